@@ -1,0 +1,73 @@
+/**
+ * Exit statuses of the program: those of sysexits.h, plus timeout(1)'s 124.
+ * 128+N for a signal and a job's own status are computed where they arise.
+ */
+export const EXIT = {
+  ok: 0,
+  other: 1,
+  usage: 64,
+  noInput: 66,
+  unavailable: 69,
+  internal: 70,
+  cannotCreate: 73,
+  io: 74,
+  busy: 75,
+  config: 78,
+  timeout: 124,
+} as const;
+
+export type ExitName = keyof typeof EXIT;
+
+export interface VmErrorOptions {
+  /** What to do about it: one or more full lines, shown after the message. */
+  hint?: string | undefined;
+  cause?: unknown;
+}
+
+/**
+ * An error meant for the user: the message says what failed and why, the hint what to do.
+ * Only `main.ts` prints it and turns `exitCode` into the exit status.
+ */
+export class VmError extends Error {
+  readonly code: ExitName | "signal" | "status";
+  readonly exitCode: number;
+  readonly hint: string | undefined;
+
+  constructor(code: ExitName, message: string, options: VmErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = "VmError";
+    this.code = code;
+    this.exitCode = EXIT[code];
+    this.hint = options.hint;
+  }
+}
+
+/** The program was told to stop by a signal; the exit status is 128 + its number. */
+export class SignalError extends VmError {
+  override readonly exitCode: number;
+  constructor(
+    readonly signal: string,
+    signalNumber: number,
+    message = `interrupted by ${signal}`,
+  ) {
+    super("other", message);
+    this.exitCode = 128 + signalNumber;
+  }
+}
+
+/** True for a Node-style error with this `code` (`ENOENT`, `EEXIST` …). */
+export function hasErrno(error: unknown, ...codes: string[]): error is NodeJS.ErrnoException {
+  return (
+    error instanceof Error && "code" in error && typeof error.code === "string" && codes.includes(error.code)
+  );
+}
+
+/** The reason of a failed system call in words, without Node's call signature around it. */
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const errno = /^([A-Z0-9]+): ([^,]+)/.exec(error.message);
+  return errno ? errno[2]! : error.message;
+}
+
+/** Errors of the file system that mean "no room". */
+export const isNoRoom = (error: unknown): boolean => hasErrno(error, "ENOSPC", "EDQUOT", "EFBIG");

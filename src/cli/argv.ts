@@ -1,0 +1,53 @@
+import { badOption } from "../config/load.ts";
+import { parseSetting, type RawSettings } from "../config/schema.ts";
+import type { Options } from "../services/context.ts";
+import { parseBatch, type Invocation } from "./batch.ts";
+import { parseOptions } from "./getopt.ts";
+import { GLOBAL_OPTIONS } from "./options.ts";
+
+/** The whole command line, understood and checked; nothing has happened yet. */
+export interface Intent {
+  options: Options;
+  help: boolean;
+  version: boolean;
+  noColors: boolean;
+  debug: boolean;
+  batch: Invocation[];
+}
+
+/** @throws 64 when anything in it is wrong */
+export function parseArgv(words: readonly string[], prog: string): Intent {
+  const { found, rest } = parseOptions(words, GLOBAL_OPTIONS, `all options: ${prog} -h`);
+  const settings: RawSettings = {};
+  const additions: Required<Options["additions"]> = { FORWARDS: [], IMAGES: [], SHARES: [] };
+  const flags = { help: false, version: false, noColors: false, debug: false };
+  let hostdir: string | undefined;
+  for (const { option, spelling, value = "" } of found) {
+    const { effect } = option;
+    switch (effect.kind) {
+      case "flag":
+        flags[effect.flag] = true;
+        break;
+      case "hostdir":
+        if (value === "") throw badOption(spelling, value, "a directory");
+        hostdir = value;
+        break;
+      case "set":
+        settings[effect.setting] = checked(effect.setting, effect.value ?? value, spelling);
+        break;
+      case "add":
+        if (value === "") {
+          settings[effect.setting] = [];
+          additions[effect.setting] = [];
+        } else additions[effect.setting].push(checked(effect.setting, value, spelling));
+    }
+  }
+  const wanted = !flags.help && !flags.version;
+  return { ...flags, options: { settings, additions, hostdir }, batch: wanted ? parseBatch(rest, prog) : [] };
+}
+
+function checked(setting: keyof RawSettings, value: string, spelling: string): string {
+  const parsed = parseSetting(setting, value);
+  if (!("value" in parsed)) throw badOption(spelling, parsed.given ?? value, parsed.allowed);
+  return value;
+}

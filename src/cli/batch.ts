@@ -1,0 +1,121 @@
+import { VmError } from "../lib/errors.ts";
+import { parseOptions } from "./getopt.ts";
+import { nearest } from "./nearest.ts";
+import { COMMANDS, OLD_NAMES, type Command } from "./registry.ts";
+
+/** One command of a batch, checked. */
+export interface Invocation {
+  command: Command;
+  /** In the order typed, for the announcement. */
+  words: string[];
+  /** Positional arguments and options by name, as citty's `run` takes them. */
+  args: Record<string, string | boolean>;
+  /** `-h` behind the command. */
+  help: boolean;
+  /** Nobody named the command: a lone word, taken as a CD image. */
+  implicit: boolean;
+}
+
+const HELP = { long: "help", short: "h", help: "show this help" };
+
+/** `@name`, as opposed to a word that merely begins with `@` (`@MEDIA@/x.iso`). */
+const REFERENCE = /^@([a-z][a-z-]*)$/;
+
+const isOldName = (word: string): boolean => (OLD_NAMES as readonly string[]).includes(word);
+
+/** Free text may begin with a dash. */
+const FREE_TEXT = "description";
+
+function unknownCommand(word: string): VmError {
+  const suggestion = nearest(word, [...COMMANDS.keys()]);
+  return new VmError("usage", `unknown command '${word}'`, {
+    hint: `${suggestion ? `did you mean '${suggestion}'? ` : ""}commands: ${[...COMMANDS.keys()].join(" ")}`,
+  });
+}
+
+/**
+ * Splits the words behind the options into commands. Nothing has run when it throws.
+ * @throws 64 for an unknown command or option, a missing or a surplus argument
+ */
+export function parseBatch(words: readonly string[], prog: string): Invocation[] {
+  const run = COMMANDS.get("run")!;
+  if (words.length === 0) return [{ command: run, words: [], args: {}, help: false, implicit: true }];
+  const [first = ""] = words;
+  if (words.length === 1 && !REFERENCE.test(first) && !COMMANDS.has(first))
+    return [{ command: run, words: [first], args: { isoimage: first }, help: false, implicit: true }];
+  const batch: Invocation[] = [];
+  let rest = [...words];
+  while (rest.length > 0) {
+    const word = rest.shift()!;
+    const name = REFERENCE.exec(word)?.[1] ?? word;
+    const command = COMMANDS.get(name);
+    // Behind the first command only @name and the six old names get here, or a word too many.
+    if (!command) throw batch.length > 0 && !REFERENCE.test(word) ? surplus(word, batch.at(-1)!) : unknownCommand(name);
+    if (batch.length > 0 && !REFERENCE.test(word) && !isOldName(word)) throw surplus(word, batch.at(-1)!);
+    const { invocation, left } = parseInvocation(command, rest, prog);
+    batch.push(invocation);
+    rest = left;
+  }
+  return batch;
+}
+
+function surplus(word: string, { command }: Invocation): VmError {
+  const later = COMMANDS.has(word) ? `; to run the command ${word} next, write @${word}` : "";
+  return new VmError("usage", `${command.name}: '${word}' is one argument too many`, {
+    hint: `usage: ${usageOf(command)}${later}`,
+  });
+}
+
+function parseInvocation(
+  command: Command,
+  words: string[],
+  prog: string,
+): { invocation: Invocation; left: string[] } {
+  const hint = `options of ${command.name} itself: ${prog} ${command.name} -h; all others stand before the first command`;
+  const shapes = [...command.options, HELP];
+  const args: Invocation["args"] = {};
+  const taken: string[] = [];
+  let left = words;
+  let optionsOver = false;
+  let help = false;
+  for (let index = 0; index <= command.positionals.length; index++) {
+    const positional = command.positionals[index];
+    if (!optionsOver && positional?.name !== FREE_TEXT) {
+      const before = left;
+      const { found, rest } = parseOptions(left, shapes, hint);
+      left = rest;
+      for (const { option, value } of found) {
+        if (option === HELP) help = true;
+        else args[option.long] = value ?? true;
+      }
+      optionsOver = before[before.length - rest.length - 1] === "--";
+    }
+    const word = left[0];
+    if (!positional || word === undefined) break;
+    const reference = REFERENCE.exec(word)?.[1];
+    if (reference !== undefined && (COMMANDS.has(reference) || !positional.required)) {
+      if (!COMMANDS.has(reference)) throw unknownCommand(reference);
+      break;
+    }
+    if (!positional.required && !optionsOver && isOldName(word)) break;
+    args[positional.name] = word;
+    taken.push(word);
+    left = left.slice(1);
+  }
+  const missing = command.positionals.find((item) => item.required && args[item.name] === undefined);
+  if (missing && !help)
+    throw new VmError("usage", `${command.name}: ${missing.name.toUpperCase()} is missing`, {
+      hint: `usage: ${usageOf(command)}`,
+    });
+  return { invocation: { command, words: taken, args, help, implicit: false }, left };
+}
+
+/** `backup [SNAPSHOT [DESCRIPTION]]` */
+export function usageOf(command: Command): string {
+  const options = command.options.map(({ long, value }) => `[--${long}${value ? `=${value}` : ""}]`);
+  const required = command.positionals.filter((item) => item.required).map((item) => item.name.toUpperCase());
+  const optional = command.positionals
+    .filter((item) => !item.required)
+    .reduceRight((inner, item) => `[${item.name.toUpperCase()}${inner && ` ${inner}`}]`, "");
+  return [command.name, ...options, ...required, optional].filter(Boolean).join(" ");
+}

@@ -1,0 +1,24 @@
+import { EXIT, VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+
+/**
+ * Tells the user what went wrong.
+ * @returns the exit status
+ */
+export function reportError(error: unknown, debug: boolean): number {
+  if (error instanceof VmError) {
+    log.error(error.message);
+    if (error.hint) log.info(error.hint.replaceAll(/^/gm, "  "));
+    if (debug) log.info(stackOf(error));
+    return error.exitCode;
+  }
+  log.error(`internal error: ${error instanceof Error ? error.message : String(error)}`);
+  log.info(debug ? stackOf(error) : "  this is a mistake in the program; --debug shows where");
+  return EXIT.internal;
+}
+
+function stackOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const cause = error.cause === undefined ? "" : `\ncaused by ${stackOf(error.cause)}`;
+  return `${error.stack ?? error.message}${cause}`;
+}

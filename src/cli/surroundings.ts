@@ -1,0 +1,44 @@
+import { basename, isAbsolute, join } from "node:path";
+import { userInfo } from "node:os";
+import type { Context, Options } from "../services/context.ts";
+import { createMeter } from "./progress.ts";
+
+const UNAME: Record<string, string> = { x64: "x86_64", arm64: "aarch64", ia32: "i386" };
+
+/** The name the program was started under; anything odd counts as `vm`. */
+export function progName(argv0: string): string {
+  const name = basename(argv0);
+  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name) && name !== "bun" ? name : "vm";
+}
+
+/** HOME, or the user database's word for it: cron and services may set none. */
+function homeOf(env: Record<string, string | undefined>): string {
+  if (env.HOME && isAbsolute(env.HOME)) return env.HOME;
+  try {
+    return userInfo().homedir || "/";
+  } catch {
+    return "/";
+  }
+}
+
+/** Gathers what commands need to know of the process, once. */
+export function buildContext(prog: string, version: string, options: Options): Context {
+  const { env } = process;
+  const home = homeOf(env);
+  const caches = env.XDG_CACHE_HOME && isAbsolute(env.XDG_CACHE_HOME) ? env.XDG_CACHE_HOME : join(home, ".cache");
+  const cacheDirectory = join(caches, "vm");
+  return {
+    prog,
+    version,
+    cwd: process.cwd(),
+    home,
+    env,
+    hostArch: UNAME[process.arch] ?? process.arch,
+    tmpdir: env.TMPDIR && isAbsolute(env.TMPDIR) ? env.TMPDIR : "/tmp",
+    cacheDirectory,
+    libexec: cacheDirectory,
+    options,
+    meter: createMeter,
+    print: (text) => void process.stdout.write(text),
+  };
+}

@@ -1,0 +1,100 @@
+import { SCHEMA, type SettingName } from "../config/schema.ts";
+import type { SettingValue } from "../config/literal.ts";
+import { usageOf } from "./batch.ts";
+import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
+import { COMMANDS, type Command } from "./registry.ts";
+
+/** Settings as in force, for the help; raw, as the user would write them. */
+export type InForce = Partial<Record<SettingName, SettingValue>> & { hostdir: string };
+
+const MACROS: readonly [string, string][] = [
+  ["@MEDIA@", "external media, as the script check-media sets it"],
+  ["@MIRROR@", "MEDIA + MEDIA_MIRROR"],
+  ["@HOSTDIR@", "the VM's own directory"],
+  ["@INDIR@", "a job's input (WORKDIR/.in)"],
+  ["@DATADIR@", "a job's output (WORKDIR/.out)"],
+];
+
+/** Two columns: names, and what they mean. */
+function table(rows: readonly (readonly [string, string])[]): string[] {
+  const width = Math.min(Math.max(...rows.map(([name]) => name.length)), 32) + 2;
+  return rows.map(([name, text]) =>
+    name.length + 2 > width ? `  ${name}\n  ${" ".repeat(width)}${text}` : `  ${name.padEnd(width)}${text}`,
+  );
+}
+
+const spellings = ({ short, long, value }: OptionSpec): string =>
+  `${short ? `-${short}, ` : "    "}--${long}${value ? `=${value}` : ""}`;
+
+/** The value in force that an option would change, in brackets. */
+function inForceOf({ effect, value }: OptionSpec, values: InForce): string {
+  if (effect.kind === "hostdir") return ` [${values.hostdir}]`;
+  if (effect.kind === "flag") return "";
+  const raw = values[effect.setting];
+  if (effect.kind === "set" && value === undefined) return "";
+  const text = [raw ?? ""].flat().join(" ");
+  return ` [${text === "" ? "none" : text}]`;
+}
+
+/** `vm -h` */
+export function buildUsage(prog: string, version: string, values: InForce): string {
+  const options = GLOBAL_OPTIONS.filter((option) => !option.hidden).map(
+    (option) => [spellings(option), option.help + inForceOf(option, values)] as const,
+  );
+  const commands = [...COMMANDS.values()].map((command) => [usageOf(command), command.summary] as const);
+  const modes = (["UEFI", "KEEPCD", "USENETDEV", "INPLACE"] as const).map(
+    (name) => [name, `${SCHEMA[name].help} [${[values[name] ?? ""].flat()[0] ? "on" : "off"}]`] as const,
+  );
+  return [
+    `${prog} ${version}: creates, runs, snapshots, restores and destroys qemu virtual machines`,
+    "",
+    `usage: ${prog} [options] [--] [ISOIMAGE]`,
+    `       ${prog} [options] [--] [@]command [args] [[@]command [args] …]`,
+    "",
+    "commands (several make a batch, which stops at the first failure):",
+    ...table(commands),
+    `  ${prog} COMMAND -h shows a command's arguments and options.`,
+    "",
+    "options, which stand before the first command [values in force]:",
+    ...table(options),
+    "",
+    "modes in force:",
+    ...table(modes),
+    "",
+    "macros at the beginning of a path in --image and --share:",
+    ...table(MACROS),
+    "",
+    "files: /etc/PROG.conf, ~/.config/PROG.conf, guest.env (settings); PROG.defaults (arguments for qemu)".replaceAll(
+      "PROG",
+      prog,
+    ),
+    "",
+    "example: make a VM, install it from a CD, and keep the result as the snapshot S0:",
+    `  ${prog} -c 8 -m 4G @create WS10 /iso/image.iso @run @backup`,
+    "",
+  ].join("\n");
+}
+
+/** `vm COMMAND -h` */
+export function buildCommandUsage(prog: string, command: Command): string {
+  const args = command.positionals.map((item) => [item.name.toUpperCase(), item.help] as const);
+  const options = [...command.options, { long: "help", short: "h", help: "show this help" }].map(
+    (option) =>
+      [
+        spellings({ ...option, effect: { kind: "flag", flag: "help" } } as OptionSpec),
+        option.help,
+      ] as const,
+  );
+  return [
+    `usage: ${prog} [options] [@]${usageOf(command)}`,
+    "",
+    command.summary,
+    "",
+    ...(args.length > 0 ? ["arguments:", ...table(args), ""] : []),
+    "options of this command:",
+    ...table(options),
+    "",
+    `options of all commands stand before the first one: ${prog} -h`,
+    "",
+  ].join("\n");
+}

@@ -1,0 +1,13 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+export default defineCommand({
+  meta: { name: "destroy", description: "remove the working files; snapshots stay" },
+  args: {
+    force: { type: "boolean", description: "end a running guest first" },
+  },
+  async run({ args, data }) {
+    const { destroyVm } = await import("../services/destroy.ts");
+    await destroyVm(data as Context, args.force === true);
+  },
+});

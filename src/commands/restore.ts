@@ -1,0 +1,13 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+export default defineCommand({
+  meta: { name: "restore", description: "put a snapshot in the place of the working files" },
+  args: {
+    snapshot: { type: "positional", required: false, description: "its name; default: the last one made" },
+  },
+  async run({ args, data }) {
+    const { restoreVm } = await import("../services/restore.ts");
+    await restoreVm(data as Context, args.snapshot);
+  },
+});

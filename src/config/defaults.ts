@@ -1,0 +1,67 @@
+import type { SettingName } from "./schema.ts";
+import type { SettingValue } from "./literal.ts";
+
+/** Facts of the host and the caller that the defaults depend on. */
+export interface Surroundings {
+  prog: string;
+  home: string;
+  /** `uname -m`. */
+  hostArch: string;
+  /** Where the program's data files are (or would be) unpacked. */
+  libexec: string;
+}
+
+/** The shares every guest has, and the rescue's. SPEC: "Macros". */
+const GUEST_SHARES = ["mirror:@MIRROR@", "in:@HOSTDIR@", "out:rw:@DATADIR@"];
+const RESCUE_SHARES = ["mirror:@MIRROR@", "in:@INDIR@", "out:rw:@DATADIR@"];
+
+/** The built-in defaults, in the form users' files have. */
+export function buildDefaults(at: Surroundings): Record<SettingName, SettingValue> {
+  return {
+    GUESTNAME: "",
+    QEMUARCH: at.hostArch,
+    SOCKETS: "1",
+    CORES: "2",
+    MEMORY: "2G",
+    UEFI: "",
+    ISO: "",
+    KEEPCD: "",
+    FORWARDS: "",
+    HOST: "localhost",
+    PORT: "5900",
+    USENETDEV: "1",
+    SHARES: GUEST_SHARES,
+    IMAGES: [],
+    ACCEL: "auto",
+    CPU: "",
+    DISKS: ["AHCI=30G"],
+    INPLACE: "",
+    MEDIA_MIRROR: "",
+    MEDIA_STORAGE: "",
+    SSHKEYS: [`${at.home}/.ssh/id_ed25519.pub`, `${at.home}/.ssh/id_rsa.pub`],
+    PROFILES: `${at.home}/${at.prog}`,
+    LIBEXEC: at.libexec,
+    OVMF_CODE: "",
+    OVMF_VARS: "",
+    PIGZ_LEVEL: "5",
+    SNAPSHOT_FORMAT: "gz",
+    SPICE_PASSWORD: "",
+    SPICE_TICKETING: "1",
+    STOP_TIMEOUT: "60",
+    RESCUE: `rescue-${at.hostArch}`,
+    RESCUE_ISO: "",
+    RESCUE_SOCKETS: "1",
+    RESCUE_CORES: "2",
+    RESCUE_MEMORY: "2G",
+    RESCUE_FORWARDS: "",
+    RESCUE_SHARES,
+    TIMEOUT: "",
+    CLR_NORM: "\\033[0m",
+    CLR_BOLD: "\\033[1m",
+    CLR_LC1: "\\033[1;36m",
+    CLR_LC2: "\\033[0;36m",
+    CLR_OK: "\\033[0;32m",
+    CLR_ERR: "\\033[1;31m",
+    CLR_WARN: "\\033[1;33m",
+  };
+}

@@ -1,0 +1,148 @@
+import { parseArch } from "../machine/arch.ts";
+import {
+  DISK_SYNTAX,
+  FORWARD_SYNTAX,
+  IMAGE_SYNTAX,
+  parseDisk,
+  parseForwards,
+  parseImage,
+  parseShare,
+  SHARE_SYNTAX,
+} from "../machine/parse.ts";
+import { ARCHES, type Arch } from "../machine/types.ts";
+import type { SettingValue } from "./literal.ts";
+import {
+  flag,
+  list,
+  listOf,
+  listOfForm,
+  memory,
+  oneOf,
+  optionalNumber,
+  pattern,
+  scalarOf,
+  text,
+  wholeNumber,
+  type Parsed,
+  type Parser,
+} from "./values.ts";
+
+interface Spec<T> {
+  parse: Parser<T>;
+  /** Belongs to one VM: stored in its guest.env. */
+  perVm?: true;
+  /** One line for `vm -h` and the README. */
+  help: string;
+}
+
+const setting = <T>(parse: Parser<T>, help: string): Spec<T> => ({ parse, help });
+const vmSetting = <T>(parse: Parser<T>, help: string): Spec<T> => ({ parse, help, perVm: true });
+
+const arch: Parser<Arch> = (raw) => {
+  const value = parseArch(scalarOf(raw));
+  return value ? { value } : { allowed: `one of ${ARCHES.join(" ")}` };
+};
+
+const disks = listOfForm(DISK_SYNTAX, parseDisk, /[\s,]+/);
+const images = listOfForm(IMAGE_SYNTAX, parseImage);
+const forwards: Parser<string[]> = (raw) => {
+  const parsed = parseForwards(listOf(raw).join(","));
+  return "options" in parsed
+    ? { value: parsed.options }
+    : { allowed: FORWARD_SYNTAX, given: parsed.malformed };
+};
+const shares: Parser<ReturnType<typeof parseShare>[]> = (raw) => {
+  const parsed = listOfForm(SHARE_SYNTAX, parseShare)(raw);
+  if (!("value" in parsed)) return parsed;
+  const tags = parsed.value.map((share) => share.tag);
+  const twice = tags.find((tag, index) => tags.indexOf(tag) !== index);
+  return twice ? { allowed: "each ID once", given: twice } : parsed;
+};
+const host = pattern("a host name or address", /^[A-Za-z0-9:._%-]+$/);
+const name = pattern(
+  "a name without / that does not begin with . or -",
+  /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u,
+);
+const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
+
+/** Every setting, by the name it has in users' files. SPEC: "Settings". */
+export const SCHEMA = {
+  GUESTNAME: vmSetting(text, "the VM's name"),
+  QEMUARCH: vmSetting(arch, "guest architecture"),
+  SOCKETS: vmSetting(wholeNumber(1, 64), "CPU sockets"),
+  CORES: vmSetting(wholeNumber(1, 512), "CPU cores per socket"),
+  MEMORY: vmSetting(memory, "memory"),
+  UEFI: vmSetting(flag, "boot by UEFI instead of BIOS"),
+  ISO: vmSetting(text, "the CD image"),
+  KEEPCD: vmSetting(flag, "leave the CD in after the first boot"),
+  FORWARDS: vmSetting(forwards, "port forwards of the first network card"),
+  HOST: vmSetting(host, "address SPICE listens on"),
+  PORT: vmSetting(optionalNumber(1, 65535), "SPICE port; empty: no display"),
+  USENETDEV: vmSetting(flag, "have a first network card"),
+  SHARES: vmSetting(shares as Parser<NonNullable<ReturnType<typeof parseShare>>[]>, "shared folders"),
+  IMAGES: vmSetting(images, "disk images"),
+  ACCEL: vmSetting(oneOf("auto", "kvm", "tcg"), "accelerator"),
+  CPU: vmSetting(
+    pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),
+    "CPU model; empty: host under KVM, max under TCG",
+  ),
+  DISKS: setting(disks, "disks that create makes"),
+  INPLACE: setting(flag, "keep working files in HOSTDIR"),
+  MEDIA_MIRROR: setting(text, "package mirror below MEDIA"),
+  MEDIA_STORAGE: setting(text, "directory of ISO images below MEDIA"),
+  SSHKEYS: setting(list, "public SSH keys for the jobs"),
+  PROFILES: setting(text, "home of VMs and rescue profiles"),
+  LIBEXEC: setting(text, "the program's data files"),
+  OVMF_CODE: setting(text, "UEFI firmware code; empty: found by itself"),
+  OVMF_VARS: setting(text, "UEFI variables template; empty: found by itself"),
+  PIGZ_LEVEL: setting(wholeNumber(1, 9), "compression of gz snapshots"),
+  SNAPSHOT_FORMAT: setting(oneOf("gz"), "format of new snapshots"),
+  SPICE_PASSWORD: setting(
+    pattern("at most 60 printable characters", /^[^\p{Cc}]{0,60}$/u),
+    "SPICE password; empty: a new one for each run",
+  ),
+  SPICE_TICKETING: setting(flag, "ask for a password (off only on loopback)"),
+  STOP_TIMEOUT: setting(wholeNumber(1, 86400), "seconds a guest has to power off when we are told to stop"),
+  RESCUE: setting(name, "rescue profile"),
+  RESCUE_ISO: setting(text, "the rescue's CD image"),
+  RESCUE_SOCKETS: setting(wholeNumber(1, 64), "the rescue's CPU sockets"),
+  RESCUE_CORES: setting(wholeNumber(1, 512), "the rescue's CPU cores"),
+  RESCUE_MEMORY: setting(memory, "the rescue's memory"),
+  RESCUE_FORWARDS: setting(forwards, "the rescue's port forwards"),
+  RESCUE_SHARES: setting(shares as Parser<NonNullable<ReturnType<typeof parseShare>>[]>, "the rescue's shares"),
+  TIMEOUT: setting(optionalNumber(1, 31_536_000), "a job's time limit in seconds"),
+  CLR_NORM: setting(colour, "colour: back to normal"),
+  CLR_BOLD: setting(colour, "colour: bold"),
+  CLR_LC1: setting(colour, "colour: announcements"),
+  CLR_LC2: setting(colour, "colour: details"),
+  CLR_OK: setting(colour, "colour: success"),
+  CLR_ERR: setting(colour, "colour: errors"),
+  CLR_WARN: setting(colour, "colour: warnings"),
+} as const satisfies Record<string, Spec<unknown>>;
+
+export type SettingName = keyof typeof SCHEMA;
+export const SETTING_NAMES = Object.keys(SCHEMA) as SettingName[];
+export const isSettingName = (text: string): text is SettingName => Object.hasOwn(SCHEMA, text);
+
+/** All settings with their values understood. */
+export type Settings = {
+  [K in SettingName]: (typeof SCHEMA)[K]["parse"] extends Parser<infer T> ? T : never;
+};
+
+/** Settings as written, before they are understood. */
+export type RawSettings = Partial<Record<SettingName, SettingValue>>;
+
+/** Understands one setting. */
+export function parseSetting(name: SettingName, raw: SettingValue): Parsed<unknown> {
+  return SCHEMA[name].parse(raw);
+}
+
+/** Understands a whole set that has been checked before; a bad value left in it is our own mistake. */
+export function parseSettings(raw: Record<SettingName, SettingValue>): Settings {
+  const entries = SETTING_NAMES.map((key) => {
+    const parsed = parseSetting(key, raw[key]);
+    if (!("value" in parsed)) throw new Error(`${key} was not checked: ${JSON.stringify(raw[key])}`);
+    return [key, parsed.value];
+  });
+  return Object.fromEntries(entries) as Settings;
+}

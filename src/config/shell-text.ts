@@ -1,0 +1,125 @@
+/** Why reading a shell text stopped: it `needs-bash`, or is surely an `error`. Caught where a file's reading starts. */
+export class Unreadable extends Error {
+  constructor(
+    readonly kind: "needs-bash" | "error",
+    readonly line: number,
+    message: string,
+    readonly hint?: string,
+  ) {
+    super(message);
+    this.name = "Unreadable";
+  }
+}
+
+/** Characters that a settings file cannot have, wherever they stand. */
+const STRAY = [
+  { pattern: /\0/, kind: "error", message: "a NUL byte: this is no text file", hint: undefined },
+  {
+    pattern: /^\uFEFF/,
+    kind: "error",
+    message: "a byte order mark before the first line",
+    hint: "sed -i '1s/^\\xEF\\xBB\\xBF//' FILE removes it",
+  },
+  {
+    pattern: /\r/,
+    kind: "error",
+    message: "a carriage return: the file has DOS line ends",
+    hint: "sed -i 's/\\r$//' FILE mends it",
+  },
+  // bash marks quoted text with these two inside, and in places lets its marks out into the value.
+  { pattern: /[\x01\x7F]/, kind: "needs-bash", message: "a control character", hint: undefined },
+] as const;
+
+/** Spaces and tabs; also `""`, the end of the text, for which `includes` is true. */
+const BLANKS = " \t";
+
+/** A position in a shell text: characters as bash's lexer sees them, and the current line. */
+export class ShellText {
+  /** The current line, from 1. */
+  line = 1;
+  #at = 0;
+
+  /** @throws Unreadable for a text with characters that a settings file cannot have, wherever they stand */
+  constructor(private readonly text: string) {
+    for (const { pattern, kind, message, hint } of STRAY) {
+      const index = text.search(pattern);
+      if (index >= 0) throw new Unreadable(kind, text.slice(0, index).split("\n").length, message, hint);
+    }
+  }
+
+  /** The next character, `""` at the end. A backslash-newline before it goes, as everywhere but in '…' and comments. */
+  peek(): string {
+    while (this.text.startsWith("\\\n", this.#at)) {
+      this.#at += 2;
+      this.line++;
+    }
+    return this.text.charAt(this.#at);
+  }
+
+  /** Consumes one character as it stands. */
+  take(): string {
+    const character = this.text.charAt(this.#at);
+    this.#at += character.length;
+    if (character === "\n") this.line++;
+    return character;
+  }
+
+  /** Consumes the next character if it is this one. */
+  accept(character: string): boolean {
+    if (this.peek() !== character) return false;
+    this.take();
+    return true;
+  }
+
+  /** True if the text goes on with `pattern`, which is sticky (`/…/y`). */
+  matches(pattern: RegExp): boolean {
+    pattern.lastIndex = this.#at;
+    return pattern.test(this.text);
+  }
+
+  /** Consumes a variable's name; `""` if none stands here. */
+  takeName(): string {
+    let name = "";
+    while (/^[A-Za-z_]/.test(this.peek()) || (name !== "" && /^[0-9]/.test(this.peek()))) name += this.take();
+    return name;
+  }
+
+  /** Consumes all up to the closing `'`, and that too; the opening one has been read. */
+  takeSingleQuoted(): string {
+    const end = this.text.indexOf("'", this.#at);
+    if (end < 0) this.unterminated("'", this.line);
+    const text = this.text.slice(this.#at, end);
+    this.#at = end + 1;
+    this.line += text.split("\n").length - 1;
+    return text;
+  }
+
+  /** Consumes blanks. */
+  skipBlanks(): void {
+    while (this.peek() !== "" && BLANKS.includes(this.peek())) this.take();
+  }
+
+  /** Consumes blanks, newlines and comments. Only for where a word could start: elsewhere `#` is a plain character. */
+  skipLines(): void {
+    for (let next = this.peek(); next !== ""; next = this.peek()) {
+      if (next === "#") this.#skipComment();
+      else if (next === "\n" || BLANKS.includes(next)) this.take();
+      else return;
+    }
+  }
+
+  #skipComment(): void {
+    const end = this.text.indexOf("\n", this.#at);
+    this.#at = end < 0 ? this.text.length : end;
+  }
+
+  /** Stops: here stands something that only bash can read. */
+  needsBash(what: string): never {
+    throw new Unreadable("needs-bash", this.line, what);
+  }
+
+  /** Stops: what `opening` began on `line` has no end. */
+  unterminated(opening: string, line: number): never {
+    throw new Unreadable("error", line, `${opening} without its end`);
+  }
+}

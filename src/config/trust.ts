@@ -1,0 +1,24 @@
+import { realpathSync, statSync, type Stats } from "node:fs";
+import { dirname } from "node:path";
+
+/** The caller's numeric user id. */
+export const callerUid = (): number => process.getuid!();
+
+/** Root's, or the caller's own. */
+export const ownedByUs = (stats: Stats): boolean => stats.uid === 0 || stats.uid === callerUid();
+
+const writableByOthers = (stats: Stats): boolean => (stats.mode & 0o022) !== 0;
+
+/**
+ * Why a file must not be executed: it or its directory belongs to somebody else, or others may write it.
+ * @returns the reason, or undefined when it may be trusted
+ */
+export function distrust(path: string): string | undefined {
+  const real = realpathSync(path);
+  for (const item of [real, dirname(real)]) {
+    const stats = statSync(item);
+    if (!ownedByUs(stats)) return `${item} belongs to another user (uid ${stats.uid})`;
+    if (writableByOthers(stats)) return `${item} may be written by others`;
+  }
+  return undefined;
+}

@@ -1,0 +1,79 @@
+import { parseSize } from "../lib/size.ts";
+import type { SettingValue } from "./literal.ts";
+
+/** A setting's text understood, or what would have been allowed instead. */
+export type Parsed<T> = { value: T } | { allowed: string; given?: string };
+export type Parser<T> = (raw: SettingValue) => Parsed<T>;
+
+/** As bash sees a variable without an index: an array's first element. */
+export const scalarOf = (raw: SettingValue): string => (typeof raw === "string" ? raw : (raw[0] ?? ""));
+
+/** A list as users write it: an array, or one value. Empty elements do not count. */
+export const listOf = (raw: SettingValue): string[] =>
+  (typeof raw === "string" ? [raw] : raw).filter((item) => item !== "");
+
+export const text: Parser<string> = (raw) => ({ value: scalarOf(raw) });
+
+export const list: Parser<string[]> = (raw) => ({ value: listOf(raw) });
+
+/** Empty means off; so do the usual words for it. Anything else is on. */
+export const flag: Parser<boolean> = (raw) => ({
+  value: !/^(|0|n|no|off|false)$/i.test(scalarOf(raw)),
+});
+
+export function wholeNumber(min: number, max: number): Parser<number> {
+  return (raw) => {
+    const value = scalarOf(raw);
+    return /^[0-9]{1,9}$/.test(value) && +value >= min && +value <= max
+      ? { value: +value }
+      : { allowed: `a whole number from ${min} to ${max}` };
+  };
+}
+
+/** The same, or empty for none. */
+export function optionalNumber(min: number, max: number): Parser<number | undefined> {
+  const number = wholeNumber(min, max);
+  return (raw) => {
+    if (scalarOf(raw) === "") return { value: undefined };
+    const parsed = number(raw);
+    return "value" in parsed ? parsed : { allowed: `${parsed.allowed}, or empty` };
+  };
+}
+
+export function oneOf<const T extends string>(...choices: T[]): Parser<T> {
+  return (raw) => {
+    const found = choices.find((choice) => choice === scalarOf(raw));
+    return found === undefined ? { allowed: `one of ${choices.join(" ")}` } : { value: found };
+  };
+}
+
+/** A text that must match a pattern. */
+export function pattern(allowed: string, regexp: RegExp): Parser<string> {
+  return (raw) => (regexp.test(scalarOf(raw)) ? { value: scalarOf(raw) } : { allowed });
+}
+
+/** `2G`, `512M`, or a number of MiB → MiB. */
+export const memory: Parser<number> = (raw) => {
+  const bytes = parseSize(scalarOf(raw), "M");
+  return bytes && bytes % (1 << 20) === 0
+    ? { value: bytes / (1 << 20) }
+    : { allowed: "a size like 2G, 512M or a number of MiB" };
+};
+
+/** A list whose every element has a form of its own. `separator` splits a plain (not array) value. */
+export function listOfForm<T>(
+  allowed: string,
+  parse: (item: string) => T | undefined,
+  separator?: RegExp,
+): Parser<T[]> {
+  return (raw) => {
+    const items = typeof raw === "string" && separator ? listOf(raw.split(separator)) : listOf(raw);
+    const value: T[] = [];
+    for (const given of items) {
+      const parsed = parse(given);
+      if (parsed === undefined) return { allowed, given };
+      value.push(parsed);
+    }
+    return { value };
+  };
+}

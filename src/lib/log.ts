@@ -1,0 +1,81 @@
+import { createConsola, type LogObject } from "consola/core";
+
+/** Colour sequences by role; empty strings where colours are off. */
+export interface Theme {
+  normal: string;
+  bold: string;
+  ok: string;
+  error: string;
+  warning: string;
+  /** Announcements of commands and steps. */
+  accent: string;
+}
+
+export const PLAIN: Theme = { normal: "", bold: "", ok: "", error: "", warning: "", accent: "" };
+
+let theme = PLAIN;
+let prefix = "vm";
+let beforeLine = (): void => {};
+
+/** Sets the colours and the name that stands before each message. */
+export function setupLog(name: string, colours: Theme): void {
+  prefix = name;
+  theme = colours;
+}
+
+/** Called before each line: a progress bar clears itself there. */
+export function onLogLine(clear: () => void): void {
+  beforeLine = clear;
+}
+
+function render({ type, args }: LogObject): string {
+  const text = args.join(" ");
+  const { normal, bold, ok, error, warning, accent } = theme;
+  switch (type) {
+    case "start":
+      return `${accent}*** ${text}...${normal}\n`;
+    case "error":
+      return `${error}${prefix}: ${text}${normal}\n`;
+    case "warn":
+      return `${prefix}: ${warning}warning:${normal} ${text}\n`;
+    case "success":
+      return `${ok}${text}${normal}\n`;
+    case "box":
+      return `${bold}${text}${normal}\n`;
+    default:
+      return `${text}\n`;
+  }
+}
+
+const consola = createConsola({
+  level: 3,
+  // consola would spread info over stdout; results alone belong there.
+  reporters: [
+    {
+      log: (line) => {
+        beforeLine();
+        process.stderr.write(render(line));
+      },
+    },
+  ],
+  throttle: 0,
+});
+
+/** Everything a person is told while the program works; all of it goes to stderr. */
+export const log = {
+  info: (text: string): void => consola.info(text),
+  success: (text: string): void => consola.success(text),
+  warn: (text: string): void => consola.warn(text),
+  error: (text: string): void => consola.error(text),
+  /** `*** TEXT...`: the announcement of a command or a long step. */
+  announce: (text: string): void => consola.start(text),
+};
+
+const said = new Set<string>();
+
+/** A warning that is given once in a run of the program, however many commands meet its cause. */
+export function warnOnce(text: string): void {
+  if (said.has(text)) return;
+  said.add(text);
+  log.warn(text);
+}

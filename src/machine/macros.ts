@@ -1,0 +1,25 @@
+/** Directories that macros in images and shares stand for; undefined where there is none. */
+export interface MacroValues {
+  MEDIA: string | undefined;
+  MIRROR: string | undefined;
+  HOSTDIR: string;
+  INDIR: string;
+  DATADIR: string;
+}
+
+const MACRO = /^@(MEDIA|MIRROR|HOSTDIR|INDIR|DATADIR)@/;
+
+/** The macro a path begins with, if any. */
+export const macroOf = (path: string): keyof MacroValues | undefined =>
+  MACRO.exec(path)?.[1] as keyof MacroValues | undefined;
+
+/**
+ * Replaces the macro at the beginning of a path; the path may go on after it.
+ * @returns undefined when the macro has no value
+ */
+export function expandMacro(path: string, values: MacroValues): string | undefined {
+  const name = macroOf(path);
+  if (!name) return path;
+  const value = values[name];
+  return value === undefined ? undefined : value + path.slice(name.length + 2);
+}

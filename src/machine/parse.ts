@@ -1,0 +1,97 @@
+import { parseSize } from "../lib/size.ts";
+import {
+  DISK_BUSES,
+  IMAGE_FORMATS,
+  type DiskBus,
+  type DiskRequest,
+  type ImageFormat,
+  type ImageRequest,
+  type ShareRequest,
+} from "./types.ts";
+
+/** What is allowed, in the words of an error message. */
+export const DISK_SYNTAX = `TYPE=SIZE, TYPE one of ${DISK_BUSES.join(" ")}, SIZE like 30G or 512M`;
+export const IMAGE_SYNTAX = `TYPE=[FMT=]PATH, TYPE one of ${DISK_BUSES.join(" ")}, FMT one of ${IMAGE_FORMATS.join(" ")}`;
+export const SHARE_SYNTAX =
+  "ID:[rw:]DIR, ID of at most 31 letters, digits and . _ -, beginning with a letter or digit";
+export const FORWARD_SYNTAX = "hostfwd=PROTO:[ADDR]:PORT-[ADDR]:PORT, PROTO tcp or udp, ports 1 to 65535";
+
+const isBus = (text: string): text is DiskBus => (DISK_BUSES as readonly string[]).includes(text);
+const isFormat = (text: string): text is ImageFormat => (IMAGE_FORMATS as readonly string[]).includes(text);
+
+/** The smallest disk worth the name: one sector. */
+const MIN_DISK_BYTES = 512;
+
+/** `AHCI=30G` → a disk to create. */
+export function parseDisk(text: string): DiskRequest | undefined {
+  const [bus = "", size = ""] = splitOnce(text, "=");
+  const sizeBytes = parseSize(size);
+  return isBus(bus) && sizeBytes && sizeBytes >= MIN_DISK_BYTES ? { bus, sizeBytes } : undefined;
+}
+
+/** `VIRT=raw=/data/x.img` → an image to attach. A path that itself holds `=` is kept whole. */
+export function parseImage(text: string): ImageRequest | undefined {
+  const [bus = "", rest = ""] = splitOnce(text, "=");
+  const [head = "", tail] = splitOnce(rest, "=");
+  const [format, path] = tail !== undefined && isFormat(head) ? [head, tail] : [undefined, rest];
+  return isBus(bus) && path ? { bus, format, path } : undefined;
+}
+
+/** `out:rw:/srv/x` → a shared folder. */
+export function parseShare(text: string): ShareRequest | undefined {
+  const match = /^([A-Za-z0-9][A-Za-z0-9._-]{0,30}):(rw:|ro:)?([^]+)$/.exec(text);
+  return match ? { tag: match[1]!, writable: match[2] === "rw:", path: match[3]! } : undefined;
+}
+
+const port = (text: string): boolean => /^[0-9]{1,5}$/.test(text) && +text >= 1 && +text <= 65535;
+
+export interface ForwardRule {
+  protocol: "tcp" | "udp";
+  /** Empty: every address of the host. */
+  hostAddress: string;
+  hostPort: number;
+}
+
+const HOSTFWD = /^(tcp|udp)?:(\[[^\]]*\]|[^:,]*):([0-9]+)-(\[[^\]]*\]|[^:,]*):([0-9]+)$/;
+
+/** The host's side of a `hostfwd=` rule (the value alone); undefined when the rule is malformed. */
+export function parseHostForward(rule: string): ForwardRule | undefined {
+  const match = HOSTFWD.exec(rule);
+  if (!match || !port(match[3]!) || !port(match[5]!)) return undefined;
+  return {
+    protocol: match[1] === "udp" ? "udp" : "tcp",
+    hostAddress: match[2]!.replace(/^\[|\]$/g, ""),
+    hostPort: +match[3]!,
+  };
+}
+
+/** Further options of `-netdev user` that a `FORWARDS` of old may hold. */
+const NETDEV_KEYS =
+  /^(guestfwd|restrict|net|host|hostname|dhcpstart|dns|dnssearch|domainname|ipv4|ipv6|ipv6-net|ipv6-host|ipv6-dns|tftp|bootfile|smb|smbserver)=/;
+
+/**
+ * Splits `FORWARDS` text (`hostfwd=tcp::5555-:22,hostfwd=…`) into options of `-netdev user`;
+ * a rule without a key means `hostfwd=`.
+ * @returns the options, or the first one that is malformed
+ */
+export function parseForwards(text: string): { options: string[] } | { malformed: string } {
+  const options: string[] = [];
+  for (const piece of text.split(/(?<!,),(?!,)/)) {
+    if (piece.trim() === "") continue;
+    const rule = piece.trim();
+    if (NETDEV_KEYS.test(rule)) {
+      options.push(rule);
+      continue;
+    }
+    const bare = rule.replace(/^hostfwd=/, "");
+    if (!parseHostForward(bare)) return { malformed: rule };
+    options.push(`hostfwd=${bare}`);
+  }
+  return { options };
+}
+
+/** `a=b=c` at the first `=`: `["a", "b=c"]`; without one `["a"]`. */
+function splitOnce(text: string, separator: string): string[] {
+  const at = text.indexOf(separator);
+  return at < 0 ? [text] : [text.slice(0, at), text.slice(at + separator.length)];
+}

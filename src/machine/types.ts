@@ -1,0 +1,88 @@
+/** A disk's bus, as users write it in `DISKS` and `IMAGES`. */
+export const DISK_BUSES = ["AHCI", "NVME", "SCSI", "VIRT"] as const;
+export type DiskBus = (typeof DISK_BUSES)[number];
+
+export const IMAGE_FORMATS = ["qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc", "qed"] as const;
+export type ImageFormat = (typeof IMAGE_FORMATS)[number];
+
+/** Guest architectures; their facts stand in `arch.ts`. */
+export const ARCHES = ["x86_64", "i386"] as const;
+export type Arch = (typeof ARCHES)[number];
+
+/** One entry of `DISKS`: a disk to create. */
+export interface DiskRequest {
+  bus: DiskBus;
+  sizeBytes: number;
+}
+
+/** One entry of `IMAGES`, as written: `path` may hold macros and be relative. */
+export interface ImageRequest {
+  bus: DiskBus;
+  format: ImageFormat | undefined;
+  path: string;
+}
+
+/** One entry of `SHARES`, as written. */
+export interface ShareRequest {
+  tag: string;
+  writable: boolean;
+  path: string;
+}
+
+export interface Disk {
+  bus: DiskBus;
+  format: ImageFormat;
+  /** Absolute. */
+  path: string;
+  /** Shown to the guest; differs for each disk of a machine. */
+  serial: string;
+  /** False: the image's own claim to a backing file is not believed. */
+  backingAllowed: boolean;
+}
+
+export interface Share {
+  tag: string;
+  /** Absolute. */
+  path: string;
+  writable: boolean;
+  /** 9p's security model: `mapped-file` keeps the guest from making real device nodes and setuid files. */
+  security: "none" | "mapped-file";
+}
+
+/** A UEFI firmware: read-only code and this machine's own variables. */
+export interface Firmware {
+  code: { path: string; format: string };
+  vars: { path: string; format: string };
+}
+
+export type Display =
+  | { kind: "none" }
+  /** `passwordFile` is absent when ticketing is off. */
+  | { kind: "spice"; host: string; port: number; passwordFile: string | undefined };
+
+/** Everything qemu is told about a machine; ports, paths and firmware are settled. */
+export interface Machine {
+  name: string;
+  arch: Arch;
+  accel: "kvm" | "tcg";
+  cpu: string;
+  sockets: number;
+  cores: number;
+  memoryMiB: number;
+  /** Absent for BIOS. */
+  firmware: Firmware | undefined;
+  /** In boot order. */
+  disks: Disk[];
+  /** The CD; `first`: booted before the disks. */
+  cdrom: { path: string; first: boolean } | undefined;
+  /** User-mode network card with its `hostfwd=`/`guestfwd=` rules; absent without a first card. */
+  network: { forwards: string[] } | undefined;
+  shares: Share[];
+  display: Display;
+  /** Sockets and logs, as qemu is to open them. */
+  files: { qmp: string; monitor: string; console: string; consoleLog: string };
+  /** A reset by the guest ends qemu (an installer has finished). */
+  endOnReset: boolean;
+  /** From `PROG.defaults`, after everything else. */
+  extraArgs: string[];
+}

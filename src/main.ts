@@ -1,0 +1,15 @@
+import { version } from "../package.json";
+
+const words = process.argv.slice(2);
+
+// The answer to `--version` needs none of the program.
+if (words.length === 1 && (words[0] === "--version" || words[0] === "-v")) {
+  process.stdout.write(`vm ${version}\n`);
+} else {
+  process.umask(0o077);
+  // Whoever reads us may go away (`| head`), and a lost terminal must not stop a change halfway.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
+  const { runCli } = await import("./cli/cli.ts");
+  const { progName } = await import("./cli/surroundings.ts");
+  process.exitCode = await runCli(progName(process.argv0), version, words);
+}

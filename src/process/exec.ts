@@ -1,0 +1,141 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { realpathSync } from "node:fs";
+import { basename } from "node:path";
+import { $, type ProcessPromise } from "zx/core";
+import { VmError } from "../lib/errors.ts";
+import { interruption } from "./signals.ts";
+
+// Users' ZX_* variables would change zx; what we rely on is said here.
+for (const name of Object.keys(process.env)) if (name.startsWith("ZX_")) delete process.env[name];
+$.verbose = false;
+
+type Stream = "ignore" | "pipe" | number;
+
+export interface StartOptions {
+  stdin?: "ignore" | number;
+  /** A descriptor for bulk data; `pipe` keeps the text in memory, for short answers only. */
+  stdout?: Stream;
+  stderr?: Stream;
+  cwd?: string;
+  env?: Record<string, string | undefined>;
+  /** The signal the kernel sends it when this program dies, whatever the cause. */
+  whenOrphaned?: "KILL" | "TERM" | "none";
+  /** Leave it alone when the user interrupts us: the caller ends it itself. */
+  keepOnInterrupt?: boolean;
+}
+
+export interface Finished {
+  argv: readonly string[];
+  stdout: string;
+  stderr: string;
+  /** Exit status; null when a signal ended it. */
+  status: number | null;
+  signal: string | null;
+}
+
+export interface Child {
+  readonly pid: number;
+  /** Settles when the process has ended; never rejects. */
+  readonly done: Promise<Finished>;
+  /** Signals its whole process group. */
+  kill(signal: NodeJS.Signals): void;
+}
+
+/** A program ended otherwise than it should have. */
+export class ProcessError extends VmError {
+  constructor(
+    what: string,
+    readonly result: Finished,
+    hint?: string,
+  ) {
+    const { argv, status, signal, stderr } = result;
+    const last = stderr.trim().split("\n").slice(-3).join("\n  ");
+    const how = signal ? `was killed by ${signal}` : `ended with status ${status}`;
+    super("io", `${what}: ${basename(argv[0]!)} ${how}${last ? `:\n  ${last}` : ""}`, { hint });
+  }
+}
+
+/** Full path of a program on PATH, or undefined. */
+export const findProgram = (name: string): string | undefined => Bun.which(name) ?? undefined;
+
+/** Full path of a program, or an error that says it must be installed. */
+export function requireProgram(name: string, hint?: string): string {
+  const path = findProgram(name);
+  if (path) return path;
+  throw new VmError("unavailable", `${name} is not installed (not found on PATH)`, {
+    hint: hint ?? `install the package that holds ${name}`,
+  });
+}
+
+/**
+ * util-linux's setpriv sets PR_SET_PDEATHSIG before the program starts, so that even SIGKILL to us
+ * leaves no child behind (prctl(2)). busybox's namesake cannot.
+ */
+let setpriv: string | undefined | null;
+function orphanGuard(signal: "KILL" | "TERM"): string[] {
+  if (setpriv === undefined) {
+    const path = findProgram("setpriv");
+    setpriv = path && basename(realpathSync(path)) === "setpriv" ? path : null;
+  }
+  return setpriv ? [setpriv, "--pdeathsig", signal, "--"] : [];
+}
+
+/** Starts a program in a process group of its own, without any shell. */
+export function start(argv: readonly string[], options: StartOptions = {}): Child {
+  const { whenOrphaned = "KILL" } = options;
+  const path = requireProgram(argv[0]!);
+  const [file, ...args] = [
+    ...(whenOrphaned === "none" ? [] : orphanGuard(whenOrphaned)),
+    path,
+    ...argv.slice(1),
+  ] as [string, ...string[]];
+  let child: ChildProcess | undefined;
+  const running: ProcessPromise = $({
+    nothrow: true,
+    quiet: true,
+    detached: true,
+    stdio: [options.stdin ?? "ignore", options.stdout ?? "pipe", options.stderr ?? "pipe"],
+    cwd: options.cwd ?? "/",
+    env: { ...process.env, LC_ALL: "C", ...options.env } as NodeJS.ProcessEnv,
+    // zx would hand a string to a shell; the argument list goes to the kernel as it is.
+    spawn: ((_command: string, _args: string[], spawnOptions: object) =>
+      (child = spawn(file, args, { ...spawnOptions, shell: false }))) as unknown as typeof spawn,
+  })`${file}`;
+  const pid = child?.pid ?? 0;
+  const kill = (signal: NodeJS.Signals): void => {
+    try {
+      if (pid > 0) process.kill(-pid, signal);
+    } catch {
+      // It has ended already.
+    }
+  };
+  const stop = (): void => kill("SIGKILL");
+  if (!options.keepOnInterrupt) interruption.addEventListener("abort", stop, { once: true });
+  const done: Promise<Finished> = Promise.resolve(running).then((output) => {
+    interruption.removeEventListener("abort", stop);
+    return {
+      argv,
+      stdout: output.stdout,
+      stderr: output.stderr,
+      status: output.exitCode,
+      signal: output.signal,
+    };
+  });
+  return { pid, done, kill };
+}
+
+/**
+ * Runs a program to its end.
+ * @param what begins the error: `cannot compress disk-0.img`
+ * @throws ProcessError when it fails; the pending SignalError when the user interrupted us
+ */
+export async function exec(
+  argv: readonly string[],
+  options: StartOptions & { what?: string; anyStatus?: boolean } = {},
+): Promise<Finished> {
+  const result = await start(argv, options).done;
+  if (interruption.aborted && !options.keepOnInterrupt) throw interruption.reason;
+  if (result.status !== 0 && !options.anyStatus)
+    throw new ProcessError(options.what ?? `${argv[0]} failed`, result);
+  return result;
+}

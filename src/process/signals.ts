@@ -1,0 +1,41 @@
+import { constants } from "node:os";
+import { SignalError } from "../lib/errors.ts";
+
+export type StopSignal = "SIGINT" | "SIGTERM" | "SIGHUP";
+const STOP_SIGNALS: readonly StopSignal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+
+let received: StopSignal | undefined;
+const controller = new AbortController();
+const takers: ((signal: StopSignal) => void)[] = [];
+
+/** Aborted by the first SIGINT, SIGTERM or SIGHUP that nobody has taken over. */
+export const interruption: AbortSignal = controller.signal;
+
+/** Installs the handlers; called once, by `main`, before the first command. */
+export function installSignalHandlers(): void {
+  for (const name of STOP_SIGNALS) {
+    process.on(name, () => {
+      received ??= name;
+      const taker = takers.at(-1);
+      if (taker) taker(name);
+      else controller.abort(signalError(name));
+    });
+  }
+  // A reader that goes away (`vm … | head`) must not end the program halfway through a change.
+  process.on("SIGPIPE", () => {});
+}
+
+/** While the returned object lives, stop signals go to `take` instead of aborting the work. */
+export function takeSignals(take: (signal: StopSignal) => void): Disposable {
+  takers.push(take);
+  return { [Symbol.dispose]: () => void takers.splice(takers.indexOf(take), 1) };
+}
+
+export function signalError(name: StopSignal, message?: string): SignalError {
+  return new SignalError(name, constants.signals[name], message);
+}
+
+/** Throws when a stop signal came in; called between the steps of a long change. */
+export function throwIfInterrupted(): void {
+  if (controller.signal.aborted) throw signalError(received ?? "SIGTERM");
+}

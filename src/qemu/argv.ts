@@ -1,0 +1,93 @@
+import { ARCH } from "../machine/arch.ts";
+import type { Machine } from "../machine/types.ts";
+import type { Capabilities } from "./capabilities.ts";
+import { buildDiskArgs } from "./devices/disk.ts";
+import { buildDisplayArgs } from "./devices/display.ts";
+import { buildFirmwareArgs } from "./devices/firmware.ts";
+import { buildNetArgs } from "./devices/net.ts";
+import { buildShareArgs } from "./devices/share.ts";
+import { escapeCommas } from "./text.ts";
+
+/**
+ * The whole command that runs a machine. Pure: probing, ports, paths and firmware are settled before.
+ * @returns qemu's program and its arguments
+ */
+export function buildQemuArgv(machine: Machine, capabilities: Capabilities): string[] {
+  const facts = ARCH[machine.arch];
+  const firmware = machine.firmware ? buildFirmwareArgs(machine.firmware) : undefined;
+  const type = machine.firmware ? facts.machineType.uefi : facts.machineType.bios;
+  return [
+    facts.binary,
+    "-name",
+    `guest=${escapeCommas(machine.name)}`,
+    "-nodefaults",
+    "-no-user-config",
+    ...buildSandboxArgs(machine.extraArgs),
+    ...(firmware?.args ?? []),
+    "-machine",
+    `${type}${firmware?.machineOptions ?? ""}`,
+    "-accel",
+    machine.accel === "tcg" ? "tcg,thread=multi" : machine.accel,
+    "-cpu",
+    machine.cpu,
+    "-smp",
+    `${machine.sockets * machine.cores},sockets=${machine.sockets},cores=${machine.cores},threads=1`,
+    "-m",
+    `${machine.memoryMiB}M`,
+    // Only what has a bootindex is booted: no network, no floppy.
+    "-boot",
+    "strict=on",
+    ...(machine.endOnReset ? ["-no-reboot"] : []),
+    ...buildControlArgs(machine.files),
+    "-object",
+    "rng-random,id=rng0,filename=/dev/urandom",
+    "-device",
+    "virtio-rng-pci,rng=rng0",
+    "-device",
+    "qemu-xhci,id=usb0",
+    "-device",
+    "usb-tablet,bus=usb0.0",
+    ...buildDiskArgs(machine),
+    ...buildNetArgs(machine.network),
+    ...buildShareArgs(machine.shares),
+    ...buildDisplayArgs(machine.display, capabilities),
+    ...machine.extraArgs,
+  ];
+}
+
+/** Two QMP sockets (each serves one client at a time) and the serial console with its log. */
+function buildControlArgs(files: Machine["files"]): string[] {
+  const socket = (id: string, path: string, more = ""): string =>
+    `socket,id=${id},path=${escapeCommas(path)},server=on,wait=off${more}`;
+  return [
+    "-chardev",
+    socket("qmp0", files.qmp),
+    "-mon",
+    "chardev=qmp0,mode=control",
+    "-chardev",
+    socket("qmp1", files.monitor),
+    "-mon",
+    "chardev=qmp1,mode=control",
+    "-chardev",
+    socket("console0", files.console, `,logfile=${escapeCommas(files.consoleLog)},logappend=off`),
+    "-serial",
+    "chardev:console0",
+  ];
+}
+
+/** Networks that need a helper program or a script, which a closed sandbox would forbid. */
+const NEEDS_HELPER = /^(bridge|tap|vhost-vdpa|passt)(,|$)/;
+
+/** Closed as far as the user's own arguments allow; with a `-sandbox` of theirs, theirs counts. */
+function buildSandboxArgs(extraArgs: readonly string[]): string[] {
+  if (extraArgs.includes("-sandbox")) return [];
+  const helper = extraArgs.some(
+    (word, index) => NEEDS_HELPER.test(word) && /^--?(netdev|nic|net)$/.test(extraArgs[index - 1] ?? ""),
+  );
+  return [
+    "-sandbox",
+    helper
+      ? "on,obsolete=deny"
+      : "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+  ];
+}

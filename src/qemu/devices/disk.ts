@@ -1,0 +1,84 @@
+import type { Disk, DiskBus, Machine } from "../../machine/types.ts";
+import { escapeCommas } from "../text.ts";
+
+/** Ports of one AHCI controller (ich9-ahci). */
+const AHCI_PORTS = 6;
+/** Targets of one virtio-scsi controller that firmware looks at. */
+const SCSI_TARGETS = 64;
+
+/**
+ * The block nodes of an image: the file, and its format over it. JSON takes any path as it is.
+ * `discard` and `detect-zeroes` let the guest's TRIM and zeroes shrink the image (qapi/block-core.json).
+ */
+function buildDiskNodes(disk: Disk, node: string): string[] {
+  const common = { discard: "unmap", "detect-zeroes": "unmap" };
+  const file = { driver: "file", filename: disk.path, discard: "unmap" };
+  const format =
+    disk.format === "raw"
+      ? { driver: "raw", "node-name": node, ...common, file }
+      : {
+          driver: disk.format,
+          "node-name": node,
+          ...common,
+          file,
+          ...(disk.format === "qcow2" && !disk.backingAllowed ? { backing: null } : {}),
+        };
+  return ["-blockdev", JSON.stringify(format)];
+}
+
+/** How a disk of each bus is attached: its own device, and the controller it needs, by its place on the bus. */
+const ATTACH: Record<
+  DiskBus,
+  (index: number) => { controller?: { id: string; device: string }; device: string }
+> = {
+  AHCI: (index) => {
+    const id = `ahci${Math.floor(index / AHCI_PORTS)}`;
+    return {
+      controller: { id, device: `ich9-ahci,id=${id}` },
+      device: `ide-hd,bus=${id}.${index % AHCI_PORTS}`,
+    };
+  },
+  SCSI: (index) => {
+    const id = `scsi${Math.floor(index / SCSI_TARGETS)}`;
+    return {
+      controller: { id, device: `virtio-scsi-pci,id=${id}` },
+      device: `scsi-hd,bus=${id}.0,scsi-id=${index % SCSI_TARGETS},lun=0`,
+    };
+  },
+  NVME: () => ({ device: "nvme" }),
+  VIRT: () => ({ device: "virtio-blk-pci" }),
+};
+
+/** Disks in boot order, then the CD, with `bootindex` for both firmwares. */
+export function buildDiskArgs(machine: Pick<Machine, "disks" | "cdrom">): string[] {
+  const { disks, cdrom } = machine;
+  const args: string[] = [];
+  const counts: Record<DiskBus, number> = { AHCI: 0, NVME: 0, SCSI: 0, VIRT: 0 };
+  const controllers = new Set<string>();
+  const controller = (wanted: { id: string; device: string } | undefined): void => {
+    if (!wanted || controllers.has(wanted.id)) return;
+    controllers.add(wanted.id);
+    args.push("-device", wanted.device);
+  };
+  const firstDisk = cdrom?.first ? 2 : 1;
+  disks.forEach((disk, index) => {
+    const attached = ATTACH[disk.bus](counts[disk.bus]++);
+    const node = `disk${index}`;
+    controller(attached.controller);
+    args.push(...buildDiskNodes(disk, node));
+    args.push(
+      "-device",
+      `${attached.device},id=${node}-dev,drive=${node},serial=${escapeCommas(disk.serial)},bootindex=${firstDisk + index}`,
+    );
+  });
+  if (cdrom) {
+    const attached = ATTACH.AHCI(counts.AHCI);
+    const slot = attached.device.slice(attached.device.indexOf("bus="));
+    controller(attached.controller);
+    const file = { driver: "file", filename: cdrom.path, "read-only": true };
+    args.push("-blockdev", JSON.stringify({ driver: "raw", "node-name": "cd0", "read-only": true, file }));
+    const bootindex = cdrom.first ? 1 : firstDisk + disks.length;
+    args.push("-device", `ide-cd,${slot},id=cd0-dev,drive=cd0,bootindex=${bootindex}`);
+  }
+  return args;
+}

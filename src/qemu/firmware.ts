@@ -1,0 +1,97 @@
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { ARCH } from "../machine/arch.ts";
+import type { Arch } from "../machine/types.ts";
+
+/** A UEFI firmware on this host: code, and the template of a machine's variables. */
+export interface FirmwareFiles {
+  code: { path: string; format: string };
+  varsTemplate: { path: string; format: string };
+}
+
+/** A firmware descriptor (qemu's docs/interop/firmware.json), as far as it matters here. */
+interface Descriptor {
+  "interface-types": string[];
+  mapping: {
+    device: string;
+    mode?: string;
+    executable: { filename: string; format: string };
+    "nvram-template"?: { filename: string; format: string };
+  };
+  targets: { architecture: string; machines: string[] }[];
+  features: string[];
+}
+
+/** Later directories win over earlier ones where names are equal (firmware.json). */
+const DESCRIPTOR_DIRECTORIES = ["/usr/share/qemu/firmware", "/etc/qemu/firmware"];
+
+/** Firmwares that want System Management Mode or bring keys of their own do not boot any disk as it is. */
+const UNWANTED = ["requires-smm", "enrolled-keys", "amd-sev", "amd-sev-es", "amd-sev-snp", "intel-tdx"];
+
+/** The firmware a descriptor offers for this architecture, if it is one for us. */
+export function parseDescriptor(text: string, arch: Arch): FirmwareFiles | undefined {
+  const descriptor = JSON.parse(text) as Descriptor;
+  const { architecture, machine } = ARCH[arch].firmwareTarget;
+  const { mapping } = descriptor;
+  const template = mapping["nvram-template"];
+  const fits =
+    descriptor["interface-types"].includes("uefi") &&
+    mapping.device === "flash" &&
+    (mapping.mode ?? "split") === "split" &&
+    !descriptor.features.some((feature) => UNWANTED.includes(feature)) &&
+    descriptor.targets.some(
+      (target) =>
+        target.architecture === architecture && target.machines.some((name) => name.startsWith(machine)),
+    );
+  if (!fits || !template) return undefined;
+  return {
+    code: { path: mapping.executable.filename, format: mapping.executable.format },
+    varsTemplate: { path: template.filename, format: template.format },
+  };
+}
+
+function readDescriptors(arch: Arch): FirmwareFiles[] {
+  const files = new Map<string, string>();
+  for (const directory of DESCRIPTOR_DIRECTORIES) {
+    if (!existsSync(directory)) continue;
+    for (const name of readdirSync(directory)) if (name.endsWith(".json")) files.set(name, join(directory, name));
+  }
+  return [...files.values()]
+    .toSorted((a, b) => (basename(a) < basename(b) ? -1 : 1))
+    .flatMap((path) => {
+      try {
+        return parseDescriptor(readFileSync(path, "utf8"), arch) ?? [];
+      } catch {
+        // A broken descriptor is the distribution's, and others may do.
+        return [];
+      }
+    });
+}
+
+/**
+ * Finds a UEFI firmware: the user's own, then qemu's descriptors, then the usual places.
+ * @throws 69 when there is none, 66 when the user's own is not there
+ */
+export function findFirmware(arch: Arch, own: { code: string; vars: string }): FirmwareFiles {
+  if (own.code || own.vars) {
+    if (!own.code || !own.vars)
+      throw new VmError("config", "OVMF_CODE and OVMF_VARS must be set together", {
+        hint: "the two files belong to one build of the firmware",
+      });
+    for (const path of [own.code, own.vars])
+      if (!existsSync(path)) throw new VmError("noInput", `no such firmware file: ${path}`);
+    return { code: { path: own.code, format: "raw" }, varsTemplate: { path: own.vars, format: "raw" } };
+  }
+  const usual = ARCH[arch].firmwarePaths.map(([code, vars]) => ({
+    code: { path: code, format: "raw" },
+    varsTemplate: { path: vars, format: "raw" },
+  }));
+  const found = [...readDescriptors(arch), ...usual].find(
+    ({ code, varsTemplate }) => existsSync(code.path) && existsSync(varsTemplate.path),
+  );
+  if (found) return found;
+  throw new VmError("unavailable", `no UEFI firmware for ${arch} guests is installed`, {
+    hint: "install it (Debian, Ubuntu: ovmf or ovmf-ia32; ALT, Fedora, Arch: edk2-ovmf), or set OVMF_CODE and OVMF_VARS",
+  });
+}

@@ -1,0 +1,64 @@
+import { closeSync, readSync } from "node:fs";
+import { VmError } from "../lib/errors.ts";
+import type { ImageFormat } from "../machine/types.ts";
+import { openSync } from "node:fs";
+
+/** What an image's first bytes say. */
+export interface ImageHeader {
+  format: ImageFormat;
+  /** It names another file to read from: a backing file, or (qcow2) an external data file. */
+  refersTo: "backing file" | "data file" | undefined;
+}
+
+const MAGICS: readonly [ImageFormat, string][] = [
+  ["qcow2", "QFI\xfb"],
+  ["vmdk", "KDMV"],
+  ["vmdk", "# Disk DescriptorFile"],
+  ["vhdx", "vhdxfile"],
+  ["vpc", "conectix"],
+  ["qed", "QED\0"],
+];
+
+/** VDI's signature stands at byte 64. */
+const VDI_MAGIC = "\x7f\x10\xda\xbe";
+
+/** qcow2's incompatible feature "external data file" (docs/interop/qcow2.txt). */
+const DATA_FILE_BIT = 1n << 2n;
+
+export function parseImageHeader(bytes: Buffer): ImageHeader {
+  const starts = (magic: string, at = 0): boolean =>
+    bytes.toString("latin1", at, at + magic.length) === magic;
+  const format = starts(VDI_MAGIC, 64) ? "vdi" : (MAGICS.find(([, magic]) => starts(magic))?.[0] ?? "raw");
+  let refersTo: ImageHeader["refersTo"];
+  if (format === "qcow2") {
+    if (bytes.readBigUInt64BE(8) !== 0n) refersTo = "backing file";
+    // Version 2 has no feature fields.
+    else if (bytes.readUInt32BE(4) >= 3 && (bytes.readBigUInt64BE(72) & DATA_FILE_BIT) !== 0n)
+      refersTo = "data file";
+  }
+  // A text descriptor lists its extents by name.
+  if (format === "vmdk" && starts("# Disk")) refersTo = "data file";
+  return { format, refersTo };
+}
+
+/** Reads an image's header. @throws a system error when the file cannot be read */
+export function readImageHeader(path: string): ImageHeader {
+  const fd = openSync(path, "r");
+  try {
+    const bytes = Buffer.alloc(512);
+    readSync(fd, bytes, 0, bytes.length, 0);
+    return parseImageHeader(bytes);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Refuses an image of ours that claims to continue in another file: such a claim can show the guest any file of the host. */
+export function refuseForeignParts(path: string): void {
+  const { format, refersTo } = readImageHeader(path);
+  if (format === "qcow2" && !refersTo) return;
+  const reason = refersTo ? `it names a ${refersTo} outside` : `it is ${format}, not qcow2`;
+  throw new VmError("io", `${path} is not believed: ${reason}`, {
+    hint: "a disk of ours is one whole qcow2 file; this one was changed or comes from somewhere else",
+  });
+}

@@ -1,0 +1,109 @@
+import { closeSync, readFileSync, watch } from "node:fs";
+import { dirname, join } from "node:path";
+import { hasErrno, VmError } from "../lib/errors.ts";
+import { start, type Child } from "../process/exec.ts";
+import { QmpClient } from "../qmp/client.ts";
+import { parseShutdown, type Shutdown } from "../qmp/commands.ts";
+import type { QmpEvent } from "../qmp/protocol.ts";
+
+/** A qemu that we started and talk to. */
+export interface RunningMachine {
+  readonly pid: number;
+  readonly qmp: QmpClient;
+  /** Settles when qemu has ended. */
+  readonly ended: Promise<MachineEnd>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+export interface MachineEnd {
+  /** qemu's last SHUTDOWN event; absent when it died without one. */
+  shutdown: Shutdown | undefined;
+  status: number | null;
+  signal: string | null;
+}
+
+export interface LaunchOptions {
+  argv: readonly string[];
+  /** Where qemu is started: relative socket names are here. */
+  directory: string;
+  /** Its monitor socket, absolute. */
+  monitor: string;
+  /** Takes what qemu prints; a new file. */
+  logFd: number;
+  logPath: string;
+  onEvent: (event: QmpEvent) => void;
+}
+
+/** How often a socket that is being set up is tried; its directory's events come first. */
+const RETRY_MS = 20;
+
+/**
+ * Starts qemu and waits until it answers.
+ * @throws VmError with qemu's own words when it ends before that
+ */
+export async function launchQemu(options: LaunchOptions): Promise<RunningMachine> {
+  const { argv, directory, monitor, logFd, logPath } = options;
+  // SIGTERM lets qemu flush its images should we be killed.
+  const child = start(argv, {
+    cwd: directory,
+    stdout: logFd,
+    stderr: logFd,
+    whenOrphaned: "TERM",
+    keepOnInterrupt: true,
+  });
+  closeSync(logFd);
+  const qmp = await connectWhenUp(child, monitor);
+  if (!qmp) {
+    const { status, signal } = await child.done;
+    const words = lastWords(logPath);
+    const how = signal ? `killed by ${signal}` : `status ${status}`;
+    throw new VmError("io", `qemu did not start (${how})${words ? `:\n  ${words}` : ""}`, {
+      hint: `the command is in ${join(directory, "run-vm.sh")}`,
+    });
+  }
+  let shutdown: Shutdown | undefined;
+  qmp.onEvent((event) => {
+    shutdown = parseShutdown(event) ?? shutdown;
+    options.onEvent(event);
+  });
+  const ended = child.done.then(async ({ status, signal }): Promise<MachineEnd> => {
+    // Its last events may still be on their way.
+    await qmp.closed;
+    return { shutdown, status, signal };
+  });
+  return { pid: child.pid, qmp, ended, kill: child.kill };
+}
+
+/** The last lines that qemu printed. */
+export function lastWords(logPath: string): string {
+  const lines = readFileSync(logPath, "utf8").trim().split("\n");
+  return lines.slice(-4).join("\n  ");
+}
+
+async function connectWhenUp(child: Child, socket: string): Promise<QmpClient | undefined> {
+  let over = false;
+  let wake = (): void => {};
+  const watcher = watch(dirname(socket), () => wake());
+  void child.done.then(() => {
+    over = true;
+    wake();
+  });
+  try {
+    while (!over) {
+      try {
+        return await QmpClient.connect(socket, 30_000);
+      } catch (error) {
+        // Not there yet, there but not listening yet, or gone again with a qemu that gave up.
+        if (!hasErrno(error, "ENOENT", "ECONNREFUSED") && !(error instanceof VmError)) throw error;
+      }
+      const { promise, resolve } = Promise.withResolvers<void>();
+      wake = resolve;
+      const timer = setTimeout(resolve, RETRY_MS);
+      await promise;
+      clearTimeout(timer);
+    }
+    return undefined;
+  } finally {
+    watcher.close();
+  }
+}

@@ -1,0 +1,65 @@
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+
+/** Can this TCP port be listened on? */
+export function isPortFree(host: string, port: number): boolean {
+  try {
+    Bun.listen({ hostname: host, port, exclusive: true, socket: { data: () => {} } }).stop(true);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Can this UDP port be bound? */
+export async function isUdpPortFree(host: string, port: number): Promise<boolean> {
+  try {
+    (await Bun.udpSocket({ hostname: host, port })).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** First free TCP port from `port` on; undefined when a hundred are taken. */
+export function nextFreePort(host: string, port: number): number | undefined {
+  for (let next = port; next < Math.min(port + 100, 65536); next++) if (isPortFree(host, next)) return next;
+  return undefined;
+}
+
+/**
+ * Who listens on a TCP port: `remote-viewer (pid 123)`. Only our own processes can be looked into
+ * without root.
+ */
+export function findPortHolder(port: number): string | undefined {
+  const inodes = ["/proc/net/tcp", "/proc/net/tcp6"].flatMap((file) => listenerInodes(file, port));
+  if (inodes.length === 0) return undefined;
+  const wanted = new Set(inodes.map((inode) => `socket:[${inode}]`));
+  for (const pid of readdirSync("/proc")) {
+    if (!/^\d+$/.test(pid)) continue;
+    try {
+      for (const fd of readdirSync(`/proc/${pid}/fd`))
+        if (wanted.has(readlinkSync(`/proc/${pid}/fd/${fd}`)))
+          return `${readFileSync(`/proc/${pid}/comm`, "utf8").trim()} (pid ${pid})`;
+    } catch {
+      // Ended meanwhile, or not ours.
+    }
+  }
+  return undefined;
+}
+
+/** Inodes of sockets in state LISTEN (0A) on a port (proc(5)). */
+function listenerInodes(file: string, port: number): string[] {
+  let table: string;
+  try {
+    table = readFileSync(file, "utf8");
+  } catch {
+    return [];
+  }
+  const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  return table
+    .split("\n")
+    .slice(1)
+    .map((line) => line.trim().split(/\s+/))
+    .filter((columns) => columns[1]?.endsWith(suffix) && columns[3] === "0A")
+    .map((columns) => columns[9]!);
+}

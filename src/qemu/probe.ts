@@ -1,0 +1,95 @@
+import { createHash } from "node:crypto";
+import { closeSync, mkdirSync, readFileSync, realpathSync, renameSync, statSync, writeFileSync, writeSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { pipe } from "../process/libc.ts";
+import { exec, ProcessError, requireProgram } from "../process/exec.ts";
+import { parseQmpLine } from "../qmp/protocol.ts";
+import type { Capabilities } from "./capabilities.ts";
+
+interface Probed {
+  version: string;
+  devices: string[];
+  spice: boolean;
+}
+
+/** Where distributions keep qemu's modules: installing one changes what qemu can do. */
+const MODULE_DIRECTORIES = [
+  "/usr/lib/qemu",
+  "/usr/lib64/qemu",
+  "/usr/lib/x86_64-linux-gnu/qemu",
+  "/usr/lib/aarch64-linux-gnu/qemu",
+];
+
+/**
+ * Asks qemu itself what it can do. The answer is kept in `cacheDirectory` until qemu or its modules change.
+ * @throws 69 when qemu is missing or does not start
+ */
+export async function probeQemu(binary: string, cacheDirectory: string | undefined): Promise<Capabilities> {
+  const path = requireProgram(binary, `install qemu (Debian, Ubuntu, ALT: the package qemu-system-x86)`);
+  const cache = cacheDirectory && join(cacheDirectory, `qemu-${fingerprint(path)}.json`);
+  const known = cache && readCache(cache);
+  const probed = known || (await ask(path));
+  if (cache && !known) writeCache(cache, probed);
+  return { ...probed, devices: new Set(probed.devices) };
+}
+
+function fingerprint(path: string): string {
+  const facts = [realpathSync(path), ...MODULE_DIRECTORIES].map((item) => {
+    try {
+      const { size, mtimeMs } = statSync(item);
+      return `${item} ${size} ${mtimeMs}`;
+    } catch {
+      return `${item} absent`;
+    }
+  });
+  return createHash("sha256").update(facts.join("\n")).digest("hex").slice(0, 16);
+}
+
+function readCache(path: string): Probed | undefined {
+  try {
+    const probed = JSON.parse(readFileSync(path, "utf8")) as Probed;
+    return Array.isArray(probed.devices) && probed.version ? probed : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Best effort: without a cache qemu is asked each time. */
+function writeCache(path: string, probed: Probed): void {
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    const beside = `${path}.${process.pid}`;
+    writeFileSync(beside, JSON.stringify(probed), { mode: 0o600 });
+    renameSync(beside, path);
+  } catch {
+    // HOME may be read-only or absent.
+  }
+}
+
+async function ask(path: string): Promise<Probed> {
+  const questions = [
+    { execute: "qmp_capabilities", id: 0 },
+    { execute: "qom-list-types", arguments: { implements: "device", abstract: false }, id: 1 },
+    { execute: "query-command-line-options", arguments: { option: "spice" }, id: 2 },
+    { execute: "quit", id: 3 },
+  ];
+  const [readEnd, writeEnd] = pipe();
+  writeSync(writeEnd, questions.map((question) => `${JSON.stringify(question)}\n`).join(""));
+  closeSync(writeEnd);
+  const argv = [path, "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio"];
+  const result = await exec(argv, { stdin: readEnd, anyStatus: true }).finally(() => closeSync(readEnd));
+  const messages = result.stdout.split("\n").flatMap((line) => (line ? [parseQmpLine(line)] : []));
+  const greeting = messages.find((message) => message?.kind === "greeting");
+  const types = messages.find((message) => message?.kind === "reply" && message.id === 1);
+  if (greeting?.kind !== "greeting" || types?.kind !== "reply") {
+    const { message } = new ProcessError("qemu does not answer", result);
+    throw new VmError("unavailable", message, { hint: `try it by hand: ${argv.join(" ")}` });
+  }
+  const spice = messages.find((message) => message?.kind === "reply" && message.id === 2);
+  return {
+    version: greeting.version,
+    devices: (types.value as { name: string }[]).map(({ name }) => name),
+    spice: JSON.stringify(spice ?? "").includes("password-secret"),
+  };
+}

@@ -1,0 +1,134 @@
+import { closeSync, constants, openSync } from "node:fs";
+import { basename, dirname } from "node:path";
+import type { Socket } from "bun";
+import { VmError } from "../lib/errors.ts";
+import { LineSplitter, parseQmpLine, type QmpErrorReply, type QmpEvent } from "./protocol.ts";
+
+/** sun_path holds 108 bytes with its end (unix(7)). */
+export const MAX_SOCKET_PATH_BYTES = 107;
+
+/** qemu refused a command. */
+export class QmpError extends VmError {
+  constructor(
+    command: string,
+    readonly reply: QmpErrorReply,
+  ) {
+    super("io", `qemu refused ${command}: ${reply.desc}`);
+  }
+}
+
+interface Waiting {
+  command: string;
+  resolve: (value: unknown) => void;
+  reject: (error: Error) => void;
+}
+
+/** One QMP conversation. qemu serves one client at a time on a socket. */
+export class QmpClient {
+  readonly #splitter = new LineSplitter();
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #listeners: ((event: QmpEvent) => void)[] = [];
+  #socket: Socket | undefined;
+  #unsent = Buffer.alloc(0);
+  #nextId = 1;
+  #ready = Promise.withResolvers<void>();
+  readonly #closed = Promise.withResolvers<void>();
+  /** Settles when the conversation is over, whoever ended it. */
+  readonly closed: Promise<void> = this.#closed.promise;
+
+  /**
+   * Connects and negotiates.
+   * @param timeoutMs how long the greeting may take: a socket whose one client is somebody else stays silent
+   * @throws a system error when nobody listens; VmError 75 when the socket is busy
+   */
+  static async connect(path: string, timeoutMs = 5000): Promise<QmpClient> {
+    const client = new QmpClient();
+    client.#ready.promise.catch(() => {});
+    await withShortPath(path, async (short) => {
+      client.#socket = await Bun.connect({
+        unix: short,
+        socket: {
+          data: (_socket, bytes) => client.#receive(bytes),
+          drain: () => client.#flush(),
+          close: () => client.#end(),
+          error: () => client.#end(),
+        },
+      });
+    });
+    const timer = setTimeout(
+      () => client.#ready.reject(new VmError("busy", `${path}: qemu does not answer there`)),
+      timeoutMs,
+    );
+    try {
+      await client.#ready.promise;
+    } catch (error) {
+      client.close();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+    return client;
+  }
+
+  /** Runs one command and gives its `return` value. */
+  execute(command: string, args?: Record<string, unknown>): Promise<unknown> {
+    const id = this.#nextId++;
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    this.#waiting.set(id, { command, resolve, reject });
+    const line = Buffer.from(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
+    this.#unsent = Buffer.concat([this.#unsent, line]);
+    this.#flush();
+    return promise;
+  }
+
+  /** Hears every event from now on. */
+  onEvent(listener: (event: QmpEvent) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  close(): void {
+    this.#socket?.end();
+    this.#end();
+  }
+
+  #flush(): void {
+    if (!this.#socket || this.#unsent.length === 0) return;
+    const written = this.#socket.write(this.#unsent);
+    this.#unsent = this.#unsent.subarray(written < 0 ? this.#unsent.length : written);
+  }
+
+  #receive(bytes: Uint8Array): void {
+    for (const line of this.#splitter.push(bytes)) {
+      const message = parseQmpLine(line);
+      if (message?.kind === "greeting") {
+        this.execute("qmp_capabilities").then(() => this.#ready.resolve(), this.#ready.reject);
+      } else if (message?.kind === "event") {
+        for (const listener of this.#listeners) listener(message.event);
+      } else if (message) {
+        const waiting = this.#waiting.get(message.id);
+        this.#waiting.delete(message.id);
+        if (message.kind === "reply") waiting?.resolve(message.value);
+        else waiting?.reject(new QmpError(waiting.command, message.error));
+      }
+    }
+  }
+
+  #end(): void {
+    const gone = new VmError("io", "qemu has closed the conversation");
+    this.#ready.reject(gone);
+    for (const { reject } of this.#waiting.values()) reject(gone);
+    this.#waiting.clear();
+    this.#closed.resolve();
+  }
+}
+
+/** A path too long for a socket address is reached through its directory's descriptor. */
+export async function withShortPath<T>(path: string, use: (short: string) => Promise<T>): Promise<T> {
+  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES) return use(path);
+  const fd = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    return await use(`/proc/self/fd/${fd}/${basename(path)}`);
+  } finally {
+    closeSync(fd);
+  }
+}

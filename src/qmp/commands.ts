@@ -1,0 +1,45 @@
+import { hasErrno } from "../lib/errors.ts";
+import { lstatSync } from "node:fs";
+import { QmpClient, withShortPath } from "./client.ts";
+import type { QmpEvent } from "./protocol.ts";
+
+/** Why qemu says a guest has ended (qapi/run-state.json, ShutdownCause). */
+export interface Shutdown {
+  reason: string;
+  /** The guest itself asked for it. */
+  guest: boolean;
+}
+
+export function parseShutdown(event: QmpEvent): Shutdown | undefined {
+  if (event.event !== "SHUTDOWN") return undefined;
+  const { reason, guest } = event.data;
+  return { reason: typeof reason === "string" ? reason : "unknown", guest: guest === true };
+}
+
+/** Presses the ACPI power button. */
+export async function powerDown(client: QmpClient): Promise<void> {
+  await client.execute("system_powerdown");
+}
+
+/** Ends qemu at once; its images are flushed first. */
+export async function quit(client: QmpClient): Promise<void> {
+  await client.execute("quit").catch(() => {});
+}
+
+/**
+ * Does a qemu hold this socket? A connection that is accepted is proof, also when its one client is
+ * somebody else and no greeting comes: the kernel refuses once the process is dead.
+ */
+export async function isListening(path: string): Promise<boolean> {
+  try {
+    if (!lstatSync(path).isSocket()) return false;
+    return await withShortPath(path, async (short) => {
+      const socket = await Bun.connect({ unix: short, socket: { data: () => {} } });
+      socket.end();
+      return true;
+    });
+  } catch (error) {
+    if (hasErrno(error, "ENOENT", "ENOTDIR", "ECONNREFUSED", "ENXIO")) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,39 @@
+import type { RawSettings } from "../config/schema.ts";
+
+/** Shows how far a long copy is. */
+export interface Meter {
+  /** Bytes done so far. */
+  update(doneBytes: number): void;
+  /** Ends the display, however the work went. */
+  finish(): void;
+}
+
+/** The command line's part in the settings, checked. */
+export interface Options {
+  /** Replace what files say. */
+  settings: RawSettings;
+  /** Are added to the lists of files. */
+  additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
+  hostdir: string | undefined;
+}
+
+/** What every command works in: facts of the process, gathered once by `cli`. */
+export interface Context {
+  prog: string;
+  version: string;
+  cwd: string;
+  home: string;
+  env: Record<string, string | undefined>;
+  /** `uname -m`. */
+  hostArch: string;
+  /** `$TMPDIR`, else `/tmp`. */
+  tmpdir: string;
+  /** Where answers of qemu are kept; absent without a home. */
+  cacheDirectory: string | undefined;
+  libexec: string;
+  options: Options;
+  /** Begins a display for a copy of `totalBytes`. */
+  meter(label: string, totalBytes: number): Meter;
+  /** Prints a result on stdout. */
+  print(text: string): void;
+}

@@ -1,0 +1,99 @@
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { isAbsolute, join, resolve } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { macroOf } from "../machine/macros.ts";
+import { findFirmware } from "../qemu/firmware.ts";
+import { createImage } from "../qemu/img.ts";
+import { fileError, listDirectory, writeNew } from "../store/files.ts";
+import { formatGuestEnv } from "../store/guest-env.ts";
+import { diskName, HOST, isDiskName, WORK } from "../store/layout.ts";
+import { stageWork } from "../store/stage.ts";
+import { describeGone } from "../store/workdir.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { requireProgram } from "../process/exec.ts";
+import type { Context } from "./context.ts";
+import { Media } from "./media.ts";
+import { withVm, type Vm } from "./open.ts";
+import { listSnapshots } from "./snapshots.ts";
+
+/**
+ * Makes a new VM: disks, NVRAM, settings.
+ * @throws 73 when HOSTDIR holds one already, 66 when the ISO does not exist
+ */
+export async function createVm(context: Context, guestName: string, iso?: string): Promise<void> {
+  await withVm(context, "create", async (vm) => {
+    refuseExisting(vm);
+    const image = iso ?? vm.settings.ISO;
+    const isoPath = image === "" ? "" : await new Media(context, vm).findIso(image);
+    requireProgram("qemu-img", "install qemu's tools (Debian, Ubuntu: qemu-utils; ALT, Fedora: qemu-img)");
+    const { settings } = vm;
+    const firmware = settings.UEFI
+      ? findFirmware(settings.QEMUARCH, { code: settings.OVMF_CODE, vars: settings.OVMF_VARS })
+      : undefined;
+    const stage = stageWork(vm.hostdir, settings.INPLACE ? "inplace" : context, vm.work);
+    try {
+      for (const [index, disk] of settings.DISKS.entries()) {
+        await createImage(join(stage.dir, diskName(index)), disk.sizeBytes);
+        throwIfInterrupted();
+      }
+      if (firmware) writeNew(join(stage.dir, WORK.efivars), readFileSync(firmware.varsTemplate.path));
+      writeNew(join(stage.dir, WORK.guestEnv), formatGuestEnv(guestEnvOf(context, vm, guestName, isoPath)));
+      writeNew(join(stage.dir, WORK.firstTime), "");
+      for (const name of [WORK.in, WORK.out]) mkdirSync(join(stage.dir, name), { mode: 0o700 });
+      throwIfInterrupted();
+      const workdir = stage.commit();
+      log.success(`created ${guestName} in ${workdir}`);
+    } catch (error) {
+      stage.abort();
+      throw fileError(`cannot create ${guestName}`, error);
+    }
+  });
+}
+
+function refuseExisting({ hostdir, work }: Vm): void {
+  const exists = (what: string, hint: string): VmError =>
+    new VmError("cannotCreate", `cannot create a VM in ${hostdir}: it has ${what} already`, { hint });
+  if (work.state === "present")
+    throw exists(`working files (${work.dir})`, "remove them with 'destroy', or use another directory: --hostdir=DIR");
+  if (listSnapshots(hostdir).length > 0)
+    throw exists("snapshots", "get the VM back with 'restore', or use another directory: --hostdir=DIR");
+  if (existsSync(join(hostdir, HOST.guestEnv)))
+    throw exists(`a ${HOST.guestEnv}`, "move it away, or use another directory: --hostdir=DIR");
+  const disk = listDirectory(hostdir).find(isDiskName);
+  if (disk) throw exists(`a disk (${disk})`, "move it away, or use another directory: --hostdir=DIR");
+  if (work.state === "gone") log.info(`${describeGone(work)}; a new VM takes their place`);
+}
+
+function guestEnvOf(context: Context, vm: Vm, guestName: string, isoPath: string) {
+  const { raw, settings } = vm;
+  const typed = context.options.additions.IMAGES?.length ?? 0;
+  const given = [raw.IMAGES].flat().filter((image) => image !== "");
+  const fromFiles = given.length - typed;
+  const images = settings.IMAGES.map((image, index) => {
+    const here = resolve(context.cwd, image.path);
+    const relative = !macroOf(image.path) && !isAbsolute(image.path);
+    // Typed paths mean the current directory; guest.env's mean WORKDIR.
+    if (index < fromFiles || !relative || !existsSync(here)) return given[index]!;
+    return `${image.bus}=${image.format ? `${image.format}=` : ""}${here}`;
+  });
+  const scalar = (name: "MEMORY" | "HOST"): string => [raw[name]].flat()[0] ?? "";
+  return {
+    GUESTNAME: guestName,
+    QEMUARCH: settings.QEMUARCH,
+    SOCKETS: String(settings.SOCKETS),
+    CORES: String(settings.CORES),
+    MEMORY: scalar("MEMORY"),
+    UEFI: settings.UEFI ? "1" : "",
+    ISO: isoPath,
+    KEEPCD: settings.KEEPCD ? "1" : "",
+    FORWARDS: settings.FORWARDS.join(","),
+    HOST: settings.HOST,
+    PORT: settings.PORT === undefined ? "" : String(settings.PORT),
+    USENETDEV: settings.USENETDEV ? "1" : "",
+    SHARES: [raw.SHARES].flat().filter((share) => share !== ""),
+    IMAGES: [...settings.DISKS.map((disk, index) => `${disk.bus}=qcow2=${diskName(index)}`), ...images],
+    ...(settings.ACCEL === "auto" ? {} : { ACCEL: settings.ACCEL }),
+    ...(settings.CPU === "" ? {} : { CPU: settings.CPU }),
+  };
+}

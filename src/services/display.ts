@@ -1,0 +1,77 @@
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { warnOnce } from "../lib/log.ts";
+import { parseHostForward } from "../machine/parse.ts";
+import type { Display } from "../machine/types.ts";
+import type { Capabilities } from "../qemu/capabilities.ts";
+import { findPortHolder, isPortFree, isUdpPortFree, nextFreePort } from "../qemu/ports.ts";
+import { replaceFile } from "../store/files.ts";
+import { WORK } from "../store/layout.ts";
+import type { Context } from "./context.ts";
+import type { Present, Vm } from "./open.ts";
+
+/** The port that counts as not chosen: the next free one will do. */
+export const DEFAULT_SPICE_PORT = 5900;
+
+const LOOPBACK = /^(localhost|127(\.\d+){3}|::1)$/;
+
+function portTaken(what: string, port: number, hint: string): VmError {
+  const holder = findPortHolder(port);
+  return new VmError("busy", `${what} ${port} is taken${holder ? ` by ${holder}` : ""}`, { hint });
+}
+
+/** Did the user choose the SPICE port? 5900 in a file is only the default written down. */
+export const portChosen = (vm: Vm): boolean =>
+  vm.origins.PORT.kind === "option" || vm.settings.PORT !== DEFAULT_SPICE_PORT;
+
+/** Settles the screen: its port, its password, and the file that opens a viewer. */
+export async function resolveDisplay(
+  context: Context,
+  vm: Vm,
+  work: Present,
+  capabilities: Capabilities,
+): Promise<Display> {
+  const { HOST, PORT, SPICE_TICKETING } = vm.settings;
+  if (PORT === undefined) return { kind: "none" };
+  if (!capabilities.spice) {
+    const message = "this qemu has no SPICE";
+    if (portChosen(vm))
+      throw new VmError("unavailable", `${message}, but a port for it was chosen`, {
+        hint: "install qemu's SPICE modules, or turn the display off: --port=",
+      });
+    warnOnce(`${message}: the guest runs without a display (its modules are a package of their own)`);
+    return { kind: "none" };
+  }
+  if (!SPICE_TICKETING && !LOOPBACK.test(HOST))
+    throw new VmError("config", `SPICE_TICKETING=off is refused: HOST=${HOST} is no loopback address`, {
+      hint: "without a password anybody who reaches that address has the guest's screen and keyboard",
+    });
+  let port: number | undefined = PORT;
+  if (!isPortFree(HOST, PORT)) {
+    if (portChosen(vm))
+      throw portTaken("the SPICE port", PORT, "choose another one: --port=PORT");
+    port = nextFreePort(HOST, PORT);
+    if (port === undefined) throw portTaken("the SPICE port", PORT, "choose another one: --port=PORT");
+  }
+  const passwordFile = SPICE_TICKETING ? join(work.dir, WORK.spicePassword) : undefined;
+  const password = vm.settings.SPICE_PASSWORD || context.env.SPICE_PASSWORD || randomBytes(12).toString("base64url");
+  // qemu takes the file as it is: no newline.
+  if (passwordFile) replaceFile(passwordFile, password);
+  const viewer = ["[virt-viewer]", "type=spice", `host=${HOST}`, `port=${port}`];
+  if (passwordFile) viewer.push(`password=${password}`);
+  replaceFile(join(work.dir, WORK.spiceViewer), [...viewer, `title=${vm.settings.GUESTNAME.replaceAll(/\p{Cc}/gu, " ")}`, ""].join("\n"));
+  return { kind: "spice", host: HOST, port, passwordFile };
+}
+
+/** Refuses when a port that is to be forwarded is taken: qemu's own message does not say by whom. */
+export async function requireFreeForwards(forwards: readonly string[]): Promise<void> {
+  for (const option of forwards) {
+    const rule = option.startsWith("hostfwd=") ? parseHostForward(option.slice("hostfwd=".length)) : undefined;
+    if (!rule) continue;
+    const host = rule.hostAddress || "0.0.0.0";
+    const free =
+      rule.protocol === "tcp" ? isPortFree(host, rule.hostPort) : await isUdpPortFree(host, rule.hostPort);
+    if (!free) throw portTaken(`the forwarded ${rule.protocol} port`, rule.hostPort, `change the forward ${option}`);
+  }
+}

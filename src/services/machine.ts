@@ -1,0 +1,178 @@
+import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { isAbsolute, join, resolve } from "node:path";
+import { readArguments } from "../config/literal.ts";
+import { isSettingName } from "../config/schema.ts";
+import { VmError } from "../lib/errors.ts";
+import { warnOnce } from "../lib/log.ts";
+import { expandMacro } from "../machine/macros.ts";
+import type { Disk, Firmware, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
+import { resolveAccel } from "../qemu/accel.ts";
+import type { Capabilities } from "../qemu/capabilities.ts";
+import { findFirmware } from "../qemu/firmware.ts";
+import { readImageHeader } from "../qemu/image-header.ts";
+import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
+import { lstatOf, readSmall, replaceFile } from "../store/files.ts";
+import { defaultsName, isDiskName, WORK } from "../store/layout.ts";
+import type { Context } from "./context.ts";
+import { resolveDisplay } from "./display.ts";
+import { requireReadableFile, type Media } from "./media.ts";
+import type { Present, Vm } from "./open.ts";
+
+/** Which CD is in the drive of this run, and whether it is booted. */
+export interface Cd {
+  path: string;
+  first: boolean;
+}
+
+/**
+ * Settles everything about the machine of one run: images, shares, firmware, ports, accelerator.
+ * @throws 66 for what is not there, 69 for what this host lacks, 75 for a port that is taken
+ */
+export async function resolveMachine(
+  context: Context,
+  vm: Vm,
+  work: Present,
+  media: Media,
+  cd: Cd | undefined,
+  capabilities: Capabilities,
+): Promise<Machine> {
+  const { settings } = vm;
+  const arch = settings.QEMUARCH;
+  const { accel, problem } = resolveAccel(settings.ACCEL, arch, context.hostArch);
+  if (problem) warnOnce(`no KVM: ${problem}; the guest is emulated, which is slow`);
+  const paths = [...settings.IMAGES, ...settings.SHARES].map((item) => item.path);
+  const macros = await media.macros(paths, work.dir);
+  const socket = (name: string): string => {
+    const path = join(work.dir, name);
+    // qemu is started in WORKDIR: there the bare name is the same socket.
+    return Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES ? path : name;
+  };
+  const typed = context.options.additions.IMAGES?.length ?? 0;
+  const fromFiles = settings.IMAGES.length - typed;
+  return {
+    name: settings.GUESTNAME || "vm",
+    arch,
+    accel,
+    cpu: settings.CPU || (accel === "kvm" ? "host" : "max"),
+    sockets: settings.SOCKETS,
+    cores: settings.CORES,
+    memoryMiB: settings.MEMORY,
+    firmware: settings.UEFI ? resolveFirmware(vm, work) : undefined,
+    disks: settings.IMAGES.map((image, index) => {
+      const path = expandMacro(image.path, macros)!;
+      return resolveDisk(image, index, placeOf(path, index >= fromFiles, context, work), work);
+    }),
+    cdrom: cd,
+    network: settings.USENETDEV ? { forwards: settings.FORWARDS } : undefined,
+    shares: settings.SHARES.flatMap((share) => {
+      const path = expandMacro(share.path, macros);
+      return path === undefined ? [] : resolveShare(share, path, context, capabilities);
+    }),
+    display: await resolveDisplay(context, vm, work, capabilities),
+    files: {
+      qmp: socket(WORK.qmp),
+      monitor: socket(WORK.monitor),
+      console: socket(WORK.console),
+      consoleLog: join(work.dir, WORK.consoleLog),
+    },
+    endOnReset: cd?.first === true,
+    extraArgs: readExtraArgs(context, vm, work),
+  };
+}
+
+/** [compat] Relative paths mean WORKDIR; typed ones the current directory, then WORKDIR. */
+function placeOf(path: string, typed: boolean, context: Context, work: Present): string {
+  if (isAbsolute(path)) return path;
+  const here = resolve(context.cwd, path);
+  return typed && existsSync(here) ? here : resolve(work.dir, path);
+}
+
+function resolveDisk(image: ImageRequest, index: number, path: string, work: Present): Disk {
+  const own = path === join(work.dir, image.path) && isDiskName(image.path);
+  if (!lstatOf(path))
+    throw new VmError("noInput", `no such disk image: ${path}`, {
+      hint: own ? "get it back: restore" : "IMAGES in guest.env, or --image, names it",
+    });
+  requireReadableFile(path, "the disk image");
+  const header = readImageHeader(path);
+  if (own && (header.format !== "qcow2" || header.refersTo))
+    throw new VmError("io", `the disk ${path} is not believed: it is no qcow2 image that stands alone`, {
+      hint: "a disk of ours is one whole qcow2 file; get it back: restore",
+    });
+  if (!image.format && header.refersTo)
+    throw new VmError("config", `the image ${path} names a ${header.refersTo} outside`, {
+      hint: `if you made it so, say its format: --image=${image.bus}=${header.format}=${path}`,
+    });
+  return {
+    bus: image.bus,
+    format: image.format ?? header.format,
+    path,
+    serial: `disk-${index}`,
+    backingAllowed: !own && image.format !== undefined,
+  };
+}
+
+function resolveShare(
+  share: ShareRequest,
+  path: string,
+  context: Context,
+  capabilities: Capabilities,
+): Share[] {
+  const ours = share.path.startsWith("@DATADIR@") || share.path.startsWith("@INDIR@");
+  const absolute = resolve(context.cwd, path);
+  if (ours) mkdirSync(absolute, { recursive: true, mode: 0o700 });
+  if (!existsSync(absolute) || !statSync(absolute).isDirectory())
+    throw new VmError("noInput", `the share '${share.tag}' has no such directory: ${absolute}`, {
+      hint: "make the directory, or clear the list of shares with --share=",
+    });
+  if (!capabilities.devices.has("virtio-9p-pci")) {
+    if (!share.path.startsWith("@"))
+      throw new VmError("unavailable", `this qemu cannot share folders (no virtio-9p), but '${share.tag}' asks for it`, {
+        hint: "install a qemu with 9p, or leave the share out",
+      });
+    warnOnce("this qemu cannot share folders (no virtio-9p): the guest has none");
+    return [];
+  }
+  return [
+    {
+      tag: share.tag,
+      path: absolute,
+      writable: share.writable,
+      // The guest's root must not make real device nodes and setuid files where we and jobs read.
+      security: ours && share.writable ? "mapped-file" : "none",
+    },
+  ];
+}
+
+function resolveFirmware(vm: Vm, work: Present): Firmware {
+  const { OVMF_CODE, OVMF_VARS, QEMUARCH } = vm.settings;
+  const files = findFirmware(QEMUARCH, { code: OVMF_CODE, vars: OVMF_VARS });
+  const path = join(work.dir, WORK.efivars);
+  // A VM that was made for BIOS gets variables of its own the first time it boots by UEFI.
+  if (!lstatOf(path)) replaceFile(path, readFileSync(files.varsTemplate.path));
+  return { code: files.code, vars: { path, format: files.varsTemplate.format } };
+}
+
+/** `PROG.defaults`: the first that exists counts. [compat] */
+function readExtraArgs(context: Context, vm: Vm, work: Present): string[] {
+  const name = defaultsName(context.prog);
+  for (const directory of [work.dir, vm.hostdir, join(context.home, ".config"), "/etc"]) {
+    const file = join(directory, name);
+    const text = readSmall(file);
+    if (text === undefined) continue;
+    const known: Record<string, string> = {
+      PROG: context.prog,
+      HOSTDIR: vm.hostdir,
+      WORKDIR: work.dir,
+      HOME: context.home,
+    };
+    const result = readArguments(text, (variable) =>
+      isSettingName(variable) ? vm.raw[variable] : (known[variable] ?? context.env[variable]),
+    );
+    if (result.kind === "values") return result.words;
+    throw new VmError("config", `${file}:${result.line}: ${result.message}`, {
+      hint: "arguments for qemu, one or more a line; quotes and $NAME are understood, nothing is executed",
+    });
+  }
+  return [];
+}

@@ -1,0 +1,132 @@
+import { realpathSync } from "node:fs";
+import { join } from "node:path";
+import { loadSettings, type Loaded } from "../config/load.ts";
+import { VmError } from "../lib/errors.ts";
+import { lockVm } from "../store/lock.ts";
+import { fileError, listDirectory, remove } from "../store/files.ts";
+import { HOST, isDiskName, PARTIAL, WORK } from "../store/layout.ts";
+import { recoverWork } from "../store/stage.ts";
+import { findGuestEnv, parentOf, resolveHostdir, resolveWork, type Work } from "../store/workdir.ts";
+import { isListening } from "../qmp/commands.ts";
+import { imageInfo } from "../qemu/img.ts";
+import type { Context } from "./context.ts";
+
+export type Present = Extract<Work, { state: "present" }>;
+
+/** A VM as one command finds it. */
+export interface Vm extends Loaded {
+  hostdir: string;
+  work: Work;
+}
+
+/** Finds the VM that the command line means, and reads its settings. */
+export async function openVm(context: Context, mayUseBash = true): Promise<Vm> {
+  const hostdir = resolveHostdir(context.options.hostdir ?? context.cwd);
+  return readVm(context, hostdir, mayUseBash);
+}
+
+async function readVm(context: Context, hostdir: string, mayUseBash: boolean): Promise<Vm> {
+  const work = resolveWork(hostdir);
+  const loaded = await loadSettings({
+    prog: context.prog,
+    home: context.home,
+    hostArch: context.hostArch,
+    libexec: context.libexec,
+    hostdir,
+    workdir: work.state === "present" ? work.dir : undefined,
+    guestEnv: findGuestEnv(hostdir, work),
+    env: context.env,
+    options: context.options.settings,
+    additions: context.options.additions,
+    mayUseBash,
+  });
+  const { PROFILES, LIBEXEC } = loaded.settings;
+  for (const [name, path] of Object.entries({ PROFILES, LIBEXEC }))
+    if (realPath(path) === hostdir)
+      throw new VmError("usage", `${hostdir} is ${name}, which cannot be a VM's own directory`, {
+        hint: `make a directory for the VM: mkdir -m 700 ${join(PROFILES, "NAME")} && cd $_`,
+      });
+  return { ...loaded, hostdir, work };
+}
+
+const realPath = (path: string): string | undefined => {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
+};
+
+/**
+ * Opens the VM for a change: under its lock, after finishing what a killed command left behind.
+ * @param command what is done, for the error messages
+ * @param waitMs how long another command's change may still take
+ */
+export async function withVm<T>(
+  context: Context,
+  command: string,
+  use: (vm: Vm) => Promise<T>,
+  waitMs?: number,
+): Promise<T> {
+  const hostdir = resolveHostdir(context.options.hostdir ?? context.cwd);
+  using _lock = await lockVm(hostdir, command, waitMs);
+  try {
+    recover(context, hostdir);
+  } catch (error) {
+    throw fileError(`cannot ${command}: an interrupted command's rest cannot be cleared away`, error);
+  }
+  const vm = await readVm(context, hostdir, true);
+  return await use(vm);
+}
+
+function recover(context: Context, hostdir: string): void {
+  let parent: string | undefined;
+  try {
+    parent = parentOf(resolveWork(hostdir));
+  } catch {
+    // Disbelieved: reading the VM says why, in a moment. A redo log of an in-place restore comes first.
+  }
+  recoverWork(hostdir, parent ? [context.tmpdir, parent] : [context.tmpdir]);
+  const backups = join(hostdir, HOST.backups);
+  for (const name of listDirectory(backups)) if (name.startsWith(PARTIAL)) remove(join(backups, name));
+}
+
+/** The VM's own disks, in order. */
+export function ownDisks(directory: string): string[] {
+  return listDirectory(directory)
+    .filter(isDiskName)
+    .toSorted((a, b) => Number(a.replace(/\D/g, "")) - Number(b.replace(/\D/g, "")));
+}
+
+/** Working files, or an error that says what to do. */
+export function requireWork(vm: Vm, command: string): Present {
+  if (vm.work.state === "present") return vm.work;
+  throw new VmError("noInput", `cannot ${command}: the VM in ${vm.hostdir} has no working files`, {
+    hint: "make a VM with 'create', or get one back with 'restore'",
+  });
+}
+
+/**
+ * Does a qemu use the working files? Asks its sockets, then its locks on the images.
+ * @returns how that is known, or undefined
+ */
+export async function findRunning(work: Present): Promise<string | undefined> {
+  for (const name of [WORK.qmp, WORK.monitor])
+    if (await isListening(join(work.dir, name))) return `qemu answers on ${join(work.dir, name)}`;
+  for (const name of ownDisks(work.dir)) {
+    const path = join(work.dir, name);
+    // A broken image is nobody's; whoever needs it whole looks more closely.
+    const info = await imageInfo(path).catch(() => "broken");
+    if (info === undefined) return `qemu holds ${path}`;
+  }
+  return undefined;
+}
+
+/** Refuses while a qemu uses the working files. */
+export async function refuseRunning(work: Present, command: string, hint = ""): Promise<void> {
+  const how = await findRunning(work);
+  if (how === undefined) return;
+  throw new VmError("busy", `cannot ${command}: the VM is running (${how})`, {
+    hint: `power the guest off first${hint}`,
+  });
+}

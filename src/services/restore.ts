@@ -1,0 +1,160 @@
+import { statSync } from "node:fs";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { readAssignments } from "../config/literal.ts";
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { formatSize } from "../lib/size.ts";
+import { formatDuration, formatTimestamp } from "../lib/time.ts";
+import { parseImage } from "../machine/parse.ts";
+import { ProcessError, start, type Child } from "../process/exec.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { refuseForeignParts } from "../qemu/image-header.ts";
+import { fileError, listDirectory, lstatOf, readSmall, requireRoom, writeNew } from "../store/files.ts";
+import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
+import { defaultsName, isDiskName, SNAPSHOT, WORK } from "../store/layout.ts";
+import { stageWork, type Stage } from "../store/stage.ts";
+import type { Context } from "./context.ts";
+import { openVm, refuseRunning, withVm, type Vm } from "./open.ts";
+import { findSnapshot, type Snapshot } from "./snapshots.ts";
+
+/**
+ * Puts a snapshot's state in the place of the working files.
+ * @param name absent: the last one
+ * @throws 66 without such a snapshot, 73 without room, 74 when it is damaged, 75 while the VM runs
+ */
+export async function restoreVm(context: Context, name?: string): Promise<void> {
+  await withVm(context, "restore", async (vm) => {
+    await restoreSnapshot(context, vm, name);
+  });
+}
+
+/** The same for a VM whose lock is held already. @returns the VM with its new working files */
+export async function restoreSnapshot(context: Context, vm: Vm, name: string | undefined): Promise<Vm> {
+  const snapshot = findSnapshot(vm.hostdir, name);
+  if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
+  log.info(`restoring ${snapshot.name}, made ${formatTimestamp(snapshot.made)}`);
+  const jobs = listStored(snapshot);
+  checkDisks(snapshot, jobs);
+  const inplace =
+    context.options.settings.INPLACE === undefined && vm.work.state === "present"
+      ? vm.work.inplace
+      : vm.settings.INPLACE;
+  const needed = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
+  requireRoom(inplace ? vm.hostdir : context.tmpdir, needed, `restore ${snapshot.name}`);
+  const started = performance.now();
+  const stage = stageWork(vm.hostdir, inplace ? "inplace" : context, vm.work);
+  try {
+    await fillStage(context, snapshot, jobs, stage);
+    throwIfInterrupted();
+    const dir = stage.commit({ restored: snapshot.manifest?.consistency ?? "crash" });
+    const seconds = (performance.now() - started) / 1000;
+    log.success(`restored ${snapshot.name} to ${dir}: ${formatSize(needed)}, ${formatDuration(seconds)}`);
+  } catch (error) {
+    stage.abort();
+    throw fileError(`cannot restore ${snapshot.name}`, error);
+  }
+  return openVm(context);
+}
+
+interface RestoreJob extends Omit<CopyJob, "to"> {
+  neededBytes: number;
+}
+
+/** The compressed files of a snapshot, whichever program made it. */
+function listStored(snapshot: Snapshot): RestoreJob[] {
+  const names = snapshot.manifest
+    ? snapshot.manifest.files.map((item) => item.file)
+    : listDirectory(snapshot.dir).filter((name) => name.endsWith(SNAPSHOT.gz));
+  return names.flatMap((file) => {
+    const name = file.slice(0, -SNAPSHOT.gz.length);
+    if (!isDiskName(name) && name !== WORK.efivars) return [];
+    const from = join(snapshot.dir, file);
+    const stats = lstatOf(from);
+    if (!stats?.isFile())
+      throw new VmError("io", `the snapshot ${snapshot.name} is damaged: ${file} is missing or no file`);
+    const known = snapshot.manifest?.files.find((item) => item.file === file);
+    if (known && known.storedBytes !== stats.size)
+      throw new VmError(
+        "io",
+        `the snapshot ${snapshot.name} is damaged: ${file} has ${stats.size} bytes instead of ${known.storedBytes}`,
+      );
+    const neededBytes = known?.allocatedBytes ?? Math.max(stats.size, gzipLengthHint(from));
+    return [{ name, from, bytes: stats.size, neededBytes }];
+  });
+}
+
+/** A killed backup of the earlier program may lack whole disks: guest.env tells which there must be. */
+function checkDisks(snapshot: Snapshot, jobs: readonly RestoreJob[]): void {
+  const text = readSmall(join(snapshot.dir, WORK.guestEnv));
+  if (text === undefined) {
+    if (!snapshot.manifest)
+      throw new VmError("io", `the snapshot ${snapshot.name} is not whole: it has no ${WORK.guestEnv}`);
+    return;
+  }
+  const read = readAssignments(text, () => "");
+  if (read.kind !== "values") return;
+  const images = read.assignments.findLast((item) => item.name === "IMAGES")?.value ?? [];
+  for (const image of [images].flat().flatMap((item) => parseImage(item) ?? []))
+    if (isDiskName(image.path) && !jobs.some((job) => job.name === image.path))
+      throw new VmError("io", `the snapshot ${snapshot.name} is not whole: ${image.path}${SNAPSHOT.gz} is missing`);
+}
+
+async function fillStage(
+  context: Context,
+  snapshot: Snapshot,
+  jobs: readonly RestoreJob[],
+  stage: Stage,
+): Promise<void> {
+  const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
+  const meter = context.meter(`restore ${snapshot.name}`, total);
+  // Both read the same files: the second one finds them in memory.
+  const sums = startVerifying(snapshot);
+  try {
+    await unpackFiles(
+      jobs.map((job) => ({ ...job, to: join(stage.dir, job.name) })),
+      (done) => meter.update(done),
+    );
+    await sums?.verified;
+  } catch (error) {
+    sums?.child.kill("SIGKILL");
+    await sums?.child.done;
+    throw error;
+  } finally {
+    meter.finish();
+  }
+  for (const { name } of jobs) if (isDiskName(name)) refuseForeignParts(join(stage.dir, name));
+  checkLengths(snapshot, stage);
+  for (const name of [WORK.guestEnv, defaultsName(context.prog)]) {
+    const content = readSmall(join(snapshot.dir, name));
+    if (content !== undefined) writeNew(join(stage.dir, name), content);
+  }
+  for (const name of [WORK.in, WORK.out]) mkdirSync(join(stage.dir, name), { mode: 0o700 });
+  if (snapshot.manifest?.firstTime) writeNew(join(stage.dir, WORK.firstTime), "");
+}
+
+function checkLengths(snapshot: Snapshot, stage: Stage): void {
+  for (const { name, bytes } of snapshot.manifest?.files ?? [])
+    if (statSync(join(stage.dir, name)).size !== bytes)
+      throw new VmError("io", `the snapshot ${snapshot.name} is damaged: ${name} does not have its ${bytes} bytes`);
+}
+
+/** Verifies SHA256SUMS beside the unpacking; nothing for snapshots of the earlier program. */
+function startVerifying(snapshot: Snapshot): { child: Child; verified: Promise<void> } | undefined {
+  if (!lstatOf(join(snapshot.dir, SNAPSHOT.sums))) {
+    if (snapshot.manifest)
+      throw new VmError("io", `the snapshot ${snapshot.name} is damaged: it has no ${SNAPSHOT.sums}`);
+    log.info("  made by the earlier program: it has no checksums, only gzip's own");
+    return undefined;
+  }
+  const child = start(["sha256sum", "--check", "--strict", "--quiet", SNAPSHOT.sums], { cwd: snapshot.dir });
+  const verified = child.done.then((result) => {
+    if (result.status === 0) return;
+    const wrong = result.stdout.trim().split("\n").join("\n  ");
+    throw new VmError("io", `the snapshot ${snapshot.name} is damaged${wrong ? `:\n  ${wrong}` : `: ${new ProcessError("", result).message}`}`, {
+      hint: "the working files were not touched; try an older snapshot",
+    });
+  });
+  verified.catch(() => {});
+  return { child, verified };
+}

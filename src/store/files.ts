@@ -1,0 +1,161 @@
+import {
+  closeSync,
+  constants,
+  fsyncSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statfsSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+  type Stats,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import { hasErrno, isNoRoom, reasonOf, VmError } from "../lib/errors.ts";
+import { formatSize } from "../lib/size.ts";
+import { PARTIAL } from "./layout.ts";
+
+const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
+
+/** lstat, or undefined when nothing is there. */
+export function lstatOf(path: string): Stats | undefined {
+  try {
+    return lstatSync(path);
+  } catch (error) {
+    if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
+    throw error;
+  }
+}
+
+/** Names in a directory; none when it is not there. */
+export function listDirectory(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch (error) {
+    if (hasErrno(error, "ENOENT", "ENOTDIR")) return [];
+    throw error;
+  }
+}
+
+/** A new file that only the owner may read and write; never follows a link, never overwrites. */
+export const createFile = (path: string): number =>
+  openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+
+/** Opens for reading; a link is refused (ELOOP). */
+export const openForReading = (path: string): number => openSync(path, O_RDONLY | O_NOFOLLOW);
+
+export function syncPath(path: string): void {
+  const fd = openSync(path, O_RDONLY | O_NOFOLLOW);
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Makes renames and new names in a directory durable. */
+export function syncDirectory(path: string): void {
+  const fd = openSync(path, O_RDONLY | O_DIRECTORY);
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Writes a new file and syncs it. */
+export function writeNew(path: string, content: string | Buffer): void {
+  const fd = createFile(path);
+  try {
+    writeFileSync(fd, content);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Replaces a file in one step: write beside, sync, rename. */
+export function replaceFile(path: string, content: string | Buffer): void {
+  const beside = join(dirname(path), `${PARTIAL}${process.pid}`);
+  rmSync(beside, { force: true });
+  try {
+    writeNew(beside, content);
+    renameSync(beside, path);
+  } catch (error) {
+    rmSync(beside, { force: true });
+    throw error;
+  }
+  syncDirectory(dirname(path));
+}
+
+/** Points a symbolic link at `target` in one step, whether it exists or not. */
+export function replaceLink(path: string, target: string): void {
+  const beside = join(dirname(path), `${PARTIAL}${process.pid}`);
+  rmSync(beside, { force: true });
+  symlinkSync(target, beside);
+  try {
+    renameSync(beside, path);
+  } catch (error) {
+    unlinkSync(beside);
+    throw error;
+  }
+  syncDirectory(dirname(path));
+}
+
+
+
+/** The text of a small file, or undefined when it is not there. Links are not followed. */
+export function readSmall(path: string): string | undefined {
+  let fd: number;
+  try {
+    fd = openForReading(path);
+  } catch (error) {
+    if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
+    throw error;
+  }
+  try {
+    return readFileSync(fd, "utf8");
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Removes a file or a whole tree; nothing there is fine too. */
+export const remove = (path: string): void => rmSync(path, { recursive: true, force: true });
+
+/** Bytes free for the caller in the file system that holds `path`. */
+export function freeBytes(path: string): number {
+  const { bavail, bsize } = statfsSync(path);
+  return bavail * bsize;
+}
+
+/** Bytes a file occupies (holes do not count). */
+export const allocatedBytes = (stats: Stats): number => stats.blocks * 512;
+
+/** Refuses when `directory` has no room for `needed` bytes. */
+export function requireRoom(directory: string, needed: number, what: string): void {
+  const free = freeBytes(directory);
+  if (free >= needed) return;
+  throw new VmError(
+    "cannotCreate",
+    `cannot ${what}: no room in ${directory}: about ${formatSize(needed)} needed, ${formatSize(free)} free`,
+    { hint: "free some room there, or remove old snapshots; nothing was changed" },
+  );
+}
+
+/** Turns a failed system call into an error for the user: no room is 73, anything else 74. */
+export function fileError(what: string, error: unknown): VmError {
+  if (error instanceof VmError) return error;
+  if (isNoRoom(error))
+    return new VmError("cannotCreate", `${what}: no room left on the device`, {
+      cause: error,
+      hint: "free some room and run the command again; nothing was changed",
+    });
+  if (hasErrno(error, "EACCES", "EPERM", "EROFS"))
+    return new VmError("cannotCreate", `${what}: ${reasonOf(error)}`, { cause: error });
+  return new VmError("io", `${what}: ${reasonOf(error)}`, { cause: error });
+}

@@ -1,0 +1,167 @@
+import { closeSync, fstatSync, fsync, readFileSync, readSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { promisify } from "node:util";
+import { VmError } from "../lib/errors.ts";
+import { pipe } from "../process/libc.ts";
+import { ProcessError, requireProgram, start, type Child } from "../process/exec.ts";
+import { interruption } from "../process/signals.ts";
+import { createFile, openForReading } from "./files.ts";
+
+/** One file to compress or unpack. */
+export interface CopyJob {
+  /** Short name for messages. */
+  name: string;
+  from: string;
+  to: string;
+  /** Bytes of `from` that are to be read. */
+  bytes: number;
+}
+
+/** Tells how many bytes have been read so far, of all jobs together. */
+export type OnProgress = (doneBytes: number) => void;
+
+const PROGRESS_MS = 250;
+const syncFile = promisify(fsync);
+
+const PIGZ_HINT = "install pigz: it compresses and unpacks snapshots";
+const NO_ROOM = /No space left on device|Disk quota exceeded|File too large/;
+
+function copyFailed(what: string, child: Awaited<Child["done"]>): VmError {
+  const error = new ProcessError(what, child);
+  if (!NO_ROOM.test(child.stderr)) return error;
+  return new VmError("cannotCreate", `${what}: no room left on the device`, {
+    hint: "free some room and run the command again; nothing was changed",
+  });
+}
+
+/** Where a child reads in its input: exact, and no byte passes through us (proc(5), fdinfo). */
+function readPosition(pid: number): number {
+  try {
+    return Number(/^pos:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/fdinfo/0`, "utf8"))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}
+
+/** One copy at work: the process whose input position tells how far it is, and its end. */
+interface Copy {
+  reader: Child;
+  all: Child[];
+  done: Promise<void>;
+}
+
+/** Runs copies side by side, at most `limit` at once; the first failure or interruption ends them all. */
+async function runCopies(
+  jobs: readonly CopyJob[],
+  limit: number,
+  begin: (job: CopyJob) => Copy,
+  onProgress: OnProgress,
+): Promise<void> {
+  const waiting = jobs.toSorted((a, b) => b.bytes - a.bytes);
+  const active = new Map<CopyJob, Copy>();
+  let finished = 0;
+  const timer = setInterval(() => {
+    const running = [...active].reduce((sum, [job, { reader }]) => sum + Math.min(readPosition(reader.pid), job.bytes), 0);
+    onProgress(finished + running);
+  }, PROGRESS_MS);
+  let failure: unknown;
+  const worker = async (): Promise<void> => {
+    for (let job = waiting.shift(); job && !failure; job = waiting.shift()) {
+      try {
+        const copy = begin(job);
+        active.set(job, copy);
+        await copy.done;
+        active.delete(job);
+        finished += job.bytes;
+      } catch (error) {
+        failure ??= error;
+        for (const { all } of active.values()) for (const child of all) child.kill("SIGKILL");
+      }
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: Math.min(limit, jobs.length) }, worker));
+  } finally {
+    clearInterval(timer);
+  }
+  if (interruption.aborted) throw interruption.reason;
+  if (failure) throw failure;
+  onProgress(finished);
+}
+
+/**
+ * Compresses files with pigz, side by side within the machine's cores: each gets its share of the
+ * threads by its size.
+ * @param level 1 to 9
+ * @throws 73 when there is no room, 69 without pigz
+ */
+export async function compressFiles(jobs: readonly CopyJob[], level: number, onProgress: OnProgress): Promise<void> {
+  requireProgram("pigz", PIGZ_HINT);
+  const cores = availableParallelism();
+  const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
+  const begin = (job: CopyJob): Copy => {
+    const threads = Math.max(1, Math.round((cores * job.bytes) / Math.max(total, 1)));
+    const from = openForReading(job.from);
+    const before = fstatSync(from, { bigint: true });
+    const to = createFile(job.to);
+    const reader = start(["pigz", `-${level}`, "-p", String(threads), "-n", "-T", "-c"], { stdin: from, stdout: to });
+    const done = (async () => {
+      try {
+        const result = await reader.done;
+        if (result.status !== 0) throw copyFailed(`cannot compress ${job.name}`, result);
+        await syncFile(to);
+        const after = fstatSync(from, { bigint: true });
+        if (after.mtimeNs !== before.mtimeNs || after.size !== before.size)
+          throw new VmError("io", `${job.from} was changed while it was copied`, {
+            hint: "something writes to this disk: end it, and run the command again",
+          });
+      } finally {
+        closeSync(from);
+        closeSync(to);
+      }
+    })();
+    return { reader, all: [reader], done };
+  };
+  await runCopies(jobs, cores, begin, onProgress);
+}
+
+/**
+ * Unpacks gz files into new sparse files and syncs them.
+ * @throws 73 when there is no room, 74 when a file is damaged
+ */
+export async function unpackFiles(jobs: readonly CopyJob[], onProgress: OnProgress): Promise<void> {
+  requireProgram("pigz", PIGZ_HINT);
+  const begin = (job: CopyJob): Copy => {
+    const from = openForReading(job.from);
+    const to = createFile(job.to);
+    const [readEnd, writeEnd] = pipe();
+    const reader = start(["pigz", "-d", "-c"], { stdin: from, stdout: writeEnd });
+    // dd leaves holes where there are only zeroes, and syncs at the end (GNU coreutils).
+    const writer = start(["dd", "bs=64K", "iflag=fullblock", "conv=sparse,fsync", "status=none"], {
+      stdin: readEnd,
+      stdout: to,
+    });
+    for (const fd of [readEnd, writeEnd, from, to]) closeSync(fd);
+    const done = (async () => {
+      const [unpacked, written] = await Promise.all([reader.done, writer.done]);
+      if (written.status !== 0) throw copyFailed(`cannot write ${job.to}`, written);
+      if (unpacked.status !== 0) throw copyFailed(`${job.from} is damaged`, unpacked);
+    })();
+    return { reader, all: [reader, writer], done };
+  };
+  await runCopies(jobs, availableParallelism(), begin, onProgress);
+}
+
+/** The length gzip notes at a file's end, modulo 4 GiB (RFC 1952): a lower bound of what it unpacks to. */
+export function gzipLengthHint(path: string): number {
+  const fd = openForReading(path);
+  try {
+    const { size } = fstatSync(fd);
+    const tail = Buffer.alloc(4);
+    if (size < 18) return 0;
+    readSync(fd, tail, 0, 4, size - 4);
+    return tail.readUInt32LE();
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,75 @@
+/**
+ * Every name the program uses on disk, once. Those marked [compat] are read and written by the
+ * earlier program too.
+ */
+
+/** In HOSTDIR. */
+export const HOST = {
+  /** [compat] Settings of the VM. */
+  guestEnv: "guest.env",
+  /** [compat] Link to WORKDIR. */
+  workLink: ".work",
+  /** [compat] Snapshots. */
+  backups: "backups",
+  /** Held with flock(2) while a command changes the VM. */
+  lock: ".lock",
+} as const;
+
+/** In WORKDIR. */
+export const WORK = {
+  /** [compat] Link back to HOSTDIR. */
+  hostLink: ".host",
+  guestEnv: "guest.env",
+  /** [compat] A job's input and output. */
+  in: ".in",
+  out: ".out",
+  /** [compat] UEFI variables. */
+  efivars: "efivars.bin",
+  /** [compat] Present until the first run has ended well. */
+  firstTime: "FIRSTTIME",
+  /** [compat] The command that runs the VM. */
+  runScript: "run-vm.sh",
+  /** Our mark: this directory holds working files, made by us. */
+  mark: ".vm.json",
+  /** QMP for short questions. */
+  qmp: "qmp.sock",
+  /** QMP for whoever runs the VM. */
+  monitor: "monitor.sock",
+  console: "console.sock",
+  consoleLog: "console.log",
+  qemuLog: "qemu.log",
+  spicePassword: "spice.password",
+  spiceViewer: "spice.vv",
+} as const;
+
+/** Files of a run: gone when the VM is off. */
+export const RUN_FILES = [WORK.qmp, WORK.monitor, WORK.console, WORK.spicePassword, WORK.spiceViewer] as const;
+
+/** [compat] `disk-N.img`. */
+export const diskName = (index: number): string => `disk-${index}.img`;
+export const isDiskName = (name: string): boolean => /^disk-\d+\.img$/.test(name);
+
+/** In a snapshot's directory. */
+export const SNAPSHOT = {
+  /** [compat] Suffix of disks and efivars. */
+  gz: ".gz",
+  description: "DESCRIPTION",
+  timestamp: "TS",
+  sums: "SHA256SUMS",
+  manifest: "manifest.json",
+} as const;
+
+/** [compat] In `backups/`: link to the newest snapshot. */
+export const LAST = "LAST";
+
+/** `PROG.defaults`: extra arguments for qemu. */
+export const defaultsName = (prog: string): string => `${prog}.defaults`;
+
+/** Hidden beginnings of things that are still being made (a crash leaves them; the next command removes them). */
+export const PARTIAL = ".partial-";
+
+/** In HOSTDIR with `--inplace`: complete new working files, to be moved into place (a redo log). */
+export const READY = ".ready";
+
+/** In HOSTDIR with `--inplace`: the working files are being removed (a redo log). */
+export const REMOVING = ".removing";

@@ -1,0 +1,68 @@
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { readSmall, replaceFile, writeNew } from "./files.ts";
+import { WORK } from "./layout.ts";
+
+/** How the guest's last run ended; `unknown` while it runs, and for ever if we were killed. */
+export type RunEnd = "powered-off" | "reset" | "killed" | "unknown";
+
+/**
+ * What a copy of the disks is worth: the guest had powered itself off (`clean`), it had not and they are
+ * as after a power cut (`crash`), or nothing ever ran on them (`unused`).
+ */
+export type Consistency = "clean" | "crash" | "unused";
+
+export function consistencyOf(mark: Mark): Consistency {
+  if (mark.lastRun === undefined) return mark.restored ?? "unused";
+  return mark.lastRun === "powered-off" || mark.lastRun === "reset" ? "clean" : "crash";
+}
+
+/** What `.vm.json` in WORKDIR says. Its presence is the program's mark. */
+export interface Mark {
+  /** Format of this file. */
+  vm: 1;
+  /** ISO time stamp. */
+  created: string;
+  /** The last run's end; absent before the first run. */
+  lastRun?: RunEnd;
+  /** For restored files that have not run since: how consistent the snapshot was. */
+  restored?: Consistency;
+  /** Working files of these names were put in place together (in-place restore). */
+  files?: string[];
+  /** A directory of earlier working files that this one took the place of, until it is removed. */
+  replaces?: string | undefined;
+}
+
+export const newMark = (): Mark => ({ vm: 1, created: new Date().toISOString() });
+
+/** The mark of a directory; undefined when it carries none. */
+export function readMark(workdir: string): Mark | undefined {
+  let text: string | undefined;
+  try {
+    text = readSmall(join(workdir, WORK.mark));
+  } catch {
+    return undefined;
+  }
+  if (text === undefined) return undefined;
+  try {
+    const mark: unknown = JSON.parse(text);
+    if (typeof mark === "object" && mark !== null && "vm" in mark) {
+      if (mark.vm === 1) return mark as Mark;
+      throw new VmError("config", `${workdir} was made by a newer version of this program`, {
+        hint: "use that version",
+      });
+    }
+  } catch (error) {
+    if (error instanceof VmError) throw error;
+  }
+  return undefined;
+}
+
+export const writeMark = (workdir: string, mark: Mark): void =>
+  writeNew(join(workdir, WORK.mark), `${JSON.stringify(mark, null, 2)}\n`);
+
+/** Changes the mark in one step. */
+export function updateMark(workdir: string, change: Partial<Mark>): void {
+  const mark = { ...(readMark(workdir) ?? newMark()), ...change };
+  replaceFile(join(workdir, WORK.mark), `${JSON.stringify(mark, null, 2)}\n`);
+}

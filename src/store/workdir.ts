@@ -1,0 +1,105 @@
+import { lstatSync, readFileSync, readlinkSync, realpathSync } from "node:fs";
+import { dirname, isAbsolute, join, resolve } from "node:path";
+import { ownedByUs } from "../config/trust.ts";
+import { VmError } from "../lib/errors.ts";
+import { formatTimestamp } from "../lib/time.ts";
+import { lstatOf } from "./files.ts";
+import { HOST, WORK } from "./layout.ts";
+import { readMark, type Mark } from "./mark.ts";
+
+/** A VM's working files. */
+export type Work =
+  | { state: "none" }
+  /** `.work` points at a directory that is not there any more (a reboot cleaned `/tmp`, say). */
+  | { state: "gone"; target: string; made: Date }
+  | { state: "present"; dir: string; inplace: boolean; mark: Mark };
+
+const real = (path: string): string | undefined => {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
+};
+
+function disbelieve(link: string, reason: string, hint: string): VmError {
+  return new VmError("io", `${link} is not believed: ${reason}`, { hint: `${hint}; nothing was touched` });
+}
+
+/**
+ * Where HOSTDIR is when the program was started in `directory`: there, or where WORKDIR's `.host` leads.
+ * @throws when `.host` leads to a directory whose `.work` does not lead back
+ */
+export function resolveHostdir(directory: string): string {
+  const start = real(directory);
+  if (!start || !lstatSync(start).isDirectory())
+    throw new VmError("noInput", `no such directory: ${directory}`);
+  const link = join(start, WORK.hostLink);
+  const stats = lstatOf(link);
+  if (!stats?.isSymbolicLink()) return start;
+  const target = real(link);
+  if (target === start) return start;
+  const back = target && real(join(target, HOST.workLink));
+  if (!target || back !== start || !ownedByUs(stats))
+    throw disbelieve(
+      link,
+      `the VM it names (${readlinkSync(link)}) does not have its working files here`,
+      "start the program in the VM's own directory",
+    );
+  return target;
+}
+
+/**
+ * Follows `.work`, but only where it and its target are ours and belong together: `/tmp` is open to
+ * everybody, and directories get copied and moved.
+ * @throws 74 when they do not
+ */
+export function resolveWork(hostdir: string): Work {
+  const link = join(hostdir, HOST.workLink);
+  const stats = lstatOf(link);
+  if (!stats) return { state: "none" };
+  if (!stats.isSymbolicLink())
+    throw disbelieve(link, "it is no symbolic link", "move it out of the way");
+  if (!ownedByUs(stats)) throw disbelieve(link, `it belongs to uid ${stats.uid}`, "remove it");
+  const words = readlinkSync(link);
+  const target = isAbsolute(words) ? words : resolve(hostdir, words);
+  const inplace = real(target) === real(hostdir);
+  const dirStats = lstatOf(inplace ? hostdir : target);
+  if (!dirStats) return { state: "gone", target, made: stats.mtime };
+  const unlink = `if its files are not needed here, remove the link: rm ${link}`;
+  if (!dirStats.isDirectory()) throw disbelieve(link, `${target} is no directory`, unlink);
+  if (!ownedByUs(dirStats)) throw disbelieve(link, `${target} belongs to uid ${dirStats.uid}`, unlink);
+  if ((dirStats.mode & 0o022) !== 0 && !inplace)
+    throw disbelieve(link, `${target} may be written by others`, unlink);
+  const hostLink = join(target, WORK.hostLink);
+  const hostStats = lstatOf(hostLink);
+  if (!hostStats?.isSymbolicLink() || !ownedByUs(hostStats))
+    throw disbelieve(link, `${target} has no ${WORK.hostLink} link of ours`, unlink);
+  if (real(hostLink) !== real(hostdir))
+    throw disbelieve(
+      link,
+      `the working files in ${target} belong to ${readlinkSync(hostLink)}`,
+      `if this is a copy of that VM, remove the link: rm ${link}; if the VM was moved: ln -sfn ${hostdir} ${hostLink}`,
+    );
+  const mark = readMark(target);
+  if (!mark)
+    throw disbelieve(link, `${target} does not carry this program's mark (${WORK.mark})`, unlink);
+  return { state: "present", dir: inplace ? hostdir : target, inplace, mark };
+}
+
+/** Says what became of working files that are gone, for people. */
+export function describeGone({ target, made }: Extract<Work, { state: "gone" }>): string {
+  const seconds = /^btime (\d+)$/m.exec(readFileSync("/proc/stat", "utf8"))?.[1];
+  const booted = seconds ? `; this machine was last started ${formatTimestamp(new Date(+seconds * 1000))}` : "";
+  return `the working files in ${target} (made ${formatTimestamp(made)}) are gone${booted}`;
+}
+
+/** The guest.env in force: WORKDIR's if there is one, else HOSTDIR's. [compat] */
+export function findGuestEnv(hostdir: string, work: Work): string | undefined {
+  const places = work.state === "present" ? [work.dir, hostdir] : [hostdir];
+  return places.map((place) => join(place, HOST.guestEnv)).find((path) => lstatOf(path) !== undefined);
+}
+
+/** Directory part of a working directory: where its stale siblings would be. */
+export const parentOf = (work: Work): string | undefined =>
+  work.state === "none" ? undefined : dirname(work.state === "gone" ? work.target : work.dir);

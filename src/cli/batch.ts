@@ -50,7 +50,8 @@ export function parseBatch(words: readonly string[], prog: string): Invocation[]
     const name = REFERENCE.exec(word)?.[1] ?? word;
     const command = COMMANDS.get(name);
     // Behind the first command only @name and the six old names get here, or a word too many.
-    if (!command) throw batch.length > 0 && !REFERENCE.test(word) ? surplus(word, batch.at(-1)!) : unknownCommand(name);
+    if (!command)
+      throw batch.length > 0 && !REFERENCE.test(word) ? surplus(word, batch.at(-1)!) : unknownCommand(name);
     if (batch.length > 0 && !REFERENCE.test(word) && !isOldName(word)) throw surplus(word, batch.at(-1)!);
     const { invocation, left } = parseInvocation(command, rest, prog);
     batch.push(invocation);

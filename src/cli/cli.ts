@@ -68,7 +68,9 @@ function explainLoneWord(error: unknown, word: string, prog: string): unknown {
   if (!(error instanceof VmError) || !error.message.startsWith("no such CD image")) return error;
   const suggestion = nearest(word, [...COMMANDS.keys()]);
   return new VmError("noInput", `'${word}' is neither a command nor a CD image that exists`, {
-    hint: suggestion ? `did you mean '${prog} ${suggestion}'? all commands: ${prog} -h` : `all commands: ${prog} -h`,
+    hint: suggestion
+      ? `did you mean '${prog} ${suggestion}'? all commands: ${prog} -h`
+      : `all commands: ${prog} -h`,
   });
 }
 

@@ -5,7 +5,11 @@ import { PLAIN, type Theme } from "../lib/log.ts";
 const unescape = (text: string): string => text.replaceAll(/\\(033|e|x1b)/gi, "\x1b");
 
 /** Are colours wanted? Not with --no-colors, NO_COLOR (no-color.org), a dumb terminal, or none. */
-export function wantsColours(noColors: boolean, env: Record<string, string | undefined>, isTTY: boolean): boolean {
+export function wantsColours(
+  noColors: boolean,
+  env: Record<string, string | undefined>,
+  isTTY: boolean,
+): boolean {
   return !noColors && !env.NO_COLOR && env.TERM !== "dumb" && isTTY;
 }
 

@@ -51,7 +51,7 @@ export function parseOptions<T extends OptShape>(
       found.push({ option, spelling, value });
       continue;
     }
-    for (let cluster = word.slice(1); cluster !== ""; ) {
+    for (let cluster = word.slice(1); cluster !== "";) {
       const letter = [...cluster][0]!;
       cluster = cluster.slice(letter.length);
       const spelling = `-${letter}`;
@@ -77,5 +77,8 @@ function findLong<T extends OptShape>(
   const near = shapes.filter((shape) => name !== "" && !shape.hidden && shape.long.startsWith(name));
   if (near.length === 1) return near[0]!;
   if (near.length === 0) return fail(`unknown option --${name}`);
-  return fail(`option --${name} is ambiguous`, `it could be: ${near.map((shape) => `--${shape.long}`).join(" ")}`);
+  return fail(
+    `option --${name} is ambiguous`,
+    `it could be: ${near.map((shape) => `--${shape.long}`).join(" ")}`,
+  );
 }

@@ -10,17 +10,19 @@ export function formatProgress(label: string, done: number, total: number, secon
   const part = total > 0 ? Math.min(done / total, 1) : 1;
   const bar = "#".repeat(Math.round(part * BAR_WIDTH)).padEnd(BAR_WIDTH, ".");
   const rate = seconds > 0 ? done / seconds : 0;
-  const left = rate > 0 ? `, ${formatSize(Math.round(rate))}/s, ${formatDuration((total - done) / rate)} left` : "";
+  const left =
+    rate > 0 ? `, ${formatSize(Math.round(rate))}/s, ${formatDuration((total - done) / rate)} left` : "";
   const percent = String(Math.floor(part * 100)).padStart(3);
   return `${label} [${bar}] ${percent} % ${formatSize(done)} of ${formatSize(total)}${left}`;
 }
+
+const clearLine = (): void => void process.stderr.write("\r\x1b[K");
 
 /** On a terminal a line that redraws itself; elsewhere nothing: the work ends with a summary of its own. */
 export function createMeter(label: string, totalBytes: number): Meter {
   if (!process.stderr.isTTY || process.env.TERM === "dumb") return { update: () => {}, finish: () => {} };
   const started = performance.now();
-  const clear = (): void => void process.stderr.write("\r\x1b[K");
-  onLogLine(clear);
+  onLogLine(clearLine);
   return {
     update(done) {
       const seconds = (performance.now() - started) / 1000;
@@ -29,7 +31,7 @@ export function createMeter(label: string, totalBytes: number): Meter {
       process.stderr.write(`\r${line}\x1b[K`);
     },
     finish() {
-      clear();
+      clearLine();
       onLogLine(() => {});
     },
   };

@@ -25,7 +25,8 @@ function homeOf(env: Record<string, string | undefined>): string {
 export function buildContext(prog: string, version: string, options: Options): Context {
   const { env } = process;
   const home = homeOf(env);
-  const caches = env.XDG_CACHE_HOME && isAbsolute(env.XDG_CACHE_HOME) ? env.XDG_CACHE_HOME : join(home, ".cache");
+  const caches =
+    env.XDG_CACHE_HOME && isAbsolute(env.XDG_CACHE_HOME) ? env.XDG_CACHE_HOME : join(home, ".cache");
   const cacheDirectory = join(caches, "vm");
   return {
     prog,

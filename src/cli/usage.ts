@@ -80,10 +80,7 @@ export function buildCommandUsage(prog: string, command: Command): string {
   const args = command.positionals.map((item) => [item.name.toUpperCase(), item.help] as const);
   const options = [...command.options, { long: "help", short: "h", help: "show this help" }].map(
     (option) =>
-      [
-        spellings({ ...option, effect: { kind: "flag", flag: "help" } } as OptionSpec),
-        option.help,
-      ] as const,
+      [spellings({ ...option, effect: { kind: "flag", flag: "help" } } as OptionSpec), option.help] as const,
   );
   return [
     `usage: ${prog} [options] [@]${usageOf(command)}`,

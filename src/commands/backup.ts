@@ -4,7 +4,11 @@ import type { Context } from "../services/context.ts";
 export default defineCommand({
   meta: { name: "backup", description: "make a snapshot of the VM, which must be off" },
   args: {
-    snapshot: { type: "positional", required: false, description: "its name; default: the next of S0, S1, …" },
+    snapshot: {
+      type: "positional",
+      required: false,
+      description: "its name; default: the next of S0, S1, …",
+    },
     description: { type: "positional", required: false, description: "a few words about it" },
   },
   async run({ args, data }) {

@@ -44,7 +44,18 @@ export function buildBashArgv(variables: BashVariables, script: string, args: re
   const flat = Object.entries(variables).flatMap(([name, value]) =>
     typeof value === "string" ? [name, "s", value] : [name, String(value.length), ...value],
   );
-  return ["bash", "--norc", "--noprofile", "-efu", "-c", SET_VARIABLES + script, "vm", ...flat, "--", ...args];
+  return [
+    "bash",
+    "--norc",
+    "--noprofile",
+    "-efu",
+    "-c",
+    SET_VARIABLES + script,
+    "vm",
+    ...flat,
+    "--",
+    ...args,
+  ];
 }
 
 /** Reads what PRINT_VARIABLES wrote. */
@@ -53,7 +64,7 @@ export function parseBashVariables(output: string, mark: string): BashVariables 
   if (at < 0) return undefined;
   const words = output.slice(at + mark.length + 2).split("\0");
   const variables: BashVariables = {};
-  for (let index = 0; index + 1 < words.length; ) {
+  for (let index = 0; index + 1 < words.length;) {
     const [name, kind] = [words[index]!, words[index + 1]!];
     const count = kind === "s" ? 1 : Number(kind);
     const values = words.slice(index + 2, index + 2 + count);

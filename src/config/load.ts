@@ -17,10 +17,7 @@ import {
 import { distrust } from "./trust.ts";
 
 /** Where a setting's value comes from. */
-export type Origin =
-  | { kind: "default" }
-  | { kind: "file"; file: string; line: number }
-  | { kind: "option" };
+export type Origin = { kind: "default" } | { kind: "file"; file: string; line: number } | { kind: "option" };
 
 export interface Sources extends Surroundings {
   hostdir: string;
@@ -56,9 +53,10 @@ const MAX_FILE_BYTES = 1 << 20;
 /** Reads all layers, weakest first, and understands them. Throws one error that lists everything wrong. */
 export async function loadSettings(sources: Sources): Promise<Loaded> {
   let raw: RawComplete = buildDefaults(sources);
-  const origins = Object.fromEntries(
-    SETTING_NAMES.map((name) => [name, { kind: "default" }]),
-  ) as Record<SettingName, Origin>;
+  const origins = Object.fromEntries(SETTING_NAMES.map((name) => [name, { kind: "default" }])) as Record<
+    SettingName,
+    Origin
+  >;
   const complaints: Complaint[] = [];
   const files = [
     { file: `/etc/${sources.prog}.conf`, vm: false },
@@ -95,9 +93,13 @@ export async function loadSettings(sources: Sources): Promise<Loaded> {
   }
   if (origins.RESCUE.kind === "default") raw.RESCUE = `rescue-${[raw.QEMUARCH].flat()[0]}`;
   if (origins.QEMUARCH.kind === "default" && !("value" in parseSetting("QEMUARCH", raw.QEMUARCH)))
-    throw new VmError("unavailable", `guests of this host's architecture (${sources.hostArch}) are not supported`, {
-      hint: "name another one: vm --arch=x86_64 …",
-    });
+    throw new VmError(
+      "unavailable",
+      `guests of this host's architecture (${sources.hostArch}) are not supported`,
+      {
+        hint: "name another one: vm --arch=x86_64 …",
+      },
+    );
   return { settings: parseSettings(raw), raw, origins };
 }
 
@@ -122,9 +124,8 @@ async function readLayer(
     throw new VmError("config", `cannot read ${file}: ${reasonOf(error)}`, { cause: error });
   }
   const known = builtinVariables(sources);
-  const result = readAssignments(
-    content,
-    (name) => (isSettingName(name) ? before[name] : (known[name] ?? sources.env[name])),
+  const result = readAssignments(content, (name) =>
+    isSettingName(name) ? before[name] : (known[name] ?? sources.env[name]),
   );
   if (result.kind === "values") return { assignments: result.assignments };
   if (result.kind === "error") return { complaint: { file, ...result } };
@@ -197,7 +198,11 @@ function settingsError(complaints: Complaint[]): VmError {
   const lines = complaints.map(
     ({ file, line, message, hint }) => `${file}:${line}: ${message}${hint ? `\n    ${hint}` : ""}`,
   );
-  return new VmError("config", `the settings have ${lines.length === 1 ? "an error" : `${lines.length} errors`}:\n  ${lines.join("\n  ")}`, {
-    hint: "nothing was changed; correct the file and run the command again",
-  });
+  return new VmError(
+    "config",
+    `the settings have ${lines.length === 1 ? "an error" : `${lines.length} errors`}:\n  ${lines.join("\n  ")}`,
+    {
+      hint: "nothing was changed; correct the file and run the command again",
+    },
+  );
 }

@@ -59,7 +59,7 @@ const shares: Parser<ReturnType<typeof parseShare>[]> = (raw) => {
   return twice ? { allowed: "each ID once", given: twice } : parsed;
 };
 const host = pattern("a host name or address", /^[A-Za-z0-9:._%-]+$/);
-const name = pattern(
+const profileName = pattern(
   "a name without / that does not begin with . or -",
   /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u,
 );
@@ -103,13 +103,16 @@ export const SCHEMA = {
   ),
   SPICE_TICKETING: setting(flag, "ask for a password (off only on loopback)"),
   STOP_TIMEOUT: setting(wholeNumber(1, 86400), "seconds a guest has to power off when we are told to stop"),
-  RESCUE: setting(name, "rescue profile"),
+  RESCUE: setting(profileName, "rescue profile"),
   RESCUE_ISO: setting(text, "the rescue's CD image"),
   RESCUE_SOCKETS: setting(wholeNumber(1, 64), "the rescue's CPU sockets"),
   RESCUE_CORES: setting(wholeNumber(1, 512), "the rescue's CPU cores"),
   RESCUE_MEMORY: setting(memory, "the rescue's memory"),
   RESCUE_FORWARDS: setting(forwards, "the rescue's port forwards"),
-  RESCUE_SHARES: setting(shares as Parser<NonNullable<ReturnType<typeof parseShare>>[]>, "the rescue's shares"),
+  RESCUE_SHARES: setting(
+    shares as Parser<NonNullable<ReturnType<typeof parseShare>>[]>,
+    "the rescue's shares",
+  ),
   TIMEOUT: setting(optionalNumber(1, 31_536_000), "a job's time limit in seconds"),
   CLR_NORM: setting(colour, "colour: back to normal"),
   CLR_BOLD: setting(colour, "colour: bold"),
@@ -122,7 +125,7 @@ export const SCHEMA = {
 
 export type SettingName = keyof typeof SCHEMA;
 export const SETTING_NAMES = Object.keys(SCHEMA) as SettingName[];
-export const isSettingName = (text: string): text is SettingName => Object.hasOwn(SCHEMA, text);
+export const isSettingName = (word: string): word is SettingName => Object.hasOwn(SCHEMA, word);
 
 /** All settings with their values understood. */
 export type Settings = {

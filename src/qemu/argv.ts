@@ -86,8 +86,6 @@ function buildSandboxArgs(extraArgs: readonly string[]): string[] {
   );
   return [
     "-sandbox",
-    helper
-      ? "on,obsolete=deny"
-      : "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    helper ? "on,obsolete=deny" : "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
   ];
 }

@@ -55,7 +55,8 @@ function readDescriptors(arch: Arch): FirmwareFiles[] {
   const files = new Map<string, string>();
   for (const directory of DESCRIPTOR_DIRECTORIES) {
     if (!existsSync(directory)) continue;
-    for (const name of readdirSync(directory)) if (name.endsWith(".json")) files.set(name, join(directory, name));
+    for (const name of readdirSync(directory))
+      if (name.endsWith(".json")) files.set(name, join(directory, name));
   }
   return [...files.values()]
     .toSorted((a, b) => (basename(a) < basename(b) ? -1 : 1))

@@ -1,5 +1,14 @@
 import { createHash } from "node:crypto";
-import { closeSync, mkdirSync, readFileSync, realpathSync, renameSync, statSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { pipe } from "../process/libc.ts";
@@ -77,7 +86,17 @@ async function ask(path: string): Promise<Probed> {
   const [readEnd, writeEnd] = pipe();
   writeSync(writeEnd, questions.map((question) => `${JSON.stringify(question)}\n`).join(""));
   closeSync(writeEnd);
-  const argv = [path, "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio"];
+  const argv = [
+    path,
+    "-machine",
+    "none",
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-qmp",
+    "stdio",
+  ];
   const result = await exec(argv, { stdin: readEnd, anyStatus: true }).finally(() => closeSync(readEnd));
   const messages = result.stdout.split("\n").flatMap((line) => (line ? [parseQmpLine(line)] : []));
   const greeting = messages.find((message) => message?.kind === "greeting");

@@ -23,8 +23,7 @@ export function parseQmpLine(line: string): QmpMessage | undefined {
     const { major, minor, micro } = message.QMP.version.qemu;
     return { kind: "greeting", version: `${major}.${minor}.${micro}` };
   }
-  if ("event" in message)
-    return { kind: "event", event: { event: message.event, data: message.data ?? {} } };
+  if ("event" in message) return { kind: "event", event: { event: message.event, data: message.data ?? {} } };
   if ("error" in message) return { kind: "failure", id: message.id, error: message.error };
   if ("return" in message) return { kind: "reply", id: message.id, value: message.return };
   return undefined;

@@ -145,7 +145,9 @@ async function fillSnapshot(
 function warnAboutOthers({ settings }: Vm, own: number): void {
   const others = settings.IMAGES.filter((image) => !/^disk-\d+\.img$/.test(image.path));
   if (others.length > 0)
-    log.warn(`not in the snapshot, being no files of this VM: ${others.map((image) => image.path).join(", ")}`);
+    log.warn(
+      `not in the snapshot, being no files of this VM: ${others.map((image) => image.path).join(", ")}`,
+    );
   if (own === 0) log.warn("this VM has no disks of its own: the snapshot holds its settings only");
 }
 

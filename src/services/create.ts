@@ -55,7 +55,10 @@ function refuseExisting({ hostdir, work }: Vm): void {
   const exists = (what: string, hint: string): VmError =>
     new VmError("cannotCreate", `cannot create a VM in ${hostdir}: it has ${what} already`, { hint });
   if (work.state === "present")
-    throw exists(`working files (${work.dir})`, "remove them with 'destroy', or use another directory: --hostdir=DIR");
+    throw exists(
+      `working files (${work.dir})`,
+      "remove them with 'destroy', or use another directory: --hostdir=DIR",
+    );
   if (listSnapshots(hostdir).length > 0)
     throw exists("snapshots", "get the VM back with 'restore', or use another directory: --hostdir=DIR");
   if (existsSync(join(hostdir, HOST.guestEnv)))

@@ -28,7 +28,11 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
     } catch (error) {
       throw fileError("cannot destroy the working files", error);
     }
-    log.success(work.state === "gone" ? `removed the link to ${work.target}` : `destroyed the working files in ${work.dir}`);
+    log.success(
+      work.state === "gone"
+        ? `removed the link to ${work.target}`
+        : `destroyed the working files in ${work.dir}`,
+    );
   });
 }
 
@@ -57,5 +61,7 @@ function warnIfNewer(hostdir: string, work: Present): void {
   }
   const { name, made } = findSnapshot(hostdir, undefined);
   if (changed > made.getTime())
-    log.warn(`the disks were changed (${formatTimestamp(new Date(changed))}) after the last snapshot ${name}: that is lost now`);
+    log.warn(
+      `the disks were changed (${formatTimestamp(new Date(changed))}) after the last snapshot ${name}: that is lost now`,
+    );
 }

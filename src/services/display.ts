@@ -49,29 +49,35 @@ export async function resolveDisplay(
     });
   let port: number | undefined = PORT;
   if (!isPortFree(HOST, PORT)) {
-    if (portChosen(vm))
-      throw portTaken("the SPICE port", PORT, "choose another one: --port=PORT");
+    if (portChosen(vm)) throw portTaken("the SPICE port", PORT, "choose another one: --port=PORT");
     port = nextFreePort(HOST, PORT);
     if (port === undefined) throw portTaken("the SPICE port", PORT, "choose another one: --port=PORT");
   }
   const passwordFile = SPICE_TICKETING ? join(work.dir, WORK.spicePassword) : undefined;
-  const password = vm.settings.SPICE_PASSWORD || context.env.SPICE_PASSWORD || randomBytes(12).toString("base64url");
+  const password =
+    vm.settings.SPICE_PASSWORD || context.env.SPICE_PASSWORD || randomBytes(12).toString("base64url");
   // qemu takes the file as it is: no newline.
   if (passwordFile) replaceFile(passwordFile, password);
   const viewer = ["[virt-viewer]", "type=spice", `host=${HOST}`, `port=${port}`];
   if (passwordFile) viewer.push(`password=${password}`);
-  replaceFile(join(work.dir, WORK.spiceViewer), [...viewer, `title=${vm.settings.GUESTNAME.replaceAll(/\p{Cc}/gu, " ")}`, ""].join("\n"));
+  replaceFile(
+    join(work.dir, WORK.spiceViewer),
+    [...viewer, `title=${vm.settings.GUESTNAME.replaceAll(/\p{Cc}/gu, " ")}`, ""].join("\n"),
+  );
   return { kind: "spice", host: HOST, port, passwordFile };
 }
 
 /** Refuses when a port that is to be forwarded is taken: qemu's own message does not say by whom. */
 export async function requireFreeForwards(forwards: readonly string[]): Promise<void> {
   for (const option of forwards) {
-    const rule = option.startsWith("hostfwd=") ? parseHostForward(option.slice("hostfwd=".length)) : undefined;
+    const rule = option.startsWith("hostfwd=")
+      ? parseHostForward(option.slice("hostfwd=".length))
+      : undefined;
     if (!rule) continue;
     const host = rule.hostAddress || "0.0.0.0";
     const free =
       rule.protocol === "tcp" ? isPortFree(host, rule.hostPort) : await isUdpPortFree(host, rule.hostPort);
-    if (!free) throw portTaken(`the forwarded ${rule.protocol} port`, rule.hostPort, `change the forward ${option}`);
+    if (!free)
+      throw portTaken(`the forwarded ${rule.protocol} port`, rule.hostPort, `change the forward ${option}`);
   }
 }

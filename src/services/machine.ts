@@ -127,9 +127,13 @@ function resolveShare(
     });
   if (!capabilities.devices.has("virtio-9p-pci")) {
     if (!share.path.startsWith("@"))
-      throw new VmError("unavailable", `this qemu cannot share folders (no virtio-9p), but '${share.tag}' asks for it`, {
-        hint: "install a qemu with 9p, or leave the share out",
-      });
+      throw new VmError(
+        "unavailable",
+        `this qemu cannot share folders (no virtio-9p), but '${share.tag}' asks for it`,
+        {
+          hint: "install a qemu with 9p, or leave the share out",
+        },
+      );
     warnOnce("this qemu cannot share folders (no virtio-9p): the guest has none");
     return [];
   }

@@ -97,7 +97,10 @@ function checkDisks(snapshot: Snapshot, jobs: readonly RestoreJob[]): void {
   const images = read.assignments.findLast((item) => item.name === "IMAGES")?.value ?? [];
   for (const image of [images].flat().flatMap((item) => parseImage(item) ?? []))
     if (isDiskName(image.path) && !jobs.some((job) => job.name === image.path))
-      throw new VmError("io", `the snapshot ${snapshot.name} is not whole: ${image.path}${SNAPSHOT.gz} is missing`);
+      throw new VmError(
+        "io",
+        `the snapshot ${snapshot.name} is not whole: ${image.path}${SNAPSHOT.gz} is missing`,
+      );
 }
 
 async function fillStage(
@@ -136,7 +139,10 @@ async function fillStage(
 function checkLengths(snapshot: Snapshot, stage: Stage): void {
   for (const { name, bytes } of snapshot.manifest?.files ?? [])
     if (statSync(join(stage.dir, name)).size !== bytes)
-      throw new VmError("io", `the snapshot ${snapshot.name} is damaged: ${name} does not have its ${bytes} bytes`);
+      throw new VmError(
+        "io",
+        `the snapshot ${snapshot.name} is damaged: ${name} does not have its ${bytes} bytes`,
+      );
 }
 
 /** Verifies SHA256SUMS beside the unpacking; nothing for snapshots of the earlier program. */
@@ -151,9 +157,13 @@ function startVerifying(snapshot: Snapshot): { child: Child; verified: Promise<v
   const verified = child.done.then((result) => {
     if (result.status === 0) return;
     const wrong = result.stdout.trim().split("\n").join("\n  ");
-    throw new VmError("io", `the snapshot ${snapshot.name} is damaged${wrong ? `:\n  ${wrong}` : `: ${new ProcessError("", result).message}`}`, {
-      hint: "the working files were not touched; try an older snapshot",
-    });
+    throw new VmError(
+      "io",
+      `the snapshot ${snapshot.name} is damaged${wrong ? `:\n  ${wrong}` : `: ${new ProcessError("", result).message}`}`,
+      {
+        hint: "the working files were not touched; try an older snapshot",
+      },
+    );
   });
   verified.catch(() => {});
   return { child, verified };

@@ -58,7 +58,12 @@ async function ensureWork(context: Context, vm: Vm): Promise<Vm> {
   return restoreSnapshot(context, vm, undefined);
 }
 
-async function chooseCd(vm: Vm, media: Media, firstTime: boolean, iso: string | undefined): Promise<Cd | undefined> {
+async function chooseCd(
+  vm: Vm,
+  media: Media,
+  firstTime: boolean,
+  iso: string | undefined,
+): Promise<Cd | undefined> {
   if (iso !== undefined) return { path: await media.findIso(iso), first: true };
   const { ISO, KEEPCD } = vm.settings;
   if (ISO === "" || !(firstTime || KEEPCD)) return undefined;
@@ -88,9 +93,21 @@ async function startVm(context: Context, vm: Vm, work: Present, iso: string | un
   }
 }
 
-async function launch(context: Context, work: Present, resolved: Machine, argv: string[]): Promise<RunningMachine> {
+async function launch(
+  context: Context,
+  work: Present,
+  resolved: Machine,
+  argv: string[],
+): Promise<RunningMachine> {
   const script = join(work.dir, WORK.runScript);
-  replaceFile(script, buildRunScript(argv, work.dir, `Runs the VM ${resolved.name}; written by ${context.prog} ${context.version}`));
+  replaceFile(
+    script,
+    buildRunScript(
+      argv,
+      work.dir,
+      `Runs the VM ${resolved.name}; written by ${context.prog} ${context.version}`,
+    ),
+  );
   chmodSync(script, 0o700);
   const logPath = join(work.dir, WORK.qemuLog);
   rmSync(logPath, { force: true });
@@ -122,7 +139,9 @@ function reportTrouble({ event, data }: QmpEvent, work: Present): void {
 /** Opens a viewer in a desktop session; elsewhere says how to look. */
 function showScreen(context: Context, work: Present, { display, name }: Machine): void {
   if (display.kind === "none") {
-    log.info(`${name} runs without a display; its serial console is kept in ${join(work.dir, WORK.consoleLog)}`);
+    log.info(
+      `${name} runs without a display; its serial console is kept in ${join(work.dir, WORK.consoleLog)}`,
+    );
     return;
   }
   const file = join(work.dir, WORK.spiceViewer);
@@ -132,7 +151,9 @@ function showScreen(context: Context, work: Present, { display, name }: Machine)
   }
   const { host, port } = display;
   log.info(`${name} shows its screen by SPICE on ${host}:${port}. Here: remote-viewer ${file}`);
-  log.info(`  from elsewhere: ssh -L ${port}:${host}:${port} THIS-HOST, then remote-viewer spice://localhost:${port}`);
+  log.info(
+    `  from elsewhere: ssh -L ${port}:${host}:${port} THIS-HOST, then remote-viewer spice://localhost:${port}`,
+  );
   if (display.passwordFile) log.info(`  its password is in ${display.passwordFile}`);
 }
 
@@ -156,7 +177,9 @@ async function waitForEnd({ machine }: Started, stopTimeoutSeconds: number): Pro
       return;
     }
     first = signal;
-    log.info(`asking the guest to power off; once more ends it${signal === "SIGINT" ? "" : `, and so do ${stopTimeoutSeconds} seconds`}`);
+    log.info(
+      `asking the guest to power off; once more ends it${signal === "SIGINT" ? "" : `, and so do ${stopTimeoutSeconds} seconds`}`,
+    );
     powerDown(machine.qmp).catch(() => {});
     if (signal !== "SIGINT") timer = setTimeout(end, stopTimeoutSeconds * 1000);
   });
@@ -177,7 +200,8 @@ function describeEnd({ shutdown, status, signal }: MachineEnd): string {
 /** Writes down how the run ended, and fails unless the guest powered itself off. */
 function finishRun({ work, firstTime }: Started, end: MachineEnd, stop: StopSignal | undefined): void {
   const reason = end.shutdown?.reason;
-  const lastRun: RunEnd = reason === "guest-shutdown" ? "powered-off" : reason === "guest-reset" ? "reset" : "killed";
+  const lastRun: RunEnd =
+    reason === "guest-shutdown" ? "powered-off" : reason === "guest-reset" ? "reset" : "killed";
   updateMark(work.dir, { lastRun });
   removeRunFiles(work);
   if (stop) throw signalError(stop, `the run was ended by ${stop}`);

@@ -37,7 +37,9 @@ export function listSnapshots(hostdir: string): Snapshot[] {
 function readSnapshot(hostdir: string, name: string): Snapshot {
   const dir = join(hostdir, HOST.backups, name);
   const stamp = readSmall(join(dir, SNAPSHOT.timestamp))?.trim() ?? "";
-  const made = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(stamp) ? new Date(stamp.replace(" ", "T")) : lstatOf(dir)!.mtime;
+  const made = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(stamp)
+    ? new Date(stamp.replace(" ", "T"))
+    : lstatOf(dir)!.mtime;
   const text = readSmall(join(dir, SNAPSHOT.manifest));
   return { name, dir, made, manifest: text === undefined ? undefined : parseManifest(text, dir) };
 }

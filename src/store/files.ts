@@ -106,8 +106,6 @@ export function replaceLink(path: string, target: string): void {
   syncDirectory(dirname(path));
 }
 
-
-
 /** The text of a small file, or undefined when it is not there. Links are not followed. */
 export function readSmall(path: string): string | undefined {
   let fd: number;

@@ -61,7 +61,10 @@ async function runCopies(
   const active = new Map<CopyJob, Copy>();
   let finished = 0;
   const timer = setInterval(() => {
-    const running = [...active].reduce((sum, [job, { reader }]) => sum + Math.min(readPosition(reader.pid), job.bytes), 0);
+    const running = [...active].reduce(
+      (sum, [job, { reader }]) => sum + Math.min(readPosition(reader.pid), job.bytes),
+      0,
+    );
     onProgress(finished + running);
   }, PROGRESS_MS);
   let failure: unknown;
@@ -95,7 +98,11 @@ async function runCopies(
  * @param level 1 to 9
  * @throws 73 when there is no room, 69 without pigz
  */
-export async function compressFiles(jobs: readonly CopyJob[], level: number, onProgress: OnProgress): Promise<void> {
+export async function compressFiles(
+  jobs: readonly CopyJob[],
+  level: number,
+  onProgress: OnProgress,
+): Promise<void> {
   requireProgram("pigz", PIGZ_HINT);
   const cores = availableParallelism();
   const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
@@ -104,7 +111,10 @@ export async function compressFiles(jobs: readonly CopyJob[], level: number, onP
     const from = openForReading(job.from);
     const before = fstatSync(from, { bigint: true });
     const to = createFile(job.to);
-    const reader = start(["pigz", `-${level}`, "-p", String(threads), "-n", "-T", "-c"], { stdin: from, stdout: to });
+    const reader = start(["pigz", `-${level}`, "-p", String(threads), "-n", "-T", "-c"], {
+      stdin: from,
+      stdout: to,
+    });
     const done = (async () => {
       try {
         const result = await reader.done;

@@ -30,7 +30,8 @@ export interface Manifest {
   files: StoredFile[];
 }
 
-const isCount = (value: unknown): boolean => typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+const isCount = (value: unknown): boolean =>
+  typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
 const isName = (value: unknown): boolean => typeof value === "string" && /^[a-z][a-z0-9.-]*$/.test(value);
 
 /** @throws 74 when the manifest is damaged, 78 when a newer version wrote it */
@@ -52,6 +53,7 @@ export function parseManifest(text: string, dir: string): Manifest {
         isName(item.file) &&
         [item.bytes, item.allocatedBytes, item.storedBytes].every(isCount),
     );
-  if (!whole && files.length > 0) throw new VmError("io", `the snapshot ${dir} is damaged: its manifest is not whole`);
+  if (!whole && files.length > 0)
+    throw new VmError("io", `the snapshot ${dir} is damaged: its manifest is not whole`);
   return { ...(manifest as Manifest), files };
 }

@@ -205,4 +205,3 @@ const currentTarget = (hostdir: string): string => {
 function neverUsed(dir: string, hostdir: string): boolean {
   return belongsTo(dir, hostdir) && readMark(dir)?.lastRun === undefined && readMark(dir) !== undefined;
 }
-

@@ -58,8 +58,7 @@ export function resolveWork(hostdir: string): Work {
   const link = join(hostdir, HOST.workLink);
   const stats = lstatOf(link);
   if (!stats) return { state: "none" };
-  if (!stats.isSymbolicLink())
-    throw disbelieve(link, "it is no symbolic link", "move it out of the way");
+  if (!stats.isSymbolicLink()) throw disbelieve(link, "it is no symbolic link", "move it out of the way");
   if (!ownedByUs(stats)) throw disbelieve(link, `it belongs to uid ${stats.uid}`, "remove it");
   const words = readlinkSync(link);
   const target = isAbsolute(words) ? words : resolve(hostdir, words);
@@ -82,15 +81,16 @@ export function resolveWork(hostdir: string): Work {
       `if this is a copy of that VM, remove the link: rm ${link}; if the VM was moved: ln -sfn ${hostdir} ${hostLink}`,
     );
   const mark = readMark(target);
-  if (!mark)
-    throw disbelieve(link, `${target} does not carry this program's mark (${WORK.mark})`, unlink);
+  if (!mark) throw disbelieve(link, `${target} does not carry this program's mark (${WORK.mark})`, unlink);
   return { state: "present", dir: inplace ? hostdir : target, inplace, mark };
 }
 
 /** Says what became of working files that are gone, for people. */
 export function describeGone({ target, made }: Extract<Work, { state: "gone" }>): string {
   const seconds = /^btime (\d+)$/m.exec(readFileSync("/proc/stat", "utf8"))?.[1];
-  const booted = seconds ? `; this machine was last started ${formatTimestamp(new Date(+seconds * 1000))}` : "";
+  const booted = seconds
+    ? `; this machine was last started ${formatTimestamp(new Date(+seconds * 1000))}`
+    : "";
   return `the working files in ${target} (made ${formatTimestamp(made)}) are gone${booted}`;
 }
 

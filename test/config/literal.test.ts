@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { readAssignments, type SettingValue } from "../../src/config/literal.ts";
-import { askBash, lookup, PRESET, type Variables } from "./bash-oracle.ts";
+import { askBash, lookup, NAMES, PRESET, type Variables } from "./bash-oracle.ts";
 import { DIFFICULT, SIMPLE } from "./settings-files.ts";
 import { seededRandom, Snippets } from "./shell-snippets.ts";
 
@@ -8,7 +8,9 @@ import { seededRandom, Snippets } from "./shell-snippets.ts";
 function read(text: string): { kind: string; variables: Variables | undefined } {
   const result = readAssignments(text, lookup);
   if (result.kind !== "values") return { kind: result.kind, variables: undefined };
-  const assigned = result.assignments.map(({ name, value }) => [name, value] as const);
+  const assigned = result.assignments
+    .filter(({ name }) => NAMES.includes(name))
+    .map(({ name, value }) => [name, value] as const);
   return { kind: result.kind, variables: { ...PRESET, ...Object.fromEntries(assigned) } };
 }
 

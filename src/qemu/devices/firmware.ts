@@ -10,7 +10,12 @@ export function buildFirmwareArgs(firmware: Firmware): { args: string[]; machine
       file: { driver: "file", filename: path, "read-only": readOnly },
     });
   return {
-    args: ["-blockdev", chip("pflash0", firmware.code, true), "-blockdev", chip("pflash1", firmware.vars, false)],
+    args: [
+      "-blockdev",
+      chip("pflash0", firmware.code, true),
+      "-blockdev",
+      chip("pflash1", firmware.vars, false),
+    ],
     machineOptions: ",pflash0=pflash0,pflash1=pflash1",
   };
 }

@@ -1,0 +1,166 @@
+/**
+ * What the end-to-end tests share: the compiled binary, a VM's own directories for each test, and the
+ * guests of test/guests. Real qemu, real pigz; emulated (ACCEL is left to the program).
+ */
+import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { buildGuests, type Guests } from "../guests/build.ts";
+
+const root = resolve(import.meta.dir, "../..");
+
+/** The compiled program; `scripts/check` builds it first. */
+export const binary: string = process.env.VM_BINARY ?? join(root, "dist/vm");
+
+let built: Promise<Guests> | undefined;
+/** Bootable test guests; built once and kept in the checkout's cache. */
+export const guests = (): Promise<Guests> => (built ??= buildGuests(join(root, ".cache/guests")));
+
+export interface Result {
+  status: number | null;
+  signal: string | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface RunOptions {
+  cwd?: string;
+  env?: Record<string, string | undefined>;
+  /** Ends it with SIGKILL after this long; a test must never hang. */
+  timeoutSeconds?: number;
+}
+
+/** A program at work. */
+export interface Running {
+  readonly pid: number;
+  kill(signal: NodeJS.Signals): void;
+  /** stderr so far. */
+  stderr(): string;
+  readonly done: Promise<Result>;
+}
+
+/** A HOSTDIR with a HOME and a TMPDIR of its own; removed on disposal, processes first. */
+export class Sandbox implements Disposable {
+  readonly top: string;
+  readonly host: string;
+  readonly home: string;
+  readonly tmp: string;
+  readonly #running = new Set<Running>();
+
+  /** @param hostName the directory's name: awkward ones are tests of their own */
+  constructor(hostName = "vm1", parent = tmpdir()) {
+    this.top = realpathSync(mkdtempSync(join(parent, "vm-test-")));
+    this.host = join(this.top, hostName);
+    this.home = join(this.top, "home");
+    this.tmp = join(this.top, "tmp");
+    for (const directory of [this.host, this.home, this.tmp])
+      mkdirSync(directory, { mode: 0o700, recursive: true });
+  }
+
+  /** The environment the program gets: little, and nothing of the tester's own HOME. */
+  env(more: RunOptions["env"] = {}): Record<string, string> {
+    const all = { PATH: process.env.PATH, HOME: this.home, TMPDIR: this.tmp, LANG: "C.UTF-8", ...more };
+    return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined)) as Record<
+      string,
+      string
+    >;
+  }
+
+  /** Starts the program without waiting for its end. */
+  start(args: readonly string[], options: RunOptions = {}): Running {
+    let stderr = "";
+    const child = Bun.spawn([binary, ...args], {
+      cwd: options.cwd ?? this.host,
+      env: this.env(options.env),
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const timer = setTimeout(() => child.kill("SIGKILL"), (options.timeoutSeconds ?? 120) * 1000);
+    const collect = async (): Promise<void> => {
+      const decoder = new TextDecoder();
+      for await (const piece of child.stderr) stderr += decoder.decode(piece, { stream: true });
+    };
+    const done = Promise.all([child.exited, new Response(child.stdout).text(), collect()]).then(
+      ([, stdout]): Result => {
+        clearTimeout(timer);
+        this.#running.delete(running);
+        return { status: child.exitCode, signal: child.signalCode as string | null, stdout, stderr };
+      },
+    );
+    const running: Running = {
+      pid: child.pid,
+      kill: (signal) => child.kill(signal),
+      stderr: () => stderr,
+      done,
+    };
+    this.#running.add(running);
+    return running;
+  }
+
+  /** Runs the program to its end. */
+  vm(args: readonly string[], options: RunOptions = {}): Promise<Result> {
+    return this.start(args, options).done;
+  }
+
+  /** The same, and throws unless it succeeds. */
+  async ok(args: readonly string[], options: RunOptions = {}): Promise<Result> {
+    const result = await this.vm(args, options);
+    if (result.status !== 0)
+      throw new Error(`vm ${args.join(" ")} ended with ${result.status ?? result.signal}:\n${result.stderr}`);
+    return result;
+  }
+
+  /** WORKDIR, as `.work` says. */
+  get work(): string {
+    return realpathSync(join(this.host, ".work"));
+  }
+
+  path(...parts: string[]): string {
+    return join(this.host, ...parts);
+  }
+
+  read(...parts: string[]): string {
+    return readFileSync(this.path(...parts), "utf8");
+  }
+
+  write(name: string, content: string): string {
+    const path = this.path(name);
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, content);
+    return path;
+  }
+
+  /** The serial console of the last run, without carriage returns. */
+  console(): string {
+    return readFileSync(join(this.work, "console.log"), "utf8").replaceAll("\r", "");
+  }
+
+  /** Processes (not ours) whose command line names this sandbox: qemu, pigz … that are left. */
+  async leftovers(): Promise<string[]> {
+    const text = await Bun.$`pgrep -a -f -- ${this.top}`.nothrow().quiet().text();
+    return text
+      .split("\n")
+      .filter((line) => line !== "" && !line.includes("pgrep") && !line.startsWith(`${process.pid} `));
+  }
+
+  [Symbol.dispose](): void {
+    for (const running of this.#running) running.kill("SIGKILL");
+    rmSync(this.top, { recursive: true, force: true });
+  }
+}
+
+/** Waits for something that the program makes happen; polls, because it happens outside. */
+export async function until<T>(
+  what: string,
+  look: () => T | Promise<T>,
+  timeoutSeconds = 60,
+): Promise<NonNullable<Exclude<T, false>>> {
+  const deadline = Date.now() + timeoutSeconds * 1000;
+  for (;;) {
+    const seen = await look();
+    if (seen) return seen as NonNullable<Exclude<T, false>>;
+    if (Date.now() > deadline) throw new Error(`waited ${timeoutSeconds} s in vain: ${what}`);
+    await Bun.sleep(30);
+  }
+}

@@ -55,21 +55,23 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
   ];
 }
 
+const socketChardev = (id: string, path: string): string =>
+  `socket,id=${id},path=${escapeCommas(path)},server=on,wait=off`;
+
 /** Two QMP sockets (each serves one client at a time) and the serial console with its log. */
 function buildControlArgs(files: Machine["files"]): string[] {
-  const socket = (id: string, path: string, more = ""): string =>
-    `socket,id=${id},path=${escapeCommas(path)},server=on,wait=off${more}`;
+  const consoleLog = `logfile=${escapeCommas(files.consoleLog)},logappend=off`;
   return [
     "-chardev",
-    socket("qmp0", files.qmp),
+    socketChardev("qmp0", files.qmp),
     "-mon",
     "chardev=qmp0,mode=control",
     "-chardev",
-    socket("qmp1", files.monitor),
+    socketChardev("qmp1", files.monitor),
     "-mon",
     "chardev=qmp1,mode=control",
     "-chardev",
-    socket("console0", files.console, `,logfile=${escapeCommas(files.consoleLog)},logappend=off`),
+    `${socketChardev("console0", files.console)},${consoleLog}`,
     "-serial",
     "chardev:console0",
   ];

@@ -36,6 +36,8 @@ export interface LaunchOptions {
 
 /** How often a socket that is being set up is tried; its directory's events come first. */
 const RETRY_MS = 20;
+/** A loaded host may take long until qemu's main loop greets. */
+const GREETING_MS = 30_000;
 
 /**
  * Starts qemu and waits until it answers.
@@ -81,23 +83,22 @@ export function lastWords(logPath: string): string {
 }
 
 async function connectWhenUp(child: Child, socket: string): Promise<QmpClient | undefined> {
-  let over = false;
-  let wake = (): void => {};
-  const watcher = watch(dirname(socket), () => wake());
+  const state = { over: false, wake: () => {} };
+  const watcher = watch(dirname(socket), () => state.wake());
   void child.done.then(() => {
-    over = true;
-    wake();
+    state.over = true;
+    state.wake();
   });
   try {
-    while (!over) {
+    while (!state.over) {
       try {
-        return await QmpClient.connect(socket, 30_000);
+        return await QmpClient.connect(socket, GREETING_MS);
       } catch (error) {
         // Not there yet, there but not listening yet, or gone again with a qemu that gave up.
         if (!hasErrno(error, "ENOENT", "ECONNREFUSED") && !(error instanceof VmError)) throw error;
       }
       const { promise, resolve } = Promise.withResolvers<void>();
-      wake = resolve;
+      state.wake = resolve;
       const timer = setTimeout(resolve, RETRY_MS);
       await promise;
       clearTimeout(timer);

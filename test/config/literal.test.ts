@@ -91,6 +91,11 @@ describe("readAssignments", () => {
     // A later command may be what sets it, so this is not for the reader to call an error.
     ["A=$HOEM\n. ./more\n", 2, "something other than NAME=value"],
     ["A=~", 1, "a ~ without a proper HOME"],
+    // bash 5.2 makes //x of it, other versions /x.
+    ["HOME=/ A=~/x", 1, "a ~ without a proper HOME"],
+    ["HOME= A=~", 1, "a ~ without a proper HOME"],
+    ["HOME='/a b' A=(${B:-~})", 1, "an unquoted value with a blank in it, which bash splits"],
+    ["\nA=(\u007f)", 2, "a control character"],
     ["A=$TERM", 1, "TERM, which bash sets where it is unset"],
   ])("%j needs bash from line %d on", (text, line, reason) => {
     expect(readAssignments(text, withoutHome)).toEqual({ kind: "needs-bash", line, reason });

@@ -182,6 +182,7 @@ export const DIFFICULT = [
   "HOME= A=(~)",
   "HOME=/ A=~/x",
   "HOME=(a b) A=~",
+  "HOME='/a b' A=(${B:-~})",
   "A=($XDG)",
   "A=($ODD $XDG)",
   'A=(x$XDG"$XDG")',

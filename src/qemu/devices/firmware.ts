@@ -1,21 +1,18 @@
 import type { Firmware } from "../../machine/types.ts";
 
+function buildChip(node: string, { path, format }: Firmware["code"], readOnly: boolean): string {
+  return JSON.stringify({
+    driver: format,
+    "node-name": node,
+    "read-only": readOnly,
+    file: { driver: "file", filename: path, "read-only": readOnly },
+  });
+}
+
 /** UEFI as two flash chips: code nobody writes, and the machine's own variables. */
-export function buildFirmwareArgs(firmware: Firmware): { args: string[]; machineOptions: string } {
-  const chip = (node: string, { path, format }: Firmware["code"], readOnly: boolean): string =>
-    JSON.stringify({
-      driver: format,
-      "node-name": node,
-      "read-only": readOnly,
-      file: { driver: "file", filename: path, "read-only": readOnly },
-    });
+export function buildFirmwareArgs({ code, vars }: Firmware): { args: string[]; machineOptions: string } {
   return {
-    args: [
-      "-blockdev",
-      chip("pflash0", firmware.code, true),
-      "-blockdev",
-      chip("pflash1", firmware.vars, false),
-    ],
+    args: ["-blockdev", buildChip("pflash0", code, true), "-blockdev", buildChip("pflash1", vars, false)],
     machineOptions: ",pflash0=pflash0,pflash1=pflash1",
   };
 }

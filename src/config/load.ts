@@ -4,6 +4,7 @@ import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import { buildDefaults, type Surroundings } from "./defaults.ts";
 import { evaluateWithBash } from "./bash.ts";
 import { readAssignments, type Assignment, type SettingValue } from "./literal.ts";
+import { lookupIn } from "./lookup.ts";
 import { mergeSettings } from "./merge.ts";
 import {
   isSettingName,
@@ -49,6 +50,9 @@ interface Complaint {
 
 /** Configuration files are small; a larger one is a mistake (a disk image, say). */
 const MAX_FILE_BYTES = 1 << 20;
+
+/** Other bytes would silently become other characters, and a path another path. */
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Reads all layers, weakest first, and understands them. Throws one error that lists everything wrong. */
 export async function loadSettings(sources: Sources): Promise<Loaded> {
@@ -118,15 +122,14 @@ async function readLayer(
   try {
     if (statSync(file).size > MAX_FILE_BYTES)
       return { complaint: { file, line: 1, message: "too large for a settings file" } };
-    content = readFileSync(file, "utf8");
+    content = UTF8.decode(readFileSync(file));
   } catch (error) {
     if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
-    throw new VmError("config", `cannot read ${file}: ${reasonOf(error)}`, { cause: error });
+    const reason = error instanceof TypeError ? "it is not UTF-8 text" : reasonOf(error);
+    throw new VmError("config", `cannot read ${file}: ${reason}`, { cause: error });
   }
   const known = builtinVariables(sources);
-  const result = readAssignments(content, (name) =>
-    isSettingName(name) ? before[name] : (known[name] ?? sources.env[name]),
-  );
+  const result = readAssignments(content, lookupIn(before, known, sources.env));
   if (result.kind === "values") return { assignments: result.assignments };
   if (result.kind === "error") return { complaint: { file, ...result } };
   const needed = `this needs bash (${result.reason})`;

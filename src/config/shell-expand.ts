@@ -77,7 +77,7 @@ export class Scope {
     });
   }
 
-  /** bash asks the password database where HOME is unset, and its versions differ where it ends in a slash. */
+  /** Where HOME is unset bash asks the password database; of `/` and `~/x` it makes `//x`, POSIX.1-2024 `/x`. */
   #home(quoted: boolean, line: number): Part {
     const home = this.get("HOME");
     if (typeof home !== "string" || home === "" || home.endsWith("/"))

@@ -14,7 +14,7 @@ import {
   fileError,
   listDirectory,
   lstatOf,
-  readSmall,
+  readSmallBytes,
   remove,
   replaceFile,
   replaceLink,
@@ -126,7 +126,7 @@ async function fillSnapshot(
     files,
   };
   for (const name of [WORK.guestEnv, defaultsName(context.prog)]) {
-    const content = readSmall(join(work.dir, name)) ?? readSmall(join(vm.hostdir, name));
+    const content = readSmallBytes(join(work.dir, name)) ?? readSmallBytes(join(vm.hostdir, name));
     if (content !== undefined) writeNew(join(staged, name), content);
   }
   writeNew(join(staged, SNAPSHOT.description), description === undefined ? "" : `${description}\n`);
@@ -181,7 +181,7 @@ async function writeSums(staged: string): Promise<void> {
 function keepHostFiles(context: Context, { hostdir }: Vm, work: Present): void {
   for (const name of [HOST.guestEnv, defaultsName(context.prog)]) {
     const target = join(hostdir, name);
-    const content = readSmall(join(work.dir, name));
+    const content = readSmallBytes(join(work.dir, name));
     if (content !== undefined && !lstatOf(target)) replaceFile(target, content);
   }
 }

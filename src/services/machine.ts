@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { readArguments } from "../config/literal.ts";
-import { isSettingName } from "../config/schema.ts";
+import { lookupIn } from "../config/lookup.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro } from "../machine/macros.ts";
@@ -170,9 +170,7 @@ function readExtraArgs(context: Context, vm: Vm, work: Present): string[] {
       WORKDIR: work.dir,
       HOME: context.home,
     };
-    const result = readArguments(text, (variable) =>
-      isSettingName(variable) ? vm.raw[variable] : (known[variable] ?? context.env[variable]),
-    );
+    const result = readArguments(text, lookupIn(vm.raw, known, context.env));
     if (result.kind === "values") return result.words;
     throw new VmError("config", `${file}:${result.line}: ${result.message}`, {
       hint: "arguments for qemu, one or more a line; quotes and $NAME are understood, nothing is executed",

@@ -1,5 +1,4 @@
-import { statSync } from "node:fs";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { readAssignments } from "../config/literal.ts";
 import { VmError } from "../lib/errors.ts";
@@ -10,7 +9,15 @@ import { parseImage } from "../machine/parse.ts";
 import { ProcessError, start, type Child } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { refuseForeignParts } from "../qemu/image-header.ts";
-import { fileError, listDirectory, lstatOf, readSmall, requireRoom, writeNew } from "../store/files.ts";
+import {
+  fileError,
+  listDirectory,
+  lstatOf,
+  readSmall,
+  readSmallBytes,
+  requireRoom,
+  writeNew,
+} from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { defaultsName, isDiskName, SNAPSHOT, WORK } from "../store/layout.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
@@ -112,7 +119,7 @@ async function fillStage(
   const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
   const meter = context.meter(`restore ${snapshot.name}`, total);
   // Both read the same files: the second one finds them in memory.
-  const sums = startVerifying(snapshot);
+  const sums = startVerifying(snapshot, jobs);
   try {
     await unpackFiles(
       jobs.map((job) => ({ ...job, to: join(stage.dir, job.name) })),
@@ -129,7 +136,7 @@ async function fillStage(
   for (const { name } of jobs) if (isDiskName(name)) refuseForeignParts(join(stage.dir, name));
   checkLengths(snapshot, stage);
   for (const name of [WORK.guestEnv, defaultsName(context.prog)]) {
-    const content = readSmall(join(snapshot.dir, name));
+    const content = readSmallBytes(join(snapshot.dir, name));
     if (content !== undefined) writeNew(join(stage.dir, name), content);
   }
   for (const name of [WORK.in, WORK.out]) mkdirSync(join(stage.dir, name), { mode: 0o700 });
@@ -146,13 +153,27 @@ function checkLengths(snapshot: Snapshot, stage: Stage): void {
 }
 
 /** Verifies SHA256SUMS beside the unpacking; nothing for snapshots of the earlier program. */
-function startVerifying(snapshot: Snapshot): { child: Child; verified: Promise<void> } | undefined {
+function startVerifying(
+  snapshot: Snapshot,
+  jobs: readonly RestoreJob[],
+): { child: Child; verified: Promise<void> } | undefined {
   if (!lstatOf(join(snapshot.dir, SNAPSHOT.sums))) {
     if (snapshot.manifest)
       throw new VmError("io", `the snapshot ${snapshot.name} is damaged: it has no ${SNAPSHOT.sums}`);
     log.info("  made by the earlier program: it has no checksums, only gzip's own");
     return undefined;
   }
+  const listed = readSums(snapshot);
+  const needed = [
+    ...jobs.map((job) => job.name + SNAPSHOT.gz),
+    ...(snapshot.manifest ? [SNAPSHOT.manifest] : []),
+  ];
+  const unlisted = needed.find((file) => !listed.has(file));
+  if (unlisted !== undefined)
+    throw new VmError(
+      "io",
+      `the snapshot ${snapshot.name} is damaged: ${SNAPSHOT.sums} does not name ${unlisted}`,
+    );
   const child = start(["sha256sum", "--check", "--strict", "--quiet", SNAPSHOT.sums], { cwd: snapshot.dir });
   const verified = child.done.then((result) => {
     if (result.status === 0) return;
@@ -167,4 +188,10 @@ function startVerifying(snapshot: Snapshot): { child: Child; verified: Promise<v
   });
   verified.catch(() => {});
   return { child, verified };
+}
+
+/** The files that SHA256SUMS vouches for. */
+function readSums(snapshot: Snapshot): Set<string> {
+  const text = readSmall(join(snapshot.dir, SNAPSHOT.sums)) ?? "";
+  return new Set(text.split("\n").map((line) => line.replace(/^\\?[0-9a-f]{64} [ *]/, "")));
 }

@@ -106,8 +106,8 @@ export function replaceLink(path: string, target: string): void {
   syncDirectory(dirname(path));
 }
 
-/** The text of a small file, or undefined when it is not there. Links are not followed. */
-export function readSmall(path: string): string | undefined {
+/** The bytes of a small file, or undefined when it is not there. Links are not followed. */
+export function readSmallBytes(path: string): Buffer | undefined {
   let fd: number;
   try {
     fd = openForReading(path);
@@ -116,11 +116,14 @@ export function readSmall(path: string): string | undefined {
     throw error;
   }
   try {
-    return readFileSync(fd, "utf8");
+    return readFileSync(fd);
   } finally {
     closeSync(fd);
   }
 }
+
+/** The same as text; bytes that are no UTF-8 become replacement characters. */
+export const readSmall = (path: string): string | undefined => readSmallBytes(path)?.toString();
 
 /** Removes a file or a whole tree; nothing there is fine too. */
 export const remove = (path: string): void => rmSync(path, { recursive: true, force: true });

@@ -1,5 +1,6 @@
-import { basename, isAbsolute, join } from "node:path";
 import { userInfo } from "node:os";
+import { isAbsolute, join } from "node:path";
+import { basename } from "pathe";
 import type { Context, Options } from "../services/context.ts";
 import { createMeter } from "./progress.ts";
 

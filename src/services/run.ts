@@ -11,7 +11,6 @@ import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
 import { powerDown, quit } from "../qmp/commands.ts";
-import type { QmpEvent } from "../qmp/protocol.ts";
 import { createFile, lstatOf, remove, replaceFile } from "../store/files.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { updateMark, type RunEnd } from "../store/mark.ts";
@@ -22,6 +21,7 @@ import { resolveMachine, type Cd } from "./machine.ts";
 import { Media } from "./media.ts";
 import { refuseRunning, withVm, type Present, type Vm } from "./open.ts";
 import { restoreSnapshot } from "./restore.ts";
+import { TroubleWatch } from "./trouble.ts";
 
 /** Another VM may take a free port between our look and qemu's. */
 const PORT_TRIES = 5;
@@ -112,28 +112,19 @@ async function launch(
   const logPath = join(work.dir, WORK.qemuLog);
   rmSync(logPath, { force: true });
   updateMark(work.dir, { lastRun: "unknown" });
+  const trouble = new TroubleWatch(work.dir);
   const machine = await launchQemu({
     argv,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
     logFd: createFile(logPath),
     logPath,
-    onEvent: (event) => reportTrouble(event, work),
+    onEvent: (event) => trouble.hear(event),
   });
+  trouble.qmp = machine.qmp;
+  void machine.ended.then(() => trouble[Symbol.dispose]());
   showScreen(context, work, resolved);
   return machine;
-}
-
-/** Room that runs out pauses the guest: nobody would know why it stands still. */
-function reportTrouble({ event, data }: QmpEvent, work: Present): void {
-  if (event === "BLOCK_IO_ERROR" && data.action !== "ignore") {
-    const why = data.nospace === true ? `no room left for the disks in ${work.dir}` : String(data.reason);
-    const then = data.action === "stop" ? "the guest is paused" : "the guest was told of an I/O error";
-    log.warn(`${then}: ${why} (${String(data["node-name"])}, ${String(data.operation)})`);
-    if (data.action === "stop")
-      log.info("  make room, then let it go on: echo cont with QMP, or end it with Ctrl-C twice");
-  }
-  if (event === "GUEST_PANICKED") log.warn("the guest's kernel has panicked");
 }
 
 /** Opens a viewer in a desktop session; elsewhere says how to look. */

@@ -35,6 +35,9 @@ export function signalError(name: StopSignal, message?: string): SignalError {
   return new SignalError(name, constants.signals[name], message);
 }
 
+/** The first stop signal that came in, whoever took it. */
+export const firstSignal = (): StopSignal | undefined => received;
+
 /** Throws when a stop signal came in; called between the steps of a long change. */
 export function throwIfInterrupted(): void {
   if (controller.signal.aborted) throw signalError(received ?? "SIGTERM");

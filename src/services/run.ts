@@ -4,7 +4,7 @@ import { VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import type { Machine } from "../machine/types.ts";
 import { findProgram, start } from "../process/exec.ts";
-import { signalError, takeSignals, type StopSignal } from "../process/signals.ts";
+import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { lastWords, launchQemu, type MachineEnd, type RunningMachine } from "../qemu/launch.ts";
 import { probeQemu } from "../qemu/probe.ts";
@@ -159,9 +159,9 @@ async function waitForEnd({ machine }: Started, stopTimeoutSeconds: number): Pro
     void quit(machine.qmp);
     // A qemu that does not listen to QMP any more flushes its images on SIGTERM.
     setTimeout(() => machine.kill("SIGTERM"), 2000).unref();
-    setTimeout(() => machine.kill("SIGKILL"), 10_000).unref();
+    setTimeout(() => machine.kill("SIGKILL"), 30_000).unref();
   };
-  using _taken = takeSignals((signal) => {
+  const take = (signal: StopSignal): void => {
     if (first) {
       log.info("ending it now");
       end();
@@ -173,7 +173,11 @@ async function waitForEnd({ machine }: Started, stopTimeoutSeconds: number): Pro
     );
     powerDown(machine.qmp).catch(() => {});
     if (signal !== "SIGINT") timer = setTimeout(end, stopTimeoutSeconds * 1000);
-  });
+  };
+  using _taken = takeSignals(take);
+  // One that came while qemu was being started found nothing in the guest to save.
+  first = firstSignal();
+  if (first) end();
   await machine.ended;
   clearTimeout(timer);
   return first;

@@ -11,8 +11,8 @@ export const HOST = {
   workLink: ".work",
   /** [compat] Snapshots. */
   backups: "backups",
-  /** Held with flock(2) while a command changes the VM. */
-  lock: ".lock",
+  /** Held with flock(2) where HOSTDIR itself cannot be: on a network file system. */
+  lock: ".vm-lock",
 } as const;
 
 /** In WORKDIR. */
@@ -72,10 +72,10 @@ export const LAST = "LAST";
 export const defaultsName = (prog: string): string => `${prog}.defaults`;
 
 /** Hidden beginnings of things that are still being made (a crash leaves them; the next command removes them). */
-export const PARTIAL = ".partial-";
+export const PARTIAL = ".vm-partial-";
 
 /** In HOSTDIR with `--inplace`: complete new working files, to be moved into place (a redo log). */
-export const READY = ".ready";
+export const READY = ".vm-ready";
 
 /** In HOSTDIR with `--inplace`: the working files are being removed (a redo log). */
-export const REMOVING = ".removing";
+export const REMOVING = ".vm-removing";

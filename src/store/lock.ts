@@ -1,4 +1,4 @@
-import { closeSync, constants, ftruncateSync, openSync, readSync, writeSync } from "node:fs";
+import { closeSync, constants, openSync, readFileSync, statfsSync, fstatSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
@@ -9,49 +9,64 @@ import { HOST } from "./layout.ts";
 const WAIT_MS = 3000;
 const RETRY_MS = 40;
 
+/** File systems (statfs(2) magic) where a directory cannot be locked: NFS, CIFS, SMB2. */
+const REMOTE = [0x6969, 0xff534d42, 0xfe534d42];
+
 /** One VM, one change at a time: held until disposed of, or until the kernel ends the process. */
 export interface VmLock extends Disposable {
   readonly hostdir: string;
 }
 
+/** HOSTDIR itself, so that nothing is left behind; a file in it where that cannot work. */
+function openLock(hostdir: string): number {
+  const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
+  return REMOTE.includes(statfsSync(hostdir).type)
+    ? openSync(join(hostdir, HOST.lock), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)
+    : openSync(hostdir, O_RDONLY | O_DIRECTORY);
+}
+
 /**
  * Takes the VM's lock, waiting briefly.
- * @param command what the holder is doing, for others to read
+ * @param command what it is taken for, for the error message
  * @throws 75 naming the holder
  */
 export async function lockVm(hostdir: string, command: string, waitMs = WAIT_MS): Promise<VmLock> {
-  const path = join(hostdir, HOST.lock);
-  const { O_CREAT, O_NOFOLLOW, O_RDWR } = constants;
   let fd: number;
   try {
-    fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
+    fd = openLock(hostdir);
   } catch (error) {
     throw fileError(`cannot lock ${hostdir}`, error);
   }
   const deadline = Date.now() + waitMs;
-  // flock(2) has no event to wait for; a blocking call would stop signals from being heard.
-  while (!flock(fd, LOCK_EX | LOCK_NB)) {
-    throwIfInterrupted();
-    if (Date.now() >= deadline) {
-      const holder = readHolder(fd);
-      closeSync(fd);
-      throw new VmError("busy", `cannot ${command}: another command is changing this VM: ${holder}`, {
-        hint: "wait until it has finished and try again",
-      });
-    }
-    await Bun.sleep(RETRY_MS);
-  }
   try {
-    ftruncateSync(fd, 0);
-    writeSync(fd, `${command} (pid ${process.pid}) since ${new Date().toISOString()}\n`, 0);
-  } catch {
-    // The text is for people only: a full disk must not keep anybody from destroying.
+    // flock(2) has no event to wait for; a blocking call would stop signals from being heard.
+    while (!flock(fd, LOCK_EX | LOCK_NB)) {
+      throwIfInterrupted();
+      if (Date.now() >= deadline)
+        throw new VmError(
+          "busy",
+          `cannot ${command}: another command is changing this VM: ${findHolder(fstatSync(fd).ino)}`,
+          { hint: "wait until it has finished and try again" },
+        );
+      await Bun.sleep(RETRY_MS);
+    }
+  } catch (error) {
+    closeSync(fd);
+    throw error;
   }
   return { hostdir, [Symbol.dispose]: () => closeSync(fd) };
 }
 
-function readHolder(fd: number): string {
-  const buffer = Buffer.alloc(200);
-  const text = buffer.toString("utf8", 0, readSync(fd, buffer, 0, buffer.length, 0));
-  return text.split("\n")[0]!.replaceAll(/\p{Cc}/gu, "?") || "unknown";
+/** Who holds the lock on this inode, from /proc/locks (proc(5)): `vm backup (pid 123)`. */
+function findHolder(inode: number): string {
+  try {
+    const line = readFileSync("/proc/locks", "utf8")
+      .split("\n")
+      .find((item) => item.includes(" FLOCK ") && !item.includes("->") && item.includes(`:${inode} `));
+    const pid = line?.trim().split(/\s+/)[4];
+    const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").join(" ");
+    return `${words.trim().replaceAll(/\p{Cc}/gu, "?")} (pid ${pid})`;
+  } catch {
+    return "it cannot be named";
+  }
 }

@@ -193,7 +193,9 @@ export function recoverWork(hostdir: string, parents: readonly string[]): void {
       if (stats?.isDirectory() && ownedByUs(stats)) remove(path);
     }
   }
-  if (current && belongsTo(current, hostdir)) finishReplacing(hostdir, current);
+  if (!current || !belongsTo(current, hostdir)) return;
+  for (const name of listDirectory(current)) if (name.startsWith(PARTIAL)) remove(join(current, name));
+  finishReplacing(hostdir, current);
 }
 
 const currentTarget = (hostdir: string): string => {

@@ -1,4 +1,4 @@
-import { badOption } from "../config/load.ts";
+import { badOption } from "../config/complaint.ts";
 import { parseSetting, type RawSettings } from "../config/schema.ts";
 import type { Options } from "../services/context.ts";
 import { parseBatch, type Invocation } from "./batch.ts";

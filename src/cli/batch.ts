@@ -41,6 +41,7 @@ export function parseBatch(words: readonly string[], prog: string): Invocation[]
   const run = COMMANDS.get("run")!;
   if (words.length === 0) return [{ command: run, words: [], args: {}, help: false, implicit: true }];
   const [first = ""] = words;
+  if (first === "") throw unknownCommand(first);
   if (words.length === 1 && !REFERENCE.test(first) && !COMMANDS.has(first))
     return [{ command: run, words: [first], args: { isoimage: first }, help: false, implicit: true }];
   const batch: Invocation[] = [];
@@ -91,6 +92,7 @@ function parseInvocation(
       }
       optionsOver = before[before.length - rest.length - 1] === "--";
     }
+    if (positional?.name === FREE_TEXT && left[0] === "--") left = left.slice(1);
     const word = left[0];
     if (!positional || word === undefined) break;
     const reference = REFERENCE.exec(word)?.[1];
@@ -99,6 +101,11 @@ function parseInvocation(
       break;
     }
     if (!positional.required && !optionsOver && isOldName(word)) break;
+    if (word === "" && positional.required) break;
+    if (word === "" && positional.name !== FREE_TEXT)
+      throw new VmError("usage", `${command.name}: ${positional.name.toUpperCase()} is empty`, {
+        hint: `usage: ${usageOf(command)}`,
+      });
     args[positional.name] = word;
     taken.push(word);
     left = left.slice(1);

@@ -38,7 +38,9 @@ async function execute(intent: Intent, context: Context): Promise<void> {
   const helped = intent.batch.find((invocation) => invocation.help);
   if (helped) return context.print(buildCommandUsage(prog, helped.command));
   await setColours(intent, context);
-  for (const { command } of intent.batch) await command.definition.setup?.(citty(command, {}, context));
+  // What can be told of the words alone is told before the first command runs.
+  for (const { command, args } of intent.batch)
+    await command.definition.setup?.(citty(command, args, context));
   for (const invocation of intent.batch) {
     throwIfInterrupted();
     await runInvocation(invocation, context);

@@ -1,21 +1,29 @@
-/** Levenshtein's distance between two short words. */
+/** Edits between two short words: letters added, lost, changed, or swapped with their neighbour. */
 function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  const rows = [Array.from({ length: b.length + 1 }, (_, index) => index)];
   for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++)
-      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
-    row = next;
+    const [above, row] = [rows[i - 1]!, [i]];
+    for (let j = 1; j <= b.length; j++) {
+      const changed = above[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
+      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      row[j] = Math.min(
+        above[j]! + 1,
+        row[j - 1]! + 1,
+        changed,
+        swapped ? rows[i - 2]![j - 2]! + 1 : Infinity,
+      );
+    }
+    rows.push(row);
   }
-  return row[b.length]!;
+  return rows[a.length]![b.length]!;
 }
 
 /** The choice that is most like `word`, if any is like it at all. */
 export function nearest(word: string, choices: readonly string[]): string | undefined {
-  if (word.length > 30) return undefined;
-  const ranked = choices
-    .map((choice) => ({ choice, cost: choice.startsWith(word) ? 0 : distance(word.toLowerCase(), choice) }))
-    .toSorted((a, b) => a.cost - b.cost);
-  const best = ranked[0];
-  return best && best.cost <= Math.max(1, Math.floor(best.choice.length / 2)) ? best.choice : undefined;
+  if (word === "" || word.length > 30) return undefined;
+  const lower = word.toLowerCase();
+  return choices
+    .map((choice) => ({ choice, cost: choice.startsWith(lower) ? 0 : distance(lower, choice) }))
+    .filter(({ choice, cost }) => cost <= Math.max(1, Math.floor(choice.length / 2)))
+    .toSorted((a, b) => a.cost - b.cost)[0]?.choice;
 }

@@ -1,5 +1,6 @@
 import { SCHEMA, type SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/literal.ts";
+import { flag } from "../config/values.ts";
 import { usageOf } from "./batch.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import { COMMANDS, type Command } from "./registry.ts";
@@ -36,6 +37,11 @@ function inForceOf({ effect, value }: OptionSpec, values: InForce): string {
   return ` [${text === "" ? "none" : text}]`;
 }
 
+const isOn = (raw: SettingValue = ""): boolean => {
+  const parsed = flag(raw);
+  return "value" in parsed && parsed.value;
+};
+
 /** `vm -h` */
 export function buildUsage(prog: string, version: string, values: InForce): string {
   const options = GLOBAL_OPTIONS.filter((option) => !option.hidden).map(
@@ -43,7 +49,7 @@ export function buildUsage(prog: string, version: string, values: InForce): stri
   );
   const commands = [...COMMANDS.values()].map((command) => [usageOf(command), command.summary] as const);
   const modes = (["UEFI", "KEEPCD", "USENETDEV", "INPLACE"] as const).map(
-    (name) => [name, `${SCHEMA[name].help} [${[values[name] ?? ""].flat()[0] ? "on" : "off"}]`] as const,
+    (name) => [name, `${SCHEMA[name].help} [${isOn(values[name]) ? "on" : "off"}]`] as const,
   );
   return [
     `${prog} ${version}: creates, runs, snapshots, restores and destroys qemu virtual machines`,

@@ -11,6 +11,10 @@ export default defineCommand({
     },
     description: { type: "positional", required: false, description: "a few words about it" },
   },
+  async setup({ args }) {
+    const { validateSnapshotName } = await import("../services/snapshots.ts");
+    if (args.snapshot !== undefined) validateSnapshotName(args.snapshot);
+  },
   async run({ args, data }) {
     const { backupVm } = await import("../services/backup.ts");
     await backupVm(data as Context, args.snapshot, args.description);

@@ -6,6 +6,10 @@ export default defineCommand({
   args: {
     snapshot: { type: "positional", required: false, description: "its name; default: the last one made" },
   },
+  async setup({ args }) {
+    const { validateSnapshotName } = await import("../services/snapshots.ts");
+    if (args.snapshot !== undefined && args.snapshot !== "LAST") validateSnapshotName(args.snapshot);
+  },
   async run({ args, data }) {
     const { restoreVm } = await import("../services/restore.ts");
     await restoreVm(data as Context, args.snapshot);

@@ -30,19 +30,46 @@ for _vm_name in $_vm_names; do
 done
 `;
 
-/** Sources a file with every right of the caller. */
-const SOURCE = `_vm_file=$1; shift; . "$_vm_file"`;
+/**
+ * Sources a file with every right of the caller. A condition that is false in its last line is no failure
+ * (`-e`): a `:` follows it.
+ */
+const SOURCE = `. <(cat -- "$1"; printf '\\n:\\n')`;
 
 /**
  * Evaluates text without any power over the host: a restricted shell with an empty PATH runs builtins
  * only, writes no file and starts no program. A VM's own directory is data, not a script.
  */
-const EVALUATE = `_vm_text=$1; shift; unset BASH_ENV; PATH=; set -r; eval "$_vm_text"`;
+const EVALUATE = `
+_vm_eval() { eval "$1"$'\\n:'; }
+PATH=; readonly PATH SHELL ENV BASH_ENV
+enable -n kill suspend builtin command
+enable -n enable
+set -r
+_vm_eval "$1"
+`;
+
+/** An argument list is seen by everybody; these go by the environment, which is the caller's own. */
+const SECRETS = new Set(["SPICE_PASSWORD"]);
+
+/** The environment for `buildBashArgv`'s bash. */
+export const bashEnvironment = (variables: BashVariables): Record<string, string | undefined> => ({
+  BASH_ENV: undefined,
+  ...Object.fromEntries(
+    Object.entries(variables).flatMap(([name, value]) =>
+      SECRETS.has(name) && typeof value === "string" ? [[name, value]] : [],
+    ),
+  ),
+});
 
 /** `bash` arguments that set variables from argument values; nothing of them becomes shell text. */
 export function buildBashArgv(variables: BashVariables, script: string, args: readonly string[]): string[] {
   const flat = Object.entries(variables).flatMap(([name, value]) =>
-    typeof value === "string" ? [name, "s", value] : [name, String(value.length), ...value],
+    SECRETS.has(name)
+      ? []
+      : typeof value === "string"
+        ? [name, "s", value]
+        : [name, String(value.length), ...value],
   );
   return [
     "bash",
@@ -97,11 +124,11 @@ export async function evaluateWithBash(
     `${body}\nIFS=' '\n${PRINT_VARIABLES}`,
     [powerless ? readFileSync(file, "utf8") : file],
   );
-  const result = await exec(argv, { anyStatus: true });
+  const result = await exec(argv, { anyStatus: true, env: bashEnvironment(variables) });
   const parsed = parseBashVariables(result.stdout, mark);
   if (result.status !== 0 || !parsed) {
     const complaint = result.stderr.trim().split("\n").at(-1) || `status ${result.status}`;
-    return { complaint: complaint.replace(/^vm: (line \d+: )?/, "") };
+    return { complaint: complaint.replace(/^(vm|\/dev\/fd\/\d+): /, "") };
   }
   if (result.stderr) process.stderr.write(result.stderr);
   return { variables: parsed };

@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
+import { badOption, settingsError, type Complaint } from "./complaint.ts";
 import { buildDefaults, type Surroundings } from "./defaults.ts";
 import { evaluateWithBash } from "./bash.ts";
 import { readAssignments, type Assignment, type SettingValue } from "./literal.ts";
@@ -16,6 +17,8 @@ import {
   type Settings,
 } from "./schema.ts";
 import { distrust } from "./trust.ts";
+import { parseArch } from "../machine/arch.ts";
+import { scalarOf } from "./values.ts";
 
 /** Where a setting's value comes from. */
 export type Origin = { kind: "default" } | { kind: "file"; file: string; line: number } | { kind: "option" };
@@ -40,13 +43,6 @@ export interface Loaded {
 }
 
 type RawComplete = Record<SettingName, SettingValue>;
-
-interface Complaint {
-  file: string;
-  line: number;
-  message: string;
-  hint?: string | undefined;
-}
 
 /** Configuration files are small; a larger one is a mistake (a disk image, say). */
 const MAX_FILE_BYTES = 1 << 20;
@@ -95,7 +91,8 @@ export async function loadSettings(sources: Sources): Promise<Loaded> {
     const parsed = parseSetting(name, raw[name]);
     if (!("value" in parsed)) throw badOption(name, parsed.given ?? items.join(" "), parsed.allowed);
   }
-  if (origins.RESCUE.kind === "default") raw.RESCUE = `rescue-${[raw.QEMUARCH].flat()[0]}`;
+  if (origins.RESCUE.kind === "default")
+    raw.RESCUE = `rescue-${parseArch(scalarOf(raw.QEMUARCH)) ?? sources.hostArch}`;
   if (origins.QEMUARCH.kind === "default" && !("value" in parseSetting("QEMUARCH", raw.QEMUARCH)))
     throw new VmError(
       "unavailable",
@@ -107,11 +104,6 @@ export async function loadSettings(sources: Sources): Promise<Loaded> {
   return { settings: parseSettings(raw), raw, origins };
 }
 
-/** The error for a bad value on the command line. */
-export function badOption(option: string, given: string, allowed: string): VmError {
-  return new VmError("usage", `${option}: '${given}' is not allowed`, { hint: `allowed: ${allowed}` });
-}
-
 async function readLayer(
   file: string,
   before: RawComplete,
@@ -120,7 +112,9 @@ async function readLayer(
 ): Promise<{ assignments: Assignment[] } | { complaint: Complaint } | undefined> {
   let content: string;
   try {
-    if (statSync(file).size > MAX_FILE_BYTES)
+    const stats = statSync(file);
+    if (!stats.isFile()) return { complaint: { file, line: 1, message: "not a regular file" } };
+    if (stats.size > MAX_FILE_BYTES)
       return { complaint: { file, line: 1, message: "too large for a settings file" } };
     content = UTF8.decode(readFileSync(file));
   } catch (error) {
@@ -195,17 +189,4 @@ function checkLayer(layer: RawSettings, file: string, origins: Record<SettingNam
     });
   }
   return complaints.toSorted((a, b) => a.line - b.line);
-}
-
-function settingsError(complaints: Complaint[]): VmError {
-  const lines = complaints.map(
-    ({ file, line, message, hint }) => `${file}:${line}: ${message}${hint ? `\n    ${hint}` : ""}`,
-  );
-  return new VmError(
-    "config",
-    `the settings have ${lines.length === 1 ? "an error" : `${lines.length} errors`}:\n  ${lines.join("\n  ")}`,
-    {
-      hint: "nothing was changed; correct the file and run the command again",
-    },
-  );
 }

@@ -63,6 +63,14 @@ const profileName = pattern(
   "a name without / that does not begin with . or -",
   /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u,
 );
+/** SPICE_MAX_PASSWORD_LENGTH of spice-server. */
+const MAX_PASSWORD_BYTES = 60;
+const spicePassword: Parser<string> = (raw) => {
+  const value = scalarOf(raw);
+  return !/\p{Cc}/u.test(value) && new TextEncoder().encode(value).length <= MAX_PASSWORD_BYTES
+    ? { value }
+    : { allowed: `at most ${MAX_PASSWORD_BYTES} bytes of printable text` };
+};
 const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
 
 /** Every setting, by the name it has in users' files. SPEC: "Settings". */
@@ -97,10 +105,7 @@ export const SCHEMA = {
   OVMF_VARS: setting(text, "UEFI variables template; empty: found by itself"),
   PIGZ_LEVEL: setting(wholeNumber(1, 9), "compression of gz snapshots"),
   SNAPSHOT_FORMAT: setting(oneOf("gz"), "format of new snapshots"),
-  SPICE_PASSWORD: setting(
-    pattern("at most 60 printable characters", /^[^\p{Cc}]{0,60}$/u),
-    "SPICE password; empty: a new one for each run",
-  ),
+  SPICE_PASSWORD: setting(spicePassword, "SPICE password; empty: a new one for each run"),
   SPICE_TICKETING: setting(flag, "ask for a password (off only on loopback)"),
   STOP_TIMEOUT: setting(wholeNumber(1, 86400), "seconds a guest has to power off when we are told to stop"),
   RESCUE: setting(profileName, "rescue profile"),

@@ -15,7 +15,8 @@ const writableByOthers = (stats: Stats): boolean => (stats.mode & 0o022) !== 0;
  */
 export function distrust(path: string): string | undefined {
   const real = realpathSync(path);
-  for (const item of [real, dirname(real)]) {
+  // A link's own directory decides what the link leads to.
+  for (const item of new Set([real, dirname(real), dirname(path)])) {
     const stats = statSync(item);
     if (!ownedByUs(stats)) return `${item} belongs to another user (uid ${stats.uid})`;
     if (writableByOthers(stats)) return `${item} may be written by others`;

@@ -6,9 +6,9 @@ const UNITS: Record<string, bigint> = { "": 1n, K: 1n << 10n, M: 1n << 20n, G: 1
  * @returns bytes, or undefined when the text is no positive size or too large to be exact
  */
 export function parseSize(text: string, unit: "" | "M" = ""): number | undefined {
-  const match = /^([0-9]{1,15})([KMGT]?)(?:i?B)?$/i.exec(text);
+  const match = /^([0-9]{1,15})(?:([KMGT])(?:i?B)?|(B))?$/i.exec(text);
   if (!match) return undefined;
-  const bytes = BigInt(match[1]!) * UNITS[(match[2] || unit).toUpperCase()]!;
+  const bytes = BigInt(match[1]!) * UNITS[match[3] ? "" : (match[2] ?? unit).toUpperCase()]!;
   return bytes > 0n && bytes <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(bytes) : undefined;
 }
 
@@ -19,7 +19,7 @@ export function formatSize(bytes: number): string {
   let unit = "";
   for (unit of ["KiB", "MiB", "GiB", "TiB"]) {
     value /= 1024;
-    if (value < 1024) break;
+    if (value < 1023.5) break;
   }
-  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${unit}`;
+  return `${value < 9.95 ? value.toFixed(1) : Math.round(value)} ${unit}`;
 }

@@ -39,7 +39,7 @@ export function parseImage(text: string): ImageRequest | undefined {
 
 /** `out:rw:/srv/x` → a shared folder. */
 export function parseShare(text: string): ShareRequest | undefined {
-  const match = /^([A-Za-z0-9][A-Za-z0-9._-]{0,30}):(rw:|ro:)?([^]+)$/.exec(text);
+  const match = /^([A-Za-z0-9][A-Za-z0-9._-]{0,30}):(rw:|ro:)?(?!r[wo]:$)([^]+)$/.exec(text);
   return match ? { tag: match[1]!, writable: match[2] === "rw:", path: match[3]! } : undefined;
 }
 
@@ -76,7 +76,8 @@ const NETDEV_KEYS =
  */
 export function parseForwards(text: string): { options: string[] } | { malformed: string } {
   const options: string[] = [];
-  for (const piece of text.split(/(?<!,),(?!,)/)) {
+  // A doubled comma is part of a value; qemu reads from the left.
+  for (const [piece] of text.matchAll(/(?:[^,]|,,)+/g)) {
     if (piece.trim() === "") continue;
     const rule = piece.trim();
     if (NETDEV_KEYS.test(rule)) {

@@ -38,6 +38,8 @@ export interface Disk {
   serial: string;
   /** False: the image's own claim to a backing file is not believed. */
   backingAllowed: boolean;
+  /** A block device of the host, not a file. */
+  blockDevice?: boolean;
 }
 
 export interface Share {
@@ -74,7 +76,7 @@ export interface Machine {
   /** In boot order. */
   disks: Disk[];
   /** The CD; `first`: booted before the disks. */
-  cdrom: { path: string; first: boolean } | undefined;
+  cdrom: { path: string; first: boolean; blockDevice?: boolean } | undefined;
   /** User-mode network card with its `hostfwd=`/`guestfwd=` rules; absent without a first card. */
   network: { forwards: string[] } | undefined;
   shares: Share[];

@@ -78,11 +78,11 @@ function buildControlArgs(files: Machine["files"]): string[] {
 }
 
 /** Networks that need a helper program or a script, which a closed sandbox would forbid. */
-const NEEDS_HELPER = /^(bridge|tap|vhost-vdpa|passt)(,|$)/;
+const NEEDS_HELPER = /^(type=|\{.*"type"\s*:\s*")?(bridge|tap|vhost-vdpa|passt)\b/;
 
 /** Closed as far as the user's own arguments allow; with a `-sandbox` of theirs, theirs counts. */
 function buildSandboxArgs(extraArgs: readonly string[]): string[] {
-  if (extraArgs.includes("-sandbox")) return [];
+  if (extraArgs.some((word) => /^--?sandbox$/.test(word))) return [];
   const helper = extraArgs.some(
     (word, index) => NEEDS_HELPER.test(word) && /^--?(netdev|nic|net)$/.test(extraArgs[index - 1] ?? ""),
   );

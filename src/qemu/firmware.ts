@@ -27,7 +27,7 @@ interface Descriptor {
 const DESCRIPTOR_DIRECTORIES = ["/usr/share/qemu/firmware", "/etc/qemu/firmware"];
 
 /** Firmwares that want System Management Mode or bring keys of their own do not boot any disk as it is. */
-const UNWANTED = ["requires-smm", "enrolled-keys", "amd-sev", "amd-sev-es", "amd-sev-snp", "intel-tdx"];
+const UNWANTED = ["requires-smm", "enrolled-keys"];
 
 /** The firmware a descriptor offers for this architecture, if it is one for us. */
 export function parseDescriptor(text: string, arch: Arch): FirmwareFiles | undefined {

@@ -3,7 +3,10 @@ import { VmError } from "../lib/errors.ts";
 import type { ImageFormat } from "../machine/types.ts";
 import { openSync } from "node:fs";
 
-/** What an image's first bytes say. */
+/**
+ * What an image's first bytes say. That an image stands alone is only known of raw, qcow2 and qed: the
+ * other formats keep such references further on.
+ */
 export interface ImageHeader {
   format: ImageFormat;
   /** It names another file to read from: a backing file, or (qcow2) an external data file. */
@@ -36,6 +39,8 @@ export function parseImageHeader(bytes: Buffer): ImageHeader {
     else if (bytes.readUInt32BE(4) >= 3 && (bytes.readBigUInt64BE(72) & DATA_FILE_BIT) !== 0n)
       refersTo = "data file";
   }
+  // docs/interop/qed_spec.txt: feature bit 0.
+  if (format === "qed" && (bytes.readUInt8(16) & 1) !== 0) refersTo = "backing file";
   // A text descriptor lists its extents by name.
   if (format === "vmdk" && starts("# Disk")) refersTo = "data file";
   return { format, refersTo };

@@ -98,7 +98,9 @@ async function ask(path: string): Promise<Probed> {
     "stdio",
   ];
   const result = await exec(argv, { stdin: readEnd, anyStatus: true }).finally(() => closeSync(readEnd));
-  const messages = result.stdout.split("\n").flatMap((line) => (line ? [parseQmpLine(line)] : []));
+  const messages = result.stdout
+    .split("\n")
+    .flatMap((line) => (line.startsWith("{") ? [parseQmpLine(line)] : []));
   const greeting = messages.find((message) => message?.kind === "greeting");
   const types = messages.find((message) => message?.kind === "reply" && message.id === 1);
   if (greeting?.kind !== "greeting" || types?.kind !== "reply") {

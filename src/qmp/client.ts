@@ -28,6 +28,9 @@ export class QmpClient {
   readonly #splitter = new LineSplitter();
   readonly #waiting = new Map<number, Waiting>();
   readonly #listeners: ((event: QmpEvent) => void)[] = [];
+  /** Events that came before anybody listened. */
+  #early: QmpEvent[] = [];
+  #over = false;
   #socket: Socket | undefined;
   #unsent = Buffer.alloc(0);
   #nextId = 1;
@@ -72,6 +75,7 @@ export class QmpClient {
 
   /** Runs one command and gives its `return` value. */
   execute(command: string, args?: Record<string, unknown>): Promise<unknown> {
+    if (this.#over) return Promise.reject(conversationOver());
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#waiting.set(id, { command, resolve, reject });
@@ -81,9 +85,10 @@ export class QmpClient {
     return promise;
   }
 
-  /** Hears every event from now on. */
+  /** Hears every event; the first listener also those that came before it. */
   onEvent(listener: (event: QmpEvent) => void): void {
     this.#listeners.push(listener);
+    for (const event of this.#early.splice(0)) listener(event);
   }
 
   close(): void {
@@ -103,6 +108,7 @@ export class QmpClient {
       if (message?.kind === "greeting") {
         this.execute("qmp_capabilities").then(() => this.#ready.resolve(), this.#ready.reject);
       } else if (message?.kind === "event") {
+        if (this.#listeners.length === 0) this.#early.push(message.event);
         for (const listener of this.#listeners) listener(message.event);
       } else if (message) {
         const waiting = this.#waiting.get(message.id);
@@ -114,13 +120,16 @@ export class QmpClient {
   }
 
   #end(): void {
-    const gone = new VmError("io", "qemu has closed the conversation");
+    this.#over = true;
+    const gone = conversationOver();
     this.#ready.reject(gone);
     for (const { reject } of this.#waiting.values()) reject(gone);
     this.#waiting.clear();
     this.#closed.resolve();
   }
 }
+
+const conversationOver = (): VmError => new VmError("io", "qemu has closed the conversation");
 
 /** A path too long for a socket address is reached through its directory's descriptor. */
 export async function withShortPath<T>(path: string, use: (short: string) => Promise<T>): Promise<T> {

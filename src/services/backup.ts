@@ -28,7 +28,7 @@ import type { Manifest, StoredFile } from "../store/manifest.ts";
 import { consistencyOf } from "../store/mark.ts";
 import type { Context } from "./context.ts";
 import { ownDisks, refuseRunning, requireWork, withVm, type Present, type Vm } from "./open.ts";
-import { listSnapshots, nextSnapshotName, validateSnapshotName } from "./snapshots.ts";
+import { listSnapshots, nextSnapshotName } from "./snapshots.ts";
 
 /** What a gz snapshot of a system disk usually takes of it; nobody can know before. */
 const USUAL_RATIO = 0.3;
@@ -38,7 +38,6 @@ const USUAL_RATIO = 0.3;
  * @throws 75 while it runs, 73 when the name is taken or there is no room
  */
 export async function backupVm(context: Context, name?: string, description?: string): Promise<void> {
-  if (name !== undefined) validateSnapshotName(name);
   await withVm(context, "back up", async (vm) => {
     const work = requireWork(vm, "back up");
     const snapshot = name ?? nextSnapshotName(vm.hostdir);

@@ -6,7 +6,7 @@ import { macroOf } from "../machine/macros.ts";
 import { findFirmware } from "../qemu/firmware.ts";
 import { createImage } from "../qemu/img.ts";
 import { fileError, listDirectory, writeNew } from "../store/files.ts";
-import { formatGuestEnv } from "../store/guest-env.ts";
+import { formatGuestEnv, type GuestEnv } from "../store/guest-env.ts";
 import { diskName, HOST, isDiskName, WORK } from "../store/layout.ts";
 import { stageWork } from "../store/stage.ts";
 import { describeGone } from "../store/workdir.ts";
@@ -31,6 +31,8 @@ export async function createVm(context: Context, guestName: string, iso?: string
     const firmware = settings.UEFI
       ? findFirmware(settings.QEMUARCH, { code: settings.OVMF_CODE, vars: settings.OVMF_VARS })
       : undefined;
+    const guestEnv = guestEnvOf(context, vm, guestName, isoPath);
+    refuseUnwritable(guestEnv);
     const stage = stageWork(vm.hostdir, settings.INPLACE ? "inplace" : context, vm.work);
     try {
       for (const [index, disk] of settings.DISKS.entries()) {
@@ -38,7 +40,7 @@ export async function createVm(context: Context, guestName: string, iso?: string
         throwIfInterrupted();
       }
       if (firmware) writeNew(join(stage.dir, WORK.efivars), readFileSync(firmware.varsTemplate.path));
-      writeNew(join(stage.dir, WORK.guestEnv), formatGuestEnv(guestEnvOf(context, vm, guestName, isoPath)));
+      writeNew(join(stage.dir, WORK.guestEnv), formatGuestEnv(guestEnv));
       writeNew(join(stage.dir, WORK.firstTime), "");
       for (const name of [WORK.in, WORK.out]) mkdirSync(join(stage.dir, name), { mode: 0o700 });
       throwIfInterrupted();
@@ -68,7 +70,15 @@ function refuseExisting({ hostdir, work }: Vm): void {
   if (work.state === "gone") log.info(`${describeGone(work)}; a new VM takes their place`);
 }
 
-function guestEnvOf(context: Context, vm: Vm, guestName: string, isoPath: string) {
+/** Characters that no settings file can hold so that bash and we read the same. */
+function refuseUnwritable(values: GuestEnv): void {
+  for (const [name, value] of Object.entries(values))
+    for (const text of [value].flat())
+      if (/[^\P{Cc}\n\t]/u.test(text))
+        throw new VmError("usage", `${name} holds a control character: ${JSON.stringify(text)}`);
+}
+
+function guestEnvOf(context: Context, vm: Vm, guestName: string, isoPath: string): GuestEnv {
   const { raw, settings } = vm;
   const typed = context.options.additions.IMAGES?.length ?? 0;
   const given = [raw.IMAGES].flat().filter((image) => image !== "");

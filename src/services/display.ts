@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
+import { parseSetting } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { parseHostForward } from "../machine/parse.ts";
@@ -54,8 +55,7 @@ export async function resolveDisplay(
     if (port === undefined) throw portTaken("the SPICE port", PORT, "choose another one: --port=PORT");
   }
   const passwordFile = SPICE_TICKETING ? join(work.dir, WORK.spicePassword) : undefined;
-  const password =
-    vm.settings.SPICE_PASSWORD || context.env.SPICE_PASSWORD || randomBytes(12).toString("base64url");
+  const password = choosePassword(context, vm);
   // qemu takes the file as it is: no newline.
   if (passwordFile) replaceFile(passwordFile, password);
   const viewer = ["[virt-viewer]", "type=spice", `host=${HOST}`, `port=${port}`];
@@ -65,6 +65,17 @@ export async function resolveDisplay(
     [...viewer, `title=${vm.settings.GUESTNAME.replaceAll(/\p{Cc}/gu, " ")}`, ""].join("\n"),
   );
   return { kind: "spice", host: HOST, port, passwordFile };
+}
+
+/** The user's own, from a file or the environment, else a new one. */
+function choosePassword(context: Context, vm: Vm): string {
+  const given = context.env.SPICE_PASSWORD ?? "";
+  const parsed = parseSetting("SPICE_PASSWORD", given);
+  if (!("value" in parsed))
+    throw new VmError("config", "SPICE_PASSWORD in the environment is not allowed", {
+      hint: `allowed: ${parsed.allowed}`,
+    });
+  return vm.settings.SPICE_PASSWORD || given || randomBytes(12).toString("base64url");
 }
 
 /** Refuses when a port that is to be forwarded is taken: qemu's own message does not say by whom. */

@@ -62,7 +62,7 @@ export async function resolveMachine(
       const path = expandMacro(image.path, macros)!;
       return resolveDisk(image, index, placeOf(path, index >= fromFiles, context, work), work);
     }),
-    cdrom: cd,
+    cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },
     network: settings.USENETDEV ? { forwards: settings.FORWARDS } : undefined,
     shares: settings.SHARES.flatMap((share) => {
       const path = expandMacro(share.path, macros);
@@ -99,8 +99,10 @@ function resolveDisk(image: ImageRequest, index: number, path: string, work: Pre
     throw new VmError("io", `the disk ${path} is not believed: it is no qcow2 image that stands alone`, {
       hint: "a disk of ours is one whole qcow2 file; get it back: restore",
     });
-  if (!image.format && header.refersTo)
-    throw new VmError("config", `the image ${path} names a ${header.refersTo} outside`, {
+  // Only of these two is it known here that they stand alone.
+  const alone = header.format === "raw" || (header.format === "qcow2" && !header.refersTo);
+  if (!image.format && !alone)
+    throw new VmError("config", `the image ${path} (${header.format}) may continue in a file outside`, {
       hint: `if you made it so, say its format: --image=${image.bus}=${header.format}=${path}`,
     });
   return {
@@ -109,6 +111,7 @@ function resolveDisk(image: ImageRequest, index: number, path: string, work: Pre
     path,
     serial: `disk-${index}`,
     backingAllowed: !own && image.format !== undefined,
+    blockDevice: statSync(path).isBlockDevice(),
   };
 }
 

@@ -1,6 +1,6 @@
 import { accessSync, constants, existsSync, realpathSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
-import { buildBashArgv, parseBashVariables } from "../config/bash.ts";
+import { bashEnvironment, buildBashArgv, parseBashVariables } from "../config/bash.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { macroOf, type MacroValues } from "../machine/macros.ts";
 import { exec } from "../process/exec.ts";
@@ -89,7 +89,10 @@ export class Media {
       MEDIA: this.context.env.MEDIA ?? "",
       _vm_mark: mark,
     };
-    const result = await exec(buildBashArgv(variables, SCRIPT, [script]), { anyStatus: true });
+    const result = await exec(buildBashArgv(variables, SCRIPT, [script]), {
+      anyStatus: true,
+      env: bashEnvironment(variables),
+    });
     if (result.stderr) process.stderr.write(result.stderr);
     const media = parseBashVariables(result.stdout, mark)?.MEDIA;
     if (result.status !== 0 || typeof media !== "string" || media === "")

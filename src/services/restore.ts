@@ -39,6 +39,7 @@ export async function restoreVm(context: Context, name?: string): Promise<void> 
 /** The same for a VM whose lock is held already. @returns the VM with its new working files */
 export async function restoreSnapshot(context: Context, vm: Vm, name: string | undefined): Promise<Vm> {
   const snapshot = findSnapshot(vm.hostdir, name);
+  if (snapshot.problem) throw snapshot.problem;
   if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
   log.info(`restoring ${snapshot.name}, made ${formatTimestamp(snapshot.made)}`);
   const jobs = listStored(snapshot);

@@ -43,8 +43,10 @@ interface Started {
  */
 export async function runVm(context: Context, iso?: string): Promise<void> {
   const run = await withVm(context, "run", async (found) => {
+    // Before anything is restored: a mistyped command ends here.
+    const isoPath = iso === undefined ? undefined : await new Media(context, found).findIso(iso);
     const vm = await ensureWork(context, found);
-    return startVm(context, vm, vm.work as Present, iso);
+    return startVm(context, vm, vm.work as Present, isoPath);
   });
   const stop = await waitForEnd(run, run.vm.settings.STOP_TIMEOUT);
   const end = await run.machine.ended;
@@ -64,7 +66,7 @@ async function chooseCd(
   firstTime: boolean,
   iso: string | undefined,
 ): Promise<Cd | undefined> {
-  if (iso !== undefined) return { path: await media.findIso(iso), first: true };
+  if (iso !== undefined) return { path: iso, first: true };
   const { ISO, KEEPCD } = vm.settings;
   if (ISO === "" || !(firstTime || KEEPCD)) return undefined;
   return { path: await media.findIso(ISO), first: firstTime };

@@ -13,6 +13,8 @@ export interface Snapshot {
   made: Date;
   /** Absent in snapshots of the earlier program. */
   manifest: Manifest | undefined;
+  /** Why it cannot be restored, where that shows at once. */
+  problem?: VmError;
 }
 
 const NAME_HINT = "a name may not contain / or control characters, begin with . or -, or be LAST";
@@ -37,11 +39,17 @@ export function listSnapshots(hostdir: string): Snapshot[] {
 function readSnapshot(hostdir: string, name: string): Snapshot {
   const dir = join(hostdir, HOST.backups, name);
   const stamp = readSmall(join(dir, SNAPSHOT.timestamp))?.trim() ?? "";
-  const made = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(stamp)
-    ? new Date(stamp.replace(" ", "T"))
-    : lstatOf(dir)!.mtime;
+  const noted = new Date(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(stamp) ? stamp.replace(" ", "T") : NaN);
+  const made = Number.isNaN(noted.getTime()) ? lstatOf(dir)!.mtime : noted;
   const text = readSmall(join(dir, SNAPSHOT.manifest));
-  return { name, dir, made, manifest: text === undefined ? undefined : parseManifest(text, dir) };
+  if (text === undefined) return { name, dir, made, manifest: undefined };
+  try {
+    return { name, dir, made, manifest: parseManifest(text, dir) };
+  } catch (error) {
+    // One damaged snapshot must not keep anybody from making or using others.
+    if (!(error instanceof VmError)) throw error;
+    return { name, dir, made, manifest: undefined, problem: error };
+  }
 }
 
 /**
@@ -49,15 +57,15 @@ function readSnapshot(hostdir: string, name: string): Snapshot {
  * @throws 66 when there is none
  */
 export function findSnapshot(hostdir: string, name: string | undefined): Snapshot {
-  const wanted = name ?? lastName(hostdir);
+  const wanted = name === undefined || name === LAST ? lastName(hostdir) : name;
   if (wanted !== undefined) {
-    if (name !== LAST) validateSnapshotName(wanted);
+    validateSnapshotName(wanted);
     if (lstatOf(join(hostdir, HOST.backups, wanted))?.isDirectory()) return readSnapshot(hostdir, wanted);
   }
   const all = listSnapshots(hostdir);
   const newest = all.at(-1);
   // The very first backup may have been killed before it could set LAST.
-  if (name === undefined && wanted === undefined && newest) return newest;
+  if (wanted === undefined && newest) return newest;
   const there = all.map((item) => `${item.name} (${formatTimestamp(item.made)})`).join(", ");
   throw new VmError(
     "noInput",
@@ -76,8 +84,8 @@ function lastName(hostdir: string): string | undefined {
 /** [compat] `S0`, `S1` …: numerically the next. */
 export function nextSnapshotName(hostdir: string): string {
   const numbers = listDirectory(join(hostdir, HOST.backups)).flatMap((name) => {
-    const match = /^S(\d{1,15})$/.exec(name);
-    return match ? [Number(match[1])] : [];
+    const match = /^S(\d+)$/.exec(name);
+    return match ? [BigInt(match[1]!)] : [];
   });
-  return `S${Math.max(-1, ...numbers) + 1}`;
+  return `S${numbers.reduce((most, number) => (number > most ? number : most), -1n) + 1n}`;
 }

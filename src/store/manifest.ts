@@ -1,5 +1,5 @@
 import { VmError } from "../lib/errors.ts";
-import type { Consistency } from "./mark.ts";
+import { CONSISTENCIES, type Consistency } from "./mark.ts";
 
 /** One file of a snapshot that is stored compressed. */
 export interface StoredFile {
@@ -34,26 +34,28 @@ const isCount = (value: unknown): boolean =>
   typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
 const isName = (value: unknown): boolean => typeof value === "string" && /^[a-z][a-z0-9.-]*$/.test(value);
 
+function isStoredFile(value: unknown): value is StoredFile {
+  if (typeof value !== "object" || value === null) return false;
+  const { name, file, bytes, allocatedBytes, storedBytes } = value as Partial<StoredFile>;
+  return isName(name) && isName(file) && [bytes, allocatedBytes, storedBytes].every(isCount);
+}
+
 /** @throws 74 when the manifest is damaged, 78 when a newer version wrote it */
 export function parseManifest(text: string, dir: string): Manifest {
-  let manifest: Partial<Manifest>;
+  const damaged = new VmError("io", `the snapshot ${dir} is damaged: its manifest is not whole`);
+  let value: unknown;
   try {
-    manifest = JSON.parse(text) as Partial<Manifest>;
+    value = JSON.parse(text);
   } catch {
-    throw new VmError("io", `the snapshot ${dir} is damaged: its manifest cannot be read`);
+    throw damaged;
   }
-  if (manifest?.version !== 1 || manifest.format !== "gz")
+  if (typeof value !== "object" || value === null || !("version" in value)) throw damaged;
+  const manifest = value as Partial<Manifest>;
+  if (typeof manifest.version !== "number") throw damaged;
+  if (manifest.version !== 1 || manifest.format !== "gz")
     throw new VmError("config", `the snapshot ${dir} was made by a newer version of this program`);
-  const files = Array.isArray(manifest.files) ? manifest.files : [];
-  const whole =
-    files.length > 0 &&
-    files.every(
-      (item) =>
-        isName(item.name) &&
-        isName(item.file) &&
-        [item.bytes, item.allocatedBytes, item.storedBytes].every(isCount),
-    );
-  if (!whole && files.length > 0)
-    throw new VmError("io", `the snapshot ${dir} is damaged: its manifest is not whole`);
-  return { ...(manifest as Manifest), files };
+  const { files, consistency = "" } = manifest;
+  const known = (CONSISTENCIES as readonly string[]).includes(consistency);
+  if (!Array.isArray(files) || !files.every(isStoredFile) || !known) throw damaged;
+  return manifest as Manifest;
 }

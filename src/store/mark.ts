@@ -10,7 +10,8 @@ export type RunEnd = "powered-off" | "reset" | "killed" | "unknown";
  * What a copy of the disks is worth: the guest had powered itself off (`clean`), it had not and they are
  * as after a power cut (`crash`), or nothing ever ran on them (`unused`).
  */
-export type Consistency = "clean" | "crash" | "unused";
+export const CONSISTENCIES = ["clean", "crash", "unused"] as const;
+export type Consistency = (typeof CONSISTENCIES)[number];
 
 export function consistencyOf(mark: Mark): Consistency {
   if (mark.lastRun === undefined) return mark.restored ?? "unused";

@@ -1,6 +1,15 @@
 import { createHash, randomBytes } from "node:crypto";
-import { existsSync, lstatSync, mkdirSync, readlinkSync, renameSync, symlinkSync, unlinkSync } from "node:fs";
-import { dirname, join } from "node:path";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readlinkSync,
+  realpathSync,
+  renameSync,
+  symlinkSync,
+  unlinkSync,
+} from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import { ownedByUs } from "../config/trust.ts";
 import { fileError, listDirectory, lstatOf, remove, replaceLink, syncDirectory, writeNew } from "./files.ts";
 import { HOST, isDiskName, PARTIAL, READY, REMOVING, RUN_FILES, WORK } from "./layout.ts";
@@ -41,7 +50,7 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
   return {
     dir,
     commit: (mark = {}) => {
-      const replaced = old.state === "present" && !old.inplace ? { replaces: old.dir } : {};
+      const replaced = old.state === "present" ? { replaces: old.dir } : {};
       writeMark(dir, { ...newMark(), ...mark, ...replaced });
       syncDirectory(dir);
       renameSync(dir, final);
@@ -52,7 +61,6 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
         remove(final);
         throw error;
       }
-      if (old.state === "present" && old.inplace) removeInplace(hostdir, true);
       finishReplacing(hostdir, final);
       return final;
     },
@@ -64,7 +72,8 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
 function finishReplacing(hostdir: string, workdir: string): void {
   const replaces = readMark(workdir)?.replaces;
   if (!replaces) return;
-  if (belongsTo(replaces, hostdir)) discard(replaces);
+  if (replaces === hostdir) removeInplace(hostdir, true);
+  else if (belongsTo(replaces, hostdir)) discard(replaces);
   updateMark(workdir, { replaces: undefined });
 }
 
@@ -183,7 +192,9 @@ export function recoverWork(hostdir: string, parents: readonly string[]): void {
   for (const name of listDirectory(hostdir)) if (name.startsWith(PARTIAL)) remove(join(hostdir, name));
   const current = currentTarget(hostdir);
   const prefix = workPrefix(hostdir);
-  for (const parent of new Set(parents)) {
+  for (const parent of new Set(
+    parents.filter((item) => existsSync(item)).map((item) => realpathSync(item)),
+  )) {
     for (const name of listDirectory(parent)) {
       if (!name.startsWith(prefix)) continue;
       const path = join(parent, name);
@@ -198,10 +209,20 @@ export function recoverWork(hostdir: string, parents: readonly string[]): void {
   finishReplacing(hostdir, current);
 }
 
-const currentTarget = (hostdir: string): string => {
+/** Where `.work` leads, without links on the way, whether anything is there or not. */
+function currentTarget(hostdir: string): string {
   const link = join(hostdir, HOST.workLink);
-  return lstatOf(link)?.isSymbolicLink() ? dirname(`${readlinkSync(link)}/.`) : "";
-};
+  return lstatOf(link)?.isSymbolicLink() ? canonical(resolve(hostdir, readlinkSync(link))) : "";
+}
+
+/** A path without links in its directory part. */
+function canonical(path: string): string {
+  try {
+    return join(realpathSync(dirname(path)), basename(path));
+  } catch {
+    return path;
+  }
+}
 
 /** Complete working files that never became the VM's: made, not yet linked, never run. */
 function neverUsed(dir: string, hostdir: string): boolean {

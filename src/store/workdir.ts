@@ -3,6 +3,7 @@ import { dirname, isAbsolute, join, resolve } from "node:path";
 import { ownedByUs } from "../config/trust.ts";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
+import { shellQuote } from "../qemu/text.ts";
 import { lstatOf } from "./files.ts";
 import { HOST, WORK } from "./layout.ts";
 import { readMark, type Mark } from "./mark.ts";
@@ -65,7 +66,7 @@ export function resolveWork(hostdir: string): Work {
   const inplace = real(target) === real(hostdir);
   const dirStats = lstatOf(inplace ? hostdir : target);
   if (!dirStats) return { state: "gone", target, made: stats.mtime };
-  const unlink = `if its files are not needed here, remove the link: rm ${link}`;
+  const unlink = `if its files are not needed here, remove the link: rm ${shellQuote(link)}`;
   if (!dirStats.isDirectory()) throw disbelieve(link, `${target} is no directory`, unlink);
   if (!ownedByUs(dirStats)) throw disbelieve(link, `${target} belongs to uid ${dirStats.uid}`, unlink);
   if ((dirStats.mode & 0o022) !== 0 && !inplace)
@@ -78,7 +79,7 @@ export function resolveWork(hostdir: string): Work {
     throw disbelieve(
       link,
       `the working files in ${target} belong to ${readlinkSync(hostLink)}`,
-      `if this is a copy of that VM, remove the link: rm ${link}; if the VM was moved: ln -sfn ${hostdir} ${hostLink}`,
+      `if this is a copy of that VM, remove the link: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
     );
   const mark = readMark(target);
   if (!mark) throw disbelieve(link, `${target} does not carry this program's mark (${WORK.mark})`, unlink);

@@ -91,7 +91,7 @@ describe("readAssignments", () => {
     // A later command may be what sets it, so this is not for the reader to call an error.
     ["A=$HOEM\n. ./more\n", 2, "something other than NAME=value"],
     ["A=~", 1, "a ~ without a proper HOME"],
-    // bash 5.2 makes //x of it, other versions /x.
+    // bash 5.2 makes //x of it, POSIX.1-2024 asks for /x.
     ["HOME=/ A=~/x", 1, "a ~ without a proper HOME"],
     ["HOME= A=~", 1, "a ~ without a proper HOME"],
     ["HOME='/a b' A=(${B:-~})", 1, "an unquoted value with a blank in it, which bash splits"],

@@ -6,13 +6,16 @@ const AHCI_PORTS = 6;
 /** Targets of one virtio-scsi controller that firmware looks at. */
 const SCSI_TARGETS = 64;
 
+const fileDriver = ({ blockDevice }: { blockDevice?: boolean }): string =>
+  blockDevice ? "host_device" : "file";
+
 /**
  * The block nodes of an image: the file, and its format over it. JSON takes any path as it is.
  * `discard` and `detect-zeroes` let the guest's TRIM and zeroes shrink the image (qapi/block-core.json).
  */
 function buildDiskNodes(disk: Disk, node: string): string[] {
   const common = { discard: "unmap", "detect-zeroes": "unmap" };
-  const file = { driver: "file", filename: disk.path, discard: "unmap" };
+  const file = { driver: fileDriver(disk), filename: disk.path, discard: "unmap" };
   const format =
     disk.format === "raw"
       ? { driver: "raw", "node-name": node, ...common, file }
@@ -75,7 +78,7 @@ export function buildDiskArgs(machine: Pick<Machine, "disks" | "cdrom">): string
     const attached = ATTACH.AHCI(counts.AHCI);
     const slot = attached.device.slice(attached.device.indexOf("bus="));
     controller(attached.controller);
-    const file = { driver: "file", filename: cdrom.path, "read-only": true };
+    const file = { driver: fileDriver(cdrom), filename: cdrom.path, "read-only": true };
     args.push("-blockdev", JSON.stringify({ driver: "raw", "node-name": "cd0", "read-only": true, file }));
     const bootindex = cdrom.first ? 1 : firstDisk + disks.length;
     args.push("-device", `ide-cd,${slot},id=cd0-dev,drive=cd0,bootindex=${bootindex}`);

@@ -1,0 +1,28 @@
+import { VmError } from "../lib/errors.ts";
+
+/** Something wrong in a settings file. */
+export interface Complaint {
+  file: string;
+  line: number;
+  message: string;
+  hint?: string | undefined;
+}
+
+/** The error for a bad value on the command line. */
+export function badOption(option: string, given: string, allowed: string): VmError {
+  return new VmError("usage", `${option}: '${given}' is not allowed`, { hint: `allowed: ${allowed}` });
+}
+
+/** One error that lists everything wrong in the files. */
+export function settingsError(complaints: Complaint[]): VmError {
+  const lines = complaints.map(
+    ({ file, line, message, hint }) => `${file}:${line}: ${message}${hint ? `\n    ${hint}` : ""}`,
+  );
+  return new VmError(
+    "config",
+    `the settings have ${lines.length === 1 ? "an error" : `${lines.length} errors`}:\n  ${lines.join("\n  ")}`,
+    {
+      hint: "nothing was changed; correct the file and run the command again",
+    },
+  );
+}

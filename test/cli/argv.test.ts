@@ -1,0 +1,147 @@
+import { describe, expect, test } from "bun:test";
+import { parseArgv } from "../../src/cli/argv.ts";
+import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
+import { intentOf, wordsOf } from "./lines.ts";
+
+/** Every spelling → what it sets. `_` stands for the value of the next column. */
+const SPELLINGS: [spellings: string, meaning: string][] = [
+  ["-D AHCI=1G | -DAHCI=1G | --disks=AHCI=1G | --disks AHCI=1G | --di AHCI=1G", "DISKS=AHCI=1G"],
+  ["-D AHCI=1G,NVME=5G", "DISKS=AHCI=1G,NVME=5G"],
+  ["-D '' | --disks=", "DISKS="],
+  ["-H ::1 | -H::1 | --host=::1 | --host ::1", "HOST=::1"],
+  ["-S 2 | -S2 | --sockets=2 | --sockets 2 | --so 2", "SOCKETS=2"],
+  ["-a i686 | -ai686 | --arch=i686 | --a i686", "QEMUARCH=i686"],
+  ["-c 8 | -c8 | --cores=8 | --cores 8 | --c 8", "CORES=8"],
+  ["-d /vm | -d/vm | --hostdir=/vm | --hostdir /vm | --hostd /vm", "hostdir=/vm"],
+  ["-f tcp::1-:2 | -ftcp::1-:2 | --forward=tcp::1-:2 | --fo tcp::1-:2", "FORWARDS+=tcp::1-:2"],
+  ["-i AHCI=/x | -iAHCI=/x | --image=AHCI=/x | --im AHCI=/x", "IMAGES+=AHCI=/x"],
+  ["-k | --keep-cd | --k", "KEEPCD=1"],
+  ["--no-keep-cd | --no-k", "KEEPCD="],
+  ["-m 4G | -m4G | --memory=4G | --mem 4G", "MEMORY=4G"],
+  ["-n | --no-colors | --no-c", "noColors"],
+  ["-p 5901 | -p5901 | --port=5901 | --p 5901", "PORT=5901"],
+  ["-p '' | --port= | --port ''", "PORT="],
+  ["-r my-rescue | -rmy-rescue | --rescue=my-rescue | --res my-rescue", "RESCUE=my-rescue"],
+  ["-s a:/x | -sa:/x | --share=a:/x | --sh a:/x", "SHARES+=a:/x"],
+  ["-s out:rw:/a·b", "SHARES+='out:rw:/a b'"],
+  ["-t 30 | -t30 | --timeout=30 | --ti 30 | --tmeout=30 | --tmeout 30", "TIMEOUT=30"],
+  ["-t ''", "TIMEOUT="],
+  ["-u | --uefi | --ue", "UEFI=1"],
+  ["--no-uefi | --no-u", "UEFI="],
+  ["--no-netdev | --no-n", "USENETDEV="],
+  ["--netdev | --ne", "USENETDEV=1"],
+  ["--inplace | --inp | --no-tmpdir | --no-t", "INPLACE=1"],
+  ["--use-tmpdir | --us", "INPLACE="],
+  ["--debug | --deb", "debug"],
+];
+
+describe("each option, however it is spelt", () => {
+  const cases = SPELLINGS.flatMap(([spellings, meaning]) =>
+    spellings.split(" | ").map((spelling) => [spelling, `${meaning} | [run()]`] as const),
+  );
+  test.each(cases)("%s → %s", (line, meaning) => {
+    expect(intentOf(line)).toBe(meaning);
+  });
+
+  test("all of them were tried", () => {
+    const tried = new Set(SPELLINGS.flatMap(([spellings]) => spellings.split(/[ =]/)));
+    const untried = GLOBAL_OPTIONS.filter(
+      ({ long }) => !tried.has(`--${long}`) && !/^(version|help)$/.test(long),
+    );
+    expect(untried).toEqual([]);
+  });
+});
+
+test.each([
+  ["", "[run()]"],
+  ["--", "[run()]"],
+  ["-h", "help"],
+  ["--help", "help"],
+  ["-v", "version"],
+  ["--version", "version"],
+  ["-hv", "help version"],
+  ["-c 8 -h", "CORES=8 help"],
+  // Help is for those who do not know yet what may stand there.
+  ["-h bogus words here", "help"],
+  ["-nuk", "UEFI=1 KEEPCD=1 noColors | [run()]"],
+  ["-nukc8 run", "UEFI=1 KEEPCD=1 CORES=8 noColors | run()"],
+  ["-u --no-uefi", "UEFI= | [run()]"],
+  ["--no-uefi -u", "UEFI=1 | [run()]"],
+  ["-c 1 -c 2", "CORES=2 | [run()]"],
+  ["-d a -d b", "hostdir=b | [run()]"],
+  ["-f tcp::1-:2 -f udp::3-:4", "FORWARDS+=tcp::1-:2 FORWARDS+=udp::3-:4 | [run()]"],
+  ["-f ''", "FORWARDS=() | [run()]"],
+  ["-f tcp::1-:2 -f '' -f udp::3-:4", "FORWARDS=() FORWARDS+=udp::3-:4 | [run()]"],
+  ["--share= -s a:/x", "SHARES=() SHARES+=a:/x | [run()]"],
+  ["--image=", "IMAGES=() | [run()]"],
+  // From the user's document.
+  [
+    "-c 8 -m 4G @create WS10 /iso/image.iso @run @backup",
+    "CORES=8 MEMORY=4G | create(guestname=WS10, isoimage=/iso/image.iso) run() backup()",
+  ],
+  [
+    "-c 8 -m 4G @create WS10 /iso/image.iso @job prepare @run @backup",
+    "CORES=8 MEMORY=4G | create(guestname=WS10, isoimage=/iso/image.iso) job(jobname=prepare) run() backup()",
+  ],
+  [
+    "--no-uefi --tmeout=30 @restore S2 @job add-ssh-keys",
+    "UEFI= TIMEOUT=30 | restore(snapshot=S2) job(jobname=add-ssh-keys)",
+  ],
+  ["restore 2023-05-10", "restore(snapshot=2023-05-10)"],
+  ["-- -odd.iso", "[run(isoimage=-odd.iso)]"],
+  ["-", "[run(isoimage=-)]"],
+])("%s → %s", (line, meaning) => {
+  expect(intentOf(line)).toBe(meaning);
+});
+
+describe("a wrong line", () => {
+  test.each([
+    ["-c", "64: option -c needs a value"],
+    ["-c many", "64: -c: 'many' is not allowed"],
+    ["-c ''", "64: -c: '' is not allowed"],
+    ["-c0", "64: -c: '0' is not allowed"],
+    ["--cores=-1", "64: --cores: '-1' is not allowed"],
+    ["--port=99999", "64: --port: '99999' is not allowed"],
+    ["-p --uefi", "64: -p: '--uefi' is not allowed"],
+    ["-D IDE=30G", "64: -D: 'IDE=30G' is not allowed"],
+    ["-D AHCI=1G,NVME", "64: -D: 'NVME' is not allowed"],
+    ["-i /x.img", "64: -i: '/x.img' is not allowed"],
+    ["-f 5555:22", "64: -f: '5555:22' is not allowed"],
+    ["-f tcp::1-:2,x", "64: -f: 'x' is not allowed"],
+    ["-s /srv", "64: -s: '/srv' is not allowed"],
+    ["-s a:rw:", "64: -s: 'a:rw:' is not allowed"],
+    ["-r a/b", "64: -r: 'a/b' is not allowed"],
+    ["-r ''", "64: -r: '' is not allowed"],
+    ["-a vax", "64: -a: 'vax' is not allowed"],
+    ["-m lots", "64: -m: 'lots' is not allowed"],
+    ["-H a,b", "64: -H: 'a,b' is not allowed"],
+    ["-H ''", "64: -H: '' is not allowed"],
+    ["-t -5", "64: -t: '-5' is not allowed"],
+    ["-d ''", "64: -d: '' is not allowed"],
+    ["--uefi=1", "64: option --uefi takes no value"],
+    ["--no-uefi=", "64: option --no-uefi takes no value"],
+    ["--u", "64: option --u is ambiguous"],
+    ["--d x", "64: option --d is ambiguous"],
+    ["--ho x", "64: option --ho is ambiguous"],
+    ["--no", "64: option --no is ambiguous"],
+    ["--tme 5", "64: unknown option --tme"],
+    ["-x", "64: unknown option -x"],
+    ["--constructor", "64: unknown option --constructor"],
+    ["--__proto__=1", "64: unknown option --__proto__"],
+    ["-h -x", "64: unknown option -x"],
+    ["-v --bogus", "64: unknown option --bogus"],
+    ["run -c 8", "64: unknown option -c"],
+    ["@run @nothing", "64: unknown command 'nothing'"],
+  ])("%s → %s", (line, meaning) => {
+    expect(intentOf(line)).toBe(meaning);
+  });
+
+  test("says what would be allowed", () => {
+    expect(() => parseArgv(wordsOf("-c many"), "vm")).toThrow(
+      expect.objectContaining({ hint: "allowed: a whole number from 1 to 512" }),
+    );
+    expect(() => parseArgv(wordsOf("--bogus"), "myvm")).toThrow(
+      expect.objectContaining({ hint: "all options: myvm -h" }),
+    );
+  });
+});

@@ -1,0 +1,202 @@
+import { describe, expect, test } from "bun:test";
+import { parseBatch, usageOf } from "../../src/cli/batch.ts";
+import { COMMANDS, OLD_NAMES } from "../../src/cli/registry.ts";
+import { meaningOf, showInvocation, wordsOf } from "./lines.ts";
+
+const batchOf = (line: string): string =>
+  meaningOf(() => parseBatch(wordsOf(line), "vm").map(showInvocation).join(" "));
+
+/** Commands that the earlier program did not have: in the middle of a batch they need their @. */
+const NEWER = [...COMMANDS.keys()].filter((name) => !(OLD_NAMES as readonly string[]).includes(name));
+
+describe("a single command", () => {
+  test.each([
+    ["", "[run()]"],
+    ["run", "run()"],
+    ["@run", "run()"],
+    ["run x.iso", "run(isoimage=x.iso)"],
+    ["create WS10", "create(guestname=WS10)"],
+    ["create WS10 x.iso", "create(guestname=WS10, isoimage=x.iso)"],
+    ["backup", "backup()"],
+    ["backup S7", "backup(snapshot=S7)"],
+    ["backup S7 before·the·update", "backup(snapshot=S7, description='before the update')"],
+    ["restore", "restore()"],
+    ["restore S7", "restore(snapshot=S7)"],
+    ["destroy", "destroy()"],
+    ["destroy --force", "destroy(--force)"],
+    ["destroy --fo", "destroy(--force)"],
+    ["job add-ssh-keys", "job(jobname=add-ssh-keys)"],
+  ])("%s → %s", (line, meaning) => {
+    expect(batchOf(line)).toBe(meaning);
+  });
+});
+
+describe("a lone word that is no command is a CD image", () => {
+  test.each([
+    ["x.iso", "[run(isoimage=x.iso)]"],
+    ["bakcup", "[run(isoimage=bakcup)]"],
+    ["@MEDIA@/x.iso", "[run(isoimage=@MEDIA@/x.iso)]"],
+    ["@Backup", "[run(isoimage=@Backup)]"],
+    ["@", "[run(isoimage=@)]"],
+    ["RUN", "[run(isoimage=RUN)]"],
+    ["constructor", "[run(isoimage=constructor)]"],
+    ["__proto__", "[run(isoimage=__proto__)]"],
+    ["''", "64: unknown command ''"],
+    ["@nothing", "64: unknown command 'nothing'"],
+    ["@constructor", "64: unknown command 'constructor'"],
+    ["@bakcup", "64: unknown command 'bakcup'"],
+  ])("%s → %s", (line, meaning) => {
+    expect(batchOf(line)).toBe(meaning);
+  });
+});
+
+describe("a batch", () => {
+  test.each([
+    ["@create A @run @backup", "create(guestname=A) run() backup()"],
+    // [compat] The six old names end an argument list as bare words.
+    ["create A run backup", "create(guestname=A) run() backup()"],
+    [
+      "create A x.iso run backup S0 restore S0",
+      "create(guestname=A, isoimage=x.iso) run() backup(snapshot=S0) restore(snapshot=S0)",
+    ],
+    ["backup run", "backup() run()"],
+    ["backup S0 run", "backup(snapshot=S0) run()"],
+    ["backup backup backup", "backup() backup() backup()"],
+    ["restore destroy", "restore() destroy()"],
+    ["run run x.iso", "run() run(isoimage=x.iso)"],
+    ["destroy restore run", "destroy() restore() run()"],
+    ["destroy --force @restore", "destroy(--force) restore()"],
+    // What an argument list must have it takes, whatever it is called.
+    ["create run", "create(guestname=run)"],
+    ["create run run", "create(guestname=run) run()"],
+    ["create create create B", "create(guestname=create) create(guestname=B)"],
+    ["job backup backup", "job(jobname=backup) backup()"],
+    ["job job", "job(jobname=job)"],
+    ["create constructor", "create(guestname=constructor)"],
+    ["create @odd", "create(guestname=@odd)"],
+    // Its most is taken: the next word must name a command.
+    ["restore S0 run x.iso backup", "restore(snapshot=S0) run(isoimage=x.iso) backup()"],
+    ["backup S0 text run", "backup(snapshot=S0, description=text) run()"],
+    ["run @MEDIA@/x.iso @backup", "run(isoimage=@MEDIA@/x.iso) backup()"],
+  ])("%s → %s", (line, meaning) => {
+    expect(batchOf(line)).toBe(meaning);
+  });
+
+  test.each(NEWER)("backup %s makes a snapshot of that name", (name) => {
+    expect(batchOf(`backup ${name}`)).toBe(`backup(snapshot=${name})`);
+  });
+
+  test.each(["list", "status", "constructor", "__proto__", "stop"])(
+    "backup %s makes a snapshot of that name",
+    (name) => {
+      expect(batchOf(`backup ${name}`)).toBe(`backup(snapshot=${name})`);
+    },
+  );
+});
+
+describe("a description may begin with a dash", () => {
+  test.each([
+    ["backup S0 -x", "backup(snapshot=S0, description=-x)"],
+    ["backup S0 --force", "backup(snapshot=S0, description=--force)"],
+    ["backup S0 -·first·point @run", "backup(snapshot=S0, description='- first point') run()"],
+    ["backup S0 ''", "backup(snapshot=S0, description='')"],
+    ["backup -- S0 -x", "backup(snapshot=S0, description=-x)"],
+    ["backup S0 -- -x", "backup(snapshot=S0, description=-x)"],
+    ["backup -x text", "64: unknown option -x"],
+  ])("%s → %s", (line, meaning) => {
+    expect(batchOf(line)).toBe(meaning);
+  });
+});
+
+describe("-- makes plain words of what follows", () => {
+  test.each([
+    ["run -- -odd.iso", "run(isoimage=-odd.iso)"],
+    ["create -- -A -b.iso", "create(guestname=-A, isoimage=-b.iso)"],
+    ["backup -- run", "backup(snapshot=run)"],
+    ["run --", "run()"],
+    ["run -- @backup", "run() backup()"],
+  ])("%s → %s", (line, meaning) => {
+    expect(batchOf(line)).toBe(meaning);
+  });
+});
+
+describe("help for one command", () => {
+  test.each([
+    ["run -h", "run() help"],
+    ["run --help", "run() help"],
+    ["create -h", "create() help"],
+    ["create --he", "create() help"],
+    ["@destroy --force -h", "destroy(--force) help"],
+    ["run @create -h", "run() create() help"],
+    ["create A -h", "create(guestname=A) help"],
+  ])("%s → %s", (line, meaning) => {
+    expect(batchOf(line)).toBe(meaning);
+  });
+});
+
+describe("a wrong batch", () => {
+  test.each([
+    ["create", "64: create: GUESTNAME is missing"],
+    ["create @run", "64: create: GUESTNAME is missing"],
+    ["create ''", "64: create: GUESTNAME is missing"],
+    ["job", "64: job: JOBNAME is missing"],
+    ["job ''", "64: job: JOBNAME is missing"],
+    ["@job @run", "64: job: JOBNAME is missing"],
+    ["run @job", "64: job: JOBNAME is missing"],
+    ["run a b", "64: run: 'b' is one argument too many"],
+    ["create A b c", "64: create: 'c' is one argument too many"],
+    ["backup S0 text more", "64: backup: 'more' is one argument too many"],
+    ["destroy x", "64: destroy: 'x' is one argument too many"],
+    ["destroy constructor", "64: destroy: 'constructor' is one argument too many"],
+    ["destroy ''", "64: destroy: '' is one argument too many"],
+    ["nothing x", "64: unknown command 'nothing'"],
+    ["constructor x", "64: unknown command 'constructor'"],
+    ["'' x", "64: unknown command ''"],
+    ["@run @nothing", "64: unknown command 'nothing'"],
+    ["@run x.iso @nothing", "64: unknown command 'nothing'"],
+    ["@backup @constructor", "64: unknown command 'constructor'"],
+    ["run -c 8", "64: unknown option -c"],
+    ["run --uefi", "64: unknown option --uefi"],
+    ["destroy --force=1", "64: option --force takes no value"],
+    ["run --force", "64: unknown option --force"],
+    ["run --constructor", "64: unknown option --constructor"],
+    ["run @backup --bogus", "64: unknown option --bogus"],
+  ])("%s → %s", (line, meaning) => {
+    expect(batchOf(line)).toBe(meaning);
+  });
+
+  test.each([
+    ["@bakcup", "did you mean 'backup'?"],
+    ["rnu x", "did you mean 'run'?"],
+    ["run a b", "usage: run [ISOIMAGE]"],
+    ["run -c 8", "all others stand before the first command"],
+  ])("%s: the hint says %s", (line, hint) => {
+    expect(() => parseBatch(wordsOf(line), "vm")).toThrow(
+      expect.objectContaining({ hint: expect.stringContaining(hint) }),
+    );
+  });
+
+  test("an empty word reminds of no command", () => {
+    expect(() => parseBatch(["", "x"], "vm")).toThrow(
+      expect.objectContaining({ hint: expect.not.stringContaining("did you mean") }),
+    );
+  });
+});
+
+test("what is announced are the words as typed", () => {
+  expect(parseBatch(wordsOf("create A·b x.iso @backup S0 -x"), "vm").map(({ words }) => words)).toEqual([
+    ["A b", "x.iso"],
+    ["S0", "-x"],
+  ]);
+});
+
+test.each([
+  ["create", "create GUESTNAME [ISOIMAGE]"],
+  ["run", "run [ISOIMAGE]"],
+  ["backup", "backup [SNAPSHOT [DESCRIPTION]]"],
+  ["restore", "restore [SNAPSHOT]"],
+  ["destroy", "destroy [--force]"],
+  ["job", "job JOBNAME"],
+])("usage of %s: %s", (name, usage) => {
+  expect(usageOf(COMMANDS.get(name)!)).toBe(usage);
+});

@@ -1,0 +1,51 @@
+/** Command lines and what they mean as single lines, for tables. */
+import { parseArgv, type Intent } from "../../src/cli/argv.ts";
+import type { Invocation } from "../../src/cli/batch.ts";
+import { VmError } from "../../src/lib/errors.ts";
+
+/** Words of a table's line: `''` is an empty one, `·` a blank within one. */
+export const wordsOf = (line: string): string[] =>
+  line
+    .split(" ")
+    .filter((word) => word !== "")
+    .map((word) => (word === "''" ? "" : word.replaceAll("·", " ")));
+
+const show = (word: string): string => (/^[^\s']+$/.test(word) ? word : `'${word}'`);
+
+/** `run(isoimage=x.iso)`; a command that nobody named stands in brackets. */
+export function showInvocation({ command, args, help, implicit }: Invocation): string {
+  const given = Object.entries(args).map(([name, value]) =>
+    value === true ? `--${name}` : `${name}=${show(String(value))}`,
+  );
+  const text = `${command.name}(${given.join(", ")})${help ? " help" : ""}`;
+  return implicit ? `[${text}]` : text;
+}
+
+const list = (value: string | string[]): string => (Array.isArray(value) ? `(${value.join(" ")})` : value);
+
+/** `CORES=8 IMAGES+=a hostdir=d help | run()` */
+export function showIntent(intent: Intent): string {
+  const { options, batch } = intent;
+  const parts = [
+    ...Object.entries(options.settings).map(([name, value]) => `${name}=${list(value)}`),
+    ...Object.entries(options.additions).flatMap(([name, items]) =>
+      items.map((item) => `${name}+=${show(item)}`),
+    ),
+    ...(options.hostdir === undefined ? [] : [`hostdir=${show(options.hostdir)}`]),
+    ...(["help", "version", "noColors", "debug"] as const).filter((flag) => intent[flag]),
+  ];
+  return [parts.join(" "), batch.map(showInvocation).join(" ")].filter((part) => part !== "").join(" | ");
+}
+
+/** What a function makes of a line, or `STATUS: message`. Other errors than those for users are passed on. */
+export function meaningOf(meaning: () => string): string {
+  try {
+    return meaning();
+  } catch (error) {
+    if (error instanceof VmError) return `${error.exitCode}: ${error.message}`;
+    throw error;
+  }
+}
+
+/** A whole command line → its meaning. */
+export const intentOf = (line: string): string => meaningOf(() => showIntent(parseArgv(wordsOf(line), "vm")));

@@ -1,0 +1,36 @@
+import { expect, test } from "bun:test";
+import { nearest } from "../../src/cli/nearest.ts";
+import { OLD_NAMES } from "../../src/cli/registry.ts";
+
+test.each([
+  ["bakcup", "backup"],
+  ["backups", "backup"],
+  ["bckup", "backup"],
+  ["bak", "backup"],
+  ["BACKUP", "backup"],
+  ["BACK", "backup"],
+  ["rn", "run"],
+  ["rum", "run"],
+  ["rnu", "run"],
+  ["Run", "run"],
+  ["jobs", "job"],
+  ["job", "job"],
+  ["rest", "restore"],
+  ["resotre", "restore"],
+  ["delete", undefined],
+  ["destory", "destroy"],
+  ["des", "destroy"],
+  ["creat", "create"],
+  ["", undefined],
+  ["x", undefined],
+  ["image.iso", undefined],
+  ["constructor", undefined],
+  ["запуск", undefined],
+  ["b".repeat(31), undefined],
+])("%j reminds of %p", (word, choice) => {
+  expect(nearest(word, OLD_NAMES)).toBe(choice);
+});
+
+test("there may be nothing to choose from", () => {
+  expect(nearest("run", [])).toBeUndefined();
+});

@@ -1,0 +1,34 @@
+import { describe, expect, test } from "bun:test";
+import { createMeter, formatProgress } from "../../src/cli/progress.ts";
+
+const MIB = 1024 ** 2;
+
+test.each([
+  [0, 100 * MIB, 0, "backup S0 [....................]   0 % 0 B of 100 MiB"],
+  [0, 100 * MIB, 5, "backup S0 [....................]   0 % 0 B of 100 MiB"],
+  [25 * MIB, 100 * MIB, 5, "backup S0 [#####...............]  25 % 25 MiB of 100 MiB, 5.0 MiB/s, 15 s left"],
+  [
+    199 * MIB,
+    200 * MIB,
+    10,
+    "backup S0 [####################]  99 % 199 MiB of 200 MiB, 20 MiB/s, 0.1 s left",
+  ],
+  [
+    100 * MIB,
+    100 * MIB,
+    10,
+    "backup S0 [####################] 100 % 100 MiB of 100 MiB, 10 MiB/s, 0.0 s left",
+  ],
+  [0, 0, 1, "backup S0 [####################] 100 % 0 B of 0 B"],
+])("%d of %d bytes in %d s: %s", (done, total, seconds, line) => {
+  expect(formatProgress("backup S0", done, total, seconds)).toBe(line);
+});
+
+describe("createMeter", () => {
+  test("shows nothing where stderr is no terminal", () => {
+    if (process.stderr.isTTY) return;
+    const meter = createMeter("x", 10);
+    meter.update(5);
+    meter.finish();
+  });
+});

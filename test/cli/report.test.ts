@@ -1,0 +1,44 @@
+import { describe, expect, spyOn, test } from "bun:test";
+import { reportError } from "../../src/cli/report.ts";
+import { SignalError, VmError } from "../../src/lib/errors.ts";
+
+/** Status and text of a report. */
+function report(error: unknown, debug = false): { status: number; text: string } {
+  const written: string[] = [];
+  const spy = spyOn(process.stderr, "write").mockImplementation((text) => {
+    written.push(String(text));
+    return true;
+  });
+  try {
+    return { status: reportError(error, debug), text: written.join("") };
+  } finally {
+    spy.mockRestore();
+  }
+}
+
+describe("reportError", () => {
+  test("message, then the hint, each of its lines indented", () => {
+    expect(report(new VmError("busy", "cannot run: held", { hint: "wait\nor end it" }))).toEqual({
+      status: 75,
+      text: "vm: cannot run: held\n  wait\n  or end it\n",
+    });
+  });
+
+  test.each([
+    ["a signal", new SignalError("SIGTERM", 15), 143, "interrupted by SIGTERM"],
+    ["a mistake of ours", new TypeError("x is not a function"), 70, "internal error: x is not a function"],
+    ["anything thrown", "text", 70, "internal error: text"],
+    ["undefined", undefined, 70, "internal error: undefined"],
+  ])("%s", (_title, error, status, message) => {
+    const told = report(error);
+    expect(told.status).toBe(status);
+    expect(told.text).toContain(`vm: ${message}\n`);
+    expect(told.text).not.toContain("    at ");
+  });
+
+  test("--debug shows where, and the cause", () => {
+    const { text } = report(new VmError("io", "outer", { cause: new Error("inner") }), true);
+    expect(text).toContain("    at ");
+    expect(text).toContain("caused by Error: inner");
+  });
+});

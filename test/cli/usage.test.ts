@@ -1,0 +1,93 @@
+import { describe, expect, test } from "bun:test";
+import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
+import { COMMANDS } from "../../src/cli/registry.ts";
+import { buildCommandUsage, buildUsage, type InForce } from "../../src/cli/usage.ts";
+import { usageOf } from "../../src/cli/batch.ts";
+import { buildDefaults } from "../../src/config/defaults.ts";
+
+const DEFAULTS: InForce = {
+  ...buildDefaults({ prog: "vm", home: "/home/me", hostArch: "x86_64", libexec: "/l" }),
+  hostdir: "/home/me/vm 1",
+};
+
+const usage = (changes: Partial<InForce> = {}): string =>
+  buildUsage("vm", "1.2.3", { ...DEFAULTS, ...changes });
+const lineWith = (text: string, part: string): string =>
+  text.split("\n").find((line) => line.includes(part)) ?? "";
+
+describe("vm -h", () => {
+  test.each([...COMMANDS.values()].map((command) => [usageOf(command), command.summary] as const))(
+    "lists %s: %s",
+    (line, summary) => {
+      expect(usage()).toContain(`  ${line}`);
+      expect(usage()).toContain(summary);
+    },
+  );
+
+  test.each(GLOBAL_OPTIONS.map(({ long, hidden }) => [long, hidden] as const))(
+    "--%s (hidden: %p)",
+    (long, hidden) => {
+      expect(new RegExp(`--${long}[ =]`).test(usage())).toBe(!hidden);
+    },
+  );
+
+  test.each(["@MEDIA@", "@MIRROR@", "@HOSTDIR@", "@INDIR@", "@DATADIR@"])("explains %s", (macro) => {
+    expect(usage()).toContain(`  ${macro} `);
+  });
+
+  test.each([
+    ["--cores", {}, "[2]"],
+    ["--cores", { CORES: "16" }, "[16]"],
+    ["--memory", {}, "[2G]"],
+    ["--port", { PORT: "" }, "[none]"],
+    ["--disks", { DISKS: ["AHCI=1G", "NVME=2G"] }, "[AHCI=1G NVME=2G]"],
+    ["--image", {}, "[none]"],
+    ["--share", {}, "[mirror:@MIRROR@ in:@HOSTDIR@ out:rw:@DATADIR@]"],
+    ["--hostdir", {}, "[/home/me/vm 1]"],
+    ["--timeout", {}, "[none]"],
+    ["--rescue", {}, "[rescue-x86_64]"],
+    [" UEFI ", {}, "[off]"],
+    [" UEFI ", { UEFI: "1" }, "[on]"],
+    [" UEFI ", { UEFI: "yes" }, "[on]"],
+    [" UEFI ", { UEFI: "no" }, "[off]"],
+    [" UEFI ", { UEFI: "0" }, "[off]"],
+    [" USENETDEV ", {}, "[on]"],
+    [" USENETDEV ", { USENETDEV: "off" }, "[off]"],
+    [" INPLACE ", { INPLACE: ["1"] }, "[on]"],
+  ])("in force for %s with %j: %s", (part, changes, value) => {
+    expect(lineWith(usage(changes), part)).toEndWith(` ${value}`);
+  });
+
+  test("is said of the program under its own name", () => {
+    const text = buildUsage("myvm", "1.2.3", DEFAULTS);
+    expect(text).toStartWith("myvm 1.2.3:");
+    expect(text).toContain("/etc/myvm.conf, ~/.config/myvm.conf");
+    expect(text).toContain("myvm.defaults");
+    expect(text).not.toMatch(/\bvm (\[|COMMAND|-c)/);
+  });
+
+  test("fits a terminal where values are short", () => {
+    for (const line of usage({ hostdir: "/vm", SHARES: [] }).split("\n"))
+      expect(line.length).toBeLessThan(120);
+  });
+
+  test("does without values", () => {
+    expect(buildUsage("vm", "1.2.3", { hostdir: "/vm" })).toContain("--cores");
+  });
+});
+
+describe.each([...COMMANDS.values()])("vm $name -h", (command) => {
+  const text = buildCommandUsage("vm", command);
+  test("shows usage, summary, arguments and options", () => {
+    expect(text).toStartWith(`usage: vm [options] [@]${usageOf(command)}\n\n${command.summary}\n`);
+    for (const { name, help } of command.positionals) {
+      expect(text).toContain(`  ${name.toUpperCase()} `);
+      expect(text).toContain(help);
+    }
+    for (const { long, help } of command.options) {
+      expect(text).toContain(`--${long}`);
+      expect(text).toContain(help);
+    }
+    expect(text).toContain("-h, --help");
+  });
+});

@@ -1,0 +1,83 @@
+import { describe, expect, test } from "bun:test";
+import { buildBashArgv, parseBashVariables, type BashVariables } from "../../src/config/bash.ts";
+
+/** What bash has after its variables were set. */
+function setInBash(variables: BashVariables): string[] {
+  const print = Object.keys(variables).map((name) => `printf '%s\\0' "\${#${name}[@]}" "\${${name}[@]}"`);
+  const argv = buildBashArgv(variables, `set +u\n${print.join("\n")}\nprintf '%s\\0' "$#" "$@"`, [
+    "first",
+    "--",
+    "",
+  ]);
+  const { stdout, stderr } = Bun.spawnSync(argv, { env: { PATH: "/usr/bin:/bin" } });
+  expect(stderr.toString()).toBe("");
+  return stdout.toString().split("\0").slice(0, -1);
+}
+
+const NASTY = [
+  "",
+  " ",
+  "--",
+  "-n",
+  "s",
+  "a b",
+  "'",
+  '"',
+  "$HOME",
+  "$(id)",
+  "`id`",
+  "\\",
+  "\n",
+  "*",
+  "~",
+  "é😀",
+  "%s",
+  "[0]=x",
+];
+
+describe("buildBashArgv sets", () => {
+  test.each(NASTY)("the text %j", (value) => {
+    expect(setInBash({ A: value, B: "after" })).toEqual(["1", value, "1", "after", "3", "first", "--", ""]);
+  });
+
+  test.each<[string, string[]]>([
+    ["no elements", []],
+    ["one", ["x"]],
+    ["an empty one", [""]],
+    ["all that is awkward", NASTY],
+  ])("a list with %s", (_title, list) => {
+    const count = String(list.length);
+    expect(setInBash({ A: list, B: "after" })).toEqual([
+      count,
+      ...list,
+      "1",
+      "after",
+      "3",
+      "first",
+      "--",
+      "",
+    ]);
+  });
+});
+
+/** Words as bash prints them. */
+const text = (...words: string[]): string => words.map((word) => `${word}\0`).join("");
+
+describe("parseBashVariables", () => {
+  const MARK = "mark";
+  test.each<[string, string, BashVariables | undefined]>([
+    ["nothing", "", undefined],
+    ["no mark", text("A", "s", "1"), undefined],
+    ["no variables", `\0${MARK}\0`, {}],
+    ["texts", `\0${MARK}\0${text("A", "s", "1", "B", "s", "")}`, { A: "1", B: "" }],
+    [
+      "lists",
+      `\0${MARK}\0${text("A", "2", "x", "", "B", "0", "C", "s", "y")}`,
+      { A: ["x", ""], B: [], C: "y" },
+    ],
+    ["output before the mark", `hello\0A\0s\0no\0\0${MARK}\0${text("A", "s", "1")}`, { A: "1" }],
+    ["a value named s", `\0${MARK}\0${text("A", "1", "s", "B", "s", "s")}`, { A: ["s"], B: "s" }],
+  ])("%s", (_title, output, variables) => {
+    expect(parseBashVariables(output, MARK)).toEqual(variables!);
+  });
+});

@@ -1,0 +1,451 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { chmodSync, chownSync, existsSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import { loadSettings, type Loaded, type Sources } from "../../src/config/load.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+let temp: Temp;
+beforeEach(() => {
+  temp = new Temp();
+  temp.directory("home/.config");
+  temp.directory("host");
+});
+afterEach(() => temp[Symbol.dispose]());
+
+/** No `/etc/vm-unit-test.conf` exists. */
+const PROG = "vm-unit-test";
+
+function load(changes: Partial<Sources> = {}): Promise<Loaded> {
+  const guestEnv = temp.path("host/guest.env");
+  return loadSettings({
+    prog: PROG,
+    home: temp.path("home"),
+    hostArch: "x86_64",
+    libexec: "/lib/vm",
+    hostdir: temp.path("host"),
+    workdir: undefined,
+    guestEnv: existsSync(guestEnv) ? guestEnv : undefined,
+    env: { PATH: process.env.PATH, FROM_ENV: "from the environment" },
+    options: {},
+    additions: {},
+    mayUseBash: true,
+    ...changes,
+  });
+}
+
+const userConf = (text: string, mode?: number): string => temp.write(`home/.config/${PROG}.conf`, text, mode);
+const guestEnv = (text: string, mode?: number): string => temp.write("host/guest.env", text, mode);
+
+describe("layers", () => {
+  test("without any file all are defaults", async () => {
+    const { settings, origins } = await load();
+    expect(settings).toMatchObject({ CORES: 2, MEMORY: 2048, PORT: 5900, GUESTNAME: "" });
+    expect(new Set(Object.values(origins).map(({ kind }) => kind))).toEqual(new Set(["default"]));
+  });
+
+  test("each is stronger than the one before: /etc, the user's, the VM's, the command line", async () => {
+    // A PROG with .. leads /etc/PROG.conf into the sandbox, and ~/.config/PROG.conf below HOME.
+    const prog = `..${temp.top}/system`;
+    const system = temp.write("system.conf", "CORES=3\nSOCKETS=3\nMEMORY=3G\nPORT=3333\n");
+    const user = temp.write(`home${temp.top}/system.conf`, "SOCKETS=4\nMEMORY=4G\nPORT=4444");
+    const guest = guestEnv("\nMEMORY=5G\nPORT=5555\n");
+    const { settings, origins } = await load({ prog, options: { PORT: "6666" } });
+    expect(settings).toMatchObject({ CORES: 3, SOCKETS: 4, MEMORY: 5120, PORT: 6666 });
+    const paths = { [`/etc/${prog}.conf`]: system, [user]: user, [guest]: guest };
+    const shown = (["CORES", "SOCKETS", "MEMORY", "PORT", "HOST"] as const).map((name) => {
+      const origin = origins[name];
+      return origin.kind === "file" ? [paths[origin.file], origin.line] : [origin.kind];
+    });
+    expect(shown).toEqual([[system, 1], [user, 1], [guest, 2], ["option"], ["default"]]);
+  });
+
+  test("the guest.env that is named counts: WORKDIR's, not HOSTDIR's", async () => {
+    guestEnv("CORES=3\nSOCKETS=3\n");
+    const work = temp.write("work/guest.env", "CORES=4\n");
+    const { settings } = await load({ guestEnv: work, workdir: temp.path("work") });
+    expect(settings).toMatchObject({ CORES: 4, SOCKETS: 1 });
+  });
+
+  test("a file may build on weaker ones and on what is known", async () => {
+    userConf('CORES=3\nSHARES=( a:/x )\nGUESTNAME="$PROG of $HOME"\n');
+    guestEnv('SOCKETS=$CORES\nGUESTNAME="$GUESTNAME in $HOSTDIR, $FROM_ENV"\nSHARES+=( "b:$WORKDIR/y" )\n');
+    const { settings } = await load({ workdir: "/w" });
+    expect(settings).toMatchObject({ CORES: 3, SOCKETS: 3 });
+    expect(settings.GUESTNAME).toBe(
+      `${PROG} of ${temp.path("home")} in ${temp.path("host")}, from the environment`,
+    );
+    expect(settings.SHARES.map(({ path }) => path)).toEqual(["/x", "/w/y"]);
+  });
+
+  test("a list replaces a list; an empty value turns off", async () => {
+    userConf("DISKS=( AHCI=1G NVME=2G )\nFORWARDS=tcp::1-:2\nPORT=5901\nSSHKEYS=( /a /b )\nUEFI=1\n");
+    guestEnv("DISKS=( VIRT=3G )\nFORWARDS=\nPORT=\nSSHKEYS=()\nUEFI=\n");
+    const { settings } = await load();
+    expect(settings).toMatchObject({ FORWARDS: [], PORT: undefined, SSHKEYS: [], UEFI: false });
+    expect(settings.DISKS.map(({ bus }) => bus)).toEqual(["VIRT"]);
+  });
+
+  test("a plain value over a default array is its first element, as in bash", async () => {
+    guestEnv("SHARES=a:/x\n");
+    const { settings } = await load();
+    expect(settings.SHARES.map(({ tag }) => tag)).toEqual(["a", "in", "out"]);
+  });
+
+  test("the last of several assignments counts, with its line", async () => {
+    guestEnv("CORES=3\nCORES=many\nCORES=4\n");
+    const { settings, origins } = await load();
+    expect(settings.CORES).toBe(4);
+    expect(origins.CORES).toMatchObject({ line: 3 });
+  });
+
+  test("unknown names are passed over", async () => {
+    guestEnv("SOMETHING=else\nconstructor=1\n__proto__=2\nCORES=3\n");
+    expect((await load()).settings.CORES).toBe(3);
+  });
+});
+
+describe("from the command line", () => {
+  test("-f -i -s are added to what files say", async () => {
+    guestEnv('FORWARDS="hostfwd=tcp::1-:2,udp::3-:4"\nIMAGES=( AHCI=/a )\nSHARES=( a:/a )\n');
+    const { settings } = await load({
+      additions: { FORWARDS: ["tcp::5-:6"], IMAGES: ["VIRT=/b", "SCSI=/c"], SHARES: ["b:/b"] },
+    });
+    expect(settings.FORWARDS).toEqual(["hostfwd=tcp::1-:2", "hostfwd=udp::3-:4", "hostfwd=tcp::5-:6"]);
+    expect(settings.IMAGES.map(({ path }) => path)).toEqual(["/a", "/b", "/c"]);
+    expect(settings.SHARES.map(({ tag }) => tag)).toEqual(["a", "b"]);
+  });
+
+  test("an empty one clears first", async () => {
+    guestEnv("SHARES=( a:/a )\nFORWARDS=tcp::1-:2\n");
+    const { settings } = await load({
+      options: { SHARES: [], FORWARDS: [] },
+      additions: { SHARES: ["b:/b"] },
+    });
+    expect(settings.SHARES.map(({ tag }) => tag)).toEqual(["b"]);
+    expect(settings.FORWARDS).toEqual([]);
+  });
+
+  test("an ID twice is a wrong command line (64)", async () => {
+    const error = await failureOf(() => load({ additions: { SHARES: ["out:/x"] } }));
+    expect(error.exitCode).toBe(64);
+    expect(error.message).toContain("'out'");
+  });
+});
+
+describe("RESCUE follows the architecture", () => {
+  test.each([
+    ["", "rescue-x86_64"],
+    ["QEMUARCH=i386", "rescue-i386"],
+    ["QEMUARCH=i686", "rescue-i386"],
+    ["QEMUARCH=athlon", "rescue-i386"],
+    ["RESCUE=mine\nQEMUARCH=i386", "mine"],
+    ["RESCUE=rescue-x86_64\nQEMUARCH=i386", "rescue-x86_64"],
+  ])("%j: %s", async (text, rescue) => {
+    guestEnv(text);
+    expect((await load()).settings.RESCUE).toBe(rescue);
+  });
+
+  test("-a: rescue-i386", async () => {
+    expect((await load({ options: { QEMUARCH: "i386" } })).settings.RESCUE).toBe("rescue-i386");
+  });
+});
+
+describe("a host whose architecture has no guests", () => {
+  test("is told (69)", async () => {
+    const error = await failureOf(() => load({ hostArch: "riscv64" }));
+    expect(error.exitCode).toBe(69);
+    expect(error.message).toContain("riscv64");
+  });
+  test("may name another", async () => {
+    expect((await load({ hostArch: "riscv64", options: { QEMUARCH: "i386" } })).settings.QEMUARCH).toBe(
+      "i386",
+    );
+  });
+});
+
+describe("errors (78)", () => {
+  test("all at once, each with file, line, value and what is allowed", async () => {
+    const user = userConf("CORES=many\nMEMORY=2G\n\nPORT=99999\n");
+    const guest = guestEnv("GUESTNAME=x\nDISKS=( AHCI=1G IDE=2G )\nSHARES=(\n  a:/x\n  a:/y\n)\n");
+    const error = await failureOf(load);
+    expect(error.exitCode).toBe(78);
+    expect(error.message.split("\n").map((line) => line.trim())).toEqual([
+      "the settings have 4 errors:",
+      `${user}:1: CORES='many' is not allowed`,
+      "allowed: a whole number from 1 to 512",
+      `${user}:4: PORT='99999' is not allowed`,
+      "allowed: a whole number from 1 to 65535, or empty",
+      `${guest}:2: DISKS='IDE=2G' is not allowed`,
+      "allowed: TYPE=SIZE, TYPE one of AHCI NVME SCSI VIRT, SIZE like 30G or 512M",
+      `${guest}:3: SHARES='a' is not allowed`,
+      "allowed: each ID once",
+    ]);
+  });
+
+  test("also those of a file that cannot be understood", async () => {
+    const user = userConf("GUESTNAME='x\n");
+    const guest = guestEnv("CORES=0\n");
+    const { message } = await failureOf(load);
+    expect(message).toContain(`${user}:1: ' without its end`);
+    expect(message).toContain(`${guest}:1: CORES='0'`);
+  });
+
+  test.each([
+    ["GUESTNAME=$HOEM", "HOEM is not set"],
+    ["GUESTNAME=$constructor", "constructor is not set"],
+    ["GUESTNAME=$toString", "toString is not set"],
+    ["GUESTNAME=$hasOwnProperty", "hasOwnProperty is not set"],
+    ["GUESTNAME=$__proto__", "__proto__ is not set"],
+    ["CORES=3\r\n", "carriage return"],
+    ["CORES=3\0", "NUL"],
+  ])("%j: %s", async (text, message) => {
+    const file = guestEnv(text);
+    const error = await failureOf(load);
+    expect(error.exitCode).toBe(78);
+    expect(error.message).toContain(`${file}:1: `);
+    expect(error.message).toContain(message);
+  });
+
+  test("a bad value that a stronger layer replaces is still one", async () => {
+    userConf("CORES=many\n");
+    guestEnv("CORES=2\n");
+    expect((await failureOf(load)).message).toContain("CORES='many'");
+  });
+
+  test("what cannot be read, or is no settings file", async () => {
+    guestEnv("x".repeat((1 << 20) + 1));
+    expect((await failureOf(load)).message).toContain("too large");
+    const error = await failureOf(() => load({ guestEnv: temp.directory("directory") }));
+    expect(error.exitCode).toBe(78);
+    expect(error.message).toContain(temp.path("directory"));
+  });
+
+  test("bytes that are no UTF-8", async () => {
+    const file = temp.write("host/guest.env", Buffer.from("GUESTNAME=\xff\n", "latin1"));
+    const error = await failureOf(load);
+    expect(error.exitCode).toBe(78);
+    expect(error.message).toContain(`${file}: it is not UTF-8 text`);
+  });
+
+  test("a pipe in the place of a file is not waited for", async () => {
+    const pipe = temp.path("pipe");
+    Bun.spawnSync(["mkfifo", pipe]);
+    const child = Bun.spawn([process.execPath, join(import.meta.dir, "../fixtures/load-settings.ts"), pipe], {
+      stderr: "ignore",
+    });
+    const timer = setTimeout(() => child.kill("SIGKILL"), 1000);
+    const status = await child.exited;
+    clearTimeout(timer);
+    expect({ status, signal: child.signalCode }).toEqual({ status: 78, signal: null });
+  });
+});
+
+describe("what needs bash", () => {
+  const CONDITION = 'if [ "$CORES" = 2 ]; then CORES=5; DISKS=( AHCI=1G "NVME=2G" ); fi\n';
+
+  test("is evaluated by it", async () => {
+    userConf(`SOCKETS=2\n${CONDITION}MEMORY=$((2 + 1))G\nGUESTNAME=$(printf 'a\\nb')\nPORT=\n`);
+    const { settings, origins } = await load();
+    expect(settings).toMatchObject({
+      SOCKETS: 2,
+      CORES: 5,
+      MEMORY: 3072,
+      GUESTNAME: "a\nb",
+      PORT: undefined,
+    });
+    expect(settings.DISKS.map(({ bus }) => bus)).toEqual(["AHCI", "NVME"]);
+    expect(origins.MEMORY).toMatchObject({ line: 3 });
+    expect(origins.HOST).toEqual({ kind: "default" });
+  });
+
+  test("in the user's file may start programs", async () => {
+    userConf("GUESTNAME=$(cat /proc/sys/kernel/ostype)\n");
+    expect((await load()).settings.GUESTNAME).toBe("Linux");
+  });
+
+  test("sees the weaker layers and the known names", async () => {
+    userConf("CORES=3\nSHARES=( a:/x 'b:/y z' )\n");
+    guestEnv('true; SOCKETS=$((CORES + 1)); GUESTNAME="$PROG,$HOME,$HOSTDIR,${#SHARES[@]},${SHARES[1]}"\n');
+    const { settings } = await load();
+    expect(settings.SOCKETS).toBe(4);
+    expect(settings.GUESTNAME).toBe(`${PROG},${temp.path("home")},${temp.path("host")},2,b:/y z`);
+  });
+
+  test("gives back awkward values whole", async () => {
+    guestEnv("true; GUESTNAME=$'a\\tb\\n\\'\"\\\\ é $x '; SSHKEYS=( '' $'x\\ny' '*' )\n");
+    const { settings, raw } = await load();
+    expect(settings.GUESTNAME).toBe("a\tb\n'\"\\ é $x ");
+    expect(raw.SSHKEYS).toEqual(["", "x\ny", "*"]);
+  });
+
+  test("finds bad values too, with their line", async () => {
+    const file = userConf(`\n${CONDITION}PORT=99999\n`);
+    const error = await failureOf(load);
+    expect(error.exitCode).toBe(78);
+    expect(error.message).toContain(`${file}:3: PORT='99999' is not allowed`);
+  });
+
+  test("and fails there is bash's complaint, with the file", async () => {
+    const file = userConf("GUESTNAME=$(false)\nexit 3\n");
+    const { message, exitCode } = await failureOf(load);
+    expect(exitCode).toBe(78);
+    expect(message).toContain(`${file}:1: `);
+  });
+
+  test.each([
+    ["a condition that is false at the end", 'CORES=3\n[ -n "${XDG-}" ] && SOCKETS=2\n'],
+    ["return, as old files may have it", 'CORES=3\n[ -n "${XDG-}" ] || return 0\nCORES=4\n'],
+    ["a function of its own", "double() { CORES=$(($1 * 2)); CORES=3; }\ndouble 1\n"],
+    ["local settings of bash", "set +f +u; shopt -s nullglob; IFS=,; CORES=3; unset IFS\n"],
+  ])("%s does no harm, in the user's file and in the VM's", async (_title, text) => {
+    const file = userConf(text);
+    expect((await load()).settings.CORES).toBe(3);
+    userConf("");
+    expect(file).toEndWith(".conf");
+    guestEnv(text);
+    expect((await load()).settings.CORES).toBe(3);
+  });
+
+  test("is not asked for where many VMs are looked over", async () => {
+    const file = userConf(`CORES=3\n${CONDITION}`);
+    const error = await failureOf(() => load({ mayUseBash: false }));
+    expect(error.exitCode).toBe(78);
+    expect(error.message).toContain(`${file}:2: this needs bash`);
+  });
+
+  test("never puts a password into an argument list", async () => {
+    userConf("SPICE_PASSWORD=s3cret\n");
+    guestEnv("mapfile -d '' WORDS </proc/$$/cmdline; GUESTNAME=\"${WORDS[*]}\"\n");
+    expect((await load()).settings.GUESTNAME).not.toContain("s3cret");
+  });
+});
+
+const TEXT = 'touch "$HOME/pwned"; CORES=3\n';
+const refused = async (): Promise<string> => {
+  const error = await failureOf(load);
+  expect(error.exitCode).toBe(78);
+  expect(existsSync(temp.path("home/pwned"))).toBe(false);
+  return error.message;
+};
+
+describe("a file that needs bash is refused (78) where", () => {
+  test.each([0o660, 0o620, 0o602, 0o666])("its mode is %o", async (mode) => {
+    const file = userConf(TEXT);
+    chmodSync(file, mode);
+    expect(await refused()).toContain(`${file} may be written by others`);
+  });
+
+  test.each([0o770, 0o707, 0o1777])("its directory's mode is %o", async (mode) => {
+    userConf(TEXT);
+    chmodSync(temp.path("home/.config"), mode);
+    expect(await refused()).toContain(`${temp.path("home/.config")} may be written by others`);
+  });
+
+  const asRoot = test.skipIf(process.getuid!() !== 0);
+  asRoot("it belongs to somebody else (needs root)", async () => {
+    chownSync(userConf(TEXT), 12345, 12345);
+    expect(await refused()).toContain("belongs to another user (uid 12345)");
+  });
+  asRoot("its directory belongs to somebody else (needs root)", async () => {
+    userConf(TEXT);
+    chownSync(temp.path("home/.config"), 12345, 12345);
+    expect(await refused()).toContain("belongs to another user (uid 12345)");
+  });
+
+  test("it is a link to such a file", async () => {
+    const target = temp.write("open/real", TEXT);
+    chmodSync(target, 0o666);
+    symlinkSync(target, temp.path(`home/.config/${PROG}.conf`));
+    expect(await refused()).toContain("may be written by others");
+  });
+
+  test("it is a link, in a directory that others may write, to a file of ours", async () => {
+    const target = temp.write("ours/script", TEXT);
+    chmodSync(temp.path("home/.config"), 0o777);
+    symlinkSync(target, temp.path(`home/.config/${PROG}.conf`));
+    expect(await refused()).toContain("may be written by others");
+  });
+
+  test("others may read it: that is no reason", async () => {
+    userConf("true; CORES=3\n", 0o644);
+    chmodSync(temp.path("home/.config"), 0o755);
+    expect((await load()).settings.CORES).toBe(3);
+  });
+
+  test("plain assignments are read wherever they are", async () => {
+    chmodSync(userConf("CORES=3\n"), 0o666);
+    expect((await load()).settings.CORES).toBe(3);
+  });
+});
+
+describe("a VM's guest.env has no power over the host", () => {
+  test.each([
+    ["touch PWNED"],
+    ["/usr/bin/touch PWNED"],
+    ["command touch PWNED"],
+    ["command -p touch PWNED"],
+    ["PATH=/usr/bin:/bin; touch PWNED"],
+    ["exec touch PWNED"],
+    ["$(touch PWNED)"],
+    ["`/bin/touch PWNED`"],
+    [": >PWNED"],
+    [": >>PWNED"],
+    [": &>PWNED"],
+    [": <>PWNED"],
+    ["printf x >|PWNED"],
+    ["eval 'echo x > PWNED'"],
+    [". /bin/../PWNED.sh"],
+    ["source PWNED.sh"],
+    ["set +r; touch PWNED"],
+    ["set +o restricted; : >PWNED"],
+    ["shopt -u restricted_shell; : >PWNED"],
+    ["bash -c 'touch PWNED'"],
+    ["hash -p /usr/bin/touch touch; touch PWNED"],
+    ["enable -f /lib/x.so touch"],
+    ["BASH_CMDS[touch]=/usr/bin/touch; touch PWNED"],
+    ["trap 'touch PWNED' EXIT"],
+    ["trap ': >PWNED' EXIT; CORES=3"],
+    ["printf() { : >PWNED; }; CORES=3"],
+    ["declare() { : >PWNED; }; CORES=3"],
+    ["coproc /usr/bin/touch PWNED"],
+    ["history -w PWNED; fc -l"],
+    ["cd /; CORES=3; exec /usr/bin/touch PWNED"],
+  ])("%s", async (text) => {
+    temp.write("PWNED.sh", `: >${temp.path("PWNED")}\n`);
+    guestEnv(`CORES=3\n${text.replaceAll("PWNED", temp.path("PWNED"))}\n`);
+    await load().catch((error: { exitCode?: number }) => expect(error.exitCode).toBe(78));
+    expect(existsSync(temp.path("PWNED"))).toBe(false);
+  });
+
+  test("a program that it wants to start is an error (78) that names the file", async () => {
+    const file = guestEnv("true\ntouch /tmp/x\n");
+    const error = await failureOf(load);
+    expect(error.exitCode).toBe(78);
+    expect(error.message).toContain(file);
+    expect(error.message).toContain("start no program");
+  });
+
+  test("it ends no process", async () => {
+    const victim = Bun.spawn(["sleep", "60"]);
+    try {
+      guestEnv(`kill -KILL ${victim.pid}\nCORES=3\n`);
+      await load().catch(() => {});
+      await Bun.sleep(20);
+      expect(victim.signalCode).toBe(null);
+    } finally {
+      victim.kill("SIGKILL");
+    }
+  });
+
+  test("it opens no connection", async () => {
+    let connections = 0;
+    const socket = { open: () => void connections++, data: () => {} };
+    using listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket });
+    guestEnv(`read -r GUESTNAME </dev/tcp/127.0.0.1/${listener.port} || true\nCORES=3\n`);
+    const timer = setTimeout(() => listener.stop(true), 500);
+    await load().catch(() => {});
+    clearTimeout(timer);
+    expect(connections).toBe(0);
+  });
+});

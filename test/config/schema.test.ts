@@ -1,0 +1,299 @@
+import { describe, expect, test } from "bun:test";
+import { buildDefaults } from "../../src/config/defaults.ts";
+import type { SettingValue } from "../../src/config/literal.ts";
+import {
+  isSettingName,
+  parseSetting,
+  parseSettings,
+  SCHEMA,
+  SETTING_NAMES,
+  type SettingName,
+} from "../../src/config/schema.ts";
+
+interface Examples {
+  good: [raw: SettingValue, value: unknown][];
+  /** Refused; `given` where the message names a part only. */
+  bad: (SettingValue | { raw: SettingValue; given: string })[];
+}
+
+const flagExamples: Examples = {
+  good: [
+    ["", false],
+    ["1", true],
+    ["no", false],
+  ],
+  bad: [],
+};
+const textExamples: Examples = {
+  good: [
+    ["", ""],
+    ["/a b,c\nё", "/a b,c\nё"],
+    [["first", "second"], "first"],
+  ],
+  bad: [],
+};
+const memoryExamples: Examples = {
+  good: [
+    ["2G", 2048],
+    ["768", 768],
+  ],
+  bad: ["", "0", "lots", "1K", "2 G"],
+};
+const forwardExamples: Examples = {
+  good: [
+    ["", []],
+    ["tcp::1-:2,hostfwd=udp::3-:4", ["hostfwd=tcp::1-:2", "hostfwd=udp::3-:4"]],
+    [
+      ["tcp::1-:2", "", "udp::3-:4"],
+      ["hostfwd=tcp::1-:2", "hostfwd=udp::3-:4"],
+    ],
+    ["restrict=on", ["restrict=on"]],
+  ],
+  bad: ["22", "tcp::70000-:22", { raw: ["tcp::1-:2", "x"], given: "x" }],
+};
+const shareExamples: Examples = {
+  good: [
+    ["", []],
+    ["a:/x", [{ tag: "a", path: "/x", writable: false }]],
+    [
+      ["a:/x", "b:rw:@HOSTDIR@/y"],
+      [
+        { tag: "a", path: "/x", writable: false },
+        { tag: "b", path: "@HOSTDIR@/y", writable: true },
+      ],
+    ],
+  ],
+  bad: ["/x", "a:", { raw: ["a:/x", "a:/y"], given: "a" }, { raw: ["a:/x", "y"], given: "y" }],
+};
+const colourExamples: Examples = {
+  good: [
+    ["", ""],
+    ["\\033[0m", "\\033[0m"],
+    ["\\e[1;32m\\x1B[m", "\\e[1;32m\\x1B[m"],
+    ["\x1b[1m", "\x1b[1m"],
+  ],
+  bad: ["red", "\\033[2J", "\\033]0;title\\007", "\\033[1m text"],
+};
+const count = (max: number): Examples => ({
+  good: [
+    ["1", 1],
+    [String(max), max],
+  ],
+  bad: ["", "0", String(max + 1), "many", "-1", "2.5"],
+});
+
+/** Each setting with good and bad values; a new one without them does not compile. */
+const EXAMPLES: Record<SettingName, Examples> = {
+  GUESTNAME: textExamples,
+  QEMUARCH: {
+    good: [
+      ["x86_64", "x86_64"],
+      ["i686", "i386"],
+      ["pentium", "i386"],
+    ],
+    bad: ["", "vax", "aarch64"],
+  },
+  SOCKETS: count(64),
+  CORES: count(512),
+  MEMORY: memoryExamples,
+  UEFI: flagExamples,
+  ISO: textExamples,
+  KEEPCD: flagExamples,
+  FORWARDS: forwardExamples,
+  HOST: {
+    good: [
+      ["localhost", "localhost"],
+      ["0.0.0.0", "0.0.0.0"],
+      ["::1", "::1"],
+      ["fe80::1%eth0", "fe80::1%eth0"],
+    ],
+    bad: ["a b", "a,port=1", "a\n", "'"],
+  },
+  PORT: {
+    good: [
+      ["", undefined],
+      ["5900", 5900],
+      ["65535", 65535],
+    ],
+    bad: ["0", "99999", "5900x", "-1"],
+  },
+  USENETDEV: flagExamples,
+  SHARES: shareExamples,
+  IMAGES: {
+    good: [
+      [[], []],
+      [
+        ["VIRT=qcow2=disk-0.img", "AHCI=/x,y"],
+        [
+          { bus: "VIRT", format: "qcow2", path: "disk-0.img" },
+          { bus: "AHCI", format: undefined, path: "/x,y" },
+        ],
+      ],
+      ["VIRT=/a b", [{ bus: "VIRT", format: undefined, path: "/a b" }]],
+    ],
+    bad: ["/x", "IDE=/x", { raw: ["VIRT=/x", "y"], given: "y" }],
+  },
+  ACCEL: {
+    good: [
+      ["auto", "auto"],
+      ["kvm", "kvm"],
+      ["tcg", "tcg"],
+    ],
+    bad: ["", "KVM", "xen"],
+  },
+  CPU: {
+    good: [
+      ["", ""],
+      ["host", "host"],
+      ["Skylake-Client-v1,-hle,pdpe1gb=on", "Skylake-Client-v1,-hle,pdpe1gb=on"],
+    ],
+    bad: ["-x", "a b", "host\n", ",x"],
+  },
+  DISKS: {
+    good: [
+      ["", []],
+      ["AHCI=512", [{ bus: "AHCI", sizeBytes: 512 }]],
+      [
+        "NVME=1M,VIRT=2M SCSI=3M",
+        [
+          { bus: "NVME", sizeBytes: 1 << 20 },
+          { bus: "VIRT", sizeBytes: 2 << 20 },
+          { bus: "SCSI", sizeBytes: 3 << 20 },
+        ],
+      ],
+      [["AHCI=1M"], [{ bus: "AHCI", sizeBytes: 1 << 20 }]],
+    ],
+    bad: ["30G", "IDE=30G", { raw: "AHCI=30G,X=1", given: "X=1" }],
+  },
+  INPLACE: flagExamples,
+  MEDIA_MIRROR: textExamples,
+  MEDIA_STORAGE: textExamples,
+  SSHKEYS: {
+    good: [
+      ["", []],
+      ["/a b.pub", ["/a b.pub"]],
+      [
+        ["/a", "", "/b"],
+        ["/a", "/b"],
+      ],
+    ],
+    bad: [],
+  },
+  PROFILES: textExamples,
+  LIBEXEC: textExamples,
+  OVMF_CODE: textExamples,
+  OVMF_VARS: textExamples,
+  PIGZ_LEVEL: count(9),
+  SNAPSHOT_FORMAT: { good: [["gz", "gz"]], bad: ["", "zip", "GZ"] },
+  SPICE_PASSWORD: {
+    good: [
+      ["", ""],
+      ["p a,ss'", "p a,ss'"],
+      ["x".repeat(60), "x".repeat(60)],
+    ],
+    // SPICE takes 60 bytes (SPICE_MAX_PASSWORD_LENGTH).
+    bad: ["x".repeat(61), "a\nb", "ё".repeat(31)],
+  },
+  SPICE_TICKETING: flagExamples,
+  STOP_TIMEOUT: count(86_400),
+  RESCUE: {
+    good: [
+      ["rescue-x86_64", "rescue-x86_64"],
+      ["my rescue", "my rescue"],
+    ],
+    bad: ["", ".", "..", "a/b", "/a", ".hidden", "-x", "a\nb"],
+  },
+  RESCUE_ISO: textExamples,
+  RESCUE_SOCKETS: count(64),
+  RESCUE_CORES: count(512),
+  RESCUE_MEMORY: memoryExamples,
+  RESCUE_FORWARDS: forwardExamples,
+  RESCUE_SHARES: shareExamples,
+  TIMEOUT: {
+    good: [
+      ["", undefined],
+      ["30", 30],
+    ],
+    bad: ["0", "30s", "-5"],
+  },
+  CLR_NORM: colourExamples,
+  CLR_BOLD: colourExamples,
+  CLR_LC1: colourExamples,
+  CLR_LC2: colourExamples,
+  CLR_OK: colourExamples,
+  CLR_ERR: colourExamples,
+  CLR_WARN: colourExamples,
+};
+
+describe.each(SETTING_NAMES)("%s", (name) => {
+  const { good, bad } = EXAMPLES[name];
+  test.each(good)("%j is %j", (raw, value) => {
+    expect(parseSetting(name, raw)).toEqual({ value });
+  });
+  if (bad.length > 0)
+    test.each(bad)("%j is refused", (example) => {
+      const { raw, given } =
+        typeof example === "object" && "raw" in example ? example : { raw: example, given: undefined };
+      const parsed = parseSetting(name, raw);
+      expect("value" in parsed ? parsed.value : "refused").toBe("refused");
+      if (given !== undefined) expect(parsed).toMatchObject({ given });
+      if (!("value" in parsed)) expect(parsed.allowed).not.toBe("");
+    });
+});
+
+describe("the built-in defaults", () => {
+  const defaults = buildDefaults({ prog: "vm", home: "/home/me", hostArch: "x86_64", libexec: "/lib/vm" });
+
+  test("are all there, and allowed", () => {
+    expect(Object.keys(defaults).toSorted()).toEqual(SETTING_NAMES.toSorted());
+    expect(() => parseSettings(defaults)).not.toThrow();
+  });
+
+  test("are what the documents say", () => {
+    expect(parseSettings(defaults)).toMatchObject({
+      QEMUARCH: "x86_64",
+      SOCKETS: 1,
+      CORES: 2,
+      MEMORY: 2048,
+      UEFI: false,
+      KEEPCD: false,
+      USENETDEV: true,
+      HOST: "localhost",
+      PORT: 5900,
+      FORWARDS: [],
+      DISKS: [{ bus: "AHCI", sizeBytes: 30 * 1024 ** 3 }],
+      SHARES: [
+        { tag: "mirror", path: "@MIRROR@", writable: false },
+        { tag: "in", path: "@HOSTDIR@", writable: false },
+        { tag: "out", path: "@DATADIR@", writable: true },
+      ],
+      RESCUE_SHARES: [
+        { tag: "mirror", path: "@MIRROR@", writable: false },
+        { tag: "in", path: "@INDIR@", writable: false },
+        { tag: "out", path: "@DATADIR@", writable: true },
+      ],
+      SSHKEYS: ["/home/me/.ssh/id_ed25519.pub", "/home/me/.ssh/id_rsa.pub"],
+      PROFILES: "/home/me/vm",
+      LIBEXEC: "/lib/vm",
+      RESCUE: "rescue-x86_64",
+      INPLACE: false,
+      SPICE_TICKETING: true,
+      TIMEOUT: undefined,
+    });
+  });
+
+  test("a bad one is our own mistake, not the user's", () => {
+    expect(() => parseSettings({ ...defaults, CORES: "many" })).toThrow("CORES was not checked");
+  });
+});
+
+test.each(["constructor", "__proto__", "toString", "hasOwnProperty", "", "cores", "CORES "])(
+  "%j is no setting",
+  (word) => {
+    expect(isSettingName(word)).toBe(false);
+  },
+);
+
+test("each setting has a line of help", () => {
+  for (const name of SETTING_NAMES) expect(SCHEMA[name].help).toMatch(/^\S[^\n]*\S$/);
+});

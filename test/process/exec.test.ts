@@ -1,0 +1,283 @@
+import { afterEach, describe, expect, test } from "bun:test";
+import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Subprocess } from "bun";
+import {
+  exec,
+  findProgram,
+  ProcessError,
+  requireProgram,
+  start,
+  type Finished,
+} from "../../src/process/exec.ts";
+import { pipe } from "../../src/process/libc.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+const parents: Subprocess[] = [];
+afterEach(() => {
+  for (const parent of parents.splice(0)) parent.kill("SIGKILL");
+});
+
+/** Running, and no zombie. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s*[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+  } catch {
+    return false;
+  }
+}
+
+async function untilGone(pid: number): Promise<void> {
+  for (const deadline = Date.now() + 2000; isAlive(pid) && Date.now() < deadline;) await Bun.sleep(5);
+  const survived = isAlive(pid);
+  if (survived) process.kill(pid, "SIGKILL");
+  expect(survived).toBe(false);
+}
+
+/** A process of ours that has started others; `lines` gives what it says. */
+function parentOf(mode: string) {
+  const parent = Bun.spawn([process.execPath, join(import.meta.dir, "../fixtures/child.ts"), mode], {
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  parents.push(parent);
+  const reader = parent.stdout.getReader();
+  let text = "";
+  const line = async (): Promise<string> => {
+    while (!text.includes("\n")) {
+      const { value, done } = await reader.read();
+      if (done) throw new Error("it has ended");
+      text += Buffer.from(value).toString();
+    }
+    const end = text.indexOf("\n");
+    const first = text.slice(0, end);
+    text = text.slice(end + 1);
+    return first;
+  };
+  return { parent, line };
+}
+
+describe("exec gives", () => {
+  test("output, status and the argv", async () => {
+    expect(await exec(["sh", "-c", "echo out; echo err >&2"])).toEqual({
+      argv: ["sh", "-c", "echo out; echo err >&2"],
+      stdout: "out\n",
+      stderr: "err\n",
+      status: 0,
+      signal: null,
+    });
+  });
+
+  test.each([
+    ["another status", "exit 3", 3, null],
+    ["a signal", "kill -TERM $$", null, "SIGTERM"],
+  ])("%s, where that is allowed", async (_title, script, status, signal) => {
+    expect(await exec(["sh", "-c", script], { anyStatus: true })).toMatchObject({ status, signal });
+  });
+
+  test("much output whole, its characters too", async () => {
+    const { stdout } = await exec([
+      "sh",
+      "-c",
+      "i=0; while [ $i -lt 20000 ]; do echo Ёж😀漢; i=$((i+1)); done",
+    ]);
+    expect(stdout === "Ёж😀漢\n".repeat(20_000)).toBe(true);
+  });
+});
+
+describe("no shell sees the words", () => {
+  test.each(["$HOME", "$(id)", "`id`", "a b", "'", '"', "*", ";", "a\nb", "", "~", "\\", "Ё"])(
+    "%j",
+    async (word) => {
+      expect((await exec(["printf", "<%s>", word, "end"])).stdout).toBe(`<${word}><end>`);
+    },
+  );
+
+  test("nor the name of a program", async () => {
+    using temp = new Temp();
+    const path = temp.write("it's a; $(program)", '#!/bin/sh\necho "$0"\n', 0o755);
+    expect((await exec([path])).stdout).toBe(`${path}\n`);
+  });
+});
+
+describe("the environment of a program", () => {
+  test("is ours, in the C locale, with what is added; nothing of zx", async () => {
+    const { stdout } = await exec(["env"], { env: { ADDED: "x y" } });
+    expect(stdout).toContain("LC_ALL=C\n");
+    expect(stdout).toContain("ADDED=x y\n");
+    expect(stdout).not.toContain("ZX_");
+  });
+
+  test("is started in /, or where we say", async () => {
+    using temp = new Temp();
+    expect((await exec(["pwd"])).stdout).toBe("/\n");
+    expect((await exec(["pwd"], { cwd: temp.top })).stdout).toBe(`${temp.top}\n`);
+  });
+
+  test("has no input but what we give", async () => {
+    expect((await exec(["cat"])).stdout).toBe("");
+    const [read, write] = pipe();
+    await Bun.file(write).writer().write("from the pipe");
+    closeSync(write);
+    expect((await exec(["cat"], { stdin: read })).stdout).toBe("from the pipe");
+    closeSync(read);
+  });
+
+  test("writes to a descriptor without passing through us", async () => {
+    using temp = new Temp();
+    const fd = openSync(temp.path("out"), "w");
+    expect((await exec(["echo", "bulk"], { stdout: fd })).stdout).toBe("");
+    closeSync(fd);
+    expect(readFileSync(temp.path("out"), "utf8")).toBe("bulk\n");
+  });
+
+  test("leads a process group of its own", async () => {
+    const { stdout } = await exec([
+      "sh",
+      "-c",
+      "echo $$; ps -o pgid= -p $$ 2>/dev/null || cut -d' ' -f5 /proc/$$/stat",
+    ]);
+    const [pid, group] = stdout.trim().split(/\s+/);
+    expect(group).toBe(pid!);
+  });
+});
+
+const finished = (changes: Partial<Finished>): Finished => ({
+  argv: ["/usr/bin/pigz", "-d"],
+  stdout: "",
+  stderr: "",
+  status: 1,
+  signal: null,
+  ...changes,
+});
+
+describe("an error", () => {
+  test.each<[string, Partial<Finished>, string]>([
+    ["a status", {}, "cannot unpack: pigz ended with status 1"],
+    ["a signal", { status: null, signal: "SIGKILL" }, "cannot unpack: pigz was killed by SIGKILL"],
+    ["its words", { stderr: "pigz: bad\n\n" }, "cannot unpack: pigz ended with status 1:\n  pigz: bad"],
+    [
+      "its last words",
+      { stderr: "one\ntwo\nthree\nfour\n" },
+      "cannot unpack: pigz ended with status 1:\n  two\n  three\n  four",
+    ],
+  ])("tells %s", (_title, changes, message) => {
+    const error = new ProcessError("cannot unpack", finished(changes), "try another");
+    expect(error).toMatchObject({ message, exitCode: 74, hint: "try another" });
+  });
+
+  test("is what exec ends with", async () => {
+    const error = await failureOf(() => exec(["sh", "-c", "echo no >&2; exit 3"], { what: "cannot do it" }));
+    expect(error).toBeInstanceOf(ProcessError);
+    expect(error.message).toBe("cannot do it: sh ended with status 3:\n  no");
+    expect((error as ProcessError).result.status).toBe(3);
+  });
+
+  test("about a program that is not there: 69", async () => {
+    const error = await failureOf(() => exec(["no-such-program"]));
+    expect(error.exitCode).toBe(69);
+    expect(error.message).toContain("no-such-program is not installed");
+    expect((await failureOf(() => requireProgram("no-such-program", "get it"))).hint).toBe("get it");
+    expect(findProgram("no-such-program")).toBeUndefined();
+    expect(requireProgram("sh")).toEndWith("/sh");
+  });
+
+  test.each([
+    ["a word that is too long", ["true", "x".repeat(1 << 20)], {}],
+    ["a directory that is not there", ["true"], { cwd: "/nowhere" }],
+  ])("about %s is for the user, too", async (_title, argv, options) => {
+    expect((await failureOf(() => exec(argv, options))).exitCode).not.toBe(70);
+  });
+});
+
+describe("kill", () => {
+  test("ends the whole group", async () => {
+    using temp = new Temp();
+    const child = start(["sh", "-c", `sleep 60 & echo $! >'${temp.path("pid")}'; wait`]);
+    while (!existsSync(temp.path("pid")) || readFileSync(temp.path("pid"), "utf8") === "") await Bun.sleep(5);
+    const grandchild = Number(readFileSync(temp.path("pid"), "utf8"));
+    child.kill("SIGKILL");
+    expect(await child.done).toMatchObject({ status: null, signal: "SIGKILL" });
+    await untilGone(grandchild);
+  });
+
+  test("does nothing to what has ended", async () => {
+    const child = start(["true"]);
+    await child.done;
+    expect(() => child.kill("SIGKILL")).not.toThrow();
+  });
+});
+
+describe("when we are killed by SIGKILL, our child", () => {
+  test.skipIf(findProgram("setpriv") === undefined)("dies, too (needs util-linux's setpriv)", async () => {
+    const { parent, line } = parentOf("default");
+    const pid = Number(await line());
+    // setpriv has become the program itself.
+    while (!/^[^\0]*sleep\0/.test(readFileSync(`/proc/${pid}/cmdline`, "utf8"))) await Bun.sleep(2);
+    parent.kill("SIGKILL");
+    await untilGone(pid);
+  });
+
+  test("lives on where it is meant to", async () => {
+    const { parent, line } = parentOf("none");
+    const pid = Number(await line());
+    parent.kill("SIGKILL");
+    await parent.exited;
+    await Bun.sleep(30);
+    expect(isAlive(pid)).toBe(true);
+    process.kill(pid, "SIGKILL");
+  });
+});
+
+describe("a stop signal", () => {
+  test.each([
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+    ["SIGHUP", 129],
+  ] as const)("%s ends what runs, and is the exit status: %d", async (signal, status) => {
+    const { parent, line } = parentOf("default");
+    const pid = Number(await line());
+    parent.kill(signal);
+    expect(await line()).toBe(`interrupted by ${signal}`);
+    expect(await parent.exited).toBe(status);
+    await untilGone(pid);
+  });
+
+  test("makes exec throw", async () => {
+    const { parent, line } = parentOf("exec");
+    await line();
+    parent.kill("SIGTERM");
+    expect(await line()).toBe("interrupted by SIGTERM");
+    expect(await parent.exited).toBe(143);
+  });
+
+  test("ends the group", async () => {
+    const { parent, line } = parentOf("group");
+    await line();
+    const { value } = await parent.stderr.getReader().read();
+    const grandchild = Number(Buffer.from(value!).toString());
+    parent.kill("SIGINT");
+    expect(await parent.exited).toBe(130);
+    await untilGone(grandchild);
+  });
+
+  test("leaves alone what its owner ends itself", async () => {
+    const { parent, line } = parentOf("keep");
+    const pid = Number(await line());
+    parent.kill("SIGINT");
+    await Bun.sleep(50);
+    expect(isAlive(pid)).toBe(true);
+    process.kill(pid, "SIGKILL");
+    expect(await parent.exited).toBe(130);
+  });
+
+  test("goes to who takes it, and interrupts nothing then", async () => {
+    const { parent, line } = parentOf("taker");
+    expect(await line()).toBe("ready");
+    parent.kill("SIGTERM");
+    expect(await line()).toBe("took SIGTERM");
+    expect(await line()).toBe("not interrupted");
+    expect(await parent.exited).toBe(0);
+  });
+});

@@ -1,0 +1,173 @@
+import { describe, expect, test } from "bun:test";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import type { Machine } from "../../src/machine/types.ts";
+import { buildQemuArgv } from "../../src/qemu/argv.ts";
+import { MACHINES, machineWith, QEMU, type GoldenCase } from "./machines.ts";
+
+const GOLDEN = resolve(import.meta.dir, "../golden");
+const SUFFIX = ".args";
+
+/** One word a line; as a JSON string where it would not be seen as it is. */
+const render = (argv: readonly string[]): string =>
+  argv.map((word) => `${/^$|^"|^\s|\s$|\p{Cc}/u.test(word) ? JSON.stringify(word) : word}\n`).join("");
+
+describe("test/golden holds the argv of", () => {
+  test.each([...MACHINES])("$title", ({ title, machine, capabilities }) => {
+    const file = join(GOLDEN, title + SUFFIX);
+    const text = render(buildQemuArgv(machine, capabilities));
+    if (process.env.UPDATE_GOLDEN === "1") writeFileSync(file, text);
+    expect(existsSync(file) ? readFileSync(file, "utf8") : "absent: UPDATE_GOLDEN=1 writes it").toBe(text);
+  });
+
+  test("no machine that is not there any more", () => {
+    const known = MACHINES.map(({ title }) => title + SUFFIX);
+    expect(readdirSync(GOLDEN).filter((name) => !known.includes(name))).toEqual([]);
+  });
+});
+
+interface Option {
+  flag: string;
+  /** For `-blockdev {…}` the JSON. */
+  json?: Record<string, any>;
+  /** For all others `[key, value]`, as qemu takes them apart. */
+  pairs: [key: string, value: string][];
+}
+
+/** `a=1,,2,b` → `[a, "1,2"], [b, ""]`: a doubled comma is one, a single one ends a value (qemu's opts_parse). */
+function parsePairs(text: string): Option["pairs"] {
+  const parts = [""];
+  for (let at = 0; at < text.length; at++) {
+    if (text[at] === "," && text[at + 1] !== ",") parts.push("");
+    else parts[parts.length - 1] += text[text[at] === "," ? at++ : at]!;
+  }
+  return parts.map((part) => {
+    const at = part.indexOf("=");
+    return at < 0 ? [part, ""] : [part.slice(0, at), part.slice(at + 1)];
+  });
+}
+
+/** What the program adds itself, without the user's own arguments. */
+function optionsOf({ machine, capabilities }: GoldenCase): Option[] {
+  const argv = buildQemuArgv({ ...machine, extraArgs: [] }, capabilities);
+  const options: Option[] = [];
+  for (let at = 1; at < argv.length; at++) {
+    const flag = argv[at]!;
+    if (/^-(nodefaults|no-user-config|no-reboot)$/.test(flag)) continue;
+    const value = argv[++at]!;
+    const json = value.startsWith("{");
+    options.push({ flag, pairs: json ? [] : parsePairs(value), ...(json && { json: JSON.parse(value) }) });
+  }
+  return options;
+}
+
+const valuesOf = (options: Option[], key: string): string[] =>
+  options.flatMap(({ pairs }) => pairs.filter(([name]) => name === key).map(([, value]) => value));
+
+/** Paths and names that a machine gives to qemu. */
+function textsOf({ name, disks, cdrom, firmware, shares, display, files }: Machine): string[] {
+  return [
+    name,
+    ...disks.map((disk) => disk.path),
+    ...(cdrom ? [cdrom.path] : []),
+    ...(firmware ? [firmware.code.path, firmware.vars.path] : []),
+    ...shares.map((share) => share.path),
+    ...(display.kind === "spice" && display.passwordFile ? [display.passwordFile] : []),
+    ...Object.values(files),
+  ];
+}
+
+/** Every key that our own options use. A comma that was not doubled would make others. */
+const KEYS = {
+  "-name": ["guest"],
+  "-sandbox": ["on", "obsolete", "elevateprivileges", "spawn", "resourcecontrol"],
+  "-machine": ["pc", "q35", "pflash0", "pflash1"],
+  "-boot": ["strict"],
+  "-chardev": ["socket", "spicevmc", "id", "path", "server", "wait", "logfile", "logappend", "name"],
+  "-mon": ["chardev", "mode"],
+  "-object": ["rng-random", "secret", "id", "filename", "file"],
+  "-netdev": ["user", "id", "hostfwd", "restrict"],
+  "-fsdev": ["local", "id", "path", "security_model", "readonly", "multidevs"],
+  "-spice": ["addr", "port", "password-secret", "disable-ticketing"],
+  "-display": ["none"],
+} as Record<string, string[]>;
+
+describe("properties of the argv of", () => {
+  describe.each([...MACHINES])("$title", (golden) => {
+    const options = optionsOf(golden);
+
+    test("every path and name arrives whole", () => {
+      const arrived = new Set([
+        ...options.flatMap(({ pairs }) => pairs.map(([, value]) => value)),
+        ...options.flatMap(({ json }) => (json ? [json.file.filename as string] : [])),
+      ]);
+      expect(textsOf(golden.machine).filter((text) => !arrived.has(text))).toEqual([]);
+    });
+
+    test("no text of the user becomes an option", () => {
+      for (const { flag, pairs } of options)
+        for (const [key] of pairs) if (KEYS[flag]) expect(KEYS[flag]).toContain(key);
+    });
+
+    test("no secret: a password is a file's name", () => {
+      expect(valuesOf(options, "password")).toEqual([]);
+      expect(valuesOf(options, "data")).toEqual([]);
+    });
+
+    test("each boot index and each id once", () => {
+      const indexes = valuesOf(options, "bootindex").map(Number);
+      expect(indexes.toSorted((a, b) => a - b)).toEqual(indexes.map((_, at) => at + 1));
+      const ids = [
+        ...valuesOf(options, "id"),
+        ...options.flatMap(({ json }) => (json ? [json["node-name"] as string] : [])),
+      ];
+      expect(ids).toEqual([...new Set(ids)]);
+      const tags = valuesOf(options, "mount_tag");
+      expect(tags).toEqual([...new Set(tags)]);
+    });
+
+    test("each bus address and each drive once, on a controller that is there", () => {
+      const devices = options.filter(({ flag }) => flag === "-device").map(({ pairs }) => pairs);
+      const drives = devices.flatMap((pairs) => pairs.filter(([key]) => key === "drive"));
+      expect(drives).toHaveLength(golden.machine.disks.length + (golden.machine.cdrom ? 1 : 0));
+      const places = devices.flatMap((pairs) => {
+        const { bus, "scsi-id": target, drive } = Object.fromEntries(pairs);
+        return bus !== undefined && drive !== undefined ? [`${bus} ${target ?? ""}`] : [];
+      });
+      expect(places).toEqual([...new Set(places)]);
+      const ids = valuesOf(options, "id");
+      for (const place of places) expect(ids).toContain(place.replace(/\..*$/, ""));
+    });
+  });
+});
+
+describe("the sandbox is", () => {
+  const CLOSED = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+  const OPENER = "on,obsolete=deny";
+  test.each<[string, string[]]>([
+    ["", [CLOSED]],
+    ["-m 4G", [CLOSED]],
+    ["-netdev user,id=n1", [CLOSED]],
+    ["-name bridge", [CLOSED]],
+    ["-netdev bridge,id=n1", [OPENER]],
+    ["--netdev bridge,id=n1", [OPENER]],
+    ["-netdev tap,id=n1,ifname=tap0", [OPENER]],
+    ["-nic bridge,br=br1", [OPENER]],
+    ["-nic tap", [OPENER]],
+    ["-netdev type=bridge,id=n1", [OPENER]],
+    ['-netdev {"type":"bridge","id":"n1"}', [OPENER]],
+    ["-sandbox off", ["off"]],
+    ["--sandbox off", ["off"]],
+    ["-sandbox on,spawn=allow -netdev bridge,id=n1", ["on,spawn=allow"]],
+  ])("for %j: %j", (line, expected) => {
+    const extraArgs = line === "" ? [] : line.split(" ");
+    const argv = buildQemuArgv(machineWith({ extraArgs }), QEMU);
+    const given = argv.filter((_, index) => /^--?sandbox$/.test(argv[index - 1] ?? ""));
+    expect(given).toEqual(expected);
+  });
+});
+
+test("extra arguments stand at the end as they are", () => {
+  const extraArgs = ["-device", "a,b", "", " ", "-m", "1\n2"];
+  expect(buildQemuArgv(machineWith({ extraArgs }), QEMU).slice(-6)).toEqual(extraArgs);
+});

@@ -1,0 +1,151 @@
+import { describe, expect, test } from "bun:test";
+import { findFirmware, parseDescriptor } from "../../src/qemu/firmware.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+interface Shape {
+  description: string;
+  "interface-types": string[];
+  mapping: Record<string, unknown>;
+  targets: { architecture: string; machines: string[] }[];
+  features: string[];
+  tags: string[];
+}
+
+/** A descriptor as Debian's packages ovmf and ovmf-ia32 have them. */
+function descriptor(code: string, vars: string, changes: Partial<Shape> = {}): string {
+  const shape: Shape = {
+    description: "UEFI firmware",
+    "interface-types": ["uefi"],
+    mapping: {
+      device: "flash",
+      executable: { filename: `/usr/share/OVMF/${code}`, format: "raw" },
+      "nvram-template": { filename: `/usr/share/OVMF/${vars}`, format: "raw" },
+    },
+    targets: [{ architecture: "x86_64", machines: ["pc-i440fx-*", "pc-q35-*"] }],
+    features: ["acpi-s3", "amd-sev", "verbose-dynamic"],
+    tags: [],
+    ...changes,
+  };
+  return JSON.stringify(shape, null, 4);
+}
+
+const Q35 = { architecture: "x86_64", machines: ["pc-q35-*"] };
+const Q35_32 = { architecture: "i386", machines: ["pc-q35-*"] };
+
+/** What Debian 12 installs. */
+const DEBIAN = {
+  "40-edk2-x86_64-secure-enrolled.json": descriptor("OVMF_CODE_4M.ms.fd", "OVMF_VARS_4M.ms.fd", {
+    targets: [Q35],
+    features: ["acpi-s3", "amd-sev", "enrolled-keys", "requires-smm", "secure-boot", "verbose-dynamic"],
+  }),
+  "50-edk2-x86_64-secure.json": descriptor("OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.fd", {
+    targets: [Q35],
+    features: ["acpi-s3", "amd-sev", "requires-smm", "secure-boot", "verbose-dynamic"],
+  }),
+  "60-edk2-x86_64.json": descriptor("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
+  "50-edk2-i386-secure.json": descriptor("OVMF32_CODE_4M.secboot.fd", "OVMF32_VARS_4M.fd", {
+    targets: [Q35_32],
+    features: ["acpi-s3", "requires-smm", "secure-boot", "verbose-dynamic"],
+  }),
+};
+
+const i386Plain = descriptor("OVMF32_CODE.fd", "OVMF32_VARS.fd", {
+  targets: [{ architecture: "i386", machines: ["pc-i440fx-*", "pc-q35-*"] }],
+  features: ["acpi-s3", "verbose-dynamic"],
+});
+
+const codeOf = (text: string, arch: "x86_64" | "i386"): string | undefined =>
+  parseDescriptor(text, arch)?.code.path.replace("/usr/share/OVMF/", "");
+
+describe("of Debian's descriptors", () => {
+  test.each([
+    ["40-edk2-x86_64-secure-enrolled.json", undefined, undefined],
+    ["50-edk2-x86_64-secure.json", undefined, undefined],
+    ["60-edk2-x86_64.json", "OVMF_CODE_4M.fd", undefined],
+    ["50-edk2-i386-secure.json", undefined, undefined],
+  ] as const)("%s offers %p for x86_64 and %p for i386", (name, for64, for32) => {
+    expect(codeOf(DEBIAN[name], "x86_64")).toBe(for64);
+    expect(codeOf(DEBIAN[name], "i386")).toBe(for32);
+  });
+});
+
+const mapping = (changes: object): Partial<Shape> => ({
+  mapping: { ...JSON.parse(descriptor("CODE.fd", "VARS.fd")).mapping, ...changes },
+});
+
+const chip = (filename: string) => ({ filename, format: "qcow2" });
+
+describe("a descriptor", () => {
+  const of = (changes: Partial<Shape>) => codeOf(descriptor("CODE.fd", "VARS.fd", changes), "x86_64");
+  test("is understood", () => {
+    expect(parseDescriptor(descriptor("CODE.fd", "VARS.fd"), "x86_64")).toEqual({
+      code: { path: "/usr/share/OVMF/CODE.fd", format: "raw" },
+      varsTemplate: { path: "/usr/share/OVMF/VARS.fd", format: "raw" },
+    });
+    expect(codeOf(i386Plain, "i386")).toBe("OVMF32_CODE.fd");
+    expect(codeOf(i386Plain, "x86_64")).toBeUndefined();
+  });
+
+  test.each<[string, Partial<Shape>]>([
+    ["features: secure-boot alone", { features: ["secure-boot"] }],
+    ["features: amd-sev, as all of Debian's", { features: ["acpi-s3", "amd-sev", "verbose-dynamic"] }],
+    ["one target of many", { targets: [Q35_32, Q35] }],
+    ["BIOS too", { "interface-types": ["bios", "uefi"] }],
+    ["mode: split", mapping({ mode: "split" })],
+  ])("with %s is for us", (_title, changes) => {
+    expect(of(changes)).toBe("CODE.fd");
+  });
+
+  test.each<[string, Partial<Shape>]>([
+    ["features: requires-smm", { features: ["requires-smm"] }],
+    ["features: enrolled-keys", { features: ["enrolled-keys"] }],
+    ["BIOS only", { "interface-types": ["bios"] }],
+    ["device: memory", mapping({ device: "memory" })],
+    ["mode: stateless", mapping({ mode: "stateless" })],
+    ["mode: combined", mapping({ mode: "combined" })],
+    ["no nvram-template", mapping({ "nvram-template": undefined })],
+    ["machine: microvm", { targets: [{ architecture: "x86_64", machines: ["microvm"] }] }],
+    ["machine: i440fx only", { targets: [{ architecture: "x86_64", machines: ["pc-i440fx-*"] }] }],
+    ["architecture: aarch64", { targets: [{ architecture: "aarch64", machines: ["virt-*"] }] }],
+    [
+      "machine and architecture of different targets",
+      { targets: [Q35_32, { architecture: "x86_64", machines: ["microvm"] }] },
+    ],
+    ["no targets", { targets: [] }],
+  ])("with %s is not", (_title, changes) => {
+    expect(of(changes)).toBeUndefined();
+  });
+
+  test("of qcow2 files keeps their format", () => {
+    const text = descriptor(
+      "",
+      "",
+      mapping({ executable: chip("/f/CODE.qcow2"), "nvram-template": chip("/f/VARS.qcow2") }),
+    );
+    expect(parseDescriptor(text, "x86_64")).toEqual({
+      code: { path: "/f/CODE.qcow2", format: "qcow2" },
+      varsTemplate: { path: "/f/VARS.qcow2", format: "qcow2" },
+    });
+  });
+});
+
+describe("the user's own firmware", () => {
+  test("is taken", () => {
+    using temp = new Temp();
+    const own = { code: temp.write("CODE,1.fd", "c"), vars: temp.write("VARS 1.fd", "v") };
+    expect(findFirmware("x86_64", own)).toEqual({
+      code: { path: own.code, format: "raw" },
+      varsTemplate: { path: own.vars, format: "raw" },
+    });
+  });
+
+  test.each([
+    ["without its variables", "/etc/passwd", "", 78],
+    ["without its code", "", "/etc/passwd", 78],
+    ["that is not there", "/nowhere/CODE.fd", "/etc/passwd", 66],
+    ["whose variables are not there", "/etc/passwd", "/nowhere/VARS.fd", 66],
+  ])("%s is refused", async (_title, code, vars, status) => {
+    expect((await failureOf(() => findFirmware("x86_64", { code, vars }))).exitCode).toBe(status);
+  });
+});

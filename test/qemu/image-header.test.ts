@@ -1,0 +1,172 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { truncateSync } from "node:fs";
+import { parseImageHeader, readImageHeader, refuseForeignParts } from "../../src/qemu/image-header.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+/** A header's first 512 bytes with something written at an offset. */
+function header(...parts: [at: number, bytes: string | Buffer][]): Buffer {
+  const bytes = Buffer.alloc(512);
+  for (const [at, part] of parts)
+    (typeof part === "string" ? Buffer.from(part, "latin1") : part).copy(bytes, at);
+  return bytes;
+}
+
+function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value);
+  return bytes;
+}
+
+function u64(value: bigint): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64BE(value);
+  return bytes;
+}
+
+const QCOW2 = "QFI\xfb";
+const DATA_FILE = 4n;
+
+describe("parseImageHeader", () => {
+  test.each<[string, Buffer, string, string | undefined]>([
+    ["nothing", Buffer.alloc(0), "raw", undefined],
+    ["zeroes", header(), "raw", undefined],
+    ["a boot sector", header([510, "\x55\xaa"]), "raw", undefined],
+    ["half a magic", header([0, "QFI"]), "raw", undefined],
+    ["a magic further down", header([1, QCOW2]), "raw", undefined],
+    ["qcow2 v3", header([0, QCOW2], [4, u32(3)]), "qcow2", undefined],
+    ["qcow2 v2", header([0, QCOW2], [4, u32(2)]), "qcow2", undefined],
+    [
+      "qcow2 v2 with a backing file",
+      header([0, QCOW2], [4, u32(2)], [8, u64(512n)]),
+      "qcow2",
+      "backing file",
+    ],
+    ["qcow2 v3 with a backing file", header([0, QCOW2], [4, u32(3)], [8, u64(1n)]), "qcow2", "backing file"],
+    [
+      "qcow2 v3 with a huge backing offset",
+      header([0, QCOW2], [4, u32(3)], [8, u64(2n ** 63n)]),
+      "qcow2",
+      "backing file",
+    ],
+    [
+      "qcow2 v3 with a data file",
+      header([0, QCOW2], [4, u32(3)], [72, u64(DATA_FILE)]),
+      "qcow2",
+      "data file",
+    ],
+    [
+      "qcow2 v3 with other features",
+      header([0, QCOW2], [4, u32(3)], [72, u64(0b11011n)]),
+      "qcow2",
+      undefined,
+    ],
+    // In version 2 the header ends at byte 72.
+    [
+      "qcow2 v2 with those bytes set",
+      header([0, QCOW2], [4, u32(2)], [72, u64(DATA_FILE)]),
+      "qcow2",
+      undefined,
+    ],
+    ["vmdk, sparse", header([0, "KDMV"]), "vmdk", undefined],
+    ["vmdk, a text descriptor", header([0, "# Disk DescriptorFile\n"]), "vmdk", "data file"],
+    ["vdi", header([64, "\x7f\x10\xda\xbe"]), "vdi", undefined],
+    ["vhdx", header([0, "vhdxfile"]), "vhdx", undefined],
+    ["vpc", header([0, "conectix"]), "vpc", undefined],
+    ["qed", header([0, "QED\0"]), "qed", undefined],
+    // docs/interop/qed_spec: feature bit 0 at byte 16, little-endian.
+    ["qed with a backing file", header([0, "QED\0"], [16, Buffer.from([1])]), "qed", "backing file"],
+  ])("%s", (_title, bytes, format, refersTo) => {
+    expect(parseImageHeader(bytes)).toEqual({ format, refersTo } as ReturnType<typeof parseImageHeader>);
+  });
+});
+
+const fileOf = (title: string): string => `${title.replaceAll(/\W+/g, "-")}.img`;
+
+describe("images as qemu-img makes them", () => {
+  let temp: Temp;
+  const images: Record<string, { args: string[]; format: string; refersTo?: string }> = {
+    qcow2: { args: ["-f", "qcow2"], format: "qcow2" },
+    "qcow2, compat 0.10": { args: ["-f", "qcow2", "-o", "compat=0.10"], format: "qcow2" },
+    "qcow2 on a raw file": {
+      args: ["-f", "qcow2", "-b", "base.raw", "-F", "raw"],
+      format: "qcow2",
+      refersTo: "backing file",
+    },
+    "qcow2 0.10 on a raw file": {
+      args: ["-f", "qcow2", "-o", "compat=0.10", "-b", "base.raw", "-F", "raw"],
+      format: "qcow2",
+      refersTo: "backing file",
+    },
+    "qcow2 with a data file": {
+      args: ["-f", "qcow2", "-o", "data_file=data.raw"],
+      format: "qcow2",
+      refersTo: "data file",
+    },
+    "qcow2 with a raw data file": {
+      args: ["-f", "qcow2", "-o", "data_file=data2.raw,data_file_raw=on"],
+      format: "qcow2",
+      refersTo: "data file",
+    },
+    raw: { args: ["-f", "raw"], format: "raw" },
+    vdi: { args: ["-f", "vdi"], format: "vdi" },
+    vhdx: { args: ["-f", "vhdx"], format: "vhdx" },
+    vpc: { args: ["-f", "vpc"], format: "vpc" },
+    qed: { args: ["-f", "qed"], format: "qed" },
+    "qed on a raw file": {
+      args: ["-f", "qed", "-b", "base.raw", "-F", "raw"],
+      format: "qed",
+      refersTo: "backing file",
+    },
+    vmdk: { args: ["-f", "vmdk"], format: "vmdk" },
+    "vmdk, flat": {
+      args: ["-f", "vmdk", "-o", "subformat=monolithicFlat"],
+      format: "vmdk",
+      refersTo: "data file",
+    },
+  };
+  beforeAll(() => {
+    temp = new Temp();
+    const create = (...args: string[]): void => {
+      const { exitCode, stderr } = Bun.spawnSync(["qemu-img", "create", "-q", ...args, "1M"], {
+        cwd: temp.top,
+      });
+      if (exitCode !== 0) throw new Error(stderr.toString());
+    };
+    create("-f", "raw", "base.raw");
+    for (const [title, { args }] of Object.entries(images)) create(...args, fileOf(title));
+  });
+  afterAll(() => temp[Symbol.dispose]());
+
+  test.each(Object.keys(images))("%s", (title) => {
+    const { format, refersTo } = images[title]!;
+    const read = readImageHeader(temp.path(fileOf(title)));
+    expect(read).toEqual({ format, refersTo } as typeof read);
+  });
+
+  test.each([
+    ["qcow2", undefined],
+    ["qcow2, compat 0.10", undefined],
+    ["qcow2 on a raw file", "it names a backing file outside"],
+    ["qcow2 with a data file", "it names a data file outside"],
+    ["raw", "it is raw, not qcow2"],
+    ["qed", "it is qed, not qcow2"],
+  ])("as a disk of ours, %s: %p", async (title, reason) => {
+    const path = temp.path(fileOf(title));
+    if (reason === undefined) return expect(() => refuseForeignParts(path)).not.toThrow();
+    const error = await failureOf(() => refuseForeignParts(path));
+    expect(error.exitCode).toBe(74);
+    expect(error.message).toBe(`${path} is not believed: ${reason}`);
+  });
+
+  test("an empty file and a short one are raw", () => {
+    const path = temp.write("short", "QFI\xfb");
+    expect(readImageHeader(path).format).toBe("raw");
+    truncateSync(path);
+    expect(readImageHeader(path)).toEqual({ format: "raw", refersTo: undefined });
+  });
+
+  test("a file that is not there is a system error", () => {
+    expect(() => readImageHeader(temp.path("none"))).toThrow("ENOENT");
+  });
+});

@@ -1,0 +1,174 @@
+/** Machines whose whole command line is kept in test/golden, one file each. */
+import { join } from "node:path";
+import type { Capabilities } from "../../src/qemu/capabilities.ts";
+import type { Disk, DiskBus, Display, Machine, Share } from "../../src/machine/types.ts";
+
+const WORK = "/tmp/vm-1";
+
+export const QEMU: Capabilities = {
+  version: "7.2.22",
+  devices: new Set(["qxl-vga", "virtio-9p-pci"]),
+  spice: true,
+};
+
+function disk(bus: DiskBus, index: number, changes: Partial<Disk> = {}): Disk {
+  const path = join(WORK, `disk-${index}.img`);
+  return { bus, format: "qcow2", path, serial: `disk-${index}`, backingAllowed: false, ...changes };
+}
+
+const disks = (...buses: DiskBus[]): Disk[] => buses.map((bus, index) => disk(bus, index));
+
+const share = (tag: string, changes: Partial<Share> = {}): Share => ({
+  tag,
+  path: `/srv/${tag}`,
+  writable: false,
+  security: "none",
+  ...changes,
+});
+
+const SPICE: Extract<Display, { kind: "spice" }> = {
+  kind: "spice",
+  host: "localhost",
+  port: 5900,
+  passwordFile: join(WORK, "spice.password"),
+};
+
+const UEFI: Machine["firmware"] = {
+  code: { path: "/usr/share/OVMF/OVMF_CODE_4M.fd", format: "raw" },
+  vars: { path: join(WORK, "efivars.bin"), format: "raw" },
+};
+
+const PLAIN: Machine = {
+  name: "WS10",
+  arch: "x86_64",
+  accel: "tcg",
+  cpu: "max",
+  sockets: 1,
+  cores: 2,
+  memoryMiB: 2048,
+  firmware: undefined,
+  disks: disks("AHCI"),
+  cdrom: undefined,
+  network: { forwards: [] },
+  shares: [],
+  display: SPICE,
+  files: {
+    qmp: join(WORK, "qmp.sock"),
+    monitor: join(WORK, "monitor.sock"),
+    console: join(WORK, "console.sock"),
+    consoleLog: join(WORK, "console.log"),
+  },
+  endOnReset: false,
+  extraArgs: [],
+};
+
+/** Everything a user can name, in a directory of this name. */
+function awkward(name: string): Partial<Machine> {
+  const at = `/srv/${name}`;
+  return {
+    name,
+    disks: [disk("VIRT", 0, { path: `${at}/disk-0.img` }), disk("AHCI", 1, { path: `${at}/${name}.img` })],
+    cdrom: { path: `${at}/${name}.iso`, first: true },
+    firmware: {
+      code: { path: `${at}/CODE.fd`, format: "raw" },
+      vars: { path: `${at}/efivars.bin`, format: "raw" },
+    },
+    shares: [share("in", { path: at }), share("out", { path: `${at}/.out`, writable: true })],
+    display: { ...SPICE, passwordFile: `${at}/spice.password` },
+    files: {
+      qmp: `${at}/qmp.sock`,
+      monitor: `${at}/monitor.sock`,
+      console: `${at}/console.sock`,
+      consoleLog: `${at}/console.log`,
+    },
+  };
+}
+
+const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capabilities> }> = {
+  "bios-ahci": {},
+  "bios-nvme": { disks: disks("NVME") },
+  "bios-scsi": { disks: disks("SCSI") },
+  "bios-virt": { disks: disks("VIRT") },
+  "uefi-ahci": { firmware: UEFI },
+  "uefi-nvme": { firmware: UEFI, disks: disks("NVME") },
+  "uefi-scsi": { firmware: UEFI, disks: disks("SCSI") },
+  "uefi-virt": { firmware: UEFI, disks: disks("VIRT") },
+  "firmware-qcow2": {
+    firmware: {
+      code: { path: "/usr/share/edk2/CODE.qcow2", format: "qcow2" },
+      vars: { path: `${WORK}/efivars.bin`, format: "qcow2" },
+    },
+  },
+  "disks-mixed": { disks: disks("SCSI", "VIRT", "AHCI", "NVME", "SCSI", "AHCI", "VIRT", "NVME") },
+  "disks-ahci-8": { disks: disks(...Array.from({ length: 8 }, () => "AHCI" as const)) },
+  "disks-ahci-6-cd": {
+    disks: disks(...Array.from({ length: 6 }, () => "AHCI" as const)),
+    cdrom: { path: "/iso/a.iso", first: true },
+  },
+  "disks-scsi-66": { disks: disks(...Array.from({ length: 66 }, () => "SCSI" as const)) },
+  "disks-none": { disks: [] },
+  "disks-formats": {
+    disks: [
+      disk("VIRT", 0),
+      disk("VIRT", 1, { format: "raw", path: "/dev/vg/lv" }),
+      disk("AHCI", 2, { path: "/srv/overlay.qcow2", backingAllowed: true }),
+      disk("SCSI", 3, { format: "vmdk", path: "/srv/a.vmdk" }),
+      disk("NVME", 4, { format: "vdi", path: "/srv/a.vdi" }),
+    ],
+  },
+  "cd-first": { cdrom: { path: "/iso/a.iso", first: true } },
+  "cd-last": { cdrom: { path: "/iso/a.iso", first: false } },
+  "cd-only": { disks: [], cdrom: { path: "/iso/a.iso", first: true } },
+  "cd-first-virt": { disks: disks("VIRT", "VIRT"), cdrom: { path: "/iso/a.iso", first: true } },
+  "i386-bios": { arch: "i386" },
+  "i386-uefi": { arch: "i386", firmware: UEFI },
+  kvm: { accel: "kvm", cpu: "host" },
+  "kvm-i386": { arch: "i386", accel: "kvm", cpu: "host" },
+  "cpu-model": { cpu: "Skylake-Client,-hle,+vmx", sockets: 2, cores: 4, memoryMiB: 16384 },
+  shares: {
+    shares: [
+      share("mirror"),
+      share("in", { path: "/home/me/vm1" }),
+      share("home", { path: "/home/me", writable: true }),
+      share("out", { path: `${WORK}/.out`, writable: true, security: "mapped-file" }),
+    ],
+  },
+  forwards: {
+    network: {
+      forwards: ["hostfwd=tcp::5555-:22", "hostfwd=udp:127.0.0.1:53-10.0.2.15:53", "restrict=on"],
+    },
+  },
+  "network-none": { network: undefined },
+  "display-none": { display: { kind: "none" } },
+  "spice-open": { display: { ...SPICE, passwordFile: undefined } },
+  "spice-address": { display: { ...SPICE, host: "::1", port: 5999 } },
+  "spice-no-qxl": { capabilities: { devices: new Set() } },
+  "awkward-comma": awkward("a,b,,c=d,readonly=off"),
+  "awkward-space": awkward(" two  words "),
+  "awkward-quotes": awkward(`it's "quoted" \`x\` $HOME \\ $(id)`),
+  "awkward-newline": awkward("first\nsecond\ttab"),
+  "awkward-cyrillic": awkward("Ёлка, №1 = 😀"),
+  "awkward-dash": awkward("-rf *? ~ #!;&|<>{}[]"),
+  "extra-args": { extraArgs: ["-device", "e1000,netdev=n1", "-netdev", "user,id=n1", "-name", "", "a b\nc"] },
+  "extra-sandbox": { extraArgs: ["-sandbox", "off"] },
+  "extra-bridge": { extraArgs: ["-netdev", "bridge,id=n1,br=br0", "-device", "virtio-net-pci,netdev=n1"] },
+  "extra-nic-tap": { extraArgs: ["--nic", "tap,ifname=tap0"] },
+  "end-on-reset": { cdrom: { path: "/iso/a.iso", first: true }, endOnReset: true },
+};
+
+export interface GoldenCase {
+  title: string;
+  machine: Machine;
+  capabilities: Capabilities;
+}
+
+export const MACHINES: readonly GoldenCase[] = Object.entries(VARIANTS).map(
+  ([title, { capabilities, ...changes }]) => ({
+    title,
+    machine: { ...PLAIN, ...changes },
+    capabilities: { ...QEMU, ...capabilities },
+  }),
+);
+
+/** A machine that differs from a plain one in something. */
+export const machineWith = (changes: Partial<Machine>): Machine => ({ ...PLAIN, ...changes });

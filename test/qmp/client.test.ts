@@ -1,0 +1,263 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { readdirSync, writeFileSync } from "node:fs";
+import { MAX_SOCKET_PATH_BYTES, QmpClient, QmpError, withShortPath } from "../../src/qmp/client.ts";
+import { isListening, powerDown, quit } from "../../src/qmp/commands.ts";
+import type { QmpEvent } from "../../src/qmp/protocol.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
+import { FakeQmp } from "./fake-server.ts";
+
+let temp: Temp;
+let socket: string;
+beforeEach(() => {
+  temp = new Temp();
+  socket = temp.path("qmp.sock");
+});
+afterEach(() => temp[Symbol.dispose]());
+
+/** A promise that must settle soon: what hangs here hangs the program. */
+const soon = <T>(promise: Promise<T>): Promise<T> =>
+  Promise.race([
+    promise,
+    Bun.sleep(300).then(() => {
+      throw new Error("it hangs");
+    }),
+  ]);
+
+const descriptors = (): number => readdirSync("/proc/self/fd").length;
+
+/** `SHUTDOWN`, as qemu sends it. */
+const SHUTDOWN = { event: "SHUTDOWN", data: { guest: true, reason: "guest-shutdown" } };
+
+describe("a conversation", () => {
+  test("begins with the greeting and qmp_capabilities", async () => {
+    using server = new FakeQmp(socket);
+    const client = await QmpClient.connect(socket);
+    expect(server.requests).toEqual([{ execute: "qmp_capabilities", id: 1 }]);
+    client.close();
+  });
+
+  test("gives each command its own answer, in whatever order they come", async () => {
+    const held: number[] = [];
+    using server = new FakeQmp(socket, ({ execute, id }, self) => {
+      if (execute === "qmp_capabilities") return { return: {} };
+      held.push(id);
+      if (held.length === 3)
+        for (const later of held.toReversed()) self.send({ return: `to ${later}`, id: later });
+      return undefined;
+    });
+    const client = await QmpClient.connect(socket);
+    const answers = await Promise.all(
+      ["a", "b", "c"].map((command) => client.execute(command, { x: command })),
+    );
+    expect(answers).toEqual(server.requests.slice(1).map(({ id }) => `to ${id}`));
+    expect(server.requests[2]).toMatchObject({ execute: "b", arguments: { x: "b" } });
+    client.close();
+  });
+
+  test("carries large commands and answers whole", async () => {
+    using _server = new FakeQmp(socket, (request) => ({ return: request.arguments ?? {} }));
+    const client = await QmpClient.connect(socket);
+    const args = { text: "Ёж😀".repeat(200_000) };
+    expect(await client.execute("echo", args)).toEqual(args);
+    client.close();
+  });
+
+  test("hears events, also between a command and its answer", async () => {
+    using _server = new FakeQmp(socket, ({ execute, id }, self) => {
+      if (execute !== "cont") return { return: {} };
+      self.send(`${JSON.stringify({ event: "RESUME" })}\n${JSON.stringify({ return: "done", id })}\n`);
+      return undefined;
+    });
+    const client = await QmpClient.connect(socket);
+    const heard: QmpEvent[] = [];
+    client.onEvent((event) => heard.push(event));
+    expect(await client.execute("cont")).toBe("done");
+    expect(heard).toEqual([{ event: "RESUME", data: {} }]);
+    client.close();
+  });
+
+  test("loses no event that comes in one piece with the answer to qmp_capabilities", async () => {
+    using _server = new FakeQmp(
+      socket,
+      ({ id }) => `${JSON.stringify({ return: {}, id })}\n${JSON.stringify(SHUTDOWN)}\n`,
+    );
+    const client = await QmpClient.connect(socket);
+    const heard: QmpEvent[] = [];
+    client.onEvent((event) => heard.push(event));
+    await Bun.sleep(20);
+    expect(heard).toEqual([SHUTDOWN]);
+    client.close();
+  });
+
+  test("passes over answers to nobody", async () => {
+    using server = new FakeQmp(socket);
+    const client = await QmpClient.connect(socket);
+    server.send({ return: {}, id: 99 });
+    server.send({ error: { class: "GenericError", desc: "JSON parse error" } });
+    expect(await soon(client.execute("x"))).toEqual({});
+    client.close();
+  });
+});
+
+describe("an error", () => {
+  test("names the command and qemu's reason", async () => {
+    using _server = new FakeQmp(socket, ({ execute }) =>
+      execute === "qmp_capabilities"
+        ? { return: {} }
+        : { error: { class: "CommandNotFound", desc: "The command x has not been found" } },
+    );
+    const client = await QmpClient.connect(socket);
+    const error = await failureOf(() => client.execute("x"));
+    expect(error).toBeInstanceOf(QmpError);
+    expect(error.message).toBe("qemu refused x: The command x has not been found");
+    expect((error as QmpError).reply.class).toBe("CommandNotFound");
+    client.close();
+  });
+
+  test("of the negotiation ends the connection", async () => {
+    using _server = new FakeQmp(socket, () => ({ error: { class: "GenericError", desc: "not now" } }));
+    const error = await failureOf(() => soon(QmpClient.connect(socket)));
+    expect(error.message).toContain("not now");
+  });
+
+  test.each([
+    ["garbage", "this is no QMP\n"],
+    ["null", "null\n"],
+    ["a greeting without a version", '{"QMP": {}}\n'],
+  ])("of the other side, %s, ends it too", async (_title, greeting) => {
+    using _server = new FakeQmp(socket, undefined, greeting);
+    const error = await failureOf(() => soon(QmpClient.connect(socket, 500)));
+    expect([74, 75]).toContain(error.exitCode);
+  });
+});
+
+describe("a socket", () => {
+  test("whose one client is somebody else never greets: busy (75)", async () => {
+    using _server = Bun.listen({ unix: socket, socket: { data: () => {} } });
+    const error = await failureOf(() => QmpClient.connect(socket, 50));
+    expect(error.exitCode).toBe(75);
+    expect(error.message).toContain(socket);
+  });
+
+  test("that is not there, or is nobody's, gives the system's error", async () => {
+    expect(QmpClient.connect(socket)).rejects.toMatchObject({ code: "ENOENT" });
+    new FakeQmp(socket).die();
+    writeFileSync(temp.path("file"), "");
+    expect(QmpClient.connect(temp.path("file"))).rejects.toMatchObject({ code: "ECONNREFUSED" });
+  });
+
+  test.each([MAX_SOCKET_PATH_BYTES, MAX_SOCKET_PATH_BYTES + 1, 200, 300])(
+    "with a path of %d bytes is reached, and no descriptor is left open",
+    async (length) => {
+      // Made by its name in the directory, as qemu does it.
+      const rest = length - temp.top.length - "/dd//qmp.sock".length;
+      const directory = temp.directory(
+        `dd/${"d".repeat(Math.ceil(rest / 2))}${rest > 255 ? "/" : "d"}${"d".repeat(Math.floor(rest / 2) - 1)}`,
+      );
+      const long = `${directory}/qmp.sock`;
+      expect(long).toHaveLength(length);
+      using _server = await withShortPath(long, async (short) => new FakeQmp(short));
+      const before = descriptors();
+      const client = await QmpClient.connect(long);
+      expect(await client.execute("query-status")).toEqual({});
+      expect(await isListening(long)).toBe(true);
+      client.close();
+      await client.closed;
+      await Bun.sleep(10);
+      // The server's side of the connections may still be open.
+      expect(descriptors()).toBeLessThanOrEqual(before + 2);
+    },
+  );
+});
+
+describe("when qemu dies", () => {
+  test("in the middle of a command, that fails and the conversation is over", async () => {
+    using _server = new FakeQmp(socket, ({ execute }, self) => {
+      if (execute === "qmp_capabilities") return { return: {} };
+      self.die();
+      return undefined;
+    });
+    const client = await QmpClient.connect(socket);
+    const error = await failureOf(() => soon(client.execute("stop")));
+    expect(error.exitCode).toBe(74);
+    expect(error.message).toContain("closed the conversation");
+    await soon(client.closed);
+  });
+
+  test("before its greeting, connecting fails at once", async () => {
+    using _server = Bun.listen({
+      unix: socket,
+      socket: { open: (peer) => void peer.end(), data: () => {} },
+    });
+    expect((await failureOf(() => soon(QmpClient.connect(socket)))).exitCode).toBe(74);
+  });
+
+  test("a command afterwards fails and does not wait for ever", async () => {
+    using server = new FakeQmp(socket);
+    const client = await QmpClient.connect(socket);
+    server.die();
+    await soon(client.closed);
+    expect((await failureOf(() => soon(client.execute("stop")))).exitCode).toBe(74);
+  });
+
+  test("quit afterwards is done", async () => {
+    using server = new FakeQmp(socket);
+    const client = await QmpClient.connect(socket);
+    server.die();
+    await soon(client.closed);
+    await soon(quit(client));
+  });
+
+  test("because we closed it, waiting commands fail", async () => {
+    using _server = new FakeQmp(socket, ({ execute }) =>
+      execute === "qmp_capabilities" ? { return: {} } : undefined,
+    );
+    const client = await QmpClient.connect(socket);
+    const waiting = failureOf(() => soon(client.execute("stop")));
+    client.close();
+    expect((await waiting).exitCode).toBe(74);
+    await soon(client.closed);
+  });
+});
+
+describe("typed commands", () => {
+  test("powerDown presses the button, quit ends", async () => {
+    using server = new FakeQmp(socket);
+    const client = await QmpClient.connect(socket);
+    await powerDown(client);
+    await quit(client);
+    expect(server.requests.map(({ execute }) => execute)).toEqual([
+      "qmp_capabilities",
+      "system_powerdown",
+      "quit",
+    ]);
+    client.close();
+  });
+
+  test("quit takes the connection's end for an answer", async () => {
+    using _server = new FakeQmp(socket, ({ execute }, self) => {
+      if (execute === "quit") self.die();
+      return { return: {} };
+    });
+    await soon(quit(await QmpClient.connect(socket)));
+  });
+});
+
+describe("isListening", () => {
+  test("is true for a server that stays silent", async () => {
+    using _server = Bun.listen({ unix: socket, socket: { data: () => {} } });
+    expect(await isListening(socket)).toBe(true);
+  });
+
+  test("is false for nothing, a file, a directory, and a dead server's socket", async () => {
+    expect(await isListening(socket)).toBe(false);
+    expect(await isListening(temp.path("no", "directory"))).toBe(false);
+    expect(await isListening(temp.write("file", ""))).toBe(false);
+    expect(await isListening(temp.directory("directory"))).toBe(false);
+    const script = `require("node:net").createServer().listen(process.argv[1], () => process.kill(process.pid, "SIGKILL"))`;
+    Bun.spawnSync([process.execPath, "-e", script, socket]);
+    expect(readdirSync(temp.top)).toContain("qmp.sock");
+    expect(await isListening(socket)).toBe(false);
+  });
+});

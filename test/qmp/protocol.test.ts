@@ -1,0 +1,80 @@
+import { describe, expect, test } from "bun:test";
+import { parseShutdown } from "../../src/qmp/commands.ts";
+import { LineSplitter, parseQmpLine, type QmpMessage } from "../../src/qmp/protocol.ts";
+
+describe("parseQmpLine", () => {
+  test.each<[string, QmpMessage | undefined]>([
+    [
+      '{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": "Debian"}, "capabilities": ["oob"]}}',
+      { kind: "greeting", version: "7.2.22" },
+    ],
+    ['{"return": {}, "id": 1}', { kind: "reply", id: 1, value: {} }],
+    ['{"id": 7, "return": [1, null]}', { kind: "reply", id: 7, value: [1, null] }],
+    ['{"return": "error", "id": 0}', { kind: "reply", id: 0, value: "error" }],
+    [
+      '{"error": {"class": "GenericError", "desc": "no"}, "id": 2}',
+      { kind: "failure", id: 2, error: { class: "GenericError", desc: "no" } },
+    ],
+    [
+      '{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}',
+      { kind: "event", event: { event: "STOP", data: {} } },
+    ],
+    [
+      '{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}',
+      { kind: "event", event: { event: "SHUTDOWN", data: { guest: true, reason: "guest-shutdown" } } },
+    ],
+    ["{}", undefined],
+    ['{"other": 1}', undefined],
+    ["[]", undefined],
+  ])("%s", (line, message) => {
+    expect(parseQmpLine(line)).toEqual(message);
+  });
+});
+
+describe("parseShutdown", () => {
+  test.each([
+    ["SHUTDOWN", { guest: true, reason: "guest-shutdown" }, { guest: true, reason: "guest-shutdown" }],
+    ["SHUTDOWN", { guest: false, reason: "host-signal" }, { guest: false, reason: "host-signal" }],
+    ["SHUTDOWN", {}, { guest: false, reason: "unknown" }],
+    ["SHUTDOWN", { guest: "true", reason: 1 }, { guest: false, reason: "unknown" }],
+    ["POWERDOWN", { guest: true, reason: "x" }, undefined],
+  ])("%s %j: %j", (event, data, shutdown) => {
+    expect(parseShutdown({ event, data })).toEqual(shutdown);
+  });
+});
+
+describe("LineSplitter", () => {
+  test.each<[string[], string[][]]>([
+    [["a\n"], [["a"]]],
+    [["a\nb\n"], [["a", "b"]]],
+    [
+      ["a", "b\nc", "\n"],
+      [[], ["ab"], ["c"]],
+    ],
+    [["a\r\nb\r\n"], [["a", "b"]]],
+    [
+      ["a\r", "\nb"],
+      [[], ["a"]],
+    ],
+    [["\n\n\r\n"], [[]]],
+    [["a\rb\n"], [["a\rb"]]],
+    [[""], [[]]],
+  ])("%j", (pieces, lines) => {
+    const splitter = new LineSplitter();
+    expect(pieces.map((piece) => splitter.push(Buffer.from(piece)))).toEqual(lines);
+  });
+
+  const text = '{"name":"Ёлка 😀 漢字"}\nsecond é\n';
+  test.each(Array.from(Buffer.from(text).keys()))("UTF-8 cut at byte %d is whole", (at) => {
+    const bytes = Buffer.from(text);
+    const splitter = new LineSplitter();
+    const lines = [...splitter.push(bytes.subarray(0, at)), ...splitter.push(bytes.subarray(at))];
+    expect(lines).toEqual(text.trim().split("\n"));
+  });
+
+  test("UTF-8 in single bytes is whole", () => {
+    const splitter = new LineSplitter();
+    const lines = [...Buffer.from(text)].flatMap((byte) => splitter.push(Uint8Array.of(byte)));
+    expect(lines).toEqual(text.trim().split("\n"));
+  });
+});

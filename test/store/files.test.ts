@@ -1,0 +1,147 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { readdirSync, readFileSync, readlinkSync, statSync, symlinkSync } from "node:fs";
+import {
+  allocatedBytes,
+  fileError,
+  freeBytes,
+  listDirectory,
+  lstatOf,
+  readSmall,
+  remove,
+  replaceFile,
+  replaceLink,
+  requireRoom,
+  writeNew,
+} from "../../src/store/files.ts";
+import { VmError } from "../../src/lib/errors.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+let temp: Temp;
+beforeEach(() => {
+  temp = new Temp();
+});
+afterEach(() => temp[Symbol.dispose]());
+
+const errno = (code: string): Error => Object.assign(new Error(`${code}: no luck, write`), { code });
+
+describe("what is not there", () => {
+  test.each(["none", "file/below"])("%s", (name) => {
+    temp.write("file", "");
+    expect(lstatOf(temp.path(name))).toBeUndefined();
+    expect(listDirectory(temp.path(name))).toEqual([]);
+    expect(readSmall(temp.path(name))).toBeUndefined();
+  });
+});
+
+test("removing what is not there is fine", () => {
+  expect(() => remove(temp.path("none"))).not.toThrow();
+});
+
+describe("writeNew", () => {
+  test("makes a private file, whatever the umask", () => {
+    const before = process.umask(0);
+    try {
+      writeNew(temp.path("new"), "text");
+    } finally {
+      process.umask(before);
+    }
+    expect(readFileSync(temp.path("new"), "utf8")).toBe("text");
+    expect(statSync(temp.path("new")).mode & 0o777).toBe(0o600);
+  });
+
+  test("never overwrites and follows no link", () => {
+    temp.write("old", "old");
+    expect(() => writeNew(temp.path("old"), "new")).toThrow("EEXIST");
+    symlinkSync(temp.path("victim"), temp.path("link"));
+    expect(() => writeNew(temp.path("link"), "new")).toThrow("EEXIST");
+    expect(readFileSync(temp.path("old"), "utf8")).toBe("old");
+    expect(readdirSync(temp.top).toSorted()).toEqual(["link", "old"]);
+  });
+});
+
+describe("replaceFile", () => {
+  test.each(["absent", "present"])("where it is %s", (state) => {
+    if (state === "present") temp.write("file", "old");
+    replaceFile(temp.path("file"), "new");
+    expect(readFileSync(temp.path("file"), "utf8")).toBe("new");
+    expect(readdirSync(temp.top)).toEqual(["file"]);
+  });
+
+  test("replaces a link, not what it leads to", () => {
+    symlinkSync(temp.write("victim", "old"), temp.path("file"));
+    replaceFile(temp.path("file"), "new");
+    expect(readFileSync(temp.path("victim"), "utf8")).toBe("old");
+    expect(lstatOf(temp.path("file"))?.isFile()).toBe(true);
+  });
+
+  test("leaves nothing where it fails", () => {
+    temp.write("directory/x", "");
+    expect(() => replaceFile(temp.path("directory"), "new")).toThrow();
+    expect(readdirSync(temp.top)).toEqual(["directory"]);
+  });
+});
+
+describe("replaceLink", () => {
+  test.each([undefined, "old", "/nowhere"])("from %p", (old) => {
+    if (old) symlinkSync(old, temp.path("link"));
+    replaceLink(temp.path("link"), "a b\nc");
+    expect(readlinkSync(temp.path("link"))).toBe("a b\nc");
+    expect(readdirSync(temp.top)).toEqual(["link"]);
+  });
+
+  test("does not go into the directory that the old one leads to", () => {
+    symlinkSync(temp.directory("directory"), temp.path("link"));
+    replaceLink(temp.path("link"), "new");
+    expect(readlinkSync(temp.path("link"))).toBe("new");
+    expect(readdirSync(temp.path("directory"))).toEqual([]);
+  });
+
+  test("leaves nothing where it fails", () => {
+    temp.write("directory/x", "");
+    expect(() => replaceLink(temp.path("directory"), "new")).toThrow();
+    expect(readdirSync(temp.top)).toEqual(["directory"]);
+  });
+});
+
+test("readSmall follows no link", () => {
+  symlinkSync(temp.write("secret", "x"), temp.path("link"));
+  expect(() => readSmall(temp.path("link"))).toThrow("ELOOP");
+});
+
+test("holes do not count as allocated", () => {
+  temp.write("data", Buffer.alloc(65_536, 1));
+  Bun.spawnSync(["truncate", "-s", "1G", temp.path("hole")]);
+  expect(allocatedBytes(statSync(temp.path("data")))).toBeGreaterThanOrEqual(65_536);
+  expect(allocatedBytes(statSync(temp.path("hole")))).toBeLessThan(65_536);
+});
+
+describe("requireRoom", () => {
+  test("is content with what is there", () => {
+    expect(() => requireRoom(temp.top, Math.floor(freeBytes(temp.top) / 2), "x")).not.toThrow();
+  });
+  test("tells what is needed and what is there (73)", async () => {
+    const error = await failureOf(() => requireRoom(temp.top, 2 ** 60, "make the snapshot"));
+    expect(error.exitCode).toBe(73);
+    expect(error.message).toMatch(
+      /^cannot make the snapshot: no room in \S+: about \S+ TiB needed, .* free$/,
+    );
+  });
+});
+
+describe("fileError", () => {
+  test.each([
+    ["ENOSPC", 73, "cannot x: no room left on the device"],
+    ["EDQUOT", 73, "cannot x: no room left on the device"],
+    ["EACCES", 73, "cannot x: no luck"],
+    ["EROFS", 73, "cannot x: no luck"],
+    ["EIO", 74, "cannot x: no luck"],
+  ])("%s is %d: %s", (code, exitCode, message) => {
+    const cause = errno(code);
+    expect(fileError("cannot x", cause)).toMatchObject({ exitCode, message, cause });
+  });
+  test("leaves an error for the user as it is", () => {
+    const error = new VmError("busy", "held");
+    expect(fileError("cannot x", error)).toBe(error);
+  });
+});

@@ -1,0 +1,93 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import type { Subprocess } from "bun";
+import { lockVm } from "../../src/store/lock.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+let temp: Temp;
+const holders: Subprocess[] = [];
+beforeEach(() => {
+  temp = new Temp();
+});
+afterEach(() => {
+  for (const holder of holders.splice(0)) holder.kill("SIGKILL");
+  temp[Symbol.dispose]();
+});
+
+/** Another process that holds the lock. */
+async function holdElsewhere(command: string): Promise<Subprocess> {
+  const script = join(import.meta.dir, "../fixtures/hold-lock.ts");
+  const child = Bun.spawn([process.execPath, script, temp.top, command], { stdout: "pipe" });
+  holders.push(child);
+  for await (const _said of child.stdout) break;
+  return child;
+}
+
+describe("the lock of a VM", () => {
+  test("held by another process: 75, naming that with its pid", async () => {
+    const holder = await holdElsewhere("back up");
+    const error = await failureOf(() => lockVm(temp.top, "restore", 50));
+    expect(error.exitCode).toBe(75);
+    expect(error.message).toStartWith("cannot restore: another command is changing this VM: ");
+    expect(error.message).toEndWith(`back up (pid ${holder.pid})`);
+  });
+
+  test("goes with a process that is killed", async () => {
+    const holder = await holdElsewhere("back up");
+    holder.kill("SIGKILL");
+    await holder.exited;
+    using lock = await lockVm(temp.top, "restore", 0);
+    expect(lock.hostdir).toBe(temp.top);
+  });
+
+  test("is waited for", async () => {
+    const holder = await holdElsewhere("back up");
+    const waiting = lockVm(temp.top, "restore", 2000);
+    await Bun.sleep(60);
+    holder.kill("SIGKILL");
+    using _lock = await waiting;
+  });
+
+  test("held by ourselves, too, is held", async () => {
+    using _lock = await lockVm(temp.top, "one");
+    const error = await failureOf(() => lockVm(temp.top, "two", 0));
+    expect(error.message).toContain(`(pid ${process.pid})`);
+  });
+
+  test("is given back on disposal, and nothing is left behind", async () => {
+    (await lockVm(temp.top, "one"))[Symbol.dispose]();
+    using _lock = await lockVm(temp.top, "two", 0);
+    expect(readdirSync(temp.top)).toEqual([]);
+  });
+
+  test("of another VM is another lock", async () => {
+    using _lock = await lockVm(temp.directory("a"), "one");
+    using _other = await lockVm(temp.directory("b"), "two", 0);
+  });
+
+  test("that is waited for in vain leaves no descriptor open", async () => {
+    using _lock = await lockVm(temp.top, "one");
+    const before = readdirSync("/proc/self/fd").length;
+    await failureOf(() => lockVm(temp.top, "two", 0));
+    expect(readdirSync("/proc/self/fd")).toHaveLength(before);
+  });
+
+  test("is not inherited by the programs we start", async () => {
+    const lock = await lockVm(temp.top, "one");
+    const child = Bun.spawn(["sleep", "60"]);
+    try {
+      lock[Symbol.dispose]();
+      // It has the descriptor until it has become another program.
+      using _again = await lockVm(temp.top, "two", 1000);
+    } finally {
+      child.kill("SIGKILL");
+    }
+  });
+
+  test("cannot be where the directory is gone", async () => {
+    const error = await failureOf(() => lockVm(temp.path("gone"), "run", 0));
+    expect(error.message).toContain(`cannot lock ${temp.path("gone")}`);
+  });
+});

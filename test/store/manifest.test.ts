@@ -1,0 +1,74 @@
+import { describe, expect, test } from "bun:test";
+import { parseManifest, type Manifest } from "../../src/store/manifest.ts";
+import { failureOf } from "../fixtures/failure.ts";
+
+const FILE = {
+  name: "disk-0.img",
+  file: "disk-0.img.gz",
+  bytes: 300,
+  allocatedBytes: 200,
+  storedBytes: 100,
+  virtualBytes: 1 << 30,
+};
+const MANIFEST: Manifest = {
+  version: 1,
+  format: "gz",
+  tool: "vm 0.1.0",
+  guest: "WS10",
+  made: "2024-01-02T03:04:05.000Z",
+  consistency: "clean",
+  firstTime: false,
+  files: [FILE, { name: "efivars.bin", file: "efivars.bin.gz", bytes: 1, allocatedBytes: 0, storedBytes: 2 }],
+};
+
+test("is read as it was written", () => {
+  expect(parseManifest(JSON.stringify(MANIFEST, null, 2), "S0")).toEqual(MANIFEST);
+});
+
+test("may have no files: a VM without disks", () => {
+  expect(parseManifest(JSON.stringify({ ...MANIFEST, files: [] }), "S0").files).toEqual([]);
+});
+
+const files = (...changes: object[]): string =>
+  JSON.stringify({ ...MANIFEST, files: changes.map((change) => ({ ...FILE, ...change })) });
+
+describe("is damaged (74):", () => {
+  test.each([
+    ["nothing", ""],
+    ["half of it", JSON.stringify(MANIFEST).slice(0, 100)],
+    ["no JSON", "not json"],
+    ["null", "null"],
+    ["a number", "7"],
+    ["a list", "[]"],
+    ["an empty object", "{}"],
+    ["no list of files", JSON.stringify({ ...MANIFEST, files: undefined })],
+    ["files that are no list", JSON.stringify({ ...MANIFEST, files: { 0: FILE } })],
+    ["a file that is null", JSON.stringify({ ...MANIFEST, files: [null] })],
+    ["a file that is a text", JSON.stringify({ ...MANIFEST, files: ["disk-0.img"] })],
+    ["a file without a name", files({ name: undefined })],
+    ["a name with a /", files({ name: "../disk-0.img" })],
+    ["a stored name with a /", files({ file: "/etc/passwd" })],
+    ["a hidden name", files({ file: ".lock" })],
+    ["a length that is no number", files({ bytes: "300" })],
+    ["a negative length", files({ storedBytes: -1 })],
+    ["a broken length", files({ allocatedBytes: 1.5 })],
+    ["a huge length", files({ bytes: 1e300 })],
+    ["one bad file of two", files({}, { name: 7 })],
+    ["an unknown consistency", JSON.stringify({ ...MANIFEST, consistency: "perfect" })],
+  ])("%s", async (_title, text) => {
+    const error = await failureOf(() => parseManifest(text, "backups/S0"));
+    expect(error.exitCode).toBe(74);
+    expect(error.message).toContain("backups/S0 is damaged");
+  });
+});
+
+describe("is a newer version's (78):", () => {
+  test.each([
+    ["version 2", { version: 2 }],
+    ["another format", { format: "zst" }],
+  ])("%s", async (_title, changes) => {
+    const error = await failureOf(() => parseManifest(JSON.stringify({ ...MANIFEST, ...changes }), "S0"));
+    expect(error.exitCode).toBe(78);
+    expect(error.message).toContain("newer version");
+  });
+});

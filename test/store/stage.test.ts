@@ -1,0 +1,415 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, join } from "node:path";
+import { PARTIAL, READY, REMOVING } from "../../src/store/layout.ts";
+import { newMark, readMark, updateMark, writeMark } from "../../src/store/mark.ts";
+import { recoverWork, removeWork, stageWork } from "../../src/store/stage.ts";
+import { resolveWork } from "../../src/store/workdir.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { NONE, Place } from "./working-files.ts";
+
+let place: Place;
+beforeEach(() => {
+  place = new Place();
+});
+afterEach(() => place[Symbol.dispose]());
+
+const recover = (...parents: string[]): void =>
+  recoverWork(place.host, parents.length > 0 ? parents : [place.tmp]);
+
+/** After a crash: what the VM has, and nothing that was left behind. */
+function expectWhole(disk: string | undefined, tmp: string[], host?: string[]): void {
+  recover();
+  // A second time changes nothing.
+  recover();
+  expect(place.disk()).toBe(disk!);
+  expect(place.names().tmp).toEqual(tmp);
+  if (host) expect(place.names().host).toEqual(host);
+}
+
+const INPLACE = [".host", ".vm.json", ".work", "FIRSTTIME", "disk-0.img", "guest.env"];
+
+describe("working files in TMPDIR", () => {
+  test("are seen by nobody before commit", () => {
+    const stage = place.stage("new", "tmp");
+    expect(resolveWork(place.host)).toEqual(NONE);
+    expect(statSync(stage.dir).mode & 0o777).toBe(0o700);
+    expect(place.names()).toEqual({ host: [], tmp: ["W.partial"] });
+  });
+
+  test("are the VM's after it, private, linked to and fro", () => {
+    const dir = place.make("new", "tmp", { restored: "clean" });
+    expect(place.disk()).toBe("new");
+    expect(readlinkSync(place.path("host/.work"))).toBe(dir);
+    expect(readlinkSync(join(dir, ".host"))).toBe(place.host);
+    expect(statSync(dir).mode & 0o777).toBe(0o700);
+    expect(statSync(join(dir, ".vm.json")).mode & 0o777).toBe(0o600);
+    expect(readMark(dir)).toMatchObject({ vm: 1, restored: "clean" });
+  });
+
+  test("abort leaves no trace", () => {
+    place.make("old", "tmp");
+    place.stage("new", "tmp").abort();
+    expect(place.disk()).toBe("old");
+    expect(place.names()).toEqual({ host: [".work"], tmp: ["W"] });
+  });
+
+  test("take the place of older ones", () => {
+    place.make("old", "tmp");
+    const dir = place.make("new", "tmp");
+    expect(place.disk()).toBe("new");
+    expect(place.names().tmp).toEqual(["W"]);
+    expect(readMark(dir)?.replaces).toBeUndefined();
+  });
+
+  test("take the place of those in HOSTDIR, whose own files stay", () => {
+    place.make("old", "inplace");
+    place.write("host/notes.txt", "mine");
+    place.make("new", "tmp");
+    expect(place.disk()).toBe("new");
+    expect(place.names()).toEqual({ host: [".work", "guest.env", "notes.txt"], tmp: ["W"] });
+  });
+
+  test("cannot be where TMPDIR is gone, and nothing is left", async () => {
+    const error = await failureOf(() => stageWork(place.host, { tmpdir: place.path("gone") }, NONE));
+    expect(error.message).toContain(`cannot make working files in ${place.path("gone")}`);
+    expect(place.has("gone")).toBe(false);
+  });
+
+  test("in a directory with an awkward name work as well", () => {
+    const tmpdir = place.directory("a b,c'\"$x\nё");
+    const stage = stageWork(place.host, { tmpdir }, NONE);
+    writeFileSync(join(stage.dir, "disk-0.img"), "new");
+    stage.commit();
+    expect(place.disk()).toBe("new");
+  });
+});
+
+describe("working files in place", () => {
+  test("are seen by nobody before commit", () => {
+    place.stage("new", "inplace");
+    expect(resolveWork(place.host)).toEqual(NONE);
+  });
+
+  test("are the VM's after it", () => {
+    place.make("new", "inplace");
+    expect(place.disk()).toBe("new");
+    expect(place.names()).toEqual({ host: INPLACE, tmp: [] });
+  });
+
+  test("take the place of older ones: other working files go, the user's stay", () => {
+    place.make("old", "inplace");
+    for (const name of [
+      "disk-1.img",
+      "efivars.bin",
+      "qmp.sock",
+      "console.log",
+      "notes.txt",
+      "disk-1.img.bak",
+    ])
+      place.write(`host/${name}`, "old");
+    place.write("host/.out/job.log", "old");
+    place.make("new", "inplace");
+    expect(place.disk()).toBe("new");
+    expect(place.names().host).toEqual([...INPLACE, "disk-1.img.bak", "notes.txt"].toSorted());
+  });
+
+  test("take the place of those in TMPDIR", () => {
+    place.make("old", "tmp");
+    place.make("new", "inplace");
+    expect(place.disk()).toBe("new");
+    expect(place.names()).toEqual({ host: INPLACE, tmp: [] });
+  });
+
+  test("abort leaves no trace", () => {
+    place.make("old", "inplace");
+    place.stage("new", "inplace").abort();
+    expect(place.disk()).toBe("old");
+    expect(place.names().host).toEqual(INPLACE);
+  });
+
+  test("directories among them replace directories", () => {
+    place.make("old", "inplace");
+    place.write("host/.in/old", "");
+    const stage = place.stage("new", "inplace");
+    mkdirSync(join(stage.dir, ".in"));
+    stage.commit();
+    expect(readdirSync(place.path("host/.in"))).toEqual([]);
+  });
+});
+
+describe("killed in TMPDIR", () => {
+  test("while it was filled: the old ones stay", () => {
+    place.make("old", "tmp");
+    place.stage("new", "tmp");
+    expectWhole("old", ["W"]);
+  });
+
+  test("while it was filled, without older ones: none", () => {
+    place.stage("new", "tmp");
+    expectWhole(undefined, [], []);
+  });
+
+  test("when complete but not linked yet: the old ones stay", () => {
+    const old = place.make("old", "tmp");
+    const stage = place.stage("new", "tmp");
+    writeMark(stage.dir, { ...newMark(), replaces: old });
+    renameSync(stage.dir, stage.dir.replace(".partial", ""));
+    expectWhole("old", ["W"]);
+  });
+
+  test("between the link's parts: the old ones stay", () => {
+    place.make("old", "tmp");
+    place.link("/nowhere", `host/${PARTIAL}4711`);
+    expectWhole("old", ["W"], [".work"]);
+  });
+
+  test("when linked, before the old ones went: the new ones, alone", () => {
+    const old = place.make("old", "tmp");
+    const kept = place.path("kept");
+    renameSync(old, kept);
+    unlinkSync(place.path("host/.work"));
+    const dir = place.make("new", "tmp");
+    renameSync(kept, old);
+    updateMark(dir, { replaces: old });
+    expectWhole("new", ["W"]);
+    expect(readMark(dir)?.replaces).toBeUndefined();
+  });
+
+  test("while the old ones were removed: the new ones, alone", () => {
+    const old = place.make("old", "tmp", { lastRun: "powered-off" });
+    const dir = place.make("new", "tmp");
+    mkdirSync(`${old}.discarded`);
+    writeFileSync(join(`${old}.discarded`, "disk-0.img"), "old");
+    updateMark(dir, { replaces: old });
+    expectWhole("new", ["W"]);
+  });
+
+  test("when linked, before those in HOSTDIR went: the new ones, alone", () => {
+    place.make("old", "inplace");
+    place.write("host/notes.txt", "mine");
+    const before = place.path("before");
+    Bun.spawnSync(["cp", "-a", place.host, before]);
+    const dir = place.make("new", "tmp");
+    updateMark(dir, { replaces: place.host });
+    // Everything of the old state is there again, but .work leads to the new one.
+    for (const name of readdirSync(before))
+      if (name !== ".work") Bun.spawnSync(["cp", "-aT", join(before, name), place.path("host", name)]);
+    expectWhole("new", ["W"], [".work", "guest.env", "notes.txt"]);
+  });
+
+  test("while a file in WORKDIR was replaced: no half file stays", () => {
+    const dir = place.make("old", "tmp");
+    writeFileSync(join(dir, `${PARTIAL}4711`), "half");
+    expectWhole("old", ["W"]);
+    expect(readdirSync(dir).filter((name) => name.startsWith(PARTIAL))).toEqual([]);
+  });
+
+  test("what another VM is doing is left alone", () => {
+    place.make("old", "tmp");
+    const other = place.directory("other");
+    const theirs = stageWork(other, { tmpdir: place.tmp }, NONE);
+    recover();
+    expect(existsSync(theirs.dir)).toBe(true);
+    theirs.commit();
+    recover();
+    expect(resolveWork(other).state).toBe("present");
+    expect(place.disk()).toBe("old");
+  });
+
+  test.skipIf(process.getuid!() !== 0)("what somebody else put there is left alone (needs root)", () => {
+    const stage = place.stage("new", "tmp");
+    Bun.spawnSync(["chown", "12345:12345", stage.dir]);
+    recover();
+    expect(existsSync(stage.dir)).toBe(true);
+  });
+
+  test("a link with such a name is not followed", () => {
+    place.write("precious/file", "x");
+    const stage = place.stage("new", "tmp");
+    rmSync(stage.dir, { recursive: true });
+    symlinkSync(place.path("precious"), stage.dir);
+    recover();
+    expect(place.has("precious/file")).toBe(true);
+  });
+});
+
+describe("recovery leaves the VM's own working files where they are", () => {
+  test("when TMPDIR is now spelt otherwise", () => {
+    place.make("new", "tmp");
+    place.link("tmp", "alias");
+    recover(place.path("alias"));
+    expect(place.disk()).toBe("new");
+    recover(`${place.tmp}/`, `${place.tmp}/../tmp`, place.path("alias"));
+    expect(place.disk()).toBe("new");
+  });
+
+  test("when .work leads there by a relative path", () => {
+    const dir = place.make("new", "tmp");
+    unlinkSync(place.path("host/.work"));
+    place.link(`../tmp/${basename(dir)}`, "host/.work");
+    recover();
+    expect(place.disk()).toBe("new");
+  });
+
+  test("when .work ends in a slash", () => {
+    const dir = place.make("new", "tmp");
+    unlinkSync(place.path("host/.work"));
+    place.link(`${dir}/`, "host/.work");
+    recover();
+    expect(place.disk()).toBe("new");
+  });
+
+  test("and the user's own files, whatever they are called", () => {
+    place.make("new", "tmp");
+    const names = [
+      ".partial-notes",
+      ".vm-partially",
+      "vm-partial-x",
+      ".ready",
+      ".removing",
+      "disk-0.img.partial",
+    ];
+    for (const name of names) place.write(`host/${name}`, "mine");
+    recover();
+    for (const name of names) expect(place.has("host", name)).toBe(true);
+  });
+
+  test("when there is nothing to do", () => {
+    place.make("new", "inplace");
+    const before = place.names();
+    recover();
+    expect(place.names()).toEqual(before);
+    expect(place.disk()).toBe("new");
+  });
+});
+
+/** New working files, complete, as commit renames them. */
+function ready(text: string): string {
+  const stage = place.stage(text, "inplace");
+  const old = resolveWork(place.host);
+  writeMark(stage.dir, {
+    ...newMark(),
+    files: readdirSync(stage.dir),
+    ...(old.state === "present" && !old.inplace ? { replaces: old.dir } : {}),
+  });
+  renameSync(stage.dir, place.path("host", READY));
+  return place.path("host", READY);
+}
+
+describe("killed in place", () => {
+  test("while it was filled: the old ones stay", () => {
+    place.make("old", "inplace");
+    place.stage("new", "inplace");
+    expectWhole("old", [], INPLACE);
+  });
+
+  test("when complete: the new ones", () => {
+    place.make("old", "inplace");
+    place.write("host/disk-1.img", "old");
+    ready("new");
+    expectWhole("new", [], INPLACE);
+  });
+
+  test.each(["disk-0.img", "guest.env", "FIRSTTIME"])("when %s had been moved: the new ones", (name) => {
+    place.make("old", "inplace");
+    renameSync(join(ready("new"), name), place.path("host", name));
+    expectWhole("new", [], INPLACE);
+    expect(readFileSync(place.path("host/guest.env"), "utf8")).toBe("new");
+  });
+
+  test("when all but the mark had been moved: the new ones", () => {
+    place.make("old", "inplace");
+    const from = ready("new");
+    for (const name of readdirSync(from))
+      if (name !== ".vm.json") renameSync(join(from, name), place.path("host", name));
+    expectWhole("new", [], INPLACE);
+  });
+
+  test("when the mark had been moved, too: the new ones", () => {
+    place.make("old", "inplace");
+    const from = ready("new");
+    for (const name of readdirSync(from)) renameSync(join(from, name), place.path("host", name));
+    expectWhole("new", [], INPLACE);
+  });
+
+  test("without older ones: the new ones", () => {
+    ready("new");
+    expectWhole("new", [], INPLACE);
+  });
+
+  test("before those in TMPDIR went: the new ones, alone", () => {
+    place.make("old", "tmp", { lastRun: "powered-off" });
+    ready("new");
+    expectWhole("new", [], INPLACE);
+  });
+});
+
+describe("removing", () => {
+  test("working files in TMPDIR", () => {
+    place.make("old", "tmp");
+    place.write("host/notes.txt", "mine");
+    removeWork(place.host, resolveWork(place.host));
+    expect(place.names()).toEqual({ host: ["notes.txt"], tmp: [] });
+  });
+
+  test("working files in place: guest.env, snapshots and the user's files stay", () => {
+    place.make("old", "inplace");
+    for (const name of ["disk-12.img", "efivars.bin", ".in/x", ".out/y", "run-vm.sh", "qemu.log"])
+      place.write(`host/${name}`, "");
+    for (const name of ["notes.txt", "disk-x.img", "backups/S0/TS", "install.job"])
+      place.write(`host/${name}`, "");
+    removeWork(place.host, resolveWork(place.host));
+    expect(place.names().host).toEqual(["backups", "disk-x.img", "guest.env", "install.job", "notes.txt"]);
+  });
+
+  test("a link whose target is gone", () => {
+    rmSync(place.make("old", "tmp"), { recursive: true });
+    removeWork(place.host, resolveWork(place.host));
+    expect(place.names()).toEqual({ host: [], tmp: [] });
+  });
+
+  test("nothing", () => {
+    removeWork(place.host, NONE);
+    expect(place.names()).toEqual({ host: [], tmp: [] });
+  });
+
+  test("killed before the link went: none are left", () => {
+    const dir = place.make("old", "tmp", { lastRun: "powered-off" });
+    renameSync(dir, `${dir}.discarded`);
+    expectWhole(undefined, [], []);
+  });
+
+  test("killed before the files went: none are left", () => {
+    const dir = place.make("old", "tmp", { lastRun: "powered-off" });
+    renameSync(dir, `${dir}.discarded`);
+    unlinkSync(place.path("host/.work"));
+    expectWhole(undefined, [], []);
+  });
+
+  test("killed in place, halfway: none are left, guest.env stays", () => {
+    place.make("old", "inplace");
+    place.write(join("host", REMOVING), "");
+    unlinkSync(place.path("host/.work"));
+    unlinkSync(place.path("host/disk-0.img"));
+    expectWhole(undefined, [], ["guest.env"]);
+  });
+
+  test("killed in place, at the very beginning: none are left, guest.env stays", () => {
+    place.make("old", "inplace");
+    place.write(join("host", REMOVING), "");
+    expectWhole(undefined, [], ["guest.env"]);
+  });
+});

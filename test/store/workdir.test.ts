@@ -1,0 +1,247 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import {
+  chmodSync,
+  cpSync,
+  lchownSync,
+  chownSync,
+  mkdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import {
+  describeGone,
+  findGuestEnv,
+  parentOf,
+  resolveHostdir,
+  resolveWork,
+} from "../../src/store/workdir.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { NONE, Place } from "./working-files.ts";
+
+let place: Place;
+beforeEach(() => {
+  place = new Place();
+});
+afterEach(() => place[Symbol.dispose]());
+
+const asRoot = test.skipIf(process.getuid!() !== 0);
+const STRANGER = 12345;
+
+/** Disbelieved: 74, with the link, the reason and a hint. */
+async function disbelieved(reason: string): Promise<void> {
+  const error = await failureOf(() => resolveWork(place.host));
+  expect(error.exitCode).toBe(74);
+  expect(error.message).toContain(`${place.path("host/.work")} is not believed`);
+  expect(error.message).toContain(reason);
+  expect(error.hint).toContain("nothing was touched");
+}
+
+describe("resolveWork believes", () => {
+  test("none where there is no .work", () => {
+    expect(resolveWork(place.host)).toEqual(NONE);
+  });
+
+  test("working files that we made, in TMPDIR", () => {
+    const dir = place.make("x", "tmp");
+    expect(resolveWork(place.host)).toMatchObject({ state: "present", dir, inplace: false, mark: { vm: 1 } });
+  });
+
+  test("working files in place", () => {
+    place.make("x", "inplace");
+    expect(resolveWork(place.host)).toMatchObject({ state: "present", dir: place.host, inplace: true });
+  });
+
+  test("a .work that names HOSTDIR by its whole path", () => {
+    place.make("x", "inplace");
+    unlinkSync(place.path("host/.work"));
+    place.link(place.host, "host/.work");
+    expect(resolveWork(place.host)).toMatchObject({ dir: place.host, inplace: true });
+  });
+
+  test("that they are gone, and since when they were", () => {
+    const dir = place.make("x", "tmp");
+    rmSync(dir, { recursive: true });
+    const work = resolveWork(place.host);
+    expect(work).toMatchObject({ state: "gone", target: dir });
+    if (work.state !== "gone") throw new Error("not gone");
+    expect(Math.abs(work.made.getTime() - Date.now())).toBeLessThan(60_000);
+    expect(describeGone(work)).toMatch(
+      /^the working files in \S+ \(made .*\) are gone; this machine was last started /,
+    );
+  });
+});
+
+describe("resolveWork disbelieves", () => {
+  test("a .work that is no link", async () => {
+    mkdirSync(place.path("host/.work"));
+    await disbelieved("no symbolic link");
+  });
+
+  asRoot("a link of somebody else's (needs root)", async () => {
+    place.make("x", "tmp");
+    lchownSync(place.path("host/.work"), STRANGER, STRANGER);
+    await disbelieved(`belongs to uid ${STRANGER}`);
+  });
+
+  asRoot("a directory of somebody else's: squatted after a reboot (needs root)", async () => {
+    chownSync(place.make("x", "tmp"), STRANGER, STRANGER);
+    await disbelieved(`belongs to uid ${STRANGER}`);
+  });
+
+  asRoot("a .host of somebody else's (needs root)", async () => {
+    lchownSync(join(place.make("x", "tmp"), ".host"), STRANGER, STRANGER);
+    await disbelieved("no .host link of ours");
+  });
+
+  test.each([0o770, 0o707, 0o720, 0o1777])("a directory with mode %o", async (mode) => {
+    chmodSync(place.make("x", "tmp"), mode);
+    await disbelieved("may be written by others");
+  });
+
+  test("a file, and a link to a directory", async () => {
+    const dir = place.make("x", "tmp");
+    renameSync(dir, `${dir}.moved`);
+    writeFileSync(dir, "");
+    await disbelieved("is no directory");
+    unlinkSync(dir);
+    symlinkSync(`${dir}.moved`, dir);
+    await disbelieved("is no directory");
+  });
+
+  test("a directory without .host: any other", async () => {
+    place.link(place.tmp, "host/.work");
+    await disbelieved("no .host link of ours");
+  });
+
+  test("a .host that is a file", async () => {
+    const dir = place.make("x", "tmp");
+    unlinkSync(join(dir, ".host"));
+    writeFileSync(join(dir, ".host"), place.host);
+    await disbelieved("no .host link of ours");
+  });
+
+  test("a directory without our mark", async () => {
+    unlinkSync(join(place.make("x", "tmp"), ".vm.json"));
+    await disbelieved("does not carry this program's mark");
+  });
+
+  test.each(["", "{", "null", "[]", "7", '{"vm":"1"}', '{"vm":0}'])("the mark %j", async (text) => {
+    writeFileSync(join(place.make("x", "tmp"), ".vm.json"), text);
+    const error = await failureOf(() => resolveWork(place.host));
+    expect([74, 78]).toContain(error.exitCode);
+  });
+
+  test("a mark that is a link", async () => {
+    const dir = place.make("x", "tmp");
+    renameSync(join(dir, ".vm.json"), place.path("mark"));
+    symlinkSync(place.path("mark"), join(dir, ".vm.json"));
+    await disbelieved("does not carry this program's mark");
+  });
+
+  test("a newer version's (78)", async () => {
+    writeFileSync(join(place.make("x", "tmp"), ".vm.json"), '{"vm":2}');
+    const error = await failureOf(() => resolveWork(place.host));
+    expect(error.exitCode).toBe(78);
+    expect(error.message).toContain("newer version");
+  });
+
+  test("a copied VM: both would share one .work", async () => {
+    place.make("x", "tmp");
+    cpSync(place.host, place.path("copy"), { recursive: true, verbatimSymlinks: true });
+    const error = await failureOf(() => resolveWork(place.path("copy")));
+    expect(error.exitCode).toBe(74);
+    expect(error.message).toContain(`belong to ${place.host}`);
+    expect(resolveWork(place.host).state).toBe("present");
+  });
+
+  test("a moved VM, and says how to mend it", async () => {
+    const dir = place.make("x", "tmp");
+    renameSync(place.host, place.path("moved"));
+    const error = await failureOf(() => resolveWork(place.path("moved")));
+    expect(error.exitCode).toBe(74);
+    expect(error.hint).toContain(`ln -sfn ${place.path("moved")} ${dir}/.host`);
+    unlinkSync(join(dir, ".host"));
+    symlinkSync(place.path("moved"), join(dir, ".host"));
+    expect(resolveWork(place.path("moved")).state).toBe("present");
+  });
+
+  test("a VM moved within, whose working files are in place, not at all", () => {
+    place.make("x", "inplace");
+    renameSync(place.host, place.path("moved"));
+    expect(resolveWork(place.path("moved"))).toMatchObject({ state: "present", inplace: true });
+  });
+
+  test("another VM's working files", async () => {
+    const other = place.directory("other");
+    symlinkSync(place.make("x", "tmp"), join(other, ".work"));
+    const error = await failureOf(() => resolveWork(other));
+    expect(error.exitCode).toBe(74);
+    expect(error.message).toContain(`belong to ${place.host}`);
+  });
+});
+
+describe("resolveHostdir", () => {
+  test("is the directory itself, by its real name", () => {
+    place.link("host", "alias");
+    expect(resolveHostdir(place.path("alias"))).toBe(place.host);
+    expect(resolveHostdir(`${place.host}/../host/`)).toBe(place.host);
+  });
+
+  test("is where WORKDIR's .host leads [compat]", () => {
+    expect(resolveHostdir(place.make("x", "tmp"))).toBe(place.host);
+  });
+
+  test("in place, is HOSTDIR", () => {
+    expect(resolveHostdir(place.make("x", "inplace"))).toBe(place.host);
+  });
+
+  test.each(["nowhere", "file"])("%s is no directory (66)", async (name) => {
+    place.write("file", "");
+    expect((await failureOf(() => resolveHostdir(place.path(name)))).exitCode).toBe(66);
+  });
+
+  test("a .host that does not lead back is not followed (74)", async () => {
+    place.directory("trap");
+    place.link(place.host, "trap/.host");
+    const error = await failureOf(() => resolveHostdir(place.path("trap")));
+    expect(error.exitCode).toBe(74);
+    expect(error.message).toContain(place.host);
+  });
+
+  test("a .host that leads nowhere is not followed (74)", async () => {
+    const dir = place.make("x", "tmp");
+    rmSync(place.host, { recursive: true });
+    expect((await failureOf(() => resolveHostdir(dir))).exitCode).toBe(74);
+  });
+
+  asRoot("a .host of somebody else's is not followed (needs root)", async () => {
+    const dir = place.make("x", "tmp");
+    lchownSync(join(dir, ".host"), STRANGER, STRANGER);
+    expect((await failureOf(() => resolveHostdir(dir))).exitCode).toBe(74);
+  });
+});
+
+describe("findGuestEnv [compat]", () => {
+  test("WORKDIR's, else HOSTDIR's, else none", () => {
+    expect(findGuestEnv(place.host, NONE)).toBeUndefined();
+    place.write("host/guest.env", "");
+    const dir = place.make("x", "tmp");
+    const work = resolveWork(place.host);
+    expect(findGuestEnv(place.host, work)).toBe(join(dir, "guest.env"));
+    unlinkSync(join(dir, "guest.env"));
+    expect(findGuestEnv(place.host, work)).toBe(place.path("host/guest.env"));
+    expect(findGuestEnv(place.host, NONE)).toBe(place.path("host/guest.env"));
+  });
+});
+
+test("parentOf: the directory that holds WORKDIR, there or gone", () => {
+  expect(parentOf(NONE)).toBeUndefined();
+  const dir = place.make("x", "tmp");
+  expect(parentOf(resolveWork(place.host))).toBe(place.tmp);
+  rmSync(dir, { recursive: true });
+  expect(parentOf(resolveWork(place.host))).toBe(place.tmp);
+});

@@ -1,5 +1,6 @@
 import { badOption } from "../config/complaint.ts";
 import { parseSetting, type RawSettings } from "../config/schema.ts";
+import { VmError } from "../lib/errors.ts";
 import type { Options } from "../services/context.ts";
 import { parseBatch, type Invocation } from "./batch.ts";
 import { parseOptions } from "./getopt.ts";
@@ -22,6 +23,12 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   const additions: Required<Options["additions"]> = { FORWARDS: [], IMAGES: [], SHARES: [] };
   const flags = { help: false, version: false, noColors: false, debug: false };
   let hostdir: string | undefined;
+  const wrong: VmError[] = [];
+  const check = (setting: keyof RawSettings, value: string, spelling: string): string => {
+    const parsed = parseSetting(setting, value);
+    if (!("value" in parsed)) wrong.push(badOption(spelling, parsed.given ?? value, parsed.allowed));
+    return value;
+  };
   for (const { option, spelling, value = "" } of found) {
     const { effect } = option;
     switch (effect.kind) {
@@ -33,21 +40,23 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
         hostdir = value;
         break;
       case "set":
-        settings[effect.setting] = checked(effect.setting, effect.value ?? value, spelling);
+        settings[effect.setting] = check(effect.setting, effect.value ?? value, spelling);
         break;
       case "add":
         if (value === "") {
           settings[effect.setting] = [];
           additions[effect.setting] = [];
-        } else additions[effect.setting].push(checked(effect.setting, value, spelling));
+        } else additions[effect.setting].push(check(effect.setting, value, spelling));
     }
   }
+  if (wrong.length > 0) throw allWrong(wrong);
   const wanted = !flags.help && !flags.version;
   return { ...flags, options: { settings, additions, hostdir }, batch: wanted ? parseBatch(rest, prog) : [] };
 }
 
-function checked(setting: keyof RawSettings, value: string, spelling: string): string {
-  const parsed = parseSetting(setting, value);
-  if (!("value" in parsed)) throw badOption(spelling, parsed.given ?? value, parsed.allowed);
-  return value;
+/** One error for all bad values. */
+function allWrong(wrong: VmError[]): VmError {
+  if (wrong.length === 1) return wrong[0]!;
+  const lines = wrong.map(({ message, hint }) => `${message} (${hint})`);
+  return new VmError("usage", `${wrong.length} options are wrong:\n  ${lines.join("\n  ")}`);
 }

@@ -126,7 +126,9 @@ export async function evaluateWithBash(
   );
   const result = await exec(argv, { anyStatus: true, env: bashEnvironment(variables) });
   const parsed = parseBashVariables(result.stdout, mark);
-  if (result.status !== 0 || !parsed) {
+  // A masked failure (`$(touch x)`) shows only there: a VM's settings have nothing to say.
+  const spoke = powerless && result.stderr !== "";
+  if (result.status !== 0 || !parsed || spoke) {
     const complaint = result.stderr.trim().split("\n").at(-1) || `status ${result.status}`;
     return { complaint: complaint.replace(/^(vm|\/dev\/fd\/\d+): /, "") };
   }

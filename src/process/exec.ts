@@ -1,13 +1,16 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { realpathSync } from "node:fs";
 import { basename } from "node:path";
-import { $, type ProcessPromise } from "zx/core";
+import { $, quote, type ProcessPromise } from "zx/core";
 import { VmError } from "../lib/errors.ts";
 import { interruption } from "./signals.ts";
 
 // Users' ZX_* variables would change zx; what we rely on is said here.
 for (const name of Object.keys(process.env)) if (name.startsWith("ZX_")) delete process.env[name];
 $.verbose = false;
+// zx looks for bash and does not start without a shell; none is ever asked, see `spawn` below.
+$.shell = "sh";
+$.quote = quote;
 
 type Stream = "ignore" | "pipe" | number;
 

@@ -1,4 +1,4 @@
-import { closeSync, readFileSync, watch } from "node:fs";
+import { closeSync, readFileSync, watch, type FSWatcher } from "node:fs";
 import { dirname, join } from "node:path";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import { start, type Child } from "../process/exec.ts";
@@ -82,9 +82,18 @@ export function lastWords(logPath: string): string {
   return lines.slice(-4).join("\n  ");
 }
 
+/** Bun cannot watch a path with a backslash; the retries do then. */
+function watchDirectory(path: string, wake: () => void): FSWatcher | undefined {
+  try {
+    return watch(path, wake);
+  } catch {
+    return undefined;
+  }
+}
+
 async function connectWhenUp(child: Child, socket: string): Promise<QmpClient | undefined> {
   const state = { over: false, wake: () => {} };
-  const watcher = watch(dirname(socket), () => state.wake());
+  const watcher = watchDirectory(dirname(socket), () => state.wake());
   void child.done.then(() => {
     state.over = true;
     state.wake();
@@ -105,6 +114,6 @@ async function connectWhenUp(child: Child, socket: string): Promise<QmpClient | 
     }
     return undefined;
   } finally {
-    watcher.close();
+    watcher?.close();
   }
 }

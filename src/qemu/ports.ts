@@ -1,4 +1,5 @@
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readFileSync } from "node:fs";
+import { describeHolder, findHolder } from "../process/holders.ts";
 
 /** Can this TCP port be listened on? */
 export function isPortFree(host: string, port: number): boolean {
@@ -20,31 +21,19 @@ export async function isUdpPortFree(host: string, port: number): Promise<boolean
   }
 }
 
-/** First free TCP port from `port` on; undefined when a hundred are taken. */
-export function nextFreePort(host: string, port: number): number | undefined {
-  for (let next = port; next < Math.min(port + 100, 65536); next++) if (isPortFree(host, next)) return next;
+/** First free TCP port from `port` on that is not among `others`; undefined when a hundred are taken. */
+export function nextFreePort(host: string, port: number, others: readonly number[]): number | undefined {
+  for (let next = port; next < Math.min(port + 100, 65536); next++)
+    if (!others.includes(next) && isPortFree(host, next)) return next;
   return undefined;
 }
 
-/**
- * Who listens on a TCP port: `remote-viewer (pid 123)`. Only our own processes can be looked into
- * without root.
- */
+/** Who listens on a TCP port: `remote-viewer (pid 123)`. */
 export function findPortHolder(port: number): string | undefined {
   const inodes = ["/proc/net/tcp", "/proc/net/tcp6"].flatMap((file) => listenerInodes(file, port));
   if (inodes.length === 0) return undefined;
-  const wanted = new Set(inodes.map((inode) => `socket:[${inode}]`));
-  for (const pid of readdirSync("/proc")) {
-    if (!/^\d+$/.test(pid)) continue;
-    try {
-      for (const fd of readdirSync(`/proc/${pid}/fd`))
-        if (wanted.has(readlinkSync(`/proc/${pid}/fd/${fd}`)))
-          return `${readFileSync(`/proc/${pid}/comm`, "utf8").trim()} (pid ${pid})`;
-    } catch {
-      // Ended meanwhile, or not ours.
-    }
-  }
-  return undefined;
+  const holder = findHolder(new Set(inodes.map((inode) => `socket:[${inode}]`)));
+  return holder && describeHolder(holder);
 }
 
 /** Inodes of sockets in state LISTEN (0A) on a port (proc(5)). */

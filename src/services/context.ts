@@ -31,7 +31,10 @@ export interface Context {
   /** Where answers of qemu are kept; absent without a home. */
   cacheDirectory: string | undefined;
   libexec: string;
+  /** `create` empties the lists: what was added to them is in guest.env then. */
   options: Options;
+  /** HOSTDIR, once it has been found; the directory we were started in may go (a restore from WORKDIR). */
+  hostdir?: string;
   /** Begins a display for a copy of `totalBytes`. */
   meter(label: string, totalBytes: number): Meter;
   /** Prints a result on stdout. */

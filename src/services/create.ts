@@ -46,6 +46,7 @@ export async function createVm(context: Context, guestName: string, iso?: string
       throwIfInterrupted();
       const workdir = stage.commit();
       log.success(`created ${guestName} in ${workdir}`);
+      forgetLists(context);
     } catch (error) {
       stage.abort();
       throw fileError(`cannot create ${guestName}`, error);
@@ -68,6 +69,12 @@ function refuseExisting({ hostdir, work }: Vm): void {
   const disk = listDirectory(hostdir).find(isDiskName);
   if (disk) throw exists(`a disk (${disk})`, "move it away, or use another directory: --hostdir=DIR");
   if (work.state === "gone") log.info(`${describeGone(work)}; a new VM takes their place`);
+}
+
+/** The lists are in guest.env now: a later command of the batch must not add to them once more. */
+function forgetLists(context: Context): void {
+  const { FORWARDS: _forwards, IMAGES: _images, SHARES: _shares, ...settings } = context.options.settings;
+  context.options = { ...context.options, settings, additions: {} };
 }
 
 /** Characters that no settings file can hold so that bash and we read the same. */
@@ -104,7 +111,10 @@ function guestEnvOf(context: Context, vm: Vm, guestName: string, isoPath: string
     HOST: settings.HOST,
     PORT: settings.PORT === undefined ? "" : String(settings.PORT),
     USENETDEV: settings.USENETDEV ? "1" : "",
-    SHARES: [raw.SHARES].flat().filter((share) => share !== ""),
+    SHARES: settings.SHARES.map(({ tag, writable, path }) => {
+      const absolute = macroOf(path) ? path : resolve(context.cwd, path);
+      return `${tag}:${writable ? "rw:" : ""}${absolute}`;
+    }),
     IMAGES: [...settings.DISKS.map((disk, index) => `${disk.bus}=qcow2=${diskName(index)}`), ...images],
     ...(settings.ACCEL === "auto" ? {} : { ACCEL: settings.ACCEL }),
     ...(settings.CPU === "" ? {} : { CPU: settings.CPU }),

@@ -8,7 +8,7 @@ import { fileError } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import { removeWork } from "../store/stage.ts";
 import type { Context } from "./context.ts";
-import { findRunning, ownDisks, refuseRunning, withVm, type Present } from "./open.ts";
+import { findImageHolder, findRunning, ownDisks, refuseRunning, withVm, type Present } from "./open.ts";
 import { findSnapshot, listSnapshots } from "./snapshots.ts";
 
 /** Removes the working files; snapshots and HOSTDIR's own files stay. `force` ends a running guest first. */
@@ -41,12 +41,19 @@ const END_WAIT_MS = 10_000;
 
 /** Ends qemu by QMP and waits until it has let go of its files. */
 async function endMachine(work: Present): Promise<void> {
-  const socket = join(work.dir, WORK.qmp);
-  if (!(await isListening(socket))) return;
+  if ((await findRunning(work)) === undefined) return;
   log.info("ending the running guest");
-  const qmp = await QmpClient.connect(socket);
-  await quit(qmp);
-  await qmp.closed;
+  const socket = join(work.dir, WORK.qmp);
+  if (await isListening(socket)) {
+    const qmp = await QmpClient.connect(socket);
+    await quit(qmp);
+    await qmp.closed;
+  } else {
+    // Its sockets are gone: SIGTERM makes qemu flush its images, too.
+    const holders = ownDisks(work.dir).map((name) => findImageHolder(join(work.dir, name)));
+    const qemu = holders.find((holder) => holder?.name.startsWith("qemu-system"));
+    if (qemu) process.kill(qemu.pid, "SIGTERM");
+  }
   const deadline = Date.now() + END_WAIT_MS;
   while ((await findRunning(work)) !== undefined && Date.now() < deadline) await Bun.sleep(50);
 }

@@ -49,9 +49,14 @@ export async function resolveDisplay(
       hint: "without a password anybody who reaches that address has the guest's screen and keyboard",
     });
   let port: number | undefined = PORT;
-  if (!isPortFree(HOST, PORT)) {
+  const forwarded = forwardedPorts(vm.settings.USENETDEV ? vm.settings.FORWARDS : []);
+  if (forwarded.includes(PORT) && portChosen(vm))
+    throw new VmError("busy", `the port ${PORT} is wanted twice: for SPICE and for a forward`, {
+      hint: "choose another one: --port=PORT",
+    });
+  if (forwarded.includes(PORT) || !isPortFree(HOST, PORT)) {
     if (portChosen(vm)) throw portTaken("the SPICE port", PORT, "choose another one: --port=PORT");
-    port = nextFreePort(HOST, PORT);
+    port = nextFreePort(HOST, PORT, forwarded);
     if (port === undefined) throw portTaken("the SPICE port", PORT, "choose another one: --port=PORT");
   }
   const passwordFile = SPICE_TICKETING ? join(work.dir, WORK.spicePassword) : undefined;
@@ -59,7 +64,7 @@ export async function resolveDisplay(
   // qemu takes the file as it is: no newline.
   if (passwordFile) replaceFile(passwordFile, password);
   const viewer = ["[virt-viewer]", "type=spice", `host=${HOST}`, `port=${port}`];
-  if (passwordFile) viewer.push(`password=${password}`);
+  if (passwordFile) viewer.push(`password=${keyFileValue(password)}`);
   replaceFile(
     join(work.dir, WORK.spiceViewer),
     [...viewer, `title=${vm.settings.GUESTNAME.replaceAll(/\p{Cc}/gu, " ")}`, ""].join("\n"),
@@ -77,6 +82,17 @@ function choosePassword(context: Context, vm: Vm): string {
     });
   return vm.settings.SPICE_PASSWORD || given || randomBytes(12).toString("base64url");
 }
+
+/** TCP ports of the host that lead to the guest. */
+const forwardedPorts = (forwards: readonly string[]): number[] =>
+  forwards.flatMap((option) => {
+    const rule = parseHostForward(option.replace(/^hostfwd=/, ""));
+    return rule?.protocol === "tcp" ? [rule.hostPort] : [];
+  });
+
+/** A value in a key file (GKeyFile): backslashes and leading blanks are escaped. */
+const keyFileValue = (text: string): string =>
+  text.replaceAll("\\", String.raw`\\`).replace(/^ /, String.raw`\s`);
 
 /** Refuses when a port that is to be forwarded is taken: qemu's own message does not say by whom. */
 export async function requireFreeForwards(forwards: readonly string[]): Promise<void> {

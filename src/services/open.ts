@@ -1,5 +1,5 @@
 import { realpathSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { loadSettings, type Loaded } from "../config/load.ts";
 import { VmError } from "../lib/errors.ts";
 import { lockVm } from "../store/lock.ts";
@@ -7,6 +7,7 @@ import { fileError, listDirectory, remove } from "../store/files.ts";
 import { HOST, isDiskName, PARTIAL, WORK } from "../store/layout.ts";
 import { recoverWork } from "../store/stage.ts";
 import { findGuestEnv, parentOf, resolveHostdir, resolveWork, type Work } from "../store/workdir.ts";
+import { describeHolder, findHolder, type Holder } from "../process/holders.ts";
 import { isListening } from "../qmp/commands.ts";
 import { imageInfo } from "../qemu/img.ts";
 import type { Context } from "./context.ts";
@@ -21,9 +22,11 @@ export interface Vm extends Loaded {
 
 /** Finds the VM that the command line means, and reads its settings. */
 export async function openVm(context: Context, mayUseBash = true): Promise<Vm> {
-  const hostdir = resolveHostdir(context.options.hostdir ?? context.cwd);
-  return readVm(context, hostdir, mayUseBash);
+  return readVm(context, findHostdir(context), mayUseBash);
 }
+
+const findHostdir = (context: Context): string =>
+  (context.hostdir ??= resolveHostdir(resolve(context.cwd, context.options.hostdir ?? ".")));
 
 async function readVm(context: Context, hostdir: string, mayUseBash: boolean): Promise<Vm> {
   const work = resolveWork(hostdir);
@@ -68,7 +71,7 @@ export async function withVm<T>(
   use: (vm: Vm) => Promise<T>,
   waitMs?: number,
 ): Promise<T> {
-  const hostdir = resolveHostdir(context.options.hostdir ?? context.cwd);
+  const hostdir = findHostdir(context);
   using _lock = await lockVm(hostdir, command, waitMs);
   try {
     recover(context, hostdir);
@@ -117,9 +120,17 @@ export async function findRunning(work: Present): Promise<string | undefined> {
     const path = join(work.dir, name);
     // A broken image is nobody's; whoever needs it whole looks more closely.
     const info = await imageInfo(path).catch(() => "broken");
-    if (info === undefined) return `qemu holds ${path}`;
+    if (info === undefined) return `${describeImageHolder(path)} holds ${path}`;
   }
   return undefined;
+}
+
+/** The process that has an image open, as far as it can be seen. */
+export const findImageHolder = (path: string): Holder | undefined => findHolder(new Set([path]));
+
+function describeImageHolder(path: string): string {
+  const holder = findImageHolder(path);
+  return holder ? describeHolder(holder) : "qemu";
 }
 
 /** Refuses while a qemu uses the working files. */

@@ -69,8 +69,22 @@ interface RestoreJob extends Omit<CopyJob, "to"> {
   neededBytes: number;
 }
 
+/** A disk that the manifest does not name was put there by somebody else. */
+function refuseUnknownDisks({ name, dir, manifest }: Snapshot): void {
+  const known = manifest?.files.map((item) => item.file);
+  const unknown = listDirectory(dir).find(
+    (file) =>
+      isDiskName(file.slice(0, -SNAPSHOT.gz.length)) &&
+      file.endsWith(SNAPSHOT.gz) &&
+      known?.includes(file) === false,
+  );
+  if (unknown !== undefined)
+    throw new VmError("io", `the snapshot ${name} is not as it was made: ${unknown} is none of its disks`);
+}
+
 /** The compressed files of a snapshot, whichever program made it. */
 function listStored(snapshot: Snapshot): RestoreJob[] {
+  refuseUnknownDisks(snapshot);
   const names = snapshot.manifest
     ? snapshot.manifest.files.map((item) => item.file)
     : listDirectory(snapshot.dir).filter((name) => name.endsWith(SNAPSHOT.gz));

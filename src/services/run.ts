@@ -50,7 +50,7 @@ export async function runVm(context: Context, iso?: string): Promise<void> {
   });
   const stop = await waitForEnd(run, run.vm.settings.STOP_TIMEOUT);
   const end = await run.machine.ended;
-  await withVm(context, "finish the run", async () => finishRun(run, end, stop), FINISH_WAIT_MS);
+  await withVm(context, "finish the run", async (vm) => finishRun(vm, run, end, stop), FINISH_WAIT_MS);
 }
 
 /** [compat] Without working files the last snapshot is restored first. */
@@ -73,13 +73,13 @@ async function chooseCd(
 }
 
 async function startVm(context: Context, vm: Vm, work: Present, iso: string | undefined): Promise<Started> {
-  if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
   const firstTime = lstatOf(join(work.dir, WORK.firstTime)) !== undefined;
   const media = new Media(context, vm);
   const cd = await chooseCd(vm, media, firstTime, iso);
   await refuseRunning(work, "run");
   const capabilities = await probeQemu(ARCH[vm.settings.QEMUARCH].binary, context.cacheDirectory);
   if (vm.settings.USENETDEV) await requireFreeForwards(vm.settings.FORWARDS);
+  if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
   for (let attempt = 1; ; attempt++) {
     const resolved = await resolveMachine(context, vm, work, media, cd, capabilities);
     const argv = buildQemuArgv(resolved, capabilities);
@@ -195,7 +195,14 @@ function describeEnd({ shutdown, status, signal }: MachineEnd): string {
 }
 
 /** Writes down how the run ended, and fails unless the guest powered itself off. */
-function finishRun({ work, firstTime }: Started, end: MachineEnd, stop: StopSignal | undefined): void {
+function finishRun(
+  now: Vm,
+  { work, firstTime }: Started,
+  end: MachineEnd,
+  stop: StopSignal | undefined,
+): void {
+  if (now.work.state !== "present" || now.work.mark.created !== work.mark.created)
+    throw new VmError("io", "the guest was ended, and its working files were destroyed meanwhile");
   const reason = end.shutdown?.reason;
   const lastRun: RunEnd =
     reason === "guest-shutdown" ? "powered-off" : reason === "guest-reset" ? "reset" : "killed";

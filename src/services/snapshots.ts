@@ -44,7 +44,10 @@ function readSnapshot(hostdir: string, name: string): Snapshot {
   const text = readSmall(join(dir, SNAPSHOT.manifest));
   if (text === undefined) return { name, dir, made, manifest: undefined };
   try {
-    return { name, dir, made, manifest: parseManifest(text, dir) };
+    const manifest = parseManifest(text, dir);
+    // To the millisecond, where TS has whole seconds.
+    const exactly = new Date(manifest.made);
+    return { name, dir, made: Number.isNaN(exactly.getTime()) ? made : exactly, manifest };
   } catch (error) {
     // One damaged snapshot must not keep anybody from making or using others.
     if (!(error instanceof VmError)) throw error;

@@ -157,6 +157,9 @@ export function fileError(what: string, error: unknown): VmError {
       hint: "free some room and run the command again; nothing was changed",
     });
   if (hasErrno(error, "EACCES", "EPERM", "EROFS"))
-    return new VmError("cannotCreate", `${what}: ${reasonOf(error)}`, { cause: error });
+    return new VmError("cannotCreate", `${what}: ${reasonOf(error)}${error.path ? ` (${error.path})` : ""}`, {
+      cause: error,
+      hint: "the directory and what is in it must belong to you and be writable",
+    });
   return new VmError("io", `${what}: ${reasonOf(error)}`, { cause: error });
 }

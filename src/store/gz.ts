@@ -141,6 +141,7 @@ export async function compressFiles(
  */
 export async function unpackFiles(jobs: readonly CopyJob[], onProgress: OnProgress): Promise<void> {
   requireProgram("pigz", PIGZ_HINT);
+  requireProgram("dd", "install GNU coreutils");
   const begin = (job: CopyJob): Copy => {
     const from = openForReading(job.from);
     const to = createFile(job.to);

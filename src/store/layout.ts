@@ -43,13 +43,7 @@ export const WORK = {
 } as const;
 
 /** Files of a run: gone when the VM is off. */
-export const RUN_FILES = [
-  WORK.qmp,
-  WORK.monitor,
-  WORK.console,
-  WORK.spicePassword,
-  WORK.spiceViewer,
-] as const;
+export const RUN_FILES = [WORK.qmp, WORK.monitor, WORK.console, WORK.spiceViewer] as const;
 
 /** [compat] `disk-N.img`. */
 export const diskName = (index: number): string => `disk-${index}.img`;

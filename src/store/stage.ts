@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { ownedByUs } from "../config/trust.ts";
+import { reasonOf, VmError } from "../lib/errors.ts";
 import { fileError, listDirectory, lstatOf, remove, replaceLink, syncDirectory, writeNew } from "./files.ts";
 import { HOST, isDiskName, PARTIAL, READY, REMOVING, RUN_FILES, WORK } from "./layout.ts";
 import { newMark, readMark, updateMark, writeMark, type Mark } from "./mark.ts";
@@ -44,8 +45,11 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
     mkdirSync(dir, { mode: 0o700 });
     symlinkSync(hostdir, join(dir, WORK.hostLink));
   } catch (error) {
-    remove(dir);
-    throw fileError(`cannot make working files in ${tmpdir}`, error);
+    if (existsSync(dir)) remove(dir);
+    throw new VmError("cannotCreate", `cannot make working files in ${tmpdir}: ${reasonOf(error)}`, {
+      cause: error,
+      hint: "TMPDIR names a directory of yours with room for the disks; or keep them in HOSTDIR: --inplace",
+    });
   }
   return {
     dir,
@@ -145,6 +149,7 @@ function rollForward(hostdir: string): void {
 function isWorkingFile(name: string): boolean {
   const names: string[] = [
     ...RUN_FILES,
+    WORK.spicePassword,
     WORK.in,
     WORK.out,
     WORK.efivars,

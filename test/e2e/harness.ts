@@ -26,6 +26,8 @@ export interface Result {
 export interface RunOptions {
   cwd?: string;
   env?: Record<string, string | undefined>;
+  /** Instead of the binary itself: a link to it, or a program (with arguments) that starts it. */
+  program?: readonly string[];
   /** Ends it with SIGKILL after this long; a test must never hang. */
   timeoutSeconds?: number;
 }
@@ -69,7 +71,7 @@ export class Sandbox implements Disposable {
   /** Starts the program without waiting for its end. */
   start(args: readonly string[], options: RunOptions = {}): Running {
     let stderr = "";
-    const child = Bun.spawn([binary, ...args], {
+    const child = Bun.spawn([...(options.program ?? [binary]), ...args], {
       cwd: options.cwd ?? this.host,
       env: this.env(options.env),
       stdin: "ignore",
@@ -146,7 +148,25 @@ export class Sandbox implements Disposable {
 
   [Symbol.dispose](): void {
     for (const running of this.#running) running.kill("SIGKILL");
+    // Whoever still works here would remove and make files while the tree is removed.
+    for (let tries = 0; tries < 250; tries++) {
+      const found = Bun.spawnSync(["pgrep", "-f", "--", this.top])
+        .stdout.toString()
+        .split("\n")
+        .filter(Boolean);
+      if (found.length === 0) break;
+      for (const pid of found) if (+pid !== process.pid) endProcess(+pid);
+      Bun.sleepSync(20);
+    }
     rmSync(this.top, { recursive: true, force: true });
+  }
+}
+
+function endProcess(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // It has ended meanwhile.
   }
 }
 

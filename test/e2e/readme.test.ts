@@ -52,7 +52,10 @@ test("the tour does what it says", async () => {
     ]);
     expect(await child.exited, `${command}\n${told}`).toBe(0);
     directory = where.trim();
-    const lines = (told + said).trim().split("\n").filter((line) => line !== "" && !isWarning(line));
+    const lines = (told + said)
+      .trim()
+      .split("\n")
+      .filter((line) => line !== "" && !isWarning(line));
     expect(lines.map(normalize), command).toEqual(output.map(normalize));
   }
   expect(dirname(directory)).toBe(join(box.home, "vm"));

@@ -1,0 +1,28 @@
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+
+/** A process that has something open. */
+export interface Holder {
+  pid: number;
+  /** Its short name (`comm`). */
+  name: string;
+}
+
+/**
+ * Who has a descriptor that leads to one of these targets: a path, or `socket:[INODE]` (proc(5)). Without
+ * root only the caller's own processes can be looked into.
+ */
+export function findHolder(targets: ReadonlySet<string>): Holder | undefined {
+  for (const pid of readdirSync("/proc")) {
+    if (!/^\d+$/.test(pid)) continue;
+    try {
+      for (const fd of readdirSync(`/proc/${pid}/fd`))
+        if (targets.has(readlinkSync(`/proc/${pid}/fd/${fd}`)))
+          return { pid: Number(pid), name: readFileSync(`/proc/${pid}/comm`, "utf8").trim() };
+    } catch {
+      // Ended meanwhile, or not ours.
+    }
+  }
+  return undefined;
+}
+
+export const describeHolder = ({ pid, name }: Holder): string => `${name} (pid ${pid})`;

@@ -1,0 +1,188 @@
+/** SPICE and forwarded ports: who listens where, who may look, and what a taken port means. */
+import { beforeAll, expect, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Guests } from "../guests/build.ts";
+import { guests, type Running, type Sandbox } from "./harness.ts";
+import {
+  configure,
+  expectError,
+  freePort,
+  holdPort,
+  listeners,
+  listing,
+  mode,
+  qemuPid,
+  shell,
+  smallSandbox,
+  startUntil,
+  suite,
+  type HeldPort,
+} from "./tools.ts";
+
+let iso: Guests;
+
+/** A made VM whose settings leave the display as it is by default. */
+async function made(more = ""): Promise<Sandbox> {
+  const box = smallSandbox();
+  configure(box, `MEMORY=64M\nCORES=1\nDISKS=AHCI=16M\n${more}`);
+  await box.ok(["create", "G", iso.hangIso]);
+  return box;
+}
+
+const hanging = (box: Sandbox, ...options: string[]): Promise<Running> =>
+  startUntil(box, [...options, "run"], "HANGING");
+
+/** A value from the file that opens a viewer. */
+const viewer = (box: Sandbox, key: string): string =>
+  new RegExp(`^${key}=(.*)$`, "m").exec(box.read(".work/spice.vv"))?.[1] ?? "";
+
+/** How the kernel writes 127.0.0.N:port. */
+const loopback = (last: number, port: number): string =>
+  `0${last}00007F:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+
+/** Port 5900, by us unless somebody else has it anyway. */
+const holdDefaultPort = (): Promise<HeldPort | undefined> => holdPort(5900).catch(() => undefined);
+
+suite(
+  "display and ports",
+  () => {
+    beforeAll(async () => {
+      iso = await guests();
+    });
+
+    test("5900 is taken, and nobody chose it: the next free port, on loopback only", async () => {
+      using held = await holdDefaultPort();
+      using box = await made();
+      const run = await hanging(box);
+      const port = Number(viewer(box, "port"));
+      expect(port).toBeGreaterThan(held ? held.port : 5900);
+      expect(listeners(await qemuPid(box))).toEqual([loopback(1, port)]);
+      expect(run.stderr()).toContain(`localhost:${port}`);
+      expect(run.stderr()).toMatch(/remote-viewer /);
+      using second = await made();
+      await hanging(second);
+      expect(Number(viewer(second, "port"))).not.toBe(port);
+    });
+
+    test("the password: in 0600 files only, another one each time", async () => {
+      using box = await made();
+      let run = await hanging(box);
+      const password = viewer(box, "password");
+      expect(password.length).toBeGreaterThanOrEqual(8);
+      for (const name of ["spice.password", "spice.vv"]) expect(mode(join(box.work, name))).toBe("600");
+      expect(await Bun.$`ps axeww`.quiet().text()).not.toContain(password);
+      expect(box.read(".work/run-vm.sh")).not.toContain("disable-ticketing");
+      for (const text of [box.read(".work/run-vm.sh"), run.stderr()]) expect(text).not.toContain(password);
+      run.kill("SIGKILL");
+      await run.done;
+      using other = await made();
+      run = await hanging(other);
+      expect(viewer(other, "password")).not.toBe(password);
+    });
+
+    test("a password of the user's own", async () => {
+      using box = await made("SPICE_PASSWORD='my \"secret\" №1, 100%'\n");
+      const run = await hanging(box);
+      expect(viewer(box, "password")).toBe('my "secret" №1, 100%');
+      expect(await Bun.$`ps axww`.quiet().text()).not.toContain('my "secret"');
+      expect(run.stderr()).not.toContain("secret");
+    });
+
+    test("a backslash in it is written as a key file wants it", async () => {
+      using box = await made(String.raw`SPICE_PASSWORD='a\sb'`);
+      await hanging(box);
+      expect(viewer(box, "password")).toBe(String.raw`a\\sb`);
+      expect(box.read(".work/spice.password")).toBe(String.raw`a\sb`);
+    });
+
+    test("the files that hold the password are gone afterwards", async () => {
+      using box = await made();
+      await box.ok(["run", iso.haltIso]);
+      expect(existsSync(box.path(".work/spice.vv"))).toBe(false);
+      expect(existsSync(box.path(".work/spice.password"))).toBe(false);
+    });
+
+    test("PORT= : no port is listened on at all", async () => {
+      using box = await made();
+      const run = await hanging(box, "--port=");
+      expect(listeners(await qemuPid(box))).toEqual([]);
+      expect(run.stderr()).toMatch(/without a display/);
+      expect(box.read(".work/run-vm.sh")).not.toContain("-spice");
+      expect(existsSync(box.path(".work/spice.vv"))).toBe(false);
+    });
+
+    test("HOST and PORT are honoured", async () => {
+      using box = await made();
+      const port = await freePort();
+      await hanging(box, "--host=127.0.0.2", `--port=${port}`);
+      expect(listeners(await qemuPid(box))).toEqual([loopback(2, port)]);
+      expect(viewer(box, "host")).toBe("127.0.0.2");
+    });
+
+    test("HOST and PORT given to create are remembered", async () => {
+      using box = smallSandbox();
+      const port = await freePort();
+      await box.ok(["-H", "127.0.0.2", "-p", String(port), "create", "G", iso.hangIso]);
+      await hanging(box);
+      expect(listeners(await qemuPid(box))).toEqual([loopback(2, port)]);
+    });
+
+    test("a chosen SPICE port that is taken: 75, naming the holder", async () => {
+      using held = await holdPort();
+      using box = await made();
+      const before = listing(box.host);
+      const holder = readFileSync("/proc/self/comm", "utf8").trim();
+      const result = await box.vm([`--port=${held.port}`, "run"]);
+      expectError(result, 75, new RegExp(`SPICE port ${held.port} .*${holder} \\(pid ${process.pid}\\)`));
+      expect(listing(box.host)).toEqual(before);
+      configure(box, `PORT=${held.port}\n`);
+      box.write(".work/guest.env", box.read(".work/guest.env").replace(/^PORT=.*$/m, `PORT="${held.port}"`));
+      expectError(await box.vm(["run"]), 75, /SPICE port/);
+    });
+
+    test("a port that another VM has is named with that VM's qemu", async () => {
+      using first = await made();
+      await hanging(first);
+      using second = await made();
+      const port = viewer(first, "port");
+      expectError(await second.vm(["-p", port, "run"]), 75, /taken by qemu-system-x86.*\(pid \d+\)/);
+    });
+
+    test.each(["tcp::PORT-:22", "hostfwd=tcp:127.0.0.1:PORT-10.0.2.15:22"])(
+      "the forward %s, whose port is taken: 75",
+      async (rule) => {
+        using held = await holdPort();
+        using box = await made("PORT=\n");
+        const result = await box.vm(["-f", rule.replace("PORT", String(held.port)), "run"]);
+        expectError(result, 75, new RegExp(`port ${held.port} is taken by .*\\(pid ${process.pid}\\)`));
+        expect(await box.leftovers()).toEqual([]);
+      },
+    );
+
+    test("a forward and the SPICE port that are the same are refused", async () => {
+      using box = await made();
+      const port = await freePort();
+      const result = await box.vm(["-p", String(port), "-f", `tcp:127.0.0.1:${port}-:22`, "run"]);
+      expectError(result, 75, new RegExp(String(port)));
+    });
+
+    test("the default port does not collide with a forward", async () => {
+      using box = await made();
+      const run = await hanging(box, "-f", "tcp:127.0.0.1:5900-:22").catch((error: Error) => error);
+      // Port 5900 may be somebody else's on this machine: then the forward cannot be had.
+      if (run instanceof Error) expect(run.message).toContain("5900 is taken");
+      else expect(viewer(box, "port")).not.toBe("5900");
+    });
+
+    test("SPICE_TICKETING=off: no password, on loopback only", async () => {
+      using box = await made("SPICE_TICKETING=off\n");
+      const port = await freePort();
+      expectError(await box.vm(["-H", "0.0.0.0", `-p${port}`, "run"]), 78, /SPICE_TICKETING/);
+      await hanging(box, `-p${port}`);
+      expect(box.read(".work/run-vm.sh")).toContain("disable-ticketing=on");
+      expect(await shell("cat spice.vv", box.work)).not.toContain("password");
+    });
+  },
+  ["ps"],
+);

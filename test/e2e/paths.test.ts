@@ -1,0 +1,73 @@
+/** Awkward names of HOSTDIR and TMPDIR: everything works, and nothing of them reaches a shell. */
+import { beforeAll, expect, test } from "bun:test";
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Guests } from "../guests/build.ts";
+import { guests, type Sandbox } from "./harness.ts";
+import { names, runNumber, shell, smallSandbox, startUntil, suite, untilQuiet } from "./tools.ts";
+
+let iso: Guests;
+
+const NAMES: Record<string, string> = {
+  spaces: " two  words ",
+  commas: "a,b,,c,file=x",
+  quotes: `it's "quoted"`,
+  newline: "two\nlines",
+  Cyrillic: "Виртуальная машина",
+  "a shell's": "$(touch pwned) `touch pwned` $HOME; touch pwned &",
+  backslashes: "a\\b\\\\c\\",
+  "globs and braces": "*?[a]{b,c}",
+  "percent and equals": "100%s=%d%%:x",
+  "a leading dash": "-rf",
+  "a macro": "@HOSTDIR@",
+  long: `long-${"x".repeat(200)}`,
+};
+
+/** The whole of a VM's life, and one run by hand. */
+async function live(box: Sandbox, env: Record<string, string>, options: readonly string[]): Promise<void> {
+  await box.ok([...options, "@create", "G", iso.installerIso, "@run", "@run"], { env });
+  await shell("exec .work/run-vm.sh", box.host);
+  expect(runNumber(box)).toBe(2);
+  await box.ok(["@backup", "@run", "@restore", "@run"], { env });
+  expect(runNumber(box)).toBe(3);
+  const run = await startUntil(box, ["run", iso.hangIso], "HANGING", { env });
+  expect((await box.vm(["backup"], { env })).status).toBe(75);
+  await box.ok(["destroy", "--force"], { env });
+  await run.done;
+  await untilQuiet(box);
+  expect(await shell("find . -name pwned", box.top)).toBe("");
+}
+
+suite("awkward paths", () => {
+  beforeAll(async () => {
+    iso = await guests();
+  });
+
+  test.each(Object.entries(NAMES))("%s: %j", async (_, name) => {
+    using box = smallSandbox(name);
+    const tmp = join(box.top, "tmp", name);
+    mkdirSync(tmp, { mode: 0o700 });
+    await live(box, { TMPDIR: tmp }, []);
+    expect(names(tmp)).toEqual([]);
+    expect(names(box.host)).toEqual(["backups", "guest.env"]);
+  });
+
+  test.each(["commas", "quotes", "newline", "long"])("in place: %s", async (kind) => {
+    using box = smallSandbox(NAMES[kind]!);
+    await live(box, {}, ["--inplace"]);
+    expect(names(box.host)).toEqual(["backups", "guest.env"]);
+  });
+
+  test("as a share, an image, an ISO and a current directory at once", async () => {
+    const name = `a, b,,"c" 'd' Ж $x\n=`;
+    using box = smallSandbox(name);
+    mkdirSync(box.path(name));
+    cpSync(iso.haltIso, box.path("cd, $x.iso"));
+    writeFileSync(box.path("x, y.img"), Buffer.alloc(1 << 20));
+    const cwd = box.path(name);
+    const args = ["-d", "..", "-s", `x:${cwd}`, "-i", `VIRT=raw=${box.path("x, y.img")}`];
+    await box.ok([...args, "create", 'имя, "с" запятой', "cd, $x.iso"], { cwd });
+    await box.ok(["-d", "..", "run"], { cwd });
+    expect(readFileSync(box.path(".work/console.log"), "latin1")).toBe("BOOTED FROM CD\n");
+  });
+});

@@ -1,0 +1,313 @@
+/** A VM that runs: who may touch it, how it ends, and what its end means for the rest of a batch. */
+import { beforeAll, describe, expect, test } from "bun:test";
+import {
+  cpSync,
+  existsSync,
+  lchownSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from "node:fs";
+import { join } from "node:path";
+import type { Guests } from "../guests/build.ts";
+import { guests, until, type Running, type Sandbox } from "./harness.ts";
+import {
+  expectError,
+  freePort,
+  listing,
+  names,
+  qemuPid,
+  rootTest,
+  runNumber,
+  sha256,
+  shell,
+  smallSandbox,
+  startUntil,
+  suite,
+  untilQuiet,
+} from "./tools.ts";
+
+let iso: Guests;
+
+async function installed(options: readonly string[] = []): Promise<Sandbox> {
+  const box = smallSandbox();
+  await box.ok([...options, "@create", "G", iso.installerIso, "@run", "@run"]);
+  return box;
+}
+
+/** A VM at work for ever, deaf to its power button. */
+async function hanging(box: Sandbox, rest: readonly string[] = []): Promise<Running> {
+  return startUntil(box, ["run", iso.hangIso, ...rest], "HANGING");
+}
+
+/** Ends what `hanging` began. */
+async function end(box: Sandbox, run: Running): Promise<void> {
+  process.kill(await qemuPid(box), "SIGKILL");
+  await run.done;
+  await untilQuiet(box);
+}
+
+/** Every command refuses, and touches nothing. */
+async function disbelieved(box: Sandbox, options: Parameters<Sandbox["vm"]>[1] = {}): Promise<void> {
+  const before = listing(box.top);
+  for (const command of ["run", "backup", "restore", "destroy"])
+    expectError(await box.vm([command], options), 74, /not believed/);
+  expect(listing(box.top)).toEqual(before);
+}
+
+suite(
+  "running",
+  () => {
+    beforeAll(async () => {
+      iso = await guests();
+    });
+
+    test("Ctrl-C presses the power button; the run ends with 130", async () => {
+      using box = smallSandbox();
+      await box.ok(["create", "L", iso.linuxIso]);
+      box.write("guest.sh", "echo READY; sleep 1000");
+      const run = await startUntil(box, ["-m", "512M", "@run", "@backup"], "READY");
+      run.kill("SIGINT");
+      const result = await run.done;
+      expectError(result, 130, /SIGINT/);
+      expect(box.console()).toContain("POWER BUTTON");
+      expect(existsSync(box.path("backups"))).toBe(false);
+      expect(await box.leftovers()).toEqual([]);
+    });
+
+    test.each([
+      ["SIGINT", 130],
+      ["SIGTERM", 143],
+      ["SIGHUP", 129],
+    ] as const)("a second %s ends a guest that hangs: %i", async (signal, status) => {
+      using box = await installed();
+      const run = await hanging(box, ["@backup"]);
+      run.kill(signal);
+      await until("the program's answer", () => run.stderr().includes("asking the guest to power off"));
+      expect(await box.leftovers()).not.toEqual([]);
+      run.kill(signal);
+      expectError(await run.done, status, new RegExp(signal));
+      expect(existsSync(box.path("backups"))).toBe(false);
+      expect(await box.leftovers()).toEqual([]);
+      await box.ok(["run"]);
+      expect(runNumber(box)).toBe(2);
+    });
+
+    test("a guest that does not heed SIGTERM is ended after STOP_TIMEOUT", async () => {
+      using box = await installed();
+      box.write(".work/guest.env", `STOP_TIMEOUT=1\n${box.read(".work/guest.env")}`);
+      const run = await hanging(box);
+      run.kill("SIGTERM");
+      expectError(await run.done, 143, /SIGTERM/);
+      expect(await box.leftovers()).toEqual([]);
+    });
+
+    test("nobody else may touch its files: 75", async () => {
+      using box = await installed();
+      await box.ok(["backup"]);
+      const run = await hanging(box);
+      const before = listing(box.path("backups"));
+      const disk = sha256(join(box.work, "disk-0.img"));
+      const refused = async (): Promise<void> => {
+        for (const command of ["run", "backup", "restore", "destroy"])
+          expectError(await box.vm([command]), 75, /the VM is running/);
+        expectError(await box.vm(["create", "G"]), 73, /already/);
+      };
+      await refused();
+      for (const name of names(box.work)) if (name.endsWith(".sock")) rmSync(join(box.work, name));
+      await refused(); // qemu's lock on the image is the second witness
+      expect(listing(box.path("backups"))).toEqual(before);
+      expect(sha256(join(box.work, "disk-0.img"))).toBe(disk);
+      await end(box, run);
+      await box.ok(["@backup", "@restore", "@destroy"]);
+    });
+
+    test("destroy --force ends it first", async () => {
+      using box = await installed();
+      await box.ok(["backup"]);
+      const run = await hanging(box);
+      await box.ok(["destroy", "--force"]);
+      const result = await run.done;
+      expect(result.status).toBe(74);
+      expect(result.stderr).not.toMatch(/internal error|ENOENT/);
+      expect(await box.leftovers()).toEqual([]);
+      expect(names(box.tmp)).toEqual([]);
+      expect(names(box.host)).toEqual(["backups", "guest.env"]);
+    });
+
+    test("destroy --force ends it even where its sockets are gone", async () => {
+      using box = await installed();
+      const run = await hanging(box);
+      for (const name of names(box.work)) if (name.endsWith(".sock")) rmSync(join(box.work, name));
+      await box.ok(["destroy", "--force"]);
+      expect((await run.done).status).toBe(74);
+      expect(names(box.tmp)).toEqual([]);
+    });
+
+    test.each(["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"] as const)(
+      "%s to qemu: the run fails with 74, and no snapshot is made",
+      async (signal) => {
+        using box = await installed();
+        const run = await hanging(box, ["@backup"]);
+        process.kill(await qemuPid(box), signal);
+        expectError(await run.done, 74, /did not power itself off/);
+        expect(existsSync(box.path("backups"))).toBe(false);
+        await untilQuiet(box);
+        await box.ok(["run"]);
+        expect(runNumber(box)).toBe(2);
+      },
+    );
+
+    test("kill -9 of the program: qemu is gone soon, the next commands work", async () => {
+      using box = await installed();
+      const run = await hanging(box);
+      run.kill("SIGKILL");
+      await run.done;
+      await untilQuiet(box);
+      const { stderr } = await box.ok(["backup"]);
+      expect(stderr).toMatch(/did not power itself off|power cut/);
+      expect(JSON.parse(box.read("backups/S0/manifest.json")).consistency).toBe("crash");
+      await box.ok(["@run", "@restore", "@run"]);
+      expect(runNumber(box)).toBe(2);
+    });
+
+    test("only the run's own files are gone afterwards", async () => {
+      using box = await installed();
+      expect(names(box.work)).toEqual(
+        [
+          ".host",
+          ".in",
+          ".out",
+          ".vm.json",
+          "console.log",
+          "disk-0.img",
+          "guest.env",
+          "qemu.log",
+          "run-vm.sh",
+        ].toSorted(),
+      );
+    });
+
+    test("while it runs, its sockets and files are the owner's alone", async () => {
+      using box = await installed();
+      const run = await hanging(box);
+      expect(await shell("find . -perm /077 ! -type l", box.work)).toBe("");
+      await end(box, run);
+    });
+
+    test("from WORKDIR itself", async () => {
+      using box = await installed();
+      const cwd = box.path(".work");
+      await box.ok(["@run", "@backup", "one"], { cwd });
+      expect(runNumber(box)).toBe(2);
+      expect(names(box.path("backups"))).toEqual(["LAST", "one"]);
+      await box.ok(["destroy"], { cwd });
+      expect(names(box.tmp)).toEqual([]);
+    });
+
+    test("from WORKDIR itself, which a restore replaces in the middle of a batch", async () => {
+      using box = await installed();
+      await box.ok(["@backup", "@restore", "@run"], { cwd: box.path(".work") });
+      expect(runNumber(box)).toBe(2);
+      expect(names(box.tmp)).toHaveLength(1);
+    });
+
+    test("run-vm.sh by hand runs the same VM; the program knows of it", async () => {
+      using box = await installed();
+      await shell(`sh ${box.work}/run-vm.sh`, "/");
+      expect(runNumber(box)).toBe(2);
+      const run = await hanging(box);
+      await end(box, run);
+      const byHand = Bun.spawn([join(box.work, "run-vm.sh")], {
+        cwd: "/",
+        stdout: "ignore",
+        stderr: "ignore",
+      });
+      await until("the guest", () => box.console().includes("HANGING"));
+      expectError(await box.vm(["backup"]), 75, /the VM is running/);
+      byHand.kill();
+      await byHand.exited;
+    });
+
+    test("run-vm.sh by hand works with SPICE too", async () => {
+      using box = await installed();
+      await box.ok([`--port=${await freePort()}`, "run"]);
+      await shell(`sh ${box.work}/run-vm.sh`, "/");
+      expect(runNumber(box)).toBe(3);
+    });
+
+    test("another command that holds the VM's lock: 75, naming it", async () => {
+      using box = await installed();
+      const holder = Bun.spawn(["flock", "--no-fork", box.host, "sh", "-c", "echo held; exec cat"], {
+        stdin: "pipe",
+        stdout: "pipe",
+      });
+      await holder.stdout.getReader().read();
+      expectError(await box.vm(["backup"]), 75, new RegExp(`another command.*\\(pid ${holder.pid}\\)`));
+      holder.kill();
+      await holder.exited;
+      await box.ok(["backup"]);
+    });
+
+    describe(".work is believed only if it is ours", () => {
+      test("a copied HOSTDIR does not share the original's working files", async () => {
+        using box = await installed();
+        await box.ok(["backup"]);
+        const copy = join(box.top, "copy");
+        cpSync(box.host, copy, { recursive: true, verbatimSymlinks: true });
+        await disbelieved(box, { cwd: copy });
+        rmSync(join(copy, ".work"));
+        await box.ok(["run"], { cwd: copy });
+        await box.ok(["run"]);
+        expect(runNumber(box)).toBe(2);
+      });
+
+      test("a link to some other directory", async () => {
+        using box = smallSandbox();
+        const other = join(box.top, "precious");
+        mkdirSync(other);
+        symlinkSync(other, box.path(".work"));
+        await disbelieved(box);
+      });
+
+      test("a link to another VM's working files", async () => {
+        using box = await installed();
+        const thief = join(box.top, "thief");
+        mkdirSync(thief);
+        symlinkSync(box.work, join(thief, ".work"));
+        await disbelieved(box, { cwd: thief });
+      });
+
+      test("a directory without our mark", async () => {
+        using box = await installed();
+        rmSync(join(box.work, ".vm.json"));
+        await disbelieved(box);
+      });
+
+      rootTest("a directory that somebody else made anew", async () => {
+        using box = await installed();
+        const work = box.work;
+        await shell(`chown -R 65534:65534 ${work}`, box.host);
+        await disbelieved(box);
+        await shell(`chown -R 0:0 ${work}`, box.host);
+        lchownSync(box.path(".work"), 65534, 65534);
+        await disbelieved(box);
+      });
+
+      test("a moved HOSTDIR says how to go on", async () => {
+        using box = await installed();
+        const moved = join(box.top, "moved here");
+        renameSync(box.host, moved);
+        const result = await box.vm(["run"], { cwd: moved });
+        expectError(result, 74, /not believed/);
+        const command = /if the VM was moved: (.*?)(;|$)/m.exec(result.stderr)?.[1] ?? "false";
+        await shell(command, "/");
+        await box.ok(["run"], { cwd: moved });
+        expect(readFileSync(join(moved, ".work/console.log"), "utf8")).toContain("RUN 2");
+      });
+    });
+  },
+  ["flock"],
+);

@@ -1,0 +1,188 @@
+/** Helpers of the end-to-end tests: what to look at, and how to say what is wrong. */
+import { describe, expect, test } from "bun:test";
+import { createHash } from "node:crypto";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { connect, createServer, type AddressInfo } from "node:net";
+import { join } from "node:path";
+import { binary, Sandbox, until, type Result, type Running } from "./harness.ts";
+
+/** What the program itself needs. */
+export const PROGRAM_TOOLS: string[] = ["qemu-system-x86_64", "qemu-img", "pigz", "bash", "pgrep"];
+/** What test/guests/build.ts needs besides. */
+export const GUEST_TOOLS: string[] = [
+  "busybox",
+  "cpio",
+  "grub-mkimage",
+  "mformat",
+  "modprobe",
+  "nasm",
+  "xorriso",
+];
+
+export const isRoot: boolean = process.getuid!() === 0;
+
+/** A `describe` that needs programs: without them it fails under CI and is skipped elsewhere, with the reason. */
+export function suite(title: string, body: () => void, more: readonly string[] = []): void {
+  const path = `${process.env.PATH}:/usr/sbin:/sbin`;
+  const programs = [...PROGRAM_TOOLS, ...GUEST_TOOLS, ...more];
+  const missing = programs.filter((name) => !Bun.which(name, { PATH: path }));
+  if (!existsSync(binary)) missing.push(binary);
+  if (missing.length === 0) return describe(title, body);
+  const reason = `not installed: ${missing.join(", ")}`;
+  if (process.env.CI === "true")
+    test(title, () => {
+      throw new Error(reason);
+    });
+  else describe.skip(`${title} (${reason})`, body);
+}
+
+/** A test that only root can make; skipped elsewhere. */
+export const rootTest = isRoot ? test : test.skip;
+
+/** A sandbox whose VMs are small and have no display: what most tests want. */
+export function smallSandbox(hostName?: string): Sandbox {
+  const box = new Sandbox(hostName);
+  configure(box, "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\n");
+  return box;
+}
+
+/** Writes `~/.config/vm.conf`, or another file there. */
+export function configure(box: Sandbox, text: string, name = "vm.conf"): void {
+  mkdirSync(join(box.home, ".config"), { recursive: true });
+  writeFileSync(join(box.home, ".config", name), text);
+}
+
+/** Every file below a directory with its rights and content. */
+export function listing(directory: string, below = ""): string[] {
+  return names(join(directory, below)).flatMap((name) => {
+    const relative = join(below, name);
+    const path = join(directory, relative);
+    const stats = lstatSync(path);
+    if (stats.isSymbolicLink()) return [`${relative} -> ${readlinkSync(path)}`];
+    const line = `${relative} ${mode(path)}`;
+    if (stats.isDirectory()) return [line, ...listing(directory, relative)];
+    return [stats.isFile() ? `${line} ${sha256(path)}` : line];
+  });
+}
+
+export const sha256 = (path: string): string =>
+  createHash("sha256").update(readFileSync(path)).digest("hex").slice(0, 16);
+
+/** Names in a directory, sorted. */
+export const names = (directory: string): string[] => readdirSync(directory).toSorted();
+
+/** Rights as `ls` would number them: `600`. */
+export const mode = (path: string): string => (lstatSync(path).mode & 0o7777).toString(8);
+
+/** Bytes a file occupies. */
+export const allocated = (path: string): number => lstatSync(path).blocks * 512;
+
+/** One clear error: the status, one `vm: …` line that is no warning, no stack trace, nothing on stdout. */
+export function expectError(result: Result, status: number, message: RegExp): void {
+  expect(result.stderr).toMatch(message);
+  expect({ status: result.status, signal: result.signal }).toEqual({ status, signal: null });
+  expect(result.stderr.match(/^vm: (?!warning)/gm) ?? []).toHaveLength(1);
+  expect(result.stderr).not.toMatch(/^\s+at .*:\d+/m);
+  expect(result.stderr).not.toMatch(/internal error/);
+  expect(result.stdout).toBe("");
+}
+
+/** The numbers that the installed guest counted on its disk, one for each boot. */
+export const runNumber = (box: Sandbox): number =>
+  Number(/^RUN (\d+)$/m.exec(box.console())?.[1] ?? Number.NaN);
+
+/** Starts the program and waits until the guest's console shows `text`. */
+export async function startUntil(
+  box: Sandbox,
+  args: readonly string[],
+  text: string,
+  options: Parameters<Sandbox["start"]>[1] = {},
+): Promise<Running> {
+  const running = box.start(args, { timeoutSeconds: 300, ...options });
+  let over = false;
+  void running.done.then(() => (over = true));
+  await until(
+    `"${text}" on the console`,
+    () => {
+      if (over) throw new Error(`ended without "${text}" on the console:\n${running.stderr()}`);
+      return existsSync(box.path(".work", "console.log")) && box.console().includes(text);
+    },
+    240,
+  );
+  return running;
+}
+
+/** The process id of the sandbox's qemu. */
+export async function qemuPid(box: Sandbox): Promise<number> {
+  const line = (await box.leftovers()).find((item) => /^\d+ \S*qemu-system/.test(item));
+  if (line === undefined) throw new Error("no qemu is running in this sandbox");
+  return Number.parseInt(line, 10);
+}
+
+/** Waits until nothing of the sandbox runs any more. */
+export const untilQuiet = (box: Sandbox): Promise<unknown> =>
+  until("the end of every process", async () => (await box.leftovers()).length === 0, 60);
+
+export interface HeldPort extends Disposable {
+  port: number;
+}
+
+/** Listens on a TCP port (0: any free one) until disposed of. */
+export async function holdPort(port = 0, host = "127.0.0.1"): Promise<HeldPort> {
+  const server = createServer();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once("error", reject).listen({ port, host, exclusive: true }, resolve);
+  await promise;
+  return { port: (server.address() as AddressInfo).port, [Symbol.dispose]: () => void server.close() };
+}
+
+/** A port that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  using held = await holdPort();
+  return held.port;
+}
+
+/** What a TCP server says first, or to `question`; empty when it refuses or says nothing for a while. */
+export function ask(port: number, question = "", host = "127.0.0.1"): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  let text = "";
+  const socket = connect({ port, host }, () => socket.write(question));
+  socket.setTimeout(2000, () => socket.destroy());
+  socket.on("data", (bytes) => (text += bytes.toString("latin1")));
+  socket.on("error", () => {});
+  socket.on("close", () => resolve(text));
+  return promise;
+}
+
+/** Local addresses (hexadecimal, as the kernel writes them) that a process listens on by TCP. */
+export function listeners(pid: number): string[] {
+  const inodes = new Set(
+    readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+      try {
+        return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1] ?? [];
+      } catch {
+        return [];
+      }
+    }),
+  );
+  return ["tcp", "tcp6"].flatMap((table) =>
+    readFileSync(`/proc/${pid}/net/${table}`, "utf8")
+      .split("\n")
+      .map((line) => line.trim().split(/\s+/))
+      .filter((columns) => columns[3] === "0A" && inodes.has(columns[9] ?? ""))
+      .map((columns) => columns[1]!),
+  );
+}
+
+/** Runs a shell script of the test's own; throws unless it succeeds. */
+export async function shell(script: string, cwd: string): Promise<string> {
+  return await Bun.$`bash -euc ${script}`.cwd(cwd).quiet().text();
+}

@@ -19,7 +19,9 @@ run     ovmf_firmware          ovmf                        edk2-ovmf         edk
 run     pigz                   pigz                        pigz              pigz                    pigz               pigz
 run     setpriv                util-linux                  util-linux        util-linux              util-linux         util-linux
 demo    demo_iso               grub-rescue-pc              ipxe-bootimgs     ipxe-bootimgs-x86       ipxe-bootimgs      ipxe
+demo    mke2fs                 e2fsprogs                   e2fsprogs         e2fsprogs               e2fsprogs          e2fsprogs
 lint    shellcheck             shellcheck                  shellcheck        ShellCheck              ShellCheck         shellcheck
+picture script                 bsdutils                    util-linux        util-linux-script       util-linux         util-linux
 check   strace                 strace                      strace            strace                  strace             strace
 check   nasm                   nasm                        nasm              nasm                    nasm               nasm
 check   xorriso                xorriso                     xorriso           xorriso                 xorriso            libisoburn
@@ -136,7 +138,7 @@ logged() {
   return 1
 }
 
-# need GROUP|THING...: install what is missing of them (groups: build, run, demo, lint, check).
+# need GROUP|THING...: install what is missing of them (groups: build, run, demo, lint, check, picture).
 need() {
   local manager column refresh=() install=() as_root=() lacking packages=() names=()
   manager=$(package_manager) || manager=

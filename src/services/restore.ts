@@ -55,9 +55,10 @@ export async function restoreSnapshot(context: Context, vm: Vm, name: string | u
   try {
     await fillStage(context, snapshot, jobs, stage);
     throwIfInterrupted();
+    const total = jobs.reduce((sum, job) => sum + statSync(join(stage.dir, job.name)).size, 0);
     const dir = stage.commit({ restored: snapshot.manifest?.consistency ?? "crash" });
     const seconds = (performance.now() - started) / 1000;
-    log.success(`restored ${snapshot.name} to ${dir}: ${formatSize(needed)}, ${formatDuration(seconds)}`);
+    log.success(`restored ${snapshot.name} to ${dir}: ${formatSize(total)}, ${formatDuration(seconds)}`);
   } catch (error) {
     stage.abort();
     throw fileError(`cannot restore ${snapshot.name}`, error);
@@ -79,7 +80,7 @@ function refuseUnknownDisks({ name, dir, manifest }: Snapshot): void {
       known?.includes(file) === false,
   );
   if (unknown !== undefined)
-    throw new VmError("io", `the snapshot ${name} is not as it was made: ${unknown} is none of its disks`);
+    throw new VmError("io", `the snapshot ${name} is damaged: ${unknown} is none of its disks`);
 }
 
 /** The compressed files of a snapshot, whichever program made it. */

@@ -156,10 +156,13 @@ export function fileError(what: string, error: unknown): VmError {
       cause: error,
       hint: "free some room and run the command again; nothing was changed",
     });
-  if (hasErrno(error, "EACCES", "EPERM", "EROFS"))
-    return new VmError("cannotCreate", `${what}: ${reasonOf(error)}${error.path ? ` (${error.path})` : ""}`, {
+  if (hasErrno(error, "EACCES", "EPERM", "EROFS")) {
+    // Of a link or a rename, the name that was to be made.
+    const where = (error as { dest?: string }).dest ?? error.path;
+    return new VmError("cannotCreate", `${what}: ${reasonOf(error)}${where ? ` (${where})` : ""}`, {
       cause: error,
       hint: "the directory and what is in it must belong to you and be writable",
     });
+  }
   return new VmError("io", `${what}: ${reasonOf(error)}`, { cause: error });
 }

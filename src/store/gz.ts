@@ -93,8 +93,8 @@ async function runCopies(
 }
 
 /**
- * Compresses files with pigz, side by side within the machine's cores: each gets its share of the
- * threads by its size.
+ * Compresses files with pigz, side by side. Each may use every core: the kernel shares them out, and the
+ * largest does not end alone on its share.
  * @param level 1 to 9
  * @throws 73 when there is no room, 69 without pigz
  */
@@ -105,13 +105,11 @@ export async function compressFiles(
 ): Promise<void> {
   requireProgram("pigz", PIGZ_HINT);
   const cores = availableParallelism();
-  const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
   const begin = (job: CopyJob): Copy => {
-    const threads = Math.max(1, Math.round((cores * job.bytes) / Math.max(total, 1)));
     const from = openForReading(job.from);
     const before = fstatSync(from, { bigint: true });
     const to = createFile(job.to);
-    const reader = start(["pigz", `-${level}`, "-p", String(threads), "-n", "-T", "-c"], {
+    const reader = start(["pigz", `-${level}`, "-p", String(cores), "-n", "-T", "-c"], {
       stdin: from,
       stdout: to,
     });

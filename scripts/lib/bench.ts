@@ -1,0 +1,50 @@
+/** The command line of scripts/bench. */
+import { mkdirSync, rmSync, statfsSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { formatSize } from "../../src/lib/size.ts";
+import { benchSnapshots } from "./bench-snapshots.ts";
+import { benchStart } from "./bench-start.ts";
+import { exitOnSignals } from "./signals.ts";
+
+const USAGE = `usage: scripts/bench [options] [start|snapshots]
+  --quick       less data, fewer rounds: to see that it works
+  --rounds=N    rounds of backup and restore (1); the start-up times take 40 in any case, with --quick 10
+  --data=MIB    MiB of real files on the big disk (1100, quick 150); the disks are kept in .cache/bench`;
+
+const { values, positionals } = parseArgs({
+  options: {
+    quick: { type: "boolean", default: false },
+    rounds: { type: "string", default: "1" },
+    data: { type: "string" },
+    help: { type: "boolean", short: "h", default: false },
+  },
+  allowPositionals: true,
+});
+if (values.help) {
+  console.log(USAGE);
+  process.exit();
+}
+const [part = "all"] = positionals;
+if (!["all", "start", "snapshots"].includes(part) || positionals.length > 1) {
+  console.error(USAGE);
+  process.exit(64);
+}
+
+const cache = resolve(import.meta.dir, "../../.cache/bench");
+const scratch = join(cache, `run-${process.pid}`);
+const mebibytes = Number(values.data ?? (values.quick ? 150 : 1100));
+mkdirSync(join(scratch, "home"), { recursive: true, mode: 0o700 });
+process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
+exitOnSignals();
+
+const { bavail, bsize } = statfsSync(cache);
+// The disk, its copy, pigz's and our snapshot, and both unpacked; the two small ones are half of it together.
+const needed = mebibytes * 2 ** 20 * 7;
+if (part !== "start" && bavail * bsize < needed) {
+  console.error(`bench: ${cache} needs ${formatSize(needed)} of room; --data=MIB takes less`);
+  process.exit(73);
+}
+
+if (part !== "snapshots") benchStart(scratch, values.quick ? 10 : 40);
+if (part !== "start") await benchSnapshots({ cache, scratch, mebibytes, rounds: Number(values.rounds) });

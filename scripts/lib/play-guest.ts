@@ -1,0 +1,128 @@
+/**
+ * Plays the person in front of a running guest, by QMP.
+ *   bun scripts/lib/play-guest.ts PID QMP-SOCKET ACTION…
+ * PID is of the program that runs the guest: when that has ended, nothing is waited for any more.
+ * Actions, in order:
+ *   prompt:KEY:TEXT  press KEY (`c`, `ctrl-b`) until the screen shows TEXT, a prompt
+ *   see:TEXT         wait until the screen shows a line that begins with TEXT
+ *   type:TEXT        type TEXT and Enter
+ *   shot:FILE.png    save a picture of the screen
+ */
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { QmpClient } from "../../src/qmp/client.ts";
+import { pngOfPpm } from "./png.ts";
+
+const LOOK_MS = 200;
+/** A key that comes before the guest listens is lost, so it is pressed again after so many looks. */
+const LOOKS_PER_KEY = 10;
+/** A guest without KVM on a busy machine is slow. */
+const LIMIT_MS = 180_000;
+/** Keys whose names (qemu's QKeyCode) are not the letter itself. */
+const KEYS: Record<string, string[]> = {
+  " ": ["spc"],
+  "-": ["minus"],
+  "=": ["equal"],
+  ".": ["dot"],
+  "/": ["slash"],
+  _: ["shift", "minus"],
+  "(": ["shift", "9"],
+  ")": ["shift", "0"],
+  "|": ["shift", "backslash"],
+};
+
+const [pid = "", socket = "", ...actions] = process.argv.slice(2);
+const deadline = Date.now() + LIMIT_MS;
+
+function isRunning(): boolean {
+  try {
+    return process.kill(Number(pid), 0);
+  } catch {
+    return false;
+  }
+}
+
+async function pause(): Promise<void> {
+  if (!isRunning()) throw new Error("the guest has ended");
+  if (Date.now() > deadline) throw new Error(`waited ${LIMIT_MS / 1000} s in vain`);
+  await Bun.sleep(LOOK_MS);
+}
+
+async function connect(): Promise<QmpClient> {
+  for (;;) {
+    try {
+      return await QmpClient.connect(socket);
+    } catch {
+      await pause();
+    }
+  }
+}
+
+/** The screen in text mode: 80×25 characters, each with its colours, in the PC's memory at 0xb8000. */
+async function screenText(qmp: QmpClient): Promise<string> {
+  const dump = String(await qmp.execute("human-monitor-command", { "command-line": "xp /2000hx 0xb8000" }));
+  const cells = [...dump.matchAll(/ 0x..(..)/g)].map(([, code]) => Number.parseInt(code!, 16));
+  return String.fromCharCode(...cells).replaceAll(/.{80}/gs, (line) => `${line.trimEnd()}\n`);
+}
+
+async function press(qmp: QmpClient, keys: readonly string[]): Promise<void> {
+  await qmp.execute("send-key", { keys: keys.map((data) => ({ type: "qcode", data })), "hold-time": 40 });
+  // send-key does not wait for the guest, whose firmware keeps few keys.
+  await Bun.sleep(120);
+}
+
+async function see(qmp: QmpClient, text: string, key?: string): Promise<void> {
+  for (let look = 0; !`\n${await screenText(qmp)}`.includes(`\n${text}`); look++) {
+    if (key !== undefined && look % LOOKS_PER_KEY === 0) await press(qmp, key.split("-"));
+    await pause();
+  }
+}
+
+async function saveScreen(qmp: QmpClient, file: string): Promise<void> {
+  const ppm = `${socket}.ppm`;
+  await qmp.execute("screendump", { filename: ppm });
+  writeFileSync(file, pngOfPpm(readFileSync(ppm)));
+  rmSync(ppm);
+}
+
+async function act(qmp: QmpClient, action: string): Promise<void> {
+  const [, verb, rest = ""] = /^(\w+):(.*)$/s.exec(action) ?? [];
+  const [, key = "", text = ""] = /^([^:]+):(.*)$/s.exec(rest) ?? [];
+  switch (verb) {
+    case "prompt":
+      await see(qmp, text, key);
+      // The key may have been pressed once too often: ctrl-u empties the line, in GRUB and in iPXE.
+      return press(qmp, ["ctrl", "u"]);
+    case "see":
+      return see(qmp, rest);
+    case "type":
+      for (const letter of rest) await press(qmp, KEYS[letter] ?? [letter]);
+      return press(qmp, ["ret"]);
+    case "shot":
+      return saveScreen(qmp, rest);
+    default:
+      throw new Error("no such action");
+  }
+}
+
+let doing = "connect";
+let qmp: QmpClient | undefined;
+
+async function actAll(client: QmpClient): Promise<void> {
+  for (doing of actions) await act(client, doing);
+}
+
+try {
+  qmp = await connect();
+  const gone = qmp.closed.then(() => {
+    // The last action may well end the guest.
+    if (doing !== actions.at(-1)) throw new Error("the guest has ended");
+  });
+  await Promise.race([actAll(qmp), gone]);
+} catch (error) {
+  console.error(`play-guest: ${doing}: ${(error as Error).message}`);
+  const screen = qmp && (await Promise.race([screenText(qmp), qmp.closed]));
+  if (screen) console.error(`the guest's screen:\n${screen.replaceAll(/^\s*\n/gm, "")}`);
+  process.exitCode = 1;
+}
+qmp?.close();
+process.exit();

@@ -1,4 +1,5 @@
-import { dlopen, FFIType, ptr } from "bun:ffi";
+import { closeSync } from "node:fs";
+import { dlopen, FFIType, ptr, read, type Pointer } from "bun:ffi";
 
 /** flock(2) operations. */
 export const LOCK_EX = 2;
@@ -12,6 +13,9 @@ const NAMES = ["libc.so.6", `libc.musl-${process.arch === "arm64" ? "aarch64" : 
 const SYMBOLS = {
   flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   pipe2: { args: [FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
+  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  connect: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
+  __errno_location: { args: [], returns: FFIType.ptr },
 } as const;
 
 function load() {
@@ -37,4 +41,31 @@ export function pipe(): [number, number] {
   const fds = new Int32Array(2);
   if (libc().pipe2(ptr(fds), O_CLOEXEC) !== 0) throw new Error("pipe2 failed: too many open files?");
   return [fds[0]!, fds[1]!];
+}
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_NONBLOCK = 0o4000;
+const EAGAIN = 11;
+/** sun_path (unix(7)). */
+const SUN_PATH_BYTES = 108;
+
+/**
+ * Does a process listen on this Unix socket? A full queue (EAGAIN) means yes: Bun's own connect cannot
+ * tell that from a dead socket.
+ * @param path at most 107 bytes
+ */
+export function isUnixSocketAlive(path: string): boolean {
+  const { socket, connect, __errno_location } = libc();
+  const address = Buffer.alloc(2 + SUN_PATH_BYTES);
+  address.writeUInt16LE(AF_UNIX);
+  address.write(path, 2);
+  const fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | O_CLOEXEC, 0);
+  if (fd < 0) throw new Error("socket failed: too many open files?");
+  try {
+    if (connect(fd, ptr(address), address.length) === 0) return true;
+    return read.i32(__errno_location() as Pointer) === EAGAIN;
+  } finally {
+    closeSync(fd);
+  }
 }

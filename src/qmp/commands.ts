@@ -1,5 +1,6 @@
 import { hasErrno } from "../lib/errors.ts";
 import { lstatSync } from "node:fs";
+import { isUnixSocketAlive } from "../process/libc.ts";
 import { QmpClient, withShortPath } from "./client.ts";
 import type { QmpEvent } from "./protocol.ts";
 
@@ -27,19 +28,16 @@ export async function quit(client: QmpClient): Promise<void> {
 }
 
 /**
- * Does a qemu hold this socket? A connection that is accepted is proof, also when its one client is
- * somebody else and no greeting comes: the kernel refuses once the process is dead.
+ * Does a qemu hold this socket? A connection that is accepted or queued is proof, also when its one client
+ * is somebody else: the kernel refuses once the process is dead.
  */
 export async function isListening(path: string): Promise<boolean> {
   try {
-    if (!lstatSync(path).isSocket()) return false;
-    return await withShortPath(path, async (short) => {
-      const socket = await Bun.connect({ unix: short, socket: { data: () => {} } });
-      socket.end();
-      return true;
-    });
+    return (
+      lstatSync(path).isSocket() && (await withShortPath(path, async (short) => isUnixSocketAlive(short)))
+    );
   } catch (error) {
-    if (hasErrno(error, "ENOENT", "ENOTDIR", "ECONNREFUSED", "ENXIO")) return false;
+    if (hasErrno(error, "ENOENT", "ENOTDIR")) return false;
     throw error;
   }
 }

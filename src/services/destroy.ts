@@ -39,23 +39,37 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
 /** How long an ended qemu may take to flush its images and go. */
 const END_WAIT_MS = 10_000;
 
-/** Ends qemu by QMP and waits until it has let go of its files. */
+const RETRY_MS = 50;
+
+/** Ends qemu and waits until it has let go of its files. */
 async function endMachine(work: Present): Promise<void> {
-  if ((await findRunning(work)) === undefined) return;
-  log.info("ending the running guest");
+  const deadline = Date.now() + END_WAIT_MS;
+  for (let first = true; (await findRunning(work)) !== undefined; first = false) {
+    if (first) log.info("ending the running guest");
+    if (Date.now() > deadline) return;
+    if (!(await quitByQmp(work))) killHolder(work);
+    await Bun.sleep(RETRY_MS);
+  }
+}
+
+/** False when nobody answers there, or not yet: the queue for qemu's one conversation is short. */
+async function quitByQmp(work: Present): Promise<boolean> {
   const socket = join(work.dir, WORK.qmp);
-  if (await isListening(socket)) {
+  try {
     const qmp = await QmpClient.connect(socket);
     await quit(qmp);
     await qmp.closed;
-  } else {
-    // Its sockets are gone: SIGTERM makes qemu flush its images, too.
-    const holders = ownDisks(work.dir).map((name) => findImageHolder(join(work.dir, name)));
-    const qemu = holders.find((holder) => holder?.name.startsWith("qemu-system"));
-    if (qemu) process.kill(qemu.pid, "SIGTERM");
+    return true;
+  } catch {
+    return isListening(socket);
   }
-  const deadline = Date.now() + END_WAIT_MS;
-  while ((await findRunning(work)) !== undefined && Date.now() < deadline) await Bun.sleep(50);
+}
+
+/** Where the sockets are gone: SIGTERM makes qemu flush its images, too. */
+function killHolder(work: Present): void {
+  const holders = ownDisks(work.dir).map((name) => findImageHolder(join(work.dir, name)));
+  const qemu = holders.find((holder) => holder?.name.startsWith("qemu-system"));
+  if (qemu) process.kill(qemu.pid, "SIGTERM");
 }
 
 /** What is newer than the last snapshot is about to be lost. */

@@ -58,6 +58,16 @@ export class ProcessError extends VmError {
   }
 }
 
+const NO_ROOM = /No space left on device|Disk quota exceeded|File too large/;
+
+/** The error for a program that failed: no room is 73, anything else 74. */
+export function processFailure(what: string, result: Finished): VmError {
+  if (!NO_ROOM.test(result.stderr)) return new ProcessError(what, result);
+  return new VmError("cannotCreate", `${what}: no room left on the device`, {
+    hint: "free some room and run the command again; nothing was changed",
+  });
+}
+
 /** Full path of a program on PATH, or undefined. */
 export const findProgram = (name: string): string | undefined => Bun.which(name) ?? undefined;
 
@@ -130,7 +140,7 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
 /**
  * Runs a program to its end.
  * @param what begins the error: `cannot compress disk-0.img`
- * @throws ProcessError when it fails; the pending SignalError when the user interrupted us
+ * @throws ProcessError when it fails, 73 when that was for want of room; the pending SignalError when the user interrupted us
  */
 export async function exec(
   argv: readonly string[],
@@ -139,6 +149,6 @@ export async function exec(
   const result = await start(argv, options).done;
   if (interruption.aborted && !options.keepOnInterrupt) throw interruption.reason;
   if (result.status !== 0 && !options.anyStatus)
-    throw new ProcessError(options.what ?? `${argv[0]} failed`, result);
+    throw processFailure(options.what ?? `${argv[0]} failed`, result);
   return result;
 }

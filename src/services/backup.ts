@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, mkdirSync, renameSync, statSync } from "node:fs";
+import { mkdirSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
@@ -9,16 +9,16 @@ import { throwIfInterrupted } from "../process/signals.ts";
 import { refuseForeignParts } from "../qemu/image-header.ts";
 import { imageInfo } from "../qemu/img.ts";
 import {
+  afterCommit,
   allocatedBytes,
-  createFile,
   fileError,
   listDirectory,
   lstatOf,
   readSmallBytes,
-  remove,
+  removeQuietly,
   replaceFile,
-  replaceLink,
   requireRoom,
+  swingLink,
   syncDirectory,
   writeNew,
 } from "../store/files.ts";
@@ -49,25 +49,27 @@ export async function backupVm(context: Context, name?: string, description?: st
     await refuseRunning(work, "back up");
     for (const disk of ownDisks(work.dir)) refuseForeignParts(join(work.dir, disk));
     const staged = join(backups, `${PARTIAL}${snapshot}`);
+    let summary: string;
     try {
       mkdirSync(backups, { recursive: true, mode: 0o700 });
       checkRoom(vm, work, backups);
       mkdirSync(staged, { mode: 0o700 });
-      await fillSnapshot(context, vm, work, staged, snapshot, description);
+      summary = await fillSnapshot(context, vm, work, staged, snapshot, description);
       throwIfInterrupted();
       syncDirectory(staged);
       renameSync(staged, join(backups, snapshot));
-      syncDirectory(backups);
     } catch (error) {
-      remove(staged);
+      removeQuietly(staged);
       throw fileError(`cannot make the snapshot ${snapshot}`, error);
     }
-    try {
-      replaceLink(join(backups, LAST), snapshot);
+    const finish = (): void => {
+      syncDirectory(backups);
+      swingLink(join(backups, LAST), snapshot);
+      syncDirectory(backups);
       keepHostFiles(context, vm, work);
-    } catch (error) {
-      throw fileError(`the snapshot ${snapshot} is whole, but LAST could not be moved to it`, error);
-    }
+    };
+    afterCommit(`the snapshot ${snapshot} is whole`, finish, `see that ${LAST} in ${backups} leads to it`);
+    log.success(summary);
   });
 }
 
@@ -94,7 +96,7 @@ async function fillSnapshot(
   staged: string,
   snapshot: string,
   description: string | undefined,
-): Promise<void> {
+): Promise<string> {
   const started = performance.now();
   const made = new Date();
   const sources = storedFiles(work);
@@ -136,9 +138,7 @@ async function fillSnapshot(
     log.warn("the guest did not power itself off last time: the snapshot is as after a power cut");
   const stored = files.reduce((sum, file) => sum + file.storedBytes, 0);
   const seconds = (performance.now() - started) / 1000;
-  log.success(
-    `snapshot ${snapshot}: ${formatSize(total)} in ${formatSize(stored)}, ${formatDuration(seconds)}`,
-  );
+  return `snapshot ${snapshot}: ${formatSize(total)} in ${formatSize(stored)}, ${formatDuration(seconds)}`;
 }
 
 function warnAboutOthers({ settings }: Vm, own: number): void {
@@ -166,14 +166,12 @@ async function describeFile(job: CopyJob, name: string): Promise<StoredFile> {
 /** SHA-256 of every file, written last: `sha256sum -c SHA256SUMS` verifies the snapshot anywhere. */
 async function writeSums(staged: string): Promise<void> {
   const names = listDirectory(staged).toSorted();
-  const path = join(staged, SNAPSHOT.sums);
-  const fd = createFile(path);
-  try {
-    await exec(["sha256sum", "--", ...names], { cwd: staged, stdout: fd, what: "cannot compute checksums" });
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
+  // By way of us, for sha256sum does not say why it cannot write.
+  const { stdout } = await exec(["sha256sum", "--", ...names], {
+    cwd: staged,
+    what: "cannot compute checksums",
+  });
+  writeNew(join(staged, SNAPSHOT.sums), stdout);
 }
 
 /** [compat] HOSTDIR gets the settings where it has none. */

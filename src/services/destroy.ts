@@ -6,7 +6,7 @@ import { QmpClient } from "../qmp/client.ts";
 import { isListening, quit } from "../qmp/commands.ts";
 import { fileError } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
-import { removeWork } from "../store/stage.ts";
+import { removeWork } from "../store/working-files.ts";
 import type { Context } from "./context.ts";
 import { findImageHolder, findRunning, ownDisks, refuseRunning, withVm, type Present } from "./open.ts";
 import { findSnapshot, listSnapshots } from "./snapshots.ts";

@@ -5,7 +5,7 @@ import { VmError } from "../lib/errors.ts";
 import { lockVm } from "../store/lock.ts";
 import { fileError, listDirectory, remove } from "../store/files.ts";
 import { HOST, isDiskName, PARTIAL, WORK } from "../store/layout.ts";
-import { recoverWork } from "../store/stage.ts";
+import { recoverWork } from "../store/recover.ts";
 import { findGuestEnv, parentOf, resolveHostdir, resolveWork, type Work } from "../store/workdir.ts";
 import { describeHolder, findHolder, type Holder } from "../process/holders.ts";
 import { isListening } from "../qmp/commands.ts";
@@ -78,8 +78,12 @@ export async function withVm<T>(
   } catch (error) {
     throw fileError(`cannot ${command}: an interrupted command's rest cannot be cleared away`, error);
   }
-  const vm = await readVm(context, hostdir, true);
-  return await use(vm);
+  try {
+    return await use(await readVm(context, hostdir, true));
+  } catch (error) {
+    // What the system refuses is not our mistake.
+    throw error instanceof Error && "errno" in error ? fileError(`cannot ${command}`, error) : error;
+  }
 }
 
 function recover(context: Context, hostdir: string): void {

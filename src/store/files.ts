@@ -10,7 +10,6 @@ import {
   rmSync,
   statfsSync,
   symlinkSync,
-  unlinkSync,
   writeFileSync,
   type Stats,
 } from "node:fs";
@@ -86,24 +85,23 @@ export function replaceFile(path: string, content: string | Buffer): void {
     writeNew(beside, content);
     renameSync(beside, path);
   } catch (error) {
-    rmSync(beside, { force: true });
+    removeQuietly(beside);
     throw error;
   }
   syncDirectory(dirname(path));
 }
 
-/** Points a symbolic link at `target` in one step, whether it exists or not. */
-export function replaceLink(path: string, target: string): void {
+/** Points a symbolic link at `target` in one step, whether it exists or not: when this throws, it has not. */
+export function swingLink(path: string, target: string): void {
   const beside = join(dirname(path), `${PARTIAL}${process.pid}`);
   rmSync(beside, { force: true });
   symlinkSync(target, beside);
   try {
     renameSync(beside, path);
   } catch (error) {
-    unlinkSync(beside);
+    removeQuietly(beside);
     throw error;
   }
-  syncDirectory(dirname(path));
 }
 
 /** The bytes of a small file, or undefined when it is not there. Links are not followed. */
@@ -127,6 +125,15 @@ export const readSmall = (path: string): string | undefined => readSmallBytes(pa
 
 /** Removes a file or a whole tree; nothing there is fine too. */
 export const remove = (path: string): void => rmSync(path, { recursive: true, force: true });
+
+/** The same while something else is being reported; what stays is removed by the next command. */
+export function removeQuietly(path: string): void {
+  try {
+    remove(path);
+  } catch {
+    // See above.
+  }
+}
 
 /** Bytes free for the caller in the file system that holds `path`. */
 export function freeBytes(path: string): number {
@@ -165,4 +172,20 @@ export function fileError(what: string, error: unknown): VmError {
     });
   }
   return new VmError("io", `${what}: ${reasonOf(error)}`, { cause: error });
+}
+
+const FINISHED_LATER = "the next command of this VM does it; look at the disk if this comes again";
+
+/**
+ * Runs what follows the point of no return. A failure there does not undo the change, and must not say so.
+ * @param hint what to do then
+ * @throws 74 (73 for want of room) saying that the change is done but not finished
+ */
+export function afterCommit(done: string, finish: () => void, hint = FINISHED_LATER): void {
+  try {
+    finish();
+  } catch (error) {
+    const message = `${done}, but the rest could not be done: ${reasonOf(error)}`;
+    throw new VmError(isNoRoom(error) ? "cannotCreate" : "io", message, { cause: error, hint });
+  }
 }

@@ -3,7 +3,7 @@ import { availableParallelism } from "node:os";
 import { promisify } from "node:util";
 import { VmError } from "../lib/errors.ts";
 import { pipe } from "../process/libc.ts";
-import { ProcessError, requireProgram, start, type Child } from "../process/exec.ts";
+import { processFailure, requireProgram, start, type Child } from "../process/exec.ts";
 import { interruption } from "../process/signals.ts";
 import { createFile, openForReading } from "./files.ts";
 
@@ -24,15 +24,6 @@ const PROGRESS_MS = 250;
 const syncFile = promisify(fsync);
 
 const PIGZ_HINT = "install pigz: it compresses and unpacks snapshots";
-const NO_ROOM = /No space left on device|Disk quota exceeded|File too large/;
-
-function copyFailed(what: string, child: Awaited<Child["done"]>): VmError {
-  const error = new ProcessError(what, child);
-  if (!NO_ROOM.test(child.stderr)) return error;
-  return new VmError("cannotCreate", `${what}: no room left on the device`, {
-    hint: "free some room and run the command again; nothing was changed",
-  });
-}
 
 /** Where a child reads in its input: exact, and no byte passes through us (proc(5), fdinfo). */
 function readPosition(pid: number): number {
@@ -116,7 +107,7 @@ export async function compressFiles(
     const done = (async () => {
       try {
         const result = await reader.done;
-        if (result.status !== 0) throw copyFailed(`cannot compress ${job.name}`, result);
+        if (result.status !== 0) throw processFailure(`cannot compress ${job.name}`, result);
         await syncFile(to);
         const after = fstatSync(from, { bigint: true });
         if (after.mtimeNs !== before.mtimeNs || after.size !== before.size)
@@ -153,8 +144,8 @@ export async function unpackFiles(jobs: readonly CopyJob[], onProgress: OnProgre
     for (const fd of [readEnd, writeEnd, from, to]) closeSync(fd);
     const done = (async () => {
       const [unpacked, written] = await Promise.all([reader.done, writer.done]);
-      if (written.status !== 0) throw copyFailed(`cannot write ${job.to}`, written);
-      if (unpacked.status !== 0) throw copyFailed(`${job.from} is damaged`, unpacked);
+      if (written.status !== 0) throw processFailure(`cannot write ${job.to}`, written);
+      if (unpacked.status !== 0) throw processFailure(`${job.from} is damaged`, unpacked);
     })();
     return { reader, all: [reader, writer], done };
   };

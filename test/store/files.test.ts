@@ -9,7 +9,7 @@ import {
   readSmall,
   remove,
   replaceFile,
-  replaceLink,
+  swingLink,
   requireRoom,
   writeNew,
 } from "../../src/store/files.ts";
@@ -82,24 +82,24 @@ describe("replaceFile", () => {
   });
 });
 
-describe("replaceLink", () => {
+describe("swingLink", () => {
   test.each([undefined, "old", "/nowhere"])("from %p", (old) => {
     if (old) symlinkSync(old, temp.path("link"));
-    replaceLink(temp.path("link"), "a b\nc");
+    swingLink(temp.path("link"), "a b\nc");
     expect(readlinkSync(temp.path("link"))).toBe("a b\nc");
     expect(readdirSync(temp.top)).toEqual(["link"]);
   });
 
   test("does not go into the directory that the old one leads to", () => {
     symlinkSync(temp.directory("directory"), temp.path("link"));
-    replaceLink(temp.path("link"), "new");
+    swingLink(temp.path("link"), "new");
     expect(readlinkSync(temp.path("link"))).toBe("new");
     expect(readdirSync(temp.path("directory"))).toEqual([]);
   });
 
   test("leaves nothing where it fails", () => {
     temp.write("directory/x", "");
-    expect(() => replaceLink(temp.path("directory"), "new")).toThrow();
+    expect(() => swingLink(temp.path("directory"), "new")).toThrow();
     expect(readdirSync(temp.top)).toEqual(["directory"]);
   });
 });

@@ -15,7 +15,9 @@ import {
 import { basename, join } from "node:path";
 import { PARTIAL, READY, REMOVING } from "../../src/store/layout.ts";
 import { newMark, readMark, updateMark, writeMark } from "../../src/store/mark.ts";
-import { recoverWork, removeWork, stageWork } from "../../src/store/stage.ts";
+import { recoverWork } from "../../src/store/recover.ts";
+import { stageWork } from "../../src/store/stage.ts";
+import { removeWork } from "../../src/store/working-files.ts";
 import { resolveWork } from "../../src/store/workdir.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { NONE, Place } from "./working-files.ts";

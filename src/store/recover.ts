@@ -1,0 +1,65 @@
+import { existsSync, readlinkSync, realpathSync, unlinkSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { ownedByUs } from "../config/trust.ts";
+import { listDirectory, lstatOf, remove } from "./files.ts";
+import { HOST, PARTIAL, READY, REMOVING } from "./layout.ts";
+import { readMark } from "./mark.ts";
+import {
+  workPrefix,
+  UNFINISHED,
+  DISCARDED,
+  finishReplacing,
+  belongsTo,
+  rollForward,
+  removeInplace,
+} from "./working-files.ts";
+
+/**
+ * Finishes or undoes what a killed command left behind. Called under the VM's lock, before anything else.
+ * @param parents directories where this VM's working directories may be
+ */
+export function recoverWork(hostdir: string, parents: readonly string[]): void {
+  if (existsSync(join(hostdir, READY))) rollForward(hostdir);
+  if (existsSync(join(hostdir, REMOVING))) {
+    const link = join(hostdir, HOST.workLink);
+    removeInplace(hostdir, lstatOf(link)?.isSymbolicLink() === true && readlinkSync(link) !== ".");
+  }
+  for (const name of listDirectory(hostdir)) if (name.startsWith(PARTIAL)) remove(join(hostdir, name));
+  const current = currentTarget(hostdir);
+  const prefix = workPrefix(hostdir);
+  for (const parent of new Set(
+    parents.filter((item) => existsSync(item)).map((item) => realpathSync(item)),
+  )) {
+    for (const name of listDirectory(parent)) {
+      if (!name.startsWith(prefix)) continue;
+      const path = join(parent, name);
+      if (name.endsWith(DISCARDED) && path === current + DISCARDED) unlinkSync(join(hostdir, HOST.workLink));
+      const leftOver = name.endsWith(UNFINISHED) || name.endsWith(DISCARDED) || neverUsed(path, hostdir);
+      const stats = leftOver && path !== current ? lstatOf(path) : undefined;
+      if (stats?.isDirectory() && ownedByUs(stats)) remove(path);
+    }
+  }
+  if (!current || !belongsTo(current, hostdir)) return;
+  for (const name of listDirectory(current)) if (name.startsWith(PARTIAL)) remove(join(current, name));
+  finishReplacing(hostdir, current);
+}
+
+/** Where `.work` leads, without links on the way, whether anything is there or not. */
+function currentTarget(hostdir: string): string {
+  const link = join(hostdir, HOST.workLink);
+  return lstatOf(link)?.isSymbolicLink() ? canonical(resolve(hostdir, readlinkSync(link))) : "";
+}
+
+/** A path without links in its directory part. */
+function canonical(path: string): string {
+  try {
+    return join(realpathSync(dirname(path)), basename(path));
+  } catch {
+    return path;
+  }
+}
+
+/** Complete working files that never became the VM's: made, not yet linked, never run. */
+function neverUsed(dir: string, hostdir: string): boolean {
+  return belongsTo(dir, hostdir) && readMark(dir)?.lastRun === undefined && readMark(dir) !== undefined;
+}

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { existsSync, lstatSync, readlinkSync, renameSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { ownedByUs } from "../config/trust.ts";
-import { afterCommit, listDirectory, lstatOf, remove, swingLink, syncDirectory, writeNew } from "./files.ts";
+import { afterCommit, listDirectory, lstatOf, remove, swingLink, syncDirectory } from "./files.ts";
 import { HOST, isDiskName, READY, REMOVING, RUN_FILES, WORK } from "./layout.ts";
 import { readMark, updateMark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
@@ -79,12 +79,14 @@ function isWorkingFile(name: string): boolean {
   return isDiskName(name) || names.includes(name);
 }
 
-const REMOVING_TEXT = "the working files here are being removed\n";
+/** Our mark turns into the redo log: that takes no room, and destroying is what makes some. */
+const beginRemoving = (hostdir: string): void =>
+  renameSync(join(hostdir, WORK.mark), join(hostdir, REMOVING));
 
 /** Removes working files kept in HOSTDIR. `keepLink`: `.work` leads somewhere new already. */
 export function removeInplace(hostdir: string, keepLink: boolean): void {
   const redo = join(hostdir, REMOVING);
-  if (!existsSync(redo)) writeNew(redo, REMOVING_TEXT);
+  if (!existsSync(redo) && existsSync(join(hostdir, WORK.mark))) beginRemoving(hostdir);
   syncDirectory(hostdir);
   const link = join(hostdir, HOST.workLink);
   if (!keepLink && lstatOf(link) && readlinkSync(link) === ".") unlinkSync(link);
@@ -102,13 +104,16 @@ export function removeInplace(hostdir: string, keepLink: boolean): void {
 export function removeWork(hostdir: string, work: Work): void {
   if (work.state === "none") return;
   if (work.state === "present" && work.inplace) {
-    writeNew(join(hostdir, REMOVING), REMOVING_TEXT);
+    beginRemoving(hostdir);
     return afterCommit("the working files are being removed", () => removeInplace(hostdir, false));
   }
   if (work.state === "present") renameSync(work.dir, work.dir + DISCARDED);
   afterCommit("the working files are gone", () => {
-    unlinkSync(join(hostdir, HOST.workLink));
-    syncDirectory(hostdir);
-    if (work.state === "present") remove(work.dir + DISCARDED);
+    try {
+      unlinkSync(join(hostdir, HOST.workLink));
+      syncDirectory(hostdir);
+    } finally {
+      if (work.state === "present") remove(work.dir + DISCARDED);
+    }
   });
 }

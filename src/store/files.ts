@@ -66,12 +66,15 @@ export function syncDirectory(path: string): void {
   }
 }
 
-/** Writes a new file and syncs it. */
+/** Writes a new file and syncs it; leaves nothing when that fails. */
 export function writeNew(path: string, content: string | Buffer): void {
   const fd = createFile(path);
   try {
     writeFileSync(fd, content);
     fsyncSync(fd);
+  } catch (error) {
+    removeQuietly(path);
+    throw error;
   } finally {
     closeSync(fd);
   }

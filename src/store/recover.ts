@@ -33,10 +33,13 @@ export function recoverWork(hostdir: string, parents: readonly string[]): void {
     for (const name of listDirectory(parent)) {
       if (!name.startsWith(prefix)) continue;
       const path = join(parent, name);
-      if (name.endsWith(DISCARDED) && path === current + DISCARDED) unlinkSync(join(hostdir, HOST.workLink));
-      const leftOver = name.endsWith(UNFINISHED) || name.endsWith(DISCARDED) || neverUsed(path, hostdir);
-      const stats = leftOver && path !== current ? lstatOf(path) : undefined;
-      if (stats?.isDirectory() && ownedByUs(stats)) remove(path);
+      const stats = lstatOf(path);
+      if (path === current || !stats?.isDirectory() || !ownedByUs(stats)) continue;
+      const discarded = name.endsWith(DISCARDED);
+      // A destroy that was killed before it could remove the link.
+      if (discarded && path.startsWith(`${current}.`) && !lstatOf(current) && belongsTo(path, hostdir))
+        unlinkSync(join(hostdir, HOST.workLink));
+      if (discarded || name.endsWith(UNFINISHED) || neverUsed(path, hostdir)) remove(path);
     }
   }
   if (!current || !belongsTo(current, hostdir)) return;

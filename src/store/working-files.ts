@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { existsSync, lstatSync, readlinkSync, renameSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { ownedByUs } from "../config/trust.ts";
@@ -25,8 +25,14 @@ export function finishReplacing(hostdir: string, workdir: string): void {
 
 /** Removes a working directory so that a crash halfway leaves a name which shows that. */
 function discard(dir: string): void {
-  renameSync(dir, dir + DISCARDED);
-  remove(dir + DISCARDED);
+  remove(setAside(dir));
+}
+
+/** The name nobody else can have taken before: `/tmp` is open to everybody. */
+function setAside(dir: string): string {
+  const aside = `${dir}.${randomBytes(4).toString("hex")}${DISCARDED}`;
+  renameSync(dir, aside);
+  return aside;
 }
 
 export function belongsTo(dir: string, hostdir: string): boolean {
@@ -107,13 +113,13 @@ export function removeWork(hostdir: string, work: Work): void {
     beginRemoving(hostdir);
     return afterCommit("the working files are being removed", () => removeInplace(hostdir, false));
   }
-  if (work.state === "present") renameSync(work.dir, work.dir + DISCARDED);
+  const aside = work.state === "present" ? setAside(work.dir) : undefined;
   afterCommit("the working files are gone", () => {
     try {
       unlinkSync(join(hostdir, HOST.workLink));
       syncDirectory(hostdir);
     } finally {
-      if (work.state === "present") remove(work.dir + DISCARDED);
+      if (aside) remove(aside);
     }
   });
 }

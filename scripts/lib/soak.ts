@@ -1,0 +1,115 @@
+/** The command line of scripts/soak; the work is in test/e2e/faults-*.ts. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import {
+  ALL_VARIANTS,
+  canMount,
+  raceBackups,
+  sweepCalls,
+  sweepFullDisk,
+  sweepMoments,
+  type SweepOptions,
+  type Tally,
+} from "../../test/e2e/faults-sweeps.ts";
+
+const USAGE = `usage: scripts/soak [options]
+  --quick        a sample of everything, in less than 90 seconds
+  --only=POINTS  only these, with commas between: a point's name or its beginning, * for any field, such as
+                   restore:bios:vm:fsync   restore:*:dd   kill:backup   signal   full:restore   race
+  --kills=N      kills of backup and of restore each, and half as many of each of SIGTERM, SIGINT, SIGHUP (20)
+  --limit=N      at most N points for each command, fault and family of system calls, chosen at random
+  --seed=N       for what is random (the day's number)
+  --dir=DIR      where the sandboxes go (a file system in memory where one can be mounted)
+  --workers=N    labs side by side (2)`;
+
+const { values } = parseArgs({
+  options: {
+    quick: { type: "boolean", default: false },
+    only: { type: "string" },
+    kills: { type: "string" },
+    limit: { type: "string" },
+    seed: { type: "string" },
+    dir: { type: "string" },
+    workers: { type: "string", default: "2" },
+    help: { type: "boolean", short: "h", default: false },
+  },
+});
+if (values.help) {
+  console.log(USAGE);
+  process.exit();
+}
+
+const { quick } = values;
+const seed = Number(values.seed ?? Math.floor(Date.now() / 86_400_000));
+const kills = Number(values.kills ?? (quick ? 4 : 20));
+const limit = values.limit === undefined ? (quick ? 1 : undefined) : Number(values.limit);
+const mountable = canMount();
+
+let parent = values.dir;
+let mounted: string | undefined;
+if (parent === undefined && mountable) {
+  mounted = mkdtempSync(join(tmpdir(), "vm-soak-"));
+  const { exitCode } = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "mode=700,size=75%", "vm-soak", mounted]);
+  if (exitCode === 0) parent = mounted;
+}
+function unmount(): void {
+  if (mounted === undefined) return;
+  if (parent === mounted) Bun.spawnSync(["umount", "--lazy", mounted]);
+  rmSync(mounted, { recursive: true, force: true });
+}
+process.on("exit", unmount);
+for (const [index, signal] of (["SIGHUP", "SIGINT"] as const).entries())
+  process.on(signal, () => process.exit(129 + index));
+process.on("SIGTERM", () => process.exit(143));
+
+let passed = 0;
+let failed = 0;
+function line(title: string, { points, violations, mixed }: Tally): void {
+  passed += points - violations;
+  failed += violations;
+  const halfway = mixed > 0 ? `, ${mixed} halfway until the next command` : "";
+  console.log(`${title.padEnd(45)} ${String(points).padStart(4)} points  ${violations} violations${halfway}`);
+}
+
+/** Violations that read the same but for names and numbers, with the points where they were seen. */
+const kinds = new Map<string, string[]>();
+function report(point: string, violation: string): void {
+  const text = violation.replaceAll(/\/\S*vm-test-\w+/g, "…").trim();
+  const [command, , target, call] = point.split(":");
+  const what = text.replaceAll(/\b[0-9a-f]{8}\b|\d+/g, "N").split(/[;\n]|: {1,2}(?:\*|qemu|restoring)/)[0];
+  const kind = `${command} ${target} ${call}: ${what}`;
+  const points = kinds.get(kind) ?? [];
+  kinds.set(kind, [...points, point]);
+  if (points.length === 0) console.log(`  VIOLATION ${point}\n    ${text.replaceAll("\n", "\n    ")}`);
+}
+
+const options: SweepOptions = {
+  report,
+  seed,
+  ...(values.only === undefined ? {} : { only: values.only.split(",") }),
+  ...(limit === undefined ? {} : { limit }),
+  ...(parent === undefined ? {} : { parent }),
+};
+const started = performance.now();
+console.log(`seed ${seed}; a point again: scripts/soak --seed=${seed} --only=POINT`);
+const variants = quick ? ALL_VARIANTS.slice(0, 2) : ALL_VARIANTS;
+await sweepCalls({ ...options, variants, workers: Number(values.workers) }, line);
+const moments = { ...options, megabytes: quick ? 20 : 120 };
+await sweepMoments({ ...moments, kills }, ["SIGKILL"], line);
+await sweepMoments(
+  { ...moments, kills: Math.ceil(kills * (quick ? 0.6 : 1.5)) },
+  ["SIGTERM", "SIGINT", "SIGHUP"],
+  line,
+);
+if (mountable)
+  await sweepFullDisk({ ...options, steps: quick ? 2 : 12, some: quick && values.only === undefined }, line);
+await raceBackups({ ...options, rounds: quick ? 4 : 20 }, line);
+for (const [kind, points] of kinds) {
+  const more = points.length > 8 ? ` and ${points.length - 8} more` : "";
+  console.log(`${points.length} × ${kind.slice(0, 200)}\n    ${points.slice(0, 8).join(" ")}${more}`);
+}
+console.log(`${Math.round((performance.now() - started) / 1000)} s`);
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed > 0 ? 1 : 0;

@@ -1,0 +1,274 @@
+/**
+ * Faults, the sample for every check: kills, failing system calls, full disks, `.work` links that lie, commands
+ * at once. `scripts/soak` does the same at length.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import {
+  chmodSync,
+  lchownSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+} from "node:fs";
+import { renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Lab, seededRandom } from "./faults-lab.ts";
+import { ALL_VARIANTS, raceBackups, sweepCalls, sweepMoments, type Tally } from "./faults-sweeps.ts";
+import { binary } from "./harness.ts";
+
+const isRoot = process.getuid!() === 0;
+/** Another one for each day, and printed: a failure can be repeated. */
+const seed = Number(process.env.FAULTS_SEED ?? Math.floor(Date.now() / 86_400_000));
+
+/** Runs a sweep; gives what went wrong and how many points there were. */
+async function collect(
+  sweep: (
+    options: { seed: number; report: (point: string, violation: string) => void },
+    line: (title: string, tally: Tally) => void,
+  ) => Promise<void>,
+): Promise<{ wrong: string[]; points: number }> {
+  const wrong: string[] = [];
+  let points = 0;
+  const report = (point: string, violation: string): void => void wrong.push(`${point}: ${violation}`);
+  await sweep({ seed, report }, (_title, tally) => (points += tally.points));
+  if (wrong.length > 0) console.log(`FAULTS_SEED=${seed}`);
+  return { wrong, points };
+}
+
+describe("a fault leaves everything whole", () => {
+  test("kill -9 at 20 moments of backup and restore", async () => {
+    const { wrong, points } = await collect((options, line) =>
+      sweepMoments({ ...options, kills: 10, megabytes: 20 }, ["SIGKILL"], line),
+    );
+    expect(wrong).toEqual([]);
+    expect(points).toBe(20);
+  });
+
+  test("SIGTERM, SIGINT and SIGHUP at moments of backup and restore", async () => {
+    const { wrong } = await collect((options, line) =>
+      sweepMoments({ ...options, kills: 3, megabytes: 20 }, ["SIGTERM", "SIGINT", "SIGHUP"], line),
+    );
+    expect(wrong).toEqual([]);
+  });
+
+  test("KILL, ENOSPC and EIO in system calls of each kind", async () => {
+    const { wrong, points } = await collect((options, line) =>
+      sweepCalls({ ...options, limit: 1, variants: ALL_VARIANTS.slice(0, 2), workers: 2 }, line),
+    );
+    expect(wrong).toEqual([]);
+    expect(points).toBeGreaterThan(30);
+  });
+
+  // In a mount namespace of its own, so that nothing stays mounted whatever happens.
+  const own = isRoot ? ["unshare", "--mount"] : ["unshare", "--user", "--map-root-user", "--mount"];
+  const mountable = Bun.spawnSync([...own, "mount", "-t", "tmpfs", "none", "/mnt"]).exitCode === 0;
+  test.skipIf(!mountable)("a full disk at backup and at restore", async () => {
+    const soak = join(import.meta.dir, "../../scripts/lib/soak.ts");
+    const only = "--only=full:backup-first,full:restore:*:tmp,full:restore:bios+inplace";
+    const child = Bun.spawn([...own, process.execPath, soak, "--quick", `--seed=${seed}`, only], {
+      env: { ...process.env, VM_BINARY: binary },
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const [output, errors] = await Promise.all([
+      new Response(child.stdout).text(),
+      new Response(child.stderr).text(),
+      child.exited,
+    ]);
+    expect(`${output}${errors}`).toMatch(/\n\d+ passed, 0 failed\n$/);
+  });
+});
+
+test("backups at once are made one after the other, or refused", async () => {
+  const { wrong } = await collect((options, line) => raceBackups({ ...options, rounds: 6 }, line));
+  expect(wrong).toEqual([]);
+});
+
+/** Everything about every file below a directory. */
+function census(directory: string, deep = true): string[] {
+  const all: string[] = [];
+  const visit = (path: string): void => {
+    const { mode, uid, size, mtimeMs, ino } = lstatSync(path);
+    const kind = mode & 0o170000;
+    const content =
+      kind === 0o120000 ? readlinkSync(path) : kind === 0o100000 && deep ? Bun.hash(readFileSync(path)) : "";
+    all.push(
+      `${path} ${mode.toString(8)} ${uid} ${ino} ${kind === 0o040000 ? "" : `${size} ${mtimeMs}`} ${content}`,
+    );
+    if (kind === 0o040000) for (const name of readdirSync(path).toSorted()) visit(join(path, name));
+  };
+  visit(directory);
+  return all;
+}
+
+describe("working files", () => {
+  let lab: Lab;
+  beforeAll(async () => {
+    lab = await Lab.make({ inplace: false, uefi: false }, 1);
+  });
+  afterAll(() => lab[Symbol.dispose]());
+
+  /** Replaces `.work`. */
+  const pointTo = (target: string): void => {
+    rmSync(lab.box.path(".work"));
+    symlinkSync(target, lab.box.path(".work"));
+  };
+  /** A directory with all the marks of working files, made by somebody who may read ours. */
+  const forge = (): string => {
+    const dir = `${lab.box.work}ff`;
+    Bun.spawnSync(["cp", "-a", lab.box.work, dir]);
+    return dir;
+  };
+  const giveAway = (path: string): void => {
+    if (!lstatSync(path).isSymbolicLink() && lstatSync(path).isDirectory())
+      for (const name of readdirSync(path)) giveAway(join(path, name));
+    lchownSync(path, 65_534, 65_534);
+  };
+
+  /** What makes `.work` unbelievable. @returns where the program is started, if not in HOSTDIR */
+  const LIES: Record<string, { asRoot?: true; tell: () => string | void }> = {
+    "its target belongs to another user": { asRoot: true, tell: () => giveAway(lab.box.work) },
+    "it belongs to another user": {
+      asRoot: true,
+      tell: () => lchownSync(lab.box.path(".work"), 65_534, 65_534),
+    },
+    "somebody else made the directory anew": {
+      asRoot: true,
+      tell: () => {
+        const dir = forge();
+        const { work } = lab.box;
+        rmSync(work, { recursive: true });
+        renameSync(dir, work);
+        giveAway(work);
+      },
+    },
+    "only its .host belongs to another user": {
+      asRoot: true,
+      tell: () => lchownSync(join(lab.box.work, ".host"), 65_534, 65_534),
+    },
+    "others may write to the target": { tell: () => chmodSync(lab.box.work, 0o777) },
+    "it leads over another link": {
+      tell: () => {
+        const between = join(lab.box.tmp, "between");
+        symlinkSync(lab.box.work, between);
+        pointTo(between);
+      },
+    },
+    "it leads over a chain of links to somebody else's": {
+      asRoot: true,
+      tell: () => {
+        const dir = forge();
+        giveAway(dir);
+        const links = ["l1", "l2"].map((name) => join(lab.box.tmp, name));
+        symlinkSync(dir, links[0]!);
+        symlinkSync("l1", links[1]!);
+        pointTo(links[1]!);
+      },
+    },
+    "it leads to /etc": { tell: () => pointTo("/etc") },
+    "it leads to a directory of ours that is none of the program's": {
+      tell: () => {
+        const dir = join(lab.box.tmp, "letters");
+        mkdirSync(dir);
+        writeFileSync(join(dir, "disk-0.img"), "dear all");
+        pointTo(dir);
+      },
+    },
+    "the target names another VM": {
+      tell: () => {
+        const link = join(lab.box.work, ".host");
+        rmSync(link);
+        symlinkSync("/etc", link);
+      },
+    },
+    "the target has no mark": { tell: () => rmSync(join(lab.box.work, ".vm.json")) },
+    "it is a directory": {
+      tell: () => {
+        rmSync(lab.box.path(".work"));
+        mkdirSync(lab.box.path(".work"));
+        lab.box.write(".work/disk-0.img", "dear all");
+      },
+    },
+    "the VM's directory is a copy": {
+      tell: () => {
+        const copy = join(lab.box.top, "copy");
+        Bun.spawnSync(["cp", "-a", lab.box.host, copy]);
+        return copy;
+      },
+    },
+    "the VM's directory was moved": {
+      tell: () => {
+        const moved = join(lab.box.top, "moved");
+        renameSync(lab.box.host, moved);
+        return moved;
+      },
+    },
+  };
+  const COMMANDS = [
+    ["destroy"],
+    ["destroy", "--force"],
+    ["backup"],
+    ["run"],
+    ["restore", "S0"],
+    ["create", "G"],
+  ];
+
+  for (const [lie, { asRoot, tell }] of Object.entries(LIES))
+    test.skipIf(asRoot === true && !isRoot)(`are not believed: ${lie}`, async () => {
+      lab.load("changed");
+      const cwd = tell() ?? lab.box.host;
+      const etc = census("/etc", false);
+      const before = census(lab.box.top);
+      for (const command of COMMANDS) {
+        const { status, stderr } = await lab.box.vm(lab.args(command), { cwd, timeoutSeconds: 30 });
+        expect(`${command.join(" ")}: ${status} ${stderr}`).toMatch(
+          /: 74 [^]*not believed[^]*nothing was touched/,
+        );
+        expect(census(lab.box.top)).toEqual(before);
+      }
+      expect(census("/etc", false)).toEqual(etc);
+      expect(lab.processes()).toEqual([]);
+    });
+
+  // In a /tmp for all, names that the program would use are there for everybody to take.
+  const SQUATS = [".discarded", ".partial", ""];
+  for (const command of [["backup"], ["restore"], ["destroy"]])
+    for (const ending of SQUATS)
+      test.skipIf(!isRoot)(
+        `${command[0]} bears with another user's directory NAME${ending || "00"}`,
+        async () => {
+          lab.load("changed");
+          const { work } = lab.box;
+          chmodSync(lab.box.tmp, 0o1777);
+          const squat = ending ? `${work}${ending}` : `${work.slice(0, -8)}00000000`;
+          Bun.spawnSync(["cp", "-a", work, squat]);
+          giveAway(squat);
+          const link = `${work.slice(0, -8)}11111111.discarded`;
+          symlinkSync(squat, link);
+          const before = census(squat);
+          const result = await lab.vm(command);
+          expect(census(squat)).toEqual(before);
+          expect(lstatSync(link).isSymbolicLink()).toBe(true);
+          expect(result.stderr).not.toContain("internal error");
+          // Whether it succeeded or not: nothing is lost, and the VM goes on working.
+          if (command[0] === "backup") expect(lab.work()).toBe("B");
+          for (const next of [["restore", "S0"], ["backup"], ["destroy"]]) {
+            const { status, stderr } = await lab.vm(next);
+            expect(`${next[0]} ${status} ${stderr}`).toStartWith(`${next[0]} 0 `);
+          }
+          expect(census(squat)).toEqual(before);
+        },
+      );
+
+  test("a .work that leads nowhere is said, and the VM can be had back", async () => {
+    lab.load("changed");
+    const random = seededRandom(seed);
+    pointTo(join(lab.box.tmp, `vm-gone-${random()}`));
+    const backup = await lab.vm(["backup"]);
+    expect(backup.status).toBe(66);
+    await lab.ok(["restore"]);
+    expect(lab.work()).toBe("A");
+  });
+});

@@ -33,6 +33,7 @@ check   grub_for_bios          grub-pc-bin                 grub-pc           gru
 check   grub_mkrescue          grub-common                 grub-common       grub2-tools-extra       grub2              grub
 check   static_busybox         busybox-static              busybox           busybox                 busybox-static     busybox
 check   cpio                   cpio                        cpio              cpio                    cpio               cpio
+check   pgrep                  procps                      procps            procps-ng               procps             procps-ng
 check   kmod                   kmod                        kmod              kmod                    kmod               kmod
 check   zstd                   zstd                        zstd              zstd                    zstd               zstd
 check   jq                     jq                          jq                jq                      jq                 jq

@@ -100,14 +100,20 @@ export async function compressFiles(
     const from = openForReading(job.from);
     const before = fstatSync(from, { bigint: true });
     const to = createFile(job.to);
-    const reader = start(["pigz", `-${level}`, "-p", String(cores), "-n", "-T", "-c"], {
-      stdin: from,
+    const [readEnd, writeEnd] = pipe();
+    // Not pigz itself: its threads wait for each other for ever when reading fails (seen with 2.6).
+    const reader = start(["cat"], { stdin: from, stdout: writeEnd });
+    const packer = start(["pigz", `-${level}`, "-p", String(cores), "-n", "-T", "-c"], {
+      stdin: readEnd,
       stdout: to,
     });
+    closeSync(readEnd);
+    closeSync(writeEnd);
     const done = (async () => {
       try {
-        const result = await reader.done;
-        if (result.status !== 0) throw processFailure(`cannot compress ${job.name}`, result);
+        const [read, packed] = await Promise.all([reader.done, packer.done]);
+        if (packed.status !== 0) throw processFailure(`cannot compress ${job.name}`, packed);
+        if (read.status !== 0) throw processFailure(`cannot read ${job.from}`, read);
         await syncFile(to);
         const after = fstatSync(from, { bigint: true });
         if (after.mtimeNs !== before.mtimeNs || after.size !== before.size)
@@ -119,7 +125,7 @@ export async function compressFiles(
         closeSync(to);
       }
     })();
-    return { reader, all: [reader], done };
+    return { reader, all: [reader, packer], done };
   };
   await runCopies(jobs, cores, begin, onProgress);
 }

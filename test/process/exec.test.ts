@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
-import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
 import {
@@ -118,7 +118,7 @@ describe("the environment of a program", () => {
   test("has no input but what we give", async () => {
     expect((await exec(["cat"])).stdout).toBe("");
     const [read, write] = pipe();
-    await Bun.file(write).writer().write("from the pipe");
+    writeSync(write, "from the pipe");
     closeSync(write);
     expect((await exec(["cat"], { stdin: read })).stdout).toBe("from the pipe");
     closeSync(read);

@@ -226,6 +226,10 @@ async function tryPoint(bench: Bench, point: Point, turn: number) {
   return lab.judge(point.scenario, { ...result, ...expectationOf(point) }, turn);
 }
 
+/** cat reads the disk for pigz, as pigz hangs when reading fails; a pipe never fails so. */
+const readsPipe = (target: Target, scenario: string): boolean =>
+  target === "pigz" && scenario.startsWith("backup");
+
 /** What there is to sweep: learned by running each command once for each target. */
 async function learn(
   bench: Bench,
@@ -246,7 +250,7 @@ async function learn(
         const calls =
           target === "all"
             ? ["write", "fsync"]
-            : [...Object.values(FAMILIES).flat(), ...(isChild ? READS : [])];
+            : [...Object.values(FAMILIES).flat(), ...(isChild && !readsPipe(target, item.name) ? READS : [])];
         const { result, text } = await tracer.run(lab, target, calls, item.command);
         if (result.status !== 0) throw new Error(`${prefix} fails undisturbed: ${result.stderr}`);
         for (const [call, count] of countCalls(text)) {

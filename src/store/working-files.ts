@@ -115,8 +115,8 @@ export function removeWork(hostdir: string, work: Work): void {
   }
   const aside = work.state === "present" ? setAside(work.dir) : undefined;
   afterCommit("the working files are gone", () => {
+    unlinkSync(join(hostdir, HOST.workLink));
     try {
-      unlinkSync(join(hostdir, HOST.workLink));
       syncDirectory(hostdir);
     } finally {
       if (aside) remove(aside);

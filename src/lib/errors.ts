@@ -29,7 +29,7 @@ export interface VmErrorOptions {
  * Only `main.ts` prints it and turns `exitCode` into the exit status.
  */
 export class VmError extends Error {
-  readonly code: ExitName | "signal" | "status";
+  readonly code: ExitName;
   readonly exitCode: number;
   readonly hint: string | undefined;
 

@@ -47,15 +47,6 @@ export const createFile = (path: string): number =>
 /** Opens for reading; a link is refused (ELOOP). */
 export const openForReading = (path: string): number => openSync(path, O_RDONLY | O_NOFOLLOW);
 
-export function syncPath(path: string): void {
-  const fd = openSync(path, O_RDONLY | O_NOFOLLOW);
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
-
 /** Makes renames and new names in a directory durable. */
 export function syncDirectory(path: string): void {
   const fd = openSync(path, O_RDONLY | O_DIRECTORY);

@@ -227,8 +227,7 @@ async function tryPoint(bench: Bench, point: Point, turn: number) {
 }
 
 /** cat reads the disk for pigz, as pigz hangs when reading fails; a pipe never fails so. */
-const readsPipe = (target: Target, scenario: string): boolean =>
-  target === "pigz" && scenario.startsWith("backup");
+const readsPipe = (target: Target, name: string): boolean => target === "pigz" && name.startsWith("backup");
 
 /** What there is to sweep: learned by running each command once for each target. */
 async function learn(

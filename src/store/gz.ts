@@ -24,6 +24,7 @@ const PROGRESS_MS = 250;
 const syncFile = promisify(fsync);
 
 const PIGZ_HINT = "install pigz: it compresses and unpacks snapshots";
+const COREUTILS_HINT = "install GNU coreutils";
 
 /** Where a child reads in its input: exact, and no byte passes through us (proc(5), fdinfo). */
 function readPosition(pid: number): number {
@@ -95,6 +96,8 @@ export async function compressFiles(
   onProgress: OnProgress,
 ): Promise<void> {
   requireProgram("pigz", PIGZ_HINT);
+  // Before the work of minutes: its checksums come last.
+  for (const name of ["cat", "sha256sum"]) requireProgram(name, COREUTILS_HINT);
   const cores = availableParallelism();
   const begin = (job: CopyJob): Copy => {
     const from = openForReading(job.from);
@@ -136,7 +139,7 @@ export async function compressFiles(
  */
 export async function unpackFiles(jobs: readonly CopyJob[], onProgress: OnProgress): Promise<void> {
   requireProgram("pigz", PIGZ_HINT);
-  requireProgram("dd", "install GNU coreutils");
+  requireProgram("dd", COREUTILS_HINT);
   const begin = (job: CopyJob): Copy => {
     const from = openForReading(job.from);
     const to = createFile(job.to);

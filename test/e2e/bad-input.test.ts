@@ -30,7 +30,7 @@ async function refused(
 function pathWithout(box: Sandbox, ...missing: string[]): { PATH: string } {
   const bin = join(box.top, "bin");
   mkdirSync(bin);
-  for (const name of ["bash", "dd", "pigz", "qemu-img", "qemu-system-x86_64", "setpriv", "sha256sum"])
+  for (const name of ["bash", "cat", "dd", "pigz", "qemu-img", "qemu-system-x86_64", "setpriv", "sha256sum"])
     if (!missing.includes(name)) symlinkSync(Bun.which(name)!, join(bin, name));
   return { PATH: bin };
 }
@@ -243,6 +243,7 @@ suite("bad input", () => {
       [["backup"], "pigz"],
       [["restore"], "pigz"],
       [["restore"], "dd"],
+      [["backup"], "cat"],
       [["backup"], "sha256sum"],
     ])("%j without %s", async (args, missing) => {
       using box = smallSandbox();

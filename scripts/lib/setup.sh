@@ -37,6 +37,15 @@ check   pgrep                  procps                      procps            pro
 check   kmod                   kmod                        kmod              kmod                    kmod               kmod
 check   zstd                   zstd                        zstd              zstd                    zstd               zstd
 check   jq                     jq                          jq                jq                      jq                 jq
+check   rescue_kernel          linux-image-amd64           kernel-image-std-def  kernel               kernel-default     linux
+check   mkfs.xfs               xfsprogs                    xfsprogs          xfsprogs                xfsprogs           xfsprogs
+check   mkfs.btrfs             btrfs-progs                 btrfs-progs       btrfs-progs             btrfsprogs         btrfs-progs
+check   mkfs.vfat              dosfstools                  dosfstools        dosfstools              dosfstools         dosfstools
+check   lvm                    lvm2                        lvm2              lvm2                    lvm2               lvm2
+check   mdadm                  mdadm                       mdadm             mdadm                   mdadm              mdadm
+check   cryptsetup             cryptsetup-bin              cryptsetup        cryptsetup              cryptsetup         cryptsetup
+check   sshd                   openssh-server              openssh-server    openssh-server          openssh-server     openssh
+check   xz                     xz-utils                    xz                xz                      xz                 xz
 check   ssh-keygen             openssh-client              openssh-clients   openssh-clients         openssh-clients    openssh
 TABLE
 }
@@ -68,6 +77,8 @@ isolinux_modules() { first /usr/{lib/syslinux/modules/bios,lib/syslinux/bios,sha
 grub_for_efi() { first /usr/{lib/grub,share/grub2}/x86_64-efi/moddep.lst; }
 grub_for_bios() { first /usr/{lib/grub,share/grub2}/i386-pc/moddep.lst; }
 grub_mkrescue() { command -v grub-mkrescue || command -v grub2-mkrescue; }
+# Kernels that can be read and have their modules; the rescue of the tests is made of one.
+rescue_kernel() { first /boot/vmlinuz-* /usr/lib/modules/*/vmlinuz; }
 # Debian's plain busybox needs the C library, which an initramfs of ours has not.
 static_busybox() { command -v busybox && ! ldd "$(command -v busybox)"; }
 

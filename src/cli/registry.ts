@@ -3,6 +3,7 @@ import backup from "../commands/backup.ts";
 import create from "../commands/create.ts";
 import destroy from "../commands/destroy.ts";
 import job from "../commands/job.ts";
+import rescue from "../commands/rescue.ts";
 import restore from "../commands/restore.ts";
 import run from "../commands/run.ts";
 
@@ -31,7 +32,10 @@ export interface CommandOption {
 /** [compat] The six names that end an argument list as bare words. */
 export const OLD_NAMES = ["create", "run", "backup", "restore", "destroy", "job"] as const;
 
-const DEFINITIONS = { create, run, backup, restore, destroy, job } satisfies Record<string, CommandDef<any>>;
+const DEFINITIONS = { create, run, backup, restore, destroy, job, rescue } satisfies Record<
+  string,
+  CommandDef<any>
+>;
 
 function describe(name: string, definition: CommandDef<any>): Command {
   const meta = definition.meta as { description: string };

@@ -2,6 +2,8 @@ import { userInfo } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { basename } from "pathe";
 import type { Context, Options } from "../services/context.ts";
+import { dataName } from "../rescue/libexec.ts";
+import { askOnTerminal } from "./ask.ts";
 import { createMeter } from "./progress.ts";
 
 const UNAME: Record<string, string> = { x64: "x86_64", arm64: "aarch64", ia32: "i386" };
@@ -38,9 +40,10 @@ export function buildContext(prog: string, version: string, options: Options): C
     hostArch: UNAME[process.arch] ?? process.arch,
     tmpdir: env.TMPDIR && isAbsolute(env.TMPDIR) ? env.TMPDIR : "/tmp",
     cacheDirectory,
-    libexec: cacheDirectory,
+    libexec: join(cacheDirectory, dataName()),
     options,
     meter: createMeter,
+    ask: process.stdin.isTTY ? askOnTerminal : undefined,
     print: (text) => void process.stdout.write(text),
   };
 }

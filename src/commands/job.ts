@@ -1,16 +1,17 @@
 import { defineCommand } from "citty";
-import { VmError } from "../lib/errors.ts";
+import type { Context } from "../services/context.ts";
 
 export default defineCommand({
-  meta: { name: "job", description: "run a job in the rescue system (not in this version yet)" },
+  meta: { name: "job", description: "run a job in the rescue system, with the VM's disks attached" },
   args: {
-    jobname: { type: "positional", required: true, description: "the job's name" },
+    jobname: { type: "positional", required: true, description: "its name: NAME of NAME.job" },
   },
-  // Called before the first command of a batch, so that nothing is half done.
-  setup() {
-    throw new VmError("unavailable", "this version cannot run jobs yet", {
-      hint: "everything else of the batch works without @job; nothing was changed",
-    });
+  async setup({ args }) {
+    const { validateJobName } = await import("../rescue/find-job.ts");
+    validateJobName(args.jobname);
   },
-  run() {},
+  async run({ args, data }) {
+    const { jobVm } = await import("../services/job.ts");
+    await jobVm(data as Context, args.jobname);
+  },
 });

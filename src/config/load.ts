@@ -104,6 +104,30 @@ export async function loadSettings(sources: Sources): Promise<Loaded> {
   return { settings: parseSettings(raw), raw, origins };
 }
 
+/**
+ * Lays a rescue profile's settings under what the VM itself and the command line say. Only names that begin
+ * with RESCUE_ count in it.
+ */
+export async function loadProfile(sources: Sources, loaded: Loaded, file: string): Promise<Loaded> {
+  const read = await readLayer(file, loaded.raw, sources, true);
+  if (!read) return loaded;
+  if ("complaint" in read) throw settingsError([read.complaint]);
+  const raw = { ...loaded.raw };
+  const origins = { ...loaded.origins };
+  const layer: RawSettings = {};
+  for (const { name, value, line } of read.assignments) {
+    if (!isSettingName(name) || !name.startsWith("RESCUE_")) continue;
+    const origin = loaded.origins[name];
+    if (origin.kind === "option" || (origin.kind === "file" && origin.file === sources.guestEnv)) continue;
+    layer[name] = value;
+    origins[name] = { kind: "file", file, line };
+  }
+  const complaints = checkLayer(layer, file, origins);
+  if (complaints.length > 0) throw settingsError(complaints);
+  Object.assign(raw, layer);
+  return { settings: parseSettings(raw), raw, origins };
+}
+
 async function readLayer(
   file: string,
   before: RawComplete,

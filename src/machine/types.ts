@@ -58,7 +58,10 @@ export interface Firmware {
 }
 
 export type Display =
+  /** A graphics card that nobody looks at. */
   | { kind: "none" }
+  /** No graphics card at all: the serial console alone. */
+  | { kind: "serial" }
   /** `passwordFile` is absent when ticketing is off. */
   | { kind: "spice"; host: string; port: number; passwordFile: string | undefined };
 
@@ -81,9 +84,13 @@ export interface Machine {
   network: { forwards: string[] } | undefined;
   shares: Share[];
   display: Display;
+  /** Booted by qemu itself instead of by firmware from a disk. */
+  kernel: { image: string; initrd: string; append: string } | undefined;
+  /** Lines to and from programs in the guest: virtio-serial ports by name, each on a socket. */
+  channels: { name: string; socket: string }[];
   /** Sockets and logs, as qemu is to open them. */
   files: { qmp: string; monitor: string; console: string; consoleLog: string };
-  /** A reset by the guest ends qemu (an installer has finished). */
+  /** A reset by the guest ends qemu (an installer has finished, a kernel has panicked). */
   endOnReset: boolean;
   /** From `PROG.defaults`, after everything else. */
   extraArgs: string[];

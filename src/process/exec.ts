@@ -25,6 +25,8 @@ export interface StartOptions {
   whenOrphaned?: "KILL" | "TERM" | "none";
   /** Leave it alone when the user interrupts us: the caller ends it itself. */
   keepOnInterrupt?: boolean;
+  /** False: it shares our terminal and its Ctrl-C, and may ask there. */
+  ownSession?: boolean;
 }
 
 export interface Finished {
@@ -93,9 +95,9 @@ function orphanGuard(signal: "KILL" | "TERM"): string[] {
   return setpriv ? [setpriv, "--pdeathsig", signal, "--"] : [];
 }
 
-/** Starts a program in a process group of its own, without any shell. */
+/** Starts a program, usually in a session of its own, without any shell. */
 export function start(argv: readonly string[], options: StartOptions = {}): Child {
-  const { whenOrphaned = "KILL" } = options;
+  const { whenOrphaned = "KILL", ownSession = true } = options;
   const path = requireProgram(argv[0]!);
   const [file, ...args] = [
     ...(whenOrphaned === "none" ? [] : orphanGuard(whenOrphaned)),
@@ -106,7 +108,7 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
   const running: ProcessPromise = $({
     nothrow: true,
     quiet: true,
-    detached: true,
+    detached: ownSession,
     stdio: [options.stdin ?? "ignore", options.stdout ?? "pipe", options.stderr ?? "pipe"],
     cwd: options.cwd ?? "/",
     env: { ...process.env, LC_ALL: "C", ...options.env } as NodeJS.ProcessEnv,
@@ -117,7 +119,7 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
   const pid = child?.pid ?? 0;
   const kill = (signal: NodeJS.Signals): void => {
     try {
-      if (pid > 0) process.kill(-pid, signal);
+      if (pid > 0) process.kill(ownSession ? -pid : pid, signal);
     } catch {
       // It has ended already.
     }

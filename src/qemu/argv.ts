@@ -2,11 +2,12 @@ import { ARCH } from "../machine/arch.ts";
 import type { Machine } from "../machine/types.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { buildDiskArgs } from "./devices/disk.ts";
+import { buildChannelArgs } from "./devices/channel.ts";
 import { buildDisplayArgs } from "./devices/display.ts";
 import { buildFirmwareArgs } from "./devices/firmware.ts";
 import { buildNetArgs } from "./devices/net.ts";
 import { buildShareArgs } from "./devices/share.ts";
-import { escapeCommas } from "./text.ts";
+import { escapeCommas, socketChardev } from "./text.ts";
 
 /**
  * The whole command that runs a machine. Pure: probing, ports, paths and firmware are settled before.
@@ -38,15 +39,14 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     "-boot",
     "strict=on",
     ...(machine.endOnReset ? ["-no-reboot"] : []),
+    ...buildKernelArgs(machine.kernel),
     ...buildControlArgs(machine.files),
     "-object",
     "rng-random,id=rng0,filename=/dev/urandom",
     "-device",
     "virtio-rng-pci,rng=rng0",
-    "-device",
-    "qemu-xhci,id=usb0",
-    "-device",
-    "usb-tablet,bus=usb0.0",
+    ...buildChannelArgs(machine.channels),
+    ...(machine.display.kind === "serial" ? [] : POINTER),
     ...buildDiskArgs(machine),
     ...buildNetArgs(machine.network),
     ...buildShareArgs(machine.shares),
@@ -55,8 +55,11 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
   ];
 }
 
-const socketChardev = (id: string, path: string): string =>
-  `socket,id=${id},path=${escapeCommas(path)},server=on,wait=off`;
+/** Absolute positions, so that a viewer's pointer and the guest's agree. */
+const POINTER = ["-device", "qemu-xhci,id=usb0", "-device", "usb-tablet,bus=usb0.0"];
+
+const buildKernelArgs = (kernel: Machine["kernel"]): string[] =>
+  kernel ? ["-kernel", kernel.image, "-initrd", kernel.initrd, "-append", kernel.append] : [];
 
 /** Two QMP sockets (each serves one client at a time) and the serial console with its log. */
 function buildControlArgs(files: Machine["files"]): string[] {

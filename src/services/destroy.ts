@@ -8,11 +8,21 @@ import { fileError } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import { removeWork } from "../store/working-files.ts";
 import type { Context } from "./context.ts";
-import { findImageHolder, findRunning, ownDisks, refuseRunning, withVm, type Present } from "./open.ts";
+import {
+  findImageHolder,
+  findRunning,
+  openVm,
+  ownDisks,
+  refuseRunning,
+  withVm,
+  type Present,
+} from "./open.ts";
 import { findSnapshot, listSnapshots } from "./snapshots.ts";
 
 /** Removes the working files; snapshots and HOSTDIR's own files stay. `force` ends a running guest first. */
 export async function destroyVm(context: Context, force: boolean): Promise<void> {
+  // A job holds the VM as long as its rescue runs.
+  if (force) await endJob(context);
   await withVm(context, "destroy", async ({ hostdir, work }) => {
     if (work.state === "none") {
       log.info(`the VM in ${hostdir} has no working files: nothing to destroy`);
@@ -34,6 +44,15 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
         : `destroyed the working files in ${work.dir}`,
     );
   });
+}
+
+async function endJob(context: Context): Promise<void> {
+  try {
+    const { work } = await openVm(context);
+    if (work.state === "present") await endMachine(work);
+  } catch {
+    // Whatever is wrong with this VM is told, or mended, under its lock.
+  }
 }
 
 /** How long an ended qemu may take to flush its images and go. */

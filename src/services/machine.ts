@@ -4,7 +4,7 @@ import { readArguments } from "../config/literal.ts";
 import { lookupIn } from "../config/lookup.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
-import { expandMacro } from "../machine/macros.ts";
+import { expandMacro, type MacroValues } from "../machine/macros.ts";
 import type { Disk, Firmware, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
@@ -42,13 +42,6 @@ export async function resolveMachine(
   if (problem) warnOnce(`no KVM: ${problem}; the guest is emulated, which is slow`);
   const paths = [...settings.IMAGES, ...settings.SHARES].map((item) => item.path);
   const macros = await media.macros(paths, work.dir);
-  const socket = (name: string): string => {
-    const path = join(work.dir, name);
-    // qemu is started in WORKDIR: there the bare name is the same socket.
-    return Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES ? path : name;
-  };
-  const typed = context.options.additions.IMAGES?.length ?? 0;
-  const fromFiles = settings.IMAGES.length - typed;
   return {
     name: settings.GUESTNAME || "vm",
     arch,
@@ -58,10 +51,7 @@ export async function resolveMachine(
     cores: settings.CORES,
     memoryMiB: settings.MEMORY,
     firmware: settings.UEFI ? resolveFirmware(vm, work) : undefined,
-    disks: settings.IMAGES.map((image, index) => {
-      const path = expandMacro(image.path, macros)!;
-      return resolveDisk(image, index, placeOf(path, index >= fromFiles, context, work), work);
-    }),
+    disks: resolveDisks(context, vm, work, macros),
     cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },
     network: settings.USENETDEV ? { forwards: settings.FORWARDS } : undefined,
     shares: settings.SHARES.flatMap((share) => {
@@ -69,15 +59,35 @@ export async function resolveMachine(
       return path === undefined ? [] : resolveShare(share, path, context, capabilities);
     }),
     display: await resolveDisplay(context, vm, work, capabilities),
-    files: {
-      qmp: socket(WORK.qmp),
-      monitor: socket(WORK.monitor),
-      console: socket(WORK.console),
-      consoleLog: join(work.dir, WORK.consoleLog),
-    },
+    kernel: undefined,
+    channels: [],
+    files: resolveFiles(work, WORK.consoleLog),
     endOnReset: cd?.first === true,
     extraArgs: readExtraArgs(context, vm, work),
   };
+}
+
+/** A socket in WORKDIR, by a name that fits a socket address: qemu is started there. */
+export function socketIn(work: Present, name: string): string {
+  const path = join(work.dir, name);
+  return Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES ? path : name;
+}
+
+export const resolveFiles = (work: Present, consoleLog: string): Machine["files"] => ({
+  qmp: socketIn(work, WORK.qmp),
+  monitor: socketIn(work, WORK.monitor),
+  console: socketIn(work, WORK.console),
+  consoleLog: join(work.dir, consoleLog),
+});
+
+/** The VM's disks, own and foreign, in boot order. */
+export function resolveDisks(context: Context, vm: Vm, work: Present, macros: MacroValues): Disk[] {
+  const { IMAGES } = vm.settings;
+  const fromFiles = IMAGES.length - (context.options.additions.IMAGES?.length ?? 0);
+  return IMAGES.map((image, index) => {
+    const path = expandMacro(image.path, macros)!;
+    return resolveDisk(image, index, placeOf(path, index >= fromFiles, context, work), work);
+  });
 }
 
 /** [compat] Relative paths mean WORKDIR; typed ones the current directory, then WORKDIR. */
@@ -115,7 +125,7 @@ function resolveDisk(image: ImageRequest, index: number, path: string, work: Pre
   };
 }
 
-function resolveShare(
+export function resolveShare(
   share: ShareRequest,
   path: string,
   context: Context,
@@ -151,7 +161,7 @@ function resolveShare(
   ];
 }
 
-function resolveFirmware(vm: Vm, work: Present): Firmware {
+export function resolveFirmware(vm: Vm, work: Present): Firmware {
   const { OVMF_CODE, OVMF_VARS, QEMUARCH } = vm.settings;
   const files = findFirmware(QEMUARCH, { code: OVMF_CODE, vars: OVMF_VARS });
   const path = join(work.dir, WORK.efivars);

@@ -1,6 +1,6 @@
 import { realpathSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { loadSettings, type Loaded } from "../config/load.ts";
+import { loadSettings, type Loaded, type Sources } from "../config/load.ts";
 import { VmError } from "../lib/errors.ts";
 import { lockVm } from "../store/lock.ts";
 import { fileError, listDirectory, remove } from "../store/files.ts";
@@ -30,19 +30,7 @@ const findHostdir = (context: Context): string =>
 
 async function readVm(context: Context, hostdir: string, mayUseBash: boolean): Promise<Vm> {
   const work = resolveWork(hostdir);
-  const loaded = await loadSettings({
-    prog: context.prog,
-    home: context.home,
-    hostArch: context.hostArch,
-    libexec: context.libexec,
-    hostdir,
-    workdir: work.state === "present" ? work.dir : undefined,
-    guestEnv: findGuestEnv(hostdir, work),
-    env: context.env,
-    options: context.options.settings,
-    additions: context.options.additions,
-    mayUseBash,
-  });
+  const loaded = await loadSettings(sourcesOf(context, hostdir, work, mayUseBash));
   const { PROFILES, LIBEXEC } = loaded.settings;
   for (const [name, path] of Object.entries({ PROFILES, LIBEXEC }))
     if (realPath(path) === hostdir)
@@ -51,6 +39,21 @@ async function readVm(context: Context, hostdir: string, mayUseBash: boolean): P
       });
   return { ...loaded, hostdir, work };
 }
+
+/** Where the settings of a VM come from. */
+export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseBash = true): Sources => ({
+  prog: context.prog,
+  home: context.home,
+  hostArch: context.hostArch,
+  libexec: context.libexec,
+  hostdir,
+  workdir: work.state === "present" ? work.dir : undefined,
+  guestEnv: findGuestEnv(hostdir, work),
+  env: context.env,
+  options: context.options.settings,
+  additions: context.options.additions,
+  mayUseBash,
+});
 
 const realPath = (path: string): string | undefined => {
   try {

@@ -131,7 +131,7 @@ async function launch(
 
 /** Opens a viewer in a desktop session; elsewhere says how to look. */
 function showScreen(context: Context, work: Present, { display, name }: Machine): void {
-  if (display.kind === "none") {
+  if (display.kind !== "spice") {
     log.info(
       `${name} runs without a display; its serial console is kept in ${join(work.dir, WORK.consoleLog)}`,
     );

@@ -37,13 +37,43 @@ export const WORK = {
   monitor: "monitor.sock",
   console: "console.sock",
   consoleLog: "console.log",
+  /** [compat] The command that runs the rescue of the last job. */
+  rescueScript: "run-rescue.sh",
+  rescueConsoleLog: "rescue.log",
+  /** Lines to the rescue (`stop`), and its questions. */
+  control: "control.sock",
+  ask: "ask.sock",
   qemuLog: "qemu.log",
   spicePassword: "spice.password",
   spiceViewer: "spice.vv",
 } as const;
 
 /** Files of a run: gone when the VM is off. */
-export const RUN_FILES = [WORK.qmp, WORK.monitor, WORK.console, WORK.spiceViewer] as const;
+export const RUN_FILES = [
+  WORK.qmp,
+  WORK.monitor,
+  WORK.console,
+  WORK.control,
+  WORK.ask,
+  WORK.spiceViewer,
+] as const;
+
+/** [compat] In a job's `.in` and `.out`. */
+export const JOB = {
+  script: "job.sh",
+  started: "STARTED",
+  finished: "FINISHED",
+  status: "STATUS",
+  log: "job.log",
+} as const;
+
+/** In a rescue profile's directory. */
+export const RESCUE = {
+  guestEnv: "guest.env",
+  kernel: "vmlinuz",
+  vmlinux: "vmlinux",
+  initrd: "initrd.img",
+} as const;
 
 /** [compat] `disk-N.img`. */
 export const diskName = (index: number): string => `disk-${index}.img`;

@@ -79,7 +79,9 @@ function isWorkingFile(name: string): boolean {
     WORK.efivars,
     WORK.firstTime,
     WORK.runScript,
+    WORK.rescueScript,
     WORK.consoleLog,
+    WORK.rescueConsoleLog,
     WORK.qemuLog,
   ];
   return isDiskName(name) || names.includes(name);

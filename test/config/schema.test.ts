@@ -209,6 +209,10 @@ const EXAMPLES: Record<SettingName, Examples> = {
   RESCUE_MEMORY: memoryExamples,
   RESCUE_FORWARDS: forwardExamples,
   RESCUE_SHARES: shareExamples,
+  RESCUE_KERNEL: textExamples,
+  RESCUE_VMLINUX: textExamples,
+  RESCUE_INITRD: textExamples,
+  RESCUE_START_TIMEOUT: count(86_400),
   TIMEOUT: {
     good: [
       ["", undefined],

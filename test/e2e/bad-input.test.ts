@@ -262,8 +262,12 @@ suite("bad input", () => {
       });
     });
 
-    test("jobs, before anything of the batch runs", async () => {
-      const result = await refused(["@create", "G", "@job", "prepare", "@run"], 69, /job/);
+    test("a job's name, before anything of the batch runs", async () => {
+      const result = await refused(
+        ["@create", "G", "@job", "../prepare", "@run"],
+        64,
+        /cannot be a job's name/,
+      );
       expect(result.stderr).not.toContain("Executing");
     });
 

@@ -38,6 +38,29 @@ const UEFI: Machine["firmware"] = {
   vars: { path: join(WORK, "efivars.bin"), format: "raw" },
 };
 
+/** What is the same in each rescue. */
+const RESCUE: Partial<Machine> = {
+  shares: [
+    share("in", { path: join(WORK, ".in") }),
+    share("out", { path: join(WORK, ".out"), writable: true, security: "mapped-file" }),
+  ],
+  channels: [
+    { name: "vm.control.0", socket: join(WORK, "control.sock") },
+    { name: "vm.ask.0", socket: "ask.sock" },
+  ],
+  endOnReset: true,
+};
+
+/** `-kernel` and what belongs to it. */
+const OWN: Partial<Machine> = {
+  display: { kind: "serial" },
+  kernel: {
+    image: "/home/me/vm/rescue-x86_64/vmlinux",
+    initrd: "/home/me/vm/rescue, mine/initrd.img",
+    append: "console=ttyS0 quiet panic=-1 rescue.disks=1",
+  },
+};
+
 const PLAIN: Machine = {
   name: "WS10",
   arch: "x86_64",
@@ -58,6 +81,8 @@ const PLAIN: Machine = {
     console: join(WORK, "console.sock"),
     consoleLog: join(WORK, "console.log"),
   },
+  kernel: undefined,
+  channels: [],
   endOnReset: false,
   extraArgs: [],
 };
@@ -153,6 +178,9 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   "extra-sandbox": { extraArgs: ["-sandbox", "off"] },
   "extra-bridge": { extraArgs: ["-netdev", "bridge,id=n1,br=br0", "-device", "virtio-net-pci,netdev=n1"] },
   "extra-nic-tap": { extraArgs: ["--nic", "tap,ifname=tap0"] },
+  "rescue-own": { ...RESCUE, ...OWN },
+  "rescue-own-uefi": { ...RESCUE, ...OWN, firmware: UEFI, disks: disks("NVME") },
+  "rescue-cd": { ...RESCUE, display: { kind: "none" }, cdrom: { path: "/iso/rescue.iso", first: true } },
   "end-on-reset": { cdrom: { path: "/iso/a.iso", first: true }, endOnReset: true },
 };
 

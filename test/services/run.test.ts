@@ -18,6 +18,7 @@ function contextOf(place: Place): Context {
     cacheDirectory: undefined,
     libexec: place.path("libexec"),
     options: { settings: {}, additions: {}, hostdir: undefined },
+    ask: undefined,
     meter: () => ({ update: () => {}, finish: () => {} }),
     print: () => {},
   };

@@ -5,6 +5,7 @@ import { escapeCommas } from "../text.ts";
 /** The screen: SPICE, or a graphics card that nobody looks at. No window is ever tried. */
 export function buildDisplayArgs(display: Display, capabilities: Capabilities): string[] {
   const none = ["-display", "none"];
+  if (display.kind === "serial") return none;
   if (display.kind === "none") return [...none, "-device", "VGA,id=vga0"];
   const { host, port, passwordFile } = display;
   const secret = passwordFile

@@ -1,0 +1,32 @@
+/** Control characters that a question could move the cursor with. */
+const CONTROL = /\p{Cc}/gu;
+
+/**
+ * Asks for a secret: the question on stderr, the answer from the terminal without an echo.
+ * @returns undefined when the user gives none (Ctrl-C, Ctrl-D)
+ */
+export function askOnTerminal(prompt: string): Promise<string | undefined> {
+  const { stdin, stderr } = process;
+  const { promise, resolve } = Promise.withResolvers<string | undefined>();
+  let answer = "";
+  const take = (piece: Buffer): void => {
+    for (const key of piece.toString("utf8")) {
+      if (key === "\r" || key === "\n") return finish(answer);
+      if (key === "\u0003" || (key === "\u0004" && answer === "")) return finish(undefined);
+      if (key === "\u007F" || key === "\b") answer = [...answer].slice(0, -1).join("");
+      else answer += key;
+    }
+  };
+  const finish = (result: string | undefined): void => {
+    stdin.off("data", take);
+    stdin.setRawMode(false);
+    stdin.pause();
+    stderr.write("\n");
+    resolve(result);
+  };
+  stderr.write(`${prompt.replaceAll(CONTROL, "?")} `);
+  stdin.setRawMode(true);
+  stdin.on("data", take);
+  stdin.resume();
+  return promise;
+}

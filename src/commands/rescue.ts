@@ -1,0 +1,32 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+export default defineCommand({
+  meta: { name: "rescue", description: "build the rescue system that jobs run in, or list those there are" },
+  args: {
+    action: { type: "positional", required: true, description: "build or list" },
+    iso: { type: "string", valueHint: "FILE", description: "build: from this ALT Rescue CD image" },
+    name: { type: "string", description: "build: the profile's name; default: rescue-ARCH" },
+    kernel: {
+      type: "string",
+      valueHint: "PATH",
+      description: "build: a kernel, or an unpacked kernel package; default: the host's",
+    },
+    modules: { type: "string", valueHint: "DIR", description: "build: the kernel's modules" },
+    compress: {
+      type: "string",
+      valueHint: "HOW",
+      description: "build: none, gzip, zstd, lz4 or xz; default: none, which starts fastest",
+    },
+  },
+  async setup({ args }) {
+    const { parseRescueRequest } = await import("../services/rescue.ts");
+    parseRescueRequest(args.action, args);
+  },
+  async run({ args, data }) {
+    const { buildRescue, listRescues, parseRescueRequest } = await import("../services/rescue.ts");
+    const request = parseRescueRequest(args.action, args);
+    if (request.action === "list") return listRescues(data as Context);
+    await buildRescue(data as Context, request);
+  },
+});

@@ -1,0 +1,17 @@
+import type { Machine } from "../../machine/types.ts";
+import { escapeCommas, socketChardev } from "../text.ts";
+
+/** Named virtio-serial ports; the guest finds them as `/dev/virtio-ports/NAME`. */
+export function buildChannelArgs(channels: Machine["channels"]): string[] {
+  if (channels.length === 0) return [];
+  return [
+    "-device",
+    "virtio-serial-pci,id=channels0",
+    ...channels.flatMap(({ name, socket }, index) => [
+      "-chardev",
+      socketChardev(`channel${index}`, socket),
+      "-device",
+      `virtserialport,bus=channels0.0,chardev=channel${index},name=${escapeCommas(name)}`,
+    ]),
+  ];
+}

@@ -1,0 +1,38 @@
+/** Files that the program carries: the bundled jobs, and what runs inside the rescue. */
+import addSshKeysJob from "../../jobs/add-ssh-keys.job" with { type: "text" };
+import addSshKeysPre from "../../jobs/add-ssh-keys.pre" with { type: "text" };
+import postInstallJob from "../../jobs/post-install.job" with { type: "text" };
+import postInstallPost from "../../jobs/post-install.post" with { type: "text" };
+import postInstallPre from "../../jobs/post-install.pre" with { type: "text" };
+import runSshJob from "../../jobs/run-ssh.job" with { type: "text" };
+import runSshPre from "../../jobs/run-ssh.pre" with { type: "text" };
+import askHost from "../../scripts/rescue/ask-host" with { type: "text" };
+import init from "../../scripts/rescue/init" with { type: "text" };
+import mountFstab from "../../scripts/rescue/mount-fstab" with { type: "text" };
+import mountSystem from "../../scripts/rescue/mount-system" with { type: "text" };
+import runner from "../../scripts/rescue/runner" with { type: "text" };
+
+/** The bundled jobs, by file name. */
+export const JOB_FILES: Readonly<Record<string, string>> = {
+  "add-ssh-keys.job": addSshKeysJob,
+  "add-ssh-keys.pre": addSshKeysPre,
+  "post-install.job": postInstallJob,
+  "post-install.post": postInstallPost,
+  "post-install.pre": postInstallPre,
+  "run-ssh.job": runSshJob,
+  "run-ssh.pre": runSshPre,
+};
+
+export const BUNDLED_JOBS: readonly string[] = ["add-ssh-keys", "run-ssh", "post-install"];
+
+/** What starts a job inside the rescue; on a rescue CD it is `recovery/autorun`. */
+export const RUNNER: string = runner;
+
+/** Programs of our own rescue, by their place in it. */
+export const RESCUE_SCRIPTS: Readonly<Record<string, string>> = {
+  "/init": init,
+  "/usr/sbin/rescue-runner": runner,
+  "/usr/sbin/mount-system": mountSystem,
+  "/usr/sbin/mount-fstab": mountFstab,
+  "/usr/sbin/ask-host": askHost,
+};

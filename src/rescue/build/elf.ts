@@ -1,0 +1,87 @@
+import { closeSync, openSync, readSync } from "node:fs";
+
+/** Reads some bytes of a file; fewer than asked for at its end. */
+export type ReadAt = (offset: number, length: number) => Buffer;
+
+const PT_INTERP = 3;
+const PT_NOTE = 4;
+/** XEN_ELFNOTE_PHYS32_ENTRY (Xen's public/elfnote.h): where qemu's `-kernel` enters an uncompressed Linux. */
+const PVH_ENTRY = 18;
+/** No header we look for is larger; a file that claims more is damaged. */
+const LARGEST_PART = 1 << 20;
+
+interface Segment {
+  type: number;
+  offset: number;
+  length: number;
+}
+
+/** Width of the program's addresses, or undefined when it is no little-endian ELF file (elf(5)). */
+export function parseElfBits(header: Buffer): 32 | 64 | undefined {
+  if (header.length < 52 || header.toString("latin1", 0, 4) !== "\x7fELF" || header[5] !== 1)
+    return undefined;
+  return header[4] === 2 ? 64 : header[4] === 1 ? 32 : undefined;
+}
+
+/** The program headers, as far as we need them (elf(5)). */
+function readSegments(read: ReadAt): Segment[] {
+  const header = read(0, 64);
+  const bits = parseElfBits(header);
+  if (!bits || header.length < 64) return [];
+  const wide = bits === 64;
+  const table = wide ? Number(header.readBigUInt64LE(32)) : header.readUInt32LE(28);
+  const size = header.readUInt16LE(wide ? 54 : 42);
+  const count = header.readUInt16LE(wide ? 56 : 44);
+  if (size < (wide ? 56 : 32)) return [];
+  const bytes = read(table, size * count);
+  const segments: Segment[] = [];
+  for (let at = 0; at + size <= bytes.length; at += size) {
+    segments.push({
+      type: bytes.readUInt32LE(at),
+      offset: wide ? Number(bytes.readBigUInt64LE(at + 8)) : bytes.readUInt32LE(at + 4),
+      length: wide ? Number(bytes.readBigUInt64LE(at + 32)) : bytes.readUInt32LE(at + 16),
+    });
+  }
+  return segments;
+}
+
+/** The loader an ELF program names (PT_INTERP); undefined for static programs and for other files. */
+export function readInterpreter(read: ReadAt): string | undefined {
+  const segment = readSegments(read).find(({ type }) => type === PT_INTERP);
+  if (!segment || segment.length > LARGEST_PART) return undefined;
+  return read(segment.offset, segment.length).toString("latin1").split("\0")[0] || undefined;
+}
+
+const align4 = (length: number): number => (length + 3) & ~3;
+
+/** Types of the notes that `name` left in a note segment. */
+export function parseNoteTypes(bytes: Buffer, name: string): number[] {
+  const types: number[] = [];
+  for (let at = 0; at + 12 <= bytes.length;) {
+    const nameLength = bytes.readUInt32LE(at);
+    const textLength = bytes.readUInt32LE(at + 4);
+    const owner = bytes.toString("latin1", at + 12, at + 12 + nameLength).split("\0")[0];
+    if (owner === name) types.push(bytes.readUInt32LE(at + 8));
+    at += 12 + align4(nameLength) + align4(textLength);
+  }
+  return types;
+}
+
+/** Can qemu start this kernel without its boot code (PVH)? */
+export const hasPvhEntry = (read: ReadAt): boolean =>
+  readSegments(read)
+    .filter(({ type, length }) => type === PT_NOTE && length <= LARGEST_PART)
+    .some(({ offset, length }) => parseNoteTypes(read(offset, length), "Xen").includes(PVH_ENTRY));
+
+/** Lends the bytes of an open file. @throws a system error when it cannot be read */
+export function withFile<T>(path: string, use: (read: ReadAt) => T): T {
+  const fd = openSync(path, "r");
+  try {
+    return use((offset, length) => {
+      const bytes = Buffer.alloc(length);
+      return bytes.subarray(0, readSync(fd, bytes, 0, length, offset));
+    });
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,51 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { exec } from "../../process/exec.ts";
+import { execPipeline, requireHostProgram } from "./host.ts";
+import { REQUIRED_TOOLS } from "./tools.ts";
+
+export const COMPRESSIONS = ["none", "gzip", "zstd", "lz4", "xz"] as const;
+export type Compression = (typeof COMPRESSIONS)[number];
+
+/** Programs that pack stdin so that a kernel can unpack it (Linux, lib/decompress*.c); quick, for it is done here and now. */
+const PACKERS = {
+  none: undefined,
+  gzip: ["gzip", "-c", "-n", "-3"],
+  zstd: ["zstd", "-c", "-q", "-T0", "-3"],
+  // The kernel knows lz4's old format only.
+  lz4: ["lz4", "-c", "-q", "-l", "-1"],
+  // The kernel checks CRC32 only.
+  xz: ["xz", "-c", "-T0", "-1", "--check=crc32"],
+} as const satisfies Record<Compression, readonly string[] | undefined>;
+
+/** The full command, or undefined for none. @throws VmError when the program is not installed */
+export function resolvePacker(compress: Compression): string[] | undefined {
+  const argv = PACKERS[compress];
+  return argv && [requireHostProgram(argv[0], argv[0]), ...argv.slice(1)];
+}
+
+/** Packs a tree into a new initial RAM file system, all files root's (Documentation/driver-api/early-userspace). */
+export async function packInitrd(options: {
+  root: string;
+  to: string;
+  packer: string[] | undefined;
+  scratch: string;
+}): Promise<void> {
+  const { root, to, packer, scratch } = options;
+  const busybox = requireHostProgram("busybox", REQUIRED_TOOLS.busybox);
+  const what = "cannot pack the rescue";
+  const { stdout } = await exec([busybox, "find", "."], { cwd: root, what });
+  const list = join(scratch, "files");
+  // Sorted: a directory stands before what is in it, and the same tree gives the same order.
+  writeFileSync(
+    list,
+    stdout
+      .split("\n")
+      .filter(Boolean)
+      .toSorted()
+      .map((path) => `${path}\n`)
+      .join(""),
+  );
+  const archive = [busybox, "cpio", "-o", "-H", "newc", "-R", "0:0"];
+  await execPipeline(list, packer ? [archive, packer] : [archive], to, { cwd: root, what });
+}

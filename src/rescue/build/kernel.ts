@@ -1,0 +1,141 @@
+import { readdirSync, realpathSync, statSync } from "node:fs";
+import { release } from "node:os";
+import { basename, dirname, join, resolve } from "node:path";
+import { VmError } from "../../lib/errors.ts";
+import { BZIMAGE_HEADER_BYTES, parseBzImage, type BzImage } from "./bzimage.ts";
+import { withFile } from "./elf.ts";
+import { exists } from "./host.ts";
+import { missingModules, type ModuleGraph } from "./module-graph.ts";
+import { ESSENTIAL_MODULES } from "./module-list.ts";
+import { loadModuleGraph } from "./modules.ts";
+
+export interface Kernel {
+  /** The boot image. */
+  file: string;
+  image: BzImage;
+  /** lib/modules/VERSION. */
+  modules: string;
+  graph: ModuleGraph;
+}
+
+/** A boot image, and where its modules may be. */
+interface Candidate {
+  file: string;
+  modules: readonly string[];
+}
+
+const INSTALL_HINT =
+  "install a kernel with 9p and virtio modules (Debian: linux-image-amd64, not the cloud kernel; Ubuntu: linux-image-generic;\n" +
+  "Fedora: kernel and kernel-modules), or unpack such a package somewhere and name that directory";
+const UNREADABLE_HINT =
+  "Ubuntu lets only root read its kernels: copy one (sudo install -m 644 /boot/vmlinuz-VERSION COPY) and name the copy";
+
+const list = (directory: string): string[] => {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return [];
+  }
+};
+
+/** Newest first. */
+const byVersion = (names: readonly string[]): string[] =>
+  names.toSorted((a, b) => b.localeCompare(a, "en", { numeric: true }));
+
+/** Places of a version's modules below some roots, such as `/` or an unpacked package. */
+const modulePlaces = (roots: readonly string[], version: string): string[] =>
+  roots.flatMap((root) => [join(root, "usr/lib/modules", version), join(root, "lib/modules", version)]);
+
+/** All boot images below a root, the running kernel's first, then the newest. */
+function candidatesBelow(root: string): Candidate[] {
+  const trees = ["usr/lib/modules", "lib/modules"].map((path) => join(root, path));
+  const versions = byVersion([...new Set(trees.flatMap(list))]);
+  const running = release();
+  const inTrees = (version: string): string[] => trees.map((tree) => join(tree, version, "vmlinuz"));
+  const images = [running, ...versions].flatMap((version) => [
+    ...inTrees(version),
+    join(root, "boot", `vmlinuz-${version}`),
+  ]);
+  // Others name images by flavour (Alpine's vmlinuz-lts): their headers tell the version.
+  const others = byVersion(list(join(root, "boot")).filter((name) => name.startsWith("vmlinuz")));
+  const files = [...images, ...others.map((name) => join(root, "boot", name))].filter(exists);
+  const seen = new Set<string>();
+  return files
+    .filter((file) => seen.size < seen.add(realpathSync(file)).size)
+    .map((file) => ({ file, modules: [] }));
+}
+
+function candidates(kernel: string | undefined, modules: string | undefined): [Candidate[], string[]] {
+  if (kernel !== undefined) {
+    const stats = statSync(kernel, { throwIfNoEntry: false });
+    if (!stats) throw new VmError("noInput", `there is no kernel ${kernel}`);
+    if (stats.isDirectory()) return [candidatesBelow(kernel), [kernel]];
+    const directory = dirname(resolve(kernel));
+    return [[{ file: kernel, modules: [directory] }], [dirname(directory), directory, "/"]];
+  }
+  if (modules === undefined) return [candidatesBelow("/"), ["/"]];
+  const directory = resolve(modules);
+  const version = basename(directory);
+  const roots = [join(directory, "../../.."), join(directory, "../../../.."), "/"];
+  const files = [
+    join(directory, "vmlinuz"),
+    ...roots.map((root) => join(root, "boot", `vmlinuz-${version}`)),
+  ];
+  return [files.filter(exists).map((file) => ({ file, modules: [] })), roots];
+}
+
+/** What a boot image's header says, or why it cannot be used. */
+function readImage(file: string): BzImage | string {
+  try {
+    return (
+      withFile(file, (read) => parseBzImage(read(0, BZIMAGE_HEADER_BYTES))) ?? `${file} is no x86 boot image`
+    );
+  } catch (error) {
+    const denied = (error as NodeJS.ErrnoException).code === "EACCES";
+    return denied ? `${file} can be read by root only` : `${file} cannot be read`;
+  }
+}
+
+/**
+ * Finds a kernel whose modules are there and can reach the host's directories.
+ * @param kernel a boot image, or a directory into which a kernel's package was unpacked; else the host's own
+ * @param modules a directory lib/modules/VERSION
+ * @throws VmError with what each one lacks
+ */
+export async function findKernel(options: {
+  kernel?: string | undefined;
+  modules?: string | undefined;
+  scratch: string;
+}): Promise<Kernel> {
+  const { kernel, modules, scratch } = options;
+  if (modules !== undefined && !exists(modules))
+    throw new VmError("noInput", `there is no directory of modules ${modules}`);
+  const [found, roots] = candidates(kernel, modules);
+  const problems = new Set<string>();
+  for (const { file, modules: near } of found) {
+    const image = readImage(file);
+    if (typeof image === "string") {
+      problems.add(image);
+      continue;
+    }
+    const places = modules === undefined ? [...near, ...modulePlaces(roots, image.version)] : [modules];
+    const directory = places
+      .filter(exists)
+      .map((place) => realpathSync(place))
+      .find((place) => basename(place) === image.version);
+    if (directory === undefined) {
+      problems.add(`${file} is Linux ${image.version}: its modules are not here`);
+      continue;
+    }
+    const graph = await loadModuleGraph(directory, scratch);
+    const missing = missingModules(graph, ESSENTIAL_MODULES);
+    if (missing.length === 0) return { file, image, modules: directory, graph };
+    problems.add(`${file} is Linux ${image.version}, without ${missing.join(", ")}`);
+  }
+  const reasons = [...problems];
+  const hints = reasons.some((reason) => reason.includes("by root only"))
+    ? `${UNREADABLE_HINT}\n${INSTALL_HINT}`
+    : INSTALL_HINT;
+  const details = reasons.length > 0 ? `:\n  ${reasons.join("\n  ")}` : "";
+  throw new VmError("unavailable", `no kernel fit for the rescue${details}`, { hint: hints });
+}

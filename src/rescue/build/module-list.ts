@@ -1,0 +1,34 @@
+/** Without these a job cannot reach its files. */
+export const ESSENTIAL_MODULES = ["virtio_pci", "9p", "9pnet_virtio"] as const;
+
+/** Loaded at once when the rescue starts, in this order; all others come when they are asked for. */
+export const EARLY_MODULES = [
+  "virtio_pci",
+  "ahci",
+  "virtio_scsi",
+  "sd_mod",
+  "nvme",
+  "virtio_blk",
+  "virtio_console",
+  "virtio_rng",
+  "9pnet_virtio",
+  "9p",
+  "ext4",
+] as const;
+
+/** All that is packed, with what it needs; what a kernel lacks, or has built in, is passed over. */
+export const MODULES: readonly string[] = [
+  ...ESSENTIAL_MODULES,
+  ...EARLY_MODULES,
+  // Machines and disks.
+  "virtio_mmio virtio_net ata_piix sr_mod loop e1000 e1000e efivarfs af_packet ipv6",
+  // File systems.
+  "xfs btrfs vfat nls_cp437 nls_iso8859-1 nls_ascii nls_utf8 isofs udf squashfs overlay fuse",
+  "f2fs jfs exfat ntfs3",
+  // Device mapper and md.
+  "dm-mod dm-crypt dm-snapshot dm-mirror dm-thin-pool dm-raid raid0 raid1 raid10 raid456 linear",
+  // Ciphers and checksums, which the above ask for by their crypto names.
+  "aes_generic aesni-intel xts cbc ecb essiv sha256 sha512 sha256_generic sha512_generic",
+  "sha256-ssse3 sha512-ssse3 algif_skcipher algif_hash af_alg crc32c_generic crc32c-intel",
+  "xxhash_generic blake2b_generic",
+].flatMap((line) => line.split(" "));

@@ -1,0 +1,89 @@
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { exec } from "../../process/exec.ts";
+import { execOver, requireHostProgram } from "./host.ts";
+import { EARLY_MODULES, MODULES } from "./module-list.ts";
+import { moduleName, parseModuleGraph, resolveModules, type ModuleGraph } from "./module-graph.ts";
+import { stripSignature } from "./signature.ts";
+
+const textOf = (path: string): string => (existsSync(path) ? readFileSync(path, "utf8") : "");
+
+/**
+ * Reads what the modules below `directory` (lib/modules/VERSION) need of each other.
+ * @param scratch where a list that is not there may be made: packages come without modules.dep
+ */
+export async function loadModuleGraph(directory: string, scratch: string): Promise<ModuleGraph> {
+  const builtin = textOf(join(directory, "modules.builtin"));
+  const listed = textOf(join(directory, "modules.dep"));
+  if (listed) return parseModuleGraph(listed, builtin);
+  const version = basename(directory);
+  const base = join(scratch, `depmod-${version}`);
+  mkdirSync(join(base, "lib", "modules"), { recursive: true });
+  // Some builds of kmod look below usr/lib.
+  mkdirSync(join(base, "usr"));
+  symlinkSync("../lib", join(base, "usr", "lib"));
+  symlinkSync(resolve(directory), join(base, "lib", "modules", version));
+  const depmod = requireHostProgram("depmod", "kmod");
+  const { stdout } = await exec([depmod, "-n", "-b", base, version], {
+    what: `cannot find out what the modules in ${directory} need`,
+  });
+  return parseModuleGraph(stdout, builtin);
+}
+
+/** Programs that unpack files in place, by the files' ending. */
+const MODULE_UNPACKERS = [
+  [".xz", "xz", ["-d", "-f"]],
+  [".zst", "zstd", ["-d", "-q", "-f", "--rm"]],
+  [".gz", "gzip", ["-d", "-f"]],
+] as const;
+
+/** May modules go without their signatures? Only a kernel's own configuration tells. */
+export function allowsUnsigned(version: string, directories: readonly string[]): boolean {
+  const files = directories.flatMap((directory) => [
+    join(directory, `config-${version}`),
+    join(directory, "config"),
+  ]);
+  for (const file of files) {
+    try {
+      return !/^CONFIG_MODULE_SIG_FORCE=y$/m.test(readFileSync(file, "utf8"));
+    } catch {
+      // Not there, or not for us to read: the next one.
+    }
+  }
+  return false;
+}
+
+/**
+ * Puts the modules into the tree of the rescue, unpacked, with the lists modprobe reads, and the names of
+ * those to load first into /etc/rescue/modules-early.
+ */
+export async function stageModules(options: {
+  root: string;
+  version: string;
+  directory: string;
+  kernel: string;
+  graph: ModuleGraph;
+}): Promise<void> {
+  const { root, version, directory, kernel, graph } = options;
+  const to = join(root, "usr/lib/modules", version);
+  mkdirSync(to, { recursive: true });
+  const files = resolveModules(graph, MODULES);
+  const lists = ["modules.builtin", "modules.builtin.modinfo", "modules.order"].filter((name) =>
+    existsSync(join(directory, name)),
+  );
+  const what = "cannot copy the kernel's modules";
+  await execOver(["cp", "-L", "--parents", "-t", to, "--"], [...files, ...lists], { cwd: directory, what });
+  for (const [ending, program, args] of MODULE_UNPACKERS) {
+    const packed = files.filter((file) => file.endsWith(ending));
+    if (packed.length === 0) continue;
+    const unpack = requireHostProgram(program, program);
+    await execOver([unpack, ...args, "--"], packed, { cwd: to, what: "cannot unpack the kernel's modules" });
+  }
+  if (allowsUnsigned(version, [directory, dirname(kernel), "/boot"]))
+    for (const file of files) stripSignature(join(to, file.replace(/\.ko\.\w+$/, ".ko")));
+  const depmod = requireHostProgram("depmod", "kmod");
+  await exec([depmod, "-b", root, version], { what: "cannot list the rescue's modules" });
+  const early = EARLY_MODULES.filter((name) => graph.paths.has(moduleName(name)));
+  mkdirSync(join(root, "etc/rescue"), { recursive: true });
+  writeFileSync(join(root, "etc/rescue/modules-early"), early.map((name) => `${name}\n`).join(""));
+}

@@ -1,0 +1,110 @@
+import { chmod, mkdir, rm, stat, writeFile } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { VmError } from "../../lib/errors.ts";
+import type { Arch } from "../../machine/types.ts";
+import { exec, findProgram, processFailure } from "../../process/exec.ts";
+import { asFile, inspectIso, type RescueIso, xorriso } from "./inspect.ts";
+import { addKernelArguments, bootAtOnce } from "./menu.ts";
+
+/**
+ * What the rescue is told: to run `recovery/autorun` of the CD it came from (the words are alt2deploy's), to
+ * write on the serial line (the last console is `/dev/console`), and to end soon after a panic.
+ */
+export const RESCUE_ARGUMENTS = [
+  "autorun=method:cdrom,label:,uuid:,directory:/recovery",
+  "console=tty0",
+  "console=ttyS0,115200",
+  "panic=5",
+] as const;
+
+/** How everybody but xorriso, which asks for the room beforehand, says it. */
+const NO_ROOM = "No space left on device";
+
+export interface RepackOptions {
+  /** An ALT Rescue ISO. */
+  source: string;
+  /** The ISO to make; nothing stands there yet. */
+  target: string;
+  /** The script that the rescue runs. */
+  autorun: string;
+  /** Private directory (0700) for files on the way; the caller removes it. */
+  scratch: string;
+  /** alt2deploy refuses to run as root. */
+  asRoot: boolean;
+}
+
+export interface Repacked {
+  by: "alt2deploy" | "xorriso";
+  /** The guests it is for. */
+  arch: Arch;
+}
+
+/** The menus that come out different: path on the ISO → new text. */
+export function rewriteMenus(menus: RescueIso["menus"]): Map<string, string> {
+  const rewritten = [...menus].map(
+    ([path, text]) => [path, bootAtOnce(addKernelArguments(text, RESCUE_ARGUMENTS))] as const,
+  );
+  return new Map(rewritten.filter(([path, text]) => text !== menus.get(path)));
+}
+
+/** alt2deploy wants a directory with `autorun`, and a target with a directory part. */
+async function byAlt2deploy({ source, target, autorun, scratch }: RepackOptions): Promise<void> {
+  const stage = join(scratch, "stage");
+  await mkdir(stage, { mode: 0o700 });
+  await writeFile(join(stage, "autorun"), autorun, { mode: 0o755 });
+  await exec(["alt2deploy", "-r", stage, "--", resolve(source), `./${basename(target)}`], {
+    cwd: dirname(resolve(target)),
+    what: `cannot repack ${source}`,
+  });
+}
+
+/** Files that xorriso puts on the ISO; the modes there are set apart. */
+async function byXorriso({ source, target, autorun, scratch }: RepackOptions, iso: RescueIso): Promise<void> {
+  const menus = rewriteMenus(iso.menus);
+  if (menus.size === 0) {
+    throw new VmError("io", `cannot repack ${source}: none of its boot menus loads a rescue`, {
+      hint: "take an ISO of ALT Rescue for x86_64 or i586",
+    });
+  }
+  const files = new Map([["/recovery/autorun", autorun], ...menus]);
+  const directory = join(scratch, "write");
+  await mkdir(directory, { mode: 0o700 });
+  const maps: string[] = [];
+  for (const [index, [path, text]] of [...files].entries()) {
+    const copy = join(directory, String(index));
+    await writeFile(copy, text, { mode: 0o600, encoding: menus.has(path) ? "latin1" : "utf8" });
+    maps.push("-map", copy, path, "-chown", "0", path, "--", "-chgrp", "0", path, "--");
+    maps.push("-chmod", path === "/recovery/autorun" ? "0755" : "0444", path, "--");
+  }
+  const argv = [...xorriso(), "-indev", asFile(source), "-outdev", asFile(target)];
+  argv.push("-boot_image", "any", "replay");
+  // The menus may look for the volume by its UUID, which is the date.
+  if (iso.volumeDate) argv.push("-volume_date", "uuid", iso.volumeDate);
+  argv.push(...maps, "-chmod", "0755", "/recovery", "--", "-commit", "-end");
+  const what = `cannot repack ${source}`;
+  const result = await exec(argv, { what, anyStatus: true });
+  if (result.status === 0) return;
+  const noRoom = /exceeds free space/.test(result.stderr);
+  throw processFailure(what, noRoom ? { ...result, stderr: NO_ROOM } : result);
+}
+
+/**
+ * Makes an ISO that runs our script as soon as it has booted, by BIOS or by UEFI, as the source does.
+ * @throws VmError when the source is no ALT Rescue ISO, a program is missing, or the disk is full (73); the
+ *   target is then gone
+ */
+export async function repackIso(options: RepackOptions): Promise<Repacked> {
+  const { source, target, scratch, asRoot } = options;
+  const iso = await inspectIso(source, scratch);
+  const by = !asRoot && findProgram("alt2deploy") ? "alt2deploy" : "xorriso";
+  try {
+    await (by === "alt2deploy" ? byAlt2deploy(options) : byXorriso(options, iso));
+    const made = await stat(target).catch(() => undefined);
+    if (!made?.isFile() || made.size === 0) throw new VmError("io", `${by} made no ${target}`);
+    await chmod(target, 0o600);
+  } catch (error) {
+    await rm(target, { force: true });
+    throw error;
+  }
+  return { by, arch: iso.arch };
+}

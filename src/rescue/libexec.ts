@@ -1,0 +1,57 @@
+import { createHash } from "node:crypto";
+import { mkdirSync, mkdtempSync, renameSync } from "node:fs";
+import { join } from "node:path";
+import { ownedByUs } from "../config/trust.ts";
+import { lstatOf, readSmall, removeQuietly, writeNew } from "../store/files.ts";
+import { JOB_FILES, RUNNER } from "./assets.ts";
+
+/** In LIBEXEC. [compat] `rescue-stage3`: the autorun script for a rescue CD that is made by hand. */
+const FILES: Record<string, string> = {
+  ...Object.fromEntries(Object.entries(JOB_FILES).map(([name, text]) => [join("jobs", name), text])),
+  "rescue-stage3": RUNNER,
+};
+
+/** A new version of the program has new data, and finds its own. */
+export const dataName = (): string =>
+  `data-${createHash("sha256").update(JSON.stringify(FILES)).digest("hex").slice(0, 16)}`;
+
+/** The program's data files in a real directory. Removed on disposal where it is for this run only. */
+export interface Libexec extends Disposable {
+  path: string;
+}
+
+/**
+ * Unpacks the data files where that has not been done before.
+ * @param wanted where they are to be
+ * @param tmpdir where they go, privately and for this run, when that cannot be
+ */
+export function unpackLibexec(wanted: string, tmpdir: string): Libexec {
+  try {
+    if (!isWhole(wanted)) {
+      mkdirSync(join(wanted, ".."), { recursive: true, mode: 0o700 });
+      const beside = `${wanted}.${process.pid}`;
+      removeQuietly(beside);
+      writeFiles(beside);
+      removeQuietly(wanted);
+      renameSync(beside, wanted);
+    }
+    return { path: wanted, [Symbol.dispose]: () => {} };
+  } catch {
+    // No home, a read-only one, or no room there.
+    const path = mkdtempSync(join(tmpdir, "vm-data-"));
+    writeFiles(path);
+    return { path, [Symbol.dispose]: () => removeQuietly(path) };
+  }
+}
+
+function writeFiles(directory: string): void {
+  mkdirSync(join(directory, "jobs"), { recursive: true, mode: 0o700 });
+  for (const [name, text] of Object.entries(FILES)) writeNew(join(directory, name), text);
+}
+
+/** Are they there as they were written, and nobody else's to change? */
+function isWhole(directory: string): boolean {
+  const stats = lstatOf(directory);
+  if (!stats?.isDirectory() || !ownedByUs(stats) || (stats.mode & 0o022) !== 0) return false;
+  return Object.entries(FILES).every(([name, text]) => readSmall(join(directory, name)) === text);
+}

@@ -1,0 +1,116 @@
+import { closeSync, constants, fstatSync, openSync, readSync, watch, type FSWatcher } from "node:fs";
+import { join } from "node:path";
+import { lstatOf } from "../store/files.ts";
+import { JOB } from "../store/layout.ts";
+
+const CHUNK_BYTES = 1 << 16;
+/** For directories that cannot be watched, and events that get lost. */
+const LOOK_MS = 250;
+
+/** What has appeared in `.out`. */
+export interface Seen {
+  started(): void;
+  finished(): void;
+}
+
+/**
+ * Opens a file that the rescue has written. Its content is the job's to choose, what it is is not: links,
+ * devices and pipes are nothing to read.
+ */
+function openOutput(path: string): number | undefined {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  let fd: number;
+  try {
+    fd = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  } catch {
+    return undefined;
+  }
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  return undefined;
+}
+
+/** A job's exit status as the rescue wrote it; undefined when it did not. */
+export function readStatus(out: string): number | undefined {
+  const fd = openOutput(join(out, JOB.status));
+  if (fd === undefined) return undefined;
+  try {
+    const bytes = Buffer.alloc(16);
+    const text = bytes.toString("latin1", 0, readSync(fd, bytes, 0, bytes.length, 0));
+    const match = /^(\d{1,3})\n?$/.exec(text);
+    return match && Number(match[1]) <= 255 ? Number(match[1]) : undefined;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Follows `.out` while a job runs: hands its log on as it grows, and says when it began and ended. */
+export class OutputWatch implements Disposable {
+  readonly #out: string;
+  readonly #watcher: FSWatcher | undefined;
+  readonly #timer: ReturnType<typeof setInterval>;
+  #log: number | undefined;
+  #offset = 0;
+  #told = { started: false, finished: false };
+  #working: Promise<void> | undefined;
+  #again = false;
+
+  /** @param write takes a piece of the log; the next one comes when it is done */
+  constructor(
+    out: string,
+    private readonly seen: Seen,
+    private readonly write: (piece: Uint8Array) => Promise<void>,
+  ) {
+    this.#out = out;
+    try {
+      this.#watcher = watch(out, () => this.#look());
+    } catch {
+      // Bun cannot watch a path with a backslash.
+    }
+    this.#timer = setInterval(() => this.#look(), LOOK_MS);
+  }
+
+  /** Takes what is still there, once the rescue is off. */
+  async drain(): Promise<void> {
+    this.#look();
+    while (this.#working) await this.#working;
+  }
+
+  #look(): void {
+    this.#again = true;
+    this.#working ??= this.#work().finally(() => (this.#working = undefined));
+  }
+
+  async #work(): Promise<void> {
+    while (this.#again) {
+      this.#again = false;
+      if (!this.#told.started && lstatOf(join(this.#out, JOB.started))) {
+        this.#told.started = true;
+        this.seen.started();
+      }
+      await this.#handOn();
+      if (!this.#told.finished && readStatus(this.#out) !== undefined) {
+        this.#told.finished = true;
+        this.seen.finished();
+      }
+    }
+  }
+
+  async #handOn(): Promise<void> {
+    this.#log ??= openOutput(join(this.#out, JOB.log));
+    if (this.#log === undefined) return;
+    for (;;) {
+      const piece = Buffer.alloc(CHUNK_BYTES);
+      const length = readSync(this.#log, piece, 0, piece.length, this.#offset);
+      if (length === 0) return;
+      this.#offset += length;
+      await this.write(piece.subarray(0, length));
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#watcher?.close();
+    clearInterval(this.#timer);
+    if (this.#log !== undefined) closeSync(this.#log);
+  }
+}

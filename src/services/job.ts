@@ -1,0 +1,141 @@
+import { chmodSync, mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import type { BashVariables } from "../config/bash.ts";
+import { EXIT, VmError } from "../lib/errors.ts";
+import { log, warnOnce } from "../lib/log.ts";
+import { ARCH } from "../machine/arch.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { findFirmware } from "../qemu/firmware.ts";
+import { probeQemu } from "../qemu/probe.ts";
+import { findJob, type Job } from "../rescue/find-job.ts";
+import { runHook } from "../rescue/hooks.ts";
+import { unpackLibexec } from "../rescue/libexec.ts";
+import { fileError, lstatOf, readSmallBytes, remove, writeNew } from "../store/files.ts";
+import { JOB, WORK } from "../store/layout.ts";
+import type { Context } from "./context.ts";
+import { requireFreeForwards } from "./display.ts";
+import { Media } from "./media.ts";
+import { refuseRunning, requireWork, withVm, type Present, type Vm } from "./open.ts";
+import { findRescue, resolveRescueMachine } from "./rescue-machine.ts";
+import { runRescue } from "./rescue-run.ts";
+
+/** A job failed; its status is the program's. */
+class JobError extends VmError {
+  constructor(
+    message: string,
+    override readonly exitCode: number,
+    hint: string,
+  ) {
+    super("other", message, { hint });
+  }
+}
+
+/**
+ * Runs a job: `.pre` on the host, `.job` in the rescue with the guest's disks, `.post` on the host.
+ * @throws the job's own status when it fails; 124 on a time limit; 74 when the rescue dies
+ */
+export async function jobVm(context: Context, name: string): Promise<void> {
+  await withVm(context, `run the job ${name}`, async (vm) => {
+    const work = requireWork(vm, `run the job ${name}`);
+    await refuseRunning(work, `run the job ${name}`);
+    const ours = vm.origins.LIBEXEC.kind === "default";
+    using libexec = ours ? unpackLibexec(vm.settings.LIBEXEC, context.tmpdir) : undefined;
+    const places = {
+      hostdir: vm.hostdir,
+      profiles: vm.settings.PROFILES,
+      libexec: libexec?.path ?? vm.settings.LIBEXEC,
+    };
+    const job = findJob(name, places);
+    const media = new Media(context, vm);
+    // What is missing is told before any hook runs.
+    const rescue = await findRescue(context, vm, media);
+    const capabilities = await probeQemu(ARCH[rescue.settings.QEMUARCH].binary, context.cacheDirectory);
+    if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
+    try {
+      emptyShares(work);
+      const variables = await hookVariables(context, vm, work, media, places.libexec);
+      if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables);
+      throwIfInterrupted();
+      stageScript(job, work);
+      const machine = await resolveRescueMachine(context, vm, work, media, rescue, capabilities);
+      await requireFreeForwards(machine.network?.forwards ?? []);
+      const status = await runRescue(context, work, { job: name, rescue, machine, capabilities });
+      if (status !== EXIT.ok)
+        throw new JobError(
+          `the job ${name} failed with status ${status}`,
+          status,
+          `its log is kept in ${join(work.dir, WORK.out, JOB.log)}`,
+        );
+      if (job.post !== undefined) await runHook(job.post, vm.hostdir, variables);
+      log.success(`the job ${name} is done`);
+    } finally {
+      remove(join(work.dir, WORK.in));
+    }
+  });
+}
+
+function emptyShares(work: Present): void {
+  for (const name of [WORK.in, WORK.out]) {
+    const path = join(work.dir, name);
+    rmSync(path, { recursive: true, force: true });
+    mkdirSync(path, { mode: 0o700 });
+  }
+}
+
+/** The job goes where the rescue sees it, unless `.pre` has put one there. */
+function stageScript(job: Job, work: Present): void {
+  const target = join(work.dir, WORK.in, JOB.script);
+  if (lstatOf(target)) {
+    chmodSync(target, 0o600);
+    return;
+  }
+  try {
+    const script = readSmallBytes(job.script);
+    if (script) return writeNew(target, script);
+  } catch (error) {
+    throw fileError(`cannot read the job ${job.script}`, error);
+  }
+  throw new VmError("noInput", `the job ${job.script} is gone`);
+}
+
+/** [compat] What hooks see: every setting, and facts of this VM. */
+async function hookVariables(
+  context: Context,
+  vm: Vm,
+  work: Present,
+  media: Media,
+  libexec: string,
+): Promise<BashVariables> {
+  const { settings, raw, origins } = vm;
+  const paths = [...settings.IMAGES, ...settings.SHARES, ...settings.RESCUE_SHARES].map(({ path }) => path);
+  const { MEDIA } = await media.macros(paths, work.dir);
+  const typed = (name: "QEMUARCH" | "UEFI"): string =>
+    origins[name].kind === "option" ? [raw[name]].flat()[0]! : "";
+  return {
+    ...raw,
+    // As they are in force, not as a file spells them.
+    QEMUARCH: settings.QEMUARCH,
+    RESCUE: settings.RESCUE,
+    PROG: context.prog,
+    HOSTDIR: vm.hostdir,
+    WORKDIR: work.dir,
+    LIBEXEC: libexec,
+    PROFILES: settings.PROFILES,
+    MEDIA: MEDIA ?? context.env.MEDIA ?? "",
+    ...firmwareVariables(vm),
+    ARG_ARCH: typed("QEMUARCH"),
+    ARG_UEFI: typed("UEFI"),
+    ARG_IMAGES: context.options.additions.IMAGES ?? [],
+  };
+}
+
+/** OVMF's files for hooks; empty where no firmware is installed, which is no hook's business to fail of. */
+function firmwareVariables({ settings }: Vm): BashVariables {
+  const own = { code: settings.OVMF_CODE, vars: settings.OVMF_VARS };
+  try {
+    const { code, varsTemplate } = findFirmware(settings.QEMUARCH, own);
+    return { OVMF_CODE: code.path, OVMF_VARS: varsTemplate.path };
+  } catch {
+    return { OVMF_CODE: own.code, OVMF_VARS: own.vars };
+  }
+}

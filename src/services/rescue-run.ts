@@ -1,0 +1,181 @@
+import { chmodSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import type { Machine } from "../machine/types.ts";
+import { signalError, takeSignals, type StopSignal } from "../process/signals.ts";
+import { buildQemuArgv } from "../qemu/argv.ts";
+import type { Capabilities } from "../qemu/capabilities.ts";
+import { launchQemu, type MachineEnd, type RunningMachine } from "../qemu/launch.ts";
+import { buildRunScript } from "../qemu/script.ts";
+import { powerDown, quit } from "../qmp/commands.ts";
+import { Channel } from "../rescue/channel.ts";
+import { OutputWatch, readStatus } from "../rescue/output.ts";
+import { createFile, readSmall, remove, replaceFile } from "../store/files.ts";
+import { RUN_FILES, WORK } from "../store/layout.ts";
+import { consistencyOf, updateMark, type RunEnd } from "../store/mark.ts";
+import type { Context } from "./context.ts";
+import { createLogWriter } from "./job-output.ts";
+import type { Present } from "./open.ts";
+import type { Rescue } from "./rescue-machine.ts";
+import { TroubleWatch } from "./trouble.ts";
+
+export interface RescueRun {
+  job: string;
+  rescue: Rescue;
+  machine: Machine;
+  capabilities: Capabilities;
+}
+
+/** How long a rescue that is to stop has for ending the job and putting the disks in order. */
+const STOP_SECONDS = 15;
+/** How long it may take to switch itself off once the job's status is there. */
+const POWER_OFF_SECONDS = 60;
+const CONSOLE_LINES = 8;
+
+/** Why the rescue was ended from outside. */
+type Stopped = { by: StopSignal } | { limit: string };
+
+/**
+ * Boots the rescue, follows the job, and waits until the rescue is off.
+ * @returns the job's status
+ * @throws 124 on a time limit, 74 when there is no status or the rescue was not switched off by itself
+ */
+export async function runRescue(context: Context, work: Present, run: RescueRun): Promise<number> {
+  const before = consistencyOf(work.mark);
+  const machine = await launch(context, work, run);
+  let lastRun: RunEnd = "killed";
+  try {
+    const { end, stopped } = await follow(context, work, run, machine);
+    const clean = end.shutdown?.reason === "guest-shutdown";
+    // A job does not heal what a power cut left: only a run of the guest does.
+    if (clean) lastRun = before === "crash" ? "killed" : "powered-off";
+    const status = readStatus(join(work.dir, WORK.out));
+    if (stopped) throw stoppedError(stopped, run.job);
+    if (status === undefined || (!clean && status === 0)) throw diedError(work, run.job, end, status);
+    return status;
+  } finally {
+    updateMark(work.dir, { lastRun });
+    for (const name of RUN_FILES) remove(join(work.dir, name));
+  }
+}
+
+async function launch(
+  { prog, version }: Context,
+  work: Present,
+  { job, machine, capabilities }: RescueRun,
+): Promise<RunningMachine> {
+  const argv = buildQemuArgv(machine, capabilities);
+  const script = join(work.dir, WORK.rescueScript);
+  replaceFile(
+    script,
+    buildRunScript(argv, work.dir, `Runs the rescue of the job ${job}; written by ${prog} ${version}`),
+  );
+  chmodSync(script, 0o700);
+  const logPath = join(work.dir, WORK.qemuLog);
+  for (const name of [WORK.qemuLog, WORK.rescueConsoleLog]) rmSync(join(work.dir, name), { force: true });
+  updateMark(work.dir, { lastRun: "unknown" });
+  const trouble = new TroubleWatch(work.dir);
+  try {
+    const running = await launchQemu({
+      argv,
+      directory: work.dir,
+      monitor: join(work.dir, WORK.monitor),
+      logFd: createFile(logPath),
+      logPath,
+      onEvent: (event) => trouble.hear(event),
+    });
+    trouble.qmp = running.qmp;
+    void running.ended.then(() => trouble[Symbol.dispose]());
+    return running;
+  } catch (error) {
+    if (work.mark.lastRun) updateMark(work.dir, { lastRun: work.mark.lastRun });
+    for (const name of RUN_FILES) remove(join(work.dir, name));
+    throw error;
+  }
+}
+
+/** Streams the log and keeps the time limits until qemu has ended. */
+async function follow(
+  context: Context,
+  work: Present,
+  { rescue, job }: RescueRun,
+  machine: RunningMachine,
+): Promise<{ end: MachineEnd; stopped: Stopped | undefined }> {
+  using control = await Channel.connect(join(work.dir, WORK.control));
+  using ask: Channel = await Channel.connect(join(work.dir, WORK.ask), (line) => void answer(line));
+  const answer = async (line: string): Promise<void> => {
+    const question = /^ask (.*)$/.exec(line)?.[1];
+    if (question === undefined) return;
+    const text = await context.ask?.(question);
+    ask.send(text === undefined ? "none" : `answer ${text}`);
+  };
+  let stopped: Stopped | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const kill = (): void => {
+    void quit(machine.qmp);
+    setTimeout(() => machine.kill("SIGKILL"), 2000).unref();
+  };
+  const stop = (why: Stopped): void => {
+    clearTimeout(timer);
+    if (stopped) return kill();
+    stopped = why;
+    control.send("stop");
+    // A rescue whose runner does not listen may know its power button.
+    powerDown(machine.qmp).catch(() => {});
+    timer = setTimeout(kill, STOP_SECONDS * 1000);
+  };
+  const limit = (seconds: number | undefined, what: string): void => {
+    clearTimeout(timer);
+    if (seconds !== undefined && !stopped)
+      timer = setTimeout(() => stop({ limit: `${what} within ${seconds} seconds` }), seconds * 1000);
+  };
+  using _signals = takeSignals((by) => {
+    log.info(stopped ? "ending the rescue now" : "stopping the job; once more ends the rescue at once");
+    stop({ by });
+  });
+  const { RESCUE_START_TIMEOUT, TIMEOUT } = rescue.settings;
+  limit(RESCUE_START_TIMEOUT, `the rescue did not start the job ${job}`);
+  using output = new OutputWatch(
+    join(work.dir, WORK.out),
+    {
+      started: () => limit(TIMEOUT, `the job ${job} did not end`),
+      finished: () => {
+        clearTimeout(timer);
+        if (!stopped) timer = setTimeout(kill, POWER_OFF_SECONDS * 1000);
+      },
+    },
+    createLogWriter(),
+  );
+  const end = await machine.ended;
+  clearTimeout(timer);
+  await output.drain();
+  return { end, stopped };
+}
+
+function stoppedError(stopped: Stopped, job: string): VmError {
+  if ("by" in stopped) return signalError(stopped.by, `the job ${job} was ended by ${stopped.by}`);
+  return new VmError("timeout", stopped.limit, {
+    hint: "the rescue was ended; limits: --timeout for the job, RESCUE_START_TIMEOUT for the start",
+  });
+}
+
+/** No status, or nobody knows whether what the job wrote has reached the disks. */
+function diedError(work: Present, job: string, end: MachineEnd, status: number | undefined): VmError {
+  const { shutdown, signal } = end;
+  const how = shutdown
+    ? `qemu ended because of ${shutdown.reason}`
+    : `qemu was ended by ${signal ?? "itself"}`;
+  const what =
+    status === undefined
+      ? `the rescue ended without a status of the job ${job}`
+      : `the job ${job} ended well, but the rescue was not switched off in order`;
+  const logFile = join(work.dir, WORK.rescueConsoleLog);
+  const last = (readSmall(logFile) ?? "")
+    .split("\n")
+    .map((line) => line.replaceAll(/\x1b\[[0-9;?]*[A-Za-z]/g, "").replaceAll(/\p{Cc}/gu, ""))
+    .filter((line) => line.trim() !== "")
+    .slice(-CONSOLE_LINES);
+  const said = last.length > 0 ? `; its console's last lines:\n  ${last.join("\n  ")}` : "";
+  return new VmError("io", `${what} (${how})${said}`, { hint: `all of its console: ${logFile}` });
+}

@@ -1,0 +1,202 @@
+import { mkdirSync, renameSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { parseSetting } from "../config/schema.ts";
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { formatSize } from "../lib/size.ts";
+import { formatDuration } from "../lib/time.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { RESCUE_SCRIPTS, RUNNER } from "../rescue/assets.ts";
+import {
+  fileError,
+  listDirectory,
+  lstatOf,
+  readSmall,
+  remove,
+  removeQuietly,
+  syncDirectory,
+  writeNew,
+} from "../store/files.ts";
+import { PARTIAL, RESCUE } from "../store/layout.ts";
+import type { Context } from "./context.ts";
+import { Media } from "./media.ts";
+import { openVm, type Vm } from "./open.ts";
+import { findRescue } from "./rescue-machine.ts";
+
+const COMPRESSIONS = ["none", "gzip", "zstd", "lz4", "xz"] as const;
+type Compression = (typeof COMPRESSIONS)[number];
+
+export interface BuildRequest {
+  action: "build";
+  iso: string | undefined;
+  name: string | undefined;
+  kernel: string | undefined;
+  modules: string | undefined;
+  compress: Compression;
+}
+
+const wrong = (message: string, hint: string): VmError => new VmError("usage", message, { hint });
+
+/** @throws 64 for what does not go together */
+export function parseRescueRequest(
+  action: string,
+  args: Record<string, unknown>,
+): BuildRequest | { action: "list" } {
+  const text = (name: string): string | undefined => args[name] as string | undefined;
+  const given = ["iso", "name", "kernel", "modules", "compress"].filter((name) => text(name) !== undefined);
+  const empty = given.find((name) => text(name) === "");
+  if (empty) throw wrong(`rescue: --${empty} has no value`, "vm rescue -h");
+  if (action === "list") {
+    if (given.length > 0) throw wrong(`rescue list takes no --${given[0]}`, "that is for rescue build");
+    return { action };
+  }
+  if (action !== "build") throw wrong(`rescue: '${action}' is neither build nor list`, "vm rescue -h");
+  const compress = COMPRESSIONS.find((one) => one === (text("compress") ?? "none"));
+  if (!compress)
+    throw wrong(`--compress: '${text("compress")}' is not allowed`, `allowed: ${COMPRESSIONS.join(" ")}`);
+  const own = ["kernel", "modules", "compress"].find((name) => given.includes(name));
+  if (text("iso") !== undefined && own)
+    throw wrong(`--iso and --${own} do not go together`, "a CD brings its own kernel");
+  const name = text("name");
+  const parsed = name === undefined ? undefined : parseSetting("RESCUE", name);
+  if (parsed && !("value" in parsed))
+    throw wrong(`--name: '${name}' is not allowed`, `allowed: ${parsed.allowed}`);
+  return { action, iso: text("iso"), name, kernel: text("kernel"), modules: text("modules"), compress };
+}
+
+/**
+ * Makes a rescue profile, whole or not at all. One of the same kind is renewed, and keeps its settings.
+ * @throws 73 when the name is taken by something else
+ */
+export async function buildRescue(context: Context, request: BuildRequest): Promise<void> {
+  const started = performance.now();
+  const vm = await openVm(context);
+  const name = request.name ?? vm.settings.RESCUE;
+  const directory = join(vm.settings.PROFILES, name);
+  const beside = join(vm.settings.PROFILES, `${PARTIAL}${name}`);
+  const scratch = `${beside}.scratch`;
+  const iso = request.iso === undefined ? undefined : await new Media(context, vm).findIso(request.iso);
+  const settings = iso === undefined ? ownSettings() : isoSettings(name);
+  const kept = keptSettings(directory, settings);
+  try {
+    mkdirSync(vm.settings.PROFILES, { recursive: true, mode: 0o700 });
+    for (const path of [beside, scratch]) {
+      remove(path);
+      mkdirSync(path, { mode: 0o700 });
+    }
+    if (iso !== undefined) await buildFromIso(beside, scratch, name, iso);
+    else await buildOwn(context, beside, scratch, request);
+    throwIfInterrupted();
+    writeNew(join(beside, RESCUE.guestEnv), kept ?? settings);
+    putInPlace(directory, beside);
+  } catch (error) {
+    throw fileError(`cannot build the rescue ${name}`, error);
+  } finally {
+    removeQuietly(scratch);
+    removeQuietly(beside);
+  }
+  const seconds = (performance.now() - started) / 1000;
+  log.success(
+    `the rescue ${name} is in ${directory}: ${formatSize(sizeOf(directory))}, ${formatDuration(seconds)}`,
+  );
+}
+
+async function buildFromIso(out: string, scratch: string, name: string, source: string): Promise<void> {
+  const { repackIso } = await import("../rescue/iso/repack.ts");
+  const target = join(out, `${name}.iso`);
+  const asRoot = process.getuid!() === 0;
+  const { by } = await repackIso({ source, target, autorun: RUNNER, scratch, asRoot });
+  log.info(`repacked ${source} with ${by}`);
+}
+
+async function buildOwn(
+  context: Context,
+  out: string,
+  scratch: string,
+  { kernel, modules, compress }: BuildRequest,
+): Promise<void> {
+  const { buildOwnRescue } = await import("../rescue/build/own.ts");
+  const built = await buildOwnRescue({
+    out,
+    scratch,
+    compress,
+    scripts: RESCUE_SCRIPTS,
+    hostArch: context.hostArch,
+    ...(kernel !== undefined && { kernel: resolve(context.cwd, kernel) }),
+    ...(modules !== undefined && { modules: resolve(context.cwd, modules) }),
+  });
+  log.info(`kernel ${built.kernelVersion}`);
+  if (!built.vmlinux) log.info("the kernel could not be uncompressed: jobs start some seconds later");
+  if (built.missing.length > 0)
+    log.info(`not on this host, and so not in the rescue: ${built.missing.join(", ")}`);
+}
+
+const HEAD = "# Generated by vm rescue build. Other RESCUE_ settings may be added.\n";
+
+const ownSettings = (): string =>
+  `${HEAD}RESCUE_KERNEL="${RESCUE.kernel}"\nRESCUE_VMLINUX="${RESCUE.vmlinux}"\nRESCUE_INITRD="${RESCUE.initrd}"\n`;
+
+const isoSettings = (name: string): string =>
+  `${HEAD}RESCUE_ISO="${name.replaceAll(/[\\"$\x60]/g, String.raw`\$&`)}.iso"\n`;
+
+/** The settings of the profile that is there, if it is one of this kind. */
+function keptSettings(directory: string, settings: string): string | undefined {
+  if (!lstatOf(directory)) return undefined;
+  const file = join(directory, RESCUE.guestEnv);
+  const text = lstatOf(file)?.isFile() ? readSmall(file) : undefined;
+  const lines = settings.split("\n").filter((line) => line.startsWith("RESCUE_"));
+  if (text !== undefined && lines.every((line) => text.split("\n").includes(line))) return text;
+  throw new VmError("cannotCreate", `${directory} exists already and is something else`, {
+    hint: "choose another name (--name=NAME, and --rescue=NAME for jobs), or move it away",
+  });
+}
+
+/** Swaps the new profile in. Other files of the old one (an ISO's source, say) stay. */
+function putInPlace(directory: string, beside: string): void {
+  if (lstatOf(directory)) {
+    // One that could not be uncompressed this time must not meet the old one.
+    if (!lstatOf(join(beside, RESCUE.vmlinux))) remove(join(directory, RESCUE.vmlinux));
+    for (const name of listDirectory(beside)) renameSync(join(beside, name), join(directory, name));
+  } else renameSync(beside, directory);
+  syncDirectory(directory);
+  syncDirectory(join(directory, ".."));
+}
+
+const sizeOf = (directory: string): number =>
+  listDirectory(directory).reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
+
+/** Prints the profiles that jobs can name, with what is wrong with them. */
+export async function listRescues(context: Context): Promise<void> {
+  const vm = await openVm(context);
+  const { PROFILES } = vm.settings;
+  const rows: string[][] = [];
+  for (const name of listDirectory(PROFILES).toSorted()) {
+    const directory = join(PROFILES, name);
+    const text = lstatOf(join(directory, RESCUE.guestEnv))?.isFile()
+      ? (readSmall(join(directory, RESCUE.guestEnv)) ?? "")
+      : "";
+    if (!/^\s*RESCUE_(ISO|KERNEL)=/m.test(text) || !("value" in parseSetting("RESCUE", name))) continue;
+    rows.push([name, ...(await describe(context, vm, name)), formatSize(sizeOf(directory))]);
+  }
+  if (rows.length === 0) return log.info(`no rescue in ${PROFILES}; make one: ${context.prog} rescue build`);
+  const table = [["NAME", "KIND", "STATE", "SIZE"], ...rows];
+  const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
+  for (const row of table)
+    context.print(
+      `${row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join("  ")
+        .trimEnd()}\n`,
+    );
+}
+
+async function describe(context: Context, vm: Vm, name: string): Promise<[kind: string, state: string]> {
+  try {
+    const named: Vm = { ...vm, settings: { ...vm.settings, RESCUE: name } };
+    const { system } = await findRescue(context, named, new Media(context, named));
+    return [system.kind === "cd" ? "CD" : "own", "usable"];
+  } catch (error) {
+    if (!(error instanceof VmError)) throw error;
+    return ["-", `not usable: ${error.message.replaceAll(/\s+/g, " ")}`];
+  }
+}

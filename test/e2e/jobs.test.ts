@@ -1,0 +1,265 @@
+/** Jobs in our own rescue: real qemu, and a rescue built from the host's kernel. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Sandbox, until } from "./harness.ts";
+import { expectError, names, qemuPid, shell, smallSandbox, suite, untilQuiet, configure } from "./tools.ts";
+
+/** A sandbox whose jobs run in the rescue that was built once for all tests. */
+function jobSandbox(profiles: string, disks = "VIRT=64M", hostName?: string): Sandbox {
+  const box = smallSandbox(hostName);
+  configure(box, `MEMORY=64M\nPORT=\nDISKS=( ${disks} )\nPROFILES="${profiles}"\nRESCUE_MEMORY=512M\n`);
+  return box;
+}
+
+async function create(box: Sandbox): Promise<void> {
+  await box.ok(["create", "G"]);
+}
+
+/** A root file system as an installer leaves it, small. */
+async function install(box: Sandbox, how: string): Promise<void> {
+  box.write(
+    "install.job",
+    `${how}
+     mkdir /mnt/new && mount "$root" /mnt/new
+     mkdir -p /mnt/new/etc /mnt/new/root /mnt/new/proc /mnt/new/sys /mnt/new/dev /mnt/new/home
+     echo 'NAME="Test"' >/mnt/new/etc/os-release
+     echo "$root / auto defaults 0 0" >/mnt/new/etc/fstab
+     echo root:x:0:0:root:/root:/bin/sh >/mnt/new/etc/passwd\n`,
+  );
+  await box.ok(["job", "install"]);
+}
+
+suite("jobs", () => {
+  let base: Sandbox;
+  let profiles: string;
+
+  beforeAll(async () => {
+    base = new Sandbox();
+    profiles = join(base.top, "profiles");
+    configure(base, `PROFILES="${profiles}"\nPORT=\n`);
+    await base.ok(["rescue", "build"]);
+  }, 120_000);
+  afterAll(() => base?.[Symbol.dispose]());
+
+  test("the profile is whole, private, and listed as usable", async () => {
+    const { stdout } = await base.ok(["rescue", "list"]);
+    expect(stdout).toMatch(/^rescue-x86_64 +own +usable +\d+ MiB$/m);
+    expect(names(profiles)).toEqual(["rescue-x86_64"]);
+    expect(statSync(join(profiles, "rescue-x86_64")).mode & 0o077).toBe(0);
+  });
+
+  test("a second build renews it and keeps its settings; another kind is refused", async () => {
+    const file = join(profiles, "rescue-x86_64/guest.env");
+    const text = `${await Bun.file(file).text()}RESCUE_CORES=1\n`;
+    writeFileSync(file, text);
+    await base.ok(["rescue", "build"]);
+    expect(await Bun.file(file).text()).toBe(text);
+    mkdirSync(join(profiles, "other"));
+    expectError(
+      await base.vm(["rescue", "build", "--name=other"]),
+      73,
+      /exists already and is something else/,
+    );
+  });
+
+  test("without a rescue a job says the one command that makes it, and runs no hook", async () => {
+    using box = smallSandbox();
+    await create(box);
+    box.write("x.job", "true\n");
+    box.write("x.pre", "touch ran\n");
+    expectError(await box.vm(["job", "x"]), 66, /no rescue system 'rescue-x86_64'[^]*rescue build/);
+    expect(existsSync(box.path("ran"))).toBe(false);
+  });
+
+  describe("in one VM", () => {
+    let box: Sandbox;
+    const out = (name: string): string => box.path(".work/.out", name);
+    beforeAll(async () => {
+      box = jobSandbox(profiles, "VIRT=64M", "my VM, №1 'q'");
+      await create(box);
+    });
+    afterAll(() => box?.[Symbol.dispose]());
+
+    test("hooks, input, output, log and variables", async () => {
+      box.write(
+        "main.pre",
+        'printf "%s\\n" "$HOSTDIR" "$WORKDIR" "${DISKS[0]}" "$PROG" "$ARG_UEFI" "${ARG_IMAGES[*]}" >hook.txt\ncp main.txt "$WORKDIR/.in/"\n',
+      );
+      box.write("main.txt", "from the host\n");
+      box.write(
+        "main.job",
+        'run cat main.txt; run cp main.txt "$OUTDIR/copy"; echo "$0 $PWD $INDIR $OUTDIR"; echo "[$MIRROR]"; echo *; a=(1 2); echo "${a[1]}"\n',
+      );
+      box.write("main.post", 'cp "$WORKDIR/.out/copy" "$HOSTDIR/copied"\n');
+      const { stdout } = await box.ok(["job", "main"]);
+      expect(stdout.split("\n")).toEqual([
+        "exec: cat main.txt",
+        "from the host",
+        "exec: cp main.txt /tmp/.out/copy",
+        "sh /tmp/.in /tmp/.in /tmp/.out",
+        "[]",
+        "*",
+        "2",
+        "",
+      ]);
+      expect(box.read("copied")).toBe("from the host\n");
+      expect(box.read("hook.txt").split("\n")).toEqual([box.host, box.work, "VIRT=64M", "vm", "", "", ""]);
+      expect(await Bun.file(out("job.log")).text()).toBe(stdout);
+      expect(await Bun.file(out("STATUS")).text()).toBe("0\n");
+      expect(existsSync(out("STARTED")) && existsSync(out("FINISHED"))).toBe(true);
+      expect(existsSync(box.path(".work/.in"))).toBe(false);
+      expect(existsSync(box.path(".work/run-rescue.sh"))).toBe(true);
+      expect(await box.leftovers()).toEqual([]);
+    });
+
+    test.each([1, 42, 255])("a job's status %d is the program's; .post does not run", async (status) => {
+      box.write("fails.job", `exit ${status}\n`);
+      box.write("fails.post", "touch posted\n");
+      const result = await box.vm(["@job", "fails", "@backup", "never"]);
+      expect(result.status).toBe(status);
+      expect(result.stderr).toContain(`the job fails failed with status ${status}`);
+      expect(existsSync(box.path("posted"))).toBe(false);
+      expect(existsSync(box.path("backups"))).toBe(false);
+    });
+
+    test("a failing .pre stops the job before any rescue starts", async () => {
+      box.write("early.pre", "fatal no good\n");
+      box.write("early.job", "true\n");
+      const result = await box.vm(["job", "early"]);
+      expect(result.status).toBe(1);
+      expect(result.stderr).toMatch(/^vm: no good\nvm: the job's early.pre ended with status 1/m);
+      expect(existsSync(box.path(".work/.in"))).toBe(false);
+    });
+
+    test("the time limit ends the job; its log stays", async () => {
+      box.write("long.job", "echo begun; sleep 1000\n");
+      const result = await box.vm(["--timeout=2", "job", "long"]);
+      expect({ status: result.status, stdout: result.stdout }).toEqual({ status: 124, stdout: "begun\n" });
+      expect(await Bun.file(out("job.log")).text()).toBe("begun\n");
+      expect(await box.leftovers()).toEqual([]);
+    });
+
+    test("a panic ends the job at once, with the console's last lines", async () => {
+      box.write("panics.job", "echo begun; sleep 0.5; echo c >/proc/sysrq-trigger; sleep 100\n");
+      const result = await box.vm(["job", "panics"]);
+      expect(result.status).toBe(74);
+      expect(result.stderr).toMatch(/without a status of the job panics[^]*Kernel panic/);
+      expect(existsSync(box.path(".work/.in"))).toBe(false);
+    });
+
+    test("killed qemu: no status is invented, even where one was written", async () => {
+      box.write("dies.job", "echo 0 >$OUTDIR/STATUS; echo waiting; sleep 100\n");
+      const running = box.start(["job", "dies"]);
+      await until("the job's output", () => existsSync(out("STATUS")), 60);
+      process.kill(await qemuPid(box), "SIGKILL");
+      const result = await running.done;
+      expect(result.status).toBe(74);
+      await untilQuiet(box);
+    });
+
+    test.each(["SIGINT", "SIGTERM"] as const)("%s stops the job in order", async (signal) => {
+      box.write("stopped.job", "mkdir /mnt/x; mount -t tmpfs tmpfs /mnt/x; echo waiting; sleep 100\n");
+      const running = box.start(["job", "stopped"]);
+      await until(
+        "the job's output",
+        () => existsSync(out("job.log")) && statSync(out("job.log")).size > 0,
+        60,
+      );
+      running.kill(signal);
+      expect((await running.done).status).toBe(signal === "SIGINT" ? 130 : 143);
+      expect(await box.leftovers()).toEqual([]);
+      expect(existsSync(box.path(".work/.in"))).toBe(false);
+    });
+
+    test("a million lines, and 200 MB in .out", async () => {
+      box.write("much.job", "seq 1000000; dd if=/dev/zero of=$OUTDIR/big bs=1M count=200 2>/dev/null\n");
+      const { stdout } = await box.ok(["job", "much"], { timeoutSeconds: 240 });
+      expect(stdout.length).toBe(6_888_896);
+      expect(stdout.endsWith("999999\n1000000\n")).toBe(true);
+      expect(statSync(out("big")).size).toBe(200 << 20);
+    }, 240_000);
+
+    test("a hostile job reaches nothing outside .out, and makes the host print nothing else", async () => {
+      const secret = join(box.top, "secret");
+      writeFileSync(secret, "the secret\n");
+      box.write(
+        "hostile.job",
+        `touch x 2>&1 || echo read-only
+         mount -o remount,rw /tmp/.in 2>/dev/null; touch /tmp/.in/x 2>/dev/null && echo WRITTEN
+         ln -s '${secret}' $OUTDIR/link; ln -s / $OUTDIR/root; mknod $OUTDIR/node b 1 1
+         cp /bin/bash $OUTDIR/setuid; chmod 4755 $OUTDIR/setuid
+         echo x >$OUTDIR/../escaped
+         rm -f $OUTDIR/job.log; ln -s '${secret}' $OUTDIR/job.log; exit 3\n`,
+      );
+      const result = await box.vm(["job", "hostile"]);
+      expect(result.status).toBe(3);
+      expect(result.stdout + result.stderr).not.toContain("the secret");
+      expect(result.stdout).not.toContain("WRITTEN");
+      expect(await shell("find . -type l -o -type b -o -type c -o -perm /7000", box.path(".work/.out"))).toBe(
+        "",
+      );
+      expect(existsSync(box.path(".work/escaped"))).toBe(false);
+    });
+
+    test.each(["../x", "a/b", ".x", ""])("the name %j is refused", async (name) => {
+      expect((await box.vm(["job", name])).status).toBe(64);
+    });
+
+    test("a job that others may write is not run", async () => {
+      box.write("open.job", "true\n");
+      await shell("chmod 666 open.job", box.host);
+      expectError(await box.vm(["job", "open"]), 78, /open\.job is not run: .* written by others/);
+    });
+
+    test("no such job, and what was looked for", async () => {
+      expectError(await box.vm(["job", "nosuch"]), 66, /no such job: nosuch[^]*nosuch\.job in /);
+    });
+  });
+
+  test("disks of every bus, in order", async () => {
+    using box = jobSandbox(profiles, "AHCI=32M AHCI=33M SCSI=34M VIRT=35M NVME=36M");
+    await create(box);
+    box.write(
+      "look.job",
+      "for d in sda sdb sdc vda nvme0n1; do echo $d $(($(cat /sys/block/$d/size) / 2048)); done\n",
+    );
+    expect((await box.ok(["job", "look"])).stdout).toBe("sda 32\nsdb 33\nsdc 34\nvda 35\nnvme0n1 36\n");
+  });
+
+  test("a UEFI guest's variables are there; --no-uefi leaves them out", async () => {
+    using box = jobSandbox(profiles);
+    await box.ok(["--uefi", "create", "G"]);
+    box.write("efi.job", "set +f; ls /sys/firmware/efi/efivars/BootOrder-* || echo none\n");
+    expect((await box.ok(["job", "efi"])).stdout).toMatch(/BootOrder-/);
+    expect((await box.ok(["--no-uefi", "job", "efi"])).stdout).toMatch(/none/);
+  }, 180_000);
+
+  test.each<[string, string]>([
+    ["ext4", "root=/dev/vda; mke2fs -q -t ext4 $root"],
+    ["xfs", "root=/dev/vda; mkfs.xfs -q $root"],
+    ["btrfs", "root=/dev/vda; mkfs.btrfs -q $root"],
+    [
+      "LVM",
+      "pvcreate -q /dev/vda >/dev/null; vgcreate -q vg /dev/vda; lvcreate -q -y -Zn -Wn --noudevsync -L 300M -n root vg; lvm vgmknodes; root=/dev/vg/root; mke2fs -q -t ext4 $root",
+    ],
+  ])(
+    "add-ssh-keys on %s",
+    async (_name, how) => {
+      using box = jobSandbox(profiles, "VIRT=400M");
+      await create(box);
+      await install(box, how);
+      mkdirSync(join(box.home, ".ssh"));
+      writeFileSync(join(box.home, ".ssh/id_ed25519.pub"), "ssh-ed25519 AAAAC3 me@here\n");
+      await box.ok(["@job", "add-ssh-keys", "@job", "add-ssh-keys"]);
+      box.write(
+        "show.job",
+        "mount-system; cat /mnt/system1/root/.ssh/authorized_keys; stat -c %a /mnt/system1/root/.ssh\n",
+      );
+      const { stdout } = await box.ok(["job", "show"]);
+      expect(stdout.match(/ssh-ed25519 AAAAC3 me@here/g)).toHaveLength(1);
+      expect(stdout).toMatch(/^700$/m);
+    },
+    180_000,
+  );
+});

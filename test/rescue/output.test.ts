@@ -1,0 +1,78 @@
+import { appendFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { describe, expect, test } from "bun:test";
+import { OutputWatch, readStatus } from "../../src/rescue/output.ts";
+import { tameText } from "../../src/services/job-output.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+describe("the status is", () => {
+  test.each<[string, number | undefined]>([
+    ["0\n", 0],
+    ["0", 0],
+    ["42\n", 42],
+    ["255\n", 255],
+    ["256\n", undefined],
+    ["", undefined],
+    ["\n", undefined],
+    ["-1\n", undefined],
+    ["0 0\n", undefined],
+    ["0\n0\n", undefined],
+    ["zero\n", undefined],
+    ["1234567890123456789\n", undefined],
+  ])("%j: %p", (text, status) => {
+    using temp = new Temp();
+    temp.write("STATUS", text);
+    expect(readStatus(temp.top)).toBe(status);
+  });
+
+  test("none without a file, and none through a link or a directory", () => {
+    using temp = new Temp();
+    expect(readStatus(temp.top)).toBeUndefined();
+    temp.write("other", "0\n");
+    symlinkSync(temp.path("other"), temp.path("STATUS"));
+    expect(readStatus(temp.top)).toBeUndefined();
+    mkdirSync(temp.path("below/STATUS"), { recursive: true });
+    expect(readStatus(temp.path("below"))).toBeUndefined();
+  });
+});
+
+test("the log is handed on as it grows, once and whole; start and end are told once", async () => {
+  using temp = new Temp();
+  let text = "";
+  const told: string[] = [];
+  const seen = { started: () => void told.push("started"), finished: () => void told.push("finished") };
+  using watch = new OutputWatch(temp.top, seen, async (piece) => {
+    await Bun.sleep(1);
+    text += Buffer.from(piece).toString();
+  });
+  writeFileSync(temp.path("STARTED"), "");
+  for (let line = 0; line < 200; line++) {
+    appendFileSync(temp.path("job.log"), `${line} ${"x".repeat(1000)}\n`);
+    if (line % 50 === 0) await Bun.sleep(5);
+  }
+  writeFileSync(temp.path("STATUS"), "7\n");
+  await watch.drain();
+  expect(text.split("\n").map((line) => line.split(" ")[0])).toEqual([...Array(200).keys(), ""].map(String));
+  expect(told).toEqual(["started", "finished"]);
+});
+
+test("a log that is a link is not followed", async () => {
+  using temp = new Temp();
+  temp.write("secret", "the secret\n");
+  symlinkSync(temp.path("secret"), temp.path("job.log"));
+  let text = "";
+  using watch = new OutputWatch(temp.top, { started: () => {}, finished: () => {} }, async (piece) => {
+    text += Buffer.from(piece).toString();
+  });
+  await watch.drain();
+  expect(text).toBe("");
+});
+
+test.each<[string, string]>([
+  ["plain\tтекст\r\n", "plain\tтекст\r\n"],
+  ["\x1b[1;31mred\x1b[0m", "\x1b[1;31mred\x1b[0m"],
+  ["\x1b]0;title\x07", "^[]0;title?"],
+  ["\x1b[2J\x1b[H", "^[[2J^[[H"],
+  ["\x9b31m\x00", "?31m?"],
+])("on a terminal %j is shown as %j", (text, shown) => {
+  expect(tameText(text)).toBe(shown);
+});

@@ -1,0 +1,3 @@
+#!/bin/sh
+# poweroff and reboot of sysvinit take more options than busybox's.
+exec /usr/bin/busybox "${0##*/}" -f

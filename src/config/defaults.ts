@@ -58,6 +58,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     RESCUE_KERNEL: "",
     RESCUE_VMLINUX: "",
     RESCUE_INITRD: "",
+    RESCUE_WARM: "auto",
     RESCUE_START_TIMEOUT: "120",
     TIMEOUT: "",
     CLR_NORM: "\\033[0m",

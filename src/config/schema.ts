@@ -121,6 +121,7 @@ export const SCHEMA = {
   RESCUE_KERNEL: setting(text, "the rescue's kernel (bzImage); for a rescue without a CD"),
   RESCUE_VMLINUX: setting(text, "the same kernel uncompressed, which BIOS guests start faster"),
   RESCUE_INITRD: setting(text, "the rescue's initramfs"),
+  RESCUE_WARM: setting(oneOf("auto", "off"), "start the rescue from a saved state where that can be"),
   RESCUE_START_TIMEOUT: setting(wholeNumber(1, 86400), "seconds the rescue has until the job starts"),
   TIMEOUT: setting(optionalNumber(1, 31_536_000), "a job's time limit in seconds"),
   CLR_NORM: setting(colour, "colour: back to normal"),

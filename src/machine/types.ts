@@ -86,6 +86,10 @@ export interface Machine {
   display: Display;
   /** Booted by qemu itself instead of by firmware from a disk. */
   kernel: { image: string; initrd: string; append: string } | undefined;
+  /** Goes on from a state that was saved of a machine booted from a kernel: waits for it on QMP. */
+  resumed: boolean;
+  /** A device by which the guest's kernel learns that it is a copy, and reseeds its random numbers. */
+  generationId: boolean;
   /** Lines to and from programs in the guest: virtio-serial ports by name, each on a socket. */
   channels: { name: string; socket: string }[];
   /** Sockets and logs, as qemu is to open them. */

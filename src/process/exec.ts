@@ -19,6 +19,8 @@ export interface StartOptions {
   /** A descriptor for bulk data; `pipe` keeps the text in memory, for short answers only. */
   stdout?: Stream;
   stderr?: Stream;
+  /** Its descriptors from 3 on. */
+  furtherFds?: number[];
   cwd?: string;
   env?: Record<string, string | undefined>;
   /** The signal the kernel sends it when this program dies, whatever the cause. */
@@ -109,7 +111,12 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
     nothrow: true,
     quiet: true,
     detached: ownSession,
-    stdio: [options.stdin ?? "ignore", options.stdout ?? "pipe", options.stderr ?? "pipe"],
+    stdio: [
+      options.stdin ?? "ignore",
+      options.stdout ?? "pipe",
+      options.stderr ?? "pipe",
+      ...(options.furtherFds ?? []),
+    ],
     cwd: options.cwd ?? "/",
     env: { ...process.env, LC_ALL: "C", ...options.env } as NodeJS.ProcessEnv,
     // zx would hand a string to a shell; the argument list goes to the kernel as it is.

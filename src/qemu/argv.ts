@@ -40,12 +40,14 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     "strict=on",
     ...(machine.endOnReset ? ["-no-reboot"] : []),
     ...buildKernelArgs(machine.kernel),
+    ...(machine.resumed ? RESUMED : []),
     ...buildControlArgs(machine.files),
     "-object",
     "rng-random,id=rng0,filename=/dev/urandom",
     "-device",
     "virtio-rng-pci,rng=rng0",
     ...buildChannelArgs(machine.channels),
+    ...(machine.generationId ? ["-device", "vmgenid,guid=auto,id=generation0"] : []),
     ...(machine.display.kind === "serial" ? [] : POINTER),
     ...buildDiskArgs(machine),
     ...buildNetArgs(machine.network),
@@ -57,6 +59,11 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
 
 /** Absolute positions, so that a viewer's pointer and the guest's agree. */
 const POINTER = ["-device", "qemu-xhci,id=usb0", "-device", "usb-tablet,bus=usb0.0"];
+
+/**
+ * A kernel booted by PVH left its option ROM in the saved memory: the place for it must be there again.
+ */
+const RESUMED = ["-option-rom", "pvh.bin", "-S", "-incoming", "defer"];
 
 const buildKernelArgs = (kernel: Machine["kernel"]): string[] =>
   kernel ? ["-kernel", kernel.image, "-initrd", kernel.initrd, "-append", kernel.append] : [];

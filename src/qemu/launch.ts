@@ -31,6 +31,8 @@ export interface LaunchOptions {
   /** Takes what qemu prints; a new file. */
   logFd: number;
   logPath: string;
+  /** qemu's descriptors from 3 on. */
+  furtherFds?: number[];
   onEvent: (event: QmpEvent) => void;
 }
 
@@ -52,6 +54,7 @@ export async function launchQemu(options: LaunchOptions): Promise<RunningMachine
     stderr: logFd,
     whenOrphaned: "TERM",
     keepOnInterrupt: true,
+    furtherFds: options.furtherFds ?? [],
   });
   closeSync(logFd);
   const qmp = await connectWhenUp(child, monitor);

@@ -60,6 +60,8 @@ export async function resolveMachine(
     }),
     display: await resolveDisplay(context, vm, work, capabilities),
     kernel: undefined,
+    resumed: false,
+    generationId: false,
     channels: [],
     files: resolveFiles(work, WORK.consoleLog),
     endOnReset: cd?.first === true,

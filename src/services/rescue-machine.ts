@@ -26,6 +26,14 @@ export interface Rescue extends Loaded {
   system: RescueSystem;
 }
 
+/** A job's run in a rescue, settled. */
+export interface RescueRun {
+  job: string;
+  rescue: Rescue;
+  machine: Machine;
+  capabilities: Capabilities;
+}
+
 /** Quiet, and ended rather than hung by a panic: qemu does not start again then. */
 const APPEND = "console=ttyS0 quiet panic=-1 mitigations=off scsi_mod.scan=sync";
 
@@ -141,6 +149,8 @@ export async function resolveRescueMachine(
             initrd: system.initrd,
             append: `${APPEND} rescue.disks=${disks.length}`,
           },
+    resumed: false,
+    generationId: system.kind === "own" && capabilities.devices.has("vmgenid"),
     channels: CHANNELS.map(({ name, socket }) => ({ name, socket: socketIn(work, socket) })),
     files: resolveFiles(work, WORK.rescueConsoleLog),
     endOnReset: true,

@@ -2,13 +2,12 @@ import { chmodSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import type { Machine } from "../machine/types.ts";
-import { signalError, takeSignals, type StopSignal } from "../process/signals.ts";
+import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import type { Capabilities } from "../qemu/capabilities.ts";
 import { launchQemu, type MachineEnd, type RunningMachine } from "../qemu/launch.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { powerDown, quit } from "../qmp/commands.ts";
+import type { QmpEvent } from "../qmp/protocol.ts";
 import { Channel } from "../rescue/channel.ts";
 import { OutputWatch, readStatus } from "../rescue/output.ts";
 import { createFile, readSmall, remove, replaceFile } from "../store/files.ts";
@@ -17,15 +16,9 @@ import { consistencyOf, updateMark, type RunEnd } from "../store/mark.ts";
 import type { Context } from "./context.ts";
 import { createLogWriter } from "./job-output.ts";
 import type { Present } from "./open.ts";
-import type { Rescue } from "./rescue-machine.ts";
+import type { RescueRun } from "./rescue-machine.ts";
 import { TroubleWatch } from "./trouble.ts";
-
-export interface RescueRun {
-  job: string;
-  rescue: Rescue;
-  machine: Machine;
-  capabilities: Capabilities;
-}
+import { resumeRescue } from "./warm.ts";
 
 /** How long a rescue that is to stop has for ending the job and putting the disks in order. */
 const STOP_SECONDS = 15;
@@ -43,10 +36,10 @@ type Stopped = { by: StopSignal } | { limit: string };
  */
 export async function runRescue(context: Context, work: Present, run: RescueRun): Promise<number> {
   const before = consistencyOf(work.mark);
-  const machine = await launch(context, work, run);
+  const { machine, control } = await launch(context, work, run);
   let lastRun: RunEnd = "killed";
   try {
-    const { end, stopped } = await follow(context, work, run, machine);
+    const { end, stopped } = await follow(context, work, run, machine, control);
     const clean = end.shutdown?.reason === "guest-shutdown";
     // A job does not heal what a power cut left: only a run of the guest does.
     if (clean) lastRun = before === "crash" ? "killed" : "powered-off";
@@ -60,11 +53,15 @@ export async function runRescue(context: Context, work: Present, run: RescueRun)
   }
 }
 
-async function launch(
-  { prog, version }: Context,
-  work: Present,
-  { job, machine, capabilities }: RescueRun,
-): Promise<RunningMachine> {
+interface Launched {
+  machine: RunningMachine;
+  control: Channel;
+}
+
+/** Goes on from the saved state where that can be; boots otherwise. */
+async function launch(context: Context, work: Present, run: RescueRun): Promise<Launched> {
+  const { job, machine, capabilities } = run;
+  const { prog, version } = context;
   const argv = buildQemuArgv(machine, capabilities);
   const script = join(work.dir, WORK.rescueScript);
   replaceFile(
@@ -77,17 +74,24 @@ async function launch(
   updateMark(work.dir, { lastRun: "unknown" });
   const trouble = new TroubleWatch(work.dir);
   try {
-    const running = await launchQemu({
-      argv,
-      directory: work.dir,
-      monitor: join(work.dir, WORK.monitor),
-      logFd: createFile(logPath),
-      logPath,
-      onEvent: (event) => trouble.hear(event),
-    });
-    trouble.qmp = running.qmp;
-    void running.ended.then(() => trouble[Symbol.dispose]());
-    return running;
+    const onEvent = (event: QmpEvent): void => trouble.hear(event);
+    let launched: Launched | undefined = await resumeRescue(context, work, run, onEvent);
+    if (!launched) {
+      remove(logPath);
+      const booted = await launchQemu({
+        argv,
+        directory: work.dir,
+        monitor: join(work.dir, WORK.monitor),
+        logFd: createFile(logPath),
+        logPath,
+        onEvent,
+      });
+      launched = { machine: booted, control: await Channel.connect(join(work.dir, WORK.control)) };
+    }
+    const { qmp, ended } = launched.machine;
+    trouble.qmp = qmp;
+    void ended.then(() => trouble[Symbol.dispose]());
+    return launched;
   } catch (error) {
     if (work.mark.lastRun) updateMark(work.dir, { lastRun: work.mark.lastRun });
     for (const name of RUN_FILES) remove(join(work.dir, name));
@@ -101,11 +105,12 @@ async function follow(
   work: Present,
   { rescue, job }: RescueRun,
   machine: RunningMachine,
+  line: Channel,
 ): Promise<{ end: MachineEnd; stopped: Stopped | undefined }> {
-  using control = await Channel.connect(join(work.dir, WORK.control));
-  using ask: Channel = await Channel.connect(join(work.dir, WORK.ask), (line) => void answer(line));
-  const answer = async (line: string): Promise<void> => {
-    const question = /^ask (.*)$/.exec(line)?.[1];
+  using control = line;
+  using ask: Channel = await Channel.connect(join(work.dir, WORK.ask), (words) => void answer(words));
+  const answer = async (words: string): Promise<void> => {
+    const question = /^ask (.*)$/.exec(words)?.[1];
     if (question === undefined) return;
     const text = await context.ask?.(question);
     ask.send(text === undefined ? "none" : `answer ${text}`);
@@ -134,6 +139,9 @@ async function follow(
     log.info(stopped ? "ending the rescue now" : "stopping the job; once more ends the rescue at once");
     stop({ by });
   });
+  // One that came while the rescue was being started.
+  const early = firstSignal();
+  if (early) stop({ by: early });
   const { RESCUE_START_TIMEOUT, TIMEOUT } = rescue.settings;
   limit(RESCUE_START_TIMEOUT, `the rescue did not start the job ${job}`);
   using output = new OutputWatch(

@@ -212,6 +212,13 @@ const EXAMPLES: Record<SettingName, Examples> = {
   RESCUE_KERNEL: textExamples,
   RESCUE_VMLINUX: textExamples,
   RESCUE_INITRD: textExamples,
+  RESCUE_WARM: {
+    good: [
+      ["auto", "auto"],
+      ["off", "off"],
+    ],
+    bad: ["", "on", "AUTO"],
+  },
   RESCUE_START_TIMEOUT: count(86_400),
   TIMEOUT: {
     good: [

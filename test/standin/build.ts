@@ -11,7 +11,19 @@
  * Needs the packages in STANDIN_PACKAGES, package lists and, once, the network. Root is not needed.
  */
 import { createHash } from "node:crypto";
-import { chmod, cp, exists, mkdir, mkdtemp, readdir, rename, rm, symlink, unlink } from "node:fs/promises";
+import {
+  chmod,
+  cp,
+  exists,
+  mkdir,
+  mkdtemp,
+  readdir,
+  rename,
+  rm,
+  stat,
+  symlink,
+  unlink,
+} from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 
 /** The Debian packages the build needs. */
@@ -24,7 +36,7 @@ export const STANDIN_PACKAGES: string[] =
 const CONTENTS = (
   "bash coreutils util-linux mount findutils sed grep gawk tar gzip xz-utils zstd diffutils hostname procps psmisc " +
   "debianutils login passwd base-files base-passwd libc-bin ncurses-base kmod udev busybox-static " +
-  "e2fsprogs btrfs-progs dosfstools lvm2 dmsetup mdadm cryptsetup-bin rsync " +
+  "e2fsprogs btrfs-progs dosfstools fdisk efibootmgr lvm2 dmsetup mdadm cryptsetup-bin rsync " +
   "openssh-server openssh-client openssh-sftp-server dhcpcd-base iproute2"
 ).split(" ");
 
@@ -60,6 +72,7 @@ export async function buildStandinIso(cacheDir: string): Promise<string> {
   const final = join(cache, `standin-${await sourcesHash()}.iso`);
   if (await exists(final)) return final;
   await mkdir(join(cache, "debs", "partial"), { recursive: true });
+  await sweep(cache);
   const temporary = await mkdtemp(join(cache, "building-"));
   try {
     await chmod(temporary, 0o755);
@@ -86,6 +99,14 @@ export async function buildStandinIso(cacheDir: string): Promise<string> {
     await rm(temporary, { recursive: true, force: true });
   }
   return final;
+}
+
+/** Removes what a killed build left behind. */
+async function sweep(cache: string): Promise<void> {
+  for (const name of (await readdir(cache)).filter((entry) => entry.startsWith("building-"))) {
+    const { mtimeMs } = await stat(join(cache, name));
+    if (Date.now() - mtimeMs > 1_800_000) await rm(join(cache, name), { recursive: true, force: true });
+  }
 }
 
 async function sourcesHash(): Promise<string> {

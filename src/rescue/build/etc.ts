@@ -48,6 +48,12 @@ PS1='rescue:\\w\\$ '
 `,
     0o644,
   ],
+  [
+    "/etc/modprobe.d/rescue.conf",
+    // A PC has such a controller, but none of our machines a disk on it.
+    "blacklist ata_piix\n",
+    0o644,
+  ],
   // There is no udev here: the tools must make device nodes themselves, and wait for nobody.
   [
     "/etc/lvm/lvm.conf",

@@ -124,7 +124,9 @@ export async function findKernel(options: {
       .map((place) => realpathSync(place))
       .find((place) => basename(place) === image.version);
     if (directory === undefined) {
-      problems.add(`${file} is Linux ${image.version}: its modules are not here`);
+      problems.add(
+        `${file} is Linux ${image.version}: its modules are not in ${modules ?? "any place known"}`,
+      );
       continue;
     }
     const graph = await loadModuleGraph(directory, scratch);
@@ -133,6 +135,8 @@ export async function findKernel(options: {
     problems.add(`${file} is Linux ${image.version}, without ${missing.join(", ")}`);
   }
   const reasons = [...problems];
+  if (found.length === 0)
+    reasons.push(`no boot image in ${roots.map((root) => join(root, "boot")).join(", ")}`);
   const hints = reasons.some((reason) => reason.includes("by root only"))
     ? `${UNREADABLE_HINT}\n${INSTALL_HINT}`
     : INSTALL_HINT;

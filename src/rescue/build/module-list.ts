@@ -1,25 +1,37 @@
 /** Without these a job cannot reach its files. */
 export const ESSENTIAL_MODULES = ["virtio_pci", "9p", "9pnet_virtio"] as const;
 
-/** Loaded at once when the rescue starts, in this order; all others come when they are asked for. */
-export const EARLY_MODULES = [
+/** Loaded before the rescue's state is saved: a job that goes on from it finds them there. */
+export const WARM_MODULES: readonly string[] = [
   "virtio_pci",
   "ahci",
   "virtio_scsi",
   "sd_mod",
   "nvme",
   "virtio_blk",
+  "virtio_net",
   "virtio_console",
   "virtio_rng",
   "9pnet_virtio",
   "9p",
+  "af_packet",
+  "loop",
   "ext4",
-] as const;
+  "xfs",
+  "btrfs",
+  "vfat",
+  "nls_cp437",
+  "nls_iso8859-1",
+  "nls_ascii",
+  "dm-mod",
+  "dm-crypt",
+  "raid1",
+];
 
 /** All that is packed, with what it needs; what a kernel lacks, or has built in, is passed over. */
 export const MODULES: readonly string[] = [
   ...ESSENTIAL_MODULES,
-  ...EARLY_MODULES,
+  ...WARM_MODULES,
   // Machines and disks.
   "virtio_mmio virtio_net ata_piix sr_mod loop e1000 e1000e efivarfs af_packet ipv6",
   // File systems.

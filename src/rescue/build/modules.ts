@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 
 import { basename, dirname, join, resolve } from "node:path";
 import { exec } from "../../process/exec.ts";
 import { execOver, requireHostProgram } from "./host.ts";
-import { EARLY_MODULES, MODULES } from "./module-list.ts";
+import { WARM_MODULES, MODULES } from "./module-list.ts";
 import { moduleName, parseModuleGraph, resolveModules, type ModuleGraph } from "./module-graph.ts";
 import { stripSignature } from "./signature.ts";
 
@@ -55,7 +55,7 @@ export function allowsUnsigned(version: string, directories: readonly string[]):
 
 /**
  * Puts the modules into the tree of the rescue, unpacked, with the lists modprobe reads, and the names of
- * those to load first into /etc/rescue/modules-early.
+ * those of a saved state into /etc/rescue/modules-warm.
  */
 export async function stageModules(options: {
   root: string;
@@ -83,7 +83,7 @@ export async function stageModules(options: {
     for (const file of files) stripSignature(join(to, file.replace(/\.ko\.\w+$/, ".ko")));
   const depmod = requireHostProgram("depmod", "kmod");
   await exec([depmod, "-b", root, version], { what: "cannot list the rescue's modules" });
-  const early = EARLY_MODULES.filter((name) => graph.paths.has(moduleName(name)));
+  const warm = WARM_MODULES.filter((name) => graph.paths.has(moduleName(name)));
   mkdirSync(join(root, "etc/rescue"), { recursive: true });
-  writeFileSync(join(root, "etc/rescue/modules-early"), early.map((name) => `${name}\n`).join(""));
+  writeFileSync(join(root, "etc/rescue/modules-warm"), warm.map((name) => `${name}\n`).join(""));
 }

@@ -1,0 +1,61 @@
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { ownedByUs } from "../config/trust.ts";
+import { findProgram } from "../process/exec.ts";
+import { listDirectory, lstatOf, removeQuietly } from "../store/files.ts";
+
+/** What a saved state depends on besides the machine's arguments. */
+export interface WarmKey {
+  /** The profile's name: it has one state at a time. */
+  profile: string;
+  argv: readonly string[];
+  qemuVersion: string;
+  /** Kernel and initramfs. */
+  files: readonly string[];
+}
+
+const identityOf = (path: string): string => {
+  const { size, mtimeMs, ino } = statSync(realpathSync(path));
+  return `${path} ${size} ${mtimeMs} ${ino}`;
+};
+
+/** The host's processor decides what a guest's looks like. */
+const processor = (): string =>
+  readFileSync("/proc/cpuinfo", "utf8")
+    .split("\n\n")[0]!
+    .split("\n")
+    .filter((line) => /^(vendor_id|cpu family|model|stepping|microcode|flags)/.test(line))
+    .join("\n");
+
+/** The file's name says which state it is: with anything changed it is not found, and another is made. */
+export function stateName({ profile, argv, qemuVersion, files }: WarmKey): string {
+  const program = findProgram(argv[0]!) ?? argv[0]!;
+  const facts = [qemuVersion, identityOf(program), ...argv, ...files.map(identityOf), processor()];
+  const hash = createHash("sha256").update(JSON.stringify(facts)).digest("hex").slice(0, 32);
+  return `${profile}.${hash}`;
+}
+
+/** A state that only we can have written: it is the memory of a machine that gets the guest's disks. */
+export function isTrusted(path: string): boolean {
+  const stats = lstatOf(path);
+  return stats !== undefined && stats.isFile() && ownedByUs(stats) && (stats.mode & 0o077) === 0;
+}
+
+/** Where states are kept, private. */
+export function stateDirectory(cache: string): string {
+  const directory = join(cache, "warm");
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  return directory;
+}
+
+/** Removes the profile's other states. */
+export function removeOthers(directory: string, profile: string, keep: string): void {
+  for (const name of listDirectory(directory))
+    if (
+      name !== keep &&
+      name.startsWith(`${profile}.`) &&
+      /^\.[0-9a-f]{32}$/.test(name.slice(profile.length))
+    )
+      removeQuietly(join(directory, name));
+}

@@ -1,0 +1,217 @@
+import { randomBytes } from "node:crypto";
+import { closeSync, constants, mkdirSync, openSync, renameSync } from "node:fs";
+import { join } from "node:path";
+import { SignalError } from "../lib/errors.ts";
+import type { Machine } from "../machine/types.ts";
+import { interruption, throwIfInterrupted } from "../process/signals.ts";
+import { buildQemuArgv } from "../qemu/argv.ts";
+import { launchQemu, type RunningMachine } from "../qemu/launch.ts";
+import type { QmpEvent } from "../qmp/protocol.ts";
+import { quit } from "../qmp/commands.ts";
+import { Channel } from "../rescue/channel.ts";
+import { isTrusted, removeOthers, stateDirectory, stateName } from "../rescue/warm-state.ts";
+import { createFile, remove, removeQuietly, syncDirectory } from "../store/files.ts";
+import { PARTIAL, RUN_FILES, WORK } from "../store/layout.ts";
+import type { Context } from "./context.ts";
+import type { Present } from "./open.ts";
+import { CHANNELS, type RescueRun } from "./rescue-machine.ts";
+
+/** How long a rescue that goes on may take until it has found its disks; past that it is started cold. */
+const UP_MS = 20_000;
+const MIGRATION_MS = 60_000;
+
+/** A rescue that is running, and the line to it that is open already. */
+export interface Resumed {
+  machine: RunningMachine;
+  control: Channel;
+}
+
+/**
+ * Starts the rescue from its saved state, which is made first where there is none.
+ * @returns undefined when that cannot be, for whatever reason: it is to be booted then
+ */
+export async function resumeRescue(
+  context: Context,
+  work: Present,
+  run: RescueRun,
+  onEvent: (event: QmpEvent) => void,
+): Promise<Resumed | undefined> {
+  const { machine, rescue } = run;
+  const { system } = rescue;
+  const able =
+    rescue.settings.RESCUE_WARM === "auto" &&
+    context.cacheDirectory !== undefined &&
+    system.kind === "own" &&
+    system.vmlinux !== undefined &&
+    machine.firmware === undefined &&
+    machine.generationId;
+  if (!able) return undefined;
+  let state: string | undefined;
+  try {
+    state = await findState(context.cacheDirectory!, run, system.vmlinux!, system.initrd);
+    return await resume(work, run, state, onEvent);
+  } catch (error) {
+    if (error instanceof SignalError) throw error;
+    throwIfInterrupted();
+    if (state) removeQuietly(state);
+    for (const name of RUN_FILES) remove(join(work.dir, name));
+    return undefined;
+  }
+}
+
+/** The machine before it has anything of a guest: what is common to all jobs, and first on the bus. */
+const bare = (machine: Machine): Machine => ({
+  ...machine,
+  name: "rescue",
+  disks: [],
+  network: undefined,
+  shares: [],
+  kernel: machine.kernel && {
+    ...machine.kernel,
+    append: machine.kernel.append.replace(/ rescue\.disks=\d+$/, " rescue.warm"),
+  },
+  files: { qmp: WORK.qmp, monitor: WORK.monitor, console: WORK.console, consoleLog: WORK.rescueConsoleLog },
+  channels: CHANNELS.map(({ name, socket }) => ({ name, socket })),
+});
+
+async function findState(cache: string, run: RescueRun, kernel: string, initrd: string): Promise<string> {
+  const directory = stateDirectory(cache);
+  const argv = buildQemuArgv(bare(run.machine), run.capabilities);
+  const profile = run.rescue.name;
+  const { version } = run.capabilities;
+  const name = stateName({ profile, argv, qemuVersion: version, files: [kernel, initrd] });
+  const path = join(directory, name);
+  if (isTrusted(path)) return path;
+  const beside = join(directory, `${PARTIAL}${process.pid}`);
+  removeQuietly(beside);
+  mkdirSync(beside, { mode: 0o700 });
+  try {
+    await saveState(beside, argv, run.rescue.settings.RESCUE_START_TIMEOUT);
+    renameSync(join(beside, STATE), path);
+    syncDirectory(directory);
+    removeOthers(directory, profile, name);
+  } finally {
+    removeQuietly(beside);
+  }
+  return path;
+}
+
+const STATE = "state";
+
+/** Boots the bare machine and saves its memory as soon as it is ready. */
+async function saveState(directory: string, argv: string[], timeoutSeconds: number): Promise<void> {
+  const logPath = join(directory, WORK.qemuLog);
+  const migrated = Promise.withResolvers<void>();
+  migrated.promise.catch(() => {});
+  // qemu writes the file itself, by way of cat: no guest is in this machine that a sandbox would keep in.
+  closeSync(createFile(join(directory, STATE)));
+  const machine = await launchQemu({
+    argv: argv.map((word, at) =>
+      argv[at - 1] === "-sandbox" ? "on,obsolete=deny,elevateprivileges=deny" : word,
+    ),
+    directory,
+    monitor: join(directory, WORK.monitor),
+    logFd: createFile(logPath),
+    logPath,
+    onEvent: (event) => hearMigration(event, migrated),
+  });
+  try {
+    const ready = Promise.withResolvers<void>();
+    using _control = await Channel.connect(join(directory, WORK.control), (line) => {
+      if (line === "ready") ready.resolve();
+    });
+    await within(timeoutSeconds * 1000, machine, ready.promise);
+    await machine.qmp.execute("stop");
+    await machine.qmp.execute("migrate-set-capabilities", EVENTS);
+    await machine.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
+    await machine.qmp.execute("migrate", { uri: `exec:cat >${STATE}` });
+    await within(MIGRATION_MS, machine, migrated.promise);
+  } finally {
+    await end(machine);
+  }
+}
+
+async function resume(
+  work: Present,
+  { machine: booted, capabilities }: RescueRun,
+  state: string,
+  onEvent: (event: QmpEvent) => void,
+): Promise<Resumed> {
+  const machine: Machine = { ...booted, kernel: undefined, resumed: true };
+  const logPath = join(work.dir, WORK.qemuLog);
+  remove(logPath);
+  const migrated = Promise.withResolvers<void>();
+  migrated.promise.catch(() => {});
+  const fd = openSync(state, constants.O_RDONLY | constants.O_NOFOLLOW);
+  let running: RunningMachine;
+  try {
+    running = await launchQemu({
+      argv: buildQemuArgv(machine, capabilities),
+      directory: work.dir,
+      monitor: join(work.dir, WORK.monitor),
+      logFd: createFile(logPath),
+      logPath,
+      furtherFds: [fd],
+      onEvent: (event) => {
+        hearMigration(event, migrated);
+        onEvent(event);
+      },
+    });
+  } finally {
+    closeSync(fd);
+  }
+  const up = Promise.withResolvers<void>();
+  let control: Channel | undefined;
+  try {
+    // Before the state is loaded: its rescue had somebody on this line.
+    control = await Channel.connect(join(work.dir, WORK.control), (line) => {
+      if (line === "up") up.resolve();
+    });
+    await running.qmp.execute("migrate-set-capabilities", EVENTS);
+    await running.qmp.execute("migrate-incoming", { uri: "fd:3" });
+    await within(MIGRATION_MS, running, migrated.promise);
+    await running.qmp.execute("cont");
+    const time = (Date.now() / 1000).toFixed(3);
+    control.send(`go ${machine.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
+    await within(UP_MS, running, up.promise);
+    return { machine: running, control };
+  } catch (error) {
+    control?.[Symbol.dispose]();
+    await end(running);
+    throw error;
+  }
+}
+
+const EVENTS = { capabilities: [{ capability: "events", state: true }] };
+
+function hearMigration({ event, data }: QmpEvent, migrated: PromiseWithResolvers<void>): void {
+  if (event !== "MIGRATION") return;
+  if (data.status === "completed") migrated.resolve();
+  if (data.status === "failed") migrated.reject(new Error("the state was not taken"));
+}
+
+/** Waits for one of qemu's next steps, but neither for ever nor for a dead one. */
+async function within(ms: number, machine: RunningMachine, step: Promise<void>): Promise<void> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error("it takes too long")), ms);
+  const stop = (): void => late.reject(interruption.reason);
+  interruption.addEventListener("abort", stop, { once: true });
+  const over = machine.ended.then(() => {
+    throw new Error("qemu has ended");
+  });
+  try {
+    await Promise.race([step, late.promise, over]);
+    throwIfInterrupted();
+  } finally {
+    clearTimeout(timer);
+    interruption.removeEventListener("abort", stop);
+    over.catch(() => {});
+  }
+}
+
+async function end(machine: RunningMachine): Promise<void> {
+  void quit(machine.qmp);
+  const timer = setTimeout(() => machine.kill("SIGKILL"), 3000);
+  await machine.ended;
+  clearTimeout(timer);
+}

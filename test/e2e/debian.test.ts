@@ -1,0 +1,169 @@
+/** A real Debian: installed by the job of scripts/debian, logged into by ssh, changed by the bundled jobs. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { createHash } from "node:crypto";
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { Sandbox, until, type Running } from "./harness.ts";
+import { configure, freePort, mode, shell, suite, untilQuiet } from "./tools.ts";
+
+const checkout = resolve(import.meta.dir, "../..");
+const recipe = join(checkout, "scripts/debian");
+
+/** Where the root file system is kept: another recipe has another place, and the old one goes. */
+function cache(): string {
+  const all = join(checkout, ".cache/debian");
+  const key = createHash("sha256")
+    .update(readFileSync(join(recipe, "install-debian.pre")))
+    .digest("hex")
+    .slice(0, 16);
+  mkdirSync(join(all, key), { recursive: true, mode: 0o700 });
+  for (const name of readdirSync(all))
+    if (name !== key) rmSync(join(all, name), { recursive: true, force: true });
+  return join(all, key);
+}
+
+suite(
+  "a Debian guest",
+  () => {
+    let box: Sandbox;
+    let guestPort: number;
+    let rescuePort: number;
+
+    /** Runs a command by ssh; undefined when nobody can be logged in yet. */
+    async function ssh(port: number, command: string): Promise<string | undefined> {
+      const options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes"];
+      options.push("ConnectTimeout=20", "LogLevel=ERROR", "IdentitiesOnly=yes");
+      const argv = ["ssh", "-F", "/dev/null", "-i", join(box.home, ".ssh/id_ed25519"), "-p", String(port)];
+      argv.push(...options.flatMap((option) => ["-o", option]), "root@127.0.0.1", command);
+      const child = Bun.spawn(argv, { stdin: "ignore", stdout: "pipe", stderr: "ignore", env: box.env() });
+      const text = await new Response(child.stdout).text();
+      return (await child.exited) === 0 ? text : undefined;
+    }
+
+    /** The same, as often as it takes the machine to come up. */
+    async function login(running: Running, port: number, command: string): Promise<string> {
+      let over = false;
+      void running.done.then(() => (over = true));
+      return await until(
+        `a login by ssh for "${command}"`,
+        async () => {
+          if (over) throw new Error(`the machine is off:\n${running.stderr()}`);
+          const text = await ssh(port, command);
+          if (text === undefined) await Bun.sleep(500);
+          return text;
+        },
+        150,
+      );
+    }
+
+    const start = (args: readonly string[]): Running => box.start(args, { timeoutSeconds: 240 });
+
+    beforeAll(async () => {
+      box = new Sandbox();
+      [guestPort, rescuePort] = [await freePort(), await freePort()];
+      configure(
+        box,
+        `PROFILES="${join(box.top, "profiles")}"
+         MEMORY=512M
+         PORT=
+         DISKS=( VIRT=2G )
+         RESCUE_MEMORY=512M
+         RESCUE_FORWARDS="hostfwd=tcp:127.0.0.1:${rescuePort}-:22"\n`,
+      );
+      mkdirSync(join(box.home, ".ssh"), { mode: 0o700 });
+      await shell('ssh-keygen -q -t ed25519 -N "" -C me@here -f .ssh/id_ed25519', box.home);
+      chmodSync(join(box.home, ".ssh/id_ed25519"), 0o600);
+      for (const name of readdirSync(recipe)) copyFileSync(join(recipe, name), box.path(name));
+      await box.ok(["rescue", "build"]);
+      await box.ok(["create", "Deb_1"]);
+      const { stdout } = await box.ok(["job", "install-debian"], {
+        timeoutSeconds: 600,
+        env: { DEBIAN_CACHE: cache() },
+      });
+      expect(stdout).toEndWith("Debian is installed on /dev/vda\n");
+    }, 600_000);
+    afterAll(() => box?.[Symbol.dispose]());
+
+    test("a second installation refuses the disk, and changes nothing", async () => {
+      const result = await box.vm(["job", "install-debian"], { env: { DEBIAN_CACHE: cache() } });
+      expect(result.status).toBe(1);
+      expect(result.stdout).toContain("/dev/vda is not blank");
+    }, 60_000);
+
+    test("add-ssh-keys, a start, a login by ssh, power off", async () => {
+      await box.ok(["job", "add-ssh-keys"]);
+      const running = start(["-f", `tcp:127.0.0.1:${guestPort}-:22`, "run"]);
+      const text = await login(
+        running,
+        guestPort,
+        "hostname; . /etc/os-release; echo $ID; findmnt -no SOURCE,FSTYPE /; wc -l </root/.ssh/authorized_keys",
+      );
+      expect(text).toBe("deb-1\ndebian\n/dev/vda3 ext4\n1\n");
+      expect(box.console()).toContain("deb-1 login:");
+      await ssh(guestPort, "systemctl poweroff");
+      expect((await running.done).status).toBe(0);
+      await untilQuiet(box);
+    }, 240_000);
+
+    test("run-ssh: a login into the rescue; removing RELEASE ends it", async () => {
+      const running = start(["job", "run-ssh"]);
+      const text = await login(
+        running,
+        rescuePort,
+        "mount-system >/dev/null && cat /mnt/system1/etc/hostname && test -e /tmp/.out/RELEASE && echo here",
+      );
+      expect(text).toBe("deb-1\nhere\n");
+      rmSync(box.path(".work/.out/RELEASE"));
+      const result = await running.done;
+      expect(result.status).toBe(0);
+      expect(result.stdout).toContain(`ssh -p ${rescuePort} root@127.0.0.1`);
+      await untilQuiet(box);
+    }, 240_000);
+
+    test("post-install: parameters, files, archive, chroot, and what it leaves in .out", async () => {
+      box.write("one.txt", "one\n");
+      box.write("sub dir/two files.txt", "two\n");
+      await shell("mkdir -p tree/etc; echo packed >tree/etc/packed; chmod 750 tree/etc/packed", box.host);
+      await shell(
+        "tar -C tree --owner=0 --group=0 -czf post-install.host-renamed.tgz ./etc/packed",
+        box.host,
+      );
+      box.write(
+        "post-install.env",
+        'SETUP_HOSTNAME=renamed\nSETUP_USERNAME=somebody\nSETUP_USER_UID=1234\nSETUP_ROOTDEV=LABEL=debian\nSETUP_FILES=( one.txt "sub dir/two files.txt" )\n',
+      );
+      box.write(
+        "post-install.sh",
+        `echo "$DESTDIR \${#SETUP_FILES[@]}"
+         run cat one.txt "two files.txt"
+         echo "$SETUP_HOSTNAME" >"$DESTDIR/etc/hostname"
+         run tar -xpf "$INDIR/post-install.host-$SETUP_HOSTNAME.tgz" -C "$DESTDIR" ./etc/packed
+         run chroot "$DESTDIR" useradd -m -u "$SETUP_USER_UID" "$SETUP_USERNAME"
+         run chroot "$DESTDIR" sh -c 'test -e /dev/vda3 && test -d /proc/1 && test -d /sys/block && id somebody' >"$OUTDIR/id"\n`,
+      );
+      box.write(
+        "post-install.post",
+        'cp "$OUTDIR/id" "$HOSTDIR/id"; echo "$SETUP_HOSTNAME" >"$HOSTDIR/posted"\n',
+      );
+      const { stdout } = await box.ok(["job", "post-install"]);
+      expect(stdout).toContain("/mnt/system1 2\nexec: cat one.txt two files.txt\none\ntwo\n");
+      expect(box.read("id")).toContain("uid=1234(somebody) gid=1234(somebody)");
+      expect(box.read("posted")).toBe("renamed\n");
+      expect(existsSync(box.path(".work/.in"))).toBe(false);
+
+      box.write(
+        "show.job",
+        "mount-system; cd /mnt/system1; cat etc/hostname etc/packed; stat -c %a etc/packed; ls home\n",
+      );
+      const shown = await box.ok(["job", "show"]);
+      expect(shown.stdout).toEndWith("renamed\npacked\n750\nsomebody\n");
+      // Unmounted cleanly, each time: the journal has nothing to replay.
+      box.write("clean.job", "dumpe2fs -h /dev/vda3 | grep features:\n");
+      const { stdout: features } = await box.ok(["job", "clean"]);
+      expect(features).toContain("has_journal");
+      expect(features).not.toContain("needs_recovery");
+      expect(mode(box.path(".work/.out/job.log"))).toBe("600");
+    }, 120_000);
+  },
+  ["mmdebstrap", "apt-config", "ssh", "ssh-keygen"],
+);

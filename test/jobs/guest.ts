@@ -1,0 +1,65 @@
+import { chmodSync, existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { exec } from "../../src/process/exec.ts";
+import { Temp } from "../fixtures/temp.ts";
+import { ROOT } from "./hook.ts";
+
+/** Shares are bind mounts here, and the machine is a mount and PID namespace, which only root can make. */
+const FAKES = {
+  mount: `#!/bin/bash
+[ "$1 $2" = "-t 9p" ] || exec /bin/mount "$@"
+[ -d "/mnt/bench/$5" ] || { echo "no tag $5"; exit 1; }
+/bin/mount --bind "/mnt/bench/$5" "$6"
+`,
+  modprobe: "#!/bin/sh\n",
+  "mount-system": "#!/bin/bash\nmkdir -p /mnt/system1 && /bin/mount --bind /mnt/bench/system /mnt/system1\n",
+  poweroff: `#!/bin/bash
+echo "$*" >/mnt/bench/poweroff
+cat /proc/self/mountinfo >/mnt/bench/mounts
+kill -9 $PPID
+`,
+};
+
+const START = `
+mount --make-rprivate / && mount -t tmpfs none /mnt && mkdir /mnt/bench &&
+mount --bind "$1" /mnt/bench && mount -t tmpfs none /tmp || exit 99
+PATH=/mnt/bench/bin:$PATH
+bash "$2"
+exit 0
+`;
+
+/** A stand-in for the rescue: the runner's and the jobs' own shell text runs, without qemu. */
+export class Guest implements Disposable {
+  readonly temp: Temp = new Temp();
+
+  constructor(files: Readonly<Record<string, string>>) {
+    for (const name of ["in", "out", "system/etc"]) this.temp.directory(name);
+    for (const [name, text] of Object.entries({ ...FAKES })) {
+      this.temp.write(join("bin", name), text);
+      chmodSync(this.temp.path("bin", name), 0o700);
+    }
+    for (const [name, text] of Object.entries(files)) this.temp.write(name, text);
+  }
+
+  /** Runs the runner until it powers off. */
+  async run(): Promise<string> {
+    const runner = join(ROOT, "scripts/rescue/runner");
+    // A copy: the repository may lie under what is mounted over.
+    this.temp.write("runner", readFileSync(runner));
+    const unshare = ["unshare", "-mpf", "--kill-child", "--mount-proc"];
+    const done = await exec([...unshare, "bash", "-c", START, "guest", this.temp.top, "/mnt/bench/runner"], {
+      anyStatus: true,
+    });
+    if (done.status !== 0) throw new Error(`no namespace: ${done.stderr}`);
+    return done.stdout;
+  }
+
+  read(name: string): string | undefined {
+    const path = this.temp.path(name);
+    return existsSync(path) ? readFileSync(path, "utf8") : undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.temp[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,131 @@
+import { describe, expect, test } from "bun:test";
+import { mkdirSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { HookBench } from "./hook.ts";
+
+const id = (flag: string): string => Bun.spawnSync(["id", flag]).stdout.toString().trim();
+const SCRIPT = "echo hello\n";
+
+describe("post-install.pre", () => {
+  test("needs a script and nothing else", async () => {
+    using bench = new HookBench();
+    bench.host("post-install.sh", SCRIPT);
+    expect(await bench.run("post-install.pre")).toEqual({ status: 0, output: "" });
+    expect(bench.list()).toEqual(["SSHKEYS", "job.env", "post-install.sh"]);
+    expect(bench.read("post-install.sh")).toBe(SCRIPT);
+    expect(bench.read("SSHKEYS")).toBe("");
+    expect(statSync(join(bench.in, "job.env")).mode & 0o777).toBe(0o600);
+    expect(
+      await bench.parameters(
+        '"$SETUP_PROFILE" "$SETUP_SCRIPT" "$SETUP_USERNAME" "$SETUP_USER_UID" ' +
+          '"$SETUP_VERBOSE$SETUP_ROOTDEV$SETUP_HOSTNAME" "${#SETUP_FILES[@]}" "${DESTDIR-unset}"',
+      ),
+    ).toBe(`<post-install><post-install.sh><${id("-un")}><${id("-u")}><><0><unset>`);
+  });
+
+  test("every parameter", async () => {
+    using bench = new HookBench();
+    bench.host(
+      "web.env",
+      `# mine
+SETUP_VERBOSE=1 SETUP_ROOTDEV=LABEL=SYSTEM SETUP_SCRIPT=other.sh SETUP_HOSTNAME=box
+SETUP_USERNAME=jo SETUP_USER_UID=1007 DESTDIR=/mnt/mine
+SETUP_FILES=( "a b.txt" "$HOSTDIR/sub/c" directory )
+SETUP_PASSWORD='p"$(x)'\\''
+two' OTHER=$(basename "$HOSTDIR") OTHERS=( $OTHER 'x  y' )
+readonly FIXED=1
+declare -A SETUP_MAP=( [k]="v w" )`,
+    );
+    bench.host("other.sh", SCRIPT);
+    for (const name of [
+      "web.host-box.tgz",
+      "web.user-jo.tgz",
+      "web.user-no.tgz",
+      "a b.txt",
+      "sub/c",
+      "directory/d",
+    ])
+      bench.host(name, name);
+    const key = bench.host("k.pub", "ssh-rsa K");
+    const done = await bench.run(
+      "post-install.pre",
+      { SSHKEYS: [key] },
+      { SETUP_PROFILE: "web", DESTDIR: "/host" },
+    );
+    expect(done).toEqual({ status: 0, output: "" });
+    expect(bench.list()).toEqual(
+      ["DEBUG", "ROOTDEV", "SSHKEYS", "a b.txt", "c", "directory", "job.env", "post-install.sh"]
+        .concat(["ssh-key-1.pub", "web.host-box.tgz", "web.user-jo.tgz"])
+        .toSorted(),
+    );
+    expect(bench.read("ROOTDEV")).toBe("LABEL=SYSTEM\n");
+    expect(bench.read("directory/d")).toBe("directory/d");
+    expect(bench.read("web.user-jo.tgz")).toBe("web.user-jo.tgz");
+    expect(
+      await bench.parameters(
+        '"$SETUP_PROFILE" "$SETUP_USERNAME" "$SETUP_USER_UID" "$SETUP_PASSWORD" "$OTHER" "${OTHERS[1]}" "$FIXED" "$DESTDIR" ' +
+          '"${SETUP_MAP[k]}" "${SETUP_FILES[@]}"',
+      ),
+    ).toBe(
+      `<web><jo><1007><p"$(x)'\ntwo><host dir><dir><1></mnt/mine><v w><a b.txt><${bench.hostdir}/sub/c><directory>`,
+    );
+  });
+
+  test("the user's .pre changes parameters, adds files and may fail", async () => {
+    using bench = new HookBench();
+    bench.host("post-install.sh", SCRIPT);
+    bench.host("extra", "e");
+    bench.host(
+      "post-install.pre",
+      'SETUP_HOSTNAME="new $USERNAME"; SETUP_FILES+=(extra); echo x >"$INDIR/mine"; [ -z "${FAIL-}" ] || fatal no way',
+    );
+    expect((await bench.run("post-install.pre", { USERNAME: "n" })).status).toBe(0);
+    expect(await bench.parameters('"$SETUP_HOSTNAME"')).toBe("<new n>");
+    expect(bench.read("mine")).toBe("x\n");
+    expect(bench.read("extra")).toBe("e");
+    const failed = await bench.run("post-install.pre", { USERNAME: "n", FAIL: "1" });
+    expect(failed).toEqual({ status: 1, output: "vm: no way\n" });
+  });
+
+  test.each<[string, string, string]>([
+    ["SETUP_SCRIPT=none.sh", "", "SETUP_SCRIPT names a file that does not exist"],
+    ["SETUP_FILES=( none )", "", "SETUP_FILES names a file that does not exist"],
+    ["SETUP_FILES=( d/job.env )", "", "cannot be copied under the name job.env"],
+    ["SETUP_FILES=( d/post-install.sh )", "", "has the name of another file for the job"],
+    ["SETUP_FILES=( .. )", "", "cannot be copied under the name .."],
+    ["SETUP_USERNAME=../x", "", "hold no /"],
+    ["", "a/b", "not a path: a/b"],
+    ["", "..", "not a path: .."],
+    ["", "nothing", "SETUP_SCRIPT names a file that does not exist"],
+  ])("refuses %j with the profile %j", async (env, profile, message) => {
+    using bench = new HookBench();
+    bench.host("post-install.sh", SCRIPT);
+    bench.host("post-install.env", env);
+    const { status, output } = await bench.run(
+      "post-install.pre",
+      {},
+      profile ? { SETUP_PROFILE: profile } : {},
+    );
+    expect(status).toBe(1);
+    expect(output).toContain(message);
+  });
+});
+
+describe("post-install.post", () => {
+  test("gives the user's .post what the job had", async () => {
+    using bench = new HookBench();
+    bench.host("p.sh", SCRIPT);
+    bench.host("p.pre", "SETUP_X='changed by pre'");
+    bench.host("p.post", 'echo "$SETUP_X, $SETUP_SCRIPT, $(cat "$OUTDIR/result")"; exit 3');
+    mkdirSync(join(bench.workdir, ".out"));
+    writeFileSync(join(bench.workdir, ".out/result"), "done");
+    await bench.run("post-install.pre", {}, { SETUP_PROFILE: "p" });
+    const done = await bench.run("post-install.post", {}, { SETUP_PROFILE: "p" });
+    expect(done).toEqual({ status: 3, output: "changed by pre, p.sh, done\n" });
+  });
+
+  test("without one there is nothing to do", async () => {
+    using bench = new HookBench();
+    expect(await bench.run("post-install.post")).toEqual({ status: 0, output: "" });
+  });
+});

@@ -3,13 +3,15 @@ import { mkdirSync, rmSync, statfsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { formatSize } from "../../src/lib/size.ts";
+import { benchJobs } from "./bench-jobs.ts";
 import { benchSnapshots } from "./bench-snapshots.ts";
 import { benchStart } from "./bench-start.ts";
 import { exitOnSignals } from "./signals.ts";
 
-const USAGE = `usage: scripts/bench [options] [start|snapshots]
+const USAGE = `usage: scripts/bench [options] [start|snapshots|jobs]
   --quick       less data, fewer rounds: to see that it works
   --rounds=N    rounds of backup and restore (1); the start-up times take 40 in any case, with --quick 10
+  --iso=FILE    jobs: an ALT Rescue CD (or the tests' stand-in for one) to compare with
   --data=MIB    MiB of real files on the big disk (1100, quick 150); the disks are kept in .cache/bench`;
 
 const { values, positionals } = parseArgs({
@@ -17,6 +19,7 @@ const { values, positionals } = parseArgs({
     quick: { type: "boolean", default: false },
     rounds: { type: "string", default: "1" },
     data: { type: "string" },
+    iso: { type: "string" },
     help: { type: "boolean", short: "h", default: false },
   },
   allowPositionals: true,
@@ -26,7 +29,7 @@ if (values.help) {
   process.exit();
 }
 const [part = "all"] = positionals;
-if (!["all", "start", "snapshots"].includes(part) || positionals.length > 1) {
+if (!["all", "start", "snapshots", "jobs"].includes(part) || positionals.length > 1) {
   console.error(USAGE);
   process.exit(64);
 }
@@ -41,10 +44,14 @@ exitOnSignals();
 const { bavail, bsize } = statfsSync(cache);
 // The disk, its copy, pigz's and our snapshot, and both unpacked; the two small ones are half of it together.
 const needed = mebibytes * 2 ** 20 * 7;
-if (part !== "start" && bavail * bsize < needed) {
+if (["all", "snapshots"].includes(part) && bavail * bsize < needed) {
   console.error(`bench: ${cache} needs ${formatSize(needed)} of room; --data=MIB takes less`);
   process.exit(73);
 }
 
-if (part !== "snapshots") benchStart(scratch, values.quick ? 10 : 40);
-if (part !== "start") await benchSnapshots({ cache, scratch, mebibytes, rounds: Number(values.rounds) });
+const rounds = Number(values.rounds);
+if (["all", "start"].includes(part)) benchStart(scratch, values.quick ? 10 : 40);
+if (["all", "snapshots"].includes(part)) await benchSnapshots({ cache, scratch, mebibytes, rounds });
+// Both parts set up one home, each as it needs it.
+if (["all", "jobs"].includes(part))
+  benchJobs({ scratch, rounds: part === "jobs" ? rounds : 5, iso: values.iso && resolve(values.iso) });

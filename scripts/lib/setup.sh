@@ -46,6 +46,7 @@ check   mdadm                  mdadm                       mdadm             mda
 check   cryptsetup             cryptsetup-bin              cryptsetup        cryptsetup              cryptsetup         cryptsetup
 check   sshd                   openssh-server              openssh-server    openssh-server          openssh-server     openssh
 check   xz                     xz-utils                    xz                xz                      xz                 xz
+check   mksquashfs             squashfs-tools              squashfs-tools    squashfs-tools          squashfs           squashfs-tools
 check   ssh-keygen             openssh-client              openssh-clients   openssh-clients         openssh-clients    openssh
 TABLE
 }

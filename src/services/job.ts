@@ -53,7 +53,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
     if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
     try {
       emptyShares(work);
-      const variables = await hookVariables(context, vm, work, media, places.libexec);
+      const variables = await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec);
       if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables);
       throwIfInterrupted();
       stageScript(job, work);

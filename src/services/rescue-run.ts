@@ -150,7 +150,7 @@ async function follow(
       started: () => limit(TIMEOUT, `the job ${job} did not end`),
       finished: () => {
         clearTimeout(timer);
-        if (!stopped) timer = setTimeout(kill, POWER_OFF_SECONDS * 1000);
+        timer = setTimeout(kill, (stopped ? STOP_SECONDS : POWER_OFF_SECONDS) * 1000);
       },
     },
     createLogWriter(),
@@ -179,11 +179,14 @@ function diedError(work: Present, job: string, end: MachineEnd, status: number |
       ? `the rescue ended without a status of the job ${job}`
       : `the job ${job} ended well, but the rescue was not switched off in order`;
   const logFile = join(work.dir, WORK.rescueConsoleLog);
-  const last = (readSmall(logFile) ?? "")
+  const lines = (readSmall(logFile) ?? "")
     .split("\n")
     .map((line) => line.replaceAll(/\x1b\[[0-9;?]*[A-Za-z]/g, "").replaceAll(/\p{Cc}/gu, ""))
-    .filter((line) => line.trim() !== "")
-    .slice(-CONSOLE_LINES);
+    .filter((line) => line.trim() !== "");
+  const last = lines.slice(-CONSOLE_LINES);
+  // A panic says what it is before it says where.
+  const panic = lines.findLast((line) => line.includes("Kernel panic"));
+  if (panic !== undefined && !last.includes(panic)) last.unshift(panic);
   const said = last.length > 0 ? `; its console's last lines:\n  ${last.join("\n  ")}` : "";
   return new VmError("io", `${what} (${how})${said}`, { hint: `all of its console: ${logFile}` });
 }

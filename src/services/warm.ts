@@ -137,7 +137,9 @@ async function resume(
   state: string,
   onEvent: (event: QmpEvent) => void,
 ): Promise<Resumed> {
-  const machine: Machine = { ...booted, kernel: undefined, resumed: true };
+  const { argv, plugged } = splitPlugged(
+    buildQemuArgv({ ...booted, kernel: undefined, resumed: true }, capabilities),
+  );
   const logPath = join(work.dir, WORK.qemuLog);
   remove(logPath);
   const migrated = Promise.withResolvers<void>();
@@ -146,7 +148,7 @@ async function resume(
   let running: RunningMachine;
   try {
     running = await launchQemu({
-      argv: buildQemuArgv(machine, capabilities),
+      argv,
       directory: work.dir,
       monitor: join(work.dir, WORK.monitor),
       logFd: createFile(logPath),
@@ -170,9 +172,10 @@ async function resume(
     await running.qmp.execute("migrate-set-capabilities", EVENTS);
     await running.qmp.execute("migrate-incoming", { uri: "fd:3" });
     await within(MIGRATION_MS, running, migrated.promise);
+    for (const device of plugged) await running.qmp.execute("device_add", device);
     await running.qmp.execute("cont");
     const time = (Date.now() / 1000).toFixed(3);
-    control.send(`go ${machine.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
+    control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
     await within(UP_MS, running, up.promise);
     return { machine: running, control };
   } catch (error) {
@@ -180,6 +183,28 @@ async function resume(
     await end(running);
     throw error;
   }
+}
+
+/**
+ * qemu takes no state into a machine with an NVMe disk; once it has taken it, such a disk can be plugged in.
+ * @returns the command without them, and what `device_add` is to be told
+ */
+function splitPlugged(whole: readonly string[]): { argv: string[]; plugged: Record<string, string>[] } {
+  const argv: string[] = [];
+  const plugged: Record<string, string>[] = [];
+  for (let at = 0; at < whole.length; at++) {
+    const [word = "", value = ""] = whole.slice(at, at + 2);
+    if (word === "-device" && value.startsWith("nvme,")) {
+      const pairs = value
+        .split(",")
+        .slice(1)
+        .map((pair) => pair.split("=") as [string, string]);
+      const { bootindex: _unused, ...properties } = Object.fromEntries(pairs);
+      plugged.push({ driver: "nvme", ...properties });
+      at++;
+    } else argv.push(word);
+  }
+  return { argv, plugged };
 }
 
 const EVENTS = { capabilities: [{ capability: "events", state: true }] };

@@ -1,6 +1,6 @@
 /** Jobs in our own rescue: real qemu, and a rescue built from the host's kernel. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Sandbox, until } from "./harness.ts";
 import { expectError, names, qemuPid, shell, smallSandbox, suite, untilQuiet, configure } from "./tools.ts";
@@ -160,6 +160,7 @@ suite("jobs", () => {
 
     test.each(["SIGINT", "SIGTERM"] as const)("%s stops the job in order", async (signal) => {
       box.write("stopped.job", "mkdir /mnt/x; mount -t tmpfs tmpfs /mnt/x; echo waiting; sleep 100\n");
+      rmSync(box.path(".work/.out"), { recursive: true, force: true });
       const running = box.start(["job", "stopped"]);
       await until(
         "the job's output",
@@ -168,6 +169,16 @@ suite("jobs", () => {
       );
       running.kill(signal);
       expect((await running.done).status).toBe(signal === "SIGINT" ? 130 : 143);
+      expect(await box.leftovers()).toEqual([]);
+      expect(existsSync(box.path(".work/.in"))).toBe(false);
+    });
+
+    test.each([50, 200, 500, 1000])("SIGTERM %d ms after the start: nothing is left", async (ms) => {
+      box.write("stopped.job", "sleep 100\n");
+      const running = box.start(["job", "stopped"]);
+      await Bun.sleep(ms);
+      running.kill("SIGTERM");
+      expect((await running.done).status).toBe(143);
       expect(await box.leftovers()).toEqual([]);
       expect(existsSync(box.path(".work/.in"))).toBe(false);
     });

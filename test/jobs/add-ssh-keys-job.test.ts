@@ -1,8 +1,11 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, readdirSync, readFileSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { Guest } from "./guest.ts";
 import { ROOT } from "./hook.ts";
+
+// Namespaces and many processes: slow where all cores are busy.
+setDefaultTimeout(30_000);
 
 const FILE = "system/root/.ssh/authorized_keys";
 const KEYS = {

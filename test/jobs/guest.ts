@@ -5,13 +5,14 @@ import { Temp } from "../fixtures/temp.ts";
 import { ROOT } from "./hook.ts";
 
 /** Shares are bind mounts here, and the machine is a mount and PID namespace, which only root can make. */
-const FAKES = {
+const FAKES: Readonly<Record<string, string>> = {
   mount: `#!/bin/bash
 [ "$1 $2" = "-t 9p" ] || exec /bin/mount "$@"
 [ -d "/mnt/bench/$5" ] || { echo "no tag $5"; exit 1; }
 /bin/mount --bind "/mnt/bench/$5" "$6"
 `,
-  modprobe: "#!/bin/sh\n",
+  // The machine that tests has volumes of its own, which are nobody's business.
+  ...Object.fromEntries(["modprobe", "mdadm", "vgchange", "vgmknodes"].map((name) => [name, "#!/bin/sh\n"])),
   "mount-system": "#!/bin/bash\nmkdir -p /mnt/system1 && /bin/mount --bind /mnt/bench/system /mnt/system1\n",
   poweroff: `#!/bin/bash
 echo "$*" >/mnt/bench/poweroff
@@ -20,8 +21,9 @@ kill -9 $PPID
 `,
 };
 
+/** The runner's last resort would switch off the machine that tests: it is out of reach here. */
 const START = `
-mount --make-rprivate / && mount -t tmpfs none /mnt && mkdir /mnt/bench &&
+mount --make-rprivate / && { [ ! -e /proc/sysrq-trigger ] || mount --bind /dev/null /proc/sysrq-trigger; } && mount -t tmpfs none /mnt && mkdir /mnt/bench &&
 mount --bind "$1" /mnt/bench && mount -t tmpfs none /tmp || exit 99
 PATH=/mnt/bench/bin:$PATH
 bash "$2"
@@ -34,7 +36,7 @@ export class Guest implements Disposable {
 
   constructor(files: Readonly<Record<string, string>>) {
     for (const name of ["in", "out", "system/etc"]) this.temp.directory(name);
-    for (const [name, text] of Object.entries({ ...FAKES })) {
+    for (const [name, text] of Object.entries(FAKES)) {
       this.temp.write(join("bin", name), text);
       chmodSync(this.temp.path("bin", name), 0o700);
     }

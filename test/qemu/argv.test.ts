@@ -53,7 +53,7 @@ function optionsOf({ machine, capabilities }: GoldenCase): Option[] {
   const options: Option[] = [];
   for (let at = 1; at < argv.length; at++) {
     const flag = argv[at]!;
-    if (/^-(nodefaults|no-user-config|no-reboot)$/.test(flag)) continue;
+    if (/^-(nodefaults|no-user-config|no-reboot|S)$/.test(flag)) continue;
     const value = argv[++at]!;
     const json = value.startsWith("{");
     options.push({ flag, pairs: json ? [] : parsePairs(value), ...(json && { json: JSON.parse(value) }) });

@@ -64,7 +64,7 @@ test("a module is missing when the kernel does not hold it either", () => {
   expect(missingModules(parseModuleGraph("", ""), ESSENTIAL_MODULES)).toEqual([...ESSENTIAL_MODULES]);
 });
 
-test("what is loaded first is packed, each name is one word", () => {
+test("what a saved state holds is packed, each name is one word", () => {
   expect(MODULES).toEqual(expect.arrayContaining([...WARM_MODULES, ...ESSENTIAL_MODULES]));
   expect(MODULES.filter((name) => !/^[\w-]+$/.test(name))).toEqual([]);
 });

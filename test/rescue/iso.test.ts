@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, readFileSync, rmSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { inspectIso, parseFound, parseVolumeDate } from "../../src/rescue/iso/inspect.ts";
 import { addKernelArguments, bootAtOnce } from "../../src/rescue/iso/menu.ts";
 import { repackIso, RESCUE_ARGUMENTS, rewriteMenus } from "../../src/rescue/iso/repack.ts";
@@ -168,11 +168,29 @@ describe("an ISO", () => {
   /** `repackIso` where the directory `bin` of ours stands first in PATH, or alone. */
   function repackElsewhere(source: string, asRoot: boolean, alone = false): unknown {
     const PATH = [temp.directory("bin"), ...(alone ? [] : [process.env["PATH"]])].join(":");
-    const script = join(import.meta.dir, "iso-repack.ts");
-    const argv = [process.execPath, script, JSON.stringify(options(source, asRoot))];
+    const runner = join(import.meta.dir, "iso-repack.ts");
+    const argv = [process.execPath, runner, JSON.stringify(options(source, asRoot))];
     const { stdout, stderr } = Bun.spawnSync(argv, { env: { ...process.env, PATH }, stderr: "pipe" });
     expect(stderr.toString()).toBe("");
     return JSON.parse(stdout.toString());
+  }
+
+  /** A copy of the script on an ISO of ours. */
+  function script(iso: string): string {
+    const copy = temp.path(`${basename(iso)}.autorun`);
+    const argv = [
+      "xorriso",
+      "-no_rc",
+      "-indev",
+      iso,
+      "-osirrox",
+      "on",
+      "-extract",
+      "/recovery/autorun",
+      copy,
+    ];
+    expect(Bun.spawnSync(argv, { stderr: "ignore" }).exitCode).toBe(0);
+    return copy;
   }
 
   function program(name: string, text: string): void {
@@ -194,21 +212,13 @@ describe("an ISO", () => {
     expect(now).toEqual({ ...was, menus: new Map([...was.menus, ...rewriteMenus(was.menus)]) });
     expect(now.info).toBe("Rescue x86_64 build");
     expect(now.menus.get("/syslinux/isolinux.cfg")).toContain("\xe9 autorun=");
-    const out = temp.path("autorun");
-    const argv = [
-      "xorriso",
-      "-no_rc",
-      "-indev",
-      target,
-      "-osirrox",
-      "on",
-      "-extract",
-      "/recovery/autorun",
-      out,
-    ];
-    expect(Bun.spawnSync(argv, { stderr: "ignore" }).exitCode).toBe(0);
-    expect(readFileSync(out, "utf8")).toBe("#!/bin/bash\necho ü\n");
-    expect(statSync(out).mode & 0o777).toBe(0o755);
+    expect(readFileSync(script(target), "utf8")).toBe("#!/bin/bash\necho ü\n");
+    expect(statSync(script(target)).mode & 0o777).toBe(0o755);
+
+    // One that is ready gets the new script.
+    const again = { source: target, target: temp.path("again.iso"), scratch: temp.directory("again") };
+    await repackIso({ ...again, autorun: "new", asRoot: true });
+    expect(readFileSync(script(again.target), "utf8")).toBe("new");
   });
 
   withXorriso("is repacked by alt2deploy where that is installed, but not as root", () => {

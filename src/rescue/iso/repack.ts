@@ -51,7 +51,9 @@ export function rewriteMenus(menus: RescueIso["menus"]): Map<string, string> {
 async function byAlt2deploy({ source, target, autorun, scratch }: RepackOptions): Promise<void> {
   const stage = join(scratch, "stage");
   await mkdir(stage, { mode: 0o700 });
-  await writeFile(join(stage, "autorun"), autorun, { mode: 0o755 });
+  await writeFile(join(stage, "autorun"), autorun);
+  // Whatever the umask is.
+  await chmod(join(stage, "autorun"), 0o755);
   await exec(["alt2deploy", "-r", stage, "--", resolve(source), `./${basename(target)}`], {
     cwd: dirname(resolve(target)),
     what: `cannot repack ${source}`,
@@ -61,7 +63,9 @@ async function byAlt2deploy({ source, target, autorun, scratch }: RepackOptions)
 /** Files that xorriso puts on the ISO; the modes there are set apart. */
 async function byXorriso({ source, target, autorun, scratch }: RepackOptions, iso: RescueIso): Promise<void> {
   const menus = rewriteMenus(iso.menus);
-  if (menus.size === 0) {
+  // An ISO that we made before has nothing to change.
+  const ready = [...iso.menus.values()].some((text) => text.includes(RESCUE_ARGUMENTS[0]));
+  if (menus.size === 0 && !ready) {
     throw new VmError("io", `cannot repack ${source}: none of its boot menus loads a rescue`, {
       hint: "take an ISO of ALT Rescue for x86_64 or i586",
     });

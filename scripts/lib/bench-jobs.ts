@@ -1,0 +1,88 @@
+/** How long jobs take: our own rescue warm and cold, a rescue CD, and virt-customize, beside each other. */
+import { mkdirSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { environment, median, printTable, vm, within } from "./bench-table.ts";
+
+interface Options {
+  scratch: string;
+  rounds: number;
+  /** An ALT Rescue CD, or one like it; without it that row is left out. */
+  iso: string | undefined;
+}
+
+/** A small system that libguestfs takes for one: enough for a command in chroot. */
+const INSTALL = `mke2fs -q -t ext4 /dev/vda
+mkdir /mnt/new; mount /dev/vda /mnt/new; cd /mnt/new
+mkdir -p bin sbin etc lib lib64 usr/bin usr/lib var/lib/dpkg proc sys dev tmp root boot
+cp /usr/bin/busybox bin/; for name in sh true ls cat mkdir rm mv cp chmod mount umount; do ln -s busybox bin/$name; done
+for file in $(ldd /usr/bin/busybox 2>/dev/null | sed -n 's/.*\\(\\/lib[^ ]*\\).*/\\1/p'); do mkdir -p .\${file%/*}; cp $file .$file; done
+echo '/dev/vda / ext4 defaults 0 0' >etc/fstab
+printf 'ID=debian\\nVERSION_ID="12"\\nPRETTY_NAME="Debian"\\n' >etc/os-release
+echo 12.0 >etc/debian_version; echo bench >etc/hostname; : >var/lib/dpkg/status
+echo root:x:0:0:root:/root:/bin/sh >etc/passwd
+`;
+const TRIVIAL = "echo done\n";
+const CHROOT = "mount-system >/dev/null; chroot /mnt/system1 /bin/true\n";
+
+function run(argv: string[], cwd: string, env: Record<string, string>): number {
+  const begin = performance.now();
+  const { exitCode, stdout, stderr } = Bun.spawnSync(argv, { cwd, env, stdin: "ignore" });
+  const seconds = (performance.now() - begin) / 1000;
+  if (exitCode !== 0) throw new Error(`${argv.join(" ")} ended with ${exitCode}:\n${stdout}${stderr}`);
+  return seconds;
+}
+
+export function benchJobs({ scratch, rounds, iso }: Options): void {
+  const host = join(scratch, "jobs");
+  mkdirSync(host, { mode: 0o700 });
+  const env = environment(scratch);
+  const config = join(scratch, "home/.config");
+  mkdirSync(config, { recursive: true });
+  writeFileSync(join(config, "vm.conf"), "PORT=\nDISKS=( VIRT=1G )\n");
+  const files = { "install.job": INSTALL, "trivial.job": TRIVIAL, "chroot.job": CHROOT };
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(host, name), text);
+  const building = run([vm, "rescue", "build"], host, env);
+  if (iso) run([vm, "rescue", "build", `--iso=${iso}`, "--name=cd"], host, env);
+  run([vm, "@create", "bench", "@job", "install"], host, env);
+  const disk = join(realpathSync(join(host, ".work")), "disk-0.img");
+  const guestfs = Bun.which("virt-customize");
+  const settings = (text: string): void =>
+    writeFileSync(join(config, "vm.conf"), `PORT=\nDISKS=( VIRT=1G )\n${text}`);
+  const job = (name: string, ...options: string[]): number => run([vm, ...options, "job", name], host, env);
+  const times = new Map<string, number[]>();
+  const note = (row: string, seconds: number): void =>
+    void times.set(row, [...(times.get(row) ?? []), seconds]);
+  for (let round = 1; round <= rounds; round++) {
+    console.error(`jobs, round ${round} of ${rounds} …`);
+    settings("RESCUE_WARM=off\n");
+    note("trivial, own rescue, cold", job("trivial"));
+    note("chroot, own rescue, cold", job("chroot"));
+    settings("");
+    note("trivial, own rescue, warm", job("trivial"));
+    note("chroot, own rescue, warm", job("chroot"));
+    if (iso) note("trivial, rescue CD, BIOS", job("trivial", "--rescue=cd"));
+    if (guestfs) {
+      const argv = [guestfs, "-q", "-a", disk, "--run-command", "true"];
+      const direct = { LIBGUESTFS_BACKEND: "direct", LIBGUESTFS_BACKEND_SETTINGS: "force_tcg" };
+      note("chroot, virt-customize", run(argv, host, { ...env, ...direct }));
+    }
+  }
+  const time = (row: string): number => median(times.get(row)!);
+  const limits: [row: string, of: string, part: number][] = [
+    ["trivial, own rescue, cold", "trivial, rescue CD, BIOS", 4],
+    ["trivial, own rescue, warm", "trivial, rescue CD, BIOS", 12],
+    ["chroot, own rescue, cold", "chroot, virt-customize", 4],
+    ["chroot, own rescue, warm", "chroot, virt-customize", 8],
+  ];
+  const rows = [...times.keys()].map((row) => {
+    const limit = limits.find(([name, of]) => name === row && times.has(of));
+    const part = limit ? time(limit[1]) / time(row) : 0;
+    const beside = limit ? within(`${part.toFixed(1)}× as fast (>= ${limit[2]})`, part >= limit[2]) : "";
+    return [row, `${time(row).toFixed(2)} s`, beside];
+  });
+  printTable(
+    `Jobs, from start to end: median of ${rounds}; the rescue was built in ${building.toFixed(1)} s`,
+    [["job", "time", "beside the other way"], ...rows],
+  );
+  rmSync(realpathSync(join(host, ".work")), { recursive: true });
+}

@@ -1,0 +1,71 @@
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Guest } from "./guest.ts";
+import { ROOT } from "./hook.ts";
+
+// Namespaces and many processes: slow where all cores are busy.
+setDefaultTimeout(30_000);
+
+const JOB = readFileSync(join(ROOT, "jobs/post-install.job"), "utf8");
+
+/** What .in holds for a run of `script`. */
+const files = (script: string, env = ""): Record<string, string> => ({
+  "in/job.sh": JOB,
+  "in/job.env": env,
+  "in/post-install.sh": script,
+  "system/run/.keep": "",
+});
+
+describe.skipIf(process.getuid!() !== 0)("post-install.job (needs root)", () => {
+  test("the system is ready for chroot, and unmounted by itself after a failure", async () => {
+    using guest = new Guest(
+      files(`trap '' TERM; for dir in proc sys dev dev/pts run; do mountpoint -q "$DESTDIR/$dir" && echo "$dir"; done
+run touch "$DESTDIR/etc/touched" "$DESTDIR/run/lost"; grep -c . /proc/mounts >/dev/null; fatal enough`),
+    );
+    await guest.run();
+    expect(guest.read("out/job.log")).toBe(
+      "proc\nsys\ndev\ndev/pts\nrun\nexec: touch /mnt/system1/etc/touched /mnt/system1/run/lost\nfatal: enough\n",
+    );
+    expect(guest.read("out/STATUS")).toBe("1\n");
+    expect(guest.read("system/etc/touched")).toBe("");
+    expect(guest.read("system/run/lost")).toBeUndefined();
+    expect(guest.read("mounts")).not.toContain(" /mnt/system1");
+  });
+
+  test("parameters come from job.env, though its own lines may mean the host", async () => {
+    using guest = new Guest(
+      files(
+        'echo "$SETUP_PASSWORD, $OTHER, $SETUP_HOSTNAME, $SETUP_PROFILE, $SETUP_SCRIPT, $DESTDIR, $-"; exit 42',
+        'SETUP_PASSWORD=$(cat "$HOSTDIR/pw"); OTHER=$NOSUCH\nSETUP_PASSWORD=x\\ y\nOTHER=z\n',
+      ),
+    );
+    await guest.run();
+    expect(guest.read("out/job.log")).toMatch(
+      /^cat: .*\nx y, z, , post-install, post-install.sh, \/mnt\/system1, \w*$/m,
+    );
+    expect(guest.read("out/STATUS")).toBe("42\n");
+  });
+
+  test("with DESTDIR the script mounts by itself", async () => {
+    using guest = new Guest(files('echo "$DESTDIR"; ls /mnt', "DESTDIR=/mnt/own"));
+    await guest.run();
+    expect(guest.read("out/job.log")).toMatch(/^\/mnt\/own\nbench\n$/);
+    expect(guest.read("out/STATUS")).toBe("0\n");
+  });
+
+  test("a root device that is not there", async () => {
+    using guest = new Guest({ ...files("echo no"), "in/ROOTDEV": "LABEL=nosuch-label\n" });
+    await guest.run();
+    expect(guest.read("out/job.log")).toContain(
+      "SETUP_ROOTDEV names no device of this machine: LABEL=nosuch-label",
+    );
+    expect(guest.read("out/STATUS")).toBe("1\n");
+  });
+
+  test("DEBUG and SETUP_VERBOSE trace", async () => {
+    using guest = new Guest(files("echo traced", "SETUP_VERBOSE=1"));
+    await guest.run();
+    expect(guest.read("out/job.log")).toContain("+ echo traced\ntraced\n");
+  });
+});

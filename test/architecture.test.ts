@@ -53,7 +53,7 @@ const LAYERS: [layer: string, modules: RegExp][] = [
   ["lib", /^lib\//],
   [
     "pure",
-    /^(machine|qemu\/devices)\/|^config\/(?!bash|load|trust)|^qemu\/(argv|capabilities|script|text)\.ts$|^qmp\/protocol\.ts$/,
+    /^(machine|qemu\/devices)\/|^config\/(?!bash|load|trust)|^qemu\/(argv|capabilities|plug|script|text)\.ts$|^qmp\/protocol\.ts$/,
   ],
   ["process", /^process\//],
   ["effects", /^(config|qemu|qmp|store|rescue)\//],

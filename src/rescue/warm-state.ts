@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { ownedByUs } from "../config/trust.ts";
 import { findProgram } from "../process/exec.ts";
-import { listDirectory, lstatOf, removeQuietly } from "../store/files.ts";
+import { listDirectory, lstatOf, removeQuietly, writeNew } from "../store/files.ts";
 
 /** What a saved state depends on besides the machine's arguments. */
 export interface WarmKey {
@@ -42,6 +42,26 @@ export function isTrusted(path: string): boolean {
   return stats !== undefined && stats.isFile() && ownedByUs(stats) && (stats.mode & 0o077) === 0;
 }
 
+/** How long a state that could not be made or used is not tried again. */
+const GIVEN_UP_MS = 24 * 3600 * 1000;
+const FAILED = ".failed";
+
+export function hasFailed(state: string): boolean {
+  const stats = lstatOf(state + FAILED);
+  return stats !== undefined && Date.now() - stats.mtimeMs < GIVEN_UP_MS;
+}
+
+/** Notes that a state is of no use on this host, and removes it. Best effort. */
+export function giveUp(state: string): void {
+  removeQuietly(state);
+  try {
+    removeQuietly(state + FAILED);
+    writeNew(state + FAILED, "");
+  } catch {
+    // It is tried again, then.
+  }
+}
+
 /** Where states are kept, private. */
 export function stateDirectory(cache: string): string {
   const directory = join(cache, "warm");
@@ -53,9 +73,9 @@ export function stateDirectory(cache: string): string {
 export function removeOthers(directory: string, profile: string, keep: string): void {
   for (const name of listDirectory(directory))
     if (
-      name !== keep &&
+      !name.startsWith(keep) &&
       name.startsWith(`${profile}.`) &&
-      /^\.[0-9a-f]{32}$/.test(name.slice(profile.length))
+      /^\.[0-9a-f]{32}(\.failed)?$/.test(name.slice(profile.length))
     )
       removeQuietly(join(directory, name));
 }

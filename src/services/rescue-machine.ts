@@ -34,8 +34,12 @@ export interface RescueRun {
   capabilities: Capabilities;
 }
 
-/** Quiet, and ended rather than hung by a panic: qemu does not start again then. */
-const APPEND = "console=ttyS0 quiet panic=-1 mitigations=off scsi_mod.scan=sync";
+/**
+ * Quiet, and ended rather than hung by a panic: qemu does not start again then. On a loaded host an emulated
+ * timer may seem not to work; the check for it would end the boot.
+ */
+const APPEND =
+  "console=ttyS0 quiet panic=-1 mitigations=off scsi_mod.scan=sync no_timer_check random.trust_cpu=on 8250.nr_uarts=1";
 
 /** Virtio-serial ports by which the runner hears `stop`, and programs in the rescue ask. */
 export const CHANNELS = [

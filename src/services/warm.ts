@@ -1,15 +1,23 @@
 import { randomBytes } from "node:crypto";
 import { closeSync, constants, mkdirSync, openSync, renameSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { SignalError } from "../lib/errors.ts";
 import type { Machine } from "../machine/types.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
+import { splitPlugged } from "../qemu/plug.ts";
 import { launchQemu, type RunningMachine } from "../qemu/launch.ts";
 import type { QmpEvent } from "../qmp/protocol.ts";
 import { quit } from "../qmp/commands.ts";
 import { Channel } from "../rescue/channel.ts";
-import { isTrusted, removeOthers, stateDirectory, stateName } from "../rescue/warm-state.ts";
+import {
+  giveUp,
+  hasFailed,
+  isTrusted,
+  removeOthers,
+  stateDirectory,
+  stateName,
+} from "../rescue/warm-state.ts";
 import { createFile, remove, removeQuietly, syncDirectory } from "../store/files.ts";
 import { PARTIAL, RUN_FILES, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
@@ -18,6 +26,8 @@ import { CHANNELS, type RescueRun } from "./rescue-machine.ts";
 
 /** How long a rescue that goes on may take until it has found its disks; past that it is started cold. */
 const UP_MS = 20_000;
+/** The same for the boot whose state is saved. */
+const READY_MS = 60_000;
 const MIGRATION_MS = 60_000;
 
 /** A rescue that is running, and the line to it that is open already. */
@@ -48,12 +58,14 @@ export async function resumeRescue(
   if (!able) return undefined;
   let state: string | undefined;
   try {
-    state = await findState(context.cacheDirectory!, run, system.vmlinux!, system.initrd);
+    state = statePath(context.cacheDirectory!, run, [system.vmlinux!, system.initrd]);
+    if (hasFailed(state)) return undefined;
+    if (!isTrusted(state)) await makeState(state, run);
     return await resume(work, run, state, onEvent);
   } catch (error) {
     if (error instanceof SignalError) throw error;
     throwIfInterrupted();
-    if (state) removeQuietly(state);
+    if (state) giveUp(state);
     for (const name of RUN_FILES) remove(join(work.dir, name));
     return undefined;
   }
@@ -74,32 +86,35 @@ const bare = (machine: Machine): Machine => ({
   channels: CHANNELS.map(({ name, socket }) => ({ name, socket })),
 });
 
-async function findState(cache: string, run: RescueRun, kernel: string, initrd: string): Promise<string> {
-  const directory = stateDirectory(cache);
+function statePath(cache: string, run: RescueRun, files: string[]): string {
   const argv = buildQemuArgv(bare(run.machine), run.capabilities);
-  const profile = run.rescue.name;
   const { version } = run.capabilities;
-  const name = stateName({ profile, argv, qemuVersion: version, files: [kernel, initrd] });
-  const path = join(directory, name);
-  if (isTrusted(path)) return path;
+  return join(
+    stateDirectory(cache),
+    stateName({ profile: run.rescue.name, argv, qemuVersion: version, files }),
+  );
+}
+
+/** Boots the rescue without anything of a guest and keeps its state, written beside and renamed. */
+async function makeState(path: string, run: RescueRun): Promise<void> {
+  const directory = dirname(path);
   const beside = join(directory, `${PARTIAL}${process.pid}`);
   removeQuietly(beside);
   mkdirSync(beside, { mode: 0o700 });
   try {
-    await saveState(beside, argv, run.rescue.settings.RESCUE_START_TIMEOUT);
+    await saveState(beside, buildQemuArgv(bare(run.machine), run.capabilities));
     renameSync(join(beside, STATE), path);
     syncDirectory(directory);
-    removeOthers(directory, profile, name);
+    removeOthers(directory, run.rescue.name, basename(path));
   } finally {
     removeQuietly(beside);
   }
-  return path;
 }
 
 const STATE = "state";
 
 /** Boots the bare machine and saves its memory as soon as it is ready. */
-async function saveState(directory: string, argv: string[], timeoutSeconds: number): Promise<void> {
+async function saveState(directory: string, argv: string[]): Promise<void> {
   const logPath = join(directory, WORK.qemuLog);
   const migrated = Promise.withResolvers<void>();
   migrated.promise.catch(() => {});
@@ -120,7 +135,7 @@ async function saveState(directory: string, argv: string[], timeoutSeconds: numb
     using _control = await Channel.connect(join(directory, WORK.control), (line) => {
       if (line === "ready") ready.resolve();
     });
-    await within(timeoutSeconds * 1000, machine, ready.promise);
+    await within(READY_MS, machine, ready.promise);
     await machine.qmp.execute("stop");
     await machine.qmp.execute("migrate-set-capabilities", EVENTS);
     await machine.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
@@ -183,28 +198,6 @@ async function resume(
     await end(running);
     throw error;
   }
-}
-
-/**
- * qemu takes no state into a machine with an NVMe disk; once it has taken it, such a disk can be plugged in.
- * @returns the command without them, and what `device_add` is to be told
- */
-function splitPlugged(whole: readonly string[]): { argv: string[]; plugged: Record<string, string>[] } {
-  const argv: string[] = [];
-  const plugged: Record<string, string>[] = [];
-  for (let at = 0; at < whole.length; at++) {
-    const [word = "", value = ""] = whole.slice(at, at + 2);
-    if (word === "-device" && value.startsWith("nvme,")) {
-      const pairs = value
-        .split(",")
-        .slice(1)
-        .map((pair) => pair.split("=") as [string, string]);
-      const { bootindex: _unused, ...properties } = Object.fromEntries(pairs);
-      plugged.push({ driver: "nvme", ...properties });
-      at++;
-    } else argv.push(word);
-  }
-  return { argv, plugged };
 }
 
 const EVENTS = { capabilities: [{ capability: "events", state: true }] };

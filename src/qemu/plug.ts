@@ -1,0 +1,24 @@
+/**
+ * qemu takes no state into a machine with an NVMe disk; once it has taken it, such a disk can be plugged in.
+ * @returns the command without them, and what `device_add` is to be told
+ */
+export function splitPlugged(whole: readonly string[]): {
+  argv: string[];
+  plugged: Record<string, string>[];
+} {
+  const argv: string[] = [];
+  const plugged: Record<string, string>[] = [];
+  for (let at = 0; at < whole.length; at++) {
+    const [word = "", value = ""] = whole.slice(at, at + 2);
+    if (word === "-device" && value.startsWith("nvme,")) {
+      const pairs = value
+        .split(",")
+        .slice(1)
+        .map((pair) => pair.split("=") as [string, string]);
+      const { bootindex: _unused, ...properties } = Object.fromEntries(pairs);
+      plugged.push({ driver: "nvme", ...properties });
+      at++;
+    } else argv.push(word);
+  }
+  return { argv, plugged };
+}

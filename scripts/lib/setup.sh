@@ -47,6 +47,7 @@ check   cryptsetup             cryptsetup-bin              cryptsetup        cry
 check   sshd                   openssh-server              openssh-server    openssh-server          openssh-server     openssh
 check   xz                     xz-utils                    xz                xz                      xz                 xz
 check   mksquashfs             squashfs-tools              squashfs-tools    squashfs-tools          squashfs           squashfs-tools
+check   mmdebstrap             mmdebstrap                  -                 -                       -                  -
 check   ssh-keygen             openssh-client              openssh-clients   openssh-clients         openssh-clients    openssh
 TABLE
 }

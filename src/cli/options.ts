@@ -50,7 +50,13 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "memory", short: "m", value: "SIZE", effect: set("MEMORY"), help: "memory" },
   { long: "no-colors", short: "n", effect: { kind: "flag", flag: "noColors" }, help: "no colours" },
   { long: "port", short: "p", value: "PORT", effect: set("PORT"), help: "SPICE port; empty: no display" },
-  { long: "rescue", short: "r", value: "NAME", effect: set("RESCUE"), help: "rescue profile" },
+  {
+    long: "rescue",
+    short: "r",
+    value: "NAME",
+    effect: set("RESCUE"),
+    help: "rescue profile; auto: make one if there is none",
+  },
   {
     long: "share",
     short: "s",

@@ -16,6 +16,7 @@ import type { Context } from "./context.ts";
 import { requireFreeForwards } from "./display.ts";
 import { Media } from "./media.ts";
 import { refuseRunning, requireWork, withVm, type Present, type Vm } from "./open.ts";
+import { ensureRescue } from "./rescue.ts";
 import { findRescue, resolveRescueMachine } from "./rescue-machine.ts";
 import { runRescue } from "./rescue-run.ts";
 
@@ -35,9 +36,10 @@ class JobError extends VmError {
  * @throws the job's own status when it fails; 124 on a time limit; 74 when the rescue dies
  */
 export async function jobVm(context: Context, name: string): Promise<void> {
-  await withVm(context, `run the job ${name}`, async (vm) => {
-    const work = requireWork(vm, `run the job ${name}`);
+  await withVm(context, `run the job ${name}`, async (found) => {
+    const work = requireWork(found, `run the job ${name}`);
     await refuseRunning(work, `run the job ${name}`);
+    const vm = await ensureRescue(context, found);
     const ours = vm.origins.LIBEXEC.kind === "default";
     using libexec = ours ? unpackLibexec(vm.settings.LIBEXEC, context.tmpdir) : undefined;
     const places = {

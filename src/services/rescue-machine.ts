@@ -80,7 +80,7 @@ export async function findRescue(context: Context, vm: Vm, media: Media): Promis
     });
   }
   throw new VmError("noInput", `there is no rescue system '${name}' in ${vm.settings.PROFILES}`, {
-    hint: `make one: ${context.prog} rescue build${name === `rescue-${context.hostArch}` ? "" : ` --name=${name}`}`,
+    hint: `make one: ${context.prog} rescue build${name === `rescue-${context.hostArch}` ? "" : ` --name=${name}`}, or let the job make it: --rescue=auto`,
   });
 }
 

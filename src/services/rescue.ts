@@ -64,6 +64,27 @@ export function parseRescueRequest(
   return { action, iso: text("iso"), name, kernel: text("kernel"), modules: text("modules"), compress };
 }
 
+/** `--rescue=auto`: the usual one, made where there is none. */
+const AUTO = "auto";
+const profileName = ({ settings }: Vm): string =>
+  settings.RESCUE === AUTO ? `rescue-${settings.QEMUARCH}` : settings.RESCUE;
+
+/** The VM with its rescue named, and made first where that was asked for. */
+export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
+  if (vm.settings.RESCUE !== AUTO) return vm;
+  const name = profileName(vm);
+  if (!lstatOf(join(vm.settings.PROFILES, name)))
+    await buildRescue(context, {
+      action: "build",
+      name,
+      iso: undefined,
+      kernel: undefined,
+      modules: undefined,
+      compress: "none",
+    });
+  return { ...vm, settings: { ...vm.settings, RESCUE: name } };
+}
+
 /**
  * Makes a rescue profile, whole or not at all. One of the same kind is renewed, and keeps its settings.
  * @throws 73 when the name is taken by something else
@@ -71,7 +92,7 @@ export function parseRescueRequest(
 export async function buildRescue(context: Context, request: BuildRequest): Promise<void> {
   const started = performance.now();
   const vm = await openVm(context);
-  const name = request.name ?? vm.settings.RESCUE;
+  const name = request.name ?? profileName(vm);
   const directory = join(vm.settings.PROFILES, name);
   const beside = join(vm.settings.PROFILES, `${PARTIAL}${name}`);
   const scratch = `${beside}.scratch`;

@@ -72,6 +72,14 @@ suite("jobs", () => {
     expect(existsSync(box.path("ran"))).toBe(false);
   });
 
+  test("--rescue=auto makes it", async () => {
+    using box = smallSandbox();
+    await create(box);
+    box.write("x.job", "exit 5\n");
+    expect((await box.vm(["--rescue=auto", "job", "x"])).status).toBe(5);
+    expect(names(join(box.home, "vm"))).toEqual(["rescue-x86_64"]);
+  });
+
   describe("in one VM", () => {
     let box: Sandbox;
     const out = (name: string): string => box.path(".work/.out", name);

@@ -5,8 +5,8 @@ export interface ArchFacts {
   binary: string;
   /** Hosts (`uname -m`) whose KVM runs this guest. */
   kvmHosts: readonly string[];
-  /** qemu machine types by firmware mode. */
-  machineType: { bios: string; uefi: string };
+  /** qemu machine types by firmware mode; `kernel`: for a kernel that qemu boots itself. */
+  machineType: { bios: string; uefi: string; kernel: string };
   /** How firmware descriptors (`/usr/share/qemu/firmware`) name it. */
   firmwareTarget: { architecture: string; machine: string };
   /** Code and variable files of distributions without descriptors: [code, vars]. */
@@ -20,7 +20,7 @@ export const ARCH = {
   x86_64: {
     binary: "qemu-system-x86_64",
     kvmHosts: ["x86_64"],
-    machineType: { bios: "pc", uefi: "q35" },
+    machineType: { bios: "pc", uefi: "q35", kernel: "q35" },
     firmwareTarget: { architecture: "x86_64", machine: "pc-q35-" },
     firmwarePaths: [
       ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"],
@@ -34,7 +34,7 @@ export const ARCH = {
   i386: {
     binary: "qemu-system-i386",
     kvmHosts: ["x86_64", "i686", "i386"],
-    machineType: { bios: "pc", uefi: "q35" },
+    machineType: { bios: "pc", uefi: "q35", kernel: "q35" },
     firmwareTarget: { architecture: "i386", machine: "pc-q35-" },
     firmwarePaths: [
       ["/usr/share/OVMF/OVMF32_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF32_VARS_4M.fd"],

@@ -16,7 +16,8 @@ import { escapeCommas, socketChardev } from "./text.ts";
 export function buildQemuArgv(machine: Machine, capabilities: Capabilities): string[] {
   const facts = ARCH[machine.arch];
   const firmware = machine.firmware ? buildFirmwareArgs(machine.firmware) : undefined;
-  const type = machine.firmware ? facts.machineType.uefi : facts.machineType.bios;
+  const direct = machine.kernel !== undefined || machine.resumed;
+  const type = facts.machineType[machine.firmware ? "uefi" : direct ? "kernel" : "bios"];
   return [
     facts.binary,
     "-name",

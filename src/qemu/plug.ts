@@ -16,7 +16,10 @@ export function splitPlugged(whole: readonly string[]): {
         .slice(1)
         .map((pair) => pair.split("=") as [string, string]);
       const { bootindex: _unused, ...properties } = Object.fromEntries(pairs);
-      plugged.push({ driver: "nvme", ...properties });
+      // The root bus of a q35 takes nothing while it runs; a port on it does.
+      const port = `port${plugged.length}`;
+      argv.push("-device", `pcie-root-port,id=${port},chassis=${plugged.length + 1}`);
+      plugged.push({ driver: "nvme", ...properties, bus: port });
       at++;
     } else argv.push(word);
   }

@@ -11,8 +11,8 @@ test("NVMe disks are plugged in later, everything else stays in its order", () =
     "-S",
   ];
   expect(splitPlugged(argv)).toEqual({
-    argv: ["qemu", "-device", "nvmex,a=b", "-S"],
-    plugged: [{ driver: "nvme", id: "disk0-dev", drive: "disk0", serial: "disk-0" }],
+    argv: ["qemu", "-device", "pcie-root-port,id=port0,chassis=1", "-device", "nvmex,a=b", "-S"],
+    plugged: [{ driver: "nvme", id: "disk0-dev", drive: "disk0", serial: "disk-0", bus: "port0" }],
   });
 });
 

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Sandbox, until } from "./harness.ts";
+import { binary, Sandbox, until } from "./harness.ts";
 import { expectError, names, qemuPid, shell, smallSandbox, suite, untilQuiet, configure } from "./tools.ts";
 
 /** A sandbox whose jobs run in the rescue that was built once for all tests. */
@@ -281,4 +281,55 @@ suite("jobs", () => {
     },
     180_000,
   );
+
+  test("a LUKS guest: the key from a file that .pre puts into .in; asked for on a terminal; or neither", async () => {
+    using box = jobSandbox(profiles, "VIRT=200M");
+    configure(box, `MEMORY=64M\nPORT=\nDISKS=( VIRT=200M )\nPROFILES="${profiles}"\nRESCUE_MEMORY=1G\n`);
+    await create(box);
+    box.write("key", "a secret key");
+    box.write("install.pre", 'cp key "$WORKDIR/.in/luks.key"\n');
+    await install(
+      box,
+      `cryptsetup -q luksFormat --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/vda luks.key
+       cryptsetup open --key-file luks.key /dev/vda new; root=/dev/mapper/new; mke2fs -q -t ext4 $root`,
+    );
+    const look = "mount-system; cat /mnt/system1/etc/os-release\n";
+    box.write("look.pre", 'cp key "$WORKDIR/.in/luks.key"\n');
+    box.write("look.job", look);
+    expect((await box.ok(["job", "look"])).stdout).toContain('NAME="Test"');
+    box.write("blind.job", look);
+    expect((await box.vm(["job", "blind"])).status).not.toBe(0);
+    // util-linux's script gives it a terminal; the answer is typed once it has asked.
+    const child = Bun.spawn(["script", "-qec", `${binary} job blind`, "/dev/null"], {
+      cwd: box.host,
+      env: { ...box.env(), TERM: "xterm" },
+      stdin: "pipe",
+      stdout: "pipe",
+      stderr: "ignore",
+    });
+    let shown = "";
+    const decoder = new TextDecoder();
+    for await (const piece of child.stdout) {
+      const text = decoder.decode(piece, { stream: true });
+      if (!/assphrase/.test(shown) && /assphrase/.test(shown + text)) {
+        child.stdin.write("a secret key\r");
+        child.stdin.flush();
+      }
+      shown += text;
+    }
+    expect(await child.exited, shown).toBe(0);
+    expect(shown).toContain('NAME="Test"');
+    expect(shown).not.toContain("a secret key");
+  }, 240_000);
+
+  test("a guest on md raid1", async () => {
+    using box = jobSandbox(profiles, "VIRT=100M VIRT=100M");
+    await create(box);
+    await install(
+      box,
+      "mdadm -q --create /dev/md0 --run --level=1 --metadata=1.2 --raid-devices=2 /dev/vda /dev/vdb; root=/dev/md0; mke2fs -q -t ext4 $root",
+    );
+    box.write("look.job", "mount-system; cat /mnt/system1/etc/os-release\n");
+    expect((await box.ok(["job", "look"])).stdout).toContain('NAME="Test"');
+  }, 180_000);
 });

@@ -3,9 +3,10 @@ const CONTROL = /\p{Cc}/gu;
 
 /**
  * Asks for a secret: the question on stderr, the answer from the terminal without an echo.
+ * @param over nobody wants to know any more
  * @returns undefined when the user gives none (Ctrl-C, Ctrl-D)
  */
-export function askOnTerminal(prompt: string): Promise<string | undefined> {
+export function askOnTerminal(prompt: string, over: AbortSignal): Promise<string | undefined> {
   const { stdin, stderr } = process;
   const { promise, resolve } = Promise.withResolvers<string | undefined>();
   let answer = "";
@@ -17,7 +18,9 @@ export function askOnTerminal(prompt: string): Promise<string | undefined> {
       else answer += key;
     }
   };
+  const giveUp = (): void => finish(undefined);
   const finish = (result: string | undefined): void => {
+    over.removeEventListener("abort", giveUp);
     stdin.off("data", take);
     stdin.setRawMode(false);
     stdin.pause();
@@ -25,6 +28,7 @@ export function askOnTerminal(prompt: string): Promise<string | undefined> {
     resolve(result);
   };
   stderr.write(`${prompt.replaceAll(CONTROL, "?")} `);
+  over.addEventListener("abort", giveUp, { once: true });
   stdin.setRawMode(true);
   stdin.on("data", take);
   stdin.resume();

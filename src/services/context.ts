@@ -37,8 +37,8 @@ export interface Context {
   hostdir?: string;
   /** Begins a display for a copy of `totalBytes`. */
   meter(label: string, totalBytes: number): Meter;
-  /** Asks for a secret on the terminal; absent where there is none. Undefined: no answer. */
-  ask: ((prompt: string) => Promise<string | undefined>) | undefined;
+  /** Asks for a secret on the terminal, until `over`; absent where there is none. Undefined: no answer. */
+  ask: ((prompt: string, over: AbortSignal) => Promise<string | undefined>) | undefined;
   /** Prints a result on stdout. */
   print(text: string): void;
 }

@@ -22,6 +22,7 @@ import { resumeRescue } from "./warm.ts";
 
 /** How long a rescue that is to stop has for ending the job and putting the disks in order. */
 const STOP_SECONDS = 15;
+const STOP_AGAIN_MS = 1000;
 /** How long it may take to switch itself off once the job's status is there. */
 const POWER_OFF_SECONDS = 60;
 const CONSOLE_LINES = 8;
@@ -109,14 +110,16 @@ async function follow(
 ): Promise<{ end: MachineEnd; stopped: Stopped | undefined }> {
   using control = line;
   using ask: Channel = await Channel.connect(join(work.dir, WORK.ask), (words) => void answer(words));
+  const over = new AbortController();
   const answer = async (words: string): Promise<void> => {
     const question = /^ask (.*)$/.exec(words)?.[1];
     if (question === undefined) return;
-    const text = await context.ask?.(question);
+    const text = await context.ask?.(question, over.signal);
     ask.send(text === undefined ? "none" : `answer ${text}`);
   };
   let stopped: Stopped | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let again: ReturnType<typeof setInterval> | undefined;
   const kill = (): void => {
     void quit(machine.qmp);
     setTimeout(() => machine.kill("SIGKILL"), 2000).unref();
@@ -126,13 +129,17 @@ async function follow(
     if (stopped) return kill();
     stopped = why;
     control.send("stop");
+    // Said before the runner listened it was said to nobody.
+    again = setInterval(() => control.send("stop"), STOP_AGAIN_MS);
     // A rescue whose runner does not listen may know its power button.
     powerDown(machine.qmp).catch(() => {});
     timer = setTimeout(kill, STOP_SECONDS * 1000);
   };
   const limit = (seconds: number | undefined, what: string): void => {
+    // The time for stopping is running then.
+    if (stopped) return;
     clearTimeout(timer);
-    if (seconds !== undefined && !stopped)
+    if (seconds !== undefined)
       timer = setTimeout(() => stop({ limit: `${what} within ${seconds} seconds` }), seconds * 1000);
   };
   using _signals = takeSignals((by) => {
@@ -157,6 +164,8 @@ async function follow(
   );
   const end = await machine.ended;
   clearTimeout(timer);
+  clearInterval(again);
+  over.abort();
   await output.drain();
   return { end, stopped };
 }

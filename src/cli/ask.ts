@@ -27,9 +27,10 @@ export function askOnTerminal(prompt: string, over: AbortSignal): Promise<string
     stderr.write("\n");
     resolve(result);
   };
-  stderr.write(`${prompt.replaceAll(CONTROL, "?")} `);
   over.addEventListener("abort", giveUp, { once: true });
+  // Before the question: an answer that is there at once is not to be seen either.
   stdin.setRawMode(true);
+  stderr.write(`${prompt.replaceAll(CONTROL, "?")} `);
   stdin.on("data", take);
   stdin.resume();
   return promise;

@@ -7,6 +7,7 @@ import { formatSize } from "../lib/size.ts";
 import { formatDuration } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { RESCUE_SCRIPTS, RUNNER } from "../rescue/assets.ts";
+import { COMPRESSIONS, type Compression } from "../rescue/build/initrd.ts";
 import {
   fileError,
   listDirectory,
@@ -22,9 +23,6 @@ import type { Context } from "./context.ts";
 import { Media } from "./media.ts";
 import { openVm, type Vm } from "./open.ts";
 import { findRescue } from "./rescue-machine.ts";
-
-const COMPRESSIONS = ["none", "gzip", "zstd", "lz4", "xz"] as const;
-type Compression = (typeof COMPRESSIONS)[number];
 
 export interface BuildRequest {
   action: "build";

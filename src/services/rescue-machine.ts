@@ -110,7 +110,7 @@ export async function resolveRescueMachine(
   rescue: Rescue,
   capabilities: Capabilities,
 ): Promise<Machine> {
-  const { settings, system } = { settings: rescue.settings, system: rescue.system };
+  const { settings, system } = rescue;
   const { accel, problem } = resolveAccel(settings.ACCEL, settings.QEMUARCH, context.hostArch);
   if (problem) warnOnce(`no KVM: ${problem}; the rescue is emulated, which is slow`);
   const shares = settings.RESCUE_SHARES;

@@ -18,7 +18,7 @@ import { createLogWriter } from "./job-output.ts";
 import type { Present } from "./open.ts";
 import type { RescueRun } from "./rescue-machine.ts";
 import { TroubleWatch } from "./trouble.ts";
-import { resumeRescue } from "./warm.ts";
+import { resumeRescue, type LiveRescue } from "./warm.ts";
 
 /** How long a rescue that is to stop has for ending the job and putting the disks in order. */
 const STOP_SECONDS = 15;
@@ -54,13 +54,8 @@ export async function runRescue(context: Context, work: Present, run: RescueRun)
   }
 }
 
-interface Launched {
-  machine: RunningMachine;
-  control: Channel;
-}
-
 /** Goes on from the saved state where that can be; boots otherwise. */
-async function launch(context: Context, work: Present, run: RescueRun): Promise<Launched> {
+async function launch(context: Context, work: Present, run: RescueRun): Promise<LiveRescue> {
   const { job, machine, capabilities } = run;
   const { prog, version } = context;
   const argv = buildQemuArgv(machine, capabilities);
@@ -76,7 +71,7 @@ async function launch(context: Context, work: Present, run: RescueRun): Promise<
   const trouble = new TroubleWatch(work.dir);
   try {
     const onEvent = (event: QmpEvent): void => trouble.hear(event);
-    let launched: Launched | undefined = await resumeRescue(context, work, run, onEvent);
+    let launched: LiveRescue | undefined = await resumeRescue(context, work, run, onEvent);
     if (!launched) {
       remove(logPath);
       const booted = await launchQemu({

@@ -31,7 +31,7 @@ const READY_MS = 60_000;
 const MIGRATION_MS = 60_000;
 
 /** A rescue that is running, and the line to it that is open already. */
-export interface Resumed {
+export interface LiveRescue {
   machine: RunningMachine;
   control: Channel;
 }
@@ -45,7 +45,7 @@ export async function resumeRescue(
   work: Present,
   run: RescueRun,
   onEvent: (event: QmpEvent) => void,
-): Promise<Resumed | undefined> {
+): Promise<LiveRescue | undefined> {
   const { machine, rescue } = run;
   const { system } = rescue;
   const able =
@@ -151,7 +151,7 @@ async function resume(
   { machine: booted, capabilities }: RescueRun,
   state: string,
   onEvent: (event: QmpEvent) => void,
-): Promise<Resumed> {
+): Promise<LiveRescue> {
   const { argv, plugged } = splitPlugged(
     buildQemuArgv({ ...booted, kernel: undefined, resumed: true }, capabilities),
   );

@@ -20,6 +20,13 @@ run     pigz                   pigz                        pigz              pig
 run     setpriv                util-linux                  util-linux        util-linux              util-linux         util-linux
 demo    demo_iso               grub-rescue-pc              ipxe-bootimgs     ipxe-bootimgs-x86       ipxe-bootimgs      ipxe
 demo    mke2fs                 e2fsprogs                   e2fsprogs         e2fsprogs               e2fsprogs          e2fsprogs
+debian  busybox                busybox-static              busybox           busybox                 busybox-static     busybox
+debian  kmod                   kmod                        kmod              kmod                    kmod               kmod
+debian  rescue_kernel          linux-image-amd64           kernel-image-std-def  kernel               kernel-default     linux
+debian  sfdisk                 fdisk                       util-linux        util-linux              util-linux         util-linux
+debian  mkfs.vfat              dosfstools                  dosfstools        dosfstools              dosfstools         dosfstools
+debian  mmdebstrap             mmdebstrap                  -                 -                       -                  -
+debian  ssh-keygen             openssh-client              openssh-clients   openssh-clients         openssh-clients    openssh
 lint    shellcheck             shellcheck                  shellcheck        ShellCheck              ShellCheck         shellcheck
 picture script                 bsdutils                    util-linux        util-linux-script       util-linux         util-linux
 check   strace                 strace                      strace            strace                  strace             strace
@@ -34,21 +41,16 @@ check   grub_mkrescue          grub-common                 grub-common       gru
 check   static_busybox         busybox-static              busybox           busybox                 busybox-static     busybox
 check   cpio                   cpio                        cpio              cpio                    cpio               cpio
 check   pgrep                  procps                      procps            procps-ng               procps             procps-ng
-check   kmod                   kmod                        kmod              kmod                    kmod               kmod
 check   zstd                   zstd                        zstd              zstd                    zstd               zstd
 check   jq                     jq                          jq                jq                      jq                 jq
-check   rescue_kernel          linux-image-amd64           kernel-image-std-def  kernel               kernel-default     linux
 check   mkfs.xfs               xfsprogs                    xfsprogs          xfsprogs                xfsprogs           xfsprogs
 check   mkfs.btrfs             btrfs-progs                 btrfs-progs       btrfs-progs             btrfsprogs         btrfs-progs
-check   mkfs.vfat              dosfstools                  dosfstools        dosfstools              dosfstools         dosfstools
 check   lvm                    lvm2                        lvm2              lvm2                    lvm2               lvm2
 check   mdadm                  mdadm                       mdadm             mdadm                   mdadm              mdadm
 check   cryptsetup             cryptsetup-bin              cryptsetup        cryptsetup              cryptsetup         cryptsetup
 check   sshd                   openssh-server              openssh-server    openssh-server          openssh-server     openssh
 check   xz                     xz-utils                    xz                xz                      xz                 xz
 check   mksquashfs             squashfs-tools              squashfs-tools    squashfs-tools          squashfs           squashfs-tools
-check   mmdebstrap             mmdebstrap                  -                 -                       -                  -
-check   ssh-keygen             openssh-client              openssh-clients   openssh-clients         openssh-clients    openssh
 TABLE
 }
 
@@ -152,7 +154,7 @@ logged() {
   return 1
 }
 
-# need GROUP|THING...: install what is missing of them (groups: build, run, demo, lint, check, picture).
+# need GROUP|THING...: install what is missing of them (groups: build, run, demo, debian, lint, check, picture).
 need() {
   local manager column refresh=() install=() as_root=() lacking packages=() names=()
   manager=$(package_manager) || manager=

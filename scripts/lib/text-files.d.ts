@@ -27,6 +27,10 @@ declare module "*/scripts/rescue/mount-system" {
   const text: string;
   export default text;
 }
+declare module "*/scripts/rescue/prepare.sh" {
+  const text: string;
+  export default text;
+}
 declare module "*/scripts/rescue/runner" {
   const text: string;
   export default text;

@@ -56,3 +56,7 @@ export function resolveAccel(
     hint: "ACCEL=auto falls back to emulation (slow)",
   });
 }
+
+/** The processor of a guest for which nobody has chosen one. */
+export const defaultCpu = (arch: Arch, accel: "kvm" | "tcg"): string =>
+  accel === "kvm" ? "host" : ARCH[arch].emulatedCpu;

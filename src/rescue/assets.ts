@@ -10,6 +10,7 @@ import askHost from "../../scripts/rescue/ask-host" with { type: "text" };
 import init from "../../scripts/rescue/init" with { type: "text" };
 import mountFstab from "../../scripts/rescue/mount-fstab" with { type: "text" };
 import mountSystem from "../../scripts/rescue/mount-system" with { type: "text" };
+import prepare from "../../scripts/rescue/prepare.sh" with { type: "text" };
 import runner from "../../scripts/rescue/runner" with { type: "text" };
 
 /** The bundled jobs, by file name. */
@@ -32,6 +33,7 @@ export const RUNNER: string = runner;
 export const RESCUE_SCRIPTS: Readonly<Record<string, string>> = {
   "/init": init,
   "/usr/sbin/rescue-runner": runner,
+  "/usr/lib/rescue/prepare.sh": prepare,
   "/usr/sbin/mount-system": mountSystem,
   "/usr/sbin/mount-fstab": mountFstab,
   "/usr/sbin/ask-host": askHost,

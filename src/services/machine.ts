@@ -6,7 +6,7 @@ import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
 import type { Disk, Firmware, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
-import { resolveAccel } from "../qemu/accel.ts";
+import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { findFirmware } from "../qemu/firmware.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
@@ -46,7 +46,7 @@ export async function resolveMachine(
     name: settings.GUESTNAME || "vm",
     arch,
     accel,
-    cpu: settings.CPU || (accel === "kvm" ? "host" : "max"),
+    cpu: settings.CPU || defaultCpu(arch, accel),
     sockets: settings.SOCKETS,
     cores: settings.CORES,
     memoryMiB: settings.MEMORY,

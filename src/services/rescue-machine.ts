@@ -6,7 +6,7 @@ import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro } from "../machine/macros.ts";
 import type { Machine } from "../machine/types.ts";
-import { resolveAccel } from "../qemu/accel.ts";
+import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { RESCUE, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
@@ -36,10 +36,11 @@ export interface RescueRun {
 
 /**
  * Quiet, and ended rather than hung by a panic: qemu does not start again then. On a loaded host an emulated
- * timer may seem not to work; the check for it would end the boot.
+ * timer may seem not to work; the check for it would end the boot. The kernel's tests of its ciphers are its
+ * builder's business.
  */
 const APPEND =
-  "console=ttyS0 quiet panic=-1 mitigations=off scsi_mod.scan=sync no_timer_check random.trust_cpu=on 8250.nr_uarts=1";
+  "console=ttyS0 quiet panic=-1 mitigations=off scsi_mod.scan=sync no_timer_check random.trust_cpu=on 8250.nr_uarts=1 cryptomgr.notests";
 
 /** Virtio-serial ports by which the runner hears `stop`, and programs in the rescue ask. */
 export const CHANNELS = [
@@ -128,7 +129,7 @@ export async function resolveRescueMachine(
     name: `${settings.GUESTNAME || "vm"}: ${rescue.name}`,
     arch: settings.QEMUARCH,
     accel,
-    cpu: settings.CPU || (accel === "kvm" ? "host" : "max"),
+    cpu: settings.CPU || defaultCpu(settings.QEMUARCH, accel),
     sockets: settings.RESCUE_SOCKETS,
     cores: settings.RESCUE_CORES,
     memoryMiB: settings.RESCUE_MEMORY,

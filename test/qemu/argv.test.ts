@@ -81,7 +81,7 @@ function textsOf({ name, disks, cdrom, firmware, shares, display, files }: Machi
 const KEYS = {
   "-name": ["guest"],
   "-sandbox": ["on", "obsolete", "elevateprivileges", "spawn", "resourcecontrol"],
-  "-machine": ["pc", "q35", "pflash0", "pflash1"],
+  "-machine": ["pc", "q35", "sata", "sata", "pflash0", "pflash1"],
   "-boot": ["strict"],
   "-chardev": ["socket", "spicevmc", "id", "path", "server", "wait", "logfile", "logappend", "name"],
   "-mon": ["chardev", "mode"],

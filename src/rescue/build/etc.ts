@@ -1,8 +1,11 @@
-const POWER = (action: string): string => `#!/bin/sh
+const POWER = (action: string): string => `#!/usr/bin/busybox sh
 # Nothing else runs that would have to be told: write all out, and go.
 sync
 exec /usr/bin/busybox ${action} -f
 `;
+
+/** As the runner mounts them, too: what is written is on the host at once. */
+const SHARE_OPTIONS = "trans=virtio,version=9p2000.L,msize=104857600,cache=none";
 
 /** Small files of the rescue: [path, text, mode]. */
 export const FILES: readonly (readonly [path: string, text: string, mode: number])[] = [
@@ -45,6 +48,23 @@ hosts: files dns
     `export PATH=/usr/sbin:/usr/bin
 export LANG=C.UTF-8
 PS1='rescue:\\w\\$ '
+`,
+    0o644,
+  ],
+  [
+    "/etc/rescue/fstab",
+    `proc /proc proc defaults
+sysfs /sys sysfs defaults
+devtmpfs /dev devtmpfs defaults
+tmpfs /run tmpfs mode=755
+tmpfs /tmp tmpfs mode=1777
+`,
+    0o644,
+  ],
+  [
+    "/etc/rescue/shares",
+    `out /tmp/.out 9p ${SHARE_OPTIONS},rw
+in /tmp/.in 9p ${SHARE_OPTIONS},ro
 `,
     0o644,
   ],

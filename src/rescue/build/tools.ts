@@ -19,7 +19,7 @@ export const TOOLS: readonly string[] = [
   "swapoff switch_root setsid setpriv flock unshare nsenter mountpoint partx fstrim hwclock",
   "dmesg agetty hexdump script uuidgen",
   // kmod
-  "kmod modprobe insmod rmmod lsmod modinfo depmod",
+  "kmod insmod rmmod lsmod modinfo depmod",
   "grep egrep fgrep sed gawk awk find xargs diff cmp tar cpio gzip gunzip zcat xz unxz zstd unzstd",
   "bzip2 bunzip2 lz4 rsync less file",
   "ps pgrep pkill kill top free fuser killall lsof ip ping ss",
@@ -70,5 +70,13 @@ export const DATA: readonly string[] = [
   ),
 ];
 
-/** busybox's own idea of these is not ours: bash is the shell, and power goes off at once. */
-export const NO_APPLETS: readonly string[] = ["sh", "init", "linuxrc", "halt", "poweroff", "reboot"];
+/** busybox's own idea of these is not ours: bash is the shell, power goes off at once, modprobe comes from init. */
+export const NO_APPLETS: readonly string[] = [
+  "sh",
+  "init",
+  "linuxrc",
+  "halt",
+  "poweroff",
+  "reboot",
+  "modprobe",
+];

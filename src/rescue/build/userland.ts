@@ -3,7 +3,7 @@ import { basename, dirname, join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { exec } from "../../process/exec.ts";
 import { withFile } from "./elf.ts";
-import { exists, findSystemProgram } from "./host.ts";
+import { exists, findSystemProgram, requireHostProgram } from "./host.ts";
 import { findLibraries } from "./libraries.ts";
 import { DATA, EXTRA_TOOLS, HELPERS, NO_APPLETS, REQUIRED_TOOLS, TOOLS } from "./tools.ts";
 import { mergedPath, type Tree } from "./tree.ts";
@@ -39,6 +39,13 @@ function collect(tree: Tree, names: readonly string[], missing: string[]): strin
   return files;
 }
 
+/** Puts modprobe where the kernel does not look until init has put it where it does. @returns what must be copied */
+function stageModprobe(tree: Tree): string {
+  const real = realpathSync(requireHostProgram("modprobe", "kmod"));
+  tree.link("/usr/lib/rescue/modprobe", mergedPath(real));
+  return real;
+}
+
 /**
  * Fills the tree with programs of the host, the libraries they load, and links to busybox for all else.
  * @returns names of tools that neither the host nor busybox has
@@ -54,6 +61,7 @@ export async function stageUserland(tree: Tree): Promise<string[]> {
     });
   }
   programs.push(...collect(tree, EXTRA_TOOLS, []));
+  programs.push(stageModprobe(tree));
   programs.push(...HELPERS.filter(exists));
   const libraries = await findLibraries([...new Set(programs)]);
   await tree.copy([...programs, ...libraries, ...DATA.filter(exists)]);

@@ -10,8 +10,8 @@ import { powerDown, quit } from "../qmp/commands.ts";
 import type { QmpEvent } from "../qmp/protocol.ts";
 import { Channel } from "../rescue/channel.ts";
 import { OutputWatch, readStatus } from "../rescue/output.ts";
-import { createFile, readSmall, remove, replaceFile } from "../store/files.ts";
-import { RUN_FILES, WORK } from "../store/layout.ts";
+import { createFile, lstatOf, readSmall, remove, replaceFile } from "../store/files.ts";
+import { JOB, RUN_FILES, WORK } from "../store/layout.ts";
 import { consistencyOf, updateMark, type RunEnd } from "../store/mark.ts";
 import type { Context } from "./context.ts";
 import { createLogWriter } from "./job-output.ts";
@@ -119,10 +119,16 @@ async function follow(
     void quit(machine.qmp);
     setTimeout(() => machine.kill("SIGKILL"), 2000).unref();
   };
+  const out = join(work.dir, WORK.out);
+  let started = false;
   const stop = (why: Stopped): void => {
     clearTimeout(timer);
-    if (stopped) return kill();
+    // Until the job has started nothing is mounted that would have to be put in order.
+    const idle = !started && lstatOf(join(out, JOB.started)) === undefined;
+    if (stopped || idle) kill();
+    if (stopped) return;
     stopped = why;
+    if (idle) return;
     control.send("stop");
     // Said before the runner listened it was said to nobody.
     again = setInterval(() => control.send("stop"), STOP_AGAIN_MS);
@@ -147,9 +153,12 @@ async function follow(
   const { RESCUE_START_TIMEOUT, TIMEOUT } = rescue.settings;
   limit(RESCUE_START_TIMEOUT, `the rescue did not start the job ${job}`);
   using output = new OutputWatch(
-    join(work.dir, WORK.out),
+    out,
     {
-      started: () => limit(TIMEOUT, `the job ${job} did not end`),
+      started: () => {
+        started = true;
+        limit(TIMEOUT, `the job ${job} did not end`);
+      },
       finished: () => {
         clearTimeout(timer);
         timer = setTimeout(kill, (stopped ? STOP_SECONDS : POWER_OFF_SECONDS) * 1000);

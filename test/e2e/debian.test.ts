@@ -1,26 +1,19 @@
 /** A real Debian: installed by the job of scripts/debian, logged into by ssh, changed by the bundled jobs. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { createHash } from "node:crypto";
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { join, resolve } from "node:path";
-import { Sandbox, until, type Running } from "./harness.ts";
-import { configure, freePort, mode, shell, suite, untilQuiet } from "./tools.ts";
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { buildStandinIso } from "../standin/build.ts";
+import { checkout, Sandbox, until, type Running } from "./harness.ts";
+import { configure, debianCache, freePort, mode, shell, suite, untilQuiet } from "./tools.ts";
 
-const checkout = resolve(import.meta.dir, "../..");
 const recipe = join(checkout, "scripts/debian");
 
-/** Where the root file system is kept: another recipe has another place, and the old one goes. */
-function cache(): string {
-  const all = join(checkout, ".cache/debian");
-  const key = createHash("sha256")
-    .update(readFileSync(join(recipe, "install-debian.pre")))
-    .digest("hex")
-    .slice(0, 16);
-  mkdirSync(join(all, key), { recursive: true, mode: 0o700 });
-  for (const name of readdirSync(all))
-    if (name !== key) rmSync(join(all, name), { recursive: true, force: true });
-  return join(all, key);
-}
+/** Where the bundled jobs run, and what chooses it. */
+const RESCUES: readonly [name: string, ...options: string[]][] = [
+  ["our own rescue"],
+  ["a rescue CD, by BIOS", "--rescue=cd"],
+  ["a rescue CD, by UEFI", "--rescue=cd", "--uefi"],
+];
 
 suite(
   "a Debian guest",
@@ -67,7 +60,7 @@ suite(
          MEMORY=512M
          PORT=
          DISKS=( VIRT=2G )
-         RESCUE_MEMORY=512M
+         RESCUE_MEMORY=1G
          RESCUE_FORWARDS="hostfwd=tcp:127.0.0.1:${rescuePort}-:22"\n`,
       );
       mkdirSync(join(box.home, ".ssh"), { mode: 0o700 });
@@ -75,17 +68,19 @@ suite(
       chmodSync(join(box.home, ".ssh/id_ed25519"), 0o600);
       for (const name of readdirSync(recipe)) copyFileSync(join(recipe, name), box.path(name));
       await box.ok(["rescue", "build"]);
+      const iso = await buildStandinIso(join(checkout, ".cache/standin"));
+      await box.ok(["rescue", "build", `--iso=${iso}`, "--name=cd"]);
       await box.ok(["create", "Deb_1"]);
       const { stdout } = await box.ok(["job", "install-debian"], {
         timeoutSeconds: 600,
-        env: { DEBIAN_CACHE: cache() },
+        env: { DEBIAN_CACHE: debianCache() },
       });
       expect(stdout).toEndWith("Debian is installed on /dev/vda\n");
     }, 600_000);
     afterAll(() => box?.[Symbol.dispose]());
 
     test("a second installation refuses the disk, and changes nothing", async () => {
-      const result = await box.vm(["job", "install-debian"], { env: { DEBIAN_CACHE: cache() } });
+      const result = await box.vm(["job", "install-debian"], { env: { DEBIAN_CACHE: debianCache() } });
       expect(result.status).toBe(1);
       expect(result.stdout).toContain("/dev/vda is not blank");
     }, 60_000);
@@ -105,20 +100,42 @@ suite(
       await untilQuiet(box);
     }, 240_000);
 
-    test("run-ssh: a login into the rescue; removing RELEASE ends it", async () => {
-      const running = start(["job", "run-ssh"]);
-      const text = await login(
-        running,
-        rescuePort,
-        "mount-system >/dev/null && cat /mnt/system1/etc/hostname && test -e /tmp/.out/RELEASE && echo here",
-      );
-      expect(text).toBe("deb-1\nhere\n");
-      rmSync(box.path(".work/.out/RELEASE"));
-      const result = await running.done;
-      expect(result.status).toBe(0);
-      expect(result.stdout).toContain(`ssh -p ${rescuePort} root@127.0.0.1`);
-      await untilQuiet(box);
-    }, 240_000);
+    test.each(RESCUES)(
+      "run-ssh in %s: a login; removing RELEASE ends it",
+      async (_name, ...options) => {
+        const running = start([...options, "job", "run-ssh"]);
+        const text = await login(
+          running,
+          rescuePort,
+          "mount-system >/dev/null && cat /mnt/system1/etc/hostname && test -e /tmp/.out/RELEASE && echo here",
+        );
+        expect(text).toBe("deb-1\nhere\n");
+        rmSync(box.path(".work/.out/RELEASE"));
+        const result = await running.done;
+        expect(result.status).toBe(0);
+        expect(result.stdout).toContain(`ssh -p ${rescuePort} root@127.0.0.1`);
+        await untilQuiet(box);
+      },
+      240_000,
+    );
+
+    test.each(RESCUES.slice(1))(
+      "post-install and add-ssh-keys in %s",
+      async (_name, ...options) => {
+        const keys = "root/.ssh/authorized_keys";
+        box.write(
+          "post-install.sh",
+          `rm "$DESTDIR/${keys}"\nrun chroot "$DESTDIR" sh -c "test -d /proc/1; id -un"\n`,
+        );
+        const { stdout } = await box.ok([...options, "@job", "post-install", "@job", "add-ssh-keys"], {
+          timeoutSeconds: 240,
+        });
+        expect(stdout).toContain("\nroot\n");
+        box.write("show.job", `mount-system; cat /mnt/system1/${keys}\n`);
+        expect((await box.ok(["job", "show"])).stdout).toEndWith(" me@here\n");
+      },
+      300_000,
+    );
 
     test("post-install: parameters, files, archive, chroot, and what it leaves in .out", async () => {
       box.write("one.txt", "one\n");
@@ -165,5 +182,5 @@ suite(
       expect(mode(box.path(".work/.out/job.log"))).toBe("600");
     }, 120_000);
   },
-  ["mmdebstrap", "apt-config", "ssh", "ssh-keygen"],
+  ["mmdebstrap", "apt-config", "ssh", "ssh-keygen", "mksquashfs", "xorriso"],
 );

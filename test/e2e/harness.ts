@@ -7,14 +7,15 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { buildGuests, type Guests } from "../guests/build.ts";
 
-const root = resolve(import.meta.dir, "../..");
+/** Where this program's sources are. */
+export const checkout: string = resolve(import.meta.dir, "../..");
 
 /** The compiled program; `scripts/check` builds it first. */
-export const binary: string = process.env.VM_BINARY ?? join(root, "dist/vm");
+export const binary: string = process.env.VM_BINARY ?? join(checkout, "dist/vm");
 
 let built: Promise<Guests> | undefined;
 /** Bootable test guests; built once and kept in the checkout's cache. */
-export const guests = (): Promise<Guests> => (built ??= buildGuests(join(root, ".cache/guests")));
+export const guests = (): Promise<Guests> => (built ??= buildGuests(join(checkout, ".cache/guests")));
 
 export interface Result {
   status: number | null;

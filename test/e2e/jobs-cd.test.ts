@@ -4,9 +4,9 @@
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { buildStandinIso } from "../standin/build.ts";
-import { Sandbox } from "./harness.ts";
+import { checkout, Sandbox } from "./harness.ts";
 import { configure, names, smallSandbox, suite } from "./tools.ts";
 
 const SETTINGS = "MEMORY=64M\nPORT=\nDISKS=( AHCI=300M )\n";
@@ -21,7 +21,7 @@ suite(
       base = new Sandbox();
       profiles = join(base.top, "profiles");
       configure(base, `PROFILES="${profiles}"\nPORT=\n`);
-      const iso = await buildStandinIso(resolve(import.meta.dir, "../../.cache/standin"));
+      const iso = await buildStandinIso(join(checkout, ".cache/standin"));
       await base.ok(["rescue", "build", `--iso=${iso}`]);
     }, 300_000);
     afterAll(() => base?.[Symbol.dispose]());

@@ -8,11 +8,12 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  rmSync,
   writeFileSync,
 } from "node:fs";
 import { connect, createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
-import { binary, Sandbox, until, type Result, type Running } from "./harness.ts";
+import { binary, checkout, Sandbox, until, type Result, type Running } from "./harness.ts";
 
 /** What the program itself needs. */
 export const PROGRAM_TOOLS: string[] = ["qemu-system-x86_64", "qemu-img", "pigz", "bash", "pgrep"];
@@ -185,4 +186,17 @@ export function listeners(pid: number): string[] {
 /** Runs a shell script of the test's own; throws unless it succeeds. */
 export async function shell(script: string, cwd: string): Promise<string> {
   return await Bun.$`bash -euc ${script}`.cwd(cwd).quiet().text();
+}
+
+/** Where the root file system is kept: another recipe has another place, and the old one goes. */
+export function debianCache(): string {
+  const all = join(checkout, ".cache/debian");
+  const key = createHash("sha256")
+    .update(readFileSync(join(checkout, "scripts/debian", "install-debian.pre")))
+    .digest("hex")
+    .slice(0, 16);
+  mkdirSync(join(all, key), { recursive: true, mode: 0o700 });
+  for (const name of readdirSync(all))
+    if (name !== key) rmSync(join(all, name), { recursive: true, force: true });
+  return join(all, key);
 }

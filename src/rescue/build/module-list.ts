@@ -33,7 +33,7 @@ export const MODULES: readonly string[] = [
   ...ESSENTIAL_MODULES,
   ...WARM_MODULES,
   // Machines and disks.
-  "virtio_mmio virtio_net ata_piix sr_mod loop e1000 e1000e efivarfs af_packet ipv6",
+  "virtio_mmio virtio_net ata_piix sr_mod loop efivarfs af_packet ipv6",
   // File systems.
   "xfs btrfs vfat nls_cp437 nls_iso8859-1 nls_ascii nls_utf8 isofs udf squashfs overlay fuse",
   "f2fs jfs exfat ntfs3",

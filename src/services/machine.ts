@@ -62,12 +62,15 @@ export async function resolveMachine(
     kernel: undefined,
     resumed: false,
     generationId: false,
-    channels: [],
+    channels: [{ name: GUEST_AGENT, socket: socketIn(work, WORK.agent) }],
     files: resolveFiles(work, WORK.consoleLog),
     endOnReset: cd?.first === true,
     extraArgs: readExtraArgs(context, vm, work),
   };
 }
+
+/** The port on which qemu-ga listens (qemu's docs/interop/qemu-ga). */
+const GUEST_AGENT = "org.qemu.guest_agent.0";
 
 /** A socket in WORKDIR, by a name that fits a socket address: qemu is started there. */
 export function socketIn(work: Present, name: string): string {

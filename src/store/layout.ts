@@ -36,6 +36,11 @@ export const WORK = {
   /** QMP for whoever runs the VM. */
   monitor: "monitor.sock",
   console: "console.sock",
+  /** The guest agent's line (qemu-ga). */
+  agent: "agent.sock",
+  /** What qemu has told since the run began, one QMP event a line; `eventsIn` is where it was asked to. */
+  events: "events.log",
+  eventsIn: "events.in",
   consoleLog: "console.log",
   /** [compat] The command that runs the rescue of the last job. */
   rescueScript: "run-rescue.sh",
@@ -53,6 +58,8 @@ export const RUN_FILES = [
   WORK.qmp,
   WORK.monitor,
   WORK.console,
+  WORK.agent,
+  WORK.eventsIn,
   WORK.control,
   WORK.ask,
   WORK.spiceViewer,

@@ -35,10 +35,7 @@ export async function withLive<T>(
 }
 
 /** Finds the running VM without a word to its qemu. @throws 66 when it does not run */
-export async function requireRunning(
-  context: Context,
-  command: string,
-): Promise<{ vm: Vm; work: Present }> {
+export async function requireRunning(context: Context, command: string): Promise<{ vm: Vm; work: Present }> {
   const vm = await openVm(context);
   if (vm.work.state !== "present" || (await findRunning(vm.work)) === undefined)
     throw new VmError("noInput", `cannot ${command}: the VM in ${vm.hostdir} is not running`, {

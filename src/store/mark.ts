@@ -18,6 +18,19 @@ export function consistencyOf(mark: Mark): Consistency {
   return mark.lastRun === "powered-off" || mark.lastRun === "reset" ? "clean" : "crash";
 }
 
+/** How the VM was started last: what cannot be asked of its qemu. */
+export interface RunRecord {
+  /** ISO time stamp. */
+  started: string;
+  /** Nobody waits for its end. */
+  detached: boolean;
+  pid: number;
+  /** `hostfwd=` and `guestfwd=` rules of the first card. */
+  forwards: string[];
+  /** SPICE or VNC; absent without either. */
+  display?: { protocol: string; host: string; port: number } | undefined;
+}
+
 /** What `.vm.json` in WORKDIR says. Its presence is the program's mark. */
 export interface Mark {
   /** Format of this file. */
@@ -26,6 +39,8 @@ export interface Mark {
   created: string;
   /** The last run's end; absent before the first run. */
   lastRun?: RunEnd;
+  /** The last run, until its end has been written down. */
+  run?: RunRecord | undefined;
   /** For restored files that have not run since: how consistent the snapshot was. */
   restored?: Consistency;
   /** Working files of these names were put in place together (in-place restore). */

@@ -9,7 +9,15 @@ if (words.length === 1 && (words[0] === "--version" || words[0] === "-v")) {
   process.umask(0o077);
   // Whoever reads us may go away (`| head`), and a lost terminal must not stop a change halfway.
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
-  const { runCli } = await import("./cli/cli.ts");
-  const { progName } = await import("./cli/surroundings.ts");
-  process.exitCode = await runCli(progName(process.argv0), version, words);
+  const { buildContext, progName } = await import("./cli/surroundings.ts");
+  const prog = progName(process.argv0);
+  if (words[0] === "__complete") {
+    // A shell asks, by the script of `completion`.
+    const { answerShell } = await import("./cli/complete/answer.ts");
+    const context = buildContext(prog, version, { settings: {}, additions: {}, hostdir: undefined });
+    process.stdout.write(await answerShell(context, words.slice(1)));
+  } else {
+    const { runCli } = await import("./cli/cli.ts");
+    process.exitCode = await runCli(prog, version, words);
+  }
 }

@@ -16,15 +16,19 @@ export interface Invocation {
   implicit: boolean;
 }
 
-const HELP = { long: "help", short: "h", help: "show this help" };
+/** Every command has it. */
+export const HELP = { long: "help", short: "h", help: "show this help" };
 
 /** `@name`, as opposed to a word that merely begins with `@` (`@MEDIA@/x.iso`). */
 const REFERENCE = /^@([a-z][a-z-]*)$/;
 
-const isOldName = (word: string): boolean => (OLD_NAMES as readonly string[]).includes(word);
+/** The name behind the `@` of a command. */
+export const referenceOf = (word: string): string | undefined => REFERENCE.exec(word)?.[1];
+
+export const isOldName = (word: string): boolean => (OLD_NAMES as readonly string[]).includes(word);
 
 /** Free text may begin with a dash. */
-const FREE_TEXT = "description";
+export const FREE_TEXT = "description";
 
 function unknownCommand(word: string): VmError {
   const suggestion = nearest(word, [...COMMANDS.keys()]);
@@ -48,7 +52,7 @@ export function parseBatch(words: readonly string[], prog: string): Invocation[]
   let rest = [...words];
   while (rest.length > 0) {
     const word = rest.shift()!;
-    const name = REFERENCE.exec(word)?.[1] ?? word;
+    const name = referenceOf(word) ?? word;
     const command = COMMANDS.get(name);
     // Behind the first command only @name and the six old names get here, or a word too many.
     if (!command)
@@ -95,7 +99,7 @@ function parseInvocation(
     if (positional?.name === FREE_TEXT && left[0] === "--") left = left.slice(1);
     const word = left[0];
     if (!positional || word === undefined) break;
-    const reference = REFERENCE.exec(word)?.[1];
+    const reference = referenceOf(word);
     if (reference !== undefined && (COMMANDS.has(reference) || !positional.required)) {
       if (!COMMANDS.has(reference)) throw unknownCommand(reference);
       break;

@@ -57,7 +57,8 @@ const citty = ({ definition }: Command, args: Invocation["args"], data: Context)
 
 async function runInvocation(invocation: Invocation, context: Context): Promise<void> {
   const { command, words, args, implicit } = invocation;
-  log.announce(`Executing command: ${command.name}(${words.map((word) => `'${word}'`).join(", ")})`);
+  if (command.announced)
+    log.announce(`Executing command: ${command.name}(${words.map((word) => `'${word}'`).join(", ")})`);
   try {
     await command.definition.run?.(citty(command, args, context));
   } catch (error) {

@@ -67,14 +67,19 @@ export function parseOptions<T extends OptShape>(
   return { found, rest };
 }
 
+/** The option of this name, or all that it may be short for. */
+export function matchLong<T extends OptShape>(name: string, shapes: readonly T[]): T[] {
+  const exact = shapes.find((shape) => shape.long === name);
+  if (exact) return [exact];
+  return shapes.filter((shape) => name !== "" && !shape.hidden && shape.long.startsWith(name));
+}
+
 function findLong<T extends OptShape>(
   name: string,
   shapes: readonly T[],
   fail: (message: string, hint?: string) => never,
 ): T {
-  const exact = shapes.find((shape) => shape.long === name);
-  if (exact) return exact;
-  const near = shapes.filter((shape) => name !== "" && !shape.hidden && shape.long.startsWith(name));
+  const near = matchLong(name, shapes);
   if (near.length === 1) return near[0]!;
   if (near.length === 0) return fail(`unknown option --${name}`);
   return fail(

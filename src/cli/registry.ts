@@ -1,5 +1,6 @@
 import type { ArgsDef, CommandDef } from "citty";
 import backup from "../commands/backup.ts";
+import completion from "../commands/completion.ts";
 import create from "../commands/create.ts";
 import destroy from "../commands/destroy.ts";
 import job from "../commands/job.ts";
@@ -14,6 +15,8 @@ export interface Command {
   positionals: Positional[];
   options: CommandOption[];
   definition: CommandDef<any>;
+  /** It says what it does before it begins. */
+  announced: boolean;
 }
 
 export interface Positional {
@@ -32,10 +35,19 @@ export interface CommandOption {
 /** [compat] The six names that end an argument list as bare words. */
 export const OLD_NAMES = ["create", "run", "backup", "restore", "destroy", "job"] as const;
 
-const DEFINITIONS = { create, run, backup, restore, destroy, job, rescue } satisfies Record<
-  string,
-  CommandDef<any>
->;
+const DEFINITIONS = {
+  create,
+  run,
+  backup,
+  restore,
+  destroy,
+  job,
+  rescue,
+  completion,
+} satisfies Record<string, CommandDef<any>>;
+
+/** Words for a shell or a pager: they are printed without the announcement. */
+const UNANNOUNCED: readonly string[] = ["completion", "man"];
 
 function describe(name: string, definition: CommandDef<any>): Command {
   const meta = definition.meta as { description: string };
@@ -44,6 +56,7 @@ function describe(name: string, definition: CommandDef<any>): Command {
     name,
     summary: meta.description,
     definition,
+    announced: !UNANNOUNCED.includes(name),
     positionals: args.flatMap(([key, arg]) =>
       arg.type === "positional"
         ? [{ name: key, required: arg.required !== false, help: arg.description ?? "" }]

@@ -8,6 +8,7 @@ import { formatDuration } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { RESCUE_SCRIPTS, RUNNER } from "../rescue/assets.ts";
 import { COMPRESSIONS, type Compression } from "../rescue/build/initrd.ts";
+import { listProfiles } from "../rescue/profiles.ts";
 import {
   fileError,
   listDirectory,
@@ -189,14 +190,8 @@ export async function listRescues(context: Context): Promise<void> {
   const vm = await openVm(context);
   const { PROFILES } = vm.settings;
   const rows: string[][] = [];
-  for (const name of listDirectory(PROFILES).toSorted()) {
-    const directory = join(PROFILES, name);
-    const text = lstatOf(join(directory, RESCUE.guestEnv))?.isFile()
-      ? (readSmall(join(directory, RESCUE.guestEnv)) ?? "")
-      : "";
-    if (!/^\s*RESCUE_(ISO|KERNEL)=/m.test(text) || !("value" in parseSetting("RESCUE", name))) continue;
-    rows.push([name, ...(await describe(context, vm, name)), formatSize(sizeOf(directory))]);
-  }
+  for (const name of listProfiles(PROFILES))
+    rows.push([name, ...(await describe(context, vm, name)), formatSize(sizeOf(join(PROFILES, name)))]);
   if (rows.length === 0) return log.info(`no rescue in ${PROFILES}; make one: ${context.prog} rescue build`);
   const table = [["NAME", "KIND", "STATE", "SIZE"], ...rows];
   const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));

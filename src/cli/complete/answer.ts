@@ -1,0 +1,77 @@
+import type { Context } from "../../services/context.ts";
+import { expandHome, listCandidates } from "./candidates.ts";
+import { splitLine, type Token } from "./line.ts";
+import { findPlace } from "./place.ts";
+import type { Candidate } from "./values.ts";
+
+/** What is asked by the scripts of `vm completion`. */
+interface Question {
+  token: Token;
+  /** How much of the token's text the shell leaves alone, and how much we do. */
+  kept: number;
+  skip: number;
+  candidates: Candidate[];
+}
+
+/** How each shell wants the answer. */
+const SHELLS: Readonly<Record<string, (question: Question) => string[]>> = {
+  /** First a line for `compopt`; then what stands in the place of the word that readline sees. */
+  bash({ token, kept, candidates }) {
+    const texts = candidates.map(({ text }) => text.slice(kept));
+    // readline quotes file names itself, and shows their last parts only.
+    if (candidates.length > 0 && candidates.every(({ path }) => path))
+      return ["filenames", ...texts.map((text) => text.replace(/\/$/, ""))];
+    const open = texts.length === 1 && /[=:/]$/.test(texts[0]!);
+    return [open ? "nospace" : "", ...texts.map((text) => QUOTE[token.quote](text))];
+  },
+  /** First the length of what stays of the word; then `text<TAB>help`. */
+  zsh({ token, kept, skip, candidates }) {
+    const before = kept > 0 ? token.ends[kept - 1]! : 0;
+    const staying = Array.from(token.raw.slice(before, skip > kept ? token.ends[skip - 1]! : before)).length;
+    return [
+      String(staying),
+      ...candidates.map(({ text, help }) => `${text.slice(Math.max(skip, kept))}${tab(help)}`),
+    ];
+  },
+  /** Whole words: `text<TAB>help`. */
+  fish: ({ candidates }) => candidates.map(({ text, help }) => `${text}${tab(help)}`),
+};
+
+const tab = (help = ""): string => (help === "" ? "" : `\t${help.replaceAll(/\p{Cc}+/gu, " ")}`);
+
+const QUOTE: Readonly<Record<Token["quote"], (text: string) => string>> = {
+  "": (text) => text.replaceAll(/[^\p{L}\p{N}\p{M}_.,:=@%+/~^-]|^~/gu, String.raw`\$&`),
+  '"': (text) => text.replaceAll(/["\\$`]/g, String.raw`\$&`),
+  "'": (text) => text.replaceAll("'", String.raw`'\''`),
+};
+
+/**
+ * Answers a shell that completes a command line. Never fails: where something is wrong there is nothing to offer.
+ * @param started what the process was started in
+ * @param words `SHELL LINE WORD`: the line up to the cursor, and the part of it that the shell is to replace
+ */
+export async function answerShell(started: Context, words: readonly string[]): Promise<string> {
+  try {
+    const [shell = "", line = "", word = ""] = words;
+    if (!Object.hasOwn(SHELLS, shell)) return "";
+    const { words: typed, token } = splitLine(line, shell === "fish");
+    const { place, hostdir } = findPlace(typed.slice(1), token.text);
+    const named = hostdir === undefined ? undefined : expandHome(hostdir, started.home);
+    const context = { ...started, options: { ...started.options, hostdir: named } };
+    const head = token.text.slice(0, place.skip);
+    const stem = token.text.slice(place.skip);
+    const found = new Map<string, Candidate>();
+    for (const source of place.sources)
+      for (const candidate of await listCandidates(source, stem, context).catch(() => []))
+        found.set(head + candidate.text, { ...candidate, text: head + candidate.text });
+    const rawKept = token.raw.endsWith(word) ? token.raw.length - word.length : 0;
+    const kept = token.ends.filter((end) => end <= rawKept).length;
+    const isPath = [...found.values()].some(({ path }) => path);
+    // A path's directory may be written in ways that only the shell knows.
+    const skip = isPath ? place.skip + stem.lastIndexOf("/") + 1 : place.skip;
+    const lines = SHELLS[shell]!({ token, kept, skip, candidates: [...found.values()] });
+    return lines.map((text) => `${text}\n`).join("");
+  } catch {
+    return "";
+  }
+}

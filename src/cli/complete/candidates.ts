@@ -1,0 +1,102 @@
+import { readdirSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { formatTimestamp } from "../../lib/time.ts";
+import { BUNDLED_JOBS } from "../../rescue/assets.ts";
+import { listProfiles } from "../../rescue/profiles.ts";
+import type { Context } from "../../services/context.ts";
+import { openVm } from "../../services/open.ts";
+import { listSnapshots } from "../../services/snapshots.ts";
+import { listDirectory, readSmall } from "../../store/files.ts";
+import { SNAPSHOT } from "../../store/layout.ts";
+import { resolveHostdir } from "../../store/workdir.ts";
+import type { Candidate, Source } from "./values.ts";
+
+/** Beginning with a tilde as the shell would take it. */
+export const expandHome = (path: string, home: string): string => path.replace(/^~(?=\/|$)/, () => home);
+
+/**
+ * What a source has to offer.
+ * @param context its `options.hostdir` is what was typed
+ * @param stem what the candidates begin with
+ */
+export async function listCandidates(source: Source, stem: string, context: Context): Promise<Candidate[]> {
+  const all = await list(source, stem, context);
+  // Shells and terminals would make something else of control characters.
+  return all.filter(({ text }) => text.startsWith(stem) && !/\p{Cc}/u.test(text));
+}
+
+async function list(source: Source, stem: string, context: Context): Promise<Candidate[]> {
+  switch (source.kind) {
+    case "words":
+      return source.words;
+    case "snapshots":
+      return snapshots(hostdirOf(context));
+    case "jobs":
+      return jobs(hostdirOf(context), await profilesOf(context));
+    case "profiles":
+      return listProfiles(await profilesOf(context)).map((text) => ({ text }));
+    case "directories":
+      return files(stem, context, () => false);
+    case "files": {
+      const { suffix = "" } = source;
+      return files(stem, context, (name) => name.toLowerCase().endsWith(suffix));
+    }
+  }
+}
+
+const hostdirOf = ({ cwd, options }: Context): string => resolveHostdir(resolve(cwd, options.hostdir ?? "."));
+
+/** PROFILES as the settings say, where these can be read without bash. */
+async function profilesOf(context: Context): Promise<string> {
+  try {
+    return (await openVm(context, false)).settings.PROFILES;
+  } catch {
+    return join(context.home, context.prog);
+  }
+}
+
+/** Newest first. */
+const snapshots = (hostdir: string): Candidate[] =>
+  listSnapshots(hostdir)
+    .toReversed()
+    .map(({ name, dir, made }) => {
+      const description = readSmall(join(dir, SNAPSHOT.description))?.trim() ?? "";
+      return { text: name, help: `${formatTimestamp(made)} ${description}`.trim() };
+    });
+
+const jobsIn = (directory: string, help: string): Candidate[] =>
+  listDirectory(directory)
+    .filter((name) => /^[^.-].*\.job$/.test(name))
+    .map((name) => ({ text: name.slice(0, -".job".length), help }));
+
+/** In the order in which they are looked for; the first of a name counts. */
+function jobs(hostdir: string, profiles: string): Candidate[] {
+  const all = [
+    ...jobsIn(hostdir, "this VM's own"),
+    ...jobsIn(join(profiles, "scripts/jobs"), "yours, for all VMs"),
+    ...BUNDLED_JOBS.map((text) => ({ text, help: "bundled" })),
+  ];
+  return [...new Map(all.toReversed().map((job) => [job.text, job])).values()].toReversed();
+}
+
+/** Directories, and files of the right kind, that `stem` is the beginning of. Hidden ones only when asked for. */
+function files(stem: string, { cwd, home }: Context, isWanted: (name: string) => boolean): Candidate[] {
+  const typed = stem.slice(0, stem.lastIndexOf("/") + 1);
+  const directory = resolve(cwd, expandHome(typed, home));
+  const isDirectory = (name: string): boolean =>
+    statSync(join(directory, name), { throwIfNoEntry: false })?.isDirectory() ?? false;
+  const found: Candidate[] = [];
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    const { name } = entry;
+    const path = typed + name;
+    if (
+      !path.startsWith(stem) ||
+      (name.startsWith(".") && path.length > 0 && !stem.slice(typed.length).startsWith("."))
+    )
+      continue;
+    if (entry.isDirectory() || (entry.isSymbolicLink() && isDirectory(name)))
+      found.push({ text: `${path}/`, path: true });
+    else if (isWanted(name)) found.push({ text: path, path: true });
+  }
+  return found.toSorted((a, b) => (a.text < b.text ? -1 : 1));
+}

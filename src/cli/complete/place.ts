@@ -1,0 +1,158 @@
+import type { OptShape } from "../getopt.ts";
+import { matchLong } from "../getopt.ts";
+import { FREE_TEXT, HELP, isOldName, referenceOf } from "../batch.ts";
+import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
+import { COMMANDS, OLD_NAMES, type Command, type CommandOption } from "../registry.ts";
+import { argumentSources, settingValues, type Source, type Values } from "./values.ts";
+
+/** What can stand at the cursor. */
+export interface Place {
+  /** How much of the word stays as it is: `--iso=` of `--iso=x`. */
+  skip: number;
+  sources: Source[];
+}
+
+const NOTHING: Place = { skip: 0, sources: [] };
+
+interface Walk<T> {
+  found: { option: T; value: string | undefined }[];
+  rest: string[];
+  /** The last option, which still lacks its value. */
+  pending: T | undefined;
+  /** Behind `--`. */
+  over: boolean;
+}
+
+/** Reads options as getopt does, but forgives: the line is not finished. */
+function walkOptions<T extends OptShape>(words: readonly string[], shapes: readonly T[]): Walk<T> {
+  const rest = [...words];
+  const found: Walk<T>["found"] = [];
+  while (rest[0]?.startsWith("-") && rest[0] !== "-") {
+    const word = rest.shift()!;
+    if (word === "--") return { found, rest, pending: undefined, over: true };
+    const { option, value } = lastOption(word, shapes);
+    if (!option) continue;
+    if (option.value !== undefined && value === undefined && rest.length === 0)
+      return { found, rest, pending: option, over: false };
+    found.push({ option, value: option.value === undefined ? undefined : (value ?? rest.shift()) });
+  }
+  return { found, rest, pending: undefined, over: false };
+}
+
+/** The option of `--name=value`, or the last one of a cluster `-nc8`, with the value that is in the word. */
+function lastOption<T extends OptShape>(
+  word: string,
+  shapes: readonly T[],
+): { option?: T | undefined; value?: string | undefined } {
+  if (word.startsWith("--")) {
+    const [name = "", ...parts] = word.slice(2).split("=");
+    const near = matchLong(name, shapes);
+    return {
+      option: near.length === 1 ? near[0] : undefined,
+      value: parts.length > 0 ? parts.join("=") : undefined,
+    };
+  }
+  const letters = Array.from(word).slice(1);
+  const at = letters.findIndex((letter) => shapes.find(({ short }) => short === letter)?.value !== undefined);
+  const option = shapes.find(({ short }) => short === (letters[at] ?? letters.at(-1)));
+  const value = at < 0 ? "" : letters.slice(at + 1).join("");
+  return { option, value: value === "" ? undefined : value };
+}
+
+/** The place of a value, the last part of `word`. */
+function valuePlace(word: string, value: string, values: Values): Place {
+  return { skip: word.length - value.length + values.skip, sources: values.sources };
+}
+
+/** The cursor among options: at a name or at a value. Undefined when something else stands there. */
+function optionPlace<T extends OptShape & { help: string }>(
+  { rest, pending, over }: Walk<T>,
+  current: string,
+  shapes: readonly T[],
+  valuesOf: (option: T, value: string) => Values,
+): Place | undefined {
+  if (rest.length > 0) return undefined;
+  if (pending) return valuePlace(current, current, valuesOf(pending, current));
+  if (over || !current.startsWith("-")) return undefined;
+  const { option, value } = lastOption(current, shapes);
+  if (option?.value !== undefined && value !== undefined)
+    return valuePlace(current, value, valuesOf(option, value));
+  if (/^-[^-]/.test(current) || current.includes("=")) return NOTHING;
+  const words = shapes
+    .filter(({ hidden }) => !hidden)
+    .map(({ long, value: name, help }) => ({ text: `--${long}${name === undefined ? "" : "="}`, help }));
+  return { skip: 0, sources: [{ kind: "words", words }] };
+}
+
+function globalValues({ effect }: OptionSpec, value: string): Values {
+  if (effect.kind === "hostdir") return { skip: 0, sources: [{ kind: "directories" }] };
+  return effect.kind === "flag" ? NOTHING : settingValues(effect.setting, value);
+}
+
+/**
+ * Finds out what stands at the cursor.
+ * @param words behind the program's name, up to the one at the cursor
+ * @param current that one, up to the cursor
+ */
+export function findPlace(
+  words: readonly string[],
+  current: string,
+): { place: Place; hostdir: string | undefined } {
+  const walk = walkOptions(words, GLOBAL_OPTIONS);
+  const hostdir = walk.found.findLast(({ option }) => option.effect.kind === "hostdir")?.value;
+  const place = optionPlace(walk, current, GLOBAL_OPTIONS, globalValues) ?? batchPlace(walk.rest, current);
+  return { place, hostdir };
+}
+
+const isReference = (word: string): boolean => referenceOf(word) !== undefined;
+
+function commandNames(names: Iterable<string>, at: string): Source {
+  const words = [...names].map((name) => ({ text: at + name, help: COMMANDS.get(name)?.summary }));
+  return { kind: "words", words };
+}
+
+function batchPlace(words: readonly string[], current: string): Place {
+  const [first, ...others] = words;
+  if (first === undefined) {
+    if (current.startsWith("@")) return { skip: 0, sources: [commandNames(COMMANDS.keys(), "@")] };
+    const some = [...COMMANDS.keys()].some((name) => name.startsWith(current));
+    const sources: Source[] = some
+      ? [commandNames(COMMANDS.keys(), "")]
+      : [{ kind: "files", suffix: ".iso" }];
+    return { skip: 0, sources };
+  }
+  const command = COMMANDS.get(referenceOf(first) ?? first);
+  return command ? commandPlace(command, others, current) : NOTHING;
+}
+
+function commandPlace(command: Command, words: readonly string[], current: string): Place {
+  const shapes: readonly CommandOption[] = [...command.options, HELP];
+  const values = (option: CommandOption): Values => ({ skip: 0, sources: argumentSources(command, option) });
+  let left = [...words];
+  let over = false;
+  for (let index = 0; index <= command.positionals.length; index++) {
+    const positional = command.positionals[index];
+    if (!over && positional?.name !== FREE_TEXT) {
+      const walk = walkOptions(left, shapes);
+      const place = optionPlace(walk, current, shapes, values);
+      if (place) return place;
+      ({ rest: left, over } = walk);
+    }
+    const [word] = left;
+    if (word === undefined) return argumentPlace(command, index, current);
+    if (!positional || isReference(word) || (!positional.required && !over && isOldName(word))) break;
+    left = left.slice(1);
+  }
+  return batchPlace(left, current);
+}
+
+/** An argument of the command; where it needs no more, also the next command. */
+function argumentPlace(command: Command, index: number, current: string): Place {
+  const positional = command.positionals[index];
+  const sources = positional ? argumentSources(command, positional) : [];
+  if (positional?.required) return { skip: 0, sources };
+  const next = commandNames(COMMANDS.keys(), "@");
+  if (current.startsWith("@")) return { skip: 0, sources: [next] };
+  // Bare names would fill the list with every command twice.
+  return { skip: 0, sources: [...sources, current === "" ? next : commandNames(OLD_NAMES, "")] };
+}

@@ -1,0 +1,119 @@
+import { parseSetting, SCHEMA, type SettingName } from "../../config/schema.ts";
+import { flag } from "../../config/values.ts";
+import { DISK_BUSES, IMAGE_FORMATS } from "../../machine/types.ts";
+import type { Command, CommandOption, Positional } from "../registry.ts";
+
+/** One thing that the word could be. */
+export interface Candidate {
+  text: string;
+  /** A few words about it. */
+  help?: string | undefined;
+  /** A name in the file system, which shells show and quote in their own way. */
+  path?: true;
+}
+
+/** Where candidates come from. */
+export type Source =
+  | { kind: "words"; words: Candidate[] }
+  | { kind: "snapshots" | "jobs" | "profiles" | "directories" }
+  /** Directories count as well: a file may be below. */
+  | { kind: "files"; suffix?: string };
+
+/** What may stand behind the first `skip` characters of a value. */
+export interface Values {
+  skip: number;
+  sources: Source[];
+}
+
+export const wordsSource = (words: readonly string[], help?: string): Source => ({
+  kind: "words",
+  words: words.map((text) => ({ text, help })),
+});
+
+const FILES: Source = { kind: "files" };
+const DIRECTORIES: Source = { kind: "directories" };
+const ISO: Source = { kind: "files", suffix: ".iso" };
+
+/** What an argument of a command is, by its name in the command's definition. */
+const BY_NAME: Readonly<Record<string, Source>> = {
+  snapshot: { kind: "snapshots" },
+  jobname: { kind: "jobs" },
+  isoimage: ISO,
+  iso: ISO,
+  rescue: { kind: "profiles" },
+  setting: wordsSource(Object.keys(SCHEMA)),
+  source: FILES,
+  target: FILES,
+  destination: FILES,
+};
+
+/** By the name of its value in the help. */
+const BY_HINT: Readonly<Record<string, Source>> = { FILE: FILES, PATH: FILES, DIR: DIRECTORIES };
+
+/** Commands whose argument is the name of something new. */
+const NEW_NAMES: readonly string[] = ["backup snapshot"];
+
+/** `none, gzip or xz`, if that is all that the help begins with: behind `build: `, before `; default …`. */
+const CHOICES = /^(?:[a-z]+: )?([a-z\d-]+(?:, [a-z\d-]+)* or [a-z\d-]+)(?:;|$)/;
+
+/** The words that a help text offers: `none, gzip or xz; default: none` → none, gzip, xz. */
+export const choicesIn = (help: string): string[] => CHOICES.exec(help)?.[1]!.split(/, | or /) ?? [];
+
+const own = <T>(table: Readonly<Record<string, T>>, key: string): T | undefined =>
+  Object.hasOwn(table, key) ? table[key] : undefined;
+
+/** What a command's argument, or the value of an option of its own, can be. */
+export function argumentSources(command: Command, argument: Positional | CommandOption): Source[] {
+  const [name, hint] = "long" in argument ? [argument.long, argument.value ?? ""] : [argument.name, ""];
+  if (NEW_NAMES.includes(`${command.name} ${name}`)) return [];
+  const source = own(BY_NAME, name) ?? own(BY_HINT, hint) ?? own(BY_HINT, name.toUpperCase());
+  return source ? [source] : [wordsSource(choicesIn(argument.help))];
+}
+
+const BUSES = wordsSource(DISK_BUSES.map((bus) => `${bus}=`));
+const FORMATS = wordsSource(IMAGE_FORMATS.map((format) => `${format}=`));
+/** At the beginning of a path. WORKDIR changes, so these lead nowhere that could be looked up. */
+const MACROS = wordsSource(["@MEDIA@", "@MIRROR@", "@HOSTDIR@", "@INDIR@", "@DATADIR@"]);
+
+/** Settings whose values have parts. */
+const STRUCTURED: Partial<Record<SettingName, (value: string) => Values>> = {
+  DISKS: (value) => ({ skip: value.lastIndexOf(",") + 1, sources: [BUSES] }),
+  IMAGES(value) {
+    const [bus = "", format = ""] = value.split("=");
+    const known = (IMAGE_FORMATS as readonly string[]).includes(format);
+    if (!value.includes("=")) return { skip: 0, sources: [BUSES] };
+    if (known && value.length > bus.length + format.length + 1)
+      return { skip: bus.length + format.length + 2, sources: [FILES, MACROS] };
+    return { skip: bus.length + 1, sources: [FORMATS, FILES, MACROS] };
+  },
+  SHARES(value) {
+    const head = /^[^:]*:(rw:|ro:)?/.exec(value);
+    if (!head) return { skip: 0, sources: [] };
+    return {
+      skip: head[0].length,
+      sources: [...(head[1] ? [] : [wordsSource(["rw:"], "the guest may write there")]), DIRECTORIES, MACROS],
+    };
+  },
+  FORWARDS: () => ({
+    skip: 0,
+    sources: [
+      wordsSource(["tcp::", "udp::"], "PORT-:PORT, on all addresses of this host"),
+      wordsSource(["tcp:127.0.0.1:", "udp:127.0.0.1:"], "PORT-:PORT, for this host alone"),
+    ],
+  }),
+  RESCUE: () => ({
+    skip: 0,
+    sources: [{ kind: "profiles" }, wordsSource(["auto"], "made if there is none")],
+  }),
+};
+
+/** What a setting's value on the command line can be. */
+export function settingValues(name: SettingName, value: string): Values {
+  const structured = STRUCTURED[name];
+  if (structured) return structured(value);
+  if ((SCHEMA[name].parse as unknown) === flag) return { skip: 0, sources: [wordsSource(["yes", "no"])] };
+  // What the error for a wrong one would say.
+  const refused = parseSetting(name, "\0");
+  const choices = "allowed" in refused ? /^one of (.+)$/.exec(refused.allowed)?.[1] : undefined;
+  return { skip: 0, sources: choices === undefined ? [] : [wordsSource(choices.split(" "))] };
+}

@@ -1,0 +1,17 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+export default defineCommand({
+  meta: { name: "completion", description: "print a script by which a shell completes command lines" },
+  args: {
+    shell: { type: "positional", required: true, description: "bash, zsh or fish" },
+  },
+  async setup({ args }) {
+    const { parseShell } = await import("../services/completion.ts");
+    parseShell(args.shell);
+  },
+  async run({ args, data }) {
+    const { parseShell, printCompletion } = await import("../services/completion.ts");
+    printCompletion(data as Context, parseShell(args.shell));
+  },
+});

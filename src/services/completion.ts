@@ -54,7 +54,6 @@ export function parseShell(word: string): Shell {
 
 /** Prints the completion script for a shell. */
 export function printCompletion(context: Context, shell: Shell): void {
-  // What a program can be called is more than what a function can.
-  const name = `_${context.prog.replaceAll(/\W/g, "_")}_complete`;
-  context.print(SCRIPTS[shell](context.prog, name));
+  // zsh wants the name of the file that the script is kept in.
+  context.print(SCRIPTS[shell](context.prog, `_${context.prog}`));
 }

@@ -1,0 +1,276 @@
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { answerShell } from "../../src/cli/complete/answer.ts";
+import { splitLine } from "../../src/cli/complete/line.ts";
+import { choicesIn } from "../../src/cli/complete/values.ts";
+import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
+import { COMMANDS } from "../../src/cli/registry.ts";
+import { buildContext } from "../../src/cli/surroundings.ts";
+import type { Context } from "../../src/services/context.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+const temp = new Temp();
+afterAll(() => temp[Symbol.dispose]());
+const context: Context = {
+  ...buildContext("vm", "0", { settings: {}, additions: {}, hostdir: undefined }),
+  home: temp.directory("home"),
+  cwd: temp.directory("here"),
+  env: {},
+};
+for (const [name, stamp] of [
+  ["S0", "2026-01-01 00:00:00"],
+  ["S1", "2026-01-03 00:00:00"],
+  ["before update", "2026-01-02 00:00:00"],
+])
+  temp.write(`here/backups/${name}/TS`, `${stamp}\n`);
+temp.write("here/backups/S1/DESCRIPTION", "tabs\tand\nlines\n");
+temp.directory("here/backups/.vm-partial-S2");
+temp.directory("there/backups/Elsewhere");
+for (const name of [
+  "cd.iso",
+  "CD2.ISO",
+  "my disk.iso",
+  ".hidden.iso",
+  "notes.txt",
+  "mine.job",
+  "run-ssh.job",
+  "mine.pre",
+])
+  temp.write(`here/${name}`, "");
+temp.write("here/iso/deep.iso", "");
+temp.write("here/odd\nname.iso", "");
+temp.write("home/home.iso", "");
+temp.write("home/vm/rescue-mine/guest.env", "RESCUE_ISO=x.iso\n");
+temp.write("home/vm/ws10/guest.env", "GUESTNAME=x\n");
+temp.write("home/vm/scripts/jobs/yours.job", "");
+temp.write("home/vm/scripts/jobs/post-install.job", "");
+symlinkSync("iso", temp.path("here/link"));
+symlinkSync("nowhere", temp.path("here/broken"));
+
+const ask = async (shell: string, line: string, word?: string): Promise<string[]> => {
+  const answer = await answerShell(context, [shell, line, ...(word === undefined ? [] : [word])]);
+  return answer.split("\n").slice(0, -1);
+};
+/** What fits, without the help: fish gets whole words. */
+const candidates = async (line: string): Promise<string[]> =>
+  (await ask("fish", line)).map((text) => text.split("\t")[0]!);
+
+const AT = [...COMMANDS.keys()].map((name) => `@${name}`);
+const BARE = [...COMMANDS.keys()];
+
+describe("what fits at the end of", () => {
+  test.each<[line: string, words: string[]]>([
+    ["vm ", BARE],
+    ["vm @", AT],
+    ["vm cr", ["create"]],
+    ["vm @cr", ["@create"]],
+    ["vm -n cr", ["create"]],
+    ["vm -- cr", ["create"]],
+    ["vm nothing", []],
+    ["vm cd", ["cd.iso"]],
+    ["vm cd.iso ", []],
+    ["vm constructor ", []],
+    ["vm constr", []],
+    // Options of all commands.
+    ["vm --ar", ["--arch="]],
+    ["vm --no-k", ["--no-keep-cd"]],
+    ["vm --tm", []],
+    ["vm -d there --ver", ["--version"]],
+    [
+      "vm -",
+      GLOBAL_OPTIONS.filter(({ hidden }) => !hidden).map(({ long, value }) => `--${long}${value ? "=" : ""}`),
+    ],
+    ["vm -- --ar", []],
+    ["vm --arch=", ["--arch=x86_64", "--arch=i386"]],
+    ["vm --ar=i", ["--ar=i386"]],
+    ["vm --arch ", ["x86_64", "i386"]],
+    ["vm -a i", ["i386"]],
+    ["vm -ai", ["-ai386"]],
+    ["vm -nai", ["-nai386"]],
+    ["vm -c", []],
+    ["vm -c ", []],
+    ["vm -n", []],
+    ["vm --cores=", []],
+    ["vm --nonsense=", []],
+    ["vm --nonsense cr", ["create"]],
+    ["vm --uefi=", []],
+    ["vm -D ", ["AHCI=", "NVME=", "SCSI=", "VIRT="]],
+    ["vm -D AHCI=1G,N", ["AHCI=1G,NVME="]],
+    ["vm --disks=V", ["--disks=VIRT="]],
+    ["vm -i ", ["AHCI=", "NVME=", "SCSI=", "VIRT="]],
+    ["vm -i VIRT=q", ["VIRT=qcow2=", "VIRT=qed="]],
+    ["vm -i VIRT=raw=no", ["VIRT=raw=notes.txt"]],
+    ["vm -i VIRT=no", ["VIRT=notes.txt"]],
+    ["vm -i VIRT=@IN", ["VIRT=@INDIR@"]],
+    ["vm -s x", []],
+    [
+      "vm -s x:",
+      [
+        "x:rw:",
+        "x:backups/",
+        "x:iso/",
+        "x:link/",
+        "x:@MEDIA@",
+        "x:@MIRROR@",
+        "x:@HOSTDIR@",
+        "x:@INDIR@",
+        "x:@DATADIR@",
+      ],
+    ],
+    ["vm -s x:rw:is", ["x:rw:iso/"]],
+    ["vm -f t", ["tcp::", "tcp:127.0.0.1:"]],
+    ["vm --rescue=", ["--rescue=rescue-mine", "--rescue=auto"]],
+    ["vm -d ", ["backups/", "iso/", "link/"]],
+    ["vm -d ../t", ["../there/"]],
+    // Arguments, and the next command.
+    ["vm create ", []],
+    ["vm create @", []],
+    ["vm create G ", ["CD2.ISO", "backups/", "cd.iso", "iso/", "link/", "my disk.iso", ...AT]],
+    ["vm create G c", ["cd.iso", "create"]],
+    ["vm create G .h", [".hidden.iso"]],
+    ["vm create G iso/", ["iso/deep.iso"]],
+    ["vm create G link/", ["link/deep.iso"]],
+    ["vm create G ~/h", ["~/home.iso"]],
+    ["vm create G nowhere/", []],
+    ["vm create G my\\ d", ["my disk.iso"]],
+    ["vm create G 'my d", ["my disk.iso"]],
+    ["vm create G cd.iso ", AT],
+    ["vm create G cd.iso @r", ["@run", "@restore", "@rescue"]],
+    ["vm create G cd.iso re", ["restore"]],
+    ["vm create G cd.iso x ", []],
+    ["vm restore ", ["S1", "before update", "S0", ...AT]],
+    ["vm restore b", ["before update", "backup"]],
+    ["vm restore S0 ", AT],
+    ["vm backup ", AT],
+    ["vm backup S9 ", AT],
+    ["vm backup S9 -", []],
+    ["vm backup S9 -free -text", []],
+    ["vm -d ../there restore E", ["Elsewhere"]],
+    ["vm -d ../there --hostdir=. restore S", ["S1", "S0"]],
+    ["vm --hostdir=../there @restore E", ["Elsewhere"]],
+    ["vm -d /nowhere restore ", AT],
+    ["vm job ", ["mine", "run-ssh", "yours", "post-install", "add-ssh-keys"].toSorted()],
+    ["vm job mine ", AT],
+    ["vm destroy --", ["--force", "--help"]],
+    ["vm destroy --force @cr", ["@create"]],
+    ["vm rescue ", ["build", "list"]],
+    ["vm rescue build --k", ["--kernel="]],
+    ["vm rescue build --iso=c", ["--iso=cd.iso"]],
+    ["vm rescue build --iso m", ["my disk.iso"]],
+    ["vm rescue build --modules=i", ["--modules=iso/"]],
+    ["vm rescue build --compress=z", ["--compress=zstd"]],
+    ["vm rescue --iso cd.iso b", ["build"]],
+    ["vm completion ", ["bash", "zsh", "fish"]],
+    ["vm -c 8 @create G cd.iso @run @rest", ["@restore"]],
+    ["vm -c 8 create G run restore S", ["S1", "S0"]],
+    ["vm @unknown @re", []],
+    // The program itself, as it may be named.
+    ["sudo -u me /usr/bin/vm cr", ["create"]],
+    ["X=1 vm cr", ["create"]],
+    ["v cr", ["create"]],
+    ["vm", []],
+  ])("%s", async (line, words) => {
+    const got = await candidates(line);
+    const unordered = line === "vm job ";
+    expect(unordered ? got.toSorted() : got).toEqual(words);
+  });
+});
+
+test("helps stand behind a tab, in one line", async () => {
+  expect(await ask("fish", "vm restore S")).toEqual([
+    "S1\t2026-01-03 00:00:00 tabs and lines",
+    "S0\t2026-01-01 00:00:00",
+  ]);
+  expect(await ask("fish", "vm @cr")).toEqual([`@create\t${COMMANDS.get("create")!.summary}`]);
+  expect(await ask("fish", "vm job ")).toContain("run-ssh\tthis VM's own");
+});
+
+describe("bash: how to complete, and what stands in the place of the word", () => {
+  test.each<[line: string, word: string, answer: string[]]>([
+    ["vm @cr", "cr", ["", "create"]],
+    ["vm --arch=i", "i", ["", "i386"]],
+    ["vm --ar", "--ar", ["nospace", "--arch="]],
+    ["vm -D AHCI=1G,N", "1G,N", ["nospace", "1G,NVME="]],
+    ["vm restore b", "b", ["", "before\\ update", "backup"]],
+    ['vm restore "b', "b", ["", "before update", "backup"]],
+    ["vm restore before\\ ", "before\\ ", ["", "before\\ update"]],
+    ["vm rescue build --iso=my", "my", ["filenames", "my disk.iso"]],
+    ["vm rescue build --iso='my", "my", ["filenames", "my disk.iso"]],
+    ["vm -d ../th", "../th", ["filenames", "../there"]],
+    ["vm nothing", "nothing", [""]],
+  ])("%s | %s", async (line, word, answer) => {
+    expect(await ask("bash", line, word)).toEqual(answer);
+  });
+});
+
+describe("zsh: how much of the word stays, and what follows", () => {
+  test.each<[line: string, word: string, answer: string[]]>([
+    ["vm @cr", "@cr", ["0", "@create"]],
+    ["vm --arch=i", "--arch=i", ["7", "i386"]],
+    ["vm create G ~/h", "~/h", ["2", "home.iso"]],
+    ["vm rescue build --iso=iso/d", "--iso=iso/d", ["10", "deep.iso"]],
+    ["vm rescue build --iso='iso'/d", "--iso='iso'/d", ["12", "deep.iso"]],
+    ["vm restore 'before", "before", ["0", "before update"]],
+  ])("%s | %s", async (line, word, answer) => {
+    expect((await ask("zsh", line, word)).map((text) => text.split("\t")[0]!)).toEqual(answer);
+  });
+});
+
+describe("never fails", () => {
+  test.each([
+    [[]],
+    [["tcsh", "vm cr"]],
+    [["constructor", "vm cr"]],
+    [["bash", "vm 'x\\", "'"]],
+    [["fish", "vm -d \0 restore "]],
+  ])("%j", async (words) => {
+    expect(await answerShell(context, words)).toMatch(/^(nospace|filenames)?\n?$|@create/);
+  });
+
+  test("with settings that need bash, or are wrong", async () => {
+    mkdirSync(temp.path("bad"));
+    writeFileSync(temp.path("bad/guest.env"), "touch pwned\nCORES=$(touch pwned)\n");
+    const words = await answerShell({ ...context, cwd: temp.path("bad") }, ["fish", "vm --rescue="]);
+    expect(words).toBe("--rescue=rescue-mine\n--rescue=auto\tmade if there is none\n");
+    expect(Bun.spawnSync(["find", temp.top, "-name", "pwned"]).stdout.toString()).toBe("");
+  });
+});
+
+describe("a line's words", () => {
+  test.each<[line: string, words: string[], text: string, quote: string]>([
+    ["vm a  b", ["vm", "a"], "b", ""],
+    ["vm ", ["vm"], "", ""],
+    ["vm 'a b' \"c d\"e", ["vm", "a b"], "c de", ""],
+    ["vm 'a b", ["vm"], "a b", "'"],
+    ['vm "a \\"b\\x', ["vm"], 'a "b\\x', '"'],
+    ["vm a\\ b\\", ["vm"], "a b", ""],
+    ["vm '' \"", ["vm", ""], "", '"'],
+  ])("%s", (line, words, text, quote) => {
+    const { words: got, token } = splitLine(line);
+    expect([got, token.text, token.quote]).toEqual([words, text, quote]);
+  });
+
+  test("fish escapes within single quotes", () => {
+    expect(splitLine("vm 'it\\'s", true).token.text).toBe("it's");
+  });
+
+  test("characters know where they end", () => {
+    expect(splitLine("vm 'a'\\ \"b\"").token.ends).toEqual([2, 5, 7]);
+  });
+});
+
+describe("choices in a help text", () => {
+  test.each<[string, string[]]>([
+    ["build or list", ["build", "list"]],
+    [
+      "build: none, gzip, zstd, lz4 or xz; default: none, which starts fastest",
+      ["none", "gzip", "zstd", "lz4", "xz"],
+    ],
+    ["its name; default: the last one made", []],
+    ["CD image to attach and boot once", []],
+    ["build: a kernel, or an unpacked kernel package; default: the host's", []],
+    ["", []],
+  ])("%s", (help, choices) => {
+    expect(choicesIn(help)).toEqual(choices);
+  });
+});

@@ -4,6 +4,7 @@ import completion from "../commands/completion.ts";
 import create from "../commands/create.ts";
 import destroy from "../commands/destroy.ts";
 import job from "../commands/job.ts";
+import man from "../commands/man.ts";
 import rescue from "../commands/rescue.ts";
 import restore from "../commands/restore.ts";
 import run from "../commands/run.ts";
@@ -44,6 +45,7 @@ const DEFINITIONS = {
   job,
   rescue,
   completion,
+  man,
 } satisfies Record<string, CommandDef<any>>;
 
 /** Words for a shell or a pager: they are printed without the announcement. */

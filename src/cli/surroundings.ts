@@ -44,6 +44,7 @@ export function buildContext(prog: string, version: string, options: Options): C
     options,
     meter: createMeter,
     ask: process.stdin.isTTY ? askOnTerminal : undefined,
+    manual: async () => (await import("./manual/page.ts")).buildManual(prog),
     print: (text) => void process.stdout.write(text),
   };
 }

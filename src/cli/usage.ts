@@ -1,20 +1,13 @@
 import { SCHEMA, type SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/literal.ts";
 import { flag } from "../config/values.ts";
+import { MACROS } from "../machine/macros.ts";
 import { usageOf } from "./batch.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import { COMMANDS, type Command } from "./registry.ts";
 
 /** Settings as in force, for the help; raw, as the user would write them. */
 export type InForce = Partial<Record<SettingName, SettingValue>> & { hostdir: string };
-
-const MACROS: readonly [string, string][] = [
-  ["@MEDIA@", "external media, as the script check-media sets it"],
-  ["@MIRROR@", "MEDIA + MEDIA_MIRROR"],
-  ["@HOSTDIR@", "the VM's own directory"],
-  ["@INDIR@", "a job's input (WORKDIR/.in)"],
-  ["@DATADIR@", "a job's output (WORKDIR/.out)"],
-];
 
 /** Two columns: names, and what they mean. */
 function table(rows: readonly (readonly [string, string])[]): string[] {

@@ -7,6 +7,15 @@ export interface MacroValues {
   DATADIR: string;
 }
 
+/** What stands at the beginning of a path, and what it means. */
+export const MACROS: readonly (readonly [macro: string, help: string])[] = [
+  ["@MEDIA@", "external media, as the script check-media sets it"],
+  ["@MIRROR@", "MEDIA + MEDIA_MIRROR"],
+  ["@HOSTDIR@", "the VM's own directory"],
+  ["@INDIR@", "a job's input (WORKDIR/.in)"],
+  ["@DATADIR@", "a job's output (WORKDIR/.out)"],
+];
+
 const MACRO = /^@(MEDIA|MIRROR|HOSTDIR|INDIR|DATADIR)@/;
 
 /** The macro a path begins with, if any. */

@@ -39,6 +39,8 @@ export interface Context {
   meter(label: string, totalBytes: number): Meter;
   /** Asks for a secret on the terminal, until `over`; absent where there is none. Undefined: no answer. */
   ask: ((prompt: string, over: AbortSignal) => Promise<string | undefined>) | undefined;
+  /** The manual page's source; `cli` has the tables that it is made from. */
+  manual(): Promise<string>;
   /** Prints a result on stdout. */
   print(text: string): void;
 }

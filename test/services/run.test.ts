@@ -19,6 +19,7 @@ function contextOf(place: Place): Context {
     libexec: place.path("libexec"),
     options: { settings: {}, additions: {}, hostdir: undefined },
     ask: undefined,
+    manual: async () => "",
     meter: () => ({ update: () => {}, finish: () => {} }),
     print: () => {},
   };

@@ -1,5 +1,6 @@
 import { parseSetting, SCHEMA, type SettingName } from "../../config/schema.ts";
 import { flag } from "../../config/values.ts";
+import { MACROS } from "../../machine/macros.ts";
 import { DISK_BUSES, IMAGE_FORMATS } from "../../machine/types.ts";
 import type { Command, CommandOption, Positional } from "../registry.ts";
 
@@ -72,8 +73,8 @@ export function argumentSources(command: Command, argument: Positional | Command
 
 const BUSES = wordsSource(DISK_BUSES.map((bus) => `${bus}=`));
 const FORMATS = wordsSource(IMAGE_FORMATS.map((format) => `${format}=`));
-/** At the beginning of a path. WORKDIR changes, so these lead nowhere that could be looked up. */
-const MACROS = wordsSource(["@MEDIA@", "@MIRROR@", "@HOSTDIR@", "@INDIR@", "@DATADIR@"]);
+/** WORKDIR changes, so these lead nowhere that could be looked up. */
+const AT_MACROS: Source = { kind: "words", words: MACROS.map(([text, help]) => ({ text, help })) };
 
 /** Settings whose values have parts. */
 const STRUCTURED: Partial<Record<SettingName, (value: string) => Values>> = {
@@ -83,15 +84,19 @@ const STRUCTURED: Partial<Record<SettingName, (value: string) => Values>> = {
     const known = (IMAGE_FORMATS as readonly string[]).includes(format);
     if (!value.includes("=")) return { skip: 0, sources: [BUSES] };
     if (known && value.length > bus.length + format.length + 1)
-      return { skip: bus.length + format.length + 2, sources: [FILES, MACROS] };
-    return { skip: bus.length + 1, sources: [FORMATS, FILES, MACROS] };
+      return { skip: bus.length + format.length + 2, sources: [FILES, AT_MACROS] };
+    return { skip: bus.length + 1, sources: [FORMATS, FILES, AT_MACROS] };
   },
   SHARES(value) {
     const head = /^[^:]*:(rw:|ro:)?/.exec(value);
     if (!head) return { skip: 0, sources: [] };
     return {
       skip: head[0].length,
-      sources: [...(head[1] ? [] : [wordsSource(["rw:"], "the guest may write there")]), DIRECTORIES, MACROS],
+      sources: [
+        ...(head[1] ? [] : [wordsSource(["rw:"], "the guest may write there")]),
+        DIRECTORIES,
+        AT_MACROS,
+      ],
     };
   },
   FORWARDS: () => ({

@@ -1,0 +1,117 @@
+/**
+ * What the tables of commands, options and settings do not say. PROG stands for the program's name,
+ * `…` in backquotes for what is typed or is a file's name.
+ */
+import type { ExitName } from "../../lib/errors.ts";
+
+/** Paragraphs. */
+export const DESCRIPTION: readonly string[] = [
+  "PROG makes, runs, snapshots, restores and destroys qemu virtual machines, and changes them from outside by jobs: scripts in a small rescue system that has the VM's disks.",
+  "A VM has a directory of its own, HOSTDIR: the current directory, or that of `--hostdir`. There are its settings (`guest.env`) and its snapshots (`backups/`). Its working files (disks, NVRAM, sockets) are in WORKDIR, a private directory in `$TMPDIR` or `/tmp`; with `--inplace` they are in HOSTDIR itself. `HOSTDIR/.work` leads to WORKDIR, and `WORKDIR/.host` back. PROFILES is the home of VMs and rescue profiles, `~/PROG`.",
+  "Without a command PROG runs the VM. One word that is no command is a CD image for that run.",
+  "Several commands make a batch. They are run in order, and the first failure ends it. The whole line is checked before the first of them runs. A command behind the first is written with `@`; the old names create, run, backup, restore, destroy and job are understood without.",
+  "Options stand before the first command and hold for all. Options of one command stand behind its name. Long options may be shortened while they are unambiguous. `--` ends the options.",
+  "Results are on stdout, everything else is on stderr.",
+];
+
+/** Paragraphs behind a command's summary. */
+export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
+  create: [
+    "Makes WORKDIR, a disk for each entry of `--disks`, UEFI variables with `--uefi`, and `guest.env` with the settings in force. Refused where HOSTDIR has a VM or snapshots already. If anything fails, nothing is left.",
+  ],
+  run: [
+    "Without working files the last snapshot is restored first. The first run after create boots the CD once, and ends when the guest restarts; later ones boot the disk. An image that is named here is attached and booted once.",
+    "Ctrl-C or SIGTERM asks the guest to power off, a second one ends it. A run whose guest did not power itself off fails. `WORKDIR/run-vm.sh` is the qemu command, `WORKDIR/console.log` the serial console.",
+  ],
+  backup: [
+    "The snapshot appears whole or not at all, in `HOSTDIR/backups/NAME`, with checksums and a manifest. Room is checked first. Only the VM's own disks are kept, not those of `--image`.",
+  ],
+  restore: [
+    "Checksums are verified, and the new working files are made beside the old ones, which are replaced at the end. Refused while the VM runs.",
+  ],
+  destroy: ["Snapshots and HOSTDIR's own files are never removed. Refused while the VM runs."],
+  job: [
+    "A job is the script `NAME.job`, looked for in HOSTDIR, in `PROFILES/scripts/jobs`, and among those that the program brings: `add-ssh-keys`, `run-ssh`, `post-install`. `NAME.pre` and `NAME.post` beside it run on this host, before and after. Its output is on stdout and in `WORKDIR/.out/job.log`; its exit status is the program's. `--timeout` limits it.",
+  ],
+  rescue: [
+    "`build` makes a profile from this host's kernel and programs, or from an ALT Rescue CD; `list` shows those there are, and whether they can be used.",
+  ],
+  completion: [
+    "The script asks the program itself, so that it knows all commands, options, snapshots, jobs and files. For bash and zsh, in a file that the shell reads when it starts:",
+    "`source <(PROG completion bash)`",
+    "For zsh also as `_PROG` in a directory of `fpath`; for fish as `~/.config/fish/completions/PROG.fish`.",
+  ],
+  man: ["Shows this page where stdout is a terminal and there is a man(1); prints its source elsewhere."],
+};
+
+export const SETTINGS: readonly string[] = [
+  "Weakest first: built-in values, `/etc/PROG.conf`, `~/.config/PROG.conf`, the VM's `guest.env`, the command line. The files are lines of bash assignments, `NAME=value` or `NAME=( value … )`. They are read, not executed; a file with more in it (a condition, a command) is given to bash, if nobody else may write it. `no`, `off`, `0` and empty mean off. HOSTARCH stands for this host's architecture.",
+];
+
+export const FILES: readonly (readonly [string, string])[] = [
+  ["/etc/PROG.conf", "settings of this host"],
+  ["~/.config/PROG.conf", "settings of the user"],
+  ["HOSTDIR/guest.env", "settings of a VM; while there are working files, those of WORKDIR count"],
+  [
+    "PROG.defaults",
+    "further arguments for qemu, one or more a line; the first of WORKDIR, HOSTDIR, `~/.config` and `/etc` that has one",
+  ],
+  ["HOSTDIR/backups/NAME", "a snapshot; `LAST` leads to the newest"],
+  ["HOSTDIR/.work", "link to WORKDIR"],
+  ["WORKDIR/run-vm.sh", "the command that runs the VM, for reading and for running by hand"],
+  ["WORKDIR/console.log", "what the guest wrote on its serial console"],
+  ["WORKDIR/qemu.log", "what qemu said"],
+  ["WORKDIR/.in, WORKDIR/.out", "a job's input and output"],
+  ["PROFILES/NAME/guest.env", "a rescue profile: settings that begin with `RESCUE_`"],
+  ["PROFILES/scripts/jobs", "jobs for all VMs"],
+  ["~/.cache/vm", "the program's data, answers of qemu, saved states of the rescue"],
+  ["check-media", "a script on PATH that sets MEDIA, the place of external media, or fails"],
+];
+
+export const EXIT_STATUS: Readonly<Record<ExitName, string>> = {
+  ok: "done",
+  other: "anything else",
+  usage: "the command line is wrong; nothing was changed",
+  noInput: "something named does not exist or cannot be read",
+  unavailable: "a program or a feature is missing",
+  internal: "a mistake in the program",
+  cannotCreate: "cannot create: no room, no rights, exists already",
+  io: "reading, writing or verifying failed; the guest did not power itself off; the rescue died",
+  busy: "busy: the VM runs, its lock is held, a port is taken",
+  config: "a setting in a file is wrong",
+  timeout: "a time limit",
+};
+
+export const ENVIRONMENT: readonly (readonly [string, string])[] = [
+  ["TMPDIR", "where working files are made; default `/tmp`"],
+  ["XDG_CACHE_HOME", "instead of `~/.cache`"],
+  ["SPICE_PASSWORD", "the password of the display, where no file sets one"],
+  ["MEDIA", "as check-media would set it"],
+  ["NO_COLOR", "no colours; so does `TERM=dumb`"],
+  ["DISPLAY, WAYLAND_DISPLAY", "a desktop session, in which the display is opened"],
+];
+
+/** What it does, and the lines to type. */
+export const EXAMPLES: readonly (readonly [string, readonly string[]])[] = [
+  [
+    "Make a VM, install it from a CD, and keep the result as the snapshot S0:",
+    ["mkdir -p ~/PROG/ws10 && cd ~/PROG/ws10", "PROG -c 8 -m 4G @create WS10 /iso/image.iso @run @backup"],
+  ],
+  ["Start again from a snapshot:", ["PROG @restore S2 @run"]],
+  [
+    "Let one's own SSH keys into an installed system, and log in through a forward:",
+    [
+      "PROG --rescue=auto job add-ssh-keys",
+      "PROG -p '' -f tcp:127.0.0.1:5555-:22 run &",
+      "ssh -p 5555 root@127.0.0.1",
+    ],
+  ],
+];
+
+export const SEE_ALSO: readonly string[] = [
+  "bash(1)",
+  "pigz(1)",
+  "qemu(1)",
+  "qemu-img(1)",
+  "remote-viewer(1)",
+];

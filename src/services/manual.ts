@@ -1,0 +1,40 @@
+import { mkdtempSync } from "node:fs";
+import { join } from "node:path";
+import { exec, findProgram } from "../process/exec.ts";
+import { removeQuietly, writeNew } from "../store/files.ts";
+import type { Context } from "./context.ts";
+
+/** Programs that show a page from a file, with a pager: man-db's and mandoc's. */
+const VIEWERS = [
+  ["man", "-l"],
+  ["mandoc", "-a"],
+] as const;
+
+/** Shows the manual page on a terminal, where there is a man(1); prints its source elsewhere. */
+export async function showManual(context: Context): Promise<void> {
+  const page = await context.manual();
+  const viewer = VIEWERS.find(([program]) => findProgram(program));
+  if (!process.stdout.isTTY || !viewer || !(await show(context, viewer, page))) context.print(page);
+}
+
+/** @returns false where the viewer could not */
+async function show(context: Context, viewer: readonly string[], page: string): Promise<boolean> {
+  const scratch = mkdtempSync(join(context.tmpdir, "vm-man-"));
+  try {
+    const file = join(scratch, `${context.prog}.1`);
+    writeNew(file, page);
+    const { status } = await exec([...viewer, file], {
+      stdin: 0,
+      stdout: 1,
+      stderr: 2,
+      anyStatus: true,
+      // The terminal is the pager's now, and so is Ctrl-C.
+      ownSession: false,
+      keepOnInterrupt: true,
+      env: { LC_ALL: context.env.LC_ALL },
+    });
+    return status === 0;
+  } finally {
+    removeQuietly(scratch);
+  }
+}

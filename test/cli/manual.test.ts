@@ -1,0 +1,126 @@
+import { describe, expect, test } from "bun:test";
+import { usageOf } from "../../src/cli/batch.ts";
+import { buildManual } from "../../src/cli/manual/page.ts";
+import { COMMANDS_PROSE } from "../../src/cli/manual/prose.ts";
+import { bold, fill, item, literal, prose } from "../../src/cli/manual/roff.ts";
+import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
+import { COMMANDS } from "../../src/cli/registry.ts";
+import { SCHEMA, SETTING_NAMES } from "../../src/config/schema.ts";
+import { EXIT } from "../../src/lib/errors.ts";
+
+const source = buildManual("vm");
+/** As one line of plain text: what a reader would see. */
+const text = source
+  .replaceAll(/\\f[BIR]/g, "")
+  .replaceAll(/\\\[u([0-9A-F]+)\]/g, (_, code: string) => String.fromCodePoint(Number.parseInt(code, 16)))
+  .replaceAll("\\(aq", "'")
+  .replaceAll("\\(ti", "~")
+  .replaceAll("\\-", "-")
+  .replaceAll("\\&", "")
+  .replaceAll("\\e", "\\")
+  .replaceAll(/\s+/g, " ");
+/** Sentences begin with a capital letter. */
+const capital = (help: string): string => help.replace(/^[a-z]/, (letter) => letter.toUpperCase());
+
+describe("the manual has", () => {
+  test.each([...COMMANDS.values()])("the command $name", (command) => {
+    expect(text).toContain(`.SS "${usageOf(command)}" ${capital(command.summary)}`);
+    for (const { name, help } of command.positionals)
+      expect(text).toContain(`.TP ${name.toUpperCase()} ${help}`);
+    for (const { long } of command.options) expect(text).toMatch(new RegExp(`--${long}(=\\S+)? .*`));
+    for (const { help } of command.options) expect(text).toContain(` ${help}`);
+  });
+
+  test.each(GLOBAL_OPTIONS.map(({ long, hidden, help }) => [long, hidden, help] as const))(
+    "the option --%s (hidden: %p)",
+    (long, hidden, help) => {
+      const tag = new RegExp(`\\.TP (-. *, )?(-., )?--${long}(=\\S+)? `);
+      expect(tag.test(text)).toBe(!hidden);
+      if (!hidden) expect(text).toContain(help);
+    },
+  );
+
+  test.each([...SETTING_NAMES])("the setting %s", (name) => {
+    expect(text).toContain(`.TP ${name} ${capital(SCHEMA[name].help)}`);
+  });
+
+  test.each(Object.entries(EXIT))("the exit status %s: %d", (_name, status) => {
+    expect(text).toContain(`.TP ${status} `);
+  });
+
+  test.each([
+    "NAME",
+    "SYNOPSIS",
+    "DESCRIPTION",
+    "COMMANDS",
+    "OPTIONS",
+    "SETTINGS",
+    "FILES",
+    "EXIT STATUS",
+    "ENVIRONMENT",
+    "EXAMPLES",
+    "SEE ALSO",
+  ])("the section %s", (name) => {
+    expect(source).toContain(`\n.SH "${name}"\n`);
+  });
+
+  test.each([
+    ["CORES", "CPU cores per socket. Allowed: a whole number from 1 to 512. Default: 2. Also --cores."],
+    ["UEFI", "Default: off. Also --uefi, --no-uefi."],
+    ["SPICE_TICKETING", "Default: on."],
+    ["CLR_NORM", "Default: \\033[0m."],
+    ["PROFILES", "Default: ~/vm."],
+    ["RESCUE_ISO", "The rescue's CD image. .TP"],
+  ])("of %s: %s", (name, facts) => {
+    expect(text.slice(text.indexOf(`.TP ${name} `)).slice(0, 250)).toContain(facts);
+  });
+});
+
+test("prose is of commands that there are", () => {
+  expect(Object.keys(COMMANDS_PROSE).filter((name) => !COMMANDS.has(name))).toEqual([]);
+});
+
+test("under another name it is the manual of that", () => {
+  const other = buildManual("my-vm");
+  expect(other).toStartWith('.TH "MY-VM" "1" ');
+  expect(other).toContain("/etc/my\\-vm.conf");
+  expect(other).not.toMatch(/PROG|\/etc\/vm/);
+});
+
+test("the same tables give the same page", () => {
+  expect(buildManual("vm")).toBe(source);
+});
+
+describe("roff: escapes", () => {
+  test.each<[string, string]>([
+    ["--no-uefi", String.raw`\-\-no\-uefi`],
+    ["\\033[0m", String.raw`\e033[0m`],
+    ["it's `x`", String.raw`it\(aqs \(gax\(ga`],
+    ["~/a^b", String.raw`\(ti/a\(hab`],
+    ["S0, …", String.raw`S0, \[u2026]`],
+  ])("literal %s", (given, roff) => {
+    expect(literal(given)).toBe(roff);
+  });
+
+  test.each<[string, string]>([
+    ["a well-known `--opt`", String.raw`a well-known \fB\-\-opt\fR`],
+    ["-x, or --long: a - b", String.raw`\-x, or \-\-long: a \- b`],
+    ["don't \\ it", String.raw`don't \e it`],
+    ["tcp::5555-:22", String.raw`tcp::5555\-:22`],
+  ])("prose %s", (given, roff) => {
+    expect(prose(given)).toBe(roff);
+  });
+
+  test("what begins like a request is none", () => {
+    expect(fill(".x 'y'")).toEqual([String.raw`\&.x 'y'`]);
+    expect(item(".x", "'y")).toEqual([".TP", String.raw`\&.x`, String.raw`\&'y`]);
+    expect(item(bold(".x"), "y")[1]).toBe(String.raw`\fB.x\fR`);
+  });
+
+  test("lines are short, and no word is lost", () => {
+    const words = Array.from({ length: 200 }, (_, index) => `.${"x".repeat(index % 13)}`).join(" ");
+    const lines = fill(words);
+    for (const line of lines) expect(line.length).toBeLessThanOrEqual(78);
+    expect(lines.map((line) => line.replace(/^\\&/, "")).join(" ")).toBe(words);
+  });
+});

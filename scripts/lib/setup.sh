@@ -51,6 +51,11 @@ check   cryptsetup             cryptsetup-bin              cryptsetup        cry
 check   sshd                   openssh-server              openssh-server    openssh-server          openssh-server     openssh
 check   xz                     xz-utils                    xz                xz                      xz                 xz
 check   mksquashfs             squashfs-tools              squashfs-tools    squashfs-tools          squashfs           squashfs-tools
+check   zsh                    zsh                         zsh               zsh                     zsh                zsh
+check   fish                   fish                        fish              fish                    fish               fish
+check   bash_completion        bash-completion             bash-completion   bash-completion         bash-completion    bash-completion
+check   man                    man-db                      man-db            man-db                  man                man-db
+check   mandoc                 mandoc                      mandoc            mandoc                  -                  -
 TABLE
 }
 
@@ -76,6 +81,7 @@ ovmf_firmware() {
 demo_iso() {
   first /usr/lib/grub-rescue/grub-rescue-cdrom.iso /usr/share/ipxe/ipxe.iso /usr/share/ipxe/*/ipxe.iso
 }
+bash_completion() { first /usr/share/bash-completion/bash_completion; }
 isolinux_image() { first /usr/{lib/ISOLINUX,lib/syslinux,lib/syslinux/bios,share/syslinux}/isolinux.bin; }
 isolinux_modules() { first /usr/{lib/syslinux/modules/bios,lib/syslinux/bios,share/syslinux}/ldlinux.c32; }
 grub_for_efi() { first /usr/{lib/grub,share/grub2}/x86_64-efi/moddep.lst; }

@@ -3,13 +3,15 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Sandbox } from "./harness.ts";
-import { ShellSession, type ShellName } from "./shell-session.ts";
+import { programIn, ShellSession, type SessionOptions, type ShellName } from "./shell-session.ts";
+import { expectError, names, suite } from "./tools.ts";
 
 /** A VM's directory with snapshots, jobs, and files whose names need quoting. */
 function furnish(box: Sandbox): void {
   for (const name of ["S0", "S1", "before update", 'it\'s "new"', "Снимок"]) {
     mkdirSync(box.path("backups", name), { recursive: true });
     box.write(`backups/${name}/TS`, "2026-01-02 03:04:05\n");
+    box.write(`backups/${name}/DESCRIPTION`, "all is well\n");
   }
   for (const name of [
     "my disk.iso",
@@ -71,22 +73,131 @@ const TABLE: [typed: string, words: string[]][] = [
   ["vm create G notes⇥", ["create", "G", "notes"]],
 ];
 
-const trimmed = (words: string[]): string[] => words.map((word) => word.replace(/\/$/, ""));
+/** A directory may end in a slash. */
+const trimmed = (words: readonly string[]): string[] => words.map((word) => word.replace(/\/$/, ""));
 
-describe.each<ShellName>(["bash", "zsh", "fish"])("%s", (name) => {
-  let box: Sandbox;
-  let session: ShellSession;
-  beforeAll(() => {
-    box = new Sandbox();
-    furnish(box);
-    session = new ShellSession(box, name);
-  });
-  afterAll(() => {
-    session[Symbol.dispose]();
-    box[Symbol.dispose]();
-  });
-  test.each(TABLE)("%s", async (typed, words) => {
-    const got = await session.type(typed);
-    expect(trimmed(got)).toEqual(trimmed(words.map((word) => word.replace("HOME/", `${box.home}/`))));
-  });
-});
+/** Types lines in a shell, and says which words came of each. */
+async function typed(
+  name: ShellName,
+  lines: readonly string[],
+  options?: SessionOptions,
+): Promise<string[][]> {
+  using box = new Sandbox();
+  furnish(box);
+  using session = new ShellSession(box, name, options);
+  const all: string[][] = [];
+  for (const line of lines) all.push(trimmed(await session.type(line)));
+  return all;
+}
+
+const BASH_COMPLETION = "/usr/share/bash-completion/bash_completion";
+
+suite(
+  "completion",
+  () => {
+    describe.each<ShellName>(["bash", "zsh", "fish"])("%s", (name) => {
+      let box: Sandbox;
+      let session: ShellSession;
+      beforeAll(() => {
+        box = new Sandbox();
+        furnish(box);
+        session = new ShellSession(box, name);
+      });
+      afterAll(() => {
+        session[Symbol.dispose]();
+        box[Symbol.dispose]();
+      });
+
+      test.each(TABLE)("%s", async (line, words) => {
+        const expected = words.map((word) => word.replace(/^HOME/, box.home));
+        expect(trimmed(await session.type(line))).toEqual(trimmed(expected));
+      });
+
+      test("several that fit are shown", async () => {
+        await session.type("vm restore S⇥⇥1");
+        expect(session.screen).toContain("S0");
+        if (name !== "bash") expect(session.screen).toContain("2026-01-02 03:04:05 all is well");
+      });
+
+      test("the program under another name", async () => {
+        expect(await typed(name, ["my-vm @resto⇥ bef⇥"], { prog: "my-vm" })).toEqual([
+          ["@restore", "before update"],
+        ]);
+      });
+    });
+
+    test("bash with bash-completion, behind other commands", async () => {
+      const load = `source ${BASH_COMPLETION}\nsource <(vm completion bash)\nsudo() { "$@"; }`;
+      const lines = ["vm --ar⇥i⇥ run", "vm @des⇥", "vm rescue build --iso=my⇥", "sudo vm resto⇥ bef⇥"];
+      expect(await typed("bash", lines, { load })).toEqual([
+        ["--arch=i386", "run"],
+        ["@destroy"],
+        ["rescue", "build", "--iso=my disk.iso"],
+        ["restore", "before update"],
+      ]);
+    });
+
+    test("zsh with the script in fpath", async () => {
+      const load =
+        'mkdir -p $ZDOTDIR/site; vm completion zsh >$ZDOTDIR/site/_vm; fpath=($ZDOTDIR/site $fpath); compinit -u -D\nsudo() { "$@" }';
+      expect(await typed("zsh", ["vm resto⇥ bef⇥", "sudo vm @des⇥", "vm create G ~/ho⇥"], { load })).toEqual([
+        ["restore", "before update"],
+        ["@destroy"],
+        ["create", "G", expect.stringMatching(/\/home cd\.iso$/)],
+      ]);
+    });
+
+    test("fish behind keywords and other commands", async () => {
+      const load = "vm completion fish | source\nfunction sudo; $argv; end";
+      const lines = [
+        "sudo vm resto⇥",
+        "not vm resto⇥",
+        "X=1 vm resto⇥",
+        "if vm resto⇥; end",
+        "true; and vm resto⇥",
+      ];
+      expect(await typed("fish", lines, { load })).toEqual(lines.map(() => ["restore"]));
+    });
+
+    test("bash's function, by what it is called with", async () => {
+      using box = new Sandbox();
+      furnish(box);
+      const ask = (...words: string[]): Promise<string> =>
+        Bun.$`bash -euc ${'eval "$(vm completion bash)"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _vm; printf "%s\\n" "${COMPREPLY[@]}"'} - ${words}`
+          .cwd(box.host)
+          .env(box.env({ PATH: `${programIn(box)}:${process.env.PATH}` }))
+          .text();
+      expect(await ask("vm", "-c", "8", "@cr")).toBe("@create\n");
+      expect(await ask("vm", "--arch=i")).toBe("--arch=i386\n");
+      expect(await ask("vm", "restore", "bef")).toBe("before\\ update\n");
+      expect(await ask("vm", "completion", "")).toBe("bash\nzsh\nfish\n");
+    });
+
+    test("the script is printed without a word", async () => {
+      using box = new Sandbox();
+      const { stdout, stderr } = await box.ok(["completion", "bash"]);
+      expect(stdout).toContain("complete ");
+      expect(stderr).toBe("");
+      expectError(await box.vm(["completion", "tcsh"]), 64, /no completion for 'tcsh'/);
+      expectError(await box.vm(["completion"]), 64, /SHELL is missing/);
+    });
+
+    test("answers are silent, whatever is wrong, and nothing is evaluated or left", async () => {
+      using box = new Sandbox();
+      box.write("guest.env", "touch pwned\nCORES=$(touch pwned)\nPORT=wrong\n");
+      for (const words of [
+        [],
+        ["tcsh", "vm "],
+        ["fish", "vm job nothing"],
+        ["fish", "vm -d /nowhere restore "],
+        ["bash", "vm 'x", "y"],
+      ]) {
+        const { stdout, stderr } = await box.ok(["__complete", ...words]);
+        expect([stdout.trim().replaceAll(/^@.*\n?/gm, ""), stderr]).toEqual(["", ""]);
+      }
+      expect((await box.ok(["__complete", "fish", "vm job add"])).stdout).toBe("add-ssh-keys\tbundled\n");
+      expect([names(box.host), names(box.home), names(box.tmp)]).toEqual([["guest.env"], [], []]);
+    });
+  },
+  ["zsh", "fish"],
+);

@@ -8,60 +8,75 @@ export type ShellName = "bash" | "zsh" | "fish";
 /** Where Tab is pressed in a typed line. */
 export const TAB = "⇥";
 
-/** Directory with the program under the name `vm`, or another. */
-export function programIn(box: Sandbox, name = "vm"): string {
+/** A directory for PATH with the program in it, under the name `vm` or another. */
+export function programIn(box: Sandbox, prog = "vm"): string {
   const bin = join(box.top, "bin");
   mkdirSync(bin, { recursive: true });
-  if (!existsSync(join(bin, name))) symlinkSync(resolve(binary), join(bin, name));
+  if (!existsSync(join(bin, prog))) symlinkSync(resolve(binary), join(bin, prog));
   return bin;
 }
 
-/** What each reads before the first line: the script, and a function that notes the words instead of running the program. */
-const START: Readonly<
-  Record<ShellName, (note: string, more: string) => [argv: string[], file: string, text: string]>
+/** How each is started, what it reads first, and how it takes our script. */
+const SHELLS: Readonly<
+  Record<ShellName, { argv: string[]; file: string; start: string; load: (prog: string) => string }>
 > = {
-  bash: (note, more) => [
-    ["bash", "--noprofile", "--rcfile", "rc.bash", "-i"],
-    "rc.bash",
-    `PS1='$ '\n${more}\nsource <(vm completion bash)\nvm() { printf '%s\\0' "$@" >${note}.new; mv ${note}.new ${note}; }\n`,
-  ],
-  zsh: (note, more) => [
-    ["zsh", "-i"],
-    ".zshrc",
-    `PS1='$ '\nautoload -Uz compinit && compinit -u -D\n${more}\nsource <(vm completion zsh)\nvm() { printf '%s\\0' "$@" >${note}.new; mv ${note}.new ${note} }\n`,
-  ],
-  fish: (note, more) => [
-    ["fish", "--no-config", "-i", "-C", "source rc.fish"],
-    "rc.fish",
-    `function fish_prompt; echo '$ '; end\n${more}\nvm completion fish | source\nfunction vm; printf '%s\\0' $argv >${note}.new; mv ${note}.new ${note}; end\n`,
-  ],
+  bash: {
+    argv: ["bash", "--noprofile", "--rcfile", "FILE", "-i"],
+    file: "rc.bash",
+    start: "PS1='$ '",
+    load: (prog) => `source <(${prog} completion bash)`,
+  },
+  zsh: {
+    argv: ["zsh", "-i"],
+    file: ".zshrc",
+    start: "PS1='$ '\nautoload -Uz compinit && compinit -u -D",
+    load: (prog) => `source <(${prog} completion zsh)`,
+  },
+  fish: {
+    argv: ["fish", "--no-config", "-i", "-C", "source FILE"],
+    file: "rc.fish",
+    start: "function fish_prompt; echo '$ '; end",
+    load: (prog) => `${prog} completion fish | source`,
+  },
 };
+
+/** In the program's place a function notes the words that it would have been given. */
+function noter(shell: ShellName, prog: string, note: string): string {
+  const body = (words: string): string =>
+    `printf '%s\\0' ${words} >'${note}.new'; mv '${note}.new' '${note}'`;
+  return shell === "fish" ? `function ${prog}; ${body("$argv")}; end` : `${prog}() { ${body('"$@"')}; }`;
+}
+
+export interface SessionOptions {
+  prog?: string;
+  /** Lines of its own instead of those by which the shell takes the script. */
+  load?: string;
+}
 
 /** A shell at work in a sandbox's HOSTDIR. */
 export class ShellSession implements Disposable {
   readonly #shell;
   readonly #note: string;
-  /** What it showed. */
+  /** All that it showed. */
   screen = "";
 
-  /** @param more lines of its own for the shell's start */
-  constructor(box: Sandbox, name: ShellName, more = "") {
+  constructor(box: Sandbox, name: ShellName, { prog = "vm", load }: SessionOptions = {}) {
+    const { argv, file, start, load: usual } = SHELLS[name];
     const place = join(box.top, `shell-${name}`);
     mkdirSync(place, { recursive: true });
     this.#note = join(place, "note");
-    const [argv, file, text] = START[name](this.#note, more);
-    writeFileSync(join(place, file), text);
+    writeFileSync(
+      join(place, file),
+      `${[start, load ?? usual(prog), noter(name, prog, this.#note)].join("\n")}\n`,
+    );
     const decoder = new TextDecoder();
+    const show = (bytes: Uint8Array): void => void (this.screen += decoder.decode(bytes, { stream: true }));
     this.#shell = Bun.spawn(
-      argv.map((word) => word.replace(/\brc\.(bash|fish)$/, join(place, "rc.$1"))),
+      argv.map((word) => word.replace("FILE", join(place, file))),
       {
         cwd: box.host,
-        env: box.env({ PATH: `${programIn(box)}:${process.env.PATH}`, TERM: "xterm", ZDOTDIR: place }),
-        terminal: {
-          cols: 200,
-          rows: 50,
-          data: (_terminal, bytes) => void (this.screen += decoder.decode(bytes, { stream: true })),
-        },
+        env: box.env({ PATH: `${programIn(box, prog)}:${process.env.PATH}`, TERM: "xterm", ZDOTDIR: place }),
+        terminal: { cols: 200, rows: 50, data: (_terminal, bytes) => show(bytes) },
       },
     );
   }
@@ -70,7 +85,7 @@ export class ShellSession implements Disposable {
   async type(line: string): Promise<string[]> {
     rmSync(this.#note, { force: true });
     this.#shell.terminal!.write(`${line.replaceAll(TAB, "\t")}\r`);
-    await until(`words of: ${line}\n${this.screen.slice(-2000)}`, () => existsSync(this.#note), 20);
+    await until(`the words of ${line}`, () => existsSync(this.#note), 30);
     return readFileSync(this.#note, "utf8").split("\0").slice(0, -1);
   }
 

@@ -1,0 +1,80 @@
+/** The manual page, before the programs that show it. */
+import { expect, test } from "bun:test";
+import { symlinkSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { binary, Sandbox } from "./harness.ts";
+import { expectError, names, suite } from "./tools.ts";
+
+const program = resolve(binary);
+
+/** What is on a terminal of 100 columns when a program has ended. */
+async function onTerminal(box: Sandbox, argv: string[], env: Record<string, string>): Promise<string> {
+  let screen = "";
+  const decoder = new TextDecoder();
+  const child = Bun.spawn(argv, {
+    cwd: box.host,
+    env: box.env({ TERM: "xterm", ...env }),
+    terminal: {
+      cols: 100,
+      rows: 50,
+      data: (_terminal, bytes) => void (screen += decoder.decode(bytes, { stream: true })),
+    },
+  });
+  expect(await child.exited).toBe(0);
+  child.terminal!.close();
+  // Bold and underlined, as nroff and as terminals have them.
+  return screen.replaceAll(/.\u0008|\u001B\[[\d;]*m/g, "").replaceAll("\r", "");
+}
+
+suite(
+  "vm man",
+  () => {
+    test("mandoc has nothing to say about it", async () => {
+      using box = new Sandbox();
+      const { stdout, stderr } = await box.ok(["man"]);
+      const page = box.write("vm.1", stdout);
+      expect(stderr).toBe("");
+      const lint = await Bun.$`mandoc -Tlint ${page}`.nothrow().quiet();
+      expect(lint.stdout.toString() + lint.stderr.toString()).toBe("");
+    });
+
+    test("groff has neither, and shows all of it", async () => {
+      using box = new Sandbox();
+      const { stdout } = await box.ok(["man"]);
+      const page = box.write("vm.1", stdout);
+      const shown = await Bun.$`man --warnings -l ${page}`
+        .env({ ...box.env(), MANWIDTH: "100", LC_ALL: "C.UTF-8" })
+        .quiet();
+      expect(shown.stderr.toString()).toBe("");
+      const text = shown.stdout.toString().replaceAll(/.\u0008/g, "");
+      expect(text).toMatch(/^NAME\n +vm - create, run/m);
+      expect(text).toMatch(/^ +-D, --disks=TYPE=SIZE,…$/m);
+      expect(text).toMatch(/^ +vm -c 8 -m 4G @create WS10 \/iso\/image\.iso @run @backup$/m);
+      expect(text).toContain(String.raw`Default: \033[0m.`);
+    });
+
+    test("on a terminal it is shown there", async () => {
+      using box = new Sandbox();
+      const env = { PATH: process.env.PATH!, MANPAGER: "cat", PAGER: "cat" };
+      const text = await onTerminal(box, [program, "man"], env);
+      expect(text).toMatch(/^NAME\n +vm - create, run/m);
+      expect(text).not.toContain(".SH");
+      expect([names(box.host), names(box.tmp)]).toEqual([[], []]);
+    });
+
+    test("without man(1) its source is printed there", async () => {
+      using box = new Sandbox();
+      const text = await onTerminal(box, [program, "man"], { PATH: "/nonexistent" });
+      expect(text).toStartWith('.TH "VM" "1" ');
+    });
+
+    test("is the manual of the name it was asked under", async () => {
+      using box = new Sandbox();
+      const link = join(box.top, "kvm");
+      symlinkSync(program, link);
+      expect((await box.ok(["man"], { program: [link] })).stdout).toStartWith('.TH "KVM" "1" ');
+      expectError(await box.vm(["man", "x"]), 64, /one argument too many/);
+    });
+  },
+  ["man", "mandoc"],
+);

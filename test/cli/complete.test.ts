@@ -165,8 +165,7 @@ describe("what fits at the end of", () => {
     ["vm -c 8 create G run restore S", ["S1", "S0"]],
     ["vm @unknown @re", []],
     // The program itself, as it may be named.
-    ["sudo -u me /usr/bin/vm cr", ["create"]],
-    ["X=1 vm cr", ["create"]],
+    ["/usr/local/bin/vm cr", ["create"]],
     ["v cr", ["create"]],
     ["vm", []],
   ])("%s", async (line, words) => {

@@ -148,7 +148,8 @@ suite(
     });
 
     test("fish behind keywords and other commands", async () => {
-      const load = "vm completion fish | source\nfunction sudo; $argv; end";
+      const load =
+        "set fish_complete_path $__fish_data_dir/completions; vm completion fish | source; function sudo; $argv; end";
       const lines = [
         "sudo vm resto⇥",
         "not vm resto⇥",

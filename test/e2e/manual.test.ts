@@ -50,7 +50,7 @@ suite(
       expect(text).toMatch(/^NAME\n +vm - create, run/m);
       expect(text).toMatch(/^ +-D, --disks=TYPE=SIZE,…$/m);
       expect(text).toMatch(/^ +vm -c 8 -m 4G @create WS10 \/iso\/image\.iso @run @backup$/m);
-      expect(text).toContain(String.raw`Default: \033[0m.`);
+      expect(text).toMatch(/Default:\s+\\033\[0m\./);
     });
 
     test("on a terminal it is shown there", async () => {

@@ -1,4 +1,3 @@
-import { basename } from "node:path";
 import type { Context } from "../../services/context.ts";
 import { expandHome, listCandidates } from "./candidates.ts";
 import { splitLine, type Token } from "./line.ts";
@@ -56,9 +55,8 @@ export async function answerShell(started: Context, words: readonly string[]): P
     const [shell = "", line = "", word = ""] = words;
     if (!Object.hasOwn(SHELLS, shell)) return "";
     const { words: typed, token } = splitLine(line, shell === "fish");
-    // fish gives all of `and sudo vm run`; the others begin with our name, or an alias of it.
-    const at = shell === "fish" ? typed.findIndex((name) => basename(name) === started.prog) : 0;
-    const { place, hostdir } = findPlace(typed.slice(Math.max(at, 0) + 1), token.text);
+    // The line begins with our name, or an alias of it.
+    const { place, hostdir } = findPlace(typed.slice(1), token.text);
     const named = hostdir === undefined ? undefined : expandHome(hostdir, started.home);
     const context = { ...started, options: { ...started.options, hostdir: named } };
     const head = token.text.slice(0, place.skip);

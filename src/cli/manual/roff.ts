@@ -45,7 +45,10 @@ export function fill(text: string): string[] {
   const lines: string[] = [];
   for (const word of text.split(/\s+/).filter(Boolean)) {
     const last = lines.at(-1);
-    if (last !== undefined && last.length + 1 + word.length <= WIDTH) lines.splice(-1, 1, `${last} ${word}`);
+    // Else a sentence would end in one space here and in two there.
+    const ended = /[\w)]\.$/.test(last ?? "");
+    if (last !== undefined && !ended && last.length + 1 + word.length <= WIDTH)
+      lines.splice(-1, 1, `${last} ${word}`);
     else lines.push(word);
   }
   return lines.map(guard);

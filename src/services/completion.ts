@@ -11,7 +11,7 @@ const SCRIPTS = {
 ${name}() {
   local line=\${COMP_LINE-\${COMP_WORDS[*]}} answer
   mapfile -t answer < <(command ${prog} __complete bash "\${line:0:\${COMP_POINT-\${#line}}}" "\${2-\${COMP_WORDS[COMP_CWORD]}}" 2>/dev/null)
-  [ -z "\${answer[0]-}" ] || compopt -o "\${answer[0]}" 2>/dev/null
+  [ -z "\${answer[0]-}" ] || compopt -o "\${answer[0]}" 2>/dev/null || :
   COMPREPLY=("\${answer[@]:1}")
 }
 complete -o nosort -o bashdefault -F ${name} ${prog} 2>/dev/null || complete -o bashdefault -F ${name} ${prog}
@@ -19,24 +19,20 @@ complete -o nosort -o bashdefault -F ${name} ${prog} 2>/dev/null || complete -o 
   /** zshcompwid(1), zshcompsys(1). */
   zsh: (prog: string, name: string) => `#compdef ${prog}
 ${name}() {
-  local -a answer open closed
-  local item text
+  local -a answer closed open
   answer=("\${(@f)$(command ${prog} __complete zsh "\${(j: :)words[1,CURRENT-1]} $QIPREFIX$PREFIX" "$PREFIX" 2>/dev/null)}")
   [[ -n $answer[1] ]] || return 1
   compset -p $answer[1]
-  for item in "\${(@)answer[2,-1]}"; do
-    text=\${\${item%%$'\\t'*}//:/\\\\:}
-    [[ $item != *$'\\t'* ]] || text+=:\${item#*$'\\t'}
-    if [[ \${item%%$'\\t'*} == *[=/:] ]]; then open+=("$text"); else closed+=("$text"); fi
-  done
-  _describe -V '${prog}' closed -- open -S ''
+  closed=(\${\${(M)answer:#s*}#s})
+  open=(\${\${(M)answer:#n*}#n})
+  _describe -V ${prog} closed -- open -S ''
 }
 if [[ \${funcstack[1]-} == ${name} ]]; then ${name} "$@"; else compdef ${name} ${prog}; fi
 `,
   /** complete(1) of fish. */
   fish: (prog: string, name: string) => `# fish completion for ${prog}
 function ${name}
-    command ${prog} __complete fish (commandline -cp | string collect) (commandline -ct | string collect) 2>/dev/null
+    command ${prog} __complete fish (commandline -cp | string collect) 2>/dev/null
 end
 complete -c ${prog} -f -k -a '(${name})'
 `,

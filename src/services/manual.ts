@@ -1,5 +1,6 @@
 import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
 import { exec, findProgram } from "../process/exec.ts";
 import { removeQuietly, writeNew } from "../store/files.ts";
 import type { Context } from "./context.ts";
@@ -19,8 +20,9 @@ export async function showManual(context: Context): Promise<void> {
 
 /** @returns false where the viewer could not */
 async function show(context: Context, viewer: readonly string[], page: string): Promise<boolean> {
-  const scratch = mkdtempSync(join(context.tmpdir, "vm-man-"));
+  let scratch: string | undefined;
   try {
+    scratch = mkdtempSync(join(context.tmpdir, "vm-man-"));
     const file = join(scratch, `${context.prog}.1`);
     writeNew(file, page);
     const { status } = await exec([...viewer, file], {
@@ -34,7 +36,11 @@ async function show(context: Context, viewer: readonly string[], page: string): 
       env: { LC_ALL: context.env.LC_ALL },
     });
     return status === 0;
+  } catch (error) {
+    // No place for a file is no reason to show nothing.
+    if (error instanceof VmError) throw error;
+    return false;
   } finally {
-    removeQuietly(scratch);
+    if (scratch !== undefined) removeQuietly(scratch);
   }
 }

@@ -204,14 +204,17 @@ describe("bash: how to complete, and what stands in the place of the word", () =
 
 describe("zsh: how much of the word stays, and what follows", () => {
   test.each<[line: string, word: string, answer: string[]]>([
-    ["vm @cr", "@cr", ["0", "@create"]],
-    ["vm --arch=i", "--arch=i", ["7", "i386"]],
-    ["vm create G ~/h", "~/h", ["2", "home.iso"]],
-    ["vm rescue build --iso=iso/d", "--iso=iso/d", ["10", "deep.iso"]],
-    ["vm rescue build --iso='iso'/d", "--iso='iso'/d", ["12", "deep.iso"]],
-    ["vm restore 'before", "before", ["0", "before update"]],
+    ["vm @cr", "@cr", ["0", `s@create:${COMMANDS.get("create")!.summary}`]],
+    ["vm --arch=i", "--arch=i", ["7", "si386"]],
+    ["vm --ar", "--ar", ["0", "n--arch=:guest architecture"]],
+    ["vm -s x:r", "x:r", ["2", "nrw\\::the guest may write there"]],
+    ["vm create G ~/h", "~/h", ["2", "shome.iso"]],
+    ["vm rescue build --iso=is", "--iso=is", ["6", "niso/"]],
+    ["vm rescue build --iso=iso/d", "--iso=iso/d", ["10", "sdeep.iso"]],
+    ["vm rescue build --iso='iso'/d", "--iso='iso'/d", ["12", "sdeep.iso"]],
+    ["vm restore 'before", "before", ["0", "sbefore update:2026-01-02 00:00:00"]],
   ])("%s | %s", async (line, word, answer) => {
-    expect((await ask("zsh", line, word)).map((text) => text.split("\t")[0]!)).toEqual(answer);
+    expect(await ask("zsh", line, word)).toEqual(answer);
   });
 });
 

@@ -8,7 +8,7 @@ import { expectError, names, suite } from "./tools.ts";
 
 /** A VM's directory with snapshots, jobs, and files whose names need quoting. */
 function furnish(box: Sandbox): void {
-  for (const name of ["S0", "S1", "before update", 'it\'s "new"', "Снимок"]) {
+  for (const name of ["S0", "S1", "before update", 'it\'s "new"', "Снимок", "one\\slash"]) {
     mkdirSync(box.path("backups", name), { recursive: true });
     box.write(`backups/${name}/TS`, "2026-01-02 03:04:05\n");
     box.write(`backups/${name}/DESCRIPTION`, "all is well\n");
@@ -18,6 +18,7 @@ function furnish(box: Sandbox): void {
     "it's.iso",
     'say "x".iso',
     "$HOME.iso",
+    "odd: {a} & [b].iso",
     "дистрибутив.iso",
     "notes.txt",
     "iso images/inner.iso",
@@ -46,6 +47,9 @@ const TABLE: [typed: string, words: string[]][] = [
   ["vm restore before\\ up⇥", ["restore", "before update"]],
   ["vm restore it⇥", ["restore", 'it\'s "new"']],
   ["vm restore Сн⇥", ["restore", "Снимок"]],
+  ["vm restore on⇥", ["restore", "one\\slash"]],
+  ["vm create G od⇥", ["create", "G", "odd: {a} & [b].iso"]],
+  ["vm create G odd:⇥", ["create", "G", "odd: {a} & [b].iso"]],
   ["vm create G my⇥", ["create", "G", "my disk.iso"]],
   ["vm create G my\\ d⇥", ["create", "G", "my disk.iso"]],
   ['vm create G "my⇥', ["create", "G", "my disk.iso"]],

@@ -21,23 +21,28 @@ const SHELLS: Readonly<Record<string, (question: Question) => string[]>> = {
     // readline quotes file names itself, and shows their last parts only.
     if (candidates.length > 0 && candidates.every(({ path }) => path))
       return ["filenames", ...texts.map((text) => text.replace(/\/$/, ""))];
-    const open = texts.length === 1 && /[=:/]$/.test(texts[0]!);
+    const open = texts.length === 1 && OPEN_END.test(texts[0]!);
     return [open ? "nospace" : "", ...texts.map((text) => QUOTE[token.quote](text))];
   },
-  /** First the length of what stays of the word; then `text<TAB>help`. */
+  /** First the length of what stays of the word; then, for `_describe`, `text:help` behind `s`, or `n` for no space. */
   zsh({ token, kept, skip, candidates }) {
     const before = kept > 0 ? token.ends[kept - 1]! : 0;
-    const staying = Array.from(token.raw.slice(before, skip > kept ? token.ends[skip - 1]! : before)).length;
-    return [
-      String(staying),
-      ...candidates.map(({ text, help }) => `${text.slice(Math.max(skip, kept))}${tab(help)}`),
-    ];
+    const after = skip > kept ? token.ends[skip - 1]! : before;
+    const lines = candidates.map(({ text, help }) => {
+      const rest = text.slice(Math.max(skip, kept)).replaceAll(/[\\:]/g, String.raw`\$&`);
+      return `${OPEN_END.test(text) ? "n" : "s"}${rest}${helpBehind(":", help)}`;
+    });
+    return [String(Array.from(token.raw.slice(before, after)).length), ...lines];
   },
   /** Whole words: `text<TAB>help`. */
-  fish: ({ candidates }) => candidates.map(({ text, help }) => `${text}${tab(help)}`),
+  fish: ({ candidates }) => candidates.map(({ text, help }) => text + helpBehind("\t", help)),
 };
 
-const tab = (help = ""): string => (help === "" ? "" : `\t${help.replaceAll(/\p{Cc}+/gu, " ")}`);
+/** More is to be typed behind these. */
+const OPEN_END = /[=:/]$/;
+
+const helpBehind = (separator: string, help = ""): string =>
+  help === "" ? "" : separator + help.replaceAll(/\p{Cc}+/gu, " ");
 
 const QUOTE: Readonly<Record<Token["quote"], (text: string) => string>> = {
   "": (text) => text.replaceAll(/[^\p{L}\p{N}\p{M}_.,:=@%+/~^-]|^~/gu, String.raw`\$&`),

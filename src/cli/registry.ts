@@ -3,9 +3,15 @@ import backup from "../commands/backup.ts";
 import create from "../commands/create.ts";
 import destroy from "../commands/destroy.ts";
 import job from "../commands/job.ts";
+import list from "../commands/list.ts";
+import pause from "../commands/pause.ts";
 import rescue from "../commands/rescue.ts";
+import restart from "../commands/restart.ts";
 import restore from "../commands/restore.ts";
+import resume from "../commands/resume.ts";
 import run from "../commands/run.ts";
+import status from "../commands/status.ts";
+import stop from "../commands/stop.ts";
 
 /** One command as the rest of `cli` sees it: citty's definition, resolved and flattened. */
 export interface Command {
@@ -32,10 +38,21 @@ export interface CommandOption {
 /** [compat] The six names that end an argument list as bare words. */
 export const OLD_NAMES = ["create", "run", "backup", "restore", "destroy", "job"] as const;
 
-const DEFINITIONS = { create, run, backup, restore, destroy, job, rescue } satisfies Record<
-  string,
-  CommandDef<any>
->;
+const DEFINITIONS = {
+  create,
+  run,
+  stop,
+  restart,
+  pause,
+  resume,
+  status,
+  list,
+  backup,
+  restore,
+  destroy,
+  job,
+  rescue,
+} satisfies Record<string, CommandDef<any>>;
 
 function describe(name: string, definition: CommandDef<any>): Command {
   const meta = definition.meta as { description: string };

@@ -46,6 +46,8 @@ export interface Child {
   readonly done: Promise<Finished>;
   /** Signals its whole process group. */
   kill(signal: NodeJS.Signals): void;
+  /** We end without waiting for it. */
+  release(): void;
 }
 
 /** A program ended otherwise than it should have. */
@@ -143,7 +145,7 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
       signal: output.signal,
     };
   });
-  return { pid, done, kill };
+  return { pid, done, kill, release: () => child?.unref() };
 }
 
 /**

@@ -4,6 +4,7 @@ import { parseSetting } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
+import { formatTable } from "../lib/table.ts";
 import { formatDuration } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { RESCUE_SCRIPTS, RUNNER } from "../rescue/assets.ts";
@@ -198,15 +199,7 @@ export async function listRescues(context: Context): Promise<void> {
     rows.push([name, ...(await describe(context, vm, name)), formatSize(sizeOf(directory))]);
   }
   if (rows.length === 0) return log.info(`no rescue in ${PROFILES}; make one: ${context.prog} rescue build`);
-  const table = [["NAME", "KIND", "STATE", "SIZE"], ...rows];
-  const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
-  for (const row of table)
-    context.print(
-      `${row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join("  ")
-        .trimEnd()}\n`,
-    );
+  context.print(formatTable([["NAME", "KIND", "STATE", "SIZE"], ...rows]));
 }
 
 async function describe(context: Context, vm: Vm, name: string): Promise<[kind: string, state: string]> {

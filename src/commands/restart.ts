@@ -1,20 +1,13 @@
 import { defineCommand } from "citty";
 import type { Context } from "../services/context.ts";
+import { stopArgs } from "./stop.ts";
 
 export default defineCommand({
   meta: {
     name: "restart",
     description: "stop the VM, and start it in the background as it was started before",
   },
-  args: {
-    timeout: {
-      type: "string",
-      valueHint: "SECONDS",
-      description:
-        "how long it may take; then it is ended as by a power cut, and the status is 124; default: 60",
-    },
-    force: { type: "boolean", description: "end it at once, as by a power cut" },
-  },
+  args: stopArgs,
   async setup({ args }) {
     const { parseStop } = await import("../services/stop.ts");
     parseStop(args.timeout, args.force);

@@ -1,14 +1,16 @@
 import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatTimestamp } from "../lib/time.ts";
-import { lastWords } from "../qemu/launch.ts";
+import { signalError, type StopSignal } from "../process/signals.ts";
+import { lastWords, type MachineEnd } from "../qemu/launch.ts";
 import { parseShutdown } from "../qmp/commands.ts";
 import { readEvents } from "../store/events.ts";
 import { lstatOf, remove } from "../store/files.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { readMark, updateMark, type Mark, type RunEnd } from "../store/mark.ts";
 import { forgetRunning } from "../store/running.ts";
-import { bootTime, type Work } from "../store/workdir.ts";
+import { bootTime, type Present, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { findRunning } from "./in-use.ts";
 
@@ -30,7 +32,7 @@ const ENDS: Readonly<Record<string, readonly [RunEnd, string]>> = {
   "host-ui": ["killed", "qemu was ended from its window"],
 };
 
-export const describeReason = (reason: string): readonly [RunEnd, string] =>
+const describeReason = (reason: string): readonly [RunEnd, string] =>
   ENDS[reason] ?? ["killed", `qemu ended because of ${reason}`];
 
 /** Nobody waited for this qemu: what is left of it tells how it ended. */
@@ -54,7 +56,7 @@ export function inferEnd(workdir: string, run: NonNullable<Mark["run"]>): Ended 
 export const isUnsettled = (mark: Mark): boolean => mark.run !== undefined && mark.run.ended === undefined;
 
 /** Writes down how a run ended, and removes what only a run needs. The caller holds the VM's lock. */
-export function writeEnd(context: Context, hostdir: string, workdir: string, { end, at }: Ended): void {
+function writeEnd(context: Context, hostdir: string, workdir: string, { end, at }: Ended): void {
   const run = readMark(workdir)?.run;
   updateMark(workdir, { lastRun: end, run: run && { ...run, ended: at.toISOString() } });
   for (const name of RUN_FILES) remove(join(workdir, name));
@@ -80,4 +82,32 @@ export async function settleRun(context: Context, hostdir: string, work: Work): 
   const ended = await catchUp(context, hostdir, work);
   if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${ended.how}`);
   return ended !== undefined;
+}
+
+function describeEnd({ shutdown, status, signal }: MachineEnd): Omit<Ended, "at"> {
+  if (shutdown) {
+    const [end, how] = describeReason(shutdown.reason);
+    return { end, how };
+  }
+  if (signal) return { end: "killed", how: `qemu was killed by ${signal}` };
+  return { end: "crashed", how: `qemu ended by itself with status ${status}` };
+}
+
+/** Writes down how the run ended, and fails unless the guest powered itself off. */
+export function finishRun(
+  context: Context,
+  now: { hostdir: string; work: Work },
+  work: Present,
+  machineEnd: MachineEnd,
+  stop: StopSignal | undefined,
+): void {
+  if (now.work.state !== "present" || now.work.mark.created !== work.mark.created)
+    throw new VmError("io", "the guest was ended, and its working files were destroyed meanwhile");
+  const { end, how } = describeEnd(machineEnd);
+  writeEnd(context, now.hostdir, work.dir, { end, how, at: new Date() });
+  if (stop) throw signalError(stop, `the run was ended by ${stop}`);
+  if (end !== "powered-off" && end !== "reset")
+    throw new VmError("io", `the guest did not power itself off: ${how}`, {
+      hint: `its disks are as after a power cut; qemu's own words: ${join(work.dir, WORK.qemuLog)}`,
+    });
 }

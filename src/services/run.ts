@@ -1,12 +1,11 @@
 import { chmodSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import type { Machine } from "../machine/types.ts";
 import { findProgram, start } from "../process/exec.ts";
-import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
+import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { lastWords, launchQemu, type MachineEnd, type RunningMachine } from "../qemu/launch.ts";
+import { lastWords, launchQemu, type RunningMachine } from "../qemu/launch.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
@@ -23,7 +22,7 @@ import { resolveMachine, type Cd } from "./machine.ts";
 import { Media } from "./media.ts";
 import { refuseRunning } from "./in-use.ts";
 import { withLockedVm, withVm, type Present, type Vm } from "./open.ts";
-import { describeReason, writeEnd, type Ended } from "./run-end.ts";
+import { finishRun } from "./run-end.ts";
 import { restoreSnapshot } from "./restore.ts";
 import { TroubleWatch } from "./trouble.ts";
 
@@ -71,7 +70,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
   await withLockedVm(
     context,
     "finish the run",
-    async (vm) => finishRun(context, vm, run, end, stop),
+    async (vm) => finishRun(context, vm, run.work, end, stop),
     FINISH_WAIT_MS,
   );
 }
@@ -247,32 +246,4 @@ async function waitForEnd({ machine }: Started, stopTimeoutSeconds: number): Pro
 
 function removeRunFiles(work: Present): void {
   for (const name of RUN_FILES) remove(join(work.dir, name));
-}
-
-function describeEnd({ shutdown, status, signal }: MachineEnd): Omit<Ended, "at"> {
-  if (shutdown) {
-    const [end, how] = describeReason(shutdown.reason);
-    return { end, how };
-  }
-  if (signal) return { end: "killed", how: `qemu was killed by ${signal}` };
-  return { end: "crashed", how: `qemu ended by itself with status ${status}` };
-}
-
-/** Writes down how the run ended, and fails unless the guest powered itself off. */
-function finishRun(
-  context: Context,
-  now: Vm,
-  { work }: Started,
-  machineEnd: MachineEnd,
-  stop: StopSignal | undefined,
-): void {
-  if (now.work.state !== "present" || now.work.mark.created !== work.mark.created)
-    throw new VmError("io", "the guest was ended, and its working files were destroyed meanwhile");
-  const { end, how } = describeEnd(machineEnd);
-  writeEnd(context, now.hostdir, work.dir, { end, how, at: new Date() });
-  if (stop) throw signalError(stop, `the run was ended by ${stop}`);
-  if (end !== "powered-off" && end !== "reset")
-    throw new VmError("io", `the guest did not power itself off: ${how}`, {
-      hint: `its disks are as after a power cut; qemu's own words: ${join(work.dir, WORK.qemuLog)}`,
-    });
 }

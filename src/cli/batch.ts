@@ -1,6 +1,6 @@
 import { VmError } from "../lib/errors.ts";
 import { parseOptions } from "./getopt.ts";
-import { nearest } from "./nearest.ts";
+import { nearest } from "../lib/nearest.ts";
 import { COMMANDS, OLD_NAMES, type Command } from "./registry.ts";
 
 /** One command of a batch, checked. */

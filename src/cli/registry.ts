@@ -1,7 +1,9 @@
 import type { ArgsDef, CommandDef } from "citty";
 import backup from "../commands/backup.ts";
+import config from "../commands/config.ts";
 import create from "../commands/create.ts";
 import destroy from "../commands/destroy.ts";
+import doctor from "../commands/doctor.ts";
 import job from "../commands/job.ts";
 import rescue from "../commands/rescue.ts";
 import restore from "../commands/restore.ts";
@@ -19,6 +21,8 @@ export interface Command {
 export interface Positional {
   name: string;
   required: boolean;
+  /** The last one may be given any number of times. */
+  many: boolean;
   help: string;
 }
 
@@ -32,7 +36,10 @@ export interface CommandOption {
 /** [compat] The six names that end an argument list as bare words. */
 export const OLD_NAMES = ["create", "run", "backup", "restore", "destroy", "job"] as const;
 
-const DEFINITIONS = { create, run, backup, restore, destroy, job, rescue } satisfies Record<
+/** The `valueHint` of a positional that may be repeated; its value is an array then. */
+const MANY = "…";
+
+const DEFINITIONS = { create, run, backup, restore, destroy, job, rescue, config, doctor } satisfies Record<
   string,
   CommandDef<any>
 >;
@@ -46,7 +53,15 @@ function describe(name: string, definition: CommandDef<any>): Command {
     definition,
     positionals: args.flatMap(([key, arg]) =>
       arg.type === "positional"
-        ? [{ name: key, required: arg.required !== false, help: arg.description ?? "" }]
+        ? [
+            {
+              name: key,
+              required: arg.required !== false,
+              // citty has no word for it.
+              many: arg.valueHint === MANY,
+              help: arg.description ?? "",
+            },
+          ]
         : [],
     ),
     options: args.flatMap(([key, arg]) =>

@@ -25,6 +25,7 @@ export type Origin = (
   | { kind: "file"; file: string; line: number }
   /** `option`: as the user spelt it, where that is known. */
   | { kind: "option"; option?: string }
+  | { kind: "environment" }
 ) & {
   /** Items from the command line stand at the end of the list. */
   added?: true;

@@ -84,6 +84,9 @@ export function requireProgram(name: string, hint?: string): string {
   });
 }
 
+/** busybox stands in for many programs, by links, and often cannot do all that they can. */
+export const isBusybox = (path: string): boolean => basename(realpathSync(path)) === "busybox";
+
 /**
  * util-linux's setpriv sets PR_SET_PDEATHSIG before the program starts, so that even SIGKILL to us
  * leaves no child behind (prctl(2)). busybox's namesake cannot.
@@ -92,7 +95,7 @@ let setpriv: string | undefined | null;
 function orphanGuard(signal: "KILL" | "TERM"): string[] {
   if (setpriv === undefined) {
     const path = findProgram("setpriv");
-    setpriv = path && basename(realpathSync(path)) === "setpriv" ? path : null;
+    setpriv = path && !isBusybox(path) ? path : null;
   }
   return setpriv ? [setpriv, "--pdeathsig", signal, "--"] : [];
 }

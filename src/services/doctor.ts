@@ -1,0 +1,90 @@
+import { VmError } from "../lib/errors.ts";
+import { installHint } from "../lib/packages.ts";
+import { formatTable } from "../lib/table.ts";
+import { readInForce, usableSettings } from "./config.ts";
+import type { Context } from "./context.ts";
+import { oneLine, type Check } from "./doctor/check.ts";
+import { checkPlaces, checkPrograms } from "./doctor/host.ts";
+import { checkFirmwares, checkKvm, checkQemus } from "./doctor/qemu.ts";
+import { checkRescueBuild, checkRescues } from "./doctor/rescue.ts";
+import { readSystem, type System } from "./doctor/system.ts";
+import type { Vm } from "./open.ts";
+
+/** What this host has of all that the program may use. */
+export interface Diagnosis {
+  /** Nothing that is needed is missing. */
+  ok: boolean;
+  host: System;
+  checks: Check[];
+}
+
+/** Looks at everything at once; writes nothing. */
+export async function diagnose(context: Context): Promise<Diagnosis> {
+  const found = await readInForce(context);
+  const settings = usableSettings(context, found);
+  const vm: Vm = { ...found, settings };
+  const [qemus, build, rescues] = await Promise.all([
+    checkQemus(settings),
+    checkRescueBuild(),
+    checkRescues(context, vm),
+  ]);
+  const checks = [
+    ...qemus,
+    checkKvm(settings, context.hostArch),
+    ...checkFirmwares(settings),
+    ...checkPrograms(context),
+    ...build,
+    ...rescues,
+    ...checkPlaces(context, settings),
+    ...checkSettings(context, found.error),
+  ];
+  return { ok: missingOf(checks).length === 0, host: readSystem(), checks };
+}
+
+/** Settings that are wrong; the checks go by the built-in ones in their place. */
+const checkSettings = ({ prog }: Context, error: VmError | undefined): Check[] =>
+  error === undefined
+    ? []
+    : [
+        {
+          name: "settings",
+          state: "limited",
+          needed: false,
+          use: "everything",
+          detail: `${oneLine(error.message)}; see: ${prog} config`,
+        },
+      ];
+
+const missingOf = (checks: readonly Check[]): Check[] =>
+  checks.filter(({ needed, state }) => needed && state === "missing");
+
+/**
+ * Prints what this host has, a line or a JSON object for each.
+ * @throws 69 when something that is needed is missing
+ */
+export async function runDoctor(context: Context, json: boolean): Promise<void> {
+  const diagnosis = await diagnose(context);
+  context.print(json ? formatJson(diagnosis) : formatText(diagnosis));
+  if (!diagnosis.ok) throw missingError(diagnosis);
+}
+
+/** Names of distributions without a package are there, as null. */
+const formatJson = (diagnosis: Diagnosis): string =>
+  `${JSON.stringify(diagnosis, (_key, value: unknown) => (value === undefined ? null : value), 2)}\n`;
+
+/** Pure: a table. */
+export function formatText({ host, checks }: Diagnosis): string {
+  const rows = checks.map(({ name, state, needed, use, detail, packages }) => {
+    const hint = packages && installHint(packages, host.family);
+    return [name, state, needed ? "needed" : "optional", use, [detail, hint].filter(Boolean).join("; ")];
+  });
+  return formatTable([["WHAT", "STATE", "NEED", "FOR", "DETAIL"], ...rows]);
+}
+
+function missingError({ host, checks }: Diagnosis): VmError {
+  const missing = missingOf(checks);
+  const hints = missing.map(({ packages }) => packages && installHint(packages, host.family));
+  return new VmError("unavailable", `missing and needed: ${missing.map(({ name }) => name).join(", ")}`, {
+    hint: [...new Set(hints)].filter(Boolean).join("\n") || undefined,
+  });
+}

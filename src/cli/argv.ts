@@ -42,12 +42,12 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
         break;
       case "set":
         settings[effect.setting] = check(effect.setting, effect.value ?? value, spelling);
-        spelled[effect.setting] = spelling;
+        spelled[effect.setting] = `--${option.long}`;
         break;
       case "add":
+        spelled[effect.setting] = `--${option.long}`;
         if (value === "") {
           settings[effect.setting] = [];
-          spelled[effect.setting] = spelling;
           additions[effect.setting] = [];
         } else additions[effect.setting].push(check(effect.setting, value, spelling));
     }

@@ -18,7 +18,7 @@ export interface Sources extends Surroundings {
   /** Settings from the command line: what replaces, and what is added to lists. */
   options: RawSettings;
   additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
-  /** The options by which `options` were set. */
+  /** The options that set or added to these. */
   spelled?: Partial<Record<SettingName, string>> | undefined;
   /** False where many VMs are looked over: nothing is evaluated then. */
   mayUseBash: boolean;

@@ -23,7 +23,7 @@ export type { Sources } from "./load-layer.ts";
 export type Origin = (
   | { kind: "default" }
   | { kind: "file"; file: string; line: number }
-  /** `option`: as the user spelt it, where that is known. */
+  /** `option`: `--cores`, where that is known. */
   | { kind: "option"; option?: string }
   | { kind: "environment" }
 ) & {
@@ -93,7 +93,11 @@ export async function readSettings(
     if (items.length === 0) continue;
     const base = [raw[name]].flat().filter((item) => item !== "");
     raw[name] = [...base, ...items];
-    origins[name] = { ...origins[name], added: true };
+    const option = sources.spelled?.[name];
+    origins[name] =
+      base.length > 0
+        ? { ...origins[name], added: true }
+        : { kind: "option", ...(option !== undefined && { option }) };
     // A duplicate only shows once both lists are one.
     const parsed = parseSetting(name, raw[name]);
     if (!("value" in parsed)) error ??= badOption(name, parsed.given ?? items.join(" "), parsed.allowed);

@@ -118,8 +118,12 @@ export function formatText(
     const value = isList ? [raw[name]].flat().filter((item) => item !== "") : raw[name];
     return [bashAssignment(name, value), originOf(origins[name])];
   }) as [string, string][];
-  const column = Math.max(0, ...rows.map(([text]) => text.length).filter((length) => length <= MAX_COLUMN));
-  return rows.map(([text, origin]) => `${text.padEnd(column)}  # ${origin}\n`).join("");
+  const lastLength = (text: string): number => text.length - text.lastIndexOf("\n") - 1;
+  const lengths = rows.map(([text]) => lastLength(text)).filter((length) => length <= MAX_COLUMN);
+  const column = Math.max(0, ...lengths);
+  return rows
+    .map(([text, origin]) => `${text}${" ".repeat(Math.max(0, column - lastLength(text)))}  # ${origin}\n`)
+    .join("");
 }
 
 function originOf(origin: Origin): string {

@@ -15,7 +15,7 @@ export interface Options {
   /** Are added to the lists of files. */
   additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
   hostdir: string | undefined;
-  /** How the options that set `settings` were spelt. */
+  /** The options that set or added to these. */
   spelled?: Partial<Record<SettingName, string>>;
 }
 

@@ -51,7 +51,7 @@ const checkSettings = ({ prog }: Context, error: VmError | undefined): Check[] =
           state: "limited",
           needed: false,
           use: "everything",
-          detail: `${oneLine(error.message)}; see: ${prog} config`,
+          detail: `${oneLine(error.message.replace(/:\n.*/s, ""))}; see: ${prog} config`,
         },
       ];
 

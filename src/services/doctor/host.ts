@@ -94,10 +94,13 @@ export function checkPlaces(context: Context, { INPLACE, PROFILES }: Settings): 
   return places.map(checkPlace);
 }
 
+/** The directory itself, or the nearest above it that is there. */
+const existing = (path: string): string =>
+  existsSync(path) || path === dirname(path) ? path : existing(dirname(path));
+
 function checkPlace({ name, path, use, needed, bytes, made }: Place): Check {
   const common = { name, needed, use };
-  let nearest = path;
-  while (made && !existsSync(nearest) && nearest !== dirname(nearest)) nearest = dirname(nearest);
+  const nearest = made ? existing(path) : path;
   try {
     if (!statSync(nearest).isDirectory()) throw new Error(`${nearest} is no directory`);
     accessSync(nearest, constants.W_OK | constants.X_OK);

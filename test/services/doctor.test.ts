@@ -1,0 +1,58 @@
+import { describe, expect, test } from "bun:test";
+import { formatText, type Diagnosis } from "../../src/services/doctor.ts";
+import { oneLine, type Check } from "../../src/services/doctor/check.ts";
+import { parseOsRelease } from "../../src/services/doctor/system.ts";
+import { PACKAGES } from "../../src/lib/packages.ts";
+
+describe("os-release", () => {
+  test.each([
+    ['PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\n', "Debian GNU/Linux 12 (bookworm)", "debian"],
+    ['NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\nPRETTY_NAME="Ubuntu 24.04"\n', "Ubuntu 24.04", "ubuntu"],
+    [
+      'ID=altlinux\nPRETTY_NAME="ALT Workstation 10.2 (Autolycus)"\n',
+      "ALT Workstation 10.2 (Autolycus)",
+      "alt",
+    ],
+    ['ID="almalinux"\nID_LIKE="rhel centos fedora"\n', "almalinux", "fedora"],
+    ["ID=arch\n", "arch", "arch"],
+    ["ID=alpine\n", "alpine", undefined],
+    ["", "", undefined],
+    ["$(rm -rf /)\n", "", undefined],
+  ])("%j is %s of the family %s", (text, name, family) => {
+    expect(parseOsRelease(text)).toEqual({ name, family } as ReturnType<typeof parseOsRelease>);
+  });
+});
+
+const PIGZ: Check = {
+  name: "pigz",
+  state: "missing",
+  needed: true,
+  use: "snapshots",
+  detail: "not found",
+  packages: PACKAGES.pigz,
+};
+
+const lineOf = (check: Check, family?: Diagnosis["host"]["family"]): string =>
+  formatText({ ok: true, host: { name: "", family }, checks: [check] }).split("\n")[1]!;
+
+describe("a line of the doctor", () => {
+  test.each<[Partial<Check>, Diagnosis["host"]["family"], string]>([
+    [{}, "debian", "pigz  missing  needed  snapshots  not found; install pigz"],
+    [
+      { packages: PACKAGES["qemu-img"] },
+      "debian",
+      "pigz  missing  needed  snapshots  not found; install qemu-utils",
+    ],
+    [{ packages: PACKAGES.alt2deploy }, "debian", "pigz  missing  needed  snapshots  not found"],
+    [{ state: "ok", needed: false, detail: "" }, "alt", "pigz  ok     optional  snapshots  install pigz"],
+  ])("%j on %p: %s", (change, family, line) => {
+    expect(lineOf({ ...PIGZ, ...change }, family)).toMatch(new RegExp(`^${line.replaceAll(/ +/g, " +")}$`));
+  });
+});
+
+test.each([
+  ["a:\n  b\n  c", "a: b: c"],
+  ["one\u001B[1m line\n", "one [1m line"],
+])("%j in one line is %s", (text, line) => {
+  expect(oneLine(text)).toBe(line);
+});

@@ -104,6 +104,9 @@ function formatJson(
 /** Longer lines have their comment right behind them. */
 const MAX_COLUMN = 48;
 
+/** A value may have several lines. */
+const lastLength = (text: string): number => text.length - text.lastIndexOf("\n") - 1;
+
 /** Pure: one assignment a line, its origin in a comment. A secret is a comment altogether. */
 export function formatText(
   names: readonly SettingName[],
@@ -118,7 +121,6 @@ export function formatText(
     const value = isList ? [raw[name]].flat().filter((item) => item !== "") : raw[name];
     return [bashAssignment(name, value), originOf(origins[name])];
   }) as [string, string][];
-  const lastLength = (text: string): number => text.length - text.lastIndexOf("\n") - 1;
   const lengths = rows.map(([text]) => lastLength(text)).filter((length) => length <= MAX_COLUMN);
   const column = Math.max(0, ...lengths);
   return rows

@@ -70,18 +70,19 @@ describe("reading goes on after errors:", () => {
   });
 });
 
+async function originAfter(text: string): Promise<Origin> {
+  conf(text);
+  const additions = { FORWARDS: ["tcp::1-:2"] };
+  const { origins } = await readSettings(sources({ additions, spelled: { FORWARDS: "--forward" } }));
+  return origins.FORWARDS;
+}
+
 describe("a list to which the command line adds", () => {
-  const origin = async (text: string): Promise<Origin> => {
-    conf(text);
-    const spelled = { FORWARDS: "--forward" };
-    return (await readSettings(sources({ additions: { FORWARDS: ["tcp::1-:2"] }, spelled }))).origins
-      .FORWARDS;
-  };
   test("comes from the file, too", async () => {
-    expect(await origin("FORWARDS=tcp::3-:4\n")).toMatchObject({ kind: "file", line: 1, added: true });
+    expect(await originAfter("FORWARDS=tcp::3-:4\n")).toMatchObject({ kind: "file", line: 1, added: true });
   });
   test("comes from there alone when it was empty", async () => {
-    expect(await origin("")).toEqual({ kind: "option", option: "--forward" });
+    expect(await originAfter("")).toEqual({ kind: "option", option: "--forward" });
   });
 });
 

@@ -9,9 +9,18 @@ export default defineCommand({
       description:
         "print {ok, host: {name, family}, checks: [{name, state, needed, use, detail, packages?}]}; state: ok, missing or limited",
     },
+    report: {
+      type: "boolean",
+      description:
+        "print Markdown for an issue: this, the host, the VM's settings and logs; no secrets, no names",
+    },
+  },
+  async setup({ args }) {
+    const { parseDoctorForm } = await import("../services/doctor.ts");
+    parseDoctorForm(args.json === true, args.report === true);
   },
   async run({ args, data }) {
-    const { runDoctor } = await import("../services/doctor.ts");
-    await runDoctor(data as Context, args.json === true);
+    const { parseDoctorForm, runDoctor } = await import("../services/doctor.ts");
+    await runDoctor(data as Context, parseDoctorForm(args.json === true, args.report === true));
   },
 });

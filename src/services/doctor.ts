@@ -1,7 +1,7 @@
 import { VmError } from "../lib/errors.ts";
 import { installHint } from "../lib/packages.ts";
 import { formatTable } from "../lib/table.ts";
-import { readInForce, usableSettings } from "./config.ts";
+import { readInForce, usableSettings, type InForce } from "./config.ts";
 import type { Context } from "./context.ts";
 import { oneLine, type Check } from "./doctor/check.ts";
 import { checkPlaces, checkPrograms } from "./doctor/host.ts";
@@ -19,8 +19,7 @@ export interface Diagnosis {
 }
 
 /** Looks at everything at once; writes nothing. */
-export async function diagnose(context: Context): Promise<Diagnosis> {
-  const found = await readInForce(context);
+export async function diagnose(context: Context, found: InForce): Promise<Diagnosis> {
   const settings = usableSettings(context, found);
   const vm: Vm = { ...found, settings };
   const [qemus, build, rescues] = await Promise.all([
@@ -58,13 +57,31 @@ const checkSettings = ({ prog }: Context, error: VmError | undefined): Check[] =
 const missingOf = (checks: readonly Check[]): Check[] =>
   checks.filter(({ needed, state }) => needed && state === "missing");
 
+/** How `doctor` is to say it; `report`: as Markdown, with what a maintainer wants to know besides. */
+export type DoctorForm = "text" | "json" | "report";
+
+/** @throws 64 for what does not go together */
+export function parseDoctorForm(json: boolean, report: boolean): DoctorForm {
+  if (json && report)
+    throw new VmError("usage", "doctor: --json and --report do not go together", {
+      hint: "a report is for people",
+    });
+  return json ? "json" : report ? "report" : "text";
+}
+
 /**
  * Prints what this host has, a line or a JSON object for each.
  * @throws 69 when something that is needed is missing
  */
-export async function runDoctor(context: Context, json: boolean): Promise<void> {
-  const diagnosis = await diagnose(context);
-  context.print(json ? formatJson(diagnosis) : formatText(diagnosis));
+export async function runDoctor(context: Context, form: DoctorForm): Promise<void> {
+  const found = await readInForce(context);
+  const diagnosis = await diagnose(context, found);
+  if (form === "json") context.print(formatJson(diagnosis));
+  else if (form === "text") context.print(formatText(diagnosis));
+  else {
+    const { makeReport } = await import("./doctor/report.ts");
+    context.print(makeReport(context, diagnosis.host, found, formatText(diagnosis)));
+  }
   if (!diagnosis.ok) throw missingError(diagnosis);
 }
 

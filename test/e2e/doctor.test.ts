@@ -6,7 +6,7 @@ import { FAMILIES } from "../../src/lib/packages.ts";
 import { SETTING_NAMES } from "../../src/config/schema.ts";
 import type { Diagnosis } from "../../src/services/doctor.ts";
 import { binary, Sandbox, type Result, type RunOptions } from "./harness.ts";
-import { configure, expectError, listing, names, rootTest, shell, suite } from "./tools.ts";
+import { configure, expectError, listing, names, rootTest, shell, smallSandbox, suite } from "./tools.ts";
 
 /** All that cron gives. */
 const CRON = { HOME: undefined, TMPDIR: undefined, LANG: undefined, PATH: "/usr/bin:/bin" };
@@ -166,6 +166,23 @@ suite(
       expect(needed).toContain("qemu-system-i386");
       expect(needed).not.toContain("qemu-system-x86_64");
       expect([stateOf(found, "uefi-i386"), found.status]).toEqual(["missing", 69]);
+    });
+
+    test("--report has the VM's settings and logs, without secrets and names", async () => {
+      using box = smallSandbox();
+      await box.ok(["create", "G"]);
+      writeFileSync(join(box.work, "qemu.log"), `ann reads ${box.home}/x\n`);
+      writeFileSync(join(box.work, "console.log"), "\u001B[1mlogin:\u001B[0m hunter2 hunter3\r\n```\n");
+      writeFileSync(join(box.work, "spice.password"), "hunter3");
+      const env = { USER: "ann", SPICE_PASSWORD: "hunter2" };
+      const { stdout } = await box.ok(["doctor", "--report"], { env });
+      for (const title of ["vm ", "doctor", "settings", "the end of qemu.log", "the end of console.log"])
+        expect(stdout).toContain(`### ${title}`);
+      expect(stdout).toContain("USER reads ~/x\n");
+      expect(stdout).toContain("````text\nlogin: *** ***\n```\n````\n");
+      expect(stdout).toMatch(/^MEMORY=64M +# .*guest\.env:\d+$/m);
+      for (const word of [box.home, "hunter", "\u001B"]) expect(stdout).not.toContain(word);
+      expectError(await box.vm(["doctor", "--report", "--json"]), 64, /do not go together/);
     });
 
     test("directories, rescues and settings that cannot be used", async () => {

@@ -1,5 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { formatText, type Diagnosis } from "../../src/services/doctor.ts";
+import { redact } from "../../src/services/doctor/redact.ts";
+import { buildReport, lastLines } from "../../src/services/doctor/report.ts";
 import { oneLine, type Check } from "../../src/services/doctor/check.ts";
 import { parseOsRelease } from "../../src/services/doctor/system.ts";
 import { PACKAGES } from "../../src/lib/packages.ts";
@@ -55,4 +57,42 @@ test.each([
   ["one\u001B[1m line\n", "one [1m line"],
 ])("%j in one line is %s", (text, line) => {
   expect(oneLine(text)).toBe(line);
+});
+
+describe("taken out of a report:", () => {
+  const hidden = {
+    homes: ["/home/ann", "/data/home/ann", "/"],
+    users: ["ann", "root", ""],
+    secrets: ["s3cret", ""],
+  };
+  test.each([
+    ["/home/ann/vm: 3 GiB", "~/vm: 3 GiB"],
+    ["/data/home/ann", "~"],
+    ["/home/anna/x, annals", "/home/anna/x, annals"],
+    ["ann@host, (ann)", "USER@host, (USER)"],
+    ["root / /root", "root / /root"],
+    ["password=s3cret.", "password=***."],
+  ])("%s → %s", (text, clean) => {
+    expect(redact(text, hidden)).toBe(clean);
+  });
+});
+
+describe("a report", () => {
+  test("has a block for each section that is not empty", () => {
+    expect(
+      buildReport([
+        { title: "a", text: "x\n" },
+        { title: "b", text: " \n" },
+      ]),
+    ).toBe("### a\n\n```text\nx\n```\n");
+  });
+
+  test("cannot be left by what is in it", () => {
+    expect(buildReport([{ title: "a", text: "````\n# x" }])).toBe("### a\n\n`````text\n````\n# x\n`````\n");
+  });
+
+  test("has the last lines of a console, without its control characters", () => {
+    expect(lastLines("\u001B[1mboot\u001B[0m\r\nlogin: \u0007\n\n")).toBe("boot\nlogin:");
+    expect(lastLines("x\n".repeat(100)).split("\n")).toHaveLength(30);
+  });
 });

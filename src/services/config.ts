@@ -8,14 +8,13 @@ import {
   SECRETS,
   SETTING_NAMES,
   type SettingName,
-  type Settings,
 } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { nearest } from "../lib/nearest.ts";
 import { ARCHES } from "../machine/types.ts";
 import { resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { findHostdir, sourcesOf } from "./open.ts";
+import { findHostdir, sourcesOf, type Vm } from "./open.ts";
 
 /** Settings as far as they can be read. */
 export interface InForce extends Pick<Loaded, "raw" | "origins"> {
@@ -43,11 +42,13 @@ export async function readInForce(context: Context): Promise<InForce> {
   return { ...read, hostdir, work, error: error ?? read.error };
 }
 
-/** The settings understood; a default in the place of each that is wrong. */
-export function usableSettings(context: Context, { raw }: Pick<InForce, "raw">): Settings {
+/** The VM as far as its settings are right; a default stands in the place of each that is wrong. */
+export function usableVm(context: Context, found: InForce): Vm {
   const defaults = { ...buildDefaults(context), QEMUARCH: ARCHES[0] };
-  const usable = SETTING_NAMES.map((name) => [name, isUsable(name, raw) ? raw[name] : defaults[name]]);
-  return parseSettings(Object.fromEntries(usable) as InForce["raw"]);
+  const raw = Object.fromEntries(
+    SETTING_NAMES.map((name) => [name, isUsable(name, found.raw) ? found.raw[name] : defaults[name]]),
+  ) as InForce["raw"];
+  return { ...found, raw, settings: parseSettings(raw) };
 }
 
 const isUsable = (name: SettingName, raw: InForce["raw"]): boolean =>

@@ -1,14 +1,13 @@
 import { VmError } from "../lib/errors.ts";
 import { installHint } from "../lib/packages.ts";
 import { formatTable } from "../lib/table.ts";
-import { readInForce, usableSettings, type InForce } from "./config.ts";
+import { readInForce, usableVm, type InForce } from "./config.ts";
 import type { Context } from "./context.ts";
 import { oneLine, type Check } from "./doctor/check.ts";
 import { checkPlaces, checkPrograms } from "./doctor/host.ts";
 import { checkFirmwares, checkKvm, checkQemus } from "./doctor/qemu.ts";
 import { checkRescueBuild, checkRescues } from "./doctor/rescue.ts";
 import { readSystem, type System } from "./doctor/system.ts";
-import type { Vm } from "./open.ts";
 
 /** What this host has of all that the program may use. */
 export interface Diagnosis {
@@ -20,8 +19,8 @@ export interface Diagnosis {
 
 /** Looks at everything at once; writes nothing. */
 export async function diagnose(context: Context, found: InForce): Promise<Diagnosis> {
-  const settings = usableSettings(context, found);
-  const vm: Vm = { ...found, settings };
+  const vm = usableVm(context, found);
+  const { settings } = vm;
   const [qemus, build, rescues] = await Promise.all([
     checkQemus(settings),
     checkRescueBuild(),

@@ -88,10 +88,15 @@ suite(
         mkdirSync(dirname(join(root, to!)), { recursive: true });
         cpSync(from!, join(root, to!), { dereference: true });
       }
+      mkdirSync(join(root, "proc"));
       const before = listing(root);
-      const program = [Bun.which("chroot", { PATH: "/usr/sbin:/sbin:/usr/bin:/bin" })!, root, "/vm"];
-      for (const PATH of [undefined, "/usr/bin:/bin"]) {
-        const result = await box.vm(["doctor"], { cwd: "/", env: { ...CRON, PATH }, program });
+      // Bun itself does not start without /proc. The mount goes with its namespace.
+      const script = 'mount -t proc proc "$0/proc"; exec env -i "$@"';
+      const chroot = Bun.which("chroot", { PATH: "/usr/sbin:/sbin:/usr/bin:/bin" })!;
+      const inside = (env: string[], ...args: string[]): Promise<Result> =>
+        box.vm(args, { program: ["unshare", "-m", "sh", "-ec", script, root, ...env, chroot, root, "/vm"] });
+      for (const env of [[], ["PATH=/usr/bin:/bin"]]) {
+        const result = await inside(env, "doctor");
         expect(result.stderr).toMatch(/missing and needed: qemu-system-x86_64, qemu-img, pigz, coreutils/);
         expect(result.stderr).toContain("qemu-utils (Debian, Ubuntu)");
         expect(result.status).toBe(69);
@@ -100,8 +105,10 @@ suite(
           expect([name, states.get(name)]).toEqual([name, "missing"]);
         expect(states.get("kvm")).toBe("limited");
       }
-      const config = await box.vm(["config", "CORES"], { cwd: "/", env: CRON, program });
-      expect(config).toMatchObject({ status: 0, stdout: "CORES=2  # built-in default\n" });
+      expect(await inside([], "config", "CORES")).toMatchObject({
+        status: 0,
+        stdout: "CORES=2  # built-in default\n",
+      });
       expect(listing(root)).toEqual(before);
     });
 
@@ -195,5 +202,5 @@ suite(
       expect(found.status).toBe(69);
     });
   },
-  ["ldd", "bash", "busybox"],
+  ["ldd", "busybox", "unshare"],
 );

@@ -65,6 +65,7 @@ export async function checkRescues(context: Context, vm: Vm): Promise<Check[]> {
       detail: oneLine(problem ?? kind),
     }));
   } catch (error) {
+    if (!(error instanceof VmError) && !(error instanceof Error && "errno" in error)) throw error;
     return [
       { ...common, name: "rescue", state: "limited", detail: `${PROFILES}: ${oneLine(reasonOf(error))}` },
     ];

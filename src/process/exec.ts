@@ -3,6 +3,7 @@ import { realpathSync } from "node:fs";
 import { basename } from "node:path";
 import { $, quote, type ProcessPromise } from "zx/core";
 import { VmError } from "../lib/errors.ts";
+import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
 import { interruption } from "./signals.ts";
 
 // Users' ZX_* variables would change zx; what we rely on is said here.
@@ -80,7 +81,7 @@ export function requireProgram(name: string, hint?: string): string {
   const path = findProgram(name);
   if (path) return path;
   throw new VmError("unavailable", `${name} is not installed (not found on PATH)`, {
-    hint: hint ?? `install the package that holds ${name}`,
+    hint: hint ?? (isThing(name) ? installHint(PACKAGES[name]) : `install the package that holds ${name}`),
   });
 }
 

@@ -36,7 +36,7 @@ const MODULE_DIRECTORIES = [
  * @throws 69 when qemu is missing or does not start
  */
 export async function probeQemu(binary: string, cacheDirectory: string | undefined): Promise<Capabilities> {
-  const path = requireProgram(binary, `install qemu (Debian, Ubuntu, ALT: the package qemu-system-x86)`);
+  const path = requireProgram(binary);
   const cache = cacheDirectory && join(cacheDirectory, `qemu-${fingerprint(path)}.json`);
   const known = cache && readCache(cache);
   const probed = known || (await ask(path));

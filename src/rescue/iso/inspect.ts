@@ -1,7 +1,6 @@
 import { mkdir, open, readFile, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { hasErrno, reasonOf, VmError } from "../../lib/errors.ts";
-import { installHint, PACKAGES } from "../../lib/packages.ts";
 import { parseArch } from "../../machine/arch.ts";
 import type { Arch } from "../../machine/types.ts";
 import { exec, requireProgram } from "../../process/exec.ts";
@@ -22,7 +21,7 @@ export interface RescueIso {
  * and no notes nor progress lines, which would push the error out of the message.
  */
 export function xorriso(): string[] {
-  requireProgram("xorriso", installHint(PACKAGES.xorriso));
+  requireProgram("xorriso");
   const words =
     "xorriso -no_rc -abort_on FAILURE -report_about WARNING -iso_rr_pattern off -disk_pattern off";
   return words.split(" ");

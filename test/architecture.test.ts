@@ -73,7 +73,7 @@ const ALSO_PURE = [
   "cli/batch.ts",
   "cli/colours.ts",
   "cli/getopt.ts",
-  "cli/nearest.ts",
+  "lib/nearest.ts",
   "cli/options.ts",
   "cli/usage.ts",
   "lib/errors.ts",

@@ -1,7 +1,9 @@
 import type { ArgsDef, CommandDef } from "citty";
 import backup from "../commands/backup.ts";
+import config from "../commands/config.ts";
 import create from "../commands/create.ts";
 import destroy from "../commands/destroy.ts";
+import doctor from "../commands/doctor.ts";
 import job from "../commands/job.ts";
 import list from "../commands/list.ts";
 import pause from "../commands/pause.ts";
@@ -25,6 +27,8 @@ export interface Command {
 export interface Positional {
   name: string;
   required: boolean;
+  /** The last one may be given any number of times. */
+  many: boolean;
   help: string;
 }
 
@@ -37,6 +41,9 @@ export interface CommandOption {
 
 /** [compat] The six names that end an argument list as bare words. */
 export const OLD_NAMES = ["create", "run", "backup", "restore", "destroy", "job"] as const;
+
+/** The `valueHint` of a positional that may be repeated; its value is an array then. */
+const MANY = "…";
 
 const DEFINITIONS = {
   create,
@@ -52,8 +59,9 @@ const DEFINITIONS = {
   destroy,
   job,
   rescue,
+  config,
+  doctor,
 } satisfies Record<string, CommandDef<any>>;
-
 function describe(name: string, definition: CommandDef<any>): Command {
   const meta = definition.meta as { description: string };
   const args = Object.entries((definition.args ?? {}) as ArgsDef);
@@ -63,7 +71,15 @@ function describe(name: string, definition: CommandDef<any>): Command {
     definition,
     positionals: args.flatMap(([key, arg]) =>
       arg.type === "positional"
-        ? [{ name: key, required: arg.required !== false, help: arg.description ?? "" }]
+        ? [
+            {
+              name: key,
+              required: arg.required !== false,
+              // citty has no word for it.
+              many: arg.valueHint === MANY,
+              help: arg.description ?? "",
+            },
+          ]
         : [],
     ),
     options: args.flatMap(([key, arg]) =>

@@ -1,13 +1,13 @@
-/** Rows in aligned columns, for people; the last column is left as it is. */
+/** Aligned columns for people, two spaces between them; nothing trails. */
 export function formatTable(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
   return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join("  ")
-        .trimEnd(),
+    .map(
+      (row) =>
+        `${row
+          .map((cell, column) => cell.padEnd(widths[column]!))
+          .join("  ")
+          .trimEnd()}\n`,
     )
-    .map((line) => `${line}\n`)
     .join("");
 }

@@ -30,6 +30,7 @@ export async function openVm(context: Context, mayUseBash = true): Promise<Vm> {
   return readVm(context, findHostdir(context), mayUseBash);
 }
 
+/** HOSTDIR, as the command line and the current directory say. */
 export const findHostdir = (context: Context): string =>
   (context.hostdir ??= resolveHostdir(resolve(context.cwd, context.options.hostdir ?? ".")));
 
@@ -61,6 +62,7 @@ export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseB
   env: context.env,
   options: context.options.settings,
   additions: context.options.additions,
+  spelled: context.options.spelled,
   mayUseBash,
 });
 

@@ -185,30 +185,56 @@ function putInPlace(directory: string, beside: string): void {
 const sizeOf = (directory: string): number =>
   listDirectory(directory).reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
 
-/** Prints the profiles that jobs can name, with what is wrong with them. */
-export async function listRescues(context: Context): Promise<void> {
-  const vm = await openVm(context);
+/** A rescue profile as jobs can name it. */
+export interface FoundRescue {
+  name: string;
+  kind: "CD" | "own" | "-";
+  /** Why it cannot be used. */
+  problem: string | undefined;
+  bytes: number;
+}
+
+/** The rescue profiles there are. */
+export async function findRescues(context: Context, vm: Vm): Promise<FoundRescue[]> {
   const { PROFILES } = vm.settings;
-  const rows: string[][] = [];
+  const found: FoundRescue[] = [];
   for (const name of listDirectory(PROFILES).toSorted()) {
     const directory = join(PROFILES, name);
     const text = lstatOf(join(directory, RESCUE.guestEnv))?.isFile()
       ? (readSmall(join(directory, RESCUE.guestEnv)) ?? "")
       : "";
     if (!/^\s*RESCUE_(ISO|KERNEL)=/m.test(text) || !("value" in parseSetting("RESCUE", name))) continue;
-    rows.push([name, ...(await describe(context, vm, name)), formatSize(sizeOf(directory))]);
+    found.push({ name, ...(await describe(context, vm, name)), bytes: sizeOf(directory) });
   }
-  if (rows.length === 0) return log.info(`no rescue in ${PROFILES}; make one: ${context.prog} rescue build`);
+  return found;
+}
+
+/** Prints the profiles that jobs can name, with what is wrong with them. */
+export async function listRescues(context: Context): Promise<void> {
+  const vm = await openVm(context);
+  const found = await findRescues(context, vm);
+  if (found.length === 0)
+    return log.info(`no rescue in ${vm.settings.PROFILES}; make one: ${context.prog} rescue build`);
+  const rows = found.map(({ name, kind, problem, bytes }) => [
+    name,
+    kind,
+    problem === undefined ? "usable" : `not usable: ${problem}`,
+    formatSize(bytes),
+  ]);
   context.print(formatTable([["NAME", "KIND", "STATE", "SIZE"], ...rows]));
 }
 
-async function describe(context: Context, vm: Vm, name: string): Promise<[kind: string, state: string]> {
+async function describe(
+  context: Context,
+  vm: Vm,
+  name: string,
+): Promise<Pick<FoundRescue, "kind" | "problem">> {
   try {
     const named: Vm = { ...vm, settings: { ...vm.settings, RESCUE: name } };
     const { system } = await findRescue(context, named, new Media(context, named));
-    return [system.kind === "cd" ? "CD" : "own", "usable"];
+    return { kind: system.kind === "cd" ? "CD" : "own", problem: undefined };
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
-    return ["-", `not usable: ${error.message.replaceAll(/\s+/g, " ")}`];
+    return { kind: "-", problem: error.message.replaceAll(/\s+/g, " ") };
   }
 }

@@ -79,7 +79,7 @@ const ALSO_PURE = [
   "cli/manual/page.ts",
   "cli/manual/prose.ts",
   "cli/manual/roff.ts",
-  "cli/nearest.ts",
+  "lib/nearest.ts",
   "cli/options.ts",
   "cli/usage.ts",
   "lib/errors.ts",

@@ -21,6 +21,7 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   const { found, rest } = parseOptions(words, GLOBAL_OPTIONS, `all options: ${prog} -h`);
   const settings: RawSettings = {};
   const additions: Required<Options["additions"]> = { FORWARDS: [], IMAGES: [], SHARES: [] };
+  const spelled: NonNullable<Options["spelled"]> = {};
   const flags = { help: false, version: false, noColors: false, debug: false };
   let hostdir: string | undefined;
   const wrong: VmError[] = [];
@@ -41,8 +42,10 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
         break;
       case "set":
         settings[effect.setting] = check(effect.setting, effect.value ?? value, spelling);
+        spelled[effect.setting] = `--${option.long}`;
         break;
       case "add":
+        spelled[effect.setting] = `--${option.long}`;
         if (value === "") {
           settings[effect.setting] = [];
           additions[effect.setting] = [];
@@ -51,7 +54,11 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   }
   if (wrong.length > 0) throw allWrong(wrong);
   const wanted = !flags.help && !flags.version;
-  return { ...flags, options: { settings, additions, hostdir }, batch: wanted ? parseBatch(rest, prog) : [] };
+  return {
+    ...flags,
+    options: { settings, additions, hostdir, spelled },
+    batch: wanted ? parseBatch(rest, prog) : [],
+  };
 }
 
 /** One error for all bad values. */

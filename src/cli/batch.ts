@@ -1,6 +1,6 @@
 import { VmError } from "../lib/errors.ts";
 import { parseOptions } from "./getopt.ts";
-import { nearest } from "./nearest.ts";
+import { nearest } from "../lib/nearest.ts";
 import { COMMANDS, OLD_NAMES, type Command } from "./registry.ts";
 
 /** One command of a batch, checked. */
@@ -9,7 +9,7 @@ export interface Invocation {
   /** In the order typed, for the announcement. */
   words: string[];
   /** Positional arguments and options by name, as citty's `run` takes them. */
-  args: Record<string, string | boolean>;
+  args: Record<string, string | boolean | string[]>;
   /** `-h` behind the command. */
   help: boolean;
   /** Nobody named the command: a lone word, taken as a CD image. */
@@ -110,7 +110,10 @@ function parseInvocation(
       throw new VmError("usage", `${command.name}: ${positional.name.toUpperCase()} is empty`, {
         hint: `usage: ${usageOf(command)}`,
       });
-    args[positional.name] = word;
+    if (positional.many) {
+      args[positional.name] = [args[positional.name] ?? []].flat().concat(word) as string[];
+      index--;
+    } else args[positional.name] = word;
     taken.push(word);
     left = left.slice(1);
   }
@@ -128,6 +131,9 @@ export function usageOf(command: Command): string {
   const required = command.positionals.filter((item) => item.required).map((item) => item.name.toUpperCase());
   const optional = command.positionals
     .filter((item) => !item.required)
-    .reduceRight((inner, item) => `[${item.name.toUpperCase()}${inner && ` ${inner}`}]`, "");
+    .reduceRight(
+      (inner, item) => `[${item.name.toUpperCase()}${item.many ? "…" : ""}${inner && ` ${inner}`}]`,
+      "",
+    );
   return [command.name, ...options, ...required, optional].filter(Boolean).join(" ");
 }

@@ -7,7 +7,7 @@ import type { Context } from "../services/context.ts";
 import { parseArgv, type Intent } from "./argv.ts";
 import type { Invocation } from "./batch.ts";
 import { themeOf, wantsColours } from "./colours.ts";
-import { nearest } from "./nearest.ts";
+import { nearest } from "../lib/nearest.ts";
 import { COMMANDS, type Command } from "./registry.ts";
 import { reportError } from "./report.ts";
 import { buildContext } from "./surroundings.ts";

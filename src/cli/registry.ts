@@ -1,13 +1,21 @@
 import type { ArgsDef, CommandDef } from "citty";
 import backup from "../commands/backup.ts";
 import completion from "../commands/completion.ts";
+import config from "../commands/config.ts";
 import create from "../commands/create.ts";
 import destroy from "../commands/destroy.ts";
+import doctor from "../commands/doctor.ts";
 import job from "../commands/job.ts";
+import list from "../commands/list.ts";
 import man from "../commands/man.ts";
+import pause from "../commands/pause.ts";
 import rescue from "../commands/rescue.ts";
+import restart from "../commands/restart.ts";
 import restore from "../commands/restore.ts";
+import resume from "../commands/resume.ts";
 import run from "../commands/run.ts";
+import status from "../commands/status.ts";
+import stop from "../commands/stop.ts";
 
 /** One command as the rest of `cli` sees it: citty's definition, resolved and flattened. */
 export interface Command {
@@ -23,6 +31,8 @@ export interface Command {
 export interface Positional {
   name: string;
   required: boolean;
+  /** The last one may be given any number of times. */
+  many: boolean;
   help: string;
 }
 
@@ -36,20 +46,31 @@ export interface CommandOption {
 /** [compat] The six names that end an argument list as bare words. */
 export const OLD_NAMES = ["create", "run", "backup", "restore", "destroy", "job"] as const;
 
+/** Words for a shell or a pager: they are printed without the announcement. */
+const UNANNOUNCED: readonly string[] = ["completion", "man"];
+
+/** The `valueHint` of a positional that may be repeated; its value is an array then. */
+const MANY = "…";
+
 const DEFINITIONS = {
   create,
   run,
+  stop,
+  restart,
+  pause,
+  resume,
+  status,
+  list,
   backup,
   restore,
   destroy,
   job,
   rescue,
+  config,
+  doctor,
   completion,
   man,
 } satisfies Record<string, CommandDef<any>>;
-
-/** Words for a shell or a pager: they are printed without the announcement. */
-const UNANNOUNCED: readonly string[] = ["completion", "man"];
 
 function describe(name: string, definition: CommandDef<any>): Command {
   const meta = definition.meta as { description: string };
@@ -61,7 +82,15 @@ function describe(name: string, definition: CommandDef<any>): Command {
     announced: !UNANNOUNCED.includes(name),
     positionals: args.flatMap(([key, arg]) =>
       arg.type === "positional"
-        ? [{ name: key, required: arg.required !== false, help: arg.description ?? "" }]
+        ? [
+            {
+              name: key,
+              required: arg.required !== false,
+              // citty has no word for it.
+              many: arg.valueHint === MANY,
+              help: arg.description ?? "",
+            },
+          ]
         : [],
     ),
     options: args.flatMap(([key, arg]) =>

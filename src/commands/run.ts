@@ -4,10 +4,30 @@ import type { Context } from "../services/context.ts";
 export default defineCommand({
   meta: { name: "run", description: "run the VM until the guest powers itself off (the default command)" },
   args: {
+    detach: {
+      type: "boolean",
+      alias: "b",
+      description: "return when the VM runs; it goes on in the background",
+    },
+    wait: {
+      type: "string",
+      valueHint: "WHAT",
+      description: "with --detach: until `ssh` or the guest `agent` answers, or for SECONDS",
+    },
+    ssh: { type: "boolean", description: "forward a free port of this host alone to the guest's port 22" },
     isoimage: { type: "positional", required: false, description: "CD image to attach and boot once" },
+  },
+  async setup({ args }) {
+    if (args.wait === undefined) return;
+    const { parseWait } = await import("../services/ready.ts");
+    parseWait(args.wait, args.detach === true);
   },
   async run({ args, data }) {
     const { runVm } = await import("../services/run.ts");
-    await runVm(data as Context, args.isoimage);
+    const { isoimage: iso, detach, ssh, wait } = args;
+    await runVm(data as Context, { iso, detach, ssh });
+    if (wait === undefined) return;
+    const { parseWait, waitUntilReady } = await import("../services/ready.ts");
+    await waitUntilReady(data as Context, parseWait(wait, true));
   },
 });

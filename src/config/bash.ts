@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { randomUUID } from "node:crypto";
 import { exec, requireProgram } from "../process/exec.ts";
 import type { SettingValue } from "./literal.ts";
+import { SECRETS } from "./schema.ts";
 
 export type BashVariables = Record<string, SettingValue>;
 
@@ -49,10 +50,10 @@ set -r
 _vm_eval "$1"
 `;
 
-/** An argument list is seen by everybody; these go by the environment, which is the caller's own. */
-const SECRETS = new Set(["SPICE_PASSWORD"]);
-
-/** The environment for `buildBashArgv`'s bash. */
+/**
+ * The environment for `buildBashArgv`'s bash. An argument list is seen by everybody; secrets go by the
+ * environment, which is the caller's own.
+ */
 export const bashEnvironment = (variables: BashVariables): Record<string, string | undefined> => ({
   BASH_ENV: undefined,
   ...Object.fromEntries(

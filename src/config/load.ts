@@ -1,11 +1,9 @@
-import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
+import { SignalError, VmError } from "../lib/errors.ts";
 import { badOption, settingsError, type Complaint } from "./complaint.ts";
-import { buildDefaults, type Surroundings } from "./defaults.ts";
-import { evaluateWithBash } from "./bash.ts";
-import { readAssignments, type Assignment, type SettingValue } from "./literal.ts";
-import { lookupIn } from "./lookup.ts";
+import { buildDefaults } from "./defaults.ts";
+import type { SettingValue } from "./literal.ts";
+import { checkLayer, readLayer, type Sources } from "./load-layer.ts";
 import { mergeSettings } from "./merge.ts";
 import {
   isSettingName,
@@ -16,25 +14,22 @@ import {
   type SettingName,
   type Settings,
 } from "./schema.ts";
-import { distrust } from "./trust.ts";
 import { parseArch } from "../machine/arch.ts";
 import { scalarOf } from "./values.ts";
 
-/** Where a setting's value comes from. */
-export type Origin = { kind: "default" } | { kind: "file"; file: string; line: number } | { kind: "option" };
+export type { Sources } from "./load-layer.ts";
 
-export interface Sources extends Surroundings {
-  hostdir: string;
-  workdir: string | undefined;
-  /** The VM's own file, if it has one. */
-  guestEnv: string | undefined;
-  env: Record<string, string | undefined>;
-  /** Settings from the command line: what replaces, and what is added to lists. */
-  options: RawSettings;
-  additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
-  /** False where many VMs are looked over: nothing is evaluated then. */
-  mayUseBash: boolean;
-}
+/** Where a setting's value comes from. */
+export type Origin = (
+  | { kind: "default" }
+  | { kind: "file"; file: string; line: number }
+  /** `option`: `--cores`, where that is known. */
+  | { kind: "option"; option?: string }
+  | { kind: "environment" }
+) & {
+  /** Items from the command line stand at the end of the list. */
+  added?: true;
+};
 
 export interface Loaded {
   settings: Settings;
@@ -42,17 +37,22 @@ export interface Loaded {
   origins: Record<SettingName, Origin>;
 }
 
-type RawComplete = Record<SettingName, SettingValue>;
-
-/** Configuration files are small; a larger one is a mistake (a disk image, say). */
-const MAX_FILE_BYTES = 1 << 20;
-
-/** Other bytes would silently become other characters, and a path another path. */
-const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
 /** Reads all layers, weakest first, and understands them. Throws one error that lists everything wrong. */
 export async function loadSettings(sources: Sources): Promise<Loaded> {
-  let raw: RawComplete = buildDefaults(sources);
+  const { raw, origins, error } = await readSettings(sources);
+  if (error) throw error;
+  return { settings: parseSettings(raw), raw, origins };
+}
+
+/**
+ * The same, going on after errors.
+ * @returns the values as written, bad ones too, and the error that lists everything wrong
+ */
+export async function readSettings(
+  sources: Sources,
+): Promise<Pick<Loaded, "raw" | "origins"> & { error: VmError | undefined }> {
+  let error: VmError | undefined;
+  let raw: Record<SettingName, SettingValue> = buildDefaults(sources);
   const origins = Object.fromEntries(SETTING_NAMES.map((name) => [name, { kind: "default" }])) as Record<
     SettingName,
     Origin
@@ -64,7 +64,10 @@ export async function loadSettings(sources: Sources): Promise<Loaded> {
     ...(sources.guestEnv ? [{ file: sources.guestEnv, vm: true }] : []),
   ];
   for (const { file, vm } of files) {
-    const read = await readLayer(file, raw, sources, vm);
+    const read = await readLayer(file, raw, sources, vm).catch((failure: unknown) => {
+      if (!(failure instanceof VmError) || failure instanceof SignalError) throw failure;
+      error ??= failure;
+    });
     if (!read) continue;
     if ("complaint" in read) {
       complaints.push(read.complaint);
@@ -79,29 +82,37 @@ export async function loadSettings(sources: Sources): Promise<Loaded> {
     complaints.push(...checkLayer(layer, file, origins));
     raw = mergeSettings(layer, raw);
   }
-  if (complaints.length > 0) throw settingsError(complaints);
+  if (complaints.length > 0) error ??= settingsError(complaints);
 
   raw = mergeSettings(sources.options, raw);
-  for (const name of Object.keys(sources.options)) origins[name as SettingName] = { kind: "option" };
+  for (const name of Object.keys(sources.options) as SettingName[]) {
+    const option = sources.spelled?.[name];
+    origins[name] = { kind: "option", ...(option !== undefined && { option }) };
+  }
   for (const [name, items] of Object.entries(sources.additions) as ["IMAGES", string[]][]) {
     if (items.length === 0) continue;
     const base = [raw[name]].flat().filter((item) => item !== "");
     raw[name] = [...base, ...items];
+    const option = sources.spelled?.[name];
+    origins[name] =
+      base.length > 0
+        ? { ...origins[name], added: true }
+        : { kind: "option", ...(option !== undefined && { option }) };
     // A duplicate only shows once both lists are one.
     const parsed = parseSetting(name, raw[name]);
-    if (!("value" in parsed)) throw badOption(name, parsed.given ?? items.join(" "), parsed.allowed);
+    if (!("value" in parsed)) error ??= badOption(name, parsed.given ?? items.join(" "), parsed.allowed);
   }
   if (origins.RESCUE.kind === "default")
     raw.RESCUE = `rescue-${parseArch(scalarOf(raw.QEMUARCH)) ?? sources.hostArch}`;
   if (origins.QEMUARCH.kind === "default" && !("value" in parseSetting("QEMUARCH", raw.QEMUARCH)))
-    throw new VmError(
+    error ??= new VmError(
       "unavailable",
       `guests of this host's architecture (${sources.hostArch}) are not supported`,
       {
         hint: "name another one: vm --arch=x86_64 …",
       },
     );
-  return { settings: parseSettings(raw), raw, origins };
+  return { raw, origins, error };
 }
 
 /**
@@ -126,91 +137,4 @@ export async function loadProfile(sources: Sources, loaded: Loaded, file: string
   if (complaints.length > 0) throw settingsError(complaints);
   Object.assign(raw, layer);
   return { settings: parseSettings(raw), raw, origins };
-}
-
-async function readLayer(
-  file: string,
-  before: RawComplete,
-  sources: Sources,
-  vm: boolean,
-): Promise<{ assignments: Assignment[] } | { complaint: Complaint } | undefined> {
-  let content: string;
-  try {
-    const stats = statSync(file);
-    if (!stats.isFile()) return { complaint: { file, line: 1, message: "not a regular file" } };
-    if (stats.size > MAX_FILE_BYTES)
-      return { complaint: { file, line: 1, message: "too large for a settings file" } };
-    content = UTF8.decode(readFileSync(file));
-  } catch (error) {
-    if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
-    const reason = error instanceof TypeError ? "it is not UTF-8 text" : reasonOf(error);
-    throw new VmError("config", `cannot read ${file}: ${reason}`, { cause: error });
-  }
-  const known = builtinVariables(sources);
-  const result = readAssignments(content, lookupIn(before, known, sources.env));
-  if (result.kind === "values") return { assignments: result.assignments };
-  if (result.kind === "error") return { complaint: { file, ...result } };
-  const needed = `this needs bash (${result.reason})`;
-  if (!sources.mayUseBash)
-    return { complaint: { file, line: result.line, message: `${needed}, which is not asked here` } };
-  const reason = distrust(file);
-  if (reason)
-    return {
-      complaint: {
-        file,
-        line: result.line,
-        message: `${needed}, but ${reason}`,
-        hint: "write plain NAME=value lines, or make the file and its directory yours alone (chmod go-w)",
-      },
-    };
-  const evaluated = await evaluateWithBash(file, { ...known, ...before }, SETTING_NAMES, vm);
-  if ("complaint" in evaluated)
-    return {
-      complaint: {
-        file,
-        line: result.line,
-        message: evaluated.complaint,
-        hint: vm ? "a VM's guest.env may hold settings and conditions, but start no program" : undefined,
-      },
-    };
-  const assignments = SETTING_NAMES.flatMap((name) => {
-    const value = evaluated.variables[name];
-    const same = value === undefined || JSON.stringify(value) === JSON.stringify(before[name]);
-    return same ? [] : [{ name, value, line: lineOf(content, name) }];
-  });
-  return { assignments };
-}
-
-/** Variables that files may refer to besides settings. */
-function builtinVariables(sources: Sources): Record<string, string> {
-  return {
-    PROG: sources.prog,
-    HOME: sources.home,
-    HOSTDIR: sources.hostdir,
-    WORKDIR: sources.workdir ?? "",
-  };
-}
-
-/** The last line that assigns NAME, for files that only bash understands. */
-function lineOf(content: string, name: string): number {
-  const lines = content.split("\n");
-  const at = lines.findLastIndex((line) => new RegExp(`\\b${name}\\+?=`).test(line));
-  return Math.max(at, 0) + 1;
-}
-
-function checkLayer(layer: RawSettings, file: string, origins: Record<SettingName, Origin>): Complaint[] {
-  const complaints: Complaint[] = [];
-  for (const [name, raw] of Object.entries(layer) as [SettingName, SettingValue][]) {
-    const parsed = parseSetting(name, raw);
-    const origin = origins[name];
-    if ("value" in parsed || origin.kind !== "file") continue;
-    const given = parsed.given ?? [raw].flat().join(" ");
-    complaints.push({
-      file,
-      line: origin.line,
-      message: `${name}='${given}' is not allowed`,
-      hint: `allowed: ${parsed.allowed}`,
-    });
-  }
-  return complaints.toSorted((a, b) => a.line - b.line);
 }

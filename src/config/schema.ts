@@ -135,6 +135,8 @@ export const SCHEMA = {
 
 export type SettingName = keyof typeof SCHEMA;
 export const SETTING_NAMES = Object.keys(SCHEMA) as SettingName[];
+/** Never shown, and never in an argument list. */
+export const SECRETS: ReadonlySet<string> = new Set<SettingName>(["SPICE_PASSWORD"]);
 export const isSettingName = (word: string): word is SettingName => Object.hasOwn(SCHEMA, word);
 
 /** All settings with their values understood. */

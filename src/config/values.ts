@@ -60,14 +60,14 @@ export const memory: Parser<number> = (raw) => {
     : { allowed: "a size like 2G, 512M or a number of MiB" };
 };
 
-/** A list whose every element has a form of its own. `separator` splits a plain (not array) value. */
+/** A list whose every element has a form of its own. `separator` stands between items, too: a plain value over a default array is an array. */
 export function listOfForm<T>(
   allowed: string,
   parse: (item: string) => T | undefined,
   separator?: RegExp,
 ): Parser<T[]> {
   return (raw) => {
-    const items = typeof raw === "string" && separator ? listOf(raw.split(separator)) : listOf(raw);
+    const items = listOf(separator ? [raw].flat().flatMap((item) => item.split(separator)) : raw);
     const value: T[] = [];
     for (const given of items) {
       const parsed = parse(given);

@@ -50,6 +50,7 @@ export interface ForwardRule {
   /** Empty: every address of the host. */
   hostAddress: string;
   hostPort: number;
+  guestPort: number;
 }
 
 const HOSTFWD = /^(tcp|udp)?:(\[[^\]]*\]|[^:,]*):([0-9]+)-(\[[^\]]*\]|[^:,]*):([0-9]+)$/;
@@ -62,6 +63,7 @@ export function parseHostForward(rule: string): ForwardRule | undefined {
     protocol: match[1] === "udp" ? "udp" : "tcp",
     hostAddress: match[2]!.replace(/^\[|\]$/g, ""),
     hostPort: +match[3]!,
+    guestPort: +match[5]!,
   };
 }
 

@@ -3,6 +3,7 @@ import { realpathSync } from "node:fs";
 import { basename } from "node:path";
 import { $, quote, type ProcessPromise } from "zx/core";
 import { VmError } from "../lib/errors.ts";
+import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
 import { interruption } from "./signals.ts";
 
 // Users' ZX_* variables would change zx; what we rely on is said here.
@@ -46,6 +47,8 @@ export interface Child {
   readonly done: Promise<Finished>;
   /** Signals its whole process group. */
   kill(signal: NodeJS.Signals): void;
+  /** We end without waiting for it. */
+  release(): void;
 }
 
 /** A program ended otherwise than it should have. */
@@ -80,9 +83,12 @@ export function requireProgram(name: string, hint?: string): string {
   const path = findProgram(name);
   if (path) return path;
   throw new VmError("unavailable", `${name} is not installed (not found on PATH)`, {
-    hint: hint ?? `install the package that holds ${name}`,
+    hint: hint ?? (isThing(name) ? installHint(PACKAGES[name]) : `install the package that holds ${name}`),
   });
 }
+
+/** busybox stands in for many programs, by links, and often cannot do all that they can. */
+export const isBusybox = (path: string): boolean => basename(realpathSync(path)) === "busybox";
 
 /**
  * util-linux's setpriv sets PR_SET_PDEATHSIG before the program starts, so that even SIGKILL to us
@@ -92,7 +98,7 @@ let setpriv: string | undefined | null;
 function orphanGuard(signal: "KILL" | "TERM"): string[] {
   if (setpriv === undefined) {
     const path = findProgram("setpriv");
-    setpriv = path && basename(realpathSync(path)) === "setpriv" ? path : null;
+    setpriv = path && !isBusybox(path) ? path : null;
   }
   return setpriv ? [setpriv, "--pdeathsig", signal, "--"] : [];
 }
@@ -143,7 +149,7 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
       signal: output.signal,
     };
   });
-  return { pid, done, kill };
+  return { pid, done, kill, release: () => child?.unref() };
 }
 
 /**

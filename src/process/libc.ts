@@ -14,6 +14,7 @@ const SYMBOLS = {
   flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   pipe2: { args: [FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
   socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
   connect: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
   __errno_location: { args: [], returns: FFIType.ptr },
 } as const;
@@ -68,4 +69,19 @@ export function isUnixSocketAlive(path: string): boolean {
   } finally {
     closeSync(fd);
   }
+}
+
+const F_OFD_GETLK = 36;
+const F_WRLCK = 1;
+const F_UNLCK = 2;
+/** struct flock with 64-bit offsets (fcntl(2)): type, whence, start, length, pid. */
+const FLOCK_BYTES = 32;
+
+/** Has another open file a lock, of either kind, on these bytes of a file that we have open? */
+export function isRangeLocked(fd: number, start: number, length: number): boolean {
+  const lock = Buffer.alloc(FLOCK_BYTES);
+  lock.writeInt16LE(F_WRLCK, 0);
+  lock.writeBigInt64LE(BigInt(start), 8);
+  lock.writeBigInt64LE(BigInt(length), 16);
+  return libc().fcntl(fd, F_OFD_GETLK, ptr(lock)) === 0 && lock.readInt16LE(0) !== F_UNLCK;
 }

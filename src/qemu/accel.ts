@@ -34,8 +34,17 @@ export function probeKvm(hostArch: string): KvmFacts {
   } catch (error) {
     deviceProblem = `/dev/kvm does not open (${reasonOf(error)})`;
   }
-  const flags = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1] ?? "";
-  return { hostArch, deviceProblem, cpuFlags: flags.trim().split(/\s+/) };
+  return { hostArch, deviceProblem, cpuFlags: readCpuFlags() };
+}
+
+/** What the processor can do, by the kernel's names; none where /proc is not mounted. */
+export function readCpuFlags(): string[] {
+  try {
+    const flags = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1] ?? "";
+    return flags.trim().split(/\s+/);
+  } catch {
+    return [];
+  }
 }
 
 /**

@@ -69,7 +69,7 @@ const RESUMED = ["-option-rom", "pvh.bin", "-S", "-incoming", "defer"];
 const buildKernelArgs = (kernel: Machine["kernel"]): string[] =>
   kernel ? ["-kernel", kernel.image, "-initrd", kernel.initrd, "-append", kernel.append] : [];
 
-/** Two QMP sockets (each serves one client at a time) and the serial console with its log. */
+/** Two QMP sockets (each serves one client at a time), a log of events, and the serial console with its log. */
 function buildControlArgs(files: Machine["files"]): string[] {
   const consoleLog = `logfile=${escapeCommas(files.consoleLog)},logappend=off`;
   return [
@@ -81,6 +81,14 @@ function buildControlArgs(files: Machine["files"]): string[] {
     socketChardev("qmp1", files.monitor),
     "-mon",
     "chardev=qmp1,mode=control",
+    ...(files.events
+      ? [
+          "-chardev",
+          `pipe,id=events0,path=${escapeCommas(files.events)}`,
+          "-mon",
+          "chardev=events0,mode=control",
+        ]
+      : []),
     "-chardev",
     `${socketChardev("console0", files.console)},${consoleLog}`,
     "-serial",

@@ -6,4 +6,6 @@ export interface Capabilities {
   devices: ReadonlySet<string>;
   /** Built with SPICE, and its modules are installed. */
   spice: boolean;
+  /** Built with seccomp: `-sandbox` works. */
+  sandbox: boolean;
 }

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { installHint, PACKAGES } from "../lib/packages.ts";
 import { ARCH } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
 
@@ -93,6 +94,6 @@ export function findFirmware(arch: Arch, own: { code: string; vars: string }): F
   );
   if (found) return found;
   throw new VmError("unavailable", `no UEFI firmware for ${arch} guests is installed`, {
-    hint: "install it (Debian, Ubuntu: ovmf or ovmf-ia32; ALT, Fedora, Arch: edk2-ovmf), or set OVMF_CODE and OVMF_VARS",
+    hint: `${installHint(PACKAGES[`uefi-${arch}`])}; or set OVMF_CODE and OVMF_VARS`,
   });
 }

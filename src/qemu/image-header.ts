@@ -67,3 +67,20 @@ export function refuseForeignParts(path: string): void {
     hint: "a disk of ours is one whole qcow2 file; this one was changed or comes from somewhere else",
   });
 }
+
+/** The size of the disk that a qcow2 image of ours holds, in bytes; undefined when it is none. */
+export function readVirtualBytes(path: string): number | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, "r");
+  } catch {
+    return undefined;
+  }
+  try {
+    const bytes = Buffer.alloc(32);
+    readSync(fd, bytes, 0, bytes.length, 0);
+    return bytes.toString("latin1", 0, 4) === "QFI\xfb" ? Number(bytes.readBigUInt64BE(24)) : undefined;
+  } finally {
+    closeSync(fd);
+  }
+}

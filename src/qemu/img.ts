@@ -1,4 +1,6 @@
+import { closeSync, constants, openSync } from "node:fs";
 import { exec, ProcessError } from "../process/exec.ts";
+import { isRangeLocked } from "../process/libc.ts";
 import { VmError } from "../lib/errors.ts";
 
 /** Makes an empty qcow2 image. */
@@ -26,4 +28,23 @@ export async function imageInfo(path: string): Promise<ImageInfo | undefined> {
   throw new VmError("io", new ProcessError(`cannot read the image ${path}`, result).message, {
     hint: "restore the VM from a snapshot, or repair the image: qemu-img check -r leaks",
   });
+}
+
+/** Where qemu locks an image, a byte for each thing it does or allows (block/file-posix.c). */
+const LOCKED_FROM = 100;
+const LOCKED_BYTES = 200;
+
+/** Has a qemu this image open? Asks the kernel: a process that has died holds nothing. */
+export function isImageInUse(path: string): boolean {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch {
+    return false;
+  }
+  try {
+    return isRangeLocked(fd, LOCKED_FROM, LOCKED_BYTES);
+  } finally {
+    closeSync(fd);
+  }
 }

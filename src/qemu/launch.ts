@@ -1,4 +1,4 @@
-import { closeSync, readFileSync, watch, type FSWatcher } from "node:fs";
+import { chmodSync, closeSync, lstatSync, readdirSync, readFileSync, watch, type FSWatcher } from "node:fs";
 import { dirname, join } from "node:path";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import { start, type Child } from "../process/exec.ts";
@@ -13,6 +13,8 @@ export interface RunningMachine {
   /** Settles when qemu has ended. */
   readonly ended: Promise<MachineEnd>;
   kill(signal: NodeJS.Signals): void;
+  /** Leaves it to itself: we end, and it goes on. */
+  release(): void;
 }
 
 export interface MachineEnd {
@@ -33,6 +35,8 @@ export interface LaunchOptions {
   logPath: string;
   /** qemu's descriptors from 3 on. */
   furtherFds?: number[];
+  /** It is to go on without us. */
+  detached?: boolean;
   onEvent: (event: QmpEvent) => void;
 }
 
@@ -52,7 +56,7 @@ export async function launchQemu(options: LaunchOptions): Promise<RunningMachine
     cwd: directory,
     stdout: logFd,
     stderr: logFd,
-    whenOrphaned: "TERM",
+    whenOrphaned: options.detached ? "none" : "TERM",
     keepOnInterrupt: true,
     furtherFds: options.furtherFds ?? [],
   });
@@ -66,6 +70,11 @@ export async function launchQemu(options: LaunchOptions): Promise<RunningMachine
       hint: `the command is in ${join(directory, "run-vm.sh")}`,
     });
   }
+  // Under our umask qemu makes them 0700.
+  for (const name of readdirSync(directory)) {
+    const path = join(directory, name);
+    if (name.endsWith(".sock") && lstatSync(path).isSocket()) chmodSync(path, 0o600);
+  }
   let shutdown: Shutdown | undefined;
   qmp.onEvent((event) => {
     shutdown = parseShutdown(event) ?? shutdown;
@@ -76,7 +85,11 @@ export async function launchQemu(options: LaunchOptions): Promise<RunningMachine
     await qmp.closed;
     return { shutdown, status, signal };
   });
-  return { pid: child.pid, qmp, ended, kill: child.kill };
+  const release = (): void => {
+    qmp.close();
+    child.release();
+  };
+  return { pid: child.pid, qmp, ended, kill: child.kill, release };
 }
 
 /** The last lines that qemu printed. */

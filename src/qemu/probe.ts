@@ -20,6 +20,7 @@ interface Probed {
   version: string;
   devices: string[];
   spice: boolean;
+  sandbox: boolean;
 }
 
 /** Where distributions keep qemu's modules: installing one changes what qemu can do. */
@@ -35,7 +36,7 @@ const MODULE_DIRECTORIES = [
  * @throws 69 when qemu is missing or does not start
  */
 export async function probeQemu(binary: string, cacheDirectory: string | undefined): Promise<Capabilities> {
-  const path = requireProgram(binary, `install qemu (Debian, Ubuntu, ALT: the package qemu-system-x86)`);
+  const path = requireProgram(binary);
   const cache = cacheDirectory && join(cacheDirectory, `qemu-${fingerprint(path)}.json`);
   const known = cache && readCache(cache);
   const probed = known || (await ask(path));
@@ -58,7 +59,10 @@ function fingerprint(path: string): string {
 function readCache(path: string): Probed | undefined {
   try {
     const probed = JSON.parse(readFileSync(path, "utf8")) as Probed;
-    return Array.isArray(probed.devices) && probed.version ? probed : undefined;
+    // An older version of this program did not ask about the sandbox.
+    return Array.isArray(probed.devices) && probed.version && probed.sandbox !== undefined
+      ? probed
+      : undefined;
   } catch {
     return undefined;
   }
@@ -81,7 +85,8 @@ async function ask(path: string): Promise<Probed> {
     { execute: "qmp_capabilities", id: 0 },
     { execute: "qom-list-types", arguments: { implements: "device", abstract: false }, id: 1 },
     { execute: "query-command-line-options", arguments: { option: "spice" }, id: 2 },
-    { execute: "quit", id: 3 },
+    { execute: "query-command-line-options", arguments: { option: "sandbox" }, id: 3 },
+    { execute: "quit", id: 4 },
   ];
   const [readEnd, writeEnd] = pipe();
   writeSync(writeEnd, questions.map((question) => `${JSON.stringify(question)}\n`).join(""));
@@ -107,10 +112,13 @@ async function ask(path: string): Promise<Probed> {
     const { message } = new ProcessError("qemu does not answer", result);
     throw new VmError("unavailable", message, { hint: `try it by hand: ${argv.join(" ")}` });
   }
-  const spice = messages.find((message) => message?.kind === "reply" && message.id === 2);
+  const optionsOf = (id: number): string =>
+    JSON.stringify(messages.find((message) => message?.kind === "reply" && message.id === id) ?? "");
   return {
     version: greeting.version,
     devices: (types.value as { name: string }[]).map(({ name }) => name),
-    spice: JSON.stringify(spice ?? "").includes("password-secret"),
+    spice: optionsOf(2).includes("password-secret"),
+    // Without seccomp it has no parameters.
+    sandbox: optionsOf(3).includes("elevateprivileges"),
   };
 }

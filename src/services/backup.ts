@@ -27,7 +27,8 @@ import { defaultsName, HOST, LAST, PARTIAL, SNAPSHOT, WORK } from "../store/layo
 import type { Manifest, StoredFile } from "../store/manifest.ts";
 import { consistencyOf } from "../store/mark.ts";
 import type { Context } from "./context.ts";
-import { ownDisks, refuseRunning, requireWork, withVm, type Present, type Vm } from "./open.ts";
+import { ownDisks, refuseRunning } from "./in-use.ts";
+import { requireWork, withVm, type Present, type Vm } from "./open.ts";
 import { listSnapshots, nextSnapshotName } from "./snapshots.ts";
 
 /** What a gz snapshot of a system disk usually takes of it; nobody can know before. */

@@ -1,4 +1,4 @@
-import type { RawSettings } from "../config/schema.ts";
+import type { RawSettings, SettingName } from "../config/schema.ts";
 
 /** Shows how far a long copy is. */
 export interface Meter {
@@ -15,6 +15,8 @@ export interface Options {
   /** Are added to the lists of files. */
   additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
   hostdir: string | undefined;
+  /** The options that set or added to these. */
+  spelled?: Partial<Record<SettingName, string>>;
 }
 
 /** What every command works in: facts of the process, gathered once by `cli`. */

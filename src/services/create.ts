@@ -26,7 +26,7 @@ export async function createVm(context: Context, guestName: string, iso?: string
     refuseExisting(vm);
     const image = iso ?? vm.settings.ISO;
     const isoPath = image === "" ? "" : await new Media(context, vm).findIso(image);
-    requireProgram("qemu-img", "install qemu's tools (Debian, Ubuntu: qemu-utils; ALT, Fedora: qemu-img)");
+    requireProgram("qemu-img");
     const { settings } = vm;
     const firmware = settings.UEFI
       ? findFirmware(settings.QEMUARCH, { code: settings.OVMF_CODE, vars: settings.OVMF_VARS })

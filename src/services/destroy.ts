@@ -2,21 +2,11 @@ import { statSync } from "node:fs";
 import { join } from "node:path";
 import { log } from "../lib/log.ts";
 import { formatTimestamp } from "../lib/time.ts";
-import { QmpClient } from "../qmp/client.ts";
-import { isListening, quit } from "../qmp/commands.ts";
 import { fileError } from "../store/files.ts";
-import { WORK } from "../store/layout.ts";
 import { removeWork } from "../store/working-files.ts";
 import type { Context } from "./context.ts";
-import {
-  findImageHolder,
-  findRunning,
-  openVm,
-  ownDisks,
-  refuseRunning,
-  withVm,
-  type Present,
-} from "./open.ts";
+import { endMachine, ownDisks, refuseRunning } from "./in-use.ts";
+import { openVm, withVm, type Present } from "./open.ts";
 import { findSnapshot, listSnapshots } from "./snapshots.ts";
 
 /** Removes the working files; snapshots and HOSTDIR's own files stay. `force` ends a running guest first. */
@@ -53,42 +43,6 @@ async function endJob(context: Context): Promise<void> {
   } catch {
     // Whatever is wrong with this VM is told, or mended, under its lock.
   }
-}
-
-/** How long an ended qemu may take to flush its images and go. */
-const END_WAIT_MS = 10_000;
-
-const RETRY_MS = 50;
-
-/** Ends qemu and waits until it has let go of its files. */
-async function endMachine(work: Present): Promise<void> {
-  const deadline = Date.now() + END_WAIT_MS;
-  for (let first = true; (await findRunning(work)) !== undefined; first = false) {
-    if (first) log.info("ending the running guest");
-    if (Date.now() > deadline) return;
-    if (!(await quitByQmp(work))) killHolder(work);
-    await Bun.sleep(RETRY_MS);
-  }
-}
-
-/** False when nobody answers there, or not yet: the queue for qemu's one conversation is short. */
-async function quitByQmp(work: Present): Promise<boolean> {
-  const socket = join(work.dir, WORK.qmp);
-  try {
-    const qmp = await QmpClient.connect(socket);
-    await quit(qmp);
-    await qmp.closed;
-    return true;
-  } catch {
-    return isListening(socket);
-  }
-}
-
-/** Where the sockets are gone: SIGTERM makes qemu flush its images, too. */
-function killHolder(work: Present): void {
-  const holders = ownDisks(work.dir).map((name) => findImageHolder(join(work.dir, name)));
-  const qemu = holders.find((holder) => holder?.name.startsWith("qemu-system"));
-  if (qemu) process.kill(qemu.pid, "SIGTERM");
 }
 
 /** What is newer than the last snapshot is about to be lost. */

@@ -108,3 +108,13 @@ export async function requireFreeForwards(forwards: readonly string[]): Promise<
       throw portTaken(`the forwarded ${rule.protocol} port`, rule.hostPort, `change the forward ${option}`);
   }
 }
+
+/** A forward of a free port of the loopback to the guest's SSH. */
+export function freeSshForward(vm: Vm): string {
+  const port = nextFreePort("127.0.0.1", FIRST_SSH_PORT, forwardedPorts(vm.settings.FORWARDS));
+  if (port === undefined)
+    throw portTaken("every port for SSH", FIRST_SSH_PORT, "name one: --forward=tcp:127.0.0.1:PORT-:22");
+  return `hostfwd=tcp:127.0.0.1:${port}-:22`;
+}
+
+const FIRST_SSH_PORT = 2222;

@@ -3,7 +3,8 @@ import { VmError } from "../lib/errors.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
-import { findRunning, openVm, type Present, type Vm } from "./open.ts";
+import { findRunning } from "./in-use.ts";
+import { openVm, type Present, type Vm } from "./open.ts";
 
 /** A VM that runs, and a conversation with its qemu. */
 export interface Live {

@@ -63,7 +63,7 @@ export async function resolveMachine(
     resumed: false,
     generationId: false,
     channels: [{ name: GUEST_AGENT, socket: socketIn(work, WORK.agent) }],
-    files: resolveFiles(work, WORK.consoleLog),
+    files: { ...resolveFiles(work, WORK.consoleLog), events: join(work.dir, WORK.events) },
     endOnReset: cd?.first === true,
     extraArgs: readExtraArgs(context, vm, work),
   };

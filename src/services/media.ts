@@ -14,7 +14,7 @@ const SCRIPT = `exec 3>&1 1>&2
 printf '\\0%s\\0MEDIA\\0s\\0%s\\0' "$_vm_mark" "\${MEDIA-}" >&3`;
 
 /** check-media on PATH, but never from the current directory. */
-function findCheckMedia(context: Context): string | undefined {
+export function findCheckMedia(context: Context): string | undefined {
   const directories = (context.env.PATH ?? "").split(":").filter((item) => isAbsolute(item));
   const cwd = realpathSync(context.cwd);
   return directories

@@ -4,15 +4,20 @@ import { loadSettings, type Loaded, type Sources } from "../config/load.ts";
 import { VmError } from "../lib/errors.ts";
 import { lockVm } from "../store/lock.ts";
 import { fileError, listDirectory, remove } from "../store/files.ts";
-import { HOST, isDiskName, PARTIAL, WORK } from "../store/layout.ts";
+import { HOST, PARTIAL } from "../store/layout.ts";
 import { recoverWork } from "../store/recover.ts";
-import { findGuestEnv, parentOf, resolveHostdir, resolveWork, type Work } from "../store/workdir.ts";
-import { describeHolder, findHolder, type Holder } from "../process/holders.ts";
-import { isListening } from "../qmp/commands.ts";
-import { imageInfo } from "../qemu/img.ts";
+import {
+  findGuestEnv,
+  parentOf,
+  resolveHostdir,
+  resolveWork,
+  type Present,
+  type Work,
+} from "../store/workdir.ts";
 import type { Context } from "./context.ts";
+import { settleRun } from "./run-end.ts";
 
-export type Present = Extract<Work, { state: "present" }>;
+export type { Present };
 
 /** A VM as one command finds it. */
 export interface Vm extends Loaded {
@@ -25,7 +30,8 @@ export async function openVm(context: Context, mayUseBash = true): Promise<Vm> {
   return readVm(context, findHostdir(context), mayUseBash);
 }
 
-const findHostdir = (context: Context): string =>
+/** HOSTDIR, as the command line and the current directory say. */
+export const findHostdir = (context: Context): string =>
   (context.hostdir ??= resolveHostdir(resolve(context.cwd, context.options.hostdir ?? ".")));
 
 async function readVm(context: Context, hostdir: string, mayUseBash: boolean): Promise<Vm> {
@@ -40,6 +46,10 @@ async function readVm(context: Context, hostdir: string, mayUseBash: boolean): P
   return { ...loaded, hostdir, work };
 }
 
+/** Settings of no VM in particular: the host's and the user's. */
+export const openUser = (context: Context): Promise<Loaded> =>
+  loadSettings({ ...sourcesOf(context, context.cwd, { state: "none" }, false), guestEnv: undefined });
+
 /** Where the settings of a VM come from. */
 export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseBash = true): Sources => ({
   prog: context.prog,
@@ -52,23 +62,41 @@ export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseB
   env: context.env,
   options: context.options.settings,
   additions: context.options.additions,
+  spelled: context.options.spelled,
   mayUseBash,
 });
 
 const realPath = (path: string): string | undefined => {
   try {
-    return realpathSync(path);
+    return realpathSync.native(path);
   } catch {
     return undefined;
   }
 };
 
 /**
- * Opens the VM for a change: under its lock, after finishing what a killed command left behind.
+ * Opens the VM for a change: under its lock, after finishing what a killed command left behind and writing down
+ * how a run ended that nobody waited for.
  * @param command what is done, for the error messages
  * @param waitMs how long another command's change may still take
  */
-export async function withVm<T>(
+export const withVm = <T>(
+  context: Context,
+  command: string,
+  use: (vm: Vm) => Promise<T>,
+  waitMs?: number,
+): Promise<T> =>
+  withLockedVm(
+    context,
+    command,
+    async (vm) => use((await settleRun(context, vm.hostdir, vm.work)) ? await reopen(context, vm) : vm),
+    waitMs,
+  );
+
+const reopen = (context: Context, { hostdir }: Vm): Promise<Vm> => readVm(context, hostdir, true);
+
+/** The same for the command that waited for the run. */
+export async function withLockedVm<T>(
   context: Context,
   command: string,
   use: (vm: Vm) => Promise<T>,
@@ -101,50 +129,10 @@ function recover(context: Context, hostdir: string): void {
   for (const name of listDirectory(backups)) if (name.startsWith(PARTIAL)) remove(join(backups, name));
 }
 
-/** The VM's own disks, in order. */
-export function ownDisks(directory: string): string[] {
-  return listDirectory(directory)
-    .filter(isDiskName)
-    .toSorted((a, b) => Number(a.replace(/\D/g, "")) - Number(b.replace(/\D/g, "")));
-}
-
 /** Working files, or an error that says what to do. */
 export function requireWork(vm: Vm, command: string): Present {
   if (vm.work.state === "present") return vm.work;
   throw new VmError("noInput", `cannot ${command}: the VM in ${vm.hostdir} has no working files`, {
     hint: "make a VM with 'create', or get one back with 'restore'",
-  });
-}
-
-/**
- * Does a qemu use the working files? Asks its sockets, then its locks on the images.
- * @returns how that is known, or undefined
- */
-export async function findRunning(work: Present): Promise<string | undefined> {
-  for (const name of [WORK.qmp, WORK.monitor])
-    if (await isListening(join(work.dir, name))) return `qemu answers on ${join(work.dir, name)}`;
-  for (const name of ownDisks(work.dir)) {
-    const path = join(work.dir, name);
-    // A broken image is nobody's; whoever needs it whole looks more closely.
-    const info = await imageInfo(path).catch(() => "broken");
-    if (info === undefined) return `${describeImageHolder(path)} holds ${path}`;
-  }
-  return undefined;
-}
-
-/** The process that has an image open, as far as it can be seen. */
-export const findImageHolder = (path: string): Holder | undefined => findHolder(new Set([path]));
-
-function describeImageHolder(path: string): string {
-  const holder = findImageHolder(path);
-  return holder ? describeHolder(holder) : "qemu";
-}
-
-/** Refuses while a qemu uses the working files. */
-export async function refuseRunning(work: Present, command: string, hint = ""): Promise<void> {
-  const how = await findRunning(work);
-  if (how === undefined) return;
-  throw new VmError("busy", `cannot ${command}: the VM is running (${how})`, {
-    hint: `power the guest off first${hint}`,
   });
 }

@@ -4,6 +4,7 @@ import { parseSetting } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
+import { formatTable } from "../lib/table.ts";
 import { formatDuration } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { RESCUE_SCRIPTS, RUNNER } from "../rescue/assets.ts";
@@ -185,32 +186,50 @@ function putInPlace(directory: string, beside: string): void {
 const sizeOf = (directory: string): number =>
   listDirectory(directory).reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
 
+/** A rescue profile as jobs can name it. */
+export interface FoundRescue {
+  name: string;
+  kind: "CD" | "own" | "-";
+  /** Why it cannot be used. */
+  problem: string | undefined;
+  bytes: number;
+}
+
+/** The rescue profiles there are. */
+export async function findRescues(context: Context, vm: Vm): Promise<FoundRescue[]> {
+  const { PROFILES } = vm.settings;
+  const found: FoundRescue[] = [];
+  for (const name of listProfiles(PROFILES))
+    found.push({ name, ...(await describe(context, vm, name)), bytes: sizeOf(join(PROFILES, name)) });
+  return found;
+}
+
 /** Prints the profiles that jobs can name, with what is wrong with them. */
 export async function listRescues(context: Context): Promise<void> {
   const vm = await openVm(context);
-  const { PROFILES } = vm.settings;
-  const rows: string[][] = [];
-  for (const name of listProfiles(PROFILES))
-    rows.push([name, ...(await describe(context, vm, name)), formatSize(sizeOf(join(PROFILES, name)))]);
-  if (rows.length === 0) return log.info(`no rescue in ${PROFILES}; make one: ${context.prog} rescue build`);
-  const table = [["NAME", "KIND", "STATE", "SIZE"], ...rows];
-  const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
-  for (const row of table)
-    context.print(
-      `${row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join("  ")
-        .trimEnd()}\n`,
-    );
+  const found = await findRescues(context, vm);
+  if (found.length === 0)
+    return log.info(`no rescue in ${vm.settings.PROFILES}; make one: ${context.prog} rescue build`);
+  const rows = found.map(({ name, kind, problem, bytes }) => [
+    name,
+    kind,
+    problem === undefined ? "usable" : `not usable: ${problem}`,
+    formatSize(bytes),
+  ]);
+  context.print(formatTable([["NAME", "KIND", "STATE", "SIZE"], ...rows]));
 }
 
-async function describe(context: Context, vm: Vm, name: string): Promise<[kind: string, state: string]> {
+async function describe(
+  context: Context,
+  vm: Vm,
+  name: string,
+): Promise<Pick<FoundRescue, "kind" | "problem">> {
   try {
     const named: Vm = { ...vm, settings: { ...vm.settings, RESCUE: name } };
     const { system } = await findRescue(context, named, new Media(context, named));
-    return [system.kind === "cd" ? "CD" : "own", "usable"];
+    return { kind: system.kind === "cd" ? "CD" : "own", problem: undefined };
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
-    return ["-", `not usable: ${error.message.replaceAll(/\s+/g, " ")}`];
+    return { kind: "-", problem: error.message.replaceAll(/\s+/g, " ") };
   }
 }

@@ -22,7 +22,8 @@ import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { defaultsName, isDiskName, SNAPSHOT, WORK } from "../store/layout.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
-import { openVm, refuseRunning, withVm, type Vm } from "./open.ts";
+import { refuseRunning } from "./in-use.ts";
+import { openVm, withVm, type Vm } from "./open.ts";
 import { findSnapshot, type Snapshot } from "./snapshots.ts";
 
 /**

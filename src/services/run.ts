@@ -1,25 +1,28 @@
 import { chmodSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import type { Machine } from "../machine/types.ts";
 import { findProgram, start } from "../process/exec.ts";
-import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
+import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { lastWords, launchQemu, type MachineEnd, type RunningMachine } from "../qemu/launch.ts";
+import { lastWords, launchQemu, type RunningMachine } from "../qemu/launch.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
 import { powerDown, quit } from "../qmp/commands.ts";
 import { createFile, lstatOf, remove, replaceFile } from "../store/files.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
-import { updateMark, type RunEnd } from "../store/mark.ts";
+import { startEvents } from "../store/events.ts";
+import { updateMark } from "../store/mark.ts";
+import { noteRunning } from "../store/running.ts";
 import { describeGone } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { portChosen, requireFreeForwards } from "./display.ts";
+import { freeSshForward, portChosen, requireFreeForwards } from "./display.ts";
 import { resolveMachine, type Cd } from "./machine.ts";
 import { Media } from "./media.ts";
-import { refuseRunning, withVm, type Present, type Vm } from "./open.ts";
+import { refuseRunning } from "./in-use.ts";
+import { withLockedVm, withVm, type Present, type Vm } from "./open.ts";
+import { finishRun } from "./run-end.ts";
 import { restoreSnapshot } from "./restore.ts";
 import { TroubleWatch } from "./trouble.ts";
 
@@ -33,24 +36,43 @@ interface Started {
   vm: Vm;
   work: Present;
   machine: RunningMachine;
-  firstTime: boolean;
+  resolved: Machine;
+}
+
+/** What was said behind `run`. */
+export interface RunRequest {
+  /** A CD named on the command line: attached and booted once. */
+  iso?: string | undefined;
+  /** It goes on when we have ended. */
+  detach?: boolean | undefined;
+  /** Forward a free port of the loopback to the guest's SSH. */
+  ssh?: boolean | undefined;
 }
 
 /**
- * Runs the VM in the foreground until the guest is off.
- * @param iso a CD named on the command line: attached and booted once
+ * Runs the VM in the foreground until the guest is off, or starts it and leaves it to itself.
  * @throws 128+N when we were told to stop, 74 when the guest did not power itself off
  */
-export async function runVm(context: Context, iso?: string): Promise<void> {
+export async function runVm(context: Context, request: RunRequest = {}): Promise<void> {
+  const { iso, detach = false } = request;
   const run = await withVm(context, "run", async (found) => {
     // Before anything is restored: a mistyped command ends here.
     const isoPath = iso === undefined ? undefined : await new Media(context, found).findIso(iso);
     const vm = await ensureWork(context, found);
-    return startVm(context, vm, vm.work as Present, isoPath);
+    return startVm(context, vm, vm.work as Present, isoPath, request);
   });
+  if (detach) {
+    run.machine.release();
+    return log.success(`${run.resolved.name} runs in the background (pid ${run.machine.pid})`);
+  }
   const stop = await waitForEnd(run, run.vm.settings.STOP_TIMEOUT);
   const end = await run.machine.ended;
-  await withVm(context, "finish the run", async (vm) => finishRun(vm, run, end, stop), FINISH_WAIT_MS);
+  await withLockedVm(
+    context,
+    "finish the run",
+    async (vm) => finishRun(context, vm, run.work, end, stop),
+    FINISH_WAIT_MS,
+  );
 }
 
 /** [compat] Without working files the last snapshot is restored first. */
@@ -72,20 +94,28 @@ async function chooseCd(
   return { path: await media.findIso(ISO), first: firstTime };
 }
 
-async function startVm(context: Context, vm: Vm, work: Present, iso: string | undefined): Promise<Started> {
+async function startVm(
+  context: Context,
+  vm: Vm,
+  work: Present,
+  iso: string | undefined,
+  { ssh = false, detach = false }: RunRequest,
+): Promise<Started> {
   const firstTime = lstatOf(join(work.dir, WORK.firstTime)) !== undefined;
   const media = new Media(context, vm);
   const cd = await chooseCd(vm, media, firstTime, iso);
   await refuseRunning(work, "run");
   const capabilities = await probeQemu(ARCH[vm.settings.QEMUARCH].binary, context.cacheDirectory);
+  if (ssh) vm.settings.FORWARDS.push(freeSshForward(vm));
   if (vm.settings.USENETDEV) await requireFreeForwards(vm.settings.FORWARDS);
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
   for (let attempt = 1; ; attempt++) {
     const resolved = await resolveMachine(context, vm, work, media, cd, capabilities);
     const argv = buildQemuArgv(resolved, capabilities);
     try {
-      const machine = await launch(context, work, resolved, argv);
-      return { vm, work, machine, firstTime };
+      const machine = await launch(context, work, resolved, argv, detach);
+      noteStart(context, vm, work, resolved, machine.pid, { ssh, detach });
+      return { vm, work, machine, resolved };
     } catch (error) {
       const logPath = join(work.dir, WORK.qemuLog);
       const portRace = /address already in use|spice server/i.test(lastWords(logPath));
@@ -95,11 +125,38 @@ async function startVm(context: Context, vm: Vm, work: Present, iso: string | un
   }
 }
 
+/** Writes down what cannot be asked of a running qemu. */
+function noteStart(
+  context: Context,
+  vm: Vm,
+  work: Present,
+  { network, display }: Machine,
+  pid: number,
+  { ssh = false, detach = false }: RunRequest,
+): void {
+  const { settings, additions } = context.options;
+  updateMark(work.dir, {
+    run: {
+      started: new Date().toISOString(),
+      detached: detach,
+      pid,
+      forwards: network?.forwards ?? [],
+      display:
+        display.kind === "spice"
+          ? { protocol: display.kind, host: display.host, port: display.port }
+          : undefined,
+      typed: { settings, additions, ssh },
+    },
+  });
+  noteRunning(context.cacheDirectory, vm.hostdir);
+}
+
 async function launch(
   context: Context,
   work: Present,
   resolved: Machine,
   argv: string[],
+  detached: boolean,
 ): Promise<RunningMachine> {
   const script = join(work.dir, WORK.runScript);
   replaceFile(
@@ -113,6 +170,7 @@ async function launch(
   chmodSync(script, 0o700);
   const logPath = join(work.dir, WORK.qemuLog);
   rmSync(logPath, { force: true });
+  startEvents(work.dir);
   updateMark(work.dir, { lastRun: "unknown" });
   const trouble = new TroubleWatch(work.dir);
   const machine = await launchQemu({
@@ -121,6 +179,7 @@ async function launch(
     monitor: join(work.dir, WORK.monitor),
     logFd: createFile(logPath),
     logPath,
+    detached,
     onEvent: (event) => trouble.hear(event),
   });
   trouble.qmp = machine.qmp;
@@ -187,31 +246,4 @@ async function waitForEnd({ machine }: Started, stopTimeoutSeconds: number): Pro
 
 function removeRunFiles(work: Present): void {
   for (const name of RUN_FILES) remove(join(work.dir, name));
-}
-
-function describeEnd({ shutdown, status, signal }: MachineEnd): string {
-  if (shutdown) return `qemu ended because of ${shutdown.reason}`;
-  return signal ? `qemu was killed by ${signal}` : `qemu ended by itself with status ${status}`;
-}
-
-/** Writes down how the run ended, and fails unless the guest powered itself off. */
-function finishRun(
-  now: Vm,
-  { work, firstTime }: Started,
-  end: MachineEnd,
-  stop: StopSignal | undefined,
-): void {
-  if (now.work.state !== "present" || now.work.mark.created !== work.mark.created)
-    throw new VmError("io", "the guest was ended, and its working files were destroyed meanwhile");
-  const reason = end.shutdown?.reason;
-  const lastRun: RunEnd =
-    reason === "guest-shutdown" ? "powered-off" : reason === "guest-reset" ? "reset" : "killed";
-  updateMark(work.dir, { lastRun });
-  removeRunFiles(work);
-  if (stop) throw signalError(stop, `the run was ended by ${stop}`);
-  if (lastRun === "killed")
-    throw new VmError("io", `the guest did not power itself off: ${describeEnd(end)}`, {
-      hint: `its disks are as after a power cut; qemu's own words: ${join(work.dir, WORK.qemuLog)}`,
-    });
-  if (firstTime) remove(join(work.dir, WORK.firstTime));
 }

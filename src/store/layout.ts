@@ -38,9 +38,13 @@ export const WORK = {
   console: "console.sock",
   /** The guest agent's line (qemu-ga). */
   agent: "agent.sock",
-  /** What qemu has told since the run began, one QMP event a line; `eventsIn` is where it was asked to. */
-  events: "events.log",
+  /**
+   * A QMP monitor that nobody need listen to: qemu reads one command from `events.in` and writes what happens to
+   * `events.out`, one event a line (its chardev `pipe` takes plain files, and adds these endings itself).
+   */
+  events: "events",
   eventsIn: "events.in",
+  eventsOut: "events.out",
   consoleLog: "console.log",
   /** [compat] The command that runs the rescue of the last job. */
   rescueScript: "run-rescue.sh",
@@ -59,7 +63,6 @@ export const RUN_FILES = [
   WORK.monitor,
   WORK.console,
   WORK.agent,
-  WORK.eventsIn,
   WORK.control,
   WORK.ask,
   WORK.spiceViewer,

@@ -1,10 +1,14 @@
 import { join } from "node:path";
+import type { RawSettings } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { readSmall, replaceFile, writeNew } from "./files.ts";
 import { WORK } from "./layout.ts";
 
-/** How the guest's last run ended; `unknown` while it runs, and for ever if we were killed. */
-export type RunEnd = "powered-off" | "reset" | "killed" | "unknown";
+/**
+ * How the guest's last run ended: by itself (`powered-off`, `reset`), ended by us (`stopped`), by somebody else or
+ * with the host (`killed`), by a panic or a failure of qemu (`crashed`); `unknown` while it runs.
+ */
+export type RunEnd = "powered-off" | "reset" | "stopped" | "killed" | "crashed" | "unknown";
 
 /**
  * What a copy of the disks is worth: the guest had powered itself off (`clean`), it had not and they are
@@ -29,6 +33,14 @@ export interface RunRecord {
   forwards: string[];
   /** SPICE or VNC; absent without either. */
   display?: { protocol: string; host: string; port: number } | undefined;
+  /** What was typed for this run; a restart says it again. */
+  typed: {
+    settings: RawSettings;
+    additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
+    ssh: boolean;
+  };
+  /** ISO time stamp, once its end has been written down. */
+  ended?: string | undefined;
 }
 
 /** What `.vm.json` in WORKDIR says. Its presence is the program's mark. */
@@ -39,7 +51,7 @@ export interface Mark {
   created: string;
   /** The last run's end; absent before the first run. */
   lastRun?: RunEnd;
-  /** The last run, until its end has been written down. */
+  /** The last run. */
   run?: RunRecord | undefined;
   /** For restored files that have not run since: how consistent the snapshot was. */
   restored?: Consistency;

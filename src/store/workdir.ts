@@ -15,9 +15,11 @@ export type Work =
   | { state: "gone"; target: string; made: Date }
   | { state: "present"; dir: string; inplace: boolean; mark: Mark };
 
+export type Present = Extract<Work, { state: "present" }>;
+
 const real = (path: string): string | undefined => {
   try {
-    return realpathSync(path);
+    return realpathSync.native(path);
   } catch {
     return undefined;
   }
@@ -86,13 +88,17 @@ export function resolveWork(hostdir: string): Work {
   return { state: "present", dir: inplace ? hostdir : target, inplace, mark };
 }
 
+/** When this machine was started last, as the kernel tells (proc(5)). */
+export function bootTime(): Date | undefined {
+  const seconds = /^btime (\d+)$/m.exec(readFileSync("/proc/stat", "utf8"))?.[1];
+  return seconds === undefined ? undefined : new Date(+seconds * 1000);
+}
+
 /** Says what became of working files that are gone, for people. */
 export function describeGone({ target, made }: Extract<Work, { state: "gone" }>): string {
-  const seconds = /^btime (\d+)$/m.exec(readFileSync("/proc/stat", "utf8"))?.[1];
-  const booted = seconds
-    ? `; this machine was last started ${formatTimestamp(new Date(+seconds * 1000))}`
-    : "";
-  return `the working files in ${target} (made ${formatTimestamp(made)}) are gone${booted}`;
+  const booted = bootTime();
+  const since = booted ? `; this machine was last started ${formatTimestamp(booted)}` : "";
+  return `the working files in ${target} (made ${formatTimestamp(made)}) are gone${since}`;
 }
 
 /** The guest.env in force: WORKDIR's if there is one, else HOSTDIR's. [compat] */

@@ -74,6 +74,8 @@ function isWorkingFile(name: string): boolean {
   const names: string[] = [
     ...RUN_FILES,
     WORK.spicePassword,
+    WORK.eventsIn,
+    WORK.eventsOut,
     WORK.in,
     WORK.out,
     WORK.efivars,

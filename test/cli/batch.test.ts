@@ -26,6 +26,9 @@ describe("a single command", () => {
     ["destroy --force", "destroy(--force)"],
     ["destroy --fo", "destroy(--force)"],
     ["job add-ssh-keys", "job(jobname=add-ssh-keys)"],
+    ["config", "config()"],
+    ["config CORES", "config(name=CORES)"],
+    ["config CORES MEMORY --json HOST", "config(name=CORES,MEMORY,HOST, --json)"],
   ])("%s → %s", (line, meaning) => {
     expect(batchOf(line)).toBe(meaning);
   });
@@ -60,6 +63,8 @@ describe("a batch", () => {
       "create(guestname=A, isoimage=x.iso) run() backup(snapshot=S0) restore(snapshot=S0)",
     ],
     ["backup run", "backup() run()"],
+    ["config CORES MEMORY run", "config(name=CORES,MEMORY) run()"],
+    ["@config CORES @doctor", "config(name=CORES) doctor()"],
     ["backup S0 run", "backup(snapshot=S0) run()"],
     ["backup backup backup", "backup() backup() backup()"],
     ["restore destroy", "restore() destroy()"],

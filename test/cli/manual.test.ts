@@ -19,16 +19,18 @@ const text = source
   .replaceAll("\\&", "")
   .replaceAll("\\e", "\\")
   .replaceAll(/\s+/g, " ");
+/** Without the marks of what is bold. */
+const plain = (help: string): string => help.replaceAll("`", "");
 /** Sentences begin with a capital letter. */
-const capital = (help: string): string => help.replace(/^[a-z]/, (letter) => letter.toUpperCase());
+const capital = (help: string): string => plain(help).replace(/^[a-z]/, (letter) => letter.toUpperCase());
 
 describe("the manual has", () => {
   test.each([...COMMANDS.values()])("the command $name", (command) => {
     expect(text).toContain(`.SS "${usageOf(command)}" ${capital(command.summary)}`);
     for (const { name, help } of command.positionals)
-      expect(text).toContain(`.TP ${name.toUpperCase()} ${help}`);
+      expect(text).toContain(`.TP ${name.toUpperCase()} ${plain(help)}`);
     for (const { long } of command.options) expect(text).toMatch(new RegExp(`--${long}(=\\S+)? .*`));
-    for (const { help } of command.options) expect(text).toContain(` ${help}`);
+    for (const { help } of command.options) expect(text).toContain(` ${plain(help)}`);
   });
 
   test.each(GLOBAL_OPTIONS.map(({ long, hidden, help }) => [long, hidden, help] as const))(
@@ -36,7 +38,7 @@ describe("the manual has", () => {
     (long, hidden, help) => {
       const tag = new RegExp(`\\.TP (-. *, )?(-., )?--${long}(=\\S+)? `);
       expect(tag.test(text)).toBe(!hidden);
-      if (!hidden) expect(text).toContain(help);
+      if (!hidden) expect(text).toContain(plain(help));
     },
   );
 

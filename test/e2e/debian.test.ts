@@ -45,11 +45,11 @@ suite(
           if (text === undefined) await Bun.sleep(500);
           return text;
         },
-        150,
+        300,
       );
     }
 
-    const start = (args: readonly string[]): Running => box.start(args, { timeoutSeconds: 240 });
+    const start = (args: readonly string[]): Running => box.start(args, { timeoutSeconds: 360 });
 
     beforeAll(async () => {
       box = new Sandbox();
@@ -98,7 +98,7 @@ suite(
       await ssh(guestPort, "systemctl poweroff");
       expect((await running.done).status).toBe(0);
       await untilQuiet(box);
-    }, 240_000);
+    }, 400_000);
 
     test.each(RESCUES)(
       "run-ssh in %s: a login; removing RELEASE ends it",

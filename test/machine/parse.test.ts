@@ -106,14 +106,14 @@ describe("parseShare", () => {
 
 describe("parseHostForward", () => {
   test.each([
-    ["tcp::5555-:22", "tcp", "", 5555],
-    ["udp::53-:53", "udp", "", 53],
-    ["::5555-:22", "tcp", "", 5555],
-    ["tcp:127.0.0.1:1-10.0.2.15:65535", "tcp", "127.0.0.1", 1],
-    ["tcp:[::1]:5555-:22", "tcp", "::1", 5555],
-    ["tcp:localhost:65535-guest:1", "tcp", "localhost", 65535],
-  ] as const)("%s", (rule, protocol, hostAddress, hostPort) => {
-    expect(parseHostForward(rule)).toEqual({ protocol, hostAddress, hostPort });
+    ["tcp::5555-:22", "tcp", "", 5555, 22],
+    ["udp::53-:54", "udp", "", 53, 54],
+    ["::5555-:22", "tcp", "", 5555, 22],
+    ["tcp:127.0.0.1:1-10.0.2.15:65535", "tcp", "127.0.0.1", 1, 65535],
+    ["tcp:[::1]:5555-:22", "tcp", "::1", 5555, 22],
+    ["tcp:localhost:65535-guest:1", "tcp", "localhost", 65535, 1],
+  ] as const)("%s", (rule, protocol, hostAddress, hostPort, guestPort) => {
+    expect(parseHostForward(rule)).toEqual({ protocol, hostAddress, hostPort, guestPort });
   });
   test.each([
     "",

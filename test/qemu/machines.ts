@@ -9,6 +9,7 @@ export const QEMU: Capabilities = {
   version: "7.2.22",
   devices: new Set(["qxl-vga", "virtio-9p-pci"]),
   spice: true,
+  sandbox: true,
 };
 
 function disk(bus: DiskBus, index: number, changes: Partial<Disk> = {}): Disk {

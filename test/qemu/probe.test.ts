@@ -16,7 +16,9 @@ const GREETING = '{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major"
 const DEVICES = '{"return": [{"name": "VGA"}, {"name": "virtio-9p-pci"}], "id": 1}';
 const SPICE = '{"return": [{"parameters": [{"name": "password-secret"}], "option": "spice"}], "id": 2}';
 const NO_SPICE = '{"return": [{"parameters": [], "option": "spice"}], "id": 2}';
-const WHOLE = [GREETING, '{"return": {}, "id": 0}', DEVICES, SPICE, '{"return": {}, "id": 3}'];
+const SANDBOX =
+  '{"return": [{"parameters": [{"name": "spawn"}, {"name": "elevateprivileges"}], "option": "sandbox"}], "id": 3}';
+const WHOLE = [GREETING, '{"return": {}, "id": 0}', DEVICES, SPICE, SANDBOX, '{"return": {}, "id": 4}'];
 
 /** A qemu that prints these lines and notes each start. */
 function install(lines: string[], rest = ""): void {
@@ -36,6 +38,7 @@ describe("probeQemu", () => {
       version: "7.2.22",
       devices: new Set(["VGA", "virtio-9p-pci"]),
       spice: true,
+      sandbox: true,
     });
   });
 
@@ -46,6 +49,14 @@ describe("probeQemu", () => {
   ])("%s: no SPICE", async (_title, lines) => {
     install(lines);
     expect((await probeQemu(qemu, undefined)).spice).toBe(false);
+  });
+
+  test.each([
+    ["an option without parameters", '{"return": [{"parameters": [], "option": "sandbox"}], "id": 3}'],
+    ["an error", '{"error": {"class": "GenericError", "desc": "Invalid option"}, "id": 3}'],
+  ])("%s: no sandbox", async (_title, line) => {
+    install([GREETING, DEVICES, SPICE, line]);
+    expect((await probeQemu(qemu, undefined)).sandbox).toBe(false);
   });
 
   test.each([
@@ -81,16 +92,21 @@ describe("the answers are kept", () => {
     expect(starts()).toBe(2);
   });
 
-  test.each(["", "{", "{}", "[]", "null", '{"version":"7","devices":"x"}'])(
-    "but not believed when damaged: %s",
-    async (text) => {
-      install(WHOLE);
-      const cache = temp.path("cache");
-      const known = await probeQemu(qemu, cache);
-      writeFileSync(temp.path("cache", readdirSync(cache)[0]!), text);
-      expect(await probeQemu(qemu, cache)).toEqual(known);
-    },
-  );
+  test.each([
+    "",
+    "{",
+    "{}",
+    "[]",
+    "null",
+    '{"version":"7","devices":"x"}',
+    '{"version":"7","devices":[],"spice":true}',
+  ])("but not believed when damaged: %s", async (text) => {
+    install(WHOLE);
+    const cache = temp.path("cache");
+    const known = await probeQemu(qemu, cache);
+    writeFileSync(temp.path("cache", readdirSync(cache)[0]!), text);
+    expect(await probeQemu(qemu, cache)).toEqual(known);
+  });
 
   test("nowhere where that is impossible", async () => {
     install(WHOLE);

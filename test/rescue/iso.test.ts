@@ -263,7 +263,7 @@ describe("an ISO", () => {
     const source = makeIso("source.iso", { ...DISK, ...MENUS });
     expect(repackElsewhere(source, true, true)).toMatchObject({
       code: "unavailable",
-      hint: expect.stringMatching(/package xorriso/),
+      hint: expect.stringMatching(/install xorriso/),
     });
   });
 

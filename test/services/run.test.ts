@@ -33,7 +33,7 @@ test.each(["bakcup", "none.iso", ""])(
     place.write("host/backups/S0/disk-0.img.gz", gzipSync(readFileSync(place.path("disk"))));
     place.write("host/backups/S0/guest.env", 'GUESTNAME="x"\nIMAGES=("AHCI=qcow2=disk-0.img")\n');
     const before = place.names();
-    const { exitCode } = await failureOf(() => runVm(contextOf(place), word));
+    const { exitCode } = await failureOf(() => runVm(contextOf(place), { iso: word }));
     expect(exitCode).toBe(66);
     expect(place.names()).toEqual(before);
   },

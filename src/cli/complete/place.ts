@@ -142,6 +142,7 @@ function commandPlace(command: Command, words: readonly string[], current: strin
     if (word === undefined) return argumentPlace(command, index, current);
     if (!positional || isReference(word) || (!positional.required && !over && isOldName(word))) break;
     left = left.slice(1);
+    if (positional.many) index--;
   }
   return batchPlace(left, current);
 }

@@ -1,4 +1,4 @@
-import { parseSetting, SCHEMA, type SettingName } from "../../config/schema.ts";
+import { parseSetting, SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
 import { flag } from "../../config/values.ts";
 import { MACROS } from "../../machine/macros.ts";
 import { DISK_BUSES, IMAGE_FORMATS } from "../../machine/types.ts";
@@ -35,24 +35,29 @@ const FILES: Source = { kind: "files" };
 const DIRECTORIES: Source = { kind: "directories" };
 const ISO: Source = { kind: "files", suffix: ".iso" };
 
-/** What an argument of a command is, by its name in the command's definition. */
+/** What an argument of a command is: by the command's name and its own, or by its own alone. */
 const BY_NAME: Readonly<Record<string, Source>> = {
+  // The name of a new one.
+  "backup snapshot": wordsSource([]),
+  "config name": wordsSource(SETTING_NAMES),
+  "run wait": wordsSource(["ssh", "agent"]),
   snapshot: { kind: "snapshots" },
   jobname: { kind: "jobs" },
   isoimage: ISO,
   iso: ISO,
   rescue: { kind: "profiles" },
-  setting: wordsSource(Object.keys(SCHEMA)),
   source: FILES,
   target: FILES,
-  destination: FILES,
+  paths: FILES,
 };
 
 /** By the name of its value in the help. */
-const BY_HINT: Readonly<Record<string, Source>> = { FILE: FILES, PATH: FILES, DIR: DIRECTORIES };
-
-/** Commands whose argument is the name of something new. */
-const NEW_NAMES: readonly string[] = ["backup snapshot"];
+const BY_HINT: Readonly<Record<string, Source>> = {
+  FILE: FILES,
+  PATH: FILES,
+  IMAGE: FILES,
+  DIR: DIRECTORIES,
+};
 
 /** `none, gzip or xz`, if that is all that the help begins with: behind `build: `, before `; default …`. */
 const CHOICES = /^(?:[a-z]+: )?([a-z\d-]+(?:, [a-z\d-]+)* or [a-z\d-]+)(?:;|$)/;
@@ -66,8 +71,8 @@ const own = <T>(table: Readonly<Record<string, T>>, key: string): T | undefined 
 /** What a command's argument, or the value of an option of its own, can be. */
 export function argumentSources(command: Command, argument: Positional | CommandOption): Source[] {
   const [name, hint] = "long" in argument ? [argument.long, argument.value ?? ""] : [argument.name, ""];
-  if (NEW_NAMES.includes(`${command.name} ${name}`)) return [];
-  const source = own(BY_NAME, name) ?? own(BY_HINT, hint) ?? own(BY_HINT, name.toUpperCase());
+  const named = own(BY_NAME, `${command.name} ${name}`) ?? own(BY_NAME, name);
+  const source = named ?? own(BY_HINT, hint) ?? own(BY_HINT, name.toUpperCase());
   return source ? [source] : [wordsSource(choicesIn(argument.help))];
 }
 

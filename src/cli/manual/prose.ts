@@ -22,7 +22,15 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   run: [
     "Without working files the last snapshot is restored first. The first run after create boots the CD once, and ends when the guest restarts; later ones boot the disk. An image that is named here is attached and booted once.",
     "Ctrl-C or SIGTERM asks the guest to power off, a second one ends it. A run whose guest did not power itself off fails. `WORKDIR/run-vm.sh` is the qemu command, `WORKDIR/console.log` the serial console.",
+    "With `--detach` it returns as soon as qemu runs, which outlives the login. `--wait` waits until `ssh` or the guest `agent` answers (at most 300 s, or `--timeout`), or for a number of seconds. How such a run ended is told by status and by the next command.",
   ],
+  stop: ["Past the time the guest is ended as by a power cut, and the exit status is 124."],
+  restart: ["It is started with what was typed for the run before."],
+  status: [
+    "`--json` gives one object. Names may be added to it later, not changed. Its `state` is running, paused, stopped, created, crashed or broken.",
+  ],
+  list: ["Settings files that need bash are not evaluated here."],
+  config: ["One line for each setting: its value, and where that comes from. Secrets are not shown."],
   backup: [
     "The snapshot appears whole or not at all, in `HOSTDIR/backups/NAME`, with checksums and a manifest. Room is checked first. Only the VM's own disks are kept, not those of `--image`.",
   ],

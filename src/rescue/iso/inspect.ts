@@ -21,7 +21,7 @@ export interface RescueIso {
  * and no notes nor progress lines, which would push the error out of the message.
  */
 export function xorriso(): string[] {
-  requireProgram("xorriso", "install the package xorriso (Arch and Fedora: libisoburn)");
+  requireProgram("xorriso");
   const words =
     "xorriso -no_rc -abort_on FAILURE -report_about WARNING -iso_rr_pattern off -disk_pattern off";
   return words.split(" ");

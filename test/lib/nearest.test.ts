@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { nearest } from "../../src/cli/nearest.ts";
+import { nearest } from "../../src/lib/nearest.ts";
 import { OLD_NAMES } from "../../src/cli/registry.ts";
 
 test.each([

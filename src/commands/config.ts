@@ -1,0 +1,22 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+export default defineCommand({
+  meta: { name: "config", description: "show the settings in force, and where each comes from" },
+  args: {
+    name: { type: "positional", required: false, valueHint: "…", description: "show these settings only" },
+    json: {
+      type: "boolean",
+      description:
+        "print {NAME: {value, raw, origin: {kind, file?, line?, option?, added?}}}; kind: default, file, option, environment",
+    },
+  },
+  async setup({ args }) {
+    const { parseNames } = await import("../services/config.ts");
+    parseNames(args.name as string[] | undefined);
+  },
+  async run({ args, data }) {
+    const { parseNames, showConfig } = await import("../services/config.ts");
+    await showConfig(data as Context, parseNames(args.name as string[] | undefined), args.json === true);
+  },
+});

@@ -1,0 +1,26 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+export default defineCommand({
+  meta: { name: "doctor", description: "show what this host has of all that the program may use" },
+  args: {
+    json: {
+      type: "boolean",
+      description:
+        "print {ok, host: {name, family}, checks: [{name, state, needed, use, detail, packages?}]}; state: ok, missing or limited",
+    },
+    report: {
+      type: "boolean",
+      description:
+        "print Markdown for an issue: this, the host, the VM's settings and logs; no secrets, no names",
+    },
+  },
+  async setup({ args }) {
+    const { parseDoctorForm } = await import("../services/doctor.ts");
+    parseDoctorForm(args.json === true, args.report === true);
+  },
+  async run({ args, data }) {
+    const { parseDoctorForm, runDoctor } = await import("../services/doctor.ts");
+    await runDoctor(data as Context, parseDoctorForm(args.json === true, args.report === true));
+  },
+});

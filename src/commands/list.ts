@@ -1,0 +1,18 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+export default defineCommand({
+  meta: { name: "list", description: "show all VMs: those below PROFILES, and any others that run" },
+  args: {
+    json: { type: "boolean", description: "for programs: a list of what `status --json` shows" },
+    quiet: {
+      type: "boolean",
+      alias: "q",
+      description: "directories only: names below PROFILES, paths elsewhere",
+    },
+  },
+  async run({ args, data }) {
+    const { listVms } = await import("../services/list.ts");
+    await listVms(data as Context, { json: args.json === true, names: args.quiet === true });
+  },
+});

@@ -1,0 +1,19 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+import { stopArgs } from "./stop.ts";
+
+export default defineCommand({
+  meta: {
+    name: "restart",
+    description: "stop the VM, and start it in the background as it was started before",
+  },
+  args: stopArgs,
+  async setup({ args }) {
+    const { parseStop } = await import("../services/stop.ts");
+    parseStop(args.timeout, args.force);
+  },
+  async run({ args, data }) {
+    const { parseStop, restartVm } = await import("../services/stop.ts");
+    await restartVm(data as Context, parseStop(args.timeout, args.force));
+  },
+});

@@ -1,0 +1,26 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+/** What `stop` and `restart` have in common. */
+export const stopArgs = {
+  timeout: {
+    type: "string",
+    valueHint: "SECONDS",
+    description:
+      "how long it may take; then it is ended as by a power cut, and the status is 124; default: 60",
+  },
+  force: { type: "boolean", description: "end it at once, as by a power cut" },
+} as const;
+
+export default defineCommand({
+  meta: { name: "stop", description: "have the guest power itself off" },
+  args: stopArgs,
+  async setup({ args }) {
+    const { parseStop } = await import("../services/stop.ts");
+    parseStop(args.timeout, args.force);
+  },
+  async run({ args, data }) {
+    const { parseStop, stopVm } = await import("../services/stop.ts");
+    await stopVm(data as Context, parseStop(args.timeout, args.force));
+  },
+});

@@ -1,0 +1,126 @@
+import { readFileSync, statSync } from "node:fs";
+import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
+import type { Complaint } from "./complaint.ts";
+import type { Surroundings } from "./defaults.ts";
+import { evaluateWithBash } from "./bash.ts";
+import { readAssignments, type Assignment, type SettingValue } from "./literal.ts";
+import type { Origin } from "./load.ts";
+import { lookupIn } from "./lookup.ts";
+import { parseSetting, SECRETS, SETTING_NAMES, type RawSettings, type SettingName } from "./schema.ts";
+import { distrust } from "./trust.ts";
+
+export interface Sources extends Surroundings {
+  hostdir: string;
+  workdir: string | undefined;
+  /** The VM's own file, if it has one. */
+  guestEnv: string | undefined;
+  env: Record<string, string | undefined>;
+  /** Settings from the command line: what replaces, and what is added to lists. */
+  options: RawSettings;
+  additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
+  /** The options that set or added to these. */
+  spelled?: Partial<Record<SettingName, string>> | undefined;
+  /** False where many VMs are looked over: nothing is evaluated then. */
+  mayUseBash: boolean;
+}
+
+type RawComplete = Record<SettingName, SettingValue>;
+
+/** Configuration files are small; a larger one is a mistake (a disk image, say). */
+const MAX_FILE_BYTES = 1 << 20;
+
+/** Other bytes would silently become other characters, and a path another path. */
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Reads one file; undefined when it is not there. @throws VmError when it cannot be read */
+export async function readLayer(
+  file: string,
+  before: RawComplete,
+  sources: Sources,
+  vm: boolean,
+): Promise<{ assignments: Assignment[] } | { complaint: Complaint } | undefined> {
+  let content: string;
+  try {
+    const stats = statSync(file);
+    if (!stats.isFile()) return { complaint: { file, line: 1, message: "not a regular file" } };
+    if (stats.size > MAX_FILE_BYTES)
+      return { complaint: { file, line: 1, message: "too large for a settings file" } };
+    content = UTF8.decode(readFileSync(file));
+  } catch (error) {
+    if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
+    const reason = error instanceof TypeError ? "it is not UTF-8 text" : reasonOf(error);
+    throw new VmError("config", `cannot read ${file}: ${reason}`, { cause: error });
+  }
+  const known = builtinVariables(sources);
+  const result = readAssignments(content, lookupIn(before, known, sources.env));
+  if (result.kind === "values") return { assignments: result.assignments };
+  if (result.kind === "error") return { complaint: { file, ...result } };
+  const needed = `this needs bash (${result.reason})`;
+  if (!sources.mayUseBash)
+    return { complaint: { file, line: result.line, message: `${needed}, which is not asked here` } };
+  const reason = distrust(file);
+  if (reason)
+    return {
+      complaint: {
+        file,
+        line: result.line,
+        message: `${needed}, but ${reason}`,
+        hint: "write plain NAME=value lines, or make the file and its directory yours alone (chmod go-w)",
+      },
+    };
+  const evaluated = await evaluateWithBash(file, { ...known, ...before }, SETTING_NAMES, vm);
+  if ("complaint" in evaluated)
+    return {
+      complaint: {
+        file,
+        line: result.line,
+        message: evaluated.complaint,
+        hint: vm ? "a VM's guest.env may hold settings and conditions, but start no program" : undefined,
+      },
+    };
+  const assignments = SETTING_NAMES.flatMap((name) => {
+    const value = evaluated.variables[name];
+    const same = value === undefined || JSON.stringify(value) === JSON.stringify(before[name]);
+    return same ? [] : [{ name, value, line: lineOf(content, name) }];
+  });
+  return { assignments };
+}
+
+/** Variables that files may refer to besides settings. */
+function builtinVariables(sources: Sources): Record<string, string> {
+  return {
+    PROG: sources.prog,
+    HOME: sources.home,
+    HOSTDIR: sources.hostdir,
+    WORKDIR: sources.workdir ?? "",
+  };
+}
+
+/** The last line that assigns NAME, for files that only bash understands. */
+function lineOf(content: string, name: string): number {
+  const lines = content.split("\n");
+  const at = lines.findLastIndex((line) => new RegExp(`\\b${name}\\+?=`).test(line));
+  return Math.max(at, 0) + 1;
+}
+
+/** What is wrong with the values that a file sets. */
+export function checkLayer(
+  layer: RawSettings,
+  file: string,
+  origins: Record<SettingName, Origin>,
+): Complaint[] {
+  const complaints: Complaint[] = [];
+  for (const [name, raw] of Object.entries(layer) as [SettingName, SettingValue][]) {
+    const parsed = parseSetting(name, raw);
+    const origin = origins[name];
+    if ("value" in parsed || origin.kind !== "file") continue;
+    const given = SECRETS.has(name) ? "…" : (parsed.given ?? [raw].flat().join(" "));
+    complaints.push({
+      file,
+      line: origin.line,
+      message: `${name}='${given}' is not allowed`,
+      hint: `allowed: ${parsed.allowed}`,
+    });
+  }
+  return complaints.toSorted((a, b) => a.line - b.line);
+}

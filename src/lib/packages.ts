@@ -1,0 +1,93 @@
+/** Families of distributions, by the names of their packages. */
+export const FAMILIES = ["alt", "debian", "ubuntu", "fedora", "arch"] as const;
+export type Family = (typeof FAMILIES)[number];
+
+/** Package names, several with spaces between; undefined: the distribution has none. */
+export type Packages = Record<Family, string | undefined>;
+
+const TITLES: Record<Family, string> = {
+  alt: "ALT",
+  debian: "Debian",
+  ubuntu: "Ubuntu",
+  fedora: "Fedora",
+  arch: "Arch",
+};
+
+const everywhere = (name: string): Packages => named(name, name, name, name);
+
+/** Ubuntu's are Debian's unless it has its own. */
+function named(
+  debian: string | undefined,
+  alt: string | undefined,
+  fedora: string | undefined,
+  arch: string | undefined,
+  ubuntu = debian,
+): Packages {
+  return { alt, debian, ubuntu, fedora, arch };
+}
+
+const QEMU_X86 = everywhere("qemu-system-x86");
+
+/** The packages that hold what the program uses. scripts/lib/setup.sh has the developers' needs. */
+export const PACKAGES = {
+  "qemu-system-x86_64": QEMU_X86,
+  "qemu-system-i386": QEMU_X86,
+  // Newer releases have it apart.
+  spice: named(
+    "qemu-system-modules-spice",
+    "qemu-system-x86",
+    "qemu-system-x86",
+    "qemu-ui-spice-core qemu-chardev-spice",
+  ),
+  "qemu-img": named("qemu-utils", "qemu-img", "qemu-img", "qemu-img"),
+  "uefi-x86_64": named("ovmf", "edk2-ovmf", "edk2-ovmf", "edk2-ovmf"),
+  "uefi-i386": named("ovmf-ia32", "edk2-ovmf-ia32", "edk2-ovmf-ia32", "edk2-ovmf"),
+  pigz: everywhere("pigz"),
+  coreutils: everywhere("coreutils"),
+  setpriv: everywhere("util-linux"),
+  bash: everywhere("bash"),
+  ssh: named("openssh-client", "openssh-clients", "openssh-clients", "openssh"),
+  xorriso: named("xorriso", "xorriso", "xorriso", "libisoburn"),
+  alt2deploy: named(undefined, "alt2deploy", undefined, undefined),
+  busybox: named("busybox-static", "busybox", "busybox", "busybox"),
+  kmod: everywhere("kmod"),
+  kernel: named("linux-image-amd64", "kernel-image-std-def", "kernel", "linux", "linux-image-generic"),
+  restic: everywhere("restic"),
+  "remote-viewer": everywhere("virt-viewer"),
+} as const satisfies Record<string, Packages>;
+
+export type Thing = keyof typeof PACKAGES;
+export const isThing = (name: string): name is Thing => Object.hasOwn(PACKAGES, name);
+
+/** ID and ID_LIKE of os-release(5), which go from the special to the general. */
+const WORDS: Record<string, Family> = {
+  altlinux: "alt",
+  debian: "debian",
+  ubuntu: "ubuntu",
+  fedora: "fedora",
+  rhel: "fedora",
+  centos: "fedora",
+  arch: "arch",
+};
+
+/** Whose package names a host uses; undefined for one we know none of. */
+export function familyOf(ids: readonly string[]): Family | undefined {
+  const known = ids.flatMap((id) => (Object.hasOwn(WORDS, id) ? [WORDS[id]!] : []));
+  // ALT's ID_LIKE may name others.
+  return known.includes("alt") ? "alt" : known[0];
+}
+
+/**
+ * What to install, for people: on a known host its own package, else all of them by name.
+ * @returns undefined where that distribution has no package of it
+ */
+export function installHint(packages: Packages, family?: Family): string | undefined {
+  if (family !== undefined) return packages[family] && `install ${packages[family]}`;
+  const names = [...new Set(FAMILIES.flatMap((one) => packages[one] ?? []))];
+  if (names.length === 1 && FAMILIES.every((one) => packages[one])) return `install ${names[0]}`;
+  const parts = names.map((name) => {
+    const titles = FAMILIES.filter((one) => packages[one] === name).map((one) => TITLES[one]);
+    return `${name} (${titles.join(", ")})`;
+  });
+  return `install ${parts.join(" or ")}`;
+}

@@ -1,0 +1,34 @@
+import { readFileSync } from "node:fs";
+import { readAssignments } from "../../config/literal.ts";
+import { scalarOf } from "../../config/values.ts";
+import { familyOf, type Family } from "../../lib/packages.ts";
+
+/** What os-release(5) says of this host. */
+export interface System {
+  /** `Debian GNU/Linux 12 (bookworm)`; empty where nothing says it. */
+  name: string;
+  /** Whose package names it uses. */
+  family: Family | undefined;
+}
+
+const FILES = ["/etc/os-release", "/usr/lib/os-release"];
+
+export function readSystem(files: readonly string[] = FILES): System {
+  for (const file of files) {
+    try {
+      return parseOsRelease(readFileSync(file, "utf8"));
+    } catch {
+      // Not there: the next one.
+    }
+  }
+  return { name: "", family: undefined };
+}
+
+/** The file is made of assignments that a shell could read. */
+export function parseOsRelease(text: string): System {
+  const read = readAssignments(text, () => undefined);
+  const all = read.kind === "values" ? read.assignments : [];
+  const valueOf = (name: string): string => scalarOf(all.findLast((one) => one.name === name)?.value ?? "");
+  const ids = `${valueOf("ID")} ${valueOf("ID_LIKE")}`.split(/\s+/).filter(Boolean);
+  return { name: valueOf("PRETTY_NAME") || valueOf("ID"), family: familyOf(ids) };
+}

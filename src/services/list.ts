@@ -1,0 +1,59 @@
+import { realpathSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { listDirectory, lstatOf, readSmall } from "../store/files.ts";
+import { HOST } from "../store/layout.ts";
+import { listNoted } from "../store/running.ts";
+import type { Context } from "./context.ts";
+import { findHostdir, openUser } from "./open.ts";
+import { formatList, formatStatus } from "./status-text.ts";
+import { readStatus, type Status } from "./status.ts";
+
+/** Shows one VM. @returns its state */
+export async function showStatus(context: Context, json: boolean): Promise<Status["state"]> {
+  const status = await readStatus(context, findHostdir(context));
+  context.print(json ? `${JSON.stringify(status, null, 2)}\n` : formatStatus(status));
+  return status.state;
+}
+
+/** Shows all VMs below PROFILES, and any others that run. */
+export async function listVms(context: Context, how: { json: boolean; names: boolean }): Promise<void> {
+  const { PROFILES } = (await openUser(context)).settings;
+  const directories = findVms(context, PROFILES);
+  const nameOf = (directory: string): string =>
+    dirname(directory) === realOf(PROFILES) ? basename(directory) : directory;
+  if (how.names) return context.print(directories.map((path) => `${nameOf(path)}\n`).join(""));
+  const all = await Promise.all(directories.map((directory) => readStatus(context, directory)));
+  context.print(how.json ? `${JSON.stringify(all, null, 2)}\n` : formatList(all, nameOf));
+}
+
+/** Directories of VMs, in order: with settings, working files or snapshots, and no rescue. */
+function findVms(context: Context, profiles: string): string[] {
+  const home = realOf(profiles);
+  const below = home ? listDirectory(home).map((name) => join(home, name)) : [];
+  const noted = listNoted(context.cacheDirectory).filter((directory) => dirname(directory) !== home);
+  return [...below, ...noted].filter(isVm).toSorted();
+}
+
+function isVm(directory: string): boolean {
+  if (lstatOf(join(directory, HOST.workLink)) || lstatOf(join(directory, HOST.backups))) return true;
+  // Written by `rescue build`, or by hand.
+  const text = readQuietly(join(directory, HOST.guestEnv));
+  return text !== undefined && !/^\s*RESCUE_(ISO|KERNEL)=/m.test(text);
+}
+
+function readQuietly(path: string): string | undefined {
+  try {
+    return readSmall(path);
+  } catch {
+    // Not ours to read: it is listed, as broken.
+    return "";
+  }
+}
+
+function realOf(path: string): string | undefined {
+  try {
+    return realpathSync.native(path);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,87 @@
+import { connect } from "node:net";
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { parseHostForward } from "../machine/parse.ts";
+import type { Context } from "./context.ts";
+import { requireRunning, withLive } from "./live.ts";
+import { waitForRun } from "./watch-run.ts";
+
+/** What `run --detach --wait` waits for. */
+export type Wait = { for: "ssh" | "agent" } | { for: "time"; seconds: number };
+
+const LIMIT_SECONDS = 300;
+/** An SSH server that has just been started may take long to greet. */
+const GREETING_MS = 5000;
+
+/** @throws 64 for anything else, or where nothing is detached */
+export function parseWait(text: string, detached: boolean): Wait {
+  if (!detached)
+    throw new VmError("usage", "--wait goes with --detach: without it 'run' waits until the guest is off");
+  if (text === "ssh" || text === "agent") return { for: text };
+  if (/^\d{1,6}$/.test(text)) return { for: "time", seconds: Number(text) };
+  throw new VmError("usage", `--wait: '${text}' is not understood`, { hint: "allowed: ssh, agent, SECONDS" });
+}
+
+/**
+ * Waits until a VM in the background can be used.
+ * @throws 124 when it takes too long, 74 when the guest is off before
+ */
+export async function waitUntilReady(context: Context, wait: Wait): Promise<void> {
+  const { vm, work } = await requireRunning(context, "wait");
+  const limitSeconds = wait.for === "time" ? wait.seconds : (vm.settings.TIMEOUT ?? LIMIT_SECONDS);
+  const port = wait.for === "ssh" ? requireSshPort(work.mark.run?.forwards ?? [], context) : 0;
+  let askedAt = -1;
+  // Asked at first, and whenever something has happened.
+  const agentListens = async (happened: number): Promise<boolean> => {
+    if (happened === askedAt) return false;
+    askedAt = happened;
+    return hasAgent(context);
+  };
+  const how = await waitForRun(work, limitSeconds * 1000, async (events) => {
+    if (wait.for === "ssh") return (await greets(port)) || undefined;
+    if (wait.for === "agent") return (await agentListens(events.length)) || undefined;
+    return undefined;
+  });
+  if (how === "ended")
+    throw new VmError("io", "the guest is off already", {
+      hint: `how it ended: ${context.prog} status; what it said: ${context.prog} console --log`,
+    });
+  if (how === "late" && wait.for !== "time")
+    throw new VmError("timeout", `the guest's ${wait.for} does not answer within ${limitSeconds} seconds`, {
+      hint: `the VM goes on; what it says: ${context.prog} console --log`,
+    });
+  if (wait.for !== "time") log.success(`the guest's ${wait.for} answers`);
+}
+
+/** The host's loopback port that leads to the guest's port 22. @throws 69 when there is none */
+export function requireSshPort(forwards: readonly string[], { prog }: Context): number {
+  for (const option of forwards) {
+    const rule = parseHostForward(option.replace(/^hostfwd=/, ""));
+    if (rule?.protocol === "tcp" && rule.guestPort === 22) return rule.hostPort;
+  }
+  throw new VmError("unavailable", "no port of this host leads to the guest's SSH", {
+    hint: `start it with one: ${prog} run --detach --ssh, or --forward=tcp:127.0.0.1:PORT-:22`,
+  });
+}
+
+/** Does an SSH server greet behind the forward? qemu itself accepts at once. */
+function greets(port: number): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const socket = connect(port, "127.0.0.1");
+  const finish = (result: boolean): void => {
+    socket.destroy();
+    resolve(result);
+  };
+  socket.setTimeout(GREETING_MS, () => finish(false));
+  socket.on("data", (bytes) => finish(bytes.toString("latin1").startsWith("SSH-")));
+  socket.on("error", () => finish(false));
+  socket.on("close", () => finish(false));
+  return promise;
+}
+
+/** Has qemu-ga opened its port? */
+const hasAgent = (context: Context): Promise<boolean> =>
+  withLive(context, "wait", async ({ qmp }) => {
+    const lines = (await qmp.execute("query-chardev")) as { label: string; "frontend-open": boolean }[];
+    return lines.some((line) => line.label === "channel0" && line["frontend-open"]);
+  });

@@ -1,0 +1,113 @@
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { formatTimestamp } from "../lib/time.ts";
+import { signalError, type StopSignal } from "../process/signals.ts";
+import { lastWords, type MachineEnd } from "../qemu/launch.ts";
+import { parseShutdown } from "../qmp/commands.ts";
+import { readEvents } from "../store/events.ts";
+import { lstatOf, remove } from "../store/files.ts";
+import { RUN_FILES, WORK } from "../store/layout.ts";
+import { readMark, updateMark, type Mark, type RunEnd } from "../store/mark.ts";
+import { forgetRunning } from "../store/running.ts";
+import { bootTime, type Present, type Work } from "../store/workdir.ts";
+import type { Context } from "./context.ts";
+import { findRunning } from "./in-use.ts";
+
+/** What became of a run. */
+export interface Ended {
+  end: RunEnd;
+  at: Date;
+  /** For people: `the guest powered itself off`. */
+  how: string;
+}
+
+/** What qemu's reasons mean (qapi/run-state.json, ShutdownCause). */
+const ENDS: Readonly<Record<string, readonly [RunEnd, string]>> = {
+  "guest-shutdown": ["powered-off", "the guest powered itself off"],
+  "guest-reset": ["reset", "the guest restarted, which ended the run"],
+  "guest-panic": ["crashed", "the guest's kernel has panicked"],
+  "host-qmp-quit": ["stopped", "it was ended by a command"],
+  "host-signal": ["killed", "qemu was ended by a signal"],
+  "host-ui": ["killed", "qemu was ended from its window"],
+};
+
+const describeReason = (reason: string): readonly [RunEnd, string] =>
+  ENDS[reason] ?? ["killed", `qemu ended because of ${reason}`];
+
+/** Nobody waited for this qemu: what is left of it tells how it ended. */
+export function inferEnd(workdir: string, run: NonNullable<Mark["run"]>): Ended {
+  const shutdown = readEvents(workdir).findLast((event) => parseShutdown(event));
+  if (shutdown) {
+    const [end, how] = describeReason(parseShutdown(shutdown)!.reason);
+    return { end, how, at: shutdown.at };
+  }
+  const lastSign = lstatOf(join(workdir, WORK.eventsOut))?.mtime ?? new Date(run.started);
+  const booted = bootTime();
+  if (booted && booted > new Date(run.started))
+    return { end: "killed", how: "this machine was restarted", at: booted };
+  const words = lstatOf(join(workdir, WORK.qemuLog)) ? lastWords(join(workdir, WORK.qemuLog)) : "";
+  return words
+    ? { end: "crashed", how: `qemu failed: ${words}`, at: lastSign }
+    : { end: "killed", how: "qemu was killed", at: lastSign };
+}
+
+/** Is there a run whose end nobody has written down? It may still go on. */
+export const isUnsettled = (mark: Mark): boolean => mark.run !== undefined && mark.run.ended === undefined;
+
+/** Writes down how a run ended, and removes what only a run needs. The caller holds the VM's lock. */
+function writeEnd(context: Context, hostdir: string, workdir: string, { end, at }: Ended): void {
+  const run = readMark(workdir)?.run;
+  updateMark(workdir, { lastRun: end, run: run && { ...run, ended: at.toISOString() } });
+  for (const name of RUN_FILES) remove(join(workdir, name));
+  // The installer has done its work.
+  if (end === "powered-off" || end === "reset") remove(join(workdir, WORK.firstTime));
+  forgetRunning(context.cacheDirectory, hostdir);
+}
+
+/**
+ * Catches up on a run that ended while nobody looked. The caller holds the VM's lock.
+ * @returns how it ended; undefined when there is nothing to catch up on, or it still goes on
+ */
+export async function catchUp(context: Context, hostdir: string, work: Work): Promise<Ended | undefined> {
+  if (work.state !== "present" || !isUnsettled(work.mark) || (await findRunning(work)) !== undefined)
+    return undefined;
+  const ended = inferEnd(work.dir, work.mark.run!);
+  writeEnd(context, hostdir, work.dir, ended);
+  return ended;
+}
+
+/** The same, and says so. @returns whether the mark has changed */
+export async function settleRun(context: Context, hostdir: string, work: Work): Promise<boolean> {
+  const ended = await catchUp(context, hostdir, work);
+  if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${ended.how}`);
+  return ended !== undefined;
+}
+
+function describeEnd({ shutdown, status, signal }: MachineEnd): Omit<Ended, "at"> {
+  if (shutdown) {
+    const [end, how] = describeReason(shutdown.reason);
+    return { end, how };
+  }
+  if (signal) return { end: "killed", how: `qemu was killed by ${signal}` };
+  return { end: "crashed", how: `qemu ended by itself with status ${status}` };
+}
+
+/** Writes down how the run ended, and fails unless the guest powered itself off. */
+export function finishRun(
+  context: Context,
+  now: { hostdir: string; work: Work },
+  work: Present,
+  machineEnd: MachineEnd,
+  stop: StopSignal | undefined,
+): void {
+  if (now.work.state !== "present" || now.work.mark.created !== work.mark.created)
+    throw new VmError("io", "the guest was ended, and its working files were destroyed meanwhile");
+  const { end, how } = describeEnd(machineEnd);
+  writeEnd(context, now.hostdir, work.dir, { end, how, at: new Date() });
+  if (stop) throw signalError(stop, `the run was ended by ${stop}`);
+  if (end !== "powered-off" && end !== "reset")
+    throw new VmError("io", `the guest did not power itself off: ${how}`, {
+      hint: `its disks are as after a power cut; qemu's own words: ${join(work.dir, WORK.qemuLog)}`,
+    });
+}

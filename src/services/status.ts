@@ -1,0 +1,156 @@
+import { readlinkSync } from "node:fs";
+import { basename, join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { readVirtualBytes } from "../qemu/image-header.ts";
+import { QmpClient } from "../qmp/client.ts";
+import { isListening } from "../qmp/commands.ts";
+import { listDirectory, lstatOf } from "../store/files.ts";
+import { HOST, LAST, WORK } from "../store/layout.ts";
+import type { RunEnd } from "../store/mark.ts";
+import type { Present } from "../store/workdir.ts";
+import type { Context } from "./context.ts";
+import { isAnyDiskInUse, ownDisks } from "./in-use.ts";
+import { openVm, type Vm } from "./open.ts";
+import { inferEnd, isUnsettled } from "./run-end.ts";
+
+/** `broken`: it cannot be understood, see `error`. */
+export type State = "running" | "paused" | "stopped" | "created" | "crashed" | "broken";
+
+/** What is told of one VM: the shape of `status --json`, and of each item of `list --json`. */
+export interface Status {
+  /** GUESTNAME; the directory's name where none is known. */
+  name: string;
+  /** HOSTDIR. */
+  directory: string;
+  state: State;
+  /** Only with `broken`. */
+  error?: string;
+  arch?: string;
+  /** All sockets'. */
+  cores?: number;
+  memoryMiB?: number;
+  uefi?: boolean;
+  /** The VM's own disks: what the guest sees, and what they take on the host. */
+  disks?: { file: string; virtualBytes: number | null; actualBytes: number }[];
+  snapshots?: { count: number; last: string | null };
+  forwards?: string[];
+  display?: { protocol: string; host: string; port: number } | null;
+  /** A job's rescue runs, not the guest. */
+  job?: boolean;
+  pid?: number | null;
+  /** ISO time stamp of the last run's start. */
+  started?: string | null;
+  uptimeSeconds?: number | null;
+  /** Of the last run, where it is over. */
+  lastEnd?: { end: RunEnd; at: string | null } | null;
+  workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
+}
+
+/** How long a qemu that talks to somebody else is waited for. */
+const CONVERSATION_MS = 1000;
+
+/** Looks at one VM without changing anything, nor running any bash. Never throws. */
+export async function readStatus(context: Context, hostdir: string): Promise<Status> {
+  try {
+    const own: Context = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
+    const vm = await openVm(own, false);
+    const alive = vm.work.state === "present" ? await stateOfQemu(vm.work) : undefined;
+    const typed = alive && vm.work.state === "present" ? vm.work.mark.run?.typed : undefined;
+    // A guest that runs is what was said when it was started.
+    return await describe(
+      typed ? await openVm({ ...own, options: { ...typed, hostdir } }, false) : vm,
+      alive,
+    );
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error);
+    return { name: basename(hostdir), directory: hostdir, state: "broken", error: text };
+  }
+}
+
+function describe(vm: Vm, alive: "running" | "paused" | undefined): Status {
+  const { settings, hostdir, work } = vm;
+  const names = listDirectory(join(hostdir, HOST.backups)).filter((name) => !/^[.-]/.test(name));
+  const general = {
+    name: settings.GUESTNAME || basename(hostdir),
+    directory: hostdir,
+    arch: settings.QEMUARCH,
+    cores: settings.SOCKETS * settings.CORES,
+    memoryMiB: settings.MEMORY,
+    uefi: settings.UEFI,
+    snapshots: { count: names.filter((name) => name !== LAST).length, last: lastOf(hostdir) },
+  };
+  if (work.state !== "present")
+    return { ...general, state: "stopped", disks: [], forwards: settings.FORWARDS, workingFiles: null };
+  const run = work.mark.run;
+  const disks = ownDisks(work.dir).map((file) => {
+    const path = join(work.dir, file);
+    return { file, virtualBytes: readVirtualBytes(path) ?? null, actualBytes: actualBytes(path) };
+  });
+  const further = [WORK.efivars, WORK.consoleLog, WORK.qemuLog].map((name) => join(work.dir, name));
+  const bytes = disks.reduce((sum, disk) => sum + disk.actualBytes, 0);
+  const common = {
+    ...general,
+    disks,
+    workingFiles: {
+      directory: work.dir,
+      inplace: work.inplace,
+      actualBytes: further.reduce((sum, path) => sum + actualBytes(path), bytes),
+    },
+    started: run?.started ?? null,
+  };
+  if (!alive) {
+    const ended = endOf(work);
+    return { ...common, state: stateAfter(ended?.end), forwards: settings.FORWARDS, lastEnd: ended };
+  }
+  const guest = isUnsettled(work.mark);
+  return {
+    ...common,
+    state: alive,
+    job: !guest,
+    forwards: guest ? run!.forwards : settings.FORWARDS,
+    display: (guest && run!.display) || null,
+    pid: guest ? run!.pid : null,
+    uptimeSeconds: guest ? Math.round((Date.now() - Date.parse(run!.started)) / 1000) : null,
+  };
+}
+
+const actualBytes = (path: string): number => (lstatOf(path)?.blocks ?? 0) * 512;
+
+/** Where `backups/LAST` leads. */
+function lastOf(hostdir: string): string | null {
+  const link = join(hostdir, HOST.backups, LAST);
+  return lstatOf(link)?.isSymbolicLink() ? basename(readlinkSync(link)) : null;
+}
+
+function endOf(work: Present): NonNullable<Status["lastEnd"]> | null {
+  const { mark } = work;
+  if (isUnsettled(mark)) {
+    const { end, at } = inferEnd(work.dir, mark.run!);
+    return { end, at: at.toISOString() };
+  }
+  return mark.lastRun ? { end: mark.lastRun, at: mark.run?.ended ?? null } : null;
+}
+
+function stateAfter(end: RunEnd | undefined): State {
+  if (end === undefined) return "created";
+  return end === "killed" || end === "crashed" || end === "unknown" ? "crashed" : "stopped";
+}
+
+/** Undefined when no qemu uses the working files. */
+async function stateOfQemu(work: Present): Promise<"running" | "paused" | undefined> {
+  const socket = join(work.dir, WORK.qmp);
+  if (!(await isListening(socket))) return isAnyDiskInUse(work) ? "running" : undefined;
+  try {
+    const qmp = await QmpClient.connect(socket, CONVERSATION_MS);
+    try {
+      const { running } = (await qmp.execute("query-status")) as { running: boolean };
+      return running ? "running" : "paused";
+    } finally {
+      qmp.close();
+    }
+  } catch (error) {
+    // It talks to somebody else, or has just gone.
+    if (error instanceof VmError || (await isListening(socket))) return "running";
+    return undefined;
+  }
+}

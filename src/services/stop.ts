@@ -1,0 +1,83 @@
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { powerDown } from "../qmp/commands.ts";
+import type { QmpClient } from "../qmp/client.ts";
+import type { Context } from "./context.ts";
+import { endMachine, findRunning } from "./in-use.ts";
+import { withLive } from "./live.ts";
+import { openVm, withLockedVm, withVm } from "./open.ts";
+import { catchUp } from "./run-end.ts";
+import { runVm } from "./run.ts";
+import { waitForEnd } from "./watch-run.ts";
+
+export interface StopRequest {
+  timeoutSeconds: number;
+  /** End qemu at once, as a power cut would. */
+  force: boolean;
+}
+
+/** @throws 64 when the time is none */
+export function parseStop(timeout: string | undefined, force: boolean | undefined): StopRequest {
+  if (timeout !== undefined && !/^\d{1,6}$/.test(timeout))
+    throw new VmError("usage", `--timeout: '${timeout}' is not understood`, {
+      hint: "allowed: a whole number of seconds",
+    });
+  return { timeoutSeconds: Number(timeout ?? STOP_SECONDS), force: force === true };
+}
+
+const STOP_SECONDS = 60;
+
+/**
+ * Has the guest power itself off, and ends qemu when it does not.
+ * @throws 124 when qemu had to be ended
+ */
+export async function stopVm(context: Context, { timeoutSeconds, force }: StopRequest): Promise<void> {
+  const vm = await openVm(context);
+  const { work } = vm;
+  if (work.state !== "present" || (await findRunning(work)) === undefined) {
+    // Writes down how it ended, if nobody has.
+    await withVm(context, "stop", async () => {});
+    return log.info(`the VM in ${vm.hostdir} is not running`);
+  }
+  if (!force) await withLive(context, "stop", ({ qmp }) => askToPowerOff(qmp));
+  const off = !force && (await waitForEnd(work, timeoutSeconds * 1000));
+  if (!off) await endMachine(work);
+  await withLockedVm(context, "stop", (now) => catchUp(context, now.hostdir, now.work));
+  if (!off && !force)
+    throw new VmError("timeout", `the guest did not power itself off within ${timeoutSeconds} seconds`, {
+      hint: "it was ended; its disks are as after a power cut",
+    });
+  log.success(off ? "the guest has powered itself off" : "the guest was ended, as by a power cut");
+}
+
+/** A guest that stands still hears no button. */
+async function askToPowerOff(qmp: QmpClient): Promise<void> {
+  const status = (await qmp.execute("query-status")) as { running: boolean };
+  if (!status.running) await qmp.execute("cont");
+  await powerDown(qmp);
+}
+
+/** Stops it and starts it in the background, with what was typed for the run before. */
+export async function restartVm(context: Context, request: StopRequest): Promise<void> {
+  const { work } = await openVm(context);
+  const typed = work.state === "present" ? work.mark.run?.typed : undefined;
+  await stopVm(context, request);
+  if (typed) {
+    const { options } = context;
+    options.settings = { ...typed.settings, ...options.settings };
+    for (const name of ["FORWARDS", "IMAGES", "SHARES"] as const)
+      options.additions[name] = [...(typed.additions[name] ?? []), ...(options.additions[name] ?? [])];
+  }
+  await runVm(context, { detach: true, ssh: typed?.ssh });
+}
+
+/** Stops the guest's clock, or lets it go on. */
+export async function setPaused(context: Context, paused: boolean): Promise<void> {
+  await withLive(context, paused ? "pause" : "resume", async ({ qmp }) => {
+    await qmp.execute(paused ? "stop" : "cont");
+    const { status } = (await qmp.execute("query-status")) as { status: string };
+    if ((status === "running") === paused)
+      throw new VmError("io", `qemu did not do it: the guest is ${status}`);
+  });
+  log.success(paused ? "the guest stands still" : "the guest goes on");
+}

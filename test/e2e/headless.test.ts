@@ -1,0 +1,238 @@
+/** VMs that run in the background: started, seen, steered, stopped; and what is said of them when they are gone. */
+import { beforeAll, expect, test } from "bun:test";
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import type { Status } from "../../src/services/status.ts";
+import type { Guests } from "../guests/build.ts";
+import { binary, guests, Sandbox, until } from "./harness.ts";
+import {
+  configure,
+  expectError,
+  freePort,
+  mode,
+  names,
+  qemuPid,
+  smallSandbox,
+  suite,
+  untilQuiet,
+} from "./tools.ts";
+
+let iso: Guests;
+
+const statusOf = async (box: Sandbox): Promise<Status> =>
+  JSON.parse((await box.ok(["status", "--json"])).stdout) as Status;
+
+/** A VM in the background, at work for ever and deaf to its power button. */
+async function hanging(options: readonly string[] = []): Promise<Sandbox> {
+  const box = smallSandbox();
+  await box.ok([...options, "@create", "G", iso.hangIso, "@run", "--detach"]);
+  return box;
+}
+
+/** A Linux that runs this script; it powers itself off behind it, or when its power button is pressed. */
+async function linux(script: string, run: readonly string[] = []): Promise<Sandbox> {
+  const box = smallSandbox();
+  box.write("guest.sh", script);
+  await box.ok(["-m", "512M", "-k", "@create", "L", iso.linuxIso, "@run", "-b", ...run]);
+  return box;
+}
+
+suite("headless", () => {
+  beforeAll(async () => {
+    iso = await guests();
+  });
+
+  test("a run in the background: nothing of ours stays; seen, paused, and not to be changed meanwhile", async () => {
+    using box = await hanging();
+    const left = await box.leftovers();
+    expect(left.map((line) => line.split(" ")[1]!.replace(/.*\//, ""))).toEqual(["qemu-system-x86_64"]);
+    const pid = Number.parseInt(left[0]!, 10);
+    // A session of its own: a lost connection means nothing to it.
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+      .replace(/^.*\) /, "")
+      .split(" ");
+    expect({ session: Number(stat[3]), terminal: stat[4] }).toEqual({ session: pid, terminal: "0" });
+
+    const status = await statusOf(box);
+    expect(status).toMatchObject({ name: "G", directory: box.host, state: "running", pid, job: false });
+    expect(status.disks).toEqual([
+      { file: "disk-0.img", virtualBytes: 16 << 20, actualBytes: expect.any(Number) },
+    ]);
+    expect((await box.ok(["status"])).stdout).toMatch(/^state: +running$/m);
+    for (const command of ["run", "backup", "destroy"])
+      expectError(await box.vm([command]), 75, /the VM is running/);
+
+    await box.ok(["pause"]);
+    expect((await statusOf(box)).state).toBe("paused");
+    await box.ok(["resume"]);
+    expect((await statusOf(box)).state).toBe("running");
+
+    for (const name of names(box.work)) {
+      const path = join(box.work, name);
+      if (statSync(path).isSocket() || /^(events|console|qemu)/.test(name))
+        expect(`${name} ${mode(path)}`).toBe(`${name} 600`);
+    }
+    expect(mode(box.work)).toBe("700");
+
+    const result = await box.vm(["stop", "--timeout=1"]);
+    expectError(result, 124, /did not power itself off within 1 seconds/);
+    expect(await statusOf(box)).toMatchObject({ state: "stopped", lastEnd: { end: "stopped" } });
+    await untilQuiet(box);
+    expect(names(box.work).filter((name) => name.endsWith(".sock"))).toEqual([]);
+    expect((await box.ok(["stop"])).stderr).toContain("is not running");
+    for (const command of ["pause", "resume"])
+      expectError(await box.vm([command]), 66, /the VM in .* is not running/);
+  });
+
+  test("stop presses the power button; a guest that stands still is woken for it", async () => {
+    using box = await linux("echo READY; sleep 1000");
+    await until("the guest", () => box.console().includes("READY"));
+    await box.ok(["pause"]);
+    const { stderr } = await box.ok(["stop"]);
+    expect(stderr).toContain("the guest has powered itself off");
+    expect(box.console()).toContain("POWER BUTTON");
+    expect(await statusOf(box)).toMatchObject({ state: "stopped", lastEnd: { end: "powered-off" } });
+    await box.ok(["backup"]);
+    expect(JSON.parse(box.read("backups/S0/manifest.json"))).toMatchObject({ consistency: "clean" });
+  });
+
+  test("a guest that powers itself off: how it ended is told later, and written down by the next command", async () => {
+    using box = smallSandbox();
+    await box.ok(["@create", "G", iso.installerIso, "@run", "-b"]);
+    await until("the end of the installer", async () => (await box.leftovers()).length === 0);
+    // Looking changes nothing.
+    for (let look = 0; look < 2; look++)
+      expect(await statusOf(box)).toMatchObject({ state: "stopped", lastEnd: { end: "reset" } });
+    expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(true);
+    const { stderr } = await box.ok(["run", "--detach"]);
+    expect(stderr).toMatch(/the last run ended .*: the guest restarted/);
+    expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(false);
+    await until("the end of the guest", async () => (await box.leftovers()).length === 0);
+    expect(box.console()).toContain("BOOTED FROM DISK");
+    expect((await box.ok(["backup"])).stderr).toMatch(/the last run ended .*: the guest powered itself off/);
+  });
+
+  test("a killed qemu: told as crashed; run and destroy need no advice", async () => {
+    using box = await hanging(["-k"]);
+    process.kill(await qemuPid(box), "SIGKILL");
+    await untilQuiet(box);
+    expect(await statusOf(box)).toMatchObject({ state: "crashed", lastEnd: { end: "killed" } });
+    const { stderr } = await box.ok(["run", "-b"]);
+    expect(stderr).toMatch(/the last run ended .*: qemu was killed/);
+    process.kill(await qemuPid(box), "SIGTERM");
+    await untilQuiet(box);
+    const again = await box.ok(["destroy"]);
+    expect(again.stderr).toMatch(/the last run ended .*: qemu was ended by a signal/);
+    expect(existsSync(box.path(".work"))).toBe(false);
+  });
+
+  test("its sockets removed: still known as running, and ended by destroy --force", async () => {
+    using box = await hanging();
+    for (const name of names(box.work)) if (name.endsWith(".sock")) rmSync(join(box.work, name));
+    expect((await statusOf(box)).state).toBe("running");
+    for (const command of ["run", "backup", "destroy"])
+      expectError(await box.vm([command]), 75, /the VM is running/);
+    await box.ok(["destroy", "--force"]);
+    await untilQuiet(box);
+  });
+
+  test("restart starts it as it was started", async () => {
+    const port = await freePort();
+    using box = smallSandbox();
+    await box.ok(["-k", "@create", "G", iso.hangIso]);
+    await box.ok(["-f", `tcp:127.0.0.1:${port}-:22`, "-m", "48M", "run", "-b"]);
+    const { pid } = await statusOf(box);
+    await box.ok(["restart", "--force"]);
+    const status = await statusOf(box);
+    expect(status).toMatchObject({ state: "running", forwards: [`hostfwd=tcp:127.0.0.1:${port}-:22`] });
+    expect(status.pid).not.toBe(pid);
+    expect((await box.leftovers()).join()).toContain(" -m 48M ");
+    await box.ok(["stop", "--force"]);
+  });
+
+  test("--wait: for a time, for SSH; a guest that is off is told", async () => {
+    using box = await linux("ifconfig eth0 10.0.2.15 up; while :; do echo SSH-2.0-test | nc -l -p 22; done", [
+      "--ssh",
+      "--wait=ssh",
+    ]);
+    const [rule] = (await statusOf(box)).forwards!;
+    expect(rule).toMatch(/^hostfwd=tcp:127\.0\.0\.1:\d+-:22$/);
+    await box.ok(["stop", "--force"]);
+    using off = smallSandbox();
+    const result = await off.vm(["@create", "G", iso.haltIso, "@run", "-b", "--wait=60"]);
+    expectError(result, 74, /the guest is off already/);
+    expectError(await off.vm(["run", "--wait=1"]), 64, /--wait goes with --detach/);
+    expectError(await off.vm(["run", "-b", "--wait=x"]), 64, /allowed: ssh, agent, SECONDS/);
+  }, 120_000);
+
+  test("list: those below PROFILES and any that run elsewhere; a broken one with its error", async () => {
+    using box = smallSandbox();
+    const profiles = join(box.top, "all of them");
+    configure(box, `PROFILES="${profiles}"\nPORT=\nDISKS=(AHCI=16M)\nMEMORY=64M\n`);
+    for (const name of ["b one", "a", "wrong", "no vm"]) mkdirSync(join(profiles, name), { recursive: true });
+    await box.ok(["-d", join(profiles, "b one"), "create", "Second"]);
+    await box.ok(["-d", join(profiles, "a"), "create", "First"]);
+    await Bun.write(join(profiles, "wrong/guest.env"), "CORES=many\n");
+    await box.ok(["@create", "Elsewhere", iso.hangIso, "@run", "-b"]);
+    expect((await box.ok(["list", "-q"])).stdout).toBe(`a\nb one\nwrong\n${box.host}\n`);
+    const all = JSON.parse((await box.ok(["list", "--json"])).stdout) as Status[];
+    expect(all.map(({ name, state }) => `${name} ${state}`)).toEqual([
+      "First created",
+      "Second created",
+      "wrong broken",
+      "Elsewhere running",
+    ]);
+    const { stdout } = await box.ok(["list"]);
+    expect(stdout).toMatch(/^First +created +x86_64 +2 +64 MiB +1, /m);
+    expect(stdout).toContain("CORES");
+    await box.ok(["stop", "--force"]);
+    expect((await box.ok(["list", "-q"])).stdout).toBe("a\nb one\nwrong\n");
+  });
+
+  test("from cron: no terminal, hardly any environment", async () => {
+    using box = smallSandbox();
+    await box.ok(["create", "G", iso.hangIso]);
+    const cron = async (...words: string[]): Promise<number> => {
+      const env = ["-i", "PATH=/usr/bin:/bin", `HOME=${box.home}`, `TMPDIR=${box.tmp}`];
+      const child = Bun.spawn(["setsid", "env", ...env, binary, ...words], {
+        cwd: box.host,
+        stdio: ["ignore", "ignore", "ignore"],
+      });
+      return child.exited;
+    };
+    expect(await cron("run", "--detach")).toBe(0);
+    expect(await cron("status")).toBe(0);
+    expect((await statusOf(box)).state).toBe("running");
+    expect(await cron("stop", "--force")).toBe(0);
+    expect((await statusOf(box)).state).toBe("stopped");
+  });
+
+  test("many VMs by one shell loop: none lost, none left", async () => {
+    using box = smallSandbox();
+    const profiles = join(box.top, "vms");
+    configure(box, `PROFILES="${profiles}"\nPORT=\nDISKS=(AHCI=16M)\nMEMORY=32M\nCORES=1\n`);
+    mkdirSync(profiles);
+    const script = `set -eu
+        for i in 1 2 3 4 5 6; do mkdir v$i; vm -d v$i @create g$i "$1" @run -b; done
+        [ "$(vm list --json | grep -c '"state": "running"')" = 6 ]
+        for name in $(vm list -q); do vm -d "$name" stop --force; done
+        [ "$(vm list --json | grep -c '"state": "stopped"')" = 6 ]`;
+    const child = Bun.spawn(
+      [
+        "bash",
+        "-c",
+        script.replaceAll("vm -d", '"$2" -d').replaceAll("$(vm ", '$("$2" '),
+        "loop",
+        iso.hangIso,
+        binary,
+      ],
+      {
+        cwd: profiles,
+        env: box.env(),
+        stdio: ["ignore", "pipe", "pipe"],
+      },
+    );
+    expect(await child.exited, await new Response(child.stderr).text()).toBe(0);
+    expect(await box.leftovers()).toEqual([]);
+  }, 120_000);
+});

@@ -1,0 +1,18 @@
+import { expect, test } from "bun:test";
+import { parseEvents } from "../../src/store/events.ts";
+
+test("events of a run, without greetings, answers, and a line that a crash cut off", () => {
+  const text = `{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}}, "capabilities": ["oob"]}}
+{"return": {}}
+{"timestamp": {"seconds": 1700000000, "microseconds": 500000}, "event": "STOP"}
+{"timestamp": {"seconds": 1700000001, "microseconds": 0}, "event": "SHUTDOWN", "data": {"guest": false, "reason": "host-signal"}}
+{"timestamp": {"seconds": 1700000002, "micro`;
+  expect(parseEvents(text)).toEqual([
+    { event: "STOP", data: {}, at: new Date(1_700_000_000_500) },
+    { event: "SHUTDOWN", data: { guest: false, reason: "host-signal" }, at: new Date(1_700_000_001_000) },
+  ]);
+});
+
+test.each(["", "\n", '{"event"', '{"event": 5, "timestamp": {}}', '"event"'])("nothing in %j", (text) => {
+  expect(parseEvents(text)).toEqual([]);
+});

@@ -87,6 +87,7 @@ export function benchStart(scratch: string, rounds: number): void {
     measure("vm --version", [vm, "--version"], plain);
     measure("vm --help", [vm, "--help"]);
     measure("vm backup --help", [vm, "backup", "--help"]);
+    measure("vm __complete (Tab)", [vm, "__complete", "bash", "vm restore "], plain);
     measure("vm --nonsense", [vm, "--nonsense"]);
     measure("vm create", [vm, "create", "bench", iso]);
     rmSync(join(scratch, "home/.cache"), { recursive: true, force: true });

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { date, version } from "../../package.json";
 import { usageOf } from "../../src/cli/batch.ts";
 import { buildManual } from "../../src/cli/manual/page.ts";
 import { COMMANDS_PROSE } from "../../src/cli/manual/prose.ts";
@@ -20,13 +21,13 @@ const text = source
   .replaceAll("\\e", "\\")
   .replaceAll(/\s+/g, " ");
 /** Without the marks of what is bold. */
-const plain = (help: string): string => help.replaceAll("`", "");
+const plain = (help: string): string => help.replaceAll("`", "").replaceAll("…", "...");
 /** Sentences begin with a capital letter. */
 const capital = (help: string): string => plain(help).replace(/^[a-z]/, (letter) => letter.toUpperCase());
 
 describe("the manual has", () => {
   test.each([...COMMANDS.values()])("the command $name", (command) => {
-    expect(text).toContain(`.SS "${usageOf(command)}" ${capital(command.summary)}`);
+    expect(text).toContain(`.SS "${plain(usageOf(command))}" ${capital(command.summary)}`);
     for (const { name, help } of command.positionals)
       expect(text).toContain(`.TP ${name.toUpperCase()} ${plain(help)}`);
     for (const { long } of command.options) expect(text).toMatch(new RegExp(`--${long}(=\\S+)? .*`));
@@ -89,6 +90,11 @@ test("under another name it is the manual of that", () => {
   expect(other).not.toMatch(/PROG|\/etc\/vm/);
 });
 
+test("its date is the package's", () => {
+  expect(date).toMatch(/^\d{4}-\d\d-\d\d$/);
+  expect(source).toStartWith(`.TH "VM" "1" "${date}" "vm ${version}" `);
+});
+
 test("the same tables give the same page", () => {
   expect(buildManual("vm")).toBe(source);
 });
@@ -99,7 +105,8 @@ describe("roff: escapes", () => {
     ["\\033[0m", String.raw`\e033[0m`],
     ["it's `x`", String.raw`it\(aqs \(gax\(ga`],
     ["~/a^b", String.raw`\(ti/a\(hab`],
-    ["S0, …", String.raw`S0, \[u2026]`],
+    ["S0, …", "S0, ..."],
+    ["Ж", String.raw`\[u0416]`],
   ])("literal %s", (given, roff) => {
     expect(literal(given)).toBe(roff);
   });

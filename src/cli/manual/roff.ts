@@ -15,8 +15,11 @@ const NAMED: Readonly<Record<string, string>> = {
   "~": String.raw`\(ti`,
 };
 
+/** `…` has no place in ASCII terminals, and groff says so. */
 const unicode = (character: string): string =>
-  String.raw`\[u${character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0")}]`;
+  character === "…"
+    ? "..."
+    : String.raw`\[u${character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0")}]`;
 
 /** Text that stays as it is, letter by letter. */
 export const literal = (text: string): string =>

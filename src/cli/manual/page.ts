@@ -36,6 +36,7 @@ export function buildManual(prog: string): string {
   const paragraphs = (texts: readonly string[]): string[] => texts.flatMap((text) => paragraph(named(text)));
   const items = (rows: readonly (readonly [string, string])[]): string[] =>
     rows.flatMap(([name, text]) => item(bold(name.replaceAll("PROG", prog)), named(text)));
+  const defaults = buildDefaults({ prog, home: "~", hostArch: "HOSTARCH", libexec: "~/.cache/vm/data-…" });
   const lines = [
     ...title(prog, date, `${prog} ${version}`),
     ...section("NAME"),
@@ -54,7 +55,7 @@ export function buildManual(prog: string): string {
     ...items(MACROS),
     ...section("SETTINGS"),
     ...paragraphs(words.SETTINGS),
-    ...SETTING_NAMES.flatMap((name) => settingPart(name, prog)),
+    ...SETTING_NAMES.flatMap((name) => settingPart(name, defaults[name])),
     ...section("FILES"),
     ...items(words.FILES),
     ...section("EXIT STATUS"),
@@ -115,8 +116,7 @@ function commandPart(command: Command, paragraphs: (texts: readonly string[]) =>
   ];
 }
 
-function settingPart(name: SettingName, prog: string): string[] {
-  const DEFAULTS = buildDefaults({ prog, home: "~", hostArch: "HOSTARCH", libexec: "~/.cache/vm/data-…" });
+function settingPart(name: SettingName, fallback: SettingValue): string[] {
   const options = GLOBAL_OPTIONS.filter(
     ({ effect, hidden }) => !hidden && "setting" in effect && effect.setting === name,
   ).map(({ long }) => `\`--${long}\``);
@@ -124,7 +124,7 @@ function settingPart(name: SettingName, prog: string): string[] {
   const facts = [
     sentence(SCHEMA[name].help),
     ...("allowed" in refused ? [`Allowed: ${refused.allowed}.`] : []),
-    ...defaultOf(name, DEFAULTS[name]),
+    ...defaultOf(name, fallback),
     ...(options.length > 0 ? [`Also ${options.join(", ")}.`] : []),
   ];
   return item(bold(name), prose(facts.join(" ")));

@@ -125,9 +125,15 @@ function parseInvocation(
   return { invocation: { command, words: taken, args, help, implicit: false }, left };
 }
 
+/** `destroy [--force]`: with the command's own options. */
+export const usageOf = (command: Command): string =>
+  signatureOf(
+    command,
+    command.options.map(({ long, value }) => `[--${long}${value ? `=${value}` : ""}]`),
+  );
+
 /** `backup [SNAPSHOT [DESCRIPTION]]` */
-export function usageOf(command: Command): string {
-  const options = command.options.map(({ long, value }) => `[--${long}${value ? `=${value}` : ""}]`);
+export function signatureOf(command: Command, options: readonly string[] = []): string {
   const required = command.positionals.filter((item) => item.required).map((item) => item.name.toUpperCase());
   const optional = command.positionals
     .filter((item) => !item.required)

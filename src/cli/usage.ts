@@ -2,7 +2,7 @@ import { SCHEMA, type SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/literal.ts";
 import { flag } from "../config/values.ts";
 import { MACROS } from "../machine/macros.ts";
-import { usageOf } from "./batch.ts";
+import { signatureOf, usageOf } from "./batch.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import { COMMANDS, type Command } from "./registry.ts";
 
@@ -40,7 +40,7 @@ export function buildUsage(prog: string, version: string, values: InForce): stri
   const options = GLOBAL_OPTIONS.filter((option) => !option.hidden).map(
     (option) => [spellings(option), option.help + inForceOf(option, values)] as const,
   );
-  const commands = [...COMMANDS.values()].map((command) => [usageOf(command), command.summary] as const);
+  const commands = [...COMMANDS.values()].map((command) => [signatureOf(command), command.summary] as const);
   const modes = (["UEFI", "KEEPCD", "USENETDEV", "INPLACE"] as const).map(
     (name) => [name, `${SCHEMA[name].help} [${isOn(values[name]) ? "on" : "off"}]`] as const,
   );

@@ -173,7 +173,7 @@ describe("a wrong batch", () => {
   test.each([
     ["@bakcup", "did you mean 'backup'?"],
     ["rnu x", "did you mean 'run'?"],
-    ["run a b", "usage: run [ISOIMAGE]"],
+    ["run a b", "usage: run [--detach] [--wait=WHAT] [--ssh] [ISOIMAGE]"],
     ["run -c 8", "all others stand before the first command"],
   ])("%s: the hint says %s", (line, hint) => {
     expect(() => parseBatch(wordsOf(line), "vm")).toThrow(
@@ -197,7 +197,7 @@ test("what is announced are the words as typed", () => {
 
 test.each([
   ["create", "create GUESTNAME [ISOIMAGE]"],
-  ["run", "run [ISOIMAGE]"],
+  ["run", "run [--detach] [--wait=WHAT] [--ssh] [ISOIMAGE]"],
   ["backup", "backup [SNAPSHOT [DESCRIPTION]]"],
   ["restore", "restore [SNAPSHOT]"],
   ["destroy", "destroy [--force]"],

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
 import { COMMANDS } from "../../src/cli/registry.ts";
 import { buildCommandUsage, buildUsage, type InForce } from "../../src/cli/usage.ts";
-import { usageOf } from "../../src/cli/batch.ts";
+import { signatureOf, usageOf } from "../../src/cli/batch.ts";
 import { buildDefaults } from "../../src/config/defaults.ts";
 
 const DEFAULTS: InForce = {
@@ -16,7 +16,7 @@ const lineWith = (text: string, part: string): string =>
   text.split("\n").find((line) => line.includes(part)) ?? "";
 
 describe("vm -h", () => {
-  test.each([...COMMANDS.values()].map((command) => [usageOf(command), command.summary] as const))(
+  test.each([...COMMANDS.values()].map((command) => [signatureOf(command), command.summary] as const))(
     "lists %s: %s",
     (line, summary) => {
       expect(usage()).toContain(`  ${line}`);

@@ -179,6 +179,14 @@ describe("what fits at the end of", () => {
   });
 });
 
+describe("each command's own options:", () => {
+  test.each([...COMMANDS.values()])("vm $name --", async ({ name, options }) => {
+    const all = options.map(({ long, value }) => `--${long}${value === undefined ? "" : "="}`);
+    expect(await candidates(`vm -n ${name} --`)).toEqual([...all, "--help"]);
+    expect(await candidates(`vm ${name.slice(0, -1)}`)).toContain(name);
+  });
+});
+
 test("helps stand behind a tab, in one line", async () => {
   expect(await ask("fish", "vm restore S")).toEqual([
     "S1\t2026-01-03 00:00:00 tabs and lines",

@@ -97,6 +97,8 @@ export const SNAPSHOT = {
   timestamp: "TS",
   sums: "SHA256SUMS",
   manifest: "manifest.json",
+  /** There: not to be removed by `prune`, nor by `rm`. Not among the sums. */
+  protected: "PROTECTED",
 } as const;
 
 /** [compat] In `backups/`: link to the newest snapshot. */

@@ -15,10 +15,16 @@ export interface StoredFile {
   virtualBytes?: number;
 }
 
+/** `gz`: whole disks by pigz. `qcow2`: compressed images, which may be changes to another snapshot's. */
+export const SNAPSHOT_FORMATS = ["gz", "qcow2"] as const;
+export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
+
 /** `manifest.json` of a snapshot. */
 export interface Manifest {
   version: 1;
-  format: "gz";
+  format: SnapshotFormat;
+  /** The snapshot beside it that its disks are changes to (qcow2); absent where it stands alone. */
+  parent?: string;
   /** `vm 0.1.0` */
   tool: string;
   guest: string;
@@ -52,10 +58,12 @@ export function parseManifest(text: string, dir: string): Manifest {
   if (typeof value !== "object" || value === null || !("version" in value)) throw damaged;
   const manifest = value as Partial<Manifest>;
   if (typeof manifest.version !== "number") throw damaged;
-  if (manifest.version !== 1 || manifest.format !== "gz")
+  const { format = "" } = manifest;
+  if (manifest.version !== 1 || !(SNAPSHOT_FORMATS as readonly string[]).includes(format))
     throw new VmError("config", `the snapshot ${dir} was made by a newer version of this program`);
   const { files, consistency = "" } = manifest;
   const known = (CONSISTENCIES as readonly string[]).includes(consistency);
   if (!Array.isArray(files) || !files.every(isStoredFile) || !known) throw damaged;
+  if (manifest.parent !== undefined && typeof manifest.parent !== "string") throw damaged;
   return manifest as Manifest;
 }

@@ -25,6 +25,8 @@ export const WORK = {
   out: ".out",
   /** [compat] UEFI variables. */
   efivars: "efivars.bin",
+  /** What cloud-init in the guest is told: a volume that is attached while it is there. */
+  seed: "seed.img",
   /** [compat] Present until the first run has ended well. */
   firstTime: "FIRSTTIME",
   /** [compat] The command that runs the VM. */

@@ -118,6 +118,9 @@ function parseInvocation(
   return { invocation: { command, words: taken, args, help, implicit: false }, left };
 }
 
+/** More than this many columns of options are left to the command's own help. */
+const OPTIONS_WIDTH = 80;
+
 /** `backup [SNAPSHOT [DESCRIPTION]]` */
 export function usageOf(command: Command): string {
   const options = command.options.map(({ long, value }) => `[--${long}${value ? `=${value}` : ""}]`);
@@ -125,5 +128,6 @@ export function usageOf(command: Command): string {
   const optional = command.positionals
     .filter((item) => !item.required)
     .reduceRight((inner, item) => `[${item.name.toUpperCase()}${inner && ` ${inner}`}]`, "");
-  return [command.name, ...options, ...required, optional].filter(Boolean).join(" ");
+  const all = options.join(" ");
+  return [command.name, all.length > OPTIONS_WIDTH ? "[OPTIONS]" : all, ...required, optional].filter(Boolean).join(" ");
 }

@@ -191,7 +191,7 @@ test("what is announced are the words as typed", () => {
 });
 
 test.each([
-  ["create", "create GUESTNAME [ISOIMAGE]"],
+  ["create", "create [OPTIONS] GUESTNAME [ISOIMAGE]"],
   ["run", "run [ISOIMAGE]"],
   ["backup", "backup [SNAPSHOT [DESCRIPTION]]"],
   ["restore", "restore [SNAPSHOT]"],

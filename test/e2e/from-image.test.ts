@@ -58,6 +58,35 @@ function giveKey(box: Sandbox, text: string = KEY): void {
   writeFileSync(join(box.home, ".ssh/id_ed25519.pub"), `${text}\n`);
 }
 
+/** A VM over a copy of the image that the test may harm. */
+async function linked(box: Sandbox, format = "qcow2"): Promise<string> {
+  const base = join(box.top, "base, image");
+  copyFileSync(image(`disk.${format}`), base);
+  await box.ok(["create", "G", "--linked", "--from", base]);
+  return base;
+}
+
+const over = (format: string) => (path: string) =>
+  shell(`qemu-img create -q -u -f ${format} -b /etc/shadow -F raw '${path}' 1M`, dirname(path));
+
+/** What the guest saw: the device, and files by name. */
+function shown(box: Sandbox): Record<string, string> {
+  const parts = box.console().split(/^== /m).slice(1, -1);
+  return Object.fromEntries(parts.map((part) => [part.split("\n")[0]!, part.slice(part.indexOf("\n") + 1)]));
+}
+
+/** A PATH with these programs, and what create needs besides. */
+function path(box: Sandbox, makers: Record<string, string>): string {
+  const bin = join(box.top, "bin");
+  mkdirSync(bin);
+  for (const name of ["qemu-img", "setpriv"]) symlinkSync(Bun.which(name)!, join(bin, name));
+  for (const [name, script] of Object.entries(makers)) {
+    writeFileSync(join(bin, name), script);
+    chmodSync(join(bin, name), 0o755);
+  }
+  return bin;
+}
+
 suite(
   "a VM from an image",
   () => {
@@ -176,14 +205,6 @@ suite(
     });
 
     describe("linked", () => {
-      /** A VM over a copy of the image that the test may harm. */
-      async function linked(box: Sandbox, format = "qcow2"): Promise<string> {
-        const base = join(box.top, "base, image");
-        copyFileSync(image(`disk.${format}`), base);
-        await box.ok(["create", "G", "--linked", "--from", base]);
-        return base;
-      }
-
       test.each(["qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc"])(
         "over %s: what differs is kept apart",
         async (format) => {
@@ -274,9 +295,6 @@ RW 2048 FLAT "/etc/shadow" 0
         bytes.write(DESCRIPTOR, 512);
         return bytes;
       }
-
-      const over = (format: string) => (path: string) =>
-        shell(`qemu-img create -q -u -f ${format} -b /etc/shadow -F raw '${path}' 1M`, dirname(path));
 
       test.each<[string, (path: string) => unknown, number, RegExp]>([
         ["qcow2 over /etc/shadow", over("qcow2"), 74, /names a backing file outside/],
@@ -387,14 +405,6 @@ echo == end
         return box;
       }
 
-      /** What the guest saw: the device, and files by name. */
-      function shown(box: Sandbox): Record<string, string> {
-        const parts = box.console().split(/^== /m).slice(1, -1);
-        return Object.fromEntries(
-          parts.map((part) => [part.split("\n")[0]!, part.slice(part.indexOf("\n") + 1)]),
-        );
-      }
-
       test("the keys and the name, for the image's own user; it stays, and comes back with a snapshot", async () => {
         using box = linuxBox();
         giveKey(box, `# a comment\n\n${KEY}\n${KEY}`);
@@ -473,18 +483,6 @@ echo == end
         expectError(await box.vm(["create", ...options(box), "G"]), status, message);
         expectNothing(box);
       });
-
-      /** A PATH with these programs, and what create needs besides. */
-      function path(box: Sandbox, makers: Record<string, string>): string {
-        const bin = join(box.top, "bin");
-        mkdirSync(bin);
-        for (const name of ["qemu-img", "setpriv"]) symlinkSync(Bun.which(name)!, join(bin, name));
-        for (const [name, script] of Object.entries(makers)) {
-          writeFileSync(join(bin, name), script);
-          chmodSync(join(bin, name), 0o755);
-        }
-        return bin;
-      }
 
       const VIA = `#!/bin/sh\nexec ${Bun.which("xorriso")} -as mkisofs "$@"\n`;
       const FAILS = "#!/bin/sh\necho 'No space left on device' >&2\nexit 1\n";

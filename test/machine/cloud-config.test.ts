@@ -31,15 +31,15 @@ test("no name becomes longer than DNS allows", () => {
 
 const KEYS = ["ssh-ed25519 AAAA me@here", `ssh-rsa BBBB "quoted" \\ # : {x} \u0085\u007f 😀 é\tz`];
 
-describe("user-data", () => {
-  const read = (text: string): unknown => {
-    expect(text).toStartWith("#cloud-config\n");
-    expect(text).toEndWith("\n");
-    // What YAML does not take as it is has been escaped.
-    expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\ufeff]/);
-    return JSON.parse(text.slice("#cloud-config\n".length));
-  };
+const read = (text: string): unknown => {
+  expect(text).toStartWith("#cloud-config\n");
+  expect(text).toEndWith("\n");
+  // What YAML does not take as it is has been escaped.
+  expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\ufeff]/);
+  return JSON.parse(text.slice("#cloud-config\n".length));
+};
 
+describe("user-data", () => {
   test("for the image's own user", () => {
     expect(read(buildUserData(undefined, KEYS))).toEqual({ ssh_authorized_keys: KEYS });
   });

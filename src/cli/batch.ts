@@ -129,5 +129,7 @@ export function usageOf(command: Command): string {
     .filter((item) => !item.required)
     .reduceRight((inner, item) => `[${item.name.toUpperCase()}${inner && ` ${inner}`}]`, "");
   const all = options.join(" ");
-  return [command.name, all.length > OPTIONS_WIDTH ? "[OPTIONS]" : all, ...required, optional].filter(Boolean).join(" ");
+  return [command.name, all.length > OPTIONS_WIDTH ? "[OPTIONS]" : all, ...required, optional]
+    .filter(Boolean)
+    .join(" ");
 }

@@ -69,8 +69,8 @@ const tablesOf = (virtualBytes: number): number => (1 << 20) + Math.ceil(virtual
  * @throws 75 while a running VM writes to it, 74 when it cannot be read
  */
 export async function measureImage(image: ReadImage, base?: ReadImage): Promise<Measured> {
-  const name = jsonName(buildImageNode(image, base));
-  const ask = async (...words: string[]): Promise<Record<string, number>> => {
+  const ask = async (words: string[], below?: ReadImage): Promise<Record<string, number>> => {
+    const name = jsonName(buildImageNode(image, below));
     const result = await exec(["qemu-img", ...words, "--output=json", name], { anyStatus: true });
     if (result.status === 0) return JSON.parse(result.stdout) as Record<string, number>;
     if (LOCKED.test(result.stderr))
@@ -79,8 +79,9 @@ export async function measureImage(image: ReadImage, base?: ReadImage): Promise<
       });
     throw new ProcessError(`cannot read the image ${image.path} (${image.format})`, result);
   };
-  const virtualBytes = (await ask("info"))["virtual-size"]!;
-  const required = (await ask("measure", "-O", "qcow2")).required!;
+  // `info` opens nothing that lies below.
+  const virtualBytes = (await ask(["info"]))["virtual-size"]!;
+  const required = (await ask(["measure", "-O", "qcow2"], base)).required!;
   if (base || image.blockDevice || COMPRESSIBLE.includes(image.format))
     return { virtualBytes, neededBytes: required };
   // Not of every format does qemu-img see which parts are empty.

@@ -43,18 +43,21 @@ function packingOf(path: string): string | undefined {
  * @throws 66 when there is none, 74 when it refers to other files or is no image, 75 while a VM writes to it
  */
 export async function inspectSource(context: Context, { image, linked }: FromRequest): Promise<Source> {
-  const path = realpathSync(requireReadableFile(resolve(context.cwd, image), "the image"));
+  const named = requireReadableFile(resolve(context.cwd, image), "the image");
+  const blockDevice = statSync(named).isBlockDevice();
+  // A link may lead to a newer file tomorrow; that of a volume leads to another number after each start.
+  const path = blockDevice ? named : realpathSync(named);
   const { format, refersTo } = readImageHeader(path);
   if (refersTo)
     throw new VmError("io", `the image ${path} is not believed: it names a ${refersTo} outside`, {
-      hint: `such a name can show the guest any file of this host; where you know it: qemu-img convert -O qcow2 ${shellQuote(path)} WHOLE.qcow2`,
+      hint: `such a name can show the guest any file of this host; if you made it yourself, make one whole file of it: qemu-img convert -O qcow2 ${shellQuote(path)} WHOLE.qcow2`,
     });
   const packed = format === "raw" ? packingOf(path) : undefined;
   if (packed)
     throw new VmError("io", `${path} is no disk image, but a file packed by ${packed}`, {
       hint: "unpack it, and name the image in it",
     });
-  const found: ReadImage = { path, format, blockDevice: statSync(path).isBlockDevice() };
+  const found: ReadImage = { path, format, blockDevice };
   return { image: found, linked, ...(await measureImage(found)) };
 }
 

@@ -63,6 +63,23 @@ const COMPRESSIBLE: readonly ImageFormat[] = ["qcow2", "vmdk"];
 /** qcow2's own tables: 8 bytes for each cluster of 64 KiB, and a little more. */
 const tablesOf = (virtualBytes: number): number => (1 << 20) + Math.ceil(virtualBytes / 4096);
 
+/** Exit statuses of `qemu-img check` without bad news: clean, leaks alone, nothing to check (qemu-img(1)). */
+const WHOLE: readonly (number | null)[] = [0, 3, 63];
+
+/**
+ * Looks whether an image is whole: qemu reads what is missing at the end of a half one as zeroes.
+ * @throws 74 when it is not, as far as its format lets that be seen
+ */
+export async function checkImage(image: ReadImage): Promise<void> {
+  const argv = ["qemu-img", "check", "--output=json", jsonName(buildImageNode(image))];
+  const { status, stderr } = await exec(argv, { anyStatus: true });
+  if (WHOLE.includes(status)) return;
+  const last = stderr.trim().split("\n").at(-1) ?? "";
+  throw new VmError("io", `the image ${image.path} (${image.format}) is damaged: ${last}`, {
+    hint: "compare its checksum with what its maker says, and get it anew",
+  });
+}
+
 /**
  * Measures an image that is to be copied.
  * @param base the image it lies over, which is copied with it

@@ -4,7 +4,14 @@ import { VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
 import type { DiskRequest, ReadImage } from "../machine/types.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
-import { convertImage, createOverlay, measureImage, resizeImage, type Measured } from "../qemu/img.ts";
+import {
+  checkImage,
+  convertImage,
+  createOverlay,
+  measureImage,
+  resizeImage,
+  type Measured,
+} from "../qemu/img.ts";
 import { shellQuote } from "../qemu/text.ts";
 import type { Context } from "./context.ts";
 import type { CreateOptions, FromRequest } from "./create-options.ts";
@@ -58,7 +65,9 @@ export async function inspectSource(context: Context, { image, linked }: FromReq
       hint: "unpack it, and name the image in it",
     });
   const found: ReadImage = { path, format, blockDevice };
-  return { image: found, linked, ...(await measureImage(found)) };
+  const measured = await measureImage(found);
+  await checkImage(found);
+  return { image: found, linked, ...measured };
 }
 
 /**

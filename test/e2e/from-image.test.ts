@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
   chmodSync,
   copyFileSync,
+  existsSync,
   mkdirSync,
   readFileSync,
   renameSync,
@@ -262,7 +263,7 @@ suite(
             74,
             /the image .*base, image has changed.*\n.*put the old image back/s,
           );
-        expect(names(box.path("backups"))).toEqual([]);
+        expect(existsSync(box.path("backups"))).toBe(false);
         await box.ok(["destroy"]);
         expect(names(box.tmp)).toEqual([]);
       });
@@ -331,7 +332,7 @@ RW 2048 FLAT "/etc/shadow" 0
           "half an image",
           (path) => writeFileSync(path, readFileSync(image("disk.qcow2")).subarray(0, 70_000)),
           74,
-          /cannot (copy|read) the image/,
+          /the image .* is damaged/,
         ],
         ["a header alone", (path) => writeFileSync(path, "QFI\xfb", "latin1"), 74, /cannot read the image/],
         ["nothing", () => {}, 66, /the image .* cannot be used: no such file/],
@@ -343,8 +344,6 @@ RW 2048 FLAT "/etc/shadow" 0
           const path = join(box.top, "image");
           await make(path);
           const result = await box.vm(["create", "G", "--from", path, ...linked]);
-          // An overlay is made without a look at what comes further on.
-          if (_title === "half an image" && linked.length > 0) return;
           expectError(result, status, message);
           expectNothing(box);
         }
@@ -388,11 +387,11 @@ RW 2048 FLAT "/etc/shadow" 0
     });
 
     describe("cloud-init's volume", () => {
-      /** Shows every file of the volume with the label cidata. */
+      /** Shows every file of the volume with the label cidata (ECMA-119, 8.4.7). */
       const SHOW = `
 for b in /sys/block/vd*; do
   d=/dev/\${b##*/}
-  blkid $d | grep -q 'LABEL="cidata"' || continue
+  [ "$(dd if=$d bs=1 skip=32808 count=32 2>/dev/null)" = "cidata$(printf %26s)" ] || continue
   echo "== $(cat $b/ro) $(cat $b/serial)"
   mount -t iso9660 -o ro $d /mnt
   for f in /mnt/*; do echo "== \${f##*/}"; cat $f; echo; done

@@ -424,7 +424,7 @@ echo == end
         expect(shown(box)).toEqual(seen);
         rmSync(join(box.work, "seed.img"));
         await box.ok(["run", iso.linuxIso]);
-        expect(box.console()).toBe("== end\n");
+        expect(box.console()).toStartWith("== end\n");
         // Another VM is another instance.
         await box.ok(["@destroy"]);
         rmSync(box.path("backups"), { recursive: true });

@@ -15,7 +15,7 @@ import {
 import { dirname, join } from "node:path";
 import { Temp } from "../fixtures/temp.ts";
 import type { Guests } from "../guests/build.ts";
-import { guests, type Sandbox } from "./harness.ts";
+import { guests, until, type Sandbox } from "./harness.ts";
 import {
   allocated,
   configure,
@@ -82,7 +82,8 @@ function shown(box: Sandbox): Record<string, string> {
 function programsOf(box: Sandbox, makers: Record<string, string>): string {
   const bin = join(box.top, "bin");
   mkdirSync(bin);
-  for (const name of ["qemu-img", "setpriv"]) symlinkSync(Bun.which(name)!, join(bin, name));
+  for (const name of ["qemu-img", "setpriv"])
+    if (!makers[name]) symlinkSync(Bun.which(name)!, join(bin, name));
   for (const [name, script] of Object.entries(makers)) {
     writeFileSync(join(bin, name), script);
     chmodSync(join(bin, name), 0o755);
@@ -368,6 +369,20 @@ RW 2048 FLAT "/etc/shadow" 0
           holder.kill("SIGKILL");
           await holder.exited;
         }
+      });
+
+      test("a copy that is interrupted", async () => {
+        using box = smallSandbox();
+        const begun = join(box.top, "begun");
+        const [img, sleep] = ["qemu-img", "sleep"].map((name) => Bun.which(name));
+        const slow = `#!/bin/sh\n[ "$1" = convert ] || exec ${img} "$@"\n>'${begun}'\nexec ${sleep} 60\n`;
+        const env = { PATH: programsOf(box, { "qemu-img": slow }) };
+        const running = box.start(["create", "G", "--from", image("disk.raw")], { env });
+        await until("the copy", () => existsSync(begun));
+        running.kill("SIGTERM");
+        expectError(await running.done, 143, /interrupted by SIGTERM/);
+        expect(await box.leftovers()).toEqual([]);
+        expectNothing(box);
       });
 
       rootTest("one for which there is no room", async () => {

@@ -6,7 +6,7 @@ import { macroOf } from "../machine/macros.ts";
 import { findFirmware } from "../qemu/firmware.ts";
 import type { DiskRequest } from "../machine/types.ts";
 import { createImage } from "../qemu/img.ts";
-import { fileError, listDirectory, lstatOf, requireRoom, syncFile, writeNew } from "../store/files.ts";
+import { fileError, listDirectory, requireRoom, syncFile, writeNew } from "../store/files.ts";
 import { formatGuestEnv, type GuestEnv } from "../store/guest-env.ts";
 import { diskName, HOST, isDiskName, WORK } from "../store/layout.ts";
 import { stageWork } from "../store/stage.ts";
@@ -74,7 +74,7 @@ export async function createVm(
   });
 }
 
-function refuseExisting({ hostdir, work, settings }: Vm): void {
+function refuseExisting({ hostdir, work }: Vm): void {
   const exists = (what: string, hint: string): VmError =>
     new VmError("cannotCreate", `cannot create a VM in ${hostdir}: it has ${what} already`, { hint });
   if (work.state === "present")
@@ -88,8 +88,6 @@ function refuseExisting({ hostdir, work, settings }: Vm): void {
     throw exists(`a ${HOST.guestEnv}`, "move it away, or use another directory: --hostdir=DIR");
   const disk = listDirectory(hostdir).find(isDiskName);
   if (disk) throw exists(`a disk (${disk})`, "move it away, or use another directory: --hostdir=DIR");
-  if (settings.INPLACE && lstatOf(join(hostdir, WORK.seed)))
-    throw exists(`a ${WORK.seed}`, "move it away, or use another directory: --hostdir=DIR");
   if (work.state === "gone") log.info(`${describeGone(work)}; a new VM takes their place`);
 }
 

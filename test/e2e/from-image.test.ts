@@ -201,7 +201,7 @@ suite(
         "@run",
         "@backup",
       ]);
-      expect(names(box.host)).toContain("seed.img");
+      expect(names(box.host)).toContain("vm-seed.img");
       await box.ok(["destroy"]);
       expect(names(box.host)).toEqual(["backups", "guest.env"]);
       await box.ok(["run"]);
@@ -434,10 +434,10 @@ echo == end
           "instance-id": expect.stringMatching(/^vm-[0-9a-f-]{36}$/),
           "local-hostname": "web-server-no1",
         });
-        expect(mode(join(box.work, "seed.img"))).toBe("600");
+        expect(mode(join(box.work, "vm-seed.img"))).toBe("600");
         await box.ok(["@backup", "@destroy", "@restore", "@run", iso.linuxIso]);
         expect(shown(box)).toEqual(seen);
-        rmSync(join(box.work, "seed.img"));
+        rmSync(join(box.work, "vm-seed.img"));
         await box.ok(["run", iso.linuxIso]);
         expect(box.console()).toStartWith("== end\n");
         // Another VM is another instance.
@@ -518,7 +518,7 @@ echo == end
           return expectNothing(box);
         }
         expect(result.stderr).toMatch(message);
-        expect(await Bun.$`blkid -o value -s LABEL ${join(box.work, "seed.img")}`.text()).toBe("cidata\n");
+        expect(await Bun.$`blkid -o value -s LABEL ${join(box.work, "vm-seed.img")}`.text()).toBe("cidata\n");
       });
     });
   },

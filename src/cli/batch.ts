@@ -125,15 +125,18 @@ function parseInvocation(
   return { invocation: { command, words: taken, args, help, implicit: false }, left };
 }
 
+/** More than this many columns of options are left to the command's own help. */
+const OPTIONS_WIDTH = 80;
+
 /** `destroy [--force]`: with the command's own options. */
-export const usageOf = (command: Command): string =>
-  signatureOf(
-    command,
-    command.options.map(({ long, value }) => `[--${long}${value ? `=${value}` : ""}]`),
-  );
+export function usageOf(command: Command): string {
+  const options = command.options.map(({ long, value }) => `[--${long}${value ? `=${value}` : ""}]`);
+  const all = options.join(" ");
+  return signatureOf(command, all.length > OPTIONS_WIDTH ? "[OPTIONS]" : all);
+}
 
 /** `backup [SNAPSHOT [DESCRIPTION]]` */
-export function signatureOf(command: Command, options: readonly string[] = []): string {
+export function signatureOf(command: Command, options = ""): string {
   const required = command.positionals.filter((item) => item.required).map((item) => item.name.toUpperCase());
   const optional = command.positionals
     .filter((item) => !item.required)
@@ -141,5 +144,5 @@ export function signatureOf(command: Command, options: readonly string[] = []): 
       (inner, item) => `[${item.name.toUpperCase()}${item.many ? "…" : ""}${inner && ` ${inner}`}]`,
       "",
     );
-  return [command.name, ...options, ...required, optional].filter(Boolean).join(" ");
+  return [command.name, options, ...required, optional].filter(Boolean).join(" ");
 }

@@ -6,9 +6,38 @@ export default defineCommand({
   args: {
     guestname: { type: "positional", required: true, description: "the VM's name" },
     isoimage: { type: "positional", required: false, description: "CD image to install from" },
+    from: {
+      type: "string",
+      valueHint: "IMAGE",
+      description: "make the first disk from this image: qcow2, raw, vmdk, vdi, vhdx, vpc",
+    },
+    linked: {
+      type: "boolean",
+      description: "with --from: keep only what differs from IMAGE, which has to stay",
+    },
+    "disk-size": {
+      type: "string",
+      valueHint: "SIZE",
+      description: "with --from: grow the first disk, 30G say",
+    },
+    "cloud-init": {
+      type: "boolean",
+      description: "tell the image's cloud-init the name of the machine and your SSHKEYS",
+    },
+    user: {
+      type: "string",
+      valueHint: "NAME",
+      description: "cloud-init: this user instead of the image's own",
+    },
+    "user-data": { type: "string", valueHint: "FILE", description: "cloud-init: user-data of your own" },
+  },
+  async setup({ args }) {
+    const { parseCreateOptions } = await import("../services/create-options.ts");
+    parseCreateOptions(args);
   },
   async run({ args, data }) {
+    const { parseCreateOptions } = await import("../services/create-options.ts");
     const { createVm } = await import("../services/create.ts");
-    await createVm(data as Context, args.guestname, args.isoimage);
+    await createVm(data as Context, args.guestname, args.isoimage, parseCreateOptions(args));
   },
 });

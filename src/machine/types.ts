@@ -29,6 +29,15 @@ export interface ShareRequest {
   path: string;
 }
 
+/** An image that is only read. */
+export interface ReadImage {
+  format: ImageFormat;
+  /** Absolute. */
+  path: string;
+  /** A block device of the host, not a file. */
+  blockDevice?: boolean;
+}
+
 export interface Disk {
   bus: DiskBus;
   format: ImageFormat;
@@ -38,6 +47,8 @@ export interface Disk {
   serial: string;
   /** False: the image's own claim to a backing file is not believed. */
   backingAllowed: boolean;
+  /** The image it lies over, which counts whatever its own claim is. */
+  base?: ReadImage | undefined;
   /** A block device of the host, not a file. */
   blockDevice?: boolean;
 }
@@ -80,6 +91,8 @@ export interface Machine {
   disks: Disk[];
   /** The CD; `first`: booted before the disks. */
   cdrom: { path: string; first: boolean; blockDevice?: boolean } | undefined;
+  /** A volume that tells cloud-init what to do: a disk behind the others, only read, never booted. */
+  seed: string | undefined;
   /** User-mode network card with its `hostfwd=`/`guestfwd=` rules; absent without a first card. */
   network: { forwards: string[] } | undefined;
   shares: Share[];

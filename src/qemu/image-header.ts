@@ -1,11 +1,10 @@
-import { closeSync, readSync } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
 import { VmError } from "../lib/errors.ts";
 import type { ImageFormat } from "../machine/types.ts";
-import { openSync } from "node:fs";
 
 /**
- * What an image's first bytes say. That an image stands alone is only known of raw, qcow2 and qed: the
- * other formats keep such references further on.
+ * What an image's first bytes say. VDI, VHDX and VPC may name a parent further on; qemu reads none of these
+ * (block/vdi.c, vhdx.c, vpc.c).
  */
 export interface ImageHeader {
   format: ImageFormat;
@@ -28,6 +27,11 @@ const VDI_MAGIC = "\x7f\x10\xda\xbe";
 /** qcow2's incompatible feature "external data file" (docs/interop/qcow2.txt). */
 const DATA_FILE_BIT = 1n << 2n;
 
+/** Where qemu looks for a sparse VMDK's descriptor, and how far (block/vmdk.c, vmdk_parent_open). */
+const VMDK_DESCRIPTOR = 512;
+const VMDK_DESCRIPTOR_BYTES = 20 * 512;
+const HEAD_BYTES = VMDK_DESCRIPTOR + VMDK_DESCRIPTOR_BYTES;
+
 export function parseImageHeader(bytes: Buffer): ImageHeader {
   const starts = (magic: string, at = 0): boolean =>
     bytes.toString("latin1", at, at + magic.length) === magic;
@@ -42,20 +46,41 @@ export function parseImageHeader(bytes: Buffer): ImageHeader {
   // docs/interop/qed_spec.txt: feature bit 0.
   if (format === "qed" && (bytes.readUInt8(16) & 1) !== 0) refersTo = "backing file";
   // A text descriptor lists its extents by name.
-  if (format === "vmdk" && starts("# Disk")) refersTo = "data file";
+  if (format === "vmdk") refersTo = starts("KDMV") ? sparseVmdkRefersTo(bytes) : "data file";
   return { format, refersTo };
 }
 
+/** A sparse extent may still be no more than a list of others, or lie over a parent. */
+function sparseVmdkRefersTo(bytes: Buffer): ImageHeader["refersTo"] {
+  const listsOthers = bytes.readBigUInt64LE(12) === 0n && bytes.readBigUInt64LE(28) !== 0n;
+  if (listsOthers) return "data file";
+  const descriptor = bytes.toString("latin1", VMDK_DESCRIPTOR, HEAD_BYTES);
+  return descriptor.includes("parentFileNameHint") ? "backing file" : undefined;
+}
+
 /** Reads an image's header. @throws a system error when the file cannot be read */
-export function readImageHeader(path: string): ImageHeader {
+export const readImageHeader = (path: string): ImageHeader => parseImageHeader(readPart(path, 0, HEAD_BYTES));
+
+/** Bytes of a file; zeroes where it has ended. */
+function readPart(path: string, at: number, length: number): Buffer {
   const fd = openSync(path, "r");
   try {
-    const bytes = Buffer.alloc(512);
-    readSync(fd, bytes, 0, bytes.length, 0);
-    return parseImageHeader(bytes);
+    const bytes = Buffer.alloc(length);
+    readSync(fd, bytes, 0, length, at);
+    return bytes;
   } finally {
     closeSync(fd);
   }
+}
+
+/** QCOW2 allows no longer one (docs/interop/qcow2.txt). */
+const MAX_BACKING_NAME = 1023;
+
+/** The backing file that a qcow2 image names. */
+export function readBackingName(path: string): string {
+  const head = readPart(path, 0, 20);
+  const length = Math.min(head.readUInt32BE(16), MAX_BACKING_NAME);
+  return readPart(path, Number(head.readBigUInt64BE(8)), length).toString();
 }
 
 /** Refuses an image of ours that claims to continue in another file: such a claim can show the guest any file of the host. */

@@ -1,7 +1,9 @@
-import { closeSync, constants, openSync } from "node:fs";
+import { closeSync, constants, createReadStream, openSync, statSync } from "node:fs";
 import { exec, ProcessError } from "../process/exec.ts";
-import { isRangeLocked } from "../process/libc.ts";
+import { isRangeLocked, pipe } from "../process/libc.ts";
 import { VmError } from "../lib/errors.ts";
+import type { ImageFormat, ReadImage } from "../machine/types.ts";
+import { buildImageNode } from "./devices/image.ts";
 
 /** Makes an empty qcow2 image. */
 export async function createImage(path: string, sizeBytes: number): Promise<void> {
@@ -10,10 +12,28 @@ export async function createImage(path: string, sizeBytes: number): Promise<void
   });
 }
 
+/** Makes a qcow2 image that holds what differs from another one. */
+export async function createOverlay(path: string, base: ReadImage, sizeBytes: number): Promise<void> {
+  const over = ["-b", base.path, "-F", base.format];
+  await exec(["qemu-img", "create", "-q", "-f", "qcow2", ...over, path, String(sizeBytes)], {
+    what: `cannot create ${path}`,
+  });
+}
+
+/** Grows a qcow2 image. */
+export async function resizeImage(path: string, sizeBytes: number): Promise<void> {
+  await exec(["qemu-img", "resize", "-q", "-f", "qcow2", path, String(sizeBytes)], {
+    what: `cannot grow ${path}`,
+  });
+}
+
 export interface ImageInfo {
   "virtual-size": number;
   format: string;
 }
+
+const jsonName = (node: object): string => `json:${JSON.stringify(node)}`;
+const LOCKED = /Failed to get .*lock/;
 
 /**
  * Reads what qemu-img says of an image of ours.
@@ -21,10 +41,10 @@ export interface ImageInfo {
  */
 export async function imageInfo(path: string): Promise<ImageInfo | undefined> {
   // JSON: a file name such as `x:y` or `json:…` is then no more than a name.
-  const image = `json:${JSON.stringify({ driver: "qcow2", backing: null, file: { driver: "file", filename: path } })}`;
+  const image = jsonName({ driver: "qcow2", backing: null, file: { driver: "file", filename: path } });
   const result = await exec(["qemu-img", "info", "--output=json", image], { anyStatus: true });
   if (result.status === 0) return JSON.parse(result.stdout) as ImageInfo;
-  if (/Failed to get .*lock/.test(result.stderr)) return undefined;
+  if (LOCKED.test(result.stderr)) return undefined;
   throw new VmError("io", new ProcessError(`cannot read the image ${path}`, result).message, {
     hint: "restore the VM from a snapshot, or repair the image: qemu-img check -r leaks",
   });
@@ -47,4 +67,85 @@ export function isImageInUse(path: string): boolean {
   } finally {
     closeSync(fd);
   }
+}
+
+export interface Measured {
+  /** The size the guest sees. */
+  virtualBytes: number;
+  /** What a qcow2 image with this content occupies at most. */
+  neededBytes: number;
+}
+
+/** Images of these formats may be compressed; others hold at least what they hold. */
+const COMPRESSIBLE: readonly ImageFormat[] = ["qcow2", "vmdk"];
+
+/** qcow2's own tables: 8 bytes for each cluster of 64 KiB, and a little more. */
+const tablesOf = (virtualBytes: number): number => (1 << 20) + Math.ceil(virtualBytes / 4096);
+
+/** Exit statuses of `qemu-img check` without bad news: clean, leaks alone, nothing to check (qemu-img(1)). */
+const WHOLE: readonly (number | null)[] = [0, 3, 63];
+
+/**
+ * Looks whether an image is whole: qemu reads what is missing at the end of a half one as zeroes.
+ * @throws 74 when it is not, as far as its format lets that be seen
+ */
+export async function checkImage(image: ReadImage): Promise<void> {
+  const argv = ["qemu-img", "check", "--output=json", jsonName(buildImageNode(image))];
+  const { status, stderr } = await exec(argv, { anyStatus: true });
+  if (WHOLE.includes(status)) return;
+  const last = stderr.trim().split("\n").at(-1) ?? "";
+  throw new VmError("io", `the image ${image.path} (${image.format}) is damaged: ${last}`, {
+    hint: "compare its checksum with what its maker says, and get it anew",
+  });
+}
+
+/**
+ * Measures an image that is to be copied.
+ * @param base the image it lies over, which is copied with it
+ * @throws 75 while a running VM writes to it, 74 when it cannot be read
+ */
+export async function measureImage(image: ReadImage, base?: ReadImage): Promise<Measured> {
+  const ask = async (words: string[], below?: ReadImage): Promise<Record<string, number>> => {
+    const name = jsonName(buildImageNode(image, below));
+    const result = await exec(["qemu-img", ...words, "--output=json", name], { anyStatus: true });
+    if (result.status === 0) return JSON.parse(result.stdout) as Record<string, number>;
+    if (LOCKED.test(result.stderr))
+      throw new VmError("busy", `the image ${image.path} is in use: a running VM writes to it`, {
+        hint: "power that VM off first",
+      });
+    throw new ProcessError(`cannot read the image ${image.path} (${image.format})`, result);
+  };
+  // `info` opens nothing that lies below.
+  const virtualBytes = (await ask(["info"]))["virtual-size"]!;
+  const required = (await ask(["measure", "-O", "qcow2"], base)).required!;
+  if (base || image.blockDevice || COMPRESSIBLE.includes(image.format))
+    return { virtualBytes, neededBytes: required };
+  // Not of every format does qemu-img see which parts are empty.
+  const held = statSync(image.path).blocks * 512 + tablesOf(virtualBytes);
+  return { virtualBytes, neededBytes: Math.min(required, held) };
+}
+
+/**
+ * Copies an image into a new sparse qcow2 image that stands alone. No byte passes through us.
+ * @param base the image it lies over, which is copied with it
+ * @param onPart how much has been done, 0 to 1
+ */
+export async function convertImage(
+  image: ReadImage,
+  target: string,
+  onPart: (part: number) => void,
+  base?: ReadImage,
+): Promise<void> {
+  const [readEnd, writeEnd] = pipe();
+  const argv = ["qemu-img", "convert", "-p", "-O", "qcow2", jsonName(buildImageNode(image, base)), target];
+  const converted = exec(argv, { stdout: writeEnd, what: `cannot copy the image ${image.path}` });
+  closeSync(writeEnd);
+  const followed = (async () => {
+    // `    (12.34/100%)`, again and again.
+    for await (const piece of createReadStream("", { fd: readEnd })) {
+      const percent = /\((\d+\.\d+)\/100%\)\s*$/.exec(String(piece))?.[1];
+      if (percent) onPart(Number(percent) / 100);
+    }
+  })();
+  await Promise.all([converted, followed]);
 }

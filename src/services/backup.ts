@@ -6,8 +6,8 @@ import { formatSize } from "../lib/size.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { exec } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
-import { refuseForeignParts } from "../qemu/image-header.ts";
-import { imageInfo } from "../qemu/img.ts";
+import type { ReadImage } from "../machine/types.ts";
+import { convertImage, imageInfo, measureImage } from "../qemu/img.ts";
 import {
   afterCommit,
   allocatedBytes,
@@ -15,6 +15,7 @@ import {
   listDirectory,
   lstatOf,
   readSmallBytes,
+  remove,
   removeQuietly,
   replaceFile,
   requireRoom,
@@ -23,11 +24,12 @@ import {
   writeNew,
 } from "../store/files.ts";
 import { compressFiles, type CopyJob } from "../store/gz.ts";
-import { defaultsName, HOST, LAST, PARTIAL, SNAPSHOT, WORK } from "../store/layout.ts";
+import { defaultsName, HOST, isDiskName, LAST, PARTIAL, SNAPSHOT, WORK } from "../store/layout.ts";
 import type { Manifest, StoredFile } from "../store/manifest.ts";
 import { consistencyOf } from "../store/mark.ts";
 import type { Context } from "./context.ts";
 import { ownDisks, refuseRunning } from "./in-use.ts";
+import { requireOwnDisk } from "./linked.ts";
 import { requireWork, withVm, type Present, type Vm } from "./open.ts";
 import { listSnapshots, nextSnapshotName } from "./snapshots.ts";
 
@@ -48,14 +50,14 @@ export async function backupVm(context: Context, name?: string, description?: st
         hint: "choose another name, or none for the next free one",
       });
     await refuseRunning(work, "back up");
-    for (const disk of ownDisks(work.dir)) refuseForeignParts(join(work.dir, disk));
+    const sources = listSources(work);
     const staged = join(backups, `${PARTIAL}${snapshot}`);
     let summary: string;
     try {
       mkdirSync(backups, { recursive: true, mode: 0o700 });
-      checkRoom(vm, work, backups);
+      await checkRoom(vm, sources, backups);
       mkdirSync(staged, { mode: 0o700 });
-      summary = await fillSnapshot(context, vm, work, staged, snapshot, description);
+      summary = await fillSnapshot(context, vm, work, sources, staged, snapshot, description);
       throwIfInterrupted();
       syncDirectory(staged);
       renameSync(staged, join(backups, snapshot));
@@ -74,33 +76,51 @@ export async function backupVm(context: Context, name?: string, description?: st
   });
 }
 
-/** Working files that a snapshot holds compressed: disks, NVRAM. */
-function storedFiles(work: Present): { name: string; path: string }[] {
-  const names = ownDisks(work.dir);
-  if (lstatOf(join(work.dir, WORK.efivars))) names.push(WORK.efivars);
-  return names.map((name) => ({ name, path: join(work.dir, name) }));
+/** A working file that a snapshot holds compressed. */
+interface Source {
+  name: string;
+  path: string;
+  /** The image that a disk lies over: the snapshot holds what is on both. */
+  base: ReadImage | undefined;
 }
 
-function checkRoom(vm: Vm, work: Present, backups: string): void {
-  const needed = storedFiles(work).reduce((sum, { path }) => sum + allocatedBytes(statSync(path)), 0);
+/** Disks, NVRAM, cloud-init's volume. @throws 74 for a disk that refers to other files, unless we made it so */
+function listSources(work: Present): Source[] {
+  const { dir } = work;
+  const disks = ownDisks(dir).map((name) => {
+    const path = join(dir, name);
+    return { name, path, base: requireOwnDisk(work, path) };
+  });
+  const others = [WORK.efivars, WORK.seed].filter((name) => lstatOf(join(dir, name)));
+  return [...disks, ...others.map((name) => ({ name, path: join(dir, name), base: undefined }))];
+}
+
+async function checkRoom(vm: Vm, sources: readonly Source[], backups: string): Promise<void> {
+  let copies = 0;
+  let needed = 0;
+  for (const { path, base } of sources)
+    if (base) copies += (await measureImage({ format: "qcow2", path }, base)).neededBytes;
+    else needed += allocatedBytes(statSync(path));
+  needed += copies;
   const last = listSnapshots(vm.hostdir).findLast((item) => item.manifest)?.manifest?.files ?? [];
   const before = last.reduce((sum, file) => sum + file.allocatedBytes, 0);
   const stored = last.reduce((sum, file) => sum + file.storedBytes, 0);
   const ratio = before > 0 ? stored / before : USUAL_RATIO;
-  requireRoom(backups, Math.ceil(needed * Math.min(ratio, 1)), "make the snapshot");
+  requireRoom(backups, copies + Math.ceil(needed * Math.min(ratio, 1)), "make the snapshot");
 }
 
 async function fillSnapshot(
   context: Context,
   vm: Vm,
   work: Present,
+  listed: readonly Source[],
   staged: string,
   snapshot: string,
   description: string | undefined,
 ): Promise<string> {
   const started = performance.now();
   const made = new Date();
-  const sources = storedFiles(work);
+  const sources = await mergeBases(context, listed, staged);
   const jobs: CopyJob[] = sources.map(({ name, path }) => ({
     name,
     from: path,
@@ -116,6 +136,7 @@ async function fillSnapshot(
     meter.finish();
   }
   const files = await Promise.all(jobs.map((job, index) => describeFile(job, sources[index]!.name)));
+  for (const { path, base } of sources) if (base) remove(path);
   const consistency = consistencyOf(work.mark);
   const manifest: Manifest = {
     version: 1,
@@ -142,6 +163,25 @@ async function fillSnapshot(
   return `snapshot ${snapshot}: ${formatSize(total)} in ${formatSize(stored)}, ${formatDuration(seconds)}`;
 }
 
+/** Copies each disk that lies over an image, with what is in that: a snapshot stands alone. */
+async function mergeBases(context: Context, sources: readonly Source[], staged: string): Promise<Source[]> {
+  const merged: Source[] = [];
+  for (const source of sources) {
+    const { name, path, base } = source;
+    const copy = join(staged, `${PARTIAL}${name}`);
+    if (base) {
+      const { size } = statSync(path);
+      const meter = context.meter(`merge ${name}`, size);
+      const image: ReadImage = { format: "qcow2", path };
+      await convertImage(image, copy, (part) => meter.update(part * size), base).finally(() =>
+        meter.finish(),
+      );
+    }
+    merged.push(base ? { ...source, path: copy } : source);
+  }
+  return merged;
+}
+
 function warnAboutOthers({ settings }: Vm, own: number): void {
   const others = settings.IMAGES.filter((image) => !/^disk-\d+\.img$/.test(image.path));
   if (others.length > 0)
@@ -153,7 +193,7 @@ function warnAboutOthers({ settings }: Vm, own: number): void {
 
 async function describeFile(job: CopyJob, name: string): Promise<StoredFile> {
   const stats = statSync(job.from);
-  const virtualBytes = name === WORK.efivars ? undefined : (await imageInfo(job.from))?.["virtual-size"];
+  const virtualBytes = isDiskName(name) ? (await imageInfo(job.from))?.["virtual-size"] : undefined;
   return {
     name,
     file: name + SNAPSHOT.gz,

@@ -4,8 +4,9 @@ import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { macroOf } from "../machine/macros.ts";
 import { findFirmware } from "../qemu/firmware.ts";
+import type { DiskRequest } from "../machine/types.ts";
 import { createImage } from "../qemu/img.ts";
-import { fileError, listDirectory, writeNew } from "../store/files.ts";
+import { fileError, listDirectory, requireRoom, syncFile, writeNew } from "../store/files.ts";
 import { formatGuestEnv, type GuestEnv } from "../store/guest-env.ts";
 import { diskName, HOST, isDiskName, WORK } from "../store/layout.ts";
 import { stageWork } from "../store/stage.ts";
@@ -13,38 +14,57 @@ import { describeGone } from "../store/workdir.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { requireProgram } from "../process/exec.ts";
 import type { Context } from "./context.ts";
+import type { CreateOptions } from "./create-options.ts";
+import { inspectSource, makeDisk, planDisks } from "./from-image.ts";
+import { recordBase } from "./linked.ts";
 import { Media } from "./media.ts";
 import { withVm, type Vm } from "./open.ts";
+import { planSeed, writeSeed } from "./seed.ts";
 import { listSnapshots } from "./snapshots.ts";
 
 /**
  * Makes a new VM: disks, NVRAM, settings.
- * @throws 73 when HOSTDIR holds one already, 66 when the ISO does not exist
+ * @throws 73 when HOSTDIR holds one already, 66 when the ISO or the image does not exist
  */
-export async function createVm(context: Context, guestName: string, iso?: string): Promise<void> {
+export async function createVm(
+  context: Context,
+  guestName: string,
+  iso: string | undefined,
+  options: CreateOptions,
+): Promise<void> {
   await withVm(context, "create", async (vm) => {
     refuseExisting(vm);
-    const image = iso ?? vm.settings.ISO;
-    const isoPath = image === "" ? "" : await new Media(context, vm).findIso(image);
+    // What is on an image needs no installer that stands in a settings file.
+    const cd = iso ?? (options.from ? "" : vm.settings.ISO);
+    const isoPath = cd === "" ? "" : await new Media(context, vm).findIso(cd);
     requireProgram("qemu-img");
     const { settings } = vm;
     const firmware = settings.UEFI
       ? findFirmware(settings.QEMUARCH, { code: settings.OVMF_CODE, vars: settings.OVMF_VARS })
       : undefined;
-    const guestEnv = guestEnvOf(context, vm, guestName, isoPath);
+    const source = options.from && (await inspectSource(context, options.from));
+    const disks = planDisks(vm, options, source);
+    const guestEnv = guestEnvOf(context, vm, guestName, isoPath, disks);
     refuseUnwritable(guestEnv);
+    const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit);
+    if (source && !source.linked)
+      requireRoom(settings.INPLACE ? vm.hostdir : context.tmpdir, source.neededBytes, `create ${guestName}`);
     const stage = stageWork(vm.hostdir, settings.INPLACE ? "inplace" : context, vm.work);
     try {
-      for (const [index, disk] of settings.DISKS.entries()) {
-        await createImage(join(stage.dir, diskName(index)), disk.sizeBytes);
+      for (const [index, { sizeBytes }] of disks.entries()) {
+        const path = join(stage.dir, diskName(index));
+        if (source && index === 0) await makeDisk(context, source, path, sizeBytes);
+        else await createImage(path, sizeBytes);
         throwIfInterrupted();
       }
+      if (source) await syncFile(join(stage.dir, diskName(0)));
+      if (seed) await writeSeed(stage.dir, seed);
       if (firmware) writeNew(join(stage.dir, WORK.efivars), readFileSync(firmware.varsTemplate.path));
       writeNew(join(stage.dir, WORK.guestEnv), formatGuestEnv(guestEnv));
       writeNew(join(stage.dir, WORK.firstTime), "");
       for (const name of [WORK.in, WORK.out]) mkdirSync(join(stage.dir, name), { mode: 0o700 });
       throwIfInterrupted();
-      const workdir = stage.commit();
+      const workdir = stage.commit(source?.linked ? { base: recordBase(source.image) } : {});
       log.success(`created ${guestName} in ${workdir}`);
       forgetLists(context);
     } catch (error) {
@@ -85,7 +105,13 @@ function refuseUnwritable(values: GuestEnv): void {
         throw new VmError("usage", `${name} holds a control character: ${JSON.stringify(text)}`);
 }
 
-function guestEnvOf(context: Context, vm: Vm, guestName: string, isoPath: string): GuestEnv {
+function guestEnvOf(
+  context: Context,
+  vm: Vm,
+  guestName: string,
+  isoPath: string,
+  disks: DiskRequest[],
+): GuestEnv {
   const { raw, settings } = vm;
   const typed = context.options.additions.IMAGES?.length ?? 0;
   const given = [raw.IMAGES].flat().filter((image) => image !== "");
@@ -115,7 +141,7 @@ function guestEnvOf(context: Context, vm: Vm, guestName: string, isoPath: string
       const absolute = macroOf(path) ? path : resolve(context.cwd, path);
       return `${tag}:${writable ? "rw:" : ""}${absolute}`;
     }),
-    IMAGES: [...settings.DISKS.map((disk, index) => `${disk.bus}=qcow2=${diskName(index)}`), ...images],
+    IMAGES: [...disks.map((disk, index) => `${disk.bus}=qcow2=${diskName(index)}`), ...images],
     ...(settings.ACCEL === "auto" ? {} : { ACCEL: settings.ACCEL }),
     ...(settings.CPU === "" ? {} : { CPU: settings.CPU }),
   };

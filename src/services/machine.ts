@@ -15,6 +15,7 @@ import { lstatOf, readSmall, replaceFile } from "../store/files.ts";
 import { defaultsName, isDiskName, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { resolveDisplay } from "./display.ts";
+import { findBase } from "./linked.ts";
 import { requireReadableFile, type Media } from "./media.ts";
 import type { Present, Vm } from "./open.ts";
 
@@ -53,6 +54,7 @@ export async function resolveMachine(
     firmware: settings.UEFI ? resolveFirmware(vm, work) : undefined,
     disks: resolveDisks(context, vm, work, macros),
     cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },
+    seed: lstatOf(join(work.dir, WORK.seed))?.isFile() ? join(work.dir, WORK.seed) : undefined,
     network: settings.USENETDEV ? { forwards: settings.FORWARDS } : undefined,
     shares: settings.SHARES.flatMap((share) => {
       const path = expandMacro(share.path, macros);
@@ -110,7 +112,8 @@ function resolveDisk(image: ImageRequest, index: number, path: string, work: Pre
     });
   requireReadableFile(path, "the disk image");
   const header = readImageHeader(path);
-  if (own && (header.format !== "qcow2" || header.refersTo))
+  const base = own && header.refersTo === "backing file" ? findBase(work, path) : undefined;
+  if (own && (header.format !== "qcow2" || (header.refersTo && !base)))
     throw new VmError("io", `the disk ${path} is not believed: it is no qcow2 image that stands alone`, {
       hint: "a disk of ours is one whole qcow2 file; get it back: restore",
     });
@@ -126,6 +129,7 @@ function resolveDisk(image: ImageRequest, index: number, path: string, work: Pre
     path,
     serial: `disk-${index}`,
     backingAllowed: !own && image.format !== undefined,
+    base,
     blockDevice: statSync(path).isBlockDevice(),
   };
 }

@@ -142,6 +142,7 @@ export async function resolveRescueMachine(
     firmware,
     disks,
     cdrom: system.kind === "cd" ? { path: system.iso, first: true } : undefined,
+    seed: undefined,
     network:
       rescue.origins.USENETDEV.kind === "option" && !settings.USENETDEV
         ? undefined

@@ -92,7 +92,7 @@ function listStored(snapshot: Snapshot): RestoreJob[] {
     : listDirectory(snapshot.dir).filter((name) => name.endsWith(SNAPSHOT.gz));
   return names.flatMap((file) => {
     const name = file.slice(0, -SNAPSHOT.gz.length);
-    if (!isDiskName(name) && name !== WORK.efivars) return [];
+    if (!isDiskName(name) && name !== WORK.efivars && name !== WORK.seed) return [];
     const from = join(snapshot.dir, file);
     const stats = lstatOf(from);
     if (!stats?.isFile())

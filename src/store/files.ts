@@ -1,6 +1,7 @@
 import {
   closeSync,
   constants,
+  fsync,
   fsyncSync,
   lstatSync,
   openSync,
@@ -14,6 +15,7 @@ import {
   type Stats,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { promisify } from "node:util";
 import { hasErrno, isNoRoom, reasonOf, VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
 import { PARTIAL } from "./layout.ts";
@@ -52,6 +54,16 @@ export function syncDirectory(path: string): void {
   const fd = openSync(path, O_RDONLY | O_DIRECTORY);
   try {
     fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Makes what another program has written durable. May take seconds: nothing else waits for it. */
+export async function syncFile(path: string): Promise<void> {
+  const fd = openForReading(path);
+  try {
+    await promisify(fsync)(fd);
   } finally {
     closeSync(fd);
   }

@@ -25,6 +25,11 @@ export const WORK = {
   out: ".out",
   /** [compat] UEFI variables. */
   efivars: "efivars.bin",
+  /**
+   * What cloud-init in the guest is told: a volume that is attached while it is there. Not `seed.img`: with
+   * `--inplace` that may be a file of the user's, and what bears this name is removed with the working files.
+   */
+  seed: "vm-seed.img",
   /** [compat] Present until the first run has ended well. */
   firstTime: "FIRSTTIME",
   /** [compat] The command that runs the VM. */

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { RawSettings } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
+import type { ImageFormat } from "../machine/types.ts";
 import { readSmall, replaceFile, writeNew } from "./files.ts";
 import { WORK } from "./layout.ts";
 
@@ -43,6 +44,17 @@ export interface RunRecord {
   ended?: string | undefined;
 }
 
+/** An image that a disk lies over, as it was when the disk was made. */
+export interface BaseRecord {
+  /** Absolute, without links. */
+  path: string;
+  format: ImageFormat;
+  /** Absent for a block device, of which neither tells anything. */
+  bytes?: number;
+  /** ISO time stamp. */
+  modified?: string;
+}
+
 /** What `.vm.json` in WORKDIR says. Its presence is the program's mark. */
 export interface Mark {
   /** Format of this file. */
@@ -55,6 +67,8 @@ export interface Mark {
   run?: RunRecord | undefined;
   /** For restored files that have not run since: how consistent the snapshot was. */
   restored?: Consistency;
+  /** The image that the first disk lies over (`create --linked`). */
+  base?: BaseRecord | undefined;
   /** Working files of these names were put in place together (in-place restore). */
   files?: string[];
   /** A directory of earlier working files that this one took the place of, until it is removed. */

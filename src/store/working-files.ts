@@ -79,6 +79,7 @@ function isWorkingFile(name: string): boolean {
     WORK.in,
     WORK.out,
     WORK.efivars,
+    WORK.seed,
     WORK.firstTime,
     WORK.runScript,
     WORK.rescueScript,

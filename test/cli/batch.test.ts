@@ -196,8 +196,8 @@ test("what is announced are the words as typed", () => {
 });
 
 test.each([
-  ["create", "create GUESTNAME [ISOIMAGE]"],
   ["run", "run [--detach] [--wait=WHAT] [--ssh] [ISOIMAGE]"],
+  ["create", "create [OPTIONS] GUESTNAME [ISOIMAGE]"],
   ["backup", "backup [SNAPSHOT [DESCRIPTION]]"],
   ["restore", "restore [SNAPSHOT]"],
   ["destroy", "destroy [--force]"],

@@ -65,10 +65,11 @@ const valuesOf = (options: Option[], key: string): string[] =>
   options.flatMap(({ pairs }) => pairs.filter(([name]) => name === key).map(([, value]) => value));
 
 /** Paths and names that a machine gives to qemu. */
-function textsOf({ name, disks, cdrom, firmware, shares, display, files }: Machine): string[] {
+function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files }: Machine): string[] {
   return [
     name,
-    ...disks.map((disk) => disk.path),
+    ...disks.flatMap(({ path, base }) => (base ? [path, base.path] : [path])),
+    ...(seed === undefined ? [] : [seed]),
     ...(cdrom ? [cdrom.path] : []),
     ...(firmware ? [firmware.code.path, firmware.vars.path] : []),
     ...shares.map((share) => share.path),
@@ -99,7 +100,7 @@ describe("properties of the argv of", () => {
     test("every path and name arrives whole", () => {
       const arrived = new Set([
         ...options.flatMap(({ pairs }) => pairs.map(([, value]) => value)),
-        ...options.flatMap(({ json }) => (json ? [json.file.filename as string] : [])),
+        ...options.flatMap(({ json }) => [json, json?.backing].flatMap((node) => node?.file.filename ?? [])),
       ]);
       expect(textsOf(golden.machine).filter((text) => !arrived.has(text))).toEqual([]);
     });
@@ -129,7 +130,8 @@ describe("properties of the argv of", () => {
     test("each bus address and each drive once, on a controller that is there", () => {
       const devices = options.filter(({ flag }) => flag === "-device").map(({ pairs }) => pairs);
       const drives = devices.flatMap((pairs) => pairs.filter(([key]) => key === "drive"));
-      expect(drives).toHaveLength(golden.machine.disks.length + (golden.machine.cdrom ? 1 : 0));
+      const { disks, cdrom, seed } = golden.machine;
+      expect(drives).toHaveLength(disks.length + (cdrom ? 1 : 0) + (seed ? 1 : 0));
       const places = devices.flatMap((pairs) => {
         const { bus, "scsi-id": target, drive } = Object.fromEntries(pairs);
         return bus !== undefined && drive !== undefined ? [`${bus} ${target ?? ""}`] : [];

@@ -1,8 +1,21 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { truncateSync } from "node:fs";
-import { parseImageHeader, readImageHeader, refuseForeignParts } from "../../src/qemu/image-header.ts";
+import {
+  parseImageHeader,
+  readBackingName,
+  readImageHeader,
+  refuseForeignParts,
+} from "../../src/qemu/image-header.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
+
+/** A sparse VMDK, little-endian: capacity at 12, the descriptor's sector at 28. */
+const kdmv = (capacity: bigint, descriptor: bigint): Buffer => {
+  const bytes = Buffer.from(header([0, "KDMV"]));
+  bytes.writeBigUInt64LE(capacity, 12);
+  bytes.writeBigUInt64LE(descriptor, 28);
+  return bytes;
+};
 
 /** A header's first 512 bytes with something written at an offset. */
 function header(...parts: [at: number, bytes: string | Buffer][]): Buffer {
@@ -69,6 +82,17 @@ describe("parseImageHeader", () => {
       undefined,
     ],
     ["vmdk, sparse", header([0, "KDMV"]), "vmdk", undefined],
+    ["vmdk, sparse, with a descriptor", kdmv(2048n, 1n), "vmdk", undefined],
+    ["vmdk, no more than a list", kdmv(0n, 1n), "vmdk", "data file"],
+    [
+      "vmdk over a parent",
+      Buffer.concat([
+        kdmv(2048n, 1n),
+        Buffer.from('# Disk DescriptorFile\nparentFileNameHint="/etc/shadow"\n'),
+      ]),
+      "vmdk",
+      "backing file",
+    ],
     ["vmdk, a text descriptor", header([0, "# Disk DescriptorFile\n"]), "vmdk", "data file"],
     ["vdi", header([64, "\x7f\x10\xda\xbe"]), "vdi", undefined],
     ["vhdx", header([0, "vhdxfile"]), "vhdx", undefined],
@@ -119,6 +143,12 @@ describe("images as qemu-img makes them", () => {
       refersTo: "backing file",
     },
     vmdk: { args: ["-f", "vmdk"], format: "vmdk" },
+    "vmdk, for streams": { args: ["-f", "vmdk", "-o", "subformat=streamOptimized"], format: "vmdk" },
+    "vmdk on another": {
+      args: ["-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk"],
+      format: "vmdk",
+      refersTo: "backing file",
+    },
     "vmdk, flat": {
       args: ["-f", "vmdk", "-o", "subformat=monolithicFlat"],
       format: "vmdk",
@@ -134,6 +164,7 @@ describe("images as qemu-img makes them", () => {
       if (exitCode !== 0) throw new Error(stderr.toString());
     };
     create("-f", "raw", "base.raw");
+    create("-f", "vmdk", "base.vmdk");
     for (const [title, { args }] of Object.entries(images)) create(...args, fileOf(title));
   });
   afterAll(() => temp[Symbol.dispose]());
@@ -157,6 +188,11 @@ describe("images as qemu-img makes them", () => {
     const error = await failureOf(() => refuseForeignParts(path));
     expect(error.exitCode).toBe(74);
     expect(error.message).toBe(`${path} is not believed: ${reason}`);
+  });
+
+  test("the name of a backing file is read", () => {
+    expect(readBackingName(temp.path(fileOf("qcow2 on a raw file")))).toBe("base.raw");
+    expect(readBackingName(temp.path(fileOf("qcow2")))).toBe("");
   });
 
   test("an empty file and a short one are raw", () => {

@@ -73,6 +73,7 @@ const PLAIN: Machine = {
   firmware: undefined,
   disks: disks("AHCI"),
   cdrom: undefined,
+  seed: undefined,
   network: { forwards: [] },
   shares: [],
   display: SPICE,
@@ -144,6 +145,14 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
       disk("NVME", 4, { format: "vdi", path: "/srv/a.vdi" }),
     ],
   },
+  "disk-linked": {
+    disks: [
+      disk("VIRT", 0, { base: { format: "vmdk", path: "/srv/base, 1.vmdk" } }),
+      disk("AHCI", 1, { base: { format: "raw", path: "/dev/vg/base", blockDevice: true } }),
+    ],
+  },
+  seed: { disks: disks("VIRT"), seed: join(WORK, "vm-seed.img") },
+  "seed-cd": { seed: join(WORK, "vm-seed.img"), cdrom: { path: "/iso/a.iso", first: true } },
   "cd-first": { cdrom: { path: "/iso/a.iso", first: true } },
   "cd-last": { cdrom: { path: "/iso/a.iso", first: false } },
   "cd-only": { disks: [], cdrom: { path: "/iso/a.iso", first: true } },

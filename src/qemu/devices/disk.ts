@@ -1,13 +1,11 @@
 import type { Disk, DiskBus, Machine } from "../../machine/types.ts";
 import { escapeCommas } from "../text.ts";
+import { buildImageNode, fileDriver } from "./image.ts";
 
 /** Ports of one AHCI controller (ich9-ahci). */
 const AHCI_PORTS = 6;
 /** Targets of one virtio-scsi controller that firmware looks at. */
 const SCSI_TARGETS = 64;
-
-const fileDriver = ({ blockDevice }: { blockDevice?: boolean }): string =>
-  blockDevice ? "host_device" : "file";
 
 /**
  * The block nodes of an image: the file, and its format over it. JSON takes any path as it is.
@@ -24,9 +22,14 @@ function buildDiskNodes(disk: Disk, node: string): string[] {
           "node-name": node,
           ...common,
           file,
-          ...(disk.format === "qcow2" && !disk.backingAllowed ? { backing: null } : {}),
+          ...buildBacking(disk),
         };
   return ["-blockdev", JSON.stringify(format)];
+}
+
+function buildBacking({ format, base, backingAllowed }: Disk): object {
+  if (base) return { backing: buildImageNode(base) };
+  return format === "qcow2" && !backingAllowed ? { backing: null } : {};
 }
 
 /** How a disk of each bus is attached: its own device, and the controller it needs, by its place on the bus. */
@@ -52,9 +55,9 @@ const ATTACH: Record<
   VIRT: () => ({ device: "virtio-blk-pci" }),
 };
 
-/** Disks in boot order, then the CD, with `bootindex` for both firmwares. */
-export function buildDiskArgs(machine: Pick<Machine, "disks" | "cdrom">): string[] {
-  const { disks, cdrom } = machine;
+/** Disks in boot order, then the CD, with `bootindex` for both firmwares; what is not booted comes last. */
+export function buildDiskArgs(machine: Pick<Machine, "disks" | "cdrom" | "seed">): string[] {
+  const { disks, cdrom, seed } = machine;
   const args: string[] = [];
   const counts: Record<DiskBus, number> = { AHCI: 0, NVME: 0, SCSI: 0, VIRT: 0 };
   const controllers = new Set<string>();
@@ -82,6 +85,12 @@ export function buildDiskArgs(machine: Pick<Machine, "disks" | "cdrom">): string
     args.push("-blockdev", JSON.stringify({ driver: "raw", "node-name": "cd0", "read-only": true, file }));
     const bootindex = cdrom.first ? 1 : firstDisk + disks.length;
     args.push("-device", `ide-cd,${slot},id=cd0-dev,drive=cd0,bootindex=${bootindex}`);
+  }
+  if (seed !== undefined) {
+    const node = { ...buildImageNode({ format: "raw", path: seed }), "node-name": "seed0" };
+    args.push("-blockdev", JSON.stringify(node));
+    // Kernels made for clouds know no AHCI, but all of them know virtio.
+    args.push("-device", "virtio-blk-pci,id=seed0-dev,drive=seed0,serial=seed");
   }
   return args;
 }

@@ -1,0 +1,21 @@
+import type { ImageFormat, ReadImage } from "../../machine/types.ts";
+
+/** Formats whose images may lie over others (qapi/block-core.json, BlockdevOptionsGenericCOWFormat). */
+const OVERLAYS: readonly ImageFormat[] = ["qcow2", "qed", "vmdk"];
+
+export const fileDriver = ({ blockDevice }: { blockDevice?: boolean }): string =>
+  blockDevice ? "host_device" : "file";
+
+/**
+ * An image as a block node that is only read. Its format and the image below it are what the caller says:
+ * nothing is guessed, and no claim in it is believed. JSON takes any path as it is.
+ */
+export function buildImageNode(image: ReadImage, base?: ReadImage): Record<string, unknown> {
+  const backing = base ? { backing: buildImageNode(base) } : { backing: null };
+  return {
+    driver: image.format,
+    "read-only": true,
+    file: { driver: fileDriver(image), filename: image.path, "read-only": true },
+    ...(OVERLAYS.includes(image.format) ? backing : {}),
+  };
+}

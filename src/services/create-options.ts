@@ -1,0 +1,64 @@
+import { VmError } from "../lib/errors.ts";
+import { parseSize } from "../lib/size.ts";
+
+/** What `create` is asked for besides the name and the CD, checked. */
+export interface CreateOptions {
+  from: FromRequest | undefined;
+  cloudInit: CloudInitRequest | undefined;
+}
+
+/** The first disk comes from an image. */
+export interface FromRequest {
+  /** As typed. */
+  image: string;
+  /** Only what differs is kept; the image has to stay. */
+  linked: boolean;
+  /** The disk's size, where it was given. */
+  sizeBytes: number | undefined;
+}
+
+/** What the guest's cloud-init is told. */
+export interface CloudInitRequest {
+  /** Absent: the one that the image itself would make. */
+  user: string | undefined;
+  /** A file of the caller's own, as typed, instead of what we would write. */
+  userData: string | undefined;
+}
+
+/** useradd(8) takes these, and so does a line of sudoers. */
+const USER_NAME = /^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/;
+
+const wrong = (message: string, hint: string): VmError => new VmError("usage", message, { hint });
+
+/**
+ * Understands the options of `create`.
+ * @throws 64 for a bad value, and for options that make no sense together
+ */
+export function parseCreateOptions(args: Record<string, unknown>): CreateOptions {
+  const text = (name: string): string | undefined => args[name] as string | undefined;
+  for (const name of ["from", "disk-size", "user", "user-data"])
+    if (text(name) === "") throw wrong(`create: --${name} has no value`, "vm create -h");
+  const image = text("from");
+  const size = text("disk-size");
+  if (image === undefined && args.linked === true)
+    throw wrong("create: --linked needs --from", "--linked --from=IMAGE keeps only what differs from IMAGE");
+  if (image === undefined && size !== undefined)
+    throw wrong("create: --disk-size needs --from", "the size of an empty disk: --disks=AHCI=30G");
+  const sizeBytes = size === undefined ? undefined : parseSize(size);
+  if (size !== undefined && sizeBytes === undefined)
+    throw wrong(`--disk-size: '${size}' is not allowed`, "allowed: a size like 30G or 512M");
+  const user = text("user");
+  const userData = text("user-data");
+  if (user !== undefined && userData !== undefined)
+    throw wrong("create: --user and --user-data do not go together", "name the user in your user-data");
+  if (user !== undefined && !USER_NAME.test(user))
+    throw wrong(
+      `--user: '${user}' is not allowed`,
+      "allowed: at most 32 letters, digits and . _ -, beginning with a letter",
+    );
+  const told = args["cloud-init"] === true || user !== undefined || userData !== undefined;
+  return {
+    from: image === undefined ? undefined : { image, linked: args.linked === true, sizeBytes },
+    cloudInit: told ? { user, userData } : undefined,
+  };
+}

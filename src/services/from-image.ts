@@ -1,0 +1,117 @@
+import { closeSync, openSync, readSync, realpathSync, statSync } from "node:fs";
+import { basename, resolve } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { formatSize } from "../lib/size.ts";
+import type { DiskRequest, ReadImage } from "../machine/types.ts";
+import { readImageHeader } from "../qemu/image-header.ts";
+import {
+  checkImage,
+  convertImage,
+  createOverlay,
+  measureImage,
+  resizeImage,
+  type Measured,
+} from "../qemu/img.ts";
+import { shellQuote } from "../qemu/text.ts";
+import type { Context } from "./context.ts";
+import type { CreateOptions, FromRequest } from "./create-options.ts";
+import { requireReadableFile } from "./media.ts";
+import type { Vm } from "./open.ts";
+
+/** An image that a disk is to be made from: looked at, and harmless. */
+export interface Source extends Measured {
+  image: ReadImage;
+  linked: boolean;
+}
+
+/** Archives and compressed files: as a disk, they would be taken for raw images. */
+const PACKED: readonly [name: string, magic: string][] = [
+  ["xz", "\xfd7zXZ\0"],
+  ["gzip", "\x1f\x8b\x08"],
+  ["zstd", "\x28\xb5\x2f\xfd"],
+  ["bzip2", "BZh"],
+  ["zip", "PK\x03\x04"],
+];
+
+function packingOf(path: string): string | undefined {
+  const bytes = Buffer.alloc(8);
+  const fd = openSync(path, "r");
+  try {
+    readSync(fd, bytes, 0, bytes.length, 0);
+  } finally {
+    closeSync(fd);
+  }
+  const start = bytes.toString("latin1");
+  return PACKED.find(([, magic]) => start.startsWith(magic))?.[0];
+}
+
+/**
+ * Looks at the image that a VM is to be made from.
+ * @throws 66 when there is none, 74 when it refers to other files or is no image, 75 while a VM writes to it
+ */
+export async function inspectSource(context: Context, { image, linked }: FromRequest): Promise<Source> {
+  const named = requireReadableFile(resolve(context.cwd, image), "the image");
+  const blockDevice = statSync(named).isBlockDevice();
+  // A link may lead to a newer file tomorrow; that of a volume leads to another number after each start.
+  const path = blockDevice ? named : realpathSync(named);
+  const { format, refersTo } = readImageHeader(path);
+  if (refersTo)
+    throw new VmError("io", `the image ${path} is not believed: it names a ${refersTo} outside`, {
+      hint: `such a name can show the guest any file of this host; if you made it yourself, make one whole file of it: qemu-img convert -O qcow2 ${shellQuote(path)} WHOLE.qcow2`,
+    });
+  const packed = format === "raw" ? packingOf(path) : undefined;
+  if (packed)
+    throw new VmError("io", `${path} is no disk image, but a file packed by ${packed}`, {
+      hint: "unpack it, and name the image in it",
+    });
+  const found: ReadImage = { path, format, blockDevice };
+  const measured = await measureImage(found);
+  await checkImage(found);
+  return { image: found, linked, ...measured };
+}
+
+/**
+ * The disks to make. From an image, the first entry of DISKS gives the first disk's bus, and its size where
+ * that is larger; `--disk-size` gives it exactly.
+ * @throws 64 when the image would have to shrink
+ */
+export function planDisks(
+  { settings, origins }: Vm,
+  options: CreateOptions,
+  source: Source | undefined,
+): DiskRequest[] {
+  if (!source) return settings.DISKS;
+  const [first, ...others] = settings.DISKS;
+  const { virtualBytes } = source;
+  const wanted = options.from?.sizeBytes;
+  if (wanted !== undefined && wanted < virtualBytes)
+    throw new VmError(
+      "usage",
+      `--disk-size: ${formatSize(wanted)} is less than the image has: ${formatSize(virtualBytes)}`,
+      {
+        hint: "a disk made from an image can only grow: what is at its end would be lost",
+      },
+    );
+  // The kernels of cloud images know virtio, and often no AHCI.
+  const cloud = options.cloudInit !== undefined && origins.DISKS.kind === "default";
+  const bus = cloud ? "VIRT" : (first?.bus ?? "AHCI");
+  return [{ bus, sizeBytes: wanted ?? Math.max(virtualBytes, first?.sizeBytes ?? 0) }, ...others];
+}
+
+/** Makes the first disk: a copy of the image, or what will differ from it. */
+export async function makeDisk(
+  context: Context,
+  source: Source,
+  target: string,
+  sizeBytes: number,
+): Promise<void> {
+  const { image, linked, virtualBytes, neededBytes } = source;
+  if (linked) return createOverlay(target, image, sizeBytes);
+  const meter = context.meter(`copy ${basename(image.path)}`, neededBytes);
+  try {
+    await convertImage(image, target, (part) => meter.update(part * neededBytes));
+  } finally {
+    meter.finish();
+  }
+  if (sizeBytes > virtualBytes) await resizeImage(target, sizeBytes);
+}

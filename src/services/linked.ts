@@ -1,0 +1,78 @@
+import { statSync } from "node:fs";
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { formatTimestamp } from "../lib/time.ts";
+import type { ReadImage } from "../machine/types.ts";
+import { readBackingName, readImageHeader, refuseForeignParts } from "../qemu/image-header.ts";
+import { shellQuote } from "../qemu/text.ts";
+import { lstatOf } from "../store/files.ts";
+import { diskName } from "../store/layout.ts";
+import type { BaseRecord } from "../store/mark.ts";
+import { requireReadableFile } from "./media.ts";
+import type { Present } from "./open.ts";
+
+const INSTEAD = "or restore a snapshot, which needs no other image";
+
+/** What is remembered of an image that a disk lies over. */
+export function recordBase({ path, format, blockDevice }: ReadImage): BaseRecord {
+  if (blockDevice) return { path, format };
+  const { size, mtime } = statSync(path);
+  return { path, format, bytes: size, modified: mtime.toISOString() };
+}
+
+/**
+ * The image that this disk of ours lies over; undefined when we made it over none, or over another one.
+ * @param disk absolute, a qcow2 image with a backing file
+ * @throws 66 when the image below is gone, 74 when it is not as it was: the disk would be garbage
+ */
+export function findBase(work: Present, disk: string): ReadImage | undefined {
+  const { base } = work.mark;
+  if (!base || disk !== join(work.dir, diskName(0)) || readBackingName(disk) !== base.path) return undefined;
+  if (!lstatOf(base.path))
+    throw new VmError(
+      "noInput",
+      `the image ${base.path} is gone: the disk ${disk} holds only what differs from it`,
+      {
+        hint: `put it back (a link there will do), ${INSTEAD}`,
+      },
+    );
+  requireReadableFile(base.path, "the image below the disk");
+  const image: ReadImage = {
+    path: base.path,
+    format: base.format,
+    blockDevice: statSync(base.path).isBlockDevice(),
+  };
+  const now = recordBase(image);
+  const header = readImageHeader(base.path);
+  if (
+    now.bytes === base.bytes &&
+    now.modified === base.modified &&
+    header.format === base.format &&
+    !header.refersTo
+  )
+    return image;
+  const then = base.modified
+    ? `as of ${formatTimestamp(new Date(base.modified))}, ${base.bytes} bytes`
+    : "as it was";
+  const same = base.modified
+    ? `; if nothing in it has changed: touch -d ${base.modified} ${shellQuote(base.path)}`
+    : "";
+  throw new VmError(
+    "io",
+    `the image ${base.path} has changed: the disk ${disk} holds only what differs from the old one`,
+    {
+      hint: `put the old image back (${then}), ${INSTEAD}${same}`,
+    },
+  );
+}
+
+/**
+ * The same for a disk that may lie over none.
+ * @throws 74 besides when it claims to continue in a file that we did not put there
+ */
+export function requireOwnDisk(work: Present, disk: string): ReadImage | undefined {
+  const linked = readImageHeader(disk).refersTo === "backing file";
+  const base = linked ? findBase(work, disk) : undefined;
+  if (!base) refuseForeignParts(disk);
+  return base;
+}

@@ -1,0 +1,75 @@
+import { describe, expect, test } from "bun:test";
+import { buildMetaData, buildUserData, hostNameOf } from "../../src/machine/cloud-config.ts";
+
+test.each([
+  ["web", "web"],
+  ["WS10", "ws10"],
+  ["Mail server №1", "mail-server-no1"],
+  ["a_b", "a-b"],
+  ["-a-", "a"],
+  ["--a--b--", "a-b"],
+  ["web.example.org", "web.example.org"],
+  ["..a..b..", "a.b"],
+  ["-.a", "a"],
+  ["Ёлка", "vm"],
+  ["Élan", "elan"],
+  ["", "vm"],
+  [" ", "vm"],
+  ["$(reboot)", "reboot"],
+  ["a\nb", "a-b"],
+  ["x".repeat(100), "x".repeat(63)],
+  [`${"x".repeat(62)}-y`, "x".repeat(62)],
+])("the host name of %j is %s", (guestName, expected) => {
+  expect(hostNameOf(guestName)).toBe(expected);
+});
+
+test("no name becomes longer than DNS allows", () => {
+  const name = hostNameOf(Array.from({ length: 9 }, () => "x".repeat(60)).join("."));
+  expect(name.length).toBeLessThanOrEqual(253);
+  expect(name).toMatch(/^(x+\.)+x+$/);
+});
+
+const KEYS = ["ssh-ed25519 AAAA me@here", `ssh-rsa BBBB "quoted" \\ # : {x} \u0085\u007f 😀 é\tz`];
+
+const read = (text: string): unknown => {
+  expect(text).toStartWith("#cloud-config\n");
+  expect(text).toEndWith("\n");
+  // What YAML does not take as it is has been escaped.
+  expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\ufeff]/);
+  return JSON.parse(text.slice("#cloud-config\n".length));
+};
+
+describe("user-data", () => {
+  test("for the image's own user", () => {
+    expect(read(buildUserData(undefined, KEYS))).toEqual({ ssh_authorized_keys: KEYS });
+  });
+
+  test("for a user of this name", () => {
+    expect(read(buildUserData("me", KEYS))).toEqual({
+      users: [
+        {
+          name: "me",
+          sudo: "ALL=(ALL) NOPASSWD:ALL",
+          shell: "/bin/bash",
+          lock_passwd: true,
+          ssh_authorized_keys: KEYS,
+        },
+      ],
+    });
+  });
+
+  test("for root", () => {
+    expect(read(buildUserData("root", KEYS))).toEqual({
+      disable_root: false,
+      users: [{ name: "root", ssh_authorized_keys: KEYS }],
+    });
+  });
+
+  test("is read by Bun's YAML as it was meant", () => {
+    expect(Bun.YAML.parse(buildUserData(undefined, KEYS))).toEqual({ ssh_authorized_keys: KEYS });
+    expect(Bun.YAML.parse(buildMetaData("vm-1", "web"))).toEqual({
+      "instance-id": "vm-1",
+      "local-hostname": "web",
+    });
+  });
+});

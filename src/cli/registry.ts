@@ -1,11 +1,15 @@
 import type { ArgsDef, CommandDef } from "citty";
 import backup from "../commands/backup.ts";
+import console from "../commands/console.ts";
+import cp from "../commands/cp.ts";
 import create from "../commands/create.ts";
 import destroy from "../commands/destroy.ts";
+import exec from "../commands/exec.ts";
 import job from "../commands/job.ts";
 import rescue from "../commands/rescue.ts";
 import restore from "../commands/restore.ts";
 import run from "../commands/run.ts";
+import ssh from "../commands/ssh.ts";
 
 /** One command as the rest of `cli` sees it: citty's definition, resolved and flattened. */
 export interface Command {
@@ -18,6 +22,10 @@ export interface Command {
 
 export interface Positional {
   name: string;
+  /** As usage shows it: `SNAPSHOT`, `CMD [ARG…]`. */
+  label: string;
+  /** Takes all words up to the end of the line, whatever they look like; a `…` in citty's valueHint says so. */
+  rest: boolean;
   required: boolean;
   help: string;
 }
@@ -32,10 +40,19 @@ export interface CommandOption {
 /** [compat] The six names that end an argument list as bare words. */
 export const OLD_NAMES = ["create", "run", "backup", "restore", "destroy", "job"] as const;
 
-const DEFINITIONS = { create, run, backup, restore, destroy, job, rescue } satisfies Record<
-  string,
-  CommandDef<any>
->;
+const DEFINITIONS = {
+  create,
+  run,
+  backup,
+  restore,
+  destroy,
+  job,
+  rescue,
+  console,
+  exec,
+  ssh,
+  cp,
+} satisfies Record<string, CommandDef<any>>;
 
 function describe(name: string, definition: CommandDef<any>): Command {
   const meta = definition.meta as { description: string };
@@ -46,7 +63,15 @@ function describe(name: string, definition: CommandDef<any>): Command {
     definition,
     positionals: args.flatMap(([key, arg]) =>
       arg.type === "positional"
-        ? [{ name: key, required: arg.required !== false, help: arg.description ?? "" }]
+        ? [
+            {
+              name: key,
+              label: arg.valueHint ?? key.toUpperCase(),
+              rest: arg.valueHint?.includes("…") ?? false,
+              required: arg.required !== false,
+              help: arg.description ?? "",
+            },
+          ]
         : [],
     ),
     options: args.flatMap(([key, arg]) =>

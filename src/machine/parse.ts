@@ -50,11 +50,12 @@ export interface ForwardRule {
   /** Empty: every address of the host. */
   hostAddress: string;
   hostPort: number;
+  guestPort: number;
 }
 
 const HOSTFWD = /^(tcp|udp)?:(\[[^\]]*\]|[^:,]*):([0-9]+)-(\[[^\]]*\]|[^:,]*):([0-9]+)$/;
 
-/** The host's side of a `hostfwd=` rule (the value alone); undefined when the rule is malformed. */
+/** What a `hostfwd=` rule says (the value alone); undefined when it is malformed. */
 export function parseHostForward(rule: string): ForwardRule | undefined {
   const match = HOSTFWD.exec(rule);
   if (!match || !port(match[3]!) || !port(match[5]!)) return undefined;
@@ -62,7 +63,27 @@ export function parseHostForward(rule: string): ForwardRule | undefined {
     protocol: match[1] === "udp" ? "udp" : "tcp",
     hostAddress: match[2]!.replace(/^\[|\]$/g, ""),
     hostPort: +match[3]!,
+    guestPort: +match[5]!,
   };
+}
+
+/**
+ * Where on this host a TCP port of the guest is found.
+ * @param options of `-netdev user`
+ */
+export function findForward(
+  options: readonly string[],
+  guestPort: number,
+): { host: string; port: number } | undefined {
+  for (const option of options) {
+    const rule = option.startsWith("hostfwd=")
+      ? parseHostForward(option.slice("hostfwd=".length))
+      : undefined;
+    if (rule?.protocol !== "tcp" || rule.guestPort !== guestPort) continue;
+    const anywhere = rule.hostAddress === "" || rule.hostAddress === "0.0.0.0";
+    return { host: anywhere ? "127.0.0.1" : rule.hostAddress, port: rule.hostPort };
+  }
+  return undefined;
 }
 
 /** Further options of `-netdev user` that a `FORWARDS` of old may hold. */

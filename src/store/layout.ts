@@ -42,6 +42,8 @@ export const WORK = {
   events: "events.log",
   eventsIn: "events.in",
   consoleLog: "console.log",
+  /** The guest's host key, for ssh: nobody else's business. */
+  knownHosts: "known_hosts",
   /** [compat] The command that runs the rescue of the last job. */
   rescueScript: "run-rescue.sh",
   rescueConsoleLog: "rescue.log",

@@ -113,7 +113,7 @@ describe("parseHostForward", () => {
     ["tcp:[::1]:5555-:22", "tcp", "::1", 5555],
     ["tcp:localhost:65535-guest:1", "tcp", "localhost", 65535],
   ] as const)("%s", (rule, protocol, hostAddress, hostPort) => {
-    expect(parseHostForward(rule)).toEqual({ protocol, hostAddress, hostPort });
+    expect(parseHostForward(rule)).toMatchObject({ protocol, hostAddress, hostPort });
   });
   test.each([
     "",

@@ -23,6 +23,13 @@ export class AgentError extends VmError {
   }
 }
 
+/** Nobody is there, or nobody who has time. */
+export class AgentSilence extends VmError {
+  constructor() {
+    super("unavailable", "the guest agent does not answer");
+  }
+}
+
 /** A conversation with qemu-ga in the guest: one command at a time. */
 export class GuestAgent implements Disposable {
   #socket: Socket | undefined;
@@ -36,10 +43,12 @@ export class GuestAgent implements Disposable {
   /**
    * Connects, and clears away what an earlier client left in the line.
    * @param timeoutMs how long the agent may stay silent
-   * @throws VmError 69 when it stays silent
+   * @param over ends the conversation, whatever is being waited for
+   * @throws AgentSilence when it does
    */
-  static async connect(path: string, timeoutMs: number): Promise<GuestAgent> {
+  static async connect(path: string, timeoutMs: number, over?: AbortSignal): Promise<GuestAgent> {
     const agent = new GuestAgent();
+    over?.addEventListener("abort", () => agent[Symbol.dispose](), { once: true });
     await withShortPath(path, async (unix) => {
       agent.#socket = await Bun.connect({
         unix,
@@ -82,10 +91,7 @@ export class GuestAgent implements Disposable {
     this.#waiting = Promise.withResolvers<string>();
     const { promise, reject } = this.#waiting;
     this.#send(Buffer.from(`${JSON.stringify({ execute: command, arguments: args })}\n`));
-    const timer = setTimeout(
-      () => reject(new VmError("unavailable", "the guest agent does not answer")),
-      timeoutMs,
-    );
+    const timer = setTimeout(() => reject(new AgentSilence()), timeoutMs);
     try {
       const reply = JSON.parse(await promise) as {
         return?: unknown;

@@ -1,15 +1,15 @@
 import { join } from "node:path";
 import { constants } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import { StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { signalError, takeSignals } from "../process/signals.ts";
 import { readStdin, writeBytes } from "../process/terminal.ts";
-import { AgentError, GuestAgent } from "../qmp/agent.ts";
+import { AgentError, AgentSilence, GuestAgent } from "../qmp/agent.ts";
 import { findLine } from "../qmp/commands.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { withLive } from "./live.ts";
-import type { Present } from "./open.ts";
 
 /** A living agent answers in a tenth of this. */
 const SILENT_MS = 3000;
@@ -51,71 +51,76 @@ export async function execInGuest(context: Context, argv: readonly string[]): Pr
       ? undefined
       : setTimeout(() => stop.abort(timeUp(argv[0]!, timeout)), timeout * 1000);
   try {
-    const result = await runToEnd(work, argv, input, stop.signal, taken ? QUEUE_MS : SILENT_MS);
+    const result = await runToEnd(
+      join(work.dir, WORK.agent),
+      argv,
+      input,
+      stop.signal,
+      taken ? QUEUE_MS : SILENT_MS,
+    );
     await show(argv[0]!, result);
   } catch (error) {
-    if (error instanceof VmError && error.code === "unavailable" && !(error instanceof AgentError))
-      throw taken ? lineTaken() : noAgent(context, true);
-    throw error;
+    if (!(error instanceof AgentSilence)) throw error;
+    throw taken ? lineTaken() : noAgent(context, true);
   } finally {
     clearTimeout(timer);
   }
 }
 
 async function runToEnd(
-  work: Present,
-  [path, ...args]: readonly string[],
+  socket: string,
+  argv: readonly string[],
   input: Buffer,
   stop: AbortSignal,
   patienceMs: number,
 ): Promise<ExecStatus> {
-  const socket = join(work.dir, WORK.agent);
-  let pid: number;
-  {
-    using agent = await GuestAgent.connect(socket, patienceMs);
+  let pid: number | undefined;
+  try {
     stop.throwIfAborted();
-    const request = { path, arg: args, "capture-output": true };
-    const data = input.length > 0 ? { "input-data": input.toString("base64") } : {};
-    try {
-      ({ pid } = (await agent.execute("guest-exec", { ...request, ...data })) as { pid: number });
-    } catch (error) {
-      throw error instanceof AgentError ? explainRefusal(error, path!) : error;
+    {
+      using agent = await GuestAgent.connect(socket, patienceMs, stop);
+      pid = await begin(agent, argv, input);
+      for (const delay of FIRST_LOOKS_MS) {
+        const status = await look(agent, pid);
+        if (status.exited) return status;
+        await sleep(delay, undefined, { signal: stop });
+      }
     }
-    for (const delay of FIRST_LOOKS_MS) {
-      const status = (await agent.execute("guest-exec-status", { pid })) as ExecStatus;
+    for (;;) {
+      await sleep(LOOK_MS, undefined, { signal: stop });
+      using agent = await GuestAgent.connect(socket, QUEUE_MS, stop);
+      const status = await look(agent, pid);
       if (status.exited) return status;
-      if (stop.aborted) break;
-      await pause(delay, stop);
     }
-  }
-  for (;;) {
-    using agent = await GuestAgent.connect(socket, QUEUE_MS);
-    const status = (await agent.execute("guest-exec-status", { pid })) as ExecStatus;
-    if (status.exited) return status;
-    if (stop.aborted) {
-      await killInGuest(agent, pid);
-      throw stop.reason;
-    }
-    agent[Symbol.dispose]();
-    await pause(LOOK_MS, stop);
+  } catch (error) {
+    if (!stop.aborted) throw error;
+    if (pid !== undefined) await killInGuest(socket, pid);
+    throw stop.reason;
   }
 }
 
-/** The agent cannot end what it started; a program of the guest can. */
-async function killInGuest(agent: GuestAgent, pid: number): Promise<void> {
+async function begin(agent: GuestAgent, argv: readonly string[], input: Buffer): Promise<number> {
+  const [path = "", ...arg] = argv;
+  const data = input.length > 0 ? { "input-data": input.toString("base64") } : {};
   try {
+    const reply = await agent.execute("guest-exec", { path, arg, "capture-output": true, ...data });
+    return (reply as { pid: number }).pid;
+  } catch (error) {
+    throw error instanceof AgentError ? explainRefusal(error, path) : error;
+  }
+}
+
+const look = async (agent: GuestAgent, pid: number): Promise<ExecStatus> =>
+  (await agent.execute("guest-exec-status", { pid })) as ExecStatus;
+
+/** The agent cannot end what it started; a program of the guest can. */
+async function killInGuest(socket: string, pid: number): Promise<void> {
+  try {
+    using agent = await GuestAgent.connect(socket, SILENT_MS);
     await agent.execute("guest-exec", { path: "kill", arg: ["-TERM", String(pid)] });
   } catch {
     log.warn(`it may still run in the guest, as process ${pid}`);
   }
-}
-
-async function pause(milliseconds: number, stop: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, milliseconds);
-  stop.addEventListener("abort", () => resolve(), { once: true });
-  await promise;
-  clearTimeout(timer);
 }
 
 async function readInput(over: AbortSignal): Promise<Buffer> {

@@ -10,7 +10,7 @@ import { lstatOf } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { requireRunning } from "./live.ts";
-import type { Present, Vm } from "./open.ts";
+import type { Vm } from "./open.ts";
 
 /** How ssh and scp reach one guest. */
 interface Access {

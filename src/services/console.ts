@@ -3,7 +3,7 @@ import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { signalError, takeSignals } from "../process/signals.ts";
+import { signalError, takeSignals, throwIfInterrupted } from "../process/signals.ts";
 import { rawTerminal, releaseStdin } from "../process/terminal.ts";
 import { withShortPath } from "../qmp/client.ts";
 import { findLine } from "../qmp/commands.ts";
@@ -41,6 +41,7 @@ export async function openConsole(context: Context): Promise<void> {
   const { stdin, stdout } = process;
   const over = Promise.withResolvers<string | undefined>();
   using _taken = takeSignals((signal) => over.reject(signalError(signal)));
+  throwIfInterrupted();
   const leave = (): void => over.resolve(undefined);
   socket.on("end", () => over.resolve("the guest is off")).on("error", leave);
   // Whoever reads our output may leave (`| head`).

@@ -5,7 +5,7 @@ import { StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { findForward } from "../machine/parse.ts";
 import { start } from "../process/exec.ts";
-import { takeSignals } from "../process/signals.ts";
+import { takeSignals, throwIfInterrupted } from "../process/signals.ts";
 import { lstatOf } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
@@ -119,6 +119,7 @@ function privateKeys({ settings, hostdir }: Vm): string[] {
 
 /** Runs a program as if the user had started it: our terminal, our directory, its status. */
 async function runHere(context: Context, access: Access, argv: readonly string[]): Promise<void> {
+  throwIfInterrupted();
   const known = (lstatOf(access.knownHosts)?.size ?? 0) > 0;
   const child = start(argv, {
     stdin: 0,

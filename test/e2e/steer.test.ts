@@ -18,6 +18,7 @@ import {
 
 /** Packs sshd and qemu-ga of this host with their libraries, a host key and our key let in. */
 const PACK = `
+PATH=$PATH:/usr/sbin:/sbin
 mkdir -p root/{etc,run/sshd,root/.ssh,usr/sbin,lib64,lib,tmp/dir}
 for program in sshd qemu-ga; do
   path=$(command -v $program)
@@ -313,7 +314,7 @@ suite(
         stderr: "ignore",
       });
       await until("the console is taken", async () => (await box.vm(["console"])).status === 75);
-      await box.ok(["ssh", "echo GOOD BYE >/dev/ttyS0; kill -HUP $(pgrep -f 'sh -i')"]);
+      await box.ok(["ssh", "echo GOOD BYE >/dev/ttyS0; kill -HUP $(pgrep -f '[s]h -i')"]);
       const results = await Promise.all([running.done, follow.done, silent.done]);
       expect(results.map(({ status }) => status)).toEqual([0, 0, 0]);
       for (const { stdout } of results.slice(1)) expect(stdout).toContain("GOOD BYE");
@@ -329,8 +330,8 @@ suite(
       const run = await startUntil(deaf, ["run"], "HANGING");
       expectError(await deaf.vm(["ssh"]), 69, /no port of this host leads.*\n.*vm run --ssh/);
       expectError(await deaf.vm(["exec", "true"]), 69, /no guest agent/);
-      const [line] = ["HOME=$1 TMPDIR=$2; export HOME TMPDIR; yes | head -c 100 | $3 console; echo $?"];
-      const child = Bun.spawnSync(["sh", "-c", line!, "-", deaf.home, deaf.tmp, binary], { cwd: deaf.host });
+      const line = "HOME=$1 TMPDIR=$2; export HOME TMPDIR; yes | head -c 100 | $3 console; echo $?";
+      const child = Bun.spawnSync(["sh", "-c", line, "-", deaf.home, deaf.tmp, binary], { cwd: deaf.host });
       expect(child.stdout.toString()).toBe("74\n");
       expect(child.stderr.toString()).toContain("nothing there listens on the console");
       const follow = deaf.start(["console", "--log", "-f"]);

@@ -49,8 +49,8 @@ export async function openConsole(context: Context): Promise<void> {
   socket.pipe(stdout, { end: false });
   try {
     if (stdin.isTTY) {
-      log.info(`the console of ${name || "the VM"}: Ctrl-] leaves, Enter may bring a prompt`);
       using _raw = rawTerminal();
+      log.info(`the console of ${name || "the VM"}: Ctrl-] leaves, Enter may bring a prompt`);
       typeKeys(socket, leave);
       await over.promise;
     } else {

@@ -99,6 +99,7 @@ export function buildSshOptions(access: {
     "GlobalKnownHostsFile=none",
     "StrictHostKeyChecking=accept-new",
     `HostKeyAlias=${alias}`,
+    "HashKnownHosts=no",
     // Another VM had this port before; a proxy does not lead to our own loopback.
     "ControlPath=none",
     "ProxyCommand=none",

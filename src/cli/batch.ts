@@ -10,6 +10,8 @@ export interface Invocation {
   words: string[];
   /** Positional arguments and options by name, as citty's `run` takes them. */
   args: Record<string, string | boolean | string[]>;
+  /** The words of a positional that takes the rest of the line: citty's `args._`. */
+  rest: string[];
   /** `-h` behind the command. */
   help: boolean;
   /** Nobody named the command: a lone word, taken as a CD image. */
@@ -43,11 +45,14 @@ function unknownCommand(word: string): VmError {
  */
 export function parseBatch(words: readonly string[], prog: string): Invocation[] {
   const run = COMMANDS.get("run")!;
-  if (words.length === 0) return [{ command: run, words: [], args: {}, help: false, implicit: true }];
+  if (words.length === 0)
+    return [{ command: run, words: [], args: {}, rest: [], help: false, implicit: true }];
   const [first = ""] = words;
   if (first === "") throw unknownCommand(first);
   if (words.length === 1 && !REFERENCE.test(first) && !COMMANDS.has(first))
-    return [{ command: run, words: [first], args: { isoimage: first }, help: false, implicit: true }];
+    return [
+      { command: run, words: [first], args: { isoimage: first }, rest: [], help: false, implicit: true },
+    ];
   const batch: Invocation[] = [];
   let rest = [...words];
   while (rest.length > 0) {
@@ -77,11 +82,15 @@ function parseInvocation(
   words: string[],
   prog: string,
 ): { invocation: Invocation; left: string[] } {
-  const hint = `options of ${command.name} itself: ${prog} ${command.name} -h; all others stand before the first command`;
+  const further = command.positionals.some((item) => item.rest)
+    ? `for what ${command.name} starts: ${prog} ${command.name} -- …; all others`
+    : "all others";
+  const hint = `options of ${command.name} itself: ${prog} ${command.name} -h; ${further} stand before the first command`;
   const shapes = [...command.options, HELP];
   const args: Invocation["args"] = {};
   const taken: string[] = [];
   let left = words;
+  let remaining: string[] = [];
   let optionsOver = false;
   let help = false;
   for (let index = 0; index <= command.positionals.length; index++) {
@@ -96,6 +105,10 @@ function parseInvocation(
       }
       optionsOver = before[before.length - rest.length - 1] === "--";
     }
+    if (positional?.rest) {
+      [remaining, left] = [left, []];
+      break;
+    }
     if (positional?.name === FREE_TEXT && left[0] === "--") left = left.slice(1);
     const word = left[0];
     if (!positional || word === undefined) break;
@@ -107,7 +120,7 @@ function parseInvocation(
     if (!positional.required && !optionsOver && isOldName(word)) break;
     if (word === "" && positional.required) break;
     if (word === "" && positional.name !== FREE_TEXT)
-      throw new VmError("usage", `${command.name}: ${positional.name.toUpperCase()} is empty`, {
+      throw new VmError("usage", `${command.name}: ${positional.label} is empty`, {
         hint: `usage: ${usageOf(command)}`,
       });
     if (positional.many) {
@@ -117,12 +130,15 @@ function parseInvocation(
     taken.push(word);
     left = left.slice(1);
   }
-  const missing = command.positionals.find((item) => item.required && args[item.name] === undefined);
+  const missing = command.positionals.find(
+    (item) => item.required && !(item.rest ? remaining[0] : item.name in args),
+  );
   if (missing && !help)
-    throw new VmError("usage", `${command.name}: ${missing.name.toUpperCase()} is missing`, {
+    throw new VmError("usage", `${command.name}: ${missing.label} is missing`, {
       hint: `usage: ${usageOf(command)}`,
     });
-  return { invocation: { command, words: taken, args, help, implicit: false }, left };
+  const all = [...taken, ...remaining];
+  return { invocation: { command, words: all, args, rest: remaining, help, implicit: false }, left };
 }
 
 /** More than this many columns of options are left to the command's own help. */
@@ -137,12 +153,9 @@ export function usageOf(command: Command): string {
 
 /** `backup [SNAPSHOT [DESCRIPTION]]` */
 export function signatureOf(command: Command, options = ""): string {
-  const required = command.positionals.filter((item) => item.required).map((item) => item.name.toUpperCase());
+  const required = command.positionals.filter((item) => item.required).map((item) => item.label);
   const optional = command.positionals
     .filter((item) => !item.required)
-    .reduceRight(
-      (inner, item) => `[${item.name.toUpperCase()}${item.many ? "…" : ""}${inner && ` ${inner}`}]`,
-      "",
-    );
+    .reduceRight((inner, item) => `[${item.label}${item.many ? "…" : ""}${inner && ` ${inner}`}]`, "");
   return [command.name, options, ...required, optional].filter(Boolean).join(" ");
 }

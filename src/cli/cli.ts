@@ -8,7 +8,7 @@ import { parseArgv, type Intent } from "./argv.ts";
 import type { Invocation } from "./batch.ts";
 import { themeOf, wantsColours } from "./colours.ts";
 import { nearest } from "../lib/nearest.ts";
-import { COMMANDS, type Command } from "./registry.ts";
+import { COMMANDS } from "./registry.ts";
 import { reportError } from "./report.ts";
 import { buildContext } from "./surroundings.ts";
 import { buildCommandUsage, buildUsage } from "./usage.ts";
@@ -39,8 +39,8 @@ async function execute(intent: Intent, context: Context): Promise<void> {
   if (helped) return context.print(buildCommandUsage(prog, helped.command));
   await setColours(intent, context);
   // What can be told of the words alone is told before the first command runs.
-  for (const { command, args } of intent.batch)
-    await command.definition.setup?.(citty(command, args, context));
+  for (const invocation of intent.batch)
+    await invocation.command.definition.setup?.(citty(invocation, context));
   for (const invocation of intent.batch) {
     throwIfInterrupted();
     await runInvocation(invocation, context);
@@ -48,19 +48,19 @@ async function execute(intent: Intent, context: Context): Promise<void> {
 }
 
 /** What citty would hand to a command; its own parser is too lenient to be asked. */
-const citty = ({ definition }: Command, args: Invocation["args"], data: Context): CommandContext<any> => ({
+const citty = ({ command, args, rest }: Invocation, data: Context): CommandContext<any> => ({
   rawArgs: [],
-  args: { _: [], ...args } as unknown as CommandContext<any>["args"],
-  cmd: definition,
+  args: { ...args, _: rest } as unknown as CommandContext<any>["args"],
+  cmd: command.definition,
   data,
 });
 
 async function runInvocation(invocation: Invocation, context: Context): Promise<void> {
-  const { command, words, args, implicit } = invocation;
+  const { command, words, implicit } = invocation;
   if (command.announced)
     log.announce(`Executing command: ${command.name}(${words.map((word) => `'${word}'`).join(", ")})`);
   try {
-    await command.definition.run?.(citty(command, args, context));
+    await command.definition.run?.(citty(invocation, context));
   } catch (error) {
     throw implicit && words[0] !== undefined ? explainLoneWord(error, words[0], context.prog) : error;
   }

@@ -2,9 +2,12 @@ import type { ArgsDef, CommandDef } from "citty";
 import backup from "../commands/backup.ts";
 import completion from "../commands/completion.ts";
 import config from "../commands/config.ts";
+import console from "../commands/console.ts";
+import cp from "../commands/cp.ts";
 import create from "../commands/create.ts";
 import destroy from "../commands/destroy.ts";
 import doctor from "../commands/doctor.ts";
+import exec from "../commands/exec.ts";
 import job from "../commands/job.ts";
 import list from "../commands/list.ts";
 import man from "../commands/man.ts";
@@ -14,6 +17,7 @@ import restart from "../commands/restart.ts";
 import restore from "../commands/restore.ts";
 import resume from "../commands/resume.ts";
 import run from "../commands/run.ts";
+import ssh from "../commands/ssh.ts";
 import status from "../commands/status.ts";
 import stop from "../commands/stop.ts";
 
@@ -30,6 +34,10 @@ export interface Command {
 
 export interface Positional {
   name: string;
+  /** As usage shows it: `SNAPSHOT`, `CMD [ARG…]`. */
+  label: string;
+  /** Takes all words up to the end of the line, whatever they look like; its `valueHint` is words with a `…`. */
+  rest: boolean;
   required: boolean;
   /** The last one may be given any number of times. */
   many: boolean;
@@ -66,6 +74,10 @@ const DEFINITIONS = {
   destroy,
   job,
   rescue,
+  console,
+  exec,
+  ssh,
+  cp,
   config,
   doctor,
   completion,
@@ -85,9 +97,11 @@ function describe(name: string, definition: CommandDef<any>): Command {
         ? [
             {
               name: key,
+              label: arg.valueHint === MANY ? key.toUpperCase() : (arg.valueHint ?? key.toUpperCase()),
               required: arg.required !== false,
-              // citty has no word for it.
+              // citty has no words for these.
               many: arg.valueHint === MANY,
+              rest: arg.valueHint !== MANY && (arg.valueHint?.includes(MANY) ?? false),
               help: arg.description ?? "",
             },
           ]

@@ -1,4 +1,4 @@
-import { EXIT, VmError } from "../lib/errors.ts";
+import { EXIT, StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 
 /**
@@ -6,6 +6,7 @@ import { log } from "../lib/log.ts";
  * @returns the exit status
  */
 export function reportError(error: unknown, debug: boolean): number {
+  if (error instanceof StatusError && !debug) return error.exitCode;
   if (error instanceof VmError) {
     log.error(error.message);
     if (error.hint) log.info(error.hint.replaceAll(/^/gm, "  "));

@@ -76,7 +76,7 @@ export function buildUsage(prog: string, version: string, values: InForce): stri
 
 /** `vm COMMAND -h` */
 export function buildCommandUsage(prog: string, command: Command): string {
-  const args = command.positionals.map((item) => [item.name.toUpperCase(), item.help] as const);
+  const args = command.positionals.map((item) => [item.label, item.help] as const);
   const options = [...command.options, { long: "help", short: "h", help: "show this help" }].map(
     (option) =>
       [spellings({ ...option, effect: { kind: "flag", flag: "help" } } as OptionSpec), option.help] as const,

@@ -55,6 +55,19 @@ export class SignalError extends VmError {
   }
 }
 
+/**
+ * A program that the user ran by way of us ended with this status. It has said itself what it had to say:
+ * nothing more is reported.
+ */
+export class StatusError extends VmError {
+  constructor(
+    message: string,
+    override readonly exitCode: number,
+  ) {
+    super("other", message);
+  }
+}
+
 /** True for a Node-style error with this `code` (`ENOENT`, `EEXIST` …). */
 export function hasErrno(error: unknown, ...codes: string[]): error is NodeJS.ErrnoException {
   return (

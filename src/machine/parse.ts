@@ -55,7 +55,7 @@ export interface ForwardRule {
 
 const HOSTFWD = /^(tcp|udp)?:(\[[^\]]*\]|[^:,]*):([0-9]+)-(\[[^\]]*\]|[^:,]*):([0-9]+)$/;
 
-/** The host's side of a `hostfwd=` rule (the value alone); undefined when the rule is malformed. */
+/** What a `hostfwd=` rule says (the value alone); undefined when it is malformed. */
 export function parseHostForward(rule: string): ForwardRule | undefined {
   const match = HOSTFWD.exec(rule);
   if (!match || !port(match[3]!) || !port(match[5]!)) return undefined;
@@ -65,6 +65,25 @@ export function parseHostForward(rule: string): ForwardRule | undefined {
     hostPort: +match[3]!,
     guestPort: +match[5]!,
   };
+}
+
+/**
+ * Where on this host a TCP port of the guest is found.
+ * @param options of `-netdev user`
+ */
+export function findForward(
+  options: readonly string[],
+  guestPort: number,
+): { host: string; port: number } | undefined {
+  for (const option of options) {
+    const rule = option.startsWith("hostfwd=")
+      ? parseHostForward(option.slice("hostfwd=".length))
+      : undefined;
+    if (rule?.protocol !== "tcp" || rule.guestPort !== guestPort) continue;
+    const anywhere = rule.hostAddress === "" || rule.hostAddress === "0.0.0.0";
+    return { host: anywhere ? "127.0.0.1" : rule.hostAddress, port: rule.hostPort };
+  }
+  return undefined;
 }
 
 /** Further options of `-netdev user` that a `FORWARDS` of old may hold. */

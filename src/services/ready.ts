@@ -1,9 +1,11 @@
 import { connect } from "node:net";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { parseHostForward } from "../machine/parse.ts";
+import { findLine } from "../qmp/commands.ts";
+import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { requireRunning, withLive } from "./live.ts";
+import { requireSsh } from "./ssh.ts";
 import { waitForRun } from "./watch-run.ts";
 
 /** What `run --detach --wait` waits for. */
@@ -29,7 +31,7 @@ export function parseWait(text: string, detached: boolean): Wait {
 export async function waitUntilReady(context: Context, wait: Wait): Promise<void> {
   const { vm, work } = await requireRunning(context, "wait");
   const limitSeconds = wait.for === "time" ? wait.seconds : (vm.settings.TIMEOUT ?? LIMIT_SECONDS);
-  const port = wait.for === "ssh" ? requireSshPort(work.mark.run?.forwards ?? [], context) : 0;
+  const ssh = wait.for === "ssh" ? requireSsh(context, work.mark.run?.forwards ?? []) : undefined;
   let askedAt = -1;
   // Asked at first, and whenever something has happened.
   const agentListens = async (happened: number): Promise<boolean> => {
@@ -38,7 +40,7 @@ export async function waitUntilReady(context: Context, wait: Wait): Promise<void
     return hasAgent(context);
   };
   const how = await waitForRun(work, limitSeconds * 1000, async (events) => {
-    if (wait.for === "ssh") return (await greets(port)) || undefined;
+    if (ssh) return (await greets(ssh)) || undefined;
     if (wait.for === "agent") return (await agentListens(events.length)) || undefined;
     return undefined;
   });
@@ -53,21 +55,10 @@ export async function waitUntilReady(context: Context, wait: Wait): Promise<void
   if (wait.for !== "time") log.success(`the guest's ${wait.for} answers`);
 }
 
-/** The host's loopback port that leads to the guest's port 22. @throws 69 when there is none */
-export function requireSshPort(forwards: readonly string[], { prog }: Context): number {
-  for (const option of forwards) {
-    const rule = parseHostForward(option.replace(/^hostfwd=/, ""));
-    if (rule?.protocol === "tcp" && rule.guestPort === 22) return rule.hostPort;
-  }
-  throw new VmError("unavailable", "no port of this host leads to the guest's SSH", {
-    hint: `start it with one: ${prog} run --detach --ssh, or --forward=tcp:127.0.0.1:PORT-:22`,
-  });
-}
-
 /** Does an SSH server greet behind the forward? qemu itself accepts at once. */
-function greets(port: number): Promise<boolean> {
+function greets(place: { host: string; port: number }): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>();
-  const socket = connect(port, "127.0.0.1");
+  const socket = connect(place);
   const finish = (result: boolean): void => {
     socket.destroy();
     resolve(result);
@@ -81,7 +72,4 @@ function greets(port: number): Promise<boolean> {
 
 /** Has qemu-ga opened its port? */
 const hasAgent = (context: Context): Promise<boolean> =>
-  withLive(context, "wait", async ({ qmp }) => {
-    const lines = (await qmp.execute("query-chardev")) as { label: string; "frontend-open": boolean }[];
-    return lines.some((line) => line.label === "channel0" && line["frontend-open"]);
-  });
+  withLive(context, "wait", async ({ qmp }) => (await findLine(qmp, WORK.agent))?.guestOpen === true);

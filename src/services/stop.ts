@@ -1,10 +1,13 @@
+import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { powerDown } from "../qmp/commands.ts";
+import { AgentError, GuestAgent } from "../qmp/agent.ts";
+import { findLine, powerDown } from "../qmp/commands.ts";
 import type { QmpClient } from "../qmp/client.ts";
+import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { endMachine, findRunning } from "./in-use.ts";
-import { withLive } from "./live.ts";
+import { withLive, type Live } from "./live.ts";
 import { openVm, withLockedVm, withVm } from "./open.ts";
 import { catchUp } from "./run-end.ts";
 import { runVm } from "./run.ts";
@@ -39,7 +42,7 @@ export async function stopVm(context: Context, { timeoutSeconds, force }: StopRe
     await withVm(context, "stop", async () => {});
     return log.info(`the VM in ${vm.hostdir} is not running`);
   }
-  if (!force) await withLive(context, "stop", ({ qmp }) => askToPowerOff(qmp));
+  if (!force) await withLive(context, "stop", askToPowerOff);
   const off = !force && (await waitForEnd(work, timeoutSeconds * 1000));
   if (!off) await endMachine(work);
   await withLockedVm(context, "stop", (now) => catchUp(context, now.hostdir, now.work));
@@ -50,11 +53,30 @@ export async function stopVm(context: Context, { timeoutSeconds, force }: StopRe
   log.success(off ? "the guest has powered itself off" : "the guest was ended, as by a power cut");
 }
 
-/** A guest that stands still hears no button. */
-async function askToPowerOff(qmp: QmpClient): Promise<void> {
+/** By its agent where one listens, else by the power button; a guest that stands still would hear neither. */
+async function askToPowerOff({ qmp, work }: Live): Promise<void> {
   const status = (await qmp.execute("query-status")) as { running: boolean };
   if (!status.running) await qmp.execute("cont");
-  await powerDown(qmp);
+  if (!(await shutDownByAgent(qmp, join(work.dir, WORK.agent)))) await powerDown(qmp);
+}
+
+const AGENT_MS = 3000;
+/** The agent says nothing when it does as it was told, only when it does not. */
+const REFUSAL_MS = 500;
+
+async function shutDownByAgent(qmp: QmpClient, socket: string): Promise<boolean> {
+  const line = await findLine(qmp, WORK.agent);
+  if (!line?.guestOpen || line.taken) return false;
+  try {
+    using agent = await GuestAgent.connect(socket, AGENT_MS);
+    const refused = agent.execute("guest-shutdown").then(
+      () => false,
+      (error: unknown) => error instanceof AgentError,
+    );
+    return !(await Promise.race([refused, Bun.sleep(REFUSAL_MS)]));
+  } catch {
+    return false;
+  }
 }
 
 /** Stops it and starts it in the background, with what was typed for the run before. */

@@ -51,6 +51,8 @@ export const WORK = {
   eventsIn: "events.in",
   eventsOut: "events.out",
   consoleLog: "console.log",
+  /** The guest's host key, for ssh: nobody else's business. */
+  knownHosts: "known_hosts",
   /** [compat] The command that runs the rescue of the last job. */
   rescueScript: "run-rescue.sh",
   rescueConsoleLog: "rescue.log",

@@ -84,6 +84,7 @@ function isWorkingFile(name: string): boolean {
     WORK.runScript,
     WORK.rescueScript,
     WORK.consoleLog,
+    WORK.knownHosts,
     WORK.rescueConsoleLog,
     WORK.qemuLog,
   ];

@@ -113,6 +113,48 @@ describe("a description may begin with a dash", () => {
   });
 });
 
+describe("a command that starts another takes the rest of the line", () => {
+  test.each([
+    ["ssh", "ssh()"],
+    ["ssh uname -a", "ssh([uname -a])"],
+    ["ssh -- -L 8080:localhost:80", "ssh([-L 8080:localhost:80])"],
+    ["ssh --user=me -- -A ls -l", "ssh(user=me, [-A ls -l])"],
+    ["ssh --user me ls --user=you", "ssh(user=me, [ls --user=you])"],
+    ["exec -- ls -l", "exec([ls -l])"],
+    ["exec ls -l", "exec([ls -l])"],
+    ["exec ls -- -l ''", "exec([ls -- -l ''])"],
+    ["exec -- -- x", "exec([-- x])"],
+    // No command of ours, whatever it is called.
+    ["exec run", "exec([run])"],
+    ["exec -- run @backup job", "exec([run @backup job])"],
+    ["ssh -h", "ssh() help"],
+    ["ssh ls -h", "ssh([ls -h])"],
+    ["exec -h", "exec() help"],
+    ["@run @exec true", "run() exec([true])"],
+    ["run x.iso @ssh poweroff", "run(isoimage=x.iso) ssh([poweroff])"],
+    ["cp a :/b", "cp([a :/b])"],
+    ["cp -rp a b :/c", "cp(--recursive, --preserve, [a b :/c])"],
+    ["cp -r -- -a :-b", "cp(--recursive, [-a :-b])"],
+    ["exec", "64: exec: CMD [ARG…] is missing"],
+    ["exec --", "64: exec: CMD [ARG…] is missing"],
+    ["exec ''", "64: exec: CMD [ARG…] is missing"],
+    ["cp", "64: cp: SRC… DST is missing"],
+    ["ssh -L 8080:localhost:80", "64: unknown option -L"],
+    ["exec -x", "64: unknown option -x"],
+  ])("%s → %s", (line, meaning) => {
+    expect(batchOf(line)).toBe(meaning);
+  });
+
+  test("its words are announced, and the hint names --", () => {
+    expect(parseBatch(wordsOf("ssh --user=me -- ls -l"), "vm").map(({ words }) => words)).toEqual([
+      ["ls", "-l"],
+    ]);
+    expect(() => parseBatch(["ssh", "-L", "1"], "vm")).toThrow(
+      expect.objectContaining({ hint: expect.stringContaining("vm ssh -- …") }),
+    );
+  });
+});
+
 describe("-- makes plain words of what follows", () => {
   test.each([
     ["run -- -odd.iso", "run(isoimage=-odd.iso)"],
@@ -202,6 +244,10 @@ test.each([
   ["restore", "restore [SNAPSHOT]"],
   ["destroy", "destroy [--force]"],
   ["job", "job JOBNAME"],
+  ["console", "console [--log] [--follow]"],
+  ["exec", "exec CMD [ARG…]"],
+  ["ssh", "ssh [--user=NAME] [ARG…]"],
+  ["cp", "cp [--recursive] [--preserve] [--legacy] [--user=NAME] SRC… DST"],
 ])("usage of %s: %s", (name, usage) => {
   expect(usageOf(COMMANDS.get(name)!)).toBe(usage);
 });

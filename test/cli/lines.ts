@@ -13,10 +13,11 @@ export const wordsOf = (line: string): string[] =>
 const show = (word: string): string => (/^[^\s']+$/.test(word) ? word : `'${word}'`);
 
 /** `run(isoimage=x.iso)`; a command that nobody named stands in brackets. */
-export function showInvocation({ command, args, help, implicit }: Invocation): string {
+export function showInvocation({ command, args, rest, help, implicit }: Invocation): string {
   const given = Object.entries(args).map(([name, value]) =>
     value === true ? `--${name}` : `${name}=${show(String(value))}`,
   );
+  if (rest.length > 0) given.push(`[${rest.map(show).join(" ")}]`);
   const text = `${command.name}(${given.join(", ")})${help ? " help" : ""}`;
   return implicit ? `[${text}]` : text;
 }

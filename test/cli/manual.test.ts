@@ -28,8 +28,8 @@ const capital = (help: string): string => plain(help).replace(/^[a-z]/, (letter)
 describe("the manual has", () => {
   test.each([...COMMANDS.values()])("the command $name", (command) => {
     expect(text).toContain(`.SS "${plain(usageOf(command))}" ${capital(command.summary)}`);
-    for (const { name, help } of command.positionals)
-      expect(text).toContain(`.TP ${name.toUpperCase()} ${plain(help)}`);
+    for (const { label, help } of command.positionals)
+      expect(text).toContain(`.TP ${plain(label)} ${plain(help)}`);
     for (const { long } of command.options) expect(text).toMatch(new RegExp(`--${long}(=\\S+)? .*`));
     for (const { help } of command.options) expect(text).toContain(` ${plain(help)}`);
   });

@@ -80,8 +80,8 @@ describe.each([...COMMANDS.values()])("vm $name -h", (command) => {
   const text = buildCommandUsage("vm", command);
   test("shows usage, summary, arguments and options", () => {
     expect(text).toStartWith(`usage: vm [options] [@]${usageOf(command)}\n\n${command.summary}\n`);
-    for (const { name, help } of command.positionals) {
-      expect(text).toContain(`  ${name.toUpperCase()} `);
+    for (const { label, help } of command.positionals) {
+      expect(text).toContain(`  ${label} `);
       expect(text).toContain(help);
     }
     for (const { long, help } of command.options) {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import {
+  findForward,
   parseDisk,
   parseForwards,
   parseHostForward,
@@ -138,6 +139,22 @@ describe("parseHostForward", () => {
     "tcp::5555-:22\n",
   ])("%j is refused", (rule) => {
     expect(parseHostForward(rule)).toBeUndefined();
+  });
+});
+
+describe("findForward to port 22", () => {
+  test.each([
+    ["", undefined],
+    ["hostfwd=tcp::5555-:22", "127.0.0.1:5555"],
+    ["hostfwd=tcp:0.0.0.0:5555-10.0.2.15:22", "127.0.0.1:5555"],
+    ["hostfwd=tcp:192.168.1.5:5555-:22", "192.168.1.5:5555"],
+    ["hostfwd=udp::5555-:22", undefined],
+    ["hostfwd=tcp::22-:80", undefined],
+    ["guestfwd=tcp:10.0.2.100:22-cmd:x hostfwd=tcp::80-:80 hostfwd=:127.0.0.2:1022-:22", "127.0.0.2:1022"],
+    ["hostfwd=tcp::1-:22 hostfwd=tcp::2-:22", "127.0.0.1:1"],
+  ])("%s", (options, place) => {
+    const found = findForward(options.split(" "), 22);
+    expect(found && `${found.host}:${found.port}`).toBe(place);
   });
 });
 

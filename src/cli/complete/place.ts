@@ -140,6 +140,7 @@ function commandPlace(command: Command, words: readonly string[], current: strin
     }
     const [word] = left;
     if (word === undefined) return argumentPlace(command, index, current);
+    if (positional?.rest) return argumentPlace(command, index, current);
     if (!positional || isReference(word) || (!positional.required && !over && isOldName(word))) break;
     left = left.slice(1);
     if (positional.many) index--;
@@ -151,7 +152,7 @@ function commandPlace(command: Command, words: readonly string[], current: strin
 function argumentPlace(command: Command, index: number, current: string): Place {
   const positional = command.positionals[index];
   const sources = positional ? argumentSources(command, positional) : [];
-  if (positional?.required) return { skip: 0, sources };
+  if (positional?.required || positional?.rest) return { skip: 0, sources };
   const next = commandNames(COMMANDS.keys(), "@");
   if (current.startsWith("@")) return { skip: 0, sources: [next] };
   // Bare names would fill the list with every command twice.

@@ -109,9 +109,7 @@ function commandPart(command: Command, paragraphs: (texts: readonly string[]) =>
     ...subsection(literal(usageOf(command))),
     ...fill(prose(sentence(summary))),
     ...paragraphs(more),
-    ...positionals.flatMap((positional) =>
-      item(italic(positional.name.toUpperCase()), prose(positional.help)),
-    ),
+    ...positionals.flatMap((positional) => item(italic(positional.label), prose(positional.help))),
     ...options.flatMap((option) => item(spellings(option), prose(option.help))),
   ];
 }

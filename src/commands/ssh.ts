@@ -1,0 +1,19 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+export default defineCommand({
+  meta: { name: "ssh", description: "log in to the guest by ssh, or run a command there" },
+  args: {
+    user: { type: "string", valueHint: "NAME", description: "log in as NAME; default: root" },
+    command: {
+      type: "positional",
+      required: false,
+      valueHint: "ARG…",
+      description: "for ssh as they are: a command, or options of ssh behind --",
+    },
+  },
+  async run({ args, data }) {
+    const { sshToGuest } = await import("../services/ssh.ts");
+    await sshToGuest(data as Context, args._, args.user);
+  },
+});

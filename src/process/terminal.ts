@@ -1,0 +1,47 @@
+/** Our own standard streams, by bytes. */
+
+/** The terminal passes each key on as it is, Ctrl-C too; undone on disposal. */
+export function rawTerminal(): Disposable {
+  process.stdin.setRawMode(true);
+  return { [Symbol.dispose]: () => void process.stdin.setRawMode(false) };
+}
+
+/**
+ * Writes bytes on stdout or stderr, as fast as whoever reads there takes them.
+ * @returns false when nobody reads there any more
+ */
+export function writeBytes(stream: NodeJS.WriteStream, bytes: Uint8Array): Promise<boolean> {
+  if (bytes.length === 0) return Promise.resolve(true);
+  return new Promise((resolve) => stream.write(bytes, (error) => resolve(!error)));
+}
+
+/**
+ * Everything on stdin up to its end; nothing where it is a terminal or closed.
+ * @param over ends the reading with its reason
+ */
+export async function readStdin(over: AbortSignal): Promise<Buffer> {
+  const { stdin } = process;
+  if (stdin.isTTY) return Buffer.alloc(0);
+  const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
+  const pieces: Buffer[] = [];
+  const stop = (): void => reject(over.reason);
+  const end = (): void => resolve(Buffer.concat(pieces));
+  if (over.aborted) stop();
+  over.addEventListener("abort", stop, { once: true });
+  stdin
+    .on("data", (piece: Buffer) => pieces.push(piece))
+    .on("end", end)
+    .on("error", end);
+  try {
+    return await promise;
+  } finally {
+    over.removeEventListener("abort", stop);
+    releaseStdin();
+  }
+}
+
+/** Lets the program end though stdin may never do. */
+export function releaseStdin(): void {
+  process.stdin.removeAllListeners("data").pause();
+  process.stdin.unref?.();
+}

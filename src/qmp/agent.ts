@@ -1,0 +1,141 @@
+import type { Socket } from "bun";
+import { VmError } from "../lib/errors.ts";
+import { withShortPath } from "./client.ts";
+
+/** Stands before an answer to guest-sync-delimited; in JSON it cannot be (qemu's docs/interop/qemu-ga). */
+const SENTINEL = 0xff;
+const NEWLINE = 0x0a;
+
+/** A sync id must be told from an answer that a client before us did not wait for. */
+const MAX_ID = 2 ** 31;
+
+/** How long the agent may think about one command. */
+const ANSWER_MS = 60_000;
+
+/** The agent refused a command; `kind` is its error class. */
+export class AgentError extends VmError {
+  constructor(
+    command: string,
+    readonly kind: string,
+    readonly description: string,
+  ) {
+    super("io", `the guest agent refused ${command}: ${description}`);
+  }
+}
+
+/** Nobody is there, or nobody who has time. */
+export class AgentSilence extends VmError {
+  constructor() {
+    super("unavailable", "the guest agent does not answer");
+  }
+}
+
+/** A conversation with qemu-ga in the guest: one command at a time. */
+export class GuestAgent implements Disposable {
+  #socket: Socket | undefined;
+  #unsent = Buffer.alloc(0);
+  #pieces: Uint8Array[] = [];
+  /** Answers count only from the sentinel on. */
+  #synced = false;
+  #waiting: PromiseWithResolvers<string> | undefined;
+  #over = false;
+
+  /**
+   * Connects, and clears away what an earlier client left in the line.
+   * @param timeoutMs how long the agent may stay silent
+   * @param over ends the conversation, whatever is being waited for
+   * @throws AgentSilence when it does
+   */
+  static async connect(path: string, timeoutMs: number, over?: AbortSignal): Promise<GuestAgent> {
+    const agent = new GuestAgent();
+    over?.addEventListener("abort", () => agent[Symbol.dispose](), { once: true });
+    await withShortPath(path, async (unix) => {
+      agent.#socket = await Bun.connect({
+        unix,
+        socket: {
+          data: (_socket, bytes) => agent.#receive(bytes),
+          drain: () => agent.#flush(),
+          close: () => agent.#end(),
+          error: () => agent.#end(),
+        },
+      });
+    });
+    try {
+      const id = Math.floor(Math.random() * MAX_ID);
+      agent.#send(Buffer.of(SENTINEL));
+      const reply = await agent.#ask("guest-sync-delimited", { id }, timeoutMs);
+      if (reply !== id) throw new VmError("io", "the guest agent answers out of turn");
+      return agent;
+    } catch (error) {
+      agent[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Runs one command and gives its `return` value. @throws AgentError when it is refused */
+  execute(command: string, args?: Record<string, unknown>): Promise<unknown> {
+    return this.#ask(command, args, ANSWER_MS);
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket?.end();
+    this.#end();
+  }
+
+  async #ask(
+    command: string,
+    args: Record<string, unknown> | undefined,
+    timeoutMs: number,
+  ): Promise<unknown> {
+    if (this.#over) throw lineClosed();
+    this.#waiting = Promise.withResolvers<string>();
+    const { promise, reject } = this.#waiting;
+    this.#send(Buffer.from(`${JSON.stringify({ execute: command, arguments: args })}\n`));
+    const timer = setTimeout(() => reject(new AgentSilence()), timeoutMs);
+    try {
+      const reply = JSON.parse(await promise) as {
+        return?: unknown;
+        error?: { class: string; desc: string };
+      };
+      if (reply.error) throw new AgentError(command, reply.error.class, reply.error.desc);
+      return reply.return;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #send(bytes: Buffer): void {
+    this.#unsent = Buffer.concat([this.#unsent, bytes]);
+    this.#flush();
+  }
+
+  #flush(): void {
+    if (!this.#socket || this.#unsent.length === 0) return;
+    const written = this.#socket.write(this.#unsent);
+    this.#unsent = this.#unsent.subarray(written < 0 ? this.#unsent.length : written);
+  }
+
+  /** One answer is one line; a big one comes in many pieces. */
+  #receive(bytes: Uint8Array): void {
+    let fresh = bytes;
+    if (!this.#synced) {
+      const at = bytes.lastIndexOf(SENTINEL);
+      if (at < 0) return;
+      this.#synced = true;
+      fresh = bytes.subarray(at + 1);
+    }
+    // Bun uses its buffer again.
+    this.#pieces.push(fresh.slice());
+    if (!fresh.includes(NEWLINE)) return;
+    const line = Buffer.concat(this.#pieces.splice(0)).toString("utf8");
+    this.#waiting?.resolve(line);
+  }
+
+  #end(): void {
+    this.#over = true;
+    this.#waiting?.promise.catch(() => {});
+    this.#waiting?.reject(lineClosed());
+  }
+}
+
+const lineClosed = (): VmError => new VmError("io", "the guest went off, or its agent's line was closed");

@@ -1,0 +1,144 @@
+import { existsSync } from "node:fs";
+import { constants } from "node:os";
+import { join, resolve } from "node:path";
+import { StatusError, VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { findForward } from "../machine/parse.ts";
+import { start } from "../process/exec.ts";
+import { takeSignals, throwIfInterrupted } from "../process/signals.ts";
+import { lstatOf } from "../store/files.ts";
+import { WORK } from "../store/layout.ts";
+import type { Context } from "./context.ts";
+import { requireRunning } from "./live.ts";
+import type { Vm } from "./open.ts";
+
+/** How ssh and scp reach one guest. */
+interface Access {
+  host: string;
+  options: string[];
+  knownHosts: string;
+}
+
+const SSH_PORT = 22;
+
+/** ssh's and scp's own word for "no connection, or it broke" (ssh(1), EXIT STATUS). */
+const NO_CONNECTION = 255;
+
+/** Logs in to the guest in our terminal; `args` go to ssh as they are. @throws ssh's status, 69 without a forward */
+export async function sshToGuest(context: Context, args: readonly string[], user = "root"): Promise<void> {
+  const access = await findAccess(context, "log in by ssh", user);
+  await runHere(context, access, ["ssh", ...access.options, access.host, ...args]);
+}
+
+/** Copies by scp. @throws scp's status, 69 without a forward */
+export async function copyByScp(
+  context: Context,
+  paths: readonly string[],
+  flags: readonly string[],
+  user = "root",
+): Promise<void> {
+  const access = await findAccess(context, "copy by ssh", user);
+  const host = access.host.includes(":") ? `[${access.host}]` : access.host;
+  const places = parseCopy(paths).map((place) => (place.guest ? `${host}:${place.path}` : place.path));
+  await runHere(context, access, ["scp", ...flags, ...access.options, "--", ...places]);
+}
+
+/** The paths of `cp`; those of this host so that scp takes them for nothing else. @throws 64 */
+export function parseCopy(paths: readonly string[]): { guest: boolean; path: string }[] {
+  if (paths.length < 2)
+    throw new VmError("usage", "cp: DST is missing", {
+      hint: "usage: cp SRC… DST, those in the guest as :PATH",
+    });
+  if (!paths.some((path) => path.startsWith(":")))
+    throw new VmError("usage", "cp: none of these paths is in the guest", {
+      hint: "a path in the guest begins with a colon: cp file :/root/",
+    });
+  return paths.map((path) => {
+    if (path.startsWith(":")) return { guest: true, path: path.slice(1) };
+    // `a:b` would be a host to scp.
+    return { guest: false, path: path.includes(":") && !path.startsWith("/") ? `./${path}` : path };
+  });
+}
+
+/** Where on this host the guest's SSH is found. @throws 69 when nothing leads there */
+export function requireSsh(context: Context, forwards: readonly string[]): { host: string; port: number } {
+  const place = findForward(forwards, SSH_PORT);
+  if (place) return place;
+  throw new VmError("unavailable", `no port of this host leads to the guest's port ${SSH_PORT}`, {
+    hint: `start the VM with one: ${context.prog} run --ssh`,
+  });
+}
+
+async function findAccess(context: Context, what: string, user: string): Promise<Access> {
+  const { vm, work } = await requireRunning(context, what);
+  const { FORWARDS, USENETDEV, GUESTNAME } = vm.settings;
+  const place = requireSsh(context, work.mark.run?.forwards ?? (USENETDEV ? FORWARDS : []));
+  const knownHosts = join(work.dir, WORK.knownHosts);
+  const options = buildSshOptions({
+    port: place.port,
+    user,
+    knownHosts,
+    alias: /^[\w.-]+$/.test(GUESTNAME) ? GUESTNAME : "vm",
+    keys: privateKeys(vm),
+  });
+  return { host: place.host, options, knownHosts };
+}
+
+/** Options that hold for this VM alone, whatever ssh_config says of hosts in general (ssh_config(5)). */
+export function buildSshOptions(access: {
+  port: number;
+  user: string;
+  knownHosts: string;
+  alias: string;
+  keys: readonly string[];
+}): string[] {
+  const { port, user, knownHosts, alias, keys } = access;
+  return [
+    `Port=${port}`,
+    `User=${quoted(user)}`,
+    `UserKnownHostsFile=${quotedPath(knownHosts)}`,
+    "GlobalKnownHostsFile=none",
+    "StrictHostKeyChecking=accept-new",
+    `HostKeyAlias=${alias}`,
+    "HashKnownHosts=no",
+    // Another VM had this port before; a proxy does not lead to our own loopback.
+    "ControlPath=none",
+    "ProxyCommand=none",
+    ...keys.map((key) => `IdentityFile=${quotedPath(key)}`),
+  ].flatMap((option) => ["-o", option]);
+}
+
+/** One word of ssh_config. */
+const quoted = (word: string): string => `"${word.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
+const quotedPath = (path: string): string => quoted(path.replaceAll("%", "%%"));
+
+/** The private keys beside the public ones that the jobs let in. */
+function privateKeys({ settings, hostdir }: Vm): string[] {
+  return settings.SSHKEYS.filter((path) => path.endsWith(".pub"))
+    .map((path) => resolve(hostdir, path.slice(0, -".pub".length)))
+    .filter((path) => existsSync(path));
+}
+
+/** Runs a program as if the user had started it: our terminal, our directory, its status. */
+async function runHere(context: Context, access: Access, argv: readonly string[]): Promise<void> {
+  throwIfInterrupted();
+  const known = (lstatOf(access.knownHosts)?.size ?? 0) > 0;
+  const child = start(argv, {
+    stdin: 0,
+    stdout: 1,
+    stderr: 2,
+    cwd: context.cwd,
+    // The user's language; ssh may hand it on to the guest.
+    env: { LC_ALL: context.env.LC_ALL },
+    whenOrphaned: "TERM",
+    keepOnInterrupt: true,
+    ownSession: false,
+  });
+  using _taken = takeSignals((signal) => child.kill(signal));
+  const { status, signal } = await child.done;
+  if (status === 0) return;
+  if (status === NO_CONNECTION && known)
+    log.info(`if ssh complains of a changed key, and the guest was installed anew: rm ${access.knownHosts}`);
+  const code = signal ? 128 + constants.signals[signal as NodeJS.Signals] : (status ?? 1);
+  throw new StatusError(`${argv[0]} ended with status ${code}`, code);
+}

@@ -1,0 +1,96 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import type { Socket } from "bun";
+import { AgentError, AgentSilence, GuestAgent } from "../../src/qmp/agent.ts";
+import { LineSplitter } from "../../src/qmp/protocol.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+let temp: Temp;
+let path: string;
+beforeEach(() => {
+  temp = new Temp();
+  path = temp.path("agent.sock");
+});
+afterEach(() => temp[Symbol.dispose]());
+
+interface Request {
+  execute: string;
+  arguments?: Record<string, unknown>;
+}
+
+/** An agent that answers a sync as qemu-ga does, and the rest as a test tells it to. */
+function fakeAgent(answer: (request: Request, socket: Socket) => void, greeting = ""): Disposable {
+  const listener = Bun.listen({
+    unix: path,
+    socket: {
+      open: (socket) => void socket.write(greeting),
+      data: (socket, bytes) => {
+        const splitter = new LineSplitter();
+        const from = bytes.lastIndexOf(0xff) + 1;
+        for (const line of splitter.push(bytes.subarray(from))) {
+          const request = JSON.parse(line) as Request;
+          if (request.execute !== "guest-sync-delimited") answer(request, socket);
+          else socket.write(Buffer.concat([Buffer.of(0xff), reply(request.arguments!.id)]));
+        }
+      },
+    },
+  });
+  return { [Symbol.dispose]: () => listener.stop(true) };
+}
+
+const reply = (value: unknown): Buffer => Buffer.from(`${JSON.stringify({ return: value })}\n`);
+
+describe("the guest agent", () => {
+  test("is asked, behind what another client left in the line", async () => {
+    using _fake = fakeAgent(
+      ({ execute }, socket) => void socket.write(reply(execute)),
+      '{"return": 5}\n{"ret',
+    );
+    using agent = await GuestAgent.connect(path, 1000);
+    expect(await agent.execute("guest-ping")).toBe("guest-ping");
+    expect(await agent.execute("guest-info")).toBe("guest-info");
+  });
+
+  test("a big answer, and one in pieces", async () => {
+    const big = "x".repeat(100_000);
+    using _fake = fakeAgent((_request, socket) => {
+      const bytes = reply(big);
+      socket.write(bytes.subarray(0, 10));
+      socket.flush();
+      setTimeout(() => socket.write(bytes.subarray(10)), 20);
+    });
+    using agent = await GuestAgent.connect(path, 1000);
+    expect(await agent.execute("x")).toBe(big);
+  });
+
+  test("refuses", async () => {
+    using _fake = fakeAgent((_request, socket) => {
+      socket.write('{"error": {"class": "GenericError", "desc": "Not today"}}\n');
+    });
+    using agent = await GuestAgent.connect(path, 1000);
+    const error = await agent.execute("guest-exec").catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(AgentError);
+    expect(error).toMatchObject({ exitCode: 74, kind: "GenericError", description: "Not today" });
+  });
+
+  test("stays silent", async () => {
+    const listener = Bun.listen({ unix: path, socket: { data: () => {} } });
+    const error = await GuestAgent.connect(path, 50).catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(AgentSilence);
+    expect(error).toMatchObject({ exitCode: 69 });
+    listener.stop(true);
+  });
+
+  test("goes off, or is not waited for any longer", async () => {
+    using _fake = fakeAgent(({ execute }, socket) => {
+      if (execute === "poweroff") socket.end();
+    });
+    const stop = new AbortController();
+    using first = await GuestAgent.connect(path, 1000);
+    const gone = expect(first.execute("poweroff")).rejects.toThrow("the guest went off");
+    await gone;
+    using second = await GuestAgent.connect(path, 1000, stop.signal);
+    const waiting = second.execute("silence");
+    stop.abort();
+    await expect(waiting).rejects.toThrow("closed");
+  });
+});

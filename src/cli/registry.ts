@@ -6,6 +6,8 @@ import job from "../commands/job.ts";
 import rescue from "../commands/rescue.ts";
 import restore from "../commands/restore.ts";
 import run from "../commands/run.ts";
+import screenshot from "../commands/screenshot.ts";
+import view from "../commands/view.ts";
 
 /** One command as the rest of `cli` sees it: citty's definition, resolved and flattened. */
 export interface Command {
@@ -32,7 +34,7 @@ export interface CommandOption {
 /** [compat] The six names that end an argument list as bare words. */
 export const OLD_NAMES = ["create", "run", "backup", "restore", "destroy", "job"] as const;
 
-const DEFINITIONS = { create, run, backup, restore, destroy, job, rescue } satisfies Record<
+const DEFINITIONS = { create, run, backup, restore, destroy, job, rescue, screenshot, view } satisfies Record<
   string,
   CommandDef<any>
 >;

@@ -44,6 +44,7 @@ export function buildContext(prog: string, version: string, options: Options): C
     options,
     meter: createMeter,
     ask: process.stdin.isTTY ? askOnTerminal : undefined,
-    print: (text) => void process.stdout.write(text),
+    terminal: process.stdout.isTTY,
+    print: (result) => void process.stdout.write(result),
   };
 }

@@ -6,4 +6,5 @@ export interface Capabilities {
   devices: ReadonlySet<string>;
   /** Built with SPICE, and its modules are installed. */
   spice: boolean;
+  vnc: boolean;
 }

@@ -20,6 +20,7 @@ interface Probed {
   version: string;
   devices: string[];
   spice: boolean;
+  vnc: boolean;
 }
 
 /** Where distributions keep qemu's modules: installing one changes what qemu can do. */
@@ -58,7 +59,7 @@ function fingerprint(path: string): string {
 function readCache(path: string): Probed | undefined {
   try {
     const probed = JSON.parse(readFileSync(path, "utf8")) as Probed;
-    return Array.isArray(probed.devices) && probed.version ? probed : undefined;
+    return Array.isArray(probed.devices) && probed.version && "vnc" in probed ? probed : undefined;
   } catch {
     return undefined;
   }
@@ -81,7 +82,8 @@ async function ask(path: string): Promise<Probed> {
     { execute: "qmp_capabilities", id: 0 },
     { execute: "qom-list-types", arguments: { implements: "device", abstract: false }, id: 1 },
     { execute: "query-command-line-options", arguments: { option: "spice" }, id: 2 },
-    { execute: "quit", id: 3 },
+    { execute: "query-command-line-options", arguments: { option: "vnc" }, id: 3 },
+    { execute: "quit", id: 4 },
   ];
   const [readEnd, writeEnd] = pipe();
   writeSync(writeEnd, questions.map((question) => `${JSON.stringify(question)}\n`).join(""));
@@ -107,10 +109,17 @@ async function ask(path: string): Promise<Probed> {
     const { message } = new ProcessError("qemu does not answer", result);
     throw new VmError("unavailable", message, { hint: `try it by hand: ${argv.join(" ")}` });
   }
-  const spice = messages.find((message) => message?.kind === "reply" && message.id === 2);
+  const takesPassword = (id: number): boolean =>
+    messages.some(
+      (message) =>
+        message?.kind === "reply" &&
+        message.id === id &&
+        JSON.stringify(message.value).includes("password-secret"),
+    );
   return {
     version: greeting.version,
     devices: (types.value as { name: string }[]).map(({ name }) => name),
-    spice: JSON.stringify(spice ?? "").includes("password-secret"),
+    spice: takesPassword(2),
+    vnc: takesPassword(3),
   };
 }

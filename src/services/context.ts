@@ -39,6 +39,8 @@ export interface Context {
   meter(label: string, totalBytes: number): Meter;
   /** Asks for a secret on the terminal, until `over`; absent where there is none. Undefined: no answer. */
   ask: ((prompt: string, over: AbortSignal) => Promise<string | undefined>) | undefined;
+  /** Is stdout a terminal? */
+  terminal: boolean;
   /** Prints a result on stdout. */
-  print(text: string): void;
+  print(result: string | Uint8Array): void;
 }

@@ -1,9 +1,10 @@
 import { chmodSync, rmSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import type { Machine } from "../machine/types.ts";
-import { findProgram, start } from "../process/exec.ts";
+import { start } from "../process/exec.ts";
 import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { lastWords, launchQemu, type MachineEnd, type RunningMachine } from "../qemu/launch.ts";
@@ -22,6 +23,7 @@ import { Media } from "./media.ts";
 import { refuseRunning, withVm, type Present, type Vm } from "./open.ts";
 import { restoreSnapshot } from "./restore.ts";
 import { TroubleWatch } from "./trouble.ts";
+import { describeAddress, describeViewing, hasViewer, viewerFile } from "./viewer.ts";
 
 /** Another VM may take a free port between our look and qemu's. */
 const PORT_TRIES = 5;
@@ -131,22 +133,19 @@ async function launch(
 
 /** Opens a viewer in a desktop session; elsewhere says how to look. */
 function showScreen(context: Context, work: Present, { display, name }: Machine): void {
-  if (display.kind !== "spice") {
+  if (!("at" in display)) {
     log.info(
       `${name} runs without a display; its serial console is kept in ${join(work.dir, WORK.consoleLog)}`,
     );
     return;
   }
-  const file = join(work.dir, WORK.spiceViewer);
-  if ((context.env.DISPLAY || context.env.WAYLAND_DISPLAY) && findProgram("remote-viewer")) {
+  const file = viewerFile(work, display.kind);
+  if (hasViewer(context)) {
     start(["remote-viewer", file], { stdout: "ignore", stderr: "ignore", keepOnInterrupt: true });
     return;
   }
-  const { host, port } = display;
-  log.info(`${name} shows its screen by SPICE on ${host}:${port}. Here: remote-viewer ${file}`);
-  log.info(
-    `  from elsewhere: ssh -L ${port}:${host}:${port} THIS-HOST, then remote-viewer spice://localhost:${port}`,
-  );
+  log.info(`${name} shows its screen ${describeAddress(display)}`);
+  for (const line of describeViewing(context, hostname(), file, display)) log.info(`  ${line}`);
   if (display.passwordFile) log.info(`  its password is in ${display.passwordFile}`);
 }
 

@@ -1,0 +1,32 @@
+import type { SharedDisplay } from "./types.ts";
+
+/**
+ * The file that opens a screen in `remote-viewer` (remote-viewer(1), "CONNECTION FILE"): also in one that
+ * runs elsewhere, so far as it reaches the address.
+ */
+export function buildViewerFile(
+  { kind, at, tls }: SharedDisplay,
+  password: string | undefined,
+  title: string,
+): string {
+  const address: [string, string][] =
+    "socket" in at
+      ? [["unix-path", at.socket]]
+      : [
+          ["host", at.host],
+          [tls ? "tls-port" : "port", String(at.port)],
+        ];
+  const entries: [string, string][] = [["type", kind], ...address];
+  // The subject: the certificate may name another host than the one that is called, through a tunnel say.
+  if (tls) entries.push(["ca", tls.ca], ["host-subject", tls.subject]);
+  if (password !== undefined) entries.push(["password", password]);
+  entries.push(["title", title.replaceAll(/\p{Cc}/gu, " ")]);
+  return ["[virt-viewer]", ...entries.map(([key, value]) => `${key}=${keyFileValue(value)}`), ""].join("\n");
+}
+
+/** A value in a key file (GKeyFile): backslashes, line ends and leading blanks are escaped. */
+const keyFileValue = (text: string): string =>
+  text
+    .replaceAll("\\", String.raw`\\`)
+    .replaceAll("\n", String.raw`\n`)
+    .replace(/^ /, String.raw`\s`);

@@ -140,7 +140,7 @@ function showScreen(context: Context, work: Present, { display, name }: Machine)
     return;
   }
   const file = viewerFile(work, display.kind);
-  if (hasViewer(context)) {
+  if (hasViewer(context, display)) {
     start(["remote-viewer", file], { stdout: "ignore", stderr: "ignore", keepOnInterrupt: true });
     return;
   }

@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import type { SharedDisplay } from "../machine/types.ts";
-import { exec } from "../process/exec.ts";
+import { exec, findProgram } from "../process/exec.ts";
 import { findShownScreen } from "../qmp/screen.ts";
 import { lstatOf } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
@@ -25,11 +25,11 @@ export async function viewVm(context: Context): Promise<void> {
     return shown;
   });
   const { file } = display;
-  if (hasViewer(context)) {
+  if (hasViewer(context, display)) {
     await exec(["remote-viewer", file], { what: "cannot view" });
     return;
   }
-  if (context.env.DISPLAY || context.env.WAYLAND_DISPLAY)
+  if ((context.env.DISPLAY || context.env.WAYLAND_DISPLAY) && !findProgram("remote-viewer"))
     log.info("remote-viewer is not installed here (ALT, Debian, Fedora, Arch: virt-viewer)");
   context.print(
     describeViewing(context, hostname(), file, display)

@@ -1,6 +1,6 @@
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type { SharedDisplay } from "../machine/types.ts";
-import { buildViewerFile } from "../machine/viewer-file.ts";
+import { buildViewerFile, TUNNEL } from "../machine/viewer-file.ts";
 import { findProgram } from "../process/exec.ts";
 import { bracket } from "../qemu/devices/display.ts";
 import { shellQuote } from "../qemu/text.ts";
@@ -26,9 +26,11 @@ export function writeViewerFile(work: Present, display: SharedDisplay, title: st
 export const describeAddress = ({ kind, at, tls }: SharedDisplay): string =>
   `by ${kind.toUpperCase()}${tls ? " (TLS)" : ""} on ${"socket" in at ? at.socket : `${bracket(at.host)}:${at.port}`}`;
 
-/** Can a viewer be opened here? */
-export const hasViewer = ({ env }: Context): boolean =>
-  Boolean(env.DISPLAY || env.WAYLAND_DISPLAY) && findProgram("remote-viewer") !== undefined;
+/** Can a viewer be opened here? One for VNC knows no sockets. */
+export const hasViewer = ({ env }: Context, { kind, at }: SharedDisplay): boolean =>
+  Boolean(env.DISPLAY || env.WAYLAND_DISPLAY) &&
+  (kind === "spice" || "port" in at) &&
+  findProgram("remote-viewer") !== undefined;
 
 /**
  * How to look at a screen, here and from another machine: lines for people.
@@ -42,23 +44,19 @@ export function describeViewing(
 ): string[] {
   const user = env.USER || env.LOGNAME;
   const there = user ? `${user}@${host}` : host;
-  const copied = file.slice(file.lastIndexOf("/") + 1);
-  const copy = `scp -q ${shellQuote(`${there}:${file}`)} . && remote-viewer ${copied}`;
+  const copy = `scp -q ${shellQuote(`${there}:${file}`)} . && remote-viewer ${basename(file)}`;
   const here = `here: remote-viewer ${shellQuote(file)}`;
+  const tunnel = (from: string, to: string): string =>
+    `from home: ssh -L ${shellQuote(`${from}:${to}`)} ${there}`;
   if ("socket" in at) {
-    const secret = passwordFile ? `, with the password in ${passwordFile}` : "";
-    return [
-      here,
-      `from home: ssh -L ${HOME_PORT}:${shellQuote(at.socket)} ${there}`,
-      `  and there: remote-viewer ${kind}://localhost:${HOME_PORT}${secret}`,
-    ];
+    const first = tunnel(String(TUNNEL.port), at.socket);
+    if (kind === "vnc") return [first, `  and there: ${copy}`];
+    const secret = passwordFile ? `; the password is in ${passwordFile}` : "";
+    return [here, first, `  and there: remote-viewer spice://${TUNNEL.host}:${TUNNEL.port}${secret}`];
   }
   if (!LOOPBACK.test(at.host)) return [here, `from home: ${copy}`];
-  const host0 = bracket(at.host);
-  // What the file names must lead to the tunnel: ssh itself listens on localhost only.
-  const listen = at.host === "localhost" ? "" : `${host0}:`;
-  return [here, `from home: ssh -L ${listen}${at.port}:${host0}:${at.port} ${there}`, `  and there: ${copy}`];
+  const address = `${bracket(at.host)}:${at.port}`;
+  // ssh itself listens on localhost; any other name in the file must lead to the tunnel, too.
+  const listen = at.host === "localhost" ? String(at.port) : address;
+  return [here, tunnel(listen, address), `  and there: ${copy}`];
 }
-
-/** Where a socket's tunnel begins, at home. */
-const HOME_PORT = 5900;

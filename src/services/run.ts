@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import type { Machine } from "../machine/types.ts";
-import { start } from "../process/exec.ts";
+import { start, type Child } from "../process/exec.ts";
 import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { lastWords, launchQemu, type MachineEnd, type RunningMachine } from "../qemu/launch.ts";
@@ -90,7 +90,9 @@ async function startVm(context: Context, vm: Vm, work: Present, iso: string | un
       return { vm, work, machine, firstTime };
     } catch (error) {
       const logPath = join(work.dir, WORK.qemuLog);
-      const portRace = /address already in use|spice server/i.test(lastWords(logPath));
+      const { display } = resolved;
+      const onPort = "at" in display && "port" in display.at;
+      const portRace = onPort && /address already in use|spice server/i.test(lastWords(logPath));
       removeRunFiles(work);
       if (!portRace || portChosen(vm) || attempt === PORT_TRIES) throw error;
     }
@@ -127,26 +129,27 @@ async function launch(
   });
   trouble.qmp = machine.qmp;
   void machine.ended.then(() => trouble[Symbol.dispose]());
-  showScreen(context, work, resolved);
+  const viewer = showScreen(context, work, resolved);
+  // It has nothing to show any more, but a question to ask.
+  void machine.ended.then(() => viewer?.kill("SIGTERM"));
   return machine;
 }
 
 /** Opens a viewer in a desktop session; elsewhere says how to look. */
-function showScreen(context: Context, work: Present, { display, name }: Machine): void {
+function showScreen(context: Context, work: Present, { display, name }: Machine): Child | undefined {
   if (!("at" in display)) {
     log.info(
       `${name} runs without a display; its serial console is kept in ${join(work.dir, WORK.consoleLog)}`,
     );
-    return;
+    return undefined;
   }
   const file = viewerFile(work, display.kind);
-  if (hasViewer(context, display)) {
-    start(["remote-viewer", file], { stdout: "ignore", stderr: "ignore", keepOnInterrupt: true });
-    return;
-  }
+  if (hasViewer(context, display))
+    return start(["remote-viewer", file], { stdout: "ignore", stderr: "ignore", keepOnInterrupt: true });
   log.info(`${name} shows its screen ${describeAddress(display)}`);
   for (const line of describeViewing(context, hostname(), file, display)) log.info(`  ${line}`);
   if (display.passwordFile) log.info(`  its password is in ${display.passwordFile}`);
+  return undefined;
 }
 
 /**

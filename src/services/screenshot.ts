@@ -1,5 +1,5 @@
 import { realpathSync, statSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import {
   formatInlineImage,
@@ -76,6 +76,8 @@ function save(path: string, png: Buffer): void {
       });
     replaceFile(target ?? path, png);
   } catch (error) {
+    if (hasErrno(error, "ENOENT", "ENOTDIR"))
+      throw new VmError("noInput", `cannot write the screenshot: no such directory: ${dirname(path)}`);
     throw fileError(`cannot write the screenshot ${path}`, error);
   }
 }

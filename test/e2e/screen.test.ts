@@ -151,7 +151,7 @@ suite(
         await shell("mkfifo fifo.png", box.host);
         for (const name of ["dir.png", "fifo.png", "/dev/null"])
           expectError(await box.vm(["screenshot", name]), 73, /no regular file/);
-        expectError(await box.vm(["screenshot", "none/x.png"]), 74, /no such file/);
+        expectError(await box.vm(["screenshot", "none/x.png"]), 66, /no such directory/);
       });
 
       test("--show: only in a terminal that can", async () => {
@@ -285,6 +285,19 @@ suite(
       const display = `localhost:${tunnel.port - 5900}`;
       expect(await vncPicture(box, display, "12345678")).toMatch(/^\d+x\d+$/);
       expect(await vncPicture(box, display, "1234567x")).toMatch(/auth/i);
+    });
+
+    test("run opens a viewer in a desktop session, and ends it with the guest", async () => {
+      using box = smallSandbox();
+      configure(box, "MEMORY=64M\nCORES=1\nDISKS=AHCI=16M\n");
+      await box.ok(["create", "G", iso.hangIso]);
+      const run = await startUntil(box, ["run"], "HANGING", { env: { DISPLAY: desktop.name } });
+      await untilSeen(box);
+      await qmp(box, "quit");
+      expect((await run.done).status).toBe(74);
+      expect(await box.leftovers()).toEqual([]);
+      // Before the viewer has even been let in.
+      await box.ok(["run", iso.haltIso], { env: { DISPLAY: desktop.name } });
     });
 
     test("what cannot be is said before anything starts", async () => {

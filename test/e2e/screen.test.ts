@@ -135,6 +135,13 @@ suite(
         expect(names(box.host)).toEqual(before);
       });
 
+      test("several at once: each has its turn with qemu's one conversation", async () => {
+        const all = await Promise.all(
+          Array.from({ length: 8 }, (_, index) => box.vm(["screenshot", `many-${index}.png`])),
+        );
+        expect(all.map(({ status, stderr }) => (status === 0 ? 0 : stderr))).toEqual(all.map(() => 0));
+      });
+
       test("a file is replaced in one step, also behind a link; its other names keep the old one", async () => {
         const file = box.write("old.png", "old");
         linkSync(file, box.path("other.png"));

@@ -95,6 +95,9 @@ async function expectRefused(
   expect(said).toMatch(why);
 }
 
+/** The port in the file that opens a viewer. */
+const portOf = (box: Sandbox, file = "vnc.vv"): string => /^port=(\d+)$/m.exec(box.read(".work", file))![1]!;
+
 const isPicture = (seen: Picture | string): Picture => {
   if (typeof seen === "string") throw new Error(seen);
   return seen;
@@ -204,7 +207,7 @@ suite(
     test("SPICE on a port: the same picture, and only with the password", async () => {
       const { box } = await hanging("", `--port=${await freePort()}`);
       using _box = box;
-      const [, port] = /^port=(\d+)$/m.exec(box.read(".work/spice.vv"))!;
+      const port = portOf(box, "spice.vv");
       const at = ["--host=localhost", `--port=${port}`];
       const seen = isPicture(await spicePicture(box, at, secretOf(box)));
       await box.ok(["screenshot", "own.png"]);
@@ -294,6 +297,19 @@ suite(
       expect(await vncPicture(box, display, "1234567x")).toMatch(/auth/i);
     });
 
+    test("VNC's port is picked as SPICE's is", async () => {
+      const { box } = await hanging("DISPLAY_PROTOCOL=vnc\nSPICE_TLS_DIR=/none");
+      using _first = box;
+      const { box: second, run } = await hanging("DISPLAY_PROTOCOL=vnc");
+      using _second = second;
+      expect(Number(portOf(second))).toBeGreaterThan(Number(portOf(box)));
+      run.kill("SIGKILL");
+      await run.done;
+      await until("qemu's end", async () => (await second.leftovers()).length === 0);
+      const taken = await second.vm(["-p", portOf(box), "run"]);
+      expectError(taken, 75, new RegExp(`the VNC port ${portOf(box)} is taken by qemu-system-x86`));
+    });
+
     test("run opens a viewer in a desktop session, and ends it with the guest", async () => {
       using box = smallSandbox();
       configure(box, "MEMORY=64M\nCORES=1\nDISKS=AHCI=16M\n");
@@ -316,6 +332,13 @@ suite(
       box.write(".work/guest.env", box.read(".work/guest.env").replace(/^DISPLAY_PROTOCOL=.*$/m, ""));
       const { stderr } = await box.ok(["run"]);
       expect(stderr).toContain("without a display");
+    });
+
+    test("a socket whose path is too long: 78", async () => {
+      using box = smallSandbox("x".repeat(90));
+      configure(box, "MEMORY=64M\nDISKS=AHCI=16M\nSPICE_SOCKET=1\n");
+      await box.ok(["--inplace", "create", "G", iso.haltIso]);
+      expectError(await box.vm(["run"]), 78, /SPICE_SOCKET: the path is too long/);
     });
 
     test("a qemu without SPICE: what to install, and how to go without", async () => {

@@ -10,7 +10,7 @@
  */
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { QmpClient } from "../../src/qmp/client.ts";
-import { pngOfPpm } from "./png.ts";
+import { pngOfPpm } from "../../src/lib/png.ts";
 
 const LOOK_MS = 200;
 /** A key that comes before the guest listens is lost, so it is pressed again after so many looks. */

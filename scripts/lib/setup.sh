@@ -50,6 +50,12 @@ check   mdadm                  mdadm                       mdadm             mda
 check   cryptsetup             cryptsetup-bin              cryptsetup        cryptsetup              cryptsetup         cryptsetup
 check   sshd                   openssh-server              openssh-server    openssh-server          openssh-server     openssh
 check   xz                     xz-utils                    xz                xz                      xz                 xz
+check   script                 bsdutils                    util-linux        util-linux-script       util-linux         util-linux
+check   openssl                openssl                     openssl           openssl                 openssl            openssl
+check   Xvfb                   xvfb                        xorg-xvfb         xorg-x11-server-Xvfb    xorg-x11-server-Xvfb  xorg-server-xvfb
+check   remote-viewer          virt-viewer                 virt-viewer       virt-viewer             virt-viewer        virt-viewer
+check   spicy-screenshot       spice-client-gtk            -                 spice-gtk-tools         spice-gtk          spice-gtk
+check   vncsnapshot            vncsnapshot                 -                 -                       -                  -
 check   mksquashfs             squashfs-tools              squashfs-tools    squashfs-tools          squashfs           squashfs-tools
 check   zsh                    zsh                         zsh               zsh                     zsh                zsh
 check   fish                   fish                        fish              fish                    fish               fish

@@ -26,7 +26,7 @@ const set = (setting: SettingName, value?: string): Effect =>
 /** Every option that stands before the first command. SPEC: "Command line". */
 export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "disks", short: "D", value: "TYPE=SIZE,…", effect: set("DISKS"), help: "disks to create" },
-  { long: "host", short: "H", value: "ADDRESS", effect: set("HOST"), help: "address SPICE listens on" },
+  { long: "host", short: "H", value: "ADDRESS", effect: set("HOST"), help: "address the display listens on" },
   { long: "sockets", short: "S", value: "N", effect: set("SOCKETS"), help: "CPU sockets" },
   { long: "arch", short: "a", value: "ARCH", effect: set("QEMUARCH"), help: "guest architecture" },
   { long: "cores", short: "c", value: "N", effect: set("CORES"), help: "CPU cores" },
@@ -49,7 +49,13 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "no-keep-cd", effect: set("KEEPCD", ""), help: "take the CD out after the first boot" },
   { long: "memory", short: "m", value: "SIZE", effect: set("MEMORY"), help: "memory" },
   { long: "no-colors", short: "n", effect: { kind: "flag", flag: "noColors" }, help: "no colours" },
-  { long: "port", short: "p", value: "PORT", effect: set("PORT"), help: "SPICE port; empty: no display" },
+  {
+    long: "port",
+    short: "p",
+    value: "PORT",
+    effect: set("PORT"),
+    help: "the display's port; empty: no display",
+  },
   {
     long: "rescue",
     short: "r",

@@ -17,9 +17,11 @@ import restart from "../commands/restart.ts";
 import restore from "../commands/restore.ts";
 import resume from "../commands/resume.ts";
 import run from "../commands/run.ts";
+import screenshot from "../commands/screenshot.ts";
 import ssh from "../commands/ssh.ts";
 import status from "../commands/status.ts";
 import stop from "../commands/stop.ts";
+import view from "../commands/view.ts";
 
 /** One command as the rest of `cli` sees it: citty's definition, resolved and flattened. */
 export interface Command {
@@ -78,6 +80,8 @@ const DEFINITIONS = {
   exec,
   ssh,
   cp,
+  screenshot,
+  view,
   config,
   doctor,
   completion,

@@ -45,6 +45,7 @@ export function buildContext(prog: string, version: string, options: Options): C
     meter: createMeter,
     ask: process.stdin.isTTY ? askOnTerminal : undefined,
     manual: async () => (await import("./manual/page.ts")).buildManual(prog),
-    print: (text) => void process.stdout.write(text),
+    terminal: process.stdout.isTTY,
+    print: (result) => void process.stdout.write(result),
   };
 }

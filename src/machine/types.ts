@@ -73,8 +73,30 @@ export type Display =
   | { kind: "none" }
   /** No graphics card at all: the serial console alone. */
   | { kind: "serial" }
-  /** `passwordFile` is absent when ticketing is off. */
-  | { kind: "spice"; host: string; port: number; passwordFile: string | undefined };
+  | SharedDisplay;
+
+/** Where a screen is shown: a TCP address, or a socket that only its owner can open. */
+export type DisplayAddress = { host: string; port: number } | { socket: string };
+
+/** What a client needs to believe a server's certificate, and where that is. */
+export interface DisplayTls {
+  /** Holds `ca-cert.pem`, `server-cert.pem` and `server-key.pem`. */
+  directory: string;
+  /** PEM. */
+  ca: string;
+  /** As viewers compare it: `O=Example,CN=host`. */
+  subject: string;
+}
+
+/** A screen that a viewer may open. */
+export interface SharedDisplay {
+  kind: "spice" | "vnc";
+  at: DisplayAddress;
+  /** Absent when no password is asked for. */
+  passwordFile: string | undefined;
+  /** SPICE by TCP only: nothing unencrypted is spoken on the port. */
+  tls: DisplayTls | undefined;
+}
 
 /** Everything qemu is told about a machine; ports, paths and firmware are settled. */
 export interface Machine {

@@ -8,4 +8,5 @@ export interface Capabilities {
   spice: boolean;
   /** Built with seccomp: `-sandbox` works. */
   sandbox: boolean;
+  vnc: boolean;
 }

@@ -21,6 +21,7 @@ interface Probed {
   devices: string[];
   spice: boolean;
   sandbox: boolean;
+  vnc: boolean;
 }
 
 /** Where distributions keep qemu's modules: installing one changes what qemu can do. */
@@ -59,8 +60,8 @@ function fingerprint(path: string): string {
 function readCache(path: string): Probed | undefined {
   try {
     const probed = JSON.parse(readFileSync(path, "utf8")) as Probed;
-    // An older version of this program did not ask about the sandbox.
-    return Array.isArray(probed.devices) && probed.version && probed.sandbox !== undefined
+    // An older version of this program did not ask about these.
+    return Array.isArray(probed.devices) && probed.version && "sandbox" in probed && "vnc" in probed
       ? probed
       : undefined;
   } catch {
@@ -86,7 +87,8 @@ async function ask(path: string): Promise<Probed> {
     { execute: "qom-list-types", arguments: { implements: "device", abstract: false }, id: 1 },
     { execute: "query-command-line-options", arguments: { option: "spice" }, id: 2 },
     { execute: "query-command-line-options", arguments: { option: "sandbox" }, id: 3 },
-    { execute: "quit", id: 4 },
+    { execute: "query-command-line-options", arguments: { option: "vnc" }, id: 4 },
+    { execute: "quit", id: 5 },
   ];
   const [readEnd, writeEnd] = pipe();
   writeSync(writeEnd, questions.map((question) => `${JSON.stringify(question)}\n`).join(""));
@@ -120,5 +122,6 @@ async function ask(path: string): Promise<Probed> {
     spice: optionsOf(2).includes("password-secret"),
     // Without seccomp it has no parameters.
     sandbox: optionsOf(3).includes("elevateprivileges"),
+    vnc: optionsOf(4).includes("password-secret"),
   };
 }

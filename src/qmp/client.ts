@@ -1,7 +1,8 @@
 import { closeSync, constants, openSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import type { Socket } from "bun";
-import { VmError } from "../lib/errors.ts";
+import { hasErrno, VmError } from "../lib/errors.ts";
+import { isUnixSocketAlive } from "../process/libc.ts";
 import { LineSplitter, parseQmpLine, type QmpErrorReply, type QmpEvent } from "./protocol.ts";
 
 /** sun_path holds 108 bytes with its end (unix(7)). */
@@ -47,21 +48,21 @@ export class QmpClient {
   static async connect(path: string, timeoutMs = 5000): Promise<QmpClient> {
     const client = new QmpClient();
     client.#ready.promise.catch(() => {});
+    const deadline = Date.now() + timeoutMs;
     await withShortPath(path, async (short) => {
-      client.#socket = await Bun.connect({
-        unix: short,
-        socket: {
-          data: (_socket, bytes) => client.#receive(bytes),
-          drain: () => client.#flush(),
-          close: () => client.#end(),
-          error: () => client.#end(),
-        },
-      });
+      client.#socket = await patiently(short, deadline, () =>
+        Bun.connect({
+          unix: short,
+          socket: {
+            data: (_socket, bytes) => client.#receive(bytes),
+            drain: () => client.#flush(),
+            close: () => client.#end(),
+            error: () => client.#end(),
+          },
+        }),
+      );
     });
-    const timer = setTimeout(
-      () => client.#ready.reject(new VmError("busy", `${path}: qemu does not answer there`)),
-      timeoutMs,
-    );
+    const timer = setTimeout(() => client.#ready.reject(silent(path)), timeoutMs);
     try {
       await client.#ready.promise;
     } catch (error) {
@@ -129,7 +130,24 @@ export class QmpClient {
   }
 }
 
+const silent = (path: string): VmError => new VmError("busy", `${path}: qemu does not answer there`);
 const conversationOver = (): VmError => new VmError("io", "qemu has closed the conversation");
+
+/** How often a full queue is tried again; there is no event for it. */
+const QUEUE_MS = 20;
+
+/** Waits for a place in a listener's queue, which is short: Bun takes a full one (EAGAIN) for a dead socket. */
+async function patiently<T>(path: string, deadline: number, connect: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await connect();
+    } catch (error) {
+      if (!hasErrno(error, "ECONNREFUSED") || !isUnixSocketAlive(path)) throw error;
+      if (Date.now() > deadline) throw silent(path);
+    }
+    await Bun.sleep(QUEUE_MS);
+  }
+}
 
 /** A path too long for a socket address is reached through its directory's descriptor. */
 export async function withShortPath<T>(path: string, use: (short: string) => Promise<T>): Promise<T> {

@@ -43,6 +43,8 @@ export interface Context {
   ask: ((prompt: string, over: AbortSignal) => Promise<string | undefined>) | undefined;
   /** The manual page's source; `cli` has the tables that it is made from. */
   manual(): Promise<string>;
+  /** Is stdout a terminal? */
+  terminal: boolean;
   /** Prints a result on stdout. */
-  print(text: string): void;
+  print(result: string | Uint8Array): void;
 }

@@ -1,86 +1,128 @@
 import { randomBytes } from "node:crypto";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { parseSetting } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { parseHostForward } from "../machine/parse.ts";
-import type { Display } from "../machine/types.ts";
+import type { Display, DisplayAddress, SharedDisplay } from "../machine/types.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
+import { VNC_FIRST_PORT } from "../qemu/devices/display.ts";
 import { findPortHolder, isPortFree, isUdpPortFree, nextFreePort } from "../qemu/ports.ts";
+import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
 import { replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Present, Vm } from "./open.ts";
+import { readTls } from "./tls.ts";
+import { LOOPBACK, writeViewerFile } from "./viewer.ts";
 
 /** The port that counts as not chosen: the next free one will do. */
-export const DEFAULT_SPICE_PORT = 5900;
+export const DEFAULT_PORT = 5900;
 
-const LOOPBACK = /^(localhost|127(\.\d+){3}|::1)$/;
+const PROTOCOL = { spice: "SPICE", vnc: "VNC" } as const;
 
 function portTaken(what: string, port: number, hint: string): VmError {
   const holder = findPortHolder(port);
   return new VmError("busy", `${what} ${port} is taken${holder ? ` by ${holder}` : ""}`, { hint });
 }
 
-/** Did the user choose the SPICE port? 5900 in a file is only the default written down. */
+/** Did the user choose the display's port? 5900 in a file is only the default written down. */
 export const portChosen = (vm: Vm): boolean =>
-  vm.origins.PORT.kind === "option" || vm.settings.PORT !== DEFAULT_SPICE_PORT;
+  vm.origins.PORT.kind === "option" || vm.settings.PORT !== DEFAULT_PORT;
 
-/** Settles the screen: its port, its password, and the file that opens a viewer. */
+/** Settles the screen: its address, its password, and the file that opens a viewer. */
 export async function resolveDisplay(
   context: Context,
   vm: Vm,
   work: Present,
   capabilities: Capabilities,
 ): Promise<Display> {
-  const { HOST, PORT, SPICE_TICKETING } = vm.settings;
-  if (PORT === undefined) return { kind: "none" };
-  if (!capabilities.spice) {
-    const message = "this qemu has no SPICE";
-    if (portChosen(vm))
-      throw new VmError("unavailable", `${message}, but a port for it was chosen`, {
-        hint: "install qemu's SPICE modules, or turn the display off: --port=",
-      });
-    warnOnce(`${message}: the guest runs without a display (its modules are a package of their own)`);
-    return { kind: "none" };
-  }
-  if (!SPICE_TICKETING && !LOOPBACK.test(HOST))
+  const { PORT, DISPLAY_PROTOCOL: kind, HOST, SPICE_SOCKET, SPICE_TICKETING } = vm.settings;
+  if (PORT === undefined || kind === "none") return { kind: "none" };
+  if (!capabilities[kind]) throw protocolMissing(kind);
+  if (!SPICE_TICKETING && !SPICE_SOCKET && !LOOPBACK.test(HOST))
     throw new VmError("config", `SPICE_TICKETING=off is refused: HOST=${HOST} is no loopback address`, {
       hint: "without a password anybody who reaches that address has the guest's screen and keyboard",
     });
-  let port: number | undefined = PORT;
-  const forwarded = forwardedPorts(vm.settings.USENETDEV ? vm.settings.FORWARDS : []);
-  if (forwarded.includes(PORT) && portChosen(vm))
-    throw new VmError("busy", `the port ${PORT} is wanted twice: for SPICE and for a forward`, {
-      hint: "choose another one: --port=PORT",
-    });
-  if (forwarded.includes(PORT) || !isPortFree(HOST, PORT)) {
-    if (portChosen(vm)) throw portTaken("the SPICE port", PORT, "choose another one: --port=PORT");
-    port = nextFreePort(HOST, PORT, forwarded);
-    if (port === undefined) throw portTaken("the SPICE port", PORT, "choose another one: --port=PORT");
-  }
-  const passwordFile = SPICE_TICKETING ? join(work.dir, WORK.spicePassword) : undefined;
-  const password = choosePassword(context, vm);
+  const display: SharedDisplay = {
+    kind,
+    at: SPICE_SOCKET ? chooseSocket(work, kind) : choosePort(vm, kind, PORT),
+    passwordFile: SPICE_TICKETING ? join(work.dir, WORK.spicePassword) : undefined,
+    tls: chooseTls(vm, kind),
+  };
   // qemu takes the file as it is: no newline.
-  if (passwordFile) replaceFile(passwordFile, password);
-  const viewer = ["[virt-viewer]", "type=spice", `host=${HOST}`, `port=${port}`];
-  if (passwordFile) viewer.push(`password=${keyFileValue(password)}`);
-  replaceFile(
-    join(work.dir, WORK.spiceViewer),
-    [...viewer, `title=${vm.settings.GUESTNAME.replaceAll(/\p{Cc}/gu, " ")}`, ""].join("\n"),
-  );
-  return { kind: "spice", host: HOST, port, passwordFile };
+  if (display.passwordFile) replaceFile(display.passwordFile, choosePassword(context, vm, kind));
+  writeViewerFile(work, display, vm.settings.GUESTNAME);
+  return display;
 }
 
+function protocolMissing(kind: SharedDisplay["kind"]): VmError {
+  const install =
+    kind === "spice"
+      ? "install it: qemu-system-x86 (ALT, Fedora), qemu-system-modules-spice (Debian, Ubuntu), qemu-ui-spice-core and qemu-chardev-spice (Arch)\n" +
+        "or go without: DISPLAY_PROTOCOL=vnc, or -p '' for no display"
+      : "choose another way to show the screen: DISPLAY_PROTOCOL=spice, or -p '' for none";
+  return new VmError("unavailable", `this qemu has no ${PROTOCOL[kind]} to show the screen by`, {
+    hint: install,
+  });
+}
+
+/** A port that is free; the next one where none was chosen. */
+function choosePort(vm: Vm, kind: SharedDisplay["kind"], port: number): DisplayAddress {
+  const { HOST: host, USENETDEV, FORWARDS } = vm.settings;
+  const name = PROTOCOL[kind];
+  const another = { hint: "choose another one: --port=PORT" };
+  if (kind === "vnc" && port < VNC_FIRST_PORT)
+    throw new VmError(
+      vm.origins.PORT.kind === "option" ? "usage" : "config",
+      `VNC cannot listen on port ${port}: its ports begin at ${VNC_FIRST_PORT}`,
+      another,
+    );
+  const forwarded = forwardedPorts(USENETDEV ? FORWARDS : []);
+  if (!forwarded.includes(port) && isPortFree(host, port)) return { host, port };
+  if (forwarded.includes(port) && portChosen(vm))
+    throw new VmError("busy", `the port ${port} is wanted twice: for ${name} and for a forward`, another);
+  const next = portChosen(vm) ? undefined : nextFreePort(host, port, forwarded);
+  if (next === undefined) throw portTaken(`the ${name} port`, port, another.hint);
+  return { host, port: next };
+}
+
+/** A socket in WORKDIR, which viewers must be able to name, too. */
+function chooseSocket(work: Present, kind: SharedDisplay["kind"]): DisplayAddress {
+  const socket = join(work.dir, kind === "spice" ? WORK.spiceSocket : WORK.vncSocket);
+  if (Buffer.byteLength(socket) <= MAX_SOCKET_PATH_BYTES) return { socket };
+  throw new VmError("config", `SPICE_SOCKET: the path is too long for a socket: ${socket}`, {
+    hint: "keep the working files in a directory with a shorter path, or use a port: SPICE_SOCKET=",
+  });
+}
+
+/** Certificates for SPICE on a port; a socket of this host needs none. */
+function chooseTls({ settings, hostdir }: Vm, kind: SharedDisplay["kind"]): SharedDisplay["tls"] {
+  const { SPICE_TLS_DIR, SPICE_SOCKET } = settings;
+  if (SPICE_TLS_DIR === "" || SPICE_SOCKET) return undefined;
+  if (kind === "spice") return readTls(resolve(hostdir, SPICE_TLS_DIR));
+  warnOnce("SPICE_TLS_DIR is for SPICE alone: VNC is not encrypted");
+  return undefined;
+}
+
+/** VNC's password is a DES key (RFC 6143, 7.2.2). */
+const VNC_PASSWORD_BYTES = 8;
+
 /** The user's own, from a file or the environment, else a new one. */
-function choosePassword(context: Context, vm: Vm): string {
+function choosePassword(context: Context, vm: Vm, kind: SharedDisplay["kind"]): string {
   const given = context.env.SPICE_PASSWORD ?? "";
   const parsed = parseSetting("SPICE_PASSWORD", given);
   if (!("value" in parsed))
     throw new VmError("config", "SPICE_PASSWORD in the environment is not allowed", {
       hint: `allowed: ${parsed.allowed}`,
     });
-  return vm.settings.SPICE_PASSWORD || given || randomBytes(12).toString("base64url");
+  const own = vm.settings.SPICE_PASSWORD || given;
+  if (kind === "spice") return own || randomBytes(12).toString("base64url");
+  if (Buffer.byteLength(own) > VNC_PASSWORD_BYTES)
+    warnOnce(
+      `of a password VNC takes the first ${VNC_PASSWORD_BYTES} characters only: the rest protects nothing`,
+    );
+  return own || randomBytes(6).toString("base64url");
 }
 
 /** TCP ports of the host that lead to the guest. */
@@ -89,10 +131,6 @@ const forwardedPorts = (forwards: readonly string[]): number[] =>
     const rule = parseHostForward(option.replace(/^hostfwd=/, ""));
     return rule?.protocol === "tcp" ? [rule.hostPort] : [];
   });
-
-/** A value in a key file (GKeyFile): backslashes and leading blanks are escaped. */
-const keyFileValue = (text: string): string =>
-  text.replaceAll("\\", String.raw`\\`).replace(/^ /, String.raw`\s`);
 
 /** Refuses when a port that is to be forwarded is taken: qemu's own message does not say by whom. */
 export async function requireFreeForwards(forwards: readonly string[]): Promise<void> {

@@ -2,7 +2,6 @@ import { chmodSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { log, warnOnce } from "../lib/log.ts";
 import type { Machine } from "../machine/types.ts";
-import { findProgram, start } from "../process/exec.ts";
 import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { lastWords, launchQemu, type RunningMachine } from "../qemu/launch.ts";
@@ -14,7 +13,6 @@ import { createFile, lstatOf, remove, replaceFile } from "../store/files.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { startEvents } from "../store/events.ts";
 import { updateMark } from "../store/mark.ts";
-import { noteRunning } from "../store/running.ts";
 import { describeGone } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "./display.ts";
@@ -23,8 +21,10 @@ import { Media } from "./media.ts";
 import { refuseRunning } from "./in-use.ts";
 import { withLockedVm, withVm, type Present, type Vm } from "./open.ts";
 import { finishRun } from "./run-end.ts";
+import { noteStart } from "./run-start.ts";
 import { restoreSnapshot } from "./restore.ts";
 import { TroubleWatch } from "./trouble.ts";
+import { showScreen } from "./viewer.ts";
 
 /** Another VM may take a free port between our look and qemu's. */
 const PORT_TRIES = 5;
@@ -118,37 +118,13 @@ async function startVm(
       return { vm, work, machine, resolved };
     } catch (error) {
       const logPath = join(work.dir, WORK.qemuLog);
-      const portRace = /address already in use|spice server/i.test(lastWords(logPath));
+      const { display } = resolved;
+      const onPort = "at" in display && "port" in display.at;
+      const portRace = onPort && /address already in use|spice server/i.test(lastWords(logPath));
       removeRunFiles(work);
       if (!portRace || portChosen(vm) || attempt === PORT_TRIES) throw error;
     }
   }
-}
-
-/** Writes down what cannot be asked of a running qemu. */
-function noteStart(
-  context: Context,
-  vm: Vm,
-  work: Present,
-  { network, display }: Machine,
-  pid: number,
-  { ssh = false, detach = false }: RunRequest,
-): void {
-  const { settings, additions } = context.options;
-  updateMark(work.dir, {
-    run: {
-      started: new Date().toISOString(),
-      detached: detach,
-      pid,
-      forwards: network?.forwards ?? [],
-      display:
-        display.kind === "spice"
-          ? { protocol: display.kind, host: display.host, port: display.port }
-          : undefined,
-      typed: { settings, additions, ssh },
-    },
-  });
-  noteRunning(context.cacheDirectory, vm.hostdir);
 }
 
 async function launch(
@@ -184,29 +160,10 @@ async function launch(
   });
   trouble.qmp = machine.qmp;
   void machine.ended.then(() => trouble[Symbol.dispose]());
-  showScreen(context, work, resolved);
+  const viewer = showScreen(context, work, resolved, !detached);
+  // It has nothing to show any more, but a question to ask.
+  void machine.ended.then(() => viewer?.kill("SIGTERM"));
   return machine;
-}
-
-/** Opens a viewer in a desktop session; elsewhere says how to look. */
-function showScreen(context: Context, work: Present, { display, name }: Machine): void {
-  if (display.kind !== "spice") {
-    log.info(
-      `${name} runs without a display; its serial console is kept in ${join(work.dir, WORK.consoleLog)}`,
-    );
-    return;
-  }
-  const file = join(work.dir, WORK.spiceViewer);
-  if ((context.env.DISPLAY || context.env.WAYLAND_DISPLAY) && findProgram("remote-viewer")) {
-    start(["remote-viewer", file], { stdout: "ignore", stderr: "ignore", keepOnInterrupt: true });
-    return;
-  }
-  const { host, port } = display;
-  log.info(`${name} shows its screen by SPICE on ${host}:${port}. Here: remote-viewer ${file}`);
-  log.info(
-    `  from elsewhere: ssh -L ${port}:${host}:${port} THIS-HOST, then remote-viewer spice://localhost:${port}`,
-  );
-  if (display.passwordFile) log.info(`  its password is in ${display.passwordFile}`);
 }
 
 /**

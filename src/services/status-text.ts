@@ -57,7 +57,12 @@ export function formatStatus(vm: Status): string {
       vm.snapshots && `${vm.snapshots.count}${vm.snapshots.last ? `, last ${vm.snapshots.last}` : ""}`,
     ],
     ...(vm.forwards ?? []).map((rule): [string, string] => ["forward", rule.replace(/^hostfwd=/, "")]),
-    ["display", vm.display ? `${vm.display.protocol} on ${vm.display.host}:${vm.display.port}` : undefined],
+    [
+      "display",
+      vm.display
+        ? `${vm.display.protocol} on ${"socket" in vm.display ? vm.display.socket : `${vm.display.host}:${vm.display.port}`}`
+        : undefined,
+    ],
     ["pid", vm.pid?.toString()],
     ["started", vm.started ? formatTimestamp(new Date(vm.started)) : undefined],
     ["up", typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : undefined],

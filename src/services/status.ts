@@ -1,6 +1,7 @@
 import { readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import type { DisplayAddress } from "../machine/types.ts";
 import { readVirtualBytes } from "../qemu/image-header.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isListening } from "../qmp/commands.ts";
@@ -34,7 +35,7 @@ export interface Status {
   disks?: { file: string; virtualBytes: number | null; actualBytes: number }[];
   snapshots?: { count: number; last: string | null };
   forwards?: string[];
-  display?: { protocol: string; host: string; port: number } | null;
+  display?: ({ protocol: string } & DisplayAddress) | null;
   /** A job's rescue runs, not the guest. */
   job?: boolean;
   pid?: number | null;

@@ -61,7 +61,13 @@ export const WORK = {
   ask: "ask.sock",
   qemuLog: "qemu.log",
   spicePassword: "spice.password",
+  /** What opens a viewer; one for each protocol, with the socket where there is no port. */
   spiceViewer: "spice.vv",
+  vncViewer: "vnc.vv",
+  spiceSocket: "spice.sock",
+  vncSocket: "vnc.sock",
+  /** A picture of the screen, as qemu writes it. */
+  screen: "screen.ppm",
 } as const;
 
 /** Files of a run: gone when the VM is off. */
@@ -73,6 +79,10 @@ export const RUN_FILES = [
   WORK.control,
   WORK.ask,
   WORK.spiceViewer,
+  WORK.vncViewer,
+  WORK.spiceSocket,
+  WORK.vncSocket,
+  WORK.screen,
 ] as const;
 
 /** [compat] In a job's `.in` and `.out`. */

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { RawSettings } from "../config/schema.ts";
+import type { DisplayAddress } from "../machine/types.ts";
 import { VmError } from "../lib/errors.ts";
 import type { ImageFormat } from "../machine/types.ts";
 import { readSmall, replaceFile, writeNew } from "./files.ts";
@@ -33,7 +34,7 @@ export interface RunRecord {
   /** `hostfwd=` and `guestfwd=` rules of the first card. */
   forwards: string[];
   /** SPICE or VNC; absent without either. */
-  display?: { protocol: string; host: string; port: number } | undefined;
+  display?: ({ protocol: string } & DisplayAddress) | undefined;
   /** What was typed for this run; a restart says it again. */
   typed: {
     settings: RawSettings;

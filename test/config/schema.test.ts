@@ -117,6 +117,15 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["0", "99999", "5900x", "-1"],
   },
+  DISPLAY_PROTOCOL: {
+    good: [
+      ["spice", "spice"],
+      ["vnc", "vnc"],
+      ["none", "none"],
+    ],
+    bad: ["", "SPICE", "rdp"],
+  },
+  SPICE_SOCKET: flagExamples,
   USENETDEV: flagExamples,
   SHARES: shareExamples,
   IMAGES: {
@@ -195,6 +204,7 @@ const EXAMPLES: Record<SettingName, Examples> = {
     bad: ["x".repeat(61), "a\nb", "ё".repeat(31)],
   },
   SPICE_TICKETING: flagExamples,
+  SPICE_TLS_DIR: textExamples,
   STOP_TIMEOUT: count(86_400),
   RESCUE: {
     good: [

@@ -73,7 +73,7 @@ function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files }:
     ...(cdrom ? [cdrom.path] : []),
     ...(firmware ? [firmware.code.path, firmware.vars.path] : []),
     ...shares.map((share) => share.path),
-    ...(display.kind === "spice" && display.passwordFile ? [display.passwordFile] : []),
+    ...("passwordFile" in display && display.passwordFile ? [display.passwordFile] : []),
     ...Object.values(files),
   ];
 }
@@ -89,7 +89,7 @@ const KEYS = {
   "-object": ["rng-random", "secret", "id", "filename", "file"],
   "-netdev": ["user", "id", "hostfwd", "restrict"],
   "-fsdev": ["local", "id", "path", "security_model", "readonly", "multidevs"],
-  "-spice": ["addr", "port", "password-secret", "disable-ticketing"],
+  "-spice": ["unix", "addr", "port", "tls-port", "x509-dir", "password-secret", "disable-ticketing"],
   "-display": ["none"],
 } as Record<string, string[]>;
 

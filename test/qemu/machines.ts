@@ -1,7 +1,7 @@
 /** Machines whose whole command line is kept in test/golden, one file each. */
 import { join } from "node:path";
 import type { Capabilities } from "../../src/qemu/capabilities.ts";
-import type { Disk, DiskBus, Display, Machine, Share } from "../../src/machine/types.ts";
+import type { Disk, DiskBus, Machine, Share, SharedDisplay } from "../../src/machine/types.ts";
 
 const WORK = "/tmp/vm-1";
 
@@ -10,6 +10,7 @@ export const QEMU: Capabilities = {
   devices: new Set(["qxl-vga", "virtio-9p-pci"]),
   spice: true,
   sandbox: true,
+  vnc: true,
 };
 
 function disk(bus: DiskBus, index: number, changes: Partial<Disk> = {}): Disk {
@@ -27,12 +28,14 @@ const share = (tag: string, changes: Partial<Share> = {}): Share => ({
   ...changes,
 });
 
-const SPICE: Extract<Display, { kind: "spice" }> = {
+const SPICE: SharedDisplay = {
   kind: "spice",
-  host: "localhost",
-  port: 5900,
+  at: { host: "localhost", port: 5900 },
   passwordFile: join(WORK, "spice.password"),
+  tls: undefined,
 };
+const VNC: SharedDisplay = { ...SPICE, kind: "vnc" };
+const TLS = { directory: "/etc/vm,tls", ca: "", subject: "" };
 
 const UEFI: Machine["firmware"] = {
   code: { path: "/usr/share/OVMF/OVMF_CODE_4M.fd", format: "raw" },
@@ -178,7 +181,12 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   "network-none": { network: undefined },
   "display-none": { display: { kind: "none" } },
   "spice-open": { display: { ...SPICE, passwordFile: undefined } },
-  "spice-address": { display: { ...SPICE, host: "::1", port: 5999 } },
+  "spice-address": { display: { ...SPICE, at: { host: "::1", port: 5999 } } },
+  "spice-socket": { display: { ...SPICE, at: { socket: join(WORK, "a,b.sock") } } },
+  "spice-tls": { display: { ...SPICE, tls: TLS } },
+  vnc: { display: VNC },
+  "vnc-address": { display: { ...VNC, at: { host: "::1", port: 5999 }, passwordFile: undefined } },
+  "vnc-socket": { display: { ...VNC, at: { socket: join(WORK, "a,b.sock") } } },
   "spice-no-qxl": { capabilities: { devices: new Set() } },
   "awkward-comma": awkward("a,b,,c=d,readonly=off"),
   "awkward-space": awkward(" two  words "),

@@ -15,10 +15,11 @@ afterEach(() => temp[Symbol.dispose]());
 const GREETING = '{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}}, "capabilities": []}}';
 const DEVICES = '{"return": [{"name": "VGA"}, {"name": "virtio-9p-pci"}], "id": 1}';
 const SPICE = '{"return": [{"parameters": [{"name": "password-secret"}], "option": "spice"}], "id": 2}';
+const VNC = SPICE.replace("spice", "vnc").replace('"id": 2', '"id": 4');
 const NO_SPICE = '{"return": [{"parameters": [], "option": "spice"}], "id": 2}';
 const SANDBOX =
   '{"return": [{"parameters": [{"name": "spawn"}, {"name": "elevateprivileges"}], "option": "sandbox"}], "id": 3}';
-const WHOLE = [GREETING, '{"return": {}, "id": 0}', DEVICES, SPICE, SANDBOX, '{"return": {}, "id": 4}'];
+const WHOLE = [GREETING, '{"return": {}, "id": 0}', DEVICES, SPICE, SANDBOX, VNC, '{"return": {}, "id": 5}'];
 
 /** A qemu that prints these lines and notes each start. */
 function install(lines: string[], rest = ""): void {
@@ -39,6 +40,7 @@ describe("probeQemu", () => {
       devices: new Set(["VGA", "virtio-9p-pci"]),
       spice: true,
       sandbox: true,
+      vnc: true,
     });
   });
 
@@ -48,7 +50,7 @@ describe("probeQemu", () => {
     ["no answer about SPICE", [GREETING, DEVICES]],
   ])("%s: no SPICE", async (_title, lines) => {
     install(lines);
-    expect((await probeQemu(qemu, undefined)).spice).toBe(false);
+    expect(await probeQemu(qemu, undefined)).toMatchObject({ spice: false, vnc: false });
   });
 
   test.each([

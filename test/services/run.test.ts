@@ -21,6 +21,7 @@ function contextOf(place: Place): Context {
     ask: undefined,
     manual: async () => "",
     meter: () => ({ update: () => {}, finish: () => {} }),
+    terminal: false,
     print: () => {},
   };
 }

@@ -1,29 +1,44 @@
-import type { Display } from "../../machine/types.ts";
+import type { Display, DisplayAddress, SharedDisplay } from "../../machine/types.ts";
 import type { Capabilities } from "../capabilities.ts";
 import { escapeCommas } from "../text.ts";
 
-/** The screen: SPICE, or a graphics card that nobody looks at. No window is ever tried. */
+/** VNC counts displays, not ports: display 0 is port 5900. */
+export const VNC_FIRST_PORT = 5900;
+
+/** The screen: SPICE, VNC, or a graphics card that nobody looks at. No window is ever tried. */
 export function buildDisplayArgs(display: Display, capabilities: Capabilities): string[] {
   const none = ["-display", "none"];
   if (display.kind === "serial") return none;
   if (display.kind === "none") return [...none, "-device", "VGA,id=vga0"];
-  const { host, port, passwordFile } = display;
-  const secret = passwordFile
-    ? ["-object", `secret,id=spice-password,file=${escapeCommas(passwordFile)}`]
-    : [];
-  const access = passwordFile ? "password-secret=spice-password" : "disable-ticketing=on";
+  const { kind, passwordFile } = display;
+  const secret = `${kind}-password`;
+  const object = passwordFile ? ["-object", `secret,id=${secret},file=${escapeCommas(passwordFile)}`] : [];
+  const server =
+    kind === "spice"
+      ? buildSpiceArgs(display, secret, capabilities)
+      : buildVncArgs(display.at, passwordFile && secret);
+  return [...none, ...object, ...server];
+}
+
+function buildSpiceArgs(
+  { at, passwordFile, tls }: SharedDisplay,
+  secret: string,
+  capabilities: Capabilities,
+): string[] {
+  const port = tls ? "tls-port" : "port";
+  const address =
+    "socket" in at
+      ? `unix=on,addr=${escapeCommas(at.socket)}`
+      : `addr=${escapeCommas(at.host)},${port}=${at.port}`;
+  const access = passwordFile ? `password-secret=${secret}` : "disable-ticketing=on";
+  const certificates = tls ? `,x509-dir=${escapeCommas(tls.directory)}` : "";
   const card = capabilities.devices.has("qxl-vga") ? "qxl-vga" : "VGA";
-  const args = [
-    ...none,
-    ...secret,
+  return [
     "-spice",
-    `addr=${escapeCommas(host)},port=${port},${access}`,
+    `${address},${access}${certificates}`,
     "-device",
     `${card},id=vga0`,
-  ];
-  // The agent in the guest: clipboard and screen size.
-  return [
-    ...args,
+    // The agent in the guest: clipboard and screen size.
     "-device",
     "virtio-serial-pci,id=serial-bus0",
     "-chardev",
@@ -32,3 +47,14 @@ export function buildDisplayArgs(display: Display, capabilities: Capabilities): 
     "virtserialport,bus=serial-bus0.0,chardev=vdagent,name=com.redhat.spice.0",
   ];
 }
+
+function buildVncArgs(at: DisplayAddress, secret: string | undefined): string[] {
+  const address =
+    "socket" in at
+      ? `unix:${escapeCommas(at.socket)}`
+      : `${bracket(escapeCommas(at.host))}:${at.port - VNC_FIRST_PORT}`;
+  return ["-vnc", secret ? `${address},password-secret=${secret}` : address, "-device", "VGA,id=vga0"];
+}
+
+/** An IPv6 address in front of a colon. */
+export const bracket = (host: string): string => (host.includes(":") ? `[${host}]` : host);

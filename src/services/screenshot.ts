@@ -1,0 +1,92 @@
+import { realpathSync, statSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { hasErrno, VmError } from "../lib/errors.ts";
+import {
+  formatInlineImage,
+  IMAGE_TERMINALS,
+  imageProtocolOf,
+  type ImageProtocol,
+} from "../lib/inline-image.ts";
+import { pngOfPpm } from "../lib/png.ts";
+import { formatTimestamp } from "../lib/time.ts";
+import { dumpScreen } from "../qmp/screen.ts";
+import { fileError, readSmallBytes, remove, replaceFile } from "../store/files.ts";
+import { WORK } from "../store/layout.ts";
+import type { Context } from "./context.ts";
+import { withLive } from "./live.ts";
+
+const WHAT = "take a screenshot";
+
+/**
+ * Saves a picture of the running VM's screen as PNG.
+ * @param file where; `-` is stdout; by default a name of its own in the current directory
+ * @param show in the terminal, and in a file only if one is named
+ * @throws 69 when the VM has no graphics card, or the terminal shows no pictures
+ */
+export async function takeScreenshot(
+  context: Context,
+  file: string | undefined,
+  show: boolean,
+): Promise<void> {
+  const protocol = show ? requireImages(context) : undefined;
+  const { png, name } = await withLive(context, WHAT, async ({ vm, work, qmp }) => {
+    // Where qemu may write; it might not be allowed to where the picture is wanted.
+    const ppm = join(work.dir, WORK.screen);
+    try {
+      if (!(await dumpScreen(qmp, ppm)))
+        throw new VmError("unavailable", `cannot ${WHAT}: the VM has no graphics card`, {
+          hint: `its serial console is kept in ${join(work.dir, WORK.consoleLog)}`,
+        });
+      return { png: pngOfPpm(readSmallBytes(ppm)!), name: vm.settings.GUESTNAME };
+    } finally {
+      remove(ppm);
+    }
+  });
+  if (protocol) context.print(formatInlineImage(protocol, png));
+  if (file === "-") return context.print(png);
+  if (protocol && file === undefined) return;
+  const path = resolve(context.cwd, file ?? defaultName(name, new Date()));
+  save(path, png);
+  context.print(`${path}\n`);
+}
+
+function requireImages({ env, terminal }: Context): ImageProtocol {
+  const protocol = terminal ? imageProtocolOf(env) : undefined;
+  if (protocol) return protocol;
+  const why = terminal ? "this terminal is not known to show pictures" : "stdout is no terminal";
+  throw new VmError("unavailable", `cannot show the screenshot: ${why}`, {
+    hint: `${IMAGE_TERMINALS} show pictures (not within tmux or screen); without --show it goes to a file`,
+  });
+}
+
+/** `WS10-20261125-093000.png`; a VM's name may hold what a file's may not. */
+export function defaultName(guest: string, now: Date): string {
+  const stamp = formatTimestamp(now).replaceAll(/[-:]/g, "").replace(" ", "-");
+  const name = guest.replaceAll(/[/\p{Cc}]/gu, "_").replace(/^[.-]/, "_");
+  return `${name || "vm"}-${stamp}.png`;
+}
+
+/** Replaces a file, also at the end of a link; anything else there (a device) is left alone. */
+function save(path: string, png: Buffer): void {
+  try {
+    const target = targetOf(path);
+    if (target !== undefined && !statSync(target).isFile())
+      throw new VmError("cannotCreate", `cannot write the screenshot: ${path} is no regular file`, {
+        hint: "to write to stdout: -",
+      });
+    replaceFile(target ?? path, png);
+  } catch (error) {
+    if (hasErrno(error, "ENOENT", "ENOTDIR"))
+      throw new VmError("noInput", `cannot write the screenshot: no such directory: ${dirname(path)}`);
+    throw fileError(`cannot write the screenshot ${path}`, error);
+  }
+}
+
+function targetOf(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    if (hasErrno(error, "ENOENT")) return undefined;
+    throw error;
+  }
+}

@@ -281,6 +281,13 @@ suite(
         expectError(await box.vm(["exec", "nothing"]), 66, /no such program in the guest: nothing/);
       }, 30_000);
 
+      test("an agent that hangs: told in 3 s; its late answer confuses nobody", async () => {
+        await box.ok(["ssh", "kill -STOP $(pidof qemu-ga)"]);
+        expectError(await box.vm(["exec", "true"]), 69, /no guest agent answers/);
+        await box.ok(["ssh", "kill -CONT $(pidof qemu-ga)"]);
+        expect((await box.ok(["exec", "echo", "here"])).stdout).toBe("here\n");
+      }, 60_000);
+
       test("two at a time; a time limit ends what runs in the guest", async () => {
         const long = box.start(["--timeout=4", "exec", "sleep", "1234"]);
         await until("it runs", async () => (await box.vm(["exec", "pidof", "sleep"])).status === 0);

@@ -6,6 +6,7 @@ import { log } from "../lib/log.ts";
 import { findForward } from "../machine/parse.ts";
 import { start } from "../process/exec.ts";
 import { takeSignals, throwIfInterrupted } from "../process/signals.ts";
+import { shellQuote } from "../qemu/text.ts";
 import { lstatOf } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
@@ -138,7 +139,9 @@ async function runHere(context: Context, access: Access, argv: readonly string[]
   const { status, signal } = await child.done;
   if (status === 0) return;
   if (status === NO_CONNECTION && known)
-    log.info(`if ssh complains of a changed key, and the guest was installed anew: rm ${access.knownHosts}`);
+    log.info(
+      `if ssh complains of a changed key, and the guest was installed anew: rm ${shellQuote(access.knownHosts)}`,
+    );
   const code = signal ? 128 + constants.signals[signal as NodeJS.Signals] : (status ?? 1);
   throw new StatusError(`${argv[0]} ended with status ${code}`, code);
 }

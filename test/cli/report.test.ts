@@ -1,6 +1,6 @@
 import { describe, expect, spyOn, test } from "bun:test";
 import { reportError } from "../../src/cli/report.ts";
-import { SignalError, VmError } from "../../src/lib/errors.ts";
+import { SignalError, StatusError, VmError } from "../../src/lib/errors.ts";
 
 /** Status and text of a report. */
 function report(error: unknown, debug = false): { status: number; text: string } {
@@ -34,6 +34,12 @@ describe("reportError", () => {
     expect(told.status).toBe(status);
     expect(told.text).toContain(`vm: ${message}\n`);
     expect(told.text).not.toContain("    at ");
+  });
+
+  test("a program that the user ran has said itself why it failed", () => {
+    const error = new StatusError("ssh ended with status 7", 7);
+    expect(report(error)).toEqual({ status: 7, text: "" });
+    expect(report(error, true).text).toStartWith("vm: ssh ended with status 7\n");
   });
 
   test("--debug shows where, and the cause", () => {

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { readdirSync, writeFileSync } from "node:fs";
 import { MAX_SOCKET_PATH_BYTES, QmpClient, QmpError, withShortPath } from "../../src/qmp/client.ts";
-import { isListening, powerDown, quit } from "../../src/qmp/commands.ts";
+import { findLine, isListening, powerDown, quit } from "../../src/qmp/commands.ts";
 import type { QmpEvent } from "../../src/qmp/protocol.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -241,6 +241,22 @@ describe("typed commands", () => {
       return { return: {} };
     });
     await soon(quit(await QmpClient.connect(socket)));
+  });
+});
+
+describe("findLine", () => {
+  test.each([
+    ["disconnected:unix:/w/console.sock,server=on", { taken: false, guestOpen: true }],
+    ["unix:/w/console.sock,server=on", { taken: true, guestOpen: true }],
+    ["unix:console.sock,server=on", { taken: true, guestOpen: true }],
+    ["unix:/console.sock.d/other.sock,server=on", undefined],
+  ])("%s", async (filename, line) => {
+    using _server = new FakeQmp(socket, ({ execute }) => ({
+      return: execute === "query-chardev" ? [{ label: "x", filename, "frontend-open": true }] : {},
+    }));
+    const client = await QmpClient.connect(socket);
+    expect(await findLine(client, "console.sock")).toEqual(line);
+    client.close();
   });
 });
 

@@ -130,9 +130,16 @@ async function launch(
   trouble.qmp = machine.qmp;
   void machine.ended.then(() => trouble[Symbol.dispose]());
   const viewer = showScreen(context, work, resolved);
-  // It has nothing to show any more, but a question to ask.
-  void machine.ended.then(() => viewer?.kill("SIGTERM"));
+  if (viewer) endWithGuest(viewer, machine);
   return machine;
+}
+
+/** A viewer whose guest is off has nothing to show, but a question to ask, and we would wait for it. */
+function endWithGuest(viewer: Child, { ended }: RunningMachine): void {
+  const closed = viewer.done.then(() => true);
+  void ended.then(async () => {
+    if (!(await Promise.race([closed, false]))) viewer.kill("SIGTERM");
+  });
 }
 
 /** Opens a viewer in a desktop session; elsewhere says how to look. */

@@ -1,6 +1,6 @@
 import { basename, join } from "node:path";
 import type { SharedDisplay } from "../machine/types.ts";
-import { buildViewerFile, TUNNEL } from "../machine/viewer-file.ts";
+import { buildViewerFile, reachable, TUNNEL } from "../machine/viewer-file.ts";
 import { findProgram } from "../process/exec.ts";
 import { bracket } from "../qemu/devices/display.ts";
 import { shellQuote } from "../qemu/text.ts";
@@ -54,9 +54,10 @@ export function describeViewing(
     const secret = passwordFile ? `; the password is in ${passwordFile}` : "";
     return [here, first, `  and there: remote-viewer spice://${TUNNEL.host}:${TUNNEL.port}${secret}`];
   }
-  if (!LOOPBACK.test(at.host)) return [here, `from home: ${copy}`];
-  const address = `${bracket(at.host)}:${at.port}`;
+  const name = reachable(at.host);
+  if (!LOOPBACK.test(name)) return [here, `from home: ${copy}`];
+  const address = `${bracket(name)}:${at.port}`;
   // ssh itself listens on localhost; any other name in the file must lead to the tunnel, too.
-  const listen = at.host === "localhost" ? String(at.port) : address;
+  const listen = name === "localhost" ? String(at.port) : address;
   return [here, tunnel(listen, address), `  and there: ${copy}`];
 }

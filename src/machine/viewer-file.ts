@@ -22,10 +22,13 @@ export function buildViewerFile(
 /** Where the tunnel to a socket begins, at home. */
 export const TUNNEL = { host: "localhost", port: 5900 };
 
+/** Where a server that listens on all addresses is found, here and behind a tunnel. */
+export const reachable = (host: string): string => (/^(0\.0\.0\.0|::)$/.test(host) ? "localhost" : host);
+
 type Entries = [key: string, value: string][];
 
 const portAddress = ({ host, port }: { host: string; port: number }, name: string): Entries => [
-  ["host", host],
+  ["host", reachable(host)],
   [name, String(port)],
 ];
 

@@ -24,7 +24,7 @@ import { finishRun } from "./run-end.ts";
 import { noteStart } from "./run-start.ts";
 import { restoreSnapshot } from "./restore.ts";
 import { TroubleWatch } from "./trouble.ts";
-import { showScreen } from "./viewer.ts";
+import { endWithGuest, showScreen } from "./viewer.ts";
 
 /** Another VM may take a free port between our look and qemu's. */
 const PORT_TRIES = 5;
@@ -161,8 +161,7 @@ async function launch(
   trouble.qmp = machine.qmp;
   void machine.ended.then(() => trouble[Symbol.dispose]());
   const viewer = showScreen(context, work, resolved, !detached);
-  // It has nothing to show any more, but a question to ask.
-  void machine.ended.then(() => viewer?.kill("SIGTERM"));
+  if (viewer) endWithGuest(viewer, machine);
   return machine;
 }
 

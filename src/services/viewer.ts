@@ -2,9 +2,10 @@ import { hostname } from "node:os";
 import { basename, join } from "node:path";
 import { log } from "../lib/log.ts";
 import type { Machine, SharedDisplay } from "../machine/types.ts";
-import { buildViewerFile, TUNNEL } from "../machine/viewer-file.ts";
+import { buildViewerFile, reachable, TUNNEL } from "../machine/viewer-file.ts";
 import { findProgram, start, type Child } from "../process/exec.ts";
 import { bracket } from "../qemu/devices/display.ts";
+import type { RunningMachine } from "../qemu/launch.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { readSmall, replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
@@ -56,10 +57,11 @@ export function describeViewing(
     const secret = passwordFile ? `; the password is in ${passwordFile}` : "";
     return [here, first, `  and there: remote-viewer spice://${TUNNEL.host}:${TUNNEL.port}${secret}`];
   }
-  if (!LOOPBACK.test(at.host)) return [here, `from home: ${copy}`];
-  const address = `${bracket(at.host)}:${at.port}`;
+  const name = reachable(at.host);
+  if (!LOOPBACK.test(name)) return [here, `from home: ${copy}`];
+  const address = `${bracket(name)}:${at.port}`;
   // ssh itself listens on localhost; any other name in the file must lead to the tunnel, too.
-  const listen = at.host === "localhost" ? String(at.port) : address;
+  const listen = name === "localhost" ? String(at.port) : address;
   return [here, tunnel(listen, address), `  and there: ${copy}`];
 }
 
@@ -83,4 +85,12 @@ export function showScreen(
   for (const line of describeViewing(context, hostname(), file, display)) log.info(`  ${line}`);
   if (display.passwordFile) log.info(`  its password is in ${display.passwordFile}`);
   return undefined;
+}
+
+/** A viewer whose guest is off has nothing to show, but a question to ask, and we would wait for it. */
+export function endWithGuest(viewer: Child, { ended }: RunningMachine): void {
+  const closed = viewer.done.then(() => true);
+  void ended.then(async () => {
+    if (!(await Promise.race([closed, false]))) viewer.kill("SIGTERM");
+  });
 }

@@ -14,6 +14,7 @@ describe("the file that opens a viewer", () => {
   test.each<[string, Partial<SharedDisplay>, string[]]>([
     ["SPICE", {}, ["type=spice", "host=localhost", "port=5900"]],
     ["VNC", { kind: "vnc" }, ["type=vnc", "host=localhost", "port=5900"]],
+    ["all addresses", { at: { host: "::", port: 5901 } }, ["type=spice", "host=localhost", "port=5901"]],
     ["a socket", { at: { socket: "/w/spice.sock" } }, ["type=spice", "unix-path=/w/spice.sock"]],
     [
       "VNC's socket, for a tunnel",

@@ -27,6 +27,7 @@ describe("looking from home", () => {
       { host: "127.0.0.2", port: 5900 },
       "ssh -L 127.0.0.2:5900:127.0.0.2:5900 me@far",
     ],
+    ["all addresses", "spice", { host: "0.0.0.0", port: 5900 }, "ssh -L 5900:localhost:5900 me@far"],
     ["IPv6", "spice", { host: "::1", port: 5900 }, "ssh -L '[::1]:5900:[::1]:5900' me@far"],
     ["a socket", "spice", { socket: "/w/spice.sock" }, "ssh -L 5900:/w/spice.sock me@far"],
     ["a socket of VNC", "vnc", { socket: "/w/vnc.sock" }, "ssh -L 5900:/w/vnc.sock me@far"],

@@ -42,6 +42,11 @@ function fakeAgent(
 
 const reply = (value: unknown): Buffer => Buffer.from(`${JSON.stringify({ return: value })}\n`);
 
+/** The answer to an earlier client's sync, and one more of its own. */
+const late = (socket: Socket): void => {
+  socket.write(Buffer.concat([Buffer.of(0xff), reply(4), Buffer.from('{"return": 4}\n')]));
+};
+
 describe("the guest agent", () => {
   test("is asked, behind what another client left in the line", async () => {
     using _fake = fakeAgent(
@@ -54,9 +59,6 @@ describe("the guest agent", () => {
   });
 
   test("has not answered an earlier client yet", async () => {
-    const late = (socket: Socket): void => {
-      socket.write(Buffer.concat([Buffer.of(0xff), reply(4), Buffer.from('{"return": 4}\n')]));
-    };
     using _fake = fakeAgent(({ execute }, socket) => void socket.write(reply(execute)), late);
     using agent = await GuestAgent.connect(path, 1000);
     expect(await agent.execute("guest-ping")).toBe("guest-ping");

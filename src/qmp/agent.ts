@@ -1,5 +1,5 @@
 import type { Socket } from "bun";
-import { VmError } from "../lib/errors.ts";
+import { hasErrno, VmError } from "../lib/errors.ts";
 import { withShortPath } from "./client.ts";
 
 /** Stands before an answer to guest-sync-delimited; in JSON it cannot be (qemu's docs/interop/qemu-ga). */
@@ -35,8 +35,9 @@ export class GuestAgent implements Disposable {
   #socket: Socket | undefined;
   #unsent = Buffer.alloc(0);
   #pieces: Uint8Array[] = [];
-  /** Answers count only from the sentinel on. */
+  /** Answers count only from the sentinel on, and that before the answer to our own sync. */
   #synced = false;
+  #syncId: number | undefined = Math.floor(Math.random() * MAX_ID);
   #waiting: PromiseWithResolvers<string> | undefined;
   #over = false;
 
@@ -49,26 +50,15 @@ export class GuestAgent implements Disposable {
   static async connect(path: string, timeoutMs: number, over?: AbortSignal): Promise<GuestAgent> {
     const agent = new GuestAgent();
     over?.addEventListener("abort", () => agent[Symbol.dispose](), { once: true });
-    await withShortPath(path, async (unix) => {
-      agent.#socket = await Bun.connect({
-        unix,
-        socket: {
-          data: (_socket, bytes) => agent.#receive(bytes),
-          drain: () => agent.#flush(),
-          close: () => agent.#end(),
-          error: () => agent.#end(),
-        },
-      });
-    });
     try {
-      const id = Math.floor(Math.random() * MAX_ID);
+      await agent.#open(path);
       agent.#send(Buffer.of(SENTINEL));
-      const reply = await agent.#ask("guest-sync-delimited", { id }, timeoutMs);
-      if (reply !== id) throw new VmError("io", "the guest agent answers out of turn");
+      await agent.#ask("guest-sync-delimited", { id: agent.#syncId }, timeoutMs);
+      agent.#syncId = undefined;
       return agent;
     } catch (error) {
       agent[Symbol.dispose]();
-      throw error;
+      throw hasErrno(error, "ENOENT", "ECONNREFUSED") ? lineClosed() : error;
     }
   }
 
@@ -80,6 +70,18 @@ export class GuestAgent implements Disposable {
   [Symbol.dispose](): void {
     this.#socket?.end();
     this.#end();
+  }
+
+  async #open(path: string): Promise<void> {
+    const socket = {
+      data: (_socket: Socket, bytes: Uint8Array) => this.#receive(bytes),
+      drain: () => this.#flush(),
+      close: () => this.#end(),
+      error: () => this.#end(),
+    };
+    await withShortPath(path, async (unix) => {
+      this.#socket = await Bun.connect({ unix, socket });
+    });
   }
 
   async #ask(
@@ -128,13 +130,23 @@ export class GuestAgent implements Disposable {
     this.#pieces.push(fresh.slice());
     if (!fresh.includes(NEWLINE)) return;
     const line = Buffer.concat(this.#pieces.splice(0)).toString("utf8");
-    this.#waiting?.resolve(line);
+    // An agent that was not waited for answers that client's sync first.
+    if (this.#syncId !== undefined && !isReplyTo(this.#syncId, line)) this.#synced = false;
+    else this.#waiting?.resolve(line);
   }
 
   #end(): void {
     this.#over = true;
     this.#waiting?.promise.catch(() => {});
     this.#waiting?.reject(lineClosed());
+  }
+}
+
+function isReplyTo(syncId: number, line: string): boolean {
+  try {
+    return (JSON.parse(line) as { return?: unknown }).return === syncId;
+  } catch {
+    return false;
   }
 }
 

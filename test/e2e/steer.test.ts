@@ -307,6 +307,7 @@ suite(
     test("who follows or listens is done when the guest is off; the log stays", async () => {
       const follow = box.start(["console", "--log", "-f"]);
       const silent = box.start(["console"]);
+      const cut = box.start(["exec", "sleep", "1000"]);
       // A pipe that nobody closes.
       const open = Bun.spawn([binary, "exec", "sleep", "1000"], {
         cwd: box.host,
@@ -321,6 +322,7 @@ suite(
       expect(results.map(({ status }) => status)).toEqual([0, 0, 0]);
       for (const { stdout } of results.slice(1)) expect(stdout).toContain("GOOD BYE");
       expect(results[1]!.stdout).toContain("READY");
+      expectError(await cut.done, 74, /the guest went off/);
       open.kill("SIGINT");
       expect(await open.exited).toBe(130);
       expect((await box.ok(["console", "--log", "-f"])).stdout).toContain("GOOD BYE");

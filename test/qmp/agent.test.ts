@@ -18,11 +18,14 @@ interface Request {
 }
 
 /** An agent that answers a sync as qemu-ga does, and the rest as a test tells it to. */
-function fakeAgent(answer: (request: Request, socket: Socket) => void, greeting = ""): Disposable {
+function fakeAgent(
+  answer: (request: Request, socket: Socket) => void,
+  greeting: string | ((socket: Socket) => void) = "",
+): Disposable {
   const listener = Bun.listen({
     unix: path,
     socket: {
-      open: (socket) => void socket.write(greeting),
+      open: (socket) => void (typeof greeting === "string" ? socket.write(greeting) : greeting(socket)),
       data: (socket, bytes) => {
         const splitter = new LineSplitter();
         const from = bytes.lastIndexOf(0xff) + 1;
@@ -39,6 +42,11 @@ function fakeAgent(answer: (request: Request, socket: Socket) => void, greeting 
 
 const reply = (value: unknown): Buffer => Buffer.from(`${JSON.stringify({ return: value })}\n`);
 
+/** The answer to an earlier client's sync, and one more of its own. */
+const late = (socket: Socket): void => {
+  socket.write(Buffer.concat([Buffer.of(0xff), reply(4), Buffer.from('{"return": 4}\n')]));
+};
+
 describe("the guest agent", () => {
   test("is asked, behind what another client left in the line", async () => {
     using _fake = fakeAgent(
@@ -48,6 +56,17 @@ describe("the guest agent", () => {
     using agent = await GuestAgent.connect(path, 1000);
     expect(await agent.execute("guest-ping")).toBe("guest-ping");
     expect(await agent.execute("guest-info")).toBe("guest-info");
+  });
+
+  test("has not answered an earlier client yet", async () => {
+    using _fake = fakeAgent(({ execute }, socket) => void socket.write(reply(execute)), late);
+    using agent = await GuestAgent.connect(path, 1000);
+    expect(await agent.execute("guest-ping")).toBe("guest-ping");
+  });
+
+  test("is gone", async () => {
+    const error = await GuestAgent.connect(path, 1000).catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ exitCode: 74 });
   });
 
   test("a big answer, and one in pieces", async () => {

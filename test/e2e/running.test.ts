@@ -183,6 +183,9 @@ suite(
           ".vm.json",
           "console.log",
           "disk-0.img",
+          // What tells how the run ended; run-vm.sh needs them, too.
+          "events.in",
+          "events.out",
           "guest.env",
           "qemu.log",
           "run-vm.sh",

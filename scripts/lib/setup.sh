@@ -49,6 +49,7 @@ check   lvm                    lvm2                        lvm2              lvm
 check   mdadm                  mdadm                       mdadm             mdadm                   mdadm              mdadm
 check   cryptsetup             cryptsetup-bin              cryptsetup        cryptsetup              cryptsetup         cryptsetup
 check   sshd                   openssh-server              openssh-server    openssh-server          openssh-server     openssh
+check   qemu-ga                qemu-guest-agent            qemu-guest-agent  qemu-guest-agent        qemu-guest-agent   qemu-guest-agent
 check   xz                     xz-utils                    xz                xz                      xz                 xz
 check   script                 bsdutils                    util-linux        util-linux-script       util-linux         util-linux
 check   openssl                openssl                     openssl           openssl                 openssl            openssl

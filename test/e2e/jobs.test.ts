@@ -215,7 +215,7 @@ suite("jobs", () => {
       box.write(
         "fat.job",
         `mkfs.vfat /dev/vda >/dev/null 2>&1; mkdir /mnt/fat; mount /dev/vda /mnt/fat; echo kept >"/mnt/fat/a long name.txt"
-         umount /mnt/fat; mount /dev/vda /mnt/fat; cat "/mnt/fat/a long name.txt"; fsck.vfat -n /dev/vda >/dev/null 2>&1\n`,
+         umount /mnt/fat; mount /dev/vda /mnt/fat; cat "/mnt/fat/a long name.txt"; umount /mnt/fat; fsck.vfat -n /dev/vda >/dev/null 2>&1\n`,
       );
       expect((await box.ok(["job", "fat"])).stdout).toBe("kept\n");
     });

@@ -71,9 +71,12 @@ export function writeNew(path: string, content: string | Buffer): void {
   }
 }
 
-/** Replaces a file in one step: write beside, sync, rename. */
-export function replaceFile(path: string, content: string | Buffer): void {
-  const beside = join(dirname(path), `${PARTIAL}${process.pid}`);
+/**
+ * Replaces a file in one step: write beside, sync, rename.
+ * @param directory where the new one is written: in the same file system, and cleared of what a kill leaves
+ */
+export function replaceFile(path: string, content: string | Buffer, directory = dirname(path)): void {
+  const beside = join(directory, `${PARTIAL}${process.pid}`);
   rmSync(beside, { force: true });
   try {
     writeNew(beside, content);

@@ -82,20 +82,21 @@ function readFacts(snapshot: Snapshot, last: boolean): SnapshotFacts {
         ? [{ name: file, bytes: stats.size, allocatedBytes: allocatedBytes(stats) }]
         : [];
     });
+  const byName = new Map(files.map((file) => [file.name, file]));
   const disks = manifest?.files.filter((file) => isDiskName(file.name)) ?? [];
   const known = manifest && disks.every(({ virtualBytes }) => virtualBytes !== undefined);
   return {
     name,
     made,
     last,
-    protected: lstatOf(join(dir, SNAPSHOT.protected)) !== undefined,
+    protected: byName.has(SNAPSHOT.protected),
     format: manifest?.format ?? "gz",
     parent: parentsOf(snapshot)[0] ?? null,
     consistency: manifest?.consistency ?? null,
     guestBytes: known ? disks.reduce((sum, { virtualBytes = 0 }) => sum + virtualBytes, 0) : null,
     addedBytes: files.reduce((sum, file) => sum + file.allocatedBytes, 0),
-    description: readDescription(dir),
-    problem: problemOf(snapshot, new Map(files.map((file) => [file.name, file]))) ?? null,
+    description: byName.get(SNAPSHOT.description)?.bytes ? readDescription(dir) : "",
+    problem: problemOf(snapshot, byName) ?? null,
     files,
   };
 }

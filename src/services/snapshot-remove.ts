@@ -3,14 +3,13 @@ import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
-import { throwIfInterrupted } from "../process/signals.ts";
-import { afterCommit, fileError, lstatOf, remove, swingLink, syncDirectory } from "../store/files.ts";
+import { fileError, lstatOf, remove, removeQuietly, swingLink, syncDirectory } from "../store/files.ts";
 import { HOST, LAST, PARTIAL } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { dependentsOf, parentsOf } from "./dependents.ts";
 import { withVm, type Vm } from "./open.ts";
 import { knowSnapshots, type Known } from "./snapshot-facts.ts";
-import { findSnapshot } from "./snapshots.ts";
+import { findSnapshot, type Snapshot } from "./snapshots.ts";
 
 /**
  * Removes snapshots: all of them, or none where one has to stay.
@@ -45,9 +44,9 @@ function refuseNeeded(context: Context, vm: Vm, all: readonly Known[], chosen: R
 }
 
 /**
- * Removes snapshots that nothing needs, each in one step; what a kill leaves, the next command clears away.
+ * Removes snapshots that nothing needs. Each goes by a rename; what a kill leaves, the next command clears away.
  * @returns bytes they occupied
- * @throws 73 or 74 when one cannot be removed; those before it are gone
+ * @throws 73 or 74 when one cannot be removed; others may be gone
  */
 export function discardSnapshots(
   hostdir: string,
@@ -55,25 +54,25 @@ export function discardSnapshots(
   chosen: ReadonlySet<string>,
 ): number {
   const backups = join(hostdir, HOST.backups);
-  let bytes = 0;
+  const asides: string[] = [];
   try {
     moveLast(backups, all, chosen);
-    for (const { snapshot, facts } of childrenFirst(all, chosen)) {
-      throwIfInterrupted();
-      const aside = join(backups, `${PARTIAL}${snapshot.name}`);
-      renameSync(snapshot.dir, aside);
-      afterCommit(`the snapshot ${snapshot.name} is removed`, () => {
-        // A child must never outlive its parent, not even in a power cut.
-        syncDirectory(backups);
-        remove(aside);
-      });
-      bytes += facts.addedBytes;
+    // A parent must never go before its children, not even in a power cut.
+    for (const level of childrenFirst(all, chosen)) {
+      for (const { name, dir } of level) {
+        const aside = join(backups, `${PARTIAL}${name}`);
+        renameSync(dir, aside);
+        asides.push(aside);
+      }
+      syncDirectory(backups);
     }
-    syncDirectory(backups);
+    for (const aside of asides) remove(aside);
   } catch (error) {
-    throw fileError("cannot remove snapshots", error);
+    throw fileError(`cannot remove snapshots (${asides.length} of ${chosen.size} are)`, error);
+  } finally {
+    for (const aside of asides) removeQuietly(aside);
   }
-  return bytes;
+  return all.reduce((sum, { facts }) => sum + (chosen.has(facts.name) ? facts.addedBytes : 0), 0);
 }
 
 /** LAST leads to the newest that stays, before the one goes that it leads to. */
@@ -87,19 +86,23 @@ function moveLast(backups: string, all: readonly Known[], chosen: ReadonlySet<st
   syncDirectory(backups);
 }
 
-function childrenFirst(all: readonly Known[], chosen: ReadonlySet<string>): Known[] {
-  const children = new Map<string, Known[]>();
-  for (const item of all)
-    for (const parent of parentsOf(item.snapshot))
-      children.set(parent, [...(children.get(parent) ?? []), item]);
-  const seen = new Set<Known>();
-  const ordered: Known[] = [];
-  const visit = (item: Known): void => {
-    if (seen.has(item) || !chosen.has(item.facts.name)) return;
-    seen.add(item);
-    for (const child of children.get(item.facts.name) ?? []) visit(child);
-    ordered.push(item);
-  };
-  for (const item of all) visit(item);
-  return ordered;
+/** In groups: those that nothing builds on, then those that only these build on, and so on. */
+function childrenFirst(all: readonly Known[], chosen: ReadonlySet<string>): Snapshot[][] {
+  const wanted = all.map(({ snapshot }) => snapshot).filter(({ name }) => chosen.has(name));
+  const byName = new Map(wanted.map((item) => [item.name, item]));
+  const height = new Map<Snapshot, number>(wanted.map((item) => [item, 0]));
+  for (const item of wanted) {
+    const path = new Set([item]);
+    // From each upwards, as far as this lifts something; those that build on themselves end it, too.
+    for (let child = item; ;) {
+      const parent = byName.get(parentsOf(child)[0] ?? "");
+      if (!parent || path.has(parent) || height.get(parent)! > height.get(child)!) break;
+      height.set(parent, height.get(child)! + 1);
+      path.add(parent);
+      child = parent;
+    }
+  }
+  return [...Map.groupBy(wanted, (item) => height.get(item)!)]
+    .toSorted((a, b) => a[0] - b[0])
+    .map(([, level]) => level);
 }

@@ -88,6 +88,7 @@ const ALSO_PURE = [
   "store/guest-env.ts",
   "store/layout.ts",
   "store/manifest.ts",
+  "store/retention.ts",
 ];
 
 const PURE = [...inLayer("pure"), ...MODULES.filter(({ name }) => ALSO_PURE.includes(name))];

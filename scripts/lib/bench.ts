@@ -6,10 +6,11 @@ import { formatSize } from "../../src/lib/size.ts";
 import { benchJobs } from "./bench-jobs.ts";
 import { benchList } from "./bench-list.ts";
 import { benchSnapshots } from "./bench-snapshots.ts";
+import { benchSnapshotsList } from "./bench-snapshots-list.ts";
 import { benchStart } from "./bench-start.ts";
 import { exitOnSignals } from "./signals.ts";
 
-const USAGE = `usage: scripts/bench [options] [start|list|snapshots|jobs]
+const USAGE = `usage: scripts/bench [options] [start|list|snapshots-list|snapshots|jobs]
   --quick       less data, fewer rounds: to see that it works
   --rounds=N    rounds of backup and restore (1); the start-up times take 40 in any case, with --quick 10
   --iso=FILE    jobs: an ALT Rescue CD (or the tests' stand-in for one) to compare with
@@ -30,7 +31,10 @@ if (values.help) {
   process.exit();
 }
 const [part = "all"] = positionals;
-if (!["all", "start", "list", "snapshots", "jobs"].includes(part) || positionals.length > 1) {
+if (
+  !["all", "start", "list", "snapshots-list", "snapshots", "jobs"].includes(part) ||
+  positionals.length > 1
+) {
   console.error(USAGE);
   process.exit(64);
 }
@@ -53,6 +57,7 @@ if (["all", "snapshots"].includes(part) && bavail * bsize < needed) {
 const rounds = Number(values.rounds);
 if (["all", "start"].includes(part)) benchStart(scratch, values.quick ? 10 : 40);
 if (["all", "list"].includes(part)) benchList(scratch, values.quick ? 5 : 20);
+if (["all", "snapshots-list"].includes(part)) benchSnapshotsList(scratch, values.quick ? 3 : 11);
 if (["all", "snapshots"].includes(part)) await benchSnapshots({ cache, scratch, mebibytes, rounds });
 // Both parts set up one home, each as it needs it.
 if (["all", "jobs"].includes(part))

@@ -12,12 +12,14 @@ import job from "../commands/job.ts";
 import list from "../commands/list.ts";
 import man from "../commands/man.ts";
 import pause from "../commands/pause.ts";
+import prune from "../commands/prune.ts";
 import rescue from "../commands/rescue.ts";
 import restart from "../commands/restart.ts";
 import restore from "../commands/restore.ts";
 import resume from "../commands/resume.ts";
 import run from "../commands/run.ts";
 import screenshot from "../commands/screenshot.ts";
+import snapshots from "../commands/snapshots.ts";
 import ssh from "../commands/ssh.ts";
 import status from "../commands/status.ts";
 import stop from "../commands/stop.ts";
@@ -73,6 +75,8 @@ const DEFINITIONS = {
   list,
   backup,
   restore,
+  snapshots,
+  prune,
   destroy,
   job,
   rescue,

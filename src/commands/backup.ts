@@ -10,6 +10,7 @@ export default defineCommand({
       description: "its name; default: the next of S0, S1, …",
     },
     description: { type: "positional", required: false, description: "a few words about it" },
+    prune: { type: "boolean", description: "then remove old snapshots, by the settings KEEP_DAILY …" },
   },
   async setup({ args }) {
     const { validateSnapshotName } = await import("../services/snapshots.ts");
@@ -17,6 +18,9 @@ export default defineCommand({
   },
   async run({ args, data }) {
     const { backupVm } = await import("../services/backup.ts");
-    await backupVm(data as Context, args.snapshot, args.description);
+    const backup = (): Promise<void> => backupVm(data as Context, args.snapshot, args.description);
+    if (!args.prune) return backup();
+    const { backupAndPrune } = await import("../services/prune.ts");
+    await backupAndPrune(data as Context, backup);
   },
 });

@@ -71,6 +71,7 @@ const spicePassword: Parser<string> = (raw) => {
     ? { value }
     : { allowed: `at most ${MAX_PASSWORD_BYTES} bytes of printable text` };
 };
+const keepCount = optionalNumber(0, 1_000_000);
 const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
 
 /** Every setting, by the name it has in users' files. SPEC: "Settings". */
@@ -107,6 +108,12 @@ export const SCHEMA = {
   OVMF_VARS: setting(text, "UEFI variables template; empty: found by itself"),
   PIGZ_LEVEL: setting(wholeNumber(1, 9), "compression of gz snapshots"),
   SNAPSHOT_FORMAT: setting(oneOf("gz"), "format of new snapshots"),
+  KEEP_LAST: setting(keepCount, "snapshots that prune keeps: the newest"),
+  KEEP_HOURLY: setting(keepCount, "the newest of each of the last hours that have one"),
+  KEEP_DAILY: setting(keepCount, "the same for days"),
+  KEEP_WEEKLY: setting(keepCount, "the same for weeks"),
+  KEEP_MONTHLY: setting(keepCount, "the same for months"),
+  KEEP_YEARLY: setting(keepCount, "the same for years"),
   SPICE_PASSWORD: setting(spicePassword, "the display's password; empty: a new one for each run"),
   SPICE_TICKETING: setting(flag, "ask for a password (off only on loopback)"),
   SPICE_TLS_DIR: setting(text, "directory of certificates: SPICE is encrypted"),

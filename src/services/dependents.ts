@@ -1,5 +1,7 @@
 import { closeSync, openSync, readSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
+import { hasErrno } from "../lib/errors.ts";
+import { listDirectory, lstatOf } from "../store/files.ts";
 import { HOST, WORK } from "../store/layout.ts";
 import type { Work } from "../store/workdir.ts";
 import { ownDisks } from "./in-use.ts";
@@ -7,17 +9,41 @@ import type { Snapshot } from "./snapshots.ts";
 
 /** What needs a snapshot, for people: `S1`, `the working disk disk-0.img`. */
 export function dependentsOf(name: string, all: readonly Snapshot[], work: Work): string[] {
-  const children = all.filter(({ manifest }) => manifest?.parent === name).map((item) => item.name);
-  return [...children, ...disksOn(name, work)];
+  const children = all.filter((item) => parentsOf(item).includes(name)).map((item) => item.name);
+  return [...children, ...(disksOnSnapshots(work).get(name) ?? [])];
 }
 
-/** Working disks that are changes to a snapshot's, and say so as `.host/backups/NAME/…`. */
-function disksOn(name: string, work: Work): string[] {
-  if (work.state !== "present") return [];
-  const begin = `${WORK.hostLink}/${HOST.backups}/${name}/`;
-  return ownDisks(work.dir)
-    .filter((disk) => readBackingName(join(work.dir, disk))?.startsWith(begin))
-    .map((disk) => `the working disk ${disk}`);
+/** The snapshots that one is changes to. Where the manifest cannot tell, its disks do. */
+export function parentsOf({ dir, manifest, problem }: Snapshot): string[] {
+  if (manifest) return manifest.parent === undefined ? [] : [manifest.parent];
+  if (!problem) return [];
+  const backing = listDirectory(dir).flatMap((name) =>
+    lstatOf(join(dir, name))?.isFile() ? (readQuietly(join(dir, name)) ?? []) : [],
+  );
+  return [...new Set(backing.map((path) => basename(dirname(path))))];
+}
+
+function readQuietly(path: string): string | undefined {
+  try {
+    return readBackingName(path);
+  } catch (error) {
+    if (hasErrno(error, "EACCES", "EIO", "ENOENT")) return undefined;
+    throw error;
+  }
+}
+
+/** Working disks that are changes to a snapshot's, and say so as `.host/backups/NAME/…`; by NAME, for people. */
+export function disksOnSnapshots(work: Work): Map<string, string[]> {
+  const found = new Map<string, string[]>();
+  if (work.state !== "present") return found;
+  const begin = `${WORK.hostLink}/${HOST.backups}/`;
+  for (const disk of ownDisks(work.dir)) {
+    const backing = readBackingName(join(work.dir, disk));
+    if (!backing?.startsWith(begin)) continue;
+    const name = backing.slice(begin.length).split("/")[0]!;
+    found.set(name, [...(found.get(name) ?? []), `the working disk ${disk}`]);
+  }
+  return found;
 }
 
 /** The backing file that a qcow2 image names (docs/interop/qcow2.txt); undefined where it stands alone. */

@@ -2,9 +2,10 @@ import { readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
-import { listDirectory, lstatOf, readSmall } from "../store/files.ts";
+import { fileError, listDirectories, listDirectory, lstatOf, readSmall } from "../store/files.ts";
 import { HOST, LAST, SNAPSHOT } from "../store/layout.ts";
 import { parseManifest, type Manifest } from "../store/manifest.ts";
+import { byAge } from "../store/retention.ts";
 
 export interface Snapshot {
   name: string;
@@ -30,29 +31,39 @@ const isSnapshotName = (name: string): boolean => !/^[.-]/.test(name) && name !=
 /** All snapshots, oldest first. */
 export function listSnapshots(hostdir: string): Snapshot[] {
   const backups = join(hostdir, HOST.backups);
-  return listDirectory(backups)
-    .filter((name) => isSnapshotName(name) && lstatOf(join(backups, name))?.isDirectory())
+  return listDirectories(backups)
+    .filter(isSnapshotName)
     .map((name) => readSnapshot(hostdir, name))
-    .toSorted((a, b) => a.made.getTime() - b.made.getTime());
+    .toSorted(byAge);
 }
 
 function readSnapshot(hostdir: string, name: string): Snapshot {
   const dir = join(hostdir, HOST.backups, name);
-  const stamp = readSmall(join(dir, SNAPSHOT.timestamp))?.trim() ?? "";
-  const noted = new Date(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(stamp) ? stamp.replace(" ", "T") : NaN);
-  const made = Number.isNaN(noted.getTime()) ? lstatOf(dir)!.mtime : noted;
-  const text = readSmall(join(dir, SNAPSHOT.manifest));
-  if (text === undefined) return { name, dir, made, manifest: undefined };
+  let problem: VmError | undefined;
   try {
-    const manifest = parseManifest(text, dir);
+    const text = readSmall(join(dir, SNAPSHOT.manifest));
+    const manifest = text === undefined ? undefined : parseManifest(text, dir);
     // To the millisecond, where TS has whole seconds.
-    const exactly = new Date(manifest.made);
-    return { name, dir, made: Number.isNaN(exactly.getTime()) ? made : exactly, manifest };
+    const exactly = new Date(manifest?.made ?? NaN);
+    return { name, dir, made: Number.isNaN(exactly.getTime()) ? readStamp(dir) : exactly, manifest };
   } catch (error) {
     // One damaged snapshot must not keep anybody from making or using others.
-    if (!(error instanceof VmError)) throw error;
-    return { name, dir, made, manifest: undefined, problem: error };
+    if (!(error instanceof VmError) && !(error instanceof Error && "errno" in error)) throw error;
+    problem = fileError(`the snapshot ${dir} is damaged`, error);
   }
+  return { name, dir, made: readStamp(dir), manifest: undefined, problem };
+}
+
+/** The time in `TS`, else the directory's. */
+function readStamp(dir: string): Date {
+  let stamp = "";
+  try {
+    stamp = readSmall(join(dir, SNAPSHOT.timestamp))?.trim() ?? "";
+  } catch {
+    // No file, or not ours to read.
+  }
+  const noted = new Date(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(stamp) ? stamp.replace(" ", "T") : NaN);
+  return Number.isNaN(noted.getTime()) ? (lstatOf(dir)?.mtime ?? new Date(0)) : noted;
 }
 
 /**
@@ -78,7 +89,7 @@ export function findSnapshot(hostdir: string, name: string | undefined): Snapsho
 }
 
 /** What LAST points at: a name beside it. */
-function lastName(hostdir: string): string | undefined {
+export function lastName(hostdir: string): string | undefined {
   const link = join(hostdir, HOST.backups, LAST);
   if (!lstatOf(link)?.isSymbolicLink()) return undefined;
   return readlinkSync(link).replace(/\/+$/, "").split("/").at(-1);

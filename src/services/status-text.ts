@@ -4,7 +4,7 @@ import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import type { Status } from "./status.ts";
 
 /** What a terminal would take for more than text. */
-const plain = (text: string): string => text.replaceAll(/\p{Cc}/gu, "?");
+export const plain = (text: string): string => text.replaceAll(/\p{Cc}/gu, "?");
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
 

@@ -25,7 +25,7 @@ const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constan
 /** lstat, or undefined when nothing is there. */
 export function lstatOf(path: string): Stats | undefined {
   try {
-    return lstatSync(path);
+    return lstatSync(path, { throwIfNoEntry: false });
   } catch (error) {
     if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
     throw error;
@@ -36,6 +36,18 @@ export function lstatOf(path: string): Stats | undefined {
 export function listDirectory(path: string): string[] {
   try {
     return readdirSync(path);
+  } catch (error) {
+    if (hasErrno(error, "ENOENT", "ENOTDIR")) return [];
+    throw error;
+  }
+}
+
+/** Directories in a directory, links to some not among them. */
+export function listDirectories(path: string): string[] {
+  try {
+    return readdirSync(path, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => entry.name);
   } catch (error) {
     if (hasErrno(error, "ENOENT", "ENOTDIR")) return [];
     throw error;
@@ -83,9 +95,12 @@ export function writeNew(path: string, content: string | Buffer): void {
   }
 }
 
-/** Replaces a file in one step: write beside, sync, rename. */
-export function replaceFile(path: string, content: string | Buffer): void {
-  const beside = join(dirname(path), `${PARTIAL}${process.pid}`);
+/**
+ * Replaces a file in one step: write beside, sync, rename.
+ * @param directory where the new one is written: in the same file system, and cleared of what a kill leaves
+ */
+export function replaceFile(path: string, content: string | Buffer, directory = dirname(path)): void {
+  const beside = join(directory, `${PARTIAL}${process.pid}`);
   rmSync(beside, { force: true });
   try {
     writeNew(beside, content);

@@ -82,6 +82,16 @@ const count = (max: number): Examples => ({
   bad: ["", "0", String(max + 1), "many", "-1", "2.5"],
 });
 
+const keepExamples: Examples = {
+  good: [
+    ["", undefined],
+    ["0", 0],
+    ["24", 24],
+    ["1000000", 1_000_000],
+  ],
+  bad: ["-1", "all", "1.5", "1000001"],
+};
+
 /** Each setting with good and bad values; a new one without them does not compile. */
 const EXAMPLES: Record<SettingName, Examples> = {
   GUESTNAME: textExamples,
@@ -194,6 +204,12 @@ const EXAMPLES: Record<SettingName, Examples> = {
   OVMF_VARS: textExamples,
   PIGZ_LEVEL: count(9),
   SNAPSHOT_FORMAT: { good: [["gz", "gz"]], bad: ["", "zip", "GZ"] },
+  KEEP_LAST: keepExamples,
+  KEEP_HOURLY: keepExamples,
+  KEEP_DAILY: keepExamples,
+  KEEP_WEEKLY: keepExamples,
+  KEEP_MONTHLY: keepExamples,
+  KEEP_YEARLY: keepExamples,
   SPICE_PASSWORD: {
     good: [
       ["", ""],

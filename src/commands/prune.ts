@@ -1,0 +1,29 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+const keep = (what: string) => ({ type: "string", valueHint: "N", description: `keep ${what}` }) as const;
+
+export default defineCommand({
+  meta: {
+    name: "prune",
+    description: "remove snapshots that no rule keeps; LAST and those protected or in use stay",
+  },
+  args: {
+    "keep-last": keep("the newest N"),
+    "keep-hourly": keep("the newest of each of the last N hours that have one"),
+    "keep-daily": keep("the newest of each of the last N days that have one"),
+    "keep-weekly": keep("the newest of each of the last N weeks that have one"),
+    "keep-monthly": keep("the newest of each of the last N months that have one"),
+    "keep-yearly": keep("the newest of each of the last N years that have one"),
+    "dry-run": { type: "boolean", description: "show what would be done, and do nothing" },
+    json: { type: "boolean", description: "print [{name, made, action, reasons}]; action: keep or remove" },
+  },
+  async setup({ args }) {
+    const { parsePruneRequest } = await import("../services/prune.ts");
+    parsePruneRequest(args);
+  },
+  async run({ args, data }) {
+    const { parsePruneRequest, pruneVm } = await import("../services/prune.ts");
+    await pruneVm(data as Context, parsePruneRequest(args));
+  },
+});

@@ -1,0 +1,33 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+export default defineCommand({
+  meta: { name: "snapshots", description: "list the VM's snapshots; show, remove, describe or protect some" },
+  args: {
+    action: {
+      type: "positional",
+      required: false,
+      description: "list (the default), show, rm, describe, protect or unprotect",
+    },
+    name: {
+      type: "positional",
+      required: false,
+      valueHint: "…",
+      description: "the snapshots; describe: one, and its new description",
+    },
+    json: {
+      type: "boolean",
+      description:
+        "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, addedBytes, description, problem}]; show adds {files, summed, dependents}",
+    },
+    merge: { type: "boolean", description: "rm: hand its data over to the snapshot that builds on it" },
+  },
+  async setup({ args }) {
+    const { parseSnapshotRequest } = await import("../services/snapshot-request.ts");
+    parseSnapshotRequest(args);
+  },
+  async run({ args, data }) {
+    const { runSnapshots } = await import("../services/snapshot-request.ts");
+    await runSnapshots(data as Context, args);
+  },
+});

@@ -1,0 +1,125 @@
+import { parseSetting, type Settings } from "../config/schema.ts";
+import { SignalError, VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { formatSize } from "../lib/size.ts";
+import { formatTimestamp } from "../lib/time.ts";
+import { decideRetention, hasRules, PERIODS, type Rules, type Verdict } from "../store/retention.ts";
+import type { Context } from "./context.ts";
+import { disksOnSnapshots, parentsOf } from "./dependents.ts";
+import { openVm, withVm, type Vm } from "./open.ts";
+import { knowSnapshots, type Known } from "./snapshot-facts.ts";
+import { discardSnapshots } from "./snapshot-remove.ts";
+import { plain } from "./status-text.ts";
+
+export interface PruneRequest {
+  /** What was typed; settings say the rest. */
+  rules: Rules;
+  dryRun: boolean;
+  json: boolean;
+}
+
+const settingOf = (period: string) => `KEEP_${period.toUpperCase()}` as keyof Settings & `KEEP_${string}`;
+
+/** @throws 64 for a count that is none */
+export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
+  const rules: Rules = {};
+  for (const period of PERIODS) {
+    const given = args[`keep-${period}`];
+    if (given === undefined) continue;
+    const parsed = parseSetting(settingOf(period), given as string);
+    if (!("value" in parsed))
+      throw new VmError("usage", `--keep-${period}: '${given as string}' is not allowed`, {
+        hint: `allowed: ${parsed.allowed}`,
+      });
+    rules[period] = parsed.value as number | undefined;
+  }
+  return { rules, dryRun: args["dry-run"] === true, json: args.json === true };
+}
+
+/** @throws 64 where there are none: that must not mean that nothing stays */
+function resolveRules({ settings }: Vm, typed: Rules): Rules {
+  const noted = PERIODS.map((period) => [period, settings[settingOf(period)]] as const);
+  const rules: Rules = { ...Object.fromEntries(noted), ...typed };
+  if (hasRules(rules)) return rules;
+  throw new VmError("usage", "cannot prune: nothing says which snapshots stay", {
+    hint: "say it with --keep-daily=7 --keep-weekly=4 …, or with the settings KEEP_DAILY=7 …",
+  });
+}
+
+/** Removes the snapshots that no rule keeps, and prints what is done with each. */
+export async function pruneVm(context: Context, { rules: typed, dryRun, json }: PruneRequest): Promise<void> {
+  const use = (vm: Vm): void => {
+    const { all, verdicts } = decide(vm, typed);
+    context.print(
+      json ? `${JSON.stringify(verdicts.map(forPrograms), null, 2)}\n` : formatVerdicts(verdicts),
+    );
+    if (dryRun) return;
+    const chosen = chosenOf(verdicts);
+    const bytes = discardSnapshots(vm.hostdir, all, chosen);
+    log.success(`removed ${chosen.size} of ${all.length} snapshots: ${formatSize(bytes)}`);
+  };
+  if (dryRun) use(await openVm(context));
+  else await withVm(context, "prune", async (vm) => use(vm));
+}
+
+/**
+ * The same behind a backup. What is wrong with the rules is told before; a failure later leaves the snapshot.
+ * @throws 74 when the snapshot is made, but not the old ones removed
+ */
+export async function backupAndPrune(context: Context, backup: () => Promise<void>): Promise<void> {
+  resolveRules(await openVm(context), {});
+  await backup();
+  try {
+    await withVm(context, "prune", async (vm) => {
+      const { all, verdicts } = decide(vm, {});
+      const chosen = chosenOf(verdicts);
+      const bytes = discardSnapshots(vm.hostdir, all, chosen);
+      if (chosen.size > 0) log.info(`removed old snapshots: ${[...chosen].join(", ")}: ${formatSize(bytes)}`);
+    });
+  } catch (error) {
+    if (error instanceof SignalError || !(error instanceof VmError)) throw error;
+    throw new VmError("io", `the snapshot is made, but old ones could not be removed: ${error.message}`, {
+      cause: error,
+      hint: error.hint,
+    });
+  }
+}
+
+function decide(vm: Vm, typed: Rules): { all: Known[]; verdicts: Verdict[] } {
+  const rules = resolveRules(vm, typed);
+  const all = knowSnapshots(vm.hostdir);
+  const disks = disksOnSnapshots(vm.work);
+  const candidates = all.map(({ snapshot, facts }) => ({
+    name: facts.name,
+    made: facts.made,
+    last: facts.last,
+    protected: facts.protected,
+    damaged: facts.problem !== null,
+    parents: parentsOf(snapshot),
+    disks: disks.get(facts.name) ?? [],
+  }));
+  const verdicts = decideRetention(candidates, rules, new Date());
+  for (const { name, made, future } of verdicts)
+    if (future) log.warn(`${name} says it is from the future (${formatTimestamp(made)}): it counts as that`);
+  for (const { name, problem } of all.map(({ facts }) => facts))
+    if (problem !== null) log.warn(`${name} is damaged and stays: ${plain(problem)}`);
+  return { all, verdicts };
+}
+
+const chosenOf = (verdicts: readonly Verdict[]): Set<string> =>
+  new Set(verdicts.filter(({ keep }) => !keep).map(({ name }) => name));
+
+const forPrograms = ({ name, made, keep, reasons }: Verdict): object => ({
+  name,
+  made,
+  action: keep ? "keep" : "remove",
+  reasons,
+});
+
+/** `keep S3  daily, weekly` */
+const formatVerdicts = (verdicts: readonly Verdict[]): string =>
+  verdicts
+    .map(({ name, keep, reasons }) =>
+      keep ? `keep ${plain(name)}  ${plain(reasons.join(", "))}\n` : `remove ${plain(name)}\n`,
+    )
+    .join("");

@@ -1,0 +1,70 @@
+import { VmError } from "../lib/errors.ts";
+import type { Context } from "./context.ts";
+import { describeSnapshot, protectSnapshots } from "./snapshot-change.ts";
+import { removeSnapshots } from "./snapshot-remove.ts";
+import { showSnapshotList, showSnapshots } from "./snapshot-show.ts";
+import { validateSnapshotName } from "./snapshots.ts";
+
+const ACTIONS = ["list", "show", "rm", "describe", "protect", "unprotect"] as const;
+type Action = (typeof ACTIONS)[number];
+
+export interface SnapshotRequest {
+  action: Action;
+  names: string[];
+  /** describe: the new description. */
+  text: string;
+  json: boolean;
+}
+
+/** What is typed behind `snapshots`. */
+export interface SnapshotArgs {
+  action?: string | undefined;
+  name?: string | string[] | undefined;
+  json?: boolean | undefined;
+  merge?: boolean | undefined;
+}
+
+const wrong = (message: string, hint = "vm snapshots -h"): VmError => new VmError("usage", message, { hint });
+
+/** @throws 64 for what does not go together, 69 for what is not there yet */
+export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
+  const action = ACTIONS.find((one) => one === (args.action ?? "list"));
+  if (!action)
+    throw wrong(
+      `snapshots: '${args.action}' is none of ${ACTIONS.join(" ")}`,
+      "to see one: snapshots show NAME",
+    );
+  const words = [args.name ?? []].flat();
+  if (args.json && action !== "list" && action !== "show") throw wrong(`snapshots ${action} takes no --json`);
+  if (args.merge && action !== "rm") throw wrong(`snapshots ${action} takes no --merge`, "that is for rm");
+  if (args.merge)
+    throw new VmError("unavailable", "snapshots rm --merge: this version cannot merge snapshots", {
+      hint: "remove those that build on it first, or with it",
+    });
+  if (action === "list" && words.length > 0)
+    throw wrong("snapshots list takes no name", "to see one: snapshots show NAME");
+  if (action === "describe" && words.length !== 2)
+    throw wrong("snapshots describe takes a NAME and a TEXT", "quote a TEXT of several words");
+  if (action !== "list" && words.length === 0) throw wrong(`snapshots ${action}: NAME is missing`);
+  const names = action === "describe" ? words.slice(0, 1) : words;
+  for (const name of names) if (name !== "LAST") validateSnapshotName(name);
+  return { action, names, text: action === "describe" ? words[1]! : "", json: args.json === true };
+}
+
+/** Does what was asked for. */
+export async function runSnapshots(context: Context, args: SnapshotArgs): Promise<void> {
+  const { action, names, text, json } = parseSnapshotRequest(args);
+  switch (action) {
+    case "list":
+      return showSnapshotList(context, json);
+    case "show":
+      return showSnapshots(context, names, json);
+    case "rm":
+      return removeSnapshots(context, names);
+    case "describe":
+      return describeSnapshot(context, names[0]!, text);
+    case "protect":
+    case "unprotect":
+      return protectSnapshots(context, names, action === "protect");
+  }
+}

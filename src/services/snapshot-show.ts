@@ -1,0 +1,59 @@
+import { join } from "node:path";
+import { readSmall } from "../store/files.ts";
+import { SNAPSHOT } from "../store/layout.ts";
+import { resolveWork } from "../store/workdir.ts";
+import type { Context } from "./context.ts";
+import { dependentsOf } from "./dependents.ts";
+import { findHostdir } from "./open.ts";
+import { knowSnapshots, type SnapshotFacts } from "./snapshot-facts.ts";
+import { formatSnapshot, formatSnapshots, type ShownSnapshot } from "./snapshot-text.ts";
+import { findSnapshot } from "./snapshots.ts";
+
+/** Lists the VM's snapshots, oldest first; takes no lock and no settings. */
+export function showSnapshotList(context: Context, json: boolean): void {
+  const all = knowSnapshots(findHostdir(context)).map(({ facts }) => facts);
+  if (json) return context.print(`${JSON.stringify(all, LIST_KEYS, 2)}\n`);
+  if (all.length > 0) context.print(formatSnapshots(all));
+}
+
+/** The list says nothing of files. */
+const LIST_KEYS = [
+  "name",
+  "made",
+  "last",
+  "protected",
+  "format",
+  "parent",
+  "consistency",
+  "guestBytes",
+  "addedBytes",
+  "description",
+  "problem",
+] satisfies (keyof SnapshotFacts)[];
+
+/** @throws 66 when one is not there */
+export function showSnapshots(context: Context, names: readonly string[], json: boolean): void {
+  const hostdir = findHostdir(context);
+  const wanted = names.map((name) => findSnapshot(hostdir, name).name);
+  const known = knowSnapshots(hostdir);
+  const all = known.map(({ snapshot }) => snapshot);
+  const work = resolveWork(hostdir);
+  const shown = wanted.flatMap((name) =>
+    known
+      .filter(({ facts }) => facts.name === name)
+      .map(({ snapshot, facts }): ShownSnapshot => ({
+        ...facts,
+        summed: readSummed(snapshot.dir),
+        dependents: dependentsOf(name, all, work),
+      })),
+  );
+  context.print(
+    json ? `${JSON.stringify(shown, null, 2)}\n` : shown.map((item) => formatSnapshot(item)).join("\n"),
+  );
+}
+
+/** The files that SHA256SUMS names (as `sha256sum` writes it). */
+const readSummed = (dir: string): string[] =>
+  [...(readSmall(join(dir, SNAPSHOT.sums)) ?? "").matchAll(/^\\?[0-9a-f]{64} [ *](.+)$/gm)].map(
+    (match) => match[1]!,
+  );

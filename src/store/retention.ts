@@ -1,0 +1,110 @@
+/** Which snapshots stay: restic's rules (its manual, "Removing snapshots according to a policy"), as a function. */
+
+export const PERIODS = ["last", "hourly", "daily", "weekly", "monthly", "yearly"] as const;
+export type Period = (typeof PERIODS)[number];
+
+/** How many of each period stay; absent or 0: no such rule. */
+export type Rules = Partial<Record<Period, number | undefined>>;
+
+export const hasRules = (rules: Rules): boolean => PERIODS.some((period) => (rules[period] ?? 0) > 0);
+
+/** A snapshot as the decision sees it. */
+export interface Candidate {
+  name: string;
+  made: Date;
+  /** LAST leads to it. */
+  last: boolean;
+  protected: boolean;
+  /** It stays, to be looked at, and takes nobody's place. */
+  damaged: boolean;
+  /** Snapshots that its disks are changes to. */
+  parents: readonly string[];
+  /** Working disks that are changes to its own. */
+  disks: readonly string[];
+}
+
+export interface Verdict {
+  name: string;
+  made: Date;
+  keep: boolean;
+  /** Why it stays; none for what goes. */
+  reasons: string[];
+  /** It says it was made later than now: a clock was set back, or wrong. It counts as what it says. */
+  future: boolean;
+}
+
+/** Oldest first; those of one moment by name, `S9` before `S10`. */
+export const byAge = (a: Pick<Candidate, "made" | "name">, b: Pick<Candidate, "made" | "name">): number =>
+  a.made.getTime() - b.made.getTime() ||
+  a.name.localeCompare(b.name, "en", { numeric: true }) ||
+  (a.name < b.name ? -1 : 1);
+
+const DAY_MS = 86_400_000;
+
+/** ISO 8601: a week belongs to the year of its Thursday. */
+function isoWeek(time: Date): string {
+  const day = Date.UTC(time.getFullYear(), time.getMonth(), time.getDate());
+  const thursday = new Date(day + (3 - ((time.getDay() + 6) % 7)) * DAY_MS);
+  const year = thursday.getUTCFullYear();
+  return `${year}W${Math.floor((thursday.getTime() - Date.UTC(year, 0, 1)) / DAY_MS / 7)}`;
+}
+
+/** The period that a time falls into, by the clock on the wall: an hour that comes twice is one. */
+const PERIOD_OF: Record<Exclude<Period, "last">, (time: Date) => string> = {
+  hourly: (time) => `${PERIOD_OF.daily(time)} ${time.getHours()}`,
+  daily: (time) => `${PERIOD_OF.monthly(time)}-${time.getDate()}`,
+  weekly: isoWeek,
+  monthly: (time) => `${time.getFullYear()}-${time.getMonth()}`,
+  yearly: (time) => String(time.getFullYear()),
+};
+
+/** The newest of each of the last `count` periods that have any; the very oldest too, while the count lasts. */
+function keptBy(period: Period, count: number, newestFirst: readonly Candidate[]): Candidate[] {
+  if (period === "last") return newestFirst.slice(0, count);
+  const kept: Candidate[] = [];
+  let before: string | undefined;
+  for (const [index, item] of newestFirst.entries()) {
+    if (kept.length === count) break;
+    const now = PERIOD_OF[period](item.made);
+    if (now !== before || index === newestFirst.length - 1) kept.push(item);
+    before = now;
+  }
+  return kept;
+}
+
+/**
+ * Decides for each snapshot whether it stays, and why. Whatever the rules: LAST, the protected, the damaged, and
+ * all that those kept or the working disks build on.
+ * @returns oldest first
+ */
+export function decideRetention(all: readonly Candidate[], rules: Rules, now: Date): Verdict[] {
+  const sorted = all.toSorted(byAge);
+  const reasons = new Map<string, string[]>(sorted.map(({ name }) => [name, []]));
+  const keep = (name: string, reason: string): void => void reasons.get(name)?.push(reason);
+  const newestFirst = sorted.filter(({ damaged }) => !damaged).toReversed();
+  for (const period of PERIODS)
+    for (const { name } of keptBy(period, rules[period] ?? 0, newestFirst)) keep(name, period);
+  for (const item of sorted) {
+    if (item.last) keep(item.name, "LAST");
+    if (item.protected) keep(item.name, "protected");
+    if (item.damaged) keep(item.name, "damaged");
+    for (const disk of item.disks) keep(item.name, `${disk} builds on it`);
+  }
+  // What is kept needs its parents, and they theirs.
+  const byName = new Map(sorted.map((item) => [item.name, item]));
+  const waiting = sorted.filter(({ name }) => reasons.get(name)!.length > 0);
+  for (const { name, parents } of waiting)
+    for (const parent of parents) {
+      const item = byName.get(parent);
+      if (!item) continue;
+      if (reasons.get(parent)!.length === 0) waiting.push(item);
+      keep(parent, `${name} builds on it`);
+    }
+  return sorted.map(({ name, made }) => ({
+    name,
+    made,
+    keep: reasons.get(name)!.length > 0,
+    reasons: reasons.get(name)!,
+    future: made.getTime() > now.getTime(),
+  }));
+}

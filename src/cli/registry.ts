@@ -14,6 +14,8 @@ import resume from "../commands/resume.ts";
 import run from "../commands/run.ts";
 import status from "../commands/status.ts";
 import stop from "../commands/stop.ts";
+import timer from "../commands/timer.ts";
+import verify from "../commands/verify.ts";
 
 /** One command as the rest of `cli` sees it: citty's definition, resolved and flattened. */
 export interface Command {
@@ -56,6 +58,8 @@ const DEFINITIONS = {
   list,
   backup,
   restore,
+  verify,
+  timer,
   destroy,
   job,
   rescue,

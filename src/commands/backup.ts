@@ -10,13 +10,27 @@ export default defineCommand({
       description: "its name; default: the next of S0, S1, …",
     },
     description: { type: "positional", required: false, description: "a few words about it" },
+    "lock-timeout": {
+      type: "string",
+      valueHint: "SECONDS",
+      description: "how long another command may still be at work on this VM; default: 3",
+    },
   },
   async setup({ args }) {
     const { validateSnapshotName } = await import("../services/snapshots.ts");
     if (args.snapshot !== undefined) validateSnapshotName(args.snapshot);
+    const { parseSeconds } = await import("../services/seconds.ts");
+    parseSeconds("lock-timeout", args["lock-timeout"]);
   },
   async run({ args, data }) {
     const { backupVm } = await import("../services/backup.ts");
-    await backupVm(data as Context, args.snapshot, args.description);
+    const { notifying } = await import("../services/notify.ts");
+    const { parseSeconds } = await import("../services/seconds.ts");
+    const { snapshot, description } = args;
+    const wait = parseSeconds("lock-timeout", args["lock-timeout"]);
+    const waitMs = wait === undefined ? undefined : wait * 1000;
+    await notifying(data as Context, snapshot, () =>
+      backupVm(data as Context, snapshot, description, waitMs),
+    );
   },
 });

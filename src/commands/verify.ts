@@ -17,7 +17,8 @@ export default defineCommand({
     },
     boot: {
       type: "boolean",
-      description: "boot a copy of each without a network, until its console asks for a login or its agent answers",
+      description:
+        "boot a copy of each without a network, until its console asks for a login or its agent answers",
     },
     "boot-wait": {
       type: "string",

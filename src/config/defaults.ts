@@ -45,6 +45,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     OVMF_VARS: "",
     PIGZ_LEVEL: "5",
     SNAPSHOT_FORMAT: "gz",
+    SNAPSHOT_NOTIFY: "",
     SPICE_PASSWORD: "",
     SPICE_TICKETING: "1",
     STOP_TIMEOUT: "60",

@@ -63,6 +63,7 @@ const profileName = pattern(
   "a name without / that does not begin with . or -",
   /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u,
 );
+const program = pattern("a path from /, a program's name, or empty", /^(\/\P{Cc}*|[^/\p{Cc}]*)$/u);
 /** SPICE_MAX_PASSWORD_LENGTH of spice-server. */
 const MAX_PASSWORD_BYTES = 60;
 const spicePassword: Parser<string> = (raw) => {
@@ -105,6 +106,7 @@ export const SCHEMA = {
   OVMF_VARS: setting(text, "UEFI variables template; empty: found by itself"),
   PIGZ_LEVEL: setting(wholeNumber(1, 9), "compression of gz snapshots"),
   SNAPSHOT_FORMAT: setting(oneOf("gz"), "format of new snapshots"),
+  SNAPSHOT_NOTIFY: setting(program, "a program that backup runs with its outcome; not from guest.env"),
   SPICE_PASSWORD: setting(spicePassword, "SPICE password; empty: a new one for each run"),
   SPICE_TICKETING: setting(flag, "ask for a password (off only on loopback)"),
   STOP_TIMEOUT: setting(wholeNumber(1, 86400), "seconds a guest has to power off when we are told to stop"),

@@ -37,4 +37,6 @@ const SPECIAL: Readonly<Record<string, string>> = {
  * as `\`: no backslash may stand before another one.
  */
 export const quoteForCron = (word: string): string =>
-  /^[A-Za-z0-9_@+=:,./-]+$/.test(word) ? word : `'${word.replaceAll(/['\\%]/g, (letter) => SPECIAL[letter]!)}'`;
+  /^[A-Za-z0-9_@+=:,./-]+$/.test(word)
+    ? word
+    : `'${word.replaceAll(/['\\%]/g, (letter) => SPECIAL[letter]!)}'`;

@@ -20,17 +20,18 @@ export function escapePath(path: string): string {
   return escaped.join("-").replace(/^\./, hex(0x2e));
 }
 
-/** A value in which `%` is no specifier (systemd.unit(5)), on one line. */
+/** A value in which `%` is no specifier (systemd.unit(5)), on one line; a `\` at its end would go on in the next. */
 export const escapeValue = (text: string): string =>
-  text.replaceAll(/\p{Cc}/gu, "?").replaceAll("%", "%%").replaceAll("\\", "\\\\");
+  text
+    .replaceAll(/\p{Cc}/gu, "?")
+    .replaceAll("%", "%%")
+    .replace(/\\$/, "?");
 
 /** One word of a list of words, such as Environment= has. */
 export function quoteWord(word: string): string {
   const escaped = word
     .replaceAll(/[\\"]/g, String.raw`\$&`)
-    .replaceAll(/\p{Cc}/gu, (letter) =>
-      [...new TextEncoder().encode(letter)].map(hex).join(""),
-    )
+    .replaceAll(/\p{Cc}/gu, (letter) => [...new TextEncoder().encode(letter)].map(hex).join(""))
     .replaceAll("%", "%%");
   return `"${escaped}"`;
 }

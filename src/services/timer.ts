@@ -24,14 +24,19 @@ export function parseTimer(args: Record<string, unknown>): TimerRequest {
   const one = (names: readonly string[]): string | undefined => {
     const given = names.filter((name) => args[name] === true);
     if (given.length > 1)
-      throw new VmError("usage", `timer: ${given.map((name) => `--${name}`).join(" and ")} exclude each other`);
+      throw new VmError(
+        "usage",
+        `timer: ${given.map((name) => `--${name}`).join(" and ")} exclude each other`,
+      );
     return given[0];
   };
   const action = (one(["print", "install", "remove", "cron"]) ?? "print") as TimerRequest["action"];
   const where = one(["user", "system"]);
   const when = (args["on-calendar"] as string | undefined) ?? "hourly";
   if (when === "" || /\p{Cc}/u.test(when))
-    throw new VmError("usage", `--on-calendar: '${when}' is not allowed`, { hint: "allowed: hourly, daily …" });
+    throw new VmError("usage", `--on-calendar: '${when}' is not allowed`, {
+      hint: "allowed: hourly, daily …",
+    });
   if (action === "cron" && cronFields(when, 0) === undefined)
     throw new VmError("usage", `--on-calendar: a crontab cannot say '${when}'`, {
       hint: `with --cron allowed: ${CRON_WORDS}`,
@@ -67,7 +72,8 @@ function planFor(context: Context, vm: Vm, { words, when }: TimerRequest, system
     hostdir: vm.hostdir,
     guest: vm.settings.GUESTNAME,
     argv: [ownPath(context), "-d", vm.hostdir, ...words],
-    kind: words.map((word) => /^[a-z][a-z-]*$/.exec(word)?.[0]).find((word) => word !== undefined) ?? "command",
+    kind:
+      words.map((word) => /^[a-z][a-z-]*$/.exec(word)?.[0]).find((word) => word !== undefined) ?? "command",
     when,
     env: env.TMPDIR === undefined ? {} : { TMPDIR: env.TMPDIR },
     system,
@@ -80,7 +86,8 @@ function ownPath({ prog, cwd }: Context): string {
   const { argv0, execPath } = process;
   const named = argv0.includes("/") ? resolve(cwd, argv0) : findProgram(argv0);
   try {
-    if (named !== undefined && isAbsolute(named) && realpathSync(named) === realpathSync(execPath)) return named;
+    if (named !== undefined && isAbsolute(named) && realpathSync(named) === realpathSync(execPath))
+      return named;
   } catch {
     // Renamed or removed meanwhile.
   }

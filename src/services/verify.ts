@@ -23,7 +23,10 @@ export function parseVerify(args: Record<string, unknown>): VerifyRequest {
   for (const name of names) if (name !== "LAST") validateSnapshotName(name);
   const all = args.all === true;
   if (all && names.length > 0) throw new VmError("usage", "verify: either --all or names of snapshots");
-  const wait = { pattern: args["boot-wait"] as string | undefined, timeout: args.timeout as string | undefined };
+  const wait = {
+    pattern: args["boot-wait"] as string | undefined,
+    timeout: args.timeout as string | undefined,
+  };
   if (args.boot !== true && (wait.pattern ?? wait.timeout) !== undefined)
     throw new VmError("usage", "verify: --boot-wait and --timeout go with --boot");
   const boot = args.boot === true ? parseBootWait(wait.pattern, wait.timeout) : undefined;

@@ -185,6 +185,14 @@ const EXAMPLES: Record<SettingName, Examples> = {
   OVMF_VARS: textExamples,
   PIGZ_LEVEL: count(9),
   SNAPSHOT_FORMAT: { good: [["gz", "gz"]], bad: ["", "zip", "GZ"] },
+  SNAPSHOT_NOTIFY: {
+    good: [
+      ["", ""],
+      ["tell-me", "tell-me"],
+      ["/opt/my tools/tell", "/opt/my tools/tell"],
+    ],
+    bad: ["./tell", "bin/tell", "a\nb"],
+  },
   SPICE_PASSWORD: {
     good: [
       ["", ""],

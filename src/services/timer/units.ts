@@ -33,12 +33,13 @@ export function unitName({ prog, kind, hostdir }: Plan): string {
   return `${prog}-${kind}-${createHash("sha256").update(hostdir).digest("hex").slice(0, 32)}`;
 }
 
+const section = (title: string, lines: readonly string[]): string => `[${title}]\n${lines.join("\n")}\n`;
+
 /** The service that runs the command, and the timer that starts it. */
 export function buildUnits(plan: Plan): { service: Unit; timer: Unit } {
   const { prog, kind, guest, hostdir, argv, when, env, system, uid } = plan;
   const name = unitName(plan);
   const what = escapeValue(`${prog} ${kind} of ${guest === "" ? "the VM" : guest} in ${hostdir}`);
-  const section = (title: string, lines: readonly string[]): string => `[${title}]\n${lines.join("\n")}\n`;
   const service = section("Service", [
     "Type=oneshot",
     ...(uid === undefined ? [] : [`User=${uid}`]),

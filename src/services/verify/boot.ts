@@ -12,6 +12,7 @@ import { WORK } from "../../store/layout.ts";
 import { stageWork } from "../../store/stage.ts";
 import type { Context } from "../context.ts";
 import type { Vm } from "../open.ts";
+import { parseSeconds } from "../seconds.ts";
 import type { Snapshot } from "../snapshots.ts";
 import { fillCopy, resolveCopy } from "./copy.ts";
 import type { Report } from "./report.ts";
@@ -30,9 +31,7 @@ const LOOK_MS = 250;
 
 /** @throws 64 */
 export function parseBootWait(pattern: string | undefined, timeout: string | undefined): BootWait {
-  if (timeout !== undefined && !/^[1-9]\d{0,5}$/.test(timeout))
-    throw new VmError("usage", `--timeout: '${timeout}' is not allowed`, { hint: "allowed: SECONDS" });
-  const seconds = timeout === undefined ? LIMIT_SECONDS : Number(timeout);
+  const seconds = parseSeconds("timeout", timeout, 1) ?? LIMIT_SECONDS;
   try {
     return { pattern: pattern === undefined ? undefined : new RegExp(pattern, "mu"), seconds };
   } catch (error) {
@@ -64,8 +63,6 @@ export async function bootSnapshot(
   }
 }
 
-const bad = (problem: string): Verdict => ({ ok: false, problems: [problem] });
-
 async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): Promise<Verdict> {
   const { QEMUARCH } = vm.settings;
   const capabilities = await probeQemu(ARCH[QEMUARCH].binary, context.cacheDirectory);
@@ -89,12 +86,12 @@ async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): 
       onEvent: hear,
     });
   } catch (error) {
-    if (error instanceof VmError && error.code === "io") return bad(`does not boot: ${error.message}`);
+    if (error instanceof VmError && error.code === "io")
+      return { ok: false, problems: [`does not boot: ${error.message}`] };
     throw error;
   }
-  void machine.ended.then(() => next.resolve(bad(`the guest was off before it had booted${lastSaid(dir)}`)));
   try {
-    const verdict = await watchConsole(dir, wait, next);
+    const verdict = await watchConsole(dir, machine, wait, next);
     throwIfInterrupted();
     return verdict;
   } finally {
@@ -106,6 +103,7 @@ async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): 
 
 async function watchConsole(
   dir: string,
+  { ended }: RunningMachine,
   { pattern, seconds }: BootWait,
   { promise, resolve }: PromiseWithResolvers<Verdict>,
 ): Promise<Verdict> {
@@ -113,11 +111,12 @@ async function watchConsole(
     if ((pattern ?? LOGIN).test(consoleOf(dir)))
       resolve({ booted: pattern ? "as --boot-wait says" : "it asks for a login" });
   };
-  const late = `did not boot within ${seconds} seconds`;
-  const limit = setTimeout(() => {
+  const giveUp = (problem: string, late?: true): void => {
     look();
-    resolve({ ...bad(late + lastSaid(dir)), late: true });
-  }, seconds * 1000);
+    resolve({ ok: false, problems: [problem + lastSaid(dir)], late });
+  };
+  void ended.then(() => giveUp("the guest was off before it had booted"));
+  const limit = setTimeout(() => giveUp(`did not boot within ${seconds} seconds`, true), seconds * 1000);
   const again = setInterval(look, LOOK_MS);
   const stop = (): void => resolve({});
   interruption.addEventListener("abort", stop);
@@ -146,6 +145,10 @@ const consoleOf = (dir: string): string =>
     .replaceAll("\r", "");
 
 function lastSaid(dir: string): string {
-  const last = consoleOf(dir).split("\n").filter((line) => line.trim() !== "").at(-1);
-  return last === undefined ? "; its serial console is empty" : `; its console said last: ${last.trim()}`;
+  const last = consoleOf(dir)
+    .split("\n")
+    .findLast((line) => line.trim() !== "");
+  return last === undefined
+    ? "; its serial console shows nothing"
+    : `; its serial console shows last: ${last.trim()}`;
 }

@@ -55,7 +55,14 @@ export async function resolveCopy(
     FORWARDS: ["restrict=on"],
   };
   const copy: Vm = { ...own, settings, hostdir: vm.hostdir, work };
-  const machine = await resolveMachine(context, copy, work, new Media(context, copy), undefined, capabilities);
+  const machine = await resolveMachine(
+    context,
+    copy,
+    work,
+    new Media(context, copy),
+    undefined,
+    capabilities,
+  );
   const disks = own.settings.IMAGES.flatMap(({ bus, path }, index): Disk[] => {
     if (!isDiskName(path)) return [];
     return [

@@ -83,9 +83,7 @@ function checkDisks({ dir, manifest }: Snapshot, present: readonly string[]): st
   const images = read.assignments.findLast((item) => item.name === "IMAGES")?.value ?? [];
   const stored = manifest
     ? manifest.files.map(({ name }) => name)
-    : present
-        .filter((name) => name.endsWith(SNAPSHOT.gz))
-        .map((name) => name.slice(0, -SNAPSHOT.gz.length));
+    : present.filter((name) => name.endsWith(SNAPSHOT.gz)).map((name) => name.slice(0, -SNAPSHOT.gz.length));
   return [images]
     .flat()
     .flatMap((item) => parseImage(item) ?? [])

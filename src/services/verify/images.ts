@@ -28,6 +28,8 @@ export interface ImageFacts {
 export interface Found {
   problems: string[];
   notes: string[];
+  /** Of a qcow2 image that could be opened. */
+  facts?: ImageFacts;
 }
 
 /** JSON: any file name is no more than a name; without a backing file each image answers for its own part. */
@@ -45,7 +47,12 @@ const lastLine = (result: Finished): string =>
   result.stderr.trim().split("\n").at(-1) || new ProcessError("it fails", result).message;
 
 /** `disk-0.img.gz`: a whole gzip stream; deep: of a whole qcow2 image of the right size. */
-export async function checkGz(dir: string, file: string, known: StoredFile | undefined, care: Care) {
+export async function checkGz(
+  dir: string,
+  file: string,
+  known: StoredFile | undefined,
+  care: Care,
+): Promise<Found> {
   const path = join(dir, file);
   const found: Found = { problems: [], notes: [] };
   if (!lstatOf(path)?.isFile()) return found;
@@ -122,9 +129,9 @@ export async function checkQcow2(
   file: string,
   known: StoredFile | undefined,
   care: Care,
-): Promise<Found & { facts?: ImageFacts }> {
+): Promise<Found> {
   const path = join(dir, file);
-  const found: Found & { facts?: ImageFacts } = { problems: [], notes: [] };
+  const found: Found = { problems: [], notes: [] };
   if (!lstatOf(path)?.isFile()) return found;
   const fail = (text: string): typeof found => {
     found.problems.push(`${file} ${text}`);

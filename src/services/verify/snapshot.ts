@@ -4,7 +4,7 @@ import { listDirectory, lstatOf } from "../../store/files.ts";
 import { isDiskName, SNAPSHOT, WORK } from "../../store/layout.ts";
 import type { Snapshot } from "../snapshots.ts";
 import { checkNames, checkSums } from "./files.ts";
-import { checkGz, checkQcow2, type Care, type Found } from "./images.ts";
+import { checkGz, checkQcow2, type Care, type Found, type ImageFacts } from "./images.ts";
 import type { Report } from "./report.ts";
 
 /**
@@ -61,7 +61,7 @@ async function checkImages(snapshot: Snapshot, parent: Snapshot | undefined, car
       : await checkQcow2(dir, file, known, care);
     problems.push(...found.problems);
     notes.push(...found.notes);
-    if ("facts" in found && found.facts) problems.push(...checkBacking(snapshot, parent, file, found.facts));
+    if (found.facts) problems.push(...checkBacking(snapshot, parent, file, found.facts));
   }
   return { problems, notes };
 }
@@ -71,7 +71,7 @@ function checkBacking(
   { manifest }: Snapshot,
   parent: Snapshot | undefined,
   file: string,
-  facts: NonNullable<Awaited<ReturnType<typeof checkQcow2>>["facts"]>,
+  facts: ImageFacts,
 ): string[] {
   const { "backing-filename": backing, "backing-filename-format": format } = facts;
   const named = manifest?.parent;

@@ -23,6 +23,8 @@ import snapshots from "../commands/snapshots.ts";
 import ssh from "../commands/ssh.ts";
 import status from "../commands/status.ts";
 import stop from "../commands/stop.ts";
+import timer from "../commands/timer.ts";
+import verify from "../commands/verify.ts";
 import view from "../commands/view.ts";
 
 /** One command as the rest of `cli` sees it: citty's definition, resolved and flattened. */
@@ -77,6 +79,8 @@ const DEFINITIONS = {
   restore,
   snapshots,
   prune,
+  verify,
+  timer,
   destroy,
   job,
   rescue,

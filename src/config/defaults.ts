@@ -53,6 +53,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     KEEP_WEEKLY: "",
     KEEP_MONTHLY: "",
     KEEP_YEARLY: "",
+    SNAPSHOT_NOTIFY: "",
     SPICE_PASSWORD: "",
     SPICE_TICKETING: "1",
     SPICE_TLS_DIR: "",

@@ -63,6 +63,7 @@ const profileName = pattern(
   "a name without / that does not begin with . or -",
   /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u,
 );
+const program = pattern("a path from /, a program's name, or empty", /^(\/\P{Cc}*|[^/\p{Cc}]*)$/u);
 /** SPICE_MAX_PASSWORD_LENGTH of spice-server. */
 const MAX_PASSWORD_BYTES = 60;
 const spicePassword: Parser<string> = (raw) => {
@@ -114,6 +115,7 @@ export const SCHEMA = {
   KEEP_WEEKLY: setting(keepCount, "the same for weeks"),
   KEEP_MONTHLY: setting(keepCount, "the same for months"),
   KEEP_YEARLY: setting(keepCount, "the same for years"),
+  SNAPSHOT_NOTIFY: setting(program, "a program that backup runs with its outcome; not from guest.env"),
   SPICE_PASSWORD: setting(spicePassword, "the display's password; empty: a new one for each run"),
   SPICE_TICKETING: setting(flag, "ask for a password (off only on loopback)"),
   SPICE_TLS_DIR: setting(text, "directory of certificates: SPICE is encrypted"),

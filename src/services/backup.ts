@@ -38,10 +38,16 @@ const USUAL_RATIO = 0.3;
 
 /**
  * Makes a snapshot of a VM that is off.
+ * @param lockWaitMs how long another command's change may still take
  * @throws 75 while it runs, 73 when the name is taken or there is no room
  */
-export async function backupVm(context: Context, name?: string, description?: string): Promise<void> {
-  await withVm(context, "back up", async (vm) => {
+export async function backupVm(
+  context: Context,
+  name?: string,
+  description?: string,
+  lockWaitMs?: number,
+): Promise<void> {
+  const make = async (vm: Vm): Promise<void> => {
     const work = requireWork(vm, "back up");
     const snapshot = name ?? nextSnapshotName(vm.hostdir);
     const backups = join(vm.hostdir, HOST.backups);
@@ -73,7 +79,8 @@ export async function backupVm(context: Context, name?: string, description?: st
     };
     afterCommit(`the snapshot ${snapshot} is whole`, finish, `see that ${LAST} in ${backups} leads to it`);
     log.success(summary);
-  });
+  };
+  await withVm(context, "back up", make, lockWaitMs);
 }
 
 /** A working file that a snapshot holds compressed. */

@@ -13,15 +13,17 @@ const SCRIPT = `exec 3>&1 1>&2
 . "$1"
 printf '\\0%s\\0MEDIA\\0s\\0%s\\0' "$_vm_mark" "\${MEDIA-}" >&3`;
 
-/** check-media on PATH, but never from the current directory. */
-export function findCheckMedia(context: Context): string | undefined {
+/** A file on PATH, but never from the current directory. */
+export function findOnPath(context: Context, name: string): string | undefined {
   const directories = (context.env.PATH ?? "").split(":").filter((item) => isAbsolute(item));
   const cwd = realpathSync(context.cwd);
   return directories
     .filter((item) => existsSync(item) && realpathSync(item) !== cwd)
-    .map((item) => join(item, "check-media"))
+    .map((item) => join(item, name))
     .find((path) => existsSync(path) && statSync(path).isFile());
 }
+
+export const findCheckMedia = (context: Context): string | undefined => findOnPath(context, "check-media");
 
 /** Finds external media when something refers to them, and only then; asks `check-media` at most once. */
 export class Media {

@@ -6,7 +6,7 @@ import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { parseImage } from "../machine/parse.ts";
-import { ProcessError, start, type Child } from "../process/exec.ts";
+import { ProcessError, type Child } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { refuseForeignParts } from "../qemu/image-header.ts";
 import {
@@ -25,6 +25,7 @@ import type { Context } from "./context.ts";
 import { refuseRunning } from "./in-use.ts";
 import { openVm, withVm, type Vm } from "./open.ts";
 import { findSnapshot, type Snapshot } from "./snapshots.ts";
+import { readSums, startSums } from "./sums.ts";
 
 /**
  * Puts a snapshot's state in the place of the working files.
@@ -67,7 +68,7 @@ export async function restoreSnapshot(context: Context, vm: Vm, name: string | u
   return openVm(context);
 }
 
-interface RestoreJob extends Omit<CopyJob, "to"> {
+export interface RestoreJob extends Omit<CopyJob, "to"> {
   neededBytes: number;
 }
 
@@ -85,7 +86,7 @@ function refuseUnknownDisks({ name, dir, manifest }: Snapshot): void {
 }
 
 /** The compressed files of a snapshot, whichever program made it. */
-function listStored(snapshot: Snapshot): RestoreJob[] {
+export function listStored(snapshot: Snapshot): RestoreJob[] {
   refuseUnknownDisks(snapshot);
   const names = snapshot.manifest
     ? snapshot.manifest.files.map((item) => item.file)
@@ -127,7 +128,7 @@ function checkDisks(snapshot: Snapshot, jobs: readonly RestoreJob[]): void {
       );
 }
 
-async function fillStage(
+export async function fillStage(
   context: Context,
   snapshot: Snapshot,
   jobs: readonly RestoreJob[],
@@ -180,7 +181,7 @@ function startVerifying(
     log.info("  made by the earlier program: it has no checksums, only gzip's own");
     return undefined;
   }
-  const listed = readSums(snapshot);
+  const listed = readSums(snapshot.dir);
   const needed = [
     ...jobs.map((job) => job.name + SNAPSHOT.gz),
     ...(snapshot.manifest ? [SNAPSHOT.manifest] : []),
@@ -191,7 +192,7 @@ function startVerifying(
       "io",
       `the snapshot ${snapshot.name} is damaged: ${SNAPSHOT.sums} does not name ${unlisted}`,
     );
-  const child = start(["sha256sum", "--check", "--strict", "--quiet", SNAPSHOT.sums], { cwd: snapshot.dir });
+  const child = startSums(snapshot.dir);
   const verified = child.done.then((result) => {
     if (result.status === 0) return;
     const wrong = result.stdout.trim().split("\n").join("\n  ");
@@ -205,10 +206,4 @@ function startVerifying(
   });
   verified.catch(() => {});
   return { child, verified };
-}
-
-/** The files that SHA256SUMS vouches for. */
-function readSums(snapshot: Snapshot): Set<string> {
-  const text = readSmall(join(snapshot.dir, SNAPSHOT.sums)) ?? "";
-  return new Set(text.split("\n").map((line) => line.replace(/^\\?[0-9a-f]{64} [ *]/, "")));
 }

@@ -135,18 +135,23 @@ export async function compressFiles(
 
 /**
  * Unpacks gz files into new sparse files and syncs them.
+ * @param wrap puts a program before those that do it
  * @throws 73 when there is no room, 74 when a file is damaged
  */
-export async function unpackFiles(jobs: readonly CopyJob[], onProgress: OnProgress): Promise<void> {
+export async function unpackFiles(
+  jobs: readonly CopyJob[],
+  onProgress: OnProgress,
+  wrap = (argv: string[]): string[] => argv,
+): Promise<void> {
   requireProgram("pigz", PIGZ_HINT);
   requireProgram("dd", COREUTILS_HINT);
   const begin = (job: CopyJob): Copy => {
     const from = openForReading(job.from);
     const to = createFile(job.to);
     const [readEnd, writeEnd] = pipe();
-    const reader = start(["pigz", "-d", "-c"], { stdin: from, stdout: writeEnd });
+    const reader = start(wrap(["pigz", "-d", "-c"]), { stdin: from, stdout: writeEnd });
     // dd leaves holes where there are only zeroes, and syncs at the end (GNU coreutils).
-    const writer = start(["dd", "bs=64K", "iflag=fullblock", "conv=sparse,fsync", "status=none"], {
+    const writer = start(wrap(["dd", "bs=64K", "iflag=fullblock", "conv=sparse,fsync", "status=none"]), {
       stdin: readEnd,
       stdout: to,
     });

@@ -240,7 +240,7 @@ test("what is announced are the words as typed", () => {
 test.each([
   ["run", "run [--detach] [--wait=WHAT] [--ssh] [ISOIMAGE]"],
   ["create", "create [OPTIONS] GUESTNAME [ISOIMAGE]"],
-  ["backup", "backup [--prune] [SNAPSHOT [DESCRIPTION]]"],
+  ["backup", "backup [--prune] [--lock-timeout=SECONDS] [SNAPSHOT [DESCRIPTION]]"],
   ["restore", "restore [SNAPSHOT]"],
   ["destroy", "destroy [--force]"],
   ["job", "job JOBNAME"],

@@ -210,6 +210,14 @@ const EXAMPLES: Record<SettingName, Examples> = {
   KEEP_WEEKLY: keepExamples,
   KEEP_MONTHLY: keepExamples,
   KEEP_YEARLY: keepExamples,
+  SNAPSHOT_NOTIFY: {
+    good: [
+      ["", ""],
+      ["tell-me", "tell-me"],
+      ["/opt/my tools/tell", "/opt/my tools/tell"],
+    ],
+    bad: ["./tell", "bin/tell", "a\nb"],
+  },
   SPICE_PASSWORD: {
     good: [
       ["", ""],

@@ -1,0 +1,33 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+export default defineCommand({
+  meta: { name: "timer", description: "have a command of this VM run at set times, by systemd or cron" },
+  args: {
+    "on-calendar": {
+      type: "string",
+      valueHint: "WHEN",
+      description: "hourly, daily, weekly … or as in systemd.time(7); default: hourly",
+    },
+    print: { type: "boolean", description: "show the service and the timer; the default" },
+    install: { type: "boolean", description: "write them, and start the timer" },
+    remove: { type: "boolean", description: "stop the timer, and remove both" },
+    user: { type: "boolean", description: "the caller's own systemd; the default, but for root" },
+    system: { type: "boolean", description: "the system's; it runs as HOSTDIR's owner" },
+    cron: { type: "boolean", description: "show a line for a crontab instead" },
+    command: {
+      type: "positional",
+      required: false,
+      valueHint: "…",
+      description: "what to run, behind --; default: backup",
+    },
+  },
+  async setup({ args }) {
+    const { parseTimer } = await import("../services/timer.ts");
+    parseTimer(args);
+  },
+  async run({ args, data }) {
+    const { parseTimer, timerVm } = await import("../services/timer.ts");
+    await timerVm(data as Context, parseTimer(args));
+  },
+});

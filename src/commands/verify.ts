@@ -1,0 +1,46 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+export default defineCommand({
+  meta: { name: "verify", description: "look whether snapshots are whole, and whether they boot" },
+  args: {
+    snapshot: {
+      type: "positional",
+      required: false,
+      valueHint: "…",
+      description: "their names; default: the last one made. Those they build on are looked at too",
+    },
+    all: { type: "boolean", description: "all snapshots" },
+    deep: {
+      type: "boolean",
+      description: "unpack every disk and look into its image; in TMPDIR, which needs room for the largest",
+    },
+    boot: {
+      type: "boolean",
+      description:
+        "boot a copy of each without a network, until its console asks for a login or its agent answers",
+    },
+    "boot-wait": {
+      type: "string",
+      valueHint: "REGEX",
+      description: "with --boot: until its serial console shows this instead",
+    },
+    timeout: {
+      type: "string",
+      valueHint: "SECONDS",
+      description: "with --boot: how long each may take; default: 300",
+    },
+    json: {
+      type: "boolean",
+      description: "print [{name, format, ok, problems, notes, bytes, seconds, booted?}]",
+    },
+  },
+  async setup({ args }) {
+    const { parseVerify } = await import("../services/verify.ts");
+    parseVerify(args);
+  },
+  async run({ args, data }) {
+    const { parseVerify, verifySnapshots } = await import("../services/verify.ts");
+    await verifySnapshots(data as Context, parseVerify(args));
+  },
+});

@@ -1,0 +1,69 @@
+import { createHash } from "node:crypto";
+import { escapePath, escapeValue, quoteCommand, quoteWord } from "../../lib/systemd.ts";
+
+export interface Plan {
+  prog: string;
+  hostdir: string;
+  /** The VM's name, for people. */
+  guest: string;
+  /** The program and its arguments. */
+  argv: readonly string[];
+  /** The command's own name: `backup`. */
+  kind: string;
+  when: string;
+  /** What the command needs of the environment. */
+  env: Readonly<Record<string, string>>;
+  /** For the system's own manager: whose rights it has, absent for root. */
+  system: boolean;
+  uid?: number | undefined;
+}
+
+export interface Unit {
+  name: string;
+  text: string;
+}
+
+/** Longest name of a unit, with its ending (systemd.unit(5)). */
+const MAX_NAME = 255;
+
+/** `vm-backup-srv-my\x20vm`; a hash where the path is too long for a name. */
+export function unitName({ prog, kind, hostdir }: Plan): string {
+  const name = `${prog}-${kind}-${escapePath(hostdir)}`;
+  if (name.length + ".service".length <= MAX_NAME) return name;
+  return `${prog}-${kind}-${createHash("sha256").update(hostdir).digest("hex").slice(0, 32)}`;
+}
+
+const section = (title: string, lines: readonly string[]): string => `[${title}]\n${lines.join("\n")}\n`;
+
+/** The service that runs the command, and the timer that starts it. */
+export function buildUnits(plan: Plan): { service: Unit; timer: Unit } {
+  const { prog, kind, guest, hostdir, argv, when, env, system, uid } = plan;
+  const name = unitName(plan);
+  const what = escapeValue(`${prog} ${kind} of ${guest === "" ? "the VM" : guest} in ${hostdir}`);
+  const service = section("Service", [
+    "Type=oneshot",
+    ...(uid === undefined ? [] : [`User=${uid}`]),
+    ...Object.entries(env).map(([key, value]) => `Environment=${quoteWord(`${key}=${value}`)}`),
+    `ExecStart=${quoteCommand(argv)}`,
+    "Nice=10",
+    "IOSchedulingClass=idle",
+  ]);
+  const timer = section("Timer", [
+    `OnCalendar=${escapeValue(when)}`,
+    "RandomizedDelaySec=5min",
+    "Persistent=true",
+  ]);
+  const install = section("Install", ["WantedBy=timers.target"]);
+  // HOSTDIR may be on another machine.
+  const after = system ? ["After=remote-fs.target"] : [];
+  return {
+    service: {
+      name: `${name}.service`,
+      text: `${section("Unit", [`Description=${what}`, ...after])}\n${service}`,
+    },
+    timer: {
+      name: `${name}.timer`,
+      text: `${section("Unit", [`Description=When: ${what}`])}\n${timer}\n${install}`,
+    },
+  };
+}

@@ -1,0 +1,36 @@
+import { formatSize } from "../../lib/size.ts";
+import { formatDuration } from "../../lib/time.ts";
+import type { SnapshotFormat } from "../../store/manifest.ts";
+
+/** What was found of one snapshot. */
+export interface Report {
+  name: string;
+  /** Absent where its manifest cannot be read. */
+  format: SnapshotFormat | "earlier" | undefined;
+  ok: boolean;
+  /** What is bad, one line each. */
+  problems: string[];
+  /** What could not be checked, and what does no harm. */
+  notes: string[];
+  /** What it occupies, and how long looking took. */
+  bytes: number;
+  seconds: number;
+  /** How it showed that it boots. */
+  booted?: string | undefined;
+  /** It is good, but did not boot in time. */
+  late?: true | undefined;
+}
+
+/** One line for a snapshot, and what is to be said of it below. */
+export function formatReport(report: Report): string {
+  const { name, format, ok, problems, notes, bytes, seconds, booted } = report;
+  const facts = [
+    ok ? "good" : "BAD",
+    ...(format === undefined ? [] : [format === "earlier" ? "gz of the earlier program" : format]),
+    formatSize(bytes),
+    formatDuration(seconds),
+    ...(booted === undefined ? [] : [`boots (${booted})`]),
+  ];
+  const below = [...problems, ...notes.map((note) => `note: ${note}`)];
+  return [`${name}: ${facts.join(", ")}`, ...below.map((line) => `  ${line}`), ""].join("\n");
+}

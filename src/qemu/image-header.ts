@@ -12,8 +12,10 @@ export interface ImageHeader {
   refersTo: "backing file" | "data file" | undefined;
 }
 
+const QCOW2_MAGIC = "QFI\xfb";
+
 const MAGICS: readonly [ImageFormat, string][] = [
-  ["qcow2", "QFI\xfb"],
+  ["qcow2", QCOW2_MAGIC],
   ["vmdk", "KDMV"],
   ["vmdk", "# Disk DescriptorFile"],
   ["vhdx", "vhdxfile"],
@@ -76,11 +78,14 @@ function readPart(path: string, at: number, length: number): Buffer {
 /** QCOW2 allows no longer one (docs/interop/qcow2.txt). */
 const MAX_BACKING_NAME = 1023;
 
-/** The backing file that a qcow2 image names. */
-export function readBackingName(path: string): string {
+/** The backing file that a qcow2 image names; undefined where it stands alone, or is no such image. */
+export function readBackingName(path: string): string | undefined {
   const head = readPart(path, 0, 20);
-  const length = Math.min(head.readUInt32BE(16), MAX_BACKING_NAME);
-  return readPart(path, Number(head.readBigUInt64BE(8)), length).toString();
+  const at = Number(head.readBigUInt64BE(8));
+  const length = head.readUInt32BE(16);
+  if (head.toString("latin1", 0, 4) !== QCOW2_MAGIC || at === 0 || length > MAX_BACKING_NAME)
+    return undefined;
+  return readPart(path, at, length).toString();
 }
 
 /** Refuses an image of ours that claims to continue in another file: such a claim can show the guest any file of the host. */
@@ -95,17 +100,10 @@ export function refuseForeignParts(path: string): void {
 
 /** The size of the disk that a qcow2 image of ours holds, in bytes; undefined when it is none. */
 export function readVirtualBytes(path: string): number | undefined {
-  let fd: number;
   try {
-    fd = openSync(path, "r");
+    const head = readPart(path, 0, 32);
+    return head.toString("latin1", 0, 4) === QCOW2_MAGIC ? Number(head.readBigUInt64BE(24)) : undefined;
   } catch {
     return undefined;
-  }
-  try {
-    const bytes = Buffer.alloc(32);
-    readSync(fd, bytes, 0, bytes.length, 0);
-    return bytes.toString("latin1", 0, 4) === "QFI\xfb" ? Number(bytes.readBigUInt64BE(24)) : undefined;
-  } finally {
-    closeSync(fd);
   }
 }

@@ -1,6 +1,6 @@
-import { closeSync, openSync, readSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { hasErrno } from "../lib/errors.ts";
+import { readBackingName } from "../qemu/image-header.ts";
 import { listDirectory, lstatOf } from "../store/files.ts";
 import { HOST, WORK } from "../store/layout.ts";
 import type { Work } from "../store/workdir.ts";
@@ -44,22 +44,4 @@ export function disksOnSnapshots(work: Work): Map<string, string[]> {
     found.set(name, [...(found.get(name) ?? []), `the working disk ${disk}`]);
   }
   return found;
-}
-
-/** The backing file that a qcow2 image names (docs/interop/qcow2.txt); undefined where it stands alone. */
-export function readBackingName(path: string): string | undefined {
-  const fd = openSync(path, "r");
-  try {
-    const header = Buffer.alloc(20);
-    readSync(fd, header, 0, header.length, 0);
-    if (header.toString("latin1", 0, 4) !== "QFI\xfb") return undefined;
-    const offset = Number(header.readBigUInt64BE(8));
-    const length = header.readUInt32BE(16);
-    if (offset === 0 || length > 1023) return undefined;
-    const name = Buffer.alloc(length);
-    readSync(fd, name, 0, length, offset);
-    return name.toString();
-  } finally {
-    closeSync(fd);
-  }
 }

@@ -51,6 +51,9 @@ check   cryptsetup             cryptsetup-bin              cryptsetup        cry
 check   sshd                   openssh-server              openssh-server    openssh-server          openssh-server     openssh
 check   xz                     xz-utils                    xz                xz                      xz                 xz
 check   mksquashfs             squashfs-tools              squashfs-tools    squashfs-tools          squashfs           squashfs-tools
+check   qemu-io                qemu-utils                  qemu-img          qemu-img                qemu-img           qemu-img
+check   flock                  util-linux                  util-linux        util-linux-core         util-linux         util-linux
+check   systemd-analyze        systemd                     systemd-analyze   systemd                 systemd            systemd
 TABLE
 }
 

@@ -58,6 +58,41 @@ async function argvIn(dump: string): Promise<string[]> {
     .map((word) => word.replaceAll("$$", "$"));
 }
 
+/** A systemctl that writes down what it is told: no systemd runs here. */
+function withSystemctl(box: Sandbox, status = 0): { env: Record<string, string>; told: () => string[] } {
+  const bin = join(box.top, "bin");
+  const log = join(box.top, "told");
+  mkdirSync(bin, { recursive: true });
+  writeFileSync(join(bin, "systemctl"), `#!/bin/sh\necho "$@" >>'${log}'\nexit ${status}\n`, {
+    mode: 0o755,
+  });
+  return {
+    env: { PATH: `${bin}:${process.env.PATH}` },
+    told: () => readFileSync(log, "utf8").trim().split("\n"),
+  };
+}
+
+/** A program that writes down what it is told. */
+function notifier(
+  box: Sandbox,
+  setting = "tell",
+  status = 0,
+): { env: Record<string, string>; told: () => string } {
+  const bin = join(box.top, "bin");
+  const log = join(box.top, "told");
+  mkdirSync(bin, { recursive: true, mode: 0o700 });
+  writeFileSync(
+    join(bin, "tell"),
+    `#!/bin/sh\nenv | grep ^VM_ | sort >'${log}'\necho noise\nexit ${status}\n`,
+    { mode: 0o700 },
+  );
+  configure(box, `MEMORY=64M\nPORT=\nDISKS=(AHCI=16M)\nSNAPSHOT_NOTIFY='${setting}'\n`);
+  return {
+    env: { PATH: `${bin}:${process.env.PATH}` },
+    told: () => (existsSync(log) ? readFileSync(log, "utf8") : ""),
+  };
+}
+
 suite(
   "timer",
   () => {
@@ -149,23 +184,6 @@ suite(
     });
 
     describe("--install and --remove", () => {
-      /** A systemctl that writes down what it is told: no systemd runs here. */
-      function withSystemctl(
-        box: Sandbox,
-        status = 0,
-      ): { env: Record<string, string>; told: () => string[] } {
-        const bin = join(box.top, "bin");
-        const log = join(box.top, "told");
-        mkdirSync(bin, { recursive: true });
-        writeFileSync(join(bin, "systemctl"), `#!/bin/sh\necho "$@" >>'${log}'\nexit ${status}\n`, {
-          mode: 0o755,
-        });
-        return {
-          env: { PATH: `${bin}:${process.env.PATH}` },
-          told: () => readFileSync(log, "utf8").trim().split("\n"),
-        };
-      }
-
       test("write the units, and take them away again", async () => {
         using box = smallSandbox();
         const { env, told } = withSystemctl(box);
@@ -194,27 +212,6 @@ suite(
     });
 
     describe("SNAPSHOT_NOTIFY", () => {
-      /** A program that writes down what it is told. */
-      function notifier(
-        box: Sandbox,
-        setting = "tell",
-        status = 0,
-      ): { env: Record<string, string>; told: () => string } {
-        const bin = join(box.top, "bin");
-        const log = join(box.top, "told");
-        mkdirSync(bin, { recursive: true, mode: 0o700 });
-        writeFileSync(
-          join(bin, "tell"),
-          `#!/bin/sh\nenv | grep ^VM_ | sort >'${log}'\necho noise\nexit ${status}\n`,
-          { mode: 0o700 },
-        );
-        configure(box, `MEMORY=64M\nPORT=\nDISKS=(AHCI=16M)\nSNAPSHOT_NOTIFY='${setting}'\n`);
-        return {
-          env: { PATH: `${bin}:${process.env.PATH}` },
-          told: () => (existsSync(log) ? readFileSync(log, "utf8") : ""),
-        };
-      }
-
       test("is told of a snapshot that was made", async () => {
         using box = new Sandbox();
         const { env, told } = notifier(box);

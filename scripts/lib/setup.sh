@@ -43,6 +43,9 @@ check   cpio                   cpio                        cpio              cpi
 check   pgrep                  procps                      procps            procps-ng               procps             procps-ng
 check   zstd                   zstd                        zstd              zstd                    zstd               zstd
 check   jq                     jq                          jq                jq                      jq                 jq
+check   qemu-io                qemu-utils                  qemu-img          qemu-img                qemu-img           qemu-img
+check   flock                  util-linux                  util-linux        util-linux-core         util-linux         util-linux
+check   systemd-analyze        systemd                     systemd-analyze   systemd                 systemd            systemd
 check   mkfs.xfs               xfsprogs                    xfsprogs          xfsprogs                xfsprogs           xfsprogs
 check   mkfs.btrfs             btrfs-progs                 btrfs-progs       btrfs-progs             btrfsprogs         btrfs-progs
 check   lvm                    lvm2                        lvm2              lvm2                    lvm2               lvm2

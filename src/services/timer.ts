@@ -124,6 +124,7 @@ async function installUnits(
   timer: Unit,
 ): Promise<void> {
   await requireCalendar(plan.when);
+  const isNew = !listDirectory(directory).includes(timer.name);
   try {
     mkdirSync(directory, { recursive: true, mode: 0o755 });
     for (const { name, text } of [service, timer]) {
@@ -134,8 +135,13 @@ async function installUnits(
   } catch (error) {
     throw fileError("cannot write the timer", error);
   }
-  await systemctl(system, "daemon-reload");
-  await systemctl(system, "enable", "--now", timer.name);
+  try {
+    await systemctl(system, "daemon-reload");
+    await systemctl(system, "enable", "--now", timer.name);
+  } catch (error) {
+    if (isNew) for (const { name } of [service, timer]) remove(join(directory, name));
+    throw error;
+  }
   log.success(`${timer.name} runs ${plan.when}: ${plan.argv.slice(3).join(" ")}`);
   log.info(`  what it did: journalctl ${system ? "" : "--user "}-u '${service.name}'`);
   if (!system) log.info("  so that it also runs while you are logged out: loginctl enable-linger");

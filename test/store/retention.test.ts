@@ -247,25 +247,25 @@ function random(seed: number): () => number {
   };
 }
 
+function makeCase(next: () => number): { all: Candidate[]; rules: Rules } {
+  const count = Math.floor(next() * 40);
+  const span = 10 ** (5 + next() * 6.5);
+  const all = Array.from({ length: count }, (_, index) =>
+    candidate(`S${index}`, new Date(1.7e12 + Math.floor(next() * span)), {
+      protected: next() < 0.1,
+      damaged: next() < 0.1,
+      parents: index > 0 && next() < 0.4 ? [`S${Math.floor(next() * index)}`] : [],
+      disks: next() < 0.05 ? ["a disk"] : [],
+    }),
+  );
+  const last = all[Math.floor(next() * count)];
+  if (last) last.last = true;
+  const rules = Object.fromEntries(PERIODS.map((period) => [period, Math.floor(next() * 6)]));
+  return { all, rules };
+}
+
 describe("for any snapshots and rules", () => {
   const CASES = 400;
-
-  function makeCase(next: () => number): { all: Candidate[]; rules: Rules } {
-    const count = Math.floor(next() * 40);
-    const span = 10 ** (5 + next() * 6.5);
-    const all = Array.from({ length: count }, (_, index) =>
-      candidate(`S${index}`, new Date(1.7e12 + Math.floor(next() * span)), {
-        protected: next() < 0.1,
-        damaged: next() < 0.1,
-        parents: index > 0 && next() < 0.4 ? [`S${Math.floor(next() * index)}`] : [],
-        disks: next() < 0.05 ? ["a disk"] : [],
-      }),
-    );
-    const last = all[Math.floor(next() * count)];
-    if (last) last.last = true;
-    const rules = Object.fromEntries(PERIODS.map((period) => [period, Math.floor(next() * 6)]));
-    return { all, rules };
-  }
 
   test(`${CASES} cases hold what is promised`, () => {
     process.env.TZ = "Europe/Berlin";

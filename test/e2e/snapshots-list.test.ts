@@ -1,0 +1,214 @@
+/** What there is of snapshots, which stay and which go. No guest runs. */
+import { expect, test } from "bun:test";
+import { existsSync, readlinkSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { SnapshotFacts } from "../../src/services/snapshot-facts.ts";
+import type { Sandbox } from "./harness.ts";
+import { configure, expectError, listing, names, shell, smallSandbox, suite } from "./tools.ts";
+
+/** A VM with snapshots of these names, the last one made last. */
+async function withSnapshots(...wanted: string[]): Promise<Sandbox> {
+  const box = smallSandbox();
+  await box.ok(["@create", "G", ...wanted.flatMap((name) => ["@backup", name])]);
+  return box;
+}
+
+const backups = (box: Sandbox): string[] => names(box.path("backups"));
+const last = (box: Sandbox): string => readlinkSync(box.path("backups/LAST"));
+
+async function facts(box: Sandbox): Promise<SnapshotFacts[]> {
+  return JSON.parse((await box.ok(["snapshots", "--json"])).stdout) as SnapshotFacts[];
+}
+
+/** Changes what a manifest says. */
+function note(box: Sandbox, name: string, change: object): void {
+  const path = box.path("backups", name, "manifest.json");
+  writeFileSync(
+    path,
+    JSON.stringify({ ...JSON.parse(box.read("backups", name, "manifest.json")), ...change }),
+  );
+}
+
+const sumsPass = (box: Sandbox, name: string): Promise<string> =>
+  shell("sha256sum --strict --quiet -c SHA256SUMS", box.path("backups", name));
+
+suite(
+  "snapshots, listed and removed",
+  () => {
+    test("the list tells all, oldest first; a damaged one with its problem", async () => {
+      using box = await withSnapshots("one", "two", "three");
+      await box.ok(["snapshots", "describe", "two", "before the update"]);
+      await box.ok(["snapshots", "protect", "one"]);
+      truncateSync(box.path("backups/two/disk-0.img.gz"), 3);
+      const all = await facts(box);
+      expect(all.map(({ name }) => name)).toEqual(["one", "two", "three"]);
+      expect(all[0]).toMatchObject({
+        protected: true,
+        last: false,
+        format: "gz",
+        guestBytes: 16 << 20,
+        problem: null,
+      });
+      expect(all[1]).toMatchObject({ description: "before the update", consistency: "unused" });
+      expect(all[1]!.problem).toContain("disk-0.img.gz has 3 bytes instead of");
+      expect(all[2]).toMatchObject({ last: true, parent: null, problem: null });
+      const { stdout } = await box.ok(["snapshots"]);
+      expect(stdout).toMatch(/^NAME +TIME/);
+      expect(stdout).toMatch(/^two .* damaged .*before the update$/m);
+      expect(stdout).toMatch(/^two: disk-0/m);
+      writeFileSync(box.path("backups/three/manifest.json"), "{");
+      expect((await facts(box)).find(({ name }) => name === "three")?.problem).toContain(
+        "manifest is not whole",
+      );
+      const shown = await box.ok(["snapshots", "show", "one", "LAST"]);
+      expect(shown.stdout).toMatch(/^file: +disk-0\.img\.gz: .*with a checksum$/m);
+      expect(shown.stdout).toMatch(/^name: +three$/m);
+    });
+
+    test("no snapshots: an empty list, a usage error for what is wrong", async () => {
+      using box = smallSandbox();
+      expect((await box.ok(["snapshots"])).stdout).toBe("");
+      expect(await facts(box)).toEqual([]);
+      for (const words of [
+        ["shw"],
+        ["rm"],
+        ["describe", "a"],
+        ["list", "x"],
+        ["rm", "../x"],
+        ["protect", "--json", "x"],
+      ])
+        expectError(await box.vm(["snapshots", ...words]), 64, /snapshot/);
+      expectError(await box.vm(["snapshots", "--merge", "rm", "x"]), 69, /cannot merge/);
+      expectError(await box.vm(["snapshots", "rm", "x"]), 66, /no such snapshot/);
+    });
+
+    test("rm: LAST follows; the protected, parents and those under disks stay", async () => {
+      using box = await withSnapshots("a", "b", "c");
+      await box.ok(["snapshots", "protect", "a"]);
+      expectError(await box.vm(["snapshots", "rm", "c", "a"]), 75, /a is protected/);
+      expect(backups(box)).toEqual(["LAST", "a", "b", "c"]);
+      await box.ok(["snapshots", "unprotect", "a"]);
+      note(box, "b", { format: "qcow2", parent: "a" });
+      expectError(await box.vm(["snapshots", "rm", "a"]), 75, /b builds on a/);
+      const disk = join(box.work, "disk-0.img");
+      rmSync(disk);
+      await shell(
+        "qemu-img create -q -u -f qcow2 -F qcow2 -b .host/backups/b/disk-0.img disk-0.img 16M",
+        box.work,
+      );
+      expectError(
+        await box.vm(["snapshots", "rm", "a", "b"]),
+        75,
+        /the working disk disk-0\.img builds on b/,
+      );
+      await box.ok(["snapshots", "rm", "c"]);
+      expect(last(box)).toBe("b");
+      rmSync(disk);
+      await box.ok(["snapshots", "rm", "a", "b"]);
+      expect(backups(box)).toEqual([]);
+    });
+
+    test("describe keeps the checksums right, whatever the text", async () => {
+      using box = await withSnapshots("a");
+      for (const text of ["новое $(x) `y`", "two\nlines", " "]) {
+        await box.ok(["snapshots", "describe", "a", "--", text]);
+        expect((await facts(box))[0]!.description).toBe(text.trim());
+        await sumsPass(box, "a");
+      }
+      expect(box.read("backups/a/SHA256SUMS")).toContain("  DESCRIPTION\n");
+    });
+
+    test("prune: says what it does, changes nothing in a dry run, and never goes without a rule", async () => {
+      using box = await withSnapshots("a", "b", "c", "d");
+      const before = listing(box.host);
+      expectError(await box.vm(["prune"]), 64, /nothing says which snapshots stay/);
+      expectError(await box.vm(["prune", "--keep-last=0"]), 64, /nothing says/);
+      expectError(await box.vm(["prune", "--keep-last=x"]), 64, /--keep-last: 'x' is not allowed/);
+      expect((await box.ok(["prune", "--keep-last=1", "--dry-run"])).stdout).toBe(
+        "remove a\nremove b\nremove c\nkeep d  last, LAST\n",
+      );
+      expect(listing(box.host)).toEqual(before);
+      note(box, "d", { format: "qcow2", parent: "b" });
+      writeFileSync(box.path("backups/c/manifest.json"), "{");
+      const { stdout, stderr } = await box.ok(["prune", "--keep-last=1", "--json"]);
+      // The damaged one has whole seconds left only.
+      const verdicts = JSON.parse(stdout) as { name: string }[];
+      expect(verdicts.toSorted((a, b) => (a.name < b.name ? -1 : 1))).toMatchObject([
+        { name: "a", action: "remove", reasons: [] },
+        { name: "b", action: "keep", reasons: ["d builds on it"] },
+        { name: "c", action: "keep", reasons: ["damaged"] },
+        { name: "d", action: "keep", reasons: ["last", "LAST"] },
+      ]);
+      expect(stderr).toContain("c is damaged and stays");
+      expect(backups(box)).toEqual(["LAST", "b", "c", "d"]);
+    });
+
+    test("one from the future is pointed out, and counts as what it says", async () => {
+      using box = await withSnapshots("a", "b");
+      note(box, "a", { made: "2126-01-01T00:00:00.000Z" });
+      const { stdout, stderr } = await box.ok(["prune", "--keep-last=1", "--dry-run"]);
+      expect(stdout).toBe("keep b  LAST\nkeep a  last\n");
+      expect(stderr).toContain("a says it is from the future");
+    });
+
+    test("backup --prune goes by the settings, after the backup", async () => {
+      using box = await withSnapshots("a", "b", "c");
+      expectError(await box.vm(["backup", "--prune", "d"]), 64, /nothing says/);
+      expect(existsSync(box.path("backups/d"))).toBe(false);
+      configure(box, "MEMORY=64M\nPORT=\nKEEP_LAST=2\n");
+      await box.ok(["backup", "--prune", "d"]);
+      expect(backups(box)).toEqual(["LAST", "c", "d"]);
+      expect(last(box)).toBe("d");
+      expectError(await box.vm(["backup", "--prune", "d"]), 73, /exists already/);
+      expect(backups(box)).toEqual(["LAST", "c", "d"]);
+    });
+
+    test.each([
+      ["rm", ["snapshots", "rm", "c", "d"], ["a", "b"]],
+      ["prune", ["prune", "--keep-last=1"], ["d"]],
+      ["describe", ["snapshots", "describe", "d", "other"], ["a", "b", "c", "d"]],
+    ])(
+      "%s killed at any moment leaves whole snapshots, and the next command clears up",
+      async (_name, words, after) => {
+        using box = await withSnapshots("a", "b", "c", "d");
+        await shell("cp -a backups kept", box.host);
+        let killed = 0;
+        for (const call of ["rename", "unlink,unlinkat,rmdir", "fsync", "openat"])
+          for (let when = 1; when <= 40; when += call === "openat" ? 7 : 1) {
+            rmSync(box.path("backups"), { recursive: true });
+            await shell("cp -a kept backups", box.host);
+            const program = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", `trace=${call}`];
+            const inject = [
+              "-e",
+              `inject=${call}:signal=KILL:when=${when}`,
+              "--",
+              process.env.VM_BINARY ?? "dist/vm",
+            ];
+            const result = await box.vm(words, { program: [...program, ...inject] });
+            const now = backups(box).filter((name) => !name.startsWith(".") && name !== "LAST");
+            for (const name of after) expect(now).toContain(name);
+            for (const name of now) await sumsPass(box, name);
+            if (existsSync(box.path("backups", "LAST"))) expect(now).toContain(last(box));
+            // What is listed meanwhile is whole.
+            for (const { problem } of await facts(box)) expect(problem).toBeNull();
+            await box.ok(words[1] === "rm" ? ["snapshots", "protect", "a"] : words);
+            expect(backups(box).filter((name) => name.startsWith("."))).toEqual([]);
+            if (words[1] !== "rm") expect(backups(box)).toEqual(["LAST", ...after]);
+            if (result.status === 0) break;
+            killed++;
+          }
+        expect(killed).toBeGreaterThan(8);
+      },
+      600_000,
+    );
+
+    test("LAST that leads nowhere hurts nobody", async () => {
+      using box = await withSnapshots("a");
+      rmSync(box.path("backups/LAST"));
+      symlinkSync("gone", box.path("backups/LAST"));
+      expect((await facts(box))[0]).toMatchObject({ name: "a", last: false });
+      await box.ok(["snapshots", "rm", "a"]);
+    });
+  },
+  ["strace", "sha256sum"],
+);

@@ -198,7 +198,7 @@ test("what is announced are the words as typed", () => {
 test.each([
   ["create", "create GUESTNAME [ISOIMAGE]"],
   ["run", "run [--detach] [--wait=WHAT] [--ssh] [ISOIMAGE]"],
-  ["backup", "backup [SNAPSHOT [DESCRIPTION]]"],
+  ["backup", "backup [--prune] [SNAPSHOT [DESCRIPTION]]"],
   ["restore", "restore [SNAPSHOT]"],
   ["destroy", "destroy [--force]"],
   ["job", "job JOBNAME"],

@@ -6,7 +6,7 @@ const keep = (what: string) => ({ type: "string", valueHint: "N", description: `
 export default defineCommand({
   meta: {
     name: "prune",
-    description: "remove snapshots that no rule keeps; LAST and those protected or in use stay",
+    description: "remove the snapshots that no rule keeps; protected ones stay",
   },
   args: {
     "keep-last": keep("the newest N"),

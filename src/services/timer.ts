@@ -59,6 +59,7 @@ export async function timerVm(context: Context, request: TimerRequest): Promise<
   const { service, timer } = buildUnits(plan);
   const directory = unitDirectory(context, system);
   if (request.action === "remove") return removeUnits(directory, system, service, timer);
+  await requireCalendar(plan.when);
   if (request.action === "install") return installUnits(directory, system, plan, service, timer);
   const shown = [service, timer].map(({ name, text }) => `# ${join(directory, name)}\n${text}`);
   context.print(shown.join("\n"));
@@ -123,7 +124,6 @@ async function installUnits(
   service: Unit,
   timer: Unit,
 ): Promise<void> {
-  await requireCalendar(plan.when);
   const isNew = !listDirectory(directory).includes(timer.name);
   try {
     mkdirSync(directory, { recursive: true, mode: 0o755 });

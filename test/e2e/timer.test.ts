@@ -180,7 +180,8 @@ suite(
       expectError(await box.vm(["timer", "--user", "--system"]), 64, /exclude/);
       expectError(await box.vm(["timer", "--on-calendar=a\nb"]), 64, /on-calendar/);
       expectError(await box.vm(["timer", "--cron", "--on-calendar=Mon 3:00"]), 64, /crontab cannot say/);
-      expectError(await box.vm(command("--install", "--on-calendar=never")), 64, /does not understand/);
+      for (const action of ["--install", "--print"])
+        expectError(await box.vm(command(action, "--on-calendar=never")), 64, /does not understand/);
     });
 
     describe("--install and --remove", () => {

@@ -48,6 +48,8 @@ export class Sandbox implements Disposable {
   readonly host: string;
   readonly home: string;
   readonly tmp: string;
+  /** What the program gets in its environment besides. */
+  readonly environment: Record<string, string> = {};
   readonly #running = new Set<Running>();
 
   /** @param hostName the directory's name: awkward ones are tests of their own */
@@ -62,7 +64,14 @@ export class Sandbox implements Disposable {
 
   /** The environment the program gets: little, and nothing of the tester's own HOME. */
   env(more: RunOptions["env"] = {}): Record<string, string> {
-    const all = { PATH: process.env.PATH, HOME: this.home, TMPDIR: this.tmp, LANG: "C.UTF-8", ...more };
+    const all = {
+      PATH: process.env.PATH,
+      HOME: this.home,
+      TMPDIR: this.tmp,
+      LANG: "C.UTF-8",
+      ...this.environment,
+      ...more,
+    };
     return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined)) as Record<
       string,
       string

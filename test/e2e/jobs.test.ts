@@ -11,6 +11,8 @@ const settings = (disks: string, profiles: string): string =>
 /** A sandbox whose jobs run in the rescue that was built once for all tests. */
 function jobSandbox(profiles: string, disks = "VIRT=64M", hostName?: string): Sandbox {
   const box = smallSandbox(hostName);
+  // One saved state of the rescue for all: making it takes longer than most jobs.
+  box.environment.XDG_CACHE_HOME = join(profiles, "../cache");
   configure(box, settings(disks, profiles));
   return box;
 }

@@ -77,6 +77,14 @@ function surplus(word: string, { command }: Invocation): VmError {
   });
 }
 
+/** How many words an option takes that stands first, with its full name; 0 where none does. */
+function spelledOut([word = "", next]: readonly string[], { options }: Command): number {
+  const [, name, given] = /^--([a-z-]+)(=.*)?$/s.exec(word) ?? [];
+  const option = options.find(({ long }) => long === name);
+  if (!option) return 0;
+  return option.value !== undefined && given === undefined && next !== undefined ? 2 : 1;
+}
+
 function parseInvocation(
   command: Command,
   words: string[],
@@ -105,6 +113,13 @@ function parseInvocation(
       }
       optionsOver = before[before.length - rest.length - 1] === "--";
     }
+    // Free text may begin with a dash; but the full name of an option here is hardly meant as a description.
+    if (!optionsOver && positional?.name === FREE_TEXT)
+      for (let count = spelledOut(left, command); count > 0; count = spelledOut(left, command)) {
+        const { found } = parseOptions(left.slice(0, count), shapes, hint);
+        for (const { option, value } of found) args[option.long] = value ?? true;
+        left = left.slice(count);
+      }
     if (positional?.rest) {
       [remaining, left] = [left, []];
       break;

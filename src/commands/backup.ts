@@ -10,6 +10,8 @@ export default defineCommand({
       description: "its name; default: the next of S0, S1, …",
     },
     description: { type: "positional", required: false, description: "a few words about it" },
+    format: { type: "string", valueHint: "FORMAT", description: "gz or qcow2; default: SNAPSHOT_FORMAT" },
+    full: { type: "boolean", description: "qcow2: hold everything, not only the changes to an earlier one" },
     prune: { type: "boolean", description: "then remove old snapshots, by the settings KEEP_DAILY …" },
     "lock-timeout": {
       type: "string",
@@ -20,20 +22,18 @@ export default defineCommand({
   async setup({ args }) {
     const { validateSnapshotName } = await import("../services/snapshots.ts");
     if (args.snapshot !== undefined) validateSnapshotName(args.snapshot);
-    const { parseSeconds } = await import("../services/seconds.ts");
-    parseSeconds("lock-timeout", args["lock-timeout"]);
+    const { parseBackupRequest } = await import("../services/backup/request.ts");
+    parseBackupRequest(args);
   },
   async run({ args, data }) {
-    const { backupVm } = await import("../services/backup.ts");
+    const { backupVm } = await import("../services/backup/backup.ts");
+    const { parseBackupRequest } = await import("../services/backup/request.ts");
     const { notifying } = await import("../services/notify.ts");
-    const { parseSeconds } = await import("../services/seconds.ts");
-    const { snapshot, description, prune } = args;
-    const wait = parseSeconds("lock-timeout", args["lock-timeout"]);
-    const waitMs = wait === undefined ? undefined : wait * 1000;
+    const context = data as Context;
     const backup = (): Promise<void> =>
-      notifying(data as Context, snapshot, () => backupVm(data as Context, snapshot, description, waitMs));
-    if (!prune) return backup();
+      notifying(context, args.snapshot, async () => void (await backupVm(context, parseBackupRequest(args))));
+    if (!args.prune) return backup();
     const { backupAndPrune } = await import("../services/prune.ts");
-    await backupAndPrune(data as Context, backup);
+    await backupAndPrune(context, backup);
   },
 });

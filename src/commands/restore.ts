@@ -5,6 +5,10 @@ export default defineCommand({
   meta: { name: "restore", description: "put a snapshot in the place of the working files" },
   args: {
     snapshot: { type: "positional", required: false, description: "its name; default: the last one made" },
+    copy: {
+      type: "boolean",
+      description: "disks that stand alone, also from a qcow2 snapshot, which others are only changes to",
+    },
   },
   async setup({ args }) {
     const { validateSnapshotName } = await import("../services/snapshots.ts");
@@ -12,6 +16,6 @@ export default defineCommand({
   },
   async run({ args, data }) {
     const { restoreVm } = await import("../services/restore.ts");
-    await restoreVm(data as Context, args.snapshot);
+    await restoreVm(data as Context, { name: args.snapshot, copy: args.copy });
   },
 });

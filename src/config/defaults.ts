@@ -47,6 +47,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     OVMF_VARS: "",
     PIGZ_LEVEL: "5",
     SNAPSHOT_FORMAT: "gz",
+    SNAPSHOT_CHAIN: "30",
     KEEP_LAST: "",
     KEEP_HOURLY: "",
     KEEP_DAILY: "",

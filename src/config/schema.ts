@@ -108,7 +108,11 @@ export const SCHEMA = {
   OVMF_CODE: setting(text, "UEFI firmware code; empty: found by itself"),
   OVMF_VARS: setting(text, "UEFI variables template; empty: found by itself"),
   PIGZ_LEVEL: setting(wholeNumber(1, 9), "compression of gz snapshots"),
-  SNAPSHOT_FORMAT: setting(oneOf("gz"), "format of new snapshots"),
+  SNAPSHOT_FORMAT: setting(oneOf("gz", "qcow2"), "format of new snapshots: gz (whole disks) or qcow2"),
+  SNAPSHOT_CHAIN: setting(
+    wholeNumber(1, 500),
+    "qcow2 snapshots that may build on each other before a full one",
+  ),
   KEEP_LAST: setting(keepCount, "snapshots that prune keeps: the newest"),
   KEEP_HOURLY: setting(keepCount, "the newest of each of the last hours that have one"),
   KEEP_DAILY: setting(keepCount, "the same for days"),

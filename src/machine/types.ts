@@ -36,6 +36,8 @@ export interface ReadImage {
   path: string;
   /** A block device of the host, not a file. */
   blockDevice?: boolean;
+  /** The image that it lies over, which counts whatever its own claim is. */
+  base?: ReadImage | undefined;
 }
 
 export interface Disk {

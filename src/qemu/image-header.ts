@@ -40,10 +40,10 @@ export function parseImageHeader(bytes: Buffer): ImageHeader {
   const format = starts(VDI_MAGIC, 64) ? "vdi" : (MAGICS.find(([, magic]) => starts(magic))?.[0] ?? "raw");
   let refersTo: ImageHeader["refersTo"];
   if (format === "qcow2") {
-    if (bytes.readBigUInt64BE(8) !== 0n) refersTo = "backing file";
-    // Version 2 has no feature fields.
-    else if (bytes.readUInt32BE(4) >= 3 && (bytes.readBigUInt64BE(72) & DATA_FILE_BIT) !== 0n)
+    // Version 2 has no feature fields. The worse claim is told: a backing file may be one of ours.
+    if (bytes.readUInt32BE(4) >= 3 && (bytes.readBigUInt64BE(72) & DATA_FILE_BIT) !== 0n)
       refersTo = "data file";
+    else if (bytes.readBigUInt64BE(8) !== 0n) refersTo = "backing file";
   }
   // docs/interop/qed_spec.txt: feature bit 0.
   if (format === "qed" && (bytes.readUInt8(16) & 1) !== 0) refersTo = "backing file";

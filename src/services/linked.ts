@@ -1,15 +1,16 @@
 import { statSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import type { ReadImage } from "../machine/types.ts";
 import { readBackingName, readImageHeader, refuseForeignParts } from "../qemu/image-header.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { lstatOf } from "../store/files.ts";
-import { diskName } from "../store/layout.ts";
+import { diskName, HOST, WORK } from "../store/layout.ts";
 import type { BaseRecord } from "../store/mark.ts";
 import { requireReadableFile } from "./media.ts";
 import type { Present } from "./open.ts";
+import { findSnapshotImage, parseBackingName } from "./snapshot-images.ts";
 
 const INSTEAD = "or restore a snapshot, which needs no other image";
 
@@ -21,11 +22,15 @@ export function recordBase({ path, format, blockDevice }: ReadImage): BaseRecord
 }
 
 /**
- * The image that this disk of ours lies over; undefined when we made it over none, or over another one.
+ * The image that this disk of ours lies over: a snapshot's, or the one it was created over. Undefined when we made it
+ * over none, or over another one.
  * @param disk absolute, a qcow2 image with a backing file
  * @throws 66 when the image below is gone, 74 when it is not as it was: the disk would be garbage
  */
 export function findBase(work: Present, disk: string): ReadImage | undefined {
+  const snapshot = parseBackingName(readBackingName(disk), basename(disk));
+  if (snapshot !== undefined)
+    return findSnapshotImage(join(work.dir, WORK.hostLink, HOST.backups), snapshot, basename(disk));
   const { base } = work.mark;
   if (!base || disk !== join(work.dir, diskName(0)) || readBackingName(disk) !== base.path) return undefined;
   if (!lstatOf(base.path))

@@ -43,7 +43,7 @@ export async function runRescue(context: Context, work: Present, run: RescueRun)
     const { end, stopped } = await follow(context, work, run, machine, control);
     const clean = end.shutdown?.reason === "guest-shutdown";
     // A job does not heal what a power cut left: only a run of the guest does.
-    if (clean) lastRun = before === "crash" ? "killed" : "powered-off";
+    if (clean) lastRun = before === "crash-consistent" ? "killed" : "powered-off";
     const status = readStatus(join(work.dir, WORK.out));
     if (stopped) throw stoppedError(stopped, run.job);
     if (status === undefined || (!clean && status === 0)) throw diedError(work, run.job, end, status);

@@ -24,41 +24,59 @@ import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
 import { refuseRunning } from "./in-use.ts";
 import { openVm, withVm, type Vm } from "./open.ts";
+import { fillImages, listImages, measureCopies } from "./restore-images.ts";
 import { findSnapshot, type Snapshot } from "./snapshots.ts";
 import { readSums, startSums } from "./sums.ts";
 
+/** What is typed behind `restore`. */
+export interface RestoreRequest {
+  /** Absent: the last one. */
+  name?: string | undefined;
+  /** Disks that stand alone, where images of changes to the snapshot would do. */
+  copy?: boolean | undefined;
+}
+
 /**
  * Puts a snapshot's state in the place of the working files.
- * @param name absent: the last one
  * @throws 66 without such a snapshot, 73 without room, 74 when it is damaged, 75 while the VM runs
  */
-export async function restoreVm(context: Context, name?: string): Promise<void> {
+export async function restoreVm(context: Context, request: RestoreRequest = {}): Promise<void> {
   await withVm(context, "restore", async (vm) => {
-    await restoreSnapshot(context, vm, name);
+    await restoreSnapshot(context, vm, request);
   });
 }
 
 /** The same for a VM whose lock is held already. @returns the VM with its new working files */
-export async function restoreSnapshot(context: Context, vm: Vm, name: string | undefined): Promise<Vm> {
+export async function restoreSnapshot(
+  context: Context,
+  vm: Vm,
+  { name, copy = false }: RestoreRequest = {},
+): Promise<Vm> {
   const snapshot = findSnapshot(vm.hostdir, name);
   if (snapshot.problem) throw snapshot.problem;
   if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
   log.info(`restoring ${snapshot.name}, made ${formatTimestamp(snapshot.made)}`);
   const jobs = listStored(snapshot);
-  checkDisks(snapshot, jobs);
+  const images = listImages(vm.hostdir, snapshot);
+  checkDisks(snapshot, [...jobs, ...images]);
   const inplace =
     context.options.settings.INPLACE === undefined && vm.work.state === "present"
       ? vm.work.inplace
       : vm.settings.INPLACE;
-  const needed = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
+  const unpacked = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
+  const needed = unpacked + (copy ? await measureCopies(images) : 0);
   requireRoom(inplace ? vm.hostdir : context.tmpdir, needed, `restore ${snapshot.name}`);
   const started = performance.now();
   const stage = stageWork(vm.hostdir, inplace ? "inplace" : context, vm.work);
   try {
     await fillStage(context, snapshot, jobs, stage);
+    await fillImages(context, snapshot, images, stage.dir, copy);
     throwIfInterrupted();
-    const total = jobs.reduce((sum, job) => sum + statSync(join(stage.dir, job.name)).size, 0);
-    const dir = stage.commit({ restored: snapshot.manifest?.consistency ?? "crash" });
+    const total = [...jobs, ...images].reduce(
+      (sum, job) => sum + statSync(join(stage.dir, job.name)).size,
+      0,
+    );
+    const dir = stage.commit({ restored: snapshot.manifest?.consistency ?? "crash-consistent" });
     const seconds = (performance.now() - started) / 1000;
     log.success(`restored ${snapshot.name} to ${dir}: ${formatSize(total)}, ${formatDuration(seconds)}`);
   } catch (error) {
@@ -85,13 +103,14 @@ function refuseUnknownDisks({ name, dir, manifest }: Snapshot): void {
     throw new VmError("io", `the snapshot ${name} is damaged: ${unknown} is none of its disks`);
 }
 
-/** The compressed files of a snapshot, whichever program made it. */
+/** The files of a snapshot that pigz unpacks, whichever program made it. */
 export function listStored(snapshot: Snapshot): RestoreJob[] {
   refuseUnknownDisks(snapshot);
   const names = snapshot.manifest
     ? snapshot.manifest.files.map((item) => item.file)
     : listDirectory(snapshot.dir).filter((name) => name.endsWith(SNAPSHOT.gz));
   return names.flatMap((file) => {
+    if (!file.endsWith(SNAPSHOT.gz)) return [];
     const name = file.slice(0, -SNAPSHOT.gz.length);
     if (!isDiskName(name) && name !== WORK.efivars && name !== WORK.seed) return [];
     const from = join(snapshot.dir, file);
@@ -110,7 +129,7 @@ export function listStored(snapshot: Snapshot): RestoreJob[] {
 }
 
 /** A killed backup of the earlier program may lack whole disks: guest.env tells which there must be. */
-function checkDisks(snapshot: Snapshot, jobs: readonly RestoreJob[]): void {
+function checkDisks(snapshot: Snapshot, jobs: readonly { name: string }[]): void {
   const text = readSmall(join(snapshot.dir, WORK.guestEnv));
   if (text === undefined) {
     if (!snapshot.manifest)
@@ -124,7 +143,7 @@ function checkDisks(snapshot: Snapshot, jobs: readonly RestoreJob[]): void {
     if (isDiskName(image.path) && !jobs.some((job) => job.name === image.path))
       throw new VmError(
         "io",
-        `the snapshot ${snapshot.name} is not whole: ${image.path}${SNAPSHOT.gz} is missing`,
+        `the snapshot ${snapshot.name} is not whole: the disk ${image.path} is missing`,
       );
 }
 
@@ -136,8 +155,8 @@ export async function fillStage(
 ): Promise<void> {
   const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
   const meter = context.meter(`restore ${snapshot.name}`, total);
-  // Both read the same files: the second one finds them in memory.
-  const sums = startVerifying(snapshot, jobs);
+  // Both read the same files: the second one finds them in memory. Images are not read at all.
+  const sums = snapshot.manifest?.format === "qcow2" ? undefined : startVerifying(snapshot, jobs);
   try {
     await unpackFiles(
       jobs.map((job) => ({ ...job, to: join(stage.dir, job.name) })),
@@ -162,8 +181,8 @@ export async function fillStage(
 }
 
 function checkLengths(snapshot: Snapshot, stage: Stage): void {
-  for (const { name, bytes } of snapshot.manifest?.files ?? [])
-    if (statSync(join(stage.dir, name)).size !== bytes)
+  for (const { name, file, bytes } of snapshot.manifest?.files ?? [])
+    if (file.endsWith(SNAPSHOT.gz) && statSync(join(stage.dir, name)).size !== bytes)
       throw new VmError(
         "io",
         `the snapshot ${snapshot.name} is damaged: ${name} does not have its ${bytes} bytes`,

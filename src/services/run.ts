@@ -79,7 +79,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
 async function ensureWork(context: Context, vm: Vm): Promise<Vm> {
   if (vm.work.state === "present") return vm;
   log.info(vm.work.state === "gone" ? describeGone(vm.work) : `the VM in ${vm.hostdir} has no working files`);
-  return restoreSnapshot(context, vm, undefined);
+  return restoreSnapshot(context, vm);
 }
 
 async function chooseCd(

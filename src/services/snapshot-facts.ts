@@ -119,8 +119,7 @@ function problemOf(
   for (const { file, storedBytes } of manifest.files) {
     const found = files.get(file);
     if (!found) return `${file} is missing`;
-    if (manifest.format === "gz" && found.bytes !== storedBytes)
-      return `${file} has ${found.bytes} bytes instead of ${storedBytes}`;
+    if (found.bytes !== storedBytes) return `${file} has ${found.bytes} bytes instead of ${storedBytes}`;
   }
   return files.has(SNAPSHOT.sums) ? undefined : `${SNAPSHOT.sums} is missing`;
 }

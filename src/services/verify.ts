@@ -3,6 +3,7 @@ import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
 import { withVm, type Vm } from "./open.ts";
 import { findSnapshot, listSnapshots, validateSnapshotName, type Snapshot } from "./snapshots.ts";
+import { isUnattended } from "./unattended.ts";
 import { bootSnapshot, parseBootWait, type BootWait } from "./verify/boot.ts";
 import { followChain } from "./verify/chain.ts";
 import { formatReport, type Report } from "./verify/report.ts";
@@ -73,9 +74,6 @@ function choose(
   const wanted = names.length > 0 ? names : [undefined];
   return [...new Set(wanted.map((name) => known.get(findSnapshot(hostdir, name).name)!))];
 }
-
-/** Nobody waits at a terminal: others go first. */
-const isUnattended = (): boolean => process.stdin.isTTY !== true && process.stderr.isTTY !== true;
 
 async function lookAt(
   context: Context,

@@ -110,6 +110,8 @@ export const isDiskName = (name: string): boolean => /^disk-\d+\.img$/.test(name
 export const SNAPSHOT = {
   /** [compat] Suffix of disks and efivars. */
   gz: ".gz",
+  /** Disks of the format qcow2: `disk-N.qcow2`. */
+  qcow2: ".qcow2",
   description: "DESCRIPTION",
   timestamp: "TS",
   sums: "SHA256SUMS",
@@ -117,6 +119,9 @@ export const SNAPSHOT = {
   /** There: not to be removed by `prune`, nor by `rm`. Not among the sums. */
   protected: "PROTECTED",
 } as const;
+
+/** The name that a disk has in a snapshot of the format qcow2. */
+export const imageName = (disk: string): string => disk.replace(/\.img$/, SNAPSHOT.qcow2);
 
 /** [compat] In `backups/`: link to the newest snapshot. */
 export const LAST = "LAST";

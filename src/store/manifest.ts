@@ -1,11 +1,11 @@
 import { VmError } from "../lib/errors.ts";
-import { CONSISTENCIES, type Consistency } from "./mark.ts";
+import { parseConsistency, type Consistency } from "./mark.ts";
 
-/** One file of a snapshot that is stored compressed. */
+/** One of the VM's files in a snapshot. */
 export interface StoredFile {
   /** Its name among the working files: `disk-0.img`. */
   name: string;
-  /** Its name in the snapshot: `disk-0.img.gz`. */
+  /** Its name in the snapshot: `disk-0.img.gz`, `disk-0.qcow2`. */
   file: string;
   /** Length, and what it occupied (holes do not count). */
   bytes: number;
@@ -23,6 +23,8 @@ export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
 export interface Manifest {
   version: 1;
   format: SnapshotFormat;
+  /** Names this state of the disks for ever (qcow2): bitmaps in the working disks refer to it. 16 hexadecimal digits. */
+  id?: string;
   /** The snapshot beside it that its disks are changes to (qcow2); absent where it stands alone. */
   parent?: string;
   /** `vm 0.1.0` */
@@ -39,6 +41,8 @@ export interface Manifest {
 const isCount = (value: unknown): boolean =>
   typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
 const isName = (value: unknown): boolean => typeof value === "string" && /^[a-z][a-z0-9.-]*$/.test(value);
+
+const isSnapshotId = (value: unknown): boolean => typeof value === "string" && /^[0-9a-f]{16}$/.test(value);
 
 function isStoredFile(value: unknown): value is StoredFile {
   if (typeof value !== "object" || value === null) return false;
@@ -61,9 +65,10 @@ export function parseManifest(text: string, dir: string): Manifest {
   const { format = "" } = manifest;
   if (manifest.version !== 1 || !(SNAPSHOT_FORMATS as readonly string[]).includes(format))
     throw new VmError("config", `the snapshot ${dir} was made by a newer version of this program`);
-  const { files, consistency = "" } = manifest;
-  const known = (CONSISTENCIES as readonly string[]).includes(consistency);
-  if (!Array.isArray(files) || !files.every(isStoredFile) || !known) throw damaged;
-  if (manifest.parent !== undefined && typeof manifest.parent !== "string") throw damaged;
-  return manifest as Manifest;
+  const { files, id, parent } = manifest;
+  const consistency = parseConsistency(manifest.consistency);
+  if (!Array.isArray(files) || !files.every(isStoredFile) || !consistency) throw damaged;
+  if (parent !== undefined && typeof parent !== "string") throw damaged;
+  if (id !== undefined && !isSnapshotId(id)) throw damaged;
+  return { ...(manifest as Manifest), consistency };
 }

@@ -13,15 +13,27 @@ import { WORK } from "./layout.ts";
 export type RunEnd = "powered-off" | "reset" | "stopped" | "killed" | "crashed" | "unknown";
 
 /**
- * What a copy of the disks is worth: the guest had powered itself off (`clean`), it had not and they are
- * as after a power cut (`crash`), or nothing ever ran on them (`unused`).
+ * What a copy of the disks is worth: the guest was off and had powered itself off, or had never run (`offline`); it
+ * ran, and its agent had its file systems at rest (`agent`); or they are as after a power cut.
  */
-export const CONSISTENCIES = ["clean", "crash", "unused"] as const;
+export const CONSISTENCIES = ["offline", "agent", "crash-consistent"] as const;
 export type Consistency = (typeof CONSISTENCIES)[number];
 
-export function consistencyOf(mark: Mark): Consistency {
-  if (mark.lastRun === undefined) return mark.restored ?? "unused";
-  return mark.lastRun === "powered-off" || mark.lastRun === "reset" ? "clean" : "crash";
+/** What earlier versions of this program wrote. */
+const EARLIER: Readonly<Record<string, Consistency>> = {
+  clean: "offline",
+  unused: "offline",
+  crash: "crash-consistent",
+};
+
+export const parseConsistency = (word: unknown): Consistency | undefined =>
+  CONSISTENCIES.find((one) => one === word) ?? EARLIER[String(word)];
+
+/** That of the disks of a VM that is off. */
+export function consistencyOf({ lastRun, restored }: Mark): Consistency {
+  if (lastRun === undefined)
+    return restored === undefined ? "offline" : (parseConsistency(restored) ?? "crash-consistent");
+  return lastRun === "powered-off" || lastRun === "reset" ? "offline" : "crash-consistent";
 }
 
 /** How the VM was started last: what cannot be asked of its qemu. */

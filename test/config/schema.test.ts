@@ -203,7 +203,14 @@ const EXAMPLES: Record<SettingName, Examples> = {
   OVMF_CODE: textExamples,
   OVMF_VARS: textExamples,
   PIGZ_LEVEL: count(9),
-  SNAPSHOT_FORMAT: { good: [["gz", "gz"]], bad: ["", "zip", "GZ"] },
+  SNAPSHOT_CHAIN: count(500),
+  SNAPSHOT_FORMAT: {
+    good: [
+      ["gz", "gz"],
+      ["qcow2", "qcow2"],
+    ],
+    bad: ["", "zip", "GZ"],
+  },
   KEEP_LAST: keepExamples,
   KEEP_HOURLY: keepExamples,
   KEEP_DAILY: keepExamples,

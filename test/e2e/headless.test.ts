@@ -93,7 +93,7 @@ suite("headless", () => {
     expect(box.console()).toContain("POWER BUTTON");
     expect(await statusOf(box)).toMatchObject({ state: "stopped", lastEnd: { end: "powered-off" } });
     await box.ok(["backup"]);
-    expect(JSON.parse(box.read("backups/S0/manifest.json"))).toMatchObject({ consistency: "clean" });
+    expect(JSON.parse(box.read("backups/S0/manifest.json"))).toMatchObject({ consistency: "offline" });
   });
 
   test("a guest that powers itself off: how it ended is told later, and written down by the next command", async () => {

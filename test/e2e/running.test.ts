@@ -168,7 +168,7 @@ suite(
       await untilQuiet(box);
       const { stderr } = await box.ok(["backup"]);
       expect(stderr).toMatch(/did not power itself off|power cut/);
-      expect(JSON.parse(box.read("backups/S0/manifest.json")).consistency).toBe("crash");
+      expect(JSON.parse(box.read("backups/S0/manifest.json")).consistency).toBe("crash-consistent");
       await box.ok(["@run", "@restore", "@run"]);
       expect(runNumber(box)).toBe(2);
     });

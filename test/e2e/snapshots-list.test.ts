@@ -49,7 +49,7 @@ suite(
         guestBytes: 16 << 20,
         problem: null,
       });
-      expect(all[1]).toMatchObject({ description: "before the update", consistency: "unused" });
+      expect(all[1]).toMatchObject({ description: "before the update", consistency: "offline" });
       expect(all[1]!.problem).toContain("disk-0.img.gz has 3 bytes instead of");
       expect(all[2]).toMatchObject({ last: true, parent: null, problem: null });
       const { stdout } = await box.ok(["snapshots"]);

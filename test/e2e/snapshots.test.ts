@@ -93,7 +93,12 @@ suite(
       await box.ok(["backup", "clean"]);
       const { stdout } = await box.ok(["--version"]);
       const manifest = JSON.parse(box.read("backups/clean/manifest.json"));
-      expect(manifest).toMatchObject({ format: "gz", tool: stdout.trim(), guest: "G", consistency: "clean" });
+      expect(manifest).toMatchObject({
+        format: "gz",
+        tool: stdout.trim(),
+        guest: "G",
+        consistency: "offline",
+      });
       expect(manifest.files).toMatchObject([
         { name: "disk-0.img", file: "disk-0.img.gz", virtualBytes: 16 << 20 },
       ]);

@@ -82,7 +82,7 @@ async function seal(dir: string, parent?: string): Promise<void> {
     tool: "vm 0",
     guest: "G",
     made: new Date().toISOString(),
-    consistency: "clean",
+    consistency: "offline",
     firstTime: false,
   };
   writeFileSync(join(dir, "manifest.json"), JSON.stringify({ ...facts, ...more, files }, null, 2));

@@ -16,7 +16,7 @@ const MANIFEST: Manifest = {
   tool: "vm 0.1.0",
   guest: "WS10",
   made: "2024-01-02T03:04:05.000Z",
-  consistency: "clean",
+  consistency: "offline",
   firstTime: false,
   files: [FILE, { name: "efivars.bin", file: "efivars.bin.gz", bytes: 1, allocatedBytes: 0, storedBytes: 2 }],
 };

@@ -5,17 +5,17 @@ import { Temp } from "../fixtures/temp.ts";
 
 describe("consistencyOf", () => {
   test.each<[Partial<Mark>, string]>([
-    [{}, "unused"],
-    [{ lastRun: "powered-off" }, "clean"],
-    [{ lastRun: "reset" }, "clean"],
-    [{ lastRun: "killed" }, "crash"],
-    [{ lastRun: "unknown" }, "crash"],
-    [{ restored: "clean" }, "clean"],
-    [{ restored: "crash" }, "crash"],
-    [{ restored: "unused" }, "unused"],
+    [{}, "offline"],
+    [{ lastRun: "powered-off" }, "offline"],
+    [{ lastRun: "reset" }, "offline"],
+    [{ lastRun: "killed" }, "crash-consistent"],
+    [{ lastRun: "unknown" }, "crash-consistent"],
+    [{ restored: "offline" }, "offline"],
+    [{ restored: "crash-consistent" }, "crash-consistent"],
+    [{ restored: "agent" }, "agent"],
     // What ran since counts, not what was restored.
-    [{ restored: "crash", lastRun: "powered-off" }, "clean"],
-    [{ restored: "clean", lastRun: "killed" }, "crash"],
+    [{ restored: "crash-consistent", lastRun: "powered-off" }, "offline"],
+    [{ restored: "offline", lastRun: "killed" }, "crash-consistent"],
   ])("%j is %s", (mark, consistency) => {
     expect(consistencyOf({ ...newMark(), ...mark })).toBe(consistency as ReturnType<typeof consistencyOf>);
   });
@@ -32,13 +32,13 @@ describe("the mark", () => {
 
   test("is changed where it is told to, and nowhere else", () => {
     using temp = new Temp();
-    const mark: Mark = { ...newMark(), restored: "clean", replaces: "/tmp/x" };
+    const mark: Mark = { ...newMark(), restored: "offline", replaces: "/tmp/x" };
     writeMark(temp.top, mark);
     updateMark(temp.top, { lastRun: "unknown", replaces: undefined });
     expect(readMark(temp.top)).toEqual({
       vm: 1,
       created: mark.created,
-      restored: "clean",
+      restored: "offline",
       lastRun: "unknown",
     });
   });

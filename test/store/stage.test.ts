@@ -52,13 +52,13 @@ describe("working files in TMPDIR", () => {
   });
 
   test("are the VM's after it, private, linked to and fro", () => {
-    const dir = place.make("new", "tmp", { restored: "clean" });
+    const dir = place.make("new", "tmp", { restored: "offline" });
     expect(place.disk()).toBe("new");
     expect(readlinkSync(place.path("host/.work"))).toBe(dir);
     expect(readlinkSync(join(dir, ".host"))).toBe(place.host);
     expect(statSync(dir).mode & 0o777).toBe(0o700);
     expect(statSync(join(dir, ".vm.json")).mode & 0o777).toBe(0o600);
-    expect(readMark(dir)).toMatchObject({ vm: 1, restored: "clean" });
+    expect(readMark(dir)).toMatchObject({ vm: 1, restored: "offline" });
   });
 
   test("abort leaves no trace", () => {

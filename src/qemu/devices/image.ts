@@ -10,7 +10,7 @@ export const fileDriver = ({ blockDevice }: { blockDevice?: boolean }): string =
  * An image as a block node that is only read. Its format and the image below it are what the caller says:
  * nothing is guessed, and no claim in it is believed. JSON takes any path as it is.
  */
-export function buildImageNode(image: ReadImage, base?: ReadImage): Record<string, unknown> {
+export function buildImageNode(image: ReadImage, base = image.base): Record<string, unknown> {
   const backing = base ? { backing: buildImageNode(base) } : { backing: null };
   return {
     driver: image.format,

@@ -53,7 +53,7 @@ export async function bootSnapshot(
 ): Promise<Verdict> {
   const stage = stageWork(vm.hostdir, context, { state: "none" });
   try {
-    await fillCopy(context, snapshot, stage);
+    await fillCopy(context, vm, snapshot, stage);
     throwIfInterrupted();
     return await bootCopy(context, vm, stage.dir, wait);
   } catch (error) {

@@ -2,10 +2,8 @@ import { join } from "node:path";
 import { loadSettings } from "../../config/load.ts";
 import type { Disk, Machine } from "../../machine/types.ts";
 import type { Capabilities } from "../../qemu/capabilities.ts";
-import { createOverlay } from "../../qemu/overlay.ts";
-import { lstatOf, readSmallBytes, requireRoom, writeNew } from "../../store/files.ts";
-import { unpackFiles } from "../../store/gz.ts";
-import { HOST, isDiskName, SNAPSHOT, WORK } from "../../store/layout.ts";
+import { lstatOf, requireRoom } from "../../store/files.ts";
+import { isDiskName, WORK } from "../../store/layout.ts";
 import { newMark } from "../../store/mark.ts";
 import type { Stage } from "../../store/stage.ts";
 import type { Context } from "../context.ts";
@@ -13,26 +11,16 @@ import { resolveFiles, resolveMachine } from "../machine.ts";
 import { Media } from "../media.ts";
 import { sourcesOf, type Present, type Vm } from "../open.ts";
 import { fillStage, listStored } from "../restore.ts";
+import { fillImages, listImages } from "../restore-images.ts";
 import type { Snapshot } from "../snapshots.ts";
 
 /** Puts a snapshot's files into a directory of their own: unpacked, or as changes to the snapshot's. */
-export async function fillCopy(context: Context, snapshot: Snapshot, stage: Stage): Promise<void> {
-  if (snapshot.manifest?.format === "qcow2") return fillOverlays(snapshot, stage);
+export async function fillCopy(context: Context, vm: Vm, snapshot: Snapshot, stage: Stage): Promise<void> {
   const jobs = listStored(snapshot);
   const needed = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
   requireRoom(context.tmpdir, needed, `boot ${snapshot.name}`);
   await fillStage(context, snapshot, jobs, stage);
-}
-
-async function fillOverlays({ name: snapshot, dir, manifest }: Snapshot, { dir: to }: Stage): Promise<void> {
-  for (const { name, file, storedBytes: bytes } of manifest!.files) {
-    const from = join(dir, file);
-    if (file.endsWith(SNAPSHOT.gz)) await unpackFiles([{ name, from, to: join(to, name), bytes }], () => {});
-    // By way of the link to HOSTDIR: a relative name cannot be taken for a protocol of qemu's.
-    else await createOverlay(join(to, name), join(WORK.hostLink, HOST.backups, snapshot, file));
-  }
-  const settings = readSmallBytes(join(dir, WORK.guestEnv));
-  if (settings !== undefined) writeNew(join(to, WORK.guestEnv), settings);
+  await fillImages(context, snapshot, listImages(vm.hostdir, snapshot), stage.dir, false);
 }
 
 /** The machine that boots the copy: as the snapshot's settings say, but cut off from everything else. */

@@ -1,0 +1,170 @@
+import { randomBytes } from "node:crypto";
+import { chmodSync, statSync } from "node:fs";
+import { join } from "node:path";
+import type { ReadImage } from "../../machine/types.ts";
+import { log } from "../../lib/log.ts";
+import { buildImageNode } from "../../qemu/devices/image.ts";
+import { createNewImage } from "../../qemu/new-image.ts";
+import { QmpError, type QmpClient } from "../../qmp/client.ts";
+import { changeBitmaps } from "../../qmp/block.ts";
+import { allocatedBytes, requireRoom, syncFile } from "../../store/files.ts";
+import { HOST, imageName } from "../../store/layout.ts";
+import type { StoredFile } from "../../store/manifest.ts";
+import type { Context } from "../context.ts";
+import type { Vm } from "../open.ts";
+import { findSnapshotImage } from "../snapshot-images.ts";
+import { copyDisks, type CopyRequest } from "./block-jobs.ts";
+import type { DiskSource, Moment, OpenDisk } from "./disk-source.ts";
+import { bitmapOf, isOurBitmap, planImages, type Plan } from "./plan.ts";
+import { heldBytes, type Source } from "./sources.ts";
+
+/** What compressed images usually take of what they hold; nobody can know before. */
+const USUAL_RATIO = 0.5;
+
+export interface ImageRequest {
+  context: Context;
+  vm: Vm;
+  sources: readonly Source[];
+  /** The snapshot while it is made. */
+  staged: string;
+  snapshot: string;
+  /** Everything, whatever it could build on. */
+  full: boolean;
+  live: boolean;
+  /** Bytes per second; 0: no limit. */
+  speed: number;
+}
+
+/** The disks of a snapshot of the format qcow2, copied. */
+export interface StoredImages {
+  id: string;
+  parent: string | undefined;
+  moment: Moment;
+  files: StoredFile[];
+}
+
+/**
+ * Copies the disks into compressed images, or what was written since the snapshot that they build on. The working disks
+ * note from that moment on what is written to them.
+ * @throws 73 for want of room
+ */
+export async function storeImages(request: ImageRequest, source: DiskSource): Promise<StoredImages> {
+  const { context, vm, sources, staged, snapshot, full, live, speed } = request;
+  const { qmp, disks } = source;
+  const plan: Plan = full ? { parent: undefined, only: new Map() } : planImages(vm, sources, disks, live);
+  requireRoom(staged, estimate(sources, disks, plan), "make the snapshot");
+  const id = randomBytes(8).toString("hex");
+  const moment = await source.take(() => noteChanges(qmp, disks, plan, id));
+  try {
+    const targets = await openTargets(qmp, vm, disks, plan, staged);
+    const requests: CopyRequest[] = [];
+    for (const disk of disks)
+      requests.push({
+        from: moment.nodeOf(disk),
+        to: targets.get(disk.name)!,
+        only: await onlyIn(moment, disk, plan.only.get(disk.name)),
+        compress: true,
+      });
+    const meter = context.meter(
+      `backup ${snapshot}`,
+      disks.reduce((sum, { virtualBytes }) => sum + virtualBytes, 0),
+    );
+    try {
+      await copyDisks(qmp, requests, (done) => meter.update(done), speed);
+    } finally {
+      meter.finish();
+    }
+    for (const node of targets.values()) await qmp.execute("blockdev-del", { "node-name": node });
+    const files = await Promise.all(disks.map((disk) => finishImage(disk, sources, staged)));
+    return { id, parent: plan.parent, moment, files };
+  } catch (error) {
+    // Nobody will ever ask for what is noted since a snapshot that is not.
+    const unwanted = disks.map(({ node }) => ({ node, remove: [bitmapOf(id)] }));
+    await changeBitmaps(qmp, unwanted).catch(() => {});
+    throw error;
+  }
+}
+
+/** Begins new bitmaps, and drops those that nobody asks for any more. */
+async function noteChanges(
+  qmp: QmpClient,
+  disks: readonly OpenDisk[],
+  plan: Plan,
+  id: string,
+): Promise<void> {
+  const changes = disks.map(({ name, node, bitmaps }) => {
+    const used = plan.only.get(name);
+    const keep = typeof used === "object" ? used.bitmap : undefined;
+    const remove = bitmaps.map((bitmap) => bitmap.name).filter((item) => isOurBitmap(item) && item !== keep);
+    return { node, add: bitmapOf(id), remove };
+  });
+  try {
+    await changeBitmaps(qmp, changes);
+  } catch (error) {
+    if (!(error instanceof QmpError)) throw error;
+    log.warn(`the next snapshot will have to hold everything: ${error.message}`);
+  }
+}
+
+async function onlyIn(
+  moment: Moment,
+  disk: OpenDisk,
+  only: CopyRequest["only"],
+): Promise<CopyRequest["only"]> {
+  return typeof only === "object" ? { bitmap: await moment.lend(disk, only.bitmap) } : only;
+}
+
+/** Makes the images and opens them. @returns their nodes, by the disks' names */
+async function openTargets(
+  qmp: QmpClient,
+  { hostdir }: Vm,
+  disks: readonly OpenDisk[],
+  { parent }: Plan,
+  staged: string,
+): Promise<Map<string, string>> {
+  const nodes = new Map<string, string>();
+  for (const { name, virtualBytes } of disks) {
+    const path = join(staged, imageName(name));
+    const node = `vm-target-${name}`.replace(/\.img$/, "");
+    const backing = parent === undefined ? undefined : `../${parent}/${imageName(name)}`;
+    await createNewImage(path, { sizeBytes: virtualBytes, backing, compressed: true });
+    const base: ReadImage | undefined =
+      parent === undefined ? undefined : findSnapshotImage(join(hostdir, HOST.backups), parent, name);
+    await qmp.execute("blockdev-add", {
+      ...buildImageNode({ format: "qcow2", path, base }),
+      "node-name": node,
+      "read-only": false,
+      file: { driver: "file", filename: path },
+    });
+    nodes.set(name, node);
+  }
+  return nodes;
+}
+
+/** An image that is written: durable, and nobody's to change. */
+async function finishImage(disk: OpenDisk, sources: readonly Source[], staged: string): Promise<StoredFile> {
+  const file = imageName(disk.name);
+  const path = join(staged, file);
+  await syncFile(path);
+  chmodSync(path, 0o400);
+  const stats = statSync(sources.find(({ name }) => name === disk.name)!.path);
+  return {
+    name: disk.name,
+    file,
+    bytes: stats.size,
+    allocatedBytes: allocatedBytes(stats),
+    storedBytes: statSync(path).size,
+    virtualBytes: disk.virtualBytes,
+  };
+}
+
+/** Room that the images will take, roughly; what a guest has written tells the most. */
+function estimate(sources: readonly Source[], disks: readonly OpenDisk[], plan: Plan): number {
+  const held = disks.map((disk) => {
+    const source = sources.find(({ name }) => name === disk.name)!;
+    const only = plan.only.get(disk.name);
+    if (typeof only === "object") return disk.bitmaps.find(({ name }) => name === only.bitmap)?.count ?? 0;
+    return only === "top" ? allocatedBytes(statSync(source.path)) : heldBytes(source);
+  });
+  return Math.ceil(held.reduce((sum, bytes) => sum + bytes, 0) * USUAL_RATIO);
+}

@@ -1,0 +1,24 @@
+import { VmError } from "../../lib/errors.ts";
+import { SNAPSHOT_FORMATS } from "../../store/manifest.ts";
+import { parseSeconds } from "../seconds.ts";
+import { validateSnapshotName } from "../snapshots.ts";
+import type { BackupRequest } from "./backup.ts";
+
+/** Understands what is typed behind `backup`. @throws 64 */
+export function parseBackupRequest(args: Record<string, unknown>): BackupRequest {
+  const name = args.snapshot as string | undefined;
+  if (name !== undefined) validateSnapshotName(name);
+  const format = SNAPSHOT_FORMATS.find((one) => one === args.format);
+  if (args.format !== undefined && !format)
+    throw new VmError("usage", `--format: '${String(args.format)}' is not allowed`, {
+      hint: `allowed: ${SNAPSHOT_FORMATS.join(" or ")}`,
+    });
+  const wait = parseSeconds("lock-timeout", args["lock-timeout"] as string | undefined);
+  return {
+    name,
+    description: args.description as string | undefined,
+    format,
+    full: args.full === true,
+    lockWaitMs: wait === undefined ? undefined : wait * 1000,
+  };
+}

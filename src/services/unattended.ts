@@ -1,0 +1,2 @@
+/** Nobody waits at a terminal: others go first. */
+export const isUnattended = (): boolean => process.stdin.isTTY !== true && process.stderr.isTTY !== true;

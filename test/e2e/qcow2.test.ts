@@ -1,0 +1,227 @@
+/** Snapshots of the format qcow2: what they hold, what they build on, and disks that are changes to them. */
+import { expect, test } from "bun:test";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from "node:fs";
+import { join } from "node:path";
+import type { Sandbox } from "./harness.ts";
+import { allocated, configure, expectError, mode, names, smallSandbox, suite } from "./tools.ts";
+
+const DISK = "disk-0.img";
+
+/** A VM with a disk of 256 MiB that holds something. */
+async function filled(options: readonly string[] = []): Promise<Sandbox> {
+  const box = smallSandbox();
+  configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=256M)\nSNAPSHOT_FORMAT=qcow2\n");
+  await box.ok([...options, "create", "G"]);
+  await write(box, "write -P 1 0 64M");
+  return box;
+}
+
+/** Runs a program, and throws when it fails unless `anyStatus`. */
+async function run(argv: readonly string[], anyStatus = false): Promise<{ stdout: string }> {
+  const child = Bun.spawn([...argv], { stdout: "pipe", stderr: "pipe" });
+  const [stdout, stderr, status] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  if (status !== 0 && !anyStatus) throw new Error(`${argv.join(" ")}: ${stderr}`);
+  return { stdout };
+}
+
+const io = (image: string, ...commands: string[]) =>
+  run(["qemu-io", "-f", "qcow2", ...commands.flatMap((one) => ["-c", one]), image]);
+const write = (box: Sandbox, ...commands: string[]) => io(join(box.work, DISK), ...commands);
+
+/** What the guest would read, whatever lies below. */
+async function content(box: Sandbox, image = join(box.work, DISK)): Promise<string> {
+  const raw = join(box.top, "content.raw");
+  await run(["qemu-img", "convert", "-O", "raw", image, raw]);
+  const { stdout } = await run(["sha256sum", raw]);
+  return stdout.slice(0, 16);
+}
+
+const manifest = (box: Sandbox, name: string) => JSON.parse(box.read("backups", name, "manifest.json"));
+const backing = async (image: string): Promise<string | undefined> =>
+  JSON.parse((await run(["qemu-img", "info", "-U", "--output=json", image])).stdout)["backing-filename"];
+
+suite("qcow2 snapshots", () => {
+  test("a second one holds only what has changed, and all restore as they were, at once", async () => {
+    using box = await filled();
+    await box.ok(["backup"]);
+    const first = await content(box);
+    await write(box, "write -P 2 8M 4M", "discard 32M 8M");
+    await box.ok(["backup"]);
+    const second = await content(box);
+    await write(box, "write -P 3 200M 1M");
+    await box.ok(["backup"]);
+    const third = await content(box);
+    expect(manifest(box, "S0")).toMatchObject({ format: "qcow2", consistency: "offline" });
+    expect(manifest(box, "S0").parent).toBeUndefined();
+    expect(manifest(box, "S1").parent).toBe("S0");
+    expect(manifest(box, "S2").parent).toBe("S1");
+    expect(names(box.path("backups/S1"))).toContain("disk-0.qcow2");
+    expect(mode(box.path("backups/S1/disk-0.qcow2"))).toBe("400");
+    expect((await box.ok(["verify", "--all", "--deep"])).stdout).not.toContain("BAD");
+    for (const [name, was] of [
+      ["S1", second],
+      ["S0", first],
+      ["S2", third],
+    ] as const) {
+      await box.ok(["restore", name]);
+      expect(await backing(join(box.work, DISK))).toBe(`.host/backups/${name}/disk-0.qcow2`);
+      expect(allocated(join(box.work, DISK))).toBeLessThan(1 << 20);
+      expect(await content(box)).toBe(was);
+    }
+  });
+
+  test("after a restore the next one holds what was written since, and so on", async () => {
+    using box = await filled();
+    await box.ok(["backup", "base"]);
+    await write(box, "write -P 2 8M 4M");
+    await box.ok(["backup", "later"]);
+    await box.ok(["restore", "base"]);
+    await write(box, "write -P 5 100M 1M");
+    const was = await content(box);
+    await box.ok(["backup", "branch"]);
+    expect(manifest(box, "branch").parent).toBe("base");
+    await box.ok(["@destroy", "@restore", "branch"]);
+    expect(await content(box)).toBe(was);
+  });
+
+  test("where a crash has spoilt the notes, the disk itself tells what has changed; else everything is held", async () => {
+    using box = await filled();
+    await box.ok(["backup", "base"]);
+    // Not closed: qemu finds the bitmaps in use, and believes them no more.
+    await run(
+      ["qemu-io", "-f", "qcow2", "-c", "write -P 2 8M 4M", "-c", "sigraise 9", join(box.work, DISK)],
+      true,
+    );
+    await box.ok(["backup", "whole"]);
+    expect(manifest(box, "whole").parent).toBeUndefined();
+    await box.ok(["restore", "base"]);
+    await run(
+      ["qemu-io", "-f", "qcow2", "-c", "write -P 4 9M 4M", "-c", "sigraise 9", join(box.work, DISK)],
+      true,
+    );
+    const was = await content(box);
+    await box.ok(["backup", "top"]);
+    expect(manifest(box, "top").parent).toBe("base");
+    await box.ok(["restore", "top"]);
+    expect(await content(box)).toBe(was);
+  });
+
+  test("--full holds everything; --copy makes a disk that needs nobody, and is still followed", async () => {
+    using box = await filled();
+    await box.ok(["@backup", "@backup", "--full"]);
+    expect(manifest(box, "S1").parent).toBeUndefined();
+    const was = await content(box);
+    await box.ok(["restore", "S1", "--copy"]);
+    expect(await backing(join(box.work, DISK))).toBeUndefined();
+    expect(await content(box)).toBe(was);
+    await box.ok(["@backup", "@snapshots", "rm", "S0"]);
+    expect(manifest(box, "S2").parent).toBe("S1");
+  });
+
+  test("a chain has an end: then a full one is made", async () => {
+    using box = await filled();
+    configure(box, "MEMORY=64M\nPORT=\nSNAPSHOT_FORMAT=qcow2\nSNAPSHOT_CHAIN=3\n");
+    for (let count = 0; count < 5; count++) await box.ok(["backup"]);
+    const parents = [0, 1, 2, 3, 4].map((n) => manifest(box, `S${n}`).parent);
+    expect(parents).toEqual([undefined, "S0", "S1", undefined, "S3"]);
+  });
+
+  test("one that a snapshot or a working disk builds on cannot be removed", async () => {
+    using box = await filled();
+    await box.ok(["@backup", "@backup", "@restore", "S1"]);
+    const parent = await box.vm(["snapshots", "rm", "S0"]);
+    expectError(parent, 75, /S1 builds on S0/);
+    const own = await box.vm(["snapshots", "rm", "S1"]);
+    expectError(own, 75, /the working disk disk-0\.img builds on S1/);
+  });
+
+  test("a gz snapshot of such a disk stands alone, and what follows it still builds on the images", async () => {
+    using box = await filled();
+    await box.ok(["@backup", "@restore"]);
+    await write(box, "write -P 6 1M 1M");
+    const was = await content(box);
+    await box.ok(["backup", "alone", "--format=gz"]);
+    await box.ok(["backup", "next"]);
+    expect(manifest(box, "next").parent).toBe("S0");
+    await box.ok(["restore", "alone"]);
+    expect(await backing(join(box.work, DISK))).toBeUndefined();
+    expect(await content(box)).toBe(was);
+  });
+
+  test("in place, and with awkward names", async () => {
+    using box = await filled(["--inplace"]);
+    const name = `it's 1, "odd":=ё`;
+    await box.ok(["backup", name]);
+    const was = await content(box);
+    await write(box, "write -P 6 1M 1M");
+    await box.ok(["@backup", "@restore", name]);
+    expect(await content(box)).toBe(was);
+    await write(box, "write -P 9 1M 1M");
+    await box.ok(["backup"]);
+    expect(manifest(box, "S1").parent).toBe(name);
+  });
+
+  test("a disk is believed only where it builds on the same disk of a snapshot here", async () => {
+    using box = await filled();
+    await box.ok(["@backup", "@restore"]);
+    const disk = join(box.work, DISK);
+    const outside = join(box.top, "outside.qcow2");
+    await run(["qemu-img", "create", "-q", "-f", "qcow2", outside, "256M"]);
+    await run(["qemu-img", "rebase", "-u", "-F", "qcow2", "-b", outside, disk]);
+    expectError(await box.vm(["backup"]), 74, /is not believed/);
+    await run(["qemu-img", "rebase", "-u", "-F", "qcow2", "-b", ".host/backups/S0/disk-0.qcow2", disk]);
+    const image = box.path("backups/S0/disk-0.qcow2");
+    chmodSync(image, 0o600);
+    await run(["qemu-img", "rebase", "-u", "-F", "qcow2", "-b", outside, image]);
+    expectError(await box.vm(["run"]), 74, /is not believed/);
+    expectError(await box.vm(["restore"]), 74, /is not believed/);
+    rmSync(image);
+    symlinkSync(outside, image);
+    expectError(await box.vm(["restore"]), 74, /no file/);
+  });
+
+  test("a snapshot whose parent is gone, or not whole, is not restored", async () => {
+    using box = await filled();
+    await box.ok(["@backup", "@backup"]);
+    const before = readlinkSync(box.path(".work"));
+    renameSync(box.path("backups/S0"), join(box.top, "S0"));
+    expectError(await box.vm(["restore"]), 74, /"S0" is missing/);
+    expect((await box.vm(["snapshots"])).stdout).toContain("damaged");
+    expect(await box.vm(["verify"])).toMatchObject({ status: 74 });
+    renameSync(join(box.top, "S0"), box.path("backups/S0"));
+    await run(["truncate", "-s", "-1", box.path("backups/S0/disk-0.qcow2")]);
+    expectError(await box.vm(["restore"]), 74, /bytes instead of/);
+    expect(readlinkSync(box.path(".work"))).toBe(before);
+    await box.ok(["backup", "fresh"]);
+    expect(manifest(box, "fresh").parent).toBeUndefined();
+  });
+
+  test("without room for it nothing is left", async () => {
+    using box = await filled();
+    mkdirSync(box.path("backups"), { mode: 0o700 });
+    await run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", box.path("backups")]);
+    try {
+      const full = await box.vm(["backup"]);
+      expectError(full, 73, /no room/);
+      expect(names(box.path("backups"))).toEqual([]);
+    } finally {
+      await run(["umount", box.path("backups")]);
+    }
+    await box.ok(["backup"]);
+    expect(existsSync(box.path("backups/S0/disk-0.qcow2"))).toBe(true);
+    expect(readFileSync(box.path("backups/S0/SHA256SUMS"), "utf8")).toContain("disk-0.qcow2");
+  });
+});

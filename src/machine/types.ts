@@ -130,7 +130,15 @@ export interface Machine {
   /** Lines to and from programs in the guest: virtio-serial ports by name, each on a socket. */
   channels: { name: string; socket: string }[];
   /** Sockets and logs, as qemu is to open them; `events` without its endings, absent where nobody reads them. */
-  files: { qmp: string; monitor: string; console: string; consoleLog: string; events?: string };
+  files: {
+    qmp: string;
+    monitor: string;
+    /** QMP for long work; absent where there will be none. */
+    backup?: string;
+    console: string;
+    consoleLog: string;
+    events?: string;
+  };
   /** A reset by the guest ends qemu (an installer has finished, a kernel has panicked). */
   endOnReset: boolean;
   /** From `PROG.defaults`, after everything else. */

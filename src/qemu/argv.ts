@@ -81,6 +81,9 @@ function buildControlArgs(files: Machine["files"]): string[] {
     socketChardev("qmp1", files.monitor),
     "-mon",
     "chardev=qmp1,mode=control",
+    ...(files.backup
+      ? ["-chardev", socketChardev("qmp2", files.backup), "-mon", "chardev=qmp2,mode=control"]
+      : []),
     ...(files.events
       ? [
           "-chardev",

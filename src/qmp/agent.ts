@@ -63,8 +63,8 @@ export class GuestAgent implements Disposable {
   }
 
   /** Runs one command and gives its `return` value. @throws AgentError when it is refused */
-  execute(command: string, args?: Record<string, unknown>): Promise<unknown> {
-    return this.#ask(command, args, ANSWER_MS);
+  execute(command: string, args?: Record<string, unknown>, timeoutMs = ANSWER_MS): Promise<unknown> {
+    return this.#ask(command, args, timeoutMs);
   }
 
   [Symbol.dispose](): void {

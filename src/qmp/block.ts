@@ -9,11 +9,12 @@ export interface Bitmap {
   sound: boolean;
 }
 
-/** A disk's format node, as qemu has it open. */
+/** A block node, as qemu has it open. */
 export interface BlockNode {
   /** Its node-name. */
   node: string;
-  /** As qemu was told it. */
+  driver: string;
+  /** The file it is, or is in, as qemu was told it. */
   file: string;
   virtualBytes: number;
   bitmaps: Bitmap[];
@@ -28,34 +29,43 @@ interface NodeInfo {
   "dirty-bitmaps"?: { name?: string; count: number; recording: boolean; inconsistent?: boolean }[];
 }
 
-/** All qcow2 nodes. */
 export async function listBlockNodes(client: QmpClient): Promise<BlockNode[]> {
   const all = (await client.execute("query-named-block-nodes", { flat: true })) as NodeInfo[];
-  return all
-    .filter(({ drv }) => drv === "qcow2")
-    .map((info) => ({
-      node: info["node-name"],
-      file: info.file,
-      virtualBytes: info.image["virtual-size"],
-      bitmaps: (info["dirty-bitmaps"] ?? []).flatMap(({ name, count, recording, inconsistent }) =>
-        name === undefined ? [] : [{ name, count, sound: recording && inconsistent !== true }],
-      ),
-    }));
+  return all.map((info) => ({
+    node: info["node-name"],
+    driver: info.drv,
+    file: info.file,
+    virtualBytes: info.image["virtual-size"],
+    bitmaps: (info["dirty-bitmaps"] ?? []).flatMap(({ name, count, recording, inconsistent }) =>
+      name === undefined ? [] : [{ name, count, sound: recording && inconsistent !== true }],
+    ),
+  }));
 }
 
-export interface BitmapChange {
-  node: string;
-  add?: string;
-  remove: readonly string[];
+/** A part of a `transaction`: all of it is done, or nothing (qapi/transaction.json). */
+export interface TransactionAction {
+  type: string;
+  data: Record<string, unknown>;
 }
 
-/** Adds and removes bitmaps that are kept in the images, on all disks or on none. */
-export async function changeBitmaps(client: QmpClient, changes: readonly BitmapChange[]): Promise<void> {
-  const actions = changes.flatMap(({ node, add, remove }) => [
-    ...(add === undefined
-      ? []
-      : [{ type: "block-dirty-bitmap-add", data: { node, name: add, persistent: true } }]),
-    ...remove.map((name) => ({ type: "block-dirty-bitmap-remove", data: { node, name } })),
-  ]);
-  if (actions.length > 0) await client.execute("transaction", { actions });
-}
+/** Adds a bitmap that is kept in the image. */
+export const addingBitmap = (node: string, name: string): TransactionAction => ({
+  type: "block-dirty-bitmap-add",
+  data: { node, name, persistent: true },
+});
+
+export const removingBitmap = (node: string, name: string): TransactionAction => ({
+  type: "block-dirty-bitmap-remove",
+  data: { node, name },
+});
+
+/** A device's `drive`: by it the guest's disk gets another node. */
+const driveOf = (device: string) => ({ path: `/machine/peripheral/${device}`, property: "drive" });
+
+export const getDrive = async (client: QmpClient, device: string): Promise<string> =>
+  (await client.execute("qom-get", driveOf(device))) as string;
+
+export const settingDrive = (device: string, node: string) => ({ ...driveOf(device), value: node });
+
+export const removeNode = (client: QmpClient, node: string): Promise<unknown> =>
+  client.execute("blockdev-del", { "node-name": node });

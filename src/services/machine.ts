@@ -65,7 +65,11 @@ export async function resolveMachine(
     resumed: false,
     generationId: false,
     channels: [{ name: GUEST_AGENT, socket: socketIn(work, WORK.agent) }],
-    files: { ...resolveFiles(work, WORK.consoleLog), events: join(work.dir, WORK.events) },
+    files: {
+      ...resolveFiles(work, WORK.consoleLog),
+      backup: socketIn(work, WORK.backup),
+      events: join(work.dir, WORK.events),
+    },
     endOnReset: cd?.first === true,
     extraArgs: readExtraArgs(context, vm, work),
   };

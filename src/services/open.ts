@@ -1,10 +1,12 @@
 import { realpathSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { loadSettings, type Loaded, type Sources } from "../config/load.ts";
-import { VmError } from "../lib/errors.ts";
+import { reasonOf, VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { isListening } from "../qmp/commands.ts";
 import { lockVm } from "../store/lock.ts";
 import { fileError, listDirectory, remove } from "../store/files.ts";
-import { HOST, PARTIAL } from "../store/layout.ts";
+import { HOST, PARTIAL, WORK } from "../store/layout.ts";
 import { recoverWork } from "../store/recover.ts";
 import {
   findGuestEnv,
@@ -105,6 +107,7 @@ export async function withLockedVm<T>(
   const hostdir = findHostdir(context);
   using _lock = await lockVm(hostdir, command, waitMs);
   try {
+    await recoverLive(hostdir);
     recover(context, hostdir);
   } catch (error) {
     throw fileError(`cannot ${command}: an interrupted command's rest cannot be cleared away`, error);
@@ -114,6 +117,28 @@ export async function withLockedVm<T>(
   } catch (error) {
     // What the system refuses is not our mistake.
     throw error instanceof Error && "errno" in error ? fileError(`cannot ${command}`, error) : error;
+  }
+}
+
+/** A snapshot of the running VM that was killed has left things in its qemu. */
+async function recoverLive(hostdir: string): Promise<void> {
+  if (!listDirectory(join(hostdir, HOST.backups)).some((name) => name.startsWith(PARTIAL))) return;
+  try {
+    const work = resolveWork(hostdir);
+    if (work.state !== "present" || !(await isListening(join(work.dir, WORK.qmp)))) return;
+    const { talkForLong } = await import("./backup/live-source.ts");
+    const { cleanUpLive } = await import("./live-snapshot/clean-up.ts");
+    const qmp = await talkForLong(work);
+    try {
+      await cleanUpLive(qmp, work.dir);
+    } finally {
+      qmp.close();
+    }
+  } catch (error) {
+    // It harms nobody, and the next snapshot tries again.
+    log.warn(
+      `what an interrupted snapshot has left in the running VM could not be cleared away: ${reasonOf(error)}`,
+    );
   }
 }
 

@@ -40,6 +40,8 @@ export const WORK = {
   qmp: "qmp.sock",
   /** QMP for whoever runs the VM. */
   monitor: "monitor.sock",
+  /** QMP for a snapshot while the VM runs, which takes long. */
+  backup: "backup.sock",
   console: "console.sock",
   /** The guest agent's line (qemu-ga). */
   agent: "agent.sock",
@@ -74,6 +76,7 @@ export const WORK = {
 export const RUN_FILES = [
   WORK.qmp,
   WORK.monitor,
+  WORK.backup,
   WORK.console,
   WORK.agent,
   WORK.control,

@@ -83,6 +83,7 @@ const PLAIN: Machine = {
   files: {
     qmp: join(WORK, "qmp.sock"),
     monitor: join(WORK, "monitor.sock"),
+    backup: join(WORK, "backup.sock"),
     console: join(WORK, "console.sock"),
     consoleLog: join(WORK, "console.log"),
   },
@@ -110,6 +111,7 @@ function awkward(name: string): Partial<Machine> {
     files: {
       qmp: `${at}/qmp.sock`,
       monitor: `${at}/monitor.sock`,
+      backup: `${at}/backup.sock`,
       console: `${at}/console.sock`,
       consoleLog: `${at}/console.log`,
     },

@@ -13,7 +13,13 @@ const SCSI_TARGETS = 64;
  */
 function buildDiskNodes(disk: Disk, node: string): string[] {
   const common = { discard: "unmap", "detect-zeroes": "unmap" };
-  const file = { driver: fileDriver(disk), filename: disk.path, discard: "unmap" };
+  // By the file's node its disk is found again: a name of the format's may hold the images below, too.
+  const file = {
+    driver: fileDriver(disk),
+    "node-name": `${node}-file`,
+    filename: disk.path,
+    discard: "unmap",
+  };
   const format =
     disk.format === "raw"
       ? { driver: "raw", "node-name": node, ...common, file }

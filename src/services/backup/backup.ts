@@ -14,9 +14,10 @@ import {
   swingLink,
   syncDirectory,
 } from "../../store/files.ts";
-import { HOST, LAST, PARTIAL } from "../../store/layout.ts";
+import { HOST, LAST, PARTIAL, WORK } from "../../store/layout.ts";
 import type { Manifest, SnapshotFormat } from "../../store/manifest.ts";
-import { consistencyOf } from "../../store/mark.ts";
+import { consistencyOf, type Consistency } from "../../store/mark.ts";
+import { isListening } from "../../qmp/commands.ts";
 import type { Context } from "../context.ts";
 import { refuseRunning } from "../in-use.ts";
 import { requireWork, withVm, type Present, type Vm } from "../open.ts";
@@ -24,7 +25,9 @@ import { nextSnapshotName } from "../snapshots.ts";
 import { describeSnapshotFiles, keepHostFiles } from "./describe.ts";
 import { openOffline } from "./disk-source.ts";
 import { requireRoomForGz, storeGz } from "./gz.ts";
-import { storeImages } from "./images.ts";
+import { copyMoment, storeImages } from "./images.ts";
+import { copiedSources, openLive } from "./live-source.ts";
+import { explainLoss } from "../live-snapshot/fleece.ts";
 import { listSources, type Source } from "./sources.ts";
 import { isUnattended } from "../unattended.ts";
 
@@ -42,9 +45,9 @@ export interface BackupRequest {
 }
 
 /**
- * Makes a snapshot of the VM.
+ * Makes a snapshot of the VM, whether it runs or not; a running guest goes on.
  * @returns its name
- * @throws 75 while it runs, 73 when the name is taken or there is no room
+ * @throws 75 when another program holds its disks, 73 when the name is taken or there is no room
  */
 export const backupVm = (context: Context, request: BackupRequest = {}): Promise<string> =>
   withVm(context, "back up", (vm) => makeSnapshot(context, vm, request), request.lockWaitMs);
@@ -58,7 +61,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
     throw new VmError("cannotCreate", `the snapshot ${name} exists already`, {
       hint: "choose another name, or none for the next free one",
     });
-  await refuseRunning(work, "back up");
+  const live = await isLive(work);
   const sources = listSources(work);
   warnAboutOthers(vm, sources);
   const staged = join(backups, `${PARTIAL}${name}`);
@@ -66,10 +69,12 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   try {
     mkdirSync(backups, { recursive: true, mode: 0o700 });
     mkdirSync(staged, { mode: 0o700 });
-    const making: Making = { context, vm, work, sources, staged, name, request };
+    const making: Making = { context, vm, work, sources, staged, name, request, live };
     const made = new Date();
     const format = request.format ?? vm.settings.SNAPSHOT_FORMAT;
     stored = await (format === "qcow2" ? storeQcow2(making) : storeAllGz(making));
+    if (!live && stored.consistency === "crash-consistent")
+      log.warn("the guest did not power itself off last time: the snapshot is as after a power cut");
     await describeSnapshotFiles(context, vm, work, staged, { made, text: request.description }, stored);
     throwIfInterrupted();
     syncDirectory(staged);
@@ -89,6 +94,13 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   return name;
 }
 
+/** Does the VM run, so that qemu can be asked? @throws 75 when another program holds its disks */
+async function isLive(work: Present): Promise<boolean> {
+  if (await isListening(join(work.dir, WORK.qmp))) return true;
+  await refuseRunning(work, "back up");
+  return false;
+}
+
 /** A snapshot while it is made. */
 interface Making {
   context: Context;
@@ -98,42 +110,71 @@ interface Making {
   staged: string;
   name: string;
   request: BackupRequest;
+  /** The guest runs, and goes on. */
+  live: boolean;
 }
 
 type Stored = Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files">;
 
-async function storeAllGz({ context, vm, work, sources, staged, name }: Making): Promise<Stored> {
-  await requireRoomForGz(vm, sources, staged);
+async function storeAllGz(making: Making): Promise<Stored> {
+  const { context, vm, work, sources, staged, name, live } = making;
+  await requireRoomForGz(vm, sources, staged, live);
+  if (live) return storeLiveGz(making);
   const files = await storeGz(context, vm, sources, staged, name);
-  const consistency = consistencyOf(work.mark);
-  if (consistency === "crash-consistent")
-    log.warn("the guest did not power itself off last time: the snapshot is as after a power cut");
+  return { format: "gz", consistency: consistencyOf(work.mark), files };
+}
+
+/** pigz reads files: the moment is copied to some, and the guest is left alone as soon as that is done. */
+async function storeLiveGz({ context, vm, work, sources, staged, name, request }: Making): Promise<Stored> {
+  const source = await openLive(work, sources, staged);
+  let consistency: Consistency;
+  let copies: Source[];
+  try {
+    ({ consistency, copies } = await copyMoment(
+      context,
+      sources,
+      source,
+      staged,
+      name,
+      request.rateLimit ?? 0,
+    ));
+  } catch (error) {
+    throw explainLoss(error, staged);
+  } finally {
+    await source.close();
+  }
+  const files = await storeGz(context, vm, copies, staged, name);
+  for (const { path } of copies) remove(path);
   return { format: "gz", consistency, files };
 }
 
-async function storeQcow2(making: Making): Promise<Stored> {
-  const { context, vm, work, sources, staged, name, request } = making;
-  const source = await openOffline(vm, work, sources, staged, isUnattended());
+async function storeQcow2({
+  context,
+  vm,
+  work,
+  sources,
+  staged,
+  name,
+  request,
+  live,
+}: Making): Promise<Stored> {
+  const source = live
+    ? await openLive(work, sources, staged)
+    : await openOffline(vm, work, sources, staged, isUnattended());
   let stored;
   try {
-    const asked = { full: request.full === true, live: false, speed: request.rateLimit ?? 0 };
+    const asked = { full: request.full === true, live, speed: request.rateLimit ?? 0 };
     stored = await storeImages({ context, vm, sources, staged, snapshot: name, ...asked }, source);
+  } catch (error) {
+    throw live ? explainLoss(error, staged) : error;
   } finally {
     await source.close();
-    for (const file of ["blocks.sock", "blocks.log"]) remove(join(staged, file));
   }
-  const { id, parent, moment } = stored;
-  const small = sources.filter(({ disk }) => !disk);
+  const { id, parent, consistency } = stored;
+  const small = (live ? copiedSources(sources, staged) : sources).filter(({ disk }) => !disk);
   const files = [...stored.files, ...(await storeGz(context, vm, small, staged, name))];
-  if (moment.consistency === "crash-consistent")
-    log.warn("the guest did not power itself off last time: the snapshot is as after a power cut");
-  return {
-    format: "qcow2",
-    id,
-    ...(parent === undefined ? {} : { parent }),
-    consistency: moment.consistency,
-    files,
-  };
+  if (live) for (const { path } of small) remove(path);
+  return { format: "qcow2", id, ...(parent === undefined ? {} : { parent }), consistency, files };
 }
 
 function warnAboutOthers({ settings }: Vm, sources: readonly Source[]): void {

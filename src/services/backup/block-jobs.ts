@@ -22,9 +22,10 @@ interface JobInfo {
 }
 
 /** Our jobs in a qemu begin with this: what a killed command left is known by it. */
-export const JOB_PREFIX = "vm-copy-";
+const JOB_PREFIX = "vm-copy-";
 
 const PROGRESS_MS = 250;
+const RETRY_MS = 20;
 const NO_ROOM = /No space left on device|Disk quota exceeded|File too large/;
 
 /**
@@ -90,13 +91,21 @@ function buildJob({ from, to, only, compress }: CopyRequest, speed: number): obj
   return { device: from, target: to, ...part, compress, "auto-dismiss": false, ...(speed ? { speed } : {}) };
 }
 
-async function findJobs(qmp: QmpClient, ids: readonly string[]): Promise<JobInfo[]> {
+async function findJobs(qmp: QmpClient, ids?: readonly string[]): Promise<JobInfo[]> {
   const all = (await qmp.execute("query-jobs")) as JobInfo[];
-  return all.filter(({ id }) => ids.includes(id));
+  return all.filter(({ id }) => (ids ? ids.includes(id) : id.startsWith(JOB_PREFIX)));
 }
 
+/** Ends those of an earlier command, too. */
+export const endAllJobs = (qmp: QmpClient): Promise<void> =>
+  endJobs(qmp, undefined, () => Bun.sleep(RETRY_MS));
+
 /** Cancels what still runs, and dismisses all. */
-async function endJobs(qmp: QmpClient, ids: readonly string[], pause: () => Promise<void>): Promise<void> {
+async function endJobs(
+  qmp: QmpClient,
+  ids: readonly string[] | undefined,
+  pause: () => Promise<void>,
+): Promise<void> {
   const cancelled = new Set<string>();
   for (;;) {
     const jobs = await findJobs(qmp, ids);

@@ -4,10 +4,10 @@ import { gentle } from "../../process/gentle.ts";
 import { buildImageNode } from "../../qemu/devices/image.ts";
 import { buildBlocksArgv } from "../../qemu/blocks.ts";
 import { launchQemu, type RunningMachine } from "../../qemu/launch.ts";
-import { listBlockNodes, type Bitmap } from "../../qmp/block.ts";
-import type { QmpClient } from "../../qmp/client.ts";
+import { listBlockNodes, type Bitmap, type TransactionAction } from "../../qmp/block.ts";
+import { QmpError, type QmpClient } from "../../qmp/client.ts";
 import { quit } from "../../qmp/commands.ts";
-import { createFile } from "../../store/files.ts";
+import { createFile, remove } from "../../store/files.ts";
 import { consistencyOf, type Consistency } from "../../store/mark.ts";
 import type { Present, Vm } from "../open.ts";
 import type { Source } from "./sources.ts";
@@ -29,8 +29,8 @@ export interface Moment {
   nodeOf(disk: OpenDisk): string;
   /** Makes a bitmap of a disk usable there. @returns its name */
   lend(disk: OpenDisk, bitmap: string): Promise<string>;
-  /** Small files as they were then, by name: their paths. */
-  files: ReadonlyMap<string, string>;
+  /** Why the actions were not done. */
+  refused: QmpError | undefined;
 }
 
 /** Disks in a qemu: the running VM's, or one of our own that has nothing else. */
@@ -39,13 +39,15 @@ export interface DiskSource {
   disks: OpenDisk[];
   /**
    * Takes the moment.
-   * @param inMoment what is done in qemu at that very time: the guest does nothing then
+   * @param actions done in qemu at that very time: the guest does nothing then
    */
-  take(inMoment: () => Promise<void>): Promise<Moment>;
+  take(actions: readonly TransactionAction[]): Promise<Moment>;
+  /** Puts everything back. May be called again. */
   close(): Promise<void>;
 }
 
 const SOCKET = "blocks.sock";
+const LOG = "blocks.log";
 
 /** Opens the disks of a VM that is off. @param staged a directory for a socket and a log */
 export async function openOffline(
@@ -56,7 +58,7 @@ export async function openOffline(
   low: boolean,
 ): Promise<DiskSource> {
   const argv = buildBlocksArgv(ARCH[vm.settings.QEMUARCH].binary, SOCKET);
-  const logPath = join(staged, "blocks.log");
+  const logPath = join(staged, LOG);
   const machine = await launchQemu({
     argv: low ? gentle(argv) : argv,
     directory: staged,
@@ -77,6 +79,7 @@ export async function openOffline(
         file: { driver: "file", filename: path },
       });
     const nodes = await listBlockNodes(qmp);
+    let closed: Promise<void> | undefined;
     for (const [index, { name }] of own.entries()) {
       const { node, virtualBytes, bitmaps } = nodes.find((item) => item.node === `disk${index}`)!;
       disks.push({ name, node, virtualBytes, bitmaps });
@@ -84,19 +87,33 @@ export async function openOffline(
     return {
       qmp,
       disks,
-      take: async (inMoment) => {
-        await inMoment();
-        return {
-          consistency: consistencyOf(work.mark),
-          nodeOf: ({ node }) => node,
-          lend: async (_disk, bitmap) => bitmap,
-          files: new Map(),
-        };
-      },
-      close: () => end(machine),
+      take: async (actions) => ({
+        consistency: consistencyOf(work.mark),
+        nodeOf: ({ node }) => node,
+        lend: async (_disk, bitmap) => bitmap,
+        refused: await transact(qmp, actions),
+      }),
+      close: () =>
+        (closed ??= end(machine).then(() => {
+          for (const file of [SOCKET, LOG]) remove(join(staged, file));
+        })),
     };
   } catch (error) {
     await end(machine);
+    throw error;
+  }
+}
+
+/** @returns why qemu refuses it */
+async function transact(
+  qmp: QmpClient,
+  actions: readonly TransactionAction[],
+): Promise<QmpError | undefined> {
+  try {
+    if (actions.length > 0) await qmp.execute("transaction", { actions });
+    return undefined;
+  } catch (error) {
+    if (error instanceof QmpError) return error;
     throw error;
   }
 }

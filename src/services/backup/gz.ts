@@ -9,18 +9,28 @@ import type { StoredFile } from "../../store/manifest.ts";
 import type { Context } from "../context.ts";
 import type { Vm } from "../open.ts";
 import { listSnapshots } from "../snapshots.ts";
-import type { Source } from "./sources.ts";
+import { heldBytes, type Source } from "./sources.ts";
 
 /** What a gz snapshot of a system disk usually takes of it; nobody can know before. */
 const USUAL_RATIO = 0.3;
 
-/** @throws 73 when there is no room in `backups` for the files, compressed */
-export async function requireRoomForGz(vm: Vm, sources: readonly Source[], backups: string): Promise<void> {
+/**
+ * @param live whole copies of the disks are made there, too, which are compressed then
+ * @throws 73 when there is no room in `backups` for the files, compressed
+ */
+export async function requireRoomForGz(
+  vm: Vm,
+  sources: readonly Source[],
+  backups: string,
+  live: boolean,
+): Promise<void> {
   let copies = 0;
   let needed = 0;
-  for (const { path, base } of sources)
-    if (base) copies += (await measureImage({ format: "qcow2", path }, base)).neededBytes;
-    else needed += allocatedBytes(statSync(path));
+  for (const source of sources)
+    if (live) copies += heldBytes(source);
+    else if (source.base)
+      copies += (await measureImage({ format: "qcow2", path: source.path }, source.base)).neededBytes;
+    else needed += allocatedBytes(statSync(source.path));
   needed += copies;
   const before = listSnapshots(vm.hostdir).findLast(({ manifest }) => manifest?.format === "gz");
   const last = before?.manifest?.files ?? [];

@@ -1,16 +1,18 @@
 import { randomBytes } from "node:crypto";
 import { chmodSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type { ReadImage } from "../../machine/types.ts";
 import { log } from "../../lib/log.ts";
 import { buildImageNode } from "../../qemu/devices/image.ts";
 import { createNewImage } from "../../qemu/new-image.ts";
-import { QmpError, type QmpClient } from "../../qmp/client.ts";
-import { changeBitmaps } from "../../qmp/block.ts";
+import { addingBitmap, removeNode, removingBitmap, type TransactionAction } from "../../qmp/block.ts";
+import type { QmpClient } from "../../qmp/client.ts";
 import { allocatedBytes, requireRoom, syncFile } from "../../store/files.ts";
 import { HOST, imageName } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
+import type { Consistency } from "../../store/mark.ts";
 import type { Context } from "../context.ts";
+import { NODE } from "../live-snapshot/names.ts";
 import type { Vm } from "../open.ts";
 import { findSnapshotImage } from "../snapshot-images.ts";
 import { copyDisks, type CopyRequest } from "./block-jobs.ts";
@@ -39,7 +41,7 @@ export interface ImageRequest {
 export interface StoredImages {
   id: string;
   parent: string | undefined;
-  moment: Moment;
+  consistency: Consistency;
   files: StoredFile[];
 }
 
@@ -54,7 +56,8 @@ export async function storeImages(request: ImageRequest, source: DiskSource): Pr
   const plan: Plan = full ? { parent: undefined, only: new Map() } : planImages(vm, sources, disks, live);
   requireRoom(staged, estimate(sources, disks, plan), "make the snapshot");
   const id = randomBytes(8).toString("hex");
-  const moment = await source.take(() => noteChanges(qmp, disks, plan, id));
+  const moment = await source.take(changesOfBitmaps(disks, plan, id));
+  if (moment.refused) log.warn(`the next snapshot will have to hold everything: ${moment.refused.message}`);
   try {
     const targets = await openTargets(qmp, vm, disks, plan, staged);
     const requests: CopyRequest[] = [];
@@ -65,45 +68,26 @@ export async function storeImages(request: ImageRequest, source: DiskSource): Pr
         only: await onlyIn(moment, disk, plan.only.get(disk.name)),
         compress: true,
       });
-    const meter = context.meter(
-      `backup ${snapshot}`,
-      disks.reduce((sum, { virtualBytes }) => sum + virtualBytes, 0),
-    );
-    try {
-      await copyDisks(qmp, requests, (done) => meter.update(done), speed);
-    } finally {
-      meter.finish();
-    }
-    for (const node of targets.values()) await qmp.execute("blockdev-del", { "node-name": node });
+    await runCopies(context, qmp, disks, requests, snapshot, speed);
+    for (const node of targets.values()) await removeNode(qmp, node);
     const files = await Promise.all(disks.map((disk) => finishImage(disk, sources, staged)));
-    return { id, parent: plan.parent, moment, files };
+    return { id, parent: plan.parent, consistency: moment.consistency, files };
   } catch (error) {
     // Nobody will ever ask for what is noted since a snapshot that is not.
-    const unwanted = disks.map(({ node }) => ({ node, remove: [bitmapOf(id)] }));
-    await changeBitmaps(qmp, unwanted).catch(() => {});
+    const actions = disks.map(({ node }) => removingBitmap(node, bitmapOf(id)));
+    await qmp.execute("transaction", { actions }).catch(() => {});
     throw error;
   }
 }
 
 /** Begins new bitmaps, and drops those that nobody asks for any more. */
-async function noteChanges(
-  qmp: QmpClient,
-  disks: readonly OpenDisk[],
-  plan: Plan,
-  id: string,
-): Promise<void> {
-  const changes = disks.map(({ name, node, bitmaps }) => {
+function changesOfBitmaps(disks: readonly OpenDisk[], plan: Plan, id: string): TransactionAction[] {
+  return disks.flatMap(({ name, node, bitmaps }) => {
     const used = plan.only.get(name);
     const keep = typeof used === "object" ? used.bitmap : undefined;
-    const remove = bitmaps.map((bitmap) => bitmap.name).filter((item) => isOurBitmap(item) && item !== keep);
-    return { node, add: bitmapOf(id), remove };
+    const unused = bitmaps.map((bitmap) => bitmap.name).filter((item) => isOurBitmap(item) && item !== keep);
+    return [addingBitmap(node, bitmapOf(id)), ...unused.map((item) => removingBitmap(node, item))];
   });
-  try {
-    await changeBitmaps(qmp, changes);
-  } catch (error) {
-    if (!(error instanceof QmpError)) throw error;
-    log.warn(`the next snapshot will have to hold everything: ${error.message}`);
-  }
 }
 
 async function onlyIn(
@@ -113,6 +97,26 @@ async function onlyIn(
 ): Promise<CopyRequest["only"]> {
   return typeof only === "object" ? { bitmap: await moment.lend(disk, only.bitmap) } : only;
 }
+
+async function runCopies(
+  context: Context,
+  qmp: QmpClient,
+  disks: readonly OpenDisk[],
+  requests: readonly CopyRequest[],
+  snapshot: string,
+  speed: number,
+): Promise<void> {
+  const total = disks.reduce((sum, { virtualBytes }) => sum + virtualBytes, 0);
+  const meter = context.meter(`backup ${snapshot}`, total);
+  await copyDisks(qmp, requests, (done) => meter.update(done), speed).finally(() => meter.finish());
+}
+
+const writableNode = (path: string, node: string, base?: ReadImage): Record<string, unknown> => ({
+  ...buildImageNode({ format: "qcow2", path, base }),
+  "node-name": node,
+  "read-only": false,
+  file: { driver: "file", filename: path },
+});
 
 /** Makes the images and opens them. @returns their nodes, by the disks' names */
 async function openTargets(
@@ -125,17 +129,12 @@ async function openTargets(
   const nodes = new Map<string, string>();
   for (const { name, virtualBytes } of disks) {
     const path = join(staged, imageName(name));
-    const node = `vm-target-${name}`.replace(/\.img$/, "");
+    const node = NODE.target + basename(name, ".img");
     const backing = parent === undefined ? undefined : `../${parent}/${imageName(name)}`;
     await createNewImage(path, { sizeBytes: virtualBytes, backing, compressed: true });
     const base: ReadImage | undefined =
       parent === undefined ? undefined : findSnapshotImage(join(hostdir, HOST.backups), parent, name);
-    await qmp.execute("blockdev-add", {
-      ...buildImageNode({ format: "qcow2", path, base }),
-      "node-name": node,
-      "read-only": false,
-      file: { driver: "file", filename: path },
-    });
+    await qmp.execute("blockdev-add", writableNode(path, node, base));
     nodes.set(name, node);
   }
   return nodes;
@@ -167,4 +166,33 @@ function estimate(sources: readonly Source[], disks: readonly OpenDisk[], plan: 
     return only === "top" ? allocatedBytes(statSync(source.path)) : heldBytes(source);
   });
   return Math.ceil(held.reduce((sum, bytes) => sum + bytes, 0) * USUAL_RATIO);
+}
+
+/** Copies one moment of a running VM's disks to plain images, and tells where these and the small files are. */
+export async function copyMoment(
+  context: Context,
+  sources: readonly Source[],
+  { qmp, disks, take }: DiskSource,
+  staged: string,
+  snapshot: string,
+  speed: number,
+): Promise<{ consistency: Consistency; copies: Source[] }> {
+  const moment = await take([]);
+  const requests: CopyRequest[] = [];
+  for (const disk of disks) {
+    const { name, virtualBytes } = disk;
+    const path = join(staged, name);
+    const to = NODE.target + basename(name, ".img");
+    await createNewImage(path, { sizeBytes: virtualBytes });
+    await qmp.execute("blockdev-add", writableNode(path, to));
+    requests.push({ from: moment.nodeOf(disk), to, compress: false });
+  }
+  await runCopies(context, qmp, disks, requests, snapshot, speed);
+  for (const { to } of requests) await removeNode(qmp, to);
+  const copies = sources.map((source) => ({
+    ...source,
+    path: join(staged, source.name),
+    base: undefined,
+  }));
+  return { consistency: moment.consistency, copies };
 }

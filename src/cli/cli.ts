@@ -1,5 +1,5 @@
 import type { CommandContext } from "citty";
-import { PLAIN, log, setupLog } from "../lib/log.ts";
+import { PLAIN, log, setQuiet, setupLog } from "../lib/log.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { installSignalHandlers, throwIfInterrupted } from "../process/signals.ts";
 import { openVm } from "../services/open.ts";
@@ -56,13 +56,16 @@ const citty = ({ command, args, rest }: Invocation, data: Context): CommandConte
 });
 
 async function runInvocation(invocation: Invocation, context: Context): Promise<void> {
-  const { command, words, implicit } = invocation;
+  const { command, words, implicit, args } = invocation;
+  setQuiet(args.quiet === true);
   if (command.announced)
     log.announce(`Executing command: ${command.name}(${words.map((word) => `'${word}'`).join(", ")})`);
   try {
     await command.definition.run?.(citty(invocation, context));
   } catch (error) {
     throw implicit && words[0] !== undefined ? explainLoneWord(error, words[0], context.prog) : error;
+  } finally {
+    setQuiet(false);
   }
 }
 

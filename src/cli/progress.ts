@@ -1,4 +1,4 @@
-import { onLogLine } from "../lib/log.ts";
+import { isQuiet, onLogLine } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatDuration } from "../lib/time.ts";
 import type { Meter } from "../services/context.ts";
@@ -20,7 +20,8 @@ const clearLine = (): void => void process.stderr.write("\r\x1b[K");
 
 /** On a terminal a line that redraws itself; elsewhere nothing: the work ends with a summary of its own. */
 export function createMeter(label: string, totalBytes: number): Meter {
-  if (!process.stderr.isTTY || process.env.TERM === "dumb") return { update: () => {}, finish: () => {} };
+  if (!process.stderr.isTTY || process.env.TERM === "dumb" || isQuiet())
+    return { update: () => {}, finish: () => {} };
   const started = performance.now();
   onLogLine(clearLine);
   return {

@@ -13,11 +13,17 @@ export default defineCommand({
     format: { type: "string", valueHint: "FORMAT", description: "gz or qcow2; default: SNAPSHOT_FORMAT" },
     full: { type: "boolean", description: "qcow2: hold everything, not only the changes to an earlier one" },
     prune: { type: "boolean", description: "then remove old snapshots, by the settings KEEP_DAILY …" },
+    "rate-limit": {
+      type: "string",
+      valueHint: "SIZE",
+      description: "read the disks at this many bytes a second: 50M",
+    },
     "lock-timeout": {
       type: "string",
       valueHint: "SECONDS",
       description: "how long another command may still be at work on this VM; default: 3",
     },
+    quiet: { type: "boolean", description: "say nothing unless something is wrong" },
   },
   async setup({ args }) {
     const { validateSnapshotName } = await import("../services/snapshots.ts");
@@ -31,7 +37,7 @@ export default defineCommand({
     const { notifying } = await import("../services/notify.ts");
     const context = data as Context;
     const backup = (): Promise<void> =>
-      notifying(context, args.snapshot, async () => void (await backupVm(context, parseBackupRequest(args))));
+      notifying(context, args.snapshot, () => backupVm(context, parseBackupRequest(args)));
     if (!args.prune) return backup();
     const { backupAndPrune } = await import("../services/prune.ts");
     await backupAndPrune(context, backup);

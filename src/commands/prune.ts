@@ -17,6 +17,7 @@ export default defineCommand({
     "keep-yearly": keep("the newest of each of the last N years that have one"),
     "dry-run": { type: "boolean", description: "show what would be done, and do nothing" },
     json: { type: "boolean", description: "print [{name, made, action, reasons}]; action: keep or remove" },
+    quiet: { type: "boolean", description: "print nothing but what is wrong" },
   },
   async setup({ args }) {
     const { parsePruneRequest } = await import("../services/prune.ts");

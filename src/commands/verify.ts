@@ -34,6 +34,7 @@ export default defineCommand({
       type: "boolean",
       description: "print [{name, format, ok, problems, notes, bytes, seconds, booted?}]",
     },
+    quiet: { type: "boolean", description: "print nothing but what is wrong" },
   },
   async setup({ args }) {
     const { parseVerify } = await import("../services/verify.ts");

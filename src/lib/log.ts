@@ -61,14 +61,25 @@ const consola = createConsola({
   throttle: 0,
 });
 
+let quiet = false;
+
+/** From now on only warnings and errors are told, or everything again. */
+export function setQuiet(value: boolean): void {
+  quiet = value;
+}
+
+export const isQuiet = (): boolean => quiet;
+
 /** Everything a person is told while the program works; all of it goes to stderr. */
 export const log = {
-  info: (text: string): void => consola.info(text),
-  success: (text: string): void => consola.success(text),
+  info: (text: string): void => void (quiet || consola.info(text)),
+  success: (text: string): void => void (quiet || consola.success(text)),
   warn: (text: string): void => consola.warn(text),
   error: (text: string): void => consola.error(text),
   /** `*** TEXT...`: the announcement of a command or a long step. */
-  announce: (text: string): void => consola.start(text),
+  announce: (text: string): void => void (quiet || consola.start(text)),
+  /** Told in any case. */
+  always: (text: string): void => consola.info(text),
 };
 
 const said = new Set<string>();

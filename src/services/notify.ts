@@ -6,59 +6,77 @@ import { EXIT, reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { start } from "../process/exec.ts";
 import { listDirectory, lstatOf } from "../store/files.ts";
+import { HOST } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { findOnPath } from "./media.ts";
 import { findHostdir, openVm, sourcesOf, type Vm } from "./open.ts";
-import { findSnapshot } from "./snapshots.ts";
+import { summarize, type Made } from "./backup/backup.ts";
+import { writeJournal } from "./journal.ts";
+import { plain } from "./status-text.ts";
+import { isUnattended } from "./unattended.ts";
 
 /** How long the program may take: nobody may be there to end it. */
 const NOTIFY_MS = 60_000;
 
-/** Makes a snapshot by `work`, and runs SNAPSHOT_NOTIFY with the outcome, whatever it is. */
+/**
+ * Makes a snapshot by `work`, notes in the journal how that went, and runs SNAPSHOT_NOTIFY with the outcome, whatever
+ * it is.
+ */
 export async function notifying(
   context: Context,
   name: string | undefined,
-  work: () => Promise<void>,
+  work: () => Promise<Made>,
 ): Promise<void> {
   const started = performance.now();
-  const seconds = (): string => ((performance.now() - started) / 1000).toFixed(1);
+  let made: Made;
   try {
-    await work();
+    made = await work();
   } catch (error) {
     const status = error instanceof VmError ? error.exitCode : EXIT.internal;
-    await notify(context, () => ({
+    await note(context, `failed with status ${status}: ${reasonOf(error)}`, false);
+    await notify(context, {
       VM_OUTCOME: "failed",
       VM_SNAPSHOT: name ?? "",
       VM_MESSAGE: reasonOf(error),
       VM_STATUS: String(status),
       VM_BYTES: "0",
-      VM_SECONDS: seconds(),
-    }));
+      VM_SECONDS: ((performance.now() - started) / 1000).toFixed(1),
+    });
     throw error;
   }
-  await notify(context, (hostdir) => {
-    const snapshot = findSnapshot(hostdir, name);
-    const files = listDirectory(snapshot.dir);
-    return {
-      VM_OUTCOME: "ok",
-      VM_SNAPSHOT: snapshot.name,
-      VM_MESSAGE: "",
-      VM_STATUS: "0",
-      VM_BYTES: String(files.reduce((sum, file) => sum + (lstatOf(join(snapshot.dir, file))?.size ?? 0), 0)),
-      VM_SECONDS: seconds(),
-    };
+  await note(context, `snapshot ${summarize(made)}`, true);
+  await notify(context, {
+    VM_OUTCOME: "ok",
+    VM_SNAPSHOT: made.name,
+    VM_MESSAGE: "",
+    VM_STATUS: "0",
+    VM_BYTES: String(sizeOf(join(findHostdir(context), HOST.backups, made.name))),
+    VM_SECONDS: made.seconds.toFixed(1),
   });
 }
 
+const sizeOf = (directory: string): number =>
+  listDirectory(directory).reduce((sum, name) => sum + (lstatOf(join(directory, name))?.size ?? 0), 0);
+
+/** One line about what was done where nobody looked on. */
+async function note(context: Context, what: string, good: boolean): Promise<void> {
+  if (!isUnattended()) return;
+  try {
+    await writeJournal(context, plain(`backup in ${findHostdir(context)}: ${what}`), good);
+  } catch {
+    // It has been said on stderr what is wrong; that it could not be noted, too, helps nobody.
+  }
+}
+
 /** Its failure is no failure of the backup. */
-async function notify(context: Context, outcome: (hostdir: string) => Record<string, string>): Promise<void> {
+async function notify(context: Context, outcome: Record<string, string>): Promise<void> {
   try {
     const hostdir = findHostdir(context);
     // Where the VM's settings are what failed, the user's own still say whom to tell.
     const vm = await openVm(context).catch(() => undefined);
     const program = await findNotifier(context, hostdir, vm);
     if (program === undefined) return;
-    const env = { VM_NAME: vm?.settings.GUESTNAME ?? "", VM_HOSTDIR: hostdir, ...outcome(hostdir) };
+    const env = { VM_NAME: vm?.settings.GUESTNAME ?? "", VM_HOSTDIR: hostdir, ...outcome };
     await runNotifier(program, env);
   } catch (error) {
     log.warn(`SNAPSHOT_NOTIFY: ${reasonOf(error)}`);

@@ -1,6 +1,6 @@
 import { parseSetting, type Settings } from "../config/schema.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
-import { log } from "../lib/log.ts";
+import { isQuiet, log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { decideRetention, hasRules, PERIODS, type Rules, type Verdict } from "../store/retention.ts";
@@ -50,9 +50,10 @@ function resolveRules({ settings }: Vm, typed: Rules): Rules {
 export async function pruneVm(context: Context, { rules: typed, dryRun, json }: PruneRequest): Promise<void> {
   const use = (vm: Vm): void => {
     const { all, verdicts } = decide(vm, typed);
-    context.print(
-      json ? `${JSON.stringify(verdicts.map(forPrograms), null, 2)}\n` : formatVerdicts(verdicts),
-    );
+    if (json || dryRun || !isQuiet())
+      context.print(
+        json ? `${JSON.stringify(verdicts.map(forPrograms), null, 2)}\n` : formatVerdicts(verdicts),
+      );
     if (dryRun) return;
     const chosen = chosenOf(verdicts);
     const bytes = discardSnapshots(vm.hostdir, all, chosen);

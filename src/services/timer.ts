@@ -45,7 +45,8 @@ export function parseTimer(args: Record<string, unknown>): TimerRequest {
   return {
     action,
     when,
-    words: words.length > 0 ? words : ["backup"],
+    // cron mails whatever is printed.
+    words: words.length > 0 ? words : ["backup", ...(action === "cron" ? ["--quiet"] : [])],
     system: where === undefined ? undefined : where === "system",
   };
 }

@@ -1,4 +1,5 @@
 import { VmError } from "../lib/errors.ts";
+import { isQuiet } from "../lib/log.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
 import { withVm, type Vm } from "./open.ts";
@@ -58,7 +59,7 @@ export async function verifySnapshots(context: Context, request: VerifyRequest):
       if (boot && report.ok && chosen.includes(snapshot))
         Object.assign(report, await bootSnapshot(context, vm, snapshot, boot));
       reports.set(snapshot.name, report);
-      if (!request.json) context.print(formatReport(report));
+      if (!request.json && !(isQuiet() && report.ok)) context.print(formatReport(report));
     }
     if (request.json) context.print(`${JSON.stringify([...reports.values()], undefined, 2)}\n`);
     throwForBad([...reports.values()]);

@@ -42,12 +42,29 @@ interface Copy {
   done: Promise<void>;
 }
 
-/** Runs copies side by side, at most `limit` at once; the first failure or interruption ends them all. */
+/** A reader that is ahead of its time is stopped for this long. */
+const RATE_MS = 20;
+
+/** Keeps a reader to so many bytes a second, as nothing else that is everywhere can. */
+function keepToRate({ reader }: Copy, bytesPerSecond: number): Disposable {
+  const started = performance.now();
+  const timer = setInterval(() => {
+    const due = ((performance.now() - started) / 1000) * bytesPerSecond;
+    reader.kill(readPosition(reader.pid) > due ? "SIGSTOP" : "SIGCONT");
+  }, RATE_MS);
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+/**
+ * Runs copies side by side, at most `limit` at once; the first failure or interruption ends them all.
+ * @param rate bytes per second of them all; 0: as fast as may be
+ */
 async function runCopies(
   jobs: readonly CopyJob[],
   limit: number,
   begin: (job: CopyJob) => Copy,
   onProgress: OnProgress,
+  rate = 0,
 ): Promise<void> {
   const waiting = jobs.toSorted((a, b) => b.bytes - a.bytes);
   const active = new Map<CopyJob, Copy>();
@@ -65,6 +82,7 @@ async function runCopies(
       try {
         const copy = begin(job);
         active.set(job, copy);
+        using _rate = rate > 0 ? keepToRate(copy, rate / Math.min(limit, jobs.length)) : undefined;
         await copy.done;
         active.delete(job);
         finished += job.bytes;
@@ -84,15 +102,23 @@ async function runCopies(
   onProgress(finished);
 }
 
+export interface CompressOptions {
+  /** 1 to 9. */
+  level: number;
+  /** Bytes per second that are read, of all files together; 0: as fast as may be. */
+  rate?: number;
+  /** Puts a program before those that do it. */
+  wrap?: (argv: string[]) => string[];
+}
+
 /**
  * Compresses files with pigz, side by side. Each may use every core: the kernel shares them out, and the
  * largest does not end alone on its share.
- * @param level 1 to 9
  * @throws 73 when there is no room, 69 without pigz
  */
 export async function compressFiles(
   jobs: readonly CopyJob[],
-  level: number,
+  { level, rate = 0, wrap = (argv) => argv }: CompressOptions,
   onProgress: OnProgress,
 ): Promise<void> {
   requireProgram("pigz", PIGZ_HINT);
@@ -105,8 +131,8 @@ export async function compressFiles(
     const to = createFile(job.to);
     const [readEnd, writeEnd] = pipe();
     // Not pigz itself: its threads wait for each other for ever when reading fails (seen with 2.6).
-    const reader = start(["cat"], { stdin: from, stdout: writeEnd });
-    const packer = start(["pigz", `-${level}`, "-p", String(cores), "-n", "-T", "-c"], {
+    const reader = start(wrap(["cat"]), { stdin: from, stdout: writeEnd });
+    const packer = start(wrap(["pigz", `-${level}`, "-p", String(cores), "-n", "-T", "-c"]), {
       stdin: readEnd,
       stdout: to,
     });
@@ -130,7 +156,7 @@ export async function compressFiles(
     })();
     return { reader, all: [reader, packer], done };
   };
-  await runCopies(jobs, cores, begin, onProgress);
+  await runCopies(jobs, cores, begin, onProgress, rate);
 }
 
 /**

@@ -245,7 +245,7 @@ test("what is announced are the words as typed", () => {
 test.each([
   ["run", "run [--detach] [--wait=WHAT] [--ssh] [ISOIMAGE]"],
   ["create", "create [OPTIONS] GUESTNAME [ISOIMAGE]"],
-  ["backup", "backup [--format=FORMAT] [--full] [--prune] [--lock-timeout=SECONDS] [SNAPSHOT [DESCRIPTION]]"],
+  ["backup", "backup [OPTIONS] [SNAPSHOT [DESCRIPTION]]"],
   ["restore", "restore [--copy] [SNAPSHOT]"],
   ["destroy", "destroy [--force]"],
   ["job", "job JOBNAME"],

@@ -44,15 +44,24 @@ export interface BackupRequest {
   lockWaitMs?: number | undefined;
 }
 
+/** A snapshot that was made. */
+export interface Made {
+  name: string;
+  parent: string | undefined;
+  /** Of the VM's files, and of the snapshot's. */
+  heldBytes: number;
+  storedBytes: number;
+  seconds: number;
+}
+
 /**
  * Makes a snapshot of the VM, whether it runs or not; a running guest goes on.
- * @returns its name
  * @throws 75 when another program holds its disks, 73 when the name is taken or there is no room
  */
-export const backupVm = (context: Context, request: BackupRequest = {}): Promise<string> =>
+export const backupVm = (context: Context, request: BackupRequest = {}): Promise<Made> =>
   withVm(context, "back up", (vm) => makeSnapshot(context, vm, request), request.lockWaitMs);
 
-async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): Promise<string> {
+async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): Promise<Made> {
   const started = performance.now();
   const work = requireWork(vm, "back up");
   const name = request.name ?? nextSnapshotName(vm.hostdir);
@@ -70,12 +79,12 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
     mkdirSync(backups, { recursive: true, mode: 0o700 });
     mkdirSync(staged, { mode: 0o700 });
     const making: Making = { context, vm, work, sources, staged, name, request, live };
-    const made = new Date();
+    const now = new Date();
     const format = request.format ?? vm.settings.SNAPSHOT_FORMAT;
     stored = await (format === "qcow2" ? storeQcow2(making) : storeAllGz(making));
     if (!live && stored.consistency === "crash-consistent")
       log.warn("the guest did not power itself off last time: the snapshot is as after a power cut");
-    await describeSnapshotFiles(context, vm, work, staged, { made, text: request.description }, stored);
+    await describeSnapshotFiles(context, vm, work, staged, { made: now, text: request.description }, stored);
     throwIfInterrupted();
     syncDirectory(staged);
     renameSync(staged, join(backups, name));
@@ -90,8 +99,16 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
     keepHostFiles(context, vm, work);
   };
   afterCommit(`the snapshot ${name} is whole`, finish, `see that ${LAST} in ${backups} leads to it`);
-  log.success(summarize(name, stored, (performance.now() - started) / 1000));
-  return name;
+  const { files, parent } = stored;
+  const made: Made = {
+    name,
+    parent,
+    heldBytes: files.reduce((sum, file) => sum + file.bytes, 0),
+    storedBytes: files.reduce((sum, file) => sum + file.storedBytes, 0),
+    seconds: (performance.now() - started) / 1000,
+  };
+  log.success(`snapshot ${summarize(made)}`);
+  return made;
 }
 
 /** Does the VM run, so that qemu can be asked? @throws 75 when another program holds its disks */
@@ -117,10 +134,10 @@ interface Making {
 type Stored = Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files">;
 
 async function storeAllGz(making: Making): Promise<Stored> {
-  const { context, vm, work, sources, staged, name, live } = making;
+  const { context, vm, work, sources, staged, name, request, live } = making;
   await requireRoomForGz(vm, sources, staged, live);
   if (live) return storeLiveGz(making);
-  const files = await storeGz(context, vm, sources, staged, name);
+  const files = await storeGz(context, vm, sources, staged, name, request.rateLimit);
   return { format: "gz", consistency: consistencyOf(work.mark), files };
 }
 
@@ -143,7 +160,7 @@ async function storeLiveGz({ context, vm, work, sources, staged, name, request }
   } finally {
     await source.close();
   }
-  const files = await storeGz(context, vm, copies, staged, name);
+  const files = await storeGz(context, vm, copies, staged, name, request.rateLimit);
   for (const { path } of copies) remove(path);
   return { format: "gz", consistency, files };
 }
@@ -187,10 +204,9 @@ function warnAboutOthers({ settings }: Vm, sources: readonly Source[]): void {
     log.warn("this VM has no disks of its own: the snapshot holds its settings only");
 }
 
-/** `snapshot S1: 4.0 GiB in 604 MiB, 7.1 s`; `snapshot S2: changes to S1, 17 MiB, 0.1 s` */
-function summarize(name: string, { parent, files }: Stored, seconds: number): string {
-  const held = files.reduce((sum, file) => sum + file.bytes, 0);
-  const size = formatSize(files.reduce((sum, file) => sum + file.storedBytes, 0));
-  const what = parent === undefined ? `${formatSize(held)} in ${size}` : `changes to ${parent}, ${size}`;
-  return `snapshot ${name}: ${what}, ${formatDuration(seconds)}`;
+/** `S1: 4.0 GiB in 604 MiB, 7.1 s`; `S2: changes to S1, 17 MiB, 0.1 s` */
+export function summarize({ name, parent, heldBytes, storedBytes, seconds }: Made): string {
+  const size = formatSize(storedBytes);
+  const what = parent === undefined ? `${formatSize(heldBytes)} in ${size}` : `changes to ${parent}, ${size}`;
+  return `${name}: ${what}, ${formatDuration(seconds)}`;
 }

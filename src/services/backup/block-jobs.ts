@@ -31,7 +31,7 @@ const NO_ROOM = /No space left on device|Disk quota exceeded|File too large/;
 /**
  * Copies disks side by side, inside qemu.
  * @param onProgress bytes done and bytes there are to do, of all disks together
- * @param speed bytes per second for each of them; 0: no limit
+ * @param speed bytes per second of all together; 0: no limit
  * @throws 73 for want of room at the target, 74 when anything else fails; none of the jobs is left
  */
 export async function copyDisks(
@@ -57,7 +57,10 @@ export async function copyDisks(
   try {
     for (const [index, request] of requests.entries()) {
       const id = `${JOB_PREFIX}${index}`;
-      await qmp.execute("blockdev-backup", { "job-id": id, ...buildJob(request, speed) });
+      await qmp.execute("blockdev-backup", {
+        "job-id": id,
+        ...buildJob(request, Math.ceil(speed / requests.length)),
+      });
       started.push(id);
     }
     for (;;) {

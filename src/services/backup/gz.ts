@@ -1,6 +1,7 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import type { ReadImage } from "../../machine/types.ts";
+import { gentle } from "../../process/gentle.ts";
 import { convertImage, imageInfo, measureImage } from "../../qemu/img.ts";
 import { allocatedBytes, remove, requireRoom } from "../../store/files.ts";
 import { compressFiles, type CopyJob } from "../../store/gz.ts";
@@ -9,6 +10,7 @@ import type { StoredFile } from "../../store/manifest.ts";
 import type { Context } from "../context.ts";
 import type { Vm } from "../open.ts";
 import { listSnapshots } from "../snapshots.ts";
+import { isUnattended } from "../unattended.ts";
 import { heldBytes, type Source } from "./sources.ts";
 
 /** What a gz snapshot of a system disk usually takes of it; nobody can know before. */
@@ -47,6 +49,7 @@ export async function storeGz(
   listed: readonly Source[],
   staged: string,
   snapshot: string,
+  rate = 0,
 ): Promise<StoredFile[]> {
   const sources = await mergeBases(context, listed, staged);
   const jobs: CopyJob[] = sources.map(({ name, path }) => ({
@@ -58,7 +61,8 @@ export async function storeGz(
   const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
   const meter = context.meter(`backup ${snapshot}`, total);
   try {
-    await compressFiles(jobs, vm.settings.PIGZ_LEVEL, (done) => meter.update(done));
+    const options = { level: vm.settings.PIGZ_LEVEL, rate, ...(isUnattended() ? { wrap: gentle } : {}) };
+    await compressFiles(jobs, options, (done) => meter.update(done));
   } finally {
     meter.finish();
   }

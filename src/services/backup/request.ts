@@ -1,4 +1,5 @@
 import { VmError } from "../../lib/errors.ts";
+import { parseSize } from "../../lib/size.ts";
 import { SNAPSHOT_FORMATS } from "../../store/manifest.ts";
 import { parseSeconds } from "../seconds.ts";
 import { validateSnapshotName } from "../snapshots.ts";
@@ -13,11 +14,18 @@ export function parseBackupRequest(args: Record<string, unknown>): BackupRequest
     throw new VmError("usage", `--format: '${String(args.format)}' is not allowed`, {
       hint: `allowed: ${SNAPSHOT_FORMATS.join(" or ")}`,
     });
+  const rate = args["rate-limit"] as string | undefined;
+  const rateLimit = rate === undefined ? undefined : parseSize(rate);
+  if (rate !== undefined && rateLimit === undefined)
+    throw new VmError("usage", `--rate-limit: '${rate}' is not allowed`, {
+      hint: "allowed: bytes a second, such as 500K, 50M or 1G",
+    });
   const wait = parseSeconds("lock-timeout", args["lock-timeout"] as string | undefined);
   return {
     name,
     description: args.description as string | undefined,
     format,
+    rateLimit,
     full: args.full === true,
     lockWaitMs: wait === undefined ? undefined : wait * 1000,
   };

@@ -156,7 +156,7 @@ async function storeLiveGz({ context, vm, work, sources, staged, name, request }
       request.rateLimit ?? 0,
     ));
   } catch (error) {
-    throw explainLoss(error, staged);
+    throw await explainLoss(error, source.qmp, staged);
   } finally {
     await source.close();
   }
@@ -183,7 +183,7 @@ async function storeQcow2({
     const asked = { full: request.full === true, live, speed: request.rateLimit ?? 0 };
     stored = await storeImages({ context, vm, sources, staged, snapshot: name, ...asked }, source);
   } catch (error) {
-    throw live ? explainLoss(error, staged) : error;
+    throw live ? await explainLoss(error, source.qmp, staged) : error;
   } finally {
     await source.close();
   }

@@ -57,8 +57,11 @@ export async function openLive(
     const close = async (): Promise<void> => {
       const begun = fleecing;
       fleecing = undefined;
-      await begun?.close();
-      qmp.close();
+      try {
+        await begun?.close();
+      } finally {
+        qmp.close();
+      }
     };
     return {
       qmp,

@@ -42,7 +42,8 @@ const fleeceFile = (directory: string, { name }: OpenDisk): string => join(direc
 export async function beginFleecing(request: FleecingRequest): Promise<Fleecing> {
   const { qmp, disks, directory, workdir, files } = request;
   const close = async (): Promise<void> => {
-    await removeFleecing(qmp);
+    // With qemu all of it has gone.
+    if (!(await isOver(qmp))) await removeFleecing(qmp);
     for (const disk of disks) remove(fleeceFile(directory, disk));
   };
   try {
@@ -133,11 +134,22 @@ async function flush(path: string): Promise<void> {
 /** A job that reads what was lost is told no more than this. */
 const LOST = /Permission denied|Operation not permitted/;
 
-/** Says what a job's failure means here. */
-export function explainLoss(error: unknown, directory: string): unknown {
+/** Says what a failure means here. */
+export async function explainLoss(error: unknown, qmp: QmpClient, directory: string): Promise<unknown> {
+  if (error instanceof VmError && (await isOver(qmp)))
+    return new VmError("io", "the guest went off while its disks were copied", {
+      cause: error,
+      hint: "run the command again: the snapshot is made of what is there now",
+    });
   if (!(error instanceof VmError) || !LOST.test(error.message)) return error;
   return new VmError("cannotCreate", `what the guest overwrites meanwhile has no room in ${directory}`, {
     cause: error,
     hint: "free some room there, or make the snapshot when the guest writes less; the guest goes on",
   });
 }
+
+const isOver = (qmp: QmpClient): Promise<boolean> =>
+  qmp.execute("query-status").then(
+    () => false,
+    () => true,
+  );

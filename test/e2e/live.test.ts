@@ -1,0 +1,271 @@
+/** Snapshots of a VM that runs: one moment of all its disks, a guest that goes on, and nothing left in its qemu. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { GuestAgent } from "../../src/qmp/agent.ts";
+import { QmpClient } from "../../src/qmp/client.ts";
+import { guests, until, type Running } from "./harness.ts";
+import { configure, expectError, names, rootTest, shell, smallSandbox, suite } from "./tools.ts";
+
+/** qemu-ga of this host with its libraries. */
+const PACK = `
+PATH=$PATH:/usr/sbin:/sbin
+mkdir -p root/usr/sbin
+path=$(command -v qemu-ga)
+cp -L "$path" root/usr/sbin/
+ldd "$path" | grep -o '/[^ ]*' | xargs -I{} cp -L --parents {} root/
+tar -C root --owner=0 --group=0 -cf root.tar .
+rm -r root
+`;
+
+/**
+ * Writes numbered records to one disk, then to the other, and syncs each; tells the time; has a file system on the
+ * third disk that is written to.
+ */
+const GUEST = `
+tar -C / -xf /in/root.tar
+export PATH=$PATH:/usr/sbin
+mkdir -p /fs /run
+mount -t ext4 /dev/nvme0n1 /fs
+qemu-ga -d -m virtio-serial -p /dev/$(ls /sys/class/virtio-ports) -t /run -f /run/ga.pid
+(while :; do echo tick $(cut -d' ' -f1 /proc/uptime); usleep 20000; done) &
+(while :; do date >/fs/file; done) &
+n=0
+while :; do
+  n=$((n+1))
+  printf 'REC %08d' $n >/tmp/record
+  for disk in /dev/vda /dev/sda; do
+    dd if=/tmp/record of=$disk bs=512 seek=$n conv=sync,notrunc,fsync 2>/dev/null
+  done
+done
+`;
+
+/** How many records stand on a raw disk, one behind the other, from the second sector on; none may stand behind them. */
+function countRecords(path: string): number {
+  const bytes = readFileSync(path);
+  const at = (n: number): string => bytes.toString("latin1", n * 512, n * 512 + 12);
+  let count = 0;
+  while (at(count + 1) === `REC ${String(count + 1).padStart(8, "0")}`) count++;
+  for (let n = count + 1; n < count + 1000; n++) expect(at(n).startsWith("REC")).toBe(false);
+  return count;
+}
+
+suite(
+  "a snapshot of a running VM",
+  () => {
+    const box = smallSandbox(`a "live", one: №1`);
+
+    const ticks = (): number => box.console().match(/^tick/gm)?.length ?? 0;
+    /** The guest's programs go on. */
+    async function expectTicking(): Promise<void> {
+      const before = ticks();
+      await until("the guest going on", () => ticks() > before + 2);
+    }
+    async function qmp<T>(use: (client: QmpClient) => Promise<T>): Promise<T> {
+      const client = await QmpClient.connect(join(box.work, "qmp.sock"), 10_000);
+      try {
+        return await use(client);
+      } finally {
+        client.close();
+      }
+    }
+    /** The moment is taken, and its copy has begun. */
+    async function untilCopying(running: Running): Promise<void> {
+      let over = false;
+      void running.done.then(() => (over = true));
+      await until("the copy", async () => {
+        if (over) throw new Error(`ended too early: ${running.stderr()}`);
+        return qmp(async (client) => ((await client.execute("query-jobs")) as []).length > 0);
+      });
+    }
+    /** Nothing of ours is in the guest's qemu, and nothing hidden among the snapshots. */
+    async function expectClean(): Promise<void> {
+      const { nodes, jobs, drives } = await qmp(async (client) => ({
+        nodes: (await client.execute("query-named-block-nodes", { flat: true })) as { "node-name": string }[],
+        jobs: await client.execute("query-jobs"),
+        drives: (await client.execute("query-block")) as { inserted?: { "node-name": string } }[],
+      }));
+      expect(nodes.map((node) => node["node-name"]).filter((name) => name.startsWith("vm-"))).toEqual([]);
+      expect(jobs).toEqual([]);
+      expect(
+        drives
+          .map(({ inserted }) => inserted?.["node-name"])
+          .toSorted()
+          .slice(-3),
+      ).toEqual(["disk0", "disk1", "disk2"]);
+      expect(names(box.path("backups")).filter((name) => name.startsWith("."))).toEqual([]);
+    }
+    const manifest = (name: string) => JSON.parse(box.read("backups", name, "manifest.json"));
+    /** A disk of a snapshot as the guest saw it. */
+    async function rawDisk(snapshot: string, disk: number): Promise<string> {
+      const raw = join(box.top, `${disk}.raw`);
+      const from = box.path("backups", snapshot, `disk-${disk}`);
+      await shell(
+        existsSync(`${from}.qcow2`)
+          ? `qemu-img convert -O raw "json:$J" '${raw}'`.replace(
+              "$J",
+              JSON.stringify({
+                driver: "qcow2",
+                file: { driver: "file", filename: `${from}.qcow2` },
+              }).replaceAll(/["$`\\]/g, "\\$&"),
+            )
+          : `pigz -dc '${from}.img.gz' >'${raw}.qcow2'; qemu-img convert -O raw '${raw}.qcow2' '${raw}'`,
+        box.top,
+      );
+      return raw;
+    }
+    async function expectOneMoment(snapshot: string): Promise<number> {
+      const first = countRecords(await rawDisk(snapshot, 0));
+      const second = countRecords(await rawDisk(snapshot, 1));
+      expect([0, 1]).toContain(first - second);
+      return second;
+    }
+    const features = async (snapshot: string): Promise<string> =>
+      shell(`PATH=$PATH:/sbin:/usr/sbin; dumpe2fs -h '${await rawDisk(snapshot, 2)}' 2>/dev/null`, box.top);
+    const agentIsThere = () =>
+      until("the agent", async () => (await box.vm(["exec", "true"])).status === 0, 120);
+
+    beforeAll(async () => {
+      const { linuxIso } = await guests();
+      configure(box, `MEMORY=256M\nCORES=1\nPORT=\nDISKS=(VIRT=128M AHCI=128M NVME=64M)\n`);
+      await shell(PACK, box.host);
+      box.write("guest.sh", GUEST);
+      await box.ok(["create", "Guest", linuxIso]);
+      await shell(
+        `PATH=$PATH:/sbin:/usr/sbin; truncate -s 64M fs.raw; mke2fs -q -F -t ext4 fs.raw; qemu-img convert -O qcow2 fs.raw '${join(box.work, "disk-2.img")}'`,
+        box.top,
+      );
+      await box.ok(["run", "--detach"]);
+      await until("the guest", () => ticks() > 5, 120);
+      await agentIsThere();
+    }, 300_000);
+    afterAll(() => box[Symbol.dispose]());
+
+    test("holds one moment of all disks, in each format; the file systems were at rest, by the agent", async () => {
+      let before = 0;
+      for (const [name, format] of [
+        ["q0", "qcow2"],
+        ["q1", "qcow2"],
+        ["g0", "gz"],
+        ["q2", "qcow2"],
+      ] as const) {
+        await box.ok(["backup", name, `--format=${format}`]);
+        await expectClean();
+        await expectTicking();
+        expect(manifest(name)).toMatchObject({ format, consistency: "agent" });
+        const now = await expectOneMoment(name);
+        expect(now).toBeGreaterThan(before);
+        before = now;
+        expect(await features(name)).not.toContain("needs_recovery");
+      }
+      expect([manifest("q1").parent, manifest("q2").parent]).toEqual(["q0", "q1"]);
+      expect((await box.ok(["verify", "--all", "--deep"])).stdout).not.toContain("BAD");
+    });
+
+    test("with the guest standing still it goes on standing still", async () => {
+      await box.ok(["pause"]);
+      await box.ok(["backup", "paused", "--format=qcow2"]);
+      expect(await qmp((client) => client.execute("query-status"))).toMatchObject({ running: false });
+      await expectClean();
+      await expectOneMoment("paused");
+      await box.ok(["resume"]);
+      await expectTicking();
+    });
+
+    test("killed at any moment it leaves the guest as it was, and the next command clears away", async () => {
+      for (let moment = 0; moment < 10; moment++) {
+        const format = moment % 2 ? "gz" : "qcow2";
+        const running = box.start(["backup", "--rate-limit=20M", `--format=${format}`, "killed"]);
+        await Bun.sleep(40 + moment * 40);
+        running.kill("SIGKILL");
+        await running.done;
+        rmSync(box.path("backups/killed"), { recursive: true, force: true });
+        await box.ok(["snapshots", "describe", "q0", `after ${moment}`]);
+        await expectClean();
+        await expectTicking();
+      }
+      await box.ok(["backup", "after", "--format=qcow2"]);
+      await expectOneMoment("after");
+    });
+
+    test("told to end in the middle, it puts everything back", async () => {
+      const running = box.start(["backup", "--rate-limit=1M", "--format=qcow2", "--full", "ended"]);
+      await untilCopying(running);
+      running.kill("SIGTERM");
+      expect((await running.done).status).toBe(143);
+      await expectClean();
+      await expectTicking();
+    });
+
+    test("file systems that a killed command left at rest are woken by the next one", async () => {
+      mkdirSync(box.path("backups/.vm-partial-x"), { mode: 0o700 });
+      {
+        using agent = await GuestAgent.connect(join(box.work, "agent.sock"), 10_000);
+        await agent.execute("guest-fsfreeze-freeze");
+      }
+      const { stderr } = await box.ok(["snapshots", "describe", "q0", "woken"]);
+      expect(stderr).toContain("they go on");
+      {
+        using agent = await GuestAgent.connect(join(box.work, "agent.sock"), 10_000);
+        expect(await agent.execute("guest-fsfreeze-status")).toBe("thawed");
+      }
+      await expectClean();
+    });
+
+    rootTest("without room only the snapshot fails", async () => {
+      await shell(`mv backups kept; mkdir backups; mount -t tmpfs -o size=300k none backups`, box.host);
+      try {
+        for (const format of ["qcow2", "gz"]) {
+          expectError(await box.vm(["backup", `--format=${format}`]), 73, /no room/);
+          await expectClean();
+          await expectTicking();
+        }
+      } finally {
+        await shell(`umount backups; rmdir backups; mv kept backups`, box.host);
+      }
+    });
+
+    rootTest("without room for what the guest overwrites meanwhile, too", async () => {
+      const big = (...more: string[]) =>
+        box.ok(["exec", "dd", "if=/dev/urandom", "of=/fs/big", "bs=1M", "count=30", "conv=fsync", ...more]);
+      await big();
+      await shell(`mv backups kept; mkdir backups; mount -t tmpfs -o size=28M none backups`, box.host);
+      let running: Running | undefined;
+      try {
+        running = box.start(["backup", "--format=qcow2", "--rate-limit=1M", "--full"]);
+        await untilCopying(running);
+        await big("conv=notrunc,fsync");
+        expectError(await running.done, 73, /what the guest overwrites meanwhile has no room/);
+        await expectClean();
+        await expectTicking();
+      } finally {
+        running?.kill("SIGTERM");
+        await running?.done;
+        await shell(`umount backups; rmdir backups; mv kept backups`, box.host);
+      }
+    });
+
+    test("without an agent it is as after a power cut", async () => {
+      await box.ok(["exec", "sh", "-c", "(sleep 1; killall qemu-ga) >/dev/null 2>&1 &"]);
+      await until("the agent's end", async () => (await box.vm(["exec", "true"])).status === 69, 60);
+      await box.ok(["backup", "crash", "--format=qcow2"]);
+      expect(manifest("crash").consistency).toBe("crash-consistent");
+      await expectOneMoment("crash");
+      expect(await features("crash")).toContain("needs_recovery");
+    });
+
+    describe("and when the guest goes off in the middle", () => {
+      test("there is no snapshot, and the next one is made of what is there", async () => {
+        const running = box.start(["backup", "--rate-limit=1M", "--format=qcow2", "--full", "off"]);
+        await untilCopying(running);
+        await box.ok(["stop", "--force"]);
+        expectError(await running.done, 74, /went off/);
+        expect(existsSync(box.path("backups/off"))).toBe(false);
+        await box.ok(["backup", "offline", "--format=qcow2"]);
+        expect(manifest("offline")).toMatchObject({ consistency: "crash-consistent" });
+        await expectOneMoment("offline");
+      });
+    });
+  },
+  ["qemu-ga", "mke2fs", "dumpe2fs"],
+);

@@ -16,6 +16,10 @@ const SYMBOLS = {
   socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
   connect: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
+  syscall: {
+    args: [FFIType.i64, FFIType.i32, FFIType.ptr, FFIType.i32, FFIType.ptr, FFIType.u32],
+    returns: FFIType.i64,
+  },
   __errno_location: { args: [], returns: FFIType.ptr },
 } as const;
 
@@ -84,4 +88,15 @@ export function isRangeLocked(fd: number, start: number, length: number): boolea
   lock.writeBigInt64LE(BigInt(start), 8);
   lock.writeBigInt64LE(BigInt(length), 16);
   return libc().fcntl(fd, F_OFD_GETLK, ptr(lock)) === 0 && lock.readInt16LE(0) !== F_UNLCK;
+}
+
+/** renameat2(2): older C libraries have no function for it. */
+const SYS_RENAMEAT2 = process.arch === "arm64" ? 276 : 316;
+const AT_FDCWD = -100;
+const RENAME_EXCHANGE = 2;
+
+/** Two names change places in one step. @returns false where the file system cannot */
+export function exchange(one: string, other: string): boolean {
+  const [a, b] = [one, other].map((path) => Buffer.from(`${path}\0`)) as [Buffer, Buffer];
+  return Number(libc().syscall(SYS_RENAMEAT2, AT_FDCWD, ptr(a), AT_FDCWD, ptr(b), RENAME_EXCHANGE)) === 0;
 }

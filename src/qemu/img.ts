@@ -105,8 +105,8 @@ export async function checkImage(image: ReadImage): Promise<void> {
  * @throws 75 while a running VM writes to it, 74 when it cannot be read
  */
 export async function measureImage(image: ReadImage, base?: ReadImage): Promise<Measured> {
-  const ask = async (words: string[], below?: ReadImage): Promise<Record<string, number>> => {
-    const name = jsonName(buildImageNode(image, below));
+  const ask = async (words: string[], asked: ReadImage): Promise<Record<string, number>> => {
+    const name = jsonName(buildImageNode(asked));
     const result = await exec(["qemu-img", ...words, "--output=json", name], { anyStatus: true });
     if (result.status === 0) return JSON.parse(result.stdout) as Record<string, number>;
     if (LOCKED.test(result.stderr))
@@ -115,9 +115,9 @@ export async function measureImage(image: ReadImage, base?: ReadImage): Promise<
       });
     throw new ProcessError(`cannot read the image ${image.path} (${image.format})`, result);
   };
-  // `info` opens nothing that lies below.
-  const virtualBytes = (await ask(["info"]))["virtual-size"]!;
-  const required = (await ask(["measure", "-O", "qcow2"], base)).required!;
+  // `info` opens nothing that lies below, and takes no word about it.
+  const virtualBytes = (await ask(["info"], { ...image, base: undefined }))["virtual-size"]!;
+  const required = (await ask(["measure", "-O", "qcow2"], { ...image, base })).required!;
   if (base || image.blockDevice || COMPRESSIBLE.includes(image.format))
     return { virtualBytes, neededBytes: required };
   // Not of every format does qemu-img see which parts are empty.

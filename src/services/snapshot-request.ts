@@ -14,6 +14,8 @@ export interface SnapshotRequest {
   /** describe: the new description. */
   text: string;
   json: boolean;
+  /** rm: what others need is handed over to them. */
+  merge: boolean;
 }
 
 /** What is typed behind `snapshots`. */
@@ -37,10 +39,6 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
   const words = [args.name ?? []].flat();
   if (args.json && action !== "list" && action !== "show") throw wrong(`snapshots ${action} takes no --json`);
   if (args.merge && action !== "rm") throw wrong(`snapshots ${action} takes no --merge`, "that is for rm");
-  if (args.merge)
-    throw new VmError("unavailable", "snapshots rm --merge: this version cannot merge snapshots", {
-      hint: "remove those that build on it first, or with it",
-    });
   if (action === "list" && words.length > 0)
     throw wrong("snapshots list takes no name", "to see one: snapshots show NAME");
   if (action === "describe" && words.length !== 2)
@@ -48,19 +46,26 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
   if (action !== "list" && words.length === 0) throw wrong(`snapshots ${action}: NAME is missing`);
   const names = action === "describe" ? words.slice(0, 1) : words;
   for (const name of names) if (name !== "LAST") validateSnapshotName(name);
-  return { action, names, text: action === "describe" ? words[1]! : "", json: args.json === true };
+  return {
+    action,
+    names,
+    text: action === "describe" ? words[1]! : "",
+    json: args.json === true,
+    merge: args.merge === true,
+  };
 }
 
 /** Does what was asked for. */
 export async function runSnapshots(context: Context, args: SnapshotArgs): Promise<void> {
-  const { action, names, text, json } = parseSnapshotRequest(args);
+  const { action, names, text, json, merge } = parseSnapshotRequest(args);
   switch (action) {
     case "list":
       return showSnapshotList(context, json);
     case "show":
       return showSnapshots(context, names, json);
     case "rm":
-      return removeSnapshots(context, names);
+      if (!merge) return removeSnapshots(context, names);
+      return (await import("./snapshot-merge.ts")).mergeSnapshots(context, names);
     case "describe":
       return describeSnapshot(context, names[0]!, text);
     case "protect":

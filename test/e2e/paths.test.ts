@@ -31,7 +31,8 @@ async function live(box: Sandbox, env: Record<string, string>, options: readonly
   await box.ok(["@backup", "@run", "@restore", "@run"], { env });
   expect(runNumber(box)).toBe(3);
   const run = await startUntil(box, ["run", iso.hangIso], "HANGING", { env });
-  expect((await box.vm(["backup"], { env })).status).toBe(75);
+  await box.ok(["backup"], { env });
+  expect((await box.vm(["restore"], { env })).status).toBe(75);
   await box.ok(["destroy", "--force"], { env });
   await run.done;
   await untilQuiet(box);

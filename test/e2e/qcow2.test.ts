@@ -11,47 +11,8 @@ import {
   symlinkSync,
 } from "node:fs";
 import { join } from "node:path";
-import type { Sandbox } from "./harness.ts";
-import { allocated, configure, expectError, mode, names, smallSandbox, suite } from "./tools.ts";
-
-const DISK = "disk-0.img";
-
-/** A VM with a disk of 256 MiB that holds something. */
-async function filled(options: readonly string[] = []): Promise<Sandbox> {
-  const box = smallSandbox();
-  configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=256M)\nSNAPSHOT_FORMAT=qcow2\n");
-  await box.ok([...options, "create", "G"]);
-  await write(box, "write -P 1 0 64M");
-  return box;
-}
-
-/** Runs a program, and throws when it fails unless `anyStatus`. */
-async function run(argv: readonly string[], anyStatus = false): Promise<{ stdout: string }> {
-  const child = Bun.spawn([...argv], { stdout: "pipe", stderr: "pipe" });
-  const [stdout, stderr, status] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
-  if (status !== 0 && !anyStatus) throw new Error(`${argv.join(" ")}: ${stderr}`);
-  return { stdout };
-}
-
-const io = (image: string, ...commands: string[]) =>
-  run(["qemu-io", "-f", "qcow2", ...commands.flatMap((one) => ["-c", one]), image]);
-const write = (box: Sandbox, ...commands: string[]) => io(join(box.work, DISK), ...commands);
-
-/** What the guest would read, whatever lies below. */
-async function content(box: Sandbox, image = join(box.work, DISK)): Promise<string> {
-  const raw = join(box.top, "content.raw");
-  await run(["qemu-img", "convert", "-O", "raw", image, raw]);
-  const { stdout } = await run(["sha256sum", raw]);
-  return stdout.slice(0, 16);
-}
-
-const manifest = (box: Sandbox, name: string) => JSON.parse(box.read("backups", name, "manifest.json"));
-const backing = async (image: string): Promise<string | undefined> =>
-  JSON.parse((await run(["qemu-img", "info", "-U", "--output=json", image])).stdout)["backing-filename"];
+import { backing, content, DISK, filled, manifest, run, write } from "./images.ts";
+import { allocated, configure, expectError, mode, names, suite } from "./tools.ts";
 
 suite("qcow2 snapshots", () => {
   test("a second one holds only what has changed, and all restore as they were, at once", async () => {
@@ -129,6 +90,10 @@ suite("qcow2 snapshots", () => {
     expect(await content(box)).toBe(was);
     await box.ok(["@backup", "@snapshots", "rm", "S0"]);
     expect(manifest(box, "S2").parent).toBe("S1");
+    // From changes to another, too.
+    await box.ok(["restore", "S2", "--copy"]);
+    expect(await backing(join(box.work, DISK))).toBeUndefined();
+    expect(await content(box)).toBe(was);
   });
 
   test("a chain has an end: then a full one is made", async () => {

@@ -45,7 +45,7 @@ export async function describeSnapshotFiles(
 }
 
 /** SHA-256 of every file, written last: `sha256sum -c SHA256SUMS` verifies the snapshot anywhere. */
-async function writeSums(staged: string): Promise<void> {
+export async function writeSums(staged: string): Promise<void> {
   const names = listDirectory(staged).toSorted();
   // By way of us, for sha256sum does not say why it cannot write.
   const { stdout } = await exec(["sha256sum", "--", ...names], {

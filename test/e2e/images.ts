@@ -1,0 +1,45 @@
+/** Helpers of the tests of qcow2 snapshots: a VM with a filled disk, and what its images hold. */
+import { join } from "node:path";
+import type { Sandbox } from "./harness.ts";
+import { configure, smallSandbox } from "./tools.ts";
+
+export const DISK = "disk-0.img";
+
+/** A VM with a disk of 256 MiB that holds something. */
+export async function filled(options: readonly string[] = []): Promise<Sandbox> {
+  const box = smallSandbox();
+  configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=256M)\nSNAPSHOT_FORMAT=qcow2\n");
+  await box.ok([...options, "create", "G"]);
+  await write(box, "write -P 1 0 64M");
+  return box;
+}
+
+/** Runs a program, and throws when it fails unless `anyStatus`. */
+export async function run(argv: readonly string[], anyStatus = false): Promise<{ stdout: string }> {
+  const child = Bun.spawn([...argv], { stdout: "pipe", stderr: "pipe" });
+  const [stdout, stderr, status] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  if (status !== 0 && !anyStatus) throw new Error(`${argv.join(" ")}: ${stderr}`);
+  return { stdout };
+}
+
+export const io = (image: string, ...commands: string[]): Promise<{ stdout: string }> =>
+  run(["qemu-io", "-f", "qcow2", ...commands.flatMap((one) => ["-c", one]), image]);
+export const write = (box: Sandbox, ...commands: string[]): Promise<{ stdout: string }> =>
+  io(join(box.work, DISK), ...commands);
+
+/** What the guest would read, whatever lies below. */
+export async function content(box: Sandbox, image = join(box.work, DISK)): Promise<string> {
+  const raw = join(box.top, "content.raw");
+  await run(["qemu-img", "convert", "-O", "raw", image, raw]);
+  const { stdout } = await run(["sha256sum", raw]);
+  return stdout.slice(0, 16);
+}
+
+export const manifest = (box: Sandbox, name: string): any =>
+  JSON.parse(box.read("backups", name, "manifest.json"));
+export const backing = async (image: string): Promise<string | undefined> =>
+  JSON.parse((await run(["qemu-img", "info", "-U", "--output=json", image])).stdout)["backing-filename"];

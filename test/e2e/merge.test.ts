@@ -1,0 +1,108 @@
+/** `snapshots rm --merge`: what a removed snapshot held is found in those that built on it. */
+import { expect, test } from "bun:test";
+import type { Sandbox } from "./harness.ts";
+import { content, filled, manifest, write } from "./images.ts";
+import { expectError, mode, names, suite } from "./tools.ts";
+
+const image = (box: Sandbox, name: string): string => box.path("backups", name, "disk-0.qcow2");
+
+/** Snapshots A, B …, each with changes of its own: overwritten, discarded, new, and the same again. */
+async function chain(box: Sandbox, all: readonly string[]): Promise<Map<string, string>> {
+  const was = new Map<string, string>();
+  for (const [at, name] of all.entries()) {
+    await write(
+      box,
+      `write -P ${at + 2} ${at * 4}M 6M`,
+      `discard ${at * 8 + 32}M 3M`,
+      `write -P ${at + 9} ${100 + at}M 64k`,
+      "write -P 1 1M 1M",
+    );
+    await box.ok(["backup", name, `the ${name}`]);
+    was.set(name, await content(box));
+  }
+  return was;
+}
+
+async function expectAll(box: Sandbox, was: Map<string, string>): Promise<void> {
+  expect((await box.ok(["verify", "--all", "--deep"])).stdout).not.toContain("BAD");
+  expect(names(box.path("backups"))).toEqual(["LAST", ...was.keys()].toSorted());
+  for (const [name, sum] of was) expect(await content(box, image(box, name))).toBe(sum);
+}
+
+suite("snapshots rm --merge", () => {
+  test("of a chain: the first, one in the middle, two at once; all that stays is as it was", async () => {
+    using box = await filled();
+    const was = await chain(box, ["A", "B", "C", "D", "E"]);
+    const merge = async (...gone: string[]) => {
+      await box.ok(["snapshots", "rm", "--merge", ...gone]);
+      for (const name of gone) was.delete(name);
+      await expectAll(box, was);
+    };
+    await merge("A");
+    expect(manifest(box, "B").parent).toBeUndefined();
+    expect((await box.ok(["snapshots", "show", "B"])).stdout).toContain("the B");
+    expect(mode(image(box, "B"))).toBe("400");
+    await merge("C");
+    expect(manifest(box, "D").parent).toBe("B");
+    // What is noted of the working disk holds further on.
+    await box.ok(["backup", "F"]);
+    expect(manifest(box, "F").parent).toBe("E");
+    was.set("F", was.get("E")!);
+    await merge("D", "E");
+    expect(manifest(box, "F").parent).toBe("B");
+    // One that nothing builds on goes as without --merge.
+    await merge("F");
+    await box.ok(["restore"]);
+    expect(await content(box)).toBe(was.get("B")!);
+  });
+
+  test("each of several children, a protected one too, gets what it needs", async () => {
+    using box = await filled();
+    const was = await chain(box, ["A", `it's 1, "odd":=ё`]);
+    await box.ok(["restore", "A"]);
+    for (const [name, sum] of await chain(box, ["C"])) was.set(name, sum);
+    expect(manifest(box, "C").parent).toBe("A");
+    await box.ok(["restore", "C"]);
+    await box.ok(["snapshots", "protect", "C"]);
+    await box.ok(["snapshots", "rm", "--merge", "A"]);
+    was.delete("A");
+    await expectAll(box, was);
+    expect((await box.ok(["snapshots", "show", "C"])).stdout).toMatch(/protected/);
+    // The working disk builds on what was exchanged below it.
+    expect(await content(box)).toBe(was.get("C")!);
+  });
+
+  test("refused, and nothing changed: protected, under the working disk, damaged, unknown", async () => {
+    using box = await filled();
+    const was = await chain(box, ["A", "B"]);
+    await box.ok(["snapshots", "protect", "A"]);
+    expectError(await box.vm(["snapshots", "rm", "--merge", "A"]), 75, /A is protected/);
+    await box.ok(["@snapshots", "unprotect", "A", "@restore", "A"]);
+    expectError(await box.vm(["snapshots", "rm", "--merge", "A"]), 75, /the working disk disk-0\.img/);
+    expectError(await box.vm(["snapshots", "rm", "--merge", "A", "X"]), 66, /no such snapshot: X/);
+    await expectAll(box, was);
+    await box.ok(["restore", "B", "--copy"]);
+    await Bun.spawn(["truncate", "-s", "-1", image(box, "A")]).exited;
+    expectError(await box.vm(["snapshots", "rm", "--merge", "A"]), 74, /damaged/);
+    expect(names(box.path("backups"))).toEqual(["A", "B", "LAST"]);
+  });
+
+  test("killed at any moment: nothing is lost, and the next command clears away what was begun", async () => {
+    using box = await filled();
+    const was = await chain(box, ["A", "B", "C"]);
+    let gone = ["A", "B"];
+    for (let wait = 40; gone.length > 0 && wait < 4000; wait += 60) {
+      const child = box.start(["snapshots", "rm", "--merge", ...gone]);
+      await Promise.race([Bun.sleep(wait), child.done]);
+      child.kill("SIGKILL");
+      await child.done;
+      await box.ok(["snapshots", "describe", "C", "still here"]);
+      const left = names(box.path("backups")).filter((name) => was.has(name));
+      expect(left).toContain("C");
+      expect((await box.ok(["verify", "--all", "--deep"])).stdout).not.toContain("BAD");
+      for (const name of left) expect(await content(box, image(box, name))).toBe(was.get(name)!);
+      gone = gone.filter((name) => left.includes(name));
+    }
+    expect(names(box.path("backups"))).toEqual(["C", "LAST"]);
+  });
+});

@@ -2,7 +2,7 @@ import { defineCommand } from "citty";
 import type { Context } from "../services/context.ts";
 
 export default defineCommand({
-  meta: { name: "backup", description: "make a snapshot of the VM, which must be off" },
+  meta: { name: "backup", description: "make a snapshot of the VM, running or off" },
   args: {
     snapshot: {
       type: "positional",

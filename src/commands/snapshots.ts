@@ -2,23 +2,26 @@ import { defineCommand } from "citty";
 import type { Context } from "../services/context.ts";
 
 export default defineCommand({
-  meta: { name: "snapshots", description: "list the VM's snapshots; show, remove, describe or protect some" },
+  meta: {
+    name: "snapshots",
+    description: "list the VM's snapshots; show, compare, remove, describe or protect some",
+  },
   args: {
     action: {
       type: "positional",
       required: false,
-      description: "list (the default), show, rm, describe, protect or unprotect",
+      description: "list (the default), show, diff, rm, describe, protect or unprotect",
     },
     name: {
       type: "positional",
       required: false,
       valueHint: "…",
-      description: "the snapshots; describe: one, and its new description",
+      description: "the snapshots; diff: two; describe: one, and its new description",
     },
     json: {
       type: "boolean",
       description:
-        "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, addedBytes, description, problem}]; show adds {files, summed, dependents}",
+        "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, addedBytes, description, problem}]; show adds {files, summed, dependents}; diff: {from, to, disks: [{name, fromBytes, toBytes, changedBytes, ranges: [[start, length]]}]}",
     },
     merge: { type: "boolean", description: "rm: hand its data over to the snapshot that builds on it" },
   },

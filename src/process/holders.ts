@@ -25,4 +25,13 @@ export function findHolder(targets: ReadonlySet<string>): Holder | undefined {
   return undefined;
 }
 
+/** The words a process was started with; empty when it has ended or is not to be seen. */
+export function readArgv(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").slice(0, -1);
+  } catch {
+    return [];
+  }
+}
+
 export const describeHolder = ({ pid, name }: Holder): string => `${name} (pid ${pid})`;

@@ -23,4 +23,10 @@ export const buildBlocksArgv = (binary: string, socket: string): string[] => [
 ];
 
 /** By this a process is known for one of these. */
-export const BLOCKS_NAME = "vm-blocks";
+const BLOCKS_NAME = "vm-blocks";
+
+/** Was a process started with such a command? By way of `nice`, say. */
+export function isBlocksArgv(argv: readonly string[]): boolean {
+  const at = argv.indexOf("-name");
+  return at > 0 && argv[at + 1] === BLOCKS_NAME && argv[argv.indexOf("-machine") + 1] === "none";
+}

@@ -1,13 +1,19 @@
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { describeHolder, findHolder, type Holder } from "../process/holders.ts";
+import { describeHolder, findHolder, readArgv, type Holder } from "../process/holders.ts";
+import { isBlocksArgv } from "../qemu/blocks.ts";
 import { isImageInUse } from "../qemu/img.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isListening, quit } from "../qmp/commands.ts";
 import { listDirectory } from "../store/files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
 import type { Present } from "../store/workdir.ts";
+
+/** How long an ended qemu may take to flush its images and go. */
+const END_WAIT_MS = 10_000;
+
+const RETRY_MS = 50;
 
 /** The VM's own disks, in order. */
 export function ownDisks(directory: string): string[] {
@@ -25,14 +31,31 @@ export async function findRunning(work: Present): Promise<string | undefined> {
     if (await isListening(join(work.dir, name))) return `qemu answers on ${join(work.dir, name)}`;
   for (const name of ownDisks(work.dir)) {
     const path = join(work.dir, name);
-    if (isImageInUse(path)) return `${describeImageHolder(path)} holds ${path}`;
+    if (isImageInUse(path) && !isHeldByBackup(path)) return `${describeImageHolder(path)} holds ${path}`;
   }
   return undefined;
 }
 
-/** The kernel's word for it, in microseconds. */
+/** The kernel's word for it, in microseconds where no qemu has them. */
 export const isAnyDiskInUse = (work: Present): boolean =>
-  ownDisks(work.dir).some((name) => isImageInUse(join(work.dir, name)));
+  ownDisks(work.dir)
+    .map((name) => join(work.dir, name))
+    .some((path) => isImageInUse(path) && !isHeldByBackup(path));
+
+/** A backup of a VM that is off has a qemu open the disks, too: that one is no guest. */
+function isHeldByBackup(path: string): boolean {
+  const holder = findImageHolder(path);
+  return holder !== undefined && isBlocksArgv(readArgv(holder.pid));
+}
+
+/** Waits for what a killed backup has left: its qemu closes the images, and goes. The caller holds the VM's lock. */
+export async function outwaitKilledBackup(work: Present): Promise<void> {
+  const deadline = Date.now() + END_WAIT_MS;
+  for (const name of ownDisks(work.dir)) {
+    const path = join(work.dir, name);
+    while (isImageInUse(path) && isHeldByBackup(path) && Date.now() < deadline) await Bun.sleep(RETRY_MS);
+  }
+}
 
 /** The process that has an image open, as far as it can be seen. */
 export const findImageHolder = (path: string): Holder | undefined => findHolder(new Set([path]));
@@ -50,11 +73,6 @@ export async function refuseRunning(work: Present, command: string, hint = ""): 
     hint: `power the guest off first${hint}`,
   });
 }
-
-/** How long an ended qemu may take to flush its images and go. */
-const END_WAIT_MS = 10_000;
-
-const RETRY_MS = 50;
 
 /** Ends qemu and waits until it has let go of its files. */
 export async function endMachine(work: Present): Promise<void> {

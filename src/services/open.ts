@@ -11,12 +11,14 @@ import { recoverWork } from "../store/recover.ts";
 import {
   findGuestEnv,
   parentOf,
+  repointHost,
   resolveHostdir,
   resolveWork,
   type Present,
   type Work,
 } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
+import { outwaitKilledBackup } from "./in-use.ts";
 import { settleRun } from "./run-end.ts";
 
 export type { Present };
@@ -107,13 +109,17 @@ export async function withLockedVm<T>(
   const hostdir = findHostdir(context);
   using _lock = await lockVm(hostdir, command, waitMs);
   try {
+    const before = repointHost(hostdir);
+    if (before !== undefined) log.info(`this VM was moved here from ${before}: its working files are told`);
     await recoverLive(hostdir);
     recover(context, hostdir);
   } catch (error) {
     throw fileError(`cannot ${command}: an interrupted command's rest cannot be cleared away`, error);
   }
   try {
-    return await use(await readVm(context, hostdir, true));
+    const vm = await readVm(context, hostdir, true);
+    if (vm.work.state === "present") await outwaitKilledBackup(vm.work);
+    return await use(vm);
   } catch (error) {
     // What the system refuses is not our mistake.
     throw error instanceof Error && "errno" in error ? fileError(`cannot ${command}`, error) : error;

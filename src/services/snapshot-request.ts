@@ -5,7 +5,7 @@ import { removeSnapshots } from "./snapshot-remove.ts";
 import { showSnapshotList, showSnapshots } from "./snapshot-show.ts";
 import { validateSnapshotName } from "./snapshots.ts";
 
-const ACTIONS = ["list", "show", "rm", "describe", "protect", "unprotect"] as const;
+const ACTIONS = ["list", "show", "diff", "rm", "describe", "protect", "unprotect"] as const;
 type Action = (typeof ACTIONS)[number];
 
 export interface SnapshotRequest {
@@ -37,12 +37,15 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
       "to see one: snapshots show NAME",
     );
   const words = [args.name ?? []].flat();
-  if (args.json && action !== "list" && action !== "show") throw wrong(`snapshots ${action} takes no --json`);
+  if (args.json && !["list", "show", "diff"].includes(action))
+    throw wrong(`snapshots ${action} takes no --json`);
   if (args.merge && action !== "rm") throw wrong(`snapshots ${action} takes no --merge`, "that is for rm");
   if (action === "list" && words.length > 0)
     throw wrong("snapshots list takes no name", "to see one: snapshots show NAME");
   if (action === "describe" && words.length !== 2)
     throw wrong("snapshots describe takes a NAME and a TEXT", "quote a TEXT of several words");
+  if (action === "diff" && words.length !== 2)
+    throw wrong("snapshots diff takes two names", "the earlier one first");
   if (action !== "list" && words.length === 0) throw wrong(`snapshots ${action}: NAME is missing`);
   const names = action === "describe" ? words.slice(0, 1) : words;
   for (const name of names) if (name !== "LAST") validateSnapshotName(name);
@@ -63,6 +66,8 @@ export async function runSnapshots(context: Context, args: SnapshotArgs): Promis
       return showSnapshotList(context, json);
     case "show":
       return showSnapshots(context, names, json);
+    case "diff":
+      return (await import("./snapshot-diff.ts")).diffSnapshots(context, names[0]!, names[1]!, json);
     case "rm":
       if (!merge) return removeSnapshots(context, names);
       return (await import("./snapshot-merge.ts")).mergeSnapshots(context, names);

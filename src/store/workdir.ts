@@ -4,7 +4,7 @@ import { ownedByUs } from "../config/trust.ts";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { shellQuote } from "../qemu/text.ts";
-import { lstatOf } from "./files.ts";
+import { lstatOf, swingLink } from "./files.ts";
 import { HOST, WORK } from "./layout.ts";
 import { readMark, type Mark } from "./mark.ts";
 
@@ -13,7 +13,14 @@ export type Work =
   | { state: "none" }
   /** `.work` points at a directory that is not there any more (a reboot cleaned `/tmp`, say). */
   | { state: "gone"; target: string; made: Date }
-  | { state: "present"; dir: string; inplace: boolean; mark: Mark };
+  | {
+      state: "present";
+      dir: string;
+      inplace: boolean;
+      mark: Mark;
+      /** Where HOSTDIR was when they were made: nothing is there any more, and `.host` still leads to it. */
+      movedFrom?: string;
+    };
 
 export type Present = Extract<Work, { state: "present" }>;
 
@@ -77,15 +84,35 @@ export function resolveWork(hostdir: string): Work {
   const hostStats = lstatOf(hostLink);
   if (!hostStats?.isSymbolicLink() || !ownedByUs(hostStats))
     throw disbelieve(link, `${target} has no ${WORK.hostLink} link of ours`, unlink);
-  if (real(hostLink) !== real(hostdir))
+  // Nobody else's where there is nobody: this VM's directory has got another name.
+  const named = readlinkSync(hostLink);
+  const moved = !inplace && isAbsolute(named) && lstatOf(named) === undefined;
+  if (!moved && real(hostLink) !== real(hostdir))
     throw disbelieve(
       link,
-      `the working files in ${target} belong to ${readlinkSync(hostLink)}`,
+      `the working files in ${target} belong to ${named}`,
       `if this is a copy of that VM, remove the link: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
     );
   const mark = readMark(target);
   if (!mark) throw disbelieve(link, `${target} does not carry this program's mark (${WORK.mark})`, unlink);
-  return { state: "present", dir: inplace ? hostdir : target, inplace, mark };
+  return {
+    state: "present",
+    dir: inplace ? hostdir : target,
+    inplace,
+    mark,
+    ...(moved ? { movedFrom: named } : {}),
+  };
+}
+
+/**
+ * Has the working files of a VM whose directory was moved lead there. Called under the VM's lock.
+ * @returns where it was before, or undefined
+ */
+export function repointHost(hostdir: string): string | undefined {
+  const work = resolveWork(hostdir);
+  if (work.state !== "present" || work.movedFrom === undefined) return undefined;
+  swingLink(join(work.dir, WORK.hostLink), hostdir);
+  return work.movedFrom;
 }
 
 /** When this machine was started last, as the kernel tells (proc(5)). */

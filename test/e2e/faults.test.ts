@@ -198,10 +198,11 @@ describe("working files", () => {
         return copy;
       },
     },
-    "the VM's directory was moved": {
+    "the VM's directory was moved, and another is in its place": {
       tell: () => {
         const moved = join(lab.box.top, "moved");
         renameSync(lab.box.host, moved);
+        mkdirSync(lab.box.host);
         return moved;
       },
     },

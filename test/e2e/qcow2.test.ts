@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { backing, content, DISK, filled, manifest, run, write } from "./images.ts";
+import { until } from "./harness.ts";
 import { allocated, configure, expectError, mode, names, suite } from "./tools.ts";
 
 suite("qcow2 snapshots", () => {
@@ -124,6 +125,33 @@ suite("qcow2 snapshots", () => {
     await box.ok(["restore", "alone"]);
     expect(await backing(join(box.work, DISK))).toBeUndefined();
     expect(await content(box)).toBe(was);
+  });
+
+  test("of a VM that is moved: its disks find what they build on", async () => {
+    using box = await filled();
+    await box.ok(["@backup", "@restore"]);
+    await write(box, "write -P 6 1M 1M");
+    const was = await content(box);
+    const moved = join(box.top, "another name");
+    const work = readlinkSync(box.path(".work"));
+    renameSync(box.host, moved);
+    await box.ok(["backup"], { cwd: moved });
+    expect(readlinkSync(join(work, ".host"))).toBe(moved);
+    await box.ok(["@verify", "--all", "@restore"], { cwd: moved });
+    expect(await content(box, join(moved, ".work", DISK))).toBe(was);
+  });
+
+  test("its qemu is no guest: the VM counts as off meanwhile, and a killed one is waited for", async () => {
+    using box = await filled();
+    const backup = box.start(["backup", "--rate-limit=4M"]);
+    const status = async () => JSON.parse((await box.ok(["status", "--json"])).stdout).state;
+    const held = ["qemu-img", "info", "-f", "qcow2", join(box.work, DISK)];
+    await until("qemu has the disk", async () => Bun.spawnSync(held).exitCode !== 0);
+    expect(await status()).toBe("created");
+    backup.kill("SIGKILL");
+    await backup.done;
+    await box.ok(["backup"]);
+    expect(names(box.path("backups"))).toEqual(["LAST", "S0"]);
   });
 
   test("in place, and with awkward names", async () => {

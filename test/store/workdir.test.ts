@@ -5,7 +5,9 @@ import {
   lchownSync,
   chownSync,
   mkdirSync,
+  readlinkSync,
   renameSync,
+  rmdirSync,
   rmSync,
   symlinkSync,
   unlinkSync,
@@ -16,6 +18,7 @@ import {
   describeGone,
   findGuestEnv,
   parentOf,
+  repointHost,
   resolveHostdir,
   resolveWork,
 } from "../../src/store/workdir.ts";
@@ -158,15 +161,21 @@ describe("resolveWork disbelieves", () => {
     expect(resolveWork(place.host).state).toBe("present");
   });
 
-  test("a moved VM, and says how to mend it", async () => {
+  test("a copied VM, though a moved one is believed: nothing is at its old place", async () => {
     const dir = place.make("x", "tmp");
-    renameSync(place.host, place.path("moved"));
-    const error = await failureOf(() => resolveWork(place.path("moved")));
+    const moved = place.path("moved");
+    renameSync(place.host, moved);
+    expect(resolveWork(moved)).toMatchObject({ state: "present", movedFrom: place.host });
+    mkdirSync(place.host);
+    const error = await failureOf(() => resolveWork(moved));
     expect(error.exitCode).toBe(74);
-    expect(error.hint).toContain(`ln -sfn ${place.path("moved")} ${dir}/.host`);
-    unlinkSync(join(dir, ".host"));
-    symlinkSync(place.path("moved"), join(dir, ".host"));
-    expect(resolveWork(place.path("moved")).state).toBe("present");
+    expect(error.hint).toContain(`ln -sfn ${moved} ${dir}/.host`);
+    expect(repointHost(place.host)).toBeUndefined();
+    rmdirSync(place.host);
+    expect(repointHost(moved)).toBe(place.host);
+    expect(readlinkSync(join(dir, ".host"))).toBe(moved);
+    expect(resolveWork(moved)).not.toHaveProperty("movedFrom");
+    expect(repointHost(moved)).toBeUndefined();
   });
 
   test("a VM moved within, whose working files are in place, not at all", () => {

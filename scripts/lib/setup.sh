@@ -43,6 +43,8 @@ check   cpio                   cpio                        cpio              cpi
 check   pgrep                  procps                      procps            procps-ng               procps             procps-ng
 check   zstd                   zstd                        zstd              zstd                    zstd               zstd
 check   jq                     jq                          jq                jq                      jq                 jq
+check   restic                 restic                      restic            restic                  restic             restic
+check   rclone                 rclone                      rclone            rclone                  rclone             rclone
 check   qemu-io                qemu-utils                  qemu-img          qemu-img                qemu-img           qemu-img
 check   flock                  util-linux                  util-linux        util-linux-core         util-linux         util-linux
 check   systemd-analyze        systemd                     systemd-analyze   systemd                 systemd            systemd

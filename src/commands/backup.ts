@@ -1,4 +1,5 @@
 import { defineCommand } from "citty";
+import type { Made } from "../services/backup/backup.ts";
 import type { Context } from "../services/context.ts";
 
 export default defineCommand({
@@ -12,6 +13,7 @@ export default defineCommand({
     description: { type: "positional", required: false, description: "a few words about it" },
     format: { type: "string", valueHint: "FORMAT", description: "gz or qcow2; default: SNAPSHOT_FORMAT" },
     full: { type: "boolean", description: "qcow2: hold everything, not only the changes to an earlier one" },
+    push: { type: "boolean", description: "then bring it into the repository SNAPSHOT_REPO, too" },
     prune: { type: "boolean", description: "then remove old snapshots, by the settings KEEP_DAILY …" },
     "rate-limit": {
       type: "string",
@@ -36,8 +38,12 @@ export default defineCommand({
     const { parseBackupRequest } = await import("../services/backup/request.ts");
     const { notifying } = await import("../services/notify.ts");
     const context = data as Context;
-    const backup = (): Promise<void> =>
-      notifying(context, args.snapshot, () => backupVm(context, parseBackupRequest(args)));
+    const request = parseBackupRequest(args);
+    const make = async (): Promise<Made> => {
+      if (!args.push) return backupVm(context, request);
+      return (await import("../services/remote/push.ts")).backupAndPush(context, request);
+    };
+    const backup = (): Promise<void> => notifying(context, args.snapshot, make);
     if (!args.prune) return backup();
     const { backupAndPrune } = await import("../services/prune.ts");
     await backupAndPrune(context, backup);

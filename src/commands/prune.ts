@@ -15,6 +15,7 @@ export default defineCommand({
     "keep-weekly": keep("the newest of each of the last N weeks that have one"),
     "keep-monthly": keep("the newest of each of the last N months that have one"),
     "keep-yearly": keep("the newest of each of the last N years that have one"),
+    remote: { type: "boolean", description: "of those in the repository SNAPSHOT_REPO" },
     "dry-run": { type: "boolean", description: "show what would be done, and do nothing" },
     json: { type: "boolean", description: "print [{name, made, action, reasons}]; action: keep or remove" },
     quiet: { type: "boolean", description: "print nothing but what is wrong" },

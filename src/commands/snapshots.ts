@@ -10,7 +10,7 @@ export default defineCommand({
     action: {
       type: "positional",
       required: false,
-      description: "list (the default), show, diff, rm, describe, protect or unprotect",
+      description: "list (the default), show, diff, push, rm, describe, protect or unprotect",
     },
     name: {
       type: "positional",
@@ -22,6 +22,11 @@ export default defineCommand({
       type: "boolean",
       description:
         "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, addedBytes, description, problem}]; show adds {files, summed, dependents}; diff: {from, to, disks: [{name, fromBytes, toBytes, changedBytes, ranges: [[start, length]]}]}",
+    },
+    remote: {
+      type: "boolean",
+      description:
+        "list: those of this VM in the repository SNAPSHOT_REPO; --json: [{id, name, made, vm, host, directory, protected}]",
     },
     merge: { type: "boolean", description: "rm: hand its data over to the snapshot that builds on it" },
   },

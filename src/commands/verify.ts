@@ -30,6 +30,10 @@ export default defineCommand({
       valueHint: "SECONDS",
       description: "with --boot: how long each may take; default: 300",
     },
+    remote: {
+      type: "boolean",
+      description: "look at the repository SNAPSHOT_REPO instead; with --deep at all that is in it",
+    },
     json: {
       type: "boolean",
       description: "print [{name, format, ok, problems, notes, bytes, seconds, booted?}]",
@@ -42,6 +46,8 @@ export default defineCommand({
   },
   async run({ args, data }) {
     const { parseVerify, verifySnapshots } = await import("../services/verify.ts");
+    if (args.remote)
+      return (await import("../services/remote/keep.ts")).checkRemote(data as Context, args.deep === true);
     await verifySnapshots(data as Context, parseVerify(args));
   },
 });

@@ -54,6 +54,8 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     KEEP_WEEKLY: "",
     KEEP_MONTHLY: "",
     KEEP_YEARLY: "",
+    SNAPSHOT_REPO: "",
+    SNAPSHOT_PASSWORD_FILE: "",
     SNAPSHOT_NOTIFY: "",
     SPICE_PASSWORD: "",
     SPICE_TICKETING: "1",

@@ -64,6 +64,11 @@ const profileName = pattern(
   /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u,
 );
 const program = pattern("a path from /, a program's name, or empty", /^(\/\P{Cc}*|[^/\p{Cc}]*)$/u);
+const absolute = pattern("a path from /, or empty", /^(\/\P{Cc}*)?$/u);
+const repository = pattern(
+  "a path from /, a scheme and a place such as sftp:user@host:/path, or empty",
+  /^(\/\P{Cc}*|[a-z0-9]+:\P{Cc}+)?$/u,
+);
 /** SPICE_MAX_PASSWORD_LENGTH of spice-server. */
 const MAX_PASSWORD_BYTES = 60;
 const spicePassword: Parser<string> = (raw) => {
@@ -119,6 +124,11 @@ export const SCHEMA = {
   KEEP_WEEKLY: setting(keepCount, "the same for weeks"),
   KEEP_MONTHLY: setting(keepCount, "the same for months"),
   KEEP_YEARLY: setting(keepCount, "the same for years"),
+  SNAPSHOT_REPO: setting(
+    repository,
+    "a restic repository: a path from /, sftp:…, rest:…, s3:…; not from guest.env",
+  ),
+  SNAPSHOT_PASSWORD_FILE: setting(absolute, "the file with the repository's password; not from guest.env"),
   SNAPSHOT_NOTIFY: setting(program, "a program that backup runs with its outcome; not from guest.env"),
   SPICE_PASSWORD: setting(spicePassword, "the display's password; empty: a new one for each run"),
   SPICE_TICKETING: setting(flag, "ask for a password (off only on loopback)"),
@@ -152,7 +162,11 @@ export const SCHEMA = {
 export type SettingName = keyof typeof SCHEMA;
 export const SETTING_NAMES = Object.keys(SCHEMA) as SettingName[];
 /** Never shown, and never in an argument list. */
-export const SECRETS: ReadonlySet<string> = new Set<SettingName>(["SPICE_PASSWORD"]);
+export const SECRETS: ReadonlySet<string> = new Set<SettingName>([
+  "SPICE_PASSWORD",
+  // A place may hold a user and a password.
+  "SNAPSHOT_REPO",
+]);
 export const isSettingName = (word: string): word is SettingName => Object.hasOwn(SCHEMA, word);
 
 /** All settings with their values understood. */

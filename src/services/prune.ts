@@ -16,6 +16,8 @@ export interface PruneRequest {
   rules: Rules;
   dryRun: boolean;
   json: boolean;
+  /** In the repository, not here. */
+  remote: boolean;
 }
 
 const settingOf = (period: string) => `KEEP_${period.toUpperCase()}` as keyof Settings & `KEEP_${string}`;
@@ -33,7 +35,7 @@ export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
       });
     rules[period] = parsed.value as number | undefined;
   }
-  return { rules, dryRun: args["dry-run"] === true, json: args.json === true };
+  return { rules, dryRun: args["dry-run"] === true, json: args.json === true, remote: args.remote === true };
 }
 
 /** @throws 64 where there are none: that must not mean that nothing stays */
@@ -47,7 +49,14 @@ function resolveRules({ settings }: Vm, typed: Rules): Rules {
 }
 
 /** Removes the snapshots that no rule keeps, and prints what is done with each. */
-export async function pruneVm(context: Context, { rules: typed, dryRun, json }: PruneRequest): Promise<void> {
+export async function pruneVm(
+  context: Context,
+  { rules: typed, dryRun, json, remote }: PruneRequest,
+): Promise<void> {
+  if (remote) {
+    const rules = resolveRules(await openVm(context), typed);
+    return (await import("./remote/keep.ts")).pruneRemote(context, rules, { dryRun, json });
+  }
   const use = (vm: Vm): void => {
     const { all, verdicts } = decide(vm, typed);
     if (json || dryRun || !isQuiet())

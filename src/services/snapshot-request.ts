@@ -5,7 +5,7 @@ import { removeSnapshots } from "./snapshot-remove.ts";
 import { showSnapshotList, showSnapshots } from "./snapshot-show.ts";
 import { validateSnapshotName } from "./snapshots.ts";
 
-const ACTIONS = ["list", "show", "diff", "rm", "describe", "protect", "unprotect"] as const;
+const ACTIONS = ["list", "show", "diff", "push", "rm", "describe", "protect", "unprotect"] as const;
 type Action = (typeof ACTIONS)[number];
 
 export interface SnapshotRequest {
@@ -16,6 +16,8 @@ export interface SnapshotRequest {
   json: boolean;
   /** rm: what others need is handed over to them. */
   merge: boolean;
+  /** list: what is in the repository. */
+  remote: boolean;
 }
 
 /** What is typed behind `snapshots`. */
@@ -24,6 +26,7 @@ export interface SnapshotArgs {
   name?: string | string[] | undefined;
   json?: boolean | undefined;
   merge?: boolean | undefined;
+  remote?: boolean | undefined;
 }
 
 const wrong = (message: string, hint = "vm snapshots -h"): VmError => new VmError("usage", message, { hint });
@@ -40,6 +43,11 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
   if (args.json && !["list", "show", "diff"].includes(action))
     throw wrong(`snapshots ${action} takes no --json`);
   if (args.merge && action !== "rm") throw wrong(`snapshots ${action} takes no --merge`, "that is for rm");
+  if (args.remote && action !== "list")
+    throw wrong(
+      `snapshots ${action} takes no --remote`,
+      "snapshots --remote lists what is in the repository",
+    );
   if (action === "list" && words.length > 0)
     throw wrong("snapshots list takes no name", "to see one: snapshots show NAME");
   if (action === "describe" && words.length !== 2)
@@ -55,19 +63,23 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
     text: action === "describe" ? words[1]! : "",
     json: args.json === true,
     merge: args.merge === true,
+    remote: args.remote === true,
   };
 }
 
 /** Does what was asked for. */
 export async function runSnapshots(context: Context, args: SnapshotArgs): Promise<void> {
-  const { action, names, text, json, merge } = parseSnapshotRequest(args);
+  const { action, names, text, json, merge, remote } = parseSnapshotRequest(args);
   switch (action) {
     case "list":
-      return showSnapshotList(context, json);
+      if (!remote) return showSnapshotList(context, json);
+      return (await import("./remote/list.ts")).showRemote(context, json);
     case "show":
       return showSnapshots(context, names, json);
     case "diff":
       return (await import("./snapshot-diff.ts")).diffSnapshots(context, names[0]!, names[1]!, json);
+    case "push":
+      return (await import("./remote/push.ts")).pushSnapshots(context, names);
     case "rm":
       if (!merge) return removeSnapshots(context, names);
       return (await import("./snapshot-merge.ts")).mergeSnapshots(context, names);

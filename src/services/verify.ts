@@ -24,6 +24,10 @@ export function parseVerify(args: Record<string, unknown>): VerifyRequest {
   const names = [args.snapshot ?? []].flat() as string[];
   for (const name of names) if (name !== "LAST") validateSnapshotName(name);
   const all = args.all === true;
+  if (args.remote === true && (all || names.length > 0 || args.boot === true || args.json === true))
+    throw new VmError("usage", "verify: --remote goes with --deep and --quiet alone", {
+      hint: "the repository is looked at as a whole; restore --from-remote brings one back, to be verified here",
+    });
   if (all && names.length > 0) throw new VmError("usage", "verify: either --all or names of snapshots");
   const wait = {
     pattern: args["boot-wait"] as string | undefined,

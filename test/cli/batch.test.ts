@@ -246,7 +246,7 @@ test.each([
   ["run", "run [--detach] [--wait=WHAT] [--ssh] [ISOIMAGE]"],
   ["create", "create [OPTIONS] GUESTNAME [ISOIMAGE]"],
   ["backup", "backup [OPTIONS] [SNAPSHOT [DESCRIPTION]]"],
-  ["restore", "restore [--copy] [SNAPSHOT]"],
+  ["restore", "restore [--from-remote] [--copy] [SNAPSHOT]"],
   ["destroy", "destroy [--force]"],
   ["job", "job JOBNAME"],
   ["console", "console [--log] [--follow]"],

@@ -217,6 +217,23 @@ const EXAMPLES: Record<SettingName, Examples> = {
   KEEP_WEEKLY: keepExamples,
   KEEP_MONTHLY: keepExamples,
   KEEP_YEARLY: keepExamples,
+  SNAPSHOT_REPO: {
+    good: [
+      ["", ""],
+      ["/srv/my backups", "/srv/my backups"],
+      ["sftp:me@host:/srv/restic", "sftp:me@host:/srv/restic"],
+      ["rest:http://localhost:8000/", "rest:http://localhost:8000/"],
+      ["s3:s3.example.org/bucket", "s3:s3.example.org/bucket"],
+    ],
+    bad: ["repo", "./repo", "/a\nb", "rest:"],
+  },
+  SNAPSHOT_PASSWORD_FILE: {
+    good: [
+      ["", ""],
+      ["/etc/vm/restic password", "/etc/vm/restic password"],
+    ],
+    bad: ["password", "~/password", "/a\nb"],
+  },
   SNAPSHOT_NOTIFY: {
     good: [
       ["", ""],

@@ -94,6 +94,7 @@ export const ENVIRONMENT: readonly (readonly [string, string])[] = [
   ["TMPDIR", "where working files are made; default `/tmp`"],
   ["XDG_CACHE_HOME", "instead of `~/.cache`"],
   ["SPICE_PASSWORD", "the password of the display, where no file sets one"],
+  ["RESTIC_REPOSITORY, RESTIC_PASSWORD_FILE", "the repository, where no file sets SNAPSHOT_REPO"],
   ["MEDIA", "as check-media would set it"],
   ["NO_COLOR", "no colours; so does `TERM=dumb`"],
   ["DISPLAY, WAYLAND_DISPLAY", "a desktop session, in which the display is opened"],

@@ -22,7 +22,7 @@ export function checkPrograms(context: Context): Check[] {
     checkProgram({ name: "ssh", use: "logging in to guests", thing: "ssh" }),
     checkProgram({ name: "scp", use: "copying to and from guests", thing: "ssh" }),
     checkProgram({ name: "remote-viewer", use: "looking at guests from here", thing: "remote-viewer" }),
-    checkProgram({ name: "restic", use: "snapshots in a repository (planned)", thing: "restic" }),
+    checkProgram({ name: "restic", use: "snapshots off the machine", thing: "restic" }),
     ...(media === undefined
       ? []
       : [{ name: "check-media", state: "ok", needed: false, use: "external media", detail: media } as const]),

@@ -1,0 +1,123 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { SignalError, VmError } from "../../lib/errors.ts";
+import { log } from "../../lib/log.ts";
+import { formatSize } from "../../lib/size.ts";
+import { formatDuration, formatTimestamp } from "../../lib/time.ts";
+import { HOST, SNAPSHOT } from "../../store/layout.ts";
+import { backupVm, type BackupRequest, type Made } from "../backup/backup.ts";
+import type { Context } from "../context.ts";
+import { findHostdir } from "../open.ts";
+import { listSnapshots, findSnapshot, type Snapshot } from "../snapshots.ts";
+import { followChain } from "../verify/chain.ts";
+import { listRemote, remoteNameOf, TAG, type RemoteSnapshot } from "./list.ts";
+import { openRepository, type Repository } from "./restic.ts";
+
+/** restic could not read all: what it has made is not whole. */
+const INCOMPLETE = 3;
+
+/**
+ * Puts snapshots into the repository, each with all that it builds on: it can be restored from there alone, and what
+ * is there already is not sent again. The VM is not locked meanwhile, which may be long: a snapshot that goes while it
+ * is read makes this fail, and leaves none in the repository.
+ * @param rateLimit bytes per second at most; 0: no limit
+ * @throws 66 for one that is not there, 74 for a damaged one or when restic fails
+ */
+export async function pushSnapshots(
+  context: Context,
+  names: readonly string[],
+  rateLimit = 0,
+  repository?: Repository,
+): Promise<void> {
+  const hostdir = findHostdir(context);
+  const to = repository ?? (await openRepository(context));
+  const vm = remoteNameOf(context);
+  const there = await listRemote(to, vm);
+  for (const name of names) {
+    const snapshot = findSnapshot(hostdir, name);
+    if (there.some((item) => isSame(item, snapshot)))
+      log.info(`${snapshot.name} is in the repository already`);
+    else await push(to, hostdir, vm, snapshot, there.at(-1), rateLimit);
+  }
+}
+
+/**
+ * Makes a snapshot, and brings it into the repository. What is wrong with the settings is told before.
+ * @throws 74 when the snapshot is made, but not in the repository
+ */
+export async function backupAndPush(context: Context, request: BackupRequest): Promise<Made> {
+  const repository = await openRepository(context);
+  const made = await backupVm(context, request);
+  try {
+    await pushSnapshots(context, [made.name], request.rateLimit, repository);
+  } catch (error) {
+    if (error instanceof SignalError || !(error instanceof VmError)) throw error;
+    const hint = [error.hint, `it stays, and can be brought there later: snapshots push ${made.name}`];
+    throw new VmError("io", `the snapshot is made, but not in the repository: ${error.message}`, {
+      cause: error,
+      hint: hint.filter(Boolean).join("\n"),
+    });
+  }
+  return made;
+}
+
+/** restic notes whole seconds of what it is told. */
+const isSame = ({ name, made }: RemoteSnapshot, snapshot: Snapshot): boolean =>
+  name === snapshot.name && Math.abs(made.getTime() - snapshot.made.getTime()) < 1000;
+
+async function push(
+  repository: Repository,
+  hostdir: string,
+  vm: string,
+  snapshot: Snapshot,
+  latest: RemoteSnapshot | undefined,
+  rateLimit: number,
+): Promise<void> {
+  const { name, made } = snapshot;
+  const started = performance.now();
+  const cannot = `cannot bring ${name} into the repository`;
+  if (snapshot.problem) throw snapshot.problem;
+  const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
+  const { parents, problem } = followChain(snapshot, (parent) => known.get(parent));
+  if (problem !== undefined)
+    throw new VmError("io", `${cannot}: ${problem}`, { hint: "verify tells which are good" });
+  const isProtected = existsSync(join(snapshot.dir, SNAPSHOT.protected));
+  const tags = [TAG.ours, TAG.vm(vm), TAG.snapshot(name), ...(isProtected ? [TAG.protected] : [])];
+  const words = [
+    "backup",
+    "--json",
+    "--time",
+    formatTimestamp(made),
+    ...tags.flatMap((tag) => ["--tag", tag]),
+    // What it knows from there it does not read again.
+    ...(latest ? ["--parent", latest.id] : []),
+    ...(rateLimit > 0 ? ["--limit-upload", String(Math.max(1, Math.round(rateLimit / 1024)))] : []),
+    "--",
+    name,
+    ...parents.map((item) => item.name),
+  ];
+  const result = await repository.run(words, {
+    what: cannot,
+    cwd: join(hostdir, HOST.backups),
+    good: [INCOMPLETE],
+  });
+  const { id, sentBytes } = readSummary(result.stdout);
+  if (result.status === INCOMPLETE) {
+    if (id !== undefined) await repository.run(["forget", id], { what: cannot });
+    throw new VmError("io", `${cannot}: it could not be read to its end`, {
+      hint: "was it removed meanwhile? verify tells which are good",
+    });
+  }
+  const took = formatDuration((performance.now() - started) / 1000);
+  log.success(`${name} is in the repository: ${formatSize(sentBytes)} were new there, ${took}`);
+}
+
+/** The last of the lines that `restic backup --json` prints. */
+function readSummary(stdout: string): { id: string | undefined; sentBytes: number } {
+  const line = stdout.split("\n").findLast((item) => item.includes('"summary"')) ?? "{}";
+  const { snapshot_id: id, data_added: sentBytes = 0 } = JSON.parse(line) as {
+    snapshot_id?: string;
+    data_added?: number;
+  };
+  return { id, sentBytes };
+}

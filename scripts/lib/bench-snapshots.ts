@@ -21,7 +21,7 @@ import { environment, median, printTable, vm, within } from "./bench-table.ts";
 const MIB = 2 ** 20;
 const LOOK_MS = 20;
 
-interface Options {
+export interface Options {
   cache: string;
   scratch: string;
   mebibytes: number;
@@ -48,7 +48,7 @@ process.on("exit", () => {
 });
 
 /** Runs a program to its end, from file to file where these are given. */
-async function run(
+export async function runTimed(
   argv: string[],
   options: { cwd?: string; env?: Record<string, string>; from?: string; to?: string } = {},
 ): Promise<Done> {
@@ -82,7 +82,7 @@ async function findFiles(): Promise<{ path: string; bytes: number }[]> {
 }
 
 /** A qcow2 disk with an ext4 file system full of them: `count` MiB behind the first `skip`. */
-async function makeDisk(disk: string, skip: number, count: number): Promise<void> {
+export async function makeDisk(disk: string, skip: number, count: number): Promise<void> {
   if (existsSync(disk)) return;
   console.error(`making ${disk} …`);
   let sum = 0;
@@ -114,10 +114,10 @@ async function makeDisk(disk: string, skip: number, count: number): Promise<void
 }
 
 const bytesOf = (path: string): number => statSync(path).size;
-const seconds = (value: number): string => `${value.toFixed(2)} s`;
+export const seconds = (value: number): string => `${value.toFixed(2)} s`;
 
 /** A VM with these disks. */
-class Guest {
+export class Guest {
   readonly #host: string;
 
   constructor(
@@ -138,11 +138,15 @@ class Guest {
   }
 
   vm(...args: string[]): Promise<Done> {
-    return run([vm, ...args], { cwd: this.#host, env: environment(this.scratch) });
+    return runTimed([vm, ...args], { cwd: this.#host, env: environment(this.scratch) });
   }
 
-  snapshot(disk: number): string {
-    return join(this.#host, `backups/S0/disk-${disk}.img.gz`);
+  path(below: string): string {
+    return join(this.#host, below);
+  }
+
+  disk(index: number): string {
+    return this.path(`.work/disk-${index}.img`);
   }
 
   forget(): void {
@@ -163,12 +167,12 @@ async function benchOneDisk({ scratch, rounds }: Options, disk: string): Promise
   let stored = 0;
   for (let round = 1; round <= rounds; round++) {
     console.error(`one disk, round ${round} of ${rounds} …`);
-    times.pigz.push(await run(["pigz", "-9", "-c"], { from: disk, to: gz }));
+    times.pigz.push(await runTimed(["pigz", "-9", "-c"], { from: disk, to: gz }));
     times.backup.push(await guest.vm("backup", "S0"));
-    times.unpigz.push(await run(["unpigz", "-c"], { from: gz, to: out }));
+    times.unpigz.push(await runTimed(["unpigz", "-c"], { from: gz, to: out }));
     rmSync(out);
     times.restore.push(await guest.vm("restore", "S0"));
-    stored = bytesOf(guest.snapshot(0));
+    stored = bytesOf(guest.path("backups/S0/disk-0.img.gz"));
     if (round < rounds) guest.forget();
   }
   const time = (of: Done[]): number => median(of.map((done) => done.seconds));

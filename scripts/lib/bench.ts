@@ -3,6 +3,7 @@ import { mkdirSync, rmSync, statfsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { formatSize } from "../../src/lib/size.ts";
+import { benchImages, benchMany } from "./bench-images.ts";
 import { benchJobs } from "./bench-jobs.ts";
 import { benchList } from "./bench-list.ts";
 import { benchSnapshots } from "./bench-snapshots.ts";
@@ -10,7 +11,7 @@ import { benchSnapshotsList } from "./bench-snapshots-list.ts";
 import { benchStart } from "./bench-start.ts";
 import { exitOnSignals } from "./signals.ts";
 
-const USAGE = `usage: scripts/bench [options] [start|list|snapshots-list|snapshots|jobs]
+const USAGE = `usage: scripts/bench [options] [start|list|snapshots-list|snapshots|images|many|jobs]
   --quick       less data, fewer rounds: to see that it works
   --rounds=N    rounds of backup and restore (1); the start-up times take 40 in any case, with --quick 10
   --iso=FILE    jobs: an ALT Rescue CD (or the tests' stand-in for one) to compare with
@@ -31,10 +32,8 @@ if (values.help) {
   process.exit();
 }
 const [part = "all"] = positionals;
-if (
-  !["all", "start", "list", "snapshots-list", "snapshots", "jobs"].includes(part) ||
-  positionals.length > 1
-) {
+const PARTS = ["all", "start", "list", "snapshots-list", "snapshots", "images", "many", "jobs"];
+if (!PARTS.includes(part) || positionals.length > 1) {
   console.error(USAGE);
   process.exit(64);
 }
@@ -49,7 +48,7 @@ exitOnSignals();
 const { bavail, bsize } = statfsSync(cache);
 // The disk, its copy, pigz's and our snapshot, and both unpacked; the two small ones are half of it together.
 const needed = mebibytes * 2 ** 20 * 7;
-if (["all", "snapshots"].includes(part) && bavail * bsize < needed) {
+if (["all", "snapshots", "images"].includes(part) && bavail * bsize < needed) {
   console.error(`bench: ${cache} needs ${formatSize(needed)} of room; --data=MIB takes less`);
   process.exit(73);
 }
@@ -59,6 +58,8 @@ if (["all", "start"].includes(part)) benchStart(scratch, values.quick ? 10 : 40)
 if (["all", "list"].includes(part)) benchList(scratch, values.quick ? 5 : 20);
 if (["all", "snapshots-list"].includes(part)) benchSnapshotsList(scratch, values.quick ? 3 : 11);
 if (["all", "snapshots"].includes(part)) await benchSnapshots({ cache, scratch, mebibytes, rounds });
+if (["all", "images"].includes(part)) await benchImages({ cache, scratch, mebibytes, rounds });
+if (["all", "many"].includes(part)) await benchMany(scratch);
 // Both parts set up one home, each as it needs it.
 if (["all", "jobs"].includes(part))
   benchJobs({ scratch, rounds: part === "jobs" ? rounds : 5, iso: values.iso && resolve(values.iso) });

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { Day } from "../../test/e2e/day.ts";
 import {
   ALL_VARIANTS,
   canMount,
@@ -13,12 +14,15 @@ import {
   type SweepOptions,
   type Tally,
 } from "../../test/e2e/faults-sweeps.ts";
+import { ImageLab, sweepBits, sweepFull, sweepKills } from "../../test/e2e/image-faults.ts";
 
 const USAGE = `usage: scripts/soak [options]
   --quick        a sample of everything, in less than 90 seconds
   --only=POINTS  only these, with commas between: a point's name or its beginning, * for any field, such as
                    restore:bios:vm:fsync   restore:*:dd   kill:backup   signal   full:restore   race
+                   images (snapshots of the format qcow2, merge and prune)   day
   --kills=N      kills of backup and of restore each, and half as many of each of SIGTERM, SIGINT, SIGHUP (20)
+  --hours=N      live snapshots of a busy Debian, one after the other, each restored and booted afterwards (24)
   --limit=N      at most N points for each command, fault and family of system calls, chosen at random
   --seed=N       for what is random (the day's number)
   --dir=DIR      where the sandboxes go (a file system in memory where one can be mounted)
@@ -30,6 +34,7 @@ const { values } = parseArgs({
     only: { type: "string" },
     kills: { type: "string" },
     limit: { type: "string" },
+    hours: { type: "string", default: "24" },
     seed: { type: "string" },
     dir: { type: "string" },
     workers: { type: "string", default: "2" },
@@ -106,6 +111,47 @@ await sweepMoments(
 if (mountable)
   await sweepFullDisk({ ...options, steps: quick ? 2 : 12, some: quick && values.only === undefined }, line);
 await raceBackups({ ...options, rounds: quick ? 4 : 20 }, line);
+/** Without --only, or when it names this. */
+const wanted = (what: string): boolean => options.only?.includes(what) ?? true;
+if (wanted("images")) await disturbImages();
+if (wanted("day") && !quick) await liveDay();
+
+/** Snapshots that build on each other: what each sweep has found is told by the command. */
+async function disturbImages(): Promise<void> {
+  using lab = await ImageLab.make(24, parent);
+  const tallies = new Map<string, Tally>();
+  const point = (name: string, violations: readonly string[]): void => {
+    const title = name.replace(/ (?:at|of|,)? ?\d.*$|, \d.*$/, "");
+    const tally = tallies.get(title) ?? { points: 0, violations: 0, mixed: 0 };
+    tallies.set(title, {
+      ...tally,
+      points: tally.points + 1,
+      violations: tally.violations + Number(violations.length > 0),
+    });
+    for (const violation of violations) report(`images:${name}::`, violation);
+  };
+  const sweep = { lab, seed, point };
+  await sweepKills(sweep, kills);
+  if (mountable) await sweepFull(sweep, quick ? 1 : 8);
+  await sweepBits(sweep, quick ? 2 : 40);
+  for (const [title, tally] of tallies) line(`images        ${title}`, tally);
+}
+
+/** Snapshots of a running, busy guest. */
+async function liveDay(): Promise<void> {
+  const tally: Tally = { points: 0, violations: 0, mixed: 0 };
+  using day = await Day.make();
+  const hours = await day.live(Number(values.hours), (hour) => console.log(JSON.stringify(hour)));
+  await day.box.ok(["verify", "--all", "--deep"], { timeoutSeconds: 900 });
+  for (const hour of hours) {
+    const violations = await day.judge(hour);
+    tally.points++;
+    tally.violations += Number(violations.length > 0);
+    for (const violation of violations) report(`day:${hour.name}::`, violation);
+  }
+  line("day           live snapshots of a Debian", tally);
+}
+
 for (const [kind, points] of kinds) {
   const more = points.length > 8 ? ` and ${points.length - 8} more` : "";
   console.log(`${points.length} × ${kind.slice(0, 200)}\n    ${points.slice(0, 8).join(" ")}${more}`);

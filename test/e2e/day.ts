@@ -2,7 +2,7 @@
  * A day of hourly live snapshots in fast motion: a busy Debian writes numbered, checksummed records to two disks
  * while one snapshot after the other is taken; each must restore, boot, pass fsck, and hold a prefix of the records.
  */
-import { chmodSync, copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, copyFileSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { checkout, Sandbox, until } from "./harness.ts";
 import { configure, debianCache, qemuPid, shell, untilQuiet } from "./tools.ts";
@@ -18,6 +18,8 @@ export interface Hour {
   seconds: number;
   /** The longest that a program in the guest slept instead of 10 ms, while the snapshot was taken. */
   stallMs: number;
+  /** How much less time went by in the guest than here: what it stood still, by its own clock. */
+  lagMs: number;
 }
 
 /** Writes a record to each disk in turn, each synced; tells what it found at the start, and what is safe. */
@@ -44,7 +46,7 @@ if ($m < $n) { print { $out[1] } record($n); $out[1]->sync; }
 for (;;) {
   $n++;
   for my $out (@out) { print $out record($n); $out->sync or die "sync: $!"; }
-  tell_host("safe $n") if $n % 5 == 0;
+  if ($n % 5 == 0) { open(my $in, '<', '/proc/uptime'); my ($up) = split ' ', <$in>; tell_host("safe $n"); tell_host("up $up"); }
 }
 `;
 
@@ -188,6 +190,26 @@ export class Day implements Disposable {
     );
   }
 
+  /** How far the guest's clock is behind ours: the least of many looks. */
+  async behind(): Promise<number> {
+    const path = join(this.box.work, "console.log");
+    let seen = readFileSync(path).length;
+    let least = Number.POSITIVE_INFINITY;
+    for (let looks = 0; looks < 12;) {
+      await Bun.sleep(2);
+      const { size } = lstatSync(path);
+      if (size === seen) continue;
+      const now = performance.now();
+      const text = readFileSync(path).toString("latin1", seen, size);
+      const told = [...text.matchAll(/day: up ([\d.]+)\r/g)].at(-1)?.[1];
+      if (told === undefined) continue;
+      seen = size;
+      looks++;
+      least = Math.min(least, now - Number(told) * 1000);
+    }
+    return least;
+  }
+
   async more(count: number): Promise<void> {
     const from = this.safe();
     await until("more records", () => this.safe() >= from + count, 200);
@@ -210,10 +232,12 @@ export class Day implements Disposable {
       await this.more(20);
       const name = `H${String(index).padStart(2, "0")}`;
       await this.stall();
+      const behind = await this.behind();
       const before = this.safe();
       const begun = performance.now();
       await this.box.ok(["backup", name, "--quiet"], { timeoutSeconds: 300 });
       const seconds = (performance.now() - begun) / 1000;
+      const lagMs = Math.round(Math.max(0, (await this.behind()) - behind));
       const stallMs = await this.stall();
       await this.more(6);
       const manifest = JSON.parse(this.box.read("backups", name, "manifest.json"));
@@ -229,6 +253,7 @@ export class Day implements Disposable {
         ),
         seconds,
         stallMs,
+        lagMs,
       };
       all.push(hour);
       tell(hour);

@@ -10,6 +10,8 @@ export interface CopyRequest {
   only?: { bitmap: string } | "top" | undefined;
   /** Write it compressed. */
   compress: boolean;
+  /** A guest runs in the same qemu. */
+  gently: boolean;
 }
 
 /** qapi/job.json, JobInfo. */
@@ -23,6 +25,13 @@ interface JobInfo {
 
 /** Our jobs in a qemu begin with this: what a killed command left is known by it. */
 const JOB_PREFIX = "vm-copy-";
+
+/**
+ * How many pieces (64 KiB, qemu's own number is 64) are under way at a time where a guest runs: between them its CPUs
+ * wait for qemu's lock. Measured within a guest that slept 10 ms at a time, on 2 cores: 125 ms late with 64, 16 ms
+ * with none, 25 ms with these, and the copy takes a fifth longer.
+ */
+const GENTLE_WORKERS = 4;
 
 const PROGRESS_MS = 250;
 const RETRY_MS = 20;
@@ -82,7 +91,7 @@ export async function copyDisks(
   }
 }
 
-function buildJob({ from, to, only, compress }: CopyRequest, speed: number): object {
+function buildJob({ from, to, only, compress, gently }: CopyRequest, speed: number): object {
   const part =
     only === undefined
       ? { sync: "full" }
@@ -90,8 +99,16 @@ function buildJob({ from, to, only, compress }: CopyRequest, speed: number): obj
         ? { sync: "top" }
         : // The bitmap stays as it is: should this fail, the next one needs it.
           { sync: "bitmap", bitmap: only.bitmap, "bitmap-mode": "never" };
-  // Told of, not dismissed, when it ends: how it ended has to be asked.
-  return { device: from, target: to, ...part, compress, "auto-dismiss": false, ...(speed ? { speed } : {}) };
+  return {
+    device: from,
+    target: to,
+    ...part,
+    compress,
+    // Told of, not dismissed, when it ends: how it ended has to be asked.
+    "auto-dismiss": false,
+    ...(gently ? { "x-perf": { "max-workers": GENTLE_WORKERS } } : {}),
+    ...(speed ? { speed } : {}),
+  };
 }
 
 async function findJobs(qmp: QmpClient, ids?: readonly string[]): Promise<JobInfo[]> {

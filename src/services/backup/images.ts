@@ -67,6 +67,7 @@ export async function storeImages(request: ImageRequest, source: DiskSource): Pr
         to: targets.get(disk.name)!,
         only: await onlyIn(moment, disk, plan.only.get(disk.name)),
         compress: true,
+        gently: live,
       });
     await runCopies(context, qmp, disks, requests, snapshot, speed);
     for (const node of targets.values()) await removeNode(qmp, node);
@@ -185,7 +186,7 @@ export async function copyMoment(
     const to = NODE.target + basename(name, ".img");
     await createNewImage(path, { sizeBytes: virtualBytes });
     await qmp.execute("blockdev-add", writableNode(path, to));
-    requests.push({ from: moment.nodeOf(disk), to, compress: false });
+    requests.push({ from: moment.nodeOf(disk), to, compress: false, gently: true });
   }
   await runCopies(context, qmp, disks, requests, snapshot, speed);
   for (const { to } of requests) await removeNode(qmp, to);

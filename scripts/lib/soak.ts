@@ -121,7 +121,7 @@ async function disturbImages(): Promise<void> {
   using lab = await ImageLab.make(24, parent);
   const tallies = new Map<string, Tally>();
   const point = (name: string, violations: readonly string[]): void => {
-    const title = name.replace(/ (?:at|of|,)? ?\d.*$|, \d.*$/, "");
+    const title = name.replace(/^\d+ bytes of .*/, "cut off").replace(/ (?:at|of|,)? ?\d.*$|, \d.*$/, "");
     const tally = tallies.get(title) ?? { points: 0, violations: 0, mixed: 0 };
     tallies.set(title, {
       ...tally,

@@ -28,6 +28,7 @@ debian  mkfs.vfat              dosfstools                  dosfstools        dos
 debian  mmdebstrap             mmdebstrap                  -                 -                       -                  -
 debian  ssh-keygen             openssh-client              openssh-clients   openssh-clients         openssh-clients    openssh
 lint    shellcheck             shellcheck                  shellcheck        ShellCheck              ShellCheck         shellcheck
+bench   borg                   borgbackup                  borg              borgbackup              borgbackup         borg
 picture script                 bsdutils                    util-linux        util-linux-script       util-linux         util-linux
 check   strace                 strace                      strace            strace                  strace             strace
 check   nasm                   nasm                        nasm              nasm                    nasm               nasm

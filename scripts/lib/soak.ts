@@ -111,10 +111,11 @@ await sweepMoments(
 if (mountable)
   await sweepFullDisk({ ...options, steps: quick ? 2 : 12, some: quick && values.only === undefined }, line);
 await raceBackups({ ...options, rounds: quick ? 4 : 20 }, line);
-/** Without --only, or when it names this. */
-const wanted = (what: string): boolean => options.only?.includes(what) ?? true;
+
+/** What takes minutes is no part of a quick sample, unless it is named. */
+const wanted = (what: string): boolean => options.only?.includes(what) ?? !quick;
 if (wanted("images")) await disturbImages();
-if (wanted("day") && !quick) await liveDay();
+if (wanted("day")) await liveDay();
 
 /** Snapshots that build on each other: what each sweep has found is told by the command. */
 async function disturbImages(): Promise<void> {

@@ -87,7 +87,7 @@ ldd "$ga" | grep -o '/[^ ]*' | xargs -I{} cp -L --parents {} day/root/opt/ga/
 `;
 
 const SETUP = `
-mkfs.ext4 -q -F -L data /dev/disk-of-data
+mkfs.ext4 -q -F -L data /dev/sda
 tar -C "$DESTDIR" --no-same-owner -xf "$INDIR/day.tar"
 printf 'LABEL=data /data ext4 defaults 0 2\\n' >>"$DESTDIR/etc/fstab"
 sed -i 's/^GRUB_CMDLINE_LINUX_DEFAULT=.*/GRUB_CMDLINE_LINUX_DEFAULT="fsck.mode=force"/' "$DESTDIR/etc/default/grub.d/serial.cfg"
@@ -144,7 +144,7 @@ export class Day implements Disposable {
       box.write(join("day/root", name), text);
     await shell("chmod 755 day/root/usr/local/sbin/*; tar -C day/root -cf day.tar .; rm -r day", box.host);
     box.write("post-install.env", "SETUP_FILES=( day.tar )\nSETUP_ROOTDEV=LABEL=debian\n");
-    box.write("post-install.sh", SETUP.replace("disk-of-data", "sda"));
+    box.write("post-install.sh", SETUP);
     await box.ok(["rescue", "build"]);
     await box.ok(["create", "Day"]);
     await box.ok(["@job", "install-debian", "@job", "post-install", "@job", "add-ssh-keys"], {

@@ -1,3 +1,4 @@
+import type { DiskBus } from "../machine/types.ts";
 import type { SettingName } from "./schema.ts";
 import type { SettingValue } from "./literal.ts";
 
@@ -14,6 +15,9 @@ export interface Surroundings {
 /** The shares every guest has, and the rescue's. SPEC: "Macros". */
 const GUEST_SHARES = ["mirror:@MIRROR@", "in:@HOSTDIR@", "out:rw:@DATADIR@"];
 const RESCUE_SHARES = ["mirror:@MIRROR@", "in:@INDIR@", "out:rw:@DATADIR@"];
+
+/** One disk, on the bus from which a guest's firmware can boot. */
+export const defaultDisks = (bus: DiskBus): string[] => [`${bus}=30G`];
 
 /** The built-in defaults, in the form users' files have. */
 export function buildDefaults(at: Surroundings): Record<SettingName, SettingValue> {
@@ -36,7 +40,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     IMAGES: [],
     ACCEL: "auto",
     CPU: "",
-    DISKS: ["AHCI=30G"],
+    DISKS: defaultDisks("AHCI"),
     INPLACE: "",
     MEDIA_MIRROR: "",
     MEDIA_STORAGE: "",

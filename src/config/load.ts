@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { badOption, settingsError, type Complaint } from "./complaint.ts";
-import { buildDefaults } from "./defaults.ts";
+import { buildDefaults, defaultDisks } from "./defaults.ts";
 import type { SettingValue } from "./literal.ts";
 import { checkLayer, readLayer, type Sources } from "./load-layer.ts";
 import { mergeSettings } from "./merge.ts";
@@ -14,7 +14,8 @@ import {
   type SettingName,
   type Settings,
 } from "./schema.ts";
-import { parseArch } from "../machine/arch.ts";
+import { ARCH, parseArch } from "../machine/arch.ts";
+import type { Arch } from "../machine/types.ts";
 import { scalarOf } from "./values.ts";
 
 export type { Sources } from "./load-layer.ts";
@@ -102,8 +103,9 @@ export async function readSettings(
     const parsed = parseSetting(name, raw[name]);
     if (!("value" in parsed)) error ??= badOption(name, parsed.given ?? items.join(" "), parsed.allowed);
   }
-  if (origins.RESCUE.kind === "default")
-    raw.RESCUE = `rescue-${parseArch(scalarOf(raw.QEMUARCH)) ?? sources.hostArch}`;
+  const arch = parseArch(scalarOf(raw.QEMUARCH));
+  if (origins.RESCUE.kind === "default") raw.RESCUE = `rescue-${arch ?? sources.hostArch}`;
+  if (arch) error ??= settleByArch(arch, raw, origins);
   if (origins.QEMUARCH.kind === "default" && !("value" in parseSetting("QEMUARCH", raw.QEMUARCH)))
     error ??= new VmError(
       "unavailable",
@@ -113,6 +115,30 @@ export async function readSettings(
       },
     );
   return { raw, origins, error };
+}
+
+/**
+ * Fills in what depends on the guest's architecture: the bus of its disks, and the firmware where there is only one.
+ * @returns what is wrong with a typed option
+ */
+function settleByArch(
+  arch: Arch,
+  raw: Record<SettingName, SettingValue>,
+  origins: Record<SettingName, Origin>,
+): VmError | undefined {
+  const { diskBus, boots } = ARCH[arch];
+  if (origins.DISKS.kind === "default") raw.DISKS = defaultDisks(diskBus);
+  const [only, other] = boots;
+  if (other !== undefined) return undefined;
+  const uefi = parseSetting("UEFI", raw.UEFI);
+  const forced = only === "uefi";
+  const typed = origins.UEFI.kind === "option";
+  // What a file says of all guests is not meant for these.
+  raw.UEFI = forced ? "1" : "";
+  if (!typed || !("value" in uefi) || uefi.value === forced) return undefined;
+  return new VmError("usage", `${arch} guests boot ${forced ? "by UEFI only" : "without UEFI only"}`, {
+    hint: `leave out ${forced ? "--no-uefi" : "--uefi"}`,
+  });
 }
 
 /**

@@ -32,6 +32,16 @@ const QEMU_X86 = everywhere("qemu-system-x86");
 export const PACKAGES = {
   "qemu-system-x86_64": QEMU_X86,
   "qemu-system-i386": QEMU_X86,
+  "qemu-system-aarch64": named(
+    "qemu-system-arm",
+    "qemu-system-aarch64",
+    "qemu-system-aarch64",
+    "qemu-system-aarch64",
+  ),
+  "qemu-system-arm": everywhere("qemu-system-arm"),
+  // Debian's has moved from one package to another; this one needs whichever it is.
+  "qemu-system-riscv64": named("qemu-system", "qemu-system-riscv", "qemu-system-riscv", "qemu-system-riscv"),
+  "qemu-system-ppc64": everywhere("qemu-system-ppc"),
   // Newer releases have it apart.
   spice: named(
     "qemu-system-modules-spice",
@@ -42,6 +52,10 @@ export const PACKAGES = {
   "qemu-img": named("qemu-utils", "qemu-img", "qemu-img", "qemu-img"),
   "uefi-x86_64": named("ovmf", "edk2-ovmf", "edk2-ovmf", "edk2-ovmf"),
   "uefi-i386": named("ovmf-ia32", "edk2-ovmf-ia32", "edk2-ovmf-ia32", "edk2-ovmf"),
+  "uefi-aarch64": named("qemu-efi-aarch64", "edk2-aarch64", "edk2-aarch64", "edk2-aarch64"),
+  "uefi-armhf": named("qemu-efi-arm", undefined, "edk2-arm", "edk2-arm"),
+  "uefi-riscv64": named("qemu-efi-riscv64", undefined, "edk2-riscv64", undefined),
+  "u-boot": named("u-boot-qemu", undefined, "uboot-images-riscv64", undefined),
   pigz: everywhere("pigz"),
   coreutils: everywhere("coreutils"),
   setpriv: everywhere("util-linux"),
@@ -52,9 +66,22 @@ export const PACKAGES = {
   busybox: named("busybox-static", "busybox", "busybox", "busybox"),
   kmod: everywhere("kmod"),
   kernel: named("linux-image-amd64", "kernel-image-std-def", "kernel", "linux", "linux-image-generic"),
+  "kernel-aarch64": named(
+    "linux-image-arm64",
+    "kernel-image-std-def",
+    "kernel",
+    "linux",
+    "linux-image-generic",
+  ),
   restic: everywhere("restic"),
   "remote-viewer": everywhere("virt-viewer"),
 } as const satisfies Record<string, Packages>;
+
+/** A kernel to make a rescue of, for a host (`uname -m`): some name theirs after the architecture. */
+export function kernelPackages(hostArch: string): Packages {
+  const thing = `kernel-${hostArch}`;
+  return PACKAGES[isThing(thing) ? thing : "kernel"];
+}
 
 export type Thing = keyof typeof PACKAGES;
 export const isThing = (name: string): name is Thing => Object.hasOwn(PACKAGES, name);

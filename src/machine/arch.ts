@@ -1,4 +1,4 @@
-import { ARCHES, type Arch } from "./types.ts";
+import { ARCHES, type Arch, type DiskBus } from "./types.ts";
 
 export interface ArchFacts {
   /** qemu's program for this guest. */
@@ -9,27 +9,59 @@ export interface ArchFacts {
   machineType: { bios: string; uefi: string; kernel: string };
   /** The processor under TCG: all it can do, but for what it does slowly. */
   emulatedCpu: string;
+  /** Firmware it boots by; with one of them, nobody has to choose. */
+  boots: readonly ("bios" | "uefi")[];
+  /** A machine that has nothing in a BIOS's place is given one of these boot loaders, as a kernel. */
+  bootLoaders?: readonly string[];
   /** How firmware descriptors (`/usr/share/qemu/firmware`) name it. */
   firmwareTarget: { architecture: string; machine: string };
   /** Code and variable files of distributions without descriptors: [code, vars]. */
   firmwarePaths: readonly (readonly [string, string])[];
+  /** The bus of a disk for which nobody has chosen one: its firmware can boot from it. */
+  diskBus: DiskBus;
+  /** The bus of the CD, from which its firmware can boot. */
+  cdBus: DiskBus;
+  /** Graphics card, and the one for SPICE where qemu has it. */
+  card: string;
+  spiceCard?: string;
+  /** The machine has no keyboard of its own. */
+  usbKeyboard: boolean;
+  /** What a kernel that qemu boots is told: the serial console, and what this machine wants besides. */
+  kernelAppend: string;
+  /** When its guest powers itself off, some qemus (before 8.2) end at once, with status 0 and no event. */
+  endsWithoutEvent?: true;
   /** Further names that users' files hold for it. */
   aliases: RegExp;
 }
 
-/** What differs between guest architectures: here and nowhere else. */
 /**
  * Linux copies by `rep movsb` where a processor is said to be fast at it. TCG does that byte by byte: without
  * these two a kernel boots in 5/6 of the time (measured with qemu 7.2).
  */
 const X86_EMULATED_CPU = "max,erms=off,fsrm=off";
 
+const X86 = {
+  machineType: { bios: "pc", uefi: "q35", kernel: "q35,sata=off" },
+  emulatedCpu: X86_EMULATED_CPU,
+  boots: ["bios", "uefi"],
+  diskBus: "AHCI",
+  cdBus: "AHCI",
+  card: "VGA",
+  spiceCard: "qxl-vga",
+  usbKeyboard: false,
+  // On a loaded host an emulated timer may seem not to work; the check for it would end the boot.
+  kernelAppend: "console=ttyS0 8250.nr_uarts=1 no_timer_check",
+} as const;
+
+/** What Arm's and RISC-V's `virt` machines have in common: nothing but PCI. */
+const VIRT = { card: "virtio-gpu-pci", usbKeyboard: true, diskBus: "VIRT" } as const;
+
+/** What differs between guest architectures: here and nowhere else. */
 export const ARCH = {
   x86_64: {
+    ...X86,
     binary: "qemu-system-x86_64",
     kvmHosts: ["x86_64"],
-    machineType: { bios: "pc", uefi: "q35", kernel: "q35,sata=off" },
-    emulatedCpu: X86_EMULATED_CPU,
     firmwareTarget: { architecture: "x86_64", machine: "pc-q35-" },
     firmwarePaths: [
       ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"],
@@ -41,10 +73,9 @@ export const ARCH = {
     aliases: /^(amd64|x86-64)$/,
   },
   i386: {
+    ...X86,
     binary: "qemu-system-i386",
     kvmHosts: ["x86_64", "i686", "i386"],
-    machineType: { bios: "pc", uefi: "q35", kernel: "q35,sata=off" },
-    emulatedCpu: X86_EMULATED_CPU,
     firmwareTarget: { architecture: "i386", machine: "pc-q35-" },
     firmwarePaths: [
       ["/usr/share/OVMF/OVMF32_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF32_VARS_4M.fd"],
@@ -53,6 +84,84 @@ export const ARCH = {
       ["/usr/share/OVMF/OVMF32_CODE.fd", "/usr/share/OVMF/OVMF32_VARS.fd"],
     ],
     aliases: /^(i\d86|pentium\d?|athlon)$/,
+  },
+  aarch64: {
+    ...VIRT,
+    binary: "qemu-system-aarch64",
+    kvmHosts: ["aarch64"],
+    machineType: {
+      bios: "virt,gic-version=max",
+      uefi: "virt,gic-version=max",
+      kernel: "virt,gic-version=max",
+    },
+    // Pointers signed by the architecture's own cipher make a kernel boot three times as long (qemu 7.2).
+    emulatedCpu: "max,pauth-impdef=on",
+    boots: ["uefi"],
+    firmwareTarget: { architecture: "aarch64", machine: "virt-" },
+    firmwarePaths: [
+      ["/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"],
+      ["/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw", "/usr/share/edk2/aarch64/vars-template-pflash.raw"],
+      ["/usr/share/edk2/aarch64/QEMU_CODE.fd", "/usr/share/edk2/aarch64/QEMU_VARS.fd"],
+    ],
+    cdBus: "SCSI",
+    kernelAppend: "console=ttyAMA0",
+    aliases: /^(arm64|armv8)$/,
+  },
+  armhf: {
+    ...VIRT,
+    binary: "qemu-system-arm",
+    kvmHosts: ["armv7l"],
+    // Kernels without LPAE do not find what is above 4 GiB.
+    machineType: { bios: "virt,highmem=off", uefi: "virt,highmem=off", kernel: "virt,highmem=off" },
+    emulatedCpu: "max",
+    boots: ["uefi"],
+    firmwareTarget: { architecture: "arm", machine: "virt-" },
+    firmwarePaths: [
+      ["/usr/share/AAVMF/AAVMF32_CODE.fd", "/usr/share/AAVMF/AAVMF32_VARS.fd"],
+      ["/usr/share/edk2/arm/QEMU_EFI-pflash.raw", "/usr/share/edk2/arm/vars-template-pflash.raw"],
+      ["/usr/share/edk2/arm/QEMU_CODE.fd", "/usr/share/edk2/arm/QEMU_VARS.fd"],
+    ],
+    cdBus: "SCSI",
+    kernelAppend: "console=ttyAMA0",
+    aliases: /^(arm|armv7(l|hf)?|armhfp)$/,
+  },
+  riscv64: {
+    ...VIRT,
+    binary: "qemu-system-riscv64",
+    kvmHosts: ["riscv64"],
+    machineType: { bios: "virt", uefi: "virt", kernel: "virt" },
+    emulatedCpu: "rv64",
+    boots: ["bios", "uefi"],
+    bootLoaders: [
+      "/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin",
+      "/usr/share/uboot/qemu-riscv64_smode/u-boot.bin",
+    ],
+    firmwareTarget: { architecture: "riscv64", machine: "virt" },
+    firmwarePaths: [
+      ["/usr/share/qemu-efi-riscv64/RISCV_VIRT_CODE.fd", "/usr/share/qemu-efi-riscv64/RISCV_VIRT_VARS.fd"],
+      ["/usr/share/edk2/riscv/RISCV_VIRT_CODE.fd", "/usr/share/edk2/riscv/RISCV_VIRT_VARS.fd"],
+    ],
+    // U-Boot boots from no other CD.
+    cdBus: "VIRT",
+    kernelAppend: "console=ttyS0",
+    // hw/misc/sifive_test.c called exit().
+    endsWithoutEvent: true,
+    aliases: /^riscv$/,
+  },
+  ppc64le: {
+    binary: "qemu-system-ppc64",
+    kvmHosts: ["ppc64le"],
+    machineType: { bios: "pseries", uefi: "pseries", kernel: "pseries" },
+    emulatedCpu: "power9",
+    boots: ["bios"],
+    firmwareTarget: { architecture: "ppc64", machine: "pseries-" },
+    firmwarePaths: [],
+    diskBus: "VIRT",
+    cdBus: "SCSI",
+    card: "VGA",
+    usbKeyboard: true,
+    kernelAppend: "console=hvc0",
+    aliases: /^(ppc64el|powerpc64le)$/,
   },
 } as const satisfies Record<Arch, ArchFacts>;
 

@@ -6,7 +6,7 @@ export const IMAGE_FORMATS = ["qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc", "qed
 export type ImageFormat = (typeof IMAGE_FORMATS)[number];
 
 /** Guest architectures; their facts stand in `arch.ts`. */
-export const ARCHES = ["x86_64", "i386"] as const;
+export const ARCHES = ["x86_64", "i386", "aarch64", "armhf", "riscv64", "ppc64le"] as const;
 export type Arch = (typeof ARCHES)[number];
 
 /** One entry of `DISKS`: a disk to create. */
@@ -123,6 +123,8 @@ export interface Machine {
   display: Display;
   /** Booted by qemu itself instead of by firmware from a disk. */
   kernel: { image: string; initrd: string; append: string } | undefined;
+  /** A boot loader where this architecture has no BIOS (`ArchFacts.bootLoaders`); absolute. */
+  bootLoader: string | undefined;
   /** Goes on from a state that was saved of a machine booted from a kernel: waits for it on QMP. */
   resumed: boolean;
   /** A device by which the guest's kernel learns that it is a copy, and reseeds its random numbers. */

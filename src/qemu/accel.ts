@@ -20,10 +20,14 @@ export function kvmProblem(arch: Arch, facts: KvmFacts): string | undefined {
   const hosts: readonly string[] = ARCH[arch].kvmHosts;
   if (!hosts.includes(facts.hostArch)) return `a ${facts.hostArch} host cannot run ${arch} guests by itself`;
   if (facts.deviceProblem) return facts.deviceProblem;
+  if (!FLAGS_TELL.includes(facts.hostArch)) return undefined;
   if (!facts.cpuFlags.includes("vmx") && !facts.cpuFlags.includes("svm"))
     return "the CPU shows no virtualization (no vmx or svm in /proc/cpuinfo)";
   return undefined;
 }
+
+/** Processors whose flags tell whether they can run guests; others' kernels make /dev/kvm only where they can. */
+const FLAGS_TELL = ["x86_64", "i686", "i386"];
 
 /** Looks at this host. */
 export function probeKvm(hostArch: string): KvmFacts {

@@ -40,6 +40,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     "-boot",
     "strict=on",
     ...(machine.endOnReset ? ["-no-reboot"] : []),
+    ...(machine.bootLoader === undefined ? [] : ["-kernel", machine.bootLoader]),
     ...buildKernelArgs(machine.kernel),
     ...(machine.resumed ? RESUMED : []),
     ...buildControlArgs(machine.files),
@@ -50,13 +51,16 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...buildChannelArgs(machine.channels),
     ...(machine.generationId ? ["-device", "vmgenid,guid=auto,id=generation0"] : []),
     ...(machine.display.kind === "serial" ? [] : POINTER),
+    ...(machine.display.kind !== "serial" && facts.usbKeyboard ? KEYBOARD : []),
     ...buildDiskArgs(machine),
     ...buildNetArgs(machine.network),
     ...buildShareArgs(machine.shares),
-    ...buildDisplayArgs(machine.display, capabilities),
+    ...buildDisplayArgs(machine, capabilities),
     ...machine.extraArgs,
   ];
 }
+
+const KEYBOARD = ["-device", "usb-kbd,bus=usb0.0"];
 
 /** Absolute positions, so that a viewer's pointer and the guest's agree. */
 const POINTER = ["-device", "qemu-xhci,id=usb0", "-device", "usb-tablet,bus=usb0.0"];

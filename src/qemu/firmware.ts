@@ -1,8 +1,8 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { installHint, PACKAGES } from "../lib/packages.ts";
-import { ARCH } from "../machine/arch.ts";
+import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
+import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
 
 /** A UEFI firmware on this host: code, and the template of a machine's variables. */
@@ -93,7 +93,24 @@ export function findFirmware(arch: Arch, own: { code: string; vars: string }): F
     ({ code, varsTemplate }) => existsSync(code.path) && existsSync(varsTemplate.path),
   );
   if (found) return found;
+  const thing = `uefi-${arch}`;
+  const install = isThing(thing) ? `${installHint(PACKAGES[thing])}; or ` : "";
   throw new VmError("unavailable", `no UEFI firmware for ${arch} guests is installed`, {
-    hint: `${installHint(PACKAGES[`uefi-${arch}`])}; or set OVMF_CODE and OVMF_VARS`,
+    hint: `${install}set OVMF_CODE and OVMF_VARS`,
+  });
+}
+
+/**
+ * What a machine without UEFI boots by where nothing is built into it.
+ * @returns undefined where something is
+ * @throws 69 when there is none
+ */
+export function findBootLoader(arch: Arch): string | undefined {
+  const { bootLoaders }: ArchFacts = ARCH[arch];
+  if (!bootLoaders) return undefined;
+  const found = bootLoaders.find((path) => existsSync(path));
+  if (found !== undefined) return found;
+  throw new VmError("unavailable", `no boot loader for ${arch} guests is installed`, {
+    hint: `${installHint(PACKAGES["u-boot"])}; or boot by UEFI: --uefi`,
   });
 }

@@ -1,6 +1,8 @@
 import { chmodSync, closeSync, lstatSync, readdirSync, readFileSync, watch, type FSWatcher } from "node:fs";
 import { dirname, join } from "node:path";
 import { hasErrno, VmError } from "../lib/errors.ts";
+import { ARCH, type ArchFacts } from "../machine/arch.ts";
+import type { Arch } from "../machine/types.ts";
 import { start, type Child } from "../process/exec.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { parseShutdown, type Shutdown } from "../qmp/commands.ts";
@@ -35,6 +37,8 @@ export interface LaunchOptions {
   logPath: string;
   /** qemu's descriptors from 3 on. */
   furtherFds?: number[];
+  /** Whose machine it is; absent where no guest runs in it. */
+  arch?: Arch;
   /** It is to go on without us. */
   detached?: boolean;
   onEvent: (event: QmpEvent) => void;
@@ -83,6 +87,8 @@ export async function launchQemu(options: LaunchOptions): Promise<RunningMachine
   const ended = child.done.then(async ({ status, signal }): Promise<MachineEnd> => {
     // Its last events may still be on their way.
     await qmp.closed;
+    const facts: ArchFacts | undefined = options.arch && ARCH[options.arch];
+    if (status === 0 && facts?.endsWithoutEvent) shutdown ??= { reason: "guest-shutdown", guest: true };
     return { shutdown, status, signal };
   });
   const release = (): void => {

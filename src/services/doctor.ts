@@ -23,7 +23,7 @@ export async function diagnose(context: Context, found: InForce): Promise<Diagno
   const { settings } = vm;
   const [qemus, build, rescues] = await Promise.all([
     checkQemus(settings),
-    checkRescueBuild(),
+    checkRescueBuild(context.hostArch),
     checkRescues(context, vm),
   ]);
   const checks = [

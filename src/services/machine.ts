@@ -8,7 +8,7 @@ import { expandMacro, type MacroValues } from "../machine/macros.ts";
 import type { Disk, Firmware, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
-import { findFirmware } from "../qemu/firmware.ts";
+import { findBootLoader, findFirmware } from "../qemu/firmware.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
 import { lstatOf, readSmall, replaceFile } from "../store/files.ts";
@@ -62,6 +62,7 @@ export async function resolveMachine(
     }),
     display: await resolveDisplay(context, vm, work, capabilities),
     kernel: undefined,
+    bootLoader: settings.UEFI ? undefined : findBootLoader(arch),
     resumed: false,
     generationId: false,
     channels: [{ name: GUEST_AGENT, socket: socketIn(work, WORK.agent) }],

@@ -6,8 +6,10 @@ import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro } from "../machine/macros.ts";
 import type { Machine } from "../machine/types.ts";
+import { ARCH } from "../machine/arch.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
+import { findBootLoader } from "../qemu/firmware.ts";
 import { RESCUE, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { resolveDisks, resolveFiles, resolveFirmware, resolveShare, socketIn } from "./machine.ts";
@@ -37,10 +39,8 @@ export interface RescueRun {
 /** Each of these is here for a reason; the last three lines are worth a tenth of a rescue's start under TCG. */
 const APPEND = [
   // Quiet, and ended rather than hung by a panic: qemu does not start again then.
-  "console=ttyS0 quiet panic=-1",
-  "scsi_mod.scan=sync random.trust_cpu=on 8250.nr_uarts=1",
-  // On a loaded host an emulated timer may seem not to work; the check for it would end the boot.
-  "no_timer_check",
+  "quiet panic=-1",
+  "scsi_mod.scan=sync random.trust_cpu=on",
   // The kernel's tests of its ciphers are its builder's business.
   "cryptomgr.notests initcall_blacklist=crypto_kdf108_init",
   // There is nobody in the rescue but root, so nobody from whom the kernel would have to hide.
@@ -159,8 +159,9 @@ export async function resolveRescueMachine(
             // OVMF takes no ELF.
             image: firmware ? system.kernel : (system.vmlinux ?? system.kernel),
             initrd: system.initrd,
-            append: `${APPEND} rescue.disks=${disks.length}`,
+            append: `${ARCH[settings.QEMUARCH].kernelAppend} ${APPEND} rescue.disks=${disks.length}`,
           },
+    bootLoader: firmware || system.kind === "own" ? undefined : findBootLoader(settings.QEMUARCH),
     resumed: false,
     generationId: system.kind === "own" && capabilities.devices.has("vmgenid"),
     channels: CHANNELS.map(({ name, socket }) => ({ name, socket: socketIn(work, socket) })),

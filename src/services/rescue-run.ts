@@ -80,6 +80,7 @@ async function launch(context: Context, work: Present, run: RescueRun): Promise<
         monitor: join(work.dir, WORK.monitor),
         logFd: createFile(logPath),
         logPath,
+        arch: run.machine.arch,
         onEvent,
       });
       launched = { machine: booted, control: await Channel.connect(join(work.dir, WORK.control)) };

@@ -155,6 +155,7 @@ async function launch(
     monitor: join(work.dir, WORK.monitor),
     logFd: createFile(logPath),
     logPath,
+    arch: resolved.arch,
     detached,
     onEvent: (event) => trouble.hear(event),
   });

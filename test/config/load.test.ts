@@ -153,14 +153,12 @@ describe("RESCUE follows the architecture", () => {
 
 describe("a host whose architecture has no guests", () => {
   test("is told (69)", async () => {
-    const error = await failureOf(() => load({ hostArch: "riscv64" }));
+    const error = await failureOf(() => load({ hostArch: "s390x" }));
     expect(error.exitCode).toBe(69);
-    expect(error.message).toContain("riscv64");
+    expect(error.message).toContain("s390x");
   });
   test("may name another", async () => {
-    expect((await load({ hostArch: "riscv64", options: { QEMUARCH: "i386" } })).settings.QEMUARCH).toBe(
-      "i386",
-    );
+    expect((await load({ hostArch: "s390x", options: { QEMUARCH: "i386" } })).settings.QEMUARCH).toBe("i386");
   });
 });
 
@@ -447,5 +445,33 @@ describe("a VM's guest.env has no power over the host", () => {
     await load().catch(() => {});
     clearTimeout(timer);
     expect(connections).toBe(0);
+  });
+});
+
+describe("what depends on the guest's architecture", () => {
+  test.each([
+    ["x86_64", "AHCI", false],
+    ["i386", "AHCI", false],
+    ["aarch64", "VIRT", true],
+    ["armhf", "VIRT", true],
+    ["riscv64", "VIRT", false],
+    ["ppc64le", "VIRT", false],
+  ] as const)("%s: disks on %s, UEFI %p", async (arch, bus, uefi) => {
+    const { settings } = await load({ options: { QEMUARCH: arch } });
+    expect(settings.DISKS.map((disk) => disk.bus)).toEqual([bus]);
+    expect(settings.UEFI).toBe(uefi);
+    expect(settings.RESCUE).toBe(`rescue-${arch}`);
+  });
+  test("disks that were chosen stay", async () => {
+    const { settings } = await load({ options: { QEMUARCH: "aarch64", DISKS: "NVME=1G" } });
+    expect(settings.DISKS).toEqual([{ bus: "NVME", sizeBytes: 1 << 30 }]);
+  });
+  test.each([
+    ["aarch64", "", "by UEFI only"],
+    ["ppc64le", "1", "without UEFI only"],
+  ])("%s: a typed UEFI=%j is refused (64)", async (arch, uefi, words) => {
+    const error = await failureOf(() => load({ options: { QEMUARCH: arch, UEFI: uefi } }));
+    expect(error.exitCode).toBe(64);
+    expect(error.message).toContain(words);
   });
 });

@@ -101,7 +101,7 @@ const EXAMPLES: Record<SettingName, Examples> = {
       ["i686", "i386"],
       ["pentium", "i386"],
     ],
-    bad: ["", "vax", "aarch64"],
+    bad: ["", "vax", "s390x"],
   },
   SOCKETS: count(64),
   CORES: count(512),

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { ARCH, parseArch } from "../../src/machine/arch.ts";
+import { isThing } from "../../src/lib/packages.ts";
+import { ARCH, parseArch, type ArchFacts } from "../../src/machine/arch.ts";
 import { ARCHES } from "../../src/machine/types.ts";
 
 test.each([
@@ -19,7 +20,17 @@ test.each([
   ["i6866", undefined],
   ["I686", undefined],
   ["x86_64 ", undefined],
-  ["aarch64", undefined],
+  ["aarch64", "aarch64"],
+  ["arm64", "aarch64"],
+  ["armhf", "armhf"],
+  ["armv7l", "armhf"],
+  ["arm", "armhf"],
+  ["riscv64", "riscv64"],
+  ["ppc64le", "ppc64le"],
+  ["ppc64el", "ppc64le"],
+  ["ppc64", undefined],
+  ["s390x", undefined],
+  ["arm64e", undefined],
   ["constructor", undefined],
   ["__proto__", undefined],
 ])("%j means %j", (word, arch) => {
@@ -27,11 +38,16 @@ test.each([
 });
 
 test.each([...ARCHES])("%s: a name of its own, firmware files in pairs", (arch) => {
-  const facts = ARCH[arch];
+  const facts: ArchFacts = ARCH[arch];
   expect(parseArch(arch)).toBe(arch);
-  expect(facts.binary).toBe(`qemu-system-${arch}`);
+  expect(ARCHES.filter((other) => other !== arch && ARCH[other].aliases.test(arch))).toEqual([]);
+  expect(isThing(facts.binary)).toBe(true);
   for (const [code, vars] of facts.firmwarePaths) {
-    expect(code).toContain("CODE");
-    expect(vars).toContain("VARS");
+    expect(code).toMatch(/CODE|EFI/);
+    expect(vars.toLowerCase()).toContain("vars");
   }
+  // What it boots by can be had, and doctor knows its package.
+  expect(facts.boots.length).toBeGreaterThan(0);
+  expect(facts.firmwarePaths.length > 0).toBe(facts.boots.includes("uefi"));
+  expect(isThing(`uefi-${arch}`)).toBe(facts.boots.includes("uefi"));
 });

@@ -82,7 +82,7 @@ function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files }:
 const KEYS = {
   "-name": ["guest"],
   "-sandbox": ["on", "obsolete", "elevateprivileges", "spawn", "resourcecontrol"],
-  "-machine": ["pc", "q35", "sata", "sata", "pflash0", "pflash1"],
+  "-machine": ["pc", "q35", "virt", "pseries", "sata", "gic-version", "highmem", "pflash0", "pflash1"],
   "-boot": ["strict"],
   "-chardev": ["socket", "spicevmc", "id", "path", "server", "wait", "logfile", "logappend", "name"],
   "-mon": ["chardev", "mode"],

@@ -42,6 +42,14 @@ const UEFI: Machine["firmware"] = {
   vars: { path: join(WORK, "efivars.bin"), format: "raw" },
 };
 
+const aavmf = (name: string): Machine["firmware"] => ({
+  code: { path: `/usr/share/AAVMF/${name}_CODE.fd`, format: "raw" },
+  vars: { path: join(WORK, "efivars.bin"), format: "raw" },
+});
+
+/** Machines that are no PCs. */
+const FOREIGN: Partial<Machine> = { disks: disks("VIRT"), shares: [share("in", { path: "/home/me/vm1" })] };
+
 /** What is the same in each rescue. */
 const RESCUE: Partial<Machine> = {
   shares: [
@@ -88,6 +96,7 @@ const PLAIN: Machine = {
     consoleLog: join(WORK, "console.log"),
   },
   kernel: undefined,
+  bootLoader: undefined,
   resumed: false,
   generationId: false,
   channels: [],
@@ -164,6 +173,55 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   "cd-first-virt": { disks: disks("VIRT", "VIRT"), cdrom: { path: "/iso/a.iso", first: true } },
   "i386-bios": { arch: "i386" },
   "i386-uefi": { arch: "i386", firmware: UEFI },
+  aarch64: {
+    ...FOREIGN,
+    arch: "aarch64",
+    cpu: "max,pauth-impdef=on",
+    firmware: aavmf("AAVMF"),
+    cdrom: { path: "/iso/a.iso", first: true },
+  },
+  "aarch64-kvm": { ...FOREIGN, arch: "aarch64", accel: "kvm", cpu: "host", firmware: aavmf("AAVMF") },
+  "aarch64-nvme-scsi": {
+    arch: "aarch64",
+    firmware: aavmf("AAVMF"),
+    disks: disks("NVME", "SCSI"),
+    cdrom: { path: "/iso/a.iso", first: false },
+    display: VNC,
+  },
+  "aarch64-rescue": {
+    ...RESCUE,
+    ...OWN,
+    arch: "aarch64",
+    firmware: aavmf("AAVMF"),
+    disks: disks("VIRT"),
+  },
+  armhf: {
+    ...FOREIGN,
+    arch: "armhf",
+    firmware: aavmf("AAVMF32"),
+    cdrom: { path: "/iso/a.iso", first: true },
+  },
+  riscv64: {
+    ...FOREIGN,
+    arch: "riscv64",
+    cpu: "rv64",
+    bootLoader: "/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin",
+    disks: disks("VIRT", "VIRT"),
+    cdrom: { path: "/iso/a.iso", first: true },
+  },
+  "riscv64-uefi": { ...FOREIGN, arch: "riscv64", cpu: "rv64", firmware: aavmf("RISCV_VIRT") },
+  "riscv64-cd-last": {
+    ...FOREIGN,
+    arch: "riscv64",
+    bootLoader: "/u-boot.bin",
+    cdrom: { path: "/iso/a.iso", first: false },
+  },
+  ppc64le: {
+    ...FOREIGN,
+    arch: "ppc64le",
+    cpu: "power9",
+    cdrom: { path: "/iso/a.iso", first: true },
+  },
   kvm: { accel: "kvm", cpu: "host" },
   "kvm-i386": { arch: "i386", accel: "kvm", cpu: "host" },
   "cpu-model": { cpu: "Skylake-Client,-hle,+vmx", sockets: 2, cores: 4, memoryMiB: 16384 },

@@ -1,3 +1,4 @@
+import { ARCH } from "../../machine/arch.ts";
 import type { Disk, DiskBus, Machine } from "../../machine/types.ts";
 import { escapeCommas } from "../text.ts";
 import { buildImageNode, fileDriver } from "./image.ts";
@@ -38,60 +39,64 @@ function buildBacking({ format, base, backingAllowed }: Disk): object {
   return format === "qcow2" && !backingAllowed ? { backing: null } : {};
 }
 
-/** How a disk of each bus is attached: its own device, and the controller it needs, by its place on the bus. */
+/** How a disk of each bus is attached: the controller it needs, and its own device there, by its place on the bus. */
 const ATTACH: Record<
   DiskBus,
-  (index: number) => { controller?: { id: string; device: string }; device: string }
+  (index: number, cd: boolean) => { controller?: { id: string; device: string }; device: string }
 > = {
-  AHCI: (index) => {
+  AHCI: (index, cd) => {
     const id = `ahci${Math.floor(index / AHCI_PORTS)}`;
     return {
       controller: { id, device: `ich9-ahci,id=${id}` },
-      device: `ide-hd,bus=${id}.${index % AHCI_PORTS}`,
+      device: `${cd ? "ide-cd" : "ide-hd"},bus=${id}.${index % AHCI_PORTS}`,
     };
   },
-  SCSI: (index) => {
+  SCSI: (index, cd) => {
     const id = `scsi${Math.floor(index / SCSI_TARGETS)}`;
     return {
       controller: { id, device: `virtio-scsi-pci,id=${id}` },
-      device: `scsi-hd,bus=${id}.0,scsi-id=${index % SCSI_TARGETS},lun=0`,
+      device: `${cd ? "scsi-cd" : "scsi-hd"},bus=${id}.0,scsi-id=${index % SCSI_TARGETS},lun=0`,
     };
   },
   NVME: () => ({ device: "nvme" }),
+  // A CD, too, is a disk there; its node makes it one that is only read.
   VIRT: () => ({ device: "virtio-blk-pci" }),
 };
 
 /** Disks in boot order, then the CD, with `bootindex` for both firmwares; what is not booted comes last. */
-export function buildDiskArgs(machine: Pick<Machine, "disks" | "cdrom" | "seed">): string[] {
+export function buildDiskArgs(
+  machine: Pick<Machine, "arch" | "disks" | "cdrom" | "seed" | "bootLoader">,
+): string[] {
   const { disks, cdrom, seed } = machine;
+  const { cdBus } = ARCH[machine.arch];
   const args: string[] = [];
   const counts: Record<DiskBus, number> = { AHCI: 0, NVME: 0, SCSI: 0, VIRT: 0 };
   const controllers = new Set<string>();
-  const controller = (wanted: { id: string; device: string } | undefined): void => {
-    if (!wanted || controllers.has(wanted.id)) return;
-    controllers.add(wanted.id);
-    args.push("-device", wanted.device);
+  const attach = (bus: DiskBus, cd: boolean, node: string[], properties: string): void => {
+    const { controller, device } = ATTACH[bus](counts[bus]++, cd);
+    if (controller && !controllers.has(controller.id)) {
+      controllers.add(controller.id);
+      args.push("-device", controller.device);
+    }
+    args.push(...node, "-device", `${device},${properties}`);
   };
   const firstDisk = cdrom?.first ? 2 : 1;
-  disks.forEach((disk, index) => {
-    const attached = ATTACH[disk.bus](counts[disk.bus]++);
-    const node = `disk${index}`;
-    controller(attached.controller);
-    args.push(...buildDiskNodes(disk, node));
-    args.push(
-      "-device",
-      `${attached.device},id=${node}-dev,drive=${node},serial=${escapeCommas(disk.serial)},bootindex=${firstDisk + index}`,
-    );
-  });
-  if (cdrom) {
-    const attached = ATTACH.AHCI(counts.AHCI);
-    const slot = attached.device.slice(attached.device.indexOf("bus="));
-    controller(attached.controller);
+  const attachCd = (): void => {
+    if (!cdrom) return;
     const file = { driver: fileDriver(cdrom), filename: cdrom.path, "read-only": true };
-    args.push("-blockdev", JSON.stringify({ driver: "raw", "node-name": "cd0", "read-only": true, file }));
+    const node = { driver: "raw", "node-name": "cd0", "read-only": true, file };
     const bootindex = cdrom.first ? 1 : firstDisk + disks.length;
-    args.push("-device", `ide-cd,${slot},id=cd0-dev,drive=cd0,bootindex=${bootindex}`);
-  }
+    attach(cdBus, true, ["-blockdev", JSON.stringify(node)], `id=cd0-dev,drive=cd0,bootindex=${bootindex}`);
+  };
+  // A boot loader knows nothing of bootindex, and goes by places on the bus.
+  const cdInFront = machine.bootLoader !== undefined && cdrom?.first === true;
+  if (cdInFront) attachCd();
+  disks.forEach((disk, index) => {
+    const node = `disk${index}`;
+    const properties = `id=${node}-dev,drive=${node},serial=${escapeCommas(disk.serial)},bootindex=${firstDisk + index}`;
+    attach(disk.bus, false, buildDiskNodes(disk, node), properties);
+  });
+  if (!cdInFront) attachCd();
   if (seed !== undefined) {
     const node = { ...buildImageNode({ format: "raw", path: seed }), "node-name": "seed0" };
     args.push("-blockdev", JSON.stringify(node));

@@ -1,4 +1,5 @@
-import type { Display, DisplayAddress, SharedDisplay } from "../../machine/types.ts";
+import { ARCH, type ArchFacts } from "../../machine/arch.ts";
+import type { DisplayAddress, Machine, SharedDisplay } from "../../machine/types.ts";
 import type { Capabilities } from "../capabilities.ts";
 import { escapeCommas } from "../text.ts";
 
@@ -6,23 +7,31 @@ import { escapeCommas } from "../text.ts";
 export const VNC_FIRST_PORT = 5900;
 
 /** The screen: SPICE, VNC, or a graphics card that nobody looks at. No window is ever tried. */
-export function buildDisplayArgs(display: Display, capabilities: Capabilities): string[] {
+export function buildDisplayArgs(
+  { display, arch }: Pick<Machine, "display" | "arch">,
+  capabilities: Capabilities,
+): string[] {
   const none = ["-display", "none"];
+  const facts: ArchFacts = ARCH[arch];
+  const plain = buildCard(facts.card);
   if (display.kind === "serial") return none;
-  if (display.kind === "none") return [...none, "-device", "VGA,id=vga0"];
+  if (display.kind === "none") return [...none, ...plain];
   const { kind, passwordFile } = display;
   const secret = `${kind}-password`;
   const object = passwordFile ? ["-object", `secret,id=${secret},file=${escapeCommas(passwordFile)}`] : [];
   const server =
     kind === "spice"
-      ? buildSpiceArgs(display, secret, capabilities)
-      : buildVncArgs(display.at, passwordFile && secret);
+      ? buildSpiceArgs(display, secret, facts, capabilities)
+      : [...buildVncArgs(display.at, passwordFile && secret), ...plain];
   return [...none, ...object, ...server];
 }
+
+const buildCard = (card: string): string[] => ["-device", `${card},id=vga0`];
 
 function buildSpiceArgs(
   { at, passwordFile, tls }: SharedDisplay,
   secret: string,
+  { card, spiceCard }: ArchFacts,
   capabilities: Capabilities,
 ): string[] {
   const port = tls ? "tls-port" : "port";
@@ -32,12 +41,11 @@ function buildSpiceArgs(
       : `addr=${escapeCommas(at.host)},${port}=${at.port}`;
   const access = passwordFile ? `password-secret=${secret}` : "disable-ticketing=on";
   const certificates = tls ? `,x509-dir=${escapeCommas(tls.directory)}` : "";
-  const card = capabilities.devices.has("qxl-vga") ? "qxl-vga" : "VGA";
+  const own = spiceCard !== undefined && capabilities.devices.has(spiceCard);
   return [
     "-spice",
     `${address},${access}${certificates}`,
-    "-device",
-    `${card},id=vga0`,
+    ...buildCard(own ? spiceCard : card),
     // The agent in the guest: clipboard and screen size.
     "-device",
     "virtio-serial-pci,id=serial-bus0",
@@ -53,7 +61,7 @@ function buildVncArgs(at: DisplayAddress, secret: string | undefined): string[] 
     "socket" in at
       ? `unix:${escapeCommas(at.socket)}`
       : `${bracket(escapeCommas(at.host))}:${at.port - VNC_FIRST_PORT}`;
-  return ["-vnc", secret ? `${address},password-secret=${secret}` : address, "-device", "VGA,id=vga0"];
+  return ["-vnc", secret ? `${address},password-secret=${secret}` : address];
 }
 
 /** An IPv6 address in front of a colon. */

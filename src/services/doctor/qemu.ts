@@ -1,12 +1,13 @@
 import type { Settings } from "../../config/schema.ts";
 import { VmError } from "../../lib/errors.ts";
-import { PACKAGES, type Thing } from "../../lib/packages.ts";
-import { ARCH } from "../../machine/arch.ts";
+import { isThing, PACKAGES, type Thing } from "../../lib/packages.ts";
+import { ARCH, type ArchFacts } from "../../machine/arch.ts";
 import { ARCHES, type Arch } from "../../machine/types.ts";
 import { kvmProblem, probeKvm } from "../../qemu/accel.ts";
 import type { Capabilities } from "../../qemu/capabilities.ts";
-import { findFirmware } from "../../qemu/firmware.ts";
+import { findBootLoader, findFirmware } from "../../qemu/firmware.ts";
 import { probeQemu } from "../../qemu/probe.ts";
+import { findProgram } from "../../process/exec.ts";
 import { oneLine, type Check } from "./check.ts";
 
 /** README: what the server needs. */
@@ -20,14 +21,24 @@ const VIRTIO = [
   "virtio-serial-pci",
   "virtserialport",
 ];
-const DEVICES = ["VGA", "ich9-ahci", "ide-cd", "ide-hd", "nvme", "qemu-xhci", "scsi-hd", "usb-tablet"];
+const DEVICES = [
+  "ich9-ahci",
+  "ide-cd",
+  "ide-hd",
+  "nvme",
+  "qemu-xhci",
+  "scsi-cd",
+  "scsi-hd",
+  "usb-kbd",
+  "usb-tablet",
+];
 
 /** One thing that a qemu may be built without. */
 interface Feature {
   name: string;
   use: string;
   needed: boolean;
-  lacking(capabilities: Capabilities): readonly string[];
+  lacking(capabilities: Capabilities, arch: Arch): readonly string[];
   thing?: Thing;
 }
 
@@ -38,7 +49,12 @@ const without =
 
 const FEATURES: readonly Feature[] = [
   { name: "virtio", use: "disks, network and control of guests", needed: true, lacking: without(...VIRTIO) },
-  { name: "devices", use: "disks, CD and screen of guests", needed: true, lacking: without(...DEVICES) },
+  {
+    name: "devices",
+    use: "disks, CD and screen of guests",
+    needed: true,
+    lacking: (capabilities, arch) => without(ARCH[arch].card, ...DEVICES)(capabilities, arch),
+  },
   {
     name: "sandbox",
     use: "keeping qemu from the host's programs",
@@ -78,8 +94,8 @@ async function checkQemu(arch: Arch, needed: boolean): Promise<Check[]> {
     return [{ ...common, state: "missing", detail, packages: PACKAGES[binary] }];
   }
   if (needed)
-    return [{ ...common, state: "ok", detail: version }, ...FEATURES.map(checkFeature(capabilities))];
-  const lacking = FEATURES.flatMap((feature) => feature.lacking(capabilities));
+    return [{ ...common, state: "ok", detail: version }, ...FEATURES.map(checkFeature(capabilities, arch))];
+  const lacking = FEATURES.flatMap((feature) => feature.lacking(capabilities, arch));
   return [
     lacking.length === 0
       ? { ...common, state: "ok", detail: version }
@@ -88,9 +104,9 @@ async function checkQemu(arch: Arch, needed: boolean): Promise<Check[]> {
 }
 
 const checkFeature =
-  (capabilities: Capabilities) =>
+  (capabilities: Capabilities, arch: Arch) =>
   ({ name, use, needed, lacking, thing }: Feature): Check => {
-    const absent = lacking(capabilities);
+    const absent = lacking(capabilities, arch);
     if (absent.length === 0) return { name, state: "ok", needed, use, detail: "" };
     const detail = `this qemu has no ${absent.join(", ")}`;
     return { name, state: "missing", needed, use, detail, ...(thing && { packages: PACKAGES[thing] }) };
@@ -107,19 +123,46 @@ export function checkKvm({ ACCEL, QEMUARCH }: Settings, hostArch: string): Check
   return { ...common, state: "limited", detail: `${problem}: guests are emulated, which is slow${advice}` };
 }
 
-/** UEFI firmware for each architecture. */
+/** What boots guests of each architecture that are set or that a qemu here can run. */
 export const checkFirmwares = (settings: Settings): Check[] =>
-  ARCHES.map((arch) => {
-    const name = `uefi-${arch}` as const;
+  ARCHES.filter((arch) => arch === settings.QEMUARCH || findProgram(ARCH[arch].binary)).flatMap((arch) => {
+    const { boots, bootLoaders }: ArchFacts = ARCH[arch];
     const set = arch === settings.QEMUARCH;
-    const common = { name, needed: set && settings.UEFI, use: `${arch} guests with UEFI` };
     // The user's own files are for the architecture that is set.
     const own = set ? { code: settings.OVMF_CODE, vars: settings.OVMF_VARS } : { code: "", vars: "" };
-    try {
-      return { ...common, state: "ok", detail: findFirmware(arch, own).code.path };
-    } catch (error) {
-      if (!(error instanceof VmError)) throw error;
-      const absent = error.code === "unavailable" && { packages: PACKAGES[name] };
-      return { ...common, state: "missing", detail: oneLine(error.message), ...absent };
-    }
+    const checks: Check[] = [];
+    if (boots.includes("uefi"))
+      checks.push(
+        checkFile(
+          `uefi-${arch}`,
+          `uefi-${arch}`,
+          set && settings.UEFI,
+          `${arch} guests with UEFI`,
+          () => findFirmware(arch, own).code.path,
+        ),
+      );
+    if (bootLoaders)
+      checks.push(
+        checkFile(`boot-loader-${arch}`, "u-boot", set && !settings.UEFI, `${arch} guests without UEFI`, () =>
+          findBootLoader(arch),
+        ),
+      );
+    return checks;
   });
+
+function checkFile(
+  name: string,
+  thing: string,
+  needed: boolean,
+  use: string,
+  find: () => string | undefined,
+): Check {
+  const common = { name, needed, use };
+  try {
+    return { ...common, state: "ok", detail: find() ?? "" };
+  } catch (error) {
+    if (!(error instanceof VmError)) throw error;
+    const absent = error.code === "unavailable" && isThing(thing) && { packages: PACKAGES[thing] };
+    return { ...common, state: "missing", detail: oneLine(error.message), ...absent };
+  }
+}

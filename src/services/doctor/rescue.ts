@@ -1,4 +1,4 @@
-import { PACKAGES } from "../../lib/packages.ts";
+import { kernelPackages } from "../../lib/packages.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import { findHostProgram } from "../../rescue/build/host.ts";
 import { findKernel } from "../../rescue/build/kernel.ts";
@@ -10,7 +10,7 @@ import { checkProgram, oneLine, type Check } from "./check.ts";
 const BUILD = "rescue build";
 
 /** What rescue systems are built of. */
-export async function checkRescueBuild(): Promise<Check[]> {
+export async function checkRescueBuild(hostArch: string): Promise<Check[]> {
   return [
     checkProgram({ name: "busybox", use: BUILD, thing: "busybox", find: findHostProgram }),
     checkProgram({
@@ -19,7 +19,7 @@ export async function checkRescueBuild(): Promise<Check[]> {
       thing: "kmod",
       find: () => findHostProgram("depmod") && findHostProgram("modprobe"),
     }),
-    await checkKernel(),
+    await checkKernel(hostArch),
     checkProgram({ name: "xorriso", use: `${BUILD} --iso`, thing: "xorriso" }),
     checkProgram({ name: "alt2deploy", use: `${BUILD} --iso, instead of xorriso`, thing: "alt2deploy" }),
   ];
@@ -28,7 +28,7 @@ export async function checkRescueBuild(): Promise<Check[]> {
 /** Nothing can be made there: a list of modules that a kernel lacks is not made for us. */
 const NO_SCRATCH = "/dev/null";
 
-async function checkKernel(): Promise<Check> {
+async function checkKernel(hostArch: string): Promise<Check> {
   const common = { name: "kernel", needed: false, use: BUILD };
   try {
     const { file } = await findKernel({ scratch: NO_SCRATCH });
@@ -39,7 +39,7 @@ async function checkKernel(): Promise<Check> {
     // Another one would be unreadable, too.
     if (message.includes("by root only"))
       return { ...found, detail: `${found.detail}; copy one for yourself` };
-    return { ...found, packages: PACKAGES.kernel };
+    return { ...found, packages: kernelPackages(hostArch) };
   }
 }
 

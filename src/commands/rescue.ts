@@ -12,6 +12,11 @@ export default defineCommand({
       valueHint: "PATH",
       description: "build: a kernel, or an unpacked kernel package; default: the host's",
     },
+    root: {
+      type: "string",
+      valueHint: "DIR",
+      description: "build: from a system whose packages are unpacked there; for --arch of another kind",
+    },
     modules: { type: "string", valueHint: "DIR", description: "build: the kernel's modules" },
     compress: {
       type: "string",
@@ -24,9 +29,12 @@ export default defineCommand({
     parseRescueRequest(args.action, args);
   },
   async run({ args, data }) {
-    const { buildRescue, listRescues, parseRescueRequest } = await import("../services/rescue.ts");
+    const { buildRescue, parseRescueRequest } = await import("../services/rescue.ts");
     const request = parseRescueRequest(args.action, args);
-    if (request.action === "list") return listRescues(data as Context);
+    if (request.action === "list") {
+      const { listRescues } = await import("../services/rescue-list.ts");
+      return listRescues(data as Context);
+    }
     await buildRescue(data as Context, request);
   },
 });

@@ -28,6 +28,10 @@ export interface ArchFacts {
   usbKeyboard: boolean;
   /** What a kernel that qemu boots is told: the serial console, and what this machine wants besides. */
   kernelAppend: string;
+  /** Its programs (elf(5), e_machine). */
+  elfMachine: number;
+  /** Its kernels' boot images: [offset, bytes there], of which one is enough. */
+  kernelMagic: readonly (readonly [offset: number, bytes: string])[];
   /** When its guest powers itself off, some qemus (before 8.2) end at once, with status 0 and no event. */
   endsWithoutEvent?: true;
   /** Further names that users' files hold for it. */
@@ -49,9 +53,14 @@ const X86 = {
   card: "VGA",
   spiceCard: "qxl-vga",
   usbKeyboard: false,
+  kernelMagic: [[0x202, "HdrS"]],
   // On a loaded host an emulated timer may seem not to work; the check for it would end the boot.
   kernelAppend: "console=ttyS0 8250.nr_uarts=1 no_timer_check",
 } as const;
+
+/** Linux, Documentation/arch/arm64/booting.rst: compressed as a whole, or an EFI program that unpacks itself. */
+const GZIP = [0, "\x1f\x8b"] as const;
+const ZBOOT = [4, "zimg"] as const;
 
 /** What Arm's and RISC-V's `virt` machines have in common: nothing but PCI. */
 const VIRT = { card: "virtio-gpu-pci", usbKeyboard: true, diskBus: "VIRT" } as const;
@@ -61,6 +70,7 @@ export const ARCH = {
   x86_64: {
     ...X86,
     binary: "qemu-system-x86_64",
+    elfMachine: 62,
     kvmHosts: ["x86_64"],
     firmwareTarget: { architecture: "x86_64", machine: "pc-q35-" },
     firmwarePaths: [
@@ -75,6 +85,7 @@ export const ARCH = {
   i386: {
     ...X86,
     binary: "qemu-system-i386",
+    elfMachine: 3,
     kvmHosts: ["x86_64", "i686", "i386"],
     firmwareTarget: { architecture: "i386", machine: "pc-q35-" },
     firmwarePaths: [
@@ -88,6 +99,8 @@ export const ARCH = {
   aarch64: {
     ...VIRT,
     binary: "qemu-system-aarch64",
+    elfMachine: 183,
+    kernelMagic: [[56, "ARM\x64"], GZIP, ZBOOT],
     kvmHosts: ["aarch64"],
     machineType: {
       bios: "virt,gic-version=max",
@@ -110,6 +123,8 @@ export const ARCH = {
   armhf: {
     ...VIRT,
     binary: "qemu-system-arm",
+    elfMachine: 40,
+    kernelMagic: [[0x24, "\x18\x28\x6f\x01"], ZBOOT],
     kvmHosts: ["armv7l"],
     // Kernels without LPAE do not find what is above 4 GiB.
     machineType: { bios: "virt,highmem=off", uefi: "virt,highmem=off", kernel: "virt,highmem=off" },
@@ -128,6 +143,8 @@ export const ARCH = {
   riscv64: {
     ...VIRT,
     binary: "qemu-system-riscv64",
+    elfMachine: 243,
+    kernelMagic: [[56, "RSC\x05"], GZIP, ZBOOT],
     kvmHosts: ["riscv64"],
     machineType: { bios: "virt", uefi: "virt", kernel: "virt" },
     emulatedCpu: "rv64",
@@ -150,6 +167,8 @@ export const ARCH = {
   },
   ppc64le: {
     binary: "qemu-system-ppc64",
+    elfMachine: 21,
+    kernelMagic: [[0, "\x7fELF"]],
     kvmHosts: ["ppc64le"],
     machineType: { bios: "pseries", uefi: "pseries", kernel: "pseries" },
     emulatedCpu: "power9",

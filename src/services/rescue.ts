@@ -4,12 +4,10 @@ import { parseSetting } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
-import { formatTable } from "../lib/table.ts";
 import { formatDuration } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { RESCUE_SCRIPTS, RUNNER } from "../rescue/assets.ts";
 import { COMPRESSIONS, type Compression } from "../rescue/build/initrd.ts";
-import { listProfiles } from "../rescue/profiles.ts";
 import {
   fileError,
   listDirectory,
@@ -24,7 +22,7 @@ import { PARTIAL, RESCUE } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { Media } from "./media.ts";
 import { openVm, type Vm } from "./open.ts";
-import { findRescue } from "./rescue-machine.ts";
+import { sizeOf } from "./rescue-list.ts";
 
 export interface BuildRequest {
   action: "build";
@@ -32,6 +30,7 @@ export interface BuildRequest {
   name: string | undefined;
   kernel: string | undefined;
   modules: string | undefined;
+  root: string | undefined;
   compress: Compression;
 }
 
@@ -43,7 +42,9 @@ export function parseRescueRequest(
   args: Record<string, unknown>,
 ): BuildRequest | { action: "list" } {
   const text = (name: string): string | undefined => args[name] as string | undefined;
-  const given = ["iso", "name", "kernel", "modules", "compress"].filter((name) => text(name) !== undefined);
+  const given = ["iso", "name", "kernel", "modules", "root", "compress"].filter(
+    (name) => text(name) !== undefined,
+  );
   const empty = given.find((name) => text(name) === "");
   if (empty) throw wrong(`rescue: --${empty} has no value`, "vm rescue -h");
   if (action === "list") {
@@ -54,14 +55,22 @@ export function parseRescueRequest(
   const compress = COMPRESSIONS.find((one) => one === (text("compress") ?? "none"));
   if (!compress)
     throw wrong(`--compress: '${text("compress")}' is not allowed`, `allowed: ${COMPRESSIONS.join(" ")}`);
-  const own = ["kernel", "modules", "compress"].find((name) => given.includes(name));
+  const own = ["kernel", "modules", "root", "compress"].find((name) => given.includes(name));
   if (text("iso") !== undefined && own)
     throw wrong(`--iso and --${own} do not go together`, "a CD brings its own kernel");
   const name = text("name");
   const parsed = name === undefined ? undefined : parseSetting("RESCUE", name);
   if (parsed && !("value" in parsed))
     throw wrong(`--name: '${name}' is not allowed`, `allowed: ${parsed.allowed}`);
-  return { action, iso: text("iso"), name, kernel: text("kernel"), modules: text("modules"), compress };
+  return {
+    action,
+    iso: text("iso"),
+    name,
+    kernel: text("kernel"),
+    modules: text("modules"),
+    root: text("root"),
+    compress,
+  };
 }
 
 /** `--rescue=auto`: the usual one, made where there is none. */
@@ -80,6 +89,7 @@ export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
       iso: undefined,
       kernel: undefined,
       modules: undefined,
+      root: undefined,
       compress: "none",
     });
   return { ...vm, settings: { ...vm.settings, RESCUE: name } };
@@ -106,7 +116,7 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
       mkdirSync(path, { mode: 0o700 });
     }
     if (iso !== undefined) await buildFromIso(beside, scratch, name, iso);
-    else await buildOwn(context, beside, scratch, request);
+    else await buildOwn(context, vm, beside, scratch, request);
     throwIfInterrupted();
     writeNew(join(beside, RESCUE.guestEnv), kept ?? settings);
     putInPlace(directory, beside);
@@ -132,9 +142,10 @@ async function buildFromIso(out: string, scratch: string, name: string, source: 
 
 async function buildOwn(
   context: Context,
+  { settings }: Vm,
   out: string,
   scratch: string,
-  { kernel, modules, compress }: BuildRequest,
+  { kernel, modules, root, compress }: BuildRequest,
 ): Promise<void> {
   const { buildOwnRescue } = await import("../rescue/build/own.ts");
   const built = await buildOwnRescue({
@@ -142,14 +153,24 @@ async function buildOwn(
     scratch,
     compress,
     scripts: RESCUE_SCRIPTS,
-    hostArch: context.hostArch,
+    arch: settings.QEMUARCH,
+    ...(root !== undefined && { root: requireDirectory(context, root) }),
     ...(kernel !== undefined && { kernel: resolve(context.cwd, kernel) }),
     ...(modules !== undefined && { modules: resolve(context.cwd, modules) }),
   });
   log.info(`kernel ${built.kernelVersion}`);
-  if (!built.vmlinux) log.info("the kernel could not be uncompressed: jobs start some seconds later");
+  if (built.vmlinux === false)
+    log.info("the kernel could not be uncompressed: jobs start some seconds later");
   if (built.missing.length > 0)
-    log.info(`not on this host, and so not in the rescue: ${built.missing.join(", ")}`);
+    log.info(
+      `not ${root === undefined ? "on this host" : `in ${root}`}, and so not in the rescue: ${built.missing.join(", ")}`,
+    );
+}
+
+function requireDirectory(context: Context, path: string): string {
+  const directory = resolve(context.cwd, path);
+  if (statSync(directory, { throwIfNoEntry: false })?.isDirectory()) return directory;
+  throw new VmError("noInput", `there is no directory ${directory}`);
 }
 
 const HEAD = "# Generated by vm rescue build. Other RESCUE_ settings may be added.\n";
@@ -181,55 +202,4 @@ function putInPlace(directory: string, beside: string): void {
   } else renameSync(beside, directory);
   syncDirectory(directory);
   syncDirectory(join(directory, ".."));
-}
-
-const sizeOf = (directory: string): number =>
-  listDirectory(directory).reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
-
-/** A rescue profile as jobs can name it. */
-export interface FoundRescue {
-  name: string;
-  kind: "CD" | "own" | "-";
-  /** Why it cannot be used. */
-  problem: string | undefined;
-  bytes: number;
-}
-
-/** The rescue profiles there are. */
-export async function findRescues(context: Context, vm: Vm): Promise<FoundRescue[]> {
-  const { PROFILES } = vm.settings;
-  const found: FoundRescue[] = [];
-  for (const name of listProfiles(PROFILES))
-    found.push({ name, ...(await describe(context, vm, name)), bytes: sizeOf(join(PROFILES, name)) });
-  return found;
-}
-
-/** Prints the profiles that jobs can name, with what is wrong with them. */
-export async function listRescues(context: Context): Promise<void> {
-  const vm = await openVm(context);
-  const found = await findRescues(context, vm);
-  if (found.length === 0)
-    return log.info(`no rescue in ${vm.settings.PROFILES}; make one: ${context.prog} rescue build`);
-  const rows = found.map(({ name, kind, problem, bytes }) => [
-    name,
-    kind,
-    problem === undefined ? "usable" : `not usable: ${problem}`,
-    formatSize(bytes),
-  ]);
-  context.print(formatTable([["NAME", "KIND", "STATE", "SIZE"], ...rows]));
-}
-
-async function describe(
-  context: Context,
-  vm: Vm,
-  name: string,
-): Promise<Pick<FoundRescue, "kind" | "problem">> {
-  try {
-    const named: Vm = { ...vm, settings: { ...vm.settings, RESCUE: name } };
-    const { system } = await findRescue(context, named, new Media(context, named));
-    return { kind: system.kind === "cd" ? "CD" : "own", problem: undefined };
-  } catch (error) {
-    if (!(error instanceof VmError)) throw error;
-    return { kind: "-", problem: error.message.replaceAll(/\s+/g, " ") };
-  }
 }

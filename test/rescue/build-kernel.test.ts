@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { findKernel } from "../../src/rescue/build/kernel.ts";
 import { allowsUnsigned } from "../../src/rescue/build/modules.ts";
 import { failureOf } from "../fixtures/failure.ts";
@@ -32,10 +33,10 @@ test.each(["lib/modules", "usr/lib/modules"])(
     using temp = new Temp();
     const versions = { "6.9.1-a": GOOD, "6.10.0-a": GOOD, "6.11.0-cloud": "kernel/fs/ext4/ext4.ko:\n" };
     const kernel = packages(temp, versions, modules);
-    const found = await findKernel({ kernel, scratch: temp.top });
+    const found = await findKernel({ kernel, arch: "x86_64", scratch: temp.top });
     expect(found.file).toBe(temp.path("boot/vmlinuz-6.10.0-a"));
     expect(found.modules).toBe(temp.path(modules, "6.10.0-a"));
-    expect(found.image.version).toBe("6.10.0-a");
+    expect(found.version).toBe("6.10.0-a");
   },
 );
 
@@ -43,10 +44,15 @@ test("an image named by its flavour, and one beside its modules", async () => {
   using temp = new Temp();
   packages(temp, { "6.9.1-0-lts": GOOD });
   const image = temp.write("boot/vmlinuz-lts", bootImage("6.9.1-0-lts"));
-  expect((await findKernel({ kernel: image, scratch: temp.top })).modules).toEndWith("/6.9.1-0-lts");
+  expect((await findKernel({ kernel: image, arch: "x86_64", scratch: temp.top })).modules).toEndWith(
+    "/6.9.1-0-lts",
+  );
   const beside = temp.write("lib/modules/6.9.1-0-lts/vmlinuz", bootImage("6.9.1-0-lts"));
   const modules = temp.path("lib/modules/6.9.1-0-lts");
-  expect(await findKernel({ modules, scratch: temp.top })).toMatchObject({ file: beside, modules });
+  expect(await findKernel({ modules, arch: "x86_64", scratch: temp.top })).toMatchObject({
+    file: beside,
+    modules,
+  });
 });
 
 test("each kernel that will not do is named, with what it lacks", async () => {
@@ -54,11 +60,11 @@ test("each kernel that will not do is named, with what it lacks", async () => {
   const kernel = packages(temp, { "6.9.1-a": "kernel/fs/9p/9p.ko:\n" });
   temp.write("boot/vmlinuz-6.8.0", bootImage("6.8.0"));
   temp.write("boot/vmlinuz-broken", "nothing");
-  const failure = await failureOf(() => findKernel({ kernel, scratch: temp.top }));
+  const failure = await failureOf(() => findKernel({ kernel, arch: "x86_64", scratch: temp.top }));
   expect(failure.code).toBe("unavailable");
   expect(failure.message).toContain("vmlinuz-6.9.1-a is Linux 6.9.1-a, without 9pnet_virtio\n");
   expect(failure.message).toContain("vmlinuz-6.8.0 is Linux 6.8.0: its modules are not");
-  expect(failure.message).toContain("vmlinuz-broken is no x86 boot image");
+  expect(failure.message).toContain("vmlinuz-broken is no x86_64 boot image");
   expect(failure.hint).toContain("install a kernel");
 });
 
@@ -66,13 +72,15 @@ test("modules of another kernel are refused", async () => {
   using temp = new Temp();
   packages(temp, { "6.9.1-a": GOOD, "6.9.2-a": GOOD });
   const options = { kernel: temp.path("boot/vmlinuz-6.9.1-a"), modules: temp.path("lib/modules/6.9.2-a") };
-  const { message } = await failureOf(() => findKernel({ ...options, scratch: temp.top }));
+  const { message } = await failureOf(() => findKernel({ ...options, arch: "x86_64", scratch: temp.top }));
   expect(message).toContain("its modules are not in");
 });
 
 test.each(["kernel", "modules"])("a %s that is not there", async (what) => {
   using temp = new Temp();
-  const failure = await failureOf(() => findKernel({ [what]: temp.path("nowhere"), scratch: temp.top }));
+  const failure = await failureOf(() =>
+    findKernel({ [what]: temp.path("nowhere"), arch: "x86_64", scratch: temp.top }),
+  );
   expect(failure.code).toBe("noInput");
   expect(failure.message).toContain("nowhere");
 });
@@ -85,4 +93,18 @@ test("signatures go only where the kernel's configuration is known to let them",
   expect(allows()).toBe(true);
   temp.write("boot/config-6.9.1-a", "CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_FORCE=y\n");
   expect(allows()).toBe(false);
+});
+
+test("boot images of other architectures tell their version by their name", async () => {
+  using temp = new Temp();
+  const kernel = packages(temp, { "6.1.0-arm64": GOOD });
+  const image = temp.path("boot/vmlinuz-6.1.0-arm64");
+  writeFileSync(image, `${"\0".repeat(56)}ARM\x64${"\0".repeat(900)}`);
+  expect(await findKernel({ kernel, arch: "aarch64", scratch: temp.top })).toMatchObject({
+    file: image,
+    version: "6.1.0-arm64",
+    image: undefined,
+  });
+  const { message } = await failureOf(() => findKernel({ kernel, arch: "riscv64", scratch: temp.top }));
+  expect(message).toContain("is no riscv64 boot image");
 });

@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { existsSync, lstatSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { execPipeline, execOver, findHostProgram } from "../../src/rescue/build/host.ts";
 import { packInitrd } from "../../src/rescue/build/initrd.ts";
+import { SystemRoot } from "../../src/rescue/build/system-root.ts";
 import { Tree } from "../../src/rescue/build/tree.ts";
 import { exec } from "../../src/process/exec.ts";
 import { failureOf } from "../fixtures/failure.ts";
@@ -48,7 +49,7 @@ test("files of many directories are copied to their own places, the first of two
   using temp = new Temp();
   const tree = new Tree(temp.directory("root"));
   const files = [temp.write("a/one", "1"), temp.write("b/two", "2"), temp.write("a/three", "3")];
-  await tree.copy([...files, temp.path("b/../a/one")]);
+  await tree.copy(new SystemRoot("/"), [...files, temp.path("b/../a/one")]);
   for (const file of files)
     expect(readFileSync(temp.path("root", file), "utf8")).toBe(readFileSync(file, "utf8"));
 });

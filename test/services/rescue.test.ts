@@ -13,6 +13,7 @@ test("rescue build, with what was said", () => {
     name: "mine",
     kernel: "k",
     modules: "m",
+    root: undefined,
     compress: "zstd",
   });
 });

@@ -3,6 +3,8 @@ import { closeSync, openSync, readSync } from "node:fs";
 /** Reads some bytes of a file; fewer than asked for at its end. */
 export type ReadAt = (offset: number, length: number) => Buffer;
 
+const PT_LOAD = 1;
+const PT_DYNAMIC = 2;
 const PT_INTERP = 3;
 const PT_NOTE = 4;
 /** XEN_ELFNOTE_PHYS32_ENTRY (Xen's public/elfnote.h): where qemu's `-kernel` enters an uncompressed Linux. */
@@ -14,6 +16,8 @@ interface Segment {
   type: number;
   offset: number;
   length: number;
+  /** Where it is in memory. */
+  address: number;
 }
 
 /** Width of the program's addresses, or undefined when it is no little-endian ELF file (elf(5)). */
@@ -22,6 +26,10 @@ export function parseElfBits(header: Buffer): 32 | 64 | undefined {
     return undefined;
   return header[4] === 2 ? 64 : header[4] === 1 ? 32 : undefined;
 }
+
+/** What it runs on (elf(5), e_machine); undefined for other files. */
+export const parseElfMachine = (header: Buffer): number | undefined =>
+  parseElfBits(header) && header.readUInt16LE(18);
 
 /** The program headers, as far as we need them (elf(5)). */
 function readSegments(read: ReadAt): Segment[] {
@@ -40,6 +48,7 @@ function readSegments(read: ReadAt): Segment[] {
       type: bytes.readUInt32LE(at),
       offset: wide ? Number(bytes.readBigUInt64LE(at + 8)) : bytes.readUInt32LE(at + 4),
       length: wide ? Number(bytes.readBigUInt64LE(at + 32)) : bytes.readUInt32LE(at + 16),
+      address: wide ? Number(bytes.readBigUInt64LE(at + 16)) : bytes.readUInt32LE(at + 8),
     });
   }
   return segments;
@@ -51,6 +60,54 @@ export function readInterpreter(read: ReadAt): string | undefined {
   if (!segment || segment.length > LARGEST_PART) return undefined;
   return read(segment.offset, segment.length).toString("latin1").split("\0")[0] || undefined;
 }
+
+const DT_NEEDED = 1;
+const DT_STRTAB = 5;
+const DT_RPATH = 15;
+const DT_RUNPATH = 29;
+
+/** The shared libraries an ELF file names, and where it has them looked for first. */
+export interface Needs {
+  names: string[];
+  /** May hold `$ORIGIN`. */
+  directories: string[];
+}
+
+/** Reads the dynamic section (elf(5)); nothing for static programs and other files. */
+export function readNeeds(read: ReadAt): Needs {
+  const segments = readSegments(read);
+  const dynamic = segments.find(({ type }) => type === PT_DYNAMIC);
+  if (!dynamic || dynamic.length > LARGEST_PART) return { names: [], directories: [] };
+  const wide = parseElfBits(read(0, 64)) === 64;
+  const bytes = read(dynamic.offset, dynamic.length);
+  const size = wide ? 16 : 8;
+  const entries: [tag: number, value: number][] = [];
+  for (let at = 0; at + size <= bytes.length; at += size)
+    entries.push(
+      wide
+        ? [Number(bytes.readBigInt64LE(at)), Number(bytes.readBigUInt64LE(at + 8))]
+        : [bytes.readInt32LE(at), bytes.readUInt32LE(at + 4)],
+    );
+  const strings = entries.find(([tag]) => tag === DT_STRTAB)?.[1];
+  const home = segments.find(
+    ({ type, address, length }) =>
+      type === PT_LOAD && strings !== undefined && strings >= address && strings < address + length,
+  );
+  if (strings === undefined || !home) return { names: [], directories: [] };
+  const table = home.offset + strings - home.address;
+  const text = (at: number): string =>
+    read(table + at, LONGEST_NAME)
+      .toString("latin1")
+      .split("\0")[0]!;
+  const texts = (...tags: number[]): string[] =>
+    entries.filter(([tag]) => tags.includes(tag)).map(([, at]) => text(at));
+  return {
+    names: texts(DT_NEEDED),
+    directories: texts(DT_RPATH, DT_RUNPATH).flatMap((list) => list.split(":").filter(Boolean)),
+  };
+}
+
+const LONGEST_NAME = 4096;
 
 const align4 = (length: number): number => (length + 3) & ~3;
 

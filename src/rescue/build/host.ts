@@ -6,7 +6,7 @@ import { pipe } from "../../process/libc.ts";
 import { interruption } from "../../process/signals.ts";
 
 /** The system's own programs come first; a user's PATH often lacks sbin, and may lead to private ones. */
-const PROGRAM_DIRECTORIES = [
+export const PROGRAM_DIRECTORIES = [
   "/usr/sbin",
   "/usr/bin",
   "/sbin",
@@ -27,7 +27,7 @@ function statOf(path: string): Stats | undefined {
 /** It is there, and we can get to it. */
 export const exists = (path: string): boolean => statOf(path) !== undefined;
 
-const isProgram = (path: string): boolean => {
+export const isProgram = (path: string): boolean => {
   const stats = statOf(path);
   return stats !== undefined && stats.isFile() && (stats.mode & 0o111) !== 0;
 };

@@ -2,6 +2,8 @@ import { readdirSync, realpathSync, statSync } from "node:fs";
 import { release } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { VmError } from "../../lib/errors.ts";
+import { ARCH } from "../../machine/arch.ts";
+import type { Arch } from "../../machine/types.ts";
 import { BZIMAGE_HEADER_BYTES, parseBzImage, type BzImage } from "./bzimage.ts";
 import { withFile } from "./elf.ts";
 import { exists } from "./host.ts";
@@ -12,7 +14,10 @@ import { loadModuleGraph } from "./modules.ts";
 export interface Kernel {
   /** The boot image. */
   file: string;
-  image: BzImage;
+  /** The release, as `uname -r` will tell it. */
+  version: string;
+  /** What an x86 image says of itself; others say nothing. */
+  image: BzImage | undefined;
   /** lib/modules/VERSION. */
   modules: string;
   graph: ModuleGraph;
@@ -29,6 +34,8 @@ const INSTALL_HINT =
   "Fedora: kernel and kernel-modules), or unpack such a package somewhere and name that directory";
 const UNREADABLE_HINT =
   "Ubuntu lets only root read its kernels: copy one (sudo install -m 644 /boot/vmlinuz-VERSION COPY) and name the copy";
+
+const IMAGE_NAME = /^vmlinu[xz]/;
 
 const list = (directory: string): string[] => {
   try {
@@ -55,9 +62,10 @@ function candidatesBelow(root: string): Candidate[] {
   const images = [running, ...versions].flatMap((version) => [
     ...inTrees(version),
     join(root, "boot", `vmlinuz-${version}`),
+    join(root, "boot", `vmlinux-${version}`),
   ]);
   // Others name images by flavour (Alpine's vmlinuz-lts): their headers tell the version.
-  const others = byVersion(list(join(root, "boot")).filter((name) => name.startsWith("vmlinuz")));
+  const others = byVersion(list(join(root, "boot")).filter((name) => IMAGE_NAME.test(name)));
   const files = [...images, ...others.map((name) => join(root, "boot", name))].filter(exists);
   const seen = new Set<string>();
   return files
@@ -84,17 +92,25 @@ function candidates(kernel: string | undefined, modules: string | undefined): [C
   return [files.filter(exists).map((file) => ({ file, modules: [] })), roots];
 }
 
-/** What a boot image's header says, or why it cannot be used. */
-function readImage(file: string): BzImage | string {
+/** What a boot image is, or why it cannot be used. */
+function readImage(file: string, arch: Arch): Pick<Kernel, "version" | "image"> | string {
   try {
-    return (
-      withFile(file, (read) => parseBzImage(read(0, BZIMAGE_HEADER_BYTES))) ?? `${file} is no x86 boot image`
+    const bytes = withFile(file, (read) => read(0, BZIMAGE_HEADER_BYTES));
+    const fits = ARCH[arch].kernelMagic.some(
+      ([offset, magic]) => bytes.toString("latin1", offset, offset + magic.length) === magic,
     );
+    const image = parseBzImage(bytes);
+    const version = image?.version ?? versionInPath(file);
+    return fits && version !== undefined ? { version, image } : `${file} is no ${arch} boot image`;
   } catch (error) {
     const denied = (error as NodeJS.ErrnoException).code === "EACCES";
     return denied ? `${file} can be read by root only` : `${file} cannot be read`;
   }
 }
+
+/** `…/modules/VERSION/vmlinuz`, `…/vmlinuz-VERSION` */
+const versionInPath = (file: string): string | undefined =>
+  /\/modules\/([^/]+)\/vmlinu[xz]$|\/vmlinu[xz]-([^/]+)$/.exec(file)?.slice(1).find(Boolean);
 
 /**
  * Finds a kernel whose modules are there and can reach the host's directories.
@@ -105,34 +121,35 @@ function readImage(file: string): BzImage | string {
 export async function findKernel(options: {
   kernel?: string | undefined;
   modules?: string | undefined;
+  /** Whose kernel. */
+  arch: Arch;
   scratch: string;
 }): Promise<Kernel> {
-  const { kernel, modules, scratch } = options;
+  const { kernel, modules, arch, scratch } = options;
   if (modules !== undefined && !exists(modules))
     throw new VmError("noInput", `there is no directory of modules ${modules}`);
   const [found, roots] = candidates(kernel, modules);
   const problems = new Set<string>();
   for (const { file, modules: near } of found) {
-    const image = readImage(file);
-    if (typeof image === "string") {
-      problems.add(image);
+    const read = readImage(file, arch);
+    if (typeof read === "string") {
+      problems.add(read);
       continue;
     }
-    const places = modules === undefined ? [...near, ...modulePlaces(roots, image.version)] : [modules];
+    const { version } = read;
+    const places = modules === undefined ? [...near, ...modulePlaces(roots, version)] : [modules];
     const directory = places
       .filter(exists)
       .map((place) => realpathSync(place))
-      .find((place) => basename(place) === image.version);
+      .find((place) => basename(place) === version);
     if (directory === undefined) {
-      problems.add(
-        `${file} is Linux ${image.version}: its modules are not in ${modules ?? "any place known"}`,
-      );
+      problems.add(`${file} is Linux ${version}: its modules are not in ${modules ?? "any place known"}`);
       continue;
     }
     const graph = await loadModuleGraph(directory, scratch);
     const missing = missingModules(graph, ESSENTIAL_MODULES);
-    if (missing.length === 0) return { file, image, modules: directory, graph };
-    problems.add(`${file} is Linux ${image.version}, without ${missing.join(", ")}`);
+    if (missing.length === 0) return { file, ...read, modules: directory, graph };
+    problems.add(`${file} is Linux ${version}, without ${missing.join(", ")}`);
   }
   const reasons = [...problems];
   if (found.length === 0)

@@ -1,18 +1,26 @@
 import { dirname, join } from "node:path";
 import { exec } from "../../process/exec.ts";
-import { readInterpreter, withFile } from "./elf.ts";
-import { exists, forEachTogether } from "./host.ts";
+import { readInterpreter, readNeeds, withFile } from "./elf.ts";
+import { forEachTogether } from "./host.ts";
+import { expandOrigin, type SystemRoot } from "./system-root.ts";
 import { LATE_LIBRARIES } from "./tools.ts";
 
 /** Full paths of the libraries, from a loader's `--list` (ld.so(8); musl's says the same). */
 export const parseLoaderList = (text: string): string[] =>
   [...text.matchAll(/^\s*(?:\S+ => )?(\/.*?) \(0x[0-9a-f]+\)$/gm)].map(([, path]) => path!);
 
-/**
- * Paths of all shared libraries that programs load, with the loaders themselves.
- * Each loader finds what it would find at run time; none of the programs is run.
- */
-export async function findLibraries(programs: readonly string[]): Promise<string[]> {
+/** @param programs paths in the system. @returns paths of all shared libraries they load, with the loaders themselves */
+export async function findLibraries(system: SystemRoot, programs: readonly string[]): Promise<string[]> {
+  const found = system.isHost ? await askLoaders(programs) : followNeeds(system, programs);
+  const beside = found.filter((path) => /\/(libc\.so\.6|libcrypto\.so\.\d)$/.test(path)).map(dirname);
+  const late = [...new Set(beside)].flatMap((directory) =>
+    LATE_LIBRARIES.map((name) => join(directory, name)).filter((path) => system.resolve(path) !== undefined),
+  );
+  return [...new Set([...found, ...late])];
+}
+
+/** Each loader finds what it would find at run time; none of the programs is run. */
+async function askLoaders(programs: readonly string[]): Promise<string[]> {
   const found = new Set<string>();
   await forEachTogether(programs, async (program) => {
     const interpreter = withFile(program, readInterpreter);
@@ -26,8 +34,29 @@ export async function findLibraries(programs: readonly string[]): Promise<string
     });
     for (const path of parseLoaderList(stdout)) found.add(path);
   });
-  const beside = [...found].filter((path) => /\/(libc\.so\.6|libcrypto\.so\.\d)$/.test(path)).map(dirname);
-  for (const directory of new Set(beside))
-    for (const name of LATE_LIBRARIES) if (exists(join(directory, name))) found.add(join(directory, name));
+  return [...found];
+}
+
+/** Loaders of another architecture do not run here: what files name is looked for as they would do it. */
+function followNeeds(system: SystemRoot, programs: readonly string[]): string[] {
+  const found = new Set<string>();
+  const usual = system.libraryDirectories();
+  const waiting = [...programs];
+  for (let file = waiting.pop(); file !== undefined; file = waiting.pop()) {
+    const at = system.at(file);
+    const { names, directories } = withFile(at, readNeeds);
+    const places = [...directories.map((directory) => expandOrigin(directory, file!)), ...usual];
+    const libraries = names.flatMap(
+      (name) =>
+        places.map((place) => join(place, name)).find((path) => system.resolve(path) !== undefined) ?? [],
+    );
+    const interpreter = withFile(at, readInterpreter);
+    for (const path of [...libraries, ...(interpreter ? [interpreter] : [])]) {
+      const real = system.resolve(path);
+      if (real === undefined || found.has(path)) continue;
+      found.add(path);
+      waiting.push(real);
+    }
+  }
   return [...found];
 }

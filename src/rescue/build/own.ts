@@ -3,11 +3,13 @@ import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { ARCH } from "../../machine/arch.ts";
 import { exec } from "../../process/exec.ts";
-import { parseElfBits, withFile } from "./elf.ts";
+import type { Arch } from "../../machine/types.ts";
+import { parseElfBits, parseElfMachine, withFile } from "./elf.ts";
 import { requireHostProgram, together } from "./host.ts";
 import { packInitrd, resolvePacker, type Compression } from "./initrd.ts";
 import { findKernel } from "./kernel.ts";
 import { stageModules } from "./modules.ts";
+import { SystemRoot } from "./system-root.ts";
 import { Tree } from "./tree.ts";
 import { stageUserland } from "./userland.ts";
 import { extractVmlinux } from "./vmlinux.ts";
@@ -25,41 +27,41 @@ export interface OwnRescueOptions {
   scripts: Readonly<Record<string, string>>;
   /** A directory (0700) to work in; the caller removes it. */
   scratch: string;
-  /** `uname -m`. */
-  hostArch: string;
+  /** Whose guests it is for. */
+  arch: Arch;
+  /** Where packages of such a system were unpacked; absent: this host's own programs. */
+  root?: string | undefined;
 }
 
 export interface OwnRescue {
   kernelVersion: string;
-  /** The uncompressed kernel is there too. */
-  vmlinux: boolean;
-  /** Tools that this host has not, nor busybox. */
+  /** The uncompressed kernel is there too; undefined where none is wanted. */
+  vmlinux: boolean | undefined;
+  /** Tools that the system has not, nor busybox. */
   missing: string[];
 }
 
 /**
- * Builds a rescue system from this host's kernel and programs; needs no rights beyond reading them.
+ * Builds a rescue system from the kernel and programs of this host, or of another system; needs no rights beyond reading them.
  * @throws VmError 69 when something it cannot do without is not there, 66 when a named file is not
  */
 export async function buildOwnRescue(options: OwnRescueOptions): Promise<OwnRescue> {
-  const { out, kernel, modules, compress, scripts, scratch, hostArch } = options;
-  if (!Object.values(ARCH).some(({ kvmHosts }) => kvmHosts.some((host) => host === hostArch)))
-    throw new VmError("unavailable", `a rescue cannot be built from the programs of a ${hostArch} host`, {
-      hint: "use a rescue ISO here",
-    });
+  const { out, modules, compress, scripts, scratch, arch } = options;
+  const system = new SystemRoot(options.root ?? "/");
   const packer = resolvePacker(compress);
-  const busybox = requireHostProgram("busybox", REQUIRED_TOOLS.busybox);
-  const found = await findKernel({ kernel, modules, scratch });
-  if (!found.image.wide && withFile(busybox, (read) => parseElfBits(read(0, 64))) === 64)
-    throw new VmError("unavailable", `${found.file} is a 32-bit kernel, and this host's programs are 64-bit`);
+  const busybox = requireBusybox(system, arch);
+  const kernel = options.kernel ?? (modules === undefined ? options.root : undefined);
+  const found = await findKernel({ kernel, modules, arch, scratch });
+  if (found.image?.wide === false && parseElfBits(busybox) === 64)
+    throw new VmError("unavailable", `${found.file} is a 32-bit kernel, and the programs are 64-bit`);
   const root = join(scratch, "root");
   mkdirSync(root);
   const tree = new Tree(root);
-  const { version } = found.image;
+  const { version } = found;
   const vmlinuz = join(out, "vmlinuz");
   const [vmlinux, missing] = await together([
     extractVmlinux(found, join(out, "vmlinux"), scratch),
-    stageUserland(tree),
+    stageUserland(system, tree),
     stageModules({ root, version, directory: found.modules, kernel: found.file, graph: found.graph }),
     exec(["cp", "-L", "--", found.file, vmlinuz], { what: "cannot copy the kernel" }),
   ]);
@@ -67,5 +69,29 @@ export async function buildOwnRescue(options: OwnRescueOptions): Promise<OwnResc
   await tree.seal();
   for (const [path, text] of Object.entries(scripts)) tree.write(path, text, 0o755);
   await packInitrd({ root, to: join(out, "initrd.img"), packer, scratch });
-  return { kernelVersion: version, vmlinux, missing };
+  return { kernelVersion: version, vmlinux: found.image && vmlinux, missing };
 }
+
+/** The head of the system's busybox. @throws 69 when there is none, or it is not for these guests */
+function requireBusybox(system: SystemRoot, arch: Arch): Buffer {
+  const path = system.find("busybox");
+  const found = path === undefined ? undefined : system.resolve(path);
+  if (found === undefined) {
+    if (!system.isHost) throw new VmError("noInput", `there is no busybox in ${system.root}: ${UNPACK_HINT}`);
+    requireHostProgram("busybox", REQUIRED_TOOLS.busybox);
+  }
+  const at = system.at(found ?? "/");
+  const head = withFile(at, (read) => read(0, 64));
+  const { elfMachine } = ARCH[arch];
+  if (parseElfMachine(head) === elfMachine) return head;
+  throw new VmError(
+    "unavailable",
+    `a rescue for ${arch} guests cannot be made of ${at}: it is no program of theirs`,
+    {
+      hint: system.isHost ? `name another system: --root=DIR; ${UNPACK_HINT}` : UNPACK_HINT,
+    },
+  );
+}
+
+const UNPACK_HINT =
+  "unpack packages of such a system into a directory: a kernel, busybox, bash, kmod, and what else jobs want (mmdebstrap --variant=extract)";

@@ -4,6 +4,7 @@ import { VmError } from "../../lib/errors.ts";
 import { exec } from "../../process/exec.ts";
 import { DIRECTORIES, FILES, LINKS } from "./etc.ts";
 import { execOver } from "./host.ts";
+import type { SystemRoot } from "./system-root.ts";
 
 /** Where a path of the host stands in the rescue: its usr is merged, the host's perhaps not. */
 export const mergedPath = (path: string): string =>
@@ -49,13 +50,19 @@ export class Tree {
     symlinkSync(relative(dirname(path), target), at);
   }
 
-  /** Copies files and directories of the host to their own places; links are followed. */
-  async copy(paths: readonly string[]): Promise<void> {
+  /** Copies files and directories of a system to their own places; links are followed. */
+  async copy(system: SystemRoot, paths: readonly string[]): Promise<void> {
     // By two names of the host the same place may be meant; the first is as good as the second.
     const places = new Map(paths.toReversed().map((path) => [mergedPath(path), path]));
     const byDirectory = new Map<string, string[]>();
-    for (const [place, path] of places)
-      byDirectory.set(dirname(place), [...(byDirectory.get(dirname(place)) ?? []), path]);
+    for (const [place, path] of places) {
+      const real = system.isHost ? path : system.resolve(path);
+      if (real === undefined) continue;
+      // By its link's name it is found as well, and the link leads nowhere out of the system.
+      if (!system.isHost && mergedPath(real) !== place) this.link(place, mergedPath(real));
+      const directory = dirname(system.isHost ? place : mergedPath(real));
+      byDirectory.set(directory, [...(byDirectory.get(directory) ?? []), system.at(real)]);
+    }
     for (const [directory, files] of byDirectory) {
       const to = join(this.root, directory);
       if (!existsSync(to)) mkdirSync(to, { recursive: true });

@@ -1,11 +1,12 @@
-import { realpathSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { exec } from "../../process/exec.ts";
 import { withFile } from "./elf.ts";
-import { exists, findSystemProgram, requireHostProgram } from "./host.ts";
+import { requireHostProgram } from "./host.ts";
 import { findLibraries } from "./libraries.ts";
 import { DATA, EXTRA_TOOLS, HELPERS, NO_APPLETS, REQUIRED_TOOLS, TOOLS } from "./tools.ts";
+import type { SystemRoot } from "./system-root.ts";
 import { mergedPath, type Tree } from "./tree.ts";
 
 /** Libraries elsewhere are found by entries of the host's ld.so.conf, which the rescue has not. */
@@ -21,14 +22,14 @@ function canRun(path: string): boolean {
   }
 }
 
-/** Puts the named programs into the tree, or into `missing`. @returns paths on the host that must be copied */
-function collect(tree: Tree, names: readonly string[], missing: string[]): string[] {
+/** Puts the named programs into the tree, or into `missing`. @returns paths in the system that must be copied */
+function collect(system: SystemRoot, tree: Tree, names: readonly string[], missing: string[]): string[] {
   const files: string[] = [];
   for (const name of names) {
-    const path = findSystemProgram(name);
-    const real = path && realpathSync(path);
+    const path = system.find(name);
+    const real = path && system.resolve(path);
     // A host whose tools are busybox's links gets them as applets, below.
-    if (!path || !real || (basename(real) === "busybox" && name !== "busybox") || !canRun(real)) {
+    if (!path || !real || (basename(real) === "busybox" && name !== "busybox") || !canRun(system.at(real))) {
       missing.push(name);
       continue;
     }
@@ -40,45 +41,77 @@ function collect(tree: Tree, names: readonly string[], missing: string[]): strin
 }
 
 /** Puts modprobe where the kernel does not look until init has put it where it does. @returns what must be copied */
-function stageModprobe(tree: Tree): string {
-  const real = realpathSync(requireHostProgram("modprobe", "kmod"));
+function stageModprobe(system: SystemRoot, tree: Tree): string {
+  const path = system.isHost ? requireHostProgram("modprobe", "kmod") : system.find("modprobe");
+  const real = path && system.resolve(path);
+  if (!real) throw notThere(system, "modprobe", "kmod");
   tree.link("/usr/lib/rescue/modprobe", mergedPath(real));
   return real;
 }
 
+/** A path of the system that is there, whatever it is. */
+const isThere =
+  (system: SystemRoot) =>
+  (path: string): boolean =>
+    system.resolve(path) !== undefined;
+
+const notThere = ({ isHost, root }: SystemRoot, name: string, packages: string): VmError =>
+  new VmError(
+    "unavailable",
+    `${name} is not ${isHost ? "installed" : `in ${root}`}: the rescue is made of it`,
+    {
+      hint: `${isHost ? "install" : "unpack there"} the package ${packages}`,
+    },
+  );
+
 /**
- * Fills the tree with programs of the host, the libraries they load, and links to busybox for all else.
- * @returns names of tools that neither the host nor busybox has
+ * Fills the tree with programs of a system, the libraries they load, and links to busybox for all else.
+ * @returns names of tools that neither the system nor busybox has
  * @throws VmError when busybox or bash is not there
  */
-export async function stageUserland(tree: Tree): Promise<string[]> {
+export async function stageUserland(system: SystemRoot, tree: Tree): Promise<string[]> {
   const missing: string[] = [];
-  const programs = collect(tree, [...Object.keys(REQUIRED_TOOLS), ...TOOLS], missing);
+  const programs = collect(system, tree, [...Object.keys(REQUIRED_TOOLS), ...TOOLS], missing);
   for (const [name, packages] of Object.entries(REQUIRED_TOOLS)) {
-    if (!missing.includes(name)) continue;
-    throw new VmError("unavailable", `${name} is not installed: the rescue is made of it`, {
-      hint: `install the package ${packages}`,
-    });
+    if (missing.includes(name)) throw notThere(system, name, packages);
   }
-  programs.push(...collect(tree, EXTRA_TOOLS, []));
-  programs.push(stageModprobe(tree));
-  programs.push(...HELPERS.filter(exists));
-  const libraries = await findLibraries([...new Set(programs)]);
-  await tree.copy([...programs, ...libraries, ...DATA.filter(exists)]);
+  programs.push(...collect(system, tree, EXTRA_TOOLS, []));
+  programs.push(stageModprobe(system, tree));
+  programs.push(...HELPERS.filter(isThere(system)));
+  const libraries = await findLibraries(system, [...new Set(programs)]);
+  await tree.copy(system, [...programs, ...libraries, ...DATA.filter(isThere(system))]);
   for (const library of libraries) {
     const place = mergedPath(library);
     if (LOADER_LOOKS_THERE.test(dirname(place))) continue;
     for (const directory of ["/usr/lib", "/usr/lib64"]) tree.link(join(directory, basename(place)), place);
   }
   // Alpine's is in /bin, others' in /usr/sbin: ours has one place.
-  const busybox = findSystemProgram("busybox")!;
-  tree.link("/usr/bin/busybox", mergedPath(realpathSync(busybox)));
-  const { stdout } = await exec([busybox, "--list"], { what: "cannot ask busybox what it can do" });
+  const busybox = system.resolve(system.find("busybox")!)!;
+  tree.link("/usr/bin/busybox", mergedPath(busybox));
   const has = (name: string): boolean =>
     ["/usr/bin", "/usr/sbin"].some((directory) => tree.has(join(directory, name)));
-  for (const applet of stdout.split("\n").filter(Boolean)) {
-    const name = basename(applet);
+  for (const name of await listApplets(system, busybox)) {
     if (!NO_APPLETS.includes(name) && !has(name)) tree.link(join("/usr/bin", name), "/usr/bin/busybox");
   }
   return missing.filter((name) => !has(name));
+}
+
+/** What a busybox can do. One of another architecture is read, not asked. */
+async function listApplets(system: SystemRoot, busybox: string): Promise<string[]> {
+  if (!system.isHost) return parseApplets(readFileSync(system.at(busybox)));
+  const { stdout } = await exec([busybox, "--list"], { what: "cannot ask busybox what it can do" });
+  return stdout
+    .split("\n")
+    .filter(Boolean)
+    .map((path) => basename(path));
+}
+
+/** The names of its applets stand in a busybox one after the other, from `[` on, in order (applet_tables.c). */
+export function parseApplets(program: Buffer): string[] {
+  const first = "[\0[[\0";
+  for (let at = program.indexOf(first, 0, "latin1"); at >= 0; at = program.indexOf(first, at + 1, "latin1")) {
+    const names = program.toString("latin1", at, program.indexOf("\0\0", at, "latin1")).split("\0");
+    if (names.includes("cat")) return names;
+  }
+  return [];
 }

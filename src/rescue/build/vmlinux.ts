@@ -14,6 +14,7 @@ const PAGE_BYTES = 4096;
  * @returns whether it is there now: whole, and with the entry that qemu's `-kernel` needs (PVH)
  */
 export async function extractVmlinux({ file, image }: Kernel, to: string, scratch: string): Promise<boolean> {
+  if (!image) return false;
   const { unpacker, offset, length, sizeOffset } = image;
   const program = unpacker && findHostProgram(unpacker.program);
   if (!program) return false;

@@ -1,10 +1,12 @@
 import { kernelPackages } from "../../lib/packages.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
+import { parseArch } from "../../machine/arch.ts";
+import { ARCHES } from "../../machine/types.ts";
 import { findHostProgram } from "../../rescue/build/host.ts";
 import { findKernel } from "../../rescue/build/kernel.ts";
 import type { Context } from "../context.ts";
 import type { Vm } from "../open.ts";
-import { findRescues } from "../rescue.ts";
+import { findRescues } from "../rescue-list.ts";
 import { checkProgram, oneLine, type Check } from "./check.ts";
 
 const BUILD = "rescue build";
@@ -29,9 +31,10 @@ export async function checkRescueBuild(hostArch: string): Promise<Check[]> {
 const NO_SCRATCH = "/dev/null";
 
 async function checkKernel(hostArch: string): Promise<Check> {
+  const arch = parseArch(hostArch) ?? ARCHES[0];
   const common = { name: "kernel", needed: false, use: BUILD };
   try {
-    const { file } = await findKernel({ scratch: NO_SCRATCH });
+    const { file } = await findKernel({ arch, scratch: NO_SCRATCH });
     return { ...common, state: "ok", detail: file };
   } catch (error) {
     const message = error instanceof VmError ? error.message : reasonOf(error);

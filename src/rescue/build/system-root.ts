@@ -1,0 +1,86 @@
+import { lstatSync, readdirSync, readlinkSync, realpathSync } from "node:fs";
+import { dirname, join, normalize } from "node:path";
+import { exists, findSystemProgram, isProgram, PROGRAM_DIRECTORIES } from "./host.ts";
+
+/** As many as the kernel follows (path_resolution(7)). */
+const MAX_LINKS = 40;
+
+/**
+ * The system whose programs a rescue is made of: this host's own, or one whose packages lie unpacked in a directory.
+ * Paths are the system's own, absolute; links are followed within it.
+ */
+export class SystemRoot {
+  /** @param root `/` for the host's own */
+  constructor(readonly root: string) {}
+
+  get isHost(): boolean {
+    return this.root === "/";
+  }
+
+  /** Where this host finds a path of the system. */
+  at(path: string): string {
+    return join(this.root, path);
+  }
+
+  /** The path without links; undefined where nothing is. */
+  resolve(path: string): string | undefined {
+    if (this.isHost) return exists(path) ? realpathSync(path) : undefined;
+    let waiting = normalize(path).split("/").filter(Boolean);
+    let found = "/";
+    for (let links = 0; waiting.length > 0;) {
+      const [name, ...rest] = waiting as [string, ...string[]];
+      waiting = rest;
+      const next = join(found, name);
+      const stats = lstatSync(this.at(next), { throwIfNoEntry: false });
+      if (!stats) return undefined;
+      if (!stats.isSymbolicLink()) {
+        found = next;
+        continue;
+      }
+      if (++links > MAX_LINKS) return undefined;
+      const target = readlinkSync(this.at(next));
+      const whole = target.startsWith("/") ? target : join(found, target);
+      waiting = [...whole.split("/").filter(Boolean), ...waiting];
+      // `..` above the top stays at the top, as in a chroot.
+      waiting = normalize(`/${waiting.join("/")}`)
+        .split("/")
+        .filter(Boolean);
+      found = "/";
+    }
+    return found;
+  }
+
+  /** The path of a program, by a name that may be a link; undefined where there is none. */
+  find(name: string): string | undefined {
+    if (this.isHost) return findSystemProgram(name);
+    return PROGRAM_DIRECTORIES.map((directory) => join(directory, name)).find((path) => {
+      const real = this.resolve(path);
+      return real !== undefined && isProgram(this.at(real));
+    });
+  }
+
+  /** Names in a directory; none where there is none. */
+  list(directory: string): string[] {
+    const real = this.resolve(directory);
+    if (real === undefined) return [];
+    try {
+      return readdirSync(this.at(real));
+    } catch {
+      return [];
+    }
+  }
+
+  /** Where a program finds shared libraries without being told (ld.so(8)): with the names of multiarch. */
+  libraryDirectories(): string[] {
+    return ["/usr/lib", "/usr/lib64", "/lib", "/lib64"].flatMap((directory) => [
+      directory,
+      ...this.list(directory)
+        .filter((name) => /-linux-(gnu|musl)/.test(name))
+        .map((name) => join(directory, name)),
+    ]);
+  }
+}
+
+/** `$ORIGIN` is the directory of the file that names it (ld.so(8)). */
+export const expandOrigin = (directory: string, file: string): string =>
+  directory.replaceAll(/\$(ORIGIN\b|\{ORIGIN\})/g, dirname(file));

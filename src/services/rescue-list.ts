@@ -1,0 +1,64 @@
+import { statSync } from "node:fs";
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { formatSize } from "../lib/size.ts";
+import { formatTable } from "../lib/table.ts";
+import { listProfiles } from "../rescue/profiles.ts";
+import { listDirectory } from "../store/files.ts";
+import type { Context } from "./context.ts";
+import { Media } from "./media.ts";
+import { openVm, type Vm } from "./open.ts";
+import { findRescue } from "./rescue-machine.ts";
+
+/** What the files of a profile take, in bytes. */
+export const sizeOf = (directory: string): number =>
+  listDirectory(directory).reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
+
+/** A rescue profile as jobs can name it. */
+export interface FoundRescue {
+  name: string;
+  kind: "CD" | "own" | "-";
+  /** Why it cannot be used. */
+  problem: string | undefined;
+  bytes: number;
+}
+
+/** The rescue profiles there are. */
+export async function findRescues(context: Context, vm: Vm): Promise<FoundRescue[]> {
+  const { PROFILES } = vm.settings;
+  const found: FoundRescue[] = [];
+  for (const name of listProfiles(PROFILES))
+    found.push({ name, ...(await describe(context, vm, name)), bytes: sizeOf(join(PROFILES, name)) });
+  return found;
+}
+
+/** Prints the profiles that jobs can name, with what is wrong with them. */
+export async function listRescues(context: Context): Promise<void> {
+  const vm = await openVm(context);
+  const found = await findRescues(context, vm);
+  if (found.length === 0)
+    return log.info(`no rescue in ${vm.settings.PROFILES}; make one: ${context.prog} rescue build`);
+  const rows = found.map(({ name, kind, problem, bytes }) => [
+    name,
+    kind,
+    problem === undefined ? "usable" : `not usable: ${problem}`,
+    formatSize(bytes),
+  ]);
+  context.print(formatTable([["NAME", "KIND", "STATE", "SIZE"], ...rows]));
+}
+
+async function describe(
+  context: Context,
+  vm: Vm,
+  name: string,
+): Promise<Pick<FoundRescue, "kind" | "problem">> {
+  try {
+    const named: Vm = { ...vm, settings: { ...vm.settings, RESCUE: name } };
+    const { system } = await findRescue(context, named, new Media(context, named));
+    return { kind: system.kind === "cd" ? "CD" : "own", problem: undefined };
+  } catch (error) {
+    if (!(error instanceof VmError)) throw error;
+    return { kind: "-", problem: error.message.replaceAll(/\s+/g, " ") };
+  }
+}

@@ -69,6 +69,13 @@ check   fish                   fish                        fish              fis
 check   bash_completion        bash-completion             bash-completion   bash-completion         bash-completion    bash-completion
 check   man                    man-db                      man-db            man-db                  man                man-db
 check   mandoc                 mandoc                      mandoc            mandoc                  -                  -
+check   dpkg-deb               dpkg                        dpkg              dpkg                    dpkg               dpkg
+check   lintian                lintian                     -                 -                       -                  -
+check   rpmbuild               rpm                         rpm-build         rpm-build               rpm-build          rpm-tools
+check   rpmlint                rpmlint                     rpmlint           rpmlint                 rpmlint            -
+release dpkg-deb               dpkg                        dpkg              dpkg                    dpkg               dpkg
+release rpmbuild               rpm                         rpm-build         rpm-build               rpm-build          rpm-tools
+release xz                     xz-utils                    xz                xz                      xz                 xz
 TABLE
 }
 
@@ -173,7 +180,7 @@ logged() {
   return 1
 }
 
-# need GROUP|THING...: install what is missing of them (groups: build, run, demo, debian, lint, check, picture).
+# need GROUP|THING...: install what is missing of them (groups: build, run, demo, debian, lint, check, picture, release).
 need() {
   local manager column refresh=() install=() as_root=() lacking packages=() names=()
   manager=$(package_manager) || manager=
@@ -230,7 +237,11 @@ need() {
 
 # --- bun
 
-# Print this machine's name among bun's targets: x64, arm64, x64-musl or arm64-musl.
+# All that a release is built for.
+# shellcheck disable=SC2034 # build and release use it
+platforms=(x64 x64-baseline x64-musl x64-musl-baseline arm64 arm64-musl)
+
+# Print this machine's name among these; "baseline" is never needed to run here.
 platform() {
   local cpu libc=
   case $(uname -m) in
@@ -246,6 +257,8 @@ platform() {
 }
 
 # The npm package that holds bun's program for a platform, and the checksum bun.lock has for it.
+# For processors without AVX2 bun used to have packages of their own. By now their program is the same as the plain
+# one's, which looks at the processor itself; build compares them, so that a change does not go unnoticed.
 bun_package() { echo "@oven/bun-linux-${1/arm64/aarch64}"; }
 bun_checksum() { sed -n "s|^ *\"$(bun_package "$1")\": .*\"\(sha512-[^\"]*\)\".*|\1|p" "$top/bun.lock"; }
 

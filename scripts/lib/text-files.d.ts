@@ -35,3 +35,23 @@ declare module "*/scripts/rescue/runner" {
   const text: string;
   export default text;
 }
+declare module "*/LICENSE" {
+  const text: string;
+  export default text;
+}
+declare module "*/build/3rd-party-licenses" {
+  const text: string;
+  export default text;
+}
+declare module "*/scripts/licenses/bun.txt" {
+  const text: string;
+  export default text;
+}
+declare module "*/scripts/licenses/LGPL-2.0.txt" {
+  const text: string;
+  export default text;
+}
+declare module "*/scripts/licenses/LGPL-2.1.txt" {
+  const text: string;
+  export default text;
+}

@@ -11,6 +11,7 @@ export interface Intent {
   options: Options;
   help: boolean;
   version: boolean;
+  licenses: boolean;
   noColors: boolean;
   debug: boolean;
   batch: Invocation[];
@@ -22,7 +23,7 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   const settings: RawSettings = {};
   const additions: Required<Options["additions"]> = { FORWARDS: [], IMAGES: [], SHARES: [] };
   const spelled: NonNullable<Options["spelled"]> = {};
-  const flags = { help: false, version: false, noColors: false, debug: false };
+  const flags = { help: false, version: false, licenses: false, noColors: false, debug: false };
   let hostdir: string | undefined;
   const wrong: VmError[] = [];
   const check = (setting: keyof RawSettings, value: string, spelling: string): string => {
@@ -53,7 +54,7 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
     }
   }
   if (wrong.length > 0) throw allWrong(wrong);
-  const wanted = !flags.help && !flags.version;
+  const wanted = !flags.help && !flags.version && !flags.licenses;
   return {
     ...flags,
     options: { settings, additions, hostdir, spelled },

@@ -34,6 +34,11 @@ export async function runCli(prog: string, version: string, words: readonly stri
 async function execute(intent: Intent, context: Context): Promise<void> {
   const { prog, version } = context;
   if (intent.version) return context.print(`${prog} ${version}\n`);
+  if (intent.licenses) {
+    // A hundred kilobytes that nothing else needs.
+    const { buildLicenses } = await import("./licenses.ts");
+    return context.print(buildLicenses(prog, version));
+  }
   if (intent.help) return context.print(await usageInForce(context));
   const helped = intent.batch.find((invocation) => invocation.help);
   if (helped) return context.print(buildCommandUsage(prog, helped.command));

@@ -7,7 +7,7 @@ export type Effect =
   /** Adds to a list; an empty value clears it. */
   | { kind: "add"; setting: "FORWARDS" | "IMAGES" | "SHARES" }
   | { kind: "hostdir" }
-  | { kind: "flag"; flag: "help" | "version" | "noColors" | "debug" };
+  | { kind: "flag"; flag: "help" | "version" | "licenses" | "noColors" | "debug" };
 
 export interface OptionSpec {
   long: string;
@@ -81,5 +81,10 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "no-tmpdir", effect: set("INPLACE", "1"), help: "the same as --inplace" },
   { long: "debug", effect: { kind: "flag", flag: "debug" }, help: "show internal details of errors" },
   { long: "version", short: "v", effect: { kind: "flag", flag: "version" }, help: "show the version" },
+  {
+    long: "licenses",
+    effect: { kind: "flag", flag: "licenses" },
+    help: "show the licences of the program and of all in it",
+  },
   { long: "help", short: "h", effect: { kind: "flag", flag: "help" }, help: "show this help" },
 ];

@@ -2,7 +2,7 @@ import { userInfo } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { basename } from "pathe";
 import type { Context, Options } from "../services/context.ts";
-import { dataName } from "../rescue/libexec.ts";
+import { dataName, findInstalledLibexec } from "../rescue/libexec.ts";
 import { askOnTerminal } from "./ask.ts";
 import { createMeter } from "./progress.ts";
 
@@ -31,6 +31,7 @@ export function buildContext(prog: string, version: string, options: Options): C
   const caches =
     env.XDG_CACHE_HOME && isAbsolute(env.XDG_CACHE_HOME) ? env.XDG_CACHE_HOME : join(home, ".cache");
   const cacheDirectory = join(caches, "vm");
+  const installed = findInstalledLibexec(process.execPath);
   return {
     prog,
     version,
@@ -40,7 +41,8 @@ export function buildContext(prog: string, version: string, options: Options): C
     hostArch: UNAME[process.arch] ?? process.arch,
     tmpdir: env.TMPDIR && isAbsolute(env.TMPDIR) ? env.TMPDIR : "/tmp",
     cacheDirectory,
-    libexec: join(cacheDirectory, dataName()),
+    libexec: installed ?? join(cacheDirectory, dataName()),
+    libexecInstalled: installed !== undefined,
     options,
     meter: createMeter,
     ask: process.stdin.isTTY ? askOnTerminal : undefined,

@@ -4,6 +4,10 @@ import type { Context } from "../services/context.ts";
 export default defineCommand({
   meta: { name: "config", description: "show the settings in force, and where each comes from" },
   args: {
+    example: {
+      type: "boolean",
+      description: "print a settings file to begin with: all built-in values, as comments",
+    },
     name: { type: "positional", required: false, valueHint: "…", description: "show these settings only" },
     json: {
       type: "boolean",
@@ -14,8 +18,11 @@ export default defineCommand({
   async setup({ args }) {
     const { parseNames } = await import("../services/config.ts");
     parseNames(args.name as string[] | undefined);
+    if (args.example === true) (await import("../services/config-example.ts")).refuseOthers(args);
   },
   async run({ args, data }) {
+    if (args.example === true)
+      return (await import("../services/config-example.ts")).printExample(data as Context);
     const { parseNames, showConfig } = await import("../services/config.ts");
     await showConfig(data as Context, parseNames(args.name as string[] | undefined), args.json === true);
   },

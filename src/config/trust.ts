@@ -1,4 +1,4 @@
-import { realpathSync, statSync, type Stats } from "node:fs";
+import { lstatSync, realpathSync, statSync, type Stats } from "node:fs";
 import { dirname } from "node:path";
 
 /** The caller's numeric user id. */
@@ -8,6 +8,19 @@ export const callerUid = (): number => process.getuid!();
 export const ownedByUs = (stats: Stats): boolean => stats.uid === 0 || stats.uid === callerUid();
 
 const writableByOthers = (stats: Stats): boolean => (stats.mode & 0o022) !== 0;
+
+/**
+ * May a directory be relied on by its name? Everybody who could put another one in its place, anywhere on
+ * the way to it, is root or the caller. A sticky directory (`/tmp`) lets nobody do that to what is ours.
+ */
+export function isOurDirectory(path: string): boolean {
+  for (let item = path; ; item = dirname(item)) {
+    const stats = lstatSync(item, { throwIfNoEntry: false });
+    if (!stats?.isDirectory() || !ownedByUs(stats)) return false;
+    if (writableByOthers(stats) && (item === path || (stats.mode & 0o1000) === 0)) return false;
+    if (item === dirname(item)) return true;
+  }
+}
 
 /**
  * Why a file must not be executed: it or its directory belongs to somebody else, or others may write it.

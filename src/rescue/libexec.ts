@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, renameSync } from "node:fs";
-import { join } from "node:path";
-import { ownedByUs } from "../config/trust.ts";
+import { mkdirSync, mkdtempSync, realpathSync, renameSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { isOurDirectory, ownedByUs } from "../config/trust.ts";
 import { lstatOf, readSmall, removeQuietly, writeNew } from "../store/files.ts";
-import { JOB_FILES, RUNNER } from "./assets.ts";
+import { BUNDLED_JOBS, JOB_FILES, RUNNER } from "./assets.ts";
 
 /** In LIBEXEC. [compat] `rescue-stage3`: the autorun script for a rescue CD that is made by hand. */
 const FILES: Record<string, string> = {
@@ -14,6 +14,33 @@ const FILES: Record<string, string> = {
 /** A new version of the program has new data, and finds its own. */
 export const dataName = (): string =>
   `data-${createHash("sha256").update(JSON.stringify(FILES)).digest("hex").slice(0, 16)}`;
+
+/** Where a package of the program has its data files, whatever its prefix. */
+export const SYSTEM_LIBEXEC = "/usr/libexec/vm";
+
+/**
+ * Finds data files that were installed with the program, which a distribution may have changed: those of the
+ * same prefix (`/opt/x/libexec/vm` for `/opt/x/bin/vm`), then the system's. Where others could change them
+ * they count for nothing, as what the program carries is always at hand.
+ * @param program the program's own path
+ */
+export function findInstalledLibexec(program: string, system = SYSTEM_LIBEXEC): string | undefined {
+  return [join(dirname(program), "../libexec/vm"), system]
+    .map(realPath)
+    .find((place) => place !== undefined && isOurDirectory(join(place, "jobs")) && isComplete(place));
+}
+
+/** An older version's may lack a job. */
+const isComplete = (place: string): boolean =>
+  BUNDLED_JOBS.every((name) => lstatOf(join(place, "jobs", `${name}.job`))?.isFile());
+
+function realPath(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
+}
 
 /** The program's data files in a real directory. Removed on disposal where it is for this run only. */
 export interface Libexec extends Disposable {

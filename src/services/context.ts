@@ -33,6 +33,8 @@ export interface Context {
   /** Where answers of qemu are kept; absent without a home. */
   cacheDirectory: string | undefined;
   libexec: string;
+  /** Data files that were installed with the program are there; it unpacks none. */
+  libexecInstalled?: boolean;
   /** `create` empties the lists: what was added to them is in guest.env then. */
   options: Options;
   /** HOSTDIR, once it has been found; the directory we were started in may go (a restore from WORKDIR). */

@@ -41,7 +41,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
     const work = requireWork(found, `run the job ${name}`);
     await refuseRunning(work, `run the job ${name}`);
     const vm = await ensureRescue(context, found);
-    const ours = vm.origins.LIBEXEC.kind === "default";
+    const ours = vm.origins.LIBEXEC.kind === "default" && context.libexecInstalled !== true;
     using libexec = ours ? unpackLibexec(vm.settings.LIBEXEC, context.tmpdir) : undefined;
     const places = {
       hostdir: vm.hostdir,

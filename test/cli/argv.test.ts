@@ -46,7 +46,7 @@ describe("each option, however it is spelt", () => {
   test("all of them were tried", () => {
     const tried = new Set(SPELLINGS.flatMap(([spellings]) => spellings.split(/[ =]/)));
     const untried = GLOBAL_OPTIONS.filter(
-      ({ long }) => !tried.has(`--${long}`) && !/^(version|help)$/.test(long),
+      ({ long }) => !tried.has(`--${long}`) && !/^(version|help|licenses)$/.test(long),
     );
     expect(untried).toEqual([]);
   });
@@ -58,6 +58,8 @@ test.each([
   ["-h", "help"],
   ["--help", "help"],
   ["-v", "version"],
+  ["--licenses", "licenses"],
+  ["--lic", "licenses"],
   ["--version", "version"],
   ["-hv", "help version"],
   ["-c 8 -h", "CORES=8 help"],

@@ -164,7 +164,7 @@ describe("what fits at the end of", () => {
     ["vm -c 8 @create G cd.iso @run @resto", ["@restore"]],
     ["vm config CO", ["CORES"]],
     ["vm config CORES ME", ["MEMORY", "MEDIA_MIRROR", "MEDIA_STORAGE"]],
-    ["vm config CORES --", ["--json", "--help"]],
+    ["vm config CORES --", ["--example", "--json", "--help"]],
     ["vm run -b --wait=a", ["--wait=agent"]],
     ["vm -c 8 create G run restore S", ["S1", "S0"]],
     ["vm @unknown @re", []],

@@ -30,7 +30,10 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
     "`--json` gives one object. Names may be added to it later, not changed. Its `state` is running, paused, stopped, created, crashed or broken.",
   ],
   list: ["Settings files that need bash are not evaluated here."],
-  config: ["One line for each setting: its value, and where that comes from. Secrets are not shown."],
+  config: [
+    "One line for each setting: its value, and where that comes from. Secrets are not shown.",
+    "`--example` prints a file for `/etc/PROG.conf` or `~/.config/PROG.conf` that changes nothing: each line has to be uncommented.",
+  ],
   backup: [
     "The snapshot appears whole or not at all, in `HOSTDIR/backups/NAME`, with checksums and a manifest. Room is checked first. Only the VM's own disks are kept, not those of `--image`.",
   ],
@@ -72,6 +75,10 @@ export const FILES: readonly (readonly [string, string])[] = [
   ["WORKDIR/.in, WORKDIR/.out", "a job's input and output"],
   ["PROFILES/NAME/guest.env", "a rescue profile: settings that begin with `RESCUE_`"],
   ["PROFILES/scripts/jobs", "jobs for all VMs"],
+  [
+    "/usr/libexec/vm",
+    "the bundled jobs, where a package has installed them: they are used instead of those that the program carries. First `../libexec/vm` beside the program's own directory is looked for. Places that others may write do not count",
+  ],
   ["~/.cache/vm", "the program's data, answers of qemu, saved states of the rescue"],
   ["check-media", "a script on PATH that sets MEDIA, the place of external media, or fails"],
 ];

@@ -1,0 +1,46 @@
+/** The units of the packages are those of `vm timer`, but for the instance. */
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { buildUnits } from "../../src/services/timer/units.ts";
+
+const packaged = (name: string): string =>
+  readFileSync(join(import.meta.dir, "../../scripts/packaging/systemd", name), "utf8");
+
+/** `[Section] Name=value`, without what is told people, and without comments. */
+function lines(text: string): string[] {
+  let section = "";
+  return text.split("\n").flatMap((line) => {
+    if (line.startsWith("[")) section = line;
+    return /^(Description|Documentation)=|^#|^\[|^$/.test(line) ? [] : [`${section} ${line}`];
+  });
+}
+
+const unquoted = (text: string): string => text.replaceAll('"', "");
+
+const EXPECTED = {
+  backup: { when: "daily", argv: ["backup", "--quiet", "--lock-timeout=600"] },
+  prune: { when: "weekly", argv: ["prune", "--quiet"] },
+};
+
+test.each(["backup", "prune"] as const)("vm-%s@", (kind) => {
+  const { when, argv } = EXPECTED[kind];
+  const { service, timer } = buildUnits({
+    prog: "vm",
+    hostdir: "/srv/vm",
+    guest: "",
+    argv: ["/usr/bin/vm", ...argv],
+    kind,
+    when,
+    env: {},
+    system: true,
+  });
+  expect(lines(packaged(`vm-${kind}@.timer`))).toEqual(lines(timer.text));
+  const own = lines(packaged(`vm-${kind}@.service`)).map((line) =>
+    line
+      .replace(":@BINDIR@/vm --hostdir=%f ", "/usr/bin/vm ")
+      // One of an instance waits for the other.
+      .replace(" vm-backup@%i.service", ""),
+  );
+  expect(own).toEqual(lines(unquoted(service.text)));
+});

@@ -19,6 +19,7 @@ import restore from "../commands/restore.ts";
 import resume from "../commands/resume.ts";
 import run from "../commands/run.ts";
 import screenshot from "../commands/screenshot.ts";
+import selfCheck from "../commands/self-check.ts";
 import snapshots from "../commands/snapshots.ts";
 import ssh from "../commands/ssh.ts";
 import status from "../commands/status.ts";
@@ -92,6 +93,7 @@ const DEFINITIONS = {
   view,
   config,
   doctor,
+  "self-check": selfCheck,
   completion,
   man,
 } satisfies Record<string, CommandDef<any>>;

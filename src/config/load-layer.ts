@@ -3,6 +3,7 @@ import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { Complaint } from "./complaint.ts";
 import type { Surroundings } from "./defaults.ts";
 import { evaluateWithBash } from "./bash.ts";
+import { refuseNewer } from "./guest-format.ts";
 import { readAssignments, type Assignment, type SettingValue } from "./literal.ts";
 import type { Origin } from "./load.ts";
 import { lookupIn } from "./lookup.ts";
@@ -51,6 +52,7 @@ export async function readLayer(
     const reason = error instanceof TypeError ? "it is not UTF-8 text" : reasonOf(error);
     throw new VmError("config", `cannot read ${file}: ${reason}`, { cause: error });
   }
+  if (vm) refuseNewer(content, file);
   const known = builtinVariables(sources);
   const result = readAssignments(content, lookupIn(before, known, sources.env));
   if (result.kind === "values") return { assignments: result.assignments };

@@ -38,6 +38,9 @@ export interface Manifest {
   files: StoredFile[];
 }
 
+/** The newest format of manifest.json that is known here; older ones are read for ever. */
+const MANIFEST_VERSION = 1;
+
 const isCount = (value: unknown): boolean =>
   typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
 const isName = (value: unknown): boolean => typeof value === "string" && /^[a-z][a-z0-9.-]*$/.test(value);
@@ -49,6 +52,19 @@ function isStoredFile(value: unknown): value is StoredFile {
   const { name, file, bytes, allocatedBytes, storedBytes } = value as Partial<StoredFile>;
   return isName(name) && isName(file) && [bytes, allocatedBytes, storedBytes].every(isCount);
 }
+
+const describeFormat = ({
+  version,
+  format,
+  tool,
+}: {
+  version?: unknown;
+  format?: unknown;
+  tool?: unknown;
+}): string =>
+  `format ${JSON.stringify(version)}${typeof format === "string" ? ` ${JSON.stringify(format)}` : ""}${
+    typeof tool === "string" ? `, written by ${JSON.stringify(tool)}` : ""
+  }`;
 
 /** @throws 74 when the manifest is damaged, 78 when a newer version wrote it */
 export function parseManifest(text: string, dir: string): Manifest {
@@ -63,8 +79,12 @@ export function parseManifest(text: string, dir: string): Manifest {
   const manifest = value as Partial<Manifest>;
   if (typeof manifest.version !== "number") throw damaged;
   const { format = "" } = manifest;
-  if (manifest.version !== 1 || !(SNAPSHOT_FORMATS as readonly string[]).includes(format))
-    throw new VmError("config", `the snapshot ${dir} was made by a newer version of this program`);
+  if (manifest.version !== MANIFEST_VERSION || !(SNAPSHOT_FORMATS as readonly string[]).includes(format))
+    throw new VmError(
+      "config",
+      `the snapshot ${dir} was made by a newer version of this program (${describeFormat(manifest)})`,
+      { hint: "use that version; nothing was changed" },
+    );
   const { files, id, parent } = manifest;
   const consistency = parseConsistency(manifest.consistency);
   if (!Array.isArray(files) || !files.every(isStoredFile) || !consistency) throw damaged;

@@ -4,6 +4,7 @@ import { answerShell } from "../../src/cli/complete/answer.ts";
 import { splitLine } from "../../src/cli/complete/line.ts";
 import { choicesIn } from "../../src/cli/complete/values.ts";
 import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
+import { ARCHES } from "../../src/machine/types.ts";
 import { COMMANDS } from "../../src/cli/registry.ts";
 import { buildContext } from "../../src/cli/surroundings.ts";
 import type { Context } from "../../src/services/context.ts";
@@ -81,9 +82,9 @@ describe("what fits at the end of", () => {
       GLOBAL_OPTIONS.filter(({ hidden }) => !hidden).map(({ long, value }) => `--${long}${value ? "=" : ""}`),
     ],
     ["vm -- --ar", []],
-    ["vm --arch=", ["--arch=x86_64", "--arch=i386"]],
+    ["vm --arch=", ARCHES.map((arch) => `--arch=${arch}`)],
     ["vm --ar=i", ["--ar=i386"]],
-    ["vm --arch ", ["x86_64", "i386"]],
+    ["vm --arch ", [...ARCHES]],
     ["vm -a i", ["i386"]],
     ["vm -ai", ["-ai386"]],
     ["vm -nai", ["-nai386"]],

@@ -45,7 +45,10 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
     "A job is the script `NAME.job`, looked for in HOSTDIR, in `PROFILES/scripts/jobs`, and among those that the program brings: `add-ssh-keys`, `run-ssh`, `post-install`. `NAME.pre` and `NAME.post` beside it run on this host, before and after. Its output is on stdout and in `WORKDIR/.out/job.log`; its exit status is the program's. `--timeout` limits it.",
   ],
   rescue: [
-    "`build` makes a profile from this host's kernel and programs, or from an ALT Rescue CD; `list` shows those there are, and whether they can be used.",
+    "`build` makes a profile from this host's kernel and programs, from an ALT Rescue CD, or from packages that are unpacked in a directory, which may be of another architecture; `list` shows those there are, and whether they can be used.",
+  ],
+  "self-check": [
+    "SHA256SUMS is that of a release, or any list that sha256sum(1) has written. Status 74: the program is none of those in it.",
   ],
   completion: [
     "The script asks the program itself, so that it knows all commands, options, snapshots, jobs and files. For bash and zsh, in a file that the shell reads when it starts:",

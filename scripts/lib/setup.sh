@@ -30,6 +30,14 @@ debian  ssh-keygen             openssh-client              openssh-clients   ope
 lint    shellcheck             shellcheck                  shellcheck        ShellCheck              ShellCheck         shellcheck
 bench   borg                   borgbackup                  borg              borgbackup              borgbackup         borg
 picture script                 bsdutils                    util-linux        util-linux-script       util-linux         util-linux
+check   qemu-system-aarch64    qemu-system-arm             qemu-system-aarch64  qemu-system-aarch64    qemu-arm           qemu-system-aarch64
+check   qemu-system-arm        qemu-system-arm             qemu-system-arm   qemu-system-arm         qemu-arm           qemu-system-arm
+check   qemu-system-ppc64      qemu-system-ppc             qemu-system-ppc   qemu-system-ppc         qemu-ppc           qemu-system-ppc
+check   qemu-system-riscv64    qemu-system-riscv,qemu-system-misc  qemu-system-riscv  qemu-system-riscv  qemu-extra         qemu-system-riscv
+check   aavmf_firmware         qemu-efi-aarch64            edk2-aarch64      edk2-aarch64            qemu-uefi-aarch64  edk2-aarch64
+check   aavmf32_firmware       qemu-efi-arm                -                 edk2-arm                qemu-uefi-aarch32  edk2-arm
+check   ovmf32_firmware        ovmf-ia32                   edk2-ovmf-ia32    edk2-ovmf-ia32          qemu-ovmf-ia32     edk2-ovmf
+check   u_boot_riscv64         u-boot-qemu                 -                 uboot-images-riscv64    -                  -
 check   strace                 strace                      strace            strace                  strace             strace
 check   nasm                   nasm                        nasm              nasm                    nasm               nasm
 check   xorriso                xorriso                     xorriso           xorriso                 xorriso            libisoburn
@@ -97,6 +105,10 @@ qemu_with_spice() { [[ $(qemu-system-x86_64 -spice help 2>/dev/null) == 'spice o
 ovmf_firmware() {
   first /usr/share/{OVMF,edk2/ovmf,edk2/x64}/OVMF_CODE*.fd /usr/share/qemu/ovmf-x86_64-code.bin
 }
+aavmf_firmware() { first /usr/share/{AAVMF/AAVMF_CODE,edk2/aarch64/QEMU_CODE}.fd /usr/share/edk2/aarch64/QEMU_EFI-pflash.raw; }
+aavmf32_firmware() { first /usr/share/{AAVMF/AAVMF32_CODE,edk2/arm/QEMU_CODE}.fd /usr/share/edk2/arm/QEMU_EFI-pflash.raw; }
+ovmf32_firmware() { first /usr/share/{OVMF/OVMF32_CODE_4M.secboot,edk2/ovmf-ia32/OVMF_CODE,edk2/ia32/OVMF_CODE.4m}.fd; }
+u_boot_riscv64() { first /usr/{lib/u-boot,share/uboot}/qemu-riscv64_smode/u-boot.bin; }
 # A small ISO that any PC firmware boots: grub's rescue disc, elsewhere iPXE's.
 demo_iso() {
   first /usr/lib/grub-rescue/grub-rescue-cdrom.iso /usr/share/ipxe/ipxe.iso /usr/share/ipxe/*/ipxe.iso

@@ -28,6 +28,8 @@ export interface ArchFacts {
   usbKeyboard: boolean;
   /** What a kernel that qemu boots is told: the serial console, and what this machine wants besides. */
   kernelAppend: string;
+  /** Its rescue can go on from a saved state: it starts without boot code (PVH), and learns that it is a copy. */
+  warm?: true;
   /** Its programs (elf(5), e_machine). */
   elfMachine: number;
   /** Its kernels' boot images: [offset, bytes there], of which one is enough. */
@@ -53,6 +55,7 @@ const X86 = {
   card: "VGA",
   spiceCard: "qxl-vga",
   usbKeyboard: false,
+  warm: true,
   kernelMagic: [[0x202, "HdrS"]],
   // On a loaded host an emulated timer may seem not to work; the check for it would end the boot.
   kernelAppend: "console=ttyS0 8250.nr_uarts=1 no_timer_check",

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { closeSync, constants, mkdirSync, openSync, renameSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { SignalError } from "../lib/errors.ts";
+import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Machine } from "../machine/types.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
@@ -48,7 +49,9 @@ export async function resumeRescue(
 ): Promise<LiveRescue | undefined> {
   const { machine, rescue } = run;
   const { system } = rescue;
+  const { warm }: ArchFacts = ARCH[machine.arch];
   const able =
+    warm === true &&
     rescue.settings.RESCUE_WARM === "auto" &&
     context.cacheDirectory !== undefined &&
     system.kind === "own" &&

@@ -101,7 +101,7 @@ suite(
         expect(result.stderr).toContain("qemu-utils (Debian, Ubuntu)");
         expect(result.status).toBe(69);
         const states = new Map(rowsOf(result).map(([what, state]) => [what, state]));
-        for (const name of ["bash", "setpriv", "kernel", "uefi-i386", "rescue"])
+        for (const name of ["bash", "setpriv", "kernel", "qemu-system-i386", "rescue"])
           expect([name, states.get(name)]).toEqual([name, "missing"]);
         expect(states.get("kvm")).toBe("limited");
       }

@@ -69,7 +69,15 @@ const FEATURES: readonly Feature[] = [
     thing: "spice",
   },
   { name: "9p", use: "shared folders, jobs", needed: false, lacking: without("virtio-9p-pci") },
-  { name: "vmgenid", use: "random numbers of a rescue's copies", needed: false, lacking: without("vmgenid") },
+  {
+    name: "vmgenid",
+    use: "random numbers of a rescue's copies",
+    needed: false,
+    lacking: (capabilities, arch) => {
+      const { warm }: ArchFacts = ARCH[arch];
+      return warm ? without("vmgenid")(capabilities, arch) : [];
+    },
+  },
 ];
 
 /** qemu for each guest architecture; its features for the one that is set, else a word about those it lacks. */

@@ -22,6 +22,13 @@ archive() {
     -C "${1%/*}" "${1##*/}" | xz "-$level" -T1 >"$2"
 }
 
+# What runs guests of the host's own architecture, by Debian's names. Those of arm64 boot by UEFI only.
+declare -A deb_depends=(
+  [amd64]='qemu-system-x86 (>= 1:7.0) | qemu-system (>= 1:7.0)'
+  [arm64]='qemu-system-arm (>= 1:7.0) | qemu-system (>= 1:7.0), qemu-efi-aarch64'
+)
+declare -A deb_recommends=([amd64]='ovmf, ' [arm64]='')
+
 # deb TREE ARCHITECTURE
 deb() {
   local root=$temp/deb-$2 doc=$temp/deb-$2/usr/share/doc/vm
@@ -35,8 +42,8 @@ deb() {
   mkdir "$root/DEBIAN"
   echo /etc/vm.conf >"$root/DEBIAN/conffiles"
   (cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
-  fill scripts/packaging/deb/control ARCH="$2" SIZE="$(du -k --apparent-size -s --exclude=DEBIAN "$root" | cut -f1)" \
-    >"$root/DEBIAN/control"
+  fill scripts/packaging/deb/control ARCH="$2" DEPENDS="${deb_depends[$2]}" RECOMMENDS="${deb_recommends[$2]}" \
+    SIZE="$(du -k --apparent-size -s --exclude=DEBIAN "$root" | cut -f1)" >"$root/DEBIAN/control"
   dpkg-deb --root-owner-group -Zxz "-z$level" --threads-max=1 -b "$root" "$new/vm_${version}_$2.deb" >/dev/null
   rm -rf "$root"
 }

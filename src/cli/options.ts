@@ -1,3 +1,4 @@
+import { ARCHES } from "../machine/types.ts";
 import type { SettingName } from "../config/schema.ts";
 
 /** What a global option does. */
@@ -28,7 +29,13 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "disks", short: "D", value: "TYPE=SIZE,…", effect: set("DISKS"), help: "disks to create" },
   { long: "host", short: "H", value: "ADDRESS", effect: set("HOST"), help: "address the display listens on" },
   { long: "sockets", short: "S", value: "N", effect: set("SOCKETS"), help: "CPU sockets" },
-  { long: "arch", short: "a", value: "ARCH", effect: set("QEMUARCH"), help: "guest architecture" },
+  {
+    long: "arch",
+    short: "a",
+    value: "ARCH",
+    effect: set("QEMUARCH"),
+    help: `guest architecture: ${ARCHES.join(" ")}`,
+  },
   { long: "cores", short: "c", value: "N", effect: set("CORES"), help: "CPU cores" },
   { long: "hostdir", short: "d", value: "DIR", effect: { kind: "hostdir" }, help: "the VM's own directory" },
   {

@@ -109,8 +109,7 @@ export async function withLockedVm<T>(
   const hostdir = findHostdir(context);
   using _lock = await lockVm(hostdir, command, waitMs);
   try {
-    const before = repointHost(hostdir);
-    if (before !== undefined) log.info(`this VM was moved here from ${before}: its working files are told`);
+    repoint(hostdir);
     await recoverLive(hostdir);
     recover(context, hostdir);
   } catch (error) {
@@ -124,6 +123,18 @@ export async function withLockedVm<T>(
     // What the system refuses is not our mistake.
     throw error instanceof Error && "errno" in error ? fileError(`cannot ${command}`, error) : error;
   }
+}
+
+/** Has the working files of a VM that was moved lead here. */
+function repoint(hostdir: string): void {
+  let before: string | undefined;
+  try {
+    before = repointHost(hostdir);
+  } catch (error) {
+    if (!(error instanceof VmError)) throw error;
+    // Disbelieved: perhaps only because a command was interrupted, which is mended next.
+  }
+  if (before !== undefined) log.info(`this VM was moved here from ${before}: its working files are told`);
 }
 
 /** A snapshot of the running VM that was killed has left things in its qemu. */

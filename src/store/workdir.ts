@@ -5,7 +5,7 @@ import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { lstatOf, swingLink } from "./files.ts";
-import { HOST, WORK } from "./layout.ts";
+import { HOST, READY, WORK } from "./layout.ts";
 import { readMark, type Mark } from "./mark.ts";
 
 /** A VM's working files. */
@@ -94,6 +94,12 @@ export function resolveWork(hostdir: string): Work {
       `if this is a copy of that VM, remove the link: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
     );
   const mark = readMark(target);
+  if (!mark && inplace && lstatOf(join(hostdir, READY)))
+    throw disbelieve(
+      link,
+      "a command that was interrupted has not finished with the working files",
+      "the next command that changes the VM does: backup, run, restore, destroy",
+    );
   if (!mark) throw disbelieve(link, `${target} does not carry this program's mark (${WORK.mark})`, unlink);
   return {
     state: "present",

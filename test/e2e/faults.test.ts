@@ -17,6 +17,7 @@ import { join } from "node:path";
 import { Lab, seededRandom } from "./faults-lab.ts";
 import { ALL_VARIANTS, raceBackups, sweepCalls, sweepMoments, type Tally } from "./faults-sweeps.ts";
 import { binary } from "./harness.ts";
+import { smallSandbox } from "./tools.ts";
 
 const isRoot = process.getuid!() === 0;
 /** Another one for each day, and printed: a failure can be repeated. */
@@ -52,6 +53,21 @@ describe("a fault leaves everything whole", () => {
     );
     expect(wrong).toEqual([]);
   });
+
+  // Between the links and the mark that belongs to them.
+  test.each(["backup", "destroy", "run"])(
+    "%s goes on with an in-place change that was cut off",
+    async (command) => {
+      using box = smallSandbox();
+      await box.ok(["--inplace", "create", "G"]);
+      mkdirSync(box.path(".vm-ready"), { mode: 0o700 });
+      renameSync(box.path(".vm.json"), box.path(".vm-ready/.vm.json"));
+      expect((await box.vm(["status"])).stdout).toContain("a command that was interrupted");
+      const { stderr } = await box.vm(["--image=VIRT=/nowhere", command]);
+      expect(stderr).toMatch(command === "run" ? /no such disk image/ : /^(snapshot S0|destroyed)/m);
+      expect(readdirSync(box.host)).not.toContain(".vm-ready");
+    },
+  );
 
   test("KILL, ENOSPC and EIO in system calls of each kind", async () => {
     const { wrong, points } = await collect((options, line) =>

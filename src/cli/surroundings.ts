@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { userInfo } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { basename } from "pathe";
@@ -24,6 +25,23 @@ function homeOf(env: Record<string, string | undefined>): string {
   }
 }
 
+/**
+ * Where the profiles are when a file stands in the place of `~/PROG`: the program itself, copied to HOME, say.
+ * @returns undefined for `~/PROG`
+ */
+export function profilesBeside(prog: string, home: string, dataHome: string | undefined): string | undefined {
+  if (!isFile(join(home, prog))) return undefined;
+  return join(dataHome && isAbsolute(dataHome) ? dataHome : join(home, ".local/share"), prog);
+}
+
+function isFile(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+  } catch {
+    return false;
+  }
+}
+
 /** Gathers what commands need to know of the process, once. */
 export function buildContext(prog: string, version: string, options: Options): Context {
   const { env } = process;
@@ -41,6 +59,7 @@ export function buildContext(prog: string, version: string, options: Options): C
     hostArch: UNAME[process.arch] ?? process.arch,
     tmpdir: env.TMPDIR && isAbsolute(env.TMPDIR) ? env.TMPDIR : "/tmp",
     cacheDirectory,
+    profiles: profilesBeside(prog, home, env.XDG_DATA_HOME),
     libexec: installed ?? join(cacheDirectory, dataName()),
     libexecInstalled: installed !== undefined,
     options,

@@ -8,6 +8,8 @@ export interface Surroundings {
   home: string;
   /** `uname -m`. */
   hostArch: string;
+  /** The home of VMs and rescue profiles, where it cannot be `~/PROG`. */
+  profiles?: string | undefined;
   /** Where the program's data files are (or would be) unpacked. */
   libexec: string;
 }
@@ -45,7 +47,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     MEDIA_MIRROR: "",
     MEDIA_STORAGE: "",
     SSHKEYS: [`${at.home}/.ssh/id_ed25519.pub`, `${at.home}/.ssh/id_rsa.pub`],
-    PROFILES: `${at.home}/${at.prog}`,
+    PROFILES: at.profiles ?? `${at.home}/${at.prog}`,
     LIBEXEC: at.libexec,
     OVMF_CODE: "",
     OVMF_VARS: "",

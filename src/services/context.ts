@@ -32,6 +32,8 @@ export interface Context {
   tmpdir: string;
   /** Where answers of qemu are kept; absent without a home. */
   cacheDirectory: string | undefined;
+  /** The home of VMs and rescue profiles, where it cannot be `~/PROG`. */
+  profiles?: string | undefined;
   libexec: string;
   /** Data files that were installed with the program are there; it unpacks none. */
   libexecInstalled?: boolean;

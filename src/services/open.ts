@@ -59,6 +59,7 @@ export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseB
   prog: context.prog,
   home: context.home,
   hostArch: context.hostArch,
+  profiles: context.profiles,
   libexec: context.libexec,
   hostdir,
   workdir: work.state === "present" ? work.dir : undefined,

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { progName } from "../../src/cli/surroundings.ts";
+import { profilesBeside, progName } from "../../src/cli/surroundings.ts";
+import { Temp } from "../fixtures/temp.ts";
 
 test.each([
   ["vm", "vm"],
@@ -16,4 +17,15 @@ test.each([
   ["a".repeat(65), "vm"],
 ])("started as %j the program is %j", (argv0, prog) => {
   expect(progName(argv0)).toBe(prog);
+});
+
+test("the program itself as ~/vm: its profiles are elsewhere", () => {
+  using temp = new Temp();
+  temp.write("vm", "");
+  temp.directory("directory");
+  expect(profilesBeside("vm", temp.top, undefined)).toBe(temp.path(".local/share/vm"));
+  expect(profilesBeside("vm", temp.top, temp.path("data"))).toBe(temp.path("data/vm"));
+  expect(profilesBeside("vm", temp.top, "relative")).toBe(temp.path(".local/share/vm"));
+  expect(profilesBeside("directory", temp.top, undefined)).toBeUndefined();
+  expect(profilesBeside("nothing", temp.top, undefined)).toBeUndefined();
 });

@@ -14,6 +14,7 @@ case $#,${1-} in
   1,--package) action=package ;;
   1,--uninstall) action=uninstall ;;
   *)
+    case ${1-} in -h | --help) ;; *) echo "install.sh: what is '$*'?" >&2 ;; esac
     sed -n '2,6s/^# \{0,1\}//p' "$0"
     case ${1-} in -h | --help) exit ;; *) exit 64 ;; esac
     ;;
@@ -57,7 +58,7 @@ directory() {
 put() {
   directory "$(dirname "$2")"
   case $1 in
-    */lib/systemd/*) sed "s|@BINDIR@|$prefix/bin|" "$1" >"$dest$2.new" ;;
+    */lib/systemd/*) sed "s|/usr/local/bin/|$prefix/bin/|" "$1" >"$dest$2.new" ;;
     *) cp "$1" "$dest$2.new" ;;
   esac
   if [ -x "$1" ]; then chmod 755 "$dest$2.new"; else chmod 644 "$dest$2.new"; fi

@@ -10,7 +10,7 @@ export default defineCommand({
     action: {
       type: "positional",
       required: false,
-      description: "list (the default), show, diff, push, rm, describe, protect or unprotect",
+      description: "list, show, diff, push, rm, describe, protect or unprotect; default: list",
     },
     name: {
       type: "positional",

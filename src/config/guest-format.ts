@@ -9,15 +9,15 @@ export const GUEST_FORMAT = 1;
 /** The assignment that tells it; a variable of no use to the earlier program. */
 export const GUEST_FORMAT_NAME = "VM_FORMAT";
 
-const ASSIGNMENT = new RegExp(`^[ \\t]*${GUEST_FORMAT_NAME}=["']?(\\d+)["']?[ \\t]*(#.*)?$`, "m");
+const ASSIGNMENT = new RegExp(`^[ \\t]*${GUEST_FORMAT_NAME}=["']?([^"'\\s]*)["']?[ \\t]*(#.*)?$`, "m");
 
 /**
  * Looks for the number before anything else is understood: the rest may be in a form that is not known here.
  * @throws 78 when a newer version wrote the file
  */
 export function refuseNewer(text: string, file: string): void {
-  const format = ASSIGNMENT.exec(text)?.[1];
-  if (format === undefined || Number(format) <= GUEST_FORMAT) return;
+  const format = ASSIGNMENT.exec(text)?.[1] ?? "";
+  if (format === "" || (/^\d+$/.test(format) && Number(format) <= GUEST_FORMAT)) return;
   throw new VmError(
     "config",
     `${file} was written by a newer version of this program (format ${format}, and this one knows ${GUEST_FORMAT})`,

@@ -36,13 +36,15 @@ export interface Loaded {
   settings: Settings;
   raw: Record<SettingName, SettingValue>;
   origins: Record<SettingName, Origin>;
+  /** The architecture that the VM's own file names, whatever was typed. */
+  ownArch?: Arch | undefined;
 }
 
 /** Reads all layers, weakest first, and understands them. Throws one error that lists everything wrong. */
 export async function loadSettings(sources: Sources): Promise<Loaded> {
-  const { raw, origins, error } = await readSettings(sources);
+  const { error, ...read } = await readSettings(sources);
   if (error) throw error;
-  return { settings: parseSettings(raw), raw, origins };
+  return { settings: parseSettings(read.raw), ...read };
 }
 
 /**
@@ -51,7 +53,7 @@ export async function loadSettings(sources: Sources): Promise<Loaded> {
  */
 export async function readSettings(
   sources: Sources,
-): Promise<Pick<Loaded, "raw" | "origins"> & { error: VmError | undefined }> {
+): Promise<Pick<Loaded, "raw" | "origins" | "ownArch"> & { error: VmError | undefined }> {
   let error: VmError | undefined;
   let raw: Record<SettingName, SettingValue> = buildDefaults(sources);
   const origins = Object.fromEntries(SETTING_NAMES.map((name) => [name, { kind: "default" }])) as Record<
@@ -85,6 +87,9 @@ export async function readSettings(
   }
   if (complaints.length > 0) error ??= settingsError(complaints);
 
+  const { QEMUARCH: stored } = origins;
+  const own = stored.kind === "file" && stored.file === sources.guestEnv ? raw.QEMUARCH : undefined;
+
   raw = mergeSettings(sources.options, raw);
   for (const name of Object.keys(sources.options) as SettingName[]) {
     const option = sources.spelled?.[name];
@@ -114,7 +119,7 @@ export async function readSettings(
         hint: "name another one: vm --arch=x86_64 …",
       },
     );
-  return { raw, origins, error };
+  return { raw, origins, ownArch: own === undefined ? undefined : parseArch(scalarOf(own)), error };
 }
 
 /**
@@ -136,7 +141,7 @@ function settleByArch(
   // What a file says of all guests is not meant for these.
   raw.UEFI = forced ? "1" : "";
   if (!typed || !("value" in uefi) || uefi.value === forced) return undefined;
-  return new VmError("usage", `${arch} guests boot ${forced ? "by UEFI only" : "without UEFI only"}`, {
+  return new VmError("usage", `${arch} guests ${forced ? "boot by UEFI only" : "have no UEFI"}`, {
     hint: `leave out ${forced ? "--no-uefi" : "--uefi"}`,
   });
 }
@@ -162,5 +167,5 @@ export async function loadProfile(sources: Sources, loaded: Loaded, file: string
   const complaints = checkLayer(layer, file, origins);
   if (complaints.length > 0) throw settingsError(complaints);
   Object.assign(raw, layer);
-  return { settings: parseSettings(raw), raw, origins };
+  return { ...loaded, settings: parseSettings(raw), raw, origins };
 }

@@ -78,6 +78,7 @@ export function hasErrno(error: unknown, ...codes: string[]): error is NodeJS.Er
 /** The reason of a failed system call in words, without Node's call signature around it. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
+  if (hasErrno(error, "EISDIR")) return "it is a directory";
   const errno = /^([A-Z0-9]+): ([^,]+)/.exec(error.message);
   return errno ? errno[2]! : error.message;
 }

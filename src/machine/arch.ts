@@ -11,8 +11,12 @@ export interface ArchFacts {
   emulatedCpu: string;
   /** Firmware it boots by; with one of them, nobody has to choose. */
   boots: readonly ("bios" | "uefi")[];
+  /** What people call that which it boots by without UEFI. */
+  biosName: string;
   /** A machine that has nothing in a BIOS's place is given one of these boot loaders, as a kernel. */
   bootLoaders?: readonly string[];
+  /** The qemu from which on it boots by UEFI: [major, minor]. */
+  uefiSince?: readonly [number, number];
   /** How firmware descriptors (`/usr/share/qemu/firmware`) name it. */
   firmwareTarget: { architecture: string; machine: string };
   /** Code and variable files of distributions without descriptors: [code, vars]. */
@@ -50,6 +54,7 @@ const X86 = {
   machineType: { bios: "pc", uefi: "q35", kernel: "q35,sata=off" },
   emulatedCpu: X86_EMULATED_CPU,
   boots: ["bios", "uefi"],
+  biosName: "BIOS",
   diskBus: "AHCI",
   cdBus: "AHCI",
   card: "VGA",
@@ -66,7 +71,12 @@ const GZIP = [0, "\x1f\x8b"] as const;
 const ZBOOT = [4, "zimg"] as const;
 
 /** What Arm's and RISC-V's `virt` machines have in common: nothing but PCI. */
-const VIRT = { card: "virtio-gpu-pci", usbKeyboard: true, diskBus: "VIRT" } as const;
+const VIRT = {
+  biosName: "U-Boot",
+  card: "virtio-gpu-pci",
+  usbKeyboard: true,
+  diskBus: "VIRT",
+} as const;
 
 /** What differs between guest architectures: here and nowhere else. */
 export const ARCH = {
@@ -152,6 +162,7 @@ export const ARCH = {
     machineType: { bios: "virt", uefi: "virt", kernel: "virt" },
     emulatedCpu: "rv64",
     boots: ["bios", "uefi"],
+    uefiSince: [8, 1],
     bootLoaders: [
       "/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin",
       "/usr/share/uboot/qemu-riscv64_smode/u-boot.bin",
@@ -176,6 +187,7 @@ export const ARCH = {
     machineType: { bios: "pseries", uefi: "pseries", kernel: "pseries" },
     emulatedCpu: "power9",
     boots: ["bios"],
+    biosName: "Open Firmware",
     firmwareTarget: { architecture: "ppc64", machine: "pseries-" },
     firmwarePaths: [],
     diskBus: "VIRT",

@@ -44,6 +44,9 @@ export interface LaunchOptions {
   onEvent: (event: QmpEvent) => void;
 }
 
+/** qemu has ended by itself before it answered: it does not like its arguments, or lacks something. */
+export class QemuRefusal extends VmError {}
+
 /** How often a socket that is being set up is tried; its directory's events come first. */
 const RETRY_MS = 20;
 /** A loaded host may take long until qemu's main loop greets. */
@@ -70,7 +73,8 @@ export async function launchQemu(options: LaunchOptions): Promise<RunningMachine
     const { status, signal } = await child.done;
     const words = lastWords(logPath);
     const how = signal ? `killed by ${signal}` : `status ${status}`;
-    throw new VmError("io", `qemu did not start (${how})${words ? `:\n  ${words}` : ""}`, {
+    const Failure = signal ? VmError : QemuRefusal;
+    throw new Failure("io", `qemu did not start (${how})${words ? `:\n  ${words}` : ""}`, {
       hint: `the command is in ${join(directory, "run-vm.sh")}`,
     });
   }

@@ -70,7 +70,7 @@ export async function refuseRunning(work: Present, command: string, hint = ""): 
   const how = await findRunning(work);
   if (how === undefined) return;
   throw new VmError("busy", `cannot ${command}: the VM is running (${how})`, {
-    hint: `power the guest off first${hint}`,
+    hint: `power the guest off first (stop)${hint}`,
   });
 }
 

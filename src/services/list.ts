@@ -1,5 +1,6 @@
 import { realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { VmError } from "../lib/errors.ts";
 import { listDirectory, lstatOf, readSmall } from "../store/files.ts";
 import { HOST } from "../store/layout.ts";
 import { listNoted } from "../store/running.ts";
@@ -10,7 +11,13 @@ import { readStatus, type Status } from "./status.ts";
 
 /** Shows one VM. @returns its state */
 export async function showStatus(context: Context, json: boolean): Promise<Status["state"]> {
-  const status = await readStatus(context, findHostdir(context));
+  const hostdir = findHostdir(context);
+  const status = await readStatus(context, hostdir);
+  const nothing = status.workingFiles === null && status.snapshots?.count === 0;
+  if (nothing && !lstatOf(join(hostdir, HOST.guestEnv)))
+    throw new VmError("noInput", `there is no VM in ${hostdir}`, {
+      hint: "make one with 'create', name its directory with --hostdir=DIR, or see 'list'",
+    });
   context.print(json ? `${JSON.stringify(status, null, 2)}\n` : formatStatus(status));
   return status.state;
 }

@@ -1,11 +1,13 @@
 import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { readArguments } from "../config/literal.ts";
+import type { Loaded } from "../config/load.ts";
 import { lookupIn } from "../config/lookup.ts";
+import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
-import type { Disk, Firmware, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
+import type { Arch, Disk, Firmware, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { findBootLoader, findFirmware } from "../qemu/firmware.ts";
@@ -39,6 +41,8 @@ export async function resolveMachine(
 ): Promise<Machine> {
   const { settings } = vm;
   const arch = settings.QEMUARCH;
+  refuseOtherKind(vm);
+  if (settings.UEFI) requireUefi(arch, capabilities);
   const { accel, problem } = resolveAccel(settings.ACCEL, arch, context.hostArch);
   if (problem) warnOnce(`no KVM: ${problem}; the guest is emulated, which is slow`);
   const paths = [...settings.IMAGES, ...settings.SHARES].map((item) => item.path);
@@ -74,6 +78,31 @@ export async function resolveMachine(
     endOnReset: cd?.first === true,
     extraArgs: readExtraArgs(context, vm, work),
   };
+}
+
+/**
+ * A PC can be made another PC, but what is installed for one kind of machine does not run on another.
+ * @throws 64
+ */
+export function refuseOtherKind({ settings: { QEMUARCH }, ownArch = QEMUARCH }: Loaded): void {
+  if (ARCH[QEMUARCH].machineType.uefi === ARCH[ownArch].machineType.uefi) return;
+  throw new VmError("usage", `--arch=${QEMUARCH}: this VM is of ${ownArch}`, {
+    hint: "leave --arch out: it is known for each VM from its creation on",
+  });
+}
+
+/** @throws 69 where this qemu would take the firmware for something else */
+function requireUefi(arch: Arch, { version }: Capabilities): void {
+  const { uefiSince }: ArchFacts = ARCH[arch];
+  const [major = 0, minor = 0] = version.split(".").map(Number);
+  if (!uefiSince || major > uefiSince[0] || (major === uefiSince[0] && minor >= uefiSince[1])) return;
+  throw new VmError(
+    "unavailable",
+    `UEFI for ${arch} guests needs qemu ${uefiSince.join(".")}, and this is ${version}`,
+    {
+      hint: `boot by ${ARCH[arch].biosName}: --no-uefi`,
+    },
+  );
 }
 
 /** The port on which qemu-ga listens (qemu's docs/interop/qemu-ga). */

@@ -111,8 +111,9 @@ function decide(vm: Vm, typed: Rules): { all: Known[]; verdicts: Verdict[] } {
   const verdicts = decideRetention(candidates, rules, new Date());
   for (const { name, made, future } of verdicts)
     if (future) log.warn(`${name} says it is from the future (${formatTimestamp(made)}): it counts as that`);
-  for (const { name, problem } of all.map(({ facts }) => facts))
-    if (problem !== null) log.warn(`${name} is damaged and stays: ${plain(problem)}`);
+  for (const { name, problem, newer } of all.map(({ facts }) => facts))
+    if (problem !== null)
+      log.warn(`${name} ${newer ? "cannot be read" : "is damaged"} and stays: ${plain(problem)}`);
   return { all, verdicts };
 }
 

@@ -4,6 +4,8 @@ import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
+import type { Arch } from "../machine/types.ts";
+import { archesOfKernel } from "../rescue/kernel-arch.ts";
 import { listProfiles } from "../rescue/profiles.ts";
 import { listDirectory } from "../store/files.ts";
 import type { Context } from "./context.ts";
@@ -19,6 +21,8 @@ export const sizeOf = (directory: string): number =>
 export interface FoundRescue {
   name: string;
   kind: "CD" | "own" | "-";
+  /** What guests it is for, as far as its kernel tells. */
+  arches: readonly Arch[];
   /** Why it cannot be used. */
   problem: string | undefined;
   bytes: number;
@@ -39,26 +43,28 @@ export async function listRescues(context: Context): Promise<void> {
   const found = await findRescues(context, vm);
   if (found.length === 0)
     return log.info(`no rescue in ${vm.settings.PROFILES}; make one: ${context.prog} rescue build`);
-  const rows = found.map(({ name, kind, problem, bytes }) => [
+  const rows = found.map(({ name, kind, arches, problem, bytes }) => [
     name,
     kind,
+    arches.join(" ") || "-",
     problem === undefined ? "usable" : `not usable: ${problem}`,
     formatSize(bytes),
   ]);
-  context.print(formatTable([["NAME", "KIND", "STATE", "SIZE"], ...rows]));
+  context.print(formatTable([["NAME", "KIND", "GUESTS", "STATE", "SIZE"], ...rows]));
 }
 
 async function describe(
   context: Context,
   vm: Vm,
   name: string,
-): Promise<Pick<FoundRescue, "kind" | "problem">> {
+): Promise<Pick<FoundRescue, "kind" | "arches" | "problem">> {
   try {
     const named: Vm = { ...vm, settings: { ...vm.settings, RESCUE: name } };
     const { system } = await findRescue(context, named, new Media(context, named));
-    return { kind: system.kind === "cd" ? "CD" : "own", problem: undefined };
+    if (system.kind === "cd") return { kind: "CD", arches: [], problem: undefined };
+    return { kind: "own", arches: archesOfKernel(system.kernel), problem: undefined };
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
-    return { kind: "-", problem: error.message.replaceAll(/\s+/g, " ") };
+    return { kind: "-", arches: [], problem: error.message.replaceAll(/\s+/g, " ") };
   }
 }

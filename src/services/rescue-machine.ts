@@ -7,12 +7,21 @@ import { warnOnce } from "../lib/log.ts";
 import { expandMacro } from "../machine/macros.ts";
 import type { Machine } from "../machine/types.ts";
 import { ARCH } from "../machine/arch.ts";
+import type { Arch } from "../machine/types.ts";
+import { archesOfKernel } from "../rescue/kernel-arch.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { findBootLoader } from "../qemu/firmware.ts";
 import { RESCUE, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
-import { resolveDisks, resolveFiles, resolveFirmware, resolveShare, socketIn } from "./machine.ts";
+import {
+  refuseOtherKind,
+  resolveDisks,
+  resolveFiles,
+  resolveFirmware,
+  resolveShare,
+  socketIn,
+} from "./machine.ts";
 import { requireReadableFile, type Media } from "./media.ts";
 import { sourcesOf, type Present, type Vm } from "./open.ts";
 
@@ -91,6 +100,16 @@ export async function findRescue(context: Context, vm: Vm, media: Media): Promis
   });
 }
 
+/** @throws 78 where a rescue of another architecture would only run into the time limit */
+function refuseOtherKernel(name: string, kernel: string, arch: Arch): void {
+  const arches = archesOfKernel(kernel);
+  if (arches.includes(arch)) return;
+  const found = arches.length > 0 ? `of ${arches.join(" or ")}` : "no boot image that is known";
+  throw new VmError("config", `the rescue ${name} is not for guests of ${arch}: its kernel is ${found}`, {
+    hint: `without --rescue it is rescue-${arch}; make one: rescue build`,
+  });
+}
+
 /** Not every kernel can be uncompressed; the other one does then. */
 function uncompressed(directory: string, path: string): string | undefined {
   const place = resolve(directory, path);
@@ -118,6 +137,8 @@ export async function resolveRescueMachine(
   capabilities: Capabilities,
 ): Promise<Machine> {
   const { settings, system } = rescue;
+  refuseOtherKind(vm);
+  if (system.kind === "own") refuseOtherKernel(rescue.name, system.kernel, settings.QEMUARCH);
   const { accel, problem } = resolveAccel(settings.ACCEL, settings.QEMUARCH, context.hostArch);
   if (problem) warnOnce(`no KVM: ${problem}; the rescue is emulated, which is slow`);
   const shares = settings.RESCUE_SHARES;

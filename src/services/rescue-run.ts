@@ -12,7 +12,7 @@ import { Channel } from "../rescue/channel.ts";
 import { OutputWatch, readStatus } from "../rescue/output.ts";
 import { createFile, lstatOf, readSmall, remove, replaceFile } from "../store/files.ts";
 import { JOB, RUN_FILES, WORK } from "../store/layout.ts";
-import { consistencyOf, updateMark, type RunEnd } from "../store/mark.ts";
+import { consistencyOf, updateMark, type Mark, type RunEnd } from "../store/mark.ts";
 import type { Context } from "./context.ts";
 import { createLogWriter } from "./job-output.ts";
 import type { Present } from "./open.ts";
@@ -43,7 +43,7 @@ export async function runRescue(context: Context, work: Present, run: RescueRun)
     const { end, stopped } = await follow(context, work, run, machine, control);
     const clean = end.shutdown?.reason === "guest-shutdown";
     // A job does not heal what a power cut left: only a run of the guest does.
-    if (clean) lastRun = before === "crash-consistent" ? "killed" : "powered-off";
+    if (clean) lastRun = before === "crash-consistent" ? brokenEnd(work.mark) : "powered-off";
     const status = readStatus(join(work.dir, WORK.out));
     if (stopped) throw stoppedError(stopped, run.job);
     if (status === undefined || (!clean && status === 0)) throw diedError(work, run.job, end, status);
@@ -52,6 +52,11 @@ export async function runRescue(context: Context, work: Present, run: RescueRun)
     updateMark(work.dir, { lastRun });
     for (const name of RUN_FILES) remove(join(work.dir, name));
   }
+}
+
+/** What is said of disks that are as after a power cut: how the guest's own last run ended, where that is known. */
+function brokenEnd({ lastRun = "killed" }: Mark): RunEnd {
+  return lastRun === "unknown" ? "killed" : lastRun;
 }
 
 /** Goes on from the saved state where that can be; boots otherwise. */

@@ -4,7 +4,7 @@ import { log, warnOnce } from "../lib/log.ts";
 import type { Machine } from "../machine/types.ts";
 import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { lastWords, launchQemu, type RunningMachine } from "../qemu/launch.ts";
+import { lastWords, launchQemu, QemuRefusal, type RunningMachine } from "../qemu/launch.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
@@ -149,7 +149,7 @@ async function launch(
   startEvents(work.dir);
   updateMark(work.dir, { lastRun: "unknown" });
   const trouble = new TroubleWatch(work.dir);
-  const machine = await launchQemu({
+  const starting = launchQemu({
     argv,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
@@ -158,6 +158,12 @@ async function launch(
     arch: resolved.arch,
     detached,
     onEvent: (event) => trouble.hear(event),
+  });
+  const machine = await starting.catch((error: unknown) => {
+    trouble[Symbol.dispose]();
+    // It refused its arguments: no guest has run.
+    if (error instanceof QemuRefusal) updateMark(work.dir, { lastRun: work.mark.lastRun });
+    throw error;
   });
   trouble.qmp = machine.qmp;
   void machine.ended.then(() => trouble[Symbol.dispose]());

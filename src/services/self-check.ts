@@ -5,8 +5,9 @@ import { reasonOf, VmError } from "../lib/errors.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import type { Context } from "./context.ts";
 
-/** One line of sha256sum(1): the sum, and the name of the file. */
+/** One line of sha256sum(1), plain or with `--tag`: the sum, and the name of the file. */
 const LINE = /^\\?([0-9a-f]{64}) [ *](.+)$/gim;
+const TAGGED = /^\\?SHA256 \((.+)\) = ([0-9a-f]{64})$/gim;
 
 /**
  * Compares the program's own file with a list of checksums, or prints its checksum as sha256sum would.
@@ -27,7 +28,9 @@ export function selfCheck(context: Context, sums: string | undefined): void {
 
 /** Names by checksum. */
 export function parseSums(text: string): Map<string, string> {
-  return new Map([...text.matchAll(LINE)].map(([, sum, name]) => [sum!.toLowerCase(), name!] as const));
+  const plain = [...text.matchAll(LINE)].map(([, sum, name]) => [sum!, name!] as const);
+  const tagged = [...text.matchAll(TAGGED)].map(([, name, sum]) => [sum!, name!] as const);
+  return new Map([...plain, ...tagged].map(([sum, name]) => [sum.toLowerCase(), name]));
 }
 
 function readList(path: string): Map<string, string> {

@@ -24,6 +24,8 @@ export interface SnapshotFacts {
   description: string;
   /** Why it cannot be restored, as far as that shows at once: no checksums are computed. */
   problem: string | null;
+  /** That is only that a newer version of this program made it: it may well be good. */
+  newer?: true;
   files: SnapshotFile[];
 }
 
@@ -72,6 +74,9 @@ function settleParents(facts: SnapshotFacts, byName: Map<string, SnapshotFacts>,
   }
 }
 
+/** It is not damaged, but in a form that this version does not know. */
+export const isNewer = ({ problem }: Snapshot): boolean => problem?.code === "config";
+
 function readFacts(snapshot: Snapshot, last: boolean): SnapshotFacts {
   const { dir, manifest, name, made } = snapshot;
   const files = listDirectory(dir)
@@ -97,6 +102,7 @@ function readFacts(snapshot: Snapshot, last: boolean): SnapshotFacts {
     addedBytes: files.reduce((sum, file) => sum + file.allocatedBytes, 0),
     description: byName.get(SNAPSHOT.description)?.bytes ? readDescription(dir) : "",
     problem: problemOf(snapshot, byName) ?? null,
+    ...(isNewer(snapshot) && { newer: true }),
     files,
   };
 }

@@ -14,8 +14,8 @@ export interface ShownSnapshot extends SnapshotFacts {
   dependents: string[];
 }
 
-const stateOf = ({ problem, consistency }: SnapshotFacts): string =>
-  problem === null ? (consistency ?? "not known") : "damaged";
+const stateOf = ({ problem, newer, consistency }: SnapshotFacts): string =>
+  problem === null ? (consistency ?? "not known") : newer ? "newer" : "damaged";
 
 const marksOf = (item: SnapshotFacts): string =>
   [item.last ? "LAST" : "", item.protected ? "protected" : ""].filter(Boolean).join(", ");

@@ -1,5 +1,6 @@
 import { readlinkSync } from "node:fs";
 import { join } from "node:path";
+import { refuseNewer } from "../config/guest-format.ts";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { fileError, listDirectories, listDirectory, lstatOf, readSmall } from "../store/files.ts";
@@ -43,6 +44,9 @@ function readSnapshot(hostdir: string, name: string): Snapshot {
   try {
     const text = readSmall(join(dir, SNAPSHOT.manifest));
     const manifest = text === undefined ? undefined : parseManifest(text, dir);
+    // Told before its disks take the place of others: the restored VM could not be used.
+    const guestEnv = join(dir, HOST.guestEnv);
+    refuseNewer(readSmall(guestEnv) ?? "", guestEnv);
     // To the millisecond, where TS has whole seconds.
     const exactly = new Date(manifest?.made ?? NaN);
     return { name, dir, made: Number.isNaN(exactly.getTime()) ? readStamp(dir) : exactly, manifest };

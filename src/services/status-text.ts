@@ -1,3 +1,5 @@
+import { ARCH } from "../machine/arch.ts";
+import { ARCHES } from "../machine/types.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
@@ -47,7 +49,7 @@ export function formatStatus(vm: Status): string {
     ["arch", vm.arch],
     ["cores", vm.cores?.toString()],
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
-    ["firmware", vm.uefi === undefined ? undefined : vm.uefi ? "UEFI" : "BIOS"],
+    ["firmware", vm.uefi === undefined ? undefined : vm.uefi ? "UEFI" : ARCH[vm.arch ?? ARCHES[0]].biosName],
     ...(vm.disks ?? []).map(({ file, virtualBytes, actualBytes }): [string, string] => [
       "disk",
       `${file}: ${virtualBytes === null ? "not readable" : formatSize(virtualBytes)}, ${formatSize(actualBytes)} in use`,

@@ -1,7 +1,7 @@
 import { readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import type { DisplayAddress } from "../machine/types.ts";
+import type { Arch, DisplayAddress } from "../machine/types.ts";
 import { readVirtualBytes } from "../qemu/image-header.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isListening } from "../qmp/commands.ts";
@@ -26,7 +26,7 @@ export interface Status {
   state: State;
   /** Only with `broken`. */
   error?: string;
-  arch?: string;
+  arch?: Arch;
   /** All sockets'. */
   cores?: number;
   memoryMiB?: number;

@@ -75,7 +75,7 @@ export interface Mark {
   /** ISO time stamp. */
   created: string;
   /** The last run's end; absent before the first run. */
-  lastRun?: RunEnd;
+  lastRun?: RunEnd | undefined;
   /** The last run. */
   run?: RunRecord | undefined;
   /** For restored files that have not run since: how consistent the snapshot was. */

@@ -467,8 +467,8 @@ describe("what depends on the guest's architecture", () => {
     expect(settings.DISKS).toEqual([{ bus: "NVME", sizeBytes: 1 << 30 }]);
   });
   test.each([
-    ["aarch64", "", "by UEFI only"],
-    ["ppc64le", "1", "without UEFI only"],
+    ["aarch64", "", "boot by UEFI only"],
+    ["ppc64le", "1", "have no UEFI"],
   ])("%s: a typed UEFI=%j is refused (64)", async (arch, uefi, words) => {
     const error = await failureOf(() => load({ options: { QEMUARCH: arch, UEFI: uefi } }));
     expect(error.exitCode).toBe(64);

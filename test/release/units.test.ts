@@ -38,7 +38,7 @@ test.each(["backup", "prune"] as const)("vm-%s@", (kind) => {
   expect(lines(packaged(`vm-${kind}@.timer`))).toEqual(lines(timer.text));
   const own = lines(packaged(`vm-${kind}@.service`)).map((line) =>
     line
-      .replace(":@BINDIR@/vm --hostdir=%f ", "/usr/bin/vm ")
+      .replace(":/usr/local/bin/vm --hostdir=%f ", "/usr/bin/vm ")
       // One of an instance waits for the other.
       .replace(" vm-backup@%i.service", ""),
   );

@@ -68,7 +68,9 @@ describe("taken out of a report:", () => {
   test.each([
     ["/home/ann/vm: 3 GiB", "~/vm: 3 GiB"],
     ["/data/home/ann", "~"],
-    ["/home/anna/x, annals", "/home/anna/x, annals"],
+    ["/home/anna/x, annals", "/home/USER/x, annals"],
+    ["/srv/home/anna and /homes/anna", "/srv/home/anna and /homes/anna"],
+    ["KEY='/home/bob':/home/carol,x", "KEY='/home/USER':/home/USER,x"],
     ["ann@host, (ann)", "USER@host, (USER)"],
     ["root / /root", "root / /root"],
     ["password=s3cret.", "password=***."],

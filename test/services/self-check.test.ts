@@ -46,6 +46,7 @@ test("a list that is not there (66)", async () => {
 
 test("sums in any of sha256sum's forms", () => {
   const list = parseSums(`${OTHER.toUpperCase()}  a b\n\\${"1".repeat(64)}  a\\nb\nrubbish\n`);
+  expect([...parseSums(`SHA256 (a (b)) = ${OTHER}\n`)]).toEqual([[OTHER, "a (b)"]]);
   expect([...list.values()]).toEqual(["a b", "a\\nb"]);
   expect(list.get(OTHER)).toBe("a b");
 });

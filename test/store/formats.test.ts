@@ -93,6 +93,8 @@ test.each([
   [`VM_FORMAT=${GUEST_FORMAT + 1}`, false],
   [`VM_FORMAT='${GUEST_FORMAT + 1}' # new`, false],
   [`  VM_FORMAT="10"`, false],
+  ["VM_FORMAT=1.5", false],
+  ["VM_FORMAT=new", false],
   [`VM_FORMAT="${GUEST_FORMAT}"`, true],
   [`VM_FORMAT=""`, true],
   ["VM_FORMAT=0", true],

@@ -41,6 +41,8 @@ const BY_NAME: Readonly<Record<string, Source>> = {
   "backup snapshot": wordsSource([]),
   "config name": wordsSource(SETTING_NAMES),
   "run wait": wordsSource(["ssh", "agent"]),
+  "snapshots name": { kind: "snapshots" },
+  sums: FILES,
   snapshot: { kind: "snapshots" },
   jobname: { kind: "jobs" },
   isoimage: ISO,

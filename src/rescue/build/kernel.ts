@@ -2,9 +2,10 @@ import { readdirSync, realpathSync, statSync } from "node:fs";
 import { release } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { VmError } from "../../lib/errors.ts";
-import { ARCH } from "../../machine/arch.ts";
+import { kernelPackages } from "../../lib/packages.ts";
 import type { Arch } from "../../machine/types.ts";
 import { BZIMAGE_HEADER_BYTES, parseBzImage, type BzImage } from "./bzimage.ts";
+import { isKernelOf } from "../kernel-arch.ts";
 import { withFile } from "./elf.ts";
 import { exists } from "./host.ts";
 import { missingModules, type ModuleGraph } from "./module-graph.ts";
@@ -29,9 +30,9 @@ interface Candidate {
   modules: readonly string[];
 }
 
-const INSTALL_HINT =
-  "install a kernel with 9p and virtio modules (Debian: linux-image-amd64, not the cloud kernel; Ubuntu: linux-image-generic;\n" +
-  "Fedora: kernel and kernel-modules), or unpack such a package somewhere and name that directory";
+const installHint = (arch: Arch): string =>
+  `install a kernel with 9p and virtio modules (Debian: ${kernelPackages(arch).debian}, not a cloud kernel; Ubuntu: linux-image-generic;
+Fedora: kernel and kernel-modules), or unpack such a package somewhere and name that directory`;
 const UNREADABLE_HINT =
   "Ubuntu lets only root read its kernels: copy one (sudo install -m 644 /boot/vmlinuz-VERSION COPY) and name the copy";
 
@@ -96,12 +97,11 @@ function candidates(kernel: string | undefined, modules: string | undefined): [C
 function readImage(file: string, arch: Arch): Pick<Kernel, "version" | "image"> | string {
   try {
     const bytes = withFile(file, (read) => read(0, BZIMAGE_HEADER_BYTES));
-    const fits = ARCH[arch].kernelMagic.some(
-      ([offset, magic]) => bytes.toString("latin1", offset, offset + magic.length) === magic,
-    );
     const image = parseBzImage(bytes);
     const version = image?.version ?? versionInPath(file);
-    return fits && version !== undefined ? { version, image } : `${file} is no ${arch} boot image`;
+    return isKernelOf(arch, bytes) && version !== undefined
+      ? { version, image }
+      : `${file} is no ${arch} boot image`;
   } catch (error) {
     const denied = (error as NodeJS.ErrnoException).code === "EACCES";
     return denied ? `${file} can be read by root only` : `${file} cannot be read`;
@@ -155,8 +155,8 @@ export async function findKernel(options: {
   if (found.length === 0)
     reasons.push(`no boot image in ${roots.map((root) => join(root, "boot")).join(", ")}`);
   const hints = reasons.some((reason) => reason.includes("by root only"))
-    ? `${UNREADABLE_HINT}\n${INSTALL_HINT}`
-    : INSTALL_HINT;
+    ? `${UNREADABLE_HINT}\n${installHint(arch)}`
+    : installHint(arch);
   const details = reasons.length > 0 ? `:\n  ${reasons.join("\n  ")}` : "";
   throw new VmError("unavailable", `no kernel fit for the rescue${details}`, { hint: hints });
 }

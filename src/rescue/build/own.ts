@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { ARCH } from "../../machine/arch.ts";
 import { exec } from "../../process/exec.ts";
-import type { Arch } from "../../machine/types.ts";
+import { ARCHES, type Arch } from "../../machine/types.ts";
 import { parseElfBits, parseElfMachine, withFile } from "./elf.ts";
 import { requireHostProgram, together } from "./host.ts";
 import { packInitrd, resolvePacker, type Compression } from "./initrd.ts";
@@ -84,9 +84,10 @@ function requireBusybox(system: SystemRoot, arch: Arch): Buffer {
   const head = withFile(at, (read) => read(0, 64));
   const { elfMachine } = ARCH[arch];
   if (parseElfMachine(head) === elfMachine) return head;
+  const other = ARCHES.find((one) => ARCH[one].elfMachine === parseElfMachine(head));
   throw new VmError(
     "unavailable",
-    `a rescue for ${arch} guests cannot be made of ${at}: it is no program of theirs`,
+    `a rescue for ${arch} guests cannot be made of ${at}: it is ${other ? `of ${other}` : "no program of theirs"}`,
     {
       hint: system.isHost ? `name another system: --root=DIR; ${UNPACK_HINT}` : UNPACK_HINT,
     },

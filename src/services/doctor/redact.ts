@@ -19,6 +19,8 @@ export function redact(text: string, { homes, users, secrets }: Private): string
   let clean = text;
   for (const secret of longest(secrets)) if (secret !== "") clean = clean.replaceAll(secret, "***");
   for (const home of longest(homes)) if (!/^\/*$/.test(home)) clean = replaceWord(clean, home, "~");
+  // Other people's, too.
+  clean = clean.replaceAll(/(?<![\p{L}\p{N}_.~-])\/home\/[^/\s:;,"')\]]+/gu, "/home/USER");
   for (const user of longest(users)) if (!NOBODYS.has(user)) clean = replaceWord(clean, user, "USER");
   return clean;
 }

@@ -10,6 +10,8 @@ export interface Report {
   ok: boolean;
   /** What is bad, one line each. */
   problems: string[];
+  /** A newer version of this program made it: it was not looked at. */
+  newer?: true | undefined;
   /** What could not be checked, and what does no harm. */
   notes: string[];
   /** What it occupies, and how long looking took. */
@@ -23,9 +25,9 @@ export interface Report {
 
 /** One line for a snapshot, and what is to be said of it below. */
 export function formatReport(report: Report): string {
-  const { name, format, ok, problems, notes, bytes, seconds, booted } = report;
+  const { name, format, ok, newer, problems, notes, bytes, seconds, booted } = report;
   const facts = [
-    ok ? "good" : "BAD",
+    ok ? "good" : newer ? "NOT READABLE HERE" : "BAD",
     ...(format === undefined ? [] : [format === "earlier" ? "gz of the earlier program" : format]),
     formatSize(bytes),
     formatDuration(seconds),

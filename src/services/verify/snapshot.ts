@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { listDirectory, lstatOf } from "../../store/files.ts";
 import { isDiskName, SNAPSHOT, WORK } from "../../store/layout.ts";
+import { isNewer } from "../snapshot-facts.ts";
 import type { Snapshot } from "../snapshots.ts";
 import { checkNames, checkSums } from "./files.ts";
 import { checkGz, checkQcow2, type Care, type Found, type ImageFacts } from "./images.ts";
@@ -20,6 +21,9 @@ export async function checkSnapshot(
   const started = performance.now();
   const notes: string[] = [];
   const problems = problem ? [problem.message] : [];
+  const bytes = listDirectory(dir).reduce((sum, file) => sum + (lstatOf(join(dir, file))?.size ?? 0), 0);
+  if (isNewer(snapshot))
+    return { name, format: undefined, ok: false, newer: true, problems, notes, bytes, seconds: 0 };
   problems.push(...checkNames(snapshot, notes));
   // They read the same bytes: what comes second finds them in memory.
   const [sums, found] = await Promise.all([
@@ -35,7 +39,7 @@ export async function checkSnapshot(
     ok: problems.length === 0,
     problems: [...new Set(problems)],
     notes,
-    bytes: listDirectory(dir).reduce((sum, file) => sum + (lstatOf(join(dir, file))?.size ?? 0), 0),
+    bytes,
     seconds: (performance.now() - started) / 1000,
   };
 }

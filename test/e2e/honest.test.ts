@@ -1,0 +1,78 @@
+/** What a VM is said to be after things went wrong, and what is refused before anything is touched. */
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, expect, test } from "bun:test";
+import { guests, Sandbox } from "./harness.ts";
+import { expectError, sha256, smallSandbox, startUntil, suite } from "./tools.ts";
+
+const stateOf = async (box: Sandbox): Promise<string> =>
+  JSON.parse((await box.ok(["status", "--json"])).stdout).state;
+
+suite("the truth about a VM", () => {
+  let hang: string;
+  beforeAll(async () => void (hang = (await guests()).hangIso));
+
+  test("a qemu that refuses its arguments has run no guest", async () => {
+    using box = smallSandbox();
+    await box.ok(["create", "G"]);
+    box.write("vm.defaults", "-device nonsense\n");
+    expectError(await box.vm(["run"]), 74, /qemu did not start/);
+    expect(await stateOf(box)).toBe("created");
+    expect((await box.ok(["backup"])).stderr).not.toContain("power cut");
+  });
+
+  test("a job does not change how the guest's last run ended", async () => {
+    using box = smallSandbox();
+    await box.ok(["rescue", "build"]);
+    await box.ok(["create", "G", hang]);
+    const run = await startUntil(box, ["run"], "HANGING");
+    await box.ok(["stop", "--force"]);
+    await run.done;
+    const ended = JSON.parse((await box.ok(["status", "--json"])).stdout);
+    expect(ended.lastEnd.end).toBe("stopped");
+    box.write("nothing.job", "true\n");
+    await box.ok(["job", "nothing"]);
+    const after = JSON.parse((await box.ok(["status", "--json"])).stdout);
+    expect([after.state, after.lastEnd.end]).toEqual([ended.state, "stopped"]);
+    expect((await box.ok(["backup"])).stderr).toContain("power cut");
+  });
+
+  test("a snapshot whose settings are a newer version's is refused before anything is replaced", async () => {
+    using box = smallSandbox();
+    await box.ok(["@create", "G", "@backup", "S0"]);
+    const env = box.path("backups/S0/guest.env");
+    writeFileSync(`${env}.new`, readFileSync(env, "utf8").replace('VM_FORMAT="1"', 'VM_FORMAT="9"'));
+    renameSync(`${env}.new`, env);
+    const before = sha256(join(box.work, "disk-0.img"));
+    expectError(await box.vm(["restore", "S0"]), 78, /newer version/);
+    expect(sha256(join(box.work, "disk-0.img"))).toBe(before);
+    expect((await box.ok(["snapshots"])).stdout).toMatch(/^S0 .* newer /m);
+    expect((await box.vm(["verify", "S0"])).stdout).toContain("S0: NOT READABLE HERE");
+    await box.ok(["backup"]);
+  });
+
+  test("another kind of machine, or a rescue for one, is refused at once", async () => {
+    using box = smallSandbox();
+    await box.ok(["create", "G"]);
+    expectError(await box.vm(["--arch=ppc64le", "run"]), 64, /this VM is of x86_64/);
+    // A PC is a PC.
+    const argv = ["--arch=i386", "--image=VIRT=/nowhere", "run"];
+    expectError(await box.vm(argv), 66, /nowhere/);
+    const profile = join(box.home, "vm/other");
+    mkdirSync(profile, { recursive: true });
+    writeFileSync(join(profile, "guest.env"), 'RESCUE_KERNEL="vmlinuz"\nRESCUE_INITRD="initrd.img"\n');
+    const head = Buffer.alloc(4096);
+    head.write("ARM\x64", 56, "latin1");
+    writeFileSync(join(profile, "vmlinuz"), head);
+    writeFileSync(join(profile, "initrd.img"), "");
+    box.write("nothing.job", "true\n");
+    expectError(await box.vm(["--rescue=other", "job", "nothing"]), 78, /of aarch64/);
+    expect((await box.ok(["rescue", "list"])).stdout).toMatch(/^other +own +aarch64 /m);
+  });
+
+  test("where there is no VM, there is no status", async () => {
+    using box = new Sandbox();
+    expectError(await box.vm(["status"]), 66, /there is no VM in/);
+    expect(existsSync(box.path("guest.env"))).toBe(false);
+  });
+});

@@ -81,6 +81,10 @@ check   dpkg-deb               dpkg                        dpkg              dpk
 check   lintian                lintian                     -                 -                       -                  -
 check   rpmbuild               rpm                         rpm-build         rpm-build               rpm-build          rpm-tools
 check   rpmlint                rpmlint                     rpmlint           rpmlint                 rpmlint            -
+check   readelf                binutils                    binutils          binutils                binutils           binutils
+check   qemu-aarch64-static    qemu-user-static            -                 -                       -                  -
+prove   arch-test              arch-test                   -                 -                       -                  -
+prove   debugfs                e2fsprogs                   e2fsprogs         e2fsprogs               e2fsprogs          e2fsprogs
 release dpkg-deb               dpkg                        dpkg              dpkg                    dpkg               dpkg
 release rpmbuild               rpm                         rpm-build         rpm-build               rpm-build          rpm-tools
 release xz                     xz-utils                    xz                xz                      xz                 xz
@@ -192,7 +196,7 @@ logged() {
   return 1
 }
 
-# need GROUP|THING...: install what is missing of them (groups: build, run, demo, debian, lint, check, picture, release).
+# need GROUP|THING...: install what is missing of them (groups: build, run, demo, debian, lint, check, picture, prove, release).
 need() {
   local manager column refresh=() install=() as_root=() lacking packages=() names=()
   manager=$(package_manager) || manager=

@@ -65,6 +65,10 @@ export const PACKAGES = {
   alt2deploy: named(undefined, "alt2deploy", undefined, undefined),
   busybox: named("busybox-static", "busybox", "busybox", "busybox"),
   kmod: everywhere("kmod"),
+  // Kernels' modules are packed by one of these.
+  gzip: everywhere("gzip"),
+  xz: named("xz-utils", "xz", "xz", "xz"),
+  zstd: everywhere("zstd"),
   kernel: named("linux-image-amd64", "kernel-image-std-def", "kernel", "linux", "linux-image-generic"),
   "kernel-aarch64": named(
     "linux-image-arm64",
@@ -73,6 +77,10 @@ export const PACKAGES = {
     "linux",
     "linux-image-generic",
   ),
+  "kernel-i386": named("linux-image-686-pae", "kernel-image-std-def", "kernel", "linux"),
+  "kernel-armhf": named("linux-image-armmp", undefined, "kernel", undefined),
+  "kernel-riscv64": named("linux-image-riscv64", "kernel-image-un-def", "kernel", undefined),
+  "kernel-ppc64le": named("linux-image-powerpc64le", undefined, "kernel", undefined),
   restic: everywhere("restic"),
   "remote-viewer": everywhere("virt-viewer"),
 } as const satisfies Record<string, Packages>;

@@ -110,6 +110,12 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
   const settings = iso === undefined ? ownSettings() : isoSettings(name);
   const kept = keptSettings(directory, settings);
   try {
+    if (statSync(vm.settings.PROFILES, { throwIfNoEntry: false })?.isDirectory() === false)
+      throw new VmError(
+        "cannotCreate",
+        `cannot build the rescue ${name}: ${vm.settings.PROFILES} is no directory`,
+        { hint: "move that file, or set PROFILES to another place" },
+      );
     mkdirSync(vm.settings.PROFILES, { recursive: true, mode: 0o700 });
     for (const path of [beside, scratch]) {
       remove(path);

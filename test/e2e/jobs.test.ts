@@ -68,6 +68,12 @@ suite("jobs", () => {
     );
   });
 
+  test("a file in the place of the profiles is named", async () => {
+    using box = new Sandbox();
+    configure(box, "PROFILES=/etc/passwd\n");
+    expectError(await box.vm(["rescue", "build"]), 73, /\/etc\/passwd is no directory\n.*PROFILES/);
+  });
+
   test("without a rescue a job says the one command that makes it, and runs no hook", async () => {
     using box = smallSandbox();
     await create(box);

@@ -25,6 +25,8 @@ const SHARED: [Thing, string][] = [
   ["setpriv", "setpriv"],
   ["busybox", "busybox"],
   ["kmod", "kmod"],
+  ["xz", "xz"],
+  ["zstd", "zstd"],
   ["kernel", "rescue_kernel"],
   ["ssh", "ssh-keygen"],
   ["xorriso", "xorriso"],

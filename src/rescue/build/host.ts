@@ -1,6 +1,7 @@
 import { closeSync, openSync, statSync, type Stats } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
+import { installHint, isThing, PACKAGES } from "../../lib/packages.ts";
 import { exec, findProgram, processFailure, start } from "../../process/exec.ts";
 import { pipe } from "../../process/libc.ts";
 import { interruption } from "../../process/signals.ts";
@@ -45,7 +46,7 @@ export function requireHostProgram(name: string, packages = name): string {
   const path = findHostProgram(name);
   if (path) return path;
   throw new VmError("unavailable", `${name} is not installed: the rescue is built with it`, {
-    hint: `install the package ${packages}`,
+    hint: isThing(name) ? installHint(PACKAGES[name]) : `install the package ${packages}`,
   });
 }
 

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { exec } from "../../process/exec.ts";
-import { execOver, requireHostProgram } from "./host.ts";
+import { execOver, findHostProgram, requireHostProgram } from "./host.ts";
 import { WARM_MODULES, MODULES } from "./module-list.ts";
 import { moduleName, parseModuleGraph, resolveModules, type ModuleGraph } from "./module-graph.ts";
 import { stripSignature } from "./signature.ts";
@@ -36,6 +36,14 @@ const MODULE_UNPACKERS = [
   [".zst", "zstd", ["-d", "-q", "-f", "--rm"]],
   [".gz", "gzip", ["-d", "-f"]],
 ] as const;
+
+/** The program, not found here, with which a kernel's modules have to be unpacked for a rescue. */
+export function missingUnpacker(graph: ModuleGraph): (typeof MODULE_UNPACKERS)[number][1] | undefined {
+  const files = resolveModules(graph, MODULES);
+  return MODULE_UNPACKERS.find(
+    ([ending, program]) => files.some((file) => file.endsWith(ending)) && !findHostProgram(program),
+  )?.[1];
+}
 
 /** May modules go without their signatures? Only a kernel's own configuration tells. */
 export function allowsUnsigned(version: string, directories: readonly string[]): boolean {
@@ -76,7 +84,7 @@ export async function stageModules(options: {
   for (const [ending, program, args] of MODULE_UNPACKERS) {
     const packed = files.filter((file) => file.endsWith(ending));
     if (packed.length === 0) continue;
-    const unpack = requireHostProgram(program, program);
+    const unpack = requireHostProgram(program);
     await execOver([unpack, ...args, "--"], packed, { cwd: to, what: "cannot unpack the kernel's modules" });
   }
   if (allowsUnsigned(version, [directory, dirname(kernel), "/boot"]))

@@ -1,9 +1,10 @@
-import { kernelPackages } from "../../lib/packages.ts";
+import { kernelPackages, PACKAGES } from "../../lib/packages.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import { parseArch } from "../../machine/arch.ts";
 import { ARCHES } from "../../machine/types.ts";
 import { findHostProgram } from "../../rescue/build/host.ts";
 import { findKernel } from "../../rescue/build/kernel.ts";
+import { missingUnpacker } from "../../rescue/build/modules.ts";
 import type { Context } from "../context.ts";
 import type { Vm } from "../open.ts";
 import { findRescues } from "../rescue-list.ts";
@@ -34,7 +35,15 @@ async function checkKernel(hostArch: string): Promise<Check> {
   const arch = parseArch(hostArch) ?? ARCHES[0];
   const common = { name: "kernel", needed: false, use: BUILD };
   try {
-    const { file } = await findKernel({ arch, scratch: NO_SCRATCH });
+    const { file, graph } = await findKernel({ arch, scratch: NO_SCRATCH });
+    const unpacker = missingUnpacker(graph);
+    if (unpacker !== undefined)
+      return {
+        ...common,
+        state: "limited",
+        detail: `${file}: nothing here unpacks its modules: no ${unpacker}`,
+        packages: PACKAGES[unpacker],
+      };
     return { ...common, state: "ok", detail: file };
   } catch (error) {
     const message = error instanceof VmError ? error.message : reasonOf(error);

@@ -62,6 +62,7 @@ test.each([
 describe("taken out of a report:", () => {
   const hidden = {
     homes: ["/home/ann", "/data/home/ann", "/"],
+    hosts: ["vm-1"],
     users: ["ann", "root", ""],
     secrets: ["s3cret", ""],
   };
@@ -72,6 +73,7 @@ describe("taken out of a report:", () => {
     ["/srv/home/anna and /homes/anna", "/srv/home/anna and /homes/anna"],
     ["KEY='/home/bob':/home/carol,x", "KEY='/home/USER':/home/USER,x"],
     ["ann@host, (ann)", "USER@host, (USER)"],
+    ["root@vm-1:/ and root@vm-10, vm-1", "root@HOST:/ and root@vm-10, vm-1"],
     ["root / /root", "root / /root"],
     ["password=s3cret.", "password=***."],
   ])("%s → %s", (text, clean) => {

@@ -1,5 +1,5 @@
 import { closeSync, fstatSync, readSync, realpathSync } from "node:fs";
-import { availableParallelism, freemem, release, totalmem, userInfo } from "node:os";
+import { hostname, availableParallelism, freemem, release, totalmem, userInfo } from "node:os";
 import { join } from "node:path";
 import { buildDefaults } from "../../config/defaults.ts";
 import { SECRETS, SETTING_NAMES } from "../../config/schema.ts";
@@ -120,6 +120,7 @@ function privateOf({ home, env }: Context, { raw, work }: InForce): Private {
   return {
     homes: [home, attempt(() => realpathSync(home))],
     users: [attempt(() => userInfo().username), env.USER ?? "", env.LOGNAME ?? "", env.SUDO_USER ?? ""],
+    hosts: [hostname()],
     secrets: [
       ...[...SECRETS].flatMap((name) => [env[name] ?? "", ...[raw[name as keyof typeof raw]].flat()]),
       attempt(() => (passwordFile === undefined ? "" : readSmall(passwordFile))),

@@ -32,7 +32,7 @@ suite(
     }
 
     test("the profile is listed as usable", async () => {
-      expect((await base.ok(["rescue", "list"])).stdout).toMatch(/^rescue-x86_64 +CD +usable +\d+ MiB$/m);
+      expect((await base.ok(["rescue", "list"])).stdout).toMatch(/^rescue-x86_64 +CD +- +usable +\d+ MiB$/m);
       expect(names(join(profiles, "rescue-x86_64"))).toEqual(["guest.env", "rescue-x86_64.iso"]);
     });
 

@@ -49,7 +49,7 @@ suite("jobs", () => {
 
   test("the profile is whole, private, and listed as usable", async () => {
     const { stdout } = await base.ok(["rescue", "list"]);
-    expect(stdout).toMatch(/^rescue-x86_64 +own +usable +\d+ MiB$/m);
+    expect(stdout).toMatch(/^rescue-x86_64 +own +x86_64 i386 +usable +\d+ MiB$/m);
     expect(names(profiles)).toEqual(["rescue-x86_64"]);
     expect(statSync(join(profiles, "rescue-x86_64")).mode & 0o077).toBe(0);
   });

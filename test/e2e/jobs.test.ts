@@ -206,7 +206,10 @@ suite("jobs", () => {
       const running = box.start(["job", "stopped"]);
       await Bun.sleep(ms);
       running.kill("SIGTERM");
-      expect((await running.done).status).toBe(143);
+      const { status, signal } = await running.done;
+      // On a loaded machine the signal may come before the program itself has begun.
+      if (signal === null) expect(status).toBe(143);
+      else expect(signal).toBe("SIGTERM");
       expect(await box.leftovers()).toEqual([]);
       expect(existsSync(box.path(".work/.in"))).toBe(false);
     });

@@ -152,7 +152,7 @@ rescue() {
   [ "$(inside uname -m)" = "$1" ]
   inside vm rescue build
   inside vm rescue list >"$scratch/out"
-  holds "$scratch/out" "^rescue-$1 +own +usable "
+  holds "$scratch/out" "^rescue-$1 +own +[a-z0-9_ ]*$1[a-z0-9_ ]* usable "
   note "$(sed -n 's/^rescue-.* usable *//p' "$scratch/out")"
 }
 

@@ -39,7 +39,7 @@ function refuseNeeded(context: Context, vm: Vm, all: readonly Known[], chosen: R
   });
   if (reasons.length === 0) return;
   throw new VmError("busy", `cannot remove snapshots: ${reasons.join("; ")}`, {
-    hint: `nothing was removed; a protected one: ${context.prog} snapshots unprotect NAME; one that others need: remove those first, or with it, or hand its data over: ${context.prog} snapshots rm --merge NAME`,
+    hint: `nothing was removed; a protected one: ${context.prog} snapshots unprotect NAME; one that others need: remove those first, or with it, or hand its data over: ${context.prog} snapshots rm --merge NAME; one that the working disks need: first ${context.prog} restore --copy`,
   });
 }
 

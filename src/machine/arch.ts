@@ -182,7 +182,11 @@ export const ARCH = {
   ppc64le: {
     binary: "qemu-system-ppc64",
     elfMachine: 21,
-    kernelMagic: [[0, "\x7fELF"]],
+    // ELF (elf(5)): e_type, older kernels' and newer ones', and e_machine.
+    kernelMagic: [
+      [16, "\x02\0\x15\0"],
+      [16, "\x03\0\x15\0"],
+    ],
     kvmHosts: ["ppc64le"],
     machineType: { bios: "pseries", uefi: "pseries", kernel: "pseries" },
     emulatedCpu: "power9",

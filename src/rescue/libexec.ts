@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, realpathSync, renameSync } from "node:fs";
+import { mkdirSync, mkdtempSync, renameSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { isOurDirectory, ownedByUs } from "../config/trust.ts";
-import { lstatOf, readSmall, removeQuietly, writeNew } from "../store/files.ts";
+import { lstatOf, readSmall, realPath, removeQuietly, writeNew } from "../store/files.ts";
 import { BUNDLED_JOBS, JOB_FILES, RUNNER } from "./assets.ts";
 
 /** In LIBEXEC. [compat] `rescue-stage3`: the autorun script for a rescue CD that is made by hand. */
@@ -33,14 +33,6 @@ export function findInstalledLibexec(program: string, system = SYSTEM_LIBEXEC): 
 /** An older version's may lack a job. */
 const isComplete = (place: string): boolean =>
   BUNDLED_JOBS.every((name) => lstatOf(join(place, "jobs", `${name}.job`))?.isFile());
-
-function realPath(path: string): string | undefined {
-  try {
-    return realpathSync(path);
-  } catch {
-    return undefined;
-  }
-}
 
 /** The program's data files in a real directory. Removed on disposal where it is for this run only. */
 export interface Libexec extends Disposable {

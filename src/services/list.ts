@@ -1,7 +1,6 @@
-import { realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { listDirectory, lstatOf, readSmall } from "../store/files.ts";
+import { listDirectory, lstatOf, readSmall, realPath } from "../store/files.ts";
 import { HOST } from "../store/layout.ts";
 import { listNoted } from "../store/running.ts";
 import type { Context } from "./context.ts";
@@ -27,7 +26,7 @@ export async function listVms(context: Context, how: { json: boolean; names: boo
   const { PROFILES } = (await openUser(context)).settings;
   const directories = findVms(context, PROFILES);
   const nameOf = (directory: string): string =>
-    dirname(directory) === realOf(PROFILES) ? basename(directory) : directory;
+    dirname(directory) === realPath(PROFILES) ? basename(directory) : directory;
   if (how.names) return context.print(directories.map((path) => `${nameOf(path)}\n`).join(""));
   const all = await Promise.all(directories.map((directory) => readStatus(context, directory)));
   context.print(how.json ? `${JSON.stringify(all, null, 2)}\n` : formatList(all, nameOf));
@@ -35,7 +34,7 @@ export async function listVms(context: Context, how: { json: boolean; names: boo
 
 /** Directories of VMs, in order: with settings, working files or snapshots, and no rescue. */
 function findVms(context: Context, profiles: string): string[] {
-  const home = realOf(profiles);
+  const home = realPath(profiles);
   const below = home ? listDirectory(home).map((name) => join(home, name)) : [];
   const noted = listNoted(context.cacheDirectory).filter((directory) => dirname(directory) !== home);
   return [...below, ...noted].filter(isVm).toSorted();
@@ -54,13 +53,5 @@ function readQuietly(path: string): string | undefined {
   } catch {
     // Not ours to read: it is listed, as broken.
     return "";
-  }
-}
-
-function realOf(path: string): string | undefined {
-  try {
-    return realpathSync.native(path);
-  } catch {
-    return undefined;
   }
 }

@@ -1,11 +1,10 @@
-import { realpathSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { loadSettings, type Loaded, type Sources } from "../config/load.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isListening } from "../qmp/commands.ts";
 import { lockVm } from "../store/lock.ts";
-import { fileError, listDirectory, remove } from "../store/files.ts";
+import { fileError, listDirectory, realPath, remove } from "../store/files.ts";
 import { HOST, PARTIAL, WORK } from "../store/layout.ts";
 import { recoverWork } from "../store/recover.ts";
 import {
@@ -70,14 +69,6 @@ export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseB
   spelled: context.options.spelled,
   mayUseBash,
 });
-
-const realPath = (path: string): string | undefined => {
-  try {
-    return realpathSync.native(path);
-  } catch {
-    return undefined;
-  }
-};
 
 /**
  * Opens the VM for a change: under its lock, after finishing what a killed command left behind and writing down

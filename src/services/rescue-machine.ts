@@ -103,9 +103,10 @@ export async function findRescue(context: Context, vm: Vm, media: Media): Promis
 /** @throws 78 where a rescue of another architecture would only run into the time limit */
 function refuseOtherKernel(name: string, kernel: string, arch: Arch): void {
   const arches = archesOfKernel(kernel);
-  if (arches.includes(arch)) return;
-  const found = arches.length > 0 ? `of ${arches.join(" or ")}` : "no boot image that is known";
-  throw new VmError("config", `the rescue ${name} is not for guests of ${arch}: its kernel is ${found}`, {
+  // One that is not known may be the user's own, and right.
+  if (arches.length === 0 || arches.includes(arch)) return;
+  const found = arches.join(" or ");
+  throw new VmError("config", `the rescue ${name} is not for guests of ${arch}: its kernel is of ${found}`, {
     hint: `without --rescue it is rescue-${arch}; make one: rescue build`,
   });
 }

@@ -7,6 +7,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   renameSync,
   rmSync,
   statfsSync,
@@ -21,6 +22,15 @@ import { formatSize } from "../lib/size.ts";
 import { PARTIAL } from "./layout.ts";
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
+
+/** The path without links, or undefined where it leads nowhere that we may look. */
+export function realPath(path: string): string | undefined {
+  try {
+    return realpathSync.native(path);
+  } catch {
+    return undefined;
+  }
+}
 
 /** lstat, or undefined when nothing is there. */
 export function lstatOf(path: string): Stats | undefined {

@@ -1,10 +1,10 @@
-import { lstatSync, readFileSync, readlinkSync, realpathSync } from "node:fs";
+import { lstatSync, readFileSync, readlinkSync } from "node:fs";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { ownedByUs } from "../config/trust.ts";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { shellQuote } from "../qemu/text.ts";
-import { lstatOf, swingLink } from "./files.ts";
+import { lstatOf, realPath, swingLink } from "./files.ts";
 import { HOST, READY, WORK } from "./layout.ts";
 import { readMark, type Mark } from "./mark.ts";
 
@@ -24,14 +24,6 @@ export type Work =
 
 export type Present = Extract<Work, { state: "present" }>;
 
-const real = (path: string): string | undefined => {
-  try {
-    return realpathSync.native(path);
-  } catch {
-    return undefined;
-  }
-};
-
 function disbelieve(link: string, reason: string, hint: string): VmError {
   return new VmError("io", `${link} is not believed: ${reason}`, { hint: `${hint}; nothing was touched` });
 }
@@ -41,15 +33,15 @@ function disbelieve(link: string, reason: string, hint: string): VmError {
  * @throws when `.host` leads to a directory whose `.work` does not lead back
  */
 export function resolveHostdir(directory: string): string {
-  const start = real(directory);
+  const start = realPath(directory);
   if (!start || !lstatSync(start).isDirectory())
     throw new VmError("noInput", `no such directory: ${directory}`);
   const link = join(start, WORK.hostLink);
   const stats = lstatOf(link);
   if (!stats?.isSymbolicLink()) return start;
-  const target = real(link);
+  const target = realPath(link);
   if (target === start) return start;
-  const back = target && real(join(target, HOST.workLink));
+  const back = target && realPath(join(target, HOST.workLink));
   if (!target || back !== start || !ownedByUs(stats))
     throw disbelieve(
       link,
@@ -72,7 +64,7 @@ export function resolveWork(hostdir: string): Work {
   if (!ownedByUs(stats)) throw disbelieve(link, `it belongs to uid ${stats.uid}`, "remove it");
   const words = readlinkSync(link);
   const target = isAbsolute(words) ? words : resolve(hostdir, words);
-  const inplace = real(target) === real(hostdir);
+  const inplace = realPath(target) === realPath(hostdir);
   const dirStats = lstatOf(inplace ? hostdir : target);
   if (!dirStats) return { state: "gone", target, made: stats.mtime };
   const unlink = `if its files are not needed here, remove the link: rm ${shellQuote(link)}`;
@@ -87,7 +79,7 @@ export function resolveWork(hostdir: string): Work {
   // Nobody else's where there is nobody: this VM's directory has got another name.
   const named = readlinkSync(hostLink);
   const moved = !inplace && isAbsolute(named) && lstatOf(named) === undefined;
-  if (!moved && real(hostLink) !== real(hostdir))
+  if (!moved && realPath(hostLink) !== realPath(hostdir))
     throw disbelieve(
       link,
       `the working files in ${target} belong to ${named}`,

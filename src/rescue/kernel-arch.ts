@@ -1,6 +1,6 @@
-import { closeSync, openSync, readSync } from "node:fs";
 import { ARCH } from "../machine/arch.ts";
 import { ARCHES, type Arch } from "../machine/types.ts";
+import { withFile } from "./build/elf.ts";
 
 /** All magic numbers are before this. */
 const HEAD_BYTES = 1024;
@@ -12,13 +12,8 @@ export const isKernelOf = (arch: Arch, head: Buffer): boolean =>
   );
 
 /** The architectures that a boot image may be of: some cannot be told apart by their heads. */
-export function archesOfKernel(path: string): Arch[] {
-  const fd = openSync(path, "r");
-  try {
-    const head = Buffer.alloc(HEAD_BYTES);
-    readSync(fd, head);
+export const archesOfKernel = (path: string): Arch[] =>
+  withFile(path, (read) => {
+    const head = read(0, HEAD_BYTES);
     return ARCHES.filter((arch) => isKernelOf(arch, head));
-  } finally {
-    closeSync(fd);
-  }
-}
+  });

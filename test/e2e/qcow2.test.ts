@@ -6,6 +6,7 @@ import {
   mkdirSync,
   readFileSync,
   readlinkSync,
+  realpathSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -145,8 +146,10 @@ suite("qcow2 snapshots", () => {
     using box = await filled();
     const backup = box.start(["backup", "--rate-limit=4M"]);
     const status = async () => JSON.parse((await box.ok(["status", "--json"])).stdout).state;
-    const held = ["qemu-img", "info", "-f", "qcow2", join(box.work, DISK)];
-    await until("qemu has the disk", async () => Bun.spawnSync(held).exitCode !== 0);
+    const copy = box.path("backups/.vm-partial-S0/disk-0.qcow2");
+    // seen from outside: a probe that opens the disk would take the lock that qemu needs
+    const held = ["sh", "-c", 'find /proc/[0-9]*/fd -lname "$0"', realpathSync(join(box.work, DISK))];
+    await until("qemu has the disk", () => existsSync(copy) && Bun.spawnSync(held).stdout.length > 0);
     expect(await status()).toBe("created");
     backup.kill("SIGKILL");
     await backup.done;

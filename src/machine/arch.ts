@@ -40,6 +40,8 @@ export interface ArchFacts {
   kernelMagic: readonly (readonly [offset: number, bytes: string])[];
   /** When its guest powers itself off, some qemus (before 8.2) end at once, with status 0 and no event. */
   endsWithoutEvent?: true;
+  /** What is installed for one of these runs on each other that says the same. */
+  family?: "PC";
   /** Further names that users' files hold for it. */
   aliases: RegExp;
 }
@@ -51,6 +53,7 @@ export interface ArchFacts {
 const X86_EMULATED_CPU = "max,erms=off,fsrm=off";
 
 const X86 = {
+  family: "PC",
   machineType: { bios: "pc", uefi: "q35", kernel: "q35,sata=off" },
   emulatedCpu: X86_EMULATED_CPU,
   boots: ["bios", "uefi"],

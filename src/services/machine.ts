@@ -80,12 +80,14 @@ export async function resolveMachine(
   };
 }
 
+const familyOf = (arch: Arch): string => (ARCH[arch] as ArchFacts).family ?? arch;
+
 /**
  * A PC can be made another PC, but what is installed for one kind of machine does not run on another.
  * @throws 64
  */
 export function refuseOtherKind({ settings: { QEMUARCH }, ownArch = QEMUARCH }: Loaded): void {
-  if (ARCH[QEMUARCH].machineType.uefi === ARCH[ownArch].machineType.uefi) return;
+  if (familyOf(QEMUARCH) === familyOf(ownArch)) return;
   throw new VmError("usage", `--arch=${QEMUARCH}: this VM is of ${ownArch}`, {
     hint: "leave --arch out: it is known for each VM from its creation on",
   });

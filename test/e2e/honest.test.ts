@@ -70,6 +70,13 @@ suite("the truth about a VM", () => {
     expect((await box.ok(["rescue", "list"])).stdout).toMatch(/^other +own +aarch64 /m);
   });
 
+  test("machines that qemu calls by one name are of different kinds, too", async () => {
+    using box = smallSandbox();
+    await box.ok(["--arch=aarch64", "create", "G"]);
+    for (const arch of ["riscv64", "armhf", "x86_64"])
+      expectError(await box.vm([`--arch=${arch}`, "run"]), 64, /this VM is of aarch64/);
+  });
+
   test("where there is no VM, there is no status", async () => {
     using box = new Sandbox();
     expectError(await box.vm(["status"]), 66, /there is no VM in/);

@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { randomUUID } from "node:crypto";
 import { exec, requireProgram } from "../process/exec.ts";
 import type { SettingValue } from "./literal.ts";
@@ -36,19 +35,6 @@ done
  * (`-e`): a `:` follows it.
  */
 const SOURCE = `. <(cat -- "$1"; printf '\\n:\\n')`;
-
-/**
- * Evaluates text without any power over the host: a restricted shell with an empty PATH runs builtins
- * only, writes no file and starts no program. A VM's own directory is data, not a script.
- */
-const EVALUATE = `
-_vm_eval() { eval "$1"$'\\n:'; }
-PATH=; readonly PATH SHELL ENV BASH_ENV
-enable -n kill suspend builtin command
-enable -n enable
-set -r
-_vm_eval "$1"
-`;
 
 /**
  * The environment for `buildBashArgv`'s bash. An argument list is seen by everybody; secrets go by the
@@ -106,30 +92,25 @@ export function parseBashVariables(output: string, mark: string): BashVariables 
 export type BashResult = { variables: BashVariables } | { complaint: string };
 
 /**
- * Lets bash evaluate a settings file.
+ * Lets bash evaluate a settings file with every right of the caller.
  * @param variables set beforehand; those in `wanted` are read back
- * @param powerless evaluate in a restricted shell that can start nothing and write nothing
  */
 export async function evaluateWithBash(
   file: string,
   variables: BashVariables,
   wanted: readonly string[],
-  powerless: boolean,
 ): Promise<BashResult> {
   requireProgram("bash");
   const mark = randomUUID();
-  const body = powerless ? EVALUATE : SOURCE;
   const argv = buildBashArgv(
     { ...variables, _vm_mark: mark, _vm_names: wanted.join(" ") },
     // Word splitting of the names is wanted; IFS may have been changed by the file.
-    `${body}\nIFS=' '\n${PRINT_VARIABLES}`,
-    [powerless ? readFileSync(file, "utf8") : file],
+    `${SOURCE}\nIFS=' '\n${PRINT_VARIABLES}`,
+    [file],
   );
   const result = await exec(argv, { anyStatus: true, env: bashEnvironment(variables) });
   const parsed = parseBashVariables(result.stdout, mark);
-  // A masked failure (`$(touch x)`) shows only there: a VM's settings have nothing to say.
-  const spoke = powerless && result.stderr !== "";
-  if (result.status !== 0 || !parsed || spoke) {
+  if (result.status !== 0 || !parsed) {
     const complaint = result.stderr.trim().split("\n").at(-1) || `status ${result.status}`;
     return { complaint: complaint.replace(/^(vm|\/dev\/fd\/\d+): /, "") };
   }

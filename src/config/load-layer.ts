@@ -1,5 +1,5 @@
-import { readFileSync, statSync } from "node:fs";
-import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
+import { readSmallBytes, realPath } from "../lib/read-file.ts";
+import { reasonOf, VmError } from "../lib/errors.ts";
 import type { Complaint } from "./complaint.ts";
 import type { Surroundings } from "./defaults.ts";
 import { evaluateWithBash } from "./bash.ts";
@@ -8,7 +8,7 @@ import { readAssignments, type Assignment, type SettingValue } from "./literal.t
 import type { Origin } from "./load.ts";
 import { lookupIn } from "./lookup.ts";
 import { parseSetting, SECRETS, SETTING_NAMES, type RawSettings, type SettingName } from "./schema.ts";
-import { distrust } from "./trust.ts";
+import { distrust } from "../lib/trust.ts";
 
 export interface Sources extends Surroundings {
   hostdir: string;
@@ -27,13 +27,14 @@ export interface Sources extends Surroundings {
 
 type RawComplete = Record<SettingName, SettingValue>;
 
-/** Configuration files are small; a larger one is a mistake (a disk image, say). */
-const MAX_FILE_BYTES = 1 << 20;
-
 /** Other bytes would silently become other characters, and a path another path. */
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Reads one file; undefined when it is not there. @throws VmError when it cannot be read */
+/**
+ * Reads one file; undefined when it is not there.
+ * @param vm a VM's (or a rescue's) own guest.env, which may come from anywhere: it is read literally, no link followed
+ * @throws VmError 78 when it cannot be read
+ */
 export async function readLayer(
   file: string,
   before: RawComplete,
@@ -42,21 +43,29 @@ export async function readLayer(
 ): Promise<{ assignments: Assignment[] } | { complaint: Complaint } | undefined> {
   let content: string;
   try {
-    const stats = statSync(file);
-    if (!stats.isFile()) return { complaint: { file, line: 1, message: "not a regular file" } };
-    if (stats.size > MAX_FILE_BYTES)
-      return { complaint: { file, line: 1, message: "too large for a settings file" } };
-    content = UTF8.decode(readFileSync(file));
+    // The user's own settings may be links (dotfiles).
+    const bytes = readSmallBytes(vm ? file : (realPath(file) ?? file));
+    if (bytes === undefined) return undefined;
+    content = UTF8.decode(bytes);
   } catch (error) {
-    if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
     const reason = error instanceof TypeError ? "it is not UTF-8 text" : reasonOf(error);
-    throw new VmError("config", `cannot read ${file}: ${reason}`, { cause: error });
+    const message = reason.startsWith("cannot read") ? reason : `cannot read ${file}: ${reason}`;
+    throw new VmError("config", message, { cause: error });
   }
   if (vm) refuseNewer(content, file);
   const known = builtinVariables(sources);
   const result = readAssignments(content, lookupIn(before, known, sources.env));
   if (result.kind === "values") return { assignments: result.assignments };
   if (result.kind === "error") return { complaint: { file, ...result } };
+  if (vm)
+    return {
+      complaint: {
+        file,
+        line: result.line,
+        message: `${result.reason}: this file holds plain NAME=value lines only`,
+        hint: `settings with conditions: ~/.config/${sources.prog}.conf; arguments for qemu: ${sources.prog}.defaults`,
+      },
+    };
   const needed = `this needs bash (${result.reason})`;
   if (!sources.mayUseBash)
     return { complaint: { file, line: result.line, message: `${needed}, which is not asked here` } };
@@ -70,14 +79,13 @@ export async function readLayer(
         hint: "write plain NAME=value lines, or make the file and its directory yours alone (chmod go-w)",
       },
     };
-  const evaluated = await evaluateWithBash(file, { ...known, ...before }, SETTING_NAMES, vm);
+  const evaluated = await evaluateWithBash(file, { ...known, ...before }, SETTING_NAMES);
   if ("complaint" in evaluated)
     return {
       complaint: {
         file,
         line: result.line,
         message: evaluated.complaint,
-        hint: vm ? "a VM's guest.env may hold settings and conditions, but start no program" : undefined,
       },
     };
   const assignments = SETTING_NAMES.flatMap((name) => {

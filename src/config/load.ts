@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { badOption, settingsError, type Complaint } from "./complaint.ts";
-import { buildDefaults, defaultDisks } from "./defaults.ts";
+import { buildDefaults, defaultDisks, type Surroundings } from "./defaults.ts";
 import type { SettingValue } from "./literal.ts";
 import { checkLayer, readLayer, type Sources } from "./load-layer.ts";
 import { mergeSettings } from "./merge.ts";
@@ -15,7 +15,7 @@ import {
   type Settings,
 } from "./schema.ts";
 import { ARCH, parseArch } from "../machine/arch.ts";
-import type { Arch } from "../machine/types.ts";
+import { ARCHES, type Arch } from "../machine/types.ts";
 import { scalarOf } from "./values.ts";
 
 export type { Sources } from "./load-layer.ts";
@@ -45,6 +45,28 @@ export async function loadSettings(sources: Sources): Promise<Loaded> {
   const { error, ...read } = await readSettings(sources);
   if (error) throw error;
   return { settings: parseSettings(read.raw), ...read };
+}
+
+/**
+ * The same with a built-in default in the place of each value that is wrong, for what must work all the same.
+ * @returns the settings, and the error that lists everything wrong
+ */
+export async function loadUsable(sources: Sources): Promise<Loaded & { error: VmError | undefined }> {
+  const read = await readSettings(sources);
+  return { ...read, ...usableSettings(sources, read.raw) };
+}
+
+/** Pure: the values that are right, and defaults for the others. */
+export function usableSettings(
+  surroundings: Surroundings,
+  given: Record<SettingName, SettingValue>,
+): Pick<Loaded, "raw" | "settings"> {
+  const defaults = { ...buildDefaults(surroundings), QEMUARCH: ARCHES[0] };
+  const usable = (name: SettingName): boolean => "value" in parseSetting(name, given[name]);
+  const raw = Object.fromEntries(
+    SETTING_NAMES.map((name) => [name, usable(name) ? given[name] : defaults[name]]),
+  ) as Record<SettingName, SettingValue>;
+  return { raw, settings: parseSettings(raw) };
 }
 
 /**

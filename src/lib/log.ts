@@ -1,4 +1,5 @@
 import { createConsola, type LogObject } from "consola/core";
+import { plainLines } from "./text.ts";
 
 /** Colour sequences by role; empty strings where colours are off. */
 export interface Theme {
@@ -29,7 +30,8 @@ export function onLogLine(clear: () => void): void {
 }
 
 function render({ type, args }: LogObject): string {
-  const text = args.join(" ");
+  // Names and messages of others stand in nearly all of them.
+  const text = plainLines(args.join(" "));
   const { normal, bold, ok, error, warning, accent } = theme;
   switch (type) {
     case "start":

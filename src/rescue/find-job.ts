@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { distrust } from "../config/trust.ts";
+import { distrust } from "../lib/trust.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { lstatOf } from "../store/files.ts";

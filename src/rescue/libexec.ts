@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, renameSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { isOurDirectory, ownedByUs } from "../config/trust.ts";
+import { isOurDirectory, ownedByUs } from "../lib/trust.ts";
 import { lstatOf, readSmall, realPath, removeQuietly, writeNew } from "../store/files.ts";
 import { BUNDLED_JOBS, JOB_FILES, RUNNER } from "./assets.ts";
 

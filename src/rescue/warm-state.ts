@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { ownedByUs } from "../config/trust.ts";
+import { ownedByUs } from "../lib/trust.ts";
 import { findProgram } from "../process/exec.ts";
 import { listDirectory, lstatOf, removeQuietly, writeNew } from "../store/files.ts";
 

@@ -1,17 +1,9 @@
 import { bashAssignment } from "../config/assignment.ts";
 import { buildDefaults } from "../config/defaults.ts";
-import { readSettings, type Loaded, type Origin } from "../config/load.ts";
-import {
-  isSettingName,
-  parseSetting,
-  parseSettings,
-  SECRETS,
-  SETTING_NAMES,
-  type SettingName,
-} from "../config/schema.ts";
+import { readSettings, usableSettings, type Loaded, type Origin } from "../config/load.ts";
+import { isSettingName, parseSetting, SECRETS, SETTING_NAMES, type SettingName } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { nearest } from "../lib/nearest.ts";
-import { ARCHES } from "../machine/types.ts";
 import { resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { findHostdir, sourcesOf, type Vm } from "./open.ts";
@@ -43,13 +35,10 @@ export async function readInForce(context: Context): Promise<InForce> {
 }
 
 /** The VM as far as its settings are right; a default stands in the place of each that is wrong. */
-export function usableVm(context: Context, found: InForce): Vm {
-  const defaults = { ...buildDefaults(context), QEMUARCH: ARCHES[0] };
-  const raw = Object.fromEntries(
-    SETTING_NAMES.map((name) => [name, isUsable(name, found.raw) ? found.raw[name] : defaults[name]]),
-  ) as InForce["raw"];
-  return { ...found, raw, settings: parseSettings(raw) };
-}
+export const usableVm = (context: Context, found: InForce): Vm => ({
+  ...found,
+  ...usableSettings(context, found.raw),
+});
 
 const isUsable = (name: SettingName, raw: InForce["raw"]): boolean =>
   "value" in parseSetting(name, raw[name]);

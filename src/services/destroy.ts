@@ -6,14 +6,15 @@ import { fileError } from "../store/files.ts";
 import { removeWork } from "../store/working-files.ts";
 import type { Context } from "./context.ts";
 import { endMachine, ownDisks, refuseRunning } from "./in-use.ts";
-import { openVm, withVm, type Present } from "./open.ts";
+import { findHostdir, openVm, requireOwn, withVm, type Present, type Vm } from "./open.ts";
 import { findSnapshot, listSnapshots } from "./snapshots.ts";
 
 /** Removes the working files; snapshots and HOSTDIR's own files stay. `force` ends a running guest first. */
 export async function destroyVm(context: Context, force: boolean): Promise<void> {
+  requireOwn(context, findHostdir(context), "destroy");
   // A job holds the VM as long as its rescue runs.
   if (force) await endJob(context);
-  await withVm(context, "destroy", async ({ hostdir, work }) => {
+  const destroy = async ({ hostdir, work }: Vm): Promise<void> => {
     if (work.state === "none") {
       log.info(`the VM in ${hostdir} has no working files: nothing to destroy`);
       return;
@@ -33,7 +34,8 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
         ? `removed the link to ${work.target}`
         : `destroyed the working files in ${work.dir}`,
     );
-  });
+  };
+  await withVm(context, "destroy", destroy, { lenient: true });
 }
 
 async function endJob(context: Context): Promise<void> {

@@ -1,10 +1,4 @@
-/** Everything a terminal could be steered with, but colours. */
-// oxlint-disable-next-line no-control-regex
-const STEERING = /\x1b\[[0-9;]*m|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f]/g;
-
-/** Leaves colours in a job's words, and nothing else that steers a terminal. */
-export const tameText = (text: string): string =>
-  text.replaceAll(STEERING, (match) => (match.length > 1 ? match : match === "\x1b" ? "^[" : "?"));
+import { tameText } from "../lib/text.ts";
 
 /** Writes a job's log on stdout, as fast as whoever reads there takes it. */
 export function createLogWriter(): (piece: Uint8Array) => Promise<void> {

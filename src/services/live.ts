@@ -4,7 +4,7 @@ import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { findRunning } from "./in-use.ts";
-import { openVm, type Present, type Vm } from "./open.ts";
+import { findHostdir, openVm, requireOwn, type Present, type Vm } from "./open.ts";
 
 /** A VM that runs, and a conversation with its qemu. */
 export interface Live {
@@ -37,6 +37,7 @@ export async function withLive<T>(
 
 /** Finds the running VM without a word to its qemu. @throws 66 when it does not run */
 export async function requireRunning(context: Context, command: string): Promise<{ vm: Vm; work: Present }> {
+  requireOwn(context, findHostdir(context), command);
   const vm = await openVm(context);
   if (vm.work.state !== "present" || (await findRunning(vm.work)) === undefined)
     throw new VmError("noInput", `cannot ${command}: the VM in ${vm.hostdir} is not running`, {

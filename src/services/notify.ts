@@ -1,7 +1,8 @@
+import { plain } from "../lib/text.ts";
 import { accessSync, constants } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { loadSettings } from "../config/load.ts";
-import { distrust } from "../config/trust.ts";
+import { distrust } from "../lib/trust.ts";
 import { EXIT, reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { start } from "../process/exec.ts";
@@ -12,7 +13,6 @@ import { findOnPath } from "./media.ts";
 import { findHostdir, openVm, sourcesOf, type Vm } from "./open.ts";
 import { summarize, type Made } from "./backup/backup.ts";
 import { writeJournal } from "./journal.ts";
-import { plain } from "./status-text.ts";
 import { isUnattended } from "./unattended.ts";
 
 /** How long the program may take: nobody may be there to end it. */

@@ -1,10 +1,12 @@
 import { join, resolve } from "node:path";
-import { loadSettings, type Loaded, type Sources } from "../config/load.ts";
+import { loadSettings, loadUsable, type Loaded, type Sources } from "../config/load.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { callerUid, foreignReason, ownedByUs, userName } from "../lib/trust.ts";
+import { shellQuote } from "../qemu/text.ts";
 import { isListening } from "../qmp/commands.ts";
 import { lockVm } from "../store/lock.ts";
-import { fileError, listDirectory, realPath, remove } from "../store/files.ts";
+import { fileError, listDirectory, lstatOf, realPath, remove } from "../store/files.ts";
 import { HOST, PARTIAL, WORK } from "../store/layout.ts";
 import { recoverWork } from "../store/recover.ts";
 import {
@@ -37,9 +39,11 @@ export async function openVm(context: Context, mayUseBash = true): Promise<Vm> {
 export const findHostdir = (context: Context): string =>
   (context.hostdir ??= resolveHostdir(resolve(context.cwd, context.options.hostdir ?? ".")));
 
-async function readVm(context: Context, hostdir: string, mayUseBash: boolean): Promise<Vm> {
+/** @param lenient defaults for settings that cannot be read, with a warning */
+async function readVm(context: Context, hostdir: string, mayUseBash: boolean, lenient = false): Promise<Vm> {
   const work = resolveWork(hostdir);
-  const loaded = await loadSettings(sourcesOf(context, hostdir, work, mayUseBash));
+  const sources = sourcesOf(context, hostdir, work, mayUseBash);
+  const loaded = lenient ? await loadLeniently(sources) : await loadSettings(sources);
   const { PROFILES, LIBEXEC } = loaded.settings;
   for (const [name, path] of Object.entries({ PROFILES, LIBEXEC }))
     if (realPath(path) === hostdir)
@@ -47,6 +51,12 @@ async function readVm(context: Context, hostdir: string, mayUseBash: boolean): P
         hint: `make a directory for the VM: mkdir -m 700 ${join(PROFILES, "NAME")} && cd $_`,
       });
   return { ...loaded, hostdir, work };
+}
+
+async function loadLeniently(sources: Sources): Promise<Loaded> {
+  const { error, ...loaded } = await loadUsable(sources);
+  if (error) log.warn(error.message);
+  return loaded;
 }
 
 /** Settings of no VM in particular: the host's and the user's. */
@@ -70,35 +80,62 @@ export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseB
   mayUseBash,
 });
 
+/** How a VM is opened for a change. */
+export interface OpenOptions {
+  /** How long another command's change may still take. */
+  waitMs?: number | undefined;
+  /** Settings that cannot be read do not stop the command: defaults stand in their place. */
+  lenient?: boolean;
+}
+
 /**
  * Opens the VM for a change: under its lock, after finishing what a killed command left behind and writing down
  * how a run ended that nobody waited for.
  * @param command what is done, for the error messages
- * @param waitMs how long another command's change may still take
+ * @throws 73 for a foreign directory, 75 while another command changes the VM
  */
 export const withVm = <T>(
   context: Context,
   command: string,
   use: (vm: Vm) => Promise<T>,
-  waitMs?: number,
+  options: OpenOptions = {},
 ): Promise<T> =>
   withLockedVm(
     context,
     command,
-    async (vm) => use((await settleRun(context, vm.hostdir, vm.work)) ? await reopen(context, vm) : vm),
-    waitMs,
+    async (vm) =>
+      use(
+        (await settleRun(context, vm.hostdir, vm.work))
+          ? await readVm(context, vm.hostdir, true, options.lenient)
+          : vm,
+      ),
+    options,
   );
 
-const reopen = (context: Context, { hostdir }: Vm): Promise<Vm> => readVm(context, hostdir, true);
+/**
+ * Opens the VM to read what must not change meanwhile. A foreign one is not touched: nothing is finished, cleared away
+ * or written down there.
+ */
+export async function withVmToRead<T>(
+  context: Context,
+  command: string,
+  use: (vm: Vm) => Promise<T>,
+): Promise<T> {
+  const hostdir = findHostdir(context);
+  if (foreignDirectory(hostdir) === undefined) return withVm(context, command, use);
+  using _lock = await lockVm(hostdir, command);
+  return use(await readVm(context, hostdir, false, true));
+}
 
 /** The same for the command that waited for the run. */
 export async function withLockedVm<T>(
   context: Context,
   command: string,
   use: (vm: Vm) => Promise<T>,
-  waitMs?: number,
+  { waitMs, lenient = false }: OpenOptions = {},
 ): Promise<T> {
   const hostdir = findHostdir(context);
+  requireOwn(context, hostdir, command);
   using _lock = await lockVm(hostdir, command, waitMs);
   try {
     repoint(hostdir);
@@ -108,13 +145,42 @@ export async function withLockedVm<T>(
     throw fileError(`cannot ${command}: an interrupted command's rest cannot be cleared away`, error);
   }
   try {
-    const vm = await readVm(context, hostdir, true);
+    const vm = await readVm(context, hostdir, true, lenient);
     if (vm.work.state === "present") await outwaitKilledBackup(vm.work);
     return await use(vm);
   } catch (error) {
     // What the system refuses is not our mistake.
     throw error instanceof Error && "errno" in error ? fileError(`cannot ${command}`, error) : error;
   }
+}
+
+/** Why HOSTDIR, or the settings in it, are foreign; undefined when they are own. */
+function foreignDirectory(hostdir: string): { path: string; reason: string; uid: number } | undefined {
+  for (const path of [hostdir, join(hostdir, HOST.guestEnv)]) {
+    const stats = lstatOf(path);
+    const reason = stats && foreignReason(stats);
+    // A link's own mode says nothing; reading it is refused later.
+    if (stats && reason !== undefined && !(stats.isSymbolicLink() && ownedByUs(stats)))
+      return { path, reason, uid: stats.uid };
+  }
+  return undefined;
+}
+
+/**
+ * Lets only an own VM be changed, run or entered (README, "Trust").
+ * @param command what is refused, for the error message
+ * @throws 73 for a foreign one, with how to act as the user whose it is
+ */
+export function requireOwn(context: Context, hostdir: string, command: string): void {
+  const found = foreignDirectory(hostdir);
+  if (!found) return;
+  const { path, reason, uid } = found;
+  const own = uid === 0 || uid === callerUid();
+  throw new VmError("cannotCreate", `cannot ${command}: ${path} ${reason}`, {
+    hint: own
+      ? `chmod go-w ${shellQuote(path)}`
+      : `act as that user: sudo -u ${userName(uid).replace(/^uid /, "#")} ${context.prog} …; to look: ${context.prog} status, snapshots, verify`,
+  });
 }
 
 /** Has the working files of a VM that was moved lead here. */

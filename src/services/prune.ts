@@ -1,3 +1,4 @@
+import { plain } from "../lib/text.ts";
 import { parseSetting, type Settings } from "../config/schema.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { isQuiet, log } from "../lib/log.ts";
@@ -9,7 +10,6 @@ import { disksOnSnapshots, parentsOf } from "./dependents.ts";
 import { openVm, withVm, type Vm } from "./open.ts";
 import { knowSnapshots, type Known } from "./snapshot-facts.ts";
 import { discardSnapshots } from "./snapshot-remove.ts";
-import { plain } from "./status-text.ts";
 
 export interface PruneRequest {
   /** What was typed; settings say the rest. */

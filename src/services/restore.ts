@@ -23,7 +23,7 @@ import { defaultsName, isDiskName, SNAPSHOT, WORK } from "../store/layout.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
 import { refuseRunning } from "./in-use.ts";
-import { openVm, withVm, type Vm } from "./open.ts";
+import { withVm, type Vm } from "./open.ts";
 import { fillImages, listImages, measureCopies } from "./restore-images.ts";
 import { findSnapshot, type Snapshot } from "./snapshots.ts";
 import { readSums, startSums } from "./sums.ts";
@@ -41,17 +41,16 @@ export interface RestoreRequest {
  * @throws 66 without such a snapshot, 73 without room, 74 when it is damaged, 75 while the VM runs
  */
 export async function restoreVm(context: Context, request: RestoreRequest = {}): Promise<void> {
-  await withVm(context, "restore", async (vm) => {
-    await restoreSnapshot(context, vm, request);
-  });
+  const use = (vm: Vm): Promise<void> => restoreSnapshot(context, vm, request);
+  await withVm(context, "restore", use, { lenient: true });
 }
 
-/** The same for a VM whose lock is held already. @returns the VM with its new working files */
+/** The same for a VM whose lock is held already. What is known of the VM is out of date then: open it again. */
 export async function restoreSnapshot(
   context: Context,
   vm: Vm,
   { name, copy = false }: RestoreRequest = {},
-): Promise<Vm> {
+): Promise<void> {
   const snapshot = findSnapshot(vm.hostdir, name);
   if (snapshot.problem) throw snapshot.problem;
   if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
@@ -83,7 +82,6 @@ export async function restoreSnapshot(
     stage.abort();
     throw fileError(`cannot restore ${snapshot.name}`, error);
   }
-  return openVm(context);
 }
 
 export interface RestoreJob extends Omit<CopyJob, "to"> {

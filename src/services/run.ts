@@ -19,7 +19,7 @@ import { freeSshForward, portChosen, requireFreeForwards } from "./display.ts";
 import { resolveMachine, type Cd } from "./machine.ts";
 import { Media } from "./media.ts";
 import { refuseRunning } from "./in-use.ts";
-import { withLockedVm, withVm, type Present, type Vm } from "./open.ts";
+import { openVm, withLockedVm, withVm, type Present, type Vm } from "./open.ts";
 import { finishRun } from "./run-end.ts";
 import { noteStart } from "./run-start.ts";
 import { restoreSnapshot } from "./restore.ts";
@@ -67,19 +67,17 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
   }
   const stop = await waitForEnd(run, run.vm.settings.STOP_TIMEOUT);
   const end = await run.machine.ended;
-  await withLockedVm(
-    context,
-    "finish the run",
-    async (vm) => finishRun(context, vm, run.work, end, stop),
-    FINISH_WAIT_MS,
-  );
+  await withLockedVm(context, "finish the run", async (vm) => finishRun(context, vm, run.work, end, stop), {
+    waitMs: FINISH_WAIT_MS,
+  });
 }
 
 /** [compat] Without working files the last snapshot is restored first. */
 async function ensureWork(context: Context, vm: Vm): Promise<Vm> {
   if (vm.work.state === "present") return vm;
   log.info(vm.work.state === "gone" ? describeGone(vm.work) : `the VM in ${vm.hostdir} has no working files`);
-  return restoreSnapshot(context, vm);
+  await restoreSnapshot(context, vm);
+  return openVm(context);
 }
 
 async function chooseCd(

@@ -1,3 +1,4 @@
+import { plain } from "../lib/text.ts";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { formatSize } from "../lib/size.ts";
@@ -11,12 +12,11 @@ import { unpackFiles } from "../store/gz.ts";
 import { HOST, isDiskName } from "../store/layout.ts";
 import { stageWork } from "../store/stage.ts";
 import type { Context } from "./context.ts";
-import { withVm } from "./open.ts";
+import { withVmToRead } from "./open.ts";
 import { listStored } from "./restore.ts";
 import { listImages } from "./restore-images.ts";
 import { findSnapshotImage } from "./snapshot-images.ts";
 import { findSnapshot, type Snapshot } from "./snapshots.ts";
-import { plain } from "./status-text.ts";
 
 /** What differs of one disk; `--json` prints it so. */
 interface DiskChanges {
@@ -41,7 +41,7 @@ export async function diffSnapshots(
   to: string,
   json: boolean,
 ): Promise<void> {
-  await withVm(context, "compare snapshots", async (vm) => {
+  await withVmToRead(context, "compare snapshots", async (vm) => {
     const a = findSnapshot(vm.hostdir, from);
     const b = findSnapshot(vm.hostdir, to);
     const stage = stageWork(vm.hostdir, context, { state: "none" });

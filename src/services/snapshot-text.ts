@@ -1,8 +1,8 @@
+import { plain } from "../lib/text.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import type { SnapshotFacts } from "./snapshot-facts.ts";
-import { plain } from "./status-text.ts";
 
 const HEAD = ["NAME", "TIME", "SIZE", "ADDED", "FORMAT", "PARENT", "STATE", "MARKS", "DESCRIPTION"];
 

@@ -3,10 +3,8 @@ import { ARCHES } from "../machine/types.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
+import { plain } from "../lib/text.ts";
 import type { Status } from "./status.ts";
-
-/** What a terminal would take for more than text. */
-export const plain = (text: string): string => text.replaceAll(/\p{Cc}/gu, "?");
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
 

@@ -8,7 +8,7 @@ import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { endMachine, findRunning } from "./in-use.ts";
 import { withLive, type Live } from "./live.ts";
-import { openVm, withLockedVm, withVm } from "./open.ts";
+import { findHostdir, openVm, requireOwn, withLockedVm, withVm } from "./open.ts";
 import { catchUp } from "./run-end.ts";
 import { runVm } from "./run.ts";
 import { waitForEnd } from "./watch-run.ts";
@@ -35,6 +35,7 @@ const STOP_SECONDS = 60;
  * @throws 124 when qemu had to be ended
  */
 export async function stopVm(context: Context, { timeoutSeconds, force }: StopRequest): Promise<void> {
+  requireOwn(context, findHostdir(context), "stop");
   const vm = await openVm(context);
   const { work } = vm;
   if (work.state !== "present" || (await findRunning(work)) === undefined) {

@@ -2,7 +2,7 @@ import { VmError } from "../lib/errors.ts";
 import { isQuiet } from "../lib/log.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
-import { withVm, type Vm } from "./open.ts";
+import { findHostdir, requireOwn, withVmToRead, type Vm } from "./open.ts";
 import { findSnapshot, listSnapshots, validateSnapshotName, type Snapshot } from "./snapshots.ts";
 import { isUnattended } from "./unattended.ts";
 import { bootSnapshot, parseBootWait, type BootWait } from "./verify/boot.ts";
@@ -45,7 +45,9 @@ export function parseVerify(args: Record<string, unknown>): VerifyRequest {
  * @throws 74 naming those that are not, 124 when they are good but do not boot in time, 66 without any
  */
 export async function verifySnapshots(context: Context, request: VerifyRequest): Promise<void> {
-  await withVm(context, "verify", async (vm) => {
+  // A guest is started by its owner only.
+  if (request.boot) requireOwn(context, findHostdir(context), "boot a snapshot");
+  await withVmToRead(context, "verify", async (vm) => {
     const { boot } = request;
     const known = new Map(listSnapshots(vm.hostdir).map((item) => [item.name, item]));
     const find = (name: string): Snapshot | undefined => known.get(name);

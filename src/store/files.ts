@@ -1,4 +1,5 @@
 import {
+  chmodSync,
   closeSync,
   constants,
   fsync,
@@ -6,41 +7,25 @@ import {
   lstatSync,
   openSync,
   readdirSync,
-  readFileSync,
-  realpathSync,
   renameSync,
+  rmdirSync,
   rmSync,
   statfsSync,
   symlinkSync,
   writeFileSync,
+  type Dirent,
   type Stats,
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { hasErrno, isNoRoom, reasonOf, VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
+import { lstatOf, openForReading } from "../lib/read-file.ts";
 import { PARTIAL } from "./layout.ts";
 
+export { lstatOf, openForReading, readSmall, readSmallBytes, readTail, realPath } from "../lib/read-file.ts";
+
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
-
-/** The path without links, or undefined where it leads nowhere that we may look. */
-export function realPath(path: string): string | undefined {
-  try {
-    return realpathSync.native(path);
-  } catch {
-    return undefined;
-  }
-}
-
-/** lstat, or undefined when nothing is there. */
-export function lstatOf(path: string): Stats | undefined {
-  try {
-    return lstatSync(path, { throwIfNoEntry: false });
-  } catch (error) {
-    if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
-    throw error;
-  }
-}
 
 /** Names in a directory; none when it is not there. */
 export function listDirectory(path: string): string[] {
@@ -67,9 +52,6 @@ export function listDirectories(path: string): string[] {
 /** A new file that only the owner may read and write; never follows a link, never overwrites. */
 export const createFile = (path: string): number =>
   openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
-
-/** Opens for reading; a link is refused (ELOOP). */
-export const openForReading = (path: string): number => openSync(path, O_RDONLY | O_NOFOLLOW);
 
 /** Makes renames and new names in a directory durable. */
 export function syncDirectory(path: string): void {
@@ -135,27 +117,50 @@ export function swingLink(path: string, target: string): void {
   }
 }
 
-/** The bytes of a small file, or undefined when it is not there. Links are not followed. */
-export function readSmallBytes(path: string): Buffer | undefined {
-  let fd: number;
-  try {
-    fd = openForReading(path);
-  } catch (error) {
-    if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
-    throw error;
+/**
+ * Removes a file or a whole tree; nothing there is fine too. Subdirectories are moved to the top of the tree first, so
+ * that a path never gets long, however deep a guest or a job has nested them: work stays linear.
+ * @throws a system error
+ */
+export function remove(path: string): void {
+  const stats = lstatOf(path);
+  if (!stats) return;
+  if (!stats.isDirectory()) return rmSync(path, { force: true });
+  const waiting = [path];
+  const emptied: string[] = [];
+  for (let count = 0, dir = waiting.pop(); dir !== undefined; dir = waiting.pop()) {
+    emptied.push(dir);
+    for (const entry of readOwnDirectory(dir)) {
+      const item = join(dir, entry.name);
+      if (!entry.isDirectory()) {
+        rmSync(item, { force: true });
+        continue;
+      }
+      let moved = item;
+      if (dir !== path) {
+        do moved = join(path, `${PARTIAL}${count++}`);
+        while (lstatOf(moved));
+        // A directory is moved only by who may write it: its `..` changes.
+        chmodSync(item, 0o700);
+        renameSync(item, moved);
+      }
+      waiting.push(moved);
+    }
   }
-  try {
-    return readFileSync(fd);
-  } finally {
-    closeSync(fd);
-  }
+  for (const dir of emptied.toReversed()) rmdirSync(dir);
 }
 
-/** The same as text; bytes that are no UTF-8 become replacement characters. */
-export const readSmall = (path: string): string | undefined => readSmallBytes(path)?.toString();
-
-/** Removes a file or a whole tree; nothing there is fine too. */
-export const remove = (path: string): void => rmSync(path, { recursive: true, force: true });
+/** Lists a directory that is to be removed, whatever its mode. */
+function readOwnDirectory(path: string): Dirent[] {
+  try {
+    const entries = readdirSync(path, { withFileTypes: true });
+    if ((lstatSync(path).mode & 0o700) === 0o700) return entries;
+  } catch (error) {
+    if (!hasErrno(error, "EACCES")) throw error;
+  }
+  chmodSync(path, 0o700);
+  return readdirSync(path, { withFileTypes: true });
+}
 
 /** The same while something else is being reported; what stays is removed by the next command. */
 export function removeQuietly(path: string): void {

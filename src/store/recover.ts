@@ -1,6 +1,6 @@
 import { existsSync, readlinkSync, realpathSync, unlinkSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { ownedByUs } from "../config/trust.ts";
+import { ownedByUs } from "../lib/trust.ts";
 import { listDirectory, lstatOf, remove } from "./files.ts";
 import { HOST, PARTIAL, READY, REMOVING } from "./layout.ts";
 import { readMark } from "./mark.ts";

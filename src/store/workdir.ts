@@ -1,6 +1,6 @@
-import { lstatSync, readFileSync, readlinkSync } from "node:fs";
+import { lstatSync, readFileSync, readlinkSync, type Stats } from "node:fs";
 import { dirname, isAbsolute, join, resolve } from "node:path";
-import { ownedByUs } from "../config/trust.ts";
+import { ownedByUs, userName, writableByOthers } from "../lib/trust.ts";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { shellQuote } from "../qemu/text.ts";
@@ -61,7 +61,11 @@ export function resolveWork(hostdir: string): Work {
   const stats = lstatOf(link);
   if (!stats) return { state: "none" };
   if (!stats.isSymbolicLink()) throw disbelieve(link, "it is no symbolic link", "move it out of the way");
-  if (!ownedByUs(stats)) throw disbelieve(link, `it belongs to uid ${stats.uid}`, "remove it");
+  // Of a foreign VM, which is looked at only, all must be its owner's.
+  const { uid: owner } = lstatSync(hostdir);
+  const isOwners = (item: Stats): boolean => ownedByUs(item) || item.uid === owner;
+  if (!isOwners(stats))
+    throw disbelieve(link, `it belongs to ${userName(stats.uid)}`, `ask ${userName(stats.uid)} about it`);
   const words = readlinkSync(link);
   const target = isAbsolute(words) ? words : resolve(hostdir, words);
   const inplace = realPath(target) === realPath(hostdir);
@@ -69,12 +73,12 @@ export function resolveWork(hostdir: string): Work {
   if (!dirStats) return { state: "gone", target, made: stats.mtime };
   const unlink = `if its files are not needed here, remove the link: rm ${shellQuote(link)}`;
   if (!dirStats.isDirectory()) throw disbelieve(link, `${target} is no directory`, unlink);
-  if (!ownedByUs(dirStats)) throw disbelieve(link, `${target} belongs to uid ${dirStats.uid}`, unlink);
-  if ((dirStats.mode & 0o022) !== 0 && !inplace)
+  if (!isOwners(dirStats)) throw disbelieve(link, `${target} belongs to ${userName(dirStats.uid)}`, unlink);
+  if (writableByOthers(dirStats) && !inplace && ownedByUs(dirStats))
     throw disbelieve(link, `${target} may be written by others`, unlink);
   const hostLink = join(target, WORK.hostLink);
   const hostStats = lstatOf(hostLink);
-  if (!hostStats?.isSymbolicLink() || !ownedByUs(hostStats))
+  if (!hostStats?.isSymbolicLink() || !isOwners(hostStats))
     throw disbelieve(link, `${target} has no ${WORK.hostLink} link of ours`, unlink);
   // Nobody else's where there is nobody: this VM's directory has got another name.
   const named = readlinkSync(hostLink);

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync, lstatSync, readlinkSync, renameSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
-import { ownedByUs } from "../config/trust.ts";
+import { ownedByUs } from "../lib/trust.ts";
 import { afterCommit, listDirectory, lstatOf, remove, swingLink, syncDirectory } from "./files.ts";
 import { HOST, isDiskName, READY, REMOVING, RUN_FILES, WORK } from "./layout.ts";
 import { readMark, updateMark } from "./mark.ts";

@@ -213,7 +213,7 @@ describe("errors (78)", () => {
 
   test("what cannot be read, or is no settings file", async () => {
     guestEnv("x".repeat((1 << 20) + 1));
-    expect((await failureOf(load)).message).toContain("too large");
+    expect((await failureOf(load)).message).toContain("larger than 1.0 MiB");
     const error = await failureOf(() => load({ guestEnv: temp.directory("directory") }));
     expect(error.exitCode).toBe(78);
     expect(error.message).toContain(temp.path("directory"));
@@ -263,15 +263,14 @@ describe("what needs bash", () => {
   });
 
   test("sees the weaker layers and the known names", async () => {
-    userConf("CORES=3\nSHARES=( a:/x 'b:/y z' )\n");
-    guestEnv('true; SOCKETS=$((CORES + 1)); GUESTNAME="$PROG,$HOME,$HOSTDIR,${#SHARES[@]},${SHARES[1]}"\n');
+    userConf('true; SOCKETS=$((CORES + 1)); GUESTNAME="$PROG,$HOME,$HOSTDIR,${#SHARES[@]},${SHARES[0]}"\n');
     const { settings } = await load();
-    expect(settings.SOCKETS).toBe(4);
-    expect(settings.GUESTNAME).toBe(`${PROG},${temp.path("home")},${temp.path("host")},2,b:/y z`);
+    expect(settings.SOCKETS).toBe(3);
+    expect(settings.GUESTNAME).toBe(`${PROG},${temp.path("home")},${temp.path("host")},3,mirror:@MIRROR@`);
   });
 
   test("gives back awkward values whole", async () => {
-    guestEnv("true; GUESTNAME=$'a\\tb\\n\\'\"\\\\ é $x '; SSHKEYS=( '' $'x\\ny' '*' )\n");
+    userConf("true; GUESTNAME=$'a\\tb\\n\\'\"\\\\ é $x '; SSHKEYS=( '' $'x\\ny' '*' )\n");
     const { settings, raw } = await load();
     expect(settings.GUESTNAME).toBe("a\tb\n'\"\\ é $x ");
     expect(raw.SSHKEYS).toEqual(["", "x\ny", "*"]);
@@ -296,12 +295,8 @@ describe("what needs bash", () => {
     ["return, as old files may have it", 'CORES=3\n[ -n "${XDG-}" ] || return 0\nCORES=4\n'],
     ["a function of its own", "double() { CORES=$(($1 * 2)); CORES=3; }\ndouble 1\n"],
     ["local settings of bash", "set +f +u; shopt -s nullglob; IFS=,; CORES=3; unset IFS\n"],
-  ])("%s does no harm, in the user's file and in the VM's", async (_title, text) => {
-    const file = userConf(text);
-    expect((await load()).settings.CORES).toBe(3);
-    userConf("");
-    expect(file).toEndWith(".conf");
-    guestEnv(text);
+  ])("%s does no harm", async (_title, text) => {
+    userConf(text);
     expect((await load()).settings.CORES).toBe(3);
   });
 
@@ -313,8 +308,9 @@ describe("what needs bash", () => {
   });
 
   test("never puts a password into an argument list", async () => {
-    userConf("SPICE_PASSWORD=s3cret\n");
-    guestEnv("mapfile -d '' WORDS </proc/$$/cmdline; GUESTNAME=\"${WORDS[*]}\"\n");
+    const words = "mapfile -d '' WORDS </proc/$$/cmdline; GUESTNAME=\"${WORDS[*]}\"\n";
+    userConf(words);
+    guestEnv("SPICE_PASSWORD=s3cret\n");
     expect((await load()).settings.GUESTNAME).not.toContain("s3cret");
   });
 });
@@ -377,7 +373,7 @@ describe("a file that needs bash is refused (78) where", () => {
   });
 });
 
-describe("a VM's guest.env has no power over the host", () => {
+describe("a VM's guest.env is read literally, by no bash:", () => {
   test.each([
     ["touch PWNED"],
     ["/usr/bin/touch PWNED"],
@@ -412,39 +408,29 @@ describe("a VM's guest.env has no power over the host", () => {
   ])("%s", async (text) => {
     temp.write("PWNED.sh", `: >${temp.path("PWNED")}\n`);
     guestEnv(`CORES=3\n${text.replaceAll("PWNED", temp.path("PWNED"))}\n`);
-    await load().catch((error: { exitCode?: number }) => expect(error.exitCode).toBe(78));
+    expect((await failureOf(load)).exitCode).toBe(78);
     expect(existsSync(temp.path("PWNED"))).toBe(false);
   });
 
-  test("a program that it wants to start is an error (78) that names the file", async () => {
-    const file = guestEnv("true\ntouch /tmp/x\n");
-    const error = await failureOf(load);
-    expect(error.exitCode).toBe(78);
-    expect(error.message).toContain(file);
-    expect(error.message).toContain("start no program");
+  test("a condition is an error (78) with its line, and a hint to the user's own settings", async () => {
+    const file = guestEnv("CORES=3\nif true; then CORES=4; fi\n");
+    const { exitCode, message } = await failureOf(load);
+    expect(exitCode).toBe(78);
+    expect(message).toContain(`${file}:2: `);
+    expect(message).toContain(`~/.config/${PROG}.conf`);
   });
 
-  test("it ends no process", async () => {
-    const victim = Bun.spawn(["sleep", "60"]);
-    try {
-      guestEnv(`kill -KILL ${victim.pid}\nCORES=3\n`);
-      await load().catch(() => {});
-      await Bun.sleep(20);
-      expect(victim.signalCode).toBe(null);
-    } finally {
-      victim.kill("SIGKILL");
-    }
+  test("a link is not followed (78)", async () => {
+    const file = temp.path("host/guest.env");
+    symlinkSync(temp.write("elsewhere", "CORES=7\n"), file);
+    const { exitCode, message } = await failureOf(() => load({ guestEnv: file }));
+    expect(exitCode).toBe(78);
+    expect(message).toContain("symbolic link");
   });
 
-  test("it opens no connection", async () => {
-    let connections = 0;
-    const socket = { open: () => void connections++, data: () => {} };
-    using listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket });
-    guestEnv(`read -r GUESTNAME </dev/tcp/127.0.0.1/${listener.port} || true\nCORES=3\n`);
-    const timer = setTimeout(() => listener.stop(true), 500);
-    await load().catch(() => {});
-    clearTimeout(timer);
-    expect(connections).toBe(0);
+  test("a loop is not run", async () => {
+    guestEnv("while :; do :; done\n");
+    expect((await failureOf(load)).exitCode).toBe(78);
   });
 });
 

@@ -1,7 +1,7 @@
 import { appendFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { describe, expect, test } from "bun:test";
 import { OutputWatch, readStatus } from "../../src/rescue/output.ts";
-import { tameText } from "../../src/services/job-output.ts";
+import { tameText } from "../../src/lib/text.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 describe("the status is", () => {

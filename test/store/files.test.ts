@@ -1,5 +1,17 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync, readlinkSync, statSync, symlinkSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+} from "node:fs";
+import { join } from "node:path";
 import {
   allocatedBytes,
   fileError,
@@ -7,6 +19,7 @@ import {
   listDirectory,
   lstatOf,
   readSmall,
+  readTail,
   remove,
   replaceFile,
   swingLink,
@@ -106,7 +119,7 @@ describe("swingLink", () => {
 
 test("readSmall follows no link", () => {
   symlinkSync(temp.write("secret", "x"), temp.path("link"));
-  expect(() => readSmall(temp.path("link"))).toThrow("ELOOP");
+  expect(() => readSmall(temp.path("link"))).toThrow("a symbolic link");
 });
 
 test("holes do not count as allocated", () => {
@@ -144,4 +157,55 @@ describe("fileError", () => {
     const error = new VmError("busy", "held");
     expect(fileError("cannot x", error)).toBe(error);
   });
+});
+
+describe("what is no regular file is not read, and not waited for:", () => {
+  test.each([
+    ["a named pipe", (path: string) => void Bun.spawnSync(["mkfifo", path])],
+    ["a directory", (path: string) => mkdirSync(path)],
+    ["a device", (path: string) => symlinkSync("/dev/zero", path)],
+  ])("%s", (_title, make) => {
+    make(temp.path("odd"));
+    expect(() => readSmall(temp.path("odd"))).toThrow("not a regular file");
+    expect(() => readTail(temp.path("odd"))).toThrow("not a regular file");
+  });
+
+  test("a socket", () => {
+    using _listener = Bun.listen({ unix: temp.path("socket"), socket: { data: () => {} } });
+    expect(() => readSmall(temp.path("socket"))).toThrow("a socket, not a regular file");
+  });
+});
+
+test("readSmall refuses what is larger than its limit, holes too", () => {
+  truncateSync(temp.write("huge", ""), 2 ** 40);
+  expect(() => readSmall(temp.path("huge"))).toThrow("larger than 1.0 MiB");
+  expect(readSmall(temp.write("small", "12345"), 5)).toBe("12345");
+  expect(() => readSmall(temp.path("small"), 4)).toThrow("larger than");
+});
+
+test("readTail gives whole lines of the end", () => {
+  temp.write("log", `${"x".repeat(100)}\nfirst\nlast\n`);
+  expect(readTail(temp.path("log"), 13)).toBe("first\nlast\n");
+  expect(readTail(temp.path("log"))).toEndWith("x\nfirst\nlast\n");
+  expect(readTail(temp.path("none"))).toBeUndefined();
+});
+
+test("remove takes away deep trees in linear time, closed directories and links among them", () => {
+  const top = temp.directory("deep");
+  const kept = temp.write("kept", "x");
+  // From the innermost outwards: the whole path is longer than the kernel takes.
+  const [inner, outer] = [join(top, "inner"), join(top, "outer")];
+  mkdirSync(inner);
+  temp.write("deep/inner/file", "");
+  symlinkSync(kept, join(inner, "link"));
+  for (let depth = 0; depth < 3000; depth++) {
+    mkdirSync(outer);
+    renameSync(inner, join(outer, "d"));
+    renameSync(outer, inner);
+  }
+  mkdirSync(join(top, "closed/inner"), { recursive: true });
+  chmodSync(join(top, "closed"), 0);
+  remove(top);
+  expect(existsSync(top)).toBe(false);
+  expect(existsSync(kept)).toBe(true);
 });

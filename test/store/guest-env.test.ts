@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readAssignments, type SettingValue } from "../../src/config/literal.ts";
-import { formatGuestEnv, type GuestEnv } from "../../src/store/guest-env.ts";
+import { formatGuestEnv, withAssignment, type GuestEnv } from "../../src/store/guest-env.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 const PLAIN: GuestEnv = {
@@ -132,5 +132,17 @@ describe("gives back the value, to bash and to our reader:", () => {
 
   test("and nothing of it was run", () => {
     expect(Bun.file(temp.path("pwned")).size).toBe(0);
+  });
+});
+
+describe("withAssignment", () => {
+  test("replaces what the program wrote itself, and appends", () => {
+    const text = 'A="1"\nUUID="x\\"y"\nIMAGES=(\n    "a"\n    "b"\n)\n';
+    expect(withAssignment(text, "UUID", "z")).toBe('A="1"\nIMAGES=(\n    "a"\n    "b"\n)\nUUID="z"\n');
+    expect(withAssignment(text, "IMAGES", ["q$`"])).toBe('A="1"\nUUID="x\\"y"\nIMAGES=(\n    "q\\$\\`"\n)\n');
+  });
+
+  test("leaves a user's own spelling, which the last assignment overrides", () => {
+    expect(withAssignment("UUID=a # mine", "UUID", "z")).toBe('UUID=a # mine\nUUID="z"\n');
   });
 });

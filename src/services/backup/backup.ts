@@ -59,7 +59,7 @@ export interface Made {
  * @throws 75 when another program holds its disks, 73 when the name is taken or there is no room
  */
 export const backupVm = (context: Context, request: BackupRequest = {}): Promise<Made> =>
-  withVm(context, "back up", (vm) => makeSnapshot(context, vm, request), request.lockWaitMs);
+  withVm(context, "back up", (vm) => makeSnapshot(context, vm, request), { waitMs: request.lockWaitMs });
 
 async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): Promise<Made> {
   const started = performance.now();

@@ -1,8 +1,8 @@
+import { plain } from "../../lib/text.ts";
 import { VmError } from "../../lib/errors.ts";
 import { isQuiet, log } from "../../lib/log.ts";
 import { PERIODS, type Rules } from "../../store/retention.ts";
 import type { Context } from "../context.ts";
-import { plain } from "../status-text.ts";
 import { listRemote, remoteNameOf, TAG, type RemoteSnapshot } from "./list.ts";
 import { openRepository } from "./restic.ts";
 

@@ -1,10 +1,10 @@
+import { plain } from "../../lib/text.ts";
 import { basename, dirname } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { formatTable } from "../../lib/table.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import type { Context } from "../context.ts";
 import { findHostdir } from "../open.ts";
-import { plain } from "../status-text.ts";
 import { openRepository, type Repository } from "./restic.ts";
 
 /** One of our snapshots in a repository; `--json` prints it so. */

@@ -7,7 +7,7 @@ import { formatDuration, formatTimestamp } from "../../lib/time.ts";
 import { HOST, SNAPSHOT } from "../../store/layout.ts";
 import { backupVm, type BackupRequest, type Made } from "../backup/backup.ts";
 import type { Context } from "../context.ts";
-import { findHostdir } from "../open.ts";
+import { findHostdir, requireOwn } from "../open.ts";
 import { listSnapshots, findSnapshot, type Snapshot } from "../snapshots.ts";
 import { followChain } from "../verify/chain.ts";
 import { listRemote, remoteNameOf, TAG, type RemoteSnapshot } from "./list.ts";
@@ -30,6 +30,7 @@ export async function pushSnapshots(
   repository?: Repository,
 ): Promise<void> {
   const hostdir = findHostdir(context);
+  requireOwn(context, hostdir, "push snapshots");
   const to = repository ?? (await openRepository(context));
   const vm = remoteNameOf(context);
   const there = await listRemote(to, vm);

@@ -1,0 +1,134 @@
+/** Reads files that another user, a guest or a power cut may have made: links, pipes and huge ones among them. */
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readSync,
+  realpathSync,
+  type Stats,
+} from "node:fs";
+import { hasErrno, VmError } from "./errors.ts";
+import { formatSize } from "./size.ts";
+
+const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants;
+
+/** The path without links, or undefined where it leads nowhere that we may look. */
+export function realPath(path: string): string | undefined {
+  try {
+    return realpathSync.native(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** lstat, or undefined when nothing is there. */
+export function lstatOf(path: string): Stats | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
+    throw error;
+  }
+}
+
+/** What a file is instead of a regular one. */
+function kindOf(stats: Stats): string {
+  if (stats.isSymbolicLink()) return "a symbolic link";
+  if (stats.isDirectory()) return "a directory";
+  if (stats.isFIFO()) return "a named pipe";
+  if (stats.isSocket()) return "a socket";
+  return "a device";
+}
+
+const notRegular = (path: string, what: string): VmError =>
+  new VmError("io", `cannot read ${path}: it is ${what}, not a regular file`, {
+    hint: "move it out of the way",
+  });
+
+/**
+ * Opens a regular file for reading. Links are not followed, and a named pipe or a device is not waited for.
+ * @throws a system error (ENOENT, EACCES …), VmError 74 for anything but a regular file
+ */
+export function openForReading(path: string): number {
+  let fd: number;
+  try {
+    fd = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  } catch (error) {
+    if (hasErrno(error, "ELOOP")) throw notRegular(path, "a symbolic link");
+    if (hasErrno(error, "ENXIO")) throw notRegular(path, "a socket");
+    throw error;
+  }
+  const stats = fstatSync(fd);
+  if (stats.isFile()) return fd;
+  closeSync(fd);
+  throw notRegular(path, kindOf(stats));
+}
+
+/** No settings, list or record of the program comes near this: a larger one is a mistake, or an attack. */
+export const MAX_SMALL_BYTES = 1 << 20;
+
+/**
+ * The bytes of a small file, or undefined when it is not there. Links are not followed.
+ * @throws a system error, VmError 74 for anything but a regular file of at most `limit` bytes
+ */
+export function readSmallBytes(path: string, limit = MAX_SMALL_BYTES): Buffer | undefined {
+  let fd: number;
+  try {
+    fd = openForReading(path);
+  } catch (error) {
+    if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
+    throw error;
+  }
+  try {
+    const { size } = fstatSync(fd);
+    // It may grow while it is read: no more than its limit and one byte.
+    const bytes = Buffer.alloc(Math.min(size, limit) + 1);
+    const length = readFully(fd, bytes, 0);
+    if (length > limit || size > limit)
+      throw new VmError("io", `cannot read ${path}: it is larger than ${formatSize(limit)}`, {
+        hint: "move it out of the way",
+      });
+    return bytes.subarray(0, length);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Reads until the buffer is full or the file has ended. @returns how many bytes there are */
+function readFully(fd: number, bytes: Buffer, at: number): number {
+  let length = 0;
+  while (length < bytes.length) {
+    const read = readSync(fd, bytes, length, bytes.length - length, at + length);
+    if (read === 0) break;
+    length += read;
+  }
+  return length;
+}
+
+/** The same as text; bytes that are no UTF-8 become replacement characters. */
+export const readSmall = (path: string, limit?: number): string | undefined =>
+  readSmallBytes(path, limit)?.toString();
+
+/**
+ * The end of a file that may have grown large (a log): whole lines where there is more than `limit`.
+ * @returns undefined when it is not there @throws as `readSmallBytes`, but never for its size
+ */
+export function readTail(path: string, limit = MAX_SMALL_BYTES): string | undefined {
+  let fd: number;
+  try {
+    fd = openForReading(path);
+  } catch (error) {
+    if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
+    throw error;
+  }
+  try {
+    const from = Math.max(0, fstatSync(fd).size - limit);
+    const bytes = Buffer.alloc(limit);
+    const text = bytes.toString("utf8", 0, readFully(fd, bytes, from));
+    return from === 0 ? text : text.slice(text.indexOf("\n") + 1);
+  } finally {
+    closeSync(fd);
+  }
+}

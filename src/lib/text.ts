@@ -1,0 +1,35 @@
+/** Text that comes from a guest, an image, a repository or a directory, made fit for a terminal. */
+
+/**
+ * Control characters (C0, C1, DEL), and the characters that change the order in which text is shown (UAX #9): a
+ * terminal takes both for more than text.
+ */
+const CONTROL = /[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+
+/** One line: each control character, line ends and tabs among them, becomes `?`. */
+export const plain = (text: string): string => text.replaceAll(CONTROL, "?");
+
+/** Several lines: line ends stay, everything else as in `plain`. */
+export const plainLines = (text: string): string => text.split("\n").map(plain).join("\n");
+
+/** Colours (SGR, ECMA-48) stay, and so do line ends, tabs and carriage returns; other control characters do not. */
+const STEERING =
+  // oxlint-disable-next-line no-control-regex
+  /\x1b\[[0-9;]*m|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+
+/** What a program printed, for a terminal: with its colours, and nothing else that steers one. */
+export const tameText = (text: string): string =>
+  text.replaceAll(STEERING, (match) => (match.length > 1 ? match : match === "\x1b" ? "^[" : "?"));
+
+/**
+ * Is this a name within a directory, and never a path? Data files name other files only so.
+ * Not empty, no `.` or `..`, no `/`, no control characters, at most 255 bytes.
+ */
+export const isPlainName = (name: unknown): name is string =>
+  typeof name === "string" &&
+  name !== "" &&
+  name !== "." &&
+  name !== ".." &&
+  !name.includes("/") &&
+  plain(name) === name &&
+  Buffer.byteLength(name) <= 255;

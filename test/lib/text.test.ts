@@ -1,0 +1,33 @@
+import { expect, test } from "bun:test";
+import { isPlainName, plain, plainLines, tameText } from "../../src/lib/text.ts";
+
+test.each([
+  ["\x1b[2Ja", "?[2Ja"],
+  ["a\r\n\tb", "a???b"],
+  ["a\x9b31mb", "a?31mb"],
+  ["a\u202eb\u2066c", "a?b?c"],
+  ["żółw 日本", "żółw 日本"],
+])("plain(%j)", (text, expected) => {
+  expect(plain(text)).toBe(expected);
+});
+
+test("plainLines keeps line ends alone", () => {
+  expect(plainLines("a\nb\x1b\n")).toBe("a\nb?\n");
+});
+
+test("tameText keeps colours, and nothing else that steers a terminal", () => {
+  expect(tameText("\x1b[31mred\x1b[0m\x1b]0;title\x07\x1b[2J\n\t")).toBe(
+    "\x1b[31mred\x1b[0m^[]0;title?^[[2J\n\t",
+  );
+});
+
+test.each(["", ".", "..", "a/b", "/", "a\0", "a\nb", "x".repeat(256), 5, null, undefined])(
+  "%j is no name",
+  (name) => {
+    expect(isPlainName(name)).toBe(false);
+  },
+);
+
+test.each(["a", ".work", "disk-0.img", "ä ö", "x".repeat(255)])("%j is a name", (name) => {
+  expect(isPlainName(name)).toBe(true);
+});

@@ -154,14 +154,23 @@ export async function withLockedVm<T>(
   }
 }
 
+/** What makes a VM foreign. */
+interface Foreign {
+  path: string;
+  reason: string;
+  uid: number;
+  /** A directory for all users, as /tmp. */
+  sticky: boolean;
+}
+
 /** Why HOSTDIR, or the settings in it, are foreign; undefined when they are own. */
-function foreignDirectory(hostdir: string): { path: string; reason: string; uid: number } | undefined {
+function foreignDirectory(hostdir: string): Foreign | undefined {
   for (const path of [hostdir, join(hostdir, HOST.guestEnv)]) {
     const stats = lstatOf(path);
     const reason = stats && foreignReason(stats);
     // A link's own mode says nothing; reading it is refused later.
     if (stats && reason !== undefined && !(stats.isSymbolicLink() && ownedByUs(stats)))
-      return { path, reason, uid: stats.uid };
+      return { path, reason, uid: stats.uid, sticky: (stats.mode & 0o1000) !== 0 };
   }
   return undefined;
 }
@@ -174,13 +183,17 @@ function foreignDirectory(hostdir: string): { path: string; reason: string; uid:
 export function requireOwn(context: Context, hostdir: string, command: string): void {
   const found = foreignDirectory(hostdir);
   if (!found) return;
-  const { path, reason, uid } = found;
-  const own = uid === 0 || uid === callerUid();
-  throw new VmError("cannotCreate", `cannot ${command}: ${path} ${reason}`, {
-    hint: own
-      ? `chmod go-w ${shellQuote(path)}`
-      : `act as that user: sudo -u ${userName(uid).replace(/^uid /, "#")} ${context.prog} …; to look: ${context.prog} status, snapshots, verify`,
+  throw new VmError("cannotCreate", `cannot ${command}: ${found.path} ${found.reason}`, {
+    hint: adviceFor(context, found),
   });
+}
+
+function adviceFor({ prog }: Context, { path, uid, sticky }: Foreign): string {
+  if (uid !== 0 && uid !== callerUid())
+    return `act as that user: sudo -u ${userName(uid).replace(/^uid /, "#")} ${prog} …; to look: ${prog} status, snapshots, verify`;
+  // /tmp, say: it is meant to be so.
+  if (sticky || uid !== callerUid()) return `use a directory of your own: mkdir -m 700 DIR && cd DIR`;
+  return `chmod go-w ${shellQuote(path)}`;
 }
 
 /** Has the working files of a VM that was moved lead here. */

@@ -121,7 +121,8 @@ export class BusyVm implements Disposable {
       }
     }
     const last = this.last();
-    if (last === undefined || !names.includes(last)) wrong.push(`LAST is ${last}; there are ${names.join(" ")}`);
+    if (last === undefined || !names.includes(last))
+      wrong.push(`LAST is ${last}; there are ${names.join(" ")}`);
     return { wrong, last: last && names.includes(last) ? await this.snapshot(last) : undefined };
   }
 

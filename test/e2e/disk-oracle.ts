@@ -52,7 +52,7 @@ function backingFileOf(image: string): string | undefined {
 /** One sum for an image's file and all below it; undefined where a name is not a plain path. */
 function chainSum(image: string): string | undefined {
   const sums: string[] = [];
-  for (let file: string | undefined = image; file !== undefined; ) {
+  for (let file: string | undefined = image; file !== undefined;) {
     if (!existsSync(file) || sums.length > 50) return undefined;
     sums.push(digest(readFileSync(file)));
     file = file.endsWith(".gz") ? undefined : backingFileOf(file);
@@ -157,7 +157,8 @@ export async function judgeBusy(dir: string, disks: readonly string[]): Promise<
       })),
     );
   const [first, second] = found;
-  if (!first || !second) return { count: 0, lineage: 0, wrong: [`its disks are ${disks.join(", ") || "none"}`] };
+  if (!first || !second)
+    return { count: 0, lineage: 0, wrong: [`its disks are ${disks.join(", ") || "none"}`] };
   const wrong = [...first.wrong, ...second.wrong];
   if (first.lineage !== second.lineage) wrong.push("its disks are of two lineages");
   // The first disk is written first.

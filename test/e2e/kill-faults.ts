@@ -2,17 +2,15 @@
 import { join } from "node:path";
 import { seededRandom } from "./faults-lab.ts";
 import {
-  badSpeech,
   must,
-  notDone,
   type SoakLab,
   soakVariantName,
   type Look,
-  type Ran,
   type SoakSweep,
   type SoakTemplate,
   type SoakVariant,
 } from "./soak-lab.ts";
+import { badSpeech, notDone, type Ran } from "./soak-speech.ts";
 
 /** A command that is disturbed, and what may be there afterwards. */
 export interface SoakScenario {
@@ -173,8 +171,10 @@ export async function judgeSoak(
   wrong.push(...judgeSnapshots(words, settled, scenario, later));
 
   if (hasSnapshots) wrong.push(...notDone("in the end", await lab.run(["verify", "--all"])));
-  const rest = lab.leftovers();
-  if (rest.length > 0) wrong.push(`left over after the next commands: ${rest.join(" ")}`);
+  // Commands that only look leave to the next change what has to be cleared away.
+  const changes = ["backup", "restore", "prune", "destroy"].includes(next[0]!) && result.status === 0;
+  const rest = changes ? lab.leftovers() : [];
+  if (rest.length > 0) wrong.push(`left over after ${next.join(" ")}: ${rest.join(" ")}`);
   if (scenario.command.includes("push")) wrong.push(...(await judgeRepository(lab)));
   const good = Object.keys(settled.snapshots).find((name) => name !== "later");
   if (good !== undefined) {
@@ -184,7 +184,8 @@ export async function judgeSoak(
     if (held !== settled.snapshots[good]) wrong.push(`restore ${good} gives ${held}`);
   }
   if ((await lab.work()) !== "none") wrong.push(...notDone("in the end", await lab.run(["destroy"])));
-  else if (scenario.template === "nothing") wrong.push(...notDone("in the end", await lab.run(["create", "G"])));
+  else if (scenario.template === "nothing")
+    wrong.push(...notDone("in the end", await lab.run(["create", "G"])));
   const litter = lab.leftovers();
   if (rest.length === 0 && litter.length > 0) wrong.push(`left over in the end: ${litter.join(" ")}`);
   wrong.push(...(await lab.quiet()));
@@ -195,7 +196,8 @@ export async function judgeSoak(
 async function judgeRepository(lab: SoakLab): Promise<string[]> {
   const { box } = lab;
   const wrong: string[] = [];
-  if (lab.names().includes("C")) wrong.push(...notDone("once more", await lab.run(["snapshots", "push", "C"])));
+  if (lab.names().includes("C"))
+    wrong.push(...notDone("once more", await lab.run(["snapshots", "push", "C"])));
   const env = { ...process.env, RESTIC_PASSWORD_FILE: join(box.home, "password"), HOME: box.home };
   try {
     // A lock of a process that has ended is no damage.

@@ -4,7 +4,8 @@ import { QmpClient } from "../../src/qmp/client.ts";
 import { BusyVm } from "./busy-vm.ts";
 import { seededRandom } from "./faults-lab.ts";
 import { BOTH } from "./kill-faults.ts";
-import { badSpeech, notDone, soakVariantName, type SoakSweep } from "./soak-lab.ts";
+import { soakVariantName, type SoakSweep } from "./soak-lab.ts";
+import { badSpeech, notDone } from "./soak-speech.ts";
 
 export const LIVE_BACKUPS: Readonly<Record<string, readonly string[]>> = {
   "live gz": ["backup", "--format=gz"],
@@ -89,10 +90,7 @@ export async function sweepLiveKills(
         qemu = await vm.start();
       }
       const what = withChildren ? "all" : "vm";
-      point(
-        `kills:${name}:${soakVariantName(variant)}:${what}:${turn}:${Math.round(moment * 100)}%`,
-        wrong,
-      );
+      point(`kills:${name}:${soakVariantName(variant)}:${what}:${turn}:${Math.round(moment * 100)}%`, wrong);
     }
     const end = [
       ...notDone("in the end", await lab.run(["stop", "--force"])),

@@ -8,6 +8,7 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
+  mkdtempSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -16,10 +17,12 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { contentOfDirectory } from "./disk-oracle.ts";
 import { processesIn } from "./faults-lab.ts";
 import { binary, Sandbox, until } from "./harness.ts";
+import { lastLines, notDone, type Ran } from "./soak-speech.ts";
 import { configure } from "./tools.ts";
 
 export interface SoakVariant {
@@ -29,6 +32,10 @@ export interface SoakVariant {
 
 export const soakVariantName = ({ inplace, uefi }: SoakVariant): string =>
   `${inplace ? "inplace" : "tmpdir"}${uefi ? "+uefi" : ""}`;
+
+/** Does the program make a file of this name only while it works? */
+const isPassing = (name: string): boolean => /^\.vm-(partial|ready|removing)/.test(name);
+const read = (dir: string): string[] => (existsSync(dir) ? readdirSync(dir) : []);
 
 /** Told of each point, with what is wrong there. */
 export type PointSink = (name: string, violations: readonly string[]) => void;
@@ -46,45 +53,11 @@ export interface SoakSweep {
 /** `nothing`: an empty HOSTDIR. `whole`: see {@link SoakLab}. `gone`: the same, destroyed. */
 export type SoakTemplate = "nothing" | "whole" | "gone";
 
-export interface Ran {
-  argv: readonly string[];
-  status: number | null;
-  signal: string | null;
-  stdout: string;
-  stderr: string;
-  seconds: number;
-  hung: boolean;
-}
-
 export interface Look {
   /** `P` … `C`, `work`, `none`, `gone`, or what differs from all that. */
   work: string;
   snapshots: Record<string, string>;
   last?: string;
-}
-
-/** What no output may show, whatever happens. */
-export function badSpeech({ argv, status, stdout, stderr, hung, signal, seconds }: Ran): string[] {
-  const words = argv.join(" ");
-  const wrong: string[] = [];
-  if (hung) wrong.push(`${words}: hung, ended after ${Math.round(seconds)} s`);
-  if (status === 70) wrong.push(`${words}: status 70: ${lastLines(stderr)}`);
-  if (status !== 70 && /internal error/.test(stderr)) wrong.push(`${words}: ${lastLines(stderr)}`);
-  if (/^\s+at .*:\d+/m.test(stdout + stderr)) wrong.push(`${words}: a stack trace: ${lastLines(stderr, 6)}`);
-  if (/panic\(|Bun has crashed/.test(stderr) || ["SIGSEGV", "SIGABRT", "SIGILL"].includes(signal ?? ""))
-    wrong.push(`${words}: crashed: ${signal} ${lastLines(stderr)}`);
-  return wrong;
-}
-
-export const lastLines = (text: string, count = 3): string =>
-  text.trim().split("\n").slice(-count).join(" | ");
-
-/** What is wrong when a command that must succeed does not. */
-export function notDone(when: string, ran: Ran): string[] {
-  const speech = badSpeech(ran);
-  if (ran.status !== 0 && speech.length === 0)
-    speech.push(`status ${ran.status ?? ran.signal}: ${lastLines(ran.stderr || ran.stdout)}`);
-  return speech.map((text) => `${when}: ${ran.argv.join(" ")}: ${text}`);
 }
 
 export async function must(argv: readonly string[], env = process.env): Promise<string> {
@@ -106,6 +79,8 @@ export class SoakLab implements Disposable {
   readonly store: string;
   /** Contents by their names. */
   readonly known = new Map<string, string>();
+  /** What commands print: elsewhere, as the sandbox's disk may be full. */
+  readonly #outputs: string = mkdtempSync(join(tmpdir(), "vm-soak-output-"));
   #turn = 0;
 
   private constructor(
@@ -149,6 +124,7 @@ export class SoakLab implements Disposable {
       HOME: box.home,
     });
     await this.#save("nothing");
+    box.write("vm.defaults", "# Nothing that changes anything.\n-rtc base=utc\n");
     await this.ok([...(this.variant.uefi ? ["--uefi"] : []), "create", "G"]);
     this.known.set("fresh", await this.#workContent());
     for (const [name, format] of [
@@ -230,7 +206,7 @@ export class SoakLab implements Disposable {
     } = {},
   ): Promise<Ran> {
     const { seconds = 60, killAfter, spare = [] } = options;
-    const file = join(this.store, `output-${process.pid}-${this.#turn++}`);
+    const file = join(this.#outputs, String(this.#turn++));
     const [out, err] = ["out", "err"].map((name) => openSync(`${file}.${name}`, "w+"));
     const begun = performance.now();
     const child = Bun.spawn([...(options.argv ?? [binary]), ...this.args(command)], {
@@ -355,8 +331,6 @@ export class SoakLab implements Disposable {
     const { host, tmp } = this.box;
     const link = lstatSync(this.box.path(".work"), { throwIfNoEntry: false });
     const current = link ? readlinkSync(this.box.path(".work")) : "";
-    const isPassing = (name: string): boolean => /^\.vm-(partial|ready|removing)/.test(name);
-    const read = (dir: string): string[] => (existsSync(dir) ? readdirSync(dir) : []);
     return [
       ...read(host).filter(isPassing),
       ...read(join(host, "backups"))
@@ -374,6 +348,7 @@ export class SoakLab implements Disposable {
     this.box[Symbol.dispose]();
     if (existsSync(this.store)) chmodSync(this.store, 0o700);
     rmSync(this.store, { recursive: true, force: true });
+    rmSync(this.#outputs, { recursive: true, force: true });
   }
 }
 

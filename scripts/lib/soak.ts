@@ -105,6 +105,18 @@ function report(point: string, violation: string): void {
   if (points.length === 0) console.log(`  VIOLATION ${point}\n    ${text.replaceAll("\n", "\n    ")}`);
 }
 
+/** The same of points whose violations are whole sentences. */
+function reportPoint(point: string, violation: string): void {
+  const text = violation.replaceAll(/\/\S*vm-test-\w+/g, "…").trim();
+  const what = text
+    .replaceAll(/\b[0-9a-f]{8,}\b|\d+/g, "N")
+    .replace(/(?:byte N of N \^|cut to N of) N/, "damaged");
+  const kind = `${point.split(":").slice(0, 2).join(" ")}: ${what}`;
+  const points = kinds.get(kind) ?? [];
+  kinds.set(kind, [...points, point]);
+  if (points.length === 0) console.log(`  VIOLATION ${point}\n    ${text.replaceAll("\n", "\n    ")}`);
+}
+
 const options: SweepOptions = {
   report,
   seed,
@@ -174,11 +186,14 @@ async function disturbAll(): Promise<void> {
     wanted: sweepWanted,
     ...(parent === undefined ? {} : { parent }),
     point: (name, violations) => {
-      count(tallies, name.split(":").slice(0, 3).join(" "), violations);
-      const [kind, what, where, ...rest] = name.split(":");
-      // report() takes the fields of the points of system calls.
-      for (const violation of violations)
-        report([kind, "", what, where, ...rest].join(":"), `${name}: ${violation}`);
+      const [kind, what = "", where = ""] = name.split(":");
+      // The third field of a flip is its number.
+      count(
+        tallies,
+        kind === "flips" ? `flips         ${what}` : `${kind!.padEnd(13)} ${what} ${where}`,
+        violations,
+      );
+      for (const violation of violations) reportPoint(name, violation);
     },
   };
   const lines = (): void => {

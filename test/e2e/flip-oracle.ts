@@ -147,7 +147,7 @@ async function judgeWorking(lab: SoakLab, { path, file }: Victim, turn: number):
     if (ran.status === 0) wrong.push(...notDone("then", await run(lab, "stop", "--force")));
   }
   // Firmware does not start with variables of another size.
-  if (file === "efivars.bin" && (size & (size - 1)) !== 0 && status === 0)
+  if (file === "efivars.bin" && size !== lab.nvramBytes && status === 0)
     wrong.push(`backup takes UEFI variables of ${size} bytes`);
   return wrong;
 }

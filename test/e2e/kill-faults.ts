@@ -201,7 +201,10 @@ async function judgeRepository(lab: SoakLab): Promise<string[]> {
   const env = { ...process.env, RESTIC_PASSWORD_FILE: join(box.home, "password"), HOME: box.home };
   try {
     // A lock of a process that has ended is no damage.
-    await must(["restic", "-q", "-r", join(box.top, "repo"), "--no-lock", "check", "--read-data"], env);
+    await must(
+      ["restic", "-q", "-r", join(box.top, "repo"), "--no-lock", "--no-cache", "check", "--read-data"],
+      env,
+    );
   } catch (error) {
     wrong.push(`restic check: ${(error as Error).message}`);
   }

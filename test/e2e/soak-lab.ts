@@ -79,6 +79,8 @@ export class SoakLab implements Disposable {
   readonly store: string;
   /** Contents by their names. */
   readonly known = new Map<string, string>();
+  /** Size of the UEFI variables. */
+  nvramBytes = 0;
   /** What commands print: elsewhere, as the sandbox's disk may be full. */
   readonly #outputs: string = mkdtempSync(join(tmpdir(), "vm-soak-output-"));
   #turn = 0;
@@ -90,6 +92,8 @@ export class SoakLab implements Disposable {
     this.box = new Sandbox("vm1", parent);
     this.store = `${this.box.top}.store`;
     mkdirSync(this.store, { mode: 0o700 });
+    if (alive.size === 0) process.once("exit", disposeAll);
+    alive.add(this);
   }
 
   /** A HOSTDIR with settings alone. */
@@ -127,6 +131,7 @@ export class SoakLab implements Disposable {
     box.write("vm.defaults", "# Nothing that changes anything.\n-rtc base=utc\n");
     await this.ok([...(this.variant.uefi ? ["--uefi"] : []), "create", "G"]);
     this.known.set("fresh", await this.#workContent());
+    if (this.variant.uefi) this.nvramBytes = lstatSync(join(box.work, "efivars.bin")).size;
     for (const [name, format] of [
       ["P", "gz"],
       ["Q", "gz"],
@@ -344,12 +349,19 @@ export class SoakLab implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    alive.delete(this);
     this.endAll();
     this.box[Symbol.dispose]();
     if (existsSync(this.store)) chmodSync(this.store, 0o700);
     rmSync(this.store, { recursive: true, force: true });
     rmSync(this.#outputs, { recursive: true, force: true });
   }
+}
+
+/** Labs whose processes and files would stay when the tests are interrupted. */
+const alive = new Set<SoakLab>();
+function disposeAll(): void {
+  for (const lab of alive) lab[Symbol.dispose]();
 }
 
 /** One lab for each variant, made when it is asked for first. */

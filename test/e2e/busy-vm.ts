@@ -6,7 +6,7 @@ import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, rmSync 
 import { join } from "node:path";
 import { judgeBusy, type Busy } from "./disk-oracle.ts";
 import { guests, until } from "./harness.ts";
-import { must, SoakLab, type SoakVariant } from "./soak-lab.ts";
+import { loadFactor, must, SoakLab, type SoakVariant } from "./soak-lab.ts";
 
 /** Protected snapshots with no record yet, one of each lineage and of each format. */
 export const BASES = { base1: 1, base2: 2 } as const;
@@ -50,7 +50,7 @@ export class BusyVm implements Disposable {
   /** Starts the guest in the background. @returns qemu's process id, once the guest writes */
   async start(): Promise<number> {
     await this.lab.ok(["run", "--detach"]);
-    await until("the guest's first records", () => this.dots() > 0, 60);
+    await until("the guest's first records", () => this.dots() > 0, 60 * loadFactor());
     return this.qemuPids()[0] ?? 0;
   }
 
@@ -72,7 +72,7 @@ export class BusyVm implements Disposable {
   async writesOn(): Promise<string[]> {
     const before = this.dots();
     try {
-      await until("further records", () => this.dots() > before + 1, 10);
+      await until("further records", () => this.dots() > before + 1, 10 * loadFactor());
       return [];
     } catch {
       return [`the guest writes no more: ${this.dots()} dots; qemu: ${this.qemuPids().join(" ") || "none"}`];

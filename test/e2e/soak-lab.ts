@@ -17,7 +17,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { contentOfDirectory } from "./disk-oracle.ts";
 import { processesIn } from "./faults-lab.ts";
@@ -36,6 +36,9 @@ export const soakVariantName = ({ inplace, uefi }: SoakVariant): string =>
 /** Does the program make a file of this name only while it works? */
 const isPassing = (name: string): boolean => /^\.vm-(partial|ready|removing)/.test(name);
 const read = (dir: string): string[] => (existsSync(dir) ? readdirSync(dir) : []);
+
+/** On a machine that has more to do than it can, everything takes longer: how much. */
+export const loadFactor = (): number => Math.max(1, loadavg()[0]! / availableParallelism());
 
 /** Told of each point, with what is wrong there. */
 export type PointSink = (name: string, violations: readonly string[]) => void;
@@ -222,10 +225,13 @@ export class SoakLab implements Disposable {
       stderr: err!,
     });
     let hung = false;
-    const limit = setTimeout(() => {
-      hung = true;
-      child.kill("SIGKILL");
-    }, seconds * 1000);
+    const limit = setTimeout(
+      () => {
+        hung = true;
+        child.kill("SIGKILL");
+      },
+      seconds * loadFactor() * 1000,
+    );
     const kill =
       killAfter === undefined
         ? undefined
@@ -272,7 +278,7 @@ export class SoakLab implements Disposable {
   /** @returns what is wrong: processes that do not end by themselves */
   async quiet(spare: readonly number[] = []): Promise<string[]> {
     try {
-      await until("no processes", () => this.processes(spare).length === 0, 5);
+      await until("no processes", () => this.processes(spare).length === 0, 5 * loadFactor());
       return [];
     } catch {
       const left = this.processes(spare);

@@ -14,14 +14,25 @@ import {
   type SweepOptions,
   type Tally,
 } from "../../test/e2e/faults-sweeps.ts";
+import { sweepFlips } from "../../test/e2e/flip-faults.ts";
+import { canLoop, sweepErrors, sweepSmallDisks, sweepSmallLive } from "../../test/e2e/full-faults.ts";
 import { ImageLab, sweepBits, sweepFull, sweepKills } from "../../test/e2e/image-faults.ts";
+import { sweepRandomKills } from "../../test/e2e/kill-faults.ts";
+import { sweepLiveKills } from "../../test/e2e/live-kill-faults.ts";
+import { sweepMix } from "../../test/e2e/mixed-faults.ts";
+import { SoakLabs, soakVariantName, type SoakSweep } from "../../test/e2e/soak-lab.ts";
 
 const USAGE = `usage: scripts/soak [options]
   --quick        a sample of everything, in less than 90 seconds
   --only=POINTS  only these, with commas between: a point's name or its beginning, * for any field, such as
                    restore:bios:vm:fsync   restore:*:dd   kill:backup   signal   full:restore   race
                    images (snapshots of the format qcow2, merge and prune)   day
+                   kills   kills:restore gz:inplace   mix   full (also full:merge:tmpdir:calls)   flips   flips:inplace:17
   --kills=N      kills of backup and of restore each, and half as many of each of SIGTERM, SIGINT, SIGHUP (20)
+  --random-kills=N  kills at random moments of all commands that change a VM, a fifth of a running one's backups (300)
+  --minutes=N    four commands at once for so long, half of it in place (10)
+  --steps=N      sizes of each small disk, and twice as many failing system calls of each command (6)
+  --flips=N      flipped bits and bytes, and a fifth as many files cut short (1000)
   --hours=N      live snapshots of a busy Debian, one after the other, each restored and booted afterwards (24)
   --limit=N      at most N points for each command, fault and family of system calls, chosen at random
   --seed=N       for what is random (the day's number)
@@ -33,6 +44,10 @@ const { values } = parseArgs({
     quick: { type: "boolean", default: false },
     only: { type: "string" },
     kills: { type: "string" },
+    "random-kills": { type: "string", default: "300" },
+    minutes: { type: "string", default: "10" },
+    steps: { type: "string", default: "6" },
+    flips: { type: "string", default: "1000" },
     limit: { type: "string" },
     hours: { type: "string", default: "24" },
     seed: { type: "string" },
@@ -90,6 +105,18 @@ function report(point: string, violation: string): void {
   if (points.length === 0) console.log(`  VIOLATION ${point}\n    ${text.replaceAll("\n", "\n    ")}`);
 }
 
+/** The same of points whose violations are whole sentences. */
+function reportPoint(point: string, violation: string): void {
+  const text = violation.replaceAll(/\/\S*vm-test-\w+/g, "…").trim();
+  const what = text
+    .replaceAll(/\b[0-9a-f]{8,}\b|\d+/g, "N")
+    .replace(/(?:byte N of N \^|cut to N of) N/, "damaged");
+  const kind = `${point.split(":").slice(0, 2).join(" ")}: ${what}`;
+  const points = kinds.get(kind) ?? [];
+  kinds.set(kind, [...points, point]);
+  if (points.length === 0) console.log(`  VIOLATION ${point}\n    ${text.replaceAll("\n", "\n    ")}`);
+}
+
 const options: SweepOptions = {
   report,
   seed,
@@ -115,7 +142,13 @@ await raceBackups({ ...options, rounds: quick ? 4 : 20 }, line);
 /** What takes minutes is no part of a quick sample, unless it is named. */
 const wanted = (what: string): boolean => options.only?.includes(what) ?? !quick;
 if (wanted("images")) await disturbImages();
+await disturbAll();
 if (wanted("day")) await liveDay();
+
+function count(tallies: Map<string, Tally>, title: string, violations: readonly string[]): void {
+  const { points, violations: before, mixed } = tallies.get(title) ?? { points: 0, violations: 0, mixed: 0 };
+  tallies.set(title, { points: points + 1, violations: before + Number(violations.length > 0), mixed });
+}
 
 /** Snapshots that build on each other: what each sweep has found is told by the command. */
 async function disturbImages(): Promise<void> {
@@ -123,12 +156,7 @@ async function disturbImages(): Promise<void> {
   const tallies = new Map<string, Tally>();
   const point = (name: string, violations: readonly string[]): void => {
     const title = name.replace(/^\d+ bytes of .*/, "cut off").replace(/ (?:at|of|,)? ?\d.*$|, \d.*$/, "");
-    const tally = tallies.get(title) ?? { points: 0, violations: 0, mixed: 0 };
-    tallies.set(title, {
-      ...tally,
-      points: tally.points + 1,
-      violations: tally.violations + Number(violations.length > 0),
-    });
+    count(tallies, title, violations);
     for (const violation of violations) report(`images:${name}::`, violation);
   };
   const sweep = { lab, seed, point };
@@ -136,6 +164,73 @@ async function disturbImages(): Promise<void> {
   if (mountable) await sweepFull(sweep, quick ? 1 : 8);
   await sweepBits(sweep, quick ? 2 : 40);
   for (const [title, tally] of tallies) line(`images        ${title}`, tally);
+}
+
+/** Every command that changes a VM: killed, beside others, without room, on damaged files. */
+async function disturbAll(): Promise<void> {
+  const { only } = options;
+  const patterns = only?.map((pattern) => pattern.split(":"));
+  const sweepWanted = (point: string): boolean => {
+    const fields = point.split(":");
+    if (patterns === undefined) return !quick;
+    return patterns.some((pattern) =>
+      pattern.every((field, index) => ["*", fields[index] ?? field].includes(field)),
+    );
+  };
+  if (!["kills", "mix", "full", "flips"].some(sweepWanted)) return;
+  await using labs = new SoakLabs(parent);
+  let tallies = new Map<string, Tally>();
+  const sweep: SoakSweep = {
+    seed,
+    labs,
+    wanted: sweepWanted,
+    ...(parent === undefined ? {} : { parent }),
+    point: (name, violations) => {
+      const [kind, what = "", where = ""] = name.split(":");
+      // The third field of a flip is its number.
+      count(
+        tallies,
+        kind === "flips" ? `flips         ${what}` : `${kind!.padEnd(13)} ${what} ${where}`,
+        violations,
+      );
+      for (const violation of violations) reportPoint(name, violation);
+    },
+  };
+  const lines = (): void => {
+    for (const [title, tally] of tallies) line(title, tally);
+    tallies = new Map();
+  };
+  const kill = quick ? 10 : Number(values["random-kills"]);
+  if (sweepWanted("kills")) {
+    await sweepRandomKills(sweep, kill - Math.floor(kill / 5));
+    await sweepLiveKills(sweep, Math.floor(kill / 5));
+    lines();
+  }
+  if (sweepWanted("mix")) {
+    const seconds = quick ? 10 : (Number(values.minutes) * 60) / 2;
+    for (const variant of [{ inplace: false }, { inplace: true }]) {
+      const ends = await sweepMix(sweep, variant, { seconds });
+      for (const [name, how] of ends)
+        console.log(
+          `  ${soakVariantName(variant)} ${name}: ${[...how].map(([status, times]) => `${times} × ${status}`).join(", ")}`,
+        );
+    }
+    lines();
+  }
+  if (sweepWanted("full")) {
+    const steps = quick ? 1 : Number(values.steps);
+    if (mountable && (await canLoop())) {
+      await sweepSmallDisks(sweep, steps);
+      await sweepSmallLive(sweep, steps);
+    } else console.log("  no loop device can be had here: small ext4 file systems are left out");
+    await sweepErrors(sweep, steps * 2);
+    lines();
+  }
+  if (sweepWanted("flips")) {
+    const flips = quick ? 20 : Number(values.flips);
+    await sweepFlips(sweep, { flips, cuts: Math.ceil(flips / 5) });
+    lines();
+  }
 }
 
 /** Snapshots of a running, busy guest. */

@@ -175,6 +175,21 @@ export interface Verdict {
   complete: boolean;
 }
 
+/** Processes that have a sandbox in their environment or arguments, each with its number: nothing we start escapes that. */
+export function processesIn(top: string): string[] {
+  const found: string[] = [];
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name) && +name !== process.pid)) {
+    try {
+      const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").join(" ");
+      if (`${readFileSync(`/proc/${pid}/environ`, "utf8")}\0${words}`.includes(`${top}/`))
+        found.push(`${pid} ${words.trim()}`);
+    } catch {
+      // It has ended, or is none of ours.
+    }
+  }
+  return found;
+}
+
 /** A VM that can be brought into known states. */
 export class Lab implements Disposable {
   readonly box: Sandbox;
@@ -313,19 +328,8 @@ export class Lab implements Disposable {
     };
   }
 
-  /** Processes that have the sandbox in their environment or arguments: nothing we start escapes that. */
   processes(): string[] {
-    const found: string[] = [];
-    for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name) && +name !== process.pid)) {
-      try {
-        const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").join(" ");
-        if (`${readFileSync(`/proc/${pid}/environ`, "utf8")}\0${words}`.includes(`${this.box.top}/`))
-          found.push(`${pid} ${words.trim()}`);
-      } catch {
-        // It has ended, or is none of ours.
-      }
-    }
-    return found;
+    return processesIn(this.box.top);
   }
 
   hashes(dir: string): Hashes {

@@ -12,6 +12,8 @@
  *                disk, prints `RUN n`, and powers off.
  * halt.iso       BIOS CD. `BOOTED FROM CD`, power-off.
  * hang.iso       BIOS CD. `HANGING`, and for ever so: the power button does nothing.
+ * busy.img       BIOS boot sector, 512 bytes, to be written to the first of two disks. `BUSY`, then a `.` for each 8 records that
+ *                it has written to both (see busy.asm), about 36 a second; the power button does nothing.
  * efi.iso        UEFI CD. `BOOTED FROM CD`, reset (it cannot install anything).
  * efi-disk.img   UEFI disk, raw, 16 MiB, MBR with an EFI system partition. `BOOTED FROM DISK`, power-off. Copy it, do not use it.
  * linux.iso      BIOS and UEFI CD: Debian's kernel and busybox. Mounts the 9p share `in` read-only on /in and runs
@@ -59,6 +61,7 @@ export interface Guests {
   installerIso: string;
   haltIso: string;
   hangIso: string;
+  busyDisk: string;
   efiIso: string;
   efiDisk: string;
   linuxIso: string;
@@ -103,6 +106,7 @@ export async function buildGuests(cacheDir: string): Promise<Guests> {
     installerIso: join(final, "installer.iso"),
     haltIso: join(final, "halt.iso"),
     hangIso: join(final, "hang.iso"),
+    busyDisk: join(final, "busy.img"),
     efiIso: join(final, "efi.iso"),
     efiDisk: join(final, "efi-disk.img"),
     linuxIso: join(final, "linux.iso"),
@@ -134,6 +138,7 @@ async function sourcesHash(): Promise<string> {
 
 async function buildBios(out: string, temporary: string): Promise<void> {
   await assemble("disk.asm", join(temporary, "disk.bin"), []);
+  await assemble("busy.asm", join(out, "busy.img"), []);
   const kinds = { installer: "INSTALL", halt: "HALT", hang: "HANG" };
   for (const [name, define] of Object.entries(kinds)) {
     const tree = join(temporary, name);

@@ -1,0 +1,109 @@
+/**
+ * Every command that changes a VM: killed, beside others, without room, on damaged files. A sample;
+ * `scripts/soak --only=kills,mix,full,flips` does it at length.
+ */
+import { afterAll, expect, test } from "bun:test";
+import { copyFileSync, rmSync, truncateSync } from "node:fs";
+import { join } from "node:path";
+import { sweepFlips } from "./flip-faults.ts";
+import { binary } from "./harness.ts";
+import { sweepRandomKills } from "./kill-faults.ts";
+import { sweepLiveKills } from "./live-kill-faults.ts";
+import { sweepMix } from "./mixed-faults.ts";
+import { SoakLabs, type SoakSweep } from "./soak-lab.ts";
+import { rootTest, suite } from "./tools.ts";
+
+const seed = Number(process.env.FAULTS_SEED ?? Math.floor(Date.now() / 86_400_000));
+
+suite(
+  "a VM survives",
+  () => {
+    const labs = new SoakLabs();
+    afterAll(() => labs[Symbol.asyncDispose]());
+
+    /** Runs a sweep. @returns what is wrong, and how many points there were */
+    async function collect(run: (sweep: SoakSweep) => Promise<unknown>) {
+      const wrong: string[] = [];
+      let points = 0;
+      await run({
+        seed,
+        labs,
+        wanted: () => true,
+        point: (name, violations) => {
+          points++;
+          wrong.push(...violations.map((text) => `FAULTS_SEED=${seed} ${name}: ${text}`));
+        },
+      });
+      return { wrong, points };
+    }
+
+    test("the oracle sees what is lost, mixed, and not whole", async () => {
+      const lab = await labs.get({ inplace: false });
+      await lab.load("whole");
+      const { box } = lab;
+      expect(await lab.look()).toEqual({
+        work: "work",
+        snapshots: { P: "P", Q: "Q", A: "A", B: "B", C: "C" },
+        last: "C",
+      });
+      copyFileSync(join(box.work, "disk-0.img"), join(box.work, "disk-1.img"));
+      rmSync(box.path("backups/LAST"));
+      truncateSync(box.path("backups/P/disk-0.img.gz"), 100);
+      rmSync(box.path("backups/A"), { recursive: true });
+      const { work, snapshots, last } = await lab.look();
+      expect(work).toStartWith("mixed ");
+      expect(last).toBeUndefined();
+      expect(snapshots.P).toStartWith("not whole: ");
+      expect(snapshots.Q).toBe("Q");
+      expect(snapshots.A).toBeUndefined();
+      // It builds on A.
+      expect(snapshots.B).toStartWith("mixed ");
+    });
+
+    test("kill -9 at random moments of its commands", async () => {
+      const { wrong, points } = await collect((sweep) => sweepRandomKills(sweep, 8));
+      expect(wrong).toEqual([]);
+      expect(points).toBe(8);
+    });
+
+    test("kill -9 at random moments of snapshots while it runs", async () => {
+      const { wrong, points } = await collect((sweep) => sweepLiveKills(sweep, 3));
+      expect(wrong).toEqual([]);
+      expect(points).toBe(4);
+    });
+
+    test("four commands at once, in a random mix", async () => {
+      const { wrong, points } = await collect((sweep) => sweepMix(sweep, { inplace: false }, { seconds: 6 }));
+      expect(wrong).toEqual([]);
+      expect(points).toBeGreaterThan(4);
+    });
+
+    test("flipped bits and bytes, and files cut short, in snapshots and working directories", async () => {
+      const { wrong, points } = await collect((sweep) => sweepFlips(sweep, { flips: 12, cuts: 6 }));
+      expect(wrong).toEqual([]);
+      expect(points).toBe(18);
+    });
+
+    // In a mount namespace of its own, so that nothing stays mounted whatever happens.
+    rootTest("disks without room, and disks that fail", async () => {
+      const soak = join(import.meta.dir, "../../scripts/lib/soak.ts");
+      const only = [
+        "full:backup incremental:tmpdir:vm1/backups",
+        "full:restore gz:inplace:work",
+        "full:destroy:inplace:work",
+        "full:merge:inplace:calls",
+      ].join(",");
+      const child = Bun.spawn(
+        ["unshare", "--mount", process.execPath, soak, "--quick", `--seed=${seed}`, `--only=${only}`],
+        { env: { ...process.env, VM_BINARY: binary }, stdout: "pipe", stderr: "pipe" },
+      );
+      const [output, errors] = await Promise.all([
+        new Response(child.stdout).text(),
+        new Response(child.stderr).text(),
+        child.exited,
+      ]);
+      expect(`${output}${errors}`).toMatch(/\n\d+ passed, 0 failed\n$/);
+    });
+  },
+  ["strace", "restic", "qemu-io"],
+);

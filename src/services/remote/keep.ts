@@ -3,7 +3,7 @@ import { plain } from "../../lib/text.ts";
 import { VmError } from "../../lib/errors.ts";
 import { isQuiet, log } from "../../lib/log.ts";
 import { formatTimestamp } from "../../lib/time.ts";
-import { decideRetention, type Candidate, type Rules } from "../../store/retention.ts";
+import { byAge, decideRetention, type Candidate, type Rules } from "../../store/retention.ts";
 import type { Context } from "../context.ts";
 import { requireSole } from "../identity.ts";
 import { findHostdir, requireOwn } from "../open.ts";
@@ -72,17 +72,19 @@ export interface RemoteVerdict {
 
 /** Decides as `prune` does here; the newest that is not from the future stays as LAST does. */
 export function decideRemote(own: readonly RemoteSnapshot[], rules: Rules, now: Date): RemoteVerdict[] {
-  const newest = own.findLast(({ made }) => made.getTime() <= now.getTime()) ?? own.at(-1);
   // One name may be there more than once; restic's id is not.
   const candidates = own.map((item): Candidate => ({
     name: item.id,
     made: item.made,
-    last: item === newest,
+    last: false,
     protected: item.protected,
     damaged: false,
     parents: [],
     disks: [],
   }));
+  const sorted = candidates.toSorted(byAge);
+  const newest = sorted.findLast(({ made }) => made.getTime() <= now.getTime()) ?? sorted.at(-1);
+  if (newest) newest.last = true;
   const byId = new Map(own.map((item) => [item.id, item]));
   return decideRetention(candidates, rules, now).map(({ name, keep, reasons, future }) => {
     const item = byId.get(name)!;

@@ -3,6 +3,7 @@ import { log } from "../../lib/log.ts";
 import { formatTable } from "../../lib/table.ts";
 import { plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
+import { byAge } from "../../store/retention.ts";
 import type { Context } from "../context.ts";
 import { readIdentity } from "../identity.ts";
 import { findHostdir } from "../open.ts";
@@ -23,7 +24,7 @@ export async function listRemote(repository: Repository): Promise<RemoteSnapshot
   });
   return ((JSON.parse(stdout) as Listed[] | null) ?? [])
     .flatMap((item) => parseListed(item) ?? [])
-    .toSorted((a, b) => a.made.getTime() - b.made.getTime());
+    .toSorted(byAge);
 }
 
 /**

@@ -207,7 +207,7 @@ suite(
         writeFileSync(file, readFileSync(file, "utf8").replace(/("made": )"[^"]*"/, `$1"${time}"`));
         await Bun.$`rm SHA256SUMS; sha256sum * > SHA256SUMS`.cwd(dirname(file)).quiet();
       }
-      for (let times = 0; times < 2; times++) await box.ok(["snapshots", "push", "N1", "N2", "N3"]);
+      for (let turn = 0; turn < 2; turn++) await box.ok(["snapshots", "push", "N1", "N2", "N3"]);
       expect((await remote(box)).map(({ name, made }) => [name, made])).toEqual(Object.entries(times));
       expect(new Set(readFileSync(zones, "utf8").trim().split("\n"))).toEqual(new Set(["UTC"]));
       const empty = join(box.top, "new/web");

@@ -89,14 +89,13 @@ test("a default is no identity", () => {
   expect([UUID, UUID_FORMER]).toEqual(["", []]);
 });
 
+const sole = (name: string, uuid = A): void => requireSole(context, temp.path(name), uuid, "push snapshots");
+
 describe("a copy", () => {
   beforeEach(async () => {
     temp.write("one/guest.env", `UUID="${A}"\n`);
     await settle("one");
   });
-
-  const sole = (name: string, uuid = A): void =>
-    requireSole(context, temp.path(name), uuid, "push snapshots");
 
   test("is noticed beside the original", async () => {
     temp.write("two/guest.env", `UUID="${A}"\n`);
@@ -136,14 +135,14 @@ describe("a copy", () => {
   });
 });
 
-describe("carryIdentity", () => {
-  const carried = (before: string, own: object, noted?: string): string => {
-    mkdirSync(temp.path("stage"), { recursive: true });
-    temp.write("stage/guest.env", before);
-    carryIdentity(temp.path("stage"), { uuid: undefined, former: [], ...own }, noted);
-    return text("stage");
-  };
+const carried = (before: string, own: object, noted?: string): string => {
+  mkdirSync(temp.path("stage"), { recursive: true });
+  temp.write("stage/guest.env", before);
+  carryIdentity(temp.path("stage"), { uuid: undefined, former: [], ...own }, noted);
+  return text("stage");
+};
 
+describe("carryIdentity", () => {
   test.each<[string, string, object, string | undefined, string | RegExp]>([
     ["the VM's own", `UUID="${B}"\n`, { uuid: A }, B, A],
     ["else the one noted", "MEMORY=1G\n", {}, B, B],

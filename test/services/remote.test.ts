@@ -11,15 +11,15 @@ const A = "aaaaaaaa-0000-4000-8000-000000000001";
 const B = "bbbbbbbb-0000-4000-8000-000000000002";
 const MADE = "2026-10-25T00:30:00.123Z";
 
-describe("tags", () => {
-  const listed = (...tags: string[]) => ({
-    id: "1".repeat(64),
-    time: "2026-10-25T00:30:00Z",
-    hostname: "h",
-    tags: ["vm", "vm-name=my%20web", "vm-snapshot=S0", ...tags],
-    paths: ["/srv/my web/backups/S0"],
-  });
+const listed = (...tags: string[]) => ({
+  id: "1".repeat(64),
+  time: "2026-10-25T00:30:00Z",
+  hostname: "h",
+  tags: ["vm", "vm-name=my%20web", "vm-snapshot=S0", ...tags],
+  paths: ["/srv/my web/backups/S0"],
+});
 
+describe("tags", () => {
   test("are read as they were written", () => {
     const tags = identityTags(A, { made: new Date(MADE), id: "0123456789abcdef" });
     expect(tags).toEqual([`vm-uuid=${A}`, "vm-id=0123456789abcdef", `vm-made=${MADE}`]);
@@ -52,6 +52,11 @@ describe("tags", () => {
     },
   );
 
+  test("empty fields, which restic leaves out", () => {
+    const { hostname: _hostname, ...rest } = { ...listed(), paths: null };
+    expect(parseListed(rest)).toMatchObject({ name: "S0", host: "", directory: "." });
+  });
+
   test("what is none of ours", () => {
     expect(parseListed({ ...listed(), tags: ["vm"] })).toBeUndefined();
     expect(parseListed({ ...listed(), tags: null })).toBeUndefined();
@@ -73,15 +78,14 @@ function item(name: string, day: number, more: Partial<RemoteSnapshot> = {}): Re
 const empty: Here = { name: "web", uuid: undefined, former: [] };
 const vmA: Here = { ...empty, uuid: A };
 
-describe("chooseRemote", () => {
-  const choose = (all: RemoteSnapshot[], here: Here, wanted?: string) =>
-    chooseRemote(all, here, wanted, "vm");
-  const [a1, a2, b3] = [
-    item("S1", 1, { uuid: A }),
-    item("S2", 2, { uuid: A }),
-    item("S1", 3, { uuid: B, directory: "/b/web" }),
-  ] as const;
+const choose = (all: RemoteSnapshot[], here: Here, wanted?: string) => chooseRemote(all, here, wanted, "vm");
+const [a1, a2, b3] = [
+  item("S1", 1, { uuid: A }),
+  item("S2", 2, { uuid: A }),
+  item("S1", 3, { uuid: B, directory: "/b/web" }),
+] as const;
 
+describe("chooseRemote", () => {
   test("by UUID: a namesake's is none of this VM's", () => {
     expect(choose([a1, a2, b3], vmA)).toBe(a2);
     expect(choose([a1, a2, b3], vmA, "LAST")).toBe(a2);
@@ -159,15 +163,15 @@ test("isFromHere: the same name, host and directory, and no UUID", () => {
     expect(isFromHere(empty, here, item("S0", 1, other))).toBe(false);
 });
 
+const local = (snapshotId?: string, made = at(1)): Snapshot => ({
+  name: "S0",
+  dir: "",
+  made,
+  manifest: { id: snapshotId } as Manifest,
+});
+
 describe("isSame", () => {
   const [id, other] = ["0123456789abcdef", "fedcba9876543210"];
-  const local = (snapshotId?: string, made = at(1)): Snapshot => ({
-    name: "S0",
-    dir: "",
-    made,
-    manifest: { id: snapshotId } as Manifest,
-  });
-
   test("by id, whatever the time", () => {
     expect(isSame(item("S0", 5, { snapshotId: id }), local(id))).toBe(true);
     expect(isSame(item("S0", 1, { snapshotId: other }), local(id))).toBe(false);
@@ -180,12 +184,12 @@ describe("isSame", () => {
   });
 });
 
-describe("decideRemote", () => {
-  const kept = (all: RemoteSnapshot[], rules = { last: 1 }): string[] =>
-    decideRemote(all, rules, at(20))
-      .filter(({ keep }) => keep)
-      .map(({ item: { name } }) => name);
+const kept = (all: RemoteSnapshot[], rules = { last: 1 }): string[] =>
+  decideRemote(all, rules, at(20))
+    .filter(({ keep }) => keep)
+    .map(({ item: { name } }) => name);
 
+describe("decideRemote", () => {
   test("the newest and protected ones stay", () => {
     const all = [item("A", 1, { protected: true }), item("B", 2), item("C", 3)];
     expect(kept(all)).toEqual(["A", "C"]);

@@ -26,7 +26,7 @@ import { withVm, type Vm } from "../open.ts";
 import { restoreSnapshot, type RestoreRequest } from "../restore.ts";
 import { validateSnapshotName } from "../snapshots.ts";
 import { readSums, startSums } from "../sums.ts";
-import { chooseRemote } from "./choose.ts";
+import { chooseRemote, isOwn } from "./choose.ts";
 import { listRemote } from "./list.ts";
 import { openRepository, type Repository } from "./restic.ts";
 import type { RemoteSnapshot } from "./tags.ts";
@@ -42,6 +42,8 @@ export async function restoreRemote(context: Context, request: RestoreRequest): 
     const repository = await openRepository(context);
     const here = { name: basename(vm.hostdir), ...identityOf(vm) };
     const wanted = chooseRemote(await listRemote(repository), here, request.name, context.prog);
+    if (here.uuid !== undefined && wanted.uuid !== null && !isOwn(here, wanted))
+      log.warn(`${wanted.name} is another VM's (UUID ${wanted.uuid}): this one keeps its own UUID`);
     await fetchSnapshot(repository, vm.hostdir, wanted);
     await restoreSnapshot(context, vm, { ...request, name: wanted.name, uuid: wanted.uuid ?? undefined });
   };

@@ -34,8 +34,10 @@ export async function pruneRemote(
 ): Promise<void> {
   const hostdir = findHostdir(context);
   const here = findHere(context);
-  if (!dryRun) requireOwn(context, hostdir, "prune the repository");
-  requireSole(context, hostdir, here.uuid, "prune the repository");
+  if (!dryRun) {
+    requireOwn(context, hostdir, "prune the repository");
+    requireSole(context, hostdir, here.uuid, "prune the repository");
+  }
   const repository = await openRepository(context);
   const all = await listRemote(repository);
   const from = { host: hostname(), directory: hostdir };

@@ -78,6 +78,7 @@ async function mark(
  */
 export async function backupAndPush(context: Context, request: BackupRequest): Promise<Made> {
   const hostdir = findHostdir(context);
+  requireOwn(context, hostdir, "back up");
   requireSole(context, hostdir, readIdentity(hostdir).uuid, "push snapshots");
   const repository = await openRepository(context);
   const made = await backupVm(context, request);

@@ -33,13 +33,13 @@ export const TAG = {
   protected: "vm-protected",
 } as const;
 
-/** What `restic snapshots --json` prints of each; tags it has none of are absent. */
+/** What `restic snapshots --json` prints of each; what is empty there is absent or null. */
 export interface Listed {
   id: string;
   time: string;
-  hostname: string;
+  hostname?: string;
   tags?: string[] | null;
-  paths: string[];
+  paths?: string[] | null;
 }
 
 /** Tags that tell which snapshot it is, and of which VM. */
@@ -53,7 +53,7 @@ export const identityTags = (
 ];
 
 /** @returns undefined for what is none of ours */
-export function parseListed({ id, time, hostname, tags, paths }: Listed): RemoteSnapshot | undefined {
+export function parseListed({ id, time, hostname = "", tags, paths }: Listed): RemoteSnapshot | undefined {
   const valueOf = (begin: string): string | undefined => {
     const tag = tags?.find((item) => item.startsWith(begin));
     return tag === undefined ? undefined : decodeTag(tag.slice(begin.length));
@@ -72,7 +72,7 @@ export function parseListed({ id, time, hostname, tags, paths }: Listed): Remote
     snapshotId: isSnapshotId(snapshotId) ? snapshotId : null,
     host: hostname,
     // HOSTDIR/backups/NAME
-    directory: dirname(dirname(paths[0] ?? "")),
+    directory: dirname(dirname(paths?.[0] ?? "")),
     protected: tags?.includes(TAG.protected) === true,
   };
 }

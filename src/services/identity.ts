@@ -25,10 +25,16 @@ export const identityOf = ({ settings }: Loaded): Identity => ({
   former: settings.UUID_FORMER,
 });
 
-/** The identity of the VM in a directory, read from guest.env alone. Where it cannot be read: none. Never throws. */
+/**
+ * The identity of the VM in a directory, from guest.env alone: the one in force, else HOSTDIR's. Where neither can be
+ * read: none. Never throws.
+ */
 export function readIdentity(hostdir: string): Identity {
-  const path = quietly(() => findGuestEnv(hostdir, resolveWork(hostdir))) ?? join(hostdir, HOST.guestEnv);
-  return identityIn(path)?.identity ?? NO_IDENTITY;
+  const work = quietly(() => resolveWork(hostdir)) ?? { state: "none" };
+  const found = guestEnvsOf({ hostdir, work })
+    .toReversed()
+    .flatMap((path) => identityIn(path)?.identity ?? []);
+  return found.find(({ uuid }) => uuid !== undefined) ?? NO_IDENTITY;
 }
 
 function identityIn(path: string): { text: string; identity: Identity } | undefined {

@@ -22,7 +22,7 @@ import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { defaultsName, isDiskName, SNAPSHOT, WORK } from "../store/layout.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
-import { carryIdentity, identityOf } from "./identity.ts";
+import { carryIdentity, readIdentity } from "./identity.ts";
 import { refuseRunning } from "./in-use.ts";
 import { withVm, type Vm } from "./open.ts";
 import { fillImages, listImages, measureCopies } from "./restore-images.ts";
@@ -73,7 +73,7 @@ export async function restoreSnapshot(
   try {
     await fillStage(context, snapshot, jobs, stage);
     await fillImages(context, snapshot, images, stage.dir, copy);
-    carryIdentity(stage.dir, identityOf(vm), uuid ?? snapshot.manifest?.vm);
+    carryIdentity(stage.dir, readIdentity(vm.hostdir), uuid ?? snapshot.manifest?.vm);
     throwIfInterrupted();
     const total = [...jobs, ...images].reduce(
       (sum, job) => sum + statSync(join(stage.dir, job.name)).size,

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { buildDefaults } from "../../src/config/defaults.ts";
 import { loadSettings } from "../../src/config/load.ts";
 import type { Context } from "../../src/services/context.ts";
@@ -82,6 +82,15 @@ describe("an older VM gets a UUID", () => {
     expect((await settle("host", present(temp.path("work")))).settings.UUID).toBe("");
     expect(text("host")).toBe("MEMORY=1G\n");
   });
+});
+
+test("where WORKDIR's guest.env cannot be read, HOSTDIR's tells", () => {
+  temp.write("host/guest.env", `UUID="${A}"\nUUID_FORMER=("${B}")\n`);
+  temp.write("work/guest.env", "\0\n");
+  temp.write("work/.vm.json", '{"vm":1,"created":""}');
+  symlinkSync(temp.path("host"), temp.path("work/.host"));
+  symlinkSync(temp.path("work"), temp.path("host/.work"));
+  expect(readIdentity(temp.path("host"))).toEqual({ uuid: A, former: [B] });
 });
 
 test("a default is no identity", () => {

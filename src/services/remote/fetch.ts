@@ -1,5 +1,5 @@
 import { chmodSync, lchownSync, lstatSync, mkdirSync, renameSync } from "node:fs";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { MAX_SMALL_BYTES } from "../../lib/read-file.ts";
@@ -21,13 +21,12 @@ import {
 import { HOST, LAST, PARTIAL, SNAPSHOT } from "../../store/layout.ts";
 import { parseManifest, type Manifest } from "../../store/manifest.ts";
 import type { Context } from "../context.ts";
-import { identityOf } from "../identity.ts";
 import { withVm, type Vm } from "../open.ts";
 import { restoreSnapshot, type RestoreRequest } from "../restore.ts";
 import { validateSnapshotName } from "../snapshots.ts";
 import { readSums, startSums } from "../sums.ts";
 import { chooseRemote, isOwn } from "./choose.ts";
-import { listRemote } from "./list.ts";
+import { findHere, listRemote } from "./list.ts";
 import { openRepository, type Repository } from "./restic.ts";
 import type { RemoteSnapshot } from "./tags.ts";
 
@@ -40,7 +39,7 @@ import type { RemoteSnapshot } from "./tags.ts";
 export async function restoreRemote(context: Context, request: RestoreRequest): Promise<void> {
   const fetchAndRestore = async (vm: Vm): Promise<void> => {
     const repository = await openRepository(context);
-    const here = { name: basename(vm.hostdir), ...identityOf(vm) };
+    const here = findHere(context);
     const wanted = chooseRemote(await listRemote(repository), here, request.name, context.prog);
     if (here.uuid !== undefined && wanted.uuid !== null && !isOwn(here, wanted))
       log.warn(`${wanted.name} is another VM's (UUID ${wanted.uuid}): this one keeps its own UUID`);

@@ -8,6 +8,7 @@ import create from "../commands/create.ts";
 import destroy from "../commands/destroy.ts";
 import doctor from "../commands/doctor.ts";
 import exec from "../commands/exec.ts";
+import identity from "../commands/identity.ts";
 import job from "../commands/job.ts";
 import list from "../commands/list.ts";
 import man from "../commands/man.ts";
@@ -82,6 +83,7 @@ const DEFINITIONS = {
   prune,
   verify,
   timer,
+  identity,
   destroy,
   job,
   rescue,

@@ -16,8 +16,16 @@ export default defineCommand({
     "keep-monthly": keep("the newest of each of the last N months that have one"),
     "keep-yearly": keep("the newest of each of the last N years that have one"),
     remote: { type: "boolean", description: "of those in the repository SNAPSHOT_REPO" },
+    "by-name": {
+      type: "boolean",
+      description:
+        "with --remote: count those without a UUID, too, that came from this host and directory under its name",
+    },
     "dry-run": { type: "boolean", description: "show what would be done, and do nothing" },
-    json: { type: "boolean", description: "print [{name, made, action, reasons}]; action: keep or remove" },
+    json: {
+      type: "boolean",
+      description: "print [{name, made, action, reasons}]; action: keep or remove; --remote: with {id}",
+    },
     quiet: { type: "boolean", description: "print nothing but what is wrong" },
   },
   async setup({ args }) {

@@ -21,12 +21,16 @@ export default defineCommand({
     json: {
       type: "boolean",
       description:
-        "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, addedBytes, description, problem}]; show adds {files, summed, dependents}; diff: {from, to, disks: [{name, fromBytes, toBytes, changedBytes, ranges: [[start, length]]}]}",
+        "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, addedBytes, description, problem}]; show adds {files, vm, id, summed, dependents}; diff: {from, to, disks: [{name, fromBytes, toBytes, changedBytes, ranges: [[start, length]]}]}",
     },
     remote: {
       type: "boolean",
       description:
-        "list: those of this VM in the repository SNAPSHOT_REPO; --json: [{id, name, made, vm, host, directory, protected}]",
+        "list: those of this VM in the repository SNAPSHOT_REPO; --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected}]",
+    },
+    "by-name": {
+      type: "boolean",
+      description: "with --remote: those of all VMs whose directory has this one's name",
     },
     merge: { type: "boolean", description: "rm: hand its data over to the snapshot that builds on it" },
   },

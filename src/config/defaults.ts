@@ -42,6 +42,8 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     IMAGES: [],
     ACCEL: "auto",
     CPU: "",
+    UUID: "",
+    UUID_FORMER: [],
     DISKS: defaultDisks("AHCI"),
     INPLACE: "",
     MEDIA_MIRROR: "",

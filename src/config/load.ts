@@ -6,6 +6,7 @@ import type { SettingValue } from "./literal.ts";
 import { checkLayer, readLayer, type Sources } from "./load-layer.ts";
 import { mergeSettings } from "./merge.ts";
 import {
+  IDENTITY,
   isSettingName,
   parseSetting,
   parseSettings,
@@ -100,7 +101,7 @@ export async function readSettings(
     }
     const layer: RawSettings = {};
     for (const { name, value, line } of read.assignments) {
-      if (!isSettingName(name)) continue;
+      if (!isSettingName(name) || (!vm && IDENTITY.has(name))) continue;
       layer[name] = value;
       origins[name] = { kind: "file", file, line };
     }

@@ -1,3 +1,4 @@
+import { isUuid } from "../lib/uuid.ts";
 import { parseArch } from "../machine/arch.ts";
 import {
   DISK_SYNTAX,
@@ -77,6 +78,12 @@ const spicePassword: Parser<string> = (raw) => {
     ? { value }
     : { allowed: `at most ${MAX_PASSWORD_BYTES} bytes of printable text` };
 };
+const UUID_SYNTAX = "a UUID, such as 123e4567-e89b-42d3-a456-426614174000";
+const uuid: Parser<string> = (raw) => {
+  const value = scalarOf(raw);
+  return value === "" || isUuid(value) ? { value } : { allowed: UUID_SYNTAX };
+};
+const uuids = listOfForm(UUID_SYNTAX, (item) => (isUuid(item) ? item : undefined));
 const keepCount = optionalNumber(0, 1_000_000);
 const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
 
@@ -103,6 +110,8 @@ export const SCHEMA = {
     pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),
     "CPU model; empty: host under KVM, max under TCG",
   ),
+  UUID: vmSetting(uuid, "the VM's identity; counts in its guest.env only"),
+  UUID_FORMER: vmSetting(uuids, "identities that the VM had earlier; count in its guest.env only"),
   DISKS: setting(disks, "disks that create makes; where the guest is no PC: VIRT=30G"),
   INPLACE: setting(flag, "keep working files in HOSTDIR"),
   MEDIA_MIRROR: setting(text, "package mirror below MEDIA"),
@@ -167,6 +176,8 @@ export const SECRETS: ReadonlySet<string> = new Set<SettingName>([
   // A place may hold a user and a password.
   "SNAPSHOT_REPO",
 ]);
+/** Of one VM and no other: in a file for all VMs, or typed, these say nothing. */
+export const IDENTITY: ReadonlySet<string> = new Set<SettingName>(["UUID", "UUID_FORMER"]);
 export const isSettingName = (word: string): word is SettingName => Object.hasOwn(SCHEMA, word);
 
 /** All settings with their values understood. */

@@ -7,7 +7,7 @@ import { SYSTEM_LIBEXEC } from "../rescue/libexec.ts";
 import type { Context } from "./context.ts";
 
 /** These belong to one VM: in a file for all they would make twins. */
-const ONE_VM: readonly SettingName[] = ["GUESTNAME", "ISO"];
+const ONE_VM: readonly SettingName[] = ["GUESTNAME", "ISO", "UUID", "UUID_FORMER"];
 
 /** In the order of the file. What fits nowhere stands at the end, so that no setting is ever left out. */
 const GROUPS: readonly (readonly [title: string, names: RegExp])[] = [

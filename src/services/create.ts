@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { newUuid } from "../lib/uuid.ts";
 import { macroOf } from "../machine/macros.ts";
 import { findFirmware } from "../qemu/firmware.ts";
 import type { DiskRequest } from "../machine/types.ts";
@@ -144,5 +145,6 @@ function guestEnvOf(
     IMAGES: [...disks.map((disk, index) => `${disk.bus}=qcow2=${diskName(index)}`), ...images],
     ...(settings.ACCEL === "auto" ? {} : { ACCEL: settings.ACCEL }),
     ...(settings.CPU === "" ? {} : { CPU: settings.CPU }),
+    UUID: newUuid(),
   };
 }

@@ -19,6 +19,7 @@ import {
   type Work,
 } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
+import { settleIdentity } from "./identity.ts";
 import { outwaitKilledBackup } from "./in-use.ts";
 import { settleRun } from "./run-end.ts";
 
@@ -86,6 +87,8 @@ export interface OpenOptions {
   waitMs?: number | undefined;
   /** Settings that cannot be read do not stop the command: defaults stand in their place. */
   lenient?: boolean;
+  /** The command gives the VM another UUID: that a copy has the same one is no news. */
+  renews?: boolean;
 }
 
 /**
@@ -132,7 +135,7 @@ export async function withLockedVm<T>(
   context: Context,
   command: string,
   use: (vm: Vm) => Promise<T>,
-  { waitMs, lenient = false }: OpenOptions = {},
+  { waitMs, lenient = false, renews = false }: OpenOptions = {},
 ): Promise<T> {
   const hostdir = findHostdir(context);
   requireOwn(context, hostdir, command);
@@ -145,7 +148,7 @@ export async function withLockedVm<T>(
     throw fileError(`cannot ${command}: an interrupted command's rest cannot be cleared away`, error);
   }
   try {
-    const vm = await readVm(context, hostdir, true, lenient);
+    const vm = settleIdentity(context, await readVm(context, hostdir, true, lenient), !renews);
     if (vm.work.state === "present") await outwaitKilledBackup(vm.work);
     return await use(vm);
   } catch (error) {

@@ -18,6 +18,8 @@ export interface PruneRequest {
   json: boolean;
   /** In the repository, not here. */
   remote: boolean;
+  /** There: those without a UUID count that this host pushed from this directory, under its name. */
+  byName: boolean;
 }
 
 const settingOf = (period: string) => `KEEP_${period.toUpperCase()}` as keyof Settings & `KEEP_${string}`;
@@ -35,7 +37,11 @@ export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
       });
     rules[period] = parsed.value as number | undefined;
   }
-  return { rules, dryRun: args["dry-run"] === true, json: args.json === true, remote: args.remote === true };
+  const remote = args.remote === true;
+  const byName = args["by-name"] === true;
+  if (byName && !remote)
+    throw new VmError("usage", "prune: --by-name goes with --remote", { hint: "vm prune -h" });
+  return { rules, dryRun: args["dry-run"] === true, json: args.json === true, remote, byName };
 }
 
 /** @throws 64 where there are none: that must not mean that nothing stays */
@@ -51,11 +57,11 @@ function resolveRules({ settings }: Vm, typed: Rules): Rules {
 /** Removes the snapshots that no rule keeps, and prints what is done with each. */
 export async function pruneVm(
   context: Context,
-  { rules: typed, dryRun, json, remote }: PruneRequest,
+  { rules: typed, dryRun, json, remote, byName }: PruneRequest,
 ): Promise<void> {
   if (remote) {
     const rules = resolveRules(await openVm(context), typed);
-    return (await import("./remote/keep.ts")).pruneRemote(context, rules, { dryRun, json });
+    return (await import("./remote/keep.ts")).pruneRemote(context, rules, { dryRun, json, byName });
   }
   const use = (vm: Vm): void => {
     const { all, verdicts } = decide(vm, typed);

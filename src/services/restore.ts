@@ -22,6 +22,7 @@ import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { defaultsName, isDiskName, SNAPSHOT, WORK } from "../store/layout.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
+import { carryIdentity, readIdentity } from "./identity.ts";
 import { refuseRunning } from "./in-use.ts";
 import { withVm, type Vm } from "./open.ts";
 import { fillImages, listImages, measureCopies } from "./restore-images.ts";
@@ -34,6 +35,8 @@ export interface RestoreRequest {
   name?: string | undefined;
   /** Disks that stand alone, where images of changes to the snapshot would do. */
   copy?: boolean | undefined;
+  /** The UUID it was kept under elsewhere: it becomes that of a directory that has none. */
+  uuid?: string | undefined;
 }
 
 /**
@@ -49,7 +52,7 @@ export async function restoreVm(context: Context, request: RestoreRequest = {}):
 export async function restoreSnapshot(
   context: Context,
   vm: Vm,
-  { name, copy = false }: RestoreRequest = {},
+  { name, copy = false, uuid }: RestoreRequest = {},
 ): Promise<void> {
   const snapshot = findSnapshot(vm.hostdir, name);
   if (snapshot.problem) throw snapshot.problem;
@@ -70,6 +73,7 @@ export async function restoreSnapshot(
   try {
     await fillStage(context, snapshot, jobs, stage);
     await fillImages(context, snapshot, images, stage.dir, copy);
+    carryIdentity(stage.dir, readIdentity(vm.hostdir), uuid ?? snapshot.manifest?.vm);
     throwIfInterrupted();
     const total = [...jobs, ...images].reduce(
       (sum, job) => sum + statSync(join(stage.dir, job.name)).size,

@@ -18,6 +18,8 @@ export interface SnapshotRequest {
   merge: boolean;
   /** list: what is in the repository. */
   remote: boolean;
+  /** Of all VMs whose directory has this one's name. */
+  byName: boolean;
 }
 
 /** What is typed behind `snapshots`. */
@@ -27,6 +29,7 @@ export interface SnapshotArgs {
   json?: boolean | undefined;
   merge?: boolean | undefined;
   remote?: boolean | undefined;
+  "by-name"?: boolean | undefined;
 }
 
 const wrong = (message: string, hint = "vm snapshots -h"): VmError => new VmError("usage", message, { hint });
@@ -48,6 +51,8 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
       `snapshots ${action} takes no --remote`,
       "snapshots --remote lists what is in the repository",
     );
+  if (args["by-name"] && !args.remote)
+    throw wrong("snapshots: --by-name goes with --remote", "snapshots --remote --by-name");
   if (action === "list" && words.length > 0)
     throw wrong("snapshots list takes no name", "to see one: snapshots show NAME");
   if (action === "describe" && words.length !== 2)
@@ -64,16 +69,17 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
     json: args.json === true,
     merge: args.merge === true,
     remote: args.remote === true,
+    byName: args["by-name"] === true,
   };
 }
 
 /** Does what was asked for. */
 export async function runSnapshots(context: Context, args: SnapshotArgs): Promise<void> {
-  const { action, names, text, json, merge, remote } = parseSnapshotRequest(args);
+  const { action, names, text, json, merge, remote, byName } = parseSnapshotRequest(args);
   switch (action) {
     case "list":
       if (!remote) return showSnapshotList(context, json);
-      return (await import("./remote/list.ts")).showRemote(context, json);
+      return (await import("./remote/list.ts")).showRemote(context, { json, byName });
     case "show":
       return showSnapshots(context, names, json);
     case "diff":

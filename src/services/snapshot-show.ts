@@ -43,6 +43,8 @@ export function showSnapshots(context: Context, names: readonly string[], json: 
       .filter(({ facts }) => facts.name === name)
       .map(({ snapshot, facts }): ShownSnapshot => ({
         ...facts,
+        vm: snapshot.manifest?.vm ?? null,
+        id: snapshot.manifest?.id ?? null,
         summed: readSummed(snapshot.dir),
         dependents: dependentsOf(name, all, work),
       })),

@@ -8,6 +8,9 @@ const HEAD = ["NAME", "TIME", "SIZE", "ADDED", "FORMAT", "PARENT", "STATE", "MAR
 
 /** What `show` knows beyond the list. */
 export interface ShownSnapshot extends SnapshotFacts {
+  /** The VM's UUID, and the snapshot's own id; null in older snapshots. */
+  vm: string | null;
+  id: string | null;
   /** Files that SHA256SUMS names. */
   summed: string[];
   /** Snapshots and working disks that build on it. */

@@ -1,4 +1,5 @@
 import { VmError } from "../lib/errors.ts";
+import { isUuid } from "../lib/uuid.ts";
 import { parseConsistency, type Consistency } from "./mark.ts";
 
 /** One of the VM's files in a snapshot. */
@@ -23,13 +24,18 @@ export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
 export interface Manifest {
   version: 1;
   format: SnapshotFormat;
-  /** Names this state of the disks for ever (qcow2): bitmaps in the working disks refer to it. 16 hexadecimal digits. */
+  /**
+   * Names this state of the disks for ever, 16 hexadecimal digits: bitmaps in the working disks (qcow2) and copies in a
+   * repository refer to it. Absent in older ones of the format gz.
+   */
   id?: string;
   /** The snapshot beside it that its disks are changes to (qcow2); absent where it stands alone. */
   parent?: string;
   /** `vm 0.1.0` */
   tool: string;
   guest: string;
+  /** The VM's UUID; absent in older ones. */
+  vm?: string;
   /** ISO time stamp. */
   made: string;
   consistency: Consistency;
@@ -45,7 +51,8 @@ const isCount = (value: unknown): boolean =>
   typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
 const isName = (value: unknown): boolean => typeof value === "string" && /^[a-z][a-z0-9.-]*$/.test(value);
 
-const isSnapshotId = (value: unknown): boolean => typeof value === "string" && /^[0-9a-f]{16}$/.test(value);
+export const isSnapshotId = (value: unknown): value is string =>
+  typeof value === "string" && /^[0-9a-f]{16}$/.test(value);
 
 function isStoredFile(value: unknown): value is StoredFile {
   if (typeof value !== "object" || value === null) return false;
@@ -85,10 +92,11 @@ export function parseManifest(text: string, dir: string): Manifest {
       `the snapshot ${dir} was made by a newer version of this program (${describeFormat(manifest)})`,
       { hint: "use that version; nothing was changed" },
     );
-  const { files, id, parent } = manifest;
+  const { files, id, parent, vm } = manifest;
   const consistency = parseConsistency(manifest.consistency);
   if (!Array.isArray(files) || !files.every(isStoredFile) || !consistency) throw damaged;
   if (parent !== undefined && typeof parent !== "string") throw damaged;
   if (id !== undefined && !isSnapshotId(id)) throw damaged;
+  if (vm !== undefined && !isUuid(vm)) throw damaged;
   return { ...(manifest as Manifest), consistency };
 }

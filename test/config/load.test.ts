@@ -44,6 +44,14 @@ describe("layers", () => {
     expect(new Set(Object.values(origins).map(({ kind }) => kind))).toEqual(new Set(["default"]));
   });
 
+  test("a UUID counts in the VM's own guest.env only", async () => {
+    const [own, other] = ["123e4567-e89b-42d3-a456-426614174000", "00000000-0000-4000-8000-000000000000"];
+    userConf(`UUID="${other}"\nUUID_FORMER="nonsense"\n`);
+    expect((await load()).settings).toMatchObject({ UUID: "", UUID_FORMER: [] });
+    guestEnv(`UUID="${own}"\n`);
+    expect((await load()).settings).toMatchObject({ UUID: own, UUID_FORMER: [] });
+  });
+
   test("each is stronger than the one before: /etc, the user's, the VM's, the command line", async () => {
     // A PROG with .. leads /etc/PROG.conf into the sandbox, and ~/.config/PROG.conf below HOME.
     const prog = `..${temp.top}/system`;

@@ -16,6 +16,8 @@ interface Examples {
   bad: (SettingValue | { raw: SettingValue; given: string })[];
 }
 
+const UUID = "123e4567-e89b-42d3-a456-426614174000";
+
 const flagExamples: Examples = {
   good: [
     ["", false],
@@ -159,6 +161,21 @@ const EXAMPLES: Record<SettingName, Examples> = {
       ["tcg", "tcg"],
     ],
     bad: ["", "KVM", "xen"],
+  },
+  UUID: {
+    good: [
+      ["", ""],
+      [UUID, UUID],
+    ],
+    bad: ["web", UUID.toUpperCase(), `${UUID} `, UUID.slice(1)],
+  },
+  UUID_FORMER: {
+    good: [
+      [[], []],
+      [UUID, [UUID]],
+      [[UUID, ""], [UUID]],
+    ],
+    bad: [{ raw: [UUID, "../x"], given: "../x" }],
   },
   CPU: {
     good: [

@@ -81,14 +81,16 @@ suite(
       expect((await box.ok(["verify", "--remote", "--deep"])).stdout).toMatch(/^good .* 2 snapshots/);
 
       const cwd = elsewhere(box);
-      await box.ok(["restore", "--from-remote"], { cwd });
+      // What is noted of VMs for the user is that host's own.
+      const there = { cwd, env: { XDG_CACHE_HOME: join(box.top, "elsewhere/cache") } };
+      await box.ok(["restore", "--from-remote"], there);
       expect(await content(box, join(cwd, ".work", DISK))).toBe(was);
       expect(names(join(cwd, "backups"))).toEqual(["LAST", "S0", "base"]);
       expect(mode(join(cwd, "backups/S0/disk-0.qcow2"))).toBe("400");
-      expect((await box.ok(["verify", "--all", "--deep"], { cwd })).stdout).not.toContain("BAD");
+      expect((await box.ok(["verify", "--all", "--deep"], there)).stdout).not.toContain("BAD");
       // Again: what is here already is left; by its id, and as a disk that stands alone.
-      await box.ok(["restore", list[0]!.id.slice(0, 8), "--from-remote", "--copy"], { cwd });
-      await box.ok(["backup", "--push"], { cwd });
+      await box.ok(["restore", list[0]!.id.slice(0, 8), "--from-remote", "--copy"], there);
+      await box.ok(["backup", "--push"], there);
       expect((await remote(box)).map(({ name }) => name)).toEqual(["base", "S0", "S1"]);
       await restic(box, repository, "check", "--read-data");
     });
@@ -127,7 +129,7 @@ suite(
       expect((await store.ok(["config"])).stdout).not.toContain("s3cret");
     });
 
-    test("prune by restic's rules; protected ones and the newest stay", async () => {
+    test("prune by the rules; protected ones and the newest stay", async () => {
       const { box } = await withRepository();
       using _box = box;
       await box.ok(["backup", "A"]);
@@ -186,7 +188,11 @@ suite(
       const evil = join(box.top, "evil", "vm1", "backups", "S9");
       mkdirSync(evil, { recursive: true });
       symlinkSync("/etc/passwd", join(evil, "guest.env"));
-      const tags = ["vm", "vm-name=vm1", "vm-snapshot=S9"].flatMap((tag) => ["--tag", tag]);
+      const uuid = (await box.ok(["identity"])).stdout.trim();
+      const tags = ["vm", "vm-name=vm1", "vm-snapshot=S9", `vm-uuid=${uuid}`].flatMap((tag) => [
+        "--tag",
+        tag,
+      ]);
       const child = Bun.spawn(["restic", "-r", repository, "backup", ...tags, "S9"], {
         cwd: join(evil, ".."),
         env: { ...resticEnv(box), HOME: box.home },

@@ -25,6 +25,11 @@ test("is read as it was written", () => {
   expect(parseManifest(JSON.stringify(MANIFEST, null, 2), "S0")).toEqual(MANIFEST);
 });
 
+test("may say whose it is, and name its state", () => {
+  const named = { ...MANIFEST, vm: "123e4567-e89b-42d3-a456-426614174000", id: "0123456789abcdef" };
+  expect(parseManifest(JSON.stringify(named), "S0")).toEqual(named);
+});
+
 test("may have no files: a VM without disks", () => {
   expect(parseManifest(JSON.stringify({ ...MANIFEST, files: [] }), "S0").files).toEqual([]);
 });
@@ -54,6 +59,8 @@ describe("is damaged (74):", () => {
     ["a broken length", files({ allocatedBytes: 1.5 })],
     ["a huge length", files({ bytes: 1e300 })],
     ["one bad file of two", files({}, { name: 7 })],
+    ["a VM that is no UUID", JSON.stringify({ ...MANIFEST, vm: "../web" })],
+    ["an id of another form", JSON.stringify({ ...MANIFEST, id: "0123456789ABCDEF" })],
     ["an unknown consistency", JSON.stringify({ ...MANIFEST, consistency: "perfect" })],
   ])("%s", async (_title, text) => {
     const error = await failureOf(() => parseManifest(text, "backups/S0"));

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { formatTimestamp } from "../../lib/time.ts";
+import { newSnapshotId } from "../../lib/uuid.ts";
 import { exec, findProgram } from "../../process/exec.ts";
 import { listDirectory, lstatOf, readSmallBytes, replaceFile, writeNew } from "../../store/files.ts";
 import { defaultsName, HOST, SNAPSHOT, WORK } from "../../store/layout.ts";
@@ -25,10 +26,11 @@ export async function describeSnapshotFiles(
   const manifest: Manifest = {
     version: 1,
     format: stored.format,
-    ...(stored.id === undefined ? {} : { id: stored.id }),
+    id: stored.id ?? newSnapshotId(),
     ...(stored.parent === undefined ? {} : { parent: stored.parent }),
     tool: `vm ${context.version}`,
     guest: vm.settings.GUESTNAME,
+    ...(vm.settings.UUID === "" ? {} : { vm: vm.settings.UUID }),
     made: made.toISOString(),
     consistency: stored.consistency,
     firstTime: lstatOf(join(work.dir, WORK.firstTime)) !== undefined,

@@ -1,8 +1,8 @@
-import { randomBytes } from "node:crypto";
 import { chmodSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { ReadImage } from "../../machine/types.ts";
 import { log } from "../../lib/log.ts";
+import { newSnapshotId } from "../../lib/uuid.ts";
 import { buildImageNode } from "../../qemu/devices/image.ts";
 import { createNewImage } from "../../qemu/new-image.ts";
 import { addingBitmap, removeNode, removingBitmap, type TransactionAction } from "../../qmp/block.ts";
@@ -55,7 +55,7 @@ export async function storeImages(request: ImageRequest, source: DiskSource): Pr
   const { qmp, disks } = source;
   const plan: Plan = full ? { parent: undefined, only: new Map() } : planImages(vm, sources, disks, live);
   requireRoom(staged, estimate(sources, disks, plan), "make the snapshot");
-  const id = randomBytes(8).toString("hex");
+  const id = newSnapshotId();
   const moment = await source.take(changesOfBitmaps(disks, plan, id));
   if (moment.refused) log.warn(`the next snapshot will have to hold everything: ${moment.refused.message}`);
   try {

@@ -1,14 +1,17 @@
-import { chmodSync, lchownSync, lstatSync, mkdirSync, readFileSync, renameSync } from "node:fs";
+import { chmodSync, lchownSync, lstatSync, mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
+import { MAX_SMALL_BYTES } from "../../lib/read-file.ts";
 import { formatSize } from "../../lib/size.ts";
+import { isPlainName } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import {
   fileError,
   listDirectory,
   lstatOf,
+  readSmall,
   removeQuietly,
   requireRoom,
   swingLink,
@@ -16,13 +19,16 @@ import {
   syncFile,
 } from "../../store/files.ts";
 import { HOST, LAST, PARTIAL, SNAPSHOT } from "../../store/layout.ts";
+import { parseManifest, type Manifest } from "../../store/manifest.ts";
 import type { Context } from "../context.ts";
-import { withVm } from "../open.ts";
+import { withVm, type Vm } from "../open.ts";
 import { restoreSnapshot, type RestoreRequest } from "../restore.ts";
 import { validateSnapshotName } from "../snapshots.ts";
 import { readSums, startSums } from "../sums.ts";
-import { chooseRemote, listRemote, remoteNameOf, type RemoteSnapshot } from "./list.ts";
+import { chooseRemote, isOwn } from "./choose.ts";
+import { findHere, listRemote } from "./list.ts";
 import { openRepository, type Repository } from "./restic.ts";
+import type { RemoteSnapshot } from "./tags.ts";
 
 /**
  * Fetches a snapshot, and what it builds on, from the repository and restores it. What is here already is left as it
@@ -31,12 +37,16 @@ import { openRepository, type Repository } from "./restic.ts";
  *   is not whole
  */
 export async function restoreRemote(context: Context, request: RestoreRequest): Promise<void> {
-  await withVm(context, "restore", async (vm) => {
+  const fetchAndRestore = async (vm: Vm): Promise<void> => {
     const repository = await openRepository(context);
-    const wanted = chooseRemote(await listRemote(repository), remoteNameOf(context), request.name);
+    const here = findHere(context);
+    const wanted = chooseRemote(await listRemote(repository), here, request.name, context.prog);
+    if (here.uuid !== undefined && wanted.uuid !== null && !isOwn(here, wanted))
+      log.warn(`${wanted.name} is another VM's (UUID ${wanted.uuid}): this one keeps its own UUID`);
     await fetchSnapshot(repository, vm.hostdir, wanted);
-    await restoreSnapshot(context, vm, { ...request, name: wanted.name });
-  });
+    await restoreSnapshot(context, vm, { ...request, name: wanted.name, uuid: wanted.uuid ?? undefined });
+  };
+  await withVm(context, "restore", fetchAndRestore, { lenient: true });
 }
 
 async function fetchSnapshot(repository: Repository, hostdir: string, wanted: RemoteSnapshot): Promise<void> {
@@ -53,13 +63,13 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
     mkdirSync(staged, { mode: 0o700 });
     await repository.run(["restore", "--target", staged, wanted.id], { what });
     throwIfInterrupted();
-    const fetched = listDirectory(staged);
-    if (!fetched.includes(wanted.name)) throw notOurs(wanted.name, "it is not in it");
+    const chain = readChain(staged, wanted.name);
+    const further = listDirectory(staged).length - chain.length;
+    if (further > 0) log.warn(`ignored ${further} further entries of that snapshot in the repository`);
     const fresh: string[] = [];
-    for (const name of fetched) if (await accept(join(staged, name), name, backups)) fresh.push(name);
+    for (const name of chain) if (await accept(join(staged, name), name, backups)) fresh.push(name);
     // Those that others build on come first: a kill in between leaves none without what it needs.
-    for (const name of fresh.filter((item) => item !== wanted.name)) moveIn(staged, backups, name);
-    if (fresh.includes(wanted.name)) moveIn(staged, backups, wanted.name);
+    for (const name of fresh.toReversed()) moveIn(staged, backups, name);
     if (!lstatOf(join(backups, LAST))) swingLink(join(backups, LAST), wanted.name);
     syncDirectory(backups);
   } catch (error) {
@@ -84,18 +94,47 @@ const notOurs = (name: string, reason: string): VmError =>
     hint: "nothing was changed here; try another one: snapshots --remote",
   });
 
+/** Nothing in a repository makes more sense than this; each costs a directory to look at. */
+const LONGEST_CHAIN = 1000;
+
 /**
- * Looks at a fetched snapshot as at anybody's data, and makes its files ours.
+ * The names of a fetched snapshot and of those it builds on, as their manifests say.
+ * @throws 74 when one is missing
+ */
+function readChain(staged: string, wanted: string): string[] {
+  const chain: string[] = [];
+  for (let name: string | undefined = wanted; name !== undefined && !chain.includes(name);) {
+    validateSnapshotName(name);
+    const dir = join(staged, name);
+    if (!lstatOf(dir)?.isDirectory()) throw notOurs(name, "it is not in it");
+    if (chain.push(name) > LONGEST_CHAIN) throw notOurs(wanted, "it builds on too many others");
+    name = manifestIn(dir)?.parent;
+  }
+  return chain;
+}
+
+/** Those of the earlier program have none. @throws 74 for one that is not whole, 78 for a newer version's */
+function manifestIn(dir: string): Manifest | undefined {
+  const text = readSmall(join(dir, SNAPSHOT.manifest));
+  return text === undefined ? undefined : parseManifest(text, dir);
+}
+
+/** Disks, and UEFI variables: all other files of a snapshot are small. */
+const isLarge = (file: string): boolean => file.endsWith(SNAPSHOT.gz) || file.endsWith(SNAPSHOT.qcow2);
+
+/**
+ * Checks a fetched snapshot, which may hold anything, and makes its files the caller's.
  * @returns false when the same one is here already
  * @throws 73 when another one of that name is, 74 when it is not what it says
  */
 async function accept(dir: string, name: string, backups: string): Promise<boolean> {
-  validateSnapshotName(name);
-  if (!lstatSync(dir).isDirectory()) throw notOurs(name, "it is no directory");
   const [uid, gid] = [process.geteuid!(), process.getegid!()];
   for (const file of listDirectory(dir)) {
     const path = join(dir, file);
-    if (!lstatSync(path).isFile()) throw notOurs(name, `${file} is no plain file`);
+    const stats = lstatSync(path);
+    if (!isPlainName(file) || !stats.isFile()) throw notOurs(name, `${file} is no plain file`);
+    if (!isLarge(file) && stats.size > MAX_SMALL_BYTES)
+      throw notOurs(name, `${file} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
     lchownSync(path, uid, gid);
     chmodSync(path, file.endsWith(SNAPSHOT.qcow2) ? 0o400 : 0o600);
   }
@@ -103,7 +142,7 @@ async function accept(dir: string, name: string, backups: string): Promise<boole
   chmodSync(dir, 0o700);
   const here = join(backups, name);
   if (lstatOf(here)) {
-    if (sumsOf(here) !== undefined && sumsOf(here) === sumsOf(dir)) return false;
+    if (isSameSnapshot(here, dir)) return false;
     throw new VmError("cannotCreate", `another snapshot called ${name} is here already`, {
       hint: "restore into an empty directory: --hostdir=DIR, of the same name",
     });
@@ -114,17 +153,31 @@ async function accept(dir: string, name: string, backups: string): Promise<boole
   return true;
 }
 
-const sumsOf = (dir: string): string | undefined => {
-  const path = join(dir, SNAPSHOT.sums);
-  return lstatOf(path)?.isFile() ? readFileSync(path, "utf8") : undefined;
-};
+/** By their ids, else by their checksums. The one that is here may be damaged: then it is another one. */
+function isSameSnapshot(here: string, fetched: string): boolean {
+  const sums = sumsOf(fetched);
+  try {
+    if (sums !== undefined && sumsOf(here) === sums) return true;
+    const id = manifestIn(fetched)?.id;
+    return id !== undefined && manifestIn(here)?.id === id;
+  } catch (error) {
+    if (error instanceof VmError) return false;
+    throw error;
+  }
+}
+
+const sumsOf = (dir: string): string | undefined => readSmall(join(dir, SNAPSHOT.sums));
 
 /** Those of the earlier program have none. */
 async function checkSums(dir: string, name: string): Promise<void> {
   if (sumsOf(dir) === undefined) return;
-  const listed = readSums(dir);
-  const beside: string[] = [SNAPSHOT.sums, SNAPSHOT.protected, SNAPSHOT.description];
-  const unlisted = listDirectory(dir).find((file) => !listed.has(file) && !beside.includes(file));
+  const files = listDirectory(dir);
+  const summed = [...readSums(dir)].filter((file) => file !== "");
+  // Before anything that it names is opened.
+  const foreign = summed.find((file) => !files.includes(file));
+  if (foreign !== undefined) throw notOurs(name, `${SNAPSHOT.sums} names ${foreign}, which is not in it`);
+  const beside: string[] = [...summed, SNAPSHOT.sums, SNAPSHOT.protected, SNAPSHOT.description];
+  const unlisted = files.find((file) => !beside.includes(file));
   if (unlisted !== undefined) throw notOurs(name, `${SNAPSHOT.sums} does not name ${unlisted}`);
   const { status, stdout } = await startSums(dir).done;
   throwIfInterrupted();

@@ -1,74 +1,101 @@
+import { hostname } from "node:os";
 import { plain } from "../../lib/text.ts";
 import { VmError } from "../../lib/errors.ts";
 import { isQuiet, log } from "../../lib/log.ts";
-import { PERIODS, type Rules } from "../../store/retention.ts";
+import { formatTimestamp } from "../../lib/time.ts";
+import { byAge, decideRetention, type Candidate, type Rules } from "../../store/retention.ts";
 import type { Context } from "../context.ts";
-import { listRemote, remoteNameOf, TAG, type RemoteSnapshot } from "./list.ts";
+import { requireSole } from "../identity.ts";
+import { findHostdir, requireOwn } from "../open.ts";
+import { isCurrent, isFromHere, isOwn } from "./choose.ts";
+import { findHere, listRemote } from "./list.ts";
 import { openRepository } from "./restic.ts";
+import { shorten, type RemoteSnapshot } from "./tags.ts";
 
-/** What restic says it keeps and removes (`restic forget --json`). */
-interface Group {
-  keep: { id: string }[] | null;
-  remove: { id: string }[] | null;
-  reasons?: { snapshot: { id: string }; matches: string[] }[] | null;
+export interface RemotePruneRequest {
+  dryRun: boolean;
+  json: boolean;
+  /** Those without a UUID count that this host pushed from this directory, under its name. */
+  byName: boolean;
 }
 
+/** More of them would make an argument list too long. */
+const IDS_AT_ONCE = 500;
+
 /**
- * Removes this VM's snapshots from the repository that no rule keeps, by restic's own means; the newest and protected
- * ones stay. None builds on another there.
+ * Removes this VM's snapshots from the repository that no rule keeps; the newest and protected ones stay. None builds
+ * on another there. Only those with the VM's UUID count.
+ * @throws 78 in a copy of the VM
  */
 export async function pruneRemote(
   context: Context,
   rules: Rules,
-  { dryRun, json }: { dryRun: boolean; json: boolean },
+  { dryRun, json, byName }: RemotePruneRequest,
 ): Promise<void> {
+  const hostdir = findHostdir(context);
+  const here = findHere(context);
+  if (!dryRun) {
+    requireOwn(context, hostdir, "prune the repository");
+    requireSole(context, hostdir, here.uuid, "prune the repository");
+  }
   const repository = await openRepository(context);
-  const vm = remoteNameOf(context);
-  const known = new Map((await listRemote(repository, vm)).map((item) => [item.id, item]));
-  const kept = { ...rules, last: Math.max(1, rules.last ?? 0) };
-  const words = [
-    "forget",
-    "--json",
-    "--tag",
-    `${TAG.ours},${TAG.vm(vm)}`,
-    "--group-by",
-    "",
-    "--keep-tag",
-    TAG.protected,
-    ...PERIODS.flatMap((period) =>
-      (kept[period] ?? 0) > 0 ? [`--keep-${period}`, String(kept[period])] : [],
-    ),
-    ...(dryRun ? ["--dry-run"] : []),
-  ];
-  const { stdout } = await repository.run(words, { what: "cannot remove old snapshots from the repository" });
-  const groups = (JSON.parse(stdout.trim() || "[]") as Group[] | null) ?? [];
-  const reasons = new Map(
-    groups.flatMap((group) => group.reasons ?? []).map((item) => [item.snapshot.id, item.matches]),
-  );
-  const removed = new Set(groups.flatMap((group) => group.remove ?? []).map(({ id }) => id));
-  const verdicts = [...known.values()].map((item) => ({
-    item,
-    keep: !removed.has(item.id),
-    reasons: reasons.get(item.id) ?? [],
-  }));
+  const all = await listRemote(repository);
+  const from = { host: hostname(), directory: hostdir };
+  const counts = (item: RemoteSnapshot): boolean =>
+    isCurrent(here, item) || (byName && isFromHere(here, from, item));
+  const own = all.filter(counts);
+  const others = all.filter((item) => item.vm === here.name && item.uuid === null && !counts(item));
+  if (others.length > 0)
+    log.info(
+      `not counted, having no UUID: ${others.map(({ id, name }) => `${name} (${shorten(id)})`).join(", ")}; to count those from this host and directory: --by-name`,
+    );
+  const verdicts = decideRemote(own, rules, new Date());
   if (json) context.print(`${JSON.stringify(verdicts.map(forPrograms), null, 2)}\n`);
   else if (dryRun || !isQuiet()) context.print(verdicts.map(formatVerdict).join(""));
   if (dryRun) return;
+  const removed = verdicts.filter(({ keep }) => !keep).map(({ item }) => item.id);
+  for (let at = 0; at < removed.length; at += IDS_AT_ONCE)
+    await repository.run(["forget", ...removed.slice(at, at + IDS_AT_ONCE)], {
+      what: "cannot remove old snapshots from the repository",
+    });
   // What only those had is still there; restic finds it, and may be interrupted at it.
-  if (removed.size > 0)
+  if (removed.length > 0)
     await repository.run(["prune"], {
       what: "old snapshots are removed from the repository, but not their data",
     });
-  log.success(`removed ${removed.size} of ${known.size} snapshots from the repository`);
+  log.success(`removed ${removed.length} of ${own.length} snapshots from the repository`);
 }
 
-interface Verdict {
+export interface RemoteVerdict {
   item: RemoteSnapshot;
   keep: boolean;
   reasons: string[];
 }
 
-const forPrograms = ({ item: { id, name, made }, keep, reasons }: Verdict): object => ({
+/** Decides as `prune` does here; the newest that is not from the future stays as LAST does. */
+export function decideRemote(own: readonly RemoteSnapshot[], rules: Rules, now: Date): RemoteVerdict[] {
+  // One name may be there more than once; restic's id is not.
+  const candidates = own.map((item): Candidate => ({
+    name: item.id,
+    made: item.made,
+    last: false,
+    protected: item.protected,
+    damaged: false,
+    parents: [],
+    disks: [],
+  }));
+  const sorted = candidates.toSorted(byAge);
+  const newest = sorted.findLast(({ made }) => made.getTime() <= now.getTime()) ?? sorted.at(-1);
+  if (newest) newest.last = true;
+  const byId = new Map(own.map((item) => [item.id, item]));
+  return decideRetention(candidates, rules, now).map(({ name, keep, reasons, future }) => {
+    const item = byId.get(name)!;
+    if (future) log.warn(`${item.name} has a timestamp in the future (${formatTimestamp(item.made)})`);
+    return { item, keep, reasons: reasons.map((reason) => (reason === "LAST" ? "newest" : reason)) };
+  });
+}
+
+const forPrograms = ({ item: { id, name, made }, keep, reasons }: RemoteVerdict): object => ({
   id,
   name,
   made,
@@ -76,7 +103,7 @@ const forPrograms = ({ item: { id, name, made }, keep, reasons }: Verdict): obje
   reasons,
 });
 
-const formatVerdict = ({ item, keep, reasons }: Verdict): string =>
+const formatVerdict = ({ item, keep, reasons }: RemoteVerdict): string =>
   keep ? `keep ${plain(item.name)}  ${plain(reasons.join(", "))}\n` : `remove ${plain(item.name)}\n`;
 
 /**
@@ -97,6 +124,7 @@ export async function checkRemote(context: Context, deep: boolean): Promise<void
       });
     throw error;
   }
-  const all = await listRemote(repository, remoteNameOf(context));
-  if (!isQuiet()) context.print(`good  the repository, with ${all.length} snapshots of this VM\n`);
+  const here = findHere(context);
+  const own = (await listRemote(repository)).filter((item) => isOwn(here, item));
+  if (!isQuiet()) context.print(`good  the repository, with ${own.length} snapshots of this VM\n`);
 }

@@ -1,17 +1,21 @@
 import { existsSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { formatSize } from "../../lib/size.ts";
-import { formatDuration, formatTimestamp } from "../../lib/time.ts";
+import { formatDuration } from "../../lib/time.ts";
 import { HOST, SNAPSHOT } from "../../store/layout.ts";
 import { backupVm, type BackupRequest, type Made } from "../backup/backup.ts";
 import type { Context } from "../context.ts";
-import { findHostdir, requireOwn } from "../open.ts";
+import { readIdentity, requireSole } from "../identity.ts";
+import { findHostdir, requireOwn, withVm } from "../open.ts";
 import { listSnapshots, findSnapshot, type Snapshot } from "../snapshots.ts";
 import { followChain } from "../verify/chain.ts";
-import { listRemote, remoteNameOf, TAG, type RemoteSnapshot } from "./list.ts";
+import { isCurrent, isFromHere } from "./choose.ts";
+import { findHere, listRemote } from "./list.ts";
 import { openRepository, type Repository } from "./restic.ts";
+import { formatUtc, identityTags, TAG, type RemoteSnapshot } from "./tags.ts";
 
 /** restic could not read all: what it has made is not whole. */
 const INCOMPLETE = 3;
@@ -31,15 +35,41 @@ export async function pushSnapshots(
 ): Promise<void> {
   const hostdir = findHostdir(context);
   requireOwn(context, hostdir, "push snapshots");
+  // An older VM gets its UUID now.
+  const uuid =
+    readIdentity(hostdir).uuid ??
+    (await withVm(context, "push snapshots", async ({ settings }) => settings.UUID || undefined, {
+      lenient: true,
+    }));
+  requireSole(context, hostdir, uuid, "push snapshots");
   const to = repository ?? (await openRepository(context));
-  const vm = remoteNameOf(context);
-  const there = await listRemote(to, vm);
+  const here = { ...findHere(context), uuid };
+  const all = await listRemote(to);
+  const from = { host: hostname(), directory: hostdir };
+  const own = all.filter((item) => isCurrent(here, item) || isFromHere(here, from, item));
   for (const name of names) {
     const snapshot = findSnapshot(hostdir, name);
-    if (there.some((item) => isSame(item, snapshot)))
-      log.info(`${snapshot.name} is in the repository already`);
-    else await push(to, hostdir, vm, snapshot, there.at(-1), rateLimit);
+    const there = own.find((item) => isSame(item, snapshot));
+    if (!there) {
+      await push(to, { hostdir, vm: here.name, uuid, snapshot, latest: own.at(-1), rateLimit });
+      continue;
+    }
+    if (there.uuid === null && uuid !== undefined) await mark(to, there, uuid, snapshot);
+    log.info(`${snapshot.name} is in the repository already`);
   }
+}
+
+/** Gives one that an older version pushed from here the VM's UUID: it is the same snapshot. */
+async function mark(
+  repository: Repository,
+  { id }: RemoteSnapshot,
+  uuid: string,
+  { name, made, manifest }: Snapshot,
+): Promise<void> {
+  const tags = identityTags(uuid, { made, id: manifest?.id });
+  await repository.run(["tag", ...tags.flatMap((tag) => ["--add", tag]), id], {
+    what: `cannot mark ${name} in the repository`,
+  });
 }
 
 /**
@@ -47,6 +77,9 @@ export async function pushSnapshots(
  * @throws 74 when the snapshot is made, but not in the repository
  */
 export async function backupAndPush(context: Context, request: BackupRequest): Promise<Made> {
+  const hostdir = findHostdir(context);
+  requireOwn(context, hostdir, "back up");
+  requireSole(context, hostdir, readIdentity(hostdir).uuid, "push snapshots");
   const repository = await openRepository(context);
   const made = await backupVm(context, request);
   try {
@@ -62,19 +95,28 @@ export async function backupAndPush(context: Context, request: BackupRequest): P
   return made;
 }
 
-/** restic notes whole seconds of what it is told. */
-const isSame = ({ name, made }: RemoteSnapshot, snapshot: Snapshot): boolean =>
-  name === snapshot.name && Math.abs(made.getTime() - snapshot.made.getTime()) < 1000;
+/** By id where both have one; restic keeps whole seconds of the time of older ones. */
+export function isSame({ name, made, snapshotId }: RemoteSnapshot, snapshot: Snapshot): boolean {
+  const id = snapshot.manifest?.id;
+  if (snapshotId !== null && id !== undefined) return name === snapshot.name && snapshotId === id;
+  return name === snapshot.name && Math.abs(made.getTime() - snapshot.made.getTime()) < 1000;
+}
 
-async function push(
-  repository: Repository,
-  hostdir: string,
-  vm: string,
-  snapshot: Snapshot,
-  latest: RemoteSnapshot | undefined,
-  rateLimit: number,
-): Promise<void> {
-  const { name, made } = snapshot;
+interface Push {
+  hostdir: string;
+  /** The name of the VM's directory. */
+  vm: string;
+  uuid: string | undefined;
+  snapshot: Snapshot;
+  /** The newest one there: restic need not read again what it holds. */
+  latest: RemoteSnapshot | undefined;
+  /** Bytes per second; 0: no limit. */
+  rateLimit: number;
+}
+
+async function push(repository: Repository, request: Push): Promise<void> {
+  const { hostdir, vm, uuid, snapshot, latest, rateLimit } = request;
+  const { name, made, manifest } = snapshot;
   const started = performance.now();
   const cannot = `cannot bring ${name} into the repository`;
   if (snapshot.problem) throw snapshot.problem;
@@ -83,14 +125,19 @@ async function push(
   if (problem !== undefined)
     throw new VmError("io", `${cannot}: ${problem}`, { hint: "verify tells which are good" });
   const isProtected = existsSync(join(snapshot.dir, SNAPSHOT.protected));
-  const tags = [TAG.ours, TAG.vm(vm), TAG.snapshot(name), ...(isProtected ? [TAG.protected] : [])];
+  const tags = [
+    TAG.ours,
+    TAG.vm(vm),
+    TAG.snapshot(name),
+    ...identityTags(uuid ?? manifest?.vm, { made, id: manifest?.id }),
+    ...(isProtected ? [TAG.protected] : []),
+  ];
   const words = [
     "backup",
     "--json",
     "--time",
-    formatTimestamp(made),
+    formatUtc(made),
     ...tags.flatMap((tag) => ["--tag", tag]),
-    // What it knows from there it does not read again.
     ...(latest ? ["--parent", latest.id] : []),
     ...(rateLimit > 0 ? ["--limit-upload", String(Math.max(1, Math.round(rateLimit / 1024)))] : []),
     "--",

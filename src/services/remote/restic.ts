@@ -29,7 +29,7 @@ const WRONG_PASSWORD = /wrong password or no key found/i;
 const LOCKED = /already locked|unable to create lock/i;
 
 const HINT =
-  "set SNAPSHOT_REPO and SNAPSHOT_PASSWORD_FILE in ~/.config/vm.conf or /etc/vm.conf; a guest.env is not heeded";
+  "set SNAPSHOT_REPO and SNAPSHOT_PASSWORD_FILE in ~/.config/vm.conf or /etc/vm.conf; a guest.env does not count";
 
 /**
  * The repository that the host's and the user's settings name. Where it is, and its password, stand in no argument:
@@ -49,6 +49,8 @@ export async function openRepository(context: Context): Promise<Repository> {
     RESTIC_PASSWORD_FILE: passwordFile,
     RESTIC_PASSWORD: undefined,
     RESTIC_PASSWORD_COMMAND: undefined,
+    // It takes and prints local times: an hour that comes twice is ambiguous, and it may lack zone data.
+    TZ: "UTC",
     // A line of progress each time it writes one; nobody reads it.
     RESTIC_PROGRESS_FPS: "0.1",
   };

@@ -1,0 +1,54 @@
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { newUuid } from "../lib/uuid.ts";
+import type { Identity } from "../store/identity.ts";
+import { fileError, lstatOf } from "../store/files.ts";
+import { notePlace } from "../store/places.ts";
+import { findGuestEnv, resolveWork } from "../store/workdir.ts";
+import type { Context } from "./context.ts";
+import { identityOf, readIdentity, writeIdentity } from "./identity.ts";
+import { findHostdir, withVm, type Vm } from "./open.ts";
+
+/** Prints the VM's UUID, and those that it had earlier; changes nothing. @throws 66 where there is no VM */
+export function showIdentity(context: Context, json: boolean): void {
+  const hostdir = findHostdir(context);
+  const identity = readIdentity(hostdir);
+  if (identity.uuid === undefined) {
+    const path = findGuestEnv(hostdir, resolveWork(hostdir));
+    if (path === undefined || !lstatOf(path)) throw noVm(hostdir);
+    log.info("this VM has no UUID yet: the next command that changes it makes one");
+  }
+  print(context, hostdir, identity, json);
+}
+
+/**
+ * Gives the VM a new UUID, and keeps the one before as a former one: for a copy that is used beside the original.
+ * @throws 66 where there is no VM, 78 where its guest.env cannot be read, 74 where it cannot be written
+ */
+export async function renewIdentity(context: Context, json: boolean): Promise<void> {
+  const renew = async (vm: Vm): Promise<void> => {
+    const { uuid, former } = identityOf(vm);
+    if (findGuestEnv(vm.hostdir, vm.work) === undefined) throw noVm(vm.hostdir);
+    const renewed = { uuid: newUuid(), former: uuid === undefined ? former : [...former, uuid] };
+    try {
+      if (!writeIdentity(vm, renewed))
+        throw new VmError("config", `cannot renew the UUID: the guest.env in ${vm.hostdir} cannot be read`);
+    } catch (error) {
+      throw fileError("cannot renew the UUID", error);
+    }
+    notePlace(context.cacheDirectory, renewed.uuid, vm.hostdir);
+    print(context, vm.hostdir, renewed, json);
+  };
+  await withVm(context, "renew the UUID", renew, { renews: true });
+}
+
+const noVm = (hostdir: string): VmError =>
+  new VmError("noInput", `there is no VM in ${hostdir}`, {
+    hint: "'create' makes one; --hostdir=DIR names another directory",
+  });
+
+function print(context: Context, directory: string, { uuid, former }: Identity, json: boolean): void {
+  if (json) return context.print(`${JSON.stringify({ uuid: uuid ?? null, former, directory }, null, 2)}\n`);
+  if (uuid !== undefined)
+    context.print([uuid, ...former.map((item) => `former ${item}`)].map((line) => `${line}\n`).join(""));
+}

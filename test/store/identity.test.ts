@@ -1,0 +1,55 @@
+import { describe, expect, test } from "bun:test";
+import { parseIdentity, withIdentity } from "../../src/store/identity.ts";
+
+const A = "aaaaaaaa-0000-4000-8000-000000000001";
+const B = "bbbbbbbb-0000-4000-8000-000000000002";
+
+describe("parseIdentity", () => {
+  test.each<[string, string, object | undefined]>([
+    ["an older VM's", 'MEMORY="2G"\n', { uuid: undefined, former: [] }],
+    ["with a UUID", `MEMORY="2G"\nUUID="${A}"\n`, { uuid: A, former: [] }],
+    ["an empty UUID", 'MEMORY="2G"\nUUID=""\n', { uuid: undefined, former: [] }],
+    ["the last one counts", `UUID="${A}"\nUUID=${B}\n`, { uuid: B, former: [] }],
+    ["with a former one", `UUID="${B}"\nUUID_FORMER=(\n    "${A}"\n)\n`, { uuid: B, former: [A] }],
+    ["an empty file", "", undefined],
+    ["nothing but a comment", "# x\n", undefined],
+    ["more than plain assignments", `UUID="${A}"\nrm -rf /\n`, undefined],
+    ["half an assignment", `UUID="${A}`, undefined],
+    ["something else as a UUID", "UUID=web\n", undefined],
+    ["several UUIDs", `UUID=(${A} ${B})\n`, undefined],
+    ["something else as a former one", `UUID="${A}"\nUUID_FORMER=(../x)\n`, undefined],
+  ])("%s", (_title, text, expected) => {
+    expect(parseIdentity(text)).toEqual(expected as never);
+  });
+});
+
+describe("withIdentity", () => {
+  test("is appended, and what users wrote stays", () => {
+    const text = '# mine\nMEMORY="4G" # more\n';
+    expect(withIdentity(text, { uuid: A, former: [] })).toBe(`${text}UUID="${A}"\n`);
+  });
+
+  test("replaces the one before", () => {
+    const text = withIdentity(`MEMORY=1G\nUUID="${A}"\n`, { uuid: B, former: [A] })!;
+    expect(parseIdentity(text)).toEqual({ uuid: B, former: [A] });
+    expect(text).not.toContain(`UUID="${A}"`);
+  });
+
+  test("leaves the very text where it is there already", () => {
+    const text = `UUID='${A}'\nMEMORY=1G`;
+    expect(withIdentity(text, { uuid: A, former: [] })).toBe(text);
+  });
+
+  test("forgets former ones of another identity", () => {
+    const text = withIdentity(`UUID="${A}"\nUUID_FORMER=("${B}")\n`, { uuid: A, former: [] })!;
+    expect(parseIdentity(text)).toEqual({ uuid: A, former: [] });
+  });
+
+  test.each([
+    ["an empty file", ""],
+    ["a command", "touch x\n"],
+    ["a last line that goes on", "MEMORY=1G\\"],
+  ])("%s is not written to", (_title, text) => {
+    expect(withIdentity(text, { uuid: A, former: [] })).toBeUndefined();
+  });
+});

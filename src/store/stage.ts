@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, renameSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
+import { refuseTaken } from "./claim.ts";
 import {
   afterCommit,
   fileError,
@@ -11,10 +12,11 @@ import {
   swingLink,
   syncDirectory,
 } from "./files.ts";
-import { HOST, PARTIAL, READY, WORK } from "./layout.ts";
+import { HOST, isDiskName, PARTIAL, READY, WORK } from "./layout.ts";
 import { newMark, writeMark, type Mark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
 import { workPrefix, UNFINISHED, finishReplacing, rollForward } from "./working-files.ts";
+import { isWorkingFile } from "./working-names.ts";
 
 /** New working files while they are made; nobody sees them before `commit`. */
 export interface Stage {
@@ -25,7 +27,10 @@ export interface Stage {
   abort(): void;
 }
 
-/** Begins new working files: in `tmpdir`, or in HOSTDIR itself. */
+/**
+ * Begins new working files: in `tmpdir`, or in HOSTDIR itself.
+ * @throws 73 where HOSTDIR has files of such names that are not the program's
+ */
 export function stageWork(hostdir: string, place: { tmpdir: string } | "inplace", old: Work): Stage {
   return place === "inplace" ? stageInplace(hostdir, old) : stageInTmp(hostdir, place.tmpdir, old);
 }
@@ -48,7 +53,8 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
     commit: (mark = {}) => {
       const replaced = old.state === "present" ? { replaces: old.dir } : {};
       try {
-        writeMark(dir, { ...newMark(), ...mark, ...replaced });
+        const disks = listDirectory(dir).filter(isDiskName);
+        writeMark(dir, { ...newMark(), ...mark, ...replaced, disks });
         syncDirectory(dir);
         renameSync(dir, final);
         syncDirectory(tmpdir);
@@ -69,6 +75,7 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
 
 function stageInplace(hostdir: string, old: Work): Stage {
   const dir = join(hostdir, `${PARTIAL}work`);
+  refuseTaken(hostdir);
   try {
     remove(dir);
     mkdirSync(dir, { mode: 0o700 });
@@ -80,7 +87,8 @@ function stageInplace(hostdir: string, old: Work): Stage {
     commit: (mark = {}) => {
       const replaced = old.state === "present" && !old.inplace ? { replaces: old.dir } : {};
       const files = listDirectory(dir);
-      writeMark(dir, { ...newMark(), ...mark, ...replaced, files });
+      const kept = { files, owns: files.filter(isWorkingFile), disks: files.filter(isDiskName) };
+      writeMark(dir, { ...newMark(), ...mark, ...replaced, ...kept });
       syncDirectory(dir);
       renameSync(dir, join(hostdir, READY));
       afterCommit(`the working files are complete in ${join(hostdir, READY)}`, () => {

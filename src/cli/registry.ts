@@ -1,4 +1,5 @@
 import type { ArgsDef, CommandDef } from "citty";
+import adopt from "../commands/adopt.ts";
 import backup from "../commands/backup.ts";
 import completion from "../commands/completion.ts";
 import config from "../commands/config.ts";
@@ -82,6 +83,7 @@ const DEFINITIONS = {
   prune,
   verify,
   timer,
+  adopt,
   destroy,
   job,
   rescue,

@@ -84,7 +84,7 @@ export function refuseStrayDisks(hostdir: string, work: Work, command: string): 
   if (disks.length === 0) return;
   throw new VmError(
     "cannotCreate",
-    `cannot ${command}: ${hostdir} has disks but no ${HOST.workLink} link: ${disks.join(", ")}`,
+    `cannot ${command}: ${hostdir} has disks to which no ${HOST.workLink} link refers: ${disks.join(", ")}`,
     {
       hint: "they may be newer than the last snapshot: take them over with 'adopt', or move them away",
     },

@@ -1,12 +1,14 @@
 import { randomBytes } from "node:crypto";
-import { mkdirSync, renameSync, symlinkSync } from "node:fs";
+import { mkdirSync, readlinkSync, renameSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
 import { refuseTaken } from "./claim.ts";
 import {
   afterCommit,
   fileError,
   listDirectory,
+  lstatOf,
   remove,
   removeQuietly,
   swingLink,
@@ -35,6 +37,16 @@ export function stageWork(hostdir: string, place: { tmpdir: string } | "inplace"
   return place === "inplace" ? stageInplace(hostdir, old) : stageInTmp(hostdir, place.tmpdir, old);
 }
 
+/** A disk that is a link is replaced, and what it refers to is not removed. */
+function warnAboutLinks(old: Work): void {
+  if (old.state !== "present") return;
+  for (const name of listDirectory(old.dir).filter(isDiskName)) {
+    const path = join(old.dir, name);
+    if (lstatOf(path)?.isSymbolicLink())
+      log.warn(`the disk ${path} was a symbolic link: ${readlinkSync(path)} stays, and is not used any more`);
+  }
+}
+
 function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
   const final = join(tmpdir, workPrefix(hostdir) + randomBytes(4).toString("hex"));
   const dir = final + UNFINISHED;
@@ -52,6 +64,7 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
     dir,
     commit: (mark = {}) => {
       const replaced = old.state === "present" ? { replaces: old.dir } : {};
+      warnAboutLinks(old);
       try {
         const disks = listDirectory(dir).filter(isDiskName);
         writeMark(dir, { ...newMark(), ...mark, ...replaced, disks });
@@ -86,6 +99,7 @@ function stageInplace(hostdir: string, old: Work): Stage {
     dir,
     commit: (mark = {}) => {
       const replaced = old.state === "present" && !old.inplace ? { replaces: old.dir } : {};
+      warnAboutLinks(old);
       const files = listDirectory(dir);
       const kept = { files, owns: files.filter(isWorkingFile), disks: files.filter(isDiskName) };
       writeMark(dir, { ...newMark(), ...mark, ...replaced, ...kept });

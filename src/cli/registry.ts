@@ -1,4 +1,5 @@
 import type { ArgsDef, CommandDef } from "citty";
+import adopt from "../commands/adopt.ts";
 import backup from "../commands/backup.ts";
 import completion from "../commands/completion.ts";
 import config from "../commands/config.ts";
@@ -84,6 +85,7 @@ const DEFINITIONS = {
   verify,
   timer,
   identity,
+  adopt,
   destroy,
   job,
   rescue,

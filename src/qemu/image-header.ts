@@ -1,4 +1,4 @@
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, openSync, readSync } from "node:fs";
 import { VmError } from "../lib/errors.ts";
 import type { ImageFormat } from "../machine/types.ts";
 
@@ -65,7 +65,8 @@ export const readImageHeader = (path: string): ImageHeader => parseImageHeader(r
 
 /** Bytes of a file; zeroes where it has ended. */
 function readPart(path: string, at: number, length: number): Buffer {
-  const fd = openSync(path, "r");
+  // A named pipe in its place is not waited for.
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const bytes = Buffer.alloc(length);
     readSync(fd, bytes, 0, length, at);

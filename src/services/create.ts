@@ -88,7 +88,11 @@ function refuseExisting({ hostdir, work }: Vm): void {
   if (existsSync(join(hostdir, HOST.guestEnv)))
     throw exists(`a ${HOST.guestEnv}`, "move it away, or use another directory: --hostdir=DIR");
   const disk = listDirectory(hostdir).find(isDiskName);
-  if (disk) throw exists(`a disk (${disk})`, "move it away, or use another directory: --hostdir=DIR");
+  if (disk)
+    throw exists(
+      `a disk (${disk})`,
+      "take it over with 'adopt', move it away, or use another directory: --hostdir=DIR",
+    );
   if (work.state === "gone") log.info(`${describeGone(work)}; a new VM takes their place`);
 }
 

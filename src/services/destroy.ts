@@ -1,4 +1,4 @@
-import { statSync } from "node:fs";
+import { lstatSync } from "node:fs";
 import { join } from "node:path";
 import { log } from "../lib/log.ts";
 import { formatTimestamp } from "../lib/time.ts";
@@ -49,7 +49,7 @@ async function endJob(context: Context): Promise<void> {
 
 /** What is newer than the last snapshot is about to be lost. */
 function warnIfNewer(hostdir: string, work: Present): void {
-  const changed = Math.max(0, ...ownDisks(work.dir).map((name) => statSync(join(work.dir, name)).mtimeMs));
+  const changed = Math.max(0, ...ownDisks(work.dir).map((name) => lstatSync(join(work.dir, name)).mtimeMs));
   if (work.mark.lastRun === undefined) return;
   if (listSnapshots(hostdir).length === 0) {
     log.warn("this VM has no snapshot: its disks are lost now");

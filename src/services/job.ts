@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { BashVariables } from "../config/bash.ts";
 import { EXIT, VmError } from "../lib/errors.ts";
@@ -11,7 +11,9 @@ import { findJob, type Job } from "../rescue/find-job.ts";
 import { runHook } from "../rescue/hooks.ts";
 import { unpackLibexec } from "../rescue/libexec.ts";
 import { fileError, lstatOf, readSmallBytes, remove, writeNew } from "../store/files.ts";
+import { claimFiles } from "../store/claim.ts";
 import { JOB, WORK } from "../store/layout.ts";
+import { JOB_NAMES } from "../store/working-names.ts";
 import type { Context } from "./context.ts";
 import { requireFreeForwards } from "./display.ts";
 import { Media } from "./media.ts";
@@ -55,6 +57,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
     const capabilities = await probeQemu(ARCH[rescue.settings.QEMUARCH].binary, context.cacheDirectory);
     if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
     try {
+      claimFiles(work, JOB_NAMES, true);
       emptyShares(work);
       const variables = await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec);
       if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables);
@@ -80,7 +83,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
 function emptyShares(work: Present): void {
   for (const name of [WORK.in, WORK.out]) {
     const path = join(work.dir, name);
-    rmSync(path, { recursive: true, force: true });
+    remove(path);
     mkdirSync(path, { mode: 0o700 });
   }
 }

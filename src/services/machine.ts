@@ -15,6 +15,7 @@ import { readImageHeader } from "../qemu/image-header.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
 import { lstatOf, readSmall, replaceFile } from "../store/files.ts";
 import { defaultsName, isDiskName, WORK } from "../store/layout.ts";
+import { requireRegularDisk } from "../store/own-disk.ts";
 import type { Context } from "./context.ts";
 import { resolveDisplay } from "./display.ts";
 import { findBase } from "./linked.ts";
@@ -146,6 +147,7 @@ function resolveDisk(image: ImageRequest, index: number, path: string, work: Pre
     throw new VmError("noInput", `no such disk image: ${path}`, {
       hint: own ? "get it back: restore" : "IMAGES in guest.env, or --image, names it",
     });
+  if (own) requireRegularDisk(path);
   requireReadableFile(path, "the disk image");
   const header = readImageHeader(path);
   const base = own && header.refersTo === "backing file" ? findBase(work, path) : undefined;

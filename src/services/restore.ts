@@ -19,6 +19,7 @@ import {
   writeNew,
 } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
+import { refuseStrayDisks } from "../store/claim.ts";
 import { defaultsName, isDiskName, SNAPSHOT, WORK } from "../store/layout.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
@@ -57,6 +58,7 @@ export async function restoreSnapshot(
   const snapshot = findSnapshot(vm.hostdir, name);
   if (snapshot.problem) throw snapshot.problem;
   if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
+  refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshot.name}, made ${formatTimestamp(snapshot.made)}`);
   const jobs = listStored(snapshot);
   const images = listImages(vm.hostdir, snapshot);

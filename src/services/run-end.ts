@@ -73,7 +73,8 @@ export async function catchUp(context: Context, hostdir: string, work: Work): Pr
   if (work.state !== "present" || !isUnsettled(work.mark) || (await findRunning(work)) !== undefined)
     return undefined;
   const ended = inferEnd(work.dir, work.mark.run!);
-  writeEnd(context, hostdir, work.dir, ended);
+  // What a damaged mark names may be an earlier run.
+  writeEnd(context, hostdir, work.dir, work.mark.damaged ? { ...ended, end: "unknown" } : ended);
   return ended;
 }
 
@@ -93,6 +94,10 @@ function describeEnd({ shutdown, status, signal }: MachineEnd): Omit<Ended, "at"
   return { end: "crashed", how: `qemu ended by itself with status ${status}` };
 }
 
+/** When they were made tells working files apart; a damaged mark may not know it any more. */
+const isSame = (now: Mark, then: Mark): boolean =>
+  now.created === then.created || now.damaged === true || now.created === "" || then.created === "";
+
 /** Writes down how the run ended, and fails unless the guest powered itself off. */
 export function finishRun(
   context: Context,
@@ -101,8 +106,8 @@ export function finishRun(
   machineEnd: MachineEnd,
   stop: StopSignal | undefined,
 ): void {
-  if (now.work.state !== "present" || now.work.mark.created !== work.mark.created)
-    throw new VmError("io", "the guest was ended, and its working files were destroyed meanwhile");
+  const same = now.work.state === "present" && isSame(now.work.mark, work.mark);
+  if (!same) throw new VmError("io", "the guest was ended, and its working files were destroyed meanwhile");
   const { end, how } = describeEnd(machineEnd);
   writeEnd(context, now.hostdir, work.dir, { end, how, at: new Date() });
   if (stop) throw signalError(stop, `the run was ended by ${stop}`);

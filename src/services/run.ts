@@ -10,10 +10,12 @@ import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
 import { powerDown, quit } from "../qmp/commands.ts";
 import { createFile, lstatOf, remove, replaceFile } from "../store/files.ts";
+import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { startEvents } from "../store/events.ts";
 import { updateMark } from "../store/mark.ts";
 import { describeGone } from "../store/workdir.ts";
+import { RUN_NAMES } from "../store/working-names.ts";
 import type { Context } from "./context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "./display.ts";
 import { resolveMachine, type Cd } from "./machine.ts";
@@ -75,6 +77,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
 /** [compat] Without working files the last snapshot is restored first. */
 async function ensureWork(context: Context, vm: Vm): Promise<Vm> {
   if (vm.work.state === "present") return vm;
+  refuseStrayDisks(vm.hostdir, vm.work, "run");
   log.info(vm.work.state === "gone" ? describeGone(vm.work) : `the VM in ${vm.hostdir} has no working files`);
   await restoreSnapshot(context, vm);
   return openVm(context);
@@ -103,6 +106,7 @@ async function startVm(
   const media = new Media(context, vm);
   const cd = await chooseCd(vm, media, firstTime, iso);
   await refuseRunning(work, "run");
+  claimFiles(work, RUN_NAMES);
   const capabilities = await probeQemu(ARCH[vm.settings.QEMUARCH].binary, context.cacheDirectory);
   if (ssh) vm.settings.FORWARDS.push(freeSshForward(vm));
   if (vm.settings.USENETDEV) await requireFreeForwards(vm.settings.FORWARDS);

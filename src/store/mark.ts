@@ -1,123 +1,38 @@
 import { join } from "node:path";
-import type { RawSettings } from "../config/schema.ts";
-import type { DisplayAddress } from "../machine/types.ts";
 import { VmError } from "../lib/errors.ts";
-import type { ImageFormat } from "../machine/types.ts";
+import { warnOnce } from "../lib/log.ts";
 import { readSmall, replaceFile, writeNew } from "./files.ts";
 import { WORK } from "./layout.ts";
+import { formatMark, parseMark } from "./mark-schema.ts";
+import { newMark, type Mark } from "./mark-types.ts";
 
-/**
- * How the guest's last run ended: by itself (`powered-off`, `reset`), ended by us (`stopped`), by somebody else or
- * with the host (`killed`), by a panic or a failure of qemu (`crashed`); `unknown` while it runs.
- */
-export type RunEnd = "powered-off" | "reset" | "stopped" | "killed" | "crashed" | "unknown";
+export * from "./mark-types.ts";
 
-/**
- * What a copy of the disks is worth: the guest was off and had powered itself off, or had never run (`offline`); it
- * ran, and its agent had its file systems at rest (`agent`); or they are as after a power cut.
- */
-export const CONSISTENCIES = ["offline", "agent", "crash-consistent"] as const;
-export type Consistency = (typeof CONSISTENCIES)[number];
+/** The mark of a directory; undefined when it carries none. @throws 78 for one of a newer version */
+export const readMark = (workdir: string): Mark | undefined => readMarkFile(join(workdir, WORK.mark));
 
-/** What earlier versions of this program wrote. */
-const EARLIER: Readonly<Record<string, Consistency>> = {
-  clean: "offline",
-  unused: "offline",
-  crash: "crash-consistent",
-};
-
-export const parseConsistency = (word: unknown): Consistency | undefined =>
-  CONSISTENCIES.find((one) => one === word) ?? EARLIER[String(word)];
-
-/** That of the disks of a VM that is off. */
-export function consistencyOf({ lastRun, restored }: Mark): Consistency {
-  if (lastRun === undefined)
-    return restored === undefined ? "offline" : (parseConsistency(restored) ?? "crash-consistent");
-  return lastRun === "powered-off" || lastRun === "reset" ? "offline" : "crash-consistent";
-}
-
-/** How the VM was started last: what cannot be asked of its qemu. */
-export interface RunRecord {
-  /** ISO time stamp. */
-  started: string;
-  /** Nobody waits for its end. */
-  detached: boolean;
-  pid: number;
-  /** `hostfwd=` and `guestfwd=` rules of the first card. */
-  forwards: string[];
-  /** SPICE or VNC; absent without either. */
-  display?: ({ protocol: string } & DisplayAddress) | undefined;
-  /** What was typed for this run; a restart says it again. */
-  typed: {
-    settings: RawSettings;
-    additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
-    ssh: boolean;
-  };
-  /** ISO time stamp, once its end has been written down. */
-  ended?: string | undefined;
-}
-
-/** An image that a disk lies over, as it was when the disk was made. */
-export interface BaseRecord {
-  /** Absolute, without links. */
-  path: string;
-  format: ImageFormat;
-  /** Absent for a block device, of which neither tells anything. */
-  bytes?: number;
-  /** ISO time stamp. */
-  modified?: string;
-}
-
-/** What `.vm.json` in WORKDIR says. Its presence is the program's mark. */
-export interface Mark {
-  /** Format of this file. */
-  vm: 1;
-  /** ISO time stamp. */
-  created: string;
-  /** The last run's end; absent before the first run. */
-  lastRun?: RunEnd | undefined;
-  /** The last run. */
-  run?: RunRecord | undefined;
-  /** For restored files that have not run since: how consistent the snapshot was. */
-  restored?: Consistency;
-  /** The image that the first disk lies over (`create --linked`). */
-  base?: BaseRecord | undefined;
-  /** Working files of these names were put in place together (in-place restore). */
-  files?: string[];
-  /** A directory of earlier working files that this one took the place of, until it is removed. */
-  replaces?: string | undefined;
-}
-
-export const newMark = (): Mark => ({ vm: 1, created: new Date().toISOString() });
-
-/** The mark of a directory; undefined when it carries none. */
-export function readMark(workdir: string): Mark | undefined {
+/** The same, by the file's path. One that is damaged is warned of, and counts as a mark all the same. */
+export function readMarkFile(path: string): Mark | undefined {
   let text: string | undefined;
   try {
-    text = readSmall(join(workdir, WORK.mark));
-  } catch {
-    return undefined;
+    text = readSmall(path);
+  } catch (error) {
+    // A link, a pipe, a huge file: nothing that this program has made.
+    if (error instanceof VmError) return undefined;
+    text = "";
   }
   if (text === undefined) return undefined;
-  try {
-    const mark: unknown = JSON.parse(text);
-    if (typeof mark === "object" && mark !== null && "vm" in mark) {
-      if (mark.vm === 1) return mark as Mark;
-      throw new VmError("config", `${workdir} was made by a newer version of this program`, {
-        hint: "use that version",
-      });
-    }
-  } catch (error) {
-    if (error instanceof VmError) throw error;
-  }
-  return undefined;
+  const mark = parseMark(text, path);
+  if (mark.damaged)
+    warnOnce(`${path} is damaged: how the last run ended is unknown; the next change writes the file anew`);
+  return mark;
 }
 
 export const writeMark = (workdir: string, mark: Mark): void =>
-  writeNew(join(workdir, WORK.mark), `${JSON.stringify(mark, null, 2)}\n`);
+  writeNew(join(workdir, WORK.mark), formatMark(mark));
 
 /** Changes the mark in one step. */
 export function updateMark(workdir: string, change: Partial<Mark>): void {
   const mark = { ...(readMark(workdir) ?? newMark()), ...change };
-  replaceFile(join(workdir, WORK.mark), `${JSON.stringify(mark, null, 2)}\n`);
+  replaceFile(join(workdir, WORK.mark), formatMark(mark));
 }

@@ -1,6 +1,6 @@
-import { existsSync, readlinkSync, realpathSync, unlinkSync } from "node:fs";
+import { existsSync, readlinkSync, realpathSync, unlinkSync, type Stats } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { ownedByUs } from "../lib/trust.ts";
+import { callerUid } from "../lib/trust.ts";
 import { listDirectory, lstatOf, remove } from "./files.ts";
 import { HOST, PARTIAL, READY, REMOVING } from "./layout.ts";
 import { readMark } from "./mark.ts";
@@ -11,16 +11,18 @@ import {
   finishReplacing,
   belongsTo,
   rollForward,
+  removeDirectory,
   removeInplace,
 } from "./working-files.ts";
+import { isWorkDirectoryName } from "./working-names.ts";
 
 /**
  * Finishes or undoes what a killed command left behind. Called under the VM's lock, before anything else.
  * @param parents directories where this VM's working directories may be
  */
 export function recoverWork(hostdir: string, parents: readonly string[]): void {
-  if (existsSync(join(hostdir, READY))) rollForward(hostdir);
-  if (existsSync(join(hostdir, REMOVING))) {
+  if (lstatOf(join(hostdir, READY))) rollForward(hostdir);
+  if (lstatOf(join(hostdir, REMOVING))) {
     const link = join(hostdir, HOST.workLink);
     removeInplace(hostdir, lstatOf(link)?.isSymbolicLink() === true && readlinkSync(link) !== ".");
   }
@@ -34,18 +36,31 @@ export function recoverWork(hostdir: string, parents: readonly string[]): void {
       if (!name.startsWith(prefix)) continue;
       const path = join(parent, name);
       const stats = lstatOf(path);
-      if (path === current || !stats?.isDirectory() || !ownedByUs(stats)) continue;
+      if (path === current || !isOwnDirectory(stats) || !hasForm(name) || !isOf(path, hostdir)) continue;
       const discarded = name.endsWith(DISCARDED);
       // A destroy that was killed before it could remove the link.
       if (discarded && path.startsWith(`${current}.`) && !lstatOf(current) && belongsTo(path, hostdir))
         unlinkSync(join(hostdir, HOST.workLink));
-      if (discarded || name.endsWith(UNFINISHED) || neverUsed(path, hostdir)) remove(path);
+      if (discarded || name.endsWith(UNFINISHED) || neverUsed(path, hostdir)) removeDirectory(path);
     }
   }
   if (!current || !belongsTo(current, hostdir)) return;
   for (const name of listDirectory(current)) if (name.startsWith(PARTIAL)) remove(join(current, name));
   finishReplacing(hostdir, current);
 }
+
+const isOwnDirectory = (stats: Stats | undefined): boolean =>
+  stats?.isDirectory() === true && stats.uid === callerUid();
+
+/** `vm-XXXXXXXX-XXXXXXXX`, with what says that it is not whole. */
+function hasForm(name: string): boolean {
+  const base = name.replace(/(\.[0-9a-f]{8})?\.discarded$|\.partial$/, "");
+  return isWorkDirectoryName(base);
+}
+
+/** Its `.host` names this HOSTDIR; one that is just being made, or the last step of removing, is empty. */
+const isOf = (dir: string, hostdir: string): boolean =>
+  belongsTo(dir, hostdir) || listDirectory(dir).length === 0;
 
 /** Where `.work` leads, without links on the way, whether anything is there or not. */
 function currentTarget(hostdir: string): string {

@@ -1,20 +1,24 @@
 import { randomBytes } from "node:crypto";
-import { mkdirSync, renameSync, symlinkSync } from "node:fs";
+import { mkdirSync, readlinkSync, renameSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { refuseTaken } from "./claim.ts";
 import {
   afterCommit,
   fileError,
   listDirectory,
+  lstatOf,
   remove,
   removeQuietly,
   swingLink,
   syncDirectory,
 } from "./files.ts";
-import { HOST, PARTIAL, READY, WORK } from "./layout.ts";
+import { HOST, isDiskName, PARTIAL, READY, WORK } from "./layout.ts";
 import { newMark, writeMark, type Mark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
 import { workPrefix, UNFINISHED, finishReplacing, rollForward } from "./working-files.ts";
+import { isWorkingFile } from "./working-names.ts";
 
 /** New working files while they are made; nobody sees them before `commit`. */
 export interface Stage {
@@ -25,9 +29,22 @@ export interface Stage {
   abort(): void;
 }
 
-/** Begins new working files: in `tmpdir`, or in HOSTDIR itself. */
+/**
+ * Begins new working files: in `tmpdir`, or in HOSTDIR itself.
+ * @throws 73 where HOSTDIR has files of such names that are not the program's
+ */
 export function stageWork(hostdir: string, place: { tmpdir: string } | "inplace", old: Work): Stage {
   return place === "inplace" ? stageInplace(hostdir, old) : stageInTmp(hostdir, place.tmpdir, old);
+}
+
+/** A disk that is a link is replaced, and what it refers to is not removed. */
+function warnAboutLinks(old: Work): void {
+  if (old.state !== "present") return;
+  for (const name of listDirectory(old.dir).filter(isDiskName)) {
+    const path = join(old.dir, name);
+    if (lstatOf(path)?.isSymbolicLink())
+      log.warn(`the disk ${path} was a symbolic link: ${readlinkSync(path)} stays, and is not used any more`);
+  }
 }
 
 function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
@@ -47,8 +64,10 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
     dir,
     commit: (mark = {}) => {
       const replaced = old.state === "present" ? { replaces: old.dir } : {};
+      warnAboutLinks(old);
       try {
-        writeMark(dir, { ...newMark(), ...mark, ...replaced });
+        const disks = listDirectory(dir).filter(isDiskName);
+        writeMark(dir, { ...newMark(), ...mark, ...replaced, disks });
         syncDirectory(dir);
         renameSync(dir, final);
         syncDirectory(tmpdir);
@@ -69,6 +88,7 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
 
 function stageInplace(hostdir: string, old: Work): Stage {
   const dir = join(hostdir, `${PARTIAL}work`);
+  refuseTaken(hostdir);
   try {
     remove(dir);
     mkdirSync(dir, { mode: 0o700 });
@@ -79,8 +99,10 @@ function stageInplace(hostdir: string, old: Work): Stage {
     dir,
     commit: (mark = {}) => {
       const replaced = old.state === "present" && !old.inplace ? { replaces: old.dir } : {};
+      warnAboutLinks(old);
       const files = listDirectory(dir);
-      writeMark(dir, { ...newMark(), ...mark, ...replaced, files });
+      const kept = { files, owns: files.filter(isWorkingFile), disks: files.filter(isDiskName) };
+      writeMark(dir, { ...newMark(), ...mark, ...replaced, ...kept });
       syncDirectory(dir);
       renameSync(dir, join(hostdir, READY));
       afterCommit(`the working files are complete in ${join(hostdir, READY)}`, () => {

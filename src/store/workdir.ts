@@ -28,6 +28,9 @@ function disbelieve(link: string, reason: string, hint: string): VmError {
   return new VmError("io", `${link} is not believed: ${reason}`, { hint: `${hint}; nothing was touched` });
 }
 
+/** Removing the link would orphan what may be the only copy of the disks. */
+const ADOPT = "if these are the VM's working files, take them over with 'adopt'";
+
 /**
  * Where HOSTDIR is when the program was started in `directory`: there, or where WORKDIR's `.host` leads.
  * @throws when `.host` leads to a directory whose `.work` does not lead back
@@ -75,11 +78,11 @@ export function resolveWork(hostdir: string): Work {
   if (!dirStats.isDirectory()) throw disbelieve(link, `${target} is no directory`, unlink);
   if (!isOwners(dirStats)) throw disbelieve(link, `${target} belongs to ${userName(dirStats.uid)}`, unlink);
   if (writableByOthers(dirStats) && !inplace && ownedByUs(dirStats))
-    throw disbelieve(link, `${target} may be written by others`, unlink);
+    throw disbelieve(link, `${target} may be written by others`, `chmod go-w ${shellQuote(target)}`);
   const hostLink = join(target, WORK.hostLink);
   const hostStats = lstatOf(hostLink);
   if (!hostStats?.isSymbolicLink() || !isOwners(hostStats))
-    throw disbelieve(link, `${target} has no ${WORK.hostLink} link of ours`, unlink);
+    throw disbelieve(link, `${target} has no ${WORK.hostLink} link of ours`, ADOPT);
   // Nobody else's where there is nobody: this VM's directory has got another name.
   const named = readlinkSync(hostLink);
   const moved = !inplace && isAbsolute(named) && lstatOf(named) === undefined;
@@ -96,7 +99,7 @@ export function resolveWork(hostdir: string): Work {
       "a command that was interrupted has not finished with the working files",
       "the next command that changes the VM does: backup, run, restore, destroy",
     );
-  if (!mark) throw disbelieve(link, `${target} does not carry this program's mark (${WORK.mark})`, unlink);
+  if (!mark) throw disbelieve(link, `${target} does not carry this program's mark (${WORK.mark})`, ADOPT);
   return {
     state: "present",
     dir: inplace ? hostdir : target,

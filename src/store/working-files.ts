@@ -1,11 +1,14 @@
 import { createHash, randomBytes } from "node:crypto";
-import { existsSync, lstatSync, readlinkSync, renameSync, unlinkSync } from "node:fs";
-import { join } from "node:path";
+import { lstatSync, readlinkSync, renameSync, rmdirSync, unlinkSync } from "node:fs";
+import { basename, join } from "node:path";
+import { VmError } from "../lib/errors.ts";
 import { ownedByUs } from "../lib/trust.ts";
+import { shellQuote } from "../qemu/text.ts";
 import { afterCommit, listDirectory, lstatOf, remove, swingLink, syncDirectory } from "./files.ts";
-import { HOST, isDiskName, READY, REMOVING, RUN_FILES, WORK } from "./layout.ts";
-import { readMark, updateMark } from "./mark.ts";
+import { HOST, READY, REMOVING, WORK } from "./layout.ts";
+import { readMark, readMarkFile, updateMark, type Mark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
+import { isDirectoryName, isStagedName, isWorkDirectoryName, isWorkingFile } from "./working-names.ts";
 
 /** Working directories of one VM share a prefix, so that what a crash left can be found. */
 export const workPrefix = (hostdir: string): string =>
@@ -19,13 +22,25 @@ export function finishReplacing(hostdir: string, workdir: string): void {
   const replaces = readMark(workdir)?.replaces;
   if (!replaces) return;
   if (replaces === hostdir) removeInplace(hostdir, true);
-  else if (belongsTo(replaces, hostdir)) discard(replaces);
+  else if (isWorkDirectory(replaces) && belongsTo(replaces, hostdir)) discard(replaces);
   updateMark(workdir, { replaces: undefined });
 }
 
+/** By its name, or (of the earlier program, adopted) by its mark. */
+const isWorkDirectory = (dir: string): boolean =>
+  isWorkDirectoryName(basename(dir)) || readMark(dir) !== undefined;
+
 /** Removes a working directory so that a crash halfway leaves a name which shows that. */
 function discard(dir: string): void {
-  remove(setAside(dir));
+  removeDirectory(setAside(dir));
+}
+
+/** Removes a working directory, and the link that says whose it is at the very end: the next command needs it. */
+export function removeDirectory(dir: string): void {
+  const link = join(dir, WORK.hostLink);
+  for (const name of listDirectory(dir)) if (name !== WORK.hostLink) remove(join(dir, name));
+  remove(link);
+  rmdirSync(dir);
 }
 
 /** The name nobody else can have taken before: `/tmp` is open to everybody. */
@@ -47,16 +62,20 @@ export function belongsTo(dir: string, hostdir: string): boolean {
   );
 }
 
-/** Moves complete new working files into HOSTDIR; may be interrupted and repeated. */
+/**
+ * Moves complete new working files into HOSTDIR; may be interrupted and repeated.
+ * @throws 74, with nothing done, when the redo log is not one that this program has written
+ */
 export function rollForward(hostdir: string): void {
   const ready = join(hostdir, READY);
+  requireRedoLog(ready);
   const mark = readMark(ready);
   if (mark) {
-    const wanted = new Set(mark.files);
-    for (const name of listDirectory(hostdir))
-      if (isWorkingFile(name) && name !== HOST.guestEnv && !wanted.has(name)) remove(join(hostdir, name));
-    for (const name of mark.files ?? []) {
-      if (!existsSync(join(ready, name))) continue;
+    const staged = listDirectory(ready).filter((name) => name !== WORK.mark);
+    // Which of them were moved before is not known with a damaged mark: nothing is removed then.
+    const wanted = new Set(mark.files ?? listOwned(hostdir));
+    for (const name of listOwned(hostdir)) if (!wanted.has(name)) remove(join(hostdir, name));
+    for (const name of staged) {
       if (lstatSync(join(ready, name)).isDirectory()) remove(join(hostdir, name));
       renameSync(join(ready, name), join(hostdir, name));
     }
@@ -69,40 +88,61 @@ export function rollForward(hostdir: string): void {
   finishReplacing(hostdir, hostdir);
 }
 
-/** Names that `destroy` may remove from an in-place HOSTDIR, and that a restore replaces there. */
-function isWorkingFile(name: string): boolean {
-  const names: string[] = [
-    ...RUN_FILES,
-    WORK.spicePassword,
-    WORK.eventsIn,
-    WORK.eventsOut,
-    WORK.in,
-    WORK.out,
-    WORK.efivars,
-    WORK.seed,
-    WORK.firstTime,
-    WORK.runScript,
-    WORK.rescueScript,
-    WORK.consoleLog,
-    WORK.knownHosts,
-    WORK.rescueConsoleLog,
-    WORK.qemuLog,
-  ];
-  return isDiskName(name) || names.includes(name);
+/** Working files in HOSTDIR that its mark names as the program's. @param mark that of HOSTDIR, or its redo log */
+export function listOwned(hostdir: string, mark: Mark | undefined = readMark(hostdir)): string[] {
+  return mark ? listDirectory(hostdir).filter((name) => isWorkingFile(name) && isOwned(mark, name)) : [];
+}
+
+/** Is a working file in HOSTDIR the program's? Marks of earlier versions do not tell: all are. */
+export const isOwned = ({ owns }: Mark, name: string): boolean => owns?.includes(name) ?? true;
+
+/** Names in the redo log are those that the program uses, and lead nowhere. @throws 74 */
+function requireRedoLog(ready: string): void {
+  const stats = lstatOf(ready);
+  const refuse = (path: string, reason: string): VmError =>
+    new VmError("io", `cannot finish an interrupted restore: ${path} ${reason}`, {
+      hint: `no file was moved; if this program did not make it: rm -r ${shellQuote(ready)}`,
+    });
+  if (!stats?.isDirectory() || !ownedByUs(stats)) throw refuse(ready, "is not a directory of this user");
+  for (const name of listDirectory(ready)) {
+    const path = join(ready, name);
+    const item = lstatSync(path);
+    if (!isStagedName(name)) throw refuse(path, "is none of the program's working files");
+    if (!(isDirectoryName(name) ? item.isDirectory() : item.isFile()))
+      throw refuse(path, isDirectoryName(name) ? "is not a directory" : "is not a regular file");
+    if (!ownedByUs(item)) throw refuse(path, "belongs to another user");
+  }
+  const foreign = readMark(ready)?.files?.find((name) => !isStagedName(name));
+  if (foreign !== undefined)
+    throw refuse(
+      join(ready, WORK.mark),
+      `names ${JSON.stringify(foreign)}, which is none of the program's working files`,
+    );
 }
 
 /** Our mark turns into the redo log: that takes no room, and destroying is what makes some. */
 const beginRemoving = (hostdir: string): void =>
   renameSync(join(hostdir, WORK.mark), join(hostdir, REMOVING));
 
-/** Removes working files kept in HOSTDIR. `keepLink`: `.work` leads somewhere new already. */
+/**
+ * Removes working files kept in HOSTDIR. `keepLink`: `.work` points elsewhere already.
+ * @throws 74, with nothing done, when the redo log is no regular file
+ */
 export function removeInplace(hostdir: string, keepLink: boolean): void {
   const redo = join(hostdir, REMOVING);
-  if (!existsSync(redo) && existsSync(join(hostdir, WORK.mark))) beginRemoving(hostdir);
+  const stats = lstatOf(redo);
+  if (stats && (!stats.isFile() || !ownedByUs(stats)))
+    throw new VmError("io", `cannot remove working files: ${redo} is not a regular file of this user`, {
+      hint: `no file was removed; if this program did not make it: rm -r ${shellQuote(redo)}`,
+    });
+  if (!stats) {
+    if (!lstatOf(join(hostdir, WORK.mark))) return;
+    beginRemoving(hostdir);
+  }
   syncDirectory(hostdir);
   const link = join(hostdir, HOST.workLink);
-  if (!keepLink && lstatOf(link) && readlinkSync(link) === ".") unlinkSync(link);
-  for (const name of listDirectory(hostdir)) if (isWorkingFile(name)) remove(join(hostdir, name));
+  if (!keepLink && lstatOf(link)?.isSymbolicLink() && readlinkSync(link) === ".") unlinkSync(link);
+  for (const name of listOwned(hostdir, readMarkFile(redo))) remove(join(hostdir, name));
   remove(join(hostdir, WORK.hostLink));
   remove(join(hostdir, WORK.mark));
   remove(redo);
@@ -125,7 +165,7 @@ export function removeWork(hostdir: string, work: Work): void {
     try {
       syncDirectory(hostdir);
     } finally {
-      if (aside) remove(aside);
+      if (aside) removeDirectory(aside);
     }
   });
 }

@@ -1,6 +1,16 @@
 import { describe, expect, test } from "bun:test";
-import { existsSync, statSync, symlinkSync } from "node:fs";
-import { consistencyOf, newMark, readMark, updateMark, writeMark, type Mark } from "../../src/store/mark.ts";
+import { createHash } from "node:crypto";
+import { existsSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  consistencyOf,
+  newMark,
+  readMark,
+  updateMark,
+  writeMark,
+  type Mark,
+  type RunRecord,
+} from "../../src/store/mark.ts";
+import { formatMark, parseMark } from "../../src/store/mark-schema.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 describe("consistencyOf", () => {
@@ -49,4 +59,155 @@ describe("the mark", () => {
     expect(() => writeMark(temp.top, newMark())).toThrow();
     expect(existsSync(temp.path("elsewhere"))).toBe(false);
   });
+});
+
+/** A run with all that can be noted of one. */
+const RUN: RunRecord = {
+  started: "2026-01-02T03:04:05.678Z",
+  detached: true,
+  pid: 4711,
+  forwards: [
+    "hostfwd=tcp:127.0.0.1:2222-:22",
+    "guestfwd=tcp:10.0.2.100:80-cmd:cat",
+    "hostfwd=tcp:[::1]:1-:1",
+  ],
+  display: { protocol: "spice", host: "127.0.0.1", port: 5900 },
+  typed: {
+    settings: { MEMORY: "1G", PORT: "", HOST: "::1" },
+    additions: { FORWARDS: ["hostfwd=tcp::5555-:22"], IMAGES: ["VIRT=raw=/x=y"], SHARES: ["a:rw:/srv"] },
+    ssh: true,
+  },
+};
+
+const FULL: Mark = {
+  vm: 1,
+  created: "2026-01-02T03:04:05.678Z",
+  lastRun: "powered-off",
+  run: RUN,
+  restored: "agent",
+  base: { path: "/images/a.qcow2", format: "qcow2", bytes: 5, modified: "2026-01-02T03:04:05.678Z" },
+  onSnapshot: { name: "S1", id: "0123", sum: "abc" },
+  files: ["disk-0.img"],
+  owns: ["disk-0.img", "console.log"],
+  disks: ["disk-0.img"],
+  replaces: "/tmp/vm-01234567-01234567",
+};
+
+/** The text of a mark with fields that need not be of their form, and a sum that is right. */
+const signed = (fields: object): string => {
+  const sum = createHash("sha256").update(JSON.stringify(fields)).digest("hex");
+  return JSON.stringify({ ...fields, sum });
+};
+
+describe("a mark's text", () => {
+  const text = formatMark(FULL);
+
+  test("gives back all fields", () => {
+    expect(parseMark(text, "x")).toEqual(FULL);
+  });
+
+  test("of an earlier version, without a checksum, is read as well", () => {
+    expect(parseMark(JSON.stringify(FULL), "x")).toEqual(FULL);
+  });
+
+  test("cut short anywhere is damaged, and never throws", () => {
+    // The line end at the end means nothing.
+    for (let length = 0; length < text.length - 1; length++)
+      expect(parseMark(text.slice(0, length), "x")).toMatchObject({ damaged: true, lastRun: "unknown" });
+  });
+
+  test("with any byte changed is damaged, or says the same", () => {
+    for (let at = 0; at < text.length; at++)
+      for (const bit of [1, 4, 32]) {
+        const changed =
+          text.slice(0, at) + String.fromCharCode(text.charCodeAt(at) ^ bit) + text.slice(at + 1);
+        const mark = parseMark(changed, "x");
+        if (mark.damaged) expect(mark.lastRun).toBe("unknown");
+        else expect(mark).toEqual(FULL);
+      }
+  });
+
+  test.each(["[".repeat(100_000), `{"a":${"[".repeat(50_000)}${"]".repeat(50_000)}}`])(
+    "nested deeply is damaged",
+    (deep) => {
+      expect(parseMark(deep, "x").damaged).toBe(true);
+    },
+  );
+
+  test.each<[string, unknown]>([
+    ["created", 5],
+    ["created", "yesterday"],
+    ["run", 5],
+    ["run", null],
+    ["run", { ...RUN, pid: -1 }],
+    ["run", { ...RUN, pid: 1.5 }],
+    ["run", { ...RUN, started: "2026-99-99T00:00:00Z" }],
+    ["restored", "toString"],
+    ["restored", { a: 1 }],
+    ["base", { path: "relative", format: "qcow2" }],
+    ["base", { path: "/a/../b", format: "qcow2" }],
+    ["base", { path: "/a", format: "toString" }],
+    ["onSnapshot", { name: "../S0" }],
+    ["files", ["../x"]],
+    ["files", [".."]],
+    ["files", [""]],
+    ["files", "disk-0.img"],
+    ["owns", ["a/b"]],
+    ["disks", [5]],
+    ["replaces", "../x"],
+    ["replaces", 7],
+  ])("leaves out what is not of its form: %s %j", (name, value) => {
+    const mark = parseMark(signed({ ...FULL, [name]: value }), "x");
+    expect(mark.damaged).toBeUndefined();
+    expect(mark[name as keyof Mark]).toBe(name === "created" ? "" : (undefined as never));
+    // Without a checksum that is the only sign of damage.
+    expect(parseMark(JSON.stringify({ ...FULL, [name]: value }), "x").damaged).toBe(true);
+  });
+
+  test.each<[string, object, Partial<RunRecord>]>([
+    ["a host that ssh takes for an option", { forwards: ["hostfwd=tcp:-Fx:2222-:22"] }, { forwards: [] }],
+    ["a rule of no form", { forwards: ["x"] }, { forwards: [] }],
+    ["two rules in one", { forwards: ["hostfwd=tcp::1-:1,hostfwd=tcp::2-:2"] }, { forwards: [] }],
+    ["a time that is none", { ended: "never" }, { ended: RUN.started }],
+    [
+      "settings that are not known, or not allowed",
+      {
+        typed: {
+          settings: { MEMORY: "many", constructor: "x", CORES: "2", KEEPCD: 5 },
+          additions: { IMAGES: ["x"], FORWARDS: "x", X: [] },
+        },
+      },
+      { typed: { settings: { CORES: "2" }, additions: {}, ssh: false } },
+    ],
+    ["nothing typed", { typed: 5 }, { typed: { settings: {}, additions: {}, ssh: false } }],
+    ["a port that is none", { display: { protocol: "spice", host: "::1", port: 70000 } }, {}],
+    ["a display's host that is an option", { display: { protocol: "vnc", host: "-x", port: 5900 } }, {}],
+  ])("of a run leaves out %s", (_what, change, expected) => {
+    const { display: _display, ...rest } = RUN;
+    const base = "display" in change ? rest : RUN;
+    expect(parseMark(signed({ ...FULL, run: { ...RUN, ...change } }), "x").run).toEqual({
+      ...base,
+      ...expected,
+    } as RunRecord);
+  });
+
+  test("with an end that is not known says so", () => {
+    expect(parseMark(signed({ ...FULL, lastRun: "hibernated" }), "x").lastRun).toBe("unknown");
+  });
+
+  test("of a newer version is refused (78)", () => {
+    for (const newer of [signed({ vm: 2 }), '{"vm":2}'])
+      expect(() => parseMark(newer, "x")).toThrow("newer version");
+  });
+});
+
+test("a damaged mark is written anew by the next change, and the end stays unknown", () => {
+  using temp = new Temp();
+  writeMark(temp.top, FULL);
+  writeFileSync(temp.path(".vm.json"), formatMark(FULL).replace("powered-off", "powered-oft"));
+  expect(readMark(temp.top)).toMatchObject({ damaged: true, lastRun: "unknown", run: RUN });
+  updateMark(temp.top, { replaces: undefined });
+  const mark = readMark(temp.top)!;
+  expect(mark.damaged).toBeUndefined();
+  expect(consistencyOf(mark)).toBe("crash-consistent");
 });

@@ -12,7 +12,7 @@ import {
   unlinkSync,
   writeFileSync,
 } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, join, relative } from "node:path";
 import { PARTIAL, READY, REMOVING } from "../../src/store/layout.ts";
 import { newMark, readMark, updateMark, writeMark } from "../../src/store/mark.ts";
 import { recoverWork } from "../../src/store/recover.ts";
@@ -111,8 +111,9 @@ describe("working files in place", () => {
     expect(place.names()).toEqual({ host: INPLACE, tmp: [] });
   });
 
-  test("take the place of older ones: other working files go, the user's stay", () => {
+  test("take the place of an earlier version's: all working files go, the user's stay", () => {
     place.make("old", "inplace");
+    updateMark(place.host, { owns: undefined });
     for (const name of [
       "disk-1.img",
       "efivars.bin",
@@ -126,6 +127,15 @@ describe("working files in place", () => {
     place.make("new", "inplace");
     expect(place.disk()).toBe("new");
     expect(place.names().host).toEqual([...INPLACE, "disk-1.img.bak", "notes.txt"].toSorted());
+  });
+
+  test("take the place of older ones: only what the mark names goes", () => {
+    const dir = place.make("old", "inplace");
+    updateMark(dir, { owns: [...readMark(dir)!.owns!, "disk-1.img", "qemu.log"] });
+    for (const name of ["disk-1.img", "qemu.log"]) place.write(`host/${name}`, "old");
+    place.make("new", "inplace");
+    expect(place.names().host).toEqual(INPLACE);
+    expect(readMark(dir)?.owns?.toSorted()).toEqual(["FIRSTTIME", "disk-0.img"]);
   });
 
   test("take the place of those in TMPDIR", () => {
@@ -143,7 +153,8 @@ describe("working files in place", () => {
   });
 
   test("directories among them replace directories", () => {
-    place.make("old", "inplace");
+    const dir = place.make("old", "inplace");
+    updateMark(dir, { owns: [...readMark(dir)!.owns!, ".in"] });
     place.write("host/.in/old", "");
     const stage = place.stage("new", "inplace");
     mkdirSync(join(stage.dir, ".in"));
@@ -194,6 +205,7 @@ describe("killed in TMPDIR", () => {
     const old = place.make("old", "tmp", { lastRun: "powered-off" });
     const dir = place.make("new", "tmp");
     mkdirSync(`${old}.discarded`);
+    place.link(place.host, relative(place.top, `${old}.discarded`), ".host");
     writeFileSync(join(`${old}.discarded`, "disk-0.img"), "old");
     updateMark(dir, { replaces: old });
     expectWhole("new", ["W"]);
@@ -319,7 +331,8 @@ describe("killed in place", () => {
   });
 
   test("when complete: the new ones", () => {
-    place.make("old", "inplace");
+    const dir = place.make("old", "inplace");
+    updateMark(dir, { owns: [...readMark(dir)!.owns!, "disk-1.img"] });
     place.write("host/disk-1.img", "old");
     ready("new");
     expectWhole("new", [], INPLACE);
@@ -359,6 +372,112 @@ describe("killed in place", () => {
   });
 });
 
+const outside = (): Record<string, string> => ({
+  precious: readFileSync(place.path("precious"), "utf8"),
+  bashrc: readFileSync(place.path("host/.bashrc"), "utf8"),
+  disk: readFileSync(place.path("host/disk-0.img"), "utf8"),
+});
+
+const rewrite = (dir: string, files: unknown[]): void =>
+  writeFileSync(join(dir, ".vm.json"), JSON.stringify({ vm: 1, created: new Date().toISOString(), files }));
+
+/** @param change the redo log, complete otherwise */
+async function refused(change: (dir: string) => void, named: string): Promise<void> {
+  place.write("precious", "mine");
+  place.write("host/.bashrc", "mine");
+  place.make("old", "inplace");
+  const dir = ready("new");
+  change(dir);
+  const before = outside();
+  const error = await failureOf(() => recover());
+  expect(error.exitCode).toBe(74);
+  expect(error.message).toContain(named);
+  expect(outside()).toEqual(before);
+  expect(place.disk()).toBe("old");
+}
+
+/** Whatever a redo log holds that this program has not written: 74, and nothing is touched. */
+describe("a redo log is refused", () => {
+  test.each([".bashrc", "backups", "notes.txt", ".ssh"])("that names %j", async (name) => {
+    await refused((dir) => rewrite(dir, ["disk-0.img", name]), name);
+  });
+
+  test.each([".bashrc", ".ssh/authorized_keys", "backups/S0/TS", "notes.txt"])(
+    "that holds %s",
+    async (name) => {
+      await refused((dir) => {
+        mkdirSync(join(dir, name, ".."), { recursive: true });
+        writeFileSync(join(dir, name), "hostile");
+      }, name.split("/")[0]!);
+    },
+  );
+
+  test("that holds a link", async () => {
+    await refused((dir) => {
+      rmSync(join(dir, "disk-0.img"));
+      symlinkSync(place.path("precious"), join(dir, "disk-0.img"));
+    }, "disk-0.img is not a regular file");
+  });
+
+  test("that holds a directory in a disk's place", async () => {
+    await refused((dir) => {
+      rmSync(join(dir, "disk-0.img"));
+      mkdirSync(join(dir, "disk-0.img"));
+    }, "disk-0.img is not a regular file");
+  });
+
+  test("that is a link itself", async () => {
+    await refused((dir) => {
+      renameSync(dir, place.path("elsewhere"));
+      symlinkSync(place.path("elsewhere"), dir);
+    }, `${READY} is not a directory`);
+  });
+
+  test("of a removal that is a link", async () => {
+    await refused((dir) => {
+      rmSync(dir, { recursive: true });
+      symlinkSync(place.path("precious"), place.path("host", REMOVING));
+    }, `${REMOVING} is not a regular file`);
+  });
+
+  test.each(["..", "../../precious", "", "/etc/passwd", "a/b"])(
+    "names that are paths count as damage: %j",
+    (name) => {
+      place.write("precious", "mine");
+      place.make("old", "inplace");
+      rewrite(ready("new"), ["disk-0.img", name]);
+      recover();
+      // Nothing but the new files themselves is moved.
+      expect(place.disk()).toBe("new");
+      expect(readFileSync(place.path("precious"), "utf8")).toBe("mine");
+    },
+  );
+});
+
+describe("recovery in TMPDIR leaves alone", () => {
+  test.each([
+    ["a directory of another VM's, whatever its name", "/elsewhere"],
+    ["a directory that names no VM", undefined],
+  ])("%s", (_what, host) => {
+    const stage = place.stage("new", "tmp");
+    rmSync(join(stage.dir, ".host"));
+    if (host !== undefined) symlinkSync(host, join(stage.dir, ".host"));
+    recover();
+    expect(existsSync(join(stage.dir, "disk-0.img"))).toBe(true);
+  });
+
+  test("what is replaced but is no working directory of this VM", () => {
+    const dir = place.make("new", "tmp");
+    place.write("precious/file", "mine");
+    updateMark(dir, { replaces: place.path("precious") });
+    recover();
+    place.link(place.host, "precious/.host");
+    updateMark(dir, { replaces: place.path("precious") });
+    recover();
+    expect(place.has("precious/file")).toBe(true);
+  });
+});
+
 describe("removing", () => {
   test("working files in TMPDIR", () => {
     place.make("old", "tmp");
@@ -367,8 +486,19 @@ describe("removing", () => {
     expect(place.names()).toEqual({ host: ["notes.txt"], tmp: [] });
   });
 
-  test("working files in place: guest.env, snapshots and the user's files stay", () => {
+  test("working files in place: what the mark does not name stays, whatever its name", () => {
     place.make("old", "inplace");
+    const names = ["known_hosts", "console.log", ".in/x", ".out/y", "efivars.bin", "disk-7.img"];
+    for (const name of names) place.write(`host/${name}`, "mine");
+    removeWork(place.host, resolveWork(place.host));
+    expect(place.names().host).toEqual(
+      [".in", ".out", "console.log", "disk-7.img", "efivars.bin", "guest.env", "known_hosts"].toSorted(),
+    );
+  });
+
+  test("working files in place of an earlier version: guest.env, snapshots and the user's files stay", () => {
+    place.make("old", "inplace");
+    updateMark(place.host, { owns: undefined });
     for (const name of ["disk-12.img", "efivars.bin", ".in/x", ".out/y", "run-vm.sh", "qemu.log"])
       place.write(`host/${name}`, "");
     for (const name of ["notes.txt", "disk-x.img", "backups/S0/TS", "install.job"])

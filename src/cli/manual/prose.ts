@@ -44,6 +44,9 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   restore: [
     "Checksums are verified, and the new working files are made beside the old ones, which are replaced at the end. Refused while the VM runs.",
   ],
+  adopt: [
+    "For working files that an earlier program has left, behind `.work` or as disks in HOSTDIR itself. They must be yours, in order (qemu-img check), and not in use. It shows what it has found; the files stay as they are.",
+  ],
   destroy: ["Snapshots and HOSTDIR's own files are never removed. Refused while the VM runs."],
   job: [
     "A job is the script `NAME.job`, looked for in HOSTDIR, in `PROFILES/scripts/jobs`, and among those that the program brings: `add-ssh-keys`, `run-ssh`, `post-install`. `NAME.pre` and `NAME.post` beside it run on this host, before and after. Its output is on stdout and in `WORKDIR/.out/job.log`; its exit status is the program's. `--timeout` limits it.",

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { ReadImage } from "../../machine/types.ts";
 import { allocatedBytes, lstatOf } from "../../store/files.ts";
 import { WORK } from "../../store/layout.ts";
+import { requireRegularDisk } from "../../store/own-disk.ts";
 import { ownDisks } from "../in-use.ts";
 import { requireOwnDisk } from "../linked.ts";
 import type { Present } from "../open.ts";
@@ -22,6 +23,7 @@ export function listSources(work: Present): Source[] {
   const { dir } = work;
   const disks = ownDisks(dir).map((name) => {
     const path = join(dir, name);
+    requireRegularDisk(path);
     return { name, path, disk: true, base: requireOwnDisk(work, path) };
   });
   const others = [WORK.efivars, WORK.seed].filter((name) => lstatOf(join(dir, name)));

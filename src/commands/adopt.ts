@@ -1,0 +1,13 @@
+import { defineCommand } from "citty";
+import type { Context } from "../services/context.ts";
+
+export default defineCommand({
+  meta: { name: "adopt", description: "take over working files that do not carry this program's mark" },
+  args: {
+    "dry-run": { type: "boolean", description: "show what would be done, and do nothing" },
+  },
+  async run({ args, data }) {
+    const { adoptVm } = await import("../services/adopt.ts");
+    await adoptVm(data as Context, args["dry-run"] === true);
+  },
+});

@@ -1,0 +1,92 @@
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { ownedByUs } from "../lib/trust.ts";
+import { shellQuote } from "../qemu/text.ts";
+import { listDirectory, lstatOf, remove } from "./files.ts";
+import { HOST, isDiskName, RUN_FILES, WORK } from "./layout.ts";
+import { updateMark } from "./mark.ts";
+import type { Present, Work } from "./workdir.ts";
+import { isOwned, listOwned } from "./working-files.ts";
+import { isDirectoryName, isWorkingFile } from "./working-names.ts";
+
+/** Written anew by each run or job: a link or a pipe in such a place is removed, and leads nowhere. */
+const RENEWED: ReadonlySet<string> = new Set([
+  ...RUN_FILES,
+  WORK.runScript,
+  WORK.rescueScript,
+  WORK.consoleLog,
+  WORK.rescueConsoleLog,
+  WORK.qemuLog,
+  WORK.eventsIn,
+  WORK.eventsOut,
+  WORK.spicePassword,
+]);
+
+/**
+ * Prepares WORKDIR for files that a run or a job is about to write. In HOSTDIR they become the program's by that, and
+ * `destroy` may remove them.
+ * @param names working files
+ * @param emptied `.in` and `.out` are made anew, too
+ * @throws 73 where a name is taken in HOSTDIR by a file that the mark does not name, 74 for what is no regular file
+ */
+export function claimFiles(work: Present, names: readonly string[], emptied = false): void {
+  if (work.inplace) {
+    const taken = names.filter((name) => !isOwned(work.mark, name) && lstatOf(join(work.dir, name)));
+    if (taken.length > 0) throw takenError(work.dir, taken);
+  }
+  for (const name of names) {
+    const path = join(work.dir, name);
+    const stats = lstatOf(path);
+    const directory = isDirectoryName(name);
+    if (!stats || ((directory ? stats.isDirectory() : stats.isFile()) && ownedByUs(stats))) continue;
+    const renewed = directory ? emptied : RENEWED.has(name);
+    if (renewed && !stats.isDirectory()) remove(path);
+    else throw kindError(path, directory ? "a directory" : "a regular file");
+  }
+  const { owns } = work.mark;
+  if (work.inplace && owns && names.some((name) => !owns.includes(name)))
+    updateMark(work.dir, { owns: [...new Set([...owns, ...names])] });
+}
+
+const kindError = (path: string, wanted: string): VmError =>
+  new VmError("io", `cannot use ${path}: it is not ${wanted} of this user`, {
+    hint: `look at what it is, then remove it: rm ${shellQuote(path)}`,
+  });
+
+const takenError = (hostdir: string, names: readonly string[]): VmError =>
+  new VmError(
+    "cannotCreate",
+    `cannot keep working files in ${hostdir}: these were not made by this program: ${names.join(", ")}`,
+    {
+      hint: "move them away, or use another directory: --hostdir=DIR; if they are working files of this VM: 'adopt'",
+    },
+  );
+
+/**
+ * Refuses to make working files in HOSTDIR where others' have such names.
+ * @throws 73 naming them
+ */
+export function refuseTaken(hostdir: string): void {
+  const owned = new Set(listOwned(hostdir));
+  const taken = listDirectory(hostdir).filter((name) => isWorkingFile(name) && !owned.has(name));
+  if (taken.length > 0) throw takenError(hostdir, taken.toSorted());
+}
+
+/**
+ * Refuses to put a snapshot beside disks in HOSTDIR that no `.work` refers to (a VM in place, copied without its hidden
+ * files): they may be newer than any snapshot.
+ * @throws 73 naming them
+ */
+export function refuseStrayDisks(hostdir: string, work: Work, command: string): void {
+  if (work.state === "present") return;
+  const disks = readdirSync(hostdir).filter(isDiskName).toSorted();
+  if (disks.length === 0) return;
+  throw new VmError(
+    "cannotCreate",
+    `cannot ${command}: ${hostdir} has disks to which no ${HOST.workLink} link refers: ${disks.join(", ")}`,
+    {
+      hint: "they may be newer than the last snapshot: take them over with 'adopt', or move them away",
+    },
+  );
+}

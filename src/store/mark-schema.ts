@@ -1,0 +1,219 @@
+/** Reads the text of a mark (`.vm.json`) field by field: it may come from another version, a bad disk or an attacker. */
+import { createHash } from "node:crypto";
+import { isAbsolute, resolve } from "node:path";
+import { isSettingName, parseSetting, type RawSettings } from "../config/schema.ts";
+import { VmError } from "../lib/errors.ts";
+import { isPlainName, plain } from "../lib/text.ts";
+import { parseForwards, parseHostForward } from "../machine/parse.ts";
+import { IMAGE_FORMATS, type DisplayAddress } from "../machine/types.ts";
+import { parseConsistency, RUN_ENDS, type BaseRecord, type Mark, type RunRecord } from "./mark-types.ts";
+
+/** The format that this version writes. */
+const FORMAT = 1;
+
+type Fields = Record<string, unknown>;
+
+const isFields = (value: unknown): value is Fields =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** The text of a mark, with the checksum of its other fields as the last one. */
+export function formatMark({ damaged: _damaged, ...fields }: Mark): string {
+  // As it is read again: fields that are undefined are none.
+  const plainFields = JSON.parse(JSON.stringify(fields)) as Fields;
+  return `${JSON.stringify({ ...plainFields, sum: sumOf(plainFields) }, null, 2)}\n`;
+}
+
+/** SHA-256 of the fields as compact JSON, in their order. */
+const sumOf = (fields: Fields): string => createHash("sha256").update(JSON.stringify(fields)).digest("hex");
+
+/**
+ * Reads a mark. What is not of its form is left out; a mark that is damaged still is one, with what can be read of it,
+ * and how the last run ended counts as unknown.
+ * @throws 78 for the mark of a newer version
+ */
+export function parseMark(text: string, path: string): Mark {
+  let fields: Fields = {};
+  let whole = false;
+  let sum: unknown;
+  try {
+    const parsed: unknown = JSON.parse(text);
+    if (isFields(parsed)) {
+      ({ sum, ...fields } = parsed);
+      whole = sum === undefined || sum === sumOf(fields);
+    }
+  } catch {
+    // No JSON, or nested deeper than the parser can go.
+  }
+  const { vm } = fields;
+  if (whole && typeof vm === "number" && Number.isInteger(vm) && vm > FORMAT)
+    throw new VmError("config", `${path} was written by a newer version of this program`, {
+      hint: "use that version",
+    });
+  const dropped: string[] = [];
+  const mark = readFields(fields, dropped);
+  // Without a checksum (earlier versions), a field of another form is the only sign of damage.
+  if (whole && vm === FORMAT && (sum !== undefined || dropped.length === 0)) return mark;
+  // Which files belong to the program decides what `destroy` removes: not by a damaged list.
+  const { owns: _owns, files: _files, ...rest } = mark;
+  return { ...rest, lastRun: "unknown", damaged: true };
+}
+
+function readFields(fields: Fields, dropped: string[]): Mark {
+  const take = <T>(name: string, parse: (value: unknown) => T | undefined): T | undefined => {
+    const value = Object.hasOwn(fields, name) ? fields[name] : undefined;
+    if (value === undefined) return undefined;
+    const parsed = parse(value);
+    if (parsed === undefined) dropped.push(name);
+    return parsed;
+  };
+  const mark: Mark = {
+    vm: FORMAT,
+    created: take("created", date) ?? "",
+    // A word that is not known is an end that is not known.
+    lastRun: take("lastRun", (value) => RUN_ENDS.find((end) => end === value)),
+    run: take("run", (value) => readRun(value, dropped)),
+    restored: take("restored", parseConsistency),
+    base: take("base", readBase),
+    onSnapshot: take("onSnapshot", readOnSnapshot),
+    files: take("files", names),
+    owns: take("owns", names),
+    disks: take("disks", names),
+    replaces: take("replaces", path),
+  };
+  if (dropped.includes("lastRun")) mark.lastRun = "unknown";
+  for (const name of Object.keys(mark) as (keyof Mark)[]) if (mark[name] === undefined) delete mark[name];
+  return mark;
+}
+
+const MAX_TEXT = 4096;
+
+const text = (value: unknown): string | undefined =>
+  typeof value === "string" && value.length <= MAX_TEXT ? value : undefined;
+
+const count = (value: unknown, least = 0): number | undefined =>
+  typeof value === "number" && Number.isSafeInteger(value) && value >= least ? value : undefined;
+
+const date = (value: unknown): string | undefined =>
+  typeof value === "string" &&
+  /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/.test(value) &&
+  !Number.isNaN(Date.parse(value))
+    ? value
+    : undefined;
+
+/** Absolute and without detours. */
+const path = (value: unknown): string | undefined =>
+  typeof value === "string" && isAbsolute(value) && resolve(value) === value && !value.includes("\0")
+    ? value
+    : undefined;
+
+const strings = (value: unknown): string[] | undefined =>
+  Array.isArray(value) && value.every((item) => text(item) !== undefined) ? (value as string[]) : undefined;
+
+const names = (value: unknown): string[] | undefined =>
+  Array.isArray(value) && value.every(isPlainName) ? value : undefined;
+
+/** Rules as qemu gets them: `hostfwd=…` and what else a user-mode network card takes. */
+const forwards = (value: unknown): string[] | undefined => {
+  const list = strings(value);
+  // One by one: a comma within would make two of one.
+  return list?.every((rule) => {
+    const parsed = parseForwards(rule);
+    const isOne = "options" in parsed && parsed.options.length === 1 && parsed.options[0] === rule;
+    return isOne && plain(rule) === rule && !namesOption(rule);
+  })
+    ? list
+    : undefined;
+};
+
+/** Programs such as ssh take a host that begins with a dash for an option. */
+const namesOption = (rule: string): boolean =>
+  parseHostForward(rule.replace(/^hostfwd=/, ""))?.hostAddress.startsWith("-") === true;
+
+function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
+  if (!isFields(value)) return undefined;
+  const started = date(value.started);
+  const pid = count(value.pid, 1);
+  const rules = forwards(value.forwards);
+  if (started === undefined || pid === undefined) return undefined;
+  const display = value.display === undefined ? undefined : readDisplay(value.display);
+  const ended = value.ended === undefined ? undefined : date(value.ended);
+  if (rules === undefined) dropped.push("run.forwards");
+  if (value.display !== undefined && display === undefined) dropped.push("run.display");
+  if (value.ended !== undefined && ended === undefined) dropped.push("run.ended");
+  return {
+    started,
+    detached: value.detached === true,
+    pid,
+    forwards: rules ?? [],
+    ...(display && { display }),
+    typed: readTyped(value.typed, dropped),
+    // It has ended, at a time that cannot be read.
+    ...(value.ended !== undefined && { ended: ended ?? started }),
+  };
+}
+
+function readDisplay(value: unknown): RunRecord["display"] {
+  if (!isFields(value)) return undefined;
+  const protocol = (["spice", "vnc"] as const).find((word) => word === value.protocol);
+  const socket = path(value.socket) ?? (isPlainName(value.socket) ? value.socket : undefined);
+  const port = count(value.port, 1);
+  const host =
+    typeof value.host === "string" && /^[A-Za-z0-9:._%][A-Za-z0-9:._%-]*$/.test(value.host)
+      ? value.host
+      : undefined;
+  const at: DisplayAddress | undefined =
+    socket !== undefined
+      ? { socket }
+      : host !== undefined && port !== undefined && port < 65536
+        ? { host, port }
+        : undefined;
+  return protocol && at && { protocol, ...at };
+}
+
+/** Is this a setting that is known, with a value that would be accepted now? */
+function isRight(name: string, raw: unknown): boolean {
+  if (!isSettingName(name)) return false;
+  const given = text(raw) ?? strings(raw);
+  return given !== undefined && "value" in parseSetting(name, given);
+}
+
+/** What was typed for a run: only settings that are known, with values that would be accepted now. */
+function readTyped(value: unknown, dropped: string[]): RunRecord["typed"] {
+  const typed: RunRecord["typed"] = { settings: {}, additions: {}, ssh: false };
+  if (!isFields(value)) return typed;
+  const settings: RawSettings = {};
+  for (const [name, raw] of Object.entries(isFields(value.settings) ? value.settings : {}))
+    if (isRight(name, raw)) Object.assign(settings, { [name]: raw });
+    else dropped.push(name);
+  for (const name of ["FORWARDS", "IMAGES", "SHARES"] as const) {
+    const given = isFields(value.additions) ? value.additions[name] : undefined;
+    if (given === undefined) continue;
+    if (Array.isArray(given) && isRight(name, given)) typed.additions[name] = given as string[];
+    else dropped.push(name);
+  }
+  return { ...typed, settings, ssh: value.ssh === true };
+}
+
+function readBase(value: unknown): BaseRecord | undefined {
+  if (!isFields(value)) return undefined;
+  const place = path(value.path);
+  const format = IMAGE_FORMATS.find((one) => one === value.format);
+  if (place === undefined || format === undefined) return undefined;
+  const bytes = count(value.bytes);
+  const modified = date(value.modified);
+  const device = count(value.device);
+  return {
+    path: place,
+    format,
+    ...(bytes !== undefined && { bytes }),
+    ...(modified !== undefined && { modified }),
+    ...(device !== undefined && { device }),
+  };
+}
+
+function readOnSnapshot(value: unknown): Mark["onSnapshot"] {
+  if (!isFields(value) || !isPlainName(value.name)) return undefined;
+  const id = text(value.id);
+  const sum = text(value.sum);
+  return { name: value.name, ...(id !== undefined && { id }), ...(sum !== undefined && { sum }) };
+}

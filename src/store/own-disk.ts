@@ -1,0 +1,18 @@
+import { readlinkSync } from "node:fs";
+import { dirname } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { lstatOf } from "./files.ts";
+
+/**
+ * A working disk is a regular file in WORKDIR, for all commands alike.
+ * @param path absolute; a file that is not there is none of the business here
+ * @throws 74 for a symbolic link, and for anything else
+ */
+export function requireRegularDisk(path: string): void {
+  const stats = lstatOf(path);
+  if (!stats || stats.isFile()) return;
+  const what = stats.isSymbolicLink() ? `a symbolic link to ${readlinkSync(path)}` : "not a regular file";
+  throw new VmError("io", `cannot use the disk ${path}: it is ${what}`, {
+    hint: `a working disk is a regular file in ${dirname(path)}; for larger storage set TMPDIR, use --inplace in a directory there, or name the image's full path in IMAGES`,
+  });
+}

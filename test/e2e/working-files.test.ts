@@ -1,0 +1,224 @@
+/** Working files that are damaged, copied, linked, of the earlier program, or the user's own. */
+import { describe, expect, test } from "bun:test";
+import {
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import type { Sandbox } from "./harness.ts";
+import { expectError, sha256, smallSandbox, suite } from "./tools.ts";
+
+/** The earlier program's: the same files, without the mark. */
+const forget = (box: Sandbox): void => unlinkSync(join(box.work, ".vm.json"));
+
+suite("a damaged mark", () => {
+  test.each<[string, (path: string) => void]>([
+    ["empty", (path) => truncateSync(path, 0)],
+    ["with a run that is a number", (path) => writeFileSync(path, '{"vm":1,"run":5,"created":"x"}')],
+  ])("%s keeps no command from its work", async (_what, damage) => {
+    using box = smallSandbox();
+    await box.ok(["@create", "G", "@backup", "S0"]);
+    const mark = join(box.work, ".vm.json");
+    damage(mark);
+    const stopped = await box.ok(["stop"]);
+    expect(stopped.stderr.split(`${mark} is damaged`)).toHaveLength(2);
+    await box.ok(["status"]);
+    expect((await box.ok(["backup", "S1"])).stderr).toContain("power cut");
+    damage(mark);
+    await box.ok(["restore", "S0"]);
+    damage(join(box.work, ".vm.json"));
+    await box.ok(["destroy"]);
+    expect(readdirSync(box.tmp)).toEqual([]);
+  });
+
+  test("is written anew by the next change", async () => {
+    using box = smallSandbox();
+    await box.ok(["--inplace", "create", "G"]);
+    truncateSync(box.path(".vm.json"), 40);
+    box.write("vm.defaults", "-device nonsense\n");
+    expectError(await box.vm(["run"]), 74, /qemu did not start/);
+    expect((await box.ok(["status"])).stderr).not.toContain("damaged");
+    await box.ok(["destroy"]);
+    expect(readdirSync(box.host)).toEqual(["guest.env", "vm.defaults"]);
+  });
+});
+
+suite("what is the user's in HOSTDIR", () => {
+  test("is not removed by create, restore or destroy in place", async () => {
+    using box = smallSandbox();
+    box.write("known_hosts", "mine");
+    box.write(".out/result", "mine");
+    const refused = await box.vm(["--inplace", "create", "G"]);
+    expectError(refused, 73, /not made by this program: \.out, known_hosts/);
+    expect(readdirSync(box.host).toSorted()).toEqual([".out", "known_hosts"]);
+    await box.ok(["@create", "G", "@backup", "S0"]);
+    expectError(await box.vm(["--inplace", "restore"]), 73, /known_hosts/);
+    expect(box.read("known_hosts") + box.read(".out/result")).toBe("minemine");
+    renameSync(box.path("known_hosts"), box.path("hosts"));
+    renameSync(box.path(".out"), box.path("out"));
+    await box.ok(["--inplace", "restore"]);
+    box.write("console.log", "mine");
+    expectError(await box.vm(["run"]), 73, /console\.log/);
+    await box.ok(["destroy"]);
+    expect(box.read("console.log")).toBe("mine");
+  });
+
+  test("disks copied without .work are not taken for older than the last snapshot", async () => {
+    using box = smallSandbox();
+    await box.ok(["--inplace", "@create", "G", "@backup", "S0"]);
+    const copy = join(box.top, "copy");
+    mkdirSync(copy, { mode: 0o700 });
+    // As `cp -r *` does.
+    for (const name of readdirSync(box.host).filter((item) => !item.startsWith(".")))
+      cpSync(box.path(name), join(copy, name), { recursive: true, verbatimSymlinks: true });
+    const before = sha256(join(copy, "disk-0.img"));
+    for (const command of ["run", "restore"])
+      expectError(await box.vm([command], { cwd: copy }), 73, /disk-0\.img/);
+    expect((await box.ok(["adopt"], { cwd: copy })).stdout).toMatch(/^disk-0\.img .* changed /m);
+    expect(sha256(join(copy, "disk-0.img"))).toBe(before);
+    expect((await box.ok(["backup", "S1"], { cwd: copy })).stderr).toContain("power cut");
+    await box.ok(["restore", "S0"], { cwd: copy });
+    await box.ok(["destroy"], { cwd: copy });
+    expect(readdirSync(copy).toSorted()).toEqual(["backups", "guest.env"]);
+  });
+});
+
+suite("adopt", () => {
+  test("takes over working files of the earlier program", async () => {
+    using box = smallSandbox();
+    await box.ok(["@create", "G", "@backup", "S0"]);
+    forget(box);
+    const { work } = box;
+    const disk = sha256(join(work, "disk-0.img"));
+    const refused = await box.vm(["backup"]);
+    expectError(refused, 74, /mark/);
+    expect(refused.stderr).toContain("adopt");
+    expect(refused.stderr).not.toContain("rm ");
+    const shown = await box.ok(["adopt", "--dry-run"]);
+    expect(shown.stdout).toMatch(/^directory +\/.*\ndisk-0\.img .*\n.*FIRSTTIME.*\nlast snapshot +S0 /);
+    expect(existsSync(join(work, ".vm.json"))).toBe(false);
+    unlinkSync(join(work, ".host"));
+    expect((await box.ok(["adopt"])).stdout).toBe(shown.stdout);
+    expect(readlinkSync(join(work, ".host"))).toBe(box.host);
+    expect(sha256(join(work, "disk-0.img"))).toBe(disk);
+    expect((await box.ok(["adopt"])).stderr).toContain("already");
+    expect((await box.ok(["backup"])).stderr).toContain("power cut");
+    await box.ok(["destroy"]);
+    expect(readdirSync(box.tmp)).toEqual([]);
+  });
+
+  test.each<[string, number, RegExp, (box: Sandbox) => void]>([
+    ["a disk is missing", 66, /disk-0\.img is missing/, (box) => rmSync(join(box.work, "disk-0.img"))],
+    [
+      "a disk is cut short",
+      74,
+      /damaged|cannot/,
+      (box) => truncateSync(join(box.work, "disk-0.img"), 70_000),
+    ],
+    [
+      "a disk is no qcow2 image",
+      74,
+      /raw, not qcow2/,
+      (box) => writeFileSync(join(box.work, "disk-0.img"), "x"),
+    ],
+    [
+      "a disk is a link",
+      74,
+      /symbolic link to/,
+      (box) => {
+        renameSync(join(box.work, "disk-0.img"), join(box.top, "disk"));
+        symlinkSync(join(box.top, "disk"), join(box.work, "disk-0.img"));
+      },
+    ],
+    [
+      "a disk refers to another file",
+      74,
+      /external backing file/,
+      (box) => {
+        const disk = join(box.work, "disk-0.img");
+        rmSync(disk);
+        Bun.spawnSync(["qemu-img", "create", "-qf", "qcow2", "-b", "/etc/passwd", "-F", "raw", disk]);
+      },
+    ],
+    [
+      "the directory is open to others",
+      74,
+      /written by others/,
+      (box) => Bun.spawnSync(["chmod", "777", box.work]),
+    ],
+    [
+      "guest.env is gone",
+      74,
+      /neither it nor .* has a guest\.env/,
+      (box) => rmSync(join(box.work, "guest.env")),
+    ],
+    [
+      "they are another VM's",
+      74,
+      /belong to the VM in/,
+      (box) => {
+        const link = join(box.work, ".host");
+        rmSync(link);
+        symlinkSync(box.top, link);
+      },
+    ],
+  ])("refuses where %s", async (_what, status, reason, change) => {
+    using box = smallSandbox();
+    await box.ok(["create", "G"]);
+    forget(box);
+    const { work } = box;
+    change(box);
+    expectError(await box.vm(["adopt"]), status, reason);
+    expect(existsSync(join(work, ".vm.json"))).toBe(false);
+  });
+});
+
+suite("a working disk that is a symbolic link", () => {
+  test("is refused by all commands alike; restore and destroy remove the link, and say so", async () => {
+    using box = smallSandbox();
+    await box.ok(["@create", "G", "@backup", "S0"]);
+    const far = join(box.top, "storage.img");
+    const link = (): void => {
+      renameSync(join(box.work, "disk-0.img"), far);
+      symlinkSync(far, join(box.work, "disk-0.img"));
+    };
+    link();
+    for (const argv of [["run"], ["backup"], ["backup", "--format=qcow2"]]) {
+      const refused = await box.vm(argv);
+      expectError(refused, 74, /cannot use the disk \S+: it is a symbolic link to/);
+      expect(refused.stderr).toContain("TMPDIR");
+    }
+    const sum = sha256(far);
+    expect((await box.ok(["restore", "S0"])).stderr).toContain(`${far} stays`);
+    expect(sha256(far)).toBe(sum);
+    expect(lstatSync(join(box.work, "disk-0.img")).isFile()).toBe(true);
+    link();
+    await box.ok(["destroy"]);
+    expect(readFileSync(far).length).toBeGreaterThan(0);
+  });
+});
+
+describe("links among the files of a run", () => {
+  suite("in place", () => {
+    test(".out as a link is never shared, console.log as a link is never followed", async () => {
+      using box = smallSandbox();
+      await box.ok(["--inplace", "create", "G"]);
+      box.write("precious/file", "mine");
+      rmSync(box.path(".out"), { recursive: true });
+      symlinkSync(box.path("precious"), box.path(".out"));
+      expectError(await box.vm(["run"]), 74, /\.out: it is not a directory/);
+      expect(readdirSync(box.path("precious"))).toEqual(["file"]);
+    });
+  });
+});

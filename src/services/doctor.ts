@@ -1,4 +1,5 @@
 import { VmError } from "../lib/errors.ts";
+import { toJson } from "../lib/json.ts";
 import { installHint } from "../lib/packages.ts";
 import { formatTable } from "../lib/table.ts";
 import { readInForce, usableVm, type InForce } from "./config.ts";
@@ -86,7 +87,7 @@ export async function runDoctor(context: Context, form: DoctorForm): Promise<voi
 
 /** Names of distributions without a package are there, as null. */
 const formatJson = (diagnosis: Diagnosis): string =>
-  `${JSON.stringify(diagnosis, (_key, value: unknown) => (value === undefined ? null : value), 2)}\n`;
+  toJson(diagnosis, (_key, value: unknown) => (value === undefined ? null : value));
 
 /** Pure: a table. */
 export function formatText({ host, checks }: Diagnosis): string {

@@ -4,7 +4,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { signalError, takeSignals } from "../process/signals.ts";
-import { readStdin, writeBytes } from "../process/terminal.ts";
+import { writeOutput } from "../process/stdout.ts";
+import { readStdin, writeErrorOutput } from "../process/terminal.ts";
 import { AgentError, AgentSilence, GuestAgent } from "../qmp/agent.ts";
 import { findLine } from "../qmp/commands.ts";
 import { WORK } from "../store/layout.ts";
@@ -141,8 +142,11 @@ async function readInput(over: AbortSignal): Promise<Buffer> {
 
 /** Prints what it said, and passes its status on. */
 async function show(program: string, result: ExecStatus): Promise<void> {
-  await writeBytes(process.stdout, Buffer.from(result["out-data"] ?? "", "base64"));
-  await writeBytes(process.stderr, Buffer.from(result["err-data"] ?? "", "base64"));
+  try {
+    await writeOutput(Buffer.from(result["out-data"] ?? "", "base64"));
+  } finally {
+    await writeErrorOutput(Buffer.from(result["err-data"] ?? "", "base64"));
+  }
   if (result["out-truncated"] || result["err-truncated"])
     log.warn("the output is cut short: the guest agent keeps 16 MiB; write more into a file, and cp that");
   const { signal, exitcode = 0 } = result;

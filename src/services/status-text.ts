@@ -81,7 +81,11 @@ export function formatStatus(vm: Status): string {
   ];
   return facts
     .flatMap(([name, text]) =>
-      text === undefined ? [] : [`${`${name}:`.padEnd(15)}${text.split("\n").map(plain).join("\n  ")}\n`],
+      text === undefined
+        ? []
+        : [
+            `${`${name}:`.padEnd(15)}${name === "error" ? text.split("\n").map(plain).join("\n  ") : plain(text)}\n`,
+          ],
     )
     .join("");
 }

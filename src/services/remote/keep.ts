@@ -1,5 +1,6 @@
 import { plain } from "../../lib/text.ts";
 import { VmError } from "../../lib/errors.ts";
+import { toJson } from "../../lib/json.ts";
 import { isQuiet, log } from "../../lib/log.ts";
 import { PERIODS, type Rules } from "../../store/retention.ts";
 import type { Context } from "../context.ts";
@@ -51,7 +52,7 @@ export async function pruneRemote(
     keep: !removed.has(item.id),
     reasons: reasons.get(item.id) ?? [],
   }));
-  if (json) context.print(`${JSON.stringify(verdicts.map(forPrograms), null, 2)}\n`);
+  if (json) context.print(toJson(verdicts.map(forPrograms)));
   else if (dryRun || !isQuiet()) context.print(verdicts.map(formatVerdict).join(""));
   if (dryRun) return;
   // What only those had is still there; restic finds it, and may be interrupted at it.

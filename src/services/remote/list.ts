@@ -1,6 +1,7 @@
 import { plain } from "../../lib/text.ts";
 import { basename, dirname } from "node:path";
 import { VmError } from "../../lib/errors.ts";
+import { toJson } from "../../lib/json.ts";
 import { formatTable } from "../../lib/table.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import type { Context } from "../context.ts";
@@ -127,7 +128,7 @@ export const shorten = (id: string): string => id.slice(0, 8);
 /** Prints the snapshots of this VM in the repository, oldest first. */
 export async function showRemote(context: Context, json: boolean): Promise<void> {
   const all = await listRemote(await openRepository(context), remoteNameOf(context));
-  if (json) return context.print(`${JSON.stringify(all, null, 2)}\n`);
+  if (json) return context.print(toJson(all));
   if (all.length > 0)
     context.print(
       formatTable([

@@ -6,7 +6,7 @@ import { log } from "../lib/log.ts";
 import { signalError, takeSignals, throwIfInterrupted } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
 import { rawTerminal, releaseStdin } from "../process/terminal.ts";
-import { withShortPath } from "../qmp/client.ts";
+import { withSocket } from "../qmp/client.ts";
 import { findLine } from "../qmp/commands.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
@@ -34,7 +34,7 @@ export async function openConsole(context: Context): Promise<void> {
       });
     return { work: present, name: vm.settings.GUESTNAME };
   });
-  const socket = await withShortPath(join(work.dir, WORK.console), async (path) => {
+  const socket = await withSocket(join(work.dir, WORK.console), async (path) => {
     const connecting = connect({ path, allowHalfOpen: true });
     await once(connecting, "connect");
     return connecting;

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { readArguments } from "../config/literal.ts";
 import type { Loaded } from "../config/load.ts";
@@ -10,10 +10,10 @@ import { expandMacro, type MacroValues } from "../machine/macros.ts";
 import type { Arch, Disk, Firmware, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
-import { findBootLoader, findFirmware } from "../qemu/firmware.ts";
+import { findBootLoader, findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
-import { lstatOf, readSmall, replaceFile } from "../store/files.ts";
+import { lstatOf, readNamed, readSmall, replaceFile } from "../store/files.ts";
 import { defaultsName, isDiskName, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { resolveDisplay } from "./display.ts";
@@ -211,7 +211,7 @@ export function resolveFirmware(vm: Vm, work: Present): Firmware {
   const files = findFirmware(QEMUARCH, { code: OVMF_CODE, vars: OVMF_VARS });
   const path = join(work.dir, WORK.efivars);
   // A VM that was made for BIOS gets variables of its own the first time it boots by UEFI.
-  if (!lstatOf(path)) replaceFile(path, readFileSync(files.varsTemplate.path));
+  if (!lstatOf(path)) replaceFile(path, readNamed(files.varsTemplate.path, MAX_VARS_BYTES));
   return { code: files.code, vars: { path, format: files.varsTemplate.format } };
 }
 

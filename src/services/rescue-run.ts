@@ -10,7 +10,7 @@ import { powerDown, quit } from "../qmp/commands.ts";
 import type { QmpEvent } from "../qmp/protocol.ts";
 import { Channel } from "../rescue/channel.ts";
 import { OutputWatch, readStatus } from "../rescue/output.ts";
-import { createFile, lstatOf, readSmall, remove, replaceFile } from "../store/files.ts";
+import { createFile, lstatOf, readTail, remove, replaceFile } from "../store/files.ts";
 import { JOB, RUN_FILES, WORK } from "../store/layout.ts";
 import { consistencyOf, updateMark, type Mark, type RunEnd } from "../store/mark.ts";
 import type { Context } from "./context.ts";
@@ -25,6 +25,8 @@ const STOP_AGAIN_MS = 1000;
 /** How long it may take to switch itself off once the job's status is there. */
 const POWER_OFF_SECONDS = 60;
 const CONSOLE_LINES = 8;
+/** A panic, and what stands around it. */
+const CONSOLE_BYTES = 64 << 10;
 
 type WriteLog = (piece: Uint8Array) => Promise<void>;
 
@@ -206,7 +208,7 @@ function diedError(work: Present, job: string, end: MachineEnd, status: number |
       ? `the rescue ended without a status of the job ${job}`
       : `the job ${job} ended well, but the rescue was not switched off in order`;
   const logFile = join(work.dir, WORK.rescueConsoleLog);
-  const lines = (readSmall(logFile) ?? "")
+  const lines = (readTail(logFile, CONSOLE_BYTES) ?? "")
     .split("\n")
     .map((line) => line.replaceAll(/\x1b\[[0-9;?]*[A-Za-z]/g, "").replaceAll(/\p{Cc}/gu, ""))
     .filter((line) => line.trim() !== "");

@@ -143,10 +143,13 @@ async function stateOfQemu(work: Present): Promise<"running" | "paused" | undefi
   if (!(await isListening(socket))) return isAnyDiskInUse(work) ? "running" : undefined;
   try {
     const qmp = await QmpClient.connect(socket, CONVERSATION_MS);
+    // What listens there may be no qemu.
+    const limit = setTimeout(() => qmp.close(), CONVERSATION_MS);
     try {
-      const { running } = (await qmp.execute("query-status")) as { running: boolean };
-      return running ? "running" : "paused";
+      const answer = (await qmp.execute("query-status")) as { running?: unknown } | null;
+      return answer?.running === false ? "paused" : "running";
     } finally {
+      clearTimeout(limit);
       qmp.close();
     }
   } catch (error) {

@@ -36,6 +36,8 @@ export async function takeScreenshot(
   const { png, name } = await withLive(context, WHAT, async ({ vm, work, qmp }) => {
     // Where qemu may write; it might not be allowed to where the picture is wanted.
     const ppm = join(work.dir, WORK.screen);
+    // qemu would write to what a link there names.
+    remove(ppm);
     try {
       if (!(await dumpScreen(qmp, ppm)))
         throw new VmError("unavailable", `cannot ${WHAT}: the VM has no graphics card`, {

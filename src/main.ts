@@ -1,23 +1,33 @@
 import { version } from "../package.json";
+import { writeResult } from "./process/stdout.ts";
 
 const words = process.argv.slice(2);
 
-// The answer to `--version` needs none of the program.
-if (words.length === 1 && (words[0] === "--version" || words[0] === "-v")) {
-  process.stdout.write(`vm ${version}\n`);
-} else {
-  process.umask(0o077);
-  // Whoever reads us may go away (`| head`), and a lost terminal must not stop a change halfway.
+// Whoever reads us may go away (`| head`), and a lost terminal must not stop a change halfway.
+const outliveReaders = (): void => {
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
-  const { buildContext, progName } = await import("./cli/surroundings.ts");
-  const prog = progName(process.argv0);
-  if (words[0] === "__complete") {
-    // A shell asks, by the script of `completion`.
-    const { answerShell } = await import("./cli/complete/answer.ts");
-    const context = buildContext(prog, version, { settings: {}, additions: {}, hostdir: undefined });
-    process.stdout.write(await answerShell(context, words.slice(1)));
+};
+
+try {
+  // The answer to `--version` needs none of the program.
+  if (words.length === 1 && (words[0] === "--version" || words[0] === "-v")) {
+    writeResult(`vm ${version}\n`);
   } else {
-    const { runCli } = await import("./cli/cli.ts");
-    process.exitCode = await runCli(prog, version, words);
+    process.umask(0o077);
+    outliveReaders();
+    const { buildContext, progName } = await import("./cli/surroundings.ts");
+    const prog = progName(process.argv0);
+    if (words[0] === "__complete") {
+      // A shell asks, by the script of `completion`.
+      const { answerShell } = await import("./cli/complete/answer.ts");
+      const context = buildContext(prog, version, { settings: {}, additions: {}, hostdir: undefined });
+      writeResult(await answerShell(context, words.slice(1)));
+    } else {
+      const { runCli } = await import("./cli/cli.ts");
+      process.exitCode = await runCli(prog, version, words);
+    }
   }
+} catch (error) {
+  const { reportError } = await import("./cli/report.ts");
+  process.exitCode = reportError(error, false);
 }

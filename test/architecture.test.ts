@@ -230,3 +230,37 @@ test("only agreed names stand at the top", () => {
   ];
   expect([...names].filter((name) => !name.startsWith(".") && !agreed.includes(name))).toEqual([]);
 });
+
+/** What may come from a guest, an image, a repository or a directory passes one of these on its way to a terminal. */
+test("the standard streams are written in few places", () => {
+  const writers = MODULES.filter(({ code }) =>
+    /\b(console\s*\.|Bun\.(stdout|stderr)\b|process\.(stdout|stderr)\s*\.\s*write\b|\b(writeSync|appendFileSync)\(\s*[12]\b)/.test(
+      code,
+    ),
+  ).map(({ name }) => name);
+  expect(writers).toEqual([
+    "cli/progress.ts",
+    "config/bash.ts",
+    "lib/log.ts",
+    "process/stdout.ts",
+    "process/terminal.ts",
+    "services/media.ts",
+  ]);
+  const raw = MODULES.filter(({ code }) => /\b(writeResult|writeOutput|writeErrorOutput)\(/.test(code)).map(
+    ({ name }) => name,
+  );
+  expect(raw).toEqual([
+    "cli/surroundings.ts",
+    "main.ts",
+    "process/stdout.ts",
+    "process/terminal.ts",
+    "services/console-log.ts",
+    "services/console.ts",
+    "services/exec.ts",
+    "services/job-output.ts",
+  ]);
+  const json = MODULES.filter(({ code }) => /\bprint\([^;]*JSON\.stringify/.test(code)).map(
+    ({ name }) => name,
+  );
+  expect(json).toEqual([]);
+});

@@ -1,3 +1,4 @@
+import { plain } from "../lib/text.ts";
 import { isQuiet, onLogLine } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatDuration } from "../lib/time.ts";
@@ -28,7 +29,7 @@ export function createMeter(label: string, totalBytes: number): Meter {
     update(done) {
       const seconds = (performance.now() - started) / 1000;
       const columns = process.stderr.columns || 80;
-      const line = formatProgress(label, done, totalBytes, seconds).slice(0, columns - 1);
+      const line = formatProgress(plain(label), done, totalBytes, seconds).slice(0, columns - 1);
       process.stderr.write(`\r${line}\x1b[K`);
     },
     finish() {

@@ -4,6 +4,8 @@ import { isAbsolute, join } from "node:path";
 import { basename } from "pathe";
 import type { Context, Options } from "../services/context.ts";
 import { dataName, findInstalledLibexec } from "../rescue/libexec.ts";
+import { printable } from "../lib/text.ts";
+import { writeResult } from "../process/stdout.ts";
 import { askOnTerminal } from "./ask.ts";
 import { createMeter } from "./progress.ts";
 
@@ -67,6 +69,6 @@ export function buildContext(prog: string, version: string, options: Options): C
     ask: process.stdin.isTTY ? askOnTerminal : undefined,
     manual: async () => (await import("./manual/page.ts")).buildManual(prog),
     terminal: process.stdout.isTTY,
-    print: (result) => void process.stdout.write(result),
+    print: (result) => writeResult(typeof result === "string" ? printable(result) : result),
   };
 }

@@ -30,8 +30,8 @@ export function onLogLine(clear: () => void): void {
 }
 
 function render({ type, args }: LogObject): string {
-  // Names and messages of others stand in nearly all of them.
-  const text = plainLines(args.join(" "));
+  // Names and messages of others stand in nearly all of them: a line end in one begins no line of ours.
+  const text = plainLines(args.join(" ")).replaceAll(/(?<=.)\n(?=\S)/gs, "\n  ");
   const { normal, bold, ok, error, warning, accent } = theme;
   switch (type) {
     case "start":

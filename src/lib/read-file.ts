@@ -7,6 +7,7 @@ import {
   openSync,
   readSync,
   realpathSync,
+  statSync,
   type Stats,
 } from "node:fs";
 import { hasErrno, VmError } from "./errors.ts";
@@ -42,8 +43,8 @@ function kindOf(stats: Stats): string {
   return "a device";
 }
 
-const notRegular = (path: string, what: string): VmError =>
-  new VmError("io", `cannot read ${path}: it is ${what}, not a regular file`, {
+const notRegular = (path: string, what: string, wanted = "a regular file"): VmError =>
+  new VmError("io", `cannot read ${path}: it is ${what}, not ${wanted}`, {
     hint: "move it out of the way",
   });
 
@@ -66,6 +67,27 @@ export function openForReading(path: string): number {
   throw notRegular(path, kindOf(stats));
 }
 
+/**
+ * Opens a disk image, a kernel or the like that the user named: it may be a link, and a block device.
+ * @throws a system error, VmError 74 for anything but a regular file or block device
+ */
+export function openNamed(path: string): number {
+  const check = (stats: Stats): void => {
+    if (!stats.isFile() && !stats.isBlockDevice())
+      throw notRegular(path, kindOf(stats), "a regular file or block device");
+  };
+  // Opening a device may start something: it is looked at before, too.
+  check(statSync(path));
+  const fd = openSync(path, O_RDONLY | O_NONBLOCK);
+  try {
+    check(fstatSync(fd));
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
 /** No settings, list or record of the program comes near this: a larger one is a mistake, or an attack. */
 export const MAX_SMALL_BYTES = 1 << 20;
 
@@ -81,6 +103,18 @@ export function readSmallBytes(path: string, limit = MAX_SMALL_BYTES): Buffer | 
     if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
     throw error;
   }
+  return readWhole(fd, path, limit);
+}
+
+/**
+ * The bytes of a small file that the user or the system named: it may be a link.
+ * @throws as `openNamed`; VmError 74 for more than `limit` bytes
+ */
+export const readNamed = (path: string, limit = MAX_SMALL_BYTES): Buffer =>
+  readWhole(openNamed(path), path, limit);
+
+/** Reads and closes. */
+function readWhole(fd: number, path: string, limit: number): Buffer {
   try {
     const { size } = fstatSync(fd);
     // It may grow while it is read: no more than its limit and one byte.

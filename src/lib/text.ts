@@ -9,6 +9,10 @@ const CONTROL = /[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
 /** One line: each control character, line ends and tabs among them, becomes `?`. */
 export const plain = (text: string): string => text.replaceAll(CONTROL, "?");
 
+/** A result for people: line ends and tabs stay, everything else as in `plain`. */
+export const printable = (text: string): string =>
+  text.replaceAll(CONTROL, (character) => (character === "\n" || character === "\t" ? character : "?"));
+
 /** Several lines: line ends stay, everything else as in `plain`. */
 export const plainLines = (text: string): string => text.split("\n").map(plain).join("\n");
 

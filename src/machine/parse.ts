@@ -67,8 +67,11 @@ export function parseHostForward(rule: string): ForwardRule | undefined {
   };
 }
 
+/** An address or a host name: programs are told it as a word, which must not be an option to them. */
+const HOST = /^[A-Za-z0-9:_][A-Za-z0-9.:_%-]*$/;
+
 /**
- * Where on this host a TCP port of the guest is found.
+ * Where on this host a TCP port of the guest is found. A rule whose host is no address or name is passed over.
  * @param options of `-netdev user`
  */
 export function findForward(
@@ -81,7 +84,8 @@ export function findForward(
       : undefined;
     if (rule?.protocol !== "tcp" || rule.guestPort !== guestPort) continue;
     const anywhere = rule.hostAddress === "" || rule.hostAddress === "0.0.0.0";
-    return { host: anywhere ? "127.0.0.1" : rule.hostAddress, port: rule.hostPort };
+    const host = anywhere ? "127.0.0.1" : rule.hostAddress;
+    if (HOST.test(host) && rule.hostPort > 0) return { host, port: rule.hostPort };
   }
   return undefined;
 }

@@ -6,13 +6,10 @@ export function rawTerminal(): Disposable {
   return { [Symbol.dispose]: () => void process.stdin.setRawMode(false) };
 }
 
-/**
- * Writes bytes on stdout or stderr, as fast as whoever reads there takes them.
- * @returns false when nobody reads there any more
- */
-export function writeBytes(stream: NodeJS.WriteStream, bytes: Uint8Array): Promise<boolean> {
-  if (bytes.length === 0) return Promise.resolve(true);
-  return new Promise((resolve) => stream.write(bytes, (error) => resolve(!error)));
+/** Writes bytes on stderr, as fast as the reader takes them. */
+export function writeErrorOutput(bytes: Uint8Array): Promise<void> {
+  if (bytes.length === 0) return Promise.resolve();
+  return new Promise((resolve) => process.stderr.write(bytes, () => resolve()));
 }
 
 /**

@@ -1,9 +1,13 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { readNamed } from "../lib/read-file.ts";
 import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
+
+/** Of a file of UEFI variables: that of aarch64 has 64 MiB. */
+export const MAX_VARS_BYTES = 256 << 20;
 
 /** A UEFI firmware on this host: code, and the template of a machine's variables. */
 export interface FirmwareFiles {
@@ -63,7 +67,7 @@ function readDescriptors(arch: Arch): FirmwareFiles[] {
     .toSorted((a, b) => (basename(a) < basename(b) ? -1 : 1))
     .flatMap((path) => {
       try {
-        return parseDescriptor(readFileSync(path, "utf8"), arch) ?? [];
+        return parseDescriptor(readNamed(path).toString(), arch) ?? [];
       } catch {
         // A broken descriptor is the distribution's, and others may do.
         return [];

@@ -1,5 +1,6 @@
-import { closeSync, constants, openSync, readSync } from "node:fs";
+import { closeSync, readSync } from "node:fs";
 import { VmError } from "../lib/errors.ts";
+import { openForReading, openNamed } from "../lib/read-file.ts";
 import type { ImageFormat } from "../machine/types.ts";
 
 /**
@@ -60,13 +61,19 @@ function sparseVmdkRefersTo(bytes: Buffer): ImageHeader["refersTo"] {
   return descriptor.includes("parentFileNameHint") ? "backing file" : undefined;
 }
 
-/** Reads an image's header. @throws a system error when the file cannot be read */
-export const readImageHeader = (path: string): ImageHeader => parseImageHeader(readPart(path, 0, HEAD_BYTES));
+/**
+ * Reads the header of an image that the user named: a file, a block device, or a link to one.
+ * @throws a system error when it cannot be read, VmError 74 for anything else
+ */
+export const readImageHeader = (path: string): ImageHeader =>
+  parseImageHeader(readPart(path, 0, HEAD_BYTES, openNamed));
+
+/** The same of a working disk, or of a snapshot's: a regular file, and no link. */
+export const readOwnHeader = (path: string): ImageHeader => parseImageHeader(readPart(path, 0, HEAD_BYTES));
 
 /** Bytes of a file; zeroes where it has ended. */
-function readPart(path: string, at: number, length: number): Buffer {
-  // A named pipe in its place is not waited for.
-  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+function readPart(path: string, at: number, length: number, open = openForReading): Buffer {
+  const fd = open(path);
   try {
     const bytes = Buffer.alloc(length);
     readSync(fd, bytes, 0, length, at);
@@ -91,7 +98,7 @@ export function readBackingName(path: string): string | undefined {
 
 /** Refuses an image of ours that claims to continue in another file: such a claim can show the guest any file of the host. */
 export function refuseForeignParts(path: string): void {
-  const { format, refersTo } = readImageHeader(path);
+  const { format, refersTo } = readOwnHeader(path);
   if (format === "qcow2" && !refersTo) return;
   const reason = refersTo ? `it names a ${refersTo} outside` : `it is ${format}, not qcow2`;
   throw new VmError("io", `${path} is not believed: ${reason}`, {

@@ -54,11 +54,11 @@ export async function imageInfo(path: string): Promise<ImageInfo | undefined> {
 const LOCKED_FROM = 100;
 const LOCKED_BYTES = 200;
 
-/** Has a qemu this image open? Asks the kernel: a process that has died holds nothing. */
+/** Has a qemu this image open? A link is none of ours. Asks the kernel: a process that has died holds nothing. */
 export function isImageInUse(path: string): boolean {
   let fd: number;
   try {
-    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
   } catch {
     return false;
   }

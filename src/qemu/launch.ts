@@ -1,6 +1,8 @@
-import { chmodSync, closeSync, lstatSync, readdirSync, readFileSync, watch, type FSWatcher } from "node:fs";
+import { chmodSync, closeSync, lstatSync, readdirSync, watch, type FSWatcher } from "node:fs";
 import { dirname, join } from "node:path";
 import { hasErrno, VmError } from "../lib/errors.ts";
+import { readTail } from "../lib/read-file.ts";
+import { plain } from "../lib/text.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
 import { start, type Child } from "../process/exec.ts";
@@ -49,6 +51,8 @@ export class QemuRefusal extends VmError {}
 
 /** How often a socket that is being set up is tried; its directory's events come first. */
 const RETRY_MS = 20;
+/** Of its log, what is looked at for its last lines. */
+const LOG_END_BYTES = 64 << 10;
 /** A loaded host may take long until qemu's main loop greets. */
 const GREETING_MS = 30_000;
 
@@ -102,10 +106,15 @@ export async function launchQemu(options: LaunchOptions): Promise<RunningMachine
   return { pid: child.pid, qmp, ended, kill: child.kill, release };
 }
 
-/** The last lines that qemu printed. */
+/** The last lines that qemu printed; empty where no log is, or something else in its place. */
 export function lastWords(logPath: string): string {
-  const lines = readFileSync(logPath, "utf8").trim().split("\n");
-  return lines.slice(-4).join("\n  ");
+  let text = "";
+  try {
+    text = readTail(logPath, LOG_END_BYTES) ?? "";
+  } catch (error) {
+    if (!(error instanceof VmError)) throw error;
+  }
+  return text.trim().split("\n").slice(-4).map(plain).join("\n  ");
 }
 
 /** Bun cannot watch a path with a backslash; the retries do then. */

@@ -1,16 +1,8 @@
 import { createHash } from "node:crypto";
-import {
-  closeSync,
-  mkdirSync,
-  readFileSync,
-  realpathSync,
-  renameSync,
-  statSync,
-  writeFileSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, mkdirSync, realpathSync, renameSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { readNamed } from "../lib/read-file.ts";
 import { pipe } from "../process/libc.ts";
 import { exec, ProcessError, requireProgram } from "../process/exec.ts";
 import { parseQmpLine } from "../qmp/protocol.ts";
@@ -23,6 +15,9 @@ interface Probed {
   sandbox: boolean;
   vnc: boolean;
 }
+
+/** What a qemu can do is told in some 100 KiB. */
+const MAX_CACHE_BYTES = 16 << 20;
 
 /** Where distributions keep qemu's modules: installing one changes what qemu can do. */
 const MODULE_DIRECTORIES = [
@@ -59,7 +54,7 @@ function fingerprint(path: string): string {
 
 function readCache(path: string): Probed | undefined {
   try {
-    const probed = JSON.parse(readFileSync(path, "utf8")) as Probed;
+    const probed = JSON.parse(readNamed(path, MAX_CACHE_BYTES).toString()) as Probed;
     // An older version of this program did not ask about these.
     return Array.isArray(probed.devices) && probed.version && "sandbox" in probed && "vnc" in probed
       ? probed

@@ -1,10 +1,14 @@
 import type { Socket } from "bun";
 import { hasErrno, VmError } from "../lib/errors.ts";
-import { withShortPath } from "./client.ts";
+import { withSocket } from "./client.ts";
+import { LineTooLong, parseObject, readRefusal } from "./protocol.ts";
 
 /** Stands before an answer to guest-sync-delimited; in JSON it cannot be (qemu's docs/interop/qemu-ga). */
 const SENTINEL = 0xff;
 const NEWLINE = 0x0a;
+
+/** qemu-ga keeps 16 MiB of a program's output and of its errors each; base64 makes 4 bytes of 3. */
+const MAX_LINE_BYTES = 64 << 20;
 
 /** A sync id must be told from an answer that a client before us did not wait for. */
 const MAX_ID = 2 ** 31;
@@ -35,6 +39,7 @@ export class GuestAgent implements Disposable {
   #socket: Socket | undefined;
   #unsent = Buffer.alloc(0);
   #pieces: Uint8Array[] = [];
+  #length = 0;
   /** Answers count only from the sentinel on, and that before the answer to our own sync. */
   #synced = false;
   #syncId: number | undefined = Math.floor(Math.random() * MAX_ID);
@@ -79,7 +84,7 @@ export class GuestAgent implements Disposable {
       close: () => this.#end(),
       error: () => this.#end(),
     };
-    await withShortPath(path, async (unix) => {
+    await withSocket(path, async (unix) => {
       this.#socket = await Bun.connect({ unix, socket });
     });
   }
@@ -95,12 +100,10 @@ export class GuestAgent implements Disposable {
     this.#send(Buffer.from(`${JSON.stringify({ execute: command, arguments: args })}\n`));
     const timer = setTimeout(() => reject(new AgentSilence()), timeoutMs);
     try {
-      const reply = JSON.parse(await promise) as {
-        return?: unknown;
-        error?: { class: string; desc: string };
-      };
-      if (reply.error) throw new AgentError(command, reply.error.class, reply.error.desc);
-      return reply.return;
+      const reply = parseObject(await promise, "the guest agent");
+      if (typeof reply.error !== "object" || reply.error === null) return reply.return;
+      const refusal = readRefusal(reply.error as Record<string, unknown>);
+      throw new AgentError(command, refusal.class, refusal.desc);
     } finally {
       clearTimeout(timer);
     }
@@ -126,19 +129,28 @@ export class GuestAgent implements Disposable {
       this.#synced = true;
       fresh = bytes.subarray(at + 1);
     }
+    this.#length += fresh.length;
+    if (this.#length > MAX_LINE_BYTES) return this.#refuse();
     // Bun uses its buffer again.
     this.#pieces.push(fresh.slice());
     if (!fresh.includes(NEWLINE)) return;
     const line = Buffer.concat(this.#pieces.splice(0)).toString("utf8");
+    this.#length = 0;
     // An agent that was not waited for answers that client's sync first.
     if (this.#syncId !== undefined && !isReplyTo(this.#syncId, line)) this.#synced = false;
     else this.#waiting?.resolve(line);
   }
 
-  #end(): void {
+  #refuse(): void {
+    this.#pieces = [];
+    this.#end(new LineTooLong("the guest agent", MAX_LINE_BYTES));
+    this.#socket?.terminate();
+  }
+
+  #end(reason: Error = lineClosed()): void {
     this.#over = true;
     this.#waiting?.promise.catch(() => {});
-    this.#waiting?.reject(lineClosed());
+    this.#waiting?.reject(reason);
   }
 }
 

@@ -1,12 +1,22 @@
-import { closeSync, constants, openSync } from "node:fs";
-import { basename, dirname } from "node:path";
+import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import type { Socket } from "bun";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import { isUnixSocketAlive } from "../process/libc.ts";
-import { LineSplitter, parseQmpLine, type QmpErrorReply, type QmpEvent } from "./protocol.ts";
+import {
+  LineSplitter,
+  parseQmpLine,
+  type QmpErrorReply,
+  type QmpEvent,
+  type QmpMessage,
+} from "./protocol.ts";
 
 /** sun_path holds 108 bytes with its end (unix(7)). */
 export const MAX_SOCKET_PATH_BYTES = 107;
+
+/** The longest message of qemu's own that is known of (a long list of block nodes) has a few MiB. */
+const MAX_LINE_BYTES = 64 << 20;
+/** So many events are kept until somebody listens. */
+const MAX_EARLY_EVENTS = 1000;
 
 /** qemu refused a command. */
 export class QmpError extends VmError {
@@ -26,7 +36,7 @@ interface Waiting {
 
 /** One QMP conversation. qemu serves one client at a time on a socket. */
 export class QmpClient {
-  readonly #splitter = new LineSplitter();
+  readonly #splitter = new LineSplitter("qemu", MAX_LINE_BYTES);
   readonly #waiting = new Map<number, Waiting>();
   readonly #listeners: ((event: QmpEvent) => void)[] = [];
   /** Events that came before anybody listened. */
@@ -49,7 +59,7 @@ export class QmpClient {
     const client = new QmpClient();
     client.#ready.promise.catch(() => {});
     const deadline = Date.now() + timeoutMs;
-    await withShortPath(path, async (short) => {
+    await withSocket(path, async (short) => {
       client.#socket = await patiently(short, deadline, () =>
         Bun.connect({
           unix: short,
@@ -104,25 +114,33 @@ export class QmpClient {
   }
 
   #receive(bytes: Uint8Array): void {
-    for (const line of this.#splitter.push(bytes)) {
-      const message = parseQmpLine(line);
-      if (message?.kind === "greeting") {
-        this.execute("qmp_capabilities").then(() => this.#ready.resolve(), this.#ready.reject);
-      } else if (message?.kind === "event") {
-        if (this.#listeners.length === 0) this.#early.push(message.event);
-        for (const listener of this.#listeners) listener(message.event);
-      } else if (message) {
-        const waiting = this.#waiting.get(message.id);
-        this.#waiting.delete(message.id);
-        if (message.kind === "reply") waiting?.resolve(message.value);
-        else waiting?.reject(new QmpError(waiting.command, message.error));
-      }
+    if (this.#over) return;
+    try {
+      for (const line of this.#splitter.push(bytes)) this.#hear(parseQmpLine(line));
+    } catch (error) {
+      // Whatever listens there, it does not speak QMP.
+      this.#end(error as Error);
+      this.#socket?.terminate();
     }
   }
 
-  #end(): void {
+  #hear(message: QmpMessage | undefined): void {
+    if (message?.kind === "greeting") {
+      this.execute("qmp_capabilities").then(() => this.#ready.resolve(), this.#ready.reject);
+    } else if (message?.kind === "event") {
+      if (this.#listeners.length === 0 && this.#early.length < MAX_EARLY_EVENTS)
+        this.#early.push(message.event);
+      for (const listener of this.#listeners) listener(message.event);
+    } else if (message) {
+      const waiting = this.#waiting.get(message.id);
+      this.#waiting.delete(message.id);
+      if (message.kind === "reply") waiting?.resolve(message.value);
+      else waiting?.reject(new QmpError(waiting.command, message.error));
+    }
+  }
+
+  #end(gone: Error = conversationOver()): void {
     this.#over = true;
-    const gone = conversationOver();
     this.#ready.reject(gone);
     for (const { reject } of this.#waiting.values()) reject(gone);
     this.#waiting.clear();
@@ -149,13 +167,23 @@ async function patiently<T>(path: string, deadline: number, connect: () => Promi
   }
 }
 
-/** A path too long for a socket address is reached through its directory's descriptor. */
-export async function withShortPath<T>(path: string, use: (short: string) => Promise<T>): Promise<T> {
-  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES) return use(path);
-  const fd = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
+/** Names a file without opening it (open(2)); Node has no name for it. */
+const O_PATH = 0o10000000;
+
+/**
+ * Lends the address of a Unix socket, for connecting. It names this very socket: no link is followed, and its own path
+ * may be longer than an address can be (unix(7)).
+ * @throws a system error: ENOENT …, ECONNREFUSED for anything but a socket, as connect(2)
+ */
+export async function withSocket<T>(path: string, use: (address: string) => Promise<T>): Promise<T> {
+  const fd = openSync(path, O_PATH | constants.O_NOFOLLOW);
   try {
-    return await use(`/proc/self/fd/${fd}/${basename(path)}`);
+    if (!fstatSync(fd).isSocket()) throw notListening(path);
+    return await use(`/proc/self/fd/${fd}`);
   } finally {
     closeSync(fd);
   }
 }
+
+const notListening = (path: string): Error =>
+  Object.assign(new Error(`ECONNREFUSED: it is no socket, connect '${path}'`), { code: "ECONNREFUSED" });

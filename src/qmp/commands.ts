@@ -1,7 +1,6 @@
 import { hasErrno } from "../lib/errors.ts";
-import { lstatSync } from "node:fs";
 import { isUnixSocketAlive } from "../process/libc.ts";
-import { QmpClient, withShortPath } from "./client.ts";
+import { QmpClient, withSocket } from "./client.ts";
 import type { QmpEvent } from "./protocol.ts";
 
 /** Why qemu says a guest has ended (qapi/run-state.json, ShutdownCause). */
@@ -54,11 +53,9 @@ export async function findLine(client: QmpClient, name: string): Promise<Line | 
  */
 export async function isListening(path: string): Promise<boolean> {
   try {
-    return (
-      lstatSync(path).isSocket() && (await withShortPath(path, async (short) => isUnixSocketAlive(short)))
-    );
+    return await withSocket(path, async (address) => isUnixSocketAlive(address));
   } catch (error) {
-    if (hasErrno(error, "ENOENT", "ENOTDIR")) return false;
+    if (hasErrno(error, "ENOENT", "ENOTDIR", "ECONNREFUSED")) return false;
     throw error;
   }
 }

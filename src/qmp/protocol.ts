@@ -1,4 +1,7 @@
 /** QMP messages (qemu's docs/interop/qmp-spec). */
+import { VmError } from "../lib/errors.ts";
+import { formatSize } from "../lib/size.ts";
+import { plain } from "../lib/text.ts";
 
 export interface QmpEvent {
   event: string;
@@ -16,28 +19,114 @@ export type QmpMessage =
   | { kind: "reply"; id: number; value: unknown }
   | { kind: "failure"; id: number; error: QmpErrorReply };
 
-/** Understands one line from qemu; undefined for what is none of our business. */
+/**
+ * Understands one line from qemu; undefined for what is none of our business.
+ * @throws VmError 74 for what is no message: something else listens there
+ */
 export function parseQmpLine(line: string): QmpMessage | undefined {
-  const message = JSON.parse(line) as Record<string, any>;
-  if ("QMP" in message) {
-    const { major, minor, micro } = message.QMP.version.qemu;
-    return { kind: "greeting", version: `${major}.${minor}.${micro}` };
+  const message = parseJson(line, "qemu");
+  if (Array.isArray(message)) return undefined;
+  if (!isObject(message)) throw notJson(line, "qemu");
+  if ("QMP" in message) return { kind: "greeting", version: readVersion(message.QMP) };
+  if (typeof message.event === "string") {
+    const data = isObject(message.data) ? message.data : {};
+    return { kind: "event", event: { event: message.event, data } };
   }
-  if ("event" in message) return { kind: "event", event: { event: message.event, data: message.data ?? {} } };
-  if ("error" in message) return { kind: "failure", id: message.id, error: message.error };
+  if (typeof message.id !== "number") return undefined;
+  if (isObject(message.error)) return { kind: "failure", id: message.id, error: readRefusal(message.error) };
   if ("return" in message) return { kind: "reply", id: message.id, value: message.return };
   return undefined;
 }
 
-/** Cuts a byte stream into lines, keeping an unfinished one for the next piece. */
-export class LineSplitter {
-  #rest = "";
-  readonly #decoder = new TextDecoder();
+function readVersion(greeting: unknown): string {
+  const { version } = isObject(greeting) ? greeting : {};
+  const { qemu } = isObject(version) ? version : {};
+  const { major, minor, micro } = isObject(qemu) ? qemu : {};
+  if ([major, minor, micro].every((part) => typeof part === "number")) return `${major}.${minor}.${micro}`;
+  throw new VmError("io", "qemu greets without a version");
+}
 
-  /** @returns the lines that `bytes` completes, without their ends */
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** An error object of QMP and of the guest agent. */
+export const readRefusal = ({ class: kind, desc }: Record<string, unknown>): QmpErrorReply => ({
+  class: typeof kind === "string" ? kind : "GenericError",
+  desc: typeof desc === "string" ? desc : "without a reason",
+});
+
+/**
+ * A line that must be a JSON object.
+ * @param peer who sent it, for the error message
+ * @throws VmError 74
+ */
+export function parseObject(line: string, peer: string): Record<string, unknown> {
+  const value = parseJson(line, peer);
+  if (isObject(value)) return value;
+  throw notJson(line, peer);
+}
+
+function parseJson(line: string, peer: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    throw notJson(line, peer);
+  }
+}
+
+const notJson = (line: string, peer: string): VmError =>
+  new VmError("io", `${peer} sent something that is no JSON object: ${plain(line.slice(0, SHOWN))}`);
+
+/** Of an answer that is none. */
+const SHOWN = 60;
+
+/** A peer has sent so much without a line end that it is not waited for. */
+export class LineTooLong extends VmError {
+  constructor(peer: string, limitBytes: number) {
+    super("io", `${peer} sent a line of more than ${formatSize(limitBytes)}: the connection was closed`);
+  }
+}
+
+const NEWLINE = 0x0a;
+
+/** Cuts a byte stream into lines, keeping an unfinished one of at most `limitBytes` for the next piece. */
+export class LineSplitter {
+  #pieces: Uint8Array[] = [];
+  #length = 0;
+
+  /** @param peer who sends, for the error message */
+  constructor(
+    private readonly peer: string,
+    private readonly limitBytes: number,
+  ) {}
+
+  /** @returns the lines that `bytes` completes, without their ends @throws LineTooLong */
   push(bytes: Uint8Array): string[] {
-    const lines = (this.#rest + this.#decoder.decode(bytes, { stream: true })).split("\n");
-    this.#rest = lines.pop()!;
-    return lines.map((line) => line.replace(/\r$/, "")).filter((line) => line !== "");
+    const end = bytes.lastIndexOf(NEWLINE);
+    const rest = bytes.subarray(end + 1);
+    if (this.#length + (end < 0 ? bytes.length : bytes.indexOf(NEWLINE)) > this.limitBytes) this.#refuse();
+    if (end < 0) {
+      this.#keep(rest);
+      return [];
+    }
+    const text = Buffer.concat([...this.#pieces.splice(0), bytes.subarray(0, end)]).toString("utf8");
+    this.#length = 0;
+    this.#keep(rest);
+    return text
+      .split("\n")
+      .map((line) => line.replace(/\r$/, ""))
+      .filter((line) => line !== "");
+  }
+
+  /** Whoever calls us uses its buffer again. */
+  #keep(bytes: Uint8Array): void {
+    if (bytes.length > 0) this.#pieces.push(bytes.slice());
+    this.#length += bytes.length;
+  }
+
+  #refuse(): never {
+    this.#pieces = [];
+    this.#length = 0;
+    throw new LineTooLong(this.peer, this.limitBytes);
   }
 }

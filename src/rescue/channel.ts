@@ -1,21 +1,31 @@
 import type { Socket } from "bun";
-import { withShortPath } from "../qmp/client.ts";
-import { LineSplitter } from "../qmp/protocol.ts";
+import { log } from "../lib/log.ts";
+import { withSocket } from "../qmp/client.ts";
+import { LineSplitter, LineTooLong } from "../qmp/protocol.ts";
+
+/** Questions and answers are short. */
+const MAX_LINE_BYTES = 64 << 10;
 
 /** Lines to and from a program in the rescue, by one of its virtio-serial ports. */
 export class Channel implements Disposable {
   #socket: Socket | undefined;
-  readonly #splitter = new LineSplitter();
+  readonly #splitter = new LineSplitter("the rescue", MAX_LINE_BYTES);
 
   /** @param hear takes each line that the rescue sends */
   static async connect(path: string, hear: (line: string) => void = () => {}): Promise<Channel> {
     const channel = new Channel();
-    await withShortPath(path, async (unix) => {
+    await withSocket(path, async (unix) => {
       channel.#socket = await Bun.connect({
         unix,
         socket: {
-          data: (_socket, bytes) => {
-            for (const line of channel.#splitter.push(bytes)) hear(line);
+          data: (socket, bytes) => {
+            try {
+              for (const line of channel.#splitter.push(bytes)) hear(line);
+            } catch (error) {
+              if (!(error instanceof LineTooLong)) throw error;
+              log.warn(error.message);
+              socket.terminate();
+            }
           },
           error: () => {},
         },

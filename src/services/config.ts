@@ -3,6 +3,8 @@ import { buildDefaults } from "../config/defaults.ts";
 import { readSettings, usableSettings, type Loaded, type Origin } from "../config/load.ts";
 import { isSettingName, parseSetting, SECRETS, SETTING_NAMES, type SettingName } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
+import { toJson } from "../lib/json.ts";
+import { plain } from "../lib/text.ts";
 import { nearest } from "../lib/nearest.ts";
 import { resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
@@ -88,7 +90,7 @@ function formatJson(
     const parsed = parseSetting(name, raw[name]) as { value: unknown };
     return [name, { value: parsed.value ?? null, raw: raw[name], origin }];
   });
-  return `${JSON.stringify(Object.fromEntries(entries), null, 2)}\n`;
+  return toJson(Object.fromEntries(entries));
 }
 
 /** Longer lines have their comment right behind them. */
@@ -119,9 +121,8 @@ export function formatText(
 }
 
 function originOf(origin: Origin): string {
-  const text = placeOf(origin);
   // A file's name may hold anything.
-  return `${text}${origin.added ? ", and the command line" : ""}`.replaceAll(/\p{Cc}/gu, "?");
+  return plain(`${placeOf(origin)}${origin.added ? ", and the command line" : ""}`);
 }
 
 function placeOf(origin: Origin): string {

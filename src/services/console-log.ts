@@ -1,10 +1,11 @@
-import { closeSync, openSync, readSync, watch, type FSWatcher } from "node:fs";
+import { closeSync, readSync, watch, type FSWatcher } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { tameText } from "../lib/text.ts";
 import { interruption } from "../process/signals.ts";
-import { writeBytes } from "../process/terminal.ts";
+import { writeOutput } from "../process/stdout.ts";
 import { isListening } from "../qmp/commands.ts";
-import { lstatOf } from "../store/files.ts";
+import { lstatOf, openForReading } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { openVm, requireWork } from "./open.ts";
@@ -25,13 +26,14 @@ export async function printConsoleLog(context: Context, follow: boolean): Promis
   const { dir } = requireWork(await openVm(context), "print the console's log");
   const path = join(dir, WORK.consoleLog);
   if (!lstatOf(path)) throw new VmError("noInput", `the console has said nothing yet: there is no ${path}`);
-  const fd = openSync(path, "r");
+  const fd = openForReading(path);
+  const decoder = new TextDecoder();
   const changes = follow ? new Changes(dir) : undefined;
   try {
     for (;;) {
       // Asked before reading: what was said before the end is not missed.
       const running = changes !== undefined && (await changes.isRunning());
-      if (!(await copyRest(fd)) || !running || interruption.aborted) break;
+      if (!(await copyRest(fd, decoder)) || !running || interruption.aborted) break;
       await changes.next();
     }
   } finally {
@@ -41,13 +43,17 @@ export async function printConsoleLog(context: Context, follow: boolean): Promis
   interruption.throwIfAborted();
 }
 
-/** @returns false when nobody reads any more */
-async function copyRest(fd: number): Promise<boolean> {
+/**
+ * Prints the rest of the log with its colours and nothing else that steers a terminal: it may be shown on one later.
+ * @returns false when nothing reads any more
+ */
+async function copyRest(fd: number, decoder: TextDecoder): Promise<boolean> {
   for (;;) {
     const piece = Buffer.alloc(PIECE_BYTES);
     const length = readSync(fd, piece);
     if (length === 0) return true;
-    if (!(await writeBytes(process.stdout, piece.subarray(0, length)))) return false;
+    const text = tameText(decoder.decode(piece.subarray(0, length), { stream: true }));
+    if (!(await writeOutput(text))) return false;
   }
 }
 

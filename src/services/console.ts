@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { signalError, takeSignals, throwIfInterrupted } from "../process/signals.ts";
+import { writeOutput } from "../process/stdout.ts";
 import { rawTerminal, releaseStdin } from "../process/terminal.ts";
-import { withShortPath } from "../qmp/client.ts";
+import { withSocket } from "../qmp/client.ts";
 import { findLine } from "../qmp/commands.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
@@ -33,20 +34,22 @@ export async function openConsole(context: Context): Promise<void> {
       });
     return { work: present, name: vm.settings.GUESTNAME };
   });
-  const socket = await withShortPath(join(work.dir, WORK.console), async (path) => {
+  const socket = await withSocket(join(work.dir, WORK.console), async (path) => {
     const connecting = connect({ path, allowHalfOpen: true });
     await once(connecting, "connect");
     return connecting;
   });
-  const { stdin, stdout } = process;
+  const { stdin } = process;
   const over = Promise.withResolvers<string | undefined>();
   using _taken = takeSignals((signal) => over.reject(signalError(signal)));
   throwIfInterrupted();
   const leave = (): void => over.resolve(undefined);
   socket.on("end", () => over.resolve("the guest is off")).on("error", leave);
-  // Whoever reads our output may leave (`| head`).
-  stdout.once("error", leave);
-  socket.pipe(stdout, { end: false });
+  socket.on("data", (bytes: Buffer) => {
+    socket.pause();
+    // Whoever reads our output may leave (`| head`).
+    writeOutput(bytes).then((taken) => (taken ? socket.resume() : leave()), over.reject);
+  });
   try {
     if (stdin.isTTY) {
       using _raw = rawTerminal();
@@ -59,7 +62,6 @@ export async function openConsole(context: Context): Promise<void> {
     }
   } finally {
     releaseStdin();
-    stdout.off("error", leave);
     socket.destroy();
   }
   const words = await over.promise;

@@ -49,6 +49,9 @@ export interface Context {
   manual(): Promise<string>;
   /** Is stdout a terminal? */
   terminal: boolean;
-  /** Prints a result on stdout. */
+  /**
+   * Prints a result on stdout. Text is made fit for a terminal (lib/text.ts, `printable`), bytes are printed as they are.
+   * @throws VmError 74 when stdout cannot take it
+   */
   print(result: string | Uint8Array): void;
 }

@@ -1,13 +1,13 @@
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
 import { macroOf } from "../machine/macros.ts";
-import { findFirmware } from "../qemu/firmware.ts";
+import { findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
 import type { DiskRequest } from "../machine/types.ts";
 import { createImage } from "../qemu/img.ts";
-import { fileError, listDirectory, requireRoom, syncFile, writeNew } from "../store/files.ts";
+import { fileError, listDirectory, readNamed, requireRoom, syncFile, writeNew } from "../store/files.ts";
 import { formatGuestEnv, type GuestEnv } from "../store/guest-env.ts";
 import { diskName, HOST, isDiskName, WORK } from "../store/layout.ts";
 import { stageWork } from "../store/stage.ts";
@@ -60,7 +60,8 @@ export async function createVm(
       }
       if (source) await syncFile(join(stage.dir, diskName(0)));
       if (seed) await writeSeed(stage.dir, seed);
-      if (firmware) writeNew(join(stage.dir, WORK.efivars), readFileSync(firmware.varsTemplate.path));
+      if (firmware)
+        writeNew(join(stage.dir, WORK.efivars), readNamed(firmware.varsTemplate.path, MAX_VARS_BYTES));
       writeNew(join(stage.dir, WORK.guestEnv), formatGuestEnv(guestEnv));
       writeNew(join(stage.dir, WORK.firstTime), "");
       for (const name of [WORK.in, WORK.out]) mkdirSync(join(stage.dir, name), { mode: 0o700 });

@@ -1,4 +1,5 @@
 import { VmError } from "../lib/errors.ts";
+import { toJson } from "../lib/json.ts";
 import { installHint } from "../lib/packages.ts";
 import { formatTable } from "../lib/table.ts";
 import { readInForce, usableVm, type InForce } from "./config.ts";
@@ -8,6 +9,8 @@ import { checkPlaces, checkPrograms } from "./doctor/host.ts";
 import { checkFirmwares, checkKvm, checkQemus } from "./doctor/qemu.ts";
 import { checkRescueBuild, checkRescues } from "./doctor/rescue.ts";
 import { readSystem, type System } from "./doctor/system.ts";
+import type { Vm } from "./open.ts";
+import { findReaches, formatReach } from "./reaches.ts";
 
 /** What this host has of all that the program may use. */
 export interface Diagnosis {
@@ -34,10 +37,21 @@ export async function diagnose(context: Context, found: InForce): Promise<Diagno
     ...build,
     ...rescues,
     ...checkPlaces(context, settings),
+    ...checkReaches(context, vm),
     ...checkSettings(context, found.error),
   ];
   return { ok: missingOf(checks).length === 0, host: readSystem(), checks };
 }
+
+/** What the VM at hand reaches for outside its directory: that is for whoever runs it to judge. */
+const checkReaches = (context: Context, vm: Vm): Check[] =>
+  findReaches(context, vm).map((reach) => ({
+    name: "reaches",
+    state: "ok",
+    needed: false,
+    use: "run, job",
+    detail: formatReach(reach),
+  }));
 
 /** Settings that are wrong; the checks go by the built-in ones in their place. */
 const checkSettings = ({ prog }: Context, error: VmError | undefined): Check[] =>
@@ -86,7 +100,7 @@ export async function runDoctor(context: Context, form: DoctorForm): Promise<voi
 
 /** Names of distributions without a package are there, as null. */
 const formatJson = (diagnosis: Diagnosis): string =>
-  `${JSON.stringify(diagnosis, (_key, value: unknown) => (value === undefined ? null : value), 2)}\n`;
+  toJson(diagnosis, (_key, value: unknown) => (value === undefined ? null : value));
 
 /** Pure: a table. */
 export function formatText({ host, checks }: Diagnosis): string {

@@ -1,10 +1,11 @@
 import { join } from "node:path";
 import { constants } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import { StatusError, VmError } from "../lib/errors.ts";
+import { EXIT, StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { signalError, takeSignals } from "../process/signals.ts";
-import { readStdin, writeBytes } from "../process/terminal.ts";
+import { writeOutput } from "../process/stdout.ts";
+import { readStdin, writeErrorOutput } from "../process/terminal.ts";
 import { AgentError, AgentSilence, GuestAgent } from "../qmp/agent.ts";
 import { findLine } from "../qmp/commands.ts";
 import { WORK } from "../store/layout.ts";
@@ -21,6 +22,8 @@ const MAX_INPUT_BYTES = 40 << 20;
 const FIRST_LOOKS_MS = [10, 20, 40, 80, 160, 320];
 const LOOK_MS = 400;
 const STDIN_HINT_MS = 3000;
+const MAX_STATUS = 255;
+const MAX_SIGNAL = 127;
 
 /** qemu's qga/qapi-schema.json, GuestExecStatus. */
 interface ExecStatus {
@@ -104,14 +107,36 @@ async function begin(agent: GuestAgent, argv: readonly string[], input: Buffer):
   const data = input.length > 0 ? { "input-data": input.toString("base64") } : {};
   try {
     const reply = await agent.execute("guest-exec", { path, arg, "capture-output": true, ...data });
-    return (reply as { pid: number }).pid;
+    const pid = fieldsOf(reply).pid;
+    if (!Number.isSafeInteger(pid)) throw oddAnswer();
+    return pid as number;
   } catch (error) {
     throw error instanceof AgentError ? explainRefusal(error, path) : error;
   }
 }
 
 const look = async (agent: GuestAgent, pid: number): Promise<ExecStatus> =>
-  (await agent.execute("guest-exec-status", { pid })) as ExecStatus;
+  parseExecStatus(await agent.execute("guest-exec-status", { pid }));
+
+const fieldsOf = (reply: unknown): Record<string, unknown> =>
+  typeof reply === "object" && reply !== null ? (reply as Record<string, unknown>) : {};
+
+const oddAnswer = (): VmError =>
+  new VmError("io", "the guest agent's answer is none that qemu-ga gives: the program's end is not known");
+
+/** Pure: what the agent, a program of the guest, says of another one. @throws 74 for what qemu-ga does not say */
+export function parseExecStatus(reply: unknown): ExecStatus {
+  const fields = fieldsOf(reply);
+  const numbers = [fields.exitcode, fields.signal].filter((value) => value !== undefined);
+  const texts = [fields["out-data"], fields["err-data"]].filter((value) => value !== undefined);
+  if (
+    typeof fields.exited !== "boolean" ||
+    !numbers.every((value) => Number.isSafeInteger(value)) ||
+    !texts.every((value) => typeof value === "string")
+  )
+    throw oddAnswer();
+  return fields as unknown as ExecStatus;
+}
 
 /** The agent cannot end what it started; a program of the guest can. */
 async function killInGuest(socket: string, pid: number): Promise<void> {
@@ -141,13 +166,19 @@ async function readInput(over: AbortSignal): Promise<Buffer> {
 
 /** Prints what it said, and passes its status on. */
 async function show(program: string, result: ExecStatus): Promise<void> {
-  await writeBytes(process.stdout, Buffer.from(result["out-data"] ?? "", "base64"));
-  await writeBytes(process.stderr, Buffer.from(result["err-data"] ?? "", "base64"));
+  try {
+    await writeOutput(Buffer.from(result["out-data"] ?? "", "base64"));
+  } finally {
+    await writeErrorOutput(Buffer.from(result["err-data"] ?? "", "base64"));
+  }
   if (result["out-truncated"] || result["err-truncated"])
     log.warn("the output is cut short: the guest agent keeps 16 MiB; write more into a file, and cp that");
   const { signal, exitcode = 0 } = result;
-  if (signal) throw new StatusError(`${program} was killed by ${signalName(signal)}`, 128 + signal);
-  if (exitcode !== 0) throw new StatusError(`${program} ended with status ${exitcode}`, exitcode);
+  if (signal)
+    throw new StatusError(`${program} was killed by ${signalName(signal)}`, 128 + (signal & MAX_SIGNAL));
+  // Windows has statuses of 32 bits: none of them may look like success here.
+  if (exitcode !== 0)
+    throw new StatusError(`${program} ended with status ${exitcode}`, exitcode & MAX_STATUS || EXIT.other);
 }
 
 const signalName = (number: number): string =>

@@ -1,6 +1,7 @@
-import { closeSync, openSync, readSync, realpathSync, statSync } from "node:fs";
+import { closeSync, readSync, realpathSync, statSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { openNamed } from "../lib/read-file.ts";
 import { formatSize } from "../lib/size.ts";
 import type { DiskRequest, ReadImage } from "../machine/types.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
@@ -35,7 +36,7 @@ const PACKED: readonly [name: string, magic: string][] = [
 
 function packingOf(path: string): string | undefined {
   const bytes = Buffer.alloc(8);
-  const fd = openSync(path, "r");
+  const fd = openNamed(path);
   try {
     readSync(fd, bytes, 0, bytes.length, 0);
   } finally {

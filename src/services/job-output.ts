@@ -1,18 +1,22 @@
+import type { VmError } from "../lib/errors.ts";
 import { tameText } from "../lib/text.ts";
+import { writeOutput } from "../process/stdout.ts";
 
-/** Writes a job's log on stdout, as fast as whoever reads there takes it. */
-export function createLogWriter(): (piece: Uint8Array) => Promise<void> {
-  const decoder = process.stdout.isTTY ? new TextDecoder() : undefined;
-  let gone = false;
-  return (piece) => {
-    if (gone) return Promise.resolve();
-    const text = decoder ? tameText(decoder.decode(piece, { stream: true })) : piece;
-    return new Promise((resolve) => {
-      process.stdout.write(text, (error) => {
-        // The reader has left (`| head`); the job goes on.
-        if (error) gone = true;
-        resolve();
-      });
-    });
+/** Writes a job's log on stdout, as fast as the reader takes it. */
+export class JobLogWriter {
+  readonly #decoder = process.stdout.isTTY ? new TextDecoder() : undefined;
+  #over = false;
+  /** Why a part of the log is missing on stdout; the job continues without a reader. */
+  failure: VmError | undefined;
+
+  readonly write = async (piece: Uint8Array): Promise<void> => {
+    if (this.#over) return;
+    try {
+      const text = this.#decoder && tameText(this.#decoder.decode(piece, { stream: true }));
+      this.#over = !(await writeOutput(text ?? piece));
+    } catch (error) {
+      this.#over = true;
+      this.failure = error as VmError;
+    }
   };
 }

@@ -21,6 +21,7 @@ import { refuseRunning } from "./in-use.ts";
 import { requireWork, withVm, type Present, type Vm } from "./open.ts";
 import { ensureRescue } from "./rescue.ts";
 import { findRescue, resolveRescueMachine } from "./rescue-machine.ts";
+import { JobLogWriter } from "./job-output.ts";
 import { runRescue } from "./rescue-run.ts";
 
 /** A job failed; its status is the program's. */
@@ -65,7 +66,13 @@ export async function jobVm(context: Context, name: string): Promise<void> {
       stageScript(job, work);
       const machine = await resolveRescueMachine(context, vm, work, media, rescue, capabilities);
       await requireFreeForwards(machine.network?.forwards ?? []);
-      const status = await runRescue(context, work, { job: name, rescue, machine, capabilities });
+      const jobLog = new JobLogWriter();
+      const status = await runRescue(
+        context,
+        work,
+        { job: name, rescue, machine, capabilities },
+        jobLog.write,
+      );
       if (status !== EXIT.ok)
         throw new JobError(
           `the job ${name} failed with status ${status}`,
@@ -74,6 +81,10 @@ export async function jobVm(context: Context, name: string): Promise<void> {
         );
       if (job.post !== undefined) await runHook(job.post, vm.hostdir, variables);
       log.success(`the job ${name} is done`);
+      if (jobLog.failure)
+        throw new VmError("io", jobLog.failure.message, {
+          hint: `the job's log is kept in ${join(work.dir, WORK.out, JOB.log)}`,
+        });
     } finally {
       remove(join(work.dir, WORK.in));
     }

@@ -3,7 +3,7 @@ import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import type { ReadImage } from "../machine/types.ts";
-import { readBackingName, readImageHeader, refuseForeignParts } from "../qemu/image-header.ts";
+import { readBackingName, readImageHeader, readOwnHeader, refuseForeignParts } from "../qemu/image-header.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { lstatOf } from "../store/files.ts";
 import { diskName, HOST, WORK } from "../store/layout.ts";
@@ -76,7 +76,7 @@ export function findBase(work: Present, disk: string): ReadImage | undefined {
  * @throws 74 besides when it claims to continue in a file that we did not put there
  */
 export function requireOwnDisk(work: Present, disk: string): ReadImage | undefined {
-  const linked = readImageHeader(disk).refersTo === "backing file";
+  const linked = readOwnHeader(disk).refersTo === "backing file";
   const base = linked ? findBase(work, disk) : undefined;
   if (!base) refuseForeignParts(disk);
   return base;

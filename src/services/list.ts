@@ -1,5 +1,7 @@
 import { basename, dirname, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { toJson } from "../lib/json.ts";
+import { plain } from "../lib/text.ts";
 import { listDirectory, lstatOf, readSmall, realPath } from "../store/files.ts";
 import { HOST } from "../store/layout.ts";
 import { listNoted } from "../store/running.ts";
@@ -17,7 +19,7 @@ export async function showStatus(context: Context, json: boolean): Promise<Statu
     throw new VmError("noInput", `there is no VM in ${hostdir}`, {
       hint: "make one with 'create', name its directory with --hostdir=DIR, or see 'list'",
     });
-  context.print(json ? `${JSON.stringify(status, null, 2)}\n` : formatStatus(status));
+  context.print(json ? toJson(status) : formatStatus(status));
   return status.state;
 }
 
@@ -27,9 +29,9 @@ export async function listVms(context: Context, how: { json: boolean; names: boo
   const directories = findVms(context, PROFILES);
   const nameOf = (directory: string): string =>
     dirname(directory) === realPath(PROFILES) ? basename(directory) : directory;
-  if (how.names) return context.print(directories.map((path) => `${nameOf(path)}\n`).join(""));
+  if (how.names) return context.print(directories.map((path) => `${plain(nameOf(path))}\n`).join(""));
   const all = await Promise.all(directories.map((directory) => readStatus(context, directory)));
-  context.print(how.json ? `${JSON.stringify(all, null, 2)}\n` : formatList(all, nameOf));
+  context.print(how.json ? toJson(all) : formatList(all, nameOf));
 }
 
 /** Directories of VMs, in order: with settings, working files or snapshots, and no rescue. */

@@ -1,8 +1,6 @@
-import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
-import { readArguments } from "../config/literal.ts";
 import type { Loaded } from "../config/load.ts";
-import { lookupIn } from "../config/lookup.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
@@ -10,14 +8,15 @@ import { expandMacro, type MacroValues } from "../machine/macros.ts";
 import type { Arch, Disk, Firmware, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
-import { findBootLoader, findFirmware } from "../qemu/firmware.ts";
-import { readImageHeader } from "../qemu/image-header.ts";
+import { findBootLoader, findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
+import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
-import { lstatOf, readSmall, replaceFile } from "../store/files.ts";
-import { defaultsName, isDiskName, WORK } from "../store/layout.ts";
+import { lstatOf, readNamed, replaceFile } from "../store/files.ts";
+import { isDiskName, WORK } from "../store/layout.ts";
 import { requireRegularDisk } from "../store/own-disk.ts";
 import type { Context } from "./context.ts";
 import { resolveDisplay } from "./display.ts";
+import { readExtraArgs } from "./extra-args.ts";
 import { findBase } from "./linked.ts";
 import { requireReadableFile, type Media } from "./media.ts";
 import type { Present, Vm } from "./open.ts";
@@ -77,7 +76,7 @@ export async function resolveMachine(
       events: join(work.dir, WORK.events),
     },
     endOnReset: cd?.first === true,
-    extraArgs: readExtraArgs(context, vm, work),
+    extraArgs: readExtraArgs(context, vm),
   };
 }
 
@@ -149,7 +148,7 @@ function resolveDisk(image: ImageRequest, index: number, path: string, work: Pre
     });
   if (own) requireRegularDisk(path);
   requireReadableFile(path, "the disk image");
-  const header = readImageHeader(path);
+  const header = own ? readOwnHeader(path) : readImageHeader(path);
   const base = own && header.refersTo === "backing file" ? findBase(work, path) : undefined;
   if (own && (header.format !== "qcow2" || (header.refersTo && !base)))
     throw new VmError("io", `the disk ${path} is not believed: it is no qcow2 image that stands alone`, {
@@ -213,28 +212,6 @@ export function resolveFirmware(vm: Vm, work: Present): Firmware {
   const files = findFirmware(QEMUARCH, { code: OVMF_CODE, vars: OVMF_VARS });
   const path = join(work.dir, WORK.efivars);
   // A VM that was made for BIOS gets variables of its own the first time it boots by UEFI.
-  if (!lstatOf(path)) replaceFile(path, readFileSync(files.varsTemplate.path));
+  if (!lstatOf(path)) replaceFile(path, readNamed(files.varsTemplate.path, MAX_VARS_BYTES));
   return { code: files.code, vars: { path, format: files.varsTemplate.format } };
-}
-
-/** `PROG.defaults`: the first that exists counts. [compat] */
-function readExtraArgs(context: Context, vm: Vm, work: Present): string[] {
-  const name = defaultsName(context.prog);
-  for (const directory of [work.dir, vm.hostdir, join(context.home, ".config"), "/etc"]) {
-    const file = join(directory, name);
-    const text = readSmall(file);
-    if (text === undefined) continue;
-    const known: Record<string, string> = {
-      PROG: context.prog,
-      HOSTDIR: vm.hostdir,
-      WORKDIR: work.dir,
-      HOME: context.home,
-    };
-    const result = readArguments(text, lookupIn(vm.raw, known, context.env));
-    if (result.kind === "values") return result.words;
-    throw new VmError("config", `${file}:${result.line}: ${result.message}`, {
-      hint: "arguments for qemu, one or more a line; quotes and $NAME are understood, nothing is executed",
-    });
-  }
-  return [];
 }

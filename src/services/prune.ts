@@ -1,6 +1,7 @@
 import { plain } from "../lib/text.ts";
 import { parseSetting, type Settings } from "../config/schema.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
+import { toJson } from "../lib/json.ts";
 import { isQuiet, log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTimestamp } from "../lib/time.ts";
@@ -66,9 +67,7 @@ export async function pruneVm(
   const use = (vm: Vm): void => {
     const { all, verdicts } = decide(vm, typed);
     if (json || dryRun || !isQuiet())
-      context.print(
-        json ? `${JSON.stringify(verdicts.map(forPrograms), null, 2)}\n` : formatVerdicts(verdicts),
-      );
+      context.print(json ? toJson(verdicts.map(forPrograms)) : formatVerdicts(verdicts));
     if (dryRun) return;
     const chosen = chosenOf(verdicts);
     const bytes = discardSnapshots(vm.hostdir, all, chosen);

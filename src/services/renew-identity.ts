@@ -1,3 +1,4 @@
+import { toJson } from "../lib/json.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
@@ -48,7 +49,7 @@ const noVm = (hostdir: string): VmError =>
   });
 
 function print(context: Context, directory: string, { uuid, former }: Identity, json: boolean): void {
-  if (json) return context.print(`${JSON.stringify({ uuid: uuid ?? null, former, directory }, null, 2)}\n`);
+  if (json) return context.print(toJson({ uuid: uuid ?? null, former, directory }));
   if (uuid !== undefined)
     context.print([uuid, ...former.map((item) => `former ${item}`)].map((line) => `${line}\n`).join(""));
 }

@@ -10,11 +10,10 @@ import { powerDown, quit } from "../qmp/commands.ts";
 import type { QmpEvent } from "../qmp/protocol.ts";
 import { Channel } from "../rescue/channel.ts";
 import { OutputWatch, readStatus } from "../rescue/output.ts";
-import { createFile, lstatOf, readSmall, remove, replaceFile } from "../store/files.ts";
+import { createFile, lstatOf, readTail, remove, replaceFile } from "../store/files.ts";
 import { JOB, RUN_FILES, WORK } from "../store/layout.ts";
 import { consistencyOf, updateMark, type Mark, type RunEnd } from "../store/mark.ts";
 import type { Context } from "./context.ts";
-import { createLogWriter } from "./job-output.ts";
 import type { Present } from "./open.ts";
 import type { RescueRun } from "./rescue-machine.ts";
 import { TroubleWatch } from "./trouble.ts";
@@ -26,21 +25,31 @@ const STOP_AGAIN_MS = 1000;
 /** How long it may take to switch itself off once the job's status is there. */
 const POWER_OFF_SECONDS = 60;
 const CONSOLE_LINES = 8;
+/** A panic, and what stands around it. */
+const CONSOLE_BYTES = 64 << 10;
+
+type WriteLog = (piece: Uint8Array) => Promise<void>;
 
 /** Why the rescue was ended from outside. */
 type Stopped = { by: StopSignal } | { limit: string };
 
 /**
  * Boots the rescue, follows the job, and waits until the rescue is off.
+ * @param write takes the job's log, piece by piece
  * @returns the job's status
  * @throws 124 on a time limit, 74 when there is no status or the rescue was not switched off by itself
  */
-export async function runRescue(context: Context, work: Present, run: RescueRun): Promise<number> {
+export async function runRescue(
+  context: Context,
+  work: Present,
+  run: RescueRun,
+  write: WriteLog,
+): Promise<number> {
   const before = consistencyOf(work.mark);
   const { machine, control } = await launch(context, work, run);
   let lastRun: RunEnd = "killed";
   try {
-    const { end, stopped } = await follow(context, work, run, machine, control);
+    const { end, stopped } = await follow(context, work, run, machine, control, write);
     const clean = end.shutdown?.reason === "guest-shutdown";
     // A job does not heal what a power cut left: only a run of the guest does.
     if (clean) lastRun = before === "crash-consistent" ? brokenEnd(work.mark) : "powered-off";
@@ -108,6 +117,7 @@ async function follow(
   { rescue, job }: RescueRun,
   machine: RunningMachine,
   line: Channel,
+  write: WriteLog,
 ): Promise<{ end: MachineEnd; stopped: Stopped | undefined }> {
   using control = line;
   using ask: Channel = await Channel.connect(join(work.dir, WORK.ask), (words) => void answer(words));
@@ -170,7 +180,7 @@ async function follow(
         timer = setTimeout(kill, (stopped ? STOP_SECONDS : POWER_OFF_SECONDS) * 1000);
       },
     },
-    createLogWriter(),
+    write,
   );
   const end = await machine.ended;
   clearTimeout(timer);
@@ -198,7 +208,7 @@ function diedError(work: Present, job: string, end: MachineEnd, status: number |
       ? `the rescue ended without a status of the job ${job}`
       : `the job ${job} ended well, but the rescue was not switched off in order`;
   const logFile = join(work.dir, WORK.rescueConsoleLog);
-  const lines = (readSmall(logFile) ?? "")
+  const lines = (readTail(logFile, CONSOLE_BYTES) ?? "")
     .split("\n")
     .map((line) => line.replaceAll(/\x1b\[[0-9;?]*[A-Za-z]/g, "").replaceAll(/\p{Cc}/gu, ""))
     .filter((line) => line.trim() !== "");

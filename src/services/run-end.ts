@@ -33,7 +33,7 @@ const ENDS: Readonly<Record<string, readonly [RunEnd, string]>> = {
 };
 
 const describeReason = (reason: string): readonly [RunEnd, string] =>
-  ENDS[reason] ?? ["killed", `qemu ended because of ${reason}`];
+  (Object.hasOwn(ENDS, reason) ? ENDS[reason] : undefined) ?? ["killed", `qemu ended because of ${reason}`];
 
 /** Nobody waited for this qemu: what is left of it tells how it ended. */
 export function inferEnd(workdir: string, run: NonNullable<Mark["run"]>): Ended {
@@ -46,7 +46,7 @@ export function inferEnd(workdir: string, run: NonNullable<Mark["run"]>): Ended 
   const booted = bootTime();
   if (booted && booted > new Date(run.started))
     return { end: "killed", how: "this machine was restarted", at: booted };
-  const words = lstatOf(join(workdir, WORK.qemuLog)) ? lastWords(join(workdir, WORK.qemuLog)) : "";
+  const words = lastWords(join(workdir, WORK.qemuLog));
   return words
     ? { end: "crashed", how: `qemu failed: ${words}`, at: lastSign }
     : { end: "killed", how: "qemu was killed", at: lastSign };

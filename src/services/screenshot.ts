@@ -8,6 +8,7 @@ import {
   type ImageProtocol,
 } from "../lib/inline-image.ts";
 import { pngOfPpm } from "../lib/png.ts";
+import { plain } from "../lib/text.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { dumpScreen } from "../qmp/screen.ts";
 import { fileError, readSmallBytes, remove, replaceFile } from "../store/files.ts";
@@ -16,6 +17,9 @@ import type { Context } from "./context.ts";
 import { withLive } from "./live.ts";
 
 const WHAT = "take a screenshot";
+
+/** A screen of 8192 × 8192 pixels has 192 MiB. */
+const MAX_SCREEN_BYTES = 256 << 20;
 
 /**
  * Saves a picture of the running VM's screen as PNG.
@@ -39,17 +43,17 @@ export async function takeScreenshot(
         throw new VmError("unavailable", `cannot ${WHAT}: the VM has no graphics card`, {
           hint: `its serial console is kept in ${join(work.dir, WORK.consoleLog)}`,
         });
-      return { png: pngOfPpm(readSmallBytes(ppm)!), name: vm.settings.GUESTNAME };
+      return { png: pngOfPpm(readSmallBytes(ppm, MAX_SCREEN_BYTES)!), name: vm.settings.GUESTNAME };
     } finally {
       remove(ppm);
     }
   });
-  if (protocol) context.print(formatInlineImage(protocol, png));
+  if (protocol) context.print(Buffer.from(formatInlineImage(protocol, png)));
   if (file === "-") return context.print(png);
   if (protocol && file === undefined) return;
   const path = resolve(context.cwd, file ?? defaultName(name, new Date()));
   save(path, png);
-  context.print(`${path}\n`);
+  context.print(`${plain(path)}\n`);
 }
 
 function requireImages({ env, terminal }: Context): ImageProtocol {

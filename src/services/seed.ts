@@ -1,10 +1,10 @@
-import { mkdirSync, readFileSync, renameSync } from "node:fs";
+import { mkdirSync, renameSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { buildMetaData, buildUserData, hostNameOf, SEED_LABEL } from "../machine/cloud-config.ts";
 import { exec, findProgram } from "../process/exec.ts";
-import { lstatOf, remove, syncFile, writeNew } from "../store/files.ts";
+import { lstatOf, readNamed, remove, syncFile, writeNew } from "../store/files.ts";
 import { PARTIAL, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { CloudInitRequest } from "./create-options.ts";
@@ -23,7 +23,7 @@ export function planSeed(context: Context, vm: Vm, guestName: string, request: C
   const metaData = buildMetaData(`vm-${crypto.randomUUID()}`, hostNameOf(guestName));
   if (request.userData !== undefined) {
     const file = requireReadableFile(resolve(context.cwd, request.userData), "the user-data");
-    return { "user-data": readFileSync(file), "meta-data": metaData };
+    return { "user-data": readNamed(file), "meta-data": metaData };
   }
   const keys = readKeys(vm);
   const user = request.user ?? "the image's own user";
@@ -35,7 +35,7 @@ export function planSeed(context: Context, vm: Vm, guestName: string, request: C
 function readKeys({ settings, hostdir }: Vm): string[] {
   const files = settings.SSHKEYS.map((file) => resolve(hostdir, file)).filter((file) => lstatOf(file));
   const keys = files.flatMap((file) => {
-    const text = readFileSync(requireReadableFile(file, "the SSH key"), "utf8");
+    const text = readNamed(requireReadableFile(file, "the SSH key")).toString();
     // Named by mistake, it would be given away.
     if (text.includes("PRIVATE KEY"))
       throw new VmError("config", `SSHKEYS names the private key ${file}`, {

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { closeSync, openSync, readFileSync, readSync } from "node:fs";
 import { resolve } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
+import { plain } from "../lib/text.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import type { Context } from "./context.ts";
 
@@ -17,20 +18,20 @@ export function selfCheck(context: Context, sums: string | undefined): void {
   const program = process.execPath;
   const wanted = sums === undefined ? undefined : readList(resolve(context.cwd, sums));
   const sum = hashFile(program);
-  if (!wanted) return context.print(`${sum}  ${program}\n`);
+  if (!wanted) return context.print(`${sum}  ${plain(program)}\n`);
   const name = wanted.get(sum);
   if (name === undefined)
     throw new VmError("io", `${program} is none of the programs in ${sums}: its checksum is ${sum}`, {
       hint: "take the list of the same release; if it is, copy the program anew from where you trust it",
     });
-  context.print(`${program} is ${name}\n`);
+  context.print(`${plain(program)} is ${plain(name)}\n`);
 }
 
 /** Names by checksum. */
 export function parseSums(text: string): Map<string, string> {
-  const plain = [...text.matchAll(LINE)].map(([, sum, name]) => [sum!, name!] as const);
+  const listed = [...text.matchAll(LINE)].map(([, sum, name]) => [sum!, name!] as const);
   const tagged = [...text.matchAll(TAGGED)].map(([, name, sum]) => [sum!, name!] as const);
-  return new Map([...plain, ...tagged].map(([sum, name]) => [sum.toLowerCase(), name]));
+  return new Map([...listed, ...tagged].map(([sum, name]) => [sum.toLowerCase(), name]));
 }
 
 function readList(path: string): Map<string, string> {

@@ -1,4 +1,5 @@
 import { plain } from "../lib/text.ts";
+import { toJson } from "../lib/json.ts";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { formatSize } from "../lib/size.ts";
@@ -53,7 +54,7 @@ export async function diffSnapshots(
       for (const name of names)
         disks.push(await compare(name, before.get(name), after.get(name), join(stage.dir, "changes.qcow2")));
       const result = { from: a.name, to: b.name, disks };
-      context.print(json ? `${JSON.stringify(result, null, 2)}\n` : formatChanges(disks));
+      context.print(json ? toJson(result) : formatChanges(disks));
     } finally {
       stage.abort();
     }

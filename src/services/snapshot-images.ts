@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import type { ReadImage } from "../machine/types.ts";
-import { readBackingName, readImageHeader } from "../qemu/image-header.ts";
+import { readBackingName, readOwnHeader } from "../qemu/image-header.ts";
 import { lstatOf } from "../store/files.ts";
 import { HOST, imageName, WORK } from "../store/layout.ts";
 import { requireReadableFile } from "./media.ts";
@@ -41,7 +41,7 @@ export function findSnapshotImage(backups: string, snapshot: string, disk: strin
       );
     if (lstatOf(path)?.isSymbolicLink()) throw disbelieved(path, "it is a link");
     requireReadableFile(path, "the snapshot's image");
-    const { format, refersTo } = readImageHeader(path);
+    const { format, refersTo } = readOwnHeader(path);
     if (format !== "qcow2" || refersTo === "data file")
       throw disbelieved(path, refersTo ? `it names a ${refersTo}` : `it is ${format}, not qcow2`);
     images.push({ format, path });

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { toJson } from "../lib/json.ts";
 import { readSmall } from "../store/files.ts";
 import { SNAPSHOT } from "../store/layout.ts";
 import { resolveWork } from "../store/workdir.ts";
@@ -12,7 +13,7 @@ import { findSnapshot } from "./snapshots.ts";
 /** Lists the VM's snapshots, oldest first; takes no lock and no settings. */
 export function showSnapshotList(context: Context, json: boolean): void {
   const all = knowSnapshots(findHostdir(context)).map(({ facts }) => facts);
-  if (json) return context.print(`${JSON.stringify(all, LIST_KEYS, 2)}\n`);
+  if (json) return context.print(toJson(all, LIST_KEYS));
   if (all.length > 0) context.print(formatSnapshots(all));
 }
 
@@ -49,9 +50,7 @@ export function showSnapshots(context: Context, names: readonly string[], json: 
         dependents: dependentsOf(name, all, work),
       })),
   );
-  context.print(
-    json ? `${JSON.stringify(shown, null, 2)}\n` : shown.map((item) => formatSnapshot(item)).join("\n"),
-  );
+  context.print(json ? toJson(shown) : shown.map((item) => formatSnapshot(item)).join("\n"));
 }
 
 /** The files that SHA256SUMS names (as `sha256sum` writes it). */

@@ -45,6 +45,9 @@ export function formatSnapshots(all: readonly SnapshotFacts[]): string {
   return formatTable([HEAD, ...rows]) + problems.join("");
 }
 
+/** Facts that may have several lines; those after the first are indented. */
+const MULTILINE = new Set(["problem", "description"]);
+
 /** One snapshot, a fact a line. */
 export function formatSnapshot(item: ShownSnapshot): string {
   const summed = new Set(item.summed);
@@ -67,7 +70,11 @@ export function formatSnapshot(item: ShownSnapshot): string {
   ];
   return facts
     .flatMap(([name, text]) =>
-      text === undefined ? [] : [`${`${name}:`.padEnd(15)}${text.split("\n").map(plain).join("\n  ")}\n`],
+      text === undefined
+        ? []
+        : [
+            `${`${name}:`.padEnd(15)}${MULTILINE.has(name) ? text.split("\n").map(plain).join("\n  ") : plain(text)}\n`,
+          ],
     )
     .join("");
 }

@@ -4,6 +4,7 @@ import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { plain } from "../lib/text.ts";
+import { formatReach } from "./reaches.ts";
 import type { Status } from "./status.ts";
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
@@ -72,6 +73,7 @@ export function formatStatus(vm: Status): string {
         ? `${vm.lastEnd.end}${vm.lastEnd.at ? `, ${formatTimestamp(new Date(vm.lastEnd.at))}` : ""}`
         : undefined,
     ],
+    ...(vm.reaches ?? []).map((reach): [string, string] => ["reaches for", formatReach(reach)]),
     [
       "working files",
       vm.workingFiles
@@ -81,7 +83,11 @@ export function formatStatus(vm: Status): string {
   ];
   return facts
     .flatMap(([name, text]) =>
-      text === undefined ? [] : [`${`${name}:`.padEnd(15)}${text.split("\n").map(plain).join("\n  ")}\n`],
+      text === undefined
+        ? []
+        : [
+            `${`${name}:`.padEnd(15)}${name === "error" ? text.split("\n").map(plain).join("\n  ") : plain(text)}\n`,
+          ],
     )
     .join("");
 }

@@ -12,6 +12,7 @@ import type { Present } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { isAnyDiskInUse, ownDisks } from "./in-use.ts";
 import { openVm, type Vm } from "./open.ts";
+import { findReaches, type Reach } from "./reaches.ts";
 import { inferEnd, isUnsettled } from "./run-end.ts";
 
 /** `broken`: it cannot be understood, see `error`. */
@@ -34,6 +35,8 @@ export interface Status {
   /** The VM's own disks: what the guest sees, and what they take on the host. */
   disks?: { file: string; virtualBytes: number | null; actualBytes: number }[];
   snapshots?: { count: number; last: string | null };
+  /** What it reaches for outside its directory. */
+  reaches?: Reach[];
   forwards?: string[];
   display?: ({ protocol: string } & DisplayAddress) | null;
   /** A job's rescue runs, not the guest. */
@@ -59,6 +62,7 @@ export async function readStatus(context: Context, hostdir: string): Promise<Sta
     const typed = alive && vm.work.state === "present" ? vm.work.mark.run?.typed : undefined;
     // A guest that runs is what was said when it was started.
     return await describe(
+      own,
       typed ? await openVm({ ...own, options: { ...typed, hostdir } }, false) : vm,
       alive,
     );
@@ -68,7 +72,7 @@ export async function readStatus(context: Context, hostdir: string): Promise<Sta
   }
 }
 
-function describe(vm: Vm, alive: "running" | "paused" | undefined): Status {
+function describe(context: Context, vm: Vm, alive: "running" | "paused" | undefined): Status {
   const { settings, hostdir, work } = vm;
   const names = listDirectory(join(hostdir, HOST.backups)).filter((name) => !/^[.-]/.test(name));
   const general = {
@@ -79,6 +83,7 @@ function describe(vm: Vm, alive: "running" | "paused" | undefined): Status {
     memoryMiB: settings.MEMORY,
     uefi: settings.UEFI,
     snapshots: { count: names.filter((name) => name !== LAST).length, last: lastOf(hostdir) },
+    reaches: findReaches(context, vm),
   };
   if (work.state !== "present")
     return { ...general, state: "stopped", disks: [], forwards: settings.FORWARDS, workingFiles: null };
@@ -143,10 +148,13 @@ async function stateOfQemu(work: Present): Promise<"running" | "paused" | undefi
   if (!(await isListening(socket))) return isAnyDiskInUse(work) ? "running" : undefined;
   try {
     const qmp = await QmpClient.connect(socket, CONVERSATION_MS);
+    // What listens there may be no qemu.
+    const limit = setTimeout(() => qmp.close(), CONVERSATION_MS);
     try {
-      const { running } = (await qmp.execute("query-status")) as { running: boolean };
-      return running ? "running" : "paused";
+      const answer = (await qmp.execute("query-status")) as { running?: unknown } | null;
+      return answer?.running === false ? "paused" : "running";
     } finally {
+      clearTimeout(limit);
       qmp.close();
     }
   } catch (error) {

@@ -1,7 +1,7 @@
 import { X509Certificate } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
+import { readNamed } from "../lib/read-file.ts";
 import type { DisplayTls } from "../machine/types.ts";
 
 /**
@@ -12,7 +12,7 @@ export function readTls(directory: string): DisplayTls {
   const read = (name: string): string => {
     const path = join(directory, name);
     try {
-      return readFileSync(path, "utf8");
+      return readNamed(path).toString();
     } catch (error) {
       throw new VmError("noInput", `SPICE_TLS_DIR: cannot read ${path}: ${reasonOf(error)}`, {
         hint: "the directory holds ca-cert.pem, server-cert.pem and server-key.pem, in PEM",

@@ -1,4 +1,5 @@
 import { VmError } from "../lib/errors.ts";
+import { toJson } from "../lib/json.ts";
 import { isQuiet } from "../lib/log.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
@@ -67,7 +68,7 @@ export async function verifySnapshots(context: Context, request: VerifyRequest):
       reports.set(snapshot.name, report);
       if (!request.json && !(isQuiet() && report.ok)) context.print(formatReport(report));
     }
-    if (request.json) context.print(`${JSON.stringify([...reports.values()], undefined, 2)}\n`);
+    if (request.json) context.print(toJson([...reports.values()]));
     throwForBad([...reports.values()]);
   });
 }

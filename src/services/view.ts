@@ -2,6 +2,7 @@ import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { plain } from "../lib/text.ts";
 import type { SharedDisplay } from "../machine/types.ts";
 import { exec, findProgram } from "../process/exec.ts";
 import { findShownScreen } from "../qmp/screen.ts";
@@ -33,7 +34,7 @@ export async function viewVm(context: Context): Promise<void> {
     log.info("remote-viewer is not installed here (ALT, Debian, Fedora, Arch: virt-viewer)");
   context.print(
     describeViewing(context, hostname(), file, display)
-      .map((line) => `${line}\n`)
+      .map((line) => `${plain(line)}\n`)
       .join(""),
   );
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { closeSync, constants, mkdirSync, openSync, renameSync } from "node:fs";
+import { closeSync, mkdirSync, renameSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { SignalError } from "../lib/errors.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
@@ -19,7 +19,7 @@ import {
   stateDirectory,
   stateName,
 } from "../rescue/warm-state.ts";
-import { createFile, remove, removeQuietly, syncDirectory } from "../store/files.ts";
+import { createFile, openForReading, remove, removeQuietly, syncDirectory } from "../store/files.ts";
 import { PARTIAL, RUN_FILES, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Present } from "./open.ts";
@@ -162,7 +162,7 @@ async function resume(
   remove(logPath);
   const migrated = Promise.withResolvers<void>();
   migrated.promise.catch(() => {});
-  const fd = openSync(state, constants.O_RDONLY | constants.O_NOFOLLOW);
+  const fd = openForReading(state);
   let running: RunningMachine;
   try {
     running = await launchQemu({

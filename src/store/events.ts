@@ -1,6 +1,7 @@
 import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
 import type { QmpEvent } from "../qmp/protocol.ts";
-import { readSmall, replaceFile } from "./files.ts";
+import { readTail, replaceFile } from "./files.ts";
 import { WORK } from "./layout.ts";
 
 /** One thing that happened in a run. */
@@ -15,9 +16,19 @@ export function startEvents(workdir: string): void {
   replaceFile(join(workdir, WORK.eventsOut), "");
 }
 
-/** What has happened in the last run, in order; nothing where no log is, and not what a crash cut off. */
-export const readEvents = (workdir: string): PastEvent[] =>
-  parseEvents(readSmall(join(workdir, WORK.eventsOut)) ?? "");
+/**
+ * What has happened in the last run, in order, the last events of many; nothing where no log is, or something else in
+ * its place, and not what a crash cut off.
+ */
+export function readEvents(workdir: string): PastEvent[] {
+  try {
+    return parseEvents(readTail(join(workdir, WORK.eventsOut)) ?? "");
+  } catch (error) {
+    // A link, a pipe: how the run ended is not known, which stops no command.
+    if (error instanceof VmError) return [];
+    throw error;
+  }
+}
 
 export function parseEvents(text: string): PastEvent[] {
   return text.split("\n").flatMap((line) => {
@@ -25,7 +36,8 @@ export function parseEvents(text: string): PastEvent[] {
     try {
       const { event, data, timestamp } = JSON.parse(line) as Record<string, any>;
       const at = new Date(timestamp.seconds * 1000 + timestamp.microseconds / 1000);
-      return typeof event === "string" ? [{ event, data: data ?? {}, at }] : [];
+      if (typeof event !== "string" || Number.isNaN(at.getTime())) return [];
+      return [{ event, data: typeof data === "object" && data !== null ? data : {}, at }];
     } catch {
       return [];
     }

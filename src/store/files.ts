@@ -23,7 +23,16 @@ import { formatSize } from "../lib/size.ts";
 import { lstatOf, openForReading } from "../lib/read-file.ts";
 import { PARTIAL } from "./layout.ts";
 
-export { lstatOf, openForReading, readSmall, readSmallBytes, readTail, realPath } from "../lib/read-file.ts";
+export {
+  lstatOf,
+  openForReading,
+  openNamed,
+  readNamed,
+  readSmall,
+  readSmallBytes,
+  readTail,
+  realPath,
+} from "../lib/read-file.ts";
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 

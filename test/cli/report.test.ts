@@ -24,6 +24,11 @@ describe("reportError", () => {
     });
   });
 
+  test("a line end in a name begins no line of ours", () => {
+    const { text } = report(new VmError("io", "cannot read a\nvm: all is well\u001b[2J"));
+    expect(text).toBe("vm: cannot read a\n  vm: all is well?[2J\n");
+  });
+
   test.each([
     ["a signal", new SignalError("SIGTERM", 15), 143, "interrupted by SIGTERM"],
     ["a mistake of ours", new TypeError("x is not a function"), 70, "internal error: x is not a function"],

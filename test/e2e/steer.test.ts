@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { tameText } from "../../src/lib/text.ts";
 import { binary, guests, until, type Result, type Running } from "./harness.ts";
 import {
   configure,
@@ -129,11 +130,11 @@ suite(
     afterAll(() => box[Symbol.dispose]());
 
     describe("the console", () => {
-      test("--log prints what was said, byte by byte", async () => {
+      test("--log prints what was said, without what steers a terminal", async () => {
         await until("a prompt", () => box.console().includes("/ # "));
         const { bytes, status } = await typed("", ["console", "--log"]);
         expect(status).toBe(0);
-        expect(bytes.equals(readFileSync(box.path(".work/console.log")))).toBe(true);
+        expect(bytes.toString()).toBe(tameText(readFileSync(box.path(".work/console.log"), "utf8")));
       });
 
       test("--follow alone is refused, and changes nothing", async () => {

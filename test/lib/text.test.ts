@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { isPlainName, plain, plainLines, tameText } from "../../src/lib/text.ts";
+import { isPlainName, plain, plainLines, printable, tameText } from "../../src/lib/text.ts";
 
 test.each([
   ["\x1b[2Ja", "?[2Ja"],
@@ -30,4 +30,8 @@ test.each(["", ".", "..", "a/b", "/", "a\0", "a\nb", "x".repeat(256), 5, null, u
 
 test.each(["a", ".work", "disk-0.img", "ä ö", "x".repeat(255)])("%j is a name", (name) => {
   expect(isPlainName(name)).toBe(true);
+});
+
+test("a result keeps its line ends and tabs, and nothing else that steers a terminal", () => {
+  expect(printable("a\tb\n\u001b[2J\u009b1m\u202ec\r")).toBe("a\tb\n?[2J?1m?c?");
 });

@@ -152,6 +152,18 @@ describe("findForward to port 22", () => {
     ["hostfwd=tcp::22-:80", undefined],
     ["guestfwd=tcp:10.0.2.100:22-cmd:x hostfwd=tcp::80-:80 hostfwd=:127.0.0.2:1022-:22", "127.0.0.2:1022"],
     ["hostfwd=tcp::1-:22 hostfwd=tcp::2-:22", "127.0.0.1:1"],
+    ["hostfwd=tcp:[::1]:5555-:22", "::1:5555"],
+    ["hostfwd=tcp:fe80.local_1%eth0:5555-:22", "fe80.local_1%eth0:5555"],
+    // What ssh would take for an option, or hand to a shell.
+    ["hostfwd=tcp:-Fconfig:5555-:22", undefined],
+    ["hostfwd=tcp:-oProxyCommand=x:5555-:22", undefined],
+    ["hostfwd=tcp:[-Fconfig]:5555-:22", undefined],
+    ["hostfwd=tcp:a;b:5555-:22", undefined],
+    ["hostfwd=tcp:a@b:5555-:22", undefined],
+    ["hostfwd=tcp:$(x):5555-:22", undefined],
+    ["hostfwd=tcp::0-:22", undefined],
+    ["hostfwd=tcp::65536-:22", undefined],
+    ["hostfwd=tcp:-F:1-:22 hostfwd=tcp::2-:22", "127.0.0.1:2"],
   ])("%s", (options, place) => {
     const found = findForward(options.split(" "), 22);
     expect(found && `${found.host}:${found.port}`).toBe(place);

@@ -27,7 +27,7 @@ function fakeAgent(
     socket: {
       open: (socket) => void (typeof greeting === "string" ? socket.write(greeting) : greeting(socket)),
       data: (socket, bytes) => {
-        const splitter = new LineSplitter();
+        const splitter = new LineSplitter("the client", 1 << 20);
         const from = bytes.lastIndexOf(0xff) + 1;
         for (const line of splitter.push(bytes.subarray(from))) {
           const request = JSON.parse(line) as Request;
@@ -89,6 +89,43 @@ describe("the guest agent", () => {
     const error = await agent.execute("guest-exec").catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(AgentError);
     expect(error).toMatchObject({ exitCode: 74, kind: "GenericError", description: "Not today" });
+  });
+
+  test.each([
+    ["garbage", "no JSON\n", "sent something that is no JSON object: no JSON"],
+    ["a list", "[1]\n", "sent something that is no JSON object: [1]"],
+    ["an escape", "\u001b[2J\n", "no JSON object: ?[2J"],
+  ])("answers with %s", async (_title, answer, message) => {
+    using _fake = fakeAgent((_request, socket) => void socket.write(answer));
+    using agent = await GuestAgent.connect(path, 1000);
+    const error = await agent.execute("x").catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ exitCode: 74, message: expect.stringContaining(message) });
+  });
+
+  test("refuses without a reason", async () => {
+    using _fake = fakeAgent((_request, socket) => void socket.write('{"error": {"class": 1}}\n'));
+    using agent = await GuestAgent.connect(path, 1000);
+    const error = await agent.execute("x").catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ exitCode: 74, kind: "GenericError", description: "without a reason" });
+  });
+
+  test("sends bytes without a line end: given up at 64 MiB", async () => {
+    const piece = Buffer.alloc(1 << 20, "x");
+    let sent = 0;
+    const flood = (socket: Socket): void => {
+      while (sent < 200 << 20) {
+        const written = socket.write(piece);
+        if (written > 0) sent += written;
+        if (written < piece.length) return void setTimeout(() => flood(socket), 1);
+      }
+    };
+    using _fake = fakeAgent((_request, socket) => flood(socket));
+    using agent = await GuestAgent.connect(path, 1000);
+    const error = await agent.execute("x", undefined, 20_000).catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ exitCode: 74, message: expect.stringContaining("more than 64 MiB") });
+    expect(sent).toBeLessThan(75 << 20);
+    // The pump ends with its listener.
+    sent = Number.POSITIVE_INFINITY;
   });
 
   test("stays silent", async () => {

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { readdirSync, writeFileSync } from "node:fs";
-import { MAX_SOCKET_PATH_BYTES, QmpClient, QmpError, withShortPath } from "../../src/qmp/client.ts";
+import { closeSync, openSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { MAX_SOCKET_PATH_BYTES, QmpClient, QmpError } from "../../src/qmp/client.ts";
+import type { Socket } from "bun";
 import { findLine, isListening, powerDown, quit } from "../../src/qmp/commands.ts";
 import type { QmpEvent } from "../../src/qmp/protocol.ts";
 import { failureOf } from "../fixtures/failure.ts";
@@ -147,6 +148,31 @@ describe("a socket", () => {
     expect(QmpClient.connect(temp.path("file"))).rejects.toMatchObject({ code: "ECONNREFUSED" });
   });
 
+  test("that is a link to one is not connected to", async () => {
+    using _server = new FakeQmp(socket);
+    symlinkSync(socket, temp.path("link.sock"));
+    expect(await isListening(temp.path("link.sock"))).toBe(false);
+    expect(QmpClient.connect(temp.path("link.sock"))).rejects.toMatchObject({ code: "ECONNREFUSED" });
+    expect(await isListening(socket)).toBe(true);
+  });
+
+  test("whose peer sends no line end is given up at 64 MiB (74)", async () => {
+    const piece = Buffer.alloc(1 << 20, "x");
+    let sent = 0;
+    const flood = (peer: Socket): void => {
+      while (sent < 200 << 20) {
+        const written = peer.write(piece);
+        if (written > 0) sent += written;
+        if (written < piece.length) return;
+      }
+    };
+    using _server = Bun.listen({ unix: socket, socket: { data: () => {}, open: flood, drain: flood } });
+    const error = await failureOf(() => QmpClient.connect(socket, 20_000));
+    expect(error).toMatchObject({ exitCode: 74 });
+    expect(error.message).toContain("a line of more than 64 MiB");
+    expect(sent).toBeLessThan(70 << 20);
+  });
+
   test.each([MAX_SOCKET_PATH_BYTES, MAX_SOCKET_PATH_BYTES + 1, 200, 300])(
     "with a path of %d bytes is reached, and no descriptor is left open",
     async (length) => {
@@ -157,7 +183,9 @@ describe("a socket", () => {
       );
       const long = `${directory}/qmp.sock`;
       expect(long).toHaveLength(length);
-      using _server = await withShortPath(long, async (short) => new FakeQmp(short));
+      const fd = openSync(directory, "r");
+      using _server = new FakeQmp(`/proc/self/fd/${fd}/qmp.sock`);
+      closeSync(fd);
       const before = descriptors();
       const client = await QmpClient.connect(long);
       expect(await client.execute("query-status")).toEqual({});

@@ -26,7 +26,7 @@ export class FakeQmp implements Disposable {
     answer: (request: Request, server: FakeQmp) => Reply = () => ({ return: {} }),
     greeting: object | string = GREETING,
   ) {
-    const splitter = new LineSplitter();
+    const splitter = new LineSplitter("the client", 64 << 20);
     this.#listener = Bun.listen<undefined>({
       unix: path,
       socket: {

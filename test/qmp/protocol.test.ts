@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { VmError } from "../../src/lib/errors.ts";
 import { parseShutdown } from "../../src/qmp/commands.ts";
 import { LineSplitter, parseQmpLine, type QmpMessage } from "../../src/qmp/protocol.ts";
 
@@ -60,21 +61,64 @@ describe("LineSplitter", () => {
     [["a\rb\n"], [["a\rb"]]],
     [[""], [[]]],
   ])("%j", (pieces, lines) => {
-    const splitter = new LineSplitter();
+    const splitter = new LineSplitter("qemu", 1024);
     expect(pieces.map((piece) => splitter.push(Buffer.from(piece)))).toEqual(lines);
   });
 
   const text = '{"name":"Ёлка 😀 漢字"}\nsecond é\n';
   test.each(Array.from(Buffer.from(text).keys()))("UTF-8 cut at byte %d is whole", (at) => {
     const bytes = Buffer.from(text);
-    const splitter = new LineSplitter();
+    const splitter = new LineSplitter("qemu", 1024);
     const lines = [...splitter.push(bytes.subarray(0, at)), ...splitter.push(bytes.subarray(at))];
     expect(lines).toEqual(text.trim().split("\n"));
   });
 
   test("UTF-8 in single bytes is whole", () => {
-    const splitter = new LineSplitter();
+    const splitter = new LineSplitter("qemu", 1024);
     const lines = [...Buffer.from(text)].flatMap((byte) => splitter.push(Uint8Array.of(byte)));
     expect(lines).toEqual(text.trim().split("\n"));
+  });
+});
+
+describe("a line of more than its limit", () => {
+  const refusal = "the guest sent a line of more than 8 B: the connection was closed";
+  test.each<[string, string[]]>([
+    ["in one piece", ["123456789"]],
+    ["in pieces", ["1234", "5678", "9"]],
+    ["with its end", ["1234", "56789\n"]],
+    ["behind another", ["a\n12345678", "9"]],
+  ])("%s is refused", (_title, pieces) => {
+    const splitter = new LineSplitter("the guest", 8);
+    expect(() => pieces.map((piece) => splitter.push(Buffer.from(piece)))).toThrow(refusal);
+  });
+
+  test("one of just its limit is a line", () => {
+    const splitter = new LineSplitter("the guest", 8);
+    expect(splitter.push(Buffer.from("12345678\n12345678"))).toEqual(["12345678"]);
+    expect(splitter.push(Buffer.from("\n"))).toEqual(["12345678"]);
+  });
+});
+
+describe("what is no message", () => {
+  test.each(["garbage", "null", "7", '{"QMP": {}}', '{"QMP": null}', '{"QMP": {"version": {"qemu": "7"}}}'])(
+    "%s is an error (74)",
+    (line) => {
+      expect(() => parseQmpLine(line)).toThrow(VmError);
+    },
+  );
+
+  test.each(['{"error": 1, "id": 2}', '{"return": 1, "id": "2"}', '{"event": 5}'])(
+    "%s is passed over",
+    (line) => {
+      expect(parseQmpLine(line)).toBeUndefined();
+    },
+  );
+
+  test("a refusal without its parts is one all the same", () => {
+    expect(parseQmpLine('{"error": {"desc": 5}, "id": 2}')).toEqual({
+      kind: "failure",
+      id: 2,
+      error: { class: "GenericError", desc: "without a reason" },
+    });
   });
 });

@@ -1,3 +1,4 @@
+import { plain } from "../../lib/text.ts";
 import type { Context } from "../../services/context.ts";
 import { expandHome, listCandidates } from "./candidates.ts";
 import { splitLine, type Token } from "./line.ts";
@@ -42,7 +43,7 @@ const SHELLS: Readonly<Record<string, (question: Question) => string[]>> = {
 const OPEN_END = /[=:/]$/;
 
 const helpBehind = (separator: string, help = ""): string =>
-  help === "" ? "" : separator + help.replaceAll(/\p{Cc}+/gu, " ");
+  help === "" ? "" : separator + plain(help.replaceAll(/\s+/g, " "));
 
 const QUOTE: Readonly<Record<Token["quote"], (text: string) => string>> = {
   "": (text) => text.replaceAll(/[^\p{L}\p{N}\p{M}_.,:=@%+/~^-]|^~/gu, String.raw`\$&`),

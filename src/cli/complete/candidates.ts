@@ -1,5 +1,6 @@
 import { readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import { BUNDLED_JOBS } from "../../rescue/assets.ts";
 import { listProfiles } from "../../rescue/profiles.ts";
@@ -22,7 +23,7 @@ export const expandHome = (path: string, home: string): string => path.replace(/
 export async function listCandidates(source: Source, stem: string, context: Context): Promise<Candidate[]> {
   const all = await list(source, stem, context);
   // Shells and terminals would make something else of control characters.
-  return all.filter(({ text }) => text.startsWith(stem) && !/\p{Cc}/u.test(text));
+  return all.filter(({ text }) => text.startsWith(stem) && plain(text) === text);
 }
 
 async function list(source: Source, stem: string, context: Context): Promise<Candidate[]> {

@@ -1,4 +1,5 @@
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, readSync } from "node:fs";
+import { openNamed } from "../../lib/read-file.ts";
 
 /** Reads some bytes of a file; fewer than asked for at its end. */
 export type ReadAt = (offset: number, length: number) => Buffer;
@@ -132,7 +133,7 @@ export const hasPvhEntry = (read: ReadAt): boolean =>
 
 /** Lends the bytes of an open file. @throws a system error when it cannot be read */
 export function withFile<T>(path: string, use: (read: ReadAt) => T): T {
-  const fd = openSync(path, "r");
+  const fd = openNamed(path);
   try {
     return use((offset, length) => {
       const bytes = Buffer.alloc(length);

@@ -7,6 +7,7 @@ import type { Arch } from "../../machine/types.ts";
 import { BZIMAGE_HEADER_BYTES, parseBzImage, type BzImage } from "./bzimage.ts";
 import { isKernelOf } from "../kernel-arch.ts";
 import { withFile } from "./elf.ts";
+import { isBelow } from "./below.ts";
 import { exists } from "./host.ts";
 import { missingModules, type ModuleGraph } from "./module-graph.ts";
 import { ESSENTIAL_MODULES } from "./module-list.ts";
@@ -21,6 +22,8 @@ export interface Kernel {
   image: BzImage | undefined;
   /** lib/modules/VERSION. */
   modules: string;
+  /** What links there may lead to. */
+  top: string;
   graph: ModuleGraph;
 }
 
@@ -35,6 +38,9 @@ const installHint = (arch: Arch): string =>
 Fedora: kernel and kernel-modules), or unpack such a package somewhere and name that directory`;
 const UNREADABLE_HINT =
   "Ubuntu lets only root read its kernels: copy one (sudo install -m 644 /boot/vmlinuz-VERSION COPY) and name the copy";
+
+/** This host's own: packages of drivers put links there. */
+const HOST_MODULES = /^(\/usr)?\/lib\/modules\/[^/]+$/;
 
 const IMAGE_NAME = /^vmlinu[xz]/;
 
@@ -130,7 +136,13 @@ export async function findKernel(options: {
     throw new VmError("noInput", `there is no directory of modules ${modules}`);
   const [found, roots] = candidates(kernel, modules);
   const problems = new Set<string>();
+  // Of a package that was unpacked nothing is taken from elsewhere.
+  const unpacked = kernel !== undefined && statSync(kernel).isDirectory() ? realpathSync(kernel) : undefined;
   for (const { file, modules: near } of found) {
+    if (unpacked !== undefined && !isBelow(realpathSync(file), unpacked)) {
+      problems.add(`${file} leads out of ${unpacked}`);
+      continue;
+    }
     const read = readImage(file, arch);
     if (typeof read === "string") {
       problems.add(read);
@@ -146,9 +158,14 @@ export async function findKernel(options: {
       problems.add(`${file} is Linux ${version}: its modules are not in ${modules ?? "any place known"}`);
       continue;
     }
-    const graph = await loadModuleGraph(directory, scratch);
+    const top = unpacked ?? (HOST_MODULES.test(directory) ? "/" : directory);
+    if (!isBelow(directory, top)) {
+      problems.add(`${file} is Linux ${version}: its modules are in ${directory}, outside of ${top}`);
+      continue;
+    }
+    const graph = await loadModuleGraph(directory, scratch, top);
     const missing = missingModules(graph, ESSENTIAL_MODULES);
-    if (missing.length === 0) return { file, ...read, modules: directory, graph };
+    if (missing.length === 0) return { file, ...read, modules: directory, top, graph };
     problems.add(`${file} is Linux ${version}, without ${missing.join(", ")}`);
   }
   const reasons = [...problems];

@@ -1,4 +1,4 @@
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { exec } from "../../process/exec.ts";
 import { readInterpreter, readNeeds, withFile } from "./elf.ts";
 import { forEachTogether } from "./host.ts";
@@ -48,10 +48,12 @@ function followNeeds(system: SystemRoot, programs: readonly string[]): string[] 
     const places = [...directories.map((directory) => expandOrigin(directory, file!)), ...usual];
     const libraries = names.flatMap(
       (name) =>
-        places.map((place) => join(place, name)).find((path) => system.resolve(path) !== undefined) ?? [],
+        places.map((place) => resolve("/", place, name)).find((path) => system.resolve(path) !== undefined) ??
+        [],
     );
     const interpreter = withFile(at, readInterpreter);
-    for (const path of [...libraries, ...(interpreter ? [interpreter] : [])]) {
+    // Paths of the system begin at its top, whatever a header says.
+    for (const path of [...libraries, ...(interpreter ? [resolve("/", interpreter)] : [])]) {
       const real = system.resolve(path);
       if (real === undefined || found.has(path)) continue;
       found.add(path);

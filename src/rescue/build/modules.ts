@@ -1,20 +1,25 @@
-import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { exec } from "../../process/exec.ts";
+import { readNamed } from "../../lib/read-file.ts";
+import { findBelow, readBelow } from "./below.ts";
 import { execOver, findHostProgram, requireHostProgram } from "./host.ts";
 import { WARM_MODULES, MODULES } from "./module-list.ts";
 import { moduleName, parseModuleGraph, resolveModules, type ModuleGraph } from "./module-graph.ts";
 import { stripSignature } from "./signature.ts";
 
-const textOf = (path: string): string => (existsSync(path) ? readFileSync(path, "utf8") : "");
-
 /**
  * Reads what the modules below `directory` (lib/modules/VERSION) need of each other.
  * @param scratch where a list that is not there may be made: packages come without modules.dep
+ * @param top what links there may lead to; see `findBelow`
  */
-export async function loadModuleGraph(directory: string, scratch: string): Promise<ModuleGraph> {
-  const builtin = textOf(join(directory, "modules.builtin"));
-  const listed = textOf(join(directory, "modules.dep"));
+export async function loadModuleGraph(
+  directory: string,
+  scratch: string,
+  top = directory,
+): Promise<ModuleGraph> {
+  const builtin = readBelow(directory, "modules.builtin", top);
+  const listed = readBelow(directory, "modules.dep", top);
   if (listed) return parseModuleGraph(listed, builtin);
   const version = basename(directory);
   const base = join(scratch, `depmod-${version}`);
@@ -53,7 +58,7 @@ export function allowsUnsigned(version: string, directories: readonly string[]):
   ]);
   for (const file of files) {
     try {
-      return !/^CONFIG_MODULE_SIG_FORCE=y$/m.test(readFileSync(file, "utf8"));
+      return !/^CONFIG_MODULE_SIG_FORCE=y$/m.test(readNamed(file).toString());
     } catch {
       // Not there, or not for us to read: the next one.
     }
@@ -69,16 +74,19 @@ export async function stageModules(options: {
   root: string;
   version: string;
   directory: string;
+  /** What links there may lead to; see `findBelow`. */
+  top: string;
   kernel: string;
   graph: ModuleGraph;
 }): Promise<void> {
-  const { root, version, directory, kernel, graph } = options;
+  const { root, version, directory, top, kernel, graph } = options;
   const to = join(root, "usr/lib/modules", version);
   mkdirSync(to, { recursive: true });
   const files = resolveModules(graph, MODULES);
-  const lists = ["modules.builtin", "modules.builtin.modinfo", "modules.order"].filter((name) =>
-    existsSync(join(directory, name)),
+  const lists = ["modules.builtin", "modules.builtin.modinfo", "modules.order"].filter(
+    (name) => findBelow(directory, name, top) !== undefined,
   );
+  for (const file of files) findBelow(directory, file, top);
   const what = "cannot copy the kernel's modules";
   await execOver(["cp", "-L", "--parents", "-t", to, "--"], [...files, ...lists], { cwd: directory, what });
   for (const [ending, program, args] of MODULE_UNPACKERS) {

@@ -62,7 +62,14 @@ export async function buildOwnRescue(options: OwnRescueOptions): Promise<OwnResc
   const [vmlinux, missing] = await together([
     extractVmlinux(found, join(out, "vmlinux"), scratch),
     stageUserland(system, tree),
-    stageModules({ root, version, directory: found.modules, kernel: found.file, graph: found.graph }),
+    stageModules({
+      root,
+      version,
+      directory: found.modules,
+      top: found.top,
+      kernel: found.file,
+      graph: found.graph,
+    }),
     exec(["cp", "-L", "--", found.file, vmlinuz], { what: "cannot copy the kernel" }),
   ]);
   chmodSync(vmlinuz, 0o600);

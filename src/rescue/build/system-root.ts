@@ -1,5 +1,6 @@
 import { lstatSync, readdirSync, readlinkSync, realpathSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
+import { VmError } from "../../lib/errors.ts";
 import { exists, findSystemProgram, isProgram, PROGRAM_DIRECTORIES } from "./host.ts";
 
 /** As many as the kernel follows (path_resolution(7)). */
@@ -68,6 +69,32 @@ export class SystemRoot {
     } catch {
       return [];
     }
+  }
+
+  /**
+   * The files that paths mean: of a directory all below it.
+   * @returns paths in the system; what leads nowhere is left out
+   * @throws VmError 74 for pipes, devices and sockets
+   */
+  files(paths: readonly string[]): string[] {
+    const found: string[] = [];
+    const seen = new Set<string>();
+    const waiting = [...paths];
+    for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+      const real = this.resolve(path);
+      if (real === undefined) continue;
+      const stats = lstatSync(this.at(real));
+      if (stats.isFile()) found.push(path);
+      else if (!stats.isDirectory())
+        throw new VmError("io", `cannot use ${this.root}: ${path} is no regular file`, {
+          hint: "unpack the packages anew",
+        });
+      else if (seen.size < seen.add(real).size) {
+        const directory = path;
+        waiting.push(...this.list(real).map((name) => join(directory, name)));
+      }
+    }
+    return found.toReversed();
   }
 
   /** Where a program finds shared libraries without being told (ld.so(8)): with the names of multiarch. */

@@ -8,7 +8,7 @@ import type { SystemRoot } from "./system-root.ts";
 
 /** Where a path of the host stands in the rescue: its usr is merged, the host's perhaps not. */
 export const mergedPath = (path: string): string =>
-  normalize(path).replace(/^\/(bin|sbin|lib|lib32|lib64)\//, "/usr/$1/");
+  normalize(`/${path}`).replace(/^\/(bin|sbin|lib|lib32|lib64)\//, "/usr/$1/");
 
 /** The tree of the rescue while it is put together. Paths within are the rescue's own, absolute. */
 export class Tree {
@@ -44,16 +44,22 @@ export class Tree {
 
   /** A link, relative like all of them: an absolute one would lead out of the tree while we write into it. */
   link(path: string, target: string): void {
-    const at = join(this.root, path);
-    if (this.has(path)) return;
+    // An absolute path, made plain, does not lead out of the tree.
+    const place = normalize(`/${path}`);
+    const at = join(this.root, place);
+    if (this.has(place)) return;
     mkdirSync(dirname(at), { recursive: true });
-    symlinkSync(relative(dirname(path), target), at);
+    symlinkSync(relative(dirname(place), normalize(`/${target}`)), at);
   }
 
-  /** Copies files and directories of a system to their own places; links are followed. */
+  /**
+   * Copies files and directories of a system to their own places; links are followed, within the system.
+   * @throws VmError 74 for what is no file in another system than the host's
+   */
   async copy(system: SystemRoot, paths: readonly string[]): Promise<void> {
+    const wanted = system.isHost ? paths : system.files(paths);
     // By two names of the host the same place may be meant; the first is as good as the second.
-    const places = new Map(paths.toReversed().map((path) => [mergedPath(path), path]));
+    const places = new Map(wanted.toReversed().map((path) => [mergedPath(path), path]));
     const byDirectory = new Map<string, string[]>();
     for (const [place, path] of places) {
       const real = system.isHost ? path : system.resolve(path);

@@ -1,13 +1,16 @@
-import { readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { exec } from "../../process/exec.ts";
+import { readNamed } from "../../lib/read-file.ts";
 import { withFile } from "./elf.ts";
 import { requireHostProgram } from "./host.ts";
 import { findLibraries } from "./libraries.ts";
 import { DATA, EXTRA_TOOLS, HELPERS, NO_APPLETS, REQUIRED_TOOLS, TOOLS } from "./tools.ts";
 import type { SystemRoot } from "./system-root.ts";
 import { mergedPath, type Tree } from "./tree.ts";
+
+/** A busybox has some 2 MiB. */
+const MAX_PROGRAM_BYTES = 64 << 20;
 
 /** Libraries elsewhere are found by entries of the host's ld.so.conf, which the rescue has not. */
 const LOADER_LOOKS_THERE = /^\/usr\/lib(32|64|x32)?(\/[^/]+-linux-(gnu|musl)[^/]*)?(\/ossl-modules)?$/;
@@ -98,7 +101,7 @@ export async function stageUserland(system: SystemRoot, tree: Tree): Promise<str
 
 /** What a busybox can do. One of another architecture is read, not asked. */
 async function listApplets(system: SystemRoot, busybox: string): Promise<string[]> {
-  if (!system.isHost) return parseApplets(readFileSync(system.at(busybox)));
+  if (!system.isHost) return parseApplets(readNamed(system.at(busybox), MAX_PROGRAM_BYTES));
   const { stdout } = await exec([busybox, "--list"], { what: "cannot ask busybox what it can do" });
   return stdout
     .split("\n")

@@ -1,4 +1,4 @@
-import { mkdir, open, readFile, stat } from "node:fs/promises";
+import { constants, mkdir, open, readFile, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { hasErrno, reasonOf, VmError } from "../../lib/errors.ts";
 import { parseArch } from "../../machine/arch.ts";
@@ -53,7 +53,8 @@ function notRescue(source: string, why: string): VmError {
 async function requireIso(source: string): Promise<void> {
   let identifier: string;
   try {
-    const file = await open(source, "r");
+    // A named pipe is not waited for.
+    const file = await open(source, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       if (!(await file.stat()).isFile())
         throw new VmError("noInput", `${source} is not a regular file`, { hint: "name the ISO file itself" });

@@ -1,6 +1,7 @@
 import { hostname } from "node:os";
 import { plain } from "../../lib/text.ts";
 import { VmError } from "../../lib/errors.ts";
+import { toJson } from "../../lib/json.ts";
 import { isQuiet, log } from "../../lib/log.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import { byAge, decideRetention, type Candidate, type Rules } from "../../store/retention.ts";
@@ -50,7 +51,7 @@ export async function pruneRemote(
       `not counted, having no UUID: ${others.map(({ id, name }) => `${name} (${shorten(id)})`).join(", ")}; to count those from this host and directory: --by-name`,
     );
   const verdicts = decideRemote(own, rules, new Date());
-  if (json) context.print(`${JSON.stringify(verdicts.map(forPrograms), null, 2)}\n`);
+  if (json) context.print(toJson(verdicts.map(forPrograms)));
   else if (dryRun || !isQuiet()) context.print(verdicts.map(formatVerdict).join(""));
   if (dryRun) return;
   const removed = verdicts.filter(({ keep }) => !keep).map(({ item }) => item.id);

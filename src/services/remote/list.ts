@@ -1,3 +1,4 @@
+import { toJson } from "../../lib/json.ts";
 import { basename } from "node:path";
 import { log } from "../../lib/log.ts";
 import { formatTable } from "../../lib/table.ts";
@@ -40,7 +41,7 @@ export async function showRemote(
   const named = all.filter((item) => item.vm === here.name);
   const ignored = here.uuid === undefined || byName ? [] : named.filter(({ uuid }) => uuid === null);
   const shown = here.uuid === undefined || byName ? named : all.filter((item) => isOwn(here, item));
-  if (json) context.print(`${JSON.stringify(shown, null, 2)}\n`);
+  if (json) context.print(toJson(shown));
   else if (shown.length > 0) context.print(formatList(shown));
   if (ignored.length > 0)
     log.info(

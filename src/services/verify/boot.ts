@@ -7,7 +7,7 @@ import { launchQemu, type RunningMachine } from "../../qemu/launch.ts";
 import { probeQemu } from "../../qemu/probe.ts";
 import type { QmpEvent } from "../../qmp/protocol.ts";
 import { ARCH } from "../../machine/arch.ts";
-import { createFile, fileError, readSmall } from "../../store/files.ts";
+import { createFile, fileError, readTail } from "../../store/files.ts";
 import { WORK } from "../../store/layout.ts";
 import { stageWork } from "../../store/stage.ts";
 import type { Context } from "../context.ts";
@@ -139,7 +139,7 @@ async function watchConsole(
 
 /** What the guest's serial console shows, without what moves a terminal's cursor (ECMA-48). */
 const consoleOf = (dir: string): string =>
-  (readSmall(join(dir, WORK.consoleLog)) ?? "")
+  (readTail(join(dir, WORK.consoleLog)) ?? "")
     // oxlint-disable-next-line no-control-regex
     .replaceAll(/\x1b(\[[0-?]*[ -/]*[@-~]|.)/g, "")
     .replaceAll("\r", "");

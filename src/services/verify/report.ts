@@ -1,3 +1,4 @@
+import { plain } from "../../lib/text.ts";
 import { formatSize } from "../../lib/size.ts";
 import { formatDuration } from "../../lib/time.ts";
 import type { SnapshotFormat } from "../../store/manifest.ts";
@@ -34,5 +35,7 @@ export function formatReport(report: Report): string {
     ...(booted === undefined ? [] : [`boots (${booted})`]),
   ];
   const below = [...problems, ...notes.map((note) => `note: ${note}`)];
-  return [`${name}: ${facts.join(", ")}`, ...below.map((line) => `  ${line}`), ""].join("\n");
+  // All of it may stand in a file of the snapshot.
+  const lines = [`${name}: ${facts.join(", ")}`, ...below].map(plain);
+  return `${lines.join("\n  ")}\n`;
 }

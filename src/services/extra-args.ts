@@ -1,0 +1,65 @@
+import { join } from "node:path";
+import { readArguments } from "../config/literal.ts";
+import { VmError } from "../lib/errors.ts";
+import { callerUid, distrust, userName } from "../lib/trust.ts";
+import { lookupIn } from "../config/lookup.ts";
+import { lstatOf, readSmall, realPath } from "../store/files.ts";
+import { defaultsName } from "../store/layout.ts";
+import type { Context } from "./context.ts";
+import type { Vm } from "./open.ts";
+
+/** A file of further arguments for qemu, `PROG.defaults`. */
+export interface ArgumentsFile {
+  file: string;
+  /** It lies in HOSTDIR or WORKDIR, and came with the VM. */
+  ofVm: boolean;
+}
+
+/** The file that counts, undefined where there is none: the first that exists. [compat] */
+export function findExtraArgs(context: Context, { hostdir, work }: Vm): ArgumentsFile | undefined {
+  const own = [...(work.state === "present" ? [work.dir] : []), hostdir];
+  return [...own, join(context.home, ".config"), "/etc"]
+    .map((directory) => ({
+      file: join(directory, defaultsName(context.prog)),
+      ofVm: own.includes(directory),
+    }))
+    .find(({ file }) => lstatOf(file) !== undefined);
+}
+
+/**
+ * The arguments of `PROG.defaults`.
+ * @throws 78 for a foreign file, whose words could have qemu start any program, and for one that is not understood
+ */
+export function readExtraArgs(context: Context, vm: Vm): string[] {
+  const found = findExtraArgs(context, vm);
+  if (!found) return [];
+  refuseForeign(found);
+  return parseExtraArgs(context, vm, found);
+}
+
+/** The same as data, whoever wrote them. */
+export function parseExtraArgs(context: Context, vm: Vm, { file, ofVm }: ArgumentsFile): string[] {
+  // The user's own settings may be links (dotfiles); a VM's directory holds no more than it shows.
+  const text = readSmall(ofVm ? file : (realPath(file) ?? file)) ?? "";
+  const known: Record<string, string> = {
+    PROG: context.prog,
+    HOSTDIR: vm.hostdir,
+    WORKDIR: vm.work.state === "present" ? vm.work.dir : "",
+    HOME: context.home,
+  };
+  const result = readArguments(text, lookupIn(vm.raw, known, context.env));
+  if (result.kind === "values") return result.words;
+  throw new VmError("config", `${file}:${result.line}: ${result.message}`, {
+    hint: "arguments for qemu, one or more a line; quotes and $NAME are understood, nothing is executed",
+  });
+}
+
+function refuseForeign({ file, ofVm }: ArgumentsFile): void {
+  // A link in the VM's directory, or one that leads nowhere, is refused when it is read.
+  if (lstatOf(file)?.isSymbolicLink() && (ofVm || realPath(file) === undefined)) return;
+  const reason = distrust(file);
+  if (reason === undefined) return;
+  throw new VmError("config", `${file} is not obeyed: ${reason}`, {
+    hint: `make the file and its directory yours alone: chown ${userName(callerUid())} …; chmod go-w …`,
+  });
+}

@@ -5,7 +5,7 @@ import type { Arch, DisplayAddress } from "../machine/types.ts";
 import { readVirtualBytes } from "../qemu/image-header.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isListening } from "../qmp/commands.ts";
-import { listDirectory, lstatOf } from "../store/files.ts";
+import { lstatOf } from "../store/files.ts";
 import { HOST, LAST, WORK } from "../store/layout.ts";
 import type { RunEnd } from "../store/mark.ts";
 import type { Present } from "../store/workdir.ts";
@@ -13,6 +13,7 @@ import type { Context } from "./context.ts";
 import { isAnyDiskInUse, ownDisks } from "./in-use.ts";
 import { openVm, type Vm } from "./open.ts";
 import { inferEnd, isUnsettled } from "./run-end.ts";
+import { listSnapshotNames } from "./snapshots.ts";
 
 /** `broken`: it cannot be understood, see `error`. */
 export type State = "running" | "paused" | "stopped" | "created" | "crashed" | "broken";
@@ -24,7 +25,7 @@ export interface Status {
   /** HOSTDIR. */
   directory: string;
   state: State;
-  /** Only with `broken`. */
+  /** With `broken`: why; else what else is wrong (`snapshots` is left out where they cannot be listed). */
   error?: string;
   arch?: Arch;
   /** All sockets'. */
@@ -70,7 +71,6 @@ export async function readStatus(context: Context, hostdir: string): Promise<Sta
 
 function describe(vm: Vm, alive: "running" | "paused" | undefined): Status {
   const { settings, hostdir, work } = vm;
-  const names = listDirectory(join(hostdir, HOST.backups)).filter((name) => !/^[.-]/.test(name));
   const general = {
     name: settings.GUESTNAME || basename(hostdir),
     directory: hostdir,
@@ -78,7 +78,7 @@ function describe(vm: Vm, alive: "running" | "paused" | undefined): Status {
     cores: settings.SOCKETS * settings.CORES,
     memoryMiB: settings.MEMORY,
     uefi: settings.UEFI,
-    snapshots: { count: names.filter((name) => name !== LAST).length, last: lastOf(hostdir) },
+    ...describeSnapshots(hostdir),
   };
   if (work.state !== "present")
     return { ...general, state: "stopped", disks: [], forwards: settings.FORWARDS, workingFiles: null };
@@ -116,6 +116,14 @@ function describe(vm: Vm, alive: "running" | "paused" | undefined): Status {
 }
 
 const actualBytes = (path: string): number => (lstatOf(path)?.blocks ?? 0) * 512;
+
+function describeSnapshots(hostdir: string): Pick<Status, "error" | "snapshots"> {
+  try {
+    return { snapshots: { count: listSnapshotNames(hostdir).length, last: lastOf(hostdir) } };
+  } catch (error) {
+    return { error: error instanceof Error ? error.message : String(error) };
+  }
+}
 
 /** Where `backups/LAST` leads. */
 function lastOf(hostdir: string): string | null {

@@ -68,6 +68,14 @@ export interface BaseRecord {
   modified?: string;
 }
 
+/** A snapshot, so that another one under its name is noticed. */
+export interface SnapshotRecord {
+  name: string;
+  /** Of its manifest; `contentSum` then. */
+  id: string;
+  sum: string;
+}
+
 /** What `.vm.json` in WORKDIR says. Its presence is the program's mark. */
 export interface Mark {
   /** Format of this file. */
@@ -82,6 +90,8 @@ export interface Mark {
   restored?: Consistency;
   /** The image that the first disk lies over (`create --linked`). */
   base?: BaseRecord | undefined;
+  /** The snapshot whose disks the working disks are overlays of (restored without --copy). */
+  onSnapshot?: SnapshotRecord | undefined;
   /** Working files of these names were put in place together (in-place restore). */
   files?: string[];
   /** A directory of earlier working files that this one took the place of, until it is removed. */

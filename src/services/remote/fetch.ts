@@ -1,4 +1,4 @@
-import { chmodSync, lchownSync, lstatSync, mkdirSync, readFileSync, renameSync } from "node:fs";
+import { chmodSync, lchownSync, lstatSync, mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
@@ -9,6 +9,7 @@ import {
   fileError,
   listDirectory,
   lstatOf,
+  readSmall,
   removeQuietly,
   requireRoom,
   swingLink,
@@ -19,8 +20,8 @@ import { HOST, LAST, PARTIAL, SNAPSHOT } from "../../store/layout.ts";
 import type { Context } from "../context.ts";
 import { withVm } from "../open.ts";
 import { restoreSnapshot, type RestoreRequest } from "../restore.ts";
-import { validateSnapshotName } from "../snapshots.ts";
-import { readSums, startSums } from "../sums.ts";
+import { makeBackups, validateSnapshotName } from "../snapshots.ts";
+import { compareSums, loadSums } from "../sums.ts";
 import { chooseRemote, listRemote, remoteNameOf, type RemoteSnapshot } from "./list.ts";
 import { openRepository, type Repository } from "./restic.ts";
 
@@ -45,7 +46,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
   const what = `cannot fetch ${wanted.name} from the repository`;
   const staged = join(backups, `${PARTIAL}remote`);
   try {
-    mkdirSync(backups, { recursive: true, mode: 0o700 });
+    makeBackups(hostdir);
     const bytes = await sizeOf(repository, wanted.id, what);
     requireRoom(backups, bytes, `fetch ${wanted.name}`);
     log.info(`fetching ${wanted.name}, made ${formatTimestamp(wanted.made)}: ${formatSize(bytes)}`);
@@ -114,19 +115,16 @@ async function accept(dir: string, name: string, backups: string): Promise<boole
   return true;
 }
 
-const sumsOf = (dir: string): string | undefined => {
-  const path = join(dir, SNAPSHOT.sums);
-  return lstatOf(path)?.isFile() ? readFileSync(path, "utf8") : undefined;
-};
+const sumsOf = (dir: string): string | undefined => readSmall(join(dir, SNAPSHOT.sums));
 
 /** Those of the earlier program have none. */
 async function checkSums(dir: string, name: string): Promise<void> {
-  if (sumsOf(dir) === undefined) return;
-  const listed = readSums(dir);
+  const parsed = loadSums(dir);
+  if (!parsed) return;
+  const { sums: listed, problems } = parsed;
   const beside: string[] = [SNAPSHOT.sums, SNAPSHOT.protected, SNAPSHOT.description];
   const unlisted = listDirectory(dir).find((file) => !listed.has(file) && !beside.includes(file));
   if (unlisted !== undefined) throw notOurs(name, `${SNAPSHOT.sums} does not name ${unlisted}`);
-  const { status, stdout } = await startSums(dir).done;
-  throwIfInterrupted();
-  if (status !== 0) throw notOurs(name, stdout.trim().split("\n")[0] || "its checksums do not hold");
+  const [wrong] = [...problems, ...(await compareSums(dir))];
+  if (wrong !== undefined) throw notOurs(name, wrong);
 }

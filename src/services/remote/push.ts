@@ -9,6 +9,7 @@ import { backupVm, type BackupRequest, type Made } from "../backup/backup.ts";
 import type { Context } from "../context.ts";
 import { findHostdir, requireOwn } from "../open.ts";
 import { listSnapshots, findSnapshot, type Snapshot } from "../snapshots.ts";
+import { findDamage } from "../snapshot-damage.ts";
 import { followChain } from "../verify/chain.ts";
 import { listRemote, remoteNameOf, TAG, type RemoteSnapshot } from "./list.ts";
 import { openRepository, type Repository } from "./restic.ts";
@@ -79,7 +80,8 @@ async function push(
   const cannot = `cannot bring ${name} into the repository`;
   if (snapshot.problem) throw snapshot.problem;
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
-  const { parents, problem } = followChain(snapshot, (parent) => known.get(parent));
+  const { parents } = followChain(snapshot, (parent) => known.get(parent));
+  const problem = findDamage(snapshot, (parent) => known.get(parent));
   if (problem !== undefined)
     throw new VmError("io", `${cannot}: ${problem}`, { hint: "verify tells which are good" });
   const isProtected = existsSync(join(snapshot.dir, SNAPSHOT.protected));

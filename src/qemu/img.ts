@@ -98,7 +98,10 @@ export async function findImageDamage(image: ReadImage, low = false): Promise<st
   const corruptions = /"corruptions": (\d+)/.exec(stdout)?.[1];
   if (status === 2 && corruptions !== undefined)
     return `qemu-img check finds ${corruptions} error${corruptions === "1" ? "" : "s"} in it`;
-  return stderr.trim().split("\n").at(-1) || `qemu-img check ended with status ${status}`;
+  const last = stderr.trim().split("\n").at(-1) ?? "";
+  return (
+    last.replace(/^qemu-img: (Could not open '.*': )?/, "") || `qemu-img check ended with status ${status}`
+  );
 }
 
 /**

@@ -9,10 +9,16 @@ import { ownDisks } from "../in-use.ts";
 import type { Present } from "../open.ts";
 import type { Source } from "./sources.ts";
 
+const MISSING = "it is missing";
+
 /** A working disk that is damaged is not backed up: rotation would let it take the place of good snapshots. */
 export const damagedDisk = (path: string, reason: string): VmError =>
   new VmError("io", `cannot back up ${path}: ${reason}`, {
-    hint: `no snapshot was made; to get a good one back: restore; to look at the disk: qemu-img check ${shellQuote(path)} (with -r all: repair it, on a copy)`,
+    hint: `no snapshot was made; restore a good one${
+      reason === MISSING
+        ? ""
+        : `, or look at the disk: qemu-img check ${shellQuote(path)} (-r all repairs: try it on a copy)`
+    }`,
   });
 
 /**
@@ -28,7 +34,7 @@ export function requireDisks({ dir }: Present, named: readonly string[]): void {
       ({ damage } = readQcow2Header(path));
     } catch (error) {
       damage = hasErrno(error, "ENOENT")
-        ? "it is missing"
+        ? MISSING
         : reasonOf(error).replace(/^cannot read .*: (?=it is )/, "");
     }
     if (damage !== undefined) throw damagedDisk(path, damage);

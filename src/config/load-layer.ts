@@ -16,6 +16,8 @@ export interface Sources extends Surroundings {
   /** The VM's own file, if it has one. */
   guestEnv: string | undefined;
   env: Record<string, string | undefined>;
+  /** `disk-N.img` in WORKDIR: settings that name none of them are incomplete. */
+  workingDisks?: readonly string[];
   /** Settings from the command line: what replaces, and what is added to lists. */
   options: RawSettings;
   additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;

@@ -1,8 +1,10 @@
 import { join } from "node:path";
 import { SignalError, VmError } from "../lib/errors.ts";
+import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { badOption, settingsError, type Complaint } from "./complaint.ts";
 import { buildDefaults, defaultDisks, type Surroundings } from "./defaults.ts";
-import type { SettingValue } from "./literal.ts";
+import type { Assignment, SettingValue } from "./literal.ts";
+import { isBlank } from "./check-guest-env.ts";
 import { checkLayer, readLayer, type Sources } from "./load-layer.ts";
 import { mergeSettings } from "./merge.ts";
 import {
@@ -17,6 +19,8 @@ import {
 } from "./schema.ts";
 import { ARCH, parseArch } from "../machine/arch.ts";
 import { ARCHES, type Arch } from "../machine/types.ts";
+import { shellQuote } from "../qemu/text.ts";
+import { HOST, LAST } from "../store/layout.ts";
 import { scalarOf } from "./values.ts";
 
 export type { Sources } from "./load-layer.ts";
@@ -89,12 +93,14 @@ export async function readSettings(
     { file: join(sources.home, ".config", `${sources.prog}.conf`), vm: false },
     ...(sources.guestEnv ? [{ file: sources.guestEnv, vm: true }] : []),
   ];
+  if (!sources.guestEnv) error ??= lostSettings(sources, []);
   for (const { file, vm } of files) {
     const read = await readLayer(file, raw, sources, vm).catch((failure: unknown) => {
       if (!(failure instanceof VmError) || failure instanceof SignalError) throw failure;
       error ??= failure;
     });
     if (!read) continue;
+    if (vm) error ??= lostSettings(sources, "complaint" in read ? undefined : read.assignments);
     if ("complaint" in read) {
       complaints.push(read.complaint);
       continue;
@@ -143,6 +149,31 @@ export async function readSettings(
       },
     );
   return { raw, origins, ownArch: own === undefined ? undefined : parseArch(scalarOf(own)), error };
+}
+
+/**
+ * A power cut, or `>` in an editor's place, leaves a settings file empty; the VM would run without its disks.
+ * @param assignments those of the VM's own file; absent where it cannot be read
+ * @returns the error (78), or undefined
+ */
+function lostSettings(
+  { guestEnv, workdir, hostdir, workingDisks = [] }: Sources,
+  assignments: readonly Assignment[] | undefined,
+): VmError | undefined {
+  const blank = guestEnv !== undefined && isBlank(readSmall(guestEnv) ?? "");
+  const without = assignments?.every(({ name }) => name !== "IMAGES") && workingDisks.length > 0;
+  if (!blank && !without) return undefined;
+  const file = guestEnv ?? join(workdir ?? hostdir, HOST.guestEnv);
+  const reason = blank
+    ? "it is empty"
+    : guestEnv === undefined
+      ? `it is missing, and there is ${workingDisks.join(", ")}`
+      : `it has no IMAGES=, and there is ${workingDisks.join(", ")}`;
+  const last = join(hostdir, HOST.backups, LAST, HOST.guestEnv);
+  const hint = lstatOf(last)
+    ? `with the settings of the last snapshot: cp ${shellQuote(last)} ${shellQuote(file)}; with its disks, too: restore`
+    : `there is no snapshot to take them from; the least it needs: echo 'IMAGES=("VIRT=disk-0.img")' > ${shellQuote(file)}`;
+  return new VmError("config", `cannot use the settings in ${file}: ${reason}`, { hint });
 }
 
 /**

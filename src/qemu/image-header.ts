@@ -1,4 +1,4 @@
-import { closeSync, readSync } from "node:fs";
+import { closeSync, fstatSync, readSync } from "node:fs";
 import { VmError } from "../lib/errors.ts";
 import { openForReading, openNamed } from "../lib/read-file.ts";
 import type { ImageFormat } from "../machine/types.ts";
@@ -29,6 +29,9 @@ const VDI_MAGIC = "\x7f\x10\xda\xbe";
 
 /** qcow2's incompatible feature "external data file" (docs/interop/qcow2.txt). */
 const DATA_FILE_BIT = 1n << 2n;
+
+/** Its incompatible feature "corrupt bit": qemu found the image's metadata inconsistent, and refuses to write to it. */
+const CORRUPT_BIT = 1n << 1n;
 
 /** Where qemu looks for a sparse VMDK's descriptor, and how far (block/vmdk.c, vmdk_parent_open). */
 const VMDK_DESCRIPTOR = 512;
@@ -113,5 +116,72 @@ export function readVirtualBytes(path: string): number | undefined {
     return head.toString("latin1", 0, 4) === QCOW2_MAGIC ? Number(head.readBigUInt64BE(24)) : undefined;
   } catch {
     return undefined;
+  }
+}
+
+/** What matters of a qcow2 image's header (docs/interop/qcow2.txt). */
+export interface Qcow2Header {
+  virtualBytes: number;
+  /** qemu has marked it corrupt. */
+  corrupt: boolean;
+  dataFile: boolean;
+  /** Snapshots within the image (`qemu-img snapshot -c`). */
+  internalSnapshots: number;
+  /** Where its tables of clusters begin and end. */
+  tables: { name: string; start: number; end: number }[];
+}
+
+const table = (name: string, start: bigint, length: number): Qcow2Header["tables"][number] => ({
+  name,
+  start: Number(start),
+  end: Number(start) + length,
+});
+
+/** Pure. @param bytes the first 104 of the file @returns undefined where they are no qcow2 header */
+export function parseQcow2Header(bytes: Buffer): Qcow2Header | undefined {
+  if (bytes.length < 104 || bytes.toString("latin1", 0, 4) !== QCOW2_MAGIC) return undefined;
+  const version = bytes.readUInt32BE(4);
+  const clusterBits = bytes.readUInt32BE(20);
+  // docs/interop/qcow2.txt: at least 512 bytes; qemu: at most 2 MiB.
+  if ((version !== 2 && version !== 3) || clusterBits < 9 || clusterBits > 21) return undefined;
+  const features = version >= 3 ? bytes.readBigUInt64BE(72) : 0n;
+  return {
+    virtualBytes: Number(bytes.readBigUInt64BE(24)),
+    corrupt: (features & CORRUPT_BIT) !== 0n,
+    dataFile: (features & DATA_FILE_BIT) !== 0n,
+    internalSnapshots: bytes.readUInt32BE(60),
+    tables: [
+      table("L1 table", bytes.readBigUInt64BE(40), bytes.readUInt32BE(36) * 8),
+      table("refcount table", bytes.readBigUInt64BE(48), bytes.readUInt32BE(56) * 2 ** clusterBits),
+    ],
+  };
+}
+
+/** Pure: why an image of this header cannot be used, or undefined. @param fileBytes the file's length */
+export function findHeaderDamage(header: Qcow2Header | undefined, fileBytes: number): string | undefined {
+  if (!header) return "it has no qcow2 header";
+  if (header.corrupt) return "qemu has marked it corrupt";
+  if (header.dataFile) return "it refers to an external data file";
+  const outside = header.tables.find(({ start, end }) => start === 0 || end > fileBytes);
+  return outside && `its ${outside.name} is not within the file: it was cut short`;
+}
+
+/**
+ * Reads the header of a qcow2 image, a regular file.
+ * @returns it (undefined where there is none), and why the image cannot be used
+ * @throws a system error, VmError 74 for what is no regular file
+ */
+export function readQcow2Header(path: string): {
+  header: Qcow2Header | undefined;
+  damage: string | undefined;
+} {
+  const fd = openForReading(path);
+  try {
+    const bytes = Buffer.alloc(104);
+    readSync(fd, bytes, 0, bytes.length, 0);
+    const header = parseQcow2Header(bytes);
+    return { header, damage: findHeaderDamage(header, fstatSync(fd).size) };
+  } finally {
+    closeSync(fd);
   }
 }

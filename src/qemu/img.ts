@@ -1,5 +1,6 @@
 import { closeSync, constants, createReadStream, openSync, statSync } from "node:fs";
 import { exec, ProcessError } from "../process/exec.ts";
+import { gentle } from "../process/gentle.ts";
 import { isRangeLocked, pipe } from "../process/libc.ts";
 import { VmError } from "../lib/errors.ts";
 import type { ImageFormat, ReadImage } from "../machine/types.ts";
@@ -86,15 +87,31 @@ const tablesOf = (virtualBytes: number): number => (1 << 20) + Math.ceil(virtual
 const WHOLE: readonly (number | null)[] = [0, 3, 63];
 
 /**
+ * Checks an image's metadata.
+ * @param low other programs go first
+ * @returns why it is damaged, as far as its format lets that be seen; undefined where it is whole
+ */
+export async function findImageDamage(image: ReadImage, low = false): Promise<string | undefined> {
+  const argv = ["qemu-img", "check", "--output=json", jsonName(buildImageNode(image))];
+  const { status, stdout, stderr } = await exec(low ? gentle(argv) : argv, { anyStatus: true });
+  if (WHOLE.includes(status)) return undefined;
+  const corruptions = /"corruptions": (\d+)/.exec(stdout)?.[1];
+  if (status === 2 && corruptions !== undefined)
+    return `qemu-img check finds ${corruptions} error${corruptions === "1" ? "" : "s"} in it`;
+  const last = stderr.trim().split("\n").at(-1) ?? "";
+  return (
+    last.replace(/^qemu-img: (Could not open '.*': )?/, "") || `qemu-img check ended with status ${status}`
+  );
+}
+
+/**
  * Looks whether an image is whole: qemu reads what is missing at the end of a half one as zeroes.
  * @throws 74 when it is not, as far as its format lets that be seen
  */
 export async function checkImage(image: ReadImage): Promise<void> {
-  const argv = ["qemu-img", "check", "--output=json", jsonName(buildImageNode(image))];
-  const { status, stderr } = await exec(argv, { anyStatus: true });
-  if (WHOLE.includes(status)) return;
-  const last = stderr.trim().split("\n").at(-1) ?? "";
-  throw new VmError("io", `the image ${image.path} (${image.format}) is damaged: ${last}`, {
+  const damage = await findImageDamage(image);
+  if (damage === undefined) return;
+  throw new VmError("io", `the image ${image.path} (${image.format}) is damaged: ${damage}`, {
     hint: "compare its checksum with what its maker says, and get it anew",
   });
 }

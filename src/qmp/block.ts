@@ -17,6 +17,8 @@ export interface BlockNode {
   /** The file it is, or is in, as qemu was told it. */
   file: string;
   virtualBytes: number;
+  /** qemu has found its metadata inconsistent (qcow2). */
+  corrupt: boolean;
   bitmaps: Bitmap[];
 }
 
@@ -25,7 +27,8 @@ interface NodeInfo {
   "node-name": string;
   drv: string;
   file: string;
-  image: { "virtual-size": number };
+  /** qapi/block-core.json, ImageInfo and ImageInfoSpecificQCow2. */
+  image: { "virtual-size": number; "format-specific"?: { data?: { corrupt?: boolean } } };
   "dirty-bitmaps"?: { name?: string; count: number; recording: boolean; inconsistent?: boolean }[];
 }
 
@@ -36,6 +39,7 @@ export async function listBlockNodes(client: QmpClient): Promise<BlockNode[]> {
     driver: info.drv,
     file: info.file,
     virtualBytes: info.image["virtual-size"],
+    corrupt: info.image["format-specific"]?.data?.corrupt === true,
     bitmaps: (info["dirty-bitmaps"] ?? []).flatMap(({ name, count, recording, inconsistent }) =>
       name === undefined ? [] : [{ name, count, sound: recording && inconsistent !== true }],
     ),

@@ -16,11 +16,19 @@ export function dependentsOf(name: string, all: readonly Snapshot[], work: Work)
 /** The snapshots that one is changes to. Where the manifest cannot tell, its disks do. */
 export function parentsOf({ dir, manifest, problem }: Snapshot): string[] {
   if (manifest) return manifest.parent === undefined ? [] : [manifest.parent];
-  if (!problem) return [];
+  if (!problem || !isReadable(dir)) return [];
   const backing = listDirectory(dir).flatMap((name) =>
     lstatOf(join(dir, name))?.isFile() ? (readQuietly(join(dir, name)) ?? []) : [],
   );
   return [...new Set(backing.map((path) => basename(dirname(path))))];
+}
+
+function isReadable(dir: string): boolean {
+  try {
+    return listDirectory(dir).length > 0;
+  } catch {
+    return false;
+  }
 }
 
 function readQuietly(path: string): string | undefined {

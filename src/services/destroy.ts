@@ -1,13 +1,13 @@
-import { lstatSync } from "node:fs";
 import { join } from "node:path";
+import { reasonOf } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatTimestamp } from "../lib/time.ts";
-import { fileError } from "../store/files.ts";
+import { fileError, lstatOf } from "../store/files.ts";
 import { removeWork } from "../store/working-files.ts";
 import type { Context } from "./context.ts";
 import { endMachine, ownDisks, refuseRunning } from "./in-use.ts";
 import { findHostdir, openVm, requireOwn, withVm, type Present, type Vm } from "./open.ts";
-import { findSnapshot, listSnapshots } from "./snapshots.ts";
+import { lastName, listSnapshots, type Snapshot } from "./snapshots.ts";
 
 /** Removes the working files; snapshots and HOSTDIR's own files stay. `force` ends a running guest first. */
 export async function destroyVm(context: Context, force: boolean): Promise<void> {
@@ -49,15 +49,20 @@ async function endJob(context: Context): Promise<void> {
 
 /** What is newer than the last snapshot is about to be lost. */
 function warnIfNewer(hostdir: string, work: Present): void {
-  const changed = Math.max(0, ...ownDisks(work.dir).map((name) => lstatSync(join(work.dir, name)).mtimeMs));
+  const times = ownDisks(work.dir).map((name) => lstatOf(join(work.dir, name))?.mtimeMs ?? 0);
+  const changed = Math.max(0, ...times);
   if (work.mark.lastRun === undefined) return;
-  if (listSnapshots(hostdir).length === 0) {
-    log.warn("this VM has no snapshot: its disks are lost now");
-    return;
+  let all: Snapshot[];
+  try {
+    all = listSnapshots(hostdir);
+  } catch (error) {
+    // Snapshots that cannot be listed are no reason to keep what is to be removed.
+    return log.warn(reasonOf(error));
   }
-  const { name, made } = findSnapshot(hostdir, undefined);
-  if (changed > made.getTime())
+  const last = all.find(({ name }) => name === lastName(hostdir)) ?? all.at(-1);
+  if (!last) return log.warn("this VM has no snapshot: its disks are lost now");
+  if (changed > last.made.getTime())
     log.warn(
-      `the disks were changed (${formatTimestamp(new Date(changed))}) after the last snapshot ${name}: that is lost now`,
+      `the disks were changed (${formatTimestamp(new Date(changed))}) after the last snapshot ${last.name}: that is lost now`,
     );
 }

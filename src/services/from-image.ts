@@ -1,10 +1,11 @@
 import { closeSync, readSync, realpathSync, statSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
 import { openNamed } from "../lib/read-file.ts";
 import { formatSize } from "../lib/size.ts";
 import type { DiskRequest, ReadImage } from "../machine/types.ts";
-import { readImageHeader } from "../qemu/image-header.ts";
+import { readImageHeader, readQcow2Header } from "../qemu/image-header.ts";
 import {
   checkImage,
   convertImage,
@@ -99,6 +100,16 @@ export function planDisks(
   return [{ bus, sizeBytes: wanted ?? Math.max(virtualBytes, first?.sizeBytes ?? 0) }, ...others];
 }
 
+/** A copy holds the image as it is now. */
+function warnAboutInternal({ path, format, blockDevice }: ReadImage): void {
+  if (format !== "qcow2" || blockDevice) return;
+  const count = readQcow2Header(path).header?.internalSnapshots ?? 0;
+  if (count > 0)
+    log.warn(
+      `${path} has ${count} internal snapshot${count === 1 ? "" : "s"} (qemu-img snapshot -l), which are not copied`,
+    );
+}
+
 /** Makes the first disk: a copy of the image, or what will differ from it. */
 export async function makeDisk(
   context: Context,
@@ -108,6 +119,7 @@ export async function makeDisk(
 ): Promise<void> {
   const { image, linked, virtualBytes, neededBytes } = source;
   if (linked) return createOverlay(target, image, sizeBytes);
+  warnAboutInternal(image);
   const meter = context.meter(`copy ${basename(image.path)}`, neededBytes);
   try {
     await convertImage(image, target, (part) => meter.update(part * neededBytes));

@@ -5,12 +5,14 @@ import { formatTimestamp } from "../lib/time.ts";
 import type { ReadImage } from "../machine/types.ts";
 import { readBackingName, readImageHeader, readOwnHeader, refuseForeignParts } from "../qemu/image-header.ts";
 import { shellQuote } from "../qemu/text.ts";
-import { lstatOf } from "../store/files.ts";
+import { lstatOf, realPath } from "../store/files.ts";
 import { diskName, HOST, WORK } from "../store/layout.ts";
 import type { BaseRecord } from "../store/mark.ts";
 import { requireReadableFile } from "./media.ts";
 import type { Present } from "./open.ts";
 import { findSnapshotImage, parseBackingName } from "./snapshot-images.ts";
+import { findMismatch } from "./snapshot-parent.ts";
+import { findSnapshot } from "./snapshots.ts";
 
 const INSTEAD = "or restore a snapshot, which needs no other image";
 
@@ -29,8 +31,11 @@ export function recordBase({ path, format, blockDevice }: ReadImage): BaseRecord
  */
 export function findBase(work: Present, disk: string): ReadImage | undefined {
   const snapshot = parseBackingName(readBackingName(disk), basename(disk));
-  if (snapshot !== undefined)
-    return findSnapshotImage(join(work.dir, WORK.hostLink, HOST.backups), snapshot, basename(disk));
+  if (snapshot !== undefined) {
+    const image = findSnapshotImage(join(work.dir, WORK.hostLink, HOST.backups), snapshot, basename(disk));
+    requireRecorded(work, snapshot, disk);
+    return image;
+  }
   const { base } = work.mark;
   if (!base || disk !== join(work.dir, diskName(0)) || readBackingName(disk) !== base.path) return undefined;
   if (!lstatOf(base.path))
@@ -69,6 +74,17 @@ export function findBase(work: Present, disk: string): ReadImage | undefined {
       hint: `put the old image back (${then}), ${INSTEAD}${same}`,
     },
   );
+}
+
+/** @throws 74 where another snapshot has the name of the one that was restored: the disk would be garbage */
+function requireRecorded({ dir, mark }: Present, name: string, disk: string): void {
+  const { onSnapshot } = mark;
+  if (onSnapshot?.name !== name) return;
+  const mismatch = findMismatch(onSnapshot, findSnapshot(realPath(join(dir, WORK.hostLink))!, name));
+  if (mismatch === undefined) return;
+  throw new VmError("io", `the snapshot ${name} below the disk ${disk} ${mismatch}`, {
+    hint: "put the right one back, or restore another snapshot",
+  });
 }
 
 /**

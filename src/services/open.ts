@@ -20,7 +20,7 @@ import {
 } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { settleIdentity } from "./identity.ts";
-import { outwaitKilledBackup } from "./in-use.ts";
+import { outwaitKilledBackup, ownDisks } from "./in-use.ts";
 import { settleRun } from "./run-end.ts";
 
 export type { Present };
@@ -74,6 +74,7 @@ export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseB
   hostdir,
   workdir: work.state === "present" ? work.dir : undefined,
   guestEnv: findGuestEnv(hostdir, work),
+  workingDisks: work.state === "present" ? ownDisks(work.dir) : [],
   env: context.env,
   options: context.options.settings,
   additions: context.options.additions,
@@ -125,7 +126,7 @@ export async function withVmToRead<T>(
   use: (vm: Vm) => Promise<T>,
 ): Promise<T> {
   const hostdir = findHostdir(context);
-  if (foreignDirectory(hostdir) === undefined) return withVm(context, command, use);
+  if (foreignDirectory(hostdir) === undefined) return withVm(context, command, use, { lenient: true });
   using _lock = await lockVm(hostdir, command);
   return use(await readVm(context, hostdir, false, true));
 }

@@ -5,11 +5,20 @@ import { toJson } from "../lib/json.ts";
 import { isQuiet, log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTimestamp } from "../lib/time.ts";
-import { decideRetention, hasRules, PERIODS, type Rules, type Verdict } from "../store/retention.ts";
+import {
+  decideRetention,
+  hasRules,
+  isForeign,
+  PERIODS,
+  type Rules,
+  type Verdict,
+} from "../store/retention.ts";
 import type { Context } from "./context.ts";
 import { disksOnSnapshots, parentsOf } from "./dependents.ts";
+import { identityOf } from "./identity.ts";
 import { openVm, withVm, type Vm } from "./open.ts";
 import { knowSnapshots, type Known } from "./snapshot-facts.ts";
+import { findDamage } from "./snapshot-damage.ts";
 import { discardSnapshots } from "./snapshot-remove.ts";
 
 export interface PruneRequest {
@@ -104,21 +113,39 @@ function decide(vm: Vm, typed: Rules): { all: Known[]; verdicts: Verdict[] } {
   const rules = resolveRules(vm, typed);
   const all = knowSnapshots(vm.hostdir);
   const disks = disksOnSnapshots(vm.work);
+  const byName = new Map(all.map(({ snapshot }) => [snapshot.name, snapshot]));
+  const looked = new Map<string, string | undefined>();
+  const damage = new Map(
+    all.map(({ snapshot, facts }) => [
+      facts.name,
+      facts.problem ?? findDamage(snapshot, (name) => byName.get(name), looked),
+    ]),
+  );
+  const { uuid, former } = identityOf(vm);
+  const own = [...(uuid === undefined ? [] : [uuid]), ...former];
   const candidates = all.map(({ snapshot, facts }) => ({
     name: facts.name,
     made: facts.made,
     last: facts.last,
     protected: facts.protected,
-    damaged: facts.problem !== null,
+    damaged: damage.get(facts.name) !== undefined,
+    foreign: isForeign(own, snapshot.manifest?.vm),
     parents: parentsOf(snapshot),
     disks: disks.get(facts.name) ?? [],
   }));
   const verdicts = decideRetention(candidates, rules, new Date());
   for (const { name, made, future } of verdicts)
-    if (future) log.warn(`${name} says it is from the future (${formatTimestamp(made)}): it counts as that`);
-  for (const { name, problem, newer } of all.map(({ facts }) => facts))
-    if (problem !== null)
-      log.warn(`${name} ${newer ? "cannot be read" : "is damaged"} and stays: ${plain(problem)}`);
+    if (future)
+      log.warn(
+        `${plain(name)} has a timestamp in the future (${formatTimestamp(made)}): it stays, and counts for no rule`,
+      );
+  for (const { name, foreign } of candidates)
+    if (foreign) log.warn(`${plain(name)} is of another VM: it stays, and counts for no rule`);
+  for (const { name, newer } of all.map(({ facts }) => facts)) {
+    const problem = damage.get(name);
+    if (problem !== undefined)
+      log.warn(`${plain(name)} ${newer ? "cannot be read" : "is damaged"} and stays: ${plain(problem)}`);
+  }
   return { all, verdicts };
 }
 

@@ -1,23 +1,12 @@
 import { mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { readAssignments } from "../config/literal.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
-import { parseImage } from "../machine/parse.ts";
-import { ProcessError, type Child } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { refuseForeignParts } from "../qemu/image-header.ts";
-import {
-  fileError,
-  listDirectory,
-  lstatOf,
-  readSmall,
-  readSmallBytes,
-  requireRoom,
-  writeNew,
-} from "../store/files.ts";
+import { fileError, listDirectory, lstatOf, readSmallBytes, requireRoom, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { refuseStrayDisks } from "../store/claim.ts";
 import { defaultsName, isDiskName, SNAPSHOT, WORK } from "../store/layout.ts";
@@ -27,8 +16,10 @@ import { carryIdentity, readIdentity } from "./identity.ts";
 import { refuseRunning } from "./in-use.ts";
 import { withVm, type Vm } from "./open.ts";
 import { fillImages, listImages, measureCopies } from "./restore-images.ts";
-import { findSnapshot, type Snapshot } from "./snapshots.ts";
-import { readSums, startSums } from "./sums.ts";
+import { findDamage, readSnapshotSettings } from "./snapshot-damage.ts";
+import { recordSnapshot } from "./snapshot-parent.ts";
+import { findSnapshot, listSnapshots, type Snapshot } from "./snapshots.ts";
+import { compareSums } from "./sums.ts";
 
 /** What is typed behind `restore`. */
 export interface RestoreRequest {
@@ -62,7 +53,7 @@ export async function restoreSnapshot(
   log.info(`restoring ${snapshot.name}, made ${formatTimestamp(snapshot.made)}`);
   const jobs = listStored(snapshot);
   const images = listImages(vm.hostdir, snapshot);
-  checkDisks(snapshot, [...jobs, ...images]);
+  requireWhole(vm.hostdir, snapshot);
   const inplace =
     context.options.settings.INPLACE === undefined && vm.work.state === "present"
       ? vm.work.inplace
@@ -81,7 +72,11 @@ export async function restoreSnapshot(
       (sum, job) => sum + statSync(join(stage.dir, job.name)).size,
       0,
     );
-    const dir = stage.commit({ restored: snapshot.manifest?.consistency ?? "crash-consistent" });
+    const onSnapshot = copy || images.length === 0 ? undefined : recordSnapshot(snapshot);
+    const dir = stage.commit({
+      restored: snapshot.manifest?.consistency ?? "crash-consistent",
+      ...(onSnapshot && { onSnapshot }),
+    });
     const seconds = (performance.now() - started) / 1000;
     log.success(`restored ${snapshot.name} to ${dir}: ${formatSize(total)}, ${formatDuration(seconds)}`);
   } catch (error) {
@@ -89,6 +84,24 @@ export async function restoreSnapshot(
     throw fileError(`cannot restore ${snapshot.name}`, error);
   }
 }
+
+/**
+ * The quick look at a snapshot before its state takes the place of another. Settings that this version does not take are
+ * restored all the same where they are what was backed up, with a warning.
+ * @throws 74 for a damaged one
+ */
+function requireWhole(hostdir: string, snapshot: Snapshot): void {
+  const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
+  const damage = findDamage(snapshot, (name) => known.get(name));
+  if (damage !== undefined) throw damaged(snapshot, `: ${damage}`);
+  for (const { file, line, message } of readSnapshotSettings(snapshot)?.complaints ?? [])
+    log.warn(`${file}:${line}: ${message}; the VM cannot run until this is corrected`);
+}
+
+const damaged = ({ name }: Snapshot, reason: string): VmError =>
+  new VmError("io", `the snapshot ${name} is damaged${reason}`, {
+    hint: "the working files were not touched; try an older snapshot",
+  });
 
 export interface RestoreJob extends Omit<CopyJob, "to"> {
   neededBytes: number;
@@ -132,25 +145,6 @@ export function listStored(snapshot: Snapshot): RestoreJob[] {
   });
 }
 
-/** A killed backup of the earlier program may lack whole disks: guest.env tells which there must be. */
-function checkDisks(snapshot: Snapshot, jobs: readonly { name: string }[]): void {
-  const text = readSmall(join(snapshot.dir, WORK.guestEnv));
-  if (text === undefined) {
-    if (!snapshot.manifest)
-      throw new VmError("io", `the snapshot ${snapshot.name} is not whole: it has no ${WORK.guestEnv}`);
-    return;
-  }
-  const read = readAssignments(text, () => "");
-  if (read.kind !== "values") return;
-  const images = read.assignments.findLast((item) => item.name === "IMAGES")?.value ?? [];
-  for (const image of [images].flat().flatMap((item) => parseImage(item) ?? []))
-    if (isDiskName(image.path) && !jobs.some((job) => job.name === image.path))
-      throw new VmError(
-        "io",
-        `the snapshot ${snapshot.name} is not whole: the disk ${image.path} is missing`,
-      );
-}
-
 export async function fillStage(
   context: Context,
   snapshot: Snapshot,
@@ -159,17 +153,19 @@ export async function fillStage(
 ): Promise<void> {
   const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
   const meter = context.meter(`restore ${snapshot.name}`, total);
-  // Both read the same files: the second one finds them in memory. Images are not read at all.
-  const sums = snapshot.manifest?.format === "qcow2" ? undefined : startVerifying(snapshot, jobs);
+  const stop = new AbortController();
+  // Both read the same files: the second one finds them in memory.
+  const verified = verifyStored(snapshot, stop.signal);
+  verified.catch(() => {});
   try {
     await unpackFiles(
       jobs.map((job) => ({ ...job, to: join(stage.dir, job.name) })),
       (done) => meter.update(done),
     );
-    await sums?.verified;
+    await verified;
   } catch (error) {
-    sums?.child.kill("SIGKILL");
-    await sums?.child.done;
+    stop.abort();
+    await verified.catch(() => {});
     throw error;
   } finally {
     meter.finish();
@@ -193,40 +189,19 @@ function checkLengths(snapshot: Snapshot, stage: Stage): void {
       );
 }
 
-/** Verifies SHA256SUMS beside the unpacking; nothing for snapshots of the earlier program. */
-function startVerifying(
-  snapshot: Snapshot,
-  jobs: readonly RestoreJob[],
-): { child: Child; verified: Promise<void> } | undefined {
-  if (!lstatOf(join(snapshot.dir, SNAPSHOT.sums))) {
-    if (snapshot.manifest)
-      throw new VmError("io", `the snapshot ${snapshot.name} is damaged: it has no ${SNAPSHOT.sums}`);
+/**
+ * Verifies the checksums of all files but images, which are not read at all.
+ * @throws 74 naming those that are wrong
+ */
+async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
+  const { dir, manifest } = snapshot;
+  if (!lstatOf(join(dir, SNAPSHOT.sums))) {
+    if (manifest) throw damaged(snapshot, `: it has no ${SNAPSHOT.sums}`);
     log.info("  made by the earlier program: it has no checksums, only gzip's own");
-    return undefined;
+    return;
   }
-  const listed = readSums(snapshot.dir);
-  const needed = [
-    ...jobs.map((job) => job.name + SNAPSHOT.gz),
-    ...(snapshot.manifest ? [SNAPSHOT.manifest] : []),
-  ];
-  const unlisted = needed.find((file) => !listed.has(file));
-  if (unlisted !== undefined)
-    throw new VmError(
-      "io",
-      `the snapshot ${snapshot.name} is damaged: ${SNAPSHOT.sums} does not name ${unlisted}`,
-    );
-  const child = startSums(snapshot.dir);
-  const verified = child.done.then((result) => {
-    if (result.status === 0) return;
-    const wrong = result.stdout.trim().split("\n").join("\n  ");
-    throw new VmError(
-      "io",
-      `the snapshot ${snapshot.name} is damaged${wrong ? `:\n  ${wrong}` : `: ${new ProcessError("", result).message}`}`,
-      {
-        hint: "the working files were not touched; try an older snapshot",
-      },
-    );
-  });
-  verified.catch(() => {});
-  return { child, verified };
+  const sizes = new Map(manifest?.files.map(({ file, storedBytes }) => [file, storedBytes]));
+  const images = new Set(manifest?.files.flatMap(({ file }) => (file.endsWith(SNAPSHOT.gz) ? [] : [file])));
+  const wrong = await compareSums(dir, { sizes, signal, only: (name) => !images.has(name) });
+  if (wrong.length > 0) throw damaged(snapshot, `:\n  ${wrong.join("\n  ")}`);
 }

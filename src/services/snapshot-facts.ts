@@ -79,7 +79,7 @@ export const isNewer = ({ problem }: Snapshot): boolean => problem?.code === "co
 
 function readFacts(snapshot: Snapshot, last: boolean): SnapshotFacts {
   const { dir, manifest, name, made } = snapshot;
-  const files = listDirectory(dir)
+  const files = namesIn(dir)
     .toSorted()
     .flatMap((file): SnapshotFile[] => {
       const stats = lstatOf(join(dir, file));
@@ -105,6 +105,15 @@ function readFacts(snapshot: Snapshot, last: boolean): SnapshotFacts {
     ...(isNewer(snapshot) && { newer: true }),
     files,
   };
+}
+
+/** None where the directory cannot be read: `problem` says so. */
+function namesIn(dir: string): string[] {
+  try {
+    return listDirectory(dir);
+  } catch {
+    return [];
+  }
 }
 
 function readDescription(dir: string): string {

@@ -26,7 +26,9 @@ import { disksOnSnapshots } from "./dependents.ts";
 import { withVm, type Vm } from "./open.ts";
 import { knowSnapshots, type Known } from "./snapshot-facts.ts";
 import { discardSnapshots } from "./snapshot-remove.ts";
-import { findSnapshot } from "./snapshots.ts";
+import { findDamage } from "./snapshot-damage.ts";
+import { contentSum } from "./snapshot-parent.ts";
+import { findSnapshot, type Snapshot } from "./snapshots.ts";
 
 /**
  * Removes snapshots whose data others need: it is handed over to those first. Each step is whole by itself.
@@ -60,6 +62,9 @@ function refuseKept(context: Context, vm: Vm, name: string): void {
     });
 }
 
+const find = (all: readonly Known[], name: string): Snapshot | undefined =>
+  all.find(({ facts }) => facts.name === name)?.snapshot;
+
 /** Puts in a child's place one that holds its parent's data, too, and builds on what that builds on. */
 async function takeOver(
   context: Context,
@@ -69,10 +74,12 @@ async function takeOver(
 ): Promise<void> {
   const { name, dir, manifest } = snapshot;
   const parent = all.find((item) => item.facts.name === facts.parent);
-  if (!manifest || !parent?.snapshot.manifest || facts.problem !== null)
-    throw new VmError("io", `cannot merge into ${name}: ${facts.problem ?? "its parent is damaged"}`, {
+  const damage = facts.problem ?? findDamage(snapshot, (wanted) => find(all, wanted));
+  if (!manifest || !parent?.snapshot.manifest || damage !== undefined)
+    throw new VmError("io", `cannot merge into ${name}: ${damage ?? "its parent is damaged"}`, {
       hint: "verify tells more; nothing was changed",
     });
+  const sum = contentSum(snapshot);
   const { dir: parentDir } = parent.snapshot;
   const below = parent.snapshot.manifest.parent;
   const backups = join(vm.hostdir, HOST.backups);
@@ -89,8 +96,17 @@ async function takeOver(
       if (!known && file !== SNAPSHOT.manifest && file !== SNAPSHOT.sums && file !== SNAPSHOT.protected)
         copyFileSync(join(dir, file), join(staged, file));
     }
-    const { parent: _gone, ...rest } = manifest;
-    const merged: Manifest = { ...rest, ...(below === undefined ? {} : { parent: below }), files };
+    const { parent: _name, parentId: _id, parentSum: _sum, ...rest } = manifest;
+    const { parentId, parentSum } = parent.snapshot.manifest;
+    const merged: Manifest = {
+      ...rest,
+      ...(below === undefined ? {} : { parent: below }),
+      ...(parentId === undefined ? {} : { parentId }),
+      ...(parentSum === undefined ? {} : { parentSum }),
+      // Children and working disks that noted it as it was stay valid.
+      ...(sum === undefined ? {} : { formerSums: [...(manifest.formerSums ?? []), sum] }),
+      files,
+    };
     writeNew(join(staged, SNAPSHOT.manifest), `${JSON.stringify(merged, null, 2)}\n`);
     await writeSums(staged);
     if (facts.protected) writeNew(join(staged, SNAPSHOT.protected), "");

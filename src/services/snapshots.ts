@@ -1,10 +1,12 @@
-import { readlinkSync } from "node:fs";
+import { mkdirSync, readlinkSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { refuseNewer } from "../config/guest-format.ts";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
+import { foreignReason, ownedByUs } from "../lib/trust.ts";
+import { shellQuote } from "../qemu/text.ts";
 import { fileError, listDirectories, listDirectory, lstatOf, readSmall } from "../store/files.ts";
-import { HOST, LAST, SNAPSHOT } from "../store/layout.ts";
+import { HOST, isDiskName, LAST, SNAPSHOT } from "../store/layout.ts";
 import { parseManifest, type Manifest } from "../store/manifest.ts";
 import { byAge } from "../store/retention.ts";
 
@@ -29,19 +31,105 @@ export function validateSnapshotName(name: string): void {
 
 const isSnapshotName = (name: string): boolean => !/^[.-]/.test(name) && name !== LAST;
 
-/** All snapshots, oldest first. */
-export function listSnapshots(hostdir: string): Snapshot[] {
+/**
+ * The directory `backups` of a VM, which may be a link to a file system of its own.
+ * @returns undefined where there is none
+ * @throws 74 where it is a link to what is not there (not mounted), no directory, or a link in a foreign VM
+ */
+export function findBackups(hostdir: string): string | undefined {
   const backups = join(hostdir, HOST.backups);
-  return listDirectories(backups)
-    .filter(isSnapshotName)
+  const stats = lstatOf(backups);
+  if (!stats) return undefined;
+  const wrong = (reason: string, hint: string): VmError =>
+    new VmError("io", `cannot use the snapshots in ${hostdir}: ${HOST.backups} ${reason}`, { hint });
+  if (stats.isDirectory()) return backups;
+  if (!stats.isSymbolicLink()) throw wrong("is no directory", "move it out of the way");
+  const target = readlinkSync(backups);
+  const own = lstatOf(hostdir);
+  if (!ownedByUs(stats) || (own && foreignReason(own) !== undefined))
+    throw wrong(
+      `is a symbolic link to ${target}, which is not followed in a foreign directory`,
+      "look there instead",
+    );
+  if (!statSync(backups, { throwIfNoEntry: false }))
+    throw wrong(
+      `is a symbolic link to ${target}, which is not there`,
+      `mount it: findmnt ${shellQuote(target)}`,
+    );
+  if (!statSync(backups).isDirectory())
+    throw wrong(`is a symbolic link to ${target}, which is no directory`, "point it at a directory");
+  return backups;
+}
+
+/** The same, made where there is none. @throws as `findBackups`, or a system error */
+export function makeBackups(hostdir: string): string {
+  const backups = findBackups(hostdir);
+  if (backups !== undefined) return backups;
+  const path = join(hostdir, HOST.backups);
+  mkdirSync(path, { mode: 0o700 });
+  return path;
+}
+
+/** Files that a snapshot of either program has; what holds none of them is no snapshot (`lost+found`, say). */
+const SNAPSHOT_FILES: readonly string[] = [
+  HOST.guestEnv,
+  SNAPSHOT.manifest,
+  SNAPSHOT.sums,
+  SNAPSHOT.timestamp,
+];
+const isSnapshotFile = (file: string): boolean =>
+  SNAPSHOT_FILES.includes(file) || isDiskName(file.replace(/\.img\.gz$|\.qcow2$/, ".img"));
+
+/** mkfs makes it for root alone in each file system of the ext family. */
+const LOST_AND_FOUND = "lost+found";
+
+/** Has a directory in `backups` a snapshot's form? One that cannot be read has, as far as anyone can tell. */
+function looksLikeSnapshot(dir: string, name: string): boolean {
+  try {
+    return listDirectory(dir).some(isSnapshotFile);
+  } catch {
+    return name !== LOST_AND_FOUND;
+  }
+}
+
+/** Names of the snapshots of a VM, in no order. @throws as `findBackups`, 74 for a directory that cannot be read */
+export function listSnapshotNames(hostdir: string): string[] {
+  const backups = findBackups(hostdir);
+  if (backups === undefined) return [];
+  try {
+    return listDirectories(backups).filter(
+      (name) => isSnapshotName(name) && looksLikeSnapshot(join(backups, name), name),
+    );
+  } catch (error) {
+    throw fileError(`cannot list the snapshots in ${backups}`, error);
+  }
+}
+
+/** All snapshots, oldest first. @throws as `listSnapshotNames` */
+export const listSnapshots = (hostdir: string): Snapshot[] =>
+  listSnapshotNames(hostdir)
     .map((name) => readSnapshot(hostdir, name))
     .toSorted(byAge);
+
+/** Why a snapshot of this name cannot be made, or undefined. @throws as `findBackups` */
+export function nameTaken(hostdir: string, name: string): VmError | undefined {
+  const backups = findBackups(hostdir);
+  if (backups === undefined || !lstatOf(join(backups, name))) return undefined;
+  const hint = "choose another name, or none for the next free one";
+  if (listSnapshotNames(hostdir).includes(name))
+    return new VmError("cannotCreate", `the snapshot ${name} exists already`, { hint });
+  return new VmError(
+    "cannotCreate",
+    `cannot make the snapshot ${name}: ${join(backups, name)} exists already, and is no snapshot`,
+    { hint },
+  );
 }
 
 function readSnapshot(hostdir: string, name: string): Snapshot {
   const dir = join(hostdir, HOST.backups, name);
   let problem: VmError | undefined;
   try {
+    listDirectory(dir);
     const text = readSmall(join(dir, SNAPSHOT.manifest));
     const manifest = text === undefined ? undefined : parseManifest(text, dir);
     // Told before its disks take the place of others: the restored VM could not be used.
@@ -78,7 +166,10 @@ export function findSnapshot(hostdir: string, name: string | undefined): Snapsho
   const wanted = name === undefined || name === LAST ? lastName(hostdir) : name;
   if (wanted !== undefined) {
     validateSnapshotName(wanted);
-    if (lstatOf(join(hostdir, HOST.backups, wanted))?.isDirectory()) return readSnapshot(hostdir, wanted);
+    const backups = findBackups(hostdir);
+    const dir = backups === undefined ? undefined : join(backups, wanted);
+    if (dir !== undefined && lstatOf(dir)?.isDirectory() && looksLikeSnapshot(dir, wanted))
+      return readSnapshot(hostdir, wanted);
   }
   const all = listSnapshots(hostdir);
   const newest = all.at(-1);
@@ -101,7 +192,8 @@ export function lastName(hostdir: string): string | undefined {
 
 /** [compat] `S0`, `S1` …: numerically the next. */
 export function nextSnapshotName(hostdir: string): string {
-  const numbers = listDirectory(join(hostdir, HOST.backups)).flatMap((name) => {
+  const backups = findBackups(hostdir);
+  const numbers = (backups === undefined ? [] : listDirectory(backups)).flatMap((name) => {
     const match = /^S(\d+)$/.exec(name);
     return match ? [BigInt(match[1]!)] : [];
   });

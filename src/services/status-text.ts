@@ -22,7 +22,7 @@ export function formatList(all: readonly Status[], nameOf: (directory: string) =
           String(vm.cores),
           formatSize(vm.memoryMiB! * 2 ** 20),
           disksOf(vm),
-          String(vm.snapshots?.count ?? 0),
+          String(vm.snapshots?.count ?? "?"),
           typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : "",
           plain(nameOf(vm.directory)),
         ],

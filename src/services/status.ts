@@ -5,7 +5,7 @@ import type { Arch, DisplayAddress } from "../machine/types.ts";
 import { readVirtualBytes } from "../qemu/image-header.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isListening } from "../qmp/commands.ts";
-import { listDirectory, lstatOf } from "../store/files.ts";
+import { lstatOf } from "../store/files.ts";
 import { HOST, LAST, WORK } from "../store/layout.ts";
 import type { RunEnd } from "../store/mark.ts";
 import type { Present } from "../store/workdir.ts";
@@ -14,6 +14,7 @@ import { isAnyDiskInUse, ownDisks } from "./in-use.ts";
 import { openVm, type Vm } from "./open.ts";
 import { findReaches, type Reach } from "./reaches.ts";
 import { inferEnd, isUnsettled } from "./run-end.ts";
+import { listSnapshotNames } from "./snapshots.ts";
 
 /** `broken`: it cannot be understood, see `error`. */
 export type State = "running" | "paused" | "stopped" | "created" | "crashed" | "broken";
@@ -25,7 +26,7 @@ export interface Status {
   /** HOSTDIR. */
   directory: string;
   state: State;
-  /** Only with `broken`. */
+  /** With `broken`: why; else what else is wrong (`snapshots` is left out where they cannot be listed). */
   error?: string;
   arch?: Arch;
   /** All sockets'. */
@@ -74,7 +75,6 @@ export async function readStatus(context: Context, hostdir: string): Promise<Sta
 
 function describe(context: Context, vm: Vm, alive: "running" | "paused" | undefined): Status {
   const { settings, hostdir, work } = vm;
-  const names = listDirectory(join(hostdir, HOST.backups)).filter((name) => !/^[.-]/.test(name));
   const general = {
     name: settings.GUESTNAME || basename(hostdir),
     directory: hostdir,
@@ -82,7 +82,7 @@ function describe(context: Context, vm: Vm, alive: "running" | "paused" | undefi
     cores: settings.SOCKETS * settings.CORES,
     memoryMiB: settings.MEMORY,
     uefi: settings.UEFI,
-    snapshots: { count: names.filter((name) => name !== LAST).length, last: lastOf(hostdir) },
+    ...describeSnapshots(hostdir),
     reaches: findReaches(context, vm),
   };
   if (work.state !== "present")
@@ -121,6 +121,14 @@ function describe(context: Context, vm: Vm, alive: "running" | "paused" | undefi
 }
 
 const actualBytes = (path: string): number => (lstatOf(path)?.blocks ?? 0) * 512;
+
+function describeSnapshots(hostdir: string): Pick<Status, "error" | "snapshots"> {
+  try {
+    return { snapshots: { count: listSnapshotNames(hostdir).length, last: lastOf(hostdir) } };
+  } catch (error) {
+    return { error: error instanceof Error ? error.message : String(error) };
+  }
+}
 
 /** Where `backups/LAST` leads. */
 function lastOf(hostdir: string): string | null {

@@ -31,6 +31,11 @@ export interface Manifest {
   id?: string;
   /** The snapshot beside it that its disks are changes to (qcow2); absent where it stands alone. */
   parent?: string;
+  /** The parent's `id`, and the sum over its content then (`contentSum`). Absent in those of earlier versions. */
+  parentId?: string;
+  parentSum?: string;
+  /** Sums over its own content before data of removed parents was merged into it: children may name these. */
+  formerSums?: string[];
   /** `vm 0.1.0` */
   tool: string;
   guest: string;
@@ -53,6 +58,8 @@ const isName = (value: unknown): boolean => typeof value === "string" && /^[a-z]
 
 export const isSnapshotId = (value: unknown): value is string =>
   typeof value === "string" && /^[0-9a-f]{16}$/.test(value);
+
+const isSum = (value: unknown): boolean => typeof value === "string" && /^[0-9a-f]{64}$/.test(value);
 
 function isStoredFile(value: unknown): value is StoredFile {
   if (typeof value !== "object" || value === null) return false;
@@ -92,11 +99,13 @@ export function parseManifest(text: string, dir: string): Manifest {
       `the snapshot ${dir} was made by a newer version of this program (${describeFormat(manifest)})`,
       { hint: "use that version; nothing was changed" },
     );
-  const { files, id, parent, vm } = manifest;
+  const { files, id, parent, parentId, parentSum, formerSums = [], vm } = manifest;
   const consistency = parseConsistency(manifest.consistency);
   if (!Array.isArray(files) || !files.every(isStoredFile) || !consistency) throw damaged;
   if (parent !== undefined && typeof parent !== "string") throw damaged;
-  if (id !== undefined && !isSnapshotId(id)) throw damaged;
+  if (![id, parentId].every((item) => item === undefined || isSnapshotId(item))) throw damaged;
+  if (parentSum !== undefined && !isSum(parentSum)) throw damaged;
+  if (!Array.isArray(formerSums) || !formerSums.every(isSum)) throw damaged;
   if (vm !== undefined && !isUuid(vm)) throw damaged;
   return { ...(manifest as Manifest), consistency };
 }

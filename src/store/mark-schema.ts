@@ -215,5 +215,5 @@ function readOnSnapshot(value: unknown): Mark["onSnapshot"] {
   if (!isFields(value) || !isPlainName(value.name)) return undefined;
   const id = text(value.id);
   const sum = text(value.sum);
-  return { name: value.name, ...(id !== undefined && { id }), ...(sum !== undefined && { sum }) };
+  return id === undefined || sum === undefined ? undefined : { name: value.name, id, sum };
 }

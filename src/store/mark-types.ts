@@ -65,6 +65,15 @@ export interface BaseRecord {
   device?: number;
 }
 
+/** A snapshot as it was noted: another one under its name is noticed. */
+export interface SnapshotRecord {
+  name: string;
+  /** Of its manifest. */
+  id: string;
+  /** Over its content (`contentSum`). */
+  sum: string;
+}
+
 /** What `.vm.json` in WORKDIR says. Its presence is the program's mark. */
 export interface Mark {
   /** Format of this file. */
@@ -80,7 +89,7 @@ export interface Mark {
   /** The backing file of the first disk (`create --linked`). */
   base?: BaseRecord | undefined;
   /** The snapshot whose images are backing files of the disks, as it was when they were made. */
-  onSnapshot?: { name: string; id?: string; sum?: string } | undefined;
+  onSnapshot?: SnapshotRecord | undefined;
   /** Working files of these names were put in place together (in-place restore). */
   files?: string[] | undefined;
   /** In place: names in HOSTDIR that are the program's. Absent in marks of earlier versions: all that it uses. */

@@ -15,8 +15,10 @@ export interface Candidate {
   /** LAST leads to it. */
   last: boolean;
   protected: boolean;
-  /** It stays, to be looked at, and takes nobody's place. */
+  /** It stays, to be looked at, and takes no other's place. */
   damaged: boolean;
+  /** Of another VM: the same. */
+  foreign: boolean;
   /** Snapshots that its disks are changes to. */
   parents: readonly string[];
   /** Working disks that are changes to its own. */
@@ -29,7 +31,7 @@ export interface Verdict {
   keep: boolean;
   /** Why it stays; none for what goes. */
   reasons: string[];
-  /** It says it was made later than now: a clock was set back, or wrong. It counts as what it says. */
+  /** It has a timestamp in the future (a clock was wrong): it stays, and takes no other's place. */
   future: boolean;
 }
 
@@ -38,6 +40,14 @@ export const byAge = (a: Pick<Candidate, "made" | "name">, b: Pick<Candidate, "m
   a.made.getTime() - b.made.getTime() ||
   a.name.localeCompare(b.name, "en", { numeric: true }) ||
   (a.name < b.name ? -1 : 1);
+
+/**
+ * Pure: is a snapshot another VM's?
+ * @param own the VM's own UUIDs, now and before; none where it has none yet
+ * @param vm the one in the snapshot's manifest; absent in those of earlier versions
+ */
+export const isForeign = (own: readonly string[], vm: string | undefined): boolean =>
+  vm !== undefined && own.length > 0 && !own.includes(vm);
 
 const DAY_MS = 86_400_000;
 
@@ -73,23 +83,29 @@ function keptBy(period: Period, count: number, newestFirst: readonly Candidate[]
 }
 
 /**
- * Decides for each snapshot whether it stays, and why. Whatever the rules: LAST, the protected, the damaged, and
- * all that those kept or the working disks build on.
+ * Decides for each snapshot whether it stays, and why. Rules count good ones only: those of this VM that are neither
+ * damaged nor from the future. Whatever the rules, these stay: the newest good one, LAST, the protected, all that are not
+ * good, and all that those kept or the working disks build on.
  * @returns oldest first
  */
 export function decideRetention(all: readonly Candidate[], rules: Rules, now: Date): Verdict[] {
   const sorted = all.toSorted(byAge);
   const reasons = new Map<string, string[]>(sorted.map(({ name }) => [name, []]));
   const keep = (name: string, reason: string): void => void reasons.get(name)?.push(reason);
-  const newestFirst = sorted.filter(({ damaged }) => !damaged).toReversed();
+  const isFuture = ({ made }: Candidate): boolean => made.getTime() > now.getTime();
+  const newestFirst = sorted.filter((item) => !item.damaged && !item.foreign && !isFuture(item)).toReversed();
   for (const period of PERIODS)
     for (const { name } of keptBy(period, rules[period] ?? 0, newestFirst)) keep(name, period);
   for (const item of sorted) {
     if (item.last) keep(item.name, "LAST");
     if (item.protected) keep(item.name, "protected");
     if (item.damaged) keep(item.name, "damaged");
+    if (item.foreign) keep(item.name, "of another VM");
+    if (isFuture(item)) keep(item.name, "in the future");
     for (const disk of item.disks) keep(item.name, `${disk} builds on it`);
   }
+  const newest = newestFirst[0]?.name;
+  if (newest !== undefined && reasons.get(newest)!.length === 0) keep(newest, "newest good one");
   // What is kept needs its parents, and they theirs.
   const byName = new Map(sorted.map((item) => [item.name, item]));
   const waiting = sorted.filter(({ name }) => reasons.get(name)!.length > 0);
@@ -100,11 +116,9 @@ export function decideRetention(all: readonly Candidate[], rules: Rules, now: Da
       if (reasons.get(parent)!.length === 0) waiting.push(item);
       keep(parent, `${name} builds on it`);
     }
-  return sorted.map(({ name, made }) => ({
-    name,
-    made,
-    keep: reasons.get(name)!.length > 0,
-    reasons: reasons.get(name)!,
-    future: made.getTime() > now.getTime(),
-  }));
+  return sorted.map((item) => {
+    const { name, made } = item;
+    const why = reasons.get(name)!;
+    return { name, made, keep: why.length > 0, reasons: why, future: isFuture(item) };
+  });
 }

@@ -141,9 +141,44 @@ describe("from the command line", () => {
   });
 });
 
+describe("settings that were lost are an error (78), and not those of a VM without disks:", () => {
+  test.each(["", "\n \n", "\0\0\0"])("%j", async (text) => {
+    guestEnv(text);
+    const error = await failureOf(() => load());
+    expect(error.exitCode).toBe(78);
+    expect(error.message).toContain("it is empty");
+  });
+
+  test("no IMAGES beside a working disk; without one that is no fault", async () => {
+    guestEnv("MEMORY=1G");
+    const error = await failureOf(() => load({ workingDisks: ["disk-0.img"] }));
+    expect(error.exitCode).toBe(78);
+    expect(error.message).toContain("it has no IMAGES=, and there is disk-0.img");
+    await load();
+    guestEnv("IMAGES=()");
+    await load({ workingDisks: ["disk-0.img"] });
+  });
+
+  test("no guest.env at all beside a working disk", async () => {
+    const error = await failureOf(() => load({ workingDisks: ["disk-0.img"] }));
+    expect(error.message).toContain("it is missing, and there is disk-0.img");
+  });
+
+  test("the hint takes the settings of the last snapshot, where there is one", async () => {
+    guestEnv("");
+    const before = await failureOf(() => load());
+    expect(before.hint).not.toContain("backups");
+    temp.write("host/backups/LAST/guest.env", "MEMORY=1G\n");
+    const error = await failureOf(() => load());
+    expect(error.hint).toContain(
+      `cp ${temp.path("host/backups/LAST/guest.env")} ${temp.path("host/guest.env")}`,
+    );
+  });
+});
+
 describe("RESCUE follows the architecture", () => {
   test.each([
-    ["", "rescue-x86_64"],
+    ["# nothing", "rescue-x86_64"],
     ["QEMUARCH=i386", "rescue-i386"],
     ["QEMUARCH=i686", "rescue-i386"],
     ["QEMUARCH=athlon", "rescue-i386"],

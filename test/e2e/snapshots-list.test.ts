@@ -1,5 +1,6 @@
 /** What there is of snapshots, which stay and which go. No guest runs. */
 import { expect, test } from "bun:test";
+import { createHash } from "node:crypto";
 import { existsSync, readlinkSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { SnapshotFacts } from "../../src/services/snapshot-facts.ts";
@@ -20,13 +21,15 @@ async function facts(box: Sandbox): Promise<SnapshotFacts[]> {
   return JSON.parse((await box.ok(["snapshots", "--json"])).stdout) as SnapshotFacts[];
 }
 
-/** Changes what a manifest says. */
+const sumOf = (text: string): string => createHash("sha256").update(text).digest("hex");
+
+/** Changes what a manifest says, and its checksum with it. */
 function note(box: Sandbox, name: string, change: object): void {
-  const path = box.path("backups", name, "manifest.json");
-  writeFileSync(
-    path,
-    JSON.stringify({ ...JSON.parse(box.read("backups", name, "manifest.json")), ...change }),
-  );
+  const before = box.read("backups", name, "manifest.json");
+  const after = JSON.stringify({ ...JSON.parse(before), ...change });
+  writeFileSync(box.path("backups", name, "manifest.json"), after);
+  const sums = box.read("backups", name, "SHA256SUMS");
+  writeFileSync(box.path("backups", name, "SHA256SUMS"), sums.replace(sumOf(before), sumOf(after)));
 }
 
 const sumsPass = (box: Sandbox, name: string): Promise<string> =>
@@ -135,20 +138,21 @@ suite(
       const verdicts = JSON.parse(stdout) as { name: string }[];
       expect(verdicts.toSorted((a, b) => (a.name < b.name ? -1 : 1))).toMatchObject([
         { name: "a", action: "remove", reasons: [] },
-        { name: "b", action: "keep", reasons: ["d builds on it"] },
+        { name: "b", action: "keep", reasons: ["last", "d builds on it"] },
         { name: "c", action: "keep", reasons: ["damaged"] },
-        { name: "d", action: "keep", reasons: ["last", "LAST"] },
+        { name: "d", action: "keep", reasons: ["LAST", "damaged"] },
       ]);
       expect(stderr).toContain("c is damaged and stays");
+      expect(stderr).toContain('d is damaged and stays: its parent "b" is no qcow2 snapshot');
       expect(backups(box)).toEqual(["LAST", "b", "c", "d"]);
     });
 
-    test("one from the future is pointed out, and counts as what it says", async () => {
+    test("one from the future stays, is pointed out, and takes no other's place", async () => {
       using box = await withSnapshots("a", "b");
       note(box, "a", { made: "2126-01-01T00:00:00.000Z" });
       const { stdout, stderr } = await box.ok(["prune", "--keep-last=1", "--dry-run"]);
-      expect(stdout).toBe("keep b  LAST\nkeep a  last\n");
-      expect(stderr).toContain("a says it is from the future");
+      expect(stdout).toBe("keep b  last, LAST\nkeep a  in the future\n");
+      expect(stderr).toContain("a has a timestamp in the future (2126-");
     });
 
     test("backup --prune goes by the settings, after the backup", async () => {

@@ -1,8 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { symlinkSync, utimesSync } from "node:fs";
+import { chmodSync, symlinkSync, utimesSync } from "node:fs";
 import {
   findSnapshot,
   listSnapshots,
+  makeBackups,
+  nameTaken,
   nextSnapshotName,
   validateSnapshotName,
 } from "../../src/services/snapshots.ts";
@@ -141,6 +143,66 @@ describe("listSnapshots", () => {
       expect(names()).toContain("S2");
     },
   );
+});
+
+describe("what has no snapshot's form is none:", () => {
+  test.each(["lost+found", "empty", "notes"])("%s", async (name) => {
+    snapshots("S0");
+    temp.directory(`backups/${name}`);
+    temp.write(`backups/notes/README`, "mine");
+    expect(names()).toEqual(["S0"]);
+    expect((await failureOf(() => findSnapshot(temp.top, name))).exitCode).toBe(66);
+    expect(nameTaken(temp.top, name)!.exitCode).toBe(73);
+    expect(nameTaken(temp.top, name)!.message).toContain("and is no snapshot");
+  });
+
+  test.each(["manifest.json", "SHA256SUMS", "TS", "guest.env", "disk-0.img.gz", "disk-12.qcow2"])(
+    "one file that only snapshots have makes it one: %s",
+    (file) => {
+      temp.write(`backups/S0/${file}`, "");
+      expect(names()).toEqual(["S0"]);
+      expect(nameTaken(temp.top, "S0")!.message).toBe("the snapshot S0 exists already");
+      expect(nameTaken(temp.top, "S1")).toBeUndefined();
+    },
+  );
+});
+
+describe("backups that cannot be used are an error (74), and never no snapshots:", () => {
+  test.each<[what: string, make: () => void, message: string]>([
+    [
+      "a link to what is not there",
+      () => symlinkSync("/nowhere/disk", temp.path("backups")),
+      "is a symbolic link to /nowhere/disk, which is not there",
+    ],
+    [
+      "a link to a file",
+      () => symlinkSync(temp.write("file", ""), temp.path("backups")),
+      "which is no directory",
+    ],
+    ["a file", () => temp.write("backups", ""), "is no directory"],
+    [
+      "a link in a foreign VM",
+      () => {
+        symlinkSync(temp.directory("elsewhere"), temp.path("backups"));
+        chmodSync(temp.top, 0o777);
+      },
+      "is not followed in a foreign directory",
+    ],
+  ])("%s", async (_what, make, message) => {
+    make();
+    for (const use of [names, () => findSnapshot(temp.top, "S0"), () => nextSnapshotName(temp.top)]) {
+      const error = await failureOf(use);
+      expect(error.exitCode).toBe(74);
+      expect(error.message).toContain(message);
+    }
+    expect((await failureOf(() => makeBackups(temp.top))).exitCode).toBe(74);
+  });
+
+  test("a link to a directory is followed in an own VM", () => {
+    temp.write("elsewhere/S0/TS", "2024-01-02 03:04:05\n");
+    symlinkSync("elsewhere", temp.path("backups"));
+    expect(names()).toEqual(["S0"]);
+  });
 });
 
 describe("findSnapshot", () => {

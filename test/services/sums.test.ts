@@ -1,8 +1,18 @@
-import { afterEach, beforeEach, expect, test } from "bun:test";
-import { chmodSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { writeSums } from "../../src/services/backup/describe.ts";
+import { compareSums, parseSums, sumOf } from "../../src/services/sums.ts";
 
 let top: string;
 let path: string | undefined;
@@ -17,9 +27,13 @@ afterEach(() => {
 });
 
 function fill(...names: string[]): void {
-  for (const name of names) writeFileSync(join(top, name), `content of ${name}\n`);
+  for (const name of names) {
+    writeFileSync(join(top, name), `content of ${name}\n`);
+    // Larger ones are read by programs.
+    truncateSync(join(top, name), 3 << 20);
+  }
 }
-const sums = (): string => readFileSync(join(top, "SHA256SUMS"), "utf8");
+const readList = (): string => readFileSync(join(top, "SHA256SUMS"), "utf8");
 
 /** The format of sha256sum itself, which looks at every file. */
 function expectGood(...names: string[]): void {
@@ -29,7 +43,7 @@ function expectGood(...names: string[]): void {
   expect(stdout.toString()).toBe(names.map((name) => `${name}: OK\n`).join(""));
   expect(exitCode).toBe(0);
   const { stdout: own } = Bun.spawnSync(["sha256sum", "--", ...names], { cwd: top });
-  expect(sums()).toBe(own.toString());
+  expect(readList()).toBe(own.toString());
 }
 
 /** PATH with sha256sum, and an openssl that does as the script says. */
@@ -54,7 +68,7 @@ test("what is at hand computes them, and the file is sha256sum's own", async () 
   expectGood("disk-0.qcow2", "manifest.json", "vm.defaults");
 });
 
-test("names that openssl's output could be misread for are sha256sum's", async () => {
+test("names that are no plain words", async () => {
   fill("-r", "a b");
   await writeSums(top);
   expectGood("-r", "a b");
@@ -64,11 +78,99 @@ test.each([
   ["no openssl", undefined],
   ["one that fails", "exit 1"],
   ["one that says something else", "echo hello"],
-  ["one that leaves a file out", `echo "${"0".repeat(64)} *b"`],
+  ["one that speaks of another file", `echo "${"0".repeat(64)} *b"`],
 ])("%s", async (_name, script) => {
   fill("a", "b");
   withOpenssl(script);
   await writeSums(top);
   process.env.PATH = path;
   expectGood("a", "b");
+});
+
+const SUM = "0123456789abcdef".repeat(4);
+
+describe("parseSums", () => {
+  test("takes sha256sum's lines, text or binary, escaped names too", () => {
+    const text = `${SUM}  a b\n${SUM} *-r\n\\${SUM}  a\\\\b\n`;
+    expect(parseSums(text)).toEqual({
+      sums: new Map([
+        ["a b", SUM],
+        ["-r", SUM],
+        ["a\\b", SUM],
+      ]),
+      problems: [],
+    });
+  });
+
+  test.each([
+    `${SUM}  ../outside`,
+    `${SUM}  /dev/zero`,
+    `${SUM}  ..`,
+    `${SUM}  .`,
+    `${SUM}  `,
+    `${SUM.toUpperCase()}  a`,
+    `${SUM.slice(1)}  a`,
+    `${SUM} a`,
+    `${SUM}  a\x1bb`,
+    `\\${SUM}  a\\nb`,
+    `${SUM}  a\\b`,
+    "",
+    `${SUM}  ${"x".repeat(256)}`,
+  ])("rejects the line %j, which names nothing", (line) => {
+    const { sums, problems } = parseSums(`${line}\n`);
+    expect(sums.size).toBe(0);
+    expect(problems).toEqual(["SHA256SUMS:1: no line of sha256sum's"]);
+  });
+
+  test("rejects a name that comes again, and a list that is cut off", () => {
+    const { sums, problems } = parseSums(`${SUM}  a\n${SUM}  a\n${SUM}  b`);
+    expect([...sums.keys()]).toEqual(["a"]);
+    expect(problems).toEqual(["SHA256SUMS is cut off", "SHA256SUMS:2: it names a again"]);
+  });
+});
+
+describe("compareSums", () => {
+  test.each([
+    ["openssl", undefined],
+    ["sha256sum", "exit 1"],
+  ])("by %s: finds what is wrong, and nothing else", async (_title, script) => {
+    fill("a", "b", "c", "d");
+    writeFileSync(join(top, "small"), "small\n");
+    await writeSums(top);
+    if (script !== undefined) withOpenssl(script);
+    expect(await compareSums(top)).toEqual([]);
+    writeFileSync(join(top, "b"), "B");
+    writeFileSync(join(top, "small"), "Small\n");
+    rmSync(join(top, "c"));
+    expect(await compareSums(top)).toEqual([
+      "b: its checksum is wrong",
+      "c: it is missing",
+      "small: its checksum is wrong",
+    ]);
+    expect(await compareSums(top, { only: (name) => name === "a" })).toEqual([]);
+  });
+
+  test("what is no regular file is not read, and not waited for", async () => {
+    fill("a", "b", "c", "d");
+    await writeSums(top);
+    for (const name of ["a", "b", "c"]) rmSync(join(top, name));
+    Bun.spawnSync(["mkfifo", join(top, "a")]);
+    symlinkSync("/dev/zero", join(top, "b"));
+    mkdirSync(join(top, "c"));
+    expect(await compareSums(top)).toEqual([
+      "a: it is a named pipe, not a regular file",
+      "b: it is a symbolic link, not a regular file",
+      "c: it is a directory, not a regular file",
+    ]);
+  });
+
+  test("a file of another length is not read", async () => {
+    fill("a");
+    await writeSums(top);
+    truncateSync(join(top, "a"), 2 ** 43);
+    expect(await sumOf(join(top, "a"), 3 << 20)).toBeUndefined();
+    expect(await compareSums(top, { sizes: new Map([["a", 3 << 20]]) })).toEqual([
+      "a: its checksum is wrong",
+    ]);
+  });
 });

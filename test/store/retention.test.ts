@@ -3,6 +3,7 @@ import {
   byAge,
   decideRetention,
   hasRules,
+  isForeign,
   PERIODS,
   type Candidate,
   type Rules,
@@ -22,6 +23,7 @@ const candidate = (name: string, made: Date, more: Partial<Candidate> = {}): Can
   last: false,
   protected: false,
   damaged: false,
+  foreign: false,
   parents: [],
   disks: [],
   ...more,
@@ -212,14 +214,39 @@ test("of one moment the higher name is newer", () => {
   expect(kept(all, { last: 1 })).toEqual(["S10"]);
 });
 
-test("one from the future counts as what it says, and is pointed out", () => {
+test("one from the future stays, is pointed out, and takes no other's place", () => {
   const all = at("2026-01-01", "2026-01-02", "2030-01-01");
   const verdicts = decideRetention(all, { last: 1 }, new Date("2026-02-01"));
-  expect(verdicts.map(({ keep, future }) => [keep, future])).toEqual([
-    [false, false],
-    [false, false],
-    [true, true],
+  expect(verdicts.map(({ keep, future, reasons }) => [keep, future, reasons])).toEqual([
+    [false, false, []],
+    [true, false, ["last"]],
+    [true, true, ["in the future"]],
   ]);
+});
+
+test.each([["damaged"], ["foreign"]] as const)("a %s one stays and takes no other's place", (what) => {
+  const bad = (time: string): Candidate => candidate(time, new Date(time), { [what]: true });
+  const all = [...at("2026-01-01", "2026-01-02"), bad("2026-01-03"), bad("2026-01-04")];
+  expect(kept(all, { last: 2 })).toEqual(["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"]);
+  expect(kept(all, { last: 1 })).toEqual(["2026-01-02", "2026-01-03", "2026-01-04"]);
+});
+
+test("the newest good one is never removed, whatever the rules", () => {
+  const all = at("2026-01-01", "2026-01-02", "2026-01-03");
+  expect(kept(all, {})).toEqual(["2026-01-03"]);
+  expect(reasonsOf(all, {}, "2026-01-03")).toEqual(["newest good one"]);
+  const damaged = all.map((item, index) => ({ ...item, damaged: index === 2 }));
+  expect(kept(damaged, {})).toEqual(["2026-01-02", "2026-01-03"]);
+});
+
+test.each<[own: string[], vm: string | undefined, expected: boolean]>([
+  [["a"], "a", false],
+  [["b", "a"], "a", false],
+  [["a"], "b", true],
+  [["a"], undefined, false],
+  [[], "b", false],
+])("a VM known as %j: a snapshot of %p is another VM's: %p", (own, vm, expected) => {
+  expect(isForeign(own, vm)).toBe(expected);
 });
 
 test("reasons name each rule", () => {

@@ -1,6 +1,5 @@
 import { mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
-import { VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { formatSize } from "../../lib/size.ts";
 import { formatDuration } from "../../lib/time.ts";
@@ -8,20 +7,20 @@ import { throwIfInterrupted } from "../../process/signals.ts";
 import {
   afterCommit,
   fileError,
-  lstatOf,
   remove,
   removeQuietly,
   swingLink,
   syncDirectory,
 } from "../../store/files.ts";
-import { HOST, LAST, PARTIAL, WORK } from "../../store/layout.ts";
+import { HOST, isDiskName, LAST, PARTIAL, WORK } from "../../store/layout.ts";
 import type { Manifest, SnapshotFormat } from "../../store/manifest.ts";
 import { consistencyOf, type Consistency } from "../../store/mark.ts";
 import { isListening } from "../../qmp/commands.ts";
 import type { Context } from "../context.ts";
 import { refuseRunning } from "../in-use.ts";
 import { requireWork, withVm, type Present, type Vm } from "../open.ts";
-import { nextSnapshotName } from "../snapshots.ts";
+import { makeBackups, nameTaken, nextSnapshotName } from "../snapshots.ts";
+import { checkDisks, requireDisks, warnAboutInternal } from "./check-disks.ts";
 import { describeSnapshotFiles, keepHostFiles } from "./describe.ts";
 import { openOffline } from "./disk-source.ts";
 import { requireRoomForGz, storeGz } from "./gz.ts";
@@ -66,21 +65,23 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   const work = requireWork(vm, "back up");
   const name = request.name ?? nextSnapshotName(vm.hostdir);
   const backups = join(vm.hostdir, HOST.backups);
-  if (lstatOf(join(backups, name)))
-    throw new VmError("cannotCreate", `the snapshot ${name} exists already`, {
-      hint: "choose another name, or none for the next free one",
-    });
+  const taken = nameTaken(vm.hostdir, name);
+  if (taken) throw taken;
+  const format = request.format ?? vm.settings.SNAPSHOT_FORMAT;
   const live = await isLive(work);
+  const named = vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName);
+  requireDisks(work, named);
   const sources = listSources(work);
+  await checkDisks(sources, { live, low: isUnattended() });
   warnAboutOthers(vm, sources);
+  warnAboutInternal(sources, format, live);
   const staged = join(backups, `${PARTIAL}${name}`);
   let stored: Stored;
   try {
-    mkdirSync(backups, { recursive: true, mode: 0o700 });
+    makeBackups(vm.hostdir);
     mkdirSync(staged, { mode: 0o700 });
     const making: Making = { context, vm, work, sources, staged, name, request, live };
     const now = new Date();
-    const format = request.format ?? vm.settings.SNAPSHOT_FORMAT;
     stored = await (format === "qcow2" ? storeQcow2(making) : storeAllGz(making));
     if (!live && stored.consistency === "crash-consistent")
       log.warn("the guest did not power itself off last time: the snapshot is as after a power cut");

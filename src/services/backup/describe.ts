@@ -1,12 +1,14 @@
 import { join } from "node:path";
 import { formatTimestamp } from "../../lib/time.ts";
 import { newSnapshotId } from "../../lib/uuid.ts";
-import { exec, findProgram } from "../../process/exec.ts";
 import { listDirectory, lstatOf, readSmallBytes, replaceFile, writeNew } from "../../store/files.ts";
 import { defaultsName, HOST, SNAPSHOT, WORK } from "../../store/layout.ts";
 import type { Manifest } from "../../store/manifest.ts";
 import type { Context } from "../context.ts";
 import type { Present, Vm } from "../open.ts";
+import { parentKeys } from "../snapshot-parent.ts";
+import { findSnapshot } from "../snapshots.ts";
+import { computeSums } from "../sums.ts";
 
 /** What is told of a snapshot besides how it was stored. */
 export interface Description {
@@ -27,7 +29,7 @@ export async function describeSnapshotFiles(
     version: 1,
     format: stored.format,
     id: stored.id ?? newSnapshotId(),
-    ...(stored.parent === undefined ? {} : { parent: stored.parent }),
+    ...(stored.parent === undefined ? {} : parentKeys(findSnapshot(vm.hostdir, stored.parent))),
     tool: `vm ${context.version}`,
     guest: vm.settings.GUESTNAME,
     ...(vm.settings.UUID === "" ? {} : { vm: vm.settings.UUID }),
@@ -48,31 +50,7 @@ export async function describeSnapshotFiles(
 
 /** SHA-256 of every file, written last: `sha256sum -c SHA256SUMS` verifies the snapshot anywhere. */
 export async function writeSums(staged: string): Promise<void> {
-  const names = listDirectory(staged).toSorted();
-  writeNew(join(staged, SNAPSHOT.sums), (await sumsByOpenssl(staged, names)) ?? (await sums(staged, names)));
-}
-
-async function sums(staged: string, names: readonly string[]): Promise<string> {
-  // By way of us, for sha256sum does not say why it cannot write.
-  const { stdout } = await exec(["sha256sum", "--", ...names], {
-    cwd: staged,
-    what: "cannot compute checksums",
-  });
-  return stdout;
-}
-
-/** openssl uses the processor's instructions for it, which the coreutils of many a system do not: four times as fast. */
-async function sumsByOpenssl(staged: string, names: readonly string[]): Promise<string | undefined> {
-  if (!findProgram("openssl") || !names.every((name) => /^[\w.][\w.-]*$/.test(name))) return undefined;
-  const { status, stdout } = await exec(["openssl", "dgst", "-sha256", "-r", ...names], {
-    cwd: staged,
-    anyStatus: true,
-  });
-  const lines = stdout.split("\n").slice(0, -1);
-  const isSum = (line: string, index: number): boolean =>
-    /^[0-9a-f]{64} \*/.test(line) && line.slice(66) === names[index];
-  if (status !== 0 || lines.length !== names.length || !lines.every(isSum)) return undefined;
-  return stdout.replaceAll(" *", "  ");
+  writeNew(join(staged, SNAPSHOT.sums), await computeSums(staged, listDirectory(staged).toSorted()));
 }
 
 /** [compat] HOSTDIR gets the settings where it has none. */

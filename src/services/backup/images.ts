@@ -65,7 +65,7 @@ export async function storeImages(request: ImageRequest, source: DiskSource): Pr
       requests.push({
         from: moment.nodeOf(disk),
         to: targets.get(disk.name)!,
-        only: await onlyIn(moment, disk, plan.only.get(disk.name)),
+        only: await onlyIn(moment, disk, plan.only.get(disk.name) ?? wholeOf(sources, disk)),
         compress: true,
         gently: live,
       });
@@ -90,6 +90,13 @@ function changesOfBitmaps(disks: readonly OpenDisk[], plan: Plan, id: string): T
     return [addingBitmap(node, bitmapOf(id)), ...unused.map((item) => removingBitmap(node, item))];
   });
 }
+
+/**
+ * All of a disk. One that is no overlay holds all that can be read in its own image: only what is allocated there is
+ * copied. `full` writes a zero cluster for each that is not, and a table for each 512 MiB of them.
+ */
+const wholeOf = (sources: readonly Source[], disk: OpenDisk): CopyRequest["only"] =>
+  sources.find(({ name }) => name === disk.name)?.base ? undefined : "top";
 
 async function onlyIn(
   moment: Moment,
@@ -186,7 +193,8 @@ export async function copyMoment(
     const to = NODE.target + basename(name, ".img");
     await createNewImage(path, { sizeBytes: virtualBytes });
     await qmp.execute("blockdev-add", writableNode(path, to));
-    requests.push({ from: moment.nodeOf(disk), to, compress: false, gently: true });
+    const only = wholeOf(sources, disk);
+    requests.push({ from: moment.nodeOf(disk), to, only, compress: false, gently: true });
   }
   await runCopies(context, qmp, disks, requests, snapshot, speed);
   for (const { to } of requests) await removeNode(qmp, to);

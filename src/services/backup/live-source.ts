@@ -9,6 +9,7 @@ import { cleanUpLive } from "../live-snapshot/clean-up.ts";
 import { beginFleecing, type Fleecing } from "../live-snapshot/fleece.ts";
 import { NODE } from "../live-snapshot/names.ts";
 import type { Present } from "../open.ts";
+import { damagedDisk } from "./check-disks.ts";
 import type { DiskSource, OpenDisk } from "./disk-source.ts";
 import type { Source } from "./sources.ts";
 
@@ -93,6 +94,7 @@ async function findDisks(qmp: QmpClient, sources: readonly Source[]): Promise<Op
         ({ node, driver, file }) => node.endsWith("-file") && driver === "file" && isSame(file, path),
       );
       const format = nodes.find(({ node, driver }) => driver === "qcow2" && `${node}-file` === opened?.node);
+      if (format?.corrupt) throw damagedDisk(path, "the running qemu has marked it corrupt");
       if (format) return { name, ...format };
       throw new VmError(
         "busy",

@@ -3,7 +3,9 @@ import { readBackingName, readVirtualBytes } from "../../qemu/image-header.ts";
 import { isDiskName } from "../../store/layout.ts";
 import type { Vm } from "../open.ts";
 import { knowSnapshots, type Known } from "../snapshot-facts.ts";
+import { findDamage } from "../snapshot-damage.ts";
 import { parseBackingName } from "../snapshot-images.ts";
+import type { Snapshot } from "../snapshots.ts";
 import type { CopyRequest } from "./block-jobs.ts";
 import type { OpenDisk } from "./disk-source.ts";
 import type { Source } from "./sources.ts";
@@ -41,16 +43,20 @@ export function planImages(
     const bitmap = bitmapOf(snapshot.manifest!.id!);
     const noted = disks.every(({ bitmaps }) => bitmaps.some(({ name, sound }) => name === bitmap && sound));
     // Not an older one instead: the changes to that would grow for ever.
-    if (noted) return planFor(snapshot.name, disks, { bitmap }, known, longest);
+    if (noted && isWhole(snapshot, known)) return planFor(snapshot.name, disks, { bitmap }, known, longest);
   }
   if (live) return FULL;
   const own = sources.filter(({ disk }) => disk);
   const below = new Set(own.map(({ path, name }) => parseBackingName(readBackingName(path), name)));
   const [only] = below;
-  return below.size === 1 && usable.some(({ facts }) => facts.name === only)
+  const base = usable.find(({ facts }) => facts.name === only);
+  return below.size === 1 && base && isWhole(base.snapshot, known)
     ? planFor(only!, disks, "top", known, longest)
     : FULL;
 }
+
+const isWhole = (snapshot: Snapshot, all: readonly Known[]): boolean =>
+  findDamage(snapshot, (name) => all.find(({ facts }) => facts.name === name)?.snapshot) === undefined;
 
 /** Changes to a snapshot; where its chain is as long as it may be, everything. */
 const planFor = (

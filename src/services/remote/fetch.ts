@@ -23,8 +23,8 @@ import { parseManifest, type Manifest } from "../../store/manifest.ts";
 import type { Context } from "../context.ts";
 import { withVm, type Vm } from "../open.ts";
 import { restoreSnapshot, type RestoreRequest } from "../restore.ts";
-import { validateSnapshotName } from "../snapshots.ts";
-import { readSums, startSums } from "../sums.ts";
+import { makeBackups, validateSnapshotName } from "../snapshots.ts";
+import { compareSums, loadSums } from "../sums.ts";
 import { chooseRemote, isOwn } from "./choose.ts";
 import { findHere, listRemote } from "./list.ts";
 import { openRepository, type Repository } from "./restic.ts";
@@ -55,7 +55,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
   const what = `cannot fetch ${wanted.name} from the repository`;
   const staged = join(backups, `${PARTIAL}remote`);
   try {
-    mkdirSync(backups, { recursive: true, mode: 0o700 });
+    makeBackups(hostdir);
     const bytes = await sizeOf(repository, wanted.id, what);
     requireRoom(backups, bytes, `fetch ${wanted.name}`);
     log.info(`fetching ${wanted.name}, made ${formatTimestamp(wanted.made)}: ${formatSize(bytes)}`);
@@ -170,16 +170,12 @@ const sumsOf = (dir: string): string | undefined => readSmall(join(dir, SNAPSHOT
 
 /** Those of the earlier program have none. */
 async function checkSums(dir: string, name: string): Promise<void> {
-  if (sumsOf(dir) === undefined) return;
-  const files = listDirectory(dir);
-  const summed = [...readSums(dir)].filter((file) => file !== "");
-  // Before anything that it names is opened.
-  const foreign = summed.find((file) => !files.includes(file));
-  if (foreign !== undefined) throw notOurs(name, `${SNAPSHOT.sums} names ${foreign}, which is not in it`);
-  const beside: string[] = [...summed, SNAPSHOT.sums, SNAPSHOT.protected, SNAPSHOT.description];
-  const unlisted = files.find((file) => !beside.includes(file));
+  const parsed = loadSums(dir);
+  if (!parsed) return;
+  const { sums: listed, problems } = parsed;
+  const beside: string[] = [SNAPSHOT.sums, SNAPSHOT.protected, SNAPSHOT.description];
+  const unlisted = listDirectory(dir).find((file) => !listed.has(file) && !beside.includes(file));
   if (unlisted !== undefined) throw notOurs(name, `${SNAPSHOT.sums} does not name ${unlisted}`);
-  const { status, stdout } = await startSums(dir).done;
-  throwIfInterrupted();
-  if (status !== 0) throw notOurs(name, stdout.trim().split("\n")[0] || "its checksums do not hold");
+  const [wrong] = [...problems, ...(await compareSums(dir))];
+  if (wrong !== undefined) throw notOurs(name, wrong);
 }

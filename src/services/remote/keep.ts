@@ -82,6 +82,7 @@ export function decideRemote(own: readonly RemoteSnapshot[], rules: Rules, now: 
     last: false,
     protected: item.protected,
     damaged: false,
+    foreign: false,
     parents: [],
     disks: [],
   }));

@@ -11,6 +11,7 @@ import type { Context } from "../context.ts";
 import { readIdentity, requireSole } from "../identity.ts";
 import { findHostdir, requireOwn, withVm } from "../open.ts";
 import { listSnapshots, findSnapshot, type Snapshot } from "../snapshots.ts";
+import { findDamage } from "../snapshot-damage.ts";
 import { followChain } from "../verify/chain.ts";
 import { isCurrent, isFromHere } from "./choose.ts";
 import { findHere, listRemote } from "./list.ts";
@@ -121,7 +122,8 @@ async function push(repository: Repository, request: Push): Promise<void> {
   const cannot = `cannot bring ${name} into the repository`;
   if (snapshot.problem) throw snapshot.problem;
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
-  const { parents, problem } = followChain(snapshot, (parent) => known.get(parent));
+  const { parents } = followChain(snapshot, (parent) => known.get(parent));
+  const problem = findDamage(snapshot, (parent) => known.get(parent));
   if (problem !== undefined)
     throw new VmError("io", `${cannot}: ${problem}`, { hint: "verify tells which are good" });
   const isProtected = existsSync(join(snapshot.dir, SNAPSHOT.protected));

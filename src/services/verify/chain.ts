@@ -1,7 +1,8 @@
+import { findMismatch } from "../snapshot-parent.ts";
 import { validateSnapshotName, type Snapshot } from "../snapshots.ts";
 
 /**
- * The snapshots that one is changes to, nearest first.
+ * The snapshots that one is changes to, nearest first: by name, and by the id and checksum that their children noted.
  * @returns them, and what is wrong with the chain itself
  */
 export function followChain(
@@ -11,7 +12,7 @@ export function followChain(
   const parents: Snapshot[] = [];
   const seen = new Set([snapshot.name]);
   for (let at = snapshot; at.manifest?.parent !== undefined; at = parents.at(-1)!) {
-    const { parent, format } = at.manifest;
+    const { parent, parentId, parentSum, format } = at.manifest;
     const of = at === snapshot ? "its parent" : `${at.name}'s parent`;
     const fail = (reason: string) => ({ parents, problem: `${of} ${JSON.stringify(parent)} ${reason}` });
     if (format !== "qcow2") return fail(`is named, but ${format} snapshots have none`);
@@ -21,6 +22,8 @@ export function followChain(
     if (!found) return fail("is missing");
     if (found.manifest && found.manifest.format !== "qcow2") return fail("is no qcow2 snapshot");
     if (!found.manifest && !found.problem) return fail("is a snapshot of the earlier program");
+    const mismatch = findMismatch({ id: parentId, sum: parentSum }, found);
+    if (mismatch !== undefined) return fail(mismatch);
     seen.add(parent);
     parents.push(found);
   }

@@ -1,10 +1,10 @@
-import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { ProcessError, start, type Finished } from "../../process/exec.ts";
 import { gentle } from "../../process/gentle.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
-import { refuseForeignParts } from "../../qemu/image-header.ts";
+import { readQcow2Header, refuseForeignParts } from "../../qemu/image-header.ts";
 import { lstatOf, removeQuietly, requireRoom } from "../../store/files.ts";
 import { gzipLengthHint, unpackFiles } from "../../store/gz.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
@@ -46,6 +46,12 @@ async function run(argv: readonly string[], low: boolean): Promise<Finished> {
 const lastLine = (result: Finished): string =>
   result.stderr.trim().split("\n").at(-1) || new ProcessError("it fails", result).message;
 
+/** What has another length than it had, or is no file, is said already: it is not read, however long it may be. */
+function isWhole(path: string, known: StoredFile | undefined): boolean {
+  const stats = lstatOf(path);
+  return stats?.isFile() === true && (known === undefined || stats.size === known.storedBytes);
+}
+
 /** `disk-0.img.gz`: a whole gzip stream; deep: of a whole qcow2 image of the right size. */
 export async function checkGz(
   dir: string,
@@ -55,7 +61,7 @@ export async function checkGz(
 ): Promise<Found> {
   const path = join(dir, file);
   const found: Found = { problems: [], notes: [] };
-  if (!lstatOf(path)?.isFile()) return found;
+  if (!isWhole(path, known)) return found;
   const hint = gzipLengthHint(path);
   // gzip notes it modulo 4 GiB.
   if (known && hint !== known.bytes % 2 ** 32)
@@ -111,18 +117,6 @@ async function checkUnpacked(
 /** Statuses of `qemu-img check` (its man page); others: it could not look. */
 const CHECK: Readonly<Record<number, "good" | "corrupt" | "leaks">> = { 0: "good", 2: "corrupt", 3: "leaks" };
 
-/** qcow2's incompatible feature "external data file" (docs/interop/qcow2.txt): byte 79, bit 2. */
-function hasDataFile(path: string): boolean {
-  const fd = openSync(path, "r");
-  try {
-    const bytes = Buffer.alloc(80);
-    readSync(fd, bytes, 0, bytes.length, 0);
-    return bytes.readUInt32BE(4) >= 3 && (bytes[79]! & 4) !== 0;
-  } finally {
-    closeSync(fd);
-  }
-}
-
 /** A qcow2 image's own part; deep: every cluster of it is read and unpacked. */
 export async function checkQcow2(
   dir: string,
@@ -132,13 +126,14 @@ export async function checkQcow2(
 ): Promise<Found> {
   const path = join(dir, file);
   const found: Found = { problems: [], notes: [] };
-  if (!lstatOf(path)?.isFile()) return found;
+  if (!isWhole(path, known)) return found;
   const fail = (text: string): typeof found => {
     found.problems.push(`${file} ${text}`);
     return found;
   };
   // Before any program opens it: it would open that file too.
-  if (hasDataFile(path)) return fail("names a data file outside");
+  const { header, damage } = readQcow2Header(path);
+  if (header?.dataFile) return fail("names a data file outside");
   const info = await run(["qemu-img", "info", "--output=json", imageOf(path)], false);
   if (info.status !== 0) return fail(`is no qcow2 image that can be read: ${lastLine(info)}`);
   found.facts = JSON.parse(info.stdout) as ImageFacts;
@@ -147,6 +142,7 @@ export async function checkQcow2(
     fail(`holds a disk of ${size} bytes instead of ${known.virtualBytes}`);
   const check = await run(["qemu-img", "check", "--output=json", imageOf(path)], care.low);
   const state = CHECK[check.status ?? -1];
+  if (header && damage !== undefined) fail(`cannot be used: ${damage}`);
   if (state === "corrupt") fail("is corrupt inside (qemu-img check shows how)");
   else if (state === "leaks") found.notes.push(`${file} has clusters that nothing uses, which does no harm`);
   else if (state === undefined) fail(`could not be checked: ${lastLine(check)}`);

@@ -21,10 +21,14 @@ export async function checkSnapshot(
   const started = performance.now();
   const notes: string[] = [];
   const problems = problem ? [problem.message] : [];
-  const bytes = listDirectory(dir).reduce((sum, file) => sum + (lstatOf(join(dir, file))?.size ?? 0), 0);
+  const bytes = sizeIn(dir);
+  if (bytes === undefined)
+    return { name, format: undefined, ok: false, problems, notes, bytes: 0, seconds: 0 };
   if (isNewer(snapshot))
     return { name, format: undefined, ok: false, newer: true, problems, notes, bytes, seconds: 0 };
   problems.push(...checkNames(snapshot, notes));
+  if (manifest?.parent !== undefined && (manifest.parentId ?? manifest.parentSum) === undefined)
+    notes.push(`its parent ${manifest.parent} is known by name only (made by an earlier version)`);
   // They read the same bytes: what comes second finds them in memory.
   const [sums, found] = await Promise.all([
     checkSums(snapshot, care.low),
@@ -42,6 +46,15 @@ export async function checkSnapshot(
     bytes,
     seconds: (performance.now() - started) / 1000,
   };
+}
+
+/** Of all its files; undefined where the directory cannot be read. */
+function sizeIn(dir: string): number | undefined {
+  try {
+    return listDirectory(dir).reduce((sum, file) => sum + (lstatOf(join(dir, file))?.size ?? 0), 0);
+  } catch {
+    return undefined;
+  }
 }
 
 /** The files that hold disks and NVRAM; without a manifest those that look like it. */

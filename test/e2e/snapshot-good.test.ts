@@ -1,0 +1,305 @@
+/** A snapshot is good or it is none: damaged disks, settings and parents. No guest runs. */
+import { expect, test } from "bun:test";
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { Sandbox } from "./harness.ts";
+import { configure, expectError, listing, names, shell, smallSandbox, suite } from "./tools.ts";
+
+/** A VM with some data, and two snapshots: good1 and good2. */
+async function withGood(format: string, images = "DISKS=(VIRT=64M)"): Promise<Sandbox> {
+  const box = new Sandbox();
+  configure(box, `MEMORY=64M\nCORES=1\nPORT=\n${images}\nKEEP_LAST=2\nSNAPSHOT_FORMAT=${format}\n`);
+  await box.ok(["create", "G"]);
+  await shell("qemu-io -f qcow2 -c 'write -P 1 0 8M' disk-0.img", box.work);
+  await box.ok(["@backup", "good1", "@backup", "good2"]);
+  return box;
+}
+
+const flip = (path: string, at: number): void => {
+  const bytes = readFileSync(path);
+  bytes[at]! ^= 1;
+  rmSync(path);
+  writeFileSync(path, bytes);
+};
+
+suite(
+  "a snapshot is good or it is none:",
+  () => {
+    test.each<[what: string, harm: string, why: RegExp, formats?: string[]]>([
+      ["missing", "rm disk-0.img", /cannot back up .*disk-0\.img: it is missing/, ["gz", "qcow2"]],
+      [
+        "marked corrupt",
+        String.raw`printf '\2' | dd of=disk-0.img bs=1 seek=79 conv=notrunc status=none`,
+        /marked it corrupt/,
+      ],
+      [
+        "cut short",
+        "truncate -s 1M disk-0.img",
+        /disk-0\.img: (qemu-img check finds|Bitmap)/,
+        ["gz", "qcow2"],
+      ],
+      ["cut within its tables", "truncate -s 128K disk-0.img", /table is not within the file/],
+      [
+        "with other refcounts",
+        "dd if=/dev/urandom of=disk-0.img bs=64k seek=1 count=2 conv=notrunc status=none",
+        /disk-0\.img: /,
+      ],
+      ["empty", ": > disk-0.img", /no qcow2 header/],
+      ["a named pipe", "rm disk-0.img; mkfifo disk-0.img", /it is a named pipe/],
+    ])(
+      "a working disk that is %s is not backed up, and nothing good is removed for it (74)",
+      async (_what, harm, why, formats = ["gz"]) => {
+        for (const format of formats) {
+          using box = await withGood(format);
+          await shell(harm, box.work);
+          const before = listing(box.path("backups"));
+          expectError(await box.vm(["backup", "--prune"]), 74, why);
+          expect(listing(box.path("backups"))).toEqual(before);
+          await box.ok(["restore"]);
+          await box.ok(["backup", "--prune", "good3"]);
+        }
+      },
+    );
+
+    test("a damaged or future snapshot takes no good one's place", async () => {
+      using box = await withGood("gz");
+      await box.ok(["@backup", "bad1", "@backup", "bad2"]);
+      flip(box.path("backups/bad1/guest.env"), 40);
+      flip(box.path("backups/bad2/disk-0.img.gz"), 0);
+      const { stdout, stderr } = await box.ok(["prune", "--keep-last=1"]);
+      expect(stdout).toBe("remove good1\nkeep good2  last\nkeep bad1  damaged\nkeep bad2  LAST, damaged\n");
+      expect(stderr).toContain("bad1 is damaged and stays: guest.env: its checksum is wrong");
+      expect(stderr).toContain("bad2 is damaged and stays: disk-0.img.gz is no gzip file");
+      await box.ok(["restore", "good2"]);
+    });
+
+    test.each(["gz", "qcow2"] as const)(
+      "restore checks all small files before anything is replaced: %s",
+      async (format) => {
+        using box = await withGood(format, "DISKS=(VIRT=16M)");
+        writeFileSync(join(box.work, "vm-seed.img"), "seed");
+        await box.ok(["backup", "seeded"]);
+        const working = listing(box.work);
+        for (const file of ["guest.env", "manifest.json", "TS", "vm-seed.img.gz"]) {
+          const path = box.path("backups/seeded", file);
+          const whole = readFileSync(path);
+          flip(path, Math.floor(whole.length / 2));
+          expectError(await box.vm(["restore", "seeded"]), 74, /backups\/seeded|the snapshot seeded/);
+          writeFileSync(path, whole);
+        }
+        expect(listing(box.work)).toEqual(working);
+        await box.ok(["restore", "seeded"]);
+      },
+    );
+
+    test("settings that are good by their checksum are restored, with a warning; run says 78", async () => {
+      using box = await withGood("gz");
+      const path = box.path("backups/good1/guest.env");
+      writeFileSync(path, `${readFileSync(path, "utf8")}[ -e /x ] && MEMORY=1G\n`);
+      await shell("sha256sum $(awk '{print $2}' SHA256SUMS) > S; mv S SHA256SUMS", box.path("backups/good1"));
+      expect((await box.ok(["restore", "good1"])).stderr).toMatch(/warning: .*guest\.env:\d+: .*NAME=value/);
+      expectError(await box.vm(["run"]), 78, /guest\.env:\d+/);
+      // Settings that cannot be read keep nobody from getting others, or from removing the VM.
+      await box.ok(["verify", "good2"]);
+      await box.ok(["restore", "good2"]);
+      writeFileSync(join(box.work, "guest.env"), 'IMAGES=("');
+      await box.ok(["destroy"]);
+    });
+
+    test.each([
+      ["0 bytes", ""],
+      ["NULs", "\0\0\0\0"],
+      ["no IMAGES", "MEMORY=64M\n"],
+    ])("a guest.env of %s is an error (78), and its hint mends it", async (_what, text) => {
+      using box = await withGood("gz");
+      writeFileSync(join(box.work, "guest.env"), text);
+      for (const command of ["backup", "run"])
+        expectError(await box.vm([command]), 78, /cannot use the settings in/);
+      expect(JSON.parse((await box.ok(["status", "--json"])).stdout)).toMatchObject({ state: "broken" });
+      const { stderr } = await box.vm(["backup"]);
+      await shell(/: (cp [^;]+);/.exec(stderr)![1]!, box.host);
+      await box.ok(["backup"]);
+    });
+
+    test("another VM's snapshot in the parent's place is noticed by each command that would use it (74)", async () => {
+      using box = await withGood("qcow2");
+      using other = await withGood("qcow2");
+      expect(JSON.parse(box.read("backups/good2/manifest.json"))).toMatchObject({
+        parent: "good1",
+        parentId: JSON.parse(box.read("backups/good1/manifest.json")).id,
+      });
+      await box.ok(["restore", "good2"]);
+      renameSync(box.path("backups/good1"), box.path("aside"));
+      cpSync(other.path("backups/good1"), box.path("backups/good1"), { recursive: true });
+      const another = /parent \W*good1\W* is another snapshot than the one it was made on/;
+      for (const words of [
+        ["restore", "good2"],
+        ["restore", "--copy", "good2"],
+        ["snapshots", "rm", "--merge", "good1"],
+      ])
+        expectError(await box.vm(words), 74, another);
+      const verified = await box.vm(["verify", "good2"]);
+      expect(verified.status).toBe(74);
+      expect(verified.stdout).toMatch(another);
+      rmSync(box.path("backups/good1"), { recursive: true });
+      renameSync(box.path("aside"), box.path("backups/good1"));
+      await box.ok(["verify", "--all"]);
+      // The working disk notes which snapshot it is an overlay of.
+      renameSync(box.path("backups/good2"), box.path("aside"));
+      cpSync(other.path("backups/good2"), box.path("backups/good2"), { recursive: true });
+      for (const command of ["backup", "run"])
+        expectError(await box.vm([command]), 74, /good2 below the disk .* is another snapshot/);
+    });
+
+    test("a merge keeps what was noted of the heir valid", async () => {
+      using box = await withGood("qcow2");
+      await box.ok(["backup", "good3"]);
+      await box.ok(["restore", "good2"]);
+      await box.ok(["snapshots", "rm", "--merge", "good1"]);
+      await box.ok(["verify", "--all"]);
+      const manifest = JSON.parse(box.read("backups/good2/manifest.json")) as Record<string, unknown>;
+      expect(manifest).toMatchObject({ formerSums: [expect.stringMatching(/^[0-9a-f]{64}$/)] });
+      expect(manifest).not.toHaveProperty("parent");
+      expect(manifest).not.toHaveProperty("parentId");
+      expect(manifest).not.toHaveProperty("parentSum");
+      await box.ok(["@backup", "next", "@restore", "good3"]);
+      await box.ok(["snapshots", "rm", "--merge", "good2"]);
+      await box.ok(["@verify", "--all", "@backup"]);
+    });
+
+    test("a snapshot of an earlier version is readable, and known by name only", async () => {
+      using box = await withGood("qcow2");
+      const {
+        parentId: _id,
+        parentSum: _sum,
+        ...manifest
+      } = JSON.parse(box.read("backups/good2/manifest.json")) as Record<string, unknown>;
+      writeFileSync(box.path("backups/good2/manifest.json"), JSON.stringify(manifest));
+      await shell("sha256sum $(awk '{print $2}' SHA256SUMS) > S; mv S SHA256SUMS", box.path("backups/good2"));
+      const { stdout } = await box.ok(["verify", "good2"]);
+      expect(stdout).toContain("note: its parent good1 is known by name only (made by an earlier version)");
+      await box.ok(["restore", "good2"]);
+    });
+
+    test("what has no snapshot's form in backups is none", async () => {
+      using box = await withGood("gz");
+      mkdirSync(box.path("backups/lost+found"), { mode: 0o700 });
+      mkdirSync(box.path("backups/notes"));
+      writeFileSync(box.path("backups/notes/README"), "mine");
+      expect((await box.ok(["snapshots"])).stdout).not.toMatch(/lost|notes/);
+      await box.ok(["verify", "--all"]);
+      expect((await box.ok(["prune", "--keep-last=1"])).stderr).not.toContain("damaged");
+      expectError(await box.vm(["snapshots", "rm", "lost+found"]), 66, /no such snapshot/);
+      expectError(await box.vm(["backup", "notes"]), 73, /notes exists already, and is no snapshot/);
+      expect(JSON.parse((await box.ok(["status", "--json"])).stdout)).toMatchObject({
+        snapshots: { count: 1 },
+      });
+      expect(names(box.path("backups"))).toEqual(["LAST", "good2", "lost+found", "notes"]);
+    });
+
+    test("backups that are not mounted: each command says so (74), none says that there are no snapshots", async () => {
+      using box = await withGood("gz");
+      renameSync(box.path("backups"), join(box.top, "disk"));
+      symlinkSync(join(box.top, "disk"), box.path("backups"));
+      await box.ok(["@snapshots", "@verify", "@backup"]);
+      renameSync(join(box.top, "disk"), join(box.top, "elsewhere"));
+      const why = /backups is a symbolic link to .*\/disk, which is not there/;
+      for (const words of [
+        ["snapshots"],
+        ["snapshots", "rm", "good1"],
+        ["verify", "--all"],
+        ["prune", "--keep-last=1"],
+        ["backup"],
+        ["restore"],
+      ])
+        expectError(await box.vm(words), 74, why);
+      const status = JSON.parse((await box.ok(["status", "--json"])).stdout) as Record<string, unknown>;
+      expect(status).toMatchObject({ state: "created", error: expect.stringMatching(why) });
+      expect(status).not.toHaveProperty("snapshots");
+      expect((await box.ok(["destroy"])).stderr).not.toContain("no snapshot:");
+      expect(readlinkSync(box.path("backups"))).toBe(join(box.top, "disk"));
+    });
+
+    test("internal snapshots that a backup does not hold are said", async () => {
+      using box = smallSandbox();
+      await box.ok(["create", "G"]);
+      await shell("qemu-img snapshot -c one disk-0.img && qemu-img snapshot -c two disk-0.img", box.work);
+      const lost = /warning: disk-0\.img has 2 internal snapshots .* does not hold/;
+      expect((await box.ok(["backup", "--format=qcow2", "Q"])).stderr).toMatch(lost);
+      expect((await box.ok(["backup", "--format=gz", "G"])).stderr).not.toMatch(/internal/);
+      await box.ok(["restore", "G"]);
+      expect(await shell("qemu-img snapshot -l disk-0.img", box.work)).toContain("two");
+      await box.ok(["restore", "Q"]);
+      await shell("qemu-img snapshot -c three disk-0.img", box.work);
+      expect((await box.ok(["backup", "--format=gz"])).stderr).toMatch(
+        /has 1 internal snapshot .* does not hold/,
+      );
+    });
+
+    test("named pipes, devices and links in a snapshot are named, and nothing waits for them", async () => {
+      using box = await withGood("gz");
+      await box.ok(["backup", "good3"]);
+      const seconds = { timeoutSeconds: 60 };
+      for (const [index, file] of [
+        "guest.env",
+        "TS",
+        "manifest.json",
+        "SHA256SUMS",
+        "disk-0.img.gz",
+      ].entries()) {
+        const path = box.path("backups/good1", file);
+        renameSync(path, box.path("aside"));
+        await shell(["mkfifo", "ln -s /dev/zero"][index % 2]! + ` '${path}'`, box.host);
+        for (const words of [
+          ["verify", "good1"],
+          ["restore", "good1"],
+        ])
+          expect((await box.vm(words, seconds)).status).toBe(74);
+        expect((await box.vm(["prune", "--keep-last=9"], seconds)).stderr).toContain(
+          "good1 is damaged and stays",
+        );
+        await box.ok(["snapshots"], seconds);
+        rmSync(path);
+        renameSync(box.path("aside"), path);
+      }
+      copyFileSync(box.path("backups/good1/SHA256SUMS"), box.path("aside"));
+      for (const name of ["/dev/zero", "../../../etc/passwd", ".."]) {
+        const line = `${"0".repeat(64)}  ${name}\n`;
+        writeFileSync(box.path("backups/good1/SHA256SUMS"), box.read("aside") + line);
+        const { status, stdout } = await box.vm(["verify", "good1"], seconds);
+        expect({ status, stdout }).toMatchObject({
+          status: 74,
+          stdout: expect.stringContaining("no line of sha256sum"),
+        });
+      }
+      expect(existsSync(box.path("backups/good2"))).toBe(true);
+    });
+
+    test("a huge disk that is almost empty costs what is in it", async () => {
+      using box = smallSandbox();
+      configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=128G)\n");
+      await box.ok(["create", "G"]);
+      await shell("qemu-io -f qcow2 -c 'write -P 1 0 64k' -c 'write -P 2 20G 64k' disk-0.img", box.work);
+      await box.ok(["backup", "--format=qcow2", "Q"]);
+      const kib = Number((await shell("du -k disk-0.qcow2", box.path("backups/Q"))).split("\t")[0]);
+      expect(kib).toBeLessThan(2000);
+      await box.ok(["restore", "--copy"]);
+      await shell(
+        "qemu-io -f qcow2 -c 'read -P 1 0 64k' -c 'read -P 2 20G 64k' -c 'read -P 0 9G 1M' disk-0.img",
+        box.work,
+      );
+    });
+  },
+  ["qemu-io", "sha256sum", "mkfifo", "awk"],
+);

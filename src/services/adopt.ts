@@ -27,7 +27,8 @@ import { findGuestEnv, type Present } from "../store/workdir.ts";
 import { isWorkingFile } from "../store/working-names.ts";
 import type { Context } from "./context.ts";
 import { ownDisks, refuseRunning } from "./in-use.ts";
-import { findHostdir, requireOwn, sourcesOf } from "./open.ts";
+import { findHostdir, sourcesOf } from "./open.ts";
+import { requireOwn } from "./own.ts";
 import { findSnapshotImage, parseBackingName } from "./snapshot-images.ts";
 import { listSnapshots } from "./snapshots.ts";
 

@@ -6,7 +6,8 @@ import { fileError, lstatOf } from "../store/files.ts";
 import { removeWork } from "../store/working-files.ts";
 import type { Context } from "./context.ts";
 import { endMachine, ownDisks, refuseRunning } from "./in-use.ts";
-import { findHostdir, openVm, requireOwn, withVm, type Present, type Vm } from "./open.ts";
+import { findHostdir, openVm, withVm, type Present, type Vm } from "./open.ts";
+import { requireOwn } from "./own.ts";
 import { lastName, listSnapshots, type Snapshot } from "./snapshots.ts";
 
 /** Removes the working files; snapshots and HOSTDIR's own files stay. `force` ends a running guest first. */

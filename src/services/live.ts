@@ -4,7 +4,8 @@ import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { findRunning } from "./in-use.ts";
-import { findHostdir, openVm, requireOwn, type Present, type Vm } from "./open.ts";
+import { findHostdir, openVm, type Present, type Vm } from "./open.ts";
+import { requireOwn } from "./own.ts";
 
 /** A VM that runs, and a conversation with its qemu. */
 export interface Live {

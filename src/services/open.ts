@@ -2,11 +2,9 @@ import { join, resolve } from "node:path";
 import { loadSettings, loadUsable, type Loaded, type Sources } from "../config/load.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { callerUid, foreignReason, ownedByUs, userName } from "../lib/trust.ts";
-import { shellQuote } from "../qemu/text.ts";
 import { isListening } from "../qmp/commands.ts";
 import { lockVm } from "../store/lock.ts";
-import { fileError, listDirectory, lstatOf, realPath, remove } from "../store/files.ts";
+import { fileError, listDirectory, realPath, remove } from "../store/files.ts";
 import { HOST, PARTIAL, WORK } from "../store/layout.ts";
 import { recoverWork } from "../store/recover.ts";
 import {
@@ -21,6 +19,7 @@ import {
 import type { Context } from "./context.ts";
 import { settleIdentity } from "./identity.ts";
 import { outwaitKilledBackup, ownDisks } from "./in-use.ts";
+import { foreignDirectory, requireOwn } from "./own.ts";
 import { settleRun } from "./run-end.ts";
 
 export type { Present };
@@ -156,48 +155,6 @@ export async function withLockedVm<T>(
     // What the system refuses is not our mistake.
     throw error instanceof Error && "errno" in error ? fileError(`cannot ${command}`, error) : error;
   }
-}
-
-/** What makes a VM foreign. */
-interface Foreign {
-  path: string;
-  reason: string;
-  uid: number;
-  /** A directory for all users, as /tmp. */
-  sticky: boolean;
-}
-
-/** Why HOSTDIR, or the settings in it, are foreign; undefined when they are own. */
-function foreignDirectory(hostdir: string): Foreign | undefined {
-  for (const path of [hostdir, join(hostdir, HOST.guestEnv)]) {
-    const stats = lstatOf(path);
-    const reason = stats && foreignReason(stats);
-    // A link's own mode says nothing; reading it is refused later.
-    if (stats && reason !== undefined && !(stats.isSymbolicLink() && ownedByUs(stats)))
-      return { path, reason, uid: stats.uid, sticky: (stats.mode & 0o1000) !== 0 };
-  }
-  return undefined;
-}
-
-/**
- * Lets only an own VM be changed, run or entered (README, "Trust").
- * @param command what is refused, for the error message
- * @throws 73 for a foreign one, with how to act as the user whose it is
- */
-export function requireOwn(context: Context, hostdir: string, command: string): void {
-  const found = foreignDirectory(hostdir);
-  if (!found) return;
-  throw new VmError("cannotCreate", `cannot ${command}: ${found.path} ${found.reason}`, {
-    hint: adviceFor(context, found),
-  });
-}
-
-function adviceFor({ prog }: Context, { path, uid, sticky }: Foreign): string {
-  if (uid !== 0 && uid !== callerUid())
-    return `act as that user: sudo -u ${userName(uid).replace(/^uid /, "#")} ${prog} …; to look: ${prog} status, snapshots, verify`;
-  // /tmp, say: it is meant to be so.
-  if (sticky || uid !== callerUid()) return `use a directory of your own: mkdir -m 700 DIR && cd DIR`;
-  return `chmod go-w ${shellQuote(path)}`;
 }
 
 /** Has the working files of a VM that was moved lead here. */

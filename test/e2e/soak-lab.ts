@@ -283,7 +283,7 @@ export class SoakLab implements Disposable {
     } catch {
       const left = this.processes(spare);
       this.endAll(spare);
-      return left.length > 0 ? [`processes left after 5 s: ${left.join("; ").slice(0, 300)}`] : [];
+      return left.length > 0 ? [`processes left: ${left.join("; ").slice(0, 300)}`] : [];
     }
   }
 

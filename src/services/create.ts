@@ -10,6 +10,7 @@ import { createImage } from "../qemu/img.ts";
 import { fileError, listDirectory, readNamed, requireRoom, syncFile, writeNew } from "../store/files.ts";
 import { formatGuestEnv, type GuestEnv } from "../store/guest-env.ts";
 import { diskName, HOST, isDiskName, WORK } from "../store/layout.ts";
+import { notePlace } from "../store/places.ts";
 import { stageWork } from "../store/stage.ts";
 import { describeGone } from "../store/workdir.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
@@ -67,6 +68,7 @@ export async function createVm(
       for (const name of [WORK.in, WORK.out]) mkdirSync(join(stage.dir, name), { mode: 0o700 });
       throwIfInterrupted();
       const workdir = stage.commit(source?.linked ? { base: recordBase(source.image) } : {});
+      notePlace(context.cacheDirectory, guestEnv.UUID as string, vm.hostdir);
       log.success(`created ${guestName} in ${workdir}`);
       forgetLists(context);
     } catch (error) {

@@ -50,7 +50,7 @@ suite("a damaged mark", () => {
     expectError(await box.vm(["run"]), 74, /qemu did not start/);
     expect((await box.ok(["status"])).stderr).not.toContain("damaged");
     await box.ok(["destroy"]);
-    expect(readdirSync(box.host)).toEqual(["guest.env", "vm.defaults"]);
+    expect(readdirSync(box.host).toSorted()).toEqual(["guest.env", "vm.defaults"]);
   });
 });
 
@@ -181,6 +181,22 @@ suite("adopt", () => {
     change(box);
     expectError(await box.vm(["adopt"]), status, reason);
     expect(existsSync(join(work, ".vm.json"))).toBe(false);
+  });
+});
+
+suite("a WORKDIR whose disks were removed by age", () => {
+  test("is gone: backup fails, restore makes new working files and removes the rest", async () => {
+    using box = smallSandbox();
+    await box.ok(["@create", "G", "@backup", "S0"]);
+    rmSync(join(box.work, "disk-0.img"));
+    const rest = box.work;
+    expectError(await box.vm(["backup"]), 74, /all disks in \S+ .* are gone/);
+    expect(readdirSync(box.path("backups")).toSorted()).toEqual(["LAST", "S0"]);
+    await box.ok(["restore"]);
+    expect(existsSync(rest)).toBe(false);
+    rmSync(join(box.work, "disk-0.img"));
+    await box.ok(["destroy"]);
+    expect(readdirSync(box.tmp)).toEqual([]);
   });
 });
 

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { parseImage } from "../machine/parse.ts";
 import { macroOf } from "../machine/macros.ts";
 import { findFirmware } from "../qemu/firmware.ts";
 import type { DiskRequest } from "../machine/types.ts";
@@ -17,6 +18,7 @@ import type { Context } from "./context.ts";
 import type { CreateOptions } from "./create-options.ts";
 import { inspectSource, makeDisk, planDisks } from "./from-image.ts";
 import { recordBase } from "./linked.ts";
+import { findFormats } from "./image-formats.ts";
 import { Media } from "./media.ts";
 import { withVm, type Vm } from "./open.ts";
 import { planSeed, writeSeed } from "./seed.ts";
@@ -127,6 +129,7 @@ function guestEnvOf(
     if (index < fromFiles || !relative || !existsSync(here)) return given[index]!;
     return `${image.bus}=${image.format ? `${image.format}=` : ""}${here}`;
   });
+  const formats = findFormats(images.flatMap((image) => parseImage(image) ?? []));
   const scalar = (name: "MEMORY" | "HOST"): string => [raw[name]].flat()[0] ?? "";
   return {
     GUESTNAME: guestName,
@@ -146,6 +149,7 @@ function guestEnvOf(
       return `${tag}:${writable ? "rw:" : ""}${absolute}`;
     }),
     IMAGES: [...disks.map((disk, index) => `${disk.bus}=qcow2=${diskName(index)}`), ...images],
+    ...(formats.length === 0 ? {} : { IMAGE_FORMATS: formats }),
     ...(settings.ACCEL === "auto" ? {} : { ACCEL: settings.ACCEL }),
     ...(settings.CPU === "" ? {} : { CPU: settings.CPU }),
   };

@@ -16,6 +16,7 @@ import { JOB, WORK } from "../store/layout.ts";
 import { JOB_NAMES } from "../store/working-names.ts";
 import type { Context } from "./context.ts";
 import { requireFreeForwards } from "./display.ts";
+import { keepFormats } from "./image-formats.ts";
 import { Media } from "./media.ts";
 import { refuseRunning } from "./in-use.ts";
 import { requireWork, withVm, type Present, type Vm } from "./open.ts";
@@ -64,6 +65,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
       throwIfInterrupted();
       stageScript(job, work);
       const machine = await resolveRescueMachine(context, vm, work, media, rescue, capabilities);
+      keepFormats(vm, work, machine.disks);
       await requireFreeForwards(machine.network?.forwards ?? []);
       const status = await runRescue(context, work, { job: name, rescue, machine, capabilities });
       if (status !== EXIT.ok)

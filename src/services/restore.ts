@@ -23,6 +23,7 @@ import { refuseStrayDisks } from "../store/claim.ts";
 import { defaultsName, isDiskName, SNAPSHOT, WORK } from "../store/layout.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
+import { carryFormats } from "./image-formats.ts";
 import { refuseRunning } from "./in-use.ts";
 import { withVm, type Vm } from "./open.ts";
 import { fillImages, listImages, measureCopies } from "./restore-images.ts";
@@ -72,6 +73,7 @@ export async function restoreSnapshot(
   try {
     await fillStage(context, snapshot, jobs, stage);
     await fillImages(context, snapshot, images, stage.dir, copy);
+    carryFormats(vm, stage.dir);
     throwIfInterrupted();
     const total = [...jobs, ...images].reduce(
       (sum, job) => sum + statSync(join(stage.dir, job.name)).size,

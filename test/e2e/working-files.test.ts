@@ -238,3 +238,38 @@ describe("links among the files of a run", () => {
     });
   });
 });
+
+suite("a raw image without a format", () => {
+  test("stays raw, whatever header a guest writes into it", async () => {
+    using box = smallSandbox();
+    await box.ok(["@create", "G", "@backup", "S0"]);
+    const image = box.write("data.img", "\0".repeat(1 << 20));
+    // qemu refuses its arguments: nothing has to boot.
+    box.write("vm.defaults", "-device nonsense\n");
+    const run = ["--image=VIRT=data.img", "run"];
+    expectError(await box.vm(run), 74, /qemu did not start/);
+    for (const file of [join(box.work, "guest.env"), box.path("guest.env")])
+      expect(readFileSync(file, "utf8")).toContain(`IMAGE_FORMATS=(\n    "raw=${image}"\n)`);
+    const evil = box.path("evil.img");
+    Bun.spawnSync(["qemu-img", "create", "-qf", "qcow2", "-b", "/etc/passwd", "-F", "raw", evil]);
+    const header = readFileSync(evil);
+    writeFileSync(image, Buffer.concat([header, Buffer.alloc((1 << 20) - header.length)]));
+    const again = await box.vm(run);
+    expectError(again, 74, /qemu did not start/);
+    expect(again.stderr).toContain("it is used as raw");
+    // A restore brings older settings, and what was found is not forgotten.
+    await box.ok(["restore", "S0"]);
+    expect(readFileSync(join(box.work, "guest.env"), "utf8")).toContain(`"raw=${image}"`);
+    const unknown = await box.vm([`--image=VIRT=${evil}`, "run"]);
+    expectError(unknown, 78, /begins like a qcow2 image that may refer to other files/);
+    expect(unknown.stderr).toMatch(/hint|raw=/);
+    expect(unknown.stderr.indexOf("=raw=")).toBeLessThan(unknown.stderr.indexOf("=qcow2="));
+  });
+
+  test("is noted by create, when it is there already", async () => {
+    using box = smallSandbox();
+    const image = box.write("data.img", "\0".repeat(1 << 20));
+    await box.ok(["--image=VIRT=data.img", "create", "G"]);
+    expect(readFileSync(join(box.work, "guest.env"), "utf8")).toContain(`"raw=${image}"`);
+  });
+});

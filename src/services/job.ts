@@ -57,8 +57,8 @@ export async function jobVm(context: Context, name: string): Promise<void> {
     const rescue = await findRescue(context, vm, media);
     const capabilities = await probeQemu(ARCH[rescue.settings.QEMUARCH].binary, context.cacheDirectory);
     if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
+    claimFiles(work, JOB_NAMES, true);
     try {
-      claimFiles(work, JOB_NAMES, true);
       emptyShares(work);
       const variables = await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec);
       if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables);

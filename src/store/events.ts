@@ -25,7 +25,9 @@ export function parseEvents(text: string): PastEvent[] {
     try {
       const { event, data, timestamp } = JSON.parse(line) as Record<string, any>;
       const at = new Date(timestamp.seconds * 1000 + timestamp.microseconds / 1000);
-      return typeof event === "string" ? [{ event, data: data ?? {}, at }] : [];
+      return typeof event === "string" && !Number.isNaN(at.getTime())
+        ? [{ event, data: data ?? {}, at }]
+        : [];
     } catch {
       return [];
     }

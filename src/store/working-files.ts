@@ -157,7 +157,7 @@ export function removeInplace(hostdir: string, keepLink: boolean): void {
   syncDirectory(hostdir);
   const link = join(hostdir, HOST.workLink);
   if (!keepLink && lstatOf(link)?.isSymbolicLink() && readlinkSync(link) === ".") unlinkSync(link);
-  for (const name of listOwned(hostdir, readMarkFile(redo))) remove(join(hostdir, name));
+  for (const name of listOwned(hostdir, readMarkFile(redo, false))) remove(join(hostdir, name));
   remove(join(hostdir, WORK.hostLink));
   remove(join(hostdir, WORK.mark));
   remove(redo);

@@ -28,6 +28,7 @@ stage_common() {
   for file in scripts/packaging/systemd/*; do
     for manager in system user; do put "$file" "$tree/lib/systemd/$manager"; done
   done
+  put scripts/packaging/tmpfiles.d/vm.conf "$tree/lib/tmpfiles.d"
   put scripts/packaging/install.sh "$tree" 755
 }
 

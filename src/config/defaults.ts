@@ -40,6 +40,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     USENETDEV: "1",
     SHARES: GUEST_SHARES,
     IMAGES: [],
+    IMAGE_FORMATS: [],
     ACCEL: "auto",
     CPU: "",
     UUID: "",

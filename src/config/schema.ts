@@ -3,10 +3,12 @@ import { parseArch } from "../machine/arch.ts";
 import {
   DISK_SYNTAX,
   FORWARD_SYNTAX,
+  IMAGE_FORMAT_SYNTAX,
   IMAGE_SYNTAX,
   parseDisk,
   parseForwards,
   parseImage,
+  parseImageFormat,
   parseShare,
   SHARE_SYNTAX,
 } from "../machine/parse.ts";
@@ -105,6 +107,10 @@ export const SCHEMA = {
   USENETDEV: vmSetting(flag, "have a first network card"),
   SHARES: vmSetting(shares as Parser<NonNullable<ReturnType<typeof parseShare>>[]>, "shared folders"),
   IMAGES: vmSetting(images, "disk images"),
+  IMAGE_FORMATS: vmSetting(
+    listOfForm(IMAGE_FORMAT_SYNTAX, parseImageFormat),
+    "formats of images that IMAGES names without one, as found at their first use",
+  ),
   ACCEL: vmSetting(oneOf("auto", "kvm", "tcg"), "accelerator"),
   CPU: vmSetting(
     pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),

@@ -12,6 +12,7 @@ import {
 /** What is allowed, in the words of an error message. */
 export const DISK_SYNTAX = `TYPE=SIZE, TYPE one of ${DISK_BUSES.join(" ")}, SIZE like 30G or 512M`;
 export const IMAGE_SYNTAX = `TYPE=[FMT=]PATH, TYPE one of ${DISK_BUSES.join(" ")}, FMT one of ${IMAGE_FORMATS.join(" ")}`;
+export const IMAGE_FORMAT_SYNTAX = `FMT=PATH, FMT one of ${IMAGE_FORMATS.join(" ")}, PATH from /`;
 export const SHARE_SYNTAX =
   "ID:[rw:]DIR, ID of at most 31 letters, digits and . _ -, beginning with a letter or digit";
 export const FORWARD_SYNTAX = "hostfwd=PROTO:[ADDR]:PORT-[ADDR]:PORT, PROTO tcp or udp, ports 1 to 65535";
@@ -35,6 +36,12 @@ export function parseImage(text: string): ImageRequest | undefined {
   const [head = "", tail] = splitOnce(rest, "=");
   const [format, path] = tail !== undefined && isFormat(head) ? [head, tail] : [undefined, rest];
   return isBus(bus) && path ? { bus, format, path } : undefined;
+}
+
+/** `raw=/data/x.img` → the format of an image. */
+export function parseImageFormat(text: string): { format: ImageFormat; path: string } | undefined {
+  const [format = "", path = ""] = splitOnce(text, "=");
+  return isFormat(format) && path.startsWith("/") ? { format, path } : undefined;
 }
 
 /** `out:rw:/srv/x` → a shared folder. */

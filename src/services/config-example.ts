@@ -13,7 +13,7 @@ const ONE_VM: readonly SettingName[] = ["GUESTNAME", "ISO", "UUID", "UUID_FORMER
 const GROUPS: readonly (readonly [title: string, names: RegExp])[] = [
   [
     "VMs that are made from now on (a VM's guest.env says more)",
-    /^(QEMUARCH|SOCKETS|CORES|MEMORY|UEFI|KEEPCD|DISKS|IMAGES|SHARES|ACCEL|CPU)$/,
+    /^(QEMUARCH|SOCKETS|CORES|MEMORY|UEFI|KEEPCD|DISKS|IMAGES|IMAGE_FORMATS|SHARES|ACCEL|CPU)$/,
   ],
   ["Network", /^(USENETDEV|FORWARDS)$/],
   ["The screen", /^(HOST|PORT|DISPLAY_PROTOCOL|SPICE_.*)$/],

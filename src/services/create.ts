@@ -3,6 +3,7 @@ import { isAbsolute, join, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
+import { parseImage } from "../machine/parse.ts";
 import { macroOf } from "../machine/macros.ts";
 import { findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
 import type { DiskRequest } from "../machine/types.ts";
@@ -19,6 +20,7 @@ import type { Context } from "./context.ts";
 import type { CreateOptions } from "./create-options.ts";
 import { inspectSource, makeDisk, planDisks } from "./from-image.ts";
 import { recordBase } from "./linked.ts";
+import { findFormats } from "./image-formats.ts";
 import { Media } from "./media.ts";
 import { withVm, type Vm } from "./open.ts";
 import { planSeed, writeSeed } from "./seed.ts";
@@ -131,6 +133,7 @@ function guestEnvOf(
     if (index < fromFiles || !relative || !existsSync(here)) return given[index]!;
     return `${image.bus}=${image.format ? `${image.format}=` : ""}${here}`;
   });
+  const formats = findFormats(images.flatMap((image) => parseImage(image) ?? []));
   const scalar = (name: "MEMORY" | "HOST"): string => [raw[name]].flat()[0] ?? "";
   return {
     GUESTNAME: guestName,
@@ -150,6 +153,7 @@ function guestEnvOf(
       return `${tag}:${writable ? "rw:" : ""}${absolute}`;
     }),
     IMAGES: [...disks.map((disk, index) => `${disk.bus}=qcow2=${diskName(index)}`), ...images],
+    ...(formats.length === 0 ? {} : { IMAGE_FORMATS: formats }),
     ...(settings.ACCEL === "auto" ? {} : { ACCEL: settings.ACCEL }),
     ...(settings.CPU === "" ? {} : { CPU: settings.CPU }),
     UUID: newUuid(),

@@ -32,7 +32,7 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
     }
     log.success(
       work.state === "gone"
-        ? `removed the link to ${work.target}`
+        ? `removed the link to ${work.target}${work.remains ? ", and what was left there" : ""}`
         : `destroyed the working files in ${work.dir}`,
     );
   };

@@ -6,6 +6,7 @@ import { readInForce, usableVm, type InForce } from "./config.ts";
 import type { Context } from "./context.ts";
 import { oneLine, type Check } from "./doctor/check.ts";
 import { checkPlaces, checkPrograms } from "./doctor/host.ts";
+import { checkAging } from "./doctor/tmpfiles.ts";
 import { checkFirmwares, checkKvm, checkQemus } from "./doctor/qemu.ts";
 import { checkRescueBuild, checkRescues } from "./doctor/rescue.ts";
 import { readSystem, type System } from "./doctor/system.ts";
@@ -24,10 +25,11 @@ export interface Diagnosis {
 export async function diagnose(context: Context, found: InForce): Promise<Diagnosis> {
   const vm = usableVm(context, found);
   const { settings } = vm;
-  const [qemus, build, rescues] = await Promise.all([
+  const [qemus, build, rescues, aging] = await Promise.all([
     checkQemus(settings),
     checkRescueBuild(context.hostArch),
     checkRescues(context, vm),
+    checkAging(context.tmpdir),
   ]);
   const checks = [
     ...qemus,
@@ -38,6 +40,7 @@ export async function diagnose(context: Context, found: InForce): Promise<Diagno
     ...rescues,
     ...checkPlaces(context, settings),
     ...checkReaches(context, vm),
+    aging,
     ...checkSettings(context, found.error),
   ];
   return { ok: missingOf(checks).length === 0, host: readSystem(), checks };

@@ -16,6 +16,7 @@ import { JOB, WORK } from "../store/layout.ts";
 import { JOB_NAMES } from "../store/working-names.ts";
 import type { Context } from "./context.ts";
 import { requireFreeForwards } from "./display.ts";
+import { keepFormats } from "./image-formats.ts";
 import { Media } from "./media.ts";
 import { refuseRunning } from "./in-use.ts";
 import { requireWork, withVm, type Present, type Vm } from "./open.ts";
@@ -57,14 +58,15 @@ export async function jobVm(context: Context, name: string): Promise<void> {
     const rescue = await findRescue(context, vm, media);
     const capabilities = await probeQemu(ARCH[rescue.settings.QEMUARCH].binary, context.cacheDirectory);
     if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
+    claimFiles(work, JOB_NAMES, true);
     try {
-      claimFiles(work, JOB_NAMES, true);
       emptyShares(work);
       const variables = await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec);
       if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables);
       throwIfInterrupted();
       stageScript(job, work);
       const machine = await resolveRescueMachine(context, vm, work, media, rescue, capabilities);
+      keepFormats(vm, work, machine.disks);
       await requireFreeForwards(machine.network?.forwards ?? []);
       const jobLog = new JobLogWriter();
       const status = await runRescue(

@@ -3,6 +3,7 @@ import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import type { ReadImage } from "../machine/types.ts";
+import { identifyBlockDevice } from "../qemu/block-device.ts";
 import { readBackingName, readImageHeader, readOwnHeader, refuseForeignParts } from "../qemu/image-header.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { lstatOf, realPath } from "../store/files.ts";
@@ -18,7 +19,7 @@ const INSTEAD = "or restore a snapshot, which needs no other image";
 
 /** What is remembered of an image that a disk lies over. */
 export function recordBase({ path, format, blockDevice }: ReadImage): BaseRecord {
-  if (blockDevice) return { path, format };
+  if (blockDevice) return { path, format, ...identifyBlockDevice(path) };
   const { size, mtime } = statSync(path);
   return { path, format, bytes: size, modified: mtime.toISOString() };
 }
@@ -57,6 +58,9 @@ export function findBase(work: Present, disk: string): ReadImage | undefined {
   if (
     now.bytes === base.bytes &&
     now.modified === base.modified &&
+    // Of a device that an earlier version has noted nothing is known.
+    now.device === base.device &&
+    now.bytes !== undefined &&
     header.format === base.format &&
     !header.refersTo
   )

@@ -17,6 +17,7 @@ import { requireRegularDisk } from "../store/own-disk.ts";
 import type { Context } from "./context.ts";
 import { resolveDisplay } from "./display.ts";
 import { readExtraArgs } from "./extra-args.ts";
+import { chooseFormat } from "./image-formats.ts";
 import { findBase } from "./linked.ts";
 import { requireReadableFile, type Media } from "./media.ts";
 import type { Present, Vm } from "./open.ts";
@@ -129,7 +130,7 @@ export function resolveDisks(context: Context, vm: Vm, work: Present, macros: Ma
   const fromFiles = IMAGES.length - (context.options.additions.IMAGES?.length ?? 0);
   return IMAGES.map((image, index) => {
     const path = expandMacro(image.path, macros)!;
-    return resolveDisk(image, index, placeOf(path, index >= fromFiles, context, work), work);
+    return resolveDisk(vm, image, index, placeOf(path, index >= fromFiles, context, work), work);
   });
 }
 
@@ -140,7 +141,7 @@ function placeOf(path: string, typed: boolean, context: Context, work: Present):
   return typed && existsSync(here) ? here : resolve(work.dir, path);
 }
 
-function resolveDisk(image: ImageRequest, index: number, path: string, work: Present): Disk {
+function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, work: Present): Disk {
   const own = path === join(work.dir, image.path) && isDiskName(image.path);
   if (!lstatOf(path))
     throw new VmError("noInput", `no such disk image: ${path}`, {
@@ -154,15 +155,9 @@ function resolveDisk(image: ImageRequest, index: number, path: string, work: Pre
     throw new VmError("io", `the disk ${path} is not believed: it is no qcow2 image that stands alone`, {
       hint: "a disk of ours is one whole qcow2 file; get it back: restore",
     });
-  // Only of these two is it known here that they stand alone.
-  const alone = header.format === "raw" || (header.format === "qcow2" && !header.refersTo);
-  if (!image.format && !alone)
-    throw new VmError("config", `the image ${path} (${header.format}) may continue in a file outside`, {
-      hint: `if you made it so, say its format: --image=${image.bus}=${header.format}=${path}`,
-    });
   return {
     bus: image.bus,
-    format: image.format ?? header.format,
+    format: own ? (image.format ?? header.format) : chooseFormat(vm, image, path),
     path,
     serial: `disk-${index}`,
     backingAllowed: !own && image.format !== undefined,

@@ -8,6 +8,7 @@ import { fileError, listDirectory, realPath, remove } from "../store/files.ts";
 import { HOST, PARTIAL, WORK } from "../store/layout.ts";
 import { recoverWork } from "../store/recover.ts";
 import {
+  describeGone,
   findGuestEnv,
   parentOf,
   repointHost,
@@ -206,7 +207,10 @@ function recover(context: Context, hostdir: string): void {
 /** Working files, or an error that says what to do. */
 export function requireWork(vm: Vm, command: string): Present {
   if (vm.work.state === "present") return vm.work;
-  throw new VmError("noInput", `cannot ${command}: the VM in ${vm.hostdir} has no working files`, {
+  const reason =
+    vm.work.state === "gone" ? describeGone(vm.work) : `the VM in ${vm.hostdir} has no working files`;
+  const lost = vm.work.state === "gone" && vm.work.remains === true;
+  throw new VmError(lost ? "io" : "noInput", `cannot ${command}: ${reason}`, {
     hint: "make a VM with 'create', or get one back with 'restore'",
   });
 }

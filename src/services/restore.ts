@@ -13,6 +13,7 @@ import { defaultsName, isDiskName, SNAPSHOT, WORK } from "../store/layout.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
 import { carryIdentity, readIdentity } from "./identity.ts";
+import { carryFormats } from "./image-formats.ts";
 import { refuseRunning } from "./in-use.ts";
 import { withVm, type Vm } from "./open.ts";
 import { fillImages, listImages, measureCopies } from "./restore-images.ts";
@@ -67,6 +68,7 @@ export async function restoreSnapshot(
     await fillStage(context, snapshot, jobs, stage);
     await fillImages(context, snapshot, images, stage.dir, copy);
     carryIdentity(stage.dir, readIdentity(vm.hostdir), uuid ?? snapshot.manifest?.vm);
+    carryFormats(vm, stage.dir);
     throwIfInterrupted();
     const total = [...jobs, ...images].reduce(
       (sum, job) => sum + statSync(join(stage.dir, job.name)).size,

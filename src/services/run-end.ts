@@ -35,9 +35,18 @@ const ENDS: Readonly<Record<string, readonly [RunEnd, string]>> = {
 const describeReason = (reason: string): readonly [RunEnd, string] =>
   (Object.hasOwn(ENDS, reason) ? ENDS[reason] : undefined) ?? ["killed", `qemu ended because of ${reason}`];
 
+/** A record that cannot be read must not keep the VM from being restored or destroyed. */
+function quietly<T>(read: () => T, otherwise: T): T {
+  try {
+    return read();
+  } catch {
+    return otherwise;
+  }
+}
+
 /** Nobody waited for this qemu: what is left of it tells how it ended. */
 export function inferEnd(workdir: string, run: NonNullable<Mark["run"]>): Ended {
-  const shutdown = readEvents(workdir).findLast((event) => parseShutdown(event));
+  const shutdown = quietly(() => readEvents(workdir), []).findLast((event) => parseShutdown(event));
   if (shutdown) {
     const [end, how] = describeReason(parseShutdown(shutdown)!.reason);
     return { end, how, at: shutdown.at };
@@ -46,7 +55,7 @@ export function inferEnd(workdir: string, run: NonNullable<Mark["run"]>): Ended 
   const booted = bootTime();
   if (booted && booted > new Date(run.started))
     return { end: "killed", how: "this machine was restarted", at: booted };
-  const words = lastWords(join(workdir, WORK.qemuLog));
+  const words = quietly(() => lastWords(join(workdir, WORK.qemuLog)), "");
   return words
     ? { end: "crashed", how: `qemu failed: ${words}`, at: lastSign }
     : { end: "killed", how: "qemu was killed", at: lastSign };

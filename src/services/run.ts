@@ -18,6 +18,7 @@ import { describeGone } from "../store/workdir.ts";
 import { RUN_NAMES } from "../store/working-names.ts";
 import type { Context } from "./context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "./display.ts";
+import { keepFormats } from "./image-formats.ts";
 import { resolveMachine, type Cd } from "./machine.ts";
 import { Media } from "./media.ts";
 import { refuseRunning } from "./in-use.ts";
@@ -113,6 +114,7 @@ async function startVm(
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
   for (let attempt = 1; ; attempt++) {
     const resolved = await resolveMachine(context, vm, work, media, cd, capabilities);
+    keepFormats(vm, work, resolved.disks);
     const argv = buildQemuArgv(resolved, capabilities);
     try {
       const machine = await launch(context, work, resolved, argv, detach);

@@ -1,6 +1,8 @@
 import { GUEST_FORMAT, GUEST_FORMAT_NAME } from "../config/guest-format.ts";
 import type { SettingName } from "../config/schema.ts";
-import type { SettingValue } from "../config/literal.ts";
+import { readAssignments, type SettingValue } from "../config/literal.ts";
+import { parseImage } from "../machine/parse.ts";
+import { isDiskName } from "./layout.ts";
 
 /** [compat] What guest.env always holds, in this order. */
 const NAMES = [
@@ -21,7 +23,7 @@ const NAMES = [
 ] as const satisfies readonly SettingName[];
 
 /** Names of newer features: only where they differ from the default. */
-const FURTHER = ["ACCEL", "CPU", "UUID"] as const satisfies readonly SettingName[];
+const FURTHER = ["ACCEL", "CPU", "IMAGE_FORMATS", "UUID"] as const satisfies readonly SettingName[];
 
 export type GuestEnv = Record<(typeof NAMES)[number], SettingValue> &
   Partial<Record<(typeof FURTHER)[number], SettingValue>>;
@@ -56,4 +58,15 @@ export function withAssignment(text: string, name: string, value: SettingValue):
   const earlier = new RegExp(`^${name}=(?:${QUOTED}|\\((?:\\s*${QUOTED})*\\s*\\))[ \\t]*\\n`, "gm");
   const whole = text === "" || text.endsWith("\n") ? text : `${text}\n`;
   return `${whole.replaceAll(earlier, "")}${formatAssignment(name, value)}\n`;
+}
+
+/** Pure: the VM's own disks that a guest.env names; none where it cannot be read literally. */
+export function namedDisks(text: string): string[] {
+  const read = readAssignments(text, () => "");
+  if (read.kind !== "values") return [];
+  const images = read.assignments.findLast((item) => item.name === "IMAGES")?.value ?? [];
+  return [images].flat().flatMap((image) => {
+    const path = parseImage(image)?.path;
+    return path !== undefined && isDiskName(path) ? [path] : [];
+  });
 }

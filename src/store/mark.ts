@@ -11,8 +11,8 @@ export * from "./mark-types.ts";
 /** The mark of a directory; undefined when it carries none. @throws 78 for one of a newer version */
 export const readMark = (workdir: string): Mark | undefined => readMarkFile(join(workdir, WORK.mark));
 
-/** The same, by the file's path. One that is damaged is warned of, and counts as a mark all the same. */
-export function readMarkFile(path: string): Mark | undefined {
+/** The same, by the file's path. One that is damaged is warned of (once), and counts as a mark all the same. */
+export function readMarkFile(path: string, warn = true): Mark | undefined {
   let text: string | undefined;
   try {
     text = readSmall(path);
@@ -23,7 +23,7 @@ export function readMarkFile(path: string): Mark | undefined {
   }
   if (text === undefined) return undefined;
   const mark = parseMark(text, path);
-  if (mark.damaged)
+  if (mark.damaged && warn)
     warnOnce(`${path} is damaged: how the last run ended is unknown; the next change writes the file anew`);
   return mark;
 }

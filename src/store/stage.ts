@@ -17,7 +17,7 @@ import {
 import { HOST, isDiskName, PARTIAL, READY, WORK } from "./layout.ts";
 import { newMark, writeMark, type Mark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
-import { workPrefix, UNFINISHED, finishReplacing, rollForward } from "./working-files.ts";
+import { directoryOf, workPrefix, UNFINISHED, finishReplacing, rollForward } from "./working-files.ts";
 import { isWorkingFile } from "./working-names.ts";
 
 /** New working files while they are made; nobody sees them before `commit`. */
@@ -63,7 +63,7 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
   return {
     dir,
     commit: (mark = {}) => {
-      const replaced = old.state === "present" ? { replaces: old.dir } : {};
+      const replaced = { replaces: directoryOf(old) };
       warnAboutLinks(old);
       try {
         const disks = listDirectory(dir).filter(isDiskName);
@@ -98,7 +98,7 @@ function stageInplace(hostdir: string, old: Work): Stage {
   return {
     dir,
     commit: (mark = {}) => {
-      const replaced = old.state === "present" && !old.inplace ? { replaces: old.dir } : {};
+      const replaced = old.state === "present" && old.inplace ? {} : { replaces: directoryOf(old) };
       warnAboutLinks(old);
       const files = listDirectory(dir);
       const kept = { files, owns: files.filter(isWorkingFile), disks: files.filter(isDiskName) };

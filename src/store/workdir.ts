@@ -1,18 +1,23 @@
 import { lstatSync, readFileSync, readlinkSync, type Stats } from "node:fs";
-import { dirname, isAbsolute, join, resolve } from "node:path";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { ownedByUs, userName, writableByOthers } from "../lib/trust.ts";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { shellQuote } from "../qemu/text.ts";
-import { lstatOf, realPath, swingLink } from "./files.ts";
-import { HOST, READY, WORK } from "./layout.ts";
+import { listDirectory, lstatOf, readSmall, realPath, swingLink } from "./files.ts";
+import { namedDisks } from "./guest-env.ts";
+import { HOST, isDiskName, READY, WORK } from "./layout.ts";
 import { readMark, type Mark } from "./mark.ts";
+import { isWorkDirectoryName } from "./working-names.ts";
 
 /** A VM's working files. */
 export type Work =
   | { state: "none" }
-  /** `.work` points at a directory that is not there any more (a reboot cleaned `/tmp`, say). */
-  | { state: "gone"; target: string; made: Date }
+  /**
+   * `.work` points at a directory that is not there any more (a reboot cleaned `/tmp`, say), or whose disks are all gone
+   * (`remains`): systemd-tmpfiles removes old files one by one.
+   */
+  | { state: "gone"; target: string; made: Date; remains?: true }
   | {
       state: "present";
       dir: string;
@@ -79,6 +84,8 @@ export function resolveWork(hostdir: string): Work {
   if (!isOwners(dirStats)) throw disbelieve(link, `${target} belongs to ${userName(dirStats.uid)}`, unlink);
   if (writableByOthers(dirStats) && !inplace && ownedByUs(dirStats))
     throw disbelieve(link, `${target} may be written by others`, `chmod go-w ${shellQuote(target)}`);
+  if (!inplace && hasLostDisks(hostdir, target))
+    return { state: "gone", target, made: stats.mtime, remains: true };
   const hostLink = join(target, WORK.hostLink);
   const hostStats = lstatOf(hostLink);
   if (!hostStats?.isSymbolicLink() || !isOwners(hostStats))
@@ -109,6 +116,33 @@ export function resolveWork(hostdir: string): Work {
   };
 }
 
+/** Were there disks in this working directory of the VM, all of which are gone? */
+function hasLostDisks(hostdir: string, dir: string): boolean {
+  const names = listDirectory(dir);
+  // A qemu that runs has its disks open, wherever their names went.
+  const running = [WORK.qmp, WORK.monitor].some((name) => lstatOf(join(dir, name))?.isSocket());
+  if (running || names.some(isDiskName)) return false;
+  const link = join(dir, WORK.hostLink);
+  const back = lstatOf(link);
+  if (back && !(back.isSymbolicLink() && readlinkSync(link) === hostdir)) return false;
+  const known = isWorkDirectoryName(basename(dir)) ? readMark(dir) : back && readMark(dir);
+  // Everything has gone but the directory, which has a name of the program's.
+  if (!known && !names.includes(WORK.guestEnv)) return isWorkDirectoryName(basename(dir));
+  return (
+    known !== undefined && [...(known.disks ?? []), ...disksNamed(dir), ...disksNamed(hostdir)].length > 0
+  );
+}
+
+/** The disks that a directory's guest.env names. */
+function disksNamed(directory: string): string[] {
+  try {
+    return namedDisks(readSmall(join(directory, HOST.guestEnv)) ?? "");
+  } catch {
+    // Reading the VM says what is wrong with it.
+    return [];
+  }
+}
+
 /**
  * Has the working files of a VM whose directory was moved lead there. Called under the VM's lock.
  * @returns where it was before, or undefined
@@ -127,7 +161,9 @@ export function bootTime(): Date | undefined {
 }
 
 /** Says what became of working files that are gone, for people. */
-export function describeGone({ target, made }: Extract<Work, { state: "gone" }>): string {
+export function describeGone({ target, made, remains }: Extract<Work, { state: "gone" }>): string {
+  if (remains)
+    return `all disks in ${target} (made ${formatTimestamp(made)}) are gone, as after systemd-tmpfiles --clean`;
   const booted = bootTime();
   const since = booted ? `; this machine was last started ${formatTimestamp(booted)}` : "";
   return `the working files in ${target} (made ${formatTimestamp(made)}) are gone${since}`;

@@ -5,7 +5,7 @@ import { VmError } from "../lib/errors.ts";
 import { ownedByUs } from "../lib/trust.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { afterCommit, listDirectory, lstatOf, remove, swingLink, syncDirectory } from "./files.ts";
-import { HOST, READY, REMOVING, WORK } from "./layout.ts";
+import { HOST, isDiskName, READY, REMOVING, WORK } from "./layout.ts";
 import { readMark, readMarkFile, updateMark, type Mark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
 import { isDirectoryName, isStagedName, isWorkDirectoryName, isWorkingFile } from "./working-names.ts";
@@ -22,13 +22,28 @@ export function finishReplacing(hostdir: string, workdir: string): void {
   const replaces = readMark(workdir)?.replaces;
   if (!replaces) return;
   if (replaces === hostdir) removeInplace(hostdir, true);
-  else if (isWorkDirectory(replaces) && belongsTo(replaces, hostdir)) discard(replaces);
+  else if ((isWorkDirectory(replaces) && belongsTo(replaces, hostdir)) || isRest(replaces, hostdir))
+    discard(replaces);
   updateMark(workdir, { replaces: undefined });
 }
 
 /** By its name, or (of the earlier program, adopted) by its mark. */
 const isWorkDirectory = (dir: string): boolean =>
   isWorkDirectoryName(basename(dir)) || readMark(dir) !== undefined;
+
+/** A working directory of this VM of which nothing but a few files is left, not even the link back. */
+function isRest(dir: string, hostdir: string): boolean {
+  const name = basename(dir);
+  const stats = lstatOf(dir);
+  if (!isWorkDirectoryName(name) || !name.startsWith(workPrefix(hostdir))) return false;
+  const left = listDirectory(dir);
+  return (
+    stats?.isDirectory() === true &&
+    ownedByUs(stats) &&
+    !left.includes(WORK.hostLink) &&
+    !left.some(isDiskName)
+  );
+}
 
 /** Removes a working directory so that a crash halfway leaves a name which shows that. */
 function discard(dir: string): void {
@@ -142,11 +157,17 @@ export function removeInplace(hostdir: string, keepLink: boolean): void {
   syncDirectory(hostdir);
   const link = join(hostdir, HOST.workLink);
   if (!keepLink && lstatOf(link)?.isSymbolicLink() && readlinkSync(link) === ".") unlinkSync(link);
-  for (const name of listOwned(hostdir, readMarkFile(redo))) remove(join(hostdir, name));
+  for (const name of listOwned(hostdir, readMarkFile(redo, false))) remove(join(hostdir, name));
   remove(join(hostdir, WORK.hostLink));
   remove(join(hostdir, WORK.mark));
   remove(redo);
   syncDirectory(hostdir);
+}
+
+/** WORKDIR, or what is left of it. */
+export function directoryOf(work: Work): string | undefined {
+  if (work.state === "present") return work.dir;
+  return work.state === "gone" && work.remains ? work.target : undefined;
 }
 
 /**
@@ -159,7 +180,8 @@ export function removeWork(hostdir: string, work: Work): void {
     beginRemoving(hostdir);
     return afterCommit("the working files are being removed", () => removeInplace(hostdir, false));
   }
-  const aside = work.state === "present" ? setAside(work.dir) : undefined;
+  const dir = directoryOf(work);
+  const aside = dir === undefined ? undefined : setAside(dir);
   afterCommit("the working files are gone", () => {
     unlinkSync(join(hostdir, HOST.workLink));
     try {

@@ -154,6 +154,19 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["/x", "IDE=/x", { raw: ["VIRT=/x", "y"], given: "y" }],
   },
+  IMAGE_FORMATS: {
+    good: [
+      [[], []],
+      [
+        ["raw=/a=b", "qcow2=/x y"],
+        [
+          { format: "raw", path: "/a=b" },
+          { format: "qcow2", path: "/x y" },
+        ],
+      ],
+    ],
+    bad: ["raw", "raw=x", "iso=/x", "/x", { raw: ["raw=/x", "y"], given: "y" }],
+  },
   ACCEL: {
     good: [
       ["auto", "auto"],

@@ -29,6 +29,7 @@ const INSTALLED = [
       (name) => `lib/systemd/${manager}/${name}`,
     ),
   ),
+  "lib/tmpfiles.d/vm.conf",
   ...Object.keys(JOB_FILES).map((name) => `libexec/vm/jobs/${name}`),
   "libexec/vm/rescue-stage3",
   "share/bash-completion/completions/vm",

@@ -50,7 +50,7 @@ suite("a damaged mark", () => {
     expectError(await box.vm(["run"]), 74, /qemu did not start/);
     expect((await box.ok(["status"])).stderr).not.toContain("damaged");
     await box.ok(["destroy"]);
-    expect(readdirSync(box.host)).toEqual(["guest.env", "vm.defaults"]);
+    expect(readdirSync(box.host).toSorted()).toEqual(["guest.env", "vm.defaults"]);
   });
 });
 
@@ -184,6 +184,22 @@ suite("adopt", () => {
   });
 });
 
+suite("a WORKDIR whose disks were removed by age", () => {
+  test("is gone: backup fails, restore makes new working files and removes the rest", async () => {
+    using box = smallSandbox();
+    await box.ok(["@create", "G", "@backup", "S0"]);
+    rmSync(join(box.work, "disk-0.img"));
+    const rest = box.work;
+    expectError(await box.vm(["backup"]), 74, /all disks in \S+ .* are gone/);
+    expect(readdirSync(box.path("backups")).toSorted()).toEqual(["LAST", "S0"]);
+    await box.ok(["restore"]);
+    expect(existsSync(rest)).toBe(false);
+    rmSync(join(box.work, "disk-0.img"));
+    await box.ok(["destroy"]);
+    expect(readdirSync(box.tmp)).toEqual([]);
+  });
+});
+
 suite("a working disk that is a symbolic link", () => {
   test("is refused by all commands alike; restore and destroy remove the link, and say so", async () => {
     using box = smallSandbox();
@@ -220,5 +236,40 @@ describe("links among the files of a run", () => {
       expectError(await box.vm(["run"]), 74, /\.out: it is not a directory/);
       expect(readdirSync(box.path("precious"))).toEqual(["file"]);
     });
+  });
+});
+
+suite("a raw image without a format", () => {
+  test("stays raw, whatever header a guest writes into it", async () => {
+    using box = smallSandbox();
+    await box.ok(["@create", "G", "@backup", "S0"]);
+    const image = box.write("data.img", "\0".repeat(1 << 20));
+    // qemu refuses its arguments: nothing has to boot.
+    box.write("vm.defaults", "-device nonsense\n");
+    const run = ["--image=VIRT=data.img", "run"];
+    expectError(await box.vm(run), 74, /qemu did not start/);
+    for (const file of [join(box.work, "guest.env"), box.path("guest.env")])
+      expect(readFileSync(file, "utf8")).toContain(`IMAGE_FORMATS=(\n    "raw=${image}"\n)`);
+    const evil = box.path("evil.img");
+    Bun.spawnSync(["qemu-img", "create", "-qf", "qcow2", "-b", "/etc/passwd", "-F", "raw", evil]);
+    const header = readFileSync(evil);
+    writeFileSync(image, Buffer.concat([header, Buffer.alloc((1 << 20) - header.length)]));
+    const again = await box.vm(run);
+    expectError(again, 74, /qemu did not start/);
+    expect(again.stderr).toContain("it is used as raw");
+    // A restore brings older settings, and what was found is not forgotten.
+    await box.ok(["restore", "S0"]);
+    expect(readFileSync(join(box.work, "guest.env"), "utf8")).toContain(`"raw=${image}"`);
+    const unknown = await box.vm([`--image=VIRT=${evil}`, "run"]);
+    expectError(unknown, 78, /begins like a qcow2 image that may refer to other files/);
+    expect(unknown.stderr).toMatch(/hint|raw=/);
+    expect(unknown.stderr.indexOf("=raw=")).toBeLessThan(unknown.stderr.indexOf("=qcow2="));
+  });
+
+  test("is noted by create, when it is there already", async () => {
+    using box = smallSandbox();
+    const image = box.write("data.img", "\0".repeat(1 << 20));
+    await box.ok(["--image=VIRT=data.img", "create", "G"]);
+    expect(readFileSync(join(box.work, "guest.env"), "utf8")).toContain(`"raw=${image}"`);
   });
 });

@@ -1,5 +1,7 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { renameSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { readdirSync, renameSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { formatDeviceNumber } from "../../src/qemu/block-device.ts";
 import { findBase, recordBase, requireOwnDisk } from "../../src/services/linked.ts";
 import type { Present } from "../../src/services/open.ts";
 import type { BaseRecord } from "../../src/store/mark.ts";
@@ -85,7 +87,33 @@ test("an image that was replaced by one that names a file itself", async () => {
   expect((await failureOf(() => findBase(remembered, disk))).exitCode).toBe(74);
 });
 
-test("of a block device its size and time say nothing", () => {
-  const device = { format: "raw", path: "/dev/vg/base", blockDevice: true } as const;
-  expect(recordBase(device)).toEqual({ path: device.path, format: "raw" });
+const DEVICE = readdirSync("/dev")
+  .map((name) => join("/dev", name))
+  .find((path) => statSync(path, { throwIfNoEntry: false })?.isBlockDevice());
+
+test.skipIf(DEVICE === undefined)("of a block device its number and its size are recorded", () => {
+  const { rdev } = statSync(DEVICE!);
+  const record = recordBase({ format: "raw", path: DEVICE!, blockDevice: true });
+  expect(record).toMatchObject({ path: DEVICE!, format: "raw", device: rdev });
+  expect(record.modified).toBeUndefined();
+});
+
+test.skipIf(DEVICE === undefined || process.getuid!() !== 0)(
+  "a block device of which an earlier version noted nothing is refused (needs root)",
+  async () => {
+    symlinkSync(DEVICE!, temp.path("device"));
+    overlay(temp.path("device"));
+    const path = temp.path("device");
+    const error = await failureOf(() => findBase(work({ path, format: "raw" }), disk));
+    expect(error.exitCode).toBe(74);
+  },
+);
+
+test.each([
+  [0x0801, "8:1"],
+  [0xfe00, "254:0"],
+  [0x700, "7:0"],
+  [0x10_0305, "3:261"],
+])("the device number %d is %s", (device, text) => {
+  expect(formatDeviceNumber(device)).toBe(text);
 });

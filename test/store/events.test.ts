@@ -13,6 +13,15 @@ test("events of a run, without greetings, answers, and a line that a crash cut o
   ]);
 });
 
-test.each(["", "\n", '{"event"', '{"event": 5, "timestamp": {}}', '"event"'])("nothing in %j", (text) => {
+test.each([
+  "",
+  "\n",
+  '{"event": "SHUTDOWN", "timestamp": {"seconds": "x"}}',
+  '{"event": "SHUTDOWN", "timestamp": {}}',
+  '{"event": "SHUTDOWN", "timestamp": {"seconds": 1e300, "microseconds": 0}}',
+  '{"event"',
+  '{"event": 5, "timestamp": {}}',
+  '"event"',
+])("nothing in %j", (text) => {
   expect(parseEvents(text)).toEqual([]);
 });

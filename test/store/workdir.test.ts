@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import {
   chmodSync,
   cpSync,
+  lstatSync,
   lchownSync,
   chownSync,
   mkdirSync,
@@ -22,6 +23,8 @@ import {
   resolveHostdir,
   resolveWork,
 } from "../../src/store/workdir.ts";
+import { updateMark } from "../../src/store/mark.ts";
+import { removeWork } from "../../src/store/working-files.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { NONE, Place } from "./working-files.ts";
 
@@ -88,6 +91,64 @@ test.each(["", "{", "null", "[]", "7", '{"vm":"1"}', '{"vm":0}', '{"vm":1,"run":
     });
   },
 );
+
+const gone = (dir: string): void =>
+  expect(resolveWork(place.host)).toMatchObject({ state: "gone", target: dir, remains: true });
+
+describe("working files whose disks were removed one by one are gone", () => {
+  const env = 'IMAGES=(\n  "AHCI=qcow2=disk-0.img"\n)\n';
+
+  test("by the mark, and by guest.env with the mark of an earlier version", () => {
+    const dir = place.make("x", "tmp");
+    unlinkSync(join(dir, "disk-0.img"));
+    gone(dir);
+    updateMark(dir, { disks: undefined });
+    expect(resolveWork(place.host).state).toBe("present");
+    writeFileSync(join(dir, "guest.env"), env);
+    gone(dir);
+    unlinkSync(join(dir, "guest.env"));
+    place.write("host/guest.env", env);
+    gone(dir);
+  });
+
+  test("when nothing but the directory is left", () => {
+    const dir = place.make("x", "tmp");
+    for (const name of [".host", ".vm.json", "disk-0.img", "guest.env", "FIRSTTIME"])
+      unlinkSync(join(dir, name));
+    gone(dir);
+    writeFileSync(join(dir, "efivars.bin"), "");
+    gone(dir);
+  });
+
+  test("not while one is there, nor where there never was one", () => {
+    const dir = place.make("x", "tmp");
+    renameSync(join(dir, "disk-0.img"), join(dir, "disk-1.img"));
+    expect(resolveWork(place.host).state).toBe("present");
+    unlinkSync(join(dir, "disk-1.img"));
+    updateMark(dir, { disks: [] });
+    expect(resolveWork(place.host).state).toBe("present");
+  });
+
+  test.each([true, false])(
+    "what is left goes when new ones take their place, and with destroy (link back: %j)",
+    (back) => {
+      for (const finish of [
+        (): void => void place.make("new", "tmp"),
+        (): void => void place.make("new", "inplace"),
+        (): void => removeWork(place.host, resolveWork(place.host)),
+      ]) {
+        removeWork(place.host, resolveWork(place.host));
+        const dir = place.make("x", "tmp");
+        unlinkSync(join(dir, "disk-0.img"));
+        if (!back) for (const name of [".host", ".vm.json", "guest.env"]) unlinkSync(join(dir, name));
+        gone(dir);
+        finish();
+        expect(lstatSync(dir, { throwIfNoEntry: false })).toBeUndefined();
+      }
+      expect(place.names().tmp).toEqual([]);
+    },
+  );
+});
 
 describe("resolveWork disbelieves", () => {
   test("a .work that is no link", async () => {

@@ -1,0 +1,137 @@
+/** Does systemd-tmpfiles remove old files where working files are? tmpfiles.d(5). */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { exec, findProgram } from "../../process/exec.ts";
+import { listDirectory, readSmall, realPath } from "../../store/files.ts";
+import type { Check } from "./check.ts";
+
+/** A line of a configuration file, with that file. */
+interface Line {
+  file: string;
+  words: string[];
+}
+
+/** What removes old files in a directory. */
+export interface Aging {
+  /** As written: `10d`. */
+  age: string;
+  file: string;
+  /** The directory that is cleaned: this one or one above it. */
+  path: string;
+}
+
+/** Strongest first: a file hides those of the same name behind it. */
+const DIRECTORIES = ["/etc", "/run", "/usr/local/lib", "/usr/lib"].map((top) => join(top, "tmpfiles.d"));
+
+/** What a working directory may be called; the digits differ. */
+const SAMPLE = "vm-0123abcd-4567ef89";
+
+/** A pasteable rule names them all. */
+const PATTERN = "vm-????????-????????";
+
+/** One line of `doctor`. */
+export async function checkAging(tmpdir: string): Promise<Check> {
+  const common = { name: "tmpfiles", needed: false, use: "working files" };
+  const directory = realPath(tmpdir) ?? tmpdir;
+  // Where systemd is not in charge nothing reads these files.
+  const aging = existsSync("/run/systemd/system") ? findAging(await readConfig(), directory) : undefined;
+  if (!aging) return { ...common, state: "ok", detail: `no old files are removed in ${directory}` };
+  const fix = `echo 'x ${directory}/${PATTERN}' | sudo tee /etc/tmpfiles.d/vm-working-files.conf`;
+  const what = `systemd-tmpfiles removes what is ${aging.age} old in ${aging.path} (${aging.file}), disks of VMs that are off among it`;
+  return { ...common, state: "limited", detail: `${what}; keep them: ${fix}` };
+}
+
+/** All files in force, as `systemd-tmpfiles --cat-config` prints them: each behind a line `# /path`. */
+async function readConfig(): Promise<string> {
+  const program = findProgram("systemd-tmpfiles");
+  if (program) {
+    const { status, stdout } = await exec([program, "--cat-config", "--no-pager"], { anyStatus: true });
+    if (status === 0) return stdout;
+  }
+  return joinFiles(DIRECTORIES);
+}
+
+/** The same of directories, the strongest first: by the files' names, of which each is read once. */
+export function joinFiles(directories: readonly string[]): string {
+  const files = new Map<string, string>();
+  for (const directory of directories)
+    for (const name of listDirectory(directory))
+      if (name.endsWith(".conf") && !files.has(name)) files.set(name, join(directory, name));
+  return [...files.keys()]
+    .toSorted()
+    .map((name) => `# ${files.get(name)}\n${readQuietly(files.get(name)!)}\n`)
+    .join("");
+}
+
+function readQuietly(path: string): string {
+  try {
+    return readSmall(path) ?? "";
+  } catch {
+    // A link to /dev/null hides a file; what cannot be read tells nothing.
+    return "";
+  }
+}
+
+function parseLines(text: string): Line[] {
+  let file = "";
+  return text.split("\n").flatMap((line) => {
+    const head = /^# (\/.*\.conf)$/.exec(line)?.[1];
+    if (head !== undefined) file = head;
+    if (/^\s*(#|$)/.test(line)) return [];
+    const words = [...line.matchAll(/"((?:[^"\\]|\\.)*)"|'([^']*)'|(\S+)/g)].map(
+      (match) => match[1] ?? match[2] ?? match[3]!,
+    );
+    return [{ file, words }];
+  });
+}
+
+/** Specifiers that stand for directories of temporary files. */
+const expand = (path: string): string =>
+  path
+    .replaceAll("%T", "/tmp")
+    .replaceAll("%V", "/var/tmp")
+    .replaceAll("%%", "%")
+    .replace(/(.)\/+$/, "$1");
+
+const matches = (pattern: string, path: string): boolean => {
+  try {
+    return new Bun.Glob(pattern).match(path);
+  } catch {
+    return pattern === path;
+  }
+};
+
+/** A path and all above it. */
+function withParents(path: string): string[] {
+  const parts = path.split("/").slice(1);
+  return parts.map((_part, index) => `/${parts.slice(0, parts.length - index).join("/")}`);
+}
+
+/**
+ * Pure: what removes old files of working directories in `directory`, unless a rule of the type x or X keeps these.
+ * @param config as `systemd-tmpfiles --cat-config` prints it
+ */
+export function findAging(config: string, directory: string): Aging | undefined {
+  const lines = parseLines(config).map(({ file, words: [type = "", path = "", , , , age = "-"] }) => ({
+    file,
+    // Modifiers such as ! and - stand behind the type.
+    type: type.charAt(0),
+    path: expand(path),
+    age,
+  }));
+  const places = withParents(join(directory, SAMPLE));
+  const kept = lines.some(
+    ({ type, path }) =>
+      // X keeps the directory alone, and what is in it only by a pattern of its own.
+      (type === "x" && places.some((place) => matches(path, place))) ||
+      (type === "X" && matches(path, join(directory, SAMPLE, "disk-0.img"))),
+  );
+  if (kept) return undefined;
+  const above = withParents(directory);
+  // The nearest rule decides: it has an age of its own.
+  for (const place of above) {
+    const rule = lines.find(({ type, path }) => /[dDeqQvC]/.test(type) && matches(path, place));
+    if (rule) return /^-?$/.test(rule.age) ? undefined : { age: rule.age, file: rule.file, path: place };
+  }
+  return undefined;
+}

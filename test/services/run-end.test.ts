@@ -1,0 +1,35 @@
+import { expect, test } from "bun:test";
+import { symlinkSync } from "node:fs";
+import { inferEnd } from "../../src/services/run-end.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+const RUN = {
+  started: new Date().toISOString(),
+  detached: true,
+  pid: 1,
+  forwards: [],
+  typed: { settings: {}, additions: {}, ssh: false },
+};
+
+const shutdown = (reason: string): string =>
+  `{"event": "SHUTDOWN", "timestamp": {"seconds": 1700000000, "microseconds": 0}, "data": {"reason": ${reason}}}\n`;
+
+test.each<[string, string]>([
+  ['"guest-shutdown"', "powered-off"],
+  ['"toString"', "killed"],
+  ['"__proto__"', "killed"],
+  ["5", "killed"],
+])("a run that ended because of %s: %s", (reason, end) => {
+  using temp = new Temp();
+  temp.write("events.out", shutdown(reason));
+  expect(inferEnd(temp.top, RUN).end).toBe(end as "killed");
+});
+
+test.each(["events.out", "qemu.log"])("what is recorded in no regular file (%s) tells nothing", (name) => {
+  using temp = new Temp();
+  symlinkSync("/dev/zero", temp.path(name));
+  expect(inferEnd(temp.top, RUN).end).toBe("killed");
+  using other = new Temp();
+  Bun.spawnSync(["mkfifo", other.path(name)]);
+  expect(inferEnd(other.top, RUN).end).toBe("killed");
+});

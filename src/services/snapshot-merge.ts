@@ -11,6 +11,7 @@ import { createNewImage } from "../qemu/new-image.ts";
 import {
   fileError,
   listDirectory,
+  lstatOf,
   remove,
   removeQuietly,
   requireRoom,
@@ -93,8 +94,13 @@ async function takeOver(
     for (const file of manifest.files) files.push(await mergeFile(context, dir, staged, file, parentDir));
     for (const file of listDirectory(dir)) {
       const known = manifest.files.some((item) => item.file === file);
-      if (!known && file !== SNAPSHOT.manifest && file !== SNAPSHOT.sums && file !== SNAPSHOT.protected)
-        copyFileSync(join(dir, file), join(staged, file));
+      if (known || file === SNAPSHOT.manifest || file === SNAPSHOT.sums || file === SNAPSHOT.protected)
+        continue;
+      if (!lstatOf(join(dir, file))?.isFile())
+        throw new VmError("io", `cannot merge into ${name}: ${file} is no regular file`, {
+          hint: "move it out of the way; nothing was changed",
+        });
+      copyFileSync(join(dir, file), join(staged, file));
     }
     const { parent: _name, parentId: _id, parentSum: _sum, ...rest } = manifest;
     const { parentId, parentSum } = parent.snapshot.manifest;

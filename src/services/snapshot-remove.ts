@@ -79,7 +79,9 @@ export function discardSnapshots(
 function moveLast(backups: string, all: readonly Known[], chosen: ReadonlySet<string>): void {
   if (!all.some(({ facts }) => facts.last && chosen.has(facts.name))) return;
   const rest = all.filter(({ facts }) => !chosen.has(facts.name)).map(({ facts }) => facts);
-  const next = rest.findLast(({ problem }) => problem === null) ?? rest.at(-1);
+  const good = rest.filter(({ problem }) => problem === null);
+  // One with a timestamp in the future is no newer than the others, as far as anyone knows.
+  const next = good.findLast(({ made }) => made.getTime() <= Date.now()) ?? good.at(-1) ?? rest.at(-1);
   const link = join(backups, LAST);
   if (next) swingLink(link, next.name);
   else if (lstatOf(link)) unlinkSync(link);

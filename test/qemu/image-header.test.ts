@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { truncateSync } from "node:fs";
 import {
+  findHeaderDamage,
   parseImageHeader,
+  parseQcow2Header,
   readBackingName,
   readImageHeader,
   refuseForeignParts,
@@ -39,6 +41,78 @@ function u64(value: bigint): Buffer {
 
 const QCOW2 = "QFI\xfb";
 const DATA_FILE = 4n;
+
+describe("a qcow2 header", () => {
+  /** An image of 16 MiB in clusters of 64 KiB: a refcount table at 64 KiB, an L1 table of one entry at 192 KiB. */
+  const good: [number, Buffer][] = [
+    [4, u32(3)],
+    [20, u32(16)],
+    [24, u64(1n << 24n)],
+    [36, u32(1)],
+    [40, u64(3n << 16n)],
+    [48, u64(1n << 16n)],
+    [56, u32(1)],
+  ];
+  const END = (3 << 16) + 8;
+  const parse = (...more: [number, Buffer][]) => parseQcow2Header(header([0, QCOW2], ...good, ...more));
+
+  test("tells size, internal snapshots and tables", () => {
+    expect(parse([60, u32(2)])).toEqual({
+      virtualBytes: 1 << 24,
+      corrupt: false,
+      dataFile: false,
+      internalSnapshots: 2,
+      tables: [
+        { name: "L1 table", start: 3 << 16, end: END },
+        { name: "refcount table", start: 1 << 16, end: 2 << 16 },
+      ],
+    });
+  });
+
+  test.each<[what: string, more: [number, Buffer][], fileBytes: number, expected: string | undefined]>([
+    ["as it should be", [], END, undefined],
+    ["with lazy refcounts not written (dirty bit)", [[72, u64(1n)]], END, undefined],
+    ["with the corrupt bit", [[72, u64(2n)]], END, "qemu has marked it corrupt"],
+    ["with an external data file", [[72, u64(4n)]], END, "it refers to an external data file"],
+    [
+      "of version 2, which has no feature bits",
+      [
+        [4, u32(2)],
+        [72, u64(2n)],
+      ],
+      END,
+      undefined,
+    ],
+    ["one byte short", [], END - 1, "its L1 table is not within the file: it was cut short"],
+    [
+      "with its L1 table far away",
+      [[40, u64(1n << 40n)]],
+      END,
+      "its L1 table is not within the file: it was cut short",
+    ],
+    [
+      "without a refcount table",
+      [[48, u64(0n)]],
+      END,
+      "its refcount table is not within the file: it was cut short",
+    ],
+    [
+      "with a huge refcount table",
+      [[56, u32(9)]],
+      END,
+      "its refcount table is not within the file: it was cut short",
+    ],
+    ["of an unknown version", [[4, u32(4)]], END, "it has no qcow2 header"],
+    ["with impossible clusters", [[20, u32(60)]], END, "it has no qcow2 header"],
+  ])("%s", (_what, more, fileBytes, expected) => {
+    expect(findHeaderDamage(parse(...more), fileBytes)).toBe(expected);
+  });
+
+  test("is none in an empty file, nor in another format", () => {
+    expect(parseQcow2Header(Buffer.alloc(0))).toBeUndefined();
+    expect(parseQcow2Header(header([0, "KDMV"]))).toBeUndefined();
+  });
+});
 
 describe("parseImageHeader", () => {
   test.each<[string, Buffer, string, string | undefined]>([

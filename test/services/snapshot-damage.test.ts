@@ -193,6 +193,25 @@ const odd = async (text: string): Promise<void> => {
   temp.write("backups/S0/guest.env", text);
 };
 
+test.each(["gz", "qcow2"] as const)(
+  "each flip and each cut of a small file is noticed: %s",
+  async (format) => {
+    await make("S0", format);
+    for (const file of ["guest.env", "manifest.json", "TS", "vm.defaults"]) {
+      const path = temp.path("backups/S0", file);
+      const whole = readFileSync(path);
+      for (let at = 0; at < whole.length; at++) {
+        flip(path, at);
+        expect({ file, at, damage: damageOf("S0") ?? "none" }).not.toMatchObject({ damage: "none" });
+        writeFileSync(path, whole.subarray(0, at));
+        expect({ file, at, damage: damageOf("S0") ?? "none" }).not.toMatchObject({ damage: "none" });
+        writeFileSync(path, whole);
+      }
+    }
+    expect(damageOf("S0")).toBeUndefined();
+  },
+);
+
 describe("settings that this version does not take", () => {
   test("are good where a checksum vouches for them", async () => {
     await odd(`${GUEST_ENV}[ -e x ] && MEMORY=1G\n`);

@@ -6,8 +6,8 @@ import type { QmpClient } from "../../qmp/client.ts";
 export interface CopyRequest {
   from: string;
   to: string;
-  /** Only what this bitmap of `from` notes, or only what the image itself holds; absent: everything. */
-  only?: { bitmap: string } | "top" | undefined;
+  /** Only what this bitmap of `from` notes, or what is allocated in the image itself, not in those below it. */
+  only: { bitmap: string } | "top";
   /** Write it compressed. */
   compress: boolean;
   /** A guest runs in the same qemu. */
@@ -93,12 +93,10 @@ export async function copyDisks(
 
 function buildJob({ from, to, only, compress, gently }: CopyRequest, speed: number): object {
   const part =
-    only === undefined
-      ? { sync: "full" }
-      : only === "top"
-        ? { sync: "top" }
-        : // The bitmap stays as it is: should this fail, the next one needs it.
-          { sync: "bitmap", bitmap: only.bitmap, "bitmap-mode": "never" };
+    only === "top"
+      ? { sync: "top" }
+      : // The bitmap stays as it is: should this fail, the next one needs it.
+        { sync: "bitmap", bitmap: only.bitmap, "bitmap-mode": "never" };
   return {
     device: from,
     target: to,

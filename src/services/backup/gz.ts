@@ -29,7 +29,8 @@ export async function requireRoomForGz(
   let copies = 0;
   let needed = 0;
   for (const source of sources)
-    if (live) copies += heldBytes(source);
+    // An overlay's own part is copied first, and then merged with what is below.
+    if (live) copies += heldBytes(source) + (source.base ? allocatedBytes(statSync(source.path)) : 0);
     else if (source.base)
       copies += (await measureImage({ format: "qcow2", path: source.path }, source.base)).neededBytes;
     else needed += allocatedBytes(statSync(source.path));

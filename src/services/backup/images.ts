@@ -4,11 +4,13 @@ import type { ReadImage } from "../../machine/types.ts";
 import { log } from "../../lib/log.ts";
 import { newSnapshotId } from "../../lib/uuid.ts";
 import { buildImageNode } from "../../qemu/devices/image.ts";
+import { readVirtualBytes } from "../../qemu/image-header.ts";
+import { compressImage } from "../../qemu/img.ts";
 import { createNewImage } from "../../qemu/new-image.ts";
 import { addingBitmap, removeNode, removingBitmap, type TransactionAction } from "../../qmp/block.ts";
 import type { QmpClient } from "../../qmp/client.ts";
-import { allocatedBytes, requireRoom, syncFile } from "../../store/files.ts";
-import { HOST, imageName } from "../../store/layout.ts";
+import { allocatedBytes, remove, requireRoom, syncFile } from "../../store/files.ts";
+import { HOST, imageName, PARTIAL } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
 import type { Consistency } from "../../store/mark.ts";
 import type { Context } from "../context.ts";
@@ -19,6 +21,7 @@ import { copyDisks, type CopyRequest } from "./block-jobs.ts";
 import type { DiskSource, Moment, OpenDisk } from "./disk-source.ts";
 import { bitmapOf, isOurBitmap, planImages, type Plan } from "./plan.ts";
 import { heldBytes, type Source } from "./sources.ts";
+import { isUnattended } from "../unattended.ts";
 
 /** What compressed images usually take of what they hold; nobody can know before. */
 const USUAL_RATIO = 0.5;
@@ -59,18 +62,20 @@ export async function storeImages(request: ImageRequest, source: DiskSource): Pr
   const moment = await source.take(changesOfBitmaps(disks, plan, id));
   if (moment.refused) log.warn(`the next snapshot will have to hold everything: ${moment.refused.message}`);
   try {
-    const targets = await openTargets(qmp, vm, disks, plan, staged);
+    const layered = plan.parent === undefined ? sources.filter(({ base }) => base) : [];
+    const targets = await openTargets(qmp, vm, disks, plan, staged, layered);
     const requests: CopyRequest[] = [];
     for (const disk of disks)
       requests.push({
         from: moment.nodeOf(disk),
         to: targets.get(disk.name)!,
-        only: await onlyIn(moment, disk, plan.only.get(disk.name) ?? wholeOf(sources, disk)),
-        compress: true,
+        only: await onlyIn(moment, disk, plan.only.get(disk.name) ?? "top"),
+        compress: !layered.some(({ name }) => name === disk.name),
         gently: live,
       });
     await runCopies(context, qmp, disks, requests, snapshot, speed);
     for (const node of targets.values()) await removeNode(qmp, node);
+    for (const top of layered) await mergeLayers(context, top, staged, speed);
     const files = await Promise.all(disks.map((disk) => finishImage(disk, sources, staged)));
     return { id, parent: plan.parent, consistency: moment.consistency, files };
   } catch (error) {
@@ -90,13 +95,6 @@ function changesOfBitmaps(disks: readonly OpenDisk[], plan: Plan, id: string): T
     return [addingBitmap(node, bitmapOf(id)), ...unused.map((item) => removingBitmap(node, item))];
   });
 }
-
-/**
- * All of a disk. One that is no overlay holds all that can be read in its own image: only what is allocated there is
- * copied. `full` writes a zero cluster for each that is not, and a table for each 512 MiB of them.
- */
-const wholeOf = (sources: readonly Source[], disk: OpenDisk): CopyRequest["only"] =>
-  sources.find(({ name }) => name === disk.name)?.base ? undefined : "top";
 
 async function onlyIn(
   moment: Moment,
@@ -133,19 +131,48 @@ async function openTargets(
   disks: readonly OpenDisk[],
   { parent }: Plan,
   staged: string,
+  layered: readonly Source[],
 ): Promise<Map<string, string>> {
   const nodes = new Map<string, string>();
   for (const { name, virtualBytes } of disks) {
-    const path = join(staged, imageName(name));
+    const top = layered.some((source) => source.name === name);
+    const path = top ? topOf(staged, name) : join(staged, imageName(name));
     const node = NODE.target + basename(name, ".img");
     const backing = parent === undefined ? undefined : `../${parent}/${imageName(name)}`;
-    await createNewImage(path, { sizeBytes: virtualBytes, backing, compressed: true });
+    await createNewImage(path, { sizeBytes: virtualBytes, backing, compressed: !top });
     const base: ReadImage | undefined =
       parent === undefined ? undefined : findSnapshotImage(join(hostdir, HOST.backups), parent, name);
     await qmp.execute("blockdev-add", writableNode(path, node, base));
     nodes.set(name, node);
   }
   return nodes;
+}
+
+/** What an overlay itself holds, while a snapshot is made. */
+const topOf = (staged: string, name: string): string => join(staged, `${PARTIAL}${name}`);
+
+/**
+ * Makes one image of what was copied of an overlay and of the images below it, which nothing changes. Not copied through
+ * the overlay: qemu would read each hole of it down the chain.
+ */
+async function mergeLayers(
+  context: Context,
+  { name, path: disk, base }: Source,
+  staged: string,
+  speed: number,
+): Promise<void> {
+  const top: ReadImage = { format: "qcow2", path: topOf(staged, name), base };
+  const size = readVirtualBytes(disk) ?? 0;
+  const meter = context.meter(`merge ${name}`, size);
+  try {
+    await compressImage(top, join(staged, imageName(name)), (part) => meter.update(part * size), {
+      rate: speed,
+      low: isUnattended(),
+    });
+  } finally {
+    meter.finish();
+  }
+  remove(top.path);
 }
 
 /** An image that is written: durable, and nobody's to change. */
@@ -171,7 +198,10 @@ function estimate(sources: readonly Source[], disks: readonly OpenDisk[], plan: 
     const source = sources.find(({ name }) => name === disk.name)!;
     const only = plan.only.get(disk.name);
     if (typeof only === "object") return disk.bitmaps.find(({ name }) => name === only.bitmap)?.count ?? 0;
-    return only === "top" ? allocatedBytes(statSync(source.path)) : heldBytes(source);
+    const own = allocatedBytes(statSync(source.path));
+    if (only === "top") return own;
+    // An overlay's own part is there twice for a while, and not compressed at first.
+    return heldBytes(source) + (source.base ? own / USUAL_RATIO : 0);
   });
   return Math.ceil(held.reduce((sum, bytes) => sum + bytes, 0) * USUAL_RATIO);
 }
@@ -193,15 +223,11 @@ export async function copyMoment(
     const to = NODE.target + basename(name, ".img");
     await createNewImage(path, { sizeBytes: virtualBytes });
     await qmp.execute("blockdev-add", writableNode(path, to));
-    const only = wholeOf(sources, disk);
-    requests.push({ from: moment.nodeOf(disk), to, only, compress: false, gently: true });
+    requests.push({ from: moment.nodeOf(disk), to, only: "top", compress: false, gently: true });
   }
   await runCopies(context, qmp, disks, requests, snapshot, speed);
   for (const { to } of requests) await removeNode(qmp, to);
-  const copies = sources.map((source) => ({
-    ...source,
-    path: join(staged, source.name),
-    base: undefined,
-  }));
+  // Of an overlay its own part: what is below is merged with it, and changes no more.
+  const copies = sources.map((source) => ({ ...source, path: join(staged, source.name) }));
   return { consistency: moment.consistency, copies };
 }

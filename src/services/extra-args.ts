@@ -1,8 +1,9 @@
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { readArguments } from "../config/literal.ts";
 import { VmError } from "../lib/errors.ts";
 import { callerUid, distrust, userName } from "../lib/trust.ts";
 import { lookupIn } from "../config/lookup.ts";
+import { shellQuote } from "../qemu/text.ts";
 import { lstatOf, readSmall, realPath } from "../store/files.ts";
 import { defaultsName } from "../store/layout.ts";
 import type { Context } from "./context.ts";
@@ -60,6 +61,6 @@ function refuseForeign({ file, ofVm }: ArgumentsFile): void {
   const reason = distrust(file);
   if (reason === undefined) return;
   throw new VmError("config", `${file} is not obeyed: ${reason}`, {
-    hint: `make the file and its directory yours alone: chown ${userName(callerUid())} …; chmod go-w …`,
+    hint: `read it; then, to have it obeyed: chown ${userName(callerUid())} ${shellQuote(file)}; chmod go-w ${shellQuote(file)} ${shellQuote(dirname(file))}`,
   });
 }

@@ -15,7 +15,16 @@ import { findRescue } from "./rescue-machine.ts";
 
 /** What the files of a profile take, in bytes. */
 export const sizeOf = (directory: string): number =>
-  listDirectory(directory).reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
+  listDirectory(directory).reduce((sum, name) => sum + sizeAt(join(directory, name)), 0);
+
+/** A kernel may be a link, and that may lead nowhere. */
+function sizeAt(path: string): number {
+  try {
+    return statSync(path).size;
+  } catch {
+    return 0;
+  }
+}
 
 /** A rescue profile as jobs can name it. */
 export interface FoundRescue {

@@ -57,6 +57,7 @@ check   rclone                 rclone                      rclone            rcl
 check   qemu-io                qemu-utils                  qemu-img          qemu-img                qemu-img           qemu-img
 check   flock                  util-linux                  util-linux        util-linux-core         util-linux         util-linux
 check   systemd-analyze        systemd                     systemd-analyze   systemd                 systemd            systemd
+check   mkfs.ext4              e2fsprogs                   e2fsprogs         e2fsprogs               e2fsprogs          e2fsprogs
 check   mkfs.xfs               xfsprogs                    xfsprogs          xfsprogs                xfsprogs           xfsprogs
 check   mkfs.btrfs             btrfs-progs                 btrfs-progs       btrfs-progs             btrfsprogs         btrfs-progs
 check   lvm                    lvm2                        lvm2              lvm2                    lvm2               lvm2

@@ -51,11 +51,11 @@ export async function judgeDamage(lab: SoakLab, victim: Victim, turn: number): P
   return wrong;
 }
 
-/** Do the sums still name every file of the snapshot, and hold, for sha256sum itself? */
+/** Do the sums still name every file of the snapshot but its description, and hold, for sha256sum itself? */
 function sumsHold(dir: string): boolean {
   const text = readFileSync(join(dir, "SHA256SUMS"), "latin1");
   const listed = new Set([...text.matchAll(/^[0-9a-f]{64} [ *](.+)$/gim)].map((match) => match[1]));
-  const files = readdirSync(dir).filter((name) => !["SHA256SUMS", "PROTECTED"].includes(name));
+  const files = readdirSync(dir).filter((name) => !["SHA256SUMS", "PROTECTED", "DESCRIPTION"].includes(name));
   const { exitCode } = Bun.spawnSync(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], {
     cwd: dir,
     stdout: "ignore",

@@ -83,5 +83,9 @@ export function reasonOf(error: unknown): string {
   return errno ? errno[2]! : error.message;
 }
 
+/** Does a program of ours (C locale) say that there is no room? */
+export const saysNoRoom = (text: string): boolean =>
+  /No space left on device|Disk quota exceeded|File too large/.test(text);
+
 /** Errors of the file system that mean "no room". */
 export const isNoRoom = (error: unknown): boolean => hasErrno(error, "ENOSPC", "EDQUOT", "EFBIG");

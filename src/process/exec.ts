@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { realpathSync } from "node:fs";
 import { basename } from "node:path";
 import { $, quote, type ProcessPromise } from "zx/core";
-import { VmError } from "../lib/errors.ts";
+import { saysNoRoom, VmError } from "../lib/errors.ts";
 import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
 import { interruption } from "./signals.ts";
 
@@ -65,11 +65,9 @@ export class ProcessError extends VmError {
   }
 }
 
-const NO_ROOM = /No space left on device|Disk quota exceeded|File too large/;
-
 /** The error for a program that failed: no room is 73, anything else 74. */
 export function processFailure(what: string, result: Finished): VmError {
-  if (!NO_ROOM.test(result.stderr)) return new ProcessError(what, result);
+  if (!saysNoRoom(result.stderr)) return new ProcessError(what, result);
   return new VmError("cannotCreate", `${what}: no room left on the device`, {
     hint: "free some room and run the command again; nothing was changed",
   });

@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import type { Socket } from "bun";
-import { hasErrno, VmError } from "../lib/errors.ts";
+import { hasErrno, saysNoRoom, VmError } from "../lib/errors.ts";
 import { isUnixSocketAlive } from "../process/libc.ts";
 import {
   LineSplitter,
@@ -24,7 +24,7 @@ export class QmpError extends VmError {
     command: string,
     readonly reply: QmpErrorReply,
   ) {
-    super("io", `qemu refused ${command}: ${reply.desc}`);
+    super(saysNoRoom(reply.desc) ? "cannotCreate" : "io", `qemu refused ${command}: ${reply.desc}`);
   }
 }
 

@@ -1,4 +1,4 @@
-import { VmError } from "../../lib/errors.ts";
+import { saysNoRoom, VmError } from "../../lib/errors.ts";
 import { interruption, throwIfInterrupted } from "../../process/signals.ts";
 import type { QmpClient } from "../../qmp/client.ts";
 
@@ -35,7 +35,6 @@ const GENTLE_WORKERS = 4;
 
 const PROGRESS_MS = 250;
 const RETRY_MS = 20;
-const NO_ROOM = /No space left on device|Disk quota exceeded|File too large/;
 
 /**
  * Copies disks side by side, inside qemu.
@@ -142,7 +141,7 @@ async function endJobs(
 }
 
 const jobFailure = (reason: string): VmError =>
-  NO_ROOM.test(reason)
+  saysNoRoom(reason)
     ? new VmError("cannotCreate", "cannot copy the disks: no room left on the device", {
         hint: "free some room and run the command again; nothing was changed",
       })

@@ -4,6 +4,9 @@ import { log } from "../../lib/log.ts";
 import { findImageDamage } from "../../qemu/img.ts";
 import { readQcow2Header } from "../../qemu/image-header.ts";
 import { shellQuote } from "../../qemu/text.ts";
+import { findVariablesDamage } from "../../qemu/uefi-variables.ts";
+import { lstatOf } from "../../store/files.ts";
+import { WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../store/manifest.ts";
 import { ownDisks } from "../in-use.ts";
 import type { Present } from "../open.ts";
@@ -22,7 +25,8 @@ export const damagedDisk = (path: string, reason: string): VmError =>
   });
 
 /**
- * The working disks that the settings name are there, and each is a qcow2 file that is whole as far as its header tells.
+ * The working disks that the settings name are there, and each is a qcow2 file that is whole as far as its header tells;
+ * so are the UEFI variables.
  * @param named disks in IMAGES: `disk-0.img`
  * @throws 74 naming the first that is not
  */
@@ -39,6 +43,12 @@ export function requireDisks({ dir }: Present, named: readonly string[]): void {
     }
     if (damage !== undefined) throw damagedDisk(path, damage);
   }
+  const variables = join(dir, WORK.efivars);
+  const cut = lstatOf(variables) && findVariablesDamage(variables);
+  if (cut !== undefined)
+    throw new VmError("io", `cannot back up ${variables}: ${cut}`, {
+      hint: "no snapshot was made; restore a good one",
+    });
 }
 
 /**

@@ -1,0 +1,33 @@
+import { closeSync, fstatSync, readSync } from "node:fs";
+import { openForReading } from "../lib/read-file.ts";
+
+/** A firmware volume's header (UEFI PI specification, volume 3, EFI_FIRMWARE_VOLUME_HEADER): its length, its signature. */
+const LENGTH_AT = 32;
+const SIGNATURE_AT = 40;
+const SIGNATURE = "_FVH";
+const HEADER_BYTES = 44;
+
+/**
+ * Pure: is a file of UEFI variables cut short?
+ * @param head its first bytes, fewer where there are no more
+ * @param bytes its length
+ * @returns how, or undefined; a file without a firmware volume (empty flash, an image of another format) tells nothing
+ */
+export function findCut(head: Buffer, bytes: number): string | undefined {
+  if (bytes === 0) return "it is empty";
+  if (head.toString("latin1", SIGNATURE_AT, HEADER_BYTES) !== SIGNATURE)
+    return head.length < HEADER_BYTES ? "it is cut short" : undefined;
+  const length = head.readBigUInt64LE(LENGTH_AT);
+  return length > BigInt(bytes) ? `it is cut short: ${bytes} of at least ${length} bytes` : undefined;
+}
+
+/** The same of a file. @throws VmError 74 for what is no regular file, a system error */
+export function findVariablesDamage(path: string): string | undefined {
+  const fd = openForReading(path);
+  try {
+    const head = Buffer.alloc(HEADER_BYTES);
+    return findCut(head.subarray(0, readSync(fd, head, 0, head.length, 0)), fstatSync(fd).size);
+  } finally {
+    closeSync(fd);
+  }
+}

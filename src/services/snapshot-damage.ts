@@ -113,7 +113,7 @@ export function readSnapshotSettings({ dir }: Snapshot): CheckedGuestEnv | undef
 
 /**
  * Settings that are as they were when the snapshot was made are good, even where a newer version does not take them: the
- * disks can be restored. Without a checksum nobody knows whether they are.
+ * disks can be restored. Without a checksum that cannot be known.
  */
 function damageOfSettings(snapshot: Snapshot, stored: readonly string[]): string | undefined {
   const { dir, manifest } = snapshot;

@@ -80,7 +80,7 @@ function moveLast(backups: string, all: readonly Known[], chosen: ReadonlySet<st
   if (!all.some(({ facts }) => facts.last && chosen.has(facts.name))) return;
   const rest = all.filter(({ facts }) => !chosen.has(facts.name)).map(({ facts }) => facts);
   const good = rest.filter(({ problem }) => problem === null);
-  // One with a timestamp in the future is no newer than the others, as far as anyone knows.
+  // One with a timestamp in the future is not known to be newer than the others.
   const next = good.findLast(({ made }) => made.getTime() <= Date.now()) ?? good.at(-1) ?? rest.at(-1);
   const link = join(backups, LAST);
   if (next) swingLink(link, next.name);

@@ -1,7 +1,4 @@
-import { join } from "node:path";
 import { toJson } from "../lib/json.ts";
-import { readSmall } from "../store/files.ts";
-import { SNAPSHOT } from "../store/layout.ts";
 import { resolveWork } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { dependentsOf } from "./dependents.ts";
@@ -9,6 +6,7 @@ import { findHostdir } from "./open.ts";
 import { knowSnapshots, type SnapshotFacts } from "./snapshot-facts.ts";
 import { formatSnapshot, formatSnapshots, type ShownSnapshot } from "./snapshot-text.ts";
 import { findSnapshot } from "./snapshots.ts";
+import { readSums } from "./sums.ts";
 
 /** Lists the VM's snapshots, oldest first; takes no lock and no settings. */
 export function showSnapshotList(context: Context, json: boolean): void {
@@ -46,15 +44,9 @@ export function showSnapshots(context: Context, names: readonly string[], json: 
         ...facts,
         vm: snapshot.manifest?.vm ?? null,
         id: snapshot.manifest?.id ?? null,
-        summed: readSummed(snapshot.dir),
+        summed: [...readSums(snapshot.dir).keys()],
         dependents: dependentsOf(name, all, work),
       })),
   );
   context.print(json ? toJson(shown) : shown.map((item) => formatSnapshot(item)).join("\n"));
 }
-
-/** The files that SHA256SUMS names (as `sha256sum` writes it). */
-const readSummed = (dir: string): string[] =>
-  [...(readSmall(join(dir, SNAPSHOT.sums)) ?? "").matchAll(/^\\?[0-9a-f]{64} [ *](.+)$/gm)].map(
-    (match) => match[1]!,
-  );

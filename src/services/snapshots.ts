@@ -83,7 +83,7 @@ const isSnapshotFile = (file: string): boolean =>
 /** mkfs makes it for root alone in each file system of the ext family. */
 const LOST_AND_FOUND = "lost+found";
 
-/** Has a directory in `backups` a snapshot's form? One that cannot be read has, as far as anyone can tell. */
+/** Has a directory in `backups` a snapshot's form? One that cannot be read counts as one, damaged. */
 function looksLikeSnapshot(dir: string, name: string): boolean {
   try {
     return listDirectory(dir).some(isSnapshotFile);

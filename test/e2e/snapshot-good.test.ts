@@ -110,7 +110,7 @@ suite(
       await shell("sha256sum $(awk '{print $2}' SHA256SUMS) > S; mv S SHA256SUMS", box.path("backups/good1"));
       expect((await box.ok(["restore", "good1"])).stderr).toMatch(/warning: .*guest\.env:\d+: .*NAME=value/);
       expectError(await box.vm(["run"]), 78, /guest\.env:\d+/);
-      // Settings that cannot be read keep nobody from getting others, or from removing the VM.
+      // Settings that cannot be read prevent neither a restore nor destroy.
       await box.ok(["verify", "good2"]);
       await box.ok(["restore", "good2"]);
       writeFileSync(join(box.work, "guest.env"), 'IMAGES=("');

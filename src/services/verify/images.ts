@@ -109,7 +109,8 @@ async function checkUnpacked(
     found.problems.push(`${file}: ${(error as Error).message.replace(`${to} `, "")}`);
     return;
   }
-  const { problems, notes } = await checkQcow2(directory, name, known, { ...care, deep: false });
+  const unpacked = known && { ...known, storedBytes: known.bytes };
+  const { problems, notes } = await checkQcow2(directory, name, unpacked, { ...care, deep: false });
   found.problems.push(...problems.map((line) => line.replace(name, file)));
   found.notes.push(...notes.map((line) => line.replace(name, file)));
 }

@@ -26,7 +26,7 @@ for (const [name, stamp] of [
   temp.write(`here/backups/${name}/TS`, `${stamp}\n`);
 temp.write("here/backups/S1/DESCRIPTION", "tabs\tand\nlines\n");
 temp.directory("here/backups/.vm-partial-S2");
-temp.write("there/backups/Elsewhere/TS", "");
+temp.write("there/backups/Elsewhere/TS", "2026-01-04 00:00:00\n");
 for (const name of [
   "cd.iso",
   "CD2.ISO",

@@ -26,6 +26,7 @@ function furnish(box: Sandbox): void {
   ])
     box.write(name, "");
   mkdirSync(join(box.top, "other vm/backups/Elsewhere"), { recursive: true });
+  writeFileSync(join(box.top, "other vm/backups/Elsewhere/TS"), "2026-01-04 00:00:00\n");
   writeFileSync(join(box.home, "home cd.iso"), "");
   mkdirSync(join(box.home, "vm/rescue-mine"), { recursive: true });
   writeFileSync(join(box.home, "vm/rescue-mine/guest.env"), "RESCUE_ISO=x.iso\n");

@@ -5,7 +5,7 @@ import { lstatOf } from "./files.ts";
 
 /**
  * A working disk is a regular file in WORKDIR, for all commands alike.
- * @param path absolute; a file that is not there is none of the business here
+ * @param path absolute; nothing there is no error here
  * @throws 74 for a symbolic link, and for anything else
  */
 export function requireRegularDisk(path: string): void {

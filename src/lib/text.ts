@@ -9,6 +9,15 @@ const CONTROL = /[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
 /** One line: each control character, line ends and tabs among them, becomes `?`. */
 export const plain = (text: string): string => text.replaceAll(CONTROL, "?");
 
+/** Of a line of a log, so much is quoted. */
+const QUOTED = 300;
+
+/** One line of a log in a message: plain, and cut where it is very long. */
+export function quoteLine(line: string): string {
+  const text = plain(line.slice(0, QUOTED));
+  return line.length > QUOTED ? `${text}…` : text;
+}
+
 /** A result for people: line ends and tabs stay, everything else as in `plain`. */
 export const printable = (text: string): string =>
   text.replaceAll(CONTROL, (character) => (character === "\n" || character === "\t" ? character : "?"));

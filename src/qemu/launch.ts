@@ -2,7 +2,7 @@ import { chmodSync, closeSync, lstatSync, readdirSync, watch, type FSWatcher } f
 import { dirname, join } from "node:path";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import { readTail } from "../lib/read-file.ts";
-import { plain } from "../lib/text.ts";
+import { quoteLine } from "../lib/text.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
 import { start, type Child } from "../process/exec.ts";
@@ -114,7 +114,7 @@ export function lastWords(logPath: string): string {
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
   }
-  return text.trim().split("\n").slice(-4).map(plain).join("\n  ");
+  return text.trim().split("\n").slice(-4).map(quoteLine).join("\n  ");
 }
 
 /** Bun cannot watch a path with a backslash; the retries do then. */

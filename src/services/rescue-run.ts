@@ -2,6 +2,7 @@ import { chmodSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { quoteLine } from "../lib/text.ts";
 import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { launchQemu, type MachineEnd, type RunningMachine } from "../qemu/launch.ts";
@@ -211,6 +212,7 @@ function diedError(work: Present, job: string, end: MachineEnd, status: number |
   const lines = (readTail(logFile, CONSOLE_BYTES) ?? "")
     .split("\n")
     .map((line) => line.replaceAll(/\x1b\[[0-9;?]*[A-Za-z]/g, "").replaceAll(/\p{Cc}/gu, ""))
+    .map(quoteLine)
     .filter((line) => line.trim() !== "");
   const last = lines.slice(-CONSOLE_LINES);
   // A panic says what it is before it says where.

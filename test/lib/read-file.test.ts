@@ -42,7 +42,7 @@ describe("a file of a VM's directory", () => {
     expect(readTail(temp.path("file"), 6)).toBe("two\n");
     truncateSync(temp.path("file"), 3 * 2 ** 30);
     expect(() => readSmall(temp.path("file"))).toThrow("larger than 1.0 MiB");
-    expect(readTail(temp.path("file"), 100)).toBe("");
+    expect(readTail(temp.path("file"), 100)).toHaveLength(100);
   });
 });
 

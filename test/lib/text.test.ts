@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { isPlainName, plain, plainLines, printable, tameText } from "../../src/lib/text.ts";
+import { isPlainName, plain, plainLines, printable, quoteLine, tameText } from "../../src/lib/text.ts";
 
 test.each([
   ["\x1b[2Ja", "?[2Ja"],
@@ -34,4 +34,11 @@ test.each(["a", ".work", "disk-0.img", "ä ö", "x".repeat(255)])("%j is a name"
 
 test("a result keeps its line ends and tabs, and nothing else that steers a terminal", () => {
   expect(printable("a\tb\n\u001b[2J\u009b1m\u202ec\r")).toBe("a\tb\n?[2J?1m?c?");
+});
+
+test.each([
+  ["short\u001b[1m", "short?[1m"],
+  ["\0".repeat(5000), `${"?".repeat(300)}…`],
+])("a line of a log in a message is short", (line, quoted) => {
+  expect(quoteLine(line)).toBe(quoted);
 });

@@ -1,6 +1,7 @@
 import { watch, type FSWatcher } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
+import { quoteLine } from "../../lib/text.ts";
 import { interruption, throwIfInterrupted } from "../../process/signals.ts";
 import { buildQemuArgv } from "../../qemu/argv.ts";
 import { launchQemu, type RunningMachine } from "../../qemu/launch.ts";
@@ -150,5 +151,5 @@ function lastSaid(dir: string): string {
     .findLast((line) => line.trim() !== "");
   return last === undefined
     ? "; its serial console shows nothing"
-    : `; its serial console shows last: ${last.trim()}`;
+    : `; its serial console shows last: ${quoteLine(last.trim())}`;
 }

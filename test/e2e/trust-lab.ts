@@ -1,0 +1,179 @@
+/** Where hostile directories are tried: a sandbox, canaries outside of them, and what is wrong after a command. */
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import type { UnixSocketListener } from "bun";
+import { binary, Sandbox } from "./harness.ts";
+import { listing } from "./tools.ts";
+
+/** Everything, instead of a sample. */
+export const all: boolean = process.env.TRUST === "all";
+export const seed: number = Number(process.env.TRUST_SEED ?? Math.floor(Math.random() * 1e9));
+
+/** Commands that read a directory as data, whosever it is. */
+export const READING: readonly string[] = [
+  "status",
+  "status --json",
+  "list",
+  "list --json",
+  "snapshots",
+  "snapshots --json",
+  "snapshots show S0",
+  "snapshots diff S0 S1",
+  "verify",
+  "verify --all --deep",
+  "verify --json S0",
+  "config",
+  "config --json",
+  "doctor",
+  "doctor --report",
+  "console --log",
+  "prune --keep-last=1 --dry-run",
+  "timer --cron",
+  "-h",
+  "__complete bash 'vm restore ' ''",
+  "__complete fish 'vm job '",
+];
+
+/** Processor time; a busy machine may take longer by the clock. */
+const MAX_SECONDS = 10;
+/** By the clock: it hangs. */
+const HANG_SECONDS = 30;
+const MAX_BYTES = 300e6;
+/** Of a command's output; a console's log may be as long as it likes. */
+const MAX_OUTPUT_BYTES = 1 << 20;
+
+const CANARIES = ["secret", "victim", "victims/file", "victims/.vm.json"];
+
+/** Numbers from 0 to 1, the same for the same text and seed (mulberry32). */
+export function random(text: string): () => number {
+  let state = Number(BigInt.asUintN(32, BigInt(Bun.hash(`${seed} ${text}`))));
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+async function take(stream: ReadableStream<Uint8Array>): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const piece of stream) {
+    text += decoder.decode(piece, { stream: true });
+    if (text.length > MAX_OUTPUT_BYTES) break;
+  }
+  return text;
+}
+
+export class TrustLab implements Disposable {
+  readonly box = new Sandbox();
+  /** An in-place VM with the snapshots S0 and S1, to be copied. */
+  readonly base: string = join(this.box.top, "base");
+  readonly outside: string = join(this.box.top, "outside");
+  readonly #listener: UnixSocketListener<undefined>;
+  readonly #before: string[];
+  /** Does the file system keep times of access? */
+  readonly tellsReading: boolean;
+  #connections = 0;
+
+  constructor() {
+    chmodSync(this.box.top, 0o755);
+    mkdirSync(this.base, { mode: 0o700 });
+    mkdirSync(join(this.outside, "victims"), { recursive: true });
+    for (const name of CANARIES) writeFileSync(join(this.outside, name), `CANARY ${name}\n`);
+    writeFileSync(join(this.outside, "program"), `#!/bin/sh\n: >'${this.box.top}/ran'\n`, { mode: 0o755 });
+    this.#listener = Bun.listen({
+      unix: join(this.outside, "sock"),
+      socket: { data: () => {}, open: () => void this.#connections++ },
+    });
+    this.#setTimes();
+    readFileSync(join(this.outside, "secret"));
+    this.tellsReading = statSync(join(this.outside, "secret")).atimeMs > 1000;
+    this.#before = listing(this.outside);
+    this.#setTimes();
+  }
+
+  async create(): Promise<void> {
+    const words = "--inplace --port= -D VIRT=1M @create G @backup S0 first @backup S1".split(" ");
+    await this.box.ok(words, { cwd: this.base });
+  }
+
+  [Symbol.dispose](): void {
+    this.#listener.stop(true);
+    // Trees may be deeper than a path can be long.
+    execFileSync("rm", ["-rf", this.box.top]);
+    this.box[Symbol.dispose]();
+  }
+
+  /** Times of access before those of change: the next reading sets them (mount(8), relatime). */
+  #setTimes(): void {
+    for (const name of CANARIES) utimesSync(join(this.outside, name), 1, 2);
+  }
+
+  /** What is wrong outside since it was looked at last. */
+  checkOutside(): string[] {
+    const wrong: string[] = [];
+    for (const name of CANARIES) {
+      const stats = lstatSync(join(this.outside, name), { throwIfNoEntry: false });
+      if (stats?.mtimeMs !== 2000) wrong.push(`${name} outside was changed`);
+      else if (this.tellsReading && stats.atimeMs !== 1000) wrong.push(`${name} outside was read`);
+    }
+    const now = listing(this.outside);
+    if (now.join("\n") !== this.#before.join("\n")) wrong.push(`outside is ${now.join(", ")}`);
+    if (existsSync(join(this.box.top, "ran"))) wrong.push("a program was run");
+    if (this.#connections > 0) wrong.push("a socket outside was connected to");
+    this.#connections = 0;
+    rmSync(join(this.box.top, "ran"), { force: true });
+    if (now.length === this.#before.length) this.#setTimes();
+    return wrong;
+  }
+
+  /** Runs a command and says what is wrong with it, and outside. */
+  async tryCommand(line: string, cwd: string, home = this.box.home): Promise<string[]> {
+    const before = performance.now();
+    const child = Bun.spawn(["bash", "-c", `exec '${binary}' ${line}`], {
+      cwd,
+      env: { ...this.box.env(), HOME: home, NO_COLOR: "1" },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const timer = setTimeout(() => child.kill("SIGKILL"), HANG_SECONDS * 1000);
+    const [stdout, stderr] = await Promise.all([take(child.stdout), take(child.stderr)]);
+    await child.exited;
+    clearTimeout(timer);
+    const usage = child.resourceUsage();
+    const bytes = Number(usage?.maxRSS ?? 0);
+    const cpuSeconds = Number(usage?.cpuTime.total ?? 0) / 1e6;
+    // What a guest said is shown as it said it, but for what steers a terminal.
+    const isGuests = line.startsWith("console");
+    const output = (isGuests ? stdout.replaceAll("\r", "") : stdout) + stderr;
+    const wrong: string[] = [];
+    if (child.signalCode)
+      wrong.push(`ended by ${child.signalCode} after ${Math.round(performance.now() - before)} ms`);
+    if (child.exitCode === 70) wrong.push(`status 70: ${stderr.trim()}`);
+    if (bytes > MAX_BYTES) wrong.push(`${(bytes / 1e6).toFixed(0)} MB of memory`);
+    if (cpuSeconds > MAX_SECONDS) wrong.push(`${cpuSeconds.toFixed(1)} s of processor time`);
+    const control = /[^\P{Cc}\n\t]|[\u200e\u200f\u202a-\u202e\u2066-\u2069]/u.exec(output);
+    if (control) {
+      const around = output.slice(Math.max(0, control.index - 40), control.index + 20);
+      wrong.push(`a control character: ${JSON.stringify(around)}`);
+    }
+    if (output.includes("CANARY")) wrong.push("shows a file outside");
+    if (/^vm: all is well/m.test(isGuests ? stderr : output))
+      wrong.push("a line that is not the program's own");
+    if (/^\s+at .*:\d+/m.test(stderr)) wrong.push(`a stack trace: ${stderr}`);
+    return [...wrong, ...this.checkOutside()].map((text) => `vm ${line}: ${text}`);
+  }
+}

@@ -1,0 +1,114 @@
+/** Hostile snapshots from a repository (restore --from-remote): what trust.test.ts asks of directories. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { execFileSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { configure, suite } from "./tools.ts";
+import { CARRIERS } from "./trust-carriers.ts";
+import { all, random, READING, seed, TrustLab } from "./trust-lab.ts";
+
+/** Of the carriers within a snapshot a sample has so many. */
+const SAMPLE = 8;
+const FETCHED = CARRIERS.filter(
+  ({ name }) => name.startsWith("backups/S0/") || /manifest|sums|snapshot|description/.test(name),
+)
+  .toSorted((a, b) => random(a.name)() - random(b.name)())
+  .slice(0, all ? Number.POSITIVE_INFINITY : SAMPLE);
+
+suite(
+  `snapshots of others (TRUST_SEED=${seed})`,
+  () => {
+    let lab: TrustLab;
+    let host: string;
+
+    const restic = (...words: string[]): string =>
+      execFileSync("restic", ["--no-cache", ...words], {
+        // As the program has it: names relative to HOSTDIR/backups.
+        cwd: existsSync(join(host, "backups")) ? join(host, "backups") : "/",
+        env: {
+          ...process.env,
+          HOME: lab.box.home,
+          RESTIC_REPOSITORY: join(lab.box.top, "repo"),
+          RESTIC_PASSWORD_FILE: join(lab.box.home, "password"),
+        },
+        stdio: ["ignore", "pipe", "ignore"],
+      }).toString();
+
+    beforeAll(async () => {
+      lab = new TrustLab();
+      writeFileSync(join(lab.box.home, "password"), "correct horse", { mode: 0o600 });
+      configure(
+        lab.box,
+        `SNAPSHOT_REPO='${lab.box.top}/repo'\nSNAPSHOT_PASSWORD_FILE='${lab.box.home}/password'\nPORT=\n`,
+      );
+      await lab.create();
+      host = join(lab.box.top, "origin/hostile");
+      mkdirSync(join(lab.box.top, "origin"));
+      execFileSync("cp", ["-a", lab.base, host]);
+      restic("init");
+      await lab.box.ok(["snapshots", "push", "S0"], { cwd: host });
+      // Each carrier begins with this one.
+      execFileSync("cp", ["-a", join(lab.box.top, "repo"), join(lab.box.top, "repo.clean")]);
+    }, 120_000);
+    afterAll(() => lab?.[Symbol.dispose]());
+
+    /** Puts another content into the repository in the snapshot's place, with all that the program wrote about it. */
+    function replaceRemote(...more: string[]): void {
+      execFileSync("rm", ["-rf", join(lab.box.top, "repo")]);
+      cpSync(join(lab.box.top, "repo.clean"), join(lab.box.top, "repo"), { recursive: true });
+      const [first] = JSON.parse(restic("snapshots", "--json")) as {
+        id: string;
+        tags: string[];
+      }[];
+      const tags = first!.tags.flatMap((tag) => ["--tag", tag]);
+      restic("backup", ...tags, "--", "S0", ...more);
+      restic("forget", first!.id);
+    }
+
+    test.each(FETCHED.map((carrier) => [carrier.name, carrier] as const))(
+      "%s",
+      async (name, carrier) => {
+        execFileSync("rm", ["-rf", host]);
+        execFileSync("cp", ["-a", lab.base, host]);
+        carrier.put(host, lab.outside);
+        if (!existsSync(join(host, "backups/S0"))) return;
+        replaceRemote();
+        const next = random(name);
+        const dir = join(lab.box.home, "vm/hostile");
+        execFileSync("rm", ["-rf", join(lab.box.home, "vm")]);
+        mkdirSync(dir, { recursive: true, mode: 0o700 });
+        const wrong = await lab.tryCommand("restore S0 --from-remote", dir);
+        const reading = all ? READING : [READING[Math.floor(next() * READING.length)]!];
+        for (const command of ["snapshots --remote", ...reading, "restore", "destroy"])
+          wrong.push(...(await lab.tryCommand(command, dir)));
+        expect(wrong).toEqual([]);
+      },
+      all ? 600_000 : 240_000,
+    );
+
+    /** An empty directory of the VM's name, and a repository that holds the VM's S0. */
+    function beginAnew(...more: string[]): string {
+      const dir = join(lab.box.home, "vm/hostile");
+      execFileSync("rm", ["-rf", host, join(lab.box.home, "vm")]);
+      execFileSync("cp", ["-a", lab.base, host]);
+      for (const name of more)
+        cpSync(join(host, "backups/S0"), join(host, "backups", name), { recursive: true });
+      replaceRemote(...more);
+      mkdirSync(dir, { recursive: true, mode: 0o700 });
+      return dir;
+    }
+
+    test("an honest one is restored", async () => {
+      const cwd = beginAnew();
+      await lab.box.ok(["restore", "S0", "--from-remote"], { cwd });
+      expect((await lab.box.ok(["verify", "S0"], { cwd })).stdout).toContain("S0: good");
+    }, 120_000);
+
+    test("further directories in it become no snapshots", async () => {
+      const cwd = beginAnew("extra", "S7");
+      await lab.box.vm(["restore", "S0", "--from-remote"], { cwd });
+      expect((await lab.box.vm(["snapshots"], { cwd })).stdout).not.toMatch(/^(extra|S7) /m);
+    }, 120_000);
+  },
+  ["restic", "mkfifo", "python3"],
+);

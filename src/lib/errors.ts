@@ -83,7 +83,7 @@ export function reasonOf(error: unknown): string {
   return errno ? errno[2]! : error.message;
 }
 
-/** Does a program of ours (C locale) say that there is no room? */
+/** Does the message of a program (in the C locale) mean "no room"? */
 export const saysNoRoom = (text: string): boolean =>
   /No space left on device|Disk quota exceeded|File too large/.test(text);
 

@@ -30,7 +30,7 @@ export function onLogLine(clear: () => void): void {
 }
 
 function render({ type, args }: LogObject): string {
-  // Names and messages of others stand in nearly all of them: a line end in one begins no line of ours.
+  // Most of them hold names and messages from outside: a line end in one must not begin a line of the log.
   const text = plainLines(args.join(" ")).replaceAll(/(?<=.)\n(?=\S)/gs, "\n  ");
   const { normal, bold, ok, error, warning, accent } = theme;
   switch (type) {

@@ -96,14 +96,18 @@ export const MAX_SMALL_BYTES = 1 << 20;
  * @throws a system error, VmError 74 for anything but a regular file of at most `limit` bytes
  */
 export function readSmallBytes(path: string, limit = MAX_SMALL_BYTES): Buffer | undefined {
-  let fd: number;
+  const fd = openIfThere(path);
+  return fd === undefined ? undefined : readWhole(fd, path, limit);
+}
+
+/** `openForReading`, or undefined where nothing is there. */
+function openIfThere(path: string): number | undefined {
   try {
-    fd = openForReading(path);
+    return openForReading(path);
   } catch (error) {
     if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
     throw error;
   }
-  return readWhole(fd, path, limit);
 }
 
 /**
@@ -150,13 +154,8 @@ export const readSmall = (path: string, limit?: number): string | undefined =>
  * @returns undefined when it is not there @throws as `readSmallBytes`, but never for its size
  */
 export function readTail(path: string, limit = MAX_SMALL_BYTES): string | undefined {
-  let fd: number;
-  try {
-    fd = openForReading(path);
-  } catch (error) {
-    if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
-    throw error;
-  }
+  const fd = openIfThere(path);
+  if (fd === undefined) return undefined;
   try {
     const from = Math.max(0, fstatSync(fd).size - limit);
     const bytes = Buffer.alloc(limit);

@@ -77,7 +77,7 @@ export function userName(uid: number): string {
 
 /**
  * May a directory be relied on by its name? Each user who could put another one in its place, anywhere on the way to
- * it, is root or the caller. A sticky directory (`/tmp`) lets nobody else do that to what is the caller's.
+ * it, is root or the caller. A sticky directory (`/tmp`) keeps all others from doing that to what is the caller's.
  */
 export function isOurDirectory(path: string): boolean {
   for (let item = path; ; item = dirname(item)) {

@@ -74,7 +74,7 @@ export function parseHostForward(rule: string): ForwardRule | undefined {
   };
 }
 
-/** An address or a host name: programs are told it as a word, which must not be an option to them. */
+/** An address or a host name: it becomes a word of an argument list, which must not be an option there. */
 const HOST = /^[A-Za-z0-9:_][A-Za-z0-9.:_%-]*$/;
 
 /**

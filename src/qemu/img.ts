@@ -55,7 +55,7 @@ export async function imageInfo(path: string): Promise<ImageInfo | undefined> {
 const LOCKED_FROM = 100;
 const LOCKED_BYTES = 200;
 
-/** Has a qemu this image open? A link is none of ours. Asks the kernel: a process that has died holds nothing. */
+/** Has a qemu this image open? Links are not followed. Asks the kernel: a process that has died holds nothing. */
 export function isImageInUse(path: string): boolean {
   let fd: number;
   try {

@@ -16,7 +16,7 @@ interface Probed {
   vnc: boolean;
 }
 
-/** What a qemu can do is told in some 100 KiB. */
+/** The answers of one qemu take some 100 KiB. */
 const MAX_CACHE_BYTES = 16 << 20;
 
 /** Where distributions keep qemu's modules: installing one changes what qemu can do. */

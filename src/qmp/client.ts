@@ -15,7 +15,7 @@ export const MAX_SOCKET_PATH_BYTES = 107;
 
 /** The longest message of qemu's own that is known of (a long list of block nodes) has a few MiB. */
 const MAX_LINE_BYTES = 64 << 20;
-/** So many events are kept until somebody listens. */
+/** Events that are kept until a listener is added; further ones are dropped. */
 const MAX_EARLY_EVENTS = 1000;
 
 /** qemu refused a command. */

@@ -76,7 +76,7 @@ function baseOf(directory: string, disk: string): string | undefined {
       ? undefined
       : resolve(directory, backing);
   } catch {
-    // A disk that cannot be read is told of elsewhere.
+    // Other parts of the report name a disk that cannot be read.
     return undefined;
   }
 }

@@ -2,7 +2,7 @@ import type { RawSettings } from "../config/schema.ts";
 import type { DisplayAddress, ImageFormat } from "../machine/types.ts";
 
 /**
- * How the guest's last run ended: by itself (`powered-off`, `reset`), ended by us (`stopped`), by somebody else or
+ * How the guest's last run ended: by itself (`powered-off`, `reset`), ended by this program (`stopped`), by another or
  * with the host (`killed`), by a panic or a failure of qemu (`crashed`); `unknown` while it runs.
  */
 export const RUN_ENDS = ["powered-off", "reset", "stopped", "killed", "crashed", "unknown"] as const;

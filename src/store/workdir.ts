@@ -89,7 +89,7 @@ export function resolveWork(hostdir: string): Work {
   const hostLink = join(target, WORK.hostLink);
   const hostStats = lstatOf(hostLink);
   if (!hostStats?.isSymbolicLink() || !isOwners(hostStats))
-    throw disbelieve(link, `${target} has no ${WORK.hostLink} link of ours`, ADOPT);
+    throw disbelieve(link, `${target} has no ${WORK.hostLink} link of its owner's`, ADOPT);
   // Nobody else's where there is nobody: this VM's directory has got another name.
   const named = readlinkSync(hostLink);
   const moved = !inplace && isAbsolute(named) && lstatOf(named) === undefined;

@@ -275,7 +275,7 @@ describe("errors (78)", () => {
     const child = Bun.spawn([process.execPath, join(import.meta.dir, "../fixtures/load-settings.ts"), pipe], {
       stderr: "ignore",
     });
-    const timer = setTimeout(() => child.kill("SIGKILL"), 1000);
+    const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
     const status = await child.exited;
     clearTimeout(timer);
     expect({ status, signal: child.signalCode }).toEqual({ status: 78, signal: null });

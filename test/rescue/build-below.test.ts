@@ -42,9 +42,9 @@ describe("what a kernel's list names", () => {
     ["../../../../outside/secret.ko", "is no path below it"],
     ["kernel/../../../../../outside/secret.ko", "is no path below it"],
     ["/etc/passwd", "is no path below it"],
-    ["kernel/link.ko", "leads to"],
-    ["out/secret.ko", "leads to"],
-    ["kernel/zero.ko", "leads to /dev/zero"],
+    ["kernel/link.ko", "resolves to"],
+    ["out/secret.ko", "resolves to"],
+    ["kernel/zero.ko", "resolves to /dev/zero"],
     ["kernel/pipe.ko", "is no regular file"],
     ["kernel", "is no regular file"],
   ])("%s is refused, and named (74)", (name, why) => {

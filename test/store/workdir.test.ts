@@ -169,7 +169,7 @@ describe("resolveWork disbelieves", () => {
 
   asRoot("a .host of somebody else's (needs root)", async () => {
     lchownSync(join(place.make("x", "tmp"), ".host"), STRANGER, STRANGER);
-    await disbelieved("no .host link of ours");
+    await disbelieved("no .host link of its owner's");
   });
 
   test.each([0o770, 0o707, 0o720, 0o1777])("a directory with mode %o", async (mode) => {
@@ -189,14 +189,14 @@ describe("resolveWork disbelieves", () => {
 
   test("a directory without .host: any other", async () => {
     place.link(place.tmp, "host/.work");
-    await disbelieved("no .host link of ours");
+    await disbelieved("no .host link of its owner's");
   });
 
   test("a .host that is a file", async () => {
     const dir = place.make("x", "tmp");
     unlinkSync(join(dir, ".host"));
     writeFileSync(join(dir, ".host"), place.host);
-    await disbelieved("no .host link of ours");
+    await disbelieved("no .host link of its owner's");
   });
 
   test("a directory without our mark", async () => {

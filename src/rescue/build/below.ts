@@ -20,7 +20,7 @@ export function findBelow(directory: string, name: string, top: string): string 
   if (isAbsolute(name) || name.split("/").includes("..")) throw refuse("is no path below it");
   const real = realPath(path);
   if (real === undefined) return undefined;
-  if (!isBelow(real, top)) throw refuse(`leads to ${real}, outside of ${top}`);
+  if (!isBelow(real, top)) throw refuse(`resolves to ${real}, outside of ${top}`);
   if (!statSync(real).isFile()) throw refuse("is no regular file");
   return real;
 }

@@ -27,7 +27,7 @@ export const isFromHere = (
 ): boolean =>
   item.uuid === null && item.vm === name && item.host === at.host && item.directory === at.directory;
 
-/** Snapshots of one VM, as far as can be told: of one UUID, else from one directory of one host. Oldest first. */
+/** Snapshots of one VM as far as is known: of one UUID, else from one directory of one host. Oldest first. */
 export function groupByVm(all: readonly RemoteSnapshot[]): RemoteSnapshot[][] {
   const groups = new Map<string, RemoteSnapshot[]>();
   for (const item of all) {

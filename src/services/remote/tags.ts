@@ -1,4 +1,4 @@
-/** How a snapshot of ours is marked in a restic repository, and read back. What stands there is data of anybody's. */
+/** Tags of a VM's snapshot in a restic repository: written, and read back as untrusted data. */
 import { dirname } from "node:path";
 import { isUuid } from "../../lib/uuid.ts";
 import { isSnapshotId } from "../../store/manifest.ts";
@@ -28,7 +28,7 @@ export const TAG = {
   snapshot: (name: string): string => `vm-snapshot=${encodeURIComponent(name)}`,
   uuid: (uuid: string): string => `vm-uuid=${uuid}`,
   snapshotId: (id: string): string => `vm-id=${id}`,
-  /** ISO 8601, UTC, with milliseconds: restic keeps whole seconds of what it is told. */
+  /** ISO 8601, UTC, with milliseconds: restic itself keeps whole seconds only. */
   made: (time: string): string => `vm-made=${time}`,
   protected: "vm-protected",
 } as const;
@@ -52,7 +52,7 @@ export const identityTags = (
   TAG.made(made.toISOString()),
 ];
 
-/** @returns undefined for what is none of ours */
+/** @returns undefined for a snapshot that this program did not push */
 export function parseListed({ id, time, hostname = "", tags, paths }: Listed): RemoteSnapshot | undefined {
   const valueOf = (begin: string): string | undefined => {
     const tag = tags?.find((item) => item.startsWith(begin));

@@ -8,7 +8,15 @@ import { macroOf } from "../machine/macros.ts";
 import { findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
 import type { DiskRequest } from "../machine/types.ts";
 import { createImage } from "../qemu/img.ts";
-import { fileError, listDirectory, readNamed, requireRoom, syncFile, writeNew } from "../store/files.ts";
+import {
+  fileError,
+  listDirectory,
+  lstatOf,
+  readNamed,
+  requireRoom,
+  syncFile,
+  writeNew,
+} from "../store/files.ts";
 import { formatGuestEnv, type GuestEnv } from "../store/guest-env.ts";
 import { diskName, HOST, isDiskName, WORK } from "../store/layout.ts";
 import { notePlace } from "../store/places.ts";
@@ -22,7 +30,7 @@ import { inspectSource, makeDisk, planDisks } from "./from-image.ts";
 import { recordBase } from "./linked.ts";
 import { findFormats } from "./image-formats.ts";
 import { Media } from "./media.ts";
-import { withVm, type Vm } from "./open.ts";
+import { findHostdir, withVm, type Vm } from "./open.ts";
 import { planSeed, writeSeed } from "./seed.ts";
 import { listSnapshots } from "./snapshots.ts";
 
@@ -36,7 +44,7 @@ export async function createVm(
   iso: string | undefined,
   options: CreateOptions,
 ): Promise<void> {
-  await withVm(context, "create", async (vm) => {
+  const make = async (vm: Vm): Promise<void> => {
     refuseExisting(vm);
     // What is on an image needs no installer that stands in a settings file.
     const cd = iso ?? (options.from ? "" : vm.settings.ISO);
@@ -77,7 +85,10 @@ export async function createVm(
       stage.abort();
       throw fileError(`cannot create ${guestName}`, error);
     }
-  });
+  };
+  // Settings that are there already are refused, readable or not.
+  const lenient = lstatOf(join(findHostdir(context), HOST.guestEnv)) !== undefined;
+  await withVm(context, "create", make, { lenient });
 }
 
 function refuseExisting({ hostdir, work }: Vm): void {

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSy
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { writeSums } from "../../src/services/backup/describe.ts";
-import { findDamage } from "../../src/services/snapshot-damage.ts";
+import { findDamage, findDiskDamage } from "../../src/services/snapshot-damage.ts";
 import { contentSum, parentKeys } from "../../src/services/snapshot-parent.ts";
 import { findSnapshot, listSnapshots, type Snapshot } from "../../src/services/snapshots.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -92,6 +92,26 @@ const flip = (path: string, at: number): void => {
   writeFileSync(path, bytes);
 };
 
+test("TS and DESCRIPTION, which a restore does not need, may be missing", async () => {
+  await make("S0", "gz");
+  rmSync(temp.path("backups/S0/TS"));
+  rmSync(temp.path("backups/S0/DESCRIPTION"));
+  expect(damageOf("S0")).toBeUndefined();
+});
+
+test("below a working disk only the disks count, down to the last", async () => {
+  const parent = await make("S1", "qcow2");
+  const child = await make("S2", "qcow2", parentKeys(parent));
+  const find = (name: string): Snapshot => findSnapshot(temp.top, name);
+  rmSync(temp.path("backups/S1/guest.env"));
+  flip(temp.path("backups/S2/TS"), 3);
+  expect(findDiskDamage(child, find)).toBeUndefined();
+  truncateSync(temp.path("backups/S1/disk-0.qcow2"), 1 << 17);
+  expect(findDiskDamage(child, find)).toMatch(/^its parent S1 is damaged: disk-0\.qcow2 has 131072 bytes/);
+  rmSync(temp.path("backups/S2/SHA256SUMS"));
+  expect(findDiskDamage(child, find)).toBe("SHA256SUMS is missing");
+});
+
 test("good ones have none", async () => {
   await make("S0", "gz");
   const parent = await make("S1", "qcow2");
@@ -128,6 +148,11 @@ describe("noticed without reading the bulk:", () => {
         await resum("S0");
       },
       /guest\.env:1: it is empty/,
+    ],
+    [
+      "a file gone that only SHA256SUMS names",
+      (dir) => rmSync(join(dir, "vm.defaults")),
+      /vm\.defaults is missing/,
     ],
     ["a disk gone", (dir) => rmSync(join(dir, "disk-0.img.gz")), /disk-0\.img\.gz is missing/],
     [

@@ -1,6 +1,15 @@
 /** Snapshots in a restic repository: on a path, and behind `rclone serve restic`. */
 import { afterEach, expect, test } from "bun:test";
-import { chmodSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { until, type Sandbox } from "./harness.ts";
 import { content, DISK, filled, manifest, run, write } from "./images.ts";
@@ -127,6 +136,36 @@ suite(
       expect(failed.stderr).not.toContain("s3cret");
       expectError(failed, 74, /the snapshot is made, but not in the repository|cannot list/);
       expect((await store.ok(["config"])).stdout).not.toContain("s3cret");
+    });
+
+    test("a snapshot that is damaged itself or below it, or another VM's, is not pushed (74)", async () => {
+      const { box } = await withRepository();
+      using _box = box;
+      await box.ok(["@backup", "base", "@backup", "S0"]);
+      const path = box.path("backups/base/disk-0.qcow2");
+      const whole = readFileSync(path);
+      const bytes = Buffer.from(whole);
+      bytes[bytes.length - 100]! ^= 1;
+      rmSync(path);
+      writeFileSync(path, bytes);
+      const damaged = /base is damaged: disk-0\.qcow2: its checksum is wrong/;
+      for (const words of [
+        ["snapshots", "push", "S0"],
+        ["backup", "S1", "--push"],
+      ])
+        expectError(await box.vm(words), 74, damaged);
+      writeFileSync(path, whole);
+      const env = join(box.work, "guest.env");
+      writeFileSync(
+        env,
+        readFileSync(env, "utf8").replace(/^UUID=.*$/m, 'UUID="01234567-89ab-4def-8123-456789abcdef"'),
+      );
+      expectError(
+        await box.vm(["snapshots", "push", "S0"]),
+        74,
+        /S0: it is a snapshot of another VM \(UUID /,
+      );
+      expect(await remote(box)).toEqual([]);
     });
 
     test("prune by the rules; protected ones and the newest stay", async () => {

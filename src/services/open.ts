@@ -204,6 +204,11 @@ function recover(context: Context, hostdir: string): void {
   for (const name of listDirectory(backups)) if (name.startsWith(PARTIAL)) remove(join(backups, name));
 }
 
+export const noVmIn = (hostdir: string): VmError =>
+  new VmError("noInput", `there is no VM in ${hostdir}`, {
+    hint: "make one with 'create', name its directory with --hostdir=DIR, or see 'list'",
+  });
+
 /** Working files, or an error that says what to do. */
 export function requireWork(vm: Vm, command: string): Present {
   if (vm.work.state === "present") return vm.work;

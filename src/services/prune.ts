@@ -13,10 +13,11 @@ import {
   type Rules,
   type Verdict,
 } from "../store/retention.ts";
+import { findGuestEnv } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { disksOnSnapshots, parentsOf } from "./dependents.ts";
 import { identityOf } from "./identity.ts";
-import { openVm, withVm, type Vm } from "./open.ts";
+import { noVmIn, openVm, withVm, type Vm } from "./open.ts";
 import { knowSnapshots, type Known } from "./snapshot-facts.ts";
 import { findDamage } from "./snapshot-damage.ts";
 import { discardSnapshots } from "./snapshot-remove.ts";
@@ -75,6 +76,9 @@ export async function pruneVm(
   }
   const use = (vm: Vm): void => {
     const { all, verdicts } = decide(vm, typed);
+    // A cron job in a wrong directory must not seem to work.
+    if (all.length === 0 && vm.work.state === "none" && !findGuestEnv(vm.hostdir, vm.work))
+      throw noVmIn(vm.hostdir);
     if (json || dryRun || !isQuiet())
       context.print(json ? toJson(verdicts.map(forPrograms)) : formatVerdicts(verdicts));
     if (dryRun) return;

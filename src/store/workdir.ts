@@ -93,12 +93,16 @@ export function resolveWork(hostdir: string): Work {
   // Nobody else's where there is nobody: this VM's directory has got another name.
   const named = readlinkSync(hostLink);
   const moved = !inplace && isAbsolute(named) && lstatOf(named) === undefined;
-  if (!moved && realPath(hostLink) !== realPath(hostdir))
+  if (!moved && realPath(hostLink) !== realPath(hostdir)) {
+    const original = realPath(join(named, HOST.workLink)) === realPath(target);
     throw disbelieve(
       link,
       `the working files in ${target} belong to ${named}`,
-      `if this is a copy of that VM, remove the link: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
+      original
+        ? `this is a copy of that VM; remove the copied link, then 'restore': rm ${shellQuote(link)}`
+        : `if this is a copy of that VM, remove the link: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
     );
+  }
   const mark = readMark(target);
   if (!mark && inplace && lstatOf(join(hostdir, READY)))
     throw disbelieve(

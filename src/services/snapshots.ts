@@ -52,7 +52,7 @@ export function findBackups(hostdir: string): string | undefined {
       `is a symbolic link to ${target}, which is not followed in a foreign directory`,
       "look there instead",
     );
-  if (!statSync(backups, { throwIfNoEntry: false }))
+  if (realPath(backups) === undefined)
     throw wrong(
       `is a symbolic link to ${target}, which is not there`,
       `mount the file system that holds it; what is known of it: findmnt --fstab --target ${shellQuote(target)}`,

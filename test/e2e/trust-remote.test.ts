@@ -46,7 +46,9 @@ suite(
       mkdirSync(join(lab.box.top, "origin"));
       execFileSync("cp", ["-a", lab.base, host]);
       restic("init");
-      await lab.box.ok(["snapshots", "push", "S0"], { cwd: host });
+      // As on a host of its own: here it would be a copy of the first.
+      const env = { XDG_CACHE_HOME: join(lab.box.top, "origin-cache") };
+      await lab.box.ok(["snapshots", "push", "S0"], { cwd: host, env });
       // Each carrier begins with this one.
       execFileSync("cp", ["-a", join(lab.box.top, "repo"), join(lab.box.top, "repo.clean")]);
     }, 120_000);

@@ -213,10 +213,11 @@ export function findSnapshot(hostdir: string, name: string | undefined): Snapsho
   );
 }
 
-/** What LAST points at: a name beside it. */
+/** What LAST points at: a name beside it. @throws as `findBackups` */
 export function lastName(hostdir: string): string | undefined {
-  const link = join(hostdir, HOST.backups, LAST);
-  if (!lstatOf(link)?.isSymbolicLink()) return undefined;
+  const backups = findBackups(hostdir);
+  const link = join(backups ?? "", LAST);
+  if (backups === undefined || !lstatOf(link)?.isSymbolicLink()) return undefined;
   return readlinkSync(link).replace(/\/+$/, "").split("/").at(-1);
 }
 

@@ -137,7 +137,29 @@ const table = (name: string, start: bigint, length: number): Qcow2Header["tables
   end: Number(start) + length,
 });
 
-/** Pure. @param bytes the first 104 of the file @returns undefined where they are no qcow2 header */
+/** The feature bit and the header extension of dirty bitmaps (docs/interop/qcow2.txt). */
+const BITMAPS_BIT = 1n;
+const BITMAPS_EXTENSION = 0x23852875;
+
+/** Where the directory of dirty bitmaps is; undefined where there are none that hold. */
+function findBitmapDirectory(bytes: Buffer): Qcow2Header["tables"][number] | undefined {
+  if ((bytes.readBigUInt64BE(88) & BITMAPS_BIT) === 0n) return undefined;
+  for (let at = bytes.readUInt32BE(100); at + 32 <= bytes.length;) {
+    const type = bytes.readUInt32BE(at);
+    const length = bytes.readUInt32BE(at + 4);
+    if (type === 0) return undefined;
+    if (type === BITMAPS_EXTENSION && length >= 24)
+      return table(
+        "bitmap directory",
+        bytes.readBigUInt64BE(at + 24),
+        Number(bytes.readBigUInt64BE(at + 16)),
+      );
+    at += 8 + Math.ceil(length / 8) * 8;
+  }
+  return undefined;
+}
+
+/** Pure. @param bytes the first of the file, its header extensions among them; 104 at least @returns undefined where they are no qcow2 header */
 export function parseQcow2Header(bytes: Buffer): Qcow2Header | undefined {
   if (bytes.length < 104 || bytes.toString("latin1", 0, 4) !== QCOW2_MAGIC) return undefined;
   const version = bytes.readUInt32BE(4);
@@ -145,6 +167,7 @@ export function parseQcow2Header(bytes: Buffer): Qcow2Header | undefined {
   // docs/interop/qcow2.txt: at least 512 bytes; qemu: at most 2 MiB.
   if ((version !== 2 && version !== 3) || clusterBits < 9 || clusterBits > 21) return undefined;
   const features = version >= 3 ? bytes.readBigUInt64BE(72) : 0n;
+  const bitmaps = version >= 3 ? findBitmapDirectory(bytes) : undefined;
   return {
     virtualBytes: Number(bytes.readBigUInt64BE(24)),
     corrupt: (features & CORRUPT_BIT) !== 0n,
@@ -153,6 +176,7 @@ export function parseQcow2Header(bytes: Buffer): Qcow2Header | undefined {
     tables: [
       table("L1 table", bytes.readBigUInt64BE(40), bytes.readUInt32BE(36) * 8),
       table("refcount table", bytes.readBigUInt64BE(48), bytes.readUInt32BE(56) * 2 ** clusterBits),
+      ...(bitmaps ? [bitmaps] : []),
     ],
   };
 }
@@ -177,7 +201,7 @@ export function readQcow2Header(path: string): {
 } {
   const fd = openForReading(path);
   try {
-    const bytes = Buffer.alloc(104);
+    const bytes = Buffer.alloc(HEAD_BYTES);
     readSync(fd, bytes, 0, bytes.length, 0);
     const header = parseQcow2Header(bytes);
     return { header, damage: findHeaderDamage(header, fstatSync(fd).size) };

@@ -8,6 +8,7 @@ import { lstatOf, readSmall, replaceFile } from "../store/files.ts";
 import { NO_IDENTITY, parseIdentity, withIdentity, type Identity } from "../store/identity.ts";
 import { HOST } from "../store/layout.ts";
 import { notePlace, placeOf } from "../store/places.ts";
+import { isForeign } from "../store/retention.ts";
 import { findGuestEnv, resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 
@@ -35,6 +36,12 @@ export function readIdentity(hostdir: string): Identity {
     .toReversed()
     .flatMap((path) => identityIn(path)?.identity ?? []);
   return found.find(({ uuid }) => uuid !== undefined) ?? NO_IDENTITY;
+}
+
+/** The UUID of the other VM that a snapshot's manifest names; undefined for one of this VM's own. */
+export function foreignUuid({ uuid, former }: Identity, vm: string | undefined): string | undefined {
+  const own = uuid === undefined ? [] : [uuid, ...former];
+  return isForeign(own, vm) ? vm : undefined;
 }
 
 function identityIn(path: string): { text: string; identity: Identity } | undefined {

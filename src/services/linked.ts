@@ -12,6 +12,8 @@ import type { BaseRecord } from "../store/mark.ts";
 import { requireReadableFile } from "./media.ts";
 import type { Present } from "./open.ts";
 import { findSnapshotImage, parseBackingName } from "./snapshot-images.ts";
+import { findDiskDamage } from "./snapshot-damage.ts";
+import { chainOf, findBeside, requireIntact } from "./snapshot-intact.ts";
 import { findMismatch } from "./snapshot-parent.ts";
 import { findSnapshot } from "./snapshots.ts";
 
@@ -80,15 +82,40 @@ export function findBase(work: Present, disk: string): ReadImage | undefined {
   );
 }
 
-/** @throws 74 where another snapshot has the name of the one that was restored: the disk would be garbage */
-function requireRecorded({ dir, mark }: Present, name: string, disk: string): void {
-  const { onSnapshot } = mark;
-  if (onSnapshot?.name !== name) return;
-  const mismatch = findMismatch(onSnapshot, findSnapshot(realPath(join(dir, WORK.hostLink))!, name));
-  if (mismatch === undefined) return;
-  throw new VmError("io", `the snapshot ${name} below the disk ${disk} ${mismatch}`, {
-    hint: "put the right one back, or restore another snapshot",
-  });
+/**
+ * @throws 74 where another snapshot has the name of the one that was restored, or it or one that it builds on is damaged as
+ *   far as the quick look shows: the disk would be garbage
+ */
+function requireRecorded({ dir, mark: { onSnapshot } }: Present, name: string, disk: string): void {
+  const hostdir = realPath(join(dir, WORK.hostLink))!;
+  const snapshot = findSnapshot(hostdir, name);
+  const mismatch = onSnapshot?.name === name ? findMismatch(onSnapshot, snapshot) : undefined;
+  const damage = mismatch ?? findDiskDamage(snapshot, findBeside(hostdir));
+  if (damage === undefined) return;
+  throw new VmError(
+    "io",
+    `the snapshot ${name} below the disk ${disk} ${mismatch ?? `is damaged: ${damage}`}`,
+    { hint: RIGHT_ONE },
+  );
+}
+
+const RIGHT_ONE = "restore another snapshot, or put the right one back";
+
+/**
+ * Compares the snapshots below working disks with their checksums, before what is in them is stored once more.
+ * @throws 74 naming the first that is damaged
+ */
+export async function requireIntactBelow(
+  hostdir: string,
+  disks: readonly string[],
+  low: boolean,
+): Promise<void> {
+  const names = disks.map((disk) => parseBackingName(readBackingName(disk), basename(disk)));
+  for (const name of new Set(names)) {
+    if (name === undefined) continue;
+    const chain = chainOf(hostdir, findSnapshot(hostdir, name));
+    await requireIntact(chain, { cannot: "cannot back up", hint: RIGHT_ONE, images: true, low });
+  }
 }
 
 /**

@@ -5,18 +5,11 @@ import { toJson } from "../lib/json.ts";
 import { isQuiet, log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTimestamp } from "../lib/time.ts";
-import {
-  decideRetention,
-  hasRules,
-  isForeign,
-  PERIODS,
-  type Rules,
-  type Verdict,
-} from "../store/retention.ts";
+import { decideRetention, hasRules, PERIODS, type Rules, type Verdict } from "../store/retention.ts";
 import { findGuestEnv } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { disksOnSnapshots, parentsOf } from "./dependents.ts";
-import { identityOf } from "./identity.ts";
+import { foreignUuid, identityOf } from "./identity.ts";
 import { noVmIn, openVm, withVm, type Vm } from "./open.ts";
 import { knowSnapshots, type Known } from "./snapshot-facts.ts";
 import { findDamage } from "./snapshot-damage.ts";
@@ -125,15 +118,14 @@ function decide(vm: Vm, typed: Rules): { all: Known[]; verdicts: Verdict[] } {
       facts.problem ?? findDamage(snapshot, (name) => byName.get(name), looked),
     ]),
   );
-  const { uuid, former } = identityOf(vm);
-  const own = [...(uuid === undefined ? [] : [uuid]), ...former];
+  const own = identityOf(vm);
   const candidates = all.map(({ snapshot, facts }) => ({
     name: facts.name,
     made: facts.made,
     last: facts.last,
     protected: facts.protected,
     damaged: damage.get(facts.name) !== undefined,
-    foreign: isForeign(own, snapshot.manifest?.vm),
+    foreign: foreignUuid(own, snapshot.manifest?.vm) !== undefined,
     parents: parentsOf(snapshot),
     disks: disks.get(facts.name) ?? [],
   }));

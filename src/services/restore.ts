@@ -6,21 +6,24 @@ import { formatSize } from "../lib/size.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { refuseForeignParts } from "../qemu/image-header.ts";
+import { shellQuote } from "../qemu/text.ts";
 import { fileError, listDirectory, lstatOf, readSmallBytes, requireRoom, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { refuseStrayDisks } from "../store/claim.ts";
-import { defaultsName, isDiskName, SNAPSHOT, WORK } from "../store/layout.ts";
+import { defaultsName, isDiskName, LAST, SNAPSHOT, WORK } from "../store/layout.ts";
+import type { Identity } from "../store/identity.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
-import { carryIdentity, readIdentity } from "./identity.ts";
+import { carryIdentity, foreignUuid, readIdentity } from "./identity.ts";
 import { carryFormats } from "./image-formats.ts";
 import { refuseRunning } from "./in-use.ts";
 import { withVm, type Vm } from "./open.ts";
 import { fillImages, listImages, measureCopies } from "./restore-images.ts";
-import { findDamage, readSnapshotSettings } from "./snapshot-damage.ts";
+import { findDamage, isOptionalText, readSnapshotSettings } from "./snapshot-damage.ts";
+import { chainOf, requireIntact } from "./snapshot-intact.ts";
 import { recordSnapshot } from "./snapshot-parent.ts";
 import { findSnapshot, listSnapshots, type Snapshot } from "./snapshots.ts";
-import { compareSums } from "./sums.ts";
+import { compareSums, readSums } from "./sums.ts";
 
 /** What is typed behind `restore`. */
 export interface RestoreRequest {
@@ -34,7 +37,7 @@ export interface RestoreRequest {
 
 /**
  * Puts a snapshot's state in the place of the working files.
- * @throws 66 without such a snapshot, 73 without room, 74 when it is damaged, 75 while the VM runs
+ * @throws 66 without such a snapshot, 73 without room, 74 when it is damaged or the last one is of another VM, 75 while the VM runs
  */
 export async function restoreVm(context: Context, request: RestoreRequest = {}): Promise<void> {
   const use = (vm: Vm): Promise<void> => restoreSnapshot(context, vm, request);
@@ -49,6 +52,8 @@ export async function restoreSnapshot(
 ): Promise<void> {
   const snapshot = findSnapshot(vm.hostdir, name);
   if (snapshot.problem) throw snapshot.problem;
+  const own = readIdentity(vm.hostdir);
+  refuseForeign(context, snapshot, own, name !== undefined && name !== LAST, uuid);
   if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshot.name}, made ${formatTimestamp(snapshot.made)}`);
@@ -63,11 +68,18 @@ export async function restoreSnapshot(
   const needed = unpacked + (copy ? await measureCopies(images) : 0);
   requireRoom(inplace ? vm.hostdir : context.tmpdir, needed, `restore ${snapshot.name}`);
   const started = performance.now();
+  // Beforehand: the copy would hold what is damaged, and nothing would show it.
+  if (copy && images.length > 0)
+    await requireIntact(chainOf(vm.hostdir, snapshot), {
+      cannot: `cannot restore ${snapshot.name}`,
+      hint: UNTOUCHED,
+      images: true,
+    });
   const stage = stageWork(vm.hostdir, inplace ? "inplace" : context, vm.work);
   try {
     await fillStage(context, snapshot, jobs, stage);
     await fillImages(context, snapshot, images, stage.dir, copy);
-    carryIdentity(stage.dir, readIdentity(vm.hostdir), uuid ?? snapshot.manifest?.vm);
+    carryIdentity(stage.dir, own, uuid ?? snapshot.manifest?.vm);
     carryFormats(vm, stage.dir);
     throwIfInterrupted();
     const total = [...jobs, ...images].reduce(
@@ -88,6 +100,28 @@ export async function restoreSnapshot(
 }
 
 /**
+ * A snapshot of another VM takes the place of the working files only where its name was given.
+ * @param fetched the UUID under which it was fetched from the repository, which has been said then
+ * @throws 74 naming both UUIDs
+ */
+function refuseForeign(
+  { prog }: Context,
+  { name, manifest }: Snapshot,
+  own: Identity,
+  named: boolean,
+  fetched: string | undefined,
+): void {
+  const other = foreignUuid(own, manifest?.vm);
+  if (other === undefined) return;
+  const what = `${name} is a snapshot of another VM (UUID ${other}, not ${own.uuid})`;
+  if (!named)
+    throw new VmError("io", `cannot restore ${what}`, {
+      hint: `${prog} restore ${shellQuote(name)} takes it all the same; ${prog} snapshots lists the others`,
+    });
+  if (fetched === undefined) log.warn(`${what}: this one keeps its own UUID`);
+}
+
+/**
  * The quick look at a snapshot before its state takes the place of another. Settings that this version does not take are
  * restored all the same where they are what was backed up, with a warning.
  * @throws 74 for a damaged one
@@ -96,14 +130,17 @@ function requireWhole(hostdir: string, snapshot: Snapshot): void {
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
   const damage = findDamage(snapshot, (name) => known.get(name));
   if (damage !== undefined) throw damaged(snapshot, `: ${damage}`);
+  for (const name of readSums(snapshot.dir).keys())
+    if (isOptionalText(name) && !lstatOf(join(snapshot.dir, name)))
+      log.warn(`the snapshot ${snapshot.name} lacks ${name}, which a restore does not need`);
   for (const { file, line, message } of readSnapshotSettings(snapshot)?.complaints ?? [])
     log.warn(`${file}:${line}: ${message}; the VM cannot run until this is corrected`);
 }
 
+const UNTOUCHED = "the working files were not touched; try an older snapshot";
+
 const damaged = ({ name }: Snapshot, reason: string): VmError =>
-  new VmError("io", `the snapshot ${name} is damaged${reason}`, {
-    hint: "the working files were not touched; try an older snapshot",
-  });
+  new VmError("io", `the snapshot ${name} is damaged${reason}`, { hint: UNTOUCHED });
 
 export interface RestoreJob extends Omit<CopyJob, "to"> {
   neededBytes: number;
@@ -192,7 +229,7 @@ function checkLengths(snapshot: Snapshot, stage: Stage): void {
 }
 
 /**
- * Verifies the checksums of all files but images, which are not read at all.
+ * Verifies the checksums of all files but images, and texts that are not restored.
  * @throws 74 naming those that are wrong
  */
 async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
@@ -204,6 +241,10 @@ async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<vo
   }
   const sizes = new Map(manifest?.files.map(({ file, storedBytes }) => [file, storedBytes]));
   const images = new Set(manifest?.files.flatMap(({ file }) => (file.endsWith(SNAPSHOT.gz) ? [] : [file])));
-  const wrong = await compareSums(dir, { sizes, signal, only: (name) => !images.has(name) });
+  const wrong = await compareSums(dir, {
+    sizes,
+    signal,
+    only: (name) => !images.has(name) && !isOptionalText(name),
+  });
   if (wrong.length > 0) throw damaged(snapshot, `:\n  ${wrong.join("\n  ")}`);
 }

@@ -3,12 +3,13 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { checkGuestEnv, type CheckedGuestEnv } from "../config/check-guest-env.ts";
 import { reasonOf } from "../lib/errors.ts";
-import { openForReading, readSmallBytes } from "../lib/read-file.ts";
+import { MAX_SMALL_BYTES, openForReading, readSmallBytes } from "../lib/read-file.ts";
 import { parseImage } from "../machine/parse.ts";
 import { readBackingName, readQcow2Header } from "../qemu/image-header.ts";
 import { listDirectory, lstatOf } from "../store/files.ts";
 import { isDiskName, SNAPSHOT, WORK } from "../store/layout.ts";
 import type { StoredFile } from "../store/manifest.ts";
+import { isNewer } from "./snapshot-facts.ts";
 import type { Snapshot } from "./snapshots.ts";
 import { loadSums } from "./sums.ts";
 import { followChain } from "./verify/chain.ts";
@@ -40,6 +41,44 @@ export function findDamage(
   }
   return undefined;
 }
+
+/**
+ * The same for a working disk that is an overlay of a snapshot's: of the disks alone, which is what it reads. One that
+ * only a newer version can read passes.
+ */
+export function findDiskDamage(snapshot: Snapshot, find: FindSnapshot): string | undefined {
+  const { parents, problem } = followChain(snapshot, find);
+  for (const item of [snapshot, ...parents]) {
+    const damage = damageOfDisks(item);
+    if (damage !== undefined)
+      return item === snapshot ? damage : `its parent ${item.name} is damaged: ${damage}`;
+  }
+  return problem;
+}
+
+function damageOfDisks(snapshot: Snapshot): string | undefined {
+  const { dir, manifest, problem } = snapshot;
+  if (problem) return isNewer(snapshot) ? undefined : problem.message;
+  try {
+    if (!manifest) return undefined;
+    const sums = loadSums(dir)?.sums;
+    if (!sums) return `${SNAPSHOT.sums} is missing`;
+    const disks = manifest.files.filter(({ name }) => isDiskName(name));
+    const unnamed = [SNAPSHOT.manifest, ...disks.map(({ file }) => file)].find((file) => !sums.has(file));
+    if (unnamed !== undefined) return `${SNAPSHOT.sums} does not name ${unnamed}`;
+    if (!hasSum(dir, SNAPSHOT.manifest, sums.get(SNAPSHOT.manifest)!))
+      return `${SNAPSHOT.manifest}: its checksum is wrong`;
+    return disks.map((file) => damageOfFile(snapshot, file)).find((damage) => damage !== undefined);
+  } catch (error) {
+    return reasonOf(error);
+  }
+}
+
+/** Is a small file as SHA256SUMS says? @throws as `readSmallBytes` */
+const hasSum = (dir: string, name: string, sum: string): boolean =>
+  createHash("sha256")
+    .update(readSmallBytes(join(dir, name)) ?? "")
+    .digest("hex") === sum;
 
 function ownDamage(snapshot: Snapshot, known: Map<string, string | undefined>): string | undefined {
   const { name, problem } = snapshot;
@@ -78,29 +117,33 @@ const listStoredGz = (dir: string): string[] =>
 /** Small files that a restore reads. */
 const isRestored = (name: string): boolean => name === WORK.guestEnv || name.endsWith(".defaults");
 
-/** SHA256SUMS names all that matters, and small files are as it says. */
+/** What a restore does not need: where it is missing, the snapshot can be restored. */
+export const isOptionalText = (name: string): boolean =>
+  name === SNAPSHOT.timestamp || name === SNAPSHOT.description;
+
+/** SHA256SUMS names all that matters, what it names is there, and small files are as it says. */
 function damageOfSums({ dir, manifest }: Snapshot): string | undefined {
   const parsed = loadSums(dir);
   if (!parsed) return manifest && `${SNAPSHOT.sums} is missing`;
   const { sums, problems } = parsed;
   if (problems.length > 0) return problems[0];
   const present = listDirectory(dir);
-  const small = present.filter((name) => isRestored(name) || name === SNAPSHOT.timestamp);
   const needed = [
     ...(manifest ? [SNAPSHOT.manifest, ...manifest.files.map(({ file }) => file)] : listStoredGz(dir)),
-    ...small.filter(isRestored),
+    ...present.filter(isRestored),
   ];
   const unnamed = needed.find((name) => !sums.has(name));
   if (unnamed !== undefined) return `${SNAPSHOT.sums} does not name ${unnamed}`;
-  for (const name of new Set([...small, ...(manifest ? [SNAPSHOT.manifest] : [])])) {
-    if (!sums.has(name)) continue;
-    const sum = createHash("sha256")
-      .update(readSmallBytes(join(dir, name)) ?? "")
-      .digest("hex");
-    if (sum !== sums.get(name)) return `${name}: its checksum is wrong`;
+  for (const [name, sum] of sums) {
+    const stats = lstatOf(join(dir, name));
+    if (!stats && !isOptionalText(name)) return `${name} is missing`;
+    // Stored files are looked at by their lengths and headers; large ones that nobody knows, by verify.
+    const stored = manifest ? manifest.files.some(({ file }) => file === name) : name.endsWith(SNAPSHOT.gz);
+    if (!stats || stored || name === SNAPSHOT.description) continue;
+    if (stats.isFile() && stats.size > MAX_SMALL_BYTES && !isRestored(name)) continue;
+    if (!hasSum(dir, name, sum)) return `${name}: its checksum is wrong`;
   }
-  const gone = [WORK.guestEnv].find((name) => sums.has(name) && !present.includes(name));
-  return gone && `${gone} is missing`;
+  return undefined;
 }
 
 /** The settings in a snapshot, looked at; undefined where it has none. @throws as `readSmallBytes` */

@@ -28,12 +28,14 @@ import { withVm, type Vm } from "./open.ts";
 import { knowSnapshots, type Known } from "./snapshot-facts.ts";
 import { discardSnapshots } from "./snapshot-remove.ts";
 import { findDamage } from "./snapshot-damage.ts";
+import { requireIntact } from "./snapshot-intact.ts";
 import { contentSum } from "./snapshot-parent.ts";
 import { findSnapshot, type Snapshot } from "./snapshots.ts";
 
 /**
  * Removes snapshots whose data others need: it is handed over to those first. Each step is whole by itself.
- * @throws 66 for one that is not there, 75 when it is protected or a working disk builds on it, 73 without room
+ * @throws 66 for one that is not there, 75 when it is protected or a working disk builds on it, 73 without room, 74 where
+ *   it or one that builds on it is damaged
  */
 export async function mergeSnapshots(context: Context, names: readonly string[]): Promise<void> {
   await withVm(context, "merge snapshots", async (vm) => {
@@ -42,6 +44,7 @@ export async function mergeSnapshots(context: Context, names: readonly string[])
     for (const name of chosen) {
       const all = knowSnapshots(vm.hostdir);
       const children = all.filter(({ facts }) => facts.parent === name);
+      await requireMergeable(all, name, children);
       for (const child of children) await takeOver(context, vm, child, all);
       const bytes = discardSnapshots(vm.hostdir, knowSnapshots(vm.hostdir), new Set([name]));
       const heirs = children.map(({ facts }) => facts.name).join(", ");
@@ -66,6 +69,27 @@ function refuseKept(context: Context, vm: Vm, name: string): void {
 const find = (all: readonly Known[], name: string): Snapshot | undefined =>
   all.find(({ facts }) => facts.name === name)?.snapshot;
 
+/** What is merged gets new checksums: the old ones must hold before. @throws 74 */
+async function requireMergeable(
+  all: readonly Known[],
+  name: string,
+  children: readonly Known[],
+): Promise<void> {
+  const intact = new Set<Snapshot>();
+  for (const { snapshot, facts } of children) {
+    const damage = facts.problem ?? findDamage(snapshot, (wanted) => find(all, wanted));
+    if (damage !== undefined) throw cannotMerge(facts.name, damage);
+    const both = [find(all, name)!, snapshot].filter((item) => !intact.has(item));
+    await requireIntact(both, { cannot: `cannot merge into ${facts.name}`, hint: UNCHANGED });
+    for (const item of both) intact.add(item);
+  }
+}
+
+const UNCHANGED = "verify tells more; nothing was changed";
+
+const cannotMerge = (name: string, reason: string): VmError =>
+  new VmError("io", `cannot merge into ${name}: ${reason}`, { hint: UNCHANGED });
+
 /** Puts in a child's place one that holds its parent's data, too, and builds on what that builds on. */
 async function takeOver(
   context: Context,
@@ -77,9 +101,7 @@ async function takeOver(
   const parent = all.find((item) => item.facts.name === facts.parent);
   const damage = facts.problem ?? findDamage(snapshot, (wanted) => find(all, wanted));
   if (!manifest || !parent?.snapshot.manifest || damage !== undefined)
-    throw new VmError("io", `cannot merge into ${name}: ${damage ?? "its parent is damaged"}`, {
-      hint: "verify tells more; nothing was changed",
-    });
+    throw cannotMerge(name, damage ?? "its parent is damaged");
   const sum = contentSum(snapshot);
   const { dir: parentDir } = parent.snapshot;
   const below = parent.snapshot.manifest.parent;

@@ -3,6 +3,7 @@ import { toJson } from "../lib/json.ts";
 import { isQuiet } from "../lib/log.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
+import { foreignUuid, readIdentity } from "./identity.ts";
 import { findHostdir, withVmToRead, type Vm } from "./open.ts";
 import { requireOwn } from "./own.ts";
 import { findSnapshot, listSnapshots, validateSnapshotName, type Snapshot } from "./snapshots.ts";
@@ -53,6 +54,7 @@ export async function verifySnapshots(context: Context, request: VerifyRequest):
     const { boot } = request;
     const known = new Map(listSnapshots(vm.hostdir).map((item) => [item.name, item]));
     const find = (name: string): Snapshot | undefined => known.get(name);
+    const own = readIdentity(vm.hostdir);
     const chosen = choose(vm, known, request);
     // Parents come first: what is said of them holds for those that build on them.
     const all = new Set(chosen.flatMap((item) => [item, ...followChain(item, find).parents].toReversed()));
@@ -60,6 +62,8 @@ export async function verifySnapshots(context: Context, request: VerifyRequest):
     for (const snapshot of all) {
       const { problem, parents } = followChain(snapshot, find);
       const report = await lookAt(context, vm, snapshot, parents[0], request);
+      const other = foreignUuid(own, snapshot.manifest?.vm);
+      if (other !== undefined) report.notes.push(`it is of another VM (UUID ${other}, not ${own.uuid})`);
       const below = parents[0] && reports.get(parents[0].name);
       if (below?.ok === false) report.problems.unshift(`builds on ${below.name}, which is bad`);
       else if (problem !== undefined) report.problems.unshift(problem);

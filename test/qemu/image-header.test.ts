@@ -54,6 +54,17 @@ describe("a qcow2 header", () => {
     [56, u32(1)],
   ];
   const END = (3 << 16) + 8;
+  /** A directory of 32 bytes, named by an extension behind another one. */
+  const bitmaps = (at: number): [number, Buffer][] => [
+    [88, u64(1n)],
+    [100, u32(104)],
+    [104, u32(0x6803f857)],
+    [108, u32(5)],
+    [120, u32(0x23852875)],
+    [124, u32(24)],
+    [136, u64(32n)],
+    [144, u64(BigInt(at))],
+  ];
   const parse = (...more: [number, Buffer][]) => parseQcow2Header(header([0, QCOW2], ...good, ...more));
 
   test("tells size, internal snapshots and tables", () => {
@@ -72,6 +83,19 @@ describe("a qcow2 header", () => {
   test.each<[what: string, more: [number, Buffer][], fileBytes: number, expected: string | undefined]>([
     ["as it should be", [], END, undefined],
     ["with lazy refcounts not written (dirty bit)", [[72, u64(1n)]], END, undefined],
+    ["with a bitmap directory in it", bitmaps(100), END, undefined],
+    [
+      "with a bitmap directory behind its end",
+      bitmaps(END - 8),
+      END,
+      "its bitmap directory is not within the file: it was cut short",
+    ],
+    [
+      "with a bitmap directory that does not count (autoclear bit unset)",
+      bitmaps(END).filter(([at]) => at !== 88),
+      END,
+      undefined,
+    ],
     ["with the corrupt bit", [[72, u64(2n)]], END, "qemu has marked it corrupt"],
     ["with an external data file", [[72, u64(4n)]], END, "it refers to an external data file"],
     [

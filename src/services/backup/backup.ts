@@ -18,6 +18,7 @@ import { consistencyOf, readMark, updateMark, type Consistency } from "../../sto
 import { isListening } from "../../qmp/commands.ts";
 import type { Context } from "../context.ts";
 import { refuseRunning } from "../in-use.ts";
+import { requireIntactBelow } from "../linked.ts";
 import { requireWork, withVm, type Present, type Vm } from "../open.ts";
 import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../snapshots.ts";
 import { checkDisks, requireDisks, warnAboutInternal } from "./check-disks.ts";
@@ -140,6 +141,8 @@ type Stored = Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files
 async function storeAllGz(making: Making): Promise<Stored> {
   const { context, vm, work, sources, staged, name, request, live } = making;
   await requireRoomForGz(vm, sources, staged, live);
+  const layered = sources.filter(({ base }) => base).map(({ path }) => path);
+  await requireIntactBelow(vm.hostdir, layered, isUnattended());
   if (live) return storeLiveGz(making);
   const files = await storeGz(context, vm, sources, staged, name, request.rateLimit);
   return { format: "gz", consistency: consistencyOf(work.mark), files };

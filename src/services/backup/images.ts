@@ -15,6 +15,7 @@ import type { StoredFile } from "../../store/manifest.ts";
 import type { Consistency } from "../../store/mark.ts";
 import type { Context } from "../context.ts";
 import { NODE } from "../live-snapshot/names.ts";
+import { requireIntactBelow } from "../linked.ts";
 import type { Vm } from "../open.ts";
 import { findSnapshotImage } from "../snapshot-images.ts";
 import { copyDisks, type CopyRequest } from "./block-jobs.ts";
@@ -51,18 +52,23 @@ export interface StoredImages {
 /**
  * Copies the disks into compressed images, or what was written since the snapshot that they build on. The working disks
  * note from that moment on what is written to them.
- * @throws 73 for want of room
+ * @throws 73 for want of room, 74 when a snapshot that is copied with a disk is damaged
  */
 export async function storeImages(request: ImageRequest, source: DiskSource): Promise<StoredImages> {
   const { context, vm, sources, staged, snapshot, full, live, speed } = request;
   const { qmp, disks } = source;
   const plan: Plan = full ? { parent: undefined, only: new Map() } : planImages(vm, sources, disks, live);
   requireRoom(staged, estimate(sources, disks, plan), "make the snapshot");
+  const layered = plan.parent === undefined ? sources.filter(({ base }) => base) : [];
+  await requireIntactBelow(
+    vm.hostdir,
+    layered.map(({ path }) => path),
+    isUnattended(),
+  );
   const id = newSnapshotId();
   const moment = await source.take(changesOfBitmaps(disks, plan, id));
   if (moment.refused) log.warn(`the next snapshot will have to hold everything: ${moment.refused.message}`);
   try {
-    const layered = plan.parent === undefined ? sources.filter(({ base }) => base) : [];
     const targets = await openTargets(qmp, vm, disks, plan, staged, layered);
     const requests: CopyRequest[] = [];
     for (const disk of disks)

@@ -8,11 +8,12 @@ import { formatDuration } from "../../lib/time.ts";
 import { HOST, SNAPSHOT } from "../../store/layout.ts";
 import { backupVm, type BackupRequest, type Made } from "../backup/backup.ts";
 import type { Context } from "../context.ts";
-import { readIdentity, requireSole } from "../identity.ts";
+import { foreignUuid, readIdentity, requireSole } from "../identity.ts";
 import { findHostdir, withVm } from "../open.ts";
 import { requireOwn } from "../own.ts";
 import { listSnapshots, findSnapshot, type Snapshot } from "../snapshots.ts";
 import { findDamage } from "../snapshot-damage.ts";
+import { requireIntact } from "../snapshot-intact.ts";
 import { followChain } from "../verify/chain.ts";
 import { isCurrent, isFromHere } from "./choose.ts";
 import { findHere, listRemote } from "./list.ts";
@@ -38,8 +39,9 @@ export async function pushSnapshots(
   const hostdir = findHostdir(context);
   requireOwn(context, hostdir, "push snapshots");
   // An older VM gets its UUID now.
+  const identity = readIdentity(hostdir);
   const uuid =
-    readIdentity(hostdir).uuid ??
+    identity.uuid ??
     (await withVm(context, "push snapshots", async ({ settings }) => settings.UUID || undefined, {
       lenient: true,
     }));
@@ -51,6 +53,13 @@ export async function pushSnapshots(
   const own = all.filter((item) => isCurrent(here, item) || isFromHere(here, from, item));
   for (const name of names) {
     const snapshot = findSnapshot(hostdir, name);
+    const other = foreignUuid(identity, snapshot.manifest?.vm);
+    if (other !== undefined)
+      throw new VmError(
+        "io",
+        `cannot push ${snapshot.name}: it is a snapshot of another VM (UUID ${other}, not ${uuid})`,
+        { hint: "push it from that VM's directory" },
+      );
     const there = own.find((item) => isSame(item, snapshot));
     if (!there) {
       await push(to, { hostdir, vm: here.name, uuid, snapshot, latest: own.at(-1), rateLimit });
@@ -127,6 +136,7 @@ async function push(repository: Repository, request: Push): Promise<void> {
   const problem = findDamage(snapshot, (parent) => known.get(parent));
   if (problem !== undefined)
     throw new VmError("io", `${cannot}: ${problem}`, { hint: "verify tells which are good" });
+  await requireIntact([snapshot, ...parents], { cannot, hint: "verify tells which are good" });
   const isProtected = existsSync(join(snapshot.dir, SNAPSHOT.protected));
   const tags = [
     TAG.ours,

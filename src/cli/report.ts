@@ -1,5 +1,6 @@
 import { EXIT, StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { fileError } from "../store/files.ts";
 
 /**
  * Tells the user what went wrong.
@@ -13,6 +14,9 @@ export function reportError(error: unknown, debug: boolean): number {
     if (debug) log.info(stackOf(error));
     return error.exitCode;
   }
+  // What the system refuses is no mistake of the program's.
+  if (error instanceof Error && "errno" in error)
+    return reportError(fileError("the system refuses access to a file", error), debug);
   log.error(`internal error: ${error instanceof Error ? error.message : String(error)}`);
   log.info(debug ? stackOf(error) : "  this is a mistake in the program; --debug shows where");
   return EXIT.internal;

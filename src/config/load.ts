@@ -172,7 +172,7 @@ function lostSettings(
   const last = join(hostdir, HOST.backups, LAST, HOST.guestEnv);
   const hint = lstatOf(last)
     ? `with the settings of the last snapshot: cp ${shellQuote(last)} ${shellQuote(file)}; with its disks, too: restore`
-    : `there is no snapshot to take them from; the least it needs: echo 'IMAGES=("VIRT=disk-0.img")' > ${shellQuote(file)}`;
+    : `there is no snapshot to take them from; the least it needs: echo 'IMAGES=("VIRT=disk-0.img")' >> ${shellQuote(file)}`;
   return new VmError("config", `cannot use the settings in ${file}: ${reason}`, { hint });
 }
 

@@ -1,7 +1,7 @@
 /** JSON for programs. */
 
 /** Characters that JSON leaves as they are and a terminal obeys: DEL, C1, and those that reorder text (UAX #9). */
-const UNESCAPED = /[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+const UNESCAPED = /[\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]/g;
 
 /**
  * A value as JSON with a line end, safe to show on a terminal; it reads back as the same.

@@ -1,10 +1,10 @@
 /** Text that comes from a guest, an image, a repository or a directory, made fit for a terminal. */
 
 /**
- * Control characters (C0, C1, DEL), and the characters that change the order in which text is shown (UAX #9): a
- * terminal takes both for more than text.
+ * Control characters (C0, C1, DEL), and characters that change the order in which text is shown (UAX #9) or have no
+ * width: a terminal takes them for more than text, or shows nothing.
  */
-const CONTROL = /[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+const CONTROL = /[\p{Cc}\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]/gu;
 
 /** One line: each control character, line ends and tabs among them, becomes `?`. */
 export const plain = (text: string): string => text.replaceAll(CONTROL, "?");

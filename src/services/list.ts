@@ -1,12 +1,11 @@
 import { basename, dirname, join } from "node:path";
-import { VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
 import { plain } from "../lib/text.ts";
 import { listDirectory, lstatOf, readSmall, realPath } from "../store/files.ts";
 import { HOST } from "../store/layout.ts";
 import { listNoted } from "../store/running.ts";
 import type { Context } from "./context.ts";
-import { findHostdir, openUser } from "./open.ts";
+import { findHostdir, noVmIn, openUser } from "./open.ts";
 import { formatList, formatStatus } from "./status-text.ts";
 import { readStatus, type Status } from "./status.ts";
 
@@ -15,10 +14,7 @@ export async function showStatus(context: Context, json: boolean): Promise<Statu
   const hostdir = findHostdir(context);
   const status = await readStatus(context, hostdir);
   const nothing = status.workingFiles === null && status.snapshots?.count === 0;
-  if (nothing && !lstatOf(join(hostdir, HOST.guestEnv)))
-    throw new VmError("noInput", `there is no VM in ${hostdir}`, {
-      hint: "make one with 'create', name its directory with --hostdir=DIR, or see 'list'",
-    });
+  if (nothing && !lstatOf(join(hostdir, HOST.guestEnv))) throw noVmIn(hostdir);
   context.print(json ? toJson(status) : formatStatus(status));
   return status.state;
 }

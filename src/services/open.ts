@@ -64,6 +64,16 @@ async function loadLeniently(sources: Sources): Promise<Loaded> {
 export const openUser = (context: Context): Promise<Loaded> =>
   loadSettings({ ...sourcesOf(context, context.cwd, { state: "none" }, false), guestEnv: undefined });
 
+/**
+ * The VM; where it is foreign, the caller's own settings alone. For what is written outside of a VM's directory: its
+ * owner must not choose where.
+ */
+export async function openOwnVm(context: Context): Promise<Vm> {
+  const hostdir = findHostdir(context);
+  if (foreignDirectory(hostdir) === undefined) return openVm(context);
+  return { ...(await openUser(context)), hostdir, work: { state: "none" } };
+}
+
 /** Where the settings of a VM come from. */
 export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseBash = true): Sources => ({
   prog: context.prog,
@@ -172,7 +182,7 @@ function repoint(hostdir: string): void {
 
 /** A snapshot of the running VM that was killed has left things in its qemu. */
 async function recoverLive(hostdir: string): Promise<void> {
-  if (!listDirectory(join(hostdir, HOST.backups)).some((name) => name.startsWith(PARTIAL))) return;
+  if (listUnfinished(hostdir).length === 0) return;
   try {
     const work = resolveWork(hostdir);
     if (work.state !== "present" || !(await isListening(join(work.dir, WORK.qmp)))) return;
@@ -200,9 +210,25 @@ function recover(context: Context, hostdir: string): void {
     // Disbelieved: reading the VM says why, in a moment. A redo log of an in-place restore comes first.
   }
   recoverWork(hostdir, parent ? [context.tmpdir, parent] : [context.tmpdir]);
-  const backups = join(hostdir, HOST.backups);
-  for (const name of listDirectory(backups)) if (name.startsWith(PARTIAL)) remove(join(backups, name));
+  for (const path of listUnfinished(hostdir)) remove(path);
 }
+
+/** Snapshots that were begun. A `backups` that cannot be listed is the affair of commands that need it. */
+function listUnfinished(hostdir: string): string[] {
+  const backups = join(hostdir, HOST.backups);
+  try {
+    return listDirectory(backups)
+      .filter((name) => name.startsWith(PARTIAL))
+      .map((name) => join(backups, name));
+  } catch {
+    return [];
+  }
+}
+
+export const noVmIn = (hostdir: string): VmError =>
+  new VmError("noInput", `there is no VM in ${hostdir}`, {
+    hint: "make one with 'create', name its directory with --hostdir=DIR, or see 'list'",
+  });
 
 /** Working files, or an error that says what to do. */
 export function requireWork(vm: Vm, command: string): Present {

@@ -1,3 +1,4 @@
+import { accessSync, constants } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { callerUid, foreignReason, ownedByUs, userName } from "../lib/trust.ts";
@@ -34,15 +35,28 @@ export function foreignDirectory(hostdir: string): Foreign | undefined {
  */
 export function requireOwn(context: Context, hostdir: string, command: string): void {
   const found = foreignDirectory(hostdir);
-  if (!found) return;
+  if (!found) return requireWritable(context, hostdir, command);
   throw new VmError("cannotCreate", `cannot ${command}: ${found.path} ${found.reason}`, {
     hint: adviceFor(context, found),
   });
 }
 
+/** root's directories are own, and yet not for others to change. @throws 73 */
+function requireWritable({ prog }: Context, hostdir: string, command: string): void {
+  const stats = lstatOf(hostdir);
+  if (!stats || stats.uid === callerUid()) return;
+  try {
+    accessSync(hostdir, constants.W_OK);
+  } catch {
+    throw new VmError("cannotCreate", `cannot ${command}: ${hostdir} belongs to ${userName(stats.uid)}`, {
+      hint: `act as that user: sudo ${prog} …; to look: ${prog} status, snapshots, verify`,
+    });
+  }
+}
+
 function adviceFor({ prog }: Context, { path, uid, sticky }: Foreign): string {
   if (uid !== 0 && uid !== callerUid())
-    return `act as that user: sudo -u ${userName(uid).replace(/^uid /, "#")} ${prog} …; to look: ${prog} status, snapshots, verify`;
+    return `act as that user: sudo -u ${shellQuote(userName(uid).replace(/^uid /, "#"))} ${prog} …; to look: ${prog} status, snapshots, verify`;
   // /tmp, say: it is meant to be so.
   if (sticky || uid !== callerUid()) return `use a directory of your own: mkdir -m 700 DIR && cd DIR`;
   return `chmod go-w ${shellQuote(path)}`;

@@ -6,10 +6,11 @@ import { isQuiet, log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { decideRetention, hasRules, PERIODS, type Rules, type Verdict } from "../store/retention.ts";
+import { findGuestEnv } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { disksOnSnapshots, parentsOf } from "./dependents.ts";
 import { foreignUuid, identityOf } from "./identity.ts";
-import { openVm, withVm, type Vm } from "./open.ts";
+import { noVmIn, openVm, withVm, type Vm } from "./open.ts";
 import { knowSnapshots, type Known } from "./snapshot-facts.ts";
 import { findDamage } from "./snapshot-damage.ts";
 import { discardSnapshots } from "./snapshot-remove.ts";
@@ -68,6 +69,9 @@ export async function pruneVm(
   }
   const use = (vm: Vm): void => {
     const { all, verdicts } = decide(vm, typed);
+    // A cron job in a wrong directory must not seem to work.
+    if (all.length === 0 && vm.work.state === "none" && !findGuestEnv(vm.hostdir, vm.work))
+      throw noVmIn(vm.hostdir);
     if (json || dryRun || !isQuiet())
       context.print(json ? toJson(verdicts.map(forPrograms)) : formatVerdicts(verdicts));
     if (dryRun) return;

@@ -10,7 +10,7 @@ import { listProfiles } from "../rescue/profiles.ts";
 import { listDirectory } from "../store/files.ts";
 import type { Context } from "./context.ts";
 import { Media } from "./media.ts";
-import { openVm, type Vm } from "./open.ts";
+import { openOwnVm, type Vm } from "./open.ts";
 import { findRescue } from "./rescue-machine.ts";
 
 /** What the files of a profile take, in bytes. */
@@ -48,7 +48,7 @@ export async function findRescues(context: Context, vm: Vm): Promise<FoundRescue
 
 /** Prints the profiles that jobs can name, with what is wrong with them. */
 export async function listRescues(context: Context): Promise<void> {
-  const vm = await openVm(context);
+  const vm = await openOwnVm(context);
   const found = await findRescues(context, vm);
   if (found.length === 0)
     return log.info(`no rescue in ${vm.settings.PROFILES}; make one: ${context.prog} rescue build`);

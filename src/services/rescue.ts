@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import { parseSetting } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { isOurDirectory } from "../lib/trust.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatDuration } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
@@ -12,6 +13,7 @@ import {
   fileError,
   listDirectory,
   lstatOf,
+  realPath,
   readSmall,
   remove,
   removeQuietly,
@@ -21,7 +23,7 @@ import {
 import { PARTIAL, RESCUE } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { Media } from "./media.ts";
-import { openVm, type Vm } from "./open.ts";
+import { openOwnVm, type Vm } from "./open.ts";
 import { sizeOf } from "./rescue-list.ts";
 
 export interface BuildRequest {
@@ -101,7 +103,7 @@ export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
  */
 export async function buildRescue(context: Context, request: BuildRequest): Promise<void> {
   const started = performance.now();
-  const vm = await openVm(context);
+  const vm = await openOwnVm(context);
   const name = request.name ?? profileName(vm);
   const directory = join(vm.settings.PROFILES, name);
   const beside = join(vm.settings.PROFILES, `${PARTIAL}${name}`);
@@ -117,6 +119,12 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
         { hint: "move that file, or set PROFILES to another place" },
       );
     mkdirSync(vm.settings.PROFILES, { recursive: true, mode: 0o700 });
+    if (!isOurDirectory(realPath(vm.settings.PROFILES)!))
+      throw new VmError(
+        "cannotCreate",
+        `cannot build the rescue ${name}: other users may change ${vm.settings.PROFILES}, or a directory above it`,
+        { hint: "set PROFILES to a directory of your own, in ~/.config/vm.conf" },
+      );
     for (const path of [beside, scratch]) {
       remove(path);
       mkdirSync(path, { mode: 0o700 });

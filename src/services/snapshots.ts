@@ -5,9 +5,10 @@ import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { foreignReason, ownedByUs } from "../lib/trust.ts";
 import { shellQuote } from "../qemu/text.ts";
-import { fileError, listDirectories, listDirectory, lstatOf, readSmall } from "../store/files.ts";
+import { fileError, listDirectories, listDirectory, lstatOf, readSmall, realPath } from "../store/files.ts";
 import { HOST, isDiskName, LAST, SNAPSHOT } from "../store/layout.ts";
 import { parseManifest, type Manifest } from "../store/manifest.ts";
+import { resolveWork } from "../store/workdir.ts";
 import { byAge } from "../store/retention.ts";
 
 export interface Snapshot {
@@ -51,10 +52,10 @@ export function findBackups(hostdir: string): string | undefined {
       `is a symbolic link to ${target}, which is not followed in a foreign directory`,
       "look there instead",
     );
-  if (!statSync(backups, { throwIfNoEntry: false }))
+  if (realPath(backups) === undefined)
     throw wrong(
       `is a symbolic link to ${target}, which is not there`,
-      `mount it: findmnt ${shellQuote(target)}`,
+      `mount the file system that holds it; what is known of it: findmnt --fstab --target ${shellQuote(target)}`,
     );
   if (!statSync(backups).isDirectory())
     throw wrong(`is a symbolic link to ${target}, which is no directory`, "point it at a directory");
@@ -92,17 +93,46 @@ function looksLikeSnapshot(dir: string, name: string): boolean {
   }
 }
 
-/** Names of the snapshots of a VM, in no order. @throws as `findBackups`, 74 for a directory that cannot be read */
+/**
+ * Names of the snapshots of a VM, in no order.
+ * @throws as `findBackups`, 74 for a directory that cannot be read, or whose file system is not mounted
+ */
 export function listSnapshotNames(hostdir: string): string[] {
   const backups = findBackups(hostdir);
   if (backups === undefined) return [];
+  let names: string[];
   try {
-    return listDirectories(backups).filter(
+    names = listDirectories(backups).filter(
       (name) => isSnapshotName(name) && looksLikeSnapshot(join(backups, name), name),
     );
   } catch (error) {
     throw fileError(`cannot list the snapshots in ${backups}`, error);
   }
+  if (names.length === 0) requireMounted(hostdir, backups);
+  return names;
+}
+
+/** Is `backups` on another file system than HOSTDIR? */
+export const isApart = (hostdir: string): boolean =>
+  statSync(join(hostdir, HOST.backups), { throwIfNoEntry: false })?.dev !== statSync(hostdir).dev;
+
+/** An empty directory where the last backup went to another file system is a mount point. @throws 74 */
+function requireMounted(hostdir: string, backups: string): void {
+  let apart: boolean | undefined;
+  try {
+    const work = resolveWork(hostdir);
+    apart = work.state === "present" && work.mark.backupsApart;
+  } catch {
+    // What is wrong with the working files is said where these are needed.
+  }
+  if (apart !== true || isApart(hostdir)) return;
+  throw new VmError(
+    "io",
+    `cannot use the snapshots in ${hostdir}: ${HOST.backups} is empty, and the last backup was on another file system`,
+    {
+      hint: `mount it: mount ${shellQuote(realPath(backups) ?? backups)}; to begin anew in another place, remove ${join(hostdir, HOST.backups)}`,
+    },
+  );
 }
 
 /** All snapshots, oldest first. @throws as `listSnapshotNames` */
@@ -183,10 +213,11 @@ export function findSnapshot(hostdir: string, name: string | undefined): Snapsho
   );
 }
 
-/** What LAST points at: a name beside it. */
+/** What LAST points at: a name beside it. @throws as `findBackups` */
 export function lastName(hostdir: string): string | undefined {
-  const link = join(hostdir, HOST.backups, LAST);
-  if (!lstatOf(link)?.isSymbolicLink()) return undefined;
+  const backups = findBackups(hostdir);
+  const link = join(backups ?? "", LAST);
+  if (backups === undefined || !lstatOf(link)?.isSymbolicLink()) return undefined;
   return readlinkSync(link).replace(/\/+$/, "").split("/").at(-1);
 }
 

@@ -75,6 +75,7 @@ function readFields(fields: Fields, dropped: string[]): Mark {
     restored: take("restored", parseConsistency),
     base: take("base", readBase),
     onSnapshot: take("onSnapshot", readOnSnapshot),
+    backupsApart: take("backupsApart", (value) => (typeof value === "boolean" ? value : undefined)),
     files: take("files", names),
     owns: take("owns", names),
     disks: take("disks", names),

@@ -90,6 +90,8 @@ export interface Mark {
   base?: BaseRecord | undefined;
   /** The snapshot whose images are backing files of the disks, as it was when they were made. */
   onSnapshot?: SnapshotRecord | undefined;
+  /** At the last backup, `backups` was on another file system than HOSTDIR. */
+  backupsApart?: boolean | undefined;
   /** Working files of these names were put in place together (in-place restore). */
   files?: string[] | undefined;
   /** In place: names in HOSTDIR that are the program's. Absent in marks of earlier versions: all that it uses. */

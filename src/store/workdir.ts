@@ -46,7 +46,8 @@ export function resolveHostdir(directory: string): string {
     throw new VmError("noInput", `no such directory: ${directory}`);
   const link = join(start, WORK.hostLink);
   const stats = lstatOf(link);
-  if (!stats?.isSymbolicLink()) return start;
+  // In place both are the same directory, whatever became of the link back.
+  if (!stats?.isSymbolicLink() || realPath(join(start, HOST.workLink)) === start) return start;
   const target = realPath(link);
   if (target === start) return start;
   const back = target && realPath(join(target, HOST.workLink));
@@ -89,16 +90,26 @@ export function resolveWork(hostdir: string): Work {
   const hostLink = join(target, WORK.hostLink);
   const hostStats = lstatOf(hostLink);
   if (!hostStats?.isSymbolicLink() || !isOwners(hostStats))
-    throw disbelieve(link, `${target} has no ${WORK.hostLink} link of its owner's`, ADOPT);
+    throw disbelieve(
+      link,
+      `${target} has no ${WORK.hostLink} link of its owner's`,
+      hostStats && inplace
+        ? `move it out of the way: mv ${shellQuote(hostLink)} ${shellQuote(hostLink)}.old`
+        : ADOPT,
+    );
   // Nobody else's where there is nobody: this VM's directory has got another name.
   const named = readlinkSync(hostLink);
   const moved = !inplace && isAbsolute(named) && lstatOf(named) === undefined;
-  if (!moved && realPath(hostLink) !== realPath(hostdir))
+  if (!moved && realPath(hostLink) !== realPath(hostdir)) {
+    const original = realPath(join(named, HOST.workLink)) === realPath(target);
     throw disbelieve(
       link,
       `the working files in ${target} belong to ${named}`,
-      `if this is a copy of that VM, remove the link: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
+      original
+        ? `this is a copy of that VM; remove the copied link, then 'restore': rm ${shellQuote(link)}`
+        : `if this is a copy of that VM, remove the link: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
     );
+  }
   const mark = readMark(target);
   if (!mark && inplace && lstatOf(join(hostdir, READY)))
     throw disbelieve(
@@ -148,10 +159,21 @@ function disksNamed(directory: string): string[] {
  * @returns where it was before, or undefined
  */
 export function repointHost(hostdir: string): string | undefined {
+  mendInplace(hostdir);
   const work = resolveWork(hostdir);
   if (work.state !== "present" || work.movedFrom === undefined) return undefined;
   swingLink(join(work.dir, WORK.hostLink), hostdir);
   return work.movedFrom;
+}
+
+/** Working files in place whose link back is gone or wrong: where it points is known. */
+function mendInplace(hostdir: string): void {
+  const back = join(hostdir, WORK.hostLink);
+  const stats = lstatOf(back);
+  const inplace = realPath(join(hostdir, HOST.workLink)) === realPath(hostdir);
+  if (!inplace || !lstatOf(join(hostdir, WORK.mark))?.isFile()) return;
+  if (stats && (!stats.isSymbolicLink() || realPath(back) === realPath(hostdir))) return;
+  swingLink(back, ".");
 }
 
 /** When this machine was started last, as the kernel tells (proc(5)). */

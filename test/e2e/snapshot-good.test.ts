@@ -37,7 +37,7 @@ suite(
   "a snapshot is good or it is none:",
   () => {
     test.each<[what: string, harm: string, why: RegExp, formats?: string[]]>([
-      ["missing", "rm disk-0.img", /cannot back up .*disk-0\.img: it is missing/, ["gz", "qcow2"]],
+      ["missing", "rm disk-0.img", /cannot back up: all disks in .* are gone/, ["gz", "qcow2"]],
       [
         "marked corrupt",
         String.raw`printf '\2' | dd of=disk-0.img bs=1 seek=79 conv=notrunc status=none`,

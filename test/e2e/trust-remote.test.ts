@@ -8,9 +8,12 @@ import { CARRIERS } from "./trust-carriers.ts";
 import { all, random, READING, seed, TrustLab } from "./trust-lab.ts";
 
 /** Of the carriers within a snapshot a sample has so many. */
-const SAMPLE = 8;
+const SAMPLE = 4;
+// Deeper paths than the kernel takes restic does not back up.
 const FETCHED = CARRIERS.filter(
-  ({ name }) => name.startsWith("backups/S0/") || /manifest|sums|snapshot|description/.test(name),
+  ({ name }) =>
+    (name.startsWith("backups/S0/") || /manifest|sums|snapshot|description/.test(name)) &&
+    !name.startsWith("a deep tree"),
 )
   .toSorted((a, b) => random(a.name)() - random(b.name)())
   .slice(0, all ? Number.POSITIVE_INFINITY : SAMPLE);
@@ -46,7 +49,9 @@ suite(
       mkdirSync(join(lab.box.top, "origin"));
       execFileSync("cp", ["-a", lab.base, host]);
       restic("init");
-      await lab.box.ok(["snapshots", "push", "S0"], { cwd: host });
+      // As on a host of its own: here it would be a copy of the first.
+      const env = { XDG_CACHE_HOME: join(lab.box.top, "origin-cache") };
+      await lab.box.ok(["snapshots", "push", "S0"], { cwd: host, env });
       // Each carrier begins with this one.
       execFileSync("cp", ["-a", join(lab.box.top, "repo"), join(lab.box.top, "repo.clean")]);
     }, 120_000);

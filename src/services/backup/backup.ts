@@ -14,13 +14,13 @@ import {
 } from "../../store/files.ts";
 import { HOST, isDiskName, LAST, PARTIAL, WORK } from "../../store/layout.ts";
 import type { Manifest, SnapshotFormat } from "../../store/manifest.ts";
-import { consistencyOf, type Consistency } from "../../store/mark.ts";
+import { consistencyOf, readMark, updateMark, type Consistency } from "../../store/mark.ts";
 import { isListening } from "../../qmp/commands.ts";
 import type { Context } from "../context.ts";
 import { refuseRunning } from "../in-use.ts";
 import { requireIntactBelow } from "../linked.ts";
 import { requireWork, withVm, type Present, type Vm } from "../open.ts";
-import { makeBackups, nameTaken, nextSnapshotName } from "../snapshots.ts";
+import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../snapshots.ts";
 import { checkDisks, requireDisks, warnAboutInternal } from "./check-disks.ts";
 import { describeSnapshotFiles, keepHostFiles } from "./describe.ts";
 import { openOffline } from "./disk-source.ts";
@@ -99,6 +99,9 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
     swingLink(join(backups, LAST), name);
     syncDirectory(backups);
     keepHostFiles(context, vm, work);
+    const apart = isApart(vm.hostdir);
+    if ((readMark(work.dir)?.backupsApart ?? false) !== apart)
+      updateMark(work.dir, { backupsApart: apart || undefined });
   };
   afterCommit(`the snapshot ${name} is whole`, finish, `see that ${LAST} in ${backups} leads to it`);
   const { files, parent } = stored;

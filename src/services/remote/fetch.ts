@@ -1,6 +1,6 @@
 import { chmodSync, lchownSync, lstatSync, mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
-import { VmError } from "../../lib/errors.ts";
+import { reasonOf, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { MAX_SMALL_BYTES } from "../../lib/read-file.ts";
 import { formatSize } from "../../lib/size.ts";
@@ -22,6 +22,7 @@ import { HOST, LAST, PARTIAL, SNAPSHOT } from "../../store/layout.ts";
 import { parseManifest, type Manifest } from "../../store/manifest.ts";
 import type { Context } from "../context.ts";
 import { withVm, type Vm } from "../open.ts";
+import { findDamage } from "../snapshot-damage.ts";
 import { restoreSnapshot, type RestoreRequest } from "../restore.ts";
 import { makeBackups, validateSnapshotName } from "../snapshots.ts";
 import { compareSums, loadSums } from "../sums.ts";
@@ -50,7 +51,7 @@ export async function restoreRemote(context: Context, request: RestoreRequest): 
 }
 
 async function fetchSnapshot(repository: Repository, hostdir: string, wanted: RemoteSnapshot): Promise<void> {
-  validateSnapshotName(wanted.name);
+  requireName(wanted.name);
   const backups = join(hostdir, HOST.backups);
   const what = `cannot fetch ${wanted.name} from the repository`;
   const staged = join(backups, `${PARTIAL}remote`);
@@ -66,6 +67,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
     const chain = readChain(staged, wanted.name);
     const further = listDirectory(staged).length - chain.length;
     if (further > 0) log.warn(`ignored ${further} further entries of that snapshot in the repository`);
+    requireWhole(staged, chain);
     const fresh: string[] = [];
     for (const name of chain) if (await accept(join(staged, name), name, backups)) fresh.push(name);
     // Those that others build on come first: a kill in between leaves none without what it needs.
@@ -77,6 +79,19 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
   } finally {
     removeQuietly(staged);
   }
+}
+
+/** The quick look at a fetched snapshot with all that it builds on. @throws 74 */
+function requireWhole(staged: string, chain: readonly string[]): void {
+  const fetched = new Map(
+    chain.map((name) => {
+      const dir = join(staged, name);
+      return [name, { name, dir, made: new Date(0), manifest: manifestIn(dir) }];
+    }),
+  );
+  const [wanted = ""] = chain;
+  const damage = findDamage(fetched.get(wanted)!, (name) => fetched.get(name));
+  if (damage !== undefined) throw notOurs(wanted, damage);
 }
 
 function moveIn(staged: string, backups: string, name: string): void {
@@ -97,6 +112,15 @@ const notOurs = (name: string, reason: string): VmError =>
 /** Nothing in a repository makes more sense than this; each costs a directory to look at. */
 const LONGEST_CHAIN = 1000;
 
+/** @throws 74 for what cannot be a snapshot's name: the repository says it, not the command line */
+function requireName(name: string): void {
+  try {
+    validateSnapshotName(name);
+  } catch (error) {
+    throw notOurs(name, reasonOf(error));
+  }
+}
+
 /**
  * The names of a fetched snapshot and of those it builds on, as their manifests say.
  * @throws 74 when one is missing
@@ -104,7 +128,7 @@ const LONGEST_CHAIN = 1000;
 function readChain(staged: string, wanted: string): string[] {
   const chain: string[] = [];
   for (let name: string | undefined = wanted; name !== undefined && !chain.includes(name);) {
-    validateSnapshotName(name);
+    requireName(name);
     const dir = join(staged, name);
     if (!lstatOf(dir)?.isDirectory()) throw notOurs(name, "it is not in it");
     if (chain.push(name) > LONGEST_CHAIN) throw notOurs(wanted, "it builds on too many others");
@@ -144,7 +168,7 @@ async function accept(dir: string, name: string, backups: string): Promise<boole
   if (lstatOf(here)) {
     if (isSameSnapshot(here, dir)) return false;
     throw new VmError("cannotCreate", `another snapshot called ${name} is here already`, {
-      hint: "restore into an empty directory: --hostdir=DIR, of the same name",
+      hint: `restore into an empty directory: mkdir -m 700 DIR && vm -d DIR restore --from-remote ID`,
     });
   }
   await checkSums(dir, name);

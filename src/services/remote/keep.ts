@@ -7,7 +7,7 @@ import { formatTimestamp } from "../../lib/time.ts";
 import { byAge, decideRetention, type Candidate, type Rules } from "../../store/retention.ts";
 import type { Context } from "../context.ts";
 import { requireSole } from "../identity.ts";
-import { findHostdir } from "../open.ts";
+import { findHostdir, noVmIn } from "../open.ts";
 import { requireOwn } from "../own.ts";
 import { isCurrent, isFromHere, isOwn } from "./choose.ts";
 import { findHere, listRemote } from "./list.ts";
@@ -40,6 +40,7 @@ export async function pruneRemote(
     requireOwn(context, hostdir, "prune the repository");
     requireSole(context, hostdir, here.uuid, "prune the repository");
   }
+  if (here.uuid === undefined && !byName) throw noVmIn(hostdir);
   const repository = await openRepository(context);
   const all = await listRemote(repository);
   const from = { host: hostname(), directory: hostdir };

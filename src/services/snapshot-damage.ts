@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { checkGuestEnv, type CheckedGuestEnv } from "../config/check-guest-env.ts";
 import { reasonOf } from "../lib/errors.ts";
-import { MAX_SMALL_BYTES, openForReading, readSmallBytes } from "../lib/read-file.ts";
+import { openForReading, readSmallBytes } from "../lib/read-file.ts";
 import { parseImage } from "../machine/parse.ts";
 import { readBackingName, readQcow2Header } from "../qemu/image-header.ts";
 import { listDirectory, lstatOf } from "../store/files.ts";
@@ -137,10 +137,9 @@ function damageOfSums({ dir, manifest }: Snapshot): string | undefined {
   for (const [name, sum] of sums) {
     const stats = lstatOf(join(dir, name));
     if (!stats && !isOptionalText(name)) return `${name} is missing`;
-    // Stored files are looked at by their lengths and headers; large ones that nobody knows, by verify.
+    // Stored files are looked at by their lengths and headers.
     const stored = manifest ? manifest.files.some(({ file }) => file === name) : name.endsWith(SNAPSHOT.gz);
     if (!stats || stored || name === SNAPSHOT.description) continue;
-    if (stats.isFile() && stats.size > MAX_SMALL_BYTES && !isRestored(name)) continue;
     if (!hasSum(dir, name, sum)) return `${name}: its checksum is wrong`;
   }
   return undefined;

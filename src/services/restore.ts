@@ -19,11 +19,11 @@ import { carryFormats } from "./image-formats.ts";
 import { refuseRunning } from "./in-use.ts";
 import { withVm, type Vm } from "./open.ts";
 import { fillImages, listImages, measureCopies } from "./restore-images.ts";
-import { findDamage, isOptionalText, readSnapshotSettings } from "./snapshot-damage.ts";
+import { findDamage, readSnapshotSettings } from "./snapshot-damage.ts";
 import { chainOf, requireIntact } from "./snapshot-intact.ts";
 import { recordSnapshot } from "./snapshot-parent.ts";
 import { findSnapshot, listSnapshots, type Snapshot } from "./snapshots.ts";
-import { compareSums, readSums } from "./sums.ts";
+import { compareSums } from "./sums.ts";
 
 /** What is typed behind `restore`. */
 export interface RestoreRequest {
@@ -130,9 +130,6 @@ function requireWhole(hostdir: string, snapshot: Snapshot): void {
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
   const damage = findDamage(snapshot, (name) => known.get(name));
   if (damage !== undefined) throw damaged(snapshot, `: ${damage}`);
-  for (const name of readSums(snapshot.dir).keys())
-    if (isOptionalText(name) && !lstatOf(join(snapshot.dir, name)))
-      log.warn(`the snapshot ${snapshot.name} lacks ${name}, which a restore does not need`);
   for (const { file, line, message } of readSnapshotSettings(snapshot)?.complaints ?? [])
     log.warn(`${file}:${line}: ${message}; the VM cannot run until this is corrected`);
 }
@@ -244,7 +241,7 @@ async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<vo
   const wrong = await compareSums(dir, {
     sizes,
     signal,
-    only: (name) => !images.has(name) && !isOptionalText(name),
+    only: (name) => !images.has(name),
   });
   if (wrong.length > 0) throw damaged(snapshot, `:\n  ${wrong.join("\n  ")}`);
 }

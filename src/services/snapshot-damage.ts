@@ -117,10 +117,6 @@ const listStoredGz = (dir: string): string[] =>
 /** Small files that a restore reads. */
 const isRestored = (name: string): boolean => name === WORK.guestEnv || name.endsWith(".defaults");
 
-/** What a restore does not need: where it is missing, the snapshot can be restored. */
-export const isOptionalText = (name: string): boolean =>
-  name === SNAPSHOT.timestamp || name === SNAPSHOT.description;
-
 /** SHA256SUMS names all that matters, what it names is there, and small files are as it says. */
 function damageOfSums({ dir, manifest }: Snapshot): string | undefined {
   const parsed = loadSums(dir);
@@ -136,11 +132,10 @@ function damageOfSums({ dir, manifest }: Snapshot): string | undefined {
   if (unnamed !== undefined) return `${SNAPSHOT.sums} does not name ${unnamed}`;
   for (const [name, sum] of sums) {
     const stats = lstatOf(join(dir, name));
-    if (!stats && !isOptionalText(name)) return `${name} is missing`;
+    if (!stats) return `${name} is missing`;
     // Stored files are looked at by their lengths and headers.
     const stored = manifest ? manifest.files.some(({ file }) => file === name) : name.endsWith(SNAPSHOT.gz);
-    if (!stats || stored || name === SNAPSHOT.description) continue;
-    if (!hasSum(dir, name, sum)) return `${name}: its checksum is wrong`;
+    if (!stored && !hasSum(dir, name, sum)) return `${name}: its checksum is wrong`;
   }
   return undefined;
 }

@@ -2,7 +2,6 @@ import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { lstatOf } from "../store/files.ts";
 import { HOST, SNAPSHOT } from "../store/layout.ts";
-import { isOptionalText } from "./snapshot-damage.ts";
 import { findSnapshot, type Snapshot } from "./snapshots.ts";
 import { compareSums } from "./sums.ts";
 import { followChain } from "./verify/chain.ts";
@@ -39,10 +38,7 @@ export async function requireIntact(
 ): Promise<void> {
   for (const { name, dir, manifest } of snapshots) {
     const sizes = new Map(manifest?.files.map(({ file, storedBytes }) => [file, storedBytes]));
-    const only = (file: string): boolean =>
-      images
-        ? sizes.has(file) && !file.endsWith(SNAPSHOT.gz)
-        : !isOptionalText(file) || lstatOf(join(dir, file)) !== undefined;
+    const only = (file: string): boolean => !images || (sizes.has(file) && !file.endsWith(SNAPSHOT.gz));
     const wrong = await compareSums(dir, { sizes, only, low });
     if (wrong.length > 0)
       throw new VmError("io", `${cannot}: ${name} is damaged: ${wrong.join("; ")}`, { hint });

@@ -134,43 +134,43 @@ describe("compareSums", () => {
     ["openssl", undefined],
     ["sha256sum", "exit 1"],
   ])("by %s: finds what is wrong, and nothing else", async (_title, script) => {
-    fill("a", "b", "c", "d");
+    fill("a.gz", "b.gz", "c.gz", "d.gz");
     writeFileSync(join(top, "small"), "small\n");
     await writeSums(top);
     if (script !== undefined) withOpenssl(script);
     expect(await compareSums(top)).toEqual([]);
-    writeFileSync(join(top, "b"), "B");
+    writeFileSync(join(top, "b.gz"), "B");
     writeFileSync(join(top, "small"), "Small\n");
-    rmSync(join(top, "c"));
+    rmSync(join(top, "c.gz"));
     expect(await compareSums(top)).toEqual([
-      "b: its checksum is wrong",
-      "c: it is missing",
+      "b.gz: its checksum is wrong",
+      "c.gz: it is missing",
       "small: its checksum is wrong",
     ]);
-    expect(await compareSums(top, { only: (name) => name === "a" })).toEqual([]);
+    expect(await compareSums(top, { only: (name) => name === "a.gz" })).toEqual([]);
   });
 
   test("what is no regular file is not read, and not waited for", async () => {
-    fill("a", "b", "c", "d");
+    fill("a.gz", "b.gz", "c.gz", "d.gz");
     await writeSums(top);
-    for (const name of ["a", "b", "c"]) rmSync(join(top, name));
-    Bun.spawnSync(["mkfifo", join(top, "a")]);
-    symlinkSync("/dev/zero", join(top, "b"));
-    mkdirSync(join(top, "c"));
+    for (const name of ["a.gz", "b.gz", "c.gz"]) rmSync(join(top, name));
+    Bun.spawnSync(["mkfifo", join(top, "a.gz")]);
+    symlinkSync("/dev/zero", join(top, "b.gz"));
+    mkdirSync(join(top, "c.gz"));
     expect(await compareSums(top)).toEqual([
-      "a: it is a named pipe, not a regular file",
-      "b: it is a symbolic link, not a regular file",
-      "c: it is a directory, not a regular file",
+      "a.gz: it is a named pipe, not a regular file",
+      "b.gz: it is a symbolic link, not a regular file",
+      "c.gz: it is a directory, not a regular file",
     ]);
   });
 
   test("a file of another length is not read", async () => {
-    fill("a");
+    fill("a.gz");
     await writeSums(top);
-    truncateSync(join(top, "a"), 2 ** 43);
-    expect(await sumOf(join(top, "a"), 3 << 20)).toBeUndefined();
-    expect(await compareSums(top, { sizes: new Map([["a", 3 << 20]]) })).toEqual([
-      "a: its checksum is wrong",
+    truncateSync(join(top, "a.gz"), 2 ** 43);
+    expect(await sumOf(join(top, "a.gz"), 3 << 20)).toBeUndefined();
+    expect(await compareSums(top, { sizes: new Map([["a.gz", 3 << 20]]) })).toEqual([
+      "a.gz: its checksum is wrong",
     ]);
   });
 });

@@ -67,5 +67,5 @@ describe("readArguments", () => {
       expect({ text, words: result.words }).toEqual({ text, words: answers[index]?.["D"] as string[] });
     }
     expect(understood).toBeGreaterThan(400);
-  });
+  }, 600_000);
 });

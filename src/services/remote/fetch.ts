@@ -62,14 +62,15 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
     log.info(`fetching ${wanted.name}, made ${formatTimestamp(wanted.made)}: ${formatSize(bytes)}`);
     removeQuietly(staged);
     mkdirSync(staged, { mode: 0o700 });
+    await refuseLarge(repository, wanted, what);
     await repository.run(["restore", "--target", staged, wanted.id], { what });
     throwIfInterrupted();
     const chain = readChain(staged, wanted.name);
     const further = listDirectory(staged).length - chain.length;
     if (further > 0) log.warn(`ignored ${further} further entries of that snapshot in the repository`);
-    requireWhole(staged, chain);
     const fresh: string[] = [];
     for (const name of chain) if (await accept(join(staged, name), name, backups)) fresh.push(name);
+    requireWhole(staged, chain);
     // Those that others build on come first: a kill in between leaves none without what it needs.
     for (const name of fresh.toReversed()) moveIn(staged, backups, name);
     if (!lstatOf(join(backups, LAST))) swingLink(join(backups, LAST), wanted.name);
@@ -102,6 +103,21 @@ function moveIn(staged: string, backups: string, name: string): void {
 async function sizeOf(repository: Repository, id: string, what: string): Promise<number> {
   const { stdout } = await repository.run(["stats", "--json", "--mode", "restore-size", id], { what });
   return (JSON.parse(stdout) as { total_size?: number }).total_size ?? 0;
+}
+
+/** Before anything is fetched: all but disks and UEFI variables is small. @throws 74 */
+async function refuseLarge(
+  repository: Repository,
+  { id, name }: RemoteSnapshot,
+  what: string,
+): Promise<void> {
+  const { stdout } = await repository.run(["ls", "--json", id], { what });
+  for (const line of stdout.split("\n")) {
+    if (!line.includes('"size"')) continue;
+    const { path = "", size = 0 } = JSON.parse(line) as { path?: string; size?: number };
+    if (size > MAX_SMALL_BYTES && !isLarge(path))
+      throw notOurs(name, `${path} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
+  }
 }
 
 const notOurs = (name: string, reason: string): VmError =>

@@ -36,7 +36,7 @@ export function consistencyOf({ lastRun, restored }: Mark): Consistency {
 export interface RunRecord {
   /** ISO time stamp. */
   started: string;
-  /** Nobody waits for its end. */
+  /** Started with --detach: no command waits for its end. */
   detached: boolean;
   pid: number;
   /** `hostfwd=` and `guestfwd=` rules of the first card. */
@@ -53,7 +53,7 @@ export interface RunRecord {
   ended?: string | undefined;
 }
 
-/** An image that a disk lies over, as it was when the disk was made. */
+/** The backing file of a disk, as it was when the disk was made. */
 export interface BaseRecord {
   /** Absolute, without links. */
   path: string;

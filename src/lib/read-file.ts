@@ -35,7 +35,7 @@ export function lstatOf(path: string): Stats | undefined {
 }
 
 /** What a file is instead of a regular one. */
-function kindOf(stats: Stats): string {
+export function kindOf(stats: Stats): string {
   if (stats.isSymbolicLink()) return "a symbolic link";
   if (stats.isDirectory()) return "a directory";
   if (stats.isFIFO()) return "a named pipe";

@@ -1,6 +1,7 @@
 import { readlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { kindOf } from "../lib/read-file.ts";
 import { lstatOf } from "./files.ts";
 
 /**
@@ -11,7 +12,7 @@ import { lstatOf } from "./files.ts";
 export function requireRegularDisk(path: string): void {
   const stats = lstatOf(path);
   if (!stats || stats.isFile()) return;
-  const what = stats.isSymbolicLink() ? `a symbolic link to ${readlinkSync(path)}` : "not a regular file";
+  const what = stats.isSymbolicLink() ? `a symbolic link to ${readlinkSync(path)}` : kindOf(stats);
   throw new VmError("io", `cannot use the disk ${path}: it is ${what}`, {
     hint: `a working disk is a regular file in ${dirname(path)}; for larger storage set TMPDIR, use --inplace in a directory there, or name the image's full path in IMAGES`,
   });

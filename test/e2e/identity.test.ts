@@ -237,8 +237,8 @@ suite(
       await make("large", `truncate -s 3M DESCRIPTION; ${sum}`);
       await make("parent", `sed -i 's/"format"/"parent": "..\\/x", "format"/' manifest.json; ${sum}`);
       const bad = {
-        zero: /names \/dev\/zero/,
-        up: /names \.\.\//,
+        zero: /SHA256SUMS:\d+: no line of sha256sum's/,
+        up: /SHA256SUMS:\d+: no line of sha256sum's/,
         pipe: /no plain file/,
         large: /larger than/,
         parent: /'\.\.\/x'/,
@@ -251,7 +251,7 @@ suite(
       for (const [name, message] of Object.entries(bad)) {
         const result = await box.vm(["restore", name, "--from-remote"], { timeoutSeconds: 30 });
         expect(result.stderr).toMatch(message);
-        expect(result.status).toBeOneOf([64, 74]);
+        expect(result.status).toBe(74);
       }
       expect((await Bun.$`ls -A`.cwd(box.path("backups")).text()).trim().split("\n")).toEqual([
         "LAST",

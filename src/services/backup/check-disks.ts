@@ -6,6 +6,7 @@ import { readQcow2Header } from "../../qemu/image-header.ts";
 import { shellQuote } from "../../qemu/text.ts";
 import { findVariablesDamage } from "../../qemu/uefi-variables.ts";
 import { lstatOf } from "../../store/files.ts";
+import { requireRegularDisk } from "../../store/own-disk.ts";
 import { WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../store/manifest.ts";
 import { ownDisks } from "../in-use.ts";
@@ -33,6 +34,7 @@ export const damagedDisk = (path: string, reason: string): VmError =>
 export function requireDisks({ dir }: Present, named: readonly string[]): void {
   for (const name of new Set([...named, ...ownDisks(dir)])) {
     const path = join(dir, name);
+    requireRegularDisk(path);
     let damage: string | undefined;
     try {
       ({ damage } = readQcow2Header(path));

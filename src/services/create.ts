@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { isBlank } from "../config/check-guest-env.ts";
 import { log } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
 import { parseImage } from "../machine/parse.ts";
@@ -13,6 +14,7 @@ import {
   listDirectory,
   lstatOf,
   readNamed,
+  readSmall,
   requireRoom,
   syncFile,
   writeNew,
@@ -33,6 +35,9 @@ import { Media } from "./media.ts";
 import { findHostdir, withVm, type Vm } from "./open.ts";
 import { planSeed, writeSeed } from "./seed.ts";
 import { listSnapshots } from "./snapshots.ts";
+
+/** A power cut leaves a file of zeroes no longer than what was written. */
+const MAX_BLANK_BYTES = 1 << 16;
 
 /**
  * Makes a new VM: disks, NVRAM, settings.
@@ -86,8 +91,10 @@ export async function createVm(
       throw fileError(`cannot create ${guestName}`, error);
     }
   };
-  // Settings that are there already are refused, readable or not.
-  const lenient = lstatOf(join(findHostdir(context), HOST.guestEnv)) !== undefined;
+  // An empty guest.env is refused for being there, not for what it lacks.
+  const path = join(findHostdir(context), HOST.guestEnv);
+  const stats = lstatOf(path);
+  const lenient = stats?.isFile() === true && stats.size <= MAX_BLANK_BYTES && isBlank(readSmall(path) ?? "");
   await withVm(context, "create", make, { lenient });
 }
 

@@ -10,7 +10,8 @@ import { HOST, imageName, isDiskName, SNAPSHOT } from "../store/layout.ts";
 import { bitmapOf } from "./backup/plan.ts";
 import type { Context } from "./context.ts";
 import { backingNameOf, findSnapshotImage } from "./snapshot-images.ts";
-import { findSnapshot, type Snapshot } from "./snapshots.ts";
+import { findBeside } from "./snapshot-intact.ts";
+import type { Snapshot } from "./snapshots.ts";
 import { followChain } from "./verify/chain.ts";
 
 /** A disk to restore from an image, with those that the image is changes to. */
@@ -29,9 +30,7 @@ export interface ImageJob {
 export function listImages(hostdir: string, snapshot: Snapshot): ImageJob[] {
   const images = snapshot.manifest?.files.filter(({ file }) => !file.endsWith(SNAPSHOT.gz)) ?? [];
   if (images.length === 0) return [];
-  const { parents, problem } = followChain(snapshot, (name) =>
-    lstatOf(join(hostdir, HOST.backups, name)) ? findSnapshot(hostdir, name) : undefined,
-  );
+  const { parents, problem } = followChain(snapshot, findBeside(hostdir));
   if (problem !== undefined) throw damaged(snapshot, problem);
   for (const item of [snapshot, ...parents]) checkSizes(item);
   return images.map(({ name, file, virtualBytes }) => {

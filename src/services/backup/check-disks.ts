@@ -3,7 +3,6 @@ import { hasErrno, reasonOf, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { findImageDamage } from "../../qemu/img.ts";
 import { readQcow2Header } from "../../qemu/image-header.ts";
-import { shellQuote } from "../../qemu/text.ts";
 import { findVariablesDamage } from "../../qemu/uefi-variables.ts";
 import { lstatOf } from "../../store/files.ts";
 import { requireRegularDisk } from "../../store/own-disk.ts";
@@ -11,19 +10,8 @@ import { WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../store/manifest.ts";
 import { ownDisks } from "../in-use.ts";
 import type { Present } from "../open.ts";
+import { damagedDisk, MISSING } from "./damaged-disk.ts";
 import type { Source } from "./sources.ts";
-
-const MISSING = "it is missing";
-
-/** A working disk that is damaged is not backed up: rotation would let it take the place of good snapshots. */
-export const damagedDisk = (path: string, reason: string): VmError =>
-  new VmError("io", `cannot back up ${path}: ${reason}`, {
-    hint: `no snapshot was made; restore a good one${
-      reason === MISSING
-        ? ""
-        : `, or look at the disk: qemu-img check ${shellQuote(path)} (-r all repairs: try it on a copy)`
-    }`,
-  });
 
 /**
  * The working disks that the settings name are there, and each is a qcow2 file that is whole as far as its header tells;

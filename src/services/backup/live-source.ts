@@ -9,7 +9,7 @@ import { cleanUpLive } from "../live-snapshot/clean-up.ts";
 import { beginFleecing, type Fleecing } from "../live-snapshot/fleece.ts";
 import { NODE } from "../live-snapshot/names.ts";
 import type { Present } from "../open.ts";
-import { damagedDisk } from "./check-disks.ts";
+import { damagedDisk } from "./damaged-disk.ts";
 import type { DiskSource, OpenDisk } from "./disk-source.ts";
 import type { Source } from "./sources.ts";
 

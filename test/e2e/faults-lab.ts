@@ -136,6 +136,10 @@ function hashFile(path: string): string {
   return hash.digest("hex");
 }
 
+/** Each `create` makes a UUID of its own: what the settings hold besides it is compared. */
+const hashGuestEnv = (path: string): string =>
+  sha256(Buffer.from(readFileSync(path, "utf8").replace(/^UUID="[0-9a-f-]{36}"$/m, 'UUID="…"')));
+
 function must(argv: string[]): void {
   const { exitCode, stderr } = Bun.spawnSync(argv, {
     stdin: "ignore",
@@ -334,7 +338,11 @@ export class Lab implements Disposable {
 
   hashes(dir: string): Hashes {
     const names = namesIn(dir).filter((name) => isPart(name) || name === "guest.env");
-    return Object.fromEntries(names.toSorted().map((name) => [name, hashFile(join(dir, name))]));
+    return Object.fromEntries(
+      names
+        .toSorted()
+        .map((name) => [name, (name === "guest.env" ? hashGuestEnv : hashFile)(join(dir, name))]),
+    );
   }
 
   classify(hashes: Hashes): Content | "none" | "mixed" {
@@ -367,7 +375,7 @@ export class Lab implements Disposable {
     const hashes: Hashes = {};
     for (const file of readdirSync(dir).toSorted()) {
       const path = join(dir, file);
-      if (file === "guest.env") hashes[file] = hashFile(path);
+      if (file === "guest.env") hashes[file] = hashGuestEnv(path);
       else if (file.endsWith(".gz")) hashes[file.slice(0, -3)] = sha256(Bun.gunzipSync(readFileSync(path)));
     }
     return this.classify(hashes);

@@ -1,4 +1,5 @@
 import type { CommandContext } from "citty";
+import { watchActivity } from "../lib/activity.ts";
 import { PLAIN, log, setQuiet, setupLog } from "../lib/log.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { installSignalHandlers, throwIfInterrupted } from "../process/signals.ts";
@@ -63,6 +64,7 @@ const citty = ({ command, args, rest }: Invocation, data: Context): CommandConte
 async function runInvocation(invocation: Invocation, context: Context): Promise<void> {
   const { command, words, implicit, args } = invocation;
   setQuiet(args.quiet === true);
+  using _activity = watchActivity();
   if (command.announced)
     log.announce(`Executing command: ${command.name}(${words.map((word) => `'${word}'`).join(", ")})`);
   try {

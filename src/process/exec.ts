@@ -2,6 +2,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { realpathSync } from "node:fs";
 import { basename } from "node:path";
 import { $, quote, type ProcessPromise } from "zx/core";
+import { beginChild } from "../lib/activity.ts";
 import { saysNoRoom, VmError } from "../lib/errors.ts";
 import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
 import { interruption } from "./signals.ts";
@@ -137,7 +138,10 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
   };
   const stop = (): void => kill("SIGKILL");
   if (!options.keepOnInterrupt) interruption.addEventListener("abort", stop, { once: true });
+  // What has the terminal, or goes on without us, is nothing that we wait for.
+  const waiting = options.keepOnInterrupt || !ownSession ? undefined : beginChild(basename(argv[0]!), pid);
   const done: Promise<Finished> = Promise.resolve(running).then((output) => {
+    waiting?.[Symbol.dispose]();
     interruption.removeEventListener("abort", stop);
     return {
       argv,

@@ -1,5 +1,6 @@
 import { chmodSync, closeSync, lstatSync, readdirSync, watch, type FSWatcher } from "node:fs";
 import { dirname, join } from "node:path";
+import { beginChild } from "../lib/activity.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import { readTail } from "../lib/read-file.ts";
 import { quoteLine } from "../lib/text.ts";
@@ -128,6 +129,7 @@ function watchDirectory(path: string, wake: () => void): FSWatcher | undefined {
 
 async function connectWhenUp(child: Child, socket: string): Promise<QmpClient | undefined> {
   const state = { over: false, wake: () => {} };
+  using _child = beginChild("qemu", child.pid);
   const watcher = watchDirectory(dirname(socket), () => state.wake());
   void child.done.then(() => {
     state.over = true;

@@ -1,4 +1,5 @@
 import { connect } from "node:net";
+import { beginStep } from "../lib/activity.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { findLine } from "../qmp/commands.ts";
@@ -39,6 +40,8 @@ export async function waitUntilReady(context: Context, wait: Wait): Promise<void
     askedAt = happened;
     return hasAgent(context);
   };
+  const awaited = wait.for === "time" ? "" : `for the guest's ${wait.for}, `;
+  using _step = beginStep(() => `waiting ${awaited}at most ${limitSeconds} s`);
   const how = await waitForRun(work, limitSeconds * 1000, async (events) => {
     if (ssh) return (await greets(ssh)) || undefined;
     if (wait.for === "agent") return (await agentListens(events.length)) || undefined;

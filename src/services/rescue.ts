@@ -1,6 +1,7 @@
-import { mkdirSync, renameSync, statSync } from "node:fs";
+import { mkdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseSetting } from "../config/schema.ts";
+import { beginStep } from "../lib/activity.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isOurDirectory } from "../lib/trust.ts";
@@ -9,22 +10,13 @@ import { formatDuration } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { RESCUE_SCRIPTS, RUNNER } from "../rescue/assets.ts";
 import { COMPRESSIONS, type Compression } from "../rescue/build/initrd.ts";
-import {
-  fileError,
-  listDirectory,
-  lstatOf,
-  realPath,
-  readSmall,
-  remove,
-  removeQuietly,
-  syncDirectory,
-  writeNew,
-} from "../store/files.ts";
+import { fileError, lstatOf, realPath, remove, removeQuietly, writeNew } from "../store/files.ts";
 import { PARTIAL, RESCUE } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { Media } from "./media.ts";
 import { openOwnVm, type Vm } from "./open.ts";
 import { sizeOf } from "./rescue-list.ts";
+import { keptSettings, lockProfiles, recoverProfile, replaceProfile } from "./rescue-profile.ts";
 
 export interface BuildRequest {
   action: "build";
@@ -34,6 +26,8 @@ export interface BuildRequest {
   modules: string | undefined;
   root: string | undefined;
   compress: Compression;
+  /** Only where there is none yet. */
+  unlessThere?: boolean;
 }
 
 const wrong = (message: string, hint: string): VmError => new VmError("usage", message, { hint });
@@ -93,6 +87,7 @@ export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
       modules: undefined,
       root: undefined,
       compress: "none",
+      unlessThere: true,
     });
   return { ...vm, settings: { ...vm.settings, RESCUE: name } };
 }
@@ -110,7 +105,8 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
   const scratch = `${beside}.scratch`;
   const iso = request.iso === undefined ? undefined : await new Media(context, vm).findIso(request.iso);
   const settings = iso === undefined ? ownSettings() : isoSettings(name);
-  const kept = keptSettings(directory, settings);
+  keptSettings(directory, settings);
+  using _step = beginStep(() => `build the rescue ${name}`);
   try {
     if (statSync(vm.settings.PROFILES, { throwIfNoEntry: false })?.isDirectory() === false)
       throw new VmError(
@@ -125,20 +121,26 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
         `cannot build the rescue ${name}: other users may change ${vm.settings.PROFILES}, or a directory above it`,
         { hint: "set PROFILES to a directory of your own, in ~/.config/vm.conf" },
       );
-    for (const path of [beside, scratch]) {
-      remove(path);
-      mkdirSync(path, { mode: 0o700 });
+    using _lock = await lockProfiles(vm.settings.PROFILES, name);
+    // Another build may have made it meanwhile.
+    if (request.unlessThere && lstatOf(directory)) return;
+    try {
+      recoverProfile(vm.settings.PROFILES, name);
+      for (const path of [beside, scratch]) {
+        remove(path);
+        mkdirSync(path, { mode: 0o700 });
+      }
+      if (iso !== undefined) await buildFromIso(beside, scratch, name, iso);
+      else await buildOwn(context, vm, beside, scratch, request);
+      throwIfInterrupted();
+      writeNew(join(beside, RESCUE.guestEnv), keptSettings(directory, settings) ?? settings);
+      await replaceProfile(vm.settings.PROFILES, name, beside);
+    } finally {
+      removeQuietly(scratch);
+      removeQuietly(beside);
     }
-    if (iso !== undefined) await buildFromIso(beside, scratch, name, iso);
-    else await buildOwn(context, vm, beside, scratch, request);
-    throwIfInterrupted();
-    writeNew(join(beside, RESCUE.guestEnv), kept ?? settings);
-    putInPlace(directory, beside);
   } catch (error) {
     throw fileError(`cannot build the rescue ${name}`, error);
-  } finally {
-    removeQuietly(scratch);
-    removeQuietly(beside);
   }
   const seconds = (performance.now() - started) / 1000;
   log.success(
@@ -194,26 +196,3 @@ const ownSettings = (): string =>
 
 const isoSettings = (name: string): string =>
   `${HEAD}RESCUE_ISO="${name.replaceAll(/[\\"$\x60]/g, String.raw`\$&`)}.iso"\n`;
-
-/** The settings of the profile that is there, if it is one of this kind. */
-function keptSettings(directory: string, settings: string): string | undefined {
-  if (!lstatOf(directory)) return undefined;
-  const file = join(directory, RESCUE.guestEnv);
-  const text = lstatOf(file)?.isFile() ? readSmall(file) : undefined;
-  const lines = settings.split("\n").filter((line) => line.startsWith("RESCUE_"));
-  if (text !== undefined && lines.every((line) => text.split("\n").includes(line))) return text;
-  throw new VmError("cannotCreate", `${directory} exists already and is something else`, {
-    hint: "choose another name (--name=NAME, and --rescue=NAME for jobs), or move it away",
-  });
-}
-
-/** Swaps the new profile in. Other files of the old one (an ISO's source, say) stay. */
-function putInPlace(directory: string, beside: string): void {
-  if (lstatOf(directory)) {
-    // One that could not be uncompressed this time must not meet the old one.
-    if (!lstatOf(join(beside, RESCUE.vmlinux))) remove(join(directory, RESCUE.vmlinux));
-    for (const name of listDirectory(beside)) renameSync(join(beside, name), join(directory, name));
-  } else renameSync(beside, directory);
-  syncDirectory(directory);
-  syncDirectory(join(directory, ".."));
-}

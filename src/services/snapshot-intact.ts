@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { beginStep } from "../lib/activity.ts";
 import { VmError } from "../lib/errors.ts";
 import { lstatOf } from "../store/files.ts";
 import { HOST, SNAPSHOT } from "../store/layout.ts";
@@ -38,6 +39,7 @@ export async function requireIntact(
 ): Promise<void> {
   for (const { name, dir, manifest } of snapshots) {
     const sizes = new Map(manifest?.files.map(({ file, storedBytes }) => [file, storedBytes]));
+    using _step = beginStep(() => `compare ${name} with its checksums`);
     const only = (file: string): boolean => !images || (sizes.has(file) && !file.endsWith(SNAPSHOT.gz));
     const wrong = await compareSums(dir, { sizes, only, low });
     if (wrong.length > 0)

@@ -1,6 +1,8 @@
+import { beginStep } from "../lib/activity.ts";
 import { VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
 import { isQuiet } from "../lib/log.ts";
+import { plain } from "../lib/text.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "./context.ts";
 import { foreignUuid, readIdentity } from "./identity.ts";
@@ -61,6 +63,7 @@ export async function verifySnapshots(context: Context, request: VerifyRequest):
     const reports = new Map<string, Report>();
     for (const snapshot of all) {
       const { problem, parents } = followChain(snapshot, find);
+      using _step = beginStep(() => `verify ${plain(snapshot.name)}`);
       const report = await lookAt(context, vm, snapshot, parents[0], request);
       const other = foreignUuid(own, snapshot.manifest?.vm);
       if (other !== undefined) report.notes.push(`it is of another VM (UUID ${other}, not ${own.uuid})`);

@@ -1,5 +1,6 @@
 import { closeSync, constants, openSync, readFileSync, statfsSync, fstatSync } from "node:fs";
 import { join } from "node:path";
+import { beginStep } from "../lib/activity.ts";
 import { VmError } from "../lib/errors.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
@@ -30,7 +31,22 @@ function openLock(hostdir: string): number {
  * @param command what it is taken for, for the error message
  * @throws 75 naming the holder
  */
-export async function lockVm(hostdir: string, command: string, waitMs = WAIT_MS): Promise<VmLock> {
+export const lockVm = (hostdir: string, command: string, waitMs = WAIT_MS): Promise<VmLock> =>
+  lockDirectory(hostdir, { command, waitMs, busy: "another command is changing this VM" });
+
+/** What a directory is locked for. */
+interface LockOptions {
+  command: string;
+  waitMs: number;
+  /** Why it is held, for the error message. */
+  busy: string;
+}
+
+/** Takes the lock of any directory. @throws 75 naming the holder */
+export async function lockDirectory(
+  hostdir: string,
+  { command, waitMs, busy }: LockOptions,
+): Promise<VmLock> {
   let fd: number;
   try {
     fd = openLock(hostdir);
@@ -38,16 +54,16 @@ export async function lockVm(hostdir: string, command: string, waitMs = WAIT_MS)
     throw fileError(`cannot lock ${hostdir}`, error);
   }
   const deadline = Date.now() + waitMs;
+  const holder = (): string => findHolder(fstatSync(fd).ino);
+  using _step = beginStep(() => `waiting for the lock of ${hostdir}: ${holder()}`);
   try {
     // flock(2) has no event to wait for; a blocking call would stop signals from being heard.
     while (!flock(fd, LOCK_EX | LOCK_NB)) {
       throwIfInterrupted();
       if (Date.now() >= deadline)
-        throw new VmError(
-          "busy",
-          `cannot ${command}: another command is changing this VM: ${findHolder(fstatSync(fd).ino)}`,
-          { hint: "wait until it has finished and try again" },
-        );
+        throw new VmError("busy", `cannot ${command}: ${busy}: ${holder()}`, {
+          hint: "wait until it has finished and try again",
+        });
       await Bun.sleep(RETRY_MS);
     }
   } catch (error) {

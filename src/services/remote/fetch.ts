@@ -1,10 +1,11 @@
 import { chmodSync, lchownSync, lstatSync, mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
+import { beginStep } from "../../lib/activity.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { MAX_SMALL_BYTES } from "../../lib/read-file.ts";
 import { formatSize } from "../../lib/size.ts";
-import { isPlainName } from "../../lib/text.ts";
+import { isPlainName, plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import {
@@ -63,6 +64,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
     removeQuietly(staged);
     mkdirSync(staged, { mode: 0o700 });
     await refuseLarge(repository, wanted, what);
+    using _step = beginStep(() => `fetch ${plain(wanted.name)} from the repository`);
     await repository.run(["restore", "--target", staged, wanted.id], { what });
     throwIfInterrupted();
     const chain = readChain(staged, wanted.name);

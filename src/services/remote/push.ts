@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { beginStep } from "../../lib/activity.ts";
 import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { formatSize } from "../../lib/size.ts";
@@ -136,6 +137,7 @@ async function push(repository: Repository, request: Push): Promise<void> {
   const problem = findDamage(snapshot, (parent) => known.get(parent));
   if (problem !== undefined)
     throw new VmError("io", `${cannot}: ${problem}`, { hint: "verify tells which are good" });
+  using _step = beginStep(() => `push ${name} to the repository`);
   await requireIntact([snapshot, ...parents], { cannot, hint: "verify tells which are good" });
   const isProtected = existsSync(join(snapshot.dir, SNAPSHOT.protected));
   const tags = [

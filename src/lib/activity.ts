@@ -1,0 +1,73 @@
+import { isQuiet, log } from "./log.ts";
+import { formatDuration } from "./time.ts";
+
+/** When the first line about work in progress is due, and then the next ones. */
+export interface ActivityLimits {
+  firstMs: number;
+  nextMs: number;
+}
+
+/** With a tick they stay below 2 and 30 s. */
+const LIMITS: ActivityLimits = { firstMs: 1500, nextMs: 28_000 };
+/** How often the clock is looked at. */
+const TICK_MS = 250;
+
+/** Work in progress, outermost first: what a line says of it, asked when the line is due. */
+const steps = new Set<() => string>();
+/** Programs that were started and have not ended, oldest first. */
+const children = new Set<{ name: string; pid: number; startedAt: number }>();
+let shownAt = 0;
+let shown = false;
+
+/**
+ * Begins work that may take long; the disposal ends it.
+ * @param describe what a line about it says: `backup S0: 512 MiB of 1.1 GiB`
+ */
+export function beginStep(describe: () => string): Disposable {
+  // One key for each, also where two have the same function.
+  const step = (): string => describe();
+  steps.add(step);
+  return { [Symbol.dispose]: () => void steps.delete(step) };
+}
+
+/** The same for a program that is waited for. */
+export function beginChild(name: string, pid: number): Disposable {
+  const child = { name, pid, startedAt: performance.now() };
+  children.add(child);
+  return { [Symbol.dispose]: () => void children.delete(child) };
+}
+
+/** A progress bar has just shown how far the work is. */
+export function noteShown(): void {
+  shown = true;
+  shownAt = performance.now();
+}
+
+/** Steps; and the oldest program, where there is no step, or where that program has run for longer than `longMs`. */
+function describeWork(longMs: number): string {
+  const parts = [...steps].map((describe) => describe());
+  const [oldest] = children;
+  if (!oldest) return parts.join("; ");
+  const ranMs = performance.now() - oldest.startedAt;
+  if (parts.length === 0 || ranMs > longMs)
+    parts.push(`waiting for ${oldest.name} (pid ${oldest.pid}), ${formatDuration(ranMs / 1000)}`);
+  return parts.join("; ");
+}
+
+/**
+ * Logs a line about the work in progress within 2 s, and then one every 30 s, until disposed of. Quiet commands log
+ * none; neither do those without work of their own, such as `run` while the guest runs.
+ */
+export function watchActivity({ firstMs, nextMs }: ActivityLimits = LIMITS): Disposable {
+  shown = false;
+  shownAt = performance.now();
+  const tick = (): void => {
+    if (steps.size + children.size === 0 || isQuiet()) return;
+    if (performance.now() - shownAt < (shown ? nextMs : firstMs)) return;
+    noteShown();
+    log.info(describeWork(nextMs));
+  };
+  const timer = setInterval(tick, Math.min(TICK_MS, firstMs));
+  timer.unref();
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}

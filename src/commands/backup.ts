@@ -46,6 +46,6 @@ export default defineCommand({
     const backup = (): Promise<void> => notifying(context, args.snapshot, make);
     if (!args.prune) return backup();
     const { backupAndPrune } = await import("../services/prune.ts");
-    await backupAndPrune(context, backup);
+    await backupAndPrune(context, backup, request.lockWaitMs);
   },
 });

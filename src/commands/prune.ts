@@ -21,10 +21,20 @@ export default defineCommand({
       description:
         "with --remote: count those without a UUID, too, that came from this host and directory under its name",
     },
+    "no-merge": {
+      type: "boolean",
+      description: "keep snapshots that kept ones build on, instead of merging them into these",
+    },
+    "lock-timeout": {
+      type: "string",
+      valueHint: "SECONDS",
+      description: "how long another command may still be at work on this VM; default: 3",
+    },
     "dry-run": { type: "boolean", description: "show what would be done, and do nothing" },
     json: {
       type: "boolean",
-      description: "print [{name, made, action, reasons}]; action: keep or remove; --remote: with {id}",
+      description:
+        "print [{name, made, action, reasons, into}]; action: keep, merge or remove; --remote: {id, name, made, action, reasons}",
     },
     quiet: { type: "boolean", description: "print nothing but what is wrong" },
   },

@@ -13,7 +13,10 @@ import { foreignUuid, identityOf } from "./identity.ts";
 import { noVmIn, openVm, withVm, type Vm } from "./open.ts";
 import { knowSnapshots, type Known } from "./snapshot-facts.ts";
 import { findDamage } from "./snapshot-damage.ts";
+import { parseSeconds } from "./seconds.ts";
+import { canExchange, mergeSnapshot } from "./snapshot-merge.ts";
 import { discardSnapshots } from "./snapshot-remove.ts";
+import { listSnapshotNames } from "./snapshots.ts";
 
 export interface PruneRequest {
   /** What was typed; settings say the rest. */
@@ -24,6 +27,10 @@ export interface PruneRequest {
   remote: boolean;
   /** There: those without a UUID count that this host pushed from this directory, under its name. */
   byName: boolean;
+  /** Snapshots that kept ones build on are merged into these. */
+  merge: boolean;
+  /** How long another command's change may still take. */
+  waitMs: number | undefined;
 }
 
 const settingOf = (period: string) => `KEEP_${period.toUpperCase()}` as keyof Settings & `KEEP_${string}`;
@@ -45,7 +52,16 @@ export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
   const byName = args["by-name"] === true;
   if (byName && !remote)
     throw new VmError("usage", "prune: --by-name goes with --remote", { hint: "vm prune -h" });
-  return { rules, dryRun: args["dry-run"] === true, json: args.json === true, remote, byName };
+  const wait = parseSeconds("lock-timeout", args["lock-timeout"] as string | undefined);
+  return {
+    rules,
+    dryRun: args["dry-run"] === true,
+    json: args.json === true,
+    remote,
+    byName,
+    merge: args["no-merge"] !== true,
+    waitMs: wait === undefined ? undefined : wait * 1000,
+  };
 }
 
 /** @throws 64 where there are none: that must not mean that nothing stays */
@@ -61,42 +77,90 @@ function resolveRules({ settings }: Vm, typed: Rules): Rules {
 /** Removes the snapshots that no rule keeps, and prints what is done with each. */
 export async function pruneVm(
   context: Context,
-  { rules: typed, dryRun, json, remote, byName }: PruneRequest,
+  { rules: typed, dryRun, json, remote, byName, merge, waitMs }: PruneRequest,
 ): Promise<void> {
   if (remote) {
     const rules = resolveRules(await openVm(context), typed);
     return (await import("./remote/keep.ts")).pruneRemote(context, rules, { dryRun, json, byName });
   }
-  const use = (vm: Vm): void => {
-    const { all, verdicts } = decide(vm, typed);
+  const show = (vm: Vm, { all, verdicts }: Decision): void => {
     // A cron job in a wrong directory must not seem to work.
     if (all.length === 0 && vm.work.state === "none" && !findGuestEnv(vm.hostdir, vm.work))
       throw noVmIn(vm.hostdir);
     if (json || dryRun || !isQuiet())
       context.print(json ? toJson(verdicts.map(forPrograms)) : formatVerdicts(verdicts));
-    if (dryRun) return;
-    const chosen = chosenOf(verdicts);
-    const bytes = discardSnapshots(vm.hostdir, all, chosen);
-    log.success(`removed ${chosen.size} of ${all.length} snapshots: ${formatSize(bytes)}`);
   };
-  if (dryRun) use(await openVm(context));
-  else await withVm(context, "prune", async (vm) => use(vm));
+  if (dryRun) {
+    const vm = await openVm(context);
+    return show(vm, decide(vm, typed, merge));
+  }
+  const change = async (vm: Vm): Promise<void> => {
+    const decision = decide(vm, typed, merge && canMerge(vm));
+    show(vm, decision);
+    const { names, bytes } = await carryOut(context, vm, decision);
+    log.success(`removed ${names.length} of ${decision.all.length} snapshots: ${formatSize(bytes)}`);
+  };
+  await withVm(context, "prune", change, { waitMs });
+}
+
+/** Some file systems cannot replace a snapshot in one step. */
+function canMerge({ hostdir }: Vm): boolean {
+  if (listSnapshotNames(hostdir).length === 0 || canExchange(hostdir)) return true;
+  log.warn("this file system cannot exchange two names: snapshots that others build on stay");
+  return false;
+}
+
+/**
+ * Removes what is to go, and merges what others build on: newest first, so that the large full one at a chain's end is
+ * read and written once.
+ * @returns the names, and by how many bytes less is occupied
+ */
+async function carryOut(
+  context: Context,
+  vm: Vm,
+  { all, verdicts }: Decision,
+): Promise<{ names: string[]; bytes: number }> {
+  const gone = verdicts.filter(({ keep }) => !keep);
+  const merged = gone.filter(({ into }) => into.length > 0);
+  discardSnapshots(
+    vm.hostdir,
+    all,
+    new Set(gone.filter((item) => !merged.includes(item)).map(({ name }) => name)),
+  );
+  const depths = new Map(all.map(({ snapshot }) => [snapshot.name, depthOf(all, snapshot.name)]));
+  for (const { name } of merged.toSorted((one, other) => depths.get(other.name)! - depths.get(one.name)!))
+    await mergeSnapshot(context, vm, name);
+  const sizeOf = (known: readonly Known[]): number =>
+    known.reduce((sum, { facts }) => sum + facts.addedBytes, 0);
+  const bytes = Math.max(0, sizeOf(all) - sizeOf(knowSnapshots(vm.hostdir)));
+  return { names: gone.map(({ name }) => name), bytes };
+}
+
+/** How many others a snapshot builds on. */
+function depthOf(all: readonly Known[], name: string): number {
+  const byName = new Map(all.map(({ facts }) => [facts.name, facts.parent]));
+  const seen = new Set<string>();
+  for (let item = byName.get(name); item && !seen.has(item); item = byName.get(item)) seen.add(item);
+  return seen.size;
 }
 
 /**
  * The same behind a backup. What is wrong with the rules is told before; a failure later leaves the snapshot.
  * @throws 74 when the snapshot is made, but not the old ones removed
  */
-export async function backupAndPrune(context: Context, backup: () => Promise<void>): Promise<void> {
+export async function backupAndPrune(
+  context: Context,
+  backup: () => Promise<void>,
+  waitMs: number | undefined,
+): Promise<void> {
   resolveRules(await openVm(context), {});
   await backup();
+  const prune = async (vm: Vm): Promise<void> => {
+    const { names, bytes } = await carryOut(context, vm, decide(vm, {}, canMerge(vm)));
+    if (names.length > 0) log.info(`removed old snapshots: ${names.join(", ")}: ${formatSize(bytes)}`);
+  };
   try {
-    await withVm(context, "prune", async (vm) => {
-      const { all, verdicts } = decide(vm, {});
-      const chosen = chosenOf(verdicts);
-      const bytes = discardSnapshots(vm.hostdir, all, chosen);
-      if (chosen.size > 0) log.info(`removed old snapshots: ${[...chosen].join(", ")}: ${formatSize(bytes)}`);
-    });
+    await withVm(context, "prune", prune, { waitMs });
   } catch (error) {
     if (error instanceof SignalError || !(error instanceof VmError)) throw error;
     throw new VmError("io", `the snapshot is made, but old ones could not be removed: ${error.message}`, {
@@ -106,7 +170,13 @@ export async function backupAndPrune(context: Context, backup: () => Promise<voi
   }
 }
 
-function decide(vm: Vm, typed: Rules): { all: Known[]; verdicts: Verdict[] } {
+interface Decision {
+  all: Known[];
+  verdicts: Verdict[];
+}
+
+/** @param merge whether snapshots that others build on can be merged into these */
+function decide(vm: Vm, typed: Rules, merge: boolean): Decision {
   const rules = resolveRules(vm, typed);
   const all = knowSnapshots(vm.hostdir);
   const disks = disksOnSnapshots(vm.work);
@@ -119,16 +189,21 @@ function decide(vm: Vm, typed: Rules): { all: Known[]; verdicts: Verdict[] } {
     ]),
   );
   const own = identityOf(vm);
-  const candidates = all.map(({ snapshot, facts }) => ({
-    name: facts.name,
-    made: facts.made,
-    last: facts.last,
-    protected: facts.protected,
-    damaged: damage.get(facts.name) !== undefined,
-    foreign: foreignUuid(own, snapshot.manifest?.vm) !== undefined,
-    parents: parentsOf(snapshot),
-    disks: disks.get(facts.name) ?? [],
-  }));
+  const candidates = all.map(({ snapshot, facts }) => {
+    const damaged = damage.get(facts.name) !== undefined;
+    const foreign = foreignUuid(own, snapshot.manifest?.vm) !== undefined;
+    return {
+      name: facts.name,
+      made: facts.made,
+      last: facts.last,
+      protected: facts.protected,
+      damaged,
+      foreign,
+      parents: parentsOf(snapshot),
+      disks: disks.get(facts.name) ?? [],
+      mergeable: merge && !damaged && !foreign && snapshot.manifest !== undefined,
+    };
+  });
   const verdicts = decideRetention(candidates, rules, new Date());
   for (const { name, made, future } of verdicts)
     if (future)
@@ -145,20 +220,20 @@ function decide(vm: Vm, typed: Rules): { all: Known[]; verdicts: Verdict[] } {
   return { all, verdicts };
 }
 
-const chosenOf = (verdicts: readonly Verdict[]): Set<string> =>
-  new Set(verdicts.filter(({ keep }) => !keep).map(({ name }) => name));
-
-const forPrograms = ({ name, made, keep, reasons }: Verdict): object => ({
+const forPrograms = ({ name, made, keep, reasons, into }: Verdict): object => ({
   name,
   made,
-  action: keep ? "keep" : "remove",
+  action: keep ? "keep" : into.length > 0 ? "merge" : "remove",
   reasons,
+  into,
 });
 
-/** `keep S3  daily, weekly` */
-const formatVerdicts = (verdicts: readonly Verdict[]): string =>
-  verdicts
-    .map(({ name, keep, reasons }) =>
-      keep ? `keep ${plain(name)}  ${plain(reasons.join(", "))}\n` : `remove ${plain(name)}\n`,
-    )
-    .join("");
+/** `keep S3  daily, weekly`, `remove S1`, `merge S2  into S3` */
+const formatVerdicts = (verdicts: readonly Verdict[]): string => verdicts.map(formatVerdict).join("");
+
+function formatVerdict({ name, keep, reasons, into }: Verdict): string {
+  if (keep) return `keep ${plain(name)}  ${plain(reasons.join(", "))}\n`;
+  return into.length > 0
+    ? `merge ${plain(name)}  into ${plain(into.join(", "))}\n`
+    : `remove ${plain(name)}\n`;
+}

@@ -42,15 +42,42 @@ export async function mergeSnapshots(context: Context, names: readonly string[])
     const chosen = [...new Set(names.map((name) => findSnapshot(vm.hostdir, name).name))];
     for (const name of chosen) refuseKept(context, vm, name);
     for (const name of chosen) {
-      const all = knowSnapshots(vm.hostdir);
-      const children = all.filter(({ facts }) => facts.parent === name);
-      await requireMergeable(all, name, children);
-      for (const child of children) await takeOver(context, vm, child, all);
-      const bytes = discardSnapshots(vm.hostdir, knowSnapshots(vm.hostdir), new Set([name]));
-      const heirs = children.map(({ facts }) => facts.name).join(", ");
-      log.success(`removed ${name}: ${formatSize(bytes)}${heirs ? `; its data is in ${heirs}` : ""}`);
+      const { bytes, heirs } = await mergeSnapshot(context, vm, name);
+      log.success(
+        `removed ${name}: ${formatSize(bytes)}${heirs.length > 0 ? `; its data is in ${heirs.join(", ")}` : ""}`,
+      );
     }
   });
+}
+
+/**
+ * Hands a snapshot's data over to those that build on it, and removes it; a kill leaves it, or removes it whole.
+ * @returns bytes that the removed one occupied, and where its data is now
+ * @throws 73 without room, 69 where the file system cannot exchange two names, 74 where it or an heir is damaged
+ */
+export async function mergeSnapshot(
+  context: Context,
+  vm: Vm,
+  name: string,
+): Promise<{ bytes: number; heirs: string[] }> {
+  const all = knowSnapshots(vm.hostdir);
+  const children = all.filter(({ facts }) => facts.parent === name);
+  await requireMergeable(all, name, children);
+  for (const child of children) await takeOver(context, vm, child, all);
+  const bytes = discardSnapshots(vm.hostdir, knowSnapshots(vm.hostdir), new Set([name]));
+  return { bytes, heirs: children.map(({ facts }) => facts.name) };
+}
+
+/** Can a snapshot be replaced in one step there? Tried with two empty directories. */
+export function canExchange(hostdir: string): boolean {
+  const backups = join(hostdir, HOST.backups);
+  const tried = [0, 1].map((index) => join(backups, `${PARTIAL}${process.pid}.${index}`)) as [string, string];
+  try {
+    for (const path of tried) mkdirSync(path, { mode: 0o700 });
+    return exchange(...tried);
+  } finally {
+    for (const path of tried) removeQuietly(path);
+  }
 }
 
 function refuseKept(context: Context, vm: Vm, name: string): void {
@@ -90,6 +117,11 @@ const UNCHANGED = "verify tells more; nothing was changed";
 const cannotMerge = (name: string, reason: string): VmError =>
   new VmError("io", `cannot merge into ${name}: ${reason}`, { hint: UNCHANGED });
 
+const cannotExchange = (name: string): VmError =>
+  new VmError("unavailable", `cannot merge into ${name}: this file system cannot exchange two names`, {
+    hint: "nothing was changed; remove the snapshots that build on it first, or with it",
+  });
+
 /** Puts in a child's place one that holds its parent's data, too, and builds on what that builds on. */
 async function takeOver(
   context: Context,
@@ -105,6 +137,8 @@ async function takeOver(
   const sum = contentSum(snapshot);
   const { dir: parentDir } = parent.snapshot;
   const below = parent.snapshot.manifest.parent;
+  // Before the work of minutes.
+  if (!canExchange(vm.hostdir)) throw cannotExchange(name);
   const backups = join(vm.hostdir, HOST.backups);
   const staged = join(backups, `${PARTIAL}${name}`);
   // What is copied lies there twice for a while, and not compressed at first.
@@ -141,14 +175,7 @@ async function takeOver(
     for (const file of listDirectory(staged)) await syncFile(join(staged, file));
     throwIfInterrupted();
     syncDirectory(staged);
-    if (!exchange(staged, dir))
-      throw new VmError(
-        "unavailable",
-        `cannot merge into ${name}: this file system cannot exchange two names`,
-        {
-          hint: "nothing was changed; remove the snapshots that build on it first, or with it",
-        },
-      );
+    if (!exchange(staged, dir)) throw cannotExchange(name);
     syncDirectory(backups);
     remove(staged);
   } catch (error) {

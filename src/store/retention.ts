@@ -23,6 +23,8 @@ export interface Candidate {
   parents: readonly string[];
   /** Working disks that are changes to its own. */
   disks: readonly string[];
+  /** Its data can be merged into snapshots that build on it, and that of its parents into it. */
+  mergeable?: boolean;
 }
 
 export interface Verdict {
@@ -31,6 +33,8 @@ export interface Verdict {
   keep: boolean;
   /** Why it stays; none for what goes. */
   reasons: string[];
+  /** Snapshots that build on it and stay: its data is merged into these, and then it goes. */
+  into: string[];
   /** It has a timestamp in the future (a clock was wrong): it stays, and takes no other's place. */
   future: boolean;
 }
@@ -85,7 +89,7 @@ function keptBy(period: Period, count: number, newestFirst: readonly Candidate[]
 /**
  * Decides for each snapshot whether it stays, and why. Rules count good ones only: those of this VM that are neither
  * damaged nor from the future. Whatever the rules, these stay: the newest good one, LAST, the protected, all that are not
- * good, and all that those kept or the working disks build on.
+ * good, and all that the working disks build on; those that kept ones build on are merged into them, or stay, too.
  * @returns oldest first
  */
 export function decideRetention(all: readonly Candidate[], rules: Rules, now: Date): Verdict[] {
@@ -106,19 +110,58 @@ export function decideRetention(all: readonly Candidate[], rules: Rules, now: Da
   }
   const newest = newestFirst[0]?.name;
   if (newest !== undefined && reasons.get(newest)!.length === 0) keep(newest, "newest good one");
-  // What is kept needs its parents, and they theirs.
-  const byName = new Map(sorted.map((item) => [item.name, item]));
-  const waiting = sorted.filter(({ name }) => reasons.get(name)!.length > 0);
-  for (const { name, parents } of waiting)
-    for (const parent of parents) {
-      const item = byName.get(parent);
-      if (!item) continue;
-      if (reasons.get(parent)!.length === 0) waiting.push(item);
-      keep(parent, `${name} builds on it`);
-    }
+  const heirs = decideMerges(
+    sorted,
+    new Set(sorted.flatMap(({ name }) => (reasons.get(name)![0] ? [name] : []))),
+  );
+  for (const [name, { into, merge }] of heirs)
+    if (!merge) for (const heir of into) keep(name, `${heir} builds on it`);
   return sorted.map((item) => {
     const { name, made } = item;
     const why = reasons.get(name)!;
-    return { name, made, keep: why.length > 0, reasons: why, future: isFuture(item) };
+    const { into = [], merge = false } = heirs.get(name) ?? {};
+    return {
+      name,
+      made,
+      keep: why.length > 0,
+      reasons: why,
+      into: why.length === 0 && merge ? into : [],
+      future: isFuture(item),
+    };
   });
+}
+
+/**
+ * What is done with the snapshots that others build on which stay.
+ * @param kept names of those that stay for their own sake
+ * @returns by name: whether its data can be merged, and the nearest ones that stay and build on it
+ */
+function decideMerges(
+  all: readonly Candidate[],
+  kept: ReadonlySet<string>,
+): Map<string, { into: string[]; merge: boolean }> {
+  const byName = new Map(all.map((item) => [item.name, item]));
+  const needed = new Set(kept);
+  for (const name of needed) for (const parent of byName.get(name)?.parents ?? []) needed.add(parent);
+  const children = new Map<string, Candidate[]>();
+  for (const item of all)
+    if (needed.has(item.name))
+      for (const parent of item.parents) children.set(parent, [...(children.get(parent) ?? []), item]);
+  const merges = (item: Candidate): boolean =>
+    !kept.has(item.name) &&
+    [item, ...(children.get(item.name) ?? [])].every(({ mergeable }) => mergeable === true);
+  // Damaged manifests may go in a circle.
+  const heirsOf = (name: string, seen = new Set([name])): string[] =>
+    (children.get(name) ?? []).flatMap((child) => {
+      if (seen.has(child.name)) return [];
+      seen.add(child.name);
+      return merges(child) ? heirsOf(child.name, seen) : [child.name];
+    });
+  return new Map(
+    [...needed].flatMap((name) => {
+      const item = byName.get(name);
+      const into = heirsOf(name);
+      return item && into.length > 0 ? [[name, { into, merge: merges(item) }] as const] : [];
+    }),
+  );
 }

@@ -51,7 +51,7 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
     removes: ["A", "B"],
     fills: ["vm1/backups"],
   },
-  prune: { command: ["prune", "--keep-last=1"], removes: ["P", "Q"], fills: ["vm1/backups"] },
+  prune: { command: ["prune", "--keep-last=1"], removes: ["P", "Q", "A", "B"], fills: ["vm1/backups"] },
   "gz of changes": {
     command: ["backup", "N", "--format=gz"],
     removes: [],

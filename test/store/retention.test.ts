@@ -263,6 +263,60 @@ test.each<[Rules, boolean]>([
   expect(hasRules(rules)).toBe(expected);
 });
 
+describe("merging", () => {
+  const day = (n: number): Date => new Date(Date.UTC(2026, 0, n));
+  const chain = (...more: Partial<Candidate>[]): Candidate[] =>
+    more.map((item, at) =>
+      candidate(`S${at}`, day(at + 1), {
+        parents: at > 0 ? [`S${at - 1}`] : [],
+        mergeable: item.damaged !== true,
+        ...item,
+      }),
+    );
+  const decide = (all: readonly Candidate[]): string[] =>
+    decideRetention(all, { last: 1 }, LATER).map(({ name, keep, into, reasons }) =>
+      keep ? `keep ${name}: ${reasons.join(", ")}` : [name, ...into].join(" > "),
+    );
+
+  test("a whole chain into the one that stays", () => {
+    expect(decide(chain({}, {}, {}))).toEqual(["S0 > S2", "S1 > S2", "keep S2: last"]);
+  });
+
+  test("into several that stay", () => {
+    const all = [
+      ...chain({}, {}),
+      candidate("T", day(1), { parents: ["S0"], protected: true, mergeable: true }),
+    ];
+    expect(decide(all)).toEqual(["S0 > T > S1", "keep T: protected", "keep S1: last"]);
+  });
+
+  test("not where what builds on it is damaged", () => {
+    expect(decide(chain({}, {}, { damaged: true }, {}).slice(0, 3))).toEqual([
+      "S0 > S1",
+      "keep S1: last, S2 builds on it",
+      "keep S2: damaged",
+    ]);
+    expect(decide(chain({}, { damaged: true }, { damaged: true }))[0]).toBe("keep S0: last, S1 builds on it");
+  });
+
+  test("not of what a working disk builds on, nor where it cannot be", () => {
+    expect(decide(chain({ disks: ["a disk"] }, {}, {}))).toEqual([
+      "keep S0: a disk builds on it, S2 builds on it",
+      "S1 > S2",
+      "keep S2: last",
+    ]);
+    expect(decide(chain({ mergeable: false }, {}))).toEqual(["keep S0: S1 builds on it", "keep S1: last"]);
+  });
+
+  test("ends where each builds on the other", () => {
+    const all = [
+      candidate("S0", day(1), { parents: ["S1"], mergeable: true }),
+      candidate("S1", day(2), { parents: ["S0"], mergeable: true }),
+    ];
+    expect(decide(all)).toEqual(["S0 > S1", "keep S1: last"]);
+  });
+});
+
 /** Mulberry32: the same cases each time. */
 function random(seed: number): () => number {
   let state = seed;
@@ -304,6 +358,23 @@ describe("for any snapshots and rules", () => {
         if (item.last || item.protected || item.damaged || item.disks.length > 0)
           expect(stay.has(item.name)).toBe(true);
         if (stay.has(item.name)) for (const parent of item.parents) expect(stay.has(parent)).toBe(true);
+      }
+      // Where data can be merged only what has a reason of its own stays, and each finds what it builds on.
+      const merged = new Map(
+        decideRetention(
+          all.map((item) => ({ ...item, mergeable: !item.damaged })),
+          rules,
+          LATER,
+        ).map((item) => [item.name, item]),
+      );
+      for (const { name, parents } of all) {
+        const { keep, into } = merged.get(name)!;
+        if (keep) expect(stay.has(name)).toBe(true);
+        for (const heir of into) expect(merged.get(heir)!.keep).toBe(true);
+        const heirs = keep ? [name] : into;
+        for (const parent of parents)
+          if (!merged.get(parent)!.keep)
+            expect(merged.get(parent)!.into).toEqual(expect.arrayContaining(heirs));
       }
       // More of any rule never keeps less.
       for (const period of PERIODS) {

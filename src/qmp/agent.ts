@@ -1,5 +1,7 @@
+import { closeSync, constants, openSync } from "node:fs";
 import type { Socket } from "bun";
 import { hasErrno, VmError } from "../lib/errors.ts";
+import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { withSocket } from "./client.ts";
 import { LineTooLong, parseObject, readRefusal } from "./protocol.ts";
 
@@ -15,6 +17,13 @@ const MAX_ID = 2 ** 31;
 
 /** How long the agent may think about one command. */
 const ANSWER_MS = 60_000;
+
+/** How long other commands may talk to the agent before us: a freeze lasts 10 s at most. */
+const QUEUE_MS = 15_000;
+const RETRY_MS = 20;
+
+/** The file beside the agent's socket that is locked by whoever talks to it. */
+export const agentLock = (socket: string): string => `${socket}.lock`;
 
 /** The agent refused a command; `kind` is its error class. */
 export class AgentError extends VmError {
@@ -34,6 +43,35 @@ export class AgentSilence extends VmError {
   }
 }
 
+/** Another command of ours talks to it all the time. */
+export class AgentBusy extends VmError {
+  constructor() {
+    super("busy", "another command talks to the guest agent", { hint: "try again later" });
+  }
+}
+
+/**
+ * Waits until no other command of ours talks to the agent: qemu serves one client, and leaves the next one waiting
+ * without a word, which looks as if the agent were silent.
+ * @returns the lock's descriptor
+ */
+async function lockLine(socket: string, queueMs: number, over: AbortSignal | undefined): Promise<number> {
+  const { O_CREAT, O_NOFOLLOW, O_RDWR } = constants;
+  const fd = openSync(agentLock(socket), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
+  const deadline = Date.now() + queueMs;
+  try {
+    while (!flock(fd, LOCK_EX | LOCK_NB)) {
+      if (over?.aborted) throw lineClosed();
+      if (Date.now() >= deadline) throw new AgentBusy();
+      await Bun.sleep(RETRY_MS);
+    }
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  return fd;
+}
+
 /** A conversation with qemu-ga in the guest: one command at a time. */
 export class GuestAgent implements Disposable {
   #socket: Socket | undefined;
@@ -45,17 +83,25 @@ export class GuestAgent implements Disposable {
   #syncId: number | undefined = Math.floor(Math.random() * MAX_ID);
   #waiting: PromiseWithResolvers<string> | undefined;
   #over = false;
+  #lock: number | undefined;
 
   /**
-   * Connects, and clears away what an earlier client left in the line.
+   * Waits for its turn among our own commands, connects, and clears away what an earlier client left in the line.
    * @param timeoutMs how long the agent may stay silent
    * @param over ends the conversation, whatever is being waited for
-   * @throws AgentSilence when it does
+   * @throws AgentSilence when it stays silent, AgentBusy when another command does not come to an end
    */
-  static async connect(path: string, timeoutMs: number, over?: AbortSignal): Promise<GuestAgent> {
+  static async connect(
+    path: string,
+    timeoutMs: number,
+    over?: AbortSignal,
+    queueMs = QUEUE_MS,
+  ): Promise<GuestAgent> {
     const agent = new GuestAgent();
     over?.addEventListener("abort", () => agent[Symbol.dispose](), { once: true });
     try {
+      agent.#lock = await lockLine(path, queueMs, over);
+      if (over?.aborted) throw lineClosed();
       await agent.#open(path);
       agent.#send(Buffer.of(SENTINEL));
       await agent.#ask("guest-sync-delimited", { id: agent.#syncId }, timeoutMs);
@@ -151,6 +197,8 @@ export class GuestAgent implements Disposable {
     this.#over = true;
     this.#waiting?.promise.catch(() => {});
     this.#waiting?.reject(reason);
+    if (this.#lock !== undefined) closeSync(this.#lock);
+    this.#lock = undefined;
   }
 }
 

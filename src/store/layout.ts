@@ -45,6 +45,8 @@ export const WORK = {
   console: "console.sock",
   /** The guest agent's line (qemu-ga). */
   agent: "agent.sock",
+  /** Locked by the command that talks to the agent. */
+  agentLock: "agent.sock.lock",
   /**
    * A QMP monitor that nobody need listen to: qemu reads one command from `events.in` and writes what happens to
    * `events.out`, one event a line (its chardev `pipe` takes plain files, and adds these endings itself).
@@ -79,6 +81,7 @@ export const RUN_FILES = [
   WORK.backup,
   WORK.console,
   WORK.agent,
+  WORK.agentLock,
   WORK.control,
   WORK.ask,
   WORK.spiceViewer,

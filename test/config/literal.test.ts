@@ -16,6 +16,9 @@ function read(text: string): { kind: string; variables: Variables | undefined } 
 
 const withoutHome = (name: string): SettingValue | undefined => (name === "HOME" ? undefined : lookup(name));
 
+/** Each asks bash once: a busy machine takes seconds for these, not minutes. RANDOM_CASES=N for more. */
+const CASES = Number(process.env.RANDOM_CASES ?? 800);
+
 describe("readAssignments against bash", () => {
   const files = [...SIMPLE, ...DIFFICULT];
   const truth = askBash(files);
@@ -32,9 +35,9 @@ describe("readAssignments against bash", () => {
     expect(readAssignments(text, lookup)).toMatchObject({ kind: "values" });
   });
 
-  test("random files", () => {
+  test(`random files, ${CASES} of them`, () => {
     const snippets = new Snippets(seededRandom(8));
-    const texts = Array.from({ length: 5000 }, () => snippets.settings());
+    const texts = Array.from({ length: CASES }, () => snippets.settings());
     const answers = askBash(texts);
     let understood = 0;
     for (const [index, text] of texts.entries()) {
@@ -43,8 +46,7 @@ describe("readAssignments against bash", () => {
       if (kind === "error") expect({ text, bash: answers[index] }).toEqual({ text, bash: undefined });
       if (kind === "values") understood++;
     }
-    expect(understood).toBeGreaterThan(1000);
-    // bash is asked 5,000 times, which takes minutes on a busy machine.
+    expect(understood).toBeGreaterThan(CASES / 5);
   }, 600_000);
 });
 

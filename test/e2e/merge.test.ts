@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import type { Sandbox } from "./harness.ts";
 import { content, filled, manifest, write } from "./images.ts";
-import { expectError, mode, names, suite } from "./tools.ts";
+import { configure, expectError, listing, mode, names, suite } from "./tools.ts";
 
 const image = (box: Sandbox, name: string): string => box.path("backups", name, "disk-0.qcow2");
 

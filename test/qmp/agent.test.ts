@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import type { Socket } from "bun";
-import { AgentError, AgentSilence, GuestAgent } from "../../src/qmp/agent.ts";
+import { AgentBusy, AgentError, AgentSilence, GuestAgent } from "../../src/qmp/agent.ts";
 import { LineSplitter } from "../../src/qmp/protocol.ts";
+import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 let temp: Temp;
@@ -48,6 +49,29 @@ const late = (socket: Socket): void => {
 };
 
 describe("the guest agent", () => {
+  test("is asked by one command after the other: none takes its turn for silence", async () => {
+    using _fake = fakeAgent(({ execute }, socket) => void socket.write(reply(execute)));
+    const ask = async (name: string): Promise<unknown> => {
+      using agent = await GuestAgent.connect(path, 50);
+      await Bun.sleep(150);
+      return await agent.execute(name);
+    };
+    expect(await Promise.all(["a", "b", "c"].map(ask))).toEqual(["a", "b", "c"]);
+  });
+
+  test("that another command keeps is busy (75), and waiting ends with the command", async () => {
+    using _fake = fakeAgent(({ execute }, socket) => void socket.write(reply(execute)));
+    {
+      using _kept = await GuestAgent.connect(path, 1000);
+      const error = await failureOf(() => GuestAgent.connect(path, 1000, undefined, 50));
+      expect(error).toBeInstanceOf(AgentBusy);
+      expect(error.exitCode).toBe(75);
+      const over = AbortSignal.timeout(30);
+      await failureOf(() => GuestAgent.connect(path, 1000, over, 60_000));
+    }
+    using _next = await GuestAgent.connect(path, 1000);
+  });
+
   test("is asked, behind what another client left in the line", async () => {
     using _fake = fakeAgent(
       ({ execute }, socket) => void socket.write(reply(execute)),

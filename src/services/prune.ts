@@ -130,11 +130,12 @@ async function carryOut(
   const depths = new Map(all.map(({ snapshot }) => [snapshot.name, depthOf(all, snapshot.name)]));
   for (const { name } of merged.toSorted((one, other) => depths.get(other.name)! - depths.get(one.name)!))
     await mergeSnapshot(context, vm, name);
-  const sizeOf = (known: readonly Known[]): number =>
-    known.reduce((sum, { facts }) => sum + facts.addedBytes, 0);
   const bytes = Math.max(0, sizeOf(all) - sizeOf(knowSnapshots(vm.hostdir)));
   return { names: gone.map(({ name }) => name), bytes };
 }
+
+const sizeOf = (known: readonly Known[]): number =>
+  known.reduce((sum, { facts }) => sum + facts.addedBytes, 0);
 
 /** How many others a snapshot builds on. */
 function depthOf(all: readonly Known[], name: string): number {

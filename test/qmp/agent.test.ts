@@ -48,15 +48,16 @@ const late = (socket: Socket): void => {
   socket.write(Buffer.concat([Buffer.of(0xff), reply(4), Buffer.from('{"return": 4}\n')]));
 };
 
+const askSlowly = async (name: string): Promise<unknown> => {
+  using agent = await GuestAgent.connect(path, 50);
+  await Bun.sleep(150);
+  return await agent.execute(name);
+};
+
 describe("the guest agent", () => {
   test("is asked by one command after the other: none takes its turn for silence", async () => {
     using _fake = fakeAgent(({ execute }, socket) => void socket.write(reply(execute)));
-    const ask = async (name: string): Promise<unknown> => {
-      using agent = await GuestAgent.connect(path, 50);
-      await Bun.sleep(150);
-      return await agent.execute(name);
-    };
-    expect(await Promise.all(["a", "b", "c"].map(ask))).toEqual(["a", "b", "c"]);
+    expect(await Promise.all(["a", "b", "c"].map(askSlowly))).toEqual(["a", "b", "c"]);
   });
 
   test("that another command keeps is busy (75), and waiting ends with the command", async () => {

@@ -263,21 +263,25 @@ test.each<[Rules, boolean]>([
   expect(hasRules(rules)).toBe(expected);
 });
 
-describe("merging", () => {
-  const day = (n: number): Date => new Date(Date.UTC(2026, 0, n));
-  const chain = (...more: Partial<Candidate>[]): Candidate[] =>
-    more.map((item, at) =>
-      candidate(`S${at}`, day(at + 1), {
-        parents: at > 0 ? [`S${at - 1}`] : [],
-        mergeable: item.damaged !== true,
-        ...item,
-      }),
-    );
-  const decide = (all: readonly Candidate[]): string[] =>
-    decideRetention(all, { last: 1 }, LATER).map(({ name, keep, into, reasons }) =>
-      keep ? `keep ${name}: ${reasons.join(", ")}` : [name, ...into].join(" > "),
-    );
+const day = (n: number): Date => new Date(Date.UTC(2026, 0, n));
 
+/** Each builds on the one before it. */
+const chain = (...more: Partial<Candidate>[]): Candidate[] =>
+  more.map((item, index) =>
+    candidate(`S${index}`, day(index + 1), {
+      parents: index > 0 ? [`S${index - 1}`] : [],
+      mergeable: item.damaged !== true,
+      ...item,
+    }),
+  );
+
+/** `keep S1: last`, or `S0 > S1` where its data goes there. */
+const decide = (all: readonly Candidate[]): string[] =>
+  decideRetention(all, { last: 1 }, LATER).map(({ name, keep, into, reasons }) =>
+    keep ? `keep ${name}: ${reasons.join(", ")}` : [name, ...into].join(" > "),
+  );
+
+describe("merging", () => {
   test("a whole chain into the one that stays", () => {
     expect(decide(chain({}, {}, {}))).toEqual(["S0 > S2", "S1 > S2", "keep S2: last"]);
   });

@@ -2,7 +2,6 @@ import { isUuid } from "../lib/uuid.ts";
 import { parseArch } from "../machine/arch.ts";
 import {
   DISK_SYNTAX,
-  FORWARD_SYNTAX,
   IMAGE_FORMAT_SYNTAX,
   IMAGE_SYNTAX,
   parseDisk,
@@ -52,7 +51,7 @@ const forwards: Parser<string[]> = (raw) => {
   const parsed = parseForwards(listOf(raw).join(","));
   return "options" in parsed
     ? { value: parsed.options }
-    : { allowed: FORWARD_SYNTAX, given: parsed.malformed };
+    : { allowed: parsed.allowed, given: parsed.malformed };
 };
 const shares: Parser<ReturnType<typeof parseShare>[]> = (raw) => {
   const parsed = listOfForm(SHARE_SYNTAX, parseShare)(raw);
@@ -62,10 +61,15 @@ const shares: Parser<ReturnType<typeof parseShare>[]> = (raw) => {
   return twice ? { allowed: "each ID once", given: twice } : parsed;
 };
 const host = pattern("a host name or address", /^[A-Za-z0-9:._%-]+$/);
-const profileName = pattern(
-  "a name without / that does not begin with . or -",
-  /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u,
-);
+const MAX_PROFILE_BYTES = 200;
+const profileName: Parser<string> = (raw) => {
+  const parsed = pattern(
+    "a name without / that does not begin with . or -",
+    /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u,
+  )(raw);
+  const long = new TextEncoder().encode(scalarOf(raw)).length > MAX_PROFILE_BYTES;
+  return long ? { allowed: `a name of at most ${MAX_PROFILE_BYTES} bytes` } : parsed;
+};
 const program = pattern("a path from /, a program's name, or empty", /^(\/\P{Cc}*|[^/\p{Cc}]*)$/u);
 const absolute = pattern("a path from /, or empty", /^(\/\P{Cc}*)?$/u);
 const repository = pattern(

@@ -28,6 +28,10 @@ export interface ArchFacts {
   /** Graphics card, and the one for SPICE where qemu has it. */
   card: string;
   spiceCard?: string;
+  /** Places on the PCI bus: 32, without those of the machine's own devices (tried with qemu 7.2). */
+  pciSlots: number;
+  /** The most that `-smp` takes (qemu 7.2): of a `pc`, of a `virt` whose interrupt controller has no such limit. */
+  maxCpus: number;
   /** The machine has no keyboard of its own. */
   usbKeyboard: boolean;
   /** What a kernel that qemu boots is told: the serial console, and what this machine wants besides. */
@@ -58,6 +62,8 @@ const X86 = {
   emulatedCpu: X86_EMULATED_CPU,
   boots: ["bios", "uefi"],
   biosName: "BIOS",
+  pciSlots: 30,
+  maxCpus: 255,
   diskBus: "AHCI",
   cdBus: "AHCI",
   card: "VGA",
@@ -76,6 +82,8 @@ const ZBOOT = [4, "zimg"] as const;
 /** What Arm's and RISC-V's `virt` machines have in common: nothing but PCI. */
 const VIRT = {
   biosName: "U-Boot",
+  pciSlots: 31,
+  maxCpus: 512,
   card: "virtio-gpu-pci",
   usbKeyboard: true,
   diskBus: "VIRT",
@@ -138,6 +146,8 @@ export const ARCH = {
   },
   armhf: {
     ...VIRT,
+    // Its interrupt controller is of version 2.
+    maxCpus: 8,
     binary: "qemu-system-arm",
     elfMachine: 40,
     kernelMagic: [[0x24, "\x18\x28\x6f\x01"], ZBOOT],
@@ -195,6 +205,8 @@ export const ARCH = {
     emulatedCpu: "power9",
     boots: ["bios"],
     biosName: "Open Firmware",
+    pciSlots: 31,
+    maxCpus: 1024,
     firmwareTarget: { architecture: "ppc64", machine: "pseries-" },
     firmwarePaths: [],
     diskBus: "VIRT",

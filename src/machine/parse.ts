@@ -15,7 +15,8 @@ export const IMAGE_SYNTAX = `TYPE=[FMT=]PATH, TYPE one of ${DISK_BUSES.join(" ")
 export const IMAGE_FORMAT_SYNTAX = `FMT=PATH, FMT one of ${IMAGE_FORMATS.join(" ")}, PATH from /`;
 export const SHARE_SYNTAX =
   "ID:[rw:]DIR, ID of at most 31 letters, digits and . _ -, beginning with a letter or digit";
-export const FORWARD_SYNTAX = "hostfwd=PROTO:[ADDR]:PORT-[ADDR]:PORT, PROTO tcp or udp, ports 1 to 65535";
+export const FORWARD_SYNTAX =
+  "hostfwd=PROTO:[ADDR]:PORT-[ADDR]:PORT, PROTO tcp or udp, ADDR an IPv4 address, ports 1 to 65535";
 
 const isBus = (text: string): text is DiskBus => (DISK_BUSES as readonly string[]).includes(text);
 const isFormat = (text: string): text is ImageFormat => (IMAGE_FORMATS as readonly string[]).includes(text);
@@ -57,6 +58,8 @@ export interface ForwardRule {
   /** Empty: every address of the host. */
   hostAddress: string;
   hostPort: number;
+  /** Empty: the first one that the guest gets. */
+  guestAddress: string;
   guestPort: number;
 }
 
@@ -70,6 +73,7 @@ export function parseHostForward(rule: string): ForwardRule | undefined {
     protocol: match[1] === "udp" ? "udp" : "tcp",
     hostAddress: match[2]!.replace(/^\[|\]$/g, ""),
     hostPort: +match[3]!,
+    guestAddress: match[4]!.replace(/^\[|\]$/g, ""),
     guestPort: +match[5]!,
   };
 }
@@ -90,8 +94,7 @@ export function findForward(
       ? parseHostForward(option.slice("hostfwd=".length))
       : undefined;
     if (rule?.protocol !== "tcp" || rule.guestPort !== guestPort) continue;
-    const anywhere = rule.hostAddress === "" || rule.hostAddress === "0.0.0.0";
-    const host = anywhere ? "127.0.0.1" : rule.hostAddress;
+    const host = anywhere(rule.hostAddress) ? "127.0.0.1" : rule.hostAddress;
     if (HOST.test(host) && rule.hostPort > 0) return { host, port: rule.hostPort };
   }
   return undefined;
@@ -101,13 +104,29 @@ export function findForward(
 const NETDEV_KEYS =
   /^(guestfwd|restrict|net|host|hostname|dhcpstart|dns|dnssearch|domainname|ipv4|ipv6|ipv6-net|ipv6-host|ipv6-dns|tftp|bootfile|smb|smbserver)=/;
 
+/** What qemu reads by inet_aton(3); it knows neither names nor IPv6 there (net/slirp.c, slirp_hostfwd). */
+const IPV4 = /^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){0,3}$/;
+
+const anywhere = (address: string): boolean => address === "" || address === "0.0.0.0";
+
+/** Do two forwards want one port of the host? Some address and every address overlap. */
+function isSamePort(one: ForwardRule, other: ForwardRule): boolean {
+  const [a, b] = [one.hostAddress, other.hostAddress];
+  return (
+    one.protocol === other.protocol &&
+    one.hostPort === other.hostPort &&
+    (a === b || anywhere(a) || anywhere(b))
+  );
+}
+
 /**
  * Splits `FORWARDS` text (`hostfwd=tcp::5555-:22,hostfwd=…`) into options of `-netdev user`;
  * a rule without a key means `hostfwd=`.
- * @returns the options, or the first one that is malformed
+ * @returns the options, or the first one that qemu would not take, and what it takes
  */
-export function parseForwards(text: string): { options: string[] } | { malformed: string } {
+export function parseForwards(text: string): { options: string[] } | { malformed: string; allowed: string } {
   const options: string[] = [];
+  const rules: ForwardRule[] = [];
   // A doubled comma is part of a value; qemu reads from the left.
   for (const [piece] of text.matchAll(/(?:[^,]|,,)+/g)) {
     if (piece.trim() === "") continue;
@@ -117,7 +136,12 @@ export function parseForwards(text: string): { options: string[] } | { malformed
       continue;
     }
     const bare = rule.replace(/^hostfwd=/, "");
-    if (!parseHostForward(bare)) return { malformed: rule };
+    const parsed = parseHostForward(bare);
+    if (!parsed || ![parsed.hostAddress, parsed.guestAddress].every((item) => item === "" || IPV4.test(item)))
+      return { malformed: rule, allowed: FORWARD_SYNTAX };
+    if (rules.some((earlier) => isSamePort(earlier, parsed)))
+      return { malformed: rule, allowed: "each port of an address once" };
+    rules.push(parsed);
     options.push(`hostfwd=${bare}`);
   }
   return { options };

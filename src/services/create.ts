@@ -33,6 +33,7 @@ import { recordBase } from "./linked.ts";
 import { findFormats } from "./image-formats.ts";
 import { Media } from "./media.ts";
 import { findHostdir, withVm, type Vm } from "./open.ts";
+import { refuseImpossible } from "./limits.ts";
 import { planSeed, writeSeed } from "./seed.ts";
 import { listSnapshots } from "./snapshots.ts";
 
@@ -61,6 +62,7 @@ export async function createVm(
       : undefined;
     const source = options.from && (await inspectSource(context, options.from));
     const disks = planDisks(vm, options, source);
+    refuseImpossible(vm, disks, isoPath !== "", options);
     const guestEnv = guestEnvOf(context, vm, guestName, isoPath, disks);
     refuseUnwritable(guestEnv);
     const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit);

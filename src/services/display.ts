@@ -67,23 +67,35 @@ function protocolMissing(kind: SharedDisplay["kind"]): VmError {
   });
 }
 
+/** Refuses a display's port that the user chose, and a forward has, too. @throws 75 */
+export function refusePortTwice(vm: Vm): void {
+  const { PORT: port, DISPLAY_PROTOCOL: kind, SPICE_SOCKET, USENETDEV, FORWARDS } = vm.settings;
+  if (port === undefined || kind === "none" || SPICE_SOCKET || !portChosen(vm)) return;
+  if (forwardedPorts(USENETDEV ? FORWARDS : []).includes(port))
+    throw new VmError(
+      "busy",
+      `the port ${port} is wanted twice: for ${PROTOCOL[kind]} and for a forward`,
+      ANOTHER,
+    );
+}
+
+const ANOTHER = { hint: "choose another one: --port=PORT" };
+
 /** A port that is free; the next one where none was chosen. */
 function choosePort(vm: Vm, kind: SharedDisplay["kind"], port: number): DisplayAddress {
   const { HOST: host, USENETDEV, FORWARDS } = vm.settings;
   const name = PROTOCOL[kind];
-  const another = { hint: "choose another one: --port=PORT" };
   if (kind === "vnc" && port < VNC_FIRST_PORT)
     throw new VmError(
       vm.origins.PORT.kind === "option" ? "usage" : "config",
       `VNC cannot listen on port ${port}: its ports begin at ${VNC_FIRST_PORT}`,
-      another,
+      ANOTHER,
     );
+  refusePortTwice(vm);
   const forwarded = forwardedPorts(USENETDEV ? FORWARDS : []);
   if (!forwarded.includes(port) && isPortFree(host, port)) return { host, port };
-  if (forwarded.includes(port) && portChosen(vm))
-    throw new VmError("busy", `the port ${port} is wanted twice: for ${name} and for a forward`, another);
   const next = portChosen(vm) ? undefined : nextFreePort(host, port, forwarded);
-  if (next === undefined) throw portTaken(`the ${name} port`, port, another.hint);
+  if (next === undefined) throw portTaken(`the ${name} port`, port, ANOTHER.hint);
   return { host, port: next };
 }
 

@@ -20,6 +20,7 @@ import type { Context } from "./context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "./display.ts";
 import { keepFormats } from "./image-formats.ts";
 import { resolveMachine, type Cd } from "./machine.ts";
+import { refuseExcess } from "./limits.ts";
 import { Media } from "./media.ts";
 import { refuseRunning } from "./in-use.ts";
 import { openVm, withLockedVm, withVm, type Present, type Vm } from "./open.ts";
@@ -116,6 +117,7 @@ async function startVm(
     const resolved = await resolveMachine(context, vm, work, media, cd, capabilities);
     keepFormats(vm, work, resolved.disks);
     const argv = buildQemuArgv(resolved, capabilities);
+    refuseExcess(resolved, argv);
     try {
       const machine = await launch(context, work, resolved, argv, detach);
       noteStart(context, vm, work, resolved, machine.pid, { ssh, detach });

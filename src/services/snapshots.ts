@@ -24,9 +24,17 @@ export interface Snapshot {
 
 const NAME_HINT = "a name may not contain / or control characters, begin with . or -, or be LAST";
 
+/** A file's name has 255 (NAME_MAX); what is put before and behind it while it is made needs some. */
+const MAX_NAME_BYTES = 200;
+
 /** @throws 64 for a name that cannot be a snapshot's */
 export function validateSnapshotName(name: string): void {
-  if (/^[^/.\-\p{Cc}][^/\p{Cc}]*$/u.test(name) && name !== LAST && Buffer.byteLength(name) <= 200) return;
+  const bytes = Buffer.byteLength(name);
+  if (bytes > MAX_NAME_BYTES)
+    throw new VmError("usage", `a snapshot's name of ${bytes} bytes is too long: '${name.slice(0, 40)}…'`, {
+      hint: `at most ${MAX_NAME_BYTES} bytes; more words about it go into the description: backup NAME DESCRIPTION`,
+    });
+  if (/^[^/.\-\p{Cc}][^/\p{Cc}]*$/u.test(name) && name !== LAST) return;
   throw new VmError("usage", `'${name}' cannot be a snapshot's name`, { hint: NAME_HINT });
 }
 

@@ -189,9 +189,17 @@ export function freeBytes(path: string): number {
 /** Bytes a file occupies (holes do not count). */
 export const allocatedBytes = (stats: Stats): number => stats.blocks * 512;
 
-/** Refuses when `directory` has no room for `needed` bytes. */
+/** Refuses when `directory` has no room for `needed` bytes, or is not there. @throws 73 naming it */
 export function requireRoom(directory: string, needed: number, what: string): void {
-  const free = freeBytes(directory);
+  let free: number;
+  try {
+    free = freeBytes(directory);
+  } catch (error) {
+    throw new VmError("cannotCreate", `cannot ${what}: ${directory}: ${reasonOf(error)}`, {
+      cause: error,
+      hint: "make that directory, or name another one; working files are made in TMPDIR, else in /tmp",
+    });
+  }
   if (free >= needed) return;
   throw new VmError(
     "cannotCreate",

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import {
+  FORWARD_SYNTAX,
   findForward,
   parseDisk,
   parseForwards,
@@ -107,14 +108,14 @@ describe("parseShare", () => {
 
 describe("parseHostForward", () => {
   test.each([
-    ["tcp::5555-:22", "tcp", "", 5555, 22],
-    ["udp::53-:54", "udp", "", 53, 54],
-    ["::5555-:22", "tcp", "", 5555, 22],
-    ["tcp:127.0.0.1:1-10.0.2.15:65535", "tcp", "127.0.0.1", 1, 65535],
-    ["tcp:[::1]:5555-:22", "tcp", "::1", 5555, 22],
-    ["tcp:localhost:65535-guest:1", "tcp", "localhost", 65535, 1],
-  ] as const)("%s", (rule, protocol, hostAddress, hostPort, guestPort) => {
-    expect(parseHostForward(rule)).toEqual({ protocol, hostAddress, hostPort, guestPort });
+    ["tcp::5555-:22", "tcp", "", 5555, "", 22],
+    ["udp::53-:54", "udp", "", 53, "", 54],
+    ["::5555-:22", "tcp", "", 5555, "", 22],
+    ["tcp:127.0.0.1:1-10.0.2.15:65535", "tcp", "127.0.0.1", 1, "10.0.2.15", 65535],
+    ["tcp:[::1]:5555-:22", "tcp", "::1", 5555, "", 22],
+    ["tcp:localhost:65535-guest:1", "tcp", "localhost", 65535, "guest", 1],
+  ] as const)("%s", (rule, protocol, hostAddress, hostPort, guestAddress, guestPort) => {
+    expect(parseHostForward(rule)).toEqual({ protocol, hostAddress, hostPort, guestAddress, guestPort });
   });
   test.each([
     "",
@@ -197,6 +198,30 @@ describe("parseForwards", () => {
     // qemu reads `,,,` as a comma and the next option: what follows must not get by unseen.
     ["tftp=/a,,,id=evil", "id=evil"],
   ])("%j is refused: %j", (text, malformed) => {
-    expect(parseForwards(text)).toEqual({ malformed });
+    expect(parseForwards(text)).toEqual({ malformed, allowed: FORWARD_SYNTAX });
+  });
+  // So qemu 7.2 answers to each of them: "Bad host address", "Bad guest address".
+  test.each([
+    "tcp:[::1]:1-:22",
+    "tcp:localhost:1-:22",
+    "tcp::1-[fe80::1]:22",
+    "tcp::1-guest:22",
+    "tcp:256.0.0.1:1-:22",
+  ])("%j is refused: qemu takes IPv4 addresses", (text) => {
+    expect(parseForwards(text)).toEqual({ malformed: text, allowed: FORWARD_SYNTAX });
+  });
+  test.each(["tcp:127.1:1-:22", "tcp:127.0.0.1:1-10.0.2.15:22,tcp:127.0.0.2:1-:22", "tcp::1-:22,udp::1-:22"])(
+    "%j is taken",
+    (text) => {
+      expect("options" in parseForwards(text)).toBe(true);
+    },
+  );
+  test.each([
+    ["tcp::1-:22,tcp:127.0.0.1:1-:80", "tcp:127.0.0.1:1-:80"],
+    ["tcp:127.0.0.1:1-:22,tcp:0.0.0.0:1-:80", "tcp:0.0.0.0:1-:80"],
+    ["tcp:127.0.0.1:1-:22,hostfwd=tcp:127.0.0.1:1-:22", "hostfwd=tcp:127.0.0.1:1-:22"],
+    ["udp::1-:22,udp::1-:23", "udp::1-:23"],
+  ])("%j is refused: one port twice", (text, malformed) => {
+    expect(parseForwards(text)).toEqual({ malformed, allowed: "each port of an address once" });
   });
 });

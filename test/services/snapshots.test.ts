@@ -64,13 +64,21 @@ describe("validateSnapshotName", () => {
     "\x7f",
     "tab\t",
     "\x1b[1m",
-    "x".repeat(201),
-    "ё".repeat(101),
   ])("%j is none (64)", async (name) => {
     const error = await failureOf(() => validateSnapshotName(name));
     expect(error.exitCode).toBe(64);
     expect(error.hint).toContain("LAST");
   });
+
+  test.each(["x".repeat(201), "ё".repeat(101)])(
+    "%j is too long (64): that is said, not another rule",
+    async (name) => {
+      const error = await failureOf(() => validateSnapshotName(name));
+      expect(error.exitCode).toBe(64);
+      expect(error.message).toMatch(/^a snapshot's name of 20[12] bytes is too long: /);
+      expect(error.hint).toStartWith("at most 200 bytes");
+    },
+  );
 });
 
 describe("nextSnapshotName", () => {

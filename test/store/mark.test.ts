@@ -69,7 +69,7 @@ const RUN: RunRecord = {
   forwards: [
     "hostfwd=tcp:127.0.0.1:2222-:22",
     "guestfwd=tcp:10.0.2.100:80-cmd:cat",
-    "hostfwd=tcp:[::1]:1-:1",
+    "hostfwd=tcp:127.0.0.2:1-:1",
   ],
   display: { protocol: "spice", host: "127.0.0.1", port: 5900 },
   typed: {

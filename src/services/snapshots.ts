@@ -201,9 +201,10 @@ function readStamp(dir: string): Date {
  * @throws 66 when there is none
  */
 export function findSnapshot(hostdir: string, name: string | undefined): Snapshot {
-  const wanted = name === undefined || name === LAST ? lastName(hostdir) : name;
-  if (wanted !== undefined) {
-    validateSnapshotName(wanted);
+  const byLast = name === undefined || name === LAST;
+  const wanted = byLast ? lastName(hostdir) : name;
+  if (!byLast) validateSnapshotName(name);
+  if (wanted !== undefined && isSnapshotName(wanted)) {
     const backups = findBackups(hostdir);
     const dir = backups === undefined ? undefined : join(backups, wanted);
     if (dir !== undefined && lstatOf(dir)?.isDirectory() && looksLikeSnapshot(dir, wanted))
@@ -214,6 +215,16 @@ export function findSnapshot(hostdir: string, name: string | undefined): Snapsho
   // The very first backup may have been killed before it could set LAST.
   if (wanted === undefined && newest) return newest;
   const there = all.map((item) => `${item.name} (${formatTimestamp(item.made)})`).join(", ");
+  if (byLast && wanted !== undefined)
+    throw new VmError(
+      "noInput",
+      `${join(HOST.backups, LAST)} refers to the snapshot ${wanted}, which is not there`,
+      {
+        hint: newest
+          ? `restore ${shellQuote(newest.name)} (the next backup sets the link anew); there are: ${there}`
+          : "'backup' makes a snapshot and sets the link anew; 'create' makes a new VM",
+      },
+    );
   throw new VmError(
     "noInput",
     wanted === undefined ? `the VM in ${hostdir} has no snapshots` : `no such snapshot: ${wanted}`,

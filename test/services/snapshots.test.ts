@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { chmodSync, symlinkSync, utimesSync } from "node:fs";
+import { chmodSync, symlinkSync, utimesSync, rmSync } from "node:fs";
 import {
   findSnapshot,
   listSnapshots,
@@ -245,8 +245,18 @@ describe("findSnapshot", () => {
 
   test("a LAST that leads nowhere is told, nothing else is taken (66)", async () => {
     snapshots("S0");
-    last("S7");
-    expect((await failureOf(() => findSnapshot(temp.top, undefined))).message).toBe("no such snapshot: S7");
+    for (const target of ["S7", "../S7", ".vm-partial-S7"]) {
+      rmSync(temp.path("backups/LAST"), { force: true });
+      last(target);
+      for (const name of [undefined, "LAST"]) {
+        const error = await failureOf(() => findSnapshot(temp.top, name));
+        expect(error.exitCode).toBe(66);
+        expect(error.message).toBe(
+          `backups/LAST refers to the snapshot ${target.replace("../", "")}, which is not there`,
+        );
+        expect(error.hint).toStartWith("restore S0 (");
+      }
+    }
   });
 
   test("none at all (66)", async () => {

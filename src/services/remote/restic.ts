@@ -89,7 +89,7 @@ function checkPasswordFile(path: string): void {
 function explain(what: string, result: Finished, place: string): VmError {
   if (NO_REPOSITORY.test(result.stderr))
     return new VmError("noInput", `${what}: there is no repository at ${hideCredentials(place)}`, {
-      hint: "make it once: RESTIC_REPOSITORY=… RESTIC_PASSWORD_FILE=… restic init",
+      hint: "check SNAPSHOT_REPO: mount the file system that holds the repository, or name the place it was moved to; to make a first one: RESTIC_REPOSITORY=… RESTIC_PASSWORD_FILE=… restic init",
     });
   if (WRONG_PASSWORD.test(result.stderr))
     return new VmError("config", `${what}: the password does not open ${hideCredentials(place)}`, {

@@ -58,8 +58,11 @@ suite("jobs", () => {
     const file = join(profiles, "rescue-x86_64/guest.env");
     const text = `${await Bun.file(file).text()}RESCUE_CORES=1\n`;
     writeFileSync(file, text);
-    await base.ok(["rescue", "build"]);
+    // Two at once: one waits for the other, and both leave a whole one.
+    await Promise.all([base.ok(["rescue", "build"]), base.ok(["rescue", "build"])]);
     expect(await Bun.file(file).text()).toBe(text);
+    expect(names(join(profiles, "rescue-x86_64"))).toEqual(["guest.env", "initrd.img", "vmlinux", "vmlinuz"]);
+    expect(names(profiles)).toEqual(["rescue-x86_64"]);
     mkdirSync(join(profiles, "other"));
     expectError(
       await base.vm(["rescue", "build", "--name=other"]),

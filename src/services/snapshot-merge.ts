@@ -85,7 +85,7 @@ async function requireMergeable(
   }
 }
 
-const UNCHANGED = "verify tells more; nothing was changed";
+const UNCHANGED = "verify tells more";
 
 const cannotMerge = (name: string, reason: string): VmError =>
   new VmError("io", `cannot merge into ${name}: ${reason}`, { hint: UNCHANGED });
@@ -120,7 +120,7 @@ async function takeOver(
         continue;
       if (!lstatOf(join(dir, file))?.isFile())
         throw new VmError("io", `cannot merge into ${name}: ${file} is no regular file`, {
-          hint: "move it out of the way; nothing was changed",
+          hint: "move it out of the way",
         });
       copyFileSync(join(dir, file), join(staged, file));
     }
@@ -146,7 +146,7 @@ async function takeOver(
         "unavailable",
         `cannot merge into ${name}: this file system cannot exchange two names`,
         {
-          hint: "nothing was changed; remove the snapshots that build on it first, or with it",
+          hint: "remove the snapshots that build on it first, or with it",
         },
       );
     syncDirectory(backups);

@@ -30,7 +30,7 @@ const ENDS: Readonly<Record<string, readonly [RunEnd, string]>> = {
   "guest-shutdown": ["powered-off", "the guest powered itself off"],
   "guest-reset": ["reset", "the guest restarted, which ended the run"],
   "guest-panic": ["crashed", "the guest's kernel has panicked"],
-  "host-qmp-quit": ["stopped", "it was ended by a command"],
+  "host-qmp-quit": ["stopped", "qemu was ended by a command"],
   "host-signal": ["killed", "qemu was ended by a signal"],
   "host-ui": ["killed", "qemu was ended from its window"],
 };
@@ -122,11 +122,20 @@ export async function catchUp(
   return ended;
 }
 
-/** The same, and says so. @returns whether the mark has changed */
+/**
+ * The same, and says so. That it cannot be recorded stops no command: `destroy` makes room.
+ * @returns whether the mark has changed
+ */
 export async function settleRun(context: Context, hostdir: string, work: Work): Promise<boolean> {
-  const ended = await catchUp(context, hostdir, work);
-  if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${ended.how}`);
-  return ended !== undefined;
+  try {
+    const ended = await catchUp(context, hostdir, work);
+    if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${ended.how}`);
+    return ended !== undefined;
+  } catch (error) {
+    if (!(error instanceof VmError)) throw error;
+    log.warn(error.message);
+    return false;
+  }
 }
 
 function endOf({ shutdown, status, signal }: MachineEnd): Omit<Ended, "at"> {

@@ -2,10 +2,11 @@ import { readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import type { Arch, DisplayAddress } from "../machine/types.ts";
+import { formatSize } from "../lib/size.ts";
 import { readVirtualBytes } from "../qemu/image-header.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isListening } from "../qmp/commands.ts";
-import { lstatOf } from "../store/files.ts";
+import { freeBytes, lstatOf } from "../store/files.ts";
 import { HOST, LAST, WORK } from "../store/layout.ts";
 import type { RunEnd } from "../store/mark.ts";
 import { describeGone, type Present } from "../store/workdir.ts";
@@ -81,6 +82,7 @@ export async function readStatus(context: Context, hostdir: string): Promise<Sta
 /** A qemu that uses the working files. */
 interface Alive {
   state: "running" | "paused";
+  runState: string;
   /** It is a job's rescue: the guest has no line for its runner. */
   job: boolean;
 }
@@ -129,9 +131,7 @@ function describe(context: Context, vm: Vm, alive: Alive | undefined): Status {
   }
   // The guest may also have been started by hand, with run-vm.sh: nothing is on record of that run.
   const recorded = !alive.job && isUnsettled(work.mark) ? run : undefined;
-  const errors = findGuestErrors(work.dir).map(({ kind, text }) =>
-    kind === "no-room" ? `${text}; when ${describeRoom(work.dir)}: ${context.prog} resume` : text,
-  );
+  const errors = describeErrors(context, work, alive);
   return {
     ...common,
     state: alive.state,
@@ -180,11 +180,14 @@ function stateAfter(end: RunEnd | undefined): State {
 
 /** Undefined when no qemu uses the working files. */
 async function findAlive(work: Present): Promise<Alive | undefined> {
-  const state = await stateOfQemu(work);
-  return state && { state, job: await isListening(join(work.dir, WORK.control)) };
+  const runState = await readRunState(work);
+  if (runState === undefined) return undefined;
+  const job = await isListening(join(work.dir, WORK.control));
+  return { state: runState === "running" || runState === "silent" ? "running" : "paused", runState, job };
 }
 
-async function stateOfQemu(work: Present): Promise<"running" | "paused" | undefined> {
+/** As qemu tells it (qapi/run-state.json, RunState); `silent` when it does not answer. */
+async function readRunState(work: Present): Promise<string | undefined> {
   const socket = join(work.dir, WORK.qmp);
   if (!(await isListening(socket))) return isAnyDiskInUse(work) ? "running" : undefined;
   try {
@@ -192,15 +195,28 @@ async function stateOfQemu(work: Present): Promise<"running" | "paused" | undefi
     // What listens there may be no qemu.
     const limit = setTimeout(() => qmp.close(), CONVERSATION_MS);
     try {
-      const answer = (await qmp.execute("query-status")) as { running?: unknown } | null;
-      return answer?.running === false ? "paused" : "running";
+      const answer = (await qmp.execute("query-status")) as { running?: unknown; status?: unknown } | null;
+      return answer?.running !== false ? "running" : String(answer.status);
     } finally {
       clearTimeout(limit);
       qmp.close();
     }
   } catch (error) {
     // It talks to somebody else, or has just gone.
-    if (error instanceof VmError || (await isListening(socket))) return "running";
-    return undefined;
+    return error instanceof VmError || (await isListening(socket)) ? "silent" : undefined;
   }
+}
+
+/** What is wrong inside the running machine, for people. */
+function describeErrors({ prog }: Context, { dir }: Present, { runState }: Alive): string[] {
+  const errors = findGuestErrors(dir);
+  const texts = errors.map(({ kind, text }) =>
+    kind === "no-room" ? `${text}; when ${describeRoom(dir)}: ${prog} resume` : text,
+  );
+  // Where there was no room for the log of events, either.
+  if (runState === "io-error" && !errors.some(({ kind }) => kind === "no-room" || kind === "paused"))
+    texts.push(`the guest is paused: a disk of it fails; ${formatSize(freeBytes(dir))} are free in ${dir}`);
+  if (runState === "silent")
+    texts.push("qemu does not answer: another command talks to it, or it hangs (stop --force ends it)");
+  return texts;
 }

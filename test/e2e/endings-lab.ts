@@ -31,6 +31,8 @@ const CHILDREN = [
   "openssl",
   "sha256sum",
   "bash",
+  "cp",
+  "depmod",
 ];
 
 /** What is done to a child as soon as it is started: it dies, or hangs. */
@@ -51,6 +53,8 @@ export interface State {
 
 export const STATES = ["nothing", "off", "images"] as const;
 export type StateName = (typeof STATES)[number];
+
+const SETTINGS = "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\nSTOP_TIMEOUT=1\n";
 
 /** Random data, so that disks and snapshots have a size. */
 const FILL = "dd if=/dev/urandom of=fill bs=1M count=4 status=none";
@@ -99,8 +103,7 @@ exec ${real} "$@"
   async prepare(): Promise<void> {
     const { box } = this;
     ({ haltIso: this.haltIso, hangIso: this.hangIso } = await guests());
-    const settings = `MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\nSTOP_TIMEOUT=1\n`;
-    configure(box, settings);
+    configure(box, SETTINGS);
     await this.#save("nothing");
     await box.ok(["create", "G"]);
     rmSync(join(box.work, "FIRSTTIME"));
@@ -115,7 +118,7 @@ exec ${real} "$@"
     writeFileSync(join(box.home, "password"), "secret", { mode: 0o600 });
     configure(
       box,
-      `${settings}SNAPSHOT_FORMAT=qcow2\nSNAPSHOT_REPO='${repository}'\nSNAPSHOT_PASSWORD_FILE='${box.home}/password'\n`,
+      `${SETTINGS}SNAPSHOT_FORMAT=qcow2\nSNAPSHOT_REPO='${repository}'\nSNAPSHOT_PASSWORD_FILE='${box.home}/password'\n`,
     );
     for (const [name, at] of [
       ["Q0", 2],
@@ -160,6 +163,24 @@ exec ${real} "$@"
     const { stdout } = await this.box.ok(["status", "--json"]);
     await until("the guest", () => this.box.console().includes("HANGING"));
     return (JSON.parse(stdout) as { pid: number }).pid;
+  }
+
+  /** Makes a rescue system, once, and some jobs. */
+  async prepareJobs(): Promise<void> {
+    const { box } = this;
+    configure(
+      box,
+      `${SETTINGS}PROFILES='${join(box.top, "profiles")}'\nRESCUE_MEMORY=512M\nRESCUE_WARM=off\n`,
+    );
+    if (!existsSync(join(box.top, "profiles"))) await box.ok(["rescue", "build"]);
+    for (const [name, text] of Object.entries({
+      short: "echo hello",
+      failing: "exit 3",
+      long: "sleep 1000",
+      hooked: ":",
+    }))
+      box.write(`${name}.job`, `${text}\n`);
+    box.write("hooked.pre", ":\n");
   }
 
   /** What is to happen to the next child of this kind. */

@@ -21,6 +21,8 @@ interface Row {
   from: StateName;
   /** A guest runs at first. */
   running?: true;
+  /** A rescue system is needed. */
+  rescue?: true;
   /** Its last words when it is done; none of a command that ends otherwise says so. */
   said: RegExp;
   /** Is the work done, seen from outside? */
@@ -465,6 +467,60 @@ const TABLE: readonly Row[] = [
     ],
   },
   {
+    command: "job",
+    args: ["job", "short"],
+    from: "off",
+    rescue: true,
+    said: /^the job short is done/,
+    done: (lab) => has(lab, ".work/.out/FINISHED") && lab.box.read(".work/.out/STATUS") === "0\n",
+    ends: [
+      { how: "done", status: 0 },
+      { how: "the job fails", status: 3, args: ["job", "failing"] },
+      { how: "refused: no such job", status: 66, args: ["job", "none"] },
+      { how: "its time limit", status: 124, args: ["-t", "1", "job", "long"] },
+      {
+        how: "the rescue's qemu killed",
+        status: 74,
+        args: ["job", "long"],
+        during: async (lab) => void process.kill(await rescueOf(lab), "SIGKILL"),
+      },
+      {
+        how: "the rescue's qemu hangs, SIGTERM",
+        status: 143,
+        args: ["job", "long"],
+        during: async (lab, command) => {
+          process.kill(await rescueOf(lab), "SIGSTOP");
+          command.kill("SIGTERM");
+        },
+      },
+      {
+        how: "SIGINT",
+        status: 130,
+        args: ["job", "long"],
+        during: async (lab, command) => {
+          await rescueOf(lab);
+          command.kill("SIGINT");
+        },
+      },
+      { ...hung("bash", "hooked.pre"), args: ["job", "hooked"] },
+      { ...killed("bash", "hooked.pre"), args: ["job", "hooked"] },
+      full("tmp", "0"),
+    ],
+  },
+  {
+    command: "rescue build",
+    args: ["rescue", "build", "--name=rescue-new"],
+    from: "nothing",
+    said: /rescue-new/,
+    done: async (lab) => /^rescue-new .* usable /m.test((await lab.box.ok(["rescue", "list"])).stdout),
+    ends: [
+      { how: "done", status: 0 },
+      killed("depmod", "-b"),
+      hung("depmod", "-b"),
+      { ...killed("cp", "vmlinuz") },
+    ],
+  },
+  {
     command: "screenshot",
     args: ["screenshot", "../out/screen.png"],
     from: "off",
@@ -494,6 +550,15 @@ const TABLE: readonly Row[] = [
     ],
   },
 ];
+
+/** The process of a job's rescue, once it runs the job. */
+async function rescueOf(lab: EndingsLab): Promise<number> {
+  await until("the job", () => has(lab, ".work/.out/STARTED"));
+  return Number.parseInt(
+    lab.processes().find((line) => line.includes("rescue.log"))!,
+    10,
+  );
+}
 
 async function pidOf(lab: EndingsLab): Promise<number> {
   return JSON.parse((await lab.box.ok(["status", "--json"])).stdout).pid as number;
@@ -533,6 +598,7 @@ suite(
       async (_title, { row, end }) => {
         if (!mountable && end.how.includes("no room")) return;
         await lab.load(row.from);
+        if (row.rescue) await lab.prepareJobs();
         const qemu = row.running ? await lab.runDetached(["--ssh"]) : 0;
         const prepared = (await end.before?.(lab)) as Partial<AsyncDisposable> | undefined;
         try {
@@ -551,7 +617,7 @@ suite(
 const END_SECONDS = 20;
 
 async function judge(lab: EndingsLab, row: Row, end: End, qemu: number): Promise<string[]> {
-  const guest = row.running === true || end.leaves === true;
+  const guest = row.running === true || row.rescue === true || end.leaves === true;
   const before = lab.state(guest);
   if (end.child) lab.arm(end.child);
   const args = (end.args ?? row.args).map((word) =>

@@ -73,7 +73,12 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
   const booted = bootTime();
   if (booted && booted > new Date(run.started))
     return { end: "killed", how: "this machine was restarted", at: booted };
-  const words = quietly(() => lastWords(join(workdir, WORK.qemuLog)), "");
+  // qemu warns of much that is no reason to end.
+  const words = quietly(() => lastWords(join(workdir, WORK.qemuLog)), "")
+    .split("\n")
+    .filter((line) => !line.includes(": warning: "))
+    .join("\n")
+    .trim();
   return words
     ? { end: "crashed", how: `qemu failed: ${words}`, at: lastSign }
     : { end: "killed", how: "qemu was killed", at: lastSign, guessed: true };

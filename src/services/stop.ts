@@ -143,7 +143,8 @@ async function recordEnd(
 export async function restartVm(context: Context, request: StopRequest): Promise<void> {
   const { work } = await openVm(context);
   const typed = work.state === "present" ? work.mark.run?.typed : undefined;
-  await stopVm(context, request);
+  // One that has ended otherwise is started all the same.
+  if (work.state === "present" && (await findRunning(work)) !== undefined) await stopVm(context, request);
   if (typed) {
     const { options } = context;
     options.settings = { ...typed.settings, ...options.settings };

@@ -89,3 +89,6 @@ export const saysNoRoom = (text: string): boolean =>
 
 /** Errors of the file system that mean "no room". */
 export const isNoRoom = (error: unknown): boolean => hasErrno(error, "ENOSPC", "EDQUOT", "EFBIG");
+
+/** The hint where there is no room. What was done before is for the caller to know, and to say. */
+export const NO_ROOM = "free some room and run the command again";

@@ -6,6 +6,7 @@ import type { Context } from "./context.ts";
 import { findRunning } from "./in-use.ts";
 import { findHostdir, openVm, type Present, type Vm } from "./open.ts";
 import { requireOwn } from "./own.ts";
+import { resumeWithRoom } from "./resume.ts";
 
 /** A VM that runs, and a conversation with its qemu. */
 export interface Live {
@@ -44,5 +45,6 @@ export async function requireRunning(context: Context, command: string): Promise
     throw new VmError("noInput", `cannot ${command}: the VM in ${vm.hostdir} is not running`, {
       hint: `start it: ${context.prog} run --detach`,
     });
+  await resumeWithRoom(vm.work);
   return { vm, work: vm.work };
 }

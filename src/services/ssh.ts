@@ -120,6 +120,9 @@ function privateKeys({ settings, hostdir }: Vm): string[] {
     .filter((path) => existsSync(path));
 }
 
+/** How long ssh may take to end after a stop signal. */
+const HURRY_MS = 5000;
+
 /** Runs a program as if the user had started it: our terminal, our directory, its status. */
 async function runHere(context: Context, access: Access, argv: readonly string[]): Promise<void> {
   throwIfInterrupted();
@@ -135,8 +138,14 @@ async function runHere(context: Context, access: Access, argv: readonly string[]
     keepOnInterrupt: true,
     ownSession: false,
   });
-  using _taken = takeSignals((signal) => child.kill(signal));
+  let kill: ReturnType<typeof setTimeout> | undefined;
+  using _taken = takeSignals((signal) => {
+    child.kill(signal);
+    // One that hangs, or is stopped, does not hear it.
+    kill ??= setTimeout(() => child.kill("SIGKILL"), HURRY_MS);
+  });
   const { status, signal } = await child.done;
+  clearTimeout(kill);
   if (status === 0) return;
   if (status === NO_CONNECTION && known)
     log.info(

@@ -124,7 +124,7 @@ async function refuseLarge(
 
 const notOurs = (name: string, reason: string): VmError =>
   new VmError("io", `the repository's ${name} is not as a snapshot should be: ${reason}`, {
-    hint: "nothing was changed here; try another one: snapshots --remote",
+    hint: "try another one: snapshots --remote",
   });
 
 /** Nothing in a repository makes more sense than this; each costs a directory to look at. */

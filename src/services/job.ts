@@ -62,7 +62,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
     try {
       emptyShares(work);
       const variables = await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec);
-      if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables);
+      if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables, vm.userShell);
       throwIfInterrupted();
       stageScript(job, work);
       const machine = await resolveRescueMachine(context, vm, work, media, rescue, capabilities);
@@ -81,7 +81,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
           status,
           `its log is kept in ${join(work.dir, WORK.out, JOB.log)}`,
         );
-      if (job.post !== undefined) await runHook(job.post, vm.hostdir, variables);
+      if (job.post !== undefined) await runHook(job.post, vm.hostdir, variables, vm.userShell);
       log.success(`the job ${name} is done`);
       if (jobLog.failure)
         throw new VmError("io", jobLog.failure.message, {
@@ -127,7 +127,6 @@ async function hookVariables(
 ): Promise<BashVariables> {
   const { settings, raw, origins } = vm;
   const paths = [...settings.IMAGES, ...settings.SHARES, ...settings.RESCUE_SHARES].map(({ path }) => path);
-  const { MEDIA } = await media.macros(paths, work.dir);
   const typed = (name: "QEMUARCH" | "UEFI"): string =>
     origins[name].kind === "option" ? [raw[name]].flat()[0]! : "";
   return {
@@ -140,7 +139,7 @@ async function hookVariables(
     WORKDIR: work.dir,
     LIBEXEC: libexec,
     PROFILES: settings.PROFILES,
-    MEDIA: MEDIA ?? context.env.MEDIA ?? "",
+    MEDIA: (await media.root(paths)) ?? context.env.MEDIA ?? "",
     ...firmwareVariables(vm),
     ARG_ARCH: typed("QEMUARCH"),
     ARG_UEFI: typed("UEFI"),

@@ -173,6 +173,11 @@ export function resolveShare(
   capabilities: Capabilities,
 ): Share[] {
   const ours = share.path.startsWith("@DATADIR@") || share.path.startsWith("@INDIR@");
+  // Where check-media sets an empty MEDIA.
+  if (path === "")
+    throw new VmError("noInput", `the share '${share.tag}' has no directory: ${share.path} is empty`, {
+      hint: "name a whole path for it, or clear the list of shares with --share=",
+    });
   const absolute = resolve(context.cwd, path);
   if (ours) mkdirSync(absolute, { recursive: true, mode: 0o700 });
   if (!existsSync(absolute) || !statSync(absolute).isDirectory())

@@ -11,6 +11,7 @@ import type { Capabilities } from "../qemu/capabilities.ts";
 import { findBootLoader, findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
+import { mapLinks } from "../rescue/mapped-files.ts";
 import { lstatOf, readNamed, replaceFile } from "../store/files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
 import { requireRegularDisk } from "../store/own-disk.ts";
@@ -196,13 +197,15 @@ export function resolveShare(
     warnOnce("this qemu cannot share folders (no virtio-9p): the guest has none");
     return [];
   }
+  // The guest's root must not make real device nodes and setuid files where we and jobs read.
+  const mapped = ours && share.writable;
+  if (mapped) mapLinks(absolute);
   return [
     {
       tag: share.tag,
       path: absolute,
       writable: share.writable,
-      // The guest's root must not make real device nodes and setuid files where we and jobs read.
-      security: ours && share.writable ? "mapped-file" : "none",
+      security: mapped ? "mapped-file" : "none",
     },
   ];
 }

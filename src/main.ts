@@ -1,5 +1,6 @@
 import { version } from "../package.json";
 import { writeResult } from "./process/stdout.ts";
+import { takeUmask } from "./process/umask.ts";
 
 const words = process.argv.slice(2);
 
@@ -13,7 +14,7 @@ try {
   if (words.length === 1 && (words[0] === "--version" || words[0] === "-v")) {
     writeResult(`vm ${version}\n`);
   } else {
-    process.umask(0o077);
+    takeUmask();
     outliveReaders();
     const { buildContext, progName } = await import("./cli/surroundings.ts");
     const prog = progName(process.argv0);

@@ -29,6 +29,9 @@ export const referenceOf = (word: string): string | undefined => REFERENCE.exec(
 
 export const isOldName = (word: string): boolean => (OLD_NAMES as readonly string[]).includes(word);
 
+/** Lists what a command's argument may be, which need not be given then. */
+const LIST = "list";
+
 /** Free text may begin with a dash. */
 export const FREE_TEXT = "description";
 
@@ -148,10 +151,14 @@ function parseInvocation(
   const missing = command.positionals.find(
     (item) => item.required && !(item.rest ? remaining[0] : item.name in args),
   );
-  if (missing && !help)
+  if (missing && !help && args[LIST] !== true) {
+    const list = command.options.some(({ long }) => long === LIST)
+      ? `; to see what there is: ${prog} ${command.name} --${LIST}`
+      : "";
     throw new VmError("usage", `${command.name}: ${missing.label} is missing`, {
-      hint: `usage: ${usageOf(command)}`,
+      hint: `usage: ${usageOf(command)}${list}`,
     });
+  }
   const all = [...taken, ...remaining];
   return { invocation: { command, words: all, args, rest: remaining, help, implicit: false }, left };
 }

@@ -4,14 +4,17 @@ import type { Context } from "../services/context.ts";
 export default defineCommand({
   meta: { name: "job", description: "run a job in the rescue system, with the VM's disks attached" },
   args: {
+    list: { type: "boolean", description: "list the jobs that can be named" },
     jobname: { type: "positional", required: true, description: "its name: NAME of NAME.job" },
   },
   async setup({ args }) {
     const { validateJobName } = await import("../rescue/find-job.ts");
-    validateJobName(args.jobname);
+    if (args.jobname !== undefined) validateJobName(args.jobname);
   },
   async run({ args, data }) {
+    const context = data as Context;
+    if (args.list) return (await import("../services/job-list.ts")).printJobs(context);
     const { jobVm } = await import("../services/job.ts");
-    await jobVm(data as Context, args.jobname);
+    await jobVm(context, args.jobname);
   },
 });

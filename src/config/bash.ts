@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { exec, requireProgram } from "../process/exec.ts";
 import type { SettingValue } from "./literal.ts";
 import { SECRETS } from "./schema.ts";
+import { buildUserShell, readShellState, RESTORE_USER_SHELL, SHOW_SHELL_STATE, userShellEnvironment } from "./user-shell.ts";
 
 export type BashVariables = Record<string, SettingValue>;
 
@@ -17,10 +18,12 @@ done
 shift
 `;
 
-/** Prints the variables named in _vm_names, NUL-separated, behind a mark that no file can know. */
+/** [compat] The function `fatal MESSAGE` for the user's scripts on the host. */
+export const FATAL = `fatal() { printf '%s: %s\\n' "$PROG" "$*" >&2; exit 1; }\n`;
+
+/** Prints the variables named in _vm_names, NUL-separated. */
 const PRINT_VARIABLES = `
 set +eu
-printf '\\0%s\\0' "$_vm_mark"
 for _vm_name in $_vm_names; do
   case $(declare -p "$_vm_name") in
     "declare -a"*|"declare -"?"a"*) _vm_all="$_vm_name[@]"; _vm_all=("\${!_vm_all}")
@@ -37,11 +40,16 @@ done
 const SOURCE = `. <(cat -- "$1"; printf '\\n:\\n')`;
 
 /**
- * The environment for `buildBashArgv`'s bash. An argument list is seen by everybody; secrets go by the
+ * The environment for `buildBashArgv`'s bash. An argument list is seen by everybody; what may be secret goes by the
  * environment, which is the caller's own.
+ * @param userShell what `vm.conf` sets besides settings (user-shell.ts)
  */
-export const bashEnvironment = (variables: BashVariables): Record<string, string | undefined> => ({
+export const bashEnvironment = (
+  variables: BashVariables,
+  userShell: string,
+): Record<string, string | undefined> => ({
   BASH_ENV: undefined,
+  ...userShellEnvironment(userShell),
   ...Object.fromEntries(
     Object.entries(variables).flatMap(([name, value]) =>
       SECRETS.has(name) && typeof value === "string" ? [[name, value]] : [],
@@ -49,8 +57,16 @@ export const bashEnvironment = (variables: BashVariables): Record<string, string
   ),
 });
 
-/** `bash` arguments that set variables from argument values; nothing of them becomes shell text. */
-export function buildBashArgv(variables: BashVariables, script: string, args: readonly string[]): string[] {
+/**
+ * `bash` arguments that set variables from argument values; nothing of them becomes shell text.
+ * @param first shell text that runs before anything is set
+ */
+export function buildBashArgv(
+  variables: BashVariables,
+  script: string,
+  args: readonly string[],
+  first = "",
+): string[] {
   const flat = Object.entries(variables).flatMap(([name, value]) =>
     SECRETS.has(name)
       ? []
@@ -64,7 +80,7 @@ export function buildBashArgv(variables: BashVariables, script: string, args: re
     "--noprofile",
     "-efu",
     "-c",
-    SET_VARIABLES + script,
+    first + RESTORE_USER_SHELL + SET_VARIABLES + script,
     "vm",
     ...flat,
     "--",
@@ -73,10 +89,8 @@ export function buildBashArgv(variables: BashVariables, script: string, args: re
 }
 
 /** Reads what PRINT_VARIABLES wrote. */
-export function parseBashVariables(output: string, mark: string): BashVariables | undefined {
-  const at = output.lastIndexOf(`\0${mark}\0`);
-  if (at < 0) return undefined;
-  const words = output.slice(at + mark.length + 2).split("\0");
+export function parseBashVariables(output: string): BashVariables {
+  const words = output.split("\0");
   const variables: BashVariables = {};
   for (let index = 0; index + 1 < words.length;) {
     const [name, kind] = [words[index]!, words[index + 1]!];
@@ -89,31 +103,43 @@ export function parseBashVariables(output: string, mark: string): BashVariables 
 }
 
 /** What evaluating a file gave, or bash's own complaint. */
-export type BashResult = { variables: BashVariables } | { complaint: string };
+export type BashResult = { variables: BashVariables; userShell: string } | { complaint: string };
 
 /**
  * Lets bash evaluate a settings file with every right of the caller.
  * @param variables set beforehand; those in `wanted` are read back
+ * @param userShell what earlier files set besides settings; what comes back holds it, too
  */
 export async function evaluateWithBash(
   file: string,
   variables: BashVariables,
   wanted: readonly string[],
+  userShell: string,
 ): Promise<BashResult> {
   requireProgram("bash");
+  // No file can know it.
   const mark = randomUUID();
+  const printMark = `printf '\\0%s\\0' ${mark}\n`;
   const argv = buildBashArgv(
-    { ...variables, _vm_mark: mark, _vm_names: wanted.join(" ") },
+    { ...variables, _vm_names: wanted.join(" ") },
     // Word splitting of the names is wanted; IFS may have been changed by the file.
-    `${SOURCE}\nIFS=' '\n${PRINT_VARIABLES}`,
+    `${SOURCE}\nIFS=' '\n${printMark}${PRINT_VARIABLES}${printMark}${SHOW_SHELL_STATE}`,
     [file],
+    SHOW_SHELL_STATE + printMark,
   );
-  const result = await exec(argv, { anyStatus: true, env: bashEnvironment(variables) });
-  const parsed = parseBashVariables(result.stdout, mark);
-  if (result.status !== 0 || !parsed) {
+  const result = await exec(argv, {
+    anyStatus: true,
+    runAs: "user",
+    env: bashEnvironment(variables, userShell),
+  });
+  const [before, , settings, after] = result.stdout.split(`\0${mark}\0`);
+  if (result.status !== 0 || before === undefined || settings === undefined || after === undefined) {
     const complaint = result.stderr.trim().split("\n").at(-1) || `status ${result.status}`;
     return { complaint: complaint.replace(/^(vm|\/dev\/fd\/\d+): /, "") };
   }
   if (result.stderr) process.stderr.write(result.stderr);
-  return { variables: parsed };
+  return {
+    variables: parseBashVariables(settings),
+    userShell: buildUserShell(readShellState(before), readShellState(after), Object.keys(variables)),
+  };
 }

@@ -27,13 +27,29 @@ export interface Sources extends Surroundings {
   mayUseBash: boolean;
 }
 
+/** What the user's own files set besides settings. */
+export interface OwnVariables {
+  /** As bash text (user-shell.ts). */
+  text: string;
+  /** Those of files that were read literally, for later files to refer to. */
+  variables: Record<string, SettingValue>;
+}
+
 type RawComplete = Record<SettingName, SettingValue>;
 
 /** Other bytes would silently become other characters, and a path another path. */
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
+/** What one file says. */
+interface Layer {
+  assignments: Assignment[];
+  /** Set where bash evaluated the file: all that this and earlier files set besides settings. */
+  userShell?: string;
+}
+
 /**
  * Reads one file; undefined when it is not there.
+ * @param userShell what earlier files set besides settings
  * @param vm a VM's (or a rescue's) own guest.env, which may come from anywhere: it is read literally, no link followed
  * @throws VmError 78 when it cannot be read
  */
@@ -42,7 +58,8 @@ export async function readLayer(
   before: RawComplete,
   sources: Sources,
   vm: boolean,
-): Promise<{ assignments: Assignment[] } | { complaint: Complaint } | undefined> {
+  { text: userShell, variables: own }: OwnVariables = { text: "", variables: {} },
+): Promise<Layer | { complaint: Complaint } | undefined> {
   let content: string;
   try {
     // The user's own settings may be links (dotfiles).
@@ -56,7 +73,7 @@ export async function readLayer(
   }
   if (vm) refuseNewer(content, file);
   const known = builtinVariables(sources);
-  const result = readAssignments(content, lookupIn(before, known, sources.env));
+  const result = readAssignments(content, lookupIn(before, { ...own, ...known }, sources.env));
   if (result.kind === "values") return { assignments: result.assignments };
   if (result.kind === "error") return { complaint: { file, ...result } };
   if (vm)
@@ -81,7 +98,7 @@ export async function readLayer(
         hint: "write plain NAME=value lines, or make the file and its directory yours alone (chmod go-w)",
       },
     };
-  const evaluated = await evaluateWithBash(file, { ...known, ...before }, SETTING_NAMES);
+  const evaluated = await evaluateWithBash(file, { ...known, ...before }, SETTING_NAMES, userShell);
   if ("complaint" in evaluated)
     return {
       complaint: {
@@ -95,7 +112,7 @@ export async function readLayer(
     const same = value === undefined || JSON.stringify(value) === JSON.stringify(before[name]);
     return same ? [] : [{ name, value, line: lineOf(content, name) }];
   });
-  return { assignments };
+  return { assignments, userShell: evaluated.userShell };
 }
 
 /** Variables that files may refer to besides settings. */

@@ -1,11 +1,13 @@
 import { join } from "node:path";
 import { SignalError, VmError } from "../lib/errors.ts";
+import { warnOnce } from "../lib/log.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { distrust } from "../lib/trust.ts";
 import { badOption, settingsError, type Complaint } from "./complaint.ts";
 import { buildDefaults, defaultDisks, type Surroundings } from "./defaults.ts";
 import type { Assignment, SettingValue } from "./literal.ts";
 import { isBlank } from "./check-guest-env.ts";
-import { checkLayer, readLayer, type Sources } from "./load-layer.ts";
+import { checkLayer, readLayer, type OwnVariables, type Sources } from "./load-layer.ts";
 import { mergeSettings } from "./merge.ts";
 import {
   IDENTITY,
@@ -21,6 +23,7 @@ import { ARCH, parseArch } from "../machine/arch.ts";
 import { ARCHES, type Arch } from "../machine/types.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { HOST, LAST } from "../store/layout.ts";
+import { userAssignment } from "./user-shell.ts";
 import { scalarOf } from "./values.ts";
 
 export type { Sources } from "./load-layer.ts";
@@ -41,6 +44,8 @@ export interface Loaded {
   settings: Settings;
   raw: Record<SettingName, SettingValue>;
   origins: Record<SettingName, Origin>;
+  /** What the user's own files (`vm.conf`) set besides settings, as bash text: for hooks and check-media. */
+  userShell: string;
   /** The architecture that the VM's own file names, whatever was typed. */
   ownArch?: Arch | undefined;
 }
@@ -80,7 +85,8 @@ export function usableSettings(
  */
 export async function readSettings(
   sources: Sources,
-): Promise<Pick<Loaded, "raw" | "origins" | "ownArch"> & { error: VmError | undefined }> {
+): Promise<Pick<Loaded, "raw" | "origins" | "userShell" | "ownArch"> & { error: VmError | undefined }> {
+  const own: OwnVariables = { text: "", variables: {} };
   let error: VmError | undefined;
   let raw: Record<SettingName, SettingValue> = buildDefaults(sources);
   const origins = Object.fromEntries(SETTING_NAMES.map((name) => [name, { kind: "default" }])) as Record<
@@ -95,7 +101,7 @@ export async function readSettings(
   ];
   if (!sources.guestEnv) error ??= lostSettings(sources, []);
   for (const { file, vm } of files) {
-    const read = await readLayer(file, raw, sources, vm).catch((failure: unknown) => {
+    const read = await readLayer(file, raw, sources, vm, own).catch((failure: unknown) => {
       if (!(failure instanceof VmError) || failure instanceof SignalError) throw failure;
       error ??= failure;
     });
@@ -106,6 +112,8 @@ export async function readSettings(
       continue;
     }
     const layer: RawSettings = {};
+    if (read.userShell !== undefined) own.text = read.userShell;
+    if (!vm && sources.mayUseBash) addOwn(own, file, read.assignments);
     for (const { name, value, line } of read.assignments) {
       if (!isSettingName(name) || (!vm && IDENTITY.has(name))) continue;
       layer[name] = value;
@@ -117,7 +125,7 @@ export async function readSettings(
   if (complaints.length > 0) error ??= settingsError(complaints);
 
   const { QEMUARCH: stored } = origins;
-  const own = stored.kind === "file" && stored.file === sources.guestEnv ? raw.QEMUARCH : undefined;
+  const ownArch = stored.kind === "file" && stored.file === sources.guestEnv ? raw.QEMUARCH : undefined;
 
   raw = mergeSettings(sources.options, raw);
   for (const name of Object.keys(sources.options) as SettingName[]) {
@@ -148,7 +156,29 @@ export async function readSettings(
         hint: "name another one: vm --arch=x86_64 …",
       },
     );
-  return { raw, origins, ownArch: own === undefined ? undefined : parseArch(scalarOf(own)), error };
+  return {
+    raw,
+    origins,
+    userShell: own.text,
+    ownArch: ownArch === undefined ? undefined : parseArch(scalarOf(ownArch)),
+    error,
+  };
+}
+
+/** Notes the variables of a user's file that are no settings. */
+function addOwn(own: OwnVariables, file: string, assignments: readonly Assignment[]): void {
+  const further = assignments.filter(({ name }) => !isSettingName(name));
+  if (further.length === 0) return;
+  const reason = distrust(file);
+  if (reason !== undefined) {
+    const names = [...new Set(further.map(({ name }) => name))].join(", ");
+    warnOnce(`hooks do not get ${names} of ${file}: ${reason}`);
+    return;
+  }
+  for (const { name, value } of further) {
+    own.variables[name] = value;
+    own.text += userAssignment(name, value);
+  }
 }
 
 /**

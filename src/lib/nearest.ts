@@ -27,3 +27,9 @@ export function nearest(word: string, choices: readonly string[]): string | unde
     .filter(({ choice, cost }) => cost <= Math.max(1, Math.floor(choice.length / 2)))
     .toSorted((a, b) => a.cost - b.cost)[0]?.choice;
 }
+
+/** The beginning of a hint; nothing where no choice is like the word. */
+export function didYouMean(word: string, choices: readonly string[]): string {
+  const choice = nearest(word, choices);
+  return choice === undefined ? "" : `did you mean '${choice}'? `;
+}

@@ -6,9 +6,11 @@ import { beginChild } from "../lib/activity.ts";
 import { NO_ROOM, saysNoRoom, VmError } from "../lib/errors.ts";
 import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
 import { interruption } from "./signals.ts";
+import { underCallerUmask } from "./umask.ts";
 
-// Users' ZX_* variables would change zx; what we rely on is said here.
-for (const name of Object.keys(process.env)) if (name.startsWith("ZX_")) delete process.env[name];
+// Users' ZX_* variables would change zx; they are for the user's programs only.
+const zxVariables = Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith("ZX_")));
+for (const name of Object.keys(zxVariables)) delete process.env[name];
 $.verbose = false;
 // zx looks for bash and does not start without a shell; none is ever asked, see `spawn` below.
 $.shell = "sh";
@@ -25,6 +27,12 @@ export interface StartOptions {
   furtherFds?: number[];
   cwd?: string;
   env?: Record<string, string | undefined>;
+  /**
+   * `tool` (default): one of this program's tools, such as qemu or pigz. It runs in the C locale, which its messages are
+   * read in, and under umask 077. `user`: the user's program (a hook, check-media, a viewer, ssh, a pager). It gets the
+   * user's own environment, locale and umask.
+   */
+  runAs?: "tool" | "user";
   /** The signal the kernel sends it when this program dies, whatever the cause. */
   whenOrphaned?: "KILL" | "TERM" | "none";
   /** Leave it alone when the user interrupts us: the caller ends it itself. */
@@ -104,7 +112,7 @@ function orphanGuard(signal: "KILL" | "TERM"): string[] {
 
 /** Starts a program, usually in a session of its own, without any shell. */
 export function start(argv: readonly string[], options: StartOptions = {}): Child {
-  const { whenOrphaned = "KILL", ownSession = true } = options;
+  const { whenOrphaned = "KILL", ownSession = true, runAs = "tool" } = options;
   const path = requireProgram(argv[0]!);
   const [file, ...args] = [
     ...(whenOrphaned === "none" ? [] : orphanGuard(whenOrphaned)),
@@ -123,10 +131,16 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
       ...(options.furtherFds ?? []),
     ],
     cwd: options.cwd ?? "/",
-    env: { ...process.env, LC_ALL: "C", ...options.env } as NodeJS.ProcessEnv,
+    env: {
+      ...process.env,
+      ...(runAs === "user" ? zxVariables : { LC_ALL: "C" }),
+      ...options.env,
+    } as NodeJS.ProcessEnv,
     // zx would hand a string to a shell; the argument list goes to the kernel as it is.
-    spawn: ((_command: string, _args: string[], spawnOptions: object) =>
-      (child = spawn(file, args, { ...spawnOptions, shell: false }))) as unknown as typeof spawn,
+    spawn: ((_command: string, _args: string[], spawnOptions: object) => {
+      const launch = (): ChildProcess => spawn(file, args, { ...spawnOptions, shell: false });
+      return (child = runAs === "user" ? underCallerUmask(launch) : launch());
+    }) as unknown as typeof spawn,
   })`${file}`;
   const pid = child?.pid ?? 0;
   const kill = (signal: NodeJS.Signals): void => {

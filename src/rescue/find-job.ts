@@ -2,7 +2,8 @@ import { join } from "node:path";
 import { distrust } from "../lib/trust.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { lstatOf } from "../store/files.ts";
+import { didYouMean } from "../lib/nearest.ts";
+import { listDirectory, lstatOf } from "../store/files.ts";
 import { BUNDLED_JOBS } from "./assets.ts";
 
 /** A job's files; the hooks only from where the job itself was found. [compat] */
@@ -13,9 +14,12 @@ export interface Job {
   post: string | undefined;
 }
 
+const isJobName = (name: string): boolean =>
+  /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u.test(name) && Buffer.byteLength(name) <= 200;
+
 /** @throws 64 for a path or an odd name */
 export function validateJobName(name: string): void {
-  if (/^[^/.\-\p{Cc}][^/\p{Cc}]*$/u.test(name) && Buffer.byteLength(name) <= 200) return;
+  if (isJobName(name)) return;
   throw new VmError("usage", `'${name}' cannot be a job's name`, {
     hint: "a job is named, not its path: NAME for NAME.job",
   });
@@ -23,12 +27,50 @@ export function validateJobName(name: string): void {
 
 const isThere = (path: string): boolean => lstatOf(path) !== undefined;
 
+/** Where jobs are. */
+export interface JobPlaces {
+  hostdir: string;
+  profiles: string;
+  libexec: string;
+}
+
+/** One of the jobs that can be named. */
+export interface ListedJob {
+  name: string;
+  /** Where it is found. */
+  place: "this VM's own" | "yours, for all VMs" | "bundled";
+  /** Its script; undefined where that comes with the program and is not unpacked. */
+  script: string | undefined;
+}
+
+const sharedJobs = (profiles: string): string => join(profiles, "scripts/jobs");
+
+function jobsIn(directory: string, place: ListedJob["place"]): ListedJob[] {
+  return listDirectory(directory)
+    .toSorted()
+    .filter((file) => file.endsWith(".job") && isJobName(file.slice(0, -".job".length)))
+    .map((file) => ({ name: file.slice(0, -".job".length), place, script: join(directory, file) }));
+}
+
+/** The jobs that `findJob` finds, in the order in which they are looked for. Nothing of them is run or judged. */
+export function listJobs({ hostdir, profiles, libexec }: JobPlaces): ListedJob[] {
+  const all = [
+    ...jobsIn(hostdir, "this VM's own"),
+    ...jobsIn(sharedJobs(profiles), "yours, for all VMs").filter(({ name }) => !BUNDLED_JOBS.includes(name)),
+    ...jobsIn(join(libexec, "jobs"), "bundled"),
+    ...BUNDLED_JOBS.map((name) => ({ name, place: "bundled" as const, script: undefined })),
+  ];
+  const first = new Map<string, ListedJob>();
+  for (const job of all) if (!first.has(job.name)) first.set(job.name, job);
+  return [...first.values()];
+}
+
 /**
  * Finds `NAME.job`: in HOSTDIR, among the user's own jobs, then among ours. Old copies of ours are passed over.
  * @throws 66 when there is none, 78 when others than the caller may write its files
  */
-export function findJob(name: string, places: { hostdir: string; profiles: string; libexec: string }): Job {
-  const shared = join(places.profiles, "scripts/jobs");
+export function findJob(name: string, places: JobPlaces): Job {
+  const shared = sharedJobs(places.profiles);
   const bundled = join(places.libexec, "jobs");
   const file = `${name}.job`;
   const passOver = BUNDLED_JOBS.includes(name);
@@ -37,10 +79,15 @@ export function findJob(name: string, places: { hostdir: string; profiles: strin
   );
   if (passOver && directory === bundled && isThere(join(shared, file)))
     log.info(`${join(shared, file)} is of the earlier program and is passed over; this one's own is used`);
-  if (directory === undefined)
+  if (directory === undefined) {
+    const similar = didYouMean(
+      name,
+      listJobs(places).map((job) => job.name),
+    );
     throw new VmError("noInput", `no such job: ${name}`, {
-      hint: `looked for ${file} in ${[places.hostdir, shared, bundled].join(", ")}`,
+      hint: `${similar}looked for ${file} in ${[places.hostdir, shared, bundled].join(", ")}; to see all jobs: job --list`,
     });
+  }
   const hook = (kind: string): string | undefined => {
     const path = join(directory, `${name}.${kind}`);
     return isThere(path) ? path : undefined;

@@ -1,26 +1,30 @@
 import { basename } from "node:path";
-import { bashEnvironment, buildBashArgv, type BashVariables } from "../config/bash.ts";
+import { bashEnvironment, buildBashArgv, FATAL, type BashVariables } from "../config/bash.ts";
 import { VmError } from "../lib/errors.ts";
 import { exec, requireProgram } from "../process/exec.ts";
 
 /** [compat] Hooks are sourced; what they may use besides variables is `fatal`. */
-const SCRIPT = `
-fatal() { printf '%s: %s\\n' "$PROG" "$*" >&2; exit 1; }
-. "$1"
-`;
+const SCRIPT = `${FATAL}. "$1"\n`;
 
 /**
- * Runs a job's `.pre` or `.post` on the host, in a shell of its own. Its output is the user's to see.
+ * Runs a job's `.pre` or `.post` on the host, in a shell of its own. [compat] Its stdout is this program's stdout.
+ * @param userShell what `vm.conf` sets besides settings
  * @throws 1 when it fails
  */
-export async function runHook(path: string, hostdir: string, variables: BashVariables): Promise<void> {
+export async function runHook(
+  path: string,
+  hostdir: string,
+  variables: BashVariables,
+  userShell: string,
+): Promise<void> {
   requireProgram("bash");
   const { status, signal } = await exec(buildBashArgv(variables, SCRIPT, [path]), {
     cwd: hostdir,
     stdin: 0,
-    stdout: 2,
+    stdout: 1,
     stderr: 2,
-    env: bashEnvironment(variables),
+    runAs: "user",
+    env: bashEnvironment(variables, userShell),
     ownSession: process.stdin.isTTY !== true,
     anyStatus: true,
   });

@@ -11,7 +11,7 @@ import type { Context } from "./context.ts";
 import { findHostdir, sourcesOf, type Vm } from "./open.ts";
 
 /** Settings as far as they can be read. */
-export interface InForce extends Pick<Loaded, "raw" | "origins"> {
+export interface InForce extends Pick<Loaded, "raw" | "origins" | "userShell"> {
   hostdir: string;
   work: Work;
   /** What is wrong with the rest. */

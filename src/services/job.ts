@@ -3,13 +3,16 @@ import { join } from "node:path";
 import type { BashVariables } from "../config/bash.ts";
 import { EXIT, VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
+import { plain } from "../lib/text.ts";
 import { ARCH } from "../machine/arch.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
+import { callerUmask } from "../process/umask.ts";
 import { findFirmware } from "../qemu/firmware.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { findJob, type Job } from "../rescue/find-job.ts";
 import { runHook } from "../rescue/hooks.ts";
 import { unpackLibexec } from "../rescue/libexec.ts";
+import { restoreMappedFiles } from "../rescue/mapped-files.ts";
 import { fileError, lstatOf, readSmallBytes, remove, writeNew } from "../store/files.ts";
 import { claimFiles } from "../store/claim.ts";
 import { JOB, WORK } from "../store/layout.ts";
@@ -24,6 +27,9 @@ import { ensureRescue } from "./rescue.ts";
 import { findRescue, resolveRescueMachine } from "./rescue-machine.ts";
 import { JobLogWriter } from "./job-output.ts";
 import { runRescue } from "./rescue-run.ts";
+
+/** Where the rescue has the share `out`. [compat] */
+const OUTDIR = "/tmp/.out";
 
 /** A job failed; its status is the program's. */
 class JobError extends VmError {
@@ -62,7 +68,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
     try {
       emptyShares(work);
       const variables = await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec);
-      if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables);
+      if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables, vm.userShell);
       throwIfInterrupted();
       stageScript(job, work);
       const machine = await resolveRescueMachine(context, vm, work, media, rescue, capabilities);
@@ -75,13 +81,14 @@ export async function jobVm(context: Context, name: string): Promise<void> {
         { job: name, rescue, machine, capabilities },
         jobLog.write,
       );
+      restoreOutput(work);
       if (status !== EXIT.ok)
         throw new JobError(
           `the job ${name} failed with status ${status}`,
           status,
           `its log is kept in ${join(work.dir, WORK.out, JOB.log)}`,
         );
-      if (job.post !== undefined) await runHook(job.post, vm.hostdir, variables);
+      if (job.post !== undefined) await runHook(job.post, vm.hostdir, variables, vm.userShell);
       log.success(`the job ${name} is done`);
       if (jobLog.failure)
         throw new VmError("io", jobLog.failure.message, {
@@ -99,6 +106,16 @@ function emptyShares(work: Present): void {
     remove(path);
     mkdirSync(path, { mode: 0o700 });
   }
+}
+
+/** [compat] `.post`, and whoever looks into `.out`, finds what the job has made there. */
+function restoreOutput(work: Present): void {
+  const out = join(work.dir, WORK.out);
+  const outside = restoreMappedFiles(out, callerUmask(), OUTDIR, Object.values(JOB));
+  if (outside.length === 0) return;
+  const some = outside.slice(0, 3).map(plain).join(", ");
+  const further = outside.length > 3 ? ` and ${outside.length - 3} more` : "";
+  log.warn(`these links lead out of ${out} and remain files that hold their target: ${some}${further}`);
 }
 
 /** The job goes where the rescue sees it, unless `.pre` has put one there. */
@@ -127,7 +144,6 @@ async function hookVariables(
 ): Promise<BashVariables> {
   const { settings, raw, origins } = vm;
   const paths = [...settings.IMAGES, ...settings.SHARES, ...settings.RESCUE_SHARES].map(({ path }) => path);
-  const { MEDIA } = await media.macros(paths, work.dir);
   const typed = (name: "QEMUARCH" | "UEFI"): string =>
     origins[name].kind === "option" ? [raw[name]].flat()[0]! : "";
   return {
@@ -140,7 +156,7 @@ async function hookVariables(
     WORKDIR: work.dir,
     LIBEXEC: libexec,
     PROFILES: settings.PROFILES,
-    MEDIA: MEDIA ?? context.env.MEDIA ?? "",
+    MEDIA: (await media.root(paths)) ?? context.env.MEDIA ?? "",
     ...firmwareVariables(vm),
     ARG_ARCH: typed("QEMUARCH"),
     ARG_UEFI: typed("UEFI"),

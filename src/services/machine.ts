@@ -11,6 +11,7 @@ import type { Capabilities } from "../qemu/capabilities.ts";
 import { findBootLoader, findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
+import { mapLinks } from "../rescue/mapped-files.ts";
 import { lstatOf, readNamed, replaceFile } from "../store/files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
 import { requireRegularDisk } from "../store/own-disk.ts";
@@ -173,6 +174,11 @@ export function resolveShare(
   capabilities: Capabilities,
 ): Share[] {
   const ours = share.path.startsWith("@DATADIR@") || share.path.startsWith("@INDIR@");
+  // Where check-media sets an empty MEDIA.
+  if (path === "")
+    throw new VmError("noInput", `the share '${share.tag}' has no directory: ${share.path} is empty`, {
+      hint: "name a whole path for it, or clear the list of shares with --share=",
+    });
   const absolute = resolve(context.cwd, path);
   if (ours) mkdirSync(absolute, { recursive: true, mode: 0o700 });
   if (!existsSync(absolute) || !statSync(absolute).isDirectory())
@@ -191,13 +197,15 @@ export function resolveShare(
     warnOnce("this qemu cannot share folders (no virtio-9p): the guest has none");
     return [];
   }
+  // The guest's root must not make real device nodes and setuid files where we and jobs read.
+  const mapped = ours && share.writable;
+  if (mapped) mapLinks(absolute);
   return [
     {
       tag: share.tag,
       path: absolute,
       writable: share.writable,
-      // The guest's root must not make real device nodes and setuid files where we and jobs read.
-      security: ours && share.writable ? "mapped-file" : "none",
+      security: mapped ? "mapped-file" : "none",
     },
   ];
 }

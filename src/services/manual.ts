@@ -33,7 +33,7 @@ async function show(context: Context, viewer: readonly string[], page: string): 
       // The terminal is the pager's now, and so is Ctrl-C.
       ownSession: false,
       keepOnInterrupt: true,
-      env: { LC_ALL: context.env.LC_ALL },
+      runAs: "user",
     });
     return status === 0;
   } catch (error) {

@@ -1,17 +1,18 @@
 import { accessSync, constants, existsSync, realpathSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
-import { bashEnvironment, buildBashArgv, parseBashVariables } from "../config/bash.ts";
-import { reasonOf, VmError } from "../lib/errors.ts";
+import { bashEnvironment, buildBashArgv, FATAL, parseBashVariables } from "../config/bash.ts";
+import { reasonOf, SignalError, VmError } from "../lib/errors.ts";
+import { warnOnce } from "../lib/log.ts";
 import { macroOf, type MacroValues } from "../machine/macros.ts";
 import { exec } from "../process/exec.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./open.ts";
 
-/** Sourced by bash; what it prints goes to the user, MEDIA comes back behind the mark. */
-const SCRIPT = `exec 3>&1 1>&2
+/** Sourced by bash; what it prints goes to the user, MEDIA comes back. */
+const SCRIPT = `${FATAL}exec 3>&1 1>&2
 . "$1"
-printf '\\0%s\\0MEDIA\\0s\\0%s\\0' "$_vm_mark" "\${MEDIA-}" >&3`;
+printf 'MEDIA\\0s\\0%s\\0' "\${MEDIA-}" >&3`;
 
 /** A file on PATH, but never from the current directory. */
 export function findOnPath(context: Context, name: string): string | undefined {
@@ -27,7 +28,7 @@ export const findCheckMedia = (context: Context): string | undefined => findOnPa
 
 /** Finds external media when something refers to them, and only then; asks `check-media` at most once. */
 export class Media {
-  #media: Promise<string> | undefined;
+  #asked: Promise<string> | undefined;
 
   constructor(
     private readonly context: Context,
@@ -37,16 +38,19 @@ export class Media {
   /** Values for the macros that these paths begin with. A share of an absent mirror has no value. */
   async macros(paths: readonly string[], workdir: string): Promise<MacroValues> {
     const used = new Set(paths.map(macroOf));
-    const { MEDIA_MIRROR } = this.vm.settings;
-    const mirror = used.has("MIRROR") && MEDIA_MIRROR !== "";
-    const media = used.has("MEDIA") || mirror ? await this.root(used.has("MEDIA")) : undefined;
     return {
-      MEDIA: media,
-      MIRROR: mirror ? media + MEDIA_MIRROR : undefined,
+      MEDIA: used.has("MEDIA") ? await this.#required() : undefined,
+      MIRROR: used.has("MIRROR") ? await this.#mirror() : undefined,
       HOSTDIR: this.vm.hostdir,
       INDIR: join(workdir, WORK.in),
       DATADIR: join(workdir, WORK.out),
     };
+  }
+
+  /** MEDIA, where these paths need it or another one has asked for it; undefined where it is not known. */
+  async root(paths: readonly string[]): Promise<string | undefined> {
+    await this.macros(paths, "");
+    return this.#asked;
   }
 
   /**
@@ -56,52 +60,84 @@ export class Media {
   async findIso(name: string): Promise<string> {
     const places = [resolve(this.context.cwd, name), resolve(this.vm.hostdir, name)];
     let found = places.find((path) => existsSync(path));
-    const { MEDIA_STORAGE } = this.vm.settings;
-    if (!found && MEDIA_STORAGE && !isAbsolute(name)) {
-      const path = join((await this.root(false)) + MEDIA_STORAGE, name);
-      places.push(path);
-      if (existsSync(path)) found = path;
+    let failure: VmError | undefined;
+    if (!found && !isAbsolute(name)) {
+      const storage = await this.#storage().catch((error: VmError) => {
+        // Nothing says that the image is there.
+        if (this.vm.settings.MEDIA_STORAGE !== "") throw error;
+        failure = error;
+        return undefined;
+      });
+      const path = storage && join(storage, name);
+      if (path !== undefined && path !== "") places.push(path);
+      if (path && existsSync(path)) found = path;
     }
     if (!found)
       throw new VmError("noInput", `no such CD image: ${name}`, {
-        hint: `looked for: ${[...new Set(places)].join(", ")}`,
+        hint: `looked for: ${[...new Set(places)].join(", ")}${failure ? `; not in MEDIA: ${failure.message}` : ""}`,
       });
     return requireReadableFile(found, "the CD image");
   }
 
-  /** MEDIA, as `check-media` sets it; empty without one. */
-  root(needed: boolean): Promise<string> {
-    return (this.#media ??= this.#ask(needed));
+  /** [compat] With check-media an empty MEDIA_STORAGE means MEDIA itself. Undefined: there is no such directory. */
+  async #storage(): Promise<string | undefined> {
+    const { MEDIA_STORAGE } = this.vm.settings;
+    if (MEDIA_STORAGE === "" && findCheckMedia(this.context) === undefined) return undefined;
+    return (await this.#media()) + MEDIA_STORAGE || undefined;
   }
 
-  async #ask(needed: boolean): Promise<string> {
-    const script = findCheckMedia(this.context);
-    if (!script) {
-      const given = this.context.env.MEDIA;
-      if (given !== undefined || !needed) return given ?? "";
+  /**
+   * [compat] With check-media an empty MEDIA_MIRROR means MEDIA itself; that one is left out while there are no media, as
+   * no setting names it.
+   */
+  async #mirror(): Promise<string | undefined> {
+    const { MEDIA_MIRROR } = this.vm.settings;
+    if (MEDIA_MIRROR !== "") return (await this.#media()) + MEDIA_MIRROR;
+    if (findCheckMedia(this.context) === undefined) return undefined;
+    try {
+      return (await this.#media()) || undefined;
+    } catch (error) {
+      if (!(error instanceof VmError) || error instanceof SignalError) throw error;
+      warnOnce(`${error.message}; shares of @MIRROR@ are left out`);
+      return undefined;
+    }
+  }
+
+  /** @throws 69 where nothing says what MEDIA is, 66 when check-media fails */
+  async #required(): Promise<string> {
+    if (findCheckMedia(this.context) === undefined && this.context.env.MEDIA === undefined)
       throw new VmError("unavailable", "a setting refers to @MEDIA@, but there is no check-media on PATH", {
         hint: "write a bash script check-media that sets MEDIA, or set MEDIA in the environment",
       });
-    }
-    const mark = crypto.randomUUID();
-    const variables = {
-      ...this.vm.raw,
-      PROG: this.context.prog,
-      HOSTDIR: this.vm.hostdir,
-      MEDIA: this.context.env.MEDIA ?? "",
-      _vm_mark: mark,
-    };
-    const result = await exec(buildBashArgv(variables, SCRIPT, [script]), {
+    return this.#media();
+  }
+
+  /** MEDIA, as `check-media` sets it; without one as the environment has it. @throws 66 when check-media fails */
+  #media(): Promise<string> {
+    return (this.#asked ??= this.#ask());
+  }
+
+  async #ask(): Promise<string> {
+    const { MEDIA = "" } = this.context.env;
+    const script = findCheckMedia(this.context);
+    if (script === undefined) return MEDIA;
+    const { raw, hostdir, userShell } = this.vm;
+    const variables = { ...raw, PROG: this.context.prog, HOSTDIR: hostdir, MEDIA };
+    const { status, stdout } = await exec(buildBashArgv(variables, SCRIPT, [script]), {
       anyStatus: true,
-      env: bashEnvironment(variables),
+      stdin: 0,
+      stderr: 2,
+      runAs: "user",
+      // It may ask for a password, to mount something.
+      ownSession: process.stdin.isTTY !== true,
+      env: bashEnvironment(variables, userShell),
     });
-    if (result.stderr) process.stderr.write(result.stderr);
-    const media = parseBashVariables(result.stdout, mark)?.MEDIA;
-    if (result.status !== 0 || typeof media !== "string" || media === "")
-      throw new VmError("noInput", `check-media failed (${script}): no media are available`, {
-        hint: "connect the media, or change MEDIA_MIRROR and MEDIA_STORAGE",
-      });
-    return media;
+    const media = parseBashVariables(stdout).MEDIA;
+    // [compat] An empty MEDIA is an answer: MEDIA_MIRROR and MEDIA_STORAGE are whole paths then.
+    if (status === 0 && typeof media === "string") return media;
+    throw new VmError("noInput", `check-media failed (${script}): no media are available`, {
+      hint: "connect the media, or change MEDIA_MIRROR and MEDIA_STORAGE",
+    });
   }
 }
 

@@ -105,7 +105,7 @@ async function findNotifier(
 
 async function runNotifier(path: string, env: Record<string, string>): Promise<void> {
   // Also to be told of an interruption: that has ended everything else.
-  const child = start([path], { env, stdout: 2, stderr: 2, keepOnInterrupt: true });
+  const child = start([path], { env, stdout: 2, stderr: 2, runAs: "user", keepOnInterrupt: true });
   const timer = setTimeout(() => child.kill("SIGKILL"), NOTIFY_MS);
   const { status, signal } = await child.done;
   clearTimeout(timer);

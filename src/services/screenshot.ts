@@ -1,4 +1,4 @@
-import { realpathSync, statSync } from "node:fs";
+import { chmodSync, realpathSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import {
@@ -10,6 +10,7 @@ import {
 import { pngOfPpm } from "../lib/png.ts";
 import { plain } from "../lib/text.ts";
 import { formatTimestamp } from "../lib/time.ts";
+import { callerUmask } from "../process/umask.ts";
 import { dumpScreen } from "../qmp/screen.ts";
 import { fileError, readSmallBytes, remove, replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
@@ -80,7 +81,10 @@ function save(path: string, png: Buffer): void {
       throw new VmError("cannotCreate", `cannot write the screenshot: ${path} is no regular file`, {
         hint: "to write to stdout: -",
       });
+    // The picture is the user's file, not one of the VM's.
+    const mode = target === undefined ? 0o666 & ~callerUmask() : statSync(target).mode & 0o777;
     replaceFile(target ?? path, png);
+    chmodSync(target ?? path, mode);
   } catch (error) {
     if (hasErrno(error, "ENOENT", "ENOTDIR"))
       throw new VmError("noInput", `cannot write the screenshot: no such directory: ${dirname(path)}`);

@@ -2,6 +2,7 @@ import { mkdirSync, readlinkSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { refuseNewer } from "../config/guest-format.ts";
 import { VmError } from "../lib/errors.ts";
+import { didYouMean } from "../lib/nearest.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { foreignReason, ownedByUs } from "../lib/trust.ts";
 import { shellQuote } from "../qemu/text.ts";
@@ -225,10 +226,14 @@ export function findSnapshot(hostdir: string, name: string | undefined): Snapsho
           : "'backup' makes a snapshot and sets the link anew; 'create' makes a new VM",
       },
     );
+  const similar = didYouMean(
+    wanted ?? "",
+    all.map((item) => item.name),
+  );
   throw new VmError(
     "noInput",
     wanted === undefined ? `the VM in ${hostdir} has no snapshots` : `no such snapshot: ${wanted}`,
-    { hint: there ? `there are: ${there}` : "'backup' makes one; 'create' makes a new VM" },
+    { hint: there ? `${similar}there are: ${there}` : "'backup' makes one; 'create' makes a new VM" },
   );
 }
 

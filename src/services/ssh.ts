@@ -132,8 +132,7 @@ async function runHere(context: Context, access: Access, argv: readonly string[]
     stdout: 1,
     stderr: 2,
     cwd: context.cwd,
-    // The user's language; ssh may hand it on to the guest.
-    env: { LC_ALL: context.env.LC_ALL },
+    runAs: "user",
     whenOrphaned: "TERM",
     keepOnInterrupt: true,
     ownSession: false,

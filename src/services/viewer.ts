@@ -80,7 +80,12 @@ export function showScreen(
   }
   const file = viewerFile(work, display.kind);
   if (mayOpen && hasViewer(context, display))
-    return start(["remote-viewer", file], { stdout: "ignore", stderr: "ignore", keepOnInterrupt: true });
+    return start(["remote-viewer", file], {
+      stdout: "ignore",
+      stderr: "ignore",
+      runAs: "user",
+      keepOnInterrupt: true,
+    });
   log.info(`${name} shows its screen ${describeAddress(display)}`);
   for (const line of describeViewing(context, hostname(), file, display)) log.info(`  ${line}`);
   if (display.passwordFile) log.info(`  its password is in ${display.passwordFile}`);

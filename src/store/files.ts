@@ -13,7 +13,6 @@ import {
   statfsSync,
   symlinkSync,
   writeFileSync,
-  type Dirent,
   type Stats,
 } from "node:fs";
 import { dirname, join } from "node:path";
@@ -139,14 +138,13 @@ export function remove(path: string): void {
   const emptied: string[] = [];
   for (let count = 0, dir = waiting.pop(); dir !== undefined; dir = waiting.pop()) {
     emptied.push(dir);
-    for (const entry of readOwnDirectory(dir)) {
-      const item = join(dir, entry.name);
-      if (!entry.isDirectory()) {
+    for (const { path: item, isDirectory } of readOwnDirectory(dir)) {
+      if (!isDirectory) {
         rmSync(item, { force: true });
         continue;
       }
-      let moved = item;
-      if (dir !== path) {
+      let moved = item.toString();
+      if (dir !== path || typeof item !== "string") {
         do moved = join(path, `${PARTIAL}${count++}`);
         while (lstatOf(moved));
         // A directory is moved only by who may write it: its `..` changes.
@@ -159,16 +157,36 @@ export function remove(path: string): void {
   for (const dir of emptied.toReversed()) rmdirSync(dir);
 }
 
+interface Entry {
+  /** Bytes where its name is no UTF-8: the string would name another file. */
+  path: string | Buffer;
+  isDirectory: boolean;
+}
+
 /** Lists a directory that is to be removed, whatever its mode. */
-function readOwnDirectory(path: string): Dirent[] {
+function readOwnDirectory(path: string): Entry[] {
   try {
-    const entries = readdirSync(path, { withFileTypes: true });
+    const entries = listEntries(path);
     if ((lstatSync(path).mode & 0o700) === 0o700) return entries;
   } catch (error) {
     if (!hasErrno(error, "EACCES")) throw error;
   }
   chmodSync(path, 0o700);
-  return readdirSync(path, { withFileTypes: true });
+  return listEntries(path);
+}
+
+/** What stands in the place of bytes that are no UTF-8. */
+const REPLACEMENT = "\ufffd";
+
+function listEntries(directory: string): Entry[] {
+  const entries = readdirSync(directory, { withFileTypes: true });
+  if (!entries.some(({ name }) => name.includes(REPLACEMENT)))
+    return entries.map((entry) => ({ path: join(directory, entry.name), isDirectory: entry.isDirectory() }));
+  // Bun has no types of files together with bytes.
+  return readdirSync(directory, { encoding: "buffer" }).map((name) => {
+    const path = Buffer.concat([Buffer.from(`${directory}/`), name]);
+    return { path, isDirectory: lstatSync(path).isDirectory() };
+  });
 }
 
 /** The same while something else is being reported; what stays is removed by the next command. */

@@ -64,20 +64,12 @@ describe("buildBashArgv sets", () => {
 const text = (...words: string[]): string => words.map((word) => `${word}\0`).join("");
 
 describe("parseBashVariables", () => {
-  const MARK = "mark";
-  test.each<[string, string, BashVariables | undefined]>([
-    ["nothing", "", undefined],
-    ["no mark", text("A", "s", "1"), undefined],
-    ["no variables", `\0${MARK}\0`, {}],
-    ["texts", `\0${MARK}\0${text("A", "s", "1", "B", "s", "")}`, { A: "1", B: "" }],
-    [
-      "lists",
-      `\0${MARK}\0${text("A", "2", "x", "", "B", "0", "C", "s", "y")}`,
-      { A: ["x", ""], B: [], C: "y" },
-    ],
-    ["output before the mark", `hello\0A\0s\0no\0\0${MARK}\0${text("A", "s", "1")}`, { A: "1" }],
-    ["a value named s", `\0${MARK}\0${text("A", "1", "s", "B", "s", "s")}`, { A: ["s"], B: "s" }],
+  test.each<[string, string, BashVariables]>([
+    ["no variables", "", {}],
+    ["texts", text("A", "s", "1", "B", "s", ""), { A: "1", B: "" }],
+    ["lists", text("A", "2", "x", "", "B", "0", "C", "s", "y"), { A: ["x", ""], B: [], C: "y" }],
+    ["a value named s", text("A", "1", "s", "B", "s", "s"), { A: ["s"], B: "s" }],
   ])("%s", (_title, output, variables) => {
-    expect(parseBashVariables(output, MARK)).toEqual(variables!);
+    expect(parseBashVariables(output)).toEqual(variables);
   });
 });

@@ -63,6 +63,13 @@ run touch "$DESTDIR/etc/touched" "$DESTDIR/run/lost"; grep -c . /proc/mounts >/d
     expect(guest.read("out/STATUS")).toBe("1\n");
   });
 
+  test("constants in the .env", async () => {
+    using guest = new Guest(files('echo "$SETUP_HOSTNAME"', "readonly SETUP_HOSTNAME=box SETUP_VERBOSE="));
+    await guest.run();
+    expect(guest.read("out/job.log")).toBe("box\n");
+    expect(guest.read("out/STATUS")).toBe("0\n");
+  });
+
   test("DEBUG and SETUP_VERBOSE trace", async () => {
     using guest = new Guest(files("echo traced", "SETUP_VERBOSE=1"));
     await guest.run();

@@ -20,7 +20,7 @@ describe("post-install.pre", () => {
         '"$SETUP_PROFILE" "$SETUP_SCRIPT" "$SETUP_USERNAME" "$SETUP_USER_UID" ' +
           '"$SETUP_VERBOSE$SETUP_ROOTDEV$SETUP_HOSTNAME" "${#SETUP_FILES[@]}" "${DESTDIR-unset}"',
       ),
-    ).toBe(`<post-install><post-install.sh><${id("-un")}><${id("-u")}><><0><unset>`);
+    ).toBe(`<post-install><post-install.sh><${id("-un")}><${id("-u")}><><0><>`);
   });
 
   test("every parameter", async () => {
@@ -69,6 +69,34 @@ declare -A SETUP_MAP=( [k]="v w" )`,
     ).toBe(
       `<web><jo><1007><p"$(x)'\ntwo><host dir><dir><1></mnt/mine><v w><a b.txt><${bench.hostdir}/sub/c><directory>`,
     );
+  });
+
+  test("the .env may refer to parameters that it does not set, and empty ones stay empty", async () => {
+    using bench = new HookBench();
+    bench.host("post-install.sh", SCRIPT);
+    bench.host("post-install.user-.tgz", "no");
+    bench.host(
+      "post-install.env",
+      `HELLO="$SETUP_USERNAME:$SETUP_USER_UID:$SETUP_VERBOSE$SETUP_ROOTDEV$SETUP_HOSTNAME$DESTDIR:$SETUP_SCRIPT:\${#SETUP_FILES[@]}"
+readonly FIXED="$SETUP_USERNAME in $INDIR$OUTDIR"
+readonly SETUP_HOSTNAME=box
+SETUP_USERNAME=
+SETUP_USER_UID=`,
+    );
+    expect(await bench.run("post-install.pre")).toEqual({ status: 0, output: "" });
+    expect(bench.list()).toEqual(["SSHKEYS", "job.env", "post-install.sh"]);
+    const hello = `<${id("-un")}:${id("-u")}::post-install.sh:0>`;
+    expect(
+      await bench.parameters('"$HELLO" "${SETUP_USERNAME-unset}" "${SETUP_USER_UID-unset}" "$SETUP_HOSTNAME"'),
+    ).toBe(`${hello}<><><box>`);
+    // In the rescue INDIR is another one.
+    expect(await bench.parameters('"${FIXED%% *}"')).toBe(`<${id("-un")}>`);
+    bench.host("post-install.post", 'echo "$HELLO,$SETUP_USERNAME,$FIXED"');
+    const { status, output } = await bench.run("post-install.post");
+    expect({ status, output }).toEqual({
+      status: 0,
+      output: `${hello.slice(1, -1)},,${id("-un")} in ${bench.in}${join(bench.workdir, ".out")}\n`,
+    });
   });
 
   test("the user's .pre changes parameters, adds files and may fail", async () => {

@@ -1,6 +1,8 @@
 import { chmodSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, test } from "bun:test";
-import { findJob, validateJobName } from "../../src/rescue/find-job.ts";
+import { exec } from "../../src/process/exec.ts";
+import { findJob, listJobs, validateJobName } from "../../src/rescue/find-job.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -67,6 +69,64 @@ test.each(["x.job", "x.pre", "x.post"])("%s that others may write is not run: 78
   const failure = await failureOf(() => findJob("x", at));
   expect(failure.exitCode).toBe(78);
   expect(failure.message).toContain(name);
+});
+
+/** As a user with a private group and umask 002; the user database is one of our own. */
+const AS_USER = String.raw`
+cd "$1" && printf 'root:x:0:0::/:
+me:x:4321:4321::/:
+other:x:4322:4322::/:
+' >passwd && printf 'root:x:0:
+me:x:4321:%s
+' "$3" >group
+mount --make-rprivate / && mount --bind passwd /etc/passwd && mount --bind group /etc/group || exit 99
+chown -R 4321:4321 host && chmod -R g+w host && chmod a+rx . && chmod a+r find.ts passwd group
+exec setpriv --reuid 4321 --regid 4321 --clear-groups "$2" find.ts`;
+
+test.skipIf(process.getuid!() !== 0).each([
+  ["the user's own private group: found", "", "x.job x.pre\n"],
+  ["a group with another member: 78", "other", "78\n"],
+])("jobs and directories that a group may write (needs root): %s", async (_title, members, expected) => {
+  using temp = new Temp();
+  for (const name of ["x.job", "x.pre"]) temp.write(`host/${name}`, "true\n");
+  temp.write(
+    "find.ts",
+    `import { findJob } from ${JSON.stringify(join(import.meta.dir, "../../src/rescue/find-job.ts"))};
+import { basename } from "node:path";
+try {
+  const { script, pre } = findJob("x", { hostdir: ${JSON.stringify(temp.path("host"))}, profiles: "/nowhere", libexec: "/nowhere" });
+  console.log(basename(script), basename(pre!));
+} catch (error) {
+  console.log((error as { exitCode: number }).exitCode);
+}`,
+  );
+  const argv = ["unshare", "-m", "sh", "-c", AS_USER, "sh", temp.top, process.execPath, members];
+  const { stdout } = await exec(argv);
+  expect(stdout).toBe(expected);
+});
+
+test("a name that is like another one: did you mean", async () => {
+  using temp = new Temp();
+  const at = places(temp);
+  temp.write("host/prepare.job", "true\n");
+  expect((await failureOf(() => findJob("prepair", at))).hint).toStartWith("did you mean 'prepare'? looked for");
+  expect((await failureOf(() => findJob("add-ssh-key", at))).hint).toStartWith("did you mean 'add-ssh-keys'? ");
+});
+
+test("listJobs: the first of a name, and old copies of the bundled ones do not count", () => {
+  using temp = new Temp();
+  const at = places(temp);
+  for (const file of ["host/x.job", "host/.y.job", "profiles/scripts/jobs/x.job", "profiles/scripts/jobs/z.job"])
+    temp.write(file, "");
+  temp.write("profiles/scripts/jobs/run-ssh.job", "");
+  const listed = listJobs(at).map(({ name, place }) => `${name}: ${place}`);
+  expect(listed).toEqual([
+    "x: this VM's own",
+    "z: yours, for all VMs",
+    "add-ssh-keys: bundled",
+    "run-ssh: bundled",
+    "post-install: bundled",
+  ]);
 });
 
 test.each(["", ".", "..", "../x", "a/b", "/x", ".x", "-x", "a\nb", "x".repeat(300)])(

@@ -240,7 +240,8 @@ describe("findSnapshot", () => {
     const error = await failureOf(() => findSnapshot(temp.top, name));
     expect(error.exitCode).toBe(66);
     expect(error.message).toBe(`no such snapshot: ${name}`);
-    expect(error.hint).toBe("there are: S0 (2024-01-02 03:00:00), S1 (2024-01-02 03:01:00)");
+    const similar = name === "s0" ? "did you mean 'S0'? " : "";
+    expect(error.hint).toBe(`${similar}there are: S0 (2024-01-02 03:00:00), S1 (2024-01-02 03:01:00)`);
   });
 
   test("a LAST that leads nowhere is told, nothing else is taken (66)", async () => {

@@ -2,12 +2,12 @@ import { readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
-import { BUNDLED_JOBS } from "../../rescue/assets.ts";
+import { listJobs } from "../../rescue/find-job.ts";
 import { listProfiles } from "../../rescue/profiles.ts";
 import type { Context } from "../../services/context.ts";
 import { openVm } from "../../services/open.ts";
 import { listSnapshots } from "../../services/snapshots.ts";
-import { listDirectory, readSmall } from "../../store/files.ts";
+import { readSmall } from "../../store/files.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
 import { resolveHostdir } from "../../store/workdir.ts";
 import type { Candidate, Source } from "./values.ts";
@@ -33,7 +33,11 @@ async function list(source: Source, stem: string, context: Context): Promise<Can
     case "snapshots":
       return snapshots(hostdirOf(context));
     case "jobs":
-      return jobs(hostdirOf(context), await profilesOf(context));
+      return listJobs({
+        hostdir: hostdirOf(context),
+        profiles: await profilesOf(context),
+        libexec: context.libexec,
+      }).map(({ name, place }) => ({ text: name, help: place }));
     case "profiles":
       return listProfiles(await profilesOf(context)).map((text) => ({ text }));
     case "directories":
@@ -64,21 +68,6 @@ const snapshots = (hostdir: string): Candidate[] =>
       const description = readSmall(join(dir, SNAPSHOT.description))?.trim() ?? "";
       return { text: name, help: `${formatTimestamp(made)} ${description}`.trim() };
     });
-
-const jobsIn = (directory: string, help: string): Candidate[] =>
-  listDirectory(directory)
-    .filter((name) => /^[^.-].*\.job$/.test(name))
-    .map((name) => ({ text: name.slice(0, -".job".length), help }));
-
-/** In the order in which they are looked for; the first of a name counts. */
-function jobs(hostdir: string, profiles: string): Candidate[] {
-  const all = [
-    ...jobsIn(hostdir, "this VM's own"),
-    ...jobsIn(join(profiles, "scripts/jobs"), "yours, for all VMs"),
-    ...BUNDLED_JOBS.map((text) => ({ text, help: "bundled" })),
-  ];
-  return [...new Map(all.toReversed().map((job) => [job.text, job])).values()].toReversed();
-}
 
 /** Directories, and files of the right kind, that `stem` is the beginning of. Hidden ones only when asked for. */
 function files(stem: string, { cwd, home }: Context, isWanted: (name: string) => boolean): Candidate[] {

@@ -5,7 +5,7 @@ import { installSignalHandlers, throwIfInterrupted } from "../process/signals.ts
 import { openVm } from "../services/open.ts";
 import type { Context } from "../services/context.ts";
 import { parseArgv, type Intent } from "./argv.ts";
-import type { Invocation } from "./batch.ts";
+import { isOldName, type Invocation } from "./batch.ts";
 import { themeOf, wantsColours } from "./colours.ts";
 import { nearest } from "../lib/nearest.ts";
 import { COMMANDS } from "./registry.ts";
@@ -48,7 +48,8 @@ async function execute(intent: Intent, context: Context): Promise<void> {
     await invocation.command.definition.setup?.(citty(invocation, context));
   for (const invocation of intent.batch) {
     throwIfInterrupted();
-    await runInvocation(invocation, context);
+    const announced = intent.batch.length > 1 || isOldName(invocation.command.name);
+    await runInvocation(invocation, context, announced);
   }
 }
 
@@ -60,11 +61,11 @@ const citty = ({ command, args, rest }: Invocation, data: Context): CommandConte
   data,
 });
 
-async function runInvocation(invocation: Invocation, context: Context): Promise<void> {
+/** @param announced [compat] each command of a batch, and the six old ones; the others speak for themselves */
+async function runInvocation(invocation: Invocation, context: Context, announced: boolean): Promise<void> {
   const { command, words, implicit, args } = invocation;
   setQuiet(args.quiet === true);
-  if (command.announced)
-    log.announce(`Executing command: ${command.name}(${words.map((word) => `'${word}'`).join(", ")})`);
+  if (announced) log.announce(command.name, words);
   try {
     await command.definition.run?.(citty(invocation, context));
   } catch (error) {

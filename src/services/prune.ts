@@ -95,7 +95,8 @@ export async function backupAndPrune(context: Context, backup: () => Promise<voi
       const { all, verdicts } = decide(vm, {});
       const chosen = chosenOf(verdicts);
       const bytes = discardSnapshots(vm.hostdir, all, chosen);
-      if (chosen.size > 0) log.info(`removed old snapshots: ${[...chosen].map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
+      if (chosen.size > 0)
+        log.info(`removed old snapshots: ${[...chosen].map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
     });
   } catch (error) {
     if (error instanceof SignalError || !(error instanceof VmError)) throw error;

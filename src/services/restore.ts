@@ -92,7 +92,9 @@ export async function restoreSnapshot(
       ...(onSnapshot && { onSnapshot }),
     });
     const seconds = (performance.now() - started) / 1000;
-    log.success(`restored ${snapshotName(snapshot.name)} to ${dir}: ${formatSize(total)}, ${formatDuration(seconds)}`);
+    log.success(
+      `restored ${snapshotName(snapshot.name)} to ${dir}: ${formatSize(total)}, ${formatDuration(seconds)}`,
+    );
   } catch (error) {
     stage.abort();
     throw fileError(`cannot restore ${snapshot.name}`, error);

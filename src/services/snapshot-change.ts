@@ -23,7 +23,9 @@ export async function protectSnapshots(
       if (!wanted && there) unlinkSync(marker);
       syncDirectory(dir);
     }
-    log.success(`${found.map(({ name }) => snapshotName(name)).join(", ")}: ${wanted ? "protected" : "not protected"}`);
+    log.success(
+      `${found.map(({ name }) => snapshotName(name)).join(", ")}: ${wanted ? "protected" : "not protected"}`,
+    );
   });
 }
 

@@ -183,7 +183,10 @@ describe("a wrong line", () => {
     ["-c 4 @create foo @run -m 256M --uefi", "for all commands: vm -c 4 -m 256M --uefi @create foo @run"],
     ["-n @backup S0 a·text --inplace @run", "for all commands: vm -n --inplace @backup S0 'a text' @run"],
     ["@run --detach -p '' @exec -- ls -l", "for all commands: vm -p '' @run --detach @exec -- ls -l"],
-    ["backup S0 -d DIR", "did you mean: vm -d DIR backup S0"],
+    [
+      "backup S0 -d DIR",
+      "did you mean: vm -d DIR backup S0\nusage: vm backup [OPTIONS] [SNAPSHOT [DESCRIPTION]]",
+    ],
     // An option before the command that it belongs to.
     ["--force destroy", "did you mean: vm destroy --force"],
     ["-n --keep-last 2 --dry-run prune", "did you mean: vm -n prune --dry-run --keep-last 2"],
@@ -199,7 +202,7 @@ describe("a wrong line", () => {
     ["help rnu", "did you mean: vm help run\nall commands: vm help"],
     [
       "backup S0 text list",
-      "usage: backup [OPTIONS] [SNAPSHOT [DESCRIPTION]]\nto run list next: vm backup S0 text @list",
+      "usage: vm backup [OPTIONS] [SNAPSHOT [DESCRIPTION]]\nto run list next: vm backup S0 text @list",
     ],
   ])("%s: the hint says %s", (line, hint) => {
     expect(() => parseArgv(wordsOf(line), "vm")).toThrow(expect.objectContaining({ hint }));

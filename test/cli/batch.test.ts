@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { parseBatch, usageOf } from "../../src/cli/batch.ts";
+import { parseBatch } from "../../src/cli/batch.ts";
 import { COMMANDS, OLD_NAMES } from "../../src/cli/registry.ts";
+import { usageOf } from "../../src/cli/signature.ts";
 import { meaningOf, showInvocation, wordsOf } from "./lines.ts";
 
 const batchOf = (line: string): string =>
@@ -228,7 +229,7 @@ describe("a wrong batch", () => {
   test.each([
     ["@bakcup", "did you mean: vm @backup"],
     ["rnu x", "did you mean: vm run x"],
-    ["run a b", "usage: run [--detach] [--wait=WHAT] [--ssh] [ISOIMAGE]"],
+    ["run a b", "usage: vm run [--detach] [--wait=WHAT] [--ssh] [ISOIMAGE]"],
     ["run -x 8", "options of run: vm run -h"],
   ])("%s: the hint says %s", (line, hint) => {
     expect(() => parseBatch(wordsOf(line), "vm")).toThrow(

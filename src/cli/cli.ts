@@ -11,9 +11,9 @@ import { checkBatch, cittyContext } from "./check.ts";
 import { themeOf, wantsColours } from "./colours.ts";
 import { NoSuchIso } from "../services/media.ts";
 import { NoVm } from "../services/no-vm.ts";
-import { hintForNamedVm } from "./named-vm.ts";
+import { findNamedVm, hintForNamedVm } from "./named-vm.ts";
 import { reportError } from "./report.ts";
-import { hintFor } from "./suggest.ts";
+import { hintFor, hintForVm, UnknownCommand } from "./suggest.ts";
 import { buildContext } from "./surroundings.ts";
 import { buildCommandUsage, buildUsage } from "./usage.ts";
 
@@ -41,9 +41,12 @@ function understand(words: readonly string[], prog: string, version: string): In
   try {
     return parseArgv(words, prog);
   } catch (error) {
-    if (!(error instanceof Surplus)) throw error;
+    if (!(error instanceof Surplus) && !(error instanceof UnknownCommand)) throw error;
     const context = buildContext(prog, version, { settings: {}, additions: {}, hostdir: undefined });
-    const hint = hintForNamedVm(error.word, error.others, context);
+    const hint = error instanceof Surplus ? hintForNamedVm(error.word, error.others, context) : undefined;
+    const named = error instanceof UnknownCommand ? findNamedVm(words.at(-1)!, context) : undefined;
+    if (named !== undefined)
+      throw new VmError("usage", error.message, { hint: hintForVm(error.word, prog, named) });
     throw hint === undefined ? error : new VmError("usage", error.message, { hint });
   }
 }

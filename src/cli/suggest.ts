@@ -67,21 +67,38 @@ export const lineOf = (prog: string, words: readonly string[]): string =>
 /**
  * The hint for a word that is no command: what could be meant, as lines to paste.
  * @param retype the words of the whole line with another one in the place of the wrong one
+ * @param start what the lines begin with
  */
 export function hintFor(
   word: string,
   prog: string,
   retype: (name: string) => readonly string[] = (name) => [name],
+  start = prog,
 ): string {
   const all = `all commands: ${prog} help`;
   const meant = SYNONYMS.get(word.toLowerCase());
-  if (meant) return [...meant.map(([words, does]) => `${does}: ${prog} ${words}`), all].join("\n");
+  if (meant) return [...meant.map(([words, does]) => `${does}: ${start} ${words}`), all].join("\n");
   const suggestion = nearest(word, [...COMMANDS.keys()]);
   return suggestion ? `did you mean: ${lineOf(prog, retype(suggestion))}\n${all}` : all;
+}
+
+/** A word that stands where a command must. */
+export class UnknownCommand extends VmError {
+  constructor(
+    readonly word: string,
+    prog: string,
+    retype?: (name: string) => readonly string[],
+  ) {
+    super("usage", `unknown command '${word}'`, { hint: hintFor(word, prog, retype) });
+  }
 }
 
 export const unknownCommand = (
   word: string,
   prog: string,
   retype?: (name: string) => readonly string[],
-): VmError => new VmError("usage", `unknown command '${word}'`, { hint: hintFor(word, prog, retype) });
+): VmError => new UnknownCommand(word, prog, retype);
+
+/** The same for `start NAME`, where NAME is a VM's directory. */
+export const hintForVm = (word: string, prog: string, directory: string): string =>
+  hintFor(word, prog, (name) => ["-d", directory, name], lineOf(prog, ["-d", directory]));

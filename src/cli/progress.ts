@@ -6,26 +6,47 @@ import { formatDuration } from "../lib/time.ts";
 import type { Meter } from "../services/context.ts";
 
 const BAR_WIDTH = 20;
-
-/** One line: `backup S0 [#####      ] 45 % 512 MiB of 1.1 GiB, 180 MiB/s, 4 s left`. */
-export function formatProgress(label: string, done: number, total: number, seconds: number): string {
-  const bar = "#".repeat(Math.round(partOf(done, total) * BAR_WIDTH)).padEnd(BAR_WIDTH, ".");
-  const percent = formatPercent(done, total).padStart(5);
-  return `${label} [${bar}] ${percent} ${formatAmount(done, total, seconds)}`;
-}
-
-/** The same for a log: `backup S0: 45 %, 512 MiB of 1.1 GiB, 180 MiB/s, 4 s left`. */
-export const formatProgressLine = (label: string, done: number, total: number, seconds: number): string =>
-  `${label}: ${formatPercent(done, total)}, ${formatAmount(done, total, seconds)}`;
+/** A narrower bar shows nothing. */
+const MIN_BAR_WIDTH = 5;
 
 const partOf = (done: number, total: number): number => (total > 0 ? Math.min(done / total, 1) : 1);
 const formatPercent = (done: number, total: number): string => `${Math.floor(partOf(done, total) * 100)} %`;
 
-function formatAmount(done: number, total: number, seconds: number): string {
+/** `, 180 MiB/s, 4 s left`; empty before the first byte. */
+function formatRate(done: number, total: number, seconds: number): string {
   const rate = seconds > 0 ? done / seconds : 0;
-  const left =
-    rate > 0 ? `, ${formatSize(Math.round(rate))}/s, ${formatDuration((total - done) / rate)} left` : "";
-  return `${formatSize(done)} of ${formatSize(total)}${left}`;
+  return rate > 0 ? `, ${formatSize(Math.round(rate))}/s, ${formatDuration((total - done) / rate)} left` : "";
+}
+
+/** For a log: `backup S0: 45 %, 512 MiB of 1.1 GiB, 180 MiB/s, 4 s left`. */
+export const formatProgressLine = (label: string, done: number, total: number, seconds: number): string =>
+  `${label}: ${formatPercent(done, total)}, ${formatSize(done)} of ${formatSize(total)}${formatRate(done, total, seconds)}`;
+
+/**
+ * One line: `backup S0 [#####      ] 45 % 512 MiB of 1.1 GiB, 180 MiB/s, 4 s left`.
+ * @param columns of the terminal: the bar becomes narrower, then the rate and the label go
+ */
+export function formatProgress(
+  label: string,
+  done: number,
+  total: number,
+  seconds: number,
+  columns = Infinity,
+): string {
+  const part = partOf(done, total);
+  const amount = `${formatPercent(done, total).padStart(5)} ${formatSize(done)} of ${formatSize(total)}`;
+  const lineOf = (name: string, width: number, end: string): string =>
+    `${name}[${"#".repeat(Math.round(part * width)).padEnd(width, ".")}] ${amount}${end}`;
+  const forms: [name: string, end: string][] = [
+    [`${label} `, formatRate(done, total, seconds)],
+    [`${label} `, ""],
+    ["", ""],
+  ];
+  for (const [name, end] of forms) {
+    const room = columns - lineOf(name, 0, end).length;
+    if (room >= MIN_BAR_WIDTH) return lineOf(name, Math.min(room, BAR_WIDTH), end);
+  }
+  return amount.trimStart().slice(0, columns);
 }
 
 const clearLine = (): void => void process.stderr.write("\r\x1b[K");
@@ -41,8 +62,9 @@ export function createMeter(label: string, totalBytes: number): Meter {
     return { update: (bytes) => void (done = bytes), finish };
   onLogLine(clearLine);
   const draw = (): void => {
-    const columns = process.stderr.columns || 80;
-    const line = formatProgress(plain(label), done, totalBytes, seconds()).slice(0, columns - 1);
+    // The last column stays free: some terminals wrap behind it.
+    const columns = (process.stderr.columns || 80) - 1;
+    const line = formatProgress(plain(label), done, totalBytes, seconds(), columns);
     process.stderr.write(`\r${line}\x1b[K`);
   };
   draw();

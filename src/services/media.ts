@@ -26,6 +26,16 @@ export function findOnPath(context: Context, name: string): string | undefined {
 
 export const findCheckMedia = (context: Context): string | undefined => findOnPath(context, "check-media");
 
+/** A CD image that is nowhere. */
+export class NoSuchIso extends VmError {
+  /** @param failure why MEDIA could not be asked */
+  constructor(name: string, places: readonly string[], failure?: VmError) {
+    super("noInput", `no such CD image: ${name}`, {
+      hint: `looked for: ${places.join(", ")}${failure ? `; not in MEDIA: ${failure.message}` : ""}`,
+    });
+  }
+}
+
 /** Finds external media when something refers to them, and only then; asks `check-media` at most once. */
 export class Media {
   #asked: Promise<string> | undefined;
@@ -72,10 +82,7 @@ export class Media {
       if (path !== undefined && path !== "") places.push(path);
       if (path && existsSync(path)) found = path;
     }
-    if (!found)
-      throw new VmError("noInput", `no such CD image: ${name}`, {
-        hint: `looked for: ${[...new Set(places)].join(", ")}${failure ? `; not in MEDIA: ${failure.message}` : ""}`,
-      });
+    if (!found) throw new NoSuchIso(name, [...new Set(places)], failure);
     return requireReadableFile(found, "the CD image");
   }
 

@@ -2,7 +2,7 @@ import { plain } from "../lib/text.ts";
 import { parseSetting, type Settings } from "../config/schema.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
-import { isQuiet, log } from "../lib/log.ts";
+import { isQuiet, log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { decideRetention, hasRules, PERIODS, type Rules, type Verdict } from "../store/retention.ts";
@@ -158,7 +158,8 @@ export async function backupAndPrune(
   await backup();
   const prune = async (vm: Vm): Promise<void> => {
     const { names, bytes } = await carryOut(context, vm, decide(vm, {}, canMerge(vm)));
-    if (names.length > 0) log.info(`removed old snapshots: ${names.join(", ")}: ${formatSize(bytes)}`);
+    if (names.length > 0)
+      log.info(`removed old snapshots: ${names.map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
   };
   try {
     await withVm(context, "prune", prune, { waitMs });

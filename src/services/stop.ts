@@ -13,6 +13,7 @@ import { findGuestErrors } from "./guest-errors.ts";
 import { findRunning } from "./in-use.ts";
 import { withLive } from "./live.ts";
 import { findHostdir, openVm, withLockedVm } from "./open.ts";
+import { requireVm } from "./no-vm.ts";
 import { requireOwn } from "./own.ts";
 import { ASK_AGAIN_MS, requestPowerOff } from "./power-off.ts";
 import { catchUp, describeEnd, inferEnd, isInOrder, notPoweredOff, type Ended } from "./run-end.ts";
@@ -42,6 +43,7 @@ const STOP_SECONDS = 60;
  */
 export async function stopVm(context: Context, { timeoutSeconds, force }: StopRequest): Promise<void> {
   requireOwn(context, findHostdir(context), "stop");
+  requireVm(findHostdir(context));
   const { hostdir, settings, work } = await openVm(context);
   if (work.state !== "present" || (await findRunning(work)) === undefined) {
     // A run that ended otherwise than asked for here, and nobody knew: no success for whoever copies the disks next.

@@ -110,9 +110,14 @@ export function refuseForeignParts(path: string): void {
 }
 
 /** The size of the disk that a qcow2 image of ours holds, in bytes; undefined when it is none. */
-export function readVirtualBytes(path: string): number | undefined {
+export const readVirtualBytes = (path: string): number | undefined => virtualBytesOf(path, openForReading);
+
+/** The same of an image that the user or the system named. */
+export const readNamedVirtualBytes = (path: string): number | undefined => virtualBytesOf(path, openNamed);
+
+function virtualBytesOf(path: string, open: typeof openNamed): number | undefined {
   try {
-    const head = readPart(path, 0, 32);
+    const head = readPart(path, 0, 32, open);
     return head.toString("latin1", 0, 4) === QCOW2_MAGIC ? Number(head.readBigUInt64BE(24)) : undefined;
   } catch {
     return undefined;

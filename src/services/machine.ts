@@ -5,18 +5,19 @@ import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
-import type { Arch, Disk, Firmware, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
+import type { Arch, Disk, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
-import { findBootLoader, findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
+import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
-import { lstatOf, readNamed, replaceFile } from "../store/files.ts";
+import { lstatOf } from "../store/files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
 import { requireRegularDisk } from "../store/own-disk.ts";
 import type { Context } from "./context.ts";
 import { resolveDisplay } from "./display.ts";
 import { readExtraArgs } from "./extra-args.ts";
+import { resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
 import { findBase } from "./linked.ts";
 import { requireReadableFile, type Media } from "./media.ts";
@@ -200,13 +201,4 @@ export function resolveShare(
       security: ours && share.writable ? "mapped-file" : "none",
     },
   ];
-}
-
-export function resolveFirmware(vm: Vm, work: Present): Firmware {
-  const { OVMF_CODE, OVMF_VARS, QEMUARCH } = vm.settings;
-  const files = findFirmware(QEMUARCH, { code: OVMF_CODE, vars: OVMF_VARS });
-  const path = join(work.dir, WORK.efivars);
-  // A VM that was made for BIOS gets variables of its own the first time it boots by UEFI.
-  if (!lstatOf(path)) replaceFile(path, readNamed(files.varsTemplate.path, MAX_VARS_BYTES));
-  return { code: files.code, vars: { path, format: files.varsTemplate.format } };
 }

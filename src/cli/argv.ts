@@ -25,6 +25,7 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   const spelled: NonNullable<Options["spelled"]> = {};
   const flags = { help: false, version: false, licenses: false, noColors: false, debug: false };
   let hostdir: string | undefined;
+  let cleared = false;
   const wrong: VmError[] = [];
   const check = (setting: keyof RawSettings, value: string, spelling: string): string => {
     const parsed = parseSetting(setting, value);
@@ -48,7 +49,9 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
       case "add":
         spelled[effect.setting] = `--${option.long}`;
         if (value === "") {
-          settings[effect.setting] = [];
+          // [compat] IMAGES holds the VM's own disks: only what was typed before goes.
+          if (effect.setting === "IMAGES") cleared = true;
+          else settings[effect.setting] = [];
           additions[effect.setting] = [];
         } else additions[effect.setting].push(check(effect.setting, value, spelling));
     }
@@ -57,7 +60,7 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   const wanted = !flags.help && !flags.version && !flags.licenses;
   return {
     ...flags,
-    options: { settings, additions, hostdir, spelled },
+    options: { settings, additions, hostdir, spelled, ...(cleared && { imagesCleared: true }) },
     batch: wanted ? parseBatch(rest, prog) : [],
   };
 }

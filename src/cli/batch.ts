@@ -1,7 +1,7 @@
 import { VmError } from "../lib/errors.ts";
 import { parseOptions } from "./getopt.ts";
 import { nearest } from "../lib/nearest.ts";
-import { COMMANDS, OLD_NAMES, type Command } from "./registry.ts";
+import { COMMANDS, OLD_NAMES, type Command, type CommandOption } from "./registry.ts";
 
 /** One command of a batch, checked. */
 export interface Invocation {
@@ -85,6 +85,11 @@ function spelledOut([word = "", next]: readonly string[], { options }: Command):
   return option.value !== undefined && given === undefined && next !== undefined ? 2 : 1;
 }
 
+/** An option's value; those of an option that may be repeated come together. */
+function take(args: Invocation["args"], { long, many }: CommandOption, value: string | undefined): void {
+  args[long] = many ? ([args[long] ?? [], value ?? []].flat() as string[]) : (value ?? true);
+}
+
 function parseInvocation(
   command: Command,
   words: string[],
@@ -109,7 +114,7 @@ function parseInvocation(
       left = rest;
       for (const { option, value } of found) {
         if (option === HELP) help = true;
-        else args[option.long] = value ?? true;
+        else take(args, option, value);
       }
       optionsOver = before[before.length - rest.length - 1] === "--";
     }
@@ -117,7 +122,7 @@ function parseInvocation(
     if (!optionsOver && positional?.name === FREE_TEXT)
       for (let count = spelledOut(left, command); count > 0; count = spelledOut(left, command)) {
         const { found } = parseOptions(left.slice(0, count), shapes, hint);
-        for (const { option, value } of found) args[option.long] = value ?? true;
+        for (const { option, value } of found) take(args, option, value);
         left = left.slice(count);
       }
     if (positional?.rest) {

@@ -184,7 +184,9 @@ function readTyped(value: unknown, dropped: string[]): RunRecord["typed"] {
   if (!isFields(value)) return typed;
   const settings: RawSettings = {};
   for (const [name, raw] of Object.entries(isFields(value.settings) ? value.settings : {}))
-    if (isRight(name, raw)) Object.assign(settings, { [name]: raw });
+    // Earlier versions noted `--image=` in this way, which left the VM without its own disks.
+    if (name === "IMAGES") continue;
+    else if (isRight(name, raw)) Object.assign(settings, { [name]: raw });
     else dropped.push(name);
   for (const name of ["FORWARDS", "IMAGES", "SHARES"] as const) {
     const given = isFields(value.additions) ? value.additions[name] : undefined;

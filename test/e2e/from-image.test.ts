@@ -150,7 +150,7 @@ suite(
       await box.ok(["-D", "VIRT=40M,SCSI=24M", "@create", "--from", image("disk.raw"), "G", "@run"]);
       expect(runNumber(box)).toBe(2);
       expect(box.read(".work/guest.env")).toContain(
-        'IMAGES=(\n    "VIRT=qcow2=disk-0.img"\n    "SCSI=qcow2=disk-1.img"\n)\n',
+        'IMAGES=(\n    "VIRT=disk-0.img"\n    "SCSI=disk-1.img"\n)\n',
       );
       expect(await virtualMiB(diskOf(box))).toBe(40);
       expect(await virtualMiB(join(box.work, "disk-1.img"))).toBe(24);
@@ -467,7 +467,7 @@ echo == end
         configure(box, "MEMORY=64M\nCORES=1\nPORT=\n");
         await box.ok(["@create", "--from", image("disk.qcow2"), "--cloud-init", "G", "@run"]);
         expect(runNumber(box)).toBe(2);
-        expect(box.read(".work/guest.env")).toContain('"VIRT=qcow2=disk-0.img"');
+        expect(box.read(".work/guest.env")).toContain('"VIRT=disk-0.img"');
         await box.ok(["destroy"]);
         await box.ok([
           "-D",
@@ -479,7 +479,7 @@ echo == end
           "G",
           "@run",
         ]);
-        expect(box.read(".work/guest.env")).toContain('"SCSI=qcow2=disk-0.img"');
+        expect(box.read(".work/guest.env")).toContain('"SCSI=disk-0.img"');
       });
 
       test.each<[string, (box: Sandbox) => readonly string[], number, RegExp]>([

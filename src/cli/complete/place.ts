@@ -127,7 +127,11 @@ function batchPlace(words: readonly string[], current: string): Place {
 
 function commandPlace(command: Command, words: readonly string[], current: string): Place {
   const shapes: readonly CommandOption[] = [...command.options, HELP];
-  const values = (option: CommandOption): Values => ({ skip: 0, sources: argumentSources(command, option) });
+  const values = (option: CommandOption, value: string): Values =>
+    // Of the same form as the global one.
+    option.long === "image"
+      ? settingValues("IMAGES", value)
+      : { skip: 0, sources: argumentSources(command, option) };
   let left = [...words];
   let over = false;
   for (let index = 0; index <= command.positionals.length; index++) {

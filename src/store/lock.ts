@@ -1,6 +1,6 @@
 import { closeSync, constants, openSync, readFileSync, statfsSync, fstatSync } from "node:fs";
 import { join } from "node:path";
-import { VmError } from "../lib/errors.ts";
+import { reasonOf, VmError } from "../lib/errors.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { fileError } from "./files.ts";
@@ -17,6 +17,10 @@ export interface VmLock extends Disposable {
   readonly hostdir: string;
 }
 
+/** mount(2) and nfs(5): an NFS server without its lock service answers ENOLCK. */
+const NO_LOCKS =
+  "keep the VM on a local file system: --hostdir=DIR; on NFS start the lock service (rpc.statd, nfslock), or mount with local_lock=flock where this host alone uses it";
+
 /** HOSTDIR itself, so that nothing is left behind; a file in it where that cannot work. */
 function openLock(hostdir: string): number {
   const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
@@ -28,19 +32,32 @@ function openLock(hostdir: string): number {
 /**
  * Takes the VM's lock, waiting briefly.
  * @param command what it is taken for, for the error message
- * @throws 75 naming the holder
+ * @param take flock(2)
+ * @throws 75 naming the holder, 74 where the file system cannot lock
  */
-export async function lockVm(hostdir: string, command: string, waitMs = WAIT_MS): Promise<VmLock> {
+export async function lockVm(
+  hostdir: string,
+  command: string,
+  waitMs = WAIT_MS,
+  take = flock,
+): Promise<VmLock> {
   let fd: number;
   try {
     fd = openLock(hostdir);
   } catch (error) {
     throw fileError(`cannot lock ${hostdir}`, error);
   }
+  const tryLock = (): boolean => {
+    try {
+      return take(fd, LOCK_EX | LOCK_NB);
+    } catch (error) {
+      throw new VmError("io", `cannot lock ${hostdir}: ${reasonOf(error)}`, { cause: error, hint: NO_LOCKS });
+    }
+  };
   const deadline = Date.now() + waitMs;
   try {
     // flock(2) has no event to wait for; a blocking call would stop signals from being heard.
-    while (!flock(fd, LOCK_EX | LOCK_NB)) {
+    while (!tryLock()) {
       throwIfInterrupted();
       if (Date.now() >= deadline)
         throw new VmError(

@@ -2,9 +2,12 @@ import { badOption } from "../config/complaint.ts";
 import { parseSetting, type RawSettings } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import type { Options } from "../services/context.ts";
-import { parseBatch, type Invocation } from "./batch.ts";
-import { parseOptions } from "./getopt.ts";
-import { GLOBAL_OPTIONS } from "./options.ts";
+import { parseBatch } from "./batch.ts";
+import { referenceOf, type Invocation } from "./invocation.ts";
+import { parseOptions, UnknownOption } from "./getopt.ts";
+import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
+import { COMMANDS } from "./registry.ts";
+import { lineOf, unknownCommand } from "./suggest.ts";
 
 /** The whole command line, understood and checked; nothing has happened yet. */
 export interface Intent {
@@ -19,7 +22,10 @@ export interface Intent {
 
 /** @throws 64 when anything in it is wrong */
 export function parseArgv(words: readonly string[], prog: string): Intent {
-  const { found, rest } = parseOptions(words, GLOBAL_OPTIONS, `all options: ${prog} -h`);
+  const { found, rest } = readLeading(words, prog);
+  const help = askedFor(rest, prog);
+  const flagged = help !== undefined || found.some(({ option }) => isAnswer(option));
+  const batch = flagged ? (help ?? []) : parseBatch(rest, prog, words.slice(0, words.length - rest.length));
   const settings: RawSettings = {};
   const additions: Required<Options["additions"]> = { FORWARDS: [], IMAGES: [], SHARES: [] };
   const spelled: NonNullable<Options["spelled"]> = {};
@@ -32,7 +38,7 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
     if (!("value" in parsed)) wrong.push(badOption(spelling, parsed.given ?? value, parsed.allowed));
     return value;
   };
-  for (const { option, spelling, value = "" } of found) {
+  for (const { option, spelling, value = "" } of [...found, ...batch.flatMap(({ globals }) => globals)]) {
     const { effect } = option;
     switch (effect.kind) {
       case "flag":
@@ -57,12 +63,74 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
     }
   }
   if (wrong.length > 0) throw allWrong(wrong);
-  const wanted = !flags.help && !flags.version && !flags.licenses;
-  return {
-    ...flags,
-    options: { settings, additions, hostdir, spelled, ...(cleared && { imagesCleared: true }) },
-    batch: wanted ? parseBatch(rest, prog) : [],
-  };
+  if (help?.length === 0) flags.help = true;
+  const options = { settings, additions, hostdir, spelled, ...(cleared && { imagesCleared: true as const }) };
+  return { ...flags, options, batch };
+}
+
+/** It is answered, and no command runs: help is for those who do not know yet what may stand behind it. */
+const isAnswer = ({ effect }: OptionSpec): boolean =>
+  effect.kind === "flag" && effect.flag !== "noColors" && effect.flag !== "debug";
+
+/** `help` and `help COMMAND`. @returns undefined where something else is asked for, nothing for help in general */
+function askedFor(rest: readonly string[], prog: string): Invocation[] | undefined {
+  const [word, name] = rest;
+  if (word !== "help" && word !== "@help") return undefined;
+  if (name === undefined || name.startsWith("-")) return [];
+  const command = COMMANDS.get(referenceOf(name) ?? name);
+  if (!command) throw unknownCommand(name, prog, (found) => ["help", found]);
+  return parseBatch([command.name, "-h"], prog);
+}
+
+/** The options before the first command. An option that belongs to a command behind it is not among them. */
+function readLeading(words: readonly string[], prog: string): ReturnType<typeof parseOptions<OptionSpec>> {
+  const hint = `all options: ${prog} -h`;
+  try {
+    return parseOptions(words, GLOBAL_OPTIONS, hint);
+  } catch (error) {
+    if (!(error instanceof UnknownOption)) throw error;
+    const line = moveBehind(words, error.spelling, prog, MAX_MOVES);
+    throw line ? new UnknownOption(error.spelling, `did you mean: ${lineOf(prog, line)}`) : error;
+  }
+}
+
+/** More options than this in the wrong place are not a slip. */
+const MAX_MOVES = 5;
+
+/**
+ * `--force destroy` → `destroy --force`
+ * @returns a line that is right, or undefined
+ */
+function moveBehind(
+  words: readonly string[],
+  spelling: string,
+  prog: string,
+  moves: number,
+): readonly string[] | undefined {
+  const at = words.findIndex((word) => word === spelling || word.startsWith(`${spelling}=`));
+  if (at < 0 || moves === 0) return undefined;
+  for (const [index, word] of words.entries()) {
+    const command = index > at ? COMMANDS.get(referenceOf(word) ?? word) : undefined;
+    const near = command?.options.filter(
+      ({ long, short }) => `-${short}` === spelling || `--${long}`.startsWith(spelling),
+    );
+    if (near?.length !== 1) continue;
+    const count = near[0]!.value !== undefined && words[at] === spelling ? 2 : 1;
+    if (index < at + count) continue;
+    const moved = [
+      ...words.slice(0, at),
+      ...words.slice(at + count, index + 1),
+      ...words.slice(at, at + count),
+      ...words.slice(index + 1),
+    ];
+    try {
+      parseArgv(moved, prog);
+      return moved;
+    } catch (error) {
+      return error instanceof UnknownOption ? moveBehind(moved, error.spelling, prog, moves - 1) : undefined;
+    }
+  }
+  return undefined;
 }
 
 /** One error for all bad values. */

@@ -1,15 +1,19 @@
-import type { CommandContext } from "citty";
+import { setCommandLine } from "../lib/command-line.ts";
 import { PLAIN, log, setQuiet, setupLog } from "../lib/log.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { installSignalHandlers, throwIfInterrupted } from "../process/signals.ts";
 import { openVm } from "../services/open.ts";
 import type { Context } from "../services/context.ts";
 import { parseArgv, type Intent } from "./argv.ts";
-import type { Invocation } from "./batch.ts";
+import { Surplus } from "./batch.ts";
+import { isOldName, type Invocation } from "./invocation.ts";
+import { checkBatch, cittyContext } from "./check.ts";
 import { themeOf, wantsColours } from "./colours.ts";
-import { nearest } from "../lib/nearest.ts";
-import { COMMANDS } from "./registry.ts";
+import { NoSuchIso } from "../services/media.ts";
+import { NoVm } from "../services/no-vm.ts";
+import { findNamedVm, hintForNamedVm } from "./named-vm.ts";
 import { reportError } from "./report.ts";
+import { hintFor, hintForVm, UnknownCommand } from "./suggest.ts";
 import { buildContext } from "./surroundings.ts";
 import { buildCommandUsage, buildUsage } from "./usage.ts";
 
@@ -22,12 +26,28 @@ export async function runCli(prog: string, version: string, words: readonly stri
   installSignalHandlers();
   let debug = words.includes("--debug");
   try {
-    const intent = parseArgv(words, prog);
+    const intent = understand(words, prog, version);
     debug = intent.debug;
+    setCommandLine(prog, intent.options.hostdir);
     await execute(intent, buildContext(prog, version, intent.options));
     return 0;
   } catch (error) {
     return reportError(error, debug);
+  }
+}
+
+/** Parses the line; where it is refused, says what looks at the file system tell. */
+function understand(words: readonly string[], prog: string, version: string): Intent {
+  try {
+    return parseArgv(words, prog);
+  } catch (error) {
+    if (!(error instanceof Surplus) && !(error instanceof UnknownCommand)) throw error;
+    const context = buildContext(prog, version, { settings: {}, additions: {}, hostdir: undefined });
+    const hint = error instanceof Surplus ? hintForNamedVm(error.word, error.others, context) : undefined;
+    const named = error instanceof UnknownCommand ? findNamedVm(words.at(-1)!, context) : undefined;
+    if (named !== undefined)
+      throw new VmError("usage", error.message, { hint: hintForVm(error.word, prog, named) });
+    throw hint === undefined ? error : new VmError("usage", error.message, { hint });
   }
 }
 
@@ -43,45 +63,37 @@ async function execute(intent: Intent, context: Context): Promise<void> {
   const helped = intent.batch.find((invocation) => invocation.help);
   if (helped) return context.print(buildCommandUsage(prog, helped.command));
   await setColours(intent, context);
-  // What can be told of the words alone is told before the first command runs.
-  for (const invocation of intent.batch)
-    await invocation.command.definition.setup?.(citty(invocation, context));
+  await checkBatch(intent.batch, context);
   for (const invocation of intent.batch) {
     throwIfInterrupted();
-    await runInvocation(invocation, context);
+    const announced = intent.batch.length > 1 || isOldName(invocation.command.name);
+    await runInvocation(invocation, context, announced);
   }
 }
 
-/** What citty would hand to a command; its own parser is too lenient to be asked. */
-const citty = ({ command, args, rest }: Invocation, data: Context): CommandContext<any> => ({
-  rawArgs: [],
-  args: { ...args, _: rest } as unknown as CommandContext<any>["args"],
-  cmd: command.definition,
-  data,
-});
-
-async function runInvocation(invocation: Invocation, context: Context): Promise<void> {
-  const { command, words, implicit, args } = invocation;
+/** @param announced [compat] each command of a batch, and the six old ones; the others speak for themselves */
+async function runInvocation(invocation: Invocation, context: Context, announced: boolean): Promise<void> {
+  const { command, words, args } = invocation;
   setQuiet(args.quiet === true);
-  if (command.announced)
-    log.announce(`Executing command: ${command.name}(${words.map((word) => `'${word}'`).join(", ")})`);
+  if (announced) log.announce(command.name, words);
   try {
-    await command.definition.run?.(citty(invocation, context));
+    await command.definition.run?.(cittyContext(invocation, context));
   } catch (error) {
-    throw implicit && words[0] !== undefined ? explainLoneWord(error, words[0], context.prog) : error;
+    throw explainWord(error, invocation, context);
   } finally {
     setQuiet(false);
   }
 }
 
-/** A lone word that is no command is taken as a CD image; where there is none it may be a mistyped command. */
-function explainLoneWord(error: unknown, word: string, prog: string): unknown {
-  if (!(error instanceof VmError) || !error.message.startsWith("no such CD image")) return error;
-  const suggestion = nearest(word, [...COMMANDS.keys()]);
+/** What stands where a CD image may stand, and is none: a mistyped command, or the name of a VM. */
+function explainWord(error: unknown, { command, words, implicit }: Invocation, context: Context): unknown {
+  const [word] = words;
+  if (command.name !== "run" || !word) return error;
+  if (!(error instanceof NoSuchIso || (implicit && error instanceof NoVm))) return error;
+  const named = hintForNamedVm(word, ["run"], context);
+  if (!implicit) return named === undefined ? error : new VmError(error.code, error.message, { hint: named });
   return new VmError("noInput", `'${word}' is neither a command nor a CD image that exists`, {
-    hint: suggestion
-      ? `did you mean '${prog} ${suggestion}'? all commands: ${prog} -h`
-      : `all commands: ${prog} -h`,
+    hint: named ?? hintFor(word, context.prog),
   });
 }
 

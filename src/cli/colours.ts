@@ -21,6 +21,7 @@ export function themeOf(settings: Settings, coloured: boolean): Theme {
     ok: unescape(settings.CLR_OK),
     error: unescape(settings.CLR_ERR),
     warning: unescape(settings.CLR_WARN),
-    accent: unescape(settings.CLR_LC1),
+    command: unescape(settings.CLR_LC1),
+    name: unescape(settings.CLR_LC2),
   };
 }

@@ -7,6 +7,8 @@ export interface OptShape {
   /** Takes a value. */
   value?: string | undefined;
   hidden?: true | undefined;
+  /** Never abbreviated: it came later, and must not make older abbreviations ambiguous. */
+  whole?: true | undefined;
 }
 
 export interface Occurrence<T extends OptShape> {
@@ -16,19 +18,38 @@ export interface Occurrence<T extends OptShape> {
   value: string | undefined;
 }
 
+/** An option that is not among those asked for. */
+export class UnknownOption extends VmError {
+  constructor(
+    /** `--name` without its value, or `-x`. */
+    readonly spelling: string,
+    hint: string,
+  ) {
+    super("usage", `unknown option ${spelling}`, { hint });
+  }
+}
+
+/** The words that an occurrence stands for: `--memory=4G`, or `-m` and `4G`. */
+export const wordsOfOption = ({ spelling, value }: Occurrence<OptShape>): string[] => {
+  if (value === undefined) return [spelling];
+  return spelling.startsWith("--") ? [`${spelling}=${value}`] : [spelling, value];
+};
+
 /**
  * Reads the options at the beginning of `words`, as getopt_long(3) does with POSIXLY_CORRECT: it stops at
  * the first word that is no option, or behind `--`. `node:util` parseArgs knows no abbreviations and goes
  * on behind words.
+ * @param further count where none of `shapes` has the name, or begins with it
  * @returns the options in order, and the words that are left
  * @throws 64 for an unknown or ambiguous option, a missing or a surplus value
  */
-export function parseOptions<T extends OptShape>(
+export function parseOptions<T extends OptShape, F extends OptShape = T>(
   words: readonly string[],
   shapes: readonly T[],
   usage: string,
-): { found: Occurrence<T>[]; rest: string[] } {
-  const found: Occurrence<T>[] = [];
+  further: readonly F[] = [],
+): { found: Occurrence<T | F>[]; rest: string[] } {
+  const found: Occurrence<T | F>[] = [];
   const rest = [...words];
   const fail = (message: string, hint = usage): never => {
     throw new VmError("usage", message, { hint });
@@ -44,7 +65,14 @@ export function parseOptions<T extends OptShape>(
       const equals = word.indexOf("=");
       const name = equals < 0 ? word.slice(2) : word.slice(2, equals);
       const given = equals < 0 ? undefined : word.slice(equals + 1);
-      const option = findLong(name, shapes, fail);
+      const near = matchLong(name, shapes, further);
+      if (near.length > 1)
+        fail(
+          `option --${name} is ambiguous`,
+          `it could be: ${near.map((shape) => `--${shape.long}`).join(" ")}`,
+        );
+      const [option] = near;
+      if (!option) throw new UnknownOption(`--${name}`, usage);
       const spelling = `--${option.long}`;
       if (option.value === undefined && given !== undefined) fail(`option ${spelling} takes no value`);
       const value = option.value === undefined ? undefined : (given ?? takeValue(spelling));
@@ -55,7 +83,8 @@ export function parseOptions<T extends OptShape>(
       const letter = [...cluster][0]!;
       cluster = cluster.slice(letter.length);
       const spelling = `-${letter}`;
-      const option = shapes.find((shape) => shape.short === letter) ?? fail(`unknown option ${spelling}`);
+      const option = [...shapes, ...further].find((shape) => shape.short === letter);
+      if (!option) throw new UnknownOption(spelling, usage);
       if (option.value === undefined) {
         found.push({ option, spelling, value: undefined });
         continue;
@@ -67,23 +96,19 @@ export function parseOptions<T extends OptShape>(
   return { found, rest };
 }
 
-/** The option of this name, or all that it may be short for. */
-export function matchLong<T extends OptShape>(name: string, shapes: readonly T[]): T[] {
-  const exact = shapes.find((shape) => shape.long === name);
-  if (exact) return [exact];
-  return shapes.filter((shape) => name !== "" && !shape.hidden && shape.long.startsWith(name));
-}
-
-function findLong<T extends OptShape>(
+/** The option of this name, or all that it may be short for; `further` ones where none of `shapes` fits. */
+export function matchLong<T extends OptShape, F extends OptShape = T>(
   name: string,
   shapes: readonly T[],
-  fail: (message: string, hint?: string) => never,
-): T {
-  const near = matchLong(name, shapes);
-  if (near.length === 1) return near[0]!;
-  if (near.length === 0) return fail(`unknown option --${name}`);
-  return fail(
-    `option --${name} is ambiguous`,
-    `it could be: ${near.map((shape) => `--${shape.long}`).join(" ")}`,
-  );
+  further: readonly F[] = [],
+): (T | F)[] {
+  const exact = [...shapes, ...further].find((shape) => shape.long === name);
+  if (exact) return [exact];
+  for (const group of [shapes, further]) {
+    const near = group.filter(
+      ({ long, hidden, whole }) => name !== "" && !hidden && !whole && long.startsWith(name),
+    );
+    if (near.length > 0) return near;
+  }
+  return [];
 }

@@ -19,12 +19,14 @@ export interface OptionSpec {
   help: string;
   /** Understood, but not listed and not abbreviated. */
   hidden?: true;
+  /** Not abbreviated. */
+  whole?: true;
 }
 
 const set = (setting: SettingName, value?: string): Effect =>
   value === undefined ? { kind: "set", setting } : { kind: "set", setting, value };
 
-/** Every option that stands before the first command. SPEC: "Command line". */
+/** Every option that stands before the first command, or behind a single one. SPEC: "Command line". */
 export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "disks", short: "D", value: "TYPE=SIZE,…", effect: set("DISKS"), help: "disks to create" },
   { long: "host", short: "H", value: "ADDRESS", effect: set("HOST"), help: "address the display listens on" },
@@ -86,7 +88,12 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "use-tmpdir", effect: set("INPLACE", ""), help: "working files in TMPDIR" },
   { long: "inplace", effect: set("INPLACE", "1"), help: "working files in HOSTDIR" },
   { long: "no-tmpdir", effect: set("INPLACE", "1"), help: "the same as --inplace" },
-  { long: "debug", effect: { kind: "flag", flag: "debug" }, help: "show internal details of errors" },
+  {
+    long: "debug",
+    effect: { kind: "flag", flag: "debug" },
+    help: "show internal details of errors",
+    whole: true,
+  },
   { long: "version", short: "v", effect: { kind: "flag", flag: "version" }, help: "show the version" },
   {
     long: "licenses",

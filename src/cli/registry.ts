@@ -37,8 +37,6 @@ export interface Command {
   positionals: Positional[];
   options: CommandOption[];
   definition: CommandDef<any>;
-  /** It says what it does before it begins. */
-  announced: boolean;
 }
 
 export interface Positional {
@@ -64,9 +62,6 @@ export interface CommandOption {
 
 /** [compat] The six names that end an argument list as bare words. */
 export const OLD_NAMES = ["create", "run", "backup", "restore", "destroy", "job"] as const;
-
-/** Words for a shell or a pager: they are printed without the announcement. */
-const UNANNOUNCED: readonly string[] = ["completion", "man"];
 
 /** The `valueHint` of a positional that may be repeated; its value is an array then. */
 const MANY = "…";
@@ -111,7 +106,6 @@ function describe(name: string, definition: CommandDef<any>): Command {
     name,
     summary: meta.description,
     definition,
-    announced: !UNANNOUNCED.includes(name),
     positionals: args.flatMap(([key, arg]) =>
       arg.type === "positional"
         ? [

@@ -52,7 +52,7 @@ export function buildContext(prog: string, version: string, options: Options): C
     env.XDG_CACHE_HOME && isAbsolute(env.XDG_CACHE_HOME) ? env.XDG_CACHE_HOME : join(home, ".cache");
   const cacheDirectory = join(caches, "vm");
   const installed = findInstalledLibexec(process.execPath);
-  return {
+  const context: Context = {
     prog,
     version,
     cwd: process.cwd(),
@@ -67,8 +67,10 @@ export function buildContext(prog: string, version: string, options: Options): C
     options,
     meter: createMeter,
     ask: process.stdin.isTTY ? askOnTerminal : undefined,
+    checkLine: async (words) => (await import("./check.ts")).checkLine(words, context),
     manual: async () => (await import("./manual/page.ts")).buildManual(prog),
     terminal: process.stdout.isTTY,
     print: (result) => writeResult(typeof result === "string" ? printable(result) : result),
   };
+  return context;
 }

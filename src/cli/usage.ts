@@ -2,7 +2,7 @@ import { SCHEMA, type SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/literal.ts";
 import { flag } from "../config/values.ts";
 import { MACROS } from "../machine/macros.ts";
-import { signatureOf, usageOf } from "./batch.ts";
+import { signatureOf, usageOf } from "./signature.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import { COMMANDS, type Command } from "./registry.ts";
 
@@ -52,9 +52,9 @@ export function buildUsage(prog: string, version: string, values: InForce): stri
     "",
     "commands (several make a batch, which stops at the first failure):",
     ...table(commands),
-    `  ${prog} COMMAND -h shows a command's arguments and options.`,
+    `  ${prog} COMMAND -h, or ${prog} help COMMAND, shows a command's arguments and options.`,
     "",
-    "options, which stand before the first command [values in force]:",
+    "options, before the first command or behind a single one [values in force]:",
     ...table(options),
     "",
     "modes in force:",
@@ -90,7 +90,7 @@ export function buildCommandUsage(prog: string, command: Command): string {
     "options of this command:",
     ...table(options),
     "",
-    `options of all commands stand before the first one: ${prog} -h`,
+    `options of all commands, which may stand here as well: ${prog} -h`,
     "",
   ].join("\n");
 }

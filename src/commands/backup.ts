@@ -28,8 +28,6 @@ export default defineCommand({
     quiet: { type: "boolean", description: "say nothing unless something is wrong" },
   },
   async setup({ args }) {
-    const { validateSnapshotName } = await import("../services/snapshots.ts");
-    if (args.snapshot !== undefined) validateSnapshotName(args.snapshot);
     const { parseBackupRequest } = await import("../services/backup/request.ts");
     parseBackupRequest(args);
   },
@@ -43,7 +41,7 @@ export default defineCommand({
       if (!args.push) return backupVm(context, request);
       return (await import("../services/remote/push.ts")).backupAndPush(context, request);
     };
-    const backup = (): Promise<void> => notifying(context, args.snapshot, make);
+    const backup = (): Promise<void> => notifying(context, request.name, make);
     if (!args.prune) return backup();
     const { backupAndPrune } = await import("../services/prune.ts");
     await backupAndPrune(context, backup);

@@ -2,7 +2,10 @@ import { defineCommand } from "citty";
 import type { Context } from "../services/context.ts";
 
 export default defineCommand({
-  meta: { name: "list", description: "show all VMs: those below PROFILES, and any others that run" },
+  meta: {
+    name: "list",
+    description: "show all VMs: those below PROFILES, and others that you have made or run",
+  },
   args: {
     json: { type: "boolean", description: "for programs: a list of what `status --json` shows" },
     quiet: {

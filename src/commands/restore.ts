@@ -16,10 +16,10 @@ export default defineCommand({
   },
   async setup({ args }) {
     const { validateSnapshotName } = await import("../services/snapshots.ts");
-    if (args.snapshot !== undefined && args.snapshot !== "LAST") validateSnapshotName(args.snapshot);
+    if (args.snapshot && args.snapshot !== "LAST") validateSnapshotName(args.snapshot);
   },
   async run({ args, data }) {
-    const request = { name: args.snapshot, copy: args.copy };
+    const request = { name: args.snapshot || undefined, copy: args.copy };
     if (args["from-remote"])
       return (await import("../services/remote/fetch.ts")).restoreRemote(data as Context, request);
     const { restoreVm } = await import("../services/restore.ts");

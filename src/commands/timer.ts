@@ -18,13 +18,14 @@ export default defineCommand({
     command: {
       type: "positional",
       required: false,
-      valueHint: "…",
-      description: "what to run, behind --; default: backup",
+      valueHint: "COMMAND…",
+      description: "what to run, with its options; default: backup",
     },
   },
-  async setup({ args }) {
+  async setup({ args, data }) {
     const { parseTimer } = await import("../services/timer.ts");
-    parseTimer(args);
+    const { words } = parseTimer(args);
+    await (data as Context).checkLine(words);
   },
   async run({ args, data }) {
     const { parseTimer, timerVm } = await import("../services/timer.ts");

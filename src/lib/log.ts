@@ -8,11 +8,13 @@ export interface Theme {
   ok: string;
   error: string;
   warning: string;
-  /** Announcements of commands and steps. */
-  accent: string;
+  /** The command in an announcement: CLR_LC1. */
+  command: string;
+  /** Arguments in an announcement, and names of snapshots: CLR_LC2. */
+  name: string;
 }
 
-export const PLAIN: Theme = { normal: "", bold: "", ok: "", error: "", warning: "", accent: "" };
+export const PLAIN: Theme = { normal: "", bold: "", ok: "", error: "", warning: "", command: "", name: "" };
 
 let theme = PLAIN;
 let prefix = "vm";
@@ -29,23 +31,34 @@ export function onLogLine(clear: () => void): void {
   beforeLine = clear;
 }
 
+/** Characters for private use mark what is coloured: control characters of a text do not get through. */
+const [COMMAND, NAME, END] = ["\uE000", "\uE001", "\uE002"];
+
+/** The name of a snapshot in a line of the log, highlighted where there are colours. */
+export const snapshotName = (name: string): string => `${NAME}${name}${END}`;
+
+/** @param around the colour of the line, which goes on behind a name */
+const colour = (text: string, around = ""): string =>
+  text
+    .replaceAll(COMMAND, theme.command)
+    .replaceAll(NAME, theme.name)
+    .replaceAll(END, theme.normal + around);
+
 function render({ type, args }: LogObject): string {
   // Most of them hold names and messages from outside: a line end in one must not begin a line of the log.
   const text = plainLines(args.join(" ")).replaceAll(/(?<=.)\n(?=\S)/gs, "\n  ");
-  const { normal, bold, ok, error, warning, accent } = theme;
+  const { normal, bold, ok, error, warning } = theme;
   switch (type) {
     case "start":
-      return `${accent}*** ${text}...${normal}\n`;
+      return `${bold}*** ${colour(text, bold)}...${normal}\n`;
     case "error":
       return `${error}${prefix}: ${text}${normal}\n`;
     case "warn":
       return `${prefix}: ${warning}warning:${normal} ${text}\n`;
     case "success":
-      return `${ok}${text}${normal}\n`;
-    case "box":
-      return `${bold}${text}${normal}\n`;
+      return `${ok}${colour(text, ok)}${normal}\n`;
     default:
-      return `${text}\n`;
+      return `${colour(text)}\n`;
   }
 }
 
@@ -78,8 +91,11 @@ export const log = {
   success: (text: string): void => void (quiet || consola.success(text)),
   warn: (text: string): void => consola.warn(text),
   error: (text: string): void => consola.error(text),
-  /** `*** TEXT...`: the announcement of a command or a long step. */
-  announce: (text: string): void => void (quiet || consola.start(text)),
+  /** [compat] `*** Executing command: NAME('WORD', …)...` */
+  announce(command: string, words: readonly string[]): void {
+    const shown = words.map((word) => `${NAME}'${word}'${END}`).join(", ");
+    if (!quiet) consola.start(`Executing command: ${COMMAND}${command}${END}(${shown})`);
+  },
   /** Told in any case. */
   always: (text: string): void => consola.info(text),
 };

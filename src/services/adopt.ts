@@ -28,6 +28,7 @@ import { isWorkingFile } from "../store/working-names.ts";
 import type { Context } from "./context.ts";
 import { ownDisks, refuseRunning } from "./in-use.ts";
 import { findHostdir, sourcesOf } from "./open.ts";
+import { hintForWork, requireVm } from "./no-vm.ts";
 import { requireOwn } from "./own.ts";
 import { findSnapshotImage, parseBackingName } from "./snapshot-images.ts";
 import { listSnapshots } from "./snapshots.ts";
@@ -51,10 +52,7 @@ export async function adoptVm(context: Context, dryRun: boolean): Promise<void> 
   await refuseRunning(work, "adopt");
   const named = settings.IMAGES.map(({ path }) => path).filter(isDiskName);
   const disks = [...new Set([...named, ...ownDisks(work.dir)])];
-  if (disks.length === 0)
-    throw new VmError("noInput", `cannot adopt ${work.dir}: it has no disks`, {
-      hint: "make a VM with 'create', or get one back with 'restore'",
-    });
+  if (disks.length === 0) throw noWork(hostdir, `cannot adopt ${work.dir}: it has no disks`);
   for (const name of disks) await requireGoodDisk(hostdir, work.dir, name);
   context.print(describe(hostdir, work, disks));
   if (dryRun) return;
@@ -66,6 +64,11 @@ export async function adoptVm(context: Context, dryRun: boolean): Promise<void> 
   log.success(
     `adopted the working files in ${work.dir}; until the guest has powered itself off once, a snapshot is as after a power cut`,
   );
+}
+
+function noWork(hostdir: string, message: string): VmError {
+  requireVm(hostdir);
+  return new VmError("noInput", message, { hint: hintForWork(hostdir) });
 }
 
 const refuse = (path: string, reason: string, hint: string): VmError =>
@@ -92,9 +95,7 @@ function findUnmarked(hostdir: string): Present | undefined {
   if (found && stats && (inplace ? realPath(link) === hostdir : true) && lstatOf(join(dir, WORK.hostLink)))
     return undefined;
   if (inplace && !listDirectory(hostdir).some(isDiskName))
-    throw new VmError("noInput", `cannot adopt: there are no working files in ${hostdir}`, {
-      hint: "make a VM with 'create', or get one back with 'restore'",
-    });
+    throw noWork(hostdir, `cannot adopt: there are no working files in ${hostdir}`);
   return { state: "present", dir, inplace, mark: found ?? { ...newMark(), lastRun: "unknown" } };
 }
 

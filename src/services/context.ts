@@ -47,6 +47,11 @@ export interface Context {
   meter(label: string, totalBytes: number): Meter;
   /** Asks for a secret on the terminal, until `over`; absent where there is none. Undefined: no answer. */
   ask: ((prompt: string, over: AbortSignal) => Promise<string | undefined>) | undefined;
+  /**
+   * Checks a command line of this program, all that can be told of its words; `cli` understands them.
+   * @throws 64 for one that would be refused
+   */
+  checkLine(words: readonly string[]): Promise<void>;
   /** The manual page's source; `cli` has the tables that it is made from. */
   manual(): Promise<string>;
   /** Is stdout a terminal? */

@@ -7,6 +7,7 @@ import { removeWork } from "../store/working-files.ts";
 import type { Context } from "./context.ts";
 import { endMachine, ownDisks, refuseRunning } from "./in-use.ts";
 import { findHostdir, openVm, withVm, type Present, type Vm } from "./open.ts";
+import { hasVm } from "./no-vm.ts";
 import { requireOwn } from "./own.ts";
 import { lastName, listSnapshots, type Snapshot } from "./snapshots.ts";
 
@@ -17,7 +18,10 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
   if (force) await endJob(context);
   const destroy = async ({ hostdir, work }: Vm): Promise<void> => {
     if (work.state === "none") {
-      log.info(`the VM in ${hostdir} has no working files: nothing to destroy`);
+      const what = hasVm(hostdir)
+        ? `the VM in ${hostdir} has no working files`
+        : `there is no VM in ${hostdir}`;
+      log.info(`${what}: nothing to destroy`);
       return;
     }
     if (work.state === "present") {

@@ -1,8 +1,12 @@
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, isAbsolute, join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { toJson } from "../lib/json.ts";
+import { log } from "../lib/log.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { plain } from "../lib/text.ts";
 import { listDirectory, lstatOf, readSmall, realPath } from "../store/files.ts";
 import { HOST } from "../store/layout.ts";
+import { listPlaces } from "../store/places.ts";
 import { listNoted } from "../store/running.ts";
 import type { Context } from "./context.ts";
 import { findHostdir, noVmIn, openUser } from "./open.ts";
@@ -19,10 +23,14 @@ export async function showStatus(context: Context, json: boolean): Promise<Statu
   return status.state;
 }
 
-/** Shows all VMs below PROFILES, and any others that run. */
+/** Shows all VMs below PROFILES, and others that this user has made or changed, or that run. */
 export async function listVms(context: Context, how: { json: boolean; names: boolean }): Promise<void> {
   const { PROFILES } = (await openUser(context)).settings;
   const directories = findVms(context, PROFILES);
+  if (directories.length === 0) {
+    const place = shellQuote(join(PROFILES, "NAME"));
+    log.info(`no VMs yet; make one: mkdir -p ${place} && cd ${place} && ${commandLine("create", "NAME")}`);
+  }
   const nameOf = (directory: string): string =>
     dirname(directory) === realPath(PROFILES) ? basename(directory) : directory;
   if (how.names) return context.print(directories.map((path) => `${plain(nameOf(path))}\n`).join(""));
@@ -34,8 +42,9 @@ export async function listVms(context: Context, how: { json: boolean; names: boo
 function findVms(context: Context, profiles: string): string[] {
   const home = realPath(profiles);
   const below = home ? listDirectory(home).map((name) => join(home, name)) : [];
-  const noted = listNoted(context.cacheDirectory).filter((directory) => dirname(directory) !== home);
-  return [...below, ...noted].filter(isVm).toSorted();
+  const noted = [...listNoted(context.cacheDirectory), ...listPlaces(context.cacheDirectory)];
+  const elsewhere = noted.filter((directory) => isAbsolute(directory) && dirname(directory) !== home);
+  return [...new Set([...below, ...elsewhere])].filter(isVm).toSorted();
 }
 
 function isVm(directory: string): boolean {

@@ -1,10 +1,12 @@
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { findRunning } from "./in-use.ts";
 import { findHostdir, openVm, type Present, type Vm } from "./open.ts";
+import { requireVm } from "./no-vm.ts";
 import { requireOwn } from "./own.ts";
 
 /** A VM that runs, and a conversation with its qemu. */
@@ -39,10 +41,11 @@ export async function withLive<T>(
 /** Finds the running VM without a word to its qemu. @throws 66 when it does not run */
 export async function requireRunning(context: Context, command: string): Promise<{ vm: Vm; work: Present }> {
   requireOwn(context, findHostdir(context), command);
+  requireVm(findHostdir(context));
   const vm = await openVm(context);
   if (vm.work.state !== "present" || (await findRunning(vm.work)) === undefined)
     throw new VmError("noInput", `cannot ${command}: the VM in ${vm.hostdir} is not running`, {
-      hint: `start it: ${context.prog} run --detach`,
+      hint: `start it: ${commandLine("run", "--detach")}`,
     });
   return { vm, work: vm.work };
 }

@@ -28,6 +28,13 @@ export function findOnPath(context: Context, name: string): string | undefined {
 
 export const findCheckMedia = (context: Context): string | undefined => findOnPath(context, "check-media");
 
+/** A CD image that is nowhere. */
+export class NoSuchIso extends VmError {
+  constructor(name: string, places: readonly string[]) {
+    super("noInput", `no such CD image: ${name}`, { hint: `looked for: ${places.join(", ")}` });
+  }
+}
+
 /** Finds external media when something refers to them, and only then; asks `check-media` at most once. */
 export class Media {
   #media: Promise<string> | undefined;
@@ -65,10 +72,7 @@ export class Media {
       places.push(path);
       if (existsSync(path)) found = path;
     }
-    if (!found)
-      throw new VmError("noInput", `no such CD image: ${name}`, {
-        hint: `looked for: ${[...new Set(places)].join(", ")}`,
-      });
+    if (!found) throw new NoSuchIso(name, [...new Set(places)]);
     requireReadableFile(found, "the CD image");
     refuseNoCd(found);
     return found;

@@ -19,10 +19,12 @@ import {
 } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { settleIdentity } from "./identity.ts";
+import { hintForWork, noVmIn, requireVm } from "./no-vm.ts";
 import { outwaitKilledBackup, ownDisks } from "./in-use.ts";
 import { foreignDirectory, requireOwn } from "./own.ts";
 import { settleRun } from "./run-end.ts";
 
+export { noVmIn };
 export type { Present };
 
 /** A VM as one command finds it. */
@@ -225,18 +227,14 @@ function listUnfinished(hostdir: string): string[] {
   }
 }
 
-export const noVmIn = (hostdir: string): VmError =>
-  new VmError("noInput", `there is no VM in ${hostdir}`, {
-    hint: "make one with 'create', name its directory with --hostdir=DIR, or see 'list'",
-  });
-
 /** Working files, or an error that says what to do. */
 export function requireWork(vm: Vm, command: string): Present {
   if (vm.work.state === "present") return vm.work;
+  requireVm(vm.hostdir);
   const reason =
     vm.work.state === "gone" ? describeGone(vm.work) : `the VM in ${vm.hostdir} has no working files`;
   const lost = vm.work.state === "gone" && vm.work.remains === true;
   throw new VmError(lost ? "io" : "noInput", `cannot ${command}: ${reason}`, {
-    hint: "make a VM with 'create', or get one back with 'restore'",
+    hint: hintForWork(vm.hostdir),
   });
 }

@@ -2,7 +2,7 @@ import { plain } from "../lib/text.ts";
 import { parseSetting, type Settings } from "../config/schema.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
-import { isQuiet, log } from "../lib/log.ts";
+import { isQuiet, log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { decideRetention, hasRules, PERIODS, type Rules, type Verdict } from "../store/retention.ts";
@@ -95,7 +95,8 @@ export async function backupAndPrune(context: Context, backup: () => Promise<voi
       const { all, verdicts } = decide(vm, {});
       const chosen = chosenOf(verdicts);
       const bytes = discardSnapshots(vm.hostdir, all, chosen);
-      if (chosen.size > 0) log.info(`removed old snapshots: ${[...chosen].join(", ")}: ${formatSize(bytes)}`);
+      if (chosen.size > 0)
+        log.info(`removed old snapshots: ${[...chosen].map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
     });
   } catch (error) {
     if (error instanceof SignalError || !(error instanceof VmError)) throw error;

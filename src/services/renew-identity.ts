@@ -8,6 +8,7 @@ import { notePlace } from "../store/places.ts";
 import { findGuestEnv, resolveWork } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { identityOf, readIdentity, writeIdentity } from "./identity.ts";
+import { noVmIn } from "./no-vm.ts";
 import { findHostdir, withVm, type Vm } from "./open.ts";
 
 /** Prints the VM's UUID, and those that it had earlier; changes nothing. @throws 66 where there is no VM */
@@ -16,7 +17,7 @@ export function showIdentity(context: Context, json: boolean): void {
   const identity = readIdentity(hostdir);
   if (identity.uuid === undefined) {
     const path = findGuestEnv(hostdir, resolveWork(hostdir));
-    if (path === undefined || !lstatOf(path)) throw noVm(hostdir);
+    if (path === undefined || !lstatOf(path)) throw noVmIn(hostdir);
     log.info("this VM has no UUID yet: the next command that changes it makes one");
   }
   print(context, hostdir, identity, json);
@@ -29,7 +30,7 @@ export function showIdentity(context: Context, json: boolean): void {
 export async function renewIdentity(context: Context, json: boolean): Promise<void> {
   const renew = async (vm: Vm): Promise<void> => {
     const { uuid, former } = identityOf(vm);
-    if (findGuestEnv(vm.hostdir, vm.work) === undefined) throw noVm(vm.hostdir);
+    if (findGuestEnv(vm.hostdir, vm.work) === undefined) throw noVmIn(vm.hostdir);
     const renewed = { uuid: newUuid(), former: uuid === undefined ? former : [...former, uuid] };
     try {
       if (!writeIdentity(vm, renewed))
@@ -42,11 +43,6 @@ export async function renewIdentity(context: Context, json: boolean): Promise<vo
   };
   await withVm(context, "renew the UUID", renew, { renews: true });
 }
-
-const noVm = (hostdir: string): VmError =>
-  new VmError("noInput", `there is no VM in ${hostdir}`, {
-    hint: "'create' makes one; --hostdir=DIR names another directory",
-  });
 
 function print(context: Context, directory: string, { uuid, former }: Identity, json: boolean): void {
   if (json) return context.print(toJson({ uuid: uuid ?? null, former, directory }));

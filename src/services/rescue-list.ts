@@ -39,13 +39,14 @@ export interface FoundRescue {
   bytes: number;
 }
 
+const warnUnreadable = (directory: string, error: unknown): void =>
+  log.warn(`cannot look into ${directory}: ${reasonOf(error)}`);
+
 /** The rescue profiles there are. */
 export async function findRescues(context: Context, vm: Vm): Promise<FoundRescue[]> {
   const { PROFILES } = vm.settings;
   const found: FoundRescue[] = [];
-  const warn = (directory: string, error: unknown): void =>
-    log.warn(`cannot look into ${directory}: ${reasonOf(error)}`);
-  for (const name of listProfiles(PROFILES, warn))
+  for (const name of listProfiles(PROFILES, warnUnreadable))
     found.push({ name, ...(await describe(context, vm, name)), bytes: sizeOf(join(PROFILES, name)) });
   return found;
 }

@@ -1,7 +1,7 @@
 import { mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { log } from "../lib/log.ts";
+import { log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
@@ -56,7 +56,7 @@ export async function restoreSnapshot(
   refuseForeign(context, snapshot, own, name !== undefined && name !== LAST, uuid);
   if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
-  log.info(`restoring ${snapshot.name}, made ${formatTimestamp(snapshot.made)}`);
+  log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
   const jobs = listStored(snapshot);
   const images = listImages(vm.hostdir, snapshot);
   requireWhole(vm.hostdir, snapshot);
@@ -93,7 +93,9 @@ export async function restoreSnapshot(
       ...(onSnapshot && { onSnapshot }),
     });
     const seconds = (performance.now() - started) / 1000;
-    log.success(`restored ${snapshot.name} to ${dir}: ${formatSize(total)}, ${formatDuration(seconds)}`);
+    log.success(
+      `restored ${snapshotName(snapshot.name)} to ${dir}: ${formatSize(total)}, ${formatDuration(seconds)}`,
+    );
   } catch (error) {
     stage.abort();
     throw fileError(`cannot restore ${snapshot.name}`, error);

@@ -22,6 +22,7 @@ import { keepFormats } from "./image-formats.ts";
 import { resolveMachine, type Cd } from "./machine.ts";
 import { Media } from "./media.ts";
 import { refuseRunning } from "./in-use.ts";
+import { requireVm } from "./no-vm.ts";
 import { openVm, withLockedVm, withVm, type Present, type Vm } from "./open.ts";
 import { finishRun } from "./run-end.ts";
 import { noteStart } from "./run-start.ts";
@@ -44,7 +45,7 @@ interface Started {
 
 /** What was said behind `run`. */
 export interface RunRequest {
-  /** A CD named on the command line: attached and booted once. */
+  /** A CD named on the command line: attached and booted once; empty: none, whatever the settings say. */
   iso?: string | undefined;
   /** It goes on when we have ended. */
   detach?: boolean | undefined;
@@ -60,7 +61,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
   const { iso, detach = false } = request;
   const run = await withVm(context, "run", async (found) => {
     // Before anything is restored: a mistyped command ends here.
-    const isoPath = iso === undefined ? undefined : await new Media(context, found).findIso(iso);
+    const isoPath = iso ? await new Media(context, found).findIso(iso) : iso;
     const vm = await ensureWork(context, found);
     return startVm(context, vm, vm.work as Present, isoPath, request);
   });
@@ -78,6 +79,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
 /** [compat] Without working files the last snapshot is restored first. */
 async function ensureWork(context: Context, vm: Vm): Promise<Vm> {
   if (vm.work.state === "present") return vm;
+  requireVm(vm.hostdir);
   refuseStrayDisks(vm.hostdir, vm.work, "run");
   log.info(vm.work.state === "gone" ? describeGone(vm.work) : `the VM in ${vm.hostdir} has no working files`);
   await restoreSnapshot(context, vm);
@@ -90,6 +92,8 @@ async function chooseCd(
   firstTime: boolean,
   iso: string | undefined,
 ): Promise<Cd | undefined> {
+  // [compat] An empty word: no CD.
+  if (iso === "") return undefined;
   if (iso !== undefined) return { path: iso, first: true };
   const { ISO, KEEPCD } = vm.settings;
   if (ISO === "" || !(firstTime || KEEPCD)) return undefined;

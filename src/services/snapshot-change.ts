@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { unlinkSync } from "node:fs";
 import { join } from "node:path";
-import { log } from "../lib/log.ts";
+import { log, snapshotName } from "../lib/log.ts";
 import { lstatOf, readSmall, replaceFile, syncDirectory, writeNew } from "../store/files.ts";
 import { HOST, SNAPSHOT } from "../store/layout.ts";
 import type { Context } from "./context.ts";
@@ -23,7 +23,9 @@ export async function protectSnapshots(
       if (!wanted && there) unlinkSync(marker);
       syncDirectory(dir);
     }
-    log.success(`${found.map(({ name }) => name).join(", ")}: ${wanted ? "protected" : "not protected"}`);
+    log.success(
+      `${found.map(({ name }) => snapshotName(name)).join(", ")}: ${wanted ? "protected" : "not protected"}`,
+    );
   });
 }
 
@@ -48,6 +50,6 @@ export async function describeSnapshot(context: Context, name: string, text: str
     replace(SNAPSHOT.description, content);
     const sum = createHash("sha256").update(content).digest("hex");
     if (others !== undefined) replace(SNAPSHOT.sums, `${sum}  ${SNAPSHOT.description}\n${others}`);
-    log.success(`${snapshot.name}: ${content.trim() || "no description"}`);
+    log.success(`${snapshotName(snapshot.name)}: ${content.trim() || "no description"}`);
   });
 }

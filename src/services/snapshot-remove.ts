@@ -1,7 +1,7 @@
 import { renameSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { log } from "../lib/log.ts";
+import { log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { fileError, lstatOf, remove, removeQuietly, swingLink, syncDirectory } from "../store/files.ts";
 import { HOST, LAST, PARTIAL } from "../store/layout.ts";
@@ -21,7 +21,7 @@ export async function removeSnapshots(context: Context, names: readonly string[]
     const all = knowSnapshots(vm.hostdir);
     refuseNeeded(context, vm, all, chosen);
     const bytes = discardSnapshots(vm.hostdir, all, chosen);
-    log.success(`removed ${[...chosen].join(", ")}: ${formatSize(bytes)}`);
+    log.success(`removed ${[...chosen].map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
   });
 }
 

@@ -1,7 +1,10 @@
+import { commandLine } from "../lib/command-line.ts";
 import { toJson } from "../lib/json.ts";
+import { log } from "../lib/log.ts";
 import { resolveWork } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { dependentsOf } from "./dependents.ts";
+import { requireVm } from "./no-vm.ts";
 import { findHostdir } from "./open.ts";
 import { knowSnapshots, type SnapshotFacts } from "./snapshot-facts.ts";
 import { formatSnapshot, formatSnapshots, type ShownSnapshot } from "./snapshot-text.ts";
@@ -10,9 +13,12 @@ import { readSums } from "./sums.ts";
 
 /** Lists the VM's snapshots, oldest first; takes no lock and no settings. */
 export function showSnapshotList(context: Context, json: boolean): void {
-  const all = knowSnapshots(findHostdir(context)).map(({ facts }) => facts);
+  const hostdir = findHostdir(context);
+  const all = knowSnapshots(hostdir).map(({ facts }) => facts);
+  if (all.length === 0) requireVm(hostdir);
   if (json) return context.print(toJson(all, LIST_KEYS));
-  if (all.length > 0) context.print(formatSnapshots(all));
+  if (all.length > 0) return context.print(formatSnapshots(all));
+  log.info(`the VM in ${hostdir} has no snapshots; make one: ${commandLine("backup")}`);
 }
 
 /** The list says nothing of files. */

@@ -1,6 +1,7 @@
 import { mkdirSync, readlinkSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { refuseNewer } from "../config/guest-format.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { foreignReason, ownedByUs } from "../lib/trust.ts";
@@ -10,6 +11,7 @@ import { HOST, isDiskName, LAST, SNAPSHOT } from "../store/layout.ts";
 import { parseManifest, type Manifest } from "../store/manifest.ts";
 import { resolveWork } from "../store/workdir.ts";
 import { byAge } from "../store/retention.ts";
+import { hintForWork, requireVm } from "./no-vm.ts";
 
 export interface Snapshot {
   name: string;
@@ -205,11 +207,18 @@ export function findSnapshot(hostdir: string, name: string | undefined): Snapsho
   const newest = all.at(-1);
   // The very first backup may have been killed before it could set LAST.
   if (wanted === undefined && newest) return newest;
+  if (all.length === 0) requireVm(hostdir);
   const there = all.map((item) => `${item.name} (${formatTimestamp(item.made)})`).join(", ");
   throw new VmError(
     "noInput",
     wanted === undefined ? `the VM in ${hostdir} has no snapshots` : `no such snapshot: ${wanted}`,
-    { hint: there ? `there are: ${there}` : "'backup' makes one; 'create' makes a new VM" },
+    {
+      hint: there
+        ? `there are: ${there}`
+        : lstatOf(join(hostdir, HOST.workLink))
+          ? `make one: ${commandLine("backup")}`
+          : hintForWork(hostdir),
+    },
   );
 }
 

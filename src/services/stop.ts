@@ -9,6 +9,7 @@ import type { Context } from "./context.ts";
 import { endMachine, findRunning } from "./in-use.ts";
 import { withLive, type Live } from "./live.ts";
 import { findHostdir, openVm, withLockedVm, withVm } from "./open.ts";
+import { requireVm } from "./no-vm.ts";
 import { requireOwn } from "./own.ts";
 import { catchUp } from "./run-end.ts";
 import { runVm } from "./run.ts";
@@ -37,6 +38,7 @@ const STOP_SECONDS = 60;
  */
 export async function stopVm(context: Context, { timeoutSeconds, force }: StopRequest): Promise<void> {
   requireOwn(context, findHostdir(context), "stop");
+  requireVm(findHostdir(context));
   const vm = await openVm(context);
   const { work } = vm;
   if (work.state !== "present" || (await findRunning(work)) === undefined) {

@@ -7,7 +7,8 @@ import { log } from "../lib/log.ts";
 import { exec, findProgram } from "../process/exec.ts";
 import { fileError, listDirectory, remove, replaceFile } from "../store/files.ts";
 import type { Context } from "./context.ts";
-import { openVm, type Vm } from "./open.ts";
+import { requireVm } from "./no-vm.ts";
+import { findHostdir, openVm, type Vm } from "./open.ts";
 import { buildUnits, type Plan, type Unit } from "./timer/units.ts";
 
 export interface TimerRequest {
@@ -41,7 +42,7 @@ export function parseTimer(args: Record<string, unknown>): TimerRequest {
     throw new VmError("usage", `--on-calendar: a crontab cannot say '${when}'`, {
       hint: `with --cron allowed: ${CRON_WORDS}`,
     });
-  const words = [args.command ?? []].flat() as string[];
+  const words = args._ as string[];
   return {
     action,
     when,
@@ -53,6 +54,9 @@ export function parseTimer(args: Record<string, unknown>): TimerRequest {
 
 /** Shows, writes or removes what runs a command of this VM at set times. */
 export async function timerVm(context: Context, request: TimerRequest): Promise<void> {
+  const hostdir = findHostdir(context);
+  // A timer may be left from a VM that is gone.
+  if (request.action !== "remove") requireVm(hostdir);
   const vm = await openVm(context);
   const system = request.system ?? process.getuid!() === 0;
   const plan = planFor(context, vm, request, system);

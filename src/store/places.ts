@@ -1,6 +1,6 @@
 import { mkdirSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
-import { swingLink } from "./files.ts";
+import { listDirectory, swingLink } from "./files.ts";
 
 /** Links from each VM's UUID to the HOSTDIR where it was changed last: a copy of a directory is noticed by them. */
 const directoryIn = (cache: string): string => join(cache, "vms");
@@ -24,4 +24,11 @@ export function placeOf(cache: string | undefined, uuid: string): string | undef
   } catch {
     return undefined;
   }
+}
+
+/** HOSTDIRs of all VMs that were noted, each once; some may be gone or moved. */
+export function listPlaces(cache: string | undefined): string[] {
+  if (cache === undefined) return [];
+  const uuids = listDirectory(directoryIn(cache));
+  return [...new Set(uuids.flatMap((uuid) => placeOf(cache, uuid) ?? []))];
 }

@@ -5,7 +5,7 @@ import { intentOf, wordsOf } from "./lines.ts";
 
 /** Every spelling → what it sets. `_` stands for the value of the next column. */
 const SPELLINGS: [spellings: string, meaning: string][] = [
-  ["-D AHCI=1G | -DAHCI=1G | --disks=AHCI=1G | --disks AHCI=1G | --di AHCI=1G", "DISKS=AHCI=1G"],
+  ["-D AHCI=1G | -DAHCI=1G | --disks=AHCI=1G | --disks AHCI=1G | --d AHCI=1G", "DISKS=AHCI=1G"],
   ["-D AHCI=1G,NVME=5G", "DISKS=AHCI=1G,NVME=5G"],
   ["-D '' | --disks=", "DISKS="],
   ["-H ::1 | -H::1 | --host=::1 | --host ::1", "HOST=::1"],
@@ -32,7 +32,7 @@ const SPELLINGS: [spellings: string, meaning: string][] = [
   ["--netdev | --ne", "USENETDEV=1"],
   ["--inplace | --inp | --no-tmpdir | --no-t", "INPLACE=1"],
   ["--use-tmpdir | --us", "INPLACE="],
-  ["--debug | --deb", "debug"],
+  ["--debug", "debug"],
 ];
 
 describe("each option, however it is spelt", () => {
@@ -95,6 +95,45 @@ test.each([
   ["restore 2023-05-10", "restore(snapshot=2023-05-10)"],
   ["-- -odd.iso", "[run(isoimage=-odd.iso)]"],
   ["-", "[run(isoimage=-)]"],
+  // Behind a single command they mean the same.
+  ["create -m 256M foo", "MEMORY=256M | create(guestname=foo)"],
+  ["create foo -m 256M", "MEMORY=256M | create(guestname=foo)"],
+  [
+    "create foo x.iso -m256M --uefi -f tcp::1-:2",
+    "MEMORY=256M UEFI=1 FORWARDS+=tcp::1-:2 | create(guestname=foo, isoimage=x.iso)",
+  ],
+  ["@create foo -c 8", "CORES=8 | create(guestname=foo)"],
+  ["-c 1 run -c 8", "CORES=8 | run()"],
+  ["run -bm 4G", "MEMORY=4G | run(--detach)"],
+  ["x.iso -m 4G", "MEMORY=4G | [run(isoimage=x.iso)]"],
+  ["x.iso --detach -m 4G", "MEMORY=4G | [run(--detach, isoimage=x.iso)]"],
+  ["status -d DIR", "hostdir=DIR | status()"],
+  ["run --version", "version | run()"],
+  ["backup S0 text --inplace", "INPLACE=1 | backup(snapshot=S0, description=text)"],
+  ["backup S0 --hostdir=DIR", "hostdir=DIR | backup(snapshot=S0)"],
+  ["exec --hostdir=DIR -- ls -l", "hostdir=DIR | exec([ls -l])"],
+  ["ssh -d DIR ls", "hostdir=DIR | ssh([ls])"],
+  ["ssh ls -d DIR", "ssh([ls -d DIR])"],
+  // A command's own option of the same name wins, and so does what it may be short for.
+  ["stop --timeout=5", "stop(timeout=5)"],
+  ["stop -t 5", "TIMEOUT=5 | stop()"],
+  ["-t 1 stop --timeout=5", "TIMEOUT=1 | stop(timeout=5)"],
+  ["console --log -f", "console(--log, --follow)"],
+  ["cp -p a :b", "cp(--preserve, [a :b])"],
+  ["create foo --disk=1G", "create(guestname=foo, disk-size=1G)"],
+  ["create foo --disks=VIRT=1G", "DISKS=VIRT=1G | create(guestname=foo)"],
+  // [compat]
+  ["--inplace @create X @run", "INPLACE=1 | create(guestname=X) run()"],
+  // The ways in which help is asked for.
+  ["help", "help"],
+  ["@help", "help"],
+  ["-d DIR help", "hostdir=DIR help"],
+  ["help run", "run() help"],
+  ["help @run", "run() help"],
+  ["run -h", "run() help"],
+  ["run foo bar -h", "64: run: 'bar' is one argument too many"],
+  ["help nothing", "64: unknown command 'nothing'"],
+  ["help start", "64: unknown command 'start'"],
 ])("%s → %s", (line, meaning) => {
   expect(intentOf(line)).toBe(meaning);
 });
@@ -126,7 +165,8 @@ describe("a wrong line", () => {
     ["--uefi=1", "64: option --uefi takes no value"],
     ["--no-uefi=", "64: option --no-uefi takes no value"],
     ["--u", "64: option --u is ambiguous"],
-    ["--d x", "64: option --d is ambiguous"],
+    // An option that the earlier program did not have makes no abbreviation ambiguous.
+    ["--deb", "64: unknown option --deb"],
     ["--ho x", "64: option --ho is ambiguous"],
     ["--no", "64: option --no is ambiguous"],
     ["--tme 5", "64: unknown option --tme"],
@@ -135,10 +175,40 @@ describe("a wrong line", () => {
     ["--__proto__=1", "64: unknown option --__proto__"],
     ["-h -x", "64: unknown option -x"],
     ["-v --bogus", "64: unknown option --bogus"],
-    ["run -c 8", "64: unknown option -c"],
     ["@run @nothing", "64: unknown command 'nothing'"],
   ])("%s → %s", (line, meaning) => {
     expect(intentOf(line)).toBe(meaning);
+  });
+
+  test.each([
+    // In a batch an option could be meant for one command alone.
+    ["create foo -m 256M @run", "for all commands: vm -m 256M @create foo @run"],
+    ["-c 4 @create foo @run -m 256M --uefi", "for all commands: vm -c 4 -m 256M --uefi @create foo @run"],
+    ["-n @backup S0 a·text --inplace @run", "for all commands: vm -n --inplace @backup S0 'a text' @run"],
+    ["@run --detach -p '' @exec -- ls -l", "for all commands: vm -p '' @run --detach @exec -- ls -l"],
+    [
+      "backup S0 -d DIR",
+      "did you mean: vm -d DIR backup S0\nusage: vm backup [OPTIONS] [SNAPSHOT [DESCRIPTION]]",
+    ],
+    // An option before the command that it belongs to.
+    ["--force destroy", "did you mean: vm destroy --force"],
+    ["-n --keep-last 2 --dry-run prune", "did you mean: vm -n prune --dry-run --keep-last 2"],
+    ["-b run", "did you mean: vm run -b"],
+    ["--bogus run", "all options: vm -h"],
+    ["ssh -p 22", "options of ssh stand behind --: vm ssh -- -p 22\noptions of ssh: vm ssh -h"],
+    ["-n destroy --froce", "did you mean: vm -n destroy --force\noptions of destroy: vm destroy -h"],
+    ["prune --keep-dialy=7", "did you mean: vm prune --keep-daily=7\noptions of prune: vm prune -h"],
+    ["destroy -x", "options of destroy: vm destroy -h"],
+    ["-n bakcup S0", "did you mean: vm -n backup S0\nall commands: vm help"],
+    ["@run @bakcup a·b", "did you mean: vm @run @backup 'a b'\nall commands: vm help"],
+    ["shutdown now", "shut the guest down: vm stop\nall commands: vm help"],
+    ["help rnu", "did you mean: vm help run\nall commands: vm help"],
+    [
+      "backup S0 text list",
+      "usage: vm backup [OPTIONS] [SNAPSHOT [DESCRIPTION]]\nto run list next: vm backup S0 text @list",
+    ],
+  ])("%s: the hint says %s", (line, hint) => {
+    expect(() => parseArgv(wordsOf(line), "vm")).toThrow(expect.objectContaining({ hint }));
   });
 
   test("says what would be allowed", () => {

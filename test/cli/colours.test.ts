@@ -29,11 +29,12 @@ describe("themeOf", () => {
   test("the defaults", () => {
     expect(themeOf(settings({}), true)).toEqual({
       normal: "\x1b[0m",
-      bold: "\x1b[1m",
+      bold: "\x1b[1;37m",
       ok: "\x1b[0;32m",
       error: "\x1b[1;31m",
       warning: "\x1b[1;33m",
-      accent: "\x1b[1;36m",
+      command: "\x1b[1;33m",
+      name: "\x1b[1;35m",
     });
   });
 

@@ -1,6 +1,6 @@
 /** Command lines and what they mean as single lines, for tables. */
 import { parseArgv, type Intent } from "../../src/cli/argv.ts";
-import type { Invocation } from "../../src/cli/batch.ts";
+import type { Invocation } from "../../src/cli/invocation.ts";
 import { VmError } from "../../src/lib/errors.ts";
 
 /** Words of a table's line: `''` is an empty one, `·` a blank within one. */

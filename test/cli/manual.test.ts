@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { date, version } from "../../package.json";
-import { usageOf } from "../../src/cli/batch.ts";
+import { usageOf } from "../../src/cli/signature.ts";
 import { buildManual } from "../../src/cli/manual/page.ts";
 import { COMMANDS_PROSE } from "../../src/cli/manual/prose.ts";
 import { bold, fill, item, literal, prose } from "../../src/cli/manual/roff.ts";

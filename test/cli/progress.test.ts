@@ -24,6 +24,19 @@ test.each([
   expect(formatProgress("backup S0", done, total, seconds)).toBe(line);
 });
 
+// "backup S0 [20 columns]  99 % 1020 MiB of 1.0 GiB, 20 MiB/s, 0.2 s left" has 80.
+test.each([
+  [100, "backup S0 [####################]  99 % 1020 MiB of 1.0 GiB, 20 MiB/s, 0.2 s left"],
+  [80, "backup S0 [####################]  99 % 1020 MiB of 1.0 GiB, 20 MiB/s, 0.2 s left"],
+  [79, "backup S0 [###################]  99 % 1020 MiB of 1.0 GiB, 20 MiB/s, 0.2 s left"],
+  [65, "backup S0 [#####]  99 % 1020 MiB of 1.0 GiB, 20 MiB/s, 0.2 s left"],
+  [64, "backup S0 [####################]  99 % 1020 MiB of 1.0 GiB"],
+  [40, "[############]  99 % 1020 MiB of 1.0 GiB"],
+  [10, "99 % 1020 "],
+])("in %d columns: %s", (columns, line) => {
+  expect(formatProgress("backup S0", 1020 * MIB, 1024 * MIB, 51, columns)).toBe(line);
+});
+
 describe("createMeter", () => {
   test("shows nothing where stderr is no terminal", () => {
     if (process.stderr.isTTY) return;

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
 import { COMMANDS } from "../../src/cli/registry.ts";
 import { buildCommandUsage, buildUsage, type InForce } from "../../src/cli/usage.ts";
-import { signatureOf, usageOf } from "../../src/cli/batch.ts";
+import { signatureOf, usageOf } from "../../src/cli/signature.ts";
 import { buildDefaults } from "../../src/config/defaults.ts";
 
 const DEFAULTS: InForce = {

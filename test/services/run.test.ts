@@ -20,6 +20,7 @@ function contextOf(place: Place): Context {
     options: { settings: {}, additions: {}, hostdir: undefined },
     ask: undefined,
     manual: async () => "",
+    checkLine: async () => {},
     meter: () => ({ update: () => {}, finish: () => {} }),
     terminal: false,
     print: () => {},

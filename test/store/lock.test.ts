@@ -26,6 +26,11 @@ async function holdElsewhere(command: string): Promise<Subprocess> {
   return child;
 }
 
+/** flock(2) on NFS without its lock service. */
+function refuse(): boolean {
+  throw Object.assign(new Error("ENOLCK: no locks available, flock"), { errno: -37, code: "ENOLCK" });
+}
+
 describe("the lock of a VM", () => {
   test("held by another process: 75, naming that with its pid", async () => {
     const holder = await holdElsewhere("back up");
@@ -88,9 +93,6 @@ describe("the lock of a VM", () => {
   });
 
   test("where the file system cannot lock: 74 with the reason, not a holder", async () => {
-    const refuse = (): boolean => {
-      throw Object.assign(new Error("ENOLCK: no locks available, flock"), { errno: -37, code: "ENOLCK" });
-    };
     const error = await failureOf(() => lockVm(temp.top, "back up", 0, refuse));
     expect({ status: error.exitCode, message: error.message }).toEqual({
       status: 74,

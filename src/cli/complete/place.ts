@@ -1,6 +1,6 @@
 import type { OptShape } from "../getopt.ts";
 import { matchLong } from "../getopt.ts";
-import { FREE_TEXT, HELP, isOldName, referenceOf } from "../batch.ts";
+import { FREE_TEXT, globalsBehind, HELP, isOldName, referenceOf } from "../invocation.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
 import { COMMANDS, OLD_NAMES, type Command, type CommandOption } from "../registry.ts";
 import { argumentSources, settingValues, type Source, type Values } from "./values.ts";
@@ -70,6 +70,7 @@ function optionPlace<T extends OptShape & { help: string }>(
   current: string,
   shapes: readonly T[],
   valuesOf: (option: T, value: string) => Values,
+  offered: readonly T[] = shapes,
 ): Place | undefined {
   if (rest.length > 0) return undefined;
   if (pending) return valuePlace(current, current, valuesOf(pending, current));
@@ -78,7 +79,8 @@ function optionPlace<T extends OptShape & { help: string }>(
   if (option?.value !== undefined && value !== undefined)
     return valuePlace(current, value, valuesOf(option, value));
   if (/^-[^-]/.test(current) || current.includes("=")) return NOTHING;
-  const words = shapes
+  const fitting = offered.some(({ long }) => `--${long}`.startsWith(current)) ? offered : shapes;
+  const words = fitting
     .filter(({ hidden }) => !hidden)
     .map(({ long, value: name, help }) => ({ text: `--${long}${name === undefined ? "" : "="}`, help }));
   return { skip: 0, sources: [{ kind: "words", words }] };
@@ -126,19 +128,26 @@ function batchPlace(words: readonly string[], current: string): Place {
 }
 
 function commandPlace(command: Command, words: readonly string[], current: string): Place {
-  const shapes: readonly CommandOption[] = [...command.options, HELP];
-  const values = (option: CommandOption, value: string): Values =>
-    // Of the same form as the global one.
-    option.long === "image"
-      ? settingValues("IMAGES", value)
-      : { skip: 0, sources: argumentSources(command, option) };
+  const own: readonly CommandOption[] = [...command.options, HELP];
+  // Options of all commands are offered where none of its own fits.
+  const shapes: readonly (CommandOption | OptionSpec)[] = [
+    ...own,
+    ...globalsBehind(command).filter(({ long }) => !own.some((option) => option.long === long)),
+  ];
+  const values = (option: CommandOption | OptionSpec, value: string): Values =>
+    "effect" in option
+      ? globalValues(option, value)
+      : // Of the same form as the global one.
+        option.long === "image"
+        ? settingValues("IMAGES", value)
+        : { skip: 0, sources: argumentSources(command, option) };
   let left = [...words];
   let over = false;
   for (let index = 0; index <= command.positionals.length; index++) {
     const positional = command.positionals[index];
     if (!over && positional?.name !== FREE_TEXT) {
       const walk = walkOptions(left, shapes);
-      const place = optionPlace(walk, current, shapes, values);
+      const place = optionPlace(walk, current, shapes, values, own);
       if (place) return place;
       ({ rest: left, over } = walk);
     }

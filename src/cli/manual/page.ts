@@ -5,7 +5,7 @@ import { parseSetting, SCHEMA, SETTING_NAMES, type SettingName } from "../../con
 import { flag } from "../../config/values.ts";
 import { EXIT, type ExitName } from "../../lib/errors.ts";
 import { MACROS } from "../../machine/macros.ts";
-import { usageOf } from "../batch.ts";
+import { usageOf } from "../signature.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
 import { COMMANDS, type Command } from "../registry.ts";
 import * as words from "./prose.ts";

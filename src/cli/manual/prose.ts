@@ -10,7 +10,8 @@ export const DESCRIPTION: readonly string[] = [
   "A VM has a directory of its own, HOSTDIR: the current directory, or that of `--hostdir`. There are its settings (`guest.env`) and its snapshots (`backups/`). Its working files (disks, NVRAM, sockets) are in WORKDIR, a private directory in `$TMPDIR` or `/tmp`; with `--inplace` they are in HOSTDIR itself. `HOSTDIR/.work` leads to WORKDIR, and `WORKDIR/.host` back. PROFILES is the home of VMs and rescue profiles, `~/PROG`, or `~/.local/share/PROG` where `~/PROG` is a file.",
   "Without a command PROG runs the VM. One word that is no command is a CD image for that run.",
   "Several commands make a batch. They are run in order, and the first failure ends it. The whole line is checked before the first of them runs. A command behind the first is written with `@`; the old names create, run, backup, restore, destroy and job are understood without.",
-  "Options stand before the first command and hold for all. Options of one command stand behind its name. Long options may be shortened while they are unambiguous. `--` ends the options.",
+  "Options stand before the first command and hold for all; where there is one command only, they may stand behind it as well. Options of one command stand behind its name, and go before others of the same name there. Long options may be shortened while they are unambiguous. `--` ends the options.",
+  "`PROG help` and `PROG help COMMAND` show what `PROG -h` and `PROG COMMAND -h` do.",
   "Results are on stdout, everything else is on stderr.",
 ];
 

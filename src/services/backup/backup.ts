@@ -1,6 +1,6 @@
 import { mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
-import { log } from "../../lib/log.ts";
+import { log, snapshotName } from "../../lib/log.ts";
 import { formatSize } from "../../lib/size.ts";
 import { formatDuration } from "../../lib/time.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
@@ -114,7 +114,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
     storedBytes: files.reduce((sum, file) => sum + file.storedBytes, 0),
     seconds: (performance.now() - started) / 1000,
   };
-  log.success(`snapshot ${summarize(made)}`);
+  log.success(`snapshot ${summarize({ ...made, name: snapshotName(made.name) })}`);
   return made;
 }
 

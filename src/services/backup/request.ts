@@ -7,7 +7,8 @@ import type { BackupRequest } from "./backup.ts";
 
 /** Understands what is typed behind `backup`. @throws 64 */
 export function parseBackupRequest(args: Record<string, unknown>): BackupRequest {
-  const name = args.snapshot as string | undefined;
+  // [compat] An empty name is none.
+  const name = (args.snapshot as string | undefined) || undefined;
   if (name !== undefined) validateSnapshotName(name);
   const format = SNAPSHOT_FORMATS.find((one) => one === args.format);
   if (args.format !== undefined && !format)

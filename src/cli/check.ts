@@ -1,0 +1,22 @@
+import type { CommandContext } from "citty";
+import type { Context } from "../services/context.ts";
+import { parseArgv } from "./argv.ts";
+import type { Invocation } from "./invocation.ts";
+
+/** What citty would hand to a command; its own parser is too lenient to be asked. */
+export const cittyContext = ({ command, args, rest }: Invocation, data: Context): CommandContext<any> => ({
+  rawArgs: [],
+  args: { ...args, _: rest } as unknown as CommandContext<any>["args"],
+  cmd: command.definition,
+  data,
+});
+
+/** What can be told of the words alone, before the first command runs. @throws 64 */
+export async function checkBatch(batch: readonly Invocation[], context: Context): Promise<void> {
+  for (const invocation of batch)
+    await invocation.command.definition.setup?.(cittyContext(invocation, context));
+}
+
+/** The same for a line that is to run later. @throws 64 */
+export const checkLine = (words: readonly string[], context: Context): Promise<void> =>
+  checkBatch(parseArgv(words, context.prog).batch, context);

@@ -1,0 +1,104 @@
+import { VmError } from "../lib/errors.ts";
+import { nearest } from "../lib/nearest.ts";
+import { shellQuote } from "../lib/shell.ts";
+import { COMMANDS } from "./registry.ts";
+
+/** A command of this program, and what it does. */
+type Meant = readonly [words: string, does: string];
+
+const START: Meant[] = [
+  ["run --detach", "start it in the background"],
+  ["run", "run it until the guest is off"],
+];
+const STOP: Meant[] = [["stop", "shut the guest down"]];
+const STATUS: Meant[] = [["status", "show this VM"]];
+const LIST: Meant[] = [["list", "show all VMs"]];
+const REMOVE: Meant[] = [
+  ["snapshots rm S0", "remove the snapshot S0"],
+  ["destroy", "remove the working files; snapshots stay"],
+];
+const LOG_IN: Meant[] = [
+  ["ssh", "log in by ssh"],
+  ["console", "open the serial console"],
+];
+const SCREEN: Meant[] = [
+  ["view", "open the screen"],
+  ["screenshot", "save a picture of it"],
+];
+const NEW: Meant[] = [["create NAME", "make a VM here"]];
+const SAVE: Meant[] = [["backup", "make a snapshot"]];
+const RESTORE: Meant[] = [["restore", "restore the last snapshot"]];
+const SETTINGS: Meant[] = [["config", "show the settings"]];
+
+/** What other programs of this kind (virsh, lxc, multipass, vagrant, docker) call these. */
+const SYNONYMS: ReadonlyMap<string, readonly Meant[]> = new Map(
+  (
+    [
+      ["start up boot launch power-on poweron", START],
+      ["shutdown shut down off halt poweroff power-off kill end quit", STOP],
+      ["reboot reset", [["restart", "stop it, and start it again"]]],
+      ["suspend freeze", [["pause", "pause the guest"]]],
+      ["unpause continue thaw", [["resume", "resume the guest"]]],
+      ["info state show inspect dominfo", STATUS],
+      ["ls ps vms all", LIST],
+      ["delete del remove rm undefine purge", REMOVE],
+      ["shell login connect enter attach sh bash", LOG_IN],
+      ["gui display vnc spice screen viewer open", SCREEN],
+      ["new init make define install import clone", NEW],
+      ["save snap snapshot checkpoint dump", SAVE],
+      ["revert rollback undo load recover", RESTORE],
+      ["set get settings edit configure options env", SETTINGS],
+      ["log logs", [["console --log", "show what the serial console has said"]]],
+      ["copy scp push pull", [["cp FILE :/root/", "copy a file into the guest"]]],
+      ["forget gc cleanup clean", [["prune --keep-last=7", "keep the newest seven snapshots"]]],
+      ["check fsck", [["verify", "check that the last snapshot is intact"]]],
+      ["jobs script", [["job", "run a job"]]],
+      ["cron schedule", [["timer", "show a timer that makes backups"]]],
+      ["uuid id", [["identity", "show the VM's UUID"]]],
+      ["usage commands", [["help", "show all commands and options"]]],
+    ] satisfies [string, Meant[]][]
+  ).flatMap(([words, meant]) => words.split(" ").map((word) => [word, meant] as const)),
+);
+
+/** A line that can be pasted. */
+export const lineOf = (prog: string, words: readonly string[]): string =>
+  [prog, ...words].map(shellQuote).join(" ");
+
+/**
+ * The hint for a word that is no command: what could be meant, as lines to paste.
+ * @param retype the words of the whole line with another one in the place of the wrong one
+ * @param start what the lines begin with
+ */
+export function hintFor(
+  word: string,
+  prog: string,
+  retype: (name: string) => readonly string[] = (name) => [name],
+  start = prog,
+): string {
+  const all = `all commands: ${prog} help`;
+  const meant = SYNONYMS.get(word.toLowerCase());
+  if (meant) return [...meant.map(([words, does]) => `${does}: ${start} ${words}`), all].join("\n");
+  const suggestion = nearest(word, [...COMMANDS.keys()]);
+  return suggestion ? `did you mean: ${lineOf(prog, retype(suggestion))}\n${all}` : all;
+}
+
+/** A word that stands where a command must. */
+export class UnknownCommand extends VmError {
+  constructor(
+    readonly word: string,
+    prog: string,
+    retype?: (name: string) => readonly string[],
+  ) {
+    super("usage", `unknown command '${word}'`, { hint: hintFor(word, prog, retype) });
+  }
+}
+
+export const unknownCommand = (
+  word: string,
+  prog: string,
+  retype?: (name: string) => readonly string[],
+): VmError => new UnknownCommand(word, prog, retype);
+
+/** The same for `start NAME`, where NAME is a VM's directory. */
+export const hintForVm = (word: string, prog: string, directory: string): string =>
+  hintFor(word, prog, (name) => ["-d", directory, name], lineOf(prog, ["-d", directory]));

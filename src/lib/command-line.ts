@@ -1,0 +1,15 @@
+import { shellQuote } from "./shell.ts";
+
+/** The program's name, and the `-d DIR` that was typed: a hint must name the same VM. */
+let start: readonly string[] = ["vm"];
+
+/** Called once, when the command line is understood. */
+export function setCommandLine(prog: string, hostdir?: string): void {
+  start = hostdir === undefined ? [prog] : [prog, "-d", hostdir];
+}
+
+/** A command of this program for a hint, to be pasted: `vm -d DIR restore S3`. */
+export const commandLine = (...words: string[]): string => [...start, ...words].map(shellQuote).join(" ");
+
+/** The program's name: that of its settings files, and the first word of its commands. */
+export const programName = (): string => start[0]!;

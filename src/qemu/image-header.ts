@@ -103,8 +103,8 @@ export function readBackingName(path: string): string | undefined {
 export function refuseForeignParts(path: string): void {
   const { format, refersTo } = readOwnHeader(path);
   if (format === "qcow2" && !refersTo) return;
-  const reason = refersTo ? `it names a ${refersTo} outside` : `it is ${format}, not qcow2`;
-  throw new VmError("io", `${path} is not believed: ${reason}`, {
+  const reason = refersTo ? `it refers to an external ${refersTo}` : `it is ${format}, not qcow2`;
+  throw new VmError("io", `refusing ${path}: ${reason}`, {
     hint: "a disk of ours is one whole qcow2 file; this one was changed or comes from somewhere else",
   });
 }

@@ -38,7 +38,7 @@ export async function inspectSource(context: Context, { image, linked }: FromReq
   refuseNoImage(path, "cannot make a disk from");
   const { format, refersTo } = readImageHeader(path);
   if (refersTo)
-    throw new VmError("io", `the image ${path} is not believed: it names a ${refersTo} outside`, {
+    throw new VmError("io", `refusing the image ${path}: it refers to an external ${refersTo}`, {
       hint: `such a name can show the guest any file of this host; if you made it yourself, make one whole file of it: qemu-img convert -O qcow2 ${shellQuote(path)} WHOLE.qcow2`,
     });
   const found: ReadImage = { path, format, blockDevice };

@@ -153,7 +153,7 @@ function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, w
   const header = own ? readOwnHeader(path) : readImageHeader(path);
   const base = own && header.refersTo === "backing file" ? findBase(work, path) : undefined;
   if (own && (header.format !== "qcow2" || (header.refersTo && !base)))
-    throw new VmError("io", `the disk ${path} is not believed: it is no qcow2 image that stands alone`, {
+    throw new VmError("io", `refusing the disk ${path}: it is no qcow2 image that stands alone`, {
       hint: "a disk of ours is one whole qcow2 file; get it back: restore",
     });
   return {

@@ -301,27 +301,32 @@ RW 2048 FLAT "/etc/shadow" 0
       }
 
       test.each<[string, (path: string) => unknown, number, RegExp]>([
-        ["qcow2 over /etc/shadow", over("qcow2"), 74, /names a backing file outside/],
-        ["qed over /etc/shadow", over("qed"), 74, /names a backing file outside/],
+        ["qcow2 over /etc/shadow", over("qcow2"), 74, /refers to an external backing file/],
+        ["qed over /etc/shadow", over("qed"), 74, /refers to an external backing file/],
         [
           "qcow2 with a data file",
           (path) => shell(`qemu-img create -q -f qcow2 -o data_file=data.raw '${path}' 1M`, dirname(path)),
           74,
-          /names a data file outside/,
+          /refers to an external data file/,
         ],
-        ["vmdk, a list of files", (path) => writeFileSync(path, DESCRIPTOR), 74, /names a data file outside/],
+        [
+          "vmdk, a list of files",
+          (path) => writeFileSync(path, DESCRIPTOR),
+          74,
+          /refers to an external data file/,
+        ],
         [
           "vmdk, a list in disguise",
           (path) => writeFileSync(path, sparseList()),
           74,
-          /names a data file outside/,
+          /refers to an external data file/,
         ],
         [
           "vmdk over another",
           async (path) =>
             shell(`qemu-img create -q -f vmdk -b '${image("disk.vmdk")}' -F vmdk '${path}'`, dirname(path)),
           74,
-          /names a backing file outside/,
+          /refers to an external backing file/,
         ],
         [
           "a packed image",

@@ -8,6 +8,7 @@ import { expandMacro, type MacroValues } from "../machine/macros.ts";
 import type { Arch, Disk, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
+import { isSince } from "../qemu/features.ts";
 import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
@@ -98,8 +99,7 @@ export function refuseOtherKind({ settings: { QEMUARCH }, ownArch = QEMUARCH }: 
 /** @throws 69 where this qemu would take the firmware for something else */
 function requireUefi(arch: Arch, { version }: Capabilities): void {
   const { uefiSince }: ArchFacts = ARCH[arch];
-  const [major = 0, minor = 0] = version.split(".").map(Number);
-  if (!uefiSince || major > uefiSince[0] || (major === uefiSince[0] && minor >= uefiSince[1])) return;
+  if (!uefiSince || isSince(version, uefiSince)) return;
   throw new VmError(
     "unavailable",
     `UEFI for ${arch} guests needs qemu ${uefiSince.join(".")}, and this is ${version}`,

@@ -31,6 +31,7 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   const spelled: NonNullable<Options["spelled"]> = {};
   const flags = { help: false, version: false, licenses: false, noColors: false, debug: false };
   let hostdir: string | undefined;
+  let cleared = false;
   const wrong: VmError[] = [];
   const check = (setting: keyof RawSettings, value: string, spelling: string): string => {
     const parsed = parseSetting(setting, value);
@@ -54,14 +55,17 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
       case "add":
         spelled[effect.setting] = `--${option.long}`;
         if (value === "") {
-          settings[effect.setting] = [];
+          // [compat] IMAGES holds the VM's own disks: only what was typed before goes.
+          if (effect.setting === "IMAGES") cleared = true;
+          else settings[effect.setting] = [];
           additions[effect.setting] = [];
         } else additions[effect.setting].push(check(effect.setting, value, spelling));
     }
   }
   if (wrong.length > 0) throw allWrong(wrong);
   if (help?.length === 0) flags.help = true;
-  return { ...flags, options: { settings, additions, hostdir, spelled }, batch };
+  const options = { settings, additions, hostdir, spelled, ...(cleared && { imagesCleared: true as const }) };
+  return { ...flags, options, batch };
 }
 
 /** It is answered, and no command runs: help is for those who do not know yet what may stand behind it. */

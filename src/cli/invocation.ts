@@ -115,7 +115,9 @@ export function parseInvocation(
       if ("effect" in option) globals.push(occurrence as Occurrence<OptionSpec>);
       else if (option === HELP) help = true;
       else {
-        args[option.long] = value ?? true;
+        args[option.long] = option.many
+          ? [args[option.long] ?? [], value ?? []].flat().map(String)
+          : (value ?? true);
         typed.push(...wordsOfOption(occurrence));
       }
     }

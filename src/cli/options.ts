@@ -52,7 +52,7 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
     short: "i",
     value: "TYPE=[FMT=]PATH",
     effect: { kind: "add", setting: "IMAGES" },
-    help: "add an existing image as a disk",
+    help: "add an existing image as a disk, for this command line; empty clears these",
   },
   { long: "keep-cd", short: "k", effect: set("KEEPCD", "1"), help: "leave the CD in after the first boot" },
   { long: "no-keep-cd", effect: set("KEEPCD", ""), help: "take the CD out after the first boot" },

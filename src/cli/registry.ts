@@ -55,6 +55,8 @@ export interface CommandOption {
   long: string;
   short?: string | undefined;
   value?: string | undefined;
+  /** May be given any number of times: its value is an array; its `valueHint` ends in `…`. */
+  many?: true | undefined;
   help: string;
 }
 
@@ -127,6 +129,7 @@ function describe(name: string, definition: CommandDef<any>): Command {
               long: key,
               help: arg.description ?? "",
               value: arg.type === "string" ? (arg.valueHint ?? "VALUE") : undefined,
+              many: (arg.type === "string" && arg.valueHint?.endsWith(MANY)) || undefined,
               short: "alias" in arg && typeof arg.alias === "string" ? arg.alias : undefined,
             },
           ],

@@ -7,7 +7,7 @@ export default defineCommand({
     recursive: { type: "boolean", alias: "r", description: "copy directories, too" },
     preserve: { type: "boolean", alias: "p", description: "keep times and rights" },
     legacy: { type: "boolean", alias: "O", description: "for a guest without sftp: scp's old way" },
-    user: { type: "string", valueHint: "NAME", description: "log in as NAME; default: root" },
+    user: { type: "string", valueHint: "NAME", description: "log in as NAME; default: SSH_USER, root" },
     paths: {
       type: "positional",
       valueHint: "SRC… DST",

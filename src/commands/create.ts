@@ -11,6 +11,12 @@ export default defineCommand({
       valueHint: "IMAGE",
       description: "make the first disk from this image: qcow2, raw, vmdk, vdi, vhdx, vpc",
     },
+    image: {
+      type: "string",
+      alias: "i",
+      valueHint: "TYPE=[FMT=]PATH…",
+      description: "keep an existing image as a further disk of the VM; before create: for this command line",
+    },
     linked: {
       type: "boolean",
       description: "with --from: keep only what differs from IMAGE, which has to stay",

@@ -4,7 +4,7 @@ import type { Context } from "../services/context.ts";
 export default defineCommand({
   meta: { name: "ssh", description: "log in to the guest by ssh, or run a command there" },
   args: {
-    user: { type: "string", valueHint: "NAME", description: "log in as NAME; default: root" },
+    user: { type: "string", valueHint: "NAME", description: "log in as NAME; default: SSH_USER, root" },
     command: {
       type: "positional",
       required: false,

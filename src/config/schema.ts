@@ -90,6 +90,7 @@ const uuid: Parser<string> = (raw) => {
   return value === "" || isUuid(value) ? { value } : { allowed: UUID_SYNTAX };
 };
 const uuids = listOfForm(UUID_SYNTAX, (item) => (isUuid(item) ? item : undefined));
+const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);
 const keepCount = optionalNumber(0, 1_000_000);
 const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
 
@@ -120,6 +121,7 @@ export const SCHEMA = {
     pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),
     "CPU model; empty: host under KVM, max under TCG",
   ),
+  SSH_USER: vmSetting(userName, "the guest's user that ssh and cp log in as"),
   UUID: vmSetting(uuid, "the VM's identity; counts in its guest.env only"),
   UUID_FORMER: vmSetting(uuids, "identities that the VM had earlier; count in its guest.env only"),
   DISKS: setting(disks, "disks that create makes; where the guest is no PC: VIRT=30G"),

@@ -5,6 +5,7 @@
  */
 import { lstatSync, readFileSync, realpathSync, statSync, type Stats } from "node:fs";
 import { dirname } from "node:path";
+import { shellQuote } from "./shell.ts";
 
 /** The caller's numeric user id. */
 export const callerUid = (): number => process.getuid!();
@@ -74,6 +75,12 @@ export function userName(uid: number): string {
   const entry = readDatabase("/etc/passwd").find((fields) => fields[2] === String(uid));
   return entry?.[0] || `uid ${uid}`;
 }
+
+/** The beginning of a command line that acts as a user: `sudo -u alice vm`. */
+export const asUser = (uid: number, ...words: string[]): string =>
+  ["sudo", ...(uid === 0 ? [] : ["-u", userName(uid).replace(/^uid /, "#")]), ...words]
+    .map(shellQuote)
+    .join(" ");
 
 /**
  * May a directory be relied on by its name? Each user who could put another one in its place, anywhere on the way to

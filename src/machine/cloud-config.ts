@@ -56,3 +56,22 @@ function usersOf(user: string | undefined, keys: readonly string[]): object {
   const rights = { sudo: "ALL=(ALL) NOPASSWD:ALL", shell: "/bin/bash", lock_passwd: true };
   return { users: [{ name: user, ...rights, ssh_authorized_keys }] };
 }
+
+/** What user-data may begin with (docs.cloud-init.io, "User-data formats"); compressed by gzip besides. */
+const USER_DATA =
+  /^(#cloud-config|#cloud-config-archive|#cloud-boothook|#!|#include|#include-once|#part-handler|#upstart-job|## template:|content-type:|mime-version:)/i;
+const GZIP = [0x1f, 0x8b];
+const BOM = [0xef, 0xbb, 0xbf];
+
+/** Pure: why cloud-init makes nothing of user-data, or only some versions do; undefined where it is in order. */
+export function findUserDataProblem(bytes: Uint8Array): string | undefined {
+  const starts = (magic: readonly number[]): boolean => magic.every((byte, index) => bytes[index] === byte);
+  if (starts(GZIP)) return undefined;
+  const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+  if (text.trim() === "") return "it is empty";
+  if (starts(BOM)) return "it begins with a byte order mark (BOM)";
+  if (USER_DATA.test(text)) return undefined;
+  if (USER_DATA.test(text.trimStart()))
+    return "its first line is blank: #cloud-config (or #!…) must be the very first";
+  return "its first line is not #cloud-config, #!… or another word that cloud-init knows";
+}

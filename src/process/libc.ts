@@ -1,4 +1,5 @@
 import { closeSync } from "node:fs";
+import { getSystemErrorMap } from "node:util";
 import { dlopen, FFIType, ptr, read, type Pointer } from "bun:ffi";
 
 /** flock(2) operations. */
@@ -38,8 +39,27 @@ function load() {
 let symbols: ReturnType<typeof load> | undefined;
 const libc = () => (symbols ??= load());
 
-/** flock(2): true when the lock was taken. The kernel drops it when the descriptor is closed. */
-export const flock = (fd: number, operation: number): boolean => libc().flock(fd, operation) === 0;
+const EINTR = 4;
+const EAGAIN = 11;
+
+/** The error of the C library's last call, in the form that Node gives to its own. */
+function systemError(call: string): NodeJS.ErrnoException {
+  const errno = read.i32(libc().__errno_location() as Pointer);
+  const [code, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, `error ${errno}`];
+  return Object.assign(new Error(`${code}: ${text}, ${call}`), { errno: -errno, code, syscall: call });
+}
+
+/**
+ * flock(2): true when the lock was taken, false when another open file has it. The kernel drops it when the descriptor is
+ * closed.
+ * @throws a system error when the file system cannot lock (NFS without its lock service: ENOLCK)
+ */
+export function flock(fd: number, operation: number): boolean {
+  if (libc().flock(fd, operation) === 0) return true;
+  const error = systemError("flock");
+  if (error.errno === -EAGAIN || error.errno === -EINTR) return false;
+  throw error;
+}
 
 /** pipe2(2) with O_CLOEXEC: `[read end, write end]`, to be given to children and then closed. */
 export function pipe(): [number, number] {
@@ -51,7 +71,6 @@ export function pipe(): [number, number] {
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
-const EAGAIN = 11;
 /** sun_path (unix(7)). */
 const SUN_PATH_BYTES = 108;
 

@@ -1,10 +1,11 @@
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { readNamed } from "../lib/read-file.ts";
 import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
+import { readNamedVirtualBytes } from "./image-header.ts";
 
 /** Of a file of UEFI variables: that of aarch64 has 64 MiB. */
 export const MAX_VARS_BYTES = 256 << 20;
@@ -75,33 +76,74 @@ function readDescriptors(arch: Arch): FirmwareFiles[] {
     });
 }
 
+/** The user's own firmware (OVMF_CODE, OVMF_VARS); empty: none. */
+export interface OwnFirmware {
+  code: string;
+  vars: string;
+}
+
 /**
  * Finds a UEFI firmware: the user's own, then qemu's descriptors, then the usual places.
- * @throws 69 when there is none, 66 when the user's own is not there
+ * @param varsBytes the size of a VM's variables, which belong to one build of the firmware: code for variables of another
+ *   size does not find its boot entries, and what it writes is lost. Absent: any firmware
+ * @throws 69 when there is none, or none that fits, 66 when the user's own is not there
  */
-export function findFirmware(arch: Arch, own: { code: string; vars: string }): FirmwareFiles {
-  if (own.code || own.vars) {
-    if (!own.code || !own.vars)
-      throw new VmError("config", "OVMF_CODE and OVMF_VARS must be set together", {
-        hint: "the two files belong to one build of the firmware",
-      });
-    for (const path of [own.code, own.vars])
-      if (!existsSync(path)) throw new VmError("noInput", `no such firmware file: ${path}`);
-    return { code: { path: own.code, format: "raw" }, varsTemplate: { path: own.vars, format: "raw" } };
-  }
-  const usual = ARCH[arch].firmwarePaths.map(([code, vars]) => ({
-    code: { path: code, format: "raw" },
-    varsTemplate: { path: vars, format: "raw" },
-  }));
-  const found = [...readDescriptors(arch), ...usual].find(
-    ({ code, varsTemplate }) => existsSync(code.path) && existsSync(varsTemplate.path),
-  );
+export const findFirmware = (arch: Arch, own: OwnFirmware, varsBytes?: number): FirmwareFiles =>
+  chooseFirmware(arch, listFirmware(arch, own), varsBytes);
+
+/** A firmware is there, and none for variables of this size. */
+export class NoFittingFirmware extends VmError {}
+
+/** The first that fits. @param all best first @throws as `findFirmware` */
+export function chooseFirmware(
+  arch: Arch,
+  all: readonly FirmwareFiles[],
+  varsBytes: number | undefined,
+): FirmwareFiles {
+  const found = varsBytes === undefined ? all[0] : all.find((files) => templateBytes(files) === varsBytes);
   if (found) return found;
+  if (all.length > 0) {
+    const sizes = [...new Set(all.flatMap((files) => templateBytes(files) ?? []))].join(", ");
+    throw new NoFittingFirmware(
+      "unavailable",
+      `no UEFI firmware for ${arch} guests fits variables of ${varsBytes} bytes (installed: for ${sizes})`,
+      { hint: "set OVMF_CODE and OVMF_VARS to the firmware that the VM was made with" },
+    );
+  }
   const thing = `uefi-${arch}`;
   const install = isThing(thing) ? `${installHint(PACKAGES[thing])}; or ` : "";
   throw new VmError("unavailable", `no UEFI firmware for ${arch} guests is installed`, {
     hint: `${install}set OVMF_CODE and OVMF_VARS`,
   });
+}
+
+/** Firmwares whose files are there, best first. @throws 66, 78 for the user's own */
+function listFirmware(arch: Arch, own: OwnFirmware): FirmwareFiles[] {
+  const usual = ARCH[arch].firmwarePaths.map(([code, vars]) => ({
+    code: { path: code, format: "raw" },
+    varsTemplate: { path: vars, format: "raw" },
+  }));
+  const found = [...readDescriptors(arch), ...usual].filter(
+    ({ code, varsTemplate }) => existsSync(code.path) && existsSync(varsTemplate.path),
+  );
+  if (!own.code && !own.vars) return found;
+  if (!own.code || !own.vars)
+    throw new VmError("config", "OVMF_CODE and OVMF_VARS must be set together", {
+      hint: "the two files belong to one build of the firmware",
+    });
+  for (const path of [own.code, own.vars])
+    if (!existsSync(path)) throw new VmError("noInput", `no such firmware file: ${path}`);
+  const users = { code: { path: own.code, format: "raw" }, varsTemplate: { path: own.vars, format: "raw" } };
+  return [users, ...found];
+}
+
+/** The size of the variables that a firmware makes; undefined where its template cannot be read. */
+function templateBytes({ varsTemplate: { path, format } }: FirmwareFiles): number | undefined {
+  try {
+    return format === "qcow2" ? readNamedVirtualBytes(path) : statSync(path).size;
+  } catch {
+    return undefined;
+  }
 }
 
 /**

@@ -103,16 +103,21 @@ export function readBackingName(path: string): string | undefined {
 export function refuseForeignParts(path: string): void {
   const { format, refersTo } = readOwnHeader(path);
   if (format === "qcow2" && !refersTo) return;
-  const reason = refersTo ? `it names a ${refersTo} outside` : `it is ${format}, not qcow2`;
-  throw new VmError("io", `${path} is not believed: ${reason}`, {
+  const reason = refersTo ? `it refers to an external ${refersTo}` : `it is ${format}, not qcow2`;
+  throw new VmError("io", `refusing ${path}: ${reason}`, {
     hint: "a disk of ours is one whole qcow2 file; this one was changed or comes from somewhere else",
   });
 }
 
 /** The size of the disk that a qcow2 image of ours holds, in bytes; undefined when it is none. */
-export function readVirtualBytes(path: string): number | undefined {
+export const readVirtualBytes = (path: string): number | undefined => virtualBytesOf(path, openForReading);
+
+/** The same of an image that the user or the system named. */
+export const readNamedVirtualBytes = (path: string): number | undefined => virtualBytesOf(path, openNamed);
+
+function virtualBytesOf(path: string, open: typeof openNamed): number | undefined {
   try {
-    const head = readPart(path, 0, 32);
+    const head = readPart(path, 0, 32, open);
     return head.toString("latin1", 0, 4) === QCOW2_MAGIC ? Number(head.readBigUInt64BE(24)) : undefined;
   } catch {
     return undefined;

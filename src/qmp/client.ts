@@ -46,6 +46,8 @@ export class QmpClient {
   /** Events that came before anybody listened. */
   #early: QmpEvent[] = [];
   #over = false;
+  /** Of qemu, as its greeting tells: `7.2.22`. */
+  version = "";
   #socket: Socket | undefined;
   #unsent = Buffer.alloc(0);
   #nextId = 1;
@@ -147,6 +149,7 @@ export class QmpClient {
   #hear(message: QmpMessage | undefined): void {
     if (message?.kind === "greeting") {
       this.#greeted = true;
+      this.version = message.version;
       this.execute("qmp_capabilities").then(() => this.#ready.resolve(), this.#ready.reject);
     } else if (message?.kind === "event") {
       if (this.#listeners.length === 0 && this.#early.length < MAX_EARLY_EVENTS)

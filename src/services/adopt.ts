@@ -1,4 +1,4 @@
-import { lstatSync, readlinkSync } from "node:fs";
+import { chmodSync, lstatSync, readlinkSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { loadSettings } from "../config/load.ts";
 import { VmError } from "../lib/errors.ts";
@@ -188,6 +188,8 @@ function describe(hostdir: string, { dir }: Present, disks: readonly string[]): 
 /** Writes the mark, and both links last: interrupted before, it can be run again. */
 function mark(hostdir: string, { dir, inplace, mark: found }: Present, disks: readonly string[]): void {
   const owns = inplace ? { owns: listDirectory(dir).filter(isWorkingFile) } : {};
+  // The earlier program left them to the umask.
+  if (!inplace) chmodSync(dir, 0o700);
   if (!lstatOf(join(dir, WORK.mark))) writeMark(dir, { ...found, ...owns, disks: [...disks] });
   swingLink(join(dir, WORK.hostLink), inplace ? "." : hostdir);
   if (inplace) swingLink(join(hostdir, HOST.workLink), ".");

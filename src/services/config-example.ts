@@ -15,7 +15,7 @@ const GROUPS: readonly (readonly [title: string, names: RegExp])[] = [
     "VMs that are made from now on (a VM's guest.env says more)",
     /^(QEMUARCH|SOCKETS|CORES|MEMORY|UEFI|KEEPCD|DISKS|IMAGES|IMAGE_FORMATS|SHARES|ACCEL|CPU)$/,
   ],
-  ["Network", /^(USENETDEV|FORWARDS)$/],
+  ["Network", /^(USENETDEV|FORWARDS|SSH_USER)$/],
   ["The screen", /^(HOST|PORT|DISPLAY_PROTOCOL|SPICE_.*)$/],
   ["Snapshots", /^(PIGZ_LEVEL|SNAPSHOT_.*)$/],
   ["Snapshots that prune keeps", /^KEEP_/],

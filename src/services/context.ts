@@ -15,6 +15,8 @@ export interface Options {
   /** Are added to the lists of files. */
   additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
   hostdir: string | undefined;
+  /** `--image=` was among the options: a restart leaves out what was typed for the run before. */
+  imagesCleared?: true;
   /** The options that set or added to these. */
   spelled?: Partial<Record<SettingName, string>>;
 }

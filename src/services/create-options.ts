@@ -1,3 +1,5 @@
+import { badOption } from "../config/complaint.ts";
+import { parseSetting } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { parseSize } from "../lib/size.ts";
 
@@ -5,6 +7,8 @@ import { parseSize } from "../lib/size.ts";
 export interface CreateOptions {
   from: FromRequest | undefined;
   cloudInit: CloudInitRequest | undefined;
+  /** `TYPE=[FMT=]PATH`: further disks, kept in guest.env. */
+  images: string[];
 }
 
 /** The first disk comes from an image. */
@@ -56,9 +60,13 @@ export function parseCreateOptions(args: Record<string, unknown>): CreateOptions
       `--user: '${user}' is not allowed`,
       "allowed: at most 32 letters, digits and . _ -, beginning with a letter",
     );
+  const images = ((args.image as string[] | undefined) ?? []).filter((item) => item !== "");
+  const parsed = parseSetting("IMAGES", images);
+  if (!("value" in parsed)) throw badOption("--image", parsed.given ?? images.join(" "), parsed.allowed);
   const told = args["cloud-init"] === true || user !== undefined || userData !== undefined;
   return {
     from: image === undefined ? undefined : { image, linked: args.linked === true, sizeBytes },
     cloudInit: told ? { user, userData } : undefined,
+    images,
   };
 }

@@ -54,7 +54,7 @@ export async function createVm(
     refuseExisting(vm);
     // What is on an image needs no installer that stands in a settings file.
     const cd = iso ?? (options.from ? "" : vm.settings.ISO);
-    const isoPath = cd === "" ? "" : await new Media(context, vm).findIso(cd);
+    if (cd !== "") await new Media(context, vm).findIso(cd);
     requireProgram("qemu-img");
     const { settings } = vm;
     const firmware = settings.UEFI
@@ -62,8 +62,8 @@ export async function createVm(
       : undefined;
     const source = options.from && (await inspectSource(context, options.from));
     const disks = planDisks(vm, options, source);
-    refuseImpossible(vm, disks, isoPath !== "", options);
-    const guestEnv = guestEnvOf(context, vm, guestName, isoPath, disks);
+    refuseImpossible(vm, disks, cd !== "", options);
+    const guestEnv = guestEnvOf(context, vm, guestName, cd, disks, options);
     refuseUnwritable(guestEnv);
     const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit);
     if (source && !source.linked)
@@ -88,6 +88,9 @@ export async function createVm(
       notePlace(context.cacheDirectory, guestEnv.UUID as string, vm.hostdir);
       log.success(`created ${guestName} in ${workdir}`);
       forgetLists(context);
+      const held = context.options.additions.IMAGES ?? [];
+      if (held.length > 0)
+        log.info(`--image before create holds for this command line only; behind it, the VM keeps the image`);
     } catch (error) {
       stage.abort();
       throw fileError(`cannot create ${guestName}`, error);
@@ -121,10 +124,14 @@ function refuseExisting({ hostdir, work }: Vm): void {
   if (work.state === "gone") log.info(`${describeGone(work)}; a new VM takes their place`);
 }
 
-/** The lists are in guest.env now: a later command of the batch must not add to them once more. */
+/**
+ * These lists are in guest.env now: a later command of the batch must not add to them once more.
+ * [compat] Images that were typed are not, and hold for the whole batch.
+ */
 function forgetLists(context: Context): void {
-  const { FORWARDS: _forwards, IMAGES: _images, SHARES: _shares, ...settings } = context.options.settings;
-  context.options = { ...context.options, settings, additions: {} };
+  const { FORWARDS: _forwards, SHARES: _shares, ...settings } = context.options.settings;
+  const { IMAGES = [] } = context.options.additions;
+  context.options = { ...context.options, settings, additions: { IMAGES } };
 }
 
 /** Characters that no settings file can hold so that bash and we read the same. */
@@ -139,22 +146,15 @@ function guestEnvOf(
   context: Context,
   vm: Vm,
   guestName: string,
-  isoPath: string,
+  iso: string,
   disks: DiskRequest[],
+  options: CreateOptions,
 ): GuestEnv {
   const { raw, settings } = vm;
-  const typed = context.options.additions.IMAGES?.length ?? 0;
-  const given = [raw.IMAGES].flat().filter((image) => image !== "");
-  const fromFiles = given.length - typed;
-  const images = settings.IMAGES.map((image, index) => {
-    const here = resolve(context.cwd, image.path);
-    const relative = !macroOf(image.path) && !isAbsolute(image.path);
-    // Typed paths mean the current directory; guest.env's mean WORKDIR.
-    if (index < fromFiles || !relative || !existsSync(here)) return given[index]!;
-    return `${image.bus}=${image.format ? `${image.format}=` : ""}${here}`;
-  });
+  const images = imagesOf(context, vm, options);
   const formats = findFormats(images.flatMap((image) => parseImage(image) ?? []));
   const scalar = (name: "MEMORY" | "HOST"): string => [raw[name]].flat()[0] ?? "";
+  const sshUser = options.cloudInit?.user ?? settings.SSH_USER;
   return {
     GUESTNAME: guestName,
     QEMUARCH: settings.QEMUARCH,
@@ -162,7 +162,8 @@ function guestEnvOf(
     CORES: String(settings.CORES),
     MEMORY: scalar("MEMORY"),
     UEFI: settings.UEFI ? "1" : "",
-    ISO: isoPath,
+    // [compat] As typed: it is looked for anew each time.
+    ISO: iso,
     KEEPCD: settings.KEEPCD ? "1" : "",
     FORWARDS: settings.FORWARDS.join(","),
     HOST: settings.HOST,
@@ -172,10 +173,28 @@ function guestEnvOf(
       const absolute = macroOf(path) ? path : resolve(context.cwd, path);
       return `${tag}:${writable ? "rw:" : ""}${absolute}`;
     }),
-    IMAGES: [...disks.map((disk, index) => `${disk.bus}=qcow2=${diskName(index)}`), ...images],
+    // [compat] Without a format: users' hooks edit the text `AHCI=disk-0.img`.
+    IMAGES: [...disks.map((disk, index) => `${disk.bus}=${diskName(index)}`), ...images],
     ...(formats.length === 0 ? {} : { IMAGE_FORMATS: formats }),
     ...(settings.ACCEL === "auto" ? {} : { ACCEL: settings.ACCEL }),
     ...(settings.CPU === "" ? {} : { CPU: settings.CPU }),
+    ...(sshUser === "root" ? {} : { SSH_USER: sshUser }),
     UUID: newUuid(),
   };
+}
+
+/**
+ * Images that the VM keeps: those of settings files, and those typed behind `create`. Typed paths mean the current
+ * directory; guest.env's mean WORKDIR.
+ */
+function imagesOf({ cwd, options: { additions } }: Context, { raw }: Vm, options: CreateOptions): string[] {
+  const given = [raw.IMAGES].flat().filter((image) => image !== "");
+  const fromFiles = given.slice(0, given.length - (additions.IMAGES?.length ?? 0));
+  const typed = options.images.map((text) => {
+    const { bus, format, path } = parseImage(text)!;
+    const here = resolve(cwd, path);
+    if (macroOf(path) || isAbsolute(path) || !existsSync(here)) return text;
+    return `${bus}=${format ? `${format}=` : ""}${here}`;
+  });
+  return [...fromFiles, ...typed];
 }

@@ -1,8 +1,7 @@
-import { closeSync, readSync, realpathSync, statSync } from "node:fs";
+import { realpathSync, statSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { openNamed } from "../lib/read-file.ts";
 import { formatSize } from "../lib/size.ts";
 import type { DiskRequest, ReadImage } from "../machine/types.ts";
 import { readImageHeader, readQcow2Header } from "../qemu/image-header.ts";
@@ -14,6 +13,7 @@ import {
   resizeImage,
   type Measured,
 } from "../qemu/img.ts";
+import { refuseNoImage } from "../qemu/no-image.ts";
 import { shellQuote } from "../qemu/text.ts";
 import type { Context } from "./context.ts";
 import type { CreateOptions, FromRequest } from "./create-options.ts";
@@ -26,27 +26,6 @@ export interface Source extends Measured {
   linked: boolean;
 }
 
-/** Archives and compressed files: as a disk, they would be taken for raw images. */
-const PACKED: readonly [name: string, magic: string][] = [
-  ["xz", "\xfd7zXZ\0"],
-  ["gzip", "\x1f\x8b\x08"],
-  ["zstd", "\x28\xb5\x2f\xfd"],
-  ["bzip2", "BZh"],
-  ["zip", "PK\x03\x04"],
-];
-
-function packingOf(path: string): string | undefined {
-  const bytes = Buffer.alloc(8);
-  const fd = openNamed(path);
-  try {
-    readSync(fd, bytes, 0, bytes.length, 0);
-  } finally {
-    closeSync(fd);
-  }
-  const start = bytes.toString("latin1");
-  return PACKED.find(([, magic]) => start.startsWith(magic))?.[0];
-}
-
 /**
  * Looks at the image that a VM is to be made from.
  * @throws 66 when there is none, 74 when it refers to other files or is no image, 75 while a VM writes to it
@@ -56,15 +35,11 @@ export async function inspectSource(context: Context, { image, linked }: FromReq
   const blockDevice = statSync(named).isBlockDevice();
   // A link may lead to a newer file tomorrow; that of a volume leads to another number after each start.
   const path = blockDevice ? named : realpathSync(named);
+  refuseNoImage(path, "cannot make a disk from");
   const { format, refersTo } = readImageHeader(path);
   if (refersTo)
-    throw new VmError("io", `the image ${path} is not believed: it names a ${refersTo} outside`, {
+    throw new VmError("io", `refusing the image ${path}: it refers to an external ${refersTo}`, {
       hint: `such a name can show the guest any file of this host; if you made it yourself, make one whole file of it: qemu-img convert -O qcow2 ${shellQuote(path)} WHOLE.qcow2`,
-    });
-  const packed = format === "raw" ? packingOf(path) : undefined;
-  if (packed)
-    throw new VmError("io", `${path} is no disk image, but a file packed by ${packed}`, {
-      hint: "unpack it, and name the image in it",
     });
   const found: ReadImage = { path, format, blockDevice };
   const measured = await measureImage(found);

@@ -9,6 +9,7 @@ import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import type { Disk, ImageFormat, ImageRequest } from "../machine/types.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
+import { refuseNoImage } from "../qemu/no-image.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { readSmall, replaceFile } from "../store/files.ts";
 import { withAssignment } from "../store/guest-env.ts";
@@ -24,18 +25,20 @@ const NAME = "IMAGE_FORMATS";
  */
 export function chooseFormat({ settings }: Vm, image: ImageRequest, path: string): ImageFormat {
   if (image.format) return image.format;
+  const known = settings.IMAGE_FORMATS.find((item) => item.path === path)?.format;
+  // What is in it later is the guest's affair.
+  if (known === undefined) refuseUnlikely(image, path);
   const { format, refersTo } = readImageHeader(path);
-  const kept = settings.IMAGE_FORMATS.find((item) => item.path === path)?.format;
   const other = `if it was replaced, take it out of ${NAME} in ${HOST.guestEnv}`;
-  if (kept === "raw") {
+  if (known === "raw") {
     if (format !== "raw")
       warnOnce(
         `the image ${path} begins like a ${format} image; it is used as raw, as at its first use; ${other}`,
       );
-    return kept;
+    return known;
   }
-  if (kept !== undefined && kept !== format)
-    throw new VmError("config", `the image ${path} was ${kept} at its first use, and is ${format} now`, {
+  if (known !== undefined && known !== format)
+    throw new VmError("config", `the image ${path} was ${known} at its first use, and is ${format} now`, {
       hint: `${other}, or say its format: --image=${image.bus}=${format}=${path}`,
     });
   // Only of these two is it known here that they stand alone.
@@ -47,6 +50,20 @@ export function chooseFormat({ settings }: Vm, image: ImageRequest, path: string
       hint: `a guest can write such a header into a raw image: ${shellQuote(`--image=${image.bus}=raw=${path}`)}; only if you made it so: ${shellQuote(`--image=${image.bus}=${format}=${path}`)}`,
     },
   );
+}
+
+/**
+ * An archive, say, is hardly meant as a disk; some pass files to a guest in this way, and say so.
+ * @throws 74 with how to say it
+ */
+function refuseUnlikely({ bus }: Pick<ImageRequest, "bus">, path: string): void {
+  try {
+    refuseNoImage(path, "cannot use the image");
+  } catch (error) {
+    if (!(error instanceof VmError)) throw error;
+    const asItIs = `if the guest is to have it as it is: ${shellQuote(`--image=${bus}=raw=${path}`)}`;
+    throw new VmError(error.code, error.message, { cause: error, hint: `${error.hint}; ${asItIs}` });
+  }
 }
 
 /** Keeps the formats of images that were given without one. @param disks one for each entry of IMAGES */
@@ -74,12 +91,17 @@ function assign(directory: string, value: SettingValue): void {
   if (text !== undefined) replaceFile(file, withAssignment(text, NAME, value));
 }
 
-/** What guest.env of a new VM says of images that are there already. @param images `TYPE=[FMT=]PATH`, parsed */
+/**
+ * What guest.env of a new VM says of images that are there already.
+ * @param images `TYPE=[FMT=]PATH`, parsed
+ * @throws 74 for a file that is hardly meant as a disk
+ */
 export function findFormats(images: readonly ImageRequest[]): string[] {
-  return images.flatMap(({ format: given, path }) => {
+  return images.flatMap(({ bus, format: given, path }) => {
     if (given || !isAbsolute(path) || !existsSync(path)) return [];
     const stats = statSync(path);
     if (!stats.isFile() && !stats.isBlockDevice()) return [];
+    refuseUnlikely({ bus }, path);
     const header = readImageHeader(path);
     return header.format === "raw" || (header.format === "qcow2" && !header.refersTo)
       ? [`${header.format}=${path}`]

@@ -7,7 +7,6 @@ import { plain } from "../lib/text.ts";
 import { ARCH } from "../machine/arch.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { callerUmask } from "../process/umask.ts";
-import { findFirmware } from "../qemu/firmware.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { findJob, type Job } from "../rescue/find-job.ts";
 import { runHook } from "../rescue/hooks.ts";
@@ -19,6 +18,7 @@ import { JOB, WORK } from "../store/layout.ts";
 import { JOB_NAMES } from "../store/working-names.ts";
 import type { Context } from "./context.ts";
 import { requireFreeForwards } from "./display.ts";
+import { findFirmwareFor } from "./firmware.ts";
 import { keepFormats } from "./image-formats.ts";
 import { Media } from "./media.ts";
 import { refuseRunning } from "./in-use.ts";
@@ -157,7 +157,7 @@ async function hookVariables(
     LIBEXEC: libexec,
     PROFILES: settings.PROFILES,
     MEDIA: (await media.root(paths)) ?? context.env.MEDIA ?? "",
-    ...firmwareVariables(vm),
+    ...firmwareVariables(vm, work),
     ARG_ARCH: typed("QEMUARCH"),
     ARG_UEFI: typed("UEFI"),
     ARG_IMAGES: context.options.additions.IMAGES ?? [],
@@ -165,12 +165,11 @@ async function hookVariables(
 }
 
 /** OVMF's files for hooks; empty where no firmware is installed, which is no hook's business to fail of. */
-function firmwareVariables({ settings }: Vm): BashVariables {
-  const own = { code: settings.OVMF_CODE, vars: settings.OVMF_VARS };
+function firmwareVariables(vm: Vm, work: Present): BashVariables {
   try {
-    const { code, varsTemplate } = findFirmware(settings.QEMUARCH, own);
+    const { code, varsTemplate } = findFirmwareFor(vm, work);
     return { OVMF_CODE: code.path, OVMF_VARS: varsTemplate.path };
   } catch {
-    return { OVMF_CODE: own.code, OVMF_VARS: own.vars };
+    return { OVMF_CODE: vm.settings.OVMF_CODE, OVMF_VARS: vm.settings.OVMF_VARS };
   }
 }

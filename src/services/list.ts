@@ -5,7 +5,7 @@ import { log } from "../lib/log.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { plain } from "../lib/text.ts";
 import { listDirectory, lstatOf, readSmall, realPath } from "../store/files.ts";
-import { HOST } from "../store/layout.ts";
+import { HOST, LOST_FOUND } from "../store/layout.ts";
 import { listPlaces } from "../store/places.ts";
 import { listNoted } from "../store/running.ts";
 import type { Context } from "./context.ts";
@@ -48,7 +48,12 @@ function findVms(context: Context, profiles: string): string[] {
 }
 
 function isVm(directory: string): boolean {
-  if (lstatOf(join(directory, HOST.workLink)) || lstatOf(join(directory, HOST.backups))) return true;
+  try {
+    if (lstatOf(join(directory, HOST.workLink)) || lstatOf(join(directory, HOST.backups))) return true;
+  } catch {
+    // It is listed with the reason.
+    return basename(directory) !== LOST_FOUND;
+  }
   // Written by `rescue build`, or by hand.
   const text = readQuietly(join(directory, HOST.guestEnv));
   return text !== undefined && !/^\s*RESCUE_(ISO|KERNEL)=/m.test(text);

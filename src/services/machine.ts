@@ -5,19 +5,21 @@ import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
-import type { Arch, Disk, Firmware, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
+import type { Arch, Disk, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
-import { findBootLoader, findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
+import { isSince } from "../qemu/features.ts";
+import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
 import { mapLinks } from "../rescue/mapped-files.ts";
-import { lstatOf, readNamed, replaceFile } from "../store/files.ts";
+import { lstatOf } from "../store/files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
 import { requireRegularDisk } from "../store/own-disk.ts";
 import type { Context } from "./context.ts";
 import { resolveDisplay } from "./display.ts";
 import { readExtraArgs } from "./extra-args.ts";
+import { resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
 import { findBase } from "./linked.ts";
 import { requireReadableFile, type Media } from "./media.ts";
@@ -98,8 +100,7 @@ export function refuseOtherKind({ settings: { QEMUARCH }, ownArch = QEMUARCH }: 
 /** @throws 69 where this qemu would take the firmware for something else */
 function requireUefi(arch: Arch, { version }: Capabilities): void {
   const { uefiSince }: ArchFacts = ARCH[arch];
-  const [major = 0, minor = 0] = version.split(".").map(Number);
-  if (!uefiSince || major > uefiSince[0] || (major === uefiSince[0] && minor >= uefiSince[1])) return;
+  if (!uefiSince || isSince(version, uefiSince)) return;
   throw new VmError(
     "unavailable",
     `UEFI for ${arch} guests needs qemu ${uefiSince.join(".")}, and this is ${version}`,
@@ -153,7 +154,7 @@ function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, w
   const header = own ? readOwnHeader(path) : readImageHeader(path);
   const base = own && header.refersTo === "backing file" ? findBase(work, path) : undefined;
   if (own && (header.format !== "qcow2" || (header.refersTo && !base)))
-    throw new VmError("io", `the disk ${path} is not believed: it is no qcow2 image that stands alone`, {
+    throw new VmError("io", `refusing the disk ${path}: it is no qcow2 image that stands alone`, {
       hint: "a disk of ours is one whole qcow2 file; get it back: restore",
     });
   return {
@@ -208,13 +209,4 @@ export function resolveShare(
       security: mapped ? "mapped-file" : "none",
     },
   ];
-}
-
-export function resolveFirmware(vm: Vm, work: Present): Firmware {
-  const { OVMF_CODE, OVMF_VARS, QEMUARCH } = vm.settings;
-  const files = findFirmware(QEMUARCH, { code: OVMF_CODE, vars: OVMF_VARS });
-  const path = join(work.dir, WORK.efivars);
-  // A VM that was made for BIOS gets variables of its own the first time it boots by UEFI.
-  if (!lstatOf(path)) replaceFile(path, readNamed(files.varsTemplate.path, MAX_VARS_BYTES));
-  return { code: files.code, vars: { path, format: files.varsTemplate.format } };
 }

@@ -5,6 +5,9 @@ import { reasonOf, SignalError, VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { macroOf, type MacroValues } from "../machine/macros.ts";
 import { exec } from "../process/exec.ts";
+import { readImageHeader } from "../qemu/image-header.ts";
+import { refuseNoImage } from "../qemu/no-image.ts";
+import { shellQuote } from "../qemu/text.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./open.ts";
@@ -65,7 +68,7 @@ export class Media {
 
   /**
    * Looks for a CD image: as given, in HOSTDIR, then in the media storage.
-   * @throws 66 when it is nowhere, or is no readable file
+   * @throws 66 when it is nowhere, or is no readable file, 74 when it can be no CD image
    */
   async findIso(name: string): Promise<string> {
     const places = [resolve(this.context.cwd, name), resolve(this.vm.hostdir, name)];
@@ -83,7 +86,9 @@ export class Media {
       if (path && existsSync(path)) found = path;
     }
     if (!found) throw new NoSuchIso(name, [...new Set(places)], failure);
-    return requireReadableFile(found, "the CD image");
+    requireReadableFile(found, "the CD image");
+    refuseNoCd(found);
+    return found;
   }
 
   /** [compat] With check-media an empty MEDIA_STORAGE means MEDIA itself. Undefined: there is no such directory. */
@@ -146,6 +151,16 @@ export class Media {
       hint: "connect the media, or change MEDIA_MIRROR and MEDIA_STORAGE",
     });
   }
+}
+
+/** @throws 74 for what cannot be a CD image: a packed one, a web page, a disk image */
+function refuseNoCd(path: string): void {
+  refuseNoImage(path, "cannot use the CD image");
+  const { format } = readImageHeader(path);
+  if (format === "raw") return;
+  throw new VmError("io", `cannot use the CD image ${path}: it is a disk image (${format})`, {
+    hint: `make a VM from it: create NAME --from=${shellQuote(path)}; or attach it: --image=VIRT=${format}=${shellQuote(path)}`,
+  });
 }
 
 /** The path itself, or 66 when it is not a file that can be read. */

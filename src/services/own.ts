@@ -1,7 +1,7 @@
 import { accessSync, constants } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { callerUid, foreignReason, ownedByUs, userName } from "../lib/trust.ts";
+import { asUser, callerUid, foreignReason, ownedByUs, userName } from "../lib/trust.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { lstatOf } from "../store/files.ts";
 import { HOST } from "../store/layout.ts";
@@ -56,7 +56,7 @@ function requireWritable({ prog }: Context, hostdir: string, command: string): v
 
 function adviceFor({ prog }: Context, { path, uid, sticky }: Foreign): string {
   if (uid !== 0 && uid !== callerUid())
-    return `act as that user: sudo -u ${shellQuote(userName(uid).replace(/^uid /, "#"))} ${prog} …; to look: ${prog} status, snapshots, verify`;
+    return `act as that user: ${asUser(uid, prog)} …; to look: ${prog} status, snapshots, verify`;
   // /tmp, say: it is meant to be so.
   if (sticky || uid !== callerUid()) return `use a directory of your own: mkdir -m 700 DIR && cd DIR`;
   return `chmod go-w ${shellQuote(path)}`;

@@ -1,6 +1,6 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { VmError } from "../lib/errors.ts";
+import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
@@ -16,6 +16,8 @@ import { findRescue } from "./rescue-machine.ts";
 /** What the files of a profile take, in bytes. */
 export const sizeOf = (directory: string): number =>
   listDirectory(directory).reduce((sum, name) => sum + sizeAt(join(directory, name)), 0);
+
+const isSystemError = (error: unknown): boolean => error instanceof Error && "errno" in error;
 
 /** A kernel may be a link, and that may lead nowhere. */
 function sizeAt(path: string): number {
@@ -37,11 +39,14 @@ export interface FoundRescue {
   bytes: number;
 }
 
+const warnUnreadable = (directory: string, error: unknown): void =>
+  log.warn(`cannot look into ${directory}: ${reasonOf(error)}`);
+
 /** The rescue profiles there are. */
 export async function findRescues(context: Context, vm: Vm): Promise<FoundRescue[]> {
   const { PROFILES } = vm.settings;
   const found: FoundRescue[] = [];
-  for (const name of listProfiles(PROFILES))
+  for (const name of listProfiles(PROFILES, warnUnreadable))
     found.push({ name, ...(await describe(context, vm, name)), bytes: sizeOf(join(PROFILES, name)) });
   return found;
 }
@@ -73,7 +78,7 @@ async function describe(
     if (system.kind === "cd") return { kind: "CD", arches: [], problem: undefined };
     return { kind: "own", arches: archesOfKernel(system.kernel), problem: undefined };
   } catch (error) {
-    if (!(error instanceof VmError)) throw error;
-    return { kind: "-", arches: [], problem: error.message.replaceAll(/\s+/g, " ") };
+    if (!(error instanceof VmError) && !isSystemError(error)) throw error;
+    return { kind: "-", arches: [], problem: reasonOf(error).replaceAll(/\s+/g, " ") };
   }
 }

@@ -13,14 +13,8 @@ import type { Capabilities } from "../qemu/capabilities.ts";
 import { findBootLoader } from "../qemu/firmware.ts";
 import { RESCUE, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
-import {
-  refuseOtherKind,
-  resolveDisks,
-  resolveFiles,
-  resolveFirmware,
-  resolveShare,
-  socketIn,
-} from "./machine.ts";
+import { resolveFirmware } from "./firmware.ts";
+import { refuseOtherKind, resolveDisks, resolveFiles, resolveShare, socketIn } from "./machine.ts";
 import { requireReadableFile, type Media } from "./media.ts";
 import { sourcesOf, type Present, type Vm } from "./open.ts";
 

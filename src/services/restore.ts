@@ -89,6 +89,7 @@ export async function restoreSnapshot(
     const onSnapshot = copy || images.length === 0 ? undefined : recordSnapshot(snapshot);
     const dir = stage.commit({
       restored: snapshot.manifest?.consistency ?? "crash-consistent",
+      ...(snapshot.manifest ? {} : { unrecorded: true as const }),
       ...(onSnapshot && { onSnapshot }),
     });
     const seconds = (performance.now() - started) / 1000;

@@ -2,7 +2,13 @@ import { mkdirSync, renameSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { buildMetaData, buildUserData, hostNameOf, SEED_LABEL } from "../machine/cloud-config.ts";
+import {
+  buildMetaData,
+  buildUserData,
+  findUserDataProblem,
+  hostNameOf,
+  SEED_LABEL,
+} from "../machine/cloud-config.ts";
 import { exec, findProgram } from "../process/exec.ts";
 import { lstatOf, readNamed, remove, syncFile, writeNew } from "../store/files.ts";
 import { PARTIAL, WORK } from "../store/layout.ts";
@@ -23,11 +29,17 @@ export function planSeed(context: Context, vm: Vm, guestName: string, request: C
   const metaData = buildMetaData(`vm-${crypto.randomUUID()}`, hostNameOf(guestName));
   if (request.userData !== undefined) {
     const file = requireReadableFile(resolve(context.cwd, request.userData), "the user-data");
-    return { "user-data": readNamed(file), "meta-data": metaData };
+    const userData = readNamed(file);
+    const problem = findUserDataProblem(userData);
+    if (problem !== undefined) log.warn(`cloud-init will ignore the user-data ${file}: ${problem}`);
+    return { "user-data": userData, "meta-data": metaData };
   }
   const keys = readKeys(vm);
   const user = request.user ?? "the image's own user";
-  log.info(`cloud-init lets ${user} in by ${keys.length === 1 ? "one SSH key" : `${keys.length} SSH keys`}`);
+  const login = request.user === undefined ? `; log in: ${context.prog} ssh --user=NAME` : "";
+  log.info(
+    `cloud-init lets ${user} in by ${keys.length === 1 ? "one SSH key" : `${keys.length} SSH keys`}${login}`,
+  );
   return { "user-data": buildUserData(request.user, keys), "meta-data": metaData };
 }
 

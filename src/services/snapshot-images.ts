@@ -54,7 +54,8 @@ export function findSnapshotImage(backups: string, snapshot: string, disk: strin
 function parentIn(path: string, disk: string): string {
   const backing = readBackingName(path);
   const match = /^\.\.\/([^/.-][^/]*)\/([^/]+)$/.exec(backing ?? "");
-  if (match?.[2] !== imageName(disk)) throw disbelieved(path, `it names a backing file outside (${backing})`);
+  if (match?.[2] !== imageName(disk))
+    throw disbelieved(path, `it refers to an external backing file (${backing})`);
   return match[1]!;
 }
 
@@ -62,6 +63,6 @@ const describeUser = (images: readonly ReadImage[], disk: string): string =>
   images.at(-1)?.path ?? `the working disk ${disk}`;
 
 const disbelieved = (path: string, reason: string): VmError =>
-  new VmError("io", `${path} is not believed: ${reason}`, {
+  new VmError("io", `refusing ${path}: ${reason}`, {
     hint: "it was changed, or comes from somewhere else: restore another snapshot; verify tells which are good",
   });

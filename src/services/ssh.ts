@@ -18,6 +18,7 @@ interface Access {
   host: string;
   options: string[];
   knownHosts: string;
+  user: string;
 }
 
 const SSH_PORT = 22;
@@ -26,7 +27,7 @@ const SSH_PORT = 22;
 const NO_CONNECTION = 255;
 
 /** Logs in to the guest in our terminal; `args` go to ssh as they are. @throws ssh's status, 69 without a forward */
-export async function sshToGuest(context: Context, args: readonly string[], user = "root"): Promise<void> {
+export async function sshToGuest(context: Context, args: readonly string[], user?: string): Promise<void> {
   const access = await findAccess(context, "log in by ssh", user);
   await runHere(context, access, ["ssh", ...access.options, access.host, ...args]);
 }
@@ -36,7 +37,7 @@ export async function copyByScp(
   context: Context,
   paths: readonly string[],
   flags: readonly string[],
-  user = "root",
+  user?: string,
 ): Promise<void> {
   const access = await findAccess(context, "copy by ssh", user);
   const host = access.host.includes(":") ? `[${access.host}]` : access.host;
@@ -70,8 +71,10 @@ export function requireSsh(context: Context, forwards: readonly string[]): { hos
   });
 }
 
-async function findAccess(context: Context, what: string, user: string): Promise<Access> {
+/** @param typed the user that was typed; absent: SSH_USER */
+async function findAccess(context: Context, what: string, typed: string | undefined): Promise<Access> {
   const { vm, work } = await requireRunning(context, what);
+  const user = typed ?? vm.settings.SSH_USER;
   const { FORWARDS, USENETDEV, GUESTNAME } = vm.settings;
   const place = requireSsh(context, work.mark.run?.forwards ?? (USENETDEV ? FORWARDS : []));
   const knownHosts = join(work.dir, WORK.knownHosts);
@@ -80,9 +83,9 @@ async function findAccess(context: Context, what: string, user: string): Promise
     user,
     knownHosts,
     alias: /^[\w.-]+$/.test(GUESTNAME) ? GUESTNAME : "vm",
-    keys: privateKeys(vm),
+    keys: findKeys(vm),
   });
-  return { host: place.host, options, knownHosts };
+  return { host: place.host, options, knownHosts, user };
 }
 
 /** Options that hold for this VM alone, whatever ssh_config says of hosts in general (ssh_config(5)). */
@@ -106,6 +109,8 @@ export function buildSshOptions(access: {
     "ControlPath=none",
     "ProxyCommand=none",
     ...keys.map((key) => `IdentityFile=${quotedPath(key)}`),
+    // sshd ends a login after some keys of an agent that it does not know (sshd_config(5), MaxAuthTries).
+    ...(keys.length > 0 ? ["IdentitiesOnly=yes"] : []),
   ].flatMap((option) => ["-o", option]);
 }
 
@@ -113,11 +118,14 @@ export function buildSshOptions(access: {
 const quoted = (word: string): string => `"${word.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
 const quotedPath = (path: string): string => quoted(path.replaceAll("%", "%%"));
 
-/** The private keys beside the public ones that the jobs let in. */
-function privateKeys({ settings, hostdir }: Vm): string[] {
+/** The private keys beside the public ones that the jobs let in; the public one where an agent has the other. */
+export function findKeys({
+  settings,
+  hostdir,
+}: Pick<Vm, "hostdir"> & { settings: Pick<Vm["settings"], "SSHKEYS"> }): string[] {
   return settings.SSHKEYS.filter((path) => path.endsWith(".pub"))
-    .map((path) => resolve(hostdir, path.slice(0, -".pub".length)))
-    .filter((path) => existsSync(path));
+    .map((path) => resolve(hostdir, path))
+    .flatMap((path) => [path.slice(0, -".pub".length), path].find((key) => existsSync(key)) ?? []);
 }
 
 /** How long ssh may take to end after a stop signal. */
@@ -146,10 +154,10 @@ async function runHere(context: Context, access: Access, argv: readonly string[]
   const { status, signal } = await child.done;
   clearTimeout(kill);
   if (status === 0) return;
-  if (status === NO_CONNECTION && known)
-    log.info(
-      `if ssh complains of a changed key, and the guest was installed anew: rm ${shellQuote(access.knownHosts)}`,
-    );
+  if (status === NO_CONNECTION) {
+    log.info(`${argv[0]} logs in as ${access.user}; as another user: --user=NAME`);
+    if (known) log.info(`after a new installation of the guest: rm ${shellQuote(access.knownHosts)}`);
+  }
   const code = signal ? 128 + constants.signals[signal as NodeJS.Signals] : (status ?? 1);
   throw new StatusError(`${argv[0]} ended with status ${code}`, code);
 }

@@ -46,6 +46,7 @@ export function formatStatus(vm: Status): string {
     ["state", vm.job ? `${vm.state} (a job)` : vm.state],
     ["error", vm.error],
     ...(vm.guestErrors ?? []).map((text): [string, string] => ["guest error", text]),
+    ["hint", vm.hint],
     ["arch", vm.arch],
     ["cores", vm.cores?.toString()],
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
@@ -85,7 +86,7 @@ export function formatStatus(vm: Status): string {
       text === undefined
         ? []
         : [
-            `${`${name}:`.padEnd(15)}${name === "error" ? text.split("\n").map(plain).join("\n  ") : plain(text)}\n`,
+            `${`${name}:`.padEnd(15)}${name === "error" || name === "hint" ? text.split("\n").map(plain).join("\n  ") : plain(text)}\n`,
           ],
     )
     .join("");

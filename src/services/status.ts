@@ -1,13 +1,13 @@
 import { readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
-import { VmError } from "../lib/errors.ts";
+import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { Arch, DisplayAddress } from "../machine/types.ts";
 import { formatSize } from "../lib/size.ts";
-import { readVirtualBytes } from "../qemu/image-header.ts";
+import { readQcow2Header, readVirtualBytes } from "../qemu/image-header.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isListening } from "../qmp/commands.ts";
 import { freeBytes, lstatOf } from "../store/files.ts";
-import { HOST, LAST, WORK } from "../store/layout.ts";
+import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
 import type { RunEnd } from "../store/mark.ts";
 import { describeGone, type Present } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
@@ -30,6 +30,8 @@ export interface Status {
   state: State;
   /** With `broken`: why; else what else is wrong (`snapshots` is left out where they cannot be listed). */
   error?: string;
+  /** What to do about the error, where that is known. */
+  hint?: string;
   arch?: Arch;
   /** All sockets'. */
   cores?: number;
@@ -74,8 +76,9 @@ export async function readStatus(context: Context, hostdir: string): Promise<Sta
       alive,
     );
   } catch (error) {
-    const text = error instanceof Error ? error.message : String(error);
-    return { name: basename(hostdir), directory: hostdir, state: "broken", error: text };
+    const text = error instanceof VmError ? error.message : `cannot look into ${hostdir}: ${reasonOf(error)}`;
+    const hint = error instanceof VmError && error.hint !== undefined ? { hint: error.hint } : {};
+    return { name: basename(hostdir), directory: hostdir, state: "broken", error: text, ...hint };
   }
 }
 
@@ -127,7 +130,11 @@ function describe(context: Context, vm: Vm, alive: Alive | undefined): Status {
   };
   if (!alive) {
     const ended = endOf(work);
-    return { ...common, state: stateAfter(ended?.end), forwards: settings.FORWARDS, lastEnd: ended };
+    const rest = { ...common, forwards: settings.FORWARDS, lastEnd: ended };
+    const named = settings.IMAGES.map(({ path }) => path).filter(isDiskName);
+    const damage = findDiskDamage(work, named);
+    if (damage !== undefined) return { ...rest, state: "broken", error: damage };
+    return { ...rest, state: stateAfter(ended?.end) };
   }
   // The guest may also have been started by hand, with run-vm.sh: nothing is on record of that run.
   const recorded = !alive.job && isUnsettled(work.mark) ? run : undefined;
@@ -147,6 +154,19 @@ function describe(context: Context, vm: Vm, alive: Alive | undefined): Status {
 /** What `run` does where the working files are gone. */
 const describeRestore = (snapshots: Status["snapshots"]): string =>
   snapshots?.last ? `'run' restores ${snapshots.last}` : "there is no snapshot that 'run' could restore";
+/** Why `run` would refuse a disk of the VM, which is off; undefined where their headers show nothing. */
+function findDiskDamage({ dir }: Present, named: readonly string[]): string | undefined {
+  for (const name of new Set([...named, ...ownDisks(dir)])) {
+    const path = join(dir, name);
+    try {
+      const { damage } = readQcow2Header(path);
+      if (damage !== undefined) return `the disk ${path} is damaged: ${damage}`;
+    } catch (error) {
+      return hasErrno(error, "ENOENT") ? `the disk ${path} is missing` : reasonOf(error);
+    }
+  }
+  return undefined;
+}
 
 const actualBytes = (path: string): number => (lstatOf(path)?.blocks ?? 0) * 512;
 

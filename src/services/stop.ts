@@ -150,7 +150,8 @@ export async function restartVm(context: Context, request: StopRequest): Promise
   if (typed) {
     const { options } = context;
     options.settings = { ...typed.settings, ...options.settings };
-    for (const name of ["FORWARDS", "IMAGES", "SHARES"] as const)
+    const lists = ["FORWARDS", "SHARES", ...(options.imagesCleared ? [] : ["IMAGES" as const])] as const;
+    for (const name of lists)
       options.additions[name] = [...(typed.additions[name] ?? []), ...(options.additions[name] ?? [])];
   }
   await runVm(context, { detach: true, ssh: typed?.ssh });

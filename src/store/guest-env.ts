@@ -23,7 +23,13 @@ const NAMES = [
 ] as const satisfies readonly SettingName[];
 
 /** Names of newer features: only where they differ from the default. */
-const FURTHER = ["ACCEL", "CPU", "IMAGE_FORMATS", "UUID"] as const satisfies readonly SettingName[];
+const FURTHER = [
+  "ACCEL",
+  "CPU",
+  "IMAGE_FORMATS",
+  "SSH_USER",
+  "UUID",
+] as const satisfies readonly SettingName[];
 
 export type GuestEnv = Record<(typeof NAMES)[number], SettingValue> &
   Partial<Record<(typeof FURTHER)[number], SettingValue>>;

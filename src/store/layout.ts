@@ -143,3 +143,6 @@ export const READY = ".vm-ready";
 
 /** In HOSTDIR with `--inplace`: the working files are being removed (a redo log). */
 export const REMOVING = ".vm-removing";
+
+/** At the top of a file system of ext's kind: root's alone (mklost+found(8)), and nobody's VM. */
+export const LOST_FOUND = "lost+found";

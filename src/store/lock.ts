@@ -1,7 +1,7 @@
 import { closeSync, constants, openSync, readFileSync, statfsSync, fstatSync } from "node:fs";
 import { join } from "node:path";
 import { beginStep } from "../lib/activity.ts";
-import { VmError } from "../lib/errors.ts";
+import { reasonOf, VmError } from "../lib/errors.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { fileError } from "./files.ts";
@@ -18,6 +18,10 @@ export interface VmLock extends Disposable {
   readonly hostdir: string;
 }
 
+/** mount(2) and nfs(5): an NFS server without its lock service answers ENOLCK. */
+const NO_LOCKS =
+  "keep the VM on a local file system: --hostdir=DIR; on NFS start the lock service (rpc.statd, nfslock), or mount with local_lock=flock where this host alone uses it";
+
 /** HOSTDIR itself, so that nothing is left behind; a file in it where that cannot work. */
 function openLock(hostdir: string): number {
   const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
@@ -29,10 +33,11 @@ function openLock(hostdir: string): number {
 /**
  * Takes the VM's lock, waiting briefly.
  * @param command what it is taken for, for the error message
- * @throws 75 naming the holder
+ * @param take flock(2)
+ * @throws 75 naming the holder, 74 where the file system cannot lock
  */
-export const lockVm = (hostdir: string, command: string, waitMs = WAIT_MS): Promise<VmLock> =>
-  lockDirectory(hostdir, { command, waitMs, busy: "another command is changing this VM" });
+export const lockVm = (hostdir: string, command: string, waitMs = WAIT_MS, take = flock): Promise<VmLock> =>
+  lockDirectory(hostdir, { command, waitMs, busy: "another command is changing this VM", take });
 
 /** What a directory is locked for. */
 interface LockOptions {
@@ -40,12 +45,14 @@ interface LockOptions {
   waitMs: number;
   /** Why it is held, for the error message. */
   busy: string;
+  /** flock(2) */
+  take?: typeof flock;
 }
 
-/** Takes the lock of any directory. @throws 75 naming the holder */
+/** Takes the lock of any directory. @throws 75 naming the holder, 74 where the file system cannot lock */
 export async function lockDirectory(
   hostdir: string,
-  { command, waitMs, busy }: LockOptions,
+  { command, waitMs, busy, take = flock }: LockOptions,
 ): Promise<VmLock> {
   let fd: number;
   try {
@@ -53,12 +60,19 @@ export async function lockDirectory(
   } catch (error) {
     throw fileError(`cannot lock ${hostdir}`, error);
   }
+  const tryLock = (): boolean => {
+    try {
+      return take(fd, LOCK_EX | LOCK_NB);
+    } catch (error) {
+      throw new VmError("io", `cannot lock ${hostdir}: ${reasonOf(error)}`, { cause: error, hint: NO_LOCKS });
+    }
+  };
   const deadline = Date.now() + waitMs;
   const holder = (): string => findHolder(fstatSync(fd).ino);
   using _step = beginStep(() => `waiting for the lock of ${hostdir}: ${holder()}`);
   try {
     // flock(2) has no event to wait for; a blocking call would stop signals from being heard.
-    while (!flock(fd, LOCK_EX | LOCK_NB)) {
+    while (!tryLock()) {
       throwIfInterrupted();
       if (Date.now() >= deadline)
         throw new VmError("busy", `cannot ${command}: ${busy}: ${holder()}`, {

@@ -73,6 +73,7 @@ function readFields(fields: Fields, dropped: string[]): Mark {
     lastRun: take("lastRun", (value) => RUN_ENDS.find((end) => end === value)),
     run: take("run", (value) => readRun(value, dropped)),
     restored: take("restored", parseConsistency),
+    unrecorded: take("unrecorded", (value) => (value === true ? value : undefined)),
     base: take("base", readBase),
     onSnapshot: take("onSnapshot", readOnSnapshot),
     backupsApart: take("backupsApart", (value) => (typeof value === "boolean" ? value : undefined)),
@@ -184,7 +185,9 @@ function readTyped(value: unknown, dropped: string[]): RunRecord["typed"] {
   if (!isFields(value)) return typed;
   const settings: RawSettings = {};
   for (const [name, raw] of Object.entries(isFields(value.settings) ? value.settings : {}))
-    if (isRight(name, raw)) Object.assign(settings, { [name]: raw });
+    // Earlier versions noted `--image=` in this way, which left the VM without its own disks.
+    if (name === "IMAGES") continue;
+    else if (isRight(name, raw)) Object.assign(settings, { [name]: raw });
     else dropped.push(name);
   for (const name of ["FORWARDS", "IMAGES", "SHARES"] as const) {
     const given = isFields(value.additions) ? value.additions[name] : undefined;

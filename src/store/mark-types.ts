@@ -32,6 +32,15 @@ export function consistencyOf({ lastRun, restored }: Mark): Consistency {
   return lastRun === "powered-off" || lastRun === "reset" ? "offline" : "crash-consistent";
 }
 
+/** Why a copy of these disks, of a VM that is off, is crash-consistent. */
+export function explainCrash({ lastRun, unrecorded }: Mark): string {
+  if (lastRun === "unknown") return "it is not known how the last run ended";
+  if (lastRun !== undefined) return "the guest did not power itself off last time";
+  return unrecorded
+    ? "the restored snapshot does not record whether the guest was off, and the VM has not run since"
+    : "the restored snapshot is crash-consistent, and the VM has not run since";
+}
+
 /** How the VM was started last: what cannot be asked of its qemu. */
 export interface RunRecord {
   /** ISO time stamp. */
@@ -87,6 +96,8 @@ export interface Mark {
   run?: RunRecord | undefined;
   /** For restored files that have not run since: how consistent the snapshot was. */
   restored?: Consistency | undefined;
+  /** The restored snapshot does not record that: the earlier program's do not. */
+  unrecorded?: true | undefined;
   /** The backing file of the first disk (`create --linked`). */
   base?: BaseRecord | undefined;
   /** The snapshot whose images are backing files of the disks, as it was when they were made. */

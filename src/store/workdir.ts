@@ -1,8 +1,9 @@
 import { lstatSync, readFileSync, readlinkSync, type Stats } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
-import { ownedByUs, userName, writableByOthers } from "../lib/trust.ts";
-import { VmError } from "../lib/errors.ts";
+import { commandLine, programName } from "../lib/command-line.ts";
+import { reasonOf, VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
+import { asUser, callerUid, ownedByUs, userName, writableByOthers } from "../lib/trust.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { listDirectory, lstatOf, readSmall, realPath, swingLink } from "./files.ts";
 import { namedDisks } from "./guest-env.ts";
@@ -29,12 +30,34 @@ export type Work =
 
 export type Present = Extract<Work, { state: "present" }>;
 
-function disbelieve(link: string, reason: string, hint: string): VmError {
-  return new VmError("io", `${link} is not believed: ${reason}`, { hint });
+function refuse(link: string, reason: string, hint: string): VmError {
+  return new VmError("io", `cannot use ${link}: ${reason}`, { hint });
 }
 
 /** Removing the link would orphan what may be the only copy of the disks. */
-const ADOPT = "if these are the VM's working files, take them over with 'adopt'";
+const adopt = (): string => `if these are the VM's working files, take them over: ${commandLine("adopt")}`;
+
+/** The same of another user's. */
+const actAs = (uid: number, link: string): string =>
+  `if the VM is that user's, act as that user: ${asUser(uid, programName())} …; if its files are gone and others have taken the name, set the link aside: mv ${shellQuote(link)} ${shellQuote(`${link}.old`)}`;
+
+/** Why the system refuses a look, and whose it is. */
+function unreadable(path: string, error: unknown): VmError {
+  const uid = ownerOf(path);
+  const whose = uid === undefined || uid === callerUid() ? "" : `; it belongs to ${userName(uid)}`;
+  const act = whose === "" ? "" : `act as that user: ${asUser(uid!, programName())} …`;
+  return new VmError("noInput", `cannot look into ${path}: ${reasonOf(error)}${whose}`, {
+    hint: act || `chmod u+rwx ${shellQuote(path)}`,
+  });
+}
+
+function ownerOf(path: string): number | undefined {
+  try {
+    return lstatOf(path)?.uid;
+  } catch {
+    return undefined;
+  }
+}
 
 /**
  * Where HOSTDIR is when the program was started in `directory`: there, or where WORKDIR's `.host` leads.
@@ -45,14 +68,20 @@ export function resolveHostdir(directory: string): string {
   if (!start || !lstatSync(start).isDirectory())
     throw new VmError("noInput", `no such directory: ${directory}`);
   const link = join(start, WORK.hostLink);
-  const stats = lstatOf(link);
+  let stats: Stats | undefined;
+  try {
+    stats = lstatOf(link);
+  } catch (error) {
+    throw unreadable(start, error);
+  }
   // In place both are the same directory, whatever became of the link back.
   if (!stats?.isSymbolicLink() || realPath(join(start, HOST.workLink)) === start) return start;
   const target = realPath(link);
   if (target === start) return start;
   const back = target && realPath(join(target, HOST.workLink));
-  if (!target || back !== start || !ownedByUs(stats))
-    throw disbelieve(
+  // Of a foreign VM, which is looked at only, both are its owner's.
+  if (!target || back !== start || !(ownedByUs(stats) || stats.uid === lstatSync(target).uid))
+    throw refuse(
       link,
       `the VM it names (${readlinkSync(link)}) does not have its working files here`,
       "start the program in the VM's own directory",
@@ -69,40 +98,40 @@ export function resolveWork(hostdir: string): Work {
   const link = join(hostdir, HOST.workLink);
   const stats = lstatOf(link);
   if (!stats) return { state: "none" };
-  if (!stats.isSymbolicLink()) throw disbelieve(link, "it is no symbolic link", "move it out of the way");
+  if (!stats.isSymbolicLink()) throw refuse(link, "it is no symbolic link", "move it out of the way");
   // Of a foreign VM, which is looked at only, all must be its owner's.
   const { uid: owner } = lstatSync(hostdir);
   const isOwners = (item: Stats): boolean => ownedByUs(item) || item.uid === owner;
-  if (!isOwners(stats))
-    throw disbelieve(link, `it belongs to ${userName(stats.uid)}`, `ask ${userName(stats.uid)} about it`);
+  if (!isOwners(stats)) throw refuse(link, `it belongs to ${userName(stats.uid)}`, actAs(stats.uid, link));
   const words = readlinkSync(link);
   const target = isAbsolute(words) ? words : resolve(hostdir, words);
   const inplace = realPath(target) === realPath(hostdir);
   const dirStats = lstatOf(inplace ? hostdir : target);
   if (!dirStats) return { state: "gone", target, made: stats.mtime };
   const unlink = `if its files are not needed here, remove the link: rm ${shellQuote(link)}`;
-  if (!dirStats.isDirectory()) throw disbelieve(link, `${target} is no directory`, unlink);
-  if (!isOwners(dirStats)) throw disbelieve(link, `${target} belongs to ${userName(dirStats.uid)}`, unlink);
+  if (!dirStats.isDirectory()) throw refuse(link, `${target} is no directory`, unlink);
+  if (!isOwners(dirStats))
+    throw refuse(link, `${target} belongs to ${userName(dirStats.uid)}`, actAs(dirStats.uid, link));
   if (writableByOthers(dirStats) && !inplace && ownedByUs(dirStats))
-    throw disbelieve(link, `${target} may be written by others`, `chmod go-w ${shellQuote(target)}`);
+    throw refuse(link, `${target} may be written by others`, `chmod go-w ${shellQuote(target)}`);
   if (!inplace && hasLostDisks(hostdir, target))
     return { state: "gone", target, made: stats.mtime, remains: true };
   const hostLink = join(target, WORK.hostLink);
   const hostStats = lstatOf(hostLink);
   if (!hostStats?.isSymbolicLink() || !isOwners(hostStats))
-    throw disbelieve(
+    throw refuse(
       link,
       `${target} has no ${WORK.hostLink} link of its owner's`,
       hostStats && inplace
         ? `move it out of the way: mv ${shellQuote(hostLink)} ${shellQuote(hostLink)}.old`
-        : ADOPT,
+        : adopt(),
     );
   // Nobody else's where there is nobody: this VM's directory has got another name.
   const named = readlinkSync(hostLink);
   const moved = !inplace && isAbsolute(named) && lstatOf(named) === undefined;
   if (!moved && realPath(hostLink) !== realPath(hostdir)) {
     const original = realPath(join(named, HOST.workLink)) === realPath(target);
-    throw disbelieve(
+    throw refuse(
       link,
       `the working files in ${target} belong to ${named}`,
       original
@@ -112,12 +141,12 @@ export function resolveWork(hostdir: string): Work {
   }
   const mark = readMark(target);
   if (!mark && inplace && lstatOf(join(hostdir, READY)))
-    throw disbelieve(
+    throw refuse(
       link,
       "a command that was interrupted has not finished with the working files",
       "the next command that changes the VM does: backup, run, restore, destroy",
     );
-  if (!mark) throw disbelieve(link, `${target} does not carry this program's mark (${WORK.mark})`, ADOPT);
+  if (!mark) throw refuse(link, `${target} does not carry this program's mark (${WORK.mark})`, adopt());
   return {
     state: "present",
     dir: inplace ? hostdir : target,

@@ -75,7 +75,10 @@ test.each([
   ["-f ''", "FORWARDS=() | [run()]"],
   ["-f tcp::1-:2 -f '' -f udp::3-:4", "FORWARDS=() FORWARDS+=udp::3-:4 | [run()]"],
   ["--share= -s a:/x", "SHARES=() SHARES+=a:/x | [run()]"],
-  ["--image=", "IMAGES=() | [run()]"],
+  // [compat] Never the VM's own disks.
+  ["--image=", "[run()]"],
+  ["-i VIRT=/a -i '' -i SCSI=/b", "IMAGES+=SCSI=/b | [run()]"],
+  ["create G --image=VIRT=/a -i SCSI=raw=/b", "create(guestname=G, image=VIRT=/a,SCSI=raw=/b)"],
   // From the user's document.
   [
     "-c 8 -m 4G @create WS10 /iso/image.iso @run @backup",

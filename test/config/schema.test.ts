@@ -175,6 +175,14 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["", "KVM", "xen"],
   },
+  SSH_USER: {
+    good: [
+      ["root", "root"],
+      ["me", "me"],
+      ["DOMAIN\\\\somebody", "DOMAIN\\\\somebody"],
+    ],
+    bad: ["", "-oProxyCommand=x", "a b", "a\n"],
+  },
   UUID: {
     good: [
       ["", ""],

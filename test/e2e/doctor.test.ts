@@ -148,13 +148,23 @@ suite(
       expect([stateOf(old, "qemu-system-x86_64"), old.status]).toEqual(["missing", 69]);
       fakeQemu(PATH, 9, ["VGA", "vmgenid"]);
       const bare = await jsonOf(box, { env: { PATH } });
-      const features = ["qemu-system-x86_64", "virtio", "devices", "sandbox", "spice", "9p", "vmgenid"];
+      const features = [
+        "qemu-system-x86_64",
+        "virtio",
+        "devices",
+        "sandbox",
+        "spice",
+        "live snapshots",
+        "9p",
+        "vmgenid",
+      ];
       expect(features.map((name) => stateOf(bare, name))).toEqual([
         "ok",
         "missing",
         "missing",
         "ok",
         "missing",
+        "ok",
         "missing",
         "ok",
       ]);

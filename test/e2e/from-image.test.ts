@@ -150,7 +150,7 @@ suite(
       await box.ok(["-D", "VIRT=40M,SCSI=24M", "@create", "--from", image("disk.raw"), "G", "@run"]);
       expect(runNumber(box)).toBe(2);
       expect(box.read(".work/guest.env")).toContain(
-        'IMAGES=(\n    "VIRT=qcow2=disk-0.img"\n    "SCSI=qcow2=disk-1.img"\n)\n',
+        'IMAGES=(\n    "VIRT=disk-0.img"\n    "SCSI=disk-1.img"\n)\n',
       );
       expect(await virtualMiB(diskOf(box))).toBe(40);
       expect(await virtualMiB(join(box.work, "disk-1.img"))).toBe(24);
@@ -301,27 +301,32 @@ RW 2048 FLAT "/etc/shadow" 0
       }
 
       test.each<[string, (path: string) => unknown, number, RegExp]>([
-        ["qcow2 over /etc/shadow", over("qcow2"), 74, /names a backing file outside/],
-        ["qed over /etc/shadow", over("qed"), 74, /names a backing file outside/],
+        ["qcow2 over /etc/shadow", over("qcow2"), 74, /refers to an external backing file/],
+        ["qed over /etc/shadow", over("qed"), 74, /refers to an external backing file/],
         [
           "qcow2 with a data file",
           (path) => shell(`qemu-img create -q -f qcow2 -o data_file=data.raw '${path}' 1M`, dirname(path)),
           74,
-          /names a data file outside/,
+          /refers to an external data file/,
         ],
-        ["vmdk, a list of files", (path) => writeFileSync(path, DESCRIPTOR), 74, /names a data file outside/],
+        [
+          "vmdk, a list of files",
+          (path) => writeFileSync(path, DESCRIPTOR),
+          74,
+          /refers to an external data file/,
+        ],
         [
           "vmdk, a list in disguise",
           (path) => writeFileSync(path, sparseList()),
           74,
-          /names a data file outside/,
+          /refers to an external data file/,
         ],
         [
           "vmdk over another",
           async (path) =>
             shell(`qemu-img create -q -f vmdk -b '${image("disk.vmdk")}' -F vmdk '${path}'`, dirname(path)),
           74,
-          /names a backing file outside/,
+          /refers to an external backing file/,
         ],
         [
           "a packed image",
@@ -467,7 +472,7 @@ echo == end
         configure(box, "MEMORY=64M\nCORES=1\nPORT=\n");
         await box.ok(["@create", "--from", image("disk.qcow2"), "--cloud-init", "G", "@run"]);
         expect(runNumber(box)).toBe(2);
-        expect(box.read(".work/guest.env")).toContain('"VIRT=qcow2=disk-0.img"');
+        expect(box.read(".work/guest.env")).toContain('"VIRT=disk-0.img"');
         await box.ok(["destroy"]);
         await box.ok([
           "-D",
@@ -479,7 +484,7 @@ echo == end
           "G",
           "@run",
         ]);
-        expect(box.read(".work/guest.env")).toContain('"SCSI=qcow2=disk-0.img"');
+        expect(box.read(".work/guest.env")).toContain('"SCSI=disk-0.img"');
       });
 
       test.each<[string, (box: Sandbox) => readonly string[], number, RegExp]>([

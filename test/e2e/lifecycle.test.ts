@@ -39,7 +39,7 @@ suite("lifecycle", () => {
     for (const name of ["disk-0.img", "disk-1.img", "guest.env", "FIRSTTIME", ".vm.json"])
       expect(`${name} ${mode(join(box.work, name))}`).toBe(`${name} 600`);
     expect(box.read(".work/guest.env")).toContain(
-      'IMAGES=(\n    "VIRT=qcow2=disk-0.img"\n    "NVME=qcow2=disk-1.img"\n)\n',
+      'IMAGES=(\n    "VIRT=disk-0.img"\n    "NVME=disk-1.img"\n)\n',
     );
     expect(await box.leftovers()).toEqual([]);
   });

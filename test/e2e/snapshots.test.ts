@@ -242,7 +242,7 @@ suite(
         await spoil(dir);
         const before = listing(box.work);
         const result = await box.vm(["restore", name]);
-        expectError(result, status, /damaged|not believed|not whole/);
+        expectError(result, status, /damaged|refusing|not whole/);
         expect(listing(box.work)).toEqual(before);
         expect(names(box.tmp)).toHaveLength(1);
         expect(await box.leftovers()).toEqual([]);

@@ -1,9 +1,16 @@
 /** Guests that boot by UEFI. */
 import { beforeAll, expect, test } from "bun:test";
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import type { Guests } from "../guests/build.ts";
+import { holdsText, withBootEntry } from "../guests/efi-variables.ts";
 import { guests, type Sandbox } from "./harness.ts";
-import { configure, mode, runNumber, sha256, smallSandbox, suite } from "./tools.ts";
+import { configure, expectError, mode, runNumber, sha256, shell, smallSandbox, suite } from "./tools.ts";
+
+/** Debian's firmware of 2 MiB, which the earlier program used: its variables have 128 KiB. */
+const SMALL = { code: "/usr/share/OVMF/OVMF_CODE.fd", vars: "/usr/share/OVMF/OVMF_VARS.fd" };
+const SMALL_BYTES = 131_072;
+const ENTRY = "Own entry";
 
 let iso: Guests;
 
@@ -63,4 +70,72 @@ suite("UEFI", () => {
     expect(bios.console()).toContain("BOOTED FROM CD");
     expect(mode(bios.path(".work/efivars.bin"))).toBe("600");
   });
+
+  test("a snapshot of the earlier program boots by its own NVRAM entry, here and there", async () => {
+    using box = uefiSandbox();
+    const old = box.path("backups/S0");
+    await makeEarlierSnapshot(old);
+    symlinkSync("S0", box.path("backups/LAST"));
+    await box.ok(["@restore", "@run"]);
+    expect(box.console()).toContain("BOOTED FROM DISK");
+    expect(box.read(".work/run-vm.sh")).toContain(SMALL.code);
+    const variables = box.path(".work/efivars.bin");
+    expect(statSync(variables).size).toBe(SMALL_BYTES);
+    expect(holdsText(readFileSync(variables), ENTRY)).toBe(true);
+
+    await box.ok(["@backup", "@destroy"]);
+    expect(await bootEarlier(box, "S1")).toContain("BOOTED FROM DISK");
+  });
+
+  test("variables for which there is no firmware: run is refused (69), and says what to do", async () => {
+    using box = uefiSandbox();
+    await box.ok(["create", "E"]);
+    const variables = join(box.work, "efivars.bin");
+    writeFileSync(variables, Buffer.alloc(65_536));
+    const refused = await box.vm(["run"]);
+    expectError(refused, 69, /cannot boot with the UEFI variables .*efivars\.bin: .* of 65536 bytes/);
+    const paste = /mv \S+ \S+\.old/.exec(refused.stderr)![0];
+    await shell(paste, box.host);
+    await box.ok(["run", iso.efiIso]);
+    expect(box.console()).toContain("BOOTED FROM CD");
+  });
 });
+
+/** A snapshot as the earlier program made it, of a disk that boots by an entry in the variables and in no other way. */
+async function makeEarlierSnapshot(dir: string): Promise<void> {
+  mkdirSync(dir, { recursive: true });
+  const disk = join(dir, "disk.raw");
+  const partition = `${disk}@@${2048 * 512}`;
+  await shell(
+    `cp "$DISK" disk.raw
+     mmd -i ${partition} ::/EFI/own
+     mmove -i ${partition} ::/EFI/BOOT/BOOTX64.EFI ::/EFI/own/start.efi
+     qemu-img convert -f raw -O qcow2 disk.raw disk-0.img; rm disk.raw`.replace("$DISK", iso.efiDisk),
+    dir,
+  );
+  const entry = { title: ENTRY, program: String.raw`\EFI\own\start.efi` };
+  const place = { firstSector: 2048, sectors: (16 << 20) / 512 - 2048 };
+  writeFileSync(join(dir, "efivars.bin"), withBootEntry(readFileSync(SMALL.vars), { ...entry, ...place }));
+  await shell("gzip -9 disk-0.img efivars.bin", dir);
+  const settings = [
+    'GUESTNAME="OLD"\nQEMUARCH="x86_64"\nSOCKETS="1"\nCORES="1"\nMEMORY="256M"\nUEFI="1"\nISO=""\nKEEPCD=""',
+    'FORWARDS=""\nHOST="localhost"\nPORT=""\nUSENETDEV="1"\nSHARES=()\nIMAGES=( "AHCI=disk-0.img" )\n',
+  ];
+  writeFileSync(join(dir, "guest.env"), settings.join("\n"));
+  writeFileSync(join(dir, "TS"), "2021-03-04 05:06:07\n");
+  writeFileSync(join(dir, "DESCRIPTION"), "");
+}
+
+/** Unpacks a snapshot and boots it as the earlier program does. @returns what came from the serial line */
+async function bootEarlier(box: Sandbox, name: string): Promise<string> {
+  const dir = box.path("by-hand");
+  mkdirSync(dir);
+  await shell(
+    `for file in disk-0.img efivars.bin; do unpigz < ../backups/${name}/$file.gz > $file; done
+     timeout 100 qemu-system-x86_64 -machine q35 -m 256M -display none -nodefaults -serial file:serial.log \\
+       -drive if=pflash,format=raw,readonly=on,file=${SMALL.code} -drive if=pflash,format=raw,file=efivars.bin \\
+       -drive if=none,id=disk0,format=qcow2,file=disk-0.img -device ide-hd,drive=disk0,bus=ide.0`,
+    dir,
+  );
+  return readFileSync(join(dir, "serial.log"), "latin1");
+}

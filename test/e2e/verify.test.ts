@@ -354,7 +354,7 @@ suite(
       test("--deep: an image that leads outside", () =>
         sealed(
           "rm disk-0.img.gz; qemu-img create -q -f qcow2 -b /etc/hostname -F raw disk-0.img 16M; gzip disk-0.img",
-          /backing file outside/,
+          /external backing file/,
           ["--deep"],
         ));
       test("--deep without room says so: 73", async () => {
@@ -476,7 +476,7 @@ suite(
         spoilt(
           (dir) =>
             shell("rm disk-0.qcow2; qemu-img create -q -f qcow2 -o data_file=x.raw disk-0.qcow2 16M", dir),
-          /data file outside/,
+          /external data file/,
         ));
       test("corrupt inside, with sums that are right", () =>
         spoilt(

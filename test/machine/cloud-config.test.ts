@@ -1,5 +1,10 @@
 import { describe, expect, test } from "bun:test";
-import { buildMetaData, buildUserData, hostNameOf } from "../../src/machine/cloud-config.ts";
+import {
+  buildMetaData,
+  buildUserData,
+  findUserDataProblem,
+  hostNameOf,
+} from "../../src/machine/cloud-config.ts";
 
 test.each([
   ["web", "web"],
@@ -72,4 +77,24 @@ describe("user-data", () => {
       "local-hostname": "web",
     });
   });
+});
+
+test.each<[string, Uint8Array | string, RegExp | undefined]>([
+  ["cloud-config", "#cloud-config\nusers: []\n", undefined],
+  ["a script", "#!/bin/sh\n", undefined],
+  ["MIME", "Content-Type: multipart/mixed; boundary=x\n", undefined],
+  ["a template", "## template: jinja\n#cloud-config\n", undefined],
+  ["gzip", new Uint8Array([0x1f, 0x8b, 8, 0]), undefined],
+  ["nothing", "", /empty/],
+  ["blanks", " \n\n", /empty/],
+  ["a byte order mark", "\uFEFF#cloud-config\n", /BOM/],
+  ["a blank first line", "\n#cloud-config\n", /first line is blank/],
+  ["YAML without its first line", "users: []\n", /first line is not #cloud-config/],
+  ["binary", new Uint8Array([0xff, 0xfe, 0]), /first line is not/],
+])("user-data: %s", (_title, content, expected) => {
+  const found = findUserDataProblem(
+    typeof content === "string" ? new TextEncoder().encode(content) : content,
+  );
+  if (expected) expect(found).toMatch(expected);
+  else expect(found).toBeUndefined();
 });

@@ -1,5 +1,12 @@
 import { describe, expect, test } from "bun:test";
-import { findFirmware, parseDescriptor } from "../../src/qemu/firmware.ts";
+import { writeFileSync } from "node:fs";
+import {
+  chooseFirmware,
+  findFirmware,
+  NoFittingFirmware,
+  parseDescriptor,
+  type FirmwareFiles,
+} from "../../src/qemu/firmware.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -147,5 +154,49 @@ describe("the user's own firmware", () => {
     ["whose variables are not there", "/etc/passwd", "/nowhere/VARS.fd", 66],
   ])("%s is refused", async (_title, code, vars, status) => {
     expect((await failureOf(() => findFirmware("x86_64", { code, vars }))).exitCode).toBe(status);
+  });
+});
+
+/** The second is 2 MiB's: its variables have 128 KiB. The third is qcow2, of 192 KiB. */
+function installed(temp: Temp): FirmwareFiles[] {
+  const raw = (name: string, bytes: number): FirmwareFiles => ({
+    code: { path: temp.write(`${name}_CODE.fd`, "c"), format: "raw" },
+    varsTemplate: { path: temp.write(`${name}_VARS.fd`, "v".repeat(bytes)), format: "raw" },
+  });
+  const qcow2 = raw("Q", 0);
+  const head = Buffer.alloc(104);
+  head.write("QFI\xfb", "latin1");
+  head.writeUInt32BE(3, 4);
+  head.writeBigUInt64BE(196608n, 24);
+  qcow2.varsTemplate = { path: temp.write("Q_VARS.qcow2", ""), format: "qcow2" };
+  writeFileSync(qcow2.varsTemplate.path, head);
+  return [raw("4M", 540672), raw("2M", 131072), qcow2];
+}
+
+describe("of several firmwares", () => {
+  test.each([
+    ["nothing: the best", undefined, 0],
+    ["540672 bytes", 540672, 0],
+    ["131072 bytes", 131072, 1],
+    ["196608 bytes, of a qcow2 template", 196608, 2],
+  ] as const)("is chosen by the variables' size: %s", (_title, bytes, index) => {
+    using temp = new Temp();
+    const all = installed(temp);
+    expect(chooseFirmware("x86_64", all, bytes)).toBe(all[index]!);
+  });
+
+  test("none fits: 69, naming the sizes", async () => {
+    using temp = new Temp();
+    const failure = await failureOf(() => chooseFirmware("x86_64", installed(temp), 65536));
+    expect(failure).toBeInstanceOf(NoFittingFirmware);
+    expect(failure.exitCode).toBe(69);
+    expect(failure.message).toContain("65536 bytes (installed: for 540672, 131072, 196608)");
+  });
+
+  test("the user's own, of another size, is passed over", () => {
+    using temp = new Temp();
+    const own = { code: temp.write("CODE.fd", "c"), vars: temp.write("VARS.fd", "v".repeat(77)) };
+    expect(findFirmware("x86_64", own, 77).code.path).toBe(own.code);
+    expect(() => findFirmware("x86_64", own, 78)).toThrow("78 bytes (installed: for 77");
   });
 });

@@ -276,8 +276,8 @@ describe("images as qemu-img makes them", () => {
   test.each([
     ["qcow2", undefined],
     ["qcow2, compat 0.10", undefined],
-    ["qcow2 on a raw file", "it names a backing file outside"],
-    ["qcow2 with a data file", "it names a data file outside"],
+    ["qcow2 on a raw file", "it refers to an external backing file"],
+    ["qcow2 with a data file", "it refers to an external data file"],
     ["raw", "it is raw, not qcow2"],
     ["qed", "it is qed, not qcow2"],
   ])("as a disk of ours, %s: %p", async (title, reason) => {
@@ -285,7 +285,7 @@ describe("images as qemu-img makes them", () => {
     if (reason === undefined) return expect(() => refuseForeignParts(path)).not.toThrow();
     const error = await failureOf(() => refuseForeignParts(path));
     expect(error.exitCode).toBe(74);
-    expect(error.message).toBe(`${path} is not believed: ${reason}`);
+    expect(error.message).toBe(`refusing ${path}: ${reason}`);
   });
 
   test("the name of a backing file is read", () => {

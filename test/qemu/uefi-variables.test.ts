@@ -1,5 +1,8 @@
 import { expect, test } from "bun:test";
-import { findCut } from "../../src/qemu/uefi-variables.ts";
+import { writeFileSync } from "node:fs";
+import { findCut, readVariables } from "../../src/qemu/uefi-variables.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
 
 /** The head of a firmware volume of that length. */
 function volume(length: number): Buffer {
@@ -21,4 +24,31 @@ test.each([
   const found = findCut(head, bytes);
   if (expected === undefined) expect(found).toBeUndefined();
   else expect(found).toContain(expected);
+});
+
+/** A qcow2 header. @param backingAt where the name of a backing file would be */
+function qcow2(virtualBytes: bigint, backingAt = 0n): Buffer {
+  const head = Buffer.alloc(104);
+  head.write("QFI\xfb", "latin1");
+  head.writeUInt32BE(3, 4);
+  head.writeBigUInt64BE(backingAt, 8);
+  head.writeBigUInt64BE(virtualBytes, 24);
+  return head;
+}
+
+test.each([
+  ["raw: the file's size", volume(131072), { format: "raw", bytes: 44 }],
+  ["qcow2: what the firmware sees", qcow2(540672n), { format: "qcow2", bytes: 540672 }],
+] as const)("reads the variables' format and size: %s", (_title, content, expected) => {
+  using temp = new Temp();
+  const path = temp.write("efivars.bin", "");
+  writeFileSync(path, content);
+  expect(readVariables(path)).toEqual(expected);
+});
+
+test("refuses variables that refer to an external backing file (74)", async () => {
+  using temp = new Temp();
+  const path = temp.write("efivars.bin", "");
+  writeFileSync(path, qcow2(540672n, 200n));
+  expect((await failureOf(() => readVariables(path))).exitCode).toBe(74);
 });

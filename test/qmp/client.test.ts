@@ -35,6 +35,7 @@ describe("a conversation", () => {
     using server = new FakeQmp(socket);
     const client = await QmpClient.connect(socket);
     expect(server.requests).toEqual([{ execute: "qmp_capabilities", id: 1 }]);
+    expect(client.version).toBe("7.2.22");
     client.close();
   });
 

@@ -18,10 +18,13 @@ describe("the options of create:", () => {
     [{ "cloud-init": true, user: "me" }, undefined, { ...OWN_USER, user: "me" }],
     [{ "user-data": "my.yaml" }, undefined, { ...OWN_USER, userData: "my.yaml" }],
   ])("%j", (args, from, cloudInit) => {
-    expect(parseCreateOptions(args)).toEqual({ from, cloudInit } as ReturnType<typeof parseCreateOptions>);
+    expect(parseCreateOptions(args)).toEqual({ from, cloudInit, images: [] } as ReturnType<
+      typeof parseCreateOptions
+    >);
   });
 
   test.each<[Record<string, unknown>, string]>([
+    [{ image: ["VIRT=/a", "FOO=/b"] }, "--image: 'FOO=/b' is not allowed"],
     [{ from: "" }, "create: --from has no value"],
     [{ user: "" }, "create: --user has no value"],
     [{ linked: true }, "create: --linked needs --from"],
@@ -40,8 +43,15 @@ describe("the options of create:", () => {
     expect(error.hint).toBeTruthy();
   });
 
+  test("images are kept in the order typed, empty ones left out", () => {
+    expect(parseCreateOptions({ image: ["VIRT=/b", "", "SCSI=raw=a"] }).images).toEqual([
+      "VIRT=/b",
+      "SCSI=raw=a",
+    ]);
+  });
+
   test("all of them are options of the command", () => {
     const options = COMMANDS.get("create")!.options.map(({ long }) => long);
-    expect(options).toEqual(["from", "linked", "disk-size", "cloud-init", "user", "user-data"]);
+    expect(options).toEqual(["from", "image", "linked", "disk-size", "cloud-init", "user", "user-data"]);
   });
 });

@@ -16,6 +16,7 @@ const SOURCE = { virtualBytes: 2 * GIB } as Source;
 const options = (sizeBytes?: number, cloudInit = false): CreateOptions => ({
   from: { image: "a", linked: false, sizeBytes },
   cloudInit: cloudInit ? { user: undefined, userData: undefined } : undefined,
+  images: [],
 });
 
 const ahci = (gib: number): DiskRequest => ({ bus: "AHCI", sizeBytes: gib * GIB });

@@ -72,7 +72,7 @@ test.each<[string, () => Present]>([
   expect(findBase(remembered(), disk)).toBeUndefined();
   const error = await failureOf(() => requireOwnDisk(remembered(), disk));
   expect(error.exitCode).toBe(74);
-  expect(error.message).toContain("names a backing file outside");
+  expect(error.message).toContain("refers to an external backing file");
 });
 
 test("a disk that has been linked to another image since is not believed", async () => {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { buildSshOptions, parseCopy } from "../../src/services/ssh.ts";
+import { buildSshOptions, findKeys, parseCopy } from "../../src/services/ssh.ts";
+import { Temp } from "../fixtures/temp.ts";
 import { meaningOf } from "../cli/lines.ts";
 
 describe("cp", () => {
@@ -52,8 +53,14 @@ describe.skipIf(!Bun.which("ssh"))("ssh understands", () => {
     expect(shown.get("user")).toBe("root");
     expect(shown.get("userknownhostsfile")).toBe(path);
     expect(shown.get("identityfile")).toBe(path);
+    expect(shown.get("identitiesonly")).toBe("yes");
     expect(shown.get("hostkeyalias")).toBe("ws10");
     expect(shown.get("stricthostkeychecking")).toBe("accept-new");
+  });
+
+  test("all keys of an agent are offered where the VM has none", () => {
+    const options = buildSshOptions({ port: 1, user: "me", knownHosts: "/x", alias: "a", keys: [] });
+    expect(understood(options).get("identitiesonly")).toBe("no");
   });
 
   test("a Windows user", () => {
@@ -61,4 +68,14 @@ describe.skipIf(!Bun.which("ssh"))("ssh understands", () => {
     const options = buildSshOptions({ port: 1, user, knownHosts: "/x", alias: "a", keys: [] });
     expect(understood(options).get("user")).toBe(user);
   });
+});
+
+test("the VM's keys: private ones; the public one where only an agent has the other", () => {
+  using temp = new Temp();
+  for (const name of ["both", "both.pub", "agent.pub", "odd"]) temp.write(name, "");
+  const SSHKEYS = ["both.pub", temp.path("agent.pub"), "none.pub", "odd"];
+  expect(findKeys({ hostdir: temp.top, settings: { SSHKEYS } })).toEqual([
+    temp.path("both"),
+    temp.path("agent.pub"),
+  ]);
 });

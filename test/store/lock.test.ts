@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
+import { flock, LOCK_EX, LOCK_NB } from "../../src/process/libc.ts";
 import { lockVm } from "../../src/store/lock.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -23,6 +24,11 @@ async function holdElsewhere(command: string): Promise<Subprocess> {
   holders.push(child);
   for await (const _said of child.stdout) break;
   return child;
+}
+
+/** flock(2) on NFS without its lock service. */
+function refuse(): boolean {
+  throw Object.assign(new Error("ENOLCK: no locks available, flock"), { errno: -37, code: "ENOLCK" });
 }
 
 describe("the lock of a VM", () => {
@@ -84,6 +90,19 @@ describe("the lock of a VM", () => {
     } finally {
       child.kill("SIGKILL");
     }
+  });
+
+  test("where the file system cannot lock: 74 with the reason, not a holder", async () => {
+    const error = await failureOf(() => lockVm(temp.top, "back up", 0, refuse));
+    expect({ status: error.exitCode, message: error.message }).toEqual({
+      status: 74,
+      message: `cannot lock ${temp.top}: no locks available`,
+    });
+    expect(error.hint).toContain("local_lock=flock");
+  });
+
+  test("flock(2) tells a lock of another from a failure", () => {
+    expect(() => flock(-1, LOCK_EX | LOCK_NB)).toThrow(/^EBADF: .*, flock$/);
   });
 
   test("cannot be where the directory is gone", async () => {

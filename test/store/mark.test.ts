@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { existsSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import {
   consistencyOf,
+  explainCrash,
   newMark,
   readMark,
   updateMark,
@@ -29,6 +30,16 @@ describe("consistencyOf", () => {
   ])("%j is %s", (mark, consistency) => {
     expect(consistencyOf({ ...newMark(), ...mark })).toBe(consistency as ReturnType<typeof consistencyOf>);
   });
+});
+
+test.each<[Partial<Mark>, RegExp]>([
+  [{ lastRun: "killed" }, /^the guest did not power itself off/],
+  [{ lastRun: "stopped", restored: "crash-consistent", unrecorded: true }, /^the guest did not power/],
+  [{ lastRun: "unknown" }, /^it is not known how the last run ended/],
+  [{ restored: "crash-consistent" }, /^the restored snapshot is crash-consistent/],
+  [{ restored: "crash-consistent", unrecorded: true }, /^the restored snapshot does not record/],
+])("why a backup is crash-consistent: %j", (mark, reason) => {
+  expect(explainCrash({ ...newMark(), ...mark })).toMatch(reason);
 });
 
 describe("the mark", () => {
@@ -85,6 +96,7 @@ const FULL: Mark = {
   lastRun: "powered-off",
   run: RUN,
   restored: "agent",
+  unrecorded: true,
   base: { path: "/images/a.qcow2", format: "qcow2", bytes: 5, modified: "2026-01-02T03:04:05.678Z" },
   onSnapshot: { name: "S1", id: "0123", sum: "abc" },
   files: ["disk-0.img"],

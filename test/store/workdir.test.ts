@@ -41,8 +41,9 @@ const STRANGER = 12345;
 async function disbelieved(reason: string): Promise<void> {
   const error = await failureOf(() => resolveWork(place.host));
   expect(error.exitCode).toBe(74);
-  expect(error.message).toContain(`${place.path("host/.work")} is not believed`);
+  expect(error.message).toContain(`cannot use ${place.path("host/.work")}: `);
   expect(error.message).toContain(reason);
+  expect(error.hint).toBeTruthy();
 }
 
 describe("resolveWork believes", () => {

@@ -135,7 +135,12 @@ function commandPlace(command: Command, words: readonly string[], current: strin
     ...globalsBehind(command).filter(({ long }) => !own.some((option) => option.long === long)),
   ];
   const values = (option: CommandOption | OptionSpec, value: string): Values =>
-    "effect" in option ? globalValues(option, value) : { skip: 0, sources: argumentSources(command, option) };
+    "effect" in option
+      ? globalValues(option, value)
+      : // Of the same form as the global one.
+        option.long === "image"
+        ? settingValues("IMAGES", value)
+        : { skip: 0, sources: argumentSources(command, option) };
   let left = [...words];
   let over = false;
   for (let index = 0; index <= command.positionals.length; index++) {

@@ -14,7 +14,7 @@ import {
 } from "../../store/files.ts";
 import { HOST, isDiskName, LAST, PARTIAL, WORK } from "../../store/layout.ts";
 import type { Manifest, SnapshotFormat } from "../../store/manifest.ts";
-import { consistencyOf, readMark, updateMark, type Consistency } from "../../store/mark.ts";
+import { consistencyOf, explainCrash, readMark, updateMark, type Consistency } from "../../store/mark.ts";
 import { isListening } from "../../qmp/commands.ts";
 import type { Context } from "../context.ts";
 import { refuseRunning } from "../in-use.ts";
@@ -87,7 +87,9 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
     const now = new Date();
     stored = await (format === "qcow2" ? storeQcow2(making) : storeAllGz(making));
     if (!live && stored.consistency === "crash-consistent")
-      log.warn("the guest did not power itself off last time: the snapshot is as after a power cut");
+      log[work.mark.unrecorded && work.mark.lastRun === undefined ? "info" : "warn"](
+        `${explainCrash(work.mark)}: the snapshot counts as crash-consistent, as after a power cut`,
+      );
     await describeSnapshotFiles(context, vm, work, staged, { made: now, text: request.description }, stored);
     throwIfInterrupted();
     syncDirectory(staged);

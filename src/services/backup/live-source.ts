@@ -1,6 +1,8 @@
 import { statSync } from "node:fs";
 import { basename, join } from "node:path";
+import { commandLine } from "../../lib/command-line.ts";
 import { hasErrno, VmError } from "../../lib/errors.ts";
+import { isSince, LIVE_SINCE } from "../../qemu/features.ts";
 import { listBlockNodes } from "../../qmp/block.ts";
 import { QmpClient } from "../../qmp/client.ts";
 import { lstatOf } from "../../store/files.ts";
@@ -39,9 +41,20 @@ const unreachable = (): VmError =>
     hint: "power the guest off first",
   });
 
+/** @throws 69 for a qemu that cannot make snapshots of a running guest */
+function requireLive(version: string): void {
+  if (isSince(version, LIVE_SINCE)) return;
+  throw new VmError(
+    "unavailable",
+    `cannot back up the running VM: live snapshots need qemu ${LIVE_SINCE.join(".")} or later, and it runs in ${version}`,
+    { hint: `back it up while it is off: ${commandLine("stop")} && ${commandLine("backup")}` },
+  );
+}
+
 /**
  * The disks of the running VM.
  * @param staged takes what the guest overwrites meanwhile, and copies of small files
+ * @throws 69 where its qemu cannot do that
  */
 export async function openLive(
   work: Present,
@@ -50,6 +63,7 @@ export async function openLive(
 ): Promise<DiskSource> {
   const qmp = await talkForLong(work);
   try {
+    requireLive(qmp.version);
     // Under the VM's lock nobody else makes one: what is there was left by a killed command.
     await cleanUpLive(qmp, work.dir);
     const disks = await findDisks(qmp, sources);

@@ -5,6 +5,7 @@ import { ARCH, type ArchFacts } from "../../machine/arch.ts";
 import { ARCHES, type Arch } from "../../machine/types.ts";
 import { kvmProblem, probeKvm } from "../../qemu/accel.ts";
 import type { Capabilities } from "../../qemu/capabilities.ts";
+import { isSince, LIVE_SINCE } from "../../qemu/features.ts";
 import { findBootLoader, findFirmware } from "../../qemu/firmware.ts";
 import { probeQemu } from "../../qemu/probe.ts";
 import { findProgram } from "../../process/exec.ts";
@@ -67,6 +68,15 @@ const FEATURES: readonly Feature[] = [
     needed: false,
     lacking: ({ spice }) => (spice ? [] : ["SPICE"]),
     thing: "spice",
+  },
+  {
+    name: "live snapshots",
+    use: "backup of a running VM",
+    needed: false,
+    lacking: ({ version }) =>
+      isSince(version, LIVE_SINCE)
+        ? []
+        : [`copy-before-write with a time limit (${LIVE_SINCE.join(".")} or later)`],
   },
   { name: "9p", use: "shared folders, jobs", needed: false, lacking: without("virtio-9p-pci") },
   {

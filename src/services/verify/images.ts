@@ -134,7 +134,7 @@ export async function checkQcow2(
   };
   // Before any program opens it: it would open that file too.
   const { header, damage } = readQcow2Header(path);
-  if (header?.dataFile) return fail("names a data file outside");
+  if (header?.dataFile) return fail("refers to an external data file");
   const info = await run(["qemu-img", "info", "--output=json", imageOf(path)], false);
   if (info.status !== 0) return fail(`is no qcow2 image that can be read: ${lastLine(info)}`);
   found.facts = JSON.parse(info.stdout) as ImageFacts;

@@ -1,0 +1,59 @@
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { warnOnce } from "../lib/log.ts";
+import type { Firmware } from "../machine/types.ts";
+import { findFirmware, MAX_VARS_BYTES, NoFittingFirmware, type FirmwareFiles } from "../qemu/firmware.ts";
+import { findVariablesDamage, readVariables } from "../qemu/uefi-variables.ts";
+import { shellQuote } from "../qemu/text.ts";
+import { lstatOf, readNamed, replaceFile } from "../store/files.ts";
+import { WORK } from "../store/layout.ts";
+import type { Present, Vm } from "./open.ts";
+
+/**
+ * The firmware of a VM's UEFI boot, with its variables. A VM that was made for BIOS gets variables of its own the first
+ * time.
+ * @throws as `findFirmwareFor`
+ */
+export function resolveFirmware(vm: Vm, work: Present): Firmware {
+  const path = join(work.dir, WORK.efivars);
+  const files = findFirmwareFor(vm, work);
+  const { OVMF_CODE } = vm.settings;
+  if (!lstatOf(path)) {
+    replaceFile(path, readNamed(files.varsTemplate.path, MAX_VARS_BYTES));
+    return { code: files.code, vars: { path, format: files.varsTemplate.format } };
+  }
+  const { format, bytes } = readVariables(path);
+  if (OVMF_CODE !== "" && files.code.path !== OVMF_CODE)
+    warnOnce(
+      `OVMF_CODE=${OVMF_CODE} is for variables of another size, this VM has ${bytes} bytes: booting by ${files.code.path}`,
+    );
+  return { code: files.code, vars: { path, format } };
+}
+
+/**
+ * The firmware that a VM's variables belong to: by their size, where there are some.
+ * @throws 69 where none fits, 74 for variables that are damaged
+ */
+export function findFirmwareFor({ settings }: Vm, work: Present): FirmwareFiles {
+  const { OVMF_CODE, OVMF_VARS, QEMUARCH } = settings;
+  const own = { code: OVMF_CODE, vars: OVMF_VARS };
+  const path = join(work.dir, WORK.efivars);
+  if (!lstatOf(path)) return findFirmware(QEMUARCH, own);
+  const damage = findVariablesDamage(path);
+  if (damage !== undefined)
+    throw new VmError("io", `cannot use the UEFI variables ${path}: ${damage}`, {
+      hint: `restore a snapshot; or ${beginAnew(path)}`,
+    });
+  try {
+    return findFirmware(QEMUARCH, own, readVariables(path).bytes);
+  } catch (error) {
+    if (!(error instanceof NoFittingFirmware)) throw error;
+    throw new VmError("unavailable", `cannot boot with the UEFI variables ${path}: ${error.message}`, {
+      cause: error,
+      hint: `${error.hint}; or ${beginAnew(path)}`,
+    });
+  }
+}
+
+const beginAnew = (path: string): string =>
+  `begin with new variables, without boot entries: mv ${shellQuote(path)} ${shellQuote(`${path}.old`)}`;

@@ -192,8 +192,8 @@ test.each(MODULES.map(({ name }) => name).filter((name) => name !== "main.ts"))(
   },
 );
 
-test.each(MODULES)("$name has at most 250 lines, and a kebab-case name", ({ name, text }) => {
-  expect(text.split("\n").length - 1).toBeLessThanOrEqual(250);
+test.each(MODULES)("$name has at most 400 lines, and a kebab-case name", ({ name, text }) => {
+  expect(text.split("\n").length - 1).toBeLessThanOrEqual(400);
   expect(name).toMatch(/^([a-z0-9]+(-[a-z0-9]+)*\/)*[a-z0-9]+(-[a-z0-9]+)*\.ts$/);
 });
 
@@ -246,7 +246,6 @@ test("the standard streams are written in few places", () => {
     "lib/log.ts",
     "process/stdout.ts",
     "process/terminal.ts",
-    "services/media.ts",
   ]);
   const raw = MODULES.filter(({ code }) => /\b(writeResult|writeOutput|writeErrorOutput)\(/.test(code)).map(
     ({ name }) => name,

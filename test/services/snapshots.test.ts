@@ -261,6 +261,7 @@ describe("findSnapshot", () => {
   });
 
   test("none at all (66)", async () => {
+    temp.write("guest.env", 'GUESTNAME="x"\n');
     const error = await failureOf(() => findSnapshot(temp.top, undefined));
     expect(error.exitCode).toBe(66);
     expect(error.message).toContain("has no snapshots");

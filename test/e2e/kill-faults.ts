@@ -59,7 +59,7 @@ export const SOAK_SCENARIOS: Readonly<Record<string, SoakScenario>> = {
   prune: {
     template: "whole",
     command: ["prune", "--keep-last=1"],
-    removes: ["P", "Q"],
+    removes: ["P", "Q", "A", "B"],
     fills: ["vm1/backups"],
     makesRoom: true,
   },
@@ -93,7 +93,7 @@ const NEXT: readonly (readonly string[])[] = [
   ["snapshots", "list"],
   ["restore", "C"],
   ["verify", "--all"],
-  ["prune", "--keep-last=5"],
+  ["prune", "--keep-last=6"],
   ["backup", "later", "--format=qcow2"],
   ["destroy"],
 ];

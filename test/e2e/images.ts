@@ -35,8 +35,8 @@ export const write = (box: Sandbox, ...commands: string[]): Promise<{ stdout: st
 export async function content(box: Sandbox, image = join(box.work, DISK)): Promise<string> {
   const raw = join(box.top, "content.raw");
   await run(["qemu-img", "convert", "-O", "raw", image, raw]);
-  const { stdout } = await run(["sha256sum", raw]);
-  return stdout.slice(0, 16);
+  // Holes are most of it, and the test itself is no attacker: no need for a slow hash.
+  return Bun.hash(await Bun.file(raw).arrayBuffer()).toString(16);
 }
 
 export const manifest = (box: Sandbox, name: string): any =>

@@ -13,11 +13,11 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import type { Guests } from "../guests/build.ts";
-import { guests, binary, type Sandbox } from "./harness.ts";
+import { binary, type Sandbox } from "./harness.ts";
 import {
   allocated,
   expectError,
+  installed,
   listing,
   mode,
   names,
@@ -27,15 +27,6 @@ import {
   smallSandbox,
   suite,
 } from "./tools.ts";
-
-let iso: Guests;
-
-/** An installed VM that has counted one boot. */
-async function installed(options: readonly string[] = []): Promise<Sandbox> {
-  const box = smallSandbox();
-  await box.ok([...options, "@create", "G", iso.installerIso, "@run", "@run"]);
-  return box;
-}
 
 /** One that has never run, for tests that do not look at what the guest has written. */
 async function created(options: readonly string[] = []): Promise<Sandbox> {
@@ -55,10 +46,6 @@ function flip(path: string): void {
 suite(
   "snapshots",
   () => {
-    beforeAll(async () => {
-      iso = await guests();
-    });
-
     test("hold everything, for the owner's eyes only, whatever the umask", async () => {
       using box = await created();
       writeFileSync(join(box.work, "vm.defaults"), "-no-hpet\n");

@@ -3,11 +3,20 @@
  * our key in is shown by the README's tour (readme.test.ts).
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { buildStandinIso } from "../standin/build.ts";
 import { checkout, Sandbox, until, type Running } from "./harness.ts";
-import { configure, debianCache, freePort, mode, shell, suite, untilQuiet } from "./tools.ts";
+import {
+  configure,
+  debianCache,
+  debianDiskCache,
+  freePort,
+  mode,
+  shell,
+  suite,
+  untilQuiet,
+} from "./tools.ts";
 
 const recipe = join(checkout, "scripts/debian");
 
@@ -68,11 +77,17 @@ suite(
       const iso = await buildStandinIso(join(checkout, ".cache/standin"));
       await box.ok(["rescue", "build", `--iso=${iso}`, "--name=cd"]);
       await box.ok(["create", "Deb_1"]);
+      const kept = debianDiskCache();
+      const disk = join(box.work, "disk-0.img");
+      // The tour installs one each time (readme.test.ts).
+      if (existsSync(kept)) return copyFileSync(kept, disk);
       const { stdout } = await box.ok(["job", "install-debian"], {
         timeoutSeconds: 600,
         env: { DEBIAN_CACHE: debianCache() },
       });
       expect(stdout).toEndWith("Debian is installed on /dev/vda\n");
+      copyFileSync(disk, `${kept}.${process.pid}`);
+      renameSync(`${kept}.${process.pid}`, kept);
     }, 600_000);
     afterAll(() => box?.[Symbol.dispose]());
 

@@ -217,14 +217,19 @@ export async function shell(script: string, cwd: string): Promise<string> {
 }
 
 /** Where the root file system is kept: another recipe has another place, and the old one goes. */
-export function debianCache(): string {
-  const all = join(checkout, ".cache/debian");
-  const key = createHash("sha256")
-    .update(readFileSync(join(checkout, "scripts/debian", "install-debian.pre")))
-    .digest("hex")
-    .slice(0, 16);
+export const debianCache = (): string => cacheOf("debian", "install-debian.pre");
+
+/** Where the installed disk is kept, likewise. */
+export const debianDiskCache = (): string =>
+  join(cacheOf("debian-disk", "install-debian.pre", "install-debian.job"), "disk-0.img");
+
+function cacheOf(name: string, ...recipe: string[]): string {
+  const all = join(checkout, ".cache", name);
+  const hash = createHash("sha256");
+  for (const file of recipe) hash.update(readFileSync(join(checkout, "scripts/debian", file)));
+  const key = hash.digest("hex").slice(0, 16);
   mkdirSync(join(all, key), { recursive: true, mode: 0o700 });
-  for (const name of readdirSync(all))
-    if (name !== key) rmSync(join(all, name), { recursive: true, force: true });
+  for (const other of readdirSync(all))
+    if (other !== key) rmSync(join(all, other), { recursive: true, force: true });
   return join(all, key);
 }

@@ -15,6 +15,7 @@ import { createFile, lstatOf, readTail, remove, replaceFile } from "../store/fil
 import { JOB, RUN_FILES, WORK } from "../store/layout.ts";
 import { consistencyOf, updateMark, type Mark, type RunEnd } from "../store/mark.ts";
 import type { Context } from "./context.ts";
+import { refuseExcess } from "./limits.ts";
 import type { Present } from "./open.ts";
 import type { RescueRun } from "./rescue-machine.ts";
 import { TroubleWatch } from "./trouble.ts";
@@ -74,6 +75,7 @@ async function launch(context: Context, work: Present, run: RescueRun): Promise<
   const { job, machine, capabilities } = run;
   const { prog, version } = context;
   const argv = buildQemuArgv(machine, capabilities);
+  refuseExcess(`run the job ${job}`, machine, argv);
   const script = join(work.dir, WORK.rescueScript);
   replaceFile(
     script,

@@ -58,33 +58,28 @@ suite("snapshots rm --merge", () => {
 
   test("prune does it by itself: rules hold within a chain, and nothing that is kept is lost", async () => {
     using box = await filled();
-    const was = await chain(box, ["A", "B", "C", "D", "E"]);
+    const was = await chain(box, ["A", "B", "C", "D"]);
     await box.ok(["snapshots", "protect", "B"]);
     const before = listing(box.path("backups"));
     const planned =
-      "merge A  into B\nkeep B  protected\nmerge C  into E\nmerge D  into E\nkeep E  last, LAST\n";
+      "merge A  into B\nkeep B  protected, D builds on it\nmerge C  into D\nkeep D  last, LAST\n";
     expect((await box.ok(["prune", "--keep-last=1", "--dry-run"])).stdout).toBe(planned);
     const { stdout } = await box.ok(["prune", "--keep-last=1", "--dry-run", "--no-merge"]);
-    expect(stdout).toMatch(
-      /^keep A {2}B builds on it\nkeep B {2}protected, C builds on it\nkeep C {2}D builds/,
-    );
+    expect(stdout).toStartWith("keep A  B builds on it\nkeep B  protected, C builds on it\nkeep C  D builds");
     expect(listing(box.path("backups"))).toEqual(before);
     const done = await box.ok(["prune", "--keep-last=1"]);
     expect(done.stdout).toBe(planned);
-    expect(done.stderr).toMatch(/removed 3 of 5 snapshots: \d/);
-    for (const name of ["A", "C", "D"]) was.delete(name);
-    await expectAll(box, was);
-    expect([manifest(box, "B").parent, manifest(box, "E").parent]).toEqual([undefined, "B"]);
+    expect(done.stderr).toMatch(/removed 2 of 4 snapshots: \d/);
+    for (const name of ["A", "C"]) was.delete(name);
+    expect([manifest(box, "B").parent, manifest(box, "D").parent]).toEqual([undefined, "B"]);
     // Behind a backup, which still holds changes only.
     configure(box, "MEMORY=64M\nPORT=\nSNAPSHOT_FORMAT=qcow2\nKEEP_LAST=1\n");
     await write(box, "write -P 7 90M 1M");
-    await box.ok(["backup", "F", "--prune"]);
-    was.delete("E");
-    was.set("F", await content(box));
+    await box.ok(["backup", "E", "--prune"]);
+    was.delete("D");
+    was.set("E", await content(box));
+    expect(manifest(box, "E").parent).toBe("B");
     await expectAll(box, was);
-    expect(manifest(box, "F").parent).toBe("B");
-    await box.ok(["backup", "G"]);
-    expect(manifest(box, "G").parent).toBe("F");
   });
 
   test("each of several children, a protected one too, gets what it needs", async () => {

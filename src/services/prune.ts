@@ -113,8 +113,10 @@ function decideHere(vm: Vm, typed: Rules, merge: boolean): Decision {
 
 /**
  * Removes what is to go, and merges what others build on: newest first, so that the large full one at a chain's end is
- * read and written once.
+ * read and written once. Without room for a merge, what it is for stays, with a warning: removing makes room, and must
+ * work where there is none.
  * @returns the names, and by how many bytes less is occupied
+ * @throws 74 where a merge cannot read or write: others may be gone
  */
 async function carryOut(
   context: Context,
@@ -122,29 +124,31 @@ async function carryOut(
   { all, verdicts }: Decision,
 ): Promise<{ names: string[]; bytes: number }> {
   const gone = verdicts.filter(({ keep }) => !keep);
-  const merged = gone.filter(({ into }) => into.length > 0);
-  discardSnapshots(
-    vm.hostdir,
-    all,
-    new Set(gone.filter((item) => !merged.includes(item)).map(({ name }) => name)),
-  );
+  const removed = gone.filter(({ into }) => into.length === 0).map(({ name }) => name);
+  discardSnapshots(vm.hostdir, all, new Set(removed));
   const depths = new Map(all.map(({ snapshot }) => [snapshot.name, depthOf(all, snapshot.name)]));
-  for (const { name } of merged.toSorted((one, other) => depths.get(other.name)! - depths.get(one.name)!))
-    await mergeSnapshot(context, vm, name).catch((error: unknown) => {
-      throw explainStop(error, name);
-    });
+  const waiting = gone
+    .filter(({ into }) => into.length > 0)
+    .map(({ name }) => name)
+    .toSorted((one, other) => depths.get(other)! - depths.get(one)!);
+  for (const [at, name] of waiting.entries()) {
+    try {
+      await mergeSnapshot(context, vm, name);
+      removed.push(name);
+    } catch (error) {
+      if (error instanceof SignalError || !(error instanceof VmError)) throw error;
+      const stay = waiting.slice(at).map(plain).join(", ");
+      if (error.code !== "cannotCreate")
+        throw new VmError(error.code, `pruned in part: ${error.message}; not merged: ${stay}`, {
+          cause: error,
+          hint: "verify --all tells which are damaged; to leave such snapshots: --no-merge",
+        });
+      log.warn(`not merged, and kept: ${stay}: ${error.message}`);
+      break;
+    }
+  }
   const bytes = Math.max(0, sizeOf(all) - sizeOf(knowSnapshots(vm.hostdir)));
-  return { names: gone.map(({ name }) => name), bytes };
-}
-
-/** Others may be gone by then: what a merge says of an unchanged state holds for its own snapshots only. */
-function explainStop(error: unknown, name: string): unknown {
-  if (error instanceof SignalError || !(error instanceof VmError)) return error;
-  const hint =
-    error.code === "cannotCreate"
-      ? "free some room and prune again, or leave such snapshots: --no-merge"
-      : "verify --all tells which are damaged; to leave such snapshots: --no-merge";
-  return new VmError(error.code, `pruned in part: ${name} stays: ${error.message}`, { cause: error, hint });
+  return { names: removed, bytes };
 }
 
 const sizeOf = (known: readonly Known[]): number =>

@@ -143,7 +143,8 @@ export async function readSettings(
         : { kind: "option", ...(option !== undefined && { option }) };
     // A duplicate only shows once both lists are one.
     const parsed = parseSetting(name, raw[name]);
-    if (!("value" in parsed)) error ??= badOption(name, parsed.given ?? items.join(" "), parsed.allowed);
+    if (!("value" in parsed))
+      error ??= badOption(option ?? name, parsed.given ?? items.join(" "), parsed.allowed);
   }
   const arch = parseArch(scalarOf(raw.QEMUARCH));
   if (origins.RESCUE.kind === "default") raw.RESCUE = `rescue-${arch ?? sources.hostArch}`;

@@ -112,6 +112,13 @@ function orphanGuard(signal: "KILL" | "TERM"): string[] {
   return setpriv ? [setpriv, "--pdeathsig", signal, "--"] : [];
 }
 
+/** The program's own name, behind `nice -n 10 ionice -c 3` (gentle.ts), which end up as the same process. */
+function programOf(argv: readonly string[]): string {
+  let at = 0;
+  while (/^(nice|ionice)$/.test(argv[at] ?? "") && argv.length > at + 3) at += 3;
+  return basename(argv[at] ?? "");
+}
+
 /** Starts a program, usually in a session of its own, without any shell. */
 export function start(argv: readonly string[], options: StartOptions = {}): Child {
   const { whenOrphaned = "KILL", ownSession = true, runAs = "tool" } = options;
@@ -155,7 +162,7 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
   const stop = (): void => kill("SIGKILL");
   if (!options.keepOnInterrupt) interruption.addEventListener("abort", stop, { once: true });
   // What has the terminal, or goes on without us, is nothing that we wait for.
-  const waiting = options.keepOnInterrupt || !ownSession ? undefined : beginChild(basename(argv[0]!), pid);
+  const waiting = options.keepOnInterrupt || !ownSession ? undefined : beginChild(programOf(argv), pid);
   const done: Promise<Finished> = Promise.resolve(running).then((output) => {
     waiting?.[Symbol.dispose]();
     interruption.removeEventListener("abort", stop);

@@ -50,6 +50,15 @@ export class AgentBusy extends VmError {
   }
 }
 
+/** Where the file system has no locks, commands go without: most do not meet. */
+function takesLock(fd: number): boolean {
+  try {
+    return flock(fd, LOCK_EX | LOCK_NB);
+  } catch {
+    return true;
+  }
+}
+
 /**
  * Waits until no other command of ours talks to the agent: qemu serves one client, and leaves the next one waiting
  * without a word, which looks as if the agent were silent.
@@ -60,7 +69,7 @@ async function lockLine(socket: string, queueMs: number, over: AbortSignal | und
   const fd = openSync(agentLock(socket), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
   const deadline = Date.now() + queueMs;
   try {
-    while (!flock(fd, LOCK_EX | LOCK_NB)) {
+    while (!takesLock(fd)) {
       if (over?.aborted) throw lineClosed();
       if (Date.now() >= deadline) throw new AgentBusy();
       await Bun.sleep(RETRY_MS);

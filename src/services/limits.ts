@@ -22,9 +22,9 @@ function excessError(command: string, { what, wanted, most }: Excess): VmError {
 }
 
 /** Refuses a machine that qemu would not build. @throws 64 */
-export function refuseExcess(machine: Machine, argv: readonly string[]): void {
+export function refuseExcess(command: string, machine: Machine, argv: readonly string[]): void {
   const excess = findExcess(machine, argv);
-  if (excess) throw excessError("run", excess);
+  if (excess) throw excessError(command, excess);
 }
 
 /**

@@ -4,19 +4,15 @@ import { SignalError, VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
 import { isQuiet, log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
-import { formatTimestamp } from "../lib/time.ts";
-import { decideRetention, hasRules, PERIODS, type Rules, type Verdict } from "../store/retention.ts";
+import { hasRules, PERIODS, type Rules, type Verdict } from "../store/retention.ts";
 import { findGuestEnv } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { disksOnSnapshots, parentsOf } from "./dependents.ts";
-import { foreignUuid, identityOf } from "./identity.ts";
 import { noVmIn, openVm, withVm, type Vm } from "./open.ts";
 import { knowSnapshots, type Known } from "./snapshot-facts.ts";
-import { findDamage } from "./snapshot-damage.ts";
+import { decide, warnOfOdd, type Decision } from "./prune-decision.ts";
 import { parseSeconds } from "./seconds.ts";
 import { canExchange, mergeSnapshot } from "./snapshot-merge.ts";
 import { discardSnapshots } from "./snapshot-remove.ts";
-import { listSnapshotNames } from "./snapshots.ts";
 
 export interface PruneRequest {
   /** What was typed; settings say the rest. */
@@ -92,10 +88,12 @@ export async function pruneVm(
   };
   if (dryRun) {
     const vm = await openVm(context);
-    return show(vm, decide(vm, typed, merge));
+    const decision = decide(vm, resolveRules(vm, typed), merge);
+    warnOfOdd(decision);
+    return show(vm, decision);
   }
   const change = async (vm: Vm): Promise<void> => {
-    const decision = decide(vm, typed, merge && canMerge(vm));
+    const decision = decideHere(vm, typed, merge);
     show(vm, decision);
     const { names, bytes } = await carryOut(context, vm, decision);
     log.success(`removed ${names.length} of ${decision.all.length} snapshots: ${formatSize(bytes)}`);
@@ -103,17 +101,22 @@ export async function pruneVm(
   await withVm(context, "prune", change, { waitMs });
 }
 
-/** Some file systems cannot replace a snapshot in one step. */
-function canMerge({ hostdir }: Vm): boolean {
-  if (listSnapshotNames(hostdir).length === 0 || canExchange(hostdir)) return true;
-  log.warn("this file system cannot exchange two names: snapshots that others build on stay");
-  return false;
+/** The decision for a change: some file systems cannot replace a snapshot in one step. */
+function decideHere(vm: Vm, typed: Rules, merge: boolean): Decision {
+  const rules = resolveRules(vm, typed);
+  const decision = decide(vm, rules, merge);
+  warnOfOdd(decision);
+  if (!decision.verdicts.some(({ into }) => into.length > 0) || canExchange(vm.hostdir)) return decision;
+  log.warn("cannot merge: this file system cannot exchange two names; snapshots that others build on stay");
+  return decide(vm, rules, false);
 }
 
 /**
  * Removes what is to go, and merges what others build on: newest first, so that the large full one at a chain's end is
- * read and written once.
+ * read and written once. Without room for a merge, what it is for stays, with a warning: removing makes room, and must
+ * work where there is none.
  * @returns the names, and by how many bytes less is occupied
+ * @throws 74 where a merge cannot read or write: others may be gone
  */
 async function carryOut(
   context: Context,
@@ -121,17 +124,31 @@ async function carryOut(
   { all, verdicts }: Decision,
 ): Promise<{ names: string[]; bytes: number }> {
   const gone = verdicts.filter(({ keep }) => !keep);
-  const merged = gone.filter(({ into }) => into.length > 0);
-  discardSnapshots(
-    vm.hostdir,
-    all,
-    new Set(gone.filter((item) => !merged.includes(item)).map(({ name }) => name)),
-  );
+  const removed = gone.filter(({ into }) => into.length === 0).map(({ name }) => name);
+  discardSnapshots(vm.hostdir, all, new Set(removed));
   const depths = new Map(all.map(({ snapshot }) => [snapshot.name, depthOf(all, snapshot.name)]));
-  for (const { name } of merged.toSorted((one, other) => depths.get(other.name)! - depths.get(one.name)!))
-    await mergeSnapshot(context, vm, name);
+  const waiting = gone
+    .filter(({ into }) => into.length > 0)
+    .map(({ name }) => name)
+    .toSorted((one, other) => depths.get(other)! - depths.get(one)!);
+  for (const [at, name] of waiting.entries()) {
+    try {
+      await mergeSnapshot(context, vm, name);
+      removed.push(name);
+    } catch (error) {
+      if (error instanceof SignalError || !(error instanceof VmError)) throw error;
+      const stay = waiting.slice(at).map(plain).join(", ");
+      if (error.code !== "cannotCreate")
+        throw new VmError(error.code, `pruned in part: ${error.message}; not merged: ${stay}`, {
+          cause: error,
+          hint: "verify --all tells which are damaged; to leave such snapshots: --no-merge",
+        });
+      log.warn(`not merged, and kept: ${stay}: ${error.message}`);
+      break;
+    }
+  }
   const bytes = Math.max(0, sizeOf(all) - sizeOf(knowSnapshots(vm.hostdir)));
-  return { names: gone.map(({ name }) => name), bytes };
+  return { names: removed, bytes };
 }
 
 const sizeOf = (known: readonly Known[]): number =>
@@ -157,7 +174,7 @@ export async function backupAndPrune(
   resolveRules(await openVm(context), {});
   await backup();
   const prune = async (vm: Vm): Promise<void> => {
-    const { names, bytes } = await carryOut(context, vm, decide(vm, {}, canMerge(vm)));
+    const { names, bytes } = await carryOut(context, vm, decideHere(vm, {}, true));
     if (names.length > 0)
       log.info(`removed old snapshots: ${names.map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
   };
@@ -170,56 +187,6 @@ export async function backupAndPrune(
       hint: error.hint,
     });
   }
-}
-
-interface Decision {
-  all: Known[];
-  verdicts: Verdict[];
-}
-
-/** @param merge whether snapshots that others build on can be merged into these */
-function decide(vm: Vm, typed: Rules, merge: boolean): Decision {
-  const rules = resolveRules(vm, typed);
-  const all = knowSnapshots(vm.hostdir);
-  const disks = disksOnSnapshots(vm.work);
-  const byName = new Map(all.map(({ snapshot }) => [snapshot.name, snapshot]));
-  const looked = new Map<string, string | undefined>();
-  const damage = new Map(
-    all.map(({ snapshot, facts }) => [
-      facts.name,
-      facts.problem ?? findDamage(snapshot, (name) => byName.get(name), looked),
-    ]),
-  );
-  const own = identityOf(vm);
-  const candidates = all.map(({ snapshot, facts }) => {
-    const damaged = damage.get(facts.name) !== undefined;
-    const foreign = foreignUuid(own, snapshot.manifest?.vm) !== undefined;
-    return {
-      name: facts.name,
-      made: facts.made,
-      last: facts.last,
-      protected: facts.protected,
-      damaged,
-      foreign,
-      parents: parentsOf(snapshot),
-      disks: disks.get(facts.name) ?? [],
-      mergeable: merge && !damaged && !foreign && snapshot.manifest !== undefined,
-    };
-  });
-  const verdicts = decideRetention(candidates, rules, new Date());
-  for (const { name, made, future } of verdicts)
-    if (future)
-      log.warn(
-        `${plain(name)} has a timestamp in the future (${formatTimestamp(made)}): it stays, and counts for no rule`,
-      );
-  for (const { name, foreign } of candidates)
-    if (foreign) log.warn(`${plain(name)} is of another VM: it stays, and counts for no rule`);
-  for (const { name, newer } of all.map(({ facts }) => facts)) {
-    const problem = damage.get(name);
-    if (problem !== undefined)
-      log.warn(`${plain(name)} ${newer ? "cannot be read" : "is damaged"} and stays: ${plain(problem)}`);
-  }
-  return { all, verdicts };
 }
 
 const forPrograms = ({ name, made, keep, reasons, into }: Verdict): object => ({

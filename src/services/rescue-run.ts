@@ -16,6 +16,7 @@ import { JOB, RUN_FILES, WORK } from "../store/layout.ts";
 import { consistencyOf, updateMark, type Mark, type RunEnd } from "../store/mark.ts";
 import type { Context } from "./context.ts";
 import { GuestErrorMonitor } from "./guest-errors.ts";
+import { refuseExcess } from "./limits.ts";
 import type { Present } from "./open.ts";
 import type { RescueRun } from "./rescue-machine.ts";
 
@@ -76,6 +77,7 @@ async function launch(context: Context, work: Present, run: RescueRun): Promise<
   const { prog, version } = context;
   log.info(`waiting for the rescue ${run.rescue.name}`);
   const argv = buildQemuArgv(machine, capabilities);
+  refuseExcess(`run the job ${job}`, machine, argv);
   const script = join(work.dir, WORK.rescueScript);
   replaceFile(
     script,

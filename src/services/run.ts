@@ -121,7 +121,7 @@ async function startVm(
     const resolved = await resolveMachine(context, vm, work, media, cd, capabilities);
     keepFormats(vm, work, resolved.disks);
     const argv = buildQemuArgv(resolved, capabilities);
-    refuseExcess(resolved, argv);
+    refuseExcess("run", resolved, argv);
     try {
       recordStart(context, vm, work, resolved, { ssh, detach });
       const machine = await launch(context, work, resolved, argv, detach);

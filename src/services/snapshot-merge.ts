@@ -68,13 +68,15 @@ export async function mergeSnapshot(
   return { bytes, heirs: children.map(({ facts }) => facts.name) };
 }
 
-/** Can a snapshot be replaced in one step there? Tried with two empty directories. */
+/** Can a snapshot be replaced in one step there? Tried with two empty directories; without room for these, supposed. */
 export function canExchange(hostdir: string): boolean {
   const backups = join(hostdir, HOST.backups);
   const tried = [0, 1].map((index) => join(backups, `${PARTIAL}${process.pid}.${index}`)) as [string, string];
   try {
     for (const path of tried) mkdirSync(path, { mode: 0o700 });
     return exchange(...tried);
+  } catch {
+    return true;
   } finally {
     for (const path of tried) removeQuietly(path);
   }

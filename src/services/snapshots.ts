@@ -219,16 +219,14 @@ export function findSnapshot(hostdir: string, name: string | undefined): Snapsho
   if (wanted === undefined && newest) return newest;
   if (all.length === 0) requireVm(hostdir);
   const there = all.map((item) => `${item.name} (${formatTimestamp(item.made)})`).join(", ");
-  if (byLast && wanted !== undefined)
-    throw new VmError(
-      "noInput",
-      `${join(HOST.backups, LAST)} refers to the snapshot ${wanted}, which is not there`,
-      {
-        hint: newest
-          ? `restore ${shellQuote(newest.name)} (the next backup sets the link anew); there are: ${there}`
-          : "'backup' makes a snapshot and sets the link anew; 'create' makes a new VM",
-      },
-    );
+  if (byLast && wanted !== undefined) {
+    const hint = newest
+      ? `restore ${shellQuote(newest.name)} (the next backup sets the link anew); there are: ${there}`
+      : "'backup' makes a snapshot and sets the link anew; 'create' makes a new VM";
+    throw new VmError("noInput", `backups/LAST refers to the snapshot ${wanted}, which is not there`, {
+      hint,
+    });
+  }
   const similar = didYouMean(
     wanted ?? "",
     all.map((item) => item.name),

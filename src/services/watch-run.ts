@@ -1,4 +1,5 @@
 import { watch, type FSWatcher } from "node:fs";
+import { beginStep } from "../lib/activity.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { readEvents, type PastEvent } from "../store/events.ts";
 import type { Present } from "../store/workdir.ts";
@@ -55,6 +56,7 @@ const isOver = (events: PastEvent[]): true | undefined =>
 
 /** Waits until the VM is off. @returns false when it is not within `limitMs` */
 export async function waitForEnd(work: Present, limitMs: number): Promise<boolean> {
+  using _step = beginStep(() => "waiting for the guest to power off");
   const how = await waitForRun(work, limitMs, isOver);
   if (how === "late") return false;
   // It has said so, and is going.

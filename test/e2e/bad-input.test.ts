@@ -74,6 +74,11 @@ suite("bad input", () => {
       [["--hostdir="], /--hostdir/],
       [["--forward=tcp:22"], /--forward: 'tcp:22'/],
       [["--forward=tcp::70000-:22"], /--forward/],
+      [["--forward=tcp:[::1]:2222-:22"], /--forward: 'tcp:\[::1\]:2222-:22'[^]*IPv4/],
+      [
+        ["--forward=tcp::2222-:22", "-f", "tcp:127.0.0.1:2222-:80"],
+        /2222-:80'[^]*each port of an address once/,
+      ],
       [["--share=nocolon"], /--share: 'nocolon'/],
       [["--share=a,b:/usr"], /--share/],
       [["--share=x:"], /--share/],
@@ -93,6 +98,7 @@ suite("bad input", () => {
       [["destroy", "--force=yes"], /takes no value/],
       [["run", "-m", "1G"], /unknown option -m/],
       [["@create", "A", "@backup", "../x"], /'\.\.\/x' cannot be a snapshot's name/],
+      [["@create", "A", "@backup", "x".repeat(201)], /name of 201 bytes is too long[^]*at most 200/],
       [["@create", "A", "@restore", "../x"], /'\.\.\/x' cannot be a snapshot's name/],
     ];
     test.each(table)("%j", async (args, message) => {
@@ -176,6 +182,27 @@ suite("bad input", () => {
       expect(stdout).toContain("--memory");
       expect(stdout).toMatch(/guest\.env/);
       expect(names(box.host)).toEqual(["guest.env"]);
+    });
+  });
+
+  describe("what qemu or the host would refuse at the first run is refused by create", () => {
+    const table: [string[], number, RegExp][] = [
+      [[`--disks=${"VIRT=1M,".repeat(40)}`], 64, /\d+ PCI devices, and qemu gives it 30/],
+      [["--cores=256"], 64, /256 processors, and qemu gives it 255/],
+      [["--port=2222", "--forward=tcp::2222-:22"], 75, /the port 2222 is wanted twice/],
+    ];
+    test.each(table)("%j", async (options, status, message) => {
+      await refused([...options, "create", "G"], status, message);
+    });
+
+    test("a TMPDIR that is not there is named", async () => {
+      await refused(
+        ["restore"],
+        73,
+        /\/nowhere: no such file/,
+        { env: { TMPDIR: "/nowhere" } },
+        makeAndBackUp,
+      );
     });
   });
 

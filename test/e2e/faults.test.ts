@@ -39,17 +39,17 @@ async function collect(
 }
 
 describe("a fault leaves everything whole", () => {
-  test("kill -9 at 20 moments of backup and restore", async () => {
+  test("kill -9 at 8 moments of backup and restore", async () => {
     const { wrong, points } = await collect((options, line) =>
-      sweepMoments({ ...options, kills: 10, megabytes: 20 }, ["SIGKILL"], line),
+      sweepMoments({ ...options, kills: 4, megabytes: 20 }, ["SIGKILL"], line),
     );
     expect(wrong).toEqual([]);
-    expect(points).toBe(20);
+    expect(points).toBe(8);
   });
 
   test("SIGTERM, SIGINT and SIGHUP at moments of backup and restore", async () => {
     const { wrong } = await collect((options, line) =>
-      sweepMoments({ ...options, kills: 3, megabytes: 20 }, ["SIGTERM", "SIGINT", "SIGHUP"], line),
+      sweepMoments({ ...options, kills: 1, megabytes: 20 }, ["SIGTERM", "SIGINT", "SIGHUP"], line),
     );
     expect(wrong).toEqual([]);
   });
@@ -71,10 +71,10 @@ describe("a fault leaves everything whole", () => {
 
   test("KILL, ENOSPC and EIO in system calls of each kind", async () => {
     const { wrong, points } = await collect((options, line) =>
-      sweepCalls({ ...options, limit: 1, variants: ALL_VARIANTS.slice(0, 2), workers: 2 }, line),
+      sweepCalls({ ...options, limit: 1, variants: [ALL_VARIANTS[seed % 2]!], workers: 2 }, line),
     );
     expect(wrong).toEqual([]);
-    expect(points).toBeGreaterThan(30);
+    expect(points).toBeGreaterThan(10);
   });
 
   // In a mount namespace of its own, so that nothing stays mounted whatever happens.
@@ -82,7 +82,7 @@ describe("a fault leaves everything whole", () => {
   const mountable = Bun.spawnSync([...own, "mount", "-t", "tmpfs", "none", "/mnt"]).exitCode === 0;
   test.skipIf(!mountable)("a full disk at backup and at restore", async () => {
     const soak = join(import.meta.dir, "../../scripts/lib/soak.ts");
-    const only = "--only=full:backup-first,full:restore:*:tmp,full:restore:bios+inplace";
+    const only = `--only=${seed % 2 === 0 ? "full:backup-first" : "full:restore:bios+inplace"},full:restore:bios:tmp`;
     const child = Bun.spawn([...own, process.execPath, soak, "--quick", `--seed=${seed}`, only], {
       env: { ...process.env, VM_BINARY: binary },
       stdout: "pipe",
@@ -98,7 +98,7 @@ describe("a fault leaves everything whole", () => {
 });
 
 test("backups at once are made one after the other, or refused", async () => {
-  const { wrong } = await collect((options, line) => raceBackups({ ...options, rounds: 6 }, line));
+  const { wrong } = await collect((options, line) => raceBackups({ ...options, rounds: 3 }, line));
   expect(wrong).toEqual([]);
 });
 
@@ -238,7 +238,11 @@ describe("working files", () => {
       const cwd = tell() ?? lab.box.host;
       const etc = census("/etc", false);
       const before = census(lab.box.top);
-      for (const command of COMMANDS) {
+      // All of them where the most is at stake; else three, so that each is tried with each kind of lie.
+      const at = Object.keys(LIES).indexOf(lie);
+      const tried =
+        lie === "it leads to /etc" ? COMMANDS : COMMANDS.filter((_, index) => (index + at) % 2 === 0);
+      for (const command of tried) {
         const { status, stderr } = await lab.box.vm(lab.args(command), { cwd, timeoutSeconds: 30 });
         expect(`${command.join(" ")}: ${status} ${stderr}`).toMatch(/: 74 [^]*cannot use /);
         expect(census(lab.box.top)).toEqual(before);
@@ -249,8 +253,8 @@ describe("working files", () => {
 
   // In a /tmp for all, names that the program would use are there for everybody to take.
   const SQUATS = [".discarded", ".partial", ""];
-  for (const command of [["backup"], ["restore"], ["destroy"]])
-    for (const ending of SQUATS)
+  for (const [at, command] of [["backup"], ["restore"], ["destroy"]].entries())
+    for (const ending of [SQUATS[(at + seed) % SQUATS.length]!])
       test.skipIf(!isRoot)(
         `${command[0]} bears with another user's directory NAME${ending || "00"}`,
         async () => {

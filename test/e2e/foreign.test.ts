@@ -1,6 +1,6 @@
 /**
- * Guests of other architectures than this machine's, by qemu's emulation, and their jobs. A sample: with FOREIGN=all
- * each boots from a disk and from a CD, and each has jobs.
+ * Guests of other architectures than this machine's, by qemu's emulation, and their jobs. A sample: three boot, others
+ * each day (FAULTS_SEED); with FOREIGN=all each boots from a disk and from a CD, and each has jobs.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
@@ -32,10 +32,13 @@ const GUESTS: [arch: ForeignArch, sample: "disk" | "cd", options: string[]][] = 
   ["ppc64le", "cd", []],
 ];
 
+const seed = Number(process.env.FAULTS_SEED ?? Math.floor(Date.now() / 86_400_000));
+const CHOSEN = all ? GUESTS : [0, 1, 2].map((index) => GUESTS[(seed + index * 2) % GUESTS.length]!);
+
 suite(
   "Linux boots, from a disk or a CD, on",
   () => {
-    test.each(GUESTS)("%s", async (arch, sample, more) => {
+    test.each(CHOSEN)("%s", async (arch, sample, more) => {
       const media = await buildForeign(join(checkout, ".cache/guests"), arch);
       const boot = async (medium: "disk" | "cd"): Promise<void> => {
         using box = new Sandbox();
@@ -91,28 +94,27 @@ for (const arch of withJobs)
         "post-install in a chroot, then add-ssh-keys",
         async () => {
           box.write("post-install.sh", `chroot "$DESTDIR" /bin/uname -m >"$OUTDIR/machine"\n`);
-          box.write("look.job", `mount-system\ncat /mnt/system1/root/.ssh/authorized_keys >"$OUTDIR/keys"\n`);
           await box.ok(["@job", "post-install"]);
           expect(readFileSync(box.path(".work/.out/machine"), "utf8")).toBe(`${MACHINES[arch]}\n`);
-          await box.ok(["@job", "add-ssh-keys", "@job", "look"]);
-          const key = readFileSync(join(box.home, ".ssh/id_ed25519.pub"), "utf8");
-          expect(readFileSync(box.path(".work/.out/keys"), "utf8")).toContain(key.trim());
+          await box.ok(["@job", "add-ssh-keys"]);
         },
         240_000,
       );
 
       rootTest(
-        "run-ssh: a login",
+        "run-ssh: a login, which finds the key that add-ssh-keys has put on the disk",
         async () => {
           const port = await freePort();
           const running = box.start([`--forward=tcp:127.0.0.1:${port}-:22`, "job", "run-ssh"]);
           const ssh = `ssh -i home/.ssh/id_ed25519 -p ${port} -o BatchMode=yes -o ConnectTimeout=5 -o StrictHostKeyChecking=no \
-        -o UserKnownHostsFile=/dev/null root@127.0.0.1 uname -m`;
+        -o UserKnownHostsFile=/dev/null root@127.0.0.1 'uname -m; mount-system >/dev/null; cat /mnt/system1/root/.ssh/authorized_keys'`;
           const machine = await shell(
             `for i in $(seq 60); do ${ssh} 2>/dev/null && break; sleep 1; done`,
             box.top,
           );
-          expect(machine).toBe(`${MACHINES[arch]}\n`);
+          const key = readFileSync(join(box.home, ".ssh/id_ed25519.pub"), "utf8");
+          expect(machine).toStartWith(`${MACHINES[arch]}\n`);
+          expect(machine).toContain(key.trim());
           rmSync(box.path(".work/.out/RELEASE"));
           expect((await running.done).status).toBe(0);
           await untilQuiet(box);

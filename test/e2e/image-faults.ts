@@ -28,6 +28,8 @@ interface Scenario {
   command: readonly string[];
   /** Snapshots that it may remove. */
   removes: readonly string[];
+  /** Snapshots that it merges into others, where there is room. */
+  merges?: readonly string[];
   /** The snapshot that it may make. */
   makes?: string;
   /** What the working disk may hold then; else what it held. */
@@ -51,7 +53,12 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
     removes: ["A", "B"],
     fills: ["vm1/backups"],
   },
-  prune: { command: ["prune", "--keep-last=1"], removes: ["P", "Q", "A", "B"], fills: ["vm1/backups"] },
+  prune: {
+    command: ["prune", "--keep-last=1"],
+    removes: ["P", "Q"],
+    merges: ["A", "B"],
+    fills: ["vm1/backups"],
+  },
   "gz of changes": {
     command: ["backup", "N", "--format=gz"],
     removes: [],
@@ -177,7 +184,7 @@ export class ImageLab implements Disposable {
    * @param complete it said that it had done it
    */
   async judge(name: string, complete: boolean): Promise<string[]> {
-    const { removes, makes, restores } = SCENARIOS[name]!;
+    const { removes, merges = [], makes, restores } = SCENARIOS[name]!;
     const wrong: string[] = [];
     // The next command clears away.
     const next = await this.box.vm(["snapshots", "describe", "C", "judged"]);
@@ -185,7 +192,8 @@ export class ImageLab implements Disposable {
     const allowed: Contents = { ...this.known, ...(makes ? { [makes]: this.work } : {}) };
     const seen = this.snapshots();
     for (const snapshot of Object.keys(this.known))
-      if (!seen.includes(snapshot) && !removes.includes(snapshot)) wrong.push(`${snapshot} is lost`);
+      if (!seen.includes(snapshot) && ![...removes, ...merges].includes(snapshot))
+        wrong.push(`${snapshot} is lost`);
     for (const snapshot of seen) {
       if (!allowed[snapshot]) wrong.push(`there is ${snapshot}`);
       else {

@@ -35,8 +35,9 @@ export const write = (box: Sandbox, ...commands: string[]): Promise<{ stdout: st
 export async function content(box: Sandbox, image = join(box.work, DISK)): Promise<string> {
   const raw = join(box.top, "content.raw");
   await run(["qemu-img", "convert", "-O", "raw", image, raw]);
-  const { stdout } = await run(["sha256sum", raw]);
-  return stdout.slice(0, 16);
+  // openssl takes a fifth of the time.
+  const program = Bun.which("openssl") ? ["openssl", "dgst", "-sha256", "-r"] : ["sha256sum"];
+  return (await run([...program, raw])).stdout.slice(0, 16);
 }
 
 export const manifest = (box: Sandbox, name: string): any =>

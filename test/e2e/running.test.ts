@@ -16,6 +16,7 @@ import type { Guests } from "../guests/build.ts";
 import { guests, until, type Running, type Sandbox } from "./harness.ts";
 import {
   expectError,
+  installed,
   freePort,
   listing,
   names,
@@ -31,12 +32,6 @@ import {
 } from "./tools.ts";
 
 let iso: Guests;
-
-async function installed(options: readonly string[] = []): Promise<Sandbox> {
-  const box = smallSandbox();
-  await box.ok([...options, "@create", "G", iso.installerIso, "@run", "@run"]);
-  return box;
-}
 
 /** A VM at work for ever, deaf to its power button. */
 async function hanging(box: Sandbox, rest: readonly string[] = []): Promise<Running> {
@@ -177,6 +172,7 @@ suite(
 
     test("only the run's own files are gone afterwards", async () => {
       using box = await installed();
+      await box.ok(["run"]);
       expect(names(box.work)).toEqual(
         [
           ".host",
@@ -221,8 +217,9 @@ suite(
 
     test("run-vm.sh by hand runs the same VM; the program knows of it", async () => {
       using box = await installed();
+      await box.ok(["run"]);
       await shell(`sh ${box.work}/run-vm.sh`, "/");
-      expect(runNumber(box)).toBe(2);
+      expect(runNumber(box)).toBe(3);
       const run = await hanging(box);
       await end(box, run);
       const log = join(box.work, "console.log");

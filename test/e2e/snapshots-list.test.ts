@@ -35,6 +35,9 @@ function note(box: Sandbox, name: string, change: object): void {
 const sumsPass = (box: Sandbox, name: string): Promise<string> =>
   shell("sha256sum --strict --quiet -c SHA256SUMS", box.path("backups", name));
 
+/** Other moments each day; `scripts/soak` tries all. */
+const seed = Number(process.env.FAULTS_SEED ?? Math.floor(Date.now() / 86_400_000));
+
 suite(
   "snapshots, listed and removed",
   () => {
@@ -178,7 +181,7 @@ suite(
         await shell("cp -a backups kept", box.host);
         let killed = 0;
         for (const call of ["rename", "unlink,unlinkat,rmdir", "fsync", "openat"])
-          for (let when = 1; when <= 40; when += call === "openat" ? 7 : 1) {
+          for (let when = 1 + (seed % 3); when <= 40; when += call === "openat" ? 14 : 3) {
             rmSync(box.path("backups"), { recursive: true });
             await shell("cp -a kept backups", box.host);
             const program = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", `trace=${call}`];
@@ -201,7 +204,7 @@ suite(
             if (result.status === 0) break;
             killed++;
           }
-        expect(killed).toBeGreaterThan(8);
+        expect(killed).toBeGreaterThan(3);
       },
       600_000,
     );

@@ -61,27 +61,27 @@ suite(
     });
 
     test("kill -9 at random moments of its commands", async () => {
-      const { wrong, points } = await collect((sweep) => sweepRandomKills(sweep, 6));
+      const { wrong, points } = await collect((sweep) => sweepRandomKills(sweep, 3));
       expect(wrong).toEqual([]);
-      expect(points).toBe(6);
+      expect(points).toBe(3);
     });
 
     test("kill -9 at random moments of snapshots while it runs", async () => {
-      const { wrong, points } = await collect((sweep) => sweepLiveKills(sweep, 3));
+      const { wrong, points } = await collect((sweep) => sweepLiveKills(sweep, 2));
       expect(wrong).toEqual([]);
-      expect(points).toBe(4);
+      expect(points).toBe(3);
     });
 
     test("four commands at once, in a random mix", async () => {
-      const { wrong, points } = await collect((sweep) => sweepMix(sweep, { inplace: false }, { seconds: 6 }));
+      const { wrong, points } = await collect((sweep) => sweepMix(sweep, { inplace: false }, { seconds: 4 }));
       expect(wrong).toEqual([]);
-      expect(points).toBeGreaterThan(4);
+      expect(points).toBeGreaterThan(2);
     });
 
     test("flipped bits and bytes, and files cut short, in snapshots and working directories", async () => {
-      const { wrong, points } = await collect((sweep) => sweepFlips(sweep, { flips: 10, cuts: 5 }));
+      const { wrong, points } = await collect((sweep) => sweepFlips(sweep, { flips: 5, cuts: 3 }));
       expect(wrong).toEqual([]);
-      expect(points).toBe(15);
+      expect(points).toBe(8);
     });
 
     // In a mount namespace of its own, so that nothing stays mounted whatever happens.
@@ -92,7 +92,10 @@ suite(
         "full:restore gz:tmpdir:work",
         "full:destroy:tmpdir:calls",
         "full:merge:tmpdir:calls",
-      ].join(",");
+      ]
+        // Two of them each day.
+        .filter((_, index) => index % 2 === seed % 2)
+        .join(",");
       const child = Bun.spawn(
         ["unshare", "--mount", process.execPath, soak, "--quick", `--seed=${seed}`, `--only=${only}`],
         { env: { ...process.env, VM_BINARY: binary }, stdout: "pipe", stderr: "pipe" },

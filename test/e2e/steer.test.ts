@@ -277,6 +277,14 @@ suite(
         expect(bytes.equals(input)).toBe(true);
       }, 60_000);
 
+      test("several at once: each has its turn", async () => {
+        const words = ["one", "two", "three", "four", "five"];
+        const all = await Promise.all(words.map((word) => box.vm(["exec", "echo", word])));
+        expect(all.map(({ status, stdout }) => [status, stdout])).toEqual(
+          words.map((word) => [0, `${word}\n`]),
+        );
+      }, 60_000);
+
       test("a signal, and a program that is not there", async () => {
         expect((await box.vm(["exec", "--", "sh", "-c", "kill -9 $$"])).status).toBe(137);
         expectError(await box.vm(["exec", "nothing"]), 66, /no such program in the guest: nothing/);

@@ -2,18 +2,20 @@
 import { describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import {
+  copyFileSync,
   existsSync,
   lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
 import { connect, createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
-import { binary, checkout, Sandbox, until, type Result, type Running } from "./harness.ts";
+import { binary, checkout, Sandbox, until, type Result, type Running, guests } from "./harness.ts";
 
 /** What the program itself needs. */
 export const PROGRAM_TOOLS: string[] = ["qemu-system-x86_64", "qemu-img", "pigz", "bash", "pgrep"];
@@ -52,6 +54,32 @@ export const rootTest = isRoot ? test : test.skip;
 export function smallSandbox(hostName?: string): Sandbox {
   const box = new Sandbox(hostName);
   configure(box, "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\n");
+  return box;
+}
+
+/** The first disk of an installed guest that has counted one boot, kept beside the guests. */
+let installedDisk: Promise<string> | undefined;
+
+async function makeInstalledDisk(): Promise<string> {
+  const { installerIso } = await guests();
+  const key = createHash("sha256").update(readFileSync(installerIso)).digest("hex").slice(0, 16);
+  const path = join(checkout, ".cache/guests", `installed-${key}.img`);
+  if (existsSync(path)) return path;
+  using box = smallSandbox();
+  await box.ok(["@create", "G", installerIso, "@run", "@run"]);
+  const beside = `${path}.${process.pid}`;
+  copyFileSync(join(box.work, "disk-0.img"), beside);
+  renameSync(beside, path);
+  return path;
+}
+
+/** A VM as `@create G ISO @run @run` leaves it: what the guest has written is copied, which takes no boots. */
+export async function installed(options: readonly string[] = []): Promise<Sandbox> {
+  const disk = await (installedDisk ??= makeInstalledDisk());
+  const box = smallSandbox();
+  await box.ok([...options, "create", "G", (await guests()).installerIso]);
+  copyFileSync(disk, join(box.work, "disk-0.img"));
+  rmSync(join(box.work, "FIRSTTIME"));
   return box;
 }
 
@@ -189,14 +217,19 @@ export async function shell(script: string, cwd: string): Promise<string> {
 }
 
 /** Where the root file system is kept: another recipe has another place, and the old one goes. */
-export function debianCache(): string {
-  const all = join(checkout, ".cache/debian");
-  const key = createHash("sha256")
-    .update(readFileSync(join(checkout, "scripts/debian", "install-debian.pre")))
-    .digest("hex")
-    .slice(0, 16);
+export const debianCache = (): string => cacheOf("debian", "install-debian.pre");
+
+/** Where the installed disk is kept, likewise. */
+export const debianDiskCache = (): string =>
+  join(cacheOf("debian-disk", "install-debian.pre", "install-debian.job"), "disk-0.img");
+
+function cacheOf(name: string, ...recipe: string[]): string {
+  const all = join(checkout, ".cache", name);
+  const hash = createHash("sha256");
+  for (const file of recipe) hash.update(readFileSync(join(checkout, "scripts/debian", file)));
+  const key = hash.digest("hex").slice(0, 16);
   mkdirSync(join(all, key), { recursive: true, mode: 0o700 });
-  for (const name of readdirSync(all))
-    if (name !== key) rmSync(join(all, name), { recursive: true, force: true });
+  for (const other of readdirSync(all))
+    if (other !== key) rmSync(join(all, other), { recursive: true, force: true });
   return join(all, key);
 }

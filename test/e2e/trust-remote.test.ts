@@ -8,7 +8,7 @@ import { CARRIERS } from "./trust-carriers.ts";
 import { all, random, READING, seed, TrustLab } from "./trust-lab.ts";
 
 /** Of the carriers within a snapshot a sample has so many. */
-const SAMPLE = 4;
+const SAMPLE = 2;
 // Deeper paths than the kernel takes restic does not back up.
 const FETCHED = CARRIERS.filter(
   ({ name }) =>

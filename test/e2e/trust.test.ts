@@ -16,7 +16,7 @@ import { CARRIERS, type Carrier } from "./trust-carriers.ts";
 import { all, random, READING, seed, TrustLab } from "./trust-lab.ts";
 
 /** How many of the carriers that are made by rule are in a sample. */
-const SHARE = all || process.env.TRUST === "carriers" ? 1 : 0.2;
+const SHARE = all || process.env.TRUST === "carriers" ? 1 : 0.08;
 
 const CHANGING = [
   "stop --force",

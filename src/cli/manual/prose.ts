@@ -40,6 +40,9 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   backup: [
     "The snapshot appears whole or not at all, in `HOSTDIR/backups/NAME`, with checksums and a manifest. Room is checked first. Only the VM's own disks are kept, not those of `--image`.",
   ],
+  prune: [
+    "Rules count good snapshots of this VM only, and as restic's do. The newest good one, LAST, what is protected or not good, and what a working disk builds on stay. A qcow2 snapshot that no rule keeps, but that kept ones build on, is merged into these.",
+  ],
   identity: [
     "The UUID is made by create, or by the first command that changes an older VM. It is in `guest.env`, in the manifest of each snapshot, and a tag of those in a repository. Moving or renaming HOSTDIR keeps it.",
     "A copy of HOSTDIR has the same one. Where a copy is changed beside the original, commands warn, and `backup --push`, `snapshots push` and `prune --remote` are refused there: `identity --new` in the copy gives it a UUID of its own.",

@@ -44,7 +44,7 @@ export interface Catch {
 }
 
 export interface State {
-  /** Each working disk by its checksum; absent while a guest may write. */
+  /** Each working disk by the checksum of what the guest sees; empty while a guest may write. */
   disks: Record<string, string>;
   /** Each snapshot by its files. */
   snapshots: Record<string, string>;
@@ -236,7 +236,9 @@ exec ${real} "$@"
       : [];
     const last = join(backups, "LAST");
     return {
-      disks: Object.fromEntries(disks.map((name) => [name, running ? "" : sha256(join(work!, name))])),
+      disks: Object.fromEntries(
+        disks.map((name) => [name, running ? "" : contentOf(join(work!, name), join(box.top, "raw"))]),
+      ),
       snapshots: Object.fromEntries(snapshots.map((name) => [name, listing(join(backups, name)).join("\n")])),
       last: lstatSync(last, { throwIfNoEntry: false }) ? readlinkSync(last) : undefined,
     };
@@ -275,6 +277,14 @@ exec ${real} "$@"
   [Symbol.dispose](): void {
     this.box[Symbol.dispose]();
   }
+}
+
+/** What a guest sees of a disk: the file has bitmaps besides, which a backup writes. */
+function contentOf(path: string, raw: string): string {
+  const { exitCode, stderr } = Bun.spawnSync(["qemu-img", "convert", "-O", "raw", path, raw]);
+  const sum = exitCode === 0 ? sha256(raw) : `not readable: ${stderr.toString()}`;
+  rmSync(raw, { force: true });
+  return sum;
 }
 
 function endProcess(pid: number): void {

@@ -248,7 +248,7 @@ const TABLE: readonly Row[] = [
       hung("pigz", undefined, true),
       killed("qemu-img", "check"),
       hung("qemu-img", "check"),
-      killed("sha256sum"),
+      killed("openssl", "dgst"),
       full("vm1", "1024", { sample: true }),
     ],
   },
@@ -435,7 +435,7 @@ const TABLE: readonly Row[] = [
     command: "snapshots push",
     args: ["snapshots", "push", "Q0"],
     from: "images",
-    said: /^pushed Q0/,
+    said: /^Q0 is in the repository: /,
     done: async (lab) => (await lab.box.ok(["snapshots", "--remote", "--json"])).stdout.includes('"Q0"'),
     ends: [
       { how: "done", status: 0 },

@@ -14,6 +14,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { processesIn } from "./faults-lab.ts";
 import { guests, until, type Result, type Running, type Sandbox } from "./harness.ts";
@@ -32,8 +33,10 @@ const CHILDREN = [
   "sha256sum",
   "bash",
   "cp",
-  "depmod",
+  "chmod",
 ];
+
+const { SIGTERM } = constants.signals;
 
 /** What is done to a child as soon as it is started: it dies, or hangs. */
 export interface Catch {
@@ -199,8 +202,13 @@ exec ${real} "$@"
     });
   }
 
-  get wasCaught(): boolean {
-    return existsSync(this.#caught);
+  /** Waits until the program hears stop signals (proc_pid_status(5), SigCgt), and is at work. */
+  async listens({ pid }: Running): Promise<void> {
+    await until("its signal handlers", () => {
+      const caught = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+      return (Number.parseInt((caught ?? "0").slice(-8), 16) & (1 << (SIGTERM - 1))) !== 0;
+    });
+    await Bun.sleep(500);
   }
 
   processes(): string[] {
@@ -270,7 +278,7 @@ exec ${real} "$@"
   }
 
   /** Takes all the room that a directory's file system has left. */
-  async fill(place: "vm1" | "tmp"): Promise<void> {
+  async fill(place: "vm1" | "tmp" | "out"): Promise<void> {
     await shell(`dd if=/dev/zero of=${place}/filling bs=4k status=none 2>/dev/null || :`, this.box.top);
   }
 

@@ -215,15 +215,6 @@ exec ${real} "$@"
     return processesIn(this.box.top).filter((line) => !line.startsWith(`${process.pid} `));
   }
 
-  /** Is a process there, and no zombie? (proc_pid_stat(5)) */
-  isAlive(pid: number): boolean {
-    try {
-      return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
-    } catch {
-      return false;
-    }
-  }
-
   async endAll(): Promise<void> {
     await until("the end of all processes", () => {
       const all = this.processes();

@@ -191,15 +191,16 @@ exec ${real} "$@"
     writeFileSync(this.#plan, `${child} ${action} ${pattern}\n`);
   }
 
-  /** Waits until the child that was armed has been caught. */
-  caught(command: Running): Promise<unknown> {
+  /** Waits until the child that was armed has been caught. @returns its process id */
+  async caught(command: Running): Promise<number> {
     let over = false;
     void command.done.then(() => (over = true));
-    return until("the child", () => {
+    await until("the child", () => {
       if (over && !existsSync(this.#caught))
         throw new Error(`no such child was started:\n${command.stderr()}`);
       return existsSync(this.#caught);
     });
+    return Number(readFileSync(this.#caught, "utf8"));
   }
 
   /** Waits until the program hears stop signals (proc_pid_status(5), SigCgt), and is at work. */

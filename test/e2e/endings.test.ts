@@ -618,6 +618,25 @@ suite(
       },
       300_000,
     );
+
+    test("killed (SIGKILL) while qemu starts: status says that a guest runs, and stop ends it", async () => {
+      await lab.load("off");
+      lab.arm({ child: "qemu-system-x86_64", pattern: "disk-0.img", action: "STOP" });
+      const command = lab.box.start(["run", "--detach", lab.hangIso]);
+      const pid = await lab.caught(command);
+      command.kill("SIGKILL");
+      await command.done;
+      process.kill(pid, "SIGCONT");
+      const status = await until("qemu", async () => {
+        const seen = JSON.parse((await lab.box.ok(["status", "--json"])).stdout);
+        return seen.state === "running" && seen;
+      });
+      expect(status).toMatchObject({ job: false, pid });
+      expect(typeof status.uptimeSeconds).toBe("number");
+      const { stderr } = await lab.box.ok(["stop", "--force"]);
+      expect(stderr).toContain("the guest was ended, as by a power cut");
+      expect(lab.processes()).toEqual([]);
+    }, 300_000);
   },
   ["restic", "ssh", "scp", "qemu-io"],
 );

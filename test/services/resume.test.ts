@@ -31,7 +31,7 @@ test.each<[string, string, string, string[]]>([
   ["paused by a command", event("STOP"), "paused", []],
   ["that runs", "", "running", []],
 ])(
-  "a guest %s, now that there is room: the next command asks qemu for %j",
+  "a guest %s, now that there is room: it is resumed only where qemu paused it for want of that",
   async (_what, events, status, words) => {
     expect(await asked(events, status)).toEqual(words);
   },

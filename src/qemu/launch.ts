@@ -38,8 +38,6 @@ export interface LaunchOptions {
   /** Takes what qemu prints; a new file. */
   logFd: number;
   logPath: string;
-  /** A script that holds the command, for the hint. */
-  script?: string;
   /** qemu's descriptors from 3 on. */
   furtherFds?: number[];
   /** Whose machine it is; absent where no guest runs in it. */
@@ -85,7 +83,7 @@ export async function launchQemu(options: LaunchOptions): Promise<RunningMachine
     const how = signal ? `killed by ${signal}` : `status ${status}`;
     const Failure = signal ? VmError : QemuRefusal;
     throw new Failure("io", `qemu did not start (${how})${words ? `:\n  ${words}` : ""}`, {
-      hint: options.script && `the command is in ${options.script}`,
+      hint: `the command is in ${join(directory, "run-vm.sh")}`,
     });
   }
   // Under our umask qemu makes them 0700.

@@ -158,7 +158,6 @@ async function launch(
     monitor: join(work.dir, WORK.monitor),
     logFd: createFile(logPath),
     logPath,
-    script,
     arch: resolved.arch,
     detached,
     onEvent: (event) => errors.onEvent(event),

@@ -254,7 +254,7 @@ exec ${real} "$@"
   }
 
   /** A file system with this much room over a directory of the sandbox, with what is there. */
-  async mount(place: "vm1" | "tmp" | "out", room: string): Promise<AsyncDisposable> {
+  async mount(place: "vm1" | "tmp" | "out" | "repository", room: string): Promise<AsyncDisposable> {
     const { top } = this.box;
     await shell(
       `cp -a ${place} under; mount -t tmpfs -o size=64m,mode=700 vm-endings ${place}; cp -a under/. ${place}; rm -rf under

@@ -73,7 +73,7 @@ const hung = (child: string, pattern?: string, sample?: true): End => ({
   ...(sample && { sample }),
 });
 
-const full = (place: "vm1" | "tmp" | "out", room: string, more: Partial<End> = {}): End => ({
+const full = (place: "vm1" | "tmp" | "out" | "repository", room: string, more: Partial<End> = {}): End => ({
   how: `no room in ${place}`,
   status: 73,
   before: (lab) => lab.mount(place, room),
@@ -440,6 +440,7 @@ const TABLE: readonly Row[] = [
       { how: "refused: no such snapshot", status: 66, args: ["snapshots", "push", "Q9"] },
       killed("restic", "backup", true),
       hung("restic", "backup"),
+      full("repository", "1024"),
     ],
   },
   {

@@ -13,7 +13,7 @@ export default defineCommand({
       type: "string",
       valueHint: "WHAT",
       description:
-        "with --detach: wait until `ssh` or the guest `agent` answers (at most 300 s, or -t before the command), or for SECONDS",
+        "with --detach: wait until `ssh` or the guest `agent` answers (at most 300 s, or -t), or for SECONDS",
     },
     ssh: { type: "boolean", description: "forward a free port of this host alone to the guest's port 22" },
     isoimage: { type: "positional", required: false, description: "CD image to attach and boot once" },

@@ -63,7 +63,7 @@ export const findQemus = (work: Present): Holder[] =>
   findUsers(
     new Set(ownDisks(work.dir).flatMap((name) => realPath(join(work.dir, name)) ?? [])),
     realPath(work.dir) ?? work.dir,
-    "qemu",
+    "qemu-system",
   ).filter(({ pid }) => !isBlocksArgv(readArgv(pid)));
 
 function describeImageHolder(path: string): string {

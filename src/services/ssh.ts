@@ -5,7 +5,7 @@ import { StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { findForward } from "../machine/parse.ts";
 import { start } from "../process/exec.ts";
-import { takeSignals, throwIfInterrupted } from "../process/signals.ts";
+import { signalError, takeSignals, throwIfInterrupted, type StopSignal } from "../process/signals.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { lstatOf } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
@@ -146,7 +146,9 @@ async function runHere(context: Context, access: Access, argv: readonly string[]
     ownSession: false,
   });
   let kill: ReturnType<typeof setTimeout> | undefined;
+  let stop: StopSignal | undefined;
   using _taken = takeSignals((signal) => {
+    stop ??= signal;
     child.kill(signal);
     // One that hangs, or is stopped, does not hear it.
     kill ??= setTimeout(() => child.kill("SIGKILL"), HURRY_MS);
@@ -154,9 +156,10 @@ async function runHere(context: Context, access: Access, argv: readonly string[]
   const { status, signal } = await child.done;
   clearTimeout(kill);
   if (status === 0) return;
+  if (stop && signal === "SIGKILL") throw signalError(stop, `${argv[0]} did not end after ${stop}`);
   if (status === NO_CONNECTION) {
     log.info(`${argv[0]} logs in as ${access.user}; as another user: --user=NAME`);
-    if (known) log.info(`after a new installation of the guest: rm ${shellQuote(access.knownHosts)}`);
+    if (known) log.info(`if ssh complains of a changed key, and the guest was installed anew: rm ${shellQuote(access.knownHosts)}`);
   }
   const code = signal ? 128 + constants.signals[signal as NodeJS.Signals] : (status ?? 1);
   throw new StatusError(`${argv[0]} ended with status ${code}`, code);

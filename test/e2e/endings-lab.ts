@@ -14,6 +14,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { processesIn } from "./faults-lab.ts";
 import { guests, until, type Result, type Running, type Sandbox } from "./harness.ts";
@@ -32,8 +33,10 @@ const CHILDREN = [
   "sha256sum",
   "bash",
   "cp",
-  "depmod",
+  "chmod",
 ];
+
+const { SIGTERM } = constants.signals;
 
 /** What is done to a child as soon as it is started: it dies, or hangs. */
 export interface Catch {
@@ -44,7 +47,7 @@ export interface Catch {
 }
 
 export interface State {
-  /** Each working disk by its checksum; absent while a guest may write. */
+  /** Each working disk by the checksum of what the guest sees; empty while a guest may write. */
   disks: Record<string, string>;
   /** Each snapshot by its files. */
   snapshots: Record<string, string>;
@@ -188,32 +191,29 @@ exec ${real} "$@"
     writeFileSync(this.#plan, `${child} ${action} ${pattern}\n`);
   }
 
-  /** Waits until the child that was armed has been caught. */
-  caught(command: Running): Promise<unknown> {
+  /** Waits until the child that was armed has been caught. @returns its process id */
+  async caught(command: Running): Promise<number> {
     let over = false;
     void command.done.then(() => (over = true));
-    return until("the child", () => {
+    await until("the child", () => {
       if (over && !existsSync(this.#caught))
         throw new Error(`no such child was started:\n${command.stderr()}`);
       return existsSync(this.#caught);
     });
+    return Number(readFileSync(this.#caught, "utf8"));
   }
 
-  get wasCaught(): boolean {
-    return existsSync(this.#caught);
+  /** Waits until the program hears stop signals (proc_pid_status(5), SigCgt), and is at work. */
+  async listens({ pid }: Running): Promise<void> {
+    await until("its signal handlers", () => {
+      const caught = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+      return (Number.parseInt((caught ?? "0").slice(-8), 16) & (1 << (SIGTERM - 1))) !== 0;
+    });
+    await Bun.sleep(500);
   }
 
   processes(): string[] {
     return processesIn(this.box.top).filter((line) => !line.startsWith(`${process.pid} `));
-  }
-
-  /** Is a process there, and no zombie? (proc_pid_stat(5)) */
-  isAlive(pid: number): boolean {
-    try {
-      return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
-    } catch {
-      return false;
-    }
   }
 
   async endAll(): Promise<void> {
@@ -236,7 +236,9 @@ exec ${real} "$@"
       : [];
     const last = join(backups, "LAST");
     return {
-      disks: Object.fromEntries(disks.map((name) => [name, running ? "" : sha256(join(work!, name))])),
+      disks: Object.fromEntries(
+        disks.map((name) => [name, running ? "" : contentOf(join(work!, name), join(box.top, "raw"))]),
+      ),
       snapshots: Object.fromEntries(snapshots.map((name) => [name, listing(join(backups, name)).join("\n")])),
       last: lstatSync(last, { throwIfNoEntry: false }) ? readlinkSync(last) : undefined,
     };
@@ -252,7 +254,7 @@ exec ${real} "$@"
   }
 
   /** A file system with this much room over a directory of the sandbox, with what is there. */
-  async mount(place: "vm1" | "tmp" | "out", room: string): Promise<AsyncDisposable> {
+  async mount(place: "vm1" | "tmp" | "out" | "repository", room: string): Promise<AsyncDisposable> {
     const { top } = this.box;
     await shell(
       `cp -a ${place} under; mount -t tmpfs -o size=64m,mode=700 vm-endings ${place}; cp -a under/. ${place}; rm -rf under
@@ -267,9 +269,22 @@ exec ${real} "$@"
     };
   }
 
+  /** Takes all the room that a directory's file system has left. */
+  async fill(place: "vm1" | "tmp" | "out"): Promise<void> {
+    await shell(`dd if=/dev/zero of=${place}/filling bs=4k status=none 2>/dev/null || :`, this.box.top);
+  }
+
   [Symbol.dispose](): void {
     this.box[Symbol.dispose]();
   }
+}
+
+/** What a guest sees of a disk: the file has bitmaps besides, which a backup writes. */
+function contentOf(path: string, raw: string): string {
+  const { exitCode, stderr } = Bun.spawnSync(["qemu-img", "convert", "-O", "raw", path, raw]);
+  const sum = exitCode === 0 ? sha256(raw) : `not readable: ${stderr.toString()}`;
+  rmSync(raw, { force: true });
+  return sum;
 }
 
 function endProcess(pid: number): void {

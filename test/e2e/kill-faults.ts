@@ -96,7 +96,7 @@ const NEXT: readonly (readonly string[])[] = [
   ["snapshots", "list"],
   ["restore", "C"],
   ["verify", "--all"],
-  ["prune", "--keep-last=5"],
+  ["prune", "--keep-last=6"],
   ["backup", "later", "--format=qcow2"],
   ["destroy"],
 ];

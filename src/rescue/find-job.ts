@@ -47,6 +47,7 @@ const sharedJobs = (profiles: string): string => join(profiles, "scripts/jobs");
 
 function jobsIn(directory: string, place: ListedJob["place"]): ListedJob[] {
   return listDirectory(directory)
+    .toSorted()
     .filter((file) => file.endsWith(".job") && isJobName(file.slice(0, -".job".length)))
     .map((file) => ({ name: file.slice(0, -".job".length), place, script: join(directory, file) }));
 }

@@ -71,9 +71,15 @@ export function hostTarget(target: string, depth: number, mounted: string): stri
  * stay within the share. Nothing may write to the share meanwhile.
  * @param umask taken off the modes
  * @param mounted where the guest had the share
+ * @param kept names in the share's own directory that keep their modes
  * @returns links that lead out, as paths below the share: they remain files that hold their target
  */
-export function restoreMappedFiles(share: string, umask: number, mounted: string): string[] {
+export function restoreMappedFiles(
+  share: string,
+  umask: number,
+  mounted: string,
+  kept: readonly string[] = [],
+): string[] {
   const outside: string[] = [];
   walk(share, (dir, depth, entries) => {
     for (const entry of entries) {
@@ -83,7 +89,8 @@ export function restoreMappedFiles(share: string, umask: number, mounted: string
       if (mode === undefined) continue;
       if (entry.isFile() && (mode & S_IFMT) === S_IFLNK) {
         if (!makeLink(path, depth, mounted)) outside.push(path.slice(share.length + 1));
-      } else chmodSync(path, (mode & 0o777 & ~umask) | (entry.isDirectory() ? 0o700 : 0o600));
+      } else if (depth > 0 || !kept.includes(entry.name))
+        chmodSync(path, (mode & 0o777 & ~umask) | (entry.isDirectory() ? 0o700 : 0o600));
     }
     remove(join(dir, METADATA));
   });

@@ -111,7 +111,7 @@ function emptyShares(work: Present): void {
 /** [compat] `.post`, and whoever looks into `.out`, finds what the job has made there. */
 function restoreOutput(work: Present): void {
   const out = join(work.dir, WORK.out);
-  const outside = restoreMappedFiles(out, callerUmask(), OUTDIR);
+  const outside = restoreMappedFiles(out, callerUmask(), OUTDIR, Object.values(JOB));
   if (outside.length === 0) return;
   const some = outside.slice(0, 3).map(plain).join(", ");
   const further = outside.length > 3 ? ` and ${outside.length - 3} more` : "";

@@ -150,7 +150,7 @@ suite(
         'cp "$OUTDIR/id" "$HOSTDIR/id"; echo "$SETUP_HOSTNAME" >"$HOSTDIR/posted"\n',
       );
       const { stdout } = await box.ok(["job", "post-install"]);
-      expect(stdout).toContain("/mnt/system1 2\nexec: cat one.txt two files.txt\none\ntwo\n");
+      expect(stdout).toContain("/mnt/target 2\nexec: cat one.txt two files.txt\none\ntwo\n");
       expect(box.read("id")).toContain("uid=1234(somebody) gid=1234(somebody)");
       expect(box.read("posted")).toBe("renamed\n");
       expect(existsSync(box.path(".work/.in"))).toBe(false);

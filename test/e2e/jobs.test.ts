@@ -132,6 +132,42 @@ suite("jobs", () => {
       expect(await box.leftovers()).toEqual([]);
     });
 
+    test("hooks have the user's locale, umask, stdout and what vm.conf sets; .post gets what the job made", async () => {
+      configure(
+        box,
+        `${settings("VIRT=64M", profiles)}OWN="a b"; export EXPORTED=${"$"}{OWN}c; LIST=( 1 'two  three' ); greet() { printf 'hi %s\\n' "$1"; }\n`,
+      );
+      box.write(
+        "user.pre",
+        `umask; echo "$LC_ALL $OWN $EXPORTED \${LIST[1]}"; greet me; printenv EXPORTED; echo aside >&2\n`,
+      );
+      box.write(
+        "user.job",
+        `mkdir $OUTDIR/bin; printf '#!/bin/sh\\necho ran\\n' >$OUTDIR/bin/tool; chmod 755 $OUTDIR/bin/tool
+         ln -s bin/tool $OUTDIR/short; ln -s $OUTDIR/bin $OUTDIR/whole; ln -s /etc/passwd $OUTDIR/outside\n`,
+      );
+      box.write(
+        "user.post",
+        `cd "$WORKDIR/.out"; ./bin/tool; ./short; whole/tool; [ ! -L outside ]; set +f; echo .*; greet you\n`,
+      );
+      const { stdout, stderr } = await box.ok(["job", "user"], { env: { LC_ALL: "C.UTF-8" } });
+      expect(stdout.split("\n")).toEqual([
+        (process.umask() & 0o777).toString(8).padStart(4, "0"),
+        "C.UTF-8 a b a bc two  three",
+        "hi me",
+        "a bc",
+        "ran",
+        "ran",
+        "ran",
+        ". ..",
+        "hi you",
+        "",
+      ]);
+      expect(stderr).toContain("aside\n");
+      expect(stderr).toContain("remain files that hold their target: outside\n");
+      configure(box, settings("VIRT=64M", profiles));
+    });
+
     test.each([1, 2, 42, 255])("a job's status %d is the program's; .post does not run", async (status) => {
       box.write("fails.job", `exit ${status}\n`);
       box.write("fails.post", "touch posted\n");
@@ -263,8 +299,12 @@ suite("jobs", () => {
       expectError(await box.vm(["job", "open"]), 78, /open\.job is not run: .* written by others/);
     });
 
-    test("no such job, and what was looked for", async () => {
+    test("no such job, and what was looked for; the list of jobs", async () => {
       expectError(await box.vm(["job", "nosuch"]), 66, /no such job: nosuch[^]*nosuch\.job in /);
+      expectError(await box.vm(["job"]), 64, /JOBNAME is missing[^]*vm job --list/);
+      const { stdout } = await box.ok(["job", "--list"]);
+      expect(stdout).toMatch(/^main +this VM's own$/m);
+      expect(stdout).toMatch(/^add-ssh-keys +bundled +Adds the keys listed in SSHKEYS/m);
     });
   });
 
@@ -313,6 +353,48 @@ suite("jobs", () => {
     },
     180_000,
   );
+
+  test("mount-system follows the fstab where disks and subvolumes have other names, and fails where it cannot", async () => {
+    using box = jobSandbox(profiles, "VIRT=400M");
+    await create(box);
+    box.write(
+      "disks.job",
+      `fresh() { # DEVICE DIR FSTAB
+         mount "$1" /mnt/new; mkdir -p /mnt/new$2/etc /mnt/new$2/boot
+         echo 'NAME="Test"' >/mnt/new$2/etc/os-release; printf "$3" >/mnt/new$2/etc/fstab; umount /mnt/new
+       }
+       look() {
+         mount-system 2>&1 || echo "status $?"; mount-system >/dev/null 2>&1 || echo again
+         while umount -R /mnt/system1 2>/dev/null; do :; done
+       }
+       mkdir /mnt/new; printf ',100M\\n,\\n' | sfdisk -q /dev/vda; mke2fs -q /dev/vda1; mke2fs -q -t ext4 /dev/vda2
+       fresh /dev/vda2 "" '/dev/sda2 / ext4\\n/dev/sda1 /boot ext2\\n'; look
+       fresh /dev/vda2 "" '/dev/sda2 / ext4\\n/dev/sdb1 /boot ext2\\n'; look
+       mkfs.btrfs -q -f /dev/vda2 >/dev/null
+       mount /dev/vda2 /mnt/new; btrfs subvolume create /mnt/new/distro >/dev/null; umount /mnt/new
+       fresh /dev/vda2 /distro '/dev/sda2 / btrfs subvol=/distro\\n/dev/sda1 /boot ext2\\n'
+       mount /dev/vda2 /mnt/new; btrfs subvolume snapshot /mnt/new/distro /mnt/new/backup >/dev/null; umount /mnt/new
+       look
+       mount /dev/vda2 /mnt/new; btrfs subvolume delete /mnt/new/distro >/dev/null; umount /mnt/new
+       look\n`,
+    );
+    const { stdout } = await box.ok(["job", "disks"]);
+    const whole = "/dev/vda2 -> /mnt/system1\n/dev/vda1 -> /mnt/system1/boot\n";
+    expect(stdout).toBe(
+      `${whole}/dev/vda2 -> /mnt/system1
+mount-fstab: /boot: cannot find /dev/sdb1 (the root, /dev/sda there, is on /dev/vda here)
+mount-system: not all of /mnt/system1/etc/fstab is mounted
+status 1
+again
+${whole}mount-system: /dev/vda2: cannot tell which subvolume is the root: no fstab of these names its own: backup
+mount-system: no installed system found on these devices:
+  /dev/vda1 ext2
+  /dev/vda2 btrfs
+status 1
+again
+`,
+    );
+  }, 120_000);
 
   test("a LUKS guest: the key from a file that .pre puts into .in; asked for on a terminal; or neither", async () => {
     using box = jobSandbox(profiles, "VIRT=200M");

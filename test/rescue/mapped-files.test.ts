@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { lstatSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, lstatSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { hostTarget, mapLinks, restoreMappedFiles } from "../../src/rescue/mapped-files.ts";
 import { remove } from "../../src/store/files.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -52,6 +52,14 @@ describe("restoreMappedFiles", () => {
     expect(lstatSync(`${out}/bin/node`).isFile()).toBe(true);
     for (const dir of [out, `${out}/bin`])
       expect(readdirSync(dir).filter((name) => name.includes("virtfs"))).toEqual([]);
+  });
+
+  test("what is to keep its mode does, at the top only", () => {
+    using temp = new Temp();
+    const out = share(temp, { d: ["", 0o40755], "d/job.log": ["", 0o100644], "job.log": ["", 0o100644] });
+    chmodSync(`${out}/job.log`, 0o600);
+    restoreMappedFiles(out, 0, "/tmp/.out", ["job.log"]);
+    expect([modeOf(`${out}/job.log`), modeOf(`${out}/d/job.log`)]).toEqual(["600", "644"]);
   });
 
   test("before a guest gets the share again, links are what it sees as such", () => {

@@ -2,7 +2,13 @@ import { randomUUID } from "node:crypto";
 import { exec, requireProgram } from "../process/exec.ts";
 import type { SettingValue } from "./literal.ts";
 import { SECRETS } from "./schema.ts";
-import { buildUserShell, readShellState, RESTORE_USER_SHELL, SHOW_SHELL_STATE, userShellEnvironment } from "./user-shell.ts";
+import {
+  buildUserShell,
+  readShellState,
+  RESTORE_USER_SHELL,
+  SHOW_SHELL_STATE,
+  userShellEnvironment,
+} from "./user-shell.ts";
 
 export type BashVariables = Record<string, SettingValue>;
 

@@ -8,7 +8,9 @@ import { interruption } from "./signals.ts";
 import { underCallerUmask } from "./umask.ts";
 
 // Users' ZX_* variables would change zx; they are for the user's programs only.
-const zxVariables = Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith("ZX_")));
+const zxVariables = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => name.startsWith("ZX_")),
+);
 for (const name of Object.keys(zxVariables)) delete process.env[name];
 $.verbose = false;
 // zx looks for bash and does not start without a shell; none is ever asked, see `spawn` below.

@@ -37,19 +37,49 @@ async function mountBy(fstab: string, root: string, devices: string): Promise<[s
 }
 
 describe.skipIf(process.getuid!() !== 0)("mount-fstab finds disks that had other names (needs root):", () => {
-  test.each<[title: string, fstab: string, root: string, devices: string, mounted: string[], status: number]>([
-    ["hda is sda", "/dev/hda2 /\n/dev/hda1 /boot", "sda2", "sda1 sda2", ["/dev/sda1 -> /boot"], 0],
-    ["sda is nvme", "/dev/sda2 /\n/dev/sda1 /boot", "nvme0n1p2", "nvme0n1p1 nvme0n1p2", ["/dev/nvme0n1p1 -> /boot"], 0],
-    ["nvme is vda", "/dev/nvme0n1p3 /\n/dev/nvme0n1p12 /home", "vda3", "vda12 vda3", ["/dev/vda12 -> /home"], 0],
-    ["the same", "/dev/sda2 /\n/dev/sdb1 /home", "sda2", "sda2 sdb1", ["/dev/sdb1 -> /home"], 0],
-    // There is a sda1, but it is another disk's.
-    ["exchanged", "/dev/sda2 /\n/dev/sda1 /boot", "sdb2", "sda1 sdb1 sdb2", ["/dev/sdb1 -> /boot"], 0],
-    ["what a further disk is called is not known", "/dev/sda2 /\n/dev/sdb1 /home", "vda2", "vda2 sdb1", [], 1],
-    ["other partitions are on it", "/dev/sda2 /\n/dev/sda1 /boot", "vda3", "vda1 vda3 sda1", [], 1],
-    ["it is not there", "/dev/sda2 /\n/dev/sda3 /home", "vda2", "vda2", [], 1],
-    ["the root is named otherwise", "LABEL=root /\n/dev/sda1 /boot", "vda2", "sda1 vda2", ["/dev/sda1 -> /boot"], 0],
-    ["it may be missing", "/dev/sda2 /\n/dev/sdb1 /home ext4 nofail", "vda2", "vda2", [], 0],
-  ])("%s", async (_title, fstab, root, devices, mounted, status) => {
+  test.each<[title: string, fstab: string, root: string, devices: string, mounted: string[], status: number]>(
+    [
+      ["hda is sda", "/dev/hda2 /\n/dev/hda1 /boot", "sda2", "sda1 sda2", ["/dev/sda1 -> /boot"], 0],
+      [
+        "sda is nvme",
+        "/dev/sda2 /\n/dev/sda1 /boot",
+        "nvme0n1p2",
+        "nvme0n1p1 nvme0n1p2",
+        ["/dev/nvme0n1p1 -> /boot"],
+        0,
+      ],
+      [
+        "nvme is vda",
+        "/dev/nvme0n1p3 /\n/dev/nvme0n1p12 /home",
+        "vda3",
+        "vda12 vda3",
+        ["/dev/vda12 -> /home"],
+        0,
+      ],
+      ["the same", "/dev/sda2 /\n/dev/sdb1 /home", "sda2", "sda2 sdb1", ["/dev/sdb1 -> /home"], 0],
+      // There is a sda1, but it is another disk's.
+      ["exchanged", "/dev/sda2 /\n/dev/sda1 /boot", "sdb2", "sda1 sdb1 sdb2", ["/dev/sdb1 -> /boot"], 0],
+      [
+        "what a further disk is called is not known",
+        "/dev/sda2 /\n/dev/sdb1 /home",
+        "vda2",
+        "vda2 sdb1",
+        [],
+        1,
+      ],
+      ["other partitions are on it", "/dev/sda2 /\n/dev/sda1 /boot", "vda3", "vda1 vda3 sda1", [], 1],
+      ["it is not there", "/dev/sda2 /\n/dev/sda3 /home", "vda2", "vda2", [], 1],
+      [
+        "the root is named otherwise",
+        "LABEL=root /\n/dev/sda1 /boot",
+        "vda2",
+        "sda1 vda2",
+        ["/dev/sda1 -> /boot"],
+        0,
+      ],
+      ["it may be missing", "/dev/sda2 /\n/dev/sdb1 /home ext4 nofail", "vda2", "vda2", [], 0],
+    ],
+  )("%s", async (_title, fstab, root, devices, mounted, status) => {
     const [found, code, errors] = await mountBy(`${fstab}\n`, root, devices);
     expect([found, code]).toEqual([mounted, status]);
     if (status !== 0) expect(errors).toMatch(/mount-fstab: \/(home|boot): cannot find \/dev\/sd/);

@@ -87,7 +87,9 @@ SETUP_USER_UID=`,
     expect(bench.list()).toEqual(["SSHKEYS", "job.env", "post-install.sh"]);
     const hello = `<${id("-un")}:${id("-u")}::post-install.sh:0>`;
     expect(
-      await bench.parameters('"$HELLO" "${SETUP_USERNAME-unset}" "${SETUP_USER_UID-unset}" "$SETUP_HOSTNAME"'),
+      await bench.parameters(
+        '"$HELLO" "${SETUP_USERNAME-unset}" "${SETUP_USER_UID-unset}" "$SETUP_HOSTNAME"',
+      ),
     ).toBe(`${hello}<><><box>`);
     // In the rescue INDIR is another one.
     expect(await bench.parameters('"${FIXED%% *}"')).toBe(`<${id("-un")}>`);

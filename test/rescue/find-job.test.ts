@@ -109,14 +109,23 @@ test("a name that is like another one: did you mean", async () => {
   using temp = new Temp();
   const at = places(temp);
   temp.write("host/prepare.job", "true\n");
-  expect((await failureOf(() => findJob("prepair", at))).hint).toStartWith("did you mean 'prepare'? looked for");
-  expect((await failureOf(() => findJob("add-ssh-key", at))).hint).toStartWith("did you mean 'add-ssh-keys'? ");
+  expect((await failureOf(() => findJob("prepair", at))).hint).toStartWith(
+    "did you mean 'prepare'? looked for",
+  );
+  expect((await failureOf(() => findJob("add-ssh-key", at))).hint).toStartWith(
+    "did you mean 'add-ssh-keys'? ",
+  );
 });
 
 test("listJobs: the first of a name, and old copies of the bundled ones do not count", () => {
   using temp = new Temp();
   const at = places(temp);
-  for (const file of ["host/x.job", "host/.y.job", "profiles/scripts/jobs/x.job", "profiles/scripts/jobs/z.job"])
+  for (const file of [
+    "host/x.job",
+    "host/.y.job",
+    "profiles/scripts/jobs/x.job",
+    "profiles/scripts/jobs/z.job",
+  ])
     temp.write(file, "");
   temp.write("profiles/scripts/jobs/run-ssh.job", "");
   const listed = listJobs(at).map(({ name, place }) => `${name}: ${place}`);

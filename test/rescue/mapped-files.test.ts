@@ -75,7 +75,8 @@ describe("restoreMappedFiles", () => {
   test("names that are no UTF-8, metadata that is none, and a deep tree", () => {
     using temp = new Temp();
     const out = share(temp, { f: ["x", 0o100755] });
-    const odd = (name: string): Buffer => Buffer.concat([Buffer.from(`${out}/`), Buffer.from(name, "latin1")]);
+    const odd = (name: string): Buffer =>
+      Buffer.concat([Buffer.from(`${out}/`), Buffer.from(name, "latin1")]);
     writeFileSync(odd("a\xff"), "odd");
     writeFileSync(odd(".virtfs_metadata/a\xff"), "virtfs.mode=33261\n");
     temp.write("out/.virtfs_metadata/bad", "virtfs.mode=99999999999\n");

@@ -12,6 +12,9 @@ test.each([
   expect(describeJob(script)).toBe(description);
 });
 
-test.each(Object.entries(JOB_FILES).filter(([name]) => name.endsWith(".job")))("%s says what it does", (_name, script) => {
-  expect(describeJob(script)).not.toBe("");
-});
+test.each(Object.entries(JOB_FILES).filter(([name]) => name.endsWith(".job")))(
+  "%s says what it does",
+  (_name, script) => {
+    expect(describeJob(script)).not.toBe("");
+  },
+);

@@ -244,7 +244,6 @@ test("the standard streams are written in few places", () => {
     "lib/log.ts",
     "process/stdout.ts",
     "process/terminal.ts",
-    "services/media.ts",
   ]);
   const raw = MODULES.filter(({ code }) => /\b(writeResult|writeOutput|writeErrorOutput)\(/.test(code)).map(
     ({ name }) => name,

@@ -108,14 +108,14 @@ function emptyShares(work: Present): void {
   }
 }
 
-/** [compat] `.post`, and whoever looks into `.out`, finds what the job has made there. */
+/** [compat] `.post` finds what the job has made in `.out`: modes and symlinks. */
 function restoreOutput(work: Present): void {
   const out = join(work.dir, WORK.out);
   const outside = restoreMappedFiles(out, callerUmask(), OUTDIR, Object.values(JOB));
   if (outside.length === 0) return;
   const some = outside.slice(0, 3).map(plain).join(", ");
   const further = outside.length > 3 ? ` and ${outside.length - 3} more` : "";
-  log.warn(`these links lead out of ${out} and remain files that hold their target: ${some}${further}`);
+  log.warn(`symlinks that point outside ${out} are kept as files that hold their target: ${some}${further}`);
 }
 
 /** The job goes where the rescue sees it, unless `.pre` has put one there. */

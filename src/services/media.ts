@@ -50,7 +50,8 @@ export class Media {
   /** MEDIA, where these paths need it or another one has asked for it; undefined where it is not known. */
   async root(paths: readonly string[]): Promise<string | undefined> {
     await this.macros(paths, "");
-    return this.#asked;
+    // Where that needed an answer, it has failed already.
+    return this.#asked?.catch(() => undefined);
   }
 
   /**

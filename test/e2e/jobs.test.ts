@@ -164,7 +164,7 @@ suite("jobs", () => {
         "",
       ]);
       expect(stderr).toContain("aside\n");
-      expect(stderr).toContain("remain files that hold their target: outside\n");
+      expect(stderr).toContain("are kept as files that hold their target: outside\n");
       configure(box, settings("VIRT=64M", profiles));
     });
 

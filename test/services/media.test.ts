@@ -55,6 +55,12 @@ describe("@MIRROR@ and @MEDIA@", () => {
     expect(MIRROR).toBe(mirror?.replace("TOP", temp.top));
   });
 
+  test("root: MEDIA where it is asked for and known", async () => {
+    expect(await media({}, SET).root(["@MIRROR@"])).toBe(temp.path("media"));
+    expect(await media({}, "false\n").root(["@MIRROR@"])).toBeUndefined();
+    expect(await media({}, SET).root(["/x"])).toBeUndefined();
+  });
+
   test("check-media that fails: 66, where a setting names what it is to find", async () => {
     for (const [settings, path] of [
       [{ MEDIA_MIRROR: "/alt" }, "@MIRROR@"],

@@ -144,6 +144,7 @@ async function hookVariables(
 ): Promise<BashVariables> {
   const { settings, raw, origins } = vm;
   const paths = [...settings.IMAGES, ...settings.SHARES, ...settings.RESCUE_SHARES].map(({ path }) => path);
+  const MEDIA = await media.root(paths);
   const typed = (name: "QEMUARCH" | "UEFI"): string =>
     origins[name].kind === "option" ? [raw[name]].flat()[0]! : "";
   return {
@@ -156,7 +157,8 @@ async function hookVariables(
     WORKDIR: work.dir,
     LIBEXEC: libexec,
     PROFILES: settings.PROFILES,
-    MEDIA: (await media.root(paths)) ?? context.env.MEDIA ?? "",
+    // Where it is not known, what the environment or vm.conf says holds.
+    ...(MEDIA !== undefined && { MEDIA }),
     ...firmwareVariables(vm),
     ARG_ARCH: typed("QEMUARCH"),
     ARG_UEFI: typed("UEFI"),

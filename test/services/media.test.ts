@@ -49,6 +49,11 @@ describe("@MIRROR@ and @MEDIA@", () => {
       [{ MEDIA_MIRROR: "/alt" }, undefined, { MEDIA: "/m" }],
       "/m/alt",
     ],
+    [
+      "MEDIA of vm.conf, which check-media only looks at",
+      [{}, ": $MEDIA\n", { userShell: "MEDIA=/m\n" }],
+      "/m",
+    ],
     ["vm.conf's own variables", [{}, "MEDIA=$PLACE\n", { userShell: "PLACE=/mnt/own\n" }], "/mnt/own"],
   ])("%s", async (_title, given, mirror) => {
     const { MIRROR } = await media(...given).macros(["@MIRROR@"], "/work");

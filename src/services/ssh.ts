@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { closeSync, existsSync } from "node:fs";
 import { constants } from "node:os";
 import { join, resolve } from "node:path";
 import { StatusError, VmError } from "../lib/errors.ts";
@@ -7,7 +7,7 @@ import { findForward } from "../machine/parse.ts";
 import { start } from "../process/exec.ts";
 import { takeSignals, throwIfInterrupted } from "../process/signals.ts";
 import { shellQuote } from "../qemu/text.ts";
-import { lstatOf } from "../store/files.ts";
+import { createFile, lstatOf } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { requireRunning } from "./live.ts";
@@ -124,6 +124,8 @@ function privateKeys({ settings, hostdir }: Vm): string[] {
 async function runHere(context: Context, access: Access, argv: readonly string[]): Promise<void> {
   throwIfInterrupted();
   const known = (lstatOf(access.knownHosts)?.size ?? 0) > 0;
+  // ssh would make it by the user's umask.
+  if (!lstatOf(access.knownHosts)) closeSync(createFile(access.knownHosts));
   const child = start(argv, {
     stdin: 0,
     stdout: 1,

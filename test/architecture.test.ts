@@ -234,6 +234,20 @@ test("only agreed names stand at the top", () => {
 });
 
 /** What may come from a guest, an image, a repository or a directory passes one of these on its way to a terminal. */
+test("programs of the user, not of vm, are started as such: hooks, check-media, viewers, ssh, pagers, notifiers", () => {
+  const starters = MODULES.filter(({ text }) => /\brunAs: "user"/.test(text)).map(({ name }) => name);
+  expect(starters).toEqual([
+    "config/bash.ts",
+    "rescue/hooks.ts",
+    "services/manual.ts",
+    "services/media.ts",
+    "services/notify.ts",
+    "services/ssh.ts",
+    "services/view.ts",
+    "services/viewer.ts",
+  ]);
+});
+
 test("the standard streams are written in few places", () => {
   const writers = MODULES.filter(({ code }) =>
     /\b(console\s*\.|Bun\.(stdout|stderr)\b|process\.(stdout|stderr)\s*\.\s*write\b|\b(writeSync|appendFileSync)\(\s*[12]\b)/.test(

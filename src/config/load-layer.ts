@@ -6,6 +6,7 @@ import { evaluateWithBash } from "./bash.ts";
 import { refuseNewer } from "./guest-format.ts";
 import { readAssignments, type Assignment, type SettingValue } from "./literal.ts";
 import type { Origin } from "./load.ts";
+import type { OwnVariables } from "./load-own.ts";
 import { lookupIn } from "./lookup.ts";
 import { parseSetting, SECRETS, SETTING_NAMES, type RawSettings, type SettingName } from "./schema.ts";
 import { distrust } from "../lib/trust.ts";
@@ -25,14 +26,6 @@ export interface Sources extends Surroundings {
   spelled?: Partial<Record<SettingName, string>> | undefined;
   /** False where many VMs are looked over: nothing is evaluated then. */
   mayUseBash: boolean;
-}
-
-/** What the user's own files set besides settings. */
-export interface OwnVariables {
-  /** As bash text (user-shell.ts). */
-  text: string;
-  /** Those of files that were read literally, for later files to refer to. */
-  variables: Record<string, SettingValue>;
 }
 
 type RawComplete = Record<SettingName, SettingValue>;

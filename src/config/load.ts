@@ -1,13 +1,12 @@
 import { join } from "node:path";
 import { SignalError, VmError } from "../lib/errors.ts";
-import { warnOnce } from "../lib/log.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
-import { distrust } from "../lib/trust.ts";
 import { badOption, settingsError, type Complaint } from "./complaint.ts";
 import { buildDefaults, defaultDisks, type Surroundings } from "./defaults.ts";
 import type { Assignment, SettingValue } from "./literal.ts";
 import { isBlank } from "./check-guest-env.ts";
-import { checkLayer, readLayer, type OwnVariables, type Sources } from "./load-layer.ts";
+import { checkLayer, readLayer, type Sources } from "./load-layer.ts";
+import { addOwn, type OwnVariables } from "./load-own.ts";
 import { mergeSettings } from "./merge.ts";
 import {
   IDENTITY,
@@ -23,7 +22,6 @@ import { ARCH, parseArch } from "../machine/arch.ts";
 import { ARCHES, type Arch } from "../machine/types.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { HOST, LAST } from "../store/layout.ts";
-import { userAssignment } from "./user-shell.ts";
 import { scalarOf } from "./values.ts";
 
 export type { Sources } from "./load-layer.ts";
@@ -164,22 +162,6 @@ export async function readSettings(
     ownArch: ownArch === undefined ? undefined : parseArch(scalarOf(ownArch)),
     error,
   };
-}
-
-/** Notes the variables of a user's file that are no settings. */
-function addOwn(own: OwnVariables, file: string, assignments: readonly Assignment[]): void {
-  const further = assignments.filter(({ name }) => !isSettingName(name));
-  if (further.length === 0) return;
-  const reason = distrust(file);
-  if (reason !== undefined) {
-    const names = [...new Set(further.map(({ name }) => name))].join(", ");
-    warnOnce(`hooks do not get ${names} of ${file}: ${reason}`);
-    return;
-  }
-  for (const { name, value } of further) {
-    own.variables[name] = value;
-    own.text += userAssignment(name, value);
-  }
 }
 
 /**

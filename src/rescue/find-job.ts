@@ -52,7 +52,7 @@ function jobsIn(directory: string, place: ListedJob["place"]): ListedJob[] {
     .map((file) => ({ name: file.slice(0, -".job".length), place, script: join(directory, file) }));
 }
 
-/** The jobs that `findJob` finds, in the order in which they are looked for. Nothing of them is run or judged. */
+/** The jobs that `findJob` finds, in the order in which they are looked for. Nothing of them is run or checked. */
 export function listJobs({ hostdir, profiles, libexec }: JobPlaces): ListedJob[] {
   const all = [
     ...jobsIn(hostdir, "this VM's own"),

@@ -4,7 +4,7 @@ import { VmError } from "../lib/errors.ts";
 import { exec, requireProgram } from "../process/exec.ts";
 
 /** [compat] Hooks are sourced; what they may use besides variables is `fatal`. */
-const SCRIPT = `${FATAL}. "$1"\n`;
+const SCRIPT = `${FATAL}: "\${MEDIA=}"\n. "$1"\n`;
 
 /**
  * Runs a job's `.pre` or `.post` on the host, in a shell of its own. [compat] Its stdout is this program's stdout.

@@ -1,7 +1,7 @@
 /**
  * Files of a 9p share as qemu keeps them under `security_model=mapped-file`: each is a plain file or directory, and
- * `.virtfs_metadata/NAME` beside it says what it is to the guest; a symbolic link is a file that holds its target
- * (qemu, hw/9pfs/9p-local.c). Real modes and links are given back here as far as they stay within the share.
+ * `.virtfs_metadata/NAME` beside it holds its owner and mode in the guest; a symlink is a file that holds its target
+ * (qemu, hw/9pfs/9p-local.c). Here files get these modes, and symlinks are made that point inside the share.
  */
 import { chmodSync, mkdirSync, readdirSync, readlinkSync, rmSync, symlinkSync, type Dirent } from "node:fs";
 import { join } from "node:path";
@@ -20,13 +20,25 @@ const MAX_DEPTH = 64;
 const S_IFMT = 0o170000;
 const S_IFLNK = 0o120000;
 
+/** Stands in the place of bytes that are no UTF-8: by that string the file cannot be named. */
+const REPLACEMENT = "\ufffd";
+
+/** What is in a directory, as far as it can be read and named; the rest is left as it is. */
+function readEntries(dir: string): Dirent[] {
+  try {
+    return readdirSync(dir, { withFileTypes: true }).filter(({ name }) => !name.includes(REPLACEMENT));
+  } catch (error) {
+    if (hasErrno(error, "EACCES", "ENOENT", "ENAMETOOLONG")) return [];
+    throw error;
+  }
+}
+
 /** Calls `visit` for each directory of a tree, parents first. No link is followed. */
 function walk(top: string, visit: (dir: string, depth: number, entries: Dirent[]) => void): void {
   const waiting = [{ dir: top, depth: 0 }];
   for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
     const { dir, depth } = next;
-    // A name that is no UTF-8 has another one here: what bears it stays as it is.
-    const entries = readdirSync(dir, { withFileTypes: true }).filter(({ name }) => !name.includes("\ufffd"));
+    const entries = readEntries(dir);
     for (const entry of entries)
       if (entry.isDirectory() && entry.name !== METADATA && depth < MAX_DEPTH)
         waiting.push({ dir: join(dir, entry.name), depth: depth + 1 });
@@ -47,15 +59,15 @@ function readMode(dir: string, name: string): number | undefined {
 }
 
 /**
- * Pure: a link's target as it is made on the host, relative. Only leading `..` are taken, no more than the link's
- * directory has parents in the share: whatever the names behind them are, they cannot lead out of it.
- * @param depth of the link's directory below the share's
- * @param mounted where the guest has the share
- * @returns undefined where it leads out
+ * Pure: a symlink's target as it is made on the host, relative. `..` is accepted only at the beginning, and no more often
+ * than the symlink's directory has parents in the share: then it stays inside, even if further names are symlinks.
+ * @param depth of the symlink's directory below the share's
+ * @param mounted mount point of the share in the guest
+ * @returns undefined for a target outside, or one that cannot be checked
  */
 export function hostTarget(target: string, depth: number, mounted: string): string | undefined {
   const inside = target === mounted || target.startsWith(`${mounted}/`);
-  if (target === "" || target.includes("\0") || (target.startsWith("/") && !inside)) return undefined;
+  if (target === "" || /[\0\ufffd]/.test(target) || (target.startsWith("/") && !inside)) return undefined;
   const words = (inside ? target.slice(mounted.length) : target)
     .split("/")
     .filter((word) => word !== "" && word !== ".");
@@ -67,12 +79,12 @@ export function hostTarget(target: string, depth: number, mounted: string): stri
 }
 
 /**
- * Gives files the modes that they have for the guest (no setuid, setgid and sticky bits) and makes its links, where they
- * stay within the share. Nothing may write to the share meanwhile.
- * @param umask taken off the modes
- * @param mounted where the guest had the share
- * @param kept names in the share's own directory that keep their modes
- * @returns links that lead out, as paths below the share: they remain files that hold their target
+ * Gives files the modes that they have in the guest (without setuid, setgid and sticky bits), makes the symlinks that point
+ * inside the share, and removes the metadata. Nothing may write to the share meanwhile.
+ * @param umask bits that are cleared in the modes
+ * @param mounted mount point of the share in the guest
+ * @param kept names in the top directory that keep their modes
+ * @returns symlinks that point outside, as paths below the share: they stay files that hold their target
  */
 export function restoreMappedFiles(
   share: string,
@@ -108,7 +120,8 @@ function makeLink(path: string, depth: number, mounted: string): boolean {
 }
 
 /**
- * Turns links into what the guest sees as such, before it gets the share: moved by the guest, a real one could lead out.
+ * Turns symlinks back into mapped files, before a guest gets the share: a real symlink that the guest moves could point
+ * outside.
  */
 export function mapLinks(share: string): void {
   walk(share, (dir, _depth, entries) => {

@@ -18,7 +18,7 @@ function readScript({ name, script }: ListedJob): string {
   try {
     return readSmall(script) ?? "";
   } catch {
-    // Whoever runs it is told why that cannot be read.
+    // `job NAME` says why it cannot be read.
     return "";
   }
 }

@@ -108,14 +108,14 @@ function emptyShares(work: Present): void {
   }
 }
 
-/** [compat] `.post`, and whoever looks into `.out`, finds what the job has made there. */
+/** [compat] `.post` finds what the job has made in `.out`: modes and symlinks. */
 function restoreOutput(work: Present): void {
   const out = join(work.dir, WORK.out);
   const outside = restoreMappedFiles(out, callerUmask(), OUTDIR, Object.values(JOB));
   if (outside.length === 0) return;
   const some = outside.slice(0, 3).map(plain).join(", ");
   const further = outside.length > 3 ? ` and ${outside.length - 3} more` : "";
-  log.warn(`these links lead out of ${out} and remain files that hold their target: ${some}${further}`);
+  log.warn(`symlinks that point outside ${out} are kept as files that hold their target: ${some}${further}`);
 }
 
 /** The job goes where the rescue sees it, unless `.pre` has put one there. */
@@ -144,6 +144,7 @@ async function hookVariables(
 ): Promise<BashVariables> {
   const { settings, raw, origins } = vm;
   const paths = [...settings.IMAGES, ...settings.SHARES, ...settings.RESCUE_SHARES].map(({ path }) => path);
+  const MEDIA = await media.root(paths);
   const typed = (name: "QEMUARCH" | "UEFI"): string =>
     origins[name].kind === "option" ? [raw[name]].flat()[0]! : "";
   return {
@@ -156,7 +157,8 @@ async function hookVariables(
     WORKDIR: work.dir,
     LIBEXEC: libexec,
     PROFILES: settings.PROFILES,
-    MEDIA: (await media.root(paths)) ?? context.env.MEDIA ?? "",
+    // Where it is not known, what the environment or vm.conf says holds.
+    ...(MEDIA !== undefined && { MEDIA }),
     ...firmwareVariables(vm, work),
     ARG_ARCH: typed("QEMUARCH"),
     ARG_UEFI: typed("UEFI"),

@@ -13,7 +13,8 @@ import type { Context } from "./context.ts";
 import type { Vm } from "./open.ts";
 
 /** Sourced by bash; what it prints goes to the user, MEDIA comes back. */
-const SCRIPT = `${FATAL}exec 3>&1 1>&2
+const SCRIPT = `${FATAL}: "\${MEDIA=}"
+exec 3>&1 1>&2
 . "$1"
 printf 'MEDIA\\0s\\0%s\\0' "\${MEDIA-}" >&3`;
 
@@ -38,6 +39,9 @@ export class NoSuchIso extends VmError {
     });
   }
 }
+/** A failure that the user did not cause by a signal. */
+const isPlainFailure = (error: unknown): error is VmError =>
+  error instanceof VmError && !(error instanceof SignalError);
 
 /** Finds external media when something refers to them, and only then; asks `check-media` at most once. */
 export class Media {
@@ -60,10 +64,11 @@ export class Media {
     };
   }
 
-  /** MEDIA, where these paths need it or another one has asked for it; undefined where it is not known. */
+  /** MEDIA, where these paths need it or it is known already; else undefined. */
   async root(paths: readonly string[]): Promise<string | undefined> {
     await this.macros(paths, "");
-    return this.#asked;
+    // Where these paths cannot do without it, that has thrown.
+    return this.#asked?.catch(() => undefined);
   }
 
   /**
@@ -75,15 +80,15 @@ export class Media {
     let found = places.find((path) => existsSync(path));
     let failure: VmError | undefined;
     if (!found && !isAbsolute(name)) {
-      const storage = await this.#storage().catch((error: VmError) => {
-        // Nothing says that the image is there.
-        if (this.vm.settings.MEDIA_STORAGE !== "") throw error;
+      const storage = await this.#storage().catch((error: unknown) => {
+        // No setting says that the image is there.
+        if (this.vm.settings.MEDIA_STORAGE !== "" || !isPlainFailure(error)) throw error;
         failure = error;
         return undefined;
       });
-      const path = storage && join(storage, name);
-      if (path !== undefined && path !== "") places.push(path);
-      if (path && existsSync(path)) found = path;
+      const path = storage === undefined ? undefined : join(storage, name);
+      if (path !== undefined) places.push(path);
+      if (path !== undefined && existsSync(path)) found = path;
     }
     if (!found) throw new NoSuchIso(name, [...new Set(places)], failure);
     requireReadableFile(found, "the CD image");
@@ -109,7 +114,7 @@ export class Media {
     try {
       return (await this.#media()) || undefined;
     } catch (error) {
-      if (!(error instanceof VmError) || error instanceof SignalError) throw error;
+      if (!isPlainFailure(error)) throw error;
       warnOnce(`${error.message}; shares of @MIRROR@ are left out`);
       return undefined;
     }
@@ -130,11 +135,10 @@ export class Media {
   }
 
   async #ask(): Promise<string> {
-    const { MEDIA = "" } = this.context.env;
     const script = findCheckMedia(this.context);
-    if (script === undefined) return MEDIA;
+    if (script === undefined) return this.context.env.MEDIA ?? "";
     const { raw, hostdir, userShell } = this.vm;
-    const variables = { ...raw, PROG: this.context.prog, HOSTDIR: hostdir, MEDIA };
+    const variables = { ...raw, PROG: this.context.prog, HOSTDIR: hostdir };
     const { status, stdout } = await exec(buildBashArgv(variables, SCRIPT, [script]), {
       anyStatus: true,
       stdin: 0,

@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { closeSync, existsSync } from "node:fs";
 import { constants } from "node:os";
 import { join, resolve } from "node:path";
 import { StatusError, VmError } from "../lib/errors.ts";
@@ -7,7 +7,7 @@ import { findForward } from "../machine/parse.ts";
 import { start } from "../process/exec.ts";
 import { signalError, takeSignals, throwIfInterrupted, type StopSignal } from "../process/signals.ts";
 import { shellQuote } from "../qemu/text.ts";
-import { lstatOf } from "../store/files.ts";
+import { createFile, lstatOf } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { requireRunning } from "./live.ts";
@@ -135,6 +135,8 @@ const HURRY_MS = 5000;
 async function runHere(context: Context, access: Access, argv: readonly string[]): Promise<void> {
   throwIfInterrupted();
   const known = (lstatOf(access.knownHosts)?.size ?? 0) > 0;
+  // ssh would make it by the user's umask.
+  if (!lstatOf(access.knownHosts)) closeSync(createFile(access.knownHosts));
   const child = start(argv, {
     stdin: 0,
     stdout: 1,
@@ -159,7 +161,10 @@ async function runHere(context: Context, access: Access, argv: readonly string[]
   if (stop && signal === "SIGKILL") throw signalError(stop, `${argv[0]} did not end after ${stop}`);
   if (status === NO_CONNECTION) {
     log.info(`${argv[0]} logs in as ${access.user}; as another user: --user=NAME`);
-    if (known) log.info(`if ssh complains of a changed key, and the guest was installed anew: rm ${shellQuote(access.knownHosts)}`);
+    if (known)
+      log.info(
+        `if ssh complains of a changed key, and the guest was installed anew: rm ${shellQuote(access.knownHosts)}`,
+      );
   }
   const code = signal ? 128 + constants.signals[signal as NodeJS.Signals] : (status ?? 1);
   throw new StatusError(`${argv[0]} ended with status ${code}`, code);

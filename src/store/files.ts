@@ -1,14 +1,11 @@
 import {
-  chmodSync,
   closeSync,
   constants,
   fsync,
   fsyncSync,
-  lstatSync,
   openSync,
   readdirSync,
   renameSync,
-  rmdirSync,
   rmSync,
   statfsSync,
   symlinkSync,
@@ -19,8 +16,11 @@ import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { hasErrno, isNoRoom, NO_ROOM, reasonOf, VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
-import { lstatOf, openForReading } from "../lib/read-file.ts";
+import { openForReading } from "../lib/read-file.ts";
 import { PARTIAL } from "./layout.ts";
+import { remove } from "./remove.ts";
+
+export { remove };
 
 export {
   lstatOf,
@@ -123,70 +123,6 @@ export function swingLink(path: string, target: string): void {
     removeQuietly(beside);
     throw error;
   }
-}
-
-/**
- * Removes a file or a whole tree; nothing there is fine too. Subdirectories are moved to the top of the tree first, so
- * that a path never gets long, however deep a guest or a job has nested them: work stays linear.
- * @throws a system error
- */
-export function remove(path: string): void {
-  const stats = lstatOf(path);
-  if (!stats) return;
-  if (!stats.isDirectory()) return rmSync(path, { force: true });
-  const waiting = [path];
-  const emptied: string[] = [];
-  for (let count = 0, dir = waiting.pop(); dir !== undefined; dir = waiting.pop()) {
-    emptied.push(dir);
-    for (const { path: item, isDirectory } of readOwnDirectory(dir)) {
-      if (!isDirectory) {
-        rmSync(item, { force: true });
-        continue;
-      }
-      let moved = item.toString();
-      if (dir !== path || typeof item !== "string") {
-        do moved = join(path, `${PARTIAL}${count++}`);
-        while (lstatOf(moved));
-        // A directory is moved only by who may write it: its `..` changes.
-        chmodSync(item, 0o700);
-        renameSync(item, moved);
-      }
-      waiting.push(moved);
-    }
-  }
-  for (const dir of emptied.toReversed()) rmdirSync(dir);
-}
-
-interface Entry {
-  /** Bytes where its name is no UTF-8: the string would name another file. */
-  path: string | Buffer;
-  isDirectory: boolean;
-}
-
-/** Lists a directory that is to be removed, whatever its mode. */
-function readOwnDirectory(path: string): Entry[] {
-  try {
-    const entries = listEntries(path);
-    if ((lstatSync(path).mode & 0o700) === 0o700) return entries;
-  } catch (error) {
-    if (!hasErrno(error, "EACCES")) throw error;
-  }
-  chmodSync(path, 0o700);
-  return listEntries(path);
-}
-
-/** What stands in the place of bytes that are no UTF-8. */
-const REPLACEMENT = "\ufffd";
-
-function listEntries(directory: string): Entry[] {
-  const entries = readdirSync(directory, { withFileTypes: true });
-  if (!entries.some(({ name }) => name.includes(REPLACEMENT)))
-    return entries.map((entry) => ({ path: join(directory, entry.name), isDirectory: entry.isDirectory() }));
-  // Bun has no types of files together with bytes.
-  return readdirSync(directory, { encoding: "buffer" }).map((name) => {
-    const path = Buffer.concat([Buffer.from(`${directory}/`), name]);
-    return { path, isDirectory: lstatSync(path).isDirectory() };
-  });
 }
 
 /** The same while something else is being reported; what stays is removed by the next command. */

@@ -179,7 +179,7 @@ suite("settings", () => {
   test("a check-media that fails stops the command; one that nobody needs is not asked", async () => {
     using box = await made();
     const env = checkMedia(box, `touch ${box.path("asked")}\nfalse\n`);
-    await box.ok(["run", iso.haltIso], { env });
+    await box.ok(["--share=", "run", iso.haltIso], { env });
     expect(existsSync(box.path("asked"))).toBe(false);
     expectError(await box.vm(["-i", "VIRT=@MEDIA@/x.img", "run", iso.haltIso], { env }), 66, /check-media/);
     expectError(await box.vm(["-i", "VIRT=@MEDIA@/x.img", "run", iso.haltIso]), 69, /check-media/);
@@ -206,6 +206,12 @@ suite("settings", () => {
     configure(box, "MEMORY=64M\nPORT=\nMEDIA_MIRROR=/alt-mirror\n");
     await box.ok(["run", iso.haltIso], { env: checkMedia(box, `MEDIA=${media}\n`) });
     expect(script(box)).toMatch(new RegExp(`path=${media}/alt-mirror,.*readonly=on.*\n.*mount_tag=mirror`));
+    configure(box, "MEMORY=64M\nPORT=\n");
+    await box.ok(["run", iso.haltIso], { env: checkMedia(box, `MEDIA=${media}\n`) });
+    expect(script(box)).toMatch(new RegExp(`path=${media},.*readonly=on.*\n.*mount_tag=mirror`));
+    const { stderr } = await box.ok(["run", iso.haltIso], { env: checkMedia(box, "false\n") });
+    expect(stderr).toContain("check-media failed");
+    expect(script(box)).not.toContain("mount_tag=mirror");
   });
 
   test("macros in shares and images; a path may go on after them", async () => {

@@ -7,6 +7,7 @@ import { ROOT } from "./hook.ts";
 /** Shares are bind mounts here, and the machine is a mount and PID namespace, which only root can make. */
 const FAKES: Readonly<Record<string, string>> = {
   mount: `#!/bin/bash
+if [ "$1" = /dev/bench-root ]; then exec /bin/mount --bind /mnt/bench/system "$2"; fi
 [ "$1 $2" = "-t 9p" ] || exec /bin/mount "$@"
 [ -d "/mnt/bench/$5" ] || { echo "no tag $5"; exit 1; }
 /bin/mount --bind "/mnt/bench/$5" "$6"
@@ -14,6 +15,7 @@ const FAKES: Readonly<Record<string, string>> = {
   // The machine that tests has volumes of its own, which are nobody's business.
   ...Object.fromEntries(["modprobe", "mdadm", "vgchange", "vgmknodes"].map((name) => [name, "#!/bin/sh\n"])),
   "mount-system": "#!/bin/bash\nmkdir -p /mnt/system1 && /bin/mount --bind /mnt/bench/system /mnt/system1\n",
+  blkid: "#!/bin/sh\ncase $* in *LABEL=bench) echo /dev/bench-root ;; esac\n",
   poweroff: `#!/bin/bash
 echo "$*" >/mnt/bench/poweroff
 cat /proc/self/mountinfo >/mnt/bench/mounts

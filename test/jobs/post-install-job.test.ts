@@ -54,6 +54,18 @@ run touch "$DESTDIR/etc/touched" "$DESTDIR/run/lost"; grep -c . /proc/mounts >/d
     expect(guest.read("out/STATUS")).toBe("0\n");
   });
 
+  test("with SETUP_ROOTDEV the system is in /mnt/target, ready for chroot", async () => {
+    using guest = new Guest({
+      ...files('echo "$DESTDIR"; mountpoint -q "$DESTDIR/proc"; touch "$DESTDIR/etc/touched"'),
+      "in/ROOTDEV": "LABEL=bench\n",
+    });
+    await guest.run();
+    expect(guest.read("out/job.log")).toBe("post-install: /dev/bench-root -> /mnt/target\n/mnt/target\n");
+    expect(guest.read("out/STATUS")).toBe("0\n");
+    expect(guest.read("system/etc/touched")).toBe("");
+    expect(guest.read("mounts")).not.toContain(" /mnt/target");
+  });
+
   test("a root device that is not there", async () => {
     using guest = new Guest({ ...files("echo no"), "in/ROOTDEV": "LABEL=nosuch-label\n" });
     await guest.run();

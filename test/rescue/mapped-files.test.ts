@@ -108,6 +108,7 @@ describe("hostTarget", () => {
     ["/etc/passwd", 0, undefined],
     ["", 0, undefined],
     ["a\0b", 0, undefined],
+    ["a\ufffd", 0, undefined],
   ])("%j at depth %d is %j", (target, depth, host) => {
     expect(hostTarget(target, depth, "/tmp/.out")).toBe(host);
   });

@@ -7,7 +7,7 @@ import type { Context } from "./context.ts";
 import { oneLine, type Check } from "./doctor/check.ts";
 import { checkPlaces, checkPrograms } from "./doctor/host.ts";
 import { checkAging } from "./doctor/tmpfiles.ts";
-import { checkFirmwares, checkKvm, checkQemus } from "./doctor/qemu.ts";
+import { checkFirmwares, checkKvm, checkQemus, checkVariables } from "./doctor/qemu.ts";
 import { checkRescueBuild, checkRescues } from "./doctor/rescue.ts";
 import { readSystem, type System } from "./doctor/system.ts";
 import type { Vm } from "./open.ts";
@@ -35,6 +35,7 @@ export async function diagnose(context: Context, found: InForce): Promise<Diagno
     ...qemus,
     checkKvm(settings, context.hostArch),
     ...checkFirmwares(settings),
+    ...checkVariables(vm),
     ...checkPrograms(context),
     ...build,
     ...rescues,

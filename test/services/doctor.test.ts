@@ -1,10 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import { formatText, type Diagnosis } from "../../src/services/doctor.ts";
+import { checkVariables } from "../../src/services/doctor/qemu.ts";
 import { redact } from "../../src/services/doctor/redact.ts";
 import { buildReport, lastLines } from "../../src/services/doctor/report.ts";
 import { oneLine, type Check } from "../../src/services/doctor/check.ts";
 import { parseOsRelease } from "../../src/services/doctor/system.ts";
 import { PACKAGES } from "../../src/lib/packages.ts";
+import type { Vm } from "../../src/services/open.ts";
+import { Temp } from "../fixtures/temp.ts";
 
 describe("os-release", () => {
   test.each([
@@ -99,4 +102,13 @@ describe("a report", () => {
     expect(lastLines("\u001B[1mboot\u001B[0m\r\nlogin: \u0007\n\n")).toBe("boot\nlogin:");
     expect(lastLines("x\n".repeat(100)).split("\n")).toHaveLength(30);
   });
+});
+
+test("UEFI variables for which no firmware is installed are something missing", () => {
+  using temp = new Temp();
+  const settings = { UEFI: true, QEMUARCH: "x86_64", OVMF_CODE: "", OVMF_VARS: "" };
+  const vm = { settings, work: { state: "present", dir: temp.top } } as unknown as Vm;
+  expect(checkVariables(vm)).toEqual([]);
+  temp.write("efivars.bin", Buffer.alloc(65536));
+  expect(checkVariables(vm)).toMatchObject([{ name: "uefi-variables", state: "missing", needed: true }]);
 });

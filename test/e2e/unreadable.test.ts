@@ -38,7 +38,8 @@ suite("another user's", () => {
     }
     const work = dirname(await shell("readlink -f .work/guest.env", vm));
     const looked = await box.vm(["status"], { cwd: work });
-    expect(looked).toMatchObject({ status: 0, stdout: expect.stringContaining(`directory:     ${vm}\n`) });
+    expect(looked.status).toBe(0);
+    expect(looked.stdout).toContain(`directory:     ${vm}\n`);
   });
 
   rootTest("working files of another user: no hint that loses them", async () => {
@@ -62,10 +63,8 @@ suite("another user's", () => {
     expect(stdout).toMatch(/^closed: cannot look into .*closed: permission denied/m);
     expect(stdout).not.toContain("lost+found");
     const rescues = await asUser(["rescue", "list"]);
-    expect(rescues).toMatchObject({
-      status: 0,
-      stderr: expect.stringMatching(/cannot look into .*closed: perm/),
-    });
+    expect(rescues.status).toBe(0);
+    expect(rescues.stderr).toMatch(/cannot look into .*closed: perm/);
     expect(rescues.stderr).not.toContain("lost+found");
     expectError(await asUser(["-d", closed, "status"]), 66, /cannot look into .*closed: permission denied/);
     for (const path of [lost, closed]) rmSync(path, { recursive: true });
@@ -77,7 +76,8 @@ suite("another user's", () => {
     chownSync(snapshot, 0, 0);
     chmodSync(snapshot, 0o700);
     const listed = await asUser(["snapshots"]);
-    expect(listed).toMatchObject({ status: 0, stdout: expect.stringMatching(/^S0 .*damaged/m) });
+    expect(listed.status).toBe(0);
+    expect(listed.stdout).toMatch(/^S0 .*damaged/m);
     expect(listed.stdout).toMatch(/^S1 .*offline/m);
     expect(await asUser(["prune", "--keep-last=1", "--dry-run"])).toMatchObject({ status: 0 });
     chownSync(snapshot, UID, UID);
@@ -87,7 +87,7 @@ suite("another user's", () => {
     const work = await shell('printf %s "$(readlink -f .work)"', vm);
     unlinkSync(join(work, ".vm.json"));
     chmodSync(work, 0o755);
-    const commands = "run backup restore destroy stop restart pause console ssh status verify identity view";
+    const commands = "run backup restore destroy stop restart pause console ssh status verify view";
     for (const words of [
       ...commands.split(" "),
       "job x",
@@ -101,10 +101,9 @@ suite("another user's", () => {
     }
     expect(await asUser(["adopt"])).toMatchObject({ status: 0 });
     expect(await shell(`stat -c %a "${work}"`, vm)).toBe("700\n");
-    expect(await asUser(["backup"])).toMatchObject({
-      status: 0,
-      stderr: expect.stringContaining("it is not known how the last run ended"),
-    });
+    const { stderr, status } = await asUser(["backup"]);
+    expect(status).toBe(0);
+    expect(stderr).toContain("it is not known how the last run ended");
     expect(readdirSync(join(vm, "backups"))).toContain("S2");
   });
 });

@@ -209,7 +209,7 @@ export async function fillStage(
   } finally {
     meter.finish();
   }
-  for (const { name } of jobs) if (isDiskName(name)) refuseForeignParts(join(stage.dir, name));
+  for (const { name, from } of jobs) if (isDiskName(name)) refuseForeignParts(join(stage.dir, name), from);
   checkLengths(snapshot, stage);
   for (const name of [WORK.guestEnv, defaultsName(context.prog)]) {
     const content = readSmallBytes(join(snapshot.dir, name));

@@ -109,7 +109,7 @@ const formatJson = (diagnosis: Diagnosis): string =>
 /** Pure: a table. */
 export function formatText({ host, checks }: Diagnosis): string {
   const rows = checks.map(({ name, state, needed, use, detail, packages }) => {
-    const hint = packages && installHint(packages, host.family);
+    const hint = packages && installHint(packages, host.family, host.release);
     return [name, state, needed ? "needed" : "optional", use, [detail, hint].filter(Boolean).join("; ")];
   });
   return formatTable([["WHAT", "STATE", "NEED", "FOR", "DETAIL"], ...rows]);
@@ -117,7 +117,7 @@ export function formatText({ host, checks }: Diagnosis): string {
 
 function missingError({ host, checks }: Diagnosis): VmError {
   const missing = missingOf(checks);
-  const hints = missing.map(({ packages }) => packages && installHint(packages, host.family));
+  const hints = missing.map(({ packages }) => packages && installHint(packages, host.family, host.release));
   return new VmError("unavailable", `missing and needed: ${missing.map(({ name }) => name).join(", ")}`, {
     hint: [...new Set(hints)].filter(Boolean).join("\n") || undefined,
   });

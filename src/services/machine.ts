@@ -15,6 +15,7 @@ import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
 import { lstatOf } from "../store/files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
 import { requireRegularDisk } from "../store/own-disk.ts";
+import { optionsBehind } from "../config/values.ts";
 import type { Context } from "./context.ts";
 import { resolveDisplay } from "./display.ts";
 import { readExtraArgs } from "./extra-args.ts";
@@ -58,6 +59,8 @@ export async function resolveMachine(
     sockets: settings.SOCKETS,
     cores: settings.CORES,
     memoryMiB: settings.MEMORY,
+    cpuOptions: optionsBehind(vm.raw.CORES),
+    memoryOptions: optionsBehind(vm.raw.MEMORY),
     firmware: settings.UEFI ? resolveFirmware(vm, work) : undefined,
     disks: resolveDisks(context, vm, work, macros),
     cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },

@@ -1,5 +1,6 @@
 import { plain } from "../lib/text.ts";
 import { parseSetting, type Settings } from "../config/schema.ts";
+import { commandLine, programName } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
 import { isQuiet, log, snapshotName } from "../lib/log.ts";
@@ -28,8 +29,8 @@ export interface PruneRequest {
 
 const settingOf = (period: string) => `KEEP_${period.toUpperCase()}` as keyof Settings & `KEEP_${string}`;
 
-/** @throws 64 for a count that is none */
-export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
+/** The rules that are typed. @throws 64 for a count that is none */
+function parseRules(args: Record<string, unknown>): Rules {
   const rules: Rules = {};
   for (const period of PERIODS) {
     const given = args[`keep-${period}`];
@@ -41,20 +42,54 @@ export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
       });
     rules[period] = parsed.value as number | undefined;
   }
+  return rules;
+}
+
+/** The same behind `backup`. @throws 64 for rules without --prune */
+export function parseRetention(args: Record<string, unknown>): Rules {
+  const rules = parseRules(args);
+  const [first] = Object.keys(rules);
+  if (args.prune === true || first === undefined) return rules;
+  throw new VmError("usage", `backup: --keep-${first} needs --prune`, {
+    hint: `make a snapshot, then remove old ones: ${commandLine("backup", "--prune", ...wordsOf(rules))}`,
+  });
+}
+
+/** Rules as options. */
+const wordsOf = (rules: Rules): string[] =>
+  PERIODS.flatMap((period) => (rules[period] === undefined ? [] : `--keep-${period}=${rules[period]}`));
+
+/** @throws 64 for a count that is none */
+export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
+  const rules = parseRules(args);
   const remote = args.remote === true;
   const byName = args["by-name"] === true;
   if (byName && !remote)
-    throw new VmError("usage", "prune: --by-name goes with --remote", { hint: "vm prune -h" });
+    throw new VmError("usage", "prune: --by-name goes with --remote", {
+      hint: `both: ${commandLine("prune", "--remote", "--by-name")}`,
+    });
   return { rules, dryRun: args["dry-run"] === true, json: args.json === true, remote, byName };
 }
 
-/** @throws 64 where there are none: that must not mean that nothing stays */
-function resolveRules({ settings }: Vm, typed: Rules): Rules {
+/** Rules for a hint: those of the environment, which is not read, or some that fit most. */
+function rulesToTry({ env }: Context): Rules {
+  const found = PERIODS.flatMap((period) => {
+    const given = env[settingOf(period)];
+    return given !== undefined && /^[1-9]\d{0,5}$/.test(given) ? [[period, Number(given)]] : [];
+  });
+  return found.length > 0 ? Object.fromEntries(found) : { daily: 7, weekly: 4 };
+}
+
+/**
+ * @param words the command, for the hint
+ * @throws 64 where there are none: that must not mean that nothing stays
+ */
+function resolveRules(context: Context, { settings }: Vm, typed: Rules, words = ["prune"]): Rules {
   const noted = PERIODS.map((period) => [period, settings[settingOf(period)]] as const);
   const rules: Rules = { ...Object.fromEntries(noted), ...typed };
   if (hasRules(rules)) return rules;
   throw new VmError("usage", "cannot prune: nothing says which snapshots stay", {
-    hint: "say it with --keep-daily=7 --keep-weekly=4 …, or with the settings KEEP_DAILY=7 …",
+    hint: `say it: ${commandLine(...words, ...wordsOf(rulesToTry(context)))}\nor set KEEP_DAILY=7 in ~/.config/${programName()}.conf`,
   });
 }
 
@@ -64,11 +99,11 @@ export async function pruneVm(
   { rules: typed, dryRun, json, remote, byName }: PruneRequest,
 ): Promise<void> {
   if (remote) {
-    const rules = resolveRules(await openVm(context), typed);
+    const rules = resolveRules(context, await openVm(context), typed);
     return (await import("./remote/keep.ts")).pruneRemote(context, rules, { dryRun, json, byName });
   }
   const use = (vm: Vm): void => {
-    const { all, verdicts } = decide(vm, typed);
+    const { all, verdicts } = decide(context, vm, typed);
     // A cron job in a wrong directory must not seem to work.
     if (all.length === 0 && vm.work.state === "none" && !findGuestEnv(vm.hostdir, vm.work))
       throw noVmIn(vm.hostdir);
@@ -87,12 +122,16 @@ export async function pruneVm(
  * The same behind a backup. What is wrong with the rules is told before; a failure later leaves the snapshot.
  * @throws 74 when the snapshot is made, but not the old ones removed
  */
-export async function backupAndPrune(context: Context, backup: () => Promise<void>): Promise<void> {
-  resolveRules(await openVm(context), {});
+export async function backupAndPrune(
+  context: Context,
+  typed: Rules,
+  backup: () => Promise<void>,
+): Promise<void> {
+  resolveRules(context, await openVm(context), typed, ["backup", "--prune"]);
   await backup();
   try {
     await withVm(context, "prune", async (vm) => {
-      const { all, verdicts } = decide(vm, {});
+      const { all, verdicts } = decide(context, vm, typed);
       const chosen = chosenOf(verdicts);
       const bytes = discardSnapshots(vm.hostdir, all, chosen);
       if (chosen.size > 0)
@@ -107,8 +146,8 @@ export async function backupAndPrune(context: Context, backup: () => Promise<voi
   }
 }
 
-function decide(vm: Vm, typed: Rules): { all: Known[]; verdicts: Verdict[] } {
-  const rules = resolveRules(vm, typed);
+function decide(context: Context, vm: Vm, typed: Rules): { all: Known[]; verdicts: Verdict[] } {
+  const rules = resolveRules(context, vm, typed);
   const all = knowSnapshots(vm.hostdir);
   const disks = disksOnSnapshots(vm.work);
   const byName = new Map(all.map(({ snapshot }) => [snapshot.name, snapshot]));

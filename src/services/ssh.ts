@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { constants } from "node:os";
 import { join, resolve } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { findForward } from "../machine/parse.ts";
@@ -62,21 +63,24 @@ export function parseCopy(paths: readonly string[]): { guest: boolean; path: str
   });
 }
 
+/** Starts the VM so that ssh finds it. */
+const START = ["run", "--detach", "--ssh", "--wait=ssh"];
+
 /** Where on this host the guest's SSH is found. @throws 69 when nothing leads there */
-export function requireSsh(context: Context, forwards: readonly string[]): { host: string; port: number } {
+export function requireSsh(forwards: readonly string[]): { host: string; port: number } {
   const place = findForward(forwards, SSH_PORT);
   if (place) return place;
   throw new VmError("unavailable", `no port of this host leads to the guest's port ${SSH_PORT}`, {
-    hint: `start the VM with one: ${context.prog} run --ssh`,
+    hint: `restart it with one: ${commandLine("stop")} && ${commandLine(...START)}`,
   });
 }
 
 /** @param typed the user that was typed; absent: SSH_USER */
 async function findAccess(context: Context, what: string, typed: string | undefined): Promise<Access> {
-  const { vm, work } = await requireRunning(context, what);
+  const { vm, work } = await requireRunning(context, what, START);
   const user = typed ?? vm.settings.SSH_USER;
   const { FORWARDS, USENETDEV, GUESTNAME } = vm.settings;
-  const place = requireSsh(context, work.mark.run?.forwards ?? (USENETDEV ? FORWARDS : []));
+  const place = requireSsh(work.mark.run?.forwards ?? (USENETDEV ? FORWARDS : []));
   const knownHosts = join(work.dir, WORK.knownHosts);
   const options = buildSshOptions({
     port: place.port,

@@ -73,9 +73,7 @@ export class Media {
       if (existsSync(path)) found = path;
     }
     if (!found) throw new NoSuchIso(name, [...new Set(places)]);
-    requireReadableFile(found, "the CD image");
-    refuseNoCd(found);
-    return found;
+    return requireCd(requireReadableFile(found, "the CD image"));
   }
 
   /** MEDIA, as `check-media` sets it; empty without one. */
@@ -114,11 +112,11 @@ export class Media {
   }
 }
 
-/** @throws 74 for what cannot be a CD image: a packed one, a web page, a disk image */
-function refuseNoCd(path: string): void {
+/** The path itself, or 74 where it cannot be a CD image: a packed one, a web page, a disk image. */
+export function requireCd(path: string): string {
   refuseNoImage(path, "cannot use the CD image");
   const { format } = readImageHeader(path);
-  if (format === "raw") return;
+  if (format === "raw") return path;
   throw new VmError("io", `cannot use the CD image ${path}: it is a disk image (${format})`, {
     hint: `make a VM from it: create NAME --from=${shellQuote(path)}; or attach it: --image=VIRT=${format}=${shellQuote(path)}`,
   });

@@ -15,7 +15,7 @@ import { RESCUE, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { resolveFirmware } from "./firmware.ts";
 import { refuseOtherKind, resolveDisks, resolveFiles, resolveShare, socketIn } from "./machine.ts";
-import { requireReadableFile, type Media } from "./media.ts";
+import { requireCd, requireReadableFile, type Media } from "./media.ts";
 import { sourcesOf, type Present, type Vm } from "./open.ts";
 
 /** What the rescue boots from. */
@@ -85,7 +85,7 @@ export async function findRescue(context: Context, vm: Vm, media: Media): Promis
     const beside = resolve(directory, RESCUE_ISO);
     return found({
       kind: "cd",
-      iso: existsSync(beside) ? file("RESCUE_ISO", beside) : await media.findIso(RESCUE_ISO),
+      iso: existsSync(beside) ? requireCd(file("RESCUE_ISO", beside)) : await media.findIso(RESCUE_ISO),
     });
   }
   throw new VmError("noInput", `there is no rescue system '${name}' in ${vm.settings.PROFILES}`, {

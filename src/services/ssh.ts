@@ -87,7 +87,7 @@ async function findAccess(context: Context, what: string, typed: string | undefi
     user,
     knownHosts,
     alias: /^[\w.-]+$/.test(GUESTNAME) ? GUESTNAME : "vm",
-    keys: findKeys(vm),
+    keys: findKeys(vm, Boolean(context.env.SSH_AUTH_SOCK)),
   });
   return { host: place.host, options, knownHosts, user };
 }
@@ -122,14 +122,23 @@ export function buildSshOptions(access: {
 const quoted = (word: string): string => `"${word.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
 const quotedPath = (path: string): string => quoted(path.replaceAll("%", "%%"));
 
-/** The private keys beside the public ones that the jobs let in; the public one where an agent has the other. */
-export function findKeys({
-  settings,
-  hostdir,
-}: Pick<Vm, "hostdir"> & { settings: Pick<Vm["settings"], "SSHKEYS"> }): string[] {
+/** What names a VM's keys. */
+interface KeyNames {
+  hostdir: string;
+  settings: Pick<Vm["settings"], "SSHKEYS">;
+}
+
+/**
+ * The private keys beside the public ones that the jobs let in.
+ * @param agent there is one: a public key alone tells ssh which of its keys to ask for
+ */
+export function findKeys({ settings, hostdir }: KeyNames, agent: boolean): string[] {
   return settings.SSHKEYS.filter((path) => path.endsWith(".pub"))
     .map((path) => resolve(hostdir, path))
-    .flatMap((path) => [path.slice(0, -".pub".length), path].find((key) => existsSync(key)) ?? []);
+    .flatMap((path) => {
+      const names = [path.slice(0, -".pub".length), ...(agent ? [path] : [])];
+      return names.find((key) => existsSync(key)) ?? [];
+    });
 }
 
 /** Runs a program as if the user had started it: our terminal, our directory, its status. */

@@ -51,7 +51,7 @@ test.skipIf(!able)("an agent with more keys than sshd allows tries: the VM's key
       makeKey(temp.path(`other${index}`));
       Bun.spawnSync(["ssh-add", "-q", temp.path(`other${index}`)], { env });
     }
-    const keys = findKeys({ hostdir: temp.top, settings: { SSHKEYS: ["own.pub"] } });
+    const keys = findKeys({ hostdir: temp.top, settings: { SSHKEYS: ["own.pub"] } }, true);
     const access = { port, user: "root", knownHosts: temp.path("known"), alias: "vm", keys };
     const argv = [
       "ssh",

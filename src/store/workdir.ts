@@ -1,6 +1,7 @@
 import { lstatSync, readFileSync, readlinkSync, type Stats } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { ownedByUs, userName, writableByOthers } from "../lib/trust.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { shellQuote } from "../qemu/text.ts";
@@ -34,7 +35,7 @@ function disbelieve(link: string, reason: string, hint: string): VmError {
 }
 
 /** Removing the link would orphan what may be the only copy of the disks. */
-const ADOPT = "if these are the VM's working files, take them over with 'adopt'";
+const adopt = (): string => `if these are the VM's working files, take them over: ${commandLine("adopt")}`;
 
 /**
  * Where HOSTDIR is when the program was started in `directory`: there, or where WORKDIR's `.host` leads.
@@ -95,7 +96,7 @@ export function resolveWork(hostdir: string): Work {
       `${target} has no ${WORK.hostLink} link of its owner's`,
       hostStats && inplace
         ? `move it out of the way: mv ${shellQuote(hostLink)} ${shellQuote(hostLink)}.old`
-        : ADOPT,
+        : adopt(),
     );
   // Nobody else's where there is nobody: this VM's directory has got another name.
   const named = readlinkSync(hostLink);
@@ -106,7 +107,7 @@ export function resolveWork(hostdir: string): Work {
       link,
       `the working files in ${target} belong to ${named}`,
       original
-        ? `this is a copy of that VM; remove the copied link, then 'restore': rm ${shellQuote(link)}`
+        ? `this is a copy of that VM; remove the copied link, and restore a snapshot: rm ${shellQuote(link)} && ${commandLine("restore")}`
         : `if this is a copy of that VM, remove the link: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
     );
   }
@@ -115,9 +116,9 @@ export function resolveWork(hostdir: string): Work {
     throw disbelieve(
       link,
       "a command that was interrupted has not finished with the working files",
-      "the next command that changes the VM does: backup, run, restore, destroy",
+      `the next command that changes the VM finishes: ${commandLine("backup")}`,
     );
-  if (!mark) throw disbelieve(link, `${target} does not carry this program's mark (${WORK.mark})`, ADOPT);
+  if (!mark) throw disbelieve(link, `${target} does not carry this program's mark (${WORK.mark})`, adopt());
   return {
     state: "present",
     dir: inplace ? hostdir : target,

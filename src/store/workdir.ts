@@ -31,7 +31,7 @@ export type Work =
 export type Present = Extract<Work, { state: "present" }>;
 
 function disbelieve(link: string, reason: string, hint: string): VmError {
-  return new VmError("io", `${link} is not believed: ${reason}`, { hint: `${hint}; nothing was touched` });
+  return new VmError("io", `${link} is not believed: ${reason}`, { hint: `${hint}\nnothing was touched` });
 }
 
 /** Removing the link would orphan what may be the only copy of the disks. */

@@ -73,7 +73,7 @@ export function withOptions<T>(parse: Parser<T>, keys: readonly string[]): Parse
   return (raw) => {
     const [head = "", ...options] = scalarOf(raw).split(",");
     const parsed = parse(head);
-    if (!("value" in parsed) || options.every((text) => option.test(text))) return parsed;
+    if (!("value" in parsed) || options.every((one) => option.test(one))) return parsed;
     return { allowed: `${keys.map((key) => `${key}=N`).join(" or ")} behind a comma` };
   };
 }

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { reasonOf } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatTimestamp } from "../lib/time.ts";
@@ -26,7 +27,7 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
     }
     if (work.state === "present") {
       if (force) await endMachine(work);
-      await refuseRunning(work, "destroy", ", or use 'destroy --force'");
+      await refuseRunning(work, "destroy", `\nor end it at once: ${commandLine("destroy", "--force")}`);
       warnIfNewer(hostdir, work);
     }
     try {

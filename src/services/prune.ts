@@ -66,10 +66,12 @@ export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
   const byName = args["by-name"] === true;
   if (byName && !remote)
     throw new VmError("usage", "prune: --by-name goes with --remote", {
-      hint: `both: ${commandLine("prune", "--remote", "--by-name")}`,
+      hint: `both: ${commandLine("prune", "--remote", "--by-name", ...wordsOf(hasRules(rules) ? rules : USUAL))}`,
     });
   return { rules, dryRun: args["dry-run"] === true, json: args.json === true, remote, byName };
 }
+
+const USUAL: Rules = { daily: 7, weekly: 4 };
 
 /** Rules for a hint: those of the environment, which is not read, or some that fit most. */
 function rulesToTry({ env }: Context): Rules {
@@ -77,7 +79,7 @@ function rulesToTry({ env }: Context): Rules {
     const given = env[settingOf(period)];
     return given !== undefined && /^[1-9]\d{0,5}$/.test(given) ? [[period, Number(given)]] : [];
   });
-  return found.length > 0 ? Object.fromEntries(found) : { daily: 7, weekly: 4 };
+  return found.length > 0 ? Object.fromEntries(found) : USUAL;
 }
 
 /**

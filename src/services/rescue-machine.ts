@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { loadProfile, type Loaded } from "../config/load.ts";
 import type { SettingName } from "../config/schema.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro } from "../machine/macros.ts";
@@ -100,7 +101,7 @@ function refuseOtherKernel(name: string, kernel: string, arch: Arch): void {
   if (arches.length === 0 || arches.includes(arch)) return;
   const found = arches.join(" or ");
   throw new VmError("config", `the rescue ${name} is not for guests of ${arch}: its kernel is of ${found}`, {
-    hint: `without --rescue it is rescue-${arch}; make one: rescue build`,
+    hint: `without --rescue it is rescue-${arch}; make one: ${commandLine("rescue", "build")}`,
   });
 }
 

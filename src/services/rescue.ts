@@ -1,6 +1,7 @@
 import { mkdirSync, renameSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseSetting } from "../config/schema.ts";
+import { programName } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isOurDirectory } from "../lib/trust.ts";
@@ -123,7 +124,7 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
       throw new VmError(
         "cannotCreate",
         `cannot build the rescue ${name}: other users may change ${vm.settings.PROFILES}, or a directory above it`,
-        { hint: "set PROFILES to a directory of your own, in ~/.config/vm.conf" },
+        { hint: `set PROFILES to a directory of your own, in ~/.config/${programName()}.conf` },
       );
     for (const path of [beside, scratch]) {
       remove(path);

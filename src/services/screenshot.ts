@@ -1,5 +1,6 @@
 import { realpathSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import {
   formatInlineImage,
@@ -78,7 +79,7 @@ function save(path: string, png: Buffer): void {
     const target = targetOf(path);
     if (target !== undefined && !statSync(target).isFile())
       throw new VmError("cannotCreate", `cannot write the screenshot: ${path} is no regular file`, {
-        hint: "to write to stdout: -",
+        hint: `write to stdout: ${commandLine("screenshot", "-")}`,
       });
     replaceFile(target ?? path, png);
   } catch (error) {

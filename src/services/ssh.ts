@@ -50,11 +50,11 @@ export async function copyByScp(
 export function parseCopy(paths: readonly string[]): { guest: boolean; path: string }[] {
   if (paths.length < 2)
     throw new VmError("usage", "cp: DST is missing", {
-      hint: "usage: cp SRC… DST, those in the guest as :PATH",
+      hint: `copy into the guest: ${commandLine("cp", "FILE", ":/root/")}\nfrom it: ${commandLine("cp", ":/etc/hosts", ".")}`,
     });
   if (!paths.some((path) => path.startsWith(":")))
     throw new VmError("usage", "cp: none of these paths is in the guest", {
-      hint: "a path in the guest begins with a colon: cp file :/root/",
+      hint: `a path in the guest begins with a colon: ${commandLine("cp", ...paths.slice(0, -1), `:${paths.at(-1)}`)}`,
     });
   return paths.map((path) => {
     if (path.startsWith(":")) return { guest: true, path: path.slice(1) };

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { commandLine } from "../../lib/command-line.ts";
 import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { formatSize } from "../../lib/size.ts";
@@ -97,7 +98,7 @@ export async function backupAndPush(context: Context, request: BackupRequest): P
     await pushSnapshots(context, [made.name], request.rateLimit, repository);
   } catch (error) {
     if (error instanceof SignalError || !(error instanceof VmError)) throw error;
-    const hint = [error.hint, `it stays, and can be brought there later: snapshots push ${made.name}`];
+    const hint = [error.hint, `push it later: ${commandLine("snapshots", "push", made.name)}`];
     throw new VmError("io", `the snapshot is made, but not in the repository: ${error.message}`, {
       cause: error,
       hint: hint.filter(Boolean).join("\n"),
@@ -135,8 +136,13 @@ async function push(repository: Repository, request: Push): Promise<void> {
   const { parents } = followChain(snapshot, (parent) => known.get(parent));
   const problem = findDamage(snapshot, (parent) => known.get(parent));
   if (problem !== undefined)
-    throw new VmError("io", `${cannot}: ${problem}`, { hint: "verify tells which are good" });
-  await requireIntact([snapshot, ...parents], { cannot, hint: "verify tells which are good" });
+    throw new VmError("io", `${cannot}: ${problem}`, {
+      hint: `see which are intact: ${commandLine("verify", "--all")}`,
+    });
+  await requireIntact([snapshot, ...parents], {
+    cannot,
+    hint: `see which are intact: ${commandLine("verify", "--all")}`,
+  });
   const isProtected = existsSync(join(snapshot.dir, SNAPSHOT.protected));
   const tags = [
     TAG.ours,
@@ -166,7 +172,7 @@ async function push(repository: Repository, request: Push): Promise<void> {
   if (result.status === INCOMPLETE) {
     if (id !== undefined) await repository.run(["forget", id], { what: cannot });
     throw new VmError("io", `${cannot}: it could not be read to its end`, {
-      hint: "was it removed meanwhile? verify tells which are good",
+      hint: `was it removed meanwhile? see which are intact: ${commandLine("verify", "--all")}`,
     });
   }
   const took = formatDuration((performance.now() - started) / 1000);

@@ -12,7 +12,8 @@ export default defineCommand({
     wait: {
       type: "string",
       valueHint: "WHAT",
-      description: "with --detach: until `ssh` or the guest `agent` answers, or for SECONDS",
+      description:
+        "with --detach: wait until `ssh` or the guest `agent` answers (at most 300 s, or -t), or for SECONDS",
     },
     ssh: { type: "boolean", description: "forward a free port of this host alone to the guest's port 22" },
     isoimage: { type: "positional", required: false, description: "CD image to attach and boot once" },

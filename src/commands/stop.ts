@@ -13,7 +13,7 @@ export const stopArgs = {
 } as const;
 
 export default defineCommand({
-  meta: { name: "stop", description: "have the guest power itself off" },
+  meta: { name: "stop", description: "shut the guest down" },
   args: stopArgs,
   async setup({ args }) {
     const { parseStop } = await import("../services/stop.ts");

@@ -24,8 +24,6 @@ export function settingsError(complaints: Complaint[]): VmError {
   return new VmError(
     "config",
     `the settings have ${lines.length === 1 ? "an error" : `${lines.length} errors`}:\n  ${lines.join("\n  ")}`,
-    {
-      hint: "nothing was changed; correct the file and run the command again",
-    },
+    { hint: "correct the file and run the command again" },
   );
 }

@@ -83,9 +83,12 @@ export function reasonOf(error: unknown): string {
   return errno ? errno[2]! : error.message;
 }
 
-/** Does the message of a program (in the C locale) mean "no room"? */
+/** Does the message of a program (in the C locale; Go's have no capitals) mean "no room"? */
 export const saysNoRoom = (text: string): boolean =>
-  /No space left on device|Disk quota exceeded|File too large/.test(text);
+  /No space left on device|Disk quota exceeded|File too large/i.test(text);
 
 /** Errors of the file system that mean "no room". */
 export const isNoRoom = (error: unknown): boolean => hasErrno(error, "ENOSPC", "EDQUOT", "EFBIG");
+
+/** The hint where there is no room. What was done before is for the caller to know, and to say. */
+export const NO_ROOM = "free some room and run the command again";

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { realpathSync } from "node:fs";
 import { basename } from "node:path";
 import { $, quote, type ProcessPromise } from "zx/core";
-import { saysNoRoom, VmError } from "../lib/errors.ts";
+import { NO_ROOM, saysNoRoom, VmError } from "../lib/errors.ts";
 import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
 import { interruption } from "./signals.ts";
 
@@ -69,7 +69,7 @@ export class ProcessError extends VmError {
 export function processFailure(what: string, result: Finished): VmError {
   if (!saysNoRoom(result.stderr)) return new ProcessError(what, result);
   return new VmError("cannotCreate", `${what}: no room left on the device`, {
-    hint: "free some room and run the command again; nothing was changed",
+    hint: NO_ROOM,
   });
 }
 

@@ -25,6 +25,27 @@ export function findHolder(targets: ReadonlySet<string>): Holder | undefined {
   return undefined;
 }
 
+/**
+ * Every process that has one of these files open, or was started in `directory` and is still there (proc(5), fd and cwd).
+ * @param name what its short name begins with
+ */
+export function findUsers(targets: ReadonlySet<string>, directory: string, name: string): Holder[] {
+  return readdirSync("/proc").flatMap((pid) => {
+    if (!/^\d+$/.test(pid)) return [];
+    try {
+      const comm = readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+      if (!comm.startsWith(name)) return [];
+      const uses =
+        readlinkSync(`/proc/${pid}/cwd`) === directory ||
+        readdirSync(`/proc/${pid}/fd`).some((fd) => targets.has(readlinkSync(`/proc/${pid}/fd/${fd}`)));
+      return uses ? [{ pid: Number(pid), name: comm }] : [];
+    } catch {
+      // Ended meanwhile, or not ours.
+      return [];
+    }
+  });
+}
+
 /** The words a process was started with; empty when it has ended or is not to be seen. */
 export function readArgv(pid: number): string[] {
   try {

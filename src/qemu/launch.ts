@@ -7,6 +7,7 @@ import { quoteLine } from "../lib/text.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
 import { start, type Child } from "../process/exec.ts";
+import { interruption } from "../process/signals.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { parseShutdown, type Shutdown } from "../qmp/commands.ts";
 import type { QmpEvent } from "../qmp/protocol.ts";
@@ -58,6 +59,8 @@ const RETRY_MS = 20;
 const LOG_END_BYTES = 64 << 10;
 /** A loaded host may take long until qemu's main loop greets. */
 const GREETING_MS = 30_000;
+/** After a stop signal it gets this long. */
+const HURRY_MS = 5000;
 
 /**
  * Starts qemu and waits until it answers.
@@ -78,6 +81,7 @@ export async function launchQemu(options: LaunchOptions): Promise<RunningMachine
   const qmp = await connectWhenUp(child, monitor);
   if (!qmp) {
     const { status, signal } = await child.done;
+    if (interruption.aborted) throw interruption.reason;
     const words = lastWords(logPath);
     const how = signal ? `killed by ${signal}` : `status ${status}`;
     const Failure = signal ? VmError : QemuRefusal;
@@ -132,10 +136,17 @@ function watchDirectory(path: string, wake: () => void): FSWatcher | undefined {
 async function connectWhenUp(child: Child, socket: string): Promise<QmpClient | undefined> {
   const state = { over: false, wake: () => {} };
   const watcher = watchDirectory(dirname(socket), () => state.wake());
+  let limit: ReturnType<typeof setTimeout> | undefined;
   void child.done.then(() => {
     state.over = true;
+    clearTimeout(limit);
     state.wake();
   });
+  const hurry = (): void => {
+    limit = setTimeout(() => child.kill("SIGKILL"), HURRY_MS);
+  };
+  interruption.addEventListener("abort", hurry);
+  if (interruption.aborted) hurry();
   try {
     while (!state.over) {
       try {
@@ -152,6 +163,8 @@ async function connectWhenUp(child: Child, socket: string): Promise<QmpClient | 
     }
     return undefined;
   } finally {
+    clearTimeout(limit);
+    interruption.removeEventListener("abort", hurry);
     watcher?.close();
   }
 }

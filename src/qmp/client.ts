@@ -2,6 +2,7 @@ import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import type { Socket } from "bun";
 import { hasErrno, saysNoRoom, VmError } from "../lib/errors.ts";
 import { isUnixSocketAlive } from "../process/libc.ts";
+import { interruption } from "../process/signals.ts";
 import {
   LineSplitter,
   parseQmpLine,
@@ -28,6 +29,9 @@ export class QmpError extends VmError {
   }
 }
 
+/** After a stop signal a qemu that answers nothing for this long is given up: it hangs. */
+const HURRY_MS = 5000;
+
 interface Waiting {
   command: string;
   resolve: (value: unknown) => void;
@@ -47,6 +51,8 @@ export class QmpClient {
   #socket: Socket | undefined;
   #unsent = Buffer.alloc(0);
   #nextId = 1;
+  #greeted = false;
+  #limit: ReturnType<typeof setTimeout> | undefined;
   #ready = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
   /** Settles when the conversation is over, whoever ended it. */
@@ -74,6 +80,8 @@ export class QmpClient {
         }),
       );
     });
+    interruption.addEventListener("abort", client.#hurry);
+    if (interruption.aborted) client.#hurry();
     const timer = setTimeout(() => client.#ready.reject(silent(path)), timeoutMs);
     try {
       await client.#ready.promise;
@@ -95,6 +103,7 @@ export class QmpClient {
     const line = Buffer.from(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
     this.#unsent = Buffer.concat([this.#unsent, line]);
     this.#flush();
+    if (interruption.aborted) this.#hurry();
     return promise;
   }
 
@@ -109,6 +118,16 @@ export class QmpClient {
     this.#end();
   }
 
+  /** A stop signal came: what is cleaned up yet must not wait for ever. */
+  readonly #hurry = (): void => {
+    clearTimeout(this.#limit);
+    if (this.#over || (this.#greeted && this.#waiting.size === 0)) return;
+    this.#limit = setTimeout(() => {
+      this.#end(interruption.reason as Error);
+      this.#socket?.terminate();
+    }, HURRY_MS);
+  };
+
   #flush(): void {
     if (!this.#socket || this.#unsent.length === 0) return;
     const written = this.#socket.write(this.#unsent);
@@ -119,6 +138,7 @@ export class QmpClient {
     if (this.#over) return;
     try {
       for (const line of this.#splitter.push(bytes)) this.#hear(parseQmpLine(line));
+      if (interruption.aborted) this.#hurry();
     } catch (error) {
       // Whatever listens there, it does not speak QMP.
       this.#end(error as Error);
@@ -129,6 +149,7 @@ export class QmpClient {
   #hear(message: QmpMessage | undefined): void {
     if (message?.kind === "greeting") {
       this.version = message.version;
+      this.#greeted = true;
       this.execute("qmp_capabilities").then(() => this.#ready.resolve(), this.#ready.reject);
     } else if (message?.kind === "event") {
       if (this.#listeners.length === 0 && this.#early.length < MAX_EARLY_EVENTS)
@@ -144,6 +165,8 @@ export class QmpClient {
 
   #end(gone: Error = conversationOver()): void {
     this.#over = true;
+    clearTimeout(this.#limit);
+    interruption.removeEventListener("abort", this.#hurry);
     this.#ready.reject(gone);
     for (const { reject } of this.#waiting.values()) reject(gone);
     this.#waiting.clear();

@@ -1,13 +1,11 @@
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
-import { log } from "../lib/log.ts";
-import { describeHolder, findHolder, readArgv, type Holder } from "../process/holders.ts";
+import { describeHolder, findHolder, findUsers, readArgv, type Holder } from "../process/holders.ts";
 import { isBlocksArgv } from "../qemu/blocks.ts";
 import { isImageInUse } from "../qemu/img.ts";
-import { QmpClient } from "../qmp/client.ts";
-import { isListening, quit } from "../qmp/commands.ts";
-import { listDirectory } from "../store/files.ts";
+import { isListening } from "../qmp/commands.ts";
+import { listDirectory, realPath } from "../store/files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
 import type { Present } from "../store/workdir.ts";
 
@@ -61,6 +59,14 @@ export async function outwaitKilledBackup(work: Present): Promise<void> {
 /** The process that has an image open, as far as it can be seen. */
 export const findImageHolder = (path: string): Holder | undefined => findHolder(new Set([path]));
 
+/** The processes of the VM's qemu, as far as they can be seen; a backup's are none of them. */
+export const findQemus = (work: Present): Holder[] =>
+  findUsers(
+    new Set(ownDisks(work.dir).flatMap((name) => realPath(join(work.dir, name)) ?? [])),
+    realPath(work.dir) ?? work.dir,
+    "qemu-system",
+  ).filter(({ pid }) => !isBlocksArgv(readArgv(pid)));
+
 function describeImageHolder(path: string): string {
   const holder = findImageHolder(path);
   return holder ? describeHolder(holder) : "qemu";
@@ -73,35 +79,4 @@ export async function refuseRunning(work: Present, command: string, hint = ""): 
   throw new VmError("busy", `cannot ${command}: the VM is running (${how})`, {
     hint: `shut the guest down first: ${commandLine("stop")}${hint}`,
   });
-}
-
-/** Ends qemu and waits until it has let go of its files. */
-export async function endMachine(work: Present): Promise<void> {
-  const deadline = Date.now() + END_WAIT_MS;
-  for (let first = true; (await findRunning(work)) !== undefined; first = false) {
-    if (first) log.info("ending the running guest");
-    if (Date.now() > deadline) return;
-    if (!(await quitByQmp(work))) killHolder(work);
-    await Bun.sleep(RETRY_MS);
-  }
-}
-
-/** False when nobody answers there, or not yet: the queue for qemu's one conversation is short. */
-async function quitByQmp(work: Present): Promise<boolean> {
-  const socket = join(work.dir, WORK.qmp);
-  try {
-    const qmp = await QmpClient.connect(socket);
-    await quit(qmp);
-    await qmp.closed;
-    return true;
-  } catch {
-    return isListening(socket);
-  }
-}
-
-/** Where the sockets are gone: SIGTERM makes qemu flush its images, too. */
-function killHolder(work: Present): void {
-  const holders = ownDisks(work.dir).map((name) => findImageHolder(join(work.dir, name)));
-  const qemu = holders.find((holder) => holder?.name.startsWith("qemu-system"));
-  if (qemu) process.kill(qemu.pid, "SIGTERM");
 }

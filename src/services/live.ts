@@ -8,6 +8,7 @@ import { findRunning } from "./in-use.ts";
 import { findHostdir, openVm, type Present, type Vm } from "./open.ts";
 import { requireVm } from "./no-vm.ts";
 import { requireOwn } from "./own.ts";
+import { resumeWithRoom } from "./resume.ts";
 
 /** A VM that runs, and a conversation with its qemu. */
 export interface Live {
@@ -55,5 +56,6 @@ export async function requireRunning(
     throw new VmError("noInput", `cannot ${command}: the VM in ${vm.hostdir} is not running`, {
       hint: `start it: ${commandLine(...start)}`,
     });
+  await resumeWithRoom(vm.work);
   return { vm, work: vm.work };
 }

@@ -15,9 +15,10 @@ import { createFile, lstatOf, readTail, remove, replaceFile } from "../store/fil
 import { JOB, RUN_FILES, WORK } from "../store/layout.ts";
 import { consistencyOf, updateMark, type Mark, type RunEnd } from "../store/mark.ts";
 import type { Context } from "./context.ts";
+import { GuestErrorMonitor } from "./guest-errors.ts";
 import type { Present } from "./open.ts";
 import type { RescueRun } from "./rescue-machine.ts";
-import { TroubleWatch } from "./trouble.ts";
+
 import { resumeRescue, type LiveRescue } from "./warm.ts";
 
 /** How long a rescue that is to stop has for ending the job and putting the disks in order. */
@@ -73,6 +74,7 @@ function brokenEnd({ lastRun = "killed" }: Mark): RunEnd {
 async function launch(context: Context, work: Present, run: RescueRun): Promise<LiveRescue> {
   const { job, machine, capabilities } = run;
   const { prog, version } = context;
+  log.info(`waiting for the rescue ${run.rescue.name}`);
   const argv = buildQemuArgv(machine, capabilities);
   const script = join(work.dir, WORK.rescueScript);
   replaceFile(
@@ -83,9 +85,9 @@ async function launch(context: Context, work: Present, run: RescueRun): Promise<
   const logPath = join(work.dir, WORK.qemuLog);
   for (const name of [WORK.qemuLog, WORK.rescueConsoleLog]) rmSync(join(work.dir, name), { force: true });
   updateMark(work.dir, { lastRun: "unknown" });
-  const trouble = new TroubleWatch(work.dir);
+  const errors = new GuestErrorMonitor(work.dir);
   try {
-    const onEvent = (event: QmpEvent): void => trouble.hear(event);
+    const onEvent = (event: QmpEvent): void => errors.onEvent(event);
     let launched: LiveRescue | undefined = await resumeRescue(context, work, run, onEvent);
     if (!launched) {
       remove(logPath);
@@ -102,8 +104,8 @@ async function launch(context: Context, work: Present, run: RescueRun): Promise<
       launched = { machine: booted, control: await Channel.connect(join(work.dir, WORK.control)) };
     }
     const { qmp, ended } = launched.machine;
-    trouble.qmp = qmp;
-    void ended.then(() => trouble[Symbol.dispose]());
+    errors.qmp = qmp;
+    void ended.then(() => errors[Symbol.dispose]());
     return launched;
   } catch (error) {
     if (work.mark.lastRun) updateMark(work.dir, { lastRun: work.mark.lastRun });
@@ -175,6 +177,7 @@ async function follow(
     {
       started: () => {
         started = true;
+        log.info(`the job ${job} has started`);
         limit(TIMEOUT, `the job ${job} did not end`);
       },
       finished: () => {

@@ -98,7 +98,7 @@ export async function restoreSnapshot(
     );
   } catch (error) {
     stage.abort();
-    throw fileError(`cannot restore ${snapshot.name}`, error);
+    throw fileError(`cannot restore ${snapshot.name}`, error, ROOM);
   }
 }
 
@@ -137,6 +137,7 @@ function requireWhole(hostdir: string, snapshot: Snapshot): void {
     log.warn(`${file}:${line}: ${message}; the VM cannot run until this is corrected`);
 }
 
+const ROOM = "free some room and run the command again; the working files were not touched";
 const UNTOUCHED = "the working files were not touched; try an older snapshot";
 
 const damaged = ({ name }: Snapshot, reason: string): VmError =>

@@ -1,18 +1,19 @@
 import { join } from "node:path";
-import { VmError } from "../lib/errors.ts";
+import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { formatSize } from "../lib/size.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { signalError, type StopSignal } from "../process/signals.ts";
 import { lastWords, type MachineEnd } from "../qemu/launch.ts";
 import { parseShutdown } from "../qmp/commands.ts";
 import { readEvents } from "../store/events.ts";
-import { lstatOf, remove } from "../store/files.ts";
+import { fileError, lstatOf, remove } from "../store/files.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
-import { readMark, updateMark, type Mark, type RunEnd } from "../store/mark.ts";
+import { readMark, updateMark, type Mark, type RunEnd, type RunRecord } from "../store/mark.ts";
 import { forgetRunning } from "../store/running.ts";
 import { bootTime, type Present, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { findRunning } from "./in-use.ts";
+import { findRunning, ownDisks } from "./in-use.ts";
 
 /** What became of a run. */
 export interface Ended {
@@ -20,6 +21,8 @@ export interface Ended {
   at: Date;
   /** For people: `the guest powered itself off`. */
   how: string;
+  /** No record of the run tells it: qemu is gone without a word. */
+  guessed?: true;
 }
 
 /** What qemu's reasons mean (qapi/run-state.json, ShutdownCause). */
@@ -27,13 +30,28 @@ const ENDS: Readonly<Record<string, readonly [RunEnd, string]>> = {
   "guest-shutdown": ["powered-off", "the guest powered itself off"],
   "guest-reset": ["reset", "the guest restarted, which ended the run"],
   "guest-panic": ["crashed", "the guest's kernel has panicked"],
-  "host-qmp-quit": ["stopped", "it was ended by a command"],
+  "host-qmp-quit": ["stopped", "qemu was ended by a command"],
   "host-signal": ["killed", "qemu was ended by a signal"],
   "host-ui": ["killed", "qemu was ended from its window"],
 };
 
 const describeReason = (reason: string): readonly [RunEnd, string] =>
   (Object.hasOwn(ENDS, reason) ? ENDS[reason] : undefined) ?? ["killed", `qemu ended because of ${reason}`];
+
+/** How a run ended of which only the end is on record. */
+const HOW: Readonly<Record<RunEnd, string>> = {
+  "powered-off": ENDS["guest-shutdown"]![1],
+  reset: ENDS["guest-reset"]![1],
+  stopped: ENDS["host-qmp-quit"]![1],
+  killed: "qemu was killed",
+  crashed: "qemu or the guest's kernel crashed",
+  unknown: "how it ended is not known",
+};
+
+export const describeEnd = (end: RunEnd): string => HOW[end];
+
+/** Did the guest end the run in order, so that its disks are consistent? */
+export const isInOrder = (end: RunEnd | undefined): boolean => end === "powered-off" || end === "reset";
 
 /** A record that cannot be read must not keep the VM from being restored or destroyed. */
 function quietly<T>(read: () => T, otherwise: T): T {
@@ -45,7 +63,7 @@ function quietly<T>(read: () => T, otherwise: T): T {
 }
 
 /** Nobody waited for this qemu: what is left of it tells how it ended. */
-export function inferEnd(workdir: string, run: NonNullable<Mark["run"]>): Ended {
+export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ended {
   const shutdown = quietly(() => readEvents(workdir), []).findLast((event) => parseShutdown(event));
   if (shutdown) {
     const [end, how] = describeReason(parseShutdown(shutdown)!.reason);
@@ -55,46 +73,77 @@ export function inferEnd(workdir: string, run: NonNullable<Mark["run"]>): Ended 
   const booted = bootTime();
   if (booted && booted > new Date(run.started))
     return { end: "killed", how: "this machine was restarted", at: booted };
-  const words = quietly(() => lastWords(join(workdir, WORK.qemuLog)), "");
+  // qemu warns of much that is no reason to end.
+  const words = quietly(() => lastWords(join(workdir, WORK.qemuLog)), "")
+    .split("\n")
+    .filter((line) => !line.includes(": warning: "))
+    .join("\n")
+    .trim();
   return words
     ? { end: "crashed", how: `qemu failed: ${words}`, at: lastSign }
-    : { end: "killed", how: "qemu was killed", at: lastSign };
+    : { end: "killed", how: "qemu was killed", at: lastSign, guessed: true };
 }
 
 /** Is there a run whose end nobody has written down? It may still go on. */
 export const isUnsettled = (mark: Mark): boolean => mark.run !== undefined && mark.run.ended === undefined;
 
-/** Writes down how a run ended, and removes what only a run needs. The caller holds the VM's lock. */
-function writeEnd(context: Context, hostdir: string, workdir: string, { end, at }: Ended): void {
+/**
+ * Records how a run ended, and removes what only a run needs. The caller holds the VM's lock.
+ * @throws what says first that the run has ended, and how: the next command records it
+ */
+function writeEnd(context: Context, hostdir: string, workdir: string, { end, how, at }: Ended): void {
   const run = readMark(workdir)?.run;
-  updateMark(workdir, { lastRun: end, run: run && { ...run, ended: at.toISOString() } });
+  try {
+    updateMark(workdir, { lastRun: end, run: run && { ...run, ended: at.toISOString() } });
+  } catch (error) {
+    throw fileError(
+      `${how}, but this cannot be recorded in ${workdir}`,
+      error,
+      "free some room: the next command records it",
+    );
+  }
   for (const name of RUN_FILES) remove(join(workdir, name));
   // The installer has done its work.
-  if (end === "powered-off" || end === "reset") remove(join(workdir, WORK.firstTime));
+  if (isInOrder(end)) remove(join(workdir, WORK.firstTime));
   forgetRunning(context.cacheDirectory, hostdir);
 }
 
 /**
  * Catches up on a run that ended while nobody looked. The caller holds the VM's lock.
+ * @param correct what the caller knows better than the records of the run
  * @returns how it ended; undefined when there is nothing to catch up on, or it still goes on
  */
-export async function catchUp(context: Context, hostdir: string, work: Work): Promise<Ended | undefined> {
+export async function catchUp(
+  context: Context,
+  hostdir: string,
+  work: Work,
+  correct: (ended: Ended) => Ended = (ended) => ended,
+): Promise<Ended | undefined> {
   if (work.state !== "present" || !isUnsettled(work.mark) || (await findRunning(work)) !== undefined)
     return undefined;
-  const ended = inferEnd(work.dir, work.mark.run!);
+  const ended = correct(inferEnd(work.dir, work.mark.run!));
   // What a damaged mark names may be an earlier run.
   writeEnd(context, hostdir, work.dir, work.mark.damaged ? { ...ended, end: "unknown" } : ended);
   return ended;
 }
 
-/** The same, and says so. @returns whether the mark has changed */
+/**
+ * The same, and says so. That it cannot be recorded stops no command: `destroy` makes room.
+ * @returns whether the mark has changed
+ */
 export async function settleRun(context: Context, hostdir: string, work: Work): Promise<boolean> {
-  const ended = await catchUp(context, hostdir, work);
-  if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${ended.how}`);
-  return ended !== undefined;
+  try {
+    const ended = await catchUp(context, hostdir, work);
+    if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${ended.how}`);
+    return ended !== undefined;
+  } catch (error) {
+    if (!(error instanceof VmError)) throw error;
+    log.warn(error.message);
+    return false;
+  }
 }
 
-function describeEnd({ shutdown, status, signal }: MachineEnd): Omit<Ended, "at"> {
+function endOf({ shutdown, status, signal }: MachineEnd): Omit<Ended, "at"> {
   if (shutdown) {
     const [end, how] = describeReason(shutdown.reason);
     return { end, how };
@@ -107,7 +156,7 @@ function describeEnd({ shutdown, status, signal }: MachineEnd): Omit<Ended, "at"
 const isSame = (now: Mark, then: Mark): boolean =>
   now.created === then.created || now.damaged === true || now.created === "" || then.created === "";
 
-/** Writes down how the run ended, and fails unless the guest powered itself off. */
+/** Records how the run ended, says so, and fails unless the guest powered itself off. */
 export function finishRun(
   context: Context,
   now: { hostdir: string; work: Work },
@@ -117,11 +166,32 @@ export function finishRun(
 ): void {
   const same = now.work.state === "present" && isSame(now.work.mark, work.mark);
   if (!same) throw new VmError("io", "the guest was ended, and its working files were destroyed meanwhile");
-  const { end, how } = describeEnd(machineEnd);
-  writeEnd(context, now.hostdir, work.dir, { end, how, at: new Date() });
-  if (stop) throw signalError(stop, `the run was ended by ${stop}`);
-  if (end !== "powered-off" && end !== "reset")
-    throw new VmError("io", `the guest did not power itself off: ${how}`, {
-      hint: `its disks are as after a power cut; qemu's own words: ${join(work.dir, WORK.qemuLog)}`,
-    });
+  const { end, how } = endOf(machineEnd);
+  try {
+    writeEnd(context, now.hostdir, work.dir, { end, how, at: new Date() });
+  } catch (error) {
+    // What the signal's sender waits for is its status.
+    if (!stop) throw error;
+    log.warn(reasonOf(error));
+  }
+  if (stop) throw signalError(stop, `the run was ended by ${stop}: ${how}`);
+  if (!isInOrder(end))
+    throw notPoweredOff(
+      how,
+      `its disks are as after a power cut; see qemu's log: ${join(work.dir, WORK.qemuLog)}`,
+    );
+  log.success(`${how}; ${describeDisks(work.dir)}`);
+}
+
+/** A run that ended otherwise than by the guest. */
+export const notPoweredOff = (how: string, hint = "its disks are as after a power cut"): VmError =>
+  new VmError("io", `the guest did not power itself off: ${how}`, { hint });
+
+/** What the VM's disks take: `its disks take 1.2 GiB in /tmp/…`. */
+function describeDisks(workdir: string): string {
+  const bytes = ownDisks(workdir).reduce(
+    (sum, name) => sum + (lstatOf(join(workdir, name))?.blocks ?? 0) * 512,
+    0,
+  );
+  return `its disks take ${formatSize(bytes)} in ${workdir}`;
 }

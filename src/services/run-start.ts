@@ -5,21 +5,23 @@ import type { Present } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./open.ts";
 
-/** Writes down what cannot be asked of a running qemu. */
-export function noteStart(
+/**
+ * Records what cannot be asked of a running qemu. Before it is started: should this program be killed then, the record
+ * says that a guest runs.
+ */
+export function recordStart(
   context: Context,
   vm: Vm,
   work: Present,
   { network, display }: Machine,
-  pid: number,
   { ssh = false, detach = false }: { ssh?: boolean | undefined; detach?: boolean | undefined },
 ): void {
   const { settings, additions } = context.options;
   updateMark(work.dir, {
+    lastRun: "unknown",
     run: {
       started: new Date().toISOString(),
       detached: detach,
-      pid,
       forwards: network?.forwards ?? [],
       display: "at" in display ? { protocol: display.kind, ...display.at } : undefined,
       typed: { settings, additions, ssh },
@@ -27,3 +29,7 @@ export function noteStart(
   });
   noteRunning(context.cacheDirectory, vm.hostdir);
 }
+
+/** No guest has run: the record is as before. */
+export const withdrawStart = ({ dir, mark }: Present): void =>
+  updateMark(dir, { lastRun: mark.lastRun, run: mark.run });

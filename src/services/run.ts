@@ -8,16 +8,16 @@ import { lastWords, launchQemu, QemuRefusal, type RunningMachine } from "../qemu
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
-import { powerDown, quit } from "../qmp/commands.ts";
+import { quit } from "../qmp/commands.ts";
 import { createFile, lstatOf, remove, replaceFile } from "../store/files.ts";
 import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { startEvents } from "../store/events.ts";
-import { updateMark } from "../store/mark.ts";
 import { describeGone } from "../store/workdir.ts";
 import { RUN_NAMES } from "../store/working-names.ts";
 import type { Context } from "./context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "./display.ts";
+import { GuestErrorMonitor } from "./guest-errors.ts";
 import { keepFormats } from "./image-formats.ts";
 import { resolveMachine, type Cd } from "./machine.ts";
 import { Media } from "./media.ts";
@@ -25,9 +25,9 @@ import { refuseRunning } from "./in-use.ts";
 import { requireVm } from "./no-vm.ts";
 import { openVm, withLockedVm, withVm, type Present, type Vm } from "./open.ts";
 import { finishRun } from "./run-end.ts";
-import { noteStart } from "./run-start.ts";
+import { recordStart, withdrawStart } from "./run-start.ts";
+import { ASK_AGAIN_MS, requestPowerOff } from "./power-off.ts";
 import { restoreSnapshot } from "./restore.ts";
-import { TroubleWatch } from "./trouble.ts";
 import { endWithGuest, showScreen } from "./viewer.ts";
 
 /** Another VM may take a free port between our look and qemu's. */
@@ -121,8 +121,8 @@ async function startVm(
     keepFormats(vm, work, resolved.disks);
     const argv = buildQemuArgv(resolved, capabilities);
     try {
+      recordStart(context, vm, work, resolved, { ssh, detach });
       const machine = await launch(context, work, resolved, argv, detach);
-      noteStart(context, vm, work, resolved, machine.pid, { ssh, detach });
       return { vm, work, machine, resolved };
     } catch (error) {
       const logPath = join(work.dir, WORK.qemuLog);
@@ -155,8 +155,7 @@ async function launch(
   const logPath = join(work.dir, WORK.qemuLog);
   rmSync(logPath, { force: true });
   startEvents(work.dir);
-  updateMark(work.dir, { lastRun: "unknown" });
-  const trouble = new TroubleWatch(work.dir);
+  const errors = new GuestErrorMonitor(work.dir);
   const starting = launchQemu({
     argv,
     directory: work.dir,
@@ -166,33 +165,38 @@ async function launch(
     script,
     arch: resolved.arch,
     detached,
-    onEvent: (event) => trouble.hear(event),
+    onEvent: (event) => errors.onEvent(event),
   });
   const machine = await starting.catch((error: unknown) => {
-    trouble[Symbol.dispose]();
-    // It refused its arguments: no guest has run.
-    if (error instanceof QemuRefusal) updateMark(work.dir, { lastRun: work.mark.lastRun });
+    errors[Symbol.dispose]();
+    if (error instanceof QemuRefusal) withdrawStart(work);
     throw error;
   });
-  trouble.qmp = machine.qmp;
-  void machine.ended.then(() => trouble[Symbol.dispose]());
+  errors.qmp = machine.qmp;
+  void machine.ended.then(() => errors[Symbol.dispose]());
   const viewer = showScreen(context, work, resolved, !detached);
   if (viewer) endWithGuest(viewer, machine);
   return machine;
 }
 
 /**
- * Waits for qemu's end. The first stop signal presses the power button, the second one ends qemu.
+ * Waits for qemu's end. The first stop signal asks the guest to power off, again and again; a second one, or the time,
+ * ends qemu.
  * @returns the first signal, if there was one
  */
-async function waitForEnd({ machine }: Started, stopTimeoutSeconds: number): Promise<StopSignal | undefined> {
+async function waitForEnd(
+  { machine, work }: Started,
+  stopTimeoutSeconds: number,
+): Promise<StopSignal | undefined> {
   let first: StopSignal | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let repeated: ReturnType<typeof setInterval> | undefined;
+  const ask = (again: boolean): void => void requestPowerOff(machine.qmp, work.dir, again).catch(() => {});
   const end = (): void => {
     void quit(machine.qmp);
     // A qemu that does not listen to QMP any more flushes its images on SIGTERM.
     setTimeout(() => machine.kill("SIGTERM"), 2000).unref();
-    setTimeout(() => machine.kill("SIGKILL"), 30_000).unref();
+    setTimeout(() => machine.kill("SIGKILL"), 12_000).unref();
   };
   const take = (signal: StopSignal): void => {
     if (first) {
@@ -202,10 +206,11 @@ async function waitForEnd({ machine }: Started, stopTimeoutSeconds: number): Pro
     }
     first = signal;
     log.info(
-      `asking the guest to power off; once more ends it${signal === "SIGINT" ? "" : `, and so do ${stopTimeoutSeconds} seconds`}`,
+      `asking the guest to power off; once more ends it, and so do ${stopTimeoutSeconds} seconds (STOP_TIMEOUT)`,
     );
-    powerDown(machine.qmp).catch(() => {});
-    if (signal !== "SIGINT") timer = setTimeout(end, stopTimeoutSeconds * 1000);
+    ask(false);
+    repeated = setInterval(() => ask(true), ASK_AGAIN_MS);
+    timer = setTimeout(end, stopTimeoutSeconds * 1000);
   };
   using _taken = takeSignals(take);
   // One that came while qemu was being started found nothing in the guest to save.
@@ -213,6 +218,7 @@ async function waitForEnd({ machine }: Started, stopTimeoutSeconds: number): Pro
   if (first) end();
   await machine.ended;
   clearTimeout(timer);
+  clearInterval(repeated);
   return first;
 }
 

@@ -80,15 +80,15 @@ async function requireMergeable(
     const damage = facts.problem ?? findDamage(snapshot, (wanted) => find(all, wanted));
     if (damage !== undefined) throw cannotMerge(facts.name, damage);
     const both = [find(all, name)!, snapshot].filter((item) => !intact.has(item));
-    await requireIntact(both, { cannot: `cannot merge into ${facts.name}`, hint: UNCHANGED });
+    await requireIntact(both, { cannot: `cannot merge into ${facts.name}`, hint: SEE_VERIFY });
     for (const item of both) intact.add(item);
   }
 }
 
-const UNCHANGED = "verify tells more; nothing was changed";
+const SEE_VERIFY = "see what is wrong with it: verify";
 
 const cannotMerge = (name: string, reason: string): VmError =>
-  new VmError("io", `cannot merge into ${name}: ${reason}`, { hint: UNCHANGED });
+  new VmError("io", `cannot merge into ${name}: ${reason}`, { hint: SEE_VERIFY });
 
 /** Puts in a child's place one that holds its parent's data, too, and builds on what that builds on. */
 async function takeOver(
@@ -120,7 +120,7 @@ async function takeOver(
         continue;
       if (!lstatOf(join(dir, file))?.isFile())
         throw new VmError("io", `cannot merge into ${name}: ${file} is no regular file`, {
-          hint: "move it out of the way; nothing was changed",
+          hint: "move it out of the way",
         });
       copyFileSync(join(dir, file), join(staged, file));
     }
@@ -146,7 +146,7 @@ async function takeOver(
         "unavailable",
         `cannot merge into ${name}: this file system cannot exchange two names`,
         {
-          hint: "nothing was changed; remove the snapshots that build on it first, or with it",
+          hint: "remove the snapshots that build on it first, or with it",
         },
       );
     syncDirectory(backups);

@@ -6,7 +6,7 @@ import { StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { findForward } from "../machine/parse.ts";
 import { start } from "../process/exec.ts";
-import { takeSignals, throwIfInterrupted } from "../process/signals.ts";
+import { signalError, takeSignals, throwIfInterrupted, type StopSignal } from "../process/signals.ts";
 import { shellQuote } from "../qemu/text.ts";
 import { lstatOf } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
@@ -141,6 +141,9 @@ export function findKeys({ settings, hostdir }: KeyNames, agent: boolean): strin
     });
 }
 
+/** How long ssh may take to end after a stop signal. */
+const HURRY_MS = 5000;
+
 /** Runs a program as if the user had started it: our terminal, our directory, its status. */
 async function runHere(context: Context, access: Access, argv: readonly string[]): Promise<void> {
   throwIfInterrupted();
@@ -156,9 +159,18 @@ async function runHere(context: Context, access: Access, argv: readonly string[]
     keepOnInterrupt: true,
     ownSession: false,
   });
-  using _taken = takeSignals((signal) => child.kill(signal));
+  let kill: ReturnType<typeof setTimeout> | undefined;
+  let stop: StopSignal | undefined;
+  using _taken = takeSignals((signal) => {
+    stop ??= signal;
+    child.kill(signal);
+    // One that hangs, or is stopped, does not hear it.
+    kill ??= setTimeout(() => child.kill("SIGKILL"), HURRY_MS);
+  });
   const { status, signal } = await child.done;
+  clearTimeout(kill);
   if (status === 0) return;
+  if (stop && signal === "SIGKILL") throw signalError(stop, `${argv[0]} did not end after ${stop}`);
   if (status === NO_CONNECTION) {
     log.info(`${argv[0]} logs in as ${access.user}; as another user: --user=NAME`);
     if (known) log.info(`after a new installation of the guest: rm ${shellQuote(access.knownHosts)}`);

@@ -46,6 +46,7 @@ export function formatStatus(vm: Status): string {
     ["state", vm.job ? `${vm.state} (a job)` : vm.state],
     ["error", vm.error],
     ["hint", vm.hint],
+    ...(vm.guestErrors ?? []).map((text): [string, string] => ["guest error", text]),
     ["arch", vm.arch],
     ["cores", vm.cores?.toString()],
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
@@ -77,9 +78,7 @@ export function formatStatus(vm: Status): string {
     ...(vm.reaches ?? []).map((reach): [string, string] => ["reaches for", formatReach(reach)]),
     [
       "working files",
-      vm.workingFiles
-        ? `${vm.workingFiles.directory}, ${formatSize(vm.workingFiles.actualBytes)}`
-        : undefined,
+      vm.workingFiles ? `${vm.workingFiles.directory}, ${formatSize(vm.workingFiles.actualBytes)}` : vm.gone,
     ],
   ];
   return facts

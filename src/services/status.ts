@@ -2,15 +2,17 @@ import { readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { Arch, DisplayAddress } from "../machine/types.ts";
+import { formatSize } from "../lib/size.ts";
 import { readQcow2Header, readVirtualBytes } from "../qemu/image-header.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isListening } from "../qmp/commands.ts";
-import { lstatOf } from "../store/files.ts";
+import { freeBytes, lstatOf } from "../store/files.ts";
 import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
 import type { RunEnd } from "../store/mark.ts";
-import type { Present } from "../store/workdir.ts";
+import { describeGone, type Present } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { isAnyDiskInUse, ownDisks } from "./in-use.ts";
+import { describeRoom, findGuestErrors } from "./guest-errors.ts";
+import { findQemus, isAnyDiskInUse, ownDisks } from "./in-use.ts";
 import { openVm, type Vm } from "./open.ts";
 import { findReaches, type Reach } from "./reaches.ts";
 import { inferEnd, isUnsettled } from "./run-end.ts";
@@ -51,6 +53,10 @@ export interface Status {
   /** Of the last run, where it is over. */
   lastEnd?: { end: RunEnd; at: string | null } | null;
   workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
+  /** There were working files, which are gone: since when, and what `run` does. */
+  gone?: string;
+  /** What has gone wrong inside the running machine. */
+  guestErrors?: string[];
 }
 
 /** How long a qemu that talks to somebody else is waited for. */
@@ -61,7 +67,7 @@ export async function readStatus(context: Context, hostdir: string): Promise<Sta
   try {
     const own: Context = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
     const vm = await openVm(own, false);
-    const alive = vm.work.state === "present" ? await stateOfQemu(vm.work) : undefined;
+    const alive = vm.work.state === "present" ? await findAlive(vm.work) : undefined;
     const typed = alive && vm.work.state === "present" ? vm.work.mark.run?.typed : undefined;
     // A guest that runs is what was said when it was started.
     return await describe(
@@ -76,7 +82,15 @@ export async function readStatus(context: Context, hostdir: string): Promise<Sta
   }
 }
 
-function describe(context: Context, vm: Vm, alive: "running" | "paused" | undefined): Status {
+/** A qemu that uses the working files. */
+interface Alive {
+  state: "running" | "paused";
+  runState: string;
+  /** It is a job's rescue: the guest has no line for its runner. */
+  job: boolean;
+}
+
+function describe(context: Context, vm: Vm, alive: Alive | undefined): Status {
   const { settings, hostdir, work } = vm;
   const general = {
     name: settings.GUESTNAME || basename(hostdir),
@@ -89,7 +103,14 @@ function describe(context: Context, vm: Vm, alive: "running" | "paused" | undefi
     reaches: findReaches(context, vm),
   };
   if (work.state !== "present")
-    return { ...general, state: "stopped", disks: [], forwards: settings.FORWARDS, workingFiles: null };
+    return {
+      ...general,
+      state: "stopped",
+      disks: [],
+      forwards: settings.FORWARDS,
+      workingFiles: null,
+      ...(work.state === "gone" && { gone: `${describeGone(work)}; ${describeRestore(general.snapshots)}` }),
+    };
   const run = work.mark.run;
   const disks = ownDisks(work.dir).map((file) => {
     const path = join(work.dir, file);
@@ -115,15 +136,18 @@ function describe(context: Context, vm: Vm, alive: "running" | "paused" | undefi
     if (damage !== undefined) return { ...rest, state: "broken", error: damage };
     return { ...rest, state: stateAfter(ended?.end) };
   }
-  const guest = isUnsettled(work.mark);
+  // The guest may also have been started by hand, with run-vm.sh: nothing is on record of that run.
+  const recorded = !alive.job && isUnsettled(work.mark) ? run : undefined;
+  const errors = describeErrors(context, work, alive);
   return {
     ...common,
-    state: alive,
-    job: !guest,
-    forwards: guest ? run!.forwards : settings.FORWARDS,
-    display: (guest && run!.display) || null,
-    pid: guest ? run!.pid : null,
-    uptimeSeconds: guest ? Math.round((Date.now() - Date.parse(run!.started)) / 1000) : null,
+    state: alive.state,
+    job: alive.job,
+    forwards: recorded ? recorded.forwards : settings.FORWARDS,
+    display: recorded?.display ?? null,
+    pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
+    uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
+    ...(errors.length > 0 && { guestErrors: errors }),
   };
 }
 
@@ -140,6 +164,10 @@ function findDiskDamage({ dir }: Present, named: readonly string[]): string | un
   }
   return undefined;
 }
+
+/** What `run` does where the working files are gone. */
+const describeRestore = (snapshots: Status["snapshots"]): string =>
+  snapshots?.last ? `'run' restores ${snapshots.last}` : "there is no snapshot that 'run' could restore";
 
 const actualBytes = (path: string): number => (lstatOf(path)?.blocks ?? 0) * 512;
 
@@ -172,7 +200,15 @@ function stateAfter(end: RunEnd | undefined): State {
 }
 
 /** Undefined when no qemu uses the working files. */
-async function stateOfQemu(work: Present): Promise<"running" | "paused" | undefined> {
+async function findAlive(work: Present): Promise<Alive | undefined> {
+  const runState = await readRunState(work);
+  if (runState === undefined) return undefined;
+  const job = await isListening(join(work.dir, WORK.control));
+  return { state: runState === "running" || runState === "silent" ? "running" : "paused", runState, job };
+}
+
+/** As qemu tells it (qapi/run-state.json, RunState); `silent` when it does not answer. */
+async function readRunState(work: Present): Promise<string | undefined> {
   const socket = join(work.dir, WORK.qmp);
   if (!(await isListening(socket))) return isAnyDiskInUse(work) ? "running" : undefined;
   try {
@@ -180,15 +216,28 @@ async function stateOfQemu(work: Present): Promise<"running" | "paused" | undefi
     // What listens there may be no qemu.
     const limit = setTimeout(() => qmp.close(), CONVERSATION_MS);
     try {
-      const answer = (await qmp.execute("query-status")) as { running?: unknown } | null;
-      return answer?.running === false ? "paused" : "running";
+      const answer = (await qmp.execute("query-status")) as { running?: unknown; status?: unknown } | null;
+      return answer?.running !== false ? "running" : String(answer.status);
     } finally {
       clearTimeout(limit);
       qmp.close();
     }
   } catch (error) {
     // It talks to somebody else, or has just gone.
-    if (error instanceof VmError || (await isListening(socket))) return "running";
-    return undefined;
+    return error instanceof VmError || (await isListening(socket)) ? "silent" : undefined;
   }
+}
+
+/** What is wrong inside the running machine, for people. */
+function describeErrors({ prog }: Context, { dir }: Present, { runState }: Alive): string[] {
+  const errors = findGuestErrors(dir);
+  const texts = errors.map(({ kind, text }) =>
+    kind === "no-room" ? `${text}; when ${describeRoom(dir)}: ${prog} resume` : text,
+  );
+  // Where there was no room for the log of events, either.
+  if (runState === "io-error" && !errors.some(({ kind }) => kind === "no-room" || kind === "paused"))
+    texts.push(`the guest is paused: a disk of it fails; ${formatSize(freeBytes(dir))} are free in ${dir}`);
+  if (runState === "silent")
+    texts.push("qemu does not answer: another command talks to it, or it hangs (stop --force ends it)");
+  return texts;
 }

@@ -1,17 +1,22 @@
 import { join } from "node:path";
-import { VmError } from "../lib/errors.ts";
+import { reasonOf, SignalError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { AgentError, GuestAgent } from "../qmp/agent.ts";
-import { findLine, powerDown } from "../qmp/commands.ts";
-import type { QmpClient } from "../qmp/client.ts";
+import { ARCH, type ArchFacts } from "../machine/arch.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
+import type { RunEnd } from "../store/mark.ts";
+import type { Present } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { endMachine, findRunning } from "./in-use.ts";
-import { withLive, type Live } from "./live.ts";
-import { findHostdir, openVm, withLockedVm, withVm } from "./open.ts";
+import { endMachine } from "./end-machine.ts";
+import { findGuestErrors } from "./guest-errors.ts";
+import { findRunning } from "./in-use.ts";
+import { withLive } from "./live.ts";
 import { requireVm } from "./no-vm.ts";
+import { findHostdir, openVm, withLockedVm } from "./open.ts";
 import { requireOwn } from "./own.ts";
-import { catchUp } from "./run-end.ts";
+import { ASK_AGAIN_MS, requestPowerOff } from "./power-off.ts";
+import { catchUp, describeEnd, inferEnd, isInOrder, notPoweredOff, type Ended } from "./run-end.ts";
 import { runVm } from "./run.ts";
 import { waitForEnd } from "./watch-run.ts";
 
@@ -33,53 +38,106 @@ export function parseStop(timeout: string | undefined, force: boolean | undefine
 const STOP_SECONDS = 60;
 
 /**
- * Has the guest power itself off, and ends qemu when it does not.
- * @throws 124 when qemu had to be ended
+ * Shuts the guest down, and ends qemu when the guest does not power off in time, or at once with `force`.
+ * @throws 124 when qemu had to be ended, 74 when the run ended otherwise than by the guest powering off
  */
 export async function stopVm(context: Context, { timeoutSeconds, force }: StopRequest): Promise<void> {
   requireOwn(context, findHostdir(context), "stop");
   requireVm(findHostdir(context));
-  const vm = await openVm(context);
-  const { work } = vm;
+  const { hostdir, settings, work } = await openVm(context);
   if (work.state !== "present" || (await findRunning(work)) === undefined) {
-    // Writes down how it ended, if nobody has.
-    await withVm(context, "stop", async () => {});
-    return log.info(`the VM in ${vm.hostdir} is not running`);
+    // A run that ended otherwise than asked for here, and nobody knew: no success for whoever copies the disks next.
+    const { fresh, end, how } = await recordEnd(context);
+    if (fresh && !isInOrder(end)) throw notPoweredOff(how);
+    return log.info(`the VM in ${hostdir} is not running${fresh ? `: ${how}` : ""}`);
   }
-  if (!force) await withLive(context, "stop", askToPowerOff);
-  const off = !force && (await waitForEnd(work, timeoutSeconds * 1000));
+  for (const { text } of findGuestErrors(work.dir)) log.warn(text);
+  const off = !force && (await shutDown(work, timeoutSeconds * 1000));
   if (!off) await endMachine(work);
-  await withLockedVm(context, "stop", (now) => catchUp(context, now.hostdir, now.work));
-  if (!off && !force)
-    throw new VmError("timeout", `the guest did not power itself off within ${timeoutSeconds} seconds`, {
-      hint: "it was ended; its disks are as after a power cut",
-    });
-  log.success(off ? "the guest has powered itself off" : "the guest was ended, as by a power cut");
+  const { endsWithoutEvent }: ArchFacts = ARCH[settings.QEMUARCH];
+  const { end, how } = await recordEnd(context, work, (inferred) => {
+    if (isInOrder(inferred.end)) return inferred;
+    if (!off) return { ...inferred, end: "stopped", how: describeEnd("stopped") };
+    return inferred.guessed && endsWithoutEvent
+      ? { ...inferred, end: "powered-off", how: describeEnd("powered-off") }
+      : inferred;
+  });
+  if (isInOrder(end)) return log.success(how);
+  if (force) return log.success("the guest was ended, as by a power cut");
+  if (off) throw notPoweredOff(how);
+  throw new VmError("timeout", `the guest did not power itself off within ${timeoutSeconds} seconds`, {
+    hint: "it was ended; its disks are as after a power cut",
+  });
 }
 
-/** By its agent where one listens, else by the power button; a guest that stands still would hear neither. */
-async function askToPowerOff({ qmp, work }: Live): Promise<void> {
-  const status = (await qmp.execute("query-status")) as { running: boolean };
-  if (!status.running) await qmp.execute("cont");
-  if (!(await shutDownByAgent(qmp, join(work.dir, WORK.agent)))) await powerDown(qmp);
+/** Asks until the guest is off. @returns false when it is not within `limitMs` */
+async function shutDown(work: Present, limitMs: number): Promise<boolean> {
+  const deadline = Date.now() + limitMs;
+  for (let again = false; ; again = true) {
+    const next = Math.min(deadline, Date.now() + ASK_AGAIN_MS);
+    await ask(work, again, Math.max(next - Date.now(), LEAST_ASK_MS));
+    if (await waitForEnd(work, Math.max(0, next - Date.now()))) return true;
+    if (Date.now() >= deadline) return false;
+  }
 }
 
-const AGENT_MS = 3000;
-/** The agent says nothing when it does as it was told, only when it does not. */
-const REFUSAL_MS = 500;
+/** With `--timeout=0` it is asked all the same. */
+const LEAST_ASK_MS = 500;
 
-async function shutDownByAgent(qmp: QmpClient, socket: string): Promise<boolean> {
-  const line = await findLine(qmp, WORK.agent);
-  if (!line?.guestOpen || line.taken) return false;
+/** One request. A qemu that does not answer is no reason to give up: it is ended when the time is over. */
+async function ask(work: Present, again: boolean, limitMs: number): Promise<void> {
+  let qmp: QmpClient | undefined;
+  const timer = setTimeout(() => qmp?.close(), limitMs);
   try {
-    using agent = await GuestAgent.connect(socket, AGENT_MS);
-    const refused = agent.execute("guest-shutdown").then(
-      () => false,
-      (error: unknown) => error instanceof AgentError,
+    qmp = await QmpClient.connect(join(work.dir, WORK.qmp), limitMs);
+    await requestPowerOff(qmp, work.dir, again);
+  } catch (error) {
+    throwIfInterrupted();
+    if (!again && (await findRunning(work)) !== undefined)
+      log.warn(`cannot ask the guest to power off: ${reasonOf(error)}`);
+  } finally {
+    clearTimeout(timer);
+    qmp?.close();
+  }
+}
+
+/** How a run ended, as is on record now. */
+interface RecordedEnd {
+  end: RunEnd | undefined;
+  how: string;
+  /** This command has recorded it. */
+  fresh: boolean;
+}
+
+/**
+ * Records how the run ended, unless the command that waited for it has.
+ * @param stopped the working files whose qemu was just stopped: that it cannot be recorded does not change how it ended
+ */
+async function recordEnd(
+  context: Context,
+  stopped?: Present,
+  correct?: (inferred: Ended) => Ended,
+): Promise<RecordedEnd> {
+  let inferred: Ended | undefined;
+  const note = (ended: Ended): Ended => (inferred = correct?.(ended) ?? ended);
+  try {
+    return await withLockedVm(
+      context,
+      "record how the run ended",
+      async ({ hostdir, work }) => {
+        const fresh = await catchUp(context, hostdir, work, note);
+        if (fresh) return { ...fresh, fresh: true };
+        const end = work.state === "present" ? work.mark.lastRun : undefined;
+        return { end, how: describeEnd(end ?? "unknown"), fresh: false };
+      },
+      { lenient: true },
     );
-    return !(await Promise.race([refused, Bun.sleep(REFUSAL_MS)]));
-  } catch {
-    return false;
+  } catch (error) {
+    if (stopped === undefined || error instanceof SignalError) throw error;
+    const run = stopped.mark.run;
+    const { end, how } = inferred ?? note(inferEnd(stopped.dir, run ?? { started: stopped.mark.created }));
+    log.warn(reasonOf(error));
+    return { end, how, fresh: true };
   }
 }
 
@@ -87,7 +145,8 @@ async function shutDownByAgent(qmp: QmpClient, socket: string): Promise<boolean>
 export async function restartVm(context: Context, request: StopRequest): Promise<void> {
   const { work } = await openVm(context);
   const typed = work.state === "present" ? work.mark.run?.typed : undefined;
-  await stopVm(context, request);
+  // One that has ended otherwise is started all the same.
+  if (work.state === "present" && (await findRunning(work)) !== undefined) await stopVm(context, request);
   if (typed) {
     const { options } = context;
     options.settings = { ...typed.settings, ...options.settings };
@@ -98,13 +157,23 @@ export async function restartVm(context: Context, request: StopRequest): Promise
   await runVm(context, { detach: true, ssh: typed?.ssh });
 }
 
-/** Stops the guest's clock, or lets it go on. */
+/** Pauses the guest, or resumes it. @throws 73 when it is paused again at once for want of room */
 export async function setPaused(context: Context, paused: boolean): Promise<void> {
-  await withLive(context, paused ? "pause" : "resume", async ({ qmp }) => {
+  await withLive(context, paused ? "pause" : "resume", async ({ qmp, work }) => {
     await qmp.execute(paused ? "stop" : "cont");
+    // A guest that still has no room for its disks is paused when it writes again, which it does at once.
+    if (!paused && findGuestErrors(work.dir).some(({ kind }) => kind === "no-room"))
+      await Bun.sleep(AGAIN_MS);
     const { status } = (await qmp.execute("query-status")) as { status: string };
-    if ((status === "running") === paused)
-      throw new VmError("io", `qemu did not do it: the guest is ${status}`);
+    if ((status === "running") !== paused) return;
+    const noRoom = findGuestErrors(work.dir).find(({ kind }) => kind === "no-room");
+    if (!paused && noRoom)
+      throw new VmError("cannotCreate", `cannot resume: ${noRoom.text}`, {
+        hint: `free some room: ${context.prog} resume`,
+      });
+    throw new VmError("io", `cannot ${paused ? "pause" : "resume"} the guest: its state is ${status}`);
   });
-  log.success(paused ? "the guest stands still" : "the guest goes on");
+  log.success(paused ? "guest paused" : "guest resumed");
 }
+
+const AGAIN_MS = 500;

@@ -18,7 +18,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
-import { hasErrno, isNoRoom, reasonOf, VmError } from "../lib/errors.ts";
+import { hasErrno, isNoRoom, NO_ROOM, reasonOf, VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
 import { lstatOf, openForReading } from "../lib/read-file.ts";
 import { PARTIAL } from "./layout.ts";
@@ -196,17 +196,20 @@ export function requireRoom(directory: string, needed: number, what: string): vo
   throw new VmError(
     "cannotCreate",
     `cannot ${what}: no room in ${directory}: about ${formatSize(needed)} needed, ${formatSize(free)} free`,
-    { hint: "free some room there, or remove old snapshots; nothing was changed" },
+    { hint: "free some room there, or remove old snapshots" },
   );
 }
 
-/** Turns a failed system call into an error for the user: no room is 73, anything else 74. */
-export function fileError(what: string, error: unknown): VmError {
+/**
+ * Turns a failed system call into an error for the user: no room is 73, anything else 74.
+ * @param noRoom the hint where there is no room; what was done before is the caller's to know and to say
+ */
+export function fileError(what: string, error: unknown, noRoom = NO_ROOM): VmError {
   if (error instanceof VmError) return error;
   if (isNoRoom(error))
     return new VmError("cannotCreate", `${what}: no room left on the device`, {
       cause: error,
-      hint: "free some room and run the command again; nothing was changed",
+      hint: noRoom,
     });
   if (hasErrno(error, "EACCES", "EPERM", "EROFS")) {
     // Of a link or a rename, the name that was to be made.

@@ -97,7 +97,7 @@ export function parseManifest(text: string, dir: string): Manifest {
     throw new VmError(
       "config",
       `the snapshot ${dir} was made by a newer version of this program (${describeFormat(manifest)})`,
-      { hint: "use that version; nothing was changed" },
+      { hint: "use that version" },
     );
   const { files, id, parent, parentId, parentSum, formerSums = [], vm } = manifest;
   const consistency = parseConsistency(manifest.consistency);

@@ -134,9 +134,9 @@ const namesOption = (rule: string): boolean =>
 function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
   if (!isFields(value)) return undefined;
   const started = date(value.started);
-  const pid = count(value.pid, 1);
+  const pid = value.pid === undefined ? undefined : count(value.pid, 1);
   const rules = forwards(value.forwards);
-  if (started === undefined || pid === undefined) return undefined;
+  if (started === undefined || (value.pid !== undefined && pid === undefined)) return undefined;
   const display = value.display === undefined ? undefined : readDisplay(value.display);
   const ended = value.ended === undefined ? undefined : date(value.ended);
   if (rules === undefined) dropped.push("run.forwards");
@@ -145,7 +145,7 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
   return {
     started,
     detached: value.detached === true,
-    pid,
+    ...(pid !== undefined && { pid }),
     forwards: rules ?? [],
     ...(display && { display }),
     typed: readTyped(value.typed, dropped),

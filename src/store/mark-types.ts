@@ -47,7 +47,8 @@ export interface RunRecord {
   started: string;
   /** Started with --detach: no command waits for its end. */
   detached: boolean;
-  pid: number;
+  /** Of its qemu, in records of earlier versions. */
+  pid?: number;
   /** `hostfwd=` and `guestfwd=` rules of the first card. */
   forwards: string[];
   /** SPICE or VNC; absent without either. */

@@ -451,13 +451,15 @@ export class Lab implements Disposable {
       raw.last === before.last &&
       Object.keys(raw.snapshots).every((name) => name in before.snapshots);
     const saysSame =
-      outcome.fault === "error" && outcome.status !== 0 && /nothing was changed/.test(outcome.stderr);
+      outcome.fault === "error" &&
+      outcome.status !== 0 &&
+      /nothing was (changed|removed)|were not touched/.test(outcome.stderr);
     // Whoever fails and says so must mean it: the next command must not find otherwise either.
     const works = saysSame && same ? [before.work] : either;
     // An in-place change has a redo log; destroy moves the working files aside before the link goes.
     const redo = this.variant.inplace || (command[0] === "destroy" && raw.work === "gone");
     const mixedBefore = redo && !(either as string[]).includes(raw.work);
-    if (saysSame && !same) wrong(`it said "nothing was changed", but: ${JSON.stringify(raw)}`);
+    if (saysSame && !same) wrong(`it said that nothing was changed, but: ${JSON.stringify(raw)}`);
     else if (!mixedBefore && !(works as string[]).includes(raw.work))
       wrong(`at once: the working files are ${raw.work}, were ${before.work}`);
     const complete =

@@ -111,7 +111,10 @@ suite("jobs", () => {
         'run cat main.txt; run cp main.txt "$OUTDIR/copy"; echo "$0 $PWD $INDIR $OUTDIR"; echo "[$MIRROR]"; echo *; a=(1 2); echo "${a[1]}"\n',
       );
       box.write("main.post", 'cp "$WORKDIR/.out/copy" "$HOSTDIR/copied"\n');
-      const { stdout } = await box.ok(["job", "main"]);
+      const { stdout, stderr } = await box.ok(["job", "main"]);
+      expect(stderr).toMatch(
+        /^waiting for the rescue rescue-x86_64\n(.*\n)*the job main has started\n(.*\n)*the job main is done$/m,
+      );
       expect(stdout.split("\n")).toEqual([
         "exec: cat main.txt",
         "from the host",

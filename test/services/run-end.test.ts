@@ -6,7 +6,6 @@ import { Temp } from "../fixtures/temp.ts";
 const RUN = {
   started: new Date().toISOString(),
   detached: true,
-  pid: 1,
   forwards: [],
   typed: { settings: {}, additions: {}, ssh: false },
 };
@@ -23,6 +22,15 @@ test.each<[string, string]>([
   using temp = new Temp();
   temp.write("events.out", shutdown(reason));
   expect(inferEnd(temp.top, RUN).end).toBe(end as "killed");
+});
+
+test.each([
+  ["qemu-system-x86_64: warning: TCG doesn't support requested feature\n", "killed", "qemu was killed"],
+  ["qemu: warning: x\nqemu: Bad thing\n", "crashed", "qemu failed: qemu: Bad thing"],
+])("a qemu that is gone without an event, and has printed %j", (log, end, how) => {
+  using temp = new Temp();
+  temp.write("qemu.log", log);
+  expect(inferEnd(temp.top, RUN)).toMatchObject({ end, how });
 });
 
 test.each(["events.out", "qemu.log"])("what is recorded in no regular file (%s) tells nothing", (name) => {

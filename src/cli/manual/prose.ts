@@ -23,10 +23,12 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ],
   run: [
     "Without working files the last snapshot is restored first. The first run after create boots the CD once, and ends when the guest restarts; later ones boot the disk. An image that is named here is attached and booted once.",
-    "Ctrl-C or SIGTERM asks the guest to power off, a second one ends it. A run whose guest did not power itself off fails. `WORKDIR/run-vm.sh` is the qemu command, `WORKDIR/console.log` the serial console.",
-    "With `--detach` it returns as soon as qemu runs, which outlives the login. `--wait` waits until `ssh` or the guest `agent` answers (at most 300 s, or `--timeout`), or for a number of seconds. How such a run ended is told by status and by the next command.",
+    "Ctrl-C, SIGTERM or SIGHUP asks the guest to power off, and again every few seconds; a second one ends it, and so does `STOP_TIMEOUT`. A run whose guest did not power itself off fails. `WORKDIR/run-vm.sh` is the qemu command, `WORKDIR/console.log` the serial console.",
+    "With `--detach` it returns as soon as qemu runs, which outlives the login. `--wait` waits until `ssh` or the guest `agent` answers (at most 300 s, or `-t`), or for a number of seconds. How such a run ended is told by status and by the next command.",
   ],
-  stop: ["Past the time the guest is ended as by a power cut, and the exit status is 124."],
+  stop: [
+    "Asks the guest agent, else presses the ACPI power button, and does both again every few seconds. Past the time the guest is ended as by a power cut (`quit`, SIGTERM, SIGKILL), and the exit status is 124. Status 74: qemu was killed or crashed before, or does not end.",
+  ],
   restart: ["It is started with what was typed for the run before."],
   status: [
     "`--json` gives one object. Names may be added to it later, not changed. Its `state` is running, paused, stopped, created, crashed or broken.",

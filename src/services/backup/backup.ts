@@ -20,6 +20,7 @@ import type { Context } from "../context.ts";
 import { refuseRunning } from "../in-use.ts";
 import { requireIntactBelow } from "../linked.ts";
 import { requireWork, withVm, type Present, type Vm } from "../open.ts";
+import { resumeWithRoom } from "../resume.ts";
 import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../snapshots.ts";
 import { checkDisks, requireDisks, warnAboutInternal } from "./check-disks.ts";
 import { describeSnapshotFiles, keepHostFiles } from "./describe.ts";
@@ -70,6 +71,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   if (taken) throw taken;
   const format = request.format ?? vm.settings.SNAPSHOT_FORMAT;
   const live = await isLive(work);
+  if (live) await resumeWithRoom(work);
   const named = vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName);
   requireDisks(work, named);
   const sources = listSources(work);

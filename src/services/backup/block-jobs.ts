@@ -1,4 +1,4 @@
-import { saysNoRoom, VmError } from "../../lib/errors.ts";
+import { NO_ROOM, saysNoRoom, VmError } from "../../lib/errors.ts";
 import { interruption, throwIfInterrupted } from "../../process/signals.ts";
 import type { QmpClient } from "../../qmp/client.ts";
 
@@ -143,6 +143,6 @@ async function endJobs(
 const jobFailure = (reason: string): VmError =>
   saysNoRoom(reason)
     ? new VmError("cannotCreate", "cannot copy the disks: no room left on the device", {
-        hint: "free some room and run the command again; nothing was changed",
+        hint: NO_ROOM,
       })
     : new VmError("io", `cannot copy the disks: ${reason}`);

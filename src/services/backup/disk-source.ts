@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { ARCH } from "../../machine/arch.ts";
 import { gentle } from "../../process/gentle.ts";
+import { interruption } from "../../process/signals.ts";
 import { buildImageNode } from "../../qemu/devices/image.ts";
 import { buildBlocksArgv } from "../../qemu/blocks.ts";
 import { launchQemu, type RunningMachine } from "../../qemu/launch.ts";
@@ -118,8 +119,19 @@ async function transact(
   }
 }
 
+/** How long a qemu without a guest may take to write its bitmaps and go, after a stop signal. */
+const HURRY_MS = 5000;
+
 /** Ends it in order: it writes the bitmaps into the images when it closes them. */
 async function end(machine: RunningMachine): Promise<void> {
+  let limit: ReturnType<typeof setTimeout> | undefined;
+  const hurry = (): void => {
+    limit = setTimeout(() => machine.kill("SIGKILL"), HURRY_MS);
+  };
+  interruption.addEventListener("abort", hurry);
+  if (interruption.aborted) hurry();
   await quit(machine.qmp);
   await machine.ended;
+  clearTimeout(limit);
+  interruption.removeEventListener("abort", hurry);
 }

@@ -1,7 +1,7 @@
 import { closeSync, copyFileSync, fdatasync, openSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { VmError } from "../../lib/errors.ts";
+import { SignalError, VmError } from "../../lib/errors.ts";
 import { createNewImage } from "../../qemu/new-image.ts";
 import { settingDrive, type TransactionAction } from "../../qmp/block.ts";
 import { QmpError, type QmpClient } from "../../qmp/client.ts";
@@ -136,6 +136,7 @@ const LOST = /Permission denied|Operation not permitted/;
 
 /** Says what a failure means here. */
 export async function explainLoss(error: unknown, qmp: QmpClient, directory: string): Promise<unknown> {
+  if (error instanceof SignalError) return error;
   if (error instanceof VmError && (await isOver(qmp)))
     return new VmError("io", "the guest went off while its disks were copied", {
       cause: error,

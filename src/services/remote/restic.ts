@@ -1,6 +1,6 @@
 import { accessSync, constants, statSync } from "node:fs";
 import { reasonOf, VmError } from "../../lib/errors.ts";
-import { exec, ProcessError, requireProgram, type Finished } from "../../process/exec.ts";
+import { exec, processFailure, requireProgram, type Finished } from "../../process/exec.ts";
 import { gentle } from "../../process/gentle.ts";
 import type { Context } from "../context.ts";
 import { openUser } from "../open.ts";
@@ -99,7 +99,7 @@ function explain(what: string, result: Finished, place: string): VmError {
     return new VmError("busy", `${what}: another restic is at work on the repository`, {
       hint: "try again later; restic list locks tells who it is",
     });
-  return new ProcessError(what, { ...result, argv: ["restic"], stderr: hideIn(result.stderr, place) });
+  return processFailure(what, { ...result, argv: ["restic"], stderr: hideIn(result.stderr, place) });
 }
 
 /** `rest:http://user:word@host/` → `rest:http://user:***@host/` */

@@ -1,0 +1,299 @@
+/**
+ * The laboratory of endings.test.ts: a VM in known states, programs that can be killed or stopped when the program
+ * starts them, and an observer that looks from outside (/proc, the disks, the snapshot directory) at what a command that
+ * has ended has really done.
+ */
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { constants } from "node:os";
+import { join } from "node:path";
+import { processesIn } from "./faults-lab.ts";
+import { guests, until, type Result, type Running, type Sandbox } from "./harness.ts";
+import { configure, listing, sha256, shell, smallSandbox } from "./tools.ts";
+
+/** Programs that are reached by way of a wrapper. */
+const CHILDREN = [
+  "qemu-img",
+  "qemu-system-x86_64",
+  "pigz",
+  "dd",
+  "restic",
+  "ssh",
+  "scp",
+  "openssl",
+  "sha256sum",
+  "bash",
+  "cp",
+  "chmod",
+];
+
+const { SIGTERM } = constants.signals;
+
+/** What is done to a child as soon as it is started: it dies, or hangs. */
+export interface Catch {
+  child: string;
+  action: "KILL" | "STOP";
+  /** Stands in its arguments. */
+  pattern?: string;
+}
+
+export interface State {
+  /** Each working disk by the checksum of what the guest sees; empty while a guest may write. */
+  disks: Record<string, string>;
+  /** Each snapshot by its files. */
+  snapshots: Record<string, string>;
+  last: string | undefined;
+}
+
+export const STATES = ["nothing", "off", "images"] as const;
+export type StateName = (typeof STATES)[number];
+
+const SETTINGS = "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\nSTOP_TIMEOUT=1\n";
+
+/** Random data, so that disks and snapshots have a size. */
+const FILL = "dd if=/dev/urandom of=fill bs=1M count=4 status=none";
+
+export class EndingsLab implements Disposable {
+  readonly box: Sandbox = smallSandbox();
+  readonly #store: string;
+  readonly #plan: string;
+  readonly #caught: string;
+  haltIso = "";
+  hangIso = "";
+
+  constructor() {
+    const { top } = this.box;
+    this.#store = join(top, "store");
+    this.#plan = join(top, "plan");
+    this.#caught = join(top, "caught");
+    const bin = join(top, "bin");
+    for (const directory of [this.#store, bin]) mkdirSync(directory);
+    for (const name of CHILDREN) {
+      const real = Bun.which(name);
+      if (real === null) continue;
+      const file = join(bin, name);
+      writeFileSync(
+        file,
+        `#!/bin/sh
+if [ -f '${this.#plan}' ]; then
+  read -r child action pattern <'${this.#plan}'
+  if [ "$child" = ${name} ]; then
+    case " $* " in *"$pattern"*)
+      rm -f '${this.#plan}'
+      echo $$ >'${this.#caught}.new' && mv '${this.#caught}.new' '${this.#caught}'
+      kill -"$action" $$
+    esac
+  fi
+fi
+exec ${real} "$@"
+`,
+      );
+      chmodSync(file, 0o755);
+    }
+    this.box.environment.PATH = `${bin}:${process.env.PATH}`;
+  }
+
+  /** Makes the states that the rows begin with. */
+  async prepare(): Promise<void> {
+    const { box } = this;
+    ({ haltIso: this.haltIso, hangIso: this.hangIso } = await guests());
+    configure(box, SETTINGS);
+    await this.#save("nothing");
+    await box.ok(["create", "G"]);
+    rmSync(join(box.work, "FIRSTTIME"));
+    await this.write(0);
+    await box.ok(["backup"]);
+    await this.write(4);
+    await box.ok(["backup"]);
+    await this.write(8);
+    await this.#save("off");
+    for (const name of ["S0", "S1", "LAST"]) rmSync(box.path("backups", name), { recursive: true });
+    const repository = join(box.top, "repository");
+    writeFileSync(join(box.home, "password"), "secret", { mode: 0o600 });
+    configure(
+      box,
+      `${SETTINGS}SNAPSHOT_FORMAT=qcow2\nSNAPSHOT_REPO='${repository}'\nSNAPSHOT_PASSWORD_FILE='${box.home}/password'\n`,
+    );
+    for (const [name, at] of [
+      ["Q0", 2],
+      ["Q1", 6],
+      ["Q2", 10],
+    ] as const) {
+      await this.write(at);
+      await box.ok(["backup", name]);
+    }
+    await this.write(12);
+    const env = { ...process.env, RESTIC_PASSWORD_FILE: join(box.home, "password"), HOME: box.home };
+    if (Bun.spawnSync(["restic", "-q", "-r", repository, "init"], { env, stdout: "ignore" }).exitCode !== 0)
+      throw new Error("restic init failed");
+    await this.#save("images");
+  }
+
+  /** Changes the VM's disk, as a guest does. */
+  async write(megabyte: number): Promise<void> {
+    const { top, work } = this.box;
+    await shell(`${FILL}; qemu-io -f qcow2 -c 'write -q -s fill ${megabyte}M 2M' '${work}/disk-0.img'`, top);
+  }
+
+  async #save(name: StateName): Promise<void> {
+    await shell(
+      `mkdir '${name}'; cp -a $(ls -d ../vm1 ../home ../tmp ../repository 2>/dev/null) '${name}'`,
+      this.#store,
+    );
+  }
+
+  /** Brings the VM into a state; whatever was there is gone. */
+  async load(name: StateName): Promise<void> {
+    await this.endAll();
+    rmSync(this.#plan, { force: true });
+    rmSync(this.#caught, { force: true });
+    const { top } = this.box;
+    await shell(`rm -rf vm1 home tmp out repository; cp -a store/${name}/. .; mkdir out`, top);
+  }
+
+  /** Starts the VM in the background, with a guest that does nothing, and is deaf to its power button. */
+  async runDetached(more: readonly string[] = []): Promise<number> {
+    await this.box.ok(["run", "--detach", ...more, this.hangIso]);
+    const { stdout } = await this.box.ok(["status", "--json"]);
+    await until("the guest", () => this.box.console().includes("HANGING"));
+    return (JSON.parse(stdout) as { pid: number }).pid;
+  }
+
+  /** Makes a rescue system, once, and some jobs. */
+  async prepareJobs(): Promise<void> {
+    const { box } = this;
+    configure(
+      box,
+      `${SETTINGS}PROFILES='${join(box.top, "profiles")}'\nRESCUE_MEMORY=512M\nRESCUE_WARM=off\n`,
+    );
+    if (!existsSync(join(box.top, "profiles"))) await box.ok(["rescue", "build"]);
+    for (const [name, text] of Object.entries({
+      short: "echo hello",
+      failing: "exit 3",
+      long: "sleep 1000",
+      hooked: ":",
+    }))
+      box.write(`${name}.job`, `${text}\n`);
+    box.write("hooked.pre", ":\n");
+  }
+
+  /** What is to happen to the next child of this kind. */
+  arm({ child, action, pattern = "" }: Catch): void {
+    writeFileSync(this.#plan, `${child} ${action} ${pattern}\n`);
+  }
+
+  /** Waits until the child that was armed has been caught. @returns its process id */
+  async caught(command: Running): Promise<number> {
+    let over = false;
+    void command.done.then(() => (over = true));
+    await until("the child", () => {
+      if (over && !existsSync(this.#caught))
+        throw new Error(`no such child was started:\n${command.stderr()}`);
+      return existsSync(this.#caught);
+    });
+    return Number(readFileSync(this.#caught, "utf8"));
+  }
+
+  /** Waits until the program hears stop signals (proc_pid_status(5), SigCgt), and is at work. */
+  async listens({ pid }: Running): Promise<void> {
+    await until("its signal handlers", () => {
+      const caught = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+      return (Number.parseInt((caught ?? "0").slice(-8), 16) & (1 << (SIGTERM - 1))) !== 0;
+    });
+    await Bun.sleep(500);
+  }
+
+  processes(): string[] {
+    return processesIn(this.box.top).filter((line) => !line.startsWith(`${process.pid} `));
+  }
+
+  async endAll(): Promise<void> {
+    await until("the end of all processes", () => {
+      const all = this.processes();
+      for (const line of all) endProcess(Number.parseInt(line, 10));
+      return all.length === 0;
+    });
+  }
+
+  /** @param running a guest writes to the disks */
+  state(running = false): State {
+    const { box } = this;
+    const link = box.path(".work");
+    const work = existsSync(link) ? box.work : undefined;
+    const disks = work === undefined ? [] : readdirSync(work).filter((name) => /^disk-\d+\.img$/.test(name));
+    const backups = box.path("backups");
+    const snapshots = existsSync(backups)
+      ? readdirSync(backups).filter((name) => !name.startsWith(".") && name !== "LAST")
+      : [];
+    const last = join(backups, "LAST");
+    return {
+      disks: Object.fromEntries(
+        disks.map((name) => [name, running ? "" : contentOf(join(work!, name), join(box.top, "raw"))]),
+      ),
+      snapshots: Object.fromEntries(snapshots.map((name) => [name, listing(join(backups, name)).join("\n")])),
+      last: lstatSync(last, { throwIfNoEntry: false }) ? readlinkSync(last) : undefined,
+    };
+  }
+
+  /** Are the snapshot's files those of its checksums? */
+  async isWhole(name: string): Promise<boolean> {
+    const child = Bun.spawn(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], {
+      cwd: this.box.path("backups", name),
+      stderr: "ignore",
+    });
+    return (await child.exited) === 0;
+  }
+
+  /** A file system with this much room over a directory of the sandbox, with what is there. */
+  async mount(place: "vm1" | "tmp" | "out" | "repository", room: string): Promise<AsyncDisposable> {
+    const { top } = this.box;
+    await shell(
+      `cp -a ${place} under; mount -t tmpfs -o size=64m,mode=700 vm-endings ${place}; cp -a under/. ${place}; rm -rf under
+      used=$(df --output=used -k ${place} | tail -1); mount -o remount,size=$((used + ${room}))k ${place}`,
+      top,
+    );
+    return {
+      [Symbol.asyncDispose]: async () => {
+        await this.endAll();
+        await shell(`umount ${place} || umount -l ${place}`, top);
+      },
+    };
+  }
+
+  /** Takes all the room that a directory's file system has left. */
+  async fill(place: "vm1" | "tmp" | "out"): Promise<void> {
+    await shell(`dd if=/dev/zero of=${place}/filling bs=4k status=none 2>/dev/null || :`, this.box.top);
+  }
+
+  [Symbol.dispose](): void {
+    this.box[Symbol.dispose]();
+  }
+}
+
+/** What a guest sees of a disk: the file has bitmaps besides, which a backup writes. */
+function contentOf(path: string, raw: string): string {
+  const { exitCode, stderr } = Bun.spawnSync(["qemu-img", "convert", "-O", "raw", path, raw]);
+  const sum = exitCode === 0 ? sha256(raw) : `not readable: ${stderr.toString()}`;
+  rmSync(raw, { force: true });
+  return sum;
+}
+
+function endProcess(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // It has ended meanwhile.
+  }
+}
+
+/** Lines of a command's stderr that are errors. */
+export const errorsOf = ({ stderr }: Result): string[] => stderr.match(/^vm: (?!warning).*/gm) ?? [];

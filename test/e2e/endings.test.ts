@@ -1,0 +1,718 @@
+/**
+ * How each command ends, and what it says last, against what has really happened: looked at from outside, by /proc, the
+ * disks and the snapshot directory. Each command × each way that it can end: done, refused, a child that is killed or
+ * hangs, a signal, a full disk. In whatever way: status 0 only when the work is done; otherwise one error, no word of
+ * success, nothing half done, and no process left.
+ *
+ * Here a part of the table runs; ENDINGS=all runs it whole, ENDINGS='restore|stop' what has that in its title (a regular expression).
+ */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { EndingsLab, errorsOf, type Catch, type StateName } from "./endings-lab.ts";
+import { canMount } from "./faults-sweeps.ts";
+import { until, type Result, type Running } from "./harness.ts";
+import { suite } from "./tools.ts";
+
+interface Row {
+  command: string;
+  args: readonly string[];
+  /** The state to begin with. */
+  from: StateName;
+  /** A guest runs at first. */
+  running?: true;
+  /** A rescue system is needed. */
+  rescue?: true;
+  /** Its last words when it is done; none of a command that ends otherwise says so. */
+  said: RegExp;
+  /** Is the work done, seen from outside? */
+  done: (lab: EndingsLab) => boolean | Promise<boolean>;
+  ends: readonly End[];
+}
+
+interface End {
+  how: string;
+  status: number;
+  /** Runs in the sample, too. */
+  sample?: true;
+  /** Other arguments than the row's. */
+  args?: readonly string[];
+  /** A small file system over this directory, from the start, which `fill` leaves no room in. */
+  disk?: "vm1" | "tmp";
+  /** Before the command is started; disposed of when it has ended. */
+  before?: (lab: EndingsLab) => unknown;
+  /** What its first such child does. A child that hangs is followed by SIGTERM to the command. */
+  child?: Catch;
+  /** While it runs. */
+  during?: (lab: EndingsLab, command: Running, qemu: number) => Promise<void>;
+  /** It may end after the change: what it then has to say. */
+  error?: RegExp;
+  /** What it says though it failed, or instead of the row's word. */
+  said?: RegExp;
+  /** What is left running. */
+  leaves?: true;
+  /** What of the state it changes all the same. */
+  changes?: (lab: EndingsLab) => boolean;
+}
+
+const has = (lab: EndingsLab, ...names: string[]): boolean =>
+  names.every((name) => existsSync(lab.box.path(name)));
+const lines = (text: string): string[] => text.split("\n").filter((line) => line.trim() !== "");
+
+const killed = (child: string, pattern?: string, sample?: true): End => ({
+  how: `${child}${pattern ? ` (${pattern})` : ""} killed`,
+  status: 74,
+  child: { child, action: "KILL", ...(pattern && { pattern }) },
+  ...(sample && { sample }),
+});
+
+const hung = (child: string, pattern?: string, sample?: true): End => ({
+  how: `${child}${pattern ? ` (${pattern})` : ""} hangs, SIGTERM`,
+  status: 143,
+  child: { child, action: "STOP", ...(pattern && { pattern }) },
+  ...(sample && { sample }),
+});
+
+const full = (place: "vm1" | "tmp" | "out" | "repository", room: string, more: Partial<End> = {}): End => ({
+  how: `no room in ${place}`,
+  status: 73,
+  before: (lab) => lab.mount(place, room),
+  ...more,
+});
+
+/** Waits until the guest of a command in the foreground runs. @returns its qemu */
+async function guestOf(lab: EndingsLab): Promise<number> {
+  await until("the guest", () => has(lab, ".work/console.log") && lab.box.console().includes("HANGING"));
+  return JSON.parse((await lab.box.ok(["status", "--json"])).stdout).pid as number;
+}
+
+const newSnapshot = async (lab: EndingsLab, name: string): Promise<boolean> =>
+  has(lab, `backups/${name}`) && lab.state(true).last === name && (await lab.isWhole(name));
+
+/** A backup that takes long enough to be disturbed. */
+const SLOW = ["backup", "--rate-limit=200K"];
+const unfinished = (lab: EndingsLab): Promise<unknown> =>
+  until(
+    "the copy",
+    () => Bun.spawnSync(["sh", "-c", `ls -d '${lab.box.path("backups")}'/.vm-partial-*/*`]).exitCode === 0,
+  );
+
+const TABLE: readonly Row[] = [
+  {
+    command: "create",
+    args: ["create", "H"],
+    from: "nothing",
+    said: /^created H in /,
+    done: (lab) => has(lab, ".work/disk-0.img", ".work/guest.env"),
+    ends: [
+      { how: "done", status: 0 },
+      {
+        how: "refused: there is one",
+        status: 73,
+        before: (lab) => lab.load("off"),
+      },
+      killed("qemu-img", "create", true),
+      hung("qemu-img", "create"),
+      full("tmp", "64"),
+    ],
+  },
+  {
+    command: "run",
+    args: ["run"],
+    from: "off",
+    said: /^the guest powered itself off; its disks take /,
+    done: (lab) => lab.box.console().includes("BOOTED FROM CD") && lab.processes().length === 0,
+    ends: [
+      { how: "done", status: 0, sample: true, args: ["run", "HALT"], changes: () => true },
+      { how: "refused: no such CD", status: 66, args: ["run", "none.iso"] },
+      killed("qemu-system-x86_64", "disk-0.img"),
+      hung("qemu-system-x86_64", "disk-0.img", true),
+      {
+        how: "qemu killed",
+        status: 74,
+        sample: true,
+        args: ["run", "HANG"],
+        during: async (lab) => void process.kill(await guestOf(lab), "SIGKILL"),
+        error: /did not power itself off: qemu was killed by SIGKILL/,
+      },
+      {
+        how: "qemu hangs, SIGTERM: ended after STOP_TIMEOUT",
+        status: 143,
+        args: ["run", "HANG"],
+        during: async (lab, command) => {
+          process.kill(await guestOf(lab), "SIGSTOP");
+          command.kill("SIGTERM");
+        },
+        error: /ended by SIGTERM: qemu was killed by SIGKILL/,
+      },
+      {
+        how: "one Ctrl-C, a guest without ACPI: ended after STOP_TIMEOUT",
+        status: 130,
+        sample: true,
+        args: ["run", "HANG"],
+        during: async (lab, command) => {
+          await guestOf(lab);
+          command.kill("SIGINT");
+        },
+        error: /ended by SIGINT: qemu was ended by a command/,
+      },
+      full("tmp", "0"),
+    ],
+  },
+  {
+    command: "stop",
+    args: ["stop", "--timeout=1"],
+    from: "off",
+    running: true,
+    said: /^the guest (powered itself off|was ended)/,
+    done: (lab) => lab.processes().length === 0,
+    ends: [
+      {
+        how: "the guest does not power off",
+        status: 124,
+        sample: true,
+        error: /did not power itself off within 1 seconds\n {2}it was ended/,
+        changes: (lab) => lab.processes().length === 0,
+      },
+      {
+        how: "done: --force",
+        status: 0,
+        args: ["stop", "--force"],
+        said: /^the guest was ended, as by a power cut$/,
+      },
+      {
+        how: "done: --force, qemu hangs",
+        status: 0,
+        args: ["stop", "--force"],
+        before: async (lab) => process.kill(await pidOf(lab), "SIGSTOP"),
+        said: /^the guest was ended, as by a power cut$/,
+      },
+      {
+        how: "qemu hangs",
+        status: 124,
+        before: async (lab) => process.kill(await pidOf(lab), "SIGSTOP"),
+        changes: (lab) => lab.processes().length === 0,
+      },
+      {
+        how: "qemu killed meanwhile",
+        status: 74,
+        args: ["stop"],
+        during: async (lab, command, qemu) => {
+          await lab.listens(command);
+          process.kill(qemu, "SIGKILL");
+        },
+        error: /did not power itself off: qemu was killed/,
+      },
+      {
+        how: "qemu was killed before",
+        status: 74,
+        sample: true,
+        before: async (lab) => {
+          process.kill(await pidOf(lab), "SIGKILL");
+          await until("its end", () => lab.processes().length === 0);
+        },
+        error: /did not power itself off: qemu was killed/,
+      },
+      {
+        how: "SIGTERM: the guest runs on",
+        status: 143,
+        args: ["stop"],
+        leaves: true,
+        during: async (lab, command) => {
+          await lab.listens(command);
+          command.kill("SIGTERM");
+        },
+      },
+      {
+        how: "no room to record how it ended",
+        disk: "tmp",
+        before: (lab) => lab.fill("tmp"),
+        status: 124,
+        sample: true,
+        error: /warning: .*cannot be recorded[^]*did not power itself off within/,
+        changes: (lab) => lab.processes().length === 0,
+      },
+    ],
+  },
+  {
+    command: "backup (gz)",
+    args: ["backup"],
+    from: "off",
+    said: /^snapshot S2: /,
+    done: (lab) => newSnapshot(lab, "S2"),
+    ends: [
+      { how: "done", status: 0, sample: true },
+      { how: "refused: the name is taken", status: 73, args: ["backup", "S0"] },
+      killed("pigz", undefined, true),
+      hung("pigz", undefined, true),
+      killed("qemu-img", "check"),
+      hung("qemu-img", "check"),
+      killed("openssl", "dgst"),
+      full("vm1", "1024", { sample: true }),
+    ],
+  },
+  {
+    command: "backup (qcow2)",
+    args: ["backup"],
+    from: "images",
+    said: /^snapshot S0: /,
+    done: (lab) => newSnapshot(lab, "S0"),
+    ends: [
+      { how: "done", status: 0 },
+      killed("qemu-system-x86_64", "vm-blocks"),
+      hung("qemu-system-x86_64", "vm-blocks"),
+      {
+        how: "qemu without a guest hangs in the copy, SIGTERM",
+        status: 143,
+        args: [...SLOW, "--format=qcow2"],
+        during: async (lab, command) => {
+          await unfinished(lab);
+          await Bun.sleep(500);
+          const line = lab.processes().find((text) => text.includes("vm-blocks"))!;
+          process.kill(Number.parseInt(line, 10), "SIGSTOP");
+          command.kill("SIGTERM");
+        },
+      },
+      full("vm1", "512"),
+    ],
+  },
+  {
+    command: "backup of a running VM",
+    args: ["backup"],
+    from: "images",
+    running: true,
+    said: /^snapshot S0: /,
+    done: (lab) => newSnapshot(lab, "S0"),
+    ends: [
+      { how: "done", status: 0, leaves: true },
+      {
+        how: "qemu killed meanwhile",
+        status: 74,
+        sample: true,
+        args: [...SLOW, "--format=gz"],
+        during: async (lab, _command, qemu) => {
+          await unfinished(lab);
+          process.kill(qemu, "SIGKILL");
+        },
+      },
+      {
+        how: "qemu hangs meanwhile, SIGTERM",
+        status: 143,
+        args: SLOW,
+        leaves: true,
+        during: async (lab, command, qemu) => {
+          await unfinished(lab);
+          await Bun.sleep(500);
+          process.kill(qemu, "SIGSTOP");
+          await Bun.sleep(1000);
+          command.kill("SIGTERM");
+        },
+      },
+      {
+        how: "SIGTERM: the guest runs on",
+        status: 143,
+        args: SLOW,
+        leaves: true,
+        during: async (lab, command) => {
+          await unfinished(lab);
+          command.kill("SIGTERM");
+        },
+      },
+      full("vm1", "512", { leaves: true }),
+    ],
+  },
+  {
+    command: "restore (gz)",
+    args: ["restore", "S0"],
+    from: "off",
+    said: /^restored S0 to /,
+    done: (lab) => has(lab, ".work/disk-0.img"),
+    ends: [
+      { how: "done", status: 0, changes: () => true },
+      { how: "refused: no such snapshot", status: 66, args: ["restore", "S9"] },
+      {
+        how: "refused: it runs",
+        status: 75,
+        before: (lab) => lab.runDetached(),
+        leaves: true,
+      },
+      killed("pigz", "-d", true),
+      hung("pigz", "-d"),
+      killed("dd"),
+      full("tmp", "1024", { error: /no room/ }),
+      {
+        how: "a damaged snapshot",
+        status: 74,
+        before: (lab) => damage(lab, "S0/disk-0.img.gz"),
+      },
+    ],
+  },
+  {
+    command: "restore --copy (qcow2)",
+    args: ["restore", "--copy", "Q1"],
+    from: "images",
+    said: /^restored Q1 to /,
+    done: (lab) => has(lab, ".work/disk-0.img"),
+    ends: [
+      { how: "done", status: 0, changes: () => true },
+      killed("qemu-img", "convert", true),
+      hung("qemu-img", "convert"),
+      full("tmp", "1024"),
+    ],
+  },
+  {
+    command: "destroy",
+    args: ["destroy"],
+    from: "off",
+    said: /^destroyed the working files in /,
+    done: (lab) => !has(lab, ".work"),
+    ends: [
+      { how: "done", status: 0, changes: () => true },
+      {
+        how: "refused: it runs",
+        status: 75,
+        before: (lab) => lab.runDetached(),
+        leaves: true,
+      },
+      {
+        how: "done: --force, qemu hangs",
+        status: 0,
+        args: ["destroy", "--force"],
+        before: async (lab) => process.kill(await lab.runDetached(), "SIGSTOP"),
+        changes: (lab) => lab.processes().length === 0,
+      },
+      { ...full("tmp", "0"), how: "done: no room", status: 0, changes: () => true },
+    ],
+  },
+  {
+    command: "prune",
+    args: ["prune", "--keep-last=1"],
+    from: "off",
+    said: /^removed 1 of 2 snapshots/,
+    done: (lab) => !has(lab, "backups/S0") && has(lab, "backups/S1"),
+    ends: [
+      { how: "done", status: 0, sample: true },
+      { how: "refused: no rule", status: 64, args: ["prune"] },
+    ],
+  },
+  {
+    command: "snapshots rm --merge",
+    args: ["snapshots", "rm", "--merge", "Q1"],
+    from: "images",
+    said: /^removed Q1: /,
+    done: async (lab) => !has(lab, "backups/Q1") && (await lab.isWhole("Q2")),
+    ends: [
+      { how: "done", status: 0 },
+      { how: "refused: protected", status: 75, before: (lab) => lab.box.ok(["snapshots", "protect", "Q1"]) },
+      killed("qemu-img", "convert", true),
+      killed("qemu-img", "rebase"),
+      hung("qemu-img", "rebase"),
+      full("vm1", "1024"),
+    ],
+  },
+  {
+    command: "verify --deep",
+    args: ["verify", "--deep", "S0"],
+    from: "off",
+    said: /^S0: (good|intact)|^S0 +(good|intact)/,
+    done: () => true,
+    ends: [
+      { how: "done", status: 0 },
+      { how: "refused: no such snapshot", status: 66, args: ["verify", "S9"] },
+      {
+        how: "a damaged snapshot",
+        status: 74,
+        sample: true,
+        before: (lab) => damage(lab, "S0/disk-0.img.gz"),
+      },
+      killed("pigz"),
+      hung("pigz"),
+    ],
+  },
+  {
+    command: "snapshots push",
+    args: ["snapshots", "push", "Q0"],
+    from: "images",
+    said: /^Q0 is in the repository: /,
+    done: async (lab) => (await lab.box.ok(["snapshots", "--remote", "--json"])).stdout.includes('"Q0"'),
+    ends: [
+      { how: "done", status: 0 },
+      { how: "refused: no such snapshot", status: 66, args: ["snapshots", "push", "Q9"] },
+      killed("restic", "backup", true),
+      hung("restic", "backup"),
+      full("repository", "1024"),
+    ],
+  },
+  {
+    command: "ssh",
+    args: ["ssh", "true"],
+    from: "off",
+    running: true,
+    said: /^never$/,
+    done: () => false,
+    ends: [
+      { ...killed("ssh"), status: 137, leaves: true },
+      { ...hung("ssh"), leaves: true },
+      { how: "refused: it does not run", status: 66, before: (lab) => lab.load("off") },
+    ],
+  },
+  {
+    command: "cp",
+    args: ["cp", "vm.txt", ":/tmp/"],
+    from: "off",
+    running: true,
+    said: /^never$/,
+    done: () => false,
+    ends: [
+      { ...killed("scp"), status: 137, leaves: true },
+      { ...hung("scp"), leaves: true },
+    ],
+  },
+  {
+    command: "job",
+    args: ["job", "short"],
+    from: "off",
+    rescue: true,
+    said: /^the job short is done/,
+    done: (lab) => has(lab, ".work/.out/FINISHED") && lab.box.read(".work/.out/STATUS") === "0\n",
+    ends: [
+      { how: "done", status: 0 },
+      { how: "the job fails", status: 3, args: ["job", "failing"] },
+      { how: "refused: no such job", status: 66, args: ["job", "none"] },
+      { how: "its time limit", status: 124, args: ["-t", "1", "job", "long"] },
+      {
+        how: "the rescue's qemu killed",
+        status: 74,
+        args: ["job", "long"],
+        during: async (lab) => void process.kill(await rescueOf(lab), "SIGKILL"),
+      },
+      {
+        how: "the rescue's qemu hangs, SIGTERM",
+        status: 143,
+        args: ["job", "long"],
+        during: async (lab, command) => {
+          process.kill(await rescueOf(lab), "SIGSTOP");
+          command.kill("SIGTERM");
+        },
+      },
+      {
+        how: "SIGINT",
+        status: 130,
+        args: ["job", "long"],
+        during: async (lab, command) => {
+          await rescueOf(lab);
+          command.kill("SIGINT");
+        },
+      },
+      { ...hung("bash", "hooked.pre"), args: ["job", "hooked"] },
+      { ...killed("bash", "hooked.pre"), status: 1, args: ["job", "hooked"] },
+      full("tmp", "0"),
+    ],
+  },
+  {
+    command: "rescue build",
+    args: ["rescue", "build", "--name=rescue-new"],
+    from: "nothing",
+    said: /rescue-new/,
+    done: async (lab) => /^rescue-new .* usable /m.test((await lab.box.ok(["rescue", "list"])).stdout),
+    ends: [
+      { how: "done", status: 0 },
+      killed("chmod", "u=rwX"),
+      hung("chmod", "u=rwX"),
+      { ...killed("cp", "vmlinuz") },
+    ],
+  },
+  {
+    command: "screenshot",
+    args: ["screenshot", "../out/screen.png"],
+    from: "off",
+    running: true,
+    said: /screen\.png$/,
+    done: (lab) => statSync(join(lab.box.top, "out/screen.png")).size > 0,
+    ends: [
+      { how: "done", status: 0, leaves: true },
+      full("out", "64", {
+        leaves: true,
+        before: async (lab) => {
+          const disk = await lab.mount("out", "64");
+          await lab.fill("out");
+          return disk;
+        },
+      }),
+      {
+        how: "qemu hangs, SIGTERM",
+        status: 143,
+        sample: true,
+        before: async (lab) => process.kill(await pidOf(lab), "SIGSTOP"),
+        during: async (lab, command) => {
+          await lab.listens(command);
+          command.kill("SIGTERM");
+        },
+        leaves: true,
+      },
+      {
+        how: "qemu hangs",
+        status: 75,
+        before: async (lab) => process.kill(await pidOf(lab), "SIGSTOP"),
+        leaves: true,
+      },
+    ],
+  },
+];
+
+/** The process of a job's rescue, once it runs the job. */
+async function rescueOf(lab: EndingsLab): Promise<number> {
+  await until("the job", () => has(lab, ".work/.out/STARTED"));
+  return Number.parseInt(
+    lab.processes().find((line) => line.includes("rescue.log"))!,
+    10,
+  );
+}
+
+async function pidOf(lab: EndingsLab): Promise<number> {
+  return JSON.parse((await lab.box.ok(["status", "--json"])).stdout).pid as number;
+}
+
+/** Changes a byte in the middle. */
+function damage(lab: EndingsLab, name: string): void {
+  const path = lab.box.path("backups", name);
+  const bytes = readFileSync(path);
+  bytes[bytes.length >> 1]! ^= 0xff;
+  rmSync(path);
+  writeFileSync(path, bytes, { mode: 0o600 });
+}
+
+const wanted = process.env.ENDINGS ?? "";
+const mountable = canMount();
+const CASES = TABLE.flatMap((row) =>
+  row.ends
+    .map((end) => ({ title: `${row.command}: ${end.how}: ${end.status}`, row, end }))
+    .filter(({ title, end }) =>
+      wanted === "" ? end.sample === true : wanted === "all" || new RegExp(wanted).test(title),
+    ),
+);
+
+suite(
+  "endings",
+  () => {
+    let lab: EndingsLab;
+    beforeAll(async () => {
+      lab = new EndingsLab();
+      await lab.prepare();
+    }, 120_000);
+    afterAll(() => lab?.[Symbol.dispose]());
+
+    test.each(CASES.map((item) => [item.title, item] as const))(
+      "%s",
+      async (_title, { row, end }) => {
+        if (!mountable && end.how.includes("no room")) return;
+        await lab.load(row.from);
+        if (row.rescue) await lab.prepareJobs();
+        await using _disk = end.disk && mountable ? await lab.mount(end.disk, "8192") : undefined;
+        const qemu = row.running ? await lab.runDetached(["--ssh"]) : 0;
+        const prepared = (await end.before?.(lab)) as Partial<AsyncDisposable> | undefined;
+        try {
+          expect(await judge(lab, row, end, qemu)).toEqual([]);
+        } finally {
+          await prepared?.[Symbol.asyncDispose]?.();
+        }
+      },
+      300_000,
+    );
+
+    test("killed (SIGKILL) while qemu starts: status says that a guest runs, and stop ends it", async () => {
+      await lab.load("off");
+      lab.arm({ child: "qemu-system-x86_64", pattern: "disk-0.img", action: "STOP" });
+      const command = lab.box.start(["run", "--detach", lab.hangIso]);
+      const pid = await lab.caught(command);
+      command.kill("SIGKILL");
+      await command.done;
+      process.kill(pid, "SIGCONT");
+      const status = await until("qemu", async () => {
+        const seen = JSON.parse((await lab.box.ok(["status", "--json"])).stdout);
+        return seen.state === "running" && seen;
+      });
+      expect(status).toMatchObject({ job: false, pid });
+      expect(typeof status.uptimeSeconds).toBe("number");
+      const { stderr } = await lab.box.ok(["stop", "--force"]);
+      expect(stderr).toContain("the guest was ended, as by a power cut");
+      expect(lab.processes()).toEqual([]);
+    }, 300_000);
+  },
+  ["restic", "ssh", "scp", "qemu-io"],
+);
+
+/** How long a command may take to end after a stop signal, with a child that hangs. */
+const END_SECONDS = 20;
+
+async function judge(lab: EndingsLab, row: Row, end: End, qemu: number): Promise<string[]> {
+  const guest = row.running === true || row.rescue === true || end.leaves === true;
+  const before = lab.state(guest);
+  if (end.child) lab.arm(end.child);
+  const args = (end.args ?? row.args).map((word) =>
+    word === "HALT" ? lab.haltIso : word === "HANG" ? lab.hangIso : word,
+  );
+  const command = lab.box.start(args, { timeoutSeconds: 150 });
+  let asked = 0;
+  if (end.child) {
+    await lab.caught(command);
+    if (end.child.action === "STOP") {
+      await lab.listens(command);
+      command.kill("SIGTERM");
+      asked = performance.now();
+    }
+  }
+  await end.during?.(lab, command, qemu);
+  const result = await command.done;
+  const wrong: string[] = [];
+  const said = `${result.stdout}\n${result.stderr}`;
+  if (asked > 0 && performance.now() - asked > END_SECONDS * 1000)
+    wrong.push(`it took ${Math.round((performance.now() - asked) / 1000)} s to end after SIGTERM`);
+  if (result.status !== end.status)
+    wrong.push(`status ${result.status ?? result.signal} instead of ${end.status}`);
+  if (end.error && !end.error.test(result.stderr)) wrong.push(`it does not say ${end.error}`);
+  await judgeProcesses(lab, end, wrong);
+  if (result.status === 0) {
+    if (!lines(said).some((line) => (end.said ?? row.said).test(line)))
+      wrong.push(`it does not say ${row.said}`);
+    if (!(await row.done(lab))) wrong.push("it says that it is done, but it is not");
+  } else await judgeFailure(lab, row, end, result, before, guest, wrong);
+  if (wrong.length > 0) wrong.push(said);
+  return wrong;
+}
+
+async function judgeProcesses(lab: EndingsLab, end: End, wrong: string[]): Promise<void> {
+  if (end.leaves) return;
+  try {
+    await until("the end of its processes", () => lab.processes().length === 0, 3);
+  } catch {
+    wrong.push(`processes are left: ${lab.processes().join("; ")}`);
+  }
+}
+
+async function judgeFailure(
+  lab: EndingsLab,
+  row: Row,
+  end: End,
+  result: Result,
+  before: ReturnType<EndingsLab["state"]>,
+  guest: boolean,
+  wrong: string[],
+): Promise<void> {
+  const { stderr, stdout, status } = result;
+  const errors = errorsOf(result);
+  // ssh and scp have said themselves what they had to say.
+  if (status !== 137 && errors.length !== 1) wrong.push(`${errors.length} errors instead of one`);
+  if (/internal error|^\s+at .*:\d+/m.test(stderr)) wrong.push("it shows its inside");
+  if (lines(`${stdout}\n${stderr}`).some((line) => row.said.test(line)))
+    wrong.push("it says that it is done");
+  const after = lab.state(guest);
+  if (end.changes && !end.changes(lab)) wrong.push("what it says is not so");
+  if (JSON.stringify(after) !== JSON.stringify(before))
+    wrong.push(`it failed, and has changed: ${difference(before, after)}`);
+}
+
+const difference = (before: object, after: object): string =>
+  Object.keys(before)
+    .filter((key) => JSON.stringify(before[key as never]) !== JSON.stringify(after[key as never]))
+    .join(", ");

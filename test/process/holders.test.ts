@@ -1,0 +1,25 @@
+import { expect, test } from "bun:test";
+import { copyFileSync } from "node:fs";
+import { findUsers } from "../../src/process/holders.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+test("finds every process of a name that has a file open, or was started in a directory; no other", async () => {
+  using temp = new Temp();
+  const disk = temp.write("work/disk", "");
+  temp.directory("elsewhere");
+  const sleep = temp.path("qemu-sleep");
+  copyFileSync(Bun.which("sleep")!, sleep);
+  const start = (program: string, cwd: string, stdin?: string) =>
+    Bun.spawn([program, "60"], { cwd: temp.path(cwd), stdin: stdin ? Bun.file(stdin) : "ignore" });
+  const inDirectory = start(sleep, "work");
+  const withFile = start(sleep, "elsewhere", disk);
+  const others = [start(sleep, "elsewhere"), start("sleep", "work"), start("sleep", "elsewhere", disk)];
+  try {
+    const found = findUsers(new Set([disk]), temp.path("work"), "qemu");
+    expect(found.map(({ pid }) => pid).toSorted()).toEqual([inDirectory.pid, withFile.pid].toSorted());
+    expect(found[0]!.name).toBe("qemu-sleep");
+  } finally {
+    for (const child of [inDirectory, withFile, ...others]) child.kill("SIGKILL");
+    await Promise.all([inDirectory, withFile, ...others].map(({ exited }) => exited));
+  }
+});

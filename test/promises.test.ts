@@ -1,0 +1,41 @@
+/** What an error promises of the state of things: only where the code at that place knows it (VOICE: errors). */
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join, relative } from "node:path";
+import { failureOf } from "./fixtures/failure.ts";
+import { fileError } from "../src/store/files.ts";
+
+const SRC = join(import.meta.dir, "../src");
+const PROMISE = /nothing was (?:changed|removed|touched)|(?:was|were) not touched|unchanged/g;
+
+/**
+ * - cli/manual: a command line is parsed whole before the first command runs.
+ * - snapshot-remove, snapshot-merge: said before the first snapshot of the command is removed.
+ * - restore: the new working files are made beside the old ones; said before they take their place.
+ */
+const KNOWN: Readonly<Record<string, number>> = {
+  "cli/manual/prose.ts": 1,
+  "services/restore-images.ts": 1,
+  "services/restore.ts": 2,
+  "services/snapshot-merge.ts": 2,
+  "services/snapshot-remove.ts": 1,
+};
+
+test("only these places promise that nothing was changed", () => {
+  const found: Record<string, number> = {};
+  for (const file of new Bun.Glob("**/*.ts").scanSync({ cwd: SRC, absolute: true })) {
+    const code = readFileSync(file, "utf8").replaceAll(/^\s*(?:\/\/|\/?\*).*$/gm, "");
+    const count = code.match(PROMISE)?.length ?? 0;
+    if (count > 0) found[relative(SRC, file)] = count;
+  }
+  expect(found).toEqual(KNOWN);
+});
+
+test("a full disk is an error that promises nothing of what was done before", async () => {
+  const full = Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+  const error = await failureOf(() => {
+    throw fileError("the guest powered itself off, but this cannot be recorded", full);
+  });
+  expect(error.exitCode).toBe(73);
+  expect(error.hint).toBe("free some room and run the command again");
+});

@@ -223,10 +223,7 @@ export async function fillStage(
 function checkLengths(snapshot: Snapshot, stage: Stage): void {
   for (const { name, file, bytes } of snapshot.manifest?.files ?? [])
     if (file.endsWith(SNAPSHOT.gz) && statSync(join(stage.dir, name)).size !== bytes)
-      throw new VmError(
-        "io",
-        `the snapshot ${snapshot.name} is damaged: ${name} does not have its ${bytes} bytes`,
-      );
+      throw damaged(snapshot, `: ${name} does not have its ${bytes} bytes`);
 }
 
 /**

@@ -32,10 +32,14 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   const flags = { help: false, version: false, licenses: false, noColors: false, debug: false };
   let hostdir: string | undefined;
   let cleared = false;
-  const wrong: VmError[] = [];
+  const wrong: { error: VmError; allowed: string }[] = [];
   const check = (setting: keyof RawSettings, value: string, spelling: string): string => {
     const parsed = parseSetting(setting, value);
-    if (!("value" in parsed)) wrong.push(badOption(spelling, parsed.given ?? value, parsed.allowed));
+    if ("value" in parsed) return value;
+    const { given = value, allowed, meant } = parsed;
+    // The value is a word of its own, or the end of one.
+    const line = meant && words.map((word) => (word.endsWith(value) ? word.replace(given, meant) : word));
+    wrong.push({ error: badOption(spelling, given, allowed, line && lineOf(prog, line)), allowed });
     return value;
   };
   for (const { option, spelling, value = "" } of [...found, ...batch.flatMap(({ globals }) => globals)]) {
@@ -134,8 +138,8 @@ function moveBehind(
 }
 
 /** One error for all bad values. */
-function allWrong(wrong: VmError[]): VmError {
-  if (wrong.length === 1) return wrong[0]!;
-  const lines = wrong.map(({ message, hint }) => `${message} (${hint})`);
+function allWrong(wrong: readonly { error: VmError; allowed: string }[]): VmError {
+  if (wrong.length === 1) return wrong[0]!.error;
+  const lines = wrong.map(({ error, allowed }) => `${error.message} (allowed: ${allowed})`);
   return new VmError("usage", `${wrong.length} options are wrong:\n  ${lines.join("\n  ")}`);
 }

@@ -1,6 +1,7 @@
 import { defineCommand } from "citty";
 import type { Made } from "../services/backup/backup.ts";
 import type { Context } from "../services/context.ts";
+import { keepArgs } from "./prune.ts";
 
 export default defineCommand({
   meta: { name: "backup", description: "make a snapshot of the VM, running or off" },
@@ -14,7 +15,11 @@ export default defineCommand({
     format: { type: "string", valueHint: "FORMAT", description: "gz or qcow2; default: SNAPSHOT_FORMAT" },
     full: { type: "boolean", description: "qcow2: hold everything, not only the changes to an earlier one" },
     push: { type: "boolean", description: "then bring it into the repository SNAPSHOT_REPO, too" },
-    prune: { type: "boolean", description: "then remove old snapshots, by the settings KEEP_DAILY …" },
+    prune: {
+      type: "boolean",
+      description: "then remove old snapshots, by these or the settings KEEP_DAILY …",
+    },
+    ...keepArgs,
     "rate-limit": {
       type: "string",
       valueHint: "SIZE",
@@ -30,6 +35,8 @@ export default defineCommand({
   async setup({ args }) {
     const { parseBackupRequest } = await import("../services/backup/request.ts");
     parseBackupRequest(args);
+    const { parseRetention } = await import("../services/prune.ts");
+    parseRetention(args);
   },
   async run({ args, data }) {
     const { backupVm } = await import("../services/backup/backup.ts");
@@ -43,7 +50,7 @@ export default defineCommand({
     };
     const backup = (): Promise<void> => notifying(context, request.name, make);
     if (!args.prune) return backup();
-    const { backupAndPrune } = await import("../services/prune.ts");
-    await backupAndPrune(context, backup, request.lockWaitMs);
+    const { backupAndPrune, parseRetention } = await import("../services/prune.ts");
+    await backupAndPrune(context, backup, { rules: parseRetention(args), waitMs: request.lockWaitMs });
   },
 });

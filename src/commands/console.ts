@@ -1,4 +1,5 @@
 import { defineCommand } from "citty";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import type { Context } from "../services/context.ts";
 
@@ -10,7 +11,9 @@ export default defineCommand({
   },
   setup({ args }) {
     if (args.follow && !args.log)
-      throw new VmError("usage", "console: --follow belongs to --log", { hint: "console --log --follow" });
+      throw new VmError("usage", "console: --follow belongs to --log", {
+        hint: `both: ${commandLine("console", "--log", "--follow")}`,
+      });
   },
   async run({ args, data }) {
     if (args.log) {

@@ -3,18 +3,23 @@ import type { Context } from "../services/context.ts";
 
 const keep = (what: string) => ({ type: "string", valueHint: "N", description: `keep ${what}` }) as const;
 
+/** What `prune` and `backup --prune` have in common. */
+export const keepArgs = {
+  "keep-last": keep("the newest N"),
+  "keep-hourly": keep("the newest of each of the last N hours that have one"),
+  "keep-daily": keep("the newest of each of the last N days that have one"),
+  "keep-weekly": keep("the newest of each of the last N weeks that have one"),
+  "keep-monthly": keep("the newest of each of the last N months that have one"),
+  "keep-yearly": keep("the newest of each of the last N years that have one"),
+} as const;
+
 export default defineCommand({
   meta: {
     name: "prune",
     description: "remove the snapshots that no rule keeps; protected ones stay",
   },
   args: {
-    "keep-last": keep("the newest N"),
-    "keep-hourly": keep("the newest of each of the last N hours that have one"),
-    "keep-daily": keep("the newest of each of the last N days that have one"),
-    "keep-weekly": keep("the newest of each of the last N weeks that have one"),
-    "keep-monthly": keep("the newest of each of the last N months that have one"),
-    "keep-yearly": keep("the newest of each of the last N years that have one"),
+    ...keepArgs,
     remote: { type: "boolean", description: "of those in the repository SNAPSHOT_REPO" },
     "by-name": {
       type: "boolean",

@@ -8,9 +8,12 @@ export interface Complaint {
   hint?: string | undefined;
 }
 
-/** The error for a bad value on the command line. */
-export function badOption(option: string, given: string, allowed: string): VmError {
-  return new VmError("usage", `${option}: '${given}' is not allowed`, { hint: `allowed: ${allowed}` });
+/** The error for a bad value on the command line. @param line what may have been meant, to be pasted */
+export function badOption(option: string, given: string, allowed: string, line?: string): VmError {
+  const meant = line === undefined ? "" : `did you mean: ${line}\n`;
+  return new VmError("usage", `${option}: '${given}' is not allowed`, {
+    hint: `${meant}allowed: ${allowed}`,
+  });
 }
 
 /** One error that lists everything wrong in the files. */

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { programName } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { badOption, settingsError, type Complaint } from "./complaint.ts";
@@ -152,7 +153,7 @@ export async function readSettings(
       "unavailable",
       `guests of this host's architecture (${sources.hostArch}) are not supported`,
       {
-        hint: "name another one: vm --arch=x86_64 …",
+        hint: `name another one: ${programName()} --arch=x86_64 …`,
       },
     );
   return {

@@ -4,6 +4,10 @@ import {
   DISK_SYNTAX,
   IMAGE_FORMAT_SYNTAX,
   IMAGE_SYNTAX,
+  meantDisk,
+  meantForward,
+  meantImage,
+  meantShare,
   parseDisk,
   parseForwards,
   parseImage,
@@ -25,6 +29,7 @@ import {
   scalarOf,
   text,
   wholeNumber,
+  withOptions,
   type Parsed,
   type Parser,
 } from "./values.ts";
@@ -45,22 +50,28 @@ const arch: Parser<Arch> = (raw) => {
   return value ? { value } : { allowed: `one of ${ARCHES.join(" ")}` };
 };
 
-const disks = listOfForm(DISK_SYNTAX, parseDisk, /[\s,]+/);
-const images = listOfForm(IMAGE_SYNTAX, parseImage);
+const disks = listOfForm(DISK_SYNTAX, parseDisk, /[\s,]+/, meantDisk);
+const images = listOfForm(IMAGE_SYNTAX, parseImage, undefined, meantImage);
 const forwards: Parser<string[]> = (raw) => {
   const parsed = parseForwards(listOf(raw).join(","));
   return "options" in parsed
     ? { value: parsed.options }
-    : { allowed: parsed.allowed, given: parsed.malformed };
+    : { allowed: parsed.allowed, given: parsed.malformed, meant: meantForward(parsed.malformed) };
 };
 const shares: Parser<ReturnType<typeof parseShare>[]> = (raw) => {
-  const parsed = listOfForm(SHARE_SYNTAX, parseShare)(raw);
+  const parsed = listOfForm(SHARE_SYNTAX, parseShare, undefined, meantShare)(raw);
   if (!("value" in parsed)) return parsed;
   const tags = parsed.value.map((share) => share.tag);
   const twice = tags.find((tag, index) => tags.indexOf(tag) !== index);
   return twice ? { allowed: "each ID once", given: twice } : parsed;
 };
-const host = pattern("a host name or address", /^[A-Za-z0-9:._%-]+$/);
+/** [compat] An IPv6 address may stand in brackets; empty: nothing listens on the network. */
+const host: Parser<string> = (raw) => {
+  const value = scalarOf(raw).replace(/^\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]$/, "$1");
+  return /^[A-Za-z0-9:._%-]*$/.test(value) ? { value } : { allowed: "a host name or address, or empty" };
+};
+const cores = withOptions(wholeNumber(1, 512), ["threads", "dies", "clusters", "maxcpus"]);
+const guestMemory = withOptions(memory, ["slots", "maxmem"]);
 const MAX_PROFILE_BYTES = 200;
 const profileName: Parser<string> = (raw) => {
   const parsed = pattern(
@@ -99,13 +110,13 @@ export const SCHEMA = {
   GUESTNAME: vmSetting(text, "the VM's name"),
   QEMUARCH: vmSetting(arch, `guest architecture: ${ARCHES.join(" ")}`),
   SOCKETS: vmSetting(wholeNumber(1, 64), "CPU sockets"),
-  CORES: vmSetting(wholeNumber(1, 512), "CPU cores per socket"),
-  MEMORY: vmSetting(memory, "memory"),
+  CORES: vmSetting(cores, "CPU cores per socket; further options of qemu's -smp behind a comma"),
+  MEMORY: vmSetting(guestMemory, "memory; further options of qemu's -m behind a comma"),
   UEFI: vmSetting(flag, "boot by UEFI instead of BIOS; on for aarch64 and armhf, which have nothing else"),
   ISO: vmSetting(text, "the CD image"),
   KEEPCD: vmSetting(flag, "leave the CD in after the first boot"),
   FORWARDS: vmSetting(forwards, "port forwards of the first network card"),
-  HOST: vmSetting(host, "address the display listens on"),
+  HOST: vmSetting(host, "address the display listens on; empty: no display"),
   PORT: vmSetting(optionalNumber(1, 65535), "the display's port; empty: no display"),
   DISPLAY_PROTOCOL: vmSetting(oneOf("spice", "vnc", "none"), "how the screen is shown"),
   SPICE_SOCKET: vmSetting(flag, "show the screen on a socket in WORKDIR instead of a port"),

@@ -1,8 +1,8 @@
 import { parseSize } from "../lib/size.ts";
 import type { SettingValue } from "./literal.ts";
 
-/** A setting's text understood, or what would have been allowed instead. */
-export type Parsed<T> = { value: T } | { allowed: string; given?: string };
+/** A setting's text understood, or what would have been allowed instead; `meant` is what `given` could stand for. */
+export type Parsed<T> = { value: T } | { allowed: string; given?: string; meant?: string | undefined };
 export type Parser<T> = (raw: SettingValue) => Parsed<T>;
 
 /** As bash sees a variable without an index: an array's first element. */
@@ -60,18 +60,37 @@ export const memory: Parser<number> = (raw) => {
     : { allowed: "a size like 2G, 512M or a number of MiB" };
 };
 
+/** `2G,slots=2,maxmem=8G`: what stands behind the first comma is for qemu. */
+export const optionsBehind = (raw: SettingValue): string => /,(.*)$/s.exec(scalarOf(raw))?.[1] ?? "";
+
+/**
+ * [compat] A value with options of qemu behind it.
+ * @param parse understands the part before the first comma
+ * @param keys of these options
+ */
+export function withOptions<T>(parse: Parser<T>, keys: readonly string[]): Parser<T> {
+  const option = new RegExp(`^(${keys.join("|")})=[0-9]+[KMGTkmgt]?$`);
+  return (raw) => {
+    const [head = "", ...options] = scalarOf(raw).split(",");
+    const parsed = parse(head);
+    if (!("value" in parsed) || options.every((one) => option.test(one))) return parsed;
+    return { allowed: `${keys.map((key) => `${key}=N`).join(" or ")} behind a comma` };
+  };
+}
+
 /** A list whose every element has a form of its own. `separator` stands between items, too: a plain value over a default array is an array. */
 export function listOfForm<T>(
   allowed: string,
   parse: (item: string) => T | undefined,
   separator?: RegExp,
+  meant?: (item: string) => string | undefined,
 ): Parser<T[]> {
   return (raw) => {
     const items = listOf(separator ? [raw].flat().flatMap((item) => item.split(separator)) : raw);
     const value: T[] = [];
     for (const given of items) {
       const parsed = parse(given);
-      if (parsed === undefined) return { allowed, given };
+      if (parsed === undefined) return { allowed, given, meant: meant?.(given) };
       value.push(parsed);
     }
     return { value };

@@ -112,12 +112,28 @@ export function familyOf(ids: readonly string[]): Family | undefined {
   return known.includes("alt") ? "alt" : known[0];
 }
 
+/** Packages that older releases lack: the first that has it, and what held the same before (packages.debian.org). */
+const NEWER: Readonly<Record<string, { since: Partial<Record<Family, number>>; before?: string }>> = {
+  "qemu-system-modules-spice": { since: { debian: 13, ubuntu: 24.04 }, before: "qemu-system-common" },
+  "qemu-efi-riscv64": { since: { debian: 13, ubuntu: 24.04 } },
+};
+
+/** The name of a package in a release; undefined where that has none. */
+function nameIn(name: string, family: Family, release: number): string | undefined {
+  const { since, before } = NEWER[name] ?? {};
+  return release < (since?.[family] ?? 0) ? before : name;
+}
+
 /**
  * What to install, for people: on a known host its own package, else all of them by name.
- * @returns undefined where that distribution has no package of it
+ * @param release VERSION_ID of os-release(5), where it is a number
+ * @returns undefined where that distribution, or this release of it, has no package of it
  */
-export function installHint(packages: Packages, family?: Family): string | undefined {
-  if (family !== undefined) return packages[family] && `install ${packages[family]}`;
+export function installHint(packages: Packages, family?: Family, release = Infinity): string | undefined {
+  if (family !== undefined) {
+    const own = packages[family]?.split(" ").map((name) => nameIn(name, family, release));
+    return own?.every((name) => name !== undefined) ? `install ${own.join(" ")}` : undefined;
+  }
   const names = [...new Set(FAMILIES.flatMap((one) => packages[one] ?? []))];
   if (names.length === 1 && FAMILIES.every((one) => packages[one])) return `install ${names[0]}`;
   const parts = names.map((name) => {

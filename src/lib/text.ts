@@ -46,3 +46,6 @@ export const isPlainName = (name: unknown): name is string =>
   !name.includes("/") &&
   plain(name) === name &&
   Buffer.byteLength(name) <= 255;
+
+/** `1 snapshot`, `2 snapshots` */
+export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -147,6 +147,32 @@ export function parseForwards(text: string): { options: string[] } | { malformed
   return { options };
 }
 
+/** What a malformed value could stand for: forms of other programs (docker, multipass, virt-install). */
+export function meantForward(rule: string): string | undefined {
+  const match =
+    /^(?:(tcp|udp):+)?(?:(\[[^\]]*\]|[\w.]+):)?([0-9]+)[-:]+(?:[\w.]+:)?([0-9]+)(?:\/(tcp|udp))?$/.exec(
+      rule.replace(/^hostfwd=/, ""),
+    );
+  if (!match) return undefined;
+  const [, before, address = "127.0.0.1", from, to, behind] = match;
+  const meant = `${before ?? behind ?? "tcp"}:${address}:${from}-:${to}`;
+  return parseHostForward(meant) && meant;
+}
+
+export const meantDisk = (text: string): string | undefined => {
+  const size = text.replace(/^[A-Za-z]*=/, "");
+  const bus = DISK_BUSES.find((one) => text.toUpperCase().startsWith(`${one}=`)) ?? DISK_BUSES[0];
+  return parseDisk(`${bus}=${size}`) && `${bus}=${size}`;
+};
+
+export const meantImage = (text: string): string | undefined =>
+  text.includes("=") ? undefined : `${DISK_BUSES[0]}=${text}`;
+
+export function meantShare(text: string): string | undefined {
+  const name = /([A-Za-z0-9][\w.-]{0,30})\/*$/.exec(text)?.[1];
+  return /^[./~]/.test(text) && name !== undefined ? `${name}:${text}` : undefined;
+}
+
 /** `a=b=c` at the first `=`: `["a", "b=c"]`; without one `["a"]`. */
 function splitOnce(text: string, separator: string): string[] {
   const at = text.indexOf(separator);

@@ -109,6 +109,9 @@ export interface Machine {
   sockets: number;
   cores: number;
   memoryMiB: number;
+  /** [compat] Further options of qemu's -smp and -m, as written behind CORES and MEMORY. */
+  cpuOptions?: string;
+  memoryOptions?: string;
   /** Absent for BIOS. */
   firmware: Firmware | undefined;
   /** In boot order. */

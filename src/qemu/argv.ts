@@ -33,9 +33,9 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     "-cpu",
     machine.cpu,
     "-smp",
-    `${machine.sockets * machine.cores},sockets=${machine.sockets},cores=${machine.cores},threads=1`,
+    smpOf(machine),
     "-m",
-    `${machine.memoryMiB}M`,
+    [`${machine.memoryMiB}M`, machine.memoryOptions].filter(Boolean).join(","),
     // Only what has a bootindex is booted: no network, no floppy.
     "-boot",
     "strict=on",
@@ -116,4 +116,11 @@ function buildSandboxArgs(extraArgs: readonly string[]): string[] {
     "-sandbox",
     helper ? "on,obsolete=deny" : "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
   ];
+}
+
+/** As qemu has always been told; with options of the user's own, qemu counts the CPUs. */
+function smpOf({ sockets, cores, cpuOptions }: Machine): string {
+  const topology = `sockets=${sockets},cores=${cores}`;
+  if (!cpuOptions) return `${sockets * cores},${topology},threads=1`;
+  return [topology, ...(/(^|,)threads=/.test(cpuOptions) ? [] : ["threads=1"]), cpuOptions].join(",");
 }

@@ -99,12 +99,15 @@ export function readBackingName(path: string): string | undefined {
   return readPart(path, at, length).toString();
 }
 
-/** Refuses an image of ours that claims to continue in another file: such a claim can show the guest any file of the host. */
-export function refuseForeignParts(path: string): void {
+/**
+ * Refuses an image of ours that claims to continue in another file: such a claim can show the guest any file of the host.
+ * @param shown what it is unpacked from, say, for the message
+ */
+export function refuseForeignParts(path: string, shown = path): void {
   const { format, refersTo } = readOwnHeader(path);
   if (format === "qcow2" && !refersTo) return;
   const reason = refersTo ? `it refers to an external ${refersTo}` : `it is ${format}, not qcow2`;
-  throw new VmError("io", `refusing ${path}: ${reason}`, {
+  throw new VmError("io", `refusing ${shown}: ${reason}`, {
     hint: "a disk of ours is one whole qcow2 file; this one was changed or comes from somewhere else",
   });
 }

@@ -3,6 +3,7 @@ import { dirname, join } from "node:path";
 import { beginChild } from "../lib/activity.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import { readTail } from "../lib/read-file.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { quoteLine } from "../lib/text.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
@@ -39,6 +40,8 @@ export interface LaunchOptions {
   /** Takes what qemu prints; a new file. */
   logFd: number;
   logPath: string;
+  /** The command as a script that stays, for the hint when qemu does not start. */
+  script?: string;
   /** qemu's descriptors from 3 on. */
   furtherFds?: number[];
   /** Whose machine it is; absent where no guest runs in it. */
@@ -84,7 +87,7 @@ export async function launchQemu(options: LaunchOptions): Promise<RunningMachine
     const how = signal ? `killed by ${signal}` : `status ${status}`;
     const Failure = signal ? VmError : QemuRefusal;
     throw new Failure("io", `qemu did not start (${how})${words ? `:\n  ${words}` : ""}`, {
-      hint: `the command is in ${join(directory, "run-vm.sh")}`,
+      hint: options.script && `run the command by hand: ${shellQuote(options.script)}`,
     });
   }
   // Under our umask qemu makes them 0700.

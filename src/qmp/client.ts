@@ -148,8 +148,8 @@ export class QmpClient {
 
   #hear(message: QmpMessage | undefined): void {
     if (message?.kind === "greeting") {
-      this.#greeted = true;
       this.version = message.version;
+      this.#greeted = true;
       this.execute("qmp_capabilities").then(() => this.#ready.resolve(), this.#ready.reject);
     } else if (message?.kind === "event") {
       if (this.#listeners.length === 0 && this.#early.length < MAX_EARLY_EVENTS)

@@ -1,6 +1,7 @@
 import { chmodSync, lstatSync, readlinkSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { loadSettings } from "../config/load.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
@@ -78,11 +79,7 @@ const refuse = (path: string, reason: string, hint: string): VmError =>
 function findUnmarked(hostdir: string): Present | undefined {
   for (const name of [READY, REMOVING])
     if (lstatOf(join(hostdir, name)))
-      throw refuse(
-        hostdir,
-        `an interrupted command has left ${name}`,
-        "finish it first, with 'stop' for example",
-      );
+      throw refuse(hostdir, `an interrupted command has left ${name}`, `finish it: ${commandLine("stop")}`);
   const link = join(hostdir, HOST.workLink);
   const stats = lstatOf(link);
   if (stats && (!stats.isSymbolicLink() || !ownedByUs(stats)))

@@ -2,6 +2,7 @@ import { bashAssignment } from "../config/assignment.ts";
 import { buildDefaults } from "../config/defaults.ts";
 import { readSettings, usableSettings, type Loaded, type Origin } from "../config/load.ts";
 import { isSettingName, parseSetting, SECRETS, SETTING_NAMES, type SettingName } from "../config/schema.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
 import { plain } from "../lib/text.ts";
@@ -54,7 +55,7 @@ export function parseNames(words: readonly string[] = []): SettingName[] {
       SETTING_NAMES.map((name) => name.toLowerCase()),
     );
     throw new VmError("usage", `config: there is no setting ${word}`, {
-      hint: `${similar ? `did you mean ${similar.toUpperCase()}? ` : ""}all settings: config, without a name`,
+      hint: `${similar ? `did you mean ${similar.toUpperCase()}? ${commandLine("config", similar.toUpperCase())}\n` : ""}all settings: ${commandLine("config")}`,
     });
   });
 }

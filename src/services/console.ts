@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { signalError, takeSignals, throwIfInterrupted } from "../process/signals.ts";
@@ -30,7 +31,7 @@ export async function openConsole(context: Context): Promise<void> {
   const { work, name } = await withLive(context, "open the console", async ({ vm, work: present, qmp }) => {
     if ((await findLine(qmp, WORK.console))?.taken)
       throw new VmError("busy", "the console is in use: it has room for one", {
-        hint: `to look on: ${context.prog} console --log --follow`,
+        hint: `to look on: ${commandLine("console", "--log", "--follow")}`,
       });
     return { work: present, name: vm.settings.GUESTNAME };
   });

@@ -1,5 +1,6 @@
 import { badOption } from "../config/complaint.ts";
 import { parseSetting } from "../config/schema.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { parseSize } from "../lib/size.ts";
 
@@ -41,13 +42,19 @@ const wrong = (message: string, hint: string): VmError => new VmError("usage", m
 export function parseCreateOptions(args: Record<string, unknown>): CreateOptions {
   const text = (name: string): string | undefined => args[name] as string | undefined;
   for (const name of ["from", "disk-size", "user", "user-data"])
-    if (text(name) === "") throw wrong(`create: --${name} has no value`, "vm create -h");
+    if (text(name) === "") throw wrong(`create: --${name} has no value`, commandLine("create", "-h"));
   const image = text("from");
   const size = text("disk-size");
   if (image === undefined && args.linked === true)
-    throw wrong("create: --linked needs --from", "--linked --from=IMAGE keeps only what differs from IMAGE");
+    throw wrong(
+      "create: --linked needs --from",
+      `to keep only what differs from IMAGE: ${commandLine("create", "NAME", "--linked", "--from=IMAGE")}`,
+    );
   if (image === undefined && size !== undefined)
-    throw wrong("create: --disk-size needs --from", "the size of an empty disk: --disks=AHCI=30G");
+    throw wrong(
+      "create: --disk-size needs --from",
+      `the size of an empty disk: ${commandLine("create", "NAME", `--disks=AHCI=${size}`)}`,
+    );
   const sizeBytes = size === undefined ? undefined : parseSize(size);
   if (size !== undefined && sizeBytes === undefined)
     throw wrong(`--disk-size: '${size}' is not allowed`, "allowed: a size like 30G or 512M");

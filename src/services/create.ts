@@ -1,6 +1,8 @@
 import { existsSync, mkdirSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
+import { commandLine, programName } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { isBlank } from "../config/check-guest-env.ts";
 import { log } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
@@ -36,6 +38,7 @@ import { findHostdir, withVm, type Vm } from "./open.ts";
 import { refuseImpossible } from "./limits.ts";
 import { planSeed, writeSeed } from "./seed.ts";
 import { listSnapshots } from "./snapshots.ts";
+import { remarkVolatile } from "./volatile.ts";
 
 /** A power cut leaves a file of zeroes no longer than what was written. */
 const MAX_BLANK_BYTES = 1 << 16;
@@ -51,7 +54,7 @@ export async function createVm(
   options: CreateOptions,
 ): Promise<void> {
   const make = async (vm: Vm): Promise<void> => {
-    refuseExisting(vm);
+    refuseExisting(vm, guestName);
     // What is on an image needs no installer that stands in a settings file.
     const cd = iso ?? (options.from ? "" : vm.settings.ISO);
     if (cd !== "") await new Media(context, vm).findIso(cd);
@@ -87,6 +90,7 @@ export async function createVm(
       const workdir = stage.commit(source?.linked ? { base: recordBase(source.image) } : {});
       notePlace(context.cacheDirectory, guestEnv.UUID as string, vm.hostdir);
       log.success(`created ${guestName} in ${workdir}`);
+      remarkVolatile(vm.hostdir, { dir: workdir, inplace: settings.INPLACE });
       forgetLists(context);
       const held = context.options.additions.IMAGES ?? [];
       if (held.length > 0)
@@ -103,24 +107,25 @@ export async function createVm(
   await withVm(context, "create", make, { lenient });
 }
 
-function refuseExisting({ hostdir, work }: Vm): void {
+/** The line that makes the VM in a directory of its own. */
+function elsewhere(guestName: string): string {
+  const name = /^[A-Za-z0-9][\w.-]*$/.test(guestName) ? guestName : "NAME";
+  return `make another VM in a directory of its own: mkdir ${name} && ${programName()} -d ${name} create ${shellQuote(guestName)}`;
+}
+
+function refuseExisting({ hostdir, work }: Vm, guestName: string): void {
   const exists = (what: string, hint: string): VmError =>
-    new VmError("cannotCreate", `cannot create a VM in ${hostdir}: it has ${what} already`, { hint });
+    new VmError("cannotCreate", `cannot create a VM in ${hostdir}: it has ${what} already`, {
+      hint: `${hint}\n${elsewhere(guestName)}`,
+    });
   if (work.state === "present")
-    throw exists(
-      `working files (${work.dir})`,
-      "remove them with 'destroy', or use another directory: --hostdir=DIR",
-    );
+    throw exists(`working files (${work.dir})`, `look at the VM that is there: ${commandLine("status")}`);
   if (listSnapshots(hostdir).length > 0)
-    throw exists("snapshots", "get the VM back with 'restore', or use another directory: --hostdir=DIR");
+    throw exists("snapshots", `restore the last one: ${commandLine("restore")}`);
   if (existsSync(join(hostdir, HOST.guestEnv)))
-    throw exists(`a ${HOST.guestEnv}`, "move it away, or use another directory: --hostdir=DIR");
+    throw exists(`a ${HOST.guestEnv}`, `move it away: mv ${shellQuote(join(hostdir, HOST.guestEnv))}{,.old}`);
   const disk = listDirectory(hostdir).find(isDiskName);
-  if (disk)
-    throw exists(
-      `a disk (${disk})`,
-      "take it over with 'adopt', move it away, or use another directory: --hostdir=DIR",
-    );
+  if (disk) throw exists(`a disk (${disk})`, `take it over: ${commandLine("adopt")}`);
   if (work.state === "gone") log.info(`${describeGone(work)}; a new VM takes their place`);
 }
 
@@ -153,13 +158,13 @@ function guestEnvOf(
   const { raw, settings } = vm;
   const images = imagesOf(context, vm, options);
   const formats = findFormats(images.flatMap((image) => parseImage(image) ?? []));
-  const scalar = (name: "MEMORY" | "HOST"): string => [raw[name]].flat()[0] ?? "";
+  const scalar = (name: "MEMORY" | "CORES"): string => [raw[name]].flat()[0] ?? "";
   const sshUser = options.cloudInit?.user ?? settings.SSH_USER;
   return {
     GUESTNAME: guestName,
     QEMUARCH: settings.QEMUARCH,
     SOCKETS: String(settings.SOCKETS),
-    CORES: String(settings.CORES),
+    CORES: scalar("CORES"),
     MEMORY: scalar("MEMORY"),
     UEFI: settings.UEFI ? "1" : "",
     // [compat] As typed: it is looked for anew each time.

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { reasonOf } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatTimestamp } from "../lib/time.ts";
@@ -27,7 +28,7 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
     }
     if (work.state === "present") {
       if (force) await endMachine(work);
-      await refuseRunning(work, "destroy", ", or use 'destroy --force'");
+      await refuseRunning(work, "destroy", `\nor end it at once: ${commandLine("destroy", "--force")}`);
       warnIfNewer(hostdir, work);
     }
     try {
@@ -55,9 +56,9 @@ async function endJob(context: Context): Promise<void> {
 
 /** What is newer than the last snapshot is about to be lost. */
 function warnIfNewer(hostdir: string, work: Present): void {
-  const times = ownDisks(work.dir).map((name) => lstatOf(join(work.dir, name))?.mtimeMs ?? 0);
+  const disks = ownDisks(work.dir);
+  const times = disks.map((name) => lstatOf(join(work.dir, name))?.mtimeMs ?? 0);
   const changed = Math.max(0, ...times);
-  if (work.mark.lastRun === undefined) return;
   let all: Snapshot[];
   try {
     all = listSnapshots(hostdir);
@@ -66,7 +67,12 @@ function warnIfNewer(hostdir: string, work: Present): void {
     return log.warn(reasonOf(error));
   }
   const last = all.find(({ name }) => name === lastName(hostdir)) ?? all.at(-1);
-  if (!last) return log.warn("this VM has no snapshot: its disks are lost now");
+  if (!last) {
+    if (disks.length > 0) log.warn("this VM has no snapshot: the only copy of its disks is removed");
+    return;
+  }
+  // Never run: what was restored is in the snapshot.
+  if (work.mark.lastRun === undefined) return;
   if (changed > last.made.getTime())
     log.warn(
       `the disks were changed (${formatTimestamp(new Date(changed))}) after the last snapshot ${last.name}: that is lost now`,

@@ -38,7 +38,7 @@ export async function resolveDisplay(
   capabilities: Capabilities,
 ): Promise<Display> {
   const { PORT, DISPLAY_PROTOCOL: kind, HOST, SPICE_SOCKET, SPICE_TICKETING } = vm.settings;
-  if (PORT === undefined || kind === "none") return { kind: "none" };
+  if (PORT === undefined || kind === "none" || (HOST === "" && !SPICE_SOCKET)) return { kind: "none" };
   if (!capabilities[kind]) throw protocolMissing(kind);
   if (!SPICE_TICKETING && !SPICE_SOCKET && !LOOPBACK.test(HOST))
     throw new VmError("config", `SPICE_TICKETING=off is refused: HOST=${HOST} is no loopback address`, {

@@ -7,7 +7,7 @@ import type { Context } from "./context.ts";
 import { oneLine, type Check } from "./doctor/check.ts";
 import { checkPlaces, checkPrograms } from "./doctor/host.ts";
 import { checkAging } from "./doctor/tmpfiles.ts";
-import { checkFirmwares, checkKvm, checkQemus } from "./doctor/qemu.ts";
+import { checkFirmwares, checkKvm, checkQemus, checkVariables } from "./doctor/qemu.ts";
 import { checkRescueBuild, checkRescues } from "./doctor/rescue.ts";
 import { readSystem, type System } from "./doctor/system.ts";
 import type { Vm } from "./open.ts";
@@ -35,6 +35,7 @@ export async function diagnose(context: Context, found: InForce): Promise<Diagno
     ...qemus,
     checkKvm(settings, context.hostArch),
     ...checkFirmwares(settings),
+    ...checkVariables(vm),
     ...checkPrograms(context),
     ...build,
     ...rescues,
@@ -108,7 +109,7 @@ const formatJson = (diagnosis: Diagnosis): string =>
 /** Pure: a table. */
 export function formatText({ host, checks }: Diagnosis): string {
   const rows = checks.map(({ name, state, needed, use, detail, packages }) => {
-    const hint = packages && installHint(packages, host.family);
+    const hint = packages && installHint(packages, host.family, host.release);
     return [name, state, needed ? "needed" : "optional", use, [detail, hint].filter(Boolean).join("; ")];
   });
   return formatTable([["WHAT", "STATE", "NEED", "FOR", "DETAIL"], ...rows]);
@@ -116,7 +117,7 @@ export function formatText({ host, checks }: Diagnosis): string {
 
 function missingError({ host, checks }: Diagnosis): VmError {
   const missing = missingOf(checks);
-  const hints = missing.map(({ packages }) => packages && installHint(packages, host.family));
+  const hints = missing.map(({ packages }) => packages && installHint(packages, host.family, host.release));
   return new VmError("unavailable", `missing and needed: ${missing.map(({ name }) => name).join(", ")}`, {
     hint: [...new Set(hints)].filter(Boolean).join("\n") || undefined,
   });

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { constants } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
+import { commandLine } from "../lib/command-line.ts";
 import { EXIT, StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { signalError, takeSignals } from "../process/signals.ts";
@@ -160,7 +161,7 @@ async function readInput(over: AbortSignal): Promise<Buffer> {
     clearTimeout(hint);
   }
   throw new VmError("io", `the guest agent takes at most ${MAX_INPUT_BYTES >> 20} MiB of input`, {
-    hint: "copy a file: cp FILE :/tmp/",
+    hint: `copy a file: ${commandLine("cp", "FILE", ":/tmp/")}`,
   });
 }
 

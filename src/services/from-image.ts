@@ -72,6 +72,10 @@ export function planDisks(
   // The kernels of cloud images know virtio, and often no AHCI.
   const cloud = options.cloudInit !== undefined && origins.DISKS.kind === "default";
   const bus = cloud ? "VIRT" : (first?.bus ?? "AHCI");
+  if (wanted === undefined && (first?.sizeBytes ?? 0) > virtualBytes)
+    log.info(
+      `the disk has ${formatSize(first!.sizeBytes)} where the image has ${formatSize(virtualBytes)}; to keep the image's size: --disk-size=${virtualBytes}`,
+    );
   return [{ bus, sizeBytes: wanted ?? Math.max(virtualBytes, first?.sizeBytes ?? 0) }, ...others];
 }
 

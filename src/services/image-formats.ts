@@ -61,8 +61,8 @@ function refuseUnlikely({ bus }: Pick<ImageRequest, "bus">, path: string): void 
     refuseNoImage(path, "cannot use the image");
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
-    const asItIs = `if the guest is to have it as it is: ${shellQuote(`--image=${bus}=raw=${path}`)}`;
-    throw new VmError(error.code, error.message, { cause: error, hint: `${error.hint}; ${asItIs}` });
+    const hint = `${error.hint}\nif the guest is to have the file as it is: ${shellQuote(`--image=${bus}=raw=${path}`)}, or ${bus}=raw=… in IMAGES of ${HOST.guestEnv}`;
+    throw new VmError(error.code, error.message, { cause: error, hint });
   }
 }
 

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { describeHolder, findHolder, findUsers, readArgv, type Holder } from "../process/holders.ts";
 import { isBlocksArgv } from "../qemu/blocks.ts";
@@ -76,6 +77,6 @@ export async function refuseRunning(work: Present, command: string, hint = ""): 
   const how = await findRunning(work);
   if (how === undefined) return;
   throw new VmError("busy", `cannot ${command}: the VM is running (${how})`, {
-    hint: `power the guest off first (stop)${hint}`,
+    hint: `shut the guest down first: ${commandLine("stop")}${hint}`,
   });
 }

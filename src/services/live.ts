@@ -39,14 +39,22 @@ export async function withLive<T>(
   }
 }
 
-/** Finds the running VM without a word to its qemu. @throws 66 when it does not run */
-export async function requireRunning(context: Context, command: string): Promise<{ vm: Vm; work: Present }> {
+/**
+ * Finds the running VM without a word to its qemu.
+ * @param start the command that starts it, for the hint
+ * @throws 66 when it does not run
+ */
+export async function requireRunning(
+  context: Context,
+  command: string,
+  start = ["run", "--detach"],
+): Promise<{ vm: Vm; work: Present }> {
   requireOwn(context, findHostdir(context), command);
   requireVm(findHostdir(context));
   const vm = await openVm(context);
   if (vm.work.state !== "present" || (await findRunning(vm.work)) === undefined)
     throw new VmError("noInput", `cannot ${command}: the VM in ${vm.hostdir} is not running`, {
-      hint: `start it: ${commandLine("run", "--detach")}`,
+      hint: `start it: ${commandLine(...start)}`,
     });
   await resumeWithRoom(vm.work);
   return { vm, work: vm.work };

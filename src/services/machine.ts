@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import type { Loaded } from "../config/load.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
@@ -16,6 +17,7 @@ import { mapLinks } from "../rescue/mapped-files.ts";
 import { lstatOf } from "../store/files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
 import { requireRegularDisk } from "../store/own-disk.ts";
+import { optionsBehind } from "../config/values.ts";
 import type { Context } from "./context.ts";
 import { resolveDisplay } from "./display.ts";
 import { readExtraArgs } from "./extra-args.ts";
@@ -59,6 +61,8 @@ export async function resolveMachine(
     sockets: settings.SOCKETS,
     cores: settings.CORES,
     memoryMiB: settings.MEMORY,
+    cpuOptions: optionsBehind(vm.raw.CORES),
+    memoryOptions: optionsBehind(vm.raw.MEMORY),
     firmware: settings.UEFI ? resolveFirmware(vm, work) : undefined,
     disks: resolveDisks(context, vm, work, macros),
     cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },
@@ -147,7 +151,9 @@ function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, w
   const own = path === join(work.dir, image.path) && isDiskName(image.path);
   if (!lstatOf(path))
     throw new VmError("noInput", `no such disk image: ${path}`, {
-      hint: own ? "get it back: restore" : "IMAGES in guest.env, or --image, names it",
+      hint: own
+        ? `restore the last snapshot: ${commandLine("restore")}`
+        : "IMAGES in guest.env, or --image, names it",
     });
   if (own) requireRegularDisk(path);
   requireReadableFile(path, "the disk image");
@@ -155,7 +161,7 @@ function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, w
   const base = own && header.refersTo === "backing file" ? findBase(work, path) : undefined;
   if (own && (header.format !== "qcow2" || (header.refersTo && !base)))
     throw new VmError("io", `refusing the disk ${path}: it is no qcow2 image that stands alone`, {
-      hint: "a disk of ours is one whole qcow2 file; get it back: restore",
+      hint: `a working disk is one whole qcow2 file; restore the last snapshot: ${commandLine("restore")}`,
     });
   return {
     bus: image.bus,

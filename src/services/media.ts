@@ -91,9 +91,7 @@ export class Media {
       if (path !== undefined && existsSync(path)) found = path;
     }
     if (!found) throw new NoSuchIso(name, [...new Set(places)], failure);
-    requireReadableFile(found, "the CD image");
-    refuseNoCd(found);
-    return found;
+    return requireCd(requireReadableFile(found, "the CD image"));
   }
 
   /** [compat] With check-media an empty MEDIA_STORAGE means MEDIA itself. Undefined: there is no such directory. */
@@ -157,11 +155,11 @@ export class Media {
   }
 }
 
-/** @throws 74 for what cannot be a CD image: a packed one, a web page, a disk image */
-function refuseNoCd(path: string): void {
+/** The path itself, or 74 where it cannot be a CD image: a packed one, a web page, a disk image. */
+export function requireCd(path: string): string {
   refuseNoImage(path, "cannot use the CD image");
   const { format } = readImageHeader(path);
-  if (format === "raw") return;
+  if (format === "raw") return path;
   throw new VmError("io", `cannot use the CD image ${path}: it is a disk image (${format})`, {
     hint: `make a VM from it: create NAME --from=${shellQuote(path)}; or attach it: --image=VIRT=${format}=${shellQuote(path)}`,
   });

@@ -39,7 +39,8 @@ function createLine(hostdir: string): string {
   return commandLine("create", /^[A-Za-z0-9]/.test(name) && plain(name) === name ? name : "NAME");
 }
 
-function hasSnapshots(hostdir: string): boolean {
+/** Has HOSTDIR a snapshot, by its form? */
+export function hasSnapshots(hostdir: string): boolean {
   const backups = join(hostdir, HOST.backups);
   try {
     return listDirectory(backups).some((name) => lstatOf(join(backups, name, SNAPSHOT.timestamp)));

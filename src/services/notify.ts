@@ -71,8 +71,14 @@ async function note(context: Context, what: string, good: boolean): Promise<void
 
 /** Its failure is no failure of the backup. */
 async function notify(context: Context, outcome: Record<string, string>): Promise<void> {
+  let hostdir: string;
   try {
-    const hostdir = findHostdir(context);
+    hostdir = findHostdir(context);
+  } catch {
+    // There is no such directory, which is being said: no VM that anybody could be told of.
+    return;
+  }
+  try {
     // Where the VM's settings are what failed, the user's own still say whom to tell.
     const vm = await openVm(context).catch(() => undefined);
     const program = await findNotifier(context, hostdir, vm);

@@ -1,5 +1,6 @@
 import { accessSync, constants } from "node:fs";
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { asUser, callerUid, foreignReason, ownedByUs, userName } from "../lib/trust.ts";
 import { shellQuote } from "../qemu/text.ts";
@@ -49,7 +50,7 @@ function requireWritable({ prog }: Context, hostdir: string, command: string): v
     accessSync(hostdir, constants.W_OK);
   } catch {
     throw new VmError("cannotCreate", `cannot ${command}: ${hostdir} belongs to ${userName(stats.uid)}`, {
-      hint: `act as that user: sudo ${prog} …; to look: ${prog} status, snapshots, verify`,
+      hint: `act as that user: sudo ${prog} …; to look: ${commandLine("status")}`,
     });
   }
 }

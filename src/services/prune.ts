@@ -1,5 +1,6 @@
 import { plain } from "../lib/text.ts";
 import { parseSetting, type Settings } from "../config/schema.ts";
+import { commandLine, programName } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
 import { isQuiet, log, snapshotName } from "../lib/log.ts";
@@ -31,8 +32,8 @@ export interface PruneRequest {
 
 const settingOf = (period: string) => `KEEP_${period.toUpperCase()}` as keyof Settings & `KEEP_${string}`;
 
-/** @throws 64 for a count that is none */
-export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
+/** The rules that are typed. @throws 64 for a count that is none */
+function parseRules(args: Record<string, unknown>): Rules {
   const rules: Rules = {};
   for (const period of PERIODS) {
     const given = args[`keep-${period}`];
@@ -44,10 +45,32 @@ export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
       });
     rules[period] = parsed.value as number | undefined;
   }
+  return rules;
+}
+
+/** The same behind `backup`. @throws 64 for rules without --prune */
+export function parseRetention(args: Record<string, unknown>): Rules {
+  const rules = parseRules(args);
+  const [first] = Object.keys(rules);
+  if (args.prune === true || first === undefined) return rules;
+  throw new VmError("usage", `backup: --keep-${first} needs --prune`, {
+    hint: `make a snapshot, then remove old ones: ${commandLine("backup", "--prune", ...wordsOf(rules))}`,
+  });
+}
+
+/** Rules as options. */
+const wordsOf = (rules: Rules): string[] =>
+  PERIODS.flatMap((period) => (rules[period] === undefined ? [] : `--keep-${period}=${rules[period]}`));
+
+/** @throws 64 for a count that is none */
+export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
+  const rules = parseRules(args);
   const remote = args.remote === true;
   const byName = args["by-name"] === true;
   if (byName && !remote)
-    throw new VmError("usage", "prune: --by-name goes with --remote", { hint: "vm prune -h" });
+    throw new VmError("usage", "prune: --by-name goes with --remote", {
+      hint: `both: ${commandLine("prune", "--remote", "--by-name", ...wordsOf(hasRules(rules) ? rules : USUAL))}`,
+    });
   const wait = parseSeconds("lock-timeout", args["lock-timeout"] as string | undefined);
   return {
     rules,
@@ -60,13 +83,27 @@ export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
   };
 }
 
-/** @throws 64 where there are none: that must not mean that nothing stays */
-function resolveRules({ settings }: Vm, typed: Rules): Rules {
+const USUAL: Rules = { daily: 7, weekly: 4 };
+
+/** Rules for a hint: those of the environment, which is not read, or some that fit most. */
+function rulesToTry({ env }: Context): Rules {
+  const found = PERIODS.flatMap((period) => {
+    const given = env[settingOf(period)];
+    return given !== undefined && /^[1-9]\d{0,5}$/.test(given) ? [[period, Number(given)]] : [];
+  });
+  return found.length > 0 ? Object.fromEntries(found) : USUAL;
+}
+
+/**
+ * @param words the command, for the hint
+ * @throws 64 where there are none: that must not mean that nothing stays
+ */
+function resolveRules(context: Context, { settings }: Vm, typed: Rules, words = ["prune"]): Rules {
   const noted = PERIODS.map((period) => [period, settings[settingOf(period)]] as const);
   const rules: Rules = { ...Object.fromEntries(noted), ...typed };
   if (hasRules(rules)) return rules;
   throw new VmError("usage", "cannot prune: nothing says which snapshots stay", {
-    hint: "say it with --keep-daily=7 --keep-weekly=4 …, or with the settings KEEP_DAILY=7 …",
+    hint: `say it: ${commandLine(...words, ...wordsOf(rulesToTry(context)))}\nor set KEEP_DAILY=7 in ~/.config/${programName()}.conf`,
   });
 }
 
@@ -76,7 +113,7 @@ export async function pruneVm(
   { rules: typed, dryRun, json, remote, byName, merge, waitMs }: PruneRequest,
 ): Promise<void> {
   if (remote) {
-    const rules = resolveRules(await openVm(context), typed);
+    const rules = resolveRules(context, await openVm(context), typed);
     return (await import("./remote/keep.ts")).pruneRemote(context, rules, { dryRun, json, byName });
   }
   const show = (vm: Vm, { all, verdicts }: Decision): void => {
@@ -88,12 +125,12 @@ export async function pruneVm(
   };
   if (dryRun) {
     const vm = await openVm(context);
-    const decision = decide(vm, resolveRules(vm, typed), merge);
+    const decision = decide(vm, resolveRules(context, vm, typed), merge);
     warnOfOdd(decision);
     return show(vm, decision);
   }
   const change = async (vm: Vm): Promise<void> => {
-    const decision = decideHere(vm, typed, merge);
+    const decision = decideHere(context, vm, typed, merge);
     show(vm, decision);
     const { names, bytes } = await carryOut(context, vm, decision);
     log.success(`removed ${names.length} of ${decision.all.length} snapshots: ${formatSize(bytes)}`);
@@ -102,8 +139,8 @@ export async function pruneVm(
 }
 
 /** The decision for a change: some file systems cannot replace a snapshot in one step. */
-function decideHere(vm: Vm, typed: Rules, merge: boolean): Decision {
-  const rules = resolveRules(vm, typed);
+function decideHere(context: Context, vm: Vm, typed: Rules, merge: boolean): Decision {
+  const rules = resolveRules(context, vm, typed);
   const decision = decide(vm, rules, merge);
   warnOfOdd(decision);
   if (!decision.verdicts.some(({ into }) => into.length > 0) || canExchange(vm.hostdir)) return decision;
@@ -169,12 +206,12 @@ function depthOf(all: readonly Known[], name: string): number {
 export async function backupAndPrune(
   context: Context,
   backup: () => Promise<void>,
-  waitMs: number | undefined,
+  { rules, waitMs }: { rules: Rules; waitMs: number | undefined },
 ): Promise<void> {
-  resolveRules(await openVm(context), {});
+  resolveRules(context, await openVm(context), rules, ["backup", "--prune"]);
   await backup();
   const prune = async (vm: Vm): Promise<void> => {
-    const { names, bytes } = await carryOut(context, vm, decideHere(vm, {}, true));
+    const { names, bytes } = await carryOut(context, vm, decideHere(context, vm, rules, true));
     if (names.length > 0)
       log.info(`removed old snapshots: ${names.map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
   };

@@ -1,5 +1,6 @@
 import { connect } from "node:net";
 import { beginStep } from "../lib/activity.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { findLine } from "../qmp/commands.ts";
@@ -19,7 +20,9 @@ const GREETING_MS = 5000;
 /** @throws 64 for anything else, or where nothing is detached */
 export function parseWait(text: string, detached: boolean): Wait {
   if (!detached)
-    throw new VmError("usage", "--wait goes with --detach: without it 'run' waits until the guest is off");
+    throw new VmError("usage", "--wait needs --detach: without it run waits until the guest is off", {
+      hint: `in the background: ${commandLine("run", "--detach", `--wait=${text}`)}`,
+    });
   if (text === "ssh" || text === "agent") return { for: text };
   if (/^\d{1,6}$/.test(text)) return { for: "time", seconds: Number(text) };
   throw new VmError("usage", `--wait: '${text}' is not understood`, { hint: "allowed: ssh, agent, SECONDS" });
@@ -32,7 +35,7 @@ export function parseWait(text: string, detached: boolean): Wait {
 export async function waitUntilReady(context: Context, wait: Wait): Promise<void> {
   const { vm, work } = await requireRunning(context, "wait");
   const limitSeconds = wait.for === "time" ? wait.seconds : (vm.settings.TIMEOUT ?? LIMIT_SECONDS);
-  const ssh = wait.for === "ssh" ? requireSsh(context, work.mark.run?.forwards ?? []) : undefined;
+  const ssh = wait.for === "ssh" ? requireSsh(work.mark.run?.forwards ?? []) : undefined;
   let askedAt = -1;
   // Asked at first, and whenever something has happened.
   const agentListens = async (happened: number): Promise<boolean> => {
@@ -49,11 +52,11 @@ export async function waitUntilReady(context: Context, wait: Wait): Promise<void
   });
   if (how === "ended")
     throw new VmError("io", "the guest is off already", {
-      hint: `how it ended: ${context.prog} status; what it said: ${context.prog} console --log`,
+      hint: `how it ended: ${commandLine("status")}\nwhat it said: ${commandLine("console", "--log")}`,
     });
   if (how === "late" && wait.for !== "time")
     throw new VmError("timeout", `the guest's ${wait.for} does not answer within ${limitSeconds} seconds`, {
-      hint: `the VM goes on; what it says: ${context.prog} console --log`,
+      hint: `the VM still runs; what it says: ${commandLine("console", "--log")}`,
     });
   if (wait.for !== "time") log.success(`the guest's ${wait.for} answers`);
 }

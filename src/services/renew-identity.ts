@@ -1,9 +1,11 @@
+import { checkGuestEnv } from "../config/check-guest-env.ts";
+import { settingsError } from "../config/complaint.ts";
 import { toJson } from "../lib/json.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
 import type { Identity } from "../store/identity.ts";
-import { fileError, lstatOf } from "../store/files.ts";
+import { fileError, lstatOf, readSmall } from "../store/files.ts";
 import { notePlace } from "../store/places.ts";
 import { findGuestEnv, resolveWork } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
@@ -11,13 +13,15 @@ import { identityOf, readIdentity, writeIdentity } from "./identity.ts";
 import { noVmIn } from "./no-vm.ts";
 import { findHostdir, withVm, type Vm } from "./open.ts";
 
-/** Prints the VM's UUID, and those that it had earlier; changes nothing. @throws 66 where there is no VM */
+/** Prints the VM's UUID, and those that it had earlier; changes nothing. @throws 66 where there is no VM, 78 where its settings cannot be read */
 export function showIdentity(context: Context, json: boolean): void {
   const hostdir = findHostdir(context);
   const identity = readIdentity(hostdir);
   if (identity.uuid === undefined) {
     const path = findGuestEnv(hostdir, resolveWork(hostdir));
     if (path === undefined || !lstatOf(path)) throw noVmIn(hostdir);
+    const { readable, complaints } = checkGuestEnv(readSmall(path) ?? "", path, () => "");
+    if (!readable) throw settingsError(complaints);
     log.info("this VM has no UUID yet: the next command that changes it makes one");
   }
   print(context, hostdir, identity, json);

@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { loadProfile, type Loaded } from "../config/load.ts";
 import type { SettingName } from "../config/schema.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro } from "../machine/macros.ts";
@@ -15,7 +16,7 @@ import { RESCUE, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { resolveFirmware } from "./firmware.ts";
 import { refuseOtherKind, resolveDisks, resolveFiles, resolveShare, socketIn } from "./machine.ts";
-import { requireReadableFile, type Media } from "./media.ts";
+import { requireCd, requireReadableFile, type Media } from "./media.ts";
 import { sourcesOf, type Present, type Vm } from "./open.ts";
 
 /** What the rescue boots from. */
@@ -85,7 +86,7 @@ export async function findRescue(context: Context, vm: Vm, media: Media): Promis
     const beside = resolve(directory, RESCUE_ISO);
     return found({
       kind: "cd",
-      iso: existsSync(beside) ? file("RESCUE_ISO", beside) : await media.findIso(RESCUE_ISO),
+      iso: existsSync(beside) ? requireCd(file("RESCUE_ISO", beside)) : await media.findIso(RESCUE_ISO),
     });
   }
   throw new VmError("noInput", `there is no rescue system '${name}' in ${vm.settings.PROFILES}`, {
@@ -100,7 +101,7 @@ function refuseOtherKernel(name: string, kernel: string, arch: Arch): void {
   if (arches.length === 0 || arches.includes(arch)) return;
   const found = arches.join(" or ");
   throw new VmError("config", `the rescue ${name} is not for guests of ${arch}: its kernel is of ${found}`, {
-    hint: `without --rescue it is rescue-${arch}; make one: rescue build`,
+    hint: `without --rescue it is rescue-${arch}; make one: ${commandLine("rescue", "build")}`,
   });
 }
 

@@ -99,6 +99,7 @@ async function launch(context: Context, work: Present, run: RescueRun): Promise<
         monitor: join(work.dir, WORK.monitor),
         logFd: createFile(logPath),
         logPath,
+        script,
         arch: run.machine.arch,
         onEvent,
       });

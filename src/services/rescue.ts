@@ -2,6 +2,7 @@ import { mkdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseSetting } from "../config/schema.ts";
 import { beginStep } from "../lib/activity.ts";
+import { programName } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isOurDirectory } from "../lib/trust.ts";
@@ -119,7 +120,7 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
       throw new VmError(
         "cannotCreate",
         `cannot build the rescue ${name}: other users may change ${vm.settings.PROFILES}, or a directory above it`,
-        { hint: "set PROFILES to a directory of your own, in ~/.config/vm.conf" },
+        { hint: `set PROFILES to a directory of your own, in ~/.config/${programName()}.conf` },
       );
     using _lock = await lockProfiles(vm.settings.PROFILES, name);
     // Another build may have made it meanwhile.

@@ -210,7 +210,7 @@ export async function fillStage(
   } finally {
     meter.finish();
   }
-  for (const { name } of jobs) if (isDiskName(name)) refuseForeignParts(join(stage.dir, name));
+  for (const { name, from } of jobs) if (isDiskName(name)) refuseForeignParts(join(stage.dir, name), from);
   checkLengths(snapshot, stage);
   for (const name of [WORK.guestEnv, defaultsName(context.prog)]) {
     const content = readSmallBytes(join(snapshot.dir, name));
@@ -223,10 +223,7 @@ export async function fillStage(
 function checkLengths(snapshot: Snapshot, stage: Stage): void {
   for (const { name, file, bytes } of snapshot.manifest?.files ?? [])
     if (file.endsWith(SNAPSHOT.gz) && statSync(join(stage.dir, name)).size !== bytes)
-      throw new VmError(
-        "io",
-        `the snapshot ${snapshot.name} is damaged: ${name} does not have its ${bytes} bytes`,
-      );
+      throw damaged(snapshot, `: ${name} does not have its ${bytes} bytes`);
 }
 
 /**

@@ -164,6 +164,7 @@ async function launch(
     monitor: join(work.dir, WORK.monitor),
     logFd: createFile(logPath),
     logPath,
+    script,
     arch: resolved.arch,
     detached,
     onEvent: (event) => errors.onEvent(event),

@@ -1,5 +1,6 @@
 import { chmodSync, realpathSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import {
   formatInlineImage,
@@ -79,7 +80,7 @@ function save(path: string, png: Buffer): void {
     const target = targetOf(path);
     if (target !== undefined && !statSync(target).isFile())
       throw new VmError("cannotCreate", `cannot write the screenshot: ${path} is no regular file`, {
-        hint: "to write to stdout: -",
+        hint: `write to stdout: ${commandLine("screenshot", "-")}`,
       });
     // The picture is the user's file, not one of the VM's.
     const mode = target === undefined ? 0o666 & ~callerUmask() : statSync(target).mode & 0o777;

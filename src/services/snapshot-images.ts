@@ -64,5 +64,5 @@ const describeUser = (images: readonly ReadImage[], disk: string): string =>
 
 const disbelieved = (path: string, reason: string): VmError =>
   new VmError("io", `refusing ${path}: ${reason}`, {
-    hint: "it was changed, or comes from somewhere else: restore another snapshot; verify tells which are good",
+    hint: "it was changed, or comes from somewhere else: restore another snapshot",
   });

@@ -1,3 +1,4 @@
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import type { Context } from "./context.ts";
 import { describeSnapshot, protectSnapshots } from "./snapshot-change.ts";
@@ -32,7 +33,8 @@ export interface SnapshotArgs {
   "by-name"?: boolean | undefined;
 }
 
-const wrong = (message: string, hint = "vm snapshots -h"): VmError => new VmError("usage", message, { hint });
+const wrong = (message: string, hint = commandLine("snapshots", "-h")): VmError =>
+  new VmError("usage", message, { hint });
 
 /** @throws 64 for what does not go together, 69 for what is not there yet */
 export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
@@ -40,7 +42,7 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
   if (!action)
     throw wrong(
       `snapshots: '${args.action}' is none of ${ACTIONS.join(" ")}`,
-      "to see one: snapshots show NAME",
+      `to see that snapshot: ${commandLine("snapshots", "show", String(args.action))}`,
     );
   const words = [args.name ?? []].flat();
   if (args.json && !["list", "show", "diff"].includes(action))
@@ -49,16 +51,25 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
   if (args.remote && action !== "list")
     throw wrong(
       `snapshots ${action} takes no --remote`,
-      "snapshots --remote lists what is in the repository",
+      `what is in the repository: ${commandLine("snapshots", "--remote")}`,
     );
   if (args["by-name"] && !args.remote)
-    throw wrong("snapshots: --by-name goes with --remote", "snapshots --remote --by-name");
+    throw wrong(
+      "snapshots: --by-name goes with --remote",
+      `both: ${commandLine("snapshots", "--remote", "--by-name")}`,
+    );
   if (action === "list" && words.length > 0)
-    throw wrong("snapshots list takes no name", "to see one: snapshots show NAME");
+    throw wrong("snapshots list takes no name", `to see one: ${commandLine("snapshots", "show", ...words)}`);
   if (action === "describe" && words.length !== 2)
-    throw wrong("snapshots describe takes a NAME and a TEXT", "quote a TEXT of several words");
+    throw wrong(
+      "snapshots describe takes a NAME and a TEXT",
+      `quote a TEXT of several words: ${commandLine("snapshots", "describe", words[0] ?? "S0", words.slice(1).join(" ") || "some text")}`,
+    );
   if (action === "diff" && words.length !== 2)
-    throw wrong("snapshots diff takes two names", "the earlier one first");
+    throw wrong(
+      "snapshots diff takes two names",
+      `the earlier one first: ${commandLine("snapshots", "diff", "S0", "S1")}`,
+    );
   if (action !== "list" && words.length === 0) throw wrong(`snapshots ${action}: NAME is missing`);
   const names = action === "describe" ? words.slice(0, 1) : words;
   for (const name of names) if (name !== "LAST") validateSnapshotName(name);

@@ -156,7 +156,7 @@ export const listSnapshots = (hostdir: string): Snapshot[] =>
 export function nameTaken(hostdir: string, name: string): VmError | undefined {
   const backups = findBackups(hostdir);
   if (backups === undefined || !lstatOf(join(backups, name))) return undefined;
-  const hint = "choose another name, or none for the next free one";
+  const hint = `choose another name, or none for the next free one: ${commandLine("backup")}`;
   if (listSnapshotNames(hostdir).includes(name))
     return new VmError("cannotCreate", `the snapshot ${name} exists already`, { hint });
   return new VmError(

@@ -1,6 +1,7 @@
 import { closeSync, existsSync } from "node:fs";
 import { constants } from "node:os";
 import { join, resolve } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { findForward } from "../machine/parse.ts";
@@ -49,11 +50,11 @@ export async function copyByScp(
 export function parseCopy(paths: readonly string[]): { guest: boolean; path: string }[] {
   if (paths.length < 2)
     throw new VmError("usage", "cp: DST is missing", {
-      hint: "usage: cp SRC… DST, those in the guest as :PATH",
+      hint: `copy into the guest: ${commandLine("cp", "FILE", ":/root/")}\nfrom it: ${commandLine("cp", ":/etc/hosts", ".")}`,
     });
   if (!paths.some((path) => path.startsWith(":")))
     throw new VmError("usage", "cp: none of these paths is in the guest", {
-      hint: "a path in the guest begins with a colon: cp file :/root/",
+      hint: `a path in the guest begins with a colon: ${commandLine("cp", ...paths.slice(0, -1), `:${paths.at(-1)}`)}`,
     });
   return paths.map((path) => {
     if (path.startsWith(":")) return { guest: true, path: path.slice(1) };
@@ -62,28 +63,31 @@ export function parseCopy(paths: readonly string[]): { guest: boolean; path: str
   });
 }
 
+/** Starts the VM so that ssh finds it. */
+const START = ["run", "--detach", "--ssh", "--wait=ssh"];
+
 /** Where on this host the guest's SSH is found. @throws 69 when nothing leads there */
-export function requireSsh(context: Context, forwards: readonly string[]): { host: string; port: number } {
+export function requireSsh(forwards: readonly string[]): { host: string; port: number } {
   const place = findForward(forwards, SSH_PORT);
   if (place) return place;
   throw new VmError("unavailable", `no port of this host leads to the guest's port ${SSH_PORT}`, {
-    hint: `start the VM with one: ${context.prog} run --ssh`,
+    hint: `restart it with one: ${commandLine("stop")} && ${commandLine(...START)}`,
   });
 }
 
 /** @param typed the user that was typed; absent: SSH_USER */
 async function findAccess(context: Context, what: string, typed: string | undefined): Promise<Access> {
-  const { vm, work } = await requireRunning(context, what);
+  const { vm, work } = await requireRunning(context, what, START);
   const user = typed ?? vm.settings.SSH_USER;
   const { FORWARDS, USENETDEV, GUESTNAME } = vm.settings;
-  const place = requireSsh(context, work.mark.run?.forwards ?? (USENETDEV ? FORWARDS : []));
+  const place = requireSsh(work.mark.run?.forwards ?? (USENETDEV ? FORWARDS : []));
   const knownHosts = join(work.dir, WORK.knownHosts);
   const options = buildSshOptions({
     port: place.port,
     user,
     knownHosts,
     alias: /^[\w.-]+$/.test(GUESTNAME) ? GUESTNAME : "vm",
-    keys: findKeys(vm),
+    keys: findKeys(vm, Boolean(context.env.SSH_AUTH_SOCK)),
   });
   return { host: place.host, options, knownHosts, user };
 }
@@ -118,14 +122,23 @@ export function buildSshOptions(access: {
 const quoted = (word: string): string => `"${word.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
 const quotedPath = (path: string): string => quoted(path.replaceAll("%", "%%"));
 
-/** The private keys beside the public ones that the jobs let in; the public one where an agent has the other. */
-export function findKeys({
-  settings,
-  hostdir,
-}: Pick<Vm, "hostdir"> & { settings: Pick<Vm["settings"], "SSHKEYS"> }): string[] {
+/** What names a VM's keys. */
+interface KeyNames {
+  hostdir: string;
+  settings: Pick<Vm["settings"], "SSHKEYS">;
+}
+
+/**
+ * The private keys beside the public ones that the jobs let in.
+ * @param agent there is one: a public key alone tells ssh which of its keys to ask for
+ */
+export function findKeys({ settings, hostdir }: KeyNames, agent: boolean): string[] {
   return settings.SSHKEYS.filter((path) => path.endsWith(".pub"))
     .map((path) => resolve(hostdir, path))
-    .flatMap((path) => [path.slice(0, -".pub".length), path].find((key) => existsSync(key)) ?? []);
+    .flatMap((path) => {
+      const names = [path.slice(0, -".pub".length), ...(agent ? [path] : [])];
+      return names.find((key) => existsSync(key)) ?? [];
+    });
 }
 
 /** How long ssh may take to end after a stop signal. */

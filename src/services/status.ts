@@ -151,9 +151,6 @@ function describe(context: Context, vm: Vm, alive: Alive | undefined): Status {
   };
 }
 
-/** What `run` does where the working files are gone. */
-const describeRestore = (snapshots: Status["snapshots"]): string =>
-  snapshots?.last ? `'run' restores ${snapshots.last}` : "there is no snapshot that 'run' could restore";
 /** Why `run` would refuse a disk of the VM, which is off; undefined where their headers show nothing. */
 function findDiskDamage({ dir }: Present, named: readonly string[]): string | undefined {
   for (const name of new Set([...named, ...ownDisks(dir)])) {
@@ -167,6 +164,10 @@ function findDiskDamage({ dir }: Present, named: readonly string[]): string | un
   }
   return undefined;
 }
+
+/** What `run` does where the working files are gone. */
+const describeRestore = (snapshots: Status["snapshots"]): string =>
+  snapshots?.last ? `'run' restores ${snapshots.last}` : "there is no snapshot that 'run' could restore";
 
 const actualBytes = (path: string): number => (lstatOf(path)?.blocks ?? 0) * 512;
 

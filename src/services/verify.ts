@@ -1,4 +1,5 @@
 import { beginStep } from "../lib/activity.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
 import { isQuiet } from "../lib/log.ts";
@@ -31,7 +32,7 @@ export function parseVerify(args: Record<string, unknown>): VerifyRequest {
   const all = args.all === true;
   if (args.remote === true && (all || names.length > 0 || args.boot === true || args.json === true))
     throw new VmError("usage", "verify: --remote goes with --deep and --quiet alone", {
-      hint: "the repository is looked at as a whole; restore --from-remote brings one back, to be verified here",
+      hint: `the repository is checked as a whole: ${commandLine("verify", "--remote")}`,
     });
   if (all && names.length > 0) throw new VmError("usage", "verify: either --all or names of snapshots");
   const wait = {

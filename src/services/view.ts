@@ -1,5 +1,6 @@
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { plain } from "../lib/text.ts";
@@ -44,7 +45,7 @@ async function findDisplay({ vm, work, qmp }: Live): Promise<SharedDisplay & { f
   const { kind, at, asksPassword, encrypted } = (await findShownScreen(qmp)) ?? {};
   if (!kind || !at)
     throw new VmError("unavailable", "cannot view: the VM runs without a display", {
-      hint: "a picture of its screen: screenshot; to have a display: PORT and DISPLAY_PROTOCOL in the settings",
+      hint: `take a picture of its screen: ${commandLine("screenshot")}\nfor a display set PORT and DISPLAY_PROTOCOL`,
     });
   return {
     kind,

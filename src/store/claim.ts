@@ -1,5 +1,6 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { ownedByUs } from "../lib/trust.ts";
 import { shellQuote } from "../qemu/text.ts";
@@ -59,7 +60,7 @@ const takenError = (hostdir: string, names: readonly string[]): VmError =>
     "cannotCreate",
     `cannot keep working files in ${hostdir}: these were not made by this program: ${names.join(", ")}`,
     {
-      hint: "move them away, or use another directory: --hostdir=DIR; if they are working files of this VM: 'adopt'",
+      hint: `if they are working files of this VM, take them over: ${commandLine("adopt")}\nelse move them away`,
     },
   );
 
@@ -86,7 +87,7 @@ export function refuseStrayDisks(hostdir: string, work: Work, command: string): 
     "cannotCreate",
     `cannot ${command}: ${hostdir} has disks to which no ${HOST.workLink} link refers: ${disks.join(", ")}`,
     {
-      hint: "they may be newer than the last snapshot: take them over with 'adopt', or move them away",
+      hint: `they may be newer than the last snapshot; take them over: ${commandLine("adopt")}`,
     },
   );
 }

@@ -135,7 +135,7 @@ export function resolveWork(hostdir: string): Work {
       link,
       `the working files in ${target} belong to ${named}`,
       original
-        ? `this is a copy of that VM; remove the copied link, then 'restore': rm ${shellQuote(link)}`
+        ? `this is a copy of that VM; remove the copied link, and restore a snapshot: rm ${shellQuote(link)} && ${commandLine("restore")}`
         : `if this is a copy of that VM, remove the link: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
     );
   }
@@ -144,7 +144,7 @@ export function resolveWork(hostdir: string): Work {
     throw refuse(
       link,
       "a command that was interrupted has not finished with the working files",
-      "the next command that changes the VM does: backup, run, restore, destroy",
+      `the next command that changes the VM finishes: ${commandLine("backup")}`,
     );
   if (!mark) throw refuse(link, `${target} does not carry this program's mark (${WORK.mark})`, adopt());
   return {

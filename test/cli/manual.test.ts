@@ -68,7 +68,10 @@ describe("the manual has", () => {
   });
 
   test.each([
-    ["CORES", "CPU cores per socket. Allowed: a whole number from 1 to 512. Default: 2. Also --cores."],
+    [
+      "CORES",
+      "CPU cores per socket; further options of qemu's -smp behind a comma. Allowed: a whole number from 1 to 512. Default: 2. Also --cores.",
+    ],
     ["UEFI", "Default: off. Also --uefi, --no-uefi."],
     ["SPICE_TICKETING", "Default: on."],
     ["CLR_NORM", "Default: \\033[0m."],

@@ -106,8 +106,15 @@ const EXAMPLES: Record<SettingName, Examples> = {
     bad: ["", "vax", "s390x"],
   },
   SOCKETS: count(64),
-  CORES: count(512),
-  MEMORY: memoryExamples,
+  // [compat] What stands behind a comma was passed on to qemu.
+  CORES: {
+    good: [...count(512).good, ["4,threads=2", 4], ["2,maxcpus=8,dies=2", 2]],
+    bad: [...count(512).bad, "4,", "4,threads", "4,sockets=2", "4,threads=2,x=1", ",threads=2"],
+  },
+  MEMORY: {
+    good: [...memoryExamples.good, ["2G,slots=2,maxmem=8G", 2048]],
+    bad: [...memoryExamples.bad, "2G,", "2G,slots=many", "2G,share=on", ",slots=2"],
+  },
   UEFI: flagExamples,
   ISO: textExamples,
   KEEPCD: flagExamples,
@@ -118,8 +125,12 @@ const EXAMPLES: Record<SettingName, Examples> = {
       ["0.0.0.0", "0.0.0.0"],
       ["::1", "::1"],
       ["fe80::1%eth0", "fe80::1%eth0"],
+      // [compat] The earlier program needed brackets; without an address it had no display.
+      ["[::1]", "::1"],
+      ["[fe80::1%eth0]", "fe80::1%eth0"],
+      ["", ""],
     ],
-    bad: ["a b", "a,port=1", "a\n", "'"],
+    bad: ["[::1", "[a b]", "a b", "a,port=1", "a\n", "'"],
   },
   PORT: {
     good: [

@@ -65,8 +65,8 @@ suite("awkward paths", () => {
     cpSync(iso.haltIso, box.path("cd, $x.iso"));
     writeFileSync(box.path("x, y.img"), Buffer.alloc(1 << 20));
     const cwd = box.path(name);
-    const args = ["-d", "..", "-s", `x:${cwd}`, "-i", `VIRT=raw=${box.path("x, y.img")}`];
-    await box.ok([...args, "create", 'имя, "с" запятой', "cd, $x.iso"], { cwd });
+    const args = ["-d", "..", "-s", `x:${cwd}`, "create", "-i", `VIRT=raw=${box.path("x, y.img")}`];
+    await box.ok([...args, 'имя, "с" запятой', "cd, $x.iso"], { cwd });
     await box.ok(["-d", "..", "run"], { cwd });
     expect(readFileSync(box.path(".work/console.log"), "latin1")).toBe("BOOTED FROM CD\n");
   });

@@ -241,7 +241,7 @@ suite("settings", () => {
   test("relative images: typed ones mean the current directory, then WORKDIR", async () => {
     using box = smallSandbox();
     writeFileSync(join(box.home, "data.img"), Buffer.alloc(1 << 20));
-    await box.ok(["-d", box.host, "-i", "VIRT=raw=data.img", "create", "G", iso.haltIso], { cwd: box.home });
+    await box.ok(["-d", box.host, "create", "-i", "VIRT=raw=data.img", "G", iso.haltIso], { cwd: box.home });
     await box.ok(["run", iso.haltIso]);
     expect(script(box)).toContain(`"filename":"${box.home}/data.img"`);
     writeFileSync(join(box.work, "more.img"), Buffer.alloc(1 << 20));

@@ -269,7 +269,7 @@ suite("a raw image without a format", () => {
   test("is noted by create, when it is there already", async () => {
     using box = smallSandbox();
     const image = box.write("data.img", "\0".repeat(1 << 20));
-    await box.ok(["--image=VIRT=data.img", "create", "G"]);
+    await box.ok(["create", "G", "--image=VIRT=data.img"]);
     expect(readFileSync(join(box.work, "guest.env"), "utf8")).toContain(`"raw=${image}"`);
   });
 });

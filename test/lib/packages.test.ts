@@ -78,4 +78,16 @@ describe("what to install", () => {
   ])("for %s on %s: %s", (thing, family, hint) => {
     expect(installHint(PACKAGES[thing], family)).toBe(hint);
   });
+
+  test.each<[Thing, Family, string | undefined, release: number]>([
+    ["uefi-riscv64", "debian", "install qemu-efi-riscv64", 13],
+    ["uefi-riscv64", "debian", undefined, 12],
+    ["uefi-riscv64", "ubuntu", undefined, 22.04],
+    ["spice", "debian", "install qemu-system-modules-spice", 13],
+    ["spice", "debian", "install qemu-system-common", 12],
+    ["spice", "debian", "install qemu-system-modules-spice", 14],
+    ["pigz", "debian", "install pigz", 12],
+  ])("for %s on %s: %s (release %d)", (thing, family, hint, release) => {
+    expect(installHint(PACKAGES[thing], family, release)).toBe(hint);
+  });
 });

@@ -1,5 +1,13 @@
 import { expect, test } from "bun:test";
-import { isPlainName, plain, plainLines, printable, quoteLine, tameText } from "../../src/lib/text.ts";
+import {
+  counted,
+  isPlainName,
+  plain,
+  plainLines,
+  printable,
+  quoteLine,
+  tameText,
+} from "../../src/lib/text.ts";
 
 test.each([
   ["\x1b[2Ja", "?[2Ja"],
@@ -41,4 +49,12 @@ test.each([
   ["\0".repeat(5000), `${"?".repeat(300)}…`],
 ])("a line of a log in a message is short", (line, quoted) => {
   expect(quoteLine(line)).toBe(quoted);
+});
+
+test.each([
+  [0, "0 snapshots"],
+  [1, "1 snapshot"],
+  [2, "2 snapshots"],
+])("%p: %s", (count, text) => {
+  expect(counted(count, "snapshot")).toBe(text);
 });

@@ -225,6 +225,14 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   kvm: { accel: "kvm", cpu: "host" },
   "kvm-i386": { arch: "i386", accel: "kvm", cpu: "host" },
   "cpu-model": { cpu: "Skylake-Client,-hle,+vmx", sockets: 2, cores: 4, memoryMiB: 16384 },
+  "size-options": {
+    sockets: 2,
+    cores: 4,
+    cpuOptions: "threads=2,maxcpus=32",
+    memoryMiB: 2048,
+    memoryOptions: "slots=2,maxmem=8G",
+  },
+  "cpu-options": { cpuOptions: "dies=2" },
   shares: {
     shares: [
       share("mirror"),

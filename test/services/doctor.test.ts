@@ -1,13 +1,16 @@
 import { describe, expect, test } from "bun:test";
 import { formatText, type Diagnosis } from "../../src/services/doctor.ts";
+import { checkVariables } from "../../src/services/doctor/qemu.ts";
 import { redact } from "../../src/services/doctor/redact.ts";
 import { buildReport, lastLines } from "../../src/services/doctor/report.ts";
 import { oneLine, type Check } from "../../src/services/doctor/check.ts";
 import { parseOsRelease } from "../../src/services/doctor/system.ts";
 import { PACKAGES } from "../../src/lib/packages.ts";
+import type { Vm } from "../../src/services/open.ts";
+import { Temp } from "../fixtures/temp.ts";
 
 describe("os-release", () => {
-  test.each([
+  test.each<[text: string, name: string, family: string | undefined, release?: number]>([
     ['PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\n', "Debian GNU/Linux 12 (bookworm)", "debian"],
     ['NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\nPRETTY_NAME="Ubuntu 24.04"\n', "Ubuntu 24.04", "ubuntu"],
     [
@@ -16,12 +19,16 @@ describe("os-release", () => {
       "alt",
     ],
     ['ID="almalinux"\nID_LIKE="rhel centos fedora"\n', "almalinux", "fedora"],
-    ["ID=arch\n", "arch", "arch"],
+    ['ID=debian\nVERSION_ID="12"\n', "debian", "debian", 12],
+    ["ID=ubuntu\nVERSION_ID=24.04\n", "ubuntu", "ubuntu", 24.04],
+    ["ID=arch\nVERSION_ID=rolling\n", "arch", "arch"],
     ["ID=alpine\n", "alpine", undefined],
     ["", "", undefined],
     ["$(rm -rf /)\n", "", undefined],
-  ])("%j is %s of the family %s", (text, name, family) => {
-    expect(parseOsRelease(text)).toEqual({ name, family } as ReturnType<typeof parseOsRelease>);
+  ])("%j is %s of the family %s", (text, name, family, release?) => {
+    // bun hands a callback to a function that takes more than a row has.
+    const known = typeof release === "number" ? { release } : {};
+    expect(parseOsRelease(text)).toEqual({ name, family, ...known } as ReturnType<typeof parseOsRelease>);
   });
 });
 
@@ -99,4 +106,13 @@ describe("a report", () => {
     expect(lastLines("\u001B[1mboot\u001B[0m\r\nlogin: \u0007\n\n")).toBe("boot\nlogin:");
     expect(lastLines("x\n".repeat(100)).split("\n")).toHaveLength(30);
   });
+});
+
+test("UEFI variables for which no firmware is installed are something missing", () => {
+  using temp = new Temp();
+  const settings = { UEFI: true, QEMUARCH: "x86_64", OVMF_CODE: "", OVMF_VARS: "" };
+  const vm = { settings, work: { state: "present", dir: temp.top } } as unknown as Vm;
+  expect(checkVariables(vm)).toEqual([]);
+  temp.write("efivars.bin", Buffer.alloc(65536));
+  expect(checkVariables(vm)).toMatchObject([{ name: "uefi-variables", state: "missing", needed: true }]);
 });

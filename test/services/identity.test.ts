@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from "node:f
 import { buildDefaults } from "../../src/config/defaults.ts";
 import { loadSettings } from "../../src/config/load.ts";
 import type { Context } from "../../src/services/context.ts";
+import { showIdentity } from "../../src/services/renew-identity.ts";
 import { carryIdentity, readIdentity, requireSole, settleIdentity } from "../../src/services/identity.ts";
 import type { Work } from "../../src/store/workdir.ts";
 import { findGuestEnv } from "../../src/store/workdir.ts";
@@ -171,4 +172,15 @@ describe("carryIdentity", () => {
   test("the same text where nothing changes", () => {
     expect(carried(`UUID='${A}'`, { uuid: A })).toBe(`UUID='${A}'`);
   });
+});
+
+test.each([
+  ["empty", "", "it is empty"],
+  ["no list of assignments", "if true; then\n", "plain NAME=value lines only"],
+])("showing the identity where guest.env is %s: 78", async (_title, content, reason) => {
+  const hostdir = temp.directory("host");
+  temp.write("host/guest.env", content);
+  const error = await failureOf(() => showIdentity({ ...context, hostdir }, false));
+  expect(error.exitCode).toBe(78);
+  expect(error.message).toContain(reason);
 });

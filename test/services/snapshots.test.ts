@@ -264,7 +264,7 @@ describe("findSnapshot", () => {
     temp.write("guest.env", 'GUESTNAME="x"\n');
     const error = await failureOf(() => findSnapshot(temp.top, undefined));
     expect(error.exitCode).toBe(66);
-    expect(error.message).toContain("has no snapshots");
+    expect(error.message).toBe(`there is no VM in ${temp.top}`);
   });
 
   test.each(["..", "a/b", "-x", ".vm-partial-S0"])("%s is no name (64)", async (name) => {

@@ -74,8 +74,7 @@ test("the VM's keys: private ones; the public one where only an agent has the ot
   using temp = new Temp();
   for (const name of ["both", "both.pub", "agent.pub", "odd"]) temp.write(name, "");
   const SSHKEYS = ["both.pub", temp.path("agent.pub"), "none.pub", "odd"];
-  expect(findKeys({ hostdir: temp.top, settings: { SSHKEYS } })).toEqual([
-    temp.path("both"),
-    temp.path("agent.pub"),
-  ]);
+  const vm = { hostdir: temp.top, settings: { SSHKEYS } };
+  expect(findKeys(vm, true)).toEqual([temp.path("both"), temp.path("agent.pub")]);
+  expect(findKeys(vm, false)).toEqual([temp.path("both")]);
 });

@@ -19,6 +19,7 @@ export const DESCRIPTION: readonly string[] = [
 export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   create: [
     "Makes WORKDIR, a disk for each entry of `--disks`, UEFI variables with `--uefi`, and `guest.env` with the settings in force. Refused where HOSTDIR has a VM or snapshots already. If anything fails, nothing is left.",
+    "`--image` behind the command is kept in `guest.env`; before it, the image is attached for that command line only. With `--user`, ssh and cp log in as that user.",
   ],
   run: [
     "Without working files the last snapshot is restored first. The first run after create boots the CD once, and ends when the guest restarts; later ones boot the disk. An image that is named here is attached and booted once.",
@@ -38,7 +39,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
     "`--example` prints a file for `/etc/PROG.conf` or `~/.config/PROG.conf` that changes nothing: each line has to be uncommented.",
   ],
   backup: [
-    "The snapshot appears whole or not at all, in `HOSTDIR/backups/NAME`, with checksums and a manifest. Room is checked first. Only the VM's own disks are kept, not those of `--image`.",
+    "The snapshot appears whole or not at all, in `HOSTDIR/backups/NAME`, with checksums and a manifest. Room is checked first. Only the VM's own disks are kept, not those of `--image`. A snapshot of a running VM needs qemu 7.1 or later.",
   ],
   prune: [
     "Rules count good snapshots of this VM only, and as restic's do. The newest good one, LAST, what is protected or not good, and what a working disk builds on stay. A qcow2 snapshot that no rule keeps, but that kept ones build on, is merged into these.",

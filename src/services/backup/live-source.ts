@@ -38,7 +38,7 @@ export async function talkForLong(work: Present): Promise<QmpClient> {
 
 const unreachable = (): VmError =>
   new VmError("busy", "cannot back up: the VM runs, but its qemu cannot be spoken to", {
-    hint: "power the guest off first",
+    hint: `shut the guest down first: ${commandLine("stop")}`,
   });
 
 /** @throws 69 for a qemu that cannot make snapshots of a running guest */
@@ -114,7 +114,7 @@ async function findDisks(qmp: QmpClient, sources: readonly Source[]): Promise<Op
         "busy",
         `cannot back up: the running qemu does not have ${path} open as we had told it`,
         {
-          hint: "power the guest off first; or restart it, so that it is started by this version",
+          hint: `restart it, so that this version starts it: ${commandLine("restart")}`,
         },
       );
     });

@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import type { Settings } from "../../config/schema.ts";
 import { VmError } from "../../lib/errors.ts";
 import { isThing, PACKAGES, type Thing } from "../../lib/packages.ts";
@@ -9,6 +10,10 @@ import { isSince, LIVE_SINCE } from "../../qemu/features.ts";
 import { findBootLoader, findFirmware } from "../../qemu/firmware.ts";
 import { probeQemu } from "../../qemu/probe.ts";
 import { findProgram } from "../../process/exec.ts";
+import { lstatOf } from "../../store/files.ts";
+import { WORK } from "../../store/layout.ts";
+import { findFirmwareFor } from "../firmware.ts";
+import type { Vm } from "../open.ts";
 import { oneLine, type Check } from "./check.ts";
 
 /** README: what the server needs. */
@@ -167,6 +172,14 @@ export const checkFirmwares = (settings: Settings): Check[] =>
       );
     return checks;
   });
+
+/** The firmware for the UEFI variables of the VM at hand. */
+export function checkVariables(vm: Vm): Check[] {
+  const { work, settings } = vm;
+  if (!settings.UEFI || work.state !== "present" || !lstatOf(join(work.dir, WORK.efivars))) return [];
+  const find = (): string => findFirmwareFor(vm, work).code.path;
+  return [checkFile("uefi-variables", "", true, "UEFI boot of this VM", find)];
+}
 
 function checkFile(
   name: string,

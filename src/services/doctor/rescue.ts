@@ -23,7 +23,7 @@ export async function checkRescueBuild(hostArch: string): Promise<Check[]> {
       find: () => findHostProgram("depmod") && findHostProgram("modprobe"),
     }),
     await checkKernel(hostArch),
-    checkProgram({ name: "xorriso", use: `${BUILD} --iso`, thing: "xorriso" }),
+    checkProgram({ name: "xorriso", use: `${BUILD} --iso, create --cloud-init`, thing: "xorriso" }),
     checkProgram({ name: "alt2deploy", use: `${BUILD} --iso, instead of xorriso`, thing: "alt2deploy" }),
   ];
 }

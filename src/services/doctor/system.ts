@@ -9,6 +9,8 @@ export interface System {
   name: string;
   /** Whose package names it uses. */
   family: Family | undefined;
+  /** VERSION_ID, where it is a number. */
+  release?: number;
 }
 
 const FILES = ["/etc/os-release", "/usr/lib/os-release"];
@@ -30,5 +32,10 @@ export function parseOsRelease(text: string): System {
   const all = read.kind === "values" ? read.assignments : [];
   const valueOf = (name: string): string => scalarOf(all.findLast((one) => one.name === name)?.value ?? "");
   const ids = `${valueOf("ID")} ${valueOf("ID_LIKE")}`.split(/\s+/).filter(Boolean);
-  return { name: valueOf("PRETTY_NAME") || valueOf("ID"), family: familyOf(ids) };
+  const version = valueOf("VERSION_ID");
+  return {
+    name: valueOf("PRETTY_NAME") || valueOf("ID"),
+    family: familyOf(ids),
+    ...(/^\d+(\.\d+)?$/.test(version) && { release: Number(version) }),
+  };
 }

@@ -1,6 +1,7 @@
 import { chmodSync, lchownSync, lstatSync, mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { beginStep } from "../../lib/activity.ts";
+import { commandLine, programName } from "../../lib/command-line.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { MAX_SMALL_BYTES } from "../../lib/read-file.ts";
@@ -124,7 +125,7 @@ async function refuseLarge(
 
 const notOurs = (name: string, reason: string): VmError =>
   new VmError("io", `the repository's ${name} is not as a snapshot should be: ${reason}`, {
-    hint: "try another one: snapshots --remote",
+    hint: `choose another one: ${commandLine("snapshots", "--remote")}`,
   });
 
 /** Nothing in a repository makes more sense than this; each costs a directory to look at. */
@@ -186,7 +187,7 @@ async function accept(dir: string, name: string, backups: string): Promise<boole
   if (lstatOf(here)) {
     if (isSameSnapshot(here, dir)) return false;
     throw new VmError("cannotCreate", `another snapshot called ${name} is here already`, {
-      hint: `restore into an empty directory: mkdir -m 700 DIR && vm -d DIR restore --from-remote ID`,
+      hint: `restore into an empty directory: mkdir -m 700 DIR && ${programName()} -d DIR restore --from-remote ID`,
     });
   }
   await checkSums(dir, name);

@@ -1,5 +1,5 @@
 import { hostname } from "node:os";
-import { plain } from "../../lib/text.ts";
+import { counted, plain } from "../../lib/text.ts";
 import { VmError } from "../../lib/errors.ts";
 import { toJson } from "../../lib/json.ts";
 import { isQuiet, log } from "../../lib/log.ts";
@@ -130,5 +130,5 @@ export async function checkRemote(context: Context, deep: boolean): Promise<void
   }
   const here = findHere(context);
   const own = (await listRemote(repository)).filter((item) => isOwn(here, item));
-  if (!isQuiet()) context.print(`good  the repository, with ${own.length} snapshots of this VM\n`);
+  if (!isQuiet()) context.print(`good  the repository, with ${counted(own.length, "snapshot")} of this VM\n`);
 }

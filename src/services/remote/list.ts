@@ -2,7 +2,7 @@ import { toJson } from "../../lib/json.ts";
 import { basename } from "node:path";
 import { log } from "../../lib/log.ts";
 import { formatTable } from "../../lib/table.ts";
-import { plain } from "../../lib/text.ts";
+import { counted, plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import { byAge } from "../../store/retention.ts";
 import type { Context } from "../context.ts";
@@ -45,7 +45,7 @@ export async function showRemote(
   else if (shown.length > 0) context.print(formatList(shown));
   if (ignored.length > 0)
     log.info(
-      `${ignored.length} older snapshots of a VM called ${here.name} have no UUID and are not listed; to list them: ${context.prog} snapshots --remote --by-name`,
+      `not listed, being without a UUID: ${counted(ignored.length, "older snapshot")} of a VM called ${here.name}; to list them: ${context.prog} snapshots --remote --by-name`,
     );
 }
 

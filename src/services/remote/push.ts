@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { beginStep } from "../../lib/activity.ts";
+import { commandLine } from "../../lib/command-line.ts";
 import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { formatSize } from "../../lib/size.ts";
@@ -98,7 +99,7 @@ export async function backupAndPush(context: Context, request: BackupRequest): P
     await pushSnapshots(context, [made.name], request.rateLimit, repository);
   } catch (error) {
     if (error instanceof SignalError || !(error instanceof VmError)) throw error;
-    const hint = [error.hint, `it stays, and can be brought there later: snapshots push ${made.name}`];
+    const hint = [error.hint, `push it later: ${commandLine("snapshots", "push", made.name)}`];
     throw new VmError("io", `the snapshot is made, but not in the repository: ${error.message}`, {
       cause: error,
       hint: hint.filter(Boolean).join("\n"),
@@ -126,6 +127,8 @@ interface Push {
   rateLimit: number;
 }
 
+const hintForIntact = (): string => `see which are intact: ${commandLine("verify", "--all")}`;
+
 async function push(repository: Repository, request: Push): Promise<void> {
   const { hostdir, vm, uuid, snapshot, latest, rateLimit } = request;
   const { name, made, manifest } = snapshot;
@@ -135,10 +138,9 @@ async function push(repository: Repository, request: Push): Promise<void> {
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
   const { parents } = followChain(snapshot, (parent) => known.get(parent));
   const problem = findDamage(snapshot, (parent) => known.get(parent));
-  if (problem !== undefined)
-    throw new VmError("io", `${cannot}: ${problem}`, { hint: "verify tells which are good" });
+  if (problem !== undefined) throw new VmError("io", `${cannot}: ${problem}`, { hint: hintForIntact() });
   using _step = beginStep(() => `push ${name} to the repository`);
-  await requireIntact([snapshot, ...parents], { cannot, hint: "verify tells which are good" });
+  await requireIntact([snapshot, ...parents], { cannot, hint: hintForIntact() });
   const isProtected = existsSync(join(snapshot.dir, SNAPSHOT.protected));
   const tags = [
     TAG.ours,
@@ -168,7 +170,7 @@ async function push(repository: Repository, request: Push): Promise<void> {
   if (result.status === INCOMPLETE) {
     if (id !== undefined) await repository.run(["forget", id], { what: cannot });
     throw new VmError("io", `${cannot}: it could not be read to its end`, {
-      hint: "was it removed meanwhile? verify tells which are good",
+      hint: `was it removed meanwhile? see which are intact: ${commandLine("verify", "--all")}`,
     });
   }
   const took = formatDuration((performance.now() - started) / 1000);

@@ -139,6 +139,7 @@ const MADE = rows(`
   vm backup S0 -d . | 64 | vm -d . backup S0 | [ -f backups/S0/TS ]
   vm backup S0 text list | 64 | vm backup S0 text @list | [ -f backups/S0/TS ] && [[ $said == *created* ]]
   vm timer backup --fulll | 64 | vm backup --full | [ -f backups/S0/TS ]
+  vm timer bakcup | 64 | vm timer backup | [[ $said == *ExecStart* ]]
   vm timer -- bakcup --full | 64 | vm backup --full | [ -f backups/S0/TS ]
   vm exec true | 66 | vm run --detach | vm stop --force && [[ $said == *background* ]]
   cd .. && vm -d vm1 view | 66 | cd .. && vm -d vm1 run --detach | vm destroy --force && [[ $said == *background* ]]

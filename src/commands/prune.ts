@@ -35,7 +35,7 @@ export default defineCommand({
       valueHint: "SECONDS",
       description: "how long another command may still be at work on this VM; default: 3",
     },
-    "dry-run": { type: "boolean", description: "show what would be done, and do nothing" },
+    "dry-run": { type: "boolean", alias: "n", description: "show what would be done, and do nothing" },
     json: {
       type: "boolean",
       description:

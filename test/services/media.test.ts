@@ -97,7 +97,7 @@ describe("a CD image is found", () => {
     ["in MEDIA_STORAGE as a whole path", { MEDIA_STORAGE: "TOP/media/iso" }, "MEDIA=''\n", "media/iso/x.iso"],
     ["in HOSTDIR, whatever check-media says", {}, "false\n", "host/x.iso"],
   ])("%s", async (_title, settings, script, file) => {
-    const path = temp.write(file, "CD");
+    const path = temp.write(file, "\0".repeat(2048));
     const at = settings.MEDIA_STORAGE?.replace("TOP", temp.top);
     const given = at === undefined ? {} : { MEDIA_STORAGE: at };
     expect(await media(given, script).findIso("x.iso")).toBe(path);

@@ -4,7 +4,7 @@ import type { Context } from "../services/context.ts";
 export default defineCommand({
   meta: { name: "adopt", description: "take over working files that do not carry this program's mark" },
   args: {
-    "dry-run": { type: "boolean", description: "show what would be done, and do nothing" },
+    "dry-run": { type: "boolean", alias: "n", description: "show what would be done, and do nothing" },
   },
   async run({ args, data }) {
     const { adoptVm } = await import("../services/adopt.ts");

@@ -4,7 +4,7 @@ import type { Context } from "../services/context.ts";
 export default defineCommand({
   meta: { name: "destroy", description: "remove the working files; snapshots stay" },
   args: {
-    force: { type: "boolean", description: "end a running guest first" },
+    force: { type: "boolean", alias: "f", description: "end a running guest first" },
   },
   async run({ args, data }) {
     const { destroyVm } = await import("../services/destroy.ts");

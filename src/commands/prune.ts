@@ -26,7 +26,7 @@ export default defineCommand({
       description:
         "with --remote: count those without a UUID, too, that came from this host and directory under its name",
     },
-    "dry-run": { type: "boolean", description: "show what would be done, and do nothing" },
+    "dry-run": { type: "boolean", alias: "n", description: "show what would be done, and do nothing" },
     json: {
       type: "boolean",
       description: "print [{name, made, action, reasons}]; action: keep or remove; --remote: with {id}",

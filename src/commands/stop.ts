@@ -9,7 +9,7 @@ export const stopArgs = {
     description:
       "how long it may take; then it is ended as by a power cut, and the status is 124; default: 60",
   },
-  force: { type: "boolean", description: "end it at once, as by a power cut" },
+  force: { type: "boolean", alias: "f", description: "end it at once, as by a power cut" },
 } as const;
 
 export default defineCommand({

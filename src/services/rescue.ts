@@ -49,12 +49,13 @@ export function parseRescueRequest(
     (name) => text(name) !== undefined,
   );
   const empty = given.find((name) => text(name) === "");
-  if (empty) throw wrong(`rescue: --${empty} has no value`, "vm rescue -h");
+  if (empty) throw wrong(`rescue: --${empty} has no value`, `${programName()} rescue -h`);
   if (action === "list") {
     if (given.length > 0) throw wrong(`rescue list takes no --${given[0]}`, "that is for rescue build");
     return { action };
   }
-  if (action !== "build") throw wrong(`rescue: '${action}' is neither build nor list`, "vm rescue -h");
+  if (action !== "build")
+    throw wrong(`rescue: '${action}' is neither build nor list`, `${programName()} rescue -h`);
   const compress = COMPRESSIONS.find((one) => one === (text("compress") ?? "none"));
   if (!compress)
     throw wrong(`--compress: '${text("compress")}' is not allowed`, `allowed: ${COMPRESSIONS.join(" ")}`);

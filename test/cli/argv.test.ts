@@ -119,6 +119,12 @@ test.each([
   ["stop --timeout=5", "stop(timeout=5)"],
   ["stop -t 5", "TIMEOUT=5 | stop()"],
   ["-t 1 stop --timeout=5", "TIMEOUT=1 | stop(timeout=5)"],
+  // What -n and -f mean in other programs must not be taken for something else.
+  ["prune -n", "prune(--dry-run)"],
+  ["adopt -n", "adopt(--dry-run)"],
+  ["-n prune", "noColors | prune()"],
+  ["destroy -f", "destroy(--force)"],
+  ["stop -f", "stop(--force)"],
   ["console --log -f", "console(--log, --follow)"],
   ["cp -p a :b", "cp(--preserve, [a :b])"],
   ["create foo --disk=1G", "create(guestname=foo, disk-size=1G)"],

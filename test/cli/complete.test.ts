@@ -73,6 +73,11 @@ describe("what fits at the end of", () => {
     ["vm constructor ", []],
     ["vm constr", []],
     // Options of all commands.
+    ["vm run --ar", ["--arch="]],
+    ["vm run --arch=i", ["--arch=i386"]],
+    ["vm create foo -a i", ["i386"]],
+    ["vm stop --ti", ["--timeout="]],
+    ["vm timer bac", ["backup"]],
     ["vm --ar", ["--arch="]],
     ["vm --no-k", ["--no-keep-cd"]],
     ["vm --tm", []],

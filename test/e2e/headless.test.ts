@@ -162,11 +162,11 @@ suite("headless", () => {
     using off = smallSandbox();
     const result = await off.vm(["@create", "G", iso.haltIso, "@run", "-b", "--wait=60"]);
     expectError(result, 74, /the guest is off already/);
-    expectError(await off.vm(["run", "--wait=1"]), 64, /--wait goes with --detach/);
+    expectError(await off.vm(["run", "--wait=1"]), 64, /--wait needs --detach/);
     expectError(await off.vm(["run", "-b", "--wait=x"]), 64, /allowed: ssh, agent, SECONDS/);
   }, 120_000);
 
-  test("list: those below PROFILES and any that run elsewhere; a broken one with its error", async () => {
+  test("list: those below PROFILES and others that were made or run elsewhere; a broken one with its error", async () => {
     using box = smallSandbox();
     const profiles = join(box.top, "all of them");
     configure(box, `PROFILES="${profiles}"\nPORT=\nDISKS=(AHCI=16M)\nMEMORY=64M\n`);
@@ -187,7 +187,7 @@ suite("headless", () => {
     expect(stdout).toMatch(/^First +created +x86_64 +2 +64 MiB +1, /m);
     expect(stdout).toContain("CORES");
     await box.ok(["stop", "--force"]);
-    expect((await box.ok(["list", "-q"])).stdout).toBe("a\nb one\nwrong\n");
+    expect((await box.ok(["list", "-q"])).stdout).toBe(`a\nb one\nwrong\n${box.host}\n`);
   });
 
   test("from cron: no terminal, hardly any environment", async () => {

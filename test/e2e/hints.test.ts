@@ -12,7 +12,7 @@ interface Refusal {
   /** The line of the hint that is run; it must stand there as it is, but for `cd` before it and `$PWD` in it. */
   hint: string;
   /** Ends with 0 when what was promised has been done; stdout and stderr of the hint's command are in `$said`. */
-  then: string;
+  holds: string;
   /** What the hint's command ends with. */
   pasted?: number;
 }
@@ -23,11 +23,11 @@ const rows = (text: string): Refusal[] =>
     .trim()
     .split("\n")
     .map((row) => {
-      const [line = "", status = "", hint = "", then = "true", pasted = "0"] = row
+      const [line = "", status = "", hint = "", holds = "true", pasted = "0"] = row
         .trim()
         .split(" | ")
         .map((cell) => cell.trim());
-      return { line, status: +status, hint, then, pasted: +pasted };
+      return { line, status: +status, hint, holds, pasted: +pasted };
     });
 
 /** Runs a line as somebody would who types it. */
@@ -58,7 +58,7 @@ async function sandbox(prepare: string): Promise<Sandbox> {
   return box;
 }
 
-async function check(box: Sandbox, { line, status, hint, then, pasted }: Refusal): Promise<void> {
+async function check(box: Sandbox, { line, status, hint, holds, pasted }: Refusal): Promise<void> {
   const refused = await type(box, line);
   expect(refused, line).toMatchObject({ status });
   const shown = hint
@@ -70,8 +70,8 @@ async function check(box: Sandbox, { line, status, hint, then, pasted }: Refusal
   expect(found, `${line}: ${refused.said}`).toBeDefined();
   const result = await type(box, hint);
   expect(result.status, `${hint}: ${result.said}`).toBe(pasted ?? 0);
-  const looked = await type(box, then, { said: result.said });
-  expect(looked.status, `${then}: ${result.said}${looked.said}`).toBe(0);
+  const looked = await type(box, holds, { said: result.said });
+  expect(looked.status, `${holds}: ${result.said}${looked.said}`).toBe(0);
 }
 
 const HELP = `[[ $said == "vm "*"commands ("* ]]`;
@@ -139,6 +139,7 @@ const MADE = rows(`
   vm backup S0 -d . | 64 | vm -d . backup S0 | [ -f backups/S0/TS ]
   vm backup S0 text list | 64 | vm backup S0 text @list | [ -f backups/S0/TS ] && [[ $said == *created* ]]
   vm timer backup --fulll | 64 | vm backup --full | [ -f backups/S0/TS ]
+  vm timer bakcup | 64 | vm timer backup | [[ $said == *ExecStart* ]]
   vm timer -- bakcup --full | 64 | vm backup --full | [ -f backups/S0/TS ]
   vm exec true | 66 | vm run --detach | vm stop --force && [[ $said == *background* ]]
   cd .. && vm -d vm1 view | 66 | cd .. && vm -d vm1 run --detach | vm destroy --force && [[ $said == *background* ]]
@@ -188,5 +189,62 @@ suite("what a hint says can be pasted", () => {
         await check(box, row);
       },
     );
+  });
+});
+
+suite("what is said without being asked for", () => {
+  test("list shows a VM outside of PROFILES that does not run, and says what to do where there is none", async () => {
+    using box = await sandbox("true");
+    const none = await box.ok(["list"]);
+    expect(none.stdout).toBe("");
+    expect(none.stderr).toContain("no VMs yet; make one: mkdir -p ");
+    await box.ok(["create", "foo"]);
+    const { stdout } = await box.ok(["list", "-q"]);
+    expect(stdout).toBe(`${box.host}\n`);
+    await box.ok(["destroy"]);
+    expect((await box.ok(["list", "-q"])).stdout).toBe("");
+  });
+
+  test("create says what a reboot takes, destroy that it removes the only copy", async () => {
+    using box = await sandbox("true");
+    expect((await box.ok(["create", "foo"])).stderr).toContain(
+      `a reboot empties ${box.tmp}; to keep the VM: vm backup`,
+    );
+    expect((await box.ok(["destroy"])).stderr).toContain("warning: this VM has no snapshot: the only copy");
+    const inPlace = await box.ok(["create", "foo", "--inplace"]);
+    expect(inPlace.stderr).not.toContain("reboot");
+    await box.ok(["backup"]);
+    expect((await box.ok(["destroy"])).stderr).not.toContain("only copy");
+  });
+
+  test("read-only commands are not announced, a batch and the six old ones are", async () => {
+    using box = await sandbox("vm create foo");
+    expect((await box.ok(["status"])).stderr).toBe("");
+    expect((await box.ok(["list"])).stderr).toBe("");
+    expect((await box.ok(["@status", "@list"])).stderr.match(/Executing command/g)).toHaveLength(2);
+    expect((await box.ok(["backup"])).stderr).toContain("*** Executing command: backup()...\n");
+  });
+
+  test("[compat] empty words, options of qemu behind -m and -c, no address for the display", async () => {
+    using box = await sandbox(
+      "touch cd.iso && vm create foo cd.iso -m 64M,slots=2,maxmem=256M -c 1,threads=2 -p 5999 -H ''",
+    );
+    const { stderr } = await box.ok(["run", "", "--detach"]);
+    expect(stderr).toContain("foo runs without a display");
+    const script = box.read(".work/run-vm.sh");
+    expect(script).toContain("sockets=1,cores=1,threads=2");
+    expect(script).toContain("64M,slots=2,maxmem=256M");
+    expect(script).not.toContain("cd.iso");
+    await box.ok(["stop", "--force"]);
+    await box.ok(["backup", "", "a text"]);
+    expect(box.read("backups/S0/DESCRIPTION").trim()).toBe("a text");
+    expect((await box.ok(["restore", ""])).stderr).toContain("restored S0");
+  });
+
+  test("the help is asked for in the ways of other programs", async () => {
+    using box = await sandbox("true");
+    const [short, word] = [await box.ok(["-h"]), await box.ok(["help"])];
+    expect(word.stdout).toBe(short.stdout);
+    expect((await box.ok(["help", "run"])).stdout).toBe((await box.ok(["run", "-h"])).stdout);
   });
 });

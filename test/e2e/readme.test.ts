@@ -28,6 +28,8 @@ const normalize = (line: string): string =>
   line
     .replaceAll(/\S*\/vm-[0-9a-f]{8}-[0-9a-f]{8}/g, "WORKDIR")
     .replaceAll(/\S*\/vm\/rescue-x86_64/g, "RESCUE")
+    .replaceAll(/a reboot empties [^\s;]+/g, "a reboot empties TMPDIR")
+    .replaceAll(/localhost:\d+/g, "localhost:PORT")
     .replaceAll(/\S*\/install\.iso/g, "install.iso'")
     .replaceAll(/''+/g, "'")
     .replaceAll(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, "TIME")

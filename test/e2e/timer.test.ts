@@ -9,6 +9,13 @@ import { configure, expectError, mode, names, shell, smallSandbox, suite } from 
 /** Everything that systemd, cron or a shell might take for something else. */
 const AWKWARD = String.raw`my vm%i 100% "q" b\s a\\%b $HOME 'x' ж`;
 
+/** A VM of which there are settings only. */
+function withSettings(hostName?: string): Sandbox {
+  const box = smallSandbox(hostName);
+  box.write("guest.env", 'GUESTNAME="G"\n');
+  return box;
+}
+
 const command = (...words: string[]): string[] => ["timer", "--user", ...words];
 
 /** What was printed, as files. */
@@ -147,7 +154,7 @@ suite(
     test.each(["minutely", "hourly", "daily", "weekly", "Mon..Fri 22:00", "*-*-* 0/2:30"])(
       "systemd-analyze calendar understands %s, and so do we",
       async (when) => {
-        using box = smallSandbox();
+        using box = withSettings();
         const { stdout } = await box.ok(command(`--on-calendar=${when}`));
         const calendar = /^OnCalendar=(.*)$/m.exec(stdout)![1]!;
         expect(calendar).toBe(when);
@@ -156,14 +163,14 @@ suite(
     );
 
     test("a HOSTDIR too long for a unit's name gets a hash", async () => {
-      using box = smallSandbox("ж".repeat(100));
+      using box = withSettings("ж".repeat(100));
       const { service, timer } = written(box, (await box.ok(command())).stdout);
       expect(basename(service)).toMatch(/^vm-backup-[0-9a-f]{32}\.service$/);
       expect((await understood(box, service, timer)).complaints).toEqual([]);
     });
 
     test("the system's own runs as HOSTDIR's owner", async () => {
-      using box = smallSandbox();
+      using box = withSettings();
       const own = statSync(box.host).uid;
       const { stdout } = await box.ok(["timer", "--system"]);
       if (own === 0) expect(stdout).not.toContain("User=");
@@ -175,18 +182,23 @@ suite(
     });
 
     test("what cannot be is refused: 64", async () => {
-      using box = smallSandbox();
+      using box = withSettings();
       expectError(await box.vm(["timer", "--install", "--remove"]), 64, /exclude/);
       expectError(await box.vm(["timer", "--user", "--system"]), 64, /exclude/);
       expectError(await box.vm(["timer", "--on-calendar=a\nb"]), 64, /on-calendar/);
       expectError(await box.vm(["timer", "--cron", "--on-calendar=Mon 3:00"]), 64, /crontab cannot say/);
+      // What it is to run is checked, and there must be a VM to run it for.
+      expectError(await box.vm(["timer", "--", "backup", "--bogus"]), 64, /unknown option --bogus/);
+      expectError(await box.vm(["timer", "bakcup"]), 64, /unknown command 'bakcup'/);
+      using nothing = smallSandbox();
+      expectError(await nothing.vm(["timer"]), 66, /there is no VM/);
       for (const action of ["--install", "--print"])
         expectError(await box.vm(command(action, "--on-calendar=never")), 64, /does not understand/);
     });
 
     describe("--install and --remove", () => {
       test("write the units, and take them away again", async () => {
-        using box = smallSandbox();
+        using box = withSettings();
         const { env, told } = withSystemctl(box);
         const directory = join(box.home, ".config/systemd/user");
         await box.ok(command("--install", "--on-calendar=daily"), { env });
@@ -205,7 +217,7 @@ suite(
       });
 
       test("a systemd that does not take them: 74, and nothing stays", async () => {
-        using box = smallSandbox();
+        using box = withSettings();
         const { env } = withSystemctl(box, 1);
         expectError(await box.vm(command("--install"), { env }), 74, /does not take the timer/);
         expect(names(join(box.home, ".config/systemd/user"))).toEqual([]);

@@ -10,7 +10,7 @@ import type { Vm } from "../../src/services/open.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 describe("os-release", () => {
-  test.each<[text: string, name: string, family: string | undefined, release?: number]>([
+  test.each<[text: string, name: string, family: string | undefined, ...release: number[]]>([
     ['PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\n', "Debian GNU/Linux 12 (bookworm)", "debian"],
     ['NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\nPRETTY_NAME="Ubuntu 24.04"\n', "Ubuntu 24.04", "ubuntu"],
     [
@@ -25,9 +25,8 @@ describe("os-release", () => {
     ["ID=alpine\n", "alpine", undefined],
     ["", "", undefined],
     ["$(rm -rf /)\n", "", undefined],
-  ])("%j is %s of the family %s", (text, name, family, release?) => {
-    // bun hands a callback to a function that takes more than a row has.
-    const known = typeof release === "number" ? { release } : {};
+  ])("%j is %s of the family %s", (text, name, family, ...more) => {
+    const known = more.length === 0 ? {} : { release: more[0] };
     expect(parseOsRelease(text)).toEqual({ name, family, ...known } as ReturnType<typeof parseOsRelease>);
   });
 });

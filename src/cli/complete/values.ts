@@ -2,7 +2,7 @@ import { parseSetting, SCHEMA, SETTING_NAMES, type SettingName } from "../../con
 import { flag } from "../../config/values.ts";
 import { MACROS } from "../../machine/macros.ts";
 import { DISK_BUSES, IMAGE_FORMATS } from "../../machine/types.ts";
-import type { Command, CommandOption, Positional } from "../registry.ts";
+import { COMMANDS, type Command, type CommandOption, type Positional } from "../registry.ts";
 
 /** One thing that the word could be. */
 export interface Candidate {
@@ -40,6 +40,7 @@ const BY_NAME: Readonly<Record<string, Source>> = {
   // The name of a new one.
   "backup snapshot": wordsSource([]),
   "config name": wordsSource(SETTING_NAMES),
+  "timer command": wordsSource([...COMMANDS.keys()]),
   "run wait": wordsSource(["ssh", "agent"]),
   "snapshots name": { kind: "snapshots" },
   sums: FILES,

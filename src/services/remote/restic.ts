@@ -1,4 +1,5 @@
 import { accessSync, constants, statSync } from "node:fs";
+import { programName } from "../../lib/command-line.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import { exec, processFailure, requireProgram, type Finished } from "../../process/exec.ts";
 import { gentle } from "../../process/gentle.ts";
@@ -28,8 +29,8 @@ const NO_REPOSITORY = /Is there a repository at the following location|repositor
 const WRONG_PASSWORD = /wrong password or no key found/i;
 const LOCKED = /already locked|unable to create lock/i;
 
-const HINT =
-  "set SNAPSHOT_REPO and SNAPSHOT_PASSWORD_FILE in ~/.config/vm.conf or /etc/vm.conf; a guest.env does not count";
+const hint = (): string =>
+  `set SNAPSHOT_REPO and SNAPSHOT_PASSWORD_FILE in ~/.config/${programName()}.conf or /etc/${programName()}.conf; a guest.env does not count`;
 
 /**
  * The repository that the host's and the user's settings name. Where it is, and its password, stand in no argument:
@@ -39,7 +40,7 @@ const HINT =
 export async function openRepository(context: Context): Promise<Repository> {
   const { settings } = await openUser(context);
   const place = settings.SNAPSHOT_REPO || (context.env.RESTIC_REPOSITORY ?? "");
-  if (place === "") throw new VmError("config", "no repository is set (SNAPSHOT_REPO)", { hint: HINT });
+  if (place === "") throw new VmError("config", "no repository is set (SNAPSHOT_REPO)", { hint: hint() });
   const passwordFile = settings.SNAPSHOT_PASSWORD_FILE || (context.env.RESTIC_PASSWORD_FILE ?? "");
   checkPasswordFile(passwordFile);
   requireProgram("restic");
@@ -75,7 +76,7 @@ export async function openRepository(context: Context): Promise<Repository> {
 function checkPasswordFile(path: string): void {
   if (path === "")
     throw new VmError("config", "no file with the repository's password is set (SNAPSHOT_PASSWORD_FILE)", {
-      hint: HINT,
+      hint: hint(),
     });
   try {
     accessSync(path, constants.R_OK);

@@ -27,7 +27,7 @@ function contextOf(place: Place): Context {
   };
 }
 
-test.each(["bakcup", "none.iso", ""])(
+test.each(["bakcup", "none.iso"])(
   "a CD image that is not there, %j: nothing is restored or started",
   async (word) => {
     using place = new Place();

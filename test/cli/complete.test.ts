@@ -108,6 +108,8 @@ describe("what fits at the end of", () => {
     ["vm -i VIRT=raw=no", ["VIRT=raw=notes.txt"]],
     ["vm -i VIRT=no", ["VIRT=notes.txt"]],
     ["vm -i VIRT=@IN", ["VIRT=@INDIR@"]],
+    ["vm create G --image=N", ["--image=NVME="]],
+    ["vm create G -i VIRT=raw=no", ["VIRT=raw=notes.txt"]],
     ["vm -s x", []],
     [
       "vm -s x:",

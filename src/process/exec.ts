@@ -41,6 +41,8 @@ export interface StartOptions {
   keepOnInterrupt?: boolean;
   /** False: it shares our terminal and its Ctrl-C, and may ask there. */
   ownSession?: boolean;
+  /** False: the user ends it, such as a viewer; that it still runs is not logged. */
+  watched?: boolean;
 }
 
 export interface Finished {
@@ -161,8 +163,8 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
   };
   const stop = (): void => kill("SIGKILL");
   if (!options.keepOnInterrupt) interruption.addEventListener("abort", stop, { once: true });
-  // What has the terminal, or goes on without us, is nothing that we wait for.
-  const waiting = options.keepOnInterrupt || !ownSession ? undefined : beginChild(programOf(argv), pid);
+  const isWatched = options.watched ?? (ownSession && !options.keepOnInterrupt);
+  const waiting = isWatched ? beginChild(programOf(argv), pid) : undefined;
   const done: Promise<Finished> = Promise.resolve(running).then((output) => {
     waiting?.[Symbol.dispose]();
     interruption.removeEventListener("abort", stop);

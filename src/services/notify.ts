@@ -1,7 +1,6 @@
 import { plain } from "../lib/text.ts";
 import { accessSync, constants } from "node:fs";
 import { isAbsolute, join } from "node:path";
-import { beginChild } from "../lib/activity.ts";
 import { loadSettings } from "../config/load.ts";
 import { distrust } from "../lib/trust.ts";
 import { EXIT, reasonOf, VmError } from "../lib/errors.ts";
@@ -112,8 +111,14 @@ async function findNotifier(
 
 async function runNotifier(path: string, env: Record<string, string>): Promise<void> {
   // Also to be told of an interruption: that has ended everything else.
-  const child = start([path], { env, stdout: 2, stderr: 2, runAs: "user", keepOnInterrupt: true });
-  using _child = beginChild(plain(path), child.pid);
+  const child = start([path], {
+    env,
+    stdout: 2,
+    stderr: 2,
+    runAs: "user",
+    keepOnInterrupt: true,
+    watched: true,
+  });
   const timer = setTimeout(() => child.kill("SIGKILL"), NOTIFY_MS);
   const { status, signal } = await child.done;
   clearTimeout(timer);

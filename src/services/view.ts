@@ -28,7 +28,7 @@ export async function viewVm(context: Context): Promise<void> {
   });
   const { file } = display;
   if (hasViewer(context, display)) {
-    await exec(["remote-viewer", file], { what: "cannot view", runAs: "user" });
+    await exec(["remote-viewer", file], { what: "cannot view", runAs: "user", watched: false });
     return;
   }
   if ((context.env.DISPLAY || context.env.WAYLAND_DISPLAY) && !findProgram("remote-viewer"))

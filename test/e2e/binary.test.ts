@@ -135,7 +135,9 @@ suite(
         });
         return await new Response(child.stdout).text();
       };
-      expect(await onTerminal({}, "backup", "A")).toContain("\u001B[1;36m*** Executing");
+      expect(await onTerminal({}, "backup", "A")).toContain(
+        "\u001B[1;37m*** Executing command: \u001B[1;33mbackup\u001B[0m\u001B[1;37m(\u001B[1;35m'A'\u001B[0m",
+      );
       for (const [env, ...args] of [[{ NO_COLOR: "1" }], [{ TERM: "dumb" }], [{}, "-n"]] as [
         Record<string, string>,
         string,

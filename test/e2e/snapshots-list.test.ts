@@ -73,7 +73,11 @@ suite(
 
     test("no snapshots: an empty list, a usage error for what is wrong", async () => {
       using box = smallSandbox();
-      expect((await box.ok(["snapshots"])).stdout).toBe("");
+      expectError(await box.vm(["snapshots"]), 66, /there is no VM in/);
+      box.write("guest.env", 'GUESTNAME="G"\n');
+      const none = await box.ok(["snapshots"]);
+      expect(none.stdout).toBe("");
+      expect(none.stderr).toMatch(/has no snapshots; make one: vm backup\n$/);
       expect(await facts(box)).toEqual([]);
       for (const words of [
         ["shw"],

@@ -33,12 +33,22 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   let hostdir: string | undefined;
   let cleared = false;
   const wrong: { error: VmError; allowed: string }[] = [];
-  const check = (setting: keyof RawSettings, value: string, spelling: string): string => {
-    const parsed = parseSetting(setting, value);
+  /** @param before earlier values of a setting that takes several: no item may contradict another one */
+  const check = (
+    setting: keyof RawSettings,
+    value: string,
+    spelling: string,
+    before: readonly string[] = [],
+  ): string => {
+    const alone = parseSetting(setting, value);
+    const parsed = "value" in alone && before.length > 0 ? parseSetting(setting, [...before, value]) : alone;
     if ("value" in parsed) return value;
     const { given = value, allowed, meant } = parsed;
     // The value is a word of its own, or the end of one.
-    const line = meant && words.map((word) => (word.endsWith(value) ? word.replace(given, meant) : word));
+    const line =
+      meant &&
+      meant !== given &&
+      words.map((word) => (word.endsWith(value) ? word.replace(given, meant) : word));
     wrong.push({ error: badOption(spelling, given, allowed, line && lineOf(prog, line)), allowed });
     return value;
   };
@@ -63,7 +73,10 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
           if (effect.setting === "IMAGES") cleared = true;
           else settings[effect.setting] = [];
           additions[effect.setting] = [];
-        } else additions[effect.setting].push(check(effect.setting, value, spelling));
+        } else {
+          const before = additions[effect.setting];
+          before.push(check(effect.setting, value, spelling, before));
+        }
     }
   }
   if (wrong.length > 0) throw allWrong(wrong);

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { distrust } from "../lib/trust.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
@@ -85,7 +86,7 @@ export function findJob(name: string, places: JobPlaces): Job {
       listJobs(places).map((job) => job.name),
     );
     throw new VmError("noInput", `no such job: ${name}`, {
-      hint: `${similar}looked for ${file} in ${[places.hostdir, shared, bundled].join(", ")}; to see all jobs: job --list`,
+      hint: `${similar}looked for ${file} in ${[places.hostdir, shared, bundled].join(", ")}\nall jobs: ${commandLine("job", "--list")}`,
     });
   }
   const hook = (kind: string): string | undefined => {

@@ -52,7 +52,7 @@ suite(
       const run = (...args: string[]) => box.vm(args, { env, program: ["./vm"] });
       expect((await run("-v")).stdout).toBe(`vm ${version}\n`);
       expect((await run("-h")).status).toBe(0);
-      expectError(await run("restore"), 66, /no snapshots/);
+      expectError(await run("restore"), 66, /there is no VM in/);
       expectError(await run("create", "G"), 69, /qemu-img is not installed/);
       expect(names(box.host)).toEqual(["vm"]);
     });

@@ -46,9 +46,9 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
     const { given = value, allowed, meant } = parsed;
     // The value is a word of its own, or the end of one.
     const line =
-      meant &&
-      meant !== given &&
-      words.map((word) => (word.endsWith(value) ? word.replace(given, meant) : word));
+      meant === undefined || meant === given
+        ? undefined
+        : words.map((word) => (word.endsWith(value) ? word.replace(given, meant) : word));
     wrong.push({ error: badOption(spelling, given, allowed, line && lineOf(prog, line)), allowed });
     return value;
   };

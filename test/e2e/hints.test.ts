@@ -169,6 +169,13 @@ const RUNNING = rows(`
   vm up | 66 | vm run --detach | [[ $said == *'is running'* ]] | 75
 `);
 
+/** Two at a time, each in a directory of its own: most of it is waiting for programs to start. */
+const inTwos = (table: readonly Refusal[]): [lines: string, rows: Refusal[]][] =>
+  table.flatMap((_row, index): [string, Refusal[]][] => {
+    const chosen = table.slice(index, index + 2);
+    return index % 2 === 0 ? [[chosen.map(({ line }) => line).join("; "), chosen]] : [];
+  });
+
 const STATES: [name: string, prepare: string, table: Refusal[]][] = [
   ["no VM", "true", NOWHERE],
   ["a VM that has never run", "vm create foo", MADE],
@@ -182,13 +189,14 @@ suite("what a hint says can be pasted", () => {
   });
 
   describe.each(STATES)("where there is %s", (_name, prepare, table) => {
-    test.each(table.map((row) => [row.line, row.hint, row] as const))(
-      "%s → %s",
-      async (_line, _hint, row) => {
-        using box = await sandbox(prepare);
-        await check(box, row);
-      },
-    );
+    test.each(inTwos(table))("%s", async (_lines, chosen) => {
+      await Promise.all(
+        chosen.map(async (row) => {
+          using box = await sandbox(prepare);
+          await check(box, row);
+        }),
+      );
+    });
   });
 });
 
@@ -215,6 +223,17 @@ suite("what is said without being asked for", () => {
     expect(inPlace.stderr).not.toContain("reboot");
     await box.ok(["backup"]);
     expect((await box.ok(["destroy"])).stderr).not.toContain("only copy");
+  });
+
+  test("create --from says that the disk is larger than the image, and how to keep its size", async () => {
+    using box = await sandbox("qemu-img create -q -f qcow2 small.qcow2 8M");
+    const { stderr } = await box.ok(["create", "foo", "--from=small.qcow2"]);
+    expect(stderr).toContain(
+      "the disk has 16 MiB where the image has 8.0 MiB; to keep the image's size: --disk-size=8388608\n",
+    );
+    await box.ok(["@destroy"]);
+    await box.ok(["create", "foo", "--from=small.qcow2", "--disk-size=8388608"]);
+    expect((await box.ok(["status"])).stdout).toContain("disk-0.img: 8.0 MiB");
   });
 
   test("read-only commands are not announced, a batch and the six old ones are", async () => {

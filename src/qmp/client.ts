@@ -96,13 +96,29 @@ export class QmpClient {
 
   /** Runs one command and gives its `return` value. */
   execute(command: string, args?: Record<string, unknown>): Promise<unknown> {
+    const reply = this.#queue(command, args);
+    this.#flush();
+    return reply;
+  }
+
+  /**
+   * Runs commands one after the other. They are sent by a single write(2): if this process is killed, qemu has all of
+   * them or none. (Those that it has not begun when the connection ends it drops: qemu's monitor/qmp.c.)
+   * @returns their replies, in the same order
+   */
+  executeTogether(commands: readonly (readonly [command: string, args?: object])[]): Promise<unknown>[] {
+    const replies = commands.map(([command, args]) => this.#queue(command, args as Record<string, unknown>));
+    this.#flush();
+    return replies;
+  }
+
+  #queue(command: string, args?: Record<string, unknown>): Promise<unknown> {
     if (this.#over) return Promise.reject(conversationOver());
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#waiting.set(id, { command, resolve, reject });
     const line = Buffer.from(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
     this.#unsent = Buffer.concat([this.#unsent, line]);
-    this.#flush();
     if (interruption.aborted) this.#hurry();
     return promise;
   }

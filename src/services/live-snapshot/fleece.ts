@@ -94,31 +94,33 @@ async function addFilter(qmp: QmpClient, disk: OpenDisk, directory: string, filt
 }
 
 /**
- * The moment: the guest stands still while each of its disks gets the filter. All commands are sent at once: qemu does
- * them to the last, and wakes the guest, also if we are killed meanwhile.
+ * The point in time: the guest is paused while each of its disks gets the filter. All commands are sent at once, so that
+ * qemu resumes the guest also where this process is killed meanwhile; if qemu had not come to that, the next command
+ * resumes it (clean-up.ts).
  */
 async function takeMoment(
   { qmp, disks, actions }: FleecingRequest,
   running: boolean,
   filter: string,
 ): Promise<QmpError | undefined> {
-  const send = (command: string, args?: object): Promise<unknown> => {
-    const reply = qmp.execute(command, args as Record<string, unknown>);
-    reply.catch(() => {});
-    return reply;
-  };
-  const stopped = running ? send("stop") : undefined;
-  const noted = actions.length > 0 ? send("transaction", { actions }) : undefined;
-  const swapped = disks.map(({ node }) => send("qom-set", settingDrive(`${node}-dev`, filter + node)));
-  const woken = running ? send("cont") : undefined;
-  let refused: QmpError | undefined;
-  await stopped;
-  await noted?.catch((error: unknown) => {
-    if (!(error instanceof QmpError)) throw error;
-    refused = error;
-  });
-  await Promise.all(swapped);
-  await woken;
+  const replies = qmp.executeTogether([
+    ...(running ? [["stop"] as const] : []),
+    ...(actions.length > 0 ? [["transaction", { actions }] as const] : []),
+    ...disks.map(({ node }) => ["qom-set", settingDrive(`${node}-dev`, filter + node)] as const),
+    ...(running ? [["cont"] as const] : []),
+  ]);
+  const noted = actions.length > 0 ? replies[running ? 1 : 0] : undefined;
+  const [refused, ...others] = await Promise.all([
+    noted?.then(
+      () => undefined,
+      (error: unknown) => {
+        if (!(error instanceof QmpError)) throw error;
+        return error;
+      },
+    ),
+    ...replies.filter((reply) => reply !== noted),
+  ]);
+  void others;
   return refused;
 }
 

@@ -46,9 +46,10 @@ export async function stopVm(context: Context, { timeoutSeconds, force }: StopRe
   requireVm(findHostdir(context));
   const { hostdir, settings, work } = await openVm(context);
   if (work.state !== "present" || (await findRunning(work)) === undefined) {
-    // A run that ended otherwise than asked for here, and nobody knew: no success for whoever copies the disks next.
+    // A run that ended otherwise than asked for, with no command to say so: no success for a command that copies its
+    // disks next. With `force` the end asked for is a power cut.
     const { fresh, end, how } = await recordEnd(context);
-    if (fresh && !isInOrder(end)) throw notPoweredOff(how);
+    if (fresh && !isInOrder(end) && !force) throw notPoweredOff(how);
     return log.info(`the VM in ${hostdir} is not running${fresh ? `: ${how}` : ""}`);
   }
   for (const { text } of findGuestErrors(work.dir)) log.warn(text);

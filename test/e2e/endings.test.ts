@@ -214,6 +214,16 @@ const TABLE: readonly Row[] = [
         error: /did not power itself off: qemu was killed/,
       },
       {
+        how: "done: --force, qemu was killed before",
+        status: 0,
+        args: ["stop", "--force"],
+        before: async (lab) => {
+          process.kill(await pidOf(lab), "SIGKILL");
+          await until("its end", () => lab.processes().length === 0);
+        },
+        said: /is not running: qemu was killed$/,
+      },
+      {
         how: "SIGTERM: the guest runs on",
         status: 143,
         args: ["stop"],

@@ -26,7 +26,7 @@ export default defineCommand({
   async run({ args, data }) {
     const { runVm } = await import("../services/run.ts");
     const { isoimage: iso, detach, ssh, wait } = args;
-    await runVm(data as Context, { iso, detach, ssh });
+    await runVm(data as Context, { iso, detach, ssh, needsSsh: wait === "ssh" });
     if (wait === undefined) return;
     const { parseWait, waitUntilReady } = await import("../services/ready.ts");
     await waitUntilReady(data as Context, parseWait(wait, true));

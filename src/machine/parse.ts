@@ -81,6 +81,9 @@ export function parseHostForward(rule: string): ForwardRule | undefined {
 /** An address or a host name: it becomes a word of an argument list, which must not be an option there. */
 const HOST = /^[A-Za-z0-9:_][A-Za-z0-9.:_%-]*$/;
 
+/** The guest's port for SSH. */
+export const SSH_PORT = 22;
+
 /**
  * Where on this host a TCP port of the guest is found. A rule whose host is no address or name is passed over.
  * @param options of `-netdev user`

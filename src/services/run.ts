@@ -1,6 +1,9 @@
 import { chmodSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
+import { findForward, SSH_PORT } from "../machine/parse.ts";
 import type { Machine } from "../machine/types.ts";
 import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
@@ -31,6 +34,11 @@ import { ASK_AGAIN_MS, requestPowerOff } from "./power-off.ts";
 import { restoreSnapshot } from "./restore.ts";
 import { endWithGuest, showScreen } from "./viewer.ts";
 
+const noSshForward = (): VmError =>
+  new VmError("usage", `--wait=ssh: no port of this host leads to the guest's port ${SSH_PORT}`, {
+    hint: `with a free one: ${commandLine("run", "--detach", "--ssh", "--wait=ssh")}`,
+  });
+
 /** Another VM may take a free port between our look and qemu's. */
 const PORT_TRIES = 5;
 
@@ -52,6 +60,8 @@ export interface RunRequest {
   detach?: boolean | undefined;
   /** Forward a free port of the loopback to the guest's SSH. */
   ssh?: boolean | undefined;
+  /** The caller waits for the guest's SSH: a port of this host must lead to it. */
+  needsSsh?: boolean | undefined;
 }
 
 /**
@@ -106,7 +116,7 @@ async function startVm(
   vm: Vm,
   work: Present,
   iso: string | undefined,
-  { ssh = false, detach = false }: RunRequest,
+  { ssh = false, detach = false, needsSsh = false }: RunRequest,
 ): Promise<Started> {
   const firstTime = lstatOf(join(work.dir, WORK.firstTime)) !== undefined;
   const media = new Media(context, vm);
@@ -115,7 +125,9 @@ async function startVm(
   claimFiles(work, RUN_NAMES);
   const capabilities = await probeQemu(ARCH[vm.settings.QEMUARCH].binary, context.cacheDirectory);
   if (ssh) vm.settings.FORWARDS.push(freeSshForward(vm));
-  if (vm.settings.USENETDEV) await requireFreeForwards(vm.settings.FORWARDS);
+  const forwards = vm.settings.USENETDEV ? vm.settings.FORWARDS : [];
+  if (needsSsh && !findForward(forwards, SSH_PORT)) throw noSshForward();
+  await requireFreeForwards(forwards);
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
   for (let attempt = 1; ; attempt++) {
     const resolved = await resolveMachine(context, vm, work, media, cd, capabilities);

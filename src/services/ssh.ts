@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { findForward } from "../machine/parse.ts";
+import { findForward, SSH_PORT } from "../machine/parse.ts";
 import { start } from "../process/exec.ts";
 import { signalError, takeSignals, throwIfInterrupted, type StopSignal } from "../process/signals.ts";
 import { shellQuote } from "../qemu/text.ts";
@@ -21,8 +21,6 @@ interface Access {
   knownHosts: string;
   user: string;
 }
-
-const SSH_PORT = 22;
 
 /** ssh's and scp's own word for "no connection, or it broke" (ssh(1), EXIT STATUS). */
 const NO_CONNECTION = 255;

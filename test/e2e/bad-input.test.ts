@@ -195,6 +195,12 @@ suite("bad input", () => {
       await refused([...options, "create", "G"], status, message);
     });
 
+    test("run --wait=ssh without a forward to the guest's SSH starts nothing (64)", async () => {
+      const line = ["run", "--detach", "--wait=ssh"];
+      const { stderr } = await refused(line, 64, /no port of this host leads/, {}, makeAndBackUp);
+      expect(stderr).toContain("vm run --detach --ssh --wait=ssh\n");
+    });
+
     test("a TMPDIR that is not there is named", async () => {
       await refused(
         ["restore"],

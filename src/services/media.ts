@@ -18,10 +18,13 @@ exec 3>&1 1>&2
 . "$1"
 printf 'MEDIA\\0s\\0%s\\0' "\${MEDIA-}" >&3`;
 
-/** A file on PATH, but never from the current directory. */
+/**
+ * A file on PATH, but never from the current directory (which a restore before may have removed: then no directory of PATH
+ * is it).
+ */
 export function findOnPath(context: Context, name: string): string | undefined {
   const directories = (context.env.PATH ?? "").split(":").filter((item) => isAbsolute(item));
-  const cwd = realpathSync(context.cwd);
+  const cwd = existsSync(context.cwd) ? realpathSync(context.cwd) : undefined;
   return directories
     .filter((item) => existsSync(item) && realpathSync(item) !== cwd)
     .map((item) => join(item, name))

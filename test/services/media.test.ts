@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync } from "node:fs";
 import type { Context } from "../../src/services/context.ts";
-import { Media } from "../../src/services/media.ts";
+import { findOnPath, Media } from "../../src/services/media.ts";
 import type { Vm } from "../../src/services/open.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -29,6 +29,14 @@ function media(
 }
 
 const SET = 'MEDIA="TOP/media"\n';
+
+test("check-media on PATH is found while the current directory is gone", () => {
+  const path = temp.write("bin/check-media", SET);
+  const env = { PATH: temp.path("bin") };
+  const context = (cwd: string): Context => ({ cwd: temp.path(cwd), env }) as Partial<Context> as Context;
+  expect(findOnPath(context("gone"), "check-media")).toBe(path);
+  expect(findOnPath(context("bin"), "check-media")).toBeUndefined();
+});
 
 describe("@MIRROR@ and @MEDIA@", () => {
   test.each<[string, Parameters<typeof media>, mirror: string | undefined]>([

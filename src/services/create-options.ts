@@ -69,7 +69,12 @@ export function parseCreateOptions(args: Record<string, unknown>): CreateOptions
     );
   const images = ((args.image as string[] | undefined) ?? []).filter((item) => item !== "");
   const parsed = parseSetting("IMAGES", images);
-  if (!("value" in parsed)) throw badOption("--image", parsed.given ?? images.join(" "), parsed.allowed);
+  if (!("value" in parsed)) {
+    const { given = images.join(" "), allowed, meant } = parsed;
+    const name = (args.guestname as string | undefined) ?? "NAME";
+    const line = meant === undefined ? undefined : commandLine("create", name, `--image=${meant}`);
+    throw badOption("--image", given, allowed, line);
+  }
   const told = args["cloud-init"] === true || user !== undefined || userData !== undefined;
   return {
     from: image === undefined ? undefined : { image, linked: args.linked === true, sizeBytes },

@@ -93,7 +93,7 @@ const NOWHERE = rows(`
   vm create foo -D 20M | 64 | vm create foo -D AHCI=20M | ${CREATED} && [[ $(vm status) == *"20 MiB"* ]]
   vm create foo --disks=virt=20M | 64 | vm create foo --disks=VIRT=20M | grep -q VIRT= .work/guest.env
   vm create foo -s /usr/lib | 64 | vm create foo -s lib:/usr/lib | grep -q lib:/usr/lib .work/guest.env
-  vm create foo -i a.img | 64 | vm create foo -i AHCI=a.img | ${CREATED}
+  vm create foo -i a.img | 64 | vm create foo --image=AHCI=a.img | ${CREATED}
   vm create foo --disk-size=20M | 64 | vm create NAME --disks=AHCI=20M | [[ $(vm status) == *"20 MiB"* ]]
   vm --bogus | 64 | vm -h | ${HELP}
   vm run | 66 | vm create vm1 | [ -L .work ]
@@ -246,7 +246,7 @@ suite("what is said without being asked for", () => {
 
   test("[compat] empty words, options of qemu behind -m and -c, no address for the display", async () => {
     using box = await sandbox(
-      "touch cd.iso && vm create foo cd.iso -m 64M,slots=2,maxmem=256M -c 1,threads=2 -p 5999 -H ''",
+      "head -c 2048 /dev/zero > cd.iso && vm create foo cd.iso -m 64M,slots=2,maxmem=256M -c 1,threads=2 -p 5999 -H ''",
     );
     const { stderr } = await box.ok(["run", "", "--detach"]);
     expect(stderr).toContain("foo runs without a display");

@@ -568,7 +568,204 @@ const TABLE: readonly Row[] = [
       },
     ],
   },
+  {
+    command: "restart",
+    args: ["restart", "--force"],
+    from: "off",
+    running: true,
+    said: /^qemu runs in the background/,
+    done: (lab) => lab.processes().some((line) => line.includes("disk-0.img")),
+    ends: [
+      { how: "done: --force", status: 0, leaves: true },
+      {
+        how: "done: --force, qemu hangs",
+        status: 0,
+        leaves: true,
+        before: async (lab) => process.kill(await pidOf(lab), "SIGSTOP"),
+      },
+      { how: "the guest does not power off", status: 124, args: ["restart", "--timeout=1"] },
+      { how: "refused: it does not run", status: 66, before: (lab) => lab.load("off") },
+      killed("qemu-system-x86_64", "disk-0.img"),
+      hung("qemu-system-x86_64", "disk-0.img"),
+      {
+        how: "SIGTERM: the guest runs on",
+        status: 143,
+        args: ["restart", "--timeout=60"],
+        leaves: true,
+        during: async (lab, command) => {
+          await lab.listens(command);
+          command.kill("SIGTERM");
+        },
+      },
+    ],
+  },
+  {
+    command: "pause",
+    args: ["pause"],
+    from: "off",
+    running: true,
+    said: /^the guest is paused/,
+    done: async (lab) => (await stateOf(lab)) === "paused",
+    ends: [
+      { how: "done", status: 0, leaves: true },
+      { how: "refused: it does not run", status: 66, before: (lab) => lab.load("off") },
+      ...hangsQemu(),
+    ],
+  },
+  {
+    command: "resume",
+    args: ["resume"],
+    from: "off",
+    running: true,
+    said: /^the guest runs/,
+    done: async (lab) => (await stateOf(lab)) === "running",
+    ends: [
+      { how: "done", status: 0, leaves: true, before: (lab) => lab.box.ok(["pause"]) },
+      { how: "refused: it does not run", status: 66, before: (lab) => lab.load("off") },
+      ...hangsQemu(),
+    ],
+  },
+  {
+    command: "exec",
+    args: ["exec", "true"],
+    from: "off",
+    running: true,
+    said: /^never$/,
+    done: () => false,
+    ends: [
+      { how: "no agent listens", status: 69, leaves: true },
+      { how: "refused: it does not run", status: 66, before: (lab) => lab.load("off") },
+      {
+        how: "SIGTERM",
+        status: 143,
+        leaves: true,
+        during: async (lab, command) => {
+          await lab.listens(command);
+          command.kill("SIGTERM");
+        },
+      },
+    ],
+  },
+  {
+    command: "console",
+    args: ["console"],
+    from: "off",
+    running: true,
+    said: /^never$/,
+    done: () => false,
+    ends: [
+      { how: "refused: no terminal", status: 64, leaves: true },
+      { how: "refused: it does not run", status: 66, before: (lab) => lab.load("off") },
+    ],
+  },
+  {
+    command: "view",
+    args: ["view"],
+    from: "off",
+    running: true,
+    said: /^never$/,
+    done: () => false,
+    ends: [
+      { how: "refused: it has no display", status: 69, leaves: true },
+      { how: "refused: it does not run", status: 66, before: (lab) => lab.load("off") },
+    ],
+  },
+  {
+    command: "adopt",
+    args: ["adopt"],
+    from: "off",
+    said: /^adopted /,
+    done: (lab) => has(lab, ".work/disk-0.img", ".work/.vm.json"),
+    ends: [
+      { how: "done", status: 0, before: unmark },
+      { how: "nothing to take over", status: 0, said: /./ },
+      { how: "refused: nothing is there", status: 66, before: (lab) => lab.load("nothing") },
+      full("tmp", "0", {
+        before: async (lab) => {
+          unmark(lab);
+          const disk = await lab.mount("tmp", "0");
+          await lab.fill("tmp");
+          return disk;
+        },
+      }),
+    ],
+  },
+  {
+    command: "identity --new",
+    args: ["identity", "--new"],
+    from: "off",
+    said: /./,
+    done: (lab) => lab.box.read("guest.env").includes("VM_UUID="),
+    ends: [
+      { how: "done", status: 0 },
+      full("vm1", "0", {
+        before: async (lab) => {
+          const disk = await lab.mount("vm1", "0");
+          await lab.fill("vm1");
+          return disk;
+        },
+      }),
+    ],
+  },
+  {
+    command: "snapshots describe",
+    args: ["snapshots", "describe", "S0", "a word"],
+    from: "off",
+    said: /./,
+    done: (lab) => lab.box.read("backups/S0/DESCRIPTION") === "a word\n",
+    ends: [
+      { how: "done", status: 0 },
+      { how: "refused: no such snapshot", status: 66, args: ["snapshots", "describe", "S9", "a word"] },
+      full("vm1", "0", {
+        before: async (lab) => {
+          const disk = await lab.mount("vm1", "0");
+          await lab.fill("vm1");
+          return disk;
+        },
+      }),
+    ],
+  },
+  {
+    command: "timer",
+    args: ["timer", "--print"],
+    from: "off",
+    said: /^\[Timer\]$/,
+    done: () => true,
+    ends: [
+      { how: "done", status: 0 },
+      { how: "refused: it is nobody's", status: 64, args: ["timer", "nonsense"] },
+    ],
+  },
 ];
+
+/** The work is refused by a qemu that does not answer, or ended by a signal. */
+function hangsQemu(): End[] {
+  const stop = async (lab: EndingsLab): Promise<void> => {
+    process.kill(await pidOf(lab), "SIGSTOP");
+  };
+  return [
+    { how: "qemu hangs", status: 75, leaves: true, before: stop },
+    {
+      how: "qemu hangs, SIGTERM",
+      status: 143,
+      leaves: true,
+      before: stop,
+      during: async (lab, command) => {
+        await lab.listens(command);
+        command.kill("SIGTERM");
+      },
+    },
+  ];
+}
+
+/** Working files as the earlier program leaves them. */
+function unmark(lab: EndingsLab): void {
+  rmSync(join(lab.box.work, ".vm.json"));
+}
+
+async function stateOf(lab: EndingsLab): Promise<string> {
+  return JSON.parse((await lab.box.ok(["status", "--json"])).stdout).state as string;
+}
 
 /** The process of a job's rescue, once it runs the job. */
 async function rescueOf(lab: EndingsLab): Promise<number> {

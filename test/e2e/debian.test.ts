@@ -1,13 +1,25 @@
 /**
- * A real Debian: installed by the job of scripts/debian, changed by the bundled jobs. That it starts and lets
- * our key in is shown by the README's tour (readme.test.ts).
+ * A real Debian: installed by the README's tour, which shows that it starts and lets our key in; then changed by the
+ * bundled jobs.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
-import { join } from "node:path";
-import { buildStandinIso } from "../standin/build.ts";
-import { checkout, Sandbox, until, type Running } from "./harness.ts";
 import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { buildStandinIso } from "../standin/build.ts";
+import { binary, checkout, guests, Sandbox, until, type Running } from "./harness.ts";
+import {
+  byTurns,
   configure,
   debianCache,
   debianDiskCache,
@@ -21,8 +33,111 @@ import {
 const recipe = join(checkout, "scripts/debian");
 
 const CD = "--rescue=cd";
-/** It takes three minutes on a quiet machine, and many times that on a busy one. */
-const INSTALL_MS = 1_500_000;
+interface Step {
+  command: string;
+  output: string[];
+}
+
+/** Commands of a `console` block, each with the output shown for it. */
+function parseSession(block: string): Step[] {
+  const steps: Step[] = [];
+  for (const line of block.trim().split("\n")) {
+    if (line.startsWith("$ ")) steps.push({ command: line.slice(2), output: [] });
+    else steps.at(-1)!.output.push(line);
+  }
+  return steps;
+}
+
+/** What differs from run to run and from machine to machine. */
+const normalize = (line: string): string =>
+  line
+    .replaceAll(/\S*\/vm-[0-9a-f]{8}-[0-9a-f]{8}/g, "WORKDIR")
+    .replaceAll(/\S*\/vm\/rescue-x86_64/g, "RESCUE")
+    .replaceAll(/a reboot empties [^\s;]+/g, "a reboot empties TMPDIR")
+    .replaceAll(/localhost:\d+/g, "localhost:PORT")
+    .replaceAll(/\S*\/install\.iso/g, "install.iso'")
+    .replaceAll(/''+/g, "'")
+    .replaceAll(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, "TIME")
+    .replaceAll(/\d+(\.\d+)? ([KMG]i)?B/g, "SIZE")
+    .replaceAll(/\d+(\.\d+)? s$/g, "SECONDS");
+
+const isWarning = (line: string): boolean => line.includes(": warning: ");
+
+/** What is logged of long work depends on the machine: `waiting for the guest's ssh …`, `backup S0: 45 %, …`. */
+const isProgress = (line: string): boolean =>
+  /^(waiting |build the rescue |compare |verify |push |fetch )|: \d+ %, /.test(line);
+
+/** Does what was said match what is shown, where a line "…" stands for any number of lines? */
+function matches(said: readonly string[], shown: readonly string[]): boolean {
+  const [first, ...rest] = shown;
+  if (first === undefined) return said.length === 0;
+  if (first !== "…") return said[0] === first && matches(said.slice(1), rest);
+  return matches(said, rest) || (said.length > 0 && matches(said.slice(1), shown));
+}
+
+/** Somebody's ssh, with a key and no questions about a host it has never seen. */
+const SSH = `#!/bin/sh
+exec ${Bun.which("ssh")} -F /dev/null -i "$HOME/.ssh/id_ed25519" -o BatchMode=yes -o ConnectTimeout=20 \\
+  -o LogLevel=ERROR -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "$@"
+`;
+
+/** Keeps the disk for the tests below. */
+function keep(disk: string): void {
+  const kept = debianDiskCache();
+  if (existsSync(kept)) return;
+  copyFileSync(disk, `${kept}.${process.pid}`);
+  renameSync(`${kept}.${process.pid}`, kept);
+}
+
+suite(
+  "the README's tour",
+  () => {
+    test("does what it says", async () => {
+      using box = new Sandbox();
+      copyFileSync((await guests()).installerIso, join(box.home, "install.iso"));
+      const bin = join(box.top, "bin");
+      for (const directory of [bin, join(box.home, "src"), join(box.home, ".ssh")])
+        mkdirSync(directory, { mode: 0o700 });
+      await Bun.$`ssh-keygen -q -t ed25519 -N ${""} -f ${box.home}/.ssh/id_ed25519`;
+      symlinkSync(checkout, join(box.home, "src/vm"));
+      symlinkSync(resolve(binary), join(bin, "vm"));
+      writeFileSync(join(bin, "ssh"), SSH, { mode: 0o700 });
+      const port = await freePort();
+      const readme = readFileSync(join(checkout, "README.md"), "utf8");
+      const blocks = [...readme.matchAll(/<!-- tour -->\n```console\n(.*?)```/gs)].map((match) => match[1]!);
+      const steps = blocks.flatMap(parseSession);
+      expect(steps.length).toBeGreaterThanOrEqual(13);
+      let directory = box.home;
+      let background: Promise<void> | undefined;
+
+      async function play({ command, output }: Step): Promise<void> {
+        const child = Bun.spawn(["bash", "-e", "-c", `exec 2>&1\n${command}\npwd >&3`], {
+          cwd: directory,
+          env: box.env({ PATH: `${bin}:${process.env.PATH}`, DEBIAN_CACHE: debianCache() }),
+          stdio: ["ignore", "pipe", "inherit", "pipe"],
+        });
+        const [said, where] = await Promise.all([
+          new Response(child.stdout).text(),
+          new Response(Bun.file(child.stdio[3] as unknown as number).stream()).text(),
+        ]);
+        expect(await child.exited, `${command}\n${said}`).toBe(0);
+        directory = where.trim();
+        const lines = said.split("\n").filter((line) => line !== "" && !isWarning(line) && !isProgress(line));
+        if (!matches(lines.map(normalize), output.map(normalize))) expect(lines, command).toEqual(output);
+      }
+
+      for (const { command, output } of steps) {
+        const step = { command: command.replaceAll("5555", String(port)), output };
+        if (command === "wait") await background;
+        else if (command.endsWith(" &")) background = play({ ...step, command: step.command.slice(0, -2) });
+        else await play(step);
+        if (command.includes("install-debian")) keep(join(directory, ".work/disk-0.img"));
+      }
+      expect(dirname(directory)).toBe(join(box.home, "vm"));
+    }, 900_000);
+  },
+  ["mmdebstrap", "ssh", "ssh-keygen"],
+);
 
 suite(
   "a Debian guest",
@@ -78,19 +193,12 @@ suite(
       await box.ok(["rescue", "build"]);
       const iso = await buildStandinIso(join(checkout, ".cache/standin"));
       await box.ok(["rescue", "build", `--iso=${iso}`, "--name=cd"]);
-      await box.ok(["create", "Deb_1"]);
+      await box.ok(["create", "deb"]);
       const kept = debianDiskCache();
       const disk = join(box.work, "disk-0.img");
-      // The tour installs one each time (readme.test.ts).
-      if (existsSync(kept)) return copyFileSync(kept, disk);
-      const { stdout } = await box.ok(["job", "install-debian"], {
-        timeoutSeconds: INSTALL_MS / 1000,
-        env: { DEBIAN_CACHE: debianCache() },
-      });
-      expect(stdout).toEndWith("Debian is installed on /dev/vda\n");
-      copyFileSync(disk, `${kept}.${process.pid}`);
-      renameSync(`${kept}.${process.pid}`, kept);
-    }, INSTALL_MS);
+      if (!existsSync(kept)) throw new Error("no Debian is installed: the tour does it");
+      copyFileSync(kept, disk);
+    }, 120_000);
     afterAll(() => box?.[Symbol.dispose]());
 
     test("a second installation refuses the disk, and changes nothing", async () => {
@@ -99,40 +207,48 @@ suite(
       expect(result.stdout).toContain("/dev/vda is not blank");
     }, 60_000);
 
-    // Each bundled job in a CD once, as a CD takes half a minute to boot: by BIOS here, by UEFI below.
-    test.each<[name: string, ...options: string[]]>([["our own rescue"], ["a rescue CD, by BIOS", CD]])(
-      "run-ssh in %s: a login; removing RELEASE ends it",
-      async (_name, ...options) => {
-        const running = start([...options, "job", "run-ssh"]);
-        const text = await login(
-          running,
-          rescuePort,
-          "mount-system >/dev/null && cat /mnt/system1/etc/hostname && test -e /tmp/.out/RELEASE && echo here",
-        );
-        expect(text).toBe("deb-1\nhere\n");
-        rmSync(box.path(".work/.out/RELEASE"));
-        const result = await running.done;
-        expect(result.status).toBe(0);
-        expect(result.stdout).toContain(`ssh -p ${rescuePort} root@127.0.0.1`);
-        await untilQuiet(box);
-      },
-      240_000,
-    );
-
-    test("post-install in a rescue CD, by UEFI; add-ssh-keys there, by BIOS", async () => {
-      const keys = "root/.ssh/authorized_keys";
-      box.write(
-        "post-install.sh",
-        `test -d /sys/firmware/efi && echo EFI
-         rm -f "$DESTDIR/${keys}"\nrun chroot "$DESTDIR" sh -c "test -d /proc/1; id -un"\n`,
+    // Bundled jobs in a CD have their turns, as a CD takes half a minute to boot.
+    for (const [name, when, ...options] of [
+      ["our own rescue", test],
+      ["a rescue CD, by BIOS", byTurns(0), CD],
+    ] as const)
+      when(
+        `run-ssh in ${name}: a login; removing RELEASE ends it`,
+        async () => {
+          const running = start([...options, "job", "run-ssh"]);
+          const text = await login(
+            running,
+            rescuePort,
+            "mount-system >/dev/null && cat /mnt/system1/etc/hostname && test -e /tmp/.out/RELEASE && echo here",
+          );
+          expect(text).toBe("deb\nhere\n");
+          rmSync(box.path(".work/.out/RELEASE"));
+          const result = await running.done;
+          expect(result.status).toBe(0);
+          expect(result.stdout).toContain(`ssh -p ${rescuePort} root@127.0.0.1`);
+          await untilQuiet(box);
+        },
+        240_000,
       );
-      const { stdout } = await box.ok([CD, "--uefi", "job", "post-install"], { timeoutSeconds: 240 });
-      expect(stdout).toContain("EFI\n");
-      expect(stdout).toContain("\nroot\n");
-      await box.ok([CD, "job", "add-ssh-keys"], { timeoutSeconds: 240 });
-      box.write("show.job", `mount-system; cat /mnt/system1/${keys}\n`);
-      expect((await box.ok(["job", "show"])).stdout).toEndWith(" me@here\n");
-    }, 300_000);
+
+    byTurns(1)(
+      "post-install in a rescue CD, by UEFI; add-ssh-keys there, by BIOS",
+      async () => {
+        const keys = "root/.ssh/authorized_keys";
+        box.write(
+          "post-install.sh",
+          `test -d /sys/firmware/efi && echo EFI
+         rm -f "$DESTDIR/${keys}"\nrun chroot "$DESTDIR" sh -c "test -d /proc/1; id -un"\n`,
+        );
+        const { stdout } = await box.ok([CD, "--uefi", "job", "post-install"], { timeoutSeconds: 240 });
+        expect(stdout).toContain("EFI\n");
+        expect(stdout).toContain("\nroot\n");
+        await box.ok([CD, "job", "add-ssh-keys"], { timeoutSeconds: 240 });
+        box.write("show.job", `mount-system; cat /mnt/system1/${keys}\n`);
+        expect((await box.ok(["job", "show"])).stdout).toEndWith(" me@here\n");
+      },
+      300_000,
+    );
 
     test("post-install: parameters, files, archive, chroot, and what it leaves in .out", async () => {
       box.write("one.txt", "one\n");

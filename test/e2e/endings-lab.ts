@@ -69,6 +69,8 @@ export class EndingsLab implements Disposable {
   readonly #caught: string;
   haltIso = "";
   hangIso = "";
+  /** The VM's, in the state "off". */
+  uuid = "";
 
   constructor() {
     const { top } = this.box;
@@ -109,6 +111,7 @@ exec ${real} "$@"
     configure(box, SETTINGS);
     await this.#save("nothing");
     await box.ok(["create", "G"]);
+    this.uuid = (await box.ok(["identity"])).stdout;
     rmSync(join(box.work, "FIRSTTIME"));
     await this.write(0);
     await box.ok(["backup"]);

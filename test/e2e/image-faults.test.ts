@@ -3,9 +3,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { ImageLab, sweepBits, sweepFull, sweepKills } from "./image-faults.ts";
-import { expectError, names, rootTest, suite } from "./tools.ts";
-
-const seed = Number(process.env.FAULTS_SEED ?? Math.floor(Date.now() / 86_400_000));
+import { byTurns, expectError, isRoot, names, seed, suite } from "./tools.ts";
 
 suite("faults in qcow2 snapshots", () => {
   let lab: ImageLab;
@@ -20,13 +18,13 @@ suite("faults in qcow2 snapshots", () => {
   });
   afterAll(() => lab?.[Symbol.dispose]());
 
-  test("kill -9 at moments of backup, restore, merge and prune", async () => {
+  byTurns(0)("kill -9 at moments of backup, restore, merge and prune", async () => {
     await sweepKills({ lab, seed, point }, 1);
     expect(wrong).toEqual([]);
     expect(points).toBe(7);
   });
 
-  rootTest("a disk that is full half-way", async () => {
+  byTurns(1).skipIf(!isRoot)("a disk that is full half-way", async () => {
     await sweepFull({ lab, seed, point }, 1);
     expect(wrong).toEqual([]);
   });

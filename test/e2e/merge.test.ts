@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import type { Sandbox } from "./harness.ts";
 import { content, filled, manifest, write } from "./images.ts";
-import { configure, expectError, listing, mode, names, suite } from "./tools.ts";
+import { configure, expectError, listing, mode, names, seed, suite } from "./tools.ts";
 
 const image = (box: Sandbox, name: string): string => box.path("backups", name, "disk-0.qcow2");
 
@@ -119,7 +119,6 @@ suite("snapshots rm --merge", () => {
     const was = await chain(box, ["A", "B", "C"]);
     let gone = ["A", "B"];
     // Other moments each day; `scripts/soak images` tries many.
-    const seed = Number(process.env.FAULTS_SEED ?? Math.floor(Date.now() / 86_400_000));
     for (let wait = 40 + (seed % 16) * 10; gone.length > 0 && wait < 6000; wait += 160) {
       const child = box.start(["snapshots", "rm", "--merge", ...gone]);
       await Promise.race([Bun.sleep(wait), child.done]);

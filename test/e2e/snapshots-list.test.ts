@@ -5,7 +5,7 @@ import { existsSync, readlinkSync, rmSync, symlinkSync, truncateSync, writeFileS
 import { join } from "node:path";
 import type { SnapshotFacts } from "../../src/services/snapshot-facts.ts";
 import type { Sandbox } from "./harness.ts";
-import { configure, expectError, listing, names, shell, smallSandbox, suite } from "./tools.ts";
+import { configure, expectError, listing, names, seed, shell, smallSandbox, suite } from "./tools.ts";
 
 /** A VM with snapshots of these names, the last one made last. */
 async function withSnapshots(...wanted: string[]): Promise<Sandbox> {
@@ -36,7 +36,6 @@ const sumsPass = (box: Sandbox, name: string): Promise<string> =>
   shell("sha256sum --strict --quiet -c SHA256SUMS", box.path("backups", name));
 
 /** Other moments each day; `scripts/soak` tries all. */
-const seed = Number(process.env.FAULTS_SEED ?? Math.floor(Date.now() / 86_400_000));
 
 suite(
   "snapshots, listed and removed",

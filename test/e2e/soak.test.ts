@@ -11,9 +11,7 @@ import { sweepRandomKills } from "./kill-faults.ts";
 import { sweepLiveKills } from "./live-kill-faults.ts";
 import { sweepMix } from "./mixed-faults.ts";
 import { SoakLabs, type SoakSweep } from "./soak-lab.ts";
-import { rootTest, suite } from "./tools.ts";
-
-const seed = Number(process.env.FAULTS_SEED ?? Math.floor(Date.now() / 86_400_000));
+import { rootTest, seed, suite } from "./tools.ts";
 
 suite(
   "a VM survives",

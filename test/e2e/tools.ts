@@ -47,6 +47,13 @@ export function suite(title: string, body: () => void, more: readonly string[] =
   else describe.skip(`${title} (${reason})`, body);
 }
 
+/** Another one for each day; FAULTS_SEED repeats a day, or takes it before its turn. */
+export const seed = Number(process.env.FAULTS_SEED ?? Math.floor(Date.now() / 86_400_000));
+
+/** A test that takes long, and has its turn every other day. */
+export const byTurns = (turn: 0 | 1): typeof test | typeof test.skip =>
+  seed % 2 === turn ? test : test.skip;
+
 /** A test that only root can make; skipped elsewhere. */
 export const rootTest = isRoot ? test : test.skip;
 

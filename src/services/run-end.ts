@@ -183,6 +183,15 @@ export function finishRun(
   log.success(`${how}; ${describeDisks(work.dir)}`);
 }
 
+/** Another command holds the VM's lock for too long: how the run ended is said at least. */
+export function unrecordedEnd(error: unknown, machineEnd: MachineEnd, stop: StopSignal | undefined): unknown {
+  if (!(error instanceof VmError && error.code === "busy")) return error;
+  const message = `${endOf(machineEnd).how}, but this is not recorded: ${error.message}`;
+  return stop
+    ? signalError(stop, message)
+    : new VmError("busy", message, { hint: "the next command records it" });
+}
+
 /** A run that ended otherwise than by the guest. */
 export const notPoweredOff = (how: string, hint = "its disks are as after a power cut"): VmError =>
   new VmError("io", `the guest did not power itself off: ${how}`, { hint });

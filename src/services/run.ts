@@ -28,7 +28,7 @@ import { Media } from "./media.ts";
 import { refuseRunning } from "./in-use.ts";
 import { requireVm } from "./no-vm.ts";
 import { openVm, withLockedVm, withVm, type Present, type Vm } from "./open.ts";
-import { finishRun } from "./run-end.ts";
+import { finishRun, unrecordedEnd } from "./run-end.ts";
 import { recordStart, withdrawStart } from "./run-start.ts";
 import { ASK_AGAIN_MS, requestPowerOff } from "./power-off.ts";
 import { restoreSnapshot } from "./restore.ts";
@@ -84,6 +84,8 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
   const end = await run.machine.ended;
   await withLockedVm(context, "finish the run", async (vm) => finishRun(context, vm, run.work, end, stop), {
     waitMs: FINISH_WAIT_MS,
+  }).catch((error: unknown) => {
+    throw unrecordedEnd(error, end, stop);
   });
 }
 

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { symlinkSync } from "node:fs";
-import { inferEnd } from "../../src/services/run-end.ts";
+import { inferEnd, unrecordedEnd } from "../../src/services/run-end.ts";
+import { VmError } from "../../src/lib/errors.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 const RUN = {
@@ -40,4 +41,17 @@ test.each(["events.out", "qemu.log"])("what is recorded in no regular file (%s) 
   using other = new Temp();
   Bun.spawnSync(["mkfifo", other.path(name)]);
   expect(inferEnd(other.top, RUN).end).toBe("killed");
+});
+
+test("a run whose end another command keeps from being recorded says how it ended", () => {
+  const busy = new VmError("busy", "another command changes the VM");
+  const end = { shutdown: { guest: true, reason: "guest-shutdown" }, status: 0, signal: null };
+  expect(unrecordedEnd(busy, end as never, undefined)).toMatchObject({
+    exitCode: 75,
+    message: "the guest powered itself off, but this is not recorded: another command changes the VM",
+    hint: "the next command records it",
+  });
+  expect(unrecordedEnd(busy, end as never, "SIGTERM")).toMatchObject({ exitCode: 143 });
+  const other = new VmError("io", "x");
+  expect(unrecordedEnd(other, end as never, "SIGTERM")).toBe(other);
 });

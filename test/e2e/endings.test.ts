@@ -923,5 +923,7 @@ async function judgeFailure(
 
 const difference = (before: object, after: object): string =>
   Object.keys(before)
-    .filter((key) => JSON.stringify(before[key as never]) !== JSON.stringify(after[key as never]))
-    .join(", ");
+    .map((key) => [key, JSON.stringify(before[key as never]), JSON.stringify(after[key as never])] as const)
+    .filter(([, was, is]) => was !== is)
+    .map((words) => words.join(" "))
+    .join("; ");

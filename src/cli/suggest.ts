@@ -55,6 +55,7 @@ const SYNONYMS: ReadonlyMap<string, readonly Meant[]> = new Map(
       ["jobs script", [["job", "run a job"]]],
       ["cron schedule", [["timer", "show a timer that makes backups"]]],
       ["uuid id", [["identity", "show the VM's UUID"]]],
+      ["version", [["--version", "show the version"]]],
       ["usage commands", [["help", "show all commands and options"]]],
     ] satisfies [string, Meant[]][]
   ).flatMap(([words, meant]) => words.split(" ").map((word) => [word, meant] as const)),

@@ -7,7 +7,14 @@ export default defineCommand({
     name: "restart",
     description: "stop the VM, and start it in the background as it was started before",
   },
-  args: stopArgs,
+  args: {
+    ...stopArgs,
+    timeout: {
+      ...stopArgs.timeout,
+      description:
+        "how long it may take; then it is ended as by a power cut and not started again, and the status is 124; default: 60",
+    },
+  },
   async setup({ args }) {
     const { parseStop } = await import("../services/stop.ts");
     parseStop(args.timeout, args.force);

@@ -74,7 +74,7 @@ export class ProcessError extends VmError {
     const { argv, status, signal, stderr } = result;
     const last = stderr.trim().split("\n").slice(-3).join("\n  ");
     const how = signal ? `was killed by ${signal}` : `ended with status ${status}`;
-    super("io", `${what}: ${basename(argv[0]!)} ${how}${last ? `:\n  ${last}` : ""}`, { hint });
+    super("io", `${what}: ${programOf(argv)} ${how}${last ? `:\n  ${last}` : ""}`, { hint });
   }
 }
 
@@ -93,6 +93,10 @@ export const findProgram = (name: string): string | undefined => Bun.which(name)
 export function requireProgram(name: string, hint?: string): string {
   const path = findProgram(name);
   if (path) return path;
+  if (!process.env.PATH)
+    throw new VmError("unavailable", `cannot look for ${name}: PATH is not set`, {
+      hint: "set it: export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    });
   throw new VmError("unavailable", `${name} is not installed (not found on PATH)`, {
     hint: hint ?? (isThing(name) ? installHint(PACKAGES[name]) : `install the package that holds ${name}`),
   });

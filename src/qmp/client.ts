@@ -1,5 +1,6 @@
 import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import type { Socket } from "bun";
+import { commandLine } from "../lib/command-line.ts";
 import { hasErrno, saysNoRoom, VmError } from "../lib/errors.ts";
 import { isUnixSocketAlive } from "../process/libc.ts";
 import { interruption } from "../process/signals.ts";
@@ -68,7 +69,7 @@ export class QmpClient {
     client.#ready.promise.catch(() => {});
     const deadline = Date.now() + timeoutMs;
     await withSocket(path, async (short) => {
-      client.#socket = await patiently(short, deadline, () =>
+      client.#socket = await patiently({ path, short }, deadline, () =>
         Bun.connect({
           unix: short,
           socket: {
@@ -190,19 +191,26 @@ export class QmpClient {
   }
 }
 
-const silent = (path: string): VmError => new VmError("busy", `${path}: qemu does not answer there`);
+const silent = (path: string): VmError =>
+  new VmError("busy", `qemu does not answer on ${path}`, {
+    hint: `try again; one that hangs is ended, as by a power cut: ${commandLine("stop", "--force")}`,
+  });
 const conversationOver = (): VmError => new VmError("io", "qemu has closed the conversation");
 
 /** How often a full queue is tried again; there is no event for it. */
 const QUEUE_MS = 20;
 
 /** Waits for a place in a listener's queue, which is short: Bun takes a full one (EAGAIN) for a dead socket. */
-async function patiently<T>(path: string, deadline: number, connect: () => Promise<T>): Promise<T> {
+async function patiently<T>(
+  { path, short }: Record<"path" | "short", string>,
+  deadline: number,
+  connect: () => Promise<T>,
+): Promise<T> {
   for (;;) {
     try {
       return await connect();
     } catch (error) {
-      if (!hasErrno(error, "ECONNREFUSED") || !isUnixSocketAlive(path)) throw error;
+      if (!hasErrno(error, "ECONNREFUSED") || !isUnixSocketAlive(short)) throw error;
       if (Date.now() > deadline) throw silent(path);
     }
     await Bun.sleep(QUEUE_MS);

@@ -82,7 +82,7 @@ export function findJob(name: string, places: JobPlaces): Job {
     log.info(`${join(shared, file)} is of the earlier program and is passed over; this one's own is used`);
   if (directory === undefined) {
     const similar = didYouMean(
-      name,
+      name.replace(/\.(job|pre|post)$/, ""),
       listJobs(places).map((job) => job.name),
     );
     throw new VmError("noInput", `no such job: ${name}`, {

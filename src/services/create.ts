@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync } from "node:fs";
-import { isAbsolute, join, resolve } from "node:path";
-import { commandLine, programName } from "../lib/command-line.ts";
+import { dirname, isAbsolute, join, relative, resolve } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { isBlank } from "../config/check-guest-env.ts";
@@ -54,7 +54,7 @@ export async function createVm(
   options: CreateOptions,
 ): Promise<void> {
   const make = async (vm: Vm): Promise<void> => {
-    refuseExisting(vm, guestName);
+    refuseExisting(context, vm, guestName);
     // What is on an image needs no installer that stands in a settings file.
     const cd = iso ?? (options.from ? "" : vm.settings.ISO);
     if (cd !== "") await new Media(context, vm).findIso(cd);
@@ -70,7 +70,12 @@ export async function createVm(
     refuseUnwritable(guestEnv);
     const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit);
     if (source && !source.linked)
-      requireRoom(settings.INPLACE ? vm.hostdir : context.tmpdir, source.neededBytes, `create ${guestName}`);
+      requireRoom(
+        settings.INPLACE ? vm.hostdir : context.tmpdir,
+        source.neededBytes,
+        `create ${guestName}`,
+        settings.INPLACE ? "snapshots" : "tmpdir",
+      );
     const stage = stageWork(vm.hostdir, settings.INPLACE ? "inplace" : context, vm.work);
     try {
       for (const [index, { sizeBytes }] of disks.entries()) {
@@ -107,16 +112,18 @@ export async function createVm(
   await withVm(context, "create", make, { lenient });
 }
 
-/** The line that makes the VM in a directory of its own. */
-function elsewhere(guestName: string): string {
+/** How to make the VM beside this one. What else was typed is typed again there. */
+function elsewhere({ cwd }: Context, hostdir: string, guestName: string): string {
   const name = /^[A-Za-z0-9][\w.-]*$/.test(guestName) ? guestName : "NAME";
-  return `make another VM in a directory of its own: mkdir ${name} && ${programName()} -d ${name} create ${shellQuote(guestName)}`;
+  const place = shellQuote(relative(cwd, join(dirname(hostdir), name)));
+  const again = hostdir === cwd ? "by the same command there" : `by the same command with -d ${place}`;
+  return `make another VM in a directory of its own, ${again}: mkdir ${place}${hostdir === cwd ? ` && cd ${place}` : ""}`;
 }
 
-function refuseExisting({ hostdir, work }: Vm, guestName: string): void {
+function refuseExisting(context: Context, { hostdir, work }: Vm, guestName: string): void {
   const exists = (what: string, hint: string): VmError =>
     new VmError("cannotCreate", `cannot create a VM in ${hostdir}: it has ${what} already`, {
-      hint: `${hint}\n${elsewhere(guestName)}`,
+      hint: `${hint}\n${elsewhere(context, hostdir, guestName)}`,
     });
   if (work.state === "present")
     throw exists(`working files (${work.dir})`, `look at the VM that is there: ${commandLine("status")}`);

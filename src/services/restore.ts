@@ -58,15 +58,21 @@ export async function restoreSnapshot(
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
   const jobs = listStored(snapshot);
-  const images = listImages(vm.hostdir, snapshot);
+  // First: what a damaged header names may be taken for a snapshot that is not there.
   requireWhole(vm.hostdir, snapshot);
+  const images = listImages(vm.hostdir, snapshot);
   const inplace =
     context.options.settings.INPLACE === undefined && vm.work.state === "present"
       ? vm.work.inplace
       : vm.settings.INPLACE;
   const unpacked = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
   const needed = unpacked + (copy ? await measureCopies(images) : 0);
-  requireRoom(inplace ? vm.hostdir : context.tmpdir, needed, `restore ${snapshot.name}`);
+  requireRoom(
+    inplace ? vm.hostdir : context.tmpdir,
+    needed,
+    `restore ${snapshot.name}`,
+    inplace ? "snapshots" : "tmpdir",
+  );
   const started = performance.now();
   // Beforehand: the copy would hold what is damaged, and nothing would show it.
   if (copy && images.length > 0)

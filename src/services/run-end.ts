@@ -175,11 +175,11 @@ export function finishRun(
     log.warn(reasonOf(error));
   }
   if (stop) throw signalError(stop, `the run was ended by ${stop}: ${how}`);
-  if (!isInOrder(end))
-    throw notPoweredOff(
-      how,
-      `its disks are as after a power cut; see qemu's log: ${join(work.dir, WORK.qemuLog)}`,
-    );
+  if (!isInOrder(end)) {
+    const qemuLog = join(work.dir, WORK.qemuLog);
+    const see = lstatOf(qemuLog)?.size ? `; see qemu's log: ${qemuLog}` : "";
+    throw notPoweredOff(how, `its disks are as after a power cut${see}`);
+  }
   log.success(`${how}; ${describeDisks(work.dir)}`);
 }
 

@@ -87,7 +87,7 @@ async function openDisks(
   const packed = listStored(snapshot).filter(({ name }) => isDiskName(name));
   if (packed.length === 0) return found;
   const needed = packed.reduce((sum, { neededBytes }) => sum + neededBytes, 0);
-  requireRoom(room, needed, `unpack ${snapshot.name}`);
+  requireRoom(room, needed, `unpack ${snapshot.name}`, "tmpdir");
   const dir = join(room, letter);
   mkdirSync(dir, { mode: 0o700 });
   const jobs = packed.map((job) => ({ ...job, to: join(dir, job.name) }));

@@ -145,7 +145,7 @@ async function takeOver(
   const staged = join(backups, `${PARTIAL}${name}`);
   // What is copied lies there twice for a while, and not compressed at first.
   const held = parent.facts.addedBytes + facts.addedBytes;
-  requireRoom(backups, below === undefined ? held : held * 3, `merge into ${name}`);
+  requireRoom(backups, below === undefined ? held : held * 3, `merge into ${name}`, "snapshots");
   try {
     mkdirSync(staged, { mode: 0o700 });
     const files: StoredFile[] = [];

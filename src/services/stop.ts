@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { reasonOf, SignalError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
@@ -147,7 +148,10 @@ export async function restartVm(context: Context, request: StopRequest): Promise
   const { work } = await openVm(context);
   const typed = work.state === "present" ? work.mark.run?.typed : undefined;
   // One that has ended otherwise is started all the same.
-  if (work.state === "present" && (await findRunning(work)) !== undefined) await stopVm(context, request);
+  if (work.state === "present" && (await findRunning(work)) !== undefined)
+    await stopVm(context, request).catch((error: unknown) => {
+      throw notStartedAgain(error);
+    });
   if (typed) {
     const { options } = context;
     options.settings = { ...typed.settings, ...options.settings };
@@ -156,6 +160,13 @@ export async function restartVm(context: Context, request: StopRequest): Promise
       options.additions[name] = [...(typed.additions[name] ?? []), ...(options.additions[name] ?? [])];
   }
   await runVm(context, { detach: true, ssh: typed?.ssh });
+}
+
+/** The run that `restart` stopped did not end in order, and another one was not begun. */
+function notStartedAgain(error: unknown): unknown {
+  if (!(error instanceof VmError) || error instanceof SignalError) return error;
+  const hint = [error.hint, `it was not started again: ${commandLine("restart")}`];
+  return new VmError(error.code, error.message, { hint: hint.filter(Boolean).join("\n"), cause: error });
 }
 
 /** Pauses the guest, or resumes it. @throws 73 when it is paused again at once for want of room */

@@ -2,10 +2,11 @@ import { createHash } from "node:crypto";
 import { chmodSync, mkdirSync, realpathSync, statSync } from "node:fs";
 import { basename, isAbsolute, join, resolve } from "node:path";
 import { CRON_WORDS, cronFields, quoteForCron } from "../lib/cron.ts";
-import { VmError } from "../lib/errors.ts";
+import { commandLine } from "../lib/command-line.ts";
+import { SignalError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { exec, findProgram } from "../process/exec.ts";
-import { fileError, listDirectory, remove, replaceFile } from "../store/files.ts";
+import { fileError, listDirectory, lstatOf, remove, replaceFile } from "../store/files.ts";
 import type { Context } from "./context.ts";
 import { requireVm } from "./no-vm.ts";
 import { findHostdir, openVm, type Vm } from "./open.ts";
@@ -145,11 +146,24 @@ async function installUnits(
     await systemctl(system, "enable", "--now", timer.name);
   } catch (error) {
     if (isNew) for (const { name } of [service, timer]) remove(join(directory, name));
-    throw error;
+    // sd_booted(3)
+    if (lstatOf("/run/systemd/system") || error instanceof SignalError) throw error;
+    throw new VmError("unavailable", "cannot start the timer: systemd does not run on this host", {
+      hint: `for a crontab: ${cronHint(plan)}`,
+      cause: error,
+    });
   }
   log.success(`${timer.name} runs ${plan.when}: ${plan.argv.slice(3).join(" ")}`);
   log.info(`  what it did: journalctl ${system ? "" : "--user "}-u '${service.name}'`);
   if (!system) log.info("  so that it also runs while you are logged out: loginctl enable-linger");
+}
+
+/** The command that prints the same for a crontab; its own default is quiet. */
+function cronHint({ when, argv }: Plan): string {
+  const words = argv.slice(3);
+  const often = cronFields(when, 0) === undefined ? "daily" : when;
+  const what = words.length === 1 && words[0] === "backup" ? [] : words;
+  return commandLine("timer", "--cron", `--on-calendar=${often}`, ...what);
 }
 
 /** @throws 64 where systemd does not understand the time */

@@ -143,8 +143,23 @@ export function freeBytes(path: string): number {
 /** Bytes a file occupies (holes do not count). */
 export const allocatedBytes = (stats: Stats): number => stats.blocks * 512;
 
-/** Refuses when `directory` has no room for `needed` bytes, or is not there. @throws 73 naming it */
-export function requireRoom(directory: string, needed: number, what: string): void {
+/** What makes room. Snapshots take none in TMPDIR, or it is not known. */
+const MAKE_ROOM = {
+  snapshots: "free some room there, or remove old snapshots",
+  tmpdir: "free some room there, or name a larger directory in TMPDIR",
+};
+
+/**
+ * Refuses when `directory` has no room for `needed` bytes, or is not there.
+ * @param holds what else is in it, which the hint goes by
+ * @throws 73 naming it
+ */
+export function requireRoom(
+  directory: string,
+  needed: number,
+  what: string,
+  holds: keyof typeof MAKE_ROOM,
+): void {
   let free: number;
   try {
     free = freeBytes(directory);
@@ -158,7 +173,7 @@ export function requireRoom(directory: string, needed: number, what: string): vo
   throw new VmError(
     "cannotCreate",
     `cannot ${what}: no room in ${directory}: about ${formatSize(needed)} needed, ${formatSize(free)} free`,
-    { hint: "free some room there, or remove old snapshots" },
+    { hint: MAKE_ROOM[holds] },
   );
 }
 

@@ -58,6 +58,20 @@ suite("damage below:", () => {
     await box.ok(["@snapshots", "rm", "--merge", "Q0", "@verify", "--all"]);
   });
 
+  test("a header that names another parent than the manifest: damaged (74), not a parent that is gone", async () => {
+    using box = await withChain();
+    const path = box.path("backups/Q1", IMAGE);
+    const bytes = readFileSync(path);
+    bytes[bytes.indexOf("../Q0/") + 4]! ^= 0x40;
+    rmSync(path);
+    writeFileSync(path, bytes, { mode: 0o400 });
+    expectError(
+      await box.vm(["restore", "Q1"]),
+      74,
+      /Q1 is damaged: disk-0\.qcow2 refers to the backing file /,
+    );
+  });
+
   test("a working disk is not used where a snapshot below it is damaged at the quick look (74)", async () => {
     using box = await withChain();
     const path = box.path("backups/Q0", IMAGE);

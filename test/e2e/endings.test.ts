@@ -525,7 +525,7 @@ const TABLE: readonly Row[] = [
     command: "rescue build",
     args: ["rescue", "build", "--name=rescue-new"],
     from: "nothing",
-    said: /rescue-new/,
+    said: /^the rescue rescue-new is in /,
     done: async (lab) => /^rescue-new .* usable /m.test((await lab.box.ok(["rescue", "list"])).stdout),
     ends: [
       { how: "done", status: 0 },
@@ -585,7 +585,12 @@ const TABLE: readonly Row[] = [
         leaves: true,
         before: async (lab) => process.kill(await pidOf(lab), "SIGSTOP"),
       },
-      { how: "the guest does not power off", status: 124, args: ["restart", "--timeout=1"] },
+      {
+        how: "the guest does not power off",
+        status: 124,
+        args: ["restart", "--timeout=1"],
+        error: /it was not started again: vm restart/,
+      },
       killed("qemu-system-x86_64", "disk-0.img"),
       hung("qemu-system-x86_64", "disk-0.img"),
       {
@@ -742,7 +747,13 @@ const TABLE: readonly Row[] = [
 /** The work is refused by a qemu that does not answer, or ended by a signal. */
 function hangsQemu(): End[] {
   return [
-    { how: "qemu hangs", status: 75, leaves: true, before: stopQemu },
+    {
+      how: "qemu hangs",
+      status: 75,
+      leaves: true,
+      before: stopQemu,
+      error: /qemu does not answer on \/\S+\/qmp\.sock/,
+    },
     {
       how: "qemu hangs, SIGTERM",
       status: 143,

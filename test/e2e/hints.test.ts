@@ -108,6 +108,7 @@ const NOWHERE = rows(`
   vm identity | 66 | vm create vm1 | [ -L .work ]
   vm status | 66 | vm list | [[ $said == *'no VMs yet'* ]]
   vm -d .. status | 66 | vm list | [[ $said == *'no VMs yet'* ]]
+  vm version | 66 | vm --version | [[ $said == *'vm 0.'* ]]
   vm ls | 66 | vm list | [[ $said == *'no VMs yet'* ]]
   vm config MEMRY | 64 | vm config | [[ $said == *MEMORY=* ]]
   vm console --follow | 64 | vm console --log --follow | [[ $said == *'there is no VM'* ]] | 66
@@ -121,7 +122,7 @@ const NOWHERE = rows(`
 /** Where a VM is that has never run. */
 const MADE = rows(`
   vm create foo | 73 | vm status | [[ $said == *created* ]]
-  vm create bar | 73 | mkdir bar && vm -d bar create bar | [ -L bar/.work ]
+  vm create bar | 73 | mkdir ../bar && cd ../bar | [ -d ../bar ]
   vm restore | 66 | vm backup | [ -f backups/S0/TS ]
   vm snapshots --by-name | 64 | vm snapshots --remote --by-name | [[ $said == *'no repository'* ]] | 78
   vm bakcup | 66 | vm backup | [ -f backups/S0/TS ]

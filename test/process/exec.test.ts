@@ -155,6 +155,11 @@ const finished = (changes: Partial<Finished>): Finished => ({
 describe("an error", () => {
   test.each<[string, Partial<Finished>, string]>([
     ["a status", {}, "cannot unpack: pigz ended with status 1"],
+    [
+      "a signal, behind nice and ionice",
+      { status: null, signal: "SIGKILL", argv: ["nice", "-n", "10", "ionice", "-c", "3", "pigz"] },
+      "cannot unpack: pigz was killed by SIGKILL",
+    ],
     ["a signal", { status: null, signal: "SIGKILL" }, "cannot unpack: pigz was killed by SIGKILL"],
     ["its words", { stderr: "pigz: bad\n\n" }, "cannot unpack: pigz ended with status 1:\n  pigz: bad"],
     [

@@ -131,14 +131,17 @@ test("holes do not count as allocated", () => {
 
 describe("requireRoom", () => {
   test("is content with what is there", () => {
-    expect(() => requireRoom(temp.top, Math.floor(freeBytes(temp.top) / 2), "x")).not.toThrow();
+    expect(() => requireRoom(temp.top, Math.floor(freeBytes(temp.top) / 2), "x", "tmpdir")).not.toThrow();
   });
   test("tells what is needed and what is there (73)", async () => {
-    const error = await failureOf(() => requireRoom(temp.top, 2 ** 60, "make the snapshot"));
+    const error = await failureOf(() => requireRoom(temp.top, 2 ** 60, "make the snapshot", "snapshots"));
     expect(error.exitCode).toBe(73);
     expect(error.message).toMatch(
       /^cannot make the snapshot: no room in \S+: about \S+ TiB needed, .* free$/,
     );
+    expect(error.hint).toContain("remove old snapshots");
+    const elsewhere = await failureOf(() => requireRoom(temp.top, 2 ** 60, "restore S0", "tmpdir"));
+    expect(elsewhere.hint).not.toContain("snapshots");
   });
 });
 

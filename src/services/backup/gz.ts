@@ -40,7 +40,7 @@ export async function requireRoomForGz(
   const held = last.reduce((sum, file) => sum + file.allocatedBytes, 0);
   const stored = last.reduce((sum, file) => sum + file.storedBytes, 0);
   const ratio = held > 0 ? stored / held : USUAL_RATIO;
-  requireRoom(backups, copies + Math.ceil(needed * Math.min(ratio, 1)), "make the snapshot");
+  requireRoom(backups, copies + Math.ceil(needed * Math.min(ratio, 1)), "make the snapshot", "snapshots");
 }
 
 /** Compresses files with pigz. @returns what to note of them */

@@ -58,7 +58,7 @@ export async function storeImages(request: ImageRequest, source: DiskSource): Pr
   const { context, vm, sources, staged, snapshot, full, live, speed } = request;
   const { qmp, disks } = source;
   const plan: Plan = full ? { parent: undefined, only: new Map() } : planImages(vm, sources, disks, live);
-  requireRoom(staged, estimate(sources, disks, plan), "make the snapshot");
+  requireRoom(staged, estimate(sources, disks, plan), "make the snapshot", "snapshots");
   const layered = plan.parent === undefined ? sources.filter(({ base }) => base) : [];
   await requireIntactBelow(
     vm.hostdir,

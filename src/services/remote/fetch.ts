@@ -60,7 +60,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
   try {
     makeBackups(hostdir);
     const bytes = await sizeOf(repository, wanted.id, what);
-    requireRoom(backups, bytes, `fetch ${wanted.name}`);
+    requireRoom(backups, bytes, `fetch ${wanted.name}`, "snapshots");
     log.info(`fetching ${wanted.name}, made ${formatTimestamp(wanted.made)}: ${formatSize(bytes)}`);
     removeQuietly(staged);
     mkdirSync(staged, { mode: 0o700 });

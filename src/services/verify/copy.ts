@@ -18,7 +18,7 @@ import type { Snapshot } from "../snapshots.ts";
 export async function fillCopy(context: Context, vm: Vm, snapshot: Snapshot, stage: Stage): Promise<void> {
   const jobs = listStored(snapshot);
   const needed = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
-  requireRoom(context.tmpdir, needed, `boot ${snapshot.name}`);
+  requireRoom(context.tmpdir, needed, `boot ${snapshot.name}`, "tmpdir");
   await fillStage(context, snapshot, jobs, stage);
   await fillImages(context, snapshot, listImages(vm.hostdir, snapshot), stage.dir, false);
 }

@@ -85,7 +85,7 @@ async function checkUnpacked(
 ): Promise<void> {
   const { size } = statSync(from);
   const directory = care.room();
-  requireRoom(directory, known?.allocatedBytes ?? Math.max(size, hint), `unpack ${from}`);
+  requireRoom(directory, known?.allocatedBytes ?? Math.max(size, hint), `unpack ${from}`, "tmpdir");
   const name = file.slice(0, -SNAPSHOT.gz.length);
   const to = join(directory, name);
   // One at a time: there need only be room for the largest.

@@ -184,7 +184,7 @@ export function parseInvocation(
       ? `\nto see what there is: ${prog} ${command.name} --${LIST}`
       : "";
     throw new VmError("usage", `${command.name}: ${missing.label} is missing`, {
-      hint: `usage: ${prog} ${usageOf(command)}${list}`,
+      hint: `usage: ${prog} ${usageOf(command)}\n${missing.label}: ${missing.help}${list}`,
     });
   }
   const all = [...taken, ...remaining];

@@ -3,7 +3,7 @@ import { commandLine } from "../lib/command-line.ts";
 import { distrust } from "../lib/trust.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { didYouMean } from "../lib/nearest.ts";
+import { nearest } from "../lib/nearest.ts";
 import { listDirectory, lstatOf } from "../store/files.ts";
 import { BUNDLED_JOBS } from "./assets.ts";
 
@@ -81,12 +81,13 @@ export function findJob(name: string, places: JobPlaces): Job {
   if (passOver && directory === bundled && isThere(join(shared, file)))
     log.info(`${join(shared, file)} is of the earlier program and is passed over; this one's own is used`);
   if (directory === undefined) {
-    const similar = didYouMean(
+    const similar = nearest(
       name.replace(/\.(job|pre|post)$/, ""),
       listJobs(places).map((job) => job.name),
     );
+    const meant = similar === undefined ? "" : `did you mean: ${commandLine("job", similar)}\n`;
     throw new VmError("noInput", `no such job: ${name}`, {
-      hint: `${similar}looked for ${file} in ${[places.hostdir, shared, bundled].join(", ")}\nall jobs: ${commandLine("job", "--list")}`,
+      hint: `${meant}looked for ${file} in ${[places.hostdir, shared, bundled].join(", ")}\nall jobs: ${commandLine("job", "--list")}`,
     });
   }
   const hook = (kind: string): string | undefined => {

@@ -129,6 +129,7 @@ const MADE = rows(`
   vm @bakcup A @bakcup B | 64 | vm @backup A @bakcup B | [[ $said == *"unknown command 'bakcup'"* ]] | 64
   vm snapshot | 66 | vm backup | [ -f backups/S0/TS ]
   vm info | 66 | vm status | [[ $said == *created* ]]
+  vm job add-ssh-kyes | 66 | vm job add-ssh-keys | [[ $said == *'rescue build'* ]] | 66
   vm rm foo | 64 | vm destroy | [ ! -e .work ]
   vm --force destroy | 64 | vm destroy --force | [ ! -e .work ]
   vm destroy --froce | 64 | vm destroy --force | [ ! -e .work ]

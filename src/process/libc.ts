@@ -6,7 +6,7 @@ import { dlopen, FFIType, ptr, read, type Pointer } from "bun:ffi";
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
 
-const O_CLOEXEC = 0o2000000;
+export const O_CLOEXEC = 0o2000000;
 
 /** glibc, then musl under the names its distributions use. */
 const NAMES = ["libc.so.6", `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`, "libc.so"];

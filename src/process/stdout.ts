@@ -1,6 +1,7 @@
 /** Our standard output: results, and what guests and jobs print. */
-import { fstatSync, writeSync } from "node:fs";
+import { fstatSync, readFileSync, writeSync } from "node:fs";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
+import { O_CLOEXEC } from "./libc.ts";
 
 const STDOUT = 1;
 /** How long a terminal that takes nothing at the moment (EAGAIN) is left alone. */
@@ -11,9 +12,20 @@ let storesData: boolean | undefined;
 function isFileOrDevice(): boolean {
   if (storesData === undefined) {
     const stats = fstatSync(STDOUT);
+    if (stats.isCharacterDevice() && wasClosed())
+      throw new VmError("io", "cannot write the result: stdout is closed");
     storesData = stats.isFile() || stats.isCharacterDevice() || stats.isBlockDevice();
   }
   return storesData;
+}
+
+/**
+ * Was stdout closed when we were started? Bun opens /dev/null in its place, close-on-exec (proc_pid_fdinfo(5)), which
+ * nothing inherited can be.
+ */
+function wasClosed(): boolean {
+  const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${STDOUT}`, "utf8"))?.[1];
+  return (Number.parseInt(flags ?? "0", 8) & O_CLOEXEC) !== 0;
 }
 
 /** @throws VmError 74 where there is no room, or the device fails */

@@ -43,6 +43,12 @@ suite("stdout", () => {
     expect(said).toMatch(/cannot write the result: no space left on device\n(?:.*\n)*= 74\n$/);
   });
 
+  test.each(["--version", "status --json", "verify"])("%s >&- ends with 74", async (command) => {
+    const said = await run(`'${binary}' ${command} 2>&1 >&- || echo "= $?"`);
+    expect(said).toMatch(/cannot write the result: stdout is closed\n(?:.*\n)*= 74\n$/);
+    expect(await run(`'${binary}' ${command} 2>&1 >/dev/null && echo done`)).toEndWith("done\n");
+  });
+
   test.each(["--licenses", "man", "completion bash", "status"])(
     "%s | a reader that has gone: no word of it",
     async (command) => {

@@ -1,12 +1,11 @@
 import { closeSync } from "node:fs";
 import { getSystemErrorMap } from "node:util";
 import { dlopen, FFIType, ptr, read, type Pointer } from "bun:ffi";
+import { O_CLOEXEC } from "./open-flags.ts";
 
 /** flock(2) operations. */
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
-
-export const O_CLOEXEC = 0o2000000;
 
 /** glibc, then musl under the names its distributions use. */
 const NAMES = ["libc.so.6", `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`, "libc.so"];

@@ -1,7 +1,7 @@
 /** Our standard output: results, and what guests and jobs print. */
 import { fstatSync, readFileSync, writeSync } from "node:fs";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
-import { O_CLOEXEC } from "./libc.ts";
+import { O_CLOEXEC } from "./open-flags.ts";
 
 const STDOUT = 1;
 /** How long a terminal that takes nothing at the moment (EAGAIN) is left alone. */

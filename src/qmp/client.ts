@@ -3,6 +3,7 @@ import type { Socket } from "bun";
 import { commandLine } from "../lib/command-line.ts";
 import { hasErrno, saysNoRoom, VmError } from "../lib/errors.ts";
 import { isUnixSocketAlive } from "../process/libc.ts";
+import { O_PATH } from "../process/open-flags.ts";
 import { interruption } from "../process/signals.ts";
 import {
   LineSplitter,
@@ -216,9 +217,6 @@ async function patiently<T>(
     await Bun.sleep(QUEUE_MS);
   }
 }
-
-/** Names a file without opening it (open(2)); Node has no name for it. */
-const O_PATH = 0o10000000;
 
 /**
  * Lends the address of a Unix socket, for connecting. It names this very socket: no link is followed, and its own path

@@ -453,6 +453,8 @@ const TABLE: readonly Row[] = [
       killed("restic", "backup", true),
       hung("restic", "backup"),
       full("repository", "1024"),
+      // restic's lock takes some, too.
+      full("repository", "0", { how: "no room at all in repository", sample: true }),
     ],
   },
   {

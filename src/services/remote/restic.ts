@@ -27,7 +27,8 @@ export interface RunOptions {
 /** restic's own words (0.14 to 0.18); newer ones have exit statuses of their own, too. */
 const NO_REPOSITORY = /Is there a repository at the following location|repository does not exist/i;
 const WRONG_PASSWORD = /wrong password or no key found/i;
-const LOCKED = /already locked|unable to create lock/i;
+// "unable to create lock" alone may be want of room.
+const LOCKED = /already locked/i;
 
 const hint = (): string =>
   `set SNAPSHOT_REPO and SNAPSHOT_PASSWORD_FILE in ~/.config/${programName()}.conf or /etc/${programName()}.conf; a guest.env does not count`;

@@ -226,9 +226,9 @@ export async function shell(script: string, cwd: string): Promise<string> {
 /** Where the root file system is kept: another recipe has another place, and the old one goes. */
 export const debianCache = (): string => cacheOf("debian", "install-debian.pre");
 
-/** Where the installed disk is kept, likewise. */
+/** Where the disk that the tour installs is kept, likewise. */
 export const debianDiskCache = (): string =>
-  join(cacheOf("debian-disk", "install-debian.pre", "install-debian.job"), "disk-0.img");
+  join(cacheOf("tour-disk", "install-debian.pre", "install-debian.job"), "disk-0.img");
 
 function cacheOf(name: string, ...recipe: string[]): string {
   const all = join(checkout, ".cache", name);

@@ -113,8 +113,19 @@ const SYS_RENAMEAT2 = process.arch === "arm64" ? 276 : 316;
 const AT_FDCWD = -100;
 const RENAME_EXCHANGE = 2;
 
-/** Two names change places in one step. @returns false where the file system cannot */
+/** What a file system, a kernel or a sandbox says that does not know RENAME_EXCHANGE. */
+const UNABLE = new Set(["EINVAL", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EPERM"]);
+
+/**
+ * Two names change places in one step.
+ * @returns false where the file system cannot
+ * @throws a system error when it can, and fails
+ */
 export function exchange(one: string, other: string): boolean {
   const [a, b] = [one, other].map((path) => Buffer.from(`${path}\0`)) as [Buffer, Buffer];
-  return Number(libc().syscall(SYS_RENAMEAT2, AT_FDCWD, ptr(a), AT_FDCWD, ptr(b), RENAME_EXCHANGE)) === 0;
+  if (Number(libc().syscall(SYS_RENAMEAT2, AT_FDCWD, ptr(a), AT_FDCWD, ptr(b), RENAME_EXCHANGE)) === 0)
+    return true;
+  const error = systemError("renameat2");
+  if (UNABLE.has(error.code!)) return false;
+  throw error;
 }

@@ -547,11 +547,7 @@ const TABLE: readonly Row[] = [
       { how: "done", status: 0, leaves: true },
       full("out", "64", {
         leaves: true,
-        before: async (lab) => {
-          const disk = await lab.mount("out", "64");
-          await lab.fill("out");
-          return disk;
-        },
+        before: (lab) => mountFull(lab, "out"),
       }),
       {
         how: "qemu hangs, SIGTERM",
@@ -688,11 +684,9 @@ const TABLE: readonly Row[] = [
       { how: "nothing to take over", status: 0, said: /./ },
       { how: "refused: nothing is there", status: 66, before: (lab) => lab.load("nothing") },
       full("tmp", "0", {
-        before: async (lab) => {
+        before: (lab) => {
           unmark(lab);
-          const disk = await lab.mount("tmp", "0");
-          await lab.fill("tmp");
-          return disk;
+          return mountFull(lab, "tmp");
         },
       }),
     ],
@@ -703,16 +697,7 @@ const TABLE: readonly Row[] = [
     from: "off",
     said: /^former [-0-9a-f]{36}$/,
     done: async (lab) => (await lab.box.ok(["identity"])).stdout !== lab.uuid,
-    ends: [
-      { how: "done", status: 0 },
-      full("vm1", "0", {
-        before: async (lab) => {
-          const disk = await lab.mount("vm1", "0");
-          await lab.fill("vm1");
-          return disk;
-        },
-      }),
-    ],
+    ends: [{ how: "done", status: 0 }, full("vm1", "0", { before: (lab) => mountFull(lab, "vm1") })],
   },
   {
     command: "snapshots describe",
@@ -724,13 +709,7 @@ const TABLE: readonly Row[] = [
     ends: [
       { how: "done", status: 0 },
       { how: "refused: no such snapshot", status: 66, args: ["snapshots", "describe", "S9", "a word"] },
-      full("vm1", "0", {
-        before: async (lab) => {
-          const disk = await lab.mount("vm1", "0");
-          await lab.fill("vm1");
-          return disk;
-        },
-      }),
+      full("vm1", "0", { before: (lab) => mountFull(lab, "vm1") }),
     ],
   },
   {
@@ -771,6 +750,13 @@ function hangsQemu(): End[] {
 
 async function stopQemu(lab: EndingsLab): Promise<void> {
   process.kill(await pidOf(lab), "SIGSTOP");
+}
+
+/** A file system over a directory, without any room. */
+async function mountFull(lab: EndingsLab, place: "vm1" | "tmp" | "out"): Promise<AsyncDisposable> {
+  const disk = await lab.mount(place, "64");
+  await lab.fill(place);
+  return disk;
 }
 
 /** Working files as the earlier program leaves them. */

@@ -20,14 +20,14 @@ export async function removeSnapshots(context: Context, names: readonly string[]
     const chosen = new Set(names.map((name) => findSnapshot(vm.hostdir, name).name));
     const all = knowSnapshots(vm.hostdir);
     refuseNeeded(context, vm, all, chosen);
+    const bytes = discardSnapshots(vm.hostdir, all, chosen);
+    log.success(`removed ${[...chosen].map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
     if (all.every(({ snapshot: { name } }) => chosen.has(name)))
       log.warn(
         vm.work.state === "present"
           ? "this VM has no snapshot any more"
           : "this VM has no working files: the only copy of its disks is removed",
       );
-    const bytes = discardSnapshots(vm.hostdir, all, chosen);
-    log.success(`removed ${[...chosen].map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
   });
 }
 

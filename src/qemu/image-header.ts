@@ -130,6 +130,7 @@ function virtualBytesOf(path: string, open: typeof openNamed): number | undefine
 /** What matters of a qcow2 image's header (docs/interop/qcow2.txt). */
 export interface Qcow2Header {
   virtualBytes: number;
+  clusterBytes: number;
   /** qemu has marked it corrupt. */
   corrupt: boolean;
   dataFile: boolean;
@@ -137,6 +138,8 @@ export interface Qcow2Header {
   internalSnapshots: number;
   /** Where its tables of clusters begin and end. */
   tables: { name: string; start: number; end: number }[];
+  /** One of these, where it has bitmaps that hold. */
+  bitmapDirectory: { name: string; start: number; end: number } | undefined;
 }
 
 const table = (name: string, start: bigint, length: number): Qcow2Header["tables"][number] => ({
@@ -178,6 +181,7 @@ export function parseQcow2Header(bytes: Buffer): Qcow2Header | undefined {
   const bitmaps = version >= 3 ? findBitmapDirectory(bytes) : undefined;
   return {
     virtualBytes: Number(bytes.readBigUInt64BE(24)),
+    clusterBytes: 2 ** clusterBits,
     corrupt: (features & CORRUPT_BIT) !== 0n,
     dataFile: (features & DATA_FILE_BIT) !== 0n,
     internalSnapshots: bytes.readUInt32BE(60),
@@ -186,6 +190,7 @@ export function parseQcow2Header(bytes: Buffer): Qcow2Header | undefined {
       table("refcount table", bytes.readBigUInt64BE(48), bytes.readUInt32BE(56) * 2 ** clusterBits),
       ...(bitmaps ? [bitmaps] : []),
     ],
+    bitmapDirectory: bitmaps,
   };
 }
 

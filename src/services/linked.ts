@@ -3,6 +3,8 @@ import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import type { ReadImage } from "../machine/types.ts";
+import { log } from "../lib/log.ts";
+import { dropBrokenBitmaps } from "../qemu/bitmaps.ts";
 import { identifyBlockDevice } from "../qemu/block-device.ts";
 import { readBackingName, readImageHeader, readOwnHeader, refuseForeignParts } from "../qemu/image-header.ts";
 import { shellQuote } from "../qemu/text.ts";
@@ -127,4 +129,12 @@ export function requireOwnDisk(work: Present, disk: string): ReadImage | undefin
   const base = linked ? findBase(work, disk) : undefined;
   if (!base) refuseForeignParts(disk);
   return base;
+}
+
+/** See {@link dropBrokenBitmaps}. @param disk a working disk that nobody has open */
+export function mendBitmaps(disk: string): void {
+  if (dropBrokenBitmaps(disk))
+    log.warn(
+      `what ${disk} noted of changes since the last snapshot is unreadable, and dropped: the next snapshot holds everything`,
+    );
 }

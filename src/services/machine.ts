@@ -23,7 +23,7 @@ import { resolveDisplay } from "./display.ts";
 import { readExtraArgs } from "./extra-args.ts";
 import { resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
-import { findBase } from "./linked.ts";
+import { findBase, mendBitmaps } from "./linked.ts";
 import { requireReadableFile, type Media } from "./media.ts";
 import type { Present, Vm } from "./open.ts";
 
@@ -157,6 +157,7 @@ function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, w
     });
   if (own) requireRegularDisk(path);
   requireReadableFile(path, "the disk image");
+  if (own) mendBitmaps(path);
   const header = own ? readOwnHeader(path) : readImageHeader(path);
   const base = own && header.refersTo === "backing file" ? findBase(work, path) : undefined;
   if (own && (header.format !== "qcow2" || (header.refersTo && !base)))

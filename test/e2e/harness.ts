@@ -88,7 +88,11 @@ export class Sandbox implements Disposable {
       stdout: "pipe",
       stderr: "pipe",
     });
-    const timer = setTimeout(() => child.kill("SIGKILL"), (options.timeoutSeconds ?? 120) * 1000);
+    const seconds = options.timeoutSeconds ?? 120;
+    const timer = setTimeout(() => {
+      stderr += `\nended by the test after ${seconds} s; what ran then:\n${processes()}`;
+      child.kill("SIGKILL");
+    }, seconds * 1000);
     const collect = async (): Promise<void> => {
       const decoder = new TextDecoder();
       for await (const piece of child.stderr) stderr += decoder.decode(piece, { stream: true });
@@ -171,6 +175,14 @@ export class Sandbox implements Disposable {
     rmSync(this.top, { recursive: true, force: true });
   }
 }
+
+/** The processes of this machine as a tree, with what each waits for: why a program hung. */
+const processes = (): string =>
+  Bun.spawnSync(["ps", "-eo", "pid,ppid,stat,wchan:20,etimes,args", "--forest"])
+    .stdout.toString()
+    .split("\n")
+    .filter((line) => !line.includes("[k"))
+    .join("\n");
 
 function endProcess(pid: number): void {
   try {

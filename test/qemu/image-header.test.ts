@@ -69,6 +69,8 @@ describe("a qcow2 header", () => {
 
   test("tells size, internal snapshots and tables", () => {
     expect(parse([60, u32(2)])).toEqual({
+      bitmapDirectory: undefined,
+      clusterBytes: 65536,
       virtualBytes: 1 << 24,
       corrupt: false,
       dataFile: false,

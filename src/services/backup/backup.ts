@@ -18,7 +18,7 @@ import { consistencyOf, explainCrash, readMark, updateMark, type Consistency } f
 import { isListening } from "../../qmp/commands.ts";
 import type { Context } from "../context.ts";
 import { refuseRunning } from "../in-use.ts";
-import { requireIntactBelow } from "../linked.ts";
+import { mendBitmaps, requireIntactBelow } from "../linked.ts";
 import { requireWork, withVm, type Present, type Vm } from "../open.ts";
 import { resumeWithRoom } from "../resume.ts";
 import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../snapshots.ts";
@@ -75,6 +75,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   const named = vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName);
   requireDisks(work, named);
   const sources = listSources(work);
+  if (!live) mendDisks(sources);
   await checkDisks(sources, { live, low: isUnattended() });
   warnAboutOthers(vm, sources);
   warnAboutInternal(sources, format, live);
@@ -197,12 +198,18 @@ async function storeQcow2({
     throw live ? await explainLoss(error, source.qmp, staged) : error;
   } finally {
     await source.close();
+    if (!live) mendDisks(sources);
   }
   const { id, parent, consistency } = stored;
   const small = (live ? copiedSources(sources, staged) : sources).filter(({ disk }) => !disk);
   const files = [...stored.files, ...(await storeGz(context, vm, small, staged, name))];
   if (live) for (const { path } of small) remove(path);
   return { format: "qcow2", id, ...(parent === undefined ? {} : { parent }), consistency, files };
+}
+
+/** A qemu that could not write its bitmaps says nothing when it ends. */
+function mendDisks(sources: readonly Source[]): void {
+  for (const { path, disk } of sources) if (disk) mendBitmaps(path);
 }
 
 function warnAboutOthers({ settings }: Vm, sources: readonly Source[]): void {

@@ -1,0 +1,66 @@
+/** Dirty bitmaps that qemu keeps within a qcow2 image (docs/interop/qcow2.txt, "Bitmaps"). */
+import { closeSync, constants, fdatasyncSync, openSync, readSync, writeSync } from "node:fs";
+import { readQcow2Header } from "./image-header.ts";
+
+/** Where a header's autoclear features end; bit 0, bitmaps, is in the last byte. */
+const AUTOCLEAR_END = 95;
+
+const ENTRY_BYTES = 24;
+const MAX_BITMAPS = 65_535;
+const MAX_NAME_BYTES = 1023;
+/** Longer directories than this are left to qemu: ours have a few entries. */
+const MAX_LOOK_BYTES = 1 << 20;
+
+/**
+ * Pure: does qemu refuse the image for an entry of this directory (block/qcow2-bitmap.c, check_dir_entry and
+ * bitmap_list_load)? It would not open it at all, not even for reading.
+ */
+export function isBitmapDirectory(bytes: Buffer, clusterBytes: number): boolean {
+  let at = 0;
+  for (let count = 0; at < bytes.length; count++) {
+    if (count >= MAX_BITMAPS || at + ENTRY_BYTES > bytes.length) return false;
+    const tableOffset = bytes.readBigUInt64BE(at);
+    const type = bytes.readUInt8(at + 16);
+    const granularityBits = bytes.readUInt8(at + 17);
+    const nameBytes = bytes.readUInt16BE(at + 18);
+    const extraBytes = bytes.readUInt32BE(at + 20);
+    const good =
+      tableOffset !== 0n &&
+      tableOffset % BigInt(clusterBytes) === 0n &&
+      bytes.readUInt32BE(at + 8) > 0 &&
+      type === 1 &&
+      granularityBits >= 9 &&
+      granularityBits <= 31 &&
+      nameBytes > 0 &&
+      nameBytes <= MAX_NAME_BYTES &&
+      extraBytes === 0;
+    if (!good) return false;
+    at += Math.ceil((ENTRY_BYTES + nameBytes) / 8) * 8;
+  }
+  return at === bytes.length;
+}
+
+/**
+ * Takes bitmaps that would keep qemu from opening a working disk out of use: one that could not write them when it ended
+ * (a full or failing disk, a power cut) leaves such. The guest's data is not touched. Nobody else may have it open.
+ * @returns whether there were such
+ * @throws a system error
+ */
+export function dropBrokenBitmaps(path: string): boolean {
+  const { header, damage } = readQcow2Header(path);
+  const directory = header?.bitmapDirectory;
+  if (!directory || damage !== undefined || directory.end - directory.start > MAX_LOOK_BYTES) return false;
+  const fd = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const bytes = Buffer.alloc(directory.end - directory.start);
+    readSync(fd, bytes, 0, bytes.length, directory.start);
+    if (isBitmapDirectory(bytes, header.clusterBytes)) return false;
+    const features = Buffer.alloc(1);
+    readSync(fd, features, 0, 1, AUTOCLEAR_END);
+    writeSync(fd, Buffer.of(features[0]! & ~1), 0, 1, AUTOCLEAR_END);
+    fdatasyncSync(fd);
+    return true;
+  } finally {
+    closeSync(fd);
+  }
+}

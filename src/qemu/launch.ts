@@ -60,6 +60,8 @@ const RETRY_MS = 20;
 const LOG_END_BYTES = 64 << 10;
 /** A loaded host may take long until qemu's main loop greets. */
 const GREETING_MS = 30_000;
+/** After qemu's end its socket is at its end, too. */
+const LAST_EVENTS_MS = 2000;
 /** After a stop signal it gets this long. */
 const HURRY_MS = 5000;
 
@@ -102,7 +104,10 @@ export async function launchQemu(options: LaunchOptions): Promise<RunningMachine
   });
   const ended = child.done.then(async ({ status, signal }): Promise<MachineEnd> => {
     // Its last events may still be on their way.
-    await qmp.closed;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const limit = setTimeout(resolve, LAST_EVENTS_MS);
+    await Promise.race([qmp.closed, promise]);
+    clearTimeout(limit);
     const facts: ArchFacts | undefined = options.arch && ARCH[options.arch];
     if (status === 0 && facts?.endsWithoutEvent) shutdown ??= { reason: "guest-shutdown", guest: true };
     return { shutdown, status, signal };

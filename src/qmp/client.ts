@@ -208,11 +208,15 @@ async function patiently<T>(
   connect: () => Promise<T>,
 ): Promise<T> {
   for (;;) {
+    const { promise, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(() => reject(silent(path)), Math.max(deadline - Date.now(), QUEUE_MS));
     try {
-      return await connect();
+      return await Promise.race([connect(), promise]);
     } catch (error) {
       if (!hasErrno(error, "ECONNREFUSED") || !isUnixSocketAlive(short)) throw error;
       if (Date.now() > deadline) throw silent(path);
+    } finally {
+      clearTimeout(timer);
     }
     await Bun.sleep(QUEUE_MS);
   }

@@ -1,7 +1,7 @@
 import { badOption } from "../config/complaint.ts";
 import { parseSetting, type RawSettings } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
-import type { Options } from "../services/context.ts";
+import type { Options } from "../vm/context.ts";
 import { parseBatch } from "./batch.ts";
 import { referenceOf, type Invocation } from "./invocation.ts";
 import { parseOptions, UnknownOption } from "./getopt.ts";

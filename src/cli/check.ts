@@ -1,5 +1,5 @@
 import type { CommandContext } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 import { parseArgv } from "./argv.ts";
 import type { Invocation } from "./invocation.ts";
 import { unknownCommand } from "./suggest.ts";

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { isPlainName } from "../lib/text.ts";
-import type { Context } from "../services/context.ts";
-import { hasVm } from "../services/no-vm.ts";
+import type { Context } from "../vm/context.ts";
+import { hasVm } from "../store/no-vm.ts";
 import { lstatOf } from "../store/files.ts";
 import { lineOf } from "./suggest.ts";
 

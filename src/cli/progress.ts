@@ -3,7 +3,7 @@ import { plain } from "../lib/text.ts";
 import { isQuiet, onLogLine } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatDuration } from "../lib/time.ts";
-import type { Meter } from "../services/context.ts";
+import type { Meter } from "../vm/context.ts";
 
 const BAR_WIDTH = 20;
 /** A narrower bar shows nothing. */

@@ -2,7 +2,7 @@ import { statSync } from "node:fs";
 import { userInfo } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { basename } from "pathe";
-import type { Context, Options } from "../services/context.ts";
+import type { Context, Options } from "../vm/context.ts";
 import { dataName, findInstalledLibexec } from "../rescue/libexec.ts";
 import { printable } from "../lib/text.ts";
 import { writeResult } from "../process/stdout.ts";

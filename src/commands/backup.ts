@@ -1,6 +1,6 @@
 import { defineCommand } from "citty";
-import type { Made } from "../services/backup/backup.ts";
-import type { Context } from "../services/context.ts";
+import type { Made } from "../snapshot/make/make.ts";
+import type { Context } from "../vm/context.ts";
 import { keepArgs } from "./prune.ts";
 
 export default defineCommand({
@@ -33,24 +33,24 @@ export default defineCommand({
     quiet: { type: "boolean", description: "say nothing unless something is wrong" },
   },
   async setup({ args }) {
-    const { parseBackupRequest } = await import("../services/backup/request.ts");
+    const { parseBackupRequest } = await import("../snapshot/make/request.ts");
     parseBackupRequest(args);
-    const { parseRetention } = await import("../services/prune.ts");
+    const { parseRetention } = await import("../snapshot/prune.ts");
     parseRetention(args);
   },
   async run({ args, data }) {
-    const { backupVm } = await import("../services/backup/backup.ts");
-    const { parseBackupRequest } = await import("../services/backup/request.ts");
-    const { notifying } = await import("../services/notify.ts");
+    const { backupVm } = await import("../snapshot/make/make.ts");
+    const { parseBackupRequest } = await import("../snapshot/make/request.ts");
+    const { notifying } = await import("../host/notify.ts");
     const context = data as Context;
     const request = parseBackupRequest(args);
     const make = async (): Promise<Made> => {
       if (!args.push) return backupVm(context, request);
-      return (await import("../services/remote/push.ts")).backupAndPush(context, request);
+      return (await import("../snapshot/remote/push.ts")).backupAndPush(context, request);
     };
     const backup = (): Promise<void> => notifying(context, request.name, make);
     if (!args.prune) return backup();
-    const { backupAndPrune, parseRetention } = await import("../services/prune.ts");
+    const { backupAndPrune, parseRetention } = await import("../snapshot/prune.ts");
     await backupAndPrune(context, backup, { rules: parseRetention(args), waitMs: request.lockWaitMs });
   },
 });

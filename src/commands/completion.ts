@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "completion", description: "print a script by which a shell completes command lines" },
@@ -7,11 +7,11 @@ export default defineCommand({
     shell: { type: "positional", required: true, description: "bash, zsh or fish" },
   },
   async setup({ args }) {
-    const { parseShell } = await import("../services/completion.ts");
+    const { parseShell } = await import("../host/completion.ts");
     parseShell(args.shell);
   },
   async run({ args, data }) {
-    const { parseShell, printCompletion } = await import("../services/completion.ts");
+    const { parseShell, printCompletion } = await import("../host/completion.ts");
     printCompletion(data as Context, parseShell(args.shell));
   },
 });

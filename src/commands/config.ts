@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "config", description: "show the settings in force, and where each comes from" },
@@ -16,14 +16,14 @@ export default defineCommand({
     },
   },
   async setup({ args }) {
-    const { parseNames } = await import("../services/config.ts");
+    const { parseNames } = await import("../host/config.ts");
     parseNames(args.name as string[] | undefined);
-    if (args.example === true) (await import("../services/config-example.ts")).refuseOthers(args);
+    if (args.example === true) (await import("../host/config-example.ts")).refuseOthers(args);
   },
   async run({ args, data }) {
     if (args.example === true)
-      return (await import("../services/config-example.ts")).printExample(data as Context);
-    const { parseNames, showConfig } = await import("../services/config.ts");
+      return (await import("../host/config-example.ts")).printExample(data as Context);
+    const { parseNames, showConfig } = await import("../host/config.ts");
     await showConfig(data as Context, parseNames(args.name as string[] | undefined), args.json === true);
   },
 });

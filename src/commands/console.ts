@@ -1,7 +1,7 @@
 import { defineCommand } from "citty";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "console", description: "the running VM's serial console in this terminal; Ctrl-] leaves" },
@@ -17,10 +17,10 @@ export default defineCommand({
   },
   async run({ args, data }) {
     if (args.log) {
-      const { printConsoleLog } = await import("../services/console-log.ts");
+      const { printConsoleLog } = await import("../guest/console-log.ts");
       return printConsoleLog(data as Context, args.follow === true);
     }
-    const { openConsole } = await import("../services/console.ts");
+    const { openConsole } = await import("../guest/console.ts");
     await openConsole(data as Context);
   },
 });

@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "cp", description: "copy files to or from the guest by ssh; a path there begins with :" },
@@ -15,11 +15,11 @@ export default defineCommand({
     },
   },
   async setup({ args }) {
-    const { parseCopy } = await import("../services/ssh.ts");
+    const { parseCopy } = await import("../guest/ssh.ts");
     parseCopy(args._);
   },
   async run({ args, data }) {
-    const { copyByScp } = await import("../services/ssh.ts");
+    const { copyByScp } = await import("../guest/ssh.ts");
     const { recursive, preserve, legacy } = args;
     const flags = [recursive && "-r", preserve && "-p", legacy && "-O"].filter((flag) => flag !== undefined);
     await copyByScp(data as Context, args._, flags as string[], args.user);

@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "create", description: "make a new VM in HOSTDIR: disks, NVRAM, settings" },
@@ -38,12 +38,12 @@ export default defineCommand({
     "user-data": { type: "string", valueHint: "FILE", description: "cloud-init: user-data of your own" },
   },
   async setup({ args }) {
-    const { parseCreateOptions } = await import("../services/create-options.ts");
+    const { parseCreateOptions } = await import("../lifecycle/create-options.ts");
     parseCreateOptions(args);
   },
   async run({ args, data }) {
-    const { parseCreateOptions } = await import("../services/create-options.ts");
-    const { createVm } = await import("../services/create.ts");
+    const { parseCreateOptions } = await import("../lifecycle/create-options.ts");
+    const { createVm } = await import("../lifecycle/create.ts");
     await createVm(data as Context, args.guestname, args.isoimage, parseCreateOptions(args));
   },
 });

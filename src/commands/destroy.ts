@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "destroy", description: "remove the working files; snapshots stay" },
@@ -7,7 +7,7 @@ export default defineCommand({
     force: { type: "boolean", alias: "f", description: "end a running guest first" },
   },
   async run({ args, data }) {
-    const { destroyVm } = await import("../services/destroy.ts");
+    const { destroyVm } = await import("../lifecycle/destroy.ts");
     await destroyVm(data as Context, args.force === true);
   },
 });

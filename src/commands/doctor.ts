@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "doctor", description: "show what this host has of all that the program may use" },
@@ -16,11 +16,11 @@ export default defineCommand({
     },
   },
   async setup({ args }) {
-    const { parseDoctorForm } = await import("../services/doctor.ts");
+    const { parseDoctorForm } = await import("../host/doctor/doctor.ts");
     parseDoctorForm(args.json === true, args.report === true);
   },
   async run({ args, data }) {
-    const { parseDoctorForm, runDoctor } = await import("../services/doctor.ts");
+    const { parseDoctorForm, runDoctor } = await import("../host/doctor/doctor.ts");
     await runDoctor(data as Context, parseDoctorForm(args.json === true, args.report === true));
   },
 });

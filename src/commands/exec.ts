@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "exec", description: "run a program in the guest by its guest agent; no network is needed" },
@@ -11,7 +11,7 @@ export default defineCommand({
     },
   },
   async run({ args, data }) {
-    const { execInGuest } = await import("../services/exec.ts");
+    const { execInGuest } = await import("../guest/exec.ts");
     await execInGuest(data as Context, args._);
   },
 });

@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "identity", description: "show the VM's UUID, or give a copy of a VM one of its own" },
@@ -8,7 +8,7 @@ export default defineCommand({
     json: { type: "boolean", description: "print {uuid, former, directory}" },
   },
   async run({ args, data }) {
-    const { renewIdentity, showIdentity } = await import("../services/renew-identity.ts");
+    const { renewIdentity, showIdentity } = await import("../lifecycle/renew-identity.ts");
     if (args.new) return renewIdentity(data as Context, args.json === true);
     showIdentity(data as Context, args.json === true);
   },

@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "job", description: "run a job in the rescue system, with the VM's disks attached" },
@@ -13,8 +13,8 @@ export default defineCommand({
   },
   async run({ args, data }) {
     const context = data as Context;
-    if (args.list) return (await import("../services/job-list.ts")).printJobs(context);
-    const { jobVm } = await import("../services/job.ts");
+    if (args.list) return (await import("../job/list.ts")).printJobs(context);
+    const { jobVm } = await import("../job/job.ts");
     await jobVm(context, args.jobname);
   },
 });

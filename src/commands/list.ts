@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: {
@@ -15,7 +15,7 @@ export default defineCommand({
     },
   },
   async run({ args, data }) {
-    const { listVms } = await import("../services/list.ts");
+    const { listVms } = await import("../vm/list.ts");
     await listVms(data as Context, { json: args.json === true, names: args.quiet === true });
   },
 });

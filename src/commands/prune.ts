@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 const keep = (what: string) => ({ type: "string", valueHint: "N", description: `keep ${what}` }) as const;
 
@@ -44,11 +44,11 @@ export default defineCommand({
     quiet: { type: "boolean", description: "print nothing but what is wrong" },
   },
   async setup({ args }) {
-    const { parsePruneRequest } = await import("../services/prune.ts");
+    const { parsePruneRequest } = await import("../snapshot/prune.ts");
     parsePruneRequest(args);
   },
   async run({ args, data }) {
-    const { parsePruneRequest, pruneVm } = await import("../services/prune.ts");
+    const { parsePruneRequest, pruneVm } = await import("../snapshot/prune.ts");
     await pruneVm(data as Context, parsePruneRequest(args));
   },
 });

@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "rescue", description: "build the rescue system that jobs run in, or list those there are" },
@@ -25,14 +25,14 @@ export default defineCommand({
     },
   },
   async setup({ args }) {
-    const { parseRescueRequest } = await import("../services/rescue.ts");
+    const { parseRescueRequest } = await import("../job/rescue.ts");
     parseRescueRequest(args.action, args);
   },
   async run({ args, data }) {
-    const { buildRescue, parseRescueRequest } = await import("../services/rescue.ts");
+    const { buildRescue, parseRescueRequest } = await import("../job/rescue.ts");
     const request = parseRescueRequest(args.action, args);
     if (request.action === "list") {
-      const { listRescues } = await import("../services/rescue-list.ts");
+      const { listRescues } = await import("../job/rescue-list.ts");
       return listRescues(data as Context);
     }
     await buildRescue(data as Context, request);

@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 import { stopArgs } from "./stop.ts";
 
 export default defineCommand({
@@ -16,11 +16,11 @@ export default defineCommand({
     },
   },
   async setup({ args }) {
-    const { parseStop } = await import("../services/stop.ts");
+    const { parseStop } = await import("../lifecycle/stop.ts");
     parseStop(args.timeout, args.force);
   },
   async run({ args, data }) {
-    const { parseStop, restartVm } = await import("../services/stop.ts");
+    const { parseStop, restartVm } = await import("../lifecycle/stop.ts");
     await restartVm(data as Context, parseStop(args.timeout, args.force));
   },
 });

@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "restore", description: "put a snapshot in the place of the working files" },
@@ -15,14 +15,14 @@ export default defineCommand({
     },
   },
   async setup({ args }) {
-    const { validateSnapshotName } = await import("../services/snapshots.ts");
+    const { validateSnapshotName } = await import("../store/snapshots.ts");
     if (args.snapshot && args.snapshot !== "LAST") validateSnapshotName(args.snapshot);
   },
   async run({ args, data }) {
     const request = { name: args.snapshot || undefined, copy: args.copy };
     if (args["from-remote"])
-      return (await import("../services/remote/fetch.ts")).restoreRemote(data as Context, request);
-    const { restoreVm } = await import("../services/restore.ts");
+      return (await import("../snapshot/remote/fetch.ts")).restoreRemote(data as Context, request);
+    const { restoreVm } = await import("../snapshot/restore.ts");
     await restoreVm(data as Context, request);
   },
 });

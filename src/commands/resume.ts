@@ -1,10 +1,10 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "resume", description: "resume a paused guest" },
   async run({ data }) {
-    const { setPaused } = await import("../services/stop.ts");
+    const { setPaused } = await import("../lifecycle/stop.ts");
     await setPaused(data as Context, false);
   },
 });

@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "run", description: "run the VM until the guest powers itself off (the default command)" },
@@ -20,15 +20,15 @@ export default defineCommand({
   },
   async setup({ args }) {
     if (args.wait === undefined) return;
-    const { parseWait } = await import("../services/ready.ts");
+    const { parseWait } = await import("../lifecycle/wait.ts");
     parseWait(args.wait, args.detach === true);
   },
   async run({ args, data }) {
-    const { runVm } = await import("../services/run.ts");
+    const { runVm } = await import("../lifecycle/run.ts");
     const { isoimage: iso, detach, ssh, wait } = args;
     await runVm(data as Context, { iso, detach, ssh, needsSsh: wait === "ssh" });
     if (wait === undefined) return;
-    const { parseWait, waitUntilReady } = await import("../services/ready.ts");
+    const { parseWait, waitUntilReady } = await import("../lifecycle/wait.ts");
     await waitUntilReady(data as Context, parseWait(wait, true));
   },
 });

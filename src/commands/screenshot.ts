@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "screenshot", description: "save a picture of the running VM's screen" },
@@ -12,7 +12,7 @@ export default defineCommand({
     show: { type: "boolean", description: "show it in the terminal; then a file is written if one is named" },
   },
   async run({ args, data }) {
-    const { takeScreenshot } = await import("../services/screenshot.ts");
+    const { takeScreenshot } = await import("../guest/screenshot.ts");
     await takeScreenshot(data as Context, args.file, args.show === true);
   },
 });

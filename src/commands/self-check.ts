@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "self-check", description: "compare this program with the checksums of its release" },
@@ -12,7 +12,7 @@ export default defineCommand({
     },
   },
   async run({ args, data }) {
-    const { selfCheck } = await import("../services/self-check.ts");
+    const { selfCheck } = await import("../host/self-check.ts");
     selfCheck(data as Context, args.sums);
   },
 });

@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: {
@@ -35,11 +35,11 @@ export default defineCommand({
     merge: { type: "boolean", description: "rm: hand its data over to the snapshot that builds on it" },
   },
   async setup({ args }) {
-    const { parseSnapshotRequest } = await import("../services/snapshot-request.ts");
+    const { parseSnapshotRequest } = await import("../snapshot/request.ts");
     parseSnapshotRequest(args);
   },
   async run({ args, data }) {
-    const { runSnapshots } = await import("../services/snapshot-request.ts");
+    const { runSnapshots } = await import("../snapshot/request.ts");
     await runSnapshots(data as Context, args);
   },
 });

@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "ssh", description: "log in to the guest by ssh, or run a command there" },
@@ -13,7 +13,7 @@ export default defineCommand({
     },
   },
   async run({ args, data }) {
-    const { sshToGuest } = await import("../services/ssh.ts");
+    const { sshToGuest } = await import("../guest/ssh.ts");
     await sshToGuest(data as Context, args._, args.user);
   },
 });

@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 /** What `stop` and `restart` have in common. */
 export const stopArgs = {
@@ -16,11 +16,11 @@ export default defineCommand({
   meta: { name: "stop", description: "shut the guest down" },
   args: stopArgs,
   async setup({ args }) {
-    const { parseStop } = await import("../services/stop.ts");
+    const { parseStop } = await import("../lifecycle/stop.ts");
     parseStop(args.timeout, args.force);
   },
   async run({ args, data }) {
-    const { parseStop, stopVm } = await import("../services/stop.ts");
+    const { parseStop, stopVm } = await import("../lifecycle/stop.ts");
     await stopVm(data as Context, parseStop(args.timeout, args.force));
   },
 });

@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "timer", description: "have a command of this VM run at set times, by systemd or cron" },
@@ -23,12 +23,12 @@ export default defineCommand({
     },
   },
   async setup({ args, data }) {
-    const { parseTimer } = await import("../services/timer.ts");
+    const { parseTimer } = await import("../host/timer/timer.ts");
     const { words } = parseTimer(args);
     await (data as Context).checkLine(words);
   },
   async run({ args, data }) {
-    const { parseTimer, timerVm } = await import("../services/timer.ts");
+    const { parseTimer, timerVm } = await import("../host/timer/timer.ts");
     await timerVm(data as Context, parseTimer(args));
   },
 });

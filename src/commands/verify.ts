@@ -1,5 +1,5 @@
 import { defineCommand } from "citty";
-import type { Context } from "../services/context.ts";
+import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
   meta: { name: "verify", description: "look whether snapshots are whole, and whether they boot" },
@@ -41,13 +41,13 @@ export default defineCommand({
     quiet: { type: "boolean", description: "print nothing but what is wrong" },
   },
   async setup({ args }) {
-    const { parseVerify } = await import("../services/verify.ts");
+    const { parseVerify } = await import("../snapshot/verify/verify.ts");
     parseVerify(args);
   },
   async run({ args, data }) {
-    const { parseVerify, verifySnapshots } = await import("../services/verify.ts");
+    const { parseVerify, verifySnapshots } = await import("../snapshot/verify/verify.ts");
     if (args.remote)
-      return (await import("../services/remote/keep.ts")).checkRemote(data as Context, args.deep === true);
+      return (await import("../snapshot/remote/keep.ts")).checkRemote(data as Context, args.deep === true);
     await verifySnapshots(data as Context, parseVerify(args));
   },
 });

@@ -7,7 +7,7 @@ import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
 import { ARCHES } from "../../src/machine/types.ts";
 import { COMMANDS } from "../../src/cli/registry.ts";
 import { buildContext } from "../../src/cli/surroundings.ts";
-import type { Context } from "../../src/services/context.ts";
+import type { Context } from "../../src/vm/context.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 const temp = new Temp();

@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { chmodSync, cpSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { FAMILIES } from "../../src/lib/packages.ts";
-import type { Diagnosis } from "../../src/services/doctor.ts";
+import type { Diagnosis } from "../../src/host/doctor/doctor.ts";
 import { binary, Sandbox, type Result, type RunOptions } from "./harness.ts";
 import { configure, expectError, listing, names, rootTest, smallSandbox, suite } from "./tools.ts";
 

@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { existsSync, readlinkSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { SnapshotFacts } from "../../src/services/snapshot-facts.ts";
+import type { SnapshotFacts } from "../../src/store/snapshot-info.ts";
 import type { Sandbox } from "./harness.ts";
 import { configure, expectError, listing, names, seed, shell, smallSandbox, suite } from "./tools.ts";
 

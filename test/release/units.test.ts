@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { buildUnits } from "../../src/services/timer/units.ts";
+import { buildUnits } from "../../src/host/timer/units.ts";
 
 const packaged = (name: string): string =>
   readFileSync(join(import.meta.dir, "../../scripts/packaging/systemd", name), "utf8");

@@ -1,5 +1,5 @@
 import { plain } from "../../lib/text.ts";
-import type { Context } from "../../services/context.ts";
+import type { Context } from "../../vm/context.ts";
 import { expandHome, listCandidates } from "./candidates.ts";
 import { splitLine, type Token } from "./line.ts";
 import { findPlace } from "./place.ts";

@@ -1,0 +1,112 @@
+import { closeSync, readSync, watch, type FSWatcher } from "node:fs";
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { tameText } from "../lib/text.ts";
+import { interruption } from "../process/signals.ts";
+import { writeOutput } from "../process/stdout.ts";
+import { isListening } from "../qmp/commands.ts";
+import { lstatOf, openForReading } from "../store/files.ts";
+import { WORK } from "../store/layout.ts";
+import type { Context } from "../vm/context.ts";
+import { openVm, requireWork } from "../vm/open.ts";
+
+const PIECE_BYTES = 64 << 10;
+
+/** A qemu that is killed leaves its sockets, and no event; one that ends removes them. */
+const LOOK_MS = 5000;
+/** Where a directory cannot be watched (Bun: a backslash in its name). */
+const UNWATCHED_LOOK_MS = 300;
+
+/**
+ * Prints what the serial console has said since the VM was started last.
+ * @param follow goes on until the guest is off
+ * @throws 66 when it was never started
+ */
+export async function printConsoleLog(context: Context, follow: boolean): Promise<void> {
+  const { dir } = requireWork(await openVm(context), "print the console's log");
+  const path = join(dir, WORK.consoleLog);
+  if (!lstatOf(path)) throw new VmError("noInput", `the console has said nothing yet: there is no ${path}`);
+  const fd = openForReading(path);
+  const decoder = new TextDecoder();
+  const changes = follow ? new Changes(dir) : undefined;
+  try {
+    for (;;) {
+      // Asked before reading: what was said before the end is not missed.
+      const running = changes !== undefined && (await changes.isRunning());
+      if (!(await copyRest(fd, decoder)) || !running || interruption.aborted) break;
+      await changes.next();
+    }
+  } finally {
+    changes?.[Symbol.dispose]();
+    closeSync(fd);
+  }
+  interruption.throwIfAborted();
+}
+
+/**
+ * Prints the rest of the log with its colours and nothing else that steers a terminal: it may be shown on one later.
+ * @returns false when nothing reads any more
+ */
+async function copyRest(fd: number, decoder: TextDecoder): Promise<boolean> {
+  for (;;) {
+    const piece = Buffer.alloc(PIECE_BYTES);
+    const length = readSync(fd, piece);
+    if (length === 0) return true;
+    const text = tameText(decoder.decode(piece.subarray(0, length), { stream: true }));
+    if (!(await writeOutput(text))) return false;
+  }
+}
+
+/** Wakes whoever waits when the log grows or qemu goes. */
+class Changes implements Disposable {
+  readonly #dir: string;
+  readonly #watcher: FSWatcher | undefined;
+  #pending = false;
+  #wake = (): void => {};
+  /** Asking means knocking at its socket: only where there is a reason to. */
+  #ask = true;
+  #running = false;
+  readonly #timer: ReturnType<typeof setInterval>;
+
+  constructor(dir: string) {
+    this.#dir = dir;
+    const hear = (_event: string, name: string | null): void => {
+      if (name === WORK.consoleLog || name === WORK.monitor) this.#note(name === WORK.monitor);
+    };
+    try {
+      this.#watcher = watch(dir, hear);
+    } catch {
+      // Looked at by the clock, then.
+    }
+    this.#timer = setInterval(() => this.#note(true), this.#watcher ? LOOK_MS : UNWATCHED_LOOK_MS);
+    interruption.addEventListener("abort", () => this.#note(false), { once: true });
+  }
+
+  async isRunning(): Promise<boolean> {
+    if (this.#ask) {
+      this.#ask = false;
+      this.#running = await isListening(join(this.#dir, WORK.monitor));
+    }
+    return this.#running;
+  }
+
+  async next(): Promise<void> {
+    if (!this.#pending) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#wake = resolve;
+      await promise;
+    }
+    this.#pending = false;
+  }
+
+  [Symbol.dispose](): void {
+    this.#watcher?.close();
+    clearInterval(this.#timer);
+  }
+
+  #note(ask: boolean): void {
+    this.#ask ||= ask;
+    this.#pending = true;
+    this.#wake();
+  }
+}

@@ -1,0 +1,209 @@
+import { join } from "node:path";
+import { constants } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
+import { commandLine } from "../lib/command-line.ts";
+import { EXIT, StatusError, VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { signalError, takeSignals } from "../process/signals.ts";
+import { writeOutput } from "../process/stdout.ts";
+import { readStdin, writeErrorOutput } from "../process/terminal.ts";
+import { AgentError, AgentSilence, GuestAgent } from "../qmp/agent.ts";
+import { findLine } from "../qmp/commands.ts";
+import { WORK } from "../store/layout.ts";
+import type { Context } from "../vm/context.ts";
+import { withLive } from "../vm/running.ts";
+
+/** A living agent answers in a tenth of this. */
+const SILENT_MS = 3000;
+/** Others talk to it, too; their words are short. */
+const QUEUE_MS = 10_000;
+/** One command is one line of JSON, of which the agent takes 64 MiB; base64 makes 4 bytes of 3. */
+const MAX_INPUT_BYTES = 40 << 20;
+/** The agent must be asked again and again: soon at first, and with room for others later. */
+const FIRST_LOOKS_MS = [10, 20, 40, 80, 160, 320];
+const LOOK_MS = 400;
+const STDIN_HINT_MS = 3000;
+const MAX_STATUS = 255;
+const MAX_SIGNAL = 127;
+
+/** qemu's qga/qapi-schema.json, GuestExecStatus. */
+interface ExecStatus {
+  exited: boolean;
+  exitcode?: number;
+  signal?: number;
+  "out-data"?: string;
+  "err-data"?: string;
+  "out-truncated"?: boolean;
+  "err-truncated"?: boolean;
+}
+
+/**
+ * Runs a program in the guest by its agent, stdin given (unless a terminal), output printed.
+ * @throws the program's status, 128+N for its signal; 69 without an agent, 124 on `--timeout`
+ */
+export async function execInGuest(context: Context, argv: readonly string[]): Promise<void> {
+  const stop = new AbortController();
+  using _taken = takeSignals((signal) => stop.abort(signalError(signal)));
+  const { work, taken, timeout } = await withLive(context, "run a program in the guest", async (live) => {
+    const line = await findLine(live.qmp, WORK.agent);
+    if (!line?.guestOpen) throw noAgent(context, line !== undefined);
+    return { work: live.work, taken: line.taken, timeout: live.vm.settings.TIMEOUT };
+  });
+  const input = await readInput(stop.signal);
+  const timer =
+    timeout === undefined
+      ? undefined
+      : setTimeout(() => stop.abort(timeUp(argv[0]!, timeout)), timeout * 1000);
+  try {
+    const result = await runToEnd(
+      join(work.dir, WORK.agent),
+      argv,
+      input,
+      stop.signal,
+      taken ? QUEUE_MS : SILENT_MS,
+    );
+    await show(argv[0]!, result);
+  } catch (error) {
+    if (!(error instanceof AgentSilence)) throw error;
+    throw taken ? lineTaken() : noAgent(context, true);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function runToEnd(
+  socket: string,
+  argv: readonly string[],
+  input: Buffer,
+  stop: AbortSignal,
+  patienceMs: number,
+): Promise<ExecStatus> {
+  let pid: number | undefined;
+  try {
+    stop.throwIfAborted();
+    {
+      using agent = await GuestAgent.connect(socket, patienceMs, stop);
+      pid = await begin(agent, argv, input);
+      for (const delay of FIRST_LOOKS_MS) {
+        const status = await look(agent, pid);
+        if (status.exited) return status;
+        await sleep(delay, undefined, { signal: stop });
+      }
+    }
+    for (;;) {
+      await sleep(LOOK_MS, undefined, { signal: stop });
+      using agent = await GuestAgent.connect(socket, QUEUE_MS, stop);
+      const status = await look(agent, pid);
+      if (status.exited) return status;
+    }
+  } catch (error) {
+    if (!stop.aborted) throw error;
+    if (pid !== undefined) await killInGuest(socket, pid);
+    throw stop.reason;
+  }
+}
+
+async function begin(agent: GuestAgent, argv: readonly string[], input: Buffer): Promise<number> {
+  const [path = "", ...arg] = argv;
+  const data = input.length > 0 ? { "input-data": input.toString("base64") } : {};
+  try {
+    const reply = await agent.execute("guest-exec", { path, arg, "capture-output": true, ...data });
+    const pid = fieldsOf(reply).pid;
+    if (!Number.isSafeInteger(pid)) throw oddAnswer();
+    return pid as number;
+  } catch (error) {
+    throw error instanceof AgentError ? explainRefusal(error, path) : error;
+  }
+}
+
+const look = async (agent: GuestAgent, pid: number): Promise<ExecStatus> =>
+  parseExecStatus(await agent.execute("guest-exec-status", { pid }));
+
+const fieldsOf = (reply: unknown): Record<string, unknown> =>
+  typeof reply === "object" && reply !== null ? (reply as Record<string, unknown>) : {};
+
+const oddAnswer = (): VmError =>
+  new VmError("io", "the guest agent's answer is none that qemu-ga gives: the program's end is not known");
+
+/** Pure: what the agent, a program of the guest, says of another one. @throws 74 for what qemu-ga does not say */
+export function parseExecStatus(reply: unknown): ExecStatus {
+  const fields = fieldsOf(reply);
+  const numbers = [fields.exitcode, fields.signal].filter((value) => value !== undefined);
+  const texts = [fields["out-data"], fields["err-data"]].filter((value) => value !== undefined);
+  if (
+    typeof fields.exited !== "boolean" ||
+    !numbers.every((value) => Number.isSafeInteger(value)) ||
+    !texts.every((value) => typeof value === "string")
+  )
+    throw oddAnswer();
+  return fields as unknown as ExecStatus;
+}
+
+/** The agent cannot end what it started; a program of the guest can. */
+async function killInGuest(socket: string, pid: number): Promise<void> {
+  try {
+    using agent = await GuestAgent.connect(socket, SILENT_MS);
+    await agent.execute("guest-exec", { path: "kill", arg: ["-TERM", String(pid)] });
+  } catch {
+    log.warn(`it may still run in the guest, as process ${pid}`);
+  }
+}
+
+async function readInput(over: AbortSignal): Promise<Buffer> {
+  const hint = setTimeout(
+    () => log.info("waiting for the end of standard input; without any: </dev/null"),
+    STDIN_HINT_MS,
+  );
+  try {
+    const input = await readStdin(over);
+    if (input.length <= MAX_INPUT_BYTES) return input;
+  } finally {
+    clearTimeout(hint);
+  }
+  throw new VmError("io", `the guest agent takes at most ${MAX_INPUT_BYTES >> 20} MiB of input`, {
+    hint: `copy a file: ${commandLine("cp", "FILE", ":/tmp/")}`,
+  });
+}
+
+/** Prints what it said, and passes its status on. */
+async function show(program: string, result: ExecStatus): Promise<void> {
+  try {
+    await writeOutput(Buffer.from(result["out-data"] ?? "", "base64"));
+  } finally {
+    await writeErrorOutput(Buffer.from(result["err-data"] ?? "", "base64"));
+  }
+  if (result["out-truncated"] || result["err-truncated"])
+    log.warn("the output is cut short: the guest agent keeps 16 MiB; write more into a file, and cp that");
+  const { signal, exitcode = 0 } = result;
+  if (signal)
+    throw new StatusError(`${program} was killed by ${signalName(signal)}`, 128 + (signal & MAX_SIGNAL));
+  // Windows has statuses of 32 bits: none of them may look like success here.
+  if (exitcode !== 0)
+    throw new StatusError(`${program} ended with status ${exitcode}`, exitcode & MAX_STATUS || EXIT.other);
+}
+
+const signalName = (number: number): string =>
+  Object.entries(constants.signals).find(([, value]) => value === number)?.[0] ?? `signal ${number}`;
+
+function explainRefusal(error: AgentError, path: string): VmError {
+  const { kind, description } = error;
+  if (kind === "CommandNotFound" || /disabled/.test(description))
+    return new VmError("unavailable", "the guest agent is not allowed to run programs", {
+      hint: "allow guest-exec in the guest: its configuration (/etc/qemu/qemu-ga.conf, /etc/sysconfig/qemu-ga) blocks it",
+    });
+  if (!/no such file/i.test(description)) return error;
+  return new VmError("noInput", `no such program in the guest: ${path}`);
+}
+
+const noAgent = (context: Context, hasLine: boolean): VmError =>
+  new VmError("unavailable", "no guest agent answers in the guest", {
+    hint: hasLine
+      ? "install qemu-guest-agent there and start it: systemctl enable --now qemu-guest-agent (a guest that boots needs a moment)"
+      : `this VM was started without a line for it: start it again with this ${context.prog}`,
+  });
+
+const lineTaken = (): VmError =>
+  new VmError("busy", "somebody else talks to the guest agent, and does not come to an end");
+
+const timeUp = (program: string, seconds: number): VmError =>
+  new VmError("timeout", `${program} did not end within ${seconds} s`);

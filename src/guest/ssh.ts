@@ -1,0 +1,182 @@
+import { closeSync, existsSync } from "node:fs";
+import { constants } from "node:os";
+import { join, resolve } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
+import { StatusError, VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { findForward, SSH_PORT } from "../machine/parse.ts";
+import { start } from "../process/exec.ts";
+import { signalError, takeSignals, throwIfInterrupted, type StopSignal } from "../process/signals.ts";
+import { shellQuote } from "../qemu/text.ts";
+import { createFile, lstatOf } from "../store/files.ts";
+import { WORK } from "../store/layout.ts";
+import type { Context } from "../vm/context.ts";
+import { requireRunning } from "../vm/running.ts";
+import type { Vm } from "../vm/open.ts";
+
+/** How ssh and scp reach one guest. */
+interface Access {
+  host: string;
+  options: string[];
+  knownHosts: string;
+  user: string;
+}
+
+/** ssh's and scp's own word for "no connection, or it broke" (ssh(1), EXIT STATUS). */
+const NO_CONNECTION = 255;
+
+/** Logs in to the guest in our terminal; `args` go to ssh as they are. @throws ssh's status, 69 without a forward */
+export async function sshToGuest(context: Context, args: readonly string[], user?: string): Promise<void> {
+  const access = await findAccess(context, "log in by ssh", user);
+  await runHere(context, access, ["ssh", ...access.options, access.host, ...args]);
+}
+
+/** Copies by scp. @throws scp's status, 69 without a forward */
+export async function copyByScp(
+  context: Context,
+  paths: readonly string[],
+  flags: readonly string[],
+  user?: string,
+): Promise<void> {
+  const access = await findAccess(context, "copy by ssh", user);
+  const host = access.host.includes(":") ? `[${access.host}]` : access.host;
+  const places = parseCopy(paths).map((place) => (place.guest ? `${host}:${place.path}` : place.path));
+  await runHere(context, access, ["scp", ...flags, ...access.options, "--", ...places]);
+}
+
+/** The paths of `cp`; those of this host so that scp takes them for nothing else. @throws 64 */
+export function parseCopy(paths: readonly string[]): { guest: boolean; path: string }[] {
+  if (paths.length < 2)
+    throw new VmError("usage", "cp: DST is missing", {
+      hint: `copy into the guest: ${commandLine("cp", "FILE", ":/root/")}\nfrom it: ${commandLine("cp", ":/etc/hosts", ".")}`,
+    });
+  if (!paths.some((path) => path.startsWith(":")))
+    throw new VmError("usage", "cp: none of these paths is in the guest", {
+      hint: `a path in the guest begins with a colon: ${commandLine("cp", ...paths.slice(0, -1), `:${paths.at(-1)}`)}`,
+    });
+  return paths.map((path) => {
+    if (path.startsWith(":")) return { guest: true, path: path.slice(1) };
+    // `a:b` would be a host to scp.
+    return { guest: false, path: path.includes(":") && !path.startsWith("/") ? `./${path}` : path };
+  });
+}
+
+/** Starts the VM so that ssh finds it. */
+const START = ["run", "--detach", "--ssh", "--wait=ssh"];
+
+/** Where on this host the guest's SSH is found. @throws 69 when nothing leads there */
+export function requireSsh(forwards: readonly string[]): { host: string; port: number } {
+  const place = findForward(forwards, SSH_PORT);
+  if (place) return place;
+  throw new VmError("unavailable", `no port of this host leads to the guest's port ${SSH_PORT}`, {
+    hint: `restart it with one: ${commandLine("stop")} && ${commandLine(...START)}`,
+  });
+}
+
+/** @param typed the user that was typed; absent: SSH_USER */
+async function findAccess(context: Context, what: string, typed: string | undefined): Promise<Access> {
+  const { vm, work } = await requireRunning(context, what, START);
+  const user = typed ?? vm.settings.SSH_USER;
+  const { FORWARDS, USENETDEV, GUESTNAME } = vm.settings;
+  const place = requireSsh(work.mark.run?.forwards ?? (USENETDEV ? FORWARDS : []));
+  const knownHosts = join(work.dir, WORK.knownHosts);
+  const options = buildSshOptions({
+    port: place.port,
+    user,
+    knownHosts,
+    alias: /^[\w.-]+$/.test(GUESTNAME) ? GUESTNAME : "vm",
+    keys: findKeys(vm, Boolean(context.env.SSH_AUTH_SOCK)),
+  });
+  return { host: place.host, options, knownHosts, user };
+}
+
+/** Options that hold for this VM alone, whatever ssh_config says of hosts in general (ssh_config(5)). */
+export function buildSshOptions(access: {
+  port: number;
+  user: string;
+  knownHosts: string;
+  alias: string;
+  keys: readonly string[];
+}): string[] {
+  const { port, user, knownHosts, alias, keys } = access;
+  return [
+    `Port=${port}`,
+    `User=${quoted(user)}`,
+    `UserKnownHostsFile=${quotedPath(knownHosts)}`,
+    "GlobalKnownHostsFile=none",
+    "StrictHostKeyChecking=accept-new",
+    `HostKeyAlias=${alias}`,
+    "HashKnownHosts=no",
+    // Another VM had this port before; a proxy does not lead to our own loopback.
+    "ControlPath=none",
+    "ProxyCommand=none",
+    ...keys.map((key) => `IdentityFile=${quotedPath(key)}`),
+    // sshd ends a login after some keys of an agent that it does not know (sshd_config(5), MaxAuthTries).
+    ...(keys.length > 0 ? ["IdentitiesOnly=yes"] : []),
+  ].flatMap((option) => ["-o", option]);
+}
+
+/** One word of ssh_config. */
+const quoted = (word: string): string => `"${word.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
+const quotedPath = (path: string): string => quoted(path.replaceAll("%", "%%"));
+
+/** What names a VM's keys. */
+interface KeyNames {
+  hostdir: string;
+  settings: Pick<Vm["settings"], "SSHKEYS">;
+}
+
+/**
+ * The private keys beside the public ones that the jobs let in.
+ * @param agent there is one: a public key alone tells ssh which of its keys to ask for
+ */
+export function findKeys({ settings, hostdir }: KeyNames, agent: boolean): string[] {
+  return settings.SSHKEYS.filter((path) => path.endsWith(".pub"))
+    .map((path) => resolve(hostdir, path))
+    .flatMap((path) => {
+      const names = [path.slice(0, -".pub".length), ...(agent ? [path] : [])];
+      return names.find((key) => existsSync(key)) ?? [];
+    });
+}
+
+/** How long ssh may take to end after a stop signal. */
+const HURRY_MS = 5000;
+
+/** Runs a program as if the user had started it: our terminal, our directory, its status. */
+async function runHere(context: Context, access: Access, argv: readonly string[]): Promise<void> {
+  throwIfInterrupted();
+  const known = (lstatOf(access.knownHosts)?.size ?? 0) > 0;
+  // ssh would make it by the user's umask.
+  if (!lstatOf(access.knownHosts)) closeSync(createFile(access.knownHosts));
+  const child = start(argv, {
+    stdin: 0,
+    stdout: 1,
+    stderr: 2,
+    cwd: context.cwd,
+    runAs: "user",
+    whenOrphaned: "TERM",
+    keepOnInterrupt: true,
+    ownSession: false,
+  });
+  let kill: ReturnType<typeof setTimeout> | undefined;
+  let stop: StopSignal | undefined;
+  using _taken = takeSignals((signal) => {
+    stop ??= signal;
+    child.kill(signal);
+    // One that hangs, or is stopped, does not hear it.
+    kill ??= setTimeout(() => child.kill("SIGKILL"), HURRY_MS);
+  });
+  const { status, signal } = await child.done;
+  clearTimeout(kill);
+  if (status === 0) return;
+  if (stop && signal === "SIGKILL") throw signalError(stop, `${argv[0]} did not end after ${stop}`);
+  if (status === NO_CONNECTION) {
+    log.info(`${argv[0]} logs in as ${access.user}; as another user: --user=NAME`);
+    if (known)
+      log.info(
+        `if ssh complains of a changed key, and the guest was installed anew: rm ${shellQuote(access.knownHosts)}`,
+      );
+  }
+  const code = signal ? 128 + constants.signals[signal as NodeJS.Signals] : (status ?? 1);
+  throw new StatusError(`${argv[0]} ended with status ${code}`, code);
+}

@@ -1,0 +1,140 @@
+import { bashAssignment } from "../config/assignment.ts";
+import { buildDefaults } from "../config/defaults.ts";
+import { readSettings, usableSettings, type Loaded, type Origin } from "../config/load.ts";
+import { isSettingName, parseSetting, SECRETS, SETTING_NAMES, type SettingName } from "../config/schema.ts";
+import { commandLine } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { toJson } from "../lib/json.ts";
+import { plain } from "../lib/text.ts";
+import { nearest } from "../lib/nearest.ts";
+import { resolveWork, type Work } from "../store/workdir.ts";
+import type { Context } from "../vm/context.ts";
+import { findHostdir, sourcesOf, type Vm } from "../vm/open.ts";
+
+/** Settings as far as they can be read. */
+export interface InForce extends Pick<Loaded, "raw" | "origins" | "userShell"> {
+  hostdir: string;
+  work: Work;
+  /** What is wrong with the rest. */
+  error: VmError | undefined;
+}
+
+/** Reads the settings of the VM that the command line means, going on after errors in them. */
+export async function readInForce(context: Context): Promise<InForce> {
+  const hostdir = findHostdir(context);
+  let work: Work = { state: "none" };
+  let error: VmError | undefined;
+  try {
+    work = resolveWork(hostdir);
+  } catch (failure) {
+    if (!(failure instanceof VmError)) throw failure;
+    error = failure;
+  }
+  const read = await readSettings(sourcesOf(context, hostdir, work));
+  // See display.ts: a password may come from there, where no file has one.
+  if (read.raw.SPICE_PASSWORD.length === 0 && context.env.SPICE_PASSWORD)
+    read.origins.SPICE_PASSWORD = { kind: "environment" };
+  return { ...read, hostdir, work, error: error ?? read.error };
+}
+
+/** The VM as far as its settings are right; a default stands in the place of each that is wrong. */
+export const usableVm = (context: Context, found: InForce): Vm => ({
+  ...found,
+  ...usableSettings(context, found.raw),
+});
+
+const isUsable = (name: SettingName, raw: InForce["raw"]): boolean =>
+  "value" in parseSetting(name, raw[name]);
+
+/** @throws 64 for a word that is no setting */
+export function parseNames(words: readonly string[] = []): SettingName[] {
+  return words.map((word) => {
+    if (isSettingName(word)) return word;
+    const similar = nearest(
+      word,
+      SETTING_NAMES.map((name) => name.toLowerCase()),
+    );
+    throw new VmError("usage", `config: there is no setting ${word}`, {
+      hint: `${similar ? `did you mean ${similar.toUpperCase()}? ${commandLine("config", similar.toUpperCase())}\n` : ""}all settings: ${commandLine("config")}`,
+    });
+  });
+}
+
+/**
+ * Prints settings with their origins, as lines that bash and the program itself can read, or as JSON.
+ * @param names these only; none: all
+ * @throws what is wrong with the settings, after printing those that are right
+ */
+export async function showConfig(
+  context: Context,
+  names: readonly SettingName[],
+  json: boolean,
+): Promise<void> {
+  const found = await readInForce(context);
+  const shown = (names.length > 0 ? [...new Set(names)] : SETTING_NAMES).filter((name) =>
+    isUsable(name, found.raw),
+  );
+  context.print(json ? formatJson(shown, found) : formatText(shown, found, buildDefaults(context)));
+  if (found.error) throw found.error;
+}
+
+const isSet = (name: SettingName, { raw, origins }: Pick<InForce, "raw" | "origins">): boolean =>
+  raw[name].length > 0 || origins[name].kind === "environment";
+
+function formatJson(
+  names: readonly SettingName[],
+  { raw, origins }: Pick<InForce, "raw" | "origins">,
+): string {
+  const entries = names.map((name) => {
+    const origin = origins[name];
+    if (SECRETS.has(name)) return [name, { set: isSet(name, { raw, origins }), origin }];
+    const parsed = parseSetting(name, raw[name]) as { value: unknown };
+    return [name, { value: parsed.value ?? null, raw: raw[name], origin }];
+  });
+  return toJson(Object.fromEntries(entries));
+}
+
+/** Longer lines have their comment right behind them. */
+const MAX_COLUMN = 48;
+
+/** A value may have several lines. */
+const lastLength = (text: string): number => text.length - text.lastIndexOf("\n") - 1;
+
+/** Pure: one assignment a line, its origin in a comment. A secret is a comment altogether. */
+export function formatText(
+  names: readonly SettingName[],
+  { raw, origins }: Pick<InForce, "raw" | "origins">,
+  defaults: InForce["raw"],
+): string {
+  const rows = names.map((name) => {
+    if (SECRETS.has(name))
+      return [`# ${name} is ${isSet(name, { raw, origins }) ? "" : "not "}set`, originOf(origins[name])];
+    // Over a default array a plain value would leave the further elements.
+    const isList = typeof defaults[name] !== "string";
+    const value = isList ? [raw[name]].flat().filter((item) => item !== "") : raw[name];
+    return [bashAssignment(name, value), originOf(origins[name])];
+  }) as [string, string][];
+  const lengths = rows.map(([text]) => lastLength(text)).filter((length) => length <= MAX_COLUMN);
+  const column = Math.max(0, ...lengths);
+  return rows
+    .map(([text, origin]) => `${text}${" ".repeat(Math.max(0, column - lastLength(text)))}  # ${origin}\n`)
+    .join("");
+}
+
+function originOf(origin: Origin): string {
+  // A file's name may hold anything.
+  return plain(`${placeOf(origin)}${origin.added ? ", and the command line" : ""}`);
+}
+
+function placeOf(origin: Origin): string {
+  switch (origin.kind) {
+    case "default":
+      return "built-in default";
+    case "file":
+      return `${origin.file}:${origin.line}`;
+    case "option":
+      return origin.option ?? "command line";
+    case "environment":
+      return "environment";
+  }
+}

@@ -1,0 +1,116 @@
+import { accessSync, constants, existsSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import type { Settings } from "../../config/schema.ts";
+import { reasonOf } from "../../lib/errors.ts";
+import { PACKAGES } from "../../lib/packages.ts";
+import { formatSize } from "../../lib/size.ts";
+import { findProgram, isBusybox } from "../../process/exec.ts";
+import { freeBytes } from "../../store/files.ts";
+import type { Context } from "../../vm/context.ts";
+import { findCheckMedia } from "../../vm/media.ts";
+import { checkProgram, type Check } from "./check.ts";
+
+/** Programs of the host, but for qemu and what a rescue is built of. */
+export function checkPrograms(context: Context): Check[] {
+  const media = findCheckMedia(context);
+  return [
+    checkProgram({ name: "qemu-img", use: "disks", needed: true, thing: "qemu-img" }),
+    checkProgram({ name: "pigz", use: "snapshots", needed: true, thing: "pigz" }),
+    checkCoreutils(),
+    checkSetpriv(),
+    checkProgram({ name: "bash", use: "jobs' hooks, settings with conditions", thing: "bash" }),
+    checkProgram({ name: "ssh", use: "logging in to guests", thing: "ssh" }),
+    checkProgram({ name: "scp", use: "copying to and from guests", thing: "ssh" }),
+    checkProgram({ name: "remote-viewer", use: "looking at guests from here", thing: "remote-viewer" }),
+    checkProgram({ name: "restic", use: "snapshots off the machine", thing: "restic" }),
+    ...(media === undefined
+      ? []
+      : [{ name: "check-media", state: "ok", needed: false, use: "external media", detail: media } as const]),
+  ];
+}
+
+const COREUTILS = ["cat", "cp", "dd", "sha256sum"];
+
+function checkCoreutils(): Check {
+  const common = { name: "coreutils", needed: true, use: "snapshots, disks" };
+  const absent = COREUTILS.filter((name) => findProgram(name) === undefined);
+  const packages = PACKAGES.coreutils;
+  if (absent.length > 0) return { ...common, state: "missing", detail: `no ${absent.join(", ")}`, packages };
+  if (!isBusybox(findProgram("dd")!)) return { ...common, state: "ok", detail: findProgram("dd")! };
+  return { ...common, state: "limited", detail: "dd is busybox's, GNU's is needed to restore", packages };
+}
+
+function checkSetpriv(): Check {
+  const found = checkProgram({
+    name: "setpriv",
+    use: "no qemu stays behind after kill -9",
+    thing: "setpriv",
+  });
+  if (found.state !== "ok" || !isBusybox(found.detail)) return found;
+  return { ...found, state: "limited", detail: "busybox's cannot do it", packages: PACKAGES.setpriv };
+}
+
+interface Place {
+  name: string;
+  path: string;
+  use: string;
+  needed: boolean;
+  /** Less than this counts as little. */
+  bytes: number;
+  /** May be made where it is not there. */
+  made: boolean;
+}
+
+/** Directories that the program writes to: room and rights. Nothing is written. */
+export function checkPlaces(context: Context, { INPLACE, PROFILES }: Settings): Check[] {
+  const places: Place[] = [
+    {
+      name: "tmpdir",
+      path: context.tmpdir,
+      use: "working files",
+      needed: !INPLACE,
+      bytes: 1 << 30,
+      made: false,
+    },
+    {
+      name: "profiles",
+      path: PROFILES,
+      use: "rescue profiles, VMs",
+      needed: false,
+      bytes: 1 << 29,
+      made: true,
+    },
+  ];
+  const cache = context.cacheDirectory;
+  if (cache !== undefined)
+    places.push({
+      name: "cache",
+      path: cache,
+      use: "saved rescues",
+      needed: false,
+      bytes: 1 << 29,
+      made: true,
+    });
+  return places.map(checkPlace);
+}
+
+/** The directory itself, or the nearest above it that is there. */
+const existing = (path: string): string =>
+  existsSync(path) || path === dirname(path) ? path : existing(dirname(path));
+
+function checkPlace({ name, path, use, needed, bytes, made }: Place): Check {
+  const common = { name, needed, use };
+  const nearest = made ? existing(path) : path;
+  try {
+    if (!statSync(nearest).isDirectory()) throw new Error(`${nearest} is no directory`);
+    accessSync(nearest, constants.W_OK | constants.X_OK);
+    const free = freeBytes(nearest);
+    const detail = `${path}: ${formatSize(free)} free`;
+    return free < bytes
+      ? { ...common, state: "limited", detail: `${detail}, which is little` }
+      : { ...common, state: "ok", detail };
+  } catch (error) {
+    const where = nearest === path ? "" : `${nearest}: `;
+    return { ...common, state: "missing", detail: `${path}: ${where}${reasonOf(error)}` };
+  }
+}

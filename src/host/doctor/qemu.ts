@@ -1,0 +1,199 @@
+import { join } from "node:path";
+import type { Settings } from "../../config/schema.ts";
+import { VmError } from "../../lib/errors.ts";
+import { isThing, PACKAGES, type Thing } from "../../lib/packages.ts";
+import { ARCH, type ArchFacts } from "../../machine/arch.ts";
+import { ARCHES, type Arch } from "../../machine/types.ts";
+import { kvmProblem, probeKvm } from "../../qemu/accel.ts";
+import type { Capabilities } from "../../qemu/capabilities.ts";
+import { isSince, LIVE_SINCE } from "../../qemu/features.ts";
+import { findBootLoader, findFirmware } from "../../qemu/firmware.ts";
+import { probeQemu } from "../../qemu/probe.ts";
+import { findProgram } from "../../process/exec.ts";
+import { lstatOf } from "../../store/files.ts";
+import { WORK } from "../../store/layout.ts";
+import { findFirmwareFor } from "../../vm/firmware.ts";
+import type { Vm } from "../../vm/open.ts";
+import { oneLine, type Check } from "./check.ts";
+
+/** README: what the server needs. */
+const MIN_QEMU_MAJOR = 7;
+
+const VIRTIO = [
+  "virtio-blk-pci",
+  "virtio-net-pci",
+  "virtio-rng-pci",
+  "virtio-scsi-pci",
+  "virtio-serial-pci",
+  "virtserialport",
+];
+const DEVICES = [
+  "ich9-ahci",
+  "ide-cd",
+  "ide-hd",
+  "nvme",
+  "qemu-xhci",
+  "scsi-cd",
+  "scsi-hd",
+  "usb-kbd",
+  "usb-tablet",
+];
+
+/** One thing that a qemu may be built without. */
+interface Feature {
+  name: string;
+  use: string;
+  needed: boolean;
+  lacking(capabilities: Capabilities, arch: Arch): readonly string[];
+  thing?: Thing;
+}
+
+const without =
+  (...names: string[]): Feature["lacking"] =>
+  ({ devices }) =>
+    names.filter((name) => !devices.has(name));
+
+const FEATURES: readonly Feature[] = [
+  { name: "virtio", use: "disks, network and control of guests", needed: true, lacking: without(...VIRTIO) },
+  {
+    name: "devices",
+    use: "disks, CD and screen of guests",
+    needed: true,
+    lacking: (capabilities, arch) => without(ARCH[arch].card, ...DEVICES)(capabilities, arch),
+  },
+  {
+    name: "sandbox",
+    use: "keeping qemu from the host's programs",
+    needed: true,
+    lacking: ({ sandbox }) => (sandbox ? [] : ["seccomp"]),
+  },
+  {
+    name: "spice",
+    use: "the guest's screen",
+    needed: false,
+    lacking: ({ spice }) => (spice ? [] : ["SPICE"]),
+    thing: "spice",
+  },
+  {
+    name: "live snapshots",
+    use: "backup of a running VM",
+    needed: false,
+    lacking: ({ version }) =>
+      isSince(version, LIVE_SINCE)
+        ? []
+        : [`copy-before-write with a time limit (${LIVE_SINCE.join(".")} or later)`],
+  },
+  { name: "9p", use: "shared folders, jobs", needed: false, lacking: without("virtio-9p-pci") },
+  {
+    name: "vmgenid",
+    use: "random numbers of a rescue's copies",
+    needed: false,
+    lacking: (capabilities, arch) => {
+      const { warm }: ArchFacts = ARCH[arch];
+      return warm ? without("vmgenid")(capabilities, arch) : [];
+    },
+  },
+];
+
+/** qemu for each guest architecture; its features for the one that is set, else a word about those it lacks. */
+export async function checkQemus(settings: Settings): Promise<Check[]> {
+  return (await Promise.all(ARCHES.map((arch) => checkQemu(arch, arch === settings.QEMUARCH)))).flat();
+}
+
+async function checkQemu(arch: Arch, needed: boolean): Promise<Check[]> {
+  const { binary } = ARCH[arch];
+  const common = { name: binary, needed, use: `${arch} guests` };
+  let capabilities: Capabilities;
+  try {
+    // Asked anew: an answer that is kept would be no diagnosis, and keeping one makes a file.
+    capabilities = await probeQemu(binary, undefined);
+  } catch (error) {
+    if (!(error instanceof VmError)) throw error;
+    return [{ ...common, state: "missing", detail: oneLine(error.message), packages: PACKAGES[binary] }];
+  }
+  const { version } = capabilities;
+  if (Number.parseInt(version) < MIN_QEMU_MAJOR) {
+    const detail = `${version}, but ${MIN_QEMU_MAJOR}.0 or later is needed`;
+    return [{ ...common, state: "missing", detail, packages: PACKAGES[binary] }];
+  }
+  if (needed)
+    return [{ ...common, state: "ok", detail: version }, ...FEATURES.map(checkFeature(capabilities, arch))];
+  const lacking = FEATURES.flatMap((feature) => feature.lacking(capabilities, arch));
+  return [
+    lacking.length === 0
+      ? { ...common, state: "ok", detail: version }
+      : { ...common, state: "limited", detail: `${version}, without ${lacking.join(", ")}` },
+  ];
+}
+
+const checkFeature =
+  (capabilities: Capabilities, arch: Arch) =>
+  ({ name, use, needed, lacking, thing }: Feature): Check => {
+    const absent = lacking(capabilities, arch);
+    if (absent.length === 0) return { name, state: "ok", needed, use, detail: "" };
+    const detail = `this qemu has no ${absent.join(", ")}`;
+    return { name, state: "missing", needed, use, detail, ...(thing && { packages: PACKAGES[thing] }) };
+  };
+
+/** KVM for the guests that are set; it is needed where the settings ask for it. */
+export function checkKvm({ ACCEL, QEMUARCH }: Settings, hostArch: string): Check {
+  const problem = kvmProblem(QEMUARCH, probeKvm(hostArch));
+  const needed = ACCEL === "kvm";
+  const common = { name: "kvm", needed, use: "guests at full speed" };
+  if (problem === undefined) return { ...common, state: "ok", detail: "/dev/kvm" };
+  const advice = /permission denied/i.test(problem) ? "; join the group kvm" : "";
+  if (needed) return { ...common, state: "missing", detail: `${problem}${advice}` };
+  return { ...common, state: "limited", detail: `${problem}: guests are emulated, which is slow${advice}` };
+}
+
+/** What boots guests of each architecture that are set or that a qemu here can run. */
+export const checkFirmwares = (settings: Settings): Check[] =>
+  ARCHES.filter((arch) => arch === settings.QEMUARCH || findProgram(ARCH[arch].binary)).flatMap((arch) => {
+    const { boots, bootLoaders }: ArchFacts = ARCH[arch];
+    const set = arch === settings.QEMUARCH;
+    // The user's own files are for the architecture that is set.
+    const own = set ? { code: settings.OVMF_CODE, vars: settings.OVMF_VARS } : { code: "", vars: "" };
+    const checks: Check[] = [];
+    if (boots.includes("uefi"))
+      checks.push(
+        checkFile(
+          `uefi-${arch}`,
+          `uefi-${arch}`,
+          set && settings.UEFI,
+          `${arch} guests with UEFI`,
+          () => findFirmware(arch, own).code.path,
+        ),
+      );
+    if (bootLoaders)
+      checks.push(
+        checkFile(`boot-loader-${arch}`, "u-boot", set && !settings.UEFI, `${arch} guests without UEFI`, () =>
+          findBootLoader(arch),
+        ),
+      );
+    return checks;
+  });
+
+/** The firmware for the UEFI variables of the VM at hand. */
+export function checkVariables(vm: Vm): Check[] {
+  const { work, settings } = vm;
+  if (!settings.UEFI || work.state !== "present" || !lstatOf(join(work.dir, WORK.efivars))) return [];
+  const find = (): string => findFirmwareFor(vm, work).code.path;
+  return [checkFile("uefi-variables", "", true, "UEFI boot of this VM", find)];
+}
+
+function checkFile(
+  name: string,
+  thing: string,
+  needed: boolean,
+  use: string,
+  find: () => string | undefined,
+): Check {
+  const common = { name, needed, use };
+  try {
+    return { ...common, state: "ok", detail: find() ?? "" };
+  } catch (error) {
+    if (!(error instanceof VmError)) throw error;
+    const absent = error.code === "unavailable" && isThing(thing) && { packages: PACKAGES[thing] };
+    return { ...common, state: "missing", detail: oneLine(error.message), ...absent };
+  }
+}

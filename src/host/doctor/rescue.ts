@@ -1,0 +1,85 @@
+import { kernelPackages, PACKAGES } from "../../lib/packages.ts";
+import { reasonOf, VmError } from "../../lib/errors.ts";
+import { parseArch } from "../../machine/arch.ts";
+import { ARCHES } from "../../machine/types.ts";
+import { findHostProgram } from "../../rescue/build/host.ts";
+import { findKernel } from "../../rescue/build/kernel.ts";
+import { missingUnpacker } from "../../rescue/build/modules.ts";
+import type { Context } from "../../vm/context.ts";
+import type { Vm } from "../../vm/open.ts";
+import { findRescues } from "../../job/rescue-list.ts";
+import { checkProgram, oneLine, type Check } from "./check.ts";
+
+const BUILD = "rescue build";
+
+/** What rescue systems are built of. */
+export async function checkRescueBuild(hostArch: string): Promise<Check[]> {
+  return [
+    checkProgram({ name: "busybox", use: BUILD, thing: "busybox", find: findHostProgram }),
+    checkProgram({
+      name: "kmod",
+      use: BUILD,
+      thing: "kmod",
+      find: () => findHostProgram("depmod") && findHostProgram("modprobe"),
+    }),
+    await checkKernel(hostArch),
+    checkProgram({ name: "xorriso", use: `${BUILD} --iso, create --cloud-init`, thing: "xorriso" }),
+    checkProgram({ name: "alt2deploy", use: `${BUILD} --iso, instead of xorriso`, thing: "alt2deploy" }),
+  ];
+}
+
+/** Nothing can be made there: a list of modules that a kernel lacks is not made for us. */
+const NO_SCRATCH = "/dev/null";
+
+async function checkKernel(hostArch: string): Promise<Check> {
+  const arch = parseArch(hostArch) ?? ARCHES[0];
+  const common = { name: "kernel", needed: false, use: BUILD };
+  try {
+    const { file, graph } = await findKernel({ arch, scratch: NO_SCRATCH });
+    const unpacker = missingUnpacker(graph);
+    if (unpacker !== undefined)
+      return {
+        ...common,
+        state: "limited",
+        detail: `${file}: nothing here unpacks its modules: no ${unpacker}`,
+        packages: PACKAGES[unpacker],
+      };
+    return { ...common, state: "ok", detail: file };
+  } catch (error) {
+    const message = error instanceof VmError ? error.message : reasonOf(error);
+    const found = { ...common, state: "missing" as const, detail: oneLine(message) };
+    // Another one would be unreadable, too.
+    if (message.includes("by root only"))
+      return { ...found, detail: `${found.detail}; copy one for yourself` };
+    return { ...found, packages: kernelPackages(hostArch) };
+  }
+}
+
+/** The rescue profiles there are. */
+export async function checkRescues(context: Context, vm: Vm): Promise<Check[]> {
+  const { PROFILES } = vm.settings;
+  const common = { needed: false, use: "jobs" };
+  try {
+    const rescues = await findRescues(context, vm);
+    if (rescues.length === 0)
+      return [
+        {
+          ...common,
+          name: "rescue",
+          state: "missing",
+          detail: `none in ${PROFILES}; make one: ${context.prog} rescue build`,
+        },
+      ];
+    return rescues.map(({ name, kind, problem }) => ({
+      ...common,
+      name: `rescue:${name}`,
+      state: problem === undefined ? "ok" : "limited",
+      detail: oneLine(problem ?? kind),
+    }));
+  } catch (error) {
+    if (!(error instanceof VmError) && !(error instanceof Error && "errno" in error)) throw error;
+    return [
+      { ...common, name: "rescue", state: "limited", detail: `${PROFILES}: ${oneLine(reasonOf(error))}` },
+    ];
+  }
+}

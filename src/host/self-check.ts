@@ -1,0 +1,63 @@
+import { createHash } from "node:crypto";
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+import { resolve } from "node:path";
+import { reasonOf, VmError } from "../lib/errors.ts";
+import { plain } from "../lib/text.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import type { Context } from "../vm/context.ts";
+
+/** One line of sha256sum(1), plain or with `--tag`: the sum, and the name of the file. */
+const LINE = /^\\?([0-9a-f]{64}) [ *](.+)$/gim;
+const TAGGED = /^\\?SHA256 \((.+)\) = ([0-9a-f]{64})$/gim;
+
+/**
+ * Compares the program's own file with a list of checksums, or prints its checksum as sha256sum would.
+ * @throws 66 when there is no such list, 74 when the program is none of those in it
+ */
+export function selfCheck(context: Context, sums: string | undefined): void {
+  const program = process.execPath;
+  const wanted = sums === undefined ? undefined : readList(resolve(context.cwd, sums));
+  const sum = hashFile(program);
+  if (!wanted) return context.print(`${sum}  ${plain(program)}\n`);
+  const name = wanted.get(sum);
+  if (name === undefined)
+    throw new VmError("io", `${program} is none of the programs in ${sums}: its checksum is ${sum}`, {
+      hint: "take the list of the same release; if it is, copy the program anew from where you trust it",
+    });
+  context.print(`${plain(program)} is ${plain(name)}\n`);
+}
+
+/** Names by checksum. */
+export function parseSums(text: string): Map<string, string> {
+  const listed = [...text.matchAll(LINE)].map(([, sum, name]) => [sum!, name!] as const);
+  const tagged = [...text.matchAll(TAGGED)].map(([, name, sum]) => [sum!, name!] as const);
+  return new Map([...listed, ...tagged].map(([sum, name]) => [sum.toLowerCase(), name]));
+}
+
+function readList(path: string): Map<string, string> {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new VmError("noInput", `cannot read ${path}: ${reasonOf(error)}`);
+  }
+  const list = parseSums(text);
+  if (list.size > 0) return list;
+  throw new VmError("io", `${path} holds no checksums`, { hint: "name the file SHA256SUMS of a release" });
+}
+
+/** By ourselves: whoever doubts this program may have no other, or doubt that as well. */
+function hashFile(path: string): string {
+  const hash = createHash("sha256");
+  const piece = Buffer.allocUnsafe(1 << 20);
+  const fd = openSync(path, "r");
+  try {
+    for (let length = readSync(fd, piece); length > 0; length = readSync(fd, piece)) {
+      hash.update(piece.subarray(0, length));
+      throwIfInterrupted();
+    }
+  } finally {
+    closeSync(fd);
+  }
+  return hash.digest("hex");
+}

@@ -1,0 +1,190 @@
+import { createHash } from "node:crypto";
+import { chmodSync, mkdirSync, realpathSync, statSync } from "node:fs";
+import { basename, isAbsolute, join, resolve } from "node:path";
+import { CRON_WORDS, cronFields, quoteForCron } from "../../lib/cron.ts";
+import { commandLine } from "../../lib/command-line.ts";
+import { SignalError, VmError } from "../../lib/errors.ts";
+import { log } from "../../lib/log.ts";
+import { exec, findProgram } from "../../process/exec.ts";
+import { fileError, listDirectory, lstatOf, remove, replaceFile } from "../../store/files.ts";
+import type { Context } from "../../vm/context.ts";
+import { requireVm } from "../../store/no-vm.ts";
+import { findHostdir, openVm, type Vm } from "../../vm/open.ts";
+import { buildUnits, type Plan, type Unit } from "./units.ts";
+
+export interface TimerRequest {
+  action: "print" | "install" | "remove" | "cron";
+  when: string;
+  /** The words behind `vm -d HOSTDIR`. */
+  words: string[];
+  /** Which systemd; absent: by who we are. */
+  system: boolean | undefined;
+}
+
+/** Understands the command's arguments. @throws 64 */
+export function parseTimer(args: Record<string, unknown>): TimerRequest {
+  const one = (names: readonly string[]): string | undefined => {
+    const given = names.filter((name) => args[name] === true);
+    if (given.length > 1)
+      throw new VmError(
+        "usage",
+        `timer: ${given.map((name) => `--${name}`).join(" and ")} exclude each other`,
+      );
+    return given[0];
+  };
+  const action = (one(["print", "install", "remove", "cron"]) ?? "print") as TimerRequest["action"];
+  const where = one(["user", "system"]);
+  const when = (args["on-calendar"] as string | undefined) ?? "hourly";
+  if (when === "" || /\p{Cc}/u.test(when))
+    throw new VmError("usage", `--on-calendar: '${when}' is not allowed`, {
+      hint: "allowed: hourly, daily …",
+    });
+  if (action === "cron" && cronFields(when, 0) === undefined)
+    throw new VmError("usage", `--on-calendar: a crontab cannot say '${when}'`, {
+      hint: `with --cron allowed: ${CRON_WORDS}`,
+    });
+  const words = args._ as string[];
+  return {
+    action,
+    when,
+    // cron mails whatever is printed.
+    words: words.length > 0 ? words : ["backup", ...(action === "cron" ? ["--quiet"] : [])],
+    system: where === undefined ? undefined : where === "system",
+  };
+}
+
+/** Shows, writes or removes what runs a command of this VM at set times. */
+export async function timerVm(context: Context, request: TimerRequest): Promise<void> {
+  const hostdir = findHostdir(context);
+  // A timer may be left from a VM that is gone.
+  if (request.action !== "remove") requireVm(hostdir);
+  const vm = await openVm(context);
+  const system = request.system ?? process.getuid!() === 0;
+  const plan = planFor(context, vm, request, system);
+  if (request.action === "cron") return context.print(cronLine(plan));
+  const { service, timer } = buildUnits(plan);
+  const directory = unitDirectory(context, system);
+  if (request.action === "remove") return removeUnits(directory, system, service, timer);
+  await requireCalendar(plan.when);
+  if (request.action === "install") return installUnits(directory, system, plan, service, timer);
+  const shown = [service, timer].map(({ name, text }) => `# ${join(directory, name)}\n${text}`);
+  context.print(shown.join("\n"));
+}
+
+function planFor(context: Context, vm: Vm, { words, when }: TimerRequest, system: boolean): Plan {
+  const { prog, env } = context;
+  const { uid } = statSync(vm.hostdir);
+  return {
+    prog,
+    hostdir: vm.hostdir,
+    guest: vm.settings.GUESTNAME,
+    argv: [ownPath(context), "-d", vm.hostdir, ...words],
+    kind:
+      words.map((word) => /^[a-z][a-z-]*$/.exec(word)?.[0]).find((word) => word !== undefined) ?? "command",
+    when,
+    env: env.TMPDIR === undefined ? {} : { TMPDIR: env.TMPDIR },
+    system,
+    uid: system && uid !== 0 ? uid : undefined,
+  };
+}
+
+/** This program, by the name it was started under: its settings have that name. */
+function ownPath({ prog, cwd }: Context): string {
+  const { argv0, execPath } = process;
+  const named = argv0.includes("/") ? resolve(cwd, argv0) : findProgram(argv0);
+  try {
+    if (named !== undefined && isAbsolute(named) && realpathSync(named) === realpathSync(execPath))
+      return named;
+  } catch {
+    // Renamed or removed meanwhile.
+  }
+  if (basename(execPath) !== prog)
+    log.warn(`it will run as ${basename(execPath)}: ${prog} is not found any more`);
+  return execPath;
+}
+
+function cronLine({ hostdir, when, argv, env }: Plan): string {
+  if (/\p{Cc}/u.test(argv.join("")))
+    throw new VmError("unavailable", "a crontab cannot name a path with control characters", {
+      hint: "rename the directory, or use systemd: without --cron",
+    });
+  const spread = createHash("sha256").update(hostdir).digest().readUInt32BE();
+  const settings = Object.entries(env).map(([key, value]) => `${key}=${quoteForCron(value)}`);
+  return `${cronFields(when, spread)} ${[...settings, ...argv.map(quoteForCron)].join(" ")}\n`;
+}
+
+/** Where an administrator's, or a user's own, units are (systemd.unit(5)). */
+function unitDirectory({ env, home }: Context, system: boolean): string {
+  if (system) return "/etc/systemd/system";
+  const config = env.XDG_CONFIG_HOME;
+  return join(config && isAbsolute(config) ? config : join(home, ".config"), "systemd/user");
+}
+
+const systemctl = (system: boolean, ...words: string[]): Promise<unknown> =>
+  exec(["systemctl", ...(system ? [] : ["--user"]), ...words], { what: "systemd does not take the timer" });
+
+async function installUnits(
+  directory: string,
+  system: boolean,
+  plan: Plan,
+  service: Unit,
+  timer: Unit,
+): Promise<void> {
+  const isNew = !listDirectory(directory).includes(timer.name);
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o755 });
+    for (const { name, text } of [service, timer]) {
+      replaceFile(join(directory, name), text);
+      // systemd complains of units that not everybody may read.
+      chmodSync(join(directory, name), 0o644);
+    }
+  } catch (error) {
+    throw fileError("cannot write the timer", error);
+  }
+  try {
+    await systemctl(system, "daemon-reload");
+    await systemctl(system, "enable", "--now", timer.name);
+  } catch (error) {
+    if (isNew) for (const { name } of [service, timer]) remove(join(directory, name));
+    // sd_booted(3)
+    if (lstatOf("/run/systemd/system") || error instanceof SignalError) throw error;
+    throw new VmError("unavailable", "cannot start the timer: systemd does not run on this host", {
+      hint: `for a crontab: ${cronHint(plan)}`,
+      cause: error,
+    });
+  }
+  log.success(`${timer.name} runs ${plan.when}: ${plan.argv.slice(3).join(" ")}`);
+  log.info(`  what it did: journalctl ${system ? "" : "--user "}-u '${service.name}'`);
+  if (!system) log.info("  so that it also runs while you are logged out: loginctl enable-linger");
+}
+
+/** The command that prints the same for a crontab; its own default is quiet. */
+function cronHint({ when, argv }: Plan): string {
+  const words = argv.slice(3);
+  const often = cronFields(when, 0) === undefined ? "daily" : when;
+  const what = words.length === 1 && words[0] === "backup" ? [] : words;
+  return commandLine("timer", "--cron", `--on-calendar=${often}`, ...what);
+}
+
+/** @throws 64 where systemd does not understand the time */
+async function requireCalendar(when: string): Promise<void> {
+  if (!findProgram("systemd-analyze")) return;
+  const result = await exec(["systemd-analyze", "calendar", "--", when], { anyStatus: true });
+  if (result.status === 0) return;
+  throw new VmError("usage", `--on-calendar: systemd does not understand '${when}'`, {
+    hint: "hourly, daily, weekly …, or as in systemd.time(7), 'Calendar events'",
+  });
+}
+
+async function removeUnits(directory: string, system: boolean, service: Unit, timer: Unit): Promise<void> {
+  const present = listDirectory(directory);
+  const ours = [timer, service].filter(({ name }) => present.includes(name));
+  if (ours.length === 0)
+    throw new VmError("noInput", `there is no timer ${join(directory, timer.name)}`, {
+      hint: "it was made for another command (say it behind --), or by another user",
+    });
+  if (present.includes(timer.name)) await systemctl(system, "disable", "--now", timer.name);
+  for (const { name } of ours) remove(join(directory, name));
+  await systemctl(system, "daemon-reload");
+  log.success(`${timer.name} is gone`);
+}

@@ -1,0 +1,177 @@
+import { chmodSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import type { BashVariables } from "../config/bash.ts";
+import { EXIT, VmError } from "../lib/errors.ts";
+import { log, warnOnce } from "../lib/log.ts";
+import { plain } from "../lib/text.ts";
+import { ARCH } from "../machine/arch.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { callerUmask } from "../process/umask.ts";
+import { probeQemu } from "../qemu/probe.ts";
+import { findJob, type Job } from "../rescue/find-job.ts";
+import { runHook } from "../rescue/hooks.ts";
+import { unpackLibexec } from "../rescue/libexec.ts";
+import { restoreMappedFiles } from "../rescue/mapped-files.ts";
+import { fileError, lstatOf, readSmallBytes, remove, writeNew } from "../store/files.ts";
+import { claimFiles } from "../store/claim.ts";
+import { JOB, WORK } from "../store/layout.ts";
+import { JOB_NAMES } from "../store/working-names.ts";
+import type { Context } from "../vm/context.ts";
+import { requireFreeForwards } from "../vm/display.ts";
+import { findFirmwareFor } from "../vm/firmware.ts";
+import { keepFormats } from "../vm/image-formats.ts";
+import { Media } from "../vm/media.ts";
+import { refuseRunning } from "../vm/in-use.ts";
+import { requireWork, withVm, type Present, type Vm } from "../vm/open.ts";
+import { ensureRescue } from "./rescue.ts";
+import { findRescue, resolveRescueMachine } from "./rescue-machine.ts";
+import { JobLogWriter } from "./output.ts";
+import { runRescue } from "./run.ts";
+
+/** Where the rescue has the share `out`. [compat] */
+const OUTDIR = "/tmp/.out";
+
+/** A job failed; its status is the program's. */
+class JobError extends VmError {
+  constructor(
+    message: string,
+    override readonly exitCode: number,
+    hint: string,
+  ) {
+    super("other", message, { hint });
+  }
+}
+
+/**
+ * Runs a job: `.pre` on the host, `.job` in the rescue with the guest's disks, `.post` on the host.
+ * @throws the job's own status when it fails; 124 on a time limit; 74 when the rescue dies
+ */
+export async function jobVm(context: Context, name: string): Promise<void> {
+  await withVm(context, `run the job ${name}`, async (found) => {
+    const work = requireWork(found, `run the job ${name}`);
+    await refuseRunning(work, `run the job ${name}`);
+    const vm = await ensureRescue(context, found);
+    const ours = vm.origins.LIBEXEC.kind === "default" && context.libexecInstalled !== true;
+    using libexec = ours ? unpackLibexec(vm.settings.LIBEXEC, context.tmpdir) : undefined;
+    const places = {
+      hostdir: vm.hostdir,
+      profiles: vm.settings.PROFILES,
+      libexec: libexec?.path ?? vm.settings.LIBEXEC,
+    };
+    const job = findJob(name, places);
+    const media = new Media(context, vm);
+    // What is missing is told before any hook runs.
+    const rescue = await findRescue(context, vm, media);
+    const capabilities = await probeQemu(ARCH[rescue.settings.QEMUARCH].binary, context.cacheDirectory);
+    if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
+    claimFiles(work, JOB_NAMES, true);
+    try {
+      emptyShares(work);
+      const variables = await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec);
+      if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables, vm.userShell);
+      throwIfInterrupted();
+      stageScript(job, work);
+      const machine = await resolveRescueMachine(context, vm, work, media, rescue, capabilities);
+      keepFormats(vm, work, machine.disks);
+      await requireFreeForwards(machine.network?.forwards ?? []);
+      const jobLog = new JobLogWriter();
+      const status = await runRescue(
+        context,
+        work,
+        { job: name, rescue, machine, capabilities },
+        jobLog.write,
+      );
+      restoreOutput(work);
+      if (status !== EXIT.ok)
+        throw new JobError(
+          `the job ${name} failed with status ${status}`,
+          status,
+          `its log is kept in ${join(work.dir, WORK.out, JOB.log)}`,
+        );
+      if (job.post !== undefined) await runHook(job.post, vm.hostdir, variables, vm.userShell);
+      log.success(`the job ${name} is done`);
+      if (jobLog.failure)
+        throw new VmError("io", jobLog.failure.message, {
+          hint: `the job's log is kept in ${join(work.dir, WORK.out, JOB.log)}`,
+        });
+    } finally {
+      remove(join(work.dir, WORK.in));
+    }
+  });
+}
+
+function emptyShares(work: Present): void {
+  for (const name of [WORK.in, WORK.out]) {
+    const path = join(work.dir, name);
+    remove(path);
+    mkdirSync(path, { mode: 0o700 });
+  }
+}
+
+/** [compat] `.post` finds what the job has made in `.out`: modes and symlinks. */
+function restoreOutput(work: Present): void {
+  const out = join(work.dir, WORK.out);
+  const outside = restoreMappedFiles(out, callerUmask(), OUTDIR, Object.values(JOB));
+  if (outside.length === 0) return;
+  const some = outside.slice(0, 3).map(plain).join(", ");
+  const further = outside.length > 3 ? ` and ${outside.length - 3} more` : "";
+  log.warn(`symlinks that point outside ${out} are kept as files that hold their target: ${some}${further}`);
+}
+
+/** The job goes where the rescue sees it, unless `.pre` has put one there. */
+function stageScript(job: Job, work: Present): void {
+  const target = join(work.dir, WORK.in, JOB.script);
+  if (lstatOf(target)) {
+    chmodSync(target, 0o600);
+    return;
+  }
+  try {
+    const script = readSmallBytes(job.script);
+    if (script) return writeNew(target, script);
+  } catch (error) {
+    throw fileError(`cannot read the job ${job.script}`, error);
+  }
+  throw new VmError("noInput", `the job ${job.script} is gone`);
+}
+
+/** [compat] What hooks see: every setting, and facts of this VM. */
+async function hookVariables(
+  context: Context,
+  vm: Vm,
+  work: Present,
+  media: Media,
+  libexec: string,
+): Promise<BashVariables> {
+  const { settings, raw, origins } = vm;
+  const paths = [...settings.IMAGES, ...settings.SHARES, ...settings.RESCUE_SHARES].map(({ path }) => path);
+  const MEDIA = await media.root(paths);
+  const typed = (name: "QEMUARCH" | "UEFI"): string =>
+    origins[name].kind === "option" ? [raw[name]].flat()[0]! : "";
+  return {
+    ...raw,
+    // As they are in force, not as a file spells them.
+    QEMUARCH: settings.QEMUARCH,
+    RESCUE: settings.RESCUE,
+    PROG: context.prog,
+    HOSTDIR: vm.hostdir,
+    WORKDIR: work.dir,
+    LIBEXEC: libexec,
+    PROFILES: settings.PROFILES,
+    // Where it is not known, what the environment or vm.conf says holds.
+    ...(MEDIA !== undefined && { MEDIA }),
+    ...firmwareVariables(vm, work),
+    ARG_ARCH: typed("QEMUARCH"),
+    ARG_UEFI: typed("UEFI"),
+    ARG_IMAGES: context.options.additions.IMAGES ?? [],
+  };
+}
+
+/** OVMF's files for hooks; empty where no firmware is installed, which is no hook's business to fail of. */
+function firmwareVariables(vm: Vm, work: Present): BashVariables {
+  try {
+    const { code, varsTemplate } = findFirmwareFor(vm, work);
+    return { OVMF_CODE: code.path, OVMF_VARS: varsTemplate.path };
+  } catch {
+    return { OVMF_CODE: vm.settings.OVMF_CODE, OVMF_VARS: vm.settings.OVMF_VARS };
+  }
+}

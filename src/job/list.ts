@@ -1,0 +1,34 @@
+import { formatTable } from "../lib/table.ts";
+import { JOB_FILES } from "../rescue/assets.ts";
+import { listJobs, type ListedJob } from "../rescue/find-job.ts";
+import { readSmall } from "../store/files.ts";
+import type { Context } from "../vm/context.ts";
+import { openOwnVm } from "../vm/open.ts";
+
+/** Prints the jobs that can be named here, with what their scripts say of themselves. */
+export async function printJobs(context: Context): Promise<void> {
+  const { hostdir, settings } = await openOwnVm(context);
+  const jobs = listJobs({ hostdir, profiles: settings.PROFILES, libexec: settings.LIBEXEC });
+  const rows = jobs.map((job) => [job.name, job.place, describeJob(readScript(job))]);
+  context.print(formatTable([["NAME", "FROM", "WHAT IT DOES"], ...rows]));
+}
+
+function readScript({ name, script }: ListedJob): string {
+  if (script === undefined) return JOB_FILES[`${name}.job`] ?? "";
+  try {
+    return readSmall(script) ?? "";
+  } catch {
+    // `job NAME` says why it cannot be read.
+    return "";
+  }
+}
+
+/** Pure: the first comment of a script that is for people, up to the end of its first sentence or line. */
+export function describeJob(script: string): string {
+  for (const line of script.split("\n")) {
+    const comment = /^#(?!!)\s*(.*)$/.exec(line)?.[1];
+    if (comment === undefined && line.trim() !== "" && !line.startsWith("#!")) return "";
+    if (comment && !comment.startsWith("shellcheck ")) return comment.replace(/\.(\s.*)?$/, "").slice(0, 200);
+  }
+  return "";
+}

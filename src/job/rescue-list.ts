@@ -1,0 +1,84 @@
+import { statSync } from "node:fs";
+import { join } from "node:path";
+import { reasonOf, VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { formatSize } from "../lib/size.ts";
+import { formatTable } from "../lib/table.ts";
+import type { Arch } from "../machine/types.ts";
+import { archesOfKernel } from "../rescue/kernel-arch.ts";
+import { listProfiles } from "../rescue/profiles.ts";
+import { listDirectory } from "../store/files.ts";
+import type { Context } from "../vm/context.ts";
+import { Media } from "../vm/media.ts";
+import { openOwnVm, type Vm } from "../vm/open.ts";
+import { findRescue } from "./rescue-machine.ts";
+
+/** What the files of a profile take, in bytes. */
+export const sizeOf = (directory: string): number =>
+  listDirectory(directory).reduce((sum, name) => sum + sizeAt(join(directory, name)), 0);
+
+const isSystemError = (error: unknown): boolean => error instanceof Error && "errno" in error;
+
+/** A kernel may be a link, and that may lead nowhere. */
+function sizeAt(path: string): number {
+  try {
+    return statSync(path).size;
+  } catch {
+    return 0;
+  }
+}
+
+/** A rescue profile as jobs can name it. */
+export interface FoundRescue {
+  name: string;
+  kind: "CD" | "own" | "-";
+  /** What guests it is for, as far as its kernel tells. */
+  arches: readonly Arch[];
+  /** Why it cannot be used. */
+  problem: string | undefined;
+  bytes: number;
+}
+
+const warnUnreadable = (directory: string, error: unknown): void =>
+  log.warn(`cannot look into ${directory}: ${reasonOf(error)}`);
+
+/** The rescue profiles there are. */
+export async function findRescues(context: Context, vm: Vm): Promise<FoundRescue[]> {
+  const { PROFILES } = vm.settings;
+  const found: FoundRescue[] = [];
+  for (const name of listProfiles(PROFILES, warnUnreadable))
+    found.push({ name, ...(await describe(context, vm, name)), bytes: sizeOf(join(PROFILES, name)) });
+  return found;
+}
+
+/** Prints the profiles that jobs can name, with what is wrong with them. */
+export async function listRescues(context: Context): Promise<void> {
+  const vm = await openOwnVm(context);
+  const found = await findRescues(context, vm);
+  if (found.length === 0)
+    return log.info(`no rescue in ${vm.settings.PROFILES}; make one: ${context.prog} rescue build`);
+  const rows = found.map(({ name, kind, arches, problem, bytes }) => [
+    name,
+    kind,
+    arches.join(" ") || "-",
+    problem === undefined ? "usable" : `not usable: ${problem}`,
+    formatSize(bytes),
+  ]);
+  context.print(formatTable([["NAME", "KIND", "GUESTS", "STATE", "SIZE"], ...rows]));
+}
+
+async function describe(
+  context: Context,
+  vm: Vm,
+  name: string,
+): Promise<Pick<FoundRescue, "kind" | "arches" | "problem">> {
+  try {
+    const named: Vm = { ...vm, settings: { ...vm.settings, RESCUE: name } };
+    const { system } = await findRescue(context, named, new Media(context, named));
+    if (system.kind === "cd") return { kind: "CD", arches: [], problem: undefined };
+    return { kind: "own", arches: archesOfKernel(system.kernel), problem: undefined };
+  } catch (error) {
+    if (!(error instanceof VmError) && !isSystemError(error)) throw error;
+    return { kind: "-", arches: [], problem: reasonOf(error).replaceAll(/\s+/g, " ") };
+  }
+}

@@ -1,0 +1,188 @@
+import { existsSync } from "node:fs";
+import { isAbsolute, join, resolve } from "node:path";
+import { loadProfile, type Loaded } from "../config/load.ts";
+import type { SettingName } from "../config/schema.ts";
+import { commandLine } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { warnOnce } from "../lib/log.ts";
+import { expandMacro } from "../machine/macros.ts";
+import { ARCH } from "../machine/arch.ts";
+import type { Arch, Machine } from "../machine/types.ts";
+import { archesOfKernel } from "../rescue/kernel-arch.ts";
+import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
+import type { Capabilities } from "../qemu/capabilities.ts";
+import { findBootLoader } from "../qemu/firmware.ts";
+import { RESCUE, WORK } from "../store/layout.ts";
+import type { Context } from "../vm/context.ts";
+import { resolveFirmware } from "../vm/firmware.ts";
+import { refuseOtherKind, resolveDisks, resolveFiles, resolveShare, socketIn } from "../vm/machine.ts";
+import { requireCd, requireReadableFile, type Media } from "../vm/media.ts";
+import { sourcesOf, type Present, type Vm } from "../vm/open.ts";
+
+/** What the rescue boots from. */
+export type RescueSystem =
+  | { kind: "cd"; iso: string }
+  | { kind: "own"; kernel: string; vmlinux: string | undefined; initrd: string };
+
+/** A rescue profile with everything that was said about it elsewhere. */
+export interface Rescue extends Loaded {
+  name: string;
+  directory: string;
+  system: RescueSystem;
+}
+
+/** A job's run in a rescue, settled. */
+export interface RescueRun {
+  job: string;
+  rescue: Rescue;
+  machine: Machine;
+  capabilities: Capabilities;
+}
+
+/** Each of these is here for a reason; the last three lines are worth a tenth of a rescue's start under TCG. */
+const APPEND = [
+  // Quiet, and ended rather than hung by a panic: qemu does not start again then.
+  "quiet panic=-1",
+  "scsi_mod.scan=sync random.trust_cpu=on",
+  // The kernel's tests of its ciphers are its builder's business.
+  "cryptomgr.notests initcall_blacklist=crypto_kdf108_init",
+  // There is nobody in the rescue but root, so nobody from whom the kernel would have to hide.
+  "mitigations=off init_on_alloc=0 hardened_usercopy=off rodata=off",
+  "cgroup_disable=memory",
+].join(" ");
+
+/** Virtio-serial ports by which the runner hears `stop`, and programs in the rescue ask. */
+export const CHANNELS = [
+  { name: "vm.control.0", socket: WORK.control },
+  { name: "vm.ask.0", socket: WORK.ask },
+] as const;
+
+/**
+ * Finds the rescue that the settings name.
+ * @throws 66 when there is none, or a file of it is missing
+ */
+export async function findRescue(context: Context, vm: Vm, media: Media): Promise<Rescue> {
+  const name = vm.settings.RESCUE;
+  const directory = join(vm.settings.PROFILES, name);
+  const loaded = await loadProfile(
+    sourcesOf(context, vm.hostdir, vm.work),
+    vm,
+    join(directory, RESCUE.guestEnv),
+  );
+  const { RESCUE_ISO, RESCUE_KERNEL, RESCUE_VMLINUX, RESCUE_INITRD } = loaded.settings;
+  const file = (setting: SettingName, path: string): string => {
+    const place = isAbsolute(path) ? path : resolve(directory, path);
+    return requireReadableFile(place, `the rescue's ${setting}`);
+  };
+  const found = (system: RescueSystem): Rescue => ({ ...loaded, name, directory, system });
+  if (RESCUE_KERNEL !== "" && RESCUE_INITRD !== "")
+    return found({
+      kind: "own",
+      kernel: file("RESCUE_KERNEL", RESCUE_KERNEL),
+      vmlinux: uncompressed(directory, RESCUE_VMLINUX),
+      initrd: file("RESCUE_INITRD", RESCUE_INITRD),
+    });
+  if (RESCUE_ISO !== "") {
+    const beside = resolve(directory, RESCUE_ISO);
+    return found({
+      kind: "cd",
+      iso: existsSync(beside) ? requireCd(file("RESCUE_ISO", beside)) : await media.findIso(RESCUE_ISO),
+    });
+  }
+  throw new VmError("noInput", `there is no rescue system '${name}' in ${vm.settings.PROFILES}`, {
+    hint: `make one: ${context.prog} rescue build${name === `rescue-${context.hostArch}` ? "" : ` --name=${name}`}, or let the job make it: --rescue=auto`,
+  });
+}
+
+/** @throws 78 where a rescue of another architecture would only run into the time limit */
+function refuseOtherKernel(name: string, kernel: string, arch: Arch): void {
+  const arches = archesOfKernel(kernel);
+  // One that is not known may be the user's own, and right.
+  if (arches.length === 0 || arches.includes(arch)) return;
+  const found = arches.join(" or ");
+  throw new VmError("config", `the rescue ${name} is not for guests of ${arch}: its kernel is of ${found}`, {
+    hint: `without --rescue it is rescue-${arch}; make one: ${commandLine("rescue", "build")}`,
+  });
+}
+
+/** Not every kernel can be uncompressed; the other one does then. */
+function uncompressed(directory: string, path: string): string | undefined {
+  const place = resolve(directory, path);
+  return path !== "" && existsSync(place)
+    ? requireReadableFile(place, "the rescue's RESCUE_VMLINUX")
+    : undefined;
+}
+
+/** Forwards of the rescue: its own, else the guest's; typed ones are added, an empty one clears all. */
+function forwardsOf(context: Context, { settings }: Rescue): string[] {
+  const typed = context.options.additions.FORWARDS ?? [];
+  const cleared = context.options.settings.FORWARDS !== undefined;
+  const own = cleared ? [] : settings.RESCUE_FORWARDS;
+  if (own.length === 0) return settings.FORWARDS;
+  return [...own, ...settings.FORWARDS.slice(settings.FORWARDS.length - typed.length)];
+}
+
+/** Settles the machine that the rescue runs in: the guest's disks and firmware, everything else its own. */
+export async function resolveRescueMachine(
+  context: Context,
+  vm: Vm,
+  work: Present,
+  media: Media,
+  rescue: Rescue,
+  capabilities: Capabilities,
+): Promise<Machine> {
+  const { settings, system } = rescue;
+  refuseOtherKind(vm);
+  if (system.kind === "own") refuseOtherKernel(rescue.name, system.kernel, settings.QEMUARCH);
+  const { accel, problem } = resolveAccel(settings.ACCEL, settings.QEMUARCH, context.hostArch);
+  if (problem) warnOnce(`no KVM: ${problem}; the rescue is emulated, which is slow`);
+  const shares = settings.RESCUE_SHARES;
+  const macros = await media.macros(
+    [...settings.IMAGES, ...shares].map((item) => item.path),
+    work.dir,
+  );
+  if (!capabilities.devices.has("virtio-9p-pci"))
+    throw new VmError("unavailable", "this qemu cannot share folders (no virtio-9p), which jobs need", {
+      hint: "install a qemu with 9p",
+    });
+  const firmware = settings.UEFI ? resolveFirmware(vm, work) : undefined;
+  const disks = resolveDisks(context, vm, work, macros);
+  return {
+    name: `${settings.GUESTNAME || "vm"}: ${rescue.name}`,
+    arch: settings.QEMUARCH,
+    accel,
+    cpu: settings.CPU || defaultCpu(settings.QEMUARCH, accel),
+    sockets: settings.RESCUE_SOCKETS,
+    cores: settings.RESCUE_CORES,
+    memoryMiB: settings.RESCUE_MEMORY,
+    firmware,
+    disks,
+    cdrom: system.kind === "cd" ? { path: system.iso, first: true } : undefined,
+    seed: undefined,
+    network:
+      rescue.origins.USENETDEV.kind === "option" && !settings.USENETDEV
+        ? undefined
+        : { forwards: forwardsOf(context, rescue) },
+    shares: shares.flatMap((share) => {
+      const path = expandMacro(share.path, macros);
+      return path === undefined ? [] : resolveShare(share, path, context, capabilities);
+    }),
+    display: { kind: system.kind === "cd" ? "none" : "serial" },
+    kernel:
+      system.kind === "cd"
+        ? undefined
+        : {
+            // OVMF takes no ELF.
+            image: firmware ? system.kernel : (system.vmlinux ?? system.kernel),
+            initrd: system.initrd,
+            append: `${ARCH[settings.QEMUARCH].kernelAppend} ${APPEND} rescue.disks=${disks.length}`,
+          },
+    bootLoader: firmware || system.kind === "own" ? undefined : findBootLoader(settings.QEMUARCH),
+    resumed: false,
+    generationId: system.kind === "own" && capabilities.devices.has("vmgenid"),
+    channels: CHANNELS.map(({ name, socket }) => ({ name, socket: socketIn(work, socket) })),
+    files: resolveFiles(work, WORK.rescueConsoleLog),
+    endOnReset: true,
+    extraArgs: [],
+  };
+}

@@ -1,0 +1,200 @@
+import { mkdirSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { parseSetting } from "../config/schema.ts";
+import { beginStep } from "../lib/activity.ts";
+import { programName } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { isOurDirectory } from "../lib/trust.ts";
+import { formatSize } from "../lib/size.ts";
+import { formatDuration } from "../lib/time.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { RESCUE_SCRIPTS, RUNNER } from "../rescue/assets.ts";
+import { COMPRESSIONS, type Compression } from "../rescue/build/initrd.ts";
+import { fileError, lstatOf, realPath, remove, removeQuietly, writeNew } from "../store/files.ts";
+import { PARTIAL, RESCUE } from "../store/layout.ts";
+import type { Context } from "../vm/context.ts";
+import { Media } from "../vm/media.ts";
+import { openOwnVm, type Vm } from "../vm/open.ts";
+import { sizeOf } from "./rescue-list.ts";
+import { keptSettings, lockProfiles, recoverProfile, replaceProfile } from "./rescue-profile.ts";
+
+export interface BuildRequest {
+  action: "build";
+  iso: string | undefined;
+  name: string | undefined;
+  kernel: string | undefined;
+  modules: string | undefined;
+  root: string | undefined;
+  compress: Compression;
+  /** Only where there is none yet. */
+  unlessThere?: boolean;
+}
+
+const wrong = (message: string, hint: string): VmError => new VmError("usage", message, { hint });
+
+/** @throws 64 for what does not go together */
+export function parseRescueRequest(
+  action: string,
+  args: Record<string, unknown>,
+): BuildRequest | { action: "list" } {
+  const text = (name: string): string | undefined => args[name] as string | undefined;
+  const given = ["iso", "name", "kernel", "modules", "root", "compress"].filter(
+    (name) => text(name) !== undefined,
+  );
+  const empty = given.find((name) => text(name) === "");
+  if (empty) throw wrong(`rescue: --${empty} has no value`, `${programName()} rescue -h`);
+  if (action === "list") {
+    if (given.length > 0) throw wrong(`rescue list takes no --${given[0]}`, "that is for rescue build");
+    return { action };
+  }
+  if (action !== "build")
+    throw wrong(`rescue: '${action}' is neither build nor list`, `${programName()} rescue -h`);
+  const compress = COMPRESSIONS.find((one) => one === (text("compress") ?? "none"));
+  if (!compress)
+    throw wrong(`--compress: '${text("compress")}' is not allowed`, `allowed: ${COMPRESSIONS.join(" ")}`);
+  const own = ["kernel", "modules", "root", "compress"].find((name) => given.includes(name));
+  if (text("iso") !== undefined && own)
+    throw wrong(`--iso and --${own} do not go together`, "a CD brings its own kernel");
+  const name = text("name");
+  const parsed = name === undefined ? undefined : parseSetting("RESCUE", name);
+  if (parsed && !("value" in parsed))
+    throw wrong(`--name: '${name}' is not allowed`, `allowed: ${parsed.allowed}`);
+  return {
+    action,
+    iso: text("iso"),
+    name,
+    kernel: text("kernel"),
+    modules: text("modules"),
+    root: text("root"),
+    compress,
+  };
+}
+
+/** `--rescue=auto`: the usual one, made where there is none. */
+const AUTO = "auto";
+const profileName = ({ settings }: Vm): string =>
+  settings.RESCUE === AUTO ? `rescue-${settings.QEMUARCH}` : settings.RESCUE;
+
+/** The VM with its rescue named, and made first where that was asked for. */
+export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
+  if (vm.settings.RESCUE !== AUTO) return vm;
+  const name = profileName(vm);
+  if (!lstatOf(join(vm.settings.PROFILES, name)))
+    await buildRescue(context, {
+      action: "build",
+      name,
+      iso: undefined,
+      kernel: undefined,
+      modules: undefined,
+      root: undefined,
+      compress: "none",
+      unlessThere: true,
+    });
+  return { ...vm, settings: { ...vm.settings, RESCUE: name } };
+}
+
+/**
+ * Makes a rescue profile, whole or not at all. One of the same kind is renewed, and keeps its settings.
+ * @throws 73 when the name is taken by something else
+ */
+export async function buildRescue(context: Context, request: BuildRequest): Promise<void> {
+  const started = performance.now();
+  const vm = await openOwnVm(context);
+  const name = request.name ?? profileName(vm);
+  const directory = join(vm.settings.PROFILES, name);
+  const beside = join(vm.settings.PROFILES, `${PARTIAL}${name}`);
+  const scratch = `${beside}.scratch`;
+  const iso = request.iso === undefined ? undefined : await new Media(context, vm).findIso(request.iso);
+  const settings = iso === undefined ? ownSettings() : isoSettings(name);
+  keptSettings(directory, settings);
+  using _step = beginStep(() => `build the rescue ${name}`);
+  try {
+    if (statSync(vm.settings.PROFILES, { throwIfNoEntry: false })?.isDirectory() === false)
+      throw new VmError(
+        "cannotCreate",
+        `cannot build the rescue ${name}: ${vm.settings.PROFILES} is no directory`,
+        { hint: "move that file, or set PROFILES to another place" },
+      );
+    mkdirSync(vm.settings.PROFILES, { recursive: true, mode: 0o700 });
+    if (!isOurDirectory(realPath(vm.settings.PROFILES)!))
+      throw new VmError(
+        "cannotCreate",
+        `cannot build the rescue ${name}: other users may change ${vm.settings.PROFILES}, or a directory above it`,
+        { hint: `set PROFILES to a directory of your own, in ~/.config/${programName()}.conf` },
+      );
+    using _lock = await lockProfiles(vm.settings.PROFILES, name);
+    // Another build may have made it meanwhile.
+    if (request.unlessThere && lstatOf(directory)) return;
+    try {
+      recoverProfile(vm.settings.PROFILES, name);
+      for (const path of [beside, scratch]) {
+        remove(path);
+        mkdirSync(path, { mode: 0o700 });
+      }
+      if (iso !== undefined) await buildFromIso(beside, scratch, name, iso);
+      else await buildOwn(context, vm, beside, scratch, request);
+      throwIfInterrupted();
+      writeNew(join(beside, RESCUE.guestEnv), keptSettings(directory, settings) ?? settings);
+      await replaceProfile(vm.settings.PROFILES, name, beside);
+    } finally {
+      removeQuietly(scratch);
+      removeQuietly(beside);
+    }
+  } catch (error) {
+    throw fileError(`cannot build the rescue ${name}`, error);
+  }
+  const seconds = (performance.now() - started) / 1000;
+  log.success(
+    `the rescue ${name} is in ${directory}: ${formatSize(sizeOf(directory))}, ${formatDuration(seconds)}`,
+  );
+}
+
+async function buildFromIso(out: string, scratch: string, name: string, source: string): Promise<void> {
+  const { repackIso } = await import("../rescue/iso/repack.ts");
+  const target = join(out, `${name}.iso`);
+  const asRoot = process.getuid!() === 0;
+  const { by } = await repackIso({ source, target, autorun: RUNNER, scratch, asRoot });
+  log.info(`repacked ${source} with ${by}`);
+}
+
+async function buildOwn(
+  context: Context,
+  { settings }: Vm,
+  out: string,
+  scratch: string,
+  { kernel, modules, root, compress }: BuildRequest,
+): Promise<void> {
+  const { buildOwnRescue } = await import("../rescue/build/own.ts");
+  const built = await buildOwnRescue({
+    out,
+    scratch,
+    compress,
+    scripts: RESCUE_SCRIPTS,
+    arch: settings.QEMUARCH,
+    ...(root !== undefined && { root: requireDirectory(context, root) }),
+    ...(kernel !== undefined && { kernel: resolve(context.cwd, kernel) }),
+    ...(modules !== undefined && { modules: resolve(context.cwd, modules) }),
+  });
+  log.info(`kernel ${built.kernelVersion}`);
+  if (built.vmlinux === false)
+    log.info("the kernel could not be uncompressed: jobs start some seconds later");
+  if (built.missing.length > 0)
+    log.info(
+      `not ${root === undefined ? "on this host" : `in ${root}`}, and so not in the rescue: ${built.missing.join(", ")}`,
+    );
+}
+
+function requireDirectory(context: Context, path: string): string {
+  const directory = resolve(context.cwd, path);
+  if (statSync(directory, { throwIfNoEntry: false })?.isDirectory()) return directory;
+  throw new VmError("noInput", `there is no directory ${directory}`);
+}
+
+const HEAD = "# Generated by vm rescue build. Other RESCUE_ settings may be added.\n";
+
+const ownSettings = (): string =>
+  `${HEAD}RESCUE_KERNEL="${RESCUE.kernel}"\nRESCUE_VMLINUX="${RESCUE.vmlinux}"\nRESCUE_INITRD="${RESCUE.initrd}"\n`;
+
+const isoSettings = (name: string): string =>
+  `${HEAD}RESCUE_ISO="${name.replaceAll(/[\\"$\x60]/g, String.raw`\$&`)}.iso"\n`;

@@ -1,0 +1,238 @@
+import { randomBytes } from "node:crypto";
+import { closeSync, mkdirSync, renameSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { SignalError } from "../lib/errors.ts";
+import { ARCH, type ArchFacts } from "../machine/arch.ts";
+import type { Machine } from "../machine/types.ts";
+import { interruption, throwIfInterrupted } from "../process/signals.ts";
+import { buildQemuArgv } from "../qemu/argv.ts";
+import { splitPlugged } from "../qemu/plug.ts";
+import { launchQemu, type RunningMachine } from "../qemu/launch.ts";
+import type { QmpEvent } from "../qmp/protocol.ts";
+import { quit } from "../qmp/commands.ts";
+import { Channel } from "../rescue/channel.ts";
+import {
+  giveUp,
+  hasFailed,
+  isTrusted,
+  removeOthers,
+  stateDirectory,
+  stateName,
+} from "../rescue/warm-state.ts";
+import { createFile, openForReading, remove, removeQuietly, syncDirectory } from "../store/files.ts";
+import { PARTIAL, RUN_FILES, WORK } from "../store/layout.ts";
+import type { Context } from "../vm/context.ts";
+import type { Present } from "../vm/open.ts";
+import { CHANNELS, type RescueRun } from "./rescue-machine.ts";
+
+/** How long a rescue that goes on may take until it has found its disks; past that it is started cold. */
+const UP_MS = 20_000;
+/** The same for the boot whose state is saved. */
+const READY_MS = 60_000;
+const MIGRATION_MS = 60_000;
+
+/** A rescue that is running, and the line to it that is open already. */
+export interface LiveRescue {
+  machine: RunningMachine;
+  control: Channel;
+}
+
+/**
+ * Starts the rescue from its saved state, which is made first where there is none.
+ * @returns undefined when that cannot be, for whatever reason: it is to be booted then
+ */
+export async function resumeRescue(
+  context: Context,
+  work: Present,
+  run: RescueRun,
+  onEvent: (event: QmpEvent) => void,
+): Promise<LiveRescue | undefined> {
+  const { machine, rescue } = run;
+  const { system } = rescue;
+  const { warm }: ArchFacts = ARCH[machine.arch];
+  const able =
+    warm === true &&
+    rescue.settings.RESCUE_WARM === "auto" &&
+    context.cacheDirectory !== undefined &&
+    system.kind === "own" &&
+    system.vmlinux !== undefined &&
+    machine.firmware === undefined &&
+    machine.generationId;
+  if (!able) return undefined;
+  let state: string | undefined;
+  try {
+    state = statePath(context.cacheDirectory!, run, [system.vmlinux!, system.initrd]);
+    if (hasFailed(state)) return undefined;
+    if (!isTrusted(state)) await makeState(state, run);
+    return await resume(work, run, state, onEvent);
+  } catch (error) {
+    if (error instanceof SignalError) throw error;
+    throwIfInterrupted();
+    if (state) giveUp(state);
+    for (const name of RUN_FILES) remove(join(work.dir, name));
+    return undefined;
+  }
+}
+
+/** The machine before it has anything of a guest: what is common to all jobs, and first on the bus. */
+const bare = (machine: Machine): Machine => ({
+  ...machine,
+  name: "rescue",
+  disks: [],
+  network: undefined,
+  shares: [],
+  kernel: machine.kernel && {
+    ...machine.kernel,
+    append: machine.kernel.append.replace(/ rescue\.disks=\d+$/, " rescue.warm"),
+  },
+  files: { qmp: WORK.qmp, monitor: WORK.monitor, console: WORK.console, consoleLog: WORK.rescueConsoleLog },
+  channels: CHANNELS.map(({ name, socket }) => ({ name, socket })),
+});
+
+function statePath(cache: string, run: RescueRun, files: string[]): string {
+  const argv = buildQemuArgv(bare(run.machine), run.capabilities);
+  const { version } = run.capabilities;
+  return join(
+    stateDirectory(cache),
+    stateName({ profile: run.rescue.name, argv, qemuVersion: version, files }),
+  );
+}
+
+/** Boots the rescue without anything of a guest and keeps its state, written beside and renamed. */
+async function makeState(path: string, run: RescueRun): Promise<void> {
+  const directory = dirname(path);
+  const beside = join(directory, `${PARTIAL}${process.pid}`);
+  removeQuietly(beside);
+  mkdirSync(beside, { mode: 0o700 });
+  try {
+    await saveState(beside, buildQemuArgv(bare(run.machine), run.capabilities));
+    renameSync(join(beside, STATE), path);
+    syncDirectory(directory);
+    removeOthers(directory, run.rescue.name, basename(path));
+  } finally {
+    removeQuietly(beside);
+  }
+}
+
+const STATE = "state";
+
+/** Boots the bare machine and saves its memory as soon as it is ready. */
+async function saveState(directory: string, argv: string[]): Promise<void> {
+  const logPath = join(directory, WORK.qemuLog);
+  const migrated = Promise.withResolvers<void>();
+  migrated.promise.catch(() => {});
+  // qemu writes the file itself, by way of cat: no guest is in this machine that a sandbox would keep in.
+  closeSync(createFile(join(directory, STATE)));
+  const machine = await launchQemu({
+    argv: argv.map((word, at) =>
+      argv[at - 1] === "-sandbox" ? "on,obsolete=deny,elevateprivileges=deny" : word,
+    ),
+    directory,
+    monitor: join(directory, WORK.monitor),
+    logFd: createFile(logPath),
+    logPath,
+    onEvent: (event) => hearMigration(event, migrated),
+  });
+  try {
+    const ready = Promise.withResolvers<void>();
+    using _control = await Channel.connect(join(directory, WORK.control), (line) => {
+      if (line === "ready") ready.resolve();
+    });
+    await within(READY_MS, machine, ready.promise);
+    await machine.qmp.execute("stop");
+    await machine.qmp.execute("migrate-set-capabilities", EVENTS);
+    await machine.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
+    await machine.qmp.execute("migrate", { uri: `exec:cat >${STATE}` });
+    await within(MIGRATION_MS, machine, migrated.promise);
+  } finally {
+    await end(machine);
+  }
+}
+
+async function resume(
+  work: Present,
+  { machine: booted, capabilities }: RescueRun,
+  state: string,
+  onEvent: (event: QmpEvent) => void,
+): Promise<LiveRescue> {
+  const { argv, plugged } = splitPlugged(
+    buildQemuArgv({ ...booted, kernel: undefined, resumed: true }, capabilities),
+  );
+  const logPath = join(work.dir, WORK.qemuLog);
+  remove(logPath);
+  const migrated = Promise.withResolvers<void>();
+  migrated.promise.catch(() => {});
+  const fd = openForReading(state);
+  let running: RunningMachine;
+  try {
+    running = await launchQemu({
+      argv,
+      directory: work.dir,
+      monitor: join(work.dir, WORK.monitor),
+      logFd: createFile(logPath),
+      logPath,
+      furtherFds: [fd],
+      onEvent: (event) => {
+        hearMigration(event, migrated);
+        onEvent(event);
+      },
+    });
+  } finally {
+    closeSync(fd);
+  }
+  const up = Promise.withResolvers<void>();
+  let control: Channel | undefined;
+  try {
+    // Before the state is loaded: its rescue had somebody on this line.
+    control = await Channel.connect(join(work.dir, WORK.control), (line) => {
+      if (line === "up") up.resolve();
+    });
+    await running.qmp.execute("migrate-set-capabilities", EVENTS);
+    await running.qmp.execute("migrate-incoming", { uri: "fd:3" });
+    await within(MIGRATION_MS, running, migrated.promise);
+    for (const device of plugged) await running.qmp.execute("device_add", device);
+    await running.qmp.execute("cont");
+    const time = (Date.now() / 1000).toFixed(3);
+    control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
+    await within(UP_MS, running, up.promise);
+    return { machine: running, control };
+  } catch (error) {
+    control?.[Symbol.dispose]();
+    await end(running);
+    throw error;
+  }
+}
+
+const EVENTS = { capabilities: [{ capability: "events", state: true }] };
+
+function hearMigration({ event, data }: QmpEvent, migrated: PromiseWithResolvers<void>): void {
+  if (event !== "MIGRATION") return;
+  if (data.status === "completed") migrated.resolve();
+  if (data.status === "failed") migrated.reject(new Error("the state was not taken"));
+}
+
+/** Waits for one of qemu's next steps, but neither for ever nor for a dead one. */
+async function within(ms: number, machine: RunningMachine, step: Promise<void>): Promise<void> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error("it takes too long")), ms);
+  const stop = (): void => late.reject(interruption.reason);
+  interruption.addEventListener("abort", stop, { once: true });
+  const over = machine.ended.then(() => {
+    throw new Error("qemu has ended");
+  });
+  try {
+    await Promise.race([step, late.promise, over]);
+    throwIfInterrupted();
+  } finally {
+    clearTimeout(timer);
+    interruption.removeEventListener("abort", stop);
+    over.catch(() => {});
+  }
+}
+
+async function end(machine: RunningMachine): Promise<void> {
+  void quit(machine.qmp);
+  const timer = setTimeout(() => machine.kill("SIGKILL"), 3000);
+  await machine.ended;
+  clearTimeout(timer);
+}

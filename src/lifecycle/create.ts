@@ -1,0 +1,212 @@
+import { existsSync, mkdirSync } from "node:fs";
+import { dirname, isAbsolute, join, relative, resolve } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { shellQuote } from "../lib/shell.ts";
+import { isBlank } from "../config/check-guest-env.ts";
+import { log } from "../lib/log.ts";
+import { newUuid } from "../lib/uuid.ts";
+import { parseImage } from "../machine/parse.ts";
+import { macroOf } from "../machine/macros.ts";
+import { findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
+import type { DiskRequest } from "../machine/types.ts";
+import { createImage } from "../qemu/img.ts";
+import {
+  fileError,
+  listDirectory,
+  lstatOf,
+  readNamed,
+  readSmall,
+  requireRoom,
+  syncFile,
+  writeNew,
+} from "../store/files.ts";
+import { formatGuestEnv, type GuestEnv } from "../store/guest-env.ts";
+import { diskName, HOST, isDiskName, WORK } from "../store/layout.ts";
+import { notePlace } from "../store/places.ts";
+import { stageWork } from "../store/stage.ts";
+import { describeGone } from "../store/workdir.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { requireProgram } from "../process/exec.ts";
+import type { Context } from "../vm/context.ts";
+import type { CreateOptions } from "./create-options.ts";
+import { inspectSource, makeDisk, planDisks } from "./from-image.ts";
+import { recordBase } from "../vm/backing-file.ts";
+import { findFormats } from "../vm/image-formats.ts";
+import { Media } from "../vm/media.ts";
+import { findHostdir, withVm, type Vm } from "../vm/open.ts";
+import { refuseImpossible } from "../vm/limits.ts";
+import { planSeed, writeSeed } from "./seed.ts";
+import { listSnapshots } from "../store/snapshots.ts";
+import { remarkVolatile } from "../vm/volatile.ts";
+
+/** A power cut leaves a file of zeroes no longer than what was written. */
+const MAX_BLANK_BYTES = 1 << 16;
+
+/**
+ * Makes a new VM: disks, NVRAM, settings.
+ * @throws 73 when HOSTDIR holds one already, 66 when the ISO or the image does not exist
+ */
+export async function createVm(
+  context: Context,
+  guestName: string,
+  iso: string | undefined,
+  options: CreateOptions,
+): Promise<void> {
+  const make = async (vm: Vm): Promise<void> => {
+    refuseExisting(context, vm, guestName);
+    // What is on an image needs no installer that stands in a settings file.
+    const cd = iso ?? (options.from ? "" : vm.settings.ISO);
+    if (cd !== "") await new Media(context, vm).findIso(cd);
+    requireProgram("qemu-img");
+    const { settings } = vm;
+    const firmware = settings.UEFI
+      ? findFirmware(settings.QEMUARCH, { code: settings.OVMF_CODE, vars: settings.OVMF_VARS })
+      : undefined;
+    const source = options.from && (await inspectSource(context, options.from));
+    const disks = planDisks(vm, options, source);
+    refuseImpossible(vm, disks, cd !== "", options);
+    const guestEnv = guestEnvOf(context, vm, guestName, cd, disks, options);
+    refuseUnwritable(guestEnv);
+    const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit);
+    if (source && !source.linked)
+      requireRoom(
+        settings.INPLACE ? vm.hostdir : context.tmpdir,
+        source.neededBytes,
+        `create ${guestName}`,
+        settings.INPLACE ? "snapshots" : "tmpdir",
+      );
+    const stage = stageWork(vm.hostdir, settings.INPLACE ? "inplace" : context, vm.work);
+    try {
+      for (const [index, { sizeBytes }] of disks.entries()) {
+        const path = join(stage.dir, diskName(index));
+        if (source && index === 0) await makeDisk(context, source, path, sizeBytes);
+        else await createImage(path, sizeBytes);
+        throwIfInterrupted();
+      }
+      if (source) await syncFile(join(stage.dir, diskName(0)));
+      if (seed) await writeSeed(stage.dir, seed);
+      if (firmware)
+        writeNew(join(stage.dir, WORK.efivars), readNamed(firmware.varsTemplate.path, MAX_VARS_BYTES));
+      writeNew(join(stage.dir, WORK.guestEnv), formatGuestEnv(guestEnv));
+      writeNew(join(stage.dir, WORK.firstTime), "");
+      for (const name of [WORK.in, WORK.out]) mkdirSync(join(stage.dir, name), { mode: 0o700 });
+      throwIfInterrupted();
+      const workdir = stage.commit(source?.linked ? { base: recordBase(source.image) } : {});
+      notePlace(context.cacheDirectory, guestEnv.UUID as string, vm.hostdir);
+      log.success(`created ${guestName} in ${workdir}`);
+      remarkVolatile(vm.hostdir, { dir: workdir, inplace: settings.INPLACE });
+      forgetLists(context);
+      const held = context.options.additions.IMAGES ?? [];
+      if (held.length > 0)
+        log.info(`--image before create holds for this command line only; behind it, the VM keeps the image`);
+    } catch (error) {
+      stage.abort();
+      throw fileError(`cannot create ${guestName}`, error);
+    }
+  };
+  // An empty guest.env is refused for being there, not for what it lacks.
+  const path = join(findHostdir(context), HOST.guestEnv);
+  const stats = lstatOf(path);
+  const lenient = stats?.isFile() === true && stats.size <= MAX_BLANK_BYTES && isBlank(readSmall(path) ?? "");
+  await withVm(context, "create", make, { lenient });
+}
+
+/** How to make the VM beside this one. What else was typed is typed again there. */
+function elsewhere({ cwd }: Context, hostdir: string, guestName: string): string {
+  const name = /^[A-Za-z0-9][\w.-]*$/.test(guestName) ? guestName : "NAME";
+  const place = shellQuote(relative(cwd, join(dirname(hostdir), name)));
+  const again = hostdir === cwd ? "by the same command there" : `by the same command with -d ${place}`;
+  return `make another VM in a directory of its own, ${again}: mkdir ${place}${hostdir === cwd ? ` && cd ${place}` : ""}`;
+}
+
+function refuseExisting(context: Context, { hostdir, work }: Vm, guestName: string): void {
+  const exists = (what: string, hint: string): VmError =>
+    new VmError("cannotCreate", `cannot create a VM in ${hostdir}: it has ${what} already`, {
+      hint: `${hint}\n${elsewhere(context, hostdir, guestName)}`,
+    });
+  if (work.state === "present")
+    throw exists(`working files (${work.dir})`, `look at the VM that is there: ${commandLine("status")}`);
+  if (listSnapshots(hostdir).length > 0)
+    throw exists("snapshots", `restore the last one: ${commandLine("restore")}`);
+  if (existsSync(join(hostdir, HOST.guestEnv)))
+    throw exists(`a ${HOST.guestEnv}`, `move it away: mv ${shellQuote(join(hostdir, HOST.guestEnv))}{,.old}`);
+  const disk = listDirectory(hostdir).find(isDiskName);
+  if (disk) throw exists(`a disk (${disk})`, `take it over: ${commandLine("adopt")}`);
+  if (work.state === "gone") log.info(`${describeGone(work)}; a new VM takes their place`);
+}
+
+/**
+ * These lists are in guest.env now: a later command of the batch must not add to them once more.
+ * [compat] Images that were typed are not, and hold for the whole batch.
+ */
+function forgetLists(context: Context): void {
+  const { FORWARDS: _forwards, SHARES: _shares, ...settings } = context.options.settings;
+  const { IMAGES = [] } = context.options.additions;
+  context.options = { ...context.options, settings, additions: { IMAGES } };
+}
+
+/** Characters that no settings file can hold so that bash and we read the same. */
+function refuseUnwritable(values: GuestEnv): void {
+  for (const [name, value] of Object.entries(values))
+    for (const text of [value].flat())
+      if (/[^\P{Cc}\n\t]/u.test(text))
+        throw new VmError("usage", `${name} holds a control character: ${JSON.stringify(text)}`);
+}
+
+function guestEnvOf(
+  context: Context,
+  vm: Vm,
+  guestName: string,
+  iso: string,
+  disks: DiskRequest[],
+  options: CreateOptions,
+): GuestEnv {
+  const { raw, settings } = vm;
+  const images = imagesOf(context, vm, options);
+  const formats = findFormats(images.flatMap((image) => parseImage(image) ?? []));
+  const scalar = (name: "MEMORY" | "CORES"): string => [raw[name]].flat()[0] ?? "";
+  const sshUser = options.cloudInit?.user ?? settings.SSH_USER;
+  return {
+    GUESTNAME: guestName,
+    QEMUARCH: settings.QEMUARCH,
+    SOCKETS: String(settings.SOCKETS),
+    CORES: scalar("CORES"),
+    MEMORY: scalar("MEMORY"),
+    UEFI: settings.UEFI ? "1" : "",
+    // [compat] As typed: it is looked for anew each time.
+    ISO: iso,
+    KEEPCD: settings.KEEPCD ? "1" : "",
+    FORWARDS: settings.FORWARDS.join(","),
+    HOST: settings.HOST,
+    PORT: settings.PORT === undefined ? "" : String(settings.PORT),
+    USENETDEV: settings.USENETDEV ? "1" : "",
+    SHARES: settings.SHARES.map(({ tag, writable, path }) => {
+      const absolute = macroOf(path) ? path : resolve(context.cwd, path);
+      return `${tag}:${writable ? "rw:" : ""}${absolute}`;
+    }),
+    // [compat] Without a format: users' hooks edit the text `AHCI=disk-0.img`.
+    IMAGES: [...disks.map((disk, index) => `${disk.bus}=${diskName(index)}`), ...images],
+    ...(formats.length === 0 ? {} : { IMAGE_FORMATS: formats }),
+    ...(settings.ACCEL === "auto" ? {} : { ACCEL: settings.ACCEL }),
+    ...(settings.CPU === "" ? {} : { CPU: settings.CPU }),
+    ...(sshUser === "root" ? {} : { SSH_USER: sshUser }),
+    UUID: newUuid(),
+  };
+}
+
+/**
+ * Images that the VM keeps: those of settings files, and those typed behind `create`. Typed paths mean the current
+ * directory; guest.env's mean WORKDIR.
+ */
+function imagesOf({ cwd, options: { additions } }: Context, { raw }: Vm, options: CreateOptions): string[] {
+  const given = [raw.IMAGES].flat().filter((image) => image !== "");
+  const fromFiles = given.slice(0, given.length - (additions.IMAGES?.length ?? 0));
+  const typed = options.images.map((text) => {
+    const { bus, format, path } = parseImage(text)!;
+    const here = resolve(cwd, path);
+    if (macroOf(path) || isAbsolute(path) || !existsSync(here)) return text;
+    return `${bus}=${format ? `${format}=` : ""}${here}`;
+  });
+  return [...fromFiles, ...typed];
+}

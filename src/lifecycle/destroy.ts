@@ -1,0 +1,80 @@
+import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
+import { reasonOf } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { formatTimestamp } from "../lib/time.ts";
+import { fileError, lstatOf } from "../store/files.ts";
+import { removeWork } from "../store/working-files.ts";
+import type { Context } from "../vm/context.ts";
+import { endMachine } from "./end-machine.ts";
+import { ownDisks, refuseRunning } from "../vm/in-use.ts";
+import { findHostdir, openVm, withVm, type Present, type Vm } from "../vm/open.ts";
+import { hasVm } from "../store/no-vm.ts";
+import { requireOwn } from "../vm/ownership.ts";
+import { lastName, listSnapshots, type Snapshot } from "../store/snapshots.ts";
+
+/** Removes the working files; snapshots and HOSTDIR's own files stay. `force` ends a running guest first. */
+export async function destroyVm(context: Context, force: boolean): Promise<void> {
+  requireOwn(context, findHostdir(context), "destroy");
+  // A job holds the VM as long as its rescue runs.
+  if (force) await endJob(context);
+  const destroy = async ({ hostdir, work }: Vm): Promise<void> => {
+    if (work.state === "none") {
+      const what = hasVm(hostdir)
+        ? `the VM in ${hostdir} has no working files`
+        : `there is no VM in ${hostdir}`;
+      log.info(`${what}: nothing to destroy`);
+      return;
+    }
+    if (work.state === "present") {
+      if (force) await endMachine(work);
+      await refuseRunning(work, "destroy", `\nor end it at once: ${commandLine("destroy", "--force")}`);
+      warnIfNewer(hostdir, work);
+    }
+    try {
+      removeWork(hostdir, work);
+    } catch (error) {
+      throw fileError("cannot destroy the working files", error);
+    }
+    log.success(
+      work.state === "gone"
+        ? `removed the link to ${work.target}${work.remains ? ", and what was left there" : ""}`
+        : `destroyed the working files in ${work.dir}`,
+    );
+  };
+  await withVm(context, "destroy", destroy, { lenient: true });
+}
+
+async function endJob(context: Context): Promise<void> {
+  try {
+    const { work } = await openVm(context);
+    if (work.state === "present") await endMachine(work);
+  } catch {
+    // Whatever is wrong with this VM is told, or mended, under its lock.
+  }
+}
+
+/** What is newer than the last snapshot is about to be lost. */
+function warnIfNewer(hostdir: string, work: Present): void {
+  const disks = ownDisks(work.dir);
+  const times = disks.map((name) => lstatOf(join(work.dir, name))?.mtimeMs ?? 0);
+  const changed = Math.max(0, ...times);
+  let all: Snapshot[];
+  try {
+    all = listSnapshots(hostdir);
+  } catch (error) {
+    // Snapshots that cannot be listed are no reason to keep what is to be removed.
+    return log.warn(reasonOf(error));
+  }
+  const last = all.find(({ name }) => name === lastName(hostdir)) ?? all.at(-1);
+  if (!last) {
+    if (disks.length > 0) log.warn("this VM has no snapshot: the only copy of its disks is removed");
+    return;
+  }
+  // Never run: what was restored is in the snapshot.
+  if (work.mark.lastRun === undefined) return;
+  if (changed > last.made.getTime())
+    log.warn(
+      `the disks were changed (${formatTimestamp(new Date(changed))}) after the last snapshot ${last.name}: that is lost now`,
+    );
+}

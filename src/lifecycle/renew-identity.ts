@@ -1,0 +1,55 @@
+import { checkGuestEnv } from "../config/check-guest-env.ts";
+import { settingsError } from "../config/complaint.ts";
+import { toJson } from "../lib/json.ts";
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { newUuid } from "../lib/uuid.ts";
+import type { Identity } from "../store/identity.ts";
+import { fileError, lstatOf, readSmall } from "../store/files.ts";
+import { notePlace } from "../store/places.ts";
+import { findGuestEnv, resolveWork } from "../store/workdir.ts";
+import type { Context } from "../vm/context.ts";
+import { identityOf, readIdentity, writeIdentity } from "../vm/identity.ts";
+import { noVmIn } from "../store/no-vm.ts";
+import { findHostdir, withVm, type Vm } from "../vm/open.ts";
+
+/** Prints the VM's UUID, and those that it had earlier; changes nothing. @throws 66 where there is no VM, 78 where its settings cannot be read */
+export function showIdentity(context: Context, json: boolean): void {
+  const hostdir = findHostdir(context);
+  const identity = readIdentity(hostdir);
+  if (identity.uuid === undefined) {
+    const path = findGuestEnv(hostdir, resolveWork(hostdir));
+    if (path === undefined || !lstatOf(path)) throw noVmIn(hostdir);
+    const { readable, complaints } = checkGuestEnv(readSmall(path) ?? "", path, () => "");
+    if (!readable) throw settingsError(complaints);
+    log.info("this VM has no UUID yet: the next command that changes it makes one");
+  }
+  print(context, hostdir, identity, json);
+}
+
+/**
+ * Gives the VM a new UUID, and keeps the one before as a former one: for a copy that is used beside the original.
+ * @throws 66 where there is no VM, 78 where its guest.env cannot be read, 74 where it cannot be written
+ */
+export async function renewIdentity(context: Context, json: boolean): Promise<void> {
+  const renew = async (vm: Vm): Promise<void> => {
+    const { uuid, former } = identityOf(vm);
+    if (findGuestEnv(vm.hostdir, vm.work) === undefined) throw noVmIn(vm.hostdir);
+    const renewed = { uuid: newUuid(), former: uuid === undefined ? former : [...former, uuid] };
+    try {
+      if (!writeIdentity(vm, renewed))
+        throw new VmError("config", `cannot renew the UUID: the guest.env in ${vm.hostdir} cannot be read`);
+    } catch (error) {
+      throw fileError("cannot renew the UUID", error);
+    }
+    notePlace(context.cacheDirectory, renewed.uuid, vm.hostdir);
+    print(context, vm.hostdir, renewed, json);
+  };
+  await withVm(context, "renew the UUID", renew, { renews: true });
+}
+
+function print(context: Context, directory: string, { uuid, former }: Identity, json: boolean): void {
+  if (json) return context.print(toJson({ uuid: uuid ?? null, former, directory }));
+  if (uuid !== undefined)
+    context.print([uuid, ...former.map((item) => `former ${item}`)].map((line) => `${line}\n`).join(""));
+}

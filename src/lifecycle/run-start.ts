@@ -1,0 +1,35 @@
+import type { Machine } from "../machine/types.ts";
+import { updateMark } from "../store/mark.ts";
+import { noteRunning } from "../store/running.ts";
+import type { Present } from "../store/workdir.ts";
+import type { Context } from "../vm/context.ts";
+import type { Vm } from "../vm/open.ts";
+
+/**
+ * Records what cannot be asked of a running qemu. Before it is started: should this program be killed then, the record
+ * says that a guest runs.
+ */
+export function recordStart(
+  context: Context,
+  vm: Vm,
+  work: Present,
+  { network, display }: Machine,
+  { ssh = false, detach = false }: { ssh?: boolean | undefined; detach?: boolean | undefined },
+): void {
+  const { settings, additions } = context.options;
+  updateMark(work.dir, {
+    lastRun: "unknown",
+    run: {
+      started: new Date().toISOString(),
+      detached: detach,
+      forwards: network?.forwards ?? [],
+      display: "at" in display ? { protocol: display.kind, ...display.at } : undefined,
+      typed: { settings, additions, ssh },
+    },
+  });
+  noteRunning(context.cacheDirectory, vm.hostdir);
+}
+
+/** No guest has run: the record is as before. */
+export const withdrawStart = ({ dir, mark }: Present): void =>
+  updateMark(dir, { lastRun: mark.lastRun, run: mark.run });

@@ -1,0 +1,243 @@
+import { chmodSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { log, warnOnce } from "../lib/log.ts";
+import { findForward, SSH_PORT } from "../machine/parse.ts";
+import type { Machine } from "../machine/types.ts";
+import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
+import { buildQemuArgv } from "../qemu/argv.ts";
+import { lastWords, launchQemu, QemuRefusal, type RunningMachine } from "../qemu/launch.ts";
+import { probeQemu } from "../qemu/probe.ts";
+import { buildRunScript } from "../qemu/script.ts";
+import { ARCH } from "../machine/arch.ts";
+import { quit } from "../qmp/commands.ts";
+import { createFile, lstatOf, remove, replaceFile } from "../store/files.ts";
+import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
+import { RUN_FILES, WORK } from "../store/layout.ts";
+import { startEvents } from "../store/events.ts";
+import { describeGone } from "../store/workdir.ts";
+import { RUN_NAMES } from "../store/working-names.ts";
+import type { Context } from "../vm/context.ts";
+import { freeSshForward, portChosen, requireFreeForwards } from "../vm/display.ts";
+import { GuestErrorMonitor } from "../vm/guest-errors.ts";
+import { keepFormats } from "../vm/image-formats.ts";
+import { resolveMachine, type Cd } from "../vm/machine.ts";
+import { refuseExcess } from "../vm/limits.ts";
+import { Media } from "../vm/media.ts";
+import { refuseRunning } from "../vm/in-use.ts";
+import { requireVm } from "../store/no-vm.ts";
+import { openVm, withLockedVm, withVm, type Present, type Vm } from "../vm/open.ts";
+import { finishRun, unrecordedEnd } from "../vm/exit-reason.ts";
+import { recordStart, withdrawStart } from "./run-start.ts";
+import { ASK_AGAIN_MS, requestPowerOff } from "./power-off.ts";
+import { restoreSnapshot } from "../snapshot/restore.ts";
+import { endWithGuest, showScreen } from "../vm/viewer.ts";
+
+const noSshForward = (): VmError =>
+  new VmError("usage", `--wait=ssh: no port of this host leads to the guest's port ${SSH_PORT}`, {
+    hint: `with a free one: ${commandLine("run", "--detach", "--ssh", "--wait=ssh")}`,
+  });
+
+/** Another VM may take a free port between our look and qemu's. */
+const PORT_TRIES = 5;
+
+/** Waits this long for the lock when the guest is off: what was learned must be written down. */
+const FINISH_WAIT_MS = 60_000;
+
+interface Started {
+  vm: Vm;
+  work: Present;
+  machine: RunningMachine;
+  resolved: Machine;
+}
+
+/** What was said behind `run`. */
+export interface RunRequest {
+  /** A CD named on the command line: attached and booted once; empty: none, whatever the settings say. */
+  iso?: string | undefined;
+  /** It goes on when we have ended. */
+  detach?: boolean | undefined;
+  /** Forward a free port of the loopback to the guest's SSH. */
+  ssh?: boolean | undefined;
+  /** The caller waits for the guest's SSH: a port of this host must lead to it. */
+  needsSsh?: boolean | undefined;
+}
+
+/**
+ * Runs the VM in the foreground until the guest is off, or starts it and leaves it to itself.
+ * @throws 128+N when we were told to stop, 74 when the guest did not power itself off
+ */
+export async function runVm(context: Context, request: RunRequest = {}): Promise<void> {
+  const { iso, detach = false } = request;
+  const run = await withVm(context, "run", async (found) => {
+    // Before anything is restored: a mistyped command ends here.
+    const isoPath = iso ? await new Media(context, found).findIso(iso) : iso;
+    const vm = await ensureWork(context, found);
+    return startVm(context, vm, vm.work as Present, isoPath, request);
+  });
+  if (detach) {
+    run.machine.release();
+    return log.success(`${run.resolved.name} runs in the background (pid ${run.machine.pid})`);
+  }
+  const stop = await waitForEnd(run, run.vm.settings.STOP_TIMEOUT);
+  const end = await run.machine.ended;
+  await withLockedVm(context, "finish the run", async (vm) => finishRun(context, vm, run.work, end, stop), {
+    waitMs: FINISH_WAIT_MS,
+  }).catch((error: unknown) => {
+    throw unrecordedEnd(error, end, stop);
+  });
+}
+
+/** [compat] Without working files the last snapshot is restored first. */
+async function ensureWork(context: Context, vm: Vm): Promise<Vm> {
+  if (vm.work.state === "present") return vm;
+  requireVm(vm.hostdir);
+  refuseStrayDisks(vm.hostdir, vm.work, "run");
+  log.info(vm.work.state === "gone" ? describeGone(vm.work) : `the VM in ${vm.hostdir} has no working files`);
+  await restoreSnapshot(context, vm);
+  return openVm(context);
+}
+
+async function chooseCd(
+  vm: Vm,
+  media: Media,
+  firstTime: boolean,
+  iso: string | undefined,
+): Promise<Cd | undefined> {
+  // [compat] An empty word: no CD.
+  if (iso === "") return undefined;
+  if (iso !== undefined) return { path: iso, first: true };
+  const { ISO, KEEPCD } = vm.settings;
+  if (ISO === "" || !(firstTime || KEEPCD)) return undefined;
+  return { path: await media.findIso(ISO), first: firstTime };
+}
+
+async function startVm(
+  context: Context,
+  vm: Vm,
+  work: Present,
+  iso: string | undefined,
+  { ssh = false, detach = false, needsSsh = false }: RunRequest,
+): Promise<Started> {
+  const firstTime = lstatOf(join(work.dir, WORK.firstTime)) !== undefined;
+  const media = new Media(context, vm);
+  const cd = await chooseCd(vm, media, firstTime, iso);
+  await refuseRunning(work, "run");
+  claimFiles(work, RUN_NAMES);
+  const capabilities = await probeQemu(ARCH[vm.settings.QEMUARCH].binary, context.cacheDirectory);
+  if (ssh) vm.settings.FORWARDS.push(freeSshForward(vm));
+  const forwards = vm.settings.USENETDEV ? vm.settings.FORWARDS : [];
+  if (needsSsh && !findForward(forwards, SSH_PORT)) throw noSshForward();
+  await requireFreeForwards(forwards);
+  if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
+  for (let attempt = 1; ; attempt++) {
+    const resolved = await resolveMachine(context, vm, work, media, cd, capabilities);
+    keepFormats(vm, work, resolved.disks);
+    const argv = buildQemuArgv(resolved, capabilities);
+    refuseExcess("run", resolved, argv);
+    try {
+      recordStart(context, vm, work, resolved, { ssh, detach });
+      const machine = await launch(context, work, resolved, argv, detach);
+      return { vm, work, machine, resolved };
+    } catch (error) {
+      const logPath = join(work.dir, WORK.qemuLog);
+      const { display } = resolved;
+      const onPort = "at" in display && "port" in display.at;
+      const portRace = onPort && /address already in use|spice server/i.test(lastWords(logPath));
+      removeRunFiles(work);
+      if (!portRace || portChosen(vm) || attempt === PORT_TRIES) throw error;
+    }
+  }
+}
+
+async function launch(
+  context: Context,
+  work: Present,
+  resolved: Machine,
+  argv: string[],
+  detached: boolean,
+): Promise<RunningMachine> {
+  const script = join(work.dir, WORK.runScript);
+  replaceFile(
+    script,
+    buildRunScript(
+      argv,
+      work.dir,
+      `Runs the VM ${resolved.name}; written by ${context.prog} ${context.version}`,
+    ),
+  );
+  chmodSync(script, 0o700);
+  const logPath = join(work.dir, WORK.qemuLog);
+  rmSync(logPath, { force: true });
+  startEvents(work.dir);
+  const errors = new GuestErrorMonitor(work.dir);
+  const starting = launchQemu({
+    argv,
+    directory: work.dir,
+    monitor: join(work.dir, WORK.monitor),
+    logFd: createFile(logPath),
+    logPath,
+    script,
+    arch: resolved.arch,
+    detached,
+    onEvent: (event) => errors.onEvent(event),
+  });
+  const machine = await starting.catch((error: unknown) => {
+    errors[Symbol.dispose]();
+    if (error instanceof QemuRefusal) withdrawStart(work);
+    throw error;
+  });
+  errors.qmp = machine.qmp;
+  void machine.ended.then(() => errors[Symbol.dispose]());
+  const viewer = showScreen(context, work, resolved, !detached);
+  if (viewer) endWithGuest(viewer, machine);
+  return machine;
+}
+
+/**
+ * Waits for qemu's end. The first stop signal asks the guest to power off, again and again; a second one, or the time,
+ * ends qemu.
+ * @returns the first signal, if there was one
+ */
+async function waitForEnd(
+  { machine, work }: Started,
+  stopTimeoutSeconds: number,
+): Promise<StopSignal | undefined> {
+  let first: StopSignal | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let repeated: ReturnType<typeof setInterval> | undefined;
+  const ask = (again: boolean): void => void requestPowerOff(machine.qmp, work.dir, again).catch(() => {});
+  const end = (): void => {
+    void quit(machine.qmp);
+    // A qemu that does not listen to QMP any more flushes its images on SIGTERM.
+    setTimeout(() => machine.kill("SIGTERM"), 2000).unref();
+    setTimeout(() => machine.kill("SIGKILL"), 12_000).unref();
+  };
+  const take = (signal: StopSignal): void => {
+    if (first) {
+      log.info("ending it now");
+      end();
+      return;
+    }
+    first = signal;
+    log.info(
+      `asking the guest to power off; once more ends it, and so do ${stopTimeoutSeconds} seconds (STOP_TIMEOUT)`,
+    );
+    ask(false);
+    repeated = setInterval(() => ask(true), ASK_AGAIN_MS);
+    timer = setTimeout(end, stopTimeoutSeconds * 1000);
+  };
+  using _taken = takeSignals(take);
+  // One that came while qemu was being started found nothing in the guest to save.
+  first = firstSignal();
+  if (first) end();
+  await machine.ended;
+  clearTimeout(timer);
+  clearInterval(repeated);
+  return first;
+}
+
+function removeRunFiles(work: Present): void {
+  for (const name of RUN_FILES) remove(join(work.dir, name));
+}

@@ -1,0 +1,80 @@
+import { plain } from "../../lib/text.ts";
+import { formatSize } from "../../lib/size.ts";
+import { formatTable } from "../../lib/table.ts";
+import { formatTimestamp } from "../../lib/time.ts";
+import type { SnapshotFacts } from "../../store/snapshot-info.ts";
+
+const HEAD = ["NAME", "TIME", "SIZE", "ADDED", "FORMAT", "PARENT", "STATE", "MARKS", "DESCRIPTION"];
+
+/** What `show` knows beyond the list. */
+export interface ShownSnapshot extends SnapshotFacts {
+  /** The VM's UUID, and the snapshot's own id; null in older snapshots. */
+  vm: string | null;
+  id: string | null;
+  /** Files that SHA256SUMS names. */
+  summed: string[];
+  /** Snapshots and working disks that build on it. */
+  dependents: string[];
+}
+
+const stateOf = ({ problem, newer, consistency }: SnapshotFacts): string =>
+  problem === null ? (consistency ?? "not known") : newer ? "newer" : "damaged";
+
+const marksOf = (item: SnapshotFacts): string =>
+  [item.last ? "LAST" : "", item.protected ? "protected" : ""].filter(Boolean).join(", ");
+
+const guestSize = ({ guestBytes }: SnapshotFacts): string =>
+  guestBytes === null ? "not known" : formatSize(guestBytes);
+
+/** One line a snapshot, for people. */
+export function formatSnapshots(all: readonly SnapshotFacts[]): string {
+  const rows = all.map((item) => [
+    plain(item.name),
+    formatTimestamp(item.made),
+    guestSize(item),
+    formatSize(item.addedBytes),
+    item.format,
+    plain(item.parent ?? ""),
+    stateOf(item),
+    marksOf(item),
+    plain(item.description.split("\n")[0]!),
+  ]);
+  const problems = all.flatMap(({ name, problem }) =>
+    problem === null ? [] : [`${plain(name)}: ${plain(problem)}\n`],
+  );
+  return formatTable([HEAD, ...rows]) + problems.join("");
+}
+
+/** Facts that may have several lines; those after the first are indented. */
+const MULTILINE = new Set(["problem", "description"]);
+
+/** One snapshot, a fact a line. */
+export function formatSnapshot(item: ShownSnapshot): string {
+  const summed = new Set(item.summed);
+  const facts: [string, string | undefined][] = [
+    ["name", item.name],
+    ["made", formatTimestamp(item.made)],
+    ["problem", item.problem ?? undefined],
+    ["state", stateOf(item)],
+    ["format", item.format],
+    ["parent", item.parent ?? undefined],
+    ["size", guestSize(item)],
+    ["added", formatSize(item.addedBytes)],
+    ["marks", marksOf(item) || undefined],
+    ["description", item.description || undefined],
+    ...item.files.map(({ name, bytes }): [string, string] => [
+      "file",
+      `${name}: ${formatSize(bytes)}${summed.has(name) ? ", with a checksum" : ""}`,
+    ]),
+    ...item.dependents.map((name): [string, string] => ["needed by", name]),
+  ];
+  return facts
+    .flatMap(([name, text]) =>
+      text === undefined
+        ? []
+        : [
+            `${`${name}:`.padEnd(15)}${MULTILINE.has(name) ? text.split("\n").map(plain).join("\n  ") : plain(text)}\n`,
+          ],
+    )
+    .join("");
+}

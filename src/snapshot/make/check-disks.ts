@@ -1,0 +1,76 @@
+import { join } from "node:path";
+import { hasErrno, reasonOf, VmError } from "../../lib/errors.ts";
+import { log } from "../../lib/log.ts";
+import { findImageDamage } from "../../qemu/img.ts";
+import { readQcow2Header } from "../../qemu/image-header.ts";
+import { findVariablesDamage } from "../../qemu/uefi-variables.ts";
+import { lstatOf } from "../../store/files.ts";
+import { requireRegularDisk } from "../../store/own-disk.ts";
+import { WORK } from "../../store/layout.ts";
+import type { SnapshotFormat } from "../../store/manifest.ts";
+import { ownDisks } from "../../vm/in-use.ts";
+import type { Present } from "../../vm/open.ts";
+import { damagedDisk, MISSING } from "../../store/damaged-disk.ts";
+import type { Source } from "./sources.ts";
+
+/**
+ * The working disks that the settings name are there, and each is a qcow2 file that is whole as far as its header tells;
+ * so are the UEFI variables.
+ * @param named disks in IMAGES: `disk-0.img`
+ * @throws 74 naming the first that is not
+ */
+export function requireDisks({ dir }: Present, named: readonly string[]): void {
+  for (const name of new Set([...named, ...ownDisks(dir)])) {
+    const path = join(dir, name);
+    requireRegularDisk(path);
+    let damage: string | undefined;
+    try {
+      ({ damage } = readQcow2Header(path));
+    } catch (error) {
+      damage = hasErrno(error, "ENOENT")
+        ? MISSING
+        : reasonOf(error).replace(/^cannot read .*: (?=it is )/, "");
+    }
+    if (damage !== undefined) throw damagedDisk(path, damage);
+  }
+  const variables = join(dir, WORK.efivars);
+  const cut = lstatOf(variables) && findVariablesDamage(variables);
+  if (cut !== undefined)
+    throw new VmError("io", `cannot back up ${variables}: ${cut}`, {
+      hint: "no snapshot was made; restore a good one",
+    });
+}
+
+/**
+ * Has qemu-img check each working disk's metadata, side by side. Those of a running VM change meanwhile: its qemu tells
+ * whether it has found them corrupt.
+ * @throws 74 naming the first that is damaged
+ */
+export async function checkDisks(
+  sources: readonly Source[],
+  { live, low }: { live: boolean; low: boolean },
+): Promise<void> {
+  if (live) return;
+  const disks = sources.filter(({ disk }) => disk);
+  const found = await Promise.all(
+    disks.map(({ path, base }) => findImageDamage({ format: "qcow2", path, base }, low)),
+  );
+  for (const [index, damage] of found.entries())
+    if (damage !== undefined) throw damagedDisk(disks[index]!.path, damage);
+}
+
+/** Snapshots within a disk are in whole copies of its file only. */
+export function warnAboutInternal(sources: readonly Source[], format: SnapshotFormat, live: boolean): void {
+  for (const { name, path, disk, base } of sources) {
+    if (!disk || (format === "gz" && !live && !base)) continue;
+    const count = readQcow2Header(path).header?.internalSnapshots ?? 0;
+    if (count > 0)
+      log.warn(
+        `${name} has ${count} internal snapshot${count === 1 ? "" : "s"} (qemu-img snapshot -l), which this backup does not hold; ${
+          base
+            ? "they stay in the working disk only"
+            : "backup --format=gz of the VM while it is off holds them"
+        }`,
+      );
+  }
+}

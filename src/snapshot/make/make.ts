@@ -1,0 +1,230 @@
+import { mkdirSync, renameSync } from "node:fs";
+import { join } from "node:path";
+import { log, snapshotName } from "../../lib/log.ts";
+import { formatSize } from "../../lib/size.ts";
+import { formatDuration } from "../../lib/time.ts";
+import { throwIfInterrupted } from "../../process/signals.ts";
+import {
+  afterCommit,
+  fileError,
+  remove,
+  removeQuietly,
+  swingLink,
+  syncDirectory,
+} from "../../store/files.ts";
+import { HOST, isDiskName, LAST, PARTIAL, WORK } from "../../store/layout.ts";
+import type { Manifest, SnapshotFormat } from "../../store/manifest.ts";
+import { consistencyOf, explainCrash, readMark, updateMark, type Consistency } from "../../store/mark.ts";
+import { isListening } from "../../qmp/commands.ts";
+import type { Context } from "../../vm/context.ts";
+import { refuseRunning } from "../../vm/in-use.ts";
+import { mendBitmaps, requireIntactBelow } from "../../vm/backing-file.ts";
+import { requireWork, withVm, type Present, type Vm } from "../../vm/open.ts";
+import { resumeWithRoom } from "../../vm/resume.ts";
+import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../../store/snapshots.ts";
+import { checkDisks, requireDisks, warnAboutInternal } from "./check-disks.ts";
+import { describeSnapshotFiles, keepHostFiles } from "./describe.ts";
+import { openOffline } from "./offline-source.ts";
+import { requireRoomForGz, storeGz } from "./gz.ts";
+import { copyMoment, storeImages } from "./images.ts";
+import { copiedSources, openLive } from "../../live/source.ts";
+import { explainLoss } from "../../live/fleece.ts";
+import { listSources, type Source } from "./sources.ts";
+import { isUnattended } from "../../process/unattended.ts";
+
+export interface BackupRequest {
+  name?: string | undefined;
+  description?: string | undefined;
+  /** Absent: as SNAPSHOT_FORMAT says. */
+  format?: SnapshotFormat | undefined;
+  /** Everything, whatever it could build on. */
+  full?: boolean | undefined;
+  /** Bytes per second at which disks are read; absent: no limit. */
+  rateLimit?: number | undefined;
+  /** How long another command's change may still take. */
+  lockWaitMs?: number | undefined;
+}
+
+/** A snapshot that was made. */
+export interface Made {
+  name: string;
+  parent: string | undefined;
+  /** Of the VM's files, and of the snapshot's. */
+  heldBytes: number;
+  storedBytes: number;
+  seconds: number;
+}
+
+/**
+ * Makes a snapshot of the VM, whether it runs or not; a running guest goes on.
+ * @throws 75 when another program holds its disks, 73 when the name is taken or there is no room
+ */
+export const backupVm = (context: Context, request: BackupRequest = {}): Promise<Made> =>
+  withVm(context, "back up", (vm) => makeSnapshot(context, vm, request), { waitMs: request.lockWaitMs });
+
+async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): Promise<Made> {
+  const started = performance.now();
+  const work = requireWork(vm, "back up");
+  const name = request.name ?? nextSnapshotName(vm.hostdir);
+  const backups = join(vm.hostdir, HOST.backups);
+  const taken = nameTaken(vm.hostdir, name);
+  if (taken) throw taken;
+  const format = request.format ?? vm.settings.SNAPSHOT_FORMAT;
+  const live = await isLive(work);
+  if (live) await resumeWithRoom(work);
+  const named = vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName);
+  requireDisks(work, named);
+  const sources = listSources(work);
+  if (!live) mendDisks(sources);
+  await checkDisks(sources, { live, low: isUnattended() });
+  warnAboutOthers(vm, sources);
+  warnAboutInternal(sources, format, live);
+  const staged = join(backups, `${PARTIAL}${name}`);
+  let stored: Stored;
+  try {
+    makeBackups(vm.hostdir);
+    mkdirSync(staged, { mode: 0o700 });
+    const making: Making = { context, vm, work, sources, staged, name, request, live };
+    const now = new Date();
+    stored = await (format === "qcow2" ? storeQcow2(making) : storeAllGz(making));
+    if (!live && stored.consistency === "crash-consistent")
+      log[work.mark.unrecorded && work.mark.lastRun === undefined ? "info" : "warn"](
+        `${explainCrash(work.mark)}: the snapshot counts as crash-consistent, as after a power cut`,
+      );
+    await describeSnapshotFiles(context, vm, work, staged, { made: now, text: request.description }, stored);
+    throwIfInterrupted();
+    syncDirectory(staged);
+    renameSync(staged, join(backups, name));
+  } catch (error) {
+    removeQuietly(staged);
+    throw fileError(`cannot make the snapshot ${name}`, error);
+  }
+  const finish = (): void => {
+    syncDirectory(backups);
+    swingLink(join(backups, LAST), name);
+    syncDirectory(backups);
+    keepHostFiles(context, vm, work);
+    const apart = isApart(vm.hostdir);
+    if ((readMark(work.dir)?.backupsApart ?? false) !== apart)
+      updateMark(work.dir, { backupsApart: apart || undefined });
+  };
+  afterCommit(`the snapshot ${name} is whole`, finish, `see that ${LAST} in ${backups} leads to it`);
+  const { files, parent } = stored;
+  const made: Made = {
+    name,
+    parent,
+    heldBytes: files.reduce((sum, file) => sum + file.bytes, 0),
+    storedBytes: files.reduce((sum, file) => sum + file.storedBytes, 0),
+    seconds: (performance.now() - started) / 1000,
+  };
+  log.success(`snapshot ${summarize({ ...made, name: snapshotName(made.name) })}`);
+  return made;
+}
+
+/** Does the VM run, so that qemu can be asked? @throws 75 when another program holds its disks */
+async function isLive(work: Present): Promise<boolean> {
+  if (await isListening(join(work.dir, WORK.qmp))) return true;
+  await refuseRunning(work, "back up");
+  return false;
+}
+
+/** A snapshot while it is made. */
+interface Making {
+  context: Context;
+  vm: Vm;
+  work: Present;
+  sources: Source[];
+  staged: string;
+  name: string;
+  request: BackupRequest;
+  /** The guest runs, and goes on. */
+  live: boolean;
+}
+
+type Stored = Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files">;
+
+async function storeAllGz(making: Making): Promise<Stored> {
+  const { context, vm, work, sources, staged, name, request, live } = making;
+  await requireRoomForGz(vm, sources, staged, live);
+  const layered = sources.filter(({ base }) => base).map(({ path }) => path);
+  await requireIntactBelow(vm.hostdir, layered, isUnattended());
+  if (live) return storeLiveGz(making);
+  const files = await storeGz(context, vm, sources, staged, name, request.rateLimit);
+  return { format: "gz", consistency: consistencyOf(work.mark), files };
+}
+
+/** pigz reads files: the moment is copied to some, and the guest is left alone as soon as that is done. */
+async function storeLiveGz({ context, vm, work, sources, staged, name, request }: Making): Promise<Stored> {
+  const source = await openLive(work, sources, staged);
+  let consistency: Consistency;
+  let copies: Source[];
+  try {
+    ({ consistency, copies } = await copyMoment(
+      context,
+      sources,
+      source,
+      staged,
+      name,
+      request.rateLimit ?? 0,
+    ));
+  } catch (error) {
+    throw await explainLoss(error, source.qmp, staged);
+  } finally {
+    await source.close();
+  }
+  const files = await storeGz(context, vm, copies, staged, name, request.rateLimit);
+  for (const { path } of copies) remove(path);
+  return { format: "gz", consistency, files };
+}
+
+async function storeQcow2({
+  context,
+  vm,
+  work,
+  sources,
+  staged,
+  name,
+  request,
+  live,
+}: Making): Promise<Stored> {
+  const source = live
+    ? await openLive(work, sources, staged)
+    : await openOffline(vm, work, sources, staged, isUnattended());
+  let stored;
+  try {
+    const asked = { full: request.full === true, live, speed: request.rateLimit ?? 0 };
+    stored = await storeImages({ context, vm, sources, staged, snapshot: name, ...asked }, source);
+  } catch (error) {
+    throw live ? await explainLoss(error, source.qmp, staged) : error;
+  } finally {
+    await source.close();
+    if (!live) mendDisks(sources);
+  }
+  const { id, parent, consistency } = stored;
+  const small = (live ? copiedSources(sources, staged) : sources).filter(({ disk }) => !disk);
+  const files = [...stored.files, ...(await storeGz(context, vm, small, staged, name))];
+  if (live) for (const { path } of small) remove(path);
+  return { format: "qcow2", id, ...(parent === undefined ? {} : { parent }), consistency, files };
+}
+
+/** A qemu that could not write its bitmaps says nothing when it ends. */
+function mendDisks(sources: readonly Source[]): void {
+  for (const { path, disk } of sources) if (disk) mendBitmaps(path);
+}
+
+function warnAboutOthers({ settings }: Vm, sources: readonly Source[]): void {
+  const others = settings.IMAGES.filter((image) => !/^disk-\d+\.img$/.test(image.path));
+  if (others.length > 0)
+    log.warn(
+      `not in the snapshot, being no files of this VM: ${others.map((image) => image.path).join(", ")}`,
+    );
+  if (!sources.some(({ disk }) => disk))
+    log.warn("this VM has no disks of its own: the snapshot holds its settings only");
+}
+
+/** `S1: 4.0 GiB in 604 MiB, 7.1 s`; `S2: changes to S1, 17 MiB, 0.1 s` */
+export function summarize({ name, parent, heldBytes, storedBytes, seconds }: Made): string {
+  const size = formatSize(storedBytes);
+  const what = parent === undefined ? `${formatSize(heldBytes)} in ${size}` : `changes to ${parent}, ${size}`;
+  return `${name}: ${what}, ${formatDuration(seconds)}`;
+}

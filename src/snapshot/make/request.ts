@@ -1,0 +1,33 @@
+import { VmError } from "../../lib/errors.ts";
+import { parseSize } from "../../lib/size.ts";
+import { SNAPSHOT_FORMATS } from "../../store/manifest.ts";
+import { parseSeconds } from "../../lib/seconds.ts";
+import { validateSnapshotName } from "../../store/snapshots.ts";
+import type { BackupRequest } from "./make.ts";
+
+/** Understands what is typed behind `backup`. @throws 64 */
+export function parseBackupRequest(args: Record<string, unknown>): BackupRequest {
+  // [compat] An empty name is none.
+  const name = (args.snapshot as string | undefined) || undefined;
+  if (name !== undefined) validateSnapshotName(name);
+  const format = SNAPSHOT_FORMATS.find((one) => one === args.format);
+  if (args.format !== undefined && !format)
+    throw new VmError("usage", `--format: '${String(args.format)}' is not allowed`, {
+      hint: `allowed: ${SNAPSHOT_FORMATS.join(" or ")}`,
+    });
+  const rate = args["rate-limit"] as string | undefined;
+  const rateLimit = rate === undefined ? undefined : parseSize(rate);
+  if (rate !== undefined && rateLimit === undefined)
+    throw new VmError("usage", `--rate-limit: '${rate}' is not allowed`, {
+      hint: "allowed: bytes a second, such as 500K, 50M or 1G",
+    });
+  const wait = parseSeconds("lock-timeout", args["lock-timeout"] as string | undefined);
+  return {
+    name,
+    description: args.description as string | undefined,
+    format,
+    rateLimit,
+    full: args.full === true,
+    lockWaitMs: wait === undefined ? undefined : wait * 1000,
+  };
+}

@@ -1,0 +1,39 @@
+import { statSync } from "node:fs";
+import { join } from "node:path";
+import type { ReadImage } from "../../machine/types.ts";
+import { allocatedBytes, lstatOf } from "../../store/files.ts";
+import { WORK } from "../../store/layout.ts";
+import { requireRegularDisk } from "../../store/own-disk.ts";
+import { ownDisks } from "../../vm/in-use.ts";
+import { requireOwnDisk } from "../../vm/backing-file.ts";
+import type { Present } from "../../vm/open.ts";
+
+/** A working file that a snapshot holds. */
+export interface Source {
+  name: string;
+  path: string;
+  /** A disk; others are small. */
+  disk: boolean;
+  /** The image that a disk lies over. */
+  base: ReadImage | undefined;
+}
+
+/** Disks, NVRAM, cloud-init's volume. @throws 74 for a disk that refers to other files, unless we made it so */
+export function listSources(work: Present): Source[] {
+  const { dir } = work;
+  const disks = ownDisks(dir).map((name) => {
+    const path = join(dir, name);
+    requireRegularDisk(path);
+    return { name, path, disk: true, base: requireOwnDisk(work, path) };
+  });
+  const others = [WORK.efivars, WORK.seed].filter((name) => lstatOf(join(dir, name)));
+  return [...disks, ...others.map((name) => ({ name, path: join(dir, name), disk: false, base: undefined }))];
+}
+
+/** What a disk occupies, with the images that it lies over. */
+export function heldBytes({ path, base }: Pick<Source, "path" | "base">): number {
+  let sum = allocatedBytes(statSync(path));
+  for (let image = base; image; image = image.base)
+    if (!image.blockDevice) sum += allocatedBytes(statSync(image.path));
+  return sum;
+}

@@ -1,0 +1,244 @@
+import { chmodSync, copyFileSync, mkdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { formatSize } from "../lib/size.ts";
+import { exec, processFailure } from "../process/exec.ts";
+import { exchange } from "../process/libc.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { readBackingName } from "../qemu/image-header.ts";
+import { createNewImage } from "../qemu/new-image.ts";
+import {
+  fileError,
+  listDirectory,
+  lstatOf,
+  remove,
+  removeQuietly,
+  requireRoom,
+  syncDirectory,
+  syncFile,
+  writeNew,
+} from "../store/files.ts";
+import { HOST, PARTIAL, SNAPSHOT } from "../store/layout.ts";
+import type { Manifest, StoredFile } from "../store/manifest.ts";
+import { writeSums } from "./make/describe.ts";
+import type { Context } from "../vm/context.ts";
+import { disksOnSnapshots } from "../store/snapshot-dependents.ts";
+import { withVm, type Vm } from "../vm/open.ts";
+import { knowSnapshots, type Known } from "../store/snapshot-info.ts";
+import { discardSnapshots } from "./remove.ts";
+import { findDamage } from "../store/snapshot-damage.ts";
+import { requireIntact } from "../store/snapshot-intact.ts";
+import { contentSum } from "../store/snapshot-parent.ts";
+import { findSnapshot, type Snapshot } from "../store/snapshots.ts";
+
+/**
+ * Removes snapshots whose data others need: it is handed over to those first. Each step is whole by itself.
+ * @throws 66 for one that is not there, 75 when it is protected or a working disk builds on it, 73 without room, 74 where
+ *   it or one that builds on it is damaged
+ */
+export async function mergeSnapshots(context: Context, names: readonly string[]): Promise<void> {
+  await withVm(context, "merge snapshots", async (vm) => {
+    const chosen = [...new Set(names.map((name) => findSnapshot(vm.hostdir, name).name))];
+    for (const name of chosen) refuseKept(context, vm, name);
+    for (const name of chosen) {
+      const { bytes, heirs } = await mergeSnapshot(context, vm, name);
+      log.success(
+        `removed ${name}: ${formatSize(bytes)}${heirs.length > 0 ? `; its data is in ${heirs.join(", ")}` : ""}`,
+      );
+    }
+  });
+}
+
+/**
+ * Hands a snapshot's data over to those that build on it, and removes it; a kill leaves it, or removes it whole.
+ * @returns bytes that the removed one occupied, and where its data is now
+ * @throws 73 without room, 69 where the file system cannot exchange two names, 74 where it or an heir is damaged
+ */
+export async function mergeSnapshot(
+  context: Context,
+  vm: Vm,
+  name: string,
+): Promise<{ bytes: number; heirs: string[] }> {
+  const all = knowSnapshots(vm.hostdir);
+  const children = all.filter(({ facts }) => facts.parent === name);
+  await requireMergeable(all, name, children);
+  for (const child of children) await takeOver(context, vm, child, all);
+  const bytes = discardSnapshots(vm.hostdir, knowSnapshots(vm.hostdir), new Set([name]));
+  return { bytes, heirs: children.map(({ facts }) => facts.name) };
+}
+
+/** Can a snapshot be replaced in one step there? Tried with two empty directories; without room for these, supposed. */
+export function canExchange(hostdir: string): boolean {
+  const backups = join(hostdir, HOST.backups);
+  const tried = [0, 1].map((index) => join(backups, `${PARTIAL}${process.pid}.${index}`)) as [string, string];
+  try {
+    for (const path of tried) mkdirSync(path, { mode: 0o700 });
+    return exchange(...tried);
+  } catch {
+    return true;
+  } finally {
+    for (const path of tried) removeQuietly(path);
+  }
+}
+
+function refuseKept(context: Context, vm: Vm, name: string): void {
+  const { facts } = knowSnapshots(vm.hostdir).find((item) => item.facts.name === name)!;
+  if (facts.protected)
+    throw new VmError("busy", `cannot remove snapshots: ${name} is protected`, {
+      hint: `nothing was removed; ${context.prog} snapshots unprotect ${name}`,
+    });
+  const disks = disksOnSnapshots(vm.work).get(name);
+  if (disks)
+    throw new VmError("busy", `cannot remove snapshots: ${disks.join(", ")} builds on ${name}`, {
+      hint: "nothing was removed; have the disk stand alone: back up, then restore --copy",
+    });
+}
+
+const find = (all: readonly Known[], name: string): Snapshot | undefined =>
+  all.find(({ facts }) => facts.name === name)?.snapshot;
+
+/** What is merged gets new checksums: the old ones must hold before. @throws 74 */
+async function requireMergeable(
+  all: readonly Known[],
+  name: string,
+  children: readonly Known[],
+): Promise<void> {
+  const intact = new Set<Snapshot>();
+  for (const { snapshot, facts } of children) {
+    const damage = facts.problem ?? findDamage(snapshot, (wanted) => find(all, wanted));
+    if (damage !== undefined) throw cannotMerge(facts.name, damage);
+    const both = [find(all, name)!, snapshot].filter((item) => !intact.has(item));
+    await requireIntact(both, { cannot: `cannot merge into ${facts.name}`, hint: SEE_VERIFY });
+    for (const item of both) intact.add(item);
+  }
+}
+
+const SEE_VERIFY = "see what is wrong with it: verify";
+
+const cannotMerge = (name: string, reason: string): VmError =>
+  new VmError("io", `cannot merge into ${name}: ${reason}`, { hint: SEE_VERIFY });
+
+const cannotExchange = (name: string): VmError =>
+  new VmError("unavailable", `cannot merge into ${name}: this file system cannot exchange two names`, {
+    hint: "remove the snapshots that build on it first, or with it",
+  });
+
+/** Puts in a child's place one that holds its parent's data, too, and builds on what that builds on. */
+async function takeOver(
+  context: Context,
+  vm: Vm,
+  { snapshot, facts }: Known,
+  all: readonly Known[],
+): Promise<void> {
+  const { name, dir, manifest } = snapshot;
+  const parent = all.find((item) => item.facts.name === facts.parent);
+  const damage = facts.problem ?? findDamage(snapshot, (wanted) => find(all, wanted));
+  if (!manifest || !parent?.snapshot.manifest || damage !== undefined)
+    throw cannotMerge(name, damage ?? "its parent is damaged");
+  const sum = contentSum(snapshot);
+  const { dir: parentDir } = parent.snapshot;
+  const below = parent.snapshot.manifest.parent;
+  // Before the work of minutes.
+  if (!canExchange(vm.hostdir)) throw cannotExchange(name);
+  const backups = join(vm.hostdir, HOST.backups);
+  const staged = join(backups, `${PARTIAL}${name}`);
+  // What is copied lies there twice for a while, and not compressed at first.
+  const held = parent.facts.addedBytes + facts.addedBytes;
+  requireRoom(backups, below === undefined ? held : held * 3, `merge into ${name}`, "snapshots");
+  try {
+    mkdirSync(staged, { mode: 0o700 });
+    const files: StoredFile[] = [];
+    for (const file of manifest.files) files.push(await mergeFile(context, dir, staged, file, parentDir));
+    for (const file of listDirectory(dir)) {
+      const known = manifest.files.some((item) => item.file === file);
+      if (known || file === SNAPSHOT.manifest || file === SNAPSHOT.sums || file === SNAPSHOT.protected)
+        continue;
+      if (!lstatOf(join(dir, file))?.isFile())
+        throw new VmError("io", `cannot merge into ${name}: ${file} is no regular file`, {
+          hint: "move it out of the way",
+        });
+      copyFileSync(join(dir, file), join(staged, file));
+    }
+    const { parent: _name, parentId: _id, parentSum: _sum, ...rest } = manifest;
+    const { parentId, parentSum } = parent.snapshot.manifest;
+    const merged: Manifest = {
+      ...rest,
+      ...(below === undefined ? {} : { parent: below }),
+      ...(parentId === undefined ? {} : { parentId }),
+      ...(parentSum === undefined ? {} : { parentSum }),
+      // Children and working disks that noted it as it was stay valid.
+      ...(sum === undefined ? {} : { formerSums: [...(manifest.formerSums ?? []), sum] }),
+      files,
+    };
+    writeNew(join(staged, SNAPSHOT.manifest), `${JSON.stringify(merged, null, 2)}\n`);
+    await writeSums(staged);
+    if (facts.protected) writeNew(join(staged, SNAPSHOT.protected), "");
+    for (const file of listDirectory(staged)) await syncFile(join(staged, file));
+    throwIfInterrupted();
+    syncDirectory(staged);
+    if (!exchange(staged, dir)) throw cannotExchange(name);
+    syncDirectory(backups);
+    remove(staged);
+  } catch (error) {
+    removeQuietly(staged);
+    throw fileError(`cannot merge into ${name}`, error);
+  }
+}
+
+/** One file of the merged child. */
+async function mergeFile(
+  context: Context,
+  dir: string,
+  staged: string,
+  stored: StoredFile,
+  parentDir: string,
+): Promise<StoredFile> {
+  const { name, file, virtualBytes = 0 } = stored;
+  const from = join(dir, file);
+  const to = join(staged, file);
+  if (readBackingName(from) === undefined) {
+    copyFileSync(from, to);
+    return stored;
+  }
+  const below = readBackingName(join(parentDir, file));
+  const meter = context.meter(`merge ${name}`, virtualBytes);
+  try {
+    // Without anything below: all that can be read.
+    await (below === undefined ? compress(from, to) : rebase(from, to, below, staged, virtualBytes));
+  } finally {
+    meter.finish();
+  }
+  chmodSync(to, 0o400);
+  return { ...stored, storedBytes: statSync(to).size };
+}
+
+/** What differs from `backing`: an empty image is rebased to it, which then holds just that, and compressed. */
+async function rebase(
+  from: string,
+  to: string,
+  backing: string,
+  staged: string,
+  sizeBytes: number,
+): Promise<void> {
+  const changes = join(staged, "changes.qcow2");
+  await createNewImage(changes, { sizeBytes, backing: besideName(from) });
+  await exec(["qemu-img", "rebase", "-f", "qcow2", "-F", "qcow2", "-b", backing, changes], {
+    what: `cannot compare ${from} with what it will build on`,
+  });
+  await compress(changes, to, ["-F", "qcow2", "-B", backing]);
+  remove(changes);
+}
+
+/** As `backup` compresses: by zstd where qemu-img has it. */
+async function compress(from: string, to: string, over: readonly string[] = []): Promise<void> {
+  const argv = ["qemu-img", "convert", "-W", "-m", "16", "-c", "-f", "qcow2", "-O", "qcow2", ...over];
+  const zstd = await exec([...argv, "-o", "compression_type=zstd", from, to], { anyStatus: true });
+  if (zstd.status === 0) return;
+  if (!/compression|zstd/i.test(zstd.stderr)) throw processFailure(`cannot copy ${from}`, zstd);
+  remove(to);
+  await exec([...argv, from, to], { what: `cannot copy ${from}` });
+}
+
+/** By way of `..`: what stands before a colon in a name is no protocol then. */
+const besideName = (path: string): string => join("..", ...path.split("/").slice(-2));

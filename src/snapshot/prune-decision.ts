@@ -1,0 +1,66 @@
+import { log } from "../lib/log.ts";
+import { plain } from "../lib/text.ts";
+import { formatTimestamp } from "../lib/time.ts";
+import { decideRetention, type Rules, type Verdict } from "../store/retention.ts";
+import { disksOnSnapshots, parentsOf } from "../store/snapshot-dependents.ts";
+import { foreignUuid, identityOf } from "../vm/identity.ts";
+import type { Vm } from "../vm/open.ts";
+import { findDamage } from "../store/snapshot-damage.ts";
+import { knowSnapshots, type Known } from "../store/snapshot-info.ts";
+
+/** What is to be done with each snapshot of a VM. */
+export interface Decision {
+  all: Known[];
+  verdicts: Verdict[];
+  /** Of those that are damaged: how. */
+  damage: ReadonlyMap<string, string | undefined>;
+}
+
+/** @param merge whether snapshots that others build on can be merged into these */
+export function decide(vm: Vm, rules: Rules, merge: boolean): Decision {
+  const all = knowSnapshots(vm.hostdir);
+  const disks = disksOnSnapshots(vm.work);
+  const byName = new Map(all.map(({ snapshot }) => [snapshot.name, snapshot]));
+  const looked = new Map<string, string | undefined>();
+  const damage = new Map(
+    all.map(({ snapshot, facts }) => [
+      facts.name,
+      facts.problem ?? findDamage(snapshot, (name) => byName.get(name), looked),
+    ]),
+  );
+  const own = identityOf(vm);
+  const candidates = all.map(({ snapshot, facts }) => {
+    const damaged = damage.get(facts.name) !== undefined;
+    const foreign = foreignUuid(own, snapshot.manifest?.vm) !== undefined;
+    return {
+      name: facts.name,
+      made: facts.made,
+      last: facts.last,
+      protected: facts.protected,
+      damaged,
+      foreign,
+      parents: parentsOf(snapshot),
+      disks: disks.get(facts.name) ?? [],
+      mergeable: merge && !damaged && !foreign && snapshot.manifest !== undefined,
+    };
+  });
+  const verdicts = decideRetention(candidates, rules, new Date());
+  return { all, verdicts, damage };
+}
+
+/** Points out what counts for no rule. */
+export function warnOfOdd({ all, verdicts, damage }: Decision): void {
+  for (const { name, made, future } of verdicts)
+    if (future)
+      log.warn(
+        `${plain(name)} has a timestamp in the future (${formatTimestamp(made)}): it stays, and counts for no rule`,
+      );
+  for (const { name, reasons } of verdicts)
+    if (reasons.includes("of another VM"))
+      log.warn(`${plain(name)} is of another VM: it stays, and counts for no rule`);
+  for (const { name, newer } of all.map(({ facts }) => facts)) {
+    const problem = damage.get(name);
+    if (problem !== undefined)
+      log.warn(`${plain(name)} ${newer ? "cannot be read" : "is damaged"} and stays: ${plain(problem)}`);
+  }
+}

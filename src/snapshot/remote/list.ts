@@ -1,0 +1,63 @@
+import { toJson } from "../../lib/json.ts";
+import { basename } from "node:path";
+import { log } from "../../lib/log.ts";
+import { formatTable } from "../../lib/table.ts";
+import { counted, plain } from "../../lib/text.ts";
+import { formatTimestamp } from "../../lib/time.ts";
+import { byAge } from "../../store/retention.ts";
+import type { Context } from "../../vm/context.ts";
+import { readIdentity } from "../../vm/identity.ts";
+import { findHostdir } from "../../vm/open.ts";
+import { isOwn, type Here } from "./choose.ts";
+import { openRepository, type Repository } from "./restic.ts";
+import { parseListed, shorten, TAG, type Listed, type RemoteSnapshot } from "./tags.ts";
+
+/** The VM that the command line means, as a repository knows it. */
+export function findHere(context: Context): Here {
+  const hostdir = findHostdir(context);
+  return { name: basename(hostdir), ...readIdentity(hostdir) };
+}
+
+/** All VMs' snapshots in a repository, oldest first. */
+export async function listRemote(repository: Repository): Promise<RemoteSnapshot[]> {
+  const { stdout } = await repository.run(["snapshots", "--json", "--tag", TAG.ours], {
+    what: "cannot list the repository's snapshots",
+  });
+  return ((JSON.parse(stdout) as Listed[] | null) ?? [])
+    .flatMap((item) => parseListed(item) ?? [])
+    .toSorted(byAge);
+}
+
+/**
+ * Prints the snapshots of this VM in the repository, oldest first: those with its UUID. Without one here, and with
+ * `byName`, all of its name.
+ */
+export async function showRemote(
+  context: Context,
+  { json, byName }: { json: boolean; byName: boolean },
+): Promise<void> {
+  const here = findHere(context);
+  const all = await listRemote(await openRepository(context));
+  const named = all.filter((item) => item.vm === here.name);
+  const ignored = here.uuid === undefined || byName ? [] : named.filter(({ uuid }) => uuid === null);
+  const shown = here.uuid === undefined || byName ? named : all.filter((item) => isOwn(here, item));
+  if (json) context.print(toJson(shown));
+  else if (shown.length > 0) context.print(formatList(shown));
+  if (ignored.length > 0)
+    log.info(
+      `not listed, being without a UUID: ${counted(ignored.length, "older snapshot")} of a VM called ${here.name}; to list them: ${context.prog} snapshots --remote --by-name`,
+    );
+}
+
+const formatList = (shown: readonly RemoteSnapshot[]): string =>
+  formatTable([
+    ["SNAPSHOT", "TIME", "ID", "HOST", "DIRECTORY", "MARKS"],
+    ...shown.map((item) => [
+      plain(item.name),
+      formatTimestamp(item.made),
+      shorten(item.id),
+      plain(item.host),
+      plain(item.directory),
+      [item.protected ? "protected" : "", item.uuid === null ? "no UUID" : ""].filter(Boolean).join(", "),
+    ]),
+  ]);

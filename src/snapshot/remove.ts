@@ -1,0 +1,116 @@
+import { renameSync, unlinkSync } from "node:fs";
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { log, snapshotName } from "../lib/log.ts";
+import { formatSize } from "../lib/size.ts";
+import { fileError, lstatOf, remove, removeQuietly, swingLink, syncDirectory } from "../store/files.ts";
+import { HOST, LAST, PARTIAL } from "../store/layout.ts";
+import type { Context } from "../vm/context.ts";
+import { dependentsOf, parentsOf } from "../store/snapshot-dependents.ts";
+import { withVm, type Vm } from "../vm/open.ts";
+import { knowSnapshots, type Known } from "../store/snapshot-info.ts";
+import { findSnapshot, type Snapshot } from "../store/snapshots.ts";
+
+/**
+ * Removes snapshots: all of them, or none where one has to stay.
+ * @throws 66 for one that is not there, 75 when it is protected or others need it
+ */
+export async function removeSnapshots(context: Context, names: readonly string[]): Promise<void> {
+  await withVm(context, "remove snapshots", async (vm) => {
+    const chosen = new Set(names.map((name) => findSnapshot(vm.hostdir, name).name));
+    const all = knowSnapshots(vm.hostdir);
+    refuseNeeded(context, vm, all, chosen);
+    const bytes = discardSnapshots(vm.hostdir, all, chosen);
+    log.success(`removed ${[...chosen].map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
+    if (all.every(({ snapshot: { name } }) => chosen.has(name)))
+      log.warn(
+        vm.work.state === "present"
+          ? "this VM has no snapshot any more"
+          : "this VM has no working files: the only copy of its disks is removed",
+      );
+  });
+}
+
+function refuseNeeded(context: Context, vm: Vm, all: readonly Known[], chosen: ReadonlySet<string>): void {
+  const snapshots = all.map(({ snapshot }) => snapshot);
+  const reasons = all.flatMap(({ facts: { name, protected: isProtected } }) => {
+    if (!chosen.has(name)) return [];
+    const needing = dependentsOf(name, snapshots, vm.work).filter((item) => !chosen.has(item));
+    return [
+      ...(isProtected ? [`${name} is protected`] : []),
+      ...(needing.length > 0
+        ? [`${needing.join(", ")} ${needing.length > 1 ? "build" : "builds"} on ${name}`]
+        : []),
+    ];
+  });
+  if (reasons.length === 0) return;
+  throw new VmError("busy", `cannot remove snapshots: ${reasons.join("; ")}`, {
+    hint: `nothing was removed; a protected one: ${context.prog} snapshots unprotect NAME; one that others need: remove those first, or with it, or hand its data over: ${context.prog} snapshots rm --merge NAME; one that the working disks need: first ${context.prog} restore --copy`,
+  });
+}
+
+/**
+ * Removes snapshots that nothing needs. Each goes by a rename; what a kill leaves, the next command clears away.
+ * @returns bytes they occupied
+ * @throws 73 or 74 when one cannot be removed; others may be gone
+ */
+export function discardSnapshots(
+  hostdir: string,
+  all: readonly Known[],
+  chosen: ReadonlySet<string>,
+): number {
+  const backups = join(hostdir, HOST.backups);
+  const asides: string[] = [];
+  try {
+    moveLast(backups, all, chosen);
+    // A parent must never go before its children, not even in a power cut.
+    for (const level of childrenFirst(all, chosen)) {
+      for (const { name, dir } of level) {
+        const aside = join(backups, `${PARTIAL}${name}`);
+        renameSync(dir, aside);
+        asides.push(aside);
+      }
+      syncDirectory(backups);
+    }
+    for (const aside of asides) remove(aside);
+  } catch (error) {
+    throw fileError(`cannot remove snapshots (${asides.length} of ${chosen.size} are)`, error);
+  } finally {
+    for (const aside of asides) removeQuietly(aside);
+  }
+  return all.reduce((sum, { facts }) => sum + (chosen.has(facts.name) ? facts.addedBytes : 0), 0);
+}
+
+/** LAST leads to the newest that stays, before the one goes that it leads to. */
+function moveLast(backups: string, all: readonly Known[], chosen: ReadonlySet<string>): void {
+  if (!all.some(({ facts }) => facts.last && chosen.has(facts.name))) return;
+  const rest = all.filter(({ facts }) => !chosen.has(facts.name)).map(({ facts }) => facts);
+  const good = rest.filter(({ problem }) => problem === null);
+  // One with a timestamp in the future is not known to be newer than the others.
+  const next = good.findLast(({ made }) => made.getTime() <= Date.now()) ?? good.at(-1) ?? rest.at(-1);
+  const link = join(backups, LAST);
+  if (next) swingLink(link, next.name);
+  else if (lstatOf(link)) unlinkSync(link);
+  syncDirectory(backups);
+}
+
+/** In groups: those that nothing builds on, then those that only these build on, and so on. */
+function childrenFirst(all: readonly Known[], chosen: ReadonlySet<string>): Snapshot[][] {
+  const wanted = all.map(({ snapshot }) => snapshot).filter(({ name }) => chosen.has(name));
+  const byName = new Map(wanted.map((item) => [item.name, item]));
+  const height = new Map<Snapshot, number>(wanted.map((item) => [item, 0]));
+  for (const item of wanted) {
+    const path = new Set([item]);
+    // From each upwards, as far as this lifts something; those that build on themselves end it, too.
+    for (let child = item; ;) {
+      const parent = byName.get(parentsOf(child)[0] ?? "");
+      if (!parent || path.has(parent) || height.get(parent)! > height.get(child)!) break;
+      height.set(parent, height.get(child)! + 1);
+      path.add(parent);
+      child = parent;
+    }
+  }
+  return [...Map.groupBy(wanted, (item) => height.get(item)!)]
+    .toSorted((a, b) => a[0] - b[0])
+    .map(([, level]) => level);
+}

@@ -1,0 +1,254 @@
+import { mkdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { log, snapshotName } from "../lib/log.ts";
+import { formatSize } from "../lib/size.ts";
+import { formatDuration, formatTimestamp } from "../lib/time.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { refuseForeignParts } from "../qemu/image-header.ts";
+import { shellQuote } from "../qemu/text.ts";
+import { fileError, listDirectory, lstatOf, readSmallBytes, requireRoom, writeNew } from "../store/files.ts";
+import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
+import { refuseStrayDisks } from "../store/claim.ts";
+import { defaultsName, isDiskName, LAST, SNAPSHOT, WORK } from "../store/layout.ts";
+import type { Identity } from "../store/identity.ts";
+import { stageWork, type Stage } from "../store/stage.ts";
+import type { Context } from "../vm/context.ts";
+import { carryIdentity, foreignUuid, readIdentity } from "../vm/identity.ts";
+import { carryFormats } from "../vm/image-formats.ts";
+import { refuseRunning } from "../vm/in-use.ts";
+import { withVm, type Vm } from "../vm/open.ts";
+import { fillImages, listImages, measureCopies } from "./restore-images.ts";
+import { findDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
+import { chainOf, requireIntact } from "../store/snapshot-intact.ts";
+import { recordSnapshot } from "../store/snapshot-parent.ts";
+import { findSnapshot, listSnapshots, type Snapshot } from "../store/snapshots.ts";
+import { compareSums } from "../store/checksums.ts";
+
+/** What is typed behind `restore`. */
+export interface RestoreRequest {
+  /** Absent: the last one. */
+  name?: string | undefined;
+  /** Disks that stand alone, where images of changes to the snapshot would do. */
+  copy?: boolean | undefined;
+  /** The UUID it was kept under elsewhere: it becomes that of a directory that has none. */
+  uuid?: string | undefined;
+}
+
+/**
+ * Puts a snapshot's state in the place of the working files.
+ * @throws 66 without such a snapshot, 73 without room, 74 when it is damaged or the last one is of another VM, 75 while the VM runs
+ */
+export async function restoreVm(context: Context, request: RestoreRequest = {}): Promise<void> {
+  const use = (vm: Vm): Promise<void> => restoreSnapshot(context, vm, request);
+  await withVm(context, "restore", use, { lenient: true });
+}
+
+/** The same for a VM whose lock is held already. What is known of the VM is out of date then: open it again. */
+export async function restoreSnapshot(
+  context: Context,
+  vm: Vm,
+  { name, copy = false, uuid }: RestoreRequest = {},
+): Promise<void> {
+  const snapshot = findSnapshot(vm.hostdir, name);
+  if (snapshot.problem) throw snapshot.problem;
+  const own = readIdentity(vm.hostdir);
+  refuseForeign(context, snapshot, own, name !== undefined && name !== LAST, uuid);
+  if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
+  refuseStrayDisks(vm.hostdir, vm.work, "restore");
+  log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
+  const jobs = listStored(snapshot);
+  // First: what a damaged header names may be taken for a snapshot that is not there.
+  requireWhole(vm.hostdir, snapshot);
+  const images = listImages(vm.hostdir, snapshot);
+  const inplace =
+    context.options.settings.INPLACE === undefined && vm.work.state === "present"
+      ? vm.work.inplace
+      : vm.settings.INPLACE;
+  const unpacked = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
+  const needed = unpacked + (copy ? await measureCopies(images) : 0);
+  requireRoom(
+    inplace ? vm.hostdir : context.tmpdir,
+    needed,
+    `restore ${snapshot.name}`,
+    inplace ? "snapshots" : "tmpdir",
+  );
+  const started = performance.now();
+  // Beforehand: the copy would hold what is damaged, and nothing would show it.
+  if (copy && images.length > 0)
+    await requireIntact(chainOf(vm.hostdir, snapshot), {
+      cannot: `cannot restore ${snapshot.name}`,
+      hint: UNTOUCHED,
+      images: true,
+    });
+  const stage = stageWork(vm.hostdir, inplace ? "inplace" : context, vm.work);
+  try {
+    await fillStage(context, snapshot, jobs, stage);
+    await fillImages(context, snapshot, images, stage.dir, copy);
+    carryIdentity(stage.dir, own, uuid ?? snapshot.manifest?.vm);
+    carryFormats(vm, stage.dir);
+    throwIfInterrupted();
+    const total = [...jobs, ...images].reduce(
+      (sum, job) => sum + statSync(join(stage.dir, job.name)).size,
+      0,
+    );
+    const onSnapshot = copy || images.length === 0 ? undefined : recordSnapshot(snapshot);
+    const dir = stage.commit({
+      restored: snapshot.manifest?.consistency ?? "crash-consistent",
+      ...(snapshot.manifest ? {} : { unrecorded: true as const }),
+      ...(onSnapshot && { onSnapshot }),
+    });
+    const seconds = (performance.now() - started) / 1000;
+    log.success(
+      `restored ${snapshotName(snapshot.name)} to ${dir}: ${formatSize(total)}, ${formatDuration(seconds)}`,
+    );
+  } catch (error) {
+    stage.abort();
+    throw fileError(`cannot restore ${snapshot.name}`, error, ROOM);
+  }
+}
+
+/**
+ * A snapshot of another VM takes the place of the working files only where its name was given.
+ * @param fetched the UUID under which it was fetched from the repository, which has been said then
+ * @throws 74 naming both UUIDs
+ */
+function refuseForeign(
+  { prog }: Context,
+  { name, manifest }: Snapshot,
+  own: Identity,
+  named: boolean,
+  fetched: string | undefined,
+): void {
+  const other = foreignUuid(own, manifest?.vm);
+  if (other === undefined) return;
+  const what = `${name} is a snapshot of another VM (UUID ${other}, not ${own.uuid})`;
+  if (!named)
+    throw new VmError("io", `cannot restore ${what}`, {
+      hint: `${prog} restore ${shellQuote(name)} takes it all the same; ${prog} snapshots lists the others`,
+    });
+  if (fetched === undefined) log.warn(`${what}: this one keeps its own UUID`);
+}
+
+/**
+ * The quick look at a snapshot before its state takes the place of another. Settings that this version does not take are
+ * restored all the same where they are what was backed up, with a warning.
+ * @throws 74 for a damaged one
+ */
+function requireWhole(hostdir: string, snapshot: Snapshot): void {
+  const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
+  const damage = findDamage(snapshot, (name) => known.get(name));
+  if (damage !== undefined) throw damaged(snapshot, `: ${damage}`);
+  for (const { file, line, message } of readSnapshotSettings(snapshot)?.complaints ?? [])
+    log.warn(`${file}:${line}: ${message}; the VM cannot run until this is corrected`);
+}
+
+const ROOM = "free some room and run the command again; the working files were not touched";
+const UNTOUCHED = "the working files were not touched; try an older snapshot";
+
+const damaged = ({ name }: Snapshot, reason: string): VmError =>
+  new VmError("io", `the snapshot ${name} is damaged${reason}`, { hint: UNTOUCHED });
+
+export interface RestoreJob extends Omit<CopyJob, "to"> {
+  neededBytes: number;
+}
+
+/** A disk that the manifest does not name was put there by somebody else. */
+function refuseUnknownDisks({ name, dir, manifest }: Snapshot): void {
+  const known = manifest?.files.map((item) => item.file);
+  const unknown = listDirectory(dir).find(
+    (file) =>
+      isDiskName(file.slice(0, -SNAPSHOT.gz.length)) &&
+      file.endsWith(SNAPSHOT.gz) &&
+      known?.includes(file) === false,
+  );
+  if (unknown !== undefined)
+    throw new VmError("io", `the snapshot ${name} is damaged: ${unknown} is none of its disks`);
+}
+
+/** The files of a snapshot that pigz unpacks, whichever program made it. */
+export function listStored(snapshot: Snapshot): RestoreJob[] {
+  refuseUnknownDisks(snapshot);
+  const names = snapshot.manifest
+    ? snapshot.manifest.files.map((item) => item.file)
+    : listDirectory(snapshot.dir).filter((name) => name.endsWith(SNAPSHOT.gz));
+  return names.flatMap((file) => {
+    if (!file.endsWith(SNAPSHOT.gz)) return [];
+    const name = file.slice(0, -SNAPSHOT.gz.length);
+    if (!isDiskName(name) && name !== WORK.efivars && name !== WORK.seed) return [];
+    const from = join(snapshot.dir, file);
+    const stats = lstatOf(from);
+    if (!stats?.isFile())
+      throw new VmError("io", `the snapshot ${snapshot.name} is damaged: ${file} is missing or no file`);
+    const known = snapshot.manifest?.files.find((item) => item.file === file);
+    if (known && known.storedBytes !== stats.size)
+      throw new VmError(
+        "io",
+        `the snapshot ${snapshot.name} is damaged: ${file} has ${stats.size} bytes instead of ${known.storedBytes}`,
+      );
+    const neededBytes = known?.allocatedBytes ?? Math.max(stats.size, gzipLengthHint(from));
+    return [{ name, from, bytes: stats.size, neededBytes }];
+  });
+}
+
+export async function fillStage(
+  context: Context,
+  snapshot: Snapshot,
+  jobs: readonly RestoreJob[],
+  stage: Stage,
+): Promise<void> {
+  const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
+  const meter = context.meter(`restore ${snapshot.name}`, total);
+  const stop = new AbortController();
+  // Both read the same files: the second one finds them in memory.
+  const verified = verifyStored(snapshot, stop.signal);
+  verified.catch(() => {});
+  try {
+    await unpackFiles(
+      jobs.map((job) => ({ ...job, to: join(stage.dir, job.name) })),
+      (done) => meter.update(done),
+    );
+    await verified;
+  } catch (error) {
+    stop.abort();
+    await verified.catch(() => {});
+    throw error;
+  } finally {
+    meter.finish();
+  }
+  for (const { name, from } of jobs) if (isDiskName(name)) refuseForeignParts(join(stage.dir, name), from);
+  checkLengths(snapshot, stage);
+  for (const name of [WORK.guestEnv, defaultsName(context.prog)]) {
+    const content = readSmallBytes(join(snapshot.dir, name));
+    if (content !== undefined) writeNew(join(stage.dir, name), content);
+  }
+  for (const name of [WORK.in, WORK.out]) mkdirSync(join(stage.dir, name), { mode: 0o700 });
+  if (snapshot.manifest?.firstTime) writeNew(join(stage.dir, WORK.firstTime), "");
+}
+
+function checkLengths(snapshot: Snapshot, stage: Stage): void {
+  for (const { name, file, bytes } of snapshot.manifest?.files ?? [])
+    if (file.endsWith(SNAPSHOT.gz) && statSync(join(stage.dir, name)).size !== bytes)
+      throw damaged(snapshot, `: ${name} does not have its ${bytes} bytes`);
+}
+
+/**
+ * Verifies the checksums of all files but images, and texts that are not restored.
+ * @throws 74 naming those that are wrong
+ */
+async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
+  const { dir, manifest } = snapshot;
+  if (!lstatOf(join(dir, SNAPSHOT.sums))) {
+    if (manifest) throw damaged(snapshot, `: it has no ${SNAPSHOT.sums}`);
+    log.info("  made by the earlier program: it has no checksums, only gzip's own");
+    return;
+  }
+  const sizes = new Map(manifest?.files.map(({ file, storedBytes }) => [file, storedBytes]));
+  const images = new Set(manifest?.files.flatMap(({ file }) => (file.endsWith(SNAPSHOT.gz) ? [] : [file])));
+  const wrong = await compareSums(dir, {
+    sizes,
+    signal,
+    only: (name) => !images.has(name),
+  });
+  if (wrong.length > 0) throw damaged(snapshot, `:\n  ${wrong.join("\n  ")}`);
+}

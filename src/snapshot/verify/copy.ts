@@ -1,0 +1,69 @@
+import { join } from "node:path";
+import { loadSettings } from "../../config/load.ts";
+import type { Disk, Machine } from "../../machine/types.ts";
+import type { Capabilities } from "../../qemu/capabilities.ts";
+import { lstatOf, requireRoom } from "../../store/files.ts";
+import { isDiskName, WORK } from "../../store/layout.ts";
+import { newMark } from "../../store/mark.ts";
+import type { Stage } from "../../store/stage.ts";
+import type { Context } from "../../vm/context.ts";
+import { resolveFiles, resolveMachine } from "../../vm/machine.ts";
+import { Media } from "../../vm/media.ts";
+import { sourcesOf, type Present, type Vm } from "../../vm/open.ts";
+import { fillStage, listStored } from "../restore.ts";
+import { fillImages, listImages } from "../restore-images.ts";
+import type { Snapshot } from "../../store/snapshots.ts";
+
+/** Puts a snapshot's files into a directory of their own: unpacked, or as changes to the snapshot's. */
+export async function fillCopy(context: Context, vm: Vm, snapshot: Snapshot, stage: Stage): Promise<void> {
+  const jobs = listStored(snapshot);
+  const needed = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
+  requireRoom(context.tmpdir, needed, `boot ${snapshot.name}`, "tmpdir");
+  await fillStage(context, snapshot, jobs, stage);
+  await fillImages(context, snapshot, listImages(vm.hostdir, snapshot), stage.dir, false);
+}
+
+/** The machine that boots the copy: as the snapshot's settings say, but cut off from everything else. */
+export async function resolveCopy(
+  context: Context,
+  vm: Vm,
+  dir: string,
+  capabilities: Capabilities,
+): Promise<Machine> {
+  const work: Present = { state: "present", dir, inplace: false, mark: newMark() };
+  const own = lstatOf(join(dir, WORK.guestEnv))
+    ? await loadSettings({ ...sourcesOf(context, vm.hostdir, work), additions: {} })
+    : vm;
+  const settings = {
+    ...own.settings,
+    IMAGES: [],
+    SHARES: [],
+    PORT: undefined,
+    // A second one of the same guest must not act in its name.
+    FORWARDS: ["restrict=on"],
+  };
+  const copy: Vm = { ...own, settings, hostdir: vm.hostdir, work };
+  const machine = await resolveMachine(
+    context,
+    copy,
+    work,
+    new Media(context, copy),
+    undefined,
+    capabilities,
+  );
+  const disks = own.settings.IMAGES.flatMap(({ bus, path }, index): Disk[] => {
+    if (!isDiskName(path)) return [];
+    return [
+      {
+        bus,
+        format: "qcow2",
+        path: join(dir, path),
+        serial: `disk-${index}`,
+        // Ours: we have just made them.
+        backingAllowed: true,
+      },
+    ];
+  });
+  const files = resolveFiles(work, WORK.consoleLog);
+  return { ...machine, disks, files, extraArgs: [] };
+}

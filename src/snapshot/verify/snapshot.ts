@@ -1,0 +1,111 @@
+import { join } from "node:path";
+import { throwIfInterrupted } from "../../process/signals.ts";
+import { listDirectory, lstatOf } from "../../store/files.ts";
+import { isDiskName, SNAPSHOT, WORK } from "../../store/layout.ts";
+import { isNewer } from "../../store/snapshot-info.ts";
+import type { Snapshot } from "../../store/snapshots.ts";
+import { checkNames, checkSums } from "./files.ts";
+import { checkGz, checkQcow2, type Care, type Found, type ImageFacts } from "./images.ts";
+import type { Report } from "./report.ts";
+
+/**
+ * Looks at one snapshot by itself; its parents' contents are their own affair.
+ * @param parent the one that it is changes to, where that was found
+ */
+export async function checkSnapshot(
+  snapshot: Snapshot,
+  parent: Snapshot | undefined,
+  care: Care,
+): Promise<Report> {
+  const { name, dir, manifest, problem } = snapshot;
+  const started = performance.now();
+  const notes: string[] = [];
+  const problems = problem ? [problem.message] : [];
+  const bytes = sizeIn(dir);
+  if (bytes === undefined)
+    return { name, format: undefined, ok: false, problems, notes, bytes: 0, seconds: 0 };
+  if (isNewer(snapshot))
+    return { name, format: undefined, ok: false, newer: true, problems, notes, bytes, seconds: 0 };
+  problems.push(...checkNames(snapshot, notes));
+  if (manifest?.parent !== undefined && (manifest.parentId ?? manifest.parentSum) === undefined)
+    notes.push(`its parent ${manifest.parent} is known by name only (made by an earlier version)`);
+  // They read the same bytes: what comes second finds them in memory.
+  const [sums, found] = await Promise.all([
+    checkSums(snapshot, care.low),
+    checkImages(snapshot, parent, care),
+  ]);
+  throwIfInterrupted();
+  problems.push(...sums, ...found.problems);
+  notes.push(...found.notes);
+  return {
+    name,
+    format: manifest?.format ?? (problem ? undefined : "earlier"),
+    ok: problems.length === 0,
+    problems: [...new Set(problems)],
+    notes,
+    bytes,
+    seconds: (performance.now() - started) / 1000,
+  };
+}
+
+/** Of all its files; undefined where the directory cannot be read. */
+function sizeIn(dir: string): number | undefined {
+  try {
+    return listDirectory(dir).reduce((sum, file) => sum + (lstatOf(join(dir, file))?.size ?? 0), 0);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The files that hold disks and NVRAM; without a manifest those that look like it. */
+function storedNames({ dir, manifest }: Snapshot): string[] {
+  if (manifest) return manifest.files.map(({ file }) => file);
+  return listDirectory(dir).filter((file) => {
+    const name = file.slice(0, -SNAPSHOT.gz.length);
+    return file.endsWith(SNAPSHOT.gz) && (isDiskName(name) || name === WORK.efivars);
+  });
+}
+
+async function checkImages(snapshot: Snapshot, parent: Snapshot | undefined, care: Care): Promise<Found> {
+  const { dir, manifest } = snapshot;
+  const problems: string[] = [];
+  const notes: string[] = [];
+  for (const file of storedNames(snapshot)) {
+    const known = manifest?.files.find((item) => item.file === file);
+    const compressed = file.endsWith(SNAPSHOT.gz);
+    const found = compressed
+      ? await checkGz(dir, file, known, care)
+      : await checkQcow2(dir, file, known, care);
+    problems.push(...found.problems);
+    notes.push(...found.notes);
+    if (found.facts) problems.push(...checkBacking(snapshot, parent, file, found.facts));
+  }
+  return { problems, notes };
+}
+
+/** A disk builds on the disk of the same name in the parent, and on nothing else. */
+function checkBacking(
+  { manifest }: Snapshot,
+  parent: Snapshot | undefined,
+  file: string,
+  facts: ImageFacts,
+): string[] {
+  const { "backing-filename": backing, "backing-filename-format": format } = facts;
+  const named = manifest?.parent;
+  if (backing === undefined) {
+    // A disk that was added since may stand alone.
+    const before = parent?.manifest?.files.some((item) => item.file === file);
+    return named !== undefined && before ? [`${file} does not build on ${named}'s`] : [];
+  }
+  if (named === undefined) return [`${file} names a backing file (${backing}), but there is no parent`];
+  if (backing !== `../${named}/${file}`)
+    return [`${file} builds on ${backing} instead of ../${named}/${file}`];
+  if (format !== "qcow2") return [`${file} takes its backing file for ${format ?? "an unknown format"}`];
+  if (!parent?.manifest) return [];
+  const below = parent.manifest.files.find((item) => item.file === file);
+  if (!below) return [`${file} builds on ../${named}/${file}, which ${named} does not have`];
+  const size = facts["virtual-size"];
+  return below.virtualBytes === undefined || below.virtualBytes === size
+    ? []
+    : [`${file} holds a disk of ${size} bytes, ${named}'s one of ${below.virtualBytes}`];
+}

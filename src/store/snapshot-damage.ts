@@ -1,0 +1,206 @@
+import { closeSync, fstatSync, readSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { checkGuestEnv, type CheckedGuestEnv } from "../config/check-guest-env.ts";
+import { reasonOf } from "../lib/errors.ts";
+import { openForReading, readSmallBytes } from "../lib/read-file.ts";
+import { parseImage } from "../machine/parse.ts";
+import { readBackingName, readQcow2Header } from "../qemu/image-header.ts";
+import { listDirectory, lstatOf } from "./files.ts";
+import { isDiskName, SNAPSHOT, WORK } from "./layout.ts";
+import type { StoredFile } from "./manifest.ts";
+import { isNewer } from "./snapshot-info.ts";
+import type { Snapshot } from "./snapshots.ts";
+import { loadSums } from "./checksums.ts";
+import { followChain } from "./snapshot-chain.ts";
+
+/** Finds a snapshot of the same VM by its name. */
+export type FindSnapshot = (name: string) => Snapshot | undefined;
+
+/** gzip's magic, and a header and trailer of the smallest size (RFC 1952). */
+const GZIP_MAGIC = 0x1f8b;
+const GZIP_LEAST = 18;
+
+/**
+ * The quick look at a snapshot and those it builds on: small files by their checksums, stored ones by presence, length
+ * and header. Their contents are not read, which is what `verify` does.
+ * @param known what was found of others before; the result is added
+ * @returns why it cannot be restored, or undefined
+ */
+export function findDamage(
+  snapshot: Snapshot,
+  find: FindSnapshot,
+  known = new Map<string, string | undefined>(),
+): string | undefined {
+  const { parents, problem } = followChain(snapshot, find);
+  const own = ownDamage(snapshot, known);
+  if (own !== undefined || problem !== undefined) return own ?? problem;
+  for (const parent of parents) {
+    const damage = ownDamage(parent, known);
+    if (damage !== undefined) return `its parent ${parent.name} is damaged: ${damage}`;
+  }
+  return undefined;
+}
+
+/**
+ * The same for a working disk that is an overlay of a snapshot's: of the disks alone, which is what it reads. One that
+ * only a newer version can read passes.
+ */
+export function findDiskDamage(snapshot: Snapshot, find: FindSnapshot): string | undefined {
+  const { parents, problem } = followChain(snapshot, find);
+  for (const item of [snapshot, ...parents]) {
+    const damage = damageOfDisks(item);
+    if (damage !== undefined)
+      return item === snapshot ? damage : `its parent ${item.name} is damaged: ${damage}`;
+  }
+  return problem;
+}
+
+function damageOfDisks(snapshot: Snapshot): string | undefined {
+  const { dir, manifest, problem } = snapshot;
+  if (problem) return isNewer(snapshot) ? undefined : problem.message;
+  try {
+    if (!manifest) return undefined;
+    const sums = loadSums(dir)?.sums;
+    if (!sums) return `${SNAPSHOT.sums} is missing`;
+    const disks = manifest.files.filter(({ name }) => isDiskName(name));
+    const unnamed = [SNAPSHOT.manifest, ...disks.map(({ file }) => file)].find((file) => !sums.has(file));
+    if (unnamed !== undefined) return `${SNAPSHOT.sums} does not name ${unnamed}`;
+    if (!hasSum(dir, SNAPSHOT.manifest, sums.get(SNAPSHOT.manifest)!))
+      return `${SNAPSHOT.manifest}: its checksum is wrong`;
+    return disks.map((file) => damageOfFile(snapshot, file)).find((damage) => damage !== undefined);
+  } catch (error) {
+    return reasonOf(error);
+  }
+}
+
+/** Is a small file as SHA256SUMS says? @throws as `readSmallBytes` */
+const hasSum = (dir: string, name: string, sum: string): boolean =>
+  createHash("sha256")
+    .update(readSmallBytes(join(dir, name)) ?? "")
+    .digest("hex") === sum;
+
+function ownDamage(snapshot: Snapshot, known: Map<string, string | undefined>): string | undefined {
+  const { name, problem } = snapshot;
+  if (known.has(name)) return known.get(name);
+  let damage: string | undefined;
+  try {
+    damage = problem ? problem.message : lookAt(snapshot);
+  } catch (error) {
+    damage = reasonOf(error);
+  }
+  known.set(name, damage);
+  return damage;
+}
+
+function lookAt(snapshot: Snapshot): string | undefined {
+  const { dir, manifest } = snapshot;
+  const files: (Pick<StoredFile, "file"> & Partial<StoredFile>)[] =
+    manifest?.files ?? listStoredGz(dir).map((file) => ({ file }));
+  return (
+    damageOfSums(snapshot) ??
+    damageOfSettings(
+      snapshot,
+      files.map(({ file, name }) => name ?? file.slice(0, -SNAPSHOT.gz.length)),
+    ) ??
+    files.map((file) => damageOfFile(snapshot, file)).find((damage) => damage !== undefined)
+  );
+}
+
+/** Files of disks, NVRAM … where no manifest names them. */
+const listStoredGz = (dir: string): string[] =>
+  listDirectory(dir).filter((file) => {
+    const name = file.slice(0, -SNAPSHOT.gz.length);
+    return file.endsWith(SNAPSHOT.gz) && (isDiskName(name) || name === WORK.efivars || name === WORK.seed);
+  });
+
+/** Small files that a restore reads. */
+const isRestored = (name: string): boolean => name === WORK.guestEnv || name.endsWith(".defaults");
+
+/** SHA256SUMS names all that matters, what it names is there, and small files are as it says. */
+function damageOfSums({ dir, manifest }: Snapshot): string | undefined {
+  const parsed = loadSums(dir);
+  if (!parsed) return manifest && `${SNAPSHOT.sums} is missing`;
+  const { sums, problems } = parsed;
+  if (problems.length > 0) return problems[0];
+  const present = listDirectory(dir);
+  const needed = [
+    ...(manifest ? [SNAPSHOT.manifest, ...manifest.files.map(({ file }) => file)] : listStoredGz(dir)),
+    ...present.filter(isRestored),
+  ];
+  const unnamed = needed.find((name) => !sums.has(name));
+  if (unnamed !== undefined) return `${SNAPSHOT.sums} does not name ${unnamed}`;
+  for (const [name, sum] of sums) {
+    const stats = lstatOf(join(dir, name));
+    if (!stats) return `${name} is missing`;
+    // Stored files are looked at by their lengths and headers.
+    const stored = manifest ? manifest.files.some(({ file }) => file === name) : name.endsWith(SNAPSHOT.gz);
+    if (!stored && !hasSum(dir, name, sum)) return `${name}: its checksum is wrong`;
+  }
+  return undefined;
+}
+
+/** The settings in a snapshot, looked at; undefined where it has none. @throws as `readSmallBytes` */
+export function readSnapshotSettings({ dir }: Snapshot): CheckedGuestEnv | undefined {
+  const file = join(dir, WORK.guestEnv);
+  const bytes = readSmallBytes(file);
+  if (bytes === undefined) return undefined;
+  return checkGuestEnv(bytes.toString(), file, (name) => process.env[name] ?? "");
+}
+
+/**
+ * Settings that are as they were when the snapshot was made are good, even where a newer version does not take them: the
+ * disks can be restored. Without a checksum that cannot be known.
+ */
+function damageOfSettings(snapshot: Snapshot, stored: readonly string[]): string | undefined {
+  const { dir, manifest } = snapshot;
+  const settings = readSnapshotSettings(snapshot);
+  if (!settings) return manifest ? undefined : `${WORK.guestEnv} is missing`;
+  const [first] = settings.complaints;
+  const vouched = loadSums(dir)?.sums.has(WORK.guestEnv);
+  if (first && !settings.readable && (!vouched || first.message === "it is empty"))
+    return `${WORK.guestEnv}:${first.line}: ${first.message}`;
+  const missing = [settings.images]
+    .flat()
+    .flatMap((item) => parseImage(item) ?? [])
+    .find(({ path }) => isDiskName(path) && !stored.includes(path));
+  return missing && `the disk ${missing.path} is missing`;
+}
+
+function damageOfFile(
+  { dir, manifest }: Snapshot,
+  { file, bytes, storedBytes, virtualBytes }: Pick<StoredFile, "file"> & Partial<StoredFile>,
+): string | undefined {
+  const path = join(dir, file);
+  const stats = lstatOf(path);
+  if (!stats) return `${file} is missing`;
+  if (!stats.isFile()) return `${file} is no regular file`;
+  if (storedBytes !== undefined && stats.size !== storedBytes)
+    return `${file} has ${stats.size} bytes instead of ${storedBytes}`;
+  if (file.endsWith(SNAPSHOT.gz)) return damageOfGz(path, file, bytes);
+  const { header, damage } = readQcow2Header(path);
+  if (damage !== undefined) return `${file}: ${damage}`;
+  if (virtualBytes !== undefined && header!.virtualBytes !== virtualBytes)
+    return `${file} holds a disk of ${header!.virtualBytes} bytes instead of ${virtualBytes}`;
+  const backing = readBackingName(path);
+  if (backing === undefined || backing === `../${manifest?.parent}/${file}`) return undefined;
+  return `${file} refers to the backing file ${backing}`;
+}
+
+function damageOfGz(path: string, file: string, bytes: number | undefined): string | undefined {
+  const fd = openForReading(path);
+  try {
+    const { size } = fstatSync(fd);
+    const head = Buffer.alloc(2);
+    const tail = Buffer.alloc(4);
+    readSync(fd, head, 0, 2, 0);
+    if (size < GZIP_LEAST || head.readUInt16BE() !== GZIP_MAGIC) return `${file} is no gzip file`;
+    readSync(fd, tail, 0, 4, size - 4);
+    // gzip notes it modulo 4 GiB.
+    if (bytes !== undefined && tail.readUInt32LE() !== bytes % 2 ** 32)
+      return `${file} does not unpack to its ${bytes} bytes`;
+    return undefined;
+  } finally {
+    closeSync(fd);
+  }
+}

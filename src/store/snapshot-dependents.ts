@@ -1,0 +1,55 @@
+import { basename, dirname, join } from "node:path";
+import { hasErrno } from "../lib/errors.ts";
+import { readBackingName } from "../qemu/image-header.ts";
+import { listDirectory, lstatOf } from "./files.ts";
+import { HOST, WORK } from "./layout.ts";
+import type { Work } from "./workdir.ts";
+import { ownDisks } from "../vm/in-use.ts";
+import type { Snapshot } from "./snapshots.ts";
+
+/** What needs a snapshot, for people: `S1`, `the working disk disk-0.img`. */
+export function dependentsOf(name: string, all: readonly Snapshot[], work: Work): string[] {
+  const children = all.filter((item) => parentsOf(item).includes(name)).map((item) => item.name);
+  return [...children, ...(disksOnSnapshots(work).get(name) ?? [])];
+}
+
+/** The snapshots that one is changes to. Where the manifest cannot tell, its disks do. */
+export function parentsOf({ dir, manifest, problem }: Snapshot): string[] {
+  if (manifest) return manifest.parent === undefined ? [] : [manifest.parent];
+  if (!problem || !isReadable(dir)) return [];
+  const backing = listDirectory(dir).flatMap((name) =>
+    lstatOf(join(dir, name))?.isFile() ? (readQuietly(join(dir, name)) ?? []) : [],
+  );
+  return [...new Set(backing.map((path) => basename(dirname(path))))];
+}
+
+function isReadable(dir: string): boolean {
+  try {
+    return listDirectory(dir).length > 0;
+  } catch {
+    return false;
+  }
+}
+
+function readQuietly(path: string): string | undefined {
+  try {
+    return readBackingName(path);
+  } catch (error) {
+    if (hasErrno(error, "EACCES", "EIO", "ENOENT")) return undefined;
+    throw error;
+  }
+}
+
+/** Working disks that are changes to a snapshot's, and say so as `.host/backups/NAME/…`; by NAME, for people. */
+export function disksOnSnapshots(work: Work): Map<string, string[]> {
+  const found = new Map<string, string[]>();
+  if (work.state !== "present") return found;
+  const begin = `${WORK.hostLink}/${HOST.backups}/`;
+  for (const disk of ownDisks(work.dir)) {
+    const backing = readBackingName(join(work.dir, disk));
+    if (!backing?.startsWith(begin)) continue;
+    const name = backing.slice(begin.length).split("/")[0]!;
+    found.set(name, [...(found.get(name) ?? []), `the working disk ${disk}`]);
+  }
+  return found;
+}

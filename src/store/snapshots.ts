@@ -1,0 +1,263 @@
+import { mkdirSync, readlinkSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { refuseNewer } from "../config/guest-format.ts";
+import { commandLine } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { didYouMean } from "../lib/nearest.ts";
+import { formatTimestamp } from "../lib/time.ts";
+import { foreignReason, ownedByUs } from "../lib/trust.ts";
+import { shellQuote } from "../qemu/text.ts";
+import { fileError, listDirectories, listDirectory, lstatOf, readSmall, realPath } from "./files.ts";
+import { HOST, isDiskName, LAST, SNAPSHOT } from "./layout.ts";
+import { parseManifest, type Manifest } from "./manifest.ts";
+import { resolveWork } from "./workdir.ts";
+import { byAge } from "./retention.ts";
+import { hintForWork, requireVm } from "./no-vm.ts";
+
+export interface Snapshot {
+  name: string;
+  dir: string;
+  /** From `TS`, else the directory's time. */
+  made: Date;
+  /** Absent in snapshots of the earlier program. */
+  manifest: Manifest | undefined;
+  /** Why it cannot be restored, where that shows at once. */
+  problem?: VmError;
+}
+
+const NAME_HINT = "a name may not contain / or control characters, begin with . or -, or be LAST";
+
+/** A file's name has 255 (NAME_MAX); what is put before and behind it while it is made needs some. */
+const MAX_NAME_BYTES = 200;
+
+/** @throws 64 for a name that cannot be a snapshot's */
+export function validateSnapshotName(name: string): void {
+  const bytes = Buffer.byteLength(name);
+  if (bytes > MAX_NAME_BYTES)
+    throw new VmError("usage", `a snapshot's name of ${bytes} bytes is too long: '${name.slice(0, 40)}…'`, {
+      hint: `at most ${MAX_NAME_BYTES} bytes; more words about it go into the description: backup NAME DESCRIPTION`,
+    });
+  if (/^[^/.\-\p{Cc}][^/\p{Cc}]*$/u.test(name) && name !== LAST) return;
+  throw new VmError("usage", `'${name}' cannot be a snapshot's name`, { hint: NAME_HINT });
+}
+
+const isSnapshotName = (name: string): boolean => !/^[.-]/.test(name) && name !== LAST;
+
+/**
+ * The directory `backups` of a VM, which may be a link to a file system of its own.
+ * @returns undefined where there is none
+ * @throws 74 where it is a link to what is not there (not mounted), no directory, or a link in a foreign VM
+ */
+export function findBackups(hostdir: string): string | undefined {
+  const backups = join(hostdir, HOST.backups);
+  const stats = lstatOf(backups);
+  if (!stats) return undefined;
+  const wrong = (reason: string, hint: string): VmError =>
+    new VmError("io", `cannot use the snapshots in ${hostdir}: ${HOST.backups} ${reason}`, { hint });
+  if (stats.isDirectory()) return backups;
+  if (!stats.isSymbolicLink()) throw wrong("is no directory", "move it out of the way");
+  const target = readlinkSync(backups);
+  const own = lstatOf(hostdir);
+  if (!ownedByUs(stats) || (own && foreignReason(own) !== undefined))
+    throw wrong(
+      `is a symbolic link to ${target}, which is not followed in a foreign directory`,
+      "look there instead",
+    );
+  if (realPath(backups) === undefined)
+    throw wrong(
+      `is a symbolic link to ${target}, which is not there`,
+      `mount the file system that holds it; what is known of it: findmnt --fstab --target ${shellQuote(target)}`,
+    );
+  if (!statSync(backups).isDirectory())
+    throw wrong(`is a symbolic link to ${target}, which is no directory`, "point it at a directory");
+  return backups;
+}
+
+/** The same, made where there is none. @throws as `findBackups`, or a system error */
+export function makeBackups(hostdir: string): string {
+  const backups = findBackups(hostdir);
+  if (backups !== undefined) return backups;
+  const path = join(hostdir, HOST.backups);
+  mkdirSync(path, { mode: 0o700 });
+  return path;
+}
+
+/** Files that a snapshot of either program has; what holds none of them is no snapshot (`lost+found`, say). */
+const SNAPSHOT_FILES: readonly string[] = [
+  HOST.guestEnv,
+  SNAPSHOT.manifest,
+  SNAPSHOT.sums,
+  SNAPSHOT.timestamp,
+];
+const isSnapshotFile = (file: string): boolean =>
+  SNAPSHOT_FILES.includes(file) || isDiskName(file.replace(/\.img\.gz$|\.qcow2$/, ".img"));
+
+/** mkfs makes it for root alone in each file system of the ext family. */
+const LOST_AND_FOUND = "lost+found";
+
+/** Has a directory in `backups` a snapshot's form? One that cannot be read counts as one, damaged. */
+function looksLikeSnapshot(dir: string, name: string): boolean {
+  try {
+    return listDirectory(dir).some(isSnapshotFile);
+  } catch {
+    return name !== LOST_AND_FOUND;
+  }
+}
+
+/**
+ * Names of the snapshots of a VM, in no order.
+ * @throws as `findBackups`, 74 for a directory that cannot be read, or whose file system is not mounted
+ */
+export function listSnapshotNames(hostdir: string): string[] {
+  const backups = findBackups(hostdir);
+  if (backups === undefined) return [];
+  let names: string[];
+  try {
+    names = listDirectories(backups).filter(
+      (name) => isSnapshotName(name) && looksLikeSnapshot(join(backups, name), name),
+    );
+  } catch (error) {
+    throw fileError(`cannot list the snapshots in ${backups}`, error);
+  }
+  if (names.length === 0) requireMounted(hostdir, backups);
+  return names;
+}
+
+/** Is `backups` on another file system than HOSTDIR? */
+export const isApart = (hostdir: string): boolean =>
+  statSync(join(hostdir, HOST.backups), { throwIfNoEntry: false })?.dev !== statSync(hostdir).dev;
+
+/** An empty directory where the last backup went to another file system is a mount point. @throws 74 */
+function requireMounted(hostdir: string, backups: string): void {
+  let apart: boolean | undefined;
+  try {
+    const work = resolveWork(hostdir);
+    apart = work.state === "present" && work.mark.backupsApart;
+  } catch {
+    // What is wrong with the working files is said where these are needed.
+  }
+  if (apart !== true || isApart(hostdir)) return;
+  throw new VmError(
+    "io",
+    `cannot use the snapshots in ${hostdir}: ${HOST.backups} is empty, and the last backup was on another file system`,
+    {
+      hint: `mount it: mount ${shellQuote(realPath(backups) ?? backups)}; to begin anew in another place, remove ${join(hostdir, HOST.backups)}`,
+    },
+  );
+}
+
+/** All snapshots, oldest first. @throws as `listSnapshotNames` */
+export const listSnapshots = (hostdir: string): Snapshot[] =>
+  listSnapshotNames(hostdir)
+    .map((name) => readSnapshot(hostdir, name))
+    .toSorted(byAge);
+
+/** Why a snapshot of this name cannot be made, or undefined. @throws as `findBackups` */
+export function nameTaken(hostdir: string, name: string): VmError | undefined {
+  const backups = findBackups(hostdir);
+  if (backups === undefined || !lstatOf(join(backups, name))) return undefined;
+  const hint = `choose another name, or none for the next free one: ${commandLine("backup")}`;
+  if (listSnapshotNames(hostdir).includes(name))
+    return new VmError("cannotCreate", `the snapshot ${name} exists already`, { hint });
+  return new VmError(
+    "cannotCreate",
+    `cannot make the snapshot ${name}: ${join(backups, name)} exists already, and is no snapshot`,
+    { hint },
+  );
+}
+
+function readSnapshot(hostdir: string, name: string): Snapshot {
+  const dir = join(hostdir, HOST.backups, name);
+  let problem: VmError | undefined;
+  try {
+    listDirectory(dir);
+    const text = readSmall(join(dir, SNAPSHOT.manifest));
+    const manifest = text === undefined ? undefined : parseManifest(text, dir);
+    // Told before its disks take the place of others: the restored VM could not be used.
+    const guestEnv = join(dir, HOST.guestEnv);
+    refuseNewer(readSmall(guestEnv) ?? "", guestEnv);
+    // To the millisecond, where TS has whole seconds.
+    const exactly = new Date(manifest?.made ?? NaN);
+    return { name, dir, made: Number.isNaN(exactly.getTime()) ? readStamp(dir) : exactly, manifest };
+  } catch (error) {
+    // One damaged snapshot must not keep anybody from making or using others.
+    if (!(error instanceof VmError) && !(error instanceof Error && "errno" in error)) throw error;
+    problem = fileError(`the snapshot ${dir} is damaged`, error);
+  }
+  return { name, dir, made: readStamp(dir), manifest: undefined, problem };
+}
+
+/** The time in `TS`, else the directory's. */
+function readStamp(dir: string): Date {
+  let stamp = "";
+  try {
+    stamp = readSmall(join(dir, SNAPSHOT.timestamp))?.trim() ?? "";
+  } catch {
+    // No file, or not ours to read.
+  }
+  const noted = new Date(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(stamp) ? stamp.replace(" ", "T") : NaN);
+  return Number.isNaN(noted.getTime()) ? (lstatOf(dir)?.mtime ?? new Date(0)) : noted;
+}
+
+/**
+ * The snapshot of this name, or the last one.
+ * @throws 66 when there is none
+ */
+export function findSnapshot(hostdir: string, name: string | undefined): Snapshot {
+  const byLast = name === undefined || name === LAST;
+  const wanted = byLast ? lastName(hostdir) : name;
+  if (!byLast) validateSnapshotName(name);
+  if (wanted !== undefined && isSnapshotName(wanted)) {
+    const backups = findBackups(hostdir);
+    const dir = backups === undefined ? undefined : join(backups, wanted);
+    if (dir !== undefined && lstatOf(dir)?.isDirectory() && looksLikeSnapshot(dir, wanted))
+      return readSnapshot(hostdir, wanted);
+  }
+  const all = listSnapshots(hostdir);
+  const newest = all.at(-1);
+  // The very first backup may have been killed before it could set LAST.
+  if (wanted === undefined && newest) return newest;
+  if (all.length === 0) requireVm(hostdir);
+  const there = all.map((item) => `${item.name} (${formatTimestamp(item.made)})`).join(", ");
+  if (byLast && wanted !== undefined) {
+    const hint = newest
+      ? `restore ${shellQuote(newest.name)} (the next backup sets the link anew); there are: ${there}`
+      : "'backup' makes a snapshot and sets the link anew; 'create' makes a new VM";
+    throw new VmError("noInput", `backups/LAST refers to the snapshot ${wanted}, which is not there`, {
+      hint,
+    });
+  }
+  const similar = didYouMean(
+    wanted ?? "",
+    all.map((item) => item.name),
+  );
+  throw new VmError(
+    "noInput",
+    wanted === undefined ? `the VM in ${hostdir} has no snapshots` : `no such snapshot: ${wanted}`,
+    {
+      hint: there
+        ? `${similar}there are: ${there}`
+        : lstatOf(join(hostdir, HOST.workLink))
+          ? `make one: ${commandLine("backup")}`
+          : hintForWork(hostdir),
+    },
+  );
+}
+
+/** What LAST points at: a name beside it. @throws as `findBackups` */
+export function lastName(hostdir: string): string | undefined {
+  const backups = findBackups(hostdir);
+  const link = join(backups ?? "", LAST);
+  if (backups === undefined || !lstatOf(link)?.isSymbolicLink()) return undefined;
+  return readlinkSync(link).replace(/\/+$/, "").split("/").at(-1);
+}
+
+/** [compat] `S0`, `S1` …: numerically the next. */
+export function nextSnapshotName(hostdir: string): string {
+  const backups = findBackups(hostdir);
+  const numbers = (backups === undefined ? [] : listDirectory(backups)).flatMap((name) => {
+    const match = /^S(\d+)$/.exec(name);
+    return match ? [BigInt(match[1]!)] : [];
+  });
+  return `S${numbers.reduce((most, number) => (number > most ? number : most), -1n) + 1n}`;
+}

@@ -1,0 +1,243 @@
+import { readlinkSync } from "node:fs";
+import { basename, join } from "node:path";
+import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
+import type { Arch, DisplayAddress } from "../machine/types.ts";
+import { formatSize } from "../lib/size.ts";
+import { readQcow2Header, readVirtualBytes } from "../qemu/image-header.ts";
+import { QmpClient } from "../qmp/client.ts";
+import { isListening } from "../qmp/commands.ts";
+import { freeBytes, lstatOf } from "../store/files.ts";
+import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
+import type { RunEnd } from "../store/mark.ts";
+import { describeGone, type Present } from "../store/workdir.ts";
+import type { Context } from "./context.ts";
+import { describeRoom, findGuestErrors } from "./guest-errors.ts";
+import { findQemus, isAnyDiskInUse, ownDisks } from "./in-use.ts";
+import { openVm, type Vm } from "./open.ts";
+import { findReaches, type Reach } from "./reach.ts";
+import { inferEnd, isUnsettled } from "./exit-reason.ts";
+import { listSnapshotNames } from "../store/snapshots.ts";
+
+/** `broken`: it cannot be understood, see `error`. */
+export type State = "running" | "paused" | "stopped" | "created" | "crashed" | "broken";
+
+/** What is told of one VM: the shape of `status --json`, and of each item of `list --json`. */
+export interface Status {
+  /** GUESTNAME; the directory's name where none is known. */
+  name: string;
+  /** HOSTDIR. */
+  directory: string;
+  state: State;
+  /** With `broken`: why; else what else is wrong (`snapshots` is left out where they cannot be listed). */
+  error?: string;
+  /** What to do about the error, where that is known. */
+  hint?: string;
+  arch?: Arch;
+  /** All sockets'. */
+  cores?: number;
+  memoryMiB?: number;
+  uefi?: boolean;
+  /** The VM's own disks: what the guest sees, and what they take on the host. */
+  disks?: { file: string; virtualBytes: number | null; actualBytes: number }[];
+  snapshots?: { count: number; last: string | null };
+  /** What it reaches for outside its directory. */
+  reaches?: Reach[];
+  forwards?: string[];
+  display?: ({ protocol: string } & DisplayAddress) | null;
+  /** A job's rescue runs, not the guest. */
+  job?: boolean;
+  pid?: number | null;
+  /** ISO time stamp of the last run's start. */
+  started?: string | null;
+  uptimeSeconds?: number | null;
+  /** Of the last run, where it is over. */
+  lastEnd?: { end: RunEnd; at: string | null } | null;
+  workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
+  /** There were working files, which are gone: since when, and what `run` does. */
+  gone?: string;
+  /** What has gone wrong inside the running machine. */
+  guestErrors?: string[];
+}
+
+/** How long a qemu that talks to somebody else is waited for. */
+const CONVERSATION_MS = 1000;
+
+/** Looks at one VM without changing anything, nor running any bash. Never throws. */
+export async function readStatus(context: Context, hostdir: string): Promise<Status> {
+  try {
+    const own: Context = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
+    const vm = await openVm(own, false);
+    const alive = vm.work.state === "present" ? await findAlive(vm.work) : undefined;
+    const typed = alive && vm.work.state === "present" ? vm.work.mark.run?.typed : undefined;
+    // A guest that runs is what was said when it was started.
+    return await describe(
+      own,
+      typed ? await openVm({ ...own, options: { ...typed, hostdir } }, false) : vm,
+      alive,
+    );
+  } catch (error) {
+    const text = error instanceof VmError ? error.message : `cannot look into ${hostdir}: ${reasonOf(error)}`;
+    const hint = error instanceof VmError && error.hint !== undefined ? { hint: error.hint } : {};
+    return { name: basename(hostdir), directory: hostdir, state: "broken", error: text, ...hint };
+  }
+}
+
+/** A qemu that uses the working files. */
+interface Alive {
+  state: "running" | "paused";
+  runState: string;
+  /** It is a job's rescue: the guest has no line for its runner. */
+  job: boolean;
+}
+
+function describe(context: Context, vm: Vm, alive: Alive | undefined): Status {
+  const { settings, hostdir, work } = vm;
+  const general = {
+    name: settings.GUESTNAME || basename(hostdir),
+    directory: hostdir,
+    arch: settings.QEMUARCH,
+    cores: settings.SOCKETS * settings.CORES,
+    memoryMiB: settings.MEMORY,
+    uefi: settings.UEFI,
+    ...describeSnapshots(hostdir),
+    reaches: findReaches(context, vm),
+  };
+  if (work.state !== "present")
+    return {
+      ...general,
+      state: "stopped",
+      disks: [],
+      forwards: settings.FORWARDS,
+      workingFiles: null,
+      ...(work.state === "gone" && { gone: `${describeGone(work)}; ${describeRestore(general.snapshots)}` }),
+    };
+  const run = work.mark.run;
+  const disks = ownDisks(work.dir).map((file) => {
+    const path = join(work.dir, file);
+    return { file, virtualBytes: readVirtualBytes(path) ?? null, actualBytes: actualBytes(path) };
+  });
+  const further = [WORK.efivars, WORK.consoleLog, WORK.qemuLog].map((name) => join(work.dir, name));
+  const bytes = disks.reduce((sum, disk) => sum + disk.actualBytes, 0);
+  const common = {
+    ...general,
+    disks,
+    workingFiles: {
+      directory: work.dir,
+      inplace: work.inplace,
+      actualBytes: further.reduce((sum, path) => sum + actualBytes(path), bytes),
+    },
+    started: run?.started ?? null,
+  };
+  if (!alive) {
+    const ended = endOf(work);
+    const rest = { ...common, forwards: settings.FORWARDS, lastEnd: ended };
+    const named = settings.IMAGES.map(({ path }) => path).filter(isDiskName);
+    const damage = findDiskDamage(work, named);
+    if (damage !== undefined) return { ...rest, state: "broken", error: damage };
+    return { ...rest, state: stateAfter(ended?.end) };
+  }
+  // The guest may also have been started by hand, with run-vm.sh: nothing is on record of that run.
+  const recorded = !alive.job && isUnsettled(work.mark) ? run : undefined;
+  const errors = describeErrors(context, work, alive);
+  return {
+    ...common,
+    state: alive.state,
+    job: alive.job,
+    forwards: recorded ? recorded.forwards : settings.FORWARDS,
+    display: recorded?.display ?? null,
+    pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
+    uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
+    ...(errors.length > 0 && { guestErrors: errors }),
+  };
+}
+
+/** Why `run` would refuse a disk of the VM, which is off; undefined where their headers show nothing. */
+function findDiskDamage({ dir }: Present, named: readonly string[]): string | undefined {
+  for (const name of new Set([...named, ...ownDisks(dir)])) {
+    const path = join(dir, name);
+    try {
+      const { damage } = readQcow2Header(path);
+      if (damage !== undefined) return `the disk ${path} is damaged: ${damage}`;
+    } catch (error) {
+      return hasErrno(error, "ENOENT") ? `the disk ${path} is missing` : reasonOf(error);
+    }
+  }
+  return undefined;
+}
+
+/** What `run` does where the working files are gone. */
+const describeRestore = (snapshots: Status["snapshots"]): string =>
+  snapshots?.last ? `'run' restores ${snapshots.last}` : "there is no snapshot that 'run' could restore";
+
+const actualBytes = (path: string): number => (lstatOf(path)?.blocks ?? 0) * 512;
+
+function describeSnapshots(hostdir: string): Pick<Status, "error" | "snapshots"> {
+  try {
+    return { snapshots: { count: listSnapshotNames(hostdir).length, last: lastOf(hostdir) } };
+  } catch (error) {
+    return { error: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/** Where `backups/LAST` leads. */
+function lastOf(hostdir: string): string | null {
+  const link = join(hostdir, HOST.backups, LAST);
+  return lstatOf(link)?.isSymbolicLink() ? basename(readlinkSync(link)) : null;
+}
+
+function endOf(work: Present): NonNullable<Status["lastEnd"]> | null {
+  const { mark } = work;
+  if (isUnsettled(mark)) {
+    const { end, at } = inferEnd(work.dir, mark.run!);
+    return { end, at: at.toISOString() };
+  }
+  return mark.lastRun ? { end: mark.lastRun, at: mark.run?.ended ?? null } : null;
+}
+
+function stateAfter(end: RunEnd | undefined): State {
+  if (end === undefined) return "created";
+  return end === "killed" || end === "crashed" || end === "unknown" ? "crashed" : "stopped";
+}
+
+/** Undefined when no qemu uses the working files. */
+async function findAlive(work: Present): Promise<Alive | undefined> {
+  const runState = await readRunState(work);
+  if (runState === undefined) return undefined;
+  const job = await isListening(join(work.dir, WORK.control));
+  return { state: runState === "running" || runState === "silent" ? "running" : "paused", runState, job };
+}
+
+/** As qemu tells it (qapi/run-state.json, RunState); `silent` when it does not answer. */
+async function readRunState(work: Present): Promise<string | undefined> {
+  const socket = join(work.dir, WORK.qmp);
+  if (!(await isListening(socket))) return isAnyDiskInUse(work) ? "running" : undefined;
+  try {
+    const qmp = await QmpClient.connect(socket, CONVERSATION_MS);
+    // What listens there may be no qemu.
+    const limit = setTimeout(() => qmp.close(), CONVERSATION_MS);
+    try {
+      const answer = (await qmp.execute("query-status")) as { running?: unknown; status?: unknown } | null;
+      return answer?.running !== false ? "running" : String(answer.status);
+    } finally {
+      clearTimeout(limit);
+      qmp.close();
+    }
+  } catch (error) {
+    // It talks to somebody else, or has just gone.
+    return error instanceof VmError || (await isListening(socket)) ? "silent" : undefined;
+  }
+}
+
+/** What is wrong inside the running machine, for people. */
+function describeErrors({ prog }: Context, { dir }: Present, { runState }: Alive): string[] {
+  const errors = findGuestErrors(dir);
+  const texts = errors.map(({ kind, text }) =>
+    kind === "no-room" ? `${text}; when ${describeRoom(dir)}: ${prog} resume` : text,
+  );
+  // Where there was no room for the log of events, either.
+  if (runState === "io-error" && !errors.some(({ kind }) => kind === "no-room" || kind === "paused"))
+    texts.push(`the guest is paused: a disk of it fails; ${formatSize(freeBytes(dir))} are free in ${dir}`);
+  if (runState === "silent")
+    texts.push("qemu does not answer: another command talks to it, or it hangs (stop --force ends it)");
+  return texts;
+}

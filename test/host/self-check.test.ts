@@ -1,0 +1,52 @@
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { expect, test } from "bun:test";
+import type { Context } from "../../src/vm/context.ts";
+import { parseSums, selfCheck } from "../../src/host/self-check.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+const SUM = createHash("sha256").update(readFileSync(process.execPath)).digest("hex");
+const OTHER = "0".repeat(64);
+
+function run(temp: Temp, sums?: string): string {
+  let printed = "";
+  const print = (text: string): void => void (printed += text);
+  selfCheck({ cwd: temp.top, print } as unknown as Context, sums);
+  return printed;
+}
+
+test("without a list: the line of sha256sum", () => {
+  using temp = new Temp();
+  expect(run(temp)).toBe(`${SUM}  ${process.execPath}\n`);
+});
+
+test("one of the list, in a directory of its own", () => {
+  using temp = new Temp();
+  temp.write("SHA256SUMS", `${OTHER}  other\n${SUM} *vm-0.1.0-linux-x64\n`);
+  expect(run(temp, "SHA256SUMS")).toBe(`${process.execPath} is vm-0.1.0-linux-x64\n`);
+});
+
+test.each([
+  ["another", `${OTHER}  vm\n`, 74, "is none of the programs in SHA256SUMS"],
+  ["no list", "nothing\n", 74, "holds no checksums"],
+  ["empty", "", 74, "holds no checksums"],
+])("%s is told", async (_what, text, status, words) => {
+  using temp = new Temp();
+  temp.write("SHA256SUMS", text);
+  const error = await failureOf(() => run(temp, "SHA256SUMS"));
+  expect(error.exitCode).toBe(status);
+  expect(error.message).toContain(words);
+});
+
+test("a list that is not there (66)", async () => {
+  using temp = new Temp();
+  expect((await failureOf(() => run(temp, "nowhere"))).exitCode).toBe(66);
+});
+
+test("sums in any of sha256sum's forms", () => {
+  const list = parseSums(`${OTHER.toUpperCase()}  a b\n\\${"1".repeat(64)}  a\\nb\nrubbish\n`);
+  expect([...parseSums(`SHA256 (a (b)) = ${OTHER}\n`)]).toEqual([[OTHER, "a (b)"]]);
+  expect([...list.values()]).toEqual(["a b", "a\\nb"]);
+  expect(list.get(OTHER)).toBe("a b");
+});

@@ -1,0 +1,32 @@
+import { expect, test } from "bun:test";
+import { parseRescueRequest } from "../../src/job/rescue.ts";
+import { failureOf } from "../fixtures/failure.ts";
+
+test("rescue list", () => {
+  expect(parseRescueRequest("list", {})).toEqual({ action: "list" });
+});
+
+test("rescue build, with what was said", () => {
+  expect(parseRescueRequest("build", { name: "mine", kernel: "k", modules: "m", compress: "zstd" })).toEqual({
+    action: "build",
+    iso: undefined,
+    name: "mine",
+    kernel: "k",
+    modules: "m",
+    root: undefined,
+    compress: "zstd",
+  });
+});
+
+test.each<[string, Record<string, string>]>([
+  ["make", {}],
+  ["list", { iso: "x.iso" }],
+  ["build", { iso: "" }],
+  ["build", { iso: "x.iso", kernel: "k" }],
+  ["build", { iso: "x.iso", compress: "none" }],
+  ["build", { compress: "rar" }],
+  ["build", { name: "../x" }],
+  ["build", { name: ".x" }],
+])("refused with 64: %s %j", async (action, args) => {
+  expect((await failureOf(() => parseRescueRequest(action, args))).exitCode).toBe(64);
+});

@@ -1,0 +1,139 @@
+/** A VM's settings as `create` writes them. Real qemu-img; no guest runs. */
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { readAssignments } from "../../src/config/literal.ts";
+import type { Context } from "../../src/vm/context.ts";
+import { parseCreateOptions } from "../../src/lifecycle/create-options.ts";
+import { createVm } from "../../src/lifecycle/create.ts";
+import { readStatus } from "../../src/vm/status.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Place } from "../store/working-files.ts";
+
+let place: Place;
+beforeEach(() => {
+  place = new Place();
+});
+afterEach(() => place[Symbol.dispose]());
+
+const contextOf = (images: string[] = []): Context => ({
+  prog: "vm-unit-test",
+  version: "0",
+  cwd: place.host,
+  home: place.directory("home"),
+  env: { PATH: process.env.PATH },
+  hostArch: "x86_64",
+  tmpdir: place.tmp,
+  cacheDirectory: undefined,
+  libexec: place.path("libexec"),
+  options: {
+    settings: { DISKS: ["AHCI=1M", "VIRT=1M"] },
+    additions: { IMAGES: images, FORWARDS: [] },
+    hostdir: undefined,
+  },
+  ask: undefined,
+  manual: async () => "",
+  checkLine: async () => {},
+  meter: () => ({ update: () => {}, finish: () => {} }),
+  terminal: false,
+  print: () => {},
+});
+
+/** Makes a VM. @returns its settings, as its guest.env has them, and the context behind it */
+async function create(
+  args: Record<string, unknown>,
+  { iso, images = [] }: { iso?: string; images?: string[] } = {},
+): Promise<{ settings: Record<string, unknown>; context: Context }> {
+  const context = contextOf(images);
+  await createVm(context, "G", iso, parseCreateOptions(args));
+  const read = readAssignments(readFileSync(join(place.host, ".work/guest.env"), "utf8"), () => "");
+  if (read.kind !== "values") throw new Error("guest.env cannot be read literally");
+  return { settings: Object.fromEntries(read.assignments.map(({ name, value }) => [name, value])), context };
+}
+
+/** A raw disk of zeroes. */
+function blank(name: string): string {
+  const path = place.write(`host/${name}`, "");
+  truncateSync(path, 1 << 20);
+  return path;
+}
+
+test("[compat] own disks are BUS=disk-N.img: hooks edit that text", async () => {
+  const { settings } = await create({});
+  expect(settings.IMAGES).toEqual(["AHCI=disk-0.img", "VIRT=disk-1.img"]);
+});
+
+test("[compat] the ISO is kept as typed", async () => {
+  blank("image.iso");
+  expect((await create({}, { iso: "image.iso" })).settings.ISO).toBe("image.iso");
+});
+
+test("[compat] an image typed before create is not kept, and holds for the rest of the batch", async () => {
+  blank("data.img");
+  const { settings, context } = await create({}, { images: ["SCSI=data.img"] });
+  expect(settings.IMAGES).toEqual(["AHCI=disk-0.img", "VIRT=disk-1.img"]);
+  expect(context.options.additions.IMAGES).toEqual(["SCSI=data.img"]);
+});
+
+test("an image typed behind create is kept, by its whole path and with its format", async () => {
+  const path = blank("data.img");
+  const { settings, context } = await create({ image: ["SCSI=data.img", "NVME=@MEDIA@/x.img"] });
+  expect(settings.IMAGES).toEqual([
+    "AHCI=disk-0.img",
+    "VIRT=disk-1.img",
+    `SCSI=${path}`,
+    "NVME=@MEDIA@/x.img",
+  ]);
+  expect(settings.IMAGE_FORMATS).toEqual([`raw=${path}`]);
+  expect(context.options.additions.IMAGES).toEqual([]);
+});
+
+test.each([
+  ["an image", (name: string) => create({ image: [`VIRT=${name}`] })],
+  ["a source", (name: string) => create({ from: name })],
+  ["a CD", (name: string) => create({}, { iso: name })],
+] as const)("a web page as %s: 74, and nothing is made", async (_title, make) => {
+  place.write("host/page.img", "<html>404</html>\n");
+  const before = place.names();
+  const failure = await failureOf(() => make("page.img"));
+  expect({ status: failure.exitCode, message: failure.message }).toEqual({
+    status: 74,
+    message: expect.stringContaining('it is text that begins with "<html>404</html>'),
+  });
+  expect(place.names()).toEqual(before);
+});
+
+test("a web page that is said to be raw is one's own affair", async () => {
+  place.write("host/page.img", "<html>404</html>\n");
+  const { settings } = await create({ image: ["VIRT=raw=page.img"] });
+  expect(settings.IMAGES).toContain(`VIRT=raw=${join(place.host, "page.img")}`);
+});
+
+test("a disk image as a CD: 74, and the hint makes a VM from it", async () => {
+  Bun.spawnSync(["qemu-img", "create", "-q", "-f", "qcow2", join(place.host, "a.qcow2"), "1M"]);
+  const failure = await failureOf(() => create({}, { iso: "a.qcow2" }));
+  expect(failure.exitCode).toBe(74);
+  expect(failure.hint).toContain(`create NAME --from=${join(place.host, "a.qcow2")}`);
+});
+
+test("the user that cloud-init makes is the one that ssh logs in as", async () => {
+  mkdirSync(place.path("home/.ssh"), { recursive: true });
+  writeFileSync(place.path("home/.ssh/id_ed25519.pub"), "ssh-ed25519 AAAA me\n");
+  expect((await create({ user: "me" })).settings.SSH_USER).toBe("me");
+});
+
+test("status: a disk that is cut short, or missing, is broken", async () => {
+  const { context } = await create({});
+  expect(await readStatus(context, place.host)).toMatchObject({ state: "created" });
+  const disk = join(place.host, ".work/disk-1.img");
+  truncateSync(disk, 1000);
+  expect(await readStatus(context, place.host)).toMatchObject({
+    state: "broken",
+    error: expect.stringContaining("disk-1.img is damaged"),
+  });
+  Bun.spawnSync(["rm", disk]);
+  expect(await readStatus(context, place.host)).toMatchObject({
+    state: "broken",
+    error: expect.stringContaining("disk-1.img is missing"),
+  });
+});

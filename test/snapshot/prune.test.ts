@@ -1,0 +1,45 @@
+import { afterEach, beforeEach, describe, expect, spyOn, test } from "bun:test";
+import { parsePruneRequest } from "../../src/snapshot/prune.ts";
+import { canExchange } from "../../src/snapshot/merge.ts";
+import * as libc from "../../src/process/libc.ts";
+import { readdirSync } from "node:fs";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+let temp: Temp;
+beforeEach(() => {
+  temp = new Temp();
+});
+afterEach(() => temp[Symbol.dispose]());
+
+describe("what is typed behind prune", () => {
+  test("rules, the lock's limit, and whether to merge", () => {
+    expect(parsePruneRequest({ "keep-daily": "7", "lock-timeout": "600" })).toMatchObject({
+      rules: { daily: 7 },
+      merge: true,
+      waitMs: 600_000,
+    });
+    expect(parsePruneRequest({ "no-merge": true })).toMatchObject({ merge: false, waitMs: undefined });
+  });
+
+  test.each([{ "lock-timeout": "soon" }, { "keep-last": "x" }, { "by-name": true }])(
+    "%j is refused (64)",
+    async (args) => {
+      expect((await failureOf(() => parsePruneRequest(args))).exitCode).toBe(64);
+    },
+  );
+});
+
+describe("whether the file system can exchange two names is tried in backups, and nothing is left of it:", () => {
+  test.each([true, false])("%p", (able) => {
+    temp.directory("backups");
+    const tried = able ? undefined : spyOn(libc, "exchange").mockImplementation(() => false);
+    expect(canExchange(temp.top)).toBe(able);
+    tried?.mockRestore();
+    expect(readdirSync(temp.path("backups"))).toEqual([]);
+  });
+
+  test("supposed where that cannot be tried: what goes without a merge must go on a full disk", () => {
+    expect(canExchange(temp.path("nowhere"))).toBe(true);
+  });
+});

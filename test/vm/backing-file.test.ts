@@ -1,0 +1,119 @@
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { readdirSync, renameSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { formatDeviceNumber } from "../../src/qemu/block-device.ts";
+import { findBase, recordBase, requireOwnDisk } from "../../src/vm/backing-file.ts";
+import type { Present } from "../../src/vm/open.ts";
+import type { BaseRecord } from "../../src/store/mark.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+let temp: Temp;
+let base: string;
+let disk: string;
+beforeEach(() => {
+  temp = new Temp();
+  base = temp.write("base.img", Buffer.alloc(1 << 20));
+  disk = temp.path("disk-0.img");
+  overlay(base);
+});
+afterEach(() => temp[Symbol.dispose]());
+
+function overlay(over: string, format = "raw"): void {
+  const argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", over, "-F", format, disk, "1M"];
+  const { exitCode, stderr } = Bun.spawnSync(argv);
+  if (exitCode !== 0) throw new Error(stderr.toString());
+}
+
+const image = () => ({ format: "raw", path: base }) as const;
+
+function work(record: BaseRecord | undefined = recordBase(image())): Present {
+  return { state: "present", dir: temp.top, inplace: false, mark: { vm: 1, created: "", base: record } };
+}
+
+test("an image that is as it was", () => {
+  expect(findBase(work(), disk)).toEqual({ ...image(), blockDevice: false });
+  expect(requireOwnDisk(work(), disk)).toEqual({ ...image(), blockDevice: false });
+});
+
+test("moved, and a link in its place", () => {
+  const remembered = work();
+  renameSync(base, temp.path("elsewhere"));
+  symlinkSync("elsewhere", base);
+  expect(findBase(remembered, disk)?.path).toBe(base);
+});
+
+test.each<[string, () => void, number]>([
+  ["is gone", () => renameSync(base, temp.path("elsewhere")), 66],
+  ["has grown", () => writeFileSync(base, Buffer.alloc(2 << 20)), 74],
+  ["was touched", () => utimesSync(base, 1e9, 1e9), 74],
+])("one that %s: refused, with what to do", async (_title, change, status) => {
+  const remembered = work();
+  change();
+  const error = await failureOf(() => findBase(remembered, disk));
+  expect(error.exitCode).toBe(status);
+  expect(error.message).toContain(base);
+  expect(error.hint).toContain("restore a snapshot");
+});
+
+test("the hint for one that was only touched does it", async () => {
+  const remembered = work();
+  utimesSync(base, 1e9, 1e9);
+  const { hint } = await failureOf(() => findBase(remembered, disk));
+  const command = /touch -d \S+ \S+/.exec(hint ?? "")?.[0];
+  expect(Bun.spawnSync(["sh", "-c", command!]).exitCode).toBe(0);
+  expect(findBase(remembered, disk)?.path).toBe(base);
+});
+
+test.each<[string, () => Present]>([
+  ["nobody made", () => work({ ...recordBase(image()), path: "/etc/shadow" })],
+  ["nobody wrote down", () => ({ ...work(), mark: { vm: 1, created: "" } })],
+])("a link that %s is not believed", async (_title, remembered) => {
+  expect(findBase(remembered(), disk)).toBeUndefined();
+  const error = await failureOf(() => requireOwnDisk(remembered(), disk));
+  expect(error.exitCode).toBe(74);
+  expect(error.message).toContain("refers to an external backing file");
+});
+
+test("a disk that has been linked to another image since is not believed", async () => {
+  const remembered = work();
+  overlay(temp.write("other.img", Buffer.alloc(1 << 20)));
+  expect((await failureOf(() => requireOwnDisk(remembered, disk))).exitCode).toBe(74);
+});
+
+test("an image that was replaced by one that names a file itself", async () => {
+  Bun.spawnSync(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", base, "1M"]);
+  const remembered = work({ ...recordBase(image()), format: "qcow2" });
+  expect((await failureOf(() => findBase(remembered, disk))).exitCode).toBe(74);
+});
+
+const DEVICE = readdirSync("/dev")
+  .map((name) => join("/dev", name))
+  .find((path) => statSync(path, { throwIfNoEntry: false })?.isBlockDevice());
+
+test.skipIf(DEVICE === undefined)("of a block device its number and its size are recorded", () => {
+  const { rdev } = statSync(DEVICE!);
+  const record = recordBase({ format: "raw", path: DEVICE!, blockDevice: true });
+  expect(record).toMatchObject({ path: DEVICE!, format: "raw", device: rdev });
+  expect(record.modified).toBeUndefined();
+});
+
+test.skipIf(DEVICE === undefined || process.getuid!() !== 0)(
+  "a block device of which an earlier version noted nothing is refused (needs root)",
+  async () => {
+    symlinkSync(DEVICE!, temp.path("device"));
+    overlay(temp.path("device"));
+    const path = temp.path("device");
+    const error = await failureOf(() => findBase(work({ path, format: "raw" }), disk));
+    expect(error.exitCode).toBe(74);
+  },
+);
+
+test.each([
+  [0x0801, "8:1"],
+  [0xfe00, "254:0"],
+  [0x700, "7:0"],
+  [0x10_0305, "3:261"],
+])("the device number %d is %s", (device, text) => {
+  expect(formatDeviceNumber(device)).toBe(text);
+});

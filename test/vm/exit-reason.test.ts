@@ -1,0 +1,57 @@
+import { expect, test } from "bun:test";
+import { symlinkSync } from "node:fs";
+import { inferEnd, unrecordedEnd } from "../../src/vm/exit-reason.ts";
+import { VmError } from "../../src/lib/errors.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+const RUN = {
+  started: new Date().toISOString(),
+  detached: true,
+  forwards: [],
+  typed: { settings: {}, additions: {}, ssh: false },
+};
+
+const shutdown = (reason: string): string =>
+  `{"event": "SHUTDOWN", "timestamp": {"seconds": 1700000000, "microseconds": 0}, "data": {"reason": ${reason}}}\n`;
+
+test.each<[string, string]>([
+  ['"guest-shutdown"', "powered-off"],
+  ['"toString"', "killed"],
+  ['"__proto__"', "killed"],
+  ["5", "killed"],
+])("a run that ended because of %s: %s", (reason, end) => {
+  using temp = new Temp();
+  temp.write("events.out", shutdown(reason));
+  expect(inferEnd(temp.top, RUN).end).toBe(end as "killed");
+});
+
+test.each([
+  ["qemu-system-x86_64: warning: TCG doesn't support requested feature\n", "killed", "qemu was killed"],
+  ["qemu: warning: x\nqemu: Bad thing\n", "crashed", "qemu failed: qemu: Bad thing"],
+])("a qemu that is gone without an event, and has printed %j", (log, end, how) => {
+  using temp = new Temp();
+  temp.write("qemu.log", log);
+  expect(inferEnd(temp.top, RUN)).toMatchObject({ end, how });
+});
+
+test.each(["events.out", "qemu.log"])("what is recorded in no regular file (%s) tells nothing", (name) => {
+  using temp = new Temp();
+  symlinkSync("/dev/zero", temp.path(name));
+  expect(inferEnd(temp.top, RUN).end).toBe("killed");
+  using other = new Temp();
+  Bun.spawnSync(["mkfifo", other.path(name)]);
+  expect(inferEnd(other.top, RUN).end).toBe("killed");
+});
+
+test("a run whose end another command keeps from being recorded says how it ended", () => {
+  const busy = new VmError("busy", "another command changes the VM");
+  const end = { shutdown: { guest: true, reason: "guest-shutdown" }, status: 0, signal: null };
+  expect(unrecordedEnd(busy, end as never, undefined)).toMatchObject({
+    exitCode: 75,
+    message: "the guest powered itself off, but this is not recorded: another command changes the VM",
+    hint: "the next command records it",
+  });
+  expect(unrecordedEnd(busy, end as never, "SIGTERM")).toMatchObject({ exitCode: 143 });
+  const other = new VmError("io", "x");
+  expect(unrecordedEnd(other, end as never, "SIGTERM")).toBe(other);
+});

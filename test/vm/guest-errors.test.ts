@@ -1,0 +1,37 @@
+import { expect, test } from "bun:test";
+import { findGuestErrors } from "../../src/vm/guest-errors.ts";
+
+const event = (name: string, data: Record<string, unknown> = {}) => ({ event: name, data });
+const failure = (action: string, nospace = false) =>
+  event("BLOCK_IO_ERROR", {
+    action,
+    nospace,
+    reason: nospace ? "No space left on device" : "Input/output error",
+    operation: "write",
+    "node-name": "disk0",
+  });
+
+const NO_ROOM = "the guest is paused: no room left for its disks in /w (disk0, write)";
+const PAUSED = "the guest is paused: Input/output error (disk0, write)";
+
+test.each([
+  ["nothing", [], []],
+  ["a start and an end", [event("RESUME"), event("SHUTDOWN", { reason: "guest-shutdown" })], []],
+  ["an error that the guest is not told", [failure("ignore")], []],
+  [
+    "an error that the guest is told, twice",
+    [failure("report"), failure("report")],
+    ["a disk of the guest fails: Input/output error (disk0, write); the guest was told"],
+  ],
+  ["a pause for want of room", [failure("stop", true), event("STOP")], [NO_ROOM]],
+  ["one that is over", [failure("stop", true), event("STOP"), event("RESUME")], []],
+  ["one that came again", [failure("stop", true), event("RESUME"), failure("stop", true)], [NO_ROOM]],
+  ["a pause for a bad disk", [failure("stop"), event("STOP")], [PAUSED]],
+  [
+    "a panic, which no resumption mends",
+    [event("GUEST_PANICKED", { action: "pause" }), event("RESUME")],
+    ["the guest's kernel has panicked"],
+  ],
+])("a run whose log of events holds %s", (_what, events, texts) => {
+  expect(findGuestErrors("/w", events).map(({ text }) => text)).toEqual(texts);
+});

@@ -1,0 +1,38 @@
+import { expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { resumeWithRoom } from "../../src/vm/resume.ts";
+import { resolveWork, type Present } from "../../src/store/workdir.ts";
+import { FakeQmp } from "../qmp/fake-server.ts";
+import { Place } from "../store/working-files.ts";
+
+const event = (name: string, data = "{}"): string =>
+  `{"event": "${name}", "timestamp": {"seconds": 1, "microseconds": 0}, "data": ${data}}\n`;
+const NO_ROOM = event("BLOCK_IO_ERROR", '{"action": "stop", "nospace": true}') + event("STOP");
+const BAD_DISK = event("BLOCK_IO_ERROR", '{"action": "stop", "nospace": false}') + event("STOP");
+
+/** What the next command that uses the guest asks of qemu, with room in WORKDIR. */
+async function asked(events: string, status: string): Promise<string[]> {
+  using place = new Place();
+  const dir = place.make("x", "tmp");
+  writeFileSync(join(dir, "events.out"), events);
+  using qemu = new FakeQmp(join(dir, "qmp.sock"), ({ execute }) => ({
+    return: execute === "query-status" ? { status, running: status === "running" } : {},
+  }));
+  await resumeWithRoom(resolveWork(place.host) as Present);
+  return qemu.requests.map(({ execute }) => execute).filter((name) => name !== "qmp_capabilities");
+}
+
+test.each<[string, string, string, string[]]>([
+  ["paused for want of room", NO_ROOM, "io-error", ["query-status", "cont"]],
+  ["paused for want of room, then by a command", NO_ROOM, "paused", ["query-status"]],
+  ["resumed meanwhile", NO_ROOM + event("RESUME"), "running", []],
+  ["paused for a bad disk", BAD_DISK, "io-error", []],
+  ["paused by a command", event("STOP"), "paused", []],
+  ["that runs", "", "running", []],
+])(
+  "a guest %s, now that there is room: it is resumed only where qemu paused it for want of that",
+  async (_what, events, status, words) => {
+    expect(await asked(events, status)).toEqual(words);
+  },
+);

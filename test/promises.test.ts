@@ -10,15 +10,15 @@ const PROMISE = /nothing was (?:changed|removed|touched)|(?:was|were) not touche
 
 /**
  * - cli/manual: a command line is parsed whole before the first command runs.
- * - snapshot-remove, snapshot-merge: said before the first snapshot of the command is removed.
- * - restore: the new working files are made beside the old ones; said before they take their place.
+ * - snapshot/remove, snapshot/merge: said before the first snapshot of the command is removed.
+ * - snapshot/restore: the new working files are made beside the old ones; said before they take their place.
  */
 const KNOWN: Readonly<Record<string, number>> = {
   "cli/manual/prose.ts": 1,
-  "services/restore-images.ts": 1,
-  "services/restore.ts": 2,
-  "services/snapshot-merge.ts": 2,
-  "services/snapshot-remove.ts": 1,
+  "snapshot/restore-images.ts": 1,
+  "snapshot/restore.ts": 2,
+  "snapshot/merge.ts": 2,
+  "snapshot/remove.ts": 1,
 };
 
 test("only these places promise that nothing was changed", () => {

@@ -39,7 +39,7 @@ export default defineCommand({
     parseRetention(args);
   },
   async run({ args, data }) {
-    const { backupVm } = await import("../snapshot/make/make.ts");
+    const { backupVm, summarize } = await import("../snapshot/make/make.ts");
     const { parseBackupRequest } = await import("../snapshot/make/request.ts");
     const { notifying } = await import("../host/notify.ts");
     const context = data as Context;
@@ -48,7 +48,11 @@ export default defineCommand({
       if (!args.push) return backupVm(context, request);
       return (await import("../snapshot/remote/push.ts")).backupAndPush(context, request);
     };
-    const backup = (): Promise<void> => notifying(context, request.name, make);
+    const backup = (): Promise<void> =>
+      notifying(context, request.name, async () => {
+        const made = await make();
+        return { ...made, summary: summarize(made) };
+      });
     if (!args.prune) return backup();
     const { backupAndPrune, parseRetention } = await import("../snapshot/prune.ts");
     await backupAndPrune(context, backup, { rules: parseRetention(args), waitMs: request.lockWaitMs });

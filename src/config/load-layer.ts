@@ -5,7 +5,7 @@ import type { Surroundings } from "./defaults.ts";
 import { evaluateWithBash } from "./bash.ts";
 import { refuseNewer } from "./guest-format.ts";
 import { readAssignments, type Assignment, type SettingValue } from "./literal.ts";
-import type { Origin } from "./load.ts";
+import type { Origin } from "./origin.ts";
 import type { OwnVariables } from "./load-own.ts";
 import { lookupIn } from "./lookup.ts";
 import { parseSetting, SECRETS, SETTING_NAMES, type RawSettings, type SettingName } from "./schema.ts";
@@ -16,6 +16,9 @@ export interface Sources extends Surroundings {
   workdir: string | undefined;
   /** The VM's own file, if it has one. */
   guestEnv: string | undefined;
+  /** Where it belongs, and where the last snapshot's would be: for hints. */
+  guestEnvPlace: string;
+  lastGuestEnv: string;
   env: Record<string, string | undefined>;
   /** `disk-N.img` in WORKDIR: settings that name none of them are incomplete. */
   workingDisks?: readonly string[];

@@ -21,23 +21,9 @@ import {
 } from "./schema.ts";
 import { ARCH, parseArch } from "../machine/arch.ts";
 import { ARCHES, type Arch } from "../machine/types.ts";
-import { shellQuote } from "../qemu/text.ts";
-import { HOST, LAST } from "../store/layout.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { scalarOf } from "./values.ts";
-
-export type { Sources } from "./load-layer.ts";
-
-/** Where a setting's value comes from. */
-export type Origin = (
-  | { kind: "default" }
-  | { kind: "file"; file: string; line: number }
-  /** `option`: `--cores`, where that is known. */
-  | { kind: "option"; option?: string }
-  | { kind: "environment" }
-) & {
-  /** Items from the command line stand at the end of the list. */
-  added?: true;
-};
+import type { Origin } from "./origin.ts";
 
 export interface Loaded {
   settings: Settings;
@@ -171,21 +157,20 @@ export async function readSettings(
  * @returns the error (78), or undefined
  */
 function lostSettings(
-  { guestEnv, workdir, hostdir, workingDisks = [] }: Sources,
+  { guestEnv, guestEnvPlace, lastGuestEnv, workingDisks = [] }: Sources,
   assignments: readonly Assignment[] | undefined,
 ): VmError | undefined {
   const blank = guestEnv !== undefined && isBlank(readSmall(guestEnv) ?? "");
   const without = assignments?.every(({ name }) => name !== "IMAGES") && workingDisks.length > 0;
   if (!blank && !without) return undefined;
-  const file = guestEnv ?? join(workdir ?? hostdir, HOST.guestEnv);
+  const file = guestEnv ?? guestEnvPlace;
   const reason = blank
     ? "it is empty"
     : guestEnv === undefined
       ? `it is missing, and there is ${workingDisks.join(", ")}`
       : `it has no IMAGES=, and there is ${workingDisks.join(", ")}`;
-  const last = join(hostdir, HOST.backups, LAST, HOST.guestEnv);
-  const hint = lstatOf(last)
-    ? `with the settings of the last snapshot: cp ${shellQuote(last)} ${shellQuote(file)}; with its disks, too: restore`
+  const hint = lstatOf(lastGuestEnv)
+    ? `with the settings of the last snapshot: cp ${shellQuote(lastGuestEnv)} ${shellQuote(file)}; with its disks, too: restore`
     : `there is no snapshot to take them from; the least it needs: echo 'IMAGES=("VIRT=disk-0.img")' >> ${shellQuote(file)}`;
   return new VmError("config", `cannot use the settings in ${file}: ${reason}`, { hint });
 }

@@ -2,7 +2,7 @@
  * What the user's own settings files (`vm.conf`) set besides settings: variables, arrays, exports, functions and `shopt`
  * options. Hooks and check-media get it as bash text that declares it all.
  */
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import type { SettingValue } from "./literal.ts";
 
 /** Of bash itself, or of each shell anew; some cannot be set. `_vm_` begins our own names. */

@@ -4,15 +4,15 @@ import { join, resolve } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { findForward, SSH_PORT } from "../machine/parse.ts";
 import { start } from "../process/exec.ts";
 import { signalError, takeSignals, throwIfInterrupted, type StopSignal } from "../process/signals.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { createFile, lstatOf } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { requireRunning } from "../vm/running.ts";
 import type { Vm } from "../vm/open.ts";
+import { requireSsh, START_WITH_SSH } from "../vm/ssh-forward.ts";
 
 /** How ssh and scp reach one guest. */
 interface Access {
@@ -61,21 +61,9 @@ export function parseCopy(paths: readonly string[]): { guest: boolean; path: str
   });
 }
 
-/** Starts the VM so that ssh finds it. */
-const START = ["run", "--detach", "--ssh", "--wait=ssh"];
-
-/** Where on this host the guest's SSH is found. @throws 69 when nothing leads there */
-export function requireSsh(forwards: readonly string[]): { host: string; port: number } {
-  const place = findForward(forwards, SSH_PORT);
-  if (place) return place;
-  throw new VmError("unavailable", `no port of this host leads to the guest's port ${SSH_PORT}`, {
-    hint: `restart it with one: ${commandLine("stop")} && ${commandLine(...START)}`,
-  });
-}
-
 /** @param typed the user that was typed; absent: SSH_USER */
 async function findAccess(context: Context, what: string, typed: string | undefined): Promise<Access> {
-  const { vm, work } = await requireRunning(context, what, START);
+  const { vm, work } = await requireRunning(context, what, START_WITH_SSH);
   const user = typed ?? vm.settings.SSH_USER;
   const { FORWARDS, USENETDEV, GUESTNAME } = vm.settings;
   const place = requireSsh(work.mark.run?.forwards ?? (USENETDEV ? FORWARDS : []));

@@ -1,6 +1,7 @@
 import { bashAssignment } from "../config/assignment.ts";
 import { buildDefaults } from "../config/defaults.ts";
-import { readSettings, usableSettings, type Loaded, type Origin } from "../config/load.ts";
+import { readSettings, usableSettings, type Loaded } from "../config/load.ts";
+import { type Origin } from "../config/origin.ts";
 import { isSettingName, parseSetting, SECRETS, SETTING_NAMES, type SettingName } from "../config/schema.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";

@@ -11,12 +11,19 @@ import { HOST } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { findOnPath } from "../vm/media.ts";
 import { findHostdir, openVm, sourcesOf, type Vm } from "../vm/open.ts";
-import { summarize, type Made } from "../snapshot/make/make.ts";
 import { writeJournal } from "./journal.ts";
 import { isUnattended } from "../process/unattended.ts";
 
 /** How long the program may take: nobody may be there to end it. */
 const NOTIFY_MS = 60_000;
+
+/** What is told of a snapshot that was made. */
+export interface MadeSnapshot {
+  name: string;
+  seconds: number;
+  /** `S1: 4.0 GiB in 604 MiB, 7.1 s` */
+  summary: string;
+}
 
 /**
  * Makes a snapshot by `work`, notes in the journal how that went, and runs SNAPSHOT_NOTIFY with the outcome, whatever
@@ -25,10 +32,10 @@ const NOTIFY_MS = 60_000;
 export async function notifying(
   context: Context,
   name: string | undefined,
-  work: () => Promise<Made>,
+  work: () => Promise<MadeSnapshot>,
 ): Promise<void> {
   const started = performance.now();
-  let made: Made;
+  let made: MadeSnapshot;
   try {
     made = await work();
   } catch (error) {
@@ -44,7 +51,7 @@ export async function notifying(
     });
     throw error;
   }
-  await note(context, `snapshot ${summarize(made)}`, true);
+  await note(context, `snapshot ${made.summary}`, true);
   await notify(context, {
     VM_OUTCOME: "ok",
     VM_SNAPSHOT: made.name,

@@ -16,8 +16,10 @@ import { RESCUE, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { resolveFirmware } from "../vm/firmware.ts";
 import { refuseOtherKind, resolveDisks, resolveFiles, resolveShare, socketIn } from "../vm/machine.ts";
-import { requireCd, requireReadableFile, type Media } from "../vm/media.ts";
-import { sourcesOf, type Present, type Vm } from "../vm/open.ts";
+import { requireCd, type Media } from "../vm/media.ts";
+import { requireReadableFile } from "../lib/read-file.ts";
+import { sourcesOf, type Vm } from "../vm/open.ts";
+import { type Present } from "../store/workdir.ts";
 
 /** What the rescue boots from. */
 export type RescueSystem =

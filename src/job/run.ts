@@ -17,7 +17,7 @@ import { consistencyOf, updateMark, type Mark, type RunEnd } from "../store/mark
 import type { Context } from "../vm/context.ts";
 import { GuestErrorMonitor } from "../vm/guest-errors.ts";
 import { refuseExcess } from "../vm/limits.ts";
-import type { Present } from "../vm/open.ts";
+import type { Present } from "../store/workdir.ts";
 import type { RescueRun } from "./rescue-machine.ts";
 
 import { resumeRescue, type LiveRescue } from "./saved-state.ts";

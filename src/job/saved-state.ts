@@ -22,7 +22,7 @@ import {
 import { createFile, openForReading, remove, removeQuietly, syncDirectory } from "../store/files.ts";
 import { PARTIAL, RUN_FILES, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
-import type { Present } from "../vm/open.ts";
+import type { Present } from "../store/workdir.ts";
 import { CHANNELS, type RescueRun } from "./rescue-machine.ts";
 
 /** How long a rescue that goes on may take until it has found its disks; past that it is started cold. */

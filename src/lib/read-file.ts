@@ -1,5 +1,6 @@
 /** Reads files that another user, a guest or a power cut may have made: links, pipes and huge ones among them. */
 import {
+  accessSync,
   closeSync,
   constants,
   fstatSync,
@@ -10,7 +11,7 @@ import {
   statSync,
   type Stats,
 } from "node:fs";
-import { hasErrno, VmError } from "./errors.ts";
+import { hasErrno, reasonOf, VmError } from "./errors.ts";
 import { formatSize } from "./size.ts";
 
 const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants;
@@ -163,5 +164,24 @@ export function readTail(path: string, limit = MAX_SMALL_BYTES): string | undefi
     return from === 0 ? text : text.slice(text.indexOf("\n") + 1);
   } finally {
     closeSync(fd);
+  }
+}
+
+/** The path itself, or 66 when it is not a file that can be read. */
+export function requireReadableFile(path: string, what: string): string {
+  const problem = readProblem(path);
+  if (problem) throw new VmError("noInput", `${what} ${path} cannot be used: ${problem}`);
+  return path;
+}
+
+function readProblem(path: string): string | undefined {
+  try {
+    const stats = statSync(path);
+    if (stats.isDirectory()) return "it is a directory";
+    if (!stats.isFile() && !stats.isBlockDevice()) return "it is neither a file nor a block device";
+    accessSync(path, constants.R_OK);
+    return undefined;
+  } catch (error) {
+    return reasonOf(error);
   }
 }

@@ -10,7 +10,7 @@ import { formatTimestamp } from "../lib/time.ts";
 import { foreignReason, ownedByUs } from "../lib/trust.ts";
 import { readBackingName, readImageHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { checkImage } from "../qemu/img.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import {
   allocatedBytes,
   fileError,
@@ -23,11 +23,11 @@ import {
 import { HOST, isDiskName, READY, REMOVING, WORK } from "../store/layout.ts";
 import { lockVm } from "../store/lock.ts";
 import { newMark, readMark, writeMark } from "../store/mark.ts";
-import { requireRegularDisk } from "../store/own-disk.ts";
+import { requireRegularDisk, ownDisks } from "../store/own-disks.ts";
 import { findGuestEnv, type Present } from "../store/workdir.ts";
 import { isWorkingFile } from "../store/working-names.ts";
 import type { Context } from "../vm/context.ts";
-import { ownDisks, refuseRunning } from "../vm/in-use.ts";
+import { refuseRunning } from "../vm/in-use.ts";
 import { findHostdir, sourcesOf } from "../vm/open.ts";
 import { hintForWork, requireVm } from "../store/no-vm.ts";
 import { requireOwn } from "../vm/ownership.ts";

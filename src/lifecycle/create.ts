@@ -65,7 +65,7 @@ export async function createVm(
       : undefined;
     const source = options.from && (await inspectSource(context, options.from));
     const disks = planDisks(vm, options, source);
-    refuseImpossible(vm, disks, cd !== "", options);
+    refuseImpossible(vm, disks, cd !== "", options.cloudInit !== undefined);
     const guestEnv = guestEnvOf(context, vm, guestName, cd, disks, options);
     refuseUnwritable(guestEnv);
     const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit);

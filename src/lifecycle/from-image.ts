@@ -14,10 +14,10 @@ import {
   type Measured,
 } from "../qemu/img.ts";
 import { refuseNoImage } from "../qemu/no-image.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import type { Context } from "../vm/context.ts";
 import type { CreateOptions, FromRequest } from "./create-options.ts";
-import { requireReadableFile } from "../vm/media.ts";
+import { requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "../vm/open.ts";
 
 /** An image that a disk is to be made from: looked at, and harmless. */

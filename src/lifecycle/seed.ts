@@ -14,7 +14,7 @@ import { lstatOf, readNamed, remove, syncFile, writeNew } from "../store/files.t
 import { PARTIAL, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import type { CloudInitRequest } from "./create-options.ts";
-import { requireReadableFile } from "../vm/media.ts";
+import { requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "../vm/open.ts";
 
 /** The volume that tells cloud-init what to do: its files by name. */

@@ -7,7 +7,7 @@ import { findLine } from "../qmp/commands.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { requireRunning, withLive } from "../vm/running.ts";
-import { requireSsh } from "../guest/ssh.ts";
+import { requireSsh } from "../vm/ssh-forward.ts";
 import { waitForRun } from "../vm/watch.ts";
 
 /** What `run --detach --wait` waits for. */

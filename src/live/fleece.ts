@@ -6,7 +6,7 @@ import { createNewImage } from "../qemu/new-image.ts";
 import { settingDrive, type TransactionAction } from "../qmp/block.ts";
 import { QmpError, type QmpClient } from "../qmp/client.ts";
 import { remove } from "../store/files.ts";
-import type { OpenDisk } from "../snapshot/make/offline-source.ts";
+import type { OpenDisk } from "./disk-source.ts";
 import { removeFleecing } from "./clean-up.ts";
 import { whileFrozen } from "./freeze.ts";
 import { NODE } from "./names.ts";

@@ -10,10 +10,9 @@ import { WORK } from "../store/layout.ts";
 import { cleanUpLive } from "./clean-up.ts";
 import { beginFleecing, type Fleecing } from "./fleece.ts";
 import { NODE } from "./names.ts";
-import type { Present } from "../vm/open.ts";
+import type { Present } from "../store/workdir.ts";
 import { damagedDisk } from "../store/damaged-disk.ts";
-import type { DiskSource, OpenDisk } from "../snapshot/make/offline-source.ts";
-import type { Source } from "../snapshot/make/sources.ts";
+import type { DiskSource, OpenDisk, Source } from "./disk-source.ts";
 
 /** Another snapshot may just be coming to its end. */
 const CONVERSATION_MS = 10_000;

@@ -3,7 +3,7 @@ import { VmError } from "../lib/errors.ts";
 import { openNamed } from "../lib/read-file.ts";
 import { plain } from "../lib/text.ts";
 import { parseImageHeader } from "./image-header.ts";
-import { shellQuote } from "./text.ts";
+import { shellQuote } from "../lib/shell.ts";
 
 /** A kind of file that begins with this; as a disk it would be taken for a raw image. */
 interface Kind {

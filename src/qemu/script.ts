@@ -1,4 +1,4 @@
-import { shellQuote } from "./text.ts";
+import { shellQuote } from "../lib/shell.ts";
 
 /**
  * `run-vm.sh`: the command a person can read and run, one option a line. POSIX sh.

@@ -1,5 +1,3 @@
-export { shellQuote } from "../lib/shell.ts";
-
 /** A value inside a `key=value,…` option of qemu: a comma ends it unless doubled. */
 export const escapeCommas = (value: string): string => value.replaceAll(",", ",,");
 

@@ -6,7 +6,7 @@ import { formatSize } from "../lib/size.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { refuseForeignParts } from "../qemu/image-header.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { fileError, listDirectory, lstatOf, readSmallBytes, requireRoom, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { refuseStrayDisks } from "../store/claim.ts";

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { ownedByUs } from "../lib/trust.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { listDirectory, lstatOf, remove } from "./files.ts";
 import { HOST, isDiskName, RUN_FILES, WORK } from "./layout.ts";
 import { updateMark } from "./mark.ts";

@@ -1,5 +1,5 @@
 import { VmError } from "../lib/errors.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 
 /** The reason for a disk that is not there. */
 export const MISSING = "it is missing";

@@ -4,7 +4,7 @@ import { readBackingName } from "../qemu/image-header.ts";
 import { listDirectory, lstatOf } from "./files.ts";
 import { HOST, WORK } from "./layout.ts";
 import type { Work } from "./workdir.ts";
-import { ownDisks } from "../vm/in-use.ts";
+import { ownDisks } from "./own-disks.ts";
 import type { Snapshot } from "./snapshots.ts";
 
 /** What needs a snapshot, for people: `S1`, `the working disk disk-0.img`. */

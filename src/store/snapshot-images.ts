@@ -4,7 +4,7 @@ import type { ReadImage } from "../machine/types.ts";
 import { readBackingName, readOwnHeader } from "../qemu/image-header.ts";
 import { lstatOf } from "./files.ts";
 import { HOST, imageName, WORK } from "./layout.ts";
-import { requireReadableFile } from "../vm/media.ts";
+import { requireReadableFile } from "../lib/read-file.ts";
 
 /** More than SNAPSHOT_CHAIN can ever be: a chain this long leads round and round. */
 const LONGEST = 2000;

@@ -6,7 +6,7 @@ import { VmError } from "../lib/errors.ts";
 import { didYouMean } from "../lib/nearest.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { foreignReason, ownedByUs } from "../lib/trust.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { fileError, listDirectories, listDirectory, lstatOf, readSmall, realPath } from "./files.ts";
 import { HOST, isDiskName, LAST, SNAPSHOT } from "./layout.ts";
 import { parseManifest, type Manifest } from "./manifest.ts";

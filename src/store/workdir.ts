@@ -4,7 +4,7 @@ import { commandLine, programName } from "../lib/command-line.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { asUser, callerUid, ownedByUs, userName, writableByOthers } from "../lib/trust.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { listDirectory, lstatOf, readSmall, realPath, swingLink } from "./files.ts";
 import { namedDisks } from "./guest-env.ts";
 import { HOST, isDiskName, READY, WORK } from "./layout.ts";

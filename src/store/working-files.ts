@@ -3,7 +3,7 @@ import { lstatSync, readlinkSync, renameSync, rmdirSync, unlinkSync } from "node
 import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { ownedByUs } from "../lib/trust.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { afterCommit, listDirectory, lstatOf, remove, swingLink, syncDirectory } from "./files.ts";
 import { HOST, isDiskName, READY, REMOVING, WORK } from "./layout.ts";
 import { readMark, readMarkFile, updateMark, type Mark } from "./mark.ts";

@@ -12,7 +12,8 @@ import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
 import { replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
-import type { Present, Vm } from "./open.ts";
+import type { Vm } from "./open.ts";
+import type { Present } from "../store/workdir.ts";
 import { readTls } from "./tls.ts";
 import { LOOPBACK, writeViewerFile } from "./viewer.ts";
 

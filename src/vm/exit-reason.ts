@@ -13,7 +13,8 @@ import { readMark, updateMark, type Mark, type RunEnd, type RunRecord } from "..
 import { forgetRunning } from "../store/running.ts";
 import { bootTime, type Present, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { findRunning, ownDisks } from "./in-use.ts";
+import { findRunning } from "./in-use.ts";
+import { ownDisks } from "../store/own-disks.ts";
 
 /** What became of a run. */
 export interface Ended {

@@ -3,7 +3,7 @@ import { readArguments } from "../config/literal.ts";
 import { VmError } from "../lib/errors.ts";
 import { callerUid, distrust, userName } from "../lib/trust.ts";
 import { lookupIn } from "../config/lookup.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { lstatOf, readSmall, realPath } from "../store/files.ts";
 import { defaultsName } from "../store/layout.ts";
 import type { Context } from "./context.ts";

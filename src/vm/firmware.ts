@@ -4,10 +4,11 @@ import { warnOnce } from "../lib/log.ts";
 import type { Firmware } from "../machine/types.ts";
 import { findFirmware, MAX_VARS_BYTES, NoFittingFirmware, type FirmwareFiles } from "../qemu/firmware.ts";
 import { findVariablesDamage, readVariables } from "../qemu/uefi-variables.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { lstatOf, readNamed, replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
-import type { Present, Vm } from "./open.ts";
+import type { Vm } from "./open.ts";
+import type { Present } from "../store/workdir.ts";
 
 /**
  * The firmware of a VM's UEFI boot, with its variables. A VM that was made for BIOS gets variables of its own the first

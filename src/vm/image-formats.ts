@@ -10,11 +10,12 @@ import { warnOnce } from "../lib/log.ts";
 import type { Disk, ImageFormat, ImageRequest } from "../machine/types.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
 import { refuseNoImage } from "../qemu/no-image.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { readSmall, replaceFile } from "../store/files.ts";
 import { withAssignment } from "../store/guest-env.ts";
 import { HOST, isDiskName } from "../store/layout.ts";
-import type { Present, Vm } from "./open.ts";
+import type { Vm } from "./open.ts";
+import type { Present } from "../store/workdir.ts";
 
 const NAME = "IMAGE_FORMATS";
 

@@ -5,21 +5,15 @@ import { describeHolder, findHolder, findUsers, readArgv, type Holder } from "..
 import { isBlocksArgv } from "../qemu/blocks.ts";
 import { isImageInUse } from "../qemu/img.ts";
 import { isListening } from "../qmp/commands.ts";
-import { listDirectory, realPath } from "../store/files.ts";
-import { isDiskName, WORK } from "../store/layout.ts";
+import { realPath } from "../store/files.ts";
+import { WORK } from "../store/layout.ts";
+import { ownDisks } from "../store/own-disks.ts";
 import type { Present } from "../store/workdir.ts";
 
 /** How long an ended qemu may take to flush its images and go. */
 const END_WAIT_MS = 10_000;
 
 const RETRY_MS = 50;
-
-/** The VM's own disks, in order. */
-export function ownDisks(directory: string): string[] {
-  return listDirectory(directory)
-    .filter(isDiskName)
-    .toSorted((a, b) => Number(a.replace(/\D/g, "")) - Number(b.replace(/\D/g, "")));
-}
 
 /**
  * Does a qemu use the working files? Asks its sockets, then its locks on the images.

@@ -1,7 +1,6 @@
 import { VmError } from "../lib/errors.ts";
 import type { Machine } from "../machine/types.ts";
 import { findExcess, planArgv, type Excess } from "../qemu/limits.ts";
-import type { CreateOptions } from "../lifecycle/create-options.ts";
 import { refusePortTwice } from "./display.ts";
 import type { Vm } from "./open.ts";
 
@@ -35,7 +34,7 @@ export function refuseImpossible(
   vm: Vm,
   disks: readonly { bus: Machine["disks"][number]["bus"] }[],
   cd: boolean,
-  { cloudInit }: CreateOptions,
+  seed: boolean,
 ): void {
   const { settings } = vm;
   refusePortTwice(vm);
@@ -49,7 +48,7 @@ export function refuseImpossible(
     uefi: settings.UEFI,
     disks: [...disks, ...settings.IMAGES],
     cd,
-    seed: cloudInit !== undefined,
+    seed,
     network: settings.USENETDEV,
     // Without media there is no mirror.
     shares: settings.SHARES.filter(({ path }) => !path.startsWith("@MIRROR@")).length,

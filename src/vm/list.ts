@@ -9,7 +9,8 @@ import { HOST, LOST_FOUND } from "../store/layout.ts";
 import { listPlaces } from "../store/places.ts";
 import { listNoted } from "../store/running.ts";
 import type { Context } from "./context.ts";
-import { findHostdir, noVmIn, openUser } from "./open.ts";
+import { findHostdir, openUser } from "./open.ts";
+import { noVmIn } from "../store/no-vm.ts";
 import { formatList, formatStatus } from "./status-text.ts";
 import { readStatus, type Status } from "./status.ts";
 

@@ -16,7 +16,7 @@ import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
 import { mapLinks } from "../rescue/mapped-files.ts";
 import { lstatOf } from "../store/files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
-import { requireRegularDisk } from "../store/own-disk.ts";
+import { requireRegularDisk } from "../store/own-disks.ts";
 import { optionsBehind } from "../config/values.ts";
 import type { Context } from "./context.ts";
 import { resolveDisplay } from "./display.ts";
@@ -24,8 +24,10 @@ import { readExtraArgs } from "./extra-args.ts";
 import { resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
 import { findBase, mendBitmaps } from "./backing-file.ts";
-import { requireReadableFile, type Media } from "./media.ts";
-import type { Present, Vm } from "./open.ts";
+import { type Media } from "./media.ts";
+import { requireReadableFile } from "../lib/read-file.ts";
+import type { Vm } from "./open.ts";
+import type { Present } from "../store/workdir.ts";
 
 /** Which CD is in the drive of this run, and whether it is booted. */
 export interface Cd {

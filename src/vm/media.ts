@@ -1,13 +1,14 @@
-import { accessSync, constants, existsSync, realpathSync, statSync } from "node:fs";
+import { existsSync, realpathSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { bashEnvironment, buildBashArgv, FATAL, parseBashVariables } from "../config/bash.ts";
-import { reasonOf, SignalError, VmError } from "../lib/errors.ts";
+import { SignalError, VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
+import { requireReadableFile } from "../lib/read-file.ts";
 import { macroOf, type MacroValues } from "../machine/macros.ts";
 import { exec } from "../process/exec.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
 import { refuseNoImage } from "../qemu/no-image.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./open.ts";
@@ -166,23 +167,4 @@ export function requireCd(path: string): string {
   throw new VmError("io", `cannot use the CD image ${path}: it is a disk image (${format})`, {
     hint: `make a VM from it: create NAME --from=${shellQuote(path)}; or attach it: --image=VIRT=${format}=${shellQuote(path)}`,
   });
-}
-
-/** The path itself, or 66 when it is not a file that can be read. */
-export function requireReadableFile(path: string, what: string): string {
-  const problem = readProblem(path);
-  if (problem) throw new VmError("noInput", `${what} ${path} cannot be used: ${problem}`);
-  return path;
-}
-
-function readProblem(path: string): string | undefined {
-  try {
-    const stats = statSync(path);
-    if (stats.isDirectory()) return "it is a directory";
-    if (!stats.isFile() && !stats.isBlockDevice()) return "it is neither a file nor a block device";
-    accessSync(path, constants.R_OK);
-    return undefined;
-  } catch (error) {
-    return reasonOf(error);
-  }
 }

@@ -1,11 +1,12 @@
 import { join, resolve } from "node:path";
-import { loadSettings, loadUsable, type Loaded, type Sources } from "../config/load.ts";
+import { loadSettings, loadUsable, type Loaded } from "../config/load.ts";
+import { type Sources } from "../config/load-layer.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isListening } from "../qmp/commands.ts";
 import { lockVm } from "../store/lock.ts";
 import { fileError, listDirectory, realPath, remove } from "../store/files.ts";
-import { HOST, PARTIAL, WORK } from "../store/layout.ts";
+import { HOST, LAST, PARTIAL, WORK } from "../store/layout.ts";
 import { recoverWork } from "../store/recover.ts";
 import {
   describeGone,
@@ -19,13 +20,11 @@ import {
 } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { settleIdentity } from "./identity.ts";
-import { hintForWork, noVmIn, requireVm } from "../store/no-vm.ts";
-import { outwaitKilledBackup, ownDisks } from "./in-use.ts";
+import { hintForWork, requireVm } from "../store/no-vm.ts";
+import { outwaitKilledBackup } from "./in-use.ts";
+import { ownDisks } from "../store/own-disks.ts";
 import { foreignDirectory, requireOwn } from "./ownership.ts";
 import { settleRun } from "./exit-reason.ts";
-
-export { noVmIn };
-export type { Present };
 
 /** A VM as one command finds it. */
 export interface Vm extends Loaded {
@@ -86,6 +85,8 @@ export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseB
   hostdir,
   workdir: work.state === "present" ? work.dir : undefined,
   guestEnv: findGuestEnv(hostdir, work),
+  guestEnvPlace: join(work.state === "present" ? work.dir : hostdir, HOST.guestEnv),
+  lastGuestEnv: join(hostdir, HOST.backups, LAST, HOST.guestEnv),
   workingDisks: work.state === "present" ? ownDisks(work.dir) : [],
   env: context.env,
   options: context.options.settings,

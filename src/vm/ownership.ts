@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { asUser, callerUid, foreignReason, ownedByUs, userName } from "../lib/trust.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { lstatOf } from "../store/files.ts";
 import { HOST } from "../store/layout.ts";
 import type { Context } from "./context.ts";

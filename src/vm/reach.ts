@@ -8,7 +8,7 @@ import { listDirectory } from "../store/files.ts";
 import { HOST, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { findExtraArgs, parseExtraArgs } from "./extra-args.ts";
-import { ownDisks } from "./in-use.ts";
+import { ownDisks } from "../store/own-disks.ts";
 import type { Vm } from "./open.ts";
 import { parseBackingName } from "../store/snapshot-images.ts";
 

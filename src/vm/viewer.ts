@@ -6,11 +6,11 @@ import { buildViewerFile, reachable, TUNNEL } from "../machine/viewer-file.ts";
 import { findProgram, start, type Child } from "../process/exec.ts";
 import { bracket } from "../qemu/devices/display.ts";
 import type { RunningMachine } from "../qemu/launch.ts";
-import { shellQuote } from "../qemu/text.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { readSmall, replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
-import type { Present } from "./open.ts";
+import type { Present } from "../store/workdir.ts";
 
 /** Addresses that only this host's own programs reach. */
 export const LOOPBACK: RegExp = /^(localhost|127(\.\d+){3}|::1)$/;

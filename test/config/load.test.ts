@@ -1,9 +1,11 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync, chownSync, existsSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { loadSettings, type Loaded, type Sources } from "../../src/config/load.ts";
+import { loadSettings, type Loaded } from "../../src/config/load.ts";
+import { type Sources } from "../../src/config/load-layer.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
+import { sourcesFor } from "../fixtures/sources.ts";
 
 let temp: Temp;
 beforeEach(() => {
@@ -18,20 +20,17 @@ const PROG = "vm-unit-test";
 
 function load(changes: Partial<Sources> = {}): Promise<Loaded> {
   const guestEnv = temp.path("host/guest.env");
-  return loadSettings({
-    prog: PROG,
-    home: temp.path("home"),
-    hostArch: "x86_64",
-    libexec: "/lib/vm",
-    hostdir: temp.path("host"),
-    workdir: undefined,
-    guestEnv: existsSync(guestEnv) ? guestEnv : undefined,
-    env: { PATH: process.env.PATH, FROM_ENV: "from the environment" },
-    options: {},
-    additions: {},
-    mayUseBash: true,
-    ...changes,
-  });
+  return loadSettings(
+    sourcesFor({
+      prog: PROG,
+      home: temp.path("home"),
+      hostdir: temp.path("host"),
+      guestEnv: existsSync(guestEnv) ? guestEnv : undefined,
+      env: { PATH: process.env.PATH, FROM_ENV: "from the environment" },
+      mayUseBash: true,
+      ...changes,
+    }),
+  );
 }
 
 const userConf = (text: string, mode?: number): string => temp.write(`home/.config/${PROG}.conf`, text, mode);

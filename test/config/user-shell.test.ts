@@ -1,8 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { bashEnvironment, buildBashArgv, evaluateWithBash } from "../../src/config/bash.ts";
-import { readSettings, type Sources } from "../../src/config/load.ts";
+import { readSettings } from "../../src/config/load.ts";
+import { type Sources } from "../../src/config/load-layer.ts";
 import { buildUserShell, userAssignment, userShellEnvironment } from "../../src/config/user-shell.ts";
 import { Temp } from "../fixtures/temp.ts";
+import { sourcesFor } from "../fixtures/sources.ts";
 
 let temp: Temp;
 beforeEach(() => {
@@ -104,20 +106,13 @@ describe("what bash evaluated reaches a hook:", () => {
   });
 });
 
-const sources = (changes: Partial<Sources> = {}): Sources => ({
-  prog: "vm-unit-test",
-  home: temp.path("home"),
-  hostArch: "x86_64",
-  libexec: "/lib/vm",
-  hostdir: temp.top,
-  workdir: undefined,
-  guestEnv: undefined,
-  env: {},
-  options: {},
-  additions: {},
-  mayUseBash: true,
-  ...changes,
-});
+const sources = (changes: Partial<Sources> = {}): Sources =>
+  sourcesFor({
+    home: temp.path("home"),
+    hostdir: temp.top,
+    mayUseBash: true,
+    ...changes,
+  });
 
 const conf = (text: string): string => temp.write("home/.config/vm-unit-test.conf", text);
 

@@ -1,11 +1,14 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { buildDefaults } from "../../src/config/defaults.ts";
-import { loadSettings, readSettings, type Origin, type Sources } from "../../src/config/load.ts";
+import { loadSettings, readSettings } from "../../src/config/load.ts";
+import { type Sources } from "../../src/config/load-layer.ts";
+import { type Origin } from "../../src/config/origin.ts";
 import { readAssignments, type SettingValue } from "../../src/config/literal.ts";
 import { SETTING_NAMES, type RawSettings, type SettingName } from "../../src/config/schema.ts";
 import { formatText, parseNames } from "../../src/host/config.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
+import { sourcesFor } from "../fixtures/sources.ts";
 
 let temp: Temp;
 beforeEach(() => {
@@ -14,20 +17,12 @@ beforeEach(() => {
 });
 afterEach(() => temp[Symbol.dispose]());
 
-const sources = (changes: Partial<Sources> = {}): Sources => ({
-  prog: "vm-unit-test",
-  home: temp.path("home"),
-  hostArch: "x86_64",
-  libexec: "/lib/vm",
-  hostdir: temp.top,
-  workdir: undefined,
-  guestEnv: undefined,
-  env: {},
-  options: {},
-  additions: {},
-  mayUseBash: false,
-  ...changes,
-});
+const sources = (changes: Partial<Sources> = {}): Sources =>
+  sourcesFor({
+    home: temp.path("home"),
+    hostdir: temp.top,
+    ...changes,
+  });
 
 const conf = (text: string): string => temp.write("home/.config/vm-unit-test.conf", text);
 

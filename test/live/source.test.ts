@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { openLive } from "../../src/live/source.ts";
-import type { Present } from "../../src/vm/open.ts";
+import type { Present } from "../../src/store/workdir.ts";
 import { WORK } from "../../src/store/layout.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";

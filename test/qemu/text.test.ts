@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { escapeCommas, shellQuote } from "../../src/qemu/text.ts";
+import { escapeCommas } from "../../src/qemu/text.ts";
+import { shellQuote } from "../../src/lib/shell.ts";
 
 test.each([
   ["", ""],

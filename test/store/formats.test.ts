@@ -8,24 +8,12 @@ import { parseManifest } from "../../src/store/manifest.ts";
 import { readMark } from "../../src/store/mark.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
+import { sourcesFor } from "../fixtures/sources.ts";
 
 const FORMATS = resolve(import.meta.dir, "../fixtures/formats");
 const read = (name: string): string => readFileSync(join(FORMATS, name), "utf8");
 
-const load = (guestEnv: string): Promise<Loaded> =>
-  loadSettings({
-    prog: "vm-unit-test",
-    home: "/nowhere",
-    hostArch: "x86_64",
-    libexec: "/lib/vm",
-    hostdir: FORMATS,
-    workdir: undefined,
-    guestEnv,
-    env: {},
-    options: {},
-    additions: {},
-    mayUseBash: false,
-  });
+const load = (guestEnv: string): Promise<Loaded> => loadSettings(sourcesFor({ hostdir: FORMATS, guestEnv }));
 
 /** What each says. */
 const SETTINGS: Record<string, object> = {

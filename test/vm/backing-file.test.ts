@@ -3,7 +3,7 @@ import { readdirSync, renameSync, statSync, symlinkSync, utimesSync, writeFileSy
 import { join } from "node:path";
 import { formatDeviceNumber } from "../../src/qemu/block-device.ts";
 import { findBase, recordBase, requireOwnDisk } from "../../src/vm/backing-file.ts";
-import type { Present } from "../../src/vm/open.ts";
+import type { Present } from "../../src/store/workdir.ts";
 import type { BaseRecord } from "../../src/store/mark.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";

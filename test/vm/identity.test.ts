@@ -9,6 +9,7 @@ import type { Work } from "../../src/store/workdir.ts";
 import { findGuestEnv } from "../../src/store/workdir.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
+import { sourcesFor } from "../fixtures/sources.ts";
 
 const A = "aaaaaaaa-0000-4000-8000-000000000001";
 const B = "bbbbbbbb-0000-4000-8000-000000000002";
@@ -34,9 +35,7 @@ const present = (dir: string): Work => ({
 async function settle(name = "host", work: Work = none) {
   const hostdir = temp.directory(name);
   const guestEnv = findGuestEnv(hostdir, work);
-  const surroundings = { prog: "none", home: temp.top, hostArch: "x86_64", libexec: "/lib/vm" };
-  const sources = { ...surroundings, hostdir, workdir: undefined, guestEnv, env: {}, options: {} };
-  const loaded = await loadSettings({ ...sources, additions: {}, mayUseBash: false });
+  const loaded = await loadSettings(sourcesFor({ prog: "none", home: temp.top, hostdir, guestEnv }));
   return settleIdentity(context, { ...loaded, hostdir, work });
 }
 

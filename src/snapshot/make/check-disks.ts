@@ -5,13 +5,12 @@ import { findImageDamage } from "../../qemu/img.ts";
 import { readQcow2Header } from "../../qemu/image-header.ts";
 import { findVariablesDamage } from "../../qemu/uefi-variables.ts";
 import { lstatOf } from "../../store/files.ts";
-import { requireRegularDisk } from "../../store/own-disk.ts";
+import { requireRegularDisk, ownDisks } from "../../store/own-disks.ts";
 import { WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../store/manifest.ts";
-import { ownDisks } from "../../vm/in-use.ts";
-import type { Present } from "../../vm/open.ts";
+import type { Present } from "../../store/workdir.ts";
 import { damagedDisk, MISSING } from "../../store/damaged-disk.ts";
-import type { Source } from "./sources.ts";
+import type { Source } from "../../live/disk-source.ts";
 
 /**
  * The working disks that the settings name are there, and each is a qcow2 file that is whole as far as its header tells;

@@ -5,7 +5,8 @@ import { listDirectory, lstatOf, readSmallBytes, replaceFile, writeNew } from ".
 import { defaultsName, HOST, SNAPSHOT, WORK } from "../../store/layout.ts";
 import type { Manifest } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
-import type { Present, Vm } from "../../vm/open.ts";
+import type { Vm } from "../../vm/open.ts";
+import type { Present } from "../../store/workdir.ts";
 import { parentKeys } from "../../store/snapshot-parent.ts";
 import { findSnapshot } from "../../store/snapshots.ts";
 import { computeSums } from "../../store/checksums.ts";

@@ -11,7 +11,8 @@ import type { Context } from "../../vm/context.ts";
 import type { Vm } from "../../vm/open.ts";
 import { listSnapshots } from "../../store/snapshots.ts";
 import { isUnattended } from "../../process/unattended.ts";
-import { heldBytes, type Source } from "./sources.ts";
+import { heldBytes } from "./sources.ts";
+import { type Source } from "../../live/disk-source.ts";
 
 /** What a gz snapshot of a system disk usually takes of it; nobody can know before. */
 const USUAL_RATIO = 0.3;

@@ -19,9 +19,9 @@ import { requireIntactBelow } from "../../vm/backing-file.ts";
 import type { Vm } from "../../vm/open.ts";
 import { findSnapshotImage } from "../../store/snapshot-images.ts";
 import { copyDisks, type CopyRequest } from "../../live/block-jobs.ts";
-import type { DiskSource, Moment, OpenDisk } from "./offline-source.ts";
+import { type DiskSource, type Moment, type OpenDisk, type Source } from "../../live/disk-source.ts";
 import { bitmapOf, isOurBitmap, planImages, type Plan } from "./plan.ts";
-import { heldBytes, type Source } from "./sources.ts";
+import { heldBytes } from "./sources.ts";
 import { isUnattended } from "../../process/unattended.ts";
 
 /** What compressed images usually take of what they hold; nobody can know before. */

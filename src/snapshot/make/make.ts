@@ -19,7 +19,8 @@ import { isListening } from "../../qmp/commands.ts";
 import type { Context } from "../../vm/context.ts";
 import { refuseRunning } from "../../vm/in-use.ts";
 import { mendBitmaps, requireIntactBelow } from "../../vm/backing-file.ts";
-import { requireWork, withVm, type Present, type Vm } from "../../vm/open.ts";
+import { requireWork, withVm, type Vm } from "../../vm/open.ts";
+import { type Present } from "../../store/workdir.ts";
 import { resumeWithRoom } from "../../vm/resume.ts";
 import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../../store/snapshots.ts";
 import { checkDisks, requireDisks, warnAboutInternal } from "./check-disks.ts";
@@ -29,7 +30,8 @@ import { requireRoomForGz, storeGz } from "./gz.ts";
 import { copyMoment, storeImages } from "./images.ts";
 import { copiedSources, openLive } from "../../live/source.ts";
 import { explainLoss } from "../../live/fleece.ts";
-import { listSources, type Source } from "./sources.ts";
+import { listSources } from "./sources.ts";
+import { type Source } from "../../live/disk-source.ts";
 import { isUnattended } from "../../process/unattended.ts";
 
 export interface BackupRequest {

@@ -5,47 +5,14 @@ import { interruption } from "../../process/signals.ts";
 import { buildImageNode } from "../../qemu/devices/image.ts";
 import { buildBlocksArgv } from "../../qemu/blocks.ts";
 import { launchQemu, type RunningMachine } from "../../qemu/launch.ts";
-import { listBlockNodes, type Bitmap, type TransactionAction } from "../../qmp/block.ts";
+import { listBlockNodes, type TransactionAction } from "../../qmp/block.ts";
 import { QmpError, type QmpClient } from "../../qmp/client.ts";
 import { quit } from "../../qmp/commands.ts";
 import { createFile, remove } from "../../store/files.ts";
-import { consistencyOf, type Consistency } from "../../store/mark.ts";
-import type { Present, Vm } from "../../vm/open.ts";
-import type { Source } from "./sources.ts";
-
-/** A disk that a qemu has open. */
-export interface OpenDisk {
-  /** `disk-0.img` */
-  name: string;
-  /** Where the guest writes; bitmaps are here. */
-  node: string;
-  virtualBytes: number;
-  bitmaps: Bitmap[];
-}
-
-/** One moment of all disks. */
-export interface Moment {
-  consistency: Consistency;
-  /** From where a job reads the disk as it was then. */
-  nodeOf(disk: OpenDisk): string;
-  /** Makes a bitmap of a disk usable there. @returns its name */
-  lend(disk: OpenDisk, bitmap: string): Promise<string>;
-  /** Why the actions were not done. */
-  refused: QmpError | undefined;
-}
-
-/** Disks in a qemu: the running VM's, or one of our own that has nothing else. */
-export interface DiskSource {
-  qmp: QmpClient;
-  disks: OpenDisk[];
-  /**
-   * Takes the moment.
-   * @param actions done in qemu at that very time: the guest does nothing then
-   */
-  take(actions: readonly TransactionAction[]): Promise<Moment>;
-  /** Puts everything back. May be called again. */
-  close(): Promise<void>;
-}
+import { consistencyOf } from "../../store/mark.ts";
+import type { Vm } from "../../vm/open.ts";
+import type { Present } from "../../store/workdir.ts";
+import type { Source, DiskSource, OpenDisk } from "../../live/disk-source.ts";
 
 const SOCKET = "blocks.sock";
 const LOG = "blocks.log";

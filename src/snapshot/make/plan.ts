@@ -7,8 +7,7 @@ import { findDamage } from "../../store/snapshot-damage.ts";
 import { parseBackingName } from "../../store/snapshot-images.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
 import type { CopyRequest } from "../../live/block-jobs.ts";
-import type { OpenDisk } from "./offline-source.ts";
-import type { Source } from "./sources.ts";
+import type { OpenDisk, Source } from "../../live/disk-source.ts";
 
 /** What a snapshot of the format qcow2 is to hold. */
 export interface Plan {

@@ -1,22 +1,11 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import type { ReadImage } from "../../machine/types.ts";
 import { allocatedBytes, lstatOf } from "../../store/files.ts";
 import { WORK } from "../../store/layout.ts";
-import { requireRegularDisk } from "../../store/own-disk.ts";
-import { ownDisks } from "../../vm/in-use.ts";
+import { requireRegularDisk, ownDisks } from "../../store/own-disks.ts";
 import { requireOwnDisk } from "../../vm/backing-file.ts";
-import type { Present } from "../../vm/open.ts";
-
-/** A working file that a snapshot holds. */
-export interface Source {
-  name: string;
-  path: string;
-  /** A disk; others are small. */
-  disk: boolean;
-  /** The image that a disk lies over. */
-  base: ReadImage | undefined;
-}
+import type { Present } from "../../store/workdir.ts";
+import type { Source } from "../../live/disk-source.ts";
 
 /** Disks, NVRAM, cloud-init's volume. @throws 74 for a disk that refers to other files, unless we made it so */
 export function listSources(work: Present): Source[] {

@@ -2,7 +2,8 @@ import { readlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { kindOf } from "../lib/read-file.ts";
-import { lstatOf } from "./files.ts";
+import { listDirectory, lstatOf } from "./files.ts";
+import { isDiskName } from "./layout.ts";
 
 /**
  * A working disk is a regular file in WORKDIR, for all commands alike.
@@ -16,4 +17,11 @@ export function requireRegularDisk(path: string): void {
   throw new VmError("io", `cannot use the disk ${path}: it is ${what}`, {
     hint: `a working disk is a regular file in ${dirname(path)}; for larger storage set TMPDIR, use --inplace in a directory there, or name the image's full path in IMAGES`,
   });
+}
+
+/** The VM's own disks, in order. */
+export function ownDisks(directory: string): string[] {
+  return listDirectory(directory)
+    .filter(isDiskName)
+    .toSorted((a, b) => Number(a.replace(/\D/g, "")) - Number(b.replace(/\D/g, "")));
 }

@@ -1,0 +1,48 @@
+import type { ReadImage } from "../machine/types.ts";
+import type { Bitmap, TransactionAction } from "../qmp/block.ts";
+import type { QmpClient, QmpError } from "../qmp/client.ts";
+import type { Consistency } from "../store/mark.ts";
+
+/** A working file that a snapshot holds. */
+export interface Source {
+  name: string;
+  path: string;
+  /** A disk; others are small. */
+  disk: boolean;
+  /** The image that a disk lies over. */
+  base: ReadImage | undefined;
+}
+
+/** A disk that a qemu has open. */
+export interface OpenDisk {
+  /** `disk-0.img` */
+  name: string;
+  /** Where the guest writes; bitmaps are here. */
+  node: string;
+  virtualBytes: number;
+  bitmaps: Bitmap[];
+}
+
+/** One moment of all disks. */
+export interface Moment {
+  consistency: Consistency;
+  /** From where a job reads the disk as it was then. */
+  nodeOf(disk: OpenDisk): string;
+  /** Makes a bitmap of a disk usable there. @returns its name */
+  lend(disk: OpenDisk, bitmap: string): Promise<string>;
+  /** Why the actions were not done. */
+  refused: QmpError | undefined;
+}
+
+/** Disks in a qemu: the running VM's, or one of our own that has nothing else. */
+export interface DiskSource {
+  qmp: QmpClient;
+  disks: OpenDisk[];
+  /**
+   * Takes the moment.
+   * @param actions done in qemu at that very time: the guest does nothing then
+   */
+  take(actions: readonly TransactionAction[]): Promise<Moment>;
+  /** Puts everything back. May be called again. */
+  close(): Promise<void>;
+}

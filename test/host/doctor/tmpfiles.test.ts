@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { findAging, joinFiles } from "../../../src/host/doctor/tmpfiles.ts";
 import { Temp } from "../../fixtures/temp.ts";
 
-const PACKAGED = readFileSync(join(import.meta.dir, "../../scripts/packaging/tmpfiles.d/vm.conf"), "utf8");
+const PACKAGED = readFileSync(join(import.meta.dir, "../../../scripts/packaging/tmpfiles.d/vm.conf"), "utf8");
 
 const TMP = "# /usr/lib/tmpfiles.d/tmp.conf\nq /tmp 1777 root root 10d\nq /var/tmp 1777 root root 30d\n";
 

@@ -19,7 +19,7 @@ export async function resumeWithRoom(work: Present): Promise<void> {
   try {
     qmp = await QmpClient.connect(join(work.dir, WORK.qmp), ANSWER_MS);
     // A guest that was paused by a command stays paused (qapi/run-state.json, RunState).
-    const { status } = (await qmp.execute("query-status")) as { status: string };
+    const { status } = await qmp.execute("query-status");
     if (status !== "io-error") return;
     await qmp.execute("cont");
     log.info(`there is room in ${work.dir} again: guest resumed`);

@@ -5,7 +5,7 @@ import type { Arch, DisplayAddress } from "../machine/types.ts";
 import { formatSize } from "../lib/size.ts";
 import { readQcow2Header, readVirtualBytes } from "../qemu/image-header.ts";
 import { QmpClient } from "../qmp/client.ts";
-import { isListening } from "../qmp/commands.ts";
+import { isListening } from "../process/unix-socket.ts";
 import { freeBytes, lstatOf } from "../store/files.ts";
 import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
 import type { RunEnd } from "../store/mark.ts";

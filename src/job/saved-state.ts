@@ -136,12 +136,12 @@ async function saveState(directory: string, argv: string[]): Promise<void> {
     using _control = await Channel.connect(join(directory, WORK.control), (line) => {
       if (line === "ready") ready.resolve();
     });
-    await within(READY_MS, machine, ready.promise);
+    await waitForStep(READY_MS, machine, ready.promise);
     await machine.qmp.execute("stop");
     await machine.qmp.execute("migrate-set-capabilities", EVENTS);
     await machine.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
     await machine.qmp.execute("migrate", { uri: `exec:cat >${STATE}` });
-    await within(MIGRATION_MS, machine, migrated.promise);
+    await waitForStep(MIGRATION_MS, machine, migrated.promise);
   } finally {
     await machine.end();
   }
@@ -186,12 +186,12 @@ async function resume(
     });
     await running.qmp.execute("migrate-set-capabilities", EVENTS);
     await running.qmp.execute("migrate-incoming", { uri: "fd:3" });
-    await within(MIGRATION_MS, running, migrated.promise);
+    await waitForStep(MIGRATION_MS, running, migrated.promise);
     for (const device of plugged) await running.qmp.execute("device_add", device);
     await running.qmp.execute("cont");
     const time = (Date.now() / 1000).toFixed(3);
     control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
-    await within(UP_MS, running, up.promise);
+    await waitForStep(UP_MS, running, up.promise);
     return { machine: running, control };
   } catch (error) {
     control?.[Symbol.dispose]();
@@ -209,7 +209,7 @@ function hearMigration({ event, data }: QmpEvent, migrated: PromiseWithResolvers
 }
 
 /** Waits for one of qemu's next steps, but neither for ever nor for a dead one. */
-async function within(ms: number, machine: QemuSession, step: Promise<void>): Promise<void> {
+async function waitForStep(ms: number, machine: QemuSession, step: Promise<void>): Promise<void> {
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(() => late.reject(new Error("it takes too long")), ms);
   const stop = (): void => late.reject(interruption.reason);

@@ -8,6 +8,8 @@ import { QmpDisconnect } from "../qmp/errors.ts";
 export interface Rung {
   by: "quit" | "SIGTERM" | "SIGKILL";
   limitMs: number;
+  /** How long qemu's monitor may take to answer `quit`. */
+  answerMs?: number;
 }
 
 /** The first two flush the images. */
@@ -23,7 +25,6 @@ export const KILL: readonly Rung[] = LADDER.slice(-1);
 /** For a qemu that writes bitmaps into its images when it closes them. */
 export const PATIENT: readonly Rung[] = [{ by: "quit", limitMs: 300_000 }, ...LADDER.slice(1)];
 
-/** How long qemu's monitor may take to answer `quit`. */
 const ANSWER_MS = 3000;
 /** After a stop signal each attempt gets this long at most. */
 const HURRY_MS = 5000;
@@ -42,18 +43,18 @@ export interface EndingQemu {
  * @returns false when it still runs after all of them
  */
 export async function endQemu(qemu: EndingQemu, ladder: readonly Rung[] = LADDER): Promise<boolean> {
-  for (const { by, limitMs } of ladder) {
+  for (const { by, limitMs, answerMs = ANSWER_MS } of ladder) {
     if (by !== "quit") qemu.signal(by);
-    else if (!(await answersQuit(qemu))) continue;
+    else if (!(await answersQuit(qemu, answerMs))) continue;
     if (await qemu.isGone(limitMs)) return true;
   }
   return false;
 }
 
 /** @returns false when qemu does not answer: another client has its monitor, or it hangs */
-async function answersQuit(qemu: EndingQemu): Promise<boolean> {
+async function answersQuit(qemu: EndingQemu, limitMs: number): Promise<boolean> {
   try {
-    await within(qemu.quit(), ANSWER_MS, () => new Error("no answer to quit"));
+    await within(qemu.quit(), limitMs, () => new Error("no answer to quit"));
     return true;
   } catch (error) {
     // It is going already.
@@ -62,13 +63,17 @@ async function answersQuit(qemu: EndingQemu): Promise<boolean> {
 }
 
 /** Waits for the end of a child of ours, but not for ever, and not long after a stop signal. */
-export async function hasEnded(ended: Promise<unknown>, limitMs: number): Promise<boolean> {
+export async function hasEnded(
+  ended: Promise<unknown>,
+  limitMs: number,
+  hurryMs = HURRY_MS,
+): Promise<boolean> {
   const limit = Promise.withResolvers<false>();
   const giveUpAfter = (ms: number) => setTimeout(() => limit.resolve(false), ms);
   let timer = giveUpAfter(limitMs);
   const hurry = (): void => {
     clearTimeout(timer);
-    timer = giveUpAfter(Math.min(limitMs, HURRY_MS));
+    timer = giveUpAfter(Math.min(limitMs, hurryMs));
   };
   interruption.addEventListener("abort", hurry);
   if (interruption.aborted) hurry();

@@ -3,6 +3,7 @@ import { within } from "../lib/within.ts";
 import { interruption } from "../process/signals.ts";
 import { connectUnix } from "../process/unix-socket.ts";
 import {
+  checkReply,
   COMMANDS,
   formatCommand,
   type Command,
@@ -11,10 +12,9 @@ import {
   type ReplyOf,
   type Rest,
 } from "./commands.ts";
-import { QmpDisconnect, QmpError, QmpMisfit, QmpTimeout } from "./errors.ts";
+import { QmpDisconnect, QmpError, QmpTimeout } from "./errors.ts";
 import type { QmpEvent } from "./events.ts";
 import { LineSplitter, parseQmpLine, type QmpMessage } from "./protocol.ts";
-import { findMisfit } from "./shape.ts";
 
 /** The longest message of qemu's own that is known of (a long list of block nodes) has a few MiB. */
 const MAX_LINE_BYTES = 64 << 20;
@@ -185,9 +185,12 @@ export class QmpClient {
       clearTimeout(waiting.limit);
       const { command, shape, resolve, reject } = waiting;
       if (message.kind === "failure") return reject(new QmpError(command, message.error));
-      const misfit = shape.reply && findMisfit(message.value, shape.reply);
-      if (misfit === undefined) resolve(message.value);
-      else reject(new QmpMisfit(command, misfit));
+      try {
+        checkReply(command, shape, message.value);
+        resolve(message.value);
+      } catch (error) {
+        reject(error as Error);
+      }
     }
   }
 

@@ -2,7 +2,8 @@
  * The commands of qemu's monitor that this program uses, with the members that it sends and reads (qemu's qapi/*.json).
  * A test compares them with qemu's own schema.
  */
-import type { Shape, ValueOf } from "./shape.ts";
+import { QmpMisfit } from "./errors.ts";
+import { findMisfit, type Shape, type ValueOf } from "./shape.ts";
 
 export interface CommandShape {
   readonly args?: Shape;
@@ -201,6 +202,12 @@ export type Rest<Name extends CommandName> = ArgsOf<Name> extends undefined ? []
 /** A command as one line of the protocol. */
 export const formatCommand = (execute: string, args?: unknown, id?: number): string =>
   `${JSON.stringify({ execute, arguments: args, id })}\n`;
+
+/** @throws QmpMisfit when a reply lacks what is read from it */
+export function checkReply(command: string, { reply }: CommandShape, value: unknown): void {
+  const misfit = reply && findMisfit(value, reply);
+  if (misfit !== undefined) throw new QmpMisfit(command, misfit);
+}
 
 /** A part of a transaction: all of them are done, or none. */
 export type TransactionAction = ValueOf<typeof ACTION>;

@@ -213,14 +213,11 @@ async function readRunState(work: Present): Promise<string | undefined> {
   const socket = join(work.dir, WORK.qmp);
   if (!(await isListening(socket))) return isAnyDiskInUse(work) ? "running" : undefined;
   try {
-    const qmp = await QmpClient.connect(socket, CONVERSATION_MS);
-    // What listens there may be no qemu.
-    const limit = setTimeout(() => qmp.close(), CONVERSATION_MS);
+    const qmp = await QmpClient.connect(socket, CONVERSATION_MS, CONVERSATION_MS);
     try {
-      const answer = (await qmp.execute("query-status")) as { running?: unknown; status?: unknown } | null;
-      return answer?.running !== false ? "running" : String(answer.status);
+      const { running, status } = await qmp.execute("query-status");
+      return running ? "running" : status;
     } finally {
-      clearTimeout(limit);
       qmp.close();
     }
   } catch (error) {

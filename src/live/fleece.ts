@@ -133,9 +133,6 @@ async function flush(path: string): Promise<void> {
   }
 }
 
-/** A job that reads what was lost is told no more than this. */
-const LOST = /Permission denied|Operation not permitted/;
-
 /** Says what a failure means here. */
 export async function explainLoss(error: unknown, qmp: QmpClient, directory: string): Promise<unknown> {
   if (error instanceof SignalError) return error;
@@ -144,7 +141,8 @@ export async function explainLoss(error: unknown, qmp: QmpClient, directory: str
       cause: error,
       hint: "run the command again: the snapshot is made of what is there now",
     });
-  if (!(error instanceof VmError) || !LOST.test(error.message)) return error;
+  // A job that reads what was lost gets EACCES (block/copy-before-write.c).
+  if (!(error instanceof VmError) || error.reason !== "denied") return error;
   return new VmError("cannotCreate", `what the guest overwrites meanwhile has no room in ${directory}`, {
     cause: error,
     hint: "free some room there, or make the snapshot when the guest writes less; the guest goes on",

@@ -99,14 +99,20 @@ export function readBackingName(path: string): string | undefined {
   return readPart(path, at, length).toString();
 }
 
+/** Why an image of ours cannot be trusted to be all of itself; undefined where it can. @throws as `readOwnHeader` */
+export function findForeignPart(path: string): string | undefined {
+  const { format, refersTo } = readOwnHeader(path);
+  if (refersTo) return `it refers to an external ${refersTo}`;
+  return format === "qcow2" ? undefined : `it is ${format}, not qcow2`;
+}
+
 /**
  * Refuses an image of ours that claims to continue in another file: such a claim can show the guest any file of the host.
  * @param shown what it is unpacked from, say, for the message
  */
 export function refuseForeignParts(path: string, shown = path): void {
-  const { format, refersTo } = readOwnHeader(path);
-  if (format === "qcow2" && !refersTo) return;
-  const reason = refersTo ? `it refers to an external ${refersTo}` : `it is ${format}, not qcow2`;
+  const reason = findForeignPart(path);
+  if (reason === undefined) return;
   throw new VmError("io", `refusing ${shown}: ${reason}`, {
     hint: "a disk of ours is one whole qcow2 file; this one was changed or comes from somewhere else",
   });

@@ -3,6 +3,7 @@ import { exec, processFailure, ProcessError, type Finished } from "../process/ex
 import { gentle } from "../process/gentle.ts";
 import { isRangeLocked, pipe } from "../process/libc.ts";
 import { VmError } from "../lib/errors.ts";
+import { saysImageLocked, saysNoZstd } from "../lib/program-messages.ts";
 import type { ImageFormat, ReadImage } from "../machine/types.ts";
 import { buildImageNode } from "./devices/image.ts";
 
@@ -34,7 +35,6 @@ export interface ImageInfo {
 }
 
 const jsonName = (node: object): string => `json:${JSON.stringify(node)}`;
-const LOCKED = /Failed to get .*lock/;
 
 /**
  * Reads what qemu-img says of an image of ours.
@@ -45,10 +45,12 @@ export async function imageInfo(path: string): Promise<ImageInfo | undefined> {
   const image = jsonName({ driver: "qcow2", backing: null, file: { driver: "file", filename: path } });
   const result = await exec(["qemu-img", "info", "--output=json", image], { anyStatus: true });
   if (result.status === 0) return JSON.parse(result.stdout) as ImageInfo;
-  if (LOCKED.test(result.stderr)) return undefined;
-  throw new VmError("io", new ProcessError(`cannot read the image ${path}`, result).message, {
-    hint: "restore the VM from a snapshot, or repair the image: qemu-img check -r leaks",
-  });
+  if (saysImageLocked(result.stderr)) return undefined;
+  throw new ProcessError(
+    `cannot read the image ${path}`,
+    result,
+    "restore the VM from a snapshot, or repair the image: qemu-img check -r leaks",
+  );
 }
 
 /** Where qemu locks an image, a byte for each thing it does or allows (block/file-posix.c). */
@@ -126,7 +128,7 @@ export async function measureImage(image: ReadImage, base?: ReadImage): Promise<
     const name = jsonName(buildImageNode(asked));
     const result = await exec(["qemu-img", ...words, "--output=json", name], { anyStatus: true });
     if (result.status === 0) return JSON.parse(result.stdout) as Record<string, number>;
-    if (LOCKED.test(result.stderr))
+    if (saysImageLocked(result.stderr))
       throw new VmError("busy", `the image ${image.path} is in use: a running VM writes to it`, {
         hint: "power that VM off first",
       });
@@ -172,8 +174,7 @@ export async function compressImage(
   const words = ["-c", "-W", "-m", "16", ...(rate > 0 ? ["-r", String(rate)] : [])];
   const zstd = ["-o", "compression_type=zstd"];
   let result = await convert(image, target, onPart, { words: [...words, ...zstd], low });
-  // Built without zstd, or older than its option.
-  if (result.status !== 0 && /compression|zstd/i.test(result.stderr))
+  if (result.status !== 0 && saysNoZstd(result.stderr))
     result = await convert(image, target, onPart, { words, low });
   if (result.status !== 0) throw processFailure(`cannot copy the image ${image.path}`, result);
 }

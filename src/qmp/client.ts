@@ -1,7 +1,8 @@
 import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import type { Socket } from "bun";
 import { commandLine } from "../lib/command-line.ts";
-import { hasErrno, saysNoRoom, VmError } from "../lib/errors.ts";
+import { hasErrno, VmError } from "../lib/errors.ts";
+import { saysDenied, saysNoRoom } from "../lib/program-messages.ts";
 import { isUnixSocketAlive } from "../process/libc.ts";
 import { O_PATH } from "../process/open-flags.ts";
 import { interruption } from "../process/signals.ts";
@@ -27,7 +28,9 @@ export class QmpError extends VmError {
     command: string,
     readonly reply: QmpErrorReply,
   ) {
-    super(saysNoRoom(reply.desc) ? "cannotCreate" : "io", `qemu refused ${command}: ${reply.desc}`);
+    super(saysNoRoom(reply.desc) ? "cannotCreate" : "io", `qemu refused ${command}: ${reply.desc}`, {
+      reason: saysDenied(reply.desc) ? "denied" : undefined,
+    });
   }
 }
 

@@ -1,6 +1,7 @@
 import { chmodSync, copyFileSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { saysNoZstd } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { exec, processFailure } from "../process/exec.ts";
@@ -235,7 +236,7 @@ async function compress(from: string, to: string, over: readonly string[] = []):
   const argv = ["qemu-img", "convert", "-W", "-m", "16", "-c", "-f", "qcow2", "-O", "qcow2", ...over];
   const zstd = await exec([...argv, "-o", "compression_type=zstd", from, to], { anyStatus: true });
   if (zstd.status === 0) return;
-  if (!/compression|zstd/i.test(zstd.stderr)) throw processFailure(`cannot copy ${from}`, zstd);
+  if (!saysNoZstd(zstd.stderr)) throw processFailure(`cannot copy ${from}`, zstd);
   remove(to);
   await exec([...argv, from, to], { what: `cannot copy ${from}` });
 }

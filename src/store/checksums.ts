@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { closeSync, fstatSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
+import { briefOf, hasErrno, VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
 import { lstatOf, MAX_SMALL_BYTES, openForReading, readSmall, readSmallBytes } from "../lib/read-file.ts";
 import { isPlainName } from "../lib/text.ts";
@@ -114,8 +114,9 @@ function sumOfSmall(path: string): string {
 
 /** @throws VmError 74 for a file that is larger than small ones are, whatever is in it */
 function requireSmall(path: string): void {
+  const brief = `it is larger than ${formatSize(MAX_SMALL_BYTES)}`;
   if ((lstatOf(path)?.size ?? 0) > MAX_SMALL_BYTES)
-    throw new VmError("io", `cannot read ${path}: it is larger than ${formatSize(MAX_SMALL_BYTES)}`);
+    throw new VmError("io", `cannot read ${path}: ${brief}`, { brief });
 }
 
 /** Runs work on each item, as many at a time as there are processors. */
@@ -159,8 +160,7 @@ export async function compareSums(
   return listed.flatMap(([name]) => wrong.get(name) ?? []);
 }
 
-const reasonFor = (error: unknown): string =>
-  hasErrno(error, "ENOENT") ? "it is missing" : reasonOf(error).replace(/^cannot read .*: (?=it is )/, "");
+const reasonFor = (error: unknown): string => (hasErrno(error, "ENOENT") ? "it is missing" : briefOf(error));
 
 /** The text of SHA256SUMS for these files, as sha256sum writes it. */
 export async function computeSums(dir: string, names: readonly string[]): Promise<string> {

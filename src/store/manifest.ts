@@ -82,7 +82,8 @@ const describeFormat = ({
 
 /** @throws 74 when the manifest is damaged, 78 when a newer version wrote it */
 export function parseManifest(text: string, dir: string): Manifest {
-  const damaged = new VmError("io", `the snapshot ${dir} is damaged: its manifest is not whole`);
+  const brief = "its manifest is not whole";
+  const damaged = new VmError("io", `the snapshot ${dir} is damaged: ${brief}`, { brief });
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -97,7 +98,7 @@ export function parseManifest(text: string, dir: string): Manifest {
     throw new VmError(
       "config",
       `the snapshot ${dir} was made by a newer version of this program (${describeFormat(manifest)})`,
-      { hint: "use that version" },
+      { hint: "use that version", reason: "newer" },
     );
   const { files, id, parent, parentId, parentSum, formerSums = [], vm } = manifest;
   const consistency = parseConsistency(manifest.consistency);

@@ -158,7 +158,7 @@ function damageOfSettings(snapshot: Snapshot, stored: readonly string[]): string
   if (!settings) return manifest ? undefined : `${WORK.guestEnv} is missing`;
   const [first] = settings.complaints;
   const vouched = loadSums(dir)?.sums.has(WORK.guestEnv);
-  if (first && !settings.readable && (!vouched || first.message === "it is empty"))
+  if (first && settings.state !== "readable" && (!vouched || settings.state === "empty"))
     return `${WORK.guestEnv}:${first.line}: ${first.message}`;
   const missing = [settings.images]
     .flat()

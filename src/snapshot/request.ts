@@ -85,8 +85,10 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
 }
 
 /** Does what was asked for. */
-export async function runSnapshots(context: Context, args: SnapshotArgs): Promise<void> {
-  const { action, names, text, json, merge, remote, byName } = parseSnapshotRequest(args);
+export async function runSnapshots(
+  context: Context,
+  { action, names, text, json, merge, remote, byName }: SnapshotRequest,
+): Promise<void> {
   switch (action) {
     case "list":
       if (!remote) return showSnapshotList(context, json);

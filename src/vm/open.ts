@@ -38,8 +38,17 @@ export async function openVm(context: Context, mayUseBash = true): Promise<Vm> {
 }
 
 /** HOSTDIR, as the command line and the current directory say. */
-export const findHostdir = (context: Context): string =>
-  (context.hostdir ??= resolveHostdir(resolve(context.cwd, context.options.hostdir ?? ".")));
+export const findHostdir = ({ hostdir, cwd, options }: Context): string =>
+  hostdir ?? resolveHostdir(resolve(cwd, options.hostdir ?? "."));
+
+/** The context with HOSTDIR found; as it is where that cannot be: commands that need it say why. */
+export function withHostdir(context: Context): Context {
+  try {
+    return { ...context, hostdir: findHostdir(context) };
+  } catch {
+    return context;
+  }
+}
 
 /** @param lenient defaults for settings that cannot be read, with a warning */
 async function readVm(context: Context, hostdir: string, mayUseBash: boolean, lenient = false): Promise<Vm> {

@@ -1,5 +1,6 @@
 import { VmError } from "../lib/errors.ts";
 import { isUuid } from "../lib/uuid.ts";
+import { SNAPSHOT_FORMATS, type SnapshotFormat } from "../machine/types.ts";
 import { parseConsistency, type Consistency } from "./mark.ts";
 
 /** One of the VM's files in a snapshot. */
@@ -15,10 +16,6 @@ export interface StoredFile {
   /** The size the guest sees; absent for what is no disk. */
   virtualBytes?: number;
 }
-
-/** `gz`: whole disks by pigz. `qcow2`: compressed images, which may be changes to another snapshot's. */
-export const SNAPSHOT_FORMATS = ["gz", "qcow2"] as const;
-export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
 
 /** `manifest.json` of a snapshot. */
 export interface Manifest {

@@ -7,7 +7,7 @@ import { findVariablesDamage } from "../../qemu/uefi-variables.ts";
 import { lstatOf } from "../../store/files.ts";
 import { requireRegularDisk, ownDisks } from "../../store/own-disks.ts";
 import { WORK } from "../../store/layout.ts";
-import type { SnapshotFormat } from "../../store/manifest.ts";
+import type { SnapshotFormat } from "../../machine/types.ts";
 import type { Present } from "../../store/workdir.ts";
 import { damagedDisk, MISSING } from "../../store/damaged-disk.ts";
 import type { Source } from "../../live/disk-source.ts";

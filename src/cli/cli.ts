@@ -66,11 +66,12 @@ async function execute(intent: Intent, context: Context): Promise<void> {
   if (helped) return context.print(buildCommandUsage(prog, helped.command));
   await setColours(intent, context);
   const requests = await parseRequests(intent.batch, context);
-  let current = context;
+  let { options } = context;
   for (const item of requests) {
     throwIfInterrupted();
     const announced = requests.length > 1 || isOldName(item.invocation.command.name);
-    current = { ...current, ...(await runRequest(item, current, announced)) };
+    const changed = await runRequest(item, { ...context, options }, announced);
+    options = changed?.options ?? options;
   }
 }
 

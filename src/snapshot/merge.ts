@@ -7,7 +7,7 @@ import { formatSize } from "../lib/size.ts";
 import { exec, processFailure } from "../process/exec.ts";
 import { exchange } from "../process/libc.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
-import { readBackingName } from "../qemu/image-header.ts";
+import { readOwnHeader } from "../qemu/image-header.ts";
 import { createNewImage } from "../qemu/new-image.ts";
 import {
   fileError,
@@ -198,11 +198,11 @@ async function mergeFile(
   const { name, file, virtualBytes = 0 } = stored;
   const from = join(dir, file);
   const to = join(staged, file);
-  if (readBackingName(from) === undefined) {
+  if (readOwnHeader(from).backingName === undefined) {
     copyFileSync(from, to);
     return stored;
   }
-  const below = readBackingName(join(parentDir, file));
+  const below = readOwnHeader(join(parentDir, file)).backingName;
   const meter = context.meter(`merge ${name}`, virtualBytes);
   try {
     // Without anything below: all that can be read.

@@ -4,7 +4,7 @@ import { VmError } from "../../lib/errors.ts";
 import { lastLineOf, ProcessError, start, type Finished } from "../../process/exec.ts";
 import { gentle } from "../../process/gentle.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
-import { findForeignPart, readQcow2Header } from "../../qemu/image-header.ts";
+import { findForeignPart, findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
 import { lstatOf, removeQuietly, requireRoom } from "../../store/files.ts";
 import { gzipLengthHint, unpackFiles } from "../../store/gz.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
@@ -126,8 +126,8 @@ export async function checkQcow2(
     return found;
   };
   // Before any program opens it: it would open that file too.
-  const { header, damage } = readQcow2Header(path);
-  if (header?.dataFile) return fail("refers to an external data file");
+  const header = readOwnHeader(path);
+  if (header.refersTo === "data file") return fail("refers to an external data file");
   const info = await run(["qemu-img", "info", "--output=json", imageOf(path)], false);
   if (info.status !== 0) return fail(`is no qcow2 image that can be read: ${lastLineOf(info)}`);
   found.facts = JSON.parse(info.stdout) as ImageFacts;
@@ -136,7 +136,8 @@ export async function checkQcow2(
     fail(`holds a disk of ${size} bytes instead of ${known.virtualBytes}`);
   const check = await run(["qemu-img", "check", "--output=json", imageOf(path)], care.low);
   const state = CHECK[check.status ?? -1];
-  if (header && damage !== undefined) fail(`cannot be used: ${damage}`);
+  const damage = header.qcow2 && findHeaderDamage(header);
+  if (damage !== undefined) fail(`cannot be used: ${damage}`);
   if (state === "corrupt") fail("is corrupt inside (qemu-img check shows how)");
   else if (state === "leaks") found.notes.push(`${file} has clusters that nothing uses, which does no harm`);
   else if (state === undefined) fail(`could not be checked: ${lastLineOf(check)}`);

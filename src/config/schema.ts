@@ -1,3 +1,4 @@
+import { isOwnName, MAX_OWN_NAME_BYTES } from "../lib/text.ts";
 import { isUuid } from "../lib/uuid.ts";
 import { parseArch } from "../machine/arch.ts";
 import {
@@ -80,13 +81,12 @@ const host: Parser<string> = parser({ allowed: HOST_SYNTAX }, (raw) => {
 const cores = withOptions(wholeNumber(1, 512), ["threads", "dies", "clusters", "maxcpus"]);
 const guestMemory = withOptions(memory, ["slots", "maxmem"]);
 const byteLength = (value: string): number => new TextEncoder().encode(value).length;
-const MAX_PROFILE_BYTES = 200;
 const PROFILE_SYNTAX = "a name without / that does not begin with . or -";
 const profileName: Parser<string> = parser({ kind: "profile", allowed: PROFILE_SYNTAX }, (raw) => {
   const value = scalarOf(raw);
-  if (byteLength(value) > MAX_PROFILE_BYTES)
-    return { allowed: `a name of at most ${MAX_PROFILE_BYTES} bytes` };
-  return /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u.test(value) ? { value } : { allowed: PROFILE_SYNTAX };
+  if (byteLength(value) > MAX_OWN_NAME_BYTES)
+    return { allowed: `a name of at most ${MAX_OWN_NAME_BYTES} bytes` };
+  return isOwnName(value) ? { value } : { allowed: PROFILE_SYNTAX };
 });
 const program = pattern("a path from /, a program's name, or empty", /^(\/\P{Cc}*|[^/\p{Cc}]*)$/u);
 const absolute = pattern("a path from /, or empty", /^(\/\P{Cc}*)?$/u);

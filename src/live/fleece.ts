@@ -2,7 +2,7 @@ import { closeSync, copyFileSync, fdatasync, openSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { SignalError, VmError } from "../lib/errors.ts";
-import { createNewImage } from "../qemu/new-image.ts";
+import { createImage } from "../qemu/new-image.ts";
 import { settingDrive, type TransactionAction } from "../qmp/block.ts";
 import { QmpError, type QmpClient } from "../qmp/client.ts";
 import { remove } from "../store/files.ts";
@@ -76,7 +76,7 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
 
 async function addFilter(qmp: QmpClient, disk: OpenDisk, directory: string, filter: string): Promise<void> {
   const path = fleeceFile(directory, disk);
-  await createNewImage(path, { sizeBytes: disk.virtualBytes });
+  await createImage(path, { sizeBytes: disk.virtualBytes });
   await qmp.execute("blockdev-add", {
     driver: "qcow2",
     "node-name": NODE.fleece + disk.node,

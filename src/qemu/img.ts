@@ -4,15 +4,9 @@ import { gentle } from "../process/gentle.ts";
 import { isRangeLocked, pipe } from "../process/libc.ts";
 import { VmError } from "../lib/errors.ts";
 import { saysImageLocked, saysNoZstd } from "../lib/program-messages.ts";
+import { counted } from "../lib/text.ts";
 import type { ImageFormat, ReadImage } from "../machine/types.ts";
 import { buildImageNode } from "./devices/image.ts";
-
-/** Makes an empty qcow2 image. */
-export async function createImage(path: string, sizeBytes: number): Promise<void> {
-  await exec(["qemu-img", "create", "-q", "-f", "qcow2", path, String(sizeBytes)], {
-    what: `cannot create ${path}`,
-  });
-}
 
 /** Makes a qcow2 image that holds what differs from another one. */
 export async function createOverlay(path: string, base: ReadImage, sizeBytes: number): Promise<void> {
@@ -29,29 +23,7 @@ export async function resizeImage(path: string, sizeBytes: number): Promise<void
   });
 }
 
-export interface ImageInfo {
-  "virtual-size": number;
-  format: string;
-}
-
 const jsonName = (node: object): string => `json:${JSON.stringify(node)}`;
-
-/**
- * Reads what qemu-img says of an image of ours.
- * @returns undefined when a running qemu holds it: its lock is the second witness of a running VM
- */
-export async function imageInfo(path: string): Promise<ImageInfo | undefined> {
-  // JSON: a file name such as `x:y` or `json:…` is then no more than a name.
-  const image = jsonName({ driver: "qcow2", backing: null, file: { driver: "file", filename: path } });
-  const result = await exec(["qemu-img", "info", "--output=json", image], { anyStatus: true });
-  if (result.status === 0) return JSON.parse(result.stdout) as ImageInfo;
-  if (saysImageLocked(result.stderr)) return undefined;
-  throw new ProcessError(
-    `cannot read the image ${path}`,
-    result,
-    "restore the VM from a snapshot, or repair the image: qemu-img check -r leaks",
-  );
-}
 
 /** Where qemu locks an image, a byte for each thing it does or allows (block/file-posix.c). */
 const LOCKED_FROM = 100;
@@ -97,9 +69,10 @@ export async function findImageDamage(image: ReadImage, low = false): Promise<st
   const argv = ["qemu-img", "check", "--output=json", jsonName(buildImageNode(image))];
   const { status, stdout, stderr } = await exec(low ? gentle(argv) : argv, { anyStatus: true });
   if (WHOLE.includes(status)) return undefined;
-  const corruptions = /"corruptions": (\d+)/.exec(stdout)?.[1];
-  if (status === 2 && corruptions !== undefined)
-    return `qemu-img check finds ${corruptions} error${corruptions === "1" ? "" : "s"} in it`;
+  if (status === 2) {
+    const { corruptions = 0 } = JSON.parse(stdout) as { corruptions?: number };
+    return `qemu-img check finds ${counted(corruptions, "error")} in it`;
+  }
   const last = stderr.trim().split("\n").at(-1) ?? "";
   return (
     last.replace(/^qemu-img: (Could not open '.*': )?/, "") || `qemu-img check ended with status ${status}`

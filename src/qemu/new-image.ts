@@ -13,7 +13,7 @@ export interface NewImage {
 }
 
 /** Makes an empty qcow2 image, or one of changes to another. */
-export async function createNewImage(path: string, image: NewImage): Promise<void> {
+export async function createImage(path: string, image: NewImage): Promise<void> {
   const over = image.backing === undefined ? [] : ["-u", "-F", "qcow2", "-b", image.backing];
   for (const compression of image.compressed ? COMPRESSIONS : [undefined]) {
     const options = compression ? ["-o", `compression_type=${compression}`] : [];

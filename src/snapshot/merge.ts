@@ -8,7 +8,7 @@ import { exec, processFailure } from "../process/exec.ts";
 import { exchange } from "../process/libc.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { readOwnHeader } from "../qemu/image-header.ts";
-import { createNewImage } from "../qemu/new-image.ts";
+import { createImage } from "../qemu/new-image.ts";
 import {
   fileError,
   listDirectory,
@@ -223,7 +223,7 @@ async function rebase(
   sizeBytes: number,
 ): Promise<void> {
   const changes = join(staged, "changes.qcow2");
-  await createNewImage(changes, { sizeBytes, backing: besideName(from) });
+  await createImage(changes, { sizeBytes, backing: besideName(from) });
   await exec(["qemu-img", "rebase", "-f", "qcow2", "-F", "qcow2", "-b", backing, changes], {
     what: `cannot compare ${from} with what it will build on`,
   });

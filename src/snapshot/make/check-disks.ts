@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { briefOf, hasErrno, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
+import { counted } from "../../lib/text.ts";
 import { findImageDamage } from "../../qemu/img.ts";
 import { findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
 import { findVariablesDamage } from "../../qemu/uefi-variables.ts";
@@ -63,7 +64,7 @@ export function warnAboutInternal(sources: readonly Source[], format: SnapshotFo
     const count = readOwnHeader(path).qcow2?.internalSnapshots ?? 0;
     if (count > 0)
       log.warn(
-        `${name} has ${count} internal snapshot${count === 1 ? "" : "s"} (qemu-img snapshot -l), which this backup does not hold; ${
+        `${name} has ${counted(count, "internal snapshot")} (qemu-img snapshot -l), which this backup does not hold; ${
           base
             ? "they stay in the working disk only"
             : "backup --format=gz of the VM while it is off holds them"

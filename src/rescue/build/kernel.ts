@@ -2,7 +2,7 @@ import { readdirSync, realpathSync, statSync } from "node:fs";
 import { release } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { hasErrno, VmError, type ErrorReason } from "../../lib/errors.ts";
-import { kernelPackages } from "../../lib/packages.ts";
+import { installHint, kernelPackages } from "../../lib/packages.ts";
 import type { Arch } from "../../machine/types.ts";
 import { BZIMAGE_HEADER_BYTES, parseBzImage, type BzImage } from "./bzimage.ts";
 import { isKernelOf } from "../kernel-arch.ts";
@@ -33,9 +33,13 @@ interface Candidate {
   modules: readonly string[];
 }
 
-const installHint = (arch: Arch): string =>
-  `install a kernel with 9p and virtio modules (Debian: ${kernelPackages(arch).debian}, not a cloud kernel; Ubuntu: linux-image-generic;
-Fedora: kernel and kernel-modules), or unpack such a package somewhere and name that directory`;
+const kernelHint = (arch: Arch): string =>
+  [
+    "install a kernel with 9p and virtio modules (no cloud kernel; Fedora: kernel-modules as well), or unpack its package and name that directory",
+    installHint(kernelPackages(arch)),
+  ]
+    .filter((line) => line !== undefined)
+    .join("\n");
 const UNREADABLE_HINT =
   "Ubuntu lets only root read its kernels: copy one (sudo install -m 644 /boot/vmlinuz-VERSION COPY) and name the copy";
 
@@ -176,7 +180,7 @@ export async function findKernel(options: {
   const lines = [...problems];
   if (found.length === 0)
     lines.push(`no boot image in ${roots.map((root) => join(root, "boot")).join(", ")}`);
-  const hint = reason === "denied" ? `${UNREADABLE_HINT}\n${installHint(arch)}` : installHint(arch);
+  const hint = reason === "denied" ? `${UNREADABLE_HINT}\n${kernelHint(arch)}` : kernelHint(arch);
   const details = lines.length > 0 ? `:\n  ${lines.join("\n  ")}` : "";
   throw new VmError("unavailable", `no kernel fit for the rescue${details}`, { hint, reason });
 }

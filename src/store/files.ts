@@ -81,6 +81,21 @@ export async function syncFile(path: string): Promise<void> {
   }
 }
 
+/** A file that another program writes. */
+export interface WrittenFile extends Disposable {
+  /** Makes it durable. @throws the first error of writing it back since it was opened here */
+  sync(): Promise<void>;
+}
+
+/**
+ * Opens a file before another program writes it. Linux tells an error of writeback once to each descriptor that was open
+ * then (fsync(2)): a later one would not hear of what the other program's own sync has met.
+ */
+export function followWrites(path: string): WrittenFile {
+  const fd = openForReading(path);
+  return { sync: () => promisify(fsync)(fd), [Symbol.dispose]: () => closeSync(fd) };
+}
+
 /** Writes a new file and syncs it; leaves nothing when that fails. */
 export function writeNew(path: string, content: string | Buffer): void {
   const fd = createFile(path);

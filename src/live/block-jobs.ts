@@ -1,4 +1,5 @@
-import { NO_ROOM, saysNoRoom, VmError } from "../lib/errors.ts";
+import { noRoomError, VmError } from "../lib/errors.ts";
+import { saysDenied, saysNoRoom } from "../lib/program-messages.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { ArgsOf, ReplyOf } from "../qmp/commands.ts";
@@ -134,9 +135,9 @@ async function endJobs(
   }
 }
 
-const jobFailure = (reason: string): VmError =>
-  saysNoRoom(reason)
-    ? new VmError("cannotCreate", "cannot copy the disks: no room left on the device", {
-        hint: NO_ROOM,
-      })
-    : new VmError("io", `cannot copy the disks: ${reason}`);
+const jobFailure = (words: string): VmError =>
+  saysNoRoom(words)
+    ? noRoomError("cannot copy the disks")
+    : new VmError("io", `cannot copy the disks: ${words}`, {
+        reason: saysDenied(words) ? "denied" : undefined,
+      });

@@ -103,7 +103,7 @@ describe("backup", () => {
     ["pigz that fails", (box) => box.program("pigz", "exit 3"), 74, "pigz"],
     ["pigz without room", (box) => box.program("pigz", "echo 'write error: No space left on device' >&2; exit 1"), 73, "room"],
     ["no pigz", (box) => box.without("pigz"), 69, "pigz"],
-  ])("where there is %s: %#", async (_what, prepare, status, said) => {
+  ])("where there is %s", async (_what, prepare, status, said) => {
     using box = await written();
     await prepare(box);
     await box.ends(status, "backup NEW", said);
@@ -149,7 +149,7 @@ describe("backup of the running VM", () => {
       "crash-consistent",
     ],
     ["no agent", {}, "crash-consistent"],
-  ])("%s → %3$s", async (_title, behaviour, consistency) => {
+  ])("%s", async (_title, behaviour, consistency) => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     const qemu = await box.running(behaviour);
     await box.ok("backup");
@@ -173,7 +173,7 @@ describe("backup of the running VM", () => {
     ["no room at the target", "No space left on device", 73, "room"],
     ["no room for what the guest overwrites", "Permission denied", 73, "room"],
     ["a disk that cannot be read", "Input/output error", 74, "Input/output error"],
-  ])("%s: the guest's disks are as before → %3$i", async (_title, error, status, said) => {
+  ])("%s: the guest's disks are as before", async (_title, error, status, said) => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     const qemu = await box.running();
     qemu.blocks.jobError = error;
@@ -244,7 +244,7 @@ describe("backup of the running VM", () => {
       74,
       "corrupt",
     ],
-  ])("%s → %3$i", async (_title, behaviour, status, said) => {
+  ])("%s", async (_title, behaviour, status, said) => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     await box.running(behaviour);
     await box.ends(status, "backup", said);

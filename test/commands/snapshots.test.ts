@@ -1,9 +1,9 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { HANG, type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
-import { until, type Sandbox } from "../fixtures/sandbox.ts";
-import { DISK_BYTES, edit, qemuImg, seen, writeDisk, written } from "./snapshots.ts";
+import { type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
+import { type Sandbox } from "../fixtures/sandbox.ts";
+import { DISK_BYTES, edit, seen, writeDisk, written } from "./snapshots.ts";
 
 const names = (box: Sandbox): string[] =>
   readdirSync(box.path("backups")).filter((name) => name !== "LAST").toSorted();
@@ -394,6 +394,21 @@ describe("a repository", () => {
     expect((await box.json("snapshots", "--remote"))[0].uuid).toBe((await box.json("identity")).uuid);
   });
 
+  describe("is refused, or fails:", () => {
+    let box: Sandbox;
+    let kept: string;
+    beforeAll(async () => {
+      box = await withRepository();
+      kept = join(box.top, "kept");
+      Bun.spawnSync(["sh", "-c", 'mkdir "$0" && cp -a repo password bin vm1/backups "$0"', kept], { cwd: box.top });
+    });
+    // As it was before each.
+    beforeEach(() => {
+      Bun.spawnSync(["sh", "-c", 'rm -rf repo password bin unpacked vm1/backups && cp -a "$0"/* . && mv backups vm1/', kept], { cwd: box.top });
+      box.without();
+    });
+    afterAll(() => box[Symbol.dispose]());
+
   test.each<[what: string, prepare: (box: Sandbox) => unknown, line: string, status: number, said: string]>([
     ["no repository", (box) => rmSync(join(box.top, "repo"), { recursive: true }), "snapshots --remote", 66, "repo"],
     ["another password", (box) => edit(join(box.top, "password"), () => "x"), "snapshots --remote", 78, "password"],
@@ -410,9 +425,8 @@ describe("a repository", () => {
     ["nothing of that name", () => {}, "restore --from-remote S7", 66, "S7"],
     ["no such snapshot here", () => {}, "snapshots push S7", 66, "S7"],
     ["no rule", () => {}, "prune --remote", 64, "--keep-daily"],
-  ])("%s → %3$i", async (_what, prepare, line, status, said) => {
-    using box = await withRepository();
-    await prepare(box);
+  ])("%s", async (_what, prepare, line, status, said) => {
+    prepare(box);
     await box.ends(status, line, said);
   });
 
@@ -423,7 +437,6 @@ describe("a repository", () => {
     ["a file without a sum", (dir) => writeFileSync(join(dir, "extra"), ""), "extra"],
     ["no manifest's parent", (dir) => edit(join(dir, "manifest.json"), (bytes) => bytes.toString().replace('"format"', '"parent":"S8","format"')), "S8"],
   ])("fetching %s is refused (74), and nothing of it stays", async (_what, spoil, said) => {
-    using box = await withRepository();
     await box.ok("snapshots", "push", "S0");
     const repo = join(box.top, "repo");
     const tar = join(repo, readdirSync(repo).find((name) => name.endsWith(".tar"))!);
@@ -432,11 +445,12 @@ describe("a repository", () => {
     Bun.spawnSync(["tar", "-xf", tar, "-C", unpacked]);
     spoil(join(unpacked, "S0"));
     Bun.spawnSync(["tar", "-cf", tar, "-C", unpacked, "S0"]);
-    await box.ok("@destroy");
+    await box.ok("destroy");
     rmSync(box.path("backups"), { recursive: true });
     await box.ends(74, "restore --from-remote", said);
     expect(readdirSync(box.path("backups"))).toEqual([]);
     expect(existsSync(box.path(".work"))).toBe(false);
+  });
   });
 
   test("another snapshot of that name is here already (73)", async () => {

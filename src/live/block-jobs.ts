@@ -2,6 +2,7 @@ import { NO_ROOM, saysNoRoom, VmError } from "../lib/errors.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { ArgsOf, ReplyOf } from "../qmp/commands.ts";
+import { QmpTimeout } from "../qmp/errors.ts";
 
 /** A disk to copy, by node names. */
 export interface CopyRequest {
@@ -24,6 +25,10 @@ const JOB_PREFIX = "vm-copy-";
  * with none, 25 ms with these, and the copy takes a fifth longer.
  */
 const GENTLE_WORKERS = 4;
+
+/** How long a cancelled job may take to end what it has begun, and after a stop signal. */
+const END_MS = 300_000;
+const HURRY_MS = 5000;
 
 const PROGRESS_MS = 250;
 const RETRY_MS = 20;
@@ -64,7 +69,7 @@ export async function copyDisks(
       throwIfInterrupted();
       const jobs = await findJobs(qmp, started);
       const failed = jobs.find(({ error }) => error !== undefined);
-      if (failed) throw jobFailure(failed.error!);
+      if (failed) throw new CopyError(failed.error!);
       const sum = (key: "current-progress" | "total-progress"): number =>
         jobs.reduce((total, job) => total + job[key], 0);
       onProgress(sum("current-progress"), sum("total-progress"));
@@ -111,16 +116,22 @@ async function findJobs(qmp: QmpClient, ids?: readonly string[]): Promise<ReplyO
 export const endAllJobs = (qmp: QmpClient): Promise<void> =>
   endJobs(qmp, undefined, () => Bun.sleep(RETRY_MS));
 
-/** Cancels what still runs, and dismisses all. */
+/**
+ * Cancels what still runs, and dismisses all.
+ * @throws QmpTimeout when a job does not end: a disk under it hangs
+ */
 async function endJobs(
   qmp: QmpClient,
   ids: readonly string[] | undefined,
   pause: () => Promise<void>,
 ): Promise<void> {
   const cancelled = new Set<string>();
+  const begun = Date.now();
   for (;;) {
     const jobs = await findJobs(qmp, ids);
     if (jobs.length === 0) return;
+    if (Date.now() - begun > (interruption.aborted ? HURRY_MS : END_MS))
+      throw new QmpTimeout("qemu does not end the copying of disks: a disk hangs");
     for (const { id, status } of jobs) {
       if (status === "concluded") await qmp.execute("job-dismiss", { id });
       else if (!cancelled.has(id)) {
@@ -134,9 +145,12 @@ async function endJobs(
   }
 }
 
-const jobFailure = (reason: string): VmError =>
-  saysNoRoom(reason)
-    ? new VmError("cannotCreate", "cannot copy the disks: no room left on the device", {
-        hint: NO_ROOM,
-      })
-    : new VmError("io", `cannot copy the disks: ${reason}`);
+/** A disk could not be copied. */
+export class CopyError extends VmError {
+  /** @param words qemu's own, for why */
+  constructor(readonly words: string) {
+    const noRoom = saysNoRoom(words);
+    const why = noRoom ? "no room left on the device" : words;
+    super(noRoom ? "cannotCreate" : "io", `cannot copy the disks: ${why}`, noRoom ? { hint: NO_ROOM } : {});
+  }
+}

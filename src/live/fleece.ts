@@ -9,6 +9,7 @@ import type { TransactionAction } from "../qmp/commands.ts";
 import { QmpDisconnect, QmpError } from "../qmp/errors.ts";
 import { remove } from "../store/files.ts";
 import type { OpenDisk } from "./disk-source.ts";
+import { CopyError } from "./block-jobs.ts";
 import { removeFleecing } from "./clean-up.ts";
 import { whileFrozen } from "./freeze.ts";
 import { NODE } from "./names.ts";
@@ -146,7 +147,7 @@ export async function explainLoss(error: unknown, qmp: QmpClient, directory: str
       cause: error,
       hint: "run the command again: the snapshot is made of what is there now",
     });
-  if (!(error instanceof VmError) || !LOST.test(error.message)) return error;
+  if (!(error instanceof CopyError) || !LOST.test(error.words)) return error;
   return new VmError("cannotCreate", `what the guest overwrites meanwhile has no room in ${directory}`, {
     cause: error,
     hint: "free some room there, or make the snapshot when the guest writes less; the guest goes on",

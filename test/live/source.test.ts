@@ -18,39 +18,37 @@ test("a running qemu 7.0 is asked for nothing: 69 with what to do", async () => 
   expect(server.requests.map(({ execute }) => execute)).toEqual(["qmp_capabilities"]);
 });
 
+/** qemu's nodes for `disk-0.img`, as qemu/devices/disk.ts names them. */
+const nodesOf = (path: string, corrupt = false): object[] => [
+  {
+    "node-name": "disk0",
+    drv: "qcow2",
+    file: path,
+    image: { "virtual-size": 1 << 20, "format-specific": { data: { corrupt } } },
+  },
+  { "node-name": "disk0-file", drv: "file", file: path, image: { "virtual-size": 4096 } },
+];
+
+async function open<T>(
+  nodes: (path: string) => object[],
+  use: (opening: Promise<DiskSource>) => Promise<T>,
+): Promise<T> {
+  using temp = new Temp();
+  const path = temp.write("disk-0.img", "");
+  const version = { qemu: { major: 7, minor: 2, micro: 0 } };
+  const answers: Record<string, unknown> = {
+    "query-jobs": [],
+    "query-chardev": [],
+    "query-named-block-nodes": nodes(path),
+  };
+  using _server = new FakeQmp(temp.path(WORK.backup), ({ execute }) => ({ return: answers[execute] ?? {} }), {
+    QMP: { version, capabilities: [] },
+  });
+  const source = { name: "disk-0.img", path, disk: true, base: undefined };
+  return await use(openLive({ dir: temp.top } as Present, [source], temp.path("staged")));
+}
+
 describe("the disks of a running VM", () => {
-  /** qemu's nodes for `disk-0.img`, as qemu/devices/disk.ts names them. */
-  const nodesOf = (path: string, corrupt = false): object[] => [
-    {
-      "node-name": "disk0",
-      drv: "qcow2",
-      file: path,
-      image: { "virtual-size": 1 << 20, "format-specific": { data: { corrupt } } },
-    },
-    { "node-name": "disk0-file", drv: "file", file: path, image: { "virtual-size": 4096 } },
-  ];
-
-  async function open<T>(
-    nodes: (path: string) => object[],
-    use: (opening: Promise<DiskSource>, server: FakeQmp) => Promise<T>,
-  ): Promise<T> {
-    using temp = new Temp();
-    const path = temp.write("disk-0.img", "");
-    const version = { qemu: { major: 7, minor: 2, micro: 0 } };
-    const answers: Record<string, unknown> = {
-      "query-jobs": [],
-      "query-chardev": [],
-      "query-named-block-nodes": nodes(path),
-    };
-    using server = new FakeQmp(
-      temp.path(WORK.backup),
-      ({ execute }) => ({ return: answers[execute] ?? {} }),
-      { QMP: { version, capabilities: [] } },
-    );
-    const source = { name: "disk-0.img", path, disk: true, base: undefined };
-    return await use(openLive({ dir: temp.top } as Present, [source], temp.path("staged")), server);
-  }
-
   test("are found by the files that qemu has open", async () => {
     await open(nodesOf, async (opening) => {
       const { disks, close } = await opening;

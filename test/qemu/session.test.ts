@@ -75,7 +75,7 @@ describe("startQemu", () => {
 
   test("writes no log over a file or through a symlink", async () => {
     symlinkSync("elsewhere", temp.path("qemu.log"));
-    expect(start("orderly")).rejects.toMatchObject({ code: "EEXIST" });
+    await expect(start("orderly")).rejects.toMatchObject({ code: "EEXIST" });
   });
 });
 

@@ -145,17 +145,17 @@ describe("a socket", () => {
   });
 
   test("that is not there, or is nobody's, gives the system's error", async () => {
-    expect(QmpClient.connect(socket)).rejects.toMatchObject({ code: "ENOENT" });
+    await expect(QmpClient.connect(socket)).rejects.toMatchObject({ code: "ENOENT" });
     new FakeQmp(socket).die();
     writeFileSync(temp.path("file"), "");
-    expect(QmpClient.connect(temp.path("file"))).rejects.toMatchObject({ code: "ECONNREFUSED" });
+    await expect(QmpClient.connect(temp.path("file"))).rejects.toMatchObject({ code: "ECONNREFUSED" });
   });
 
   test("that is a link to one is not connected to", async () => {
     using _server = new FakeQmp(socket);
     symlinkSync(socket, temp.path("link.sock"));
     expect(await isListening(temp.path("link.sock"))).toBe(false);
-    expect(QmpClient.connect(temp.path("link.sock"))).rejects.toMatchObject({ code: "ECONNREFUSED" });
+    await expect(QmpClient.connect(temp.path("link.sock"))).rejects.toMatchObject({ code: "ECONNREFUSED" });
     expect(await isListening(socket)).toBe(true);
   });
 

@@ -93,6 +93,8 @@ describe("connectUnix", () => {
   });
 
   test("to nobody fails at once", async () => {
-    await expect(connectUnix(socket, { data: () => {} }, 60_000, late)).rejects.toMatchObject({ code: "ENOENT" });
+    await expect(connectUnix(socket, { data: () => {} }, 60_000, late)).rejects.toMatchObject({
+      code: "ENOENT",
+    });
   });
 });

@@ -3,6 +3,7 @@ import { constants } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { commandLine } from "../lib/command-line.ts";
 import { EXIT, StatusError, VmError } from "../lib/errors.ts";
+import { saysDisabled, saysNoSuchFile } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
 import { signalError, takeSignals } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
@@ -189,11 +190,11 @@ const signalName = (number: number): string =>
 
 function explainRefusal(error: AgentError, path: string): VmError {
   const { kind, description } = error;
-  if (kind === "CommandNotFound" || /disabled/.test(description))
+  if (kind === "CommandNotFound" || saysDisabled(description))
     return new VmError("unavailable", "the guest agent is not allowed to run programs", {
       hint: "allow guest-exec in the guest: its configuration (/etc/qemu/qemu-ga.conf, /etc/sysconfig/qemu-ga) blocks it",
     });
-  if (!/no such file/i.test(description)) return error;
+  if (!saysNoSuchFile(description)) return error;
   return new VmError("noInput", `no such program in the guest: ${path}`);
 }
 

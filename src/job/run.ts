@@ -1,6 +1,7 @@
 import { chmodSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { isKernelPanic } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
 import { quoteLine } from "../lib/text.ts";
 import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
@@ -108,7 +109,7 @@ async function launch(context: Context, work: Present, run: RescueRun): Promise<
     void ended.then(() => errors[Symbol.dispose]());
     return launched;
   } catch (error) {
-    if (work.mark.lastRun) updateMark(work.dir, { lastRun: work.mark.lastRun });
+    updateMark(work.dir, { lastRun: work.mark.lastRun });
     for (const name of RUN_FILES) remove(join(work.dir, name));
     throw error;
   }
@@ -221,7 +222,7 @@ function diedError(work: Present, job: string, end: QemuEnd, status: number | un
     .filter((line) => line.trim() !== "");
   const last = lines.slice(-CONSOLE_LINES);
   // A panic says what it is before it says where.
-  const panic = lines.findLast((line) => line.includes("Kernel panic"));
+  const panic = lines.findLast(isKernelPanic);
   if (panic !== undefined && !last.includes(panic)) last.unshift(panic);
   const said = last.length > 0 ? `; its console's last lines:\n  ${last.join("\n  ")}` : "";
   return new VmError("io", `${what} (${how})${said}`, { hint: `all of its console: ${logFile}` });

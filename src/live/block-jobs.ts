@@ -1,4 +1,5 @@
-import { NO_ROOM, saysNoRoom, VmError } from "../lib/errors.ts";
+import { noRoomError, VmError } from "../lib/errors.ts";
+import { saysDenied, saysNoRoom } from "../lib/program-messages.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { ArgsOf, ReplyOf } from "../qmp/commands.ts";
@@ -69,7 +70,7 @@ export async function copyDisks(
       throwIfInterrupted();
       const jobs = await findJobs(qmp, started);
       const failed = jobs.find(({ error }) => error !== undefined);
-      if (failed) throw new CopyError(failed.error!);
+      if (failed) throw jobFailure(failed.error!);
       const sum = (key: "current-progress" | "total-progress"): number =>
         jobs.reduce((total, job) => total + job[key], 0);
       onProgress(sum("current-progress"), sum("total-progress"));
@@ -145,12 +146,9 @@ async function endJobs(
   }
 }
 
-/** A disk could not be copied. */
-export class CopyError extends VmError {
-  /** @param words qemu's own, for why */
-  constructor(readonly words: string) {
-    const noRoom = saysNoRoom(words);
-    const why = noRoom ? "no room left on the device" : words;
-    super(noRoom ? "cannotCreate" : "io", `cannot copy the disks: ${why}`, noRoom ? { hint: NO_ROOM } : {});
-  }
-}
+const jobFailure = (words: string): VmError =>
+  saysNoRoom(words)
+    ? noRoomError("cannot copy the disks")
+    : new VmError("io", `cannot copy the disks: ${words}`, {
+        reason: saysDenied(words) ? "denied" : undefined,
+      });

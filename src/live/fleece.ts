@@ -2,14 +2,13 @@ import { closeSync, copyFileSync, fdatasync, openSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { SignalError, VmError } from "../lib/errors.ts";
-import { createNewImage } from "../qemu/new-image.ts";
+import { createImage } from "../qemu/new-image.ts";
 import { settingDrive } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { TransactionAction } from "../qmp/commands.ts";
 import { QmpDisconnect, QmpError } from "../qmp/errors.ts";
 import { remove } from "../store/files.ts";
 import type { OpenDisk } from "./disk-source.ts";
-import { CopyError } from "./block-jobs.ts";
 import { removeFleecing } from "./clean-up.ts";
 import { whileFrozen } from "./freeze.ts";
 import { NODE } from "./names.ts";
@@ -79,7 +78,7 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
 
 async function addFilter(qmp: QmpClient, disk: OpenDisk, directory: string, filter: string): Promise<void> {
   const path = fleeceFile(directory, disk);
-  await createNewImage(path, { sizeBytes: disk.virtualBytes });
+  await createImage(path, { sizeBytes: disk.virtualBytes });
   await qmp.execute("blockdev-add", {
     driver: "qcow2",
     "node-name": NODE.fleece + disk.node,
@@ -136,9 +135,6 @@ async function flush(path: string): Promise<void> {
   }
 }
 
-/** A job that reads what was lost is told no more than this. */
-const LOST = /Permission denied|Operation not permitted/;
-
 /** Says what a failure means here. */
 export async function explainLoss(error: unknown, qmp: QmpClient, directory: string): Promise<unknown> {
   if (error instanceof SignalError) return error;
@@ -147,7 +143,8 @@ export async function explainLoss(error: unknown, qmp: QmpClient, directory: str
       cause: error,
       hint: "run the command again: the snapshot is made of what is there now",
     });
-  if (!(error instanceof CopyError) || !LOST.test(error.words)) return error;
+  // A job that reads what was lost gets EACCES (block/copy-before-write.c).
+  if (!(error instanceof VmError) || error.reason !== "denied") return error;
   return new VmError("cannotCreate", `what the guest overwrites meanwhile has no room in ${directory}`, {
     cause: error,
     hint: "free some room there, or make the snapshot when the guest writes less; the guest goes on",

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
+import { isQemuWarning } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTimestamp } from "../lib/time.ts";
@@ -74,10 +75,9 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
   const booted = bootTime();
   if (booted && booted > new Date(run.started))
     return { end: "killed", how: "this machine was restarted", at: booted };
-  // qemu warns of much that is no reason to end.
   const words = quietly(() => lastWords(join(workdir, WORK.qemuLog)), "")
     .split("\n")
-    .filter((line) => !line.includes(": warning: "))
+    .filter((line) => !isQemuWarning(line))
     .join("\n")
     .trim();
   return words

@@ -3,7 +3,7 @@ import { basename, join } from "node:path";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { Arch, DisplayAddress } from "../machine/types.ts";
 import { formatSize } from "../lib/size.ts";
-import { readQcow2Header, readVirtualBytes } from "../qemu/image-header.ts";
+import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { freeBytes, lstatOf } from "../store/files.ts";
@@ -157,7 +157,7 @@ function findDiskDamage({ dir }: Present, named: readonly string[]): string | un
   for (const name of new Set([...named, ...ownDisks(dir)])) {
     const path = join(dir, name);
     try {
-      const { damage } = readQcow2Header(path);
+      const damage = findHeaderDamage(readOwnHeader(path));
       if (damage !== undefined) return `the disk ${path} is damaged: ${damage}`;
     } catch (error) {
       return hasErrno(error, "ENOENT") ? `the disk ${path} is missing` : reasonOf(error);

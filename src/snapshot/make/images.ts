@@ -6,7 +6,7 @@ import { newSnapshotId } from "../../lib/uuid.ts";
 import { buildWritableNode } from "../../qemu/devices/image.ts";
 import { readVirtualBytes } from "../../qemu/image-header.ts";
 import { compressImage } from "../../qemu/img.ts";
-import { createNewImage } from "../../qemu/new-image.ts";
+import { createImage } from "../../qemu/new-image.ts";
 import { addingBitmap, removeNode, removingBitmap } from "../../qmp/block.ts";
 import type { QmpClient } from "../../qmp/client.ts";
 import type { TransactionAction } from "../../qmp/commands.ts";
@@ -148,7 +148,7 @@ async function openTargets(
     const path = top ? topOf(staged, name) : join(staged, imageName(name));
     const node = NODE.target + basename(name, ".img");
     const backing = parent === undefined ? undefined : `../${parent}/${imageName(name)}`;
-    await createNewImage(path, { sizeBytes: virtualBytes, backing, compressed: !top });
+    await createImage(path, { sizeBytes: virtualBytes, backing, compressed: !top });
     const base: ReadImage | undefined =
       parent === undefined ? undefined : findSnapshotImage(join(hostdir, HOST.backups), parent, name);
     await qmp.execute("blockdev-add", buildWritableNode(path, node, base));
@@ -230,7 +230,7 @@ export async function copyMoment(
     const { name, virtualBytes } = disk;
     const path = join(staged, name);
     const to = NODE.target + basename(name, ".img");
-    await createNewImage(path, { sizeBytes: virtualBytes });
+    await createImage(path, { sizeBytes: virtualBytes });
     await qmp.execute("blockdev-add", buildWritableNode(path, to));
     requests.push({ from: moment.nodeOf(disk), to, only: "top", compress: false, gently: true });
   }

@@ -1,6 +1,6 @@
 import { noRoomError, VmError } from "../lib/errors.ts";
 import { saysDenied, saysNoRoom } from "../lib/program-messages.ts";
-import { interruption, throwIfInterrupted } from "../process/signals.ts";
+import { HURRY_MS, interruption, throwIfInterrupted } from "../process/signals.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { ArgsOf, ReplyOf } from "../qmp/commands.ts";
 import { QmpTimeout } from "../qmp/errors.ts";
@@ -27,9 +27,8 @@ const JOB_PREFIX = "vm-copy-";
  */
 const GENTLE_WORKERS = 4;
 
-/** How long a cancelled job may take to end what it has begun, and after a stop signal. */
+/** How long a cancelled job may take to end what it has begun. */
 const END_MS = 300_000;
-const HURRY_MS = 5000;
 
 const PROGRESS_MS = 250;
 const RETRY_MS = 20;

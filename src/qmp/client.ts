@@ -60,7 +60,6 @@ export class QmpClient {
   static async connect(path: string, limitMs = 5000, replyMs?: number): Promise<QmpClient> {
     const client = new QmpClient();
     client.#ready.promise.catch(() => {});
-    if (replyMs !== undefined) client.#replyMs = replyMs;
     const late = (): Error => new QmpTimeout(`qemu does not answer on ${path}`);
     const socket = {
       data: (_socket: Socket, bytes: Uint8Array) => client.#receive(bytes),
@@ -77,6 +76,7 @@ export class QmpClient {
       client.close();
       throw error;
     }
+    if (replyMs !== undefined) client.#replyMs = replyMs;
     return client;
   }
 

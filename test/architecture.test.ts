@@ -113,7 +113,11 @@ const ALSO_PURE = [
   "qemu/plug.ts",
   "qemu/script.ts",
   "qemu/text.ts",
+  "qmp/commands.ts",
+  "qmp/errors.ts",
+  "qmp/events.ts",
   "qmp/protocol.ts",
+  "qmp/shape.ts",
   "store/guest-env.ts",
   "store/layout.ts",
   "store/manifest.ts",
@@ -261,6 +265,16 @@ test("only agreed names stand at the top", () => {
     "tsconfig.json",
   ];
   expect([...names].filter((name) => !name.startsWith(".") && !agreed.includes(name))).toEqual([]);
+});
+
+test.each([
+  ["directories are watched", /\bwatch\(/, ["process/watch-directory.ts"]],
+  ["Bun connects to sockets", /\bBun\.connect\b/, ["process/unix-socket.ts"]],
+  ["Unix sockets are addressed", /\bwithSocketAddress\(/, ["guest/console.ts", "process/unix-socket.ts"]],
+  ["a qemu is ended by QMP", /\bexecute\("quit"\)/, ["lifecycle/end-machine.ts", "qemu/session.ts"]],
+])("%s in one place", (_what, pattern, places) => {
+  const found = MODULES.filter(({ text }) => pattern.test(text)).map(({ name }) => name);
+  expect(found).toEqual(places);
 });
 
 /** What may come from a guest, an image, a repository or a directory passes one of these on its way to a terminal. */

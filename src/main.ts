@@ -4,18 +4,12 @@ import { takeUmask } from "./process/umask.ts";
 
 const words = process.argv.slice(2);
 
-// Whoever reads us may go away (`| head`), and a lost terminal must not stop a change halfway.
-const outliveReaders = (): void => {
-  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
-};
-
 try {
   // The answer to `--version` needs none of the program.
   if (words.length === 1 && (words[0] === "--version" || words[0] === "-v")) {
     writeResult(`vm ${version}\n`);
   } else {
     takeUmask();
-    outliveReaders();
     const { buildContext, progName } = await import("./cli/surroundings.ts");
     const prog = progName(process.argv0);
     if (words[0] === "__complete") {

@@ -1,3 +1,5 @@
+import { writeError } from "../lib/standard-streams.ts";
+
 /** Control characters that a question could move the cursor with. */
 const CONTROL = /\p{Cc}/gu;
 
@@ -7,7 +9,7 @@ const CONTROL = /\p{Cc}/gu;
  * @returns undefined when the user gives none (Ctrl-C, Ctrl-D)
  */
 export function askOnTerminal(prompt: string, over: AbortSignal): Promise<string | undefined> {
-  const { stdin, stderr } = process;
+  const { stdin } = process;
   const { promise, resolve } = Promise.withResolvers<string | undefined>();
   let answer = "";
   const take = (piece: Buffer): void => {
@@ -24,13 +26,13 @@ export function askOnTerminal(prompt: string, over: AbortSignal): Promise<string
     stdin.off("data", take);
     stdin.setRawMode(false);
     stdin.pause();
-    stderr.write("\n");
+    void writeError("\n");
     resolve(result);
   };
   over.addEventListener("abort", giveUp, { once: true });
   // Before the question: an answer that is there at once is not to be seen either.
   stdin.setRawMode(true);
-  stderr.write(`${prompt.replaceAll(CONTROL, "?")} `);
+  void writeError(`${prompt.replaceAll(CONTROL, "?")} `);
   stdin.on("data", take);
   stdin.resume();
   return promise;

@@ -18,6 +18,8 @@ import { reportError } from "./report.ts";
 import { hintFor, hintForVm, UnknownCommand } from "./suggest.ts";
 import { buildContext } from "./surroundings.ts";
 import { buildCommandUsage, buildUsage } from "./usage.ts";
+import { STDERR } from "../lib/standard-streams.ts";
+import { isTerminal } from "../process/terminal.ts";
 
 /**
  * Runs one command line from words to exit status; reports errors itself.
@@ -111,7 +113,7 @@ function explainWord(error: unknown, { command, words, implicit }: Invocation, c
 
 /** Colours come from the settings, so they wait for them; errors in those are reported by the command. */
 async function setColours(intent: Intent, context: Context): Promise<void> {
-  if (!wantsColours(intent.noColors, context.env, process.stderr.isTTY)) return;
+  if (!wantsColours(intent.noColors, context.env, isTerminal(STDERR))) return;
   try {
     const { settings } = await openVm(context, false);
     setupLog(context.prog, themeOf(settings, true));

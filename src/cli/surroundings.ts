@@ -6,8 +6,9 @@ import type { Context, Options } from "../vm/context.ts";
 import { dataName, findInstalledLibexec } from "../rescue/libexec.ts";
 import { printable } from "../lib/text.ts";
 import { writeResult } from "../process/stdout.ts";
-import { askOnTerminal } from "./ask.ts";
 import { createMeter } from "./progress.ts";
+import { STDIN } from "../lib/standard-streams.ts";
+import { isTerminal } from "../process/terminal.ts";
 
 const UNAME: Record<string, string> = { x64: "x86_64", arm64: "aarch64", ia32: "i386" };
 
@@ -66,10 +67,10 @@ export function buildContext(prog: string, version: string, options: Options): C
     libexecInstalled: installed !== undefined,
     options,
     meter: createMeter,
-    ask: process.stdin.isTTY ? askOnTerminal : undefined,
+    ask: async (prompt, over) =>
+      isTerminal(STDIN) ? (await import("./ask.ts")).askOnTerminal(prompt, over) : undefined,
     checkLine: async (words) => (await import("./check.ts")).checkLine(words, context),
     manual: async () => (await import("./manual/page.ts")).buildManual(prog),
-    terminal: process.stdout.isTTY,
     print: (result) => writeResult(typeof result === "string" ? printable(result) : result),
   };
   return context;

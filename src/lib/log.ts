@@ -1,4 +1,5 @@
 import { createConsola, type LogObject } from "consola/core";
+import { writeError } from "./standard-streams.ts";
 import { plainLines } from "./text.ts";
 
 /** Colour sequences by role; empty strings where colours are off. */
@@ -69,7 +70,7 @@ const consola = createConsola({
     {
       log: (line) => {
         beforeLine();
-        process.stderr.write(render(line));
+        void writeError(render(line));
       },
     },
   ],

@@ -1,5 +1,4 @@
 import { closeSync } from "node:fs";
-import { getSystemErrorMap } from "node:util";
 import { dlopen, FFIType, ptr, read, type Pointer } from "bun:ffi";
 import { O_CLOEXEC } from "./open-flags.ts";
 
@@ -12,6 +11,7 @@ const NAMES = ["libc.so.6", `libc.musl-${process.arch === "arm64" ? "aarch64" : 
 
 const SYMBOLS = {
   flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  isatty: { args: [FFIType.i32], returns: FFIType.i32 },
   pipe2: { args: [FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
   socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
@@ -44,6 +44,8 @@ const EAGAIN = 11;
 /** The error of the C library's last call, in the form that Node gives to its own. */
 function systemError(call: string): NodeJS.ErrnoException {
   const errno = read.i32(libc().__errno_location() as Pointer);
+  // Loaded here: it takes a while, and errors are rare.
+  const { getSystemErrorMap } = process.getBuiltinModule("node:util");
   const [code, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, `error ${errno}`];
   return Object.assign(new Error(`${code}: ${text}, ${call}`), { errno: -errno, code, syscall: call });
 }
@@ -59,6 +61,9 @@ export function flock(fd: number, operation: number): boolean {
   if (error.errno === -EAGAIN || error.errno === -EINTR) return false;
   throw error;
 }
+
+/** isatty(3): is this descriptor a terminal? */
+export const isatty = (fd: number): boolean => libc().isatty(fd) === 1;
 
 /** pipe2(2) with O_CLOEXEC: `[read end, write end]`, to be given to children and then closed. */
 export function pipe(): [number, number] {

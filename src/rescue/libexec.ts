@@ -1,9 +1,9 @@
-import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, renameSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { isOurDirectory, ownedByUs } from "../lib/trust.ts";
 import { lstatOf, readSmall, realPath, removeQuietly, writeNew } from "../store/files.ts";
 import { BUNDLED_JOBS, JOB_FILES, RUNNER } from "./assets.ts";
+import { sha256 } from "../lib/crypto.ts";
 
 /** In LIBEXEC. [compat] `rescue-stage3`: the autorun script for a rescue CD that is made by hand. */
 const FILES: Record<string, string> = {
@@ -12,8 +12,7 @@ const FILES: Record<string, string> = {
 };
 
 /** A new version of the program has new data, and finds its own. */
-export const dataName = (): string =>
-  `data-${createHash("sha256").update(JSON.stringify(FILES)).digest("hex").slice(0, 16)}`;
+export const dataName = (): string => `data-${sha256(JSON.stringify(FILES)).slice(0, 16)}`;
 
 /** Where a package of the program has its data files, whatever its prefix. */
 export const SYSTEM_LIBEXEC = "/usr/libexec/vm";

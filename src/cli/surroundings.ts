@@ -3,7 +3,7 @@ import { userInfo } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { basename } from "pathe";
 import type { Context, Options } from "../vm/context.ts";
-import { dataName, findInstalledLibexec } from "../rescue/libexec.ts";
+import { DATA_NAME, findInstalledLibexec } from "../rescue/libexec.ts";
 import { printable } from "../lib/text.ts";
 import { writeResult } from "../process/stdout.ts";
 import { createMeter } from "./progress.ts";
@@ -63,7 +63,7 @@ export function buildContext(prog: string, version: string, options: Options): C
     tmpdir: env.TMPDIR && isAbsolute(env.TMPDIR) ? env.TMPDIR : "/tmp",
     cacheDirectory,
     profiles: profilesBeside(prog, home, env.XDG_DATA_HOME),
-    libexec: installed ?? join(cacheDirectory, dataName()),
+    libexec: installed ?? join(cacheDirectory, DATA_NAME),
     libexecInstalled: installed !== undefined,
     options,
     meter: createMeter,

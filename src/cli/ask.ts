@@ -1,7 +1,5 @@
 import { writeError } from "../lib/standard-streams.ts";
-
-/** Control characters that a question could move the cursor with. */
-const CONTROL = /\p{Cc}/gu;
+import { plain } from "../lib/text.ts";
 
 /**
  * Asks for a secret: the question on stderr, the answer from the terminal without an echo.
@@ -32,7 +30,7 @@ export function askOnTerminal(prompt: string, over: AbortSignal): Promise<string
   over.addEventListener("abort", giveUp, { once: true });
   // Before the question: an answer that is there at once is not to be seen either.
   stdin.setRawMode(true);
-  void writeError(`${prompt.replaceAll(CONTROL, "?")} `);
+  void writeError(`${plain(prompt)} `);
   stdin.on("data", take);
   stdin.resume();
   return promise;

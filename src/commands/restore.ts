@@ -14,9 +14,9 @@ export default define({
     },
   },
   async parse(args) {
-    const { validateSnapshotName } = await import("../store/snapshots.ts");
+    const { validateSnapshotReference } = await import("../store/snapshots.ts");
     const name = args.snapshot || undefined;
-    if (name !== undefined && name !== "LAST") validateSnapshotName(name);
+    if (name !== undefined) validateSnapshotReference(name);
     return { name, copy: args.copy, remote: args["from-remote"] === true };
   },
   async run(context, { remote, ...request }) {

@@ -1,5 +1,5 @@
 import { readSmallBytes, realPath } from "../lib/read-file.ts";
-import { reasonOf, VmError } from "../lib/errors.ts";
+import { briefOf, VmError } from "../lib/errors.ts";
 import type { Complaint } from "./complaint.ts";
 import type { Surroundings } from "./defaults.ts";
 import { evaluateWithBash } from "./bash.ts";
@@ -66,9 +66,8 @@ export async function readLayer(
     if (bytes === undefined) return undefined;
     content = UTF8.decode(bytes);
   } catch (error) {
-    const reason = error instanceof TypeError ? "it is not UTF-8 text" : reasonOf(error);
-    const message = reason.startsWith("cannot read") ? reason : `cannot read ${file}: ${reason}`;
-    throw new VmError("config", message, { cause: error });
+    const reason = error instanceof TypeError ? "it is not UTF-8 text" : briefOf(error);
+    throw new VmError("config", `cannot read ${file}: ${reason}`, { cause: error });
   }
   if (vm) refuseNewer(content, file);
   const blank = isBlank(content);

@@ -10,7 +10,7 @@ import { parseImage } from "../machine/parse.ts";
 import { macroOf } from "../machine/macros.ts";
 import { findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
 import type { DiskRequest } from "../machine/types.ts";
-import { createImage } from "../qemu/img.ts";
+import { createImage } from "../qemu/new-image.ts";
 import {
   fileError,
   listDirectory,
@@ -82,7 +82,7 @@ export async function createVm(
       for (const [index, { sizeBytes }] of disks.entries()) {
         const path = join(stage.dir, diskName(index));
         if (source && index === 0) await makeDisk(context, source, path, sizeBytes);
-        else await createImage(path, sizeBytes);
+        else await createImage(path, { sizeBytes });
         throwIfInterrupted();
       }
       if (source) await syncFile(join(stage.dir, diskName(0)));

@@ -300,6 +300,7 @@ test("the standard streams are written in few places", () => {
     ({ name }) => name,
   );
   expect(raw).toEqual([
+    "cli/start.ts",
     "cli/surroundings.ts",
     "guest/console-log.ts",
     "guest/console.ts",

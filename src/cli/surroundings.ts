@@ -45,6 +45,9 @@ function isFile(path: string): boolean {
   }
 }
 
+/** A command line without any. */
+export const NO_OPTIONS: Options = { settings: {}, additions: {}, hostdir: undefined };
+
 /** Gathers what commands need to know of the process, once. */
 export function buildContext(prog: string, version: string, options: Options): Context {
   const { env } = process;

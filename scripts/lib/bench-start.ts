@@ -114,6 +114,8 @@ function measurePeak(argv: readonly string[], cwd: string, env: Record<string, s
   return Number(stderr.toString().trim().split("\n").at(-1));
 }
 
+const factor = (value: number): string => (Number.isNaN(value) ? "" : `${value.toFixed(2)} ×`);
+
 export function benchStart(scratch: string, rounds: number): void {
   const log = join(scratch, "started.log");
   const host = join(scratch, "start");
@@ -173,7 +175,6 @@ export function benchStart(scratch: string, rounds: number): void {
 
   const own = (name: string): number => median(timings.get(name)!.map(({ total, others }) => total - others));
   const peakOf = (name: string): number => median(peaks.get(name) ?? [Number.NaN]);
-  const factor = (value: number): string => (Number.isNaN(value) ? "" : `${value.toFixed(2)} ×`);
   printTable(
     `Start-up, beside a compiled hello of the same Bun: median of ${rounds}, one after the other in each round`,
     [

@@ -24,7 +24,7 @@ function readModule(name: string): Module {
   const specifiers = [
     ...text.matchAll(/^(?:import|export)\b[^;]*?\bfrom\s+"([^"]+)"/gm),
     ...text.matchAll(/^import\s+"([^"]+)"/gm),
-    ...text.matchAll(/\bimport\(\s*"([^"]+)"\s*\)/g),
+    ...text.matchAll(/\b(?:import|require)\(\s*"([^"]+)"\s*\)/g),
   ].map((match) => match[1]!);
   const code = text
     .replaceAll(/\/\*[^]*?\*\//g, "")
@@ -293,15 +293,20 @@ test("programs of the user, not of vm, are started as such: hooks, check-media, 
 });
 
 test("the standard streams are written in few places", () => {
-  const writers = MODULES.filter(({ code }) =>
-    /\b(console\s*\.|Bun\.(stdout|stderr)\b|process\.(stdout|stderr)\s*\.\s*write\b|\b(writeSync|appendFileSync)\(\s*[12]\b)/.test(
+  const owners = MODULES.filter(({ code }) =>
+    /\b(console\s*\.|Bun\.(stdout|stderr)\b|process\.(stdout|stderr)\b|\b(writeSync|appendFileSync)\(\s*[12]\b)/.test(
       code,
     ),
   ).map(({ name }) => name);
+  // The meter asks process.stderr for the width of the terminal.
+  expect(owners).toEqual(["cli/progress.ts", "lib/standard-streams.ts"]);
+  const writers = MODULES.filter(({ code }) => /\b(writeTo|writeError)\(/.test(code)).map(({ name }) => name);
   expect(writers).toEqual([
+    "cli/ask.ts",
     "cli/progress.ts",
     "config/bash.ts",
     "lib/log.ts",
+    "lib/standard-streams.ts",
     "process/stdout.ts",
     "process/terminal.ts",
   ]);
@@ -309,6 +314,7 @@ test("the standard streams are written in few places", () => {
     ({ name }) => name,
   );
   expect(raw).toEqual([
+    "cli/start.ts",
     "cli/surroundings.ts",
     "guest/console-log.ts",
     "guest/console.ts",

@@ -17,6 +17,8 @@ import { fileError, readSmallBytes, remove, replaceFile } from "../store/files.t
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { withLive } from "../vm/running.ts";
+import { STDOUT } from "../lib/standard-streams.ts";
+import { isTerminal } from "../process/terminal.ts";
 
 const WHAT = "take a screenshot";
 
@@ -58,7 +60,8 @@ export async function takeScreenshot(
   context.print(`${plain(path)}\n`);
 }
 
-function requireImages({ env, terminal }: Context): ImageProtocol {
+function requireImages({ env }: Context): ImageProtocol {
+  const terminal = isTerminal(STDOUT);
   const protocol = terminal ? imageProtocolOf(env) : undefined;
   if (protocol) return protocol;
   const why = terminal ? "this terminal is not known to show pictures" : "stdout is no terminal";

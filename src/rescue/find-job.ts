@@ -6,7 +6,7 @@ import { log } from "../lib/log.ts";
 import { nearest } from "../lib/nearest.ts";
 import { isOwnName } from "../lib/text.ts";
 import { listDirectory, lstatOf } from "../store/files.ts";
-import { BUNDLED_JOBS } from "./assets.ts";
+import { BUNDLED_JOBS } from "./bundled-jobs.ts";
 
 /** A job's files; the hooks only from where the job itself was found. [compat] */
 export interface Job {

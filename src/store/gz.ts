@@ -1,12 +1,11 @@
-import { closeSync, fstatSync, fsync, readFileSync, readSync } from "node:fs";
+import { closeSync, fstatSync, readFileSync, readSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { promisify } from "node:util";
 import { VmError } from "../lib/errors.ts";
 import { installHint, PACKAGES } from "../lib/packages.ts";
 import { pipe } from "../process/libc.ts";
 import { processFailure, requireProgram, start, type Child } from "../process/exec.ts";
 import { interruption } from "../process/signals.ts";
-import { createFile, openForReading } from "./files.ts";
+import { createFile, openForReading, syncDescriptor } from "./files.ts";
 
 /** One file to compress or unpack. */
 export interface CopyJob {
@@ -22,7 +21,6 @@ export interface CopyJob {
 export type OnProgress = (doneBytes: number) => void;
 
 const PROGRESS_MS = 250;
-const syncFile = promisify(fsync);
 
 /** Where a child reads in its input: exact, and no byte passes through us (proc(5), fdinfo). */
 function readPosition(pid: number): number {
@@ -141,7 +139,7 @@ export async function compressFiles(
         const [read, packed] = await Promise.all([reader.done, packer.done]);
         if (packed.status !== 0) throw processFailure(`cannot compress ${job.name}`, packed);
         if (read.status !== 0) throw processFailure(`cannot read ${job.from}`, read);
-        await syncFile(to);
+        await syncDescriptor(to);
         const after = fstatSync(from, { bigint: true });
         if (after.mtimeNs !== before.mtimeNs || after.size !== before.size)
           throw new VmError("io", `${job.from} was changed while it was copied`, {

@@ -110,7 +110,6 @@ const ALSO_PURE = [
   "lib/time.ts",
   "qemu/argv.ts",
   "qemu/capabilities.ts",
-  "qemu/plug.ts",
   "qemu/script.ts",
   "qemu/text.ts",
   "qmp/protocol.ts",

@@ -9,7 +9,7 @@ import { signalError, takeSignals } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
 import { readStdin, writeErrorOutput } from "../process/terminal.ts";
 import { AgentError, AgentSilence, GuestAgent } from "../qmp/agent.ts";
-import { findLine } from "../qmp/commands.ts";
+import { findLine } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { withLive } from "../vm/running.ts";
@@ -18,6 +18,8 @@ import { withLive } from "../vm/running.ts";
 const SILENT_MS = 3000;
 /** Others talk to it, too; their words are short. */
 const QUEUE_MS = 10_000;
+/** How long others may talk to it while the program runs, whose end must not be missed. */
+const LOOK_QUEUE_MS = 120_000;
 /** One command is one line of JSON, of which the agent takes 64 MiB; base64 makes 4 bytes of 3. */
 const MAX_INPUT_BYTES = 40 << 20;
 /** The agent must be asked again and again: soon at first, and with room for others later. */
@@ -93,7 +95,7 @@ async function runToEnd(
     }
     for (;;) {
       await sleep(LOOK_MS, undefined, { signal: stop });
-      using agent = await GuestAgent.connect(socket, QUEUE_MS, stop);
+      using agent = await GuestAgent.connect(socket, QUEUE_MS, stop, LOOK_QUEUE_MS);
       const status = await look(agent, pid);
       if (status.exited) return status;
     }

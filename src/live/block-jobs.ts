@@ -2,6 +2,7 @@ import { noRoomError, VmError } from "../lib/errors.ts";
 import { saysDenied, saysNoRoom } from "../lib/program-messages.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import type { QmpClient } from "../qmp/client.ts";
+import type { ArgsOf, ReplyOf } from "../qmp/commands.ts";
 
 /** A disk to copy, by node names. */
 export interface CopyRequest {
@@ -13,15 +14,6 @@ export interface CopyRequest {
   compress: boolean;
   /** A guest runs in the same qemu. */
   gently: boolean;
-}
-
-/** qapi/job.json, JobInfo. */
-interface JobInfo {
-  id: string;
-  status: string;
-  "current-progress": number;
-  "total-progress": number;
-  error?: string;
 }
 
 /** Our jobs in a qemu begin with this: what a killed command left is known by it. */
@@ -66,10 +58,7 @@ export async function copyDisks(
   try {
     for (const [index, request] of requests.entries()) {
       const id = `${JOB_PREFIX}${index}`;
-      await qmp.execute("blockdev-backup", {
-        "job-id": id,
-        ...buildJob(request, Math.ceil(speed / requests.length)),
-      });
+      await qmp.execute("blockdev-backup", buildJob(id, request, Math.ceil(speed / requests.length)));
       started.push(id);
     }
     for (;;) {
@@ -91,13 +80,18 @@ export async function copyDisks(
   }
 }
 
-function buildJob({ from, to, only, compress, gently }: CopyRequest, speed: number): object {
+function buildJob(
+  id: string,
+  { from, to, only, compress, gently }: CopyRequest,
+  speed: number,
+): ArgsOf<"blockdev-backup"> {
   const part =
     only === "top"
-      ? { sync: "top" }
+      ? ({ sync: "top" } as const)
       : // The bitmap stays as it is: should this fail, the next one needs it.
-        { sync: "bitmap", bitmap: only.bitmap, "bitmap-mode": "never" };
+        ({ sync: "bitmap", bitmap: only.bitmap, "bitmap-mode": "never" } as const);
   return {
+    "job-id": id,
     device: from,
     target: to,
     ...part,
@@ -109,8 +103,8 @@ function buildJob({ from, to, only, compress, gently }: CopyRequest, speed: numb
   };
 }
 
-async function findJobs(qmp: QmpClient, ids?: readonly string[]): Promise<JobInfo[]> {
-  const all = (await qmp.execute("query-jobs")) as JobInfo[];
+async function findJobs(qmp: QmpClient, ids?: readonly string[]): Promise<ReplyOf<"query-jobs">> {
+  const all = await qmp.execute("query-jobs");
   return all.filter(({ id }) => (ids ? ids.includes(id) : id.startsWith(JOB_PREFIX)));
 }
 

@@ -3,8 +3,10 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { createImage } from "../qemu/new-image.ts";
-import { settingDrive, type TransactionAction } from "../qmp/block.ts";
-import { QmpError, type QmpClient } from "../qmp/client.ts";
+import { settingDrive } from "../qmp/block.ts";
+import type { QmpClient } from "../qmp/client.ts";
+import type { TransactionAction } from "../qmp/commands.ts";
+import { QmpDisconnect, QmpError } from "../qmp/errors.ts";
 import { remove } from "../store/files.ts";
 import type { OpenDisk } from "./disk-source.ts";
 import { removeFleecing } from "./clean-up.ts";
@@ -47,7 +49,7 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
     for (const disk of disks) remove(fleeceFile(directory, disk));
   };
   try {
-    const { running } = (await qmp.execute("query-status")) as { running: boolean };
+    const { running } = await qmp.execute("query-status");
     const filter = running ? NODE.filter : NODE.heldFilter;
     for (const disk of disks) await addFilter(qmp, disk, directory, filter);
     let refused: QmpError | undefined;
@@ -152,5 +154,5 @@ export async function explainLoss(error: unknown, qmp: QmpClient, directory: str
 const isOver = (qmp: QmpClient): Promise<boolean> =>
   qmp.execute("query-status").then(
     () => false,
-    () => true,
+    (error: unknown) => error instanceof QmpDisconnect,
   );

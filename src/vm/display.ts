@@ -9,7 +9,7 @@ import type { Display, DisplayAddress, SharedDisplay } from "../machine/types.ts
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { VNC_FIRST_PORT } from "../qemu/devices/display.ts";
 import { findPortHolder, isPortFree, isUdpPortFree, nextFreePort } from "../qemu/ports.ts";
-import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
+import { MAX_SOCKET_PATH_BYTES } from "../process/unix-socket.ts";
 import { replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";

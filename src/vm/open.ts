@@ -3,7 +3,7 @@ import { loadSettings, loadUsable, type Loaded } from "../config/load.ts";
 import { type Sources } from "../config/load-layer.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { isListening } from "../qmp/commands.ts";
+import { isListening } from "../process/unix-socket.ts";
 import { lockVm } from "../store/lock.ts";
 import { fileError, listDirectory, realPath, remove } from "../store/files.ts";
 import { HOST, LAST, PARTIAL, WORK } from "../store/layout.ts";

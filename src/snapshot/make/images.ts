@@ -3,12 +3,13 @@ import { basename, join } from "node:path";
 import type { ReadImage } from "../../machine/types.ts";
 import { log } from "../../lib/log.ts";
 import { newSnapshotId } from "../../lib/uuid.ts";
-import { buildImageNode } from "../../qemu/devices/image.ts";
+import { buildWritableNode } from "../../qemu/devices/image.ts";
 import { readVirtualBytes } from "../../qemu/image-header.ts";
 import { compressImage } from "../../qemu/img.ts";
 import { createImage } from "../../qemu/new-image.ts";
-import { addingBitmap, removeNode, removingBitmap, type TransactionAction } from "../../qmp/block.ts";
+import { addingBitmap, removeNode, removingBitmap } from "../../qmp/block.ts";
 import type { QmpClient } from "../../qmp/client.ts";
+import type { TransactionAction } from "../../qmp/commands.ts";
 import { allocatedBytes, followWrites, remove, requireRoom, syncFile } from "../../store/files.ts";
 import { HOST, imageName, PARTIAL } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
@@ -126,13 +127,6 @@ async function runCopies(
   await copyDisks(qmp, requests, (done) => meter.update(done), speed).finally(() => meter.finish());
 }
 
-const writableNode = (path: string, node: string, base?: ReadImage): Record<string, unknown> => ({
-  ...buildImageNode({ format: "qcow2", path, base }),
-  "node-name": node,
-  "read-only": false,
-  file: { driver: "file", filename: path },
-});
-
 /** A new image in qemu. */
 interface Target {
   node: string;
@@ -157,7 +151,7 @@ async function openTargets(
     await createImage(path, { sizeBytes: virtualBytes, backing, compressed: !top });
     const base: ReadImage | undefined =
       parent === undefined ? undefined : findSnapshotImage(join(hostdir, HOST.backups), parent, name);
-    await qmp.execute("blockdev-add", writableNode(path, node, base));
+    await qmp.execute("blockdev-add", buildWritableNode(path, node, base));
     targets.set(name, { node, path });
   }
   return targets;
@@ -237,7 +231,7 @@ export async function copyMoment(
     const path = join(staged, name);
     const to = NODE.target + basename(name, ".img");
     await createImage(path, { sizeBytes: virtualBytes });
-    await qmp.execute("blockdev-add", writableNode(path, to));
+    await qmp.execute("blockdev-add", buildWritableNode(path, to));
     requests.push({ from: moment.nodeOf(disk), to, only: "top", compress: false, gently: true });
   }
   await runCopies(context, qmp, disks, requests, snapshot, speed);

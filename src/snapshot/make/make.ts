@@ -16,7 +16,7 @@ import { HOST, isDiskName, LAST, PARTIAL, WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../machine/types.ts";
 import type { Manifest } from "../../store/manifest.ts";
 import { consistencyOf, explainCrash, updateMark, type Consistency } from "../../store/mark.ts";
-import { isListening } from "../../qmp/commands.ts";
+import { isListening } from "../../process/unix-socket.ts";
 import type { Context } from "../../vm/context.ts";
 import { refuseRunning } from "../../vm/in-use.ts";
 import { mendBitmaps, requireIntactBelow } from "../../vm/backing-file.ts";

@@ -109,7 +109,7 @@ async function launch(context: Context, work: Present, run: RescueRun): Promise<
     void ended.then(() => errors[Symbol.dispose]());
     return launched;
   } catch (error) {
-    if (work.mark.lastRun) updateMark(work.dir, { lastRun: work.mark.lastRun });
+    updateMark(work.dir, { lastRun: work.mark.lastRun });
     for (const name of RUN_FILES) remove(join(work.dir, name));
     throw error;
   }

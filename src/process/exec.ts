@@ -88,7 +88,9 @@ export const lastLineOf = (result: Finished): string =>
   result.stderr.trim().split("\n").at(-1) || new ProcessError("it fails", result).message;
 
 /** Full path of a program on PATH, or undefined. */
-export const findProgram = (name: string): string | undefined => Bun.which(name) ?? undefined;
+// Bun.which would look at the PATH that this process was started with.
+export const findProgram = (name: string): string | undefined =>
+  Bun.which(name, { PATH: process.env.PATH ?? "" }) ?? undefined;
 
 /** Full path of a program, or an error that says it must be installed. */
 export function requireProgram(name: string, hint?: string): string {

@@ -2,9 +2,9 @@ import { defineCommand } from "citty";
 import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
-  meta: { name: "adopt", description: "take over working files that do not carry this program's mark" },
+  meta: { name: "adopt", description: "adopt working files that another program made" },
   args: {
-    "dry-run": { type: "boolean", alias: "n", description: "show what would be done, and do nothing" },
+    "dry-run": { type: "boolean", alias: "n", description: "show what would be done, change nothing" },
   },
   async run({ args, data }) {
     const { adoptVm } = await import("../lifecycle/adopt.ts");

@@ -2,7 +2,7 @@ import { defineCommand } from "citty";
 import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
-  meta: { name: "completion", description: "print a script by which a shell completes command lines" },
+  meta: { name: "completion", description: "print the completion script for a shell" },
   args: {
     shell: { type: "positional", required: true, description: "bash, zsh or fish" },
   },

@@ -2,7 +2,7 @@ import { defineCommand } from "citty";
 import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
-  meta: { name: "doctor", description: "show what this host has of all that the program may use" },
+  meta: { name: "doctor", description: "check this host for required and optional programs and features" },
   args: {
     json: {
       type: "boolean",
@@ -11,8 +11,7 @@ export default defineCommand({
     },
     report: {
       type: "boolean",
-      description:
-        "print Markdown for an issue: this, the host, the VM's settings and logs; no secrets, no names",
+      description: "print a bug report in Markdown: checks, host, settings, logs; without secrets",
     },
   },
   async setup({ args }) {

@@ -2,10 +2,10 @@ import { defineCommand } from "citty";
 import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
-  meta: { name: "job", description: "run a job in the rescue system, with the VM's disks attached" },
+  meta: { name: "job", description: "run a job in the rescue system with the VM's disks attached" },
   args: {
-    list: { type: "boolean", description: "list the jobs that can be named" },
-    jobname: { type: "positional", required: true, description: "its name: NAME of NAME.job" },
+    list: { type: "boolean", description: "list available jobs" },
+    jobname: { type: "positional", required: true, description: "name of the job: NAME of NAME.job" },
   },
   async setup({ args }) {
     const { validateJobName } = await import("../rescue/find-job.ts");

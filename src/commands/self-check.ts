@@ -2,13 +2,13 @@ import { defineCommand } from "citty";
 import type { Context } from "../vm/context.ts";
 
 export default defineCommand({
-  meta: { name: "self-check", description: "compare this program with the checksums of its release" },
+  meta: { name: "self-check", description: "compare this program's checksum with those of a release" },
   args: {
     sums: {
       type: "positional",
       required: false,
       valueHint: "SHA256SUMS",
-      description: "the release's file; without it this program's checksum is shown",
+      description: "checksum list of a release; without it print this program's checksum",
     },
   },
   async run({ args, data }) {

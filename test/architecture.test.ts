@@ -93,6 +93,7 @@ const ALSO_PURE = [
   "cli/complete/line.ts",
   "cli/complete/place.ts",
   "cli/complete/values.ts",
+  "cli/exit-statuses.ts",
   "cli/getopt.ts",
   "cli/invocation.ts",
   "cli/manual/page.ts",

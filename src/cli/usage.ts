@@ -2,6 +2,7 @@ import { SCHEMA, type SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/literal.ts";
 import { isOn } from "../config/values.ts";
 import { MACROS } from "../machine/macros.ts";
+import { exitStatusesOf } from "./exit-statuses.ts";
 import { signatureOf, usageOf } from "./signature.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import { COMMANDS, type Command } from "./registry.ts";
@@ -85,7 +86,10 @@ export function buildCommandUsage(prog: string, command: Command): string {
     "options of this command:",
     ...table(options),
     "",
-    `options of all commands, which may stand here as well: ${prog} -h`,
+    `options of all commands, also accepted here: ${prog} -h`,
+    "",
+    "exit status:",
+    ...table(exitStatusesOf(command.name)),
     "",
   ].join("\n");
 }

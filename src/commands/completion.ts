@@ -1,7 +1,7 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "completion", description: "print a script by which a shell completes command lines" },
+  meta: { name: "completion", description: "print the completion script for a shell" },
   args: {
     shell: { type: "positional", required: true, description: "bash, zsh or fish" },
   },

@@ -229,7 +229,11 @@ describe("zsh: how much of the word stays, and what follows", () => {
   test.each<[line: string, word: string, answer: string[]]>([
     ["vm @cr", "@cr", ["0", `s@create:${COMMANDS.get("create")!.summary}`]],
     ["vm --arch=i", "--arch=i", ["7", "si386"]],
-    ["vm --ar", "--ar", ["0", "n--arch=:guest architecture: x86_64 i386 aarch64 armhf riscv64 ppc64le"]],
+    [
+      "vm --ar",
+      "--ar",
+      ["0", "n--arch=:set the guest architecture: x86_64 i386 aarch64 armhf riscv64 ppc64le"],
+    ],
     ["vm -s x:r", "x:r", ["2", "nrw\\::the guest may write there"]],
     ["vm create G ~/h", "~/h", ["2", "shome.iso"]],
     ["vm rescue build --iso=is", "--iso=is", ["6", "niso/"]],

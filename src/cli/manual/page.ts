@@ -4,6 +4,7 @@ import type { SettingValue } from "../../config/literal.ts";
 import { SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
 import { EXIT, type ExitName } from "../../lib/errors.ts";
 import { MACROS } from "../../machine/macros.ts";
+import { EXIT_STATUS, exitStatusesOf, OTHER_STATUSES } from "../exit-statuses.ts";
 import { usageOf } from "../signature.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
 import { COMMANDS, type Command } from "../registry.ts";
@@ -103,6 +104,7 @@ const sentence = (text: string): string =>
 
 function commandPart(command: Command, paragraphs: (texts: readonly string[]) => string[]): string[] {
   const { name, summary, positionals, options } = command;
+  const statuses = exitStatusesOf(name).map(([status, meaning]) => `${bold(status)} ${prose(meaning)}`);
   const more = Object.hasOwn(words.COMMANDS_PROSE, name) ? words.COMMANDS_PROSE[name]! : [];
   return [
     ...subsection(literal(usageOf(command))),
@@ -110,6 +112,7 @@ function commandPart(command: Command, paragraphs: (texts: readonly string[]) =>
     ...paragraphs(more),
     ...positionals.flatMap((positional) => item(italic(positional.label), prose(positional.help))),
     ...options.flatMap((option) => item(spellings(option), prose(option.help))),
+    ...paragraph(`Exit status: ${statuses.join("; ")}.`),
   ];
 }
 
@@ -136,10 +139,6 @@ function defaultOf(name: SettingName, value: SettingValue): string[] {
 function exitStatus(): string[] {
   const named = (Object.entries(EXIT) as [ExitName, number][])
     .toSorted(([, a], [, b]) => a - b)
-    .flatMap(([name, status]) => item(bold(String(status)), prose(words.EXIT_STATUS[name])));
-  return [
-    ...named,
-    ...item(`${bold("128+")}${italic("N")}`, prose("ended by signal N")),
-    ...item(italic("other"), prose("a job's own status, where a job failed")),
-  ];
+    .map(([name, status]) => [String(status), EXIT_STATUS[name]] as const);
+  return [...named, ...OTHER_STATUSES].flatMap(([status, meaning]) => item(bold(status), prose(meaning)));
 }

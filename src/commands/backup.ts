@@ -1,5 +1,7 @@
 import type { Made } from "../snapshot/make/make.ts";
 import { keepArgs } from "./prune.ts";
+import { either } from "../lib/text.ts";
+import { SNAPSHOT_FORMATS } from "../machine/types.ts";
 import { define } from "./define.ts";
 
 export default define({
@@ -13,8 +15,9 @@ export default define({
     description: { type: "positional", required: false, description: "description of the snapshot" },
     format: {
       type: "string",
+      choices: SNAPSHOT_FORMATS,
       valueHint: "FORMAT",
-      description: "gz or qcow2; default: SNAPSHOT_FORMAT",
+      description: `${either(SNAPSHOT_FORMATS)}; default: SNAPSHOT_FORMAT`,
     },
     full: { type: "boolean", description: "make a full qcow2 snapshot, not an incremental one" },
     push: { type: "boolean", description: "push the snapshot to the repository SNAPSHOT_REPO as well" },

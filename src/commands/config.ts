@@ -9,8 +9,9 @@ export default define({
     },
     name: {
       type: "positional",
+      many: true,
+      kind: "setting",
       required: false,
-      valueHint: "…",
       description: "settings to show; default: all",
     },
     json: {

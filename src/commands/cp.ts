@@ -13,6 +13,8 @@ export default define({
     user: { type: "string", valueHint: "NAME", description: "log in as NAME; default: SSH_USER, root" },
     paths: {
       type: "positional",
+      rest: true,
+      kind: "file",
       valueHint: "SRC… DST",
       description: "sources, then the destination: file :/root/, or :/etc/hosts .",
     },

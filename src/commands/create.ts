@@ -4,14 +4,22 @@ export default define({
   meta: { name: "create", description: "create a VM in HOSTDIR: disks, NVRAM, settings" },
   args: {
     guestname: { type: "positional", required: true, description: "name of the VM" },
-    isoimage: { type: "positional", required: false, description: "CD image to install from" },
+    isoimage: {
+      type: "positional",
+      kind: "ISO image",
+      required: false,
+      description: "CD image to install from",
+    },
     from: {
       type: "string",
+      kind: "file",
       valueHint: "IMAGE",
       description: "create the first disk from IMAGE (qcow2, raw, vmdk, vdi, vhdx, vpc)",
     },
     image: {
       type: "string",
+      many: true,
+      kind: "disk image",
       alias: "i",
       valueHint: "TYPE=[FMT=]PATH…",
       description: "attach an existing image as a further disk, kept in guest.env",
@@ -34,7 +42,12 @@ export default define({
       valueHint: "NAME",
       description: "create this cloud-init user instead of the image's default user",
     },
-    "user-data": { type: "string", valueHint: "FILE", description: "use FILE as cloud-init user-data" },
+    "user-data": {
+      type: "string",
+      kind: "file",
+      valueHint: "FILE",
+      description: "use FILE as cloud-init user-data",
+    },
   },
   async parse(args) {
     const { parseCreateOptions } = await import("../lifecycle/create-options.ts");

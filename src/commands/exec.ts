@@ -8,6 +8,7 @@ export default define({
   args: {
     command: {
       type: "positional",
+      rest: true,
       valueHint: "CMD [ARG…]",
       description: "program and arguments, passed as they are, without a shell",
     },

@@ -5,6 +5,7 @@ export default define({
   args: {
     snapshot: {
       type: "positional",
+      kind: "snapshot",
       required: false,
       description: "name of the snapshot; default: the newest",
     },

@@ -1,3 +1,4 @@
+import { WAIT_EVENTS } from "../lifecycle/choices.ts";
 import { define } from "./define.ts";
 
 export default define({
@@ -10,11 +11,17 @@ export default define({
     },
     wait: {
       type: "string",
+      choices: WAIT_EVENTS,
       valueHint: "WHAT",
       description: "with --detach: wait for `ssh` or the guest `agent` (300 s, or -t), or for SECONDS",
     },
     ssh: { type: "boolean", description: "forward a free port of 127.0.0.1 to the guest's port 22" },
-    isoimage: { type: "positional", required: false, description: "CD image to attach and boot once" },
+    isoimage: {
+      type: "positional",
+      kind: "ISO image",
+      required: false,
+      description: "CD image to attach and boot once",
+    },
   },
   async parse({ isoimage: iso, detach, ssh, wait }) {
     if (wait === undefined) return { iso, detach, ssh, wait };

@@ -5,6 +5,7 @@ export default define({
   args: {
     file: {
       type: "positional",
+      kind: "file",
       required: false,
       description: "file to write, or - for stdout; default: GUESTNAME-YYYYMMDD-HHMMSS.png",
     },

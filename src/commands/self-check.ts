@@ -5,6 +5,7 @@ export default define({
   args: {
     sums: {
       type: "positional",
+      kind: "file",
       required: false,
       valueHint: "SHA256SUMS",
       description: "checksum list of a release; without it print this program's checksum",

@@ -1,3 +1,5 @@
+import { either } from "../lib/text.ts";
+import { SNAPSHOT_ACTIONS } from "../snapshot/choices.ts";
 import { define } from "./define.ts";
 
 export default define({
@@ -8,13 +10,15 @@ export default define({
   args: {
     action: {
       type: "positional",
+      choices: SNAPSHOT_ACTIONS,
       required: false,
-      description: "list, show, diff, push, rm, describe, protect or unprotect; default: list",
+      description: `${either(SNAPSHOT_ACTIONS)}; default: list`,
     },
     name: {
       type: "positional",
+      many: true,
+      kind: "snapshot",
       required: false,
-      valueHint: "…",
       description: "names of snapshots; diff: two; describe: one, and its new description",
     },
     json: {

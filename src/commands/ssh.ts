@@ -6,6 +6,7 @@ export default define({
     user: { type: "string", valueHint: "NAME", description: "log in as NAME; default: SSH_USER, root" },
     command: {
       type: "positional",
+      rest: true,
       required: false,
       valueHint: "ARG…",
       description: "command for the guest, or options of ssh after --",

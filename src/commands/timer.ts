@@ -16,6 +16,8 @@ export default define({
     cron: { type: "boolean", description: "print a crontab line instead" },
     command: {
       type: "positional",
+      rest: true,
+      kind: "command",
       required: false,
       valueHint: "COMMAND…",
       description: "command to run, with its options; default: backup",

@@ -5,8 +5,9 @@ export default define({
   args: {
     snapshot: {
       type: "positional",
+      many: true,
+      kind: "snapshot",
       required: false,
-      valueHint: "…",
       description: "names of snapshots; default: the newest; their parents are checked as well",
     },
     all: { type: "boolean", description: "check all snapshots" },

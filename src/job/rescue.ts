@@ -10,7 +10,7 @@ import { formatSize } from "../lib/size.ts";
 import { formatDuration } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { RESCUE_SCRIPTS, RUNNER } from "../rescue/assets.ts";
-import { COMPRESSIONS, type Compression } from "../rescue/build/initrd.ts";
+import { COMPRESSIONS, RESCUE_ACTIONS, type Compression } from "../rescue/choices.ts";
 import { fileError, lstatOf, realPath, remove, removeQuietly, writeNew } from "../store/files.ts";
 import { PARTIAL, RESCUE } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
@@ -35,7 +35,7 @@ const wrong = (message: string, hint: string): VmError => new VmError("usage", m
 
 /** @throws 64 for what does not go together */
 export function parseRescueRequest(
-  action: string,
+  word: string,
   args: Record<string, unknown>,
 ): BuildRequest | { action: "list" } {
   const text = (name: string): string | undefined => args[name] as string | undefined;
@@ -44,12 +44,12 @@ export function parseRescueRequest(
   );
   const empty = given.find((name) => text(name) === "");
   if (empty) throw wrong(`rescue: --${empty} has no value`, `${programName()} rescue -h`);
+  const action = RESCUE_ACTIONS.find((one) => one === word);
+  if (!action) throw wrong(`rescue: '${word}' is neither build nor list`, `${programName()} rescue -h`);
   if (action === "list") {
     if (given.length > 0) throw wrong(`rescue list takes no --${given[0]}`, "that is for rescue build");
     return { action };
   }
-  if (action !== "build")
-    throw wrong(`rescue: '${action}' is neither build nor list`, `${programName()} rescue -h`);
   const compress = COMPRESSIONS.find((one) => one === (text("compress") ?? "none"));
   if (!compress)
     throw wrong(`--compress: '${text("compress")}' is not allowed`, `allowed: ${COMPRESSIONS.join(" ")}`);

@@ -3,7 +3,7 @@ import { matchLong } from "../getopt.ts";
 import { FREE_TEXT, globalsBehind, HELP, isOldName, referenceOf } from "../invocation.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
 import { COMMANDS, OLD_NAMES, type Command, type CommandOption } from "../registry.ts";
-import { argumentSources, settingValues, type Source, type Values } from "./values.ts";
+import { argumentValues, settingValues, type Source, type Values } from "./values.ts";
 
 /** What can stand at the cursor. */
 export interface Place {
@@ -127,6 +127,9 @@ function batchPlace(words: readonly string[], current: string): Place {
   return command ? commandPlace(command, others, current) : NOTHING;
 }
 
+const optionValues = (option: CommandOption | OptionSpec, value: string): Values =>
+  "effect" in option ? globalValues(option, value) : argumentValues(option, value);
+
 function commandPlace(command: Command, words: readonly string[], current: string): Place {
   const own: readonly CommandOption[] = [...command.options, HELP];
   // Options of all commands are offered where none of its own fits.
@@ -134,20 +137,13 @@ function commandPlace(command: Command, words: readonly string[], current: strin
     ...own,
     ...globalsBehind(command).filter(({ long }) => !own.some((option) => option.long === long)),
   ];
-  const values = (option: CommandOption | OptionSpec, value: string): Values =>
-    "effect" in option
-      ? globalValues(option, value)
-      : // Of the same form as the global one.
-        option.long === "image"
-        ? settingValues("IMAGES", value)
-        : { skip: 0, sources: argumentSources(command, option) };
   let left = [...words];
   let over = false;
   for (let index = 0; index <= command.positionals.length; index++) {
     const positional = command.positionals[index];
     if (!over && positional?.name !== FREE_TEXT) {
       const walk = walkOptions(left, shapes);
-      const place = optionPlace(walk, current, shapes, values, own);
+      const place = optionPlace(walk, current, shapes, optionValues, own);
       if (place) return place;
       ({ rest: left, over } = walk);
     }
@@ -164,7 +160,7 @@ function commandPlace(command: Command, words: readonly string[], current: strin
 /** An argument of the command; where it needs no more, also the next command. */
 function argumentPlace(command: Command, index: number, current: string): Place {
   const positional = command.positionals[index];
-  const sources = positional ? argumentSources(command, positional) : [];
+  const sources = positional ? argumentValues(positional, current).sources : [];
   if (positional?.required || positional?.rest) return { skip: 0, sources };
   const next = commandNames(COMMANDS.keys(), "@");
   if (current.startsWith("@")) return { skip: 0, sources: [next] };

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { isPlainName } from "../lib/text.ts";
 import type { Context } from "../vm/context.ts";
 import { hasVm } from "../store/no-vm.ts";
-import { lstatOf } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { lineOf } from "./suggest.ts";
 
 /**

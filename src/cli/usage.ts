@@ -1,5 +1,5 @@
 import { SCHEMA, type SettingName } from "../config/schema.ts";
-import type { SettingValue } from "../config/literal.ts";
+import type { SettingValue } from "../config/shell-expand.ts";
 import { isOn } from "../config/values.ts";
 import { MACROS } from "../machine/macros.ts";
 import { exitStatusesOf } from "./exit-statuses.ts";

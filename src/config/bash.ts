@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { exec, requireProgram } from "../process/exec.ts";
-import type { SettingValue } from "./literal.ts";
+import type { SettingValue } from "./shell-expand.ts";
 import { SECRETS } from "./schema.ts";
 import {
   buildUserShell,

@@ -6,8 +6,6 @@ import { Scope, type Lookup, type SettingValue } from "./shell-expand.ts";
 import { ShellText, Unreadable } from "./shell-text.ts";
 import { takeVariableName, takeWord, type Word } from "./shell-words.ts";
 
-export type { Lookup, SettingValue } from "./shell-expand.ts";
-
 /** One `NAME=…` of a file: the line it starts on, from 1, and the value the variable has after it. */
 export interface Assignment {
   name: string;

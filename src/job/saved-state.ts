@@ -18,7 +18,9 @@ import {
   stateDirectory,
   stateName,
 } from "../rescue/warm-state.ts";
-import { createFile, openForReading, remove, removeQuietly, syncDirectory } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
+import { openForReading } from "../lib/read-file.ts";
+import { createFile, removeQuietly, syncDirectory } from "../store/files.ts";
 import { PARTIAL, RUN_FILES, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import type { Present } from "../store/workdir.ts";

@@ -11,18 +11,12 @@ import { foreignReason, ownedByUs } from "../lib/trust.ts";
 import { readImageHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { checkImage } from "../qemu/img.ts";
 import { shellQuote } from "../lib/shell.ts";
-import {
-  allocatedBytes,
-  fileError,
-  listDirectory,
-  lstatOf,
-  realPath,
-  swingLink,
-  syncDirectory,
-} from "../store/files.ts";
+import { newMark } from "../store/mark-types.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
+import { allocatedBytes, fileError, listDirectory, swingLink, syncDirectory } from "../store/files.ts";
 import { HOST, isDiskName, READY, REMOVING, WORK } from "../store/layout.ts";
 import { lockVm } from "../store/lock.ts";
-import { newMark, readMark, writeMark } from "../store/mark.ts";
+import { readMark, writeMark } from "../store/mark.ts";
 import { requireRegularDisk, ownDisks } from "../store/own-disks.ts";
 import { findGuestEnv, type Present } from "../store/workdir.ts";
 import { isWorkingFile } from "../store/working-names.ts";

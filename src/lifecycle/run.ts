@@ -12,7 +12,9 @@ import { lastWords, QemuRefusal, startQemu, type QemuSession } from "../qemu/ses
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
-import { lstatOf, remove, replaceFile } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { replaceFile } from "../store/files.ts";
 import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { startEvents } from "../store/events.ts";

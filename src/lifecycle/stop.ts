@@ -6,7 +6,7 @@ import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
-import type { RunEnd } from "../store/mark.ts";
+import type { RunEnd } from "../store/mark-types.ts";
 import type { Present } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import { endMachine } from "./end-machine.ts";

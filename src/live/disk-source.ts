@@ -3,7 +3,7 @@ import type { Bitmap } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { TransactionAction } from "../qmp/commands.ts";
 import type { QmpError } from "../qmp/errors.ts";
-import type { Consistency } from "../store/mark.ts";
+import type { Consistency } from "../store/mark-types.ts";
 
 /** A working file that a snapshot holds. */
 export interface Source {

@@ -7,7 +7,7 @@ import { settingDrive } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { TransactionAction } from "../qmp/commands.ts";
 import { QmpDisconnect, QmpError } from "../qmp/errors.ts";
-import { remove } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
 import type { OpenDisk } from "./disk-source.ts";
 import { removeFleecing } from "./clean-up.ts";
 import { whileFrozen } from "./freeze.ts";

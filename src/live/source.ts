@@ -5,7 +5,7 @@ import { hasErrno, VmError } from "../lib/errors.ts";
 import { isSince, LIVE_SINCE } from "../qemu/features.ts";
 import { listBlockNodes } from "../qmp/block.ts";
 import { QmpClient } from "../qmp/client.ts";
-import { lstatOf } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import { cleanUpLive } from "./clean-up.ts";
 import { beginFleecing, type Fleecing } from "./fleece.ts";

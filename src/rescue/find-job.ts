@@ -5,7 +5,8 @@ import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { nearest } from "../lib/nearest.ts";
 import { isOwnName } from "../lib/text.ts";
-import { listDirectory, lstatOf } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { listDirectory } from "../store/files.ts";
 import { BUNDLED_JOBS } from "./assets.ts";
 
 /** A job's files; the hooks only from where the job itself was found. [compat] */

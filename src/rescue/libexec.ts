@@ -2,7 +2,8 @@ import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, renameSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { isOurDirectory, ownedByUs } from "../lib/trust.ts";
-import { lstatOf, readSmall, realPath, removeQuietly, writeNew } from "../store/files.ts";
+import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
+import { removeQuietly, writeNew } from "../store/files.ts";
 import { BUNDLED_JOBS, JOB_FILES, RUNNER } from "./assets.ts";
 
 /** In LIBEXEC. [compat] `rescue-stage3`: the autorun script for a rescue CD that is made by hand. */

@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { watchDirectory } from "../process/watch-directory.ts";
-import { lstatOf } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { JOB } from "../store/layout.ts";
 
 const CHUNK_BYTES = 1 << 16;

@@ -3,7 +3,8 @@ import { mkdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { ownedByUs } from "../lib/trust.ts";
 import { findProgram } from "../process/exec.ts";
-import { listDirectory, lstatOf, removeQuietly, writeNew } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { listDirectory, removeQuietly, writeNew } from "../store/files.ts";
 
 /** What a saved state depends on besides the machine's arguments. */
 export interface WarmKey {

@@ -9,11 +9,11 @@ import { exchange } from "../process/libc.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { readOwnHeader } from "../qemu/image-header.ts";
 import { createImage } from "../qemu/new-image.ts";
+import { remove } from "../store/remove.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import {
   fileError,
   listDirectory,
-  lstatOf,
-  remove,
   removeQuietly,
   requireRoom,
   syncDirectory,

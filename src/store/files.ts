@@ -20,19 +20,6 @@ import { openForReading } from "../lib/read-file.ts";
 import { PARTIAL } from "./layout.ts";
 import { remove } from "./remove.ts";
 
-export { remove };
-
-export {
-  lstatOf,
-  openForReading,
-  openNamed,
-  readNamed,
-  readSmall,
-  readSmallBytes,
-  readTail,
-  realPath,
-} from "../lib/read-file.ts";
-
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
 /** Names in a directory; none when it is not there. */

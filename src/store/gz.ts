@@ -6,7 +6,8 @@ import { installHint, PACKAGES } from "../lib/packages.ts";
 import { pipe } from "../process/libc.ts";
 import { processFailure, requireProgram, start, type Child } from "../process/exec.ts";
 import { interruption } from "../process/signals.ts";
-import { createFile, openForReading } from "./files.ts";
+import { openForReading } from "../lib/read-file.ts";
+import { createFile } from "./files.ts";
 
 /** One file to compress or unpack. */
 export interface CopyJob {

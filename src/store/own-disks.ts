@@ -1,8 +1,8 @@
 import { readlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { kindOf } from "../lib/read-file.ts";
-import { listDirectory, lstatOf } from "./files.ts";
+import { kindOf, lstatOf } from "../lib/read-file.ts";
+import { listDirectory } from "./files.ts";
 import { isDiskName } from "./layout.ts";
 
 /**

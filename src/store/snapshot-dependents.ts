@@ -1,7 +1,8 @@
 import { basename, dirname, join } from "node:path";
 import { hasErrno } from "../lib/errors.ts";
 import { readOwnHeader } from "../qemu/image-header.ts";
-import { listDirectory, lstatOf } from "./files.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { listDirectory } from "./files.ts";
 import { HOST, WORK } from "./layout.ts";
 import type { Work } from "./workdir.ts";
 import { ownDisks } from "./own-disks.ts";

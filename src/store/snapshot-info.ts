@@ -1,8 +1,9 @@
 import { join } from "node:path";
-import { allocatedBytes, listDirectory, lstatOf, readSmall } from "./files.ts";
+import type { Consistency } from "./mark-types.ts";
+import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { allocatedBytes, listDirectory } from "./files.ts";
 import { isDiskName, SNAPSHOT } from "./layout.ts";
 import type { SnapshotFormat } from "../machine/types.ts";
-import type { Consistency } from "./mark.ts";
 import { parentsOf } from "./snapshot-dependents.ts";
 import { lastName, listSnapshots, type Snapshot } from "./snapshots.ts";
 

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { reasonOf } from "../lib/errors.ts";
 import { SNAPSHOT } from "./layout.ts";
 import type { Manifest } from "./manifest.ts";
-import type { SnapshotRecord } from "./mark.ts";
+import type { SnapshotRecord } from "./mark-types.ts";
 import type { Snapshot } from "./snapshots.ts";
 import { readSums } from "./checksums.ts";
 

@@ -5,10 +5,12 @@ import { reasonOf, VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { asUser, callerUid, ownedByUs, userName, writableByOthers } from "../lib/trust.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { listDirectory, lstatOf, readSmall, realPath, swingLink } from "./files.ts";
+import type { Mark } from "./mark-types.ts";
+import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
+import { listDirectory, swingLink } from "./files.ts";
 import { namedDisks } from "./guest-env.ts";
 import { HOST, isDiskName, READY, WORK } from "./layout.ts";
-import { readMark, type Mark } from "./mark.ts";
+import { readMark } from "./mark.ts";
 import { isWorkDirectoryName } from "./working-names.ts";
 
 /** A VM's working files. */

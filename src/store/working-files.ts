@@ -4,9 +4,12 @@ import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { ownedByUs } from "../lib/trust.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { afterCommit, listDirectory, lstatOf, remove, swingLink, syncDirectory } from "./files.ts";
+import type { Mark } from "./mark-types.ts";
+import { remove } from "./remove.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { afterCommit, listDirectory, swingLink, syncDirectory } from "./files.ts";
 import { HOST, isDiskName, READY, REMOVING, WORK } from "./layout.ts";
-import { readMark, readMarkFile, updateMark, type Mark } from "./mark.ts";
+import { readMark, readMarkFile, updateMark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
 import { isDirectoryName, isStagedName, isWorkDirectoryName, isWorkingFile } from "./working-names.ts";
 

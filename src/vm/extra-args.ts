@@ -4,7 +4,7 @@ import { VmError } from "../lib/errors.ts";
 import { callerUid, distrust, userName } from "../lib/trust.ts";
 import { lookupIn } from "../config/lookup.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { lstatOf, readSmall, realPath } from "../store/files.ts";
+import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
 import { defaultsName } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./open.ts";

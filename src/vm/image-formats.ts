@@ -4,14 +4,15 @@
  */
 import { existsSync, statSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
-import type { SettingValue } from "../config/literal.ts";
+import { readSmall } from "../lib/read-file.ts";
+import type { SettingValue } from "../config/shell-expand.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import type { Disk, ImageFormat, ImageRequest } from "../machine/types.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
 import { refuseNoImage } from "../qemu/no-image.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { readSmall, replaceFile } from "../store/files.ts";
+import { replaceFile } from "../store/files.ts";
 import { withAssignment } from "../store/guest-env.ts";
 import { HOST, isDiskName } from "../store/layout.ts";
 import type { Vm } from "./open.ts";

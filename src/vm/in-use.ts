@@ -5,7 +5,7 @@ import { describeHolder, findHolder, findUsers, readArgv, type Holder } from "..
 import { isBlocksArgv } from "../qemu/blocks.ts";
 import { isImageInUse } from "../qemu/img.ts";
 import { isListening } from "../process/unix-socket.ts";
-import { realPath } from "../store/files.ts";
+import { realPath } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import type { Present } from "../store/workdir.ts";

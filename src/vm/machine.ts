@@ -14,7 +14,6 @@ import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { socketIn } from "../process/unix-socket.ts";
 import { mapLinks } from "../rescue/mapped-files.ts";
-import { lstatOf } from "../store/files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
 import { requireRegularDisk } from "../store/own-disks.ts";
 import { optionsBehind } from "../config/values.ts";
@@ -25,7 +24,7 @@ import { resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
 import { findBase, mendBitmaps } from "./backing-file.ts";
 import { type Media } from "./media.ts";
-import { requireReadableFile } from "../lib/read-file.ts";
+import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "./open.ts";
 import type { Present } from "../store/workdir.ts";
 

@@ -5,7 +5,9 @@ import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { lockVm } from "../store/lock.ts";
-import { fileError, listDirectory, realPath, remove } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
+import { realPath } from "../lib/read-file.ts";
+import { fileError, listDirectory } from "../store/files.ts";
 import { HOST, LAST, PARTIAL, WORK } from "../store/layout.ts";
 import { recoverWork } from "../store/recover.ts";
 import {

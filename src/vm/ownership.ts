@@ -4,7 +4,7 @@ import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { asUser, callerUid, foreignReason, ownedByUs, userName } from "../lib/trust.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { lstatOf } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { HOST } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 

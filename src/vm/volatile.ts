@@ -2,7 +2,7 @@ import { statfsSync } from "node:fs";
 import { dirname } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { log } from "../lib/log.ts";
-import { realPath } from "../store/files.ts";
+import { realPath } from "../lib/read-file.ts";
 import type { Present } from "../store/workdir.ts";
 import { hasSnapshots } from "../store/no-vm.ts";
 

@@ -12,15 +12,13 @@ import {
   truncateSync,
 } from "node:fs";
 import { join } from "node:path";
+import { remove } from "../../src/store/remove.ts";
+import { lstatOf, readSmall, readTail } from "../../src/lib/read-file.ts";
 import {
   allocatedBytes,
   fileError,
   freeBytes,
   listDirectory,
-  lstatOf,
-  readSmall,
-  readTail,
-  remove,
   replaceFile,
   swingLink,
   requireRoom,

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { formatDeviceNumber } from "../../src/qemu/block-device.ts";
 import { findBase, recordBase, requireOwnDisk } from "../../src/vm/backing-file.ts";
 import type { Present } from "../../src/store/workdir.ts";
-import type { BaseRecord } from "../../src/store/mark.ts";
+import type { BaseRecord } from "../../src/store/mark-types.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 

@@ -7,7 +7,7 @@ import { listProfiles } from "../../rescue/profiles.ts";
 import type { Context } from "../../vm/context.ts";
 import { openVm } from "../../vm/open.ts";
 import { listSnapshots } from "../../store/snapshots.ts";
-import { readSmall } from "../../store/files.ts";
+import { readSmall } from "../../lib/read-file.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
 import { resolveHostdir } from "../../store/workdir.ts";
 import type { Candidate, Source } from "./values.ts";

@@ -1,6 +1,6 @@
 import { date, version } from "../../../package.json";
 import { buildDefaults } from "../../config/defaults.ts";
-import type { SettingValue } from "../../config/literal.ts";
+import type { SettingValue } from "../../config/shell-expand.ts";
 import { SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
 import { EXIT, type ExitName } from "../../lib/errors.ts";
 import { MACROS } from "../../machine/macros.ts";

@@ -5,7 +5,7 @@ import { buildDefaults } from "../../config/defaults.ts";
 import { SECRETS, SETTING_NAMES } from "../../config/schema.ts";
 import { formatSize } from "../../lib/size.ts";
 import { readCpuFlags } from "../../qemu/accel.ts";
-import { openForReading, readSmall } from "../../store/files.ts";
+import { openForReading, readSmall } from "../../lib/read-file.ts";
 import { WORK } from "../../store/layout.ts";
 import { formatText, type InForce } from "../config.ts";
 import type { Context } from "../../vm/context.ts";

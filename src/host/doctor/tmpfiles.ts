@@ -2,7 +2,8 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { exec, findProgram } from "../../process/exec.ts";
-import { listDirectory, readSmall, realPath } from "../../store/files.ts";
+import { readSmall, realPath } from "../../lib/read-file.ts";
+import { listDirectory } from "../../store/files.ts";
 import type { Check } from "./check.ts";
 
 /** A line of a configuration file, with that file. */

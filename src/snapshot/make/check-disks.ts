@@ -5,7 +5,7 @@ import { counted } from "../../lib/text.ts";
 import { findImageDamage } from "../../qemu/img.ts";
 import { findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
 import { findVariablesDamage } from "../../qemu/uefi-variables.ts";
-import { lstatOf } from "../../store/files.ts";
+import { lstatOf } from "../../lib/read-file.ts";
 import { requireRegularDisk, ownDisks } from "../../store/own-disks.ts";
 import { WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../machine/types.ts";

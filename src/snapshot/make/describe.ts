@@ -1,7 +1,8 @@
 import { join } from "node:path";
 import { formatTimestamp } from "../../lib/time.ts";
 import { newSnapshotId } from "../../lib/uuid.ts";
-import { listDirectory, lstatOf, readSmallBytes, replaceFile, writeNew } from "../../store/files.ts";
+import { lstatOf, readSmallBytes } from "../../lib/read-file.ts";
+import { listDirectory, replaceFile, writeNew } from "../../store/files.ts";
 import { defaultsName, HOST, SNAPSHOT, WORK } from "../../store/layout.ts";
 import type { Manifest } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";

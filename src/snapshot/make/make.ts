@@ -4,18 +4,13 @@ import { log, snapshotName } from "../../lib/log.ts";
 import { formatSize } from "../../lib/size.ts";
 import { formatDuration } from "../../lib/time.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
-import {
-  afterCommit,
-  fileError,
-  remove,
-  removeQuietly,
-  swingLink,
-  syncDirectory,
-} from "../../store/files.ts";
+import { type Consistency, consistencyOf, explainCrash } from "../../store/mark-types.ts";
+import { remove } from "../../store/remove.ts";
+import { afterCommit, fileError, removeQuietly, swingLink, syncDirectory } from "../../store/files.ts";
 import { HOST, isDiskName, LAST, PARTIAL, WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../machine/types.ts";
 import type { Manifest } from "../../store/manifest.ts";
-import { consistencyOf, explainCrash, updateMark, type Consistency } from "../../store/mark.ts";
+import { updateMark } from "../../store/mark.ts";
 import { isListening } from "../../process/unix-socket.ts";
 import type { Context } from "../../vm/context.ts";
 import { refuseRunning } from "../../vm/in-use.ts";

@@ -1,6 +1,7 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { allocatedBytes, lstatOf } from "../../store/files.ts";
+import { lstatOf } from "../../lib/read-file.ts";
+import { allocatedBytes } from "../../store/files.ts";
 import { WORK } from "../../store/layout.ts";
 import { requireRegularDisk, ownDisks } from "../../store/own-disks.ts";
 import { requireOwnDisk } from "../../vm/backing-file.ts";

@@ -4,7 +4,7 @@ import { beginStep } from "../../lib/activity.ts";
 import { commandLine, programName } from "../../lib/command-line.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
-import { MAX_SMALL_BYTES } from "../../lib/read-file.ts";
+import { MAX_SMALL_BYTES, lstatOf, readSmall } from "../../lib/read-file.ts";
 import { formatSize } from "../../lib/size.ts";
 import { isPlainName, plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
@@ -12,8 +12,6 @@ import { throwIfInterrupted } from "../../process/signals.ts";
 import {
   fileError,
   listDirectory,
-  lstatOf,
-  readSmall,
   removeQuietly,
   requireRoom,
   swingLink,

@@ -5,7 +5,8 @@ import { lastLineOf, ProcessError, start, type Finished } from "../../process/ex
 import { gentle } from "../../process/gentle.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { findForeignPart, findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
-import { lstatOf, removeQuietly, requireRoom } from "../../store/files.ts";
+import { lstatOf } from "../../lib/read-file.ts";
+import { removeQuietly, requireRoom } from "../../store/files.ts";
 import { gzipLengthHint, unpackFiles } from "../../store/gz.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";

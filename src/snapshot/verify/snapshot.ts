@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { throwIfInterrupted } from "../../process/signals.ts";
-import { listDirectory, lstatOf } from "../../store/files.ts";
+import { lstatOf } from "../../lib/read-file.ts";
+import { listDirectory } from "../../store/files.ts";
 import { isDiskName, SNAPSHOT, WORK } from "../../store/layout.ts";
 import { isNewer } from "../../store/snapshot-info.ts";
 import type { Snapshot } from "../../store/snapshots.ts";

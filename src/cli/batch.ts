@@ -12,7 +12,7 @@ import {
 import { GLOBAL_OPTIONS } from "./options.ts";
 import { COMMANDS } from "./registry.ts";
 import { usageOf } from "./signature.ts";
-import { lineOf, unknownCommand } from "./suggest.ts";
+import { formatLine, unknownCommand } from "./suggest.ts";
 
 /**
  * Splits the words behind the options into commands. Nothing has run when it throws.
@@ -78,7 +78,7 @@ function refuseScattered(batch: readonly Invocation[], { prog, before }: Line): 
     ...batch.flatMap(({ command: { name }, typed }) => [`@${name}`, ...typed]),
   ];
   throw new VmError("usage", `${command.name}: in a batch the option ${found[0]!.spelling} stands first`, {
-    hint: `for all commands: ${lineOf(prog, words)}`,
+    hint: `for all commands: ${formatLine(prog, words)}`,
   });
 }
 
@@ -103,10 +103,10 @@ function surplus(word: string, at: number, { command, args }: Invocation, line: 
   // `backup S0 -d DIR`: free text may begin with a dash.
   if (option)
     hints.unshift(
-      `did you mean: ${lineOf(prog, [...before, text as string, word, ...words.toSpliced(at - 1, 2)])}`,
+      `did you mean: ${formatLine(prog, [...before, text as string, word, ...words.toSpliced(at - 1, 2)])}`,
     );
   else if (COMMANDS.has(word))
-    hints.push(`to run ${word} next: ${lineOf(prog, [...before, ...words.with(at, `@${word}`)])}`);
+    hints.push(`to run ${word} next: ${formatLine(prog, [...before, ...words.with(at, `@${word}`)])}`);
   return new Surplus(`${command.name}: '${word}' is one argument too many`, hints.join("\n"), word, [
     ...before,
     ...words.toSpliced(at, 1),

@@ -4,7 +4,7 @@ import { parseOptions, UnknownOption, wordsOfOption, type Occurrence } from "./g
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import { COMMANDS, OLD_NAMES, type Command, type CommandOption } from "./registry.ts";
 import { usageOf } from "./signature.ts";
-import { lineOf } from "./suggest.ts";
+import { formatLine } from "./suggest.ts";
 
 /** One command of a batch, checked. */
 export interface Invocation {
@@ -72,7 +72,7 @@ function optionHint(command: Command, spelling: string, typed: readonly string[]
   const at = words.length - typed.length;
   const help = `options of ${command.name}: ${prog} ${command.name} -h`;
   if (command.name === "ssh")
-    return `options of ssh stand behind --: ${lineOf(prog, [...before, ...words.slice(0, at), "--", ...typed])}\n${help}`;
+    return `options of ssh stand behind --: ${formatLine(prog, [...before, ...words.slice(0, at), "--", ...typed])}\n${help}`;
   const similar = nearest(
     spelling.slice(2),
     command.options.map(({ long }) => long),
@@ -81,7 +81,7 @@ function optionHint(command: Command, spelling: string, typed: readonly string[]
   if (!spelling.startsWith("--") || similar === undefined || wrong < 0) return help;
   const right = typed[wrong]!.replace(spelling, `--${similar}`);
   const retyped = words.with(at + wrong, right);
-  return `did you mean: ${lineOf(prog, [...before, ...retyped])}\n${help}`;
+  return `did you mean: ${formatLine(prog, [...before, ...retyped])}\n${help}`;
 }
 
 /** Lists what a command's argument may be, which need not be given then. */

@@ -101,7 +101,7 @@ const DEFINITIONS = {
   man,
 } satisfies Record<string, CommandDef<any>>;
 
-function describe(name: string, definition: CommandDef<any>): Command {
+function flattenCommand(name: string, definition: CommandDef<any>): Command {
   const meta = definition.meta as { description: string };
   const args = Object.entries((definition.args ?? {}) as Record<string, CommandArg>);
   return {
@@ -136,5 +136,5 @@ const optionOf = (long: string, arg: CommandArg): CommandOption => ({
 
 /** All commands, in the order of the help. A Map: `constructor` is no command. */
 export const COMMANDS: ReadonlyMap<string, Command> = new Map(
-  Object.entries(DEFINITIONS).map(([name, definition]) => [name, describe(name, definition)]),
+  Object.entries(DEFINITIONS).map(([name, definition]) => [name, flattenCommand(name, definition)]),
 );

@@ -48,7 +48,10 @@ export function readAssignments(text: string, lookup: Lookup): LiteralResult {
   try {
     const statements = parseStatements(new ShellText(text));
     const scope = new Scope(lookup);
-    return { kind: "values", assignments: statements.map((statement) => assign(statement, scope)) };
+    return {
+      kind: "values",
+      assignments: statements.map((statement) => evaluateAssignment(statement, scope)),
+    };
   } catch (error) {
     if (!(error instanceof Unreadable)) throw error;
     const { kind, line, message, hint } = error;
@@ -113,7 +116,7 @@ function parseStatement(source: ShellText): Statement {
 }
 
 /** Assigns as bash does: a scalar given to an array becomes its first element and leaves the others. */
-function assign({ name, line, append, right }: Statement, scope: Scope): Assignment {
+function evaluateAssignment({ name, line, append, right }: Statement, scope: Scope): Assignment {
   const old = scope.get(name);
   let value: SettingValue;
   if ("elements" in right) {

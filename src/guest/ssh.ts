@@ -96,7 +96,7 @@ export function buildSshOptions(access: {
   const { port, user, knownHosts, alias, keys } = access;
   return [
     `Port=${port}`,
-    `User=${quoted(user)}`,
+    `User=${quoteSshOption(user)}`,
     `UserKnownHostsFile=${quotedPath(knownHosts)}`,
     "GlobalKnownHostsFile=none",
     "StrictHostKeyChecking=accept-new",
@@ -112,8 +112,8 @@ export function buildSshOptions(access: {
 }
 
 /** One word of ssh_config. */
-const quoted = (word: string): string => `"${word.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
-const quotedPath = (path: string): string => quoted(path.replaceAll("%", "%%"));
+const quoteSshOption = (word: string): string => `"${word.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
+const quotedPath = (path: string): string => quoteSshOption(path.replaceAll("%", "%%"));
 
 /** What names a VM's keys. */
 interface KeyNames {

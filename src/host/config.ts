@@ -75,14 +75,14 @@ export async function showConfig(
   const shown = (names.length > 0 ? [...new Set(names)] : SETTING_NAMES).filter((name) =>
     isUsable(name, found.raw),
   );
-  context.print(json ? formatJson(shown, found) : formatText(shown, found, buildDefaults(context)));
+  context.print(json ? formatConfigJson(shown, found) : formatConfig(shown, found, buildDefaults(context)));
   if (found.error) throw found.error;
 }
 
 const isSet = (name: SettingName, { raw, origins }: Pick<InForce, "raw" | "origins">): boolean =>
   raw[name].length > 0 || origins[name].kind === "environment";
 
-function formatJson(
+function formatConfigJson(
   names: readonly SettingName[],
   { raw, origins }: Pick<InForce, "raw" | "origins">,
 ): string {
@@ -102,7 +102,7 @@ const MAX_COLUMN = 48;
 const lastLength = (text: string): number => text.length - text.lastIndexOf("\n") - 1;
 
 /** Pure: one assignment a line, its origin in a comment. A secret is a comment altogether. */
-export function formatText(
+export function formatConfig(
   names: readonly SettingName[],
   { raw, origins }: Pick<InForce, "raw" | "origins">,
   defaults: InForce["raw"],
@@ -124,10 +124,10 @@ export function formatText(
 
 function originOf(origin: Origin): string {
   // A file's name may hold anything.
-  return plain(`${placeOf(origin)}${origin.added ? ", and the command line" : ""}`);
+  return plain(`${describePlace(origin)}${origin.added ? ", and the command line" : ""}`);
 }
 
-function placeOf(origin: Origin): string {
+function describePlace(origin: Origin): string {
   switch (origin.kind) {
     case "default":
       return "built-in default";

@@ -60,12 +60,12 @@ export async function notifying(
     VM_SNAPSHOT: made.name,
     VM_MESSAGE: "",
     VM_STATUS: "0",
-    VM_BYTES: String(sizeOf(join(made.vm.hostdir, HOST.backups, made.name))),
+    VM_BYTES: String(sumFileBytes(join(made.vm.hostdir, HOST.backups, made.name))),
     VM_SECONDS: made.seconds.toFixed(1),
   });
 }
 
-const sizeOf = (directory: string): number =>
+const sumFileBytes = (directory: string): number =>
   listDirectory(directory).reduce((sum, name) => sum + (lstatOf(join(directory, name))?.size ?? 0), 0);
 
 /** One line about what was done where nobody looked on. */

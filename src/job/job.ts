@@ -25,7 +25,7 @@ import { keepFormats } from "../vm/image-formats.ts";
 import { Media } from "../vm/media.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { requireWork, withVm, type Vm } from "../vm/open.ts";
-import { type Present } from "../store/workdir.ts";
+import { type Workdir } from "../store/workdir.ts";
 import { ensureRescue } from "./rescue.ts";
 import { findRescue, resolveRescueMachine } from "./rescue-machine.ts";
 import { JobLogWriter } from "./output.ts";
@@ -103,7 +103,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
   });
 }
 
-function emptyShares(work: Present): void {
+function emptyShares(work: Workdir): void {
   for (const name of [WORK.in, WORK.out]) {
     const path = join(work.dir, name);
     remove(path);
@@ -112,7 +112,7 @@ function emptyShares(work: Present): void {
 }
 
 /** [compat] `.post` finds what the job has made in `.out`: modes and symlinks. */
-function restoreOutput(work: Present): void {
+function restoreOutput(work: Workdir): void {
   const out = join(work.dir, WORK.out);
   const outside = restoreMappedFiles(out, callerUmask(), OUTDIR, Object.values(JOB));
   if (outside.length === 0) return;
@@ -122,7 +122,7 @@ function restoreOutput(work: Present): void {
 }
 
 /** The job goes where the rescue sees it, unless `.pre` has put one there. */
-function stageScript(job: Job, work: Present): void {
+function stageScript(job: Job, work: Workdir): void {
   const target = join(work.dir, WORK.in, JOB.script);
   if (lstatOf(target)) {
     chmodSync(target, 0o600);
@@ -141,7 +141,7 @@ function stageScript(job: Job, work: Present): void {
 async function hookVariables(
   context: Context,
   vm: Vm,
-  work: Present,
+  work: Workdir,
   media: Media,
   libexec: string,
 ): Promise<BashVariables> {
@@ -170,7 +170,7 @@ async function hookVariables(
 }
 
 /** OVMF's files for hooks; empty where no firmware is installed, which is no hook's business to fail of. */
-function firmwareVariables(vm: Vm, work: Present): BashVariables {
+function firmwareVariables(vm: Vm, work: Workdir): BashVariables {
   try {
     const { code, varsTemplate } = findFirmwareFor(vm, work);
     return { OVMF_CODE: code.path, OVMF_VARS: varsTemplate.path };

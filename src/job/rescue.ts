@@ -18,7 +18,7 @@ import { PARTIAL, RESCUE } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { Media } from "../vm/media.ts";
 import { openOwnVm, type Vm } from "../vm/open.ts";
-import { sizeOf } from "./rescue-list.ts";
+import { measureRescue } from "./rescue-list.ts";
 import { keptSettings, lockProfiles, recoverProfile, replaceProfile } from "./rescue-profile.ts";
 
 export interface BuildRequest {
@@ -75,13 +75,13 @@ export function parseRescueRequest(
 
 /** `--rescue=auto`: the usual one, made where there is none. */
 const AUTO = "auto";
-const profileName = ({ settings }: Vm): string =>
+const chooseProfileName = ({ settings }: Vm): string =>
   settings.RESCUE === AUTO ? `rescue-${settings.QEMUARCH}` : settings.RESCUE;
 
 /** The VM with its rescue named, and made first where that was asked for. */
 export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
   if (vm.settings.RESCUE !== AUTO) return vm;
-  const name = profileName(vm);
+  const name = chooseProfileName(vm);
   if (!lstatOf(join(vm.settings.PROFILES, name)))
     await buildRescue(context, {
       action: "build",
@@ -103,7 +103,7 @@ export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
 export async function buildRescue(context: Context, request: BuildRequest): Promise<void> {
   const started = performance.now();
   const vm = await openOwnVm(context);
-  const name = request.name ?? profileName(vm);
+  const name = request.name ?? chooseProfileName(vm);
   const directory = join(vm.settings.PROFILES, name);
   const beside = join(vm.settings.PROFILES, `${PARTIAL}${name}`);
   const scratch = `${beside}.scratch`;
@@ -148,7 +148,7 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
   }
   const seconds = (performance.now() - started) / 1000;
   log.success(
-    `the rescue ${name} is in ${directory}: ${formatSize(sizeOf(directory))}, ${formatDuration(seconds)}`,
+    `the rescue ${name} is in ${directory}: ${formatSize(measureRescue(directory))}, ${formatDuration(seconds)}`,
   );
 }
 

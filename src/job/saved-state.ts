@@ -23,7 +23,7 @@ import { openForReading } from "../lib/read-file.ts";
 import { createFile, removeQuietly, syncDirectory } from "../store/files.ts";
 import { PARTIAL, RUN_FILES, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 import { CHANNELS, type RescueRun } from "./rescue-machine.ts";
 
 /** How long a rescue that goes on may take until it has found its disks; past that it is started cold. */
@@ -44,7 +44,7 @@ export interface LiveRescue {
  */
 export async function resumeRescue(
   context: Context,
-  work: Present,
+  work: Workdir,
   run: RescueRun,
   onEvent: (event: QmpEvent) => void,
 ): Promise<LiveRescue | undefined> {
@@ -150,7 +150,7 @@ async function saveState(directory: string, argv: string[]): Promise<void> {
 }
 
 async function resume(
-  work: Present,
+  work: Workdir,
   { machine: booted, capabilities }: RescueRun,
   state: string,
   onEvent: (event: QmpEvent) => void,

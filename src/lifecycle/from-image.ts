@@ -81,7 +81,7 @@ export function planDisks(
 }
 
 /** A copy holds the image as it is now. */
-function warnAboutInternal({ path, format, blockDevice }: ReadImage): void {
+function warnAboutUncopiedSnapshots({ path, format, blockDevice }: ReadImage): void {
   if (format !== "qcow2" || blockDevice) return;
   const count = readImageHeader(path).qcow2?.internalSnapshots ?? 0;
   if (count > 0)
@@ -99,7 +99,7 @@ export async function makeDisk(
 ): Promise<void> {
   const { image, linked, virtualBytes, neededBytes } = source;
   if (linked) return createOverlay(target, image, sizeBytes);
-  warnAboutInternal(image);
+  warnAboutUncopiedSnapshots(image);
   const meter = context.meter(`copy ${basename(image.path)}`, neededBytes);
   try {
     await convertImage(image, target, (part) => meter.update(part * neededBytes));

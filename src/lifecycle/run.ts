@@ -18,7 +18,7 @@ import { replaceFile } from "../store/files.ts";
 import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { startEvents } from "../store/events.ts";
-import { describeGone, type Present } from "../store/workdir.ts";
+import { describeGone, type Workdir } from "../store/workdir.ts";
 import { RUN_NAMES } from "../store/working-names.ts";
 import type { Context } from "../vm/context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "../vm/display.ts";
@@ -49,7 +49,7 @@ const FINISH_WAIT_MS = 60_000;
 
 interface Started {
   vm: Vm;
-  work: Present;
+  work: Workdir;
   machine: QemuSession;
   resolved: Machine;
 }
@@ -76,7 +76,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
     // Before anything is restored: a mistyped command ends here.
     const isoPath = iso ? await new Media(context, found).findIso(iso) : iso;
     const vm = await ensureWork(context, found);
-    return startVm(context, vm, vm.work as Present, isoPath, request);
+    return startVm(context, vm, vm.work as Workdir, isoPath, request);
   });
   if (detach) {
     run.machine.release();
@@ -118,7 +118,7 @@ async function chooseCd(
 async function startVm(
   context: Context,
   vm: Vm,
-  work: Present,
+  work: Workdir,
   iso: string | undefined,
   { ssh = false, detach = false, needsSsh = false }: RunRequest,
 ): Promise<Started> {
@@ -140,7 +140,7 @@ async function startVm(
     refuseExcess("run", resolved, argv);
     try {
       recordStart(context, vm, work, resolved, { ssh, detach });
-      const machine = await launch(context, work, resolved, argv, detach);
+      const machine = await startMachine(context, work, resolved, argv, detach);
       return { vm, work, machine, resolved };
     } catch (error) {
       const logPath = join(work.dir, WORK.qemuLog);
@@ -153,9 +153,9 @@ async function startVm(
   }
 }
 
-async function launch(
+async function startMachine(
   context: Context,
-  work: Present,
+  work: Workdir,
   resolved: Machine,
   argv: string[],
   detached: boolean,
@@ -239,6 +239,6 @@ async function waitUntilOff(
   return first;
 }
 
-function removeRunFiles(work: Present): void {
+function removeRunFiles(work: Workdir): void {
   for (const name of RUN_FILES) remove(join(work.dir, name));
 }

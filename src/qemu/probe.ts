@@ -43,7 +43,7 @@ export async function probeQemu(binary: string, cacheDirectory: string | undefin
   const path = requireProgram(binary);
   const cache = cacheDirectory && join(cacheDirectory, `qemu-${fingerprint(path)}.json`);
   const known = cache && readCache(cache);
-  const probed = known || (await ask(path));
+  const probed = known || (await askBinary(path));
   if (cache && !known) writeCache(cache, probed);
   return { ...probed, devices: new Set(probed.devices) };
 }
@@ -84,7 +84,7 @@ function writeCache(path: string, probed: Probed): void {
   }
 }
 
-async function ask(path: string): Promise<Probed> {
+async function askBinary(path: string): Promise<Probed> {
   const questions: readonly Command[] = [
     ["qmp_capabilities"],
     ["qom-list-types", { implements: "device", abstract: false }],

@@ -47,7 +47,7 @@ export interface Libexec extends Disposable {
  */
 export function unpackLibexec(wanted: string, tmpdir: string): Libexec {
   try {
-    if (!isWhole(wanted)) {
+    if (!hasAllFiles(wanted)) {
       mkdirSync(join(wanted, ".."), { recursive: true, mode: 0o700 });
       const beside = `${wanted}.${process.pid}`;
       removeQuietly(beside);
@@ -70,7 +70,7 @@ function writeFiles(directory: string): void {
 }
 
 /** Are they there as they were written, and nobody else's to change? */
-function isWhole(directory: string): boolean {
+function hasAllFiles(directory: string): boolean {
   const stats = lstatOf(directory);
   if (!stats?.isDirectory() || !ownedByUs(stats) || (stats.mode & 0o022) !== 0) return false;
   return Object.entries(FILES).every(([name, text]) => readSmall(join(directory, name)) === text);

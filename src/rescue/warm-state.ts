@@ -16,7 +16,7 @@ export interface WarmKey {
   files: readonly string[];
 }
 
-const identityOf = (path: string): string => {
+const fileIdentityOf = (path: string): string => {
   const { size, mtimeMs, ino } = statSync(realpathSync(path));
   return `${path} ${size} ${mtimeMs} ${ino}`;
 };
@@ -32,7 +32,7 @@ const processor = (): string =>
 /** The file's name says which state it is: with anything changed it is not found, and another is made. */
 export function stateName({ profile, argv, qemuVersion, files }: WarmKey): string {
   const program = findProgram(argv[0]!) ?? argv[0]!;
-  const facts = [qemuVersion, identityOf(program), ...argv, ...files.map(identityOf), processor()];
+  const facts = [qemuVersion, fileIdentityOf(program), ...argv, ...files.map(fileIdentityOf), processor()];
   const hash = createHash("sha256").update(JSON.stringify(facts)).digest("hex").slice(0, 32);
   return `${profile}.${hash}`;
 }

@@ -54,13 +54,13 @@ export async function restoreSnapshot(
   const snapshot = findSnapshot(vm.hostdir, name);
   if (snapshot.problem) throw snapshot.problem;
   const own = readIdentity(vm.hostdir);
-  refuseForeign(context, snapshot, own, name !== undefined && name !== LAST, uuid);
+  refuseForeignSnapshot(context, snapshot, own, name !== undefined && name !== LAST, uuid);
   if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
   const jobs = listStored(snapshot);
   // First: what a damaged header names may be taken for a snapshot that is not there.
-  requireWhole(vm.hostdir, snapshot);
+  requireUndamaged(vm.hostdir, snapshot);
   const images = listImages(vm.hostdir, snapshot);
   const inplace =
     context.options.settings.INPLACE === undefined && vm.work.state === "present"
@@ -114,7 +114,7 @@ export async function restoreSnapshot(
  * @param fetched the UUID under which it was fetched from the repository, which has been said then
  * @throws 74 naming both UUIDs
  */
-function refuseForeign(
+function refuseForeignSnapshot(
   { prog }: Context,
   { name, manifest }: Snapshot,
   own: Identity,
@@ -136,7 +136,7 @@ function refuseForeign(
  * restored all the same where they are what was backed up, with a warning.
  * @throws 74 for a damaged one
  */
-function requireWhole(hostdir: string, snapshot: Snapshot): void {
+function requireUndamaged(hostdir: string, snapshot: Snapshot): void {
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
   const damage = findDamage(snapshot, (name) => known.get(name));
   if (damage !== undefined) throw damaged(snapshot, `: ${damage}`);

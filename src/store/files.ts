@@ -115,7 +115,7 @@ export function replaceFile(path: string, content: string | Buffer, directory = 
 }
 
 /** Points a symbolic link at `target` in one step, whether it exists or not: when this throws, it has not. */
-export function swingLink(path: string, target: string): void {
+export function replaceSymlink(path: string, target: string): void {
   const beside = join(dirname(path), `${PARTIAL}${process.pid}`);
   rmSync(beside, { force: true });
   symlinkSync(target, beside);

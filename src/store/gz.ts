@@ -23,7 +23,7 @@ export interface CopyJob {
 export type OnProgress = (doneBytes: number) => void;
 
 const PROGRESS_MS = 250;
-const syncFile = promisify(fsync);
+const syncDescriptor = promisify(fsync);
 
 /** Where a child reads in its input: exact, and no byte passes through us (proc(5), fdinfo). */
 function readPosition(pid: number): number {
@@ -58,7 +58,7 @@ function keepToRate({ reader }: Copy, bytesPerSecond: number): Disposable {
  * Runs copies side by side, at most `limit` at once; the first failure or interruption ends them all.
  * @param rate bytes per second of them all; 0: as fast as may be
  */
-async function runCopies(
+async function runFileCopies(
   jobs: readonly CopyJob[],
   limit: number,
   begin: (job: CopyJob) => Copy,
@@ -142,7 +142,7 @@ export async function compressFiles(
         const [read, packed] = await Promise.all([reader.done, packer.done]);
         if (packed.status !== 0) throw processFailure(`cannot compress ${job.name}`, packed);
         if (read.status !== 0) throw processFailure(`cannot read ${job.from}`, read);
-        await syncFile(to);
+        await syncDescriptor(to);
         const after = fstatSync(from, { bigint: true });
         if (after.mtimeNs !== before.mtimeNs || after.size !== before.size)
           throw new VmError("io", `${job.from} was changed while it was copied`, {
@@ -155,7 +155,7 @@ export async function compressFiles(
     })();
     return { reader, all: [reader, packer], done };
   };
-  await runCopies(jobs, cores, begin, onProgress, rate);
+  await runFileCopies(jobs, cores, begin, onProgress, rate);
 }
 
 /**
@@ -188,7 +188,7 @@ export async function unpackFiles(
     })();
     return { reader, all: [reader, writer], done };
   };
-  await runCopies(jobs, availableParallelism(), begin, onProgress);
+  await runFileCopies(jobs, availableParallelism(), begin, onProgress);
 }
 
 /** The length gzip notes at a file's end, modulo 4 GiB (RFC 1952): a lower bound of what it unpacks to. */

@@ -20,11 +20,12 @@ const isFields = (value: unknown): value is Fields =>
 export function formatMark({ damaged: _damaged, ...fields }: Mark): string {
   // As it is read again: fields that are undefined are none.
   const plainFields = JSON.parse(JSON.stringify(fields)) as Fields;
-  return `${JSON.stringify({ ...plainFields, sum: sumOf(plainFields) }, null, 2)}\n`;
+  return `${JSON.stringify({ ...plainFields, sum: sumFields(plainFields) }, null, 2)}\n`;
 }
 
 /** SHA-256 of the fields as compact JSON, in their order. */
-const sumOf = (fields: Fields): string => createHash("sha256").update(JSON.stringify(fields)).digest("hex");
+const sumFields = (fields: Fields): string =>
+  createHash("sha256").update(JSON.stringify(fields)).digest("hex");
 
 /**
  * Reads a mark. What is not of its form is left out; a mark that is damaged still is one, with what can be read of it,
@@ -39,7 +40,7 @@ export function parseMark(text: string, path: string): Mark {
     const parsed: unknown = JSON.parse(text);
     if (isFields(parsed)) {
       ({ sum, ...fields } = parsed);
-      whole = sum === undefined || sum === sumOf(fields);
+      whole = sum === undefined || sum === sumFields(fields);
     }
   } catch {
     // No JSON, or nested deeper than the parser can go.

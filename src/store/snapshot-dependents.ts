@@ -19,7 +19,7 @@ export function parentsOf({ dir, manifest, problem }: Snapshot): string[] {
   if (manifest) return manifest.parent === undefined ? [] : [manifest.parent];
   if (!problem || !isReadable(dir)) return [];
   const backing = listDirectory(dir).flatMap((name) =>
-    lstatOf(join(dir, name))?.isFile() ? (readQuietly(join(dir, name)) ?? []) : [],
+    lstatOf(join(dir, name))?.isFile() ? (readBackingName(join(dir, name)) ?? []) : [],
   );
   return [...new Set(backing.map((path) => basename(dirname(path))))];
 }
@@ -32,7 +32,7 @@ function isReadable(dir: string): boolean {
   }
 }
 
-function readQuietly(path: string): string | undefined {
+function readBackingName(path: string): string | undefined {
   try {
     return readOwnHeader(path).backingName;
   } catch (error) {

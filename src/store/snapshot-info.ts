@@ -37,13 +37,13 @@ export interface SnapshotFile {
 }
 
 /** A snapshot with all that is known of it. */
-export interface Known {
+export interface SnapshotInfo {
   snapshot: Snapshot;
   facts: SnapshotFacts;
 }
 
 /** All snapshots of a VM, oldest first. */
-export function knowSnapshots(hostdir: string): Known[] {
+export function inspectSnapshots(hostdir: string): SnapshotInfo[] {
   const last = lastName(hostdir);
   // One that is removed meanwhile is no news: a list takes no lock.
   const all = listSnapshots(hostdir).flatMap((snapshot) => {

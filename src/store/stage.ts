@@ -7,7 +7,14 @@ import { refuseTaken } from "./claim.ts";
 import { type Mark, newMark } from "./mark-types.ts";
 import { remove } from "./remove.ts";
 import { lstatOf } from "../lib/read-file.ts";
-import { afterCommit, fileError, listDirectory, removeQuietly, swingLink, syncDirectory } from "./files.ts";
+import {
+  afterCommit,
+  fileError,
+  listDirectory,
+  removeQuietly,
+  replaceSymlink,
+  syncDirectory,
+} from "./files.ts";
 import { HOST, isDiskName, PARTIAL, READY, WORK } from "./layout.ts";
 import { writeMark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
@@ -65,7 +72,7 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
         syncDirectory(dir);
         renameSync(dir, final);
         syncDirectory(tmpdir);
-        swingLink(join(hostdir, HOST.workLink), final);
+        replaceSymlink(join(hostdir, HOST.workLink), final);
       } catch (error) {
         removeQuietly(final);
         throw error;

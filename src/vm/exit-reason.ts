@@ -15,7 +15,7 @@ import { fileError } from "../store/files.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { readMark, updateMark } from "../store/mark.ts";
 import { forgetRunning } from "../store/running.ts";
-import { bootTime, type Present, type Work } from "../store/workdir.ts";
+import { bootTime, type Workdir, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { findRunning } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
@@ -135,7 +135,7 @@ export async function catchUp(
  * The same, and says so. That it cannot be recorded stops no command: `destroy` makes room.
  * @returns whether the mark has changed
  */
-export async function settleRun(context: Context, hostdir: string, work: Work): Promise<boolean> {
+export async function recordExit(context: Context, hostdir: string, work: Work): Promise<boolean> {
   try {
     const ended = await catchUp(context, hostdir, work);
     if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${ended.how}`);
@@ -147,7 +147,7 @@ export async function settleRun(context: Context, hostdir: string, work: Work): 
   }
 }
 
-function endOf({ shutdown, status, signal }: QemuEnd): Omit<Ended, "at"> {
+function classifyEnd({ shutdown, status, signal }: QemuEnd): Omit<Ended, "at"> {
   if (shutdown) {
     const [end, how] = describeReason(shutdown.reason);
     return { end, how };
@@ -157,20 +157,20 @@ function endOf({ shutdown, status, signal }: QemuEnd): Omit<Ended, "at"> {
 }
 
 /** When they were made tells working files apart; a damaged mark may not know it any more. */
-const isSame = (now: Mark, then: Mark): boolean =>
+const isSameVm = (now: Mark, then: Mark): boolean =>
   now.created === then.created || now.damaged === true || now.created === "" || then.created === "";
 
 /** Records how the run ended, says so, and fails unless the guest powered itself off. */
 export function finishRun(
   context: Context,
   now: { hostdir: string; work: Work },
-  work: Present,
+  work: Workdir,
   machineEnd: QemuEnd,
   stop: StopSignal | undefined,
 ): void {
-  const same = now.work.state === "present" && isSame(now.work.mark, work.mark);
+  const same = now.work.state === "present" && isSameVm(now.work.mark, work.mark);
   if (!same) throw new VmError("io", "the guest was ended, and its working files were destroyed meanwhile");
-  const { end, how } = endOf(machineEnd);
+  const { end, how } = classifyEnd(machineEnd);
   try {
     writeEnd(context, now.hostdir, work.dir, { end, how, at: new Date() });
   } catch (error) {
@@ -190,7 +190,7 @@ export function finishRun(
 /** Another command holds the VM's lock for too long: how the run ended is said at least. */
 export function unrecordedEnd(error: unknown, machineEnd: QemuEnd, stop: StopSignal | undefined): unknown {
   if (!(error instanceof VmError && error.code === "busy")) return error;
-  const message = `${endOf(machineEnd).how}, but this is not recorded: ${error.message}`;
+  const message = `${classifyEnd(machineEnd).how}, but this is not recorded: ${error.message}`;
   return stop
     ? signalError(stop, message)
     : new VmError("busy", message, { hint: "the next command records it" });

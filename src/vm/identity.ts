@@ -8,7 +8,7 @@ import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { replaceFile } from "../store/files.ts";
 import { NO_IDENTITY, parseIdentity, withIdentity, type Identity } from "../store/identity.ts";
 import { HOST } from "../store/layout.ts";
-import { notePlace, placeOf } from "../store/places.ts";
+import { notePlace, findRecordedPlace } from "../store/places.ts";
 import { isForeign } from "../store/retention.ts";
 import { findGuestEnv, resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
@@ -19,7 +19,7 @@ interface Opened extends Loaded {
   work: Work;
 }
 
-type Known = Identity & { uuid: string };
+type KnownIdentity = Identity & { uuid: string };
 
 /** The identity that an opened VM's settings hold. */
 export const identityOf = ({ settings }: Loaded): Identity => ({
@@ -81,7 +81,7 @@ export function settleIdentity<T extends Opened>(context: Context, vm: T, warns 
   const { hostdir, work } = vm;
   if (findGuestEnv(hostdir, work) === undefined) return vm;
   const before = identityOf(vm);
-  const identity = before.uuid === undefined ? makeIdentity(vm) : (before as Known);
+  const identity = before.uuid === undefined ? makeIdentity(vm) : (before as KnownIdentity);
   if (!identity) return vm;
   if (before.uuid !== undefined && work.state === "present" && !work.inplace) copyToHost(hostdir, identity);
   const other = findOther(context, hostdir, identity.uuid);
@@ -93,17 +93,17 @@ export function settleIdentity<T extends Opened>(context: Context, vm: T, warns 
 }
 
 /** @returns undefined where guest.env is none that can be read, or cannot be written */
-function makeIdentity(vm: Opened): Known | undefined {
+function makeIdentity(vm: Opened): KnownIdentity | undefined {
   const known = guestEnvsOf(vm).map(identityIn);
   const inForce = known.at(-1) ?? (lstatOf(guestEnvsOf(vm).at(-1)!) ? undefined : known[0]);
   if (!inForce) return undefined;
   const found = known.find((item) => item?.identity.uuid !== undefined)?.identity;
-  const identity: Known = { uuid: found?.uuid ?? newUuid(), former: found?.former ?? [] };
+  const identity: KnownIdentity = { uuid: found?.uuid ?? newUuid(), former: found?.former ?? [] };
   return quietly(() => writeIdentity(vm, identity)) ? identity : undefined;
 }
 
 /** HOSTDIR's guest.env comes into force when the working files go. */
-function copyToHost(hostdir: string, identity: Known): void {
+function copyToHost(hostdir: string, identity: KnownIdentity): void {
   const path = join(hostdir, HOST.guestEnv);
   const text = quietly(() => readSmall(path));
   if (text?.includes(`UUID="${identity.uuid}"`) !== false) return;
@@ -111,7 +111,7 @@ function copyToHost(hostdir: string, identity: Known): void {
 }
 
 /** @returns whether the file holds it now @throws a system error */
-function putIdentity(path: string, identity: Known): boolean {
+function putIdentity(path: string, identity: KnownIdentity): boolean {
   const found = identityIn(path);
   const text = found && withIdentity(found.text, identity);
   if (text === undefined) return false;
@@ -123,13 +123,13 @@ function putIdentity(path: string, identity: Known): boolean {
  * Writes the identity to HOSTDIR's and WORKDIR's guest.env, where these exist.
  * @returns whether the one in force holds it now @throws a system error
  */
-export function writeIdentity(vm: Pick<Opened, "hostdir" | "work">, identity: Known): boolean {
+export function writeIdentity(vm: Pick<Opened, "hostdir" | "work">, identity: KnownIdentity): boolean {
   let done = false;
   for (const path of guestEnvsOf(vm)) if (lstatOf(path)) done = putIdentity(path, identity);
   return done;
 }
 
-function withSettings<T extends Opened>(vm: T, { uuid, former }: Known): T {
+function withSettings<T extends Opened>(vm: T, { uuid, former }: KnownIdentity): T {
   const file = findGuestEnv(vm.hostdir, vm.work)!;
   return {
     ...vm,
@@ -145,7 +145,7 @@ function withSettings<T extends Opened>(vm: T, { uuid, former }: Known): T {
  * @returns its HOSTDIR, or undefined
  */
 function findOther({ cacheDirectory }: Context, hostdir: string, uuid: string): string | undefined {
-  const noted = placeOf(cacheDirectory, uuid);
+  const noted = findRecordedPlace(cacheDirectory, uuid);
   if (noted === hostdir) return undefined;
   if (noted !== undefined && !isSameDirectory(noted, hostdir) && readIdentity(noted).uuid === uuid)
     return noted;

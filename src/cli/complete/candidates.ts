@@ -21,12 +21,12 @@ export const expandHome = (path: string, home: string): string => path.replace(/
  * @param stem what the candidates begin with
  */
 export async function listCandidates(source: Source, stem: string, context: Context): Promise<Candidate[]> {
-  const all = await list(source, stem, context);
+  const all = await listAll(source, stem, context);
   // Shells and terminals would make something else of control characters.
   return all.filter(({ text }) => text.startsWith(stem) && plain(text) === text);
 }
 
-async function list(source: Source, stem: string, context: Context): Promise<Candidate[]> {
+async function listAll(source: Source, stem: string, context: Context): Promise<Candidate[]> {
   switch (source.kind) {
     case "words":
       return source.words;

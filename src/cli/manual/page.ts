@@ -49,7 +49,7 @@ export function buildManual(prog: string): string {
     ...[...COMMANDS.values()].flatMap((command) => commandPart(command, paragraphs)),
     ...section("OPTIONS"),
     ...GLOBAL_OPTIONS.filter(({ hidden }) => !hidden).flatMap((option) =>
-      item(spellings(option), prose(option.help + effectOf(option))),
+      item(formatSpellings(option), prose(option.help + effectOf(option))),
     ),
     ...paragraph(prose("A path in `--image` and `--share` may begin with one of these:")),
     ...items(MACROS),
@@ -89,7 +89,7 @@ const synopsis = (prog: string): string[] => {
 };
 
 /** `-c, --cores=N` */
-const spellings = ({ short, long, value }: Spelling): string =>
+const formatSpellings = ({ short, long, value }: Spelling): string =>
   [...(short ? [bold(`-${short}`)] : []), bold(`--${long}`) + (value ? `=${italic(value)}` : "")].join(", ");
 
 /** The setting that an option stands for. */
@@ -111,7 +111,7 @@ function commandPart(command: Command, paragraphs: (texts: readonly string[]) =>
     ...fill(prose(sentence(summary))),
     ...paragraphs(more),
     ...positionals.flatMap((positional) => item(italic(positional.label), prose(positional.help))),
-    ...options.flatMap((option) => item(spellings(option), prose(option.help))),
+    ...options.flatMap((option) => item(formatSpellings(option), prose(option.help))),
     ...paragraph(`Exit status: ${statuses.join("; ")}.`),
   ];
 }

@@ -93,7 +93,7 @@ export function parseDoctorForm(json: boolean, report: boolean): DoctorForm {
 export async function runDoctor(context: Context, form: DoctorForm): Promise<void> {
   const found = await readInForce(context);
   const diagnosis = await diagnose(context, found);
-  if (form === "json") context.print(formatJson(diagnosis));
+  if (form === "json") context.print(formatDiagnosisJson(diagnosis));
   else if (form === "text") context.print(formatText(diagnosis));
   else {
     const { makeReport } = await import("./report.ts");
@@ -103,7 +103,7 @@ export async function runDoctor(context: Context, form: DoctorForm): Promise<voi
 }
 
 /** Names of distributions without a package are there, as null. */
-const formatJson = (diagnosis: Diagnosis): string =>
+const formatDiagnosisJson = (diagnosis: Diagnosis): string =>
   toJson(diagnosis, (_key, value: unknown) => (value === undefined ? null : value));
 
 /** Pure: a table. */

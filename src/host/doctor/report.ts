@@ -7,7 +7,7 @@ import { formatSize } from "../../lib/size.ts";
 import { readCpuFlags } from "../../qemu/accel.ts";
 import { openForReading, readSmall } from "../../lib/read-file.ts";
 import { WORK } from "../../store/layout.ts";
-import { formatText, type InForce } from "../config.ts";
+import { formatConfig, type InForce } from "../config.ts";
 import type { Context } from "../../vm/context.ts";
 import { redact, type Private } from "./redact.ts";
 import type { System } from "./system.ts";
@@ -69,7 +69,9 @@ function describeSettings(context: Context, found: InForce): string {
   const names = SETTING_NAMES.filter(
     (name) => found.origins[name].kind !== "default" || found.origins[name].added,
   );
-  return formatText(names, found, buildDefaults(context)) + (found.error ? `\n${found.error.message}\n` : "");
+  return (
+    formatConfig(names, found, buildDefaults(context)) + (found.error ? `\n${found.error.message}\n` : "")
+  );
 }
 
 const readLogs = (directory: string): Section[] =>

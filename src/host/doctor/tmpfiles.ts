@@ -60,11 +60,11 @@ export function joinFiles(directories: readonly string[]): string {
       if (name.endsWith(".conf") && !files.has(name)) files.set(name, join(directory, name));
   return [...files.keys()]
     .toSorted()
-    .map((name) => `# ${files.get(name)}\n${readQuietly(files.get(name)!)}\n`)
+    .map((name) => `# ${files.get(name)}\n${readTextOrNothing(files.get(name)!)}\n`)
     .join("");
 }
 
-function readQuietly(path: string): string {
+function readTextOrNothing(path: string): string {
   try {
     return readSmall(path) ?? "";
   } catch {

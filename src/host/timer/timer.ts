@@ -62,7 +62,7 @@ export async function timerVm(context: Context, request: TimerRequest): Promise<
   if (request.action !== "remove") requireVm(hostdir);
   const vm = await openVm(context);
   const system = request.system ?? process.getuid!() === 0;
-  const plan = planFor(context, vm, request, system);
+  const plan = buildTimerPlan(context, vm, request, system);
   if (request.action === "cron") return context.print(cronLine(plan));
   const { service, timer } = buildUnits(plan);
   const directory = unitDirectory(context, system);
@@ -73,7 +73,7 @@ export async function timerVm(context: Context, request: TimerRequest): Promise<
   context.print(shown.join("\n"));
 }
 
-function planFor(context: Context, vm: Vm, { words, when }: TimerRequest, system: boolean): Plan {
+function buildTimerPlan(context: Context, vm: Vm, { words, when }: TimerRequest, system: boolean): Plan {
   const { prog, env } = context;
   const { uid } = statSync(vm.hostdir);
   return {

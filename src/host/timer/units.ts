@@ -33,14 +33,15 @@ export function unitName({ prog, kind, hostdir }: Plan): string {
   return `${prog}-${kind}-${createHash("sha256").update(hostdir).digest("hex").slice(0, 32)}`;
 }
 
-const section = (title: string, lines: readonly string[]): string => `[${title}]\n${lines.join("\n")}\n`;
+const formatSection = (title: string, lines: readonly string[]): string =>
+  `[${title}]\n${lines.join("\n")}\n`;
 
 /** The service that runs the command, and the timer that starts it. */
 export function buildUnits(plan: Plan): { service: Unit; timer: Unit } {
   const { prog, kind, guest, hostdir, argv, when, env, system, uid } = plan;
   const name = unitName(plan);
   const what = escapeValue(`${prog} ${kind} of ${guest === "" ? "the VM" : guest} in ${hostdir}`);
-  const service = section("Service", [
+  const service = formatSection("Service", [
     "Type=oneshot",
     ...(uid === undefined ? [] : [`User=${uid}`]),
     ...Object.entries(env).map(([key, value]) => `Environment=${quoteWord(`${key}=${value}`)}`),
@@ -48,22 +49,22 @@ export function buildUnits(plan: Plan): { service: Unit; timer: Unit } {
     "Nice=10",
     "IOSchedulingClass=idle",
   ]);
-  const timer = section("Timer", [
+  const timer = formatSection("Timer", [
     `OnCalendar=${escapeValue(when)}`,
     "RandomizedDelaySec=5min",
     "Persistent=true",
   ]);
-  const install = section("Install", ["WantedBy=timers.target"]);
+  const install = formatSection("Install", ["WantedBy=timers.target"]);
   // HOSTDIR may be on another machine.
   const after = system ? ["After=remote-fs.target"] : [];
   return {
     service: {
       name: `${name}.service`,
-      text: `${section("Unit", [`Description=${what}`, ...after])}\n${service}`,
+      text: `${formatSection("Unit", [`Description=${what}`, ...after])}\n${service}`,
     },
     timer: {
       name: `${name}.timer`,
-      text: `${section("Unit", [`Description=When: ${what}`])}\n${timer}\n${install}`,
+      text: `${formatSection("Unit", [`Description=When: ${what}`])}\n${timer}\n${install}`,
     },
   };
 }

@@ -48,7 +48,7 @@ const HOST_MODULES = /^(\/usr)?\/lib\/modules\/[^/]+$/;
 
 const IMAGE_NAME = /^vmlinu[xz]/;
 
-const list = (directory: string): string[] => {
+const listNames = (directory: string): string[] => {
   try {
     return readdirSync(directory);
   } catch {
@@ -67,7 +67,7 @@ const modulePlaces = (roots: readonly string[], version: string): string[] =>
 /** All boot images below a root, the running kernel's first, then the newest. */
 function candidatesBelow(root: string): Candidate[] {
   const trees = ["usr/lib/modules", "lib/modules"].map((path) => join(root, path));
-  const versions = byVersion([...new Set(trees.flatMap(list))]);
+  const versions = byVersion([...new Set(trees.flatMap(listNames))]);
   const running = release();
   const inTrees = (version: string): string[] => trees.map((tree) => join(tree, version, "vmlinuz"));
   const images = [running, ...versions].flatMap((version) => [
@@ -76,7 +76,7 @@ function candidatesBelow(root: string): Candidate[] {
     join(root, "boot", `vmlinux-${version}`),
   ]);
   // Others name images by flavour (Alpine's vmlinuz-lts): their headers tell the version.
-  const others = byVersion(list(join(root, "boot")).filter((name) => IMAGE_NAME.test(name)));
+  const others = byVersion(listNames(join(root, "boot")).filter((name) => IMAGE_NAME.test(name)));
   const files = [...images, ...others.map((name) => join(root, "boot", name))].filter(exists);
   const seen = new Set<string>();
   return files

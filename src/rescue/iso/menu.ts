@@ -3,7 +3,7 @@
 type Kind = "isolinux" | "grub";
 
 /** The two boot loaders of a CD share words (`linux`), but only isolinux has `label`. */
-const kindOf = (text: string): Kind => (/^[ \t]*label[ \t]+\S/im.test(text) ? "isolinux" : "grub");
+const menuKindOf = (text: string): Kind => (/^[ \t]*label[ \t]+\S/im.test(text) ? "isolinux" : "grub");
 
 /** The arguments of one grub command: to the end of the line, or to a `;` or `}` outside of quotes and `${…}`. */
 const GRUB_ARGUMENTS = String.raw`(?:\\\r?\n|"[^"]*"|'[^']*'|\$\{\w+\}|[^\n;{}"'])*`;
@@ -36,7 +36,7 @@ function withArguments(line: string, args: readonly string[]): string {
  * @param args `name=value` or `name`, without white space
  */
 export function addKernelArguments(text: string, args: readonly string[]): string {
-  if (kindOf(text) === "isolinux")
+  if (menuKindOf(text) === "isolinux")
     return text.replaceAll(ISOLINUX_KERNEL, (all, command: string, line: string) =>
       // The space stands for the word that `withArguments` takes as the first.
       OF_LINUX.test(line) ? command + withArguments(` ${line}`, args).slice(1) : all,
@@ -130,4 +130,4 @@ function grubAtOnce(text: string): string {
 
 /** Makes a menu boot its rescue entry at once, without asking; a text without such an entry stays as it is. */
 export const bootAtOnce = (text: string): string =>
-  kindOf(text) === "isolinux" ? isolinuxAtOnce(text) : grubAtOnce(text);
+  menuKindOf(text) === "isolinux" ? isolinuxAtOnce(text) : grubAtOnce(text);

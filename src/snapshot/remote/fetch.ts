@@ -14,7 +14,7 @@ import {
   listDirectory,
   removeQuietly,
   requireRoom,
-  swingLink,
+  replaceSymlink,
   syncDirectory,
   syncFile,
 } from "../../store/files.ts";
@@ -57,7 +57,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
   const staged = join(backups, `${PARTIAL}remote`);
   try {
     makeBackups(hostdir);
-    const bytes = await sizeOf(repository, wanted.id, what);
+    const bytes = await readRestoreSize(repository, wanted.id, what);
     requireRoom(backups, bytes, `fetch ${wanted.name}`, "snapshots");
     log.info(`fetching ${wanted.name}, made ${formatTimestamp(wanted.made)}: ${formatSize(bytes)}`);
     removeQuietly(staged);
@@ -71,10 +71,10 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
     if (further > 0) log.warn(`ignored ${further} further entries of that snapshot in the repository`);
     const fresh: string[] = [];
     for (const name of chain) if (await accept(join(staged, name), name, backups)) fresh.push(name);
-    requireWhole(staged, chain);
+    requireChain(staged, chain);
     // Those that others build on come first: a kill in between leaves none without what it needs.
     for (const name of fresh.toReversed()) moveIn(staged, backups, name);
-    if (!lstatOf(join(backups, LAST))) swingLink(join(backups, LAST), wanted.name);
+    if (!lstatOf(join(backups, LAST))) replaceSymlink(join(backups, LAST), wanted.name);
     syncDirectory(backups);
   } catch (error) {
     throw fileError(what, error);
@@ -84,7 +84,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
 }
 
 /** The quick look at a fetched snapshot with all that it builds on. @throws 74 */
-function requireWhole(staged: string, chain: readonly string[]): void {
+function requireChain(staged: string, chain: readonly string[]): void {
   const fetched = new Map(
     chain.map((name) => {
       const dir = join(staged, name);
@@ -101,7 +101,7 @@ function moveIn(staged: string, backups: string, name: string): void {
   syncDirectory(backups);
 }
 
-async function sizeOf(repository: Repository, id: string, what: string): Promise<number> {
+async function readRestoreSize(repository: Repository, id: string, what: string): Promise<number> {
   const { stdout } = await repository.run(["stats", "--json", "--mode", "restore-size", id], { what });
   return (JSON.parse(stdout) as { total_size?: number }).total_size ?? 0;
 }
@@ -188,7 +188,7 @@ async function accept(dir: string, name: string, backups: string): Promise<boole
       hint: `restore into an empty directory: mkdir -m 700 DIR && ${programName()} -d DIR restore --from-remote ID`,
     });
   }
-  await checkSums(dir, name);
+  await requireMatchingSums(dir, name);
   for (const file of listDirectory(dir)) await syncFile(join(dir, file));
   syncDirectory(dir);
   return true;
@@ -210,7 +210,7 @@ function isSameSnapshot(here: string, fetched: string): boolean {
 const sumsOf = (dir: string): string | undefined => readSmall(join(dir, SNAPSHOT.sums));
 
 /** Those of the earlier program have none. */
-async function checkSums(dir: string, name: string): Promise<void> {
+async function requireMatchingSums(dir: string, name: string): Promise<void> {
   const parsed = loadSums(dir);
   if (!parsed) return;
   const { sums: listed, problems } = parsed;

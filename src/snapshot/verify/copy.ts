@@ -11,7 +11,7 @@ import type { Context } from "../../vm/context.ts";
 import { resolveFiles, resolveMachine } from "../../vm/machine.ts";
 import { Media } from "../../vm/media.ts";
 import { sourcesOf, type Vm } from "../../vm/open.ts";
-import { type Present } from "../../store/workdir.ts";
+import { type Workdir } from "../../store/workdir.ts";
 import { fillStage, listStored } from "../restore.ts";
 import { fillImages, listImages } from "../restore-images.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
@@ -32,7 +32,7 @@ export async function resolveCopy(
   dir: string,
   capabilities: Capabilities,
 ): Promise<Machine> {
-  const work: Present = { state: "present", dir, inplace: false, mark: newMark() };
+  const work: Workdir = { state: "present", dir, inplace: false, mark: newMark() };
   const own = lstatOf(join(dir, WORK.guestEnv))
     ? await loadSettings({ ...sourcesOf(context, vm.hostdir, work), additions: {} })
     : vm;

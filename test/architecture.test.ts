@@ -229,6 +229,21 @@ test("commands have a default export, everything else named ones", () => {
   expect(defaults).toEqual(commands.filter((name) => name !== "commands/define.ts"));
 });
 
+test("names are imported from where they are", () => {
+  const again = MODULES.filter(({ code }) => /^export (type )?(\*|\{)/m.test(code)).map(({ name }) => name);
+  expect(again).toEqual([]);
+});
+
+test("no two functions, types or exported names of modules are called the same", () => {
+  const places = new Map<string, string[]>();
+  for (const { name, code } of MODULES)
+    for (const [, word] of code.matchAll(
+      /^(?:(?:export )?(?:async )?(?:function\*?|class|interface|type)|(?:export )?const(?= \w+(?:: [^=]+)? = (?:async )?(?:<[^>]*>)?\()|export const) (\w+)/gm,
+    ))
+      places.set(word!, [...(places.get(word!) ?? []), name]);
+  expect([...places].filter(([, found]) => found.length > 1)).toEqual([]);
+});
+
 test("architectures are told apart in their table only", () => {
   const others = MODULES.filter(({ name }) => !/^machine\/(arch|types)\.ts$/.test(name));
   const names = ARCHES.join("|");

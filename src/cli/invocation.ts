@@ -40,7 +40,7 @@ export const isOldName = (word: string): boolean => (OLD_NAMES as readonly strin
 export const FREE_TEXT = "description";
 
 /** What the words of a batch stand in. */
-export interface Line {
+export interface TypedLine {
   prog: string;
   /** The options before the first command, as typed. */
   before: readonly string[];
@@ -67,7 +67,7 @@ export function globalsBehind(command: Command): readonly OptionSpec[] {
 }
 
 /** The hint for an option that a command does not know. */
-function optionHint(command: Command, spelling: string, typed: readonly string[], line: Line): string {
+function optionHint(command: Command, spelling: string, typed: readonly string[], line: TypedLine): string {
   const { prog, before, words } = line;
   const at = words.length - typed.length;
   const help = `options of ${command.name}: ${prog} ${command.name} -h`;
@@ -95,7 +95,7 @@ const LIST = "list";
 export function parseInvocation(
   command: Command,
   words: readonly string[],
-  line: Line,
+  line: TypedLine,
 ): { invocation: Invocation; left: string[] } {
   const { prog } = line;
   const shapes: CommandOption[] = [...command.options, HELP];

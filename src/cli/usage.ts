@@ -8,7 +8,7 @@ import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import { COMMANDS, type Command } from "./registry.ts";
 
 /** Settings as in force, for the help; raw, as the user would write them. */
-export type InForce = Partial<Record<SettingName, SettingValue>> & { hostdir: string };
+export type UsageValues = Partial<Record<SettingName, SettingValue>> & { hostdir: string };
 
 /** Two columns: names, and what they mean. */
 function formatRows(rows: readonly (readonly [string, string])[]): string[] {
@@ -22,7 +22,7 @@ const listSpellings = ({ short, long, value }: OptionSpec): string =>
   `${short ? `-${short}, ` : "    "}--${long}${value ? `=${value}` : ""}`;
 
 /** The value in force that an option would change, in brackets. */
-function inForceOf({ effect, value }: OptionSpec, values: InForce): string {
+function inForceOf({ effect, value }: OptionSpec, values: UsageValues): string {
   if (effect.kind === "hostdir") return ` [${values.hostdir}]`;
   if (effect.kind === "flag") return "";
   const raw = values[effect.setting];
@@ -32,7 +32,7 @@ function inForceOf({ effect, value }: OptionSpec, values: InForce): string {
 }
 
 /** `vm -h` */
-export function buildUsage(prog: string, version: string, values: InForce): string {
+export function buildUsage(prog: string, version: string, values: UsageValues): string {
   const options = GLOBAL_OPTIONS.filter((option) => !option.hidden).map(
     (option) => [listSpellings(option), option.help + inForceOf(option, values)] as const,
   );

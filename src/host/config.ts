@@ -13,7 +13,7 @@ import type { Context } from "../vm/context.ts";
 import { findHostdir, sourcesOf, type Vm } from "../vm/open.ts";
 
 /** Settings as far as they can be read. */
-export interface InForce extends Pick<Loaded, "raw" | "origins" | "userShell" | "userNotify"> {
+export interface SettingsInForce extends Pick<Loaded, "raw" | "origins" | "userShell" | "userNotify"> {
   hostdir: string;
   work: Work;
   /** What is wrong with the rest. */
@@ -21,7 +21,7 @@ export interface InForce extends Pick<Loaded, "raw" | "origins" | "userShell" | 
 }
 
 /** Reads the settings of the VM that the command line means, going on after errors in them. */
-export async function readInForce(context: Context): Promise<InForce> {
+export async function readInForce(context: Context): Promise<SettingsInForce> {
   const hostdir = findHostdir(context);
   let work: Work = { state: "none" };
   let error: VmError | undefined;
@@ -39,12 +39,12 @@ export async function readInForce(context: Context): Promise<InForce> {
 }
 
 /** The VM as far as its settings are right; a default stands in the place of each that is wrong. */
-export const usableVm = (context: Context, found: InForce): Vm => ({
+export const usableVm = (context: Context, found: SettingsInForce): Vm => ({
   ...found,
   ...usableSettings(context, found.raw),
 });
 
-const isUsable = (name: SettingName, raw: InForce["raw"]): boolean =>
+const isUsable = (name: SettingName, raw: SettingsInForce["raw"]): boolean =>
   "value" in parseSetting(name, raw[name]);
 
 /** @throws 64 for a word that is no setting */
@@ -79,12 +79,12 @@ export async function showConfig(
   if (found.error) throw found.error;
 }
 
-const isSet = (name: SettingName, { raw, origins }: Pick<InForce, "raw" | "origins">): boolean =>
+const isSet = (name: SettingName, { raw, origins }: Pick<SettingsInForce, "raw" | "origins">): boolean =>
   raw[name].length > 0 || origins[name].kind === "environment";
 
 function formatConfigJson(
   names: readonly SettingName[],
-  { raw, origins }: Pick<InForce, "raw" | "origins">,
+  { raw, origins }: Pick<SettingsInForce, "raw" | "origins">,
 ): string {
   const entries = names.map((name) => {
     const origin = origins[name];
@@ -104,8 +104,8 @@ const lastLength = (text: string): number => text.length - text.lastIndexOf("\n"
 /** Pure: one assignment a line, its origin in a comment. A secret is a comment altogether. */
 export function formatConfig(
   names: readonly SettingName[],
-  { raw, origins }: Pick<InForce, "raw" | "origins">,
-  defaults: InForce["raw"],
+  { raw, origins }: Pick<SettingsInForce, "raw" | "origins">,
+  defaults: SettingsInForce["raw"],
 ): string {
   const rows = names.map((name) => {
     if (SECRETS.has(name))

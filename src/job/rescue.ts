@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { parseSetting } from "../config/schema.ts";
 import { beginStep } from "../lib/activity.ts";
 import { programName } from "../lib/command-line.ts";
-import { VmError } from "../lib/errors.ts";
+import { usageError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isOurDirectory } from "../lib/trust.ts";
 import { formatSize } from "../lib/size.ts";
@@ -33,8 +33,6 @@ export interface BuildRequest {
   unlessThere?: boolean;
 }
 
-const wrong = (message: string, hint: string): VmError => new VmError("usage", message, { hint });
-
 /** @throws 64 for what does not go together */
 export function parseRescueRequest(
   word: string,
@@ -45,23 +43,26 @@ export function parseRescueRequest(
     (name) => text(name) !== undefined,
   );
   const empty = given.find((name) => text(name) === "");
-  if (empty) throw wrong(`rescue: --${empty} has no value`, `${programName()} rescue -h`);
+  if (empty) throw usageError(`rescue: --${empty} has no value`, `${programName()} rescue -h`);
   const action = RESCUE_ACTIONS.find((one) => one === word);
-  if (!action) throw wrong(`rescue: '${word}' is neither build nor list`, `${programName()} rescue -h`);
+  if (!action) throw usageError(`rescue: '${word}' is neither build nor list`, `${programName()} rescue -h`);
   if (action === "list") {
-    if (given.length > 0) throw wrong(`rescue list takes no --${given[0]}`, "that is for rescue build");
+    if (given.length > 0) throw usageError(`rescue list takes no --${given[0]}`, "that is for rescue build");
     return { action };
   }
   const compress = COMPRESSIONS.find((one) => one === (text("compress") ?? "none"));
   if (!compress)
-    throw wrong(`--compress: '${text("compress")}' is not allowed`, `allowed: ${COMPRESSIONS.join(" ")}`);
+    throw usageError(
+      `--compress: '${text("compress")}' is not allowed`,
+      `allowed: ${COMPRESSIONS.join(" ")}`,
+    );
   const own = ["kernel", "modules", "root", "compress"].find((name) => given.includes(name));
   if (text("iso") !== undefined && own)
-    throw wrong(`--iso and --${own} do not go together`, "a CD brings its own kernel");
+    throw usageError(`--iso and --${own} do not go together`, "a CD brings its own kernel");
   const name = text("name");
   const parsed = name === undefined ? undefined : parseSetting("RESCUE", name);
   if (parsed && !("value" in parsed))
-    throw wrong(`--name: '${name}' is not allowed`, `allowed: ${parsed.allowed}`);
+    throw usageError(`--name: '${name}' is not allowed`, `allowed: ${parsed.allowed}`);
   return {
     action,
     iso: text("iso"),

@@ -140,7 +140,7 @@ async function saveState(directory: string, argv: string[]): Promise<void> {
     });
     await waitForStep(READY_MS, machine, ready.promise);
     await machine.qmp.execute("stop");
-    await machine.qmp.execute("migrate-set-capabilities", EVENTS);
+    await machine.qmp.execute("migrate-set-capabilities", MIGRATION_EVENTS);
     await machine.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
     await machine.qmp.execute("migrate", { uri: `exec:cat >${STATE}` });
     await waitForStep(MIGRATION_MS, machine, migrated.promise);
@@ -185,7 +185,7 @@ async function resume(
     control = await Channel.connect(join(work.dir, WORK.control), (line) => {
       if (line === "up") up.resolve();
     });
-    await running.qmp.execute("migrate-set-capabilities", EVENTS);
+    await running.qmp.execute("migrate-set-capabilities", MIGRATION_EVENTS);
     await running.qmp.execute("migrate-incoming", { uri: "fd:3" });
     await waitForStep(MIGRATION_MS, running, migrated.promise);
     for (const device of buildPluggedDevices(resumed)) await running.qmp.execute("device_add", device);
@@ -201,7 +201,7 @@ async function resume(
   }
 }
 
-const EVENTS = { capabilities: [{ capability: "events", state: true }] } as const;
+const MIGRATION_EVENTS = { capabilities: [{ capability: "events", state: true }] } as const;
 
 function hearMigration({ event, data }: QmpEvent, migrated: PromiseWithResolvers<void>): void {
   if (event !== "MIGRATION") return;

@@ -25,7 +25,7 @@ export function validateJobName(name: string): void {
   });
 }
 
-const exists = (path: string): boolean => lstatOf(path) !== undefined;
+const hasEntry = (path: string): boolean => lstatOf(path) !== undefined;
 
 /** Where jobs are. */
 export interface JobPlaces {
@@ -75,9 +75,9 @@ export function findJob(name: string, places: JobPlaces): Job {
   const file = `${name}.job`;
   const passOver = BUNDLED_JOBS.includes(name);
   const directory = [places.hostdir, ...(passOver ? [] : [shared]), bundled].find((place) =>
-    exists(join(place, file)),
+    hasEntry(join(place, file)),
   );
-  if (passOver && directory === bundled && exists(join(shared, file)))
+  if (passOver && directory === bundled && hasEntry(join(shared, file)))
     log.info(`${join(shared, file)} is of the earlier program and is passed over; this one's own is used`);
   if (directory === undefined) {
     const similar = nearest(
@@ -91,7 +91,7 @@ export function findJob(name: string, places: JobPlaces): Job {
   }
   const hook = (kind: string): string | undefined => {
     const path = join(directory, `${name}.${kind}`);
-    return exists(path) ? path : undefined;
+    return hasEntry(path) ? path : undefined;
   };
   const job = { name, script: join(directory, file), pre: hook("pre"), post: hook("post") };
   // Its hooks run with the caller's rights, the job itself with the power over the guest's disks.

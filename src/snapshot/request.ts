@@ -1,5 +1,5 @@
 import { commandLine } from "../lib/command-line.ts";
-import { VmError } from "../lib/errors.ts";
+import { usageError, type VmError } from "../lib/errors.ts";
 import type { Context } from "../vm/context.ts";
 import { SNAPSHOT_ACTIONS, type SnapshotAction } from "./choices.ts";
 import { describeSnapshot, protectSnapshots } from "./change.ts";
@@ -31,8 +31,7 @@ export interface SnapshotArgs {
   "by-name"?: boolean | undefined;
 }
 
-const wrong = (message: string, hint = commandLine("snapshots", "-h")): VmError =>
-  new VmError("usage", message, { hint });
+const wrong = (message: string, hint = commandLine("snapshots", "-h")): VmError => usageError(message, hint);
 
 /** @throws 64 for what does not go together, 69 for what is not there yet */
 export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {

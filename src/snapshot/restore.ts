@@ -19,7 +19,7 @@ import { carryIdentity, foreignUuid, readIdentity } from "../vm/identity.ts";
 import { carryFormats } from "../vm/image-formats.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { withVm, type Vm } from "../vm/open.ts";
-import { fillImages, listImages, measureCopies } from "./restore-images.ts";
+import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
 import { findDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
 import { chainOf, requireIntact } from "../store/snapshot-intact.ts";
 import { recordSnapshot } from "../store/snapshot-parent.ts";
@@ -139,16 +139,13 @@ function refuseForeignSnapshot(
 function requireUndamaged(hostdir: string, snapshot: Snapshot): void {
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
   const damage = findDamage(snapshot, (name) => known.get(name));
-  if (damage !== undefined) throw damaged(snapshot, `: ${damage}`);
+  if (damage !== undefined) throw damagedSnapshot(snapshot, damage);
   for (const { file, line, message } of readSnapshotSettings(snapshot)?.complaints ?? [])
     log.warn(`${file}:${line}: ${message}; the VM cannot run until this is corrected`);
 }
 
 const ROOM = "free some room and run the command again; the working files were not touched";
 const UNTOUCHED = "the working files were not touched; try an older snapshot";
-
-const damaged = ({ name }: Snapshot, reason: string): VmError =>
-  new VmError("io", `the snapshot ${name} is damaged${reason}`, { hint: UNTOUCHED });
 
 export interface RestoreJob extends Omit<CopyJob, "to"> {
   neededBytes: number;
@@ -230,7 +227,7 @@ export async function fillStage(
 function checkLengths(snapshot: Snapshot, stage: Stage): void {
   for (const { name, file, bytes } of snapshot.manifest?.files ?? [])
     if (file.endsWith(SNAPSHOT.gz) && statSync(join(stage.dir, name)).size !== bytes)
-      throw damaged(snapshot, `: ${name} does not have its ${bytes} bytes`);
+      throw damagedSnapshot(snapshot, `${name} does not have its ${bytes} bytes`);
 }
 
 /**
@@ -240,7 +237,7 @@ function checkLengths(snapshot: Snapshot, stage: Stage): void {
 async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
   const { dir, manifest } = snapshot;
   if (!lstatOf(join(dir, SNAPSHOT.sums))) {
-    if (manifest) throw damaged(snapshot, `: it has no ${SNAPSHOT.sums}`);
+    if (manifest) throw damagedSnapshot(snapshot, `it has no ${SNAPSHOT.sums}`);
     log.info("  made by the earlier program: it has no checksums, only gzip's own");
     return;
   }
@@ -251,5 +248,5 @@ async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<vo
     signal,
     only: (name) => !images.has(name),
   });
-  if (wrong.length > 0) throw damaged(snapshot, `:\n  ${wrong.join("\n  ")}`);
+  if (wrong.length > 0) throw damagedSnapshot(snapshot, ...wrong);
 }

@@ -59,7 +59,7 @@ export const describeEnd = (end: RunEnd): string => HOW[end];
 export const isInOrder = (end: RunEnd | undefined): boolean => end === "powered-off" || end === "reset";
 
 /** A record that cannot be read must not keep the VM from being restored or destroyed. */
-function quietly<T>(read: () => T, otherwise: T): T {
+function readOr<T>(read: () => T, otherwise: T): T {
   try {
     return read();
   } catch {
@@ -69,7 +69,7 @@ function quietly<T>(read: () => T, otherwise: T): T {
 
 /** Nobody waited for this qemu: what is left of it tells how it ended. */
 export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ended {
-  const shutdown = quietly(() => readEvents(workdir), []).findLast((event) => readShutdown(event));
+  const shutdown = readOr(() => readEvents(workdir), []).findLast((event) => readShutdown(event));
   if (shutdown) {
     const [end, how] = describeReason(readShutdown(shutdown)!.reason);
     return { end, how, at: shutdown.at };
@@ -78,7 +78,7 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
   const booted = bootTime();
   if (booted && booted > new Date(run.started))
     return { end: "killed", how: "this machine was restarted", at: booted };
-  const words = quietly(() => lastWords(join(workdir, WORK.qemuLog)), "")
+  const words = readOr(() => lastWords(join(workdir, WORK.qemuLog)), "")
     .split("\n")
     .filter((line) => !isQemuWarning(line))
     .join("\n")

@@ -32,7 +32,7 @@ export const identityOf = ({ settings }: Loaded): Identity => ({
  * read: none. Never throws.
  */
 export function readIdentity(hostdir: string): Identity {
-  const work = quietly(() => resolveWork(hostdir)) ?? { state: "none" };
+  const work = readIfPossible(() => resolveWork(hostdir)) ?? { state: "none" };
   const found = guestEnvsOf({ hostdir, work })
     .toReversed()
     .flatMap((path) => identityIn(path)?.identity ?? []);
@@ -46,7 +46,7 @@ export function foreignUuid({ uuid, former }: Identity, vm: string | undefined):
 }
 
 function identityIn(path: string): { text: string; identity: Identity } | undefined {
-  return quietly(() => {
+  return readIfPossible(() => {
     const text = readSmall(path);
     if (text === undefined) return undefined;
     refuseNewer(text, path);
@@ -56,7 +56,7 @@ function identityIn(path: string): { text: string; identity: Identity } | undefi
 }
 
 /** Undefined where a file or a link cannot be read: whoever needs it says why. */
-function quietly<T>(read: () => T): T | undefined {
+function readIfPossible<T>(read: () => T): T | undefined {
   try {
     return read();
   } catch (error) {
@@ -99,15 +99,15 @@ function makeIdentity(vm: Opened): KnownIdentity | undefined {
   if (!inForce) return undefined;
   const found = known.find((item) => item?.identity.uuid !== undefined)?.identity;
   const identity: KnownIdentity = { uuid: found?.uuid ?? newUuid(), former: found?.former ?? [] };
-  return quietly(() => writeIdentity(vm, identity)) ? identity : undefined;
+  return readIfPossible(() => writeIdentity(vm, identity)) ? identity : undefined;
 }
 
 /** HOSTDIR's guest.env comes into force when the working files go. */
 function copyToHost(hostdir: string, identity: KnownIdentity): void {
   const path = join(hostdir, HOST.guestEnv);
-  const text = quietly(() => readSmall(path));
+  const text = readIfPossible(() => readSmall(path));
   if (text?.includes(`UUID="${identity.uuid}"`) !== false) return;
-  quietly(() => putIdentity(path, identity));
+  readIfPossible(() => putIdentity(path, identity));
 }
 
 /** @returns whether the file holds it now @throws a system error */
@@ -155,7 +155,7 @@ function findOther({ cacheDirectory }: Context, hostdir: string, uuid: string): 
 
 /** One directory by two names: a bind mount. */
 function isSameDirectory(a: string, b: string): boolean {
-  const [one, other] = [quietly(() => lstatOf(a)), quietly(() => lstatOf(b))];
+  const [one, other] = [readIfPossible(() => lstatOf(a)), readIfPossible(() => lstatOf(b))];
   return one !== undefined && one.ino === other?.ino && one.dev === other.dev;
 }
 

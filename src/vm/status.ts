@@ -21,7 +21,7 @@ import { inferEnd, isUnsettled } from "./exit-reason.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
 /** `broken`: it cannot be understood, see `error`. */
-export type State = "running" | "paused" | "stopped" | "created" | "crashed" | "broken";
+export type VmState = "running" | "paused" | "stopped" | "created" | "crashed" | "broken";
 
 /** What is told of one VM: the shape of `status --json`, and of each item of `list --json`. */
 export interface Status {
@@ -29,7 +29,7 @@ export interface Status {
   name: string;
   /** HOSTDIR. */
   directory: string;
-  state: State;
+  state: VmState;
   /** With `broken`: why; else what else is wrong (`snapshots` is left out where they cannot be listed). */
   error?: string;
   /** What to do about the error, where that is known. */
@@ -196,7 +196,7 @@ function findLastEnd(work: Workdir): NonNullable<Status["lastEnd"]> | null {
   return mark.lastRun ? { end: mark.lastRun, at: mark.run?.ended ?? null } : null;
 }
 
-function stateAfter(end: RunEnd | undefined): State {
+function stateAfter(end: RunEnd | undefined): VmState {
   if (end === undefined) return "created";
   return end === "killed" || end === "crashed" || end === "unknown" ? "crashed" : "stopped";
 }

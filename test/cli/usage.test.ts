@@ -2,16 +2,16 @@ import { describe, expect, test } from "bun:test";
 import { COMMANDS_WITH_STATUSES, exitStatusesOf } from "../../src/cli/exit-statuses.ts";
 import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
 import { COMMANDS } from "../../src/cli/registry.ts";
-import { buildCommandUsage, buildUsage, type InForce } from "../../src/cli/usage.ts";
+import { buildCommandUsage, buildUsage, type UsageValues } from "../../src/cli/usage.ts";
 import { signatureOf, usageOf } from "../../src/cli/signature.ts";
 import { buildDefaults } from "../../src/config/defaults.ts";
 
-const DEFAULTS: InForce = {
+const DEFAULTS: UsageValues = {
   ...buildDefaults({ prog: "vm", home: "/home/me", hostArch: "x86_64", libexec: "/l" }),
   hostdir: "/home/me/vm 1",
 };
 
-const usage = (changes: Partial<InForce> = {}): string =>
+const usage = (changes: Partial<UsageValues> = {}): string =>
   buildUsage("vm", "1.2.3", { ...DEFAULTS, ...changes });
 const lineWith = (text: string, part: string): string =>
   text.split("\n").find((line) => line.includes(part)) ?? "";

@@ -10,7 +10,7 @@ import { listSnapshots } from "../../store/snapshots.ts";
 import { readSmall } from "../../lib/read-file.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
 import { resolveHostdir } from "../../store/workdir.ts";
-import type { Candidate, Source } from "./values.ts";
+import type { Candidate, CandidateSource } from "./values.ts";
 
 /** Beginning with a tilde as the shell would take it. */
 export const expandHome = (path: string, home: string): string => path.replace(/^~(?=\/|$)/, () => home);
@@ -20,13 +20,17 @@ export const expandHome = (path: string, home: string): string => path.replace(/
  * @param context its `options.hostdir` is what was typed
  * @param stem what the candidates begin with
  */
-export async function listCandidates(source: Source, stem: string, context: Context): Promise<Candidate[]> {
+export async function listCandidates(
+  source: CandidateSource,
+  stem: string,
+  context: Context,
+): Promise<Candidate[]> {
   const all = await listAll(source, stem, context);
   // Shells and terminals would make something else of control characters.
   return all.filter(({ text }) => text.startsWith(stem) && plain(text) === text);
 }
 
-async function listAll(source: Source, stem: string, context: Context): Promise<Candidate[]> {
+async function listAll(source: CandidateSource, stem: string, context: Context): Promise<Candidate[]> {
   switch (source.kind) {
     case "words":
       return source.words;

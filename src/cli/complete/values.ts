@@ -15,7 +15,7 @@ export interface Candidate {
 }
 
 /** Where candidates come from. */
-export type Source =
+export type CandidateSource =
   | { kind: "words"; words: Candidate[] }
   | { kind: "snapshots" | "jobs" | "profiles" | "directories" }
   /** Directories count as well: a file may be below. */
@@ -24,19 +24,19 @@ export type Source =
 /** What may stand behind the first `skip` characters of a value. */
 export interface Values {
   skip: number;
-  sources: Source[];
+  sources: CandidateSource[];
 }
 
-export const wordsSource = (words: readonly string[], help?: string): Source => ({
+export const wordsSource = (words: readonly string[], help?: string): CandidateSource => ({
   kind: "words",
   words: words.map((text) => ({ text, help })),
 });
 
-const FILES: Source = { kind: "files" };
-const DIRECTORIES: Source = { kind: "directories" };
-const ISO: Source = { kind: "files", suffix: ".iso" };
+const FILES: CandidateSource = { kind: "files" };
+const DIRECTORIES: CandidateSource = { kind: "directories" };
+const ISO: CandidateSource = { kind: "files", suffix: ".iso" };
 
-const KINDS: Readonly<Record<Exclude<ValueKind, "disk image">, () => Source>> = {
+const KINDS: Readonly<Record<Exclude<ValueKind, "disk image">, () => CandidateSource>> = {
   command: () => wordsSource([...COMMANDS.keys()]),
   directory: () => DIRECTORIES,
   file: () => FILES,
@@ -56,7 +56,7 @@ export function argumentValues({ choices = [], kind }: Positional | CommandOptio
 const BUSES = wordsSource(DISK_BUSES.map((bus) => `${bus}=`));
 const FORMATS = wordsSource(IMAGE_FORMATS.map((format) => `${format}=`));
 /** WORKDIR changes, so these lead nowhere that could be looked up. */
-const AT_MACROS: Source = { kind: "words", words: MACROS.map(([text, help]) => ({ text, help })) };
+const AT_MACROS: CandidateSource = { kind: "words", words: MACROS.map(([text, help]) => ({ text, help })) };
 
 /** Of settings whose values have parts, or are found on this host. */
 const STRUCTURED: Readonly<Record<Exclude<ParserKind, "text" | "flag">, (value: string) => Values>> = {

@@ -2,7 +2,7 @@ import { VmError } from "../../lib/errors.ts";
 import { toJson } from "../../lib/json.ts";
 import { installHint } from "../../lib/packages.ts";
 import { formatTable } from "../../lib/table.ts";
-import { readInForce, usableVm, type InForce } from "../config.ts";
+import { readInForce, usableVm, type SettingsInForce } from "../config.ts";
 import type { Context } from "../../vm/context.ts";
 import { oneLine, type Check } from "./check.ts";
 import { checkPlaces, checkPrograms } from "./host.ts";
@@ -22,7 +22,7 @@ export interface Diagnosis {
 }
 
 /** Looks at everything at once; writes nothing. */
-export async function diagnose(context: Context, found: InForce): Promise<Diagnosis> {
+export async function diagnose(context: Context, found: SettingsInForce): Promise<Diagnosis> {
   const vm = usableVm(context, found);
   const { settings } = vm;
   const [qemus, build, rescues, aging] = await Promise.all([

@@ -7,7 +7,7 @@ import { listDirectory } from "../../store/files.ts";
 import type { Check } from "./check.ts";
 
 /** A line of a configuration file, with that file. */
-interface Line {
+interface TmpfilesLine {
   file: string;
   words: string[];
 }
@@ -73,7 +73,7 @@ function readTextOrNothing(path: string): string {
   }
 }
 
-function parseLines(text: string): Line[] {
+function parseLines(text: string): TmpfilesLine[] {
   let file = "";
   return text.split("\n").flatMap((line) => {
     const head = /^# (\/.*\.conf)$/.exec(line)?.[1];

@@ -12,7 +12,7 @@ import { fileError, listDirectory, replaceFile } from "../../store/files.ts";
 import type { Context } from "../../vm/context.ts";
 import { requireVm } from "../../store/no-vm.ts";
 import { findHostdir, openVm, type Vm } from "../../vm/open.ts";
-import { buildUnits, type Plan, type Unit } from "./units.ts";
+import { buildUnits, type TimerPlan, type Unit } from "./units.ts";
 
 export interface TimerRequest {
   action: "print" | "install" | "remove" | "cron";
@@ -73,7 +73,7 @@ export async function timerVm(context: Context, request: TimerRequest): Promise<
   context.print(shown.join("\n"));
 }
 
-function buildTimerPlan(context: Context, vm: Vm, { words, when }: TimerRequest, system: boolean): Plan {
+function buildTimerPlan(context: Context, vm: Vm, { words, when }: TimerRequest, system: boolean): TimerPlan {
   const { prog, env } = context;
   const { uid } = statSync(vm.hostdir);
   return {
@@ -105,7 +105,7 @@ function ownPath({ prog, cwd }: Context): string {
   return execPath;
 }
 
-function cronLine({ hostdir, when, argv, env }: Plan): string {
+function cronLine({ hostdir, when, argv, env }: TimerPlan): string {
   if (/\p{Cc}/u.test(argv.join("")))
     throw new VmError("unavailable", "a crontab cannot name a path with control characters", {
       hint: "rename the directory, or use systemd: without --cron",
@@ -128,7 +128,7 @@ const systemctl = (system: boolean, ...words: string[]): Promise<unknown> =>
 async function installUnits(
   directory: string,
   system: boolean,
-  plan: Plan,
+  plan: TimerPlan,
   service: Unit,
   timer: Unit,
 ): Promise<void> {
@@ -161,7 +161,7 @@ async function installUnits(
 }
 
 /** The command that prints the same for a crontab; its own default is quiet. */
-function cronHint({ when, argv }: Plan): string {
+function cronHint({ when, argv }: TimerPlan): string {
   const words = argv.slice(3);
   const often = cronFields(when, 0) === undefined ? "daily" : when;
   const what = words.length === 1 && words[0] === "backup" ? [] : words;

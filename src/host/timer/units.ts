@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { escapePath, escapeValue, quoteCommand, quoteWord } from "../../lib/systemd.ts";
 
-export interface Plan {
+export interface TimerPlan {
   prog: string;
   hostdir: string;
   /** The VM's name, for people. */
@@ -27,7 +27,7 @@ export interface Unit {
 const MAX_NAME = 255;
 
 /** `vm-backup-srv-my\x20vm`; a hash where the path is too long for a name. */
-export function unitName({ prog, kind, hostdir }: Plan): string {
+export function unitName({ prog, kind, hostdir }: TimerPlan): string {
   const name = `${prog}-${kind}-${escapePath(hostdir)}`;
   if (name.length + ".service".length <= MAX_NAME) return name;
   return `${prog}-${kind}-${createHash("sha256").update(hostdir).digest("hex").slice(0, 32)}`;
@@ -37,7 +37,7 @@ const formatSection = (title: string, lines: readonly string[]): string =>
   `[${title}]\n${lines.join("\n")}\n`;
 
 /** The service that runs the command, and the timer that starts it. */
-export function buildUnits(plan: Plan): { service: Unit; timer: Unit } {
+export function buildUnits(plan: TimerPlan): { service: Unit; timer: Unit } {
   const { prog, kind, guest, hostdir, argv, when, env, system, uid } = plan;
   const name = unitName(plan);
   const what = escapeValue(`${prog} ${kind} of ${guest === "" ? "the VM" : guest} in ${hostdir}`);

@@ -28,7 +28,7 @@ export interface Kernel {
 }
 
 /** A boot image, and where its modules may be. */
-interface Candidate {
+interface KernelImage {
   file: string;
   modules: readonly string[];
 }
@@ -65,7 +65,7 @@ const modulePlaces = (roots: readonly string[], version: string): string[] =>
   roots.flatMap((root) => [join(root, "usr/lib/modules", version), join(root, "lib/modules", version)]);
 
 /** All boot images below a root, the running kernel's first, then the newest. */
-function candidatesBelow(root: string): Candidate[] {
+function candidatesBelow(root: string): KernelImage[] {
   const trees = ["usr/lib/modules", "lib/modules"].map((path) => join(root, path));
   const versions = byVersion([...new Set(trees.flatMap(listNames))]);
   const running = release();
@@ -84,7 +84,7 @@ function candidatesBelow(root: string): Candidate[] {
     .map((file) => ({ file, modules: [] }));
 }
 
-function candidates(kernel: string | undefined, modules: string | undefined): [Candidate[], string[]] {
+function candidates(kernel: string | undefined, modules: string | undefined): [KernelImage[], string[]] {
   if (kernel !== undefined) {
     const stats = statSync(kernel, { throwIfNoEntry: false });
     if (!stats) throw new VmError("noInput", `there is no kernel ${kernel}`);

@@ -22,14 +22,14 @@ import type { Vm } from "../../vm/open.ts";
 import { findSnapshotImage } from "../../store/snapshot-images.ts";
 import { copyDisks, type CopyRequest } from "../../live/block-jobs.ts";
 import { type DiskSource, type PointInTime, type OpenDisk, type Source } from "../../live/disk-source.ts";
-import { bitmapOf, isOurBitmap, planImages, type Plan } from "./plan.ts";
+import { bitmapOf, isOurBitmap, planImages, type SnapshotPlan } from "./plan.ts";
 import { heldBytes } from "./sources.ts";
 import { isUnattended } from "../../process/unattended.ts";
 
 /** What compressed images usually take of what they hold; nobody can know before. */
 const USUAL_RATIO = 0.5;
 
-export interface ImageRequest {
+export interface StoreRequest {
   context: Context;
   vm: Vm;
   sources: readonly Source[];
@@ -56,10 +56,12 @@ export interface StoredImages {
  * note from that moment on what is written to them.
  * @throws 73 for want of room, 74 when a snapshot that is copied with a disk is damaged
  */
-export async function storeImages(request: ImageRequest, source: DiskSource): Promise<StoredImages> {
+export async function storeImages(request: StoreRequest, source: DiskSource): Promise<StoredImages> {
   const { context, vm, sources, staged, snapshot, full, live, speed } = request;
   const { qmp, disks } = source;
-  const plan: Plan = full ? { parent: undefined, only: new Map() } : planImages(vm, sources, disks, live);
+  const plan: SnapshotPlan = full
+    ? { parent: undefined, only: new Map() }
+    : planImages(vm, sources, disks, live);
   requireRoom(staged, estimate(sources, disks, plan), "make the snapshot", "snapshots");
   const layered = plan.parent === undefined ? sources.filter(({ base }) => base) : [];
   await requireIntactBelow(
@@ -99,7 +101,7 @@ export async function storeImages(request: ImageRequest, source: DiskSource): Pr
 }
 
 /** Begins new bitmaps, and drops those that nobody asks for any more. */
-function changesOfBitmaps(disks: readonly OpenDisk[], plan: Plan, id: string): TransactionAction[] {
+function changesOfBitmaps(disks: readonly OpenDisk[], plan: SnapshotPlan, id: string): TransactionAction[] {
   return disks.flatMap(({ name, node, bitmaps }) => {
     const used = plan.only.get(name);
     const keep = typeof used === "object" ? used.bitmap : undefined;
@@ -140,7 +142,7 @@ async function openTargets(
   qmp: QmpClient,
   { hostdir }: Vm,
   disks: readonly OpenDisk[],
-  { parent }: Plan,
+  { parent }: SnapshotPlan,
   staged: string,
   layered: readonly Source[],
 ): Promise<Map<string, Target>> {
@@ -204,7 +206,7 @@ async function finishImage(disk: OpenDisk, sources: readonly Source[], staged: s
 }
 
 /** Room that the images will take, roughly; what a guest has written tells the most. */
-function estimate(sources: readonly Source[], disks: readonly OpenDisk[], plan: Plan): number {
+function estimate(sources: readonly Source[], disks: readonly OpenDisk[], plan: SnapshotPlan): number {
   const held = disks.map((disk) => {
     const source = sources.find(({ name }) => name === disk.name)!;
     const only = plan.only.get(disk.name);

@@ -10,7 +10,7 @@ import type { CopyRequest } from "../../live/block-jobs.ts";
 import type { OpenDisk, Source } from "../../live/disk-source.ts";
 
 /** What a snapshot of the format qcow2 is to hold. */
-export interface Plan {
+export interface SnapshotPlan {
   /** The snapshot whose changes it holds; absent: everything. */
   parent: string | undefined;
   /** What is copied of each disk, by its name. */
@@ -21,7 +21,7 @@ export interface Plan {
 export const bitmapOf = (id: string): string => `vm-${id}`;
 export const isOurBitmap = (name: string): boolean => /^vm-[0-9a-f]{16}$/.test(name);
 
-const FULL: Plan = { parent: undefined, only: new Map() };
+const FULL: SnapshotPlan = { parent: undefined, only: new Map() };
 
 /**
  * Chooses the newest snapshot that all disks know their changes to: by sound bitmaps, or (with the VM off) by being
@@ -33,7 +33,7 @@ export function planImages(
   sources: readonly Source[],
   disks: readonly OpenDisk[],
   live: boolean,
-): Plan {
+): SnapshotPlan {
   if (disks.length === 0) return FULL;
   const known = inspectSnapshots(vm.hostdir);
   const usable = known.filter((item) => canBuildOn(item, disks));
@@ -65,7 +65,7 @@ const planIncremental = (
   only: CopyRequest["only"],
   all: readonly SnapshotInfo[],
   longest: number,
-): Plan =>
+): SnapshotPlan =>
   chainLength(parent, all, longest) < longest
     ? { parent, only: new Map(disks.map(({ name }) => [name, only])) }
     : FULL;

@@ -183,7 +183,7 @@ async function accept(dir: string, name: string, backups: string): Promise<boole
   chmodSync(dir, 0o700);
   const here = join(backups, name);
   if (lstatOf(here)) {
-    if (isSameSnapshot(here, dir)) return false;
+    if (hasSameContent(here, dir)) return false;
     throw new VmError("cannotCreate", `another snapshot called ${name} is here already`, {
       hint: `restore into an empty directory: mkdir -m 700 DIR && ${programName()} -d DIR restore --from-remote ID`,
     });
@@ -195,7 +195,7 @@ async function accept(dir: string, name: string, backups: string): Promise<boole
 }
 
 /** By their ids, else by their checksums. The one that is here may be damaged: then it is another one. */
-function isSameSnapshot(here: string, fetched: string): boolean {
+function hasSameContent(here: string, fetched: string): boolean {
   const sums = sumsOf(fetched);
   try {
     if (sums !== undefined && sumsOf(here) === sums) return true;

@@ -4,7 +4,7 @@ import { VmError } from "../../lib/errors.ts";
 import { toJson } from "../../lib/json.ts";
 import { isQuiet, log } from "../../lib/log.ts";
 import { formatTimestamp } from "../../lib/time.ts";
-import { byAge, decideRetention, type Candidate, type Rules } from "../../store/retention.ts";
+import { byAge, decideRetention, type RetentionCandidate, type Rules } from "../../store/retention.ts";
 import type { Context } from "../../vm/context.ts";
 import { requireSole } from "../../vm/identity.ts";
 import { findHostdir } from "../../vm/open.ts";
@@ -79,7 +79,7 @@ export interface RemoteVerdict {
 /** Decides as `prune` does here; the newest that is not from the future stays as LAST does. */
 export function decideRemote(own: readonly RemoteSnapshot[], rules: Rules, now: Date): RemoteVerdict[] {
   // One name may be there more than once; restic's id is not.
-  const candidates = own.map((item): Candidate => ({
+  const candidates = own.map((item): RetentionCandidate => ({
     name: item.id,
     made: item.made,
     last: false,

@@ -62,7 +62,7 @@ export async function pushSnapshots(
         `cannot push ${snapshot.name}: it is a snapshot of another VM (UUID ${other}, not ${uuid})`,
         { hint: "push it from that VM's directory" },
       );
-    const there = own.find((item) => isSameSnapshot(item, snapshot));
+    const there = own.find((item) => isCopyOf(item, snapshot));
     if (!there) {
       await push(to, { hostdir, vm: here.name, uuid, snapshot, latest: own.at(-1), rateLimit });
       continue;
@@ -109,7 +109,7 @@ export async function backupAndPush(context: Context, request: BackupRequest): P
 }
 
 /** By id where both have one; restic keeps whole seconds of the time of older ones. */
-export function isSameSnapshot({ name, made, snapshotId }: RemoteSnapshot, snapshot: Snapshot): boolean {
+export function isCopyOf({ name, made, snapshotId }: RemoteSnapshot, snapshot: Snapshot): boolean {
   const id = snapshot.manifest?.id;
   if (snapshotId !== null && id !== undefined) return name === snapshot.name && snapshotId === id;
   return name === snapshot.name && Math.abs(made.getTime() - snapshot.made.getTime()) < 1000;

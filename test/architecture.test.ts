@@ -93,6 +93,7 @@ const ALSO_PURE = [
   "cli/complete/line.ts",
   "cli/complete/place.ts",
   "cli/complete/values.ts",
+  "cli/exit-statuses.ts",
   "cli/getopt.ts",
   "cli/invocation.ts",
   "cli/manual/page.ts",
@@ -110,7 +111,6 @@ const ALSO_PURE = [
   "lib/time.ts",
   "qemu/argv.ts",
   "qemu/capabilities.ts",
-  "qemu/plug.ts",
   "qemu/script.ts",
   "qemu/text.ts",
   "qmp/commands.ts",
@@ -231,6 +231,21 @@ test("commands have a default export, everything else named ones", () => {
   const defaults = MODULES.filter(({ code }) => /^export default\b/m.test(code)).map(({ name }) => name);
   const commands = inFolder("commands").map(({ name }) => name);
   expect(defaults).toEqual(commands.filter((name) => name !== "commands/define.ts"));
+});
+
+test("names are imported from where they are", () => {
+  const again = MODULES.filter(({ code }) => /^export (type )?(\*|\{)/m.test(code)).map(({ name }) => name);
+  expect(again).toEqual([]);
+});
+
+test("no two functions, types or exported names of modules are called the same", () => {
+  const places = new Map<string, string[]>();
+  for (const { name, code } of MODULES)
+    for (const [, word] of code.matchAll(
+      /^(?:(?:export )?(?:async )?(?:function\*?|class|interface|type)|(?:export )?const(?= \w+(?:: [^=]+)? = (?:async )?(?:<[^>]*>)?\()|export const) (\w+)/gm,
+    ))
+      places.set(word!, [...(places.get(word!) ?? []), name]);
+  expect([...places].filter(([, found]) => found.length > 1)).toEqual([]);
 });
 
 test("architectures are told apart in their table only", () => {

@@ -9,12 +9,12 @@ const SRC = join(import.meta.dir, "../src");
 const PROMISE = /nothing was (?:changed|removed|touched)|(?:was|were) not touched|unchanged/g;
 
 /**
- * - cli/manual: a command line is parsed whole before the first command runs.
+ * - cli/exit-statuses: a command line is parsed whole before the first command runs.
  * - snapshot/remove, snapshot/merge: said before the first snapshot of the command is removed.
  * - snapshot/restore: the new working files are made beside the old ones; said before they take their place.
  */
 const KNOWN: Readonly<Record<string, number>> = {
-  "cli/manual/prose.ts": 1,
+  "cli/exit-statuses.ts": 1,
   "snapshot/restore-images.ts": 1,
   "snapshot/restore.ts": 2,
   "snapshot/merge.ts": 2,

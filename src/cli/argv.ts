@@ -7,7 +7,7 @@ import { referenceOf, type Invocation } from "./invocation.ts";
 import { parseOptions, UnknownOption } from "./getopt.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import { COMMANDS } from "./registry.ts";
-import { lineOf, unknownCommand } from "./suggest.ts";
+import { formatLine, unknownCommand } from "./suggest.ts";
 
 /** The whole command line, understood and checked; nothing has happened yet. */
 export interface Intent {
@@ -49,7 +49,7 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
       meant === undefined || meant === given
         ? undefined
         : words.map((word) => (word.endsWith(value) ? word.replace(given, meant) : word));
-    wrong.push({ error: badOption(spelling, given, allowed, line && lineOf(prog, line)), allowed });
+    wrong.push({ error: badOption(spelling, given, allowed, line && formatLine(prog, line)), allowed });
     return value;
   };
   for (const { option, spelling, value = "" } of [...found, ...batch.flatMap(({ globals }) => globals)]) {
@@ -107,7 +107,7 @@ function readLeading(words: readonly string[], prog: string): ReturnType<typeof 
   } catch (error) {
     if (!(error instanceof UnknownOption)) throw error;
     const line = moveBehind(words, error.spelling, prog, MAX_MOVES);
-    throw line ? new UnknownOption(error.spelling, `did you mean: ${lineOf(prog, line)}`) : error;
+    throw line ? new UnknownOption(error.spelling, `did you mean: ${formatLine(prog, line)}`) : error;
   }
 }
 

@@ -7,12 +7,12 @@ import {
   REFERENCE,
   referenceOf,
   type Invocation,
-  type Line,
+  type TypedLine,
 } from "./invocation.ts";
 import { GLOBAL_OPTIONS } from "./options.ts";
 import { COMMANDS } from "./registry.ts";
 import { usageOf } from "./signature.ts";
-import { lineOf, unknownCommand } from "./suggest.ts";
+import { formatLine, unknownCommand } from "./suggest.ts";
 
 /**
  * Splits the words behind the options into commands. Nothing has run when it throws.
@@ -24,7 +24,7 @@ export function parseBatch(
   prog: string,
   before: readonly string[] = [],
 ): Invocation[] {
-  const line: Line = { prog, before, words };
+  const line: TypedLine = { prog, before, words };
   const alone = parseAlone(line);
   if (alone) return [alone];
   const batch: Invocation[] = [];
@@ -49,7 +49,7 @@ export function parseBatch(
 }
 
 /** No command: `run`. One word that is none, with options behind it or without: a CD image for it. */
-function parseAlone(line: Line): Invocation | undefined {
+function parseAlone(line: TypedLine): Invocation | undefined {
   const run = COMMANDS.get("run")!;
   const [first, ...others] = line.words;
   if (first === undefined) return { ...parseInvocation(run, [], line).invocation, implicit: true };
@@ -68,7 +68,7 @@ function parseAlone(line: Line): Invocation | undefined {
 }
 
 /** In a batch an option behind a command could be meant for that one alone. */
-function refuseScattered(batch: readonly Invocation[], { prog, before }: Line): void {
+function refuseScattered(batch: readonly Invocation[], { prog, before }: TypedLine): void {
   const found = batch.flatMap(({ globals }) => globals);
   if (batch.length < 2 || found.length === 0) return;
   const { command } = batch.find(({ globals }) => globals.length > 0)!;
@@ -78,7 +78,7 @@ function refuseScattered(batch: readonly Invocation[], { prog, before }: Line): 
     ...batch.flatMap(({ command: { name }, typed }) => [`@${name}`, ...typed]),
   ];
   throw new VmError("usage", `${command.name}: in a batch the option ${found[0]!.spelling} stands first`, {
-    hint: `for all commands: ${lineOf(prog, words)}`,
+    hint: `for all commands: ${formatLine(prog, words)}`,
   });
 }
 
@@ -95,7 +95,7 @@ export class Surplus extends VmError {
   }
 }
 
-function surplus(word: string, at: number, { command, args }: Invocation, line: Line): Surplus {
+function surplus(word: string, at: number, { command, args }: Invocation, line: TypedLine): Surplus {
   const { prog, before, words } = line;
   const hints = [`usage: ${prog} ${usageOf(command)}`];
   const text = args[FREE_TEXT];
@@ -103,10 +103,10 @@ function surplus(word: string, at: number, { command, args }: Invocation, line: 
   // `backup S0 -d DIR`: free text may begin with a dash.
   if (option)
     hints.unshift(
-      `did you mean: ${lineOf(prog, [...before, text as string, word, ...words.toSpliced(at - 1, 2)])}`,
+      `did you mean: ${formatLine(prog, [...before, text as string, word, ...words.toSpliced(at - 1, 2)])}`,
     );
   else if (COMMANDS.has(word))
-    hints.push(`to run ${word} next: ${lineOf(prog, [...before, ...words.with(at, `@${word}`)])}`);
+    hints.push(`to run ${word} next: ${formatLine(prog, [...before, ...words.with(at, `@${word}`)])}`);
   return new Surplus(`${command.name}: '${word}' is one argument too many`, hints.join("\n"), word, [
     ...before,
     ...words.toSpliced(at, 1),

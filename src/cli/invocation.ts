@@ -4,7 +4,7 @@ import { parseOptions, UnknownOption, wordsOfOption, type Occurrence } from "./g
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import { COMMANDS, OLD_NAMES, type Command, type CommandOption } from "./registry.ts";
 import { usageOf } from "./signature.ts";
-import { lineOf } from "./suggest.ts";
+import { formatLine } from "./suggest.ts";
 
 /** One command of a batch, checked. */
 export interface Invocation {
@@ -40,7 +40,7 @@ export const isOldName = (word: string): boolean => (OLD_NAMES as readonly strin
 export const FREE_TEXT = "description";
 
 /** What the words of a batch stand in. */
-export interface Line {
+export interface TypedLine {
   prog: string;
   /** The options before the first command, as typed. */
   before: readonly string[];
@@ -67,12 +67,12 @@ export function globalsBehind(command: Command): readonly OptionSpec[] {
 }
 
 /** The hint for an option that a command does not know. */
-function optionHint(command: Command, spelling: string, typed: readonly string[], line: Line): string {
+function optionHint(command: Command, spelling: string, typed: readonly string[], line: TypedLine): string {
   const { prog, before, words } = line;
   const at = words.length - typed.length;
   const help = `options of ${command.name}: ${prog} ${command.name} -h`;
   if (command.name === "ssh")
-    return `options of ssh stand behind --: ${lineOf(prog, [...before, ...words.slice(0, at), "--", ...typed])}\n${help}`;
+    return `options of ssh stand behind --: ${formatLine(prog, [...before, ...words.slice(0, at), "--", ...typed])}\n${help}`;
   const similar = nearest(
     spelling.slice(2),
     command.options.map(({ long }) => long),
@@ -81,7 +81,7 @@ function optionHint(command: Command, spelling: string, typed: readonly string[]
   if (!spelling.startsWith("--") || similar === undefined || wrong < 0) return help;
   const right = typed[wrong]!.replace(spelling, `--${similar}`);
   const retyped = words.with(at + wrong, right);
-  return `did you mean: ${lineOf(prog, [...before, ...retyped])}\n${help}`;
+  return `did you mean: ${formatLine(prog, [...before, ...retyped])}\n${help}`;
 }
 
 /** Lists what a command's argument may be, which need not be given then. */
@@ -95,7 +95,7 @@ const LIST = "list";
 export function parseInvocation(
   command: Command,
   words: readonly string[],
-  line: Line,
+  line: TypedLine,
 ): { invocation: Invocation; left: string[] } {
   const { prog } = line;
   const shapes: CommandOption[] = [...command.options, HELP];

@@ -2,8 +2,8 @@ import { join } from "node:path";
 import { isPlainName } from "../lib/text.ts";
 import type { Context } from "../vm/context.ts";
 import { hasVm } from "../store/no-vm.ts";
-import { lstatOf } from "../store/files.ts";
-import { lineOf } from "./suggest.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { formatLine } from "./suggest.ts";
 
 /**
  * Other programs of this kind name a VM behind the verb; here its directory names it.
@@ -20,5 +20,5 @@ export function findNamedVm(word: string, { prog, home, cwd, profiles }: Context
 export function hintForNamedVm(word: string, words: readonly string[], context: Context): string | undefined {
   const found = findNamedVm(word, context);
   if (found === undefined) return undefined;
-  return `the VM in ${found}: ${lineOf(context.prog, ["-d", found, ...words])}`;
+  return `the VM in ${found}: ${formatLine(context.prog, ["-d", found, ...words])}`;
 }

@@ -1,4 +1,5 @@
-import type { ArgsDef, CommandDef } from "citty";
+import type { CommandDef } from "citty";
+import type { CommandArg, ValueKind } from "../commands/define.ts";
 import adopt from "../commands/adopt.ts";
 import backup from "../commands/backup.ts";
 import completion from "../commands/completion.ts";
@@ -43,28 +44,29 @@ export interface Positional {
   name: string;
   /** As usage shows it: `SNAPSHOT`, `CMD [ARG…]`. */
   label: string;
-  /** Takes all words up to the end of the line, whatever they look like; its `valueHint` is words with a `…`. */
+  /** Takes all words up to the end of the line, whatever they look like. */
   rest: boolean;
   required: boolean;
   /** The last one may be given any number of times. */
   many: boolean;
   help: string;
+  choices?: readonly string[] | undefined;
+  kind?: ValueKind | undefined;
 }
 
 export interface CommandOption {
   long: string;
   short?: string | undefined;
   value?: string | undefined;
-  /** May be given any number of times: its value is an array; its `valueHint` ends in `…`. */
+  /** May be given any number of times: its value is an array. */
   many?: true | undefined;
   help: string;
+  choices?: readonly string[] | undefined;
+  kind?: ValueKind | undefined;
 }
 
 /** [compat] The six names that end an argument list as bare words. */
 export const OLD_NAMES = ["create", "run", "backup", "restore", "destroy", "job"] as const;
-
-/** The `valueHint` of a positional that may be repeated; its value is an array then. */
-const MANY = "…";
 
 const DEFINITIONS = {
   create,
@@ -99,45 +101,40 @@ const DEFINITIONS = {
   man,
 } satisfies Record<string, CommandDef<any>>;
 
-function describe(name: string, definition: CommandDef<any>): Command {
+function flattenCommand(name: string, definition: CommandDef<any>): Command {
   const meta = definition.meta as { description: string };
-  const args = Object.entries((definition.args ?? {}) as ArgsDef);
+  const args = Object.entries((definition.args ?? {}) as Record<string, CommandArg>);
   return {
     name,
     summary: meta.description,
     definition,
-    positionals: args.flatMap(([key, arg]) =>
-      arg.type === "positional"
-        ? [
-            {
-              name: key,
-              label: arg.valueHint === MANY ? key.toUpperCase() : (arg.valueHint ?? key.toUpperCase()),
-              required: arg.required !== false,
-              // citty has no words for these.
-              many: arg.valueHint === MANY,
-              rest: arg.valueHint !== MANY && (arg.valueHint?.includes(MANY) ?? false),
-              help: arg.description ?? "",
-            },
-          ]
-        : [],
-    ),
-    options: args.flatMap(([key, arg]) =>
-      arg.type === "positional"
-        ? []
-        : [
-            {
-              long: key,
-              help: arg.description ?? "",
-              value: arg.type === "string" ? (arg.valueHint ?? "VALUE") : undefined,
-              many: (arg.type === "string" && arg.valueHint?.endsWith(MANY)) || undefined,
-              short: "alias" in arg && typeof arg.alias === "string" ? arg.alias : undefined,
-            },
-          ],
-    ),
+    positionals: args.flatMap(([key, arg]) => (arg.type === "positional" ? [positionalOf(key, arg)] : [])),
+    options: args.flatMap(([key, arg]) => (arg.type === "positional" ? [] : [optionOf(key, arg)])),
   };
 }
 
+const positionalOf = (name: string, arg: CommandArg): Positional => ({
+  name,
+  label: arg.valueHint ?? name.toUpperCase(),
+  required: arg.required !== false,
+  many: arg.many === true,
+  rest: arg.rest === true,
+  help: arg.description ?? "",
+  choices: arg.choices,
+  kind: arg.kind,
+});
+
+const optionOf = (long: string, arg: CommandArg): CommandOption => ({
+  long,
+  help: arg.description ?? "",
+  value: arg.type === "string" ? (arg.valueHint ?? "VALUE") : undefined,
+  many: arg.many,
+  short: "alias" in arg && typeof arg.alias === "string" ? arg.alias : undefined,
+  choices: arg.choices,
+  kind: arg.kind,
+});
+
 /** All commands, in the order of the help. A Map: `constructor` is no command. */
 export const COMMANDS: ReadonlyMap<string, Command> = new Map(
-  Object.entries(DEFINITIONS).map(([name, definition]) => [name, describe(name, definition)]),
+  Object.entries(DEFINITIONS).map(([name, definition]) => [name, flattenCommand(name, definition)]),
 );

@@ -62,7 +62,7 @@ const SYNONYMS: ReadonlyMap<string, readonly Meant[]> = new Map(
 );
 
 /** A line that can be pasted. */
-export const lineOf = (prog: string, words: readonly string[]): string => shellLine([prog, ...words]);
+export const formatLine = (prog: string, words: readonly string[]): string => shellLine([prog, ...words]);
 
 /**
  * The hint for a word that is no command: what could be meant, as lines to paste.
@@ -79,7 +79,7 @@ export function hintFor(
   const meant = SYNONYMS.get(word.toLowerCase());
   if (meant) return [...meant.map(([words, does]) => `${does}: ${start} ${words}`), all].join("\n");
   const suggestion = nearest(word, [...COMMANDS.keys()]);
-  return suggestion ? `did you mean: ${lineOf(prog, retype(suggestion))}\n${all}` : all;
+  return suggestion ? `did you mean: ${formatLine(prog, retype(suggestion))}\n${all}` : all;
 }
 
 /** A word that stands where a command must. */
@@ -101,4 +101,4 @@ export const unknownCommand = (
 
 /** The same for `start NAME`, where NAME is a VM's directory. */
 export const hintForVm = (word: string, prog: string, directory: string): string =>
-  hintFor(word, prog, (name) => ["-d", directory, name], lineOf(prog, ["-d", directory]));
+  hintFor(word, prog, (name) => ["-d", directory, name], formatLine(prog, ["-d", directory]));

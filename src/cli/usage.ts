@@ -1,27 +1,28 @@
 import { SCHEMA, type SettingName } from "../config/schema.ts";
-import type { SettingValue } from "../config/literal.ts";
+import type { SettingValue } from "../config/shell-expand.ts";
 import { isOn } from "../config/values.ts";
 import { MACROS } from "../machine/macros.ts";
+import { exitStatusesOf } from "./exit-statuses.ts";
 import { signatureOf, usageOf } from "./signature.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import { COMMANDS, type Command } from "./registry.ts";
 
 /** Settings as in force, for the help; raw, as the user would write them. */
-export type InForce = Partial<Record<SettingName, SettingValue>> & { hostdir: string };
+export type UsageValues = Partial<Record<SettingName, SettingValue>> & { hostdir: string };
 
 /** Two columns: names, and what they mean. */
-function table(rows: readonly (readonly [string, string])[]): string[] {
+function formatRows(rows: readonly (readonly [string, string])[]): string[] {
   const width = Math.min(Math.max(...rows.map(([name]) => name.length)), 32) + 2;
   return rows.map(([name, text]) =>
     name.length + 2 > width ? `  ${name}\n  ${" ".repeat(width)}${text}` : `  ${name.padEnd(width)}${text}`,
   );
 }
 
-const spellings = ({ short, long, value }: OptionSpec): string =>
+const listSpellings = ({ short, long, value }: OptionSpec): string =>
   `${short ? `-${short}, ` : "    "}--${long}${value ? `=${value}` : ""}`;
 
 /** The value in force that an option would change, in brackets. */
-function inForceOf({ effect, value }: OptionSpec, values: InForce): string {
+function inForceOf({ effect, value }: OptionSpec, values: UsageValues): string {
   if (effect.kind === "hostdir") return ` [${values.hostdir}]`;
   if (effect.kind === "flag") return "";
   const raw = values[effect.setting];
@@ -31,9 +32,9 @@ function inForceOf({ effect, value }: OptionSpec, values: InForce): string {
 }
 
 /** `vm -h` */
-export function buildUsage(prog: string, version: string, values: InForce): string {
+export function buildUsage(prog: string, version: string, values: UsageValues): string {
   const options = GLOBAL_OPTIONS.filter((option) => !option.hidden).map(
-    (option) => [spellings(option), option.help + inForceOf(option, values)] as const,
+    (option) => [listSpellings(option), option.help + inForceOf(option, values)] as const,
   );
   const commands = [...COMMANDS.values()].map((command) => [signatureOf(command), command.summary] as const);
   const modes = (["UEFI", "KEEPCD", "USENETDEV", "INPLACE"] as const).map(
@@ -46,17 +47,17 @@ export function buildUsage(prog: string, version: string, values: InForce): stri
     `       ${prog} [options] [--] [@]command [args] [[@]command [args] …]`,
     "",
     "commands (several make a batch, which stops at the first failure):",
-    ...table(commands),
+    ...formatRows(commands),
     `  ${prog} COMMAND -h, or ${prog} help COMMAND, shows a command's arguments and options.`,
     "",
     "options, before the first command or behind a single one [values in force]:",
-    ...table(options),
+    ...formatRows(options),
     "",
     "modes in force:",
-    ...table(modes),
+    ...formatRows(modes),
     "",
     "macros at the beginning of a path in --image and --share:",
-    ...table(MACROS),
+    ...formatRows(MACROS),
     "",
     "files: /etc/PROG.conf, ~/.config/PROG.conf, guest.env (settings); PROG.defaults (arguments for qemu)".replaceAll(
       "PROG",
@@ -74,18 +75,24 @@ export function buildCommandUsage(prog: string, command: Command): string {
   const args = command.positionals.map((item) => [item.label, item.help] as const);
   const options = [...command.options, { long: "help", short: "h", help: "show this help" }].map(
     (option) =>
-      [spellings({ ...option, effect: { kind: "flag", flag: "help" } } as OptionSpec), option.help] as const,
+      [
+        listSpellings({ ...option, effect: { kind: "flag", flag: "help" } } as OptionSpec),
+        option.help,
+      ] as const,
   );
   return [
     `usage: ${prog} [options] [@]${usageOf(command)}`,
     "",
     command.summary,
     "",
-    ...(args.length > 0 ? ["arguments:", ...table(args), ""] : []),
+    ...(args.length > 0 ? ["arguments:", ...formatRows(args), ""] : []),
     "options of this command:",
-    ...table(options),
+    ...formatRows(options),
     "",
-    `options of all commands, which may stand here as well: ${prog} -h`,
+    `options of all commands, also accepted here: ${prog} -h`,
+    "",
+    "exit status:",
+    ...formatRows(exitStatusesOf(command.name)),
     "",
   ].join("\n");
 }

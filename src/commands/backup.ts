@@ -1,35 +1,42 @@
 import type { Made } from "../snapshot/make/make.ts";
 import { keepArgs } from "./prune.ts";
+import { either } from "../lib/text.ts";
+import { SNAPSHOT_FORMATS } from "../machine/types.ts";
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "backup", description: "make a snapshot of the VM, running or off" },
+  meta: { name: "backup", description: "create a snapshot of the VM, running or off" },
   args: {
     snapshot: {
       type: "positional",
       required: false,
-      description: "its name; default: the next of S0, S1, …",
+      description: "name of the snapshot; default: the next of S0, S1, …",
     },
-    description: { type: "positional", required: false, description: "a few words about it" },
-    format: { type: "string", valueHint: "FORMAT", description: "gz or qcow2; default: SNAPSHOT_FORMAT" },
-    full: { type: "boolean", description: "qcow2: hold everything, not only the changes to an earlier one" },
-    push: { type: "boolean", description: "then bring it into the repository SNAPSHOT_REPO, too" },
+    description: { type: "positional", required: false, description: "description of the snapshot" },
+    format: {
+      type: "string",
+      choices: SNAPSHOT_FORMATS,
+      valueHint: "FORMAT",
+      description: `${either(SNAPSHOT_FORMATS)}; default: SNAPSHOT_FORMAT`,
+    },
+    full: { type: "boolean", description: "make a full qcow2 snapshot, not an incremental one" },
+    push: { type: "boolean", description: "push the snapshot to the repository SNAPSHOT_REPO as well" },
     prune: {
       type: "boolean",
-      description: "then remove old snapshots, by these or the settings KEEP_DAILY …",
+      description: "prune afterwards, by the rules given here or the settings KEEP_DAILY …",
     },
     ...keepArgs,
     "rate-limit": {
       type: "string",
       valueHint: "SIZE",
-      description: "read the disks at this many bytes a second: 50M",
+      description: "limit reading of the disks to SIZE bytes per second, such as 50M",
     },
     "lock-timeout": {
       type: "string",
       valueHint: "SECONDS",
-      description: "how long another command may still be at work on this VM; default: 3",
+      description: "wait this long for the VM's lock; default: 3",
     },
-    quiet: { type: "boolean", description: "say nothing unless something is wrong" },
+    quiet: { type: "boolean", description: "print only warnings and errors" },
   },
   async parse(args) {
     const { parseBackupRequest } = await import("../snapshot/make/request.ts");

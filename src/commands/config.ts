@@ -1,13 +1,19 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "config", description: "show the settings in force, and where each comes from" },
+  meta: { name: "config", description: "show the settings in force and where each was set" },
   args: {
     example: {
       type: "boolean",
-      description: "print a settings file to begin with: all built-in values, as comments",
+      description: "print a settings file with all built-in values, commented out",
     },
-    name: { type: "positional", required: false, valueHint: "…", description: "show these settings only" },
+    name: {
+      type: "positional",
+      many: true,
+      kind: "setting",
+      required: false,
+      description: "settings to show; default: all",
+    },
     json: {
       type: "boolean",
       description:

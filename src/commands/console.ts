@@ -3,10 +3,14 @@ import { VmError } from "../lib/errors.ts";
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "console", description: "the running VM's serial console in this terminal; Ctrl-] leaves" },
+  meta: { name: "console", description: "connect to the running VM's serial console; Ctrl-] disconnects" },
   args: {
-    log: { type: "boolean", description: "print what the console has said since the VM was started" },
-    follow: { type: "boolean", alias: "f", description: "with --log: go on until the guest is off" },
+    log: { type: "boolean", description: "print the console output since the VM was started" },
+    follow: {
+      type: "boolean",
+      alias: "f",
+      description: "with --log: follow the output until the guest is off",
+    },
   },
   parse({ log, follow }) {
     if (follow && !log)

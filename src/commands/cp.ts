@@ -1,16 +1,22 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "cp", description: "copy files to or from the guest by ssh; a path there begins with :" },
+  meta: { name: "cp", description: "copy files to or from the guest with scp; prefix a guest path with :" },
   args: {
-    recursive: { type: "boolean", alias: "r", description: "copy directories, too" },
-    preserve: { type: "boolean", alias: "p", description: "keep times and rights" },
-    legacy: { type: "boolean", alias: "O", description: "for a guest without sftp: scp's old way" },
+    recursive: { type: "boolean", alias: "r", description: "copy directories recursively" },
+    preserve: { type: "boolean", alias: "p", description: "preserve times and permissions" },
+    legacy: {
+      type: "boolean",
+      alias: "O",
+      description: "use the old scp protocol, for a guest without sftp",
+    },
     user: { type: "string", valueHint: "NAME", description: "log in as NAME; default: SSH_USER, root" },
     paths: {
       type: "positional",
+      rest: true,
+      kind: "file",
       valueHint: "SRC… DST",
-      description: "files, the last one the target: file :/root/, or :/etc/hosts .",
+      description: "sources, then the destination: file :/root/, or :/etc/hosts .",
     },
   },
   async parse({ recursive, preserve, legacy, user, _: words }) {

@@ -1,40 +1,53 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "create", description: "make a new VM in HOSTDIR: disks, NVRAM, settings" },
+  meta: { name: "create", description: "create a VM in HOSTDIR: disks, NVRAM, settings" },
   args: {
-    guestname: { type: "positional", required: true, description: "the VM's name" },
-    isoimage: { type: "positional", required: false, description: "CD image to install from" },
+    guestname: { type: "positional", required: true, description: "name of the VM" },
+    isoimage: {
+      type: "positional",
+      kind: "ISO image",
+      required: false,
+      description: "CD image to install from",
+    },
     from: {
       type: "string",
+      kind: "file",
       valueHint: "IMAGE",
-      description: "make the first disk from this image: qcow2, raw, vmdk, vdi, vhdx, vpc",
+      description: "create the first disk from IMAGE (qcow2, raw, vmdk, vdi, vhdx, vpc)",
     },
     image: {
       type: "string",
+      many: true,
+      kind: "disk image",
       alias: "i",
       valueHint: "TYPE=[FMT=]PATH…",
-      description: "keep an existing image as a further disk of the VM; before create: for this command line",
+      description: "attach an existing image as a further disk, kept in guest.env",
     },
     linked: {
       type: "boolean",
-      description: "with --from: keep only what differs from IMAGE, which has to stay",
+      description: "with --from: make the disk an overlay; IMAGE stays its backing file",
     },
     "disk-size": {
       type: "string",
       valueHint: "SIZE",
-      description: "with --from: grow the first disk, 30G say",
+      description: "with --from: grow the first disk to SIZE, such as 30G",
     },
     "cloud-init": {
       type: "boolean",
-      description: "tell the image's cloud-init the name of the machine and your SSHKEYS",
+      description: "pass the host name and SSHKEYS to cloud-init in the image",
     },
     user: {
       type: "string",
       valueHint: "NAME",
-      description: "cloud-init: this user instead of the image's own",
+      description: "create this cloud-init user instead of the image's default user",
     },
-    "user-data": { type: "string", valueHint: "FILE", description: "cloud-init: user-data of your own" },
+    "user-data": {
+      type: "string",
+      kind: "file",
+      valueHint: "FILE",
+      description: "use FILE as cloud-init user-data",
+    },
   },
   async parse(args) {
     const { parseCreateOptions } = await import("../lifecycle/create-options.ts");

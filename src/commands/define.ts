@@ -1,4 +1,4 @@
-import { defineCommand, type ArgsDef, type CommandDef, type CommandMeta, type ParsedArgs } from "citty";
+import { defineCommand, type ArgDef, type CommandDef, type CommandMeta, type ParsedArgs } from "citty";
 import type { Context } from "../vm/context.ts";
 
 /** What `cli` hands to citty's `setup` and `run` of a command. */
@@ -11,7 +11,31 @@ export interface CommandData {
 /** What a command changes for the later ones of its batch. */
 export type ContextChange = Partial<Pick<Context, "options">>;
 
-interface Definition<A extends ArgsDef, R> {
+/** What completion offers for a value. */
+export type ValueKind =
+  | "command"
+  | "directory"
+  | "disk image"
+  | "file"
+  | "ISO image"
+  | "job"
+  | "setting"
+  | "snapshot";
+
+/** What citty has no words for. */
+interface ArgFacts {
+  /** All that it takes, or the words among that. */
+  choices?: readonly string[];
+  kind?: ValueKind;
+  /** A positional: any number of words. An option: any number of times. The value is an array then. */
+  many?: true;
+  /** A positional: all words up to the end of the line, whatever they look like. */
+  rest?: true;
+}
+export type CommandArg = ArgDef & ArgFacts;
+type CommandArgs = Record<string, CommandArg>;
+
+interface Definition<A extends CommandArgs, R> {
   meta: CommandMeta;
   args?: A;
   /**
@@ -23,7 +47,7 @@ interface Definition<A extends ArgsDef, R> {
 }
 
 /** A command for citty. Its words are parsed once: citty's `setup` returns the request that `run` takes. */
-export const define = <const A extends ArgsDef, R = ParsedArgs<A>>({
+export const define = <const A extends CommandArgs, R = ParsedArgs<A>>({
   meta,
   args,
   parse,

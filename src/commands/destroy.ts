@@ -1,9 +1,9 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "destroy", description: "remove the working files; snapshots stay" },
+  meta: { name: "destroy", description: "remove the working files; keep snapshots" },
   args: {
-    force: { type: "boolean", alias: "f", description: "end a running guest first" },
+    force: { type: "boolean", alias: "f", description: "kill a running guest or job first" },
   },
   async run(context, args) {
     const { destroyVm } = await import("../lifecycle/destroy.ts");

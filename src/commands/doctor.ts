@@ -1,7 +1,7 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "doctor", description: "show what this host has of all that the program may use" },
+  meta: { name: "doctor", description: "check this host for required and optional programs and features" },
   args: {
     json: {
       type: "boolean",
@@ -10,8 +10,7 @@ export default define({
     },
     report: {
       type: "boolean",
-      description:
-        "print Markdown for an issue: this, the host, the VM's settings and logs; no secrets, no names",
+      description: "print a bug report in Markdown: checks, host, settings, logs; without secrets",
     },
   },
   async parse(args) {

@@ -1,12 +1,16 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "exec", description: "run a program in the guest by its guest agent; no network is needed" },
+  meta: {
+    name: "exec",
+    description: "run a program in the guest through the guest agent, without a network",
+  },
   args: {
     command: {
       type: "positional",
+      rest: true,
       valueHint: "CMD [ARG…]",
-      description: "the program and its arguments as they are: no shell looks at them",
+      description: "program and arguments, passed as they are, without a shell",
     },
   },
   async run(context, args) {

@@ -1,9 +1,9 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "identity", description: "show the VM's UUID, or give a copy of a VM one of its own" },
+  meta: { name: "identity", description: "show the VM's UUID, or assign a new one to a copied VM" },
   args: {
-    new: { type: "boolean", description: "make a new UUID; the one before is kept as a former one" },
+    new: { type: "boolean", description: "assign a new UUID, and record the old one as UUID_FORMER" },
     json: { type: "boolean", description: "print {uuid, former, directory}" },
   },
   async run(context, args) {

@@ -1,10 +1,15 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "job", description: "run a job in the rescue system, with the VM's disks attached" },
+  meta: { name: "job", description: "run a job in the rescue system with the VM's disks attached" },
   args: {
-    list: { type: "boolean", description: "list the jobs that can be named" },
-    jobname: { type: "positional", required: true, description: "its name: NAME of NAME.job" },
+    list: { type: "boolean", description: "list available jobs" },
+    jobname: {
+      type: "positional",
+      kind: "job",
+      required: true,
+      description: "name of the job: NAME of NAME.job",
+    },
   },
   async parse({ list, jobname }) {
     const { validateJobName } = await import("../rescue/find-job.ts");

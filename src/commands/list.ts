@@ -3,14 +3,14 @@ import { define } from "./define.ts";
 export default define({
   meta: {
     name: "list",
-    description: "show all VMs: those below PROFILES, and others that you have made or run",
+    description: "list all VMs below PROFILES, and others that you have created or run",
   },
   args: {
-    json: { type: "boolean", description: "for programs: a list of what `status --json` shows" },
+    json: { type: "boolean", description: "print an array of objects as `status --json` does" },
     quiet: {
       type: "boolean",
       alias: "q",
-      description: "directories only: names below PROFILES, paths elsewhere",
+      description: "print directories only: names below PROFILES, paths elsewhere",
     },
   },
   async run(context, args) {

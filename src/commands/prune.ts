@@ -15,32 +15,31 @@ export const keepArgs = {
 export default define({
   meta: {
     name: "prune",
-    description: "remove the snapshots that no rule keeps; protected ones stay",
+    description: "remove snapshots that no retention rule keeps",
   },
   args: {
     ...keepArgs,
-    remote: { type: "boolean", description: "of those in the repository SNAPSHOT_REPO" },
+    remote: { type: "boolean", description: "prune the repository SNAPSHOT_REPO instead" },
     "by-name": {
       type: "boolean",
-      description:
-        "with --remote: count those without a UUID, too, that came from this host and directory under its name",
+      description: "with --remote: include snapshots without a UUID from this host and directory",
     },
     "no-merge": {
       type: "boolean",
-      description: "keep snapshots that kept ones build on, instead of merging them into these",
+      description: "keep parents of kept snapshots instead of merging them",
     },
     "lock-timeout": {
       type: "string",
       valueHint: "SECONDS",
-      description: "how long another command may still be at work on this VM; default: 3",
+      description: "wait this long for the VM's lock; default: 3",
     },
-    "dry-run": { type: "boolean", alias: "n", description: "show what would be done, and do nothing" },
+    "dry-run": { type: "boolean", alias: "n", description: "show what would be done, change nothing" },
     json: {
       type: "boolean",
       description:
         "print [{name, made, action, reasons, into}]; action: keep, merge or remove; --remote: {id, name, made, action, reasons}",
     },
-    quiet: { type: "boolean", description: "print nothing but what is wrong" },
+    quiet: { type: "boolean", description: "print only warnings and errors" },
   },
   async parse(args) {
     const { parsePruneRequest } = await import("../snapshot/prune.ts");

@@ -1,26 +1,46 @@
+import { either } from "../lib/text.ts";
+import { COMPRESSIONS, RESCUE_ACTIONS } from "../rescue/choices.ts";
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "rescue", description: "build the rescue system that jobs run in, or list those there are" },
+  meta: { name: "rescue", description: "build the rescue system for jobs, or list rescue systems" },
   args: {
-    action: { type: "positional", required: true, description: "build or list" },
-    iso: { type: "string", valueHint: "FILE", description: "build: from this ALT Rescue CD image" },
-    name: { type: "string", description: "build: the profile's name; default: rescue-ARCH" },
+    action: {
+      type: "positional",
+      choices: RESCUE_ACTIONS,
+      required: true,
+      description: either(RESCUE_ACTIONS),
+    },
+    iso: {
+      type: "string",
+      kind: "ISO image",
+      valueHint: "FILE",
+      description: "build: repack this ALT Rescue CD image",
+    },
+    name: { type: "string", description: "build: set the profile's name; default: rescue-ARCH" },
     kernel: {
       type: "string",
+      kind: "file",
       valueHint: "PATH",
-      description: "build: a kernel, or an unpacked kernel package; default: the host's",
+      description: "build: use this kernel or unpacked kernel package; default: the host's",
     },
     root: {
       type: "string",
+      kind: "directory",
       valueHint: "DIR",
-      description: "build: from a system whose packages are unpacked there; for --arch of another kind",
+      description: "build: use the packages unpacked in DIR, which may be of another --arch",
     },
-    modules: { type: "string", valueHint: "DIR", description: "build: the kernel's modules" },
+    modules: {
+      type: "string",
+      kind: "directory",
+      valueHint: "DIR",
+      description: "build: use the kernel modules in DIR",
+    },
     compress: {
       type: "string",
+      choices: COMPRESSIONS,
       valueHint: "HOW",
-      description: "build: none, gzip, zstd, lz4 or xz; default: none, which starts fastest",
+      description: `build: ${either(COMPRESSIONS)}; default: none, which starts fastest`,
     },
   },
   async parse(args) {

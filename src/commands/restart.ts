@@ -4,14 +4,14 @@ import { define } from "./define.ts";
 export default define({
   meta: {
     name: "restart",
-    description: "stop the VM, and start it in the background as it was started before",
+    description: "stop the VM, then start it in the background with the options of the last run",
   },
   args: {
     ...stopArgs,
     timeout: {
       ...stopArgs.timeout,
       description:
-        "how long it may take; then it is ended as by a power cut and not started again, and the status is 124; default: 60",
+        "wait this long for the guest to power off, then kill it and do not start it again (124); default: 60",
     },
   },
   async parse(args) {

@@ -1,16 +1,21 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "restore", description: "put a snapshot in the place of the working files" },
+  meta: { name: "restore", description: "replace the working disks with a snapshot" },
   args: {
-    snapshot: { type: "positional", required: false, description: "its name; default: the last one made" },
+    snapshot: {
+      type: "positional",
+      kind: "snapshot",
+      required: false,
+      description: "name of the snapshot; default: the newest",
+    },
     "from-remote": {
       type: "boolean",
-      description: "fetch it first from the repository SNAPSHOT_REPO; it may be named by its id there",
+      description: "fetch the snapshot, by name or id, from the repository SNAPSHOT_REPO first",
     },
     copy: {
       type: "boolean",
-      description: "disks that stand alone, also from a qcow2 snapshot, which others are only changes to",
+      description: "make standalone disks rather than overlays on a qcow2 snapshot",
     },
   },
   async parse(args) {

@@ -1,21 +1,27 @@
+import { WAIT_EVENTS } from "../lifecycle/choices.ts";
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "run", description: "run the VM until the guest powers itself off (the default command)" },
+  meta: { name: "run", description: "run the VM until the guest powers off (default command)" },
   args: {
     detach: {
       type: "boolean",
       alias: "b",
-      description: "return when the VM runs; it goes on in the background",
+      description: "run the VM in the background",
     },
     wait: {
       type: "string",
+      choices: WAIT_EVENTS,
       valueHint: "WHAT",
-      description:
-        "with --detach: wait until `ssh` or the guest `agent` answers (at most 300 s, or -t), or for SECONDS",
+      description: "with --detach: wait for `ssh` or the guest `agent` (300 s, or -t), or for SECONDS",
     },
-    ssh: { type: "boolean", description: "forward a free port of this host alone to the guest's port 22" },
-    isoimage: { type: "positional", required: false, description: "CD image to attach and boot once" },
+    ssh: { type: "boolean", description: "forward a free port of 127.0.0.1 to the guest's port 22" },
+    isoimage: {
+      type: "positional",
+      kind: "ISO image",
+      required: false,
+      description: "CD image to attach and boot once",
+    },
   },
   async parse({ isoimage: iso, detach, ssh, wait }) {
     if (wait === undefined) return { iso, detach, ssh, wait };

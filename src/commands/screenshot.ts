@@ -1,14 +1,18 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "screenshot", description: "save a picture of the running VM's screen" },
+  meta: { name: "screenshot", description: "save the running VM's screen as PNG" },
   args: {
     file: {
       type: "positional",
+      kind: "file",
       required: false,
-      description: "a PNG file, or - for stdout; default: GUESTNAME-YYYYMMDD-HHMMSS.png",
+      description: "file to write, or - for stdout; default: GUESTNAME-YYYYMMDD-HHMMSS.png",
     },
-    show: { type: "boolean", description: "show it in the terminal; then a file is written if one is named" },
+    show: {
+      type: "boolean",
+      description: "show the image in the terminal; write a file only if one is named",
+    },
   },
   async run(context, args) {
     const { takeScreenshot } = await import("../guest/screenshot.ts");

@@ -1,13 +1,14 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "self-check", description: "compare this program with the checksums of its release" },
+  meta: { name: "self-check", description: "compare this program's checksum with those of a release" },
   args: {
     sums: {
       type: "positional",
+      kind: "file",
       required: false,
       valueHint: "SHA256SUMS",
-      description: "the release's file; without it this program's checksum is shown",
+      description: "checksum list of a release; without it print this program's checksum",
     },
   },
   async run(context, args) {

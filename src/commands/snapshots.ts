@@ -1,21 +1,25 @@
+import { either } from "../lib/text.ts";
+import { SNAPSHOT_ACTIONS } from "../snapshot/choices.ts";
 import { define } from "./define.ts";
 
 export default define({
   meta: {
     name: "snapshots",
-    description: "list the VM's snapshots; show, compare, remove, describe or protect some",
+    description: "list snapshots; show, compare, push, remove, describe or protect them",
   },
   args: {
     action: {
       type: "positional",
+      choices: SNAPSHOT_ACTIONS,
       required: false,
-      description: "list, show, diff, push, rm, describe, protect or unprotect; default: list",
+      description: `${either(SNAPSHOT_ACTIONS)}; default: list`,
     },
     name: {
       type: "positional",
+      many: true,
+      kind: "snapshot",
       required: false,
-      valueHint: "…",
-      description: "the snapshots; diff: two; describe: one, and its new description",
+      description: "names of snapshots; diff: two; describe: one, and its new description",
     },
     json: {
       type: "boolean",
@@ -25,13 +29,13 @@ export default define({
     remote: {
       type: "boolean",
       description:
-        "list: those of this VM in the repository SNAPSHOT_REPO; --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected}]",
+        "list: read the repository SNAPSHOT_REPO instead; --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected}]",
     },
     "by-name": {
       type: "boolean",
-      description: "with --remote: those of all VMs whose directory has this one's name",
+      description: "with --remote: list all VMs whose directory has this name",
     },
-    merge: { type: "boolean", description: "rm: hand its data over to the snapshot that builds on it" },
+    merge: { type: "boolean", description: "rm: merge the data into the snapshots that depend on it" },
   },
   async parse(args) {
     const { parseSnapshotRequest } = await import("../snapshot/request.ts");

@@ -1,14 +1,15 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "ssh", description: "log in to the guest by ssh, or run a command there" },
+  meta: { name: "ssh", description: "log in to the guest with ssh, or run a command there" },
   args: {
     user: { type: "string", valueHint: "NAME", description: "log in as NAME; default: SSH_USER, root" },
     command: {
       type: "positional",
+      rest: true,
       required: false,
       valueHint: "ARG…",
-      description: "for ssh as they are: a command, or options of ssh behind --",
+      description: "command for the guest, or options of ssh after --",
     },
   },
   async run(context, args) {

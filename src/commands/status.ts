@@ -1,8 +1,8 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "status", description: "show what the VM is and does" },
-  args: { json: { type: "boolean", description: "for programs" } },
+  meta: { name: "status", description: "show the state of the VM" },
+  args: { json: { type: "boolean", description: "print one JSON object" } },
   async run(context, args) {
     const { showStatus } = await import("../vm/list.ts");
     await showStatus(context, args.json === true);

@@ -5,10 +5,9 @@ export const stopArgs = {
   timeout: {
     type: "string",
     valueHint: "SECONDS",
-    description:
-      "how long it may take; then it is ended as by a power cut, and the status is 124; default: 60",
+    description: "wait this long for the guest to power off, then kill it (124); default: 60",
   },
-  force: { type: "boolean", alias: "f", description: "end it at once, as by a power cut" },
+  force: { type: "boolean", alias: "f", description: "kill the guest at once, as a power cut would" },
 } as const;
 
 export default define({

@@ -1,24 +1,26 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "timer", description: "have a command of this VM run at set times, by systemd or cron" },
+  meta: { name: "timer", description: "run a command for this VM on a schedule, with systemd or cron" },
   args: {
     "on-calendar": {
       type: "string",
       valueHint: "WHEN",
-      description: "hourly, daily, weekly … or as in systemd.time(7); default: hourly",
+      description: "set the schedule: hourly, daily, weekly … or as in systemd.time(7); default: hourly",
     },
-    print: { type: "boolean", description: "show the service and the timer; the default" },
-    install: { type: "boolean", description: "write them, and start the timer" },
-    remove: { type: "boolean", description: "stop the timer, and remove both" },
-    user: { type: "boolean", description: "the caller's own systemd; the default, but for root" },
-    system: { type: "boolean", description: "the system's; it runs as HOSTDIR's owner" },
-    cron: { type: "boolean", description: "show a line for a crontab instead" },
+    print: { type: "boolean", description: "print the service and the timer (default)" },
+    install: { type: "boolean", description: "install both units and start the timer" },
+    remove: { type: "boolean", description: "stop the timer and remove both units" },
+    user: { type: "boolean", description: "use the user's systemd; default unless root" },
+    system: { type: "boolean", description: "use the system's systemd; run as HOSTDIR's owner" },
+    cron: { type: "boolean", description: "print a crontab line instead" },
     command: {
       type: "positional",
+      rest: true,
+      kind: "command",
       required: false,
       valueHint: "COMMAND…",
-      description: "what to run, with its options; default: backup",
+      description: "command to run, with its options; default: backup",
     },
   },
   async parse(args, context) {

@@ -1,43 +1,43 @@
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "verify", description: "look whether snapshots are whole, and whether they boot" },
+  meta: { name: "verify", description: "check that snapshots are intact, and that they boot" },
   args: {
     snapshot: {
       type: "positional",
+      many: true,
+      kind: "snapshot",
       required: false,
-      valueHint: "…",
-      description: "their names; default: the last one made. Those they build on are looked at too",
+      description: "names of snapshots; default: the newest; their parents are checked as well",
     },
-    all: { type: "boolean", description: "all snapshots" },
+    all: { type: "boolean", description: "check all snapshots" },
     deep: {
       type: "boolean",
-      description: "unpack every disk and look into its image; in TMPDIR, which needs room for the largest",
+      description: "decompress every disk and check its image; needs space in TMPDIR for the largest",
     },
     boot: {
       type: "boolean",
-      description:
-        "boot a copy of each without a network, until its console asks for a login or its agent answers",
+      description: "boot a copy of each without a network until a login prompt or the guest agent",
     },
     "boot-wait": {
       type: "string",
       valueHint: "REGEX",
-      description: "with --boot: until its serial console shows this instead",
+      description: "with --boot: wait for REGEX on the serial console instead",
     },
     timeout: {
       type: "string",
       valueHint: "SECONDS",
-      description: "with --boot: how long each may take; default: 300",
+      description: "with --boot: limit each boot to SECONDS; default: 300",
     },
     remote: {
       type: "boolean",
-      description: "look at the repository SNAPSHOT_REPO instead; with --deep at all that is in it",
+      description: "check the repository SNAPSHOT_REPO instead; with --deep: read all its data",
     },
     json: {
       type: "boolean",
       description: "print [{name, format, ok, problems, notes, bytes, seconds, booted?}]",
     },
-    quiet: { type: "boolean", description: "print nothing but what is wrong" },
+    quiet: { type: "boolean", description: "print only warnings and errors" },
   },
   async parse(args) {
     const { parseVerify } = await import("../snapshot/verify/verify.ts");

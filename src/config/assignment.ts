@@ -1,5 +1,5 @@
 import { shellQuote } from "../lib/shell.ts";
-import type { SettingValue } from "./literal.ts";
+import type { SettingValue } from "./shell-expand.ts";
 
 /** Control characters that would steer a terminal, or that the literal reader refuses. */
 const UNSHOWABLE = /[^\P{Cc}\n\t]/u;

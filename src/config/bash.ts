@@ -1,5 +1,5 @@
 import { exec, requireProgram } from "../process/exec.ts";
-import type { SettingValue } from "./literal.ts";
+import type { SettingValue } from "./shell-expand.ts";
 import { SECRETS } from "./schema.ts";
 import {
   buildUserShell,

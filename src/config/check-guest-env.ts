@@ -1,4 +1,5 @@
-import { readAssignments, type SettingValue } from "./literal.ts";
+import type { SettingValue } from "./shell-expand.ts";
+import { readAssignments } from "./literal.ts";
 import type { Complaint } from "./complaint.ts";
 import { isSettingName, parseSetting } from "./schema.ts";
 

@@ -1,6 +1,6 @@
 import type { DiskBus } from "../machine/types.ts";
 import type { SettingName } from "./schema.ts";
-import type { SettingValue } from "./literal.ts";
+import type { SettingValue } from "./shell-expand.ts";
 
 /** Facts of the host and the caller that the defaults depend on. */
 export interface Surroundings {

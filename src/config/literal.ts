@@ -6,8 +6,6 @@ import { Scope, type Lookup, type SettingValue } from "./shell-expand.ts";
 import { ShellText, Unreadable } from "./shell-text.ts";
 import { takeVariableName, takeWord, type Word } from "./shell-words.ts";
 
-export type { Lookup, SettingValue } from "./shell-expand.ts";
-
 /** One `NAME=…` of a file: the line it starts on, from 1, and the value the variable has after it. */
 export interface Assignment {
   name: string;
@@ -50,7 +48,10 @@ export function readAssignments(text: string, lookup: Lookup): LiteralResult {
   try {
     const statements = parseStatements(new ShellText(text));
     const scope = new Scope(lookup);
-    return { kind: "values", assignments: statements.map((statement) => assign(statement, scope)) };
+    return {
+      kind: "values",
+      assignments: statements.map((statement) => evaluateAssignment(statement, scope)),
+    };
   } catch (error) {
     if (!(error instanceof Unreadable)) throw error;
     const { kind, line, message, hint } = error;
@@ -115,7 +116,7 @@ function parseStatement(source: ShellText): Statement {
 }
 
 /** Assigns as bash does: a scalar given to an array becomes its first element and leaves the others. */
-function assign({ name, line, append, right }: Statement, scope: Scope): Assignment {
+function evaluateAssignment({ name, line, append, right }: Statement, scope: Scope): Assignment {
   const old = scope.get(name);
   let value: SettingValue;
   if ("elements" in right) {

@@ -5,7 +5,8 @@ import type { Surroundings } from "./defaults.ts";
 import { evaluateWithBash } from "./bash.ts";
 import { isBlank } from "./check-guest-env.ts";
 import { refuseNewer } from "./guest-format.ts";
-import { readAssignments, type Assignment, type SettingValue } from "./literal.ts";
+import type { SettingValue } from "./shell-expand.ts";
+import { readAssignments, type Assignment } from "./literal.ts";
 import type { Origin } from "./origin.ts";
 import type { OwnVariables } from "./load-own.ts";
 import { lookupIn } from "./lookup.ts";
@@ -112,7 +113,7 @@ export async function readLayer(
   const assignments = SETTING_NAMES.flatMap((name) => {
     const value = evaluated.variables[name];
     const same = value === undefined || JSON.stringify(value) === JSON.stringify(before[name]);
-    return same ? [] : [{ name, value, line: lineOf(content, name) }];
+    return same ? [] : [{ name, value, line: findAssignedLine(content, name) }];
   });
   return { assignments, blank, userShell: evaluated.userShell };
 }
@@ -128,7 +129,7 @@ function builtinVariables(sources: Sources): Record<string, string> {
 }
 
 /** The last line that assigns NAME, for files that only bash understands. */
-function lineOf(content: string, name: string): number {
+function findAssignedLine(content: string, name: string): number {
   const lines = content.split("\n");
   const at = lines.findLastIndex((line) => new RegExp(`\\b${name}\\+?=`).test(line));
   return Math.max(at, 0) + 1;

@@ -1,6 +1,7 @@
 import { warnOnce } from "../lib/log.ts";
 import { distrust } from "../lib/trust.ts";
-import type { Assignment, SettingValue } from "./literal.ts";
+import type { SettingValue } from "./shell-expand.ts";
+import type { Assignment } from "./literal.ts";
 import { isSettingName } from "./schema.ts";
 import { userAssignment } from "./user-shell.ts";
 

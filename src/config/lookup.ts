@@ -1,4 +1,4 @@
-import type { Lookup, SettingValue } from "./literal.ts";
+import type { Lookup, SettingValue } from "./shell-expand.ts";
 
 type Variables = Readonly<Record<string, SettingValue | undefined>>;
 

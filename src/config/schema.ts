@@ -18,7 +18,7 @@ import {
   SHARE_SYNTAX,
 } from "../machine/parse.ts";
 import { ARCHES, SNAPSHOT_FORMATS, type ShareRequest } from "../machine/types.ts";
-import type { SettingValue } from "./literal.ts";
+import type { SettingValue } from "./shell-expand.ts";
 import {
   flag,
   list,

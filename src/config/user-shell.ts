@@ -3,7 +3,7 @@
  * options. Hooks and check-media get it as bash text that declares it all.
  */
 import { shellLine, shellQuote } from "../lib/shell.ts";
-import type { SettingValue } from "./literal.ts";
+import type { SettingValue } from "./shell-expand.ts";
 
 /** Of bash itself, or of each shell anew; some cannot be set. `_vm_` begins our own names. */
 const OF_EACH_SHELL =

@@ -1,5 +1,5 @@
 import { parseSize } from "../lib/size.ts";
-import type { SettingValue } from "./literal.ts";
+import type { SettingValue } from "./shell-expand.ts";
 
 /** A setting's text understood, or what would have been allowed instead; `meant` is what `given` could stand for. */
 export type Parsed<T> = { value: T } | { allowed: string; given?: string; meant?: string | undefined };

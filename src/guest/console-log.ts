@@ -6,7 +6,7 @@ import { interruption } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
-import { lstatOf, openForReading } from "../store/files.ts";
+import { lstatOf, openForReading } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { openVm, requireWork } from "../vm/open.ts";

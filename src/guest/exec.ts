@@ -65,7 +65,7 @@ export async function execInGuest(context: Context, argv: readonly string[]): Pr
       stop.signal,
       taken ? QUEUE_MS : SILENT_MS,
     );
-    await show(argv[0]!, result);
+    await printOutcome(argv[0]!, result);
   } catch (error) {
     if (!(error instanceof AgentSilence)) throw error;
     throw taken ? lineTaken() : noAgent(context, true);
@@ -169,7 +169,7 @@ async function readInput(over: AbortSignal): Promise<Buffer> {
 }
 
 /** Prints what it said, and passes its status on. */
-async function show(program: string, result: ExecStatus): Promise<void> {
+async function printOutcome(program: string, result: ExecStatus): Promise<void> {
   try {
     await writeOutput(Buffer.from(result["out-data"] ?? "", "base64"));
   } finally {

@@ -7,7 +7,8 @@ import { log } from "../lib/log.ts";
 import { start } from "../process/exec.ts";
 import { signalError, takeSignals, throwIfInterrupted, type StopSignal } from "../process/signals.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { createFile, lstatOf } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { createFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { requireRunning } from "../vm/running.ts";
@@ -95,7 +96,7 @@ export function buildSshOptions(access: {
   const { port, user, knownHosts, alias, keys } = access;
   return [
     `Port=${port}`,
-    `User=${quoted(user)}`,
+    `User=${quoteSshOption(user)}`,
     `UserKnownHostsFile=${quotedPath(knownHosts)}`,
     "GlobalKnownHostsFile=none",
     "StrictHostKeyChecking=accept-new",
@@ -111,8 +112,8 @@ export function buildSshOptions(access: {
 }
 
 /** One word of ssh_config. */
-const quoted = (word: string): string => `"${word.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
-const quotedPath = (path: string): string => quoted(path.replaceAll("%", "%%"));
+const quoteSshOption = (word: string): string => `"${word.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
+const quotedPath = (path: string): string => quoteSshOption(path.replaceAll("%", "%%"));
 
 /** What names a VM's keys. */
 interface KeyNames {

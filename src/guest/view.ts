@@ -7,7 +7,7 @@ import { plain } from "../lib/text.ts";
 import type { SharedDisplay } from "../machine/types.ts";
 import { exec, findProgram } from "../process/exec.ts";
 import { findShownScreen } from "../qmp/screen.ts";
-import { lstatOf } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { withLive, type Live } from "../vm/running.ts";

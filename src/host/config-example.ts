@@ -1,6 +1,6 @@
 import { bashAssignment } from "../config/assignment.ts";
 import { buildDefaults } from "../config/defaults.ts";
-import type { SettingValue } from "../config/literal.ts";
+import type { SettingValue } from "../config/shell-expand.ts";
 import { SCHEMA, SETTING_NAMES, type SettingName } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { SYSTEM_LIBEXEC } from "../rescue/libexec.ts";

@@ -13,7 +13,7 @@ import type { Context } from "../vm/context.ts";
 import { findHostdir, sourcesOf, type Vm } from "../vm/open.ts";
 
 /** Settings as far as they can be read. */
-export interface InForce extends Pick<Loaded, "raw" | "origins" | "userShell" | "userNotify"> {
+export interface SettingsInForce extends Pick<Loaded, "raw" | "origins" | "userShell" | "userNotify"> {
   hostdir: string;
   work: Work;
   /** What is wrong with the rest. */
@@ -21,7 +21,7 @@ export interface InForce extends Pick<Loaded, "raw" | "origins" | "userShell" | 
 }
 
 /** Reads the settings of the VM that the command line means, going on after errors in them. */
-export async function readInForce(context: Context): Promise<InForce> {
+export async function readInForce(context: Context): Promise<SettingsInForce> {
   const hostdir = findHostdir(context);
   let work: Work = { state: "none" };
   let error: VmError | undefined;
@@ -39,12 +39,12 @@ export async function readInForce(context: Context): Promise<InForce> {
 }
 
 /** The VM as far as its settings are right; a default stands in the place of each that is wrong. */
-export const usableVm = (context: Context, found: InForce): Vm => ({
+export const usableVm = (context: Context, found: SettingsInForce): Vm => ({
   ...found,
   ...usableSettings(context, found.raw),
 });
 
-const isUsable = (name: SettingName, raw: InForce["raw"]): boolean =>
+const isUsable = (name: SettingName, raw: SettingsInForce["raw"]): boolean =>
   "value" in parseSetting(name, raw[name]);
 
 /** @throws 64 for a word that is no setting */
@@ -75,16 +75,16 @@ export async function showConfig(
   const shown = (names.length > 0 ? [...new Set(names)] : SETTING_NAMES).filter((name) =>
     isUsable(name, found.raw),
   );
-  context.print(json ? formatJson(shown, found) : formatText(shown, found, buildDefaults(context)));
+  context.print(json ? formatConfigJson(shown, found) : formatConfig(shown, found, buildDefaults(context)));
   if (found.error) throw found.error;
 }
 
-const isSet = (name: SettingName, { raw, origins }: Pick<InForce, "raw" | "origins">): boolean =>
+const isSet = (name: SettingName, { raw, origins }: Pick<SettingsInForce, "raw" | "origins">): boolean =>
   raw[name].length > 0 || origins[name].kind === "environment";
 
-function formatJson(
+function formatConfigJson(
   names: readonly SettingName[],
-  { raw, origins }: Pick<InForce, "raw" | "origins">,
+  { raw, origins }: Pick<SettingsInForce, "raw" | "origins">,
 ): string {
   const entries = names.map((name) => {
     const origin = origins[name];
@@ -102,10 +102,10 @@ const MAX_COLUMN = 48;
 const lastLength = (text: string): number => text.length - text.lastIndexOf("\n") - 1;
 
 /** Pure: one assignment a line, its origin in a comment. A secret is a comment altogether. */
-export function formatText(
+export function formatConfig(
   names: readonly SettingName[],
-  { raw, origins }: Pick<InForce, "raw" | "origins">,
-  defaults: InForce["raw"],
+  { raw, origins }: Pick<SettingsInForce, "raw" | "origins">,
+  defaults: SettingsInForce["raw"],
 ): string {
   const rows = names.map((name) => {
     if (SECRETS.has(name))
@@ -124,10 +124,10 @@ export function formatText(
 
 function originOf(origin: Origin): string {
   // A file's name may hold anything.
-  return plain(`${placeOf(origin)}${origin.added ? ", and the command line" : ""}`);
+  return plain(`${describePlace(origin)}${origin.added ? ", and the command line" : ""}`);
 }
 
-function placeOf(origin: Origin): string {
+function describePlace(origin: Origin): string {
   switch (origin.kind) {
     case "default":
       return "built-in default";

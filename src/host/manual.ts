@@ -17,11 +17,11 @@ const VIEWERS = [
 export async function showManual(context: Context): Promise<void> {
   const page = await context.manual();
   const viewer = VIEWERS.find(([program]) => findProgram(program));
-  if (!isTerminal(STDOUT) || !viewer || !(await show(context, viewer, page))) context.print(page);
+  if (!isTerminal(STDOUT) || !viewer || !(await runViewer(context, viewer, page))) context.print(page);
 }
 
 /** @returns false where the viewer could not */
-async function show(context: Context, viewer: readonly string[], page: string): Promise<boolean> {
+async function runViewer(context: Context, viewer: readonly string[], page: string): Promise<boolean> {
   let scratch: string | undefined;
   try {
     scratch = mkdtempSync(join(context.tmpdir, "vm-man-"));

@@ -6,7 +6,8 @@ import { distrust } from "../lib/trust.ts";
 import { EXIT, reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { start } from "../process/exec.ts";
-import { listDirectory, lstatOf } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { listDirectory } from "../store/files.ts";
 import { HOST } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { findOnPath } from "../vm/media.ts";
@@ -59,12 +60,12 @@ export async function notifying(
     VM_SNAPSHOT: made.name,
     VM_MESSAGE: "",
     VM_STATUS: "0",
-    VM_BYTES: String(sizeOf(join(made.vm.hostdir, HOST.backups, made.name))),
+    VM_BYTES: String(sumFileBytes(join(made.vm.hostdir, HOST.backups, made.name))),
     VM_SECONDS: made.seconds.toFixed(1),
   });
 }
 
-const sizeOf = (directory: string): number =>
+const sumFileBytes = (directory: string): number =>
   listDirectory(directory).reduce((sum, name) => sum + (lstatOf(join(directory, name))?.size ?? 0), 0);
 
 /** One line about what was done where nobody looked on. */

@@ -12,7 +12,9 @@ import { findJob, type Job } from "../rescue/find-job.ts";
 import { runHook } from "../rescue/hooks.ts";
 import { unpackLibexec } from "../rescue/unpack-libexec.ts";
 import { restoreMappedFiles } from "../rescue/mapped-files.ts";
-import { fileError, lstatOf, readSmallBytes, remove, writeNew } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
+import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
+import { fileError, writeNew } from "../store/files.ts";
 import { claimFiles } from "../store/claim.ts";
 import { JOB, WORK } from "../store/layout.ts";
 import { JOB_NAMES } from "../store/working-names.ts";
@@ -23,7 +25,7 @@ import { keepFormats } from "../vm/image-formats.ts";
 import { Media } from "../vm/media.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { requireWork, withVm, type Vm } from "../vm/open.ts";
-import { type Present } from "../store/workdir.ts";
+import { type Workdir } from "../store/workdir.ts";
 import { ensureRescue } from "./rescue.ts";
 import { findRescue, resolveRescueMachine } from "./rescue-machine.ts";
 import { JobLogWriter } from "./output.ts";
@@ -101,7 +103,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
   });
 }
 
-function emptyShares(work: Present): void {
+function emptyShares(work: Workdir): void {
   for (const name of [WORK.in, WORK.out]) {
     const path = join(work.dir, name);
     remove(path);
@@ -110,7 +112,7 @@ function emptyShares(work: Present): void {
 }
 
 /** [compat] `.post` finds what the job has made in `.out`: modes and symlinks. */
-function restoreOutput(work: Present): void {
+function restoreOutput(work: Workdir): void {
   const out = join(work.dir, WORK.out);
   const outside = restoreMappedFiles(out, callerUmask(), OUTDIR, Object.values(JOB));
   if (outside.length === 0) return;
@@ -120,7 +122,7 @@ function restoreOutput(work: Present): void {
 }
 
 /** The job goes where the rescue sees it, unless `.pre` has put one there. */
-function stageScript(job: Job, work: Present): void {
+function stageScript(job: Job, work: Workdir): void {
   const target = join(work.dir, WORK.in, JOB.script);
   if (lstatOf(target)) {
     chmodSync(target, 0o600);
@@ -139,7 +141,7 @@ function stageScript(job: Job, work: Present): void {
 async function hookVariables(
   context: Context,
   vm: Vm,
-  work: Present,
+  work: Workdir,
   media: Media,
   libexec: string,
 ): Promise<BashVariables> {
@@ -168,7 +170,7 @@ async function hookVariables(
 }
 
 /** OVMF's files for hooks; empty where no firmware is installed, which is no hook's business to fail of. */
-function firmwareVariables(vm: Vm, work: Present): BashVariables {
+function firmwareVariables(vm: Vm, work: Workdir): BashVariables {
   try {
     const { code, varsTemplate } = findFirmwareFor(vm, work);
     return { OVMF_CODE: code.path, OVMF_VARS: varsTemplate.path };

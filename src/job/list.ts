@@ -1,7 +1,7 @@
 import { formatTable } from "../lib/table.ts";
 import { JOB_FILES } from "../rescue/assets.ts";
 import { listJobs, type ListedJob } from "../rescue/find-job.ts";
-import { readSmall } from "../store/files.ts";
+import { readSmall } from "../lib/read-file.ts";
 import type { Context } from "../vm/context.ts";
 import { openOwnVm } from "../vm/open.ts";
 

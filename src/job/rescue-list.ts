@@ -14,7 +14,7 @@ import { openOwnVm, type Vm } from "../vm/open.ts";
 import { findRescue } from "./rescue-machine.ts";
 
 /** What the files of a profile take, in bytes. */
-export const sizeOf = (directory: string): number =>
+export const measureRescue = (directory: string): number =>
   listDirectory(directory).reduce((sum, name) => sum + sizeAt(join(directory, name)), 0);
 
 const isSystemError = (error: unknown): boolean => error instanceof Error && "errno" in error;
@@ -47,7 +47,11 @@ export async function findRescues(context: Context, vm: Vm): Promise<FoundRescue
   const { PROFILES } = vm.settings;
   const found: FoundRescue[] = [];
   for (const name of listProfiles(PROFILES, warnUnreadable))
-    found.push({ name, ...(await describe(context, vm, name)), bytes: sizeOf(join(PROFILES, name)) });
+    found.push({
+      name,
+      ...(await inspectRescue(context, vm, name)),
+      bytes: measureRescue(join(PROFILES, name)),
+    });
   return found;
 }
 
@@ -67,7 +71,7 @@ export async function listRescues(context: Context): Promise<void> {
   context.print(formatTable([["NAME", "KIND", "GUESTS", "STATE", "SIZE"], ...rows]));
 }
 
-async function describe(
+async function inspectRescue(
   context: Context,
   vm: Vm,
   name: string,

@@ -20,7 +20,7 @@ import { refuseOtherKind, resolveDisks, resolveFiles, resolveShare } from "../vm
 import { requireCd, type Media } from "../vm/media.ts";
 import { requireReadableFile } from "../lib/read-file.ts";
 import { sourcesOf, type Vm } from "../vm/open.ts";
-import { type Present } from "../store/workdir.ts";
+import { type Workdir } from "../store/workdir.ts";
 
 /** What the rescue boots from. */
 export type RescueSystem =
@@ -129,7 +129,7 @@ function forwardsOf(context: Context, { settings }: Rescue): string[] {
 export async function resolveRescueMachine(
   context: Context,
   vm: Vm,
-  work: Present,
+  work: Workdir,
   media: Media,
   rescue: Rescue,
   capabilities: Capabilities,

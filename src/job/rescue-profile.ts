@@ -3,7 +3,9 @@ import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { exec } from "../process/exec.ts";
 import { exchange } from "../process/libc.ts";
-import { listDirectory, lstatOf, readSmall, remove, removeQuietly, syncDirectory } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
+import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { listDirectory, removeQuietly, syncDirectory } from "../store/files.ts";
 import { PARTIAL, RESCUE } from "../store/layout.ts";
 import { lockDirectory, type VmLock } from "../store/lock.ts";
 

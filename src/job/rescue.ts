@@ -3,20 +3,22 @@ import { join, resolve } from "node:path";
 import { parseSetting } from "../config/schema.ts";
 import { beginStep } from "../lib/activity.ts";
 import { programName } from "../lib/command-line.ts";
-import { VmError } from "../lib/errors.ts";
+import { usageError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isOurDirectory } from "../lib/trust.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatDuration } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { RESCUE_SCRIPTS, RUNNER } from "../rescue/assets.ts";
-import { COMPRESSIONS, type Compression } from "../rescue/build/initrd.ts";
-import { fileError, lstatOf, realPath, remove, removeQuietly, writeNew } from "../store/files.ts";
+import { COMPRESSIONS, RESCUE_ACTIONS, type Compression } from "../rescue/choices.ts";
+import { remove } from "../store/remove.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
+import { fileError, removeQuietly, writeNew } from "../store/files.ts";
 import { PARTIAL, RESCUE } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { Media } from "../vm/media.ts";
 import { openOwnVm, type Vm } from "../vm/open.ts";
-import { sizeOf } from "./rescue-list.ts";
+import { measureRescue } from "./rescue-list.ts";
 import { keptSettings, lockProfiles, recoverProfile, replaceProfile } from "./rescue-profile.ts";
 
 export interface BuildRequest {
@@ -31,11 +33,9 @@ export interface BuildRequest {
   unlessThere?: boolean;
 }
 
-const wrong = (message: string, hint: string): VmError => new VmError("usage", message, { hint });
-
 /** @throws 64 for what does not go together */
 export function parseRescueRequest(
-  action: string,
+  word: string,
   args: Record<string, unknown>,
 ): BuildRequest | { action: "list" } {
   const text = (name: string): string | undefined => args[name] as string | undefined;
@@ -43,23 +43,26 @@ export function parseRescueRequest(
     (name) => text(name) !== undefined,
   );
   const empty = given.find((name) => text(name) === "");
-  if (empty) throw wrong(`rescue: --${empty} has no value`, `${programName()} rescue -h`);
+  if (empty) throw usageError(`rescue: --${empty} has no value`, `${programName()} rescue -h`);
+  const action = RESCUE_ACTIONS.find((one) => one === word);
+  if (!action) throw usageError(`rescue: '${word}' is neither build nor list`, `${programName()} rescue -h`);
   if (action === "list") {
-    if (given.length > 0) throw wrong(`rescue list takes no --${given[0]}`, "that is for rescue build");
+    if (given.length > 0) throw usageError(`rescue list takes no --${given[0]}`, "that is for rescue build");
     return { action };
   }
-  if (action !== "build")
-    throw wrong(`rescue: '${action}' is neither build nor list`, `${programName()} rescue -h`);
   const compress = COMPRESSIONS.find((one) => one === (text("compress") ?? "none"));
   if (!compress)
-    throw wrong(`--compress: '${text("compress")}' is not allowed`, `allowed: ${COMPRESSIONS.join(" ")}`);
+    throw usageError(
+      `--compress: '${text("compress")}' is not allowed`,
+      `allowed: ${COMPRESSIONS.join(" ")}`,
+    );
   const own = ["kernel", "modules", "root", "compress"].find((name) => given.includes(name));
   if (text("iso") !== undefined && own)
-    throw wrong(`--iso and --${own} do not go together`, "a CD brings its own kernel");
+    throw usageError(`--iso and --${own} do not go together`, "a CD brings its own kernel");
   const name = text("name");
   const parsed = name === undefined ? undefined : parseSetting("RESCUE", name);
   if (parsed && !("value" in parsed))
-    throw wrong(`--name: '${name}' is not allowed`, `allowed: ${parsed.allowed}`);
+    throw usageError(`--name: '${name}' is not allowed`, `allowed: ${parsed.allowed}`);
   return {
     action,
     iso: text("iso"),
@@ -73,13 +76,13 @@ export function parseRescueRequest(
 
 /** `--rescue=auto`: the usual one, made where there is none. */
 const AUTO = "auto";
-const profileName = ({ settings }: Vm): string =>
+const chooseProfileName = ({ settings }: Vm): string =>
   settings.RESCUE === AUTO ? `rescue-${settings.QEMUARCH}` : settings.RESCUE;
 
 /** The VM with its rescue named, and made first where that was asked for. */
 export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
   if (vm.settings.RESCUE !== AUTO) return vm;
-  const name = profileName(vm);
+  const name = chooseProfileName(vm);
   if (!lstatOf(join(vm.settings.PROFILES, name)))
     await buildRescue(context, {
       action: "build",
@@ -101,7 +104,7 @@ export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
 export async function buildRescue(context: Context, request: BuildRequest): Promise<void> {
   const started = performance.now();
   const vm = await openOwnVm(context);
-  const name = request.name ?? profileName(vm);
+  const name = request.name ?? chooseProfileName(vm);
   const directory = join(vm.settings.PROFILES, name);
   const beside = join(vm.settings.PROFILES, `${PARTIAL}${name}`);
   const scratch = `${beside}.scratch`;
@@ -146,7 +149,7 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
   }
   const seconds = (performance.now() - started) / 1000;
   log.success(
-    `the rescue ${name} is in ${directory}: ${formatSize(sizeOf(directory))}, ${formatDuration(seconds)}`,
+    `the rescue ${name} is in ${directory}: ${formatSize(measureRescue(directory))}, ${formatDuration(seconds)}`,
   );
 }
 

@@ -10,14 +10,17 @@ import { startQemu, type QemuEnd, type QemuSession } from "../qemu/session.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { Channel } from "../rescue/channel.ts";
-import { OutputWatch, readStatus } from "../rescue/output.ts";
-import { lstatOf, readTail, remove, replaceFile } from "../store/files.ts";
+import { OutputWatch, readJobStatus } from "../rescue/output.ts";
+import { type Mark, type RunEnd, consistencyOf } from "../store/mark-types.ts";
+import { remove } from "../store/remove.ts";
+import { lstatOf, readTail } from "../lib/read-file.ts";
+import { replaceFile } from "../store/files.ts";
 import { JOB, RUN_FILES, WORK } from "../store/layout.ts";
-import { consistencyOf, updateMark, type Mark, type RunEnd } from "../store/mark.ts";
+import { updateMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
 import { GuestErrorMonitor } from "../vm/guest-errors.ts";
 import { refuseExcess } from "../vm/limits.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 import type { RescueRun } from "./rescue-machine.ts";
 
 import { resumeRescue, type LiveRescue } from "./saved-state.ts";
@@ -44,19 +47,19 @@ type Stopped = { by: StopSignal } | { limit: string };
  */
 export async function runRescue(
   context: Context,
-  work: Present,
+  work: Workdir,
   run: RescueRun,
   write: WriteLog,
 ): Promise<number> {
   const before = consistencyOf(work.mark);
-  const { machine, control } = await launch(context, work, run);
+  const { machine, control } = await startRescue(context, work, run);
   let lastRun: RunEnd = "killed";
   try {
     const { end, stopped } = await follow(context, work, run, machine, control, write);
     const clean = end.shutdown?.reason === "guest-shutdown";
     // A job does not heal what a power cut left: only a run of the guest does.
     if (clean) lastRun = before === "crash-consistent" ? brokenEnd(work.mark) : "powered-off";
-    const status = readStatus(join(work.dir, WORK.out));
+    const status = readJobStatus(join(work.dir, WORK.out));
     if (stopped) throw stoppedError(stopped, run.job);
     if (status === undefined || (!clean && status === 0)) throw diedError(work, run.job, end, status);
     return status;
@@ -72,7 +75,7 @@ function brokenEnd({ lastRun = "killed" }: Mark): RunEnd {
 }
 
 /** Goes on from the saved state where that can be; boots otherwise. */
-async function launch(context: Context, work: Present, run: RescueRun): Promise<LiveRescue> {
+async function startRescue(context: Context, work: Workdir, run: RescueRun): Promise<LiveRescue> {
   const { job, machine, capabilities } = run;
   const { prog, version } = context;
   log.info(`waiting for the rescue ${run.rescue.name}`);
@@ -118,7 +121,7 @@ async function launch(context: Context, work: Present, run: RescueRun): Promise<
 /** Streams the log and keeps the time limits until qemu has ended. */
 async function follow(
   context: Context,
-  work: Present,
+  work: Workdir,
   { rescue, job }: RescueRun,
   machine: QemuSession,
   line: Channel,
@@ -205,7 +208,7 @@ function stoppedError(stopped: Stopped, job: string): VmError {
 }
 
 /** No status, or nobody knows whether what the job wrote has reached the disks. */
-function diedError(work: Present, job: string, end: QemuEnd, status: number | undefined): VmError {
+function diedError(work: Workdir, job: string, end: QemuEnd, status: number | undefined): VmError {
   const { shutdown, signal } = end;
   const how = shutdown
     ? `qemu ended because of ${shutdown.reason}`

@@ -5,7 +5,7 @@ import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Machine } from "../machine/types.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { splitPlugged } from "../qemu/plug.ts";
+import { buildPluggedDevices } from "../qemu/devices/disk.ts";
 import { startQemu, type QemuSession } from "../qemu/session.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { Channel } from "../rescue/channel.ts";
@@ -17,10 +17,12 @@ import {
   stateDirectory,
   stateName,
 } from "../rescue/warm-state.ts";
-import { createFile, openForReading, remove, removeQuietly, syncDirectory } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
+import { openForReading } from "../lib/read-file.ts";
+import { createFile, removeQuietly, syncDirectory } from "../store/files.ts";
 import { PARTIAL, RUN_FILES, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 import { CHANNELS, type RescueRun } from "./rescue-machine.ts";
 import { randomBytes } from "../lib/crypto.ts";
 
@@ -42,7 +44,7 @@ export interface LiveRescue {
  */
 export async function resumeRescue(
   context: Context,
-  work: Present,
+  work: Workdir,
   run: RescueRun,
   onEvent: (event: QmpEvent) => void,
 ): Promise<LiveRescue | undefined> {
@@ -138,7 +140,7 @@ async function saveState(directory: string, argv: string[]): Promise<void> {
     });
     await waitForStep(READY_MS, machine, ready.promise);
     await machine.qmp.execute("stop");
-    await machine.qmp.execute("migrate-set-capabilities", EVENTS);
+    await machine.qmp.execute("migrate-set-capabilities", MIGRATION_EVENTS);
     await machine.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
     await machine.qmp.execute("migrate", { uri: `exec:cat >${STATE}` });
     await waitForStep(MIGRATION_MS, machine, migrated.promise);
@@ -148,14 +150,13 @@ async function saveState(directory: string, argv: string[]): Promise<void> {
 }
 
 async function resume(
-  work: Present,
+  work: Workdir,
   { machine: booted, capabilities }: RescueRun,
   state: string,
   onEvent: (event: QmpEvent) => void,
 ): Promise<LiveRescue> {
-  const { argv, plugged } = splitPlugged(
-    buildQemuArgv({ ...booted, kernel: undefined, resumed: true }, capabilities),
-  );
+  const resumed = { ...booted, kernel: undefined, resumed: true };
+  const argv = buildQemuArgv(resumed, capabilities);
   const logPath = join(work.dir, WORK.qemuLog);
   remove(logPath);
   const migrated = Promise.withResolvers<void>();
@@ -184,10 +185,10 @@ async function resume(
     control = await Channel.connect(join(work.dir, WORK.control), (line) => {
       if (line === "up") up.resolve();
     });
-    await running.qmp.execute("migrate-set-capabilities", EVENTS);
+    await running.qmp.execute("migrate-set-capabilities", MIGRATION_EVENTS);
     await running.qmp.execute("migrate-incoming", { uri: "fd:3" });
     await waitForStep(MIGRATION_MS, running, migrated.promise);
-    for (const device of plugged) await running.qmp.execute("device_add", device);
+    for (const device of buildPluggedDevices(resumed)) await running.qmp.execute("device_add", device);
     await running.qmp.execute("cont");
     const time = (Date.now() / 1000).toFixed(3);
     control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
@@ -200,7 +201,7 @@ async function resume(
   }
 }
 
-const EVENTS = { capabilities: [{ capability: "events", state: true }] } as const;
+const MIGRATION_EVENTS = { capabilities: [{ capability: "events", state: true }] } as const;
 
 function hearMigration({ event, data }: QmpEvent, migrated: PromiseWithResolvers<void>): void {
   if (event !== "MIGRATION") return;

@@ -39,7 +39,7 @@ const [COMMAND, NAME, END] = ["\uE000", "\uE001", "\uE002"];
 export const snapshotName = (name: string): string => `${NAME}${name}${END}`;
 
 /** @param around the colour of the line, which goes on behind a name */
-const colour = (text: string, around = ""): string =>
+const colourize = (text: string, around = ""): string =>
   text
     .replaceAll(COMMAND, theme.command)
     .replaceAll(NAME, theme.name)
@@ -51,15 +51,15 @@ function render({ type, args }: LogObject): string {
   const { normal, bold, ok, error, warning } = theme;
   switch (type) {
     case "start":
-      return `${bold}*** ${colour(text, bold)}...${normal}\n`;
+      return `${bold}*** ${colourize(text, bold)}...${normal}\n`;
     case "error":
       return `${error}${prefix}: ${text}${normal}\n`;
     case "warn":
       return `${prefix}: ${warning}warning:${normal} ${text}\n`;
     case "success":
-      return `${ok}${colour(text, ok)}${normal}\n`;
+      return `${ok}${colourize(text, ok)}${normal}\n`;
     default:
-      return `${colour(text)}\n`;
+      return `${colourize(text)}\n`;
   }
 }
 

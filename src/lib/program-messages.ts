@@ -19,6 +19,12 @@ export const saysImageLocked = (text: string): boolean => /Failed to get .*lock/
 /** qemu-img: built without zstd, or older than `compression_type` (qemu 5.1). */
 export const saysNoZstd = (text: string): boolean => /compression|zstd/i.test(text);
 
+/** QMP's screendump: the machine has no graphics card (ui/ui-qmp-cmds.c). */
+export const saysNoConsole = (text: string): boolean => /no console/i.test(text);
+
+/** qemu's log: another process has the display's port; spice-server does not say why. */
+export const saysPortTaken = (text: string): boolean => /address already in use|spice server/i.test(text);
+
 /** qemu's log: a line that is no reason to end (util/error-report.c). */
 export const isQemuWarning = (line: string): boolean => line.includes(": warning: ");
 

@@ -36,7 +36,7 @@ export function lstatOf(path: string): Stats | undefined {
 }
 
 /** What a file is instead of a regular one. */
-export function kindOf(stats: Stats): string {
+export function fileKindOf(stats: Stats): string {
   if (stats.isSymbolicLink()) return "a symbolic link";
   if (stats.isDirectory()) return "a directory";
   if (stats.isFIFO()) return "a named pipe";
@@ -70,7 +70,7 @@ export function openForReading(path: string): number {
   const stats = fstatSync(fd);
   if (stats.isFile()) return fd;
   closeSync(fd);
-  throw notRegular(path, kindOf(stats));
+  throw notRegular(path, fileKindOf(stats));
 }
 
 /**
@@ -80,7 +80,7 @@ export function openForReading(path: string): number {
 export function openNamed(path: string): number {
   const check = (stats: Stats): void => {
     if (!stats.isFile() && !stats.isBlockDevice())
-      throw notRegular(path, kindOf(stats), "a regular file or block device");
+      throw notRegular(path, fileKindOf(stats), "a regular file or block device");
   };
   // Opening a device may start something: it is looked at before, too.
   check(statSync(path));

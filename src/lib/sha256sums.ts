@@ -17,11 +17,11 @@ export const parseTaggedSumLine = (line: string): SumLine | undefined => parseBy
 function parseBy(pattern: RegExp, line: string): SumLine | undefined {
   const { escaped, sum, name: written } = pattern.exec(line)?.groups ?? {};
   if (sum === undefined || written === undefined) return undefined;
-  const name = escaped ? unescape(written) : written.includes("\\") ? undefined : written;
+  const name = escaped ? unescapeName(written) : written.includes("\\") ? undefined : written;
   return name === undefined ? undefined : { sum, name };
 }
 
-const unescape = (name: string): string | undefined =>
+const unescapeName = (name: string): string | undefined =>
   /^(?:[^\\]|\\\\)+$/.test(name) ? name.replaceAll("\\\\", "\\") : undefined;
 
 export const formatSumLine = ({ sum, name }: SumLine): string =>

@@ -56,3 +56,7 @@ export const isOwnName = (name: string): boolean =>
 
 /** `1 snapshot`, `2 snapshots` */
 export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+/** `a`, `a or b`, `a, b or c` */
+export const either = (words: readonly string[]): string =>
+  [words.slice(0, -1).join(", "), ...words.slice(-1)].filter(Boolean).join(" or ");

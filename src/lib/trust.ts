@@ -66,19 +66,19 @@ export function writableByOthers({ mode, gid }: Stats): boolean {
 
 /** Why something is foreign, without its path: `belongs to uid 1001`; undefined for what is own. */
 export function foreignReason(stats: Stats): string | undefined {
-  if (!ownedByUs(stats)) return `belongs to another user (${userName(stats.uid)})`;
+  if (!ownedByUs(stats)) return `belongs to another user (${findUserName(stats.uid)})`;
   return writableByOthers(stats) ? "may be written by others" : undefined;
 }
 
 /** `alice`, or `uid 1001` where the user database has no such user. */
-export function userName(uid: number): string {
+export function findUserName(uid: number): string {
   const entry = readDatabase("/etc/passwd").find((fields) => fields[2] === String(uid));
   return entry?.[0] || `uid ${uid}`;
 }
 
 /** The beginning of a command line that acts as a user: `sudo -u alice vm`. */
 export const asUser = (uid: number, ...words: string[]): string =>
-  ["sudo", ...(uid === 0 ? [] : ["-u", userName(uid).replace(/^uid /, "#")]), ...words]
+  ["sudo", ...(uid === 0 ? [] : ["-u", findUserName(uid).replace(/^uid /, "#")]), ...words]
     .map(shellQuote)
     .join(" ");
 

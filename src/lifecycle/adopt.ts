@@ -11,20 +11,14 @@ import { foreignReason, ownedByUs } from "../lib/trust.ts";
 import { readImageHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { checkImage } from "../qemu/img.ts";
 import { shellQuote } from "../lib/shell.ts";
-import {
-  allocatedBytes,
-  fileError,
-  listDirectory,
-  lstatOf,
-  realPath,
-  swingLink,
-  syncDirectory,
-} from "../store/files.ts";
+import { newMark } from "../store/mark-types.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
+import { allocatedBytes, fileError, listDirectory, replaceSymlink, syncDirectory } from "../store/files.ts";
 import { HOST, isDiskName, READY, REMOVING, WORK } from "../store/layout.ts";
 import { lockVm } from "../store/lock.ts";
-import { newMark, readMark, writeMark } from "../store/mark.ts";
+import { readMark, writeMark } from "../store/mark.ts";
 import { requireRegularDisk, ownDisks } from "../store/own-disks.ts";
-import { findGuestEnv, type Present } from "../store/workdir.ts";
+import { findGuestEnv, type Workdir } from "../store/workdir.ts";
 import { isWorkingFile } from "../store/working-names.ts";
 import type { Context } from "../vm/context.ts";
 import { refuseRunning } from "../vm/in-use.ts";
@@ -48,17 +42,21 @@ export async function adoptVm(context: Context, dryRun: boolean): Promise<void> 
   if (!work) return log.info(`the working files of the VM in ${hostdir} carry this program's mark already`);
   const guestEnv = findGuestEnv(hostdir, work);
   if (guestEnv === undefined)
-    throw refuse(work.dir, `neither it nor ${hostdir} has a ${HOST.guestEnv}`, "write its settings there");
+    throw refuseAdoption(
+      work.dir,
+      `neither it nor ${hostdir} has a ${HOST.guestEnv}`,
+      "write its settings there",
+    );
   const { settings } = await loadSettings(sourcesOf(context, hostdir, work, false));
   await refuseRunning(work, "adopt");
   const named = settings.IMAGES.map(({ path }) => path).filter(isDiskName);
   const disks = [...new Set([...named, ...ownDisks(work.dir)])];
   if (disks.length === 0) throw noWork(hostdir, `cannot adopt ${work.dir}: it has no disks`);
   for (const name of disks) await requireGoodDisk(hostdir, work.dir, name);
-  context.print(describe(hostdir, work, disks));
+  context.print(formatAdopted(hostdir, work, disks));
   if (dryRun) return;
   try {
-    mark(hostdir, work, disks);
+    markAdopted(hostdir, work, disks);
   } catch (error) {
     throw fileError("cannot adopt the working files", error);
   }
@@ -72,18 +70,22 @@ function noWork(hostdir: string, message: string): VmError {
   return new VmError("noInput", message, { hint: hintForWork(hostdir) });
 }
 
-const refuse = (path: string, reason: string, hint: string): VmError =>
+const refuseAdoption = (path: string, reason: string, hint: string): VmError =>
   new VmError("io", `cannot adopt ${path}: ${reason}`, { hint });
 
 /** Working files without a mark, or undefined when these carry one. @throws 66 where there are none */
-function findUnmarked(hostdir: string): Present | undefined {
+function findUnmarked(hostdir: string): Workdir | undefined {
   for (const name of [READY, REMOVING])
     if (lstatOf(join(hostdir, name)))
-      throw refuse(hostdir, `an interrupted command has left ${name}`, `finish it: ${commandLine("stop")}`);
+      throw refuseAdoption(
+        hostdir,
+        `an interrupted command has left ${name}`,
+        `finish it: ${commandLine("stop")}`,
+      );
   const link = join(hostdir, HOST.workLink);
   const stats = lstatOf(link);
   if (stats && (!stats.isSymbolicLink() || !ownedByUs(stats)))
-    throw refuse(link, "it is not a symbolic link of this user", "move it out of the way");
+    throw refuseAdoption(link, "it is not a symbolic link of this user", "move it out of the way");
   const target = stats && resolve(hostdir, readlinkSync(link));
   const inplace = target === undefined || !lstatOf(target) || realPath(target) === realPath(hostdir);
   const dir = inplace ? hostdir : target;
@@ -99,10 +101,11 @@ function findUnmarked(hostdir: string): Present | undefined {
 /** The directory behind `.work` is the caller's, and no other VM's. */
 function requireOwnWork(hostdir: string, dir: string): void {
   const stats = lstatSync(dir);
-  if (!stats.isDirectory()) throw refuse(dir, "it is not a directory", "move the link .work out of the way");
+  if (!stats.isDirectory())
+    throw refuseAdoption(dir, "it is not a directory", "move the link .work out of the way");
   const reason = foreignReason(stats);
   if (reason !== undefined)
-    throw refuse(
+    throw refuseAdoption(
       dir,
       `it ${reason}`,
       ownedByUs(stats) ? `chmod go-w ${shellQuote(dir)}` : "act as that user",
@@ -111,11 +114,11 @@ function requireOwnWork(hostdir: string, dir: string): void {
   const backStats = lstatOf(back);
   if (!backStats) return;
   if (!backStats.isSymbolicLink() || !ownedByUs(backStats))
-    throw refuse(back, "it is not a symbolic link of this user", "move it out of the way");
+    throw refuseAdoption(back, "it is not a symbolic link of this user", "move it out of the way");
   const named = readlinkSync(back);
   // Where nothing is there any more, this VM's directory was moved.
   if (realPath(back) !== realPath(hostdir) && lstatOf(resolve(dir, named)))
-    throw refuse(
+    throw refuseAdoption(
       dir,
       `the working files belong to the VM in ${named}`,
       `if this is a copy of that VM, remove the link: rm ${shellQuote(join(hostdir, HOST.workLink))}`,
@@ -131,17 +134,17 @@ async function requireGoodDisk(hostdir: string, dir: string, name: string): Prom
       hint: `IMAGES in ${HOST.guestEnv} names it`,
     });
   requireRegularDisk(path);
-  if (!ownedByUs(stats)) throw refuse(path, "it belongs to another user", "act as that user");
+  if (!ownedByUs(stats)) throw refuseAdoption(path, "it belongs to another user", "act as that user");
   const { format, refersTo, backingName } = readImageHeader(path);
   if (format !== "qcow2" || refersTo === "data file")
-    throw refuse(
+    throw refuseAdoption(
       path,
       refersTo ? "it refers to an external data file" : `it is ${format}, not qcow2`,
       "convert it: qemu-img convert -O qcow2",
     );
   const snapshot = parseBackingName(backingName, name);
   if (refersTo && snapshot === undefined)
-    throw refuse(
+    throw refuseAdoption(
       path,
       `it refers to an external backing file (${backingName})`,
       "merge that into it: qemu-img rebase -b ''",
@@ -160,7 +163,7 @@ async function requireGoodDisk(hostdir: string, dir: string, name: string): Prom
 }
 
 /** What was found, for people. */
-function describe(hostdir: string, { dir }: Present, disks: readonly string[]): string {
+function formatAdopted(hostdir: string, { dir }: Workdir, disks: readonly string[]): string {
   const changed = Math.max(...disks.map((name) => lstatSync(join(dir, name)).mtimeMs));
   const rows = disks.map((name) => {
     const path = join(dir, name);
@@ -182,13 +185,17 @@ function describe(hostdir: string, { dir }: Present, disks: readonly string[]): 
 }
 
 /** Writes the mark, and both links last: interrupted before, it can be run again. */
-function mark(hostdir: string, { dir, inplace, mark: found }: Present, disks: readonly string[]): void {
+function markAdopted(
+  hostdir: string,
+  { dir, inplace, mark: found }: Workdir,
+  disks: readonly string[],
+): void {
   const owns = inplace ? { owns: listDirectory(dir).filter(isWorkingFile) } : {};
   // The earlier program left them to the umask.
   if (!inplace) chmodSync(dir, 0o700);
   if (!lstatOf(join(dir, WORK.mark))) writeMark(dir, { ...found, ...owns, disks: [...disks] });
-  swingLink(join(dir, WORK.hostLink), inplace ? "." : hostdir);
-  if (inplace) swingLink(join(hostdir, HOST.workLink), ".");
+  replaceSymlink(join(dir, WORK.hostLink), inplace ? "." : hostdir);
+  if (inplace) replaceSymlink(join(hostdir, HOST.workLink), ".");
   syncDirectory(dir);
   syncDirectory(hostdir);
 }

@@ -1,7 +1,7 @@
 import { badOption } from "../config/complaint.ts";
 import { parseSetting } from "../config/schema.ts";
 import { commandLine } from "../lib/command-line.ts";
-import { VmError } from "../lib/errors.ts";
+import { usageError } from "../lib/errors.ts";
 import { parseSize } from "../lib/size.ts";
 
 /** What `create` is asked for besides the name and the CD, checked. */
@@ -33,8 +33,6 @@ export interface CloudInitRequest {
 /** useradd(8) takes these, and so does a line of sudoers. */
 const USER_NAME = /^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/;
 
-const wrong = (message: string, hint: string): VmError => new VmError("usage", message, { hint });
-
 /**
  * Understands the options of `create`.
  * @throws 64 for a bad value, and for options that make no sense together
@@ -42,28 +40,28 @@ const wrong = (message: string, hint: string): VmError => new VmError("usage", m
 export function parseCreateOptions(args: Record<string, unknown>): CreateOptions {
   const text = (name: string): string | undefined => args[name] as string | undefined;
   for (const name of ["from", "disk-size", "user", "user-data"])
-    if (text(name) === "") throw wrong(`create: --${name} has no value`, commandLine("create", "-h"));
+    if (text(name) === "") throw usageError(`create: --${name} has no value`, commandLine("create", "-h"));
   const image = text("from");
   const size = text("disk-size");
   if (image === undefined && args.linked === true)
-    throw wrong(
+    throw usageError(
       "create: --linked needs --from",
       `to keep only what differs from IMAGE: ${commandLine("create", "NAME", "--linked", "--from=IMAGE")}`,
     );
   if (image === undefined && size !== undefined)
-    throw wrong(
+    throw usageError(
       "create: --disk-size needs --from",
       `the size of an empty disk: ${commandLine("create", "NAME", `--disks=AHCI=${size}`)}`,
     );
   const sizeBytes = size === undefined ? undefined : parseSize(size);
   if (size !== undefined && sizeBytes === undefined)
-    throw wrong(`--disk-size: '${size}' is not allowed`, "allowed: a size like 30G or 512M");
+    throw usageError(`--disk-size: '${size}' is not allowed`, "allowed: a size like 30G or 512M");
   const user = text("user");
   const userData = text("user-data");
   if (user !== undefined && userData !== undefined)
-    throw wrong("create: --user and --user-data do not go together", "name the user in your user-data");
+    throw usageError("create: --user and --user-data do not go together", "name the user in your user-data");
   if (user !== undefined && !USER_NAME.test(user))
-    throw wrong(
+    throw usageError(
       `--user: '${user}' is not allowed`,
       "allowed: at most 32 letters, digits and . _ -, beginning with a letter",
     );

@@ -11,16 +11,8 @@ import { macroOf } from "../machine/macros.ts";
 import { findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
 import type { DiskRequest } from "../machine/types.ts";
 import { createImage } from "../qemu/new-image.ts";
-import {
-  fileError,
-  listDirectory,
-  lstatOf,
-  readNamed,
-  readSmall,
-  requireRoom,
-  syncFile,
-  writeNew,
-} from "../store/files.ts";
+import { lstatOf, readNamed, readSmall } from "../lib/read-file.ts";
+import { fileError, listDirectory, requireRoom, syncFile, writeNew } from "../store/files.ts";
 import { formatGuestEnv, type GuestEnv } from "../store/guest-env.ts";
 import { diskName, HOST, isDiskName, WORK } from "../store/layout.ts";
 import { notePlace } from "../store/places.ts";

@@ -3,14 +3,15 @@ import { commandLine } from "../lib/command-line.ts";
 import { reasonOf } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatTimestamp } from "../lib/time.ts";
-import { fileError, lstatOf } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { fileError } from "../store/files.ts";
 import { removeWork } from "../store/working-files.ts";
 import type { Context } from "../vm/context.ts";
 import { endMachine } from "./end-machine.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { findHostdir, openVm, withVm, type Vm } from "../vm/open.ts";
-import { type Present } from "../store/workdir.ts";
+import { type Workdir } from "../store/workdir.ts";
 import { hasVm } from "../store/no-vm.ts";
 import { requireOwn } from "../vm/ownership.ts";
 import { lastName, listSnapshots, type Snapshot } from "../store/snapshots.ts";
@@ -57,7 +58,7 @@ async function endJob(context: Context): Promise<void> {
 }
 
 /** What is newer than the last snapshot is about to be lost. */
-function warnIfNewer(hostdir: string, work: Present): void {
+function warnIfNewer(hostdir: string, work: Workdir): void {
   const disks = ownDisks(work.dir);
   const times = disks.map((name) => lstatOf(join(work.dir, name))?.mtimeMs ?? 0);
   const changed = Math.max(0, ...times);

@@ -6,7 +6,7 @@ import { throwIfInterrupted } from "../process/signals.ts";
 import { endQemu, stillRuns } from "../qemu/end.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 import { findQemus, findRunning } from "../vm/in-use.ts";
 
 /** How long qemu's monitor may take to greet. */
@@ -17,7 +17,7 @@ const LOOK_MS = 50;
  * Ends the VM's qemu, which another command has started.
  * @throws 74 when qemu still runs after all attempts
  */
-export async function endMachine(work: Present): Promise<void> {
+export async function endMachine(work: Workdir): Promise<void> {
   if ((await findRunning(work)) === undefined) return;
   log.info("ending the running guest");
   const gone = await endQemu({
@@ -33,7 +33,7 @@ export async function endMachine(work: Present): Promise<void> {
   if (!gone) throw stillRuns(findQemus(work)[0]);
 }
 
-async function isGone(work: Present, limitMs: number): Promise<boolean> {
+async function isGone(work: Workdir, limitMs: number): Promise<boolean> {
   for (const deadline = Date.now() + limitMs; (await findRunning(work)) !== undefined;) {
     throwIfInterrupted();
     if (Date.now() > deadline) return false;
@@ -42,7 +42,7 @@ async function isGone(work: Present, limitMs: number): Promise<boolean> {
   return true;
 }
 
-async function quitByQmp(work: Present): Promise<void> {
+async function quitByQmp(work: Workdir): Promise<void> {
   const qmp = await QmpClient.connect(join(work.dir, WORK.qmp), GREETING_MS);
   try {
     await qmp.execute("quit");

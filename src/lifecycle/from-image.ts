@@ -22,7 +22,7 @@ import { requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "../vm/open.ts";
 
 /** An image that a disk is to be made from: looked at, and harmless. */
-export interface Source extends Measured {
+export interface ImageSource extends Measured {
   image: ReadImage;
   linked: boolean;
 }
@@ -31,7 +31,7 @@ export interface Source extends Measured {
  * Looks at the image that a VM is to be made from.
  * @throws 66 when there is none, 74 when it refers to other files or is no image, 75 while a VM writes to it
  */
-export async function inspectSource(context: Context, { image, linked }: FromRequest): Promise<Source> {
+export async function inspectSource(context: Context, { image, linked }: FromRequest): Promise<ImageSource> {
   const named = requireReadableFile(resolve(context.cwd, image), "the image");
   const blockDevice = statSync(named).isBlockDevice();
   // A link may lead to a newer file tomorrow; that of a volume leads to another number after each start.
@@ -56,7 +56,7 @@ export async function inspectSource(context: Context, { image, linked }: FromReq
 export function planDisks(
   { settings, origins }: Vm,
   options: CreateOptions,
-  source: Source | undefined,
+  source: ImageSource | undefined,
 ): DiskRequest[] {
   if (!source) return settings.DISKS;
   const [first, ...others] = settings.DISKS;
@@ -81,7 +81,7 @@ export function planDisks(
 }
 
 /** A copy holds the image as it is now. */
-function warnAboutInternal({ path, format, blockDevice }: ReadImage): void {
+function warnAboutUncopiedSnapshots({ path, format, blockDevice }: ReadImage): void {
   if (format !== "qcow2" || blockDevice) return;
   const count = readImageHeader(path).qcow2?.internalSnapshots ?? 0;
   if (count > 0)
@@ -93,13 +93,13 @@ function warnAboutInternal({ path, format, blockDevice }: ReadImage): void {
 /** Makes the first disk: a copy of the image, or what will differ from it. */
 export async function makeDisk(
   context: Context,
-  source: Source,
+  source: ImageSource,
   target: string,
   sizeBytes: number,
 ): Promise<void> {
   const { image, linked, virtualBytes, neededBytes } = source;
   if (linked) return createOverlay(target, image, sizeBytes);
-  warnAboutInternal(image);
+  warnAboutUncopiedSnapshots(image);
   const meter = context.meter(`copy ${basename(image.path)}`, neededBytes);
   try {
     await convertImage(image, target, (part) => meter.update(part * neededBytes));

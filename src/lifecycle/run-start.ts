@@ -1,7 +1,7 @@
 import type { Machine } from "../machine/types.ts";
 import { updateMark } from "../store/mark.ts";
 import { noteRunning } from "../store/running.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/open.ts";
 
@@ -12,7 +12,7 @@ import type { Vm } from "../vm/open.ts";
 export function recordStart(
   context: Context,
   vm: Vm,
-  work: Present,
+  work: Workdir,
   { network, display }: Machine,
   { ssh = false, detach = false }: { ssh?: boolean | undefined; detach?: boolean | undefined },
 ): void {
@@ -31,5 +31,5 @@ export function recordStart(
 }
 
 /** No guest has run: the record is as before. */
-export const withdrawStart = ({ dir, mark }: Present): void =>
+export const withdrawStart = ({ dir, mark }: Workdir): void =>
   updateMark(dir, { lastRun: mark.lastRun, run: mark.run });

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
+import { saysPortTaken } from "../lib/program-messages.ts";
 import { findForward, SSH_PORT } from "../machine/parse.ts";
 import type { Machine } from "../machine/types.ts";
 import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
@@ -11,11 +12,13 @@ import { lastWords, QemuRefusal, startQemu, type QemuSession } from "../qemu/ses
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
-import { lstatOf, remove, replaceFile } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { replaceFile } from "../store/files.ts";
 import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { startEvents } from "../store/events.ts";
-import { describeGone, type Present } from "../store/workdir.ts";
+import { describeGone, type Workdir } from "../store/workdir.ts";
 import { RUN_NAMES } from "../store/working-names.ts";
 import type { Context } from "../vm/context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "../vm/display.ts";
@@ -45,7 +48,7 @@ const FINISH_WAIT_MS = 60_000;
 
 interface Started {
   vm: Vm;
-  work: Present;
+  work: Workdir;
   machine: QemuSession;
   resolved: Machine;
 }
@@ -72,7 +75,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
     // Before anything is restored: a mistyped command ends here.
     const isoPath = iso ? await new Media(context, found).findIso(iso) : iso;
     const vm = await ensureWork(context, found);
-    return startVm(context, vm, vm.work as Present, isoPath, request);
+    return startVm(context, vm, vm.work as Workdir, isoPath, request);
   });
   if (detach) {
     run.machine.release();
@@ -115,7 +118,7 @@ async function chooseCd(
 async function startVm(
   context: Context,
   vm: Vm,
-  work: Present,
+  work: Workdir,
   iso: string | undefined,
   { ssh = false, detach = false, needsSsh = false }: RunRequest,
 ): Promise<Started> {
@@ -137,22 +140,22 @@ async function startVm(
     refuseExcess("run", resolved, argv);
     try {
       recordStart(context, vm, work, resolved, { ssh, detach });
-      const machine = await launch(context, work, resolved, argv, detach);
+      const machine = await startMachine(context, work, resolved, argv, detach);
       return { vm, work, machine, resolved };
     } catch (error) {
       const logPath = join(work.dir, WORK.qemuLog);
       const { display } = resolved;
       const onPort = "at" in display && "port" in display.at;
-      const portRace = onPort && /address already in use|spice server/i.test(lastWords(logPath));
+      const portRace = onPort && saysPortTaken(lastWords(logPath));
       removeRunFiles(work);
       if (!portRace || portChosen(vm) || attempt === PORT_TRIES) throw error;
     }
   }
 }
 
-async function launch(
+async function startMachine(
   context: Context,
-  work: Present,
+  work: Workdir,
   resolved: Machine,
   argv: string[],
   detached: boolean,
@@ -236,6 +239,6 @@ async function waitUntilOff(
   return first;
 }
 
-function removeRunFiles(work: Present): void {
+function removeRunFiles(work: Workdir): void {
   for (const name of RUN_FILES) remove(join(work.dir, name));
 }

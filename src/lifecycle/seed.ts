@@ -11,11 +11,12 @@ import {
   SEED_LABEL,
 } from "../machine/cloud-config.ts";
 import { exec, findProgram } from "../process/exec.ts";
-import { lstatOf, readNamed, remove, syncFile, writeNew } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
+import { syncFile, writeNew } from "../store/files.ts";
 import { PARTIAL, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import type { CloudInitRequest } from "./create-options.ts";
-import { requireReadableFile } from "../lib/read-file.ts";
+import { lstatOf, readNamed, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "../vm/open.ts";
 
 /** The volume that tells cloud-init what to do: its files by name. */

@@ -6,8 +6,8 @@ import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
-import type { RunEnd } from "../store/mark.ts";
-import type { Present } from "../store/workdir.ts";
+import type { RunEnd } from "../store/mark-types.ts";
+import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import { endMachine } from "./end-machine.ts";
 import { findGuestErrors } from "../vm/guest-errors.ts";
@@ -73,11 +73,11 @@ export async function stopVm(context: Context, { timeoutSeconds, force }: StopRe
 }
 
 /** Asks until the guest is off. @returns false when it is not within `limitMs` */
-async function shutDown(work: Present, limitMs: number): Promise<boolean> {
+async function shutDown(work: Workdir, limitMs: number): Promise<boolean> {
   const deadline = Date.now() + limitMs;
   for (let again = false; ; again = true) {
     const next = Math.min(deadline, Date.now() + ASK_AGAIN_MS);
-    await ask(work, again, Math.max(next - Date.now(), LEAST_ASK_MS));
+    await askToPowerOff(work, again, Math.max(next - Date.now(), LEAST_ASK_MS));
     if (await waitForEnd(work, Math.max(0, next - Date.now()))) return true;
     if (Date.now() >= deadline) return false;
   }
@@ -87,7 +87,7 @@ async function shutDown(work: Present, limitMs: number): Promise<boolean> {
 const LEAST_ASK_MS = 500;
 
 /** One request. A qemu that does not answer is no reason to give up: it is ended when the time is over. */
-async function ask(work: Present, again: boolean, limitMs: number): Promise<void> {
+async function askToPowerOff(work: Workdir, again: boolean, limitMs: number): Promise<void> {
   let qmp: QmpClient | undefined;
   try {
     qmp = await QmpClient.connect(join(work.dir, WORK.qmp), limitMs, limitMs);
@@ -115,7 +115,7 @@ interface RecordedEnd {
  */
 async function recordEnd(
   context: Context,
-  stopped?: Present,
+  stopped?: Workdir,
   correct?: (inferred: Ended) => Ended,
 ): Promise<RecordedEnd> {
   let inferred: Ended | undefined;

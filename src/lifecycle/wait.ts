@@ -3,15 +3,17 @@ import { beginStep } from "../lib/activity.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { either } from "../lib/text.ts";
 import { findLine } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
+import { WAIT_EVENTS, type WaitEvent } from "./choices.ts";
 import type { Context } from "../vm/context.ts";
 import { requireRunning, withLive } from "../vm/running.ts";
 import { requireSsh } from "../vm/ssh-forward.ts";
 import { waitForRun } from "../vm/watch.ts";
 
 /** What `run --detach --wait` waits for. */
-export type Wait = { for: "ssh" | "agent" } | { for: "time"; seconds: number };
+export type Wait = { for: WaitEvent } | { for: "time"; seconds: number };
 
 const LIMIT_SECONDS = 300;
 /** An SSH server that has just been started may take long to greet. */
@@ -23,9 +25,12 @@ export function parseWait(text: string, detached: boolean): Wait {
     throw new VmError("usage", "--wait needs --detach: without it run waits until the guest is off", {
       hint: `in the background: ${commandLine("run", "--detach", `--wait=${text}`)}`,
     });
-  if (text === "ssh" || text === "agent") return { for: text };
+  const event = WAIT_EVENTS.find((one) => one === text);
+  if (event) return { for: event };
   if (/^\d{1,6}$/.test(text)) return { for: "time", seconds: Number(text) };
-  throw new VmError("usage", `--wait: '${text}' is not understood`, { hint: "allowed: ssh, agent, SECONDS" });
+  throw new VmError("usage", `--wait: '${text}' is not understood`, {
+    hint: `allowed: ${either([...WAIT_EVENTS, "SECONDS"])}`,
+  });
 }
 
 /**

@@ -3,7 +3,7 @@ import type { Bitmap } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { TransactionAction } from "../qmp/commands.ts";
 import type { QmpError } from "../qmp/errors.ts";
-import type { Consistency } from "../store/mark.ts";
+import type { Consistency } from "../store/mark-types.ts";
 
 /** A working file that a snapshot holds. */
 export interface Source {
@@ -26,12 +26,12 @@ export interface OpenDisk {
 }
 
 /** One moment of all disks. */
-export interface Moment {
+export interface PointInTime {
   consistency: Consistency;
   /** From where a job reads the disk as it was then. */
   nodeOf(disk: OpenDisk): string;
   /** Makes a bitmap of a disk usable there. @returns its name */
-  lend(disk: OpenDisk, bitmap: string): Promise<string>;
+  exposeBitmap(disk: OpenDisk, bitmap: string): Promise<string>;
   /** Why the actions were not done. */
   refused: QmpError | undefined;
 }
@@ -44,7 +44,7 @@ export interface DiskSource {
    * Takes the moment.
    * @param actions done in qemu at that very time: the guest does nothing then
    */
-  take(actions: readonly TransactionAction[]): Promise<Moment>;
+  freeze(actions: readonly TransactionAction[]): Promise<PointInTime>;
   /** Puts everything back. May be called again. */
   close(): Promise<void>;
 }

@@ -7,7 +7,7 @@ import { settingDrive } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { TransactionAction } from "../qmp/commands.ts";
 import { QmpDisconnect, QmpError } from "../qmp/errors.ts";
-import { remove } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
 import type { OpenDisk } from "./disk-source.ts";
 import { removeFleecing } from "./clean-up.ts";
 import { whileFrozen } from "./freeze.ts";
@@ -45,7 +45,7 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
   const { qmp, disks, directory, workdir, files } = request;
   const close = async (): Promise<void> => {
     // With qemu all of it has gone.
-    if (!(await isOver(qmp))) await removeFleecing(qmp);
+    if (!(await hasQemuEnded(qmp))) await removeFleecing(qmp);
     for (const disk of disks) remove(fleeceFile(directory, disk));
   };
   try {
@@ -53,12 +53,12 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
     const filter = running ? NODE.filter : NODE.heldFilter;
     for (const disk of disks) await addFilter(qmp, disk, directory, filter);
     let refused: QmpError | undefined;
-    const take = async (): Promise<void> => {
-      refused = await takeMoment(request, running, filter);
+    const freezeDisks = async (): Promise<void> => {
+      refused = await freezePointInTime(request, running, filter);
     };
     // What would be written in the standstill is written before.
     for (const { name } of disks) await flush(join(workdir, name));
-    const frozen = running ? await whileFrozen(qmp, workdir, take) : (await take(), false);
+    const frozen = running ? await whileFrozen(qmp, workdir, freezeDisks) : (await freezeDisks(), false);
     for (const name of files) copyFileSync(join(workdir, name), join(directory, name));
     for (const { node } of disks)
       await qmp.execute("blockdev-add", {
@@ -100,7 +100,7 @@ async function addFilter(qmp: QmpClient, disk: OpenDisk, directory: string, filt
  * qemu resumes the guest also where this process is killed meanwhile; if qemu had not come to that, the next command
  * resumes it (clean-up.ts).
  */
-async function takeMoment(
+async function freezePointInTime(
   { qmp, disks, actions }: FleecingRequest,
   running: boolean,
   filter: string,
@@ -138,7 +138,7 @@ async function flush(path: string): Promise<void> {
 /** Says what a failure means here. */
 export async function explainLoss(error: unknown, qmp: QmpClient, directory: string): Promise<unknown> {
   if (error instanceof SignalError) return error;
-  if (error instanceof VmError && (await isOver(qmp)))
+  if (error instanceof VmError && (await hasQemuEnded(qmp)))
     return new VmError("io", "the guest went off while its disks were copied", {
       cause: error,
       hint: "run the command again: the snapshot is made of what is there now",
@@ -151,7 +151,7 @@ export async function explainLoss(error: unknown, qmp: QmpClient, directory: str
   });
 }
 
-const isOver = (qmp: QmpClient): Promise<boolean> =>
+const hasQemuEnded = (qmp: QmpClient): Promise<boolean> =>
   qmp.execute("query-status").then(
     () => false,
     (error: unknown) => error instanceof QmpDisconnect,

@@ -5,12 +5,12 @@ import { hasErrno, VmError } from "../lib/errors.ts";
 import { isSince, LIVE_SINCE } from "../qemu/features.ts";
 import { listBlockNodes } from "../qmp/block.ts";
 import { QmpClient } from "../qmp/client.ts";
-import { lstatOf } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import { cleanUpLive } from "./clean-up.ts";
 import { beginFleecing, type Fleecing } from "./fleece.ts";
 import { NODE } from "./names.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 import { damagedDisk } from "../store/damaged-disk.ts";
 import type { DiskSource, OpenDisk, Source } from "./disk-source.ts";
 
@@ -21,7 +21,7 @@ const CONVERSATION_MS = 10_000;
 const LENT = "vm-lent";
 
 /** Opens the conversation in which a snapshot is made. @throws 75 when somebody else is in it */
-export async function talkForLong(work: Present): Promise<QmpClient> {
+export async function connectBackupMonitor(work: Workdir): Promise<QmpClient> {
   // Absent in a VM that an earlier version of this program has started.
   const socket = [WORK.backup, WORK.monitor]
     .map((name) => join(work.dir, name))
@@ -56,11 +56,11 @@ function requireLive(version: string): void {
  * @throws 69 where its qemu cannot do that
  */
 export async function openLive(
-  work: Present,
+  work: Workdir,
   sources: readonly Source[],
   staged: string,
 ): Promise<DiskSource> {
-  const qmp = await talkForLong(work);
+  const qmp = await connectBackupMonitor(work);
   try {
     requireLive(qmp.version);
     // Under the VM's lock nobody else makes one: what is there was left by a killed command.
@@ -80,12 +80,12 @@ export async function openLive(
     return {
       qmp,
       disks,
-      take: async (actions) => {
+      freeze: async (actions) => {
         fleecing = await beginFleecing({ qmp, disks, workdir: work.dir, directory: staged, actions, files });
         return {
           consistency: fleecing.frozen ? "agent" : "crash-consistent",
           nodeOf: ({ node }) => NODE.access + node,
-          lend: (disk, bitmap) => lendBitmap(qmp, disk, bitmap),
+          exposeBitmap: (disk, bitmap) => lendBitmap(qmp, disk, bitmap),
           refused: fleecing.refused,
         };
       },
@@ -104,7 +104,7 @@ async function findDisks(qmp: QmpClient, sources: readonly Source[]): Promise<Op
     .filter(({ disk }) => disk)
     .map(({ name, path }) => {
       const opened = nodes.find(
-        ({ node, driver, file }) => node.endsWith("-file") && driver === "file" && isSame(file, path),
+        ({ node, driver, file }) => node.endsWith("-file") && driver === "file" && isSameFile(file, path),
       );
       const format = nodes.find(({ node, driver }) => driver === "qcow2" && `${node}-file` === opened?.node);
       if (format?.corrupt) throw damagedDisk(path, "the running qemu has marked it corrupt");
@@ -119,7 +119,7 @@ async function findDisks(qmp: QmpClient, sources: readonly Source[]): Promise<Op
     });
 }
 
-function isSame(one: string, other: string): boolean {
+function isSameFile(one: string, other: string): boolean {
   try {
     const [a, b] = [statSync(one), statSync(other)];
     return a.ino === b.ino && a.dev === b.dev;

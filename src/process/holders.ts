@@ -11,7 +11,7 @@ export interface Holder {
  * Who has a descriptor that leads to one of these targets: a path, or `socket:[INODE]` (proc(5)). Without
  * root only the caller's own processes can be looked into.
  */
-export function findHolder(targets: ReadonlySet<string>): Holder | undefined {
+export function findFileHolder(targets: ReadonlySet<string>): Holder | undefined {
   for (const pid of readdirSync("/proc")) {
     if (!/^\d+$/.test(pid)) continue;
     try {

@@ -110,7 +110,7 @@ function sparseVmdkRefersTo(bytes: Buffer): ImageHeader["refersTo"] {
   return descriptor.includes("parentFileNameHint") ? "backing file" : undefined;
 }
 
-const table = (name: string, start: number, length: number): Qcow2Header["tables"][number] => ({
+const tableAt = (name: string, start: number, length: number): Qcow2Header["tables"][number] => ({
   name,
   start,
   end: start + length,
@@ -136,9 +136,9 @@ function parseQcow2Header(head: Buffer): Qcow2Header {
     dataFile: (features & DATA_FILE_BIT) !== 0n,
     internalSnapshots: u32(60),
     tables: [
-      table("L1 table", u64(40), u32(36) * 8),
-      table("refcount table", u64(48), u32(56) * 2 ** clusterBits),
-      ...(bitmaps ? [table("bitmap directory", bitmaps.start, bitmaps.end - bitmaps.start)] : []),
+      tableAt("L1 table", u64(40), u32(36) * 8),
+      tableAt("refcount table", u64(48), u32(56) * 2 ** clusterBits),
+      ...(bitmaps ? [tableAt("bitmap directory", bitmaps.start, bitmaps.end - bitmaps.start)] : []),
     ],
     ...(bitmaps && { bitmapDirectory: bitmaps }),
   };

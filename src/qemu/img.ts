@@ -128,7 +128,7 @@ export async function convertImage(
   onPart: (part: number) => void,
   base?: ReadImage,
 ): Promise<void> {
-  const result = await convert(image, target, onPart, { base });
+  const result = await runConvert(image, target, onPart, { base });
   if (result.status !== 0) throw processFailure(`cannot copy the image ${image.path}`, result);
 }
 
@@ -146,13 +146,13 @@ export async function compressImage(
   // Out of order and many at a time: compression takes the time (qemu-img(1), convert).
   const words = ["-c", "-W", "-m", "16", ...(rate > 0 ? ["-r", String(rate)] : [])];
   const zstd = ["-o", "compression_type=zstd"];
-  let result = await convert(image, target, onPart, { words: [...words, ...zstd], low });
+  let result = await runConvert(image, target, onPart, { words: [...words, ...zstd], low });
   if (result.status !== 0 && saysNoZstd(result.stderr))
-    result = await convert(image, target, onPart, { words, low });
+    result = await runConvert(image, target, onPart, { words, low });
   if (result.status !== 0) throw processFailure(`cannot copy the image ${image.path}`, result);
 }
 
-async function convert(
+async function runConvert(
   image: ReadImage,
   target: string,
   onPart: (part: number) => void,

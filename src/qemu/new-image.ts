@@ -2,7 +2,7 @@ import { saysNoZstd } from "../lib/program-messages.ts";
 import { exec, processFailure } from "../process/exec.ts";
 
 /** Compressors of qcow2, the better first: the second one every qemu has. */
-const COMPRESSIONS = ["zstd", "zlib"] as const;
+const IMAGE_COMPRESSIONS = ["zstd", "zlib"] as const;
 
 export interface NewImage {
   sizeBytes: number;
@@ -15,7 +15,7 @@ export interface NewImage {
 /** Makes an empty qcow2 image, or one of changes to another. */
 export async function createImage(path: string, image: NewImage): Promise<void> {
   const over = image.backing === undefined ? [] : ["-u", "-F", "qcow2", "-b", image.backing];
-  for (const compression of image.compressed ? COMPRESSIONS : [undefined]) {
+  for (const compression of image.compressed ? IMAGE_COMPRESSIONS : [undefined]) {
     const options = compression ? ["-o", `compression_type=${compression}`] : [];
     const argv = [
       "qemu-img",

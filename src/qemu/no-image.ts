@@ -22,7 +22,7 @@ const archive =
   (words: string) =>
   (from: string): string =>
     `unpack it, then name the image that was in it: ${words} ${from}`;
-const convert =
+const convertHint =
   (format: string) =>
   (from: string, to: string): string =>
     `convert it: qemu-img convert -f ${format} -O qcow2 ${from} ${to}`;
@@ -47,11 +47,11 @@ const KINDS: readonly Kind[] = [
   { what: "an archive (ar, deb)", magic: "!<arch>\n", unpack: archive("ar x") },
   { what: "a backup of Proxmox VE", magic: "VMA\0", unpack: archive("vma extract") },
   // block/vmdk.c, parallels.c, qcow.c, bochs.c: qemu reads them.
-  { what: "an ESX disk (COWD)", magic: "COWD", unpack: convert("vmdk") },
-  { what: "a Parallels disk", magic: "WithoutFreeSpace", unpack: convert("parallels") },
-  { what: "a Parallels disk", magic: "WithouFreSpacExt", unpack: convert("parallels") },
-  { what: "a disk of qcow's first version", magic: "QFI\xfb\0\0\0\x01", unpack: convert("qcow") },
-  { what: "a Bochs disk", magic: "Bochs Virtual HD Image", unpack: convert("bochs") },
+  { what: "an ESX disk (COWD)", magic: "COWD", unpack: convertHint("vmdk") },
+  { what: "a Parallels disk", magic: "WithoutFreeSpace", unpack: convertHint("parallels") },
+  { what: "a Parallels disk", magic: "WithouFreSpacExt", unpack: convertHint("parallels") },
+  { what: "a disk of qcow's first version", magic: "QFI\xfb\0\0\0\x01", unpack: convertHint("qcow") },
+  { what: "a Bochs disk", magic: "Bochs Virtual HD Image", unpack: convertHint("bochs") },
 ];
 
 /** Text has none of these bytes: control characters but for tabs, ends of lines and pages. */

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { describeHolder, findHolder } from "../process/holders.ts";
+import { describeHolder, findFileHolder } from "../process/holders.ts";
 
 /** Can this TCP port be listened on? */
 export function isPortFree(host: string, port: number): boolean {
@@ -32,7 +32,7 @@ export function nextFreePort(host: string, port: number, others: readonly number
 export function findPortHolder(port: number): string | undefined {
   const inodes = ["/proc/net/tcp", "/proc/net/tcp6"].flatMap((file) => listenerInodes(file, port));
   if (inodes.length === 0) return undefined;
-  const holder = findHolder(new Set(inodes.map((inode) => `socket:[${inode}]`)));
+  const holder = findFileHolder(new Set(inodes.map((inode) => `socket:[${inode}]`)));
   return holder && describeHolder(holder);
 }
 

@@ -6,9 +6,9 @@ import { pipe } from "../process/libc.ts";
 import { exec, ProcessError, requireProgram } from "../process/exec.ts";
 import {
   checkReply,
-  COMMANDS,
+  QMP_COMMANDS,
   formatCommand,
-  type Command,
+  type QmpCommand,
   type CommandName,
   type ReplyOf,
 } from "../qmp/commands.ts";
@@ -43,7 +43,7 @@ export async function probeQemu(binary: string, cacheDirectory: string | undefin
   const path = requireProgram(binary);
   const cache = cacheDirectory && join(cacheDirectory, `qemu-${fingerprint(path)}.json`);
   const known = cache && readCache(cache);
-  const probed = known || (await ask(path));
+  const probed = known || (await askBinary(path));
   if (cache && !known) writeCache(cache, probed);
   return { ...probed, devices: new Set(probed.devices) };
 }
@@ -84,8 +84,8 @@ function writeCache(path: string, probed: Probed): void {
   }
 }
 
-async function ask(path: string): Promise<Probed> {
-  const questions: readonly Command[] = [
+async function askBinary(path: string): Promise<Probed> {
+  const questions: readonly QmpCommand[] = [
     ["qmp_capabilities"],
     ["qom-list-types", { implements: "device", abstract: false }],
     ["query-command-line-options", { option: "spice" }],
@@ -114,7 +114,7 @@ async function ask(path: string): Promise<Probed> {
   const replyTo = <Name extends CommandName>(command: Name, id: number): ReplyOf<Name> | undefined => {
     const message = messages.find((item) => item?.kind === "reply" && item.id === id);
     if (message?.kind !== "reply") return undefined;
-    checkReply(command, COMMANDS[command], message.value);
+    checkReply(command, QMP_COMMANDS[command], message.value);
     return message.value as ReplyOf<Name>;
   };
   const greeting = messages.find((message) => message?.kind === "greeting");

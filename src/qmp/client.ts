@@ -4,9 +4,9 @@ import { HURRY_MS, interruption } from "../process/signals.ts";
 import { connectUnix } from "../process/unix-socket.ts";
 import {
   checkReply,
-  COMMANDS,
+  QMP_COMMANDS,
   formatCommand,
-  type Command,
+  type QmpCommand,
   type CommandName,
   type CommandShape,
   type ReplyOf,
@@ -86,14 +86,14 @@ export class QmpClient {
    * @throws QmpError when qemu refuses it, QmpTimeout when it does not answer, QmpDisconnect when it has gone
    */
   execute<Name extends CommandName>(command: Name, ...[args]: Rest<Name>): Promise<ReplyOf<Name>> {
-    const reply = this.#queue(command, COMMANDS[command], args);
+    const reply = this.#queue(command, QMP_COMMANDS[command], args);
     this.#flush();
     return reply as Promise<ReplyOf<Name>>;
   }
 
   /** Runs a command that the program itself does not use: for scripts and tests. */
   executeUntyped(command: string, args?: object): Promise<any> {
-    const reply = this.#queue(command, { limitMs: COMMANDS["query-status"].limitMs }, args);
+    const reply = this.#queue(command, { limitMs: QMP_COMMANDS["query-status"].limitMs }, args);
     this.#flush();
     return reply;
   }
@@ -103,8 +103,8 @@ export class QmpClient {
    * them or none. (Those that it has not begun when the connection ends it drops: qemu's monitor/qmp.c.)
    * @returns their replies, in the same order
    */
-  executeTogether(commands: readonly Command[]): Promise<unknown>[] {
-    const replies = commands.map(([command, args]) => this.#queue(command, COMMANDS[command], args));
+  executeTogether(commands: readonly QmpCommand[]): Promise<unknown>[] {
+    const replies = commands.map(([command, args]) => this.#queue(command, QMP_COMMANDS[command], args));
     this.#flush();
     return replies;
   }

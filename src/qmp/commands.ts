@@ -34,7 +34,7 @@ const ACTION = {
   ],
 } as const;
 
-export const COMMANDS = {
+export const QMP_COMMANDS = {
   qmp_capabilities: { limitMs: QUERY_MS },
 
   // qapi/run-state.json, qapi/misc.json, qapi/machine.json
@@ -179,20 +179,20 @@ export const COMMANDS = {
   "migrate-incoming": { args: { uri: "string" }, limitMs: QUERY_MS },
 } as const satisfies Record<string, CommandShape>;
 
-type Table = typeof COMMANDS;
+type CommandTable = typeof QMP_COMMANDS;
 
-export type CommandName = keyof Table;
+export type CommandName = keyof CommandTable;
 
-export type ArgsOf<Name extends CommandName> = Table[Name] extends { readonly args: infer Args }
+export type ArgsOf<Name extends CommandName> = CommandTable[Name] extends { readonly args: infer Args }
   ? ValueOf<Args>
   : undefined;
 
-export type ReplyOf<Name extends CommandName> = Table[Name] extends { readonly reply: infer Reply }
+export type ReplyOf<Name extends CommandName> = CommandTable[Name] extends { readonly reply: infer Reply }
   ? ValueOf<Reply>
   : unknown;
 
 /** A command with its arguments, where it has any. */
-export type Command = {
+export type QmpCommand = {
   [Name in CommandName]: ArgsOf<Name> extends undefined ? readonly [Name] : readonly [Name, ArgsOf<Name>];
 }[CommandName];
 

@@ -1,7 +1,7 @@
 /** The events of qemu that this program knows, with the members that it reads (qemu's qapi/*.json). A test compares them with qemu's own schema. */
 import { findMisfit, isObject, type Members, type ValueOf } from "./shape.ts";
 
-export const EVENTS = {
+export const QMP_EVENTS = {
   SHUTDOWN: { guest: "boolean", reason: "string" },
   STOP: {},
   RESUME: {},
@@ -19,19 +19,19 @@ export const EVENTS = {
   VSERPORT_CHANGE: { open: "boolean" },
 } as const satisfies Record<string, Members>;
 
-type Table = typeof EVENTS;
+type EventTable = typeof QMP_EVENTS;
 
 /** One event; a member is absent when qemu has not sent it, or something else in its place. */
 export type QmpEvent = {
-  [Name in keyof Table]: { event: Name; data: Partial<ValueOf<Table[Name]>> };
-}[keyof Table];
+  [Name in keyof EventTable]: { event: Name; data: Partial<ValueOf<EventTable[Name]>> };
+}[keyof EventTable];
 
 /** @returns undefined for an event that this program does not know */
 export function parseEvent(event: unknown, data: unknown): QmpEvent | undefined {
-  if (typeof event !== "string" || !Object.hasOwn(EVENTS, event)) return undefined;
+  if (typeof event !== "string" || !Object.hasOwn(QMP_EVENTS, event)) return undefined;
   const sent = isObject(data) ? data : {};
-  const members = Object.entries<Members[string]>(EVENTS[event as keyof Table]).flatMap(([name, shape]) =>
-    findMisfit(sent[name], shape) === undefined ? [[name, sent[name]]] : [],
+  const members = Object.entries<Members[string]>(QMP_EVENTS[event as keyof EventTable]).flatMap(
+    ([name, shape]) => (findMisfit(sent[name], shape) === undefined ? [[name, sent[name]]] : []),
   );
   return { event, data: Object.fromEntries(members) } as QmpEvent;
 }

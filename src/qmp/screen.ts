@@ -1,4 +1,5 @@
 import type { DisplayAddress, SharedDisplay } from "../machine/types.ts";
+import { saysNoConsole } from "../lib/program-messages.ts";
 import type { QmpClient } from "./client.ts";
 import { QmpError } from "./errors.ts";
 
@@ -11,7 +12,7 @@ export async function dumpScreen(client: QmpClient, filename: string): Promise<b
     await client.execute("screendump", { filename });
     return true;
   } catch (error) {
-    if (error instanceof QmpError && /no console/i.test(error.reply.desc)) return false;
+    if (error instanceof QmpError && saysNoConsole(error.reply.desc)) return false;
     throw error;
   }
 }

@@ -5,7 +5,8 @@ import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { nearest } from "../lib/nearest.ts";
 import { isOwnName } from "../lib/text.ts";
-import { listDirectory, lstatOf } from "../store/files.ts";
+import { listDirectory } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { BUNDLED_JOBS } from "./bundled-jobs.ts";
 
 /** A job's files; the hooks only from where the job itself was found. [compat] */
@@ -24,7 +25,7 @@ export function validateJobName(name: string): void {
   });
 }
 
-const isThere = (path: string): boolean => lstatOf(path) !== undefined;
+const hasEntry = (path: string): boolean => lstatOf(path) !== undefined;
 
 /** Where jobs are. */
 export interface JobPlaces {
@@ -74,9 +75,9 @@ export function findJob(name: string, places: JobPlaces): Job {
   const file = `${name}.job`;
   const passOver = BUNDLED_JOBS.includes(name);
   const directory = [places.hostdir, ...(passOver ? [] : [shared]), bundled].find((place) =>
-    isThere(join(place, file)),
+    hasEntry(join(place, file)),
   );
-  if (passOver && directory === bundled && isThere(join(shared, file)))
+  if (passOver && directory === bundled && hasEntry(join(shared, file)))
     log.info(`${join(shared, file)} is of the earlier program and is passed over; this one's own is used`);
   if (directory === undefined) {
     const similar = nearest(
@@ -90,15 +91,15 @@ export function findJob(name: string, places: JobPlaces): Job {
   }
   const hook = (kind: string): string | undefined => {
     const path = join(directory, `${name}.${kind}`);
-    return isThere(path) ? path : undefined;
+    return hasEntry(path) ? path : undefined;
   };
   const job = { name, script: join(directory, file), pre: hook("pre"), post: hook("post") };
   // Its hooks run with the caller's rights, the job itself with the power over the guest's disks.
-  for (const path of [job.script, job.pre, job.post]) if (path !== undefined) refuseForeign(path);
+  for (const path of [job.script, job.pre, job.post]) if (path !== undefined) refuseForeignJob(path);
   return job;
 }
 
-function refuseForeign(path: string): void {
+function refuseForeignJob(path: string): void {
   const reason = distrust(path);
   if (reason)
     throw new VmError("config", `${path} is not run: ${reason}`, {

@@ -1,6 +1,6 @@
 import { dirname, join } from "node:path";
 import { isOurDirectory } from "../lib/trust.ts";
-import { lstatOf, realPath } from "../store/files.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
 import { BUNDLED_JOBS } from "./bundled-jobs.ts";
 // A macro: computed by the build, so that a start does without the files.
 import { dataName } from "./libexec-files.ts" with { type: "macro" };

@@ -6,7 +6,9 @@
 import { chmodSync, mkdirSync, readdirSync, readlinkSync, rmSync, symlinkSync, type Dirent } from "node:fs";
 import { join } from "node:path";
 import { hasErrno } from "../lib/errors.ts";
-import { lstatOf, readSmall, remove, writeNew } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
+import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { writeNew } from "../store/files.ts";
 
 const METADATA = ".virtfs_metadata";
 /** The same for the share's own directory. */

@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { watchDirectory } from "../process/watch-directory.ts";
-import { lstatOf } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { JOB } from "../store/layout.ts";
 
 const CHUNK_BYTES = 1 << 16;
@@ -31,7 +31,7 @@ function openOutput(path: string): number | undefined {
 }
 
 /** A job's exit status as the rescue wrote it; undefined when it did not. */
-export function readStatus(out: string): number | undefined {
+export function readJobStatus(out: string): number | undefined {
   const fd = openOutput(join(out, JOB.status));
   if (fd === undefined) return undefined;
   try {
@@ -83,7 +83,7 @@ export class OutputWatch implements Disposable {
         this.seen.started();
       }
       await this.#handOn();
-      if (!this.#told.finished && readStatus(this.#out) !== undefined) {
+      if (!this.#told.finished && readJobStatus(this.#out) !== undefined) {
         this.#told.finished = true;
         this.seen.finished();
       }

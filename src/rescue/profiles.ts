@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { parseSetting } from "../config/schema.ts";
-import { listDirectory, lstatOf, readSmall } from "../store/files.ts";
+import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { listDirectory } from "../store/files.ts";
 import { LOST_FOUND, RESCUE } from "../store/layout.ts";
 
 /**

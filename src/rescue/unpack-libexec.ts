@@ -1,7 +1,8 @@
 import { mkdirSync, mkdtempSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { ownedByUs } from "../lib/trust.ts";
-import { lstatOf, readSmall, removeQuietly, writeNew } from "../store/files.ts";
+import { removeQuietly, writeNew } from "../store/files.ts";
+import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { LIBEXEC_FILES } from "./libexec-files.ts";
 
 /** The program's data files in a real directory. Removed on disposal where it is for this run only. */

@@ -2,7 +2,8 @@ import { mkdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { ownedByUs } from "../lib/trust.ts";
 import { findProgram } from "../process/exec.ts";
-import { listDirectory, lstatOf, removeQuietly, writeNew } from "../store/files.ts";
+import { listDirectory, removeQuietly, writeNew } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { sha256 } from "../lib/crypto.ts";
 
 /** What a saved state depends on besides the machine's arguments. */
@@ -15,7 +16,7 @@ export interface WarmKey {
   files: readonly string[];
 }
 
-const identityOf = (path: string): string => {
+const fileIdentityOf = (path: string): string => {
   const { size, mtimeMs, ino } = statSync(realpathSync(path));
   return `${path} ${size} ${mtimeMs} ${ino}`;
 };
@@ -31,7 +32,7 @@ const processor = (): string =>
 /** The file's name says which state it is: with anything changed it is not found, and another is made. */
 export function stateName({ profile, argv, qemuVersion, files }: WarmKey): string {
   const program = findProgram(argv[0]!) ?? argv[0]!;
-  const facts = [qemuVersion, identityOf(program), ...argv, ...files.map(identityOf), processor()];
+  const facts = [qemuVersion, fileIdentityOf(program), ...argv, ...files.map(fileIdentityOf), processor()];
   const hash = sha256(JSON.stringify(facts)).slice(0, 32);
   return `${profile}.${hash}`;
 }

@@ -1,7 +1,8 @@
 import { unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { log, snapshotName } from "../lib/log.ts";
-import { lstatOf, readSmall, replaceFile, syncDirectory, writeNew } from "../store/files.ts";
+import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { replaceFile, syncDirectory, writeNew } from "../store/files.ts";
 import { HOST, SNAPSHOT } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { withVm } from "../vm/open.ts";

@@ -9,11 +9,11 @@ import { exchange } from "../process/libc.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { readOwnHeader } from "../qemu/image-header.ts";
 import { createImage } from "../qemu/new-image.ts";
+import { remove } from "../store/remove.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import {
   fileError,
   listDirectory,
-  lstatOf,
-  remove,
   removeQuietly,
   requireRoom,
   syncDirectory,
@@ -26,7 +26,7 @@ import { writeSums } from "./make/describe.ts";
 import type { Context } from "../vm/context.ts";
 import { disksOnSnapshots } from "../store/snapshot-dependents.ts";
 import { withVm, type Vm } from "../vm/open.ts";
-import { knowSnapshots, type Known } from "../store/snapshot-info.ts";
+import { inspectSnapshots, type SnapshotInfo } from "../store/snapshot-info.ts";
 import { discardSnapshots } from "./remove.ts";
 import { findDamage } from "../store/snapshot-damage.ts";
 import { requireIntact } from "../store/snapshot-intact.ts";
@@ -61,11 +61,11 @@ export async function mergeSnapshot(
   vm: Vm,
   name: string,
 ): Promise<{ bytes: number; heirs: string[] }> {
-  const all = knowSnapshots(vm.hostdir);
+  const all = inspectSnapshots(vm.hostdir);
   const children = all.filter(({ facts }) => facts.parent === name);
   await requireMergeable(all, name, children);
   for (const child of children) await takeOver(context, vm, child, all);
-  const bytes = discardSnapshots(vm.hostdir, knowSnapshots(vm.hostdir), new Set([name]));
+  const bytes = discardSnapshots(vm.hostdir, inspectSnapshots(vm.hostdir), new Set([name]));
   return { bytes, heirs: children.map(({ facts }) => facts.name) };
 }
 
@@ -84,7 +84,7 @@ export function canExchange(hostdir: string): boolean {
 }
 
 function refuseKept(context: Context, vm: Vm, name: string): void {
-  const { facts } = knowSnapshots(vm.hostdir).find((item) => item.facts.name === name)!;
+  const { facts } = inspectSnapshots(vm.hostdir).find((item) => item.facts.name === name)!;
   if (facts.protected)
     throw new VmError("busy", `cannot remove snapshots: ${name} is protected`, {
       hint: `nothing was removed; ${context.prog} snapshots unprotect ${name}`,
@@ -96,14 +96,14 @@ function refuseKept(context: Context, vm: Vm, name: string): void {
     });
 }
 
-const find = (all: readonly Known[], name: string): Snapshot | undefined =>
+const find = (all: readonly SnapshotInfo[], name: string): Snapshot | undefined =>
   all.find(({ facts }) => facts.name === name)?.snapshot;
 
 /** What is merged gets new checksums: the old ones must hold before. @throws 74 */
 async function requireMergeable(
-  all: readonly Known[],
+  all: readonly SnapshotInfo[],
   name: string,
-  children: readonly Known[],
+  children: readonly SnapshotInfo[],
 ): Promise<void> {
   const intact = new Set<Snapshot>();
   for (const { snapshot, facts } of children) {
@@ -129,8 +129,8 @@ const cannotExchange = (name: string): VmError =>
 async function takeOver(
   context: Context,
   vm: Vm,
-  { snapshot, facts }: Known,
-  all: readonly Known[],
+  { snapshot, facts }: SnapshotInfo,
+  all: readonly SnapshotInfo[],
 ): Promise<void> {
   const { name, dir, manifest } = snapshot;
   const parent = all.find((item) => item.facts.name === facts.parent);

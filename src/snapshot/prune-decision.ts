@@ -6,11 +6,11 @@ import { disksOnSnapshots, parentsOf } from "../store/snapshot-dependents.ts";
 import { foreignUuid, identityOf } from "../vm/identity.ts";
 import type { Vm } from "../vm/open.ts";
 import { findDamage } from "../store/snapshot-damage.ts";
-import { knowSnapshots, type Known } from "../store/snapshot-info.ts";
+import { inspectSnapshots, type SnapshotInfo } from "../store/snapshot-info.ts";
 
 /** What is to be done with each snapshot of a VM. */
 export interface Decision {
-  all: Known[];
+  all: SnapshotInfo[];
   verdicts: Verdict[];
   /** Of those that are damaged: how. */
   damage: ReadonlyMap<string, string | undefined>;
@@ -18,7 +18,7 @@ export interface Decision {
 
 /** @param merge whether snapshots that others build on can be merged into these */
 export function decide(vm: Vm, rules: Rules, merge: boolean): Decision {
-  const all = knowSnapshots(vm.hostdir);
+  const all = inspectSnapshots(vm.hostdir);
   const disks = disksOnSnapshots(vm.work);
   const byName = new Map(all.map(({ snapshot }) => [snapshot.name, snapshot]));
   const looked = new Map<string, string | undefined>();

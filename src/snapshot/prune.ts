@@ -10,7 +10,7 @@ import { findGuestEnv } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import { openVm, withVm, type Vm } from "../vm/open.ts";
 import { noVmIn } from "../store/no-vm.ts";
-import { knowSnapshots, type Known } from "../store/snapshot-info.ts";
+import { inspectSnapshots, type SnapshotInfo } from "../store/snapshot-info.ts";
 import { decide, warnOfOdd, type Decision } from "./prune-decision.ts";
 import { parseSeconds } from "../lib/seconds.ts";
 import { canExchange, mergeSnapshot } from "./merge.ts";
@@ -122,7 +122,7 @@ export async function pruneVm(
     if (all.length === 0 && vm.work.state === "none" && !findGuestEnv(vm.hostdir, vm.work))
       throw noVmIn(vm.hostdir);
     if (json || dryRun || !isQuiet())
-      context.print(json ? toJson(verdicts.map(forPrograms)) : formatVerdicts(verdicts));
+      context.print(json ? toJson(verdicts.map(verdictForJson)) : formatVerdicts(verdicts));
   };
   if (dryRun) {
     const vm = await openVm(context);
@@ -185,15 +185,15 @@ async function carryOut(
       break;
     }
   }
-  const bytes = Math.max(0, sizeOf(all) - sizeOf(knowSnapshots(vm.hostdir)));
+  const bytes = Math.max(0, sumAddedBytes(all) - sumAddedBytes(inspectSnapshots(vm.hostdir)));
   return { names: removed, bytes };
 }
 
-const sizeOf = (known: readonly Known[]): number =>
+const sumAddedBytes = (known: readonly SnapshotInfo[]): number =>
   known.reduce((sum, { facts }) => sum + facts.addedBytes, 0);
 
 /** How many others a snapshot builds on. */
-function depthOf(all: readonly Known[], name: string): number {
+function depthOf(all: readonly SnapshotInfo[], name: string): number {
   const byName = new Map(all.map(({ facts }) => [facts.name, facts.parent]));
   const seen = new Set<string>();
   for (let item = byName.get(name); item && !seen.has(item); item = byName.get(item)) seen.add(item);
@@ -227,7 +227,7 @@ export async function backupAndPrune(
   }
 }
 
-const forPrograms = ({ name, made, keep, reasons, into }: Verdict): object => ({
+const verdictForJson = ({ name, made, keep, reasons, into }: Verdict): object => ({
   name,
   made,
   action: keep ? "keep" : into.length > 0 ? "merge" : "remove",

@@ -3,12 +3,14 @@ import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
-import { fileError, lstatOf, remove, removeQuietly, swingLink, syncDirectory } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { fileError, removeQuietly, replaceSymlink, syncDirectory } from "../store/files.ts";
 import { HOST, LAST, PARTIAL } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { dependentsOf, parentsOf } from "../store/snapshot-dependents.ts";
 import { withVm, type Vm } from "../vm/open.ts";
-import { knowSnapshots, type Known } from "../store/snapshot-info.ts";
+import { inspectSnapshots, type SnapshotInfo } from "../store/snapshot-info.ts";
 import { findSnapshot, type Snapshot } from "../store/snapshots.ts";
 
 /**
@@ -18,7 +20,7 @@ import { findSnapshot, type Snapshot } from "../store/snapshots.ts";
 export async function removeSnapshots(context: Context, names: readonly string[]): Promise<void> {
   await withVm(context, "remove snapshots", async (vm) => {
     const chosen = new Set(names.map((name) => findSnapshot(vm.hostdir, name).name));
-    const all = knowSnapshots(vm.hostdir);
+    const all = inspectSnapshots(vm.hostdir);
     refuseNeeded(context, vm, all, chosen);
     const bytes = discardSnapshots(vm.hostdir, all, chosen);
     log.success(`removed ${[...chosen].map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
@@ -31,7 +33,12 @@ export async function removeSnapshots(context: Context, names: readonly string[]
   });
 }
 
-function refuseNeeded(context: Context, vm: Vm, all: readonly Known[], chosen: ReadonlySet<string>): void {
+function refuseNeeded(
+  context: Context,
+  vm: Vm,
+  all: readonly SnapshotInfo[],
+  chosen: ReadonlySet<string>,
+): void {
   const snapshots = all.map(({ snapshot }) => snapshot);
   const reasons = all.flatMap(({ facts: { name, protected: isProtected } }) => {
     if (!chosen.has(name)) return [];
@@ -56,7 +63,7 @@ function refuseNeeded(context: Context, vm: Vm, all: readonly Known[], chosen: R
  */
 export function discardSnapshots(
   hostdir: string,
-  all: readonly Known[],
+  all: readonly SnapshotInfo[],
   chosen: ReadonlySet<string>,
 ): number {
   const backups = join(hostdir, HOST.backups);
@@ -82,20 +89,20 @@ export function discardSnapshots(
 }
 
 /** LAST leads to the newest that stays, before the one goes that it leads to. */
-function moveLast(backups: string, all: readonly Known[], chosen: ReadonlySet<string>): void {
+function moveLast(backups: string, all: readonly SnapshotInfo[], chosen: ReadonlySet<string>): void {
   if (!all.some(({ facts }) => facts.last && chosen.has(facts.name))) return;
   const rest = all.filter(({ facts }) => !chosen.has(facts.name)).map(({ facts }) => facts);
   const good = rest.filter(({ problem }) => problem === null);
   // One with a timestamp in the future is not known to be newer than the others.
   const next = good.findLast(({ made }) => made.getTime() <= Date.now()) ?? good.at(-1) ?? rest.at(-1);
   const link = join(backups, LAST);
-  if (next) swingLink(link, next.name);
+  if (next) replaceSymlink(link, next.name);
   else if (lstatOf(link)) unlinkSync(link);
   syncDirectory(backups);
 }
 
 /** In groups: those that nothing builds on, then those that only these build on, and so on. */
-function childrenFirst(all: readonly Known[], chosen: ReadonlySet<string>): Snapshot[][] {
+function childrenFirst(all: readonly SnapshotInfo[], chosen: ReadonlySet<string>): Snapshot[][] {
   const wanted = all.map(({ snapshot }) => snapshot).filter(({ name }) => chosen.has(name));
   const byName = new Map(wanted.map((item) => [item.name, item]));
   const height = new Map<Snapshot, number>(wanted.map((item) => [item, 0]));

@@ -1,16 +1,14 @@
 import { commandLine } from "../lib/command-line.ts";
-import { VmError } from "../lib/errors.ts";
+import { usageError, type VmError } from "../lib/errors.ts";
 import type { Context } from "../vm/context.ts";
+import { SNAPSHOT_ACTIONS, type SnapshotAction } from "./choices.ts";
 import { describeSnapshot, protectSnapshots } from "./change.ts";
 import { removeSnapshots } from "./remove.ts";
 import { showSnapshotList, showSnapshots } from "./catalogue/show.ts";
 import { validateSnapshotReference } from "../store/snapshots.ts";
 
-const ACTIONS = ["list", "show", "diff", "push", "rm", "describe", "protect", "unprotect"] as const;
-type Action = (typeof ACTIONS)[number];
-
 export interface SnapshotRequest {
-  action: Action;
+  action: SnapshotAction;
   names: string[];
   /** describe: the new description. */
   text: string;
@@ -33,15 +31,14 @@ export interface SnapshotArgs {
   "by-name"?: boolean | undefined;
 }
 
-const wrong = (message: string, hint = commandLine("snapshots", "-h")): VmError =>
-  new VmError("usage", message, { hint });
+const wrong = (message: string, hint = commandLine("snapshots", "-h")): VmError => usageError(message, hint);
 
 /** @throws 64 for what does not go together, 69 for what is not there yet */
 export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
-  const action = ACTIONS.find((one) => one === (args.action ?? "list"));
+  const action = SNAPSHOT_ACTIONS.find((one) => one === (args.action ?? "list"));
   if (!action)
     throw wrong(
-      `snapshots: '${args.action}' is none of ${ACTIONS.join(" ")}`,
+      `snapshots: '${args.action}' is none of ${SNAPSHOT_ACTIONS.join(" ")}`,
       `to see that snapshot: ${commandLine("snapshots", "show", String(args.action))}`,
     );
   const words = [args.name ?? []].flat();

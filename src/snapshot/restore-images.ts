@@ -5,7 +5,8 @@ import { throwIfInterrupted } from "../process/signals.ts";
 import { readVirtualBytes } from "../qemu/image-header.ts";
 import { convertImage, measureImage } from "../qemu/img.ts";
 import { addBitmap, createImage } from "../qemu/new-image.ts";
-import { lstatOf, syncFile } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { syncFile } from "../store/files.ts";
 import { HOST, imageName, isDiskName, SNAPSHOT } from "../store/layout.ts";
 import { bitmapOf } from "./make/plan.ts";
 import type { Context } from "../vm/context.ts";
@@ -31,15 +32,15 @@ export function listImages(hostdir: string, snapshot: Snapshot): ImageJob[] {
   const images = snapshot.manifest?.files.filter(({ file }) => !file.endsWith(SNAPSHOT.gz)) ?? [];
   if (images.length === 0) return [];
   const { parents, problem } = followChain(snapshot, findBeside(hostdir));
-  if (problem !== undefined) throw damaged(snapshot, problem);
+  if (problem !== undefined) throw damagedSnapshot(snapshot, problem);
   for (const item of [snapshot, ...parents]) checkSizes(item);
   return images.map(({ name, file, virtualBytes }) => {
     if (!isDiskName(name) || file !== imageName(name))
-      throw damaged(snapshot, `${file} is none of its disks`);
+      throw damagedSnapshot(snapshot, `${file} is none of its disks`);
     const image = findSnapshotImage(join(hostdir, HOST.backups), snapshot.name, name);
     const size = readVirtualBytes(image.path);
     if (size === undefined || size !== virtualBytes)
-      throw damaged(snapshot, `${file} holds a disk of ${size} bytes instead of ${virtualBytes}`);
+      throw damagedSnapshot(snapshot, `${file} holds a disk of ${size} bytes instead of ${virtualBytes}`);
     return { name, image, virtualBytes: size };
   });
 }
@@ -48,16 +49,18 @@ function checkSizes(snapshot: Snapshot): void {
   if (snapshot.problem) throw snapshot.problem;
   for (const { file, storedBytes } of snapshot.manifest?.files ?? []) {
     const stats = lstatOf(join(snapshot.dir, file));
-    if (!stats?.isFile()) throw damaged(snapshot, `${file} is missing or no file`);
+    if (!stats?.isFile()) throw damagedSnapshot(snapshot, `${file} is missing or no file`);
     if (stats.size !== storedBytes)
-      throw damaged(snapshot, `${file} has ${stats.size} bytes instead of ${storedBytes}`);
+      throw damagedSnapshot(snapshot, `${file} has ${stats.size} bytes instead of ${storedBytes}`);
   }
 }
 
-const damaged = ({ name }: Snapshot, reason: string): VmError =>
-  new VmError("io", `the snapshot ${name} is damaged: ${reason}`, {
+export function damagedSnapshot({ name }: Snapshot, ...reasons: string[]): VmError {
+  const why = reasons.length === 1 ? ` ${reasons[0]}` : reasons.map((line) => `\n  ${line}`).join("");
+  return new VmError("io", `the snapshot ${name} is damaged:${why}`, {
     hint: "the working files were not touched; try an older snapshot",
   });
+}
 
 /** Room that free-standing disks take. */
 export async function measureCopies(jobs: readonly ImageJob[]): Promise<number> {

@@ -7,7 +7,8 @@ import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { refuseForeignParts } from "../qemu/image-header.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { fileError, listDirectory, lstatOf, readSmallBytes, requireRoom, writeNew } from "../store/files.ts";
+import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
+import { fileError, listDirectory, requireRoom, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { refuseStrayDisks } from "../store/claim.ts";
 import { defaultsName, isDiskName, LAST, SNAPSHOT, WORK } from "../store/layout.ts";
@@ -18,7 +19,7 @@ import { carryIdentity, foreignUuid, readIdentity } from "../vm/identity.ts";
 import { carryFormats } from "../vm/image-formats.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { withVm, type Vm } from "../vm/open.ts";
-import { fillImages, listImages, measureCopies } from "./restore-images.ts";
+import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
 import { findDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
 import { chainOf, requireIntact } from "../store/snapshot-intact.ts";
 import { recordSnapshot } from "../store/snapshot-parent.ts";
@@ -53,13 +54,13 @@ export async function restoreSnapshot(
   const snapshot = findSnapshot(vm.hostdir, name);
   if (snapshot.problem) throw snapshot.problem;
   const own = readIdentity(vm.hostdir);
-  refuseForeign(context, snapshot, own, name !== undefined && name !== LAST, uuid);
+  refuseForeignSnapshot(context, snapshot, own, name !== undefined && name !== LAST, uuid);
   if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
   const jobs = listStored(snapshot);
   // First: what a damaged header names may be taken for a snapshot that is not there.
-  requireWhole(vm.hostdir, snapshot);
+  requireUndamaged(vm.hostdir, snapshot);
   const images = listImages(vm.hostdir, snapshot);
   const inplace =
     context.options.settings.INPLACE === undefined && vm.work.state === "present"
@@ -113,7 +114,7 @@ export async function restoreSnapshot(
  * @param fetched the UUID under which it was fetched from the repository, which has been said then
  * @throws 74 naming both UUIDs
  */
-function refuseForeign(
+function refuseForeignSnapshot(
   { prog }: Context,
   { name, manifest }: Snapshot,
   own: Identity,
@@ -135,19 +136,16 @@ function refuseForeign(
  * restored all the same where they are what was backed up, with a warning.
  * @throws 74 for a damaged one
  */
-function requireWhole(hostdir: string, snapshot: Snapshot): void {
+function requireUndamaged(hostdir: string, snapshot: Snapshot): void {
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
   const damage = findDamage(snapshot, (name) => known.get(name));
-  if (damage !== undefined) throw damaged(snapshot, `: ${damage}`);
+  if (damage !== undefined) throw damagedSnapshot(snapshot, damage);
   for (const { file, line, message } of readSnapshotSettings(snapshot)?.complaints ?? [])
     log.warn(`${file}:${line}: ${message}; the VM cannot run until this is corrected`);
 }
 
 const ROOM = "free some room and run the command again; the working files were not touched";
 const UNTOUCHED = "the working files were not touched; try an older snapshot";
-
-const damaged = ({ name }: Snapshot, reason: string): VmError =>
-  new VmError("io", `the snapshot ${name} is damaged${reason}`, { hint: UNTOUCHED });
 
 export interface RestoreJob extends Omit<CopyJob, "to"> {
   neededBytes: number;
@@ -229,7 +227,7 @@ export async function fillStage(
 function checkLengths(snapshot: Snapshot, stage: Stage): void {
   for (const { name, file, bytes } of snapshot.manifest?.files ?? [])
     if (file.endsWith(SNAPSHOT.gz) && statSync(join(stage.dir, name)).size !== bytes)
-      throw damaged(snapshot, `: ${name} does not have its ${bytes} bytes`);
+      throw damagedSnapshot(snapshot, `${name} does not have its ${bytes} bytes`);
 }
 
 /**
@@ -239,7 +237,7 @@ function checkLengths(snapshot: Snapshot, stage: Stage): void {
 async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
   const { dir, manifest } = snapshot;
   if (!lstatOf(join(dir, SNAPSHOT.sums))) {
-    if (manifest) throw damaged(snapshot, `: it has no ${SNAPSHOT.sums}`);
+    if (manifest) throw damagedSnapshot(snapshot, `it has no ${SNAPSHOT.sums}`);
     log.info("  made by the earlier program: it has no checksums, only gzip's own");
     return;
   }
@@ -250,5 +248,5 @@ async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<vo
     signal,
     only: (name) => !images.has(name),
   });
-  if (wrong.length > 0) throw damaged(snapshot, `:\n  ${wrong.join("\n  ")}`);
+  if (wrong.length > 0) throw damagedSnapshot(snapshot, ...wrong);
 }

@@ -63,7 +63,7 @@ export interface SumOptions {
  * @returns undefined for a file of another length
  * @throws a system error, VmError 74 for what is no regular file or cannot be read to its end
  */
-export async function sumOf(
+export async function computeSum(
   path: string,
   bytes?: number,
   { low = false, signal }: SumOptions = {},
@@ -141,7 +141,7 @@ export async function compareSums(
     try {
       // All but disks and UEFI variables is small, and those have a known length where there is a manifest.
       if (!sizes?.has(name) && (sizes || !/\.(gz|qcow2)$/.test(name))) requireSmall(join(dir, name));
-      const sum = await sumOf(join(dir, name), sizes?.get(name), options);
+      const sum = await computeSum(join(dir, name), sizes?.get(name), options);
       if (sum !== expected) wrong.set(name, `${name}: its checksum is wrong`);
     } catch (error) {
       throwIfInterrupted();
@@ -157,7 +157,7 @@ const reasonFor = (error: unknown): string => (hasErrno(error, "ENOENT") ? "it i
 export async function computeSums(dir: string, names: readonly string[]): Promise<string> {
   const lines = new Map<string, string>();
   await inParallel(names, async (name) => {
-    lines.set(name, formatSumLine({ name, sum: (await sumOf(join(dir, name)))! }));
+    lines.set(name, formatSumLine({ name, sum: (await computeSum(join(dir, name)))! }));
   });
   return names.map((name) => lines.get(name)!).join("");
 }

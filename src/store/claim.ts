@@ -4,10 +4,12 @@ import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { ownedByUs } from "../lib/trust.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { listDirectory, lstatOf, remove } from "./files.ts";
+import { remove } from "./remove.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { listDirectory } from "./files.ts";
 import { HOST, isDiskName, RUN_FILES, WORK } from "./layout.ts";
 import { updateMark } from "./mark.ts";
-import type { Present, Work } from "./workdir.ts";
+import type { Workdir, Work } from "./workdir.ts";
 import { isOwned, listOwned } from "./working-files.ts";
 import { isDirectoryName, isWorkingFile } from "./working-names.ts";
 
@@ -31,7 +33,7 @@ const RENEWED: ReadonlySet<string> = new Set([
  * @param emptied `.in` and `.out` are made anew, too
  * @throws 73 where a name is taken in HOSTDIR by a file that the mark does not name, 74 for what is no regular file
  */
-export function claimFiles(work: Present, names: readonly string[], emptied = false): void {
+export function claimFiles(work: Workdir, names: readonly string[], emptied = false): void {
   if (work.inplace) {
     const taken = names.filter((name) => !isOwned(work.mark, name) && lstatOf(join(work.dir, name)));
     if (taken.length > 0) throw takenError(work.dir, taken);

@@ -2,7 +2,8 @@ import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { formatCommand } from "../qmp/commands.ts";
 import { parseEvent, type QmpEvent } from "../qmp/events.ts";
-import { readTail, replaceFile } from "./files.ts";
+import { readTail } from "../lib/read-file.ts";
+import { replaceFile } from "./files.ts";
 import { WORK } from "./layout.ts";
 
 /** One thing that happened in a run. */

@@ -19,19 +19,6 @@ import { openForReading } from "../lib/read-file.ts";
 import { PARTIAL } from "./layout.ts";
 import { remove } from "./remove.ts";
 
-export { remove };
-
-export {
-  lstatOf,
-  openForReading,
-  openNamed,
-  readNamed,
-  readSmall,
-  readSmallBytes,
-  readTail,
-  realPath,
-} from "../lib/read-file.ts";
-
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
 /** Names in a directory; none when it is not there. */
@@ -131,7 +118,7 @@ export function replaceFile(path: string, content: string | Buffer, directory = 
 }
 
 /** Points a symbolic link at `target` in one step, whether it exists or not: when this throws, it has not. */
-export function swingLink(path: string, target: string): void {
+export function replaceSymlink(path: string, target: string): void {
   const beside = join(dirname(path), `${PARTIAL}${process.pid}`);
   rmSync(beside, { force: true });
   symlinkSync(target, beside);

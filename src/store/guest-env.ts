@@ -1,6 +1,7 @@
 import { GUEST_FORMAT, GUEST_FORMAT_NAME } from "../config/guest-format.ts";
 import type { SettingName } from "../config/schema.ts";
-import { readAssignments, type SettingValue } from "../config/literal.ts";
+import type { SettingValue } from "../config/shell-expand.ts";
+import { readAssignments } from "../config/literal.ts";
 import { parseImage } from "../machine/parse.ts";
 import { isDiskName } from "./layout.ts";
 

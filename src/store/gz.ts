@@ -5,7 +5,8 @@ import { installHint, PACKAGES } from "../lib/packages.ts";
 import { pipe } from "../process/libc.ts";
 import { processFailure, requireProgram, start, type Child } from "../process/exec.ts";
 import { interruption } from "../process/signals.ts";
-import { createFile, openForReading, syncDescriptor } from "./files.ts";
+import { createFile, syncDescriptor } from "./files.ts";
+import { openForReading } from "../lib/read-file.ts";
 
 /** One file to compress or unpack. */
 export interface CopyJob {
@@ -55,7 +56,7 @@ function keepToRate({ reader }: Copy, bytesPerSecond: number): Disposable {
  * Runs copies side by side, at most `limit` at once; the first failure or interruption ends them all.
  * @param rate bytes per second of them all; 0: as fast as may be
  */
-async function runCopies(
+async function runFileCopies(
   jobs: readonly CopyJob[],
   limit: number,
   begin: (job: CopyJob) => Copy,
@@ -152,7 +153,7 @@ export async function compressFiles(
     })();
     return { reader, all: [reader, packer], done };
   };
-  await runCopies(jobs, cores, begin, onProgress, rate);
+  await runFileCopies(jobs, cores, begin, onProgress, rate);
 }
 
 /**
@@ -185,7 +186,7 @@ export async function unpackFiles(
     })();
     return { reader, all: [reader, writer], done };
   };
-  await runCopies(jobs, availableParallelism(), begin, onProgress);
+  await runFileCopies(jobs, availableParallelism(), begin, onProgress);
 }
 
 /** The length gzip notes at a file's end, modulo 4 GiB (RFC 1952): a lower bound of what it unpacks to. */

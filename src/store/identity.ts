@@ -37,7 +37,7 @@ export function parseIdentity(text: string): Identity | undefined {
   return { uuid, former };
 }
 
-const isSame = (a: Identity, b: Identity): boolean =>
+const isSameIdentity = (a: Identity, b: Identity): boolean =>
   a.uuid === b.uuid && JSON.stringify(a.former) === JSON.stringify(b.former);
 
 /**
@@ -47,13 +47,13 @@ const isSame = (a: Identity, b: Identity): boolean =>
 export function withIdentity(text: string, identity: Identity & { uuid: string }): string | undefined {
   const before = parseIdentity(text);
   if (!before) return undefined;
-  if (isSame(before, identity)) return text;
+  if (isSameIdentity(before, identity)) return text;
   let changed = before.uuid === identity.uuid ? text : withAssignment(text, "UUID", identity.uuid);
   if (JSON.stringify(before.former) !== JSON.stringify(identity.former))
     changed = withAssignment(changed, "UUID_FORMER", [...identity.former]);
   // A last line that ends in `\` would swallow what is appended.
   const after = parseIdentity(changed);
-  return after && isSame(after, identity) && others(changed) === others(text) ? changed : undefined;
+  return after && isSameIdentity(after, identity) && others(changed) === others(text) ? changed : undefined;
 }
 
 /** All further settings, for a comparison. */

@@ -69,7 +69,7 @@ export async function lockDirectory(
     }
   };
   const deadline = Date.now() + waitMs;
-  const holder = (): string => findHolder(fstatSync(fd).ino);
+  const holder = (): string => describeLockHolder(fstatSync(fd).ino);
   using _step = beginStep(() => `waiting for the lock of ${hostdir}: ${holder()}`);
   try {
     // flock(2) has no event to wait for; a blocking call would stop signals from being heard.
@@ -89,7 +89,7 @@ export async function lockDirectory(
 }
 
 /** Who holds the lock on this inode, from /proc/locks (proc(5)): `vm backup (pid 123)`. */
-function findHolder(inode: number): string {
+function describeLockHolder(inode: number): string {
   try {
     const line = readFileSync("/proc/locks", "utf8")
       .split("\n")

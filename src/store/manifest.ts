@@ -1,7 +1,7 @@
 import { VmError } from "../lib/errors.ts";
 import { isUuid } from "../lib/uuid.ts";
 import { SNAPSHOT_FORMATS, type SnapshotFormat } from "../machine/types.ts";
-import { parseConsistency, type Consistency } from "./mark.ts";
+import { type Consistency, parseConsistency } from "./mark-types.ts";
 
 /** One of the VM's files in a snapshot. */
 export interface StoredFile {

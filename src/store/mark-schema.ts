@@ -20,11 +20,11 @@ const isFields = (value: unknown): value is Fields =>
 export function formatMark({ damaged: _damaged, ...fields }: Mark): string {
   // As it is read again: fields that are undefined are none.
   const plainFields = JSON.parse(JSON.stringify(fields)) as Fields;
-  return `${JSON.stringify({ ...plainFields, sum: sumOf(plainFields) }, null, 2)}\n`;
+  return `${JSON.stringify({ ...plainFields, sum: sumFields(plainFields) }, null, 2)}\n`;
 }
 
 /** SHA-256 of the fields as compact JSON, in their order. */
-const sumOf = (fields: Fields): string => sha256(JSON.stringify(fields));
+const sumFields = (fields: Fields): string => sha256(JSON.stringify(fields));
 
 /**
  * Reads a mark. What is not of its form is left out; a mark that is damaged still is one, with what can be read of it,
@@ -39,7 +39,7 @@ export function parseMark(text: string, path: string): Mark {
     const parsed: unknown = JSON.parse(text);
     if (isFields(parsed)) {
       ({ sum, ...fields } = parsed);
-      whole = sum === undefined || sum === sumOf(fields);
+      whole = sum === undefined || sum === sumFields(fields);
     }
   } catch {
     // No JSON, or nested deeper than the parser can go.
@@ -89,7 +89,7 @@ function readFields(fields: Fields, dropped: string[]): Mark {
 
 const MAX_TEXT = 4096;
 
-const text = (value: unknown): string | undefined =>
+const asText = (value: unknown): string | undefined =>
   typeof value === "string" && value.length <= MAX_TEXT ? value : undefined;
 
 const count = (value: unknown, least = 0): number | undefined =>
@@ -109,13 +109,13 @@ const path = (value: unknown): string | undefined =>
     : undefined;
 
 const strings = (value: unknown): string[] | undefined =>
-  Array.isArray(value) && value.every((item) => text(item) !== undefined) ? (value as string[]) : undefined;
+  Array.isArray(value) && value.every((item) => asText(item) !== undefined) ? (value as string[]) : undefined;
 
 const names = (value: unknown): string[] | undefined =>
   Array.isArray(value) && value.every(isPlainName) ? value : undefined;
 
 /** Rules as qemu gets them: `hostfwd=…` and what else a user-mode network card takes. */
-const forwards = (value: unknown): string[] | undefined => {
+const asForwards = (value: unknown): string[] | undefined => {
   const list = strings(value);
   // One by one: a comma within would make two of one.
   return list?.every((rule) => {
@@ -135,7 +135,7 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
   if (!isFields(value)) return undefined;
   const started = date(value.started);
   const pid = value.pid === undefined ? undefined : count(value.pid, 1);
-  const rules = forwards(value.forwards);
+  const rules = asForwards(value.forwards);
   if (started === undefined || (value.pid !== undefined && pid === undefined)) return undefined;
   const display = value.display === undefined ? undefined : readDisplay(value.display);
   const ended = value.ended === undefined ? undefined : date(value.ended);
@@ -175,7 +175,7 @@ function readDisplay(value: unknown): RunRecord["display"] {
 /** Is this a setting that is known, with a value that would be accepted now? */
 function isRight(name: string, raw: unknown): boolean {
   if (!isSettingName(name)) return false;
-  const given = text(raw) ?? strings(raw);
+  const given = asText(raw) ?? strings(raw);
   return given !== undefined && "value" in parseSetting(name, given);
 }
 
@@ -217,7 +217,7 @@ function readBase(value: unknown): BaseRecord | undefined {
 
 function readOnSnapshot(value: unknown): Mark["onSnapshot"] {
   if (!isFields(value) || !isPlainName(value.name)) return undefined;
-  const id = text(value.id);
-  const sum = text(value.sum);
+  const id = asText(value.id);
+  const sum = asText(value.sum);
   return id === undefined || sum === undefined ? undefined : { name: value.name, id, sum };
 }

@@ -1,12 +1,11 @@
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
-import { readSmall, replaceFile, writeNew } from "./files.ts";
+import { readSmall } from "../lib/read-file.ts";
+import { replaceFile, writeNew } from "./files.ts";
 import { WORK } from "./layout.ts";
 import { formatMark, parseMark } from "./mark-schema.ts";
 import { newMark, type Mark } from "./mark-types.ts";
-
-export * from "./mark-types.ts";
 
 /** The mark of a directory; undefined when it carries none. @throws 78 for one of a newer version */
 export const readMark = (workdir: string): Mark | undefined => readMarkFile(join(workdir, WORK.mark));

@@ -3,7 +3,8 @@ import { commandLine, programName } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { plain } from "../lib/text.ts";
-import { listDirectory, lstatOf } from "./files.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { listDirectory } from "./files.ts";
 import { HOST, isDiskName, READY, REMOVING, SNAPSHOT } from "./layout.ts";
 
 /** HOSTDIR has nothing of a VM. */

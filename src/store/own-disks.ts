@@ -1,8 +1,8 @@
 import { readlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { kindOf } from "../lib/read-file.ts";
-import { listDirectory, lstatOf } from "./files.ts";
+import { fileKindOf, lstatOf } from "../lib/read-file.ts";
+import { listDirectory } from "./files.ts";
 import { isDiskName } from "./layout.ts";
 
 /**
@@ -13,7 +13,7 @@ import { isDiskName } from "./layout.ts";
 export function requireRegularDisk(path: string): void {
   const stats = lstatOf(path);
   if (!stats || stats.isFile()) return;
-  const what = stats.isSymbolicLink() ? `a symbolic link to ${readlinkSync(path)}` : kindOf(stats);
+  const what = stats.isSymbolicLink() ? `a symbolic link to ${readlinkSync(path)}` : fileKindOf(stats);
   throw new VmError("io", `cannot use the disk ${path}: it is ${what}`, {
     hint: `a working disk is a regular file in ${dirname(path)}; for larger storage set TMPDIR, use --inplace in a directory there, or name the image's full path in IMAGES`,
   });

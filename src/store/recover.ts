@@ -1,7 +1,9 @@
 import { existsSync, readlinkSync, realpathSync, unlinkSync, type Stats } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { callerUid } from "../lib/trust.ts";
-import { listDirectory, lstatOf, remove } from "./files.ts";
+import { remove } from "./remove.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { listDirectory } from "./files.ts";
 import { HOST, PARTIAL, READY, REMOVING } from "./layout.ts";
 import { readMark } from "./mark.ts";
 import {

@@ -9,7 +9,7 @@ export type Rules = Partial<Record<Period, number | undefined>>;
 export const hasRules = (rules: Rules): boolean => PERIODS.some((period) => (rules[period] ?? 0) > 0);
 
 /** A snapshot as the decision sees it. */
-export interface Candidate {
+export interface RetentionCandidate {
   name: string;
   made: Date;
   /** LAST leads to it. */
@@ -42,7 +42,10 @@ export interface Verdict {
 }
 
 /** Oldest first; those of one moment by name, `S9` before `S10`. */
-export const byAge = (a: Pick<Candidate, "made" | "name">, b: Pick<Candidate, "made" | "name">): number =>
+export const byAge = (
+  a: Pick<RetentionCandidate, "made" | "name">,
+  b: Pick<RetentionCandidate, "made" | "name">,
+): number =>
   a.made.getTime() - b.made.getTime() ||
   a.name.localeCompare(b.name, "en", { numeric: true }) ||
   (a.name < b.name ? -1 : 1);
@@ -75,9 +78,13 @@ const PERIOD_OF: Record<Exclude<Period, "last">, (time: Date) => string> = {
 };
 
 /** The newest of each of the last `count` periods that have any; the very oldest too, while the count lasts. */
-function keptBy(period: Period, count: number, newestFirst: readonly Candidate[]): Candidate[] {
+function keptBy(
+  period: Period,
+  count: number,
+  newestFirst: readonly RetentionCandidate[],
+): RetentionCandidate[] {
   if (period === "last") return newestFirst.slice(0, count);
-  const kept: Candidate[] = [];
+  const kept: RetentionCandidate[] = [];
   let before: string | undefined;
   for (const [index, item] of newestFirst.entries()) {
     if (kept.length === count) break;
@@ -94,11 +101,11 @@ function keptBy(period: Period, count: number, newestFirst: readonly Candidate[]
  * good, and all that the working disks build on; those that kept ones build on are merged into them, or stay, too.
  * @returns oldest first
  */
-export function decideRetention(all: readonly Candidate[], rules: Rules, now: Date): Verdict[] {
+export function decideRetention(all: readonly RetentionCandidate[], rules: Rules, now: Date): Verdict[] {
   const sorted = all.toSorted(byAge);
   const reasons = new Map<string, string[]>(sorted.map(({ name }) => [name, []]));
   const keep = (name: string, reason: string): void => void reasons.get(name)?.push(reason);
-  const isFuture = ({ made }: Candidate): boolean => made.getTime() > now.getTime();
+  const isFuture = ({ made }: RetentionCandidate): boolean => made.getTime() > now.getTime();
   const newestFirst = sorted.filter((item) => !item.damaged && !item.foreign && !isFuture(item)).toReversed();
   for (const period of PERIODS)
     for (const { name } of keptBy(period, rules[period] ?? 0, newestFirst)) keep(name, period);
@@ -140,17 +147,17 @@ export function decideRetention(all: readonly Candidate[], rules: Rules, now: Da
  * @returns by name: whether its data can be merged, and the nearest ones that stay and build on it
  */
 function decideMerges(
-  all: readonly Candidate[],
+  all: readonly RetentionCandidate[],
   kept: ReadonlySet<string>,
 ): Map<string, { into: string[]; merge: boolean }> {
   const byName = new Map(all.map((item) => [item.name, item]));
   const needed = new Set(kept);
   for (const name of needed) for (const parent of byName.get(name)?.parents ?? []) needed.add(parent);
-  const children = new Map<string, Candidate[]>();
+  const children = new Map<string, RetentionCandidate[]>();
   for (const item of all)
     if (needed.has(item.name))
       for (const parent of item.parents) children.set(parent, [...(children.get(parent) ?? []), item]);
-  const merges = (item: Candidate): boolean =>
+  const merges = (item: RetentionCandidate): boolean =>
     !kept.has(item.name) &&
     [item, ...(children.get(item.name) ?? [])].every(({ mergeable }) => mergeable === true);
   // Damaged manifests may go in a circle.

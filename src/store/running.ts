@@ -1,20 +1,20 @@
 import { mkdirSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
-import { listDirectory, removeQuietly, swingLink } from "./files.ts";
+import { listDirectory, removeQuietly, replaceSymlink } from "./files.ts";
 import { sha256 } from "../lib/crypto.ts";
 
 /** Links to the directories of VMs that run, so that they can be found wherever they are. */
-const directoryIn = (cache: string): string => join(cache, "running");
+const runningDirectory = (cache: string): string => join(cache, "running");
 
 const linkTo = (cache: string, hostdir: string): string =>
-  join(directoryIn(cache), sha256(hostdir).slice(0, 16));
+  join(runningDirectory(cache), sha256(hostdir).slice(0, 16));
 
 /** Best effort: without it a VM outside of PROFILES is not listed. */
 export function noteRunning(cache: string | undefined, hostdir: string): void {
   if (cache === undefined) return;
   try {
-    mkdirSync(directoryIn(cache), { recursive: true, mode: 0o700 });
-    swingLink(linkTo(cache, hostdir), hostdir);
+    mkdirSync(runningDirectory(cache), { recursive: true, mode: 0o700 });
+    replaceSymlink(linkTo(cache, hostdir), hostdir);
   } catch {
     // No room, or no rights there.
   }
@@ -27,7 +27,7 @@ export function forgetRunning(cache: string | undefined, hostdir: string): void 
 /** HOSTDIRs that were noted, running or not. */
 export function listNoted(cache: string | undefined): string[] {
   if (cache === undefined) return [];
-  const directory = directoryIn(cache);
+  const directory = runningDirectory(cache);
   return listDirectory(directory).flatMap((name) => {
     try {
       return [readlinkSync(join(directory, name))];

@@ -3,10 +3,10 @@ import { closeSync, fstatSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { checkGuestEnv, type CheckedGuestEnv } from "../config/check-guest-env.ts";
 import { reasonOf } from "../lib/errors.ts";
-import { openForReading, readSmallBytes } from "../lib/read-file.ts";
+import { lstatOf, openForReading, readSmallBytes } from "../lib/read-file.ts";
 import { parseImage } from "../machine/parse.ts";
 import { findHeaderDamage, readOwnHeader } from "../qemu/image-header.ts";
-import { listDirectory, lstatOf } from "./files.ts";
+import { listDirectory } from "./files.ts";
 import { isDiskName, SNAPSHOT, WORK } from "./layout.ts";
 import type { StoredFile } from "./manifest.ts";
 import { isNewer } from "./snapshot-info.ts";
@@ -46,7 +46,7 @@ export function findDamage(
  * The same for a working disk that is an overlay of a snapshot's: of the disks alone, which is what it reads. One that
  * only a newer version can read passes.
  */
-export function findDiskDamage(snapshot: Snapshot, find: FindSnapshot): string | undefined {
+export function findSnapshotDiskDamage(snapshot: Snapshot, find: FindSnapshot): string | undefined {
   const { parents, problem } = followChain(snapshot, find);
   for (const item of [snapshot, ...parents]) {
     const damage = damageOfDisks(item);
@@ -83,7 +83,7 @@ function ownDamage(snapshot: Snapshot, known: Map<string, string | undefined>): 
   if (known.has(name)) return known.get(name);
   let damage: string | undefined;
   try {
-    damage = problem ? problem.message : lookAt(snapshot);
+    damage = problem ? problem.message : findContentDamage(snapshot);
   } catch (error) {
     damage = reasonOf(error);
   }
@@ -91,7 +91,7 @@ function ownDamage(snapshot: Snapshot, known: Map<string, string | undefined>): 
   return damage;
 }
 
-function lookAt(snapshot: Snapshot): string | undefined {
+function findContentDamage(snapshot: Snapshot): string | undefined {
   const { dir, manifest } = snapshot;
   const files: (Pick<StoredFile, "file"> & Partial<StoredFile>)[] =
     manifest?.files ?? listStoredGz(dir).map((file) => ({ file }));

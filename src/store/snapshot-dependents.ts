@@ -1,7 +1,8 @@
 import { basename, dirname, join } from "node:path";
 import { hasErrno } from "../lib/errors.ts";
 import { readOwnHeader } from "../qemu/image-header.ts";
-import { listDirectory, lstatOf } from "./files.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { listDirectory } from "./files.ts";
 import { HOST, WORK } from "./layout.ts";
 import type { Work } from "./workdir.ts";
 import { ownDisks } from "./own-disks.ts";
@@ -18,7 +19,7 @@ export function parentsOf({ dir, manifest, problem }: Snapshot): string[] {
   if (manifest) return manifest.parent === undefined ? [] : [manifest.parent];
   if (!problem || !isReadable(dir)) return [];
   const backing = listDirectory(dir).flatMap((name) =>
-    lstatOf(join(dir, name))?.isFile() ? (readQuietly(join(dir, name)) ?? []) : [],
+    lstatOf(join(dir, name))?.isFile() ? (readBackingName(join(dir, name)) ?? []) : [],
   );
   return [...new Set(backing.map((path) => basename(dirname(path))))];
 }
@@ -31,7 +32,7 @@ function isReadable(dir: string): boolean {
   }
 }
 
-function readQuietly(path: string): string | undefined {
+function readBackingName(path: string): string | undefined {
   try {
     return readOwnHeader(path).backingName;
   } catch (error) {

@@ -2,9 +2,8 @@ import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import type { ReadImage } from "../machine/types.ts";
 import { readOwnHeader } from "../qemu/image-header.ts";
-import { lstatOf } from "./files.ts";
 import { HOST, imageName, WORK } from "./layout.ts";
-import { requireReadableFile } from "../lib/read-file.ts";
+import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 
 /** More than SNAPSHOT_CHAIN can ever be: a chain this long leads round and round. */
 const LONGEST = 2000;

@@ -1,8 +1,9 @@
 import { join } from "node:path";
-import { allocatedBytes, listDirectory, lstatOf, readSmall } from "./files.ts";
+import type { Consistency } from "./mark-types.ts";
+import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { allocatedBytes, listDirectory } from "./files.ts";
 import { isDiskName, SNAPSHOT } from "./layout.ts";
 import type { SnapshotFormat } from "../machine/types.ts";
-import type { Consistency } from "./mark.ts";
 import { parentsOf } from "./snapshot-dependents.ts";
 import { lastName, listSnapshots, type Snapshot } from "./snapshots.ts";
 
@@ -36,13 +37,13 @@ export interface SnapshotFile {
 }
 
 /** A snapshot with all that is known of it. */
-export interface Known {
+export interface SnapshotInfo {
   snapshot: Snapshot;
   facts: SnapshotFacts;
 }
 
 /** All snapshots of a VM, oldest first. */
-export function knowSnapshots(hostdir: string): Known[] {
+export function inspectSnapshots(hostdir: string): SnapshotInfo[] {
   const last = lastName(hostdir);
   // One that is removed meanwhile is no news: a list takes no lock.
   const all = listSnapshots(hostdir).flatMap((snapshot) => {

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { beginStep } from "../lib/activity.ts";
 import { VmError } from "../lib/errors.ts";
-import { lstatOf } from "./files.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { HOST, SNAPSHOT } from "./layout.ts";
 import { findSnapshot, type Snapshot } from "./snapshots.ts";
 import { compareSums } from "./checksums.ts";

@@ -1,7 +1,7 @@
 import { reasonOf } from "../lib/errors.ts";
 import { SNAPSHOT } from "./layout.ts";
 import type { Manifest } from "./manifest.ts";
-import type { SnapshotRecord } from "./mark.ts";
+import type { SnapshotRecord } from "./mark-types.ts";
 import type { Snapshot } from "./snapshots.ts";
 import { readSums } from "./checksums.ts";
 import { sha256 } from "../lib/crypto.ts";

@@ -3,18 +3,19 @@ import { join } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { refuseTaken } from "./claim.ts";
+import { type Mark, newMark } from "./mark-types.ts";
+import { remove } from "./remove.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import {
   afterCommit,
   fileError,
   listDirectory,
-  lstatOf,
-  remove,
   removeQuietly,
-  swingLink,
+  replaceSymlink,
   syncDirectory,
 } from "./files.ts";
 import { HOST, isDiskName, PARTIAL, READY, WORK } from "./layout.ts";
-import { newMark, writeMark, type Mark } from "./mark.ts";
+import { writeMark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
 import { directoryOf, workPrefix, UNFINISHED, finishReplacing, rollForward } from "./working-files.ts";
 import { isWorkingFile } from "./working-names.ts";
@@ -71,7 +72,7 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
         syncDirectory(dir);
         renameSync(dir, final);
         syncDirectory(tmpdir);
-        swingLink(join(hostdir, HOST.workLink), final);
+        replaceSymlink(join(hostdir, HOST.workLink), final);
       } catch (error) {
         removeQuietly(final);
         throw error;

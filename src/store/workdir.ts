@@ -3,12 +3,14 @@ import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { commandLine, programName } from "../lib/command-line.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
-import { asUser, callerUid, ownedByUs, userName, writableByOthers } from "../lib/trust.ts";
+import { asUser, callerUid, ownedByUs, findUserName, writableByOthers } from "../lib/trust.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { listDirectory, lstatOf, readSmall, realPath, swingLink } from "./files.ts";
+import type { Mark } from "./mark-types.ts";
+import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
+import { listDirectory, replaceSymlink } from "./files.ts";
 import { namedDisks } from "./guest-env.ts";
 import { HOST, isDiskName, READY, WORK } from "./layout.ts";
-import { readMark, type Mark } from "./mark.ts";
+import { readMark } from "./mark.ts";
 import { isWorkDirectoryName } from "./working-names.ts";
 
 /** A VM's working files. */
@@ -28,9 +30,9 @@ export type Work =
       movedFrom?: string;
     };
 
-export type Present = Extract<Work, { state: "present" }>;
+export type Workdir = Extract<Work, { state: "present" }>;
 
-function refuse(link: string, reason: string, hint: string): VmError {
+function refuseLink(link: string, reason: string, hint: string): VmError {
   return new VmError("io", `cannot use ${link}: ${reason}`, { hint });
 }
 
@@ -42,9 +44,9 @@ const actAs = (uid: number, link: string): string =>
   `if the VM is that user's, act as that user: ${asUser(uid, programName())} …; if its files are gone and others have taken the name, set the link aside: mv ${shellQuote(link)} ${shellQuote(`${link}.old`)}`;
 
 /** Why the system refuses a look, and whose it is. */
-function unreadable(path: string, error: unknown): VmError {
+function unreadableWorkdir(path: string, error: unknown): VmError {
   const uid = ownerOf(path);
-  const whose = uid === undefined || uid === callerUid() ? "" : `; it belongs to ${userName(uid)}`;
+  const whose = uid === undefined || uid === callerUid() ? "" : `; it belongs to ${findUserName(uid)}`;
   const act = whose === "" ? "" : `act as that user: ${asUser(uid!, programName())} …`;
   return new VmError("noInput", `cannot look into ${path}: ${reasonOf(error)}${whose}`, {
     hint: act || `chmod u+rwx ${shellQuote(path)}`,
@@ -72,7 +74,7 @@ export function resolveHostdir(directory: string): string {
   try {
     stats = lstatOf(link);
   } catch (error) {
-    throw unreadable(start, error);
+    throw unreadableWorkdir(start, error);
   }
   // In place both are the same directory, whatever became of the link back.
   if (!stats?.isSymbolicLink() || realPath(join(start, HOST.workLink)) === start) return start;
@@ -81,7 +83,7 @@ export function resolveHostdir(directory: string): string {
   const back = target && realPath(join(target, HOST.workLink));
   // Of a foreign VM, which is looked at only, both are its owner's.
   if (!target || back !== start || !(ownedByUs(stats) || stats.uid === lstatSync(target).uid))
-    throw refuse(
+    throw refuseLink(
       link,
       `the VM it names (${readlinkSync(link)}) does not have its working files here`,
       "start the program in the VM's own directory",
@@ -98,28 +100,29 @@ export function resolveWork(hostdir: string): Work {
   const link = join(hostdir, HOST.workLink);
   const stats = lstatOf(link);
   if (!stats) return { state: "none" };
-  if (!stats.isSymbolicLink()) throw refuse(link, "it is no symbolic link", "move it out of the way");
+  if (!stats.isSymbolicLink()) throw refuseLink(link, "it is no symbolic link", "move it out of the way");
   // Of a foreign VM, which is looked at only, all must be its owner's.
   const { uid: owner } = lstatSync(hostdir);
   const isOwners = (item: Stats): boolean => ownedByUs(item) || item.uid === owner;
-  if (!isOwners(stats)) throw refuse(link, `it belongs to ${userName(stats.uid)}`, actAs(stats.uid, link));
+  if (!isOwners(stats))
+    throw refuseLink(link, `it belongs to ${findUserName(stats.uid)}`, actAs(stats.uid, link));
   const words = readlinkSync(link);
   const target = isAbsolute(words) ? words : resolve(hostdir, words);
   const inplace = realPath(target) === realPath(hostdir);
   const dirStats = lstatOf(inplace ? hostdir : target);
   if (!dirStats) return { state: "gone", target, made: stats.mtime };
   const unlink = `if its files are not needed here, remove the link: rm ${shellQuote(link)}`;
-  if (!dirStats.isDirectory()) throw refuse(link, `${target} is no directory`, unlink);
+  if (!dirStats.isDirectory()) throw refuseLink(link, `${target} is no directory`, unlink);
   if (!isOwners(dirStats))
-    throw refuse(link, `${target} belongs to ${userName(dirStats.uid)}`, actAs(dirStats.uid, link));
+    throw refuseLink(link, `${target} belongs to ${findUserName(dirStats.uid)}`, actAs(dirStats.uid, link));
   if (writableByOthers(dirStats) && !inplace && ownedByUs(dirStats))
-    throw refuse(link, `${target} may be written by others`, `chmod go-w ${shellQuote(target)}`);
+    throw refuseLink(link, `${target} may be written by others`, `chmod go-w ${shellQuote(target)}`);
   if (!inplace && hasLostDisks(hostdir, target))
     return { state: "gone", target, made: stats.mtime, remains: true };
   const hostLink = join(target, WORK.hostLink);
   const hostStats = lstatOf(hostLink);
   if (!hostStats?.isSymbolicLink() || !isOwners(hostStats))
-    throw refuse(
+    throw refuseLink(
       link,
       `${target} has no ${WORK.hostLink} link of its owner's`,
       hostStats && inplace
@@ -131,7 +134,7 @@ export function resolveWork(hostdir: string): Work {
   const moved = !inplace && isAbsolute(named) && lstatOf(named) === undefined;
   if (!moved && realPath(hostLink) !== realPath(hostdir)) {
     const original = realPath(join(named, HOST.workLink)) === realPath(target);
-    throw refuse(
+    throw refuseLink(
       link,
       `the working files in ${target} belong to ${named}`,
       original
@@ -141,12 +144,12 @@ export function resolveWork(hostdir: string): Work {
   }
   const mark = readMark(target);
   if (!mark && inplace && lstatOf(join(hostdir, READY)))
-    throw refuse(
+    throw refuseLink(
       link,
       "a command that was interrupted has not finished with the working files",
       `the next command that changes the VM finishes: ${commandLine("backup")}`,
     );
-  if (!mark) throw refuse(link, `${target} does not carry this program's mark (${WORK.mark})`, adopt());
+  if (!mark) throw refuseLink(link, `${target} does not carry this program's mark (${WORK.mark})`, adopt());
   return {
     state: "present",
     dir: inplace ? hostdir : target,
@@ -192,7 +195,7 @@ export function repointHost(hostdir: string): Work {
   mendInplace(hostdir);
   const work = resolveWork(hostdir);
   if (work.state === "present" && work.movedFrom !== undefined)
-    swingLink(join(work.dir, WORK.hostLink), hostdir);
+    replaceSymlink(join(work.dir, WORK.hostLink), hostdir);
   return work;
 }
 
@@ -203,7 +206,7 @@ function mendInplace(hostdir: string): void {
   const inplace = realPath(join(hostdir, HOST.workLink)) === realPath(hostdir);
   if (!inplace || !lstatOf(join(hostdir, WORK.mark))?.isFile()) return;
   if (stats && (!stats.isSymbolicLink() || realPath(back) === realPath(hostdir))) return;
-  swingLink(back, ".");
+  replaceSymlink(back, ".");
 }
 
 /** When this machine was started last, as the kernel tells (proc(5)). */

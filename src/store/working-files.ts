@@ -3,9 +3,12 @@ import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { ownedByUs } from "../lib/trust.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { afterCommit, listDirectory, lstatOf, remove, swingLink, syncDirectory } from "./files.ts";
+import type { Mark } from "./mark-types.ts";
+import { remove } from "./remove.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { afterCommit, listDirectory, replaceSymlink, syncDirectory } from "./files.ts";
 import { HOST, isDiskName, READY, REMOVING, WORK } from "./layout.ts";
-import { readMark, readMarkFile, updateMark, type Mark } from "./mark.ts";
+import { readMark, readMarkFile, updateMark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
 import { isDirectoryName, isStagedName, isWorkDirectoryName, isWorkingFile } from "./working-names.ts";
 import { randomBytes, sha256 } from "../lib/crypto.ts";
@@ -94,8 +97,8 @@ export function rollForward(hostdir: string): void {
       if (lstatSync(join(ready, name)).isDirectory()) remove(join(hostdir, name));
       renameSync(join(ready, name), join(hostdir, name));
     }
-    swingLink(join(hostdir, WORK.hostLink), ".");
-    swingLink(join(hostdir, HOST.workLink), ".");
+    replaceSymlink(join(hostdir, WORK.hostLink), ".");
+    replaceSymlink(join(hostdir, HOST.workLink), ".");
     syncDirectory(hostdir);
     renameSync(join(ready, WORK.mark), join(hostdir, WORK.mark));
   }

@@ -8,13 +8,12 @@ import { dropBrokenBitmaps } from "../qemu/bitmaps.ts";
 import { identifyBlockDevice } from "../qemu/block-device.ts";
 import { readImageHeader, readOwnHeader, refuseForeignParts } from "../qemu/image-header.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { lstatOf, realPath } from "../store/files.ts";
+import type { BaseRecord } from "../store/mark-types.ts";
 import { diskName, HOST, WORK } from "../store/layout.ts";
-import type { BaseRecord } from "../store/mark.ts";
-import { requireReadableFile } from "../lib/read-file.ts";
-import type { Present } from "../store/workdir.ts";
+import { lstatOf, realPath, requireReadableFile } from "../lib/read-file.ts";
+import type { Workdir } from "../store/workdir.ts";
 import { findSnapshotImage, parseBackingName } from "../store/snapshot-images.ts";
-import { findDiskDamage } from "../store/snapshot-damage.ts";
+import { findSnapshotDiskDamage } from "../store/snapshot-damage.ts";
 import { chainOf, findBeside, requireIntact } from "../store/snapshot-intact.ts";
 import { findMismatch } from "../store/snapshot-parent.ts";
 import { findSnapshot } from "../store/snapshots.ts";
@@ -34,7 +33,7 @@ export function recordBase({ path, format, blockDevice }: ReadImage): BaseRecord
  * @param disk absolute, a qcow2 image with a backing file
  * @throws 66 when the image below is gone, 74 when it is not as it was: the disk would be garbage
  */
-export function findBase(work: Present, disk: string): ReadImage | undefined {
+export function resolveBackingFile(work: Workdir, disk: string): ReadImage | undefined {
   const { backingName } = readOwnHeader(disk);
   const snapshot = parseBackingName(backingName, basename(disk));
   if (snapshot !== undefined) {
@@ -89,11 +88,11 @@ export function findBase(work: Present, disk: string): ReadImage | undefined {
  * @throws 74 where another snapshot has the name of the one that was restored, or it or one that it builds on is damaged as
  *   far as the quick look shows: the disk would be garbage
  */
-function requireRecorded({ dir, mark: { onSnapshot } }: Present, name: string, disk: string): void {
+function requireRecorded({ dir, mark: { onSnapshot } }: Workdir, name: string, disk: string): void {
   const hostdir = realPath(join(dir, WORK.hostLink))!;
   const snapshot = findSnapshot(hostdir, name);
   const mismatch = onSnapshot?.name === name ? findMismatch(onSnapshot, snapshot) : undefined;
-  const damage = mismatch ?? findDiskDamage(snapshot, findBeside(hostdir));
+  const damage = mismatch ?? findSnapshotDiskDamage(snapshot, findBeside(hostdir));
   if (damage === undefined) return;
   throw new VmError(
     "io",
@@ -125,9 +124,9 @@ export async function requireIntactBelow(
  * The same for a disk that may lie over none.
  * @throws 74 besides when it claims to continue in a file that we did not put there
  */
-export function requireOwnDisk(work: Present, disk: string): ReadImage | undefined {
+export function requireOwnDisk(work: Workdir, disk: string): ReadImage | undefined {
   const linked = readOwnHeader(disk).refersTo === "backing file";
-  const base = linked ? findBase(work, disk) : undefined;
+  const base = linked ? resolveBackingFile(work, disk) : undefined;
   if (!base) refuseForeignParts(disk);
   return base;
 }

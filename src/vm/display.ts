@@ -13,7 +13,7 @@ import { replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./open.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 import { readTls } from "./tls.ts";
 import { LOOPBACK, writeViewerFile } from "./viewer.ts";
 import { randomBytes } from "../lib/crypto.ts";
@@ -36,7 +36,7 @@ export const portChosen = (vm: Vm): boolean =>
 export async function resolveDisplay(
   context: Context,
   vm: Vm,
-  work: Present,
+  work: Workdir,
   capabilities: Capabilities,
 ): Promise<Display> {
   const { PORT, DISPLAY_PROTOCOL: kind, HOST, SPICE_SOCKET, SPICE_TICKETING } = vm.settings;
@@ -101,7 +101,7 @@ function choosePort(vm: Vm, kind: SharedDisplay["kind"], port: number): DisplayA
 }
 
 /** A socket in WORKDIR, which viewers must be able to name, too. */
-function chooseSocket(work: Present, kind: SharedDisplay["kind"]): DisplayAddress {
+function chooseSocket(work: Workdir, kind: SharedDisplay["kind"]): DisplayAddress {
   const socket = join(work.dir, kind === "spice" ? WORK.spiceSocket : WORK.vncSocket);
   if (Buffer.byteLength(socket) <= MAX_SOCKET_PATH_BYTES) return { socket };
   throw new VmError("config", `SPICE_SOCKET: the path is too long for a socket: ${socket}`, {

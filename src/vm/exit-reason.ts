@@ -8,11 +8,14 @@ import { signalError, type StopSignal } from "../process/signals.ts";
 import { lastWords, type QemuEnd } from "../qemu/session.ts";
 import { readShutdown } from "../qmp/events.ts";
 import { readEvents } from "../store/events.ts";
-import { fileError, lstatOf, remove } from "../store/files.ts";
+import type { Mark, RunEnd, RunRecord } from "../store/mark-types.ts";
+import { remove } from "../store/remove.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { fileError } from "../store/files.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
-import { readMark, updateMark, type Mark, type RunEnd, type RunRecord } from "../store/mark.ts";
+import { readMark, updateMark } from "../store/mark.ts";
 import { forgetRunning } from "../store/running.ts";
-import { bootTime, type Present, type Work } from "../store/workdir.ts";
+import { bootTime, type Workdir, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { findRunning } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
@@ -56,7 +59,7 @@ export const describeEnd = (end: RunEnd): string => HOW[end];
 export const isInOrder = (end: RunEnd | undefined): boolean => end === "powered-off" || end === "reset";
 
 /** A record that cannot be read must not keep the VM from being restored or destroyed. */
-function quietly<T>(read: () => T, otherwise: T): T {
+function readOr<T>(read: () => T, otherwise: T): T {
   try {
     return read();
   } catch {
@@ -66,7 +69,7 @@ function quietly<T>(read: () => T, otherwise: T): T {
 
 /** Nobody waited for this qemu: what is left of it tells how it ended. */
 export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ended {
-  const shutdown = quietly(() => readEvents(workdir), []).findLast((event) => readShutdown(event));
+  const shutdown = readOr(() => readEvents(workdir), []).findLast((event) => readShutdown(event));
   if (shutdown) {
     const [end, how] = describeReason(readShutdown(shutdown)!.reason);
     return { end, how, at: shutdown.at };
@@ -75,7 +78,7 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
   const booted = bootTime();
   if (booted && booted > new Date(run.started))
     return { end: "killed", how: "this machine was restarted", at: booted };
-  const words = quietly(() => lastWords(join(workdir, WORK.qemuLog)), "")
+  const words = readOr(() => lastWords(join(workdir, WORK.qemuLog)), "")
     .split("\n")
     .filter((line) => !isQemuWarning(line))
     .join("\n")
@@ -132,7 +135,7 @@ export async function catchUp(
  * The same, and says so. That it cannot be recorded stops no command: `destroy` makes room.
  * @returns whether the mark has changed
  */
-export async function settleRun(context: Context, hostdir: string, work: Work): Promise<boolean> {
+export async function recordExit(context: Context, hostdir: string, work: Work): Promise<boolean> {
   try {
     const ended = await catchUp(context, hostdir, work);
     if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${ended.how}`);
@@ -144,7 +147,7 @@ export async function settleRun(context: Context, hostdir: string, work: Work): 
   }
 }
 
-function endOf({ shutdown, status, signal }: QemuEnd): Omit<Ended, "at"> {
+function classifyEnd({ shutdown, status, signal }: QemuEnd): Omit<Ended, "at"> {
   if (shutdown) {
     const [end, how] = describeReason(shutdown.reason);
     return { end, how };
@@ -154,20 +157,20 @@ function endOf({ shutdown, status, signal }: QemuEnd): Omit<Ended, "at"> {
 }
 
 /** When they were made tells working files apart; a damaged mark may not know it any more. */
-const isSame = (now: Mark, then: Mark): boolean =>
+const isSameVm = (now: Mark, then: Mark): boolean =>
   now.created === then.created || now.damaged === true || now.created === "" || then.created === "";
 
 /** Records how the run ended, says so, and fails unless the guest powered itself off. */
 export function finishRun(
   context: Context,
   now: { hostdir: string; work: Work },
-  work: Present,
+  work: Workdir,
   machineEnd: QemuEnd,
   stop: StopSignal | undefined,
 ): void {
-  const same = now.work.state === "present" && isSame(now.work.mark, work.mark);
+  const same = now.work.state === "present" && isSameVm(now.work.mark, work.mark);
   if (!same) throw new VmError("io", "the guest was ended, and its working files were destroyed meanwhile");
-  const { end, how } = endOf(machineEnd);
+  const { end, how } = classifyEnd(machineEnd);
   try {
     writeEnd(context, now.hostdir, work.dir, { end, how, at: new Date() });
   } catch (error) {
@@ -187,7 +190,7 @@ export function finishRun(
 /** Another command holds the VM's lock for too long: how the run ended is said at least. */
 export function unrecordedEnd(error: unknown, machineEnd: QemuEnd, stop: StopSignal | undefined): unknown {
   if (!(error instanceof VmError && error.code === "busy")) return error;
-  const message = `${endOf(machineEnd).how}, but this is not recorded: ${error.message}`;
+  const message = `${classifyEnd(machineEnd).how}, but this is not recorded: ${error.message}`;
   return stop
     ? signalError(stop, message)
     : new VmError("busy", message, { hint: "the next command records it" });

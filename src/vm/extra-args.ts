@@ -1,10 +1,10 @@
 import { dirname, join } from "node:path";
 import { readArguments } from "../config/literal.ts";
 import { VmError } from "../lib/errors.ts";
-import { callerUid, distrust, userName } from "../lib/trust.ts";
+import { callerUid, distrust, findUserName } from "../lib/trust.ts";
 import { lookupIn } from "../config/lookup.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { lstatOf, readSmall, realPath } from "../store/files.ts";
+import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
 import { defaultsName } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./open.ts";
@@ -34,7 +34,7 @@ export function findExtraArgs(context: Context, { hostdir, work }: Vm): Argument
 export function readExtraArgs(context: Context, vm: Vm): string[] {
   const found = findExtraArgs(context, vm);
   if (!found) return [];
-  refuseForeign(found);
+  refuseForeignArgs(found);
   return parseExtraArgs(context, vm, found);
 }
 
@@ -55,12 +55,12 @@ export function parseExtraArgs(context: Context, vm: Vm, { file, ofVm }: Argumen
   });
 }
 
-function refuseForeign({ file, ofVm }: ArgumentsFile): void {
+function refuseForeignArgs({ file, ofVm }: ArgumentsFile): void {
   // A link in the VM's directory, or one that leads nowhere, is refused when it is read.
   if (lstatOf(file)?.isSymbolicLink() && (ofVm || realPath(file) === undefined)) return;
   const reason = distrust(file);
   if (reason === undefined) return;
   throw new VmError("config", `${file} is not obeyed: ${reason}`, {
-    hint: `read it; then, to have it obeyed: chown ${userName(callerUid())} ${shellQuote(file)}; chmod go-w ${shellQuote(file)} ${shellQuote(dirname(file))}`,
+    hint: `read it; then, to have it obeyed: chown ${findUserName(callerUid())} ${shellQuote(file)}; chmod go-w ${shellQuote(file)} ${shellQuote(dirname(file))}`,
   });
 }

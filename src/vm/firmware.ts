@@ -5,17 +5,18 @@ import type { Firmware } from "../machine/types.ts";
 import { findFirmware, MAX_VARS_BYTES, NoFittingFirmware, type FirmwareFiles } from "../qemu/firmware.ts";
 import { findVariablesDamage, readVariables } from "../qemu/uefi-variables.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { lstatOf, readNamed, replaceFile } from "../store/files.ts";
+import { lstatOf, readNamed } from "../lib/read-file.ts";
+import { replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Vm } from "./open.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 
 /**
  * The firmware of a VM's UEFI boot, with its variables. A VM that was made for BIOS gets variables of its own the first
  * time.
  * @throws as `findFirmwareFor`
  */
-export function resolveFirmware(vm: Vm, work: Present): Firmware {
+export function resolveFirmware(vm: Vm, work: Workdir): Firmware {
   const path = join(work.dir, WORK.efivars);
   const files = findFirmwareFor(vm, work);
   const { OVMF_CODE } = vm.settings;
@@ -35,7 +36,7 @@ export function resolveFirmware(vm: Vm, work: Present): Firmware {
  * The firmware that a VM's variables belong to: by their size, where there are some.
  * @throws 69 where none fits, 74 for variables that are damaged
  */
-export function findFirmwareFor({ settings }: Vm, work: Present): FirmwareFiles {
+export function findFirmwareFor({ settings }: Vm, work: Workdir): FirmwareFiles {
   const { OVMF_CODE, OVMF_VARS, QEMUARCH } = settings;
   const own = { code: OVMF_CODE, vars: OVMF_VARS };
   const path = join(work.dir, WORK.efivars);

@@ -4,10 +4,11 @@ import type { Loaded } from "../config/load.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
-import { lstatOf, readSmall, replaceFile } from "../store/files.ts";
+import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { replaceFile } from "../store/files.ts";
 import { NO_IDENTITY, parseIdentity, withIdentity, type Identity } from "../store/identity.ts";
 import { HOST } from "../store/layout.ts";
-import { notePlace, placeOf } from "../store/places.ts";
+import { notePlace, findRecordedPlace } from "../store/places.ts";
 import { isForeign } from "../store/retention.ts";
 import { findGuestEnv, resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
@@ -18,7 +19,7 @@ interface Opened extends Loaded {
   work: Work;
 }
 
-type Known = Identity & { uuid: string };
+type KnownIdentity = Identity & { uuid: string };
 
 /** The identity that an opened VM's settings hold. */
 export const identityOf = ({ settings }: Loaded): Identity => ({
@@ -31,7 +32,7 @@ export const identityOf = ({ settings }: Loaded): Identity => ({
  * read: none. Never throws.
  */
 export function readIdentity(hostdir: string): Identity {
-  const work = quietly(() => resolveWork(hostdir)) ?? { state: "none" };
+  const work = readIfPossible(() => resolveWork(hostdir)) ?? { state: "none" };
   const found = guestEnvsOf({ hostdir, work })
     .toReversed()
     .flatMap((path) => identityIn(path)?.identity ?? []);
@@ -45,7 +46,7 @@ export function foreignUuid({ uuid, former }: Identity, vm: string | undefined):
 }
 
 function identityIn(path: string): { text: string; identity: Identity } | undefined {
-  return quietly(() => {
+  return readIfPossible(() => {
     const text = readSmall(path);
     if (text === undefined) return undefined;
     refuseNewer(text, path);
@@ -55,7 +56,7 @@ function identityIn(path: string): { text: string; identity: Identity } | undefi
 }
 
 /** Undefined where a file or a link cannot be read: whoever needs it says why. */
-function quietly<T>(read: () => T): T | undefined {
+function readIfPossible<T>(read: () => T): T | undefined {
   try {
     return read();
   } catch (error) {
@@ -80,7 +81,7 @@ export function settleIdentity<T extends Opened>(context: Context, vm: T, warns 
   const { hostdir, work } = vm;
   if (findGuestEnv(hostdir, work) === undefined) return vm;
   const before = identityOf(vm);
-  const identity = before.uuid === undefined ? makeIdentity(vm) : (before as Known);
+  const identity = before.uuid === undefined ? makeIdentity(vm) : (before as KnownIdentity);
   if (!identity) return vm;
   if (before.uuid !== undefined && work.state === "present" && !work.inplace) copyToHost(hostdir, identity);
   const other = findOther(context, hostdir, identity.uuid);
@@ -92,25 +93,25 @@ export function settleIdentity<T extends Opened>(context: Context, vm: T, warns 
 }
 
 /** @returns undefined where guest.env is none that can be read, or cannot be written */
-function makeIdentity(vm: Opened): Known | undefined {
+function makeIdentity(vm: Opened): KnownIdentity | undefined {
   const known = guestEnvsOf(vm).map(identityIn);
   const inForce = known.at(-1) ?? (lstatOf(guestEnvsOf(vm).at(-1)!) ? undefined : known[0]);
   if (!inForce) return undefined;
   const found = known.find((item) => item?.identity.uuid !== undefined)?.identity;
-  const identity: Known = { uuid: found?.uuid ?? newUuid(), former: found?.former ?? [] };
-  return quietly(() => writeIdentity(vm, identity)) ? identity : undefined;
+  const identity: KnownIdentity = { uuid: found?.uuid ?? newUuid(), former: found?.former ?? [] };
+  return readIfPossible(() => writeIdentity(vm, identity)) ? identity : undefined;
 }
 
 /** HOSTDIR's guest.env comes into force when the working files go. */
-function copyToHost(hostdir: string, identity: Known): void {
+function copyToHost(hostdir: string, identity: KnownIdentity): void {
   const path = join(hostdir, HOST.guestEnv);
-  const text = quietly(() => readSmall(path));
+  const text = readIfPossible(() => readSmall(path));
   if (text?.includes(`UUID="${identity.uuid}"`) !== false) return;
-  quietly(() => putIdentity(path, identity));
+  readIfPossible(() => putIdentity(path, identity));
 }
 
 /** @returns whether the file holds it now @throws a system error */
-function putIdentity(path: string, identity: Known): boolean {
+function putIdentity(path: string, identity: KnownIdentity): boolean {
   const found = identityIn(path);
   const text = found && withIdentity(found.text, identity);
   if (text === undefined) return false;
@@ -122,13 +123,13 @@ function putIdentity(path: string, identity: Known): boolean {
  * Writes the identity to HOSTDIR's and WORKDIR's guest.env, where these exist.
  * @returns whether the one in force holds it now @throws a system error
  */
-export function writeIdentity(vm: Pick<Opened, "hostdir" | "work">, identity: Known): boolean {
+export function writeIdentity(vm: Pick<Opened, "hostdir" | "work">, identity: KnownIdentity): boolean {
   let done = false;
   for (const path of guestEnvsOf(vm)) if (lstatOf(path)) done = putIdentity(path, identity);
   return done;
 }
 
-function withSettings<T extends Opened>(vm: T, { uuid, former }: Known): T {
+function withSettings<T extends Opened>(vm: T, { uuid, former }: KnownIdentity): T {
   const file = findGuestEnv(vm.hostdir, vm.work)!;
   return {
     ...vm,
@@ -144,7 +145,7 @@ function withSettings<T extends Opened>(vm: T, { uuid, former }: Known): T {
  * @returns its HOSTDIR, or undefined
  */
 function findOther({ cacheDirectory }: Context, hostdir: string, uuid: string): string | undefined {
-  const noted = placeOf(cacheDirectory, uuid);
+  const noted = findRecordedPlace(cacheDirectory, uuid);
   if (noted === hostdir) return undefined;
   if (noted !== undefined && !isSameDirectory(noted, hostdir) && readIdentity(noted).uuid === uuid)
     return noted;
@@ -154,7 +155,7 @@ function findOther({ cacheDirectory }: Context, hostdir: string, uuid: string): 
 
 /** One directory by two names: a bind mount. */
 function isSameDirectory(a: string, b: string): boolean {
-  const [one, other] = [quietly(() => lstatOf(a)), quietly(() => lstatOf(b))];
+  const [one, other] = [readIfPossible(() => lstatOf(a)), readIfPossible(() => lstatOf(b))];
   return one !== undefined && one.ino === other?.ino && one.dev === other.dev;
 }
 

@@ -4,18 +4,19 @@
  */
 import { existsSync, statSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
-import type { SettingValue } from "../config/literal.ts";
+import { readSmall } from "../lib/read-file.ts";
+import type { SettingValue } from "../config/shell-expand.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import type { Disk, ImageFormat, ImageRequest } from "../machine/types.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
 import { refuseNoImage } from "../qemu/no-image.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { readSmall, replaceFile } from "../store/files.ts";
+import { replaceFile } from "../store/files.ts";
 import { withAssignment } from "../store/guest-env.ts";
 import { HOST, isDiskName } from "../store/layout.ts";
 import type { Vm } from "./open.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 
 const NAME = "IMAGE_FORMATS";
 
@@ -68,7 +69,7 @@ function refuseUnlikely({ bus }: Pick<ImageRequest, "bus">, path: string): void 
 }
 
 /** Keeps the formats of images that were given without one. @param disks one for each entry of IMAGES */
-export function keepFormats({ hostdir, settings }: Vm, work: Present, disks: readonly Disk[]): void {
+export function keepFormats({ hostdir, settings }: Vm, work: Workdir, disks: readonly Disk[]): void {
   const found = settings.IMAGES.flatMap(({ format }, index) => {
     const disk = disks[index]!;
     if (format !== undefined || isOwnDisk(work, disk.path)) return [];
@@ -77,16 +78,16 @@ export function keepFormats({ hostdir, settings }: Vm, work: Present, disks: rea
   if (found.length === 0) return;
   const all = [...settings.IMAGE_FORMATS, ...found];
   settings.IMAGE_FORMATS = all.map(({ format, path }) => ({ format, path }));
-  for (const directory of new Set([work.dir, hostdir])) assign(directory, format(all));
+  for (const directory of new Set([work.dir, hostdir])) saveFormats(directory, format(all));
 }
 
-const isOwnDisk = (work: Present, path: string): boolean =>
+const isOwnDisk = (work: Workdir, path: string): boolean =>
   path.startsWith(`${work.dir}/`) && isDiskName(path.slice(work.dir.length + 1));
 
 const format = (all: readonly { format: ImageFormat; path: string }[]): string[] =>
   all.map((item) => `${item.format}=${item.path}`);
 
-function assign(directory: string, value: SettingValue): void {
+function saveFormats(directory: string, value: SettingValue): void {
   const file = join(directory, HOST.guestEnv);
   const text = readSmall(file);
   if (text !== undefined) replaceFile(file, withAssignment(text, NAME, value));
@@ -112,5 +113,5 @@ export function findFormats(images: readonly ImageRequest[]): string[] {
 
 /** Carries what is known over to the settings of a snapshot that is being restored in `directory`. */
 export function carryFormats({ settings }: Vm, directory: string): void {
-  if (settings.IMAGE_FORMATS.length > 0) assign(directory, format(settings.IMAGE_FORMATS));
+  if (settings.IMAGE_FORMATS.length > 0) saveFormats(directory, format(settings.IMAGE_FORMATS));
 }

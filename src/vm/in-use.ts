@@ -1,14 +1,14 @@
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
-import { describeHolder, findHolder, findUsers, readArgv, type Holder } from "../process/holders.ts";
+import { describeHolder, findFileHolder, findUsers, readArgv, type Holder } from "../process/holders.ts";
 import { isBlocksArgv } from "../qemu/blocks.ts";
 import { isImageInUse } from "../qemu/img.ts";
 import { isListening } from "../process/unix-socket.ts";
-import { realPath } from "../store/files.ts";
+import { realPath } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import { ownDisks } from "../store/own-disks.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 
 /** How long an ended qemu may take to flush its images and go. */
 const END_WAIT_MS = 10_000;
@@ -19,7 +19,7 @@ const RETRY_MS = 50;
  * Does a qemu use the working files? Asks its sockets, then its locks on the images.
  * @returns how that is known, or undefined
  */
-export async function findRunning(work: Present): Promise<string | undefined> {
+export async function findRunning(work: Workdir): Promise<string | undefined> {
   for (const name of [WORK.qmp, WORK.monitor])
     if (await isListening(join(work.dir, name))) return `qemu answers on ${join(work.dir, name)}`;
   for (const name of ownDisks(work.dir)) {
@@ -30,7 +30,7 @@ export async function findRunning(work: Present): Promise<string | undefined> {
 }
 
 /** The kernel's word for it, in microseconds where no qemu has them. */
-export const isAnyDiskInUse = (work: Present): boolean =>
+export const isAnyDiskInUse = (work: Workdir): boolean =>
   ownDisks(work.dir)
     .map((name) => join(work.dir, name))
     .some((path) => isImageInUse(path) && !isHeldByBackup(path));
@@ -42,7 +42,7 @@ function isHeldByBackup(path: string): boolean {
 }
 
 /** Waits for what a killed backup has left: its qemu closes the images, and goes. The caller holds the VM's lock. */
-export async function outwaitKilledBackup(work: Present): Promise<void> {
+export async function outwaitKilledBackup(work: Workdir): Promise<void> {
   const deadline = Date.now() + END_WAIT_MS;
   for (const name of ownDisks(work.dir)) {
     const path = join(work.dir, name);
@@ -51,10 +51,10 @@ export async function outwaitKilledBackup(work: Present): Promise<void> {
 }
 
 /** The process that has an image open, as far as it can be seen. */
-export const findImageHolder = (path: string): Holder | undefined => findHolder(new Set([path]));
+export const findImageHolder = (path: string): Holder | undefined => findFileHolder(new Set([path]));
 
 /** The processes of the VM's qemu, as far as they can be seen; a backup's are none of them. */
-export const findQemus = (work: Present): Holder[] =>
+export const findQemus = (work: Workdir): Holder[] =>
   findUsers(
     new Set(ownDisks(work.dir).flatMap((name) => realPath(join(work.dir, name)) ?? [])),
     realPath(work.dir) ?? work.dir,
@@ -67,7 +67,7 @@ function describeImageHolder(path: string): string {
 }
 
 /** Refuses while a qemu uses the working files. */
-export async function refuseRunning(work: Present, command: string, hint = ""): Promise<void> {
+export async function refuseRunning(work: Workdir, command: string, hint = ""): Promise<void> {
   const how = await findRunning(work);
   if (how === undefined) return;
   throw new VmError("busy", `cannot ${command}: the VM is running (${how})`, {

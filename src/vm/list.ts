@@ -5,7 +5,8 @@ import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { plain } from "../lib/text.ts";
-import { listDirectory, lstatOf, readSmall, realPath } from "../store/files.ts";
+import { listDirectory } from "../store/files.ts";
+import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
 import { HOST, LOST_FOUND, READY } from "../store/layout.ts";
 import { listPlaces } from "../store/places.ts";
 import { listNoted } from "../store/running.ts";
@@ -13,12 +14,12 @@ import type { Context } from "./context.ts";
 import { findHostdir, openUser } from "./open.ts";
 import { noVmIn } from "../store/no-vm.ts";
 import { formatList, formatStatus } from "./status-text.ts";
-import { readStatus, type Status } from "./status.ts";
+import { readVmStatus, type Status } from "./status.ts";
 
 /** Shows one VM. @returns its state */
 export async function showStatus(context: Context, json: boolean): Promise<Status["state"]> {
   const hostdir = findHostdir(context);
-  const status = await readStatus(context, hostdir);
+  const status = await readVmStatus(context, hostdir);
   const nothing = status.workingFiles === null && status.snapshots?.count === 0;
   if (nothing && !lstatOf(join(hostdir, HOST.guestEnv)))
     throw lstatOf(join(hostdir, READY)) ? unfinished(hostdir) : noVmIn(hostdir);
@@ -47,7 +48,7 @@ export async function listVms(context: Context, how: { json: boolean; names: boo
   const nameOf = (directory: string): string =>
     dirname(directory) === realPath(PROFILES) ? basename(directory) : directory;
   if (how.names) return context.print(directories.map((path) => `${plain(nameOf(path))}\n`).join(""));
-  const all = await Promise.all(directories.map((directory) => readStatus(context, directory)));
+  const all = await Promise.all(directories.map((directory) => readVmStatus(context, directory)));
   context.print(how.json ? toJson(all) : formatList(all, nameOf));
 }
 
@@ -68,11 +69,11 @@ function isVm(directory: string): boolean {
     return basename(directory) !== LOST_FOUND;
   }
   // Written by `rescue build`, or by hand.
-  const text = readQuietly(join(directory, HOST.guestEnv));
+  const text = readSettingsText(join(directory, HOST.guestEnv));
   return text !== undefined && !/^\s*RESCUE_(ISO|KERNEL)=/m.test(text);
 }
 
-function readQuietly(path: string): string | undefined {
+function readSettingsText(path: string): string | undefined {
   try {
     return readSmall(path);
   } catch {

@@ -14,7 +14,6 @@ import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { socketIn } from "../process/unix-socket.ts";
 import { mapLinks } from "../rescue/mapped-files.ts";
-import { lstatOf } from "../store/files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
 import { requireRegularDisk } from "../store/own-disks.ts";
 import { optionsBehind } from "../config/values.ts";
@@ -23,11 +22,11 @@ import { resolveDisplay } from "./display.ts";
 import { readExtraArgs } from "./extra-args.ts";
 import { resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
-import { findBase, mendBitmaps } from "./backing-file.ts";
+import { resolveBackingFile, mendBitmaps } from "./backing-file.ts";
 import { type Media } from "./media.ts";
-import { requireReadableFile } from "../lib/read-file.ts";
+import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "./open.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 
 /** Which CD is in the drive of this run, and whether it is booted. */
 export interface Cd {
@@ -42,7 +41,7 @@ export interface Cd {
 export async function resolveMachine(
   context: Context,
   vm: Vm,
-  work: Present,
+  work: Workdir,
   media: Media,
   cd: Cd | undefined,
   capabilities: Capabilities,
@@ -90,14 +89,14 @@ export async function resolveMachine(
   };
 }
 
-const familyOf = (arch: Arch): string => (ARCH[arch] as ArchFacts).family ?? arch;
+const machineFamilyOf = (arch: Arch): string => (ARCH[arch] as ArchFacts).family ?? arch;
 
 /**
  * A PC can be made another PC, but what is installed for one kind of machine does not run on another.
  * @throws 64
  */
 export function refuseOtherKind({ settings: { QEMUARCH }, ownArch = QEMUARCH }: Loaded): void {
-  if (familyOf(QEMUARCH) === familyOf(ownArch)) return;
+  if (machineFamilyOf(QEMUARCH) === machineFamilyOf(ownArch)) return;
   throw new VmError("usage", `--arch=${QEMUARCH}: this VM is of ${ownArch}`, {
     hint: "leave --arch out: it is known for each VM from its creation on",
   });
@@ -119,7 +118,7 @@ function requireUefi(arch: Arch, { version }: Capabilities): void {
 /** The port on which qemu-ga listens (qemu's docs/interop/qemu-ga). */
 const GUEST_AGENT = "org.qemu.guest_agent.0";
 
-export const resolveFiles = (work: Present, consoleLog: string): Machine["files"] => ({
+export const resolveFiles = (work: Workdir, consoleLog: string): Machine["files"] => ({
   qmp: socketIn(work.dir, WORK.qmp),
   monitor: socketIn(work.dir, WORK.monitor),
   console: socketIn(work.dir, WORK.console),
@@ -127,23 +126,23 @@ export const resolveFiles = (work: Present, consoleLog: string): Machine["files"
 });
 
 /** The VM's disks, own and foreign, in boot order. */
-export function resolveDisks(context: Context, vm: Vm, work: Present, macros: MacroValues): Disk[] {
+export function resolveDisks(context: Context, vm: Vm, work: Workdir, macros: MacroValues): Disk[] {
   const { IMAGES } = vm.settings;
   const fromFiles = IMAGES.length - (context.options.additions.IMAGES?.length ?? 0);
   return IMAGES.map((image, index) => {
     const path = expandMacro(image.path, macros)!;
-    return resolveDisk(vm, image, index, placeOf(path, index >= fromFiles, context, work), work);
+    return resolveDisk(vm, image, index, resolveImagePath(path, index >= fromFiles, context, work), work);
   });
 }
 
 /** [compat] Relative paths mean WORKDIR; typed ones the current directory, then WORKDIR. */
-function placeOf(path: string, typed: boolean, context: Context, work: Present): string {
+function resolveImagePath(path: string, typed: boolean, context: Context, work: Workdir): string {
   if (isAbsolute(path)) return path;
   const here = resolve(context.cwd, path);
   return typed && existsSync(here) ? here : resolve(work.dir, path);
 }
 
-function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, work: Present): Disk {
+function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, work: Workdir): Disk {
   const own = path === join(work.dir, image.path) && isDiskName(image.path);
   if (!lstatOf(path))
     throw new VmError("noInput", `no such disk image: ${path}`, {
@@ -155,7 +154,7 @@ function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, w
   requireReadableFile(path, "the disk image");
   if (own) mendBitmaps(path);
   const header = own ? readOwnHeader(path) : readImageHeader(path);
-  const base = own && header.refersTo === "backing file" ? findBase(work, path) : undefined;
+  const base = own && header.refersTo === "backing file" ? resolveBackingFile(work, path) : undefined;
   if (own && (header.format !== "qcow2" || (header.refersTo && !base)))
     throw new VmError("io", `refusing the disk ${path}: it is no qcow2 image that stands alone`, {
       hint: `a working disk is one whole qcow2 file; restore the last snapshot: ${commandLine("restore")}`,

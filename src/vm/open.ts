@@ -5,7 +5,9 @@ import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { lockVm } from "../store/lock.ts";
-import { fileError, listDirectory, realPath, remove } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
+import { realPath } from "../lib/read-file.ts";
+import { fileError, listDirectory } from "../store/files.ts";
 import { HOST, LAST, PARTIAL, WORK } from "../store/layout.ts";
 import { recoverWork } from "../store/recover.ts";
 import {
@@ -15,7 +17,7 @@ import {
   repointHost,
   resolveHostdir,
   resolveWork,
-  type Present,
+  type Workdir,
   type Work,
 } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
@@ -24,7 +26,7 @@ import { hintForWork, requireVm } from "../store/no-vm.ts";
 import { outwaitKilledBackup } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { foreignDirectory, requireOwn } from "./ownership.ts";
-import { settleRun } from "./exit-reason.ts";
+import { recordExit } from "./exit-reason.ts";
 
 /** A VM as one command finds it. */
 export interface Vm extends Loaded {
@@ -137,7 +139,7 @@ export const withVm = <T>(
     context,
     command,
     async (vm) =>
-      use((await settleRun(context, vm.hostdir, vm.work)) ? { ...vm, work: resolveWork(vm.hostdir) } : vm),
+      use((await recordExit(context, vm.hostdir, vm.work)) ? { ...vm, work: resolveWork(vm.hostdir) } : vm),
     options,
   );
 
@@ -205,9 +207,9 @@ async function recoverLive(hostdir: string, work: Work | undefined): Promise<voi
   if (listUnfinished(hostdir).length === 0 || work?.state !== "present") return;
   try {
     if (!(await isListening(join(work.dir, WORK.qmp)))) return;
-    const { talkForLong } = await import("../live/source.ts");
+    const { connectBackupMonitor } = await import("../live/source.ts");
     const { cleanUpLive } = await import("../live/clean-up.ts");
-    const qmp = await talkForLong(work);
+    const qmp = await connectBackupMonitor(work);
     try {
       await cleanUpLive(qmp, work.dir);
     } finally {
@@ -242,7 +244,7 @@ function listUnfinished(hostdir: string): string[] {
 }
 
 /** Working files, or an error that says what to do. */
-export function requireWork(vm: Vm, command: string): Present {
+export function requireWork(vm: Vm, command: string): Workdir {
   if (vm.work.state === "present") return vm.work;
   requireVm(vm.hostdir);
   const reason =

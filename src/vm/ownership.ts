@@ -2,9 +2,9 @@ import { accessSync, constants } from "node:fs";
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
-import { asUser, callerUid, foreignReason, ownedByUs, userName } from "../lib/trust.ts";
+import { asUser, callerUid, foreignReason, ownedByUs, findUserName } from "../lib/trust.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { lstatOf } from "../store/files.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { HOST } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 
@@ -49,7 +49,7 @@ function requireWritable({ prog }: Context, hostdir: string, command: string): v
   try {
     accessSync(hostdir, constants.W_OK);
   } catch {
-    throw new VmError("cannotCreate", `cannot ${command}: ${hostdir} belongs to ${userName(stats.uid)}`, {
+    throw new VmError("cannotCreate", `cannot ${command}: ${hostdir} belongs to ${findUserName(stats.uid)}`, {
       hint: `act as that user: sudo ${prog} …; to look: ${commandLine("status")}`,
     });
   }

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { log } from "../lib/log.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 import { findGuestErrors, hasRoomToResume } from "./guest-errors.ts";
 
 const ANSWER_MS = 3000;
@@ -11,7 +11,7 @@ const ANSWER_MS = 3000;
  * Resumes a guest that qemu paused for want of room, now that there is some: no command waits for a detached guest, so
  * the next one that uses it does.
  */
-export async function resumeWithRoom(work: Present): Promise<void> {
+export async function resumeWithRoom(work: Workdir): Promise<void> {
   const noRoom = findGuestErrors(work.dir).some(({ kind }) => kind === "no-room");
   if (!noRoom || !hasRoomToResume(work.dir)) return;
   let qmp: QmpClient | undefined;

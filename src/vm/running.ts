@@ -6,7 +6,7 @@ import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { findRunning } from "./in-use.ts";
 import { findHostdir, openVm, type Vm } from "./open.ts";
-import { type Present } from "../store/workdir.ts";
+import { type Workdir } from "../store/workdir.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { requireOwn } from "./ownership.ts";
 import { resumeWithRoom } from "./resume.ts";
@@ -14,7 +14,7 @@ import { resumeWithRoom } from "./resume.ts";
 /** A VM that runs, and a conversation with its qemu. */
 export interface Live {
   vm: Vm;
-  work: Present;
+  work: Workdir;
   qmp: QmpClient;
 }
 
@@ -49,7 +49,7 @@ export async function requireRunning(
   context: Context,
   command: string,
   start = ["run", "--detach"],
-): Promise<{ vm: Vm; work: Present }> {
+): Promise<{ vm: Vm; work: Workdir }> {
   requireOwn(context, findHostdir(context), command);
   requireVm(findHostdir(context));
   const vm = await openVm(context);

@@ -6,10 +6,11 @@ import { formatSize } from "../lib/size.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isListening } from "../process/unix-socket.ts";
-import { freeBytes, lstatOf } from "../store/files.ts";
+import type { RunEnd } from "../store/mark-types.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { freeBytes } from "../store/files.ts";
 import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
-import type { RunEnd } from "../store/mark.ts";
-import { describeGone, type Present } from "../store/workdir.ts";
+import { describeGone, type Workdir } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { describeRoom, findGuestErrors } from "./guest-errors.ts";
 import { findQemus, isAnyDiskInUse } from "./in-use.ts";
@@ -20,7 +21,7 @@ import { inferEnd, isUnsettled } from "./exit-reason.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
 /** `broken`: it cannot be understood, see `error`. */
-export type State = "running" | "paused" | "stopped" | "created" | "crashed" | "broken";
+export type VmState = "running" | "paused" | "stopped" | "created" | "crashed" | "broken";
 
 /** What is told of one VM: the shape of `status --json`, and of each item of `list --json`. */
 export interface Status {
@@ -28,7 +29,7 @@ export interface Status {
   name: string;
   /** HOSTDIR. */
   directory: string;
-  state: State;
+  state: VmState;
   /** With `broken`: why; else what else is wrong (`snapshots` is left out where they cannot be listed). */
   error?: string;
   /** What to do about the error, where that is known. */
@@ -64,14 +65,14 @@ export interface Status {
 const CONVERSATION_MS = 1000;
 
 /** Looks at one VM without changing anything, nor running any bash. Never throws. */
-export async function readStatus(context: Context, hostdir: string): Promise<Status> {
+export async function readVmStatus(context: Context, hostdir: string): Promise<Status> {
   try {
     const own: Context = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
     const vm = await openVm(own, false);
     const alive = vm.work.state === "present" ? await findAlive(vm.work) : undefined;
     const typed = alive && vm.work.state === "present" ? vm.work.mark.run?.typed : undefined;
     // A guest that runs is what was said when it was started.
-    return await describe(
+    return await buildStatus(
       own,
       typed ? await openVm({ ...own, options: { ...typed, hostdir } }, false) : vm,
       alive,
@@ -91,7 +92,7 @@ interface Alive {
   job: boolean;
 }
 
-function describe(context: Context, vm: Vm, alive: Alive | undefined): Status {
+function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): Status {
   const { settings, hostdir, work } = vm;
   const general = {
     name: settings.GUESTNAME || basename(hostdir),
@@ -130,10 +131,10 @@ function describe(context: Context, vm: Vm, alive: Alive | undefined): Status {
     started: run?.started ?? null,
   };
   if (!alive) {
-    const ended = endOf(work);
+    const ended = findLastEnd(work);
     const rest = { ...common, forwards: settings.FORWARDS, lastEnd: ended };
     const named = settings.IMAGES.map(({ path }) => path).filter(isDiskName);
-    const damage = findDiskDamage(work, named);
+    const damage = findWorkingDiskDamage(work, named);
     if (damage !== undefined) return { ...rest, state: "broken", error: damage };
     return { ...rest, state: stateAfter(ended?.end) };
   }
@@ -153,7 +154,7 @@ function describe(context: Context, vm: Vm, alive: Alive | undefined): Status {
 }
 
 /** Why `run` would refuse a disk of the VM, which is off; undefined where their headers show nothing. */
-function findDiskDamage({ dir }: Present, named: readonly string[]): string | undefined {
+function findWorkingDiskDamage({ dir }: Workdir, named: readonly string[]): string | undefined {
   for (const name of new Set([...named, ...ownDisks(dir)])) {
     const path = join(dir, name);
     try {
@@ -186,7 +187,7 @@ function lastOf(hostdir: string): string | null {
   return lstatOf(link)?.isSymbolicLink() ? basename(readlinkSync(link)) : null;
 }
 
-function endOf(work: Present): NonNullable<Status["lastEnd"]> | null {
+function findLastEnd(work: Workdir): NonNullable<Status["lastEnd"]> | null {
   const { mark } = work;
   if (isUnsettled(mark)) {
     const { end, at } = inferEnd(work.dir, mark.run!);
@@ -195,13 +196,13 @@ function endOf(work: Present): NonNullable<Status["lastEnd"]> | null {
   return mark.lastRun ? { end: mark.lastRun, at: mark.run?.ended ?? null } : null;
 }
 
-function stateAfter(end: RunEnd | undefined): State {
+function stateAfter(end: RunEnd | undefined): VmState {
   if (end === undefined) return "created";
   return end === "killed" || end === "crashed" || end === "unknown" ? "crashed" : "stopped";
 }
 
 /** Undefined when no qemu uses the working files. */
-async function findAlive(work: Present): Promise<Alive | undefined> {
+async function findAlive(work: Workdir): Promise<Alive | undefined> {
   const runState = await readRunState(work);
   if (runState === undefined) return undefined;
   const job = await isListening(join(work.dir, WORK.control));
@@ -209,7 +210,7 @@ async function findAlive(work: Present): Promise<Alive | undefined> {
 }
 
 /** As qemu tells it (qapi/run-state.json, RunState); `silent` when it does not answer. */
-async function readRunState(work: Present): Promise<string | undefined> {
+async function readRunState(work: Workdir): Promise<string | undefined> {
   const socket = join(work.dir, WORK.qmp);
   if (!(await isListening(socket))) return isAnyDiskInUse(work) ? "running" : undefined;
   try {
@@ -227,7 +228,7 @@ async function readRunState(work: Present): Promise<string | undefined> {
 }
 
 /** What is wrong inside the running machine, for people. */
-function describeErrors({ prog }: Context, { dir }: Present, { runState }: Alive): string[] {
+function describeErrors({ prog }: Context, { dir }: Workdir, { runState }: Alive): string[] {
   const errors = findGuestErrors(dir);
   const texts = errors.map(({ kind, text }) =>
     kind === "no-room" ? `${text}; when ${describeRoom(dir)}: ${prog} resume` : text,

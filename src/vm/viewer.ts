@@ -7,20 +7,21 @@ import { findProgram, start, type Child } from "../process/exec.ts";
 import { bracket } from "../qemu/devices/display.ts";
 import type { QemuSession } from "../qemu/session.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { readSmall, replaceFile } from "../store/files.ts";
+import { readSmall } from "../lib/read-file.ts";
+import { replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 
 /** Addresses that only this host's own programs reach. */
 export const LOOPBACK: RegExp = /^(localhost|127(\.\d+){3}|::1)$/;
 
 /** The file that opens a viewer, there while the VM runs. */
-export const viewerFile = (work: Present, kind: SharedDisplay["kind"]): string =>
+export const viewerFile = (work: Workdir, kind: SharedDisplay["kind"]): string =>
   join(work.dir, kind === "spice" ? WORK.spiceViewer : WORK.vncViewer);
 
 /** Writes it, with the password that the display has. */
-export function writeViewerFile(work: Present, display: SharedDisplay, title: string): void {
+export function writeViewerFile(work: Workdir, display: SharedDisplay, title: string): void {
   const password = display.passwordFile && readSmall(display.passwordFile);
   replaceFile(viewerFile(work, display.kind), buildViewerFile(display, password, title));
 }
@@ -68,7 +69,7 @@ export function describeViewing(
 /** Opens a viewer in a desktop session, where it may; elsewhere says how to look. */
 export function showScreen(
   context: Context,
-  work: Present,
+  work: Workdir,
   { display, name }: Machine,
   mayOpen: boolean,
 ): Child | undefined {

@@ -2,8 +2,8 @@ import { statfsSync } from "node:fs";
 import { dirname } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { log } from "../lib/log.ts";
-import { realPath } from "../store/files.ts";
-import type { Present } from "../store/workdir.ts";
+import { realPath } from "../lib/read-file.ts";
+import type { Workdir } from "../store/workdir.ts";
 import { hasSnapshots } from "../store/no-vm.ts";
 
 /** File systems in memory: linux/magic.h. */
@@ -23,7 +23,7 @@ export function isVolatile(directory: string): boolean {
 let said = false;
 
 /** Says once that nothing but a snapshot keeps a new VM. */
-export function remarkVolatile(hostdir: string, work: Pick<Present, "dir" | "inplace">): void {
+export function remarkVolatile(hostdir: string, work: Pick<Workdir, "dir" | "inplace">): void {
   if (said || work.inplace || hasSnapshots(hostdir) || !isVolatile(dirname(work.dir))) return;
   said = true;
   log.info(

@@ -2,7 +2,7 @@ import { beginStep } from "../lib/activity.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
 import { readEvents, type PastEvent } from "../store/events.ts";
-import type { Present } from "../store/workdir.ts";
+import type { Workdir } from "../store/workdir.ts";
 import { findRunning } from "./in-use.ts";
 
 /** A qemu that was killed tells nothing: its sockets are looked at this often. */
@@ -15,7 +15,7 @@ const LOOK_MS = 500;
  * @returns what it accepted, or how the waiting ended otherwise
  */
 export async function waitForRun<T>(
-  work: Present,
+  work: Workdir,
   limitMs: number,
   accept: (events: PastEvent[]) => T | undefined | Promise<T | undefined>,
 ): Promise<T | "ended" | "late"> {
@@ -45,13 +45,13 @@ export async function waitForRun<T>(
 /** How long a qemu that has been told to go may take to flush its images. */
 const FLUSH_MS = 30_000;
 
-const isOver = (events: PastEvent[]): true | undefined =>
+const hasShutDown = (events: PastEvent[]): true | undefined =>
   events.some(({ event }) => event === "SHUTDOWN") || undefined;
 
 /** Waits until the VM is off. @returns false when it is not within `limitMs` */
-export async function waitForEnd(work: Present, limitMs: number): Promise<boolean> {
+export async function waitForEnd(work: Workdir, limitMs: number): Promise<boolean> {
   using _step = beginStep(() => "waiting for the guest to power off");
-  const how = await waitForRun(work, limitMs, isOver);
+  const how = await waitForRun(work, limitMs, hasShutDown);
   if (how === "late") return false;
   // It has said so, and is going.
   return how === "ended" || (await waitForRun(work, FLUSH_MS, () => undefined)) === "ended";

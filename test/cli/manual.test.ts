@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { date, version } from "../../package.json";
+import { exitStatusesOf } from "../../src/cli/exit-statuses.ts";
 import { usageOf } from "../../src/cli/signature.ts";
 import { buildManual } from "../../src/cli/manual/page.ts";
 import { COMMANDS_PROSE } from "../../src/cli/manual/prose.ts";
@@ -32,6 +33,8 @@ describe("the manual has", () => {
       expect(text).toContain(`.TP ${plain(label)} ${plain(help)}`);
     for (const { long } of command.options) expect(text).toMatch(new RegExp(`--${long}(=\\S+)? .*`));
     for (const { help } of command.options) expect(text).toContain(` ${plain(help)}`);
+    const statuses = exitStatusesOf(command.name).map((words) => words.join(" "));
+    expect(text).toContain(`.PP Exit status: ${plain(statuses.join("; "))}.`);
   });
 
   test.each(GLOBAL_OPTIONS.map(({ long, hidden, help }) => [long, hidden, help] as const))(

@@ -1,16 +1,17 @@
 import { describe, expect, test } from "bun:test";
+import { COMMANDS_WITH_STATUSES, exitStatusesOf } from "../../src/cli/exit-statuses.ts";
 import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
 import { COMMANDS } from "../../src/cli/registry.ts";
-import { buildCommandUsage, buildUsage, type InForce } from "../../src/cli/usage.ts";
+import { buildCommandUsage, buildUsage, type UsageValues } from "../../src/cli/usage.ts";
 import { signatureOf, usageOf } from "../../src/cli/signature.ts";
 import { buildDefaults } from "../../src/config/defaults.ts";
 
-const DEFAULTS: InForce = {
+const DEFAULTS: UsageValues = {
   ...buildDefaults({ prog: "vm", home: "/home/me", hostArch: "x86_64", libexec: "/l" }),
   hostdir: "/home/me/vm 1",
 };
 
-const usage = (changes: Partial<InForce> = {}): string =>
+const usage = (changes: Partial<UsageValues> = {}): string =>
   buildUsage("vm", "1.2.3", { ...DEFAULTS, ...changes });
 const lineWith = (text: string, part: string): string =>
   text.split("\n").find((line) => line.includes(part)) ?? "";
@@ -89,5 +90,42 @@ describe.each([...COMMANDS.values()])("vm $name -h", (command) => {
       expect(text).toContain(help);
     }
     expect(text).toContain("-h, --help");
+  });
+
+  test("ends with its exit statuses", () => {
+    const shown = text.slice(text.indexOf("\nexit status:\n")).trim().split("\n").slice(1);
+    const rows = shown.map((line) => /^ {2}(\S+) {2,}(\S.*)$/.exec(line)!.slice(1) as [string, string]);
+    expect(rows).toEqual(exitStatusesOf(command.name) as [string, string][]);
+    const numbers = rows.map(([status]) => Number(status)).filter((status) => !Number.isNaN(status));
+    expect(numbers).toEqual(numbers.toSorted((a, b) => a - b));
+    // Whatever a command does: SPEC, "Rules for every command".
+    expect(rows.map(([status]) => status)).toEqual(expect.arrayContaining(["0", "64", "128+N"]));
+  });
+});
+
+test("exit statuses are listed for every command, and for no other", () => {
+  expect([...COMMANDS_WITH_STATUSES].toSorted()).toEqual([...COMMANDS.keys()].toSorted());
+});
+
+/** What a help may begin with. */
+const VERBS =
+  "adopt add assign attach boot build check clear compare compress connect copy create decompress destroy disable do enable fetch follow forward grow include install keep kill leave limit list log make merge open pass pause preserve print prune push read remove repack replace restart resume run save set show shut stop store take use wait".split(
+    " ",
+  );
+
+/** Rule 4 of the project's style: one line, verb first, no full stop. */
+describe("help:", () => {
+  const rows = [...COMMANDS.values()].flatMap((command) => [
+    [command.name, command.summary],
+    ...command.options.map(({ long, help }) => [`${command.name} --${long}`, help]),
+  ]) as [string, string][];
+  const globals = GLOBAL_OPTIONS.filter(({ hidden }) => !hidden).map(
+    ({ long, help }) => [`--${long}`, help] as [string, string],
+  );
+  test.each([...rows, ...globals])("%s: %s", (_name, help) => {
+    const words = help.replace(/^(with --[\w-]+|build|list|rm|show|list, show): /, "");
+    // A list of choices needs no verb.
+    if (!/^[\w]+(, \w+)* or \w+(;|$)/.test(words)) expect(VERBS).toContain(words.split(" ")[0]!);
+    expect(help).not.toMatch(/\.$|\n/);
   });
 });

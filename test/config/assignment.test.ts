@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { bashAssignment } from "../../src/config/assignment.ts";
-import { readAssignments, type SettingValue } from "../../src/config/literal.ts";
+import type { SettingValue } from "../../src/config/shell-expand.ts";
+import { readAssignments } from "../../src/config/literal.ts";
 import { askBash } from "./bash-oracle.ts";
 
 describe("an assignment", () => {

@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Lookup, SettingValue } from "../../src/config/literal.ts";
+import type { Lookup, SettingValue } from "../../src/config/shell-expand.ts";
 
 export type Variables = Record<string, SettingValue | undefined>;
 

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { readAssignments, type SettingValue } from "../../src/config/literal.ts";
+import type { SettingValue } from "../../src/config/shell-expand.ts";
+import { readAssignments } from "../../src/config/literal.ts";
 import { askBash, lookup, NAMES, PRESET, type Variables } from "./bash-oracle.ts";
 import { DIFFICULT, SIMPLE } from "./settings-files.ts";
 import { seededRandom, Snippets } from "./shell-snippets.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { buildDefaults } from "../../src/config/defaults.ts";
 import type { Parser } from "../../src/config/values.ts";
-import type { SettingValue } from "../../src/config/literal.ts";
+import type { SettingValue } from "../../src/config/shell-expand.ts";
 import {
   isSettingName,
   parseSetting,

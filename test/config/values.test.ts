@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { SettingValue } from "../../src/config/literal.ts";
+import type { SettingValue } from "../../src/config/shell-expand.ts";
 import {
   flag,
   list,

@@ -9,6 +9,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { exitStatusesOf } from "../../src/cli/exit-statuses.ts";
 import { EndingsLab, errorsOf, type Catch, type StateName } from "./endings-lab.ts";
 import { canMount } from "./faults-sweeps.ts";
 import { until, type Result, type Running } from "./harness.ts";
@@ -799,6 +800,13 @@ const CASES = TABLE.flatMap((row) =>
       wanted === "" ? end.sample === true : wanted === "all" || new RegExp(wanted).test(title),
     ),
 );
+
+test.each(TABLE)("the help of $command lists each status of this table", ({ command, ends }) => {
+  const listed = exitStatusesOf(command.split(" ")[0]!).map(([status]) => status);
+  const numbers = ends.map(({ status }) => status).filter((status) => status < 128);
+  const own = listed.includes("other");
+  expect(numbers.filter((status) => !listed.includes(String(status)) && !(own && status < 64))).toEqual([]);
+});
 
 suite(
   "endings",

@@ -3,9 +3,10 @@ import { buildDefaults } from "../../src/config/defaults.ts";
 import { loadSettings, readSettings } from "../../src/config/load.ts";
 import { type Sources } from "../../src/config/load-layer.ts";
 import { type Origin } from "../../src/config/origin.ts";
-import { readAssignments, type SettingValue } from "../../src/config/literal.ts";
+import type { SettingValue } from "../../src/config/shell-expand.ts";
+import { readAssignments } from "../../src/config/literal.ts";
 import { SETTING_NAMES, type RawSettings, type SettingName } from "../../src/config/schema.ts";
-import { formatText, parseNames } from "../../src/host/config.ts";
+import { formatConfig, parseNames } from "../../src/host/config.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { sourcesFor } from "../fixtures/sources.ts";
@@ -97,7 +98,7 @@ const VALUES: [title: string, raw: RawSettings][] = [
 describe("what is printed can be read again:", () => {
   test.each(VALUES)("%s", async (_title, options) => {
     const { raw, origins } = await readSettings(sources({ options }));
-    const text = formatText(SETTING_NAMES, { raw, origins }, buildDefaults(sources()));
+    const text = formatConfig(SETTING_NAMES, { raw, origins }, buildDefaults(sources()));
     const read = readAssignments(text, () => undefined);
     expect(read.kind).toBe("values");
     const { settings } = await loadSettings(sources({ options }));
@@ -107,7 +108,7 @@ describe("what is printed can be read again:", () => {
 });
 
 const shown = (name: SettingName, raw: SettingValue, origin: Origin): string =>
-  formatText(
+  formatConfig(
     [name],
     {
       raw: { ...buildDefaults(sources()), [name]: raw },
@@ -139,7 +140,7 @@ describe("a line", () => {
   test("has its comment below the others'", async () => {
     const { raw, origins } = await readSettings(sources({ options: { GUESTNAME: "a\nb" } }));
     const names: SettingName[] = ["CORES", "SPICE_TICKETING", "GUESTNAME", "SSHKEYS", "RESCUE_SHARES"];
-    const lines = formatText(names, { raw, origins }, buildDefaults(sources())).split("\n");
+    const lines = formatConfig(names, { raw, origins }, buildDefaults(sources())).split("\n");
     const columns = lines.map((line) => line.indexOf("  # ")).filter((at) => at >= 0 && at <= 48);
     expect(lines.filter((line) => line.startsWith("b'"))).toHaveLength(1);
     expect(new Set(lines.slice(0, 2).map((line) => line.search(/# b/))).size).toBe(1);

@@ -6,7 +6,7 @@ import { readAssignments } from "../../src/config/literal.ts";
 import type { Context } from "../../src/vm/context.ts";
 import { parseCreateOptions } from "../../src/lifecycle/create-options.ts";
 import { createVm } from "../../src/lifecycle/create.ts";
-import { readStatus } from "../../src/vm/status.ts";
+import { readVmStatus } from "../../src/vm/status.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Place } from "../store/working-files.ts";
 
@@ -123,15 +123,15 @@ test("the user that cloud-init makes is the one that ssh logs in as", async () =
 
 test("status: a disk that is cut short, or missing, is broken", async () => {
   const { context } = await create({});
-  expect(await readStatus(context, place.host)).toMatchObject({ state: "created" });
+  expect(await readVmStatus(context, place.host)).toMatchObject({ state: "created" });
   const disk = join(place.host, ".work/disk-1.img");
   truncateSync(disk, 1000);
-  expect(await readStatus(context, place.host)).toMatchObject({
+  expect(await readVmStatus(context, place.host)).toMatchObject({
     state: "broken",
     error: expect.stringContaining("disk-1.img is damaged"),
   });
   Bun.spawnSync(["rm", disk]);
-  expect(await readStatus(context, place.host)).toMatchObject({
+  expect(await readVmStatus(context, place.host)).toMatchObject({
     state: "broken",
     error: expect.stringContaining("disk-1.img is missing"),
   });

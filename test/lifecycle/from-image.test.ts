@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import type { DiskRequest } from "../../src/machine/types.ts";
 import type { CreateOptions } from "../../src/lifecycle/create-options.ts";
-import { planDisks, type Source } from "../../src/lifecycle/from-image.ts";
+import { planDisks, type ImageSource } from "../../src/lifecycle/from-image.ts";
 import type { Vm } from "../../src/vm/open.ts";
 import { failureOf } from "../fixtures/failure.ts";
 
@@ -11,7 +11,7 @@ const vmWith = (disks: DiskRequest[], origin: "default" | "option" | "file"): Vm
   ({ settings: { DISKS: disks }, origins: { DISKS: { kind: origin } } }) as unknown as Vm;
 
 /** An image of 2 GiB. */
-const SOURCE = { virtualBytes: 2 * GIB } as Source;
+const SOURCE = { virtualBytes: 2 * GIB } as ImageSource;
 
 const options = (sizeBytes?: number, cloudInit = false): CreateOptions => ({
   from: { image: "a", linked: false, sizeBytes },

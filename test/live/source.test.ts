@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import type { DiskSource } from "../../src/live/disk-source.ts";
 import { openLive } from "../../src/live/source.ts";
-import type { Present } from "../../src/store/workdir.ts";
+import type { Workdir } from "../../src/store/workdir.ts";
 import { WORK } from "../../src/store/layout.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -11,7 +11,7 @@ test("a running qemu 7.0 is asked for nothing: 69 with what to do", async () => 
   using temp = new Temp();
   const version = { qemu: { major: 7, minor: 0, micro: 0 } };
   using server = new FakeQmp(temp.path(WORK.backup), undefined, { QMP: { version, capabilities: [] } });
-  const error = await failureOf(() => openLive({ dir: temp.top } as Present, [], temp.path("staged")));
+  const error = await failureOf(() => openLive({ dir: temp.top } as Workdir, [], temp.path("staged")));
   expect(error.exitCode).toBe(69);
   expect(error.message).toContain("live snapshots need qemu 7.1 or later, and it runs in 7.0.0");
   expect(error.hint).toContain("stop && ");
@@ -45,7 +45,7 @@ async function open<T>(
     QMP: { version, capabilities: [] },
   });
   const source = { name: "disk-0.img", path, disk: true, base: undefined };
-  return await use(openLive({ dir: temp.top } as Present, [source], temp.path("staged")));
+  return await use(openLive({ dir: temp.top } as Workdir, [source], temp.path("staged")));
 }
 
 describe("the disks of a running VM", () => {
@@ -75,7 +75,7 @@ describe("the disks of a running VM", () => {
 
 test("a VM that runs without a socket for it: 75 with what to do", async () => {
   using temp = new Temp();
-  const error = await failureOf(() => openLive({ dir: temp.top } as Present, [], temp.path("staged")));
+  const error = await failureOf(() => openLive({ dir: temp.top } as Workdir, [], temp.path("staged")));
   expect(error.exitCode).toBe(75);
   expect(error.hint).toContain("stop");
 });

@@ -5,8 +5,8 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { COMMANDS, type CommandShape } from "../../src/qmp/commands.ts";
-import { EVENTS } from "../../src/qmp/events.ts";
+import { QMP_COMMANDS, type CommandShape } from "../../src/qmp/commands.ts";
+import { QMP_EVENTS } from "../../src/qmp/events.ts";
 import type { Shape } from "../../src/qmp/shape.ts";
 import { querySchema, Schema, type Entity } from "./schema.ts";
 
@@ -25,7 +25,7 @@ const schemas = [...(running ? [["the qemu of this host", running] as const] : [
 );
 
 describe.each(schemas)("%s", (_name, schema) => {
-  test.each(Object.entries<CommandShape>(COMMANDS))("%s", (name, { args = {}, reply }) => {
+  test.each(Object.entries<CommandShape>(QMP_COMMANDS))("%s", (name, { args = {}, reply }) => {
     const command = schema.find(name);
     expect(command?.["meta-type"]).toBe("command");
     expect(command!.features ?? []).not.toContain("deprecated");
@@ -33,7 +33,7 @@ describe.each(schemas)("%s", (_name, schema) => {
     if (reply) expect(schema.compare(reply, command!["ret-type"], "read", "reply")).toEqual([]);
   });
 
-  test.each(Object.entries<Shape>(EVENTS))("event %s", (name, members) => {
+  test.each(Object.entries<Shape>(QMP_EVENTS))("event %s", (name, members) => {
     const event = schema.find(name);
     expect(event?.["meta-type"]).toBe("event");
     expect(schema.compare(members, event!["arg-type"], "heard", "data")).toEqual([]);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { chmodSync, lstatSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { hostTarget, mapLinks, restoreMappedFiles } from "../../src/rescue/mapped-files.ts";
-import { remove } from "../../src/store/files.ts";
+import { remove } from "../../src/store/remove.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 const LINK = 0o120777;

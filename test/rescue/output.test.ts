@@ -1,6 +1,6 @@
 import { appendFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { describe, expect, test } from "bun:test";
-import { OutputWatch, readStatus } from "../../src/rescue/output.ts";
+import { OutputWatch, readJobStatus } from "../../src/rescue/output.ts";
 import { tameText } from "../../src/lib/text.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -21,17 +21,17 @@ describe("the status is", () => {
   ])("%j: %p", (text, status) => {
     using temp = new Temp();
     temp.write("STATUS", text);
-    expect(readStatus(temp.top)).toBe(status);
+    expect(readJobStatus(temp.top)).toBe(status);
   });
 
   test("none without a file, and none through a link or a directory", () => {
     using temp = new Temp();
-    expect(readStatus(temp.top)).toBeUndefined();
+    expect(readJobStatus(temp.top)).toBeUndefined();
     temp.write("other", "0\n");
     symlinkSync(temp.path("other"), temp.path("STATUS"));
-    expect(readStatus(temp.top)).toBeUndefined();
+    expect(readJobStatus(temp.top)).toBeUndefined();
     mkdirSync(temp.path("below/STATUS"), { recursive: true });
-    expect(readStatus(temp.path("below"))).toBeUndefined();
+    expect(readJobStatus(temp.path("below"))).toBeUndefined();
   });
 });
 

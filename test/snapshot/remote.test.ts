@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { chooseRemote, groupByVm, isFromHere, type Here } from "../../src/snapshot/remote/choose.ts";
 import { decideRemote } from "../../src/snapshot/remote/keep.ts";
-import { isSame } from "../../src/snapshot/remote/push.ts";
+import { isCopyOf } from "../../src/snapshot/remote/push.ts";
 import { formatUtc, identityTags, parseListed, type RemoteSnapshot } from "../../src/snapshot/remote/tags.ts";
 import type { Snapshot } from "../../src/store/snapshots.ts";
 import type { Manifest } from "../../src/store/manifest.ts";
@@ -170,17 +170,17 @@ const local = (snapshotId?: string, made = at(1)): Snapshot => ({
   manifest: { id: snapshotId } as Manifest,
 });
 
-describe("isSame", () => {
+describe("isCopyOf", () => {
   const [id, other] = ["0123456789abcdef", "fedcba9876543210"];
   test("by id, whatever the time", () => {
-    expect(isSame(item("S0", 5, { snapshotId: id }), local(id))).toBe(true);
-    expect(isSame(item("S0", 1, { snapshotId: other }), local(id))).toBe(false);
+    expect(isCopyOf(item("S0", 5, { snapshotId: id }), local(id))).toBe(true);
+    expect(isCopyOf(item("S0", 1, { snapshotId: other }), local(id))).toBe(false);
   });
 
   test("else by name and whole second", () => {
-    expect(isSame(item("S0", 1), local(id, new Date(at(1).getTime() + 999)))).toBe(true);
-    expect(isSame(item("S0", 1), local(id, new Date(at(1).getTime() + 1000)))).toBe(false);
-    expect(isSame(item("S1", 1), local(id))).toBe(false);
+    expect(isCopyOf(item("S0", 1), local(id, new Date(at(1).getTime() + 999)))).toBe(true);
+    expect(isCopyOf(item("S0", 1), local(id, new Date(at(1).getTime() + 1000)))).toBe(false);
+    expect(isCopyOf(item("S1", 1), local(id))).toBe(false);
   });
 });
 

@@ -3,7 +3,7 @@ import { lstatSync, mkdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { claimFiles, refuseStrayDisks } from "../../src/store/claim.ts";
 import { readMark, updateMark } from "../../src/store/mark.ts";
-import { resolveWork, type Present } from "../../src/store/workdir.ts";
+import { resolveWork, type Workdir } from "../../src/store/workdir.ts";
 import { JOB_NAMES, RUN_NAMES } from "../../src/store/working-names.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { NONE, Place } from "./working-files.ts";
@@ -14,7 +14,7 @@ beforeEach(() => {
 });
 afterEach(() => place[Symbol.dispose]());
 
-const work = (): Present => resolveWork(place.host) as Present;
+const work = (): Workdir => resolveWork(place.host) as Workdir;
 
 /** Names of files that are the user's, and could be the program's. */
 const USERS = [

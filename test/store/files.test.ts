@@ -12,17 +12,15 @@ import {
   truncateSync,
 } from "node:fs";
 import { join } from "node:path";
+import { remove } from "../../src/store/remove.ts";
+import { lstatOf, readSmall, readTail } from "../../src/lib/read-file.ts";
 import {
   allocatedBytes,
   fileError,
   freeBytes,
   listDirectory,
-  lstatOf,
-  readSmall,
-  readTail,
-  remove,
   replaceFile,
-  swingLink,
+  replaceSymlink,
   requireRoom,
   writeNew,
 } from "../../src/store/files.ts";
@@ -95,24 +93,24 @@ describe("replaceFile", () => {
   });
 });
 
-describe("swingLink", () => {
+describe("replaceSymlink", () => {
   test.each([undefined, "old", "/nowhere"])("from %p", (old) => {
     if (old) symlinkSync(old, temp.path("link"));
-    swingLink(temp.path("link"), "a b\nc");
+    replaceSymlink(temp.path("link"), "a b\nc");
     expect(readlinkSync(temp.path("link"))).toBe("a b\nc");
     expect(readdirSync(temp.top)).toEqual(["link"]);
   });
 
   test("does not go into the directory that the old one leads to", () => {
     symlinkSync(temp.directory("directory"), temp.path("link"));
-    swingLink(temp.path("link"), "new");
+    replaceSymlink(temp.path("link"), "new");
     expect(readlinkSync(temp.path("link"))).toBe("new");
     expect(readdirSync(temp.path("directory"))).toEqual([]);
   });
 
   test("leaves nothing where it fails", () => {
     temp.write("directory/x", "");
-    expect(() => swingLink(temp.path("directory"), "new")).toThrow();
+    expect(() => replaceSymlink(temp.path("directory"), "new")).toThrow();
     expect(readdirSync(temp.top)).toEqual(["directory"]);
   });
 });

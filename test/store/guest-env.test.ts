@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { readAssignments, type SettingValue } from "../../src/config/literal.ts";
+import type { SettingValue } from "../../src/config/shell-expand.ts";
+import { readAssignments } from "../../src/config/literal.ts";
 import { formatGuestEnv, withAssignment, type GuestEnv } from "../../src/store/guest-env.ts";
 import { Temp } from "../fixtures/temp.ts";
 

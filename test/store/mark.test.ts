@@ -2,15 +2,13 @@ import { describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { existsSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import {
+  type Mark,
+  type RunRecord,
   consistencyOf,
   explainCrash,
   newMark,
-  readMark,
-  updateMark,
-  writeMark,
-  type Mark,
-  type RunRecord,
-} from "../../src/store/mark.ts";
+} from "../../src/store/mark-types.ts";
+import { readMark, updateMark, writeMark } from "../../src/store/mark.ts";
 import { formatMark, parseMark } from "../../src/store/mark-schema.ts";
 import { Temp } from "../fixtures/temp.ts";
 

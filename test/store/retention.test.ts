@@ -5,7 +5,7 @@ import {
   hasRules,
   isForeign,
   PERIODS,
-  type Candidate,
+  type RetentionCandidate,
   type Rules,
 } from "../../src/store/retention.ts";
 
@@ -17,7 +17,7 @@ afterEach(() => {
 
 const LATER = new Date("2100-01-01T00:00:00Z");
 
-const candidate = (name: string, made: Date, more: Partial<Candidate> = {}): Candidate => ({
+const candidate = (name: string, made: Date, more: Partial<RetentionCandidate> = {}): RetentionCandidate => ({
   name,
   made,
   last: false,
@@ -30,14 +30,14 @@ const candidate = (name: string, made: Date, more: Partial<Candidate> = {}): Can
 });
 
 /** Snapshots named by their times, local where they say no zone. */
-const at = (...times: string[]): Candidate[] => times.map((time) => candidate(time, new Date(time)));
+const at = (...times: string[]): RetentionCandidate[] => times.map((time) => candidate(time, new Date(time)));
 
-const kept = (all: readonly Candidate[], rules: Rules): string[] =>
+const kept = (all: readonly RetentionCandidate[], rules: Rules): string[] =>
   decideRetention(all, rules, LATER)
     .filter(({ keep }) => keep)
     .map(({ name }) => name);
 
-const reasonsOf = (all: readonly Candidate[], rules: Rules, name: string): string[] | undefined =>
+const reasonsOf = (all: readonly RetentionCandidate[], rules: Rules, name: string): string[] | undefined =>
   decideRetention(all, rules, LATER).find((item) => item.name === name)?.reasons;
 
 describe("the newest of each period that has one:", () => {
@@ -150,14 +150,14 @@ describe("summer time:", () => {
 
 describe("whatever the rules:", () => {
   const [s0, s1, s2, s3] = at("2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04") as [
-    Candidate,
-    Candidate,
-    Candidate,
-    Candidate,
+    RetentionCandidate,
+    RetentionCandidate,
+    RetentionCandidate,
+    RetentionCandidate,
   ];
   const rules: Rules = { last: 1 };
 
-  test.each<[why: string, all: Candidate[], kept: string[], reason: string]>([
+  test.each<[why: string, all: RetentionCandidate[], kept: string[], reason: string]>([
     ["LAST stays", [{ ...s0, last: true }, s1, s2, s3], [s0.name, s3.name], "LAST"],
     ["a protected one stays", [{ ...s0, protected: true }, s1, s2, s3], [s0.name, s3.name], "protected"],
     ["a damaged one stays", [{ ...s0, damaged: true }, s1, s2, s3], [s0.name, s3.name], "damaged"],
@@ -225,7 +225,7 @@ test("one from the future stays, is pointed out, and takes no other's place", ()
 });
 
 test.each([["damaged"], ["foreign"]] as const)("a %s one stays and takes no other's place", (what) => {
-  const bad = (time: string): Candidate => candidate(time, new Date(time), { [what]: true });
+  const bad = (time: string): RetentionCandidate => candidate(time, new Date(time), { [what]: true });
   const all = [...at("2026-01-01", "2026-01-02"), bad("2026-01-03"), bad("2026-01-04")];
   expect(kept(all, { last: 2 })).toEqual(["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"]);
   expect(kept(all, { last: 1 })).toEqual(["2026-01-02", "2026-01-03", "2026-01-04"]);
@@ -266,7 +266,7 @@ test.each<[Rules, boolean]>([
 const day = (n: number): Date => new Date(Date.UTC(2026, 0, n));
 
 /** Each builds on the one before it. */
-const chain = (...more: Partial<Candidate>[]): Candidate[] =>
+const chain = (...more: Partial<RetentionCandidate>[]): RetentionCandidate[] =>
   more.map((item, index) =>
     candidate(`S${index}`, day(index + 1), {
       parents: index > 0 ? [`S${index - 1}`] : [],
@@ -276,7 +276,7 @@ const chain = (...more: Partial<Candidate>[]): Candidate[] =>
   );
 
 /** `keep S1: last`, or `S0 > S1` where its data goes there. */
-const decide = (all: readonly Candidate[]): string[] =>
+const decide = (all: readonly RetentionCandidate[]): string[] =>
   decideRetention(all, { last: 1 }, LATER).map(({ name, keep, into, reasons }) =>
     keep ? `keep ${name}: ${reasons.join(", ")}` : [name, ...into].join(" > "),
   );
@@ -332,7 +332,7 @@ function random(seed: number): () => number {
   };
 }
 
-function makeCase(next: () => number): { all: Candidate[]; rules: Rules } {
+function makeCase(next: () => number): { all: RetentionCandidate[]; rules: Rules } {
   const count = Math.floor(next() * 40);
   const span = 10 ** (5 + next() * 6.5);
   const all = Array.from({ length: count }, (_, index) =>

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSy
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { writeSums } from "../../src/snapshot/make/describe.ts";
-import { findDamage, findDiskDamage } from "../../src/store/snapshot-damage.ts";
+import { findDamage, findSnapshotDiskDamage } from "../../src/store/snapshot-damage.ts";
 import { contentSum, parentKeys } from "../../src/store/snapshot-parent.ts";
 import { findSnapshot, listSnapshots, type Snapshot } from "../../src/store/snapshots.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -104,11 +104,13 @@ test("below a working disk only the disks count, down to the last", async () => 
   const find = (name: string): Snapshot => findSnapshot(temp.top, name);
   rmSync(temp.path("backups/S1/guest.env"));
   flip(temp.path("backups/S2/TS"), 3);
-  expect(findDiskDamage(child, find)).toBeUndefined();
+  expect(findSnapshotDiskDamage(child, find)).toBeUndefined();
   truncateSync(temp.path("backups/S1/disk-0.qcow2"), 1 << 17);
-  expect(findDiskDamage(child, find)).toMatch(/^its parent S1 is damaged: disk-0\.qcow2 has 131072 bytes/);
+  expect(findSnapshotDiskDamage(child, find)).toMatch(
+    /^its parent S1 is damaged: disk-0\.qcow2 has 131072 bytes/,
+  );
   rmSync(temp.path("backups/S2/SHA256SUMS"));
-  expect(findDiskDamage(child, find)).toBe("SHA256SUMS is missing");
+  expect(findSnapshotDiskDamage(child, find)).toBe("SHA256SUMS is missing");
 });
 
 test("good ones have none", async () => {

@@ -14,7 +14,8 @@ import {
 } from "node:fs";
 import { basename, join, relative } from "node:path";
 import { PARTIAL, READY, REMOVING } from "../../src/store/layout.ts";
-import { newMark, readMark, updateMark, writeMark } from "../../src/store/mark.ts";
+import { newMark } from "../../src/store/mark-types.ts";
+import { readMark, updateMark, writeMark } from "../../src/store/mark.ts";
 import { recoverWork } from "../../src/store/recover.ts";
 import { stageWork } from "../../src/store/stage.ts";
 import { removeWork } from "../../src/store/working-files.ts";

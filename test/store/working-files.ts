@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { stageWork, type Stage } from "../../src/store/stage.ts";
-import type { Mark } from "../../src/store/mark.ts";
+import type { Mark } from "../../src/store/mark-types.ts";
 import { resolveWork, type Work } from "../../src/store/workdir.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { writeFileSync } from "node:fs";

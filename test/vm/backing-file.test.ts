@@ -2,9 +2,9 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { readdirSync, renameSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { formatDeviceNumber } from "../../src/qemu/block-device.ts";
-import { findBase, recordBase, requireOwnDisk } from "../../src/vm/backing-file.ts";
-import type { Present } from "../../src/store/workdir.ts";
-import type { BaseRecord } from "../../src/store/mark.ts";
+import { resolveBackingFile, recordBase, requireOwnDisk } from "../../src/vm/backing-file.ts";
+import type { Workdir } from "../../src/store/workdir.ts";
+import type { BaseRecord } from "../../src/store/mark-types.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -27,12 +27,12 @@ function overlay(over: string, format = "raw"): void {
 
 const image = () => ({ format: "raw", path: base }) as const;
 
-function work(record: BaseRecord | undefined = recordBase(image())): Present {
+function work(record: BaseRecord | undefined = recordBase(image())): Workdir {
   return { state: "present", dir: temp.top, inplace: false, mark: { vm: 1, created: "", base: record } };
 }
 
 test("an image that is as it was", () => {
-  expect(findBase(work(), disk)).toEqual({ ...image(), blockDevice: false });
+  expect(resolveBackingFile(work(), disk)).toEqual({ ...image(), blockDevice: false });
   expect(requireOwnDisk(work(), disk)).toEqual({ ...image(), blockDevice: false });
 });
 
@@ -40,7 +40,7 @@ test("moved, and a link in its place", () => {
   const remembered = work();
   renameSync(base, temp.path("elsewhere"));
   symlinkSync("elsewhere", base);
-  expect(findBase(remembered, disk)?.path).toBe(base);
+  expect(resolveBackingFile(remembered, disk)?.path).toBe(base);
 });
 
 test.each<[string, () => void, number]>([
@@ -50,7 +50,7 @@ test.each<[string, () => void, number]>([
 ])("one that %s: refused, with what to do", async (_title, change, status) => {
   const remembered = work();
   change();
-  const error = await failureOf(() => findBase(remembered, disk));
+  const error = await failureOf(() => resolveBackingFile(remembered, disk));
   expect(error.exitCode).toBe(status);
   expect(error.message).toContain(base);
   expect(error.hint).toContain("restore a snapshot");
@@ -59,17 +59,17 @@ test.each<[string, () => void, number]>([
 test("the hint for one that was only touched does it", async () => {
   const remembered = work();
   utimesSync(base, 1e9, 1e9);
-  const { hint } = await failureOf(() => findBase(remembered, disk));
+  const { hint } = await failureOf(() => resolveBackingFile(remembered, disk));
   const command = /touch -d \S+ \S+/.exec(hint ?? "")?.[0];
   expect(Bun.spawnSync(["sh", "-c", command!]).exitCode).toBe(0);
-  expect(findBase(remembered, disk)?.path).toBe(base);
+  expect(resolveBackingFile(remembered, disk)?.path).toBe(base);
 });
 
-test.each<[string, () => Present]>([
+test.each<[string, () => Workdir]>([
   ["nobody made", () => work({ ...recordBase(image()), path: "/etc/shadow" })],
   ["nobody wrote down", () => ({ ...work(), mark: { vm: 1, created: "" } })],
 ])("a link that %s is not believed", async (_title, remembered) => {
-  expect(findBase(remembered(), disk)).toBeUndefined();
+  expect(resolveBackingFile(remembered(), disk)).toBeUndefined();
   const error = await failureOf(() => requireOwnDisk(remembered(), disk));
   expect(error.exitCode).toBe(74);
   expect(error.message).toContain("refers to an external backing file");
@@ -84,7 +84,7 @@ test("a disk that has been linked to another image since is not believed", async
 test("an image that was replaced by one that names a file itself", async () => {
   Bun.spawnSync(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", base, "1M"]);
   const remembered = work({ ...recordBase(image()), format: "qcow2" });
-  expect((await failureOf(() => findBase(remembered, disk))).exitCode).toBe(74);
+  expect((await failureOf(() => resolveBackingFile(remembered, disk))).exitCode).toBe(74);
 });
 
 const DEVICE = readdirSync("/dev")
@@ -104,7 +104,7 @@ test.skipIf(DEVICE === undefined || process.getuid!() !== 0)(
     symlinkSync(DEVICE!, temp.path("device"));
     overlay(temp.path("device"));
     const path = temp.path("device");
-    const error = await failureOf(() => findBase(work({ path, format: "raw" }), disk));
+    const error = await failureOf(() => resolveBackingFile(work({ path, format: "raw" }), disk));
     expect(error.exitCode).toBe(74);
   },
 );

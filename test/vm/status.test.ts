@@ -3,7 +3,7 @@ import { mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Context } from "../../src/vm/context.ts";
 import { formatStatus } from "../../src/vm/status-text.ts";
-import { readStatus, type Status } from "../../src/vm/status.ts";
+import { readVmStatus, type Status } from "../../src/vm/status.ts";
 import { updateMark } from "../../src/store/mark.ts";
 import { FakeQmp } from "../qmp/fake-server.ts";
 import { Place } from "../store/working-files.ts";
@@ -28,7 +28,7 @@ function look(): Promise<Status> {
     tmpdir: place.tmp,
     libexec: "/lib/vm",
   };
-  return readStatus(context as Context, place.host);
+  return readVmStatus(context as Context, place.host);
 }
 
 const run = {

@@ -4,10 +4,10 @@ import { plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import type { Context } from "../../vm/context.ts";
 import { listSnapshots } from "../../store/snapshots.ts";
-import { readSmall } from "../../store/files.ts";
+import { readSmall } from "../../lib/read-file.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
 import { resolveHostdir } from "../../store/workdir.ts";
-import type { Candidate, Source } from "./values.ts";
+import type { Candidate, CandidateSource } from "./values.ts";
 
 /** Beginning with a tilde as the shell would take it. */
 export const expandHome = (path: string, home: string): string => path.replace(/^~(?=\/|$)/, () => home);
@@ -17,13 +17,17 @@ export const expandHome = (path: string, home: string): string => path.replace(/
  * @param context its `options.hostdir` is what was typed
  * @param stem what the candidates begin with
  */
-export async function listCandidates(source: Source, stem: string, context: Context): Promise<Candidate[]> {
-  const all = await list(source, stem, context);
+export async function listCandidates(
+  source: CandidateSource,
+  stem: string,
+  context: Context,
+): Promise<Candidate[]> {
+  const all = await listAll(source, stem, context);
   // Shells and terminals would make something else of control characters.
   return all.filter(({ text }) => text.startsWith(stem) && plain(text) === text);
 }
 
-async function list(source: Source, stem: string, context: Context): Promise<Candidate[]> {
+async function listAll(source: CandidateSource, stem: string, context: Context): Promise<Candidate[]> {
   switch (source.kind) {
     case "words":
       return source.words;

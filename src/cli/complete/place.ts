@@ -3,16 +3,16 @@ import { matchLong } from "../getopt.ts";
 import { FREE_TEXT, globalsBehind, HELP, isOldName, referenceOf } from "../invocation.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
 import { COMMANDS, OLD_NAMES, type Command, type CommandOption } from "../registry.ts";
-import { argumentSources, settingValues, type Source, type Values } from "./values.ts";
+import { argumentValues, settingValues, type CandidateSource, type Values } from "./values.ts";
 
 /** What can stand at the cursor. */
-export interface Place {
+export interface CursorPlace {
   /** How much of the word stays as it is: `--iso=` of `--iso=x`. */
   skip: number;
-  sources: Source[];
+  sources: CandidateSource[];
 }
 
-const NOTHING: Place = { skip: 0, sources: [] };
+const NOTHING: CursorPlace = { skip: 0, sources: [] };
 
 interface Walk<T> {
   found: { option: T; value: string | undefined }[];
@@ -60,7 +60,7 @@ function lastOption<T extends OptShape>(
 }
 
 /** The place of a value, the last part of `word`. */
-function valuePlace(word: string, value: string, values: Values): Place {
+function valuePlace(word: string, value: string, values: Values): CursorPlace {
   return { skip: word.length - value.length + values.skip, sources: values.sources };
 }
 
@@ -71,7 +71,7 @@ function optionPlace<T extends OptShape & { help: string }>(
   shapes: readonly T[],
   valuesOf: (option: T, value: string) => Values,
   offered: readonly T[] = shapes,
-): Place | undefined {
+): CursorPlace | undefined {
   if (rest.length > 0) return undefined;
   if (pending) return valuePlace(current, current, valuesOf(pending, current));
   if (over || !current.startsWith("-")) return undefined;
@@ -99,7 +99,7 @@ function globalValues({ effect }: OptionSpec, value: string): Values {
 export function findPlace(
   words: readonly string[],
   current: string,
-): { place: Place; hostdir: string | undefined } {
+): { place: CursorPlace; hostdir: string | undefined } {
   const walk = walkOptions(words, GLOBAL_OPTIONS);
   const hostdir = walk.found.findLast(({ option }) => option.effect.kind === "hostdir")?.value;
   const place = optionPlace(walk, current, GLOBAL_OPTIONS, globalValues) ?? batchPlace(walk.rest, current);
@@ -108,17 +108,17 @@ export function findPlace(
 
 const isReference = (word: string): boolean => referenceOf(word) !== undefined;
 
-function commandNames(names: Iterable<string>, at: string): Source {
+function commandNames(names: Iterable<string>, at: string): CandidateSource {
   const words = [...names].map((name) => ({ text: at + name, help: COMMANDS.get(name)?.summary }));
   return { kind: "words", words };
 }
 
-function batchPlace(words: readonly string[], current: string): Place {
+function batchPlace(words: readonly string[], current: string): CursorPlace {
   const [first, ...others] = words;
   if (first === undefined) {
     if (current.startsWith("@")) return { skip: 0, sources: [commandNames(COMMANDS.keys(), "@")] };
     const some = [...COMMANDS.keys()].some((name) => name.startsWith(current));
-    const sources: Source[] = some
+    const sources: CandidateSource[] = some
       ? [commandNames(COMMANDS.keys(), "")]
       : [{ kind: "files", suffix: ".iso" }];
     return { skip: 0, sources };
@@ -127,27 +127,23 @@ function batchPlace(words: readonly string[], current: string): Place {
   return command ? commandPlace(command, others, current) : NOTHING;
 }
 
-function commandPlace(command: Command, words: readonly string[], current: string): Place {
+const optionValues = (option: CommandOption | OptionSpec, value: string): Values =>
+  "effect" in option ? globalValues(option, value) : argumentValues(option, value);
+
+function commandPlace(command: Command, words: readonly string[], current: string): CursorPlace {
   const own: readonly CommandOption[] = [...command.options, HELP];
   // Options of all commands are offered where none of its own fits.
   const shapes: readonly (CommandOption | OptionSpec)[] = [
     ...own,
     ...globalsBehind(command).filter(({ long }) => !own.some((option) => option.long === long)),
   ];
-  const values = (option: CommandOption | OptionSpec, value: string): Values =>
-    "effect" in option
-      ? globalValues(option, value)
-      : // Of the same form as the global one.
-        option.long === "image"
-        ? settingValues("IMAGES", value)
-        : { skip: 0, sources: argumentSources(command, option) };
   let left = [...words];
   let over = false;
   for (let index = 0; index <= command.positionals.length; index++) {
     const positional = command.positionals[index];
     if (!over && positional?.name !== FREE_TEXT) {
       const walk = walkOptions(left, shapes);
-      const place = optionPlace(walk, current, shapes, values, own);
+      const place = optionPlace(walk, current, shapes, optionValues, own);
       if (place) return place;
       ({ rest: left, over } = walk);
     }
@@ -162,9 +158,9 @@ function commandPlace(command: Command, words: readonly string[], current: strin
 }
 
 /** An argument of the command; where it needs no more, also the next command. */
-function argumentPlace(command: Command, index: number, current: string): Place {
+function argumentPlace(command: Command, index: number, current: string): CursorPlace {
   const positional = command.positionals[index];
-  const sources = positional ? argumentSources(command, positional) : [];
+  const sources = positional ? argumentValues(positional, current).sources : [];
   if (positional?.required || positional?.rest) return { skip: 0, sources };
   const next = commandNames(COMMANDS.keys(), "@");
   if (current.startsWith("@")) return { skip: 0, sources: [next] };

@@ -2,7 +2,8 @@ import { SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts"
 import type { ParserFacts, ParserKind } from "../../config/values.ts";
 import { MACROS } from "../../machine/macros.ts";
 import { DISK_BUSES, IMAGE_FORMATS } from "../../machine/types.ts";
-import { COMMANDS, type Command, type CommandOption, type Positional } from "../registry.ts";
+import type { ValueKind } from "../../commands/define.ts";
+import { COMMANDS, type CommandOption, type Positional } from "../registry.ts";
 
 /** One thing that the word could be. */
 export interface Candidate {
@@ -14,7 +15,7 @@ export interface Candidate {
 }
 
 /** Where candidates come from. */
-export type Source =
+export type CandidateSource =
   | { kind: "words"; words: Candidate[] }
   | { kind: "snapshots" | "jobs" | "profiles" | "directories" }
   /** Directories count as well: a file may be below. */
@@ -23,66 +24,39 @@ export type Source =
 /** What may stand behind the first `skip` characters of a value. */
 export interface Values {
   skip: number;
-  sources: Source[];
+  sources: CandidateSource[];
 }
 
-export const wordsSource = (words: readonly string[], help?: string): Source => ({
+export const wordsSource = (words: readonly string[], help?: string): CandidateSource => ({
   kind: "words",
   words: words.map((text) => ({ text, help })),
 });
 
-const FILES: Source = { kind: "files" };
-const DIRECTORIES: Source = { kind: "directories" };
-const ISO: Source = { kind: "files", suffix: ".iso" };
+const FILES: CandidateSource = { kind: "files" };
+const DIRECTORIES: CandidateSource = { kind: "directories" };
+const ISO: CandidateSource = { kind: "files", suffix: ".iso" };
 
-/** What an argument of a command is: by the command's name and its own, or by its own alone. */
-const BY_NAME: Readonly<Record<string, Source>> = {
-  // The name of a new one.
-  "backup snapshot": wordsSource([]),
-  "config name": wordsSource(SETTING_NAMES),
-  "timer command": wordsSource([...COMMANDS.keys()]),
-  "run wait": wordsSource(["ssh", "agent"]),
-  "snapshots name": { kind: "snapshots" },
-  sums: FILES,
-  snapshot: { kind: "snapshots" },
-  jobname: { kind: "jobs" },
-  isoimage: ISO,
-  iso: ISO,
-  rescue: { kind: "profiles" },
-  source: FILES,
-  target: FILES,
-  paths: FILES,
+const KINDS: Readonly<Record<Exclude<ValueKind, "disk image">, () => CandidateSource>> = {
+  command: () => wordsSource([...COMMANDS.keys()]),
+  directory: () => DIRECTORIES,
+  file: () => FILES,
+  "ISO image": () => ISO,
+  job: () => ({ kind: "jobs" }),
+  setting: () => wordsSource(SETTING_NAMES),
+  snapshot: () => ({ kind: "snapshots" }),
 };
-
-/** By the name of its value in the help. */
-const BY_HINT: Readonly<Record<string, Source>> = {
-  FILE: FILES,
-  PATH: FILES,
-  IMAGE: FILES,
-  DIR: DIRECTORIES,
-};
-
-/** `none, gzip or xz`, if that is all that the help begins with: behind `build: `, before `; default …`. */
-const CHOICES = /^(?:[a-z]+: )?([a-z\d-]+(?:, [a-z\d-]+)* or [a-z\d-]+)(?:;|$)/;
-
-/** The words that a help text offers: `none, gzip or xz; default: none` → none, gzip, xz. */
-export const choicesIn = (help: string): string[] => CHOICES.exec(help)?.[1]!.split(/, | or /) ?? [];
-
-const own = <T>(table: Readonly<Record<string, T>>, key: string): T | undefined =>
-  Object.hasOwn(table, key) ? table[key] : undefined;
 
 /** What a command's argument, or the value of an option of its own, can be. */
-export function argumentSources(command: Command, argument: Positional | CommandOption): Source[] {
-  const [name, hint] = "long" in argument ? [argument.long, argument.value ?? ""] : [argument.name, ""];
-  const named = own(BY_NAME, `${command.name} ${name}`) ?? own(BY_NAME, name);
-  const source = named ?? own(BY_HINT, hint) ?? own(BY_HINT, name.toUpperCase());
-  return source ? [source] : [wordsSource(choicesIn(argument.help))];
+export function argumentValues({ choices = [], kind }: Positional | CommandOption, value: string): Values {
+  // Of the same form as the global option.
+  if (kind === "disk image") return settingValues("IMAGES", value);
+  return { skip: 0, sources: [kind ? KINDS[kind]() : wordsSource(choices)] };
 }
 
 const BUSES = wordsSource(DISK_BUSES.map((bus) => `${bus}=`));
 const FORMATS = wordsSource(IMAGE_FORMATS.map((format) => `${format}=`));
 /** WORKDIR changes, so these lead nowhere that could be looked up. */
-const AT_MACROS: Source = { kind: "words", words: MACROS.map(([text, help]) => ({ text, help })) };
+const AT_MACROS: CandidateSource = { kind: "words", words: MACROS.map(([text, help]) => ({ text, help })) };
 
 /** Of settings whose values have parts, or are found on this host. */
 const STRUCTURED: Readonly<Record<Exclude<ParserKind, "text" | "flag">, (value: string) => Values>> = {

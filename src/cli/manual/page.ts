@@ -1,9 +1,10 @@
 import { date, version } from "../../../package.json";
 import { buildDefaults } from "../../config/defaults.ts";
-import type { SettingValue } from "../../config/literal.ts";
+import type { SettingValue } from "../../config/shell-expand.ts";
 import { SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
 import { EXIT, type ExitName } from "../../lib/errors.ts";
 import { MACROS } from "../../machine/macros.ts";
+import { EXIT_STATUS, exitStatusesOf, OTHER_STATUSES } from "../exit-statuses.ts";
 import { usageOf } from "../signature.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
 import { COMMANDS, type Command } from "../registry.ts";
@@ -48,7 +49,7 @@ export function buildManual(prog: string): string {
     ...[...COMMANDS.values()].flatMap((command) => commandPart(command, paragraphs)),
     ...section("OPTIONS"),
     ...GLOBAL_OPTIONS.filter(({ hidden }) => !hidden).flatMap((option) =>
-      item(spellings(option), prose(option.help + effectOf(option))),
+      item(formatSpellings(option), prose(option.help + effectOf(option))),
     ),
     ...paragraph(prose("A path in `--image` and `--share` may begin with one of these:")),
     ...items(MACROS),
@@ -88,7 +89,7 @@ const synopsis = (prog: string): string[] => {
 };
 
 /** `-c, --cores=N` */
-const spellings = ({ short, long, value }: Spelling): string =>
+const formatSpellings = ({ short, long, value }: Spelling): string =>
   [...(short ? [bold(`-${short}`)] : []), bold(`--${long}`) + (value ? `=${italic(value)}` : "")].join(", ");
 
 /** The setting that an option stands for. */
@@ -103,13 +104,15 @@ const sentence = (text: string): string =>
 
 function commandPart(command: Command, paragraphs: (texts: readonly string[]) => string[]): string[] {
   const { name, summary, positionals, options } = command;
+  const statuses = exitStatusesOf(name).map(([status, meaning]) => `${bold(status)} ${prose(meaning)}`);
   const more = Object.hasOwn(words.COMMANDS_PROSE, name) ? words.COMMANDS_PROSE[name]! : [];
   return [
     ...subsection(literal(usageOf(command))),
     ...fill(prose(sentence(summary))),
     ...paragraphs(more),
     ...positionals.flatMap((positional) => item(italic(positional.label), prose(positional.help))),
-    ...options.flatMap((option) => item(spellings(option), prose(option.help))),
+    ...options.flatMap((option) => item(formatSpellings(option), prose(option.help))),
+    ...paragraph(`Exit status: ${statuses.join("; ")}.`),
   ];
 }
 
@@ -136,10 +139,6 @@ function defaultOf(name: SettingName, value: SettingValue): string[] {
 function exitStatus(): string[] {
   const named = (Object.entries(EXIT) as [ExitName, number][])
     .toSorted(([, a], [, b]) => a - b)
-    .flatMap(([name, status]) => item(bold(String(status)), prose(words.EXIT_STATUS[name])));
-  return [
-    ...named,
-    ...item(`${bold("128+")}${italic("N")}`, prose("ended by signal N")),
-    ...item(italic("other"), prose("a job's own status, where a job failed")),
-  ];
+    .map(([name, status]) => [String(status), EXIT_STATUS[name]] as const);
+  return [...named, ...OTHER_STATUSES].flatMap(([status, meaning]) => item(bold(status), prose(meaning)));
 }

@@ -2,7 +2,6 @@
  * What the tables of commands, options and settings do not say. PROG stands for the program's name,
  * `…` in backquotes for what is typed or is a file's name.
  */
-import type { ExitName } from "../../lib/errors.ts";
 
 /** Paragraphs. */
 export const DESCRIPTION: readonly string[] = [
@@ -99,20 +98,6 @@ export const FILES: readonly (readonly [string, string])[] = [
   ["~/.cache/vm", "the program's data, answers of qemu, saved states of the rescue"],
   ["check-media", "a script on PATH that sets MEDIA, the place of external media, or fails"],
 ];
-
-export const EXIT_STATUS: Readonly<Record<ExitName, string>> = {
-  ok: "done",
-  other: "anything else",
-  usage: "the command line is wrong; nothing was changed",
-  noInput: "something named does not exist or cannot be read",
-  unavailable: "a program or a feature is missing",
-  internal: "a mistake in the program",
-  cannotCreate: "cannot create: no room, no rights, exists already",
-  io: "reading, writing or verifying failed; the guest did not power itself off; the rescue died",
-  busy: "busy: the VM runs, its lock is held, a port is taken",
-  config: "a setting in a file is wrong",
-  timeout: "a time limit",
-};
 
 export const ENVIRONMENT: readonly (readonly [string, string])[] = [
   ["TMPDIR", "where working files are made; default `/tmp`"],

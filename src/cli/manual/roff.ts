@@ -59,16 +59,16 @@ export function fill(text: string): string[] {
 
 const guard = (line: string): string => (/^[.']/.test(line) ? String.raw`\&${line}` : line);
 
-const quoted = (text: string): string => `"${text.replaceAll('"', String.raw`\(dq`)}"`;
+const quoteRoff = (text: string): string => `"${text.replaceAll('"', String.raw`\(dq`)}"`;
 
 export const title = (name: string, date: string, source: string): string[] => [
-  `.TH ${[name.toUpperCase(), "1", date, source, "User Commands"].map(quoted).join(" ")}`,
+  `.TH ${[name.toUpperCase(), "1", date, source, "User Commands"].map(quoteRoff).join(" ")}`,
   // Names of files and options are not to be hyphenated, and no line is stretched.
   ".nh",
   ".ad l",
 ];
-export const section = (name: string): string[] => [`.SH ${quoted(name)}`];
-export const subsection = (name: string): string[] => [`.SS ${quoted(name)}`];
+export const section = (name: string): string[] => [`.SH ${quoteRoff(name)}`];
+export const subsection = (name: string): string[] => [`.SS ${quoteRoff(name)}`];
 /** @param text ready */
 export const paragraph = (text: string): string[] => [".PP", ...fill(text)];
 /** A name, and behind it what it means. @param tag ready, one line @param text ready */

@@ -2,13 +2,13 @@ import { PACKAGES, type Packages, type Thing } from "../../lib/packages.ts";
 import { findProgram } from "../../process/exec.ts";
 
 /** `limited`: there, but not all that it could be. */
-export type State = "ok" | "missing" | "limited";
+export type CheckState = "ok" | "missing" | "limited";
 
 /** One thing that the program needs or may use. */
 export interface Check {
   /** Stays the same from version to version: for scripts. */
   name: string;
-  state: State;
+  state: CheckState;
   /** Without it the program does not do its work, with the settings in force. */
   needed: boolean;
   /** What it is for. */

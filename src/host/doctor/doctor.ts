@@ -2,7 +2,7 @@ import { VmError } from "../../lib/errors.ts";
 import { toJson } from "../../lib/json.ts";
 import { installHint } from "../../lib/packages.ts";
 import { formatTable } from "../../lib/table.ts";
-import { readInForce, usableVm, type InForce } from "../config.ts";
+import { readInForce, usableVm, type SettingsInForce } from "../config.ts";
 import type { Context } from "../../vm/context.ts";
 import { oneLine, type Check } from "./check.ts";
 import { checkPlaces, checkPrograms } from "./host.ts";
@@ -22,7 +22,7 @@ export interface Diagnosis {
 }
 
 /** Looks at everything at once; writes nothing. */
-export async function diagnose(context: Context, found: InForce): Promise<Diagnosis> {
+export async function diagnose(context: Context, found: SettingsInForce): Promise<Diagnosis> {
   const vm = usableVm(context, found);
   const { settings } = vm;
   const [qemus, build, rescues, aging] = await Promise.all([
@@ -93,7 +93,7 @@ export function parseDoctorForm(json: boolean, report: boolean): DoctorForm {
 export async function runDoctor(context: Context, form: DoctorForm): Promise<void> {
   const found = await readInForce(context);
   const diagnosis = await diagnose(context, found);
-  if (form === "json") context.print(formatJson(diagnosis));
+  if (form === "json") context.print(formatDiagnosisJson(diagnosis));
   else if (form === "text") context.print(formatText(diagnosis));
   else {
     const { makeReport } = await import("./report.ts");
@@ -103,7 +103,7 @@ export async function runDoctor(context: Context, form: DoctorForm): Promise<voi
 }
 
 /** Names of distributions without a package are there, as null. */
-const formatJson = (diagnosis: Diagnosis): string =>
+const formatDiagnosisJson = (diagnosis: Diagnosis): string =>
   toJson(diagnosis, (_key, value: unknown) => (value === undefined ? null : value));
 
 /** Pure: a table. */

@@ -50,7 +50,7 @@ function checkSetpriv(): Check {
   return { ...found, state: "limited", detail: "busybox's cannot do it", packages: PACKAGES.setpriv };
 }
 
-interface Place {
+interface CheckedPlace {
   name: string;
   path: string;
   use: string;
@@ -63,7 +63,7 @@ interface Place {
 
 /** Directories that the program writes to: room and rights. Nothing is written. */
 export function checkPlaces(context: Context, { INPLACE, PROFILES }: Settings): Check[] {
-  const places: Place[] = [
+  const places: CheckedPlace[] = [
     {
       name: "tmpdir",
       path: context.tmpdir,
@@ -98,7 +98,7 @@ export function checkPlaces(context: Context, { INPLACE, PROFILES }: Settings): 
 const existing = (path: string): string =>
   existsSync(path) || path === dirname(path) ? path : existing(dirname(path));
 
-function checkPlace({ name, path, use, needed, bytes, made }: Place): Check {
+function checkPlace({ name, path, use, needed, bytes, made }: CheckedPlace): Check {
   const common = { name, needed, use };
   const nearest = made ? existing(path) : path;
   try {

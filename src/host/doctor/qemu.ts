@@ -10,7 +10,7 @@ import { isSince, LIVE_SINCE } from "../../qemu/features.ts";
 import { findBootLoader, findFirmware } from "../../qemu/firmware.ts";
 import { probeQemu } from "../../qemu/probe.ts";
 import { findProgram } from "../../process/exec.ts";
-import { lstatOf } from "../../store/files.ts";
+import { lstatOf } from "../../lib/read-file.ts";
 import { WORK } from "../../store/layout.ts";
 import { findFirmwareFor } from "../../vm/firmware.ts";
 import type { Vm } from "../../vm/open.ts";

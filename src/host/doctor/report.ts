@@ -5,9 +5,9 @@ import { buildDefaults } from "../../config/defaults.ts";
 import { SECRETS, SETTING_NAMES } from "../../config/schema.ts";
 import { formatSize } from "../../lib/size.ts";
 import { readCpuFlags } from "../../qemu/accel.ts";
-import { openForReading, readSmall } from "../../store/files.ts";
+import { openForReading, readSmall } from "../../lib/read-file.ts";
 import { WORK } from "../../store/layout.ts";
-import { formatText, type InForce } from "../config.ts";
+import { formatConfig, type SettingsInForce } from "../config.ts";
 import type { Context } from "../../vm/context.ts";
 import { redact, type Private } from "./redact.ts";
 import type { System } from "./system.ts";
@@ -29,7 +29,7 @@ export interface Section {
  * A report of this host and the VM that the command line means, as Markdown for an issue; without secrets,
  * home directories and user names.
  */
-export function makeReport(context: Context, host: System, found: InForce, table: string): string {
+export function makeReport(context: Context, host: System, found: SettingsInForce, table: string): string {
   const sections = [
     { title: `${context.prog} ${context.version}`, text: describeHost(context, host) },
     { title: "doctor", text: table },
@@ -65,11 +65,13 @@ function describeHost(context: Context, host: System): string {
 }
 
 /** What differs from the built-in values, and what is wrong. */
-function describeSettings(context: Context, found: InForce): string {
+function describeSettings(context: Context, found: SettingsInForce): string {
   const names = SETTING_NAMES.filter(
     (name) => found.origins[name].kind !== "default" || found.origins[name].added,
   );
-  return formatText(names, found, buildDefaults(context)) + (found.error ? `\n${found.error.message}\n` : "");
+  return (
+    formatConfig(names, found, buildDefaults(context)) + (found.error ? `\n${found.error.message}\n` : "")
+  );
 }
 
 const readLogs = (directory: string): Section[] =>
@@ -115,7 +117,7 @@ function attempt(value: () => string | undefined): string {
   }
 }
 
-function privateOf({ home, env }: Context, { raw, work }: InForce): Private {
+function privateOf({ home, env }: Context, { raw, work }: SettingsInForce): Private {
   const passwordFile = work.state === "present" ? join(work.dir, WORK.spicePassword) : undefined;
   return {
     homes: [home, attempt(() => realpathSync(home))],

@@ -3,11 +3,12 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { findProgram } from "../../process/exec.ts";
 import { runLine } from "../../process/script.ts";
-import { listDirectory, readSmall, realPath } from "../../store/files.ts";
+import { listDirectory } from "../../store/files.ts";
+import { readSmall, realPath } from "../../lib/read-file.ts";
 import type { Check } from "./check.ts";
 
 /** A line of a configuration file, with that file. */
-interface Line {
+interface TmpfilesLine {
   file: string;
   words: string[];
 }
@@ -60,11 +61,11 @@ export function joinFiles(directories: readonly string[]): string {
       if (name.endsWith(".conf") && !files.has(name)) files.set(name, join(directory, name));
   return [...files.keys()]
     .toSorted()
-    .map((name) => `# ${files.get(name)}\n${readQuietly(files.get(name)!)}\n`)
+    .map((name) => `# ${files.get(name)}\n${readTextOrNothing(files.get(name)!)}\n`)
     .join("");
 }
 
-function readQuietly(path: string): string {
+function readTextOrNothing(path: string): string {
   try {
     return readSmall(path) ?? "";
   } catch {
@@ -73,7 +74,7 @@ function readQuietly(path: string): string {
   }
 }
 
-function parseLines(text: string): Line[] {
+function parseLines(text: string): TmpfilesLine[] {
   let file = "";
   return text.split("\n").flatMap((line) => {
     const head = /^# (\/.*\.conf)$/.exec(line)?.[1];

@@ -6,11 +6,13 @@ import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { findProgram, processFailure } from "../../process/exec.ts";
 import { runLine } from "../../process/script.ts";
-import { fileError, listDirectory, lstatOf, remove, replaceFile } from "../../store/files.ts";
+import { fileError, listDirectory, replaceFile } from "../../store/files.ts";
+import { remove } from "../../store/remove.ts";
+import { lstatOf } from "../../lib/read-file.ts";
 import type { Context } from "../../vm/context.ts";
 import { requireVm } from "../../store/no-vm.ts";
 import { findHostdir, openVm, type Vm } from "../../vm/open.ts";
-import { buildUnits, type Plan, type Unit } from "./units.ts";
+import { buildUnits, type TimerPlan, type Unit } from "./units.ts";
 import { sha256 } from "../../lib/crypto.ts";
 
 export interface TimerRequest {
@@ -61,7 +63,7 @@ export async function timerVm(context: Context, request: TimerRequest): Promise<
   if (request.action !== "remove") requireVm(hostdir);
   const vm = await openVm(context);
   const system = request.system ?? process.getuid!() === 0;
-  const plan = planFor(context, vm, request, system);
+  const plan = buildTimerPlan(context, vm, request, system);
   if (request.action === "cron") return context.print(cronLine(plan));
   const { service, timer } = buildUnits(plan);
   const directory = unitDirectory(context, system);
@@ -72,7 +74,7 @@ export async function timerVm(context: Context, request: TimerRequest): Promise<
   context.print(shown.join("\n"));
 }
 
-function planFor(context: Context, vm: Vm, { words, when }: TimerRequest, system: boolean): Plan {
+function buildTimerPlan(context: Context, vm: Vm, { words, when }: TimerRequest, system: boolean): TimerPlan {
   const { prog, env } = context;
   const { uid } = statSync(vm.hostdir);
   return {
@@ -104,7 +106,7 @@ function ownPath({ prog, cwd }: Context): string {
   return execPath;
 }
 
-function cronLine({ hostdir, when, argv, env }: Plan): string {
+function cronLine({ hostdir, when, argv, env }: TimerPlan): string {
   if (/\p{Cc}/u.test(argv.join("")))
     throw new VmError("unavailable", "a crontab cannot name a path with control characters", {
       hint: "rename the directory, or use systemd: without --cron",
@@ -129,7 +131,7 @@ async function systemctl(system: boolean, ...words: string[]): Promise<void> {
 async function installUnits(
   directory: string,
   system: boolean,
-  plan: Plan,
+  plan: TimerPlan,
   service: Unit,
   timer: Unit,
 ): Promise<void> {
@@ -162,7 +164,7 @@ async function installUnits(
 }
 
 /** The command that prints the same for a crontab; its own default is quiet. */
-function cronHint({ when, argv }: Plan): string {
+function cronHint({ when, argv }: TimerPlan): string {
   const words = argv.slice(3);
   const often = cronFields(when, 0) === undefined ? "daily" : when;
   const what = words.length === 1 && words[0] === "backup" ? [] : words;

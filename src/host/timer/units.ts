@@ -1,7 +1,7 @@
 import { escapePath, escapeValue, quoteCommand, quoteWord } from "../../lib/systemd.ts";
 import { sha256 } from "../../lib/crypto.ts";
 
-export interface Plan {
+export interface TimerPlan {
   prog: string;
   hostdir: string;
   /** The VM's name, for people. */
@@ -27,20 +27,21 @@ export interface Unit {
 const MAX_NAME = 255;
 
 /** `vm-backup-srv-my\x20vm`; a hash where the path is too long for a name. */
-export function unitName({ prog, kind, hostdir }: Plan): string {
+export function unitName({ prog, kind, hostdir }: TimerPlan): string {
   const name = `${prog}-${kind}-${escapePath(hostdir)}`;
   if (name.length + ".service".length <= MAX_NAME) return name;
   return `${prog}-${kind}-${sha256(hostdir).slice(0, 32)}`;
 }
 
-const section = (title: string, lines: readonly string[]): string => `[${title}]\n${lines.join("\n")}\n`;
+const formatSection = (title: string, lines: readonly string[]): string =>
+  `[${title}]\n${lines.join("\n")}\n`;
 
 /** The service that runs the command, and the timer that starts it. */
-export function buildUnits(plan: Plan): { service: Unit; timer: Unit } {
+export function buildUnits(plan: TimerPlan): { service: Unit; timer: Unit } {
   const { prog, kind, guest, hostdir, argv, when, env, system, uid } = plan;
   const name = unitName(plan);
   const what = escapeValue(`${prog} ${kind} of ${guest === "" ? "the VM" : guest} in ${hostdir}`);
-  const service = section("Service", [
+  const service = formatSection("Service", [
     "Type=oneshot",
     ...(uid === undefined ? [] : [`User=${uid}`]),
     ...Object.entries(env).map(([key, value]) => `Environment=${quoteWord(`${key}=${value}`)}`),
@@ -48,22 +49,22 @@ export function buildUnits(plan: Plan): { service: Unit; timer: Unit } {
     "Nice=10",
     "IOSchedulingClass=idle",
   ]);
-  const timer = section("Timer", [
+  const timer = formatSection("Timer", [
     `OnCalendar=${escapeValue(when)}`,
     "RandomizedDelaySec=5min",
     "Persistent=true",
   ]);
-  const install = section("Install", ["WantedBy=timers.target"]);
+  const install = formatSection("Install", ["WantedBy=timers.target"]);
   // HOSTDIR may be on another machine.
   const after = system ? ["After=remote-fs.target"] : [];
   return {
     service: {
       name: `${name}.service`,
-      text: `${section("Unit", [`Description=${what}`, ...after])}\n${service}`,
+      text: `${formatSection("Unit", [`Description=${what}`, ...after])}\n${service}`,
     },
     timer: {
       name: `${name}.timer`,
-      text: `${section("Unit", [`Description=When: ${what}`])}\n${timer}\n${install}`,
+      text: `${formatSection("Unit", [`Description=When: ${what}`])}\n${timer}\n${install}`,
     },
   };
 }

@@ -63,9 +63,31 @@ const ATTACH: Record<
   VIRT: () => ({ device: "virtio-blk-pci" }),
 };
 
+/**
+ * Is a disk plugged in later? qemu takes no state into a machine with an NVMe disk, and the root bus of a q35 takes no
+ * device while it runs: a port stands there until then.
+ */
+const isPlugged = ({ resumed }: Pick<Machine, "resumed">, { bus }: Disk): boolean =>
+  resumed && bus === "NVME";
+
+export type PluggedDevice = Record<"driver" | "id" | "drive" | "serial" | "bus", string>;
+
+/** What QMP's `device_add` is given, once the machine has its state. */
+export const buildPluggedDevices = (machine: Pick<Machine, "resumed" | "disks">): PluggedDevice[] =>
+  machine.disks
+    .map((disk, index) => ({ disk, node: `disk${index}` }))
+    .filter(({ disk }) => isPlugged(machine, disk))
+    .map(({ disk, node }, port) => ({
+      driver: "nvme",
+      id: `${node}-dev`,
+      drive: node,
+      serial: disk.serial,
+      bus: `port${port}`,
+    }));
+
 /** Disks in boot order, then the CD, with `bootindex` for both firmwares; what is not booted comes last. */
 export function buildDiskArgs(
-  machine: Pick<Machine, "arch" | "disks" | "cdrom" | "seed" | "bootLoader">,
+  machine: Pick<Machine, "arch" | "disks" | "cdrom" | "seed" | "bootLoader" | "resumed">,
 ): string[] {
   const { disks, cdrom, seed } = machine;
   const { cdBus } = ARCH[machine.arch];
@@ -91,8 +113,14 @@ export function buildDiskArgs(
   // A boot loader knows nothing of bootindex, and goes by places on the bus.
   const cdInFront = machine.bootLoader !== undefined && cdrom?.first === true;
   if (cdInFront) attachCd();
+  let ports = 0;
   disks.forEach((disk, index) => {
     const node = `disk${index}`;
+    if (isPlugged(machine, disk)) {
+      const port = `pcie-root-port,id=port${ports},chassis=${++ports}`;
+      args.push(...buildDiskNodes(disk, node), "-device", port);
+      return;
+    }
     const properties = `id=${node}-dev,drive=${node},serial=${escapeCommas(disk.serial)},bootindex=${firstDisk + index}`;
     attach(disk.bus, false, buildDiskNodes(disk, node), properties);
   });

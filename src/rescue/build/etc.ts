@@ -8,7 +8,7 @@ exec /usr/bin/busybox ${action} -f
 const SHARE_OPTIONS = "trans=virtio,version=9p2000.L,msize=104857600,cache=none";
 
 /** Small files of the rescue: [path, text, mode]. */
-export const FILES: readonly (readonly [path: string, text: string, mode: number])[] = [
+export const RESCUE_FILES: readonly (readonly [path: string, text: string, mode: number])[] = [
   [
     "/etc/passwd",
     `root:x:0:0:root:/root:/bin/bash
@@ -118,7 +118,7 @@ PidFile /run/sshd.pid
 ];
 
 /** Directories of the rescue, beside those that files need. sshd wants its empty one, wherever it was built to look. */
-export const DIRECTORIES: readonly (readonly [path: string, mode: number])[] = [
+export const RESCUE_DIRECTORIES: readonly (readonly [path: string, mode: number])[] = [
   ...["/dev", "/proc", "/sys", "/run", "/mnt", "/etc", "/etc/rescue", "/var/log", "/var/lib", "/var/tmp"].map(
     (path) => [path, 0o755] as const,
   ),

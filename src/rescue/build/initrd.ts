@@ -1,10 +1,8 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { exec } from "../../process/exec.ts";
+import type { Compression } from "../choices.ts";
 import { execPipeline, requireHostProgram } from "./host.ts";
-
-export const COMPRESSIONS = ["none", "gzip", "zstd", "lz4", "xz"] as const;
-export type Compression = (typeof COMPRESSIONS)[number];
 
 /** Programs that pack stdin so that a kernel can unpack it (Linux, lib/decompress*.c); quick, for it is done here and now. */
 const PACKERS = {

@@ -28,7 +28,7 @@ export interface Kernel {
 }
 
 /** A boot image, and where its modules may be. */
-interface Candidate {
+interface KernelImage {
   file: string;
   modules: readonly string[];
 }
@@ -48,7 +48,7 @@ const HOST_MODULES = /^(\/usr)?\/lib\/modules\/[^/]+$/;
 
 const IMAGE_NAME = /^vmlinu[xz]/;
 
-const list = (directory: string): string[] => {
+const listNames = (directory: string): string[] => {
   try {
     return readdirSync(directory);
   } catch {
@@ -65,9 +65,9 @@ const modulePlaces = (roots: readonly string[], version: string): string[] =>
   roots.flatMap((root) => [join(root, "usr/lib/modules", version), join(root, "lib/modules", version)]);
 
 /** All boot images below a root, the running kernel's first, then the newest. */
-function candidatesBelow(root: string): Candidate[] {
+function candidatesBelow(root: string): KernelImage[] {
   const trees = ["usr/lib/modules", "lib/modules"].map((path) => join(root, path));
-  const versions = byVersion([...new Set(trees.flatMap(list))]);
+  const versions = byVersion([...new Set(trees.flatMap(listNames))]);
   const running = release();
   const inTrees = (version: string): string[] => trees.map((tree) => join(tree, version, "vmlinuz"));
   const images = [running, ...versions].flatMap((version) => [
@@ -76,7 +76,7 @@ function candidatesBelow(root: string): Candidate[] {
     join(root, "boot", `vmlinux-${version}`),
   ]);
   // Others name images by flavour (Alpine's vmlinuz-lts): their headers tell the version.
-  const others = byVersion(list(join(root, "boot")).filter((name) => IMAGE_NAME.test(name)));
+  const others = byVersion(listNames(join(root, "boot")).filter((name) => IMAGE_NAME.test(name)));
   const files = [...images, ...others.map((name) => join(root, "boot", name))].filter(exists);
   const seen = new Set<string>();
   return files
@@ -84,7 +84,7 @@ function candidatesBelow(root: string): Candidate[] {
     .map((file) => ({ file, modules: [] }));
 }
 
-function candidates(kernel: string | undefined, modules: string | undefined): [Candidate[], string[]] {
+function candidates(kernel: string | undefined, modules: string | undefined): [KernelImage[], string[]] {
   if (kernel !== undefined) {
     const stats = statSync(kernel, { throwIfNoEntry: false });
     if (!stats) throw new VmError("noInput", `there is no kernel ${kernel}`);

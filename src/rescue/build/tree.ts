@@ -2,7 +2,7 @@ import { chmodSync, existsSync, lstatSync, mkdirSync, rmSync, symlinkSync, write
 import { dirname, join, normalize, relative } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { exec } from "../../process/exec.ts";
-import { DIRECTORIES, FILES, LINKS } from "./etc.ts";
+import { RESCUE_DIRECTORIES, RESCUE_FILES, LINKS } from "./etc.ts";
 import { execOver } from "./host.ts";
 import type { SystemRoot } from "./system-root.ts";
 
@@ -13,17 +13,17 @@ export const mergedPath = (path: string): string =>
 /** The tree of the rescue while it is put together. Paths within are the rescue's own, absolute. */
 export class Tree {
   constructor(readonly root: string) {
-    for (const [path] of DIRECTORIES) mkdirSync(join(root, path), { recursive: true });
+    for (const [path] of RESCUE_DIRECTORIES) mkdirSync(join(root, path), { recursive: true });
     for (const [path, target] of LINKS) symlinkSync(target, join(root, path));
-    for (const [path, text, mode] of FILES) this.write(path, text, mode);
+    for (const [path, text, mode] of RESCUE_FILES) this.write(path, text, mode);
   }
 
   /** Gives files and directories their modes, whatever the umask is. */
   async seal(): Promise<void> {
     // So set-user-ID bits go too: everybody in the rescue is root.
     await exec(["chmod", "-R", "u=rwX,go=rX", "--", this.root], { what: "cannot set modes in the rescue" });
-    for (const [path, mode] of DIRECTORIES) chmodSync(join(this.root, path), mode);
-    for (const [path, , mode] of FILES) chmodSync(join(this.root, path), mode);
+    for (const [path, mode] of RESCUE_DIRECTORIES) chmodSync(join(this.root, path), mode);
+    for (const [path, , mode] of RESCUE_FILES) chmodSync(join(this.root, path), mode);
   }
 
   /** A link counts, wherever it leads. */

@@ -48,18 +48,18 @@ function collect(system: SystemRoot, tree: Tree, names: readonly string[], missi
 function stageModprobe(system: SystemRoot, tree: Tree): string {
   const path = system.isHost ? requireHostProgram("modprobe", "kmod") : system.find("modprobe");
   const real = path && system.resolve(path);
-  if (!real) throw notThere(system, "modprobe", "kmod");
+  if (!real) throw missingTool(system, "modprobe", "kmod");
   tree.link("/usr/lib/rescue/modprobe", mergedPath(real));
   return real;
 }
 
 /** A path of the system that is there, whatever it is. */
-const isThere =
+const isIn =
   (system: SystemRoot) =>
   (path: string): boolean =>
     system.resolve(path) !== undefined;
 
-const notThere = ({ isHost, root }: SystemRoot, name: string, thing: Thing): VmError =>
+const missingTool = ({ isHost, root }: SystemRoot, name: string, thing: Thing): VmError =>
   new VmError(
     "unavailable",
     `${name} is not ${isHost ? "installed" : `in ${root}`}: the rescue is made of it`,
@@ -78,12 +78,12 @@ const notThere = ({ isHost, root }: SystemRoot, name: string, thing: Thing): VmE
 export async function stageUserland(system: SystemRoot, tree: Tree): Promise<string[]> {
   const missing: string[] = [];
   const programs = collect(system, tree, [...REQUIRED_TOOLS, ...TOOLS], missing);
-  for (const name of REQUIRED_TOOLS) if (missing.includes(name)) throw notThere(system, name, name);
+  for (const name of REQUIRED_TOOLS) if (missing.includes(name)) throw missingTool(system, name, name);
   programs.push(...collect(system, tree, EXTRA_TOOLS, []));
   programs.push(stageModprobe(system, tree));
-  programs.push(...HELPERS.filter(isThere(system)));
+  programs.push(...HELPERS.filter(isIn(system)));
   const libraries = await findLibraries(system, [...new Set(programs)]);
-  await tree.copy(system, [...programs, ...libraries, ...DATA.filter(isThere(system))]);
+  await tree.copy(system, [...programs, ...libraries, ...DATA.filter(isIn(system))]);
   for (const library of libraries) {
     const place = mergedPath(library);
     if (LOADER_LOOKS_THERE.test(dirname(place))) continue;

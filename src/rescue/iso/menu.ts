@@ -1,9 +1,9 @@
 /** What is changed in the boot menus of a rescue ISO; functions over their texts. */
 
-type Kind = "isolinux" | "grub";
+type MenuKind = "isolinux" | "grub";
 
 /** The two boot loaders of a CD share words (`linux`), but only isolinux has `label`. */
-const kindOf = (text: string): Kind => (/^[ \t]*label[ \t]+\S/im.test(text) ? "isolinux" : "grub");
+const menuKindOf = (text: string): MenuKind => (/^[ \t]*label[ \t]+\S/im.test(text) ? "isolinux" : "grub");
 
 /** The arguments of one grub command: to the end of the line, or to a `;` or `}` outside of quotes and `${…}`. */
 const GRUB_ARGUMENTS = String.raw`(?:\\\r?\n|"[^"]*"|'[^']*'|\$\{\w+\}|[^\n;{}"'])*`;
@@ -36,7 +36,7 @@ function withArguments(line: string, args: readonly string[]): string {
  * @param args `name=value` or `name`, without white space
  */
 export function addKernelArguments(text: string, args: readonly string[]): string {
-  if (kindOf(text) === "isolinux")
+  if (menuKindOf(text) === "isolinux")
     return text.replaceAll(ISOLINUX_KERNEL, (all, command: string, line: string) =>
       // The space stands for the word that `withArguments` takes as the first.
       OF_LINUX.test(line) ? command + withArguments(` ${line}`, args).slice(1) : all,
@@ -46,7 +46,7 @@ export function addKernelArguments(text: string, args: readonly string[]): strin
   );
 }
 
-interface Entry {
+interface MenuEntry {
   /** What `default` calls it. */
   name: string;
   /** Its lines, with its kernel's. */
@@ -60,7 +60,7 @@ const SPECIAL = /(?:^|\s)(?:forensic|live_rw|ip=\S+)(?=\s|$)/;
 const RESCUE = /(?:^|\s)stagename=rescue(?=\s|$)/;
 
 /** The entry to boot: the one that the menu would, if it is a Linux, else the plain rescue, else the first Linux. */
-function chooseEntry(entries: readonly Entry[], current: string | undefined): string | undefined {
+function chooseEntry(entries: readonly MenuEntry[], current: string | undefined): string | undefined {
   const all = entries.filter(({ bootable }) => bootable);
   const plain = all.filter(({ body }) => !SPECIAL.test(body));
   const found =
@@ -72,7 +72,7 @@ function chooseEntry(entries: readonly Entry[], current: string | undefined): st
 }
 
 function isolinuxAtOnce(text: string): string {
-  const entries = text.split(/^(?=[ \t]*label[ \t])/im).flatMap((body): Entry[] => {
+  const entries = text.split(/^(?=[ \t]*label[ \t])/im).flatMap((body): MenuEntry[] => {
     const name = /^[ \t]*label[ \t]+(\S+)/i.exec(body)?.[1];
     const append = /^[ \t]*append[ \t]+(.*)$/im.exec(body)?.[1] ?? "";
     return name ? [{ name, body, bootable: OF_LINUX.test(append) }] : [];
@@ -87,8 +87,8 @@ function isolinuxAtOnce(text: string): string {
 }
 
 /** The entries of a grub.cfg that stand in no submenu. */
-function grubEntries(text: string): Entry[] {
-  const entries: Entry[] = [];
+function grubEntries(text: string): MenuEntry[] {
+  const entries: MenuEntry[] = [];
   let depth = 0;
   let index = 0;
   for (const line of text.split("\n")) {
@@ -130,4 +130,4 @@ function grubAtOnce(text: string): string {
 
 /** Makes a menu boot its rescue entry at once, without asking; a text without such an entry stays as it is. */
 export const bootAtOnce = (text: string): string =>
-  kindOf(text) === "isolinux" ? isolinuxAtOnce(text) : grubAtOnce(text);
+  menuKindOf(text) === "isolinux" ? isolinuxAtOnce(text) : grubAtOnce(text);

@@ -6,7 +6,7 @@ import type { Context } from "../../vm/context.ts";
 import { dependentsOf } from "../../store/snapshot-dependents.ts";
 import { requireVm } from "../../store/no-vm.ts";
 import { findHostdir } from "../../vm/open.ts";
-import { knowSnapshots, type SnapshotFacts } from "../../store/snapshot-info.ts";
+import { inspectSnapshots, type SnapshotFacts } from "../../store/snapshot-info.ts";
 import { formatSnapshot, formatSnapshots, type ShownSnapshot } from "./text.ts";
 import { findSnapshot } from "../../store/snapshots.ts";
 import { readSums } from "../../store/checksums.ts";
@@ -14,7 +14,7 @@ import { readSums } from "../../store/checksums.ts";
 /** Lists the VM's snapshots, oldest first; takes no lock and no settings. */
 export function showSnapshotList(context: Context, json: boolean): void {
   const hostdir = findHostdir(context);
-  const all = knowSnapshots(hostdir).map(({ facts }) => facts);
+  const all = inspectSnapshots(hostdir).map(({ facts }) => facts);
   if (all.length === 0) requireVm(hostdir);
   if (json) return context.print(toJson(all, LIST_KEYS));
   if (all.length > 0) return context.print(formatSnapshots(all));
@@ -40,7 +40,7 @@ const LIST_KEYS = [
 export function showSnapshots(context: Context, names: readonly string[], json: boolean): void {
   const hostdir = findHostdir(context);
   const wanted = names.map((name) => findSnapshot(hostdir, name).name);
-  const known = knowSnapshots(hostdir);
+  const known = inspectSnapshots(hostdir);
   const all = known.map(({ snapshot }) => snapshot);
   const work = resolveWork(hostdir);
   const shown = wanted.flatMap((name) =>

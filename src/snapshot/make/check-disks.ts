@@ -5,11 +5,11 @@ import { counted } from "../../lib/text.ts";
 import { findImageDamage } from "../../qemu/img.ts";
 import { findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
 import { findVariablesDamage } from "../../qemu/uefi-variables.ts";
-import { lstatOf } from "../../store/files.ts";
+import { lstatOf } from "../../lib/read-file.ts";
 import { requireRegularDisk, ownDisks } from "../../store/own-disks.ts";
 import { WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../machine/types.ts";
-import type { Present } from "../../store/workdir.ts";
+import type { Workdir } from "../../store/workdir.ts";
 import { damagedDisk, MISSING } from "../../store/damaged-disk.ts";
 import type { Source } from "../../live/disk-source.ts";
 
@@ -19,7 +19,7 @@ import type { Source } from "../../live/disk-source.ts";
  * @param named disks in IMAGES: `disk-0.img`
  * @throws 74 naming the first that is not
  */
-export function requireDisks({ dir }: Present, named: readonly string[]): void {
+export function requireDisks({ dir }: Workdir, named: readonly string[]): void {
   for (const name of new Set([...named, ...ownDisks(dir)])) {
     const path = join(dir, name);
     requireRegularDisk(path);
@@ -44,7 +44,7 @@ export function requireDisks({ dir }: Present, named: readonly string[]): void {
  * whether it has found them corrupt.
  * @throws 74 naming the first that is damaged
  */
-export async function checkDisks(
+export async function requireIntactDisks(
   sources: readonly Source[],
   { live, low }: { live: boolean; low: boolean },
 ): Promise<void> {
@@ -58,7 +58,11 @@ export async function checkDisks(
 }
 
 /** Snapshots within a disk are in whole copies of its file only. */
-export function warnAboutInternal(sources: readonly Source[], format: SnapshotFormat, live: boolean): void {
+export function warnAboutInternalSnapshots(
+  sources: readonly Source[],
+  format: SnapshotFormat,
+  live: boolean,
+): void {
   for (const { name, path, disk, base } of sources) {
     if (!disk || (format === "gz" && !live && !base)) continue;
     const count = readOwnHeader(path).qcow2?.internalSnapshots ?? 0;

@@ -1,12 +1,13 @@
 import { join } from "node:path";
 import { formatTimestamp } from "../../lib/time.ts";
 import { newSnapshotId } from "../../lib/uuid.ts";
-import { listDirectory, lstatOf, readSmallBytes, replaceFile, writeNew } from "../../store/files.ts";
+import { lstatOf, readSmallBytes } from "../../lib/read-file.ts";
+import { listDirectory, replaceFile, writeNew } from "../../store/files.ts";
 import { defaultsName, HOST, SNAPSHOT, WORK } from "../../store/layout.ts";
 import type { Manifest } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
 import type { Vm } from "../../vm/open.ts";
-import type { Present } from "../../store/workdir.ts";
+import type { Workdir } from "../../store/workdir.ts";
 import { parentKeys } from "../../store/snapshot-parent.ts";
 import { findSnapshot } from "../../store/snapshots.ts";
 import { computeSums } from "../../store/checksums.ts";
@@ -21,7 +22,7 @@ export interface Description {
 export async function describeSnapshotFiles(
   context: Context,
   vm: Vm,
-  work: Present,
+  work: Workdir,
   staged: string,
   { made, text }: Description,
   stored: Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files">,
@@ -55,7 +56,7 @@ export async function writeSums(staged: string): Promise<void> {
 }
 
 /** [compat] HOSTDIR gets the settings where it has none. */
-export function keepHostFiles(context: Context, { hostdir }: Vm, work: Present): void {
+export function keepHostFiles(context: Context, { hostdir }: Vm, work: Workdir): void {
   for (const name of [HOST.guestEnv, defaultsName(context.prog)]) {
     const target = join(hostdir, name);
     const content = lstatOf(target) ? undefined : readSmallBytes(join(work.dir, name));

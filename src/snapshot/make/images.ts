@@ -10,25 +10,26 @@ import { createImage } from "../../qemu/new-image.ts";
 import { addingBitmap, removeNode, removingBitmap } from "../../qmp/block.ts";
 import type { QmpClient } from "../../qmp/client.ts";
 import type { TransactionAction } from "../../qmp/commands.ts";
-import { allocatedBytes, followWrites, remove, requireRoom, syncFile } from "../../store/files.ts";
+import type { Consistency } from "../../store/mark-types.ts";
+import { remove } from "../../store/remove.ts";
+import { allocatedBytes, followWrites, requireRoom, syncFile } from "../../store/files.ts";
 import { HOST, imageName, PARTIAL } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
-import type { Consistency } from "../../store/mark.ts";
 import type { Context } from "../../vm/context.ts";
 import { NODE } from "../../live/names.ts";
 import { requireIntactBelow } from "../../vm/backing-file.ts";
 import type { Vm } from "../../vm/open.ts";
 import { findSnapshotImage } from "../../store/snapshot-images.ts";
 import { copyDisks, type CopyRequest } from "../../live/block-jobs.ts";
-import { type DiskSource, type Moment, type OpenDisk, type Source } from "../../live/disk-source.ts";
-import { bitmapOf, isOurBitmap, planImages, type Plan } from "./plan.ts";
+import { type DiskSource, type PointInTime, type OpenDisk, type Source } from "../../live/disk-source.ts";
+import { bitmapOf, isOurBitmap, planImages, type SnapshotPlan } from "./plan.ts";
 import { heldBytes } from "./sources.ts";
 import { isUnattended } from "../../process/unattended.ts";
 
 /** What compressed images usually take of what they hold; nobody can know before. */
 const USUAL_RATIO = 0.5;
 
-export interface ImageRequest {
+export interface StoreRequest {
   context: Context;
   vm: Vm;
   sources: readonly Source[];
@@ -55,10 +56,12 @@ export interface StoredImages {
  * note from that moment on what is written to them.
  * @throws 73 for want of room, 74 when a snapshot that is copied with a disk is damaged
  */
-export async function storeImages(request: ImageRequest, source: DiskSource): Promise<StoredImages> {
+export async function storeImages(request: StoreRequest, source: DiskSource): Promise<StoredImages> {
   const { context, vm, sources, staged, snapshot, full, live, speed } = request;
   const { qmp, disks } = source;
-  const plan: Plan = full ? { parent: undefined, only: new Map() } : planImages(vm, sources, disks, live);
+  const plan: SnapshotPlan = full
+    ? { parent: undefined, only: new Map() }
+    : planImages(vm, sources, disks, live);
   requireRoom(staged, estimate(sources, disks, plan), "make the snapshot", "snapshots");
   const layered = plan.parent === undefined ? sources.filter(({ base }) => base) : [];
   await requireIntactBelow(
@@ -67,8 +70,9 @@ export async function storeImages(request: ImageRequest, source: DiskSource): Pr
     isUnattended(),
   );
   const id = newSnapshotId();
-  const moment = await source.take(changesOfBitmaps(disks, plan, id));
-  if (moment.refused) log.warn(`the next snapshot will have to hold everything: ${moment.refused.message}`);
+  const pointInTime = await source.freeze(changesOfBitmaps(disks, plan, id));
+  if (pointInTime.refused)
+    log.warn(`the next snapshot will have to hold everything: ${pointInTime.refused.message}`);
   using opened = new DisposableStack();
   try {
     const targets = await openTargets(qmp, vm, disks, plan, staged, layered);
@@ -76,18 +80,18 @@ export async function storeImages(request: ImageRequest, source: DiskSource): Pr
     const requests: CopyRequest[] = [];
     for (const disk of disks)
       requests.push({
-        from: moment.nodeOf(disk),
+        from: pointInTime.nodeOf(disk),
         to: targets.get(disk.name)!.node,
-        only: await onlyIn(moment, disk, plan.only.get(disk.name) ?? "top"),
+        only: await onlyIn(pointInTime, disk, plan.only.get(disk.name) ?? "top"),
         compress: !layered.some(({ name }) => name === disk.name),
         gently: live,
       });
-    await runCopies(context, qmp, disks, requests, snapshot, speed);
+    await runBlockCopies(context, qmp, disks, requests, snapshot, speed);
     for (const { node } of targets.values()) await removeNode(qmp, node);
     await Promise.all(written.map((image) => image.sync()));
     for (const top of layered) await mergeLayers(context, top, staged, speed);
     const files = await Promise.all(disks.map((disk) => finishImage(disk, sources, staged)));
-    return { id, parent: plan.parent, consistency: moment.consistency, files };
+    return { id, parent: plan.parent, consistency: pointInTime.consistency, files };
   } catch (error) {
     // Nobody will ever ask for what is noted since a snapshot that is not.
     const actions = disks.map(({ node }) => removingBitmap(node, bitmapOf(id)));
@@ -97,7 +101,7 @@ export async function storeImages(request: ImageRequest, source: DiskSource): Pr
 }
 
 /** Begins new bitmaps, and drops those that nobody asks for any more. */
-function changesOfBitmaps(disks: readonly OpenDisk[], plan: Plan, id: string): TransactionAction[] {
+function changesOfBitmaps(disks: readonly OpenDisk[], plan: SnapshotPlan, id: string): TransactionAction[] {
   return disks.flatMap(({ name, node, bitmaps }) => {
     const used = plan.only.get(name);
     const keep = typeof used === "object" ? used.bitmap : undefined;
@@ -107,14 +111,14 @@ function changesOfBitmaps(disks: readonly OpenDisk[], plan: Plan, id: string): T
 }
 
 async function onlyIn(
-  moment: Moment,
+  pointInTime: PointInTime,
   disk: OpenDisk,
   only: CopyRequest["only"],
 ): Promise<CopyRequest["only"]> {
-  return typeof only === "object" ? { bitmap: await moment.lend(disk, only.bitmap) } : only;
+  return typeof only === "object" ? { bitmap: await pointInTime.exposeBitmap(disk, only.bitmap) } : only;
 }
 
-async function runCopies(
+async function runBlockCopies(
   context: Context,
   qmp: QmpClient,
   disks: readonly OpenDisk[],
@@ -138,7 +142,7 @@ async function openTargets(
   qmp: QmpClient,
   { hostdir }: Vm,
   disks: readonly OpenDisk[],
-  { parent }: Plan,
+  { parent }: SnapshotPlan,
   staged: string,
   layered: readonly Source[],
 ): Promise<Map<string, Target>> {
@@ -202,7 +206,7 @@ async function finishImage(disk: OpenDisk, sources: readonly Source[], staged: s
 }
 
 /** Room that the images will take, roughly; what a guest has written tells the most. */
-function estimate(sources: readonly Source[], disks: readonly OpenDisk[], plan: Plan): number {
+function estimate(sources: readonly Source[], disks: readonly OpenDisk[], plan: SnapshotPlan): number {
   const held = disks.map((disk) => {
     const source = sources.find(({ name }) => name === disk.name)!;
     const only = plan.only.get(disk.name);
@@ -216,15 +220,15 @@ function estimate(sources: readonly Source[], disks: readonly OpenDisk[], plan: 
 }
 
 /** Copies one moment of a running VM's disks to plain images, and tells where these and the small files are. */
-export async function copyMoment(
+export async function copyPointInTime(
   context: Context,
   sources: readonly Source[],
-  { qmp, disks, take }: DiskSource,
+  { qmp, disks, freeze }: DiskSource,
   staged: string,
   snapshot: string,
   speed: number,
 ): Promise<{ consistency: Consistency; copies: Source[] }> {
-  const moment = await take([]);
+  const pointInTime = await freeze([]);
   const requests: CopyRequest[] = [];
   for (const disk of disks) {
     const { name, virtualBytes } = disk;
@@ -232,11 +236,11 @@ export async function copyMoment(
     const to = NODE.target + basename(name, ".img");
     await createImage(path, { sizeBytes: virtualBytes });
     await qmp.execute("blockdev-add", buildWritableNode(path, to));
-    requests.push({ from: moment.nodeOf(disk), to, only: "top", compress: false, gently: true });
+    requests.push({ from: pointInTime.nodeOf(disk), to, only: "top", compress: false, gently: true });
   }
-  await runCopies(context, qmp, disks, requests, snapshot, speed);
+  await runBlockCopies(context, qmp, disks, requests, snapshot, speed);
   for (const { to } of requests) await removeNode(qmp, to);
   // Of an overlay its own part: what is below is merged with it, and changes no more.
   const copies = sources.map((source) => ({ ...source, path: join(staged, source.name) }));
-  return { consistency: moment.consistency, copies };
+  return { consistency: pointInTime.consistency, copies };
 }

@@ -4,31 +4,26 @@ import { log, snapshotName } from "../../lib/log.ts";
 import { formatSize } from "../../lib/size.ts";
 import { formatDuration } from "../../lib/time.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
-import {
-  afterCommit,
-  fileError,
-  remove,
-  removeQuietly,
-  swingLink,
-  syncDirectory,
-} from "../../store/files.ts";
+import { type Consistency, consistencyOf, explainCrash } from "../../store/mark-types.ts";
+import { remove } from "../../store/remove.ts";
+import { afterCommit, fileError, removeQuietly, replaceSymlink, syncDirectory } from "../../store/files.ts";
 import { HOST, isDiskName, LAST, PARTIAL, WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../machine/types.ts";
 import type { Manifest } from "../../store/manifest.ts";
-import { consistencyOf, explainCrash, updateMark, type Consistency } from "../../store/mark.ts";
+import { updateMark } from "../../store/mark.ts";
 import { isListening } from "../../process/unix-socket.ts";
 import type { Context } from "../../vm/context.ts";
 import { refuseRunning } from "../../vm/in-use.ts";
 import { mendBitmaps, requireIntactBelow } from "../../vm/backing-file.ts";
 import { requireWork, withVm, type Vm } from "../../vm/open.ts";
-import { type Present } from "../../store/workdir.ts";
+import { type Workdir } from "../../store/workdir.ts";
 import { resumeWithRoom } from "../../vm/resume.ts";
 import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../../store/snapshots.ts";
-import { checkDisks, requireDisks, warnAboutInternal } from "./check-disks.ts";
+import { requireIntactDisks, requireDisks, warnAboutInternalSnapshots } from "./check-disks.ts";
 import { describeSnapshotFiles, keepHostFiles } from "./describe.ts";
 import { openOffline } from "./offline-source.ts";
 import { requireRoomForGz, storeGz } from "./gz.ts";
-import { copyMoment, storeImages } from "./images.ts";
+import { copyPointInTime, storeImages } from "./images.ts";
 import { copiedSources, openLive } from "../../live/source.ts";
 import { explainLoss } from "../../live/fleece.ts";
 import { listSources } from "./sources.ts";
@@ -81,9 +76,9 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   requireDisks(work, named);
   const sources = listSources(work);
   if (!live) mendDisks(sources);
-  await checkDisks(sources, { live, low: isUnattended() });
+  await requireIntactDisks(sources, { live, low: isUnattended() });
   warnAboutOthers(vm, sources);
-  warnAboutInternal(sources, format, live);
+  warnAboutInternalSnapshots(sources, format, live);
   const staged = join(backups, `${PARTIAL}${name}`);
   let stored: Stored;
   try {
@@ -106,7 +101,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   }
   const finish = (): void => {
     syncDirectory(backups);
-    swingLink(join(backups, LAST), name);
+    replaceSymlink(join(backups, LAST), name);
     syncDirectory(backups);
     keepHostFiles(context, vm, work);
     const apart = isApart(vm.hostdir);
@@ -128,7 +123,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
 }
 
 /** Does the VM run, so that qemu can be asked? @throws 75 when another program holds its disks */
-async function isLive(work: Present): Promise<boolean> {
+async function isLive(work: Workdir): Promise<boolean> {
   if (await isListening(join(work.dir, WORK.qmp))) return true;
   await refuseRunning(work, "back up");
   return false;
@@ -138,7 +133,7 @@ async function isLive(work: Present): Promise<boolean> {
 interface Making {
   context: Context;
   vm: Vm;
-  work: Present;
+  work: Workdir;
   sources: Source[];
   staged: string;
   name: string;
@@ -165,7 +160,7 @@ async function storeLiveGz({ context, vm, work, sources, staged, name, request }
   let consistency: Consistency;
   let copies: Source[];
   try {
-    ({ consistency, copies } = await copyMoment(
+    ({ consistency, copies } = await copyPointInTime(
       context,
       sources,
       source,

@@ -9,10 +9,10 @@ import { listBlockNodes } from "../../qmp/block.ts";
 import type { QmpClient } from "../../qmp/client.ts";
 import type { TransactionAction } from "../../qmp/commands.ts";
 import { QmpError } from "../../qmp/errors.ts";
-import { remove } from "../../store/files.ts";
-import { consistencyOf } from "../../store/mark.ts";
+import { consistencyOf } from "../../store/mark-types.ts";
+import { remove } from "../../store/remove.ts";
 import type { Vm } from "../../vm/open.ts";
-import type { Present } from "../../store/workdir.ts";
+import type { Workdir } from "../../store/workdir.ts";
 import type { Source, DiskSource, OpenDisk } from "../../live/disk-source.ts";
 
 const SOCKET = "blocks.sock";
@@ -21,7 +21,7 @@ const LOG = "blocks.log";
 /** Opens the disks of a VM that is off. @param staged a directory for a socket and a log */
 export async function openOffline(
   vm: Vm,
-  work: Present,
+  work: Workdir,
   sources: readonly Source[],
   staged: string,
   low: boolean,
@@ -49,10 +49,10 @@ export async function openOffline(
     return {
       qmp,
       disks,
-      take: async (actions) => ({
+      freeze: async (actions) => ({
         consistency: consistencyOf(work.mark),
         nodeOf: ({ node }) => node,
-        lend: async (_disk, bitmap) => bitmap,
+        exposeBitmap: async (_disk, bitmap) => bitmap,
         refused: await transact(qmp, actions),
       }),
       close: () =>

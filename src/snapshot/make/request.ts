@@ -1,4 +1,5 @@
 import { VmError } from "../../lib/errors.ts";
+import { either } from "../../lib/text.ts";
 import { parseSize } from "../../lib/size.ts";
 import { SNAPSHOT_FORMATS } from "../../machine/types.ts";
 import { parseSeconds } from "../../lib/seconds.ts";
@@ -13,7 +14,7 @@ export function parseBackupRequest(args: Record<string, unknown>): BackupRequest
   const format = SNAPSHOT_FORMATS.find((one) => one === args.format);
   if (args.format !== undefined && !format)
     throw new VmError("usage", `--format: '${String(args.format)}' is not allowed`, {
-      hint: `allowed: ${SNAPSHOT_FORMATS.join(" or ")}`,
+      hint: `allowed: ${either(SNAPSHOT_FORMATS)}`,
     });
   const rate = args["rate-limit"] as string | undefined;
   const rateLimit = rate === undefined ? undefined : parseSize(rate);

@@ -1,14 +1,15 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { allocatedBytes, lstatOf } from "../../store/files.ts";
+import { lstatOf } from "../../lib/read-file.ts";
+import { allocatedBytes } from "../../store/files.ts";
 import { WORK } from "../../store/layout.ts";
 import { requireRegularDisk, ownDisks } from "../../store/own-disks.ts";
 import { requireOwnDisk } from "../../vm/backing-file.ts";
-import type { Present } from "../../store/workdir.ts";
+import type { Workdir } from "../../store/workdir.ts";
 import type { Source } from "../../live/disk-source.ts";
 
 /** Disks, NVRAM, cloud-init's volume. @throws 74 for a disk that refers to other files, unless we made it so */
-export function listSources(work: Present): Source[] {
+export function listSources(work: Workdir): Source[] {
   const { dir } = work;
   const disks = ownDisks(dir).map((name) => {
     const path = join(dir, name);

@@ -64,7 +64,7 @@ export function chooseRemote(
       `the repository has ${found.length} snapshots called ${name}:${listed(found)}`,
       { hint: `take one by its id: ${prog} restore --from-remote ${shorten(found.at(-1)!.id)}` },
     );
-  throw notThere(all, here, name, prog);
+  throw noSuchSnapshot(all, here, name, prog);
 }
 
 /** Those under the UUID; one that was asked for by name may be from before the UUID was renewed. */
@@ -108,7 +108,7 @@ const listed = (items: readonly RemoteSnapshot[]): string =>
     .join("");
 
 /** Nothing is taken by guess; what may be meant is listed. */
-function notThere(
+function noSuchSnapshot(
   all: readonly RemoteSnapshot[],
   { name: vm, uuid }: Here,
   wanted: string | undefined,

@@ -4,7 +4,7 @@ import { beginStep } from "../../lib/activity.ts";
 import { commandLine, programName } from "../../lib/command-line.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
-import { MAX_SMALL_BYTES } from "../../lib/read-file.ts";
+import { MAX_SMALL_BYTES, lstatOf, readSmall } from "../../lib/read-file.ts";
 import { formatSize } from "../../lib/size.ts";
 import { isPlainName, plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
@@ -12,11 +12,9 @@ import { throwIfInterrupted } from "../../process/signals.ts";
 import {
   fileError,
   listDirectory,
-  lstatOf,
-  readSmall,
   removeQuietly,
   requireRoom,
-  swingLink,
+  replaceSymlink,
   syncDirectory,
   syncFile,
 } from "../../store/files.ts";
@@ -59,7 +57,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
   const staged = join(backups, `${PARTIAL}remote`);
   try {
     makeBackups(hostdir);
-    const bytes = await sizeOf(repository, wanted.id, what);
+    const bytes = await readRestoreSize(repository, wanted.id, what);
     requireRoom(backups, bytes, `fetch ${wanted.name}`, "snapshots");
     log.info(`fetching ${wanted.name}, made ${formatTimestamp(wanted.made)}: ${formatSize(bytes)}`);
     removeQuietly(staged);
@@ -73,10 +71,10 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
     if (further > 0) log.warn(`ignored ${further} further entries of that snapshot in the repository`);
     const fresh: string[] = [];
     for (const name of chain) if (await accept(join(staged, name), name, backups)) fresh.push(name);
-    requireWhole(staged, chain);
+    requireChain(staged, chain);
     // Those that others build on come first: a kill in between leaves none without what it needs.
     for (const name of fresh.toReversed()) moveIn(staged, backups, name);
-    if (!lstatOf(join(backups, LAST))) swingLink(join(backups, LAST), wanted.name);
+    if (!lstatOf(join(backups, LAST))) replaceSymlink(join(backups, LAST), wanted.name);
     syncDirectory(backups);
   } catch (error) {
     throw fileError(what, error);
@@ -86,7 +84,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
 }
 
 /** The quick look at a fetched snapshot with all that it builds on. @throws 74 */
-function requireWhole(staged: string, chain: readonly string[]): void {
+function requireChain(staged: string, chain: readonly string[]): void {
   const fetched = new Map(
     chain.map((name) => {
       const dir = join(staged, name);
@@ -103,7 +101,7 @@ function moveIn(staged: string, backups: string, name: string): void {
   syncDirectory(backups);
 }
 
-async function sizeOf(repository: Repository, id: string, what: string): Promise<number> {
+async function readRestoreSize(repository: Repository, id: string, what: string): Promise<number> {
   const { stdout } = await repository.run(["stats", "--json", "--mode", "restore-size", id], { what });
   return (JSON.parse(stdout) as { total_size?: number }).total_size ?? 0;
 }
@@ -185,19 +183,19 @@ async function accept(dir: string, name: string, backups: string): Promise<boole
   chmodSync(dir, 0o700);
   const here = join(backups, name);
   if (lstatOf(here)) {
-    if (isSameSnapshot(here, dir)) return false;
+    if (hasSameContent(here, dir)) return false;
     throw new VmError("cannotCreate", `another snapshot called ${name} is here already`, {
       hint: `restore into an empty directory: mkdir -m 700 DIR && ${programName()} -d DIR restore --from-remote ID`,
     });
   }
-  await checkSums(dir, name);
+  await requireMatchingSums(dir, name);
   for (const file of listDirectory(dir)) await syncFile(join(dir, file));
   syncDirectory(dir);
   return true;
 }
 
 /** By their ids, else by their checksums. The one that is here may be damaged: then it is another one. */
-function isSameSnapshot(here: string, fetched: string): boolean {
+function hasSameContent(here: string, fetched: string): boolean {
   const sums = sumsOf(fetched);
   try {
     if (sums !== undefined && sumsOf(here) === sums) return true;
@@ -212,7 +210,7 @@ function isSameSnapshot(here: string, fetched: string): boolean {
 const sumsOf = (dir: string): string | undefined => readSmall(join(dir, SNAPSHOT.sums));
 
 /** Those of the earlier program have none. */
-async function checkSums(dir: string, name: string): Promise<void> {
+async function requireMatchingSums(dir: string, name: string): Promise<void> {
   const parsed = loadSums(dir);
   if (!parsed) return;
   const { sums: listed, problems } = parsed;

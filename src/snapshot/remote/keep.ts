@@ -4,7 +4,7 @@ import { VmError } from "../../lib/errors.ts";
 import { toJson } from "../../lib/json.ts";
 import { isQuiet, log } from "../../lib/log.ts";
 import { formatTimestamp } from "../../lib/time.ts";
-import { byAge, decideRetention, type Candidate, type Rules } from "../../store/retention.ts";
+import { byAge, decideRetention, type RetentionCandidate, type Rules } from "../../store/retention.ts";
 import type { Context } from "../../vm/context.ts";
 import { requireSole } from "../../vm/identity.ts";
 import { findHostdir } from "../../vm/open.ts";
@@ -54,8 +54,8 @@ export async function pruneRemote(
       `not counted, having no UUID: ${others.map(({ id, name }) => `${name} (${shorten(id)})`).join(", ")}; to count those from this host and directory: --by-name`,
     );
   const verdicts = decideRemote(own, rules, new Date());
-  if (json) context.print(toJson(verdicts.map(forPrograms)));
-  else if (dryRun || !isQuiet()) context.print(verdicts.map(formatVerdict).join(""));
+  if (json) context.print(toJson(verdicts.map(remoteVerdictForJson)));
+  else if (dryRun || !isQuiet()) context.print(verdicts.map(formatRemoteVerdict).join(""));
   if (dryRun) return;
   const removed = verdicts.filter(({ keep }) => !keep).map(({ item }) => item.id);
   for (let at = 0; at < removed.length; at += IDS_AT_ONCE)
@@ -79,7 +79,7 @@ export interface RemoteVerdict {
 /** Decides as `prune` does here; the newest that is not from the future stays as LAST does. */
 export function decideRemote(own: readonly RemoteSnapshot[], rules: Rules, now: Date): RemoteVerdict[] {
   // One name may be there more than once; restic's id is not.
-  const candidates = own.map((item): Candidate => ({
+  const candidates = own.map((item): RetentionCandidate => ({
     name: item.id,
     made: item.made,
     last: false,
@@ -100,7 +100,7 @@ export function decideRemote(own: readonly RemoteSnapshot[], rules: Rules, now: 
   });
 }
 
-const forPrograms = ({ item: { id, name, made }, keep, reasons }: RemoteVerdict): object => ({
+const remoteVerdictForJson = ({ item: { id, name, made }, keep, reasons }: RemoteVerdict): object => ({
   id,
   name,
   made,
@@ -108,7 +108,7 @@ const forPrograms = ({ item: { id, name, made }, keep, reasons }: RemoteVerdict)
   reasons,
 });
 
-const formatVerdict = ({ item, keep, reasons }: RemoteVerdict): string =>
+const formatRemoteVerdict = ({ item, keep, reasons }: RemoteVerdict): string =>
   keep ? `keep ${plain(item.name)}  ${plain(reasons.join(", "))}\n` : `remove ${plain(item.name)}\n`;
 
 /**

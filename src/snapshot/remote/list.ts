@@ -42,14 +42,14 @@ export async function showRemote(
   const ignored = here.uuid === undefined || byName ? [] : named.filter(({ uuid }) => uuid === null);
   const shown = here.uuid === undefined || byName ? named : all.filter((item) => isOwn(here, item));
   if (json) context.print(toJson(shown));
-  else if (shown.length > 0) context.print(formatList(shown));
+  else if (shown.length > 0) context.print(formatRemoteList(shown));
   if (ignored.length > 0)
     log.info(
       `not listed, being without a UUID: ${counted(ignored.length, "older snapshot")} of a VM called ${here.name}; to list them: ${context.prog} snapshots --remote --by-name`,
     );
 }
 
-const formatList = (shown: readonly RemoteSnapshot[]): string =>
+const formatRemoteList = (shown: readonly RemoteSnapshot[]): string =>
   formatTable([
     ["SNAPSHOT", "TIME", "ID", "HOST", "DIRECTORY", "MARKS"],
     ...shown.map((item) => [

@@ -62,18 +62,18 @@ export async function pushSnapshots(
         `cannot push ${snapshot.name}: it is a snapshot of another VM (UUID ${other}, not ${uuid})`,
         { hint: "push it from that VM's directory" },
       );
-    const there = own.find((item) => isSame(item, snapshot));
+    const there = own.find((item) => isCopyOf(item, snapshot));
     if (!there) {
       await push(to, { hostdir, vm: here.name, uuid, snapshot, latest: own.at(-1), rateLimit });
       continue;
     }
-    if (there.uuid === null && uuid !== undefined) await mark(to, there, uuid, snapshot);
+    if (there.uuid === null && uuid !== undefined) await tagSnapshot(to, there, uuid, snapshot);
     log.info(`${snapshot.name} is in the repository already`);
   }
 }
 
 /** Gives one that an older version pushed from here the VM's UUID: it is the same snapshot. */
-async function mark(
+async function tagSnapshot(
   repository: Repository,
   { id }: RemoteSnapshot,
   uuid: string,
@@ -109,7 +109,7 @@ export async function backupAndPush(context: Context, request: BackupRequest): P
 }
 
 /** By id where both have one; restic keeps whole seconds of the time of older ones. */
-export function isSame({ name, made, snapshotId }: RemoteSnapshot, snapshot: Snapshot): boolean {
+export function isCopyOf({ name, made, snapshotId }: RemoteSnapshot, snapshot: Snapshot): boolean {
   const id = snapshot.manifest?.id;
   if (snapshotId !== null && id !== undefined) return name === snapshot.name && snapshotId === id;
   return name === snapshot.name && Math.abs(made.getTime() - snapshot.made.getTime()) < 1000;

@@ -9,7 +9,8 @@ import { startQemu, type QemuSession } from "../../qemu/session.ts";
 import { probeQemu } from "../../qemu/probe.ts";
 import type { QmpEvent } from "../../qmp/events.ts";
 import { ARCH } from "../../machine/arch.ts";
-import { fileError, readTail } from "../../store/files.ts";
+import { readTail } from "../../lib/read-file.ts";
+import { fileError } from "../../store/files.ts";
 import { WORK } from "../../store/layout.ts";
 import { stageWork } from "../../store/stage.ts";
 import type { Context } from "../../vm/context.ts";
@@ -41,7 +42,7 @@ export function parseBootWait(pattern: string | undefined, timeout: string | und
   }
 }
 
-type Verdict = Partial<Pick<Report, "booted" | "late" | "ok" | "problems">>;
+type BootOutcome = Partial<Pick<Report, "booted" | "late" | "ok" | "problems">>;
 
 /**
  * Boots a copy of a good snapshot in TMPDIR: no display, no shares, no network beyond itself, no PROG.defaults.
@@ -52,7 +53,7 @@ export async function bootSnapshot(
   vm: Vm,
   snapshot: Snapshot,
   wait: BootWait,
-): Promise<Verdict> {
+): Promise<BootOutcome> {
   const stage = stageWork(vm.hostdir, context, { state: "none" });
   try {
     await fillCopy(context, vm, snapshot, stage);
@@ -65,12 +66,12 @@ export async function bootSnapshot(
   }
 }
 
-async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): Promise<Verdict> {
+async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): Promise<BootOutcome> {
   const { QEMUARCH } = vm.settings;
   const capabilities = await probeQemu(ARCH[QEMUARCH].binary, context.cacheDirectory);
   const argv = buildQemuArgv(await resolveCopy(context, vm, dir, capabilities), capabilities);
   const logPath = join(dir, WORK.qemuLog);
-  const next = Promise.withResolvers<Verdict>();
+  const next = Promise.withResolvers<BootOutcome>();
   const hear = ({ event, data }: QmpEvent): void => {
     // The guest's end of the agent's line (qapi/char.json).
     if (!wait.pattern && event === "VSERPORT_CHANGE" && data.open === true)
@@ -104,8 +105,8 @@ async function watchConsole(
   dir: string,
   { ended }: QemuSession,
   { pattern, seconds }: BootWait,
-  { promise, resolve }: PromiseWithResolvers<Verdict>,
-): Promise<Verdict> {
+  { promise, resolve }: PromiseWithResolvers<BootOutcome>,
+): Promise<BootOutcome> {
   const look = (): void => {
     if ((pattern ?? LOGIN).test(consoleOf(dir)))
       resolve({ booted: pattern ? "as --boot-wait says" : "it asks for a login" });

@@ -2,15 +2,16 @@ import { join } from "node:path";
 import { loadSettings } from "../../config/load.ts";
 import type { Disk, Machine } from "../../machine/types.ts";
 import type { Capabilities } from "../../qemu/capabilities.ts";
-import { lstatOf, requireRoom } from "../../store/files.ts";
+import { newMark } from "../../store/mark-types.ts";
+import { lstatOf } from "../../lib/read-file.ts";
+import { requireRoom } from "../../store/files.ts";
 import { isDiskName, WORK } from "../../store/layout.ts";
-import { newMark } from "../../store/mark.ts";
 import type { Stage } from "../../store/stage.ts";
 import type { Context } from "../../vm/context.ts";
 import { resolveFiles, resolveMachine } from "../../vm/machine.ts";
 import { Media } from "../../vm/media.ts";
 import { sourcesOf, type Vm } from "../../vm/open.ts";
-import { type Present } from "../../store/workdir.ts";
+import { type Workdir } from "../../store/workdir.ts";
 import { fillStage, listStored } from "../restore.ts";
 import { fillImages, listImages } from "../restore-images.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
@@ -31,7 +32,7 @@ export async function resolveCopy(
   dir: string,
   capabilities: Capabilities,
 ): Promise<Machine> {
-  const work: Present = { state: "present", dir, inplace: false, mark: newMark() };
+  const work: Workdir = { state: "present", dir, inplace: false, mark: newMark() };
   const own = lstatOf(join(dir, WORK.guestEnv))
     ? await loadSettings({ ...sourcesOf(context, vm.hostdir, work), additions: {} })
     : vm;

@@ -2,7 +2,8 @@ import { join } from "node:path";
 import { isBlank } from "../../config/check-guest-env.ts";
 import { readAssignments } from "../../config/literal.ts";
 import { parseImage } from "../../machine/parse.ts";
-import { listDirectory, lstatOf, readSmall } from "../../store/files.ts";
+import { lstatOf, readSmall } from "../../lib/read-file.ts";
+import { listDirectory } from "../../store/files.ts";
 import { isDiskName, SNAPSHOT, WORK } from "../../store/layout.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
 import { compareSums, loadSums } from "../../store/checksums.ts";
@@ -30,7 +31,7 @@ export function checkNames(snapshot: Snapshot, notes: string[]): string[] {
   for (const name of present)
     if (/^(disk-\d+|efivars)\./.test(name) && files?.includes(name) === false)
       problems.push(`${name} is none of its files`);
-  return [...problems, ...checkSumNames(snapshot, present, notes), ...checkDisks(snapshot, present)];
+  return [...problems, ...checkSumNames(snapshot, present, notes), ...findMissingDisks(snapshot, present)];
 }
 
 function checkSumNames({ dir, manifest }: Snapshot, present: readonly string[], notes: string[]): string[] {
@@ -57,14 +58,14 @@ function checkSumNames({ dir, manifest }: Snapshot, present: readonly string[], 
 }
 
 /** Compares every file with its checksum. */
-export async function checkSums({ dir, manifest }: Snapshot, low: boolean): Promise<string[]> {
+export async function findSumProblems({ dir, manifest }: Snapshot, low: boolean): Promise<string[]> {
   if (!lstatOf(join(dir, SNAPSHOT.sums))?.isFile()) return [];
   const sizes = new Map(manifest?.files.map(({ file, storedBytes }) => [file, storedBytes]));
   return compareSums(dir, { low, sizes });
 }
 
 /** A killed backup of the earlier program may lack whole disks: guest.env tells which there must be. */
-function checkDisks({ dir, manifest }: Snapshot, present: readonly string[]): string[] {
+function findMissingDisks({ dir, manifest }: Snapshot, present: readonly string[]): string[] {
   const text = readSmall(join(dir, WORK.guestEnv));
   if (text === undefined) return manifest ? [] : [`${WORK.guestEnv} is missing`];
   if (isBlank(text)) return [`${WORK.guestEnv} is empty`];

@@ -5,13 +5,14 @@ import { lastLineOf, ProcessError, start, type Finished } from "../../process/ex
 import { gentle } from "../../process/gentle.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { findForeignPart, findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
-import { lstatOf, removeQuietly, requireRoom } from "../../store/files.ts";
+import { lstatOf } from "../../lib/read-file.ts";
+import { removeQuietly, requireRoom } from "../../store/files.ts";
 import { gzipLengthHint, unpackFiles } from "../../store/gz.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
 
 /** How thoroughly, and where there is room for what is unpacked. */
-export interface Care {
+export interface VerifyOptions {
   deep: boolean;
   low: boolean;
   /** A new directory for unpacked files, made when it is needed. */
@@ -43,7 +44,7 @@ async function run(argv: readonly string[], low: boolean): Promise<Finished> {
 }
 
 /** What has another length than it had, or is no file, is said already: it is not read, however long it may be. */
-function isWhole(path: string, known: StoredFile | undefined): boolean {
+function hasRecordedLength(path: string, known: StoredFile | undefined): boolean {
   const stats = lstatOf(path);
   return stats?.isFile() === true && (known === undefined || stats.size === known.storedBytes);
 }
@@ -53,11 +54,11 @@ export async function checkGz(
   dir: string,
   file: string,
   known: StoredFile | undefined,
-  care: Care,
+  care: VerifyOptions,
 ): Promise<Found> {
   const path = join(dir, file);
   const found: Found = { problems: [], notes: [] };
-  if (!isWhole(path, known)) return found;
+  if (!hasRecordedLength(path, known)) return found;
   const hint = gzipLengthHint(path);
   // gzip notes it modulo 4 GiB.
   if (known && hint !== known.bytes % 2 ** 32)
@@ -76,7 +77,7 @@ async function checkUnpacked(
   file: string,
   known: StoredFile | undefined,
   hint: number,
-  care: Care,
+  care: VerifyOptions,
   found: Found,
 ): Promise<void> {
   const { size } = statSync(from);
@@ -116,11 +117,11 @@ export async function checkQcow2(
   dir: string,
   file: string,
   known: StoredFile | undefined,
-  care: Care,
+  care: VerifyOptions,
 ): Promise<Found> {
   const path = join(dir, file);
   const found: Found = { problems: [], notes: [] };
-  if (!isWhole(path, known)) return found;
+  if (!hasRecordedLength(path, known)) return found;
   const fail = (text: string): typeof found => {
     found.problems.push(`${file} ${text}`);
     return found;

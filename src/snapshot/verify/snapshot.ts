@@ -1,11 +1,12 @@
 import { join } from "node:path";
 import { throwIfInterrupted } from "../../process/signals.ts";
-import { listDirectory, lstatOf } from "../../store/files.ts";
+import { lstatOf } from "../../lib/read-file.ts";
+import { listDirectory } from "../../store/files.ts";
 import { isDiskName, SNAPSHOT, WORK } from "../../store/layout.ts";
 import { isNewer } from "../../store/snapshot-info.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
-import { checkNames, checkSums } from "./files.ts";
-import { checkGz, checkQcow2, type Care, type Found, type ImageFacts } from "./images.ts";
+import { checkNames, findSumProblems } from "./files.ts";
+import { checkGz, checkQcow2, type VerifyOptions, type Found, type ImageFacts } from "./images.ts";
 import type { Report } from "./report.ts";
 
 /**
@@ -15,7 +16,7 @@ import type { Report } from "./report.ts";
 export async function checkSnapshot(
   snapshot: Snapshot,
   parent: Snapshot | undefined,
-  care: Care,
+  care: VerifyOptions,
 ): Promise<Report> {
   const { name, dir, manifest, problem } = snapshot;
   const started = performance.now();
@@ -31,7 +32,7 @@ export async function checkSnapshot(
     notes.push(`its parent ${manifest.parent} is known by name only (made by an earlier version)`);
   // They read the same bytes: what comes second finds them in memory.
   const [sums, found] = await Promise.all([
-    checkSums(snapshot, care.low),
+    findSumProblems(snapshot, care.low),
     checkImages(snapshot, parent, care),
   ]);
   throwIfInterrupted();
@@ -66,7 +67,11 @@ function storedNames({ dir, manifest }: Snapshot): string[] {
   });
 }
 
-async function checkImages(snapshot: Snapshot, parent: Snapshot | undefined, care: Care): Promise<Found> {
+async function checkImages(
+  snapshot: Snapshot,
+  parent: Snapshot | undefined,
+  care: VerifyOptions,
+): Promise<Found> {
   const { dir, manifest } = snapshot;
   const problems: string[] = [];
   const notes: string[] = [];

@@ -70,7 +70,7 @@ export async function verifySnapshots(context: Context, request: VerifyRequest):
     for (const snapshot of all) {
       const { problem, parents } = followChain(snapshot, find);
       using _step = beginStep(() => `verify ${plain(snapshot.name)}`);
-      const report = await lookAt(context, vm, snapshot, parents[0], request);
+      const report = await verifySnapshot(context, vm, snapshot, parents[0], request);
       const other = foreignUuid(own, snapshot.manifest?.vm);
       if (other !== undefined) report.notes.push(`it is of another VM (UUID ${other}, not ${own.uuid})`);
       const below = parents[0] && reports.get(parents[0].name);
@@ -97,7 +97,7 @@ function choose(
   return [...new Set(wanted.map((name) => known.get(findSnapshot(hostdir, name).name)!))];
 }
 
-async function lookAt(
+async function verifySnapshot(
   context: Context,
   vm: Vm,
   snapshot: Snapshot,

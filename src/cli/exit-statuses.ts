@@ -1,0 +1,239 @@
+/**
+ * The exit statuses of each command: what `vm COMMAND -h` ends with, and what the manual page says. The numbers are
+ * those of `EXIT` (sysexits.h, and timeout(1)'s 124).
+ */
+import { EXIT, type ExitName } from "../lib/errors.ts";
+
+/** In general: for the manual page, and for commands that have no words of their own. */
+export const EXIT_STATUS: Readonly<Record<ExitName, string>> = {
+  ok: "done",
+  other: "any other failure",
+  usage: "the command line is wrong; nothing was changed",
+  noInput: "something named does not exist or cannot be read",
+  unavailable: "a program or a feature is missing",
+  internal: "internal error: a bug in the program",
+  cannotCreate: "cannot create: no space, no permission, or it exists already",
+  io: "read, write or verification failed; the guest did not power off by itself; the rescue system died",
+  busy: "the VM is running or locked by another process, or a port is taken",
+  config: "a setting in a file is wrong",
+  timeout: "a time limit was reached",
+};
+
+/** Statuses that no name of `EXIT` stands for. */
+export const OTHER_STATUSES: readonly (readonly [status: string, meaning: string])[] = [
+  ["128+N", "terminated by signal N, or the program that was run was"],
+  ["other", "exit status of the job, of ssh or scp, or of the program that exec ran"],
+];
+
+type Words = Readonly<Partial<Record<ExitName | "other statuses", string>>>;
+
+const NO_VM = "there is no VM in HOSTDIR";
+const OFF = "there is no VM in HOSTDIR, or it is not running";
+const NO_ANSWER = "qemu does not answer, or another process holds the VM's lock";
+const FOREIGN = "no space, no permission, or the VM belongs to another user";
+const LOCKED = "the VM is running, or locked by another process";
+
+/** What a status means to one command; an empty string: what it means in general. */
+const OF_COMMAND: Readonly<Record<string, Words>> = {
+  create: {
+    ok: "VM created",
+    noInput: "the CD image or the image to create from does not exist",
+    unavailable: "",
+    cannotCreate: "HOSTDIR already has a VM or snapshots; no space or no permission",
+    io: "the image cannot be used, or qemu-img failed; nothing is left behind",
+    busy: "locked by another process",
+  },
+  run: {
+    ok: "the guest powered off; with --detach: it is running",
+    noInput: "there is no VM, snapshot or CD image of that name",
+    unavailable: "qemu, firmware or a feature of qemu is missing",
+    cannotCreate: FOREIGN,
+    io: "the guest did not power off by itself, qemu failed, or a disk is damaged",
+    busy: "the VM is already running, it is locked by another process, or a port is taken",
+    timeout: "--wait: the guest did not answer in time; it is still running",
+  },
+  stop: {
+    ok: "the guest is off, or was already",
+    noInput: NO_VM,
+    cannotCreate: FOREIGN,
+    io: "qemu had crashed or been killed, or cannot be killed",
+    busy: "locked by another process",
+    timeout: "the guest did not power off in time, and was killed",
+  },
+  restart: {
+    ok: "the VM is running again",
+    noInput: "there is no VM in HOSTDIR, or no snapshot to start it from",
+    unavailable: "",
+    cannotCreate: FOREIGN,
+    io: "qemu failed, or a disk is damaged",
+    busy: "locked by another process, or a port is taken",
+    timeout: "the guest did not power off in time; it was killed, and not started again",
+  },
+  pause: { ok: "the guest is paused", noInput: OFF, cannotCreate: FOREIGN, io: "", busy: NO_ANSWER },
+  resume: {
+    ok: "the guest is running",
+    noInput: OFF,
+    cannotCreate: "there is still no space for the guest's disks, or the VM belongs to another user",
+    io: "",
+    busy: NO_ANSWER,
+  },
+  status: { noInput: NO_VM },
+  list: {},
+  backup: {
+    ok: "snapshot created",
+    noInput: NO_VM,
+    unavailable: "a program is missing, or qemu is too old for a snapshot of a running VM",
+    cannotCreate: "the name is taken; no space or no permission",
+    io: "a disk is damaged, or reading or writing failed; no snapshot was left",
+    busy: "locked by another process, or qemu does not answer",
+  },
+  restore: {
+    ok: "working disks replaced",
+    noInput: "no such snapshot",
+    unavailable: "",
+    cannotCreate: FOREIGN,
+    io: "the snapshot is damaged, or reading or writing failed",
+    busy: LOCKED,
+  },
+  snapshots: {
+    noInput: "no such snapshot",
+    unavailable: "",
+    cannotCreate: FOREIGN,
+    io: "reading, writing or the repository failed",
+    busy: "the snapshot is protected or in use, or the VM is locked by another process",
+  },
+  prune: {
+    ok: "done, also when there was nothing to remove",
+    noInput: NO_VM,
+    unavailable: "",
+    cannotCreate: FOREIGN,
+    io: "reading, writing or the repository failed",
+    busy: "locked by another process",
+  },
+  verify: {
+    ok: "all snapshots are intact",
+    noInput: "no such snapshot",
+    unavailable: "",
+    cannotCreate: "no space in TMPDIR for a copy",
+    io: "a snapshot is damaged, or does not boot",
+    busy: "locked by another process",
+    timeout: "--boot: a guest did not boot in time",
+  },
+  timer: {
+    noInput: "there is no such timer",
+    unavailable: "systemd is not running, or cron has no equivalent",
+    cannotCreate: FOREIGN,
+  },
+  identity: { noInput: NO_VM, cannotCreate: FOREIGN, busy: LOCKED },
+  adopt: {
+    ok: "working files adopted, or they were already",
+    noInput: "there are no working files to adopt",
+    cannotCreate: FOREIGN,
+    io: "the working files cannot be adopted: damaged, or owned by another user",
+    busy: "the disks are in use",
+  },
+  destroy: {
+    ok: "working files removed, or there were none",
+    noInput: "HOSTDIR does not exist",
+    cannotCreate: FOREIGN,
+    io: "",
+    busy: LOCKED,
+  },
+  job: {
+    ok: "the job succeeded",
+    other: "a hook failed",
+    noInput: "there is no such job, VM or rescue system",
+    unavailable: "qemu, bash or a feature of qemu is missing",
+    cannotCreate: FOREIGN,
+    io: "the rescue system died, or its output could not be stored",
+    busy: LOCKED,
+    timeout: "the job did not start or end in time",
+    "other statuses": "the job failed with this status",
+  },
+  rescue: {
+    noInput: "the CD image, kernel or directory does not exist",
+    unavailable: "a program is missing, or no kernel fits",
+    cannotCreate: "no space or no permission",
+    io: "the CD image or a package cannot be used, or a program failed",
+    busy: "another rescue build of this profile is running",
+  },
+  console: {
+    ok: "left the console, or the guest is off",
+    noInput: OFF,
+    cannotCreate: FOREIGN,
+    io: "the guest did not read its input",
+    busy: "the console is in use",
+  },
+  exec: {
+    ok: "the program ended with status 0",
+    noInput: "there is no such program in the guest, or the VM is not running",
+    unavailable: "no guest agent answers, or it may not run programs",
+    cannotCreate: FOREIGN,
+    io: "the connection to the guest agent failed",
+    busy: "another process uses the guest agent",
+    timeout: "the program did not end within --timeout",
+    "other statuses": "the program ended with this status",
+  },
+  ssh: {
+    ok: "the remote command ended with status 0",
+    noInput: OFF,
+    unavailable: "ssh is not installed, or no port is forwarded to the guest's port 22",
+    cannotCreate: FOREIGN,
+    "other statuses": "exit status of the remote command; 255: ssh failed",
+  },
+  cp: {
+    ok: "all files copied",
+    noInput: OFF,
+    unavailable: "scp is not installed, or no port is forwarded to the guest's port 22",
+    cannotCreate: FOREIGN,
+    "other statuses": "exit status of scp",
+  },
+  screenshot: {
+    ok: "image saved",
+    noInput: "the VM is not running, or there is no such directory",
+    unavailable: "the VM has no graphics card, or the terminal shows no images",
+    cannotCreate: "no space or no permission for FILE",
+    io: "",
+    busy: NO_ANSWER,
+  },
+  view: {
+    noInput: OFF,
+    unavailable: "the VM has no display",
+    cannotCreate: FOREIGN,
+    "other statuses": "exit status of remote-viewer",
+  },
+  config: { noInput: "HOSTDIR does not exist" },
+  doctor: { unavailable: "a required program is missing" },
+  "self-check": {
+    ok: "the program is in the list",
+    noInput: "the list cannot be read",
+    io: "the checksum of the program is not in the list",
+  },
+  completion: {},
+  man: {},
+};
+
+/** Commands that read no settings. */
+const WITHOUT_SETTINGS = new Set(["completion", "man", "self-check"]);
+
+/**
+ * @param command a command's name
+ * @returns its statuses in ascending order, each with its meaning
+ */
+export function exitStatusesOf(command: string): (readonly [status: string, meaning: string])[] {
+  const words = {
+    ok: "",
+    usage: "",
+    ...(WITHOUT_SETTINGS.has(command) ? {} : { config: "" }),
+    ...OF_COMMAND[command],
+  };
+  const named = (Object.entries(EXIT) as [ExitName, number][])
+    .filter(([name]) => words[name as keyof typeof words] !== undefined)
+    .toSorted(([, a], [, b]) => a - b)
+    .map(([name, status]) => [String(status), (words as Words)[name] || EXIT_STATUS[name]] as const);
+  const passed = (words as Words)["other statuses"];
+  return [...named, ["128+N", "terminated by signal N"], ...(passed ? [["other", passed] as const] : [])];
+}
+
+/** The commands that the table knows. */
+export const COMMANDS_WITH_STATUSES: readonly string[] = Object.keys(OF_COMMAND);

@@ -1,0 +1,21 @@
+# Line coverage of each folder of src, from an lcov file (geninfo(1)): fails below `least` per cent.
+# Of files that no test loads all lines count as missing, roughly: those that are neither empty nor comments.
+/^SF:src\// { file = substr($0, 4); split(file, part, "/"); folder = part[3] == "" ? "." : part[2]; seen[file] = 1 }
+/^SF:/ && !/^SF:src\// { file = "" }
+file != "" && /^LF:/ { found[folder] += substr($0, 4) }
+file != "" && /^LH:/ { hit[folder] += substr($0, 4) }
+END {
+  while (("find src -name '*.ts'" | getline path) > 0) {
+    if (path in seen) continue
+    split(path, part, "/")
+    folder = part[3] == "" ? "." : part[2]
+    while ((getline line < path) > 0) if (line !~ /^ *(\/\/|\/?\*|$)/ && line !~ /^(import|export (type|interface)) /) found[folder]++
+  }
+  for (folder in found) {
+    percent = 100 * hit[folder] / found[folder]
+    printf "%-10s %5.1f %% of %d lines%s\n", folder, percent, found[folder], percent < least ? ", which is too few" : "" | "sort"
+    if (percent < least) bad = 1
+  }
+  close("sort")
+  exit bad
+}

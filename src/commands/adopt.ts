@@ -1,13 +1,12 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "adopt", description: "take over working files that do not carry this program's mark" },
   args: {
     "dry-run": { type: "boolean", alias: "n", description: "show what would be done, and do nothing" },
   },
-  async run({ args, data }) {
+  async run(context, args) {
     const { adoptVm } = await import("../lifecycle/adopt.ts");
-    await adoptVm(data as Context, args["dry-run"] === true);
+    await adoptVm(context, args["dry-run"] === true);
   },
 });

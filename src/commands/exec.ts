@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "exec", description: "run a program in the guest by its guest agent; no network is needed" },
   args: {
     command: {
@@ -10,8 +9,8 @@ export default defineCommand({
       description: "the program and its arguments as they are: no shell looks at them",
     },
   },
-  async run({ args, data }) {
+  async run(context, args) {
     const { execInGuest } = await import("../guest/exec.ts");
-    await execInGuest(data as Context, args._);
+    await execInGuest(context, args._);
   },
 });

@@ -1,8 +1,7 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
 import { stopArgs } from "./stop.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: {
     name: "restart",
     description: "stop the VM, and start it in the background as it was started before",
@@ -15,12 +14,12 @@ export default defineCommand({
         "how long it may take; then it is ended as by a power cut and not started again, and the status is 124; default: 60",
     },
   },
-  async setup({ args }) {
+  async parse(args) {
     const { parseStop } = await import("../lifecycle/stop.ts");
-    parseStop(args.timeout, args.force);
+    return parseStop(args.timeout, args.force);
   },
-  async run({ args, data }) {
-    const { parseStop, restartVm } = await import("../lifecycle/stop.ts");
-    await restartVm(data as Context, parseStop(args.timeout, args.force));
+  async run(context, request) {
+    const { restartVm } = await import("../lifecycle/stop.ts");
+    await restartVm(context, request);
   },
 });

@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "screenshot", description: "save a picture of the running VM's screen" },
   args: {
     file: {
@@ -11,8 +10,8 @@ export default defineCommand({
     },
     show: { type: "boolean", description: "show it in the terminal; then a file is written if one is named" },
   },
-  async run({ args, data }) {
+  async run(context, args) {
     const { takeScreenshot } = await import("../guest/screenshot.ts");
-    await takeScreenshot(data as Context, args.file, args.show === true);
+    await takeScreenshot(context, args.file, args.show === true);
   },
 });

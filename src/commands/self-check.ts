@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "self-check", description: "compare this program with the checksums of its release" },
   args: {
     sums: {
@@ -11,8 +10,8 @@ export default defineCommand({
       description: "the release's file; without it this program's checksum is shown",
     },
   },
-  async run({ args, data }) {
+  async run(context, args) {
     const { selfCheck } = await import("../host/self-check.ts");
-    selfCheck(data as Context, args.sums);
+    selfCheck(context, args.sums);
   },
 });

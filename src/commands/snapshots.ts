@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: {
     name: "snapshots",
     description: "list the VM's snapshots; show, compare, remove, describe or protect some",
@@ -34,12 +33,12 @@ export default defineCommand({
     },
     merge: { type: "boolean", description: "rm: hand its data over to the snapshot that builds on it" },
   },
-  async setup({ args }) {
+  async parse(args) {
     const { parseSnapshotRequest } = await import("../snapshot/request.ts");
-    parseSnapshotRequest(args);
+    return parseSnapshotRequest(args);
   },
-  async run({ args, data }) {
+  async run(context, request) {
     const { runSnapshots } = await import("../snapshot/request.ts");
-    await runSnapshots(data as Context, args);
+    await runSnapshots(context, request);
   },
 });

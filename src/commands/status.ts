@@ -1,11 +1,10 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "status", description: "show what the VM is and does" },
   args: { json: { type: "boolean", description: "for programs" } },
-  async run({ args, data }) {
+  async run(context, args) {
     const { showStatus } = await import("../vm/list.ts");
-    await showStatus(data as Context, args.json === true);
+    await showStatus(context, args.json === true);
   },
 });

@@ -1,3 +1,4 @@
+import { shellQuote } from "../lib/shell.ts";
 import type { SettingValue } from "./literal.ts";
 
 /** Control characters that would steer a terminal, or that the literal reader refuses. */
@@ -8,8 +9,7 @@ const UNSHOWABLE = /[^\P{Cc}\n\t]/u;
  * control characters: then bash is asked.
  */
 export function bashWord(text: string): string {
-  if (/^[A-Za-z0-9_@%+=:,./-]+$/.test(text)) return text;
-  if (!UNSHOWABLE.test(text)) return `'${text.replaceAll("'", `'\\''`)}'`;
+  if (!UNSHOWABLE.test(text)) return shellQuote(text);
   // bash(1), QUOTING: `$'…'`. What it makes of \u depends on the locale, and of \x does not.
   const inside = text.replaceAll(/[\\']|\p{Cc}/gu, (character) =>
     [...new TextEncoder().encode(character)]

@@ -2,7 +2,7 @@
  * What the user's own settings files (`vm.conf`) set besides settings: variables, arrays, exports, functions and `shopt`
  * options. Hooks and check-media get it as bash text that declares it all.
  */
-import { shellQuote } from "../lib/shell.ts";
+import { shellLine, shellQuote } from "../lib/shell.ts";
 import type { SettingValue } from "./literal.ts";
 
 /** Of bash itself, or of each shell anew; some cannot be set. `_vm_` begins our own names. */
@@ -80,6 +80,6 @@ export function buildUserShell(before: ShellState, after: ShellState, without: r
 /** The same for an assignment that was read literally; nothing for what no file can set. */
 export function userAssignment(name: string, value: SettingValue): string {
   if (OF_EACH_SHELL.test(name)) return "";
-  const text = typeof value === "string" ? shellQuote(value) : `( ${value.map(shellQuote).join(" ")} )`;
+  const text = typeof value === "string" ? shellQuote(value) : `( ${shellLine(value)} )`;
   return `${name}=${text}\n`;
 }

@@ -3,12 +3,13 @@ import { constants } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { commandLine } from "../lib/command-line.ts";
 import { EXIT, StatusError, VmError } from "../lib/errors.ts";
+import { saysDisabled, saysNoSuchFile } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
 import { signalError, takeSignals } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
 import { readStdin, writeErrorOutput } from "../process/terminal.ts";
 import { AgentError, AgentSilence, GuestAgent } from "../qmp/agent.ts";
-import { findLine } from "../qmp/commands.ts";
+import { findLine } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { withLive } from "../vm/running.ts";
@@ -17,6 +18,8 @@ import { withLive } from "../vm/running.ts";
 const SILENT_MS = 3000;
 /** Others talk to it, too; their words are short. */
 const QUEUE_MS = 10_000;
+/** How long others may talk to it while the program runs, whose end must not be missed. */
+const LOOK_QUEUE_MS = 120_000;
 /** One command is one line of JSON, of which the agent takes 64 MiB; base64 makes 4 bytes of 3. */
 const MAX_INPUT_BYTES = 40 << 20;
 /** The agent must be asked again and again: soon at first, and with room for others later. */
@@ -92,7 +95,7 @@ async function runToEnd(
     }
     for (;;) {
       await sleep(LOOK_MS, undefined, { signal: stop });
-      using agent = await GuestAgent.connect(socket, QUEUE_MS, stop);
+      using agent = await GuestAgent.connect(socket, QUEUE_MS, stop, LOOK_QUEUE_MS);
       const status = await look(agent, pid);
       if (status.exited) return status;
     }
@@ -187,11 +190,11 @@ const signalName = (number: number): string =>
 
 function explainRefusal(error: AgentError, path: string): VmError {
   const { kind, description } = error;
-  if (kind === "CommandNotFound" || /disabled/.test(description))
+  if (kind === "CommandNotFound" || saysDisabled(description))
     return new VmError("unavailable", "the guest agent is not allowed to run programs", {
       hint: "allow guest-exec in the guest: its configuration (/etc/qemu/qemu-ga.conf, /etc/sysconfig/qemu-ga) blocks it",
     });
-  if (!/no such file/i.test(description)) return error;
+  if (!saysNoSuchFile(description)) return error;
   return new VmError("noInput", `no such program in the guest: ${path}`);
 }
 

@@ -14,7 +14,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
-import { hasErrno, isNoRoom, NO_ROOM, reasonOf, VmError } from "../lib/errors.ts";
+import { hasErrno, isNoRoom, noRoomError, reasonOf, VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
 import { openForReading } from "../lib/read-file.ts";
 import { PARTIAL } from "./layout.ts";
@@ -79,6 +79,21 @@ export async function syncFile(path: string): Promise<void> {
   } finally {
     closeSync(fd);
   }
+}
+
+/** A file that another program writes. */
+export interface WrittenFile extends Disposable {
+  /** Makes it durable. @throws the first error of writing it back since it was opened here */
+  sync(): Promise<void>;
+}
+
+/**
+ * Opens a file before another program writes it. Linux tells an error of writeback once to each descriptor that was open
+ * then (fsync(2)): a later one would not hear of what the other program's own sync has met.
+ */
+export function followWrites(path: string): WrittenFile {
+  const fd = openForReading(path);
+  return { sync: () => promisify(fsync)(fd), [Symbol.dispose]: () => closeSync(fd) };
 }
 
 /** Writes a new file and syncs it; leaves nothing when that fails. */
@@ -181,22 +196,21 @@ export function requireRoom(
  * Turns a failed system call into an error for the user: no room is 73, anything else 74.
  * @param noRoom the hint where there is no room; what was done before is the caller's to know and to say
  */
-export function fileError(what: string, error: unknown, noRoom = NO_ROOM): VmError {
+export function fileError(what: string, error: unknown, noRoom?: string): VmError {
   if (error instanceof VmError) return error;
-  if (isNoRoom(error))
-    return new VmError("cannotCreate", `${what}: no room left on the device`, {
-      cause: error,
-      hint: noRoom,
-    });
+  if (isNoRoom(error)) return noRoomError(what, { hint: noRoom, cause: error });
   if (hasErrno(error, "EACCES", "EPERM", "EROFS")) {
     // Of a link or a rename, the name that was to be made.
     const where = (error as { dest?: string }).dest ?? error.path;
-    return new VmError("cannotCreate", `${what}: ${reasonOf(error)}${where ? ` (${where})` : ""}`, {
+    const brief = `${reasonOf(error)}${where ? ` (${where})` : ""}`;
+    return new VmError("cannotCreate", `${what}: ${brief}`, {
       cause: error,
+      brief,
       hint: "the directory and what is in it must belong to you and be writable",
     });
   }
-  return new VmError("io", `${what}: ${reasonOf(error)}`, { cause: error });
+  const brief = reasonOf(error);
+  return new VmError("io", `${what}: ${brief}`, { cause: error, brief });
 }
 
 const FINISHED_LATER = "the next command of this VM does it; look at the disk if this comes again";

@@ -37,6 +37,8 @@ export interface Verdict {
   into: string[];
   /** It has a timestamp in the future (a clock was wrong): it stays, and takes no other's place. */
   future: boolean;
+  /** It is of another VM: the same. */
+  foreign: boolean;
 }
 
 /** Oldest first; those of one moment by name, `S9` before `S10`. */
@@ -127,6 +129,7 @@ export function decideRetention(all: readonly Candidate[], rules: Rules, now: Da
       reasons: why,
       into: why.length === 0 && merge ? into : [],
       future: isFuture(item),
+      foreign: item.foreign,
     };
   });
 }

@@ -1,5 +1,5 @@
 import { findMismatch } from "./snapshot-parent.ts";
-import { validateSnapshotName, type Snapshot } from "./snapshots.ts";
+import { isSnapshotName, type Snapshot } from "./snapshots.ts";
 
 /**
  * The snapshots that one is changes to, nearest first: by name, and by the id and checksum that their children noted.
@@ -28,13 +28,4 @@ export function followChain(
     parents.push(found);
   }
   return { parents, problem: undefined };
-}
-
-function isSnapshotName(name: string): boolean {
-  try {
-    validateSnapshotName(name);
-    return true;
-  } catch {
-    return false;
-  }
 }

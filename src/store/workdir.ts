@@ -184,15 +184,16 @@ function disksNamed(directory: string): string[] {
 }
 
 /**
- * Has the working files of a VM whose directory was moved lead there. Called under the VM's lock.
- * @returns where it was before, or undefined
+ * Follows `.work`, and has the working files of a VM whose directory was moved lead there. Called under the VM's lock.
+ * @returns them, with where they led before
+ * @throws as `resolveWork`
  */
-export function repointHost(hostdir: string): string | undefined {
+export function repointHost(hostdir: string): Work {
   mendInplace(hostdir);
   const work = resolveWork(hostdir);
-  if (work.state !== "present" || work.movedFrom === undefined) return undefined;
-  swingLink(join(work.dir, WORK.hostLink), hostdir);
-  return work.movedFrom;
+  if (work.state === "present" && work.movedFrom !== undefined)
+    swingLink(join(work.dir, WORK.hostLink), hostdir);
+  return work;
 }
 
 /** Working files in place whose link back is gone or wrong: where it points is known. */

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { readBackingName, readVirtualBytes } from "../../src/qemu/image-header.ts";
+import { readOwnHeader, readVirtualBytes } from "../../src/qemu/image-header.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 
 const MiB = 1 << 20;
@@ -50,7 +50,7 @@ describe("create", () => {
     await box.ok("create", "G", "--from", from, "--disk-size=3M");
     const disk = join(box.work, "disk-0.img");
     expect(readVirtualBytes(disk)).toBe(3 * MiB);
-    expect(readBackingName(disk)).toBeUndefined();
+    expect(readOwnHeader(disk).backingName).toBeUndefined();
   });
 
   test("--from takes the size of DISKS where that is larger, and says so", async () => {
@@ -64,14 +64,14 @@ describe("create", () => {
     using box = new Sandbox();
     const from = image(box, "base.qcow2");
     await box.ok("create", "G", "--from", from, "--linked");
-    expect(readBackingName(join(box.work, "disk-0.img"))).toBe(from);
+    expect(readOwnHeader(join(box.work, "disk-0.img")).backingName).toBe(from);
     expect((await box.json("status")).reaches).toContainEqual({ kind: "base", what: from });
     const qemu = await box.running();
     expect(qemu.argv.join(" ")).toContain(from);
     await box.ok("stop");
     await box.ok("backup", "--format=qcow2");
     // The base was merged into the snapshot.
-    expect(readBackingName(box.path("backups/S0/disk-0.qcow2"))).toBeUndefined();
+    expect(readOwnHeader(box.path("backups/S0/disk-0.qcow2")).backingName).toBeUndefined();
     Bun.spawnSync(["touch", "-d", "yesterday", from]);
     await box.ends(74, "run", from);
   });

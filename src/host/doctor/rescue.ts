@@ -46,10 +46,9 @@ async function checkKernel(hostArch: string): Promise<Check> {
       };
     return { ...common, state: "ok", detail: file };
   } catch (error) {
-    const message = error instanceof VmError ? error.message : reasonOf(error);
-    const found = { ...common, state: "missing" as const, detail: oneLine(message) };
+    const found = { ...common, state: "missing" as const, detail: oneLine(reasonOf(error)) };
     // Another one would be unreadable, too.
-    if (message.includes("by root only"))
+    if (error instanceof VmError && error.reason === "denied")
       return { ...found, detail: `${found.detail}; copy one for yourself` };
     return { ...found, packages: kernelPackages(hostArch) };
   }

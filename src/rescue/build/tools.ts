@@ -1,5 +1,5 @@
-/** What no rescue can do without, and the packages that hold it. */
-export const REQUIRED_TOOLS = { busybox: "busybox (or busybox-static)", bash: "bash" } as const;
+/** What no rescue can do without. */
+export const REQUIRED_TOOLS = ["busybox", "bash"] as const;
 
 /**
  * Programs of the host that go into the rescue where the host has them; busybox stands in for as many of

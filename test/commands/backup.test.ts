@@ -1,5 +1,14 @@
 import { describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { HANG, Refusal, type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { until, type Sandbox } from "../fixtures/sandbox.ts";
@@ -38,7 +47,11 @@ describe("backup", () => {
     writeDisk(box, 1, 2);
     await box.ends(0, "backup", "S1");
     await box.ok("backup", "--full");
-    expect(["S0", "S1", "S2"].map((name) => manifest(box, name).parent)).toEqual([undefined, "S0", undefined]);
+    expect(["S0", "S1", "S2"].map((name) => manifest(box, name).parent)).toEqual([
+      undefined,
+      "S0",
+      undefined,
+    ]);
     expect(manifest(box, "S1").consistency).toBe(live ? "crash-consistent" : "offline");
     expect(statSync(box.path("backups/S1/disk-0.qcow2")).mode & 0o777).toBe(0o400);
     if (live) await box.ok("stop");
@@ -62,7 +75,11 @@ describe("backup", () => {
   test("a chain is as long as SNAPSHOT_CHAIN says", async () => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\nSNAPSHOT_CHAIN=2\n");
     for (let count = 0; count < 3; count++) await box.ok("backup");
-    expect(["S0", "S1", "S2"].map((name) => manifest(box, name).parent)).toEqual([undefined, "S0", undefined]);
+    expect(["S0", "S1", "S2"].map((name) => manifest(box, name).parent)).toEqual([
+      undefined,
+      "S0",
+      undefined,
+    ]);
   });
 
   test("bitmaps that nobody asks for any more are dropped", async () => {
@@ -98,10 +115,20 @@ describe("backup", () => {
     ["no working files", (box) => box.ok("@backup", "@destroy"), 66, "restore"],
     ["disks that are gone", (box) => rmSync(join(box.work, "disk-0.img")), 74, "gone"],
     ["a disk that is none", (box) => writeFileSync(join(box.work, "disk-0.img"), "x"), 74, "disk-0.img"],
-    ["a disk cut off", (box) => Bun.spawnSync(["truncate", "-s", "70000", join(box.work, "disk-0.img")]), 74, "disk-0.img"],
+    [
+      "a disk cut off",
+      (box) => Bun.spawnSync(["truncate", "-s", "70000", join(box.work, "disk-0.img")]),
+      74,
+      "disk-0.img",
+    ],
     ["UEFI variables cut off", (box) => writeFileSync(join(box.work, "efivars.bin"), "x"), 74, "efivars.bin"],
     ["pigz that fails", (box) => box.program("pigz", "exit 3"), 74, "pigz"],
-    ["pigz without room", (box) => box.program("pigz", "echo 'write error: No space left on device' >&2; exit 1"), 73, "room"],
+    [
+      "pigz without room",
+      (box) => box.program("pigz", "echo 'write error: No space left on device' >&2; exit 1"),
+      73,
+      "room",
+    ],
     ["no pigz", (box) => box.without("pigz"), 69, "pigz"],
   ])("where there is %s", async (_what, prepare, status, said) => {
     using box = await written();
@@ -134,7 +161,11 @@ describe("backup of the running VM", () => {
   const thawed = { "guest-fsfreeze-status": () => "thawed", "guest-fsfreeze-thaw": () => 1 };
 
   test.each<[title: string, behaviour: Behaviour, consistency: string]>([
-    ["an agent that freezes the filesystems", { agent: { ...thawed, "guest-fsfreeze-freeze": () => 2 } }, "agent"],
+    [
+      "an agent that freezes the filesystems",
+      { agent: { ...thawed, "guest-fsfreeze-freeze": () => 2 } },
+      "agent",
+    ],
     ["one that finds none", { agent: { ...thawed, "guest-fsfreeze-freeze": () => 0 } }, "crash-consistent"],
     [
       "one that cannot",
@@ -212,7 +243,11 @@ describe("backup of the running VM", () => {
   test("what a killed command has left in qemu is taken out before", async () => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     const qemu = await box.running({
-      agent: { "guest-fsfreeze-status": () => "frozen", "guest-fsfreeze-thaw": () => 1, "guest-fsfreeze-freeze": () => 0 },
+      agent: {
+        "guest-fsfreeze-status": () => "frozen",
+        "guest-fsfreeze-thaw": () => 1,
+        "guest-fsfreeze-freeze": () => 0,
+      },
     });
     const { nodes, drives } = qemu.blocks;
     const disk = nodes.get("disk0")!;
@@ -253,7 +288,9 @@ describe("backup of the running VM", () => {
 
   test("a monitor that another client holds (75)", async () => {
     using box = await written();
-    await box.running({ answers: { qmp_capabilities: (_args, qemu) => (qemu.requests.length > 1 ? HANG : {}) } });
+    await box.running({
+      answers: { qmp_capabilities: (_args, qemu) => (qemu.requests.length > 1 ? HANG : {}) },
+    });
     rmSync(join(box.work, "backup.sock"));
     rmSync(join(box.work, "monitor.sock"));
     await box.ends(75, "backup", "stop");

@@ -188,13 +188,14 @@ describe("console", () => {
 
 describe("ssh and cp", () => {
   beforeEach(() => {
-    for (const name of ["ssh", "scp"]) box.program(name, `printf '%s\\n' ${name} "$@"; exit \${SSH_STATUS:-0}`);
+    for (const name of ["ssh", "scp"])
+      box.program(name, `printf '%s\\n' ${name} "$@"; exit \${SSH_STATUS:-0}`);
     delete box.environment.SSH_STATUS;
   });
 
   test.each<[line: string, expected: string[]]>([
     ["ssh uptime -p", ["ssh", "127.0.0.1", "uptime", "-p"]],
-    ["ssh --user=anna -- -v", ["ssh", '-o', 'User="anna"', "-v"]],
+    ["ssh --user=anna -- -v", ["ssh", "-o", 'User="anna"', "-v"]],
     ["cp -r a :/root/", ["scp", "-r", "--", "a", "127.0.0.1:/root/"]],
     ["cp :/etc/hosts x:y", ["scp", "--", "127.0.0.1:/etc/hosts", "./x:y"]],
   ])("%s", async (line, expected) => {
@@ -270,26 +271,27 @@ describe("screenshot", () => {
 });
 
 describe("view", () => {
-  test.each<[words: string, said: string[]]>([
-    ["-p 5977", ["remote-viewer", "5977", "ssh -L"]],
-  ])("%s: says how to look", async (words, said) => {
-    box.environment.USER = "anna";
-    qemu = await (async () => {
-      box.qemu = {};
-      await box.ok(...words.split(" "), "run", "-b");
-      return box.qemus.at(-1)!;
-    })();
-    await box.ends(0, "view", ...said, "anna@");
-    await box.ends(0, "status", "5977");
-    rmSync(join(box.work, "spice.vv"));
-    box.environment.DISPLAY = ":0";
-    box.program("remote-viewer", `echo "$@" >${box.top}/viewed`);
-    await box.ok("view");
-    expect(readFileSync(join(box.top, "viewed"), "utf8").trim()).toBe(join(box.work, "spice.vv"));
-    box.program("remote-viewer", "exit 4");
-    await box.ends(74, "view", "4");
-    delete box.environment.DISPLAY;
-  });
+  test.each<[words: string, said: string[]]>([["-p 5977", ["remote-viewer", "5977", "ssh -L"]]])(
+    "%s: says how to look",
+    async (words, said) => {
+      box.environment.USER = "anna";
+      qemu = await (async () => {
+        box.qemu = {};
+        await box.ok(...words.split(" "), "run", "-b");
+        return box.qemus.at(-1)!;
+      })();
+      await box.ends(0, "view", ...said, "anna@");
+      await box.ends(0, "status", "5977");
+      rmSync(join(box.work, "spice.vv"));
+      box.environment.DISPLAY = ":0";
+      box.program("remote-viewer", `echo "$@" >${box.top}/viewed`);
+      await box.ok("view");
+      expect(readFileSync(join(box.top, "viewed"), "utf8").trim()).toBe(join(box.work, "spice.vv"));
+      box.program("remote-viewer", "exit 4");
+      await box.ends(74, "view", "4");
+      delete box.environment.DISPLAY;
+    },
+  );
 
   test("without a display (69)", async () => {
     await running();

@@ -1,5 +1,16 @@
 import { describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { qemuImg, written } from "./snapshots.ts";
@@ -10,10 +21,32 @@ async function created(conf?: string): Promise<Sandbox> {
   return box;
 }
 
+/** A directory with a disk and settings, but without the program's mark. */
+function unmarked(): Sandbox {
+  const box = new Sandbox();
+  box.write("guest.env", "GUESTNAME=Old\nIMAGES=(AHCI=disk-0.img)\n");
+  qemuImg("create", "-q", "-f", "qcow2", box.path("disk-0.img"), "1M");
+  return box;
+}
+
+/** Puts a systemd on PATH. @returns what was asked of it */
+function withSystemd(box: Sandbox): () => string[] {
+  const calls = join(box.top, "calls");
+  box.program("systemctl", `echo "$@" >>${calls}`);
+  box.program("systemd-analyze", "case $* in *nonsense*) exit 1 ;; esac");
+  return () => (existsSync(calls) ? readFileSync(calls, "utf8").trim().split("\n") : []);
+}
+
+/** What the program was told, a word each. */
+const told = (box: Sandbox): string[] => readFileSync(join(box.top, "told"), "utf8").trim().split("|");
+
 describe("list and status", () => {
   test("of all VMs: below PROFILES, others that were made here, broken ones with their error", async () => {
     using box = await created();
-    const [second, broken] = ["second", "broken"].map((name) => join(box.home, "vm", name)) as [string, string];
+    const [second, broken] = ["second", "broken"].map((name) => join(box.home, "vm", name)) as [
+      string,
+      string,
+    ];
     mkdirSync(second, { recursive: true, mode: 0o700 });
     await box.ends(0, ["-d", second, "create", "Second"]);
     box.write(join(broken, "guest.env"), "MEMORY=lots\n");
@@ -48,7 +81,10 @@ describe("list and status", () => {
 
   test("what a guest.env reaches for outside is told", async () => {
     using box = await created();
-    writeFileSync(join(box.work, "guest.env"), readFileSync(join(box.work, "guest.env"), "utf8") + "SHARES=('x:rw:/etc')\n");
+    writeFileSync(
+      join(box.work, "guest.env"),
+      readFileSync(join(box.work, "guest.env"), "utf8") + "SHARES=('x:rw:/etc')\n",
+    );
     box.write("a.job", "true\n");
     box.write("vm.defaults", "-device pvpanic\n");
     const { reaches } = await box.json("status");
@@ -88,14 +124,6 @@ describe("identity", () => {
 });
 
 describe("adopt", () => {
-  /** A directory with a disk and settings, but without the program's mark. */
-  function unmarked(): Sandbox {
-    const box = new Sandbox();
-    box.write("guest.env", "GUESTNAME=Old\nIMAGES=(AHCI=disk-0.img)\n");
-    qemuImg("create", "-q", "-f", "qcow2", box.path("disk-0.img"), "1M");
-    return box;
-  }
-
   test("takes disks in HOSTDIR over, and shows before what it would do", async () => {
     using box = unmarked();
     await box.ends(73, "run", "adopt");
@@ -123,7 +151,17 @@ describe("adopt", () => {
       "a disk with a backing file",
       (box) => {
         renameSync(box.path("disk-0.img"), join(box.top, "base"));
-        qemuImg("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", join(box.top, "base"), box.path("disk-0.img"));
+        qemuImg(
+          "create",
+          "-q",
+          "-f",
+          "qcow2",
+          "-F",
+          "qcow2",
+          "-b",
+          join(box.top, "base"),
+          box.path("disk-0.img"),
+        );
       },
       74,
       "backing file",
@@ -132,14 +170,24 @@ describe("adopt", () => {
     ["a .work that is a directory", (box) => mkdirSync(box.path(".work")), 74, ".work"],
     ["a link to a file", (box) => symlinkSync("guest.env", box.path(".work")), 74, "directory"],
     ["what an interrupted command has left", (box) => mkdirSync(box.path(".vm-ready")), 74, ".vm-ready"],
-    ["a second disk that is missing", (box) => box.write("guest.env", "IMAGES=(AHCI=disk-0.img AHCI=disk-1.img)\n"), 66, "disk-1.img"],
-    ["a disk with damage", (box) => {
-      const path = box.path("disk-0.img");
-      const bytes = readFileSync(path);
-      // The table of clusters leads beyond the end.
-      bytes.writeBigUInt64BE(0x8000000010000000n, Number(bytes.readBigUInt64BE(40)));
-      writeFileSync(path, bytes);
-    }, 74, "repair"],
+    [
+      "a second disk that is missing",
+      (box) => box.write("guest.env", "IMAGES=(AHCI=disk-0.img AHCI=disk-1.img)\n"),
+      66,
+      "disk-1.img",
+    ],
+    [
+      "a disk with damage",
+      (box) => {
+        const path = box.path("disk-0.img");
+        const bytes = readFileSync(path);
+        // The table of clusters leads beyond the end.
+        bytes.writeBigUInt64BE(0x8000000010000000n, Number(bytes.readBigUInt64BE(40)));
+        writeFileSync(path, bytes);
+      },
+      74,
+      "repair",
+    ],
   ])("refuses %s", async (_what, spoil, status, said) => {
     using box = unmarked();
     spoil(box);
@@ -185,7 +233,8 @@ describe("config", () => {
     using box = await created();
     box.configure(conf);
     if (line.startsWith("run")) rmSync(join(box.work, "FIRSTTIME"));
-    if (line.startsWith("run")) writeFileSync(join(box.work, "guest.env"), "IMAGES=(AHCI=disk-0.img VIRT=@MEDIA@/x)\n");
+    if (line.startsWith("run"))
+      writeFileSync(join(box.work, "guest.env"), "IMAGES=(AHCI=disk-0.img VIRT=@MEDIA@/x)\n");
     await box.ends(status, line, said);
   });
 
@@ -204,13 +253,6 @@ describe("config", () => {
 });
 
 describe("timer", () => {
-  function withSystemd(box: Sandbox): () => string[] {
-    const calls = join(box.top, "calls");
-    box.program("systemctl", `echo "$@" >>${calls}`);
-    box.program("systemd-analyze", 'case $* in *nonsense*) exit 1 ;; esac');
-    return () => (existsSync(calls) ? readFileSync(calls, "utf8").trim().split("\n") : []);
-  }
-
   test("install and remove, for the user", async () => {
     using box = await created();
     const calls = withSystemd(box);
@@ -258,9 +300,6 @@ describe("timer", () => {
 });
 
 describe("SNAPSHOT_NOTIFY", () => {
-  /** What the program was told, a word each. */
-  const told = (box: Sandbox): string[] => readFileSync(join(box.top, "told"), "utf8").trim().split("|");
-
   test("is run with the outcome of a backup, good or bad", async () => {
     using box = await created();
     box.program("tell", `echo "$VM_OUTCOME|$VM_NAME|$VM_SNAPSHOT|$VM_STATUS|$VM_HOSTDIR" >${box.top}/told`);
@@ -317,12 +356,36 @@ describe("doctor", () => {
   test.each<[title: string, prepare: (box: Sandbox) => unknown, name: string, state: string]>([
     ["no qemu-img", (box) => box.without("qemu-img"), "qemu-img", "missing"],
     ["no sha256sum", (box) => box.without("sha256sum"), "coreutils", "missing"],
-    ["an old qemu", (box) => box.write(join(box.bin, "probe.json"), readFileSync(join(box.bin, "probe.json"), "utf8").replace('"major": 7', '"major": 6')), "qemu-system-x86_64", "missing"],
-    ["a qemu that fails", (box) => box.program("qemu-system-x86_64", "exit 1"), "qemu-system-x86_64", "missing"],
-    ["a rescue without its kernel", (box) => box.write(join(box.home, "vm/r/guest.env"), "RESCUE_KERNEL=x\nRESCUE_INITRD=y\n"), "rescue:r", "limited"],
+    [
+      "an old qemu",
+      (box) =>
+        box.write(
+          join(box.bin, "probe.json"),
+          readFileSync(join(box.bin, "probe.json"), "utf8").replace('"major": 7', '"major": 6'),
+        ),
+      "qemu-system-x86_64",
+      "missing",
+    ],
+    [
+      "a qemu that fails",
+      (box) => box.program("qemu-system-x86_64", "exit 1"),
+      "qemu-system-x86_64",
+      "missing",
+    ],
+    [
+      "a rescue without its kernel",
+      (box) => box.write(join(box.home, "vm/r/guest.env"), "RESCUE_KERNEL=x\nRESCUE_INITRD=y\n"),
+      "rescue:r",
+      "limited",
+    ],
     ["wrong settings", (box) => box.configure("STOP_TIMEOUT=x\n"), "settings", "limited"],
     ["check-media", (box) => box.program("check-media", "true"), "check-media", "ok"],
-    ["a TMPDIR that is none", (box) => (box.environment.TMPDIR = join(box.top, "nowhere")), "tmpdir", "missing"],
+    [
+      "a TMPDIR that is none",
+      (box) => (box.environment.TMPDIR = join(box.top, "nowhere")),
+      "tmpdir",
+      "missing",
+    ],
     ["guests that must have KVM", (box) => box.configure("ACCEL=kvm\nQEMUARCH=aarch64\n"), "kvm", "missing"],
   ])("%s", async (_title, prepare, name, state) => {
     using box = new Sandbox();

@@ -1,5 +1,14 @@
 import { describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import type { Behaviour, FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
@@ -33,6 +42,30 @@ const rescue =
     })();
   };
 
+/** A rescue that is ready at once, and goes on where it was saved. */
+const warm = (more: Behaviour = {}): Behaviour => ({
+  ...more,
+  started: (qemu) => {
+    void (async () => {
+      const argv = qemu.argv.join(" ");
+      if (argv.includes("rescue.warm")) {
+        await until("somebody listens", () => qemu.isTaken("control.sock"));
+        qemu.say("control.sock", "ready\n");
+      } else if (argv.includes("-incoming")) {
+        await until("it goes on", () => qemu.heard["control.sock"]?.some((line) => line.startsWith("go ")));
+        qemu.say("control.sock", "up\n");
+        rescue()(qemu);
+      } else rescue()(qemu);
+    })();
+  },
+});
+
+async function withWarm(): Promise<Sandbox> {
+  const box = await withJob("", "RESCUE_VMLINUX=vmlinux\n");
+  box.write(join(box.home, "vm/rescue-x86_64/vmlinux"), "vmlinux");
+  return box;
+}
+
 describe("job", () => {
   test("hooks and job: the log on stdout, what it made in .out", async () => {
     using box = await withJob();
@@ -61,15 +94,30 @@ describe("job", () => {
     ["a job that fails", { started: rescue({ status: "7" }) }, 7, "job.log", "stopped"],
     ["a job without a status", { started: rescue({ status: "" }) }, 74, "status", "stopped"],
     ["a status that is none", { started: rescue({ status: "300" }) }, 74, "status", "stopped"],
-    ["a rescue that is killed behind a good job", { started: rescue({ end: "host-signal" }) }, 74, "host-signal", "crashed"],
+    [
+      "a rescue that is killed behind a good job",
+      { started: rescue({ end: "host-signal" }) },
+      74,
+      "host-signal",
+      "crashed",
+    ],
     [
       "a panic",
-      { console: "\u001b[1mKernel panic - not syncing\u001b[0m\nend\n", started: rescue({ status: "", end: "guest-panic" }) },
+      {
+        console: "\u001b[1mKernel panic - not syncing\u001b[0m\nend\n",
+        started: rescue({ status: "", end: "guest-panic" }),
+      },
       74,
       "Kernel panic",
       "crashed",
     ],
-    ["qemu that does not start", { refuse: { status: 1, words: "no such device" } }, 74, "no such device", "created"],
+    [
+      "qemu that does not start",
+      { refuse: { status: 1, words: "no such device" } },
+      74,
+      "no such device",
+      "created",
+    ],
   ])("%s", async (_title, behaviour, status, said, state) => {
     using box = await withJob();
     box.write("check.post", "echo not run >&2; exit 1\n");
@@ -157,11 +205,35 @@ describe("job", () => {
   test.each<[title: string, prepare: (box: Sandbox) => unknown, line: string, status: number, said: string]>([
     ["no such job", () => {}, "job chekc", 66, "job check"],
     ["a path", () => {}, "job ./check.job", 64, "path"],
-    ["no rescue", (box) => rmSync(join(box.home, "vm"), { recursive: true }), "job check", 66, "rescue build"],
-    ["a rescue without its kernel", (box) => rmSync(join(box.home, "vm/rescue-x86_64/vmlinuz")), "job check", 66, "RESCUE_KERNEL"],
+    [
+      "no rescue",
+      (box) => rmSync(join(box.home, "vm"), { recursive: true }),
+      "job check",
+      66,
+      "rescue build",
+    ],
+    [
+      "a rescue without its kernel",
+      (box) => rmSync(join(box.home, "vm/rescue-x86_64/vmlinuz")),
+      "job check",
+      66,
+      "RESCUE_KERNEL",
+    ],
     ["another rescue", () => {}, "--rescue=other job check", 66, "--name=other"],
-    ["a job that others may write", (box) => chmodSync(box.path("check.job"), 0o666), "job check", 78, "chmod"],
-    ["a directory in its place", (box) => (rmSync(box.path("check.job")), mkdirSync(box.path("check.job"))), "job check", 74, "check.job"],
+    [
+      "a job that others may write",
+      (box) => chmodSync(box.path("check.job"), 0o666),
+      "job check",
+      78,
+      "chmod",
+    ],
+    [
+      "a directory in its place",
+      (box) => (rmSync(box.path("check.job")), mkdirSync(box.path("check.job"))),
+      "job check",
+      74,
+      "check.job",
+    ],
     ["no working files", (box) => box.ok("@backup", "@destroy"), "job check", 66, "working files"],
     ["too many processors", () => {}, "--rescue-cores=500 job check", 64, "rescue-cores"],
   ])("%s", async (_title, prepare, line, status, said) => {
@@ -174,7 +246,13 @@ describe("job", () => {
   test("--list names the VM's own, the user's and the bundled ones", async () => {
     using box = await withJob();
     box.write(join(box.home, "vm/scripts/jobs/mine.job"), "# Does mine.\n");
-    await box.ends(0, "job --list", /check +this VM's own +Checks something\n/, /mine .*Does mine/, "add-ssh-keys");
+    await box.ends(
+      0,
+      "job --list",
+      /check +this VM's own +Checks something\n/,
+      /mine .*Does mine/,
+      "add-ssh-keys",
+    );
   });
 
   test("a kernel of another architecture (78)", async () => {
@@ -187,32 +265,6 @@ describe("job", () => {
 });
 
 describe("a saved state", () => {
-  const WARM = "RESCUE_VMLINUX=vmlinux\n";
-
-  /** A rescue that is ready at once, and goes on where it was saved. */
-  const warm = (more: Behaviour = {}): Behaviour => ({
-    ...more,
-    started: (qemu) => {
-      void (async () => {
-        const argv = qemu.argv.join(" ");
-        if (argv.includes("rescue.warm")) {
-          await until("somebody listens", () => qemu.isTaken("control.sock"));
-          qemu.say("control.sock", "ready\n");
-        } else if (argv.includes("-incoming")) {
-          await until("it goes on", () => qemu.heard["control.sock"]?.some((line) => line.startsWith("go ")));
-          qemu.say("control.sock", "up\n");
-          rescue()(qemu);
-        } else rescue()(qemu);
-      })();
-    },
-  });
-
-  async function withWarm(): Promise<Sandbox> {
-    const box = await withJob("", WARM);
-    box.write(join(box.home, "vm/rescue-x86_64/vmlinux"), "vmlinux");
-    return box;
-  }
-
   test("is made once, and used from then on", async () => {
     using box = await withWarm();
     box.qemu = warm();
@@ -228,8 +280,14 @@ describe("a saved state", () => {
   });
 
   test.each<[title: string, behaviour: Behaviour]>([
-    ["cannot be made", { answers: { migrate: (_args, qemu) => qemu.emit("MIGRATION", { status: "failed" }) } }],
-    ["is not taken", { answers: { "migrate-incoming": (_args, qemu) => qemu.emit("MIGRATION", { status: "failed" }) } }],
+    [
+      "cannot be made",
+      { answers: { migrate: (_args, qemu) => qemu.emit("MIGRATION", { status: "failed" }) } },
+    ],
+    [
+      "is not taken",
+      { answers: { "migrate-incoming": (_args, qemu) => qemu.emit("MIGRATION", { status: "failed" }) } },
+    ],
   ])("that %s: the rescue boots, and it is not tried again", async (_title, behaviour) => {
     using box = await withWarm();
     box.qemu = warm(behaviour);

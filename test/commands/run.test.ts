@@ -12,8 +12,7 @@ async function created(conf?: string): Promise<Sandbox> {
   return box;
 }
 
-const lastEnd = async (box: Sandbox): Promise<string | undefined> =>
-  (await box.json("status")).lastEnd?.end;
+const lastEnd = async (box: Sandbox): Promise<string | undefined> => (await box.json("status")).lastEnd?.end;
 
 /** A server on a free port of the loopback that greets with a text. */
 async function greeter(text: string): Promise<Server & { port: number }> {
@@ -98,7 +97,12 @@ describe("run", () => {
   });
 
   test.each<[title: string, behaviour: Behaviour, status: number, said: string]>([
-    ["qemu that does not like its arguments", { refuse: { status: 1, words: "qemu: -foo: bad" } }, 74, "-foo: bad"],
+    [
+      "qemu that does not like its arguments",
+      { refuse: { status: 1, words: "qemu: -foo: bad" } },
+      74,
+      "-foo: bad",
+    ],
     ["qemu that ends without a word", { refuse: { status: 3, words: "" } }, 74, "status 3"],
   ])("%s: the record is as before", async (_title, behaviour, status, said) => {
     using box = await created();
@@ -132,7 +136,9 @@ describe("run", () => {
     // Once the installer has done its work it is not booted again, unless KEEPCD says so.
     expect((await box.running()).argv.join(" ")).not.toContain("mine.iso");
     await box.ok("stop");
-    expect((await box.running({}, "--keepcd").catch(() => undefined))?.argv.join(" ") ?? "").not.toContain("other.iso");
+    expect((await box.running({}, "--keepcd").catch(() => undefined))?.argv.join(" ") ?? "").not.toContain(
+      "other.iso",
+    );
   });
 
   test.each<[line: string, status: number, said: string]>([
@@ -155,7 +161,12 @@ describe("run", () => {
   test("a forwarded port that is taken is told with its holder (75)", async () => {
     using box = await created();
     const server = await greeter("hello");
-    await box.ends(75, `--forward=tcp:127.0.0.1:${server.port}-:22 run`, String(server.port), String(process.pid));
+    await box.ends(
+      75,
+      `--forward=tcp:127.0.0.1:${server.port}-:22 run`,
+      String(server.port),
+      String(process.pid),
+    );
     server.close();
   });
 
@@ -236,10 +247,19 @@ describe("run --detach --wait", () => {
 });
 
 describe("stop", () => {
-  test.each<[title: string, behaviour: Behaviour, line: string, status: number, end: string, asked: string[]]>([
+  test.each<
+    [title: string, behaviour: Behaviour, line: string, status: number, end: string, asked: string[]]
+  >([
     ["a guest that obeys its power button", {}, "stop", 0, "powered-off", ["system_powerdown"]],
     ["by force", {}, "stop --force", 0, "stopped", ["quit"]],
-    ["a guest that does not listen is ended in time", { answers: { system_powerdown: () => ({}) } }, "stop --timeout=0", 124, "stopped", ["quit"]],
+    [
+      "a guest that does not listen is ended in time",
+      { answers: { system_powerdown: () => ({}) } },
+      "stop --timeout=0",
+      124,
+      "stopped",
+      ["quit"],
+    ],
     [
       "by the guest's agent",
       { agent: { "guest-shutdown": (_args, qemu) => (qemu.powerOff(), HANG) } },
@@ -342,7 +362,9 @@ describe("stop", () => {
     const qemu = await box.running();
     qemu.end(undefined, 1, "qemu: warning: nothing\nqemu: the disk is on fire");
     await qemu.ended;
-    await until("it has printed that", () => readFileSync(join(box.work, "qemu.log"), "utf8").includes("fire"));
+    await until("it has printed that", () =>
+      readFileSync(join(box.work, "qemu.log"), "utf8").includes("fire"),
+    );
     await box.ends(74, "stop", "the disk is on fire");
     expect(await lastEnd(box)).toBe("crashed");
   });

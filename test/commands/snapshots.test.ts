@@ -1,12 +1,27 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
 import { DISK_BYTES, edit, seen, writeDisk, written } from "./snapshots.ts";
 
 const names = (box: Sandbox): string[] =>
-  readdirSync(box.path("backups")).filter((name) => name !== "LAST").toSorted();
+  readdirSync(box.path("backups"))
+    .filter((name) => name !== "LAST")
+    .toSorted();
 
 /** S0, of gz; S1 of qcow2; S2 on S1, and S3 on that; the guest's first bytes are 1, 12, 123, 1234. */
 async function chain(conf = ""): Promise<Sandbox> {
@@ -33,10 +48,55 @@ function setAge(box: Sandbox, name: string, days: number): void {
     bytes
       .toString()
       .split("\n")
-      .map((line) => line.replace(/^[0-9a-f]{64}(.*?(TS|manifest\.json))$/, (_all, rest, file) => sumOf(file) + rest))
+      .map((line) =>
+        line.replace(/^[0-9a-f]{64}(.*?(TS|manifest\.json))$/, (_all, rest, item) => sumOf(item) + rest),
+      )
       .join("\n"),
   );
 }
+
+/** Damages a snapshot of a VM. */
+type Spoil = (box: Sandbox) => unknown;
+
+const spoilFile =
+  (path: string, change: (bytes: Buffer) => string | Uint8Array): Spoil =>
+  (box) =>
+    edit(box.path("backups", path), change);
+const gone =
+  (path: string): Spoil =>
+  (box) =>
+    unlinkSync(box.path("backups", path));
+
+const manifest = (name: string, change: (value: any) => void): Spoil =>
+  spoilFile(`${name}/manifest.json`, (bytes) => {
+    const value = JSON.parse(bytes.toString());
+    change(value);
+    return JSON.stringify(value);
+  });
+
+/** What is done with each. */
+const plan = async (box: Sandbox, ...words: string[]): Promise<string[]> =>
+  (await box.json("prune", "--dry-run", ...words)).map(
+    (item: any) => `${item.action} ${item.name}${item.into.length > 0 ? ` into ${item.into}` : ""}`,
+  );
+
+/** A VM with a snapshot, and an empty repository. */
+async function withRepository(): Promise<Sandbox> {
+  const box = await written();
+  box.program("restic", readFileSync(join(import.meta.dir, "../fixtures/restic.sh"), "utf8"));
+  const repo = join(box.top, "repo");
+  mkdirSync(repo);
+  for (const path of ["password", "repo/password"]) box.write(join(box.top, path), "secret");
+  box.configure(`SNAPSHOT_REPO=${repo}\nSNAPSHOT_PASSWORD_FILE=${join(box.top, "password")}\n`);
+  await box.ok("backup", "S0", "first");
+  return box;
+}
+
+const fail = (box: Sandbox, command: string, status: number, words: string): string =>
+  box.write(join(box.top, `repo/fail-${command}`), `${status}\n${words}\n`);
+
+const calls = (box: Sandbox): string[] =>
+  readFileSync(join(box.top, "repo/calls"), "utf8").trim().split("\n");
 
 describe("snapshots", () => {
   let box: Sandbox;
@@ -47,18 +107,24 @@ describe("snapshots", () => {
 
   test("list and show tell what each holds", async () => {
     const listed = await box.json("snapshots");
-    expect(listed.map((item: any) => [item.name, item.format, item.parent, item.last, item.problem])).toEqual([
-      ["S0", "gz", null, false, null],
-      ["S1", "qcow2", null, false, null],
-      ["S2", "qcow2", "S1", false, null],
-      ["S3", "qcow2", "S2", true, null],
-    ]);
+    expect(listed.map((item: any) => [item.name, item.format, item.parent, item.last, item.problem])).toEqual(
+      [
+        ["S0", "gz", null, false, null],
+        ["S1", "qcow2", null, false, null],
+        ["S2", "qcow2", "S1", false, null],
+        ["S3", "qcow2", "S2", true, null],
+      ],
+    );
     expect(listed[0]).toMatchObject({ description: "first", guestBytes: DISK_BYTES, consistency: "offline" });
     const [shown] = await box.json("snapshots", "show", "S2");
     expect(shown).toMatchObject({ name: "S2", dependents: ["S3"], vm: (await box.json("identity")).uuid });
-    expect(shown.summed.toSorted()).toEqual(
-      ["DESCRIPTION", "TS", "disk-0.qcow2", "guest.env", "manifest.json"],
-    );
+    expect(shown.summed.toSorted()).toEqual([
+      "DESCRIPTION",
+      "TS",
+      "disk-0.qcow2",
+      "guest.env",
+      "manifest.json",
+    ]);
     await box.ends(0, "snapshots show S0 S2", "first", "S1", "disk-0.qcow2");
     await box.ends(0, "snapshots", "NAME", "S3", "LAST");
   });
@@ -126,36 +192,51 @@ describe("snapshots", () => {
   });
 
   describe("verify finds", () => {
-    const file = (path: string, change: (bytes: Buffer) => string | Uint8Array) => (): void =>
-      edit(box.path("backups", path), change);
-    const gone = (path: string) => (): void => unlinkSync(box.path("backups", path));
-    const manifest = (name: string, change: (value: any) => void) =>
-      file(`${name}/manifest.json`, (bytes) => {
-        const value = JSON.parse(bytes.toString());
-        change(value);
-        return JSON.stringify(value);
-      });
-
-    test.each<[what: string, spoil: () => void, words: string, said: string]>([
-      ["a flipped bit", file("S0/disk-0.img.gz", (bytes) => bytes.fill(0xaa, 30, 31)), "S0", "disk-0.img.gz"],
-      ["a file cut off", file("S0/disk-0.img.gz", (bytes) => bytes.subarray(0, -5)), "S0", "bytes instead of"],
+    test.each<[what: string, spoil: Spoil, words: string, said: string]>([
+      [
+        "a flipped bit",
+        spoilFile("S0/disk-0.img.gz", (bytes) => bytes.fill(0xaa, 30, 31)),
+        "S0",
+        "disk-0.img.gz",
+      ],
+      [
+        "a file cut off",
+        spoilFile("S0/disk-0.img.gz", (bytes) => bytes.subarray(0, -5)),
+        "S0",
+        "bytes instead of",
+      ],
       ["a file that is missing", gone("S0/disk-0.img.gz"), "S0", "missing"],
       ["settings that are missing", gone("S0/guest.env"), "S0", "guest.env"],
       ["checksums that are missing", gone("S0/SHA256SUMS"), "S0", "SHA256SUMS"],
-      ["empty settings", file("S0/guest.env", () => ""), "S0", "guest.env"],
-      ["a manifest that is none", file("S0/manifest.json", () => "{"), "S0", "manifest.json"],
+      ["empty settings", spoilFile("S0/guest.env", () => ""), "S0", "guest.env"],
+      ["a manifest that is none", spoilFile("S0/manifest.json", () => "{"), "S0", "manifest.json"],
       ["a manifest of a newer version", manifest("S0", (value) => (value.version = 99)), "S0", "S0"],
       ["one that names another parent", manifest("S2", (value) => (value.parent = "S0")), "S2", "S0"],
       ["one that names itself", manifest("S2", (value) => (value.parent = "S2")), "S2", "S2"],
-      ["an image cut off", file("S2/disk-0.qcow2", (bytes) => bytes.subarray(0, 70_000)), "S2", "disk-0.qcow2"],
-      ["what one builds on", file("S1/disk-0.qcow2", (bytes) => bytes.fill(1, 300, 400)), "S3", "S2, which is bad"],
-      ["a stray disk", () => box.write("backups/S0/disk-1.img.gz", "x"), "S0", "disk-1.img.gz"],
-      ["a directory in it", () => mkdirSync(box.path("backups/S0/disk-7.img.gz")), "S0", "no regular file"],
+      [
+        "an image cut off",
+        spoilFile("S2/disk-0.qcow2", (bytes) => bytes.subarray(0, 70_000)),
+        "S2",
+        "disk-0.qcow2",
+      ],
+      [
+        "what one builds on",
+        spoilFile("S1/disk-0.qcow2", (bytes) => bytes.fill(1, 300, 400)),
+        "S3",
+        "S2, which is bad",
+      ],
+      ["a stray disk", (one) => one.write("backups/S0/disk-1.img.gz", "x"), "S0", "disk-1.img.gz"],
+      [
+        "a directory in it",
+        (one) => mkdirSync(one.path("backups/S0/disk-7.img.gz")),
+        "S0",
+        "no regular file",
+      ],
     ])("%s (74)", async (_what, spoil, words, said) => {
       const kept = join(box.top, "kept");
       Bun.spawnSync(["cp", "-a", box.path("backups"), kept]);
       try {
-        spoil();
+        spoil(box);
         await box.ends(74, ["verify", ...words.split(" ")], said);
         await box.ends(74, ["verify", "--deep", "--quiet", ...words.split(" ")], said);
         const reports = await box.vm("verify", "--json", ...words.split(" "));
@@ -195,7 +276,13 @@ describe("snapshots", () => {
       ["nothing in time", { console: "GRUB loading\n" }, "--timeout=1", 124, "GRUB loading"],
       ["no word in time", {}, "--timeout=1", 124, "nothing"],
       ["qemu does not start", { refuse: { status: 1, words: "bad drive" } }, "", 74, "bad drive"],
-      ["the guest goes off", { answers: { qmp_capabilities: (_args, qemu) => void setTimeout(() => qemu.powerOff(), 20) } }, "", 74, "off"],
+      [
+        "the guest goes off",
+        { answers: { qmp_capabilities: (_args, qemu) => void setTimeout(() => qemu.powerOff(), 20) } },
+        "",
+        74,
+        "off",
+      ],
     ])("%s", async (_title, behaviour, words, status, said) => {
       box.qemu = behaviour;
       const count = box.qemus.length;
@@ -246,12 +333,6 @@ describe("snapshots rm", () => {
 });
 
 describe("prune", () => {
-  /** What is done with each. */
-  const plan = async (box: Sandbox, ...words: string[]): Promise<string[]> =>
-    (await box.json("prune", "--dry-run", ...words)).map(
-      (item: any) => `${item.action} ${item.name}${item.into.length > 0 ? ` into ${item.into}` : ""}`,
-    );
-
   test("by the settings, by options, with merges and without", async () => {
     using box = await chain("KEEP_LAST=1\n");
     expect(await plan(box)).toEqual(["remove S0", "merge S1 into S3", "merge S2 into S3", "keep S3"]);
@@ -285,7 +366,14 @@ describe("prune", () => {
       await box.ok("backup", `A${index}`);
       setAge(box, `A${index}`, days);
     }
-    expect(await plan(box, "--keep-daily=2")).toEqual(["remove A0", "remove A1", "remove A2", "remove A3", "keep A4", "keep A5"]);
+    expect(await plan(box, "--keep-daily=2")).toEqual([
+      "remove A0",
+      "remove A1",
+      "remove A2",
+      "remove A3",
+      "keep A4",
+      "keep A5",
+    ]);
     expect(await plan(box, "--keep-yearly=1")).toContain("keep A5");
     await box.ends(0, "prune --quiet --keep-daily=3");
     expect(names(box)).toEqual(["A3", "A4", "A5"]);
@@ -303,10 +391,16 @@ describe("prune", () => {
   test("without room for a merge what it is for stays", async () => {
     using box = await chain();
     const real = Bun.which("qemu-img")!;
-    box.program("qemu-img", `case $1 in convert | rebase | commit) echo 'No space left on device' >&2; exit 1 ;; esac; exec ${real} "$@"`);
+    box.program(
+      "qemu-img",
+      `case $1 in convert | rebase | commit) echo 'No space left on device' >&2; exit 1 ;; esac; exec ${real} "$@"`,
+    );
     await box.ends(0, "prune --keep-last=1", "not merged");
     expect(names(box)).toEqual(["S1", "S2", "S3"]);
-    box.program("qemu-img", `case $1 in convert | rebase | commit) echo 'broken' >&2; exit 1 ;; esac; exec ${real} "$@"`);
+    box.program(
+      "qemu-img",
+      `case $1 in convert | rebase | commit) echo 'broken' >&2; exit 1 ;; esac; exec ${real} "$@"`,
+    );
     await box.ends(74, "prune --keep-last=1", "broken");
     expect(names(box)).toEqual(["S1", "S2", "S3"]);
     await box.ends(74, "snapshots rm --merge S1", "broken");
@@ -327,23 +421,6 @@ describe("prune", () => {
 });
 
 describe("a repository", () => {
-  /** A VM with a snapshot, and an empty repository. */
-  async function withRepository(): Promise<Sandbox> {
-    const box = await written();
-    box.program("restic", readFileSync(join(import.meta.dir, "../fixtures/restic.sh"), "utf8"));
-    const repo = join(box.top, "repo");
-    mkdirSync(repo);
-    for (const path of ["password", "repo/password"]) box.write(join(box.top, path), "secret");
-    box.configure(`SNAPSHOT_REPO=${repo}\nSNAPSHOT_PASSWORD_FILE=${join(box.top, "password")}\n`);
-    await box.ok("backup", "S0", "first");
-    return box;
-  }
-
-  const fail = (box: Sandbox, command: string, status: number, words: string): string =>
-    box.write(join(box.top, `repo/fail-${command}`), `${status}\n${words}\n`);
-
-  const calls = (box: Sandbox): string[] => readFileSync(join(box.top, "repo/calls"), "utf8").trim().split("\n");
-
   test("push, list, fetch into an empty directory", async () => {
     using box = await withRepository();
     await box.ends(0, "snapshots push S0", "S0");
@@ -354,7 +431,11 @@ describe("a repository", () => {
     await box.ends(0, "backup --format=qcow2 --push --rate-limit=1M", "S2");
     const listed = await box.json("snapshots", "--remote");
     expect(listed.map(({ name }: any) => name)).toEqual(["S0", "S1", "S2"]);
-    expect(listed[0]).toMatchObject({ vm: "vm1", directory: box.host, uuid: (await box.json("identity")).uuid });
+    expect(listed[0]).toMatchObject({
+      vm: "vm1",
+      directory: box.host,
+      uuid: (await box.json("identity")).uuid,
+    });
     await box.ends(0, "snapshots --remote", "S2", "DIRECTORY");
     await box.ends(0, "verify --remote --deep", "3 snapshots");
     expect(calls(box)).toContain("check --read-data");
@@ -374,7 +455,11 @@ describe("a repository", () => {
     await box.ok("@backup", "@backup");
     await box.ok("snapshots", "push", "S0", "S1", "S2");
     const dry = await box.json("prune", "--remote", "--keep-last=1", "--dry-run");
-    expect(dry.map(({ name, action }: any) => `${action} ${name}`)).toEqual(["remove S0", "remove S1", "keep S2"]);
+    expect(dry.map(({ name, action }: any) => `${action} ${name}`)).toEqual([
+      "remove S0",
+      "remove S1",
+      "keep S2",
+    ]);
     await box.ends(0, "prune --remote --keep-last=1", "remove S0", "keep S2");
     expect(calls(box).map((line) => line.split(" ")[0])).toEqual(expect.arrayContaining(["forget", "prune"]));
     expect((await box.json("snapshots", "--remote")).map(({ name }: any) => name)).toEqual(["S2"]);
@@ -383,8 +468,15 @@ describe("a repository", () => {
   test("snapshots without a UUID are known by where they came from", async () => {
     using box = await withRepository();
     await box.ok("snapshots", "push", "S0");
-    const [file] = readdirSync(join(box.top, "repo")).filter((name) => name.endsWith(".json"));
-    edit(join(box.top, "repo", file!), (bytes) => bytes.toString().replace(/"vm-uuid=[^"]*",/, "").replace(/"vm-id=[^"]*",/, ""));
+    const [file] = readdirSync(join(box.top, "repo"))
+      .filter((name) => name.endsWith(".json"))
+      .toSorted();
+    edit(join(box.top, "repo", file!), (bytes) =>
+      bytes
+        .toString()
+        .replace(/"vm-uuid=[^"]*",/, "")
+        .replace(/"vm-id=[^"]*",/, ""),
+    );
     await box.ends(0, "snapshots --remote", "--by-name");
     await box.ends(0, "snapshots --remote --by-name", "S0", "no UUID");
     await box.ends(0, "prune --remote --keep-last=1", "--by-name");
@@ -395,62 +487,152 @@ describe("a repository", () => {
   });
 
   describe("is refused, or fails:", () => {
-    let box: Sandbox;
+    let shared: Sandbox;
     let kept: string;
     beforeAll(async () => {
-      box = await withRepository();
-      kept = join(box.top, "kept");
-      Bun.spawnSync(["sh", "-c", 'mkdir "$0" && cp -a repo password bin vm1/backups "$0"', kept], { cwd: box.top });
+      shared = await withRepository();
+      kept = join(shared.top, "kept");
+      Bun.spawnSync(["sh", "-c", 'mkdir "$0" && cp -a repo password bin vm1/backups "$0"', kept], {
+        cwd: shared.top,
+      });
     });
     // As it was before each.
     beforeEach(() => {
-      Bun.spawnSync(["sh", "-c", 'rm -rf repo password bin unpacked vm1/backups && cp -a "$0"/* . && mv backups vm1/', kept], { cwd: box.top });
-      box.without();
+      Bun.spawnSync(
+        [
+          "sh",
+          "-c",
+          'rm -rf repo password bin unpacked vm1/backups && cp -a "$0"/* . && mv backups vm1/',
+          kept,
+        ],
+        { cwd: shared.top },
+      );
+      shared.without();
     });
-    afterAll(() => box[Symbol.dispose]());
+    afterAll(() => shared[Symbol.dispose]());
 
-  test.each<[what: string, prepare: (box: Sandbox) => unknown, line: string, status: number, said: string]>([
-    ["no repository", (box) => rmSync(join(box.top, "repo"), { recursive: true }), "snapshots --remote", 66, "repo"],
-    ["another password", (box) => edit(join(box.top, "password"), () => "x"), "snapshots --remote", 78, "password"],
-    ["a password that all may read", (box) => chmodSync(join(box.top, "password"), 0o644), "snapshots --remote", 78, "chmod 600"],
-    ["no password", (box) => rmSync(join(box.top, "password")), "snapshots --remote", 78, "password"],
-    ["no restic", (box) => (rmSync(join(box.bin, "restic")), box.without("restic")), "snapshots --remote", 69, "restic"],
-    ["another restic at work", (box) => fail(box, "snapshots", 11, "repository is already locked by PID 1"), "snapshots --remote", 75, "another restic"],
-    ["a push that fails", (box) => fail(box, "backup", 1, "connection reset"), "snapshots push S0", 74, "connection reset"],
-    ["a push that could not read all", (box) => fail(box, "backup", 3, "cannot read"), "snapshots push S0", 74, "verify"],
-    ["no room there", (box) => fail(box, "backup", 1, "write: no space left on device"), "snapshots push S0", 73, "room"],
-    ["a backup that cannot be pushed", (box) => fail(box, "backup", 1, "refused"), "backup --push", 74, "snapshots push S1"],
-    ["a repository that is damaged", (box) => fail(box, "check", 1, "pack is broken"), "verify --remote", 74, "pack is broken"],
-    ["nothing of this VM", () => {}, "restore --from-remote", 66, "no snapshots"],
-    ["nothing of that name", () => {}, "restore --from-remote S7", 66, "S7"],
-    ["no such snapshot here", () => {}, "snapshots push S7", 66, "S7"],
-    ["no rule", () => {}, "prune --remote", 64, "--keep-daily"],
-  ])("%s", async (_what, prepare, line, status, said) => {
-    prepare(box);
-    await box.ends(status, line, said);
-  });
+    test.each<[what: string, prepare: (box: Sandbox) => unknown, line: string, status: number, said: string]>(
+      [
+        [
+          "no repository",
+          (box) => rmSync(join(box.top, "repo"), { recursive: true }),
+          "snapshots --remote",
+          66,
+          "repo",
+        ],
+        [
+          "another password",
+          (box) => edit(join(box.top, "password"), () => "x"),
+          "snapshots --remote",
+          78,
+          "password",
+        ],
+        [
+          "a password that all may read",
+          (box) => chmodSync(join(box.top, "password"), 0o644),
+          "snapshots --remote",
+          78,
+          "chmod 600",
+        ],
+        ["no password", (box) => rmSync(join(box.top, "password")), "snapshots --remote", 78, "password"],
+        [
+          "no restic",
+          (box) => (rmSync(join(box.bin, "restic")), box.without("restic")),
+          "snapshots --remote",
+          69,
+          "restic",
+        ],
+        [
+          "another restic at work",
+          (box) => fail(box, "snapshots", 11, "repository is already locked by PID 1"),
+          "snapshots --remote",
+          75,
+          "another restic",
+        ],
+        [
+          "a push that fails",
+          (box) => fail(box, "backup", 1, "connection reset"),
+          "snapshots push S0",
+          74,
+          "connection reset",
+        ],
+        [
+          "a push that could not read all",
+          (box) => fail(box, "backup", 3, "cannot read"),
+          "snapshots push S0",
+          74,
+          "verify",
+        ],
+        [
+          "no room there",
+          (box) => fail(box, "backup", 1, "write: no space left on device"),
+          "snapshots push S0",
+          73,
+          "room",
+        ],
+        [
+          "a backup that cannot be pushed",
+          (box) => fail(box, "backup", 1, "refused"),
+          "backup --push",
+          74,
+          "snapshots push S1",
+        ],
+        [
+          "a repository that is damaged",
+          (box) => fail(box, "check", 1, "pack is broken"),
+          "verify --remote",
+          74,
+          "pack is broken",
+        ],
+        ["nothing of this VM", () => {}, "restore --from-remote", 66, "no snapshots"],
+        ["nothing of that name", () => {}, "restore --from-remote S7", 66, "S7"],
+        ["no such snapshot here", () => {}, "snapshots push S7", 66, "S7"],
+        ["no rule", () => {}, "prune --remote", 64, "--keep-daily"],
+      ],
+    )("%s", async (_what, prepare, line, status, said) => {
+      await prepare(shared);
+      await shared.ends(status, line, said);
+    });
 
-  test.each<[what: string, spoil: (dir: string) => unknown, said: string]>([
-    ["a file that is another", (dir) => writeFileSync(join(dir, "guest.env"), "GUESTNAME=evil\n"), "guest.env"],
-    ["a link", (dir) => (unlinkSync(join(dir, "TS")), symlinkSync("/etc/passwd", join(dir, "TS"))), "TS"],
-    ["a large small file", (dir) => Bun.spawnSync(["truncate", "-s", "100M", join(dir, "DESCRIPTION")]), "DESCRIPTION"],
-    ["a file without a sum", (dir) => writeFileSync(join(dir, "extra"), ""), "extra"],
-    ["no manifest's parent", (dir) => edit(join(dir, "manifest.json"), (bytes) => bytes.toString().replace('"format"', '"parent":"S8","format"')), "S8"],
-  ])("fetching %s is refused (74), and nothing of it stays", async (_what, spoil, said) => {
-    await box.ok("snapshots", "push", "S0");
-    const repo = join(box.top, "repo");
-    const tar = join(repo, readdirSync(repo).find((name) => name.endsWith(".tar"))!);
-    const unpacked = join(box.top, "unpacked");
-    mkdirSync(unpacked);
-    Bun.spawnSync(["tar", "-xf", tar, "-C", unpacked]);
-    spoil(join(unpacked, "S0"));
-    Bun.spawnSync(["tar", "-cf", tar, "-C", unpacked, "S0"]);
-    await box.ok("destroy");
-    rmSync(box.path("backups"), { recursive: true });
-    await box.ends(74, "restore --from-remote", said);
-    expect(readdirSync(box.path("backups"))).toEqual([]);
-    expect(existsSync(box.path(".work"))).toBe(false);
-  });
+    test.each<[what: string, spoil: (dir: string) => unknown, said: string]>([
+      [
+        "a file that is another",
+        (dir) => writeFileSync(join(dir, "guest.env"), "GUESTNAME=evil\n"),
+        "guest.env",
+      ],
+      ["a link", (dir) => (unlinkSync(join(dir, "TS")), symlinkSync("/etc/passwd", join(dir, "TS"))), "TS"],
+      [
+        "a large small file",
+        (dir) => Bun.spawnSync(["truncate", "-s", "100M", join(dir, "DESCRIPTION")]),
+        "DESCRIPTION",
+      ],
+      ["a file without a sum", (dir) => writeFileSync(join(dir, "extra"), ""), "extra"],
+      [
+        "no manifest's parent",
+        (dir) =>
+          edit(join(dir, "manifest.json"), (bytes) =>
+            bytes.toString().replace('"format"', '"parent":"S8","format"'),
+          ),
+        "S8",
+      ],
+    ])("fetching %s is refused (74), and nothing of it stays", async (_what, spoil, said) => {
+      await shared.ok("snapshots", "push", "S0");
+      const repo = join(shared.top, "repo");
+      const tar = join(
+        repo,
+        readdirSync(repo).find((name) => name.endsWith(".tar"))!,
+      );
+      const unpacked = join(shared.top, "unpacked");
+      mkdirSync(unpacked);
+      Bun.spawnSync(["tar", "-xf", tar, "-C", unpacked]);
+      spoil(join(unpacked, "S0"));
+      Bun.spawnSync(["tar", "-cf", tar, "-C", unpacked, "S0"]);
+      await shared.ok("destroy");
+      rmSync(shared.path("backups"), { recursive: true });
+      await shared.ends(74, "restore --from-remote", said);
+      expect(readdirSync(shared.path("backups"))).toEqual([]);
+      expect(existsSync(shared.path(".work"))).toBe(false);
+    });
   });
 
   test("another snapshot of that name is here already (73)", async () => {

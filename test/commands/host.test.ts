@@ -7,6 +7,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statfsSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -104,12 +105,16 @@ describe("list and status", () => {
 describe("identity", () => {
   test("is shown, renewed, and follows the VM to its snapshots", async () => {
     using box = await created();
+    await box.ok("backup");
     const { uuid, former, directory } = await box.json("identity");
     expect([former, directory]).toEqual([[], box.host]);
     await box.ends(0, "identity --new", `former ${uuid}`);
     const renewed = await box.json("identity");
     expect(renewed.former).toEqual([uuid]);
     expect((await box.json("config", "UUID")).UUID.value).toBe(renewed.uuid);
+    // What is restored was made under the former one.
+    await box.ok("restore");
+    expect(await box.json("identity")).toEqual(renewed);
   });
 
   test("a copy beside its original is told so", async () => {
@@ -349,6 +354,8 @@ describe("doctor", () => {
     // The fake qemu has hardly any devices.
     expect(stateOf("virtio")).toBe("missing");
     expect(stateOf("pigz")).toBe("ok");
+    const { bavail, bsize } = statfsSync(box.tmp);
+    expect(stateOf("tmpdir")).toBe(bavail * bsize < 1 << 30 ? "limited" : "ok");
     await box.ends(69, "doctor", "virtio", /rescue .*missing/, "WHAT");
     await box.ends(64, "doctor --json --report", "--report");
   });

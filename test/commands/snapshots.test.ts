@@ -16,7 +16,7 @@ import {
 import { join } from "node:path";
 import { type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
-import { DISK_BYTES, edit, seen, writeDisk, written } from "./snapshots.ts";
+import { DISK_BYTES, edit, qemuImg, seen, writeDisk, written } from "./snapshots.ts";
 
 const names = (box: Sandbox): string[] =>
   readdirSync(box.path("backups"))
@@ -87,6 +87,8 @@ async function withRepository(): Promise<Sandbox> {
   const repo = join(box.top, "repo");
   mkdirSync(repo);
   for (const path of ["password", "repo/password"]) box.write(join(box.top, path), "secret");
+  // A group may know it.
+  chmodSync(join(box.top, "password"), 0o640);
   box.configure(`SNAPSHOT_REPO=${repo}\nSNAPSHOT_PASSWORD_FILE=${join(box.top, "password")}\n`);
   await box.ok("backup", "S0", "first");
   return box;
@@ -293,6 +295,16 @@ describe("snapshots", () => {
       expect(readdirSync(box.tmp).length).toBe(1);
     });
   });
+});
+
+test("diff of a disk that has grown tells both sizes, and compares what both have", async () => {
+  using box = await written();
+  await box.ok("backup");
+  qemuImg("resize", "-q", join(box.work, "disk-0.img"), String(2 * DISK_BYTES));
+  await box.ok("backup");
+  const { disks } = await box.json("snapshots", "diff", "S0", "S1");
+  expect(disks).toMatchObject([{ fromBytes: DISK_BYTES, toBytes: 2 * DISK_BYTES, changedBytes: 0 }]);
+  await box.ends(0, "snapshots diff S0 S1", "was 1.0 MiB");
 });
 
 describe("snapshots rm", () => {

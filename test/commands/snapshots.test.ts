@@ -351,6 +351,10 @@ describe("prune", () => {
     expect(await plan(box, "--no-merge")).toEqual(["remove S0", "keep S1", "keep S2", "keep S3"]);
     expect(await plan(box, "--keep-last=2")).toEqual(["remove S0", "merge S1 into S2", "keep S2", "keep S3"]);
     expect(names(box)).toEqual(["S0", "S1", "S2", "S3"]);
+  });
+
+  test("what goes is removed, or merged into what stays", async () => {
+    using box = await chain("KEEP_LAST=1\n");
     await box.ends(0, "prune", "keep S3", "remove S0");
     expect(names(box)).toEqual(["S3"]);
     await box.ends(0, "verify --all --deep");

@@ -7,6 +7,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statfsSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -20,6 +21,25 @@ async function created(conf?: string): Promise<Sandbox> {
   await box.ok("create", "G");
   return box;
 }
+
+/** A directory with a disk and settings, but without the program's mark. */
+function unmarked(): Sandbox {
+  const box = new Sandbox();
+  box.write("guest.env", "GUESTNAME=Old\nIMAGES=(AHCI=disk-0.img)\n");
+  qemuImg("create", "-q", "-f", "qcow2", box.path("disk-0.img"), "1M");
+  return box;
+}
+
+/** Puts a systemd on PATH. @returns what was asked of it */
+function withSystemd(box: Sandbox): () => string[] {
+  const calls = join(box.top, "calls");
+  box.program("systemctl", `echo "$@" >>${calls}`);
+  box.program("systemd-analyze", "case $* in *nonsense*) exit 1 ;; esac");
+  return () => (existsSync(calls) ? readFileSync(calls, "utf8").trim().split("\n") : []);
+}
+
+/** What the program was told, a word each. */
+const told = (box: Sandbox): string[] => readFileSync(join(box.top, "told"), "utf8").trim().split("|");
 
 describe("list and status", () => {
   test("of all VMs: below PROFILES, others that were made here, broken ones with their error", async () => {
@@ -43,7 +63,7 @@ describe("list and status", () => {
     expect(listed).toHaveLength(3);
     const { stdout } = await box.ends(0, "list", "broken", "MEMORY");
     expect(stdout.split("\n").filter(Boolean).length).toBeGreaterThanOrEqual(4);
-    expect((await box.ok("list", "--names")).stdout.split("\n").filter(Boolean).toSorted()).toEqual(
+    expect((await box.ok("list", "--quiet")).stdout.split("\n").filter(Boolean).toSorted()).toEqual(
       [box.host, "broken", "second"].toSorted(),
     );
   });
@@ -51,7 +71,6 @@ describe("list and status", () => {
   test.each<[line: string, status: number, said: string]>([
     ["status", 66, "create"],
     ["list", 0, "create"],
-    ["list --names", 0, ""],
     ["identity", 66, "create"],
     ["adopt", 66, ""],
     ["timer", 66, "create"],
@@ -86,12 +105,16 @@ describe("list and status", () => {
 describe("identity", () => {
   test("is shown, renewed, and follows the VM to its snapshots", async () => {
     using box = await created();
+    await box.ok("backup");
     const { uuid, former, directory } = await box.json("identity");
     expect([former, directory]).toEqual([[], box.host]);
     await box.ends(0, "identity --new", `former ${uuid}`);
     const renewed = await box.json("identity");
     expect(renewed.former).toEqual([uuid]);
     expect((await box.json("config", "UUID")).UUID.value).toBe(renewed.uuid);
+    // What is restored was made under the former one.
+    await box.ok("restore");
+    expect(await box.json("identity")).toEqual(renewed);
   });
 
   test("a copy beside its original is told so", async () => {
@@ -106,17 +129,9 @@ describe("identity", () => {
 });
 
 describe("adopt", () => {
-  /** A directory with a disk and settings, but without the program's mark. */
-  function unmarked(): Sandbox {
-    const box = new Sandbox();
-    box.write("guest.env", "GUESTNAME=Old\nIMAGES=(AHCI=disk-0.img)\n");
-    qemuImg("create", "-q", "-f", "qcow2", box.path("disk-0.img"), "1M");
-    return box;
-  }
-
   test("takes disks in HOSTDIR over, and shows before what it would do", async () => {
     using box = unmarked();
-    await box.ends(66, "run", "adopt");
+    await box.ends(73, "run", "adopt");
     await box.ends(0, "adopt --dry-run", "disk-0.img");
     expect(existsSync(box.path(".vm.json"))).toBe(false);
     await box.ends(0, "adopt", "disk-0.img");
@@ -243,13 +258,6 @@ describe("config", () => {
 });
 
 describe("timer", () => {
-  function withSystemd(box: Sandbox): () => string[] {
-    const calls = join(box.top, "calls");
-    box.program("systemctl", `echo "$@" >>${calls}`);
-    box.program("systemd-analyze", "case $* in *nonsense*) exit 1 ;; esac");
-    return () => (existsSync(calls) ? readFileSync(calls, "utf8").trim().split("\n") : []);
-  }
-
   test("install and remove, for the user", async () => {
     using box = await created();
     const calls = withSystemd(box);
@@ -259,7 +267,7 @@ describe("timer", () => {
     expect([service.endsWith(".service"), timer.endsWith(".timer")]).toEqual([true, true]);
     expect(statSync(join(units, timer)).mode & 0o777).toBe(0o644);
     expect(readFileSync(join(units, timer), "utf8")).toContain("OnCalendar=daily");
-    expect(readFileSync(join(units, service), "utf8")).toContain(`-d ${box.host} backup --quiet`);
+    expect(readFileSync(join(units, service), "utf8")).toContain(`"-d" "${box.host}" "backup" "--quiet"`);
     expect(calls()).toEqual(["--user daemon-reload", `--user enable --now ${timer}`]);
     await box.ends(0, "timer --user --remove -- backup --quiet");
     expect(readdirSync(units)).toEqual([]);
@@ -297,9 +305,6 @@ describe("timer", () => {
 });
 
 describe("SNAPSHOT_NOTIFY", () => {
-  /** What the program was told, a word each. */
-  const told = (box: Sandbox): string[] => readFileSync(join(box.top, "told"), "utf8").trim().split("|");
-
   test("is run with the outcome of a backup, good or bad", async () => {
     using box = await created();
     box.program("tell", `echo "$VM_OUTCOME|$VM_NAME|$VM_SNAPSHOT|$VM_STATUS|$VM_HOSTDIR" >${box.top}/told`);
@@ -349,6 +354,8 @@ describe("doctor", () => {
     // The fake qemu has hardly any devices.
     expect(stateOf("virtio")).toBe("missing");
     expect(stateOf("pigz")).toBe("ok");
+    const { bavail, bsize } = statfsSync(box.tmp);
+    expect(stateOf("tmpdir")).toBe(bavail * bsize < 1 << 30 ? "limited" : "ok");
     await box.ends(69, "doctor", "virtio", /rescue .*missing/, "WHAT");
     await box.ends(64, "doctor --json --report", "--report");
   });

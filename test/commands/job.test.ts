@@ -42,6 +42,30 @@ const rescue =
     })();
   };
 
+/** A rescue that is ready at once, and goes on where it was saved. */
+const warm = (more: Behaviour = {}): Behaviour => ({
+  ...more,
+  started: (qemu) => {
+    void (async () => {
+      const argv = qemu.argv.join(" ");
+      if (argv.includes("rescue.warm")) {
+        await until("somebody listens", () => qemu.isTaken("control.sock"));
+        qemu.say("control.sock", "ready\n");
+      } else if (argv.includes("-incoming")) {
+        await until("it goes on", () => qemu.heard["control.sock"]?.some((line) => line.startsWith("go ")));
+        qemu.say("control.sock", "up\n");
+        rescue()(qemu);
+      } else rescue()(qemu);
+    })();
+  },
+});
+
+async function withWarm(): Promise<Sandbox> {
+  const box = await withJob("", "RESCUE_VMLINUX=vmlinux\n");
+  box.write(join(box.home, "vm/rescue-x86_64/vmlinux"), "vmlinux");
+  return box;
+}
+
 describe("job", () => {
   test("hooks and job: the log on stdout, what it made in .out", async () => {
     using box = await withJob();
@@ -241,32 +265,6 @@ describe("job", () => {
 });
 
 describe("a saved state", () => {
-  const WARM = "RESCUE_VMLINUX=vmlinux\n";
-
-  /** A rescue that is ready at once, and goes on where it was saved. */
-  const warm = (more: Behaviour = {}): Behaviour => ({
-    ...more,
-    started: (qemu) => {
-      void (async () => {
-        const argv = qemu.argv.join(" ");
-        if (argv.includes("rescue.warm")) {
-          await until("somebody listens", () => qemu.isTaken("control.sock"));
-          qemu.say("control.sock", "ready\n");
-        } else if (argv.includes("-incoming")) {
-          await until("it goes on", () => qemu.heard["control.sock"]?.some((line) => line.startsWith("go ")));
-          qemu.say("control.sock", "up\n");
-          rescue()(qemu);
-        } else rescue()(qemu);
-      })();
-    },
-  });
-
-  async function withWarm(): Promise<Sandbox> {
-    const box = await withJob("", WARM);
-    box.write(join(box.home, "vm/rescue-x86_64/vmlinux"), "vmlinux");
-    return box;
-  }
-
   test("is made once, and used from then on", async () => {
     using box = await withWarm();
     box.qemu = warm();

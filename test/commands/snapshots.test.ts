@@ -16,7 +16,7 @@ import {
 import { join } from "node:path";
 import { type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
-import { DISK_BYTES, edit, seen, writeDisk, written } from "./snapshots.ts";
+import { DISK_BYTES, edit, qemuImg, seen, writeDisk, written } from "./snapshots.ts";
 
 const names = (box: Sandbox): string[] =>
   readdirSync(box.path("backups"))
@@ -49,11 +49,56 @@ function setAge(box: Sandbox, name: string, days: number): void {
       .toString()
       .split("\n")
       .map((line) =>
-        line.replace(/^[0-9a-f]{64}(.*?(TS|manifest\.json))$/, (_all, rest, file) => sumOf(file) + rest),
+        line.replace(/^[0-9a-f]{64}(.*?(TS|manifest\.json))$/, (_all, rest, item) => sumOf(item) + rest),
       )
       .join("\n"),
   );
 }
+
+/** Damages a snapshot of a VM. */
+type Spoil = (box: Sandbox) => unknown;
+
+const spoilFile =
+  (path: string, change: (bytes: Buffer) => string | Uint8Array): Spoil =>
+  (box) =>
+    edit(box.path("backups", path), change);
+const gone =
+  (path: string): Spoil =>
+  (box) =>
+    unlinkSync(box.path("backups", path));
+
+const manifest = (name: string, change: (value: any) => void): Spoil =>
+  spoilFile(`${name}/manifest.json`, (bytes) => {
+    const value = JSON.parse(bytes.toString());
+    change(value);
+    return JSON.stringify(value);
+  });
+
+/** What is done with each. */
+const plan = async (box: Sandbox, ...words: string[]): Promise<string[]> =>
+  (await box.json("prune", "--dry-run", ...words)).map(
+    (item: any) => `${item.action} ${item.name}${item.into.length > 0 ? ` into ${item.into}` : ""}`,
+  );
+
+/** A VM with a snapshot, and an empty repository. */
+async function withRepository(): Promise<Sandbox> {
+  const box = await written();
+  box.program("restic", readFileSync(join(import.meta.dir, "../fixtures/restic.sh"), "utf8"));
+  const repo = join(box.top, "repo");
+  mkdirSync(repo);
+  for (const path of ["password", "repo/password"]) box.write(join(box.top, path), "secret");
+  // A group may know it.
+  chmodSync(join(box.top, "password"), 0o640);
+  box.configure(`SNAPSHOT_REPO=${repo}\nSNAPSHOT_PASSWORD_FILE=${join(box.top, "password")}\n`);
+  await box.ok("backup", "S0", "first");
+  return box;
+}
+
+const fail = (box: Sandbox, command: string, status: number, words: string): string =>
+  box.write(join(box.top, `repo/fail-${command}`), `${status}\n${words}\n`);
+
+const calls = (box: Sandbox): string[] =>
+  readFileSync(join(box.top, "repo/calls"), "utf8").trim().split("\n");
 
 describe("snapshots", () => {
   let box: Sandbox;
@@ -149,51 +194,51 @@ describe("snapshots", () => {
   });
 
   describe("verify finds", () => {
-    const file = (path: string, change: (bytes: Buffer) => string | Uint8Array) => (): void =>
-      edit(box.path("backups", path), change);
-    const gone = (path: string) => (): void => unlinkSync(box.path("backups", path));
-    const manifest = (name: string, change: (value: any) => void) =>
-      file(`${name}/manifest.json`, (bytes) => {
-        const value = JSON.parse(bytes.toString());
-        change(value);
-        return JSON.stringify(value);
-      });
-
-    test.each<[what: string, spoil: () => void, words: string, said: string]>([
-      ["a flipped bit", file("S0/disk-0.img.gz", (bytes) => bytes.fill(0xaa, 30, 31)), "S0", "disk-0.img.gz"],
+    test.each<[what: string, spoil: Spoil, words: string, said: string]>([
+      [
+        "a flipped bit",
+        spoilFile("S0/disk-0.img.gz", (bytes) => bytes.fill(0xaa, 30, 31)),
+        "S0",
+        "disk-0.img.gz",
+      ],
       [
         "a file cut off",
-        file("S0/disk-0.img.gz", (bytes) => bytes.subarray(0, -5)),
+        spoilFile("S0/disk-0.img.gz", (bytes) => bytes.subarray(0, -5)),
         "S0",
         "bytes instead of",
       ],
       ["a file that is missing", gone("S0/disk-0.img.gz"), "S0", "missing"],
       ["settings that are missing", gone("S0/guest.env"), "S0", "guest.env"],
       ["checksums that are missing", gone("S0/SHA256SUMS"), "S0", "SHA256SUMS"],
-      ["empty settings", file("S0/guest.env", () => ""), "S0", "guest.env"],
-      ["a manifest that is none", file("S0/manifest.json", () => "{"), "S0", "manifest.json"],
+      ["empty settings", spoilFile("S0/guest.env", () => ""), "S0", "guest.env"],
+      ["a manifest that is none", spoilFile("S0/manifest.json", () => "{"), "S0", "manifest.json"],
       ["a manifest of a newer version", manifest("S0", (value) => (value.version = 99)), "S0", "S0"],
       ["one that names another parent", manifest("S2", (value) => (value.parent = "S0")), "S2", "S0"],
       ["one that names itself", manifest("S2", (value) => (value.parent = "S2")), "S2", "S2"],
       [
         "an image cut off",
-        file("S2/disk-0.qcow2", (bytes) => bytes.subarray(0, 70_000)),
+        spoilFile("S2/disk-0.qcow2", (bytes) => bytes.subarray(0, 70_000)),
         "S2",
         "disk-0.qcow2",
       ],
       [
         "what one builds on",
-        file("S1/disk-0.qcow2", (bytes) => bytes.fill(1, 300, 400)),
+        spoilFile("S1/disk-0.qcow2", (bytes) => bytes.fill(1, 300, 400)),
         "S3",
         "S2, which is bad",
       ],
-      ["a stray disk", () => box.write("backups/S0/disk-1.img.gz", "x"), "S0", "disk-1.img.gz"],
-      ["a directory in it", () => mkdirSync(box.path("backups/S0/disk-7.img.gz")), "S0", "no regular file"],
+      ["a stray disk", (one) => one.write("backups/S0/disk-1.img.gz", "x"), "S0", "disk-1.img.gz"],
+      [
+        "a directory in it",
+        (one) => mkdirSync(one.path("backups/S0/disk-7.img.gz")),
+        "S0",
+        "no regular file",
+      ],
     ])("%s (74)", async (_what, spoil, words, said) => {
       const kept = join(box.top, "kept");
       Bun.spawnSync(["cp", "-a", box.path("backups"), kept]);
       try {
-        spoil();
+        spoil(box);
         await box.ends(74, ["verify", ...words.split(" ")], said);
         await box.ends(74, ["verify", "--deep", "--quiet", ...words.split(" ")], said);
         const reports = await box.vm("verify", "--json", ...words.split(" "));
@@ -252,6 +297,16 @@ describe("snapshots", () => {
   });
 });
 
+test("diff of a disk that has grown tells both sizes, and compares what both have", async () => {
+  using box = await written();
+  await box.ok("backup");
+  qemuImg("resize", "-q", join(box.work, "disk-0.img"), String(2 * DISK_BYTES));
+  await box.ok("backup");
+  const { disks } = await box.json("snapshots", "diff", "S0", "S1");
+  expect(disks).toMatchObject([{ fromBytes: DISK_BYTES, toBytes: 2 * DISK_BYTES, changedBytes: 0 }]);
+  await box.ends(0, "snapshots diff S0 S1", "was 1.0 MiB");
+});
+
 describe("snapshots rm", () => {
   test("removes those that nothing needs; LAST leads to the newest that stays", async () => {
     using box = await chain();
@@ -290,18 +345,16 @@ describe("snapshots rm", () => {
 });
 
 describe("prune", () => {
-  /** What is done with each. */
-  const plan = async (box: Sandbox, ...words: string[]): Promise<string[]> =>
-    (await box.json("prune", "--dry-run", ...words)).map(
-      (item: any) => `${item.action} ${item.name}${item.into.length > 0 ? ` into ${item.into}` : ""}`,
-    );
-
   test("by the settings, by options, with merges and without", async () => {
     using box = await chain("KEEP_LAST=1\n");
     expect(await plan(box)).toEqual(["remove S0", "merge S1 into S3", "merge S2 into S3", "keep S3"]);
     expect(await plan(box, "--no-merge")).toEqual(["remove S0", "keep S1", "keep S2", "keep S3"]);
     expect(await plan(box, "--keep-last=2")).toEqual(["remove S0", "merge S1 into S2", "keep S2", "keep S3"]);
     expect(names(box)).toEqual(["S0", "S1", "S2", "S3"]);
+  });
+
+  test("what goes is removed, or merged into what stays", async () => {
+    using box = await chain("KEEP_LAST=1\n");
     await box.ends(0, "prune", "keep S3", "remove S0");
     expect(names(box)).toEqual(["S3"]);
     await box.ends(0, "verify --all --deep");
@@ -384,24 +437,6 @@ describe("prune", () => {
 });
 
 describe("a repository", () => {
-  /** A VM with a snapshot, and an empty repository. */
-  async function withRepository(): Promise<Sandbox> {
-    const box = await written();
-    box.program("restic", readFileSync(join(import.meta.dir, "../fixtures/restic.sh"), "utf8"));
-    const repo = join(box.top, "repo");
-    mkdirSync(repo);
-    for (const path of ["password", "repo/password"]) box.write(join(box.top, path), "secret");
-    box.configure(`SNAPSHOT_REPO=${repo}\nSNAPSHOT_PASSWORD_FILE=${join(box.top, "password")}\n`);
-    await box.ok("backup", "S0", "first");
-    return box;
-  }
-
-  const fail = (box: Sandbox, command: string, status: number, words: string): string =>
-    box.write(join(box.top, `repo/fail-${command}`), `${status}\n${words}\n`);
-
-  const calls = (box: Sandbox): string[] =>
-    readFileSync(join(box.top, "repo/calls"), "utf8").trim().split("\n");
-
   test("push, list, fetch into an empty directory", async () => {
     using box = await withRepository();
     await box.ends(0, "snapshots push S0", "S0");
@@ -449,7 +484,9 @@ describe("a repository", () => {
   test("snapshots without a UUID are known by where they came from", async () => {
     using box = await withRepository();
     await box.ok("snapshots", "push", "S0");
-    const [file] = readdirSync(join(box.top, "repo")).filter((name) => name.endsWith(".json"));
+    const [file] = readdirSync(join(box.top, "repo"))
+      .filter((name) => name.endsWith(".json"))
+      .toSorted();
     edit(join(box.top, "repo", file!), (bytes) =>
       bytes
         .toString()
@@ -466,13 +503,13 @@ describe("a repository", () => {
   });
 
   describe("is refused, or fails:", () => {
-    let box: Sandbox;
+    let shared: Sandbox;
     let kept: string;
     beforeAll(async () => {
-      box = await withRepository();
-      kept = join(box.top, "kept");
+      shared = await withRepository();
+      kept = join(shared.top, "kept");
       Bun.spawnSync(["sh", "-c", 'mkdir "$0" && cp -a repo password bin vm1/backups "$0"', kept], {
-        cwd: box.top,
+        cwd: shared.top,
       });
     });
     // As it was before each.
@@ -484,11 +521,11 @@ describe("a repository", () => {
           'rm -rf repo password bin unpacked vm1/backups && cp -a "$0"/* . && mv backups vm1/',
           kept,
         ],
-        { cwd: box.top },
+        { cwd: shared.top },
       );
-      box.without();
+      shared.without();
     });
-    afterAll(() => box[Symbol.dispose]());
+    afterAll(() => shared[Symbol.dispose]());
 
     test.each<[what: string, prepare: (box: Sandbox) => unknown, line: string, status: number, said: string]>(
       [
@@ -569,8 +606,8 @@ describe("a repository", () => {
         ["no rule", () => {}, "prune --remote", 64, "--keep-daily"],
       ],
     )("%s", async (_what, prepare, line, status, said) => {
-      prepare(box);
-      await box.ends(status, line, said);
+      await prepare(shared);
+      await shared.ends(status, line, said);
     });
 
     test.each<[what: string, spoil: (dir: string) => unknown, said: string]>([
@@ -595,22 +632,22 @@ describe("a repository", () => {
         "S8",
       ],
     ])("fetching %s is refused (74), and nothing of it stays", async (_what, spoil, said) => {
-      await box.ok("snapshots", "push", "S0");
-      const repo = join(box.top, "repo");
+      await shared.ok("snapshots", "push", "S0");
+      const repo = join(shared.top, "repo");
       const tar = join(
         repo,
         readdirSync(repo).find((name) => name.endsWith(".tar"))!,
       );
-      const unpacked = join(box.top, "unpacked");
+      const unpacked = join(shared.top, "unpacked");
       mkdirSync(unpacked);
       Bun.spawnSync(["tar", "-xf", tar, "-C", unpacked]);
       spoil(join(unpacked, "S0"));
       Bun.spawnSync(["tar", "-cf", tar, "-C", unpacked, "S0"]);
-      await box.ok("destroy");
-      rmSync(box.path("backups"), { recursive: true });
-      await box.ends(74, "restore --from-remote", said);
-      expect(readdirSync(box.path("backups"))).toEqual([]);
-      expect(existsSync(box.path(".work"))).toBe(false);
+      await shared.ok("destroy");
+      rmSync(shared.path("backups"), { recursive: true });
+      await shared.ends(74, "restore --from-remote", said);
+      expect(readdirSync(shared.path("backups"))).toEqual([]);
+      expect(existsSync(shared.path(".work"))).toBe(false);
     });
   });
 

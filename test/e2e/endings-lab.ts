@@ -16,8 +16,7 @@ import {
 } from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
-import { processesIn } from "./faults-lab.ts";
-import { guests, until, type Result, type Running, type Sandbox } from "./harness.ts";
+import { processesIn, guests, until, type Result, type Running, type Sandbox } from "./harness.ts";
 import { configure, listing, sha256, shell, smallSandbox } from "./tools.ts";
 
 /** Programs that are reached by way of a wrapper. */

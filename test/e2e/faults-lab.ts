@@ -22,7 +22,7 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
-import { Sandbox, until, type Result } from "./harness.ts";
+import { processesIn, Sandbox, until, type Result } from "./harness.ts";
 
 export type Content = "fresh" | "A" | "B";
 type Hashes = Record<string, string>;
@@ -177,21 +177,6 @@ export interface Verdict {
   mixedBefore: boolean;
   /** The command had done everything. */
   complete: boolean;
-}
-
-/** Processes that have a sandbox in their environment or arguments, each with its number: nothing we start escapes that. */
-export function processesIn(top: string): string[] {
-  const found: string[] = [];
-  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name) && +name !== process.pid)) {
-    try {
-      const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").join(" ");
-      if (`${readFileSync(`/proc/${pid}/environ`, "utf8")}\0${words}`.includes(`${top}/`))
-        found.push(`${pid} ${words.trim()}`);
-    } catch {
-      // It has ended, or is none of ours.
-    }
-  }
-  return found;
 }
 
 /** A VM that can be brought into known states. */

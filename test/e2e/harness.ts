@@ -2,7 +2,15 @@
  * What the end-to-end tests share: the compiled binary, a VM's own directories for each test, and the
  * guests of test/guests. Real qemu, real pigz; emulated (ACCEL is left to the program).
  */
-import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { buildGuests, type Guests } from "../guests/build.ts";
@@ -152,24 +160,18 @@ export class Sandbox implements Disposable {
     return readFileSync(join(this.work, "console.log"), "utf8").replaceAll("\r", "");
   }
 
-  /** Processes (not ours) whose command line names this sandbox: qemu, pigz … that are left. */
+  /** Processes that are left: qemu, pigz … */
   async leftovers(): Promise<string[]> {
-    const text = await Bun.$`pgrep -a -f -- ${this.top}`.nothrow().quiet().text();
-    return text
-      .split("\n")
-      .filter((line) => line !== "" && !line.includes("pgrep") && !line.startsWith(`${process.pid} `));
+    return processesIn(this.top);
   }
 
   [Symbol.dispose](): void {
     for (const running of this.#running) running.kill("SIGKILL");
     // Whoever still works here would remove and make files while the tree is removed.
     for (let tries = 0; tries < 250; tries++) {
-      const found = Bun.spawnSync(["pgrep", "-f", "--", this.top])
-        .stdout.toString()
-        .split("\n")
-        .filter(Boolean);
+      const found = processesIn(this.top);
       if (found.length === 0) break;
-      for (const pid of found) if (+pid !== process.pid) endProcess(+pid);
+      for (const line of found) endProcess(Number.parseInt(line, 10));
       Bun.sleepSync(20);
     }
     rmSync(this.top, { recursive: true, force: true });
@@ -183,6 +185,21 @@ const processes = (): string =>
     .split("\n")
     .filter((line) => !line.includes("[k"))
     .join("\n");
+
+/** Processes that have a sandbox in their environment or arguments, each with its number: nothing we start escapes that. */
+export function processesIn(top: string): string[] {
+  const found: string[] = [];
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name) && +name !== process.pid)) {
+    try {
+      const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").join(" ");
+      if (`${readFileSync(`/proc/${pid}/environ`, "utf8")}\0${words}`.includes(`${top}/`))
+        found.push(`${pid} ${words.trim()}`);
+    } catch {
+      // It has ended, or is none of ours.
+    }
+  }
+  return found;
+}
 
 function endProcess(pid: number): void {
   try {

@@ -18,7 +18,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { seededRandom } from "./faults-lab.ts";
-import { Sandbox, until, type Result } from "./harness.ts";
+import { processesIn, Sandbox, until, type Result } from "./harness.ts";
 import { configure } from "./tools.ts";
 
 type Contents = Record<string, string>;
@@ -222,19 +222,7 @@ export class ImageLab implements Disposable {
   }
 
   async ended(): Promise<void> {
-    await until("its processes' end", () => {
-      const { stdout } = Bun.spawnSync(["pgrep", "-f", "vm-blocks|pigz|qemu-img"], { stdout: "pipe" });
-      return stdout.toString().trim() === "" || !this.#holdsSomething();
-    });
-  }
-
-  #holdsSomething(): boolean {
-    const { stdout } = Bun.spawnSync([
-      "sh",
-      "-c",
-      `ls -l /proc/[0-9]*/fd 2>/dev/null | grep -F '${this.box.top}/'`,
-    ]);
-    return stdout.toString() !== "";
+    await until("its processes' end", () => processesIn(this.box.top).length === 0);
   }
 
   [Symbol.dispose](): void {

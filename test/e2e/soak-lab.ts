@@ -20,8 +20,7 @@ import {
 import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { contentOfDirectory } from "./disk-oracle.ts";
-import { processesIn } from "./faults-lab.ts";
-import { binary, Sandbox, until } from "./harness.ts";
+import { processesIn, binary, Sandbox, until } from "./harness.ts";
 import { lastLines, notDone, type Ran } from "./soak-speech.ts";
 import { configure } from "./tools.ts";
 

@@ -18,7 +18,7 @@ import { join } from "node:path";
 import { binary, checkout, Sandbox, until, type Result, type Running, guests } from "./harness.ts";
 
 /** What the program itself needs. */
-export const PROGRAM_TOOLS: string[] = ["qemu-system-x86_64", "qemu-img", "pigz", "bash", "pgrep"];
+export const PROGRAM_TOOLS: string[] = ["qemu-system-x86_64", "qemu-img", "pigz", "bash"];
 /** What test/guests/build.ts needs besides. */
 export const GUEST_TOOLS: string[] = [
   "busybox",

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { buildSshOptions, findKeys, parseCopy } from "../../src/guest/ssh.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { meaningOf } from "../cli/lines.ts";
+import { describeWith } from "../fixtures/needs.ts";
 
 describe("cp", () => {
   test.each([
@@ -32,7 +33,7 @@ function understood(options: readonly string[]): Map<string, string> {
   return new Map(text.split("\n").map((line) => [line.replace(/ .*/, ""), line.replace(/^\S+ /, "")]));
 }
 
-describe.skipIf(!Bun.which("ssh"))("ssh understands", () => {
+describeWith("ssh")("ssh understands", () => {
   test.each([
     "/tmp/a",
     "/tmp/with blank",

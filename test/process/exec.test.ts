@@ -13,6 +13,7 @@ import {
 import { pipe } from "../../src/process/libc.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
+import { testWith } from "../fixtures/needs.ts";
 
 const parents: Subprocess[] = [];
 afterEach(() => {
@@ -214,7 +215,7 @@ describe("kill", () => {
 });
 
 describe("when we are killed by SIGKILL, our child", () => {
-  test.skipIf(findProgram("setpriv") === undefined)("dies, too (needs util-linux's setpriv)", async () => {
+  testWith("setpriv")("dies, too (needs util-linux's setpriv)", async () => {
     const { parent, line } = parentOf("default");
     const pid = Number(await line());
     // setpriv has become the program itself.

@@ -1,12 +1,13 @@
 import { expect, test } from "bun:test";
 import { existsSync, lstatSync, readFileSync, readlinkSync, statSync } from "node:fs";
-import { execPipeline, execOver, findHostProgram } from "../../src/rescue/build/host.ts";
+import { execPipeline, execOver } from "../../src/rescue/build/host.ts";
 import { packInitrd } from "../../src/rescue/build/initrd.ts";
 import { SystemRoot } from "../../src/rescue/build/system-root.ts";
 import { Tree } from "../../src/rescue/build/tree.ts";
 import { exec } from "../../src/process/exec.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
+import { testWith } from "../fixtures/needs.ts";
 
 test("the tree's places, modes and links, whatever the umask", async () => {
   using temp = new Temp();
@@ -76,7 +77,7 @@ test("a pipeline's failure is told, whichever program failed", async () => {
   }
 });
 
-test.skipIf(!findHostProgram("busybox"))("the archive: all of it, all root's, odd names too", async () => {
+testWith("busybox")("the archive: all of it, all root's, odd names too", async () => {
   using temp = new Temp();
   const root = temp.directory("root");
   temp.write("root/init", "#!/bin/sh\n", 0o755);

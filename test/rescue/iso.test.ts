@@ -6,6 +6,7 @@ import { addKernelArguments, bootAtOnce } from "../../src/rescue/iso/menu.ts";
 import { repackIso, RESCUE_ARGUMENTS, rewriteMenus } from "../../src/rescue/iso/repack.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
+import { testWith } from "../fixtures/needs.ts";
 
 const ARGS = ["autorun=method:cdrom,directory:/r", "console=ttyS0,115200", "panic=5"];
 const ADDED = ARGS.join(" ");
@@ -197,7 +198,7 @@ describe("an ISO", () => {
     chmodSync(temp.write(`bin/${name}`, `#!/bin/sh\n${text}`), 0o755);
   }
 
-  const withXorriso = test.skipIf(!process.env["CI"] && !Bun.which("xorriso"));
+  const withXorriso = testWith("xorriso");
 
   withXorriso("is repacked by xorriso", async () => {
     const source = makeIso("a 'b', ü.iso", { ...DISK, ...MENUS });

@@ -1,0 +1,301 @@
+import { describe, expect, test } from "bun:test";
+import {
+  chownSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { createServer, type AddressInfo } from "node:net";
+import { join } from "node:path";
+import { testWith } from "../fixtures/needs.ts";
+import { Sandbox } from "../fixtures/sandbox.ts";
+import { qemuImg } from "./snapshots.ts";
+
+const CONF = "MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\n";
+
+async function created(conf = `${CONF}PORT=\n`, ...words: string[]): Promise<Sandbox> {
+  const box = new Sandbox(conf);
+  await box.ok(...words, "create", "G");
+  return box;
+}
+
+/** Firmware variables of this length. */
+function variables(bytes: number): Buffer<ArrayBuffer> {
+  const content = Buffer.alloc(bytes);
+  content.writeBigUInt64LE(BigInt(bytes), 32);
+  content.write("_FVH", 40);
+  return content;
+}
+
+/** A port of the loopback that a server of ours has. */
+async function takenPort(): Promise<{ port: number } & Disposable> {
+  const server = createServer();
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  return { port: (server.address() as AddressInfo).port, [Symbol.dispose]: () => void server.close() };
+}
+
+/** A VM with firmware files of its user's. */
+async function withFirmware(): Promise<Sandbox> {
+  const box = new Sandbox(`${CONF}PORT=\n`);
+  const [code, vars] = ["code", "vars"].map((name) => box.write(join(box.top, name), variables(4096)));
+  box.configure(`UEFI=1\nOVMF_CODE=${code}\nOVMF_VARS=${vars}\n`);
+  await box.ok("create", "G");
+  return box;
+}
+
+describe("UEFI", () => {
+  test("each VM has variables of its own, also one that was made for BIOS", async () => {
+    using box = await withFirmware();
+    const path = join(box.work, "efivars.bin");
+    expect(readFileSync(path)).toEqual(variables(4096));
+    rmSync(path);
+    const { argv } = await box.running();
+    expect(argv.join(" ")).toContain(path);
+    expect(argv.join(" ")).toContain(join(box.top, "code"));
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    await box.ok("stop");
+    await box.ok("backup");
+    writeFileSync(path, variables(4096).fill(7, 100));
+    await box.ok("restore");
+    expect(readFileSync(join(box.work, "efivars.bin"))).toEqual(variables(4096));
+    expect((await box.json("status")).uefi).toBe(true);
+  });
+
+  test.each<[what: string, spoil: (box: Sandbox) => unknown, status: number, said: string]>([
+    [
+      "variables cut off",
+      (box) => writeFileSync(join(box.work, "efivars.bin"), variables(4096).subarray(0, 99)),
+      74,
+      "efivars.bin",
+    ],
+    [
+      "variables of another size",
+      (box) => writeFileSync(join(box.work, "efivars.bin"), variables(8192)),
+      69,
+      "mv ",
+    ],
+    [
+      "no firmware file",
+      (box) => (rmSync(join(box.work, "efivars.bin")), rmSync(join(box.top, "code"))),
+      66,
+      "code",
+    ],
+    ["one of two", (box) => box.configure("OVMF_VARS=\n"), 78, "together"],
+  ])("%s", async (_what, spoil, status, said) => {
+    using box = await withFirmware();
+    spoil(box);
+    await box.ends(status, "run", said);
+    expect(box.qemus).toEqual([]);
+  });
+});
+
+describe("images", () => {
+  test("given without a format keep the one of their first use", async () => {
+    using box = await created();
+    const image = join(box.top, "data");
+    qemuImg("create", "-q", "-f", "raw", image, "1M");
+    box.write(join(box.work, "guest.env"), `GUESTNAME=G\nIMAGES=(AHCI=disk-0.img VIRT=${image})\n`);
+    expect((await box.running()).argv.join(" ")).toContain('"driver":"raw"');
+    await box.ok("stop");
+    expect((await box.json("config", "IMAGE_FORMATS")).IMAGE_FORMATS.raw).toEqual([`raw=${image}`]);
+    // Its guest may have written that: it is no reason to follow it.
+    qemuImg("create", "-q", "-f", "qcow2", image, "1M");
+    box.qemu = {};
+    await box.ends(0, "run -b", "raw", "qcow2");
+    expect(box.qemus.at(-1)!.argv.join(" ")).toContain('"driver":"raw"');
+    await box.ok("stop");
+    box.write(
+      join(box.work, "guest.env"),
+      `IMAGES=(AHCI=disk-0.img VIRT=${image})\nIMAGE_FORMATS=(qcow2=${image})\n`,
+    );
+    qemuImg("create", "-q", "-f", "vmdk", image, "1M");
+    await box.ends(78, "run -b", "qcow2", "vmdk");
+  });
+
+  test.each<[title: string, words: (box: Sandbox) => string[], status: number, said: string]>([
+    [
+      "one that may refer to others",
+      (box) => {
+        qemuImg("create", "-q", "-f", "vmdk", join(box.top, "x"), "1M");
+        return ["-i", `VIRT=${join(box.top, "x")}`, "run"];
+      },
+      78,
+      "vmdk",
+    ],
+    ["an archive", (box) => ["-i", `VIRT=${box.write("x.gz", Bun.gzipSync("x"))}`, "run"], 74, "=raw="],
+    ["one that is not there", (box) => ["-i", `VIRT=${join(box.top, "nothing")}`, "run"], 66, "nothing"],
+    [
+      "one named twice",
+      (box) => ["-i", `VIRT=raw=${box.write("x", "0123")}`, "-i", `SCSI=raw=${box.path("x")}`, "run", "-b"],
+      0,
+      "",
+    ],
+  ])("%s", async (_title, words, status, said) => {
+    using box = await created();
+    await box.ends(status, words(box), said);
+  });
+
+  test("a disk of its own that refers elsewhere is refused (74)", async () => {
+    using box = await created();
+    const disk = join(box.work, "disk-0.img");
+    qemuImg("create", "-q", "-f", "raw", join(box.top, "base"), "1M");
+    qemuImg("create", "-q", "-f", "qcow2", "-F", "raw", "-b", join(box.top, "base"), disk, "1M");
+    for (const line of ["run", "backup", "job x"])
+      expect([66, 74]).toContain((await box.vm(...line.split(" "))).status);
+    unlinkSync(disk);
+    symlinkSync("/etc/passwd", disk);
+    await box.ends(74, "run", "disk-0.img");
+    expect(box.qemus).toEqual([]);
+  });
+});
+
+describe("the screen", () => {
+  test("on the next port where none was chosen, and refused where one was (75)", async () => {
+    using box = await created(CONF);
+    using taken = await takenPort();
+    await box.ends(75, `-p ${taken.port} run`, String(taken.port), String(process.pid));
+    const qemu = await box.running();
+    expect(qemu.option("-spice")).toMatch(/port=59\d\d/);
+    await box.ends(0, "view", "remote-viewer");
+  });
+
+  test.each<[conf: string, line: string, status: number, said: string]>([
+    ["DISPLAY_PROTOCOL=vnc\n", "-p 80 run", 64, "5900"],
+    ["DISPLAY_PROTOCOL=vnc\nPORT=80\n", "config PORT", 0, "PORT=80"],
+    ["SPICE_TLS_DIR=tls\n", "run", 66, "server-key.pem"],
+    ["SPICE_TICKETING=off\nHOST=0.0.0.0\n", "-p 5990 run", 78, "SPICE_TICKETING"],
+    ["DISPLAY_PROTOCOL=none\n", "run -b", 0, "without a display"],
+    ["DISPLAY_PROTOCOL=vnc\nSPICE_PASSWORD=longerthan8\n", "run -b", 0, "8 characters"],
+    ["DISPLAY_PROTOCOL=vnc\nSPICE_SOCKET=1\n", "run -b", 0, "vnc.sock"],
+    ["DISPLAY_PROTOCOL=vnc\nSPICE_TLS_DIR=tls\n", "run -b", 0, "SPICE alone"],
+  ])("%j: %s → %i", async (conf, line, status, said) => {
+    using box = await created(CONF + conf);
+    await box.ends(status, line, said);
+  });
+
+  testWith("openssl")(
+    "encrypted: the viewer gets the authority and the name in the certificate",
+    async () => {
+      using box = await created(`${CONF}SPICE_TLS_DIR=tls\n`);
+      mkdirSync(box.path("tls"));
+      const made = Bun.spawnSync(
+        [
+          "openssl",
+          "req",
+          "-x509",
+          "-newkey",
+          "ec",
+          "-pkeyopt",
+          "ec_paramgen_curve:P-256",
+          "-nodes",
+          "-days",
+          "1",
+          "-subj",
+          "/O=Example/CN=host",
+          "-keyout",
+          "server-key.pem",
+          "-out",
+          "server-cert.pem",
+        ],
+        { cwd: box.path("tls") },
+      );
+      expect(made.exitCode).toBe(0);
+      writeFileSync(box.path("tls/ca-cert.pem"), readFileSync(box.path("tls/server-cert.pem")));
+      const qemu = await box.running();
+      expect(qemu.option("-spice")).toContain("tls-port=");
+      const viewer = readFileSync(join(box.work, "spice.vv"), "utf8");
+      expect(viewer).toContain("O=Example,CN=host");
+      await box.ok("stop");
+      writeFileSync(box.path("tls/server-cert.pem"), "nothing");
+      await box.ends(78, "run", "certificate");
+    },
+  );
+
+  test.each<[what: string, missing: string, line: string]>([
+    ["SPICE", '"option": "spice"', "run"],
+    ["VNC", '"option": "vnc"', "run"],
+  ])("a qemu without %s (69)", async (what, missing, line) => {
+    using box = await created(`${CONF}DISPLAY_PROTOCOL=${what.toLowerCase()}\n`);
+    const probe = join(box.bin, "probe.json");
+    writeFileSync(
+      probe,
+      readFileSync(probe, "utf8")
+        .split("\n")
+        .filter((row) => !row.includes(missing))
+        .join("\n"),
+    );
+    await box.ends(69, line, what);
+  });
+});
+
+/** Takes a device away from what qemu says it has. */
+const without9p = (box: Sandbox): void => {
+  const probe = join(box.bin, "probe.json");
+  writeFileSync(probe, readFileSync(probe, "utf8").replace("virtio-9p-pci", "virtio-9p-gone"));
+};
+
+describe("shares", () => {
+  test.each<[title: string, prepare: (box: Sandbox) => unknown, line: string, status: number, said: string]>([
+    ["a directory", (box) => mkdirSync(box.path("given")), "--share=x:rw:given run -b", 0, ""],
+    ["no such directory", () => {}, "--share=x:nowhere run", 66, "nowhere"],
+    ["a file", (box) => box.write("file", ""), "--share=x:file run", 66, "file"],
+    ["no 9p: the usual shares are left out", without9p, "run -b", 0, "9p"],
+    [
+      "no 9p, and one asked for",
+      (box) => (without9p(box), mkdirSync(box.path("given"))),
+      "--share=x:given run",
+      69,
+      "9p",
+    ],
+    ["no 9p, and a job", (box) => (without9p(box), box.write("x.job", "true")), "job x", 66, "rescue"],
+  ])("%s", async (_title, prepare, line, status, said) => {
+    using box = await created();
+    prepare(box);
+    await box.ends(status, line, said);
+    const shared = box.qemus.map(({ argv }) => argv.some((word) => word.includes(box.path("given"))));
+    expect(shared).toEqual(status === 0 ? [line.includes("given")] : []);
+  });
+});
+
+describe("arguments of the user's own", () => {
+  test.each<[text: string, status: number, said: string]>([
+    ["-device pvpanic # a remark\n", 0, ""],
+    ["-device 'unfinished\n", 78, "vm.defaults"],
+    ["-device $(rm -rf /)\n", 78, "vm.defaults"],
+  ])("vm.defaults with %j → %i", async (text, status, said) => {
+    using box = await created();
+    box.write("vm.defaults", text);
+    await box.ends(status, "run -b", said);
+    expect(box.qemus.map((qemu) => qemu.option("-device", "pvpanic"))).toEqual(
+      status === 0 ? ["pvpanic"] : [],
+    );
+  });
+});
+
+test("a VM of another kind of machine is not run as this one (64)", async () => {
+  using box = await created();
+  await box.ends(64, "--arch=aarch64 run", "x86_64");
+});
+
+test("PROFILES and LIBEXEC are no VM's directory (64)", async () => {
+  using box = new Sandbox();
+  box.configure(`PROFILES=${box.host}\n`);
+  await box.ends(64, "create G", "PROFILES");
+});
+
+test.skipIf(process.getuid!() !== 0)(
+  "another user's VM is looked at, not changed (73; needs root)",
+  async () => {
+    using box = await created();
+    await box.ok("backup");
+    for (const path of [box.host, join(box.host, ".work"), box.work]) chownSync(path, 12_345, 12_345);
+    for (const line of ["run", "backup", "restore", "destroy", "stop", "job x", "prune --keep-last=1"])
+      await box.ends(73, line, "12345");
+    await box.ends(0, "snapshots", "S0");
+    await box.ends(0, "verify", "S0");
+  },
+);

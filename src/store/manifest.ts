@@ -4,19 +4,19 @@ import { parseConsistency, type Consistency } from "./mark.ts";
 
 /** One of the VM's files in a snapshot. */
 export interface StoredFile {
-  /** Its name among the working files: `disk-0.img`. */
+  /** Name of the working file: `disk-0.img`. */
   name: string;
-  /** Its name in the snapshot: `disk-0.img.gz`, `disk-0.qcow2`. */
+  /** Name in the snapshot: `disk-0.img.gz`, `disk-0.qcow2`. */
   file: string;
-  /** Length, and what it occupied (holes do not count). */
+  /** Length, and allocated bytes (without holes). */
   bytes: number;
   allocatedBytes: number;
   storedBytes: number;
-  /** The size the guest sees; absent for what is no disk. */
+  /** Virtual size of a disk; absent for other files. */
   virtualBytes?: number;
 }
 
-/** `gz`: whole disks by pigz. `qcow2`: compressed images, which may be changes to another snapshot's. */
+/** `gz`: whole disks compressed by pigz. `qcow2`: compressed images, possibly incremental on another snapshot's. */
 export const SNAPSHOT_FORMATS = ["gz", "qcow2"] as const;
 export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
 
@@ -25,16 +25,16 @@ export interface Manifest {
   version: 1;
   format: SnapshotFormat;
   /**
-   * Names this state of the disks for ever, 16 hexadecimal digits: bitmaps in the working disks (qcow2) and copies in a
-   * repository refer to it. Absent in older ones of the format gz.
+   * Identifies this state of the disks, 16 hexadecimal digits: dirty bitmaps in the working disks (qcow2) and copies in
+   * a repository refer to it. Absent in older gz snapshots.
    */
   id?: string;
-  /** The snapshot beside it that its disks are changes to (qcow2); absent where it stands alone. */
+  /** The snapshot that its disks are incremental on (qcow2); absent if it is full. */
   parent?: string;
-  /** The parent's `id`, and the sum over its content then (`contentSum`). Absent in those of earlier versions. */
+  /** The parent's `id`, and the checksum of its content at that time (`contentSum`). Absent in older ones. */
   parentId?: string;
   parentSum?: string;
-  /** Sums over its own content before data of removed parents was merged into it: children may name these. */
+  /** Checksums of its content before data of removed parents was merged into it: children may refer to these. */
   formerSums?: string[];
   /** `vm 0.1.0` */
   tool: string;
@@ -44,12 +44,12 @@ export interface Manifest {
   /** ISO time stamp. */
   made: string;
   consistency: Consistency;
-  /** The VM had not had its first run. */
+  /** The VM had not been run yet. */
   firstTime: boolean;
   files: StoredFile[];
 }
 
-/** The newest format of manifest.json that is known here; older ones are read for ever. */
+/** The newest known format of manifest.json; older ones must stay readable. */
 const MANIFEST_VERSION = 1;
 
 const isCount = (value: unknown): boolean =>
@@ -82,7 +82,7 @@ const describeFormat = ({
 
 /** @throws 74 when the manifest is damaged, 78 when a newer version wrote it */
 export function parseManifest(text: string, dir: string): Manifest {
-  const damaged = new VmError("io", `the snapshot ${dir} is damaged: its manifest is not whole`);
+  const damaged = new VmError("io", `the snapshot ${dir} is damaged: its manifest is incomplete`);
   let value: unknown;
   try {
     value = JSON.parse(text);

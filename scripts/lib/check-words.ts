@@ -1,0 +1,67 @@
+/** Finds words that scripts/words.txt lists, in sources, scripts, jobs, READMEs and test titles: file, line, and what to write. */
+import { readFileSync } from "node:fs";
+
+interface Rule {
+  pattern: RegExp;
+  instead: string;
+}
+
+/** The table of words, and the places that are not checked yet. */
+export function parseWords(text: string): { rules: Rule[]; notYet: string[] } {
+  const [words = "", places = ""] = text.split("\n[not yet]\n");
+  const lines = (part: string): string[] =>
+    part.split("\n").filter((line) => line.trim() !== "" && !line.startsWith("#"));
+  const rules = lines(words).map((line) => {
+    const [pattern, instead] = line.split(" -> ");
+    if (!pattern || !instead) throw new Error(`words.txt: not PATTERN -> INSTEAD: ${line}`);
+    return { pattern: new RegExp(`\\b(?:${pattern})\\b`, "i"), instead };
+  });
+  return { rules, notYet: lines(places) };
+}
+
+/** Of a test file only the titles are checked. */
+const TITLE = /^\s*(?:(?:test|describe|suite)\b.*\(|[\])}]+\(|)\s*["'`]/;
+
+export interface Finding {
+  line: number;
+  found: string;
+  instead: string;
+}
+
+/** @param titlesOnly the file is a test */
+export function findWords(text: string, rules: readonly Rule[], titlesOnly: boolean): Finding[] {
+  return text.split("\n").flatMap((content, index) => {
+    if (titlesOnly && !TITLE.test(content)) return [];
+    return rules.flatMap(({ pattern, instead }) => {
+      const found = pattern.exec(content)?.[0];
+      return found === undefined ? [] : [{ line: index + 1, found, instead }];
+    });
+  });
+}
+
+if (import.meta.main) {
+  const { rules, notYet } = parseWords(readFileSync("scripts/words.txt", "utf8"));
+  const listed = Bun.spawnSync(["git", "ls-files", "-z", "README.md", "src", "jobs", "scripts", "test"]);
+  const files = listed.stdout.toString().split("\0").filter(Boolean);
+  const checked = files.filter(
+    (file) =>
+      !/\.(svg|args|json|txt|png)$|^scripts\/licenses\/|^test\/(fixtures|golden)\//.test(file) &&
+      !notYet.some((place) => file.startsWith(place)),
+  );
+  let count = 0;
+  for (const file of checked)
+    for (const { line, found, instead } of findWords(
+      readFileSync(file, "utf8"),
+      rules,
+      file.startsWith("test/"),
+    )) {
+      console.log(`${file}:${line}: "${found}": write: ${instead}`);
+      count++;
+    }
+  const unused = notYet.filter((place) => !files.some((file) => file.startsWith(place)));
+  for (const place of unused) console.log(`scripts/words.txt: [not yet] ${place}: no such file`);
+  console.log(
+    `${checked.length} files checked, ${count} words found, ${notYet.length} places not yet checked`,
+  );
+  if (count + unused.length > 0 || checked.length === 0) process.exit(1);
+}

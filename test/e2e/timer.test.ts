@@ -264,7 +264,11 @@ suite(
           async () => (await Bun.$`flock -n ${box.host} true`.nothrow().quiet()).exitCode !== 0,
         );
         const started = performance.now();
-        expectError(await box.vm(["backup", "--lock-timeout=0", "X"], { env }), 75, /locked by another process/);
+        expectError(
+          await box.vm(["backup", "--lock-timeout=0", "X"], { env }),
+          75,
+          /locked by another process/,
+        );
         expect(performance.now() - started).toBeLessThan(2500);
         for (const line of [
           /^VM_OUTCOME=failed$/m,

@@ -5,17 +5,17 @@ import { isOurDirectory, ownedByUs } from "../lib/trust.ts";
 import { lstatOf, readSmall, realPath, removeQuietly, writeNew } from "../store/files.ts";
 import { BUNDLED_JOBS, JOB_FILES, RUNNER } from "./assets.ts";
 
-/** In LIBEXEC. [compat] `rescue-stage3`: the autorun script for a rescue CD that is made by hand. */
+/** In LIBEXEC. [compat] `rescue-stage3`: the autorun script for a rescue CD made by hand. */
 const FILES: Record<string, string> = {
   ...Object.fromEntries(Object.entries(JOB_FILES).map(([name, text]) => [join("jobs", name), text])),
   "rescue-stage3": RUNNER,
 };
 
-/** A new version of the program has new data, and finds its own. */
+/** Directory name with a checksum of the content: each version of the program uses its own. */
 export const dataName = (): string =>
   `data-${createHash("sha256").update(JSON.stringify(FILES)).digest("hex").slice(0, 16)}`;
 
-/** Where a package of the program has its data files, whatever its prefix. */
+/** Directory of data files installed by a package, below its prefix. */
 export const SYSTEM_LIBEXEC = "/usr/libexec/vm";
 
 /**
@@ -30,17 +30,17 @@ export function findInstalledLibexec(program: string, system = SYSTEM_LIBEXEC): 
     .find((place) => place !== undefined && isOurDirectory(join(place, "jobs")) && isComplete(place));
 }
 
-/** An older version's may lack a job. */
+/** Those of an older version may lack a job. */
 const isComplete = (place: string): boolean =>
   BUNDLED_JOBS.every((name) => lstatOf(join(place, "jobs", `${name}.job`))?.isFile());
 
-/** The program's data files in a real directory. Removed on disposal where it is for this run only. */
+/** Data files of the program in a real directory. A temporary one is removed on disposal. */
 export interface Libexec extends Disposable {
   path: string;
 }
 
 /**
- * Unpacks the data files where that has not been done before.
+ * Unpacks the data files if they are not unpacked yet.
  * @param wanted where they are to be
  * @param tmpdir where they go, privately and for this run, when that cannot be
  */
@@ -56,7 +56,7 @@ export function unpackLibexec(wanted: string, tmpdir: string): Libexec {
     }
     return { path: wanted, [Symbol.dispose]: () => {} };
   } catch {
-    // No home, a read-only one, or no room there.
+    // No home directory, a read-only one, or no space.
     const path = mkdtempSync(join(tmpdir, "vm-data-"));
     writeFiles(path);
     return { path, [Symbol.dispose]: () => removeQuietly(path) };
@@ -68,7 +68,7 @@ function writeFiles(directory: string): void {
   for (const [name, text] of Object.entries(FILES)) writeNew(join(directory, name), text);
 }
 
-/** Are they there as they were written, and nobody else's to change? */
+/** Do they exist unchanged, and not writable by other users? */
 function isWhole(directory: string): boolean {
   const stats = lstatOf(directory);
   if (!stats?.isDirectory() || !ownedByUs(stats) || (stats.mode & 0o022) !== 0) return false;

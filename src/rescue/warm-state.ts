@@ -5,9 +5,9 @@ import { ownedByUs } from "../lib/trust.ts";
 import { findProgram } from "../process/exec.ts";
 import { listDirectory, lstatOf, removeQuietly, writeNew } from "../store/files.ts";
 
-/** What a saved state depends on besides the machine's arguments. */
+/** What a saved state depends on, besides the argument list. */
 export interface WarmKey {
-  /** The profile's name: it has one state at a time. */
+  /** Name of the profile, which has one state at a time. */
   profile: string;
   argv: readonly string[];
   qemuVersion: string;
@@ -20,7 +20,7 @@ const identityOf = (path: string): string => {
   return `${path} ${size} ${mtimeMs} ${ino}`;
 };
 
-/** The host's processor decides what a guest's looks like. */
+/** The guest's processor features depend on those of the host. */
 const processor = (): string =>
   readFileSync("/proc/cpuinfo", "utf8")
     .split("\n\n")[0]!
@@ -28,7 +28,7 @@ const processor = (): string =>
     .filter((line) => /^(vendor_id|cpu family|model|stepping|microcode|flags)/.test(line))
     .join("\n");
 
-/** The file's name says which state it is: with anything changed it is not found, and another is made. */
+/** File name with a checksum of all dependencies: if one changes, another state is made. */
 export function stateName({ profile, argv, qemuVersion, files }: WarmKey): string {
   const program = findProgram(argv[0]!) ?? argv[0]!;
   const facts = [qemuVersion, identityOf(program), ...argv, ...files.map(identityOf), processor()];
@@ -36,13 +36,13 @@ export function stateName({ profile, argv, qemuVersion, files }: WarmKey): strin
   return `${profile}.${hash}`;
 }
 
-/** A state that only we can have written: it is the memory of a machine that gets the guest's disks. */
+/** Requires a state to be written by this user: it is the memory of a machine with access to the guest's disks. */
 export function isTrusted(path: string): boolean {
   const stats = lstatOf(path);
   return stats !== undefined && stats.isFile() && ownedByUs(stats) && (stats.mode & 0o077) === 0;
 }
 
-/** How long a state that could not be made or used is not tried again. */
+/** Time before a state that could not be made or used is tried again. */
 const GIVEN_UP_MS = 24 * 3600 * 1000;
 const FAILED = ".failed";
 
@@ -51,18 +51,18 @@ export function hasFailed(state: string): boolean {
   return stats !== undefined && Date.now() - stats.mtimeMs < GIVEN_UP_MS;
 }
 
-/** Notes that a state is of no use on this host, and removes it. Best effort. */
+/** Records that a state does not work on this host, and removes it. Best effort. */
 export function giveUp(state: string): void {
   removeQuietly(state);
   try {
     removeQuietly(state + FAILED);
     writeNew(state + FAILED, "");
   } catch {
-    // It is tried again, then.
+    // It will be tried again.
   }
 }
 
-/** Where states are kept, private. */
+/** Private directory of states. */
 export function stateDirectory(cache: string): string {
   const directory = join(cache, "warm");
   mkdirSync(directory, { recursive: true, mode: 0o700 });

@@ -159,7 +159,10 @@ suite(
           ["Ctrl-] disconnects", "sh -c 'echo $((6*7)) seconds; exec sleep 1000'\r"],
           ["42 seconds", "\u0003"],
           ["/ # ", "echo $((1+1)) is two\r"],
-          ["2 is two", async () => expectError(await box.vm(["console"]), 75, /another process is connected to it/)],
+          [
+            "2 is two",
+            async () => expectError(await box.vm(["console"]), 75, /another process is connected to it/),
+          ],
           ["/ # ", "\u001D"],
         ]);
         expect(shown).toContain("disconnected from the console; the guest keeps running\nstatus 0\n");

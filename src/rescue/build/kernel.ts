@@ -16,18 +16,18 @@ import { loadModuleGraph } from "./modules.ts";
 export interface Kernel {
   /** The boot image. */
   file: string;
-  /** The release, as `uname -r` will tell it. */
+  /** The release, as in `uname -r`. */
   version: string;
-  /** What an x86 image says of itself; others say nothing. */
+  /** Header of an x86 image; absent for others. */
   image: BzImage | undefined;
   /** lib/modules/VERSION. */
   modules: string;
-  /** What links there may lead to. */
+  /** Limit for symlinks there. */
   top: string;
   graph: ModuleGraph;
 }
 
-/** A boot image, and where its modules may be. */
+/** A boot image, and possible directories of its modules. */
 interface Candidate {
   file: string;
   modules: readonly string[];
@@ -37,9 +37,9 @@ const installHint = (arch: Arch): string =>
   `install a kernel with 9p and virtio modules (Debian: ${kernelPackages(arch).debian}, not a cloud kernel; Ubuntu: linux-image-generic;
 Fedora: kernel and kernel-modules), or unpack such a package somewhere and name that directory`;
 const UNREADABLE_HINT =
-  "Ubuntu lets only root read its kernels: copy one (sudo install -m 644 /boot/vmlinuz-VERSION COPY) and name the copy";
+  "copy a kernel that only root can read, as on Ubuntu, and use --kernel=COPY: sudo install -m 644 /boot/vmlinuz-VERSION COPY";
 
-/** This host's own: packages of drivers put links there. */
+/** Those of this host: driver packages put symlinks there. */
 const HOST_MODULES = /^(\/usr)?\/lib\/modules\/[^/]+$/;
 
 const IMAGE_NAME = /^vmlinu[xz]/;
@@ -56,7 +56,7 @@ const list = (directory: string): string[] => {
 const byVersion = (names: readonly string[]): string[] =>
   names.toSorted((a, b) => b.localeCompare(a, "en", { numeric: true }));
 
-/** Places of a version's modules below some roots, such as `/` or an unpacked package. */
+/** Possible directories of a version's modules below some roots, such as `/` or an unpacked package. */
 const modulePlaces = (roots: readonly string[], version: string): string[] =>
   roots.flatMap((root) => [join(root, "usr/lib/modules", version), join(root, "lib/modules", version)]);
 
@@ -71,7 +71,7 @@ function candidatesBelow(root: string): Candidate[] {
     join(root, "boot", `vmlinuz-${version}`),
     join(root, "boot", `vmlinux-${version}`),
   ]);
-  // Others name images by flavour (Alpine's vmlinuz-lts): their headers tell the version.
+  // Some distributions name images by flavour (Alpine: vmlinuz-lts): the header has the version.
   const others = byVersion(list(join(root, "boot")).filter((name) => IMAGE_NAME.test(name)));
   const files = [...images, ...others.map((name) => join(root, "boot", name))].filter(exists);
   const seen = new Set<string>();
@@ -83,7 +83,7 @@ function candidatesBelow(root: string): Candidate[] {
 function candidates(kernel: string | undefined, modules: string | undefined): [Candidate[], string[]] {
   if (kernel !== undefined) {
     const stats = statSync(kernel, { throwIfNoEntry: false });
-    if (!stats) throw new VmError("noInput", `there is no kernel ${kernel}`);
+    if (!stats) throw new VmError("noInput", `cannot read the kernel ${kernel}: no such file`);
     if (stats.isDirectory()) return [candidatesBelow(kernel), [kernel]];
     const directory = dirname(resolve(kernel));
     return [[{ file: kernel, modules: [directory] }], [dirname(directory), directory, "/"]];
@@ -99,7 +99,7 @@ function candidates(kernel: string | undefined, modules: string | undefined): [C
   return [files.filter(exists).map((file) => ({ file, modules: [] })), roots];
 }
 
-/** What a boot image is, or why it cannot be used. */
+/** Parses a boot image. @returns it, or why it cannot be used */
 function readImage(file: string, arch: Arch): Pick<Kernel, "version" | "image"> | string {
   try {
     const bytes = withFile(file, (read) => read(0, BZIMAGE_HEADER_BYTES));
@@ -107,7 +107,7 @@ function readImage(file: string, arch: Arch): Pick<Kernel, "version" | "image"> 
     const version = image?.version ?? versionInPath(file);
     return isKernelOf(arch, bytes) && version !== undefined
       ? { version, image }
-      : `${file} is no ${arch} boot image`;
+      : `${file} is not a boot image for ${arch}`;
   } catch (error) {
     const denied = (error as NodeJS.ErrnoException).code === "EACCES";
     return denied ? `${file} can be read by root only` : `${file} cannot be read`;
@@ -119,28 +119,28 @@ const versionInPath = (file: string): string | undefined =>
   /\/modules\/([^/]+)\/vmlinu[xz]$|\/vmlinu[xz]-([^/]+)$/.exec(file)?.slice(1).find(Boolean);
 
 /**
- * Finds a kernel whose modules are there and can reach the host's directories.
- * @param kernel a boot image, or a directory into which a kernel's package was unpacked; else the host's own
+ * Finds a kernel with its modules, which include those needed to access the host's directories.
+ * @param kernel a boot image, or a directory with an unpacked kernel package; default: those of the host
  * @param modules a directory lib/modules/VERSION
- * @throws VmError with what each one lacks
+ * @throws VmError with what each kernel lacks
  */
 export async function findKernel(options: {
   kernel?: string | undefined;
   modules?: string | undefined;
-  /** Whose kernel. */
+  /** The architecture of the kernel. */
   arch: Arch;
   scratch: string;
 }): Promise<Kernel> {
   const { kernel, modules, arch, scratch } = options;
   if (modules !== undefined && !exists(modules))
-    throw new VmError("noInput", `there is no directory of modules ${modules}`);
+    throw new VmError("noInput", `cannot read the modules in ${modules}: no such directory`);
   const [found, roots] = candidates(kernel, modules);
   const problems = new Set<string>();
-  // Of a package that was unpacked nothing is taken from elsewhere.
+  // With an unpacked package, nothing is taken from elsewhere.
   const unpacked = kernel !== undefined && statSync(kernel).isDirectory() ? realpathSync(kernel) : undefined;
   for (const { file, modules: near } of found) {
     if (unpacked !== undefined && !isBelow(realpathSync(file), unpacked)) {
-      problems.add(`${file} leads out of ${unpacked}`);
+      problems.add(`${file} is a symlink to a file outside ${unpacked}`);
       continue;
     }
     const read = readImage(file, arch);
@@ -175,5 +175,5 @@ export async function findKernel(options: {
     ? `${UNREADABLE_HINT}\n${installHint(arch)}`
     : installHint(arch);
   const details = reasons.length > 0 ? `:\n  ${reasons.join("\n  ")}` : "";
-  throw new VmError("unavailable", `no kernel fit for the rescue${details}`, { hint: hints });
+  throw new VmError("unavailable", `cannot build the rescue: no suitable kernel${details}`, { hint: hints });
 }

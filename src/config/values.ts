@@ -1,14 +1,14 @@
 import { parseSize } from "../lib/size.ts";
 import type { SettingValue } from "./literal.ts";
 
-/** A setting's text understood, or what would have been allowed instead; `meant` is what `given` could stand for. */
+/** A parsed value, or the allowed syntax; `meant` is the likely meaning of `given`. */
 export type Parsed<T> = { value: T } | { allowed: string; given?: string; meant?: string | undefined };
 export type Parser<T> = (raw: SettingValue) => Parsed<T>;
 
-/** As bash sees a variable without an index: an array's first element. */
+/** The value of a variable without an index in bash: an array's first element. */
 export const scalarOf = (raw: SettingValue): string => (typeof raw === "string" ? raw : (raw[0] ?? ""));
 
-/** A list as users write it: an array, or one value. Empty elements do not count. */
+/** A list as users write it: an array, or one value. Empty elements are dropped. */
 export const listOf = (raw: SettingValue): string[] =>
   (typeof raw === "string" ? [raw] : raw).filter((item) => item !== "");
 
@@ -16,7 +16,7 @@ export const text: Parser<string> = (raw) => ({ value: scalarOf(raw) });
 
 export const list: Parser<string[]> = (raw) => ({ value: listOf(raw) });
 
-/** Empty means off; so do the usual words for it. Anything else is on. */
+/** Empty and the usual words mean off, anything else on. */
 export const flag: Parser<boolean> = (raw) => ({
   value: !/^(|0|n|no|off|false)$/i.test(scalarOf(raw)),
 });
@@ -60,12 +60,12 @@ export const memory: Parser<number> = (raw) => {
     : { allowed: "a size like 2G, 512M or a number of MiB" };
 };
 
-/** `2G,slots=2,maxmem=8G`: what stands behind the first comma is for qemu. */
+/** `2G,slots=2,maxmem=8G`: the part after the first comma is for qemu. */
 export const optionsBehind = (raw: SettingValue): string => /,(.*)$/s.exec(scalarOf(raw))?.[1] ?? "";
 
 /**
- * [compat] A value with options of qemu behind it.
- * @param parse understands the part before the first comma
+ * [compat] A value followed by options of qemu.
+ * @param parse parses the part before the first comma
  * @param keys of these options
  */
 export function withOptions<T>(parse: Parser<T>, keys: readonly string[]): Parser<T> {
@@ -74,7 +74,7 @@ export function withOptions<T>(parse: Parser<T>, keys: readonly string[]): Parse
     const [head = "", ...options] = scalarOf(raw).split(",");
     const parsed = parse(head);
     if (!("value" in parsed) || options.every((one) => option.test(one))) return parsed;
-    return { allowed: `${keys.map((key) => `${key}=N`).join(" or ")} behind a comma` };
+    return { allowed: `${keys.map((key) => `${key}=N`).join(" or ")} after a comma` };
   };
 }
 

@@ -91,4 +91,4 @@ export const saysNoRoom = (text: string): boolean =>
 export const isNoRoom = (error: unknown): boolean => hasErrno(error, "ENOSPC", "EDQUOT", "EFBIG");
 
 /** The hint where there is no room. What was done before is for the caller to know, and to say. */
-export const NO_ROOM = "free some room and run the command again";
+export const NO_ROOM = "free some space and run the command again";

@@ -12,7 +12,7 @@ import { checkProgram, oneLine, type Check } from "./check.ts";
 
 const BUILD = "rescue build";
 
-/** What rescue systems are built of. */
+/** Programs for building rescue systems. */
 export async function checkRescueBuild(hostArch: string): Promise<Check[]> {
   return [
     checkProgram({ name: "busybox", use: BUILD, thing: "busybox", find: findHostProgram }),
@@ -28,7 +28,7 @@ export async function checkRescueBuild(hostArch: string): Promise<Check[]> {
   ];
 }
 
-/** Nothing can be made there: a list of modules that a kernel lacks is not made for us. */
+/** A directory where no file can be created, so that missing module lists are not generated. */
 const NO_SCRATCH = "/dev/null";
 
 async function checkKernel(hostArch: string): Promise<Check> {
@@ -41,21 +41,20 @@ async function checkKernel(hostArch: string): Promise<Check> {
       return {
         ...common,
         state: "limited",
-        detail: `${file}: nothing here unpacks its modules: no ${unpacker}`,
+        detail: `${file}: cannot decompress its modules: no ${unpacker}`,
         packages: PACKAGES[unpacker],
       };
     return { ...common, state: "ok", detail: file };
   } catch (error) {
     const message = error instanceof VmError ? error.message : reasonOf(error);
     const found = { ...common, state: "missing" as const, detail: oneLine(message) };
-    // Another one would be unreadable, too.
-    if (message.includes("by root only"))
-      return { ...found, detail: `${found.detail}; copy one for yourself` };
+    // Other kernels would be unreadable as well.
+    if (message.includes("by root only")) return { ...found, detail: `${found.detail}; copy one with sudo` };
     return { ...found, packages: kernelPackages(hostArch) };
   }
 }
 
-/** The rescue profiles there are. */
+/** The rescue profiles. */
 export async function checkRescues(context: Context, vm: Vm): Promise<Check[]> {
   const { PROFILES } = vm.settings;
   const common = { needed: false, use: "jobs" };
@@ -67,7 +66,7 @@ export async function checkRescues(context: Context, vm: Vm): Promise<Check[]> {
           ...common,
           name: "rescue",
           state: "missing",
-          detail: `none in ${PROFILES}; make one: ${context.prog} rescue build`,
+          detail: `none in ${PROFILES}; build one: ${context.prog} rescue build`,
         },
       ];
     return rescues.map(({ name, kind, problem }) => ({

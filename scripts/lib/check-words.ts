@@ -19,8 +19,16 @@ export function parseWords(text: string): { rules: Rule[]; notYet: string[] } {
   return { rules, notYet: lines(places) };
 }
 
+/** The prose of a line of TypeScript: comments and text within quotes, not names. */
+function proseOf(line: string): string {
+  if (/^\s*(?:\/?\*|\/\/)/.test(line)) return line;
+  const quoted = line.match(/"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`/g) ?? [];
+  const comment = /\s\/\/ .*$/.exec(line)?.[0] ?? "";
+  return [...quoted, comment].join(" ");
+}
+
 /** Of a test file only the titles are checked. */
-const TITLE = /^\s*(?:(?:test|describe|suite)\b.*\(|[\])}]+\(|)\s*["'`]/;
+const TITLE = /^\s*(?:(?:test|describe|suite)\b.*\(|[\])}]+\(|\[)?\s*["'`]/;
 
 export interface Finding {
   line: number;
@@ -28,10 +36,10 @@ export interface Finding {
   instead: string;
 }
 
-/** @param titlesOnly the file is a test */
-export function findWords(text: string, rules: readonly Rule[], titlesOnly: boolean): Finding[] {
-  return text.split("\n").flatMap((content, index) => {
-    if (titlesOnly && !TITLE.test(content)) return [];
+export function findWords(file: string, text: string, rules: readonly Rule[]): Finding[] {
+  return text.split("\n").flatMap((line, index) => {
+    if (file.startsWith("test/") && !TITLE.test(line)) return [];
+    const content = file.endsWith(".ts") ? proseOf(line) : line;
     return rules.flatMap(({ pattern, instead }) => {
       const found = pattern.exec(content)?.[0];
       return found === undefined ? [] : [{ line: index + 1, found, instead }];
@@ -50,11 +58,7 @@ if (import.meta.main) {
   );
   let count = 0;
   for (const file of checked)
-    for (const { line, found, instead } of findWords(
-      readFileSync(file, "utf8"),
-      rules,
-      file.startsWith("test/"),
-    )) {
+    for (const { line, found, instead } of findWords(file, readFileSync(file, "utf8"), rules)) {
       console.log(`${file}:${line}: "${found}": write: ${instead}`);
       count++;
     }

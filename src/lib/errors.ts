@@ -42,7 +42,7 @@ export class VmError extends Error {
   }
 }
 
-/** The program was told to stop by a signal; the exit status is 128 + its number. */
+/** Terminated by a signal; the exit status is 128 + its number. */
 export class SignalError extends VmError {
   override readonly exitCode: number;
   constructor(
@@ -83,12 +83,12 @@ export function reasonOf(error: unknown): string {
   return errno ? errno[2]! : error.message;
 }
 
-/** Does the message of a program (in the C locale; Go's have no capitals) mean "no room"? */
+/** Does the message of a program (in the C locale; Go's have no capitals) mean ENOSPC? */
 export const saysNoRoom = (text: string): boolean =>
   /No space left on device|Disk quota exceeded|File too large/i.test(text);
 
-/** Errors of the file system that mean "no room". */
+/** Filesystem errors for a full disk or quota. */
 export const isNoRoom = (error: unknown): boolean => hasErrno(error, "ENOSPC", "EDQUOT", "EFBIG");
 
-/** The hint where there is no room. What was done before is for the caller to know, and to say. */
+/** Hint for a full disk. Only the caller knows what was done before. */
 export const NO_ROOM = "free some space and run the command again";

@@ -120,7 +120,7 @@ export const FILES: readonly (readonly [string, string])[] = [
   ["~/.cache/vm", "the program's data, features of qemu, saved states of the rescue system"],
   [
     "check-media",
-    "a bash script on PATH that sets MEDIA, the directory of external media, or fails. It is run only if a setting refers to it. With an empty MEDIA, MEDIA_MIRROR and MEDIA_STORAGE are whole paths",
+    "a bash script on PATH that sets MEDIA, the directory of external media, or fails. It is run only if a setting refers to it. With an empty MEDIA, MEDIA_MIRROR and MEDIA_STORAGE are absolute paths",
   ],
 ];
 

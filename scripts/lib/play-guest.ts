@@ -59,13 +59,18 @@ async function connect(): Promise<QmpClient> {
 
 /** The screen in text mode: 80×25 characters, each with its colours, in the PC's memory at 0xb8000. */
 async function screenText(qmp: QmpClient): Promise<string> {
-  const dump = String(await qmp.execute("human-monitor-command", { "command-line": "xp /2000hx 0xb8000" }));
+  const dump = String(
+    await qmp.executeUntyped("human-monitor-command", { "command-line": "xp /2000hx 0xb8000" }),
+  );
   const cells = [...dump.matchAll(/ 0x..(..)/g)].map(([, code]) => Number.parseInt(code!, 16));
   return String.fromCharCode(...cells).replaceAll(/.{80}/gs, (line) => `${line.trimEnd()}\n`);
 }
 
 async function press(qmp: QmpClient, keys: readonly string[]): Promise<void> {
-  await qmp.execute("send-key", { keys: keys.map((data) => ({ type: "qcode", data })), "hold-time": 40 });
+  await qmp.executeUntyped("send-key", {
+    keys: keys.map((data) => ({ type: "qcode", data })),
+    "hold-time": 40,
+  });
   // send-key does not wait for the guest, whose firmware keeps few keys.
   await Bun.sleep(120);
 }

@@ -1,5 +1,4 @@
-/** Control characters that a question could move the cursor with. */
-const CONTROL = /\p{Cc}/gu;
+import { plain } from "../lib/text.ts";
 
 /**
  * Asks for a secret: the question on stderr, the answer from the terminal without an echo.
@@ -30,7 +29,7 @@ export function askOnTerminal(prompt: string, over: AbortSignal): Promise<string
   over.addEventListener("abort", giveUp, { once: true });
   // Before the question: an answer that is there at once is not to be seen either.
   stdin.setRawMode(true);
-  stderr.write(`${prompt.replaceAll(CONTROL, "?")} `);
+  stderr.write(`${plain(prompt)} `);
   stdin.on("data", take);
   stdin.resume();
   return promise;

@@ -1,21 +1,37 @@
 import type { CommandContext } from "citty";
+import type { CommandData } from "../commands/define.ts";
 import type { Context } from "../vm/context.ts";
 import { parseArgv } from "./argv.ts";
 import type { Invocation } from "./invocation.ts";
 import { unknownCommand } from "./suggest.ts";
 
+/** A command of a batch, and what its `setup` made of its words. */
+export interface Request {
+  invocation: Invocation;
+  request: unknown;
+}
+
 /** What citty would hand to a command; its own parser is too lenient to be asked. */
-export const cittyContext = ({ command, args, rest }: Invocation, data: Context): CommandContext<any> => ({
+export const cittyContext = (
+  { command, args, rest }: Invocation,
+  data: CommandData,
+): CommandContext<any> => ({
   rawArgs: [],
   args: { ...args, _: rest } as unknown as CommandContext<any>["args"],
   cmd: command.definition,
   data,
 });
 
-/** What can be told of the words alone, before the first command runs. @throws 64 */
-export async function checkBatch(batch: readonly Invocation[], context: Context): Promise<void> {
-  for (const invocation of batch)
-    await invocation.command.definition.setup?.(cittyContext(invocation, context));
+/** Parses the words of all commands, before the first one runs. @throws 64 */
+export async function parseRequests(batch: readonly Invocation[], context: Context): Promise<Request[]> {
+  const requests: Request[] = [];
+  for (const invocation of batch) {
+    const request: unknown = await invocation.command.definition.setup?.(
+      cittyContext(invocation, { context }),
+    );
+    requests.push({ invocation, request });
+  }
+  return requests;
 }
 
 /** The same for a line that is to run later; a CD image alone is hardly meant. @throws 64 */
@@ -24,5 +40,5 @@ export async function checkLine(words: readonly string[], context: Context): Pro
   const [alone] = batch;
   if (alone?.implicit && alone.words[0] !== undefined)
     throw unknownCommand(alone.words[0], context.prog, (name) => ["timer", name]);
-  await checkBatch(batch, context);
+  await parseRequests(batch, context);
 }

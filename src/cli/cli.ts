@@ -3,12 +3,13 @@ import { setCommandLine } from "../lib/command-line.ts";
 import { PLAIN, log, setQuiet, setupLog } from "../lib/log.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { installSignalHandlers, throwIfInterrupted } from "../process/signals.ts";
-import { openVm } from "../vm/open.ts";
+import { openVm, withHostdir } from "../vm/open.ts";
+import type { ContextChange } from "../commands/define.ts";
 import type { Context } from "../vm/context.ts";
 import { parseArgv, type Intent } from "./argv.ts";
 import { Surplus } from "./batch.ts";
 import { isOldName, type Invocation } from "./invocation.ts";
-import { checkBatch, cittyContext } from "./check.ts";
+import { cittyContext, parseRequests, type Request } from "./check.ts";
 import { themeOf, wantsColours } from "./colours.ts";
 import { NoSuchIso } from "../vm/media.ts";
 import { NoVm } from "../store/no-vm.ts";
@@ -30,7 +31,7 @@ export async function runCli(prog: string, version: string, words: readonly stri
     const intent = understand(words, prog, version);
     debug = intent.debug;
     setCommandLine(prog, intent.options.hostdir);
-    await execute(intent, buildContext(prog, version, intent.options));
+    await execute(intent, withHostdir(buildContext(prog, version, intent.options)));
     return 0;
   } catch (error) {
     return reportError(error, debug);
@@ -64,22 +65,31 @@ async function execute(intent: Intent, context: Context): Promise<void> {
   const helped = intent.batch.find((invocation) => invocation.help);
   if (helped) return context.print(buildCommandUsage(prog, helped.command));
   await setColours(intent, context);
-  await checkBatch(intent.batch, context);
-  for (const invocation of intent.batch) {
+  const requests = await parseRequests(intent.batch, context);
+  let { options } = context;
+  for (const item of requests) {
     throwIfInterrupted();
-    const announced = intent.batch.length > 1 || isOldName(invocation.command.name);
-    await runInvocation(invocation, context, announced);
+    const announced = requests.length > 1 || isOldName(item.invocation.command.name);
+    const changed = await runRequest(item, { ...context, options }, announced);
+    options = changed?.options ?? options;
   }
 }
 
-/** @param announced [compat] each command of a batch, and the six old ones; the others speak for themselves */
-async function runInvocation(invocation: Invocation, context: Context, announced: boolean): Promise<void> {
+/**
+ * @param announced [compat] each command of a batch, and the six old ones; the others speak for themselves
+ * @returns what is different for the next command
+ */
+async function runRequest(
+  { invocation, request }: Request,
+  context: Context,
+  announced: boolean,
+): Promise<ContextChange | undefined> {
   const { command, words, args } = invocation;
   setQuiet(args.quiet === true);
   using _activity = watchActivity();
   if (announced) log.announce(command.name, words);
   try {
-    await command.definition.run?.(cittyContext(invocation, context));
+    return await command.definition.run?.(cittyContext(invocation, { context, request }));
   } catch (error) {
     throw explainWord(error, invocation, context);
   } finally {

@@ -1,6 +1,6 @@
 import { VmError } from "../lib/errors.ts";
 import { nearest } from "../lib/nearest.ts";
-import { shellQuote } from "../lib/shell.ts";
+import { shellLine } from "../lib/shell.ts";
 import { COMMANDS } from "./registry.ts";
 
 /** A command of this program, and what it does. */
@@ -62,8 +62,7 @@ const SYNONYMS: ReadonlyMap<string, readonly Meant[]> = new Map(
 );
 
 /** A line that can be pasted. */
-export const lineOf = (prog: string, words: readonly string[]): string =>
-  [prog, ...words].map(shellQuote).join(" ");
+export const lineOf = (prog: string, words: readonly string[]): string => shellLine([prog, ...words]);
 
 /**
  * The hint for a word that is no command: what could be meant, as lines to paste.

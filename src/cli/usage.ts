@@ -1,6 +1,6 @@
 import { SCHEMA, type SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/literal.ts";
-import { flag } from "../config/values.ts";
+import { isOn } from "../config/values.ts";
 import { MACROS } from "../machine/macros.ts";
 import { exitStatusesOf } from "./exit-statuses.ts";
 import { signatureOf, usageOf } from "./signature.ts";
@@ -31,11 +31,6 @@ function inForceOf({ effect, value }: OptionSpec, values: InForce): string {
   return ` [${text === "" ? "none" : text}]`;
 }
 
-const isOn = (raw: SettingValue = ""): boolean => {
-  const parsed = flag(raw);
-  return "value" in parsed && parsed.value;
-};
-
 /** `vm -h` */
 export function buildUsage(prog: string, version: string, values: InForce): string {
   const options = GLOBAL_OPTIONS.filter((option) => !option.hidden).map(
@@ -43,7 +38,7 @@ export function buildUsage(prog: string, version: string, values: InForce): stri
   );
   const commands = [...COMMANDS.values()].map((command) => [signatureOf(command), command.summary] as const);
   const modes = (["UEFI", "KEEPCD", "USENETDEV", "INPLACE"] as const).map(
-    (name) => [name, `${SCHEMA[name].help} [${isOn(values[name]) ? "on" : "off"}]`] as const,
+    (name) => [name, `${SCHEMA[name].help} [${isOn(values[name] ?? "") ? "on" : "off"}]`] as const,
   );
   return [
     `${prog} ${version}: creates, runs, snapshots, restores and destroys qemu virtual machines`,

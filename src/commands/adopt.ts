@@ -1,13 +1,12 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "adopt", description: "adopt working files that another program made" },
   args: {
     "dry-run": { type: "boolean", alias: "n", description: "show what would be done, change nothing" },
   },
-  async run({ args, data }) {
+  async run(context, args) {
     const { adoptVm } = await import("../lifecycle/adopt.ts");
-    await adoptVm(data as Context, args["dry-run"] === true);
+    await adoptVm(context, args["dry-run"] === true);
   },
 });

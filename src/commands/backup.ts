@@ -1,9 +1,8 @@
-import { defineCommand } from "citty";
 import type { Made } from "../snapshot/make/make.ts";
-import type { Context } from "../vm/context.ts";
 import { keepArgs } from "./prune.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "backup", description: "create a snapshot of the VM, running or off" },
   args: {
     snapshot: {
@@ -15,7 +14,7 @@ export default defineCommand({
     format: {
       type: "string",
       valueHint: "FORMAT",
-      description: "gz or qcow2; default: SNAPSHOT_FORMAT",
+      description: "store as gz or qcow2; default: SNAPSHOT_FORMAT",
     },
     full: { type: "boolean", description: "make a full qcow2 snapshot, not an incremental one" },
     push: { type: "boolean", description: "push the snapshot to the repository SNAPSHOT_REPO as well" },
@@ -36,20 +35,17 @@ export default defineCommand({
     },
     quiet: { type: "boolean", description: "print only warnings and errors" },
   },
-  async setup({ args }) {
+  async parse(args) {
     const { parseBackupRequest } = await import("../snapshot/make/request.ts");
-    parseBackupRequest(args);
     const { parseRetention } = await import("../snapshot/prune.ts");
-    parseRetention(args);
+    const rules = parseRetention(args);
+    return { ...parseBackupRequest(args), push: args.push === true, rules: args.prune ? rules : undefined };
   },
-  async run({ args, data }) {
+  async run(context, { push, rules, ...request }) {
     const { backupVm, summarize } = await import("../snapshot/make/make.ts");
-    const { parseBackupRequest } = await import("../snapshot/make/request.ts");
     const { notifying } = await import("../host/notify.ts");
-    const context = data as Context;
-    const request = parseBackupRequest(args);
     const make = async (): Promise<Made> => {
-      if (!args.push) return backupVm(context, request);
+      if (!push) return backupVm(context, request);
       return (await import("../snapshot/remote/push.ts")).backupAndPush(context, request);
     };
     const backup = (): Promise<void> =>
@@ -57,8 +53,8 @@ export default defineCommand({
         const made = await make();
         return { ...made, summary: summarize(made) };
       });
-    if (!args.prune) return backup();
-    const { backupAndPrune, parseRetention } = await import("../snapshot/prune.ts");
-    await backupAndPrune(context, backup, { rules: parseRetention(args), waitMs: request.lockWaitMs });
+    if (!rules) return backup();
+    const { backupAndPrune } = await import("../snapshot/prune.ts");
+    await backupAndPrune(context, backup, { rules, waitMs: request.lockWaitMs });
   },
 });

@@ -1,17 +1,16 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "completion", description: "print the completion script for a shell" },
   args: {
     shell: { type: "positional", required: true, description: "bash, zsh or fish" },
   },
-  async setup({ args }) {
+  async parse(args) {
     const { parseShell } = await import("../host/completion.ts");
-    parseShell(args.shell);
+    return parseShell(args.shell);
   },
-  async run({ args, data }) {
-    const { parseShell, printCompletion } = await import("../host/completion.ts");
-    printCompletion(data as Context, parseShell(args.shell));
+  async run(context, shell) {
+    const { printCompletion } = await import("../host/completion.ts");
+    printCompletion(context, shell);
   },
 });

@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "config", description: "show the settings in force and where each was set" },
   args: {
     example: {
@@ -20,15 +19,15 @@ export default defineCommand({
         "print {NAME: {value, raw, origin: {kind, file?, line?, option?, added?}}}; kind: default, file, option, environment",
     },
   },
-  async setup({ args }) {
+  async parse(args) {
     const { parseNames } = await import("../host/config.ts");
-    parseNames(args.name as string[] | undefined);
-    if (args.example === true) (await import("../host/config-example.ts")).refuseOthers(args);
+    const names = parseNames(args.name as string[] | undefined);
+    if (args.example) (await import("../host/config-example.ts")).refuseOthers(args);
+    return { names, example: args.example === true, json: args.json === true };
   },
-  async run({ args, data }) {
-    if (args.example === true)
-      return (await import("../host/config-example.ts")).printExample(data as Context);
-    const { parseNames, showConfig } = await import("../host/config.ts");
-    await showConfig(data as Context, parseNames(args.name as string[] | undefined), args.json === true);
+  async run(context, { names, example, json }) {
+    if (example) return (await import("../host/config-example.ts")).printExample(context);
+    const { showConfig } = await import("../host/config.ts");
+    await showConfig(context, names, json);
   },
 });

@@ -1,9 +1,8 @@
-import { defineCommand } from "citty";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "console", description: "connect to the running VM's serial console; Ctrl-] disconnects" },
   args: {
     log: { type: "boolean", description: "print the console output since the VM was started" },
@@ -13,18 +12,19 @@ export default defineCommand({
       description: "with --log: follow the output until the guest is off",
     },
   },
-  setup({ args }) {
-    if (args.follow && !args.log)
+  parse({ log, follow }) {
+    if (follow && !log)
       throw new VmError("usage", "console: --follow belongs to --log", {
         hint: `both: ${commandLine("console", "--log", "--follow")}`,
       });
+    return { log, follow };
   },
-  async run({ args, data }) {
-    if (args.log) {
+  async run(context, { log, follow }) {
+    if (log) {
       const { printConsoleLog } = await import("../guest/console-log.ts");
-      return printConsoleLog(data as Context, args.follow === true);
+      return printConsoleLog(context, follow === true);
     }
     const { openConsole } = await import("../guest/console.ts");
-    await openConsole(data as Context);
+    await openConsole(context);
   },
 });

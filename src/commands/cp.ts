@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "cp", description: "copy files to or from the guest with scp; prefix a guest path with :" },
   args: {
     recursive: { type: "boolean", alias: "r", description: "copy directories recursively" },
@@ -18,14 +17,15 @@ export default defineCommand({
       description: "sources, then the destination: file :/root/, or :/etc/hosts .",
     },
   },
-  async setup({ args }) {
+  async parse({ recursive, preserve, legacy, user, _: words }) {
     const { parseCopy } = await import("../guest/ssh.ts");
-    parseCopy(args._);
+    const flags = [recursive && "-r", preserve && "-p", legacy && "-O"].filter(
+      (flag) => typeof flag === "string",
+    );
+    return { paths: parseCopy(words), flags, user };
   },
-  async run({ args, data }) {
+  async run(context, { paths, flags, user }) {
     const { copyByScp } = await import("../guest/ssh.ts");
-    const { recursive, preserve, legacy } = args;
-    const flags = [recursive && "-r", preserve && "-p", legacy && "-O"].filter((flag) => flag !== undefined);
-    await copyByScp(data as Context, args._, flags as string[], args.user);
+    await copyByScp(context, paths, flags, user);
   },
 });

@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "create", description: "create a VM in HOSTDIR: disks, NVRAM, settings" },
   args: {
     guestname: { type: "positional", required: true, description: "name of the VM" },
@@ -37,13 +36,12 @@ export default defineCommand({
     },
     "user-data": { type: "string", valueHint: "FILE", description: "use FILE as cloud-init user-data" },
   },
-  async setup({ args }) {
+  async parse(args) {
     const { parseCreateOptions } = await import("../lifecycle/create-options.ts");
-    parseCreateOptions(args);
+    return { name: args.guestname, iso: args.isoimage, options: parseCreateOptions(args) };
   },
-  async run({ args, data }) {
-    const { parseCreateOptions } = await import("../lifecycle/create-options.ts");
+  async run(context, { name, iso, options }) {
     const { createVm } = await import("../lifecycle/create.ts");
-    await createVm(data as Context, args.guestname, args.isoimage, parseCreateOptions(args));
+    return createVm(context, name, iso, options);
   },
 });

@@ -1,13 +1,12 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "destroy", description: "remove the working files; keep snapshots" },
   args: {
     force: { type: "boolean", alias: "f", description: "kill a running guest or job first" },
   },
-  async run({ args, data }) {
+  async run(context, args) {
     const { destroyVm } = await import("../lifecycle/destroy.ts");
-    await destroyVm(data as Context, args.force === true);
+    await destroyVm(context, args.force === true);
   },
 });

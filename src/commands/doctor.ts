@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "doctor", description: "check this host for required and optional programs and features" },
   args: {
     json: {
@@ -14,12 +13,12 @@ export default defineCommand({
       description: "print a bug report in Markdown: checks, host, settings, logs; without secrets",
     },
   },
-  async setup({ args }) {
+  async parse(args) {
     const { parseDoctorForm } = await import("../host/doctor/doctor.ts");
-    parseDoctorForm(args.json === true, args.report === true);
+    return parseDoctorForm(args.json === true, args.report === true);
   },
-  async run({ args, data }) {
-    const { parseDoctorForm, runDoctor } = await import("../host/doctor/doctor.ts");
-    await runDoctor(data as Context, parseDoctorForm(args.json === true, args.report === true));
+  async run(context, form) {
+    const { runDoctor } = await import("../host/doctor/doctor.ts");
+    await runDoctor(context, form);
   },
 });

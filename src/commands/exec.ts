@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: {
     name: "exec",
     description: "run a program in the guest through the guest agent, without a network",
@@ -13,8 +12,8 @@ export default defineCommand({
       description: "program and arguments, passed as they are, without a shell",
     },
   },
-  async run({ args, data }) {
+  async run(context, args) {
     const { execInGuest } = await import("../guest/exec.ts");
-    await execInGuest(data as Context, args._);
+    await execInGuest(context, args._);
   },
 });

@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: {
     name: "list",
     description: "list all VMs below PROFILES, and others that you have created or run",
@@ -14,8 +13,8 @@ export default defineCommand({
       description: "print directories only: names below PROFILES, paths elsewhere",
     },
   },
-  async run({ args, data }) {
+  async run(context, args) {
     const { listVms } = await import("../vm/list.ts");
-    await listVms(data as Context, { json: args.json === true, names: args.quiet === true });
+    await listVms(context, { json: args.json === true, names: args.quiet === true });
   },
 });

@@ -1,10 +1,9 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "man", description: "show the manual page" },
-  async run({ data }) {
+  async run(context) {
     const { showManual } = await import("../host/manual.ts");
-    await showManual(data as Context);
+    await showManual(context);
   },
 });

@@ -1,10 +1,9 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "pause", description: "pause a running guest" },
-  async run({ data }) {
+  async run(context) {
     const { setPaused } = await import("../lifecycle/stop.ts");
-    await setPaused(data as Context, true);
+    await setPaused(context, true);
   },
 });

@@ -1,5 +1,4 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
 const keep = (what: string) => ({ type: "string", valueHint: "N", description: `keep ${what}` }) as const;
 
@@ -13,7 +12,7 @@ export const keepArgs = {
   "keep-yearly": keep("the newest of each of the last N years that have one"),
 } as const;
 
-export default defineCommand({
+export default define({
   meta: {
     name: "prune",
     description: "remove snapshots that no retention rule keeps",
@@ -42,12 +41,12 @@ export default defineCommand({
     },
     quiet: { type: "boolean", description: "print only warnings and errors" },
   },
-  async setup({ args }) {
+  async parse(args) {
     const { parsePruneRequest } = await import("../snapshot/prune.ts");
-    parsePruneRequest(args);
+    return parsePruneRequest(args);
   },
-  async run({ args, data }) {
-    const { parsePruneRequest, pruneVm } = await import("../snapshot/prune.ts");
-    await pruneVm(data as Context, parsePruneRequest(args));
+  async run(context, request) {
+    const { pruneVm } = await import("../snapshot/prune.ts");
+    await pruneVm(context, request);
   },
 });

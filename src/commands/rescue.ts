@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "rescue", description: "build the rescue system for jobs, or list rescue systems" },
   args: {
     action: { type: "positional", required: true, description: "build or list" },
@@ -21,20 +20,19 @@ export default defineCommand({
     compress: {
       type: "string",
       valueHint: "HOW",
-      description: "build: none, gzip, zstd, lz4 or xz; default: none, which starts fastest",
+      description: "build: compress with gzip, zstd, lz4 or xz; default: none, which starts fastest",
     },
   },
-  async setup({ args }) {
+  async parse(args) {
     const { parseRescueRequest } = await import("../job/rescue.ts");
-    parseRescueRequest(args.action, args);
+    return parseRescueRequest(args.action, args);
   },
-  async run({ args, data }) {
-    const { buildRescue, parseRescueRequest } = await import("../job/rescue.ts");
-    const request = parseRescueRequest(args.action, args);
+  async run(context, request) {
     if (request.action === "list") {
       const { listRescues } = await import("../job/rescue-list.ts");
-      return listRescues(data as Context);
+      return listRescues(context);
     }
-    await buildRescue(data as Context, request);
+    const { buildRescue } = await import("../job/rescue.ts");
+    await buildRescue(context, request);
   },
 });

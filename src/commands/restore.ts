@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "restore", description: "replace the working disks with a snapshot" },
   args: {
     snapshot: {
@@ -18,15 +17,15 @@ export default defineCommand({
       description: "make standalone disks rather than overlays on a qcow2 snapshot",
     },
   },
-  async setup({ args }) {
-    const { validateSnapshotName } = await import("../store/snapshots.ts");
-    if (args.snapshot && args.snapshot !== "LAST") validateSnapshotName(args.snapshot);
+  async parse(args) {
+    const { validateSnapshotReference } = await import("../store/snapshots.ts");
+    const name = args.snapshot || undefined;
+    if (name !== undefined) validateSnapshotReference(name);
+    return { name, copy: args.copy, remote: args["from-remote"] === true };
   },
-  async run({ args, data }) {
-    const request = { name: args.snapshot || undefined, copy: args.copy };
-    if (args["from-remote"])
-      return (await import("../snapshot/remote/fetch.ts")).restoreRemote(data as Context, request);
+  async run(context, { remote, ...request }) {
+    if (remote) return (await import("../snapshot/remote/fetch.ts")).restoreRemote(context, request);
     const { restoreVm } = await import("../snapshot/restore.ts");
-    await restoreVm(data as Context, request);
+    await restoreVm(context, request);
   },
 });

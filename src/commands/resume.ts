@@ -1,10 +1,9 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "resume", description: "resume a paused guest" },
-  async run({ data }) {
+  async run(context) {
     const { setPaused } = await import("../lifecycle/stop.ts");
-    await setPaused(data as Context, false);
+    await setPaused(context, false);
   },
 });

@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "run", description: "run the VM until the guest powers off (default command)" },
   args: {
     detach: {
@@ -17,17 +16,14 @@ export default defineCommand({
     ssh: { type: "boolean", description: "forward a free port of 127.0.0.1 to the guest's port 22" },
     isoimage: { type: "positional", required: false, description: "CD image to attach and boot once" },
   },
-  async setup({ args }) {
-    if (args.wait === undefined) return;
+  async parse({ isoimage: iso, detach, ssh, wait }) {
+    if (wait === undefined) return { iso, detach, ssh, wait };
     const { parseWait } = await import("../lifecycle/wait.ts");
-    parseWait(args.wait, args.detach === true);
+    return { iso, detach, ssh, wait: parseWait(wait, detach === true) };
   },
-  async run({ args, data }) {
+  async run(context, { wait, ...request }) {
     const { runVm } = await import("../lifecycle/run.ts");
-    const { isoimage: iso, detach, ssh, wait } = args;
-    await runVm(data as Context, { iso, detach, ssh, needsSsh: wait === "ssh" });
-    if (wait === undefined) return;
-    const { parseWait, waitUntilReady } = await import("../lifecycle/wait.ts");
-    await waitUntilReady(data as Context, parseWait(wait, true));
+    await runVm(context, { ...request, needsSsh: wait?.for === "ssh" });
+    if (wait) await (await import("../lifecycle/wait.ts")).waitUntilReady(context, wait);
   },
 });

@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "screenshot", description: "save the running VM's screen as PNG" },
   args: {
     file: {
@@ -14,8 +13,8 @@ export default defineCommand({
       description: "show the image in the terminal; write a file only if one is named",
     },
   },
-  async run({ args, data }) {
+  async run(context, args) {
     const { takeScreenshot } = await import("../guest/screenshot.ts");
-    await takeScreenshot(data as Context, args.file, args.show === true);
+    await takeScreenshot(context, args.file, args.show === true);
   },
 });

@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "self-check", description: "compare this program's checksum with those of a release" },
   args: {
     sums: {
@@ -11,8 +10,8 @@ export default defineCommand({
       description: "checksum list of a release; without it print this program's checksum",
     },
   },
-  async run({ args, data }) {
+  async run(context, args) {
     const { selfCheck } = await import("../host/self-check.ts");
-    selfCheck(data as Context, args.sums);
+    selfCheck(context, args.sums);
   },
 });

@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: {
     name: "snapshots",
     description: "list snapshots; show, compare, push, remove, describe or protect them",
@@ -34,12 +33,12 @@ export default defineCommand({
     },
     merge: { type: "boolean", description: "rm: merge the data into the snapshots that depend on it" },
   },
-  async setup({ args }) {
+  async parse(args) {
     const { parseSnapshotRequest } = await import("../snapshot/request.ts");
-    parseSnapshotRequest(args);
+    return parseSnapshotRequest(args);
   },
-  async run({ args, data }) {
+  async run(context, request) {
     const { runSnapshots } = await import("../snapshot/request.ts");
-    await runSnapshots(data as Context, args);
+    await runSnapshots(context, request);
   },
 });

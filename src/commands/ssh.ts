@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "ssh", description: "log in to the guest with ssh, or run a command there" },
   args: {
     user: { type: "string", valueHint: "NAME", description: "log in as NAME; default: SSH_USER, root" },
@@ -12,8 +11,8 @@ export default defineCommand({
       description: "command for the guest, or options of ssh after --",
     },
   },
-  async run({ args, data }) {
+  async run(context, args) {
     const { sshToGuest } = await import("../guest/ssh.ts");
-    await sshToGuest(data as Context, args._, args.user);
+    await sshToGuest(context, args._, args.user);
   },
 });

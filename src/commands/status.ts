@@ -1,11 +1,10 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "status", description: "show the state of the VM" },
   args: { json: { type: "boolean", description: "print one JSON object" } },
-  async run({ args, data }) {
+  async run(context, args) {
     const { showStatus } = await import("../vm/list.ts");
-    await showStatus(data as Context, args.json === true);
+    await showStatus(context, args.json === true);
   },
 });

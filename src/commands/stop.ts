@@ -1,5 +1,4 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
 /** What `stop` and `restart` have in common. */
 export const stopArgs = {
@@ -11,15 +10,15 @@ export const stopArgs = {
   force: { type: "boolean", alias: "f", description: "kill the guest at once, as a power cut would" },
 } as const;
 
-export default defineCommand({
+export default define({
   meta: { name: "stop", description: "shut the guest down" },
   args: stopArgs,
-  async setup({ args }) {
+  async parse(args) {
     const { parseStop } = await import("../lifecycle/stop.ts");
-    parseStop(args.timeout, args.force);
+    return parseStop(args.timeout, args.force);
   },
-  async run({ args, data }) {
-    const { parseStop, stopVm } = await import("../lifecycle/stop.ts");
-    await stopVm(data as Context, parseStop(args.timeout, args.force));
+  async run(context, request) {
+    const { stopVm } = await import("../lifecycle/stop.ts");
+    await stopVm(context, request);
   },
 });

@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "timer", description: "run a command for this VM on a schedule, with systemd or cron" },
   args: {
     "on-calendar": {
@@ -22,13 +21,14 @@ export default defineCommand({
       description: "command to run, with its options; default: backup",
     },
   },
-  async setup({ args, data }) {
+  async parse(args, context) {
     const { parseTimer } = await import("../host/timer/timer.ts");
-    const { words } = parseTimer(args);
-    await (data as Context).checkLine(words);
+    const request = parseTimer(args);
+    await context.checkLine(request.words);
+    return request;
   },
-  async run({ args, data }) {
-    const { parseTimer, timerVm } = await import("../host/timer/timer.ts");
-    await timerVm(data as Context, parseTimer(args));
+  async run(context, request) {
+    const { timerVm } = await import("../host/timer/timer.ts");
+    await timerVm(context, request);
   },
 });

@@ -1,7 +1,6 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "verify", description: "check that snapshots are intact, and that they boot" },
   args: {
     snapshot: {
@@ -39,14 +38,14 @@ export default defineCommand({
     },
     quiet: { type: "boolean", description: "print only warnings and errors" },
   },
-  async setup({ args }) {
+  async parse(args) {
     const { parseVerify } = await import("../snapshot/verify/verify.ts");
-    parseVerify(args);
+    return { ...parseVerify(args), remote: args.remote === true };
   },
-  async run({ args, data }) {
-    const { parseVerify, verifySnapshots } = await import("../snapshot/verify/verify.ts");
-    if (args.remote)
-      return (await import("../snapshot/remote/keep.ts")).checkRemote(data as Context, args.deep === true);
-    await verifySnapshots(data as Context, parseVerify(args));
+  async run(context, { remote, ...request }) {
+    if (remote)
+      return (await import("../snapshot/remote/keep.ts")).checkRemote(context, request.deep === true);
+    const { verifySnapshots } = await import("../snapshot/verify/verify.ts");
+    await verifySnapshots(context, request);
   },
 });

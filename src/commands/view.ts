@@ -1,10 +1,9 @@
-import { defineCommand } from "citty";
-import type { Context } from "../vm/context.ts";
+import { define } from "./define.ts";
 
-export default defineCommand({
+export default define({
   meta: { name: "view", description: "open the running VM's screen, or print how to from another machine" },
-  async run({ data }) {
+  async run(context) {
     const { viewVm } = await import("../guest/view.ts");
-    await viewVm(data as Context);
+    await viewVm(context);
   },
 });

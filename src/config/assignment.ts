@@ -1,3 +1,4 @@
+import { shellQuote } from "../lib/shell.ts";
 import type { SettingValue } from "./literal.ts";
 
 /** Control characters that affect a terminal, or that the literal reader refuses. */
@@ -8,8 +9,7 @@ const UNSHOWABLE = /[^\P{Cc}\n\t]/u;
  * bash.
  */
 export function bashWord(text: string): string {
-  if (/^[A-Za-z0-9_@%+=:,./-]+$/.test(text)) return text;
-  if (!UNSHOWABLE.test(text)) return `'${text.replaceAll("'", `'\\''`)}'`;
+  if (!UNSHOWABLE.test(text)) return shellQuote(text);
   // bash(1), QUOTING: `$'…'`. \u depends on the locale, \x does not.
   const inside = text.replaceAll(/[\\']|\p{Cc}/gu, (character) =>
     [...new TextEncoder().encode(character)]

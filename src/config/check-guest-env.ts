@@ -7,8 +7,8 @@ export const isBlank = (text: string): boolean => /^[\s\0]*$/.test(text);
 
 /** Result of checking a guest.env without loading it. */
 export interface CheckedGuestEnv {
-  /** It can be read: each line is an assignment. */
-  readable: boolean;
+  /** `unreadable`: a line is no assignment. */
+  state: "readable" | "unreadable" | "empty";
   /** IMAGES, if it can be read. */
   images: SettingValue;
   /** All errors in it. */
@@ -20,16 +20,16 @@ export interface CheckedGuestEnv {
  * @param lookup values of variables that it refers to
  */
 export function checkGuestEnv(text: string, file: string, lookup: (name: string) => string): CheckedGuestEnv {
-  const unreadable = (line: number, message: string): CheckedGuestEnv => ({
-    readable: false,
+  const failed = (state: "unreadable" | "empty", line: number, message: string): CheckedGuestEnv => ({
+    state,
     images: [],
     complaints: [{ file, line, message }],
   });
-  if (isBlank(text)) return unreadable(1, "it is empty");
+  if (isBlank(text)) return failed("empty", 1, "it is empty");
   const read = readAssignments(text, lookup);
-  if (read.kind === "error") return unreadable(read.line, read.message);
+  if (read.kind === "error") return failed("unreadable", read.line, read.message);
   if (read.kind === "needs-bash")
-    return unreadable(read.line, `${read.reason}: this file holds plain NAME=value lines only`);
+    return failed("unreadable", read.line, `${read.reason}: this file holds plain NAME=value lines only`);
   const complaints = read.assignments.flatMap(({ name, value, line }) => {
     if (!isSettingName(name)) return [];
     const parsed = parseSetting(name, value);
@@ -37,5 +37,5 @@ export function checkGuestEnv(text: string, file: string, lookup: (name: string)
     return [{ file, line, message: `${name} is not allowed to be this; allowed: ${parsed.allowed}` }];
   });
   const images = read.assignments.findLast(({ name }) => name === "IMAGES")?.value ?? [];
-  return { readable: true, images, complaints };
+  return { state: "readable", images, complaints };
 }

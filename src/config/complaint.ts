@@ -21,9 +21,10 @@ export function settingsError(complaints: Complaint[]): VmError {
   const lines = complaints.map(
     ({ file, line, message, hint }) => `${file}:${line}: ${message}${hint ? `\n    ${hint}` : ""}`,
   );
-  return new VmError(
-    "config",
-    `the settings have ${lines.length === 1 ? "an error" : `${lines.length} errors`}:\n  ${lines.join("\n  ")}`,
-    { hint: "correct the file and run the command again" },
-  );
+  const brief = `the settings have ${lines.length === 1 ? "an error" : `${lines.length} errors`}`;
+  return new VmError("config", `${brief}:\n  ${lines.join("\n  ")}`, {
+    reason: "settings",
+    brief,
+    hint: "correct the file and run the command again",
+  });
 }

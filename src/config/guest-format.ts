@@ -21,6 +21,6 @@ export function refuseNewer(text: string, file: string): void {
   throw new VmError(
     "config",
     `${file} was written by a newer version of this program (format ${format}, and this one knows ${GUEST_FORMAT})`,
-    { hint: "use that version" },
+    { hint: "use that version", reason: "newer" },
   );
 }

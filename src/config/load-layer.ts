@@ -1,8 +1,9 @@
 import { readSmallBytes, realPath } from "../lib/read-file.ts";
-import { reasonOf, VmError } from "../lib/errors.ts";
+import { briefOf, VmError } from "../lib/errors.ts";
 import type { Complaint } from "./complaint.ts";
 import type { Surroundings } from "./defaults.ts";
 import { evaluateWithBash } from "./bash.ts";
+import { isBlank } from "./check-guest-env.ts";
 import { refuseNewer } from "./guest-format.ts";
 import { readAssignments, type Assignment, type SettingValue } from "./literal.ts";
 import type { Origin } from "./origin.ts";
@@ -39,6 +40,8 @@ const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 /** The content of one file. */
 interface Layer {
   assignments: Assignment[];
+  /** It holds nothing, or zeroes. */
+  blank: boolean;
   /** Shell state set by this and earlier files, if bash evaluated the file. */
   userShell?: string;
 }
@@ -55,7 +58,7 @@ export async function readLayer(
   sources: Sources,
   vm: boolean,
   { text: userShell, variables: own }: OwnVariables = { text: "", variables: {} },
-): Promise<Layer | { complaint: Complaint } | undefined> {
+): Promise<Layer | { complaint: Complaint; blank: boolean } | undefined> {
   let content: string;
   try {
     // The user's own settings may be symlinks (dotfiles).
@@ -63,17 +66,18 @@ export async function readLayer(
     if (bytes === undefined) return undefined;
     content = UTF8.decode(bytes);
   } catch (error) {
-    const reason = error instanceof TypeError ? "it is not UTF-8 text" : reasonOf(error);
-    const message = reason.startsWith("cannot read") ? reason : `cannot read ${file}: ${reason}`;
-    throw new VmError("config", message, { cause: error });
+    const reason = error instanceof TypeError ? "it is not UTF-8 text" : briefOf(error);
+    throw new VmError("config", `cannot read ${file}: ${reason}`, { cause: error });
   }
   if (vm) refuseNewer(content, file);
+  const blank = isBlank(content);
   const known = builtinVariables(sources);
   const result = readAssignments(content, lookupIn(before, { ...own, ...known }, sources.env));
-  if (result.kind === "values") return { assignments: result.assignments };
-  if (result.kind === "error") return { complaint: { file, ...result } };
+  if (result.kind === "values") return { assignments: result.assignments, blank };
+  if (result.kind === "error") return { complaint: { file, ...result }, blank };
   if (vm)
     return {
+      blank,
       complaint: {
         file,
         line: result.line,
@@ -83,10 +87,11 @@ export async function readLayer(
     };
   const needed = `this needs bash (${result.reason})`;
   if (!sources.mayUseBash)
-    return { complaint: { file, line: result.line, message: `${needed}, which is not used here` } };
+    return { blank, complaint: { file, line: result.line, message: `${needed}, which is not used here` } };
   const reason = distrust(file);
   if (reason)
     return {
+      blank,
       complaint: {
         file,
         line: result.line,
@@ -97,6 +102,7 @@ export async function readLayer(
   const evaluated = await evaluateWithBash(file, { ...known, ...before }, SETTING_NAMES, userShell);
   if ("complaint" in evaluated)
     return {
+      blank,
       complaint: {
         file,
         line: result.line,
@@ -108,7 +114,7 @@ export async function readLayer(
     const same = value === undefined || JSON.stringify(value) === JSON.stringify(before[name]);
     return same ? [] : [{ name, value, line: lineOf(content, name) }];
   });
-  return { assignments, userShell: evaluated.userShell };
+  return { assignments, blank, userShell: evaluated.userShell };
 }
 
 /** Variables that files may refer to besides settings. */

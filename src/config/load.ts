@@ -1,11 +1,10 @@
 import { join } from "node:path";
 import { programName } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
-import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { badOption, settingsError, type Complaint } from "./complaint.ts";
 import { buildDefaults, defaultDisks, type Surroundings } from "./defaults.ts";
 import type { Assignment, SettingValue } from "./literal.ts";
-import { isBlank } from "./check-guest-env.ts";
 import { checkLayer, readLayer, type Sources } from "./load-layer.ts";
 import { addOwn, type OwnVariables } from "./load-own.ts";
 import { mergeSettings } from "./merge.ts";
@@ -31,6 +30,8 @@ export interface Loaded {
   origins: Record<SettingName, Origin>;
   /** Shell state set by the user's own files (`vm.conf`), as bash text for hooks and check-media. */
   userShell: string;
+  /** What the host's and the user's own files say of SNAPSHOT_NOTIFY, without the VM's. */
+  userNotify: SettingValue;
   /** The architecture in the VM's own file, without the command line. */
   ownArch?: Arch | undefined;
 }
@@ -70,7 +71,7 @@ export function usableSettings(
  */
 export async function readSettings(
   sources: Sources,
-): Promise<Pick<Loaded, "raw" | "origins" | "userShell" | "ownArch"> & { error: VmError | undefined }> {
+): Promise<Omit<Loaded, "settings"> & { error: VmError | undefined }> {
   const own: OwnVariables = { text: "", variables: {} };
   let error: VmError | undefined;
   let raw: Record<SettingName, SettingValue> = buildDefaults(sources);
@@ -84,14 +85,15 @@ export async function readSettings(
     { file: join(sources.home, ".config", `${sources.prog}.conf`), vm: false },
     ...(sources.guestEnv ? [{ file: sources.guestEnv, vm: true }] : []),
   ];
-  if (!sources.guestEnv) error ??= lostSettings(sources, []);
+  if (!sources.guestEnv) error ??= lostSettings(sources, [], false);
+  let userNotify = raw.SNAPSHOT_NOTIFY;
   for (const { file, vm } of files) {
     const read = await readLayer(file, raw, sources, vm, own).catch((failure: unknown) => {
       if (!(failure instanceof VmError) || failure instanceof SignalError) throw failure;
       error ??= failure;
     });
     if (!read) continue;
-    if (vm) error ??= lostSettings(sources, "complaint" in read ? undefined : read.assignments);
+    if (vm) error ??= lostSettings(sources, "complaint" in read ? undefined : read.assignments, read.blank);
     if ("complaint" in read) {
       complaints.push(read.complaint);
       continue;
@@ -106,6 +108,7 @@ export async function readSettings(
     }
     complaints.push(...checkLayer(layer, file, origins));
     raw = mergeSettings(layer, raw);
+    if (!vm) userNotify = raw.SNAPSHOT_NOTIFY;
   }
   if (complaints.length > 0) error ??= settingsError(complaints);
 
@@ -146,6 +149,7 @@ export async function readSettings(
     raw,
     origins,
     userShell: own.text,
+    userNotify: sources.options.SNAPSHOT_NOTIFY ?? userNotify,
     ownArch: ownArch === undefined ? undefined : parseArch(scalarOf(ownArch)),
     error,
   };
@@ -154,13 +158,14 @@ export async function readSettings(
 /**
  * Detects a settings file emptied by a power cut or a mistake, with which the VM would run without its disks.
  * @param assignments those of the VM's own file; absent if it cannot be read
+ * @param blank it is there, and holds nothing
  * @returns the error (78), or undefined
  */
 function lostSettings(
   { guestEnv, guestEnvPlace, lastGuestEnv, workingDisks = [] }: Sources,
   assignments: readonly Assignment[] | undefined,
+  blank: boolean,
 ): VmError | undefined {
-  const blank = guestEnv !== undefined && isBlank(readSmall(guestEnv) ?? "");
   const without = assignments?.every(({ name }) => name !== "IMAGES") && workingDisks.length > 0;
   if (!blank && !without) return undefined;
   const file = guestEnv ?? guestEnvPlace;

@@ -1,7 +1,9 @@
+import { isOwnName, MAX_OWN_NAME_BYTES } from "../lib/text.ts";
 import { isUuid } from "../lib/uuid.ts";
 import { parseArch } from "../machine/arch.ts";
 import {
   DISK_SYNTAX,
+  FORWARD_SYNTAX,
   IMAGE_FORMAT_SYNTAX,
   IMAGE_SYNTAX,
   meantDisk,
@@ -15,7 +17,7 @@ import {
   parseShare,
   SHARE_SYNTAX,
 } from "../machine/parse.ts";
-import { ARCHES, type Arch } from "../machine/types.ts";
+import { ARCHES, SNAPSHOT_FORMATS, type ShareRequest } from "../machine/types.ts";
 import type { SettingValue } from "./literal.ts";
 import {
   flag,
@@ -25,9 +27,11 @@ import {
   memory,
   oneOf,
   optionalNumber,
+  parser,
   pattern,
   scalarOf,
   text,
+  textOfForm,
   wholeNumber,
   withOptions,
   type Parsed,
@@ -45,42 +49,45 @@ interface Spec<T> {
 const setting = <T>(parse: Parser<T>, help: string): Spec<T> => ({ parse, help });
 const vmSetting = <T>(parse: Parser<T>, help: string): Spec<T> => ({ parse, help, perVm: true });
 
-const arch: Parser<Arch> = (raw) => {
-  const value = parseArch(scalarOf(raw));
-  return value ? { value } : { allowed: `one of ${ARCHES.join(" ")}` };
-};
-
-const disks = listOfForm(DISK_SYNTAX, parseDisk, /[\s,]+/, meantDisk);
-const images = listOfForm(IMAGE_SYNTAX, parseImage, undefined, meantImage);
-const forwards: Parser<string[]> = (raw) => {
+const disks = listOfForm({
+  kind: "disks",
+  allowed: DISK_SYNTAX,
+  parse: parseDisk,
+  separator: /[\s,]+/,
+  meant: meantDisk,
+});
+const images = listOfForm({ kind: "images", allowed: IMAGE_SYNTAX, parse: parseImage, meant: meantImage });
+const imageFormats = listOfForm({ allowed: IMAGE_FORMAT_SYNTAX, parse: parseImageFormat });
+const forwards: Parser<string[]> = parser({ kind: "forwards", allowed: FORWARD_SYNTAX }, (raw) => {
   const parsed = parseForwards(listOf(raw).join(","));
   return "options" in parsed
     ? { value: parsed.options }
     : { allowed: parsed.allowed, given: parsed.malformed, meant: meantForward(parsed.malformed) };
-};
-const shares: Parser<ReturnType<typeof parseShare>[]> = (raw) => {
-  const parsed = listOfForm(SHARE_SYNTAX, parseShare, undefined, meantShare)(raw);
+});
+const shareList = listOfForm({ allowed: SHARE_SYNTAX, parse: parseShare, meant: meantShare });
+const shares: Parser<ShareRequest[]> = parser({ kind: "shares", allowed: SHARE_SYNTAX }, (raw) => {
+  const parsed = shareList(raw);
   if (!("value" in parsed)) return parsed;
   const tags = parsed.value.map((share) => share.tag);
   const twice = tags.find((tag, index) => tags.indexOf(tag) !== index);
   return twice ? { allowed: "each ID once", given: twice } : parsed;
-};
+});
+const HOST_SYNTAX = "a host name or address, or empty";
 /** [compat] An IPv6 address may be in brackets; empty: do not listen on the network. */
-const host: Parser<string> = (raw) => {
+const host: Parser<string> = parser({ allowed: HOST_SYNTAX }, (raw) => {
   const value = scalarOf(raw).replace(/^\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]$/, "$1");
-  return /^[A-Za-z0-9:._%-]*$/.test(value) ? { value } : { allowed: "a host name or address, or empty" };
-};
+  return /^[A-Za-z0-9:._%-]*$/.test(value) ? { value } : { allowed: HOST_SYNTAX };
+});
 const cores = withOptions(wholeNumber(1, 512), ["threads", "dies", "clusters", "maxcpus"]);
 const guestMemory = withOptions(memory, ["slots", "maxmem"]);
-const MAX_PROFILE_BYTES = 200;
-const profileName: Parser<string> = (raw) => {
-  const parsed = pattern(
-    "a name without / that does not begin with . or -",
-    /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u,
-  )(raw);
-  const long = new TextEncoder().encode(scalarOf(raw)).length > MAX_PROFILE_BYTES;
-  return long ? { allowed: `a name of at most ${MAX_PROFILE_BYTES} bytes` } : parsed;
-};
+const byteLength = (value: string): number => new TextEncoder().encode(value).length;
+const PROFILE_SYNTAX = "a name without / that does not begin with . or -";
+const profileName: Parser<string> = parser({ kind: "profile", allowed: PROFILE_SYNTAX }, (raw) => {
+  const value = scalarOf(raw);
+  if (byteLength(value) > MAX_OWN_NAME_BYTES)
+    return { allowed: `a name of at most ${MAX_OWN_NAME_BYTES} bytes` };
+  return isOwnName(value) ? { value } : { allowed: PROFILE_SYNTAX };
+});
 const program = pattern("a path from /, a program's name, or empty", /^(\/\P{Cc}*|[^/\p{Cc}]*)$/u);
 const absolute = pattern("a path from /, or empty", /^(\/\P{Cc}*)?$/u);
 const repository = pattern(
@@ -89,18 +96,16 @@ const repository = pattern(
 );
 /** SPICE_MAX_PASSWORD_LENGTH of spice-server. */
 const MAX_PASSWORD_BYTES = 60;
-const spicePassword: Parser<string> = (raw) => {
-  const value = scalarOf(raw);
-  return !/\p{Cc}/u.test(value) && new TextEncoder().encode(value).length <= MAX_PASSWORD_BYTES
-    ? { value }
-    : { allowed: `at most ${MAX_PASSWORD_BYTES} bytes of printable text` };
-};
+const spicePassword = textOfForm(
+  `at most ${MAX_PASSWORD_BYTES} bytes of printable text`,
+  (value) => !/\p{Cc}/u.test(value) && byteLength(value) <= MAX_PASSWORD_BYTES,
+);
 const UUID_SYNTAX = "a UUID, such as 123e4567-e89b-42d3-a456-426614174000";
-const uuid: Parser<string> = (raw) => {
-  const value = scalarOf(raw);
-  return value === "" || isUuid(value) ? { value } : { allowed: UUID_SYNTAX };
-};
-const uuids = listOfForm(UUID_SYNTAX, (item) => (isUuid(item) ? item : undefined));
+const uuid = textOfForm(UUID_SYNTAX, (value) => value === "" || isUuid(value));
+const uuids = listOfForm({
+  allowed: UUID_SYNTAX,
+  parse: (item: string) => (isUuid(item) ? item : undefined),
+});
 const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);
 const keepCount = optionalNumber(0, 1_000_000);
 const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
@@ -108,7 +113,7 @@ const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\
 /** Every setting, by the name it has in users' files. SPEC: "Settings". */
 export const SCHEMA = {
   GUESTNAME: vmSetting(text, "the VM's name"),
-  QEMUARCH: vmSetting(arch, `guest architecture: ${ARCHES.join(" ")}`),
+  QEMUARCH: vmSetting(oneOf(ARCHES, parseArch), `guest architecture: ${ARCHES.join(" ")}`),
   SOCKETS: vmSetting(wholeNumber(1, 64), "CPU sockets"),
   CORES: vmSetting(cores, "CPU cores per socket; further options of qemu's -smp after a comma"),
   MEMORY: vmSetting(guestMemory, "memory; further options of qemu's -m after a comma"),
@@ -118,19 +123,16 @@ export const SCHEMA = {
   FORWARDS: vmSetting(forwards, "port forwards of the first network card: hostfwd=tcp::5555-:22"),
   HOST: vmSetting(host, "address the display listens on; empty: no display"),
   PORT: vmSetting(optionalNumber(1, 65535), "port of the display; empty: no display"),
-  DISPLAY_PROTOCOL: vmSetting(oneOf("spice", "vnc", "none"), "protocol of the display"),
+  DISPLAY_PROTOCOL: vmSetting(oneOf(["spice", "vnc", "none"]), "protocol of the display"),
   SPICE_SOCKET: vmSetting(flag, "listen on a unix socket in WORKDIR instead of a port"),
   USENETDEV: vmSetting(flag, "first network card"),
-  SHARES: vmSetting(
-    shares as Parser<NonNullable<ReturnType<typeof parseShare>>[]>,
-    "shared folders, mounted in the guest by 9p with the ID as tag",
-  ),
+  SHARES: vmSetting(shares, "shared folders, mounted in the guest by 9p with the ID as tag"),
   IMAGES: vmSetting(images, "disk images; those typed with --image apply to that command line"),
   IMAGE_FORMATS: vmSetting(
-    listOfForm(IMAGE_FORMAT_SYNTAX, parseImageFormat),
+    imageFormats,
     "formats of images that IMAGES names without one, as detected at their first use",
   ),
-  ACCEL: vmSetting(oneOf("auto", "kvm", "tcg"), "accelerator"),
+  ACCEL: vmSetting(oneOf(["auto", "kvm", "tcg"]), "accelerator"),
   CPU: vmSetting(
     pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),
     "CPU model; empty: host with KVM, max with TCG",
@@ -152,7 +154,7 @@ export const SCHEMA = {
     "compression of gz snapshots: 1 is fastest, 9 smallest (5.5 times slower for 1.5 %)",
   ),
   SNAPSHOT_FORMAT: setting(
-    oneOf("gz", "qcow2"),
+    oneOf(SNAPSHOT_FORMATS),
     "format of new snapshots: gz (whole disks) or qcow2 (incremental)",
   ),
   SNAPSHOT_CHAIN: setting(
@@ -187,14 +189,11 @@ export const SCHEMA = {
   RESCUE_CORES: setting(wholeNumber(1, 512), "CPU cores of the rescue system"),
   RESCUE_MEMORY: setting(memory, "memory of the rescue system"),
   RESCUE_FORWARDS: setting(forwards, "port forwards of the rescue system"),
-  RESCUE_SHARES: setting(
-    shares as Parser<NonNullable<ReturnType<typeof parseShare>>[]>,
-    "shared folders of the rescue system",
-  ),
+  RESCUE_SHARES: setting(shares, "shared folders of the rescue system"),
   RESCUE_KERNEL: setting(text, "kernel of a rescue system without a CD, as qemu boots it"),
   RESCUE_VMLINUX: setting(text, "the same kernel uncompressed, which starts faster with BIOS guests"),
   RESCUE_INITRD: setting(text, "initramfs of the rescue system"),
-  RESCUE_WARM: setting(oneOf("auto", "off"), "start the rescue system from a saved state where possible"),
+  RESCUE_WARM: setting(oneOf(["auto", "off"]), "start the rescue system from a saved state where possible"),
   RESCUE_START_TIMEOUT: setting(wholeNumber(1, 86400), "seconds until the job must have started"),
   TIMEOUT: setting(optionalNumber(1, 31_536_000), "time limit in seconds of a job, exec or run --wait"),
   CLR_NORM: setting(colour, "colour: normal text"),

@@ -2,7 +2,7 @@
  * Shell state set by the user's own settings files (`vm.conf`) besides settings: variables, arrays, exports, functions and
  * `shopt` options. Hooks and check-media receive it as bash text that declares it.
  */
-import { shellQuote } from "../lib/shell.ts";
+import { shellLine, shellQuote } from "../lib/shell.ts";
 import type { SettingValue } from "./literal.ts";
 
 /** Variables of bash itself, some read-only. Our own names start with `_vm_`. */
@@ -80,6 +80,6 @@ export function buildUserShell(before: ShellState, after: ShellState, without: r
 /** The same for an assignment that was read literally; empty for read-only variables. */
 export function userAssignment(name: string, value: SettingValue): string {
   if (OF_EACH_SHELL.test(name)) return "";
-  const text = typeof value === "string" ? shellQuote(value) : `( ${value.map(shellQuote).join(" ")} )`;
+  const text = typeof value === "string" ? shellQuote(value) : `( ${shellLine(value)} )`;
   return `${name}=${text}\n`;
 }

@@ -1,10 +1,11 @@
-import { closeSync, readSync, watch, type FSWatcher } from "node:fs";
+import { closeSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { tameText } from "../lib/text.ts";
 import { interruption } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
-import { isListening } from "../qmp/commands.ts";
+import { isListening } from "../process/unix-socket.ts";
+import { watchDirectory } from "../process/watch-directory.ts";
 import { lstatOf, openForReading } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
@@ -14,7 +15,7 @@ const PIECE_BYTES = 64 << 10;
 
 /** A killed qemu leaves its sockets, without an event; one that exits removes them. */
 const LOOK_MS = 5000;
-/** Polling interval where a directory cannot be watched (Bun: a backslash in its name). */
+/** Where the directory cannot be watched. */
 const UNWATCHED_LOOK_MS = 300;
 
 /**
@@ -60,25 +61,20 @@ async function copyRest(fd: number, decoder: TextDecoder): Promise<boolean> {
 /** Wakes the reader when the log grows or qemu exits. */
 class Changes implements Disposable {
   readonly #dir: string;
-  readonly #watcher: FSWatcher | undefined;
+  readonly #watch: Disposable;
   #pending = false;
   #wake = (): void => {};
   /** Checking connects to its socket: only if there is a reason. */
   #ask = true;
   #running = false;
-  readonly #timer: ReturnType<typeof setInterval>;
 
   constructor(dir: string) {
     this.#dir = dir;
-    const hear = (_event: string, name: string | null): void => {
-      if (name === WORK.consoleLog || name === WORK.monitor) this.#note(name === WORK.monitor);
-    };
-    try {
-      this.#watcher = watch(dir, hear);
-    } catch {
-      // Polled instead.
-    }
-    this.#timer = setInterval(() => this.#note(true), this.#watcher ? LOOK_MS : UNWATCHED_LOOK_MS);
+    const limits = { everyMs: LOOK_MS, unwatchedMs: UNWATCHED_LOOK_MS };
+    this.#watch = watchDirectory(dir, limits, (name) => {
+      if (name === WORK.consoleLog) this.#note(false);
+      else if (name === WORK.monitor || name === undefined) this.#note(true);
+    });
     interruption.addEventListener("abort", () => this.#note(false), { once: true });
   }
 
@@ -100,8 +96,7 @@ class Changes implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#watcher?.close();
-    clearInterval(this.#timer);
+    this.#watch[Symbol.dispose]();
   }
 
   #note(ask: boolean): void {

@@ -7,8 +7,8 @@ import { log } from "../lib/log.ts";
 import { signalError, takeSignals, throwIfInterrupted } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
 import { rawTerminal, releaseStdin } from "../process/terminal.ts";
-import { withSocket } from "../qmp/client.ts";
-import { findLine } from "../qmp/commands.ts";
+import { withSocketAddress } from "../process/unix-socket.ts";
+import { findLine } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { withLive } from "../vm/running.ts";
@@ -35,7 +35,7 @@ export async function openConsole(context: Context): Promise<void> {
       });
     return { work: present, name: vm.settings.GUESTNAME };
   });
-  const socket = await withSocket(join(work.dir, WORK.console), async (path) => {
+  const socket = await withSocketAddress(join(work.dir, WORK.console), async (path) => {
     const connecting = connect({ path, allowHalfOpen: true });
     await once(connecting, "connect");
     return connecting;

@@ -3,12 +3,13 @@ import { constants } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { commandLine } from "../lib/command-line.ts";
 import { EXIT, StatusError, VmError } from "../lib/errors.ts";
+import { saysDisabled, saysNoSuchFile } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
 import { signalError, takeSignals } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
 import { readStdin, writeErrorOutput } from "../process/terminal.ts";
 import { AgentError, AgentSilence, GuestAgent } from "../qmp/agent.ts";
-import { findLine } from "../qmp/commands.ts";
+import { findLine } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { withLive } from "../vm/running.ts";
@@ -17,6 +18,8 @@ import { withLive } from "../vm/running.ts";
 const SILENT_MS = 3000;
 /** Other commands use the agent as well, for short requests. */
 const QUEUE_MS = 10_000;
+/** How long others may talk to it while the program runs, whose end must not be missed. */
+const LOOK_QUEUE_MS = 120_000;
 /** A command is one line of JSON, which the agent limits to 64 MiB; base64 makes 4 bytes of 3. */
 const MAX_INPUT_BYTES = 40 << 20;
 /** Polling intervals for the agent: short at first, later longer, to let other commands use it. */
@@ -92,7 +95,7 @@ async function runToEnd(
     }
     for (;;) {
       await sleep(LOOK_MS, undefined, { signal: stop });
-      using agent = await GuestAgent.connect(socket, QUEUE_MS, stop);
+      using agent = await GuestAgent.connect(socket, QUEUE_MS, stop, LOOK_QUEUE_MS);
       const status = await look(agent, pid);
       if (status.exited) return status;
     }
@@ -193,7 +196,7 @@ const signalName = (number: number): string =>
 
 function explainRefusal(error: AgentError, path: string): VmError {
   const { kind, description } = error;
-  if (kind === "CommandNotFound" || /disabled/.test(description))
+  if (kind === "CommandNotFound" || saysDisabled(description))
     return new VmError(
       "unavailable",
       "cannot run a program in the guest: guest-exec is disabled in the guest agent",
@@ -201,7 +204,7 @@ function explainRefusal(error: AgentError, path: string): VmError {
         hint: "enable guest-exec in the guest: /etc/qemu/qemu-ga.conf or /etc/sysconfig/qemu-ga",
       },
     );
-  if (!/no such file/i.test(description)) return error;
+  if (!saysNoSuchFile(description)) return error;
   return new VmError("noInput", `cannot run ${path}: no such program in the guest`);
 }
 

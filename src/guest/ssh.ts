@@ -34,18 +34,24 @@ export async function sshToGuest(context: Context, args: readonly string[], user
 /** Copies by scp. @throws scp's status, 69 without a forward */
 export async function copyByScp(
   context: Context,
-  paths: readonly string[],
+  paths: readonly CopyPath[],
   flags: readonly string[],
   user?: string,
 ): Promise<void> {
   const access = await findAccess(context, "copy by ssh", user);
   const host = access.host.includes(":") ? `[${access.host}]` : access.host;
-  const places = parseCopy(paths).map((place) => (place.guest ? `${host}:${place.path}` : place.path));
+  const places = paths.map(({ guest, path }) => (guest ? `${host}:${path}` : path));
   await runHere(context, access, ["scp", ...flags, ...access.options, "--", ...places]);
 }
 
+/** A path of `cp`. */
+export interface CopyPath {
+  guest: boolean;
+  path: string;
+}
+
 /** Parses the paths of `cp`; local ones are made unambiguous for scp. @throws 64 */
-export function parseCopy(paths: readonly string[]): { guest: boolean; path: string }[] {
+export function parseCopy(paths: readonly string[]): CopyPath[] {
   if (paths.length < 2)
     throw new VmError("usage", "cp: DST is missing", {
       hint: `copy into the guest: ${commandLine("cp", "FILE", ":/root/")}\nfrom it: ${commandLine("cp", ":/etc/hosts", ".")}`,

@@ -1,4 +1,5 @@
 import { VmError } from "../lib/errors.ts";
+import { COMPLETION_SHELLS, type CompletionShell } from "../lib/shell.ts";
 import type { Context } from "../vm/context.ts";
 
 /**
@@ -36,22 +37,19 @@ function ${name}
 end
 complete -c ${prog} -f -k -a '(${name})'
 `,
-} as const;
-
-type Shell = keyof typeof SCRIPTS;
-const SHELLS = Object.keys(SCRIPTS) as Shell[];
+} satisfies Record<CompletionShell, (prog: string, name: string) => string>;
 
 /** @throws 64 for an unsupported shell */
-export function parseShell(word: string): Shell {
-  const shell = SHELLS.find((name) => name === word);
+export function parseShell(word: string): CompletionShell {
+  const shell = COMPLETION_SHELLS.find((name) => name === word);
   if (shell) return shell;
   throw new VmError("usage", `cannot print a completion script: '${word}' is not supported`, {
-    hint: `use one of: ${SHELLS.join(" ")}`,
+    hint: `use one of: ${COMPLETION_SHELLS.join(" ")}`,
   });
 }
 
 /** Prints the completion script for a shell. */
-export function printCompletion(context: Context, shell: Shell): void {
+export function printCompletion(context: Context, shell: CompletionShell): void {
   // zsh requires a comment with the name of the command.
   context.print(SCRIPTS[shell](context.prog, `_${context.prog}`));
 }

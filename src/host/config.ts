@@ -13,7 +13,7 @@ import type { Context } from "../vm/context.ts";
 import { findHostdir, sourcesOf, type Vm } from "../vm/open.ts";
 
 /** The readable settings. */
-export interface InForce extends Pick<Loaded, "raw" | "origins" | "userShell"> {
+export interface InForce extends Pick<Loaded, "raw" | "origins" | "userShell" | "userNotify"> {
   hostdir: string;
   work: Work;
   /** Errors in the others. */

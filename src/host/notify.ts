@@ -1,7 +1,7 @@
 import { plain } from "../lib/text.ts";
 import { accessSync, constants } from "node:fs";
 import { isAbsolute, join } from "node:path";
-import { loadSettings } from "../config/load.ts";
+import { scalarOf } from "../config/values.ts";
 import { distrust } from "../lib/trust.ts";
 import { EXIT, reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
@@ -10,7 +10,7 @@ import { listDirectory, lstatOf } from "../store/files.ts";
 import { HOST } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { findOnPath } from "../vm/media.ts";
-import { findHostdir, openVm, sourcesOf, type Vm } from "../vm/open.ts";
+import { findHostdir, openUser, openVm, type Vm } from "../vm/open.ts";
 import { writeJournal } from "./journal.ts";
 import { isUnattended } from "../process/unattended.ts";
 
@@ -19,6 +19,7 @@ const NOTIFY_MS = 60_000;
 
 /** Facts about a new snapshot for the notification. */
 export interface MadeSnapshot {
+  vm: Vm;
   name: string;
   seconds: number;
   /** `S1: 4.0 GiB in 604 MiB, 7.1 s` */
@@ -40,7 +41,8 @@ export async function notifying(
   } catch (error) {
     const status = error instanceof VmError ? error.exitCode : EXIT.internal;
     await note(context, `failed with status ${status}: ${reasonOf(error)}`, false);
-    await notify(context, {
+    // If the VM's settings are invalid, the user's own settings still have the program.
+    await notify(context, await openVm(context).catch(() => undefined), {
       VM_OUTCOME: "failed",
       VM_SNAPSHOT: name ?? "",
       VM_MESSAGE: reasonOf(error),
@@ -51,12 +53,12 @@ export async function notifying(
     throw error;
   }
   await note(context, `snapshot ${made.summary}`, true);
-  await notify(context, {
+  await notify(context, made.vm, {
     VM_OUTCOME: "ok",
     VM_SNAPSHOT: made.name,
     VM_MESSAGE: "",
     VM_STATUS: "0",
-    VM_BYTES: String(sizeOf(join(findHostdir(context), HOST.backups, made.name))),
+    VM_BYTES: String(sizeOf(join(made.vm.hostdir, HOST.backups, made.name))),
     VM_SECONDS: made.seconds.toFixed(1),
   });
 }
@@ -75,7 +77,7 @@ async function note(context: Context, what: string, good: boolean): Promise<void
 }
 
 /** A failure of the program does not fail the backup. */
-async function notify(context: Context, outcome: Record<string, string>): Promise<void> {
+async function notify(context: Context, vm: Vm | undefined, outcome: Record<string, string>): Promise<void> {
   let hostdir: string;
   try {
     hostdir = findHostdir(context);
@@ -84,9 +86,7 @@ async function notify(context: Context, outcome: Record<string, string>): Promis
     return;
   }
   try {
-    // If the VM's settings are invalid, the user's own settings still have the program.
-    const vm = await openVm(context).catch(() => undefined);
-    const program = await findNotifier(context, hostdir, vm);
+    const program = findNotifier(context, vm ?? { ...(await openUser(context)), settings: undefined });
     if (program === undefined) return;
     const env = { VM_NAME: vm?.settings.GUESTNAME ?? "", VM_HOSTDIR: hostdir, ...outcome };
     await runNotifier(program, env);
@@ -96,14 +96,12 @@ async function notify(context: Context, outcome: Record<string, string>): Promis
 }
 
 /** @throws VmError if it must not be run */
-async function findNotifier(
+function findNotifier(
   context: Context,
-  hostdir: string,
-  vm: Vm | undefined,
-): Promise<string | undefined> {
-  const sources = { ...sourcesOf(context, hostdir, { state: "none" }), guestEnv: undefined };
-  const wanted = (await loadSettings(sources)).settings.SNAPSHOT_NOTIFY;
-  const ofVm = vm?.settings.SNAPSHOT_NOTIFY ?? wanted;
+  { userNotify, settings }: Pick<Vm, "userNotify"> & { settings: Vm["settings"] | undefined },
+): string | undefined {
+  const wanted = scalarOf(userNotify);
+  const ofVm = settings?.SNAPSHOT_NOTIFY ?? wanted;
   if (ofVm !== wanted && ofVm !== "")
     log.warn("ignoring SNAPSHOT_NOTIFY in guest.env: a VM's own settings cannot start programs");
   if (wanted === "" || ofVm === "") return undefined;

@@ -2,13 +2,10 @@ import { createHash } from "node:crypto";
 import { closeSync, openSync, readFileSync, readSync } from "node:fs";
 import { resolve } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
+import { formatSumLine, parseSumLine, parseTaggedSumLine } from "../lib/sha256sums.ts";
 import { plain } from "../lib/text.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import type { Context } from "../vm/context.ts";
-
-/** Parses a line of sha256sum(1), plain or with `--tag`: checksum and file name. */
-const LINE = /^\\?([0-9a-f]{64}) [ *](.+)$/gim;
-const TAGGED = /^\\?SHA256 \((.+)\) = ([0-9a-f]{64})$/gim;
 
 /**
  * Compares the program's own file with a list of checksums, or prints its checksum as sha256sum would.
@@ -18,7 +15,7 @@ export function selfCheck(context: Context, sums: string | undefined): void {
   const program = process.execPath;
   const wanted = sums === undefined ? undefined : readList(resolve(context.cwd, sums));
   const sum = hashFile(program);
-  if (!wanted) return context.print(`${sum}  ${plain(program)}\n`);
+  if (!wanted) return context.print(formatSumLine({ sum, name: plain(program) }));
   const name = wanted.get(sum);
   if (name === undefined)
     throw new VmError("io", `cannot verify ${program}: its checksum ${sum} is not in ${sums}`, {
@@ -27,11 +24,13 @@ export function selfCheck(context: Context, sums: string | undefined): void {
   context.print(`${plain(program)} is ${plain(name)}\n`);
 }
 
-/** Names by checksum. */
-export function parseSums(text: string): Map<string, string> {
-  const listed = [...text.matchAll(LINE)].map(([, sum, name]) => [sum!, name!] as const);
-  const tagged = [...text.matchAll(TAGGED)].map(([, name, sum]) => [sum!, name!] as const);
-  return new Map([...listed, ...tagged].map(([sum, name]) => [sum.toLowerCase(), name]));
+/** Pure: names by checksum; other programs write these in capitals. */
+export function parseReleaseSums(text: string): Map<string, string> {
+  const lines = text.split(/\r?\n/).flatMap((line) => {
+    const lower = line.replace(/\b[0-9A-F]{64}\b/i, (sum) => sum.toLowerCase());
+    return parseSumLine(lower) ?? parseTaggedSumLine(lower) ?? [];
+  });
+  return new Map(lines.map(({ sum, name }) => [sum, name]));
 }
 
 function readList(path: string): Map<string, string> {
@@ -41,7 +40,7 @@ function readList(path: string): Map<string, string> {
   } catch (error) {
     throw new VmError("noInput", `cannot read ${path}: ${reasonOf(error)}`);
   }
-  const list = parseSums(text);
+  const list = parseReleaseSums(text);
   if (list.size > 0) return list;
   throw new VmError("io", `cannot read ${path}: it contains no checksums`, {
     hint: "use the file SHA256SUMS of a release",

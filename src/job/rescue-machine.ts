@@ -8,6 +8,7 @@ import { warnOnce } from "../lib/log.ts";
 import { expandMacro } from "../machine/macros.ts";
 import { ARCH } from "../machine/arch.ts";
 import type { Arch, Machine } from "../machine/types.ts";
+import { socketIn } from "../process/unix-socket.ts";
 import { archesOfKernel } from "../rescue/kernel-arch.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
@@ -15,7 +16,7 @@ import { findBootLoader } from "../qemu/firmware.ts";
 import { RESCUE, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { resolveFirmware } from "../vm/firmware.ts";
-import { refuseOtherKind, resolveDisks, resolveFiles, resolveShare, socketIn } from "../vm/machine.ts";
+import { refuseOtherKind, resolveDisks, resolveFiles, resolveShare } from "../vm/machine.ts";
 import { requireCd, type Media } from "../vm/media.ts";
 import { requireReadableFile } from "../lib/read-file.ts";
 import { sourcesOf, type Vm } from "../vm/open.ts";
@@ -182,7 +183,7 @@ export async function resolveRescueMachine(
     bootLoader: firmware || system.kind === "own" ? undefined : findBootLoader(settings.QEMUARCH),
     resumed: false,
     generationId: system.kind === "own" && capabilities.devices.has("vmgenid"),
-    channels: CHANNELS.map(({ name, socket }) => ({ name, socket: socketIn(work, socket) })),
+    channels: CHANNELS.map(({ name, socket }) => ({ name, socket: socketIn(work.dir, socket) })),
     files: resolveFiles(work, WORK.rescueConsoleLog),
     endOnReset: true,
     extraArgs: [],

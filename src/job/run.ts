@@ -1,17 +1,17 @@
 import { chmodSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { isKernelPanic } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
 import { quoteLine } from "../lib/text.ts";
 import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { launchQemu, type MachineEnd, type RunningMachine } from "../qemu/launch.ts";
+import { startQemu, type QemuEnd, type QemuSession } from "../qemu/session.ts";
 import { buildRunScript } from "../qemu/script.ts";
-import { powerDown, quit } from "../qmp/commands.ts";
-import type { QmpEvent } from "../qmp/protocol.ts";
+import type { QmpEvent } from "../qmp/events.ts";
 import { Channel } from "../rescue/channel.ts";
 import { OutputWatch, readStatus } from "../rescue/output.ts";
-import { createFile, lstatOf, readTail, remove, replaceFile } from "../store/files.ts";
+import { lstatOf, readTail, remove, replaceFile } from "../store/files.ts";
 import { JOB, RUN_FILES, WORK } from "../store/layout.ts";
 import { consistencyOf, updateMark, type Mark, type RunEnd } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
@@ -93,11 +93,10 @@ async function launch(context: Context, work: Present, run: RescueRun): Promise<
     let launched: LiveRescue | undefined = await resumeRescue(context, work, run, onEvent);
     if (!launched) {
       remove(logPath);
-      const booted = await launchQemu({
+      const booted = await startQemu({
         argv,
         directory: work.dir,
         monitor: join(work.dir, WORK.monitor),
-        logFd: createFile(logPath),
         logPath,
         script,
         arch: run.machine.arch,
@@ -110,7 +109,7 @@ async function launch(context: Context, work: Present, run: RescueRun): Promise<
     void ended.then(() => errors[Symbol.dispose]());
     return launched;
   } catch (error) {
-    if (work.mark.lastRun) updateMark(work.dir, { lastRun: work.mark.lastRun });
+    updateMark(work.dir, { lastRun: work.mark.lastRun });
     for (const name of RUN_FILES) remove(join(work.dir, name));
     throw error;
   }
@@ -121,10 +120,10 @@ async function follow(
   context: Context,
   work: Present,
   { rescue, job }: RescueRun,
-  machine: RunningMachine,
+  machine: QemuSession,
   line: Channel,
   write: WriteLog,
-): Promise<{ end: MachineEnd; stopped: Stopped | undefined }> {
+): Promise<{ end: QemuEnd; stopped: Stopped | undefined }> {
   using control = line;
   using ask: Channel = await Channel.connect(join(work.dir, WORK.ask), (words) => void answer(words));
   const over = new AbortController();
@@ -137,10 +136,8 @@ async function follow(
   let stopped: Stopped | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let again: ReturnType<typeof setInterval> | undefined;
-  const kill = (): void => {
-    void quit(machine.qmp);
-    setTimeout(() => machine.kill("SIGKILL"), 2000).unref();
-  };
+  const failed = Promise.withResolvers<never>();
+  const kill = (): void => void machine.end().catch(failed.reject);
   const out = join(work.dir, WORK.out);
   let started = false;
   const stop = (why: Stopped): void => {
@@ -155,7 +152,7 @@ async function follow(
     // Said before the runner listened it was said to nobody.
     again = setInterval(() => control.send("stop"), STOP_AGAIN_MS);
     // A rescue whose runner does not listen may know its power button.
-    powerDown(machine.qmp).catch(() => {});
+    machine.qmp.execute("system_powerdown").catch(() => {});
     timer = setTimeout(kill, STOP_SECONDS * 1000);
   };
   const limit = (seconds: number | undefined, what: string): void => {
@@ -189,12 +186,15 @@ async function follow(
     },
     write,
   );
-  const end = await machine.ended;
-  clearTimeout(timer);
-  clearInterval(again);
-  over.abort();
-  await output.drain();
-  return { end, stopped };
+  try {
+    const end = await Promise.race([machine.ended, failed.promise]);
+    await output.drain();
+    return { end, stopped };
+  } finally {
+    clearTimeout(timer);
+    clearInterval(again);
+    over.abort();
+  }
 }
 
 function stoppedError(stopped: Stopped, job: string): VmError {
@@ -205,7 +205,7 @@ function stoppedError(stopped: Stopped, job: string): VmError {
 }
 
 /** No status, or nobody knows whether what the job wrote has reached the disks. */
-function diedError(work: Present, job: string, end: MachineEnd, status: number | undefined): VmError {
+function diedError(work: Present, job: string, end: QemuEnd, status: number | undefined): VmError {
   const { shutdown, signal } = end;
   const how = shutdown
     ? `qemu ended because of ${shutdown.reason}`
@@ -222,7 +222,7 @@ function diedError(work: Present, job: string, end: MachineEnd, status: number |
     .filter((line) => line.trim() !== "");
   const last = lines.slice(-CONSOLE_LINES);
   // A panic says what it is before it says where.
-  const panic = lines.findLast((line) => line.includes("Kernel panic"));
+  const panic = lines.findLast(isKernelPanic);
   if (panic !== undefined && !last.includes(panic)) last.unshift(panic);
   const said = last.length > 0 ? `; its console's last lines:\n  ${last.join("\n  ")}` : "";
   return new VmError("io", `${what} (${how})${said}`, { hint: `all of its console: ${logFile}` });

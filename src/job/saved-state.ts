@@ -7,9 +7,8 @@ import type { Machine } from "../machine/types.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { splitPlugged } from "../qemu/plug.ts";
-import { launchQemu, type RunningMachine } from "../qemu/launch.ts";
-import type { QmpEvent } from "../qmp/protocol.ts";
-import { quit } from "../qmp/commands.ts";
+import { startQemu, type QemuSession } from "../qemu/session.ts";
+import type { QmpEvent } from "../qmp/events.ts";
 import { Channel } from "../rescue/channel.ts";
 import {
   giveUp,
@@ -33,7 +32,7 @@ const MIGRATION_MS = 60_000;
 
 /** A rescue that is running, and the line to it that is open already. */
 export interface LiveRescue {
-  machine: RunningMachine;
+  machine: QemuSession;
   control: Channel;
 }
 
@@ -123,13 +122,12 @@ async function saveState(directory: string, argv: string[]): Promise<void> {
   migrated.promise.catch(() => {});
   // qemu writes the file itself, by way of cat: no guest is in this machine that a sandbox would keep in.
   closeSync(createFile(join(directory, STATE)));
-  const machine = await launchQemu({
+  const machine = await startQemu({
     argv: argv.map((word, at) =>
       argv[at - 1] === "-sandbox" ? "on,obsolete=deny,elevateprivileges=deny" : word,
     ),
     directory,
     monitor: join(directory, WORK.monitor),
-    logFd: createFile(logPath),
     logPath,
     onEvent: (event) => hearMigration(event, migrated),
   });
@@ -138,14 +136,14 @@ async function saveState(directory: string, argv: string[]): Promise<void> {
     using _control = await Channel.connect(join(directory, WORK.control), (line) => {
       if (line === "ready") ready.resolve();
     });
-    await within(READY_MS, machine, ready.promise);
+    await waitForStep(READY_MS, machine, ready.promise);
     await machine.qmp.execute("stop");
     await machine.qmp.execute("migrate-set-capabilities", EVENTS);
     await machine.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
     await machine.qmp.execute("migrate", { uri: `exec:cat >${STATE}` });
-    await within(MIGRATION_MS, machine, migrated.promise);
+    await waitForStep(MIGRATION_MS, machine, migrated.promise);
   } finally {
-    await end(machine);
+    await machine.end();
   }
 }
 
@@ -163,13 +161,12 @@ async function resume(
   const migrated = Promise.withResolvers<void>();
   migrated.promise.catch(() => {});
   const fd = openForReading(state);
-  let running: RunningMachine;
+  let running: QemuSession;
   try {
-    running = await launchQemu({
+    running = await startQemu({
       argv,
       directory: work.dir,
       monitor: join(work.dir, WORK.monitor),
-      logFd: createFile(logPath),
       logPath,
       furtherFds: [fd],
       onEvent: (event) => {
@@ -189,21 +186,21 @@ async function resume(
     });
     await running.qmp.execute("migrate-set-capabilities", EVENTS);
     await running.qmp.execute("migrate-incoming", { uri: "fd:3" });
-    await within(MIGRATION_MS, running, migrated.promise);
+    await waitForStep(MIGRATION_MS, running, migrated.promise);
     for (const device of plugged) await running.qmp.execute("device_add", device);
     await running.qmp.execute("cont");
     const time = (Date.now() / 1000).toFixed(3);
     control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
-    await within(UP_MS, running, up.promise);
+    await waitForStep(UP_MS, running, up.promise);
     return { machine: running, control };
   } catch (error) {
     control?.[Symbol.dispose]();
-    await end(running);
+    await running.end();
     throw error;
   }
 }
 
-const EVENTS = { capabilities: [{ capability: "events", state: true }] };
+const EVENTS = { capabilities: [{ capability: "events", state: true }] } as const;
 
 function hearMigration({ event, data }: QmpEvent, migrated: PromiseWithResolvers<void>): void {
   if (event !== "MIGRATION") return;
@@ -212,7 +209,7 @@ function hearMigration({ event, data }: QmpEvent, migrated: PromiseWithResolvers
 }
 
 /** Waits for one of qemu's next steps, but neither for ever nor for a dead one. */
-async function within(ms: number, machine: RunningMachine, step: Promise<void>): Promise<void> {
+async function waitForStep(ms: number, machine: QemuSession, step: Promise<void>): Promise<void> {
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(() => late.reject(new Error("it takes too long")), ms);
   const stop = (): void => late.reject(interruption.reason);
@@ -228,11 +225,4 @@ async function within(ms: number, machine: RunningMachine, step: Promise<void>):
     interruption.removeEventListener("abort", stop);
     over.catch(() => {});
   }
-}
-
-async function end(machine: RunningMachine): Promise<void> {
-  void quit(machine.qmp);
-  const timer = setTimeout(() => machine.kill("SIGKILL"), 3000);
-  await machine.ended;
-  clearTimeout(timer);
 }

@@ -1,4 +1,4 @@
-import { shellQuote } from "./shell.ts";
+import { shellLine } from "./shell.ts";
 
 /** The program's name, and the `-d DIR` that was typed: a hint must name the same VM. */
 let start: readonly string[] = ["vm"];
@@ -9,7 +9,7 @@ export function setCommandLine(prog: string, hostdir?: string): void {
 }
 
 /** A command of this program for a hint, to be pasted: `vm -d DIR restore S3`. */
-export const commandLine = (...words: string[]): string => [...start, ...words].map(shellQuote).join(" ");
+export const commandLine = (...words: string[]): string => shellLine([...start, ...words]);
 
 /** The program's name: that of its settings files, and the first word of its commands. */
 export const programName = (): string => start[0]!;

@@ -18,7 +18,21 @@ export const EXIT = {
 
 export type ExitName = keyof typeof EXIT;
 
+/** What other code may decide by, where the exit status is not enough. A message is for people alone. */
+export type ErrorReason =
+  /** The caller lacks the rights. */
+  | "denied"
+  /** A newer version of this program wrote it. */
+  | "newer"
+  /** Settings are wrong, which the message lists. */
+  | "settings"
+  /** It is there, but no file of the kind or size that can be read. */
+  | "unreadable";
+
 export interface VmErrorOptions {
+  reason?: ErrorReason | undefined;
+  /** The message without its subject or its list, for whoever names these already. */
+  brief?: string | undefined;
   /** What to do about it: one or more full lines, shown after the message. */
   hint?: string | undefined;
   cause?: unknown;
@@ -32,6 +46,8 @@ export class VmError extends Error {
   readonly code: ExitName;
   readonly exitCode: number;
   readonly hint: string | undefined;
+  readonly reason: ErrorReason | undefined;
+  readonly brief: string;
 
   constructor(code: ExitName, message: string, options: VmErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -39,6 +55,8 @@ export class VmError extends Error {
     this.code = code;
     this.exitCode = EXIT[code];
     this.hint = options.hint;
+    this.reason = options.reason;
+    this.brief = options.brief ?? message;
   }
 }
 
@@ -83,12 +101,19 @@ export function reasonOf(error: unknown): string {
   return errno ? errno[2]! : error.message;
 }
 
-/** Does the message of a program (in the C locale; Go's have no capitals) mean ENOSPC? */
-export const saysNoRoom = (text: string): boolean =>
-  /No space left on device|Disk quota exceeded|File too large/i.test(text);
+/** The same, without the subject of an error of ours. */
+export const briefOf = (error: unknown): string => (error instanceof VmError ? error.brief : reasonOf(error));
 
 /** Filesystem errors for a full disk or quota. */
 export const isNoRoom = (error: unknown): boolean => hasErrno(error, "ENOSPC", "EDQUOT", "EFBIG");
 
 /** Hint for a full disk. Only the caller knows what was done before. */
 export const NO_ROOM = "free some space and run the command again";
+
+/** @param what cannot be done: `cannot copy the disks` */
+export const noRoomError = (what: string, { hint = NO_ROOM, cause }: VmErrorOptions = {}): VmError =>
+  new VmError("cannotCreate", `${what}: no space left on device`, {
+    hint,
+    cause,
+    brief: "no space left on device",
+  });

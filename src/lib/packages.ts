@@ -69,6 +69,7 @@ export const PACKAGES = {
   gzip: everywhere("gzip"),
   xz: named("xz-utils", "xz", "xz", "xz"),
   zstd: everywhere("zstd"),
+  lz4: everywhere("lz4"),
   kernel: named("linux-image-amd64", "kernel-image-std-def", "kernel", "linux", "linux-image-generic"),
   "kernel-aarch64": named(
     "linux-image-arm64",

@@ -44,10 +44,15 @@ export function kindOf(stats: Stats): string {
   return "a device";
 }
 
-const notRegular = (path: string, what: string, wanted = "a regular file"): VmError =>
-  new VmError("io", `cannot read ${path}: it is ${what}, not ${wanted}`, {
+const unreadable = (path: string, brief: string): VmError =>
+  new VmError("io", `cannot read ${path}: ${brief}`, {
+    reason: "unreadable",
+    brief,
     hint: "move it out of the way",
   });
+
+const notRegular = (path: string, what: string, wanted = "a regular file"): VmError =>
+  unreadable(path, `it is ${what}, not ${wanted}`);
 
 /**
  * Opens a regular file for reading. Links are not followed, and a named pipe or a device is not waited for.
@@ -125,10 +130,7 @@ function readWhole(fd: number, path: string, limit: number): Buffer {
     // It may grow while it is read: no more than its limit and one byte.
     const bytes = Buffer.alloc(Math.min(size, limit) + 1);
     const length = readFully(fd, bytes, 0);
-    if (length > limit || size > limit)
-      throw new VmError("io", `cannot read ${path}: it is larger than ${formatSize(limit)}`, {
-        hint: "move it out of the way",
-      });
+    if (length > limit || size > limit) throw unreadable(path, `it is larger than ${formatSize(limit)}`);
     return bytes.subarray(0, length);
   } finally {
     closeSync(fd);

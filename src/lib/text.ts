@@ -47,5 +47,12 @@ export const isPlainName = (name: unknown): name is string =>
   plain(name) === name &&
   Buffer.byteLength(name) <= 255;
 
+/** The longest name of a snapshot, a job or a profile: a file's has 255 (NAME_MAX), and more is put before and behind it. */
+export const MAX_OWN_NAME_BYTES = 200;
+
+/** Can a snapshot, a job or a profile have this name? It is no path, no hidden file and no option. */
+export const isOwnName = (name: string): boolean =>
+  /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u.test(name) && Buffer.byteLength(name) <= MAX_OWN_NAME_BYTES;
+
 /** `1 snapshot`, `2 snapshots` */
 export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -8,7 +8,7 @@ import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { foreignReason, ownedByUs } from "../lib/trust.ts";
-import { readBackingName, readImageHeader, readVirtualBytes } from "../qemu/image-header.ts";
+import { readImageHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { checkImage } from "../qemu/img.ts";
 import { shellQuote } from "../lib/shell.ts";
 import {
@@ -132,19 +132,18 @@ async function requireGoodDisk(hostdir: string, dir: string, name: string): Prom
     });
   requireRegularDisk(path);
   if (!ownedByUs(stats)) throw refuse(path, "it belongs to another user", "act as that user");
-  const { format, refersTo } = readImageHeader(path);
+  const { format, refersTo, backingName } = readImageHeader(path);
   if (format !== "qcow2" || refersTo === "data file")
     throw refuse(
       path,
       refersTo ? "it refers to an external data file" : `it is ${format}, not qcow2`,
       "convert it: qemu-img convert -O qcow2",
     );
-  const backing = readBackingName(path);
-  const snapshot = parseBackingName(backing, name);
+  const snapshot = parseBackingName(backingName, name);
   if (refersTo && snapshot === undefined)
     throw refuse(
       path,
-      `it refers to an external backing file (${backing})`,
+      `it refers to an external backing file (${backingName})`,
       "merge that into it: qemu-img rebase -b ''",
     );
   const base =

@@ -10,7 +10,7 @@ import { parseImage } from "../machine/parse.ts";
 import { macroOf } from "../machine/macros.ts";
 import { findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
 import type { DiskRequest } from "../machine/types.ts";
-import { createImage } from "../qemu/img.ts";
+import { createImage } from "../qemu/new-image.ts";
 import {
   fileError,
   listDirectory,
@@ -28,7 +28,7 @@ import { stageWork } from "../store/stage.ts";
 import { describeGone } from "../store/workdir.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { requireProgram } from "../process/exec.ts";
-import type { Context } from "../vm/context.ts";
+import type { Context, Options } from "../vm/context.ts";
 import type { CreateOptions } from "./create-options.ts";
 import { inspectSource, makeDisk, planDisks } from "./from-image.ts";
 import { recordBase } from "../vm/backing-file.ts";
@@ -45,6 +45,7 @@ const MAX_BLANK_BYTES = 1 << 16;
 
 /**
  * Makes a new VM: disks, NVRAM, settings.
+ * @returns the options for later commands of the batch
  * @throws 73 when HOSTDIR holds one already, 66 when the ISO or the image does not exist
  */
 export async function createVm(
@@ -52,7 +53,7 @@ export async function createVm(
   guestName: string,
   iso: string | undefined,
   options: CreateOptions,
-): Promise<void> {
+): Promise<{ options: Options }> {
   const make = async (vm: Vm): Promise<void> => {
     refuseExisting(context, vm, guestName);
     // What is on an image needs no installer that stands in a settings file.
@@ -81,7 +82,7 @@ export async function createVm(
       for (const [index, { sizeBytes }] of disks.entries()) {
         const path = join(stage.dir, diskName(index));
         if (source && index === 0) await makeDisk(context, source, path, sizeBytes);
-        else await createImage(path, sizeBytes);
+        else await createImage(path, { sizeBytes });
         throwIfInterrupted();
       }
       if (source) await syncFile(join(stage.dir, diskName(0)));
@@ -96,7 +97,6 @@ export async function createVm(
       notePlace(context.cacheDirectory, guestEnv.UUID as string, vm.hostdir);
       log.success(`created ${guestName} in ${workdir}`);
       remarkVolatile(vm.hostdir, { dir: workdir, inplace: settings.INPLACE });
-      forgetLists(context);
       const held = context.options.additions.IMAGES ?? [];
       if (held.length > 0)
         log.info(`--image before create holds for this command line only; behind it, the VM keeps the image`);
@@ -110,6 +110,7 @@ export async function createVm(
   const stats = lstatOf(path);
   const lenient = stats?.isFile() === true && stats.size <= MAX_BLANK_BYTES && isBlank(readSmall(path) ?? "");
   await withVm(context, "create", make, { lenient });
+  return { options: withoutLists(context.options) };
 }
 
 /** How to make the VM beside this one. What else was typed is typed again there. */
@@ -140,10 +141,10 @@ function refuseExisting(context: Context, { hostdir, work }: Vm, guestName: stri
  * These lists are in guest.env now: a later command of the batch must not add to them once more.
  * [compat] Images that were typed are not, and hold for the whole batch.
  */
-function forgetLists(context: Context): void {
-  const { FORWARDS: _forwards, SHARES: _shares, ...settings } = context.options.settings;
-  const { IMAGES = [] } = context.options.additions;
-  context.options = { ...context.options, settings, additions: { IMAGES } };
+function withoutLists(options: Options): Options {
+  const { FORWARDS: _forwards, SHARES: _shares, ...settings } = options.settings;
+  const { IMAGES = [] } = options.additions;
+  return { ...options, settings, additions: { IMAGES } };
 }
 
 /** Characters that no settings file can hold so that bash and we read the same. */

@@ -2,9 +2,10 @@ import { realpathSync, statSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { counted } from "../lib/text.ts";
 import { formatSize } from "../lib/size.ts";
 import type { DiskRequest, ReadImage } from "../machine/types.ts";
-import { readImageHeader, readQcow2Header } from "../qemu/image-header.ts";
+import { readImageHeader } from "../qemu/image-header.ts";
 import {
   checkImage,
   convertImage,
@@ -82,10 +83,10 @@ export function planDisks(
 /** A copy holds the image as it is now. */
 function warnAboutInternal({ path, format, blockDevice }: ReadImage): void {
   if (format !== "qcow2" || blockDevice) return;
-  const count = readQcow2Header(path).header?.internalSnapshots ?? 0;
+  const count = readImageHeader(path).qcow2?.internalSnapshots ?? 0;
   if (count > 0)
     log.warn(
-      `${path} has ${count} internal snapshot${count === 1 ? "" : "s"} (qemu-img snapshot -l), which are not copied`,
+      `${path} has ${counted(count, "internal snapshot")} (qemu-img snapshot -l), which are not copied`,
     );
 }
 

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { AgentError, GuestAgent } from "../qmp/agent.ts";
 import type { QmpClient } from "../qmp/client.ts";
-import { findLine, powerDown } from "../qmp/commands.ts";
+import { findLine } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 
 /** A guest that is still running is asked again after this long: while it boots, it loses what it is asked. */
@@ -17,10 +17,11 @@ const REFUSAL_MS = 500;
  * @param again the guest was asked before
  */
 export async function requestPowerOff(qmp: QmpClient, workdir: string, again: boolean): Promise<void> {
-  const status = (await qmp.execute("query-status")) as { running: boolean };
-  if (!status.running) await qmp.execute("cont");
-  if (again) await powerDown(qmp);
-  if (!(await shutDownByAgent(qmp, join(workdir, WORK.agent))) && !again) await powerDown(qmp);
+  const { running } = await qmp.execute("query-status");
+  if (!running) await qmp.execute("cont");
+  if (again) await qmp.execute("system_powerdown");
+  if (!(await shutDownByAgent(qmp, join(workdir, WORK.agent))) && !again)
+    await qmp.execute("system_powerdown");
 }
 
 async function shutDownByAgent(qmp: QmpClient, socket: string): Promise<boolean> {

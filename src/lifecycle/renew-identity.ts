@@ -20,8 +20,8 @@ export function showIdentity(context: Context, json: boolean): void {
   if (identity.uuid === undefined) {
     const path = findGuestEnv(hostdir, resolveWork(hostdir));
     if (path === undefined || !lstatOf(path)) throw noVmIn(hostdir);
-    const { readable, complaints } = checkGuestEnv(readSmall(path) ?? "", path, () => "");
-    if (!readable) throw settingsError(complaints);
+    const { state, complaints } = checkGuestEnv(readSmall(path) ?? "", path, () => "");
+    if (state !== "readable") throw settingsError(complaints);
     log.info("this VM has no UUID yet: the next command that changes it makes one");
   }
   print(context, hostdir, identity, json);

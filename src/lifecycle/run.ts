@@ -7,12 +7,11 @@ import { findForward, SSH_PORT } from "../machine/parse.ts";
 import type { Machine } from "../machine/types.ts";
 import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { lastWords, launchQemu, QemuRefusal, type RunningMachine } from "../qemu/launch.ts";
+import { lastWords, QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
-import { quit } from "../qmp/commands.ts";
-import { createFile, lstatOf, remove, replaceFile } from "../store/files.ts";
+import { lstatOf, remove, replaceFile } from "../store/files.ts";
 import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { startEvents } from "../store/events.ts";
@@ -48,7 +47,7 @@ const FINISH_WAIT_MS = 60_000;
 interface Started {
   vm: Vm;
   work: Present;
-  machine: RunningMachine;
+  machine: QemuSession;
   resolved: Machine;
 }
 
@@ -80,7 +79,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
     run.machine.release();
     return log.success(`${run.resolved.name} runs in the background (pid ${run.machine.pid})`);
   }
-  const stop = await waitForEnd(run, run.vm.settings.STOP_TIMEOUT);
+  const stop = await waitUntilOff(run, run.vm.settings.STOP_TIMEOUT);
   const end = await run.machine.ended;
   await withLockedVm(context, "finish the run", async (vm) => finishRun(context, vm, run.work, end, stop), {
     waitMs: FINISH_WAIT_MS,
@@ -157,7 +156,7 @@ async function launch(
   resolved: Machine,
   argv: string[],
   detached: boolean,
-): Promise<RunningMachine> {
+): Promise<QemuSession> {
   const script = join(work.dir, WORK.runScript);
   replaceFile(
     script,
@@ -172,11 +171,10 @@ async function launch(
   rmSync(logPath, { force: true });
   startEvents(work.dir);
   const errors = new GuestErrorMonitor(work.dir);
-  const starting = launchQemu({
+  const starting = startQemu({
     argv,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
-    logFd: createFile(logPath),
     logPath,
     script,
     arch: resolved.arch,
@@ -199,8 +197,9 @@ async function launch(
  * Waits for qemu's end. The first stop signal asks the guest to power off, again and again; a second one, or the time,
  * ends qemu.
  * @returns the first signal, if there was one
+ * @throws 74 when qemu cannot be ended
  */
-async function waitForEnd(
+async function waitUntilOff(
   { machine, work }: Started,
   stopTimeoutSeconds: number,
 ): Promise<StopSignal | undefined> {
@@ -208,12 +207,8 @@ async function waitForEnd(
   let timer: ReturnType<typeof setTimeout> | undefined;
   let repeated: ReturnType<typeof setInterval> | undefined;
   const ask = (again: boolean): void => void requestPowerOff(machine.qmp, work.dir, again).catch(() => {});
-  const end = (): void => {
-    void quit(machine.qmp);
-    // A qemu that does not listen to QMP any more flushes its images on SIGTERM.
-    setTimeout(() => machine.kill("SIGTERM"), 2000).unref();
-    setTimeout(() => machine.kill("SIGKILL"), 12_000).unref();
-  };
+  const failed = Promise.withResolvers<never>();
+  const end = (): void => void machine.end().catch(failed.reject);
   const take = (signal: StopSignal): void => {
     if (first) {
       log.info("ending it now");
@@ -232,9 +227,12 @@ async function waitForEnd(
   // One that came while qemu was being started found nothing in the guest to save.
   first = firstSignal();
   if (first) end();
-  await machine.ended;
-  clearTimeout(timer);
-  clearInterval(repeated);
+  try {
+    await Promise.race([machine.ended, failed.promise]);
+  } finally {
+    clearTimeout(timer);
+    clearInterval(repeated);
+  }
   return first;
 }
 

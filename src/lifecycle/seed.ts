@@ -1,6 +1,7 @@
 import { mkdirSync, renameSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { installHint, PACKAGES } from "../lib/packages.ts";
 import { log } from "../lib/log.ts";
 import {
   buildMetaData,
@@ -76,9 +77,7 @@ function isoMaker(): string[] {
   throw new VmError(
     "unavailable",
     "cloud-init's volume needs xorriso, genisoimage or mkisofs: none is installed",
-    {
-      hint: "install the package xorriso (Arch and Fedora: libisoburn)",
-    },
+    { hint: installHint(PACKAGES.xorriso) },
   );
 }
 

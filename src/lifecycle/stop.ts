@@ -176,7 +176,7 @@ export async function setPaused(context: Context, paused: boolean): Promise<void
     // A guest that still has no room for its disks is paused when it writes again, which it does at once.
     if (!paused && findGuestErrors(work.dir).some(({ kind }) => kind === "no-room"))
       await Bun.sleep(AGAIN_MS);
-    const { status } = (await qmp.execute("query-status")) as { status: string };
+    const { status } = await qmp.execute("query-status");
     if ((status === "running") !== paused) return;
     const noRoom = findGuestErrors(work.dir).find(({ kind }) => kind === "no-room");
     if (!paused && noRoom)

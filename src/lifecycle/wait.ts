@@ -3,7 +3,7 @@ import { beginStep } from "../lib/activity.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { findLine } from "../qmp/commands.ts";
+import { findLine } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { requireRunning, withLive } from "../vm/running.ts";

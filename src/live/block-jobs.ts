@@ -1,6 +1,8 @@
-import { NO_ROOM, saysNoRoom, VmError } from "../lib/errors.ts";
+import { noRoomError, VmError } from "../lib/errors.ts";
+import { saysDenied, saysNoRoom } from "../lib/program-messages.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import type { QmpClient } from "../qmp/client.ts";
+import type { ArgsOf, ReplyOf } from "../qmp/commands.ts";
 
 /** A disk to copy, by node names. */
 export interface CopyRequest {
@@ -12,15 +14,6 @@ export interface CopyRequest {
   compress: boolean;
   /** A guest runs in the same qemu. */
   gently: boolean;
-}
-
-/** qapi/job.json, JobInfo. */
-interface JobInfo {
-  id: string;
-  status: string;
-  "current-progress": number;
-  "total-progress": number;
-  error?: string;
 }
 
 /** Our jobs in a qemu begin with this: what a killed command left is known by it. */
@@ -65,10 +58,7 @@ export async function copyDisks(
   try {
     for (const [index, request] of requests.entries()) {
       const id = `${JOB_PREFIX}${index}`;
-      await qmp.execute("blockdev-backup", {
-        "job-id": id,
-        ...buildJob(request, Math.ceil(speed / requests.length)),
-      });
+      await qmp.execute("blockdev-backup", buildJob(id, request, Math.ceil(speed / requests.length)));
       started.push(id);
     }
     for (;;) {
@@ -90,13 +80,18 @@ export async function copyDisks(
   }
 }
 
-function buildJob({ from, to, only, compress, gently }: CopyRequest, speed: number): object {
+function buildJob(
+  id: string,
+  { from, to, only, compress, gently }: CopyRequest,
+  speed: number,
+): ArgsOf<"blockdev-backup"> {
   const part =
     only === "top"
-      ? { sync: "top" }
+      ? ({ sync: "top" } as const)
       : // The bitmap stays as it is: should this fail, the next one needs it.
-        { sync: "bitmap", bitmap: only.bitmap, "bitmap-mode": "never" };
+        ({ sync: "bitmap", bitmap: only.bitmap, "bitmap-mode": "never" } as const);
   return {
+    "job-id": id,
     device: from,
     target: to,
     ...part,
@@ -108,8 +103,8 @@ function buildJob({ from, to, only, compress, gently }: CopyRequest, speed: numb
   };
 }
 
-async function findJobs(qmp: QmpClient, ids?: readonly string[]): Promise<JobInfo[]> {
-  const all = (await qmp.execute("query-jobs")) as JobInfo[];
+async function findJobs(qmp: QmpClient, ids?: readonly string[]): Promise<ReplyOf<"query-jobs">> {
+  const all = await qmp.execute("query-jobs");
   return all.filter(({ id }) => (ids ? ids.includes(id) : id.startsWith(JOB_PREFIX)));
 }
 
@@ -140,9 +135,9 @@ async function endJobs(
   }
 }
 
-const jobFailure = (reason: string): VmError =>
-  saysNoRoom(reason)
-    ? new VmError("cannotCreate", "cannot copy the disks: no room left on the device", {
-        hint: NO_ROOM,
-      })
-    : new VmError("io", `cannot copy the disks: ${reason}`);
+const jobFailure = (words: string): VmError =>
+  saysNoRoom(words)
+    ? noRoomError("cannot copy the disks")
+    : new VmError("io", `cannot copy the disks: ${words}`, {
+        reason: saysDenied(words) ? "denied" : undefined,
+      });

@@ -3,7 +3,7 @@ import { log } from "../lib/log.ts";
 import { GuestAgent } from "../qmp/agent.ts";
 import { getDrive, listBlockNodes, removeNode, settingDrive } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
-import { findLine } from "../qmp/commands.ts";
+import { findLine } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import { endAllJobs } from "./block-jobs.ts";
 import { NODE } from "./names.ts";
@@ -32,7 +32,7 @@ export async function removeFleecing(qmp: QmpClient): Promise<void> {
   for (const node of those(NODE.fleece)) await removeNode(qmp, node);
   // Killed between `stop` and `cont`: nobody else has stopped it.
   if (those(NODE.filter).length > 0 && accesses.length === 0) {
-    const { status } = (await qmp.execute("query-status")) as { status: string };
+    const { status } = await qmp.execute("query-status");
     if (status === "paused") await qmp.execute("cont");
   }
 }

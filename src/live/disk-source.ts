@@ -1,6 +1,8 @@
 import type { ReadImage } from "../machine/types.ts";
-import type { Bitmap, TransactionAction } from "../qmp/block.ts";
-import type { QmpClient, QmpError } from "../qmp/client.ts";
+import type { Bitmap } from "../qmp/block.ts";
+import type { QmpClient } from "../qmp/client.ts";
+import type { TransactionAction } from "../qmp/commands.ts";
+import type { QmpError } from "../qmp/errors.ts";
 import type { Consistency } from "../store/mark.ts";
 
 /** A working file that a snapshot holds. */

@@ -2,9 +2,11 @@ import { closeSync, copyFileSync, fdatasync, openSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { SignalError, VmError } from "../lib/errors.ts";
-import { createNewImage } from "../qemu/new-image.ts";
-import { settingDrive, type TransactionAction } from "../qmp/block.ts";
-import { QmpError, type QmpClient } from "../qmp/client.ts";
+import { createImage } from "../qemu/new-image.ts";
+import { settingDrive } from "../qmp/block.ts";
+import type { QmpClient } from "../qmp/client.ts";
+import type { TransactionAction } from "../qmp/commands.ts";
+import { QmpDisconnect, QmpError } from "../qmp/errors.ts";
 import { remove } from "../store/files.ts";
 import type { OpenDisk } from "./disk-source.ts";
 import { removeFleecing } from "./clean-up.ts";
@@ -47,7 +49,7 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
     for (const disk of disks) remove(fleeceFile(directory, disk));
   };
   try {
-    const { running } = (await qmp.execute("query-status")) as { running: boolean };
+    const { running } = await qmp.execute("query-status");
     const filter = running ? NODE.filter : NODE.heldFilter;
     for (const disk of disks) await addFilter(qmp, disk, directory, filter);
     let refused: QmpError | undefined;
@@ -76,7 +78,7 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
 
 async function addFilter(qmp: QmpClient, disk: OpenDisk, directory: string, filter: string): Promise<void> {
   const path = fleeceFile(directory, disk);
-  await createNewImage(path, { sizeBytes: disk.virtualBytes });
+  await createImage(path, { sizeBytes: disk.virtualBytes });
   await qmp.execute("blockdev-add", {
     driver: "qcow2",
     "node-name": NODE.fleece + disk.node,
@@ -133,9 +135,6 @@ async function flush(path: string): Promise<void> {
   }
 }
 
-/** A job that reads what was lost is told no more than this. */
-const LOST = /Permission denied|Operation not permitted/;
-
 /** Says what a failure means here. */
 export async function explainLoss(error: unknown, qmp: QmpClient, directory: string): Promise<unknown> {
   if (error instanceof SignalError) return error;
@@ -144,7 +143,8 @@ export async function explainLoss(error: unknown, qmp: QmpClient, directory: str
       cause: error,
       hint: "run the command again: the snapshot is made of what is there now",
     });
-  if (!(error instanceof VmError) || !LOST.test(error.message)) return error;
+  // A job that reads what was lost gets EACCES (block/copy-before-write.c).
+  if (!(error instanceof VmError) || error.reason !== "denied") return error;
   return new VmError("cannotCreate", `what the guest overwrites meanwhile has no room in ${directory}`, {
     cause: error,
     hint: "free some room there, or make the snapshot when the guest writes less; the guest goes on",
@@ -154,5 +154,5 @@ export async function explainLoss(error: unknown, qmp: QmpClient, directory: str
 const isOver = (qmp: QmpClient): Promise<boolean> =>
   qmp.execute("query-status").then(
     () => false,
-    () => true,
+    (error: unknown) => error instanceof QmpDisconnect,
   );

@@ -3,7 +3,7 @@ import { reasonOf } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { GuestAgent } from "../qmp/agent.ts";
 import type { QmpClient } from "../qmp/client.ts";
-import { findLine } from "../qmp/commands.ts";
+import { findLine } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 
 /** How long an agent may take to say that it is there. */

@@ -1,3 +1,7 @@
+/** `gz`: whole disks by pigz. `qcow2`: compressed images, which may be changes to another snapshot's. */
+export const SNAPSHOT_FORMATS = ["gz", "qcow2"] as const;
+export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
+
 /** A disk's bus, as users write it in `DISKS` and `IMAGES`. */
 export const DISK_BUSES = ["AHCI", "NVME", "SCSI", "VIRT"] as const;
 export type DiskBus = (typeof DISK_BUSES)[number];

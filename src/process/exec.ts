@@ -3,8 +3,9 @@ import { realpathSync } from "node:fs";
 import { basename } from "node:path";
 import { $, quote, type ProcessPromise } from "zx/core";
 import { beginChild } from "../lib/activity.ts";
-import { NO_ROOM, saysNoRoom, VmError } from "../lib/errors.ts";
+import { noRoomError, VmError } from "../lib/errors.ts";
 import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
+import { saysNoRoom } from "../lib/program-messages.ts";
 import { interruption } from "./signals.ts";
 import { underCallerUmask } from "./umask.ts";
 
@@ -79,15 +80,17 @@ export class ProcessError extends VmError {
 }
 
 /** The error for a program that failed: no room is 73, anything else 74. */
-export function processFailure(what: string, result: Finished): VmError {
-  if (!saysNoRoom(result.stderr)) return new ProcessError(what, result);
-  return new VmError("cannotCreate", `${what}: no room left on the device`, {
-    hint: NO_ROOM,
-  });
-}
+export const processFailure = (what: string, result: Finished): VmError =>
+  saysNoRoom(result.stderr) ? noRoomError(what) : new ProcessError(what, result);
+
+/** The last line that a program printed on stderr, or how it ended. */
+export const lastLineOf = (result: Finished): string =>
+  result.stderr.trim().split("\n").at(-1) || new ProcessError("it fails", result).message;
 
 /** Full path of a program on PATH, or undefined. */
-export const findProgram = (name: string): string | undefined => Bun.which(name) ?? undefined;
+// Bun.which would look at the PATH that this process was started with.
+export const findProgram = (name: string): string | undefined =>
+  Bun.which(name, { PATH: process.env.PATH ?? "" }) ?? undefined;
 
 /** Full path of a program, or an error that says it must be installed. */
 export function requireProgram(name: string, hint?: string): string {

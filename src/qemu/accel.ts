@@ -1,5 +1,5 @@
 import { accessSync, closeSync, constants, openSync, readFileSync } from "node:fs";
-import { reasonOf, VmError } from "../lib/errors.ts";
+import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import { ARCH } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
 
@@ -8,6 +8,8 @@ export interface KvmFacts {
   hostArch: string;
   /** Why `/dev/kvm` does not open; undefined when it does. */
   deviceProblem: string | undefined;
+  /** The caller lacks the rights for it. */
+  denied?: boolean;
   /** `flags` of /proc/cpuinfo. */
   cpuFlags: string[];
 }
@@ -32,13 +34,15 @@ const FLAGS_TELL = ["x86_64", "i686", "i386"];
 /** Looks at this host. */
 export function probeKvm(hostArch: string): KvmFacts {
   let deviceProblem: string | undefined;
+  let denied = false;
   try {
     accessSync("/dev/kvm", constants.R_OK | constants.W_OK);
     closeSync(openSync("/dev/kvm", constants.O_RDWR));
   } catch (error) {
     deviceProblem = `/dev/kvm does not open (${reasonOf(error)})`;
+    denied = hasErrno(error, "EACCES");
   }
-  return { hostArch, deviceProblem, cpuFlags: readCpuFlags() };
+  return { hostArch, deviceProblem, denied, cpuFlags: readCpuFlags() };
 }
 
 /** What the processor can do, by the kernel's names; none where /proc is not mounted. */

@@ -1,6 +1,6 @@
 /** Dirty bitmaps that qemu keeps within a qcow2 image (docs/interop/qcow2.txt, "Bitmaps"). */
 import { closeSync, constants, fdatasyncSync, openSync, readSync, writeSync } from "node:fs";
-import { readQcow2Header } from "./image-header.ts";
+import { findHeaderDamage, readOwnHeader } from "./image-header.ts";
 
 /** Where a header's autoclear features end; bit 0, bitmaps, is in the last byte. */
 const AUTOCLEAR_END = 95;
@@ -47,14 +47,19 @@ export function isBitmapDirectory(bytes: Buffer, clusterBytes: number): boolean 
  * @throws a system error
  */
 export function dropBrokenBitmaps(path: string): boolean {
-  const { header, damage } = readQcow2Header(path);
-  const directory = header?.bitmapDirectory;
-  if (!directory || damage !== undefined || directory.end - directory.start > MAX_LOOK_BYTES) return false;
+  const header = readOwnHeader(path);
+  const { bitmapDirectory: directory, clusterBytes = 0 } = header.qcow2 ?? {};
+  if (
+    !directory ||
+    findHeaderDamage(header) !== undefined ||
+    directory.end - directory.start > MAX_LOOK_BYTES
+  )
+    return false;
   const fd = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
     const bytes = Buffer.alloc(directory.end - directory.start);
     readSync(fd, bytes, 0, bytes.length, directory.start);
-    if (isBitmapDirectory(bytes, header.clusterBytes)) return false;
+    if (isBitmapDirectory(bytes, clusterBytes)) return false;
     const features = Buffer.alloc(1);
     readSync(fd, features, 0, 1, AUTOCLEAR_END);
     writeSync(fd, Buffer.of(features[0]! & ~1), 0, 1, AUTOCLEAR_END);

@@ -5,7 +5,7 @@ import { readNamed } from "../lib/read-file.ts";
 import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
-import { readNamedVirtualBytes } from "./image-header.ts";
+import { readImageHeader } from "./image-header.ts";
 
 /** Of a file of UEFI variables: that of aarch64 has 64 MiB. */
 export const MAX_VARS_BYTES = 256 << 20;
@@ -140,7 +140,7 @@ function listFirmware(arch: Arch, own: OwnFirmware): FirmwareFiles[] {
 /** The size of the variables that a firmware makes; undefined where its template cannot be read. */
 function templateBytes({ varsTemplate: { path, format } }: FirmwareFiles): number | undefined {
   try {
-    return format === "qcow2" ? readNamedVirtualBytes(path) : statSync(path).size;
+    return format === "qcow2" ? readImageHeader(path).qcow2?.virtualBytes : statSync(path).size;
   } catch {
     return undefined;
   }

@@ -11,6 +11,43 @@ export interface ImageHeader {
   format: ImageFormat;
   /** It names another file to read from: a backing file, or (qcow2) an external data file. */
   refersTo: "backing file" | "data file" | undefined;
+  qcow2?: Qcow2Header | undefined;
+}
+
+/** Part of a file. */
+interface Extent {
+  start: number;
+  end: number;
+}
+
+/** What matters of a qcow2 image's header (docs/interop/qcow2.txt). */
+export interface Qcow2Header {
+  /** Its version and cluster size are such as qemu opens. */
+  known: boolean;
+  virtualBytes: number;
+  clusterBytes: number;
+  /** Where the backing file's name is; absent where it stands alone. */
+  backingName?: Extent;
+  /** qemu has marked it corrupt. */
+  corrupt: boolean;
+  dataFile: boolean;
+  /** Snapshots within the image (`qemu-img snapshot -c`). */
+  internalSnapshots: number;
+  /** Its tables of clusters. */
+  tables: (Extent & { name: string })[];
+  /** One of these, where it has bitmaps that hold. */
+  bitmapDirectory?: Extent;
+}
+
+interface HeaderInFile {
+  qcow2?: Qcow2Header | undefined;
+  fileBytes: number;
+}
+
+/** A header, and what more of the file belongs to it. */
+export interface ReadHeader extends ImageHeader, HeaderInFile {
+  /** As qcow2 has it: absolute, or from the image's own directory. */
+  backingName: string | undefined;
 }
 
 const QCOW2_MAGIC = "QFI\xfb";
@@ -27,28 +64,37 @@ const MAGICS: readonly [ImageFormat, string][] = [
 /** VDI's signature stands at byte 64. */
 const VDI_MAGIC = "\x7f\x10\xda\xbe";
 
-/** qcow2's incompatible feature "external data file" (docs/interop/qcow2.txt). */
-const DATA_FILE_BIT = 1n << 2n;
-
-/** Its incompatible feature "corrupt bit": qemu found the image's metadata inconsistent, and refuses to write to it. */
+/** qcow2's feature bits: incompatible ones, and autoclear ones. */
 const CORRUPT_BIT = 1n << 1n;
+const DATA_FILE_BIT = 1n << 2n;
+const BITMAPS_BIT = 1n;
+
+/** The header extension that says where the dirty bitmaps are. */
+const BITMAPS_EXTENSION = 0x23852875;
+
+/** QCOW2 allows no longer one. */
+const MAX_BACKING_NAME = 1023;
+
+/** A header of version 3 without extensions; version 2 has fewer fields, and these are not read then. */
+const QCOW2_BYTES = 104;
 
 /** Where qemu looks for a sparse VMDK's descriptor, and how far (block/vmdk.c, vmdk_parent_open). */
 const VMDK_DESCRIPTOR = 512;
 const VMDK_DESCRIPTOR_BYTES = 20 * 512;
 const HEAD_BYTES = VMDK_DESCRIPTOR + VMDK_DESCRIPTOR_BYTES;
 
+/** Pure. @param bytes the first of a file, `HEAD_BYTES` where it has as many */
 export function parseImageHeader(bytes: Buffer): ImageHeader {
   const starts = (magic: string, at = 0): boolean =>
     bytes.toString("latin1", at, at + magic.length) === magic;
   const format = starts(VDI_MAGIC, 64) ? "vdi" : (MAGICS.find(([, magic]) => starts(magic))?.[0] ?? "raw");
-  let refersTo: ImageHeader["refersTo"];
   if (format === "qcow2") {
-    // Version 2 has no feature fields. The worse claim is told: a backing file may be one of ours.
-    if (bytes.readUInt32BE(4) >= 3 && (bytes.readBigUInt64BE(72) & DATA_FILE_BIT) !== 0n)
-      refersTo = "data file";
-    else if (bytes.readBigUInt64BE(8) !== 0n) refersTo = "backing file";
+    const qcow2 = parseQcow2Header(bytes);
+    // The worse claim is told: a backing file may be one of ours.
+    const refersTo = qcow2.dataFile ? "data file" : qcow2.backingName ? "backing file" : undefined;
+    return { format, refersTo, qcow2 };
   }
+  let refersTo: ImageHeader["refersTo"];
   // docs/interop/qed_spec.txt: feature bit 0.
   if (format === "qed" && (bytes.readUInt8(16) & 1) !== 0) refersTo = "backing file";
   // A text descriptor lists its extents by name.
@@ -64,39 +110,108 @@ function sparseVmdkRefersTo(bytes: Buffer): ImageHeader["refersTo"] {
   return descriptor.includes("parentFileNameHint") ? "backing file" : undefined;
 }
 
+const table = (name: string, start: number, length: number): Qcow2Header["tables"][number] => ({
+  name,
+  start,
+  end: start + length,
+});
+
+function parseQcow2Header(head: Buffer): Qcow2Header {
+  const bytes = head.length < QCOW2_BYTES ? Buffer.concat([head, Buffer.alloc(QCOW2_BYTES)]) : head;
+  const u32 = (at: number): number => bytes.readUInt32BE(at);
+  const u64 = (at: number): number => Number(bytes.readBigUInt64BE(at));
+  const version = u32(4);
+  const clusterBits = u32(20);
+  // Version 2 has no feature fields.
+  const features = version >= 3 ? bytes.readBigUInt64BE(72) : 0n;
+  const autoclear = version >= 3 ? bytes.readBigUInt64BE(88) : 0n;
+  const bitmaps = (autoclear & BITMAPS_BIT) === 0n ? undefined : findBitmapDirectory(bytes);
+  return {
+    // docs/interop/qcow2.txt: clusters of at least 512 bytes; qemu: at most 2 MiB.
+    known: (version === 2 || version === 3) && clusterBits >= 9 && clusterBits <= 21,
+    virtualBytes: u64(24),
+    clusterBytes: 2 ** clusterBits,
+    ...(u64(8) > 0 && { backingName: { start: u64(8), end: u64(8) + u32(16) } }),
+    corrupt: (features & CORRUPT_BIT) !== 0n,
+    dataFile: (features & DATA_FILE_BIT) !== 0n,
+    internalSnapshots: u32(60),
+    tables: [
+      table("L1 table", u64(40), u32(36) * 8),
+      table("refcount table", u64(48), u32(56) * 2 ** clusterBits),
+      ...(bitmaps ? [table("bitmap directory", bitmaps.start, bitmaps.end - bitmaps.start)] : []),
+    ],
+    ...(bitmaps && { bitmapDirectory: bitmaps }),
+  };
+}
+
+/** Where the directory of dirty bitmaps is; undefined where no header extension says so. */
+function findBitmapDirectory(bytes: Buffer): Extent | undefined {
+  for (let at = bytes.readUInt32BE(100); at + 32 <= bytes.length;) {
+    const type = bytes.readUInt32BE(at);
+    const length = bytes.readUInt32BE(at + 4);
+    if (type === 0) return undefined;
+    if (type === BITMAPS_EXTENSION && length >= 24) {
+      const start = Number(bytes.readBigUInt64BE(at + 24));
+      return { start, end: start + Number(bytes.readBigUInt64BE(at + 16)) };
+    }
+    at += 8 + Math.ceil(length / 8) * 8;
+  }
+  return undefined;
+}
+
 /**
- * Reads the header of an image that the user named: a file, a block device, or a link to one.
+ * Reads the header of an image that the user or the system named: a file, a block device, or a link to one.
  * @throws a system error when it cannot be read, VmError 74 for anything else
  */
-export const readImageHeader = (path: string): ImageHeader =>
-  parseImageHeader(readPart(path, 0, HEAD_BYTES, openNamed));
+export const readImageHeader = (path: string): ReadHeader => readHeader(path, openNamed);
 
 /** The same of a working disk, or of a snapshot's: a regular file, and no link. */
-export const readOwnHeader = (path: string): ImageHeader => parseImageHeader(readPart(path, 0, HEAD_BYTES));
+export const readOwnHeader = (path: string): ReadHeader => readHeader(path, openForReading);
 
-/** Bytes of a file; zeroes where it has ended. */
-function readPart(path: string, at: number, length: number, open = openForReading): Buffer {
+function readHeader(path: string, open: (path: string) => number): ReadHeader {
   const fd = open(path);
-  try {
+  const read = (at: number, length: number): Buffer => {
     const bytes = Buffer.alloc(length);
     readSync(fd, bytes, 0, length, at);
     return bytes;
+  };
+  try {
+    const header = parseImageHeader(read(0, HEAD_BYTES));
+    const { start, end } = header.qcow2?.backingName ?? { start: 0, end: 0 };
+    const named = start > 0 && Number.isSafeInteger(end) && end - start <= MAX_BACKING_NAME;
+    return {
+      ...header,
+      backingName: named ? read(start, end - start).toString() : undefined,
+      fileBytes: fstatSync(fd).size,
+    };
   } finally {
     closeSync(fd);
   }
 }
 
-/** QCOW2 allows no longer one (docs/interop/qcow2.txt). */
-const MAX_BACKING_NAME = 1023;
-
-/** The backing file that a qcow2 image names; undefined where it stands alone, or is no such image. */
-export function readBackingName(path: string): string | undefined {
-  const head = readPart(path, 0, 20);
-  const at = Number(head.readBigUInt64BE(8));
-  const length = head.readUInt32BE(16);
-  if (head.toString("latin1", 0, 4) !== QCOW2_MAGIC || at === 0 || length > MAX_BACKING_NAME)
+/** The size of the disk that a qcow2 image of ours holds, in bytes; undefined when it is none, or cannot be read. */
+export function readVirtualBytes(path: string): number | undefined {
+  try {
+    return readOwnHeader(path).qcow2?.virtualBytes;
+  } catch {
     return undefined;
-  return readPart(path, at, length).toString();
+  }
+}
+
+/** Pure: why an image cannot be used as qcow2, or undefined. */
+export function findHeaderDamage({ qcow2, fileBytes }: HeaderInFile): string | undefined {
+  if (!qcow2?.known) return "it has no qcow2 header";
+  if (qcow2.corrupt) return "qemu has marked it corrupt";
+  if (qcow2.dataFile) return "it refers to an external data file";
+  const outside = qcow2.tables.find(({ start, end }) => start === 0 || end > fileBytes);
+  return outside && `its ${outside.name} is not within the file: it was cut short`;
+}
+
+/** Why an image of ours cannot be trusted to be all of itself; undefined where it can. @throws as `readOwnHeader` */
+export function findForeignPart(path: string): string | undefined {
+  const { format, refersTo } = readOwnHeader(path);
+  if (refersTo) return `it refers to an external ${refersTo}`;
+  return format === "qcow2" ? undefined : `it is ${format}, not qcow2`;
 }
 
 /**
@@ -104,121 +219,9 @@ export function readBackingName(path: string): string | undefined {
  * @param shown what it is unpacked from, say, for the message
  */
 export function refuseForeignParts(path: string, shown = path): void {
-  const { format, refersTo } = readOwnHeader(path);
-  if (format === "qcow2" && !refersTo) return;
-  const reason = refersTo ? `it refers to an external ${refersTo}` : `it is ${format}, not qcow2`;
+  const reason = findForeignPart(path);
+  if (reason === undefined) return;
   throw new VmError("io", `refusing ${shown}: ${reason}`, {
     hint: "a disk of ours is one whole qcow2 file; this one was changed or comes from somewhere else",
   });
-}
-
-/** The size of the disk that a qcow2 image of ours holds, in bytes; undefined when it is none. */
-export const readVirtualBytes = (path: string): number | undefined => virtualBytesOf(path, openForReading);
-
-/** The same of an image that the user or the system named. */
-export const readNamedVirtualBytes = (path: string): number | undefined => virtualBytesOf(path, openNamed);
-
-function virtualBytesOf(path: string, open: typeof openNamed): number | undefined {
-  try {
-    const head = readPart(path, 0, 32, open);
-    return head.toString("latin1", 0, 4) === QCOW2_MAGIC ? Number(head.readBigUInt64BE(24)) : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** What matters of a qcow2 image's header (docs/interop/qcow2.txt). */
-export interface Qcow2Header {
-  virtualBytes: number;
-  clusterBytes: number;
-  /** qemu has marked it corrupt. */
-  corrupt: boolean;
-  dataFile: boolean;
-  /** Snapshots within the image (`qemu-img snapshot -c`). */
-  internalSnapshots: number;
-  /** Where its tables of clusters begin and end. */
-  tables: { name: string; start: number; end: number }[];
-  /** One of these, where it has bitmaps that hold. */
-  bitmapDirectory: { name: string; start: number; end: number } | undefined;
-}
-
-const table = (name: string, start: bigint, length: number): Qcow2Header["tables"][number] => ({
-  name,
-  start: Number(start),
-  end: Number(start) + length,
-});
-
-/** The feature bit and the header extension of dirty bitmaps (docs/interop/qcow2.txt). */
-const BITMAPS_BIT = 1n;
-const BITMAPS_EXTENSION = 0x23852875;
-
-/** Where the directory of dirty bitmaps is; undefined where there are none that hold. */
-function findBitmapDirectory(bytes: Buffer): Qcow2Header["tables"][number] | undefined {
-  if ((bytes.readBigUInt64BE(88) & BITMAPS_BIT) === 0n) return undefined;
-  for (let at = bytes.readUInt32BE(100); at + 32 <= bytes.length;) {
-    const type = bytes.readUInt32BE(at);
-    const length = bytes.readUInt32BE(at + 4);
-    if (type === 0) return undefined;
-    if (type === BITMAPS_EXTENSION && length >= 24)
-      return table(
-        "bitmap directory",
-        bytes.readBigUInt64BE(at + 24),
-        Number(bytes.readBigUInt64BE(at + 16)),
-      );
-    at += 8 + Math.ceil(length / 8) * 8;
-  }
-  return undefined;
-}
-
-/** Pure. @param bytes the first of the file, its header extensions among them; 104 at least @returns undefined where they are no qcow2 header */
-export function parseQcow2Header(bytes: Buffer): Qcow2Header | undefined {
-  if (bytes.length < 104 || bytes.toString("latin1", 0, 4) !== QCOW2_MAGIC) return undefined;
-  const version = bytes.readUInt32BE(4);
-  const clusterBits = bytes.readUInt32BE(20);
-  // docs/interop/qcow2.txt: at least 512 bytes; qemu: at most 2 MiB.
-  if ((version !== 2 && version !== 3) || clusterBits < 9 || clusterBits > 21) return undefined;
-  const features = version >= 3 ? bytes.readBigUInt64BE(72) : 0n;
-  const bitmaps = version >= 3 ? findBitmapDirectory(bytes) : undefined;
-  return {
-    virtualBytes: Number(bytes.readBigUInt64BE(24)),
-    clusterBytes: 2 ** clusterBits,
-    corrupt: (features & CORRUPT_BIT) !== 0n,
-    dataFile: (features & DATA_FILE_BIT) !== 0n,
-    internalSnapshots: bytes.readUInt32BE(60),
-    tables: [
-      table("L1 table", bytes.readBigUInt64BE(40), bytes.readUInt32BE(36) * 8),
-      table("refcount table", bytes.readBigUInt64BE(48), bytes.readUInt32BE(56) * 2 ** clusterBits),
-      ...(bitmaps ? [bitmaps] : []),
-    ],
-    bitmapDirectory: bitmaps,
-  };
-}
-
-/** Pure: why an image of this header cannot be used, or undefined. @param fileBytes the file's length */
-export function findHeaderDamage(header: Qcow2Header | undefined, fileBytes: number): string | undefined {
-  if (!header) return "it has no qcow2 header";
-  if (header.corrupt) return "qemu has marked it corrupt";
-  if (header.dataFile) return "it refers to an external data file";
-  const outside = header.tables.find(({ start, end }) => start === 0 || end > fileBytes);
-  return outside && `its ${outside.name} is not within the file: it was cut short`;
-}
-
-/**
- * Reads the header of a qcow2 image, a regular file.
- * @returns it (undefined where there is none), and why the image cannot be used
- * @throws a system error, VmError 74 for what is no regular file
- */
-export function readQcow2Header(path: string): {
-  header: Qcow2Header | undefined;
-  damage: string | undefined;
-} {
-  const fd = openForReading(path);
-  try {
-    const bytes = Buffer.alloc(HEAD_BYTES);
-    readSync(fd, bytes, 0, bytes.length, 0);
-    const header = parseQcow2Header(bytes);
-    return { header, damage: findHeaderDamage(header, fstatSync(fd).size) };
-  } finally {
-    closeSync(fd);
-  }
 }

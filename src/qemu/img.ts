@@ -3,15 +3,10 @@ import { exec, processFailure, ProcessError, type Finished } from "../process/ex
 import { gentle } from "../process/gentle.ts";
 import { isRangeLocked, pipe } from "../process/libc.ts";
 import { VmError } from "../lib/errors.ts";
+import { saysImageLocked, saysNoZstd } from "../lib/program-messages.ts";
+import { counted } from "../lib/text.ts";
 import type { ImageFormat, ReadImage } from "../machine/types.ts";
 import { buildImageNode } from "./devices/image.ts";
-
-/** Makes an empty qcow2 image. */
-export async function createImage(path: string, sizeBytes: number): Promise<void> {
-  await exec(["qemu-img", "create", "-q", "-f", "qcow2", path, String(sizeBytes)], {
-    what: `cannot create ${path}`,
-  });
-}
 
 /** Makes a qcow2 image that holds what differs from another one. */
 export async function createOverlay(path: string, base: ReadImage, sizeBytes: number): Promise<void> {
@@ -28,28 +23,7 @@ export async function resizeImage(path: string, sizeBytes: number): Promise<void
   });
 }
 
-export interface ImageInfo {
-  "virtual-size": number;
-  format: string;
-}
-
 const jsonName = (node: object): string => `json:${JSON.stringify(node)}`;
-const LOCKED = /Failed to get .*lock/;
-
-/**
- * Reads what qemu-img says of an image of ours.
- * @returns undefined when a running qemu holds it: its lock is the second witness of a running VM
- */
-export async function imageInfo(path: string): Promise<ImageInfo | undefined> {
-  // JSON: a file name such as `x:y` or `json:…` is then no more than a name.
-  const image = jsonName({ driver: "qcow2", backing: null, file: { driver: "file", filename: path } });
-  const result = await exec(["qemu-img", "info", "--output=json", image], { anyStatus: true });
-  if (result.status === 0) return JSON.parse(result.stdout) as ImageInfo;
-  if (LOCKED.test(result.stderr)) return undefined;
-  throw new VmError("io", new ProcessError(`cannot read the image ${path}`, result).message, {
-    hint: "restore the VM from a snapshot, or repair the image: qemu-img check -r leaks",
-  });
-}
 
 /** Where qemu locks an image, a byte for each thing it does or allows (block/file-posix.c). */
 const LOCKED_FROM = 100;
@@ -95,9 +69,10 @@ export async function findImageDamage(image: ReadImage, low = false): Promise<st
   const argv = ["qemu-img", "check", "--output=json", jsonName(buildImageNode(image))];
   const { status, stdout, stderr } = await exec(low ? gentle(argv) : argv, { anyStatus: true });
   if (WHOLE.includes(status)) return undefined;
-  const corruptions = /"corruptions": (\d+)/.exec(stdout)?.[1];
-  if (status === 2 && corruptions !== undefined)
-    return `qemu-img check finds ${corruptions} error${corruptions === "1" ? "" : "s"} in it`;
+  if (status === 2) {
+    const { corruptions = 0 } = JSON.parse(stdout) as { corruptions?: number };
+    return `qemu-img check finds ${counted(corruptions, "error")} in it`;
+  }
   const last = stderr.trim().split("\n").at(-1) ?? "";
   return (
     last.replace(/^qemu-img: (Could not open '.*': )?/, "") || `qemu-img check ended with status ${status}`
@@ -126,7 +101,7 @@ export async function measureImage(image: ReadImage, base?: ReadImage): Promise<
     const name = jsonName(buildImageNode(asked));
     const result = await exec(["qemu-img", ...words, "--output=json", name], { anyStatus: true });
     if (result.status === 0) return JSON.parse(result.stdout) as Record<string, number>;
-    if (LOCKED.test(result.stderr))
+    if (saysImageLocked(result.stderr))
       throw new VmError("busy", `the image ${image.path} is in use: a running VM writes to it`, {
         hint: "power that VM off first",
       });
@@ -172,8 +147,7 @@ export async function compressImage(
   const words = ["-c", "-W", "-m", "16", ...(rate > 0 ? ["-r", String(rate)] : [])];
   const zstd = ["-o", "compression_type=zstd"];
   let result = await convert(image, target, onPart, { words: [...words, ...zstd], low });
-  // Built without zstd, or older than its option.
-  if (result.status !== 0 && /compression|zstd/i.test(result.stderr))
+  if (result.status !== 0 && saysNoZstd(result.stderr))
     result = await convert(image, target, onPart, { words, low });
   if (result.status !== 0) throw processFailure(`cannot copy the image ${image.path}`, result);
 }

@@ -1,3 +1,4 @@
+import { saysNoZstd } from "../lib/program-messages.ts";
 import { exec, processFailure } from "../process/exec.ts";
 
 /** Compressors of qcow2, the better first: the second one every qemu has. */
@@ -12,7 +13,7 @@ export interface NewImage {
 }
 
 /** Makes an empty qcow2 image, or one of changes to another. */
-export async function createNewImage(path: string, image: NewImage): Promise<void> {
+export async function createImage(path: string, image: NewImage): Promise<void> {
   const over = image.backing === undefined ? [] : ["-u", "-F", "qcow2", "-b", image.backing];
   for (const compression of image.compressed ? COMPRESSIONS : [undefined]) {
     const options = compression ? ["-o", `compression_type=${compression}`] : [];
@@ -29,8 +30,7 @@ export async function createNewImage(path: string, image: NewImage): Promise<voi
     ];
     const result = await exec(argv, { anyStatus: true });
     if (result.status === 0) return;
-    // Built without zstd, or older than its option.
-    if (compression === "zstd" && /compression|zstd/i.test(result.stderr)) continue;
+    if (compression === "zstd" && saysNoZstd(result.stderr)) continue;
     throw processFailure(`cannot create ${path}`, result);
   }
 }

@@ -1,13 +1,16 @@
+/** What `device_add` is told: of which device, and its properties. */
+export type Plugged = { driver: string } & Record<string, string>;
+
 /**
  * qemu takes no state into a machine with an NVMe disk; once it has taken it, such a disk can be plugged in.
  * @returns the command without them, and what `device_add` is to be told
  */
 export function splitPlugged(whole: readonly string[]): {
   argv: string[];
-  plugged: Record<string, string>[];
+  plugged: Plugged[];
 } {
   const argv: string[] = [];
-  const plugged: Record<string, string>[] = [];
+  const plugged: Plugged[] = [];
   for (let at = 0; at < whole.length; at++) {
     const [word = "", value = ""] = whole.slice(at, at + 2);
     if (word === "-device" && value.startsWith("nvme,")) {

@@ -5,6 +5,14 @@ import { VmError } from "../lib/errors.ts";
 import { readNamed } from "../lib/read-file.ts";
 import { pipe } from "../process/libc.ts";
 import { exec, ProcessError, requireProgram } from "../process/exec.ts";
+import {
+  checkReply,
+  COMMANDS,
+  formatCommand,
+  type Command,
+  type CommandName,
+  type ReplyOf,
+} from "../qmp/commands.ts";
 import { parseQmpLine } from "../qmp/protocol.ts";
 import type { Capabilities } from "./capabilities.ts";
 
@@ -77,16 +85,16 @@ function writeCache(path: string, probed: Probed): void {
 }
 
 async function ask(path: string): Promise<Probed> {
-  const questions = [
-    { execute: "qmp_capabilities", id: 0 },
-    { execute: "qom-list-types", arguments: { implements: "device", abstract: false }, id: 1 },
-    { execute: "query-command-line-options", arguments: { option: "spice" }, id: 2 },
-    { execute: "query-command-line-options", arguments: { option: "sandbox" }, id: 3 },
-    { execute: "query-command-line-options", arguments: { option: "vnc" }, id: 4 },
-    { execute: "quit", id: 5 },
+  const questions: readonly Command[] = [
+    ["qmp_capabilities"],
+    ["qom-list-types", { implements: "device", abstract: false }],
+    ["query-command-line-options", { option: "spice" }],
+    ["query-command-line-options", { option: "sandbox" }],
+    ["query-command-line-options", { option: "vnc" }],
+    ["quit"],
   ];
   const [readEnd, writeEnd] = pipe();
-  writeSync(writeEnd, questions.map((question) => `${JSON.stringify(question)}\n`).join(""));
+  writeSync(writeEnd, questions.map(([name, args], id) => formatCommand(name, args, id)).join(""));
   closeSync(writeEnd);
   const argv = [
     path,
@@ -103,20 +111,28 @@ async function ask(path: string): Promise<Probed> {
   const messages = result.stdout
     .split("\n")
     .flatMap((line) => (line.startsWith("{") ? [parseQmpLine(line)] : []));
+  const replyTo = <Name extends CommandName>(command: Name, id: number): ReplyOf<Name> | undefined => {
+    const message = messages.find((item) => item?.kind === "reply" && item.id === id);
+    if (message?.kind !== "reply") return undefined;
+    checkReply(command, COMMANDS[command], message.value);
+    return message.value as ReplyOf<Name>;
+  };
   const greeting = messages.find((message) => message?.kind === "greeting");
-  const types = messages.find((message) => message?.kind === "reply" && message.id === 1);
-  if (greeting?.kind !== "greeting" || types?.kind !== "reply") {
+  const types = replyTo("qom-list-types", 1);
+  if (greeting?.kind !== "greeting" || !types) {
     const { message } = new ProcessError("qemu does not answer", result);
     throw new VmError("unavailable", message, { hint: `try it by hand: ${argv.join(" ")}` });
   }
-  const optionsOf = (id: number): string =>
-    JSON.stringify(messages.find((message) => message?.kind === "reply" && message.id === id) ?? "");
+  // Without the feature it has no parameters, or is no option.
+  const has = (id: number, parameter: string): boolean =>
+    replyTo("query-command-line-options", id)?.some(({ parameters }) =>
+      parameters.some(({ name }) => name === parameter),
+    ) === true;
   return {
     version: greeting.version,
-    devices: (types.value as { name: string }[]).map(({ name }) => name),
-    spice: optionsOf(2).includes("password-secret"),
-    // Without seccomp it has no parameters.
-    sandbox: optionsOf(3).includes("elevateprivileges"),
-    vnc: optionsOf(4).includes("password-secret"),
+    devices: types.map(({ name }) => name),
+    spice: has(2, "password-secret"),
+    sandbox: has(3, "elevateprivileges"),
+    vnc: has(4, "password-secret"),
   };
 }

@@ -1,7 +1,7 @@
-import { closeSync, fstatSync, lstatSync, readSync } from "node:fs";
+import { closeSync, fstatSync, readSync } from "node:fs";
 import { VmError } from "../lib/errors.ts";
 import { openForReading } from "../lib/read-file.ts";
-import { readOwnHeader, readVirtualBytes } from "./image-header.ts";
+import { readOwnHeader } from "./image-header.ts";
 
 /** A firmware volume's header (UEFI PI specification, volume 3, EFI_FIRMWARE_VOLUME_HEADER): its length, its signature. */
 const LENGTH_AT = 32;
@@ -40,11 +40,11 @@ export function findVariablesDamage(path: string): string | undefined {
  * @throws VmError 74 for such a header, and for what is no regular file; a system error
  */
 export function readVariables(path: string): { format: "qcow2" | "raw"; bytes: number } {
-  const { format, refersTo } = readOwnHeader(path);
-  if (format !== "qcow2") return { format: "raw", bytes: lstatSync(path).size };
+  const { format, refersTo, qcow2, fileBytes } = readOwnHeader(path);
+  if (format !== "qcow2") return { format: "raw", bytes: fileBytes };
   if (refersTo)
     throw new VmError("io", `refusing the UEFI variables ${path}: they refer to an external ${refersTo}`, {
       hint: "restore a snapshot",
     });
-  return { format, bytes: readVirtualBytes(path) ?? 0 };
+  return { format, bytes: qcow2?.virtualBytes ?? 0 };
 }

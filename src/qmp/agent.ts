@@ -1,9 +1,12 @@
 import { closeSync, constants, openSync } from "node:fs";
 import type { Socket } from "bun";
 import { hasErrno, VmError } from "../lib/errors.ts";
+import { within } from "../lib/within.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
-import { withSocket } from "./client.ts";
+import { connectUnix } from "../process/unix-socket.ts";
+import { formatCommand } from "./commands.ts";
 import { LineTooLong, parseObject, readRefusal } from "./protocol.ts";
+import { isObject } from "./shape.ts";
 
 /** Stands before an answer to guest-sync-delimited; in JSON it cannot be (qemu's docs/interop/qemu-ga). */
 const SENTINEL = 0xff;
@@ -18,8 +21,8 @@ const MAX_ID = 2 ** 31;
 /** How long the agent may think about one command. */
 const ANSWER_MS = 60_000;
 
-/** How long other commands may talk to the agent before us: a freeze lasts 10 s at most. */
-const QUEUE_MS = 15_000;
+/** How long other commands may talk to the agent before us: file systems are frozen for 10 s at most, and then thawed. */
+const QUEUE_MS = 30_000;
 const RETRY_MS = 20;
 
 /** The file beside the agent's socket that is locked by whoever talks to it. */
@@ -81,16 +84,19 @@ async function lockLine(socket: string, queueMs: number, over: AbortSignal | und
   return fd;
 }
 
-/** A conversation with qemu-ga in the guest: one command at a time. */
+/** A conversation with qemu-ga in the guest: one command after the other, in the order in which they are asked for. */
 export class GuestAgent implements Disposable {
   #socket: Socket | undefined;
   #unsent = Buffer.alloc(0);
   #pieces: Uint8Array[] = [];
   #length = 0;
-  /** Answers count only from the sentinel on, and that before the answer to our own sync. */
-  #synced = false;
-  #syncId: number | undefined = Math.floor(Math.random() * MAX_ID);
-  #waiting: PromiseWithResolvers<string> | undefined;
+  /** The line may hold a reply that is no longer, or never was, waited for: a sync goes before the next command. */
+  #stale = true;
+  /** What comes before the reply to this sync is not for us. */
+  #syncId: number | undefined;
+  #waiting: (PromiseWithResolvers<string> & { onlySync: boolean }) | undefined;
+  /** Settles when the commands before have been answered, or given up. */
+  #turn: Promise<unknown> = Promise.resolve();
   #over = false;
   #lock: number | undefined;
 
@@ -111,10 +117,14 @@ export class GuestAgent implements Disposable {
     try {
       agent.#lock = await lockLine(path, queueMs, over);
       if (over?.aborted) throw lineClosed();
-      await agent.#open(path);
-      agent.#send(Buffer.of(SENTINEL));
-      await agent.#ask("guest-sync-delimited", { id: agent.#syncId }, timeoutMs);
-      agent.#syncId = undefined;
+      const socket = {
+        data: (_socket: Socket, bytes: Uint8Array) => agent.#receive(bytes),
+        drain: () => agent.#flush(),
+        close: () => agent.#end(),
+        error: () => agent.#end(),
+      };
+      agent.#socket = await connectUnix(path, socket, timeoutMs, () => new AgentSilence());
+      await agent.#exchange(undefined, timeoutMs);
       return agent;
     } catch (error) {
       agent[Symbol.dispose]();
@@ -122,9 +132,15 @@ export class GuestAgent implements Disposable {
     }
   }
 
-  /** Runs one command and gives its `return` value. @throws AgentError when it is refused */
+  /**
+   * Runs one command, when those before it have been answered.
+   * @returns its `return` value
+   * @throws AgentError when it is refused, AgentSilence when it is not answered in time
+   */
   execute(command: string, args?: Record<string, unknown>, timeoutMs = ANSWER_MS): Promise<unknown> {
-    return this.#ask(command, args, timeoutMs);
+    const reply = this.#turn.then(() => this.#ask(command, args, timeoutMs));
+    this.#turn = reply.catch(() => {});
+    return reply;
   }
 
   [Symbol.dispose](): void {
@@ -132,36 +148,41 @@ export class GuestAgent implements Disposable {
     this.#end();
   }
 
-  async #open(path: string): Promise<void> {
-    const socket = {
-      data: (_socket: Socket, bytes: Uint8Array) => this.#receive(bytes),
-      drain: () => this.#flush(),
-      close: () => this.#end(),
-      error: () => this.#end(),
-    };
-    await withSocket(path, async (unix) => {
-      this.#socket = await Bun.connect({ unix, socket });
-    });
+  async #ask(command: string, args: object | undefined, timeoutMs: number): Promise<unknown> {
+    const reply = parseObject(
+      await this.#exchange(formatCommand(command, args), timeoutMs),
+      "the guest agent",
+    );
+    if (!isObject(reply.error)) return reply.return;
+    const refusal = readRefusal(reply.error);
+    throw new AgentError(command, refusal.class, refusal.desc);
   }
 
-  async #ask(
-    command: string,
-    args: Record<string, unknown> | undefined,
-    timeoutMs: number,
-  ): Promise<unknown> {
+  /**
+   * Sends a request, and a sync before it where that is needed: by one write, so that the agent has the request also if we
+   * give up waiting for its sync.
+   * @param request undefined: the sync alone
+   * @returns the line that answers it
+   */
+  async #exchange(request: string | undefined, timeoutMs: number): Promise<string> {
     if (this.#over) throw lineClosed();
-    this.#waiting = Promise.withResolvers<string>();
-    const { promise, reject } = this.#waiting;
-    this.#send(Buffer.from(`${JSON.stringify({ execute: command, arguments: args })}\n`));
-    const timer = setTimeout(() => reject(new AgentSilence()), timeoutMs);
+    const waiting = { ...Promise.withResolvers<string>(), onlySync: request === undefined };
+    this.#waiting = waiting;
+    const sync = this.#stale ? this.#newSync() : [];
+    this.#stale = true;
+    this.#send(Buffer.concat([...sync, Buffer.from(request ?? "")]));
     try {
-      const reply = parseObject(await promise, "the guest agent");
-      if (typeof reply.error !== "object" || reply.error === null) return reply.return;
-      const refusal = readRefusal(reply.error as Record<string, unknown>);
-      throw new AgentError(command, refusal.class, refusal.desc);
+      const line = await within(waiting.promise, timeoutMs, () => new AgentSilence());
+      this.#stale = false;
+      return line;
     } finally {
-      clearTimeout(timer);
+      this.#waiting = undefined;
     }
+  }
+
+  #newSync(): Buffer[] {
+    this.#syncId = Math.floor(Math.random() * MAX_ID);
+    return [Buffer.of(SENTINEL), Buffer.from(formatCommand("guest-sync-delimited", { id: this.#syncId }))];
   }
 
   #send(bytes: Buffer): void {
@@ -175,25 +196,41 @@ export class GuestAgent implements Disposable {
     this.#unsent = this.#unsent.subarray(written < 0 ? this.#unsent.length : written);
   }
 
-  /** One answer is one line; a big one comes in many pieces. */
+  /** One reply is one line; a big one comes in many pieces. */
   #receive(bytes: Uint8Array): void {
-    let fresh = bytes;
-    if (!this.#synced) {
-      const at = bytes.lastIndexOf(SENTINEL);
-      if (at < 0) return;
-      this.#synced = true;
-      fresh = bytes.subarray(at + 1);
+    let rest = bytes;
+    for (let end = rest.indexOf(NEWLINE); end >= 0; end = rest.indexOf(NEWLINE)) {
+      const line = Buffer.concat([...this.#pieces.splice(0), rest.subarray(0, end)]);
+      this.#length = 0;
+      rest = rest.subarray(end + 1);
+      this.#hear(line);
     }
-    this.#length += fresh.length;
+    if (this.#syncId !== undefined) {
+      const at = rest.lastIndexOf(SENTINEL);
+      // Nothing before the sentinel is kept.
+      if (at < 0 && this.#pieces.length === 0) return;
+      if (at >= 0) {
+        this.#pieces = [];
+        this.#length = 0;
+      }
+      rest = rest.subarray(Math.max(at, 0));
+    }
+    if (rest.length === 0) return;
+    this.#length += rest.length;
     if (this.#length > MAX_LINE_BYTES) return this.#refuse();
     // Bun uses its buffer again.
-    this.#pieces.push(fresh.slice());
-    if (!fresh.includes(NEWLINE)) return;
-    const line = Buffer.concat(this.#pieces.splice(0)).toString("utf8");
-    this.#length = 0;
-    // An agent that was not waited for answers that client's sync first.
-    if (this.#syncId !== undefined && !isReplyTo(this.#syncId, line)) this.#synced = false;
-    else this.#waiting?.resolve(line);
+    this.#pieces.push(rest.slice());
+  }
+
+  #hear(line: Buffer): void {
+    if (this.#syncId !== undefined) {
+      const at = line.lastIndexOf(SENTINEL);
+      // An agent that was not waited for answers earlier requests first.
+      if (at < 0 || !isReplyTo(this.#syncId, line.toString("utf8", at + 1))) return;
+      this.#syncId = undefined;
+      if (!this.#waiting?.onlySync) return;
+    }
+    this.#waiting?.resolve(line.toString("utf8"));
   }
 
   #refuse(): void {

@@ -1,4 +1,5 @@
 import type { QmpClient } from "./client.ts";
+import type { ArgsOf, TransactionAction } from "./commands.ts";
 
 /** A dirty bitmap: it notes which parts of a disk were written to since it was made (qapi/block-core.json). */
 export interface Bitmap {
@@ -22,20 +23,10 @@ export interface BlockNode {
   bitmaps: Bitmap[];
 }
 
-/** qapi/block-core.json, BlockDeviceInfo. */
-interface NodeInfo {
-  "node-name": string;
-  drv: string;
-  file: string;
-  /** qapi/block-core.json, ImageInfo and ImageInfoSpecificQCow2. */
-  image: { "virtual-size": number; "format-specific"?: { data?: { corrupt?: boolean } } };
-  "dirty-bitmaps"?: { name?: string; count: number; recording: boolean; inconsistent?: boolean }[];
-}
-
 export async function listBlockNodes(client: QmpClient): Promise<BlockNode[]> {
-  const all = (await client.execute("query-named-block-nodes", { flat: true })) as NodeInfo[];
+  const all = await client.execute("query-named-block-nodes", { flat: true });
   return all.map((info) => ({
-    node: info["node-name"],
+    node: info["node-name"] ?? "",
     driver: info.drv,
     file: info.file,
     virtualBytes: info.image["virtual-size"],
@@ -44,12 +35,6 @@ export async function listBlockNodes(client: QmpClient): Promise<BlockNode[]> {
       name === undefined ? [] : [{ name, count, sound: recording && inconsistent !== true }],
     ),
   }));
-}
-
-/** A part of a `transaction`: all of it is done, or nothing (qapi/transaction.json). */
-export interface TransactionAction {
-  type: string;
-  data: Record<string, unknown>;
 }
 
 /** Adds a bitmap that is kept in the image. */
@@ -64,12 +49,19 @@ export const removingBitmap = (node: string, name: string): TransactionAction =>
 });
 
 /** A device's `drive`: by it the guest's disk gets another node. */
-const driveOf = (device: string) => ({ path: `/machine/peripheral/${device}`, property: "drive" });
+const driveOf = (device: string): ArgsOf<"qom-get"> => ({
+  path: `/machine/peripheral/${device}`,
+  property: "drive",
+});
 
-export const getDrive = async (client: QmpClient, device: string): Promise<string> =>
-  (await client.execute("qom-get", driveOf(device))) as string;
+export const getDrive = (client: QmpClient, device: string): Promise<unknown> =>
+  client.execute("qom-get", driveOf(device));
 
-export const settingDrive = (device: string, node: string) => ({ ...driveOf(device), value: node });
+/** What `qom-set` is told. */
+export const settingDrive = (device: string, node: string): ArgsOf<"qom-set"> => ({
+  ...driveOf(device),
+  value: node,
+});
 
 export const removeNode = (client: QmpClient, node: string): Promise<unknown> =>
   client.execute("blockdev-del", { "node-name": node });

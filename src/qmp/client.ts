@@ -1,41 +1,33 @@
-import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import type { Socket } from "bun";
-import { commandLine } from "../lib/command-line.ts";
-import { hasErrno, saysNoRoom, VmError } from "../lib/errors.ts";
-import { isUnixSocketAlive } from "../process/libc.ts";
-import { O_PATH } from "../process/open-flags.ts";
+import { within } from "../lib/within.ts";
 import { interruption } from "../process/signals.ts";
+import { connectUnix } from "../process/unix-socket.ts";
 import {
-  LineSplitter,
-  parseQmpLine,
-  type QmpErrorReply,
-  type QmpEvent,
-  type QmpMessage,
-} from "./protocol.ts";
-
-/** sun_path holds 108 bytes with its end (unix(7)). */
-export const MAX_SOCKET_PATH_BYTES = 107;
+  checkReply,
+  COMMANDS,
+  formatCommand,
+  type Command,
+  type CommandName,
+  type CommandShape,
+  type ReplyOf,
+  type Rest,
+} from "./commands.ts";
+import { QmpDisconnect, QmpError, QmpTimeout } from "./errors.ts";
+import type { QmpEvent } from "./events.ts";
+import { LineSplitter, parseQmpLine, type QmpMessage } from "./protocol.ts";
 
 /** The longest message of qemu's own that is known of (a long list of block nodes) has a few MiB. */
 const MAX_LINE_BYTES = 64 << 20;
 /** Events that are kept until a listener is added; further ones are dropped. */
 const MAX_EARLY_EVENTS = 1000;
 
-/** qemu refused a command. */
-export class QmpError extends VmError {
-  constructor(
-    command: string,
-    readonly reply: QmpErrorReply,
-  ) {
-    super(saysNoRoom(reply.desc) ? "cannotCreate" : "io", `qemu refused ${command}: ${reply.desc}`);
-  }
-}
-
 /** After a stop signal a qemu that answers nothing for this long is given up: it hangs. */
 const HURRY_MS = 5000;
 
 interface Waiting {
   command: string;
+  shape: CommandShape;
+  limit: ReturnType<typeof setTimeout>;
   resolve: (value: unknown) => void;
   reject: (error: Error) => void;
 }
@@ -47,7 +39,9 @@ export class QmpClient {
   readonly #listeners: ((event: QmpEvent) => void)[] = [];
   /** Events that came before anybody listened. */
   #early: QmpEvent[] = [];
-  #over = false;
+  /** Why the conversation is over. */
+  #over: Error | undefined;
+  #replyMs = Number.POSITIVE_INFINITY;
   /** Of qemu, as its greeting tells: `7.2.22`. */
   version = "";
   #socket: Socket | undefined;
@@ -62,43 +56,47 @@ export class QmpClient {
 
   /**
    * Connects and negotiates.
-   * @param timeoutMs how long the greeting may take: a socket whose one client is somebody else stays silent
-   * @throws a system error when nobody listens; VmError 75 when the socket is busy
+   * @param limitMs how long the greeting may take: a socket whose one client is another stays silent
+   * @param replyMs how long a reply may take at most, also where its command may take longer
+   * @throws a system error when no process listens; QmpTimeout (75) when the socket is busy
    */
-  static async connect(path: string, timeoutMs = 5000): Promise<QmpClient> {
+  static async connect(path: string, limitMs = 5000, replyMs?: number): Promise<QmpClient> {
     const client = new QmpClient();
     client.#ready.promise.catch(() => {});
-    const deadline = Date.now() + timeoutMs;
-    await withSocket(path, async (short) => {
-      client.#socket = await patiently({ path, short }, deadline, () =>
-        Bun.connect({
-          unix: short,
-          socket: {
-            data: (_socket, bytes) => client.#receive(bytes),
-            drain: () => client.#flush(),
-            close: () => client.#end(),
-            error: () => client.#end(),
-          },
-        }),
-      );
-    });
+    if (replyMs !== undefined) client.#replyMs = replyMs;
+    const late = (): Error => new QmpTimeout(`qemu does not answer on ${path}`);
+    const socket = {
+      data: (_socket: Socket, bytes: Uint8Array) => client.#receive(bytes),
+      drain: () => client.#flush(),
+      close: () => client.#end(),
+      error: () => client.#end(),
+    };
+    client.#socket = await connectUnix(path, socket, limitMs, late);
     interruption.addEventListener("abort", client.#hurry);
     if (interruption.aborted) client.#hurry();
-    const timer = setTimeout(() => client.#ready.reject(silent(path)), timeoutMs);
     try {
-      await client.#ready.promise;
+      await within(client.#ready.promise, limitMs, late);
     } catch (error) {
       client.close();
       throw error;
-    } finally {
-      clearTimeout(timer);
     }
     return client;
   }
 
-  /** Runs one command and gives its `return` value. */
-  execute(command: string, args?: Record<string, unknown>): Promise<unknown> {
-    const reply = this.#queue(command, args);
+  /**
+   * Runs one command.
+   * @returns its reply
+   * @throws QmpError when qemu refuses it, QmpTimeout when it does not answer, QmpDisconnect when it has gone
+   */
+  execute<Name extends CommandName>(command: Name, ...[args]: Rest<Name>): Promise<ReplyOf<Name>> {
+    const reply = this.#queue(command, COMMANDS[command], args);
+    this.#flush();
+    return reply as Promise<ReplyOf<Name>>;
+  }
+
+  /** Runs a command that the program itself does not use: for scripts and tests. */
+  executeUntyped(command: string, args?: object): Promise<any> {
+    const reply = this.#queue(command, { limitMs: COMMANDS["query-status"].limitMs }, args);
     this.#flush();
     return reply;
   }
@@ -108,21 +106,28 @@ export class QmpClient {
    * them or none. (Those that it has not begun when the connection ends it drops: qemu's monitor/qmp.c.)
    * @returns their replies, in the same order
    */
-  executeTogether(commands: readonly (readonly [command: string, args?: object])[]): Promise<unknown>[] {
-    const replies = commands.map(([command, args]) => this.#queue(command, args as Record<string, unknown>));
+  executeTogether(commands: readonly Command[]): Promise<unknown>[] {
+    const replies = commands.map(([command, args]) => this.#queue(command, COMMANDS[command], args));
     this.#flush();
     return replies;
   }
 
-  #queue(command: string, args?: Record<string, unknown>): Promise<unknown> {
-    if (this.#over) return Promise.reject(conversationOver());
+  #queue(command: string, shape: CommandShape, args: unknown): Promise<unknown> {
+    if (this.#over) return Promise.reject(this.#over);
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-    this.#waiting.set(id, { command, resolve, reject });
-    const line = Buffer.from(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
-    this.#unsent = Buffer.concat([this.#unsent, line]);
+    const limitMs = Math.min(shape.limitMs, this.#replyMs);
+    const limit = setTimeout(() => this.#giveUp(command, limitMs), limitMs);
+    this.#waiting.set(id, { command, shape, limit, resolve, reject });
+    this.#unsent = Buffer.concat([this.#unsent, Buffer.from(formatCommand(command, args, id))]);
     if (interruption.aborted) this.#hurry();
     return promise;
+  }
+
+  /** What is not answered now may be answered later, and what waits behind it, too: none of it is wanted then. */
+  #giveUp(command: string, limitMs: number): void {
+    this.#end(new QmpTimeout(`qemu has not answered ${command} within ${limitMs / 1000} s`));
+    this.#socket?.terminate();
   }
 
   /** Hears every event; the first listener also those that came before it. */
@@ -175,67 +180,30 @@ export class QmpClient {
       for (const listener of this.#listeners) listener(message.event);
     } else if (message) {
       const waiting = this.#waiting.get(message.id);
+      if (!waiting) return;
       this.#waiting.delete(message.id);
-      if (message.kind === "reply") waiting?.resolve(message.value);
-      else waiting?.reject(new QmpError(waiting.command, message.error));
+      clearTimeout(waiting.limit);
+      const { command, shape, resolve, reject } = waiting;
+      if (message.kind === "failure") return reject(new QmpError(command, message.error));
+      try {
+        checkReply(command, shape, message.value);
+        resolve(message.value);
+      } catch (error) {
+        reject(error as Error);
+      }
     }
   }
 
-  #end(gone: Error = conversationOver()): void {
-    this.#over = true;
+  #end(reason: Error = new QmpDisconnect()): void {
+    this.#over ??= reason;
     clearTimeout(this.#limit);
     interruption.removeEventListener("abort", this.#hurry);
-    this.#ready.reject(gone);
-    for (const { reject } of this.#waiting.values()) reject(gone);
+    this.#ready.reject(this.#over);
+    for (const { limit, reject } of this.#waiting.values()) {
+      clearTimeout(limit);
+      reject(this.#over);
+    }
     this.#waiting.clear();
     this.#closed.resolve();
   }
 }
-
-const silent = (path: string): VmError =>
-  new VmError("busy", `qemu does not answer on ${path}`, {
-    hint: `try again; one that hangs is ended, as by a power cut: ${commandLine("stop", "--force")}`,
-  });
-const conversationOver = (): VmError => new VmError("io", "qemu has closed the conversation");
-
-/** How often a full queue is tried again; there is no event for it. */
-const QUEUE_MS = 20;
-
-/** Waits for a place in a listener's queue, which is short: Bun takes a full one (EAGAIN) for a dead socket. */
-async function patiently<T>(
-  { path, short }: Record<"path" | "short", string>,
-  deadline: number,
-  connect: () => Promise<T>,
-): Promise<T> {
-  for (;;) {
-    const { promise, reject } = Promise.withResolvers<never>();
-    const timer = setTimeout(() => reject(silent(path)), Math.max(deadline - Date.now(), QUEUE_MS));
-    try {
-      return await Promise.race([connect(), promise]);
-    } catch (error) {
-      if (!hasErrno(error, "ECONNREFUSED") || !isUnixSocketAlive(short)) throw error;
-      if (Date.now() > deadline) throw silent(path);
-    } finally {
-      clearTimeout(timer);
-    }
-    await Bun.sleep(QUEUE_MS);
-  }
-}
-
-/**
- * Lends the address of a Unix socket, for connecting. It names this very socket: no link is followed, and its own path
- * may be longer than an address can be (unix(7)).
- * @throws a system error: ENOENT …, ECONNREFUSED for anything but a socket, as connect(2)
- */
-export async function withSocket<T>(path: string, use: (address: string) => Promise<T>): Promise<T> {
-  const fd = openSync(path, O_PATH | constants.O_NOFOLLOW);
-  try {
-    if (!fstatSync(fd).isSocket()) throw notListening(path);
-    return await use(`/proc/self/fd/${fd}`);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-const notListening = (path: string): Error =>
-  Object.assign(new Error(`ECONNREFUSED: it is no socket, connect '${path}'`), { code: "ECONNREFUSED" });

@@ -1,61 +1,213 @@
-import { hasErrno } from "../lib/errors.ts";
-import { isUnixSocketAlive } from "../process/libc.ts";
-import { QmpClient, withSocket } from "./client.ts";
-import type { QmpEvent } from "./protocol.ts";
-
-/** Why qemu says a guest has ended (qapi/run-state.json, ShutdownCause). */
-export interface Shutdown {
-  reason: string;
-  /** The guest itself asked for it. */
-  guest: boolean;
-}
-
-export function parseShutdown(event: QmpEvent): Shutdown | undefined {
-  if (event.event !== "SHUTDOWN") return undefined;
-  const { reason, guest } = event.data;
-  return { reason: typeof reason === "string" ? reason : "unknown", guest: guest === true };
-}
-
-/** Presses the ACPI power button. */
-export async function powerDown(client: QmpClient): Promise<void> {
-  await client.execute("system_powerdown");
-}
-
-/** Ends qemu at once; its images are flushed first. */
-export async function quit(client: QmpClient): Promise<void> {
-  await client.execute("quit").catch(() => {});
-}
-
-/** A line to the guest, as qemu sees it. */
-export interface Line {
-  /** A client is connected on the host. */
-  taken: boolean;
-  /** A program in the guest has it open; a serial port always counts as open. */
-  guestOpen: boolean;
-}
-
 /**
- * Looks at the character device behind a socket (qapi/char.json, query-chardev).
- * @param name the socket's file name
- * @returns undefined when this qemu has none
+ * The commands of qemu's monitor that this program uses, with the members that it sends and reads (qemu's qapi/*.json).
+ * A test compares them with qemu's own schema.
  */
-export async function findLine(client: QmpClient, name: string): Promise<Line | undefined> {
-  const devices = (await client.execute("query-chardev")) as { filename: string; "frontend-open": boolean }[];
-  const device = devices.find(({ filename }) => filename.split(/[:/,]/).includes(name));
-  return (
-    device && { taken: !device.filename.startsWith("disconnected:"), guestOpen: device["frontend-open"] }
-  );
+import { QmpMisfit } from "./errors.ts";
+import { findMisfit, type Shape, type ValueOf } from "./shape.ts";
+
+export interface CommandShape {
+  readonly args?: Shape;
+  /** Absent: nothing is read from it. */
+  readonly reply?: Shape;
+  /** How long the reply may take. */
+  readonly limitMs: number;
 }
 
-/**
- * Does a qemu hold this socket? A connection that is accepted or queued is proof, also when its one client
- * is somebody else: the kernel refuses once the process is dead.
- */
-export async function isListening(path: string): Promise<boolean> {
-  try {
-    return await withSocket(path, async (address) => isUnixSocketAlive(address));
-  } catch (error) {
-    if (hasErrno(error, "ENOENT", "ENOTDIR", "ECONNREFUSED")) return false;
-    throw error;
-  }
+/** Asks for what qemu knows. A loaded host, or a slow disk that its main loop waits for, may delay that. */
+const QUERY_MS = 30_000;
+/** Waits for disks: qemu opens images, flushes them, or drains what is under way. */
+const DISK_MS = 300_000;
+
+const NODE_NAME = { "node-name": "string" } as const;
+const BITMAP = { node: "string", name: "string" } as const;
+const FILE_NODE = { driver: { oneOf: ["file"] }, filename: "string" } as const;
+/** An object's property, by its path in the machine (qapi/qom.json). */
+const PROPERTY = { path: "string", property: "string" } as const;
+
+const ACTION = {
+  either: [
+    {
+      type: { oneOf: ["block-dirty-bitmap-add"] },
+      data: { ...BITMAP, persistent: "boolean" },
+    },
+    { type: { oneOf: ["block-dirty-bitmap-remove"] }, data: BITMAP },
+  ],
+} as const;
+
+export const COMMANDS = {
+  qmp_capabilities: { limitMs: QUERY_MS },
+
+  // qapi/run-state.json, qapi/misc.json, qapi/machine.json
+  "query-status": {
+    reply: { running: "boolean", status: { known: ["running", "paused", "io-error"] } },
+    limitMs: QUERY_MS,
+  },
+  stop: { limitMs: DISK_MS },
+  cont: { limitMs: DISK_MS },
+  system_powerdown: { limitMs: QUERY_MS },
+  quit: { limitMs: QUERY_MS },
+
+  // qapi/char.json, qapi/ui.json
+  "query-chardev": { reply: [{ filename: "string", "frontend-open": "boolean" }], limitMs: QUERY_MS },
+  screendump: { args: { filename: "string" }, limitMs: QUERY_MS },
+  "query-spice": {
+    reply: {
+      enabled: "boolean",
+      "host?": "string",
+      "port?": "number",
+      "tls-port?": "number",
+      "auth?": "string",
+    },
+    limitMs: QUERY_MS,
+  },
+  "query-vnc": {
+    reply: {
+      enabled: "boolean",
+      "host?": "string",
+      "service?": "string",
+      "family?": { known: ["unix"] },
+      "auth?": "string",
+    },
+    limitMs: QUERY_MS,
+  },
+
+  // qapi/block-core.json, qapi/transaction.json
+  "query-named-block-nodes": {
+    args: { flat: "boolean" },
+    reply: [
+      {
+        "node-name?": "string",
+        drv: "string",
+        file: "string",
+        image: {
+          "virtual-size": "number",
+          "format-specific?": { "data?": { "corrupt?": "boolean" } },
+        },
+        "dirty-bitmaps?": [
+          { "name?": "string", count: "number", recording: "boolean", "inconsistent?": "boolean" },
+        ],
+      },
+    ],
+    limitMs: QUERY_MS,
+  },
+  "blockdev-add": {
+    args: {
+      either: [
+        {
+          driver: { oneOf: ["qcow2"] },
+          ...NODE_NAME,
+          "read-only?": "boolean",
+          file: FILE_NODE,
+          // Of the same kind, or null: qemu opens none that it is not told of.
+          backing: "any",
+        },
+        {
+          driver: { oneOf: ["copy-before-write"] },
+          ...NODE_NAME,
+          file: "string",
+          target: "string",
+          "on-cbw-error": { oneOf: ["break-snapshot"] },
+          "cbw-timeout": "number",
+        },
+        { driver: { oneOf: ["snapshot-access"] }, ...NODE_NAME, file: "string", "read-only": "boolean" },
+      ],
+    },
+    limitMs: DISK_MS,
+  },
+  "blockdev-del": { args: NODE_NAME, limitMs: DISK_MS },
+  transaction: { args: { actions: [ACTION] }, limitMs: DISK_MS },
+  "block-dirty-bitmap-add": { args: { ...BITMAP, disabled: "boolean" }, limitMs: DISK_MS },
+  "block-dirty-bitmap-merge": {
+    args: { node: "string", target: "string", bitmaps: [BITMAP] },
+    limitMs: DISK_MS,
+  },
+  "blockdev-backup": {
+    args: {
+      "job-id": "string",
+      device: "string",
+      target: "string",
+      sync: { oneOf: ["top", "bitmap"] },
+      "bitmap?": "string",
+      "bitmap-mode?": { oneOf: ["never"] },
+      compress: "boolean",
+      "auto-dismiss": "boolean",
+      "x-perf?": { "max-workers": "number" },
+      "speed?": "number",
+    },
+    limitMs: DISK_MS,
+  },
+
+  // qapi/job.json
+  "query-jobs": {
+    reply: [
+      {
+        id: "string",
+        status: { known: ["concluded"] },
+        "current-progress": "number",
+        "total-progress": "number",
+        "error?": "string",
+      },
+    ],
+    // Asked again and again while disks are copied: one that is slow for a while does not end that.
+    limitMs: DISK_MS,
+  },
+  "job-dismiss": { args: { id: "string" }, limitMs: DISK_MS },
+  "block-job-cancel": { args: { device: "string", force: "boolean" }, limitMs: DISK_MS },
+
+  // qapi/qom.json, qapi/qdev.json; which properties there are is the device's matter.
+  "qom-get": { args: PROPERTY, reply: "any", limitMs: QUERY_MS },
+  "qom-set": { args: { ...PROPERTY, value: "any" }, limitMs: DISK_MS },
+  "qom-list-types": {
+    args: { implements: "string", abstract: "boolean" },
+    reply: [{ name: "string" }],
+    limitMs: QUERY_MS,
+  },
+  device_add: { args: { driver: "string", "id?": "string", "bus?": "string" }, limitMs: DISK_MS },
+  "query-command-line-options": {
+    args: { option: "string" },
+    reply: [{ option: "string", parameters: [{ name: "string" }] }],
+    limitMs: QUERY_MS,
+  },
+
+  // qapi/migration.json
+  "migrate-set-capabilities": {
+    args: { capabilities: [{ capability: { oneOf: ["events"] }, state: "boolean" }] },
+    limitMs: QUERY_MS,
+  },
+  "migrate-set-parameters": { args: { "max-bandwidth": "number" }, limitMs: QUERY_MS },
+  migrate: { args: { uri: "string" }, limitMs: QUERY_MS },
+  "migrate-incoming": { args: { uri: "string" }, limitMs: QUERY_MS },
+} as const satisfies Record<string, CommandShape>;
+
+type Table = typeof COMMANDS;
+
+export type CommandName = keyof Table;
+
+export type ArgsOf<Name extends CommandName> = Table[Name] extends { readonly args: infer Args }
+  ? ValueOf<Args>
+  : undefined;
+
+export type ReplyOf<Name extends CommandName> = Table[Name] extends { readonly reply: infer Reply }
+  ? ValueOf<Reply>
+  : unknown;
+
+/** A command with its arguments, where it has any. */
+export type Command = {
+  [Name in CommandName]: ArgsOf<Name> extends undefined ? readonly [Name] : readonly [Name, ArgsOf<Name>];
+}[CommandName];
+
+/** The rest of the arguments of a function that takes a command's name first. */
+export type Rest<Name extends CommandName> = ArgsOf<Name> extends undefined ? [] : [args: ArgsOf<Name>];
+
+/** A command as one line of the protocol. */
+export const formatCommand = (execute: string, args?: unknown, id?: number): string =>
+  `${JSON.stringify({ execute, arguments: args, id })}\n`;
+
+/** @throws QmpMisfit when a reply lacks what is read from it */
+export function checkReply(command: string, { reply }: CommandShape, value: unknown): void {
+  const misfit = reply && findMisfit(value, reply);
+  if (misfit !== undefined) throw new QmpMisfit(command, misfit);
 }
+
+/** A part of a transaction: all of them are done, or none. */
+export type TransactionAction = ValueOf<typeof ACTION>;

@@ -2,16 +2,9 @@
 import { VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
 import { plain } from "../lib/text.ts";
-
-export interface QmpEvent {
-  event: string;
-  data: Record<string, unknown>;
-}
-
-export interface QmpErrorReply {
-  class: string;
-  desc: string;
-}
+import type { QmpErrorReply } from "./errors.ts";
+import { parseEvent, type QmpEvent } from "./events.ts";
+import { isObject } from "./shape.ts";
 
 export type QmpMessage =
   | { kind: "greeting"; version: string }
@@ -28,10 +21,8 @@ export function parseQmpLine(line: string): QmpMessage | undefined {
   if (Array.isArray(message)) return undefined;
   if (!isObject(message)) throw notJson(line, "qemu");
   if ("QMP" in message) return { kind: "greeting", version: readVersion(message.QMP) };
-  if (typeof message.event === "string") {
-    const data = isObject(message.data) ? message.data : {};
-    return { kind: "event", event: { event: message.event, data } };
-  }
+  const event = parseEvent(message.event, message.data);
+  if (event) return { kind: "event", event };
   if (typeof message.id !== "number") return undefined;
   if (isObject(message.error)) return { kind: "failure", id: message.id, error: readRefusal(message.error) };
   if ("return" in message) return { kind: "reply", id: message.id, value: message.return };
@@ -45,9 +36,6 @@ function readVersion(greeting: unknown): string {
   if ([major, minor, micro].every((part) => typeof part === "number")) return `${major}.${minor}.${micro}`;
   throw new VmError("io", "qemu greets without a version");
 }
-
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
 
 /** An error object of QMP and of the guest agent. */
 export const readRefusal = ({ class: kind, desc }: Record<string, unknown>): QmpErrorReply => ({

@@ -1,5 +1,6 @@
 import type { DisplayAddress, SharedDisplay } from "../machine/types.ts";
-import { QmpError, type QmpClient } from "./client.ts";
+import type { QmpClient } from "./client.ts";
+import { QmpError } from "./errors.ts";
 
 /**
  * Has qemu write the screen to a file, as PPM: PNG it can only since 7.1.
@@ -25,32 +26,34 @@ export interface ShownScreen {
 
 /** Asks where a screen can be seen (qapi/ui.json, SpiceInfo and VncInfo); undefined when nowhere. */
 export async function findShownScreen(client: QmpClient): Promise<ShownScreen | undefined> {
-  const spice = await ask(client, "query-spice");
-  if (spice.enabled) {
-    const port = spice.port ?? spice["tls-port"];
+  const spice = await unlessUnknown(client.execute("query-spice"));
+  if (spice?.enabled) {
+    const { host = "", port, "tls-port": tlsPort, auth } = spice;
+    const shown = port ?? tlsPort;
     return {
       kind: "spice",
-      at: port === undefined ? { socket: spice.host } : { host: spice.host, port },
-      asksPassword: spice.auth !== "none",
-      encrypted: spice.port === undefined && port !== undefined,
+      at: shown === undefined ? { socket: host } : { host, port: shown },
+      asksPassword: auth !== "none",
+      encrypted: port === undefined && tlsPort !== undefined,
     };
   }
-  const vnc = await ask(client, "query-vnc");
-  if (!vnc.enabled) return undefined;
+  const vnc = await unlessUnknown(client.execute("query-vnc"));
+  if (!vnc?.enabled) return undefined;
+  const { host = "", service = "", family, auth } = vnc;
   return {
     kind: "vnc",
-    at: vnc.family === "unix" ? { socket: vnc.service } : { host: vnc.host, port: Number(vnc.service) },
-    asksPassword: vnc.auth !== "none",
+    at: family === "unix" ? { socket: service } : { host, port: Number(service) },
+    asksPassword: auth !== "none",
     encrypted: false,
   };
 }
 
-/** A qemu without the feature does not know the question. */
-async function ask(client: QmpClient, question: string): Promise<Record<string, any>> {
+/** A qemu without the feature does not know the command. */
+async function unlessUnknown<T>(reply: Promise<T>): Promise<T | undefined> {
   try {
-    return (await client.execute(question)) as Record<string, any>;
+    return await reply;
   } catch (error) {
-    if (error instanceof QmpError && error.reply.class === "CommandNotFound") return { enabled: false };
+    if (error instanceof QmpError && error.reply.class === "CommandNotFound") return undefined;
     throw error;
   }
 }

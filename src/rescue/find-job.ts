@@ -4,6 +4,7 @@ import { distrust } from "../lib/trust.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { nearest } from "../lib/nearest.ts";
+import { isOwnName } from "../lib/text.ts";
 import { listDirectory, lstatOf } from "../store/files.ts";
 import { BUNDLED_JOBS } from "./assets.ts";
 
@@ -15,12 +16,9 @@ export interface Job {
   post: string | undefined;
 }
 
-const isJobName = (name: string): boolean =>
-  /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u.test(name) && Buffer.byteLength(name) <= 200;
-
 /** @throws 64 for a path or an invalid name */
 export function validateJobName(name: string): void {
-  if (isJobName(name)) return;
+  if (isOwnName(name)) return;
   throw new VmError("usage", `'${name}' cannot be a job's name`, {
     hint: "give the name, not the path: NAME for NAME.job",
   });
@@ -49,7 +47,7 @@ const sharedJobs = (profiles: string): string => join(profiles, "scripts/jobs");
 function jobsIn(directory: string, place: ListedJob["place"]): ListedJob[] {
   return listDirectory(directory)
     .toSorted()
-    .filter((file) => file.endsWith(".job") && isJobName(file.slice(0, -".job".length)))
+    .filter((file) => file.endsWith(".job") && isOwnName(file.slice(0, -".job".length)))
     .map((file) => ({ name: file.slice(0, -".job".length), place, script: join(directory, file) }));
 }
 

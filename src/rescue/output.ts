@@ -1,10 +1,10 @@
-import { closeSync, constants, fstatSync, openSync, readSync, watch, type FSWatcher } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
+import { watchDirectory } from "../process/watch-directory.ts";
 import { lstatOf } from "../store/files.ts";
 import { JOB } from "../store/layout.ts";
 
 const CHUNK_BYTES = 1 << 16;
-/** Polling interval, for directories that cannot be watched, and lost events. */
 const LOOK_MS = 250;
 
 /** What has appeared in `.out`. */
@@ -47,8 +47,7 @@ export function readStatus(out: string): number | undefined {
 /** Follows `.out` while a job runs: passes its log on as it grows, and reports its start and end. */
 export class OutputWatch implements Disposable {
   readonly #out: string;
-  readonly #watcher: FSWatcher | undefined;
-  readonly #timer: ReturnType<typeof setInterval>;
+  readonly #watch: Disposable;
   #log: number | undefined;
   #offset = 0;
   #told = { started: false, finished: false };
@@ -62,12 +61,7 @@ export class OutputWatch implements Disposable {
     private readonly write: (piece: Uint8Array) => Promise<void>,
   ) {
     this.#out = out;
-    try {
-      this.#watcher = watch(out, () => this.#look());
-    } catch {
-      // Bun cannot watch a path with a backslash.
-    }
-    this.#timer = setInterval(() => this.#look(), LOOK_MS);
+    this.#watch = watchDirectory(out, { everyMs: LOOK_MS }, () => this.#look());
   }
 
   /** Passes on the rest, once the rescue is off. */
@@ -109,8 +103,7 @@ export class OutputWatch implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#watcher?.close();
-    clearInterval(this.#timer);
+    this.#watch[Symbol.dispose]();
     if (this.#log !== undefined) closeSync(this.#log);
   }
 }

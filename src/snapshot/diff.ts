@@ -7,7 +7,7 @@ import { formatTable } from "../lib/table.ts";
 import { exec } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { readVirtualBytes, refuseForeignParts } from "../qemu/image-header.ts";
-import { createNewImage } from "../qemu/new-image.ts";
+import { createImage } from "../qemu/new-image.ts";
 import { requireRoom } from "../store/files.ts";
 import { unpackFiles } from "../store/gz.ts";
 import { HOST, isDiskName } from "../store/layout.ts";
@@ -114,7 +114,7 @@ async function compare(
   if (!before || !after || before.path === after.path) return { ...known, changedBytes: 0, ranges: [] };
   // Where one builds on the other, qemu-img reads no more than what lies between them, if told so in this order.
   const [top, base] = before.below.includes(after.path) ? [before, after] : [after, before];
-  await createNewImage(scratch, {
+  await createImage(scratch, {
     sizeBytes: Math.min(top.virtualBytes, base.virtualBytes),
     backing: top.path,
   });

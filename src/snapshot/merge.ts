@@ -1,13 +1,14 @@
 import { chmodSync, copyFileSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
+import { saysNoZstd } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { exec, processFailure } from "../process/exec.ts";
 import { exchange } from "../process/libc.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
-import { readBackingName } from "../qemu/image-header.ts";
-import { createNewImage } from "../qemu/new-image.ts";
+import { readOwnHeader } from "../qemu/image-header.ts";
+import { createImage } from "../qemu/new-image.ts";
 import {
   fileError,
   listDirectory,
@@ -197,11 +198,11 @@ async function mergeFile(
   const { name, file, virtualBytes = 0 } = stored;
   const from = join(dir, file);
   const to = join(staged, file);
-  if (readBackingName(from) === undefined) {
+  if (readOwnHeader(from).backingName === undefined) {
     copyFileSync(from, to);
     return stored;
   }
-  const below = readBackingName(join(parentDir, file));
+  const below = readOwnHeader(join(parentDir, file)).backingName;
   const meter = context.meter(`merge ${name}`, virtualBytes);
   try {
     // Without anything below: all that can be read.
@@ -222,7 +223,7 @@ async function rebase(
   sizeBytes: number,
 ): Promise<void> {
   const changes = join(staged, "changes.qcow2");
-  await createNewImage(changes, { sizeBytes, backing: besideName(from) });
+  await createImage(changes, { sizeBytes, backing: besideName(from) });
   await exec(["qemu-img", "rebase", "-f", "qcow2", "-F", "qcow2", "-b", backing, changes], {
     what: `cannot compare ${from} with what it will build on`,
   });
@@ -235,7 +236,7 @@ async function compress(from: string, to: string, over: readonly string[] = []):
   const argv = ["qemu-img", "convert", "-W", "-m", "16", "-c", "-f", "qcow2", "-O", "qcow2", ...over];
   const zstd = await exec([...argv, "-o", "compression_type=zstd", from, to], { anyStatus: true });
   if (zstd.status === 0) return;
-  if (!/compression|zstd/i.test(zstd.stderr)) throw processFailure(`cannot copy ${from}`, zstd);
+  if (!saysNoZstd(zstd.stderr)) throw processFailure(`cannot copy ${from}`, zstd);
   remove(to);
   await exec([...argv, from, to], { what: `cannot copy ${from}` });
 }

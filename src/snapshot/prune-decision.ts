@@ -55,9 +55,8 @@ export function warnOfOdd({ all, verdicts, damage }: Decision): void {
       log.warn(
         `${plain(name)} has a timestamp in the future (${formatTimestamp(made)}): it stays, and counts for no rule`,
       );
-  for (const { name, reasons } of verdicts)
-    if (reasons.includes("of another VM"))
-      log.warn(`${plain(name)} is of another VM: it stays, and counts for no rule`);
+  for (const { name, foreign } of verdicts)
+    if (foreign) log.warn(`${plain(name)} is of another VM: it stays, and counts for no rule`);
   for (const { name, newer } of all.map(({ facts }) => facts)) {
     const problem = damage.get(name);
     if (problem !== undefined)

@@ -4,7 +4,7 @@ import type { Context } from "../vm/context.ts";
 import { describeSnapshot, protectSnapshots } from "./change.ts";
 import { removeSnapshots } from "./remove.ts";
 import { showSnapshotList, showSnapshots } from "./catalogue/show.ts";
-import { validateSnapshotName } from "../store/snapshots.ts";
+import { validateSnapshotReference } from "../store/snapshots.ts";
 
 const ACTIONS = ["list", "show", "diff", "push", "rm", "describe", "protect", "unprotect"] as const;
 type Action = (typeof ACTIONS)[number];
@@ -72,7 +72,7 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
     );
   if (action !== "list" && words.length === 0) throw wrong(`snapshots ${action}: NAME is missing`);
   const names = action === "describe" ? words.slice(0, 1) : words;
-  for (const name of names) if (name !== "LAST") validateSnapshotName(name);
+  names.forEach(validateSnapshotReference);
   return {
     action,
     names,
@@ -85,8 +85,10 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
 }
 
 /** Does what was asked for. */
-export async function runSnapshots(context: Context, args: SnapshotArgs): Promise<void> {
-  const { action, names, text, json, merge, remote, byName } = parseSnapshotRequest(args);
+export async function runSnapshots(
+  context: Context,
+  { action, names, text, json, merge, remote, byName }: SnapshotRequest,
+): Promise<void> {
   switch (action) {
     case "list":
       if (!remote) return showSnapshotList(context, json);

@@ -4,7 +4,7 @@ import type { ReadImage } from "../machine/types.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { readVirtualBytes } from "../qemu/image-header.ts";
 import { convertImage, measureImage } from "../qemu/img.ts";
-import { addBitmap, createNewImage } from "../qemu/new-image.ts";
+import { addBitmap, createImage } from "../qemu/new-image.ts";
 import { lstatOf, syncFile } from "../store/files.ts";
 import { HOST, imageName, isDiskName, SNAPSHOT } from "../store/layout.ts";
 import { bitmapOf } from "./make/plan.ts";
@@ -84,7 +84,7 @@ export async function fillImages(
       const follow = (part: number): void => meter.update(part * virtualBytes);
       await convertImage(image, path, follow, image.base).finally(() => meter.finish());
     } else {
-      await createNewImage(path, { sizeBytes: virtualBytes, backing: backingNameOf(snapshot.name, name) });
+      await createImage(path, { sizeBytes: virtualBytes, backing: backingNameOf(snapshot.name, name) });
     }
     const { id } = snapshot.manifest!;
     if (id !== undefined) await addBitmap(path, bitmapOf(id));

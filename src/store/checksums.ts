@@ -2,7 +2,8 @@ import { createHash } from "node:crypto";
 import { closeSync, fstatSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
+import { briefOf, hasErrno, VmError } from "../lib/errors.ts";
+import { formatSumLine, parseSumLine } from "../lib/sha256sums.ts";
 import { formatSize } from "../lib/size.ts";
 import { lstatOf, MAX_SMALL_BYTES, openForReading, readSmall, readSmallBytes } from "../lib/read-file.ts";
 import { isPlainName } from "../lib/text.ts";
@@ -19,30 +20,20 @@ export interface ParsedSums {
   problems: string[];
 }
 
-/** A line of sha256sum; it starts with `\` if the name is escaped (coreutils manual, "md5sum"). */
-const LINE = /^(\\?)([0-9a-f]{64}) [ *](.+)$/;
-
-const unescape = (name: string): string | undefined =>
-  /^(?:[^\\]|\\\\)+$/.test(name) ? name.replaceAll("\\\\", "\\") : undefined;
-
 /** Pure: parses SHA256SUMS. Each line must name a file in the same directory, once; other lines are problems. */
 export function parseSums(text: string): ParsedSums {
   const sums = new Map<string, string>();
   const lines = text.split("\n");
   const problems = lines.pop() === "" ? [] : [`${SNAPSHOT.sums} is truncated`];
   for (const [index, line] of lines.entries()) {
-    const [, escaped, sum, written = ""] = LINE.exec(line) ?? [];
-    const name = escaped ? unescape(written) : written.includes("\\") ? undefined : written;
+    const { name, sum = "" } = parseSumLine(line) ?? {};
     const where = `${SNAPSHOT.sums}:${index + 1}`;
-    if (sum === undefined || !isPlainName(name)) problems.push(`${where}: not a line of sha256sum`);
+    if (!isPlainName(name)) problems.push(`${where}: not a line of sha256sum`);
     else if (sums.has(name)) problems.push(`${where}: duplicate name ${name}`);
     else sums.set(name, sum);
   }
   return { sums, problems };
 }
-
-const formatLine = (name: string, sum: string): string =>
-  name.includes("\\") ? `\\${sum}  ${name.replaceAll("\\", "\\\\")}\n` : `${sum}  ${name}\n`;
 
 /** @returns undefined without SHA256SUMS @throws as `readSmall` */
 export function loadSums(dir: string): ParsedSums | undefined {
@@ -114,8 +105,9 @@ function sumOfSmall(path: string): string {
 
 /** @throws VmError 74 for a file larger than MAX_SMALL_BYTES */
 function requireSmall(path: string): void {
+  const brief = `it is larger than ${formatSize(MAX_SMALL_BYTES)}`;
   if ((lstatOf(path)?.size ?? 0) > MAX_SMALL_BYTES)
-    throw new VmError("io", `cannot read ${path}: it is larger than ${formatSize(MAX_SMALL_BYTES)}`);
+    throw new VmError("io", `cannot read ${path}: ${brief}`, { brief });
 }
 
 /** Runs `work` for each item, one at a time per processor. */
@@ -159,14 +151,13 @@ export async function compareSums(
   return listed.flatMap(([name]) => wrong.get(name) ?? []);
 }
 
-const reasonFor = (error: unknown): string =>
-  hasErrno(error, "ENOENT") ? "it is missing" : reasonOf(error).replace(/^cannot read .*: (?=it is )/, "");
+const reasonFor = (error: unknown): string => (hasErrno(error, "ENOENT") ? "it is missing" : briefOf(error));
 
 /** The text of SHA256SUMS for these files, as sha256sum writes it. */
 export async function computeSums(dir: string, names: readonly string[]): Promise<string> {
   const lines = new Map<string, string>();
   await inParallel(names, async (name) => {
-    lines.set(name, formatLine(name, (await sumOf(join(dir, name)))!));
+    lines.set(name, formatSumLine({ name, sum: (await sumOf(join(dir, name)))! }));
   });
   return names.map((name) => lines.get(name)!).join("");
 }

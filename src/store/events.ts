@@ -1,18 +1,19 @@
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import type { QmpEvent } from "../qmp/protocol.ts";
+import { formatCommand } from "../qmp/commands.ts";
+import { parseEvent, type QmpEvent } from "../qmp/events.ts";
 import { readTail, replaceFile } from "./files.ts";
 import { WORK } from "./layout.ts";
 
 /** One event of a run. */
-export interface PastEvent extends QmpEvent {
+export type PastEvent = QmpEvent & {
   /** By the host's clock. */
   at: Date;
-}
+};
 
 /** Prepares the event log of a run: enables events in qemu, and clears those of the last run. */
 export function startEvents(workdir: string): void {
-  replaceFile(join(workdir, WORK.eventsIn), '{"execute":"qmp_capabilities"}\n');
+  replaceFile(join(workdir, WORK.eventsIn), formatCommand("qmp_capabilities"));
   replaceFile(join(workdir, WORK.eventsOut), "");
 }
 
@@ -36,8 +37,8 @@ export function parseEvents(text: string): PastEvent[] {
     try {
       const { event, data, timestamp } = JSON.parse(line) as Record<string, any>;
       const at = new Date(timestamp.seconds * 1000 + timestamp.microseconds / 1000);
-      if (typeof event !== "string" || Number.isNaN(at.getTime())) return [];
-      return [{ event, data: typeof data === "object" && data !== null ? data : {}, at }];
+      const parsed = Number.isNaN(at.getTime()) ? undefined : parseEvent(event, data);
+      return parsed ? [{ ...parsed, at }] : [];
     } catch {
       return [];
     }

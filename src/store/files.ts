@@ -14,7 +14,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
-import { hasErrno, isNoRoom, NO_ROOM, reasonOf, VmError } from "../lib/errors.ts";
+import { hasErrno, isNoRoom, noRoomError, reasonOf, VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
 import { openForReading } from "../lib/read-file.ts";
 import { PARTIAL } from "./layout.ts";
@@ -79,6 +79,21 @@ export async function syncFile(path: string): Promise<void> {
   } finally {
     closeSync(fd);
   }
+}
+
+/** A file that another program writes. */
+export interface WrittenFile extends Disposable {
+  /** Makes it durable. @throws the first error of writing it back since it was opened here */
+  sync(): Promise<void>;
+}
+
+/**
+ * Opens a file before another program writes it. Linux tells an error of writeback once to each descriptor that was open
+ * then (fsync(2)): a later one would not hear of what the other program's own sync has met.
+ */
+export function followWrites(path: string): WrittenFile {
+  const fd = openForReading(path);
+  return { sync: () => promisify(fsync)(fd), [Symbol.dispose]: () => closeSync(fd) };
 }
 
 /** Writes and syncs a new file; removes it if that fails. */
@@ -181,22 +196,21 @@ export function requireRoom(
  * Turns a failed system call into an error for the user: 73 for a full disk or missing permission, otherwise 74.
  * @param noRoom hint for a full disk; only the caller knows what was done before
  */
-export function fileError(what: string, error: unknown, noRoom = NO_ROOM): VmError {
+export function fileError(what: string, error: unknown, noRoom?: string): VmError {
   if (error instanceof VmError) return error;
-  if (isNoRoom(error))
-    return new VmError("cannotCreate", `${what}: no space left on device`, {
-      cause: error,
-      hint: noRoom,
-    });
+  if (isNoRoom(error)) return noRoomError(what, { hint: noRoom, cause: error });
   if (hasErrno(error, "EACCES", "EPERM", "EROFS")) {
     // Of a symlink or rename: the destination.
     const where = (error as { dest?: string }).dest ?? error.path;
-    return new VmError("cannotCreate", `${what}: ${reasonOf(error)}${where ? ` (${where})` : ""}`, {
+    const brief = `${reasonOf(error)}${where ? ` (${where})` : ""}`;
+    return new VmError("cannotCreate", `${what}: ${brief}`, {
       cause: error,
+      brief,
       hint: "make the directory and its contents yours and writable: chown, chmod u+w",
     });
   }
-  return new VmError("io", `${what}: ${reasonOf(error)}`, { cause: error });
+  const brief = reasonOf(error);
+  return new VmError("io", `${what}: ${brief}`, { cause: error, brief });
 }
 
 const FINISHED_LATER = "run any command that changes this VM to complete it; check the disk if this repeats";

@@ -2,6 +2,7 @@ import { closeSync, fstatSync, fsync, readFileSync, readSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { promisify } from "node:util";
 import { VmError } from "../lib/errors.ts";
+import { installHint, PACKAGES } from "../lib/packages.ts";
 import { pipe } from "../process/libc.ts";
 import { processFailure, requireProgram, start, type Child } from "../process/exec.ts";
 import { interruption } from "../process/signals.ts";
@@ -22,9 +23,6 @@ export type OnProgress = (doneBytes: number) => void;
 
 const PROGRESS_MS = 250;
 const syncFile = promisify(fsync);
-
-const PIGZ_HINT = "install pigz, which compresses snapshots";
-const COREUTILS_HINT = "install GNU coreutils";
 
 /** A child's position in its input: exact, without copying the data through this process (proc(5), fdinfo). */
 function readPosition(pid: number): number {
@@ -121,9 +119,9 @@ export async function compressFiles(
   { level, rate = 0, wrap = (argv) => argv }: CompressOptions,
   onProgress: OnProgress,
 ): Promise<void> {
-  requireProgram("pigz", PIGZ_HINT);
+  requireProgram("pigz");
   // Before minutes of work: checksums are computed at the end.
-  for (const name of ["cat", "sha256sum"]) requireProgram(name, COREUTILS_HINT);
+  for (const name of ["cat", "sha256sum"]) requireProgram(name, installHint(PACKAGES.coreutils));
   const cores = availableParallelism();
   const begin = (job: CopyJob): Copy => {
     const from = openForReading(job.from);
@@ -169,8 +167,8 @@ export async function unpackFiles(
   onProgress: OnProgress,
   wrap = (argv: string[]): string[] => argv,
 ): Promise<void> {
-  requireProgram("pigz", PIGZ_HINT);
-  requireProgram("dd", COREUTILS_HINT);
+  requireProgram("pigz");
+  requireProgram("dd", installHint(PACKAGES.coreutils));
   const begin = (job: CopyJob): Copy => {
     const from = openForReading(job.from);
     const to = createFile(job.to);

@@ -2,6 +2,7 @@ import { closeSync, constants, openSync, readFileSync, statfsSync, fstatSync } f
 import { join } from "node:path";
 import { beginStep } from "../lib/activity.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
+import { plain } from "../lib/text.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { fileError } from "./files.ts";
@@ -95,7 +96,7 @@ function findHolder(inode: number): string {
       .find((item) => item.includes(" FLOCK ") && !item.includes("->") && item.includes(`:${inode} `));
     const pid = line?.trim().split(/\s+/)[4];
     const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").join(" ");
-    return `${words.trim().replaceAll(/\p{Cc}/gu, "?")} (pid ${pid})`;
+    return `${plain(words.trim())} (pid ${pid})`;
   } catch {
     return "holder unknown";
   }

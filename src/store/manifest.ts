@@ -1,5 +1,6 @@
 import { VmError } from "../lib/errors.ts";
 import { isUuid } from "../lib/uuid.ts";
+import { SNAPSHOT_FORMATS, type SnapshotFormat } from "../machine/types.ts";
 import { parseConsistency, type Consistency } from "./mark.ts";
 
 /** One of the VM's files in a snapshot. */
@@ -15,10 +16,6 @@ export interface StoredFile {
   /** Virtual size of a disk; absent for other files. */
   virtualBytes?: number;
 }
-
-/** `gz`: whole disks compressed by pigz. `qcow2`: compressed images, possibly incremental on another snapshot's. */
-export const SNAPSHOT_FORMATS = ["gz", "qcow2"] as const;
-export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
 
 /** `manifest.json` of a snapshot. */
 export interface Manifest {
@@ -82,7 +79,8 @@ const describeFormat = ({
 
 /** @throws 74 when the manifest is damaged, 78 when a newer version wrote it */
 export function parseManifest(text: string, dir: string): Manifest {
-  const damaged = new VmError("io", `the snapshot ${dir} is damaged: its manifest is incomplete`);
+  const brief = "its manifest is incomplete";
+  const damaged = new VmError("io", `the snapshot ${dir} is damaged: ${brief}`, { brief });
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -97,7 +95,7 @@ export function parseManifest(text: string, dir: string): Manifest {
     throw new VmError(
       "config",
       `the snapshot ${dir} was made by a newer version of this program (${describeFormat(manifest)})`,
-      { hint: "use that version" },
+      { hint: "use that version", reason: "newer" },
     );
   const { files, id, parent, parentId, parentSum, formerSums = [], vm } = manifest;
   const consistency = parseConsistency(manifest.consistency);

@@ -14,15 +14,23 @@ import {
   removeDirectory,
   removeInplace,
 } from "./working-files.ts";
+import type { Work } from "./workdir.ts";
 import { isWorkDirectoryName } from "./working-names.ts";
 
 /**
  * Completes or undoes what a killed command left behind. Called under the VM's lock, before anything else.
  * @param parents directories that may contain working directories of this VM
+ * @param work the working files as they are, where that is known
+ * @returns whether `work` may be different now
  */
-export function recoverWork(hostdir: string, parents: readonly string[]): void {
-  if (lstatOf(join(hostdir, READY))) rollForward(hostdir);
+export function recoverWork(hostdir: string, parents: readonly string[], work?: Work): boolean {
+  let changed = false;
+  if (lstatOf(join(hostdir, READY))) {
+    rollForward(hostdir);
+    changed = true;
+  }
   if (lstatOf(join(hostdir, REMOVING))) {
+    changed = true;
     const link = join(hostdir, HOST.workLink);
     removeInplace(hostdir, lstatOf(link)?.isSymbolicLink() === true && readlinkSync(link) !== ".");
   }
@@ -39,14 +47,17 @@ export function recoverWork(hostdir: string, parents: readonly string[]): void {
       if (path === current || !isOwnDirectory(stats) || !hasForm(name) || !isOf(path, hostdir)) continue;
       const discarded = name.endsWith(DISCARDED);
       // A destroy was killed before it could remove the symlink.
-      if (discarded && path.startsWith(`${current}.`) && !lstatOf(current) && belongsTo(path, hostdir))
+      if (discarded && path.startsWith(`${current}.`) && !lstatOf(current) && belongsTo(path, hostdir)) {
         unlinkSync(join(hostdir, HOST.workLink));
+        changed = true;
+      }
       if (discarded || name.endsWith(UNFINISHED) || neverUsed(path, hostdir)) removeDirectory(path);
     }
   }
-  if (!current || !belongsTo(current, hostdir)) return;
+  if (!current || !belongsTo(current, hostdir)) return changed;
   for (const name of listDirectory(current)) if (name.startsWith(PARTIAL)) remove(join(current, name));
-  finishReplacing(hostdir, current);
+  const mark = !changed && work?.state === "present" ? work.mark : readMark(current);
+  return finishReplacing(hostdir, current, mark) || changed;
 }
 
 const isOwnDirectory = (stats: Stats | undefined): boolean =>

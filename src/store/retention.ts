@@ -37,6 +37,8 @@ export interface Verdict {
   into: string[];
   /** Its timestamp is in the future (a wrong clock): it is kept, without counting for a rule. */
   future: boolean;
+  /** It is of another VM: the same. */
+  foreign: boolean;
 }
 
 /** Oldest first; those of the same time by name, `S9` before `S10`. */
@@ -127,6 +129,7 @@ export function decideRetention(all: readonly Candidate[], rules: Rules, now: Da
       reasons: why,
       into: why.length === 0 && merge ? into : [],
       future: isFuture(item),
+      foreign: item.foreign,
     };
   });
 }

@@ -1,5 +1,5 @@
 import { findMismatch } from "./snapshot-parent.ts";
-import { validateSnapshotName, type Snapshot } from "./snapshots.ts";
+import { isSnapshotName, type Snapshot } from "./snapshots.ts";
 
 /**
  * The parents of a snapshot, nearest first: by name, and by the id and checksum that their children recorded.
@@ -28,13 +28,4 @@ export function followChain(
     parents.push(found);
   }
   return { parents, problem: undefined };
-}
-
-function isSnapshotName(name: string): boolean {
-  try {
-    validateSnapshotName(name);
-    return true;
-  } catch {
-    return false;
-  }
 }

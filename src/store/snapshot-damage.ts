@@ -5,7 +5,7 @@ import { checkGuestEnv, type CheckedGuestEnv } from "../config/check-guest-env.t
 import { reasonOf } from "../lib/errors.ts";
 import { openForReading, readSmallBytes } from "../lib/read-file.ts";
 import { parseImage } from "../machine/parse.ts";
-import { readBackingName, readQcow2Header } from "../qemu/image-header.ts";
+import { findHeaderDamage, readOwnHeader } from "../qemu/image-header.ts";
 import { listDirectory, lstatOf } from "./files.ts";
 import { isDiskName, SNAPSHOT, WORK } from "./layout.ts";
 import type { StoredFile } from "./manifest.ts";
@@ -157,7 +157,7 @@ function damageOfSettings(snapshot: Snapshot, stored: readonly string[]): string
   if (!settings) return manifest ? undefined : `${WORK.guestEnv} is missing`;
   const [first] = settings.complaints;
   const vouched = loadSums(dir)?.sums.has(WORK.guestEnv);
-  if (first && !settings.readable && (!vouched || first.message === "it is empty"))
+  if (first && settings.state !== "readable" && (!vouched || settings.state === "empty"))
     return `${WORK.guestEnv}:${first.line}: ${first.message}`;
   const missing = [settings.images]
     .flat()
@@ -177,11 +177,12 @@ function damageOfFile(
   if (storedBytes !== undefined && stats.size !== storedBytes)
     return `${file} has ${stats.size} bytes instead of ${storedBytes}`;
   if (file.endsWith(SNAPSHOT.gz)) return damageOfGz(path, file, bytes);
-  const { header, damage } = readQcow2Header(path);
+  const header = readOwnHeader(path);
+  const damage = findHeaderDamage(header);
   if (damage !== undefined) return `${file}: ${damage}`;
-  if (virtualBytes !== undefined && header!.virtualBytes !== virtualBytes)
-    return `${file} holds a disk of ${header!.virtualBytes} bytes instead of ${virtualBytes}`;
-  const backing = readBackingName(path);
+  const { qcow2, backingName: backing } = header;
+  if (virtualBytes !== undefined && qcow2?.virtualBytes !== virtualBytes)
+    return `${file} holds a disk of ${qcow2?.virtualBytes} bytes instead of ${virtualBytes}`;
   if (backing === undefined || backing === `../${manifest?.parent}/${file}`) return undefined;
   return `${file} refers to the backing file ${backing}`;
 }

@@ -1,6 +1,6 @@
 import { basename, dirname, join } from "node:path";
 import { hasErrno } from "../lib/errors.ts";
-import { readBackingName } from "../qemu/image-header.ts";
+import { readOwnHeader } from "../qemu/image-header.ts";
 import { listDirectory, lstatOf } from "./files.ts";
 import { HOST, WORK } from "./layout.ts";
 import type { Work } from "./workdir.ts";
@@ -33,7 +33,7 @@ function isReadable(dir: string): boolean {
 
 function readQuietly(path: string): string | undefined {
   try {
-    return readBackingName(path);
+    return readOwnHeader(path).backingName;
   } catch (error) {
     if (hasErrno(error, "EACCES", "EIO", "ENOENT")) return undefined;
     throw error;
@@ -46,7 +46,7 @@ export function disksOnSnapshots(work: Work): Map<string, string[]> {
   if (work.state !== "present") return found;
   const begin = `${WORK.hostLink}/${HOST.backups}/`;
   for (const disk of ownDisks(work.dir)) {
-    const backing = readBackingName(join(work.dir, disk));
+    const backing = readOwnHeader(join(work.dir, disk)).backingName;
     if (!backing?.startsWith(begin)) continue;
     const name = backing.slice(begin.length).split("/")[0]!;
     found.set(name, [...(found.get(name) ?? []), `the working disk ${disk}`]);

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import type { ReadImage } from "../machine/types.ts";
-import { readBackingName, readOwnHeader } from "../qemu/image-header.ts";
+import { readOwnHeader } from "../qemu/image-header.ts";
 import { lstatOf } from "./files.ts";
 import { HOST, imageName, WORK } from "./layout.ts";
 import { requireReadableFile } from "../lib/read-file.ts";
@@ -41,21 +41,20 @@ export function findSnapshotImage(backups: string, snapshot: string, disk: strin
       );
     if (lstatOf(path)?.isSymbolicLink()) throw disbelieved(path, "it is a symlink");
     requireReadableFile(path, "the snapshot's image");
-    const { format, refersTo } = readOwnHeader(path);
+    const { format, refersTo, backingName } = readOwnHeader(path);
     if (format !== "qcow2" || refersTo === "data file")
       throw disbelieved(
         path,
         refersTo ? `it refers to an external ${refersTo}` : `it is ${format}, not qcow2`,
       );
     images.push({ format, path });
-    name = refersTo ? parentIn(path, disk) : undefined;
+    name = refersTo ? parentIn(path, backingName, disk) : undefined;
   }
   return images.reduceRight<ReadImage | undefined>((base, image) => ({ ...image, base }), undefined)!;
 }
 
 /** The snapshot in a backing file name `../NAME/disk-N.qcow2`. */
-function parentIn(path: string, disk: string): string {
-  const backing = readBackingName(path);
+function parentIn(path: string, backing: string | undefined, disk: string): string {
   const match = /^\.\.\/([^/.-][^/]*)\/([^/]+)$/.exec(backing ?? "");
   if (match?.[2] !== imageName(disk))
     throw disbelieved(path, `it refers to an external backing file (${backing})`);

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { allocatedBytes, listDirectory, lstatOf, readSmall } from "./files.ts";
 import { isDiskName, SNAPSHOT } from "./layout.ts";
-import type { SnapshotFormat } from "./manifest.ts";
+import type { SnapshotFormat } from "../machine/types.ts";
 import type { Consistency } from "./mark.ts";
 import { parentsOf } from "./snapshot-dependents.ts";
 import { lastName, listSnapshots, type Snapshot } from "./snapshots.ts";
@@ -75,7 +75,7 @@ function settleParents(facts: SnapshotFacts, byName: Map<string, SnapshotFacts>,
 }
 
 /** Not damaged, but in a format that this version does not know. */
-export const isNewer = ({ problem }: Snapshot): boolean => problem?.code === "config";
+export const isNewer = ({ problem }: Snapshot): boolean => problem?.reason === "newer";
 
 function readFacts(snapshot: Snapshot, last: boolean): SnapshotFacts {
   const { dir, manifest, name, made } = snapshot;
@@ -125,11 +125,9 @@ function readDescription(dir: string): string {
   }
 }
 
-function problemOf(
-  { manifest, problem, dir }: Snapshot,
-  files: Map<string, SnapshotFile>,
-): string | undefined {
-  if (problem) return problem.message.replace(`the snapshot ${dir} is damaged: `, "");
+function problemOf({ manifest, problem }: Snapshot, files: Map<string, SnapshotFile>): string | undefined {
+  // That of a file names the file, which is not the snapshot.
+  if (problem) return problem.reason === "unreadable" ? problem.message : problem.brief;
   if (!manifest) return files.size > 0 ? undefined : "it is empty";
   for (const { file, storedBytes } of manifest.files) {
     const found = files.get(file);

@@ -4,6 +4,7 @@ import { refuseNewer } from "../config/guest-format.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { didYouMean } from "../lib/nearest.ts";
+import { isOwnName, MAX_OWN_NAME_BYTES } from "../lib/text.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { foreignReason, ownedByUs } from "../lib/trust.ts";
 import { shellQuote } from "../lib/shell.ts";
@@ -28,21 +29,26 @@ export interface Snapshot {
 const NAME_HINT =
   "use a name without / and control characters that does not start with . or -, and is not LAST";
 
-/** NAME_MAX is 255; a prefix and a suffix are added while it is created. */
-const MAX_NAME_BYTES = 200;
+export const isSnapshotName = (name: string): boolean => isOwnName(name) && name !== LAST;
 
 /** @throws 64 for an invalid snapshot name */
 export function validateSnapshotName(name: string): void {
+  if (isSnapshotName(name)) return;
   const bytes = Buffer.byteLength(name);
-  if (bytes > MAX_NAME_BYTES)
+  if (bytes > MAX_OWN_NAME_BYTES)
     throw new VmError("usage", `a snapshot's name of ${bytes} bytes is too long: '${name.slice(0, 40)}…'`, {
-      hint: `use at most ${MAX_NAME_BYTES} bytes, and a description: backup NAME DESCRIPTION`,
+      hint: `use at most ${MAX_OWN_NAME_BYTES} bytes, and a description: backup NAME DESCRIPTION`,
     });
-  if (/^[^/.\-\p{Cc}][^/\p{Cc}]*$/u.test(name) && name !== LAST) return;
   throw new VmError("usage", `'${name}' cannot be a snapshot's name`, { hint: NAME_HINT });
 }
 
-const isSnapshotName = (name: string): boolean => !/^[.-]/.test(name) && name !== LAST;
+/** The same for the name of one that is there, or LAST. */
+export function validateSnapshotReference(name: string): void {
+  if (name !== LAST) validateSnapshotName(name);
+}
+
+/** A directory that other programs have named may be one, too. */
+const isListed = (name: string): boolean => !/^[.-]/.test(name) && name !== LAST;
 
 /**
  * The directory `backups` of a VM, which may be a symlink to another filesystem.
@@ -115,7 +121,7 @@ export function listSnapshotNames(hostdir: string): string[] {
   let names: string[];
   try {
     names = listDirectories(backups).filter(
-      (name) => isSnapshotName(name) && looksLikeSnapshot(join(backups, name), name),
+      (name) => isListed(name) && looksLikeSnapshot(join(backups, name), name),
     );
   } catch (error) {
     throw fileError(`cannot list the snapshots in ${backups}`, error);
@@ -208,7 +214,7 @@ export function findSnapshot(hostdir: string, name: string | undefined): Snapsho
   const byLast = name === undefined || name === LAST;
   const wanted = byLast ? lastName(hostdir) : name;
   if (!byLast) validateSnapshotName(name);
-  if (wanted !== undefined && isSnapshotName(wanted)) {
+  if (wanted !== undefined && isListed(wanted)) {
     const backups = findBackups(hostdir);
     const dir = backups === undefined ? undefined : join(backups, wanted);
     if (dir !== undefined && lstatOf(dir)?.isDirectory() && looksLikeSnapshot(dir, wanted))

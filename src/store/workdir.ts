@@ -184,15 +184,16 @@ function disksNamed(directory: string): string[] {
 }
 
 /**
- * Updates `.host` after HOSTDIR was moved. Called under the VM's lock.
- * @returns the former HOSTDIR, or undefined
+ * Follows `.work`, and has the working files of a VM whose directory was moved lead there. Called under the VM's lock.
+ * @returns them, with where they led before
+ * @throws as `resolveWork`
  */
-export function repointHost(hostdir: string): string | undefined {
+export function repointHost(hostdir: string): Work {
   mendInplace(hostdir);
   const work = resolveWork(hostdir);
-  if (work.state !== "present" || work.movedFrom === undefined) return undefined;
-  swingLink(join(work.dir, WORK.hostLink), hostdir);
-  return work.movedFrom;
+  if (work.state === "present" && work.movedFrom !== undefined)
+    swingLink(join(work.dir, WORK.hostLink), hostdir);
+  return work;
 }
 
 /** In-place working files whose `.host` is missing or wrong: the right target is known. */

@@ -17,14 +17,15 @@ export const workPrefix = (hostdir: string): string =>
 export const UNFINISHED = ".partial";
 export const DISCARDED = ".discarded";
 
-/** Removes working files that new ones have replaced. */
-export function finishReplacing(hostdir: string, workdir: string): void {
-  const replaces = readMark(workdir)?.replaces;
-  if (!replaces) return;
+/** Removes what new working files took the place of. @returns whether there was anything to do */
+export function finishReplacing(hostdir: string, workdir: string, mark = readMark(workdir)): boolean {
+  const replaces = mark?.replaces;
+  if (!replaces) return false;
   if (replaces === hostdir) removeInplace(hostdir, true);
   else if ((isWorkDirectory(replaces) && belongsTo(replaces, hostdir)) || isRest(replaces, hostdir))
     discard(replaces);
   updateMark(workdir, { replaces: undefined });
+  return true;
 }
 
 /** Identified by its name, or (adopted from the earlier program) by its mark. */

@@ -6,7 +6,7 @@ import type { ReadImage } from "../machine/types.ts";
 import { log } from "../lib/log.ts";
 import { dropBrokenBitmaps } from "../qemu/bitmaps.ts";
 import { identifyBlockDevice } from "../qemu/block-device.ts";
-import { readBackingName, readImageHeader, readOwnHeader, refuseForeignParts } from "../qemu/image-header.ts";
+import { readImageHeader, readOwnHeader, refuseForeignParts } from "../qemu/image-header.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { lstatOf, realPath } from "../store/files.ts";
 import { diskName, HOST, WORK } from "../store/layout.ts";
@@ -35,14 +35,15 @@ export function recordBase({ path, format, blockDevice }: ReadImage): BaseRecord
  * @throws 66 when the image below is gone, 74 when it is not as it was: the disk would be garbage
  */
 export function findBase(work: Present, disk: string): ReadImage | undefined {
-  const snapshot = parseBackingName(readBackingName(disk), basename(disk));
+  const { backingName } = readOwnHeader(disk);
+  const snapshot = parseBackingName(backingName, basename(disk));
   if (snapshot !== undefined) {
     const image = findSnapshotImage(join(work.dir, WORK.hostLink, HOST.backups), snapshot, basename(disk));
     requireRecorded(work, snapshot, disk);
     return image;
   }
   const { base } = work.mark;
-  if (!base || disk !== join(work.dir, diskName(0)) || readBackingName(disk) !== base.path) return undefined;
+  if (!base || disk !== join(work.dir, diskName(0)) || backingName !== base.path) return undefined;
   if (!lstatOf(base.path))
     throw new VmError(
       "noInput",
@@ -112,7 +113,7 @@ export async function requireIntactBelow(
   disks: readonly string[],
   low: boolean,
 ): Promise<void> {
-  const names = disks.map((disk) => parseBackingName(readBackingName(disk), basename(disk)));
+  const names = disks.map((disk) => parseBackingName(readOwnHeader(disk).backingName, basename(disk)));
   for (const name of new Set(names)) {
     if (name === undefined) continue;
     const chain = chainOf(hostdir, findSnapshot(hostdir, name));

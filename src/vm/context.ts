@@ -21,32 +21,32 @@ export interface Options {
   spelled?: Partial<Record<SettingName, string>>;
 }
 
-/** What every command works in: facts of the process, gathered once by `cli`. */
+/** What every command works in: facts of the process, gathered once by `cli`, and changed by nobody. */
 export interface Context {
-  prog: string;
-  version: string;
-  cwd: string;
-  home: string;
-  env: Record<string, string | undefined>;
+  readonly prog: string;
+  readonly version: string;
+  readonly cwd: string;
+  readonly home: string;
+  readonly env: Record<string, string | undefined>;
   /** `uname -m`. */
-  hostArch: string;
+  readonly hostArch: string;
   /** `$TMPDIR`, else `/tmp`. */
-  tmpdir: string;
+  readonly tmpdir: string;
   /** Where answers of qemu are kept; absent without a home. */
-  cacheDirectory: string | undefined;
+  readonly cacheDirectory: string | undefined;
   /** The home of VMs and rescue profiles, where it cannot be `~/PROG`. */
-  profiles?: string | undefined;
-  libexec: string;
+  readonly profiles?: string | undefined;
+  readonly libexec: string;
   /** Data files that were installed with the program are there; it unpacks none. */
-  libexecInstalled?: boolean;
-  /** `create` empties the lists: what was added to them is in guest.env then. */
-  options: Options;
-  /** HOSTDIR, once it has been found; the directory we were started in may go (a restore from WORKDIR). */
-  hostdir?: string;
+  readonly libexecInstalled?: boolean;
+  /** A command may change them for the next of its batch (commands/define.ts): `create` keeps the lists in guest.env. */
+  readonly options: Options;
+  /** HOSTDIR, found once: the directory we were started in may go (a restore from WORKDIR). Absent: it cannot be found. */
+  readonly hostdir?: string;
   /** Begins a display for a copy of `totalBytes`. */
   meter(label: string, totalBytes: number): Meter;
   /** Asks for a secret on the terminal, until `over`; absent where there is none. Undefined: no answer. */
-  ask: ((prompt: string, over: AbortSignal) => Promise<string | undefined>) | undefined;
+  readonly ask: ((prompt: string, over: AbortSignal) => Promise<string | undefined>) | undefined;
   /**
    * Checks a command line of this program, all that can be told of its words; `cli` understands them.
    * @throws 64 for one that would be refused
@@ -55,7 +55,7 @@ export interface Context {
   /** The manual page's source; `cli` has the tables that it is made from. */
   manual(): Promise<string>;
   /** Is stdout a terminal? */
-  terminal: boolean;
+  readonly terminal: boolean;
   /**
    * Prints a result on stdout. Text is made fit for a terminal (lib/text.ts, `printable`), bytes are printed as they are.
    * @throws VmError 74 when stdout cannot take it

@@ -2,13 +2,14 @@ import { randomBytes } from "node:crypto";
 import { join, resolve } from "node:path";
 import { parseSetting } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
+import { installHint, PACKAGES } from "../lib/packages.ts";
 import { warnOnce } from "../lib/log.ts";
 import { parseHostForward } from "../machine/parse.ts";
 import type { Display, DisplayAddress, SharedDisplay } from "../machine/types.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { VNC_FIRST_PORT } from "../qemu/devices/display.ts";
 import { findPortHolder, isPortFree, isUdpPortFree, nextFreePort } from "../qemu/ports.ts";
-import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
+import { MAX_SOCKET_PATH_BYTES } from "../process/unix-socket.ts";
 import { replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
@@ -60,8 +61,7 @@ export async function resolveDisplay(
 function protocolMissing(kind: SharedDisplay["kind"]): VmError {
   const install =
     kind === "spice"
-      ? "install it: qemu-system-x86 (ALT, Fedora), qemu-system-modules-spice (Debian, Ubuntu), qemu-ui-spice-core and qemu-chardev-spice (Arch)\n" +
-        "or go without: DISPLAY_PROTOCOL=vnc, or -p '' for no display"
+      ? `${installHint(PACKAGES.spice)}\nor go without: DISPLAY_PROTOCOL=vnc, or -p '' for no display`
       : "choose another way to show the screen: DISPLAY_PROTOCOL=spice, or -p '' for none";
   return new VmError("unavailable", `this qemu has no ${PROTOCOL[kind]} to show the screen by`, {
     hint: install,

@@ -1,11 +1,12 @@
 import { join } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
+import { isQemuWarning } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { signalError, type StopSignal } from "../process/signals.ts";
-import { lastWords, type MachineEnd } from "../qemu/launch.ts";
-import { parseShutdown } from "../qmp/commands.ts";
+import { lastWords, type QemuEnd } from "../qemu/session.ts";
+import { readShutdown } from "../qmp/events.ts";
 import { readEvents } from "../store/events.ts";
 import { fileError, lstatOf, remove } from "../store/files.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
@@ -65,19 +66,18 @@ function quietly<T>(read: () => T, otherwise: T): T {
 
 /** Nobody waited for this qemu: what is left of it tells how it ended. */
 export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ended {
-  const shutdown = quietly(() => readEvents(workdir), []).findLast((event) => parseShutdown(event));
+  const shutdown = quietly(() => readEvents(workdir), []).findLast((event) => readShutdown(event));
   if (shutdown) {
-    const [end, how] = describeReason(parseShutdown(shutdown)!.reason);
+    const [end, how] = describeReason(readShutdown(shutdown)!.reason);
     return { end, how, at: shutdown.at };
   }
   const lastSign = lstatOf(join(workdir, WORK.eventsOut))?.mtime ?? new Date(run.started);
   const booted = bootTime();
   if (booted && booted > new Date(run.started))
     return { end: "killed", how: "this machine was restarted", at: booted };
-  // qemu warns of much that is no reason to end.
   const words = quietly(() => lastWords(join(workdir, WORK.qemuLog)), "")
     .split("\n")
-    .filter((line) => !line.includes(": warning: "))
+    .filter((line) => !isQemuWarning(line))
     .join("\n")
     .trim();
   return words
@@ -144,7 +144,7 @@ export async function settleRun(context: Context, hostdir: string, work: Work): 
   }
 }
 
-function endOf({ shutdown, status, signal }: MachineEnd): Omit<Ended, "at"> {
+function endOf({ shutdown, status, signal }: QemuEnd): Omit<Ended, "at"> {
   if (shutdown) {
     const [end, how] = describeReason(shutdown.reason);
     return { end, how };
@@ -162,7 +162,7 @@ export function finishRun(
   context: Context,
   now: { hostdir: string; work: Work },
   work: Present,
-  machineEnd: MachineEnd,
+  machineEnd: QemuEnd,
   stop: StopSignal | undefined,
 ): void {
   const same = now.work.state === "present" && isSame(now.work.mark, work.mark);
@@ -185,7 +185,7 @@ export function finishRun(
 }
 
 /** Another command holds the VM's lock for too long: how the run ended is said at least. */
-export function unrecordedEnd(error: unknown, machineEnd: MachineEnd, stop: StopSignal | undefined): unknown {
+export function unrecordedEnd(error: unknown, machineEnd: QemuEnd, stop: StopSignal | undefined): unknown {
   if (!(error instanceof VmError && error.code === "busy")) return error;
   const message = `${endOf(machineEnd).how}, but this is not recorded: ${error.message}`;
   return stop

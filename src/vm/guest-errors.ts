@@ -1,7 +1,7 @@
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import type { QmpClient } from "../qmp/client.ts";
-import type { QmpEvent } from "../qmp/protocol.ts";
+import type { QmpEvent } from "../qmp/events.ts";
 import { readEvents } from "../store/events.ts";
 import { freeBytes } from "../store/files.ts";
 

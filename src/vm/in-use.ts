@@ -4,7 +4,7 @@ import { VmError } from "../lib/errors.ts";
 import { describeHolder, findHolder, findUsers, readArgv, type Holder } from "../process/holders.ts";
 import { isBlocksArgv } from "../qemu/blocks.ts";
 import { isImageInUse } from "../qemu/img.ts";
-import { isListening } from "../qmp/commands.ts";
+import { isListening } from "../process/unix-socket.ts";
 import { realPath } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import { ownDisks } from "../store/own-disks.ts";

@@ -12,7 +12,7 @@ import type { Capabilities } from "../qemu/capabilities.ts";
 import { isSince } from "../qemu/features.ts";
 import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
-import { MAX_SOCKET_PATH_BYTES } from "../qmp/client.ts";
+import { socketIn } from "../process/unix-socket.ts";
 import { mapLinks } from "../rescue/mapped-files.ts";
 import { lstatOf } from "../store/files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
@@ -79,10 +79,10 @@ export async function resolveMachine(
     bootLoader: settings.UEFI ? undefined : findBootLoader(arch),
     resumed: false,
     generationId: false,
-    channels: [{ name: GUEST_AGENT, socket: socketIn(work, WORK.agent) }],
+    channels: [{ name: GUEST_AGENT, socket: socketIn(work.dir, WORK.agent) }],
     files: {
       ...resolveFiles(work, WORK.consoleLog),
-      backup: socketIn(work, WORK.backup),
+      backup: socketIn(work.dir, WORK.backup),
       events: join(work.dir, WORK.events),
     },
     endOnReset: cd?.first === true,
@@ -119,16 +119,10 @@ function requireUefi(arch: Arch, { version }: Capabilities): void {
 /** The port on which qemu-ga listens (qemu's docs/interop/qemu-ga). */
 const GUEST_AGENT = "org.qemu.guest_agent.0";
 
-/** A socket in WORKDIR, by a name that fits a socket address: qemu is started there. */
-export function socketIn(work: Present, name: string): string {
-  const path = join(work.dir, name);
-  return Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES ? path : name;
-}
-
 export const resolveFiles = (work: Present, consoleLog: string): Machine["files"] => ({
-  qmp: socketIn(work, WORK.qmp),
-  monitor: socketIn(work, WORK.monitor),
-  console: socketIn(work, WORK.console),
+  qmp: socketIn(work.dir, WORK.qmp),
+  monitor: socketIn(work.dir, WORK.monitor),
+  console: socketIn(work.dir, WORK.console),
   consoleLog: join(work.dir, consoleLog),
 });
 

@@ -3,7 +3,7 @@ import { loadSettings, loadUsable, type Loaded } from "../config/load.ts";
 import { type Sources } from "../config/load-layer.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { isListening } from "../qmp/commands.ts";
+import { isListening } from "../process/unix-socket.ts";
 import { lockVm } from "../store/lock.ts";
 import { fileError, listDirectory, realPath, remove } from "../store/files.ts";
 import { HOST, LAST, PARTIAL, WORK } from "../store/layout.ts";
@@ -38,12 +38,28 @@ export async function openVm(context: Context, mayUseBash = true): Promise<Vm> {
 }
 
 /** HOSTDIR, as the command line and the current directory say. */
-export const findHostdir = (context: Context): string =>
-  (context.hostdir ??= resolveHostdir(resolve(context.cwd, context.options.hostdir ?? ".")));
+export const findHostdir = ({ hostdir, cwd, options }: Context): string =>
+  hostdir ?? resolveHostdir(resolve(cwd, options.hostdir ?? "."));
 
-/** @param lenient defaults for settings that cannot be read, with a warning */
-async function readVm(context: Context, hostdir: string, mayUseBash: boolean, lenient = false): Promise<Vm> {
-  const work = resolveWork(hostdir);
+/** The context with HOSTDIR found; as it is where that cannot be: commands that need it say why. */
+export function withHostdir(context: Context): Context {
+  try {
+    return { ...context, hostdir: findHostdir(context) };
+  } catch {
+    return context;
+  }
+}
+
+/**
+ * @param lenient defaults for settings that cannot be read, with a warning
+ * @param work the working files, where they have been resolved
+ */
+async function readVm(
+  context: Context,
+  hostdir: string,
+  mayUseBash: boolean,
+  { lenient = false, work = resolveWork(hostdir) }: { lenient?: boolean; work?: Work | undefined } = {},
+): Promise<Vm> {
   const sources = sourcesOf(context, hostdir, work, mayUseBash);
   const loaded = lenient ? await loadLeniently(sources) : await loadSettings(sources);
   const { PROFILES, LIBEXEC } = loaded.settings;
@@ -121,11 +137,7 @@ export const withVm = <T>(
     context,
     command,
     async (vm) =>
-      use(
-        (await settleRun(context, vm.hostdir, vm.work))
-          ? await readVm(context, vm.hostdir, true, options.lenient)
-          : vm,
-      ),
+      use((await settleRun(context, vm.hostdir, vm.work)) ? { ...vm, work: resolveWork(vm.hostdir) } : vm),
     options,
   );
 
@@ -141,7 +153,7 @@ export async function withVmToRead<T>(
   const hostdir = findHostdir(context);
   if (foreignDirectory(hostdir) === undefined) return withVm(context, command, use, { lenient: true });
   using _lock = await lockVm(hostdir, command);
-  return use(await readVm(context, hostdir, false, true));
+  return use(await readVm(context, hostdir, false, { lenient: true }));
 }
 
 /** The same for the command that waited for the run. */
@@ -154,15 +166,17 @@ export async function withLockedVm<T>(
   const hostdir = findHostdir(context);
   requireOwn(context, hostdir, command);
   using _lock = await lockVm(hostdir, command, waitMs);
+  let work: Work | undefined;
   try {
-    repoint(hostdir);
-    await recoverLive(hostdir);
-    recover(context, hostdir);
+    work = repoint(hostdir);
+    await recoverLive(hostdir, work);
+    if (recover(context, hostdir, work)) work = undefined;
   } catch (error) {
     throw fileError(`cannot ${command}: an interrupted command's rest cannot be cleared away`, error);
   }
   try {
-    const vm = settleIdentity(context, await readVm(context, hostdir, true, lenient), !renews);
+    const read = await readVm(context, hostdir, true, { lenient, work });
+    const vm = settleIdentity(context, read, !renews);
     if (vm.work.state === "present") await outwaitKilledBackup(vm.work);
     return await use(vm);
   } catch (error) {
@@ -171,24 +185,26 @@ export async function withLockedVm<T>(
   }
 }
 
-/** Has the working files of a VM that was moved lead here. */
-function repoint(hostdir: string): void {
-  let before: string | undefined;
+/** Has the working files of a VM that was moved lead here. @returns them; undefined where they are refused */
+function repoint(hostdir: string): Work | undefined {
   try {
-    before = repointHost(hostdir);
+    const work = repointHost(hostdir);
+    if (work.state !== "present" || work.movedFrom === undefined) return work;
+    const { movedFrom, ...here } = work;
+    log.info(`this VM was moved here from ${movedFrom}: its working files are told`);
+    return here;
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
-    // Disbelieved: perhaps only because a command was interrupted, which is mended next.
+    // Perhaps only because a command was interrupted, which is mended next; else reading the VM says why.
+    return undefined;
   }
-  if (before !== undefined) log.info(`this VM was moved here from ${before}: its working files are told`);
 }
 
 /** A snapshot of the running VM that was killed has left things in its qemu. */
-async function recoverLive(hostdir: string): Promise<void> {
-  if (listUnfinished(hostdir).length === 0) return;
+async function recoverLive(hostdir: string, work: Work | undefined): Promise<void> {
+  if (listUnfinished(hostdir).length === 0 || work?.state !== "present") return;
   try {
-    const work = resolveWork(hostdir);
-    if (work.state !== "present" || !(await isListening(join(work.dir, WORK.qmp)))) return;
+    if (!(await isListening(join(work.dir, WORK.qmp)))) return;
     const { talkForLong } = await import("../live/source.ts");
     const { cleanUpLive } = await import("../live/clean-up.ts");
     const qmp = await talkForLong(work);
@@ -205,15 +221,12 @@ async function recoverLive(hostdir: string): Promise<void> {
   }
 }
 
-function recover(context: Context, hostdir: string): void {
-  let parent: string | undefined;
-  try {
-    parent = parentOf(resolveWork(hostdir));
-  } catch {
-    // Disbelieved: reading the VM says why, in a moment. A redo log of an in-place restore comes first.
-  }
-  recoverWork(hostdir, parent ? [context.tmpdir, parent] : [context.tmpdir]);
+/** @returns whether the working files may be others now */
+function recover(context: Context, hostdir: string, work: Work | undefined): boolean {
+  const parent = work && parentOf(work);
+  const changed = recoverWork(hostdir, parent ? [context.tmpdir, parent] : [context.tmpdir], work);
   for (const path of listUnfinished(hostdir)) remove(path);
+  return changed;
 }
 
 /** Snapshots that were begun. A `backups` that cannot be listed is the affair of commands that need it. */

@@ -3,7 +3,7 @@ import type { SettingName } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { plain } from "../lib/text.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
-import { readBackingName } from "../qemu/image-header.ts";
+import { readOwnHeader } from "../qemu/image-header.ts";
 import { listDirectory } from "../store/files.ts";
 import { HOST, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
@@ -71,7 +71,7 @@ export function findReaches(context: Context, vm: Vm): Reach[] {
 /** The image that a disk builds on, unless it is one of the VM's snapshots. */
 function baseOf(directory: string, disk: string): string | undefined {
   try {
-    const backing = readBackingName(join(directory, disk));
+    const backing = readOwnHeader(join(directory, disk)).backingName;
     return backing === undefined || parseBackingName(backing, disk) !== undefined
       ? undefined
       : resolve(directory, backing);

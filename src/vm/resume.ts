@@ -15,18 +15,16 @@ export async function resumeWithRoom(work: Present): Promise<void> {
   const noRoom = findGuestErrors(work.dir).some(({ kind }) => kind === "no-room");
   if (!noRoom || !hasRoomToResume(work.dir)) return;
   let qmp: QmpClient | undefined;
-  const limit = setTimeout(() => qmp?.close(), ANSWER_MS);
   try {
-    qmp = await QmpClient.connect(join(work.dir, WORK.qmp), ANSWER_MS);
+    qmp = await QmpClient.connect(join(work.dir, WORK.qmp), ANSWER_MS, ANSWER_MS);
     // A guest that was paused by a command stays paused (qapi/run-state.json, RunState).
-    const { status } = (await qmp.execute("query-status")) as { status: string };
+    const { status } = await qmp.execute("query-status");
     if (status !== "io-error") return;
     await qmp.execute("cont");
     log.info(`there is room in ${work.dir} again: guest resumed`);
   } catch {
     // Whatever the command needs of qemu says what is wrong with it.
   } finally {
-    clearTimeout(limit);
     qmp?.close();
   }
 }

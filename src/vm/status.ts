@@ -3,9 +3,9 @@ import { basename, join } from "node:path";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { Arch, DisplayAddress } from "../machine/types.ts";
 import { formatSize } from "../lib/size.ts";
-import { readQcow2Header, readVirtualBytes } from "../qemu/image-header.ts";
+import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { QmpClient } from "../qmp/client.ts";
-import { isListening } from "../qmp/commands.ts";
+import { isListening } from "../process/unix-socket.ts";
 import { freeBytes, lstatOf } from "../store/files.ts";
 import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
 import type { RunEnd } from "../store/mark.ts";
@@ -157,7 +157,7 @@ function findDiskDamage({ dir }: Present, named: readonly string[]): string | un
   for (const name of new Set([...named, ...ownDisks(dir)])) {
     const path = join(dir, name);
     try {
-      const { damage } = readQcow2Header(path);
+      const damage = findHeaderDamage(readOwnHeader(path));
       if (damage !== undefined) return `the disk ${path} is damaged: ${damage}`;
     } catch (error) {
       return hasErrno(error, "ENOENT") ? `the disk ${path} is missing` : reasonOf(error);
@@ -213,14 +213,11 @@ async function readRunState(work: Present): Promise<string | undefined> {
   const socket = join(work.dir, WORK.qmp);
   if (!(await isListening(socket))) return isAnyDiskInUse(work) ? "running" : undefined;
   try {
-    const qmp = await QmpClient.connect(socket, CONVERSATION_MS);
-    // What listens there may be no qemu.
-    const limit = setTimeout(() => qmp.close(), CONVERSATION_MS);
+    const qmp = await QmpClient.connect(socket, CONVERSATION_MS, CONVERSATION_MS);
     try {
-      const answer = (await qmp.execute("query-status")) as { running?: unknown; status?: unknown } | null;
-      return answer?.running !== false ? "running" : String(answer.status);
+      const { running, status } = await qmp.execute("query-status");
+      return running ? "running" : status;
     } finally {
-      clearTimeout(limit);
       qmp.close();
     }
   } catch (error) {

@@ -5,7 +5,7 @@ import type { Machine, SharedDisplay } from "../machine/types.ts";
 import { buildViewerFile, reachable, TUNNEL } from "../machine/viewer-file.ts";
 import { findProgram, start, type Child } from "../process/exec.ts";
 import { bracket } from "../qemu/devices/display.ts";
-import type { RunningMachine } from "../qemu/launch.ts";
+import type { QemuSession } from "../qemu/session.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { readSmall, replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
@@ -93,7 +93,7 @@ export function showScreen(
 }
 
 /** A viewer whose guest is off has nothing to show, but a question to ask, and we would wait for it. */
-export function endWithGuest(viewer: Child, { ended }: RunningMachine): void {
+export function endWithGuest(viewer: Child, { ended }: QemuSession): void {
   const closed = viewer.done.then(() => true);
   void ended.then(async () => {
     if (!(await Promise.race([closed, false]))) viewer.kill("SIGTERM");

@@ -1,6 +1,6 @@
-import { watch, type FSWatcher } from "node:fs";
 import { beginStep } from "../lib/activity.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
+import { watchDirectory } from "../process/watch-directory.ts";
 import { readEvents, type PastEvent } from "../store/events.ts";
 import type { Present } from "../store/workdir.ts";
 import { findRunning } from "./in-use.ts";
@@ -22,12 +22,7 @@ export async function waitForRun<T>(
   const deadline = Date.now() + limitMs;
   let next = Promise.withResolvers<void>();
   const onChange = (): void => next.resolve();
-  let watcher: FSWatcher | undefined;
-  try {
-    watcher = watch(work.dir, onChange);
-  } catch {
-    // Bun cannot watch a path with a backslash.
-  }
+  using _watch = watchDirectory(work.dir, { everyMs: LOOK_MS }, onChange);
   interruption.addEventListener("abort", onChange);
   try {
     for (;;) {
@@ -38,12 +33,11 @@ export async function waitForRun<T>(
       if ((await findRunning(work)) === undefined) return "ended";
       const left = deadline - Date.now();
       if (left <= 0) return "late";
-      const timer = setTimeout(next.resolve, Math.min(left, LOOK_MS));
+      const timer = setTimeout(onChange, left);
       await next.promise;
       clearTimeout(timer);
     }
   } finally {
-    watcher?.close();
     interruption.removeEventListener("abort", onChange);
   }
 }

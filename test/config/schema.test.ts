@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { buildDefaults } from "../../src/config/defaults.ts";
+import type { Parser } from "../../src/config/values.ts";
 import type { SettingValue } from "../../src/config/literal.ts";
 import {
   isSettingName,
@@ -414,4 +415,21 @@ test.each(["constructor", "__proto__", "toString", "hasOwnProperty", "", "cores"
 
 test("each setting has a line of help", () => {
   for (const name of SETTING_NAMES) expect(SCHEMA[name].help).toMatch(/^\S[^\n]*\S$/);
+});
+
+describe("what a setting's parser says of itself", () => {
+  test.each(SETTING_NAMES)("%s allows what its message for a NUL says", (name) => {
+    const refused = parseSetting(name, "\0");
+    const { allowed } = SCHEMA[name].parse as Parser<unknown>;
+    expect(allowed).toBe("allowed" in refused ? refused.allowed : undefined);
+  });
+
+  test.each(SETTING_NAMES.filter((name) => (SCHEMA[name].parse as Parser<unknown>).choices))(
+    "%s takes each of its choices",
+    (name) => {
+      const { choices, kind } = SCHEMA[name].parse as Parser<unknown>;
+      for (const choice of choices!) expect(parseSetting(name, choice)).toHaveProperty("value");
+      if (kind !== "flag") expect(parseSetting(name, "other")).toHaveProperty("allowed");
+    },
+  );
 });

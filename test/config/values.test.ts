@@ -100,7 +100,7 @@ describe("oneOf(auto, kvm)", () => {
     ["KVM", { allowed: "one of auto kvm" }],
     ["constructor", { allowed: "one of auto kvm" }],
   ])("%j is %j", (raw, value) => {
-    expect(outcome(oneOf("auto", "kvm"), raw)).toEqual(value);
+    expect(outcome(oneOf(["auto", "kvm"]), raw)).toEqual(value);
   });
 });
 
@@ -131,7 +131,7 @@ describe("memory in MiB", () => {
 const parse = (item: string): number | undefined => (/^\d+$/.test(item) ? +item : undefined);
 
 describe("listOfForm(digits, split at blanks and commas)", () => {
-  const parser = listOfForm("digits", parse, /[\s,]+/);
+  const parser = listOfForm({ allowed: "digits", parse, separator: /[\s,]+/ });
   test.each<Case>([
     ["", []],
     [" , ", []],
@@ -148,6 +148,9 @@ describe("listOfForm(digits, split at blanks and commas)", () => {
     expect(outcome(parser, raw)).toEqual(value);
   });
   test("without a separator a text is one item", () => {
-    expect(outcome(listOfForm("digits", parse), "1,2")).toEqual({ allowed: "digits", given: "1,2" });
+    expect(outcome(listOfForm({ allowed: "digits", parse }), "1,2")).toEqual({
+      allowed: "digits",
+      given: "1,2",
+    });
   });
 });

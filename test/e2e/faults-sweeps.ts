@@ -282,7 +282,7 @@ export const ALL_VARIANTS: readonly Variant[] = [
  * @param line is told each command, fault and family when it is through
  */
 export async function sweepCalls(
-  options: SweepOptions & { variants: readonly Variant[]; workers: number },
+  options: SweepOptions & { variants: readonly Variant[]; workers: number; groups?: number },
   line: (title: string, tally: Tally) => void,
 ): Promise<void> {
   const benches = Array.from({ length: options.workers }, () => new Bench(2, options.parent));
@@ -293,7 +293,9 @@ export async function sweepCalls(
         `${name.padEnd(13)} ${fault.padEnd(7)} ${familyOf(call).padEnd(9)}`,
     );
     const random = seededRandom(options.seed);
-    for (const [title, all] of groups) {
+    const chosen =
+      options.groups === undefined ? [...groups] : shuffle([...groups], random).slice(0, options.groups);
+    for (const [title, all] of chosen) {
       const points = options.limit === undefined ? all : shuffle(all, random).slice(0, options.limit);
       const tally: Tally = { points: 0, violations: 0, mixed: 0 };
       const one = async (bench: Bench, point: Point): Promise<boolean> => {

@@ -26,12 +26,10 @@ const NEXT: readonly (readonly string[])[] = [
 export async function judgeQemu(vm: BusyVm): Promise<string[]> {
   const client = await QmpClient.connect(join(vm.lab.box.work, "qmp.sock"), 10_000);
   try {
-    const nodes = (await client.execute("query-named-block-nodes", { flat: true })) as {
-      "node-name": string;
-    }[];
-    const jobs = (await client.execute("query-jobs")) as object[];
-    const { status } = (await client.execute("query-status")) as { status: string };
-    const left = nodes.map((node) => node["node-name"]).filter((name) => name.startsWith("vm-"));
+    const nodes = await client.execute("query-named-block-nodes", { flat: true });
+    const jobs = await client.execute("query-jobs");
+    const { status } = await client.execute("query-status");
+    const left = nodes.map((node) => node["node-name"]).filter((name) => name?.startsWith("vm-"));
     return [
       ...(left.length > 0 ? [`block nodes are left in qemu: ${left.join(" ")}`] : []),
       ...(jobs.length > 0 ? [`jobs are left in qemu: ${JSON.stringify(jobs)}`] : []),

@@ -38,6 +38,37 @@ function checkMedia(box: Sandbox, text: string): Record<string, string> {
 }
 
 suite("settings", () => {
+  test("a backup opens each settings file once, and follows .work once", async () => {
+    using box = await made();
+    configure(box, "PORT=\nMEMORY=64M\n");
+    await box.ok(["backup"]);
+    const log = join(box.top, "strace");
+    const strace = [
+      "strace",
+      "-f",
+      "-qq",
+      "-o",
+      log,
+      "-e",
+      "trace=open,openat,readlink",
+      "-e",
+      "signal=none",
+    ];
+    const ran = await box.vm(["backup"], { program: [...strace, "--", binary] });
+    expect(ran.status).toBe(0);
+    const lines = readFileSync(log, "utf8")
+      .split("\n")
+      .filter((line) => !line.includes(" = -1 ") && !line.includes("O_PATH"));
+    const count = (path: string): number => lines.filter((line) => line.includes(`"${path}"`)).length;
+    expect({
+      user: count(join(box.home, ".config/vm.conf")) - 1, // where a link leads is asked first
+      // Read, and copied into the snapshot.
+      vm: count(join(box.work, "guest.env")),
+      mark: count(join(box.work, ".vm.json")),
+      link: count(box.path(".work")),
+    }).toEqual({ user: 1, vm: 2, mark: 1, link: 1 });
+  });
+
   beforeAll(async () => {
     iso = await guests();
   });

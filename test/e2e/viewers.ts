@@ -116,7 +116,7 @@ export async function vncPicture(box: Sandbox, display: string, password: string
 export async function qmp(box: Sandbox, question: string): Promise<any> {
   const conversation = await QmpClient.connect(join(box.work, "qmp.sock"));
   try {
-    return await conversation.execute(question);
+    return await conversation.executeUntyped(question);
   } finally {
     conversation.close();
   }

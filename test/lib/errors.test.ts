@@ -1,13 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import {
-  EXIT,
-  hasErrno,
-  isNoRoom,
-  reasonOf,
-  saysNoRoom,
-  SignalError,
-  VmError,
-} from "../../src/lib/errors.ts";
+import { EXIT, hasErrno, isNoRoom, reasonOf, SignalError, VmError } from "../../src/lib/errors.ts";
 
 const errno = (code: string): Error => Object.assign(new Error(`${code}: no luck, open '/x'`), { code });
 
@@ -73,13 +65,4 @@ test.each<[string, unknown, string]>([
   ["no error", "text", "text"],
 ])("reasonOf: %s", (_title, error, reason) => {
   expect(reasonOf(error)).toBe(reason);
-});
-
-test.each([
-  ["dd: error writing 'x': No space left on device", true],
-  ["Fatal: unable to save snapshot: write /r/x: no space left on device", true],
-  ["cp: x: Disk quota exceeded", true],
-  ["gzip: stdin: not in gzip format", false],
-])("a program that says %j has no room: %p", (text, is) => {
-  expect(saysNoRoom(text)).toBe(is);
 });

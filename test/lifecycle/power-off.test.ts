@@ -34,7 +34,7 @@ async function ask(running: boolean, mode: AgentMode, again: boolean): Promise<s
   };
   using _server = new FakeQmp(temp.path("qmp.sock"), ({ execute }) => {
     if (execute === "cont" || execute === "system_powerdown") asked.push(execute);
-    if (execute === "query-status") return { return: { running } };
+    if (execute === "query-status") return { return: { running, status: running ? "running" : "paused" } };
     return { return: execute === "query-chardev" ? [chardev] : {} };
   });
   const qmp = await QmpClient.connect(temp.path("qmp.sock"));

@@ -1,9 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { rmSync } from "node:fs";
+import { join } from "node:path";
 import type { Socket } from "bun";
-import { AgentBusy, AgentError, AgentSilence, GuestAgent } from "../../src/qmp/agent.ts";
+import { AgentBusy, AgentError, agentLock, AgentSilence, GuestAgent } from "../../src/qmp/agent.ts";
 import { LineSplitter } from "../../src/qmp/protocol.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
+import { FakeAgent } from "./fake-agent.ts";
 
 let temp: Temp;
 let path: string;
@@ -173,5 +176,89 @@ describe("the guest agent", () => {
     const waiting = second.execute("silence");
     stop.abort();
     await expect(waiting).rejects.toThrow("closed");
+  });
+});
+
+/** Answers with the name of the command. */
+const slowly = async (command: string): Promise<string> => {
+  await Bun.sleep(20);
+  return command;
+};
+
+describe("two requests at once:", () => {
+  test("in one conversation each gets its own reply, in their order", async () => {
+    using fake = new FakeAgent(path, slowly);
+    using agent = await GuestAgent.connect(path, 1000);
+    const names = ["freeze", "thaw", "info"];
+    expect(await Promise.all(names.map((name) => agent.execute(name)))).toEqual(names);
+    expect(fake.requests).toEqual(["guest-sync-delimited", ...names]);
+  });
+
+  test("the late reply to the first is not the second's", async () => {
+    using _fake = new FakeAgent(path, slowly);
+    using agent = await GuestAgent.connect(path, 1000);
+    expect(await failureOf(() => agent.execute("freeze", undefined, 5))).toBeInstanceOf(AgentSilence);
+    expect(await agent.execute("thaw")).toBe("thaw");
+    expect(await agent.execute("info")).toBe("info");
+  });
+
+  test("a second one reaches an agent that is silent", async () => {
+    using fake = new FakeAgent(path, (command) => (command === "freeze" ? undefined : command));
+    const agent = await GuestAgent.connect(path, 1000);
+    const frozen = agent.execute("freeze", undefined, 10);
+    const thawed = agent.execute("thaw");
+    expect(await failureOf(() => frozen)).toBeInstanceOf(AgentSilence);
+    expect(await thawed).toBe("thaw");
+    agent[Symbol.dispose]();
+    expect(fake.requests.at(-1)).toBe("thaw");
+  });
+
+  test("a refusal does not end the conversation", async () => {
+    using _fake = fakeAgent(({ execute }, socket) => {
+      socket.write(
+        execute === "no" ? '{"error": {"class": "GenericError", "desc": "no"}}\n' : reply(execute),
+      );
+    });
+    using agent = await GuestAgent.connect(path, 1000);
+    const [refused, answered] = await Promise.allSettled([agent.execute("no"), agent.execute("yes")]);
+    expect(refused.status).toBe("rejected");
+    expect(answered).toEqual({ status: "fulfilled", value: "yes" });
+  });
+
+  test("of processes that come and go, each gets its own reply", async () => {
+    const script = `import { GuestAgent } from ${JSON.stringify(join(import.meta.dir, "../../src/qmp/agent.ts"))};
+const [path, name] = process.argv.slice(-2);
+for (let turn = 0; turn < 15; turn++) {
+  using agent = await GuestAgent.connect(path, 3000);
+  const words = [name + turn, name + turn + "again"];
+  const got = await Promise.all(words.map((word) => agent.execute(word)));
+  if (got.join() !== words.join()) throw new Error(got.join());
+  await Bun.sleep(Math.random() * 20);
+}
+console.log("all answered");`;
+    using fake = new FakeAgent(path, async (command) => {
+      await Bun.sleep(Math.random() * 3);
+      return command;
+    });
+    const children = ["a", "b", "c"].map((name) =>
+      Bun.spawn([process.execPath, "-e", script, path, name], { stdout: "pipe" }),
+    );
+    const said = await Promise.all(children.map(({ stdout }) => new Response(stdout).text()));
+    expect(said).toEqual(Array.from({ length: 3 }, () => "all answered\n"));
+    expect(fake.requests.filter((name) => name !== "guest-sync-delimited")).toHaveLength(90);
+  });
+
+  test("of clients that do not know our lock, the second waits for qemu's socket", async () => {
+    using _fake = new FakeAgent(path, slowly);
+    const first = await GuestAgent.connect(path, 1000);
+    rmSync(agentLock(path));
+    const second = GuestAgent.connect(path, 1000);
+    expect(await first.execute("first")).toBe("first");
+    const abandoned = first.execute("abandoned").catch(() => {});
+    await Bun.sleep(5);
+    first[Symbol.dispose]();
+    await abandoned;
+    using agent = await second;
+    expect(await agent.execute("second")).toBe("second");
   });
 });

@@ -1,12 +1,14 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { closeSync, openSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { MAX_SOCKET_PATH_BYTES, QmpClient, QmpError } from "../../src/qmp/client.ts";
 import type { Socket } from "bun";
-import { findLine, isListening, powerDown, quit } from "../../src/qmp/commands.ts";
-import type { QmpEvent } from "../../src/qmp/protocol.ts";
+import { isListening, MAX_SOCKET_PATH_BYTES } from "../../src/process/unix-socket.ts";
+import { findLine } from "../../src/qmp/chardev.ts";
+import { QmpClient } from "../../src/qmp/client.ts";
+import { QmpDisconnect, QmpError, QmpMisfit, QmpTimeout } from "../../src/qmp/errors.ts";
+import type { QmpEvent } from "../../src/qmp/events.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
-import { FakeQmp } from "./fake-server.ts";
+import { FakeQmp, type Request } from "./fake-server.ts";
 
 let temp: Temp;
 let socket: string;
@@ -28,7 +30,7 @@ const soon = <T>(promise: Promise<T>): Promise<T> =>
 const descriptors = (): number => readdirSync("/proc/self/fd").length;
 
 /** `SHUTDOWN`, as qemu sends it. */
-const SHUTDOWN = { event: "SHUTDOWN", data: { guest: true, reason: "guest-shutdown" } };
+const SHUTDOWN: QmpEvent = { event: "SHUTDOWN", data: { guest: true, reason: "guest-shutdown" } };
 
 describe("a conversation", () => {
   test("begins with the greeting and qmp_capabilities", async () => {
@@ -50,7 +52,7 @@ describe("a conversation", () => {
     });
     const client = await QmpClient.connect(socket);
     const answers = await Promise.all(
-      ["a", "b", "c"].map((command) => client.execute(command, { x: command })),
+      ["a", "b", "c"].map((command) => client.executeUntyped(command, { x: command })),
     );
     expect(answers).toEqual(server.requests.slice(1).map(({ id }) => `to ${id}`));
     expect(server.requests[2]).toMatchObject({ execute: "b", arguments: { x: "b" } });
@@ -61,7 +63,7 @@ describe("a conversation", () => {
     using _server = new FakeQmp(socket, (request) => ({ return: request.arguments ?? {} }));
     const client = await QmpClient.connect(socket);
     const args = { text: "Ёж😀".repeat(200_000) };
-    expect(await client.execute("echo", args)).toEqual(args);
+    expect(await client.executeUntyped("echo", args)).toEqual(args);
     client.close();
   });
 
@@ -97,7 +99,7 @@ describe("a conversation", () => {
     const client = await QmpClient.connect(socket);
     server.send({ return: {}, id: 99 });
     server.send({ error: { class: "GenericError", desc: "JSON parse error" } });
-    expect(await soon(client.execute("x"))).toEqual({});
+    expect(await soon(client.executeUntyped("x"))).toEqual({});
     client.close();
   });
 });
@@ -110,7 +112,7 @@ describe("an error", () => {
         : { error: { class: "CommandNotFound", desc: "The command x has not been found" } },
     );
     const client = await QmpClient.connect(socket);
-    const error = await failureOf(() => client.execute("x"));
+    const error = await failureOf(() => client.executeUntyped("x"));
     expect(error).toBeInstanceOf(QmpError);
     expect(error.message).toBe("qemu refused x: The command x has not been found");
     expect((error as QmpError).reply.class).toBe("CommandNotFound");
@@ -189,7 +191,7 @@ describe("a socket", () => {
       closeSync(fd);
       const before = descriptors();
       const client = await QmpClient.connect(long);
-      expect(await client.execute("query-status")).toEqual({});
+      expect(await client.execute("cont")).toEqual({});
       expect(await isListening(long)).toBe(true);
       client.close();
       await client.closed;
@@ -209,8 +211,8 @@ describe("when qemu dies", () => {
     });
     const client = await QmpClient.connect(socket);
     const error = await failureOf(() => soon(client.execute("stop")));
+    expect(error).toBeInstanceOf(QmpDisconnect);
     expect(error.exitCode).toBe(74);
-    expect(error.message).toContain("closed the conversation");
     await soon(client.closed);
   });
 
@@ -227,15 +229,7 @@ describe("when qemu dies", () => {
     const client = await QmpClient.connect(socket);
     server.die();
     await soon(client.closed);
-    expect((await failureOf(() => soon(client.execute("stop")))).exitCode).toBe(74);
-  });
-
-  test("quit afterwards is done", async () => {
-    using server = new FakeQmp(socket);
-    const client = await QmpClient.connect(socket);
-    server.die();
-    await soon(client.closed);
-    await soon(quit(client));
+    expect(await failureOf(() => soon(client.execute("stop")))).toBeInstanceOf(QmpDisconnect);
   });
 
   test("because we closed it, waiting commands fail", async () => {
@@ -250,27 +244,71 @@ describe("when qemu dies", () => {
   });
 });
 
-describe("typed commands", () => {
-  test("powerDown presses the button, quit ends", async () => {
-    using server = new FakeQmp(socket);
-    const client = await QmpClient.connect(socket);
-    await powerDown(client);
-    await quit(client);
-    expect(server.requests.map(({ execute }) => execute)).toEqual([
-      "qmp_capabilities",
-      "system_powerdown",
-      "quit",
-    ]);
-    client.close();
+const silentTo =
+  (...silent: string[]) =>
+  ({ execute }: Request): object | undefined =>
+    silent.includes(execute) ? undefined : { return: { running: true, status: "running" } };
+
+describe("a reply that does not come", () => {
+  test("ends the conversation (75): what waits behind it, and what is asked later, fails, too", async () => {
+    using server = new FakeQmp(socket, silentTo("stop", "cont"));
+    const client = await QmpClient.connect(socket, 1000, 50);
+    const waiting = [client.execute("stop"), client.execute("cont")].map((reply) => failureOf(() => reply));
+    for (const error of await soon(Promise.all(waiting))) {
+      expect(error).toBeInstanceOf(QmpTimeout);
+      expect(error.exitCode).toBe(75);
+      expect(error.message).toBe("qemu has not answered stop within 0.05 s");
+      expect(error.hint).toContain("stop --force");
+    }
+    await soon(client.closed);
+    expect(await failureOf(() => client.execute("query-status"))).toBeInstanceOf(QmpTimeout);
+    expect(server.requests.map(({ execute }) => execute)).not.toContain("query-status");
   });
 
-  test("quit takes the connection's end for an answer", async () => {
-    using _server = new FakeQmp(socket, ({ execute }, self) => {
-      if (execute === "quit") self.die();
-      return { return: {} };
-    });
-    await soon(quit(await QmpClient.connect(socket)));
+  test("is a limit of each command's own", async () => {
+    using _server = new FakeQmp(socket, silentTo("stop"));
+    const client = await QmpClient.connect(socket, 1000, 100);
+    for (let turn = 0; turn < 4; turn++) {
+      await client.execute("query-status");
+      await Bun.sleep(40);
+    }
+    client.close();
   });
+});
+
+describe("a reply that lacks what is read from it is an error (74):", () => {
+  test.each<[unknown, string]>([
+    [{}, "running"],
+    [{ running: "yes", status: "running" }, "running"],
+    [{ running: true }, "status"],
+    [null, "the whole"],
+  ])("%j", async (value, place) => {
+    using _server = new FakeQmp(socket, ({ execute }) => ({
+      return: execute === "query-status" ? value : {},
+    }));
+    const client = await QmpClient.connect(socket);
+    const error = await failureOf(() => client.execute("query-status"));
+    expect(error).toBeInstanceOf(QmpMisfit);
+    expect(error.message).toBe(`qemu's reply to query-status is not understood: ${place}`);
+    client.close();
+  });
+});
+
+test("executeTogether sends all commands at once, and gives their replies in order", async () => {
+  using server = new FakeQmp(socket, ({ execute }) =>
+    execute === "cont" ? { error: { class: "GenericError", desc: "no" } } : { return: execute },
+  );
+  const client = await QmpClient.connect(socket);
+  const replies = await Promise.allSettled(
+    client.executeTogether([["stop"], ["screendump", { filename: "x" }], ["cont"]]),
+  );
+  expect(replies.map(({ status }) => status)).toEqual(["fulfilled", "fulfilled", "rejected"]);
+  expect(server.requests.slice(1)).toEqual([
+    { execute: "stop", id: 2 },
+    { execute: "screendump", arguments: { filename: "x" }, id: 3 },
+    { execute: "cont", id: 4 },
+  ]);
+  client.close();
 });
 
 describe("findLine", () => {
@@ -286,23 +324,5 @@ describe("findLine", () => {
     const client = await QmpClient.connect(socket);
     expect(await findLine(client, "console.sock")).toEqual(line);
     client.close();
-  });
-});
-
-describe("isListening", () => {
-  test("is true for a server that stays silent", async () => {
-    using _server = Bun.listen({ unix: socket, socket: { data: () => {} } });
-    expect(await isListening(socket)).toBe(true);
-  });
-
-  test("is false for nothing, a file, a directory, and a dead server's socket", async () => {
-    expect(await isListening(socket)).toBe(false);
-    expect(await isListening(temp.path("no", "directory"))).toBe(false);
-    expect(await isListening(temp.write("file", ""))).toBe(false);
-    expect(await isListening(temp.directory("directory"))).toBe(false);
-    const script = `require("node:net").createServer().listen(process.argv[1], () => process.kill(process.pid, "SIGKILL"))`;
-    Bun.spawnSync([process.execPath, "-e", script, socket]);
-    expect(readdirSync(temp.top)).toContain("qmp.sock");
-    expect(await isListening(socket)).toBe(false);
   });
 });

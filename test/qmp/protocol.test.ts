@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { VmError } from "../../src/lib/errors.ts";
-import { parseShutdown } from "../../src/qmp/commands.ts";
+import { parseEvent, readShutdown } from "../../src/qmp/events.ts";
 import { LineSplitter, parseQmpLine, type QmpMessage } from "../../src/qmp/protocol.ts";
 
 describe("parseQmpLine", () => {
@@ -24,6 +24,8 @@ describe("parseQmpLine", () => {
       '{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}',
       { kind: "event", event: { event: "SHUTDOWN", data: { guest: true, reason: "guest-shutdown" } } },
     ],
+    ['{"event": "POWERDOWN"}', undefined],
+    ['{"event": "constructor"}', undefined],
     ["{}", undefined],
     ['{"other": 1}', undefined],
     ["[]", undefined],
@@ -32,15 +34,17 @@ describe("parseQmpLine", () => {
   });
 });
 
-describe("parseShutdown", () => {
+describe("readShutdown", () => {
   test.each([
     ["SHUTDOWN", { guest: true, reason: "guest-shutdown" }, { guest: true, reason: "guest-shutdown" }],
     ["SHUTDOWN", { guest: false, reason: "host-signal" }, { guest: false, reason: "host-signal" }],
     ["SHUTDOWN", {}, { guest: false, reason: "unknown" }],
     ["SHUTDOWN", { guest: "true", reason: 1 }, { guest: false, reason: "unknown" }],
+    ["STOP", { guest: true, reason: "x" }, undefined],
     ["POWERDOWN", { guest: true, reason: "x" }, undefined],
   ])("%s %j: %j", (event, data, shutdown) => {
-    expect(parseShutdown({ event, data })).toEqual(shutdown);
+    const parsed = parseEvent(event, data);
+    expect(parsed && readShutdown(parsed)).toEqual(shutdown);
   });
 });
 

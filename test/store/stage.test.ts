@@ -29,7 +29,7 @@ beforeEach(() => {
 afterEach(() => place[Symbol.dispose]());
 
 const recover = (...parents: string[]): void =>
-  recoverWork(place.host, parents.length > 0 ? parents : [place.tmp]);
+  void recoverWork(place.host, parents.length > 0 ? parents : [place.tmp]);
 
 /** After a crash: what the VM has, and nothing that was left behind. */
 function expectWhole(disk: string | undefined, tmp: string[], host?: string[]): void {

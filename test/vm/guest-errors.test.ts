@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test";
+import { parseEvent, type QmpEvent } from "../../src/qmp/events.ts";
 import { findGuestErrors } from "../../src/vm/guest-errors.ts";
 
-const event = (name: string, data: Record<string, unknown> = {}) => ({ event: name, data });
+const event = (name: QmpEvent["event"], data: object = {}): QmpEvent => parseEvent(name, data)!;
 const failure = (action: string, nospace = false) =>
   event("BLOCK_IO_ERROR", {
     action,

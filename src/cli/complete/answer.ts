@@ -1,3 +1,4 @@
+import { COMPLETION_SHELLS, type CompletionShell } from "../../lib/shell.ts";
 import { plain } from "../../lib/text.ts";
 import type { Context } from "../../vm/context.ts";
 import { expandHome, listCandidates } from "./candidates.ts";
@@ -15,7 +16,7 @@ interface Question {
 }
 
 /** How each shell wants the answer. */
-const SHELLS: Readonly<Record<string, (question: Question) => string[]>> = {
+const ANSWERS: Readonly<Record<CompletionShell, (question: Question) => string[]>> = {
   /** First a line for `compopt`; then what stands in the place of the word that readline sees. */
   bash({ token, kept, candidates }) {
     const texts = candidates.map(({ text }) => text.slice(kept));
@@ -58,8 +59,9 @@ const QUOTE: Readonly<Record<Token["quote"], (text: string) => string>> = {
  */
 export async function answerShell(started: Context, words: readonly string[]): Promise<string> {
   try {
-    const [shell = "", line = "", word = ""] = words;
-    if (!Object.hasOwn(SHELLS, shell)) return "";
+    const [asking, line = "", word = ""] = words;
+    const shell = COMPLETION_SHELLS.find((name) => name === asking);
+    if (shell === undefined) return "";
     const { words: typed, token } = splitLine(line, shell === "fish");
     // The line begins with our name, or an alias of it.
     const { place, hostdir } = findPlace(typed.slice(1), token.text);
@@ -76,7 +78,7 @@ export async function answerShell(started: Context, words: readonly string[]): P
     const isPath = [...found.values()].some(({ path }) => path);
     // A path's directory may be written in ways that only the shell knows.
     const skip = isPath ? place.skip + stem.lastIndexOf("/") + 1 : place.skip;
-    const lines = SHELLS[shell]!({ token, kept, skip, candidates: [...found.values()] });
+    const lines = ANSWERS[shell]({ token, kept, skip, candidates: [...found.values()] });
     return lines.map((text) => `${text}\n`).join("");
   } catch {
     return "";

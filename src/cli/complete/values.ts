@@ -1,5 +1,5 @@
-import { parseSetting, SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
-import { flag } from "../../config/values.ts";
+import { SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
+import type { ParserFacts, ParserKind } from "../../config/values.ts";
 import { MACROS } from "../../machine/macros.ts";
 import { DISK_BUSES, IMAGE_FORMATS } from "../../machine/types.ts";
 import { COMMANDS, type Command, type CommandOption, type Positional } from "../registry.ts";
@@ -84,10 +84,10 @@ const FORMATS = wordsSource(IMAGE_FORMATS.map((format) => `${format}=`));
 /** WORKDIR changes, so these lead nowhere that could be looked up. */
 const AT_MACROS: Source = { kind: "words", words: MACROS.map(([text, help]) => ({ text, help })) };
 
-/** Settings whose values have parts. */
-const STRUCTURED: Partial<Record<SettingName, (value: string) => Values>> = {
-  DISKS: (value) => ({ skip: value.lastIndexOf(",") + 1, sources: [BUSES] }),
-  IMAGES(value) {
+/** Of settings whose values have parts, or are found on this host. */
+const STRUCTURED: Readonly<Record<Exclude<ParserKind, "text" | "flag">, (value: string) => Values>> = {
+  disks: (value) => ({ skip: value.lastIndexOf(",") + 1, sources: [BUSES] }),
+  images(value) {
     const [bus = "", format = ""] = value.split("=");
     const known = (IMAGE_FORMATS as readonly string[]).includes(format);
     if (!value.includes("=")) return { skip: 0, sources: [BUSES] };
@@ -95,7 +95,7 @@ const STRUCTURED: Partial<Record<SettingName, (value: string) => Values>> = {
       return { skip: bus.length + format.length + 2, sources: [FILES, AT_MACROS] };
     return { skip: bus.length + 1, sources: [FORMATS, FILES, AT_MACROS] };
   },
-  SHARES(value) {
+  shares(value) {
     const head = /^[^:]*:(rw:|ro:)?/.exec(value);
     if (!head) return { skip: 0, sources: [] };
     return {
@@ -107,14 +107,14 @@ const STRUCTURED: Partial<Record<SettingName, (value: string) => Values>> = {
       ],
     };
   },
-  FORWARDS: () => ({
+  forwards: () => ({
     skip: 0,
     sources: [
       wordsSource(["tcp::", "udp::"], "PORT-:PORT, on all addresses of this host"),
       wordsSource(["tcp:127.0.0.1:", "udp:127.0.0.1:"], "PORT-:PORT, for this host alone"),
     ],
   }),
-  RESCUE: () => ({
+  profile: () => ({
     skip: 0,
     sources: [{ kind: "profiles" }, wordsSource(["auto"], "made if there is none")],
   }),
@@ -122,11 +122,7 @@ const STRUCTURED: Partial<Record<SettingName, (value: string) => Values>> = {
 
 /** What a setting's value on the command line can be. */
 export function settingValues(name: SettingName, value: string): Values {
-  const structured = STRUCTURED[name];
-  if (structured) return structured(value);
-  if ((SCHEMA[name].parse as unknown) === flag) return { skip: 0, sources: [wordsSource(["yes", "no"])] };
-  // What the error for a wrong one would say.
-  const refused = parseSetting(name, "\0");
-  const choices = "allowed" in refused ? /^one of (.+)$/.exec(refused.allowed)?.[1] : undefined;
-  return { skip: 0, sources: choices === undefined ? [] : [wordsSource(choices.split(" "))] };
+  const { kind, choices = [] }: ParserFacts = SCHEMA[name].parse;
+  if (kind !== "text" && kind !== "flag") return STRUCTURED[kind](value);
+  return { skip: 0, sources: [wordsSource(choices)] };
 }

@@ -1,8 +1,7 @@
 import { date, version } from "../../../package.json";
 import { buildDefaults } from "../../config/defaults.ts";
 import type { SettingValue } from "../../config/literal.ts";
-import { parseSetting, SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
-import { flag } from "../../config/values.ts";
+import { SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
 import { EXIT, type ExitName } from "../../lib/errors.ts";
 import { MACROS } from "../../machine/macros.ts";
 import { EXIT_STATUS, exitStatusesOf, OTHER_STATUSES } from "../exit-statuses.ts";
@@ -126,10 +125,10 @@ function settingPart(name: SettingName, fallback: SettingValue): string[] {
   const options = GLOBAL_OPTIONS.filter(
     ({ effect, hidden }) => !hidden && "setting" in effect && effect.setting === name,
   ).map(({ long }) => `\`--${long}\``);
-  const refused = parseSetting(name, "\0");
+  const { allowed } = SCHEMA[name].parse;
   const facts = [
     sentence(SCHEMA[name].help),
-    ...("allowed" in refused ? [`Allowed: ${refused.allowed}.`] : []),
+    ...(allowed === undefined ? [] : [`Allowed: ${allowed}.`]),
     ...defaultOf(name, fallback),
     ...(options.length > 0 ? [`Also ${options.join(", ")}.`] : []),
   ];
@@ -137,7 +136,7 @@ function settingPart(name: SettingName, fallback: SettingValue): string[] {
 }
 
 function defaultOf(name: SettingName, value: SettingValue): string[] {
-  if ((SCHEMA[name].parse as unknown) === flag) return [`Default: ${value === "" ? "off" : "on"}.`];
+  if (SCHEMA[name].parse.kind === "flag") return [`Default: ${value === "" ? "off" : "on"}.`];
   const text = [value].flat().join(" ");
   return text === "" ? [] : [`Default: \`${text}\`.`];
 }

@@ -67,7 +67,7 @@ const checkSettings = ({ prog }: Context, error: VmError | undefined): Check[] =
           state: "limited",
           needed: false,
           use: "everything",
-          detail: `${oneLine(error.message.replace(/:\n.*/s, ""))}; see: ${prog} config`,
+          detail: `${oneLine(error.reason === "settings" ? error.brief : error.message)}; see: ${prog} config`,
         },
       ];
 

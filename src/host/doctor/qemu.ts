@@ -137,11 +137,12 @@ const checkFeature =
 
 /** KVM for the configured architecture; required if ACCEL=kvm. */
 export function checkKvm({ ACCEL, QEMUARCH }: Settings, hostArch: string): Check {
-  const problem = kvmProblem(QEMUARCH, probeKvm(hostArch));
+  const facts = probeKvm(hostArch);
+  const problem = kvmProblem(QEMUARCH, facts);
   const needed = ACCEL === "kvm";
   const common = { name: "kvm", needed, use: "guests at full speed" };
   if (problem === undefined) return { ...common, state: "ok", detail: "/dev/kvm" };
-  const advice = /permission denied/i.test(problem) ? "; join the group kvm" : "";
+  const advice = facts.denied && problem === facts.deviceProblem ? "; join the group kvm" : "";
   if (needed) return { ...common, state: "missing", detail: `${problem}${advice}` };
   return { ...common, state: "limited", detail: `${problem}: guests are emulated, which is slow${advice}` };
 }

@@ -46,10 +46,10 @@ async function checkKernel(hostArch: string): Promise<Check> {
       };
     return { ...common, state: "ok", detail: file };
   } catch (error) {
-    const message = error instanceof VmError ? error.message : reasonOf(error);
-    const found = { ...common, state: "missing" as const, detail: oneLine(message) };
+    const found = { ...common, state: "missing" as const, detail: oneLine(reasonOf(error)) };
     // Other kernels would be unreadable as well.
-    if (message.includes("by root only")) return { ...found, detail: `${found.detail}; copy one with sudo` };
+    if (error instanceof VmError && error.reason === "denied")
+      return { ...found, detail: `${found.detail}; copy one with sudo` };
     return { ...found, packages: kernelPackages(hostArch) };
   }
 }

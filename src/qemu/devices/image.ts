@@ -1,4 +1,5 @@
 import type { ImageFormat, ReadImage } from "../../machine/types.ts";
+import type { ArgsOf } from "../../qmp/commands.ts";
 
 /** Formats whose images may lie over others (qapi/block-core.json, BlockdevOptionsGenericCOWFormat). */
 const OVERLAYS: readonly ImageFormat[] = ["qcow2", "qed", "vmdk"];
@@ -19,3 +20,12 @@ export function buildImageNode(image: ReadImage, base = image.base): Record<stri
     ...(OVERLAYS.includes(image.format) ? backing : {}),
   };
 }
+
+/** A qcow2 image as a block node that is written to. */
+export const buildWritableNode = (path: string, node: string, base?: ReadImage): ArgsOf<"blockdev-add"> => ({
+  driver: "qcow2",
+  "node-name": node,
+  "read-only": false,
+  file: { driver: "file", filename: path },
+  backing: base ? buildImageNode(base) : null,
+});

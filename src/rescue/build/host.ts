@@ -1,7 +1,7 @@
 import { closeSync, openSync, statSync, type Stats } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
-import { installHint, isThing, PACKAGES } from "../../lib/packages.ts";
+import { installHint, type Thing, PACKAGES } from "../../lib/packages.ts";
 import { exec, findProgram, processFailure, start } from "../../process/exec.ts";
 import { pipe } from "../../process/libc.ts";
 import { interruption } from "../../process/signals.ts";
@@ -41,12 +41,12 @@ export const findSystemProgram = (name: string): string | undefined =>
 export const findHostProgram = (name: string): string | undefined =>
   findSystemProgram(name) ?? findProgram(name);
 
-/** @param packages its package, if that has another name */
-export function requireHostProgram(name: string, packages = name): string {
+/** @param thing whose packages hold it @throws 69 */
+export function requireHostProgram(name: string, thing: Thing): string {
   const path = findHostProgram(name);
   if (path) return path;
   throw new VmError("unavailable", `cannot build the rescue: ${name} is not installed`, {
-    hint: isThing(name) ? installHint(PACKAGES[name]) : `install the package ${packages}`,
+    hint: installHint(PACKAGES[thing]),
   });
 }
 

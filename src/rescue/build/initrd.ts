@@ -2,7 +2,6 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { exec } from "../../process/exec.ts";
 import { execPipeline, requireHostProgram } from "./host.ts";
-import { REQUIRED_TOOLS } from "./tools.ts";
 
 export const COMPRESSIONS = ["none", "gzip", "zstd", "lz4", "xz"] as const;
 export type Compression = (typeof COMPRESSIONS)[number];
@@ -32,7 +31,7 @@ export async function packInitrd(options: {
   scratch: string;
 }): Promise<void> {
   const { root, to, packer, scratch } = options;
-  const busybox = requireHostProgram("busybox", REQUIRED_TOOLS.busybox);
+  const busybox = requireHostProgram("busybox", "busybox");
   const what = "cannot pack the rescue";
   const { stdout } = await exec([busybox, "find", "."], { cwd: root, what });
   const list = join(scratch, "files");

@@ -1,8 +1,8 @@
 import { readdirSync, realpathSync, statSync } from "node:fs";
 import { release } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
-import { VmError } from "../../lib/errors.ts";
-import { kernelPackages } from "../../lib/packages.ts";
+import { hasErrno, VmError, type ErrorReason } from "../../lib/errors.ts";
+import { installHint, kernelPackages } from "../../lib/packages.ts";
 import type { Arch } from "../../machine/types.ts";
 import { BZIMAGE_HEADER_BYTES, parseBzImage, type BzImage } from "./bzimage.ts";
 import { isKernelOf } from "../kernel-arch.ts";
@@ -33,9 +33,13 @@ interface Candidate {
   modules: readonly string[];
 }
 
-const installHint = (arch: Arch): string =>
-  `install a kernel with 9p and virtio modules (Debian: ${kernelPackages(arch).debian}, not a cloud kernel; Ubuntu: linux-image-generic;
-Fedora: kernel and kernel-modules), or unpack such a package somewhere and name that directory`;
+const kernelHint = (arch: Arch): string =>
+  [
+    "install a kernel with 9p and virtio modules (no cloud kernel; Fedora: kernel-modules as well), or unpack its package and name that directory",
+    installHint(kernelPackages(arch)),
+  ]
+    .filter((line) => line !== undefined)
+    .join("\n");
 const UNREADABLE_HINT =
   "copy a kernel that only root can read, as on Ubuntu, and use --kernel=COPY: sudo install -m 644 /boot/vmlinuz-VERSION COPY";
 
@@ -99,18 +103,21 @@ function candidates(kernel: string | undefined, modules: string | undefined): [C
   return [files.filter(exists).map((file) => ({ file, modules: [] })), roots];
 }
 
-/** Parses a boot image. @returns it, or why it cannot be used */
-function readImage(file: string, arch: Arch): Pick<Kernel, "version" | "image"> | string {
+/** What a boot image is, or why it cannot be used; `denied`: another user could read it. */
+function readImage(
+  file: string,
+  arch: Arch,
+): Pick<Kernel, "version" | "image"> | { problem: string; denied?: true } {
   try {
     const bytes = withFile(file, (read) => read(0, BZIMAGE_HEADER_BYTES));
     const image = parseBzImage(bytes);
     const version = image?.version ?? versionInPath(file);
     return isKernelOf(arch, bytes) && version !== undefined
       ? { version, image }
-      : `${file} is not a boot image for ${arch}`;
+      : { problem: `${file} is not a boot image for ${arch}` };
   } catch (error) {
-    const denied = (error as NodeJS.ErrnoException).code === "EACCES";
-    return denied ? `${file} can be read by root only` : `${file} cannot be read`;
+    if (hasErrno(error, "EACCES")) return { problem: `${file} can be read by root only`, denied: true };
+    return { problem: `${file} cannot be read` };
   }
 }
 
@@ -119,10 +126,10 @@ const versionInPath = (file: string): string | undefined =>
   /\/modules\/([^/]+)\/vmlinu[xz]$|\/vmlinu[xz]-([^/]+)$/.exec(file)?.slice(1).find(Boolean);
 
 /**
- * Finds a kernel with its modules, which include those needed to access the host's directories.
- * @param kernel a boot image, or a directory with an unpacked kernel package; default: those of the host
+ * Finds a kernel whose modules are there and can reach the host's directories.
+ * @param kernel a boot image, or a directory into which a kernel's package was unpacked; else the host's own
  * @param modules a directory lib/modules/VERSION
- * @throws VmError with what each kernel lacks
+ * @throws 69 with what each one lacks; `denied` where another user could read one
  */
 export async function findKernel(options: {
   kernel?: string | undefined;
@@ -136,6 +143,7 @@ export async function findKernel(options: {
     throw new VmError("noInput", `cannot read the modules in ${modules}: no such directory`);
   const [found, roots] = candidates(kernel, modules);
   const problems = new Set<string>();
+  let reason: ErrorReason | undefined;
   // With an unpacked package, nothing is taken from elsewhere.
   const unpacked = kernel !== undefined && statSync(kernel).isDirectory() ? realpathSync(kernel) : undefined;
   for (const { file, modules: near } of found) {
@@ -144,8 +152,9 @@ export async function findKernel(options: {
       continue;
     }
     const read = readImage(file, arch);
-    if (typeof read === "string") {
-      problems.add(read);
+    if ("problem" in read) {
+      problems.add(read.problem);
+      if (read.denied) reason = "denied";
       continue;
     }
     const { version } = read;
@@ -168,12 +177,10 @@ export async function findKernel(options: {
     if (missing.length === 0) return { file, ...read, modules: directory, top, graph };
     problems.add(`${file} is Linux ${version}, without ${missing.join(", ")}`);
   }
-  const reasons = [...problems];
+  const lines = [...problems];
   if (found.length === 0)
-    reasons.push(`no boot image in ${roots.map((root) => join(root, "boot")).join(", ")}`);
-  const hints = reasons.some((reason) => reason.includes("by root only"))
-    ? `${UNREADABLE_HINT}\n${installHint(arch)}`
-    : installHint(arch);
-  const details = reasons.length > 0 ? `:\n  ${reasons.join("\n  ")}` : "";
-  throw new VmError("unavailable", `cannot build the rescue: no suitable kernel${details}`, { hint: hints });
+    lines.push(`no boot image in ${roots.map((root) => join(root, "boot")).join(", ")}`);
+  const hint = reason === "denied" ? `${UNREADABLE_HINT}\n${kernelHint(arch)}` : kernelHint(arch);
+  const details = lines.length > 0 ? `:\n  ${lines.join("\n  ")}` : "";
+  throw new VmError("unavailable", `cannot build the rescue: no suitable kernel${details}`, { hint, reason });
 }

@@ -92,7 +92,7 @@ export async function stageModules(options: {
   for (const [ending, program, args] of MODULE_UNPACKERS) {
     const packed = files.filter((file) => file.endsWith(ending));
     if (packed.length === 0) continue;
-    const unpack = requireHostProgram(program);
+    const unpack = requireHostProgram(program, program);
     await execOver([unpack, ...args, "--"], packed, { cwd: to, what: "cannot unpack the kernel's modules" });
   }
   if (allowsUnsigned(version, [directory, dirname(kernel), "/boot"]))

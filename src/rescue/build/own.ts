@@ -13,7 +13,6 @@ import { SystemRoot } from "./system-root.ts";
 import { Tree } from "./tree.ts";
 import { stageUserland } from "./userland.ts";
 import { extractVmlinux } from "./vmlinux.ts";
-import { REQUIRED_TOOLS } from "./tools.ts";
 
 export interface OwnRescueOptions {
   /** An empty directory (0700) for vmlinuz, vmlinux and initrd.img. */
@@ -88,7 +87,7 @@ function requireBusybox(system: SystemRoot, arch: Arch): Buffer {
   const found = path === undefined ? undefined : system.resolve(path);
   if (found === undefined) {
     if (!system.isHost) throw new VmError("noInput", `cannot find busybox in ${system.root}: ${UNPACK_HINT}`);
-    requireHostProgram("busybox", REQUIRED_TOOLS.busybox);
+    requireHostProgram("busybox", "busybox");
   }
   const at = system.at(found ?? "/");
   const head = withFile(at, (read) => read(0, 64));

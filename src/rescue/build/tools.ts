@@ -1,5 +1,5 @@
-/** Required programs, and their packages. */
-export const REQUIRED_TOOLS = { busybox: "busybox (or busybox-static)", bash: "bash" } as const;
+/** What no rescue can do without. */
+export const REQUIRED_TOOLS = ["busybox", "bash"] as const;
 
 /**
  * Programs copied from the host if it has them; busybox provides others. Only programs that neither has are reported

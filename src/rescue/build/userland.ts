@@ -1,5 +1,6 @@
 import { basename, dirname, join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
+import { installHint, PACKAGES, type Thing } from "../../lib/packages.ts";
 import { exec } from "../../process/exec.ts";
 import { readNamed } from "../../lib/read-file.ts";
 import { withFile } from "./elf.ts";
@@ -58,12 +59,14 @@ const isThere =
   (path: string): boolean =>
     system.resolve(path) !== undefined;
 
-const notThere = ({ isHost, root }: SystemRoot, name: string, packages: string): VmError =>
+const notThere = ({ isHost, root }: SystemRoot, name: string, thing: Thing): VmError =>
   new VmError(
     "unavailable",
     `cannot build the rescue: ${name} is not ${isHost ? "installed" : `in ${root}`}`,
     {
-      hint: `${isHost ? "install" : "unpack there"} the package ${packages}`,
+      hint: isHost
+        ? installHint(PACKAGES[thing])
+        : `unpack its package there; ${installHint(PACKAGES[thing])}`,
     },
   );
 
@@ -74,10 +77,8 @@ const notThere = ({ isHost, root }: SystemRoot, name: string, packages: string):
  */
 export async function stageUserland(system: SystemRoot, tree: Tree): Promise<string[]> {
   const missing: string[] = [];
-  const programs = collect(system, tree, [...Object.keys(REQUIRED_TOOLS), ...TOOLS], missing);
-  for (const [name, packages] of Object.entries(REQUIRED_TOOLS)) {
-    if (missing.includes(name)) throw notThere(system, name, packages);
-  }
+  const programs = collect(system, tree, [...REQUIRED_TOOLS, ...TOOLS], missing);
+  for (const name of REQUIRED_TOOLS) if (missing.includes(name)) throw notThere(system, name, name);
   programs.push(...collect(system, tree, EXTRA_TOOLS, []));
   programs.push(stageModprobe(system, tree));
   programs.push(...HELPERS.filter(isThere(system)));

@@ -1,6 +1,7 @@
 import { chmod, mkdir, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { VmError } from "../../lib/errors.ts";
+import { noRoomError, VmError } from "../../lib/errors.ts";
+import { saysIsoTooLarge } from "../../lib/program-messages.ts";
 import type { Arch } from "../../machine/types.ts";
 import { exec, findProgram, processFailure } from "../../process/exec.ts";
 import { asFile, inspectIso, type RescueIso, xorriso } from "./inspect.ts";
@@ -18,7 +19,6 @@ export const RESCUE_ARGUMENTS = [
 ] as const;
 
 /** The system's message; xorriso checks the space beforehand and has its own. */
-const NO_ROOM = "No space left on device";
 
 export interface RepackOptions {
   /** An ALT Rescue ISO. */
@@ -88,8 +88,7 @@ async function byXorriso({ source, target, autorun, scratch }: RepackOptions, is
   const what = `cannot repack ${source}`;
   const result = await exec(argv, { what, anyStatus: true });
   if (result.status === 0) return;
-  const noRoom = /exceeds free space/.test(result.stderr);
-  throw processFailure(what, noRoom ? { ...result, stderr: NO_ROOM } : result);
+  throw saysIsoTooLarge(result.stderr) ? noRoomError(what) : processFailure(what, result);
 }
 
 /**

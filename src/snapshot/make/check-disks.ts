@@ -1,13 +1,14 @@
 import { join } from "node:path";
-import { hasErrno, reasonOf, VmError } from "../../lib/errors.ts";
+import { briefOf, hasErrno, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
+import { counted } from "../../lib/text.ts";
 import { findImageDamage } from "../../qemu/img.ts";
-import { readQcow2Header } from "../../qemu/image-header.ts";
+import { findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
 import { findVariablesDamage } from "../../qemu/uefi-variables.ts";
 import { lstatOf } from "../../store/files.ts";
 import { requireRegularDisk, ownDisks } from "../../store/own-disks.ts";
 import { WORK } from "../../store/layout.ts";
-import type { SnapshotFormat } from "../../store/manifest.ts";
+import type { SnapshotFormat } from "../../machine/types.ts";
 import type { Present } from "../../store/workdir.ts";
 import { damagedDisk, MISSING } from "../../store/damaged-disk.ts";
 import type { Source } from "../../live/disk-source.ts";
@@ -24,11 +25,9 @@ export function requireDisks({ dir }: Present, named: readonly string[]): void {
     requireRegularDisk(path);
     let damage: string | undefined;
     try {
-      ({ damage } = readQcow2Header(path));
+      damage = findHeaderDamage(readOwnHeader(path));
     } catch (error) {
-      damage = hasErrno(error, "ENOENT")
-        ? MISSING
-        : reasonOf(error).replace(/^cannot read .*: (?=it is )/, "");
+      damage = hasErrno(error, "ENOENT") ? MISSING : briefOf(error);
     }
     if (damage !== undefined) throw damagedDisk(path, damage);
   }
@@ -62,10 +61,10 @@ export async function checkDisks(
 export function warnAboutInternal(sources: readonly Source[], format: SnapshotFormat, live: boolean): void {
   for (const { name, path, disk, base } of sources) {
     if (!disk || (format === "gz" && !live && !base)) continue;
-    const count = readQcow2Header(path).header?.internalSnapshots ?? 0;
+    const count = readOwnHeader(path).qcow2?.internalSnapshots ?? 0;
     if (count > 0)
       log.warn(
-        `${name} has ${count} internal snapshot${count === 1 ? "" : "s"} (qemu-img snapshot -l), which this backup does not hold; ${
+        `${name} has ${counted(count, "internal snapshot")} (qemu-img snapshot -l), which this backup does not hold; ${
           base
             ? "they stay in the working disk only"
             : "backup --format=gz of the VM while it is off holds them"

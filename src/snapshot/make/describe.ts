@@ -58,7 +58,7 @@ export async function writeSums(staged: string): Promise<void> {
 export function keepHostFiles(context: Context, { hostdir }: Vm, work: Present): void {
   for (const name of [HOST.guestEnv, defaultsName(context.prog)]) {
     const target = join(hostdir, name);
-    const content = readSmallBytes(join(work.dir, name));
-    if (content !== undefined && !lstatOf(target)) replaceFile(target, content);
+    const content = lstatOf(target) ? undefined : readSmallBytes(join(work.dir, name));
+    if (content !== undefined) replaceFile(target, content);
   }
 }

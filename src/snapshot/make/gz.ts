@@ -2,7 +2,8 @@ import { statSync } from "node:fs";
 import { join } from "node:path";
 import type { ReadImage } from "../../machine/types.ts";
 import { gentle } from "../../process/gentle.ts";
-import { convertImage, imageInfo, measureImage } from "../../qemu/img.ts";
+import { readVirtualBytes } from "../../qemu/image-header.ts";
+import { convertImage, measureImage } from "../../qemu/img.ts";
 import { allocatedBytes, remove, requireRoom } from "../../store/files.ts";
 import { compressFiles, type CopyJob } from "../../store/gz.ts";
 import { PARTIAL, SNAPSHOT } from "../../store/layout.ts";
@@ -68,7 +69,7 @@ export async function storeGz(
   } finally {
     meter.finish();
   }
-  const files = await Promise.all(jobs.map((job, index) => describeFile(job, sources[index]!)));
+  const files = jobs.map((job, index) => describeFile(job, sources[index]!));
   for (const { path, base } of sources) if (base) remove(path);
   return files;
 }
@@ -92,9 +93,9 @@ async function mergeBases(context: Context, sources: readonly Source[], staged: 
   return merged;
 }
 
-async function describeFile(job: CopyJob, { name, disk }: Source): Promise<StoredFile> {
+function describeFile(job: CopyJob, { name, disk }: Source): StoredFile {
   const stats = statSync(job.from);
-  const virtualBytes = disk ? (await imageInfo(job.from))?.["virtual-size"] : undefined;
+  const virtualBytes = disk ? readVirtualBytes(job.from) : undefined;
   return {
     name,
     file: name + SNAPSHOT.gz,

@@ -3,13 +3,14 @@ import { basename, join } from "node:path";
 import type { ReadImage } from "../../machine/types.ts";
 import { log } from "../../lib/log.ts";
 import { newSnapshotId } from "../../lib/uuid.ts";
-import { buildImageNode } from "../../qemu/devices/image.ts";
+import { buildWritableNode } from "../../qemu/devices/image.ts";
 import { readVirtualBytes } from "../../qemu/image-header.ts";
 import { compressImage } from "../../qemu/img.ts";
-import { createNewImage } from "../../qemu/new-image.ts";
-import { addingBitmap, removeNode, removingBitmap, type TransactionAction } from "../../qmp/block.ts";
+import { createImage } from "../../qemu/new-image.ts";
+import { addingBitmap, removeNode, removingBitmap } from "../../qmp/block.ts";
 import type { QmpClient } from "../../qmp/client.ts";
-import { allocatedBytes, remove, requireRoom, syncFile } from "../../store/files.ts";
+import type { TransactionAction } from "../../qmp/commands.ts";
+import { allocatedBytes, followWrites, remove, requireRoom, syncFile } from "../../store/files.ts";
 import { HOST, imageName, PARTIAL } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
 import type { Consistency } from "../../store/mark.ts";
@@ -68,19 +69,22 @@ export async function storeImages(request: ImageRequest, source: DiskSource): Pr
   const id = newSnapshotId();
   const moment = await source.take(changesOfBitmaps(disks, plan, id));
   if (moment.refused) log.warn(`the next snapshot will have to hold everything: ${moment.refused.message}`);
+  using opened = new DisposableStack();
   try {
     const targets = await openTargets(qmp, vm, disks, plan, staged, layered);
+    const written = [...targets.values()].map(({ path }) => opened.use(followWrites(path)));
     const requests: CopyRequest[] = [];
     for (const disk of disks)
       requests.push({
         from: moment.nodeOf(disk),
-        to: targets.get(disk.name)!,
+        to: targets.get(disk.name)!.node,
         only: await onlyIn(moment, disk, plan.only.get(disk.name) ?? "top"),
         compress: !layered.some(({ name }) => name === disk.name),
         gently: live,
       });
     await runCopies(context, qmp, disks, requests, snapshot, speed);
-    for (const node of targets.values()) await removeNode(qmp, node);
+    for (const { node } of targets.values()) await removeNode(qmp, node);
+    await Promise.all(written.map((image) => image.sync()));
     for (const top of layered) await mergeLayers(context, top, staged, speed);
     const files = await Promise.all(disks.map((disk) => finishImage(disk, sources, staged)));
     return { id, parent: plan.parent, consistency: moment.consistency, files };
@@ -123,14 +127,13 @@ async function runCopies(
   await copyDisks(qmp, requests, (done) => meter.update(done), speed).finally(() => meter.finish());
 }
 
-const writableNode = (path: string, node: string, base?: ReadImage): Record<string, unknown> => ({
-  ...buildImageNode({ format: "qcow2", path, base }),
-  "node-name": node,
-  "read-only": false,
-  file: { driver: "file", filename: path },
-});
+/** A new image in qemu. */
+interface Target {
+  node: string;
+  path: string;
+}
 
-/** Makes the images and opens them. @returns their nodes, by the disks' names */
+/** Makes the images and opens them. @returns them by the disks' names */
 async function openTargets(
   qmp: QmpClient,
   { hostdir }: Vm,
@@ -138,20 +141,20 @@ async function openTargets(
   { parent }: Plan,
   staged: string,
   layered: readonly Source[],
-): Promise<Map<string, string>> {
-  const nodes = new Map<string, string>();
+): Promise<Map<string, Target>> {
+  const targets = new Map<string, Target>();
   for (const { name, virtualBytes } of disks) {
     const top = layered.some((source) => source.name === name);
     const path = top ? topOf(staged, name) : join(staged, imageName(name));
     const node = NODE.target + basename(name, ".img");
     const backing = parent === undefined ? undefined : `../${parent}/${imageName(name)}`;
-    await createNewImage(path, { sizeBytes: virtualBytes, backing, compressed: !top });
+    await createImage(path, { sizeBytes: virtualBytes, backing, compressed: !top });
     const base: ReadImage | undefined =
       parent === undefined ? undefined : findSnapshotImage(join(hostdir, HOST.backups), parent, name);
-    await qmp.execute("blockdev-add", writableNode(path, node, base));
-    nodes.set(name, node);
+    await qmp.execute("blockdev-add", buildWritableNode(path, node, base));
+    targets.set(name, { node, path });
   }
-  return nodes;
+  return targets;
 }
 
 /** What an overlay itself holds, while a snapshot is made. */
@@ -227,8 +230,8 @@ export async function copyMoment(
     const { name, virtualBytes } = disk;
     const path = join(staged, name);
     const to = NODE.target + basename(name, ".img");
-    await createNewImage(path, { sizeBytes: virtualBytes });
-    await qmp.execute("blockdev-add", writableNode(path, to));
+    await createImage(path, { sizeBytes: virtualBytes });
+    await qmp.execute("blockdev-add", buildWritableNode(path, to));
     requests.push({ from: moment.nodeOf(disk), to, only: "top", compress: false, gently: true });
   }
   await runCopies(context, qmp, disks, requests, snapshot, speed);

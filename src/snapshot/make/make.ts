@@ -13,9 +13,10 @@ import {
   syncDirectory,
 } from "../../store/files.ts";
 import { HOST, isDiskName, LAST, PARTIAL, WORK } from "../../store/layout.ts";
-import type { Manifest, SnapshotFormat } from "../../store/manifest.ts";
-import { consistencyOf, explainCrash, readMark, updateMark, type Consistency } from "../../store/mark.ts";
-import { isListening } from "../../qmp/commands.ts";
+import type { SnapshotFormat } from "../../machine/types.ts";
+import type { Manifest } from "../../store/manifest.ts";
+import { consistencyOf, explainCrash, updateMark, type Consistency } from "../../store/mark.ts";
+import { isListening } from "../../process/unix-socket.ts";
 import type { Context } from "../../vm/context.ts";
 import { refuseRunning } from "../../vm/in-use.ts";
 import { mendBitmaps, requireIntactBelow } from "../../vm/backing-file.ts";
@@ -49,6 +50,8 @@ export interface BackupRequest {
 
 /** A snapshot that was made. */
 export interface Made {
+  /** As it was when the snapshot was made. */
+  vm: Vm;
   name: string;
   parent: string | undefined;
   /** Of the VM's files, and of the snapshot's. */
@@ -107,12 +110,13 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
     syncDirectory(backups);
     keepHostFiles(context, vm, work);
     const apart = isApart(vm.hostdir);
-    if ((readMark(work.dir)?.backupsApart ?? false) !== apart)
+    if ((work.mark.backupsApart ?? false) !== apart)
       updateMark(work.dir, { backupsApart: apart || undefined });
   };
   afterCommit(`the snapshot ${name} is whole`, finish, `see that ${LAST} in ${backups} leads to it`);
   const { files, parent } = stored;
   const made: Made = {
+    vm,
     name,
     parent,
     heldBytes: files.reduce((sum, file) => sum + file.bytes, 0),

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { readBackingName, readVirtualBytes } from "../../qemu/image-header.ts";
+import { readOwnHeader, readVirtualBytes } from "../../qemu/image-header.ts";
 import { isDiskName } from "../../store/layout.ts";
 import type { Vm } from "../../vm/open.ts";
 import { knowSnapshots, type Known } from "../../store/snapshot-info.ts";
@@ -46,7 +46,7 @@ export function planImages(
   }
   if (live) return FULL;
   const own = sources.filter(({ disk }) => disk);
-  const below = new Set(own.map(({ path, name }) => parseBackingName(readBackingName(path), name)));
+  const below = new Set(own.map(({ path, name }) => parseBackingName(readOwnHeader(path).backingName, name)));
   const [only] = below;
   const base = usable.find(({ facts }) => facts.name === only);
   return below.size === 1 && base && isWhole(base.snapshot, known)

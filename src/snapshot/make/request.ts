@@ -1,6 +1,6 @@
 import { VmError } from "../../lib/errors.ts";
 import { parseSize } from "../../lib/size.ts";
-import { SNAPSHOT_FORMATS } from "../../store/manifest.ts";
+import { SNAPSHOT_FORMATS } from "../../machine/types.ts";
 import { parseSeconds } from "../../lib/seconds.ts";
 import { validateSnapshotName } from "../../store/snapshots.ts";
 import type { BackupRequest } from "./make.ts";

@@ -1,6 +1,7 @@
 import { accessSync, constants, statSync } from "node:fs";
 import { programName } from "../../lib/command-line.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
+import { saysNoRepository, saysRepositoryLocked, saysWrongPassword } from "../../lib/program-messages.ts";
 import { exec, processFailure, requireProgram, type Finished } from "../../process/exec.ts";
 import { gentle } from "../../process/gentle.ts";
 import type { Context } from "../../vm/context.ts";
@@ -23,12 +24,6 @@ export interface RunOptions {
   /** Statuses besides 0 that are no error. */
   good?: readonly number[];
 }
-
-/** restic's own words (0.14 to 0.18); newer ones have exit statuses of their own, too. */
-const NO_REPOSITORY = /Is there a repository at the following location|repository does not exist/i;
-const WRONG_PASSWORD = /wrong password or no key found/i;
-// "unable to create lock" alone may be want of room.
-const LOCKED = /already locked/i;
 
 const hint = (): string =>
   `set SNAPSHOT_REPO and SNAPSHOT_PASSWORD_FILE in ~/.config/${programName()}.conf or /etc/${programName()}.conf; a guest.env does not count`;
@@ -63,7 +58,7 @@ export async function openRepository(context: Context): Promise<Repository> {
   return {
     run: async (words, { what, cwd, good = [] }) => {
       let result = await call(words, cwd);
-      if (LOCKED.test(result.stderr)) {
+      if (saysRepositoryLocked(result.stderr)) {
         // One that was killed leaves its lock; restic removes no other.
         await call(["unlock"]);
         result = await call(words, cwd);
@@ -89,15 +84,15 @@ function checkPasswordFile(path: string): void {
 }
 
 function explain(what: string, result: Finished, place: string): VmError {
-  if (NO_REPOSITORY.test(result.stderr))
+  if (saysNoRepository(result.stderr))
     return new VmError("noInput", `${what}: there is no repository at ${hideCredentials(place)}`, {
       hint: "check SNAPSHOT_REPO: mount the file system that holds the repository, or name the place it was moved to; to make a first one: RESTIC_REPOSITORY=… RESTIC_PASSWORD_FILE=… restic init",
     });
-  if (WRONG_PASSWORD.test(result.stderr))
+  if (saysWrongPassword(result.stderr))
     return new VmError("config", `${what}: the password does not open ${hideCredentials(place)}`, {
       hint: "see SNAPSHOT_PASSWORD_FILE",
     });
-  if (LOCKED.test(result.stderr))
+  if (saysRepositoryLocked(result.stderr))
     return new VmError("busy", `${what}: another restic is at work on the repository`, {
       hint: "try again later; restic list locks tells who it is",
     });

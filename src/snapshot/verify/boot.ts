@@ -1,14 +1,15 @@
-import { watch, type FSWatcher } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { quoteLine } from "../../lib/text.ts";
 import { interruption, throwIfInterrupted } from "../../process/signals.ts";
+import { watchDirectory } from "../../process/watch-directory.ts";
 import { buildQemuArgv } from "../../qemu/argv.ts";
-import { launchQemu, type RunningMachine } from "../../qemu/launch.ts";
+import { KILL } from "../../qemu/end.ts";
+import { startQemu, type QemuSession } from "../../qemu/session.ts";
 import { probeQemu } from "../../qemu/probe.ts";
-import type { QmpEvent } from "../../qmp/protocol.ts";
+import type { QmpEvent } from "../../qmp/events.ts";
 import { ARCH } from "../../machine/arch.ts";
-import { createFile, fileError, readTail } from "../../store/files.ts";
+import { fileError, readTail } from "../../store/files.ts";
 import { WORK } from "../../store/layout.ts";
 import { stageWork } from "../../store/stage.ts";
 import type { Context } from "../../vm/context.ts";
@@ -75,14 +76,13 @@ async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): 
     if (!wait.pattern && event === "VSERPORT_CHANGE" && data.open === true)
       next.resolve({ booted: "its agent answers" });
   };
-  let machine: RunningMachine;
+  let machine: QemuSession;
   try {
     const monitor = join(dir, WORK.monitor);
-    machine = await launchQemu({
+    machine = await startQemu({
       argv,
       directory: dir,
       monitor,
-      logFd: createFile(logPath),
       logPath,
       onEvent: hear,
     });
@@ -96,15 +96,13 @@ async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): 
     throwIfInterrupted();
     return verdict;
   } finally {
-    // What it has written nobody wants.
-    machine.kill("SIGKILL");
-    await machine.ended;
+    await machine.end(KILL);
   }
 }
 
 async function watchConsole(
   dir: string,
-  { ended }: RunningMachine,
+  { ended }: QemuSession,
   { pattern, seconds }: BootWait,
   { promise, resolve }: PromiseWithResolvers<Verdict>,
 ): Promise<Verdict> {
@@ -118,22 +116,14 @@ async function watchConsole(
   };
   void ended.then(() => giveUp("the guest was off before it had booted"));
   const limit = setTimeout(() => giveUp(`did not boot within ${seconds} seconds`, true), seconds * 1000);
-  const again = setInterval(look, LOOK_MS);
   const stop = (): void => resolve({});
   interruption.addEventListener("abort", stop);
   if (interruption.aborted) stop();
-  let watcher: FSWatcher | undefined;
-  try {
-    watcher = watch(dir, look);
-  } catch {
-    // Bun cannot watch a path with a backslash.
-  }
+  using _watch = watchDirectory(dir, { everyMs: LOOK_MS }, look);
   try {
     return await promise;
   } finally {
-    watcher?.close();
     clearTimeout(limit);
-    clearInterval(again);
     interruption.removeEventListener("abort", stop);
   }
 }

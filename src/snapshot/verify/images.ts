@@ -1,10 +1,10 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
-import { ProcessError, start, type Finished } from "../../process/exec.ts";
+import { lastLineOf, ProcessError, start, type Finished } from "../../process/exec.ts";
 import { gentle } from "../../process/gentle.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
-import { readQcow2Header, refuseForeignParts } from "../../qemu/image-header.ts";
+import { findForeignPart, findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
 import { lstatOf, removeQuietly, requireRoom } from "../../store/files.ts";
 import { gzipLengthHint, unpackFiles } from "../../store/gz.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
@@ -42,10 +42,6 @@ async function run(argv: readonly string[], low: boolean): Promise<Finished> {
   return result;
 }
 
-/** The last line that a program printed. */
-const lastLine = (result: Finished): string =>
-  result.stderr.trim().split("\n").at(-1) || new ProcessError("it fails", result).message;
-
 /** What has another length than it had, or is no file, is said already: it is not read, however long it may be. */
 function isWhole(path: string, known: StoredFile | undefined): boolean {
   const stats = lstatOf(path);
@@ -70,7 +66,7 @@ export async function checkGz(
   else {
     const result = await run(["pigz", "-t", path], care.low);
     if (result.status !== 0 || result.stderr !== "")
-      found.problems.push(`${file} is no whole gzip file: ${lastLine(result).replace(`${path} `, "")}`);
+      found.problems.push(`${file} is no whole gzip file: ${lastLineOf(result).replace(`${path} `, "")}`);
   }
   return found;
 }
@@ -96,19 +92,16 @@ async function checkUnpacked(
   } catch (error) {
     // Not for want of room, nor because somebody stopped us.
     if (!(error instanceof VmError) || error.code !== "io") throw error;
-    found.problems.push(`${file} does not unpack: ${error.message.split("\n").at(-1)!.trim()}`);
+    const why = error instanceof ProcessError ? lastLineOf(error.result) : error.message;
+    found.problems.push(`${file} does not unpack: ${why}`);
     return;
   }
   const { size: bytes } = statSync(to);
   if (known && bytes !== known.bytes)
     found.problems.push(`${file} unpacks to ${bytes} bytes instead of ${known.bytes}`);
   if (!name.startsWith("disk-")) return;
-  try {
-    refuseForeignParts(to);
-  } catch (error) {
-    found.problems.push(`${file}: ${(error as Error).message.replace(`${to} `, "")}`);
-    return;
-  }
+  const foreign = findForeignPart(to);
+  if (foreign !== undefined) return void found.problems.push(`${file}: ${foreign}`);
   const unpacked = known && { ...known, storedBytes: known.bytes };
   const { problems, notes } = await checkQcow2(directory, name, unpacked, { ...care, deep: false });
   found.problems.push(...problems.map((line) => line.replace(name, file)));
@@ -133,22 +126,23 @@ export async function checkQcow2(
     return found;
   };
   // Before any program opens it: it would open that file too.
-  const { header, damage } = readQcow2Header(path);
-  if (header?.dataFile) return fail("refers to an external data file");
+  const header = readOwnHeader(path);
+  if (header.refersTo === "data file") return fail("refers to an external data file");
   const info = await run(["qemu-img", "info", "--output=json", imageOf(path)], false);
-  if (info.status !== 0) return fail(`is no qcow2 image that can be read: ${lastLine(info)}`);
+  if (info.status !== 0) return fail(`is no qcow2 image that can be read: ${lastLineOf(info)}`);
   found.facts = JSON.parse(info.stdout) as ImageFacts;
   const size = found.facts["virtual-size"];
   if (known?.virtualBytes !== undefined && size !== known.virtualBytes)
     fail(`holds a disk of ${size} bytes instead of ${known.virtualBytes}`);
   const check = await run(["qemu-img", "check", "--output=json", imageOf(path)], care.low);
   const state = CHECK[check.status ?? -1];
-  if (header && damage !== undefined) fail(`cannot be used: ${damage}`);
+  const damage = header.qcow2 && findHeaderDamage(header);
+  if (damage !== undefined) fail(`cannot be used: ${damage}`);
   if (state === "corrupt") fail("is corrupt inside (qemu-img check shows how)");
   else if (state === "leaks") found.notes.push(`${file} has clusters that nothing uses, which does no harm`);
-  else if (state === undefined) fail(`could not be checked: ${lastLine(check)}`);
+  else if (state === undefined) fail(`could not be checked: ${lastLineOf(check)}`);
   if (!care.deep || state === "corrupt" || state === undefined) return found;
   const argv = ["qemu-img", "convert", "-n", "--target-image-opts", imageOf(path)];
   const read = await run([...argv, `driver=null-co,size=${size}`], care.low);
-  return read.status === 0 ? found : fail(`cannot be read to its end: ${lastLine(read)}`);
+  return read.status === 0 ? found : fail(`cannot be read to its end: ${lastLineOf(read)}`);
 }

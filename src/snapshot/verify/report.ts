@@ -1,7 +1,7 @@
 import { plain } from "../../lib/text.ts";
 import { formatSize } from "../../lib/size.ts";
 import { formatDuration } from "../../lib/time.ts";
-import type { SnapshotFormat } from "../../store/manifest.ts";
+import type { SnapshotFormat } from "../../machine/types.ts";
 
 /** What was found of one snapshot. */
 export interface Report {

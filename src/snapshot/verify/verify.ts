@@ -9,7 +9,12 @@ import type { Context } from "../../vm/context.ts";
 import { foreignUuid, readIdentity } from "../../vm/identity.ts";
 import { findHostdir, withVmToRead, type Vm } from "../../vm/open.ts";
 import { requireOwn } from "../../vm/ownership.ts";
-import { findSnapshot, listSnapshots, validateSnapshotName, type Snapshot } from "../../store/snapshots.ts";
+import {
+  findSnapshot,
+  listSnapshots,
+  validateSnapshotReference,
+  type Snapshot,
+} from "../../store/snapshots.ts";
 import { isUnattended } from "../../process/unattended.ts";
 import { bootSnapshot, parseBootWait, type BootWait } from "./boot.ts";
 import { followChain } from "../../store/snapshot-chain.ts";
@@ -28,7 +33,7 @@ export interface VerifyRequest {
 /** Understands the command's arguments. @throws 64 */
 export function parseVerify(args: Record<string, unknown>): VerifyRequest {
   const names = [args.snapshot ?? []].flat() as string[];
-  for (const name of names) if (name !== "LAST") validateSnapshotName(name);
+  names.forEach(validateSnapshotReference);
   const all = args.all === true;
   if (args.remote === true && (all || names.length > 0 || args.boot === true || args.json === true))
     throw new VmError("usage", "verify: --remote goes with --deep and --quiet alone", {

@@ -1,0 +1,38 @@
+/**
+ * Messages of other programs that decide something here, where they give no exit status or error class for it. Programs run
+ * in the C locale (exec.ts). Nothing else reads what a program says.
+ */
+
+/** Any program's words for ENOSPC, EDQUOT and EFBIG: the C library's, and Go's, which have no capitals. */
+export const saysNoRoom = (text: string): boolean =>
+  /No space left on device|Disk quota exceeded|File too large/i.test(text);
+
+/** EACCES and EPERM, as the C library has them. */
+export const saysDenied = (text: string): boolean => /Permission denied|Operation not permitted/.test(text);
+
+/** xorriso 1.5: the new image is larger than the free space of its file system. */
+export const saysIsoTooLarge = (text: string): boolean => /exceeds free space/.test(text);
+
+/** qemu-img: a qemu has the image open (block/file-posix.c, raw_check_lock_bytes). */
+export const saysImageLocked = (text: string): boolean => /Failed to get .*lock/.test(text);
+
+/** qemu-img: built without zstd, or older than `compression_type` (qemu 5.1). */
+export const saysNoZstd = (text: string): boolean => /compression|zstd/i.test(text);
+
+/** qemu's log: a line that is no reason to end (util/error-report.c). */
+export const isQemuWarning = (line: string): boolean => line.includes(": warning: ");
+
+/** Linux's console: the line that names the reason of a panic (kernel/panic.c). */
+export const isKernelPanic = (line: string): boolean => line.includes("Kernel panic");
+
+/** restic 0.14 to 0.18; newer ones have exit statuses of their own, too. */
+export const saysNoRepository = (text: string): boolean =>
+  /Is there a repository at the following location|repository does not exist/i.test(text);
+export const saysWrongPassword = (text: string): boolean => /wrong password or no key found/i.test(text);
+/** "unable to create lock" alone may be want of room. */
+export const saysRepositoryLocked = (text: string): boolean => /already locked/i.test(text);
+
+/** qemu-ga: its configuration blocks the command; older ones give this no error class of its own. */
+export const saysDisabled = (text: string): boolean => /disabled/.test(text);
+/** qemu-ga: guest-exec of a program that is not there (glib's GSpawn error). */
+export const saysNoSuchFile = (text: string): boolean => /no such file/i.test(text);

@@ -1,0 +1,364 @@
+import { describe, expect, test } from "bun:test";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { HANG, Refusal, type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
+import { until, type Sandbox } from "../fixtures/sandbox.ts";
+import { seen, writeDisk, written } from "./snapshots.ts";
+
+const manifest = (box: Sandbox, name: string): any => JSON.parse(box.read("backups", name, "manifest.json"));
+
+/** What a restored VM's guest sees. */
+async function restored(box: Sandbox, ...words: string[]): Promise<number[]> {
+  await box.ok("restore", ...words);
+  return seen(box);
+}
+
+describe("backup", () => {
+  test("gz: disks, settings, sums and a manifest, private; LAST leads to it", async () => {
+    using box = await written();
+    await box.ends(0, ["backup", "S0", "before the update"], "S0");
+    expect(readdirSync(box.path("backups/S0")).toSorted()).toEqual(
+      ["DESCRIPTION", "SHA256SUMS", "TS", "disk-0.img.gz", "guest.env", "manifest.json"].toSorted(),
+    );
+    expect(readlinkSync(box.path("backups/LAST"))).toBe("S0");
+    expect(box.read("backups/S0/DESCRIPTION").trim()).toBe("before the update");
+    expect(statSync(box.path("backups/S0")).mode & 0o777).toBe(0o700);
+    expect(manifest(box, "S0")).toMatchObject({ format: "gz", consistency: "offline" });
+    writeDisk(box, 1, 7);
+    expect(await restored(box)).toEqual([1]);
+  });
+
+  test.each<[title: string, live: boolean]>([
+    ["off", false],
+    ["running", true],
+  ])("qcow2, %s: the first holds everything, the next the changes to it", async (_title, live) => {
+    using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+    if (live) await box.running();
+    await box.ok("backup");
+    writeDisk(box, 1, 2);
+    await box.ends(0, "backup", "S1");
+    await box.ok("backup", "--full");
+    expect(["S0", "S1", "S2"].map((name) => manifest(box, name).parent)).toEqual([
+      undefined,
+      "S0",
+      undefined,
+    ]);
+    expect(manifest(box, "S1").consistency).toBe(live ? "crash-consistent" : "offline");
+    expect(statSync(box.path("backups/S1/disk-0.qcow2")).mode & 0o777).toBe(0o400);
+    if (live) await box.ok("stop");
+    expect(await restored(box, "S0")).toEqual([1]);
+    expect(await restored(box, "S1")).toEqual([1, 2]);
+    expect(await restored(box, "S2", "--copy")).toEqual([1, 2]);
+    await box.ends(0, "verify --all --deep");
+  });
+
+  test("of a restored disk, which lies over its snapshot, the changes to that", async () => {
+    using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+    await box.ok("@backup", "@restore");
+    writeDisk(box, 2, 3);
+    await box.ok("backup");
+    expect(manifest(box, "S1").parent).toBe("S0");
+    await box.ok("backup", "--format=gz");
+    expect(await restored(box, "S2")).toEqual([1, 0, 3]);
+    expect(await restored(box, "S1")).toEqual([1, 0, 3]);
+  });
+
+  test("a chain is as long as SNAPSHOT_CHAIN says", async () => {
+    using box = await written("SNAPSHOT_FORMAT=qcow2\nSNAPSHOT_CHAIN=2\n");
+    for (let count = 0; count < 3; count++) await box.ok("backup");
+    expect(["S0", "S1", "S2"].map((name) => manifest(box, name).parent)).toEqual([
+      undefined,
+      "S0",
+      undefined,
+    ]);
+  });
+
+  test("bitmaps that nobody asks for any more are dropped", async () => {
+    using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+    for (let count = 0; count < 3; count++) await box.ok("backup");
+    const info = Bun.spawnSync(["qemu-img", "info", "--output=json", join(box.work, "disk-0.img")]);
+    const { bitmaps } = JSON.parse(info.stdout.toString())["format-specific"].data;
+    expect(bitmaps.map((bitmap: { name: string }) => bitmap.name).toSorted()).toEqual(
+      ["S1", "S2"].map((name) => `vm-${manifest(box, name).id}`).toSorted(),
+    );
+  });
+
+  test.each<[line: string, status: number, said: string]>([
+    ["backup ../x", 64, "../x"],
+    ["backup LAST", 64, "LAST"],
+    ["backup --format=zip", 64, "gz"],
+    ["backup --rate-limit=fast", 64, "--rate-limit"],
+    ["backup --lock-timeout=x", 64, "--lock-timeout"],
+    ["backup --keep-last=2", 64, "--prune"],
+    ["backup --prune", 64, "--keep"],
+    ["backup --push", 78, "SNAPSHOT_REPO"],
+    ["backup S0", 73, "S0"],
+    ["backup S9 --rate-limit=50M", 0, "S9"],
+  ])("%s → %i", async (line, status, said) => {
+    using box = await written();
+    await box.ok("backup", "S0");
+    await box.ends(status, line, said);
+    expect(readdirSync(box.path("backups")).length).toBe(status === 0 ? 3 : 2);
+  });
+
+  test.each<[what: string, prepare: (box: Sandbox) => unknown, status: number, said: string]>([
+    ["no VM", (box) => rmSync(box.host, { recursive: true }) ?? mkdirSync(box.host), 66, "no VM"],
+    ["no working files", (box) => box.ok("@backup", "@destroy"), 66, "restore"],
+    ["disks that are gone", (box) => rmSync(join(box.work, "disk-0.img")), 74, "gone"],
+    ["a disk that is none", (box) => writeFileSync(join(box.work, "disk-0.img"), "x"), 74, "disk-0.img"],
+    [
+      "a disk cut off",
+      (box) => Bun.spawnSync(["truncate", "-s", "70000", join(box.work, "disk-0.img")]),
+      74,
+      "disk-0.img",
+    ],
+    ["UEFI variables cut off", (box) => writeFileSync(join(box.work, "efivars.bin"), "x"), 74, "efivars.bin"],
+    ["pigz that fails", (box) => box.program("pigz", "exit 3"), 74, "pigz"],
+    [
+      "pigz without room",
+      (box) => box.program("pigz", "echo 'write error: No space left on device' >&2; exit 1"),
+      73,
+      "room",
+    ],
+    ["no pigz", (box) => box.without("pigz"), 69, "pigz"],
+  ])("where there is %s", async (_what, prepare, status, said) => {
+    using box = await written();
+    await prepare(box);
+    await box.ends(status, "backup NEW", said);
+    expect(existsSync(box.path("backups/NEW"))).toBe(false);
+    const left = existsSync(box.path("backups")) ? readdirSync(box.path("backups")) : [];
+    expect(left.filter((name) => name.startsWith("."))).toEqual([]);
+  });
+
+  test("what an interrupted one left is cleared away by the next command", async () => {
+    using box = await written();
+    box.write("backups/.vm-partial-S0/disk-0.img.gz", "half");
+    await box.ok("backup");
+    expect(readdirSync(box.path("backups")).toSorted()).toEqual(["LAST", "S0"]);
+  });
+
+  test("another command holds the VM: 75 names it", async () => {
+    using box = await written();
+    box.program("pigz", `touch ${box.top}/begun; while [ ! -e ${box.top}/go ]; do sleep 0.01; done; exit 1`);
+    const first = box.start("backup");
+    await until("it has begun", () => existsSync(join(box.top, "begun")));
+    await box.ends(75, "backup --lock-timeout=0", "backup", String(process.pid));
+    writeFileSync(join(box.top, "go"), "");
+    expect((await first.done).status).toBe(74);
+  });
+});
+
+describe("backup of the running VM", () => {
+  const thawed = { "guest-fsfreeze-status": () => "thawed", "guest-fsfreeze-thaw": () => 1 };
+
+  test.each<[title: string, behaviour: Behaviour, consistency: string]>([
+    [
+      "an agent that freezes the filesystems",
+      { agent: { ...thawed, "guest-fsfreeze-freeze": () => 2 } },
+      "agent",
+    ],
+    ["one that finds none", { agent: { ...thawed, "guest-fsfreeze-freeze": () => 0 } }, "crash-consistent"],
+    [
+      "one that cannot",
+      {
+        agent: {
+          ...thawed,
+          "guest-fsfreeze-freeze": () => {
+            throw new Refusal("disabled");
+          },
+        },
+      },
+      "crash-consistent",
+    ],
+    ["no agent", {}, "crash-consistent"],
+  ])("%s", async (_title, behaviour, consistency) => {
+    using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+    const qemu = await box.running(behaviour);
+    await box.ok("backup");
+    expect(manifest(box, "S0").consistency).toBe(consistency);
+    // The guest's disk is what it was, and nothing of the snapshot is left in qemu.
+    expect(qemu.blocks.drives.get("disk0-dev")).toBe("disk0");
+    expect([...qemu.blocks.nodes.keys()].filter((node) => node.startsWith("vm-"))).toEqual([]);
+    expect(qemu.status).toBe("running");
+  });
+
+  test("a paused guest stays paused", async () => {
+    using box = await written();
+    const qemu = await box.running();
+    await box.ok("pause");
+    await box.ok("backup");
+    expect(qemu.status).toBe("paused");
+    expect(qemu.requests.filter(({ execute }) => execute === "cont")).toEqual([]);
+  });
+
+  test.each<[title: string, error: string, status: number, said: string]>([
+    ["no room at the target", "No space left on device", 73, "room"],
+    ["no room for what the guest overwrites", "Permission denied", 73, "room"],
+    ["a disk that cannot be read", "Input/output error", 74, "Input/output error"],
+  ])("%s: the guest's disks are as before", async (_title, error, status, said) => {
+    using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+    const qemu = await box.running();
+    qemu.blocks.jobError = error;
+    await box.ends(status, "backup", said);
+    expect(qemu.blocks.drives.get("disk0-dev")).toBe("disk0");
+    expect(qemu.blocks.jobs()).toEqual([]);
+    expect(existsSync(box.path("backups/S0"))).toBe(false);
+    // Bitmaps of a snapshot that is not are gone, too.
+    expect(qemu.blocks.nodes.get("disk0")!.bitmaps).toEqual([]);
+  });
+
+  test("the guest goes off meanwhile (74)", async () => {
+    using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+    const qemu = await box.running();
+    qemu.blocks.jobsHang = true;
+    const backup = box.start("backup");
+    await until("the copy has begun", () => qemu.blocks.jobs().length > 0);
+    qemu.powerOff();
+    expect(await backup.done).toMatchObject({ status: 74, stderr: expect.stringContaining("off") });
+  });
+
+  test("qemu that refuses bitmaps: the next snapshot holds everything", async () => {
+    using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+    await box.running({
+      answers: {
+        transaction: () => {
+          throw new Refusal("no bitmaps here");
+        },
+      },
+    });
+    await box.ends(0, "backup", "no bitmaps here");
+    await box.ok("backup");
+    expect(manifest(box, "S1").parent).toBeUndefined();
+  });
+
+  test("what a killed command has left in qemu is taken out before", async () => {
+    using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+    const qemu = await box.running({
+      agent: {
+        "guest-fsfreeze-status": () => "frozen",
+        "guest-fsfreeze-thaw": () => 1,
+        "guest-fsfreeze-freeze": () => 0,
+      },
+    });
+    const { nodes, drives } = qemu.blocks;
+    const disk = nodes.get("disk0")!;
+    nodes.set("vm-fleece-disk0", { ...disk });
+    nodes.set("vm-cbw-disk0", { ...disk, file: "disk0" });
+    drives.set("disk0-dev", "vm-cbw-disk0");
+    qemu.status = "paused";
+    mkdirSync(box.path("backups/.vm-partial-S0"), { recursive: true });
+    await box.ends(0, "backup", "frozen");
+    expect(drives.get("disk0-dev")).toBe("disk0");
+    expect([...nodes.keys()].filter((node) => node.startsWith("vm-"))).toEqual([]);
+    expect(qemu.status).toBe("running");
+  });
+
+  test.each<[title: string, behaviour: Behaviour, status: number, said: string]>([
+    ["an old qemu", { version: "6.1.0" }, 69, "7."],
+    ["a qemu with other disks", { answers: { "query-named-block-nodes": () => [] } }, 75, "disk-0.img"],
+    [
+      "a disk that qemu has found corrupt",
+      {
+        answers: {
+          "query-named-block-nodes": (_args, qemu) =>
+            (qemu.blocks.answers["query-named-block-nodes"]!({}) as any[]).map((node) => ({
+              ...node,
+              image: { ...node.image, "format-specific": { data: { corrupt: true } } },
+            })),
+        },
+      },
+      74,
+      "corrupt",
+    ],
+  ])("%s", async (_title, behaviour, status, said) => {
+    using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+    await box.running(behaviour);
+    await box.ends(status, "backup", said);
+    expect(readdirSync(box.path("backups"))).toEqual([]);
+  });
+
+  test("a monitor that another client holds (75)", async () => {
+    using box = await written();
+    await box.running({
+      answers: { qmp_capabilities: (_args, qemu) => (qemu.requests.length > 1 ? HANG : {}) },
+    });
+    rmSync(join(box.work, "backup.sock"));
+    rmSync(join(box.work, "monitor.sock"));
+    await box.ends(75, "backup", "stop");
+  });
+});
+
+describe("restore", () => {
+  test("into the working files' place, in place too, and again", async () => {
+    using box = await written();
+    await box.ok("@backup", "@destroy");
+    await box.ok("--inplace", "restore");
+    expect(box.work).toBe(box.host);
+    writeDisk(box, 3, 9);
+    await box.ok("restore");
+    expect([box.work, seen(box)]).toEqual([box.host, [1]]);
+    expect(readdirSync(box.host).filter((name) => name.startsWith(".vm-r"))).toEqual([]);
+  });
+
+  test("what is not whole leaves the working files untouched", async () => {
+    using box = await written();
+    await box.ok("backup");
+    writeDisk(box, 1, 2);
+    const gz = box.path("backups/S0/disk-0.img.gz");
+    const good = readFileSync(gz);
+    for (const bad of [good.subarray(0, good.length - 9), Buffer.from(good).fill(0x55, 20, 40)]) {
+      writeFileSync(gz, bad);
+      await box.ends(74, "restore", "S0");
+      expect(seen(box)).toEqual([1, 2]);
+    }
+    rmSync(gz);
+    await box.ends(74, "restore S0", "disk-0.img.gz");
+    expect(seen(box)).toEqual([1, 2]);
+    expect(readdirSync(box.tmp).length).toBe(1);
+  });
+
+  test.each<[line: string, status: number, said: string]>([
+    ["restore S9", 66, "S9"],
+    ["restore .x", 64, ".x"],
+    ["restore S0 --copy", 0, "S0"],
+    ["restore LAST", 0, "S0"],
+    ["restore --from-remote", 78, "SNAPSHOT_REPO"],
+  ])("%s → %i", async (line, status, said) => {
+    using box = await written();
+    await box.ok("backup");
+    await box.ends(status, line, said);
+  });
+
+  test("a snapshot of the earlier program: gz files and settings, nothing else", async () => {
+    using box = await written();
+    await box.ok("backup");
+    for (const name of ["manifest.json", "SHA256SUMS", "TS"]) rmSync(box.path("backups/S0", name));
+    writeDisk(box, 1, 2);
+    await box.ends(0, "restore", "checksums");
+    expect(seen(box)).toEqual([1]);
+    expect((await box.json("snapshots"))[0]).toMatchObject({ name: "S0", problem: null });
+    await box.ends(0, "verify", "S0", "good");
+  });
+
+  test("a snapshot of another VM only by its name", async () => {
+    using box = await written();
+    await box.ok("backup");
+    await box.ok("identity", "--new");
+    expect((await box.json("identity")).former.length).toBe(1);
+    const text = box.read("backups/S0/manifest.json");
+    const other = "00000000-0000-4000-8000-000000000000";
+    const before = manifest(box, "S0").vm;
+    writeFileSync(box.path("backups/S0/manifest.json"), text.replace(before, other));
+    for (const name of ["SHA256SUMS"]) rmSync(box.path("backups/S0", name));
+    await box.ends(74, "restore", other);
+  });
+});

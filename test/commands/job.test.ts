@@ -1,0 +1,333 @@
+import { describe, expect, test } from "bun:test";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import type { Behaviour, FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
+import { Sandbox, until } from "../fixtures/sandbox.ts";
+
+const CONF = "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\n";
+
+/** A VM with a job of its own, and a rescue that boots. */
+async function withJob(conf = "", profile = ""): Promise<Sandbox> {
+  const box = new Sandbox(CONF + conf);
+  await box.ok("create", "G");
+  const rescue = join(box.home, "vm/rescue-x86_64");
+  for (const name of ["vmlinuz", "initrd.img"]) box.write(join(rescue, name), name);
+  box.write(join(rescue, "guest.env"), `RESCUE_KERNEL=vmlinuz\nRESCUE_INITRD=initrd.img\n${profile}`);
+  box.write("check.job", "#!/bin/sh\n# Checks something. And more.\ntrue\n");
+  return box;
+}
+
+/** What a rescue does that runs its job: writes into `.out`, and powers itself off. */
+const rescue =
+  (work: { status?: string; log?: string; end?: string; files?: (out: string) => void } = {}) =>
+  (qemu: FakeQemu): void => {
+    const { status = "0", log = "working\n", end = "guest-shutdown", files } = work;
+    const out = join(qemu.directory, ".out");
+    void (async () => {
+      await until("the job is followed", () => qemu.isTaken("ask.sock"));
+      writeFileSync(join(out, "STARTED"), "");
+      writeFileSync(join(out, "job.log"), log);
+      files?.(out);
+      if (status !== "") writeFileSync(join(out, "STATUS"), `${status}\n`);
+      qemu.end(end);
+    })();
+  };
+
+describe("job", () => {
+  test("hooks and job: the log on stdout, what it made in .out", async () => {
+    using box = await withJob();
+    box.write("check.pre", 'echo "pre $GUESTNAME" >"$WORKDIR/.in/given"\n');
+    box.write("check.post", 'echo "post $(cat "$WORKDIR/.out/made")"\n');
+    box.qemu = {
+      started: rescue({
+        files: (out) => {
+          expect(readFileSync(join(out, "../.in/given"), "utf8")).toBe("pre G\n");
+          expect(readFileSync(join(out, "../.in/job.sh"), "utf8")).toContain("Checks something");
+          writeFileSync(join(out, "made"), "in the rescue");
+        },
+      }),
+    };
+    const { stdout } = await box.ends(0, "job check");
+    expect(stdout).toBe("working\npost in the rescue\n");
+    const { argv } = box.qemus[0]!;
+    expect(argv.join(" ")).toContain("rescue.disks=1");
+    expect(argv.join(" ")).toContain(join(box.work, "disk-0.img"));
+    expect(existsSync(join(box.work, ".in"))).toBe(false);
+    expect(readdirSync(box.work).filter((name) => name.endsWith(".sock"))).toEqual([]);
+    expect((await box.json("status")).lastEnd.end).toBe("powered-off");
+  });
+
+  test.each<[title: string, behaviour: Behaviour, status: number, said: string, state: string]>([
+    ["a job that fails", { started: rescue({ status: "7" }) }, 7, "job.log", "stopped"],
+    ["a job without a status", { started: rescue({ status: "" }) }, 74, "status", "stopped"],
+    ["a status that is none", { started: rescue({ status: "300" }) }, 74, "status", "stopped"],
+    [
+      "a rescue that is killed behind a good job",
+      { started: rescue({ end: "host-signal" }) },
+      74,
+      "host-signal",
+      "crashed",
+    ],
+    [
+      "a panic",
+      {
+        console: "\u001b[1mKernel panic - not syncing\u001b[0m\nend\n",
+        started: rescue({ status: "", end: "guest-panic" }),
+      },
+      74,
+      "Kernel panic",
+      "crashed",
+    ],
+    [
+      "qemu that does not start",
+      { refuse: { status: 1, words: "no such device" } },
+      74,
+      "no such device",
+      "created",
+    ],
+  ])("%s", async (_title, behaviour, status, said, state) => {
+    using box = await withJob();
+    box.write("check.post", "echo not run >&2; exit 1\n");
+    box.qemu = behaviour;
+    const { stderr } = await box.ends(status, "job check", said);
+    expect(stderr).not.toContain("not run");
+    expect((await box.json("status")).state).toBe(state);
+  });
+
+  test.each<[hook: "pre" | "post", text: string, status: number, started: number]>([
+    ["pre", "exit 3", 1, 0],
+    ["pre", "kill -9 $$", 1, 0],
+    ["pre", "fatal 'not today'", 1, 0],
+    ["post", "exit 3", 1, 1],
+  ])("check.%s with %j → %i", async (hook, text, status, started) => {
+    using box = await withJob();
+    box.write(`check.${hook}`, `${text}\n`);
+    box.qemu = { started: rescue() };
+    await box.ends(status, "job check", hook);
+    expect(box.qemus.length).toBe(started);
+  });
+
+  test.each<[title: string, line: string, asked: boolean, said: string]>([
+    ["the rescue's start", "job check", false, "did not start"],
+    ["the job's end", "-t 1 job check", true, "did not end"],
+  ])("the time for %s is limited (124)", async (_title, line, starts, said) => {
+    using box = await withJob("RESCUE_START_TIMEOUT=1\n");
+    box.qemu = {
+      answers: { system_powerdown: () => ({}) },
+      started: (qemu) => {
+        if (starts)
+          void until("the job is followed", () => qemu.isTaken("ask.sock")).then(() =>
+            writeFileSync(join(qemu.directory, ".out/STARTED"), ""),
+          );
+        // The runner hears `stop`, and puts the disks in order.
+        void until("it is told to stop", () => qemu.heard["control.sock"]?.includes("stop")).then(
+          () => qemu.powerOff(),
+          () => {},
+        );
+      },
+    };
+    await box.ends(124, line, said);
+  });
+
+  test("asks on the terminal what the rescue wants to know", async () => {
+    using box = await withJob();
+    box.terminal = true;
+    box.stdin = "secrex\u007ft\n";
+    box.qemu = {
+      started: (qemu) => {
+        void (async () => {
+          await until("the job is followed", () => qemu.isTaken("ask.sock"));
+          qemu.say("ask.sock", "ask Password of /dev/sda1:\n");
+          await until("it is answered", () => qemu.heard["ask.sock"]!.length > 0);
+          rescue()(qemu);
+        })();
+      },
+    };
+    await box.ends(0, "job check", "Password of /dev/sda1:");
+    expect(box.qemus[0]!.heard["ask.sock"]).toEqual(["answer secret"]);
+  });
+
+  test("nobody to ask: it is told so", async () => {
+    using box = await withJob();
+    box.qemu = {
+      started: (qemu) => {
+        void (async () => {
+          await until("the job is followed", () => qemu.isTaken("ask.sock"));
+          qemu.say("ask.sock", "ask Password\n");
+          await until("it is answered", () => qemu.heard["ask.sock"]!.length > 0);
+          rescue()(qemu);
+        })();
+      },
+    };
+    await box.ok("job", "check");
+    expect(box.qemus[0]!.heard["ask.sock"]).toEqual(["none"]);
+  });
+
+  test("links that leave .out are told", async () => {
+    using box = await withJob();
+    box.qemu = { started: rescue({ files: (out) => symlinkSync("/etc/passwd", join(out, "link")) }) };
+    await box.ok("job", "check");
+  });
+
+  test.each<[title: string, prepare: (box: Sandbox) => unknown, line: string, status: number, said: string]>([
+    ["no such job", () => {}, "job chekc", 66, "job check"],
+    ["a path", () => {}, "job ./check.job", 64, "path"],
+    [
+      "no rescue",
+      (box) => rmSync(join(box.home, "vm"), { recursive: true }),
+      "job check",
+      66,
+      "rescue build",
+    ],
+    [
+      "a rescue without its kernel",
+      (box) => rmSync(join(box.home, "vm/rescue-x86_64/vmlinuz")),
+      "job check",
+      66,
+      "RESCUE_KERNEL",
+    ],
+    ["another rescue", () => {}, "--rescue=other job check", 66, "--name=other"],
+    [
+      "a job that others may write",
+      (box) => chmodSync(box.path("check.job"), 0o666),
+      "job check",
+      78,
+      "chmod",
+    ],
+    [
+      "a directory in its place",
+      (box) => (rmSync(box.path("check.job")), mkdirSync(box.path("check.job"))),
+      "job check",
+      74,
+      "check.job",
+    ],
+    ["no working files", (box) => box.ok("@backup", "@destroy"), "job check", 66, "working files"],
+    ["too many processors", () => {}, "--rescue-cores=500 job check", 64, "rescue-cores"],
+  ])("%s", async (_title, prepare, line, status, said) => {
+    using box = await withJob();
+    await prepare(box);
+    await box.ends(status, line, said);
+    expect(box.qemus).toEqual([]);
+  });
+
+  test("--list names the VM's own, the user's and the bundled ones", async () => {
+    using box = await withJob();
+    box.write(join(box.home, "vm/scripts/jobs/mine.job"), "# Does mine.\n");
+    await box.ends(
+      0,
+      "job --list",
+      /check +this VM's own +Checks something\n/,
+      /mine .*Does mine/,
+      "add-ssh-keys",
+    );
+  });
+
+  test("a kernel of another architecture (78)", async () => {
+    using box = await withJob();
+    const image = Buffer.alloc(64);
+    image.write("ARM\x64", 56);
+    box.write(join(box.home, "vm/rescue-x86_64/vmlinuz"), image);
+    await box.ends(78, "job check", "aarch64");
+  });
+});
+
+describe("a saved state", () => {
+  const WARM = "RESCUE_VMLINUX=vmlinux\n";
+
+  /** A rescue that is ready at once, and goes on where it was saved. */
+  const warm = (more: Behaviour = {}): Behaviour => ({
+    ...more,
+    started: (qemu) => {
+      void (async () => {
+        const argv = qemu.argv.join(" ");
+        if (argv.includes("rescue.warm")) {
+          await until("somebody listens", () => qemu.isTaken("control.sock"));
+          qemu.say("control.sock", "ready\n");
+        } else if (argv.includes("-incoming")) {
+          await until("it goes on", () => qemu.heard["control.sock"]?.some((line) => line.startsWith("go ")));
+          qemu.say("control.sock", "up\n");
+          rescue()(qemu);
+        } else rescue()(qemu);
+      })();
+    },
+  });
+
+  async function withWarm(): Promise<Sandbox> {
+    const box = await withJob("", WARM);
+    box.write(join(box.home, "vm/rescue-x86_64/vmlinux"), "vmlinux");
+    return box;
+  }
+
+  test("is made once, and used from then on", async () => {
+    using box = await withWarm();
+    box.qemu = warm();
+    await box.ok("job", "check");
+    const [saved, resumed] = box.qemus;
+    expect(box.qemus.length).toBe(2);
+    expect(saved!.argv.join(" ")).not.toContain("disk-0.img");
+    expect(resumed!.requests.map(({ execute }) => execute)).toEqual(
+      expect.arrayContaining(["migrate-incoming", "cont"]),
+    );
+    await box.ok("job", "check");
+    expect(box.qemus.length).toBe(3);
+  });
+
+  test.each<[title: string, behaviour: Behaviour]>([
+    [
+      "cannot be made",
+      { answers: { migrate: (_args, qemu) => qemu.emit("MIGRATION", { status: "failed" }) } },
+    ],
+    [
+      "is not taken",
+      { answers: { "migrate-incoming": (_args, qemu) => qemu.emit("MIGRATION", { status: "failed" }) } },
+    ],
+  ])("that %s: the rescue boots, and it is not tried again", async (_title, behaviour) => {
+    using box = await withWarm();
+    box.qemu = warm(behaviour);
+    await box.ok("job", "check");
+    expect(box.qemus.at(-1)!.argv.join(" ")).not.toContain("-incoming");
+    const count = box.qemus.length;
+    await box.ok("job", "check");
+    expect(box.qemus.length).toBe(count + 1);
+  });
+});
+
+describe("rescue", () => {
+  test("list tells which can be used", async () => {
+    using box = await withJob();
+    box.write(join(box.home, "vm/broken/guest.env"), "RESCUE_KERNEL=vmlinuz\nRESCUE_INITRD=x\n");
+    box.write(join(box.home, "vm/cd/guest.env"), "RESCUE_ISO=cd.iso\n");
+    box.write(join(box.home, "vm/cd/cd.iso"), "\0".repeat(65536));
+    await box.ends(0, "rescue list", /rescue-x86_64 .*usable/, /broken .*not usable/, /cd +CD/);
+    rmSync(join(box.home, "vm"), { recursive: true });
+    await box.ends(0, "rescue list", "rescue build");
+  });
+
+  test.each<[line: string, status: number, said: string]>([
+    ["rescue", 64, "ACTION"],
+    ["rescue make", 64, "make"],
+    ["rescue list --name=x", 64, "--name"],
+    ["rescue build --name=", 64, "--name"],
+    ["rescue build --name=a/b", 64, "--name"],
+    ["rescue build --compress=zip", 64, "zip"],
+    ["rescue build --iso=a --kernel=b", 64, "--kernel"],
+    ["rescue build --name=new --root=/nowhere", 66, "/nowhere"],
+    ["rescue build --name=new --kernel=/nowhere", 66, "/nowhere"],
+    ["rescue build --name=new --iso=/nowhere.iso", 66, "/nowhere.iso"],
+    ["rescue build --name=taken", 73, "taken"],
+  ])("%s → %i", async (line, status, said) => {
+    using box = await withJob();
+    box.write(join(box.home, "vm/taken/file"), "");
+    await box.ends(status, line, said);
+    expect(readdirSync(join(box.home, "vm")).toSorted()).toEqual(["rescue-x86_64", "taken"]);
+  });
+});

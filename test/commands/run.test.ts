@@ -1,0 +1,429 @@
+import { describe, expect, test } from "bun:test";
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { createServer, type AddressInfo, type Server } from "node:net";
+import { join } from "node:path";
+import { HANG, Refusal, type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
+import { Sandbox, until } from "../fixtures/sandbox.ts";
+
+/** A VM that was made, and never run. */
+async function created(conf?: string): Promise<Sandbox> {
+  const box = new Sandbox(conf);
+  await box.ok("create", "G");
+  return box;
+}
+
+const lastEnd = async (box: Sandbox): Promise<string | undefined> => (await box.json("status")).lastEnd?.end;
+
+/** A server on a free port of the loopback that greets with a text. */
+async function greeter(text: string): Promise<Server & { port: number }> {
+  const server = createServer((socket) => void socket.on("error", () => {}).write(text));
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  return Object.assign(server, { port: (server.address() as AddressInfo).port });
+}
+
+describe("run in the foreground", () => {
+  test.each<[reason: string, status: number, end: string, processStatus: number]>([
+    ["guest-shutdown", 0, "powered-off", 0],
+    ["guest-reset", 0, "reset", 0],
+    ["guest-panic", 74, "crashed", 0],
+    ["host-qmp-quit", 74, "stopped", 0],
+    ["host-signal", 74, "killed", 0],
+    ["host-ui", 74, "killed", 0],
+    ["something-new", 74, "killed", 0],
+    ["", 74, "crashed", 1],
+  ])("qemu ends because of '%s' → %i, %s", async (reason, status, end, processStatus) => {
+    using box = await created();
+    const { command, qemu } = await box.following("run");
+    qemu.end(reason || undefined, processStatus);
+    const result = await command;
+    expect({ ...result, end: await lastEnd(box) }).toMatchObject({ status, end });
+    // The installer's CD is gone after a good end alone; sockets always.
+    expect(existsSync(join(box.work, "FIRSTTIME"))).toBe(status !== 0);
+    expect(readdirSync(box.work).filter((name) => name.endsWith(".sock"))).toEqual([]);
+  });
+
+  test("a killed qemu is named with its signal", async () => {
+    using box = await created();
+    const { command, qemu } = await box.following("run");
+    process.kill(qemu.process.pid, "SIGKILL");
+    expect(await command).toMatchObject({ status: 74, stderr: expect.stringContaining("SIGKILL") });
+    expect(await lastEnd(box)).toBe("killed");
+  });
+
+  test("errors of the guest are told; one without room is resumed", async () => {
+    using box = await created();
+    const { command, qemu } = await box.following("run");
+    const error = { "node-name": "disk0", operation: "write", reason: "it is broken" };
+    qemu.emit("BLOCK_IO_ERROR", { ...error, action: "ignore" });
+    qemu.emit("BLOCK_IO_ERROR", { ...error, action: "report", reason: "told" });
+    qemu.emit("BLOCK_IO_ERROR", { ...error, action: "stop", reason: "stopped" });
+    qemu.emit("GUEST_PANICKED", { action: "pause" });
+    qemu.emit("BLOCK_IO_ERROR", { ...error, action: "stop", nospace: true });
+    await until("it is resumed", () => qemu.requests.some(({ execute }) => execute === "cont"));
+    qemu.powerOff();
+    const { stderr } = await command;
+    for (const word of ["told", "stopped", "panicked", "no room", "resumed"]) expect(stderr).toContain(word);
+    expect(stderr).not.toContain("it is broken");
+  });
+
+  test("destroyed meanwhile: the run's end is no success (74)", async () => {
+    using box = await created();
+    const { command, qemu } = await box.following("run");
+    await box.ok("destroy", "--force");
+    expect(qemu.requests.map(({ execute }) => execute)).toContain("quit");
+    expect((await command).status).toBe(74);
+    expect(existsSync(box.path(".work"))).toBe(false);
+  });
+});
+
+describe("run", () => {
+  test("restores the last snapshot where there are no working files", async () => {
+    using box = await created();
+    await box.ok("@backup", "S0", "@destroy");
+    await box.running();
+    expect((await box.json("status")).state).toBe("running");
+    await box.ok("stop");
+  });
+
+  test("writes the command as a script of its own, readable to its user alone", async () => {
+    using box = await created();
+    const { argv } = await box.running({}, "--ssh");
+    const script = join(box.work, "run-vm.sh");
+    expect(statSync(script).mode & 0o777).toBe(0o700);
+    expect(readFileSync(script, "utf8")).toContain(box.work);
+    expect(argv.join(" ")).toMatch(/hostfwd=tcp:127\.0\.0\.1:\d+-:22/);
+    const { forwards } = await box.json("status");
+    expect(forwards.join()).toMatch(/hostfwd=tcp:127\.0\.0\.1:2\d+-:22/);
+  });
+
+  test.each<[title: string, behaviour: Behaviour, status: number, said: string]>([
+    [
+      "qemu that does not like its arguments",
+      { refuse: { status: 1, words: "qemu: -foo: bad" } },
+      74,
+      "-foo: bad",
+    ],
+    ["qemu that ends without a word", { refuse: { status: 3, words: "" } }, 74, "status 3"],
+  ])("%s: the record is as before", async (_title, behaviour, status, said) => {
+    using box = await created();
+    box.qemu = behaviour;
+    await box.ends(status, "run --detach", said, "run-vm.sh");
+    expect((await box.json("status")).state).toBe("created");
+    expect(existsSync(join(box.work, "FIRSTTIME"))).toBe(true);
+  });
+
+  test("of the ports that count as not chosen the next one is tried when another VM was faster", async () => {
+    using box = await created("MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\n");
+    box.qemu = { refuse: { status: 1, words: "qemu: Address already in use" } };
+    await box.ends(74, "run -b", "Address already in use");
+    expect(box.qemus.length).toBe(5);
+    await box.ends(74, "-p 5999 run -b", "Address already in use");
+    expect(box.qemus.length).toBe(6);
+  });
+
+  test.each<[title: string, iso: string | undefined, attached: string | undefined]>([
+    ["the first time with the CD of the settings, booted first", undefined, "mine.iso"],
+    ["with another one for this once", "other.iso", "other.iso"],
+    ["with an empty word: none", "", undefined],
+  ])("%s", async (_title, iso, attached) => {
+    using box = new Sandbox();
+    for (const name of ["mine.iso", "other.iso"]) box.write(name, "\0".repeat(65536));
+    await box.ok("create", "G", "mine.iso");
+    const { argv } = await box.running({}, ...(iso === undefined ? [] : [iso]));
+    const cds = ["mine.iso", "other.iso"].filter((name) => argv.some((word) => word.includes(name)));
+    expect(cds).toEqual(attached === undefined ? [] : [attached]);
+    await box.ok("stop");
+    // Once the installer has done its work it is not booted again, unless KEEPCD says so.
+    expect((await box.running()).argv.join(" ")).not.toContain("mine.iso");
+    await box.ok("stop");
+    expect((await box.running({}, "--keepcd").catch(() => undefined))?.argv.join(" ") ?? "").not.toContain(
+      "other.iso",
+    );
+  });
+
+  test.each<[line: string, status: number, said: string]>([
+    ["run nothing.iso", 66, "nothing.iso"],
+    ["nothing.iso", 66, "nothing.iso"],
+    ["statsu", 66, "status"],
+    ["run --wait=ssh", 64, "--detach"],
+    ["run -b --wait=soon", 64, "soon"],
+    ["run -b --wait=ssh", 64, "--ssh"],
+    ["--cores=500 run", 64, "processors"],
+    ["--image=VIRT=/nowhere run", 66, "/nowhere"],
+    ["--forward=tcp::99999-:22 run", 64, "99999"],
+    ["--host=0.0.0.0 -p 5990 run", 78, "SPICE_TICKETING"],
+  ])("%s → %i", async (line, status, said) => {
+    using box = await created("MEMORY=64M\nCORES=1\nSPICE_TICKETING=off\nPORT=\nDISKS=(AHCI=1M)\n");
+    await box.ends(status, line, said);
+    expect(box.qemus).toEqual([]);
+  });
+
+  test("a forwarded port that is taken is told with its holder (75)", async () => {
+    using box = await created();
+    const server = await greeter("hello");
+    await box.ends(
+      75,
+      `--forward=tcp:127.0.0.1:${server.port}-:22 run`,
+      String(server.port),
+      String(process.pid),
+    );
+    server.close();
+  });
+
+  test("in an empty directory there is nothing to run (66); twice is once too often (75)", async () => {
+    using box = new Sandbox();
+    await box.ends(66, "run", box.host);
+    await box.ok("create", "G");
+    await box.running();
+    await box.ends(75, "run", "running");
+    await box.ends(75, "destroy", "stop", "--force");
+    await box.ok("backup");
+    await box.ends(75, "restore", "running");
+    await box.ends(75, "job check-disks", "running");
+  });
+
+  test("shows the screen in the viewer that there is, and ends with it", async () => {
+    using box = await created("MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\n");
+    box.environment.DISPLAY = ":0";
+    box.program("remote-viewer", `echo "$@" >${box.top}/viewed; sleep 60`);
+    const { command, qemu } = await box.following("run");
+    await until("the viewer is up", () => existsSync(join(box.top, "viewed")));
+    expect(readFileSync(join(box.top, "viewed"), "utf8")).toContain("spice.vv");
+    const password = join(box.work, "spice.password");
+    expect(statSync(password).mode & 0o777).toBe(0o600);
+    expect(readFileSync(join(box.work, "spice.vv"), "utf8")).toContain(readFileSync(password, "utf8"));
+    qemu.powerOff();
+    expect((await command).status).toBe(0);
+  });
+
+  test.each<[conf: string, option: string, holding: string]>([
+    ["DISPLAY_PROTOCOL=vnc\n", "-vnc", "password"],
+    ["SPICE_SOCKET=1\nSPICE_TICKETING=off\n", "-spice", "spice.sock"],
+    ["SPICE_PASSWORD=secret\n", "-spice", "password-secret"],
+  ])("display: %j → %s %s", async (conf, option, holding) => {
+    using box = await created(`MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\n${conf}`);
+    const qemu = await box.running();
+    expect(qemu.option(option)).toContain(holding);
+    const { display } = await box.json("status");
+    expect(display.protocol).toBe(option.slice(1));
+    await box.ok("stop");
+    expect(readdirSync(box.work).filter((name) => name.endsWith(".vv"))).toEqual([]);
+  });
+});
+
+describe("run --detach --wait", () => {
+  test.each<[wait: string, greeting: string, status: number]>([
+    ["ssh", "SSH-2.0-test\r\n", 0],
+    ["ssh", "HTTP/1.0 200\r\n", 124],
+  ])("%s, greeted by %j → %i", async (wait, greeting, status) => {
+    using box = await created();
+    const server = await greeter(greeting);
+    const { port } = server;
+    server.close();
+    box.qemu = {
+      started: () => void server.listen(port, "127.0.0.1"),
+    };
+    await box.ends(status, `-t 1 --forward=tcp:127.0.0.1:${port}-:22 run -b --wait=${wait}`);
+    server.close();
+  });
+
+  test("agent: once the guest has opened its line", async () => {
+    using box = await created();
+    box.qemu = { agent: {} };
+    await box.ends(0, "run -b --wait=agent", "agent");
+    await box.ok("stop");
+    box.qemu = {};
+    await box.ends(124, "-t 1 run -b --wait=agent", "agent");
+    await box.ok("stop");
+  });
+
+  test("seconds; and a guest that goes off meanwhile (74)", async () => {
+    using box = await created();
+    await box.ends(0, "run -b --wait=0");
+    await box.ok("stop");
+    box.qemu = { started: (qemu) => void setTimeout(() => qemu.powerOff(), 300) };
+    await box.ends(74, "run -b --wait=60", "off");
+  });
+});
+
+describe("stop", () => {
+  test.each<
+    [title: string, behaviour: Behaviour, line: string, status: number, end: string, asked: string[]]
+  >([
+    ["a guest that obeys its power button", {}, "stop", 0, "powered-off", ["system_powerdown"]],
+    ["by force", {}, "stop --force", 0, "stopped", ["quit"]],
+    [
+      "a guest that does not listen is ended in time",
+      { answers: { system_powerdown: () => ({}) } },
+      "stop --timeout=0",
+      124,
+      "stopped",
+      ["quit"],
+    ],
+    [
+      "by the guest's agent",
+      { agent: { "guest-shutdown": (_args, qemu) => (qemu.powerOff(), HANG) } },
+      "stop",
+      0,
+      "powered-off",
+      ["query-chardev"],
+    ],
+    [
+      "an agent that refuses: the power button",
+      {
+        agent: {
+          "guest-shutdown": () => {
+            throw new Refusal("not now");
+          },
+        },
+      },
+      "stop",
+      0,
+      "powered-off",
+      ["system_powerdown"],
+    ],
+    [
+      "a guest that panics on its way",
+      {
+        answers: { system_powerdown: (_args, qemu) => void setTimeout(() => qemu.end("guest-panic"), 10) },
+      },
+      "stop",
+      74,
+      "crashed",
+      ["system_powerdown"],
+    ],
+  ])("%s", async (_title, behaviour, line, status, end, asked) => {
+    using box = await created();
+    const qemu = await box.running(behaviour);
+    await box.ends(status, line);
+    expect(qemu.requests.map(({ execute }) => execute)).toEqual(expect.arrayContaining(asked));
+    expect(await lastEnd(box)).toBe(end);
+    expect((await box.json("status")).state).not.toBe("running");
+  });
+
+  test("a paused guest is resumed, so that it can power itself off", async () => {
+    using box = await created();
+    const qemu = await box.running();
+    await box.ends(0, "pause");
+    expect([qemu.status, (await box.json("status")).state]).toEqual(["paused", "paused"]);
+    await box.ok("resume");
+    expect(qemu.status).toBe("running");
+    await box.ok("pause");
+    await box.ok("stop");
+    expect(await lastEnd(box)).toBe("powered-off");
+  });
+
+  test("a qemu that does not answer gets signals", async () => {
+    using box = await created();
+    const qemu = await box.running({ answers: { quit: () => HANG } });
+    await box.ends(0, "stop --force", "SIGTERM", String(qemu.process.pid));
+    expect(await lastEnd(box)).toBe("stopped");
+  });
+
+  test("resume that the guest's state refuses (74), or the room for its disks (73)", async () => {
+    using box = await created();
+    const qemu = await box.running({ answers: { cont: () => ({}) } });
+    qemu.status = "io-error";
+    await box.ends(74, "resume", "io-error");
+    qemu.emit("BLOCK_IO_ERROR", { action: "stop", nospace: true, "node-name": "disk0", operation: "write" });
+    expect((await box.json("status")).guestErrors.join()).toContain("no room");
+    await box.ends(73, "resume", "no room");
+  });
+
+  test.each<[line: string, status: number]>([
+    ["stop", 0],
+    ["stop --timeout=x", 64],
+    ["restart --timeout=1.5", 64],
+    ["pause", 66],
+    ["resume", 66],
+  ])("of a VM that is off: %s → %i", async (line, status) => {
+    using box = await created();
+    await box.ends(status, line);
+  });
+
+  test("in an empty directory: stop → 66, destroy → 0", async () => {
+    using box = new Sandbox();
+    await box.ends(66, "stop");
+    await box.ends(0, "destroy", box.host);
+  });
+
+  test("a run whose qemu was killed is told as that, once (74, then 0)", async () => {
+    using box = await created();
+    const qemu = await box.running();
+    process.kill(qemu.process.pid, "SIGKILL");
+    await qemu.ended;
+    await box.ends(74, "stop", "killed");
+    await box.ends(0, "stop");
+    expect(await lastEnd(box)).toBe("killed");
+  });
+
+  test("what qemu printed last tells why it ended", async () => {
+    using box = await created();
+    const qemu = await box.running();
+    qemu.end(undefined, 1, "qemu: warning: nothing\nqemu: the disk is on fire");
+    await qemu.ended;
+    await until("it has printed that", () =>
+      readFileSync(join(box.work, "qemu.log"), "utf8").includes("fire"),
+    );
+    await box.ends(74, "stop", "the disk is on fire");
+    expect(await lastEnd(box)).toBe("crashed");
+  });
+});
+
+describe("restart", () => {
+  test("with what was typed for the run before", async () => {
+    using box = await created();
+    await box.running({}, "--ssh");
+    await box.ok("stop");
+    await box.ok("--cores=2", "run", "-b", "--ssh");
+    await box.ok("restart");
+    const { argv } = box.qemus.at(-1)!;
+    expect(box.qemus.length).toBe(3);
+    expect(argv.join(" ")).toContain("cores=2");
+    expect(argv.join(" ")).toContain("hostfwd=tcp:127.0.0.1:");
+  });
+
+  test("not when the guest had to be ended (124)", async () => {
+    using box = await created();
+    await box.running({ answers: { system_powerdown: () => ({}) } });
+    await box.ends(124, "restart --timeout=0", "not started again");
+    expect(box.qemus.length).toBe(1);
+  });
+
+  test("of a VM that is off starts it", async () => {
+    using box = await created();
+    await box.ends(0, "restart");
+    expect((await box.json("status")).state).toBe("running");
+  });
+});
+
+describe("destroy", () => {
+  test("removes the working files alone", async () => {
+    using box = await created();
+    await box.ok("backup");
+    const { work } = box;
+    await box.ends(0, "destroy", work);
+    expect(existsSync(work)).toBe(false);
+    expect(readdirSync(box.host).toSorted()).toEqual(["backups", "guest.env"]);
+  });
+
+  test("warns of what is lost: the only copy, or what is newer than the last snapshot", async () => {
+    using box = await created();
+    await box.ends(0, "destroy", "no snapshot");
+    await box.ok("@create", "G", "@backup");
+    await box.running();
+    await box.ok("stop");
+    await Bun.sleep(10);
+    writeFileSync(join(box.work, "disk-0.img"), readFileSync(join(box.work, "disk-0.img")));
+    await box.ends(0, "destroy", "S0");
+  });
+
+  test("of a directory that was cleared away the link is removed", async () => {
+    using box = await created();
+    await box.ok("backup");
+    Bun.spawnSync(["rm", "-r", box.work]);
+    expect((await box.json("status")).gone).toContain(box.tmp);
+    await box.ends(0, "destroy", box.tmp);
+    expect(existsSync(box.path(".work"))).toBe(false);
+  });
+});

@@ -1,0 +1,47 @@
+import { expect, test } from "bun:test";
+import {
+  isKernelPanic,
+  isQemuWarning,
+  saysDenied,
+  saysDisabled,
+  saysImageLocked,
+  saysIsoTooLarge,
+  saysNoRepository,
+  saysNoRoom,
+  saysNoSuchFile,
+  saysNoZstd,
+  saysRepositoryLocked,
+  saysWrongPassword,
+} from "../../src/lib/program-messages.ts";
+
+/** One message that each takes, as the program printed it, and none of the others'. */
+const MESSAGES = [
+  [saysNoRoom, "dd: error writing 'x': No space left on device"],
+  [saysNoRoom, "Fatal: unable to save snapshot: write /r/x: no space left on device"],
+  [saysNoRoom, "cp: x: Disk quota exceeded"],
+  [saysDenied, "cannot copy the disks: Permission denied"],
+  [saysIsoTooLarge, "xorriso : FAILURE : Image size 1500s exceeds free space on media 3s"],
+  [
+    saysImageLocked,
+    "qemu-img: Could not open 'x': Failed to get shared \"write\" lock\nIs another process using the image [x]?",
+  ],
+  [saysNoZstd, "qemu-img: x: Invalid parameter 'compression_type'"],
+  [saysNoZstd, "qemu-img: x: Invalid parameter 'zstd'"],
+  [isQemuWarning, "qemu-system-x86_64: warning: TCG doesn't support requested feature"],
+  [isKernelPanic, "[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs"],
+  [saysNoRepository, "Is there a repository at the following location?\n/r"],
+  [saysNoRepository, "Fatal: repository does not exist: unable to open config file"],
+  [saysWrongPassword, "Fatal: wrong password or no key found"],
+  [saysRepositoryLocked, "unable to create lock in backend: repository is already locked by PID 7"],
+  [saysDisabled, "Command guest-exec has been disabled"],
+  [saysNoSuchFile, 'Failed to execute child process "/x" (No such file or directory)'],
+] as const;
+
+test.each(MESSAGES.map(([says, text]) => [says.name, text, says] as const))("%s: %j", (_name, text, says) => {
+  const all = new Set(MESSAGES.map(([one]) => one));
+  expect([...all].filter((one) => one(text))).toEqual([says]);
+});
+
+test.each(["gzip: stdin: not in gzip format", ""])("%j decides nothing", (text) => {
+  expect(MESSAGES.filter(([says]) => says(text))).toEqual([]);
+});

@@ -1,0 +1,98 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { readdirSync } from "node:fs";
+import { connectUnix, isListening, socketIn } from "../../src/process/unix-socket.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+let temp: Temp;
+let socket: string;
+beforeEach(() => {
+  temp = new Temp();
+  socket = temp.path("qmp.sock");
+});
+afterEach(() => temp[Symbol.dispose]());
+
+describe("isListening", () => {
+  test("is true for a server that stays silent", async () => {
+    using _server = Bun.listen({ unix: socket, socket: { data: () => {} } });
+    expect(await isListening(socket)).toBe(true);
+  });
+
+  test("is false for nothing, a file, a directory, and a dead server's socket", async () => {
+    expect(await isListening(socket)).toBe(false);
+    expect(await isListening(temp.path("no", "directory"))).toBe(false);
+    expect(await isListening(temp.write("file", ""))).toBe(false);
+    expect(await isListening(temp.directory("directory"))).toBe(false);
+    const script = `require("node:net").createServer().listen(process.argv[1], () => process.kill(process.pid, "SIGKILL"))`;
+    Bun.spawnSync([process.execPath, "-e", script, socket]);
+    expect(readdirSync(temp.top)).toContain("qmp.sock");
+    expect(await isListening(socket)).toBe(false);
+  });
+});
+
+describe("socketIn gives", () => {
+  test.each([
+    [`/${"d".repeat(105)}`, "s", `/${"d".repeat(105)}/s`.length <= 107],
+    [`/${"d".repeat(99)}`, "qmp.sock", false],
+    [`/${"д".repeat(48)}`, "qmp.sock", true],
+    [`/${"д".repeat(49)}`, "qmp.sock", false],
+  ])("the path below %s, %s, only where an address holds it: %p", (directory, name, whole) => {
+    expect(socketIn(directory, name)).toBe(whole ? `${directory}/${name}` : name);
+  });
+});
+
+const late = (): Error => new Error("late");
+
+/** A listener with a queue of one, which takes nobody out of it. */
+function fullListener(): Bun.Subprocess {
+  const script = `import os, socket, sys, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(0)
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+print("full", flush=True)
+sys.stdin.readline()
+listener.accept()
+sys.stdin.readline()`;
+  return Bun.spawn(["python3", "-c", script, socket], { stdin: "pipe", stdout: "pipe" });
+}
+
+async function whileFull<T>(use: (child: Bun.Subprocess) => Promise<T>): Promise<T> {
+  const child = fullListener();
+  try {
+    await (child.stdout as ReadableStream).getReader().read();
+    return await use(child);
+  } finally {
+    child.kill();
+    await child.exited;
+  }
+}
+
+/** Another way to have a queue of one is not known. */
+const hasPython = Bun.which("python3") !== null;
+
+describe("connectUnix", () => {
+  test.skipIf(!hasPython)("waits for a place in a full queue", async () => {
+    await whileFull(async (child) => {
+      const connecting = connectUnix(socket, { data: () => {} }, 20_000, late);
+      const first = await Promise.race([
+        connecting.then(() => "connected"),
+        Bun.sleep(100).then(() => "waits"),
+      ]);
+      expect(first).toBe("waits");
+      (child.stdin as Bun.FileSink).write("\n");
+      await (child.stdin as Bun.FileSink).flush();
+      (await connecting).terminate();
+    });
+  });
+
+  test.skipIf(!hasPython)("that stays full: late, after its limit", async () => {
+    await whileFull(async () => {
+      expect(connectUnix(socket, { data: () => {} }, 100, late)).rejects.toThrow("late");
+    });
+  });
+
+  test("to nobody fails at once", async () => {
+    expect(connectUnix(socket, { data: () => {} }, 60_000, late)).rejects.toMatchObject({ code: "ENOENT" });
+  });
+});

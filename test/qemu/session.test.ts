@@ -1,0 +1,147 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { readFileSync, statSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import { KILL, LADDER, type Rung } from "../../src/qemu/end.ts";
+import { lastWords, QemuRefusal, startQemu, type QemuOptions } from "../../src/qemu/session.ts";
+import type { QmpEvent } from "../../src/qmp/events.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+let temp: Temp;
+beforeEach(() => void (temp = new Temp()));
+afterEach(() => temp[Symbol.dispose]());
+
+const start = (behaviour: string, options: Partial<QemuOptions> = {}) =>
+  startQemu({
+    argv: [process.execPath, join(import.meta.dir, "fake-qemu.ts"), behaviour],
+    directory: temp.top,
+    monitor: temp.path("qmp.sock"),
+    logPath: temp.path("qemu.log"),
+    ...options,
+  });
+
+/** The ladder, with less patience. */
+const HASTY: readonly Rung[] = LADDER.map((rung) => ({
+  ...rung,
+  limitMs: rung.by === "SIGKILL" ? 10_000 : 100,
+  answerMs: 100,
+}));
+
+/** For one that answers `quit` and runs on. */
+const IDLE: readonly Rung[] = LADDER.map((rung) => ({ ...rung, limitMs: rung.by === "quit" ? 100 : 10_000 }));
+
+/** For one that does not answer, and needs its time to go. */
+const DEAF: readonly Rung[] = LADDER.map((rung) => ({ ...rung, answerMs: 100 }));
+
+const isRunning = (pid: number): boolean => {
+  try {
+    return !/^State:\s*[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+  } catch {
+    return false;
+  }
+};
+
+describe("startQemu", () => {
+  test("waits for the greeting; log and sockets are private", async () => {
+    const qemu = await start("orderly");
+    expect(isRunning(qemu.pid)).toBe(true);
+    expect(qemu.qmp.version).toBe("7.2.22");
+    expect(statSync(temp.path("qmp.sock")).mode & 0o777).toBe(0o600);
+    expect(statSync(temp.path("qemu.log")).mode & 0o777).toBe(0o600);
+    expect(lastWords(temp.path("qemu.log"))).toBe("this is a qemu that orderly");
+    await qemu.end(KILL);
+  });
+
+  test("that exits before the greeting: QemuRefusal (74) with its last words and the script", async () => {
+    const error = await failureOf(() => start("refuses", { script: "/a b/run.sh" }));
+    expect(error).toBeInstanceOf(QemuRefusal);
+    expect(error.exitCode).toBe(74);
+    expect(error.message).toBe("qemu did not start (status 1):\n  this is a qemu that refuses");
+    expect(error.hint).toBe("run the command by hand: '/a b/run.sh'");
+  });
+
+  test("that is killed before the greeting: 74, and no refusal", async () => {
+    const error = await failureOf(() => start("dies"));
+    expect(error).not.toBeInstanceOf(QemuRefusal);
+    expect(error.message).toContain("qemu did not start (killed by SIGKILL)");
+  });
+
+  test("that never listens is killed when its time is over: 74", async () => {
+    const error = await failureOf(() => start("hangs", { startLimitMs: 500 }));
+    expect(error).not.toBeInstanceOf(QemuRefusal);
+    expect(error.exitCode).toBe(74);
+    expect(error.message).toContain("qemu did not start (no QMP greeting within 0.5 s)");
+  });
+
+  test("writes no log over a file or through a symlink", async () => {
+    symlinkSync("elsewhere", temp.path("qemu.log"));
+    expect(start("orderly")).rejects.toMatchObject({ code: "EEXIST" });
+  });
+});
+
+describe("a qemu is ended", () => {
+  test.each<[string, readonly Rung[] | undefined, string, object]>([
+    ["orderly", undefined, "by quit", { status: 0, shutdown: { reason: "host-qmp-quit", guest: false } }],
+    ["deaf", DEAF, "by SIGTERM", { status: 0, shutdown: { reason: "host-signal", guest: false } }],
+    ["idle", IDLE, "by SIGTERM", { status: 0, shutdown: { reason: "host-signal", guest: false } }],
+    ["stubborn", HASTY, "by SIGKILL", { status: null, signal: "SIGKILL", shutdown: undefined }],
+    ["orderly", KILL, "by SIGKILL alone", { signal: "SIGKILL", shutdown: undefined }],
+  ])("that is %s, with the ladder %j: %s", async (behaviour, ladder, _how, end) => {
+    const qemu = await start(behaviour);
+    expect(await qemu.end(ladder)).toMatchObject(end);
+    expect(await qemu.ended).toMatchObject(end);
+    expect(isRunning(qemu.pid)).toBe(false);
+  });
+
+  test("once: a second call waits for the same", async () => {
+    const qemu = await start("orderly");
+    expect(await Promise.all([qemu.end(), qemu.end(KILL)])).toMatchObject([{ status: 0 }, { status: 0 }]);
+    expect(await qemu.end()).toMatchObject({ status: 0 });
+  });
+
+  test("that cannot be: 74 with its pid, after the last rung", async () => {
+    const qemu = await start("stubborn");
+    const error = await failureOf(() => qemu.end([{ by: "SIGTERM", limitMs: 50 }]));
+    expect(error.exitCode).toBe(74);
+    expect(error.message).toBe(`cannot end qemu (pid ${qemu.pid}): it still runs after SIGKILL`);
+    expect(error.hint).toContain(`ps -o pid,user,stat,wchan:20 -p ${qemu.pid}`);
+    process.kill(qemu.pid, "SIGKILL");
+    expect(await qemu.ended).toMatchObject({ signal: "SIGKILL" });
+  });
+});
+
+describe("a qemu that ends by itself", () => {
+  test.each([
+    ["riscv64", { reason: "guest-shutdown", guest: true }],
+    ["x86_64", undefined],
+  ] as const)("without an event, %s: %j", async (arch, shutdown) => {
+    const qemu = await start("eventless", { arch });
+    qemu.qmp.execute("cont").catch(() => {});
+    expect(await qemu.ended).toEqual({ status: 0, signal: null, shutdown });
+  });
+
+  test("tells its events first", async () => {
+    const events: QmpEvent[] = [];
+    const qemu = await start("orderly", { onEvent: (event) => events.push(event) });
+    process.kill(qemu.pid, "SIGTERM");
+    await qemu.ended;
+    expect(events).toEqual([{ event: "SHUTDOWN", data: { guest: false, reason: "host-signal" } }]);
+  });
+
+  test("after we have left it alone: it still runs", async () => {
+    const qemu = await start("orderly", { detached: true });
+    qemu.release();
+    await Bun.sleep(50);
+    expect(isRunning(qemu.pid)).toBe(true);
+    process.kill(qemu.pid, "SIGKILL");
+    await qemu.ended;
+  });
+});
+
+test.each([
+  ["nothing", undefined, ""],
+  ["four lines", "1\n2\n3\n4\n5\n", "2\n  3\n  4\n  5"],
+])("lastWords of a log with %s", (_what, text, words) => {
+  if (text !== undefined) temp.write("log", text);
+  expect(lastWords(temp.path("log"))).toBe(words);
+});

@@ -6,17 +6,18 @@ interface Rule {
   instead: string;
 }
 
+const linesOf = (part: string): string[] =>
+  part.split("\n").filter((line) => line.trim() !== "" && !line.startsWith("#"));
+
 /** The table of words, and the places that are not checked yet. */
 export function parseWords(text: string): { rules: Rule[]; notYet: string[] } {
   const [words = "", places = ""] = text.split("\n[not yet]\n");
-  const lines = (part: string): string[] =>
-    part.split("\n").filter((line) => line.trim() !== "" && !line.startsWith("#"));
-  const rules = lines(words).map((line) => {
+  const rules = linesOf(words).map((line) => {
     const [pattern, instead] = line.split(" -> ");
     if (!pattern || !instead) throw new Error(`words.txt: not PATTERN -> INSTEAD: ${line}`);
     return { pattern: new RegExp(`\\b(?:${pattern})\\b`, "i"), instead };
   });
-  return { rules, notYet: lines(places) };
+  return { rules, notYet: linesOf(places) };
 }
 
 /** The prose of a line of TypeScript: comments and text within quotes, not names. */

@@ -14,7 +14,7 @@ export default define({
     format: {
       type: "string",
       valueHint: "FORMAT",
-      description: "store as gz or qcow2; default: SNAPSHOT_FORMAT",
+      description: "gz or qcow2; default: SNAPSHOT_FORMAT",
     },
     full: { type: "boolean", description: "make a full qcow2 snapshot, not an incremental one" },
     push: { type: "boolean", description: "push the snapshot to the repository SNAPSHOT_REPO as well" },

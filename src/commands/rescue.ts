@@ -20,7 +20,7 @@ export default define({
     compress: {
       type: "string",
       valueHint: "HOW",
-      description: "build: compress with gzip, zstd, lz4 or xz; default: none, which starts fastest",
+      description: "build: none, gzip, zstd, lz4 or xz; default: none, which starts fastest",
     },
   },
   async parse(args) {

@@ -18,7 +18,7 @@ import { withLive } from "../vm/running.ts";
 const SILENT_MS = 3000;
 /** Other commands use the agent as well, for short requests. */
 const QUEUE_MS = 10_000;
-/** How long others may talk to it while the program runs, whose end must not be missed. */
+/** How long other commands may use it while the program runs, whose end must not be missed. */
 const LOOK_QUEUE_MS = 120_000;
 /** A command is one line of JSON, which the agent limits to 64 MiB; base64 makes 4 bytes of 3. */
 const MAX_INPUT_BYTES = 40 << 20;

@@ -101,7 +101,7 @@ export function reasonOf(error: unknown): string {
   return errno ? errno[2]! : error.message;
 }
 
-/** The same, without the subject of an error of ours. */
+/** The same; of a VmError its reason without the subject. */
 export const briefOf = (error: unknown): string => (error instanceof VmError ? error.brief : reasonOf(error));
 
 /** Filesystem errors for a full disk or quota. */

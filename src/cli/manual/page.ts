@@ -37,8 +37,8 @@ export function buildManual(prog: string): string {
   const paragraphs = (texts: readonly string[]): string[] => texts.flatMap((text) => paragraph(named(text)));
   const items = (rows: readonly (readonly [string, string])[]): string[] =>
     rows.flatMap(([name, text]) => item(bold(name.replaceAll("PROG", prog)), named(text)));
-  const typed = (lines: readonly string[]): string[] =>
-    example(lines.map((line) => line.replaceAll("PROG", prog)));
+  const typed = (shown: readonly string[]): string[] =>
+    example(shown.map((line) => line.replaceAll("PROG", prog)));
   const block = (content: Block): string[] => {
     if (typeof content === "string") return paragraphs([content]);
     return "typed" in content ? typed(content.typed) : items([content]);
@@ -71,7 +71,7 @@ export function buildManual(prog: string): string {
     ...section("ENVIRONMENT"),
     ...items(words.ENVIRONMENT),
     ...section("EXAMPLES"),
-    ...words.EXAMPLES.flatMap(([text, lines]) => [...paragraph(named(text)), ...typed(lines)]),
+    ...words.EXAMPLES.flatMap(([text, shown]) => [...paragraph(named(text)), ...typed(shown)]),
     ...section("SEE ALSO"),
     ...fill(
       words.SEE_ALSO.map((page) =>

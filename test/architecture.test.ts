@@ -99,6 +99,7 @@ const ALSO_PURE = [
   "cli/manual/page.ts",
   "cli/manual/prose.ts",
   "cli/manual/roff.ts",
+  "cli/manual/topics.ts",
   "lib/nearest.ts",
   "cli/options.ts",
   "cli/signature.ts",

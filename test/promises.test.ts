@@ -37,5 +37,5 @@ test("a full disk is an error that promises nothing of what was done before", as
     throw fileError("the guest powered itself off, but this cannot be recorded", full);
   });
   expect(error.exitCode).toBe(73);
-  expect(error.hint).toBe("free some room and run the command again");
+  expect(error.hint).toBe("free some space and run the command again");
 });

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154
-# Sourced by prove: its systems that are whole Debians.
+# Sourced by prove: its full Debian systems.
 
-# A kernel's own initrd is nothing of ours, and takes a minute.
+# The initrd of the kernel package is not needed, and takes a minute.
 apt() { inside env INITRD=No apt-get -y -q --no-install-recommends -o DPkg::Use-Pty=0 "$@"; }
 packages() { inside dpkg-query -W -f '${Package}\n' | sort; }
 version_line() { [ "$("$@" --version)" = "vm $version" ]; }
@@ -40,7 +40,7 @@ cycle() {
   mkdir "$root/mnt/vm"
 }
 
-# lacks COMMAND...: a system without qemu is told what is missing.
+# lacks COMMAND...: on a system without qemu, the missing packages are reported.
 lacks() {
   ends 69 "$@" doctor >"$scratch/doctor" 2>&1
   holds "$scratch/doctor" 'missing and needed: .*qemu-system-.*qemu-img.*pigz'
@@ -113,7 +113,7 @@ completions() {
   inside vm completion fish | cmp - "$root$1/share/fish/vendor_completions.d/vm.fish"
 }
 
-# units PREFIX: systemd of that release has nothing to say of them.
+# units PREFIX: systemd of that release accepts them without a warning.
 units() {
   local manager unit paths
   for manager in system user; do

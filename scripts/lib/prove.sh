@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154
-# Sourced by prove: how a check is told, where artefacts come from, and roots to check in.
+# Sourced by prove: printing of checks, source of artefacts, and root directories to check in.
 
 shopt -s inherit_errexit
 passed=0 failed=0
@@ -124,7 +124,7 @@ make_root() {
   cp /etc/resolv.conf /etc/hosts "$root/etc/"
   mount -t proc proc "$root/proc"
   mount -t sysfs -o ro sys "$root/sys"
-  # Not a bind mount of ours, so that nothing that removes or writes there does it here.
+  # Not a bind mount of this checkout, so that nothing that removes or writes there does it here.
   mount -t tmpfs -o mode=755 dev "$root/dev"
   for device in null zero full random urandom tty; do cp -a "/dev/$device" "$root/dev/"; done
   mkdir "$root/dev/pts" "$root/dev/shm"

@@ -82,7 +82,7 @@ export function parseLinked(markdown: string): Component[] {
       };
     });
   const webkit = /statically links (JavaScriptCore \(and WebKit\)) which is (LGPL-2) licensed/.exec(markdown);
-  if (!webkit) throw new Error("bun.txt says nothing of JavaScriptCore");
+  if (!webkit) throw new Error("bun.txt has no entry for JavaScriptCore");
   return [{ type: "library", name: webkit[1]!, licenses: [{ license: { name: webkit[2]! } }] }, ...listed];
 }
 

@@ -45,7 +45,7 @@ copyFileSync(installerIso, join(host, "install.iso"));
 // Said once is enough: no KVM here is no news for the README.
 writeFileSync(join(home, ".config/vm.conf"), "ACCEL=tcg\n");
 
-/** As an ordinary user, whom nobody warns of being root. */
+/** As an ordinary user, without the warnings for root. */
 const asUser: string[] = [];
 if (process.getuid!() === 0) {
   await Bun.$`chown -R 65534:65534 ${top}`;

@@ -129,7 +129,7 @@ grub_for_bios() { first /usr/{lib/grub,share/grub2}/i386-pc/moddep.lst; }
 grub_mkrescue() { command -v grub-mkrescue || command -v grub2-mkrescue; }
 # Kernels that can be read and have their modules; the rescue of the tests is made of one.
 rescue_kernel() { first /boot/vmlinuz-* /usr/lib/modules/*/vmlinuz; }
-# Debian's plain busybox needs the C library, which an initramfs of ours has not.
+# Debian's plain busybox needs the C library, which our initramfs does not have.
 static_busybox() { command -v busybox && ! ldd "$(command -v busybox)"; }
 
 # have THING: it is here. Administrators' commands count, whoever asks.

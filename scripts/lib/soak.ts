@@ -105,7 +105,7 @@ function report(point: string, violation: string): void {
   if (points.length === 0) console.log(`  VIOLATION ${point}\n    ${text.replaceAll("\n", "\n    ")}`);
 }
 
-/** The same of points whose violations are whole sentences. */
+/** The same for points whose violations are sentences. */
 function reportPoint(point: string, violation: string): void {
   const text = violation.replaceAll(/\/\S*vm-test-\w+/g, "…").trim();
   const what = text
@@ -150,7 +150,7 @@ function count(tallies: Map<string, Tally>, title: string, violations: readonly 
   tallies.set(title, { points: points + 1, violations: before + Number(violations.length > 0), mixed });
 }
 
-/** Snapshots that build on each other: what each sweep has found is told by the command. */
+/** Snapshots that build on each other: the command reports what each sweep has found. */
 async function disturbImages(): Promise<void> {
   using lab = await ImageLab.make(24, parent);
   const tallies = new Map<string, Tally>();
@@ -166,7 +166,7 @@ async function disturbImages(): Promise<void> {
   for (const [title, tally] of tallies) line(`images        ${title}`, tally);
 }
 
-/** Every command that changes a VM: killed, beside others, without room, on damaged files. */
+/** Every command that changes a VM: killed, in parallel, on a full disk, on damaged files. */
 async function disturbAll(): Promise<void> {
   const { only } = options;
   const patterns = only?.map((pattern) => pattern.split(":"));

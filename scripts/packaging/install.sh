@@ -21,7 +21,7 @@ case $#,${1-} in
 esac
 
 checksum() { sha256sum <"$1" | cut -d' ' -f1; }
-# recorded KIND [FILE]: the paths, or what else stands behind that letter: d directory, f file, c checksum and settings.
+# recorded KIND [FILE]: the paths, or the text after that letter: d directory, f file, c checksum and settings.
 recorded() { sed -n "s/^$1 //p" "${2:-$dest$record}" 2>/dev/null || :; }
 # unchanged: the settings file is as it was installed.
 unchanged() { [ -f "$dest$etc/vm.conf" ] && [ "$(recorded c)" = "$(checksum "$dest$etc/vm.conf") $etc/vm.conf" ]; }
@@ -69,7 +69,7 @@ for file in $(cd "$here" && find bin lib libexec share -type f | sort); do
   put "$here/$file" "$prefix/$file"
   echo "f $prefix/$file" >>"$note"
 done
-# Settings are the administrator's, once they differ from ours.
+# Settings are the administrator's, once they differ from the packaged ones.
 if [ ! -e "$dest$etc/vm.conf" ] || unchanged; then
   put "$here/etc/vm.conf" "$etc/vm.conf"
   echo "c $(checksum "$dest$etc/vm.conf") $etc/vm.conf" >>"$note"

@@ -10,7 +10,7 @@ stage_common() {
   local program=$1 sbom=$2 tree=$3 file manager
   local doc=$tree/share/doc/vm man=$tree/share/man/man1/vm.1
   mkdir -p "$doc/examples" "${man%/*}" "$tree"/{etc,share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}}
-  # Nobody's settings.
+  # Without user settings.
   env -i PATH="$PATH" HOME=/nonexistent "$program" man >"$man" </dev/null
   gzip -9n "$man"
   "$program" completion bash >"$tree/share/bash-completion/completions/vm"

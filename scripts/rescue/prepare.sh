@@ -7,8 +7,8 @@
 exec {NEVER}<> <(:)
 nap() { read -rt "$1" -u "$NEVER" _; }
 
-# Ready for any machine: this state is saved, and each job goes on from here with disks and shares that were
-# not there before. The host says how many disks, the time, and something random.
+# Ready for any machine: this state is saved, and each job resumes it with disks and shares that did not
+# exist before. The host sends the number of disks, the time, and a random seed.
 wait_for_go() {
   local word='' time seed
   exec {CONTROL}<>/dev/virtio-ports/vm.control.0

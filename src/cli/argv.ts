@@ -85,7 +85,7 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   return { ...flags, options, batch };
 }
 
-/** It is answered, and no command runs: help is for those who do not know yet what may stand behind it. */
+/** Options that are answered without running or checking a command. */
 const isAnswer = ({ effect }: OptionSpec): boolean =>
   effect.kind === "flag" && effect.flag !== "noColors" && effect.flag !== "debug";
 
@@ -99,7 +99,7 @@ function askedFor(rest: readonly string[], prog: string): Invocation[] | undefin
   return parseBatch([command.name, "-h"], prog);
 }
 
-/** The options before the first command. An option that belongs to a command behind it is not among them. */
+/** The options before the first command. Options of the command after them are not included. */
 function readLeading(words: readonly string[], prog: string): ReturnType<typeof parseOptions<OptionSpec>> {
   const hint = `all options: ${prog} -h`;
   try {

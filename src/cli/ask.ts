@@ -3,7 +3,7 @@ import { plain } from "../lib/text.ts";
 
 /**
  * Asks for a secret: the question on stderr, the answer from the terminal without an echo.
- * @param over nobody wants to know any more
+ * @param over aborts the question
  * @returns undefined when the user gives none (Ctrl-C, Ctrl-D)
  */
 export function askOnTerminal(prompt: string, over: AbortSignal): Promise<string | undefined> {

@@ -48,7 +48,7 @@ export function parseBatch(
   return batch;
 }
 
-/** No command: `run`. One word that is none, with options behind it or without: a CD image for it. */
+/** No command: `run`. A single word that is not a command, with or without options after it: its CD image. */
 function parseAlone(line: TypedLine): Invocation | undefined {
   const run = COMMANDS.get("run")!;
   const [first, ...others] = line.words;

@@ -200,7 +200,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     noInput: OFF,
     unavailable: "the VM has no display",
     cannotCreate: FOREIGN,
-    "other statuses": "exit status of remote-viewer",
+    io: "the viewer failed",
   },
   config: { noInput: "HOSTDIR does not exist" },
   doctor: { unavailable: "a required program is missing" },

@@ -15,11 +15,11 @@ export interface Invocation {
   args: Record<string, string | boolean | string[]>;
   /** The words of a positional that takes the rest of the line: citty's `args._`. */
   rest: string[];
-  /** `-h` behind the command. */
+  /** `-h` after the command. */
   help: boolean;
-  /** Nobody named the command: a lone word, taken as a CD image. */
+  /** The command `run` is implied: a single word, taken as a CD image. */
   implicit: boolean;
-  /** Options of all commands that stood behind this one. */
+  /** Global options after this command. */
   globals: Occurrence<OptionSpec>[];
   /** The words of the command without these, as they can be typed. */
   typed: string[];
@@ -57,7 +57,7 @@ function spelledOut([word = "", next]: readonly string[], { options }: Command):
   return option.value !== undefined && given === undefined && next !== undefined ? 2 : 1;
 }
 
-/** Options of all commands that may stand behind this one. */
+/** Global options that may follow this command. */
 export function globalsBehind(command: Command): readonly OptionSpec[] {
   if (!command.positionals.some((item) => item.rest)) return GLOBAL_OPTIONS;
   // What it starts has short options of its own: `ssh -p 22`.
@@ -72,7 +72,7 @@ function optionHint(command: Command, spelling: string, typed: readonly string[]
   const at = words.length - typed.length;
   const help = `options of ${command.name}: ${prog} ${command.name} -h`;
   if (command.name === "ssh")
-    return `options of ssh stand behind --: ${formatLine(prog, [...before, ...words.slice(0, at), "--", ...typed])}\n${help}`;
+    return `put options of ssh after --: ${formatLine(prog, [...before, ...words.slice(0, at), "--", ...typed])}\n${help}`;
   const similar = nearest(
     spelling.slice(2),
     command.options.map(({ long }) => long),
@@ -88,7 +88,7 @@ function optionHint(command: Command, spelling: string, typed: readonly string[]
 const LIST = "list";
 
 /**
- * Understands one command and its words.
+ * Parses one command and its words.
  * @returns the words that are left
  * @throws 64 for an unknown option, a missing or an empty argument
  */

@@ -64,7 +64,7 @@ export function createMeter(label: string, totalBytes: number): Meter {
     return { update: (bytes) => void (done = bytes), finish };
   onLogLine(clearLine);
   const draw = (): void => {
-    // The last column stays free: some terminals wrap behind it.
+    // The last column stays free: some terminals wrap after it.
     const columns = (process.stderr.columns || 80) - 1;
     const line = formatProgress(plain(label), done, totalBytes, seconds(), columns);
     void writeError(`\r${line}\x1b[K`);
@@ -73,7 +73,7 @@ export function createMeter(label: string, totalBytes: number): Meter {
   noteShown();
   return {
     update(bytes) {
-      // A bar that does not move says nothing: then a line of the log is due.
+      // If the bar does not move, log a line.
       if (bytes !== done) noteShown();
       done = bytes;
       draw();

@@ -66,7 +66,7 @@ export const formatLine = (prog: string, words: readonly string[]): string => sh
 
 /**
  * The hint for a word that is no command: what could be meant, as lines to paste.
- * @param retype the words of the whole line with another one in the place of the wrong one
+ * @param retype the words of the whole line with the wrong one replaced
  * @param start what the lines begin with
  */
 export function hintFor(

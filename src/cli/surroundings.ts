@@ -29,7 +29,7 @@ function homeOf(env: Record<string, string | undefined>): string {
 }
 
 /**
- * Where the profiles are when a file stands in the place of `~/PROG`: the program itself, copied to HOME, say.
+ * Directory of profiles if `~/PROG` is a file, such as the program itself, copied to HOME.
  * @returns undefined for `~/PROG`
  */
 export function profilesBeside(prog: string, home: string, dataHome: string | undefined): string | undefined {

@@ -40,15 +40,15 @@ done
 `;
 
 /**
- * Sources a file with every right of the caller. A condition that is false in its last line is no failure
- * (`-e`): a `:` follows it.
+ * Sources a file with all rights of the caller. A `:` is appended, so that a false condition in the last line is not a
+ * failure (`-e`).
  */
 const SOURCE = `. <(cat -- "$1"; printf '\\n:\\n')`;
 
 /**
- * The environment for `buildBashArgv`'s bash. An argument list is seen by everybody; what may be secret goes by the
- * environment, which is the caller's own.
- * @param userShell what `vm.conf` sets besides settings (user-shell.ts)
+ * The environment for `buildBashArgv`'s bash. Argument lists are visible to all users; secrets are passed in the
+ * environment, which is private.
+ * @param userShell shell state set by `vm.conf`, besides settings (user-shell.ts)
  */
 export const bashEnvironment = (
   variables: BashVariables,
@@ -64,7 +64,7 @@ export const bashEnvironment = (
 });
 
 /**
- * `bash` arguments that set variables from argument values; nothing of them becomes shell text.
+ * `bash` arguments that set variables from argument values; they are never parsed as shell text.
  * @param first shell text that runs before anything is set
  */
 export function buildBashArgv(
@@ -108,13 +108,13 @@ export function parseBashVariables(output: string): BashVariables {
   return variables;
 }
 
-/** What evaluating a file gave, or bash's own complaint. */
+/** The result of evaluating a file, or the error of bash. */
 export type BashResult = { variables: BashVariables; userShell: string } | { complaint: string };
 
 /**
- * Lets bash evaluate a settings file with every right of the caller.
+ * Evaluates a settings file with bash, with all rights of the caller.
  * @param variables set beforehand; those in `wanted` are read back
- * @param userShell what earlier files set besides settings; what comes back holds it, too
+ * @param userShell shell state set by earlier files; included in the result
  */
 export async function evaluateWithBash(
   file: string,
@@ -123,12 +123,12 @@ export async function evaluateWithBash(
   userShell: string,
 ): Promise<BashResult> {
   requireProgram("bash");
-  // No file can know it.
+  // Unpredictable for the file.
   const mark = crypto.randomUUID();
   const printMark = `printf '\\0%s\\0' ${mark}\n`;
   const argv = buildBashArgv(
     { ...variables, _vm_names: wanted.join(" ") },
-    // Word splitting of the names is wanted; IFS may have been changed by the file.
+    // Word splitting of the names is intended; the file may have changed IFS.
     `${SOURCE}\nIFS=' '\n${printMark}${PRINT_VARIABLES}${printMark}${SHOW_SHELL_STATE}`,
     [file],
     SHOW_SHELL_STATE + printMark,

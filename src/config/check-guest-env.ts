@@ -3,22 +3,22 @@ import { readAssignments } from "./literal.ts";
 import type { Complaint } from "./complaint.ts";
 import { isSettingName, parseSetting } from "./schema.ts";
 
-/** Nothing but blanks and NULs: what a power cut, or `>` without a sync, leaves of a settings file. */
+/** Only blanks and NULs: a settings file after a power cut, or truncated without a sync. */
 export const isBlank = (text: string): boolean => /^[\s\0]*$/.test(text);
 
-/** A guest.env that is looked at without being loaded. */
+/** Result of checking a guest.env without loading it. */
 export interface CheckedGuestEnv {
   /** `unreadable`: a line is no assignment. */
   state: "readable" | "unreadable" | "empty";
-  /** IMAGES, as far as that is known. */
+  /** IMAGES, if it can be read. */
   images: SettingValue;
-  /** Everything wrong with it. */
+  /** All errors in it. */
   complaints: Complaint[];
 }
 
 /**
- * Pure: looks at the text of a guest.env.
- * @param lookup what variables mean that it refers to
+ * Pure: checks the text of a guest.env.
+ * @param lookup values of variables that it refers to
  */
 export function checkGuestEnv(text: string, file: string, lookup: (name: string) => string): CheckedGuestEnv {
   const failed = (state: "unreadable" | "empty", line: number, message: string): CheckedGuestEnv => ({

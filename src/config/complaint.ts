@@ -1,6 +1,6 @@
 import { VmError } from "../lib/errors.ts";
 
-/** Something wrong in a settings file. */
+/** An error in a settings file. */
 export interface Complaint {
   file: string;
   line: number;
@@ -8,7 +8,7 @@ export interface Complaint {
   hint?: string | undefined;
 }
 
-/** The error for a bad value on the command line. @param line what may have been meant, to be pasted */
+/** The error for a bad value on the command line. @param line the likely intended line, to paste */
 export function badOption(option: string, given: string, allowed: string, line?: string): VmError {
   const meant = line === undefined ? "" : `did you mean: ${line}\n`;
   return new VmError("usage", `${option}: '${given}' is not allowed`, {
@@ -16,7 +16,7 @@ export function badOption(option: string, given: string, allowed: string, line?:
   });
 }
 
-/** One error that lists everything wrong in the files. */
+/** One error that lists all errors in the files. */
 export function settingsError(complaints: Complaint[]): VmError {
   const lines = complaints.map(
     ({ file, line, message, hint }) => `${file}:${line}: ${message}${hint ? `\n    ${hint}` : ""}`,

@@ -8,20 +8,20 @@ export interface Surroundings {
   home: string;
   /** `uname -m`. */
   hostArch: string;
-  /** The home of VMs and rescue profiles, where it cannot be `~/PROG`. */
+  /** Directory of VMs and rescue profiles, if it cannot be `~/PROG`. */
   profiles?: string | undefined;
-  /** Where the program's data files are (or would be) unpacked. */
+  /** Directory where the program's data files are, or would be, unpacked. */
   libexec: string;
 }
 
-/** The shares every guest has, and the rescue's. SPEC: "Macros". */
+/** Default shares of guests and the rescue. SPEC: "Macros". */
 const GUEST_SHARES = ["mirror:@MIRROR@", "in:@HOSTDIR@", "out:rw:@DATADIR@"];
 const RESCUE_SHARES = ["mirror:@MIRROR@", "in:@INDIR@", "out:rw:@DATADIR@"];
 
-/** One disk, on the bus from which a guest's firmware can boot. */
+/** One disk, on a bus that the guest's firmware can boot from. */
 export const defaultDisks = (bus: DiskBus): string[] => [`${bus}=30G`];
 
-/** The built-in defaults, in the form users' files have. */
+/** The built-in defaults, in the syntax of users' files. */
 export function buildDefaults(at: Surroundings): Record<SettingName, SettingValue> {
   return {
     GUESTNAME: "",

@@ -1,19 +1,19 @@
 import { VmError } from "../lib/errors.ts";
 
 /**
- * The format of guest.env that this program writes, and the newest it reads. Files without a number are older, the
- * earlier program's among them, and are read for ever.
+ * The format of guest.env that this program writes, and the newest it reads. Files without a number are older, also
+ * from the earlier program, and must stay readable.
  */
 export const GUEST_FORMAT = 1;
 
-/** The assignment that tells it; a variable of no use to the earlier program. */
+/** The variable with the number, which the earlier program ignores. */
 export const GUEST_FORMAT_NAME = "VM_FORMAT";
 
 const ASSIGNMENT = new RegExp(`^[ \\t]*${GUEST_FORMAT_NAME}=["']?([^"'\\s]*)["']?[ \\t]*(#.*)?$`, "m");
 
 /**
- * Looks for the number before anything else is understood: the rest may be in a form that is not known here.
- * @throws 78 when a newer version wrote the file
+ * Checks the number before parsing: the rest may be in an unknown format.
+ * @throws 78 if a newer version wrote the file
  */
 export function refuseNewer(text: string, file: string): void {
   const format = ASSIGNMENT.exec(text)?.[1] ?? "";

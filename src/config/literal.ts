@@ -1,12 +1,12 @@
 /**
  * Reads bash assignment files without executing anything: the values are exactly those of `bash -efu`,
- * or the answer is that the file needs bash. (SPEC section 3; bash(1), PARAMETERS and EXPANSION.)
+ * or it reports that the file needs bash. (SPEC section 3; bash(1), PARAMETERS and EXPANSION.)
  */
 import { Scope, type Lookup, type SettingValue } from "./shell-expand.ts";
 import { ShellText, Unreadable } from "./shell-text.ts";
 import { takeVariableName, takeWord, type Word } from "./shell-words.ts";
 
-/** One `NAME=…` of a file: the line it starts on, from 1, and the value the variable has after it. */
+/** One `NAME=…` of a file: the line it starts on, from 1, and the value of the variable after it. */
 export interface Assignment {
   name: string;
   value: SettingValue;
@@ -15,9 +15,9 @@ export interface Assignment {
 
 export type LiteralResult =
   | { kind: "values"; assignments: Assignment[] }
-  /** Perhaps valid, but more than this reader understands. `reason` is a noun phrase. */
+  /** Possibly valid, but beyond this reader. `reason` is a noun phrase. */
   | { kind: "needs-bash"; line: number; reason: string }
-  /** Surely wrong, for bash too. */
+  /** Invalid, also for bash. */
   | { kind: "error"; line: number; message: string; hint?: string };
 
 export type ArgumentsResult =
@@ -40,9 +40,9 @@ interface Statement {
 /**
  * Reads a file of assignments (`vm.conf`, `guest.env`).
  * @param text the file, decoded from UTF-8
- * @param lookup what variables mean outside the file: weaker files, defaults, the environment
- * @returns all its assignments in order, or the first thing that stands against that. What needs bash goes
- *   before unset variables, since a command further down may be what sets or excuses them.
+ * @param lookup values of variables outside the file: earlier files, defaults, the environment
+ * @returns all its assignments in order, or the first reason why not. The need for bash takes precedence over unset
+ *   variables, as a later command may set or handle them.
  */
 export function readAssignments(text: string, lookup: Lookup): LiteralResult {
   try {
@@ -62,8 +62,8 @@ export function readAssignments(text: string, lookup: Lookup): LiteralResult {
 
 /**
  * Reads a file of arguments (`vm.defaults`): shell words, any number a line, a `\` at a line's end allowed.
- * `$NAME`, `${NAME}`, `${NAME-word}`, `${NAME:-word}` and a leading `~` stand for their values, which are not
- * split; an empty one without quotes gives no word. There is no globbing, no brace expansion and no execution.
+ * `$NAME`, `${NAME}`, `${NAME-word}`, `${NAME:-word}` and a leading `~` are expanded, without splitting; an
+ * empty one without quotes gives no word. There is no globbing, no brace expansion and no execution.
  */
 export function readArguments(text: string, lookup: Lookup): ArgumentsResult {
   try {
@@ -83,8 +83,8 @@ export function readArguments(text: string, lookup: Lookup): ArgumentsResult {
     return {
       kind: "error",
       line,
-      message: `not understood here: ${message}`,
-      hint: "what stands in '…' is passed as it is",
+      message: `not supported here: ${message}`,
+      hint: "quote it with '…' to pass it as it is",
     };
   }
 }

@@ -18,40 +18,40 @@ export interface Sources extends Surroundings {
   workdir: string | undefined;
   /** The VM's own file, if it has one. */
   guestEnv: string | undefined;
-  /** Where it belongs, and where the last snapshot's would be: for hints. */
+  /** Its path, and that of the last snapshot's, for hints. */
   guestEnvPlace: string;
   lastGuestEnv: string;
   env: Record<string, string | undefined>;
   /** `disk-N.img` in WORKDIR: settings that name none of them are incomplete. */
   workingDisks?: readonly string[];
-  /** Settings from the command line: what replaces, and what is added to lists. */
+  /** Settings from the command line: replacing values, and additions to lists. */
   options: RawSettings;
   additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
-  /** The options that set or added to these. */
+  /** The options that set these, as typed. */
   spelled?: Partial<Record<SettingName, string>> | undefined;
-  /** False where many VMs are looked over: nothing is evaluated then. */
+  /** False if many VMs are listed: no file is evaluated by bash. */
   mayUseBash: boolean;
 }
 
 type RawComplete = Record<SettingName, SettingValue>;
 
-/** Other bytes would silently become other characters, and a path another path. */
+/** Strict: otherwise invalid bytes would silently change, and a path become another one. */
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** What one file says. */
+/** The content of one file. */
 interface Layer {
   assignments: Assignment[];
   /** It holds nothing, or zeroes. */
   blank: boolean;
-  /** Set where bash evaluated the file: all that this and earlier files set besides settings. */
+  /** Shell state set by this and earlier files, if bash evaluated the file. */
   userShell?: string;
 }
 
 /**
- * Reads one file; undefined when it is not there.
- * @param userShell what earlier files set besides settings
- * @param vm a VM's (or a rescue's) own guest.env, which may come from anywhere: it is read literally, no link followed
- * @throws VmError 78 when it cannot be read
+ * Reads one file; undefined if it does not exist.
+ * @param userShell shell state set by earlier files
+ * @param vm a guest.env of a VM or rescue, of unknown origin: read literally, without following symlinks
+ * @throws VmError 78 if it cannot be read
  */
 export async function readLayer(
   file: string,
@@ -62,7 +62,7 @@ export async function readLayer(
 ): Promise<Layer | { complaint: Complaint; blank: boolean } | undefined> {
   let content: string;
   try {
-    // The user's own settings may be links (dotfiles).
+    // The user's own settings may be symlinks (dotfiles).
     const bytes = readSmallBytes(vm ? file : (realPath(file) ?? file));
     if (bytes === undefined) return undefined;
     content = UTF8.decode(bytes);
@@ -83,12 +83,12 @@ export async function readLayer(
         file,
         line: result.line,
         message: `${result.reason}: this file holds plain NAME=value lines only`,
-        hint: `settings with conditions: ~/.config/${sources.prog}.conf; arguments for qemu: ${sources.prog}.defaults`,
+        hint: `move conditions to ~/.config/${sources.prog}.conf, arguments for qemu to ${sources.prog}.defaults`,
       },
     };
   const needed = `this needs bash (${result.reason})`;
   if (!sources.mayUseBash)
-    return { blank, complaint: { file, line: result.line, message: `${needed}, which is not asked here` } };
+    return { blank, complaint: { file, line: result.line, message: `${needed}, which is not used here` } };
   const reason = distrust(file);
   if (reason)
     return {
@@ -128,14 +128,14 @@ function builtinVariables(sources: Sources): Record<string, string> {
   };
 }
 
-/** The last line that assigns NAME, for files that only bash understands. */
+/** The last line that assigns NAME, for files evaluated by bash. */
 function findAssignedLine(content: string, name: string): number {
   const lines = content.split("\n");
   const at = lines.findLastIndex((line) => new RegExp(`\\b${name}\\+?=`).test(line));
   return Math.max(at, 0) + 1;
 }
 
-/** What is wrong with the values that a file sets. */
+/** Errors in the values that a file sets. */
 export function checkLayer(
   layer: RawSettings,
   file: string,

@@ -5,22 +5,22 @@ import type { Assignment } from "./literal.ts";
 import { isSettingName } from "./schema.ts";
 import { userAssignment } from "./user-shell.ts";
 
-/** What the user's own files set besides settings. */
+/** Shell state set by the user's own files, besides settings. */
 export interface OwnVariables {
   /** As bash text (user-shell.ts). */
   text: string;
-  /** Those of files that were read literally, for later files to refer to. */
+  /** Variables of files read literally, for later files. */
   variables: Record<string, SettingValue>;
 }
 
-/** Notes the variables of a user's file that are no settings. */
+/** Records the variables of a user's file that are not settings. */
 export function addOwn(own: OwnVariables, file: string, assignments: readonly Assignment[]): void {
   const further = assignments.filter(({ name }) => !isSettingName(name));
   if (further.length === 0) return;
   const reason = distrust(file);
   if (reason !== undefined) {
     const names = [...new Set(further.map(({ name }) => name))].join(", ");
-    warnOnce(`hooks do not get ${names} of ${file}: ${reason}`);
+    warnOnce(`hooks do not receive ${names} of ${file}: ${reason}`);
     return;
   }
   for (const { name, value } of further) {

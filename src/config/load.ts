@@ -29,15 +29,15 @@ export interface Loaded {
   settings: Settings;
   raw: Record<SettingName, SettingValue>;
   origins: Record<SettingName, Origin>;
-  /** What the user's own files (`vm.conf`) set besides settings, as bash text: for hooks and check-media. */
+  /** Shell state set by the user's own files (`vm.conf`), as bash text for hooks and check-media. */
   userShell: string;
   /** What the host's and the user's own files say of SNAPSHOT_NOTIFY, without the VM's. */
   userNotify: SettingValue;
-  /** The architecture that the VM's own file names, whatever was typed. */
+  /** The architecture in the VM's own file, without the command line. */
   ownArch?: Arch | undefined;
 }
 
-/** Reads all layers, weakest first, and understands them. Throws one error that lists everything wrong. */
+/** Reads all layers in order of precedence, and parses them. @throws one error that lists all errors */
 export async function loadSettings(sources: Sources): Promise<Loaded> {
   const { error, ...read } = await readSettings(sources);
   if (error) throw error;
@@ -45,15 +45,15 @@ export async function loadSettings(sources: Sources): Promise<Loaded> {
 }
 
 /**
- * The same with a built-in default in the place of each value that is wrong, for what must work all the same.
- * @returns the settings, and the error that lists everything wrong
+ * The same with built-in defaults for invalid values, for commands that must work nevertheless.
+ * @returns the settings, and the error that lists all errors
  */
 export async function loadUsable(sources: Sources): Promise<Loaded & { error: VmError | undefined }> {
   const read = await readSettings(sources);
   return { ...read, ...usableSettings(sources, read.raw) };
 }
 
-/** Pure: the values that are right, and defaults for the others. */
+/** Pure: valid values, and defaults for the others. */
 export function usableSettings(
   surroundings: Surroundings,
   given: Record<SettingName, SettingValue>,
@@ -67,8 +67,8 @@ export function usableSettings(
 }
 
 /**
- * The same, going on after errors.
- * @returns the values as written, bad ones too, and the error that lists everything wrong
+ * The same, continuing after errors.
+ * @returns the values as written, also invalid ones, and the error that lists all errors
  */
 export async function readSettings(
   sources: Sources,
@@ -130,7 +130,7 @@ export async function readSettings(
       base.length > 0
         ? { ...origins[name], added: true }
         : { kind: "option", ...(option !== undefined && { option }) };
-    // A duplicate only shows once both lists are one.
+    // Duplicates are found only in the combined list.
     const parsed = parseSetting(name, raw[name]);
     if (!("value" in parsed))
       error ??= badOption(option ?? name, parsed.given ?? items.join(" "), parsed.allowed);
@@ -141,9 +141,9 @@ export async function readSettings(
   if (origins.QEMUARCH.kind === "default" && !("value" in parseSetting("QEMUARCH", raw.QEMUARCH)))
     error ??= new VmError(
       "unavailable",
-      `guests of this host's architecture (${sources.hostArch}) are not supported`,
+      `cannot use this host's architecture (${sources.hostArch}) for guests: not supported`,
       {
-        hint: `name another one: ${programName()} --arch=x86_64 …`,
+        hint: `choose another one: ${programName()} --arch=x86_64 …`,
       },
     );
   return {
@@ -157,8 +157,8 @@ export async function readSettings(
 }
 
 /**
- * A power cut, or `>` in an editor's place, leaves a settings file empty; the VM would run without its disks.
- * @param assignments those of the VM's own file; absent where it cannot be read
+ * Detects a settings file emptied by a power cut or a mistake, with which the VM would run without its disks.
+ * @param assignments those of the VM's own file; absent if it cannot be read
  * @param blank it is there, and holds nothing
  * @returns the error (78), or undefined
  */
@@ -176,14 +176,14 @@ function lostSettings(
       ? `it is missing, and there is ${workingDisks.join(", ")}`
       : `it has no IMAGES=, and there is ${workingDisks.join(", ")}`;
   const hint = lstatOf(lastGuestEnv)
-    ? `with the settings of the last snapshot: cp ${shellQuote(lastGuestEnv)} ${shellQuote(file)}; with its disks, too: restore`
-    : `there is no snapshot to take them from; the least it needs: echo 'IMAGES=("VIRT=disk-0.img")' >> ${shellQuote(file)}`;
+    ? `use the settings of the last snapshot: cp ${shellQuote(lastGuestEnv)} ${shellQuote(file)}; for its disks as well: restore`
+    : `add at least the disks, as there is no snapshot to copy from: echo 'IMAGES=("VIRT=disk-0.img")' >> ${shellQuote(file)}`;
   return new VmError("config", `cannot use the settings in ${file}: ${reason}`, { hint });
 }
 
 /**
- * Fills in what depends on the guest's architecture: the bus of its disks, and the firmware where there is only one.
- * @returns what is wrong with a typed option
+ * Sets defaults that depend on the guest's architecture: bus of disks, and firmware if there is only one kind.
+ * @returns the error in an option, if any
  */
 function settleByArch(
   arch: Arch,
@@ -197,7 +197,7 @@ function settleByArch(
   const uefi = parseSetting("UEFI", raw.UEFI);
   const forced = only === "uefi";
   const typed = origins.UEFI.kind === "option";
-  // What a file says of all guests is not meant for these.
+  // A file for all guests does not apply to these.
   raw.UEFI = forced ? "1" : "";
   if (!typed || !("value" in uefi) || uefi.value === forced) return undefined;
   return new VmError("usage", `${arch} guests ${forced ? "boot by UEFI only" : "have no UEFI"}`, {
@@ -206,8 +206,8 @@ function settleByArch(
 }
 
 /**
- * Lays a rescue profile's settings under what the VM itself and the command line say. Only names that begin
- * with RESCUE_ count in it.
+ * Merges a rescue profile's settings, which the VM's own file and the command line override. Only names that start with
+ * RESCUE_ are used.
  */
 export async function loadProfile(sources: Sources, loaded: Loaded, file: string): Promise<Loaded> {
   const read = await readLayer(file, loaded.raw, sources, true);

@@ -2,10 +2,10 @@
 export type Origin = (
   | { kind: "default" }
   | { kind: "file"; file: string; line: number }
-  /** `option`: `--cores`, where that is known. */
+  /** `option`: `--cores`, if known. */
   | { kind: "option"; option?: string }
   | { kind: "environment" }
 ) & {
-  /** Items from the command line stand at the end of the list. */
+  /** The list ends with items from the command line. */
   added?: true;
 };

@@ -42,7 +42,7 @@ interface Spec<T> {
   parse: Parser<T>;
   /** Belongs to one VM: stored in its guest.env. */
   perVm?: true;
-  /** One line for `vm -h` and the README. */
+  /** One line for `vm -h` and the manual page. */
   help: string;
 }
 
@@ -73,7 +73,7 @@ const shares: Parser<ShareRequest[]> = parser({ kind: "shares", allowed: SHARE_S
   return twice ? { allowed: "each ID once", given: twice } : parsed;
 });
 const HOST_SYNTAX = "a host name or address, or empty";
-/** [compat] An IPv6 address may stand in brackets; empty: nothing listens on the network. */
+/** [compat] An IPv6 address may be in brackets; empty: do not listen on the network. */
 const host: Parser<string> = parser({ allowed: HOST_SYNTAX }, (raw) => {
   const value = scalarOf(raw).replace(/^\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]$/, "$1");
   return /^[A-Za-z0-9:._%-]*$/.test(value) ? { value } : { allowed: HOST_SYNTAX };
@@ -115,79 +115,88 @@ export const SCHEMA = {
   GUESTNAME: vmSetting(text, "the VM's name"),
   QEMUARCH: vmSetting(oneOf(ARCHES, parseArch), `guest architecture: ${ARCHES.join(" ")}`),
   SOCKETS: vmSetting(wholeNumber(1, 64), "CPU sockets"),
-  CORES: vmSetting(cores, "CPU cores per socket; further options of qemu's -smp behind a comma"),
-  MEMORY: vmSetting(guestMemory, "memory; further options of qemu's -m behind a comma"),
-  UEFI: vmSetting(flag, "boot by UEFI instead of BIOS; on for aarch64 and armhf, which have nothing else"),
-  ISO: vmSetting(text, "the CD image"),
+  CORES: vmSetting(cores, "CPU cores per socket; further options of qemu's -smp after a comma"),
+  MEMORY: vmSetting(guestMemory, "memory; further options of qemu's -m after a comma"),
+  UEFI: vmSetting(flag, "boot by UEFI instead of BIOS; always on for aarch64 and armhf"),
+  ISO: vmSetting(text, "CD image, searched for at each run: as given, in HOSTDIR, in MEDIA_STORAGE"),
   KEEPCD: vmSetting(flag, "leave the CD in after the first boot"),
-  FORWARDS: vmSetting(forwards, "port forwards of the first network card"),
+  FORWARDS: vmSetting(forwards, "port forwards of the first network card: hostfwd=tcp::5555-:22"),
   HOST: vmSetting(host, "address the display listens on; empty: no display"),
-  PORT: vmSetting(optionalNumber(1, 65535), "the display's port; empty: no display"),
-  DISPLAY_PROTOCOL: vmSetting(oneOf(["spice", "vnc", "none"]), "how the screen is shown"),
-  SPICE_SOCKET: vmSetting(flag, "show the screen on a socket in WORKDIR instead of a port"),
-  USENETDEV: vmSetting(flag, "have a first network card"),
-  SHARES: vmSetting(shares, "shared folders"),
-  IMAGES: vmSetting(images, "disk images"),
+  PORT: vmSetting(optionalNumber(1, 65535), "port of the display; empty: no display"),
+  DISPLAY_PROTOCOL: vmSetting(oneOf(["spice", "vnc", "none"]), "protocol of the display"),
+  SPICE_SOCKET: vmSetting(flag, "listen on a unix socket in WORKDIR instead of a port"),
+  USENETDEV: vmSetting(flag, "first network card"),
+  SHARES: vmSetting(shares, "shared folders, mounted in the guest by 9p with the ID as tag"),
+  IMAGES: vmSetting(images, "disk images; those typed with --image apply to that command line"),
   IMAGE_FORMATS: vmSetting(
     imageFormats,
-    "formats of images that IMAGES names without one, as found at their first use",
+    "formats of images that IMAGES names without one, as detected at their first use",
   ),
   ACCEL: vmSetting(oneOf(["auto", "kvm", "tcg"]), "accelerator"),
   CPU: vmSetting(
     pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),
-    "CPU model; empty: host under KVM, max under TCG",
+    "CPU model; empty: host with KVM, max with TCG",
   ),
   SSH_USER: vmSetting(userName, "the guest's user that ssh and cp log in as"),
-  UUID: vmSetting(uuid, "the VM's identity; counts in its guest.env only"),
-  UUID_FORMER: vmSetting(uuids, "identities that the VM had earlier; count in its guest.env only"),
-  DISKS: setting(disks, "disks that create makes; where the guest is no PC: VIRT=30G"),
+  UUID: vmSetting(uuid, "identity of the VM; read from its guest.env only"),
+  UUID_FORMER: vmSetting(uuids, "earlier identities of the VM; read from its guest.env only"),
+  DISKS: setting(disks, "disks that create makes; default for other guests than PCs: VIRT=30G"),
   INPLACE: setting(flag, "keep working files in HOSTDIR"),
   MEDIA_MIRROR: setting(text, "package mirror below MEDIA"),
   MEDIA_STORAGE: setting(text, "directory of ISO images below MEDIA"),
-  SSHKEYS: setting(list, "public SSH keys for the jobs"),
-  PROFILES: setting(text, "home of VMs and rescue profiles"),
+  SSHKEYS: setting(list, "files with public SSH keys, for jobs, cloud-init, ssh and cp"),
+  PROFILES: setting(text, "directory of VMs and rescue profiles"),
   LIBEXEC: setting(text, "the program's data files"),
-  OVMF_CODE: setting(text, "UEFI firmware code; empty: found by itself"),
-  OVMF_VARS: setting(text, "UEFI variables template; empty: found by itself"),
-  PIGZ_LEVEL: setting(wholeNumber(1, 9), "compression of gz snapshots"),
-  SNAPSHOT_FORMAT: setting(oneOf(SNAPSHOT_FORMATS), "format of new snapshots: gz (whole disks) or qcow2"),
+  OVMF_CODE: setting(text, "UEFI firmware code; empty: detected"),
+  OVMF_VARS: setting(text, "UEFI variables template; empty: detected"),
+  PIGZ_LEVEL: setting(
+    wholeNumber(1, 9),
+    "compression of gz snapshots: 1 is fastest, 9 smallest (5.5 times slower for 1.5 %)",
+  ),
+  SNAPSHOT_FORMAT: setting(
+    oneOf(SNAPSHOT_FORMATS),
+    "format of new snapshots: gz (whole disks) or qcow2 (incremental)",
+  ),
   SNAPSHOT_CHAIN: setting(
     wholeNumber(1, 500),
-    "qcow2 snapshots that may build on each other before a full one",
+    "longest chain of incremental qcow2 snapshots before a full one",
   ),
-  KEEP_LAST: setting(keepCount, "snapshots that prune keeps: the newest"),
-  KEEP_HOURLY: setting(keepCount, "the newest of each of the last hours that have one"),
-  KEEP_DAILY: setting(keepCount, "the same for days"),
-  KEEP_WEEKLY: setting(keepCount, "the same for weeks"),
-  KEEP_MONTHLY: setting(keepCount, "the same for months"),
-  KEEP_YEARLY: setting(keepCount, "the same for years"),
+  KEEP_LAST: setting(keepCount, "number of newest snapshots that prune keeps"),
+  KEEP_HOURLY: setting(keepCount, "number of hours of which prune keeps the newest snapshot"),
+  KEEP_DAILY: setting(keepCount, "number of days of which prune keeps the newest snapshot"),
+  KEEP_WEEKLY: setting(keepCount, "number of weeks of which prune keeps the newest snapshot"),
+  KEEP_MONTHLY: setting(keepCount, "number of months of which prune keeps the newest snapshot"),
+  KEEP_YEARLY: setting(keepCount, "number of years of which prune keeps the newest snapshot"),
   SNAPSHOT_REPO: setting(
     repository,
-    "a restic repository: a path from /, sftp:…, rest:…, s3:…; not from guest.env",
+    "restic repository: an absolute path, sftp:…, rest:…, s3:…; not from guest.env",
   ),
-  SNAPSHOT_PASSWORD_FILE: setting(absolute, "the file with the repository's password; not from guest.env"),
-  SNAPSHOT_NOTIFY: setting(program, "a program that backup runs with its outcome; not from guest.env"),
-  SPICE_PASSWORD: setting(spicePassword, "the display's password; empty: a new one for each run"),
-  SPICE_TICKETING: setting(flag, "ask for a password (off only on loopback)"),
-  SPICE_TLS_DIR: setting(text, "directory of certificates: SPICE is encrypted"),
+  SNAPSHOT_PASSWORD_FILE: setting(absolute, "file with the password of the repository; not from guest.env"),
+  SNAPSHOT_NOTIFY: setting(program, "program that backup runs with its outcome; not from guest.env"),
+  SPICE_PASSWORD: setting(spicePassword, "password of the display; empty: a new one for each run"),
+  SPICE_TICKETING: setting(flag, "password for SPICE; can be off on loopback only"),
+  SPICE_TLS_DIR: setting(
+    text,
+    "directory with ca-cert.pem, server-cert.pem and server-key.pem, to encrypt SPICE",
+  ),
   STOP_TIMEOUT: setting(
     wholeNumber(1, 86400),
-    "seconds a guest has to power off after Ctrl-C, SIGTERM or SIGHUP",
+    "seconds for the guest to power off after Ctrl-C, SIGTERM or SIGHUP",
   ),
   RESCUE: setting(profileName, "rescue profile"),
-  RESCUE_ISO: setting(text, "the rescue's CD image"),
-  RESCUE_SOCKETS: setting(wholeNumber(1, 64), "the rescue's CPU sockets"),
-  RESCUE_CORES: setting(wholeNumber(1, 512), "the rescue's CPU cores"),
-  RESCUE_MEMORY: setting(memory, "the rescue's memory"),
-  RESCUE_FORWARDS: setting(forwards, "the rescue's port forwards"),
-  RESCUE_SHARES: setting(shares, "the rescue's shares"),
-  RESCUE_KERNEL: setting(text, "the rescue's kernel, as qemu boots it; for a rescue without a CD"),
-  RESCUE_VMLINUX: setting(text, "the same kernel uncompressed, which BIOS guests start faster"),
-  RESCUE_INITRD: setting(text, "the rescue's initramfs"),
-  RESCUE_WARM: setting(oneOf(["auto", "off"]), "start the rescue from a saved state where that can be"),
-  RESCUE_START_TIMEOUT: setting(wholeNumber(1, 86400), "seconds the rescue has until the job starts"),
-  TIMEOUT: setting(optionalNumber(1, 31_536_000), "time limit in seconds of a job, and of run --wait"),
-  CLR_NORM: setting(colour, "colour: back to normal"),
+  RESCUE_ISO: setting(text, "CD image of the rescue system"),
+  RESCUE_SOCKETS: setting(wholeNumber(1, 64), "CPU sockets of the rescue system"),
+  RESCUE_CORES: setting(wholeNumber(1, 512), "CPU cores of the rescue system"),
+  RESCUE_MEMORY: setting(memory, "memory of the rescue system"),
+  RESCUE_FORWARDS: setting(forwards, "port forwards of the rescue system"),
+  RESCUE_SHARES: setting(shares, "shared folders of the rescue system"),
+  RESCUE_KERNEL: setting(text, "kernel of a rescue system without a CD, as qemu boots it"),
+  RESCUE_VMLINUX: setting(text, "the same kernel uncompressed, which starts faster with BIOS guests"),
+  RESCUE_INITRD: setting(text, "initramfs of the rescue system"),
+  RESCUE_WARM: setting(oneOf(["auto", "off"]), "start the rescue system from a saved state where possible"),
+  RESCUE_START_TIMEOUT: setting(wholeNumber(1, 86400), "seconds until the job must have started"),
+  TIMEOUT: setting(optionalNumber(1, 31_536_000), "time limit in seconds of a job, exec or run --wait"),
+  CLR_NORM: setting(colour, "colour: normal text"),
   CLR_BOLD: setting(colour, "colour: announcements"),
   CLR_LC1: setting(colour, "colour: the command in an announcement"),
   CLR_LC2: setting(colour, "colour: arguments in an announcement, names of snapshots"),
@@ -204,24 +213,24 @@ export const SECRETS: ReadonlySet<string> = new Set<SettingName>([
   // A place may hold a user and a password.
   "SNAPSHOT_REPO",
 ]);
-/** Of one VM and no other: in a file for all VMs, or typed, these say nothing. */
+/** Of one VM only: ignored in a file for all VMs and on the command line. */
 export const IDENTITY: ReadonlySet<string> = new Set<SettingName>(["UUID", "UUID_FORMER"]);
 export const isSettingName = (word: string): word is SettingName => Object.hasOwn(SCHEMA, word);
 
-/** All settings with their values understood. */
+/** All settings, parsed. */
 export type Settings = {
   [K in SettingName]: (typeof SCHEMA)[K]["parse"] extends Parser<infer T> ? T : never;
 };
 
-/** Settings as written, before they are understood. */
+/** Settings as written, not yet parsed. */
 export type RawSettings = Partial<Record<SettingName, SettingValue>>;
 
-/** Understands one setting. */
+/** Parses one setting. */
 export function parseSetting(name: SettingName, raw: SettingValue): Parsed<unknown> {
   return SCHEMA[name].parse(raw);
 }
 
-/** Understands a whole set that has been checked before; a bad value left in it is our own mistake. */
+/** Parses a whole set that was validated before. @throws Error for a bad value, which is a bug */
 export function parseSettings(raw: Record<SettingName, SettingValue>): Settings {
   const entries = SETTING_NAMES.map((key) => {
     const parsed = parseSetting(key, raw[key]);

@@ -1,11 +1,11 @@
-/** What the words of a shell text stand for, as under `bash -fu`: no globbing, and an unset variable is an error. */
+/** Expands the words of a shell text as `bash -fu`: without globbing, and an unset variable is an error. */
 import { Unreadable } from "./shell-text.ts";
 import type { Piece, Word } from "./shell-words.ts";
 
 /** A bash variable: a scalar, or an array without gaps. */
 export type SettingValue = string | string[];
 
-/** What a variable means outside the text being read; undefined if it is unset. */
+/** The value of a variable outside the text; undefined if unset. */
 export type Lookup = (name: string) => SettingValue | undefined;
 
 /** A piece after expansion. Only unquoted parts are split into words or vanish when empty. */
@@ -15,15 +15,15 @@ interface Part {
 }
 
 /**
- * How much one text may expand to: characters and array elements copied. `A=$A$A` on 40 lines would
- * need terabytes, and settings never come near this.
+ * Limit of the expansion of one text: characters and array elements copied. `A=$A$A` on 40 lines would need terabytes;
+ * settings are far below.
  */
 const MAX_EXPANSION = 16 * 1024 * 1024;
 
-/** Set by bash when the environment lacks them, so that "unset" is not what they are. */
+/** Variables that bash sets if they are not in the environment. */
 const SHELL_DEFAULTED = new Set(["PATH", "SHELL", "TERM"]);
 
-/** The variables at one point of a text: its own, before those outside. */
+/** The variables at one point of a text: its own take precedence over those outside. */
 export class Scope {
   readonly #own = new Map<string, SettingValue>();
   #expanded = 0;
@@ -38,14 +38,14 @@ export class Scope {
     this.#own.set(name, value);
   }
 
-  /** Counts `size` characters or elements about to be made on `line`. @throws Unreadable when it gets too much */
+  /** Counts `size` characters or elements about to be created on `line`. @throws Unreadable above the limit */
   charge(size: number, line: number): void {
     this.#expanded += size;
     if (this.#expanded > MAX_EXPANSION)
       throw new Unreadable("needs-bash", line, "values that grow too large");
   }
 
-  /** The value of a word that is not split, as right of `NAME=`. */
+  /** The value of a word that is not split, as after `NAME=`. */
   expandWhole(word: Word): string {
     return this.#expand(word)
       .map((part) => part.text)

@@ -1,4 +1,4 @@
-/** Why reading a shell text stopped: it `needs-bash`, or is surely an `error`. Caught where a file's reading starts. */
+/** Why reading a shell text stopped: it `needs-bash`, or is surely an `error`. Caught where reading the file starts. */
 export class Unreadable extends Error {
   constructor(
     readonly kind: "needs-bash" | "error",
@@ -11,22 +11,22 @@ export class Unreadable extends Error {
   }
 }
 
-/** Characters that a settings file cannot have, wherever they stand. */
+/** Characters that a settings file cannot have anywhere. */
 const STRAY = [
-  { pattern: /\0/, kind: "error", message: "a NUL byte: this is no text file", hint: undefined },
+  { pattern: /\0/, kind: "error", message: "a NUL byte: this is not a text file", hint: undefined },
   {
     pattern: /^\uFEFF/,
     kind: "error",
     message: "a byte order mark before the first line",
-    hint: "sed -i '1s/^\\xEF\\xBB\\xBF//' FILE removes it",
+    hint: "remove it: sed -i '1s/^\\xEF\\xBB\\xBF//' FILE",
   },
   {
     pattern: /\r/,
     kind: "error",
     message: "a carriage return: the file has DOS line ends",
-    hint: "sed -i 's/\\r$//' FILE mends it",
+    hint: "convert it: sed -i 's/\\r$//' FILE",
   },
-  // bash marks quoted text with these two inside, and in places lets its marks out into the value.
+  // bash uses these two as internal quoting marks, which sometimes leak into values.
   { pattern: /[\x01\x7F]/, kind: "needs-bash", message: "a control character", hint: undefined },
 ] as const;
 
@@ -39,7 +39,7 @@ export class ShellText {
   line = 1;
   #at = 0;
 
-  /** @throws Unreadable for a text with characters that a settings file cannot have, wherever they stand */
+  /** @throws Unreadable for a text with characters that a settings file cannot have */
   constructor(private readonly text: string) {
     for (const { pattern, kind, message, hint } of STRAY) {
       const index = text.search(pattern);
@@ -47,7 +47,7 @@ export class ShellText {
     }
   }
 
-  /** The next character, `""` at the end. A backslash-newline before it goes, as everywhere but in '…' and comments. */
+  /** The next character, `""` at the end. Skips a backslash-newline before it, as everywhere but in '…' and comments. */
   peek(): string {
     while (this.text.startsWith("\\\n", this.#at)) {
       this.#at += 2;
@@ -71,13 +71,13 @@ export class ShellText {
     return true;
   }
 
-  /** True if the text goes on with `pattern`, which is sticky (`/…/y`). */
+  /** True if the text continues with `pattern`, which is sticky (`/…/y`). */
   matches(pattern: RegExp): boolean {
     pattern.lastIndex = this.#at;
     return pattern.test(this.text);
   }
 
-  /** Consumes a variable's name; `""` if none stands here. */
+  /** Consumes a variable's name; `""` if there is none. */
   takeName(): string {
     let name = "";
     while (/^[A-Za-z_]/.test(this.peek()) || (name !== "" && /^[0-9]/.test(this.peek()))) name += this.take();
@@ -113,12 +113,12 @@ export class ShellText {
     this.#at = end < 0 ? this.text.length : end;
   }
 
-  /** Stops: here stands something that only bash can read. */
+  /** Stops: the text here needs bash. */
   needsBash(what: string): never {
     throw new Unreadable("needs-bash", this.line, what);
   }
 
-  /** Stops: what `opening` began on `line` has no end. */
+  /** Stops: `opening` on `line` is not closed. */
   unterminated(opening: string, line: number): never {
     throw new Unreadable("error", line, `${opening} without its end`);
   }

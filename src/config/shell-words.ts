@@ -1,6 +1,6 @@
 /**
  * The words of a shell text, taken apart as bash does it (bash(1), QUOTING and EXPANSION) as far as
- * that needs no execution. What their variables stand for is settled in `shell-expand.ts`.
+ * that needs no execution. Variables are expanded in `shell-expand.ts`.
  */
 import { ShellText } from "./shell-text.ts";
 
@@ -18,23 +18,23 @@ export interface Fallback {
 
 export type Word = Piece[];
 
-/** Where a word stands: right of `NAME=`, within `NAME=( … )`, or in a list of arguments. */
+/** Context of a word: after `NAME=`, within `NAME=( … )`, or in a list of arguments. */
 export type WordPlace = "scalar" | "element" | "argument";
 
-/** More `${…}` within each other than anybody writes: deeper ones would only exhaust our stack. */
+/** Maximum nesting of `${…}`, to protect the stack. */
 const MAX_NESTING = 50;
 
 /** Characters that end an unquoted word. Like every string they include `""`, the end of the text. */
 const WORD_ENDS: Record<WordPlace, string> = { scalar: " \t\n;", element: " \t\n)", argument: " \t\n" };
 
-/** Variables the shell itself sets or obeys (bash(1), Shell Variables). A `HOSTNAME` or `PWD` of ours could differ. */
+/** Variables that the shell itself sets or uses (bash(1), Shell Variables): our `HOSTNAME` or `PWD` could differ. */
 const SHELL_OWNED = new RegExp(
   "^(_|BASH.*|COMP_.*|DIRSTACK|EPOCHREALTIME|EPOCHSECONDS|EUID|FUNCNAME|GROUPS|HISTCMD|HOSTNAME|HOSTTYPE|IFS|" +
     "LINENO|MACHTYPE|OLDPWD|OPTERR|OPTIND|OSTYPE|PIPESTATUS|POSIXLY_CORRECT|PPID|PS4|PWD|RANDOM|SECONDS|" +
     "SHELLOPTS|SHLVL|SRANDOM|UID)$",
 );
 
-/** Consumes a variable's name, `""` if none stands there. @throws Unreadable for one that belongs to the shell */
+/** Consumes a variable's name, `""` if there is none. @throws Unreadable for a shell variable */
 export function takeVariableName(source: ShellText): string {
   const name = source.takeName();
   if (SHELL_OWNED.test(name)) source.needsBash(`${name} belongs to the shell`);
@@ -88,7 +88,7 @@ class WordReader {
     const { source } = this;
     const atEnd = source.matches(/$/y);
     if (this.place === "argument") {
-      // Nobody sees these blanks, and the first would become an argument of its own.
+      // These blanks are invisible, and the first would become an argument.
       if (source.matches(/[ \t]+(\n|$)/y)) source.needsBash("a blank after the backslash that ends the line");
       if (atEnd) return;
     } else if (atEnd) source.needsBash("a backslash as the last character");

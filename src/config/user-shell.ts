@@ -1,17 +1,17 @@
 /**
- * What the user's own settings files (`vm.conf`) set besides settings: variables, arrays, exports, functions and `shopt`
- * options. Hooks and check-media get it as bash text that declares it all.
+ * Shell state set by the user's own settings files (`vm.conf`) besides settings: variables, arrays, exports, functions and
+ * `shopt` options. Hooks and check-media receive it as bash text that declares it.
  */
 import { shellLine, shellQuote } from "../lib/shell.ts";
 import type { SettingValue } from "./shell-expand.ts";
 
-/** Of bash itself, or of each shell anew; some cannot be set. `_vm_` begins our own names. */
+/** Variables of bash itself, some read-only. Our own names start with `_vm_`. */
 const OF_EACH_SHELL =
   /^(_|_vm_.*|BASH.*|COMP_.*|DIRSTACK|EPOCH.*|EUID|FUNCNAME|GROUPS|HISTCMD|IFS|LINENO|OLDPWD|OPT(ARG|ERR|IND)|PIPESTATUS|PPID|PWD|RANDOM|SECONDS|SHELLOPTS|SHLVL|SRANDOM|UID)$/;
 
 /**
- * Prints, NUL-separated: `shopt` options, functions, which of them are exported, then names of variables and how they are
- * declared. No process is started for a variable.
+ * Prints, NUL-separated: `shopt` options, functions, names of exported functions, then names and declarations of
+ * variables. Starts no process per variable.
  */
 export const SHOW_SHELL_STATE = String.raw`
 set +e
@@ -24,7 +24,7 @@ IFS=$_vm_ifs
 set -e
 `;
 
-/** Declares in bash what `userShellEnvironment` hands over. */
+/** Declares in bash what `userShellEnvironment` passes. */
 export const RESTORE_USER_SHELL = String.raw`
 _vm_index=0 _vm_text=
 while _vm_name=_vm_shell_$_vm_index; [ -n "${"$"}{!_vm_name+set}" ]; do
@@ -34,18 +34,18 @@ set +eu; eval "$_vm_text"; set -eu
 unset _vm_index _vm_name _vm_text
 `;
 
-/** One string of an environment has at most 128 KiB (execve(2)); these characters have at most four bytes each. */
+/** An environment string has at most 128 KiB (execve(2)); a character has at most four bytes. */
 const PIECE = /[^]{1,30000}/gu;
 
-/** The environment by which bash gets the text: an argument list would be seen by everybody. */
+/** Environment that passes the text to bash: an argument list would be visible to all users. */
 export const userShellEnvironment = (userShell: string): Record<string, string> =>
   Object.fromEntries((userShell.match(PIECE) ?? []).map((piece, index) => [`_vm_shell_${index}`, piece]));
 
-/** A shell's state as SHOW_SHELL_STATE prints it. */
+/** Shell state as printed by SHOW_SHELL_STATE. */
 export interface ShellState {
   options: string[];
   functions: string;
-  /** How each variable is declared. */
+  /** Declarations of variables. */
   variables: Map<string, string>;
 }
 
@@ -59,7 +59,7 @@ export function readShellState(output: string): ShellState {
 
 /**
  * Pure: bash text that turns a shell's first state into its second.
- * @param without variables that are handed over otherwise
+ * @param without variables that are passed otherwise
  */
 export function buildUserShell(before: ShellState, after: ShellState, without: readonly string[]): string {
   const isOwn = (name: string): boolean => !OF_EACH_SHELL.test(name) && !without.includes(name);
@@ -69,7 +69,7 @@ export function buildUserShell(before: ShellState, after: ShellState, without: r
   );
   const gone = [...before.variables.keys()].filter((name) => isOwn(name) && !after.variables.has(name));
   return [
-    // `extglob` decides how functions are read.
+    // `extglob` affects the parsing of functions.
     ...options.map((line) => `${line}\n`),
     after.functions,
     ...gone.map((name) => `unset ${name}\n`),
@@ -77,7 +77,7 @@ export function buildUserShell(before: ShellState, after: ShellState, without: r
   ].join("");
 }
 
-/** The same for an assignment that was read literally; nothing for what no file can set. */
+/** The same for an assignment that was read literally; empty for read-only variables. */
 export function userAssignment(name: string, value: SettingValue): string {
   if (OF_EACH_SHELL.test(name)) return "";
   const text = typeof value === "string" ? shellQuote(value) : `( ${shellLine(value)} )`;

@@ -1,7 +1,7 @@
 import { parseSize } from "../lib/size.ts";
 import type { SettingValue } from "./shell-expand.ts";
 
-/** A setting's text understood, or what would have been allowed instead; `meant` is what `given` could stand for. */
+/** A parsed value, or the allowed syntax; `meant` is the likely meaning of `given`. */
 export type Parsed<T> = { value: T } | { allowed: string; given?: string; meant?: string | undefined };
 
 /** What the values of a setting are like, where completion or help shows them in a way of their own. */
@@ -22,10 +22,10 @@ export type Parser<T> = ((raw: SettingValue) => Parsed<T>) & Readonly<ParserFact
 export const parser = <T>(facts: Partial<ParserFacts>, parse: (raw: SettingValue) => Parsed<T>): Parser<T> =>
   Object.assign(parse, { kind: "text" as const, ...facts });
 
-/** As bash sees a variable without an index: an array's first element. */
+/** The value of a variable without an index in bash: an array's first element. */
 export const scalarOf = (raw: SettingValue): string => (typeof raw === "string" ? raw : (raw[0] ?? ""));
 
-/** A list as users write it: an array, or one value. Empty elements do not count. */
+/** A list as users write it: an array, or one value. Empty elements are dropped. */
 export const listOf = (raw: SettingValue): string[] =>
   (typeof raw === "string" ? [raw] : raw).filter((item) => item !== "");
 
@@ -33,7 +33,7 @@ export const text: Parser<string> = parser({}, (raw) => ({ value: scalarOf(raw) 
 
 export const list: Parser<string[]> = parser({}, (raw) => ({ value: listOf(raw) }));
 
-/** Empty means off; so do the usual words for it. Anything else is on. */
+/** Empty and the usual words mean off, anything else on. */
 export const flag: Parser<boolean> = parser({ kind: "flag", choices: ["yes", "no"] }, (raw) => ({
   value: isOn(raw),
 }));
@@ -93,12 +93,12 @@ export const memory: Parser<number> = parser({ allowed: MEMORY_SYNTAX }, (raw) =
   return bytes && bytes % (1 << 20) === 0 ? { value: bytes / (1 << 20) } : { allowed: MEMORY_SYNTAX };
 });
 
-/** `2G,slots=2,maxmem=8G`: what stands behind the first comma is for qemu. */
+/** `2G,slots=2,maxmem=8G`: the part after the first comma is for qemu. */
 export const optionsBehind = (raw: SettingValue): string => /,(.*)$/s.exec(scalarOf(raw))?.[1] ?? "";
 
 /**
- * [compat] A value with options of qemu behind it.
- * @param parse understands the part before the first comma
+ * [compat] A value followed by options of qemu.
+ * @param parse parses the part before the first comma
  * @param keys of these options
  */
 export function withOptions<T>(parse: Parser<T>, keys: readonly string[]): Parser<T> {
@@ -107,7 +107,7 @@ export function withOptions<T>(parse: Parser<T>, keys: readonly string[]): Parse
     const [head = "", ...options] = scalarOf(raw).split(",");
     const parsed = parse(head);
     if (!("value" in parsed) || options.every((one) => option.test(one))) return parsed;
-    return { allowed: `${keys.map((key) => `${key}=N`).join(" or ")} behind a comma` };
+    return { allowed: `${keys.map((key) => `${key}=N`).join(" or ")} after a comma` };
   });
 }
 

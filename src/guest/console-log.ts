@@ -13,26 +13,26 @@ import { openVm, requireWork } from "../vm/open.ts";
 
 const PIECE_BYTES = 64 << 10;
 
-/** A qemu that is killed leaves its sockets, and no event; one that ends removes them. */
+/** A killed qemu leaves its sockets, without an event; one that exits removes them. */
 const LOOK_MS = 5000;
 /** Where the directory cannot be watched. */
 const UNWATCHED_LOOK_MS = 300;
 
 /**
- * Prints what the serial console has said since the VM was started last.
- * @param follow goes on until the guest is off
- * @throws 66 when it was never started
+ * Prints the output of the serial console since the last start of the VM.
+ * @param follow follow the output until the guest is off
+ * @throws 66 if it was never started
  */
 export async function printConsoleLog(context: Context, follow: boolean): Promise<void> {
-  const { dir } = requireWork(await openVm(context), "print the console's log");
+  const { dir } = requireWork(await openVm(context), "print the console log");
   const path = join(dir, WORK.consoleLog);
-  if (!lstatOf(path)) throw new VmError("noInput", `the console has said nothing yet: there is no ${path}`);
+  if (!lstatOf(path)) throw new VmError("noInput", `cannot print the console log: ${path} does not exist`);
   const fd = openForReading(path);
   const decoder = new TextDecoder();
   const changes = follow ? new Changes(dir) : undefined;
   try {
     for (;;) {
-      // Asked before reading: what was said before the end is not missed.
+      // Checked before reading, so that output before the end is not missed.
       const running = changes !== undefined && (await changes.isRunning());
       if (!(await copyRest(fd, decoder)) || !running || interruption.aborted) break;
       await changes.next();
@@ -45,8 +45,8 @@ export async function printConsoleLog(context: Context, follow: boolean): Promis
 }
 
 /**
- * Prints the rest of the log with its colours and nothing else that steers a terminal: it may be shown on one later.
- * @returns false when nothing reads any more
+ * Prints the rest of the log with colours but no other escape sequences: the output may reach a terminal later.
+ * @returns false if the reader is gone
  */
 async function copyRest(fd: number, decoder: TextDecoder): Promise<boolean> {
   for (;;) {
@@ -58,13 +58,13 @@ async function copyRest(fd: number, decoder: TextDecoder): Promise<boolean> {
   }
 }
 
-/** Wakes whoever waits when the log grows or qemu goes. */
+/** Wakes the reader when the log grows or qemu exits. */
 class Changes implements Disposable {
   readonly #dir: string;
   readonly #watch: Disposable;
   #pending = false;
   #wake = (): void => {};
-  /** Asking means knocking at its socket: only where there is a reason to. */
+  /** Checking connects to its socket: only if there is a reason. */
   #ask = true;
   #running = false;
 

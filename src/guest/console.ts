@@ -19,22 +19,22 @@ const LEAVE = 0x1d;
 
 const CONNECT_MS = 10_000;
 
-/** What was piped in is answered when the guest has been silent for so long. */
+/** Piped input counts as answered when there is no output for this long. */
 const SILENCE_MS = 1000;
-/** How long a guest may take to read what was piped in. */
+/** Time limit for the guest to read piped input. */
 const DELIVERY_MS = 5000;
 
 /**
- * Connects us to the guest's serial console, byte by byte. On a terminal until Ctrl-]; otherwise stdin is
- * typed in, and its end ends it once the guest has answered. Without any input (`</dev/null`) it prints.
- * However that is, it ends when the guest is off.
- * @throws 66 when the VM does not run, 75 when somebody else has the console
+ * Connects stdin and stdout to the guest's serial console, byte by byte. On a terminal until Ctrl-]; otherwise stdin is
+ * sent, and its end disconnects once the guest has answered. With empty input (`</dev/null`) only output is printed. In
+ * any case it ends when the guest is off.
+ * @throws 66 if the VM is not running, 75 if another process is connected to the console
  */
 export async function openConsole(context: Context): Promise<void> {
   const { work, name } = await withLive(context, "open the console", async ({ vm, work: present, qmp }) => {
     if ((await findLine(qmp, WORK.console))?.taken)
-      throw new VmError("busy", "the console is in use: it has room for one", {
-        hint: `to look on: ${commandLine("console", "--log", "--follow")}`,
+      throw new VmError("busy", "cannot open the console: another process is connected to it", {
+        hint: `watch its output: ${commandLine("console", "--log", "--follow")}`,
       });
     return { work: present, name: vm.settings.GUESTNAME };
   });
@@ -51,13 +51,13 @@ export async function openConsole(context: Context): Promise<void> {
   socket.on("end", () => over.resolve("the guest is off")).on("error", leave);
   socket.on("data", (bytes: Buffer) => {
     socket.pause();
-    // Whoever reads our output may leave (`| head`).
+    // The reader of stdout may exit (`| head`).
     writeOutput(bytes).then((taken) => (taken ? socket.resume() : leave()), over.reject);
   });
   try {
     if (stdin.isTTY) {
       using _raw = rawTerminal();
-      log.info(`the console of ${name || "the VM"}: Ctrl-] leaves, Enter may bring a prompt`);
+      log.info(`console of ${name || "the VM"}: Ctrl-] disconnects, Enter may show a prompt`);
       typeKeys(socket, leave);
       await over.promise;
     } else {
@@ -69,7 +69,7 @@ export async function openConsole(context: Context): Promise<void> {
     socket.destroy();
   }
   const words = await over.promise;
-  if (stdin.isTTY) log.info(`\n${words ?? "left the console; the guest runs on"}`);
+  if (stdin.isTTY) log.info(`\n${words ?? "disconnected from the console; the guest keeps running"}`);
 }
 
 function typeKeys(socket: Socket, leave: () => void): void {
@@ -82,7 +82,7 @@ function typeKeys(socket: Socket, leave: () => void): void {
   stdin.once("end", leave).resume();
 }
 
-/** Types what is piped in; its end is the end, once the guest has had its say. */
+/** Sends piped input; disconnects at its end, once the guest has answered. */
 function typeInput(socket: Socket, over: PromiseWithResolvers<string | undefined>): void {
   const { stdin } = process;
   let typed = false;
@@ -95,7 +95,7 @@ function typeInput(socket: Socket, over: PromiseWithResolvers<string | undefined
   stdin.once("end", () => {
     if (!typed) return;
     const deliver = (): void => {
-      // qemu takes the rest as fast as the guest does, and closes then.
+      // qemu passes the rest at the guest's speed, then closes the connection.
       socket.end();
       setTimeout(() => over.reject(notTaken()), DELIVERY_MS).unref();
     };
@@ -112,4 +112,4 @@ function typeInput(socket: Socket, over: PromiseWithResolvers<string | undefined
 const notListening = (): VmError => new VmError("io", "cannot open the console: qemu does not listen on it");
 
 const notTaken = (): VmError =>
-  new VmError("io", "the guest did not read all that was typed: nothing there listens on the console");
+  new VmError("io", "cannot send all input: nothing in the guest reads the console");

@@ -14,15 +14,15 @@ import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { withLive } from "../vm/running.ts";
 
-/** A living agent answers in a tenth of this. */
+/** A working agent answers in a tenth of this. */
 const SILENT_MS = 3000;
-/** Others talk to it, too; their words are short. */
+/** Other commands use the agent as well, for short requests. */
 const QUEUE_MS = 10_000;
-/** How long others may talk to it while the program runs, whose end must not be missed. */
+/** How long other commands may use it while the program runs, whose end must not be missed. */
 const LOOK_QUEUE_MS = 120_000;
-/** One command is one line of JSON, of which the agent takes 64 MiB; base64 makes 4 bytes of 3. */
+/** A command is one line of JSON, which the agent limits to 64 MiB; base64 makes 4 bytes of 3. */
 const MAX_INPUT_BYTES = 40 << 20;
-/** The agent must be asked again and again: soon at first, and with room for others later. */
+/** Polling intervals for the agent: short at first, later longer, to let other commands use it. */
 const FIRST_LOOKS_MS = [10, 20, 40, 80, 160, 320];
 const LOOK_MS = 400;
 const STDIN_HINT_MS = 3000;
@@ -41,7 +41,7 @@ interface ExecStatus {
 }
 
 /**
- * Runs a program in the guest by its agent, stdin given (unless a terminal), output printed.
+ * Runs a program in the guest through its agent, with stdin (unless it is a terminal), and prints its output.
  * @throws the program's status, 128+N for its signal; 69 without an agent, 124 on `--timeout`
  */
 export async function execInGuest(context: Context, argv: readonly string[]): Promise<void> {
@@ -126,9 +126,9 @@ const fieldsOf = (reply: unknown): Record<string, unknown> =>
   typeof reply === "object" && reply !== null ? (reply as Record<string, unknown>) : {};
 
 const oddAnswer = (): VmError =>
-  new VmError("io", "the guest agent's answer is none that qemu-ga gives: the program's end is not known");
+  new VmError("io", "cannot read the answer of the guest agent: the exit status of the program is unknown");
 
-/** Pure: what the agent, a program of the guest, says of another one. @throws 74 for what qemu-ga does not say */
+/** Pure: parses GuestExecStatus, which comes from the guest. @throws 74 for a malformed answer */
 export function parseExecStatus(reply: unknown): ExecStatus {
   const fields = fieldsOf(reply);
   const numbers = [fields.exitcode, fields.signal].filter((value) => value !== undefined);
@@ -142,19 +142,19 @@ export function parseExecStatus(reply: unknown): ExecStatus {
   return fields as unknown as ExecStatus;
 }
 
-/** The agent cannot end what it started; a program of the guest can. */
+/** The agent cannot kill a program that it started; kill(1) in the guest can. */
 async function killInGuest(socket: string, pid: number): Promise<void> {
   try {
     using agent = await GuestAgent.connect(socket, SILENT_MS);
     await agent.execute("guest-exec", { path: "kill", arg: ["-TERM", String(pid)] });
   } catch {
-    log.warn(`it may still run in the guest, as process ${pid}`);
+    log.warn(`the program may still be running in the guest (pid ${pid})`);
   }
 }
 
 async function readInput(over: AbortSignal): Promise<Buffer> {
   const hint = setTimeout(
-    () => log.info("waiting for the end of standard input; without any: </dev/null"),
+    () => log.info("waiting for the end of stdin; without input: </dev/null"),
     STDIN_HINT_MS,
   );
   try {
@@ -163,12 +163,16 @@ async function readInput(over: AbortSignal): Promise<Buffer> {
   } finally {
     clearTimeout(hint);
   }
-  throw new VmError("io", `the guest agent takes at most ${MAX_INPUT_BYTES >> 20} MiB of input`, {
-    hint: `copy a file: ${commandLine("cp", "FILE", ":/tmp/")}`,
-  });
+  throw new VmError(
+    "io",
+    `cannot send the input: the guest agent accepts at most ${MAX_INPUT_BYTES >> 20} MiB`,
+    {
+      hint: `copy a file: ${commandLine("cp", "FILE", ":/tmp/")}`,
+    },
+  );
 }
 
-/** Prints what it said, and passes its status on. */
+/** Prints its output, and throws its status. */
 async function printOutcome(program: string, result: ExecStatus): Promise<void> {
   try {
     await writeOutput(Buffer.from(result["out-data"] ?? "", "base64"));
@@ -176,11 +180,13 @@ async function printOutcome(program: string, result: ExecStatus): Promise<void> 
     await writeErrorOutput(Buffer.from(result["err-data"] ?? "", "base64"));
   }
   if (result["out-truncated"] || result["err-truncated"])
-    log.warn("the output is cut short: the guest agent keeps 16 MiB; write more into a file, and cp that");
+    log.warn(
+      "the output is truncated: the guest agent keeps 16 MiB; write it to a file and copy that with cp",
+    );
   const { signal, exitcode = 0 } = result;
   if (signal)
     throw new StatusError(`${program} was killed by ${signalName(signal)}`, 128 + (signal & MAX_SIGNAL));
-  // Windows has statuses of 32 bits: none of them may look like success here.
+  // Windows has 32-bit statuses: none of them may become 0 here.
   if (exitcode !== 0)
     throw new StatusError(`${program} ended with status ${exitcode}`, exitcode & MAX_STATUS || EXIT.other);
 }
@@ -191,22 +197,26 @@ const signalName = (number: number): string =>
 function explainRefusal(error: AgentError, path: string): VmError {
   const { kind, description } = error;
   if (kind === "CommandNotFound" || saysDisabled(description))
-    return new VmError("unavailable", "the guest agent is not allowed to run programs", {
-      hint: "allow guest-exec in the guest: its configuration (/etc/qemu/qemu-ga.conf, /etc/sysconfig/qemu-ga) blocks it",
-    });
+    return new VmError(
+      "unavailable",
+      "cannot run a program in the guest: guest-exec is disabled in the guest agent",
+      {
+        hint: "enable guest-exec in the guest: /etc/qemu/qemu-ga.conf or /etc/sysconfig/qemu-ga",
+      },
+    );
   if (!saysNoSuchFile(description)) return error;
-  return new VmError("noInput", `no such program in the guest: ${path}`);
+  return new VmError("noInput", `cannot run ${path}: no such program in the guest`);
 }
 
 const noAgent = (context: Context, hasLine: boolean): VmError =>
-  new VmError("unavailable", "no guest agent answers in the guest", {
+  new VmError("unavailable", "cannot run a program in the guest: no guest agent answers", {
     hint: hasLine
       ? "install qemu-guest-agent there and start it: systemctl enable --now qemu-guest-agent (a guest that boots needs a moment)"
-      : `this VM was started without a line for it: start it again with this ${context.prog}`,
+      : `restart the VM, which was started without a channel for it: ${context.prog} restart`,
   });
 
 const lineTaken = (): VmError =>
-  new VmError("busy", "somebody else talks to the guest agent, and does not come to an end");
+  new VmError("busy", "cannot use the guest agent: another process is using it");
 
 const timeUp = (program: string, seconds: number): VmError =>
   new VmError("timeout", `${program} did not end within ${seconds} s`);

@@ -24,14 +24,14 @@ import { isTerminal } from "../process/terminal.ts";
 
 const WHAT = "take a screenshot";
 
-/** A screen of 8192 × 8192 pixels has 192 MiB. */
+/** 8192 × 8192 pixels are 192 MiB. */
 const MAX_SCREEN_BYTES = 256 << 20;
 
 /**
- * Saves a picture of the running VM's screen as PNG.
- * @param file where; `-` is stdout; by default a name of its own in the current directory
- * @param show in the terminal, and in a file only if one is named
- * @throws 69 when the VM has no graphics card, or the terminal shows no pictures
+ * Saves the running VM's screen as PNG.
+ * @param file `-` is stdout; default: a name with date and time in the current directory
+ * @param show show it in the terminal, and write a file only if one is named
+ * @throws 69 if the VM has no graphics card, or the terminal shows no images
  */
 export async function takeScreenshot(
   context: Context,
@@ -40,14 +40,14 @@ export async function takeScreenshot(
 ): Promise<void> {
   const protocol = show ? requireImages(context) : undefined;
   const { png, name } = await withLive(context, WHAT, async ({ vm, work, qmp }) => {
-    // Where qemu may write; it might not be allowed to where the picture is wanted.
+    // In WORKDIR, where qemu can write; it may not have permission for the destination.
     const ppm = join(work.dir, WORK.screen);
-    // qemu would follow a link.
+    // qemu would follow a symlink.
     remove(ppm);
     try {
       if (!(await dumpScreen(qmp, ppm)))
         throw new VmError("unavailable", `cannot ${WHAT}: the VM has no graphics card`, {
-          hint: `its serial console is kept in ${join(work.dir, WORK.consoleLog)}`,
+          hint: `read its serial console: ${join(work.dir, WORK.consoleLog)}`,
         });
       return { png: pngOfPpm(readSmallBytes(ppm, MAX_SCREEN_BYTES)!), name: vm.settings.GUESTNAME };
     } finally {
@@ -66,28 +66,28 @@ function requireImages({ env }: Context): ImageProtocol {
   const terminal = isTerminal(STDOUT);
   const protocol = terminal ? imageProtocolOf(env) : undefined;
   if (protocol) return protocol;
-  const why = terminal ? "this terminal is not known to show pictures" : "stdout is no terminal";
+  const why = terminal ? "this terminal is not known to show images" : "stdout is not a terminal";
   throw new VmError("unavailable", `cannot show the screenshot: ${why}`, {
-    hint: `${IMAGE_TERMINALS} show pictures (not within tmux or screen); without --show it goes to a file`,
+    hint: `use ${IMAGE_TERMINALS}, not within tmux or screen; or write a file: leave out --show`,
   });
 }
 
-/** `WS10-20261125-093000.png`; a VM's name may hold what a file's may not. */
+/** `WS10-20261125-093000.png`; a VM's name may have characters that a file name cannot have. */
 export function defaultName(guest: string, now: Date): string {
   const stamp = formatTimestamp(now).replaceAll(/[-:]/g, "").replace(" ", "-");
   const name = guest.replaceAll(/[/\p{Cc}]/gu, "_").replace(/^[.-]/, "_");
   return `${name || "vm"}-${stamp}.png`;
 }
 
-/** Replaces a file, also at the end of a link; anything else there (a device) is left alone. */
+/** Replaces a file, also the target of a symlink, but no device or other kind of file. */
 function save(path: string, png: Buffer): void {
   try {
     const target = targetOf(path);
     if (target !== undefined && !statSync(target).isFile())
-      throw new VmError("cannotCreate", `cannot write the screenshot: ${path} is no regular file`, {
+      throw new VmError("cannotCreate", `cannot write the screenshot: ${path} is not a regular file`, {
         hint: `write to stdout: ${commandLine("screenshot", "-")}`,
       });
-    // The picture is the user's file, not one of the VM's.
+    // A file of the user's, not one of the VM's: with the user's umask.
     const mode = target === undefined ? 0o666 & ~callerUmask() : statSync(target).mode & 0o777;
     replaceFile(target ?? path, png);
     chmodSync(target ?? path, mode);

@@ -23,10 +23,10 @@ interface Access {
   user: string;
 }
 
-/** ssh's and scp's own word for "no connection, or it broke" (ssh(1), EXIT STATUS). */
+/** Exit status of ssh and scp for connection errors (ssh(1), EXIT STATUS). */
 const NO_CONNECTION = 255;
 
-/** Logs in to the guest in our terminal; `args` go to ssh as they are. @throws ssh's status, 69 without a forward */
+/** Logs in to the guest on this terminal; `args` are passed to ssh. @throws ssh's status, 69 without a forward */
 export async function sshToGuest(context: Context, args: readonly string[], user?: string): Promise<void> {
   const access = await findAccess(context, "log in by ssh", user);
   await runHere(context, access, ["ssh", ...access.options, access.host, ...args]);
@@ -51,24 +51,24 @@ export interface CopyPath {
   path: string;
 }
 
-/** The paths of `cp`; those of this host so that scp takes them for nothing else. @throws 64 */
+/** Parses the paths of `cp`; local ones are made unambiguous for scp. @throws 64 */
 export function parseCopy(paths: readonly string[]): CopyPath[] {
   if (paths.length < 2)
     throw new VmError("usage", "cp: DST is missing", {
       hint: `copy into the guest: ${commandLine("cp", "FILE", ":/root/")}\nfrom it: ${commandLine("cp", ":/etc/hosts", ".")}`,
     });
   if (!paths.some((path) => path.startsWith(":")))
-    throw new VmError("usage", "cp: none of these paths is in the guest", {
-      hint: `a path in the guest begins with a colon: ${commandLine("cp", ...paths.slice(0, -1), `:${paths.at(-1)}`)}`,
+    throw new VmError("usage", "cp: no path is in the guest", {
+      hint: `prefix a path in the guest with a colon: ${commandLine("cp", ...paths.slice(0, -1), `:${paths.at(-1)}`)}`,
     });
   return paths.map((path) => {
     if (path.startsWith(":")) return { guest: true, path: path.slice(1) };
-    // `a:b` would be a host to scp.
+    // scp would read `a:b` as a host.
     return { guest: false, path: path.includes(":") && !path.startsWith("/") ? `./${path}` : path };
   });
 }
 
-/** @param typed the user that was typed; absent: SSH_USER */
+/** @param typed value of --user; absent: SSH_USER */
 async function findAccess(context: Context, what: string, typed: string | undefined): Promise<Access> {
   const { vm, work } = await requireRunning(context, what, START_WITH_SSH);
   const user = typed ?? vm.settings.SSH_USER;
@@ -85,7 +85,7 @@ async function findAccess(context: Context, what: string, typed: string | undefi
   return { host: place.host, options, knownHosts, user };
 }
 
-/** Options that hold for this VM alone, whatever ssh_config says of hosts in general (ssh_config(5)). */
+/** Options for this VM, which override ssh_config (ssh_config(5)). */
 export function buildSshOptions(access: {
   port: number;
   user: string;
@@ -102,11 +102,11 @@ export function buildSshOptions(access: {
     "StrictHostKeyChecking=accept-new",
     `HostKeyAlias=${alias}`,
     "HashKnownHosts=no",
-    // Another VM had this port before; a proxy does not lead to our own loopback.
+    // Another VM may have had this port before; a proxy does not reach this host's loopback.
     "ControlPath=none",
     "ProxyCommand=none",
     ...keys.map((key) => `IdentityFile=${quotedPath(key)}`),
-    // sshd ends a login after some keys of an agent that it does not know (sshd_config(5), MaxAuthTries).
+    // sshd disconnects after some unknown keys of an agent (sshd_config(5), MaxAuthTries).
     ...(keys.length > 0 ? ["IdentitiesOnly=yes"] : []),
   ].flatMap((option) => ["-o", option]);
 }
@@ -115,15 +115,15 @@ export function buildSshOptions(access: {
 const quoteSshOption = (word: string): string => `"${word.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
 const quotedPath = (path: string): string => quoteSshOption(path.replaceAll("%", "%%"));
 
-/** What names a VM's keys. */
+/** Settings with the VM's keys. */
 interface KeyNames {
   hostdir: string;
   settings: Pick<Vm["settings"], "SSHKEYS">;
 }
 
 /**
- * The private keys beside the public ones that the jobs let in.
- * @param agent there is one: a public key alone tells ssh which of its keys to ask for
+ * The private keys beside the public ones in SSHKEYS.
+ * @param agent an agent is running: a public key is enough to select its key
  */
 export function findKeys({ settings, hostdir }: KeyNames, agent: boolean): string[] {
   return settings.SSHKEYS.filter((path) => path.endsWith(".pub"))
@@ -134,14 +134,14 @@ export function findKeys({ settings, hostdir }: KeyNames, agent: boolean): strin
     });
 }
 
-/** How long ssh may take to end after a stop signal. */
+/** Time limit for ssh to exit after a stop signal. */
 const HURRY_MS = 5000;
 
-/** Runs a program as if the user had started it: our terminal, our directory, its status. */
+/** Runs a program on this terminal, in this directory, and throws its status. */
 async function runHere(context: Context, access: Access, argv: readonly string[]): Promise<void> {
   throwIfInterrupted();
   const known = (lstatOf(access.knownHosts)?.size ?? 0) > 0;
-  // ssh would make it by the user's umask.
+  // ssh would create it with the user's umask.
   if (!lstatOf(access.knownHosts)) closeSync(createFile(access.knownHosts));
   const child = start(argv, {
     stdin: 0,
@@ -158,7 +158,7 @@ async function runHere(context: Context, access: Access, argv: readonly string[]
   using _taken = takeSignals((signal) => {
     stop ??= signal;
     child.kill(signal);
-    // One that hangs, or is stopped, does not hear it.
+    // It may hang or be stopped, and ignore the signal.
     kill ??= setTimeout(() => child.kill("SIGKILL"), HURRY_MS);
   });
   const { status, signal } = await child.done;
@@ -166,11 +166,9 @@ async function runHere(context: Context, access: Access, argv: readonly string[]
   if (status === 0) return;
   if (stop && signal === "SIGKILL") throw signalError(stop, `${argv[0]} did not end after ${stop}`);
   if (status === NO_CONNECTION) {
-    log.info(`${argv[0]} logs in as ${access.user}; as another user: --user=NAME`);
+    log.info(`${argv[0]} logged in as ${access.user}; to use another user: --user=NAME`);
     if (known)
-      log.info(
-        `if ssh complains of a changed key, and the guest was installed anew: rm ${shellQuote(access.knownHosts)}`,
-      );
+      log.info(`remove the old key if the guest was reinstalled: rm ${shellQuote(access.knownHosts)}`);
   }
   const code = signal ? 128 + constants.signals[signal as NodeJS.Signals] : (status ?? 1);
   throw new StatusError(`${argv[0]} ended with status ${code}`, code);

@@ -15,14 +15,13 @@ import { readTls } from "../vm/tls.ts";
 import { describeViewing, hasViewer, viewerFile, writeViewerFile } from "../vm/viewer.ts";
 
 /**
- * Opens the running VM's screen in a desktop session, until the viewer is closed; elsewhere prints how to
- * look at it.
- * @throws 69 when the screen is shown nowhere, 74 when the viewer fails
+ * Opens the running VM's screen in a desktop session, until the viewer is closed; elsewhere prints how to open it.
+ * @throws 69 if the VM has no display, 74 if the viewer fails
  */
 export async function viewVm(context: Context): Promise<void> {
   const display = await withLive(context, "view", async (live) => {
     const shown = await findDisplay(live);
-    // Started by hand from run-vm.sh, or somebody has taken it away.
+    // Started by hand with run-vm.sh, or the file was removed.
     if (!lstatOf(shown.file)) writeViewerFile(live.work, shown, live.vm.settings.GUESTNAME);
     return shown;
   });
@@ -40,12 +39,12 @@ export async function viewVm(context: Context): Promise<void> {
   );
 }
 
-/** The screen as its qemu shows it, whatever the settings say by now. */
+/** The display of the running qemu, which may differ from the settings. */
 async function findDisplay({ vm, work, qmp }: Live): Promise<SharedDisplay & { file: string }> {
   const { kind, at, asksPassword, encrypted } = (await findShownScreen(qmp)) ?? {};
   if (!kind || !at)
     throw new VmError("unavailable", "cannot view: the VM runs without a display", {
-      hint: `take a picture of its screen: ${commandLine("screenshot")}\nfor a display set PORT and DISPLAY_PROTOCOL`,
+      hint: `save its screen instead: ${commandLine("screenshot")}\nset PORT and DISPLAY_PROTOCOL for a display`,
     });
   return {
     kind,

@@ -3,11 +3,11 @@ import { COMPLETION_SHELLS, type CompletionShell } from "../lib/shell.ts";
 import type { Context } from "../vm/context.ts";
 
 /**
- * The scripts ask the program itself, `PROG __complete SHELL LINE WORD`: the line up to the cursor, and the
- * part of it that is to be replaced. It knows its commands, options and files, and each shell's ways.
+ * The scripts call the program itself, `PROG __complete SHELL LINE WORD`, with the line up to the cursor and the part of
+ * it to replace. It prints candidates in the syntax of each shell.
  */
 const SCRIPTS = {
-  /** bash(1), "Programmable Completion". Where nothing is offered, bash completes variables and users. */
+  /** bash(1), "Programmable Completion". Without candidates, bash completes variables and users. */
   bash: (prog: string, name: string) => `# bash completion for ${prog}
 ${name}() {
   local line=\${COMP_LINE-\${COMP_WORDS[*]}} answer
@@ -39,17 +39,17 @@ complete -c ${prog} -f -k -a '(${name})'
 `,
 } satisfies Record<CompletionShell, (prog: string, name: string) => string>;
 
-/** @throws 64 for a shell that we have no script for */
+/** @throws 64 for an unsupported shell */
 export function parseShell(word: string): CompletionShell {
   const shell = COMPLETION_SHELLS.find((name) => name === word);
   if (shell) return shell;
-  throw new VmError("usage", `there is no completion for '${word}'`, {
-    hint: `shells: ${COMPLETION_SHELLS.join(" ")}`,
+  throw new VmError("usage", `cannot print a completion script: '${word}' is not supported`, {
+    hint: `use one of: ${COMPLETION_SHELLS.join(" ")}`,
   });
 }
 
 /** Prints the completion script for a shell. */
 export function printCompletion(context: Context, shell: CompletionShell): void {
-  // zsh wants the name of the file that the script is kept in.
+  // zsh requires a comment with the name of the command.
   context.print(SCRIPTS[shell](context.prog, `_${context.prog}`));
 }

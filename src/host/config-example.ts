@@ -6,13 +6,13 @@ import { VmError } from "../lib/errors.ts";
 import { SYSTEM_LIBEXEC } from "../rescue/libexec.ts";
 import type { Context } from "../vm/context.ts";
 
-/** These belong to one VM: in a file for all they would make twins. */
+/** Settings of one VM, which must be unique: not in a file for all VMs. */
 const ONE_VM: readonly SettingName[] = ["GUESTNAME", "ISO", "UUID", "UUID_FORMER"];
 
-/** In the order of the file. What fits nowhere stands at the end, so that no setting is ever left out. */
+/** In the order of the file. Settings of no group follow at the end, so that none is left out. */
 const GROUPS: readonly (readonly [title: string, names: RegExp])[] = [
   [
-    "VMs that are made from now on (a VM's guest.env says more)",
+    "New VMs (later: the VM's guest.env)",
     /^(QEMUARCH|SOCKETS|CORES|MEMORY|UEFI|KEEPCD|DISKS|IMAGES|IMAGE_FORMATS|SHARES|ACCEL|CPU)$/,
   ],
   ["Network", /^(USENETDEV|FORWARDS|SSH_USER)$/],
@@ -25,26 +25,26 @@ const GROUPS: readonly (readonly [title: string, names: RegExp])[] = [
   ["More", /^/],
 ];
 
-/** Where the built-in value is another one on another host. */
+/** Built-in values that depend on the host. */
 const DEPENDS: Partial<Record<SettingName, string>> = {
-  QEMUARCH: "; built in: this host's",
-  RESCUE: "; built in: by the architecture",
-  LIBEXEC: "; built in: where a package has them, else ~/.cache/vm",
+  QEMUARCH: "; default: that of this host",
+  RESCUE: "; default: by the architecture",
+  LIBEXEC: "; default: those of a package, else ~/.cache/vm",
 };
 
-/** @throws 64 for what has no meaning beside `--example` */
+/** @throws 64 for arguments that cannot be combined with `--example` */
 export function refuseOthers(args: Record<string, unknown>): void {
   if (args.json !== true && args.name === undefined) return;
-  throw new VmError("usage", "config: --example stands alone", {
-    hint: "it prints all settings, in the language of the settings files",
+  throw new VmError("usage", "config: --example cannot be combined with other arguments", {
+    hint: "leave the others out: it prints all settings as a settings file",
   });
 }
 
 export const printExample = (context: Context): void => context.print(buildExample(context.prog));
 
-/** A settings file for all VMs that changes nothing: every line is a comment, and says a built-in value. */
+/** A settings file for all VMs that changes nothing: every line is a comment with a built-in value. */
 export function buildExample(prog: string): string {
-  // The same file on every host: it is part of packages.
+  // The same on every host: the file is part of packages.
   const defaults = buildDefaults({ prog, home: "~", hostArch: "x86_64", libexec: SYSTEM_LIBEXEC });
   const left = new Set(SETTING_NAMES.filter((name) => !ONE_VM.includes(name)));
   const groups = GROUPS.flatMap(([title, pattern]) => {
@@ -53,10 +53,10 @@ export function buildExample(prog: string): string {
     return names.length > 0 ? [`# --- ${title}\n`, ...names.map((name) => entry(name, defaults[name]))] : [];
   });
   return [
-    `# Settings of ${prog} for all VMs: /etc/${prog}.conf for everybody, ~/.config/${prog}.conf for one user.\n` +
-      "# Stronger than these are a VM's own guest.env and the command line.\n" +
-      "# Lines of bash assignments. What is here in comments are the built-in values; take the # away to change one.\n" +
-      `# More about them: ${prog} man, SETTINGS\n`,
+    `# Settings of ${prog} for all VMs: /etc/${prog}.conf for all users, ~/.config/${prog}.conf for one user.\n` +
+      "# Overridden by a VM's guest.env and the command line.\n" +
+      "# Lines of bash assignments. The comments show the built-in values; uncomment a line to change one.\n" +
+      `# See also: ${prog} man, SETTINGS\n`,
     ...groups,
   ].join("\n");
 }
@@ -64,7 +64,7 @@ export function buildExample(prog: string): string {
 const entry = (name: SettingName, value: SettingValue): string =>
   `# ${SCHEMA[name].help}${DEPENDS[name] ?? ""}\n#${assignment(name, value)}\n`;
 
-/** A tilde is the reader's home only where it is not quoted. */
+/** A quoted tilde would not expand to the home directory. */
 function assignment(name: SettingName, value: SettingValue): string {
   const line = bashAssignment(name, value);
   return line.replaceAll(/'(~\/[\w./-]+)'/g, "$1");

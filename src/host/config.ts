@@ -12,15 +12,15 @@ import { resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import { findHostdir, sourcesOf, type Vm } from "../vm/open.ts";
 
-/** Settings as far as they can be read. */
+/** The readable settings. */
 export interface SettingsInForce extends Pick<Loaded, "raw" | "origins" | "userShell" | "userNotify"> {
   hostdir: string;
   work: Work;
-  /** What is wrong with the rest. */
+  /** Errors in the others. */
   error: VmError | undefined;
 }
 
-/** Reads the settings of the VM that the command line means, going on after errors in them. */
+/** Reads the settings of the VM on the command line, continuing after errors. */
 export async function readInForce(context: Context): Promise<SettingsInForce> {
   const hostdir = findHostdir(context);
   let work: Work = { state: "none" };
@@ -32,13 +32,13 @@ export async function readInForce(context: Context): Promise<SettingsInForce> {
     error = failure;
   }
   const read = await readSettings(sourcesOf(context, hostdir, work));
-  // See display.ts: a password may come from there, where no file has one.
+  // See display.ts: the password may come from the environment, if no file sets one.
   if (read.raw.SPICE_PASSWORD.length === 0 && context.env.SPICE_PASSWORD)
     read.origins.SPICE_PASSWORD = { kind: "environment" };
   return { ...read, hostdir, work, error: error ?? read.error };
 }
 
-/** The VM as far as its settings are right; a default stands in the place of each that is wrong. */
+/** The VM with defaults for invalid settings. */
 export const usableVm = (context: Context, found: SettingsInForce): Vm => ({
   ...found,
   ...usableSettings(context, found.raw),
@@ -47,7 +47,7 @@ export const usableVm = (context: Context, found: SettingsInForce): Vm => ({
 const isUsable = (name: SettingName, raw: SettingsInForce["raw"]): boolean =>
   "value" in parseSetting(name, raw[name]);
 
-/** @throws 64 for a word that is no setting */
+/** @throws 64 for an unknown setting */
 export function parseNames(words: readonly string[] = []): SettingName[] {
   return words.map((word) => {
     if (isSettingName(word)) return word;
@@ -55,8 +55,8 @@ export function parseNames(words: readonly string[] = []): SettingName[] {
       word,
       SETTING_NAMES.map((name) => name.toLowerCase()),
     );
-    throw new VmError("usage", `config: there is no setting ${word}`, {
-      hint: `${similar ? `did you mean ${similar.toUpperCase()}? ${commandLine("config", similar.toUpperCase())}\n` : ""}all settings: ${commandLine("config")}`,
+    throw new VmError("usage", `config: unknown setting ${word}`, {
+      hint: `${similar ? `did you mean ${similar.toUpperCase()}? ${commandLine("config", similar.toUpperCase())}\n` : ""}list all settings: ${commandLine("config")}`,
     });
   });
 }
@@ -64,7 +64,7 @@ export function parseNames(words: readonly string[] = []): SettingName[] {
 /**
  * Prints settings with their origins, as lines that bash and the program itself can read, or as JSON.
  * @param names these only; none: all
- * @throws what is wrong with the settings, after printing those that are right
+ * @throws the errors in the settings, after printing the valid ones
  */
 export async function showConfig(
   context: Context,
@@ -95,13 +95,13 @@ function formatConfigJson(
   return toJson(Object.fromEntries(entries));
 }
 
-/** Longer lines have their comment right behind them. */
+/** Longer lines are followed by the comment directly. */
 const MAX_COLUMN = 48;
 
 /** A value may have several lines. */
 const lastLength = (text: string): number => text.length - text.lastIndexOf("\n") - 1;
 
-/** Pure: one assignment a line, its origin in a comment. A secret is a comment altogether. */
+/** Pure: one assignment a line, with its origin in a comment. Secrets are comments only. */
 export function formatConfig(
   names: readonly SettingName[],
   { raw, origins }: Pick<SettingsInForce, "raw" | "origins">,
@@ -110,7 +110,7 @@ export function formatConfig(
   const rows = names.map((name) => {
     if (SECRETS.has(name))
       return [`# ${name} is ${isSet(name, { raw, origins }) ? "" : "not "}set`, originOf(origins[name])];
-    // Over a default array a plain value would leave the further elements.
+    // Assigned to a default array, a scalar would leave the other elements.
     const isList = typeof defaults[name] !== "string";
     const value = isList ? [raw[name]].flat().filter((item) => item !== "") : raw[name];
     return [bashAssignment(name, value), originOf(origins[name])];
@@ -123,7 +123,7 @@ export function formatConfig(
 }
 
 function originOf(origin: Origin): string {
-  // A file's name may hold anything.
+  // A file's name may contain control characters.
   return plain(`${describePlace(origin)}${origin.added ? ", and the command line" : ""}`);
 }
 

@@ -13,14 +13,14 @@ const VIEWERS = [
   ["mandoc", "-a"],
 ] as const;
 
-/** Shows the manual page on a terminal, where there is a man(1); prints its source elsewhere. */
+/** Shows the manual page on a terminal if there is a man(1); otherwise prints its source. */
 export async function showManual(context: Context): Promise<void> {
   const page = await context.manual();
   const viewer = VIEWERS.find(([program]) => findProgram(program));
   if (!isTerminal(STDOUT) || !viewer || !(await runViewer(context, viewer, page))) context.print(page);
 }
 
-/** @returns false where the viewer could not */
+/** @returns false if the viewer failed */
 async function runViewer(context: Context, viewer: readonly string[], page: string): Promise<boolean> {
   let scratch: string | undefined;
   try {
@@ -32,14 +32,14 @@ async function runViewer(context: Context, viewer: readonly string[], page: stri
       stdout: 1,
       stderr: 2,
       anyStatus: true,
-      // The terminal is the pager's now, and so is Ctrl-C.
+      // The pager owns the terminal, and handles Ctrl-C.
       ownSession: false,
       keepOnInterrupt: true,
       runAs: "user",
     });
     return status === 0;
   } catch (error) {
-    // No place for a file is no reason to show nothing.
+    // Without a temporary file the source can still be printed.
     if (error instanceof VmError) throw error;
     return false;
   } finally {

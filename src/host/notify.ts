@@ -15,10 +15,10 @@ import { findHostdir, openUser, openVm, type Vm } from "../vm/open.ts";
 import { writeJournal } from "./journal.ts";
 import { isUnattended } from "../process/unattended.ts";
 
-/** How long the program may take: nobody may be there to end it. */
+/** Time limit of the program, which may run unattended. */
 const NOTIFY_MS = 60_000;
 
-/** What is told of a snapshot that was made. */
+/** Facts about a new snapshot for the notification. */
 export interface MadeSnapshot {
   vm: Vm;
   name: string;
@@ -28,8 +28,7 @@ export interface MadeSnapshot {
 }
 
 /**
- * Makes a snapshot by `work`, notes in the journal how that went, and runs SNAPSHOT_NOTIFY with the outcome, whatever
- * it is.
+ * Creates a snapshot with `work`, writes the outcome to the journal, and runs SNAPSHOT_NOTIFY with it, also on failure.
  */
 export async function notifying(
   context: Context,
@@ -43,7 +42,7 @@ export async function notifying(
   } catch (error) {
     const status = error instanceof VmError ? error.exitCode : EXIT.internal;
     await note(context, `failed with status ${status}: ${reasonOf(error)}`, false);
-    // Where the VM's settings are what failed, the user's own still say whom to tell.
+    // If the VM's settings are invalid, the user's own settings still have the program.
     await notify(context, await openVm(context).catch(() => undefined), {
       VM_OUTCOME: "failed",
       VM_SNAPSHOT: name ?? "",
@@ -68,23 +67,23 @@ export async function notifying(
 const sumFileBytes = (directory: string): number =>
   listDirectory(directory).reduce((sum, name) => sum + (lstatOf(join(directory, name))?.size ?? 0), 0);
 
-/** One line about what was done where nobody looked on. */
+/** One line in the journal, for unattended runs. */
 async function note(context: Context, what: string, good: boolean): Promise<void> {
   if (!isUnattended()) return;
   try {
     await writeJournal(context, plain(`backup in ${findHostdir(context)}: ${what}`), good);
   } catch {
-    // It has been said on stderr what is wrong; that it could not be noted, too, helps nobody.
+    // The error is on stderr already; a failed journal entry is ignored.
   }
 }
 
-/** Its failure is no failure of the backup. */
+/** A failure of the program does not fail the backup. */
 async function notify(context: Context, vm: Vm | undefined, outcome: Record<string, string>): Promise<void> {
   let hostdir: string;
   try {
     hostdir = findHostdir(context);
   } catch {
-    // There is no such directory, which is being said: no VM that anybody could be told of.
+    // The directory does not exist, which is reported: there is no VM to notify about.
     return;
   }
   try {
@@ -97,7 +96,7 @@ async function notify(context: Context, vm: Vm | undefined, outcome: Record<stri
   }
 }
 
-/** @throws VmError when it is not to be run */
+/** @throws VmError if it must not be run */
 function findNotifier(
   context: Context,
   { userNotify, settings }: Pick<Vm, "userNotify"> & { settings: Vm["settings"] | undefined },
@@ -105,18 +104,18 @@ function findNotifier(
   const wanted = scalarOf(userNotify);
   const ofVm = settings?.SNAPSHOT_NOTIFY ?? wanted;
   if (ofVm !== wanted && ofVm !== "")
-    log.warn("SNAPSHOT_NOTIFY in guest.env is not heeded: a VM's own settings start no program");
+    log.warn("ignoring SNAPSHOT_NOTIFY in guest.env: a VM's own settings cannot start programs");
   if (wanted === "" || ofVm === "") return undefined;
   const path = isAbsolute(wanted) ? wanted : findOnPath(context, wanted);
-  if (path === undefined) throw new VmError("unavailable", `${wanted} is not found on PATH`);
+  if (path === undefined) throw new VmError("unavailable", `cannot run ${wanted}: not found on PATH`);
   accessSync(path, constants.X_OK);
   const reason = distrust(path);
-  if (reason !== undefined) throw new VmError("config", `${path} is not run: ${reason}`);
+  if (reason !== undefined) throw new VmError("config", `refusing to run ${path}: ${reason}`);
   return path;
 }
 
 async function runNotifier(path: string, env: Record<string, string>): Promise<void> {
-  // Also to be told of an interruption: that has ended everything else.
+  // Interruptions, which have ended everything else, are reported as well.
   const child = start([path], {
     env,
     stdout: 2,

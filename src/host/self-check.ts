@@ -9,7 +9,7 @@ import type { Context } from "../vm/context.ts";
 
 /**
  * Compares the program's own file with a list of checksums, or prints its checksum as sha256sum would.
- * @throws 66 when there is no such list, 74 when the program is none of those in it
+ * @throws 66 if there is no such list, 74 if it does not contain the program
  */
 export function selfCheck(context: Context, sums: string | undefined): void {
   const program = process.execPath;
@@ -18,8 +18,8 @@ export function selfCheck(context: Context, sums: string | undefined): void {
   if (!wanted) return context.print(formatSumLine({ sum, name: plain(program) }));
   const name = wanted.get(sum);
   if (name === undefined)
-    throw new VmError("io", `${program} is none of the programs in ${sums}: its checksum is ${sum}`, {
-      hint: "take the list of the same release; if it is, copy the program anew from where you trust it",
+    throw new VmError("io", `cannot verify ${program}: its checksum ${sum} is not in ${sums}`, {
+      hint: "use the list of the same release; if it is, copy the program again from a trusted source",
     });
   context.print(`${plain(program)} is ${plain(name)}\n`);
 }
@@ -42,10 +42,12 @@ function readList(path: string): Map<string, string> {
   }
   const list = parseReleaseSums(text);
   if (list.size > 0) return list;
-  throw new VmError("io", `${path} holds no checksums`, { hint: "name the file SHA256SUMS of a release" });
+  throw new VmError("io", `cannot read ${path}: it contains no checksums`, {
+    hint: "use the file SHA256SUMS of a release",
+  });
 }
 
-/** By ourselves: whoever doubts this program may have no other, or doubt that as well. */
+/** Computed by this program itself, as there may be no other trusted one. */
 function hashFile(path: string): string {
   const hash = createHash("sha256");
   const piece = Buffer.allocUnsafe(1 << 20);

@@ -17,7 +17,7 @@ export const lockProfiles = (profiles: string, name: string): Promise<VmLock> =>
   lockDirectory(profiles, {
     command: `build the rescue ${name}`,
     waitMs: LOCK_MS,
-    busy: "another command builds a rescue",
+    busy: "another process is building a rescue",
   });
 
 /** Where a profile waits while a new one takes its place, where the file system cannot exchange two names. */

@@ -34,7 +34,7 @@ const SPECIAL: Readonly<Record<string, string>> = {
 
 /**
  * One word of the command in a crontab, for its `sh`. cron ends the command at a bare `%`, and some crons read `\\`
- * as `\`: no backslash may stand before another one.
+ * as `\`: no backslash may precede another one.
  */
 export const quoteForCron = (word: string): string =>
   /^[A-Za-z0-9_@+=:,./-]+$/.test(word)

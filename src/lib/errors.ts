@@ -104,19 +104,19 @@ export function reasonOf(error: unknown): string {
   return errno ? errno[2]! : error.message;
 }
 
-/** The same, without the subject of an error of ours. */
+/** The same; of a VmError its reason without the subject. */
 export const briefOf = (error: unknown): string => (error instanceof VmError ? error.brief : reasonOf(error));
 
-/** Errors of the file system that mean "no room". */
+/** Filesystem errors for a full disk or quota. */
 export const isNoRoom = (error: unknown): boolean => hasErrno(error, "ENOSPC", "EDQUOT", "EFBIG");
 
-/** The hint where there is no room. What was done before is for the caller to know, and to say. */
-export const NO_ROOM = "free some room and run the command again";
+/** Hint for a full disk. Only the caller knows what was done before. */
+export const NO_ROOM = "free some space and run the command again";
 
 /** @param what cannot be done: `cannot copy the disks` */
 export const noRoomError = (what: string, { hint = NO_ROOM, cause }: VmErrorOptions = {}): VmError =>
-  new VmError("cannotCreate", `${what}: no room left on the device`, {
+  new VmError("cannotCreate", `${what}: no space left on device`, {
     hint,
     cause,
-    brief: "no room left on the device",
+    brief: "no space left on device",
   });

@@ -1,4 +1,4 @@
-/** JSON for programs. */
+/** JSON output. */
 
 /** Characters that JSON leaves as they are and a terminal obeys: DEL, C1, and those that reorder text (UAX #9). */
 const UNESCAPED = /[\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]/g;

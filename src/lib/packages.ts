@@ -86,7 +86,7 @@ export const PACKAGES = {
   "remote-viewer": everywhere("virt-viewer"),
 } as const satisfies Record<string, Packages>;
 
-/** A kernel to make a rescue of, for a host (`uname -m`): some name theirs after the architecture. */
+/** A kernel to make a rescue of, for a host (`uname -m`): some distributions name it after the architecture. */
 export function kernelPackages(hostArch: string): Packages {
   const thing = `kernel-${hostArch}`;
   return PACKAGES[isThing(thing) ? thing : "kernel"];

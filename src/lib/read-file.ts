@@ -16,7 +16,7 @@ import { formatSize } from "./size.ts";
 
 const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants;
 
-/** The path without links, or undefined where it leads nowhere that we may look. */
+/** The resolved path; undefined if it does not exist or is not accessible. */
 export function realPath(path: string): string | undefined {
   try {
     return realpathSync.native(path);

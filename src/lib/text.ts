@@ -47,7 +47,7 @@ export const isPlainName = (name: unknown): name is string =>
   plain(name) === name &&
   Buffer.byteLength(name) <= 255;
 
-/** The longest name of a snapshot, a job or a profile: a file's has 255 (NAME_MAX), and more is put before and behind it. */
+/** The longest name of a snapshot, a job or a profile: a file's has 255 (NAME_MAX), and a prefix and suffix are added. */
 export const MAX_OWN_NAME_BYTES = 200;
 
 /** Can a snapshot, a job or a profile have this name? It is no path, no hidden file and no option. */

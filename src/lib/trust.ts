@@ -67,7 +67,7 @@ export function writableByOthers({ mode, gid }: Stats): boolean {
 /** Why something is foreign, without its path: `belongs to uid 1001`; undefined for what is own. */
 export function foreignReason(stats: Stats): string | undefined {
   if (!ownedByUs(stats)) return `belongs to another user (${findUserName(stats.uid)})`;
-  return writableByOthers(stats) ? "may be written by others" : undefined;
+  return writableByOthers(stats) ? "is writable by other users" : undefined;
 }
 
 /** `alice`, or `uid 1001` where the user database has no such user. */

@@ -1,58 +1,58 @@
 import { ARCHES, type Arch, type DiskBus } from "./types.ts";
 
 export interface ArchFacts {
-  /** qemu's program for this guest. */
+  /** The qemu program. */
   binary: string;
   /** Hosts (`uname -m`) whose KVM runs this guest. */
   kvmHosts: readonly string[];
   /** qemu machine types by firmware mode; `kernel`: for a kernel that qemu boots itself. */
   machineType: { bios: string; uefi: string; kernel: string };
-  /** The processor under TCG: all it can do, but for what it does slowly. */
+  /** CPU model for TCG: all features but slow ones. */
   emulatedCpu: string;
-  /** Firmware it boots by; with one of them, nobody has to choose. */
+  /** Supported firmware; with a single one there is no choice. */
   boots: readonly ("bios" | "uefi")[];
-  /** What people call that which it boots by without UEFI. */
+  /** Name of the firmware other than UEFI. */
   biosName: string;
-  /** A machine that has nothing in a BIOS's place is given one of these boot loaders, as a kernel. */
+  /** Boot loaders for a machine without a BIOS, passed to qemu as a kernel. */
   bootLoaders?: readonly string[];
-  /** The qemu from which on it boots by UEFI: [major, minor]. */
+  /** First qemu that boots it by UEFI: [major, minor]. */
   uefiSince?: readonly [number, number];
-  /** How firmware descriptors (`/usr/share/qemu/firmware`) name it. */
+  /** Its name in firmware descriptors (`/usr/share/qemu/firmware`). */
   firmwareTarget: { architecture: string; machine: string };
   /** Code and variable files of distributions without descriptors: [code, vars]. */
   firmwarePaths: readonly (readonly [string, string])[];
-  /** The bus of a disk for which nobody has chosen one: its firmware can boot from it. */
+  /** Default bus of disks: the firmware can boot from it. */
   diskBus: DiskBus;
-  /** The bus of the CD, from which its firmware can boot. */
+  /** Bus of the CD: the firmware can boot from it. */
   cdBus: DiskBus;
-  /** Graphics card, and the one for SPICE where qemu has it. */
+  /** Graphics card, and the one for SPICE if qemu has it. */
   card: string;
   spiceCard?: string;
-  /** Places on the PCI bus: 32, without those of the machine's own devices (tried with qemu 7.2). */
+  /** Free slots on the PCI bus: 32 less those of built-in devices (tested with qemu 7.2). */
   pciSlots: number;
-  /** The most that `-smp` takes (qemu 7.2): of a `pc`, of a `virt` whose interrupt controller has no such limit. */
+  /** Maximum of `-smp` (qemu 7.2); on `virt` that of the machine type if the interrupt controller has no lower one. */
   maxCpus: number;
-  /** The machine has no keyboard of its own. */
+  /** The machine has no built-in keyboard. */
   usbKeyboard: boolean;
-  /** What a kernel that qemu boots is told: the serial console, and what this machine wants besides. */
+  /** Command line of a kernel that qemu boots: the serial console, and options for this machine. */
   kernelAppend: string;
-  /** Its rescue can go on from a saved state: it starts without boot code (PVH), and learns that it is a copy. */
+  /** Its rescue can resume a saved state: it starts without boot code (PVH), and is notified that it is a copy. */
   warm?: true;
-  /** Its programs (elf(5), e_machine). */
+  /** ELF machine of its programs (elf(5), e_machine). */
   elfMachine: number;
-  /** Its kernels' boot images: [offset, bytes there], of which one is enough. */
+  /** Magic numbers of kernel images: [offset, bytes], one of which matches. */
   kernelMagic: readonly (readonly [offset: number, bytes: string])[];
-  /** When its guest powers itself off, some qemus (before 8.2) end at once, with status 0 and no event. */
+  /** On guest shutdown, qemu before 8.2 exits with status 0 without an event. */
   endsWithoutEvent?: true;
-  /** What is installed for one of these runs on each other that says the same. */
+  /** Systems installed for one architecture of a family boot on the others. */
   family?: "PC";
-  /** Further names that users' files hold for it. */
+  /** Other names for it in users' files. */
   aliases: RegExp;
 }
 
 /**
- * Linux copies by `rep movsb` where a processor is said to be fast at it. TCG does that byte by byte: without
- * these two a kernel boots in 5/6 of the time (measured with qemu 7.2).
+ * Linux copies with `rep movsb` if the processor reports that as fast. TCG emulates it byte by byte: without these two
+ * features a kernel boots in 5/6 of the time (measured with qemu 7.2).
  */
 const X86_EMULATED_CPU = "max,erms=off,fsrm=off";
 
@@ -71,15 +71,15 @@ const X86 = {
   usbKeyboard: false,
   warm: true,
   kernelMagic: [[0x202, "HdrS"]],
-  // On a loaded host an emulated timer may seem not to work; the check for it would end the boot.
+  // On a loaded host the check of the emulated timer may fail, and stop the boot.
   kernelAppend: "console=ttyS0 8250.nr_uarts=1 no_timer_check",
 } as const;
 
-/** Linux, Documentation/arch/arm64/booting.rst: compressed as a whole, or an EFI program that unpacks itself. */
+/** Linux, Documentation/arch/arm64/booting.rst: a gzip file, or a self-decompressing EFI program. */
 const GZIP = [0, "\x1f\x8b"] as const;
 const ZBOOT = [4, "zimg"] as const;
 
-/** What Arm's and RISC-V's `virt` machines have in common: nothing but PCI. */
+/** Common facts of the `virt` machines of Arm and RISC-V. */
 const VIRT = {
   biosName: "U-Boot",
   pciSlots: 31,
@@ -89,7 +89,7 @@ const VIRT = {
   diskBus: "VIRT",
 } as const;
 
-/** What differs between guest architectures: here and nowhere else. */
+/** All that differs between guest architectures. */
 export const ARCH = {
   x86_64: {
     ...X86,
@@ -131,7 +131,7 @@ export const ARCH = {
       uefi: "virt,gic-version=max",
       kernel: "virt,gic-version=max",
     },
-    // Pointers signed by the architecture's own cipher make a kernel boot three times as long (qemu 7.2).
+    // With the architected pointer authentication a kernel takes three times as long to boot (qemu 7.2).
     emulatedCpu: "max,pauth-impdef=on",
     boots: ["uefi"],
     firmwareTarget: { architecture: "aarch64", machine: "virt-" },
@@ -152,7 +152,7 @@ export const ARCH = {
     elfMachine: 40,
     kernelMagic: [[0x24, "\x18\x28\x6f\x01"], ZBOOT],
     kvmHosts: ["armv7l"],
-    // Kernels without LPAE do not find what is above 4 GiB.
+    // Kernels without LPAE cannot address devices above 4 GiB.
     machineType: { bios: "virt,highmem=off", uefi: "virt,highmem=off", kernel: "virt,highmem=off" },
     emulatedCpu: "max",
     boots: ["uefi"],
@@ -185,7 +185,7 @@ export const ARCH = {
       ["/usr/share/qemu-efi-riscv64/RISCV_VIRT_CODE.fd", "/usr/share/qemu-efi-riscv64/RISCV_VIRT_VARS.fd"],
       ["/usr/share/edk2/riscv/RISCV_VIRT_CODE.fd", "/usr/share/edk2/riscv/RISCV_VIRT_VARS.fd"],
     ],
-    // U-Boot boots from no other CD.
+    // The only CD that U-Boot boots from.
     cdBus: "VIRT",
     kernelAppend: "console=ttyS0",
     // hw/misc/sifive_test.c called exit().
@@ -218,7 +218,7 @@ export const ARCH = {
   },
 } as const satisfies Record<Arch, ArchFacts>;
 
-/** The architecture a user's word means (`i686` → `i386`), or undefined. */
+/** Parses a name of an architecture (`i686` → `i386`); undefined if unknown. */
 export function parseArch(text: string): Arch | undefined {
   return ARCHES.find((arch) => arch === text || ARCH[arch].aliases.test(text));
 }

@@ -1,4 +1,4 @@
-/** Directories that macros in images and shares stand for; undefined where there is none. */
+/** Values of macros in images and shares; undefined if there is none. */
 export interface MacroValues {
   MEDIA: string | undefined;
   MIRROR: string | undefined;
@@ -7,9 +7,9 @@ export interface MacroValues {
   DATADIR: string;
 }
 
-/** What stands at the beginning of a path, and what it means. */
+/** Macros at the start of a path, with their help. */
 export const MACROS: readonly (readonly [macro: string, help: string])[] = [
-  ["@MEDIA@", "external media, as the script check-media sets it"],
+  ["@MEDIA@", "external media, as set by the script check-media"],
   ["@MIRROR@", "MEDIA + MEDIA_MIRROR"],
   ["@HOSTDIR@", "the VM's own directory"],
   ["@INDIR@", "a job's input (WORKDIR/.in)"],
@@ -18,13 +18,13 @@ export const MACROS: readonly (readonly [macro: string, help: string])[] = [
 
 const MACRO = /^@(MEDIA|MIRROR|HOSTDIR|INDIR|DATADIR)@/;
 
-/** The macro a path begins with, if any. */
+/** The macro at the start of a path, if any. */
 export const macroOf = (path: string): keyof MacroValues | undefined =>
   MACRO.exec(path)?.[1] as keyof MacroValues | undefined;
 
 /**
- * Replaces the macro at the beginning of a path; the path may go on after it.
- * @returns undefined when the macro has no value
+ * Expands the macro at the start of a path.
+ * @returns undefined if the macro has no value
  */
 export function expandMacro(path: string, values: MacroValues): string | undefined {
   const name = macroOf(path);

@@ -9,19 +9,19 @@ import {
   type ShareRequest,
 } from "./types.ts";
 
-/** What is allowed, in the words of an error message. */
+/** Syntax, for error messages. */
 export const DISK_SYNTAX = `TYPE=SIZE, TYPE one of ${DISK_BUSES.join(" ")}, SIZE like 30G or 512M`;
 export const IMAGE_SYNTAX = `TYPE=[FMT=]PATH, TYPE one of ${DISK_BUSES.join(" ")}, FMT one of ${IMAGE_FORMATS.join(" ")}`;
 export const IMAGE_FORMAT_SYNTAX = `FMT=PATH, FMT one of ${IMAGE_FORMATS.join(" ")}, PATH from /`;
 export const SHARE_SYNTAX =
-  "ID:[rw:]DIR, ID of at most 31 letters, digits and . _ -, beginning with a letter or digit";
+  "ID:[rw:]DIR, ID of at most 31 letters, digits and . _ -, starting with a letter or digit";
 export const FORWARD_SYNTAX =
   "hostfwd=PROTO:[ADDR]:PORT-[ADDR]:PORT, PROTO tcp or udp, ADDR an IPv4 address, ports 1 to 65535";
 
 const isBus = (text: string): text is DiskBus => (DISK_BUSES as readonly string[]).includes(text);
 const isFormat = (text: string): text is ImageFormat => (IMAGE_FORMATS as readonly string[]).includes(text);
 
-/** The smallest disk worth the name: one sector. */
+/** The smallest disk: one sector. */
 const MIN_DISK_BYTES = 512;
 
 /** `AHCI=30G` → a disk to create. */
@@ -31,7 +31,7 @@ export function parseDisk(text: string): DiskRequest | undefined {
   return isBus(bus) && sizeBytes && sizeBytes >= MIN_DISK_BYTES ? { bus, sizeBytes } : undefined;
 }
 
-/** `VIRT=raw=/data/x.img` → an image to attach. A path that itself holds `=` is kept whole. */
+/** `VIRT=raw=/data/x.img` → an image to attach. The path may contain `=`. */
 export function parseImage(text: string): ImageRequest | undefined {
   const [bus = "", rest = ""] = splitOnce(text, "=");
   const [head = "", tail] = splitOnce(rest, "=");
@@ -55,17 +55,17 @@ const port = (text: string): boolean => /^[0-9]{1,5}$/.test(text) && +text >= 1 
 
 export interface ForwardRule {
   protocol: "tcp" | "udp";
-  /** Empty: every address of the host. */
+  /** Empty: all addresses of the host. */
   hostAddress: string;
   hostPort: number;
-  /** Empty: the first one that the guest gets. */
+  /** Empty: the guest's first address. */
   guestAddress: string;
   guestPort: number;
 }
 
 const HOSTFWD = /^(tcp|udp)?:(\[[^\]]*\]|[^:,]*):([0-9]+)-(\[[^\]]*\]|[^:,]*):([0-9]+)$/;
 
-/** What a `hostfwd=` rule says (the value alone); undefined when it is malformed. */
+/** Parses the value of a `hostfwd=` rule; undefined if malformed. */
 export function parseHostForward(rule: string): ForwardRule | undefined {
   const match = HOSTFWD.exec(rule);
   if (!match || !port(match[3]!) || !port(match[5]!)) return undefined;
@@ -78,14 +78,14 @@ export function parseHostForward(rule: string): ForwardRule | undefined {
   };
 }
 
-/** An address or a host name: it becomes a word of an argument list, which must not be an option there. */
+/** An address or host name: as an argument of a program it must not look like an option. */
 const HOST = /^[A-Za-z0-9:_][A-Za-z0-9.:_%-]*$/;
 
 /** The guest's port for SSH. */
 export const SSH_PORT = 22;
 
 /**
- * Where on this host a TCP port of the guest is found. A rule whose host is no address or name is passed over.
+ * Finds the forward of this host to a TCP port of the guest. Rules with an invalid host are ignored.
  * @param options of `-netdev user`
  */
 export function findForward(
@@ -103,16 +103,16 @@ export function findForward(
   return undefined;
 }
 
-/** Further options of `-netdev user` that a `FORWARDS` of old may hold. */
+/** Other options of `-netdev user` that an old `FORWARDS` may have. */
 const NETDEV_KEYS =
   /^(guestfwd|restrict|net|host|hostname|dhcpstart|dns|dnssearch|domainname|ipv4|ipv6|ipv6-net|ipv6-host|ipv6-dns|tftp|bootfile|smb|smbserver)=/;
 
-/** What qemu reads by inet_aton(3); it knows neither names nor IPv6 there (net/slirp.c, slirp_hostfwd). */
+/** Parsed by qemu with inet_aton(3), without names and IPv6 (net/slirp.c, slirp_hostfwd). */
 const IPV4 = /^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){0,3}$/;
 
 const anywhere = (address: string): boolean => address === "" || address === "0.0.0.0";
 
-/** Do two forwards want one port of the host? Some address and every address overlap. */
+/** Do two forwards use the same port of the host? All addresses include any single one. */
 function isSamePort(one: ForwardRule, other: ForwardRule): boolean {
   const [a, b] = [one.hostAddress, other.hostAddress];
   return (
@@ -125,12 +125,12 @@ function isSamePort(one: ForwardRule, other: ForwardRule): boolean {
 /**
  * Splits `FORWARDS` text (`hostfwd=tcp::5555-:22,hostfwd=…`) into options of `-netdev user`;
  * a rule without a key means `hostfwd=`.
- * @returns the options, or the first one that qemu would not take, and what it takes
+ * @returns the options, or the first one that qemu would reject, with the allowed syntax
  */
 export function parseForwards(text: string): { options: string[] } | { malformed: string; allowed: string } {
   const options: string[] = [];
   const rules: ForwardRule[] = [];
-  // A doubled comma is part of a value; qemu reads from the left.
+  // A doubled comma is part of a value; qemu parses from the left.
   for (const [piece] of text.matchAll(/(?:[^,]|,,)+/g)) {
     if (piece.trim() === "") continue;
     const rule = piece.trim();
@@ -150,7 +150,7 @@ export function parseForwards(text: string): { options: string[] } | { malformed
   return { options };
 }
 
-/** What a malformed value could stand for: forms of other programs (docker, multipass, virt-install). */
+/** The likely meaning of a malformed value: the syntax of docker, multipass or virt-install. */
 export function meantForward(rule: string): string | undefined {
   const match =
     /^(?:(tcp|udp):+)?(?:(\[[^\]]*\]|[\w.]+):)?([0-9]+)[-:]+(?:[\w.]+:)?([0-9]+)(?:\/(tcp|udp))?$/.exec(

@@ -9,7 +9,7 @@ export type DiskBus = (typeof DISK_BUSES)[number];
 export const IMAGE_FORMATS = ["qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc", "qed"] as const;
 export type ImageFormat = (typeof IMAGE_FORMATS)[number];
 
-/** Guest architectures; their facts stand in `arch.ts`. */
+/** Guest architectures; their facts are in `arch.ts`. */
 export const ARCHES = ["x86_64", "i386", "aarch64", "armhf", "riscv64", "ppc64le"] as const;
 export type Arch = (typeof ARCHES)[number];
 
@@ -19,7 +19,7 @@ export interface DiskRequest {
   sizeBytes: number;
 }
 
-/** One entry of `IMAGES`, as written: `path` may hold macros and be relative. */
+/** One entry of `IMAGES`, as written: `path` may be relative and start with a macro. */
 export interface ImageRequest {
   bus: DiskBus;
   format: ImageFormat | undefined;
@@ -40,7 +40,7 @@ export interface ReadImage {
   path: string;
   /** A block device of the host, not a file. */
   blockDevice?: boolean;
-  /** The image that it lies over, which counts whatever its own claim is. */
+  /** Its backing file, which overrides the name in its header. */
   base?: ReadImage | undefined;
 }
 
@@ -49,11 +49,11 @@ export interface Disk {
   format: ImageFormat;
   /** Absolute. */
   path: string;
-  /** Shown to the guest; differs for each disk of a machine. */
+  /** Visible to the guest; unique in a machine. */
   serial: string;
-  /** False: the image's own claim to a backing file is not believed. */
+  /** False: a backing file named in the header is refused. */
   backingAllowed: boolean;
-  /** The image it lies over, which counts whatever its own claim is. */
+  /** Its backing file, which overrides the name in its header. */
   base?: ReadImage | undefined;
   /** A block device of the host, not a file. */
   blockDevice?: boolean;
@@ -64,47 +64,47 @@ export interface Share {
   /** Absolute. */
   path: string;
   writable: boolean;
-  /** 9p's security model: `mapped-file` keeps the guest from making real device nodes and setuid files. */
+  /** 9p security model: with `mapped-file` the guest cannot create real device nodes and setuid files. */
   security: "none" | "mapped-file";
 }
 
-/** A UEFI firmware: read-only code and this machine's own variables. */
+/** UEFI firmware: read-only code, and variables of this machine. */
 export interface Firmware {
   code: { path: string; format: string };
   vars: { path: string; format: string };
 }
 
 export type Display =
-  /** A graphics card that nobody looks at. */
+  /** A graphics card without a viewer. */
   | { kind: "none" }
-  /** No graphics card at all: the serial console alone. */
+  /** No graphics card, only the serial console. */
   | { kind: "serial" }
   | SharedDisplay;
 
-/** Where a screen is shown: a TCP address, or a socket that only its owner can open. */
+/** Where a display listens: a TCP address, or a unix socket that only its owner can open. */
 export type DisplayAddress = { host: string; port: number } | { socket: string };
 
-/** What a client needs to believe a server's certificate, and where that is. */
+/** What a client needs to verify a server's certificate. */
 export interface DisplayTls {
-  /** Holds `ca-cert.pem`, `server-cert.pem` and `server-key.pem`. */
+  /** Directory with `ca-cert.pem`, `server-cert.pem` and `server-key.pem`. */
   directory: string;
   /** PEM. */
   ca: string;
-  /** As viewers compare it: `O=Example,CN=host`. */
+  /** Subject in the form that viewers compare: `O=Example,CN=host`. */
   subject: string;
 }
 
-/** A screen that a viewer may open. */
+/** A display that a viewer can connect to. */
 export interface SharedDisplay {
   kind: "spice" | "vnc";
   at: DisplayAddress;
-  /** Absent when no password is asked for. */
+  /** Absent: no password. */
   passwordFile: string | undefined;
-  /** SPICE by TCP only: nothing unencrypted is spoken on the port. */
+  /** SPICE on TCP only: the port accepts TLS connections only. */
   tls: DisplayTls | undefined;
 }
 
-/** Everything qemu is told about a machine; ports, paths and firmware are settled. */
+/** A machine with ports, paths and firmware resolved: the input of the argument list. */
 export interface Machine {
   name: string;
   arch: Arch;
@@ -113,7 +113,7 @@ export interface Machine {
   sockets: number;
   cores: number;
   memoryMiB: number;
-  /** [compat] Further options of qemu's -smp and -m, as written behind CORES and MEMORY. */
+  /** [compat] Further options of qemu's -smp and -m, as written after CORES and MEMORY. */
   cpuOptions?: string;
   memoryOptions?: string;
   /** Absent for BIOS. */
@@ -122,33 +122,33 @@ export interface Machine {
   disks: Disk[];
   /** The CD; `first`: booted before the disks. */
   cdrom: { path: string; first: boolean; blockDevice?: boolean } | undefined;
-  /** A volume that tells cloud-init what to do: a disk behind the others, only read, never booted. */
+  /** Data for cloud-init: a read-only disk after the others, never booted. */
   seed: string | undefined;
   /** User-mode network card with its `hostfwd=`/`guestfwd=` rules; absent without a first card. */
   network: { forwards: string[] } | undefined;
   shares: Share[];
   display: Display;
-  /** Booted by qemu itself instead of by firmware from a disk. */
+  /** Kernel that qemu boots directly, instead of firmware and a disk. */
   kernel: { image: string; initrd: string; append: string } | undefined;
-  /** A boot loader where this architecture has no BIOS (`ArchFacts.bootLoaders`); absolute. */
+  /** Boot loader of an architecture without a BIOS (`ArchFacts.bootLoaders`); absolute. */
   bootLoader: string | undefined;
-  /** Goes on from a state that was saved of a machine booted from a kernel: waits for it on QMP. */
+  /** Resumes a saved state: started with -incoming, waits for the state on QMP. */
   resumed: boolean;
-  /** A device by which the guest's kernel learns that it is a copy, and reseeds its random numbers. */
+  /** VM generation ID device, by which the kernel of a copy reseeds its random numbers. */
   generationId: boolean;
-  /** Lines to and from programs in the guest: virtio-serial ports by name, each on a socket. */
+  /** Channels to programs in the guest: virtio-serial ports by name, each on a socket. */
   channels: { name: string; socket: string }[];
-  /** Sockets and logs, as qemu is to open them; `events` without its endings, absent where nobody reads them. */
+  /** Sockets and logs for qemu to open; `events` without its suffixes, absent if they are not read. */
   files: {
     qmp: string;
     monitor: string;
-    /** QMP for long work; absent where there will be none. */
+    /** QMP for a live snapshot; absent if there will be none. */
     backup?: string;
     console: string;
     consoleLog: string;
     events?: string;
   };
-  /** A reset by the guest ends qemu (an installer has finished, a kernel has panicked). */
+  /** qemu exits on a guest reset (end of an installer, kernel panic). */
   endOnReset: boolean;
   /** From `PROG.defaults`, after everything else. */
   extraArgs: string[];

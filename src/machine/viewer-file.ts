@@ -1,8 +1,8 @@
 import type { SharedDisplay } from "./types.ts";
 
 /**
- * The file that opens a screen in `remote-viewer` (remote-viewer(1), "CONNECTION FILE"): also in one that
- * runs elsewhere, so far as it reaches the address.
+ * A connection file for `remote-viewer` (remote-viewer(1), "CONNECTION FILE"), also for one on another machine that can
+ * reach the address.
  */
 export function buildViewerFile(
   { kind, at, tls }: SharedDisplay,
@@ -12,17 +12,17 @@ export function buildViewerFile(
   const address =
     "socket" in at ? socketAddress(kind, at.socket) : portAddress(at, tls ? "tls-port" : "port");
   const entries: Entries = [["type", kind], ...address];
-  // The subject: the certificate may name another host than the one that is called, through a tunnel say.
+  // The subject is needed if the certificate names another host than the one connected to, as through a tunnel.
   if (tls) entries.push(["ca", tls.ca], ["host-subject", tls.subject]);
   if (password !== undefined) entries.push(["password", password]);
   entries.push(["title", title.replaceAll(/\p{Cc}/gu, " ")]);
   return ["[virt-viewer]", ...entries.map(([key, value]) => `${key}=${keyFileValue(value)}`), ""].join("\n");
 }
 
-/** Where the tunnel to a socket begins, at home. */
+/** The local end of a tunnel to a socket. */
 export const TUNNEL = { host: "localhost", port: 5900 };
 
-/** Where a server that listens on all addresses is found, here and behind a tunnel. */
+/** Address to connect to if a server listens on all addresses, locally or through a tunnel. */
 export const reachable = (host: string): string => (/^(0\.0\.0\.0|::)$/.test(host) ? "localhost" : host);
 
 type Entries = [key: string, value: string][];
@@ -32,7 +32,7 @@ const portAddress = ({ host, port }: { host: string; port: number }, name: strin
   [name, String(port)],
 ];
 
-/** A VNC viewer cannot open a socket: its file is for the other end of a tunnel. */
+/** A VNC viewer cannot open a unix socket: its file is for the local end of a tunnel. */
 const socketAddress = (kind: SharedDisplay["kind"], socket: string): Entries =>
   kind === "spice" ? [["unix-path", socket]] : portAddress(TUNNEL, "port");
 

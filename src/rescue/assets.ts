@@ -1,4 +1,4 @@
-/** Files that the program carries: the bundled jobs, and what runs inside the rescue. */
+/** Files embedded in the program: the bundled jobs, and scripts of the rescue system. */
 import addSshKeysJob from "../../jobs/add-ssh-keys.job" with { type: "text" };
 import addSshKeysPre from "../../jobs/add-ssh-keys.pre" with { type: "text" };
 import postInstallJob from "../../jobs/post-install.job" with { type: "text" };
@@ -24,10 +24,10 @@ export const JOB_FILES: Readonly<Record<string, string>> = {
   "run-ssh.pre": runSshPre,
 };
 
-/** What starts a job inside the rescue; on a rescue CD it is `recovery/autorun`. */
+/** Script that starts a job in the rescue; `recovery/autorun` on a rescue CD. */
 export const RUNNER: string = runner;
 
-/** Programs of our own rescue, by their place in it. */
+/** Scripts of a rescue built from the host, by their path in it. */
 export const RESCUE_SCRIPTS: Readonly<Record<string, string>> = {
   "/init": init,
   "/usr/sbin/rescue-runner": runner,

@@ -4,18 +4,18 @@ import { log } from "../lib/log.ts";
 import { connectUnix } from "../process/unix-socket.ts";
 import { LineSplitter, LineTooLong } from "../qmp/protocol.ts";
 
-/** Questions and answers are short. */
+/** Limit of one question or answer. */
 const MAX_LINE_BYTES = 64 << 10;
 
 /** qemu listens before it greets. */
 const CONNECT_MS = 10_000;
 
-/** Lines to and from a program in the rescue, by one of its virtio-serial ports. */
+/** Line-based channel to a program in the rescue, on one of its virtio-serial ports. */
 export class Channel implements Disposable {
   #socket: Socket | undefined;
   readonly #splitter = new LineSplitter("the rescue", MAX_LINE_BYTES);
 
-  /** @param hear takes each line that the rescue sends */
+  /** @param hear receives each line that the rescue sends */
   static async connect(path: string, hear: (line: string) => void = () => {}): Promise<Channel> {
     const channel = new Channel();
     channel.#socket = await connectUnix(

@@ -9,7 +9,7 @@ import { listDirectory } from "../store/files.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { BUNDLED_JOBS } from "./bundled-jobs.ts";
 
-/** A job's files; the hooks only from where the job itself was found. [compat] */
+/** Files of a job; hooks only from the directory of the job itself. [compat] */
 export interface Job {
   name: string;
   script: string;
@@ -17,29 +17,29 @@ export interface Job {
   post: string | undefined;
 }
 
-/** @throws 64 for a path or an odd name */
+/** @throws 64 for a path or an invalid name */
 export function validateJobName(name: string): void {
   if (isOwnName(name)) return;
   throw new VmError("usage", `'${name}' cannot be a job's name`, {
-    hint: "a job is named, not its path: NAME for NAME.job",
+    hint: "give the name, not the path: NAME for NAME.job",
   });
 }
 
 const hasEntry = (path: string): boolean => lstatOf(path) !== undefined;
 
-/** Where jobs are. */
+/** Directories of jobs. */
 export interface JobPlaces {
   hostdir: string;
   profiles: string;
   libexec: string;
 }
 
-/** One of the jobs that can be named. */
+/** One of the available jobs. */
 export interface ListedJob {
   name: string;
-  /** Where it is found. */
+  /** Where it comes from. */
   place: "this VM's own" | "yours, for all VMs" | "bundled";
-  /** Its script; undefined where that comes with the program and is not unpacked. */
+  /** Its script; undefined if embedded in the program and not unpacked. */
   script: string | undefined;
 }
 
@@ -52,7 +52,7 @@ function jobsIn(directory: string, place: ListedJob["place"]): ListedJob[] {
     .map((file) => ({ name: file.slice(0, -".job".length), place, script: join(directory, file) }));
 }
 
-/** The jobs that `findJob` finds, in the order in which they are looked for. Nothing of them is run or checked. */
+/** The jobs that `findJob` finds, in the order of the search. They are neither run nor checked. */
 export function listJobs({ hostdir, profiles, libexec }: JobPlaces): ListedJob[] {
   const all = [
     ...jobsIn(hostdir, "this VM's own"),
@@ -66,8 +66,9 @@ export function listJobs({ hostdir, profiles, libexec }: JobPlaces): ListedJob[]
 }
 
 /**
- * Finds `NAME.job`: in HOSTDIR, among the user's own jobs, then among ours. Old copies of ours are passed over.
- * @throws 66 when there is none, 78 when others than the caller may write its files
+ * Finds `NAME.job`: in HOSTDIR, among the user's jobs, then among the bundled ones. Old copies of bundled jobs are
+ * ignored.
+ * @throws 66 if there is none, 78 if another user can write to its files
  */
 export function findJob(name: string, places: JobPlaces): Job {
   const shared = sharedJobs(places.profiles);
@@ -78,7 +79,7 @@ export function findJob(name: string, places: JobPlaces): Job {
     hasEntry(join(place, file)),
   );
   if (passOver && directory === bundled && hasEntry(join(shared, file)))
-    log.info(`${join(shared, file)} is of the earlier program and is passed over; this one's own is used`);
+    log.info(`${join(shared, file)} is a copy from the earlier program: ignoring it, using the bundled job`);
   if (directory === undefined) {
     const similar = nearest(
       name.replace(/\.(job|pre|post)$/, ""),
@@ -86,7 +87,7 @@ export function findJob(name: string, places: JobPlaces): Job {
     );
     const meant = similar === undefined ? "" : `did you mean: ${commandLine("job", similar)}\n`;
     throw new VmError("noInput", `no such job: ${name}`, {
-      hint: `${meant}looked for ${file} in ${[places.hostdir, shared, bundled].join(", ")}\nall jobs: ${commandLine("job", "--list")}`,
+      hint: `${meant}put ${file} in one of ${[places.hostdir, shared, bundled].join(", ")}\nlist all jobs: ${commandLine("job", "--list")}`,
     });
   }
   const hook = (kind: string): string | undefined => {
@@ -94,7 +95,7 @@ export function findJob(name: string, places: JobPlaces): Job {
     return hasEntry(path) ? path : undefined;
   };
   const job = { name, script: join(directory, file), pre: hook("pre"), post: hook("post") };
-  // Its hooks run with the caller's rights, the job itself with the power over the guest's disks.
+  // Its hooks run with the caller's rights, and the job can change the guest's disks.
   for (const path of [job.script, job.pre, job.post]) if (path !== undefined) refuseForeignJob(path);
   return job;
 }
@@ -102,7 +103,7 @@ export function findJob(name: string, places: JobPlaces): Job {
 function refuseForeignJob(path: string): void {
   const reason = distrust(path);
   if (reason)
-    throw new VmError("config", `${path} is not run: ${reason}`, {
+    throw new VmError("config", `refusing to run ${path}: ${reason}`, {
       hint: "make the file and its directory yours alone: chmod go-w",
     });
 }

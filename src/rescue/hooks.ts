@@ -5,13 +5,13 @@ import { exec, requireProgram } from "../process/exec.ts";
 import { STDIN } from "../lib/standard-streams.ts";
 import { isTerminal } from "../process/terminal.ts";
 
-/** [compat] Hooks are sourced; what they may use besides variables is `fatal`. */
+/** [compat] Hooks are sourced, with variables and the function `fatal`. */
 const SCRIPT = `${FATAL}: "\${MEDIA=}"\n. "$1"\n`;
 
 /**
- * Runs a job's `.pre` or `.post` on the host, in a shell of its own. [compat] Its stdout is this program's stdout.
+ * Runs a job's `.pre` or `.post` on the host, in a separate shell. [compat] Its stdout is this program's stdout.
  * @param userShell what `vm.conf` sets besides settings
- * @throws 1 when it fails
+ * @throws 1 if it fails
  */
 export async function runHook(
   path: string,

@@ -8,7 +8,7 @@ import { dataName } from "./libexec-files.ts" with { type: "macro" };
 /** The directory below the user's cache that the program unpacks its data files into. */
 export const DATA_NAME: string = dataName();
 
-/** Where a package of the program has its data files, whatever its prefix. */
+/** Directory of data files installed by a package, below its prefix. */
 export const SYSTEM_LIBEXEC = "/usr/libexec/vm";
 
 /**
@@ -23,6 +23,6 @@ export function findInstalledLibexec(program: string, system = SYSTEM_LIBEXEC): 
     .find((place) => place !== undefined && isOurDirectory(join(place, "jobs")) && isComplete(place));
 }
 
-/** An older version's may lack a job. */
+/** Those of an older version may lack a job. */
 const isComplete = (place: string): boolean =>
   BUNDLED_JOBS.every((name) => lstatOf(join(place, "jobs", `${name}.job`))?.isFile());

@@ -1,7 +1,7 @@
 /**
  * Files of a 9p share as qemu keeps them under `security_model=mapped-file`: each is a plain file or directory, and
  * `.virtfs_metadata/NAME` beside it holds its owner and mode in the guest; a symlink is a file that holds its target
- * (qemu, hw/9pfs/9p-local.c). Here files get these modes, and symlinks are made that point inside the share.
+ * (qemu, hw/9pfs/9p-local.c). This module sets these modes, and creates symlinks that stay inside the share.
  */
 import { chmodSync, mkdirSync, readdirSync, readlinkSync, rmSync, symlinkSync, type Dirent } from "node:fs";
 import { join } from "node:path";
@@ -14,18 +14,18 @@ const METADATA = ".virtfs_metadata";
 /** The same for the share's own directory. */
 const METADATA_OF_ROOT = ".virtfs_metadata_root";
 const MAX_METADATA_BYTES = 4096;
-/** PATH_MAX of Linux: no link's target is longer. */
+/** PATH_MAX of Linux: the maximum length of a symlink's target. */
 const MAX_TARGET_BYTES = 4095;
-/** What is nested deeper stays as it is: paths have an end. */
+/** Maximum depth: files below are left as they are. */
 const MAX_DEPTH = 64;
 
 const S_IFMT = 0o170000;
 const S_IFLNK = 0o120000;
 
-/** Stands in the place of bytes that are no UTF-8: by that string the file cannot be named. */
+/** Replacement character of bytes that are not UTF-8: such a string does not name the file. */
 const REPLACEMENT = "\ufffd";
 
-/** What is in a directory, as far as it can be read and named; the rest is left as it is. */
+/** Readable entries of a directory with UTF-8 names; others are left as they are. */
 function readEntries(dir: string): Dirent[] {
   try {
     return readdirSync(dir, { withFileTypes: true }).filter(({ name }) => !name.includes(REPLACEMENT));

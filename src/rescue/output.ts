@@ -14,8 +14,8 @@ export interface Seen {
 }
 
 /**
- * Opens a file that the rescue has written. Its content is the job's to choose, what it is is not: links,
- * devices and pipes are nothing to read.
+ * Opens a file that the rescue has written, if it is a regular file: a job could also create symlinks, devices and
+ * pipes.
  */
 function openOutput(path: string): number | undefined {
   const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
@@ -30,7 +30,7 @@ function openOutput(path: string): number | undefined {
   return undefined;
 }
 
-/** A job's exit status as the rescue wrote it; undefined when it did not. */
+/** Exit status of a job as written by the rescue; undefined if there is none. */
 export function readJobStatus(out: string): number | undefined {
   const fd = openOutput(join(out, JOB.status));
   if (fd === undefined) return undefined;
@@ -44,7 +44,7 @@ export function readJobStatus(out: string): number | undefined {
   }
 }
 
-/** Follows `.out` while a job runs: hands its log on as it grows, and says when it began and ended. */
+/** Follows `.out` while a job runs: passes its log on as it grows, and reports its start and end. */
 export class OutputWatch implements Disposable {
   readonly #out: string;
   readonly #watch: Disposable;
@@ -54,7 +54,7 @@ export class OutputWatch implements Disposable {
   #working: Promise<void> | undefined;
   #again = false;
 
-  /** @param write takes a piece of the log; the next one comes when it is done */
+  /** @param write receives a piece of the log; the next one follows when it has resolved */
   constructor(
     out: string,
     private readonly seen: Seen,
@@ -64,7 +64,7 @@ export class OutputWatch implements Disposable {
     this.#watch = watchDirectory(out, { everyMs: LOOK_MS }, () => this.#look());
   }
 
-  /** Takes what is still there, once the rescue is off. */
+  /** Passes on the rest, once the rescue is off. */
   async drain(): Promise<void> {
     this.#look();
     while (this.#working) await this.#working;

@@ -6,7 +6,7 @@ import { LOST_FOUND, RESCUE } from "../store/layout.ts";
 
 /**
  * Names of the rescue profiles among what is in PROFILES, sorted. VMs have a guest.env, too.
- * @param onProblem hears of directories that cannot be looked into
+ * @param onProblem receives errors of directories that cannot be read
  */
 export function listProfiles(
   profiles: string,

@@ -6,9 +6,9 @@ import { listDirectory, removeQuietly, writeNew } from "../store/files.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { sha256 } from "../lib/crypto.ts";
 
-/** What a saved state depends on besides the machine's arguments. */
+/** What a saved state depends on, besides the argument list. */
 export interface WarmKey {
-  /** The profile's name: it has one state at a time. */
+  /** Name of the profile, which has one state at a time. */
   profile: string;
   argv: readonly string[];
   qemuVersion: string;
@@ -21,7 +21,7 @@ const fileIdentityOf = (path: string): string => {
   return `${path} ${size} ${mtimeMs} ${ino}`;
 };
 
-/** The host's processor decides what a guest's looks like. */
+/** The guest's processor features depend on those of the host. */
 const processor = (): string =>
   readFileSync("/proc/cpuinfo", "utf8")
     .split("\n\n")[0]!
@@ -29,7 +29,7 @@ const processor = (): string =>
     .filter((line) => /^(vendor_id|cpu family|model|stepping|microcode|flags)/.test(line))
     .join("\n");
 
-/** The file's name says which state it is: with anything changed it is not found, and another is made. */
+/** File name with a checksum of all dependencies: if one changes, another state is made. */
 export function stateName({ profile, argv, qemuVersion, files }: WarmKey): string {
   const program = findProgram(argv[0]!) ?? argv[0]!;
   const facts = [qemuVersion, fileIdentityOf(program), ...argv, ...files.map(fileIdentityOf), processor()];
@@ -37,13 +37,13 @@ export function stateName({ profile, argv, qemuVersion, files }: WarmKey): strin
   return `${profile}.${hash}`;
 }
 
-/** A state that only we can have written: it is the memory of a machine that gets the guest's disks. */
+/** Requires a state to be written by this user: it is the memory of a machine with access to the guest's disks. */
 export function isTrusted(path: string): boolean {
   const stats = lstatOf(path);
   return stats !== undefined && stats.isFile() && ownedByUs(stats) && (stats.mode & 0o077) === 0;
 }
 
-/** How long a state that could not be made or used is not tried again. */
+/** Time before a state that could not be made or used is tried again. */
 const GIVEN_UP_MS = 24 * 3600 * 1000;
 const FAILED = ".failed";
 
@@ -52,18 +52,18 @@ export function hasFailed(state: string): boolean {
   return stats !== undefined && Date.now() - stats.mtimeMs < GIVEN_UP_MS;
 }
 
-/** Notes that a state is of no use on this host, and removes it. Best effort. */
+/** Records that a state does not work on this host, and removes it. Best effort. */
 export function giveUp(state: string): void {
   removeQuietly(state);
   try {
     removeQuietly(state + FAILED);
     writeNew(state + FAILED, "");
   } catch {
-    // It is tried again, then.
+    // It will be tried again.
   }
 }
 
-/** Where states are kept, private. */
+/** Private directory of states. */
 export function stateDirectory(cache: string): string {
   const directory = join(cache, "warm");
   mkdirSync(directory, { recursive: true, mode: 0o700 });

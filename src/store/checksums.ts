@@ -12,24 +12,24 @@ import { throwIfInterrupted } from "../process/signals.ts";
 import { SNAPSHOT } from "./layout.ts";
 import { sha256 } from "../lib/crypto.ts";
 
-/** What SHA256SUMS says. */
+/** Parsed SHA256SUMS. */
 export interface ParsedSums {
   /** SHA-256 in hexadecimal digits, by file name. */
   sums: Map<string, string>;
-  /** What is wrong with the list itself, a line each. */
+  /** Errors in the list itself, one line each. */
   problems: string[];
 }
 
-/** Pure: the lines of SHA256SUMS. Each names a file beside it, once; anything else is a problem and names nothing. */
+/** Pure: parses SHA256SUMS. Each line must name a file in the same directory, once; other lines are problems. */
 export function parseSums(text: string): ParsedSums {
   const sums = new Map<string, string>();
   const lines = text.split("\n");
-  const problems = lines.pop() === "" ? [] : [`${SNAPSHOT.sums} is cut off`];
+  const problems = lines.pop() === "" ? [] : [`${SNAPSHOT.sums} is truncated`];
   for (const [index, line] of lines.entries()) {
     const { name, sum = "" } = parseSumLine(line) ?? {};
     const where = `${SNAPSHOT.sums}:${index + 1}`;
-    if (!isPlainName(name)) problems.push(`${where}: no line of sha256sum's`);
-    else if (sums.has(name)) problems.push(`${where}: it names ${name} again`);
+    if (!isPlainName(name)) problems.push(`${where}: not a line of sha256sum`);
+    else if (sums.has(name)) problems.push(`${where}: duplicate name ${name}`);
     else sums.set(name, sum);
   }
   return { sums, problems };
@@ -41,27 +41,27 @@ export function loadSums(dir: string): ParsedSums | undefined {
   return text === undefined ? undefined : parseSums(text);
 }
 
-/** The files that SHA256SUMS vouches for; none where it is not there. */
+/** Names listed in SHA256SUMS; none if it does not exist. */
 export const readSums = (dir: string): ReadonlyMap<string, string> => loadSums(dir)?.sums ?? new Map();
 
-/** openssl uses the processor's instructions for it, which the coreutils of many a system do not: four times as fast. */
+/** openssl uses the SHA instructions of the processor, coreutils on many systems does not: four times as fast. */
 const PROGRAMS: readonly [argv: string[], answer: RegExp][] = [
   [["openssl", "dgst", "-sha256", "-r"], /^([0-9a-f]{64}) \*(?:stdin|-)\n$/],
   [["sha256sum"], /^([0-9a-f]{64}) [ *]-\n$/],
 ];
 
 export interface SumOptions {
-  /** Other programs go first. */
+  /** Run with idle priority. */
   low?: boolean;
-  /** Ends it. */
+  /** Aborts the computation. */
   signal?: AbortSignal;
 }
 
 /**
- * SHA-256 of a regular file, in hexadecimal digits. Programs that compute it get the file as their stdin, never its name.
- * @param bytes its length, where that is known: a file of another length is not read
+ * SHA-256 of a regular file, in hexadecimal digits. The programs that compute it read stdin, and never get the name.
+ * @param bytes expected length, if known; a file of another length is not read
  * @returns undefined for a file of another length
- * @throws a system error, VmError 74 for what is no regular file or cannot be read to its end
+ * @throws a system error, VmError 74 if it is not a regular file or cannot be read completely
  */
 export async function computeSum(
   path: string,
@@ -103,14 +103,14 @@ function sumOfSmall(path: string): string {
   return sha256(content);
 }
 
-/** @throws VmError 74 for a file that is larger than small ones are, whatever is in it */
+/** @throws VmError 74 for a file larger than MAX_SMALL_BYTES */
 function requireSmall(path: string): void {
   const brief = `it is larger than ${formatSize(MAX_SMALL_BYTES)}`;
   if ((lstatOf(path)?.size ?? 0) > MAX_SMALL_BYTES)
     throw new VmError("io", `cannot read ${path}: ${brief}`, { brief });
 }
 
-/** Runs work on each item, as many at a time as there are processors. */
+/** Runs `work` for each item, one at a time per processor. */
 async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
   const waiting = [...items];
   const worker = async (): Promise<void> => {
@@ -120,7 +120,7 @@ async function inParallel<T>(items: readonly T[], work: (item: T) => Promise<voi
 }
 
 export interface CompareOptions extends SumOptions {
-  /** Lengths of files, as far as they are known: others are not read. */
+  /** Expected lengths, where known; files of other lengths are not read. */
   sizes?: ReadonlyMap<string, number>;
   /** Compares only these. */
   only?: (name: string) => boolean;
@@ -128,7 +128,7 @@ export interface CompareOptions extends SumOptions {
 
 /**
  * Compares files with SHA256SUMS.
- * @returns what is wrong, a line each: `disk-0.img.gz: its checksum is wrong`
+ * @returns the errors, one line each: `disk-0.img.gz: its checksum is wrong`
  */
 export async function compareSums(
   dir: string,
@@ -139,7 +139,7 @@ export async function compareSums(
   await inParallel(listed, async ([name, expected]) => {
     if (options.signal?.aborted) return;
     try {
-      // All but disks and UEFI variables is small, and those have a known length where there is a manifest.
+      // Other files than disks and UEFI variables are small; those have a known length if there is a manifest.
       if (!sizes?.has(name) && (sizes || !/\.(gz|qcow2)$/.test(name))) requireSmall(join(dir, name));
       const sum = await computeSum(join(dir, name), sizes?.get(name), options);
       if (sum !== expected) wrong.set(name, `${name}: its checksum is wrong`);

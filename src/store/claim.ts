@@ -13,7 +13,7 @@ import type { Workdir, Work } from "./workdir.ts";
 import { isOwned, listOwned } from "./working-files.ts";
 import { isDirectoryName, isWorkingFile } from "./working-names.ts";
 
-/** Written anew by each run or job: a link or a pipe in such a place is removed, and leads nowhere. */
+/** Rewritten by each run or job: a symlink or pipe of such a name is removed, not followed. */
 const RENEWED: ReadonlySet<string> = new Set([
   ...RUN_FILES,
   WORK.runScript,
@@ -27,11 +27,11 @@ const RENEWED: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Prepares WORKDIR for files that a run or a job is about to write. In HOSTDIR they become the program's by that, and
+ * Prepares WORKDIR for files that a run or a job is about to write. In HOSTDIR this records them in the mark, so that
  * `destroy` may remove them.
  * @param names working files
- * @param emptied `.in` and `.out` are made anew, too
- * @throws 73 where a name is taken in HOSTDIR by a file that the mark does not name, 74 for what is no regular file
+ * @param emptied also recreate `.in` and `.out`
+ * @throws 73 if a name in HOSTDIR is taken by a file that is not in the mark, 74 if one is not a regular file
  */
 export function claimFiles(work: Workdir, names: readonly string[], emptied = false): void {
   if (work.inplace) {
@@ -54,7 +54,7 @@ export function claimFiles(work: Workdir, names: readonly string[], emptied = fa
 
 const kindError = (path: string, wanted: string): VmError =>
   new VmError("io", `cannot use ${path}: it is not ${wanted} of this user`, {
-    hint: `look at what it is, then remove it: rm ${shellQuote(path)}`,
+    hint: `inspect it, then remove it: rm ${shellQuote(path)}`,
   });
 
 const takenError = (hostdir: string, names: readonly string[]): VmError =>
@@ -62,12 +62,12 @@ const takenError = (hostdir: string, names: readonly string[]): VmError =>
     "cannotCreate",
     `cannot keep working files in ${hostdir}: these were not made by this program: ${names.join(", ")}`,
     {
-      hint: `if they are working files of this VM, take them over: ${commandLine("adopt")}\nelse move them away`,
+      hint: `adopt them if they are working files of this VM: ${commandLine("adopt")}\nmove them elsewhere if not`,
     },
   );
 
 /**
- * Refuses to make working files in HOSTDIR where others' have such names.
+ * Refuses to create working files in HOSTDIR if unrelated files have such names.
  * @throws 73 naming them
  */
 export function refuseTaken(hostdir: string): void {
@@ -77,8 +77,8 @@ export function refuseTaken(hostdir: string): void {
 }
 
 /**
- * Refuses to put a snapshot beside disks in HOSTDIR that no `.work` refers to (a VM in place, copied without its hidden
- * files): they may be newer than any snapshot.
+ * Refuses to restore a snapshot beside disks in HOSTDIR that no `.work` refers to (an in-place VM copied without its
+ * hidden files): they may be newer than any snapshot.
  * @throws 73 naming them
  */
 export function refuseStrayDisks(hostdir: string, work: Work, command: string): void {
@@ -89,7 +89,7 @@ export function refuseStrayDisks(hostdir: string, work: Work, command: string): 
     "cannotCreate",
     `cannot ${command}: ${hostdir} has disks to which no ${HOST.workLink} link refers: ${disks.join(", ")}`,
     {
-      hint: `they may be newer than the last snapshot; take them over: ${commandLine("adopt")}`,
+      hint: `adopt them, as they may be newer than the last snapshot: ${commandLine("adopt")}`,
     },
   );
 }

@@ -6,27 +6,27 @@ import { readTail } from "../lib/read-file.ts";
 import { replaceFile } from "./files.ts";
 import { WORK } from "./layout.ts";
 
-/** One thing that happened in a run. */
+/** One event of a run. */
 export type PastEvent = QmpEvent & {
-  /** When, by the host's clock. */
+  /** By the host's clock. */
   at: Date;
 };
 
-/** Prepares a run's log of events: asks qemu to tell, and forgets what the last run told. */
+/** Prepares the event log of a run: enables events in qemu, and clears those of the last run. */
 export function startEvents(workdir: string): void {
   replaceFile(join(workdir, WORK.eventsIn), formatCommand("qmp_capabilities"));
   replaceFile(join(workdir, WORK.eventsOut), "");
 }
 
 /**
- * What has happened in the last run, in order, the last events of many; nothing where no log is, or something else in
- * its place, and not what a crash cut off.
+ * Events of the last run in order, the most recent ones if there are many. None if the log is missing or not a regular
+ * file; a truncated last line is ignored.
  */
 export function readEvents(workdir: string): PastEvent[] {
   try {
     return parseEvents(readTail(join(workdir, WORK.eventsOut)) ?? "");
   } catch (error) {
-    // A link, a pipe: how the run ended is not known, which stops no command.
+    // A symlink or pipe: the exit reason is unknown, which is not an error.
     if (error instanceof VmError) return [];
     throw error;
   }

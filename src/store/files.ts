@@ -21,7 +21,7 @@ import { remove } from "./remove.ts";
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
-/** Names in a directory; none when it is not there. */
+/** Names in a directory; none if it does not exist. */
 export function listDirectory(path: string): string[] {
   try {
     return readdirSync(path);
@@ -31,7 +31,7 @@ export function listDirectory(path: string): string[] {
   }
 }
 
-/** Directories in a directory, links to some not among them. */
+/** Subdirectories of a directory, without symlinks. */
 export function listDirectories(path: string): string[] {
   try {
     return readdirSync(path, { withFileTypes: true })
@@ -43,7 +43,7 @@ export function listDirectories(path: string): string[] {
   }
 }
 
-/** A new file that only the owner may read and write; never follows a link, never overwrites. */
+/** Creates a file with mode 0600; never follows a symlink, never overwrites. */
 export const createFile = (path: string): number =>
   openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
 
@@ -86,7 +86,7 @@ export function followWrites(path: string): WrittenFile {
   return { sync: () => syncDescriptor(fd), [Symbol.dispose]: () => closeSync(fd) };
 }
 
-/** Writes a new file and syncs it; leaves nothing when that fails. */
+/** Writes and syncs a new file; removes it if that fails. */
 export function writeNew(path: string, content: string | Buffer): void {
   const fd = createFile(path);
   try {
@@ -101,8 +101,8 @@ export function writeNew(path: string, content: string | Buffer): void {
 }
 
 /**
- * Replaces a file in one step: write beside, sync, rename.
- * @param directory where the new one is written: in the same file system, and cleared of what a kill leaves
+ * Replaces a file atomically: write to a temporary file, sync, rename.
+ * @param directory of the temporary file: on the same filesystem, and cleaned up after a kill
  */
 export function replaceFile(path: string, content: string | Buffer, directory = dirname(path)): void {
   const beside = join(directory, `${PARTIAL}${process.pid}`);
@@ -117,7 +117,7 @@ export function replaceFile(path: string, content: string | Buffer, directory = 
   syncDirectory(dirname(path));
 }
 
-/** Points a symbolic link at `target` in one step, whether it exists or not: when this throws, it has not. */
+/** Creates or replaces a symlink atomically. If this throws, it is unchanged. */
 export function replaceSymlink(path: string, target: string): void {
   const beside = join(dirname(path), `${PARTIAL}${process.pid}`);
   rmSync(beside, { force: true });
@@ -130,7 +130,7 @@ export function replaceSymlink(path: string, target: string): void {
   }
 }
 
-/** The same while something else is being reported; what stays is removed by the next command. */
+/** The same, ignoring errors, while another error is reported; the next command removes what is left. */
 export function removeQuietly(path: string): void {
   try {
     remove(path);
@@ -139,25 +139,25 @@ export function removeQuietly(path: string): void {
   }
 }
 
-/** Bytes free for the caller in the file system that holds `path`. */
+/** Bytes available to the caller on the filesystem of `path`. */
 export function freeBytes(path: string): number {
   const { bavail, bsize } = statfsSync(path);
   return bavail * bsize;
 }
 
-/** Bytes a file occupies (holes do not count). */
+/** Allocated bytes of a file (without holes). */
 export const allocatedBytes = (stats: Stats): number => stats.blocks * 512;
 
-/** What makes room. Snapshots take none in TMPDIR, or it is not known. */
+/** How to free space. In TMPDIR there are no snapshots; otherwise that is unknown. */
 const MAKE_ROOM = {
-  snapshots: "free some room there, or remove old snapshots",
-  tmpdir: "free some room there, or name a larger directory in TMPDIR",
+  snapshots: "free some space there, or remove old snapshots",
+  tmpdir: "free some space there, or set TMPDIR to a larger directory",
 };
 
 /**
- * Refuses when `directory` has no room for `needed` bytes, or is not there.
- * @param holds what else is in it, which the hint goes by
- * @throws 73 naming it
+ * Requires `needed` bytes of free space in `directory`.
+ * @param holds what else is in it, for the hint
+ * @throws 73 if there is not enough space, or no such directory
  */
 export function requireRoom(
   directory: string,
@@ -171,50 +171,50 @@ export function requireRoom(
   } catch (error) {
     throw new VmError("cannotCreate", `cannot ${what}: ${directory}: ${reasonOf(error)}`, {
       cause: error,
-      hint: "make that directory, or name another one; working files are made in TMPDIR, else in /tmp",
+      hint: "create that directory, or set TMPDIR to another one",
     });
   }
   if (free >= needed) return;
   throw new VmError(
     "cannotCreate",
-    `cannot ${what}: no room in ${directory}: about ${formatSize(needed)} needed, ${formatSize(free)} free`,
+    `cannot ${what}: no space in ${directory}: about ${formatSize(needed)} needed, ${formatSize(free)} free`,
     { hint: MAKE_ROOM[holds] },
   );
 }
 
 /**
- * Turns a failed system call into an error for the user: no room is 73, anything else 74.
- * @param noRoom the hint where there is no room; what was done before is the caller's to know and to say
+ * Turns a failed system call into an error for the user: 73 for a full disk or missing permission, otherwise 74.
+ * @param noRoom hint for a full disk; only the caller knows what was done before
  */
 export function fileError(what: string, error: unknown, noRoom?: string): VmError {
   if (error instanceof VmError) return error;
   if (isNoRoom(error)) return noRoomError(what, { hint: noRoom, cause: error });
   if (hasErrno(error, "EACCES", "EPERM", "EROFS")) {
-    // Of a link or a rename, the name that was to be made.
+    // Of a symlink or rename: the destination.
     const where = (error as { dest?: string }).dest ?? error.path;
     const brief = `${reasonOf(error)}${where ? ` (${where})` : ""}`;
     return new VmError("cannotCreate", `${what}: ${brief}`, {
       cause: error,
       brief,
-      hint: "the directory and what is in it must belong to you and be writable",
+      hint: "make the directory and its contents yours and writable: chown, chmod u+w",
     });
   }
   const brief = reasonOf(error);
   return new VmError("io", `${what}: ${brief}`, { cause: error, brief });
 }
 
-const FINISHED_LATER = "the next command of this VM does it; look at the disk if this comes again";
+const FINISHED_LATER = "run any command that changes this VM to complete it; check the disk if this repeats";
 
 /**
- * Runs what follows the point of no return. A failure there does not undo the change, and must not say so.
- * @param hint what to do then
- * @throws 74 (73 for want of room) saying that the change is done but not finished
+ * Runs the steps after the commit of a change. A failure there does not undo the change.
+ * @param hint what to do on failure
+ * @throws 74 (73 for a full disk): the change is committed but not completed
  */
 export function afterCommit(done: string, finish: () => void, hint = FINISHED_LATER): void {
   try {
     finish();
   } catch (error) {
-    const message = `${done}, but the rest could not be done: ${reasonOf(error)}`;
+    const message = `${done}, but the rest failed: ${reasonOf(error)}`;
     throw new VmError(isNoRoom(error) ? "cannotCreate" : "io", message, { cause: error, hint });
   }
 }

@@ -5,7 +5,7 @@ import { readAssignments } from "../config/literal.ts";
 import { parseImage } from "../machine/parse.ts";
 import { isDiskName } from "./layout.ts";
 
-/** [compat] What guest.env always holds, in this order. */
+/** [compat] Settings that guest.env always contains, in this order. */
 const NAMES = [
   "GUESTNAME",
   "QEMUARCH",
@@ -23,7 +23,7 @@ const NAMES = [
   "IMAGES",
 ] as const satisfies readonly SettingName[];
 
-/** Names of newer features: only where they differ from the default. */
+/** Settings of newer features, written only if they differ from the default. */
 const FURTHER = [
   "ACCEL",
   "CPU",
@@ -35,7 +35,7 @@ const FURTHER = [
 export type GuestEnv = Record<(typeof NAMES)[number], SettingValue> &
   Partial<Record<(typeof FURTHER)[number], SettingValue>>;
 
-/** Quoted so that bash, and the literal reader, give back exactly this text. */
+/** Quotes a value so that bash and the literal reader return exactly this text. */
 const quote = (text: string): string => `"${text.replaceAll(/[\\"$`]/g, String.raw`\$&`)}"`;
 
 /** [compat] The text of guest.env: double quotes, one array element a line (users edit it with sed). */
@@ -58,8 +58,8 @@ function formatAssignment(name: string, value: SettingValue): string {
 const QUOTED = String.raw`"(?:[^"\\]|\\[^])*"`;
 
 /**
- * Pure: the text of a guest.env with one more setting. Assignments of that name in the form above are replaced, and what
- * users have written stays: the last assignment counts.
+ * Pure: adds a setting to the text of a guest.env. Assignments of that name in the form above are replaced; those of
+ * another form stay, as the last assignment takes effect.
  */
 export function withAssignment(text: string, name: string, value: SettingValue): string {
   const earlier = new RegExp(`^${name}=(?:${QUOTED}|\\((?:\\s*${QUOTED})*\\s*\\))[ \\t]*\\n`, "gm");
@@ -67,7 +67,7 @@ export function withAssignment(text: string, name: string, value: SettingValue):
   return `${whole.replaceAll(earlier, "")}${formatAssignment(name, value)}\n`;
 }
 
-/** Pure: the VM's own disks that a guest.env names; none where it cannot be read literally. */
+/** Pure: own disks that a guest.env names; none if it cannot be read literally. */
 export function namedDisks(text: string): string[] {
   const read = readAssignments(text, () => "");
   if (read.kind !== "values") return [];

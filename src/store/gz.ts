@@ -8,22 +8,22 @@ import { interruption } from "../process/signals.ts";
 import { createFile, syncDescriptor } from "./files.ts";
 import { openForReading } from "../lib/read-file.ts";
 
-/** One file to compress or unpack. */
+/** One file to compress or decompress. */
 export interface CopyJob {
   /** Short name for messages. */
   name: string;
   from: string;
   to: string;
-  /** Bytes of `from` that are to be read. */
+  /** Bytes of `from` to read. */
   bytes: number;
 }
 
-/** Tells how many bytes have been read so far, of all jobs together. */
+/** Receives the number of bytes read so far, over all jobs. */
 export type OnProgress = (doneBytes: number) => void;
 
 const PROGRESS_MS = 250;
 
-/** Where a child reads in its input: exact, and no byte passes through us (proc(5), fdinfo). */
+/** A child's position in its input: exact, without copying the data through this process (proc(5), fdinfo). */
 function readPosition(pid: number): number {
   try {
     return Number(/^pos:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/fdinfo/0`, "utf8"))?.[1] ?? 0);
@@ -32,17 +32,17 @@ function readPosition(pid: number): number {
   }
 }
 
-/** One copy at work: the process whose input position tells how far it is, and its end. */
+/** A copy in progress: the process whose input position is the progress, and its end. */
 interface Copy {
   reader: Child;
   all: Child[];
   done: Promise<void>;
 }
 
-/** A reader that is ahead of its time is stopped for this long. */
+/** How long a reader that is above the rate limit is stopped. */
 const RATE_MS = 20;
 
-/** Keeps a reader to so many bytes a second, as nothing else that is everywhere can. */
+/** Limits the rate of a reader by stopping it, which needs no other program. */
 function keepToRate({ reader }: Copy, bytesPerSecond: number): Disposable {
   const started = performance.now();
   const timer = setInterval(() => {
@@ -53,8 +53,8 @@ function keepToRate({ reader }: Copy, bytesPerSecond: number): Disposable {
 }
 
 /**
- * Runs copies side by side, at most `limit` at once; the first failure or interruption ends them all.
- * @param rate bytes per second of them all; 0: as fast as may be
+ * Runs copies in parallel, at most `limit` at once; the first failure or interruption ends all.
+ * @param rate bytes per second in total; 0: unlimited
  */
 async function runFileCopies(
   jobs: readonly CopyJob[],
@@ -102,16 +102,16 @@ async function runFileCopies(
 export interface CompressOptions {
   /** 1 to 9. */
   level: number;
-  /** Bytes per second that are read, of all files together; 0: as fast as may be. */
+  /** Bytes read per second in total; 0: unlimited. */
   rate?: number;
-  /** Puts a program before those that do it. */
+  /** Wraps the command lines, to set a priority. */
   wrap?: (argv: string[]) => string[];
 }
 
 /**
- * Compresses files with pigz, side by side. Each may use every core: the kernel shares them out, and the
- * largest does not end alone on its share.
- * @throws 73 when there is no room, 69 without pigz
+ * Compresses files with pigz in parallel. Each may use every core: so the largest one can use all of them when the
+ * others are done.
+ * @throws 73 if there is no space, 69 without pigz
  */
 export async function compressFiles(
   jobs: readonly CopyJob[],
@@ -119,7 +119,7 @@ export async function compressFiles(
   onProgress: OnProgress,
 ): Promise<void> {
   requireProgram("pigz");
-  // Before the work of minutes: its checksums come last.
+  // Before minutes of work: checksums are computed at the end.
   for (const name of ["cat", "sha256sum"]) requireProgram(name, installHint(PACKAGES.coreutils));
   const cores = availableParallelism();
   const begin = (job: CopyJob): Copy => {
@@ -127,7 +127,7 @@ export async function compressFiles(
     const before = fstatSync(from, { bigint: true });
     const to = createFile(job.to);
     const [readEnd, writeEnd] = pipe();
-    // Not pigz itself: its threads wait for each other for ever when reading fails (seen with 2.6).
+    // pigz does not read the file itself: its threads deadlock on a read error (seen with 2.6).
     const reader = start(wrap(["cat"]), { stdin: from, stdout: writeEnd });
     const packer = start(wrap(["pigz", `-${level}`, "-p", String(cores), "-n", "-T", "-c"]), {
       stdin: readEnd,
@@ -143,8 +143,8 @@ export async function compressFiles(
         await syncDescriptor(to);
         const after = fstatSync(from, { bigint: true });
         if (after.mtimeNs !== before.mtimeNs || after.size !== before.size)
-          throw new VmError("io", `${job.from} was changed while it was copied`, {
-            hint: "something writes to this disk: end it, and run the command again",
+          throw new VmError("io", `cannot compress ${job.from}: it changed while it was read`, {
+            hint: "stop what writes to this disk, and run the command again",
           });
       } finally {
         closeSync(from);
@@ -157,9 +157,9 @@ export async function compressFiles(
 }
 
 /**
- * Unpacks gz files into new sparse files and syncs them.
- * @param wrap puts a program before those that do it
- * @throws 73 when there is no room, 74 when a file is damaged
+ * Decompresses gz files into new sparse files and syncs them.
+ * @param wrap wraps the command lines, to set a priority
+ * @throws 73 if there is no space, 74 if a file is damaged
  */
 export async function unpackFiles(
   jobs: readonly CopyJob[],
@@ -173,7 +173,7 @@ export async function unpackFiles(
     const to = createFile(job.to);
     const [readEnd, writeEnd] = pipe();
     const reader = start(wrap(["pigz", "-d", "-c"]), { stdin: from, stdout: writeEnd });
-    // dd leaves holes where there are only zeroes, and syncs at the end (GNU coreutils).
+    // dd makes zeroes holes, and syncs at the end (GNU coreutils: conv=sparse,fsync).
     const writer = start(wrap(["dd", "bs=64K", "iflag=fullblock", "conv=sparse,fsync", "status=none"]), {
       stdin: readEnd,
       stdout: to,
@@ -189,7 +189,7 @@ export async function unpackFiles(
   await runFileCopies(jobs, availableParallelism(), begin, onProgress);
 }
 
-/** The length gzip notes at a file's end, modulo 4 GiB (RFC 1952): a lower bound of what it unpacks to. */
+/** The length at the end of a gzip file, modulo 4 GiB (RFC 1952): a lower bound of its decompressed size. */
 export function gzipLengthHint(path: string): number {
   const fd = openForReading(path);
   try {

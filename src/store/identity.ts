@@ -2,11 +2,11 @@ import { readAssignments, type Assignment } from "../config/literal.ts";
 import { isUuid } from "../lib/uuid.ts";
 import { withAssignment } from "./guest-env.ts";
 
-/** Which VM a directory holds: kept when it is moved or renamed, renewed by a copy that is used beside the original. */
+/** Identity of a VM: kept when its directory is moved or renamed, replaced in a copy used beside the original. */
 export interface Identity {
   /** Absent in older VMs, until their first change. */
   uuid: string | undefined;
-  /** UUIDs that it had earlier, oldest first. */
+  /** Earlier UUIDs, oldest first. */
   former: readonly string[];
 }
 
@@ -20,8 +20,8 @@ function parse(text: string): Assignment[] | undefined {
 }
 
 /**
- * Pure: the identity that the text of a guest.env holds.
- * @returns undefined when the text is empty, not literal, or holds something else in these settings
+ * Pure: reads the identity from the text of a guest.env.
+ * @returns undefined if the text is empty or not literal, or these settings have other values
  */
 export function parseIdentity(text: string): Identity | undefined {
   const assignments = parse(text);
@@ -41,8 +41,8 @@ const isSameIdentity = (a: Identity, b: Identity): boolean =>
   a.uuid === b.uuid && JSON.stringify(a.former) === JSON.stringify(b.former);
 
 /**
- * Pure: the text of a guest.env with this identity; the same text where it holds that already.
- * @returns undefined when the text is none that can be read, or would not be read back so
+ * Pure: sets the identity in the text of a guest.env; returns the same text if it is already set.
+ * @returns undefined if the text cannot be read, or the result would not be read back the same
  */
 export function withIdentity(text: string, identity: Identity & { uuid: string }): string | undefined {
   const before = parseIdentity(text);
@@ -51,12 +51,12 @@ export function withIdentity(text: string, identity: Identity & { uuid: string }
   let changed = before.uuid === identity.uuid ? text : withAssignment(text, "UUID", identity.uuid);
   if (JSON.stringify(before.former) !== JSON.stringify(identity.former))
     changed = withAssignment(changed, "UUID_FORMER", [...identity.former]);
-  // A last line that ends in `\` would swallow what is appended.
+  // A last line that ends in `\` would be joined with what is appended.
   const after = parseIdentity(changed);
   return after && isSameIdentity(after, identity) && others(changed) === others(text) ? changed : undefined;
 }
 
-/** All further settings, for a comparison. */
+/** All other settings, for comparison. */
 const others = (text: string): string =>
   JSON.stringify(
     parse(text)

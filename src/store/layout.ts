@@ -1,23 +1,23 @@
 /**
- * Every name the program uses on disk, once. Those marked [compat] are read and written by the
- * earlier program too.
+ * Every file name that the program uses, once. Those marked [compat] are also read and written by the earlier
+ * program.
  */
 
 /** In HOSTDIR. */
 export const HOST = {
   /** [compat] Settings of the VM. */
   guestEnv: "guest.env",
-  /** [compat] Link to WORKDIR. */
+  /** [compat] Symlink to WORKDIR. */
   workLink: ".work",
   /** [compat] Snapshots. */
   backups: "backups",
-  /** Held with flock(2) where HOSTDIR itself cannot be: on a network file system. */
+  /** Locked with flock(2) where HOSTDIR itself cannot be: on a network filesystem. */
   lock: ".vm-lock",
 } as const;
 
 /** In WORKDIR. */
 export const WORK = {
-  /** [compat] Link back to HOSTDIR. */
+  /** [compat] Symlink to HOSTDIR. */
   hostLink: ".host",
   guestEnv: "guest.env",
   /** [compat] A job's input and output. */
@@ -26,55 +26,55 @@ export const WORK = {
   /** [compat] UEFI variables. */
   efivars: "efivars.bin",
   /**
-   * What cloud-init in the guest is told: a volume that is attached while it is there. Not `seed.img`: with
-   * `--inplace` that may be a file of the user's, and what bears this name is removed with the working files.
+   * Volume with data for cloud-init in the guest, attached while it exists. Not `seed.img`: with `--inplace` that may
+   * be a file of the user's, and files of this name are removed with the working files.
    */
   seed: "vm-seed.img",
-  /** [compat] Present until the first run has ended well. */
+  /** [compat] Present until the first run has succeeded. */
   firstTime: "FIRSTTIME",
-  /** [compat] The command that runs the VM. */
+  /** [compat] The qemu command of the VM. */
   runScript: "run-vm.sh",
-  /** Our mark: this directory holds working files, made by us. */
+  /** Mark: this directory contains working files made by this program. */
   mark: ".vm.json",
-  /** QMP for short questions. */
+  /** QMP for short requests. */
   qmp: "qmp.sock",
-  /** QMP for whoever runs the VM. */
+  /** QMP for the process that runs the VM. */
   monitor: "monitor.sock",
-  /** QMP for a snapshot while the VM runs, which takes long. */
+  /** QMP for a snapshot of the running VM, which takes long. */
   backup: "backup.sock",
   console: "console.sock",
-  /** The guest agent's line (qemu-ga). */
+  /** Channel of the guest agent (qemu-ga). */
   agent: "agent.sock",
-  /** Locked by the command that talks to the agent. */
+  /** Locked by the command that uses the agent. */
   agentLock: "agent.sock.lock",
   /**
-   * A QMP monitor that nobody need listen to: qemu reads one command from `events.in` and writes what happens to
-   * `events.out`, one event a line (its chardev `pipe` takes plain files, and adds these endings itself).
+   * A QMP monitor without a client: qemu reads one command from `events.in` and writes events to `events.out`, one a
+   * line (its chardev `pipe` accepts regular files, and appends these suffixes itself).
    */
   events: "events",
   eventsIn: "events.in",
   eventsOut: "events.out",
   consoleLog: "console.log",
-  /** The guest's host key, for ssh: nobody else's business. */
+  /** The guest's host key, for ssh. */
   knownHosts: "known_hosts",
-  /** [compat] The command that runs the rescue of the last job. */
+  /** [compat] The qemu command of the last job's rescue. */
   rescueScript: "run-rescue.sh",
   rescueConsoleLog: "rescue.log",
-  /** Lines to the rescue (`stop`), and its questions. */
+  /** Channels to the rescue: `stop`, and its questions. */
   control: "control.sock",
   ask: "ask.sock",
   qemuLog: "qemu.log",
   spicePassword: "spice.password",
-  /** What opens a viewer; one for each protocol, with the socket where there is no port. */
+  /** Connection files for a viewer, one for each protocol. */
   spiceViewer: "spice.vv",
   vncViewer: "vnc.vv",
   spiceSocket: "spice.sock",
   vncSocket: "vnc.sock",
-  /** A picture of the screen, as qemu writes it. */
+  /** Screenshot, as qemu writes it. */
   screen: "screen.ppm",
 } as const;
 
-/** Files of a run: gone when the VM is off. */
+/** Files of a run, removed when the VM is off. */
 export const RUN_FILES = [
   WORK.qmp,
   WORK.monitor,
@@ -122,20 +122,20 @@ export const SNAPSHOT = {
   timestamp: "TS",
   sums: "SHA256SUMS",
   manifest: "manifest.json",
-  /** There: not to be removed by `prune`, nor by `rm`. Not among the sums. */
+  /** If present, `prune` and `rm` keep the snapshot. Not listed in SHA256SUMS. */
   protected: "PROTECTED",
 } as const;
 
-/** The name that a disk has in a snapshot of the format qcow2. */
+/** Name of a disk in a qcow2 snapshot. */
 export const imageName = (disk: string): string => disk.replace(/\.img$/, SNAPSHOT.qcow2);
 
-/** [compat] In `backups/`: link to the newest snapshot. */
+/** [compat] In `backups/`: symlink to the newest snapshot. */
 export const LAST = "LAST";
 
 /** `PROG.defaults`: extra arguments for qemu. */
 export const defaultsName = (prog: string): string => `${prog}.defaults`;
 
-/** Hidden beginnings of things that are still being made (a crash leaves them; the next command removes them). */
+/** Prefix of directories under construction. The next command removes what a crash leaves of them. */
 export const PARTIAL = ".vm-partial-";
 
 /** In HOSTDIR with `--inplace`: complete new working files, to be moved into place (a redo log). */
@@ -144,5 +144,5 @@ export const READY = ".vm-ready";
 /** In HOSTDIR with `--inplace`: the working files are being removed (a redo log). */
 export const REMOVING = ".vm-removing";
 
-/** At the top of a file system of ext's kind: root's alone (mklost+found(8)), and nobody's VM. */
+/** In the root directory of an ext filesystem: accessible to root only (mklost+found(8)), and not a VM. */
 export const LOST_FOUND = "lost+found";

@@ -11,19 +11,19 @@ import { HOST } from "./layout.ts";
 const WAIT_MS = 3000;
 const RETRY_MS = 40;
 
-/** File systems (statfs(2) magic) where a directory cannot be locked: NFS, CIFS, SMB2. */
+/** Filesystems (statfs(2) magic) where a directory cannot be locked: NFS, CIFS, SMB2. */
 const REMOTE = [0x6969, 0xff534d42, 0xfe534d42];
 
-/** One VM, one change at a time: held until disposed of, or until the kernel ends the process. */
+/** Serialises changes to a VM: held until disposed, or released by the kernel with the process. */
 export interface VmLock extends Disposable {
   readonly hostdir: string;
 }
 
 /** mount(2) and nfs(5): an NFS server without its lock service answers ENOLCK. */
 const NO_LOCKS =
-  "keep the VM on a local file system: --hostdir=DIR; on NFS start the lock service (rpc.statd, nfslock), or mount with local_lock=flock where this host alone uses it";
+  "move the VM to a local filesystem: --hostdir=DIR; on NFS start the lock service (rpc.statd, nfslock), or mount with local_lock=flock if only this host uses it";
 
-/** HOSTDIR itself, so that nothing is left behind; a file in it where that cannot work. */
+/** Opens HOSTDIR itself, so that no lock file is left behind; a file in it where that cannot be locked. */
 function openLock(hostdir: string): number {
   const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
   return REMOTE.includes(statfsSync(hostdir).type)
@@ -33,18 +33,18 @@ function openLock(hostdir: string): number {
 
 /**
  * Takes the VM's lock, waiting briefly.
- * @param command what it is taken for, for the error message
+ * @param command what the lock is taken for, for the error message
  * @param take flock(2)
  * @throws 75 naming the holder, 74 where the file system cannot lock
  */
 export const lockVm = (hostdir: string, command: string, waitMs = WAIT_MS, take = flock): Promise<VmLock> =>
-  lockDirectory(hostdir, { command, waitMs, busy: "another command is changing this VM", take });
+  lockDirectory(hostdir, { command, waitMs, busy: "the VM is locked by another process", take });
 
 /** What a directory is locked for. */
 interface LockOptions {
   command: string;
   waitMs: number;
-  /** Why it is held, for the error message. */
+  /** What is locked, for the error message. */
   busy: string;
   /** flock(2) */
   take?: typeof flock;
@@ -72,12 +72,12 @@ export async function lockDirectory(
   const holder = (): string => describeLockHolder(fstatSync(fd).ino);
   using _step = beginStep(() => `waiting for the lock of ${hostdir}: ${holder()}`);
   try {
-    // flock(2) has no event to wait for; a blocking call would stop signals from being heard.
+    // flock(2) offers no event; a blocking call would defer signals.
     while (!tryLock()) {
       throwIfInterrupted();
       if (Date.now() >= deadline)
         throw new VmError("busy", `cannot ${command}: ${busy}: ${holder()}`, {
-          hint: "wait until it has finished and try again",
+          hint: "run the command again when that has finished",
         });
       await Bun.sleep(RETRY_MS);
     }
@@ -88,7 +88,7 @@ export async function lockDirectory(
   return { hostdir, [Symbol.dispose]: () => closeSync(fd) };
 }
 
-/** Who holds the lock on this inode, from /proc/locks (proc(5)): `vm backup (pid 123)`. */
+/** The holder of the lock on this inode, from /proc/locks (proc(5)): `vm backup (pid 123)`. */
 function describeLockHolder(inode: number): string {
   try {
     const line = readFileSync("/proc/locks", "utf8")
@@ -98,6 +98,6 @@ function describeLockHolder(inode: number): string {
     const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").join(" ");
     return `${plain(words.trim())} (pid ${pid})`;
   } catch {
-    return "it cannot be named";
+    return "holder unknown";
   }
 }

@@ -5,15 +5,15 @@ import { type Consistency, parseConsistency } from "./mark-types.ts";
 
 /** One of the VM's files in a snapshot. */
 export interface StoredFile {
-  /** Its name among the working files: `disk-0.img`. */
+  /** Name of the working file: `disk-0.img`. */
   name: string;
-  /** Its name in the snapshot: `disk-0.img.gz`, `disk-0.qcow2`. */
+  /** Name in the snapshot: `disk-0.img.gz`, `disk-0.qcow2`. */
   file: string;
-  /** Length, and what it occupied (holes do not count). */
+  /** Length, and allocated bytes (without holes). */
   bytes: number;
   allocatedBytes: number;
   storedBytes: number;
-  /** The size the guest sees; absent for what is no disk. */
+  /** Virtual size of a disk; absent for other files. */
   virtualBytes?: number;
 }
 
@@ -22,16 +22,16 @@ export interface Manifest {
   version: 1;
   format: SnapshotFormat;
   /**
-   * Names this state of the disks for ever, 16 hexadecimal digits: bitmaps in the working disks (qcow2) and copies in a
-   * repository refer to it. Absent in older ones of the format gz.
+   * Identifies this state of the disks, 16 hexadecimal digits: dirty bitmaps in the working disks (qcow2) and copies in
+   * a repository refer to it. Absent in older gz snapshots.
    */
   id?: string;
-  /** The snapshot beside it that its disks are changes to (qcow2); absent where it stands alone. */
+  /** The snapshot that its disks are incremental on (qcow2); absent if it is full. */
   parent?: string;
-  /** The parent's `id`, and the sum over its content then (`contentSum`). Absent in those of earlier versions. */
+  /** The parent's `id`, and the checksum of its content at that time (`contentSum`). Absent in older ones. */
   parentId?: string;
   parentSum?: string;
-  /** Sums over its own content before data of removed parents was merged into it: children may name these. */
+  /** Checksums of its content before data of removed parents was merged into it: children may refer to these. */
   formerSums?: string[];
   /** `vm 0.1.0` */
   tool: string;
@@ -41,12 +41,12 @@ export interface Manifest {
   /** ISO time stamp. */
   made: string;
   consistency: Consistency;
-  /** The VM had not had its first run. */
+  /** The VM had not been run yet. */
   firstTime: boolean;
   files: StoredFile[];
 }
 
-/** The newest format of manifest.json that is known here; older ones are read for ever. */
+/** The newest known format of manifest.json; older ones must stay readable. */
 const MANIFEST_VERSION = 1;
 
 const isCount = (value: unknown): boolean =>
@@ -79,7 +79,7 @@ const describeFormat = ({
 
 /** @throws 74 when the manifest is damaged, 78 when a newer version wrote it */
 export function parseManifest(text: string, dir: string): Manifest {
-  const brief = "its manifest is not whole";
+  const brief = "its manifest is incomplete";
   const damaged = new VmError("io", `the snapshot ${dir} is damaged: ${brief}`, { brief });
   let value: unknown;
   try {

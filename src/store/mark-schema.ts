@@ -1,4 +1,4 @@
-/** Reads the text of a mark (`.vm.json`) field by field: it may come from another version, a bad disk or an attacker. */
+/** Parses a mark (`.vm.json`) field by field: it may come from another version, a bad disk or an attacker. */
 import { isAbsolute, resolve } from "node:path";
 import { isSettingName, parseSetting, type RawSettings } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
@@ -18,7 +18,7 @@ const isFields = (value: unknown): value is Fields =>
 
 /** The text of a mark, with the checksum of its other fields as the last one. */
 export function formatMark({ damaged: _damaged, ...fields }: Mark): string {
-  // As it is read again: fields that are undefined are none.
+  // As JSON has it: without undefined fields.
   const plainFields = JSON.parse(JSON.stringify(fields)) as Fields;
   return `${JSON.stringify({ ...plainFields, sum: sumFields(plainFields) }, null, 2)}\n`;
 }
@@ -27,8 +27,8 @@ export function formatMark({ damaged: _damaged, ...fields }: Mark): string {
 const sumFields = (fields: Fields): string => sha256(JSON.stringify(fields));
 
 /**
- * Reads a mark. What is not of its form is left out; a mark that is damaged still is one, with what can be read of it,
- * and how the last run ended counts as unknown.
+ * Parses a mark. Malformed fields are left out. A damaged mark still is one, with the fields that can be read, and with
+ * an unknown exit reason.
  * @throws 78 for the mark of a newer version
  */
 export function parseMark(text: string, path: string): Mark {
@@ -42,7 +42,7 @@ export function parseMark(text: string, path: string): Mark {
       whole = sum === undefined || sum === sumFields(fields);
     }
   } catch {
-    // No JSON, or nested deeper than the parser can go.
+    // Not JSON, or nested too deeply for the parser.
   }
   const { vm } = fields;
   if (whole && typeof vm === "number" && Number.isInteger(vm) && vm > FORMAT)
@@ -51,9 +51,9 @@ export function parseMark(text: string, path: string): Mark {
     });
   const dropped: string[] = [];
   const mark = readFields(fields, dropped);
-  // Without a checksum (earlier versions), a field of another form is the only sign of damage.
+  // Without a checksum (earlier versions), a malformed field is the only sign of damage.
   if (whole && vm === FORMAT && (sum !== undefined || dropped.length === 0)) return mark;
-  // Which files belong to the program decides what `destroy` removes: not by a damaged list.
+  // This list decides what `destroy` removes: a damaged one is not used.
   const { owns: _owns, files: _files, ...rest } = mark;
   return { ...rest, lastRun: "unknown", damaged: true };
 }
@@ -69,7 +69,7 @@ function readFields(fields: Fields, dropped: string[]): Mark {
   const mark: Mark = {
     vm: FORMAT,
     created: take("created", date) ?? "",
-    // A word that is not known is an end that is not known.
+    // An unknown word is an unknown exit reason.
     lastRun: take("lastRun", (value) => RUN_ENDS.find((end) => end === value)),
     run: take("run", (value) => readRun(value, dropped)),
     restored: take("restored", parseConsistency),
@@ -102,7 +102,7 @@ const date = (value: unknown): string | undefined =>
     ? value
     : undefined;
 
-/** Absolute and without detours. */
+/** An absolute, normalised path. */
 const path = (value: unknown): string | undefined =>
   typeof value === "string" && isAbsolute(value) && resolve(value) === value && !value.includes("\0")
     ? value
@@ -114,10 +114,10 @@ const strings = (value: unknown): string[] | undefined =>
 const names = (value: unknown): string[] | undefined =>
   Array.isArray(value) && value.every(isPlainName) ? value : undefined;
 
-/** Rules as qemu gets them: `hostfwd=…` and what else a user-mode network card takes. */
+/** Rules as passed to qemu: `hostfwd=…` and other options of a user-mode network card. */
 const asForwards = (value: unknown): string[] | undefined => {
   const list = strings(value);
-  // One by one: a comma within would make two of one.
+  // One by one: a comma within one would split it.
   return list?.every((rule) => {
     const parsed = parseForwards(rule);
     const isOne = "options" in parsed && parsed.options.length === 1 && parsed.options[0] === rule;
@@ -127,7 +127,7 @@ const asForwards = (value: unknown): string[] | undefined => {
     : undefined;
 };
 
-/** Programs such as ssh take a host that begins with a dash for an option. */
+/** Programs such as ssh read a host that starts with a dash as an option. */
 const namesOption = (rule: string): boolean =>
   parseHostForward(rule.replace(/^hostfwd=/, ""))?.hostAddress.startsWith("-") === true;
 
@@ -149,7 +149,7 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
     forwards: rules ?? [],
     ...(display && { display }),
     typed: readTyped(value.typed, dropped),
-    // It has ended, at a time that cannot be read.
+    // It has ended; the time is unreadable.
     ...(value.ended !== undefined && { ended: ended ?? started }),
   };
 }
@@ -172,20 +172,20 @@ function readDisplay(value: unknown): RunRecord["display"] {
   return protocol && at && { protocol, ...at };
 }
 
-/** Is this a setting that is known, with a value that would be accepted now? */
+/** Is this a known setting with a valid value? */
 function isRight(name: string, raw: unknown): boolean {
   if (!isSettingName(name)) return false;
   const given = asText(raw) ?? strings(raw);
   return given !== undefined && "value" in parseSetting(name, given);
 }
 
-/** What was typed for a run: only settings that are known, with values that would be accepted now. */
+/** Options of a run: only known settings with valid values. */
 function readTyped(value: unknown, dropped: string[]): RunRecord["typed"] {
   const typed: RunRecord["typed"] = { settings: {}, additions: {}, ssh: false };
   if (!isFields(value)) return typed;
   const settings: RawSettings = {};
   for (const [name, raw] of Object.entries(isFields(value.settings) ? value.settings : {}))
-    // Earlier versions noted `--image=` in this way, which left the VM without its own disks.
+    // Earlier versions recorded `--image=` in this way, which left the VM without its own disks.
     if (name === "IMAGES") continue;
     else if (isRight(name, raw)) Object.assign(settings, { [name]: raw });
     else dropped.push(name);

@@ -2,20 +2,21 @@ import type { RawSettings } from "../config/schema.ts";
 import type { DisplayAddress, ImageFormat } from "../machine/types.ts";
 
 /**
- * How the guest's last run ended: by itself (`powered-off`, `reset`), ended by this program (`stopped`), by another or
- * with the host (`killed`), by a panic or a failure of qemu (`crashed`); `unknown` while it runs.
+ * Exit reason of the last run: the guest shut down (`powered-off`) or rebooted (`reset`), this program killed it
+ * (`stopped`), another process or a host crash did (`killed`), the guest panicked or qemu failed (`crashed`); `unknown`
+ * while it runs.
  */
 export const RUN_ENDS = ["powered-off", "reset", "stopped", "killed", "crashed", "unknown"] as const;
 export type RunEnd = (typeof RUN_ENDS)[number];
 
 /**
- * What a copy of the disks is worth: the guest was off and had powered itself off, or had never run (`offline`); it
- * ran, and its agent had its file systems at rest (`agent`); or they are as after a power cut.
+ * Consistency of a copy of the disks. `offline`: the guest had shut down, or had never run. `agent`: it was running with
+ * filesystems frozen by its agent. `crash-consistent`: as after a power cut.
  */
 export const CONSISTENCIES = ["offline", "agent", "crash-consistent"] as const;
 export type Consistency = (typeof CONSISTENCIES)[number];
 
-/** What earlier versions of this program wrote. */
+/** Values that earlier versions wrote. */
 const EARLIER: ReadonlyMap<unknown, Consistency> = new Map([
   ["clean", "offline"],
   ["unused", "offline"],
@@ -25,94 +26,94 @@ const EARLIER: ReadonlyMap<unknown, Consistency> = new Map([
 export const parseConsistency = (word: unknown): Consistency | undefined =>
   CONSISTENCIES.find((one) => one === word) ?? EARLIER.get(word);
 
-/** That of the disks of a VM that is off. */
+/** Consistency of the disks of a VM that is off. */
 export function consistencyOf({ lastRun, restored }: Mark): Consistency {
   if (lastRun === undefined)
     return restored === undefined ? "offline" : (parseConsistency(restored) ?? "crash-consistent");
   return lastRun === "powered-off" || lastRun === "reset" ? "offline" : "crash-consistent";
 }
 
-/** Why a copy of these disks, of a VM that is off, is crash-consistent. */
+/** Why the disks of a VM that is off are crash-consistent. */
 export function explainCrash({ lastRun, unrecorded }: Mark): string {
-  if (lastRun === "unknown") return "it is not known how the last run ended";
-  if (lastRun !== undefined) return "the guest did not power itself off last time";
+  if (lastRun === "unknown") return "the exit reason of the last run is unknown";
+  if (lastRun !== undefined) return "the guest did not shut down in the last run";
   return unrecorded
-    ? "the restored snapshot does not record whether the guest was off, and the VM has not run since"
-    : "the restored snapshot is crash-consistent, and the VM has not run since";
+    ? "the restored snapshot does not record whether the guest was off, and the VM has not been run since"
+    : "the restored snapshot is crash-consistent, and the VM has not been run since";
 }
 
-/** How the VM was started last: what cannot be asked of its qemu. */
+/** The last start of the VM: what its qemu cannot report. */
 export interface RunRecord {
   /** ISO time stamp. */
   started: string;
-  /** Started with --detach: no command waits for its end. */
+  /** Started with --detach: no process waits for its end. */
   detached: boolean;
-  /** Of its qemu, in records of earlier versions. */
+  /** Pid of qemu, in records of earlier versions. */
   pid?: number;
   /** `hostfwd=` and `guestfwd=` rules of the first card. */
   forwards: string[];
   /** SPICE or VNC; absent without either. */
   display?: ({ protocol: string } & DisplayAddress) | undefined;
-  /** What was typed for this run; a restart says it again. */
+  /** Options of this run; `restart` uses them again. */
   typed: {
     settings: RawSettings;
     additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
     ssh: boolean;
   };
-  /** ISO time stamp, once its end has been written down. */
+  /** ISO time stamp, once its end is recorded. */
   ended?: string | undefined;
 }
 
-/** The backing file of a disk, as it was when the disk was made. */
+/** The backing file of a disk, as it was when the disk was created. */
 export interface BaseRecord {
-  /** Absolute, without links. */
+  /** Absolute, symlinks resolved. */
   path: string;
   format: ImageFormat;
   bytes?: number;
-  /** ISO time stamp; absent for a block device, of which it tells nothing. */
+  /** ISO time stamp; absent for a block device, where it is meaningless. */
   modified?: string;
   /** Of a block device: its number (stat(2), st_rdev). */
   device?: number;
 }
 
-/** A snapshot as it was noted: another one under its name is noticed. */
+/** A recorded snapshot: detects another one of the same name. */
 export interface SnapshotRecord {
   name: string;
   /** Of its manifest. */
   id: string;
-  /** Over its content (`contentSum`). */
+  /** Checksum of its content (`contentSum`). */
   sum: string;
 }
 
-/** What `.vm.json` in WORKDIR says. Its presence is the program's mark. */
+/** `.vm.json` in WORKDIR. Its presence marks the directory as this program's. */
 export interface Mark {
   /** Format of this file. */
   vm: 1;
   /** ISO time stamp. */
   created: string;
-  /** The last run's end; absent before the first run. */
+  /** Exit reason of the last run; absent before the first run. */
   lastRun?: RunEnd | undefined;
   /** The last run. */
   run?: RunRecord | undefined;
-  /** For restored files that have not run since: how consistent the snapshot was. */
+  /** For restored disks that have not been run since: consistency of the snapshot. */
   restored?: Consistency | undefined;
-  /** The restored snapshot does not record that: the earlier program's do not. */
+  /** The restored snapshot does not record that (earlier program). */
   unrecorded?: true | undefined;
   /** The backing file of the first disk (`create --linked`). */
   base?: BaseRecord | undefined;
-  /** The snapshot whose images are backing files of the disks, as it was when they were made. */
+  /** The snapshot whose images are backing files of the disks, as it was when they were created. */
   onSnapshot?: SnapshotRecord | undefined;
-  /** At the last backup, `backups` was on another file system than HOSTDIR. */
+  /** At the last backup, `backups` was on another filesystem than HOSTDIR. */
   backupsApart?: boolean | undefined;
-  /** Working files of these names were put in place together (in-place restore). */
+  /** Working files moved into place together (in-place restore). */
   files?: string[] | undefined;
-  /** In place: names in HOSTDIR that are the program's. Absent in marks of earlier versions: all that it uses. */
+  /** In place: names in HOSTDIR that belong to the program. Absent in older marks: all names that it uses. */
   owns?: string[] | undefined;
-  /** The disks that there were at first. */
+  /** The disks when the working files were created. */
   disks?: string[] | undefined;
-  /** A directory of earlier working files that this one took the place of, until it is removed. */
+  /** Directory of the working files that this one replaced, until it is removed. */
   replaces?: string | undefined;
-  /** The file could not be read as it was written; never written itself. */
+  /** The file is damaged; never written itself. */
   damaged?: true | undefined;
 }
 

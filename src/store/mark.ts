@@ -7,30 +7,32 @@ import { WORK } from "./layout.ts";
 import { formatMark, parseMark } from "./mark-schema.ts";
 import { newMark, type Mark } from "./mark-types.ts";
 
-/** The mark of a directory; undefined when it carries none. @throws 78 for one of a newer version */
+/** The mark of a directory; undefined if it has none. @throws 78 for one of a newer version */
 export const readMark = (workdir: string): Mark | undefined => readMarkFile(join(workdir, WORK.mark));
 
-/** The same, by the file's path. One that is damaged is warned of (once), and counts as a mark all the same. */
+/** The same, by the file's path. A damaged one is warned of once, and still counts as a mark. */
 export function readMarkFile(path: string, warn = true): Mark | undefined {
   let text: string | undefined;
   try {
     text = readSmall(path);
   } catch (error) {
-    // A link, a pipe, a huge file: nothing that this program has made.
+    // A symlink, a pipe or a huge file: not written by this program.
     if (error instanceof VmError) return undefined;
     text = "";
   }
   if (text === undefined) return undefined;
   const mark = parseMark(text, path);
   if (mark.damaged && warn)
-    warnOnce(`${path} is damaged: how the last run ended is unknown; the next change writes the file anew`);
+    warnOnce(
+      `${path} is damaged: the exit reason of the last run is unknown; the next change rewrites the file`,
+    );
   return mark;
 }
 
 export const writeMark = (workdir: string, mark: Mark): void =>
   writeNew(join(workdir, WORK.mark), formatMark(mark));
 
-/** Changes the mark in one step. */
+/** Updates the mark atomically. */
 export function updateMark(workdir: string, change: Partial<Mark>): void {
   const mark = { ...(readMark(workdir) ?? newMark()), ...change };
   replaceFile(join(workdir, WORK.mark), formatMark(mark));

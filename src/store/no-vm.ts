@@ -7,24 +7,24 @@ import { lstatOf } from "../lib/read-file.ts";
 import { listDirectory } from "./files.ts";
 import { HOST, isDiskName, READY, REMOVING, SNAPSHOT } from "./layout.ts";
 
-/** HOSTDIR has nothing of a VM. */
+/** HOSTDIR contains no VM. */
 export class NoVm extends VmError {
   constructor(hostdir: string) {
     super("noInput", `there is no VM in ${hostdir}`, {
-      hint: `make one here: ${createLine(hostdir)}\nall VMs: ${programName()} list`,
+      hint: `create one here: ${createLine(hostdir)}\nlist all VMs: ${programName()} list`,
     });
   }
 }
 
 export const noVmIn = (hostdir: string): VmError => new NoVm(hostdir);
 
-/** Has HOSTDIR settings, working files or snapshots, or what an interrupted command has left of them? */
+/** Does HOSTDIR have settings, working files or snapshots, or remains of an interrupted command? */
 export function hasVm(hostdir: string): boolean {
   const names = [HOST.workLink, HOST.guestEnv, HOST.backups, READY, REMOVING];
   try {
     return names.some((name) => lstatOf(join(hostdir, name))) || listDirectory(hostdir).some(isDiskName);
   } catch {
-    // Whoever reads it says what is wrong.
+    // An error here is reported where the VM is read.
     return true;
   }
 }
@@ -40,7 +40,7 @@ function createLine(hostdir: string): string {
   return commandLine("create", /^[A-Za-z0-9]/.test(name) && plain(name) === name ? name : "NAME");
 }
 
-/** Has HOSTDIR a snapshot, by its form? */
+/** Does HOSTDIR have a directory that looks like a snapshot? */
 export function hasSnapshots(hostdir: string): boolean {
   const backups = join(hostdir, HOST.backups);
   try {
@@ -50,11 +50,11 @@ export function hasSnapshots(hostdir: string): boolean {
   }
 }
 
-/** The hint for a VM without working files: how to have some again. */
+/** Hint for a VM without working files. */
 export function hintForWork(hostdir: string): string {
   if (hasSnapshots(hostdir)) return `restore the last snapshot: ${commandLine("restore")}`;
   const again = createLine(hostdir);
-  if (!lstatOf(join(hostdir, HOST.guestEnv))) return `make the VM anew: ${again}`;
+  if (!lstatOf(join(hostdir, HOST.guestEnv))) return `create the VM again: ${again}`;
   const path = join(hostdir, HOST.guestEnv);
-  return `no snapshot is left; make the VM anew: mv ${shellQuote(path)} ${shellQuote(`${path}.old`)} && ${again}`;
+  return `create the VM again, as no snapshot is left: mv ${shellQuote(path)} ${shellQuote(`${path}.old`)} && ${again}`;
 }

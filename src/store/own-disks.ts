@@ -6,16 +6,16 @@ import { listDirectory } from "./files.ts";
 import { isDiskName } from "./layout.ts";
 
 /**
- * A working disk is a regular file in WORKDIR, for all commands alike.
- * @param path absolute; nothing there is no error here
- * @throws 74 for a symbolic link, and for anything else
+ * Requires a working disk to be a regular file in WORKDIR.
+ * @param path absolute; a missing file is no error here
+ * @throws 74 for a symlink, or any other kind of file
  */
 export function requireRegularDisk(path: string): void {
   const stats = lstatOf(path);
   if (!stats || stats.isFile()) return;
   const what = stats.isSymbolicLink() ? `a symbolic link to ${readlinkSync(path)}` : fileKindOf(stats);
   throw new VmError("io", `cannot use the disk ${path}: it is ${what}`, {
-    hint: `a working disk is a regular file in ${dirname(path)}; for larger storage set TMPDIR, use --inplace in a directory there, or name the image's full path in IMAGES`,
+    hint: `replace it with a regular file in ${dirname(path)}; for larger storage set TMPDIR, use --inplace in a directory there, or set IMAGES to the full path`,
   });
 }
 

@@ -2,21 +2,21 @@ import { mkdirSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { listDirectory, replaceSymlink } from "./files.ts";
 
-/** Links from each VM's UUID to the HOSTDIR where it was changed last: a copy of a directory is noticed by them. */
+/** Symlinks from each VM's UUID to the HOSTDIR where it was last changed, to detect copied directories. */
 const placesDirectory = (cache: string): string => join(cache, "vms");
 
-/** Best effort: without it a copy goes unnoticed. */
+/** Best effort: without it a copy is not detected. */
 export function notePlace(cache: string | undefined, uuid: string, hostdir: string): void {
   if (cache === undefined) return;
   try {
     mkdirSync(placesDirectory(cache), { recursive: true, mode: 0o700 });
     replaceSymlink(join(placesDirectory(cache), uuid), hostdir);
   } catch {
-    // No room, or no rights there.
+    // No space or no permission.
   }
 }
 
-/** HOSTDIR as it was noted for a VM, which may have moved since; undefined where nothing is. */
+/** The recorded HOSTDIR of a VM, which may have moved since; undefined if there is none. */
 export function findRecordedPlace(cache: string | undefined, uuid: string): string | undefined {
   if (cache === undefined) return undefined;
   try {
@@ -26,7 +26,7 @@ export function findRecordedPlace(cache: string | undefined, uuid: string): stri
   }
 }
 
-/** HOSTDIRs of all VMs that were noted, each once; some may be gone or moved. */
+/** Recorded HOSTDIRs of all VMs, each once; some may have been removed or moved. */
 export function listPlaces(cache: string | undefined): string[] {
   if (cache === undefined) return [];
   const uuids = listDirectory(placesDirectory(cache));

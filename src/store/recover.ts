@@ -20,8 +20,8 @@ import type { Work } from "./workdir.ts";
 import { isWorkDirectoryName } from "./working-names.ts";
 
 /**
- * Finishes or undoes what a killed command left behind. Called under the VM's lock, before anything else.
- * @param parents directories where this VM's working directories may be
+ * Completes or undoes what a killed command left behind. Called under the VM's lock, before anything else.
+ * @param parents directories that may contain working directories of this VM
  * @param work the working files as they are, where that is known
  * @returns whether `work` may be different now
  */
@@ -48,7 +48,7 @@ export function recoverWork(hostdir: string, parents: readonly string[], work?: 
       const stats = lstatOf(path);
       if (path === current || !isOwnDirectory(stats) || !hasForm(name) || !isOf(path, hostdir)) continue;
       const discarded = name.endsWith(DISCARDED);
-      // A destroy that was killed before it could remove the link.
+      // A destroy was killed before it could remove the symlink.
       if (discarded && path.startsWith(`${current}.`) && !lstatOf(current) && belongsTo(path, hostdir)) {
         unlinkSync(join(hostdir, HOST.workLink));
         changed = true;
@@ -65,23 +65,23 @@ export function recoverWork(hostdir: string, parents: readonly string[], work?: 
 const isOwnDirectory = (stats: Stats | undefined): boolean =>
   stats?.isDirectory() === true && stats.uid === callerUid();
 
-/** `vm-XXXXXXXX-XXXXXXXX`, with what says that it is not whole. */
+/** `vm-XXXXXXXX-XXXXXXXX`, with a suffix if it is incomplete. */
 function hasForm(name: string): boolean {
   const base = name.replace(/(\.[0-9a-f]{8})?\.discarded$|\.partial$/, "");
   return isWorkDirectoryName(base);
 }
 
-/** Its `.host` names this HOSTDIR; one that is just being made, or the last step of removing, is empty. */
+/** Does its `.host` refer to this HOSTDIR? One that is being created or removed may be empty. */
 const isOf = (dir: string, hostdir: string): boolean =>
   belongsTo(dir, hostdir) || listDirectory(dir).length === 0;
 
-/** Where `.work` leads, without links on the way, whether anything is there or not. */
+/** The target of `.work` with symlinks in its directory resolved, whether it exists or not. */
 function currentTarget(hostdir: string): string {
   const link = join(hostdir, HOST.workLink);
   return lstatOf(link)?.isSymbolicLink() ? canonical(resolve(hostdir, readlinkSync(link))) : "";
 }
 
-/** A path without links in its directory part. */
+/** A path with symlinks in its directory part resolved. */
 function canonical(path: string): string {
   try {
     return join(realpathSync(dirname(path)), basename(path));
@@ -90,7 +90,7 @@ function canonical(path: string): string {
   }
 }
 
-/** Complete working files that never became the VM's: made, not yet linked, never run. */
+/** Complete working files that were never linked as the VM's, and never run. */
 function neverUsed(dir: string, hostdir: string): boolean {
   return belongsTo(dir, hostdir) && readMark(dir)?.lastRun === undefined && readMark(dir) !== undefined;
 }

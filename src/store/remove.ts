@@ -5,8 +5,8 @@ import { lstatOf } from "../lib/read-file.ts";
 import { PARTIAL } from "./layout.ts";
 
 /**
- * Removes a file or a whole tree; nothing there is fine too. Subdirectories are moved to the top of the tree first, so
- * that a path never gets long, however deep a guest or a job has nested them: work stays linear.
+ * Removes a file or a tree, if it exists. Subdirectories are first moved to the top of the tree, so that paths stay
+ * short however deep a guest or a job has nested them, and the work linear.
  * @throws a system error
  */
 export function remove(path: string): void {
@@ -26,7 +26,7 @@ export function remove(path: string): void {
       if (dir !== path || typeof item !== "string") {
         do moved = join(path, `${PARTIAL}${count++}`);
         while (lstatOf(moved));
-        // A directory is moved only by who may write it: its `..` changes.
+        // Moving a directory changes its `..`, which needs write permission.
         chmodSync(item, 0o700);
         renameSync(item, moved);
       }
@@ -37,12 +37,12 @@ export function remove(path: string): void {
 }
 
 interface Entry {
-  /** Bytes where its name is no UTF-8: the string would name another file. */
+  /** Bytes if the name is not UTF-8: a string would name another file. */
   path: string | Buffer;
   isDirectory: boolean;
 }
 
-/** Lists a directory that is to be removed, whatever its mode. */
+/** Lists a directory to remove, whatever its mode. */
 function readOwnDirectory(path: string): Entry[] {
   try {
     const entries = listEntries(path);
@@ -54,14 +54,14 @@ function readOwnDirectory(path: string): Entry[] {
   return listEntries(path);
 }
 
-/** What stands in the place of bytes that are no UTF-8. */
+/** Replacement character of bytes that are not UTF-8. */
 const REPLACEMENT = "\ufffd";
 
 function listEntries(directory: string): Entry[] {
   const entries = readdirSync(directory, { withFileTypes: true });
   if (!entries.some(({ name }) => name.includes(REPLACEMENT)))
     return entries.map((entry) => ({ path: join(directory, entry.name), isDirectory: entry.isDirectory() }));
-  // Bun has no types of files together with bytes.
+  // Bun does not support file types together with byte names.
   return readdirSync(directory, { encoding: "buffer" }).map((name) => {
     const path = Buffer.concat([Buffer.from(`${directory}/`), name]);
     return { path, isDirectory: lstatSync(path).isDirectory() };

@@ -1,29 +1,29 @@
-/** Which snapshots stay: restic's rules (its manual, "Removing snapshots according to a policy"), as a function. */
+/** Retention: restic's rules (its manual, "Removing snapshots according to a policy") as a function. */
 
 export const PERIODS = ["last", "hourly", "daily", "weekly", "monthly", "yearly"] as const;
 export type Period = (typeof PERIODS)[number];
 
-/** How many of each period stay; absent or 0: no such rule. */
+/** How many periods of each kind to keep; absent or 0: no such rule. */
 export type Rules = Partial<Record<Period, number | undefined>>;
 
 export const hasRules = (rules: Rules): boolean => PERIODS.some((period) => (rules[period] ?? 0) > 0);
 
-/** A snapshot as the decision sees it. */
+/** A snapshot, as input of the decision. */
 export interface RetentionCandidate {
   name: string;
   made: Date;
-  /** LAST leads to it. */
+  /** LAST refers to it. */
   last: boolean;
   protected: boolean;
-  /** It stays, to be looked at, and takes no other's place. */
+  /** Kept for inspection, without counting for a rule. */
   damaged: boolean;
-  /** Of another VM: the same. */
+  /** Belongs to another VM: likewise. */
   foreign: boolean;
-  /** Snapshots that its disks are changes to. */
+  /** Snapshots that its disks are incremental on. */
   parents: readonly string[];
-  /** Working disks that are changes to its own. */
+  /** Working disks that are overlays on its own. */
   disks: readonly string[];
-  /** Its data can be merged into snapshots that build on it, and that of its parents into it. */
+  /** Its data can be merged into dependent snapshots, and that of its parents into it. */
   mergeable?: boolean;
 }
 
@@ -31,17 +31,17 @@ export interface Verdict {
   name: string;
   made: Date;
   keep: boolean;
-  /** Why it stays; none for what goes. */
+  /** Why it is kept; none if it is removed. */
   reasons: string[];
-  /** Snapshots that build on it and stay: its data is merged into these, and then it goes. */
+  /** Kept snapshots that depend on it: its data is merged into these, then it is removed. */
   into: string[];
-  /** It has a timestamp in the future (a clock was wrong): it stays, and takes no other's place. */
+  /** Its timestamp is in the future (a wrong clock): it is kept, without counting for a rule. */
   future: boolean;
   /** It is of another VM: the same. */
   foreign: boolean;
 }
 
-/** Oldest first; those of one moment by name, `S9` before `S10`. */
+/** Oldest first; those of the same time by name, `S9` before `S10`. */
 export const byAge = (
   a: Pick<RetentionCandidate, "made" | "name">,
   b: Pick<RetentionCandidate, "made" | "name">,
@@ -51,9 +51,9 @@ export const byAge = (
   (a.name < b.name ? -1 : 1);
 
 /**
- * Pure: is a snapshot another VM's?
- * @param own the VM's own UUIDs, now and before; none where it has none yet
- * @param vm the one in the snapshot's manifest; absent in those of earlier versions
+ * Pure: does a snapshot belong to another VM?
+ * @param own the VM's current and former UUIDs; empty if it has none yet
+ * @param vm the UUID in the snapshot's manifest; absent in those of earlier versions
  */
 export const isForeign = (own: readonly string[], vm: string | undefined): boolean =>
   vm !== undefined && own.length > 0 && !own.includes(vm);
@@ -68,7 +68,7 @@ function isoWeek(time: Date): string {
   return `${year}W${Math.floor((thursday.getTime() - Date.UTC(year, 0, 1)) / DAY_MS / 7)}`;
 }
 
-/** The period that a time falls into, by the clock on the wall: an hour that comes twice is one. */
+/** The period of a time, in local time: an hour repeated at the end of DST is one. */
 const PERIOD_OF: Record<Exclude<Period, "last">, (time: Date) => string> = {
   hourly: (time) => `${PERIOD_OF.daily(time)} ${time.getHours()}`,
   daily: (time) => `${PERIOD_OF.monthly(time)}-${time.getDate()}`,
@@ -77,7 +77,7 @@ const PERIOD_OF: Record<Exclude<Period, "last">, (time: Date) => string> = {
   yearly: (time) => String(time.getFullYear()),
 };
 
-/** The newest of each of the last `count` periods that have any; the very oldest too, while the count lasts. */
+/** The newest of each of the last `count` periods that have any, and the oldest of all if the count is not used up. */
 function keptBy(
   period: Period,
   count: number,
@@ -96,9 +96,9 @@ function keptBy(
 }
 
 /**
- * Decides for each snapshot whether it stays, and why. Rules count good ones only: those of this VM that are neither
- * damaged nor from the future. Whatever the rules, these stay: the newest good one, LAST, the protected, all that are not
- * good, and all that the working disks build on; those that kept ones build on are merged into them, or stay, too.
+ * Decides for each snapshot whether to keep it, and why. Rules count intact ones only: of this VM, not damaged, not with
+ * a timestamp in the future. Always kept: the newest intact one, LAST, protected and damaged ones, and those that working
+ * disks depend on. Those that kept ones depend on are merged into these, or kept as well.
  * @returns oldest first
  */
 export function decideRetention(all: readonly RetentionCandidate[], rules: Rules, now: Date): Verdict[] {
@@ -142,9 +142,9 @@ export function decideRetention(all: readonly RetentionCandidate[], rules: Rules
 }
 
 /**
- * What is done with the snapshots that others build on which stay.
- * @param kept names of those that stay for their own sake
- * @returns by name: whether its data can be merged, and the nearest ones that stay and build on it
+ * Decides about snapshots that kept ones depend on.
+ * @param kept names of those that are kept by a rule
+ * @returns by name: whether its data can be merged, and the nearest kept ones that depend on it
  */
 function decideMerges(
   all: readonly RetentionCandidate[],
@@ -160,7 +160,7 @@ function decideMerges(
   const merges = (item: RetentionCandidate): boolean =>
     !kept.has(item.name) &&
     [item, ...(children.get(item.name) ?? [])].every(({ mergeable }) => mergeable === true);
-  // Damaged manifests may go in a circle.
+  // Damaged manifests may form a cycle.
   const heirsOf = (name: string, seen = new Set([name])): string[] =>
     (children.get(name) ?? []).flatMap((child) => {
       if (seen.has(child.name)) return [];

@@ -2,8 +2,8 @@ import { findMismatch } from "./snapshot-parent.ts";
 import { isSnapshotName, type Snapshot } from "./snapshots.ts";
 
 /**
- * The snapshots that one is changes to, nearest first: by name, and by the id and checksum that their children noted.
- * @returns them, and what is wrong with the chain itself
+ * The parents of a snapshot, nearest first: by name, and by the id and checksum that their children recorded.
+ * @returns them, and the first error in the chain itself
  */
 export function followChain(
   snapshot: Snapshot,
@@ -17,7 +17,7 @@ export function followChain(
     const fail = (reason: string) => ({ parents, problem: `${of} ${JSON.stringify(parent)} ${reason}` });
     if (format !== "qcow2") return fail(`is named, but ${format} snapshots have none`);
     if (!isSnapshotName(parent)) return fail("is no snapshot's name");
-    if (seen.has(parent)) return fail("builds on it: a circle");
+    if (seen.has(parent)) return fail("depends on it: a cycle");
     const found = find(parent);
     if (!found) return fail("is missing");
     if (found.manifest && found.manifest.format !== "qcow2") return fail("is no qcow2 snapshot");

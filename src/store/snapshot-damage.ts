@@ -22,9 +22,9 @@ const GZIP_MAGIC = 0x1f8b;
 const GZIP_LEAST = 18;
 
 /**
- * The quick look at a snapshot and those it builds on: small files by their checksums, stored ones by presence, length
- * and header. Their contents are not read, which is what `verify` does.
- * @param known what was found of others before; the result is added
+ * Quick check of a snapshot and its parents: small files by checksum, disk images by presence, length and header. The
+ * contents of images are not read, which is what `verify` does.
+ * @param known results for other snapshots; this one's is added
  * @returns why it cannot be restored, or undefined
  */
 export function findDamage(
@@ -43,8 +43,7 @@ export function findDamage(
 }
 
 /**
- * The same for a working disk that is an overlay of a snapshot's: of the disks alone, which is what it reads. One that
- * only a newer version can read passes.
+ * The same for the backing files of a working disk: disk images only. A snapshot of a newer version passes.
  */
 export function findSnapshotDiskDamage(snapshot: Snapshot, find: FindSnapshot): string | undefined {
   const { parents, problem } = followChain(snapshot, find);
@@ -74,7 +73,7 @@ function damageOfDisks(snapshot: Snapshot): string | undefined {
   }
 }
 
-/** Is a small file as SHA256SUMS says? @throws as `readSmallBytes` */
+/** Does a small file match SHA256SUMS? @throws as `readSmallBytes` */
 const hasSum = (dir: string, name: string, sum: string): boolean =>
   sha256(readSmallBytes(join(dir, name)) ?? "") === sum;
 
@@ -105,7 +104,7 @@ function findContentDamage(snapshot: Snapshot): string | undefined {
   );
 }
 
-/** Files of disks, NVRAM … where no manifest names them. */
+/** Files of disks and NVRAM, if no manifest names them. */
 const listStoredGz = (dir: string): string[] =>
   listDirectory(dir).filter((file) => {
     const name = file.slice(0, -SNAPSHOT.gz.length);
@@ -115,7 +114,7 @@ const listStoredGz = (dir: string): string[] =>
 /** Small files that a restore reads. */
 const isRestored = (name: string): boolean => name === WORK.guestEnv || name.endsWith(".defaults");
 
-/** SHA256SUMS names all that matters, what it names is there, and small files are as it says. */
+/** SHA256SUMS lists all required files, all listed files exist, and small ones match. */
 function damageOfSums({ dir, manifest }: Snapshot): string | undefined {
   const parsed = loadSums(dir);
   if (!parsed) return manifest && `${SNAPSHOT.sums} is missing`;
@@ -131,14 +130,14 @@ function damageOfSums({ dir, manifest }: Snapshot): string | undefined {
   for (const [name, sum] of sums) {
     const stats = lstatOf(join(dir, name));
     if (!stats) return `${name} is missing`;
-    // Stored files are looked at by their lengths and headers.
+    // Disk images are checked by length and header.
     const stored = manifest ? manifest.files.some(({ file }) => file === name) : name.endsWith(SNAPSHOT.gz);
     if (!stored && !hasSum(dir, name, sum)) return `${name}: its checksum is wrong`;
   }
   return undefined;
 }
 
-/** The settings in a snapshot, looked at; undefined where it has none. @throws as `readSmallBytes` */
+/** Checks the settings in a snapshot; undefined if it has none. @throws as `readSmallBytes` */
 export function readSnapshotSettings({ dir }: Snapshot): CheckedGuestEnv | undefined {
   const file = join(dir, WORK.guestEnv);
   const bytes = readSmallBytes(file);
@@ -147,8 +146,8 @@ export function readSnapshotSettings({ dir }: Snapshot): CheckedGuestEnv | undef
 }
 
 /**
- * Settings that are as they were when the snapshot was made are good, even where a newer version does not take them: the
- * disks can be restored. Without a checksum that cannot be known.
+ * Settings that match their checksum are intact, even if this version rejects them: the disks can be restored. Without a
+ * checksum they must be valid.
  */
 function damageOfSettings(snapshot: Snapshot, stored: readonly string[]): string | undefined {
   const { dir, manifest } = snapshot;
@@ -195,9 +194,9 @@ function damageOfGz(path: string, file: string, bytes: number | undefined): stri
     readSync(fd, head, 0, 2, 0);
     if (size < GZIP_LEAST || head.readUInt16BE() !== GZIP_MAGIC) return `${file} is no gzip file`;
     readSync(fd, tail, 0, 4, size - 4);
-    // gzip notes it modulo 4 GiB.
+    // gzip stores it modulo 4 GiB.
     if (bytes !== undefined && tail.readUInt32LE() !== bytes % 2 ** 32)
-      return `${file} does not unpack to its ${bytes} bytes`;
+      return `${file} does not decompress to ${bytes} bytes`;
     return undefined;
   } finally {
     closeSync(fd);

@@ -8,13 +8,13 @@ import type { Work } from "./workdir.ts";
 import { ownDisks } from "./own-disks.ts";
 import type { Snapshot } from "./snapshots.ts";
 
-/** What needs a snapshot, for people: `S1`, `the working disk disk-0.img`. */
+/** What depends on a snapshot: `S1`, `the working disk disk-0.img`. */
 export function dependentsOf(name: string, all: readonly Snapshot[], work: Work): string[] {
   const children = all.filter((item) => parentsOf(item).includes(name)).map((item) => item.name);
   return [...children, ...(disksOnSnapshots(work).get(name) ?? [])];
 }
 
-/** The snapshots that one is changes to. Where the manifest cannot tell, its disks do. */
+/** The parents of a snapshot, from the manifest, or else from the headers of its disks. */
 export function parentsOf({ dir, manifest, problem }: Snapshot): string[] {
   if (manifest) return manifest.parent === undefined ? [] : [manifest.parent];
   if (!problem || !isReadable(dir)) return [];
@@ -41,7 +41,7 @@ function readBackingName(path: string): string | undefined {
   }
 }
 
-/** Working disks that are changes to a snapshot's, and say so as `.host/backups/NAME/…`; by NAME, for people. */
+/** Working disks whose backing file is `.host/backups/NAME/…`, by NAME. */
 export function disksOnSnapshots(work: Work): Map<string, string[]> {
   const found = new Map<string, string[]>();
   if (work.state !== "present") return found;

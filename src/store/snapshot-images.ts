@@ -5,51 +5,54 @@ import { readOwnHeader } from "../qemu/image-header.ts";
 import { HOST, imageName, WORK } from "./layout.ts";
 import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 
-/** More than SNAPSHOT_CHAIN can ever be: a chain this long leads round and round. */
+/** More than SNAPSHOT_CHAIN allows: a chain of this length is a cycle. */
 const LONGEST = 2000;
 
-/** How a working disk names the snapshot's image that it is changes to. */
+/** The backing file name of a working disk on a snapshot's image. */
 export const backingNameOf = (snapshot: string, disk: string): string =>
   join(WORK.hostLink, HOST.backups, snapshot, imageName(disk));
 
-/** The snapshot that a working disk's header names; undefined when it names none, or not this disk in it. */
+/** The snapshot that a working disk's backing file is in; undefined if none, or if it is another disk's. */
 export function parseBackingName(backing: string | undefined, disk: string): string | undefined {
   const match = /^\.host\/backups\/([^/.-][^/]*)\/[^/]+$/.exec(backing ?? "");
   return match && backing === backingNameOf(match[1]!, disk) ? match[1] : undefined;
 }
 
 /**
- * The image of a disk in a snapshot of the format qcow2, with those it is changes to. Each header is looked at, and
- * may name the same disk in another snapshot beside it, and nothing else.
+ * The image of a disk in a qcow2 snapshot, with its backing files. Each header is checked: the backing file may only be
+ * the same disk in another snapshot of the same directory.
  * @param backups absolute; the directory of snapshots
- * @throws 66 when one of them is gone, 74 when one is not what it should be
+ * @throws 66 if one of them is missing, 74 if one is not such an image
  */
 export function findSnapshotImage(backups: string, snapshot: string, disk: string): ReadImage {
   const images: ReadImage[] = [];
   for (let name: string | undefined = snapshot; name !== undefined;) {
     const path = join(backups, name, imageName(disk));
     if (images.length === LONGEST || images.some((image) => image.path === path))
-      throw disbelieved(path, "it builds on itself");
+      throw disbelieved(path, "it is its own backing file");
     if (!lstatOf(join(backups, name))?.isDirectory())
       throw new VmError(
         "noInput",
-        `the snapshot ${name} is gone: ${describeUser(images, disk)} builds on it`,
+        `cannot find the snapshot ${name}: ${describeUser(images, disk)} depends on it`,
         {
-          hint: "put it back, or restore a snapshot that does not build on it",
+          hint: "put it back, or restore a snapshot that does not depend on it",
         },
       );
-    if (lstatOf(path)?.isSymbolicLink()) throw disbelieved(path, "it is a link");
+    if (lstatOf(path)?.isSymbolicLink()) throw disbelieved(path, "it is a symlink");
     requireReadableFile(path, "the snapshot's image");
     const { format, refersTo, backingName } = readOwnHeader(path);
     if (format !== "qcow2" || refersTo === "data file")
-      throw disbelieved(path, refersTo ? `it names a ${refersTo}` : `it is ${format}, not qcow2`);
+      throw disbelieved(
+        path,
+        refersTo ? `it refers to an external ${refersTo}` : `it is ${format}, not qcow2`,
+      );
     images.push({ format, path });
     name = refersTo ? parentIn(path, backingName, disk) : undefined;
   }
   return images.reduceRight<ReadImage | undefined>((base, image) => ({ ...image, base }), undefined)!;
 }
 
-/** The snapshot that an image in one names as `../NAME/disk-N.qcow2`. */
+/** The snapshot in a backing file name `../NAME/disk-N.qcow2`. */
 function parentIn(path: string, backing: string | undefined, disk: string): string {
   const match = /^\.\.\/([^/.-][^/]*)\/([^/]+)$/.exec(backing ?? "");
   if (match?.[2] !== imageName(disk))
@@ -62,5 +65,5 @@ const describeUser = (images: readonly ReadImage[], disk: string): string =>
 
 const disbelieved = (path: string, reason: string): VmError =>
   new VmError("io", `refusing ${path}: ${reason}`, {
-    hint: "it was changed, or comes from somewhere else: restore another snapshot",
+    hint: "restore another snapshot: this image was modified or comes from elsewhere",
   });

@@ -7,25 +7,25 @@ import type { SnapshotFormat } from "../machine/types.ts";
 import { parentsOf } from "./snapshot-dependents.ts";
 import { lastName, listSnapshots, type Snapshot } from "./snapshots.ts";
 
-/** What there is to say of a snapshot without reading its bulk; `--json` prints it so. */
+/** Facts about a snapshot without reading its disk images, as `--json` prints them. */
 export interface SnapshotFacts {
   name: string;
   made: Date;
-  /** LAST leads to it. */
+  /** LAST refers to it. */
   last: boolean;
   protected: boolean;
   format: SnapshotFormat;
   parent: string | null;
-  /** Null for snapshots of the earlier program, which notes neither. */
+  /** Null for snapshots of the earlier program, which records neither. */
   consistency: Consistency | null;
-  /** Of all disks, as the guest sees them. */
+  /** Virtual size of all disks. */
   guestBytes: number | null;
-  /** What the snapshot occupies itself. */
+  /** Allocated bytes of the snapshot itself. */
   addedBytes: number;
   description: string;
-  /** Why it cannot be restored, as far as that shows at once: no checksums are computed. */
+  /** Why it cannot be restored, as far as a quick check finds: no checksums are computed. */
   problem: string | null;
-  /** That is only that a newer version of this program made it: it may well be good. */
+  /** The only problem is that a newer version made it: it may be intact. */
   newer?: true;
   files: SnapshotFile[];
 }
@@ -36,7 +36,7 @@ export interface SnapshotFile {
   allocatedBytes: number;
 }
 
-/** A snapshot with all that is known of it. */
+/** A snapshot with its facts. */
 export interface SnapshotInfo {
   snapshot: Snapshot;
   facts: SnapshotFacts;
@@ -45,7 +45,7 @@ export interface SnapshotInfo {
 /** All snapshots of a VM, oldest first. */
 export function inspectSnapshots(hostdir: string): SnapshotInfo[] {
   const last = lastName(hostdir);
-  // One that is removed meanwhile is no news: a list takes no lock.
+  // A snapshot may be removed meanwhile: a list takes no lock.
   const all = listSnapshots(hostdir).flatMap((snapshot) => {
     const facts = readFacts(snapshot, snapshot.name === last);
     return facts.files.length > 0 || lstatOf(snapshot.dir) ? [{ snapshot, facts }] : [];
@@ -57,7 +57,7 @@ export function inspectSnapshots(hostdir: string): SnapshotInfo[] {
   return all;
 }
 
-/** A snapshot is worth no more than those it builds on. */
+/** A snapshot is damaged if a parent is. */
 function settleParents(facts: SnapshotFacts, byName: Map<string, SnapshotFacts>, seen: Set<string>): void {
   const chain: SnapshotFacts[] = [];
   for (let item: SnapshotFacts | undefined = facts; item && !seen.has(item.name);) {
@@ -68,14 +68,14 @@ function settleParents(facts: SnapshotFacts, byName: Map<string, SnapshotFacts>,
   for (const item of chain.toReversed()) {
     if (item.parent === null) continue;
     const parent = byName.get(item.parent);
-    if (!parent) item.problem ??= `its parent ${item.parent} is not there`;
+    if (!parent) item.problem ??= `its parent ${item.parent} is missing`;
     else if (parent.problem !== null) item.problem ??= `its parent ${parent.name} is damaged`;
     else if (chain.indexOf(parent) >= 0 && chain.indexOf(parent) <= chain.indexOf(item))
-      item.problem ??= `it builds on itself by way of ${parent.name}`;
+      item.problem ??= `it depends on itself through ${parent.name}`;
   }
 }
 
-/** It is not damaged, but in a form that this version does not know. */
+/** Not damaged, but in a format that this version does not know. */
 export const isNewer = ({ problem }: Snapshot): boolean => problem?.reason === "newer";
 
 function readFacts(snapshot: Snapshot, last: boolean): SnapshotFacts {
@@ -108,7 +108,7 @@ function readFacts(snapshot: Snapshot, last: boolean): SnapshotFacts {
   };
 }
 
-/** None where the directory cannot be read: `problem` says so. */
+/** None if the directory cannot be read, which `problem` reports. */
 function namesIn(dir: string): string[] {
   try {
     return listDirectory(dir);
@@ -121,7 +121,7 @@ function readDescription(dir: string): string {
   try {
     return (readSmall(join(dir, SNAPSHOT.description)) ?? "").trim();
   } catch {
-    // Not ours to read, or no file; the snapshot can be restored.
+    // No permission, or not a regular file; the snapshot can still be restored.
     return "";
   }
 }
@@ -129,7 +129,7 @@ function readDescription(dir: string): string {
 function problemOf({ manifest, problem }: Snapshot, files: Map<string, SnapshotFile>): string | undefined {
   // That of a file names the file, which is not the snapshot.
   if (problem) return problem.reason === "unreadable" ? problem.message : problem.brief;
-  if (!manifest) return files.size > 0 ? undefined : "there is nothing in it";
+  if (!manifest) return files.size > 0 ? undefined : "it is empty";
   for (const { file, storedBytes } of manifest.files) {
     const found = files.get(file);
     if (!found) return `${file} is missing`;

@@ -7,20 +7,20 @@ import { findSnapshot, type Snapshot } from "./snapshots.ts";
 import { compareSums } from "./checksums.ts";
 import { followChain } from "./snapshot-chain.ts";
 
-/** The snapshot of this name; undefined where there is none. @throws as `findSnapshot` for a bad name */
+/** The snapshot of this name; undefined if there is none. @throws as `findSnapshot` for a bad name */
 export const findBeside =
   (hostdir: string) =>
   (name: string): Snapshot | undefined =>
     lstatOf(join(hostdir, HOST.backups, name)) ? findSnapshot(hostdir, name) : undefined;
 
-/** A snapshot and all that it builds on, nearest first. */
+/** A snapshot and its parents, nearest first. */
 export const chainOf = (hostdir: string, snapshot: Snapshot): Snapshot[] => [
   snapshot,
   ...followChain(snapshot, findBeside(hostdir)).parents,
 ];
 
 interface IntactOptions {
-  /** What cannot be done otherwise, for the error message: `cannot merge into S1`. */
+  /** Start of the error message: `cannot merge into S1`. */
   cannot: string;
   hint: string;
   /** Compares only images of disks. */
@@ -29,8 +29,7 @@ interface IntactOptions {
 }
 
 /**
- * Compares the contents of snapshots with their checksums, before these contents are stored under new ones. Snapshots
- * without checksums pass.
+ * Verifies the checksums of snapshots before their contents are stored under new ones. Snapshots without checksums pass.
  * @throws 74 naming the first that is damaged
  */
 export async function requireIntact(

@@ -7,9 +7,9 @@ import { readSums } from "./checksums.ts";
 import { sha256 } from "../lib/crypto.ts";
 
 /**
- * SHA-256 over the lines that SHA256SUMS has of a snapshot's manifest and stored files, by name: a sum over its content,
- * whatever its description.
- * @returns undefined where one of these lines is missing @throws as `readSums`
+ * SHA-256 over the lines of SHA256SUMS for a snapshot's manifest and disk images, sorted by name: a checksum of its
+ * content, independent of its description.
+ * @returns undefined if one of these lines is missing @throws as `readSums`
  */
 export function contentSum({ dir, manifest }: Snapshot): string | undefined {
   const sums = readSums(dir);
@@ -19,7 +19,7 @@ export function contentSum({ dir, manifest }: Snapshot): string | undefined {
   return sha256(lines);
 }
 
-/** What is noted of a snapshot that disks build on; undefined for those of earlier versions, without an id or sums. */
+/** The record of a snapshot that disks depend on; undefined for those of earlier versions, without id or checksums. */
 export function recordSnapshot(snapshot: Snapshot): SnapshotRecord | undefined {
   const { name, manifest } = snapshot;
   const sum = contentSum(snapshot);
@@ -27,22 +27,22 @@ export function recordSnapshot(snapshot: Snapshot): SnapshotRecord | undefined {
   return { name, id: manifest.id, sum };
 }
 
-/** The same, as a child's manifest has it. */
+/** The same, as in the manifest of a child. */
 export function parentKeys(snapshot: Snapshot): Pick<Manifest, "parent" | "parentId" | "parentSum"> {
   const record = recordSnapshot(snapshot);
   return { parent: snapshot.name, ...(record && { parentId: record.id, parentSum: record.sum }) };
 }
 
 /**
- * Is a snapshot still the one that was noted?
- * @returns why not, to follow its name: `is another snapshot (id …, not …)`; undefined where it is, or nothing was noted
+ * Compares a snapshot with its record.
+ * @returns the difference, to follow its name: `is another snapshot (id …, not …)`; undefined if none, or no record
  */
 export function findMismatch(
   noted: { id?: string | undefined; sum?: string | undefined },
   snapshot: Snapshot,
 ): string | undefined {
   const { manifest } = snapshot;
-  // Why that cannot be read is said elsewhere.
+  // A read error is reported elsewhere.
   if (!manifest) return undefined;
   if (noted.id !== undefined && manifest.id !== noted.id)
     return `is another snapshot than the one it was made on (id ${manifest.id ?? "none"}, not ${noted.id})`;
@@ -53,5 +53,5 @@ export function findMismatch(
   } catch (error) {
     return `cannot be read: ${reasonOf(error)}`;
   }
-  return "has other content than when it was made on it (the checksums differ)";
+  return "has changed since it became a parent (the checksums differ)";
 }

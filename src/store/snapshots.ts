@@ -19,25 +19,26 @@ import { hintForWork, requireVm } from "./no-vm.ts";
 export interface Snapshot {
   name: string;
   dir: string;
-  /** From `TS`, else the directory's time. */
+  /** From `TS`, or else the modification time of the directory. */
   made: Date;
   /** Absent in snapshots of the earlier program. */
   manifest: Manifest | undefined;
-  /** Why it cannot be restored, where that shows at once. */
+  /** Why it cannot be restored, as far as a quick check finds. */
   problem?: VmError;
 }
 
-const NAME_HINT = "a name may not contain / or control characters, begin with . or -, or be LAST";
+const NAME_HINT =
+  "use a name without / and control characters that does not start with . or -, and is not LAST";
 
 export const isSnapshotName = (name: string): boolean => isOwnName(name) && name !== LAST;
 
-/** @throws 64 for a name that cannot be a snapshot's */
+/** @throws 64 for an invalid snapshot name */
 export function validateSnapshotName(name: string): void {
   if (isSnapshotName(name)) return;
   const bytes = Buffer.byteLength(name);
   if (bytes > MAX_OWN_NAME_BYTES)
     throw new VmError("usage", `a snapshot's name of ${bytes} bytes is too long: '${name.slice(0, 40)}…'`, {
-      hint: `at most ${MAX_OWN_NAME_BYTES} bytes; more words about it go into the description: backup NAME DESCRIPTION`,
+      hint: `use at most ${MAX_OWN_NAME_BYTES} bytes, and a description: backup NAME DESCRIPTION`,
     });
   throw new VmError("usage", `'${name}' cannot be a snapshot's name`, { hint: NAME_HINT });
 }
@@ -51,9 +52,9 @@ export function validateSnapshotReference(name: string): void {
 const isListed = (name: string): boolean => !/^[.-]/.test(name) && name !== LAST;
 
 /**
- * The directory `backups` of a VM, which may be a link to a file system of its own.
- * @returns undefined where there is none
- * @throws 74 where it is a link to what is not there (not mounted), no directory, or a link in a foreign VM
+ * The directory `backups` of a VM, which may be a symlink to another filesystem.
+ * @returns undefined if there is none
+ * @throws 74 if it is a dangling symlink (not mounted), not a directory, or a symlink in a foreign VM
  */
 export function findBackups(hostdir: string): string | undefined {
   const backups = join(hostdir, HOST.backups);
@@ -68,19 +69,19 @@ export function findBackups(hostdir: string): string | undefined {
   if (!ownedByUs(stats) || (own && foreignReason(own) !== undefined))
     throw wrong(
       `is a symbolic link to ${target}, which is not followed in a foreign directory`,
-      "look there instead",
+      "use that directory instead",
     );
   if (realPath(backups) === undefined)
     throw wrong(
-      `is a symbolic link to ${target}, which is not there`,
-      `mount the file system that holds it; what is known of it: findmnt --fstab --target ${shellQuote(target)}`,
+      `is a symbolic link to ${target}, which does not exist`,
+      `mount the filesystem that contains it: findmnt --fstab --target ${shellQuote(target)}`,
     );
   if (!statSync(backups).isDirectory())
     throw wrong(`is a symbolic link to ${target}, which is no directory`, "point it at a directory");
   return backups;
 }
 
-/** The same, made where there is none. @throws as `findBackups`, or a system error */
+/** The same, created if there is none. @throws as `findBackups`, or a system error */
 export function makeBackups(hostdir: string): string {
   const backups = findBackups(hostdir);
   if (backups !== undefined) return backups;
@@ -89,7 +90,7 @@ export function makeBackups(hostdir: string): string {
   return path;
 }
 
-/** Files that a snapshot of either program has; what holds none of them is no snapshot (`lost+found`, say). */
+/** Files of a snapshot of either program; a directory without any of them is no snapshot (such as `lost+found`). */
 const SNAPSHOT_FILES: readonly string[] = [
   HOST.guestEnv,
   SNAPSHOT.manifest,
@@ -99,10 +100,10 @@ const SNAPSHOT_FILES: readonly string[] = [
 const isSnapshotFile = (file: string): boolean =>
   SNAPSHOT_FILES.includes(file) || isDiskName(file.replace(/\.img\.gz$|\.qcow2$/, ".img"));
 
-/** mkfs makes it for root alone in each file system of the ext family. */
+/** mkfs creates it, accessible to root only, in each ext filesystem. */
 const LOST_AND_FOUND = "lost+found";
 
-/** Has a directory in `backups` a snapshot's form? One that cannot be read counts as one, damaged. */
+/** Does a directory in `backups` look like a snapshot? An unreadable one counts as a damaged snapshot. */
 function looksLikeSnapshot(dir: string, name: string): boolean {
   try {
     return listDirectory(dir).some(isSnapshotFile);
@@ -112,8 +113,8 @@ function looksLikeSnapshot(dir: string, name: string): boolean {
 }
 
 /**
- * Names of the snapshots of a VM, in no order.
- * @throws as `findBackups`, 74 for a directory that cannot be read, or whose file system is not mounted
+ * Names of the snapshots of a VM, unsorted.
+ * @throws as `findBackups`, 74 if the directory cannot be read, or its filesystem is not mounted
  */
 export function listSnapshotNames(hostdir: string): string[] {
   const backups = findBackups(hostdir);
@@ -130,25 +131,25 @@ export function listSnapshotNames(hostdir: string): string[] {
   return names;
 }
 
-/** Is `backups` on another file system than HOSTDIR? */
+/** Is `backups` on another filesystem than HOSTDIR? */
 export const isApart = (hostdir: string): boolean =>
   statSync(join(hostdir, HOST.backups), { throwIfNoEntry: false })?.dev !== statSync(hostdir).dev;
 
-/** An empty directory where the last backup went to another file system is a mount point. @throws 74 */
+/** An empty directory is an unmounted mount point if the last backup was on another filesystem. @throws 74 */
 function requireMounted(hostdir: string, backups: string): void {
   let apart: boolean | undefined;
   try {
     const work = resolveWork(hostdir);
     apart = work.state === "present" && work.mark.backupsApart;
   } catch {
-    // What is wrong with the working files is said where these are needed.
+    // Errors in the working files are reported where these are used.
   }
   if (apart !== true || isApart(hostdir)) return;
   throw new VmError(
     "io",
-    `cannot use the snapshots in ${hostdir}: ${HOST.backups} is empty, and the last backup was on another file system`,
+    `cannot use the snapshots in ${hostdir}: ${HOST.backups} is empty, and the last backup was on another filesystem`,
     {
-      hint: `mount it: mount ${shellQuote(realPath(backups) ?? backups)}; to begin anew in another place, remove ${join(hostdir, HOST.backups)}`,
+      hint: `mount it: mount ${shellQuote(realPath(backups) ?? backups)}; to start over in another place, remove ${join(hostdir, HOST.backups)}`,
     },
   );
 }
@@ -159,7 +160,7 @@ export const listSnapshots = (hostdir: string): Snapshot[] =>
     .map((name) => readSnapshot(hostdir, name))
     .toSorted(byAge);
 
-/** Why a snapshot of this name cannot be made, or undefined. @throws as `findBackups` */
+/** Why a snapshot of this name cannot be created, or undefined. @throws as `findBackups` */
 export function nameTaken(hostdir: string, name: string): VmError | undefined {
   const backups = findBackups(hostdir);
   if (backups === undefined || !lstatOf(join(backups, name))) return undefined;
@@ -168,7 +169,7 @@ export function nameTaken(hostdir: string, name: string): VmError | undefined {
     return new VmError("cannotCreate", `the snapshot ${name} exists already`, { hint });
   return new VmError(
     "cannotCreate",
-    `cannot make the snapshot ${name}: ${join(backups, name)} exists already, and is no snapshot`,
+    `cannot create the snapshot ${name}: ${join(backups, name)} exists already, and is no snapshot`,
     { hint },
   );
 }
@@ -180,27 +181,27 @@ function readSnapshot(hostdir: string, name: string): Snapshot {
     listDirectory(dir);
     const text = readSmall(join(dir, SNAPSHOT.manifest));
     const manifest = text === undefined ? undefined : parseManifest(text, dir);
-    // Told before its disks take the place of others: the restored VM could not be used.
+    // Checked before its disks replace others: the restored VM could not be used.
     const guestEnv = join(dir, HOST.guestEnv);
     refuseNewer(readSmall(guestEnv) ?? "", guestEnv);
-    // To the millisecond, where TS has whole seconds.
+    // In milliseconds; TS has whole seconds.
     const exactly = new Date(manifest?.made ?? NaN);
     return { name, dir, made: Number.isNaN(exactly.getTime()) ? readStamp(dir) : exactly, manifest };
   } catch (error) {
-    // One damaged snapshot must not keep anybody from making or using others.
+    // A damaged snapshot must not prevent the use of others.
     if (!(error instanceof VmError) && !(error instanceof Error && "errno" in error)) throw error;
     problem = fileError(`the snapshot ${dir} is damaged`, error);
   }
   return { name, dir, made: readStamp(dir), manifest: undefined, problem };
 }
 
-/** The time in `TS`, else the directory's. */
+/** The time in `TS`, or else that of the directory. */
 function readStamp(dir: string): Date {
   let stamp = "";
   try {
     stamp = readSmall(join(dir, SNAPSHOT.timestamp))?.trim() ?? "";
   } catch {
-    // No file, or not ours to read.
+    // No such file, or no permission.
   }
   const noted = new Date(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/.test(stamp) ? stamp.replace(" ", "T") : NaN);
   return Number.isNaN(noted.getTime()) ? (lstatOf(dir)?.mtime ?? new Date(0)) : noted;
@@ -208,7 +209,7 @@ function readStamp(dir: string): Date {
 
 /**
  * The snapshot of this name, or the last one.
- * @throws 66 when there is none
+ * @throws 66 if there is none
  */
 export function findSnapshot(hostdir: string, name: string | undefined): Snapshot {
   const byLast = name === undefined || name === LAST;
@@ -222,17 +223,21 @@ export function findSnapshot(hostdir: string, name: string | undefined): Snapsho
   }
   const all = listSnapshots(hostdir);
   const newest = all.at(-1);
-  // The very first backup may have been killed before it could set LAST.
+  // The first backup may have been killed before it could set LAST.
   if (wanted === undefined && newest) return newest;
   if (all.length === 0) requireVm(hostdir);
   const there = all.map((item) => `${item.name} (${formatTimestamp(item.made)})`).join(", ");
   if (byLast && wanted !== undefined) {
     const hint = newest
-      ? `restore ${shellQuote(newest.name)} (the next backup sets the link anew); there are: ${there}`
-      : "'backup' makes a snapshot and sets the link anew; 'create' makes a new VM";
-    throw new VmError("noInput", `backups/LAST refers to the snapshot ${wanted}, which is not there`, {
-      hint,
-    });
+      ? `restore ${shellQuote(newest.name)} (the next backup replaces the symlink); there are: ${there}`
+      : "run 'backup' for a new snapshot, which replaces the symlink, or 'create' for a new VM";
+    throw new VmError(
+      "noInput",
+      `cannot find the last snapshot: backups/LAST refers to ${wanted}, which does not exist`,
+      {
+        hint,
+      },
+    );
   }
   const similar = didYouMean(
     wanted ?? "",
@@ -251,7 +256,7 @@ export function findSnapshot(hostdir: string, name: string | undefined): Snapsho
   );
 }
 
-/** What LAST points at: a name beside it. @throws as `findBackups` */
+/** The target of LAST: a name in the same directory. @throws as `findBackups` */
 export function lastName(hostdir: string): string | undefined {
   const backups = findBackups(hostdir);
   const link = join(backups ?? "", LAST);

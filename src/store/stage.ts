@@ -21,30 +21,32 @@ import { directoryOf, workPrefix, UNFINISHED, finishReplacing, rollForward } fro
 import { isWorkingFile } from "./working-names.ts";
 import { randomBytes } from "../lib/crypto.ts";
 
-/** New working files while they are made; nobody sees them before `commit`. */
+/** New working files under construction, invisible before `commit`. */
 export interface Stage {
   readonly dir: string;
-  /** Puts them in the place of the old ones in one step (in place: with a redo log). Returns WORKDIR. */
+  /** Replaces the old ones atomically (in place: with a redo log). Returns WORKDIR. */
   commit(mark?: Partial<Mark>): string;
-  /** Leaves no trace. */
+  /** Removes them. */
   abort(): void;
 }
 
 /**
- * Begins new working files: in `tmpdir`, or in HOSTDIR itself.
- * @throws 73 where HOSTDIR has files of such names that are not the program's
+ * Starts new working files: in `tmpdir`, or in HOSTDIR itself.
+ * @throws 73 if HOSTDIR has unrelated files of such names
  */
 export function stageWork(hostdir: string, place: { tmpdir: string } | "inplace", old: Work): Stage {
   return place === "inplace" ? stageInplace(hostdir, old) : stageInTmp(hostdir, place.tmpdir, old);
 }
 
-/** A disk that is a link is replaced, and what it refers to is not removed. */
+/** A disk that is a symlink is replaced; its target is not removed. */
 function warnAboutLinks(old: Work): void {
   if (old.state !== "present") return;
   for (const name of listDirectory(old.dir).filter(isDiskName)) {
     const path = join(old.dir, name);
     if (lstatOf(path)?.isSymbolicLink())
-      log.warn(`the disk ${path} was a symbolic link: ${readlinkSync(path)} stays, and is not used any more`);
+      log.warn(
+        `the disk ${path} was a symlink: its target ${readlinkSync(path)} is kept, but no longer used`,
+      );
   }
 }
 
@@ -56,9 +58,9 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
     symlinkSync(hostdir, join(dir, WORK.hostLink));
   } catch (error) {
     removeQuietly(dir);
-    throw new VmError("cannotCreate", `cannot make working files in ${tmpdir}: ${reasonOf(error)}`, {
+    throw new VmError("cannotCreate", `cannot create working files in ${tmpdir}: ${reasonOf(error)}`, {
       cause: error,
-      hint: "TMPDIR names a directory of yours with room for the disks; or keep them in HOSTDIR: --inplace",
+      hint: "set TMPDIR to a directory of yours with space for the disks, or keep them in HOSTDIR: --inplace",
     });
   }
   return {
@@ -94,7 +96,7 @@ function stageInplace(hostdir: string, old: Work): Stage {
     remove(dir);
     mkdirSync(dir, { mode: 0o700 });
   } catch (error) {
-    throw fileError(`cannot make working files in ${hostdir}`, error);
+    throw fileError(`cannot create working files in ${hostdir}`, error);
   }
   return {
     dir,

@@ -17,7 +17,7 @@ import { isWorkDirectoryName } from "./working-names.ts";
 export type Work =
   | { state: "none" }
   /**
-   * `.work` points at a directory that is not there any more (a reboot cleaned `/tmp`, say), or whose disks are all gone
+   * `.work` refers to a directory that no longer exists (`/tmp` was cleaned by a reboot), or whose disks are all missing
    * (`remains`): systemd-tmpfiles removes old files one by one.
    */
   | { state: "gone"; target: string; made: Date; remains?: true }
@@ -26,7 +26,7 @@ export type Work =
       dir: string;
       inplace: boolean;
       mark: Mark;
-      /** Where HOSTDIR was when they were made: nothing is there any more, and `.host` still leads to it. */
+      /** The former HOSTDIR, which no longer exists, and which `.host` still refers to. */
       movedFrom?: string;
     };
 
@@ -36,19 +36,19 @@ function refuseLink(link: string, reason: string, hint: string): VmError {
   return new VmError("io", `cannot use ${link}: ${reason}`, { hint });
 }
 
-/** Removing the link would orphan what may be the only copy of the disks. */
-const adopt = (): string => `if these are the VM's working files, take them over: ${commandLine("adopt")}`;
+/** Removing the symlink would orphan what may be the only copy of the disks. */
+const adopt = (): string => `adopt them if they are the VM's working files: ${commandLine("adopt")}`;
 
-/** The same of another user's. */
+/** The same for another user's. */
 const actAs = (uid: number, link: string): string =>
-  `if the VM is that user's, act as that user: ${asUser(uid, programName())} …; if its files are gone and others have taken the name, set the link aside: mv ${shellQuote(link)} ${shellQuote(`${link}.old`)}`;
+  `act as that user if it is that user's VM: ${asUser(uid, programName())} …; if its files are gone and another user has taken the name, move the symlink: mv ${shellQuote(link)} ${shellQuote(`${link}.old`)}`;
 
-/** Why the system refuses a look, and whose it is. */
+/** Why access is refused, and the owner. */
 function unreadableWorkdir(path: string, error: unknown): VmError {
   const uid = ownerOf(path);
   const whose = uid === undefined || uid === callerUid() ? "" : `; it belongs to ${findUserName(uid)}`;
   const act = whose === "" ? "" : `act as that user: ${asUser(uid!, programName())} …`;
-  return new VmError("noInput", `cannot look into ${path}: ${reasonOf(error)}${whose}`, {
+  return new VmError("noInput", `cannot open ${path}: ${reasonOf(error)}${whose}`, {
     hint: act || `chmod u+rwx ${shellQuote(path)}`,
   });
 }
@@ -62,8 +62,8 @@ function ownerOf(path: string): number | undefined {
 }
 
 /**
- * Where HOSTDIR is when the program was started in `directory`: there, or where WORKDIR's `.host` leads.
- * @throws when `.host` leads to a directory whose `.work` does not lead back
+ * HOSTDIR for a program started in `directory`: that, or the target of WORKDIR's `.host`.
+ * @throws if `.host` refers to a directory whose `.work` does not refer back
  */
 export function resolveHostdir(directory: string): string {
   const start = realPath(directory);
@@ -76,32 +76,32 @@ export function resolveHostdir(directory: string): string {
   } catch (error) {
     throw unreadableWorkdir(start, error);
   }
-  // In place both are the same directory, whatever became of the link back.
+  // In place both are the same directory, whatever `.host` refers to.
   if (!stats?.isSymbolicLink() || realPath(join(start, HOST.workLink)) === start) return start;
   const target = realPath(link);
   if (target === start) return start;
   const back = target && realPath(join(target, HOST.workLink));
-  // Of a foreign VM, which is looked at only, both are its owner's.
+  // Of a foreign VM, which is only read, both must be its owner's.
   if (!target || back !== start || !(ownedByUs(stats) || stats.uid === lstatSync(target).uid))
     throw refuseLink(
       link,
-      `the VM it names (${readlinkSync(link)}) does not have its working files here`,
+      `the VM that it refers to (${readlinkSync(link)}) has its working files elsewhere`,
       "start the program in the VM's own directory",
     );
   return target;
 }
 
 /**
- * Follows `.work`, but only where it and its target are ours and belong together: `/tmp` is open to
- * everybody, and directories get copied and moved.
- * @throws 74 when they do not
+ * Follows `.work`, but only if it and its target belong to the caller and to each other: `/tmp` is writable by all
+ * users, and directories get copied and moved.
+ * @throws 74 if they do not
  */
 export function resolveWork(hostdir: string): Work {
   const link = join(hostdir, HOST.workLink);
   const stats = lstatOf(link);
   if (!stats) return { state: "none" };
-  if (!stats.isSymbolicLink()) throw refuseLink(link, "it is no symbolic link", "move it out of the way");
-  // Of a foreign VM, which is looked at only, all must be its owner's.
+  if (!stats.isSymbolicLink()) throw refuseLink(link, "it is not a symlink", "move it out of the way");
+  // Of a foreign VM, which is only read, all must be its owner's.
   const { uid: owner } = lstatSync(hostdir);
   const isOwners = (item: Stats): boolean => ownedByUs(item) || item.uid === owner;
   if (!isOwners(stats))
@@ -111,12 +111,12 @@ export function resolveWork(hostdir: string): Work {
   const inplace = realPath(target) === realPath(hostdir);
   const dirStats = lstatOf(inplace ? hostdir : target);
   if (!dirStats) return { state: "gone", target, made: stats.mtime };
-  const unlink = `if its files are not needed here, remove the link: rm ${shellQuote(link)}`;
-  if (!dirStats.isDirectory()) throw refuseLink(link, `${target} is no directory`, unlink);
+  const unlink = `remove the symlink if its files are not needed here: rm ${shellQuote(link)}`;
+  if (!dirStats.isDirectory()) throw refuseLink(link, `${target} is not a directory`, unlink);
   if (!isOwners(dirStats))
     throw refuseLink(link, `${target} belongs to ${findUserName(dirStats.uid)}`, actAs(dirStats.uid, link));
   if (writableByOthers(dirStats) && !inplace && ownedByUs(dirStats))
-    throw refuseLink(link, `${target} may be written by others`, `chmod go-w ${shellQuote(target)}`);
+    throw refuseLink(link, `${target} is writable by other users`, `chmod go-w ${shellQuote(target)}`);
   if (!inplace && hasLostDisks(hostdir, target))
     return { state: "gone", target, made: stats.mtime, remains: true };
   const hostLink = join(target, WORK.hostLink);
@@ -124,12 +124,12 @@ export function resolveWork(hostdir: string): Work {
   if (!hostStats?.isSymbolicLink() || !isOwners(hostStats))
     throw refuseLink(
       link,
-      `${target} has no ${WORK.hostLink} link of its owner's`,
+      `${target} has no ${WORK.hostLink} symlink of its owner`,
       hostStats && inplace
         ? `move it out of the way: mv ${shellQuote(hostLink)} ${shellQuote(hostLink)}.old`
         : adopt(),
     );
-  // Nobody else's where there is nobody: this VM's directory has got another name.
+  // The directory that `.host` refers to does not exist: this VM's directory was renamed.
   const named = readlinkSync(hostLink);
   const moved = !inplace && isAbsolute(named) && lstatOf(named) === undefined;
   if (!moved && realPath(hostLink) !== realPath(hostdir)) {
@@ -138,18 +138,18 @@ export function resolveWork(hostdir: string): Work {
       link,
       `the working files in ${target} belong to ${named}`,
       original
-        ? `this is a copy of that VM; remove the copied link, and restore a snapshot: rm ${shellQuote(link)} && ${commandLine("restore")}`
-        : `if this is a copy of that VM, remove the link: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
+        ? `remove the symlink of this copied VM, and restore a snapshot: rm ${shellQuote(link)} && ${commandLine("restore")}`
+        : `remove the symlink if this is a copy of that VM: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
     );
   }
   const mark = readMark(target);
   if (!mark && inplace && lstatOf(join(hostdir, READY)))
     throw refuseLink(
       link,
-      "a command that was interrupted has not finished with the working files",
-      `the next command that changes the VM finishes: ${commandLine("backup")}`,
+      "an interrupted command has not completed its change of the working files",
+      `complete it with any command that changes the VM: ${commandLine("backup")}`,
     );
-  if (!mark) throw refuseLink(link, `${target} does not carry this program's mark (${WORK.mark})`, adopt());
+  if (!mark) throw refuseLink(link, `${target} does not have this program's mark (${WORK.mark})`, adopt());
   return {
     state: "present",
     dir: inplace ? hostdir : target,
@@ -159,17 +159,17 @@ export function resolveWork(hostdir: string): Work {
   };
 }
 
-/** Were there disks in this working directory of the VM, all of which are gone? */
+/** Did this working directory have disks, all of which are missing now? */
 function hasLostDisks(hostdir: string, dir: string): boolean {
   const names = listDirectory(dir);
-  // A qemu that runs has its disks open, wherever their names went.
+  // A running qemu has its disks open, even if their names are gone.
   const running = [WORK.qmp, WORK.monitor].some((name) => lstatOf(join(dir, name))?.isSocket());
   if (running || names.some(isDiskName)) return false;
   const link = join(dir, WORK.hostLink);
   const back = lstatOf(link);
   if (back && !(back.isSymbolicLink() && readlinkSync(link) === hostdir)) return false;
   const known = isWorkDirectoryName(basename(dir)) ? readMark(dir) : back && readMark(dir);
-  // Everything has gone but the directory, which has a name of the program's.
+  // Only the directory is left, with a name that the program gave it.
   if (!known && !names.includes(WORK.guestEnv)) return isWorkDirectoryName(basename(dir));
   return (
     known !== undefined && [...(known.disks ?? []), ...disksNamed(dir), ...disksNamed(hostdir)].length > 0
@@ -181,7 +181,7 @@ function disksNamed(directory: string): string[] {
   try {
     return namedDisks(readSmall(join(directory, HOST.guestEnv)) ?? "");
   } catch {
-    // Reading the VM says what is wrong with it.
+    // An error is reported where the VM is read.
     return [];
   }
 }
@@ -199,7 +199,7 @@ export function repointHost(hostdir: string): Work {
   return work;
 }
 
-/** Working files in place whose link back is gone or wrong: where it points is known. */
+/** In-place working files whose `.host` is missing or wrong: the right target is known. */
 function mendInplace(hostdir: string): void {
   const back = join(hostdir, WORK.hostLink);
   const stats = lstatOf(back);
@@ -209,27 +209,27 @@ function mendInplace(hostdir: string): void {
   replaceSymlink(back, ".");
 }
 
-/** When this machine was started last, as the kernel tells (proc(5)). */
+/** Boot time of this host (proc(5), btime). */
 export function bootTime(): Date | undefined {
   const seconds = /^btime (\d+)$/m.exec(readFileSync("/proc/stat", "utf8"))?.[1];
   return seconds === undefined ? undefined : new Date(+seconds * 1000);
 }
 
-/** Says what became of working files that are gone, for people. */
+/** Describes missing working files. */
 export function describeGone({ target, made, remains }: Extract<Work, { state: "gone" }>): string {
   if (remains)
-    return `all disks in ${target} (made ${formatTimestamp(made)}) are gone, as after systemd-tmpfiles --clean`;
+    return `all disks in ${target} (created ${formatTimestamp(made)}) are gone, as after systemd-tmpfiles --clean`;
   const booted = bootTime();
-  const since = booted ? `; this machine was last started ${formatTimestamp(booted)}` : "";
-  return `the working files in ${target} (made ${formatTimestamp(made)}) are gone${since}`;
+  const since = booted ? `; this host was booted ${formatTimestamp(booted)}` : "";
+  return `the working files in ${target} (created ${formatTimestamp(made)}) are gone${since}`;
 }
 
-/** The guest.env in force: WORKDIR's if there is one, else HOSTDIR's. [compat] */
+/** The guest.env in force: that of WORKDIR if it exists, else that of HOSTDIR. [compat] */
 export function findGuestEnv(hostdir: string, work: Work): string | undefined {
   const places = work.state === "present" ? [work.dir, hostdir] : [hostdir];
   return places.map((place) => join(place, HOST.guestEnv)).find((path) => lstatOf(path) !== undefined);
 }
 
-/** Directory part of a working directory: where its stale siblings would be. */
+/** The directory that contains the working directory, and its stale siblings. */
 export const parentOf = (work: Work): string | undefined =>
   work.state === "none" ? undefined : dirname(work.state === "gone" ? work.target : work.dir);

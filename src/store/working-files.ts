@@ -30,11 +30,11 @@ export function finishReplacing(hostdir: string, workdir: string, mark = readMar
   return true;
 }
 
-/** By its name, or (of the earlier program, adopted) by its mark. */
+/** Identified by its name, or (adopted from the earlier program) by its mark. */
 const isWorkDirectory = (dir: string): boolean =>
   isWorkDirectoryName(basename(dir)) || readMark(dir) !== undefined;
 
-/** A working directory of this VM of which nothing but a few files is left, not even the link back. */
+/** A working directory of this VM with only a few files left, without `.host`. */
 function isRest(dir: string, hostdir: string): boolean {
   const name = basename(dir);
   const stats = lstatOf(dir);
@@ -48,12 +48,12 @@ function isRest(dir: string, hostdir: string): boolean {
   );
 }
 
-/** Removes a working directory so that a crash halfway leaves a name which shows that. */
+/** Renames a working directory before removing it, so that a crash leaves a name that shows it is incomplete. */
 function discard(dir: string): void {
   removeDirectory(setAside(dir));
 }
 
-/** Removes a working directory, and the link that says whose it is at the very end: the next command needs it. */
+/** Removes a working directory, and last its `.host`, by which the next command recognises it. */
 export function removeDirectory(dir: string): void {
   const link = join(dir, WORK.hostLink);
   for (const name of listDirectory(dir)) if (name !== WORK.hostLink) remove(join(dir, name));
@@ -61,7 +61,7 @@ export function removeDirectory(dir: string): void {
   rmdirSync(dir);
 }
 
-/** The name nobody else can have taken before: `/tmp` is open to everybody. */
+/** An unpredictable name: other users can create files in `/tmp`. */
 function setAside(dir: string): string {
   const aside = `${dir}.${randomBytes(4).toString("hex")}${DISCARDED}`;
   renameSync(dir, aside);
@@ -81,8 +81,8 @@ export function belongsTo(dir: string, hostdir: string): boolean {
 }
 
 /**
- * Moves complete new working files into HOSTDIR; may be interrupted and repeated.
- * @throws 74, with nothing done, when the redo log is not one that this program has written
+ * Moves complete new working files into HOSTDIR; can be interrupted and repeated.
+ * @throws 74, with nothing done, if the redo log was not written by this program
  */
 export function rollForward(hostdir: string): void {
   const ready = join(hostdir, READY);
@@ -90,7 +90,7 @@ export function rollForward(hostdir: string): void {
   const mark = readMark(ready);
   if (mark) {
     const staged = listDirectory(ready).filter((name) => name !== WORK.mark);
-    // Which of them were moved before is not known with a damaged mark: nothing is removed then.
+    // With a damaged mark it is unknown which were moved before: nothing is removed then.
     const wanted = new Set(mark.files ?? listOwned(hostdir));
     for (const name of listOwned(hostdir)) if (!wanted.has(name)) remove(join(hostdir, name));
     for (const name of staged) {
@@ -106,26 +106,26 @@ export function rollForward(hostdir: string): void {
   finishReplacing(hostdir, hostdir);
 }
 
-/** Working files in HOSTDIR that its mark names as the program's. @param mark that of HOSTDIR, or its redo log */
+/** Working files in HOSTDIR that its mark lists. @param mark that of HOSTDIR, or its redo log */
 export function listOwned(hostdir: string, mark: Mark | undefined = readMark(hostdir)): string[] {
   return mark ? listDirectory(hostdir).filter((name) => isWorkingFile(name) && isOwned(mark, name)) : [];
 }
 
-/** Is a working file in HOSTDIR the program's? Marks of earlier versions do not tell: all are. */
+/** Does a working file in HOSTDIR belong to the program? With marks of earlier versions, all do. */
 export const isOwned = ({ owns }: Mark, name: string): boolean => owns?.includes(name) ?? true;
 
-/** Names in the redo log are those that the program uses, and lead nowhere. @throws 74 */
+/** Requires the redo log to contain only names that the program uses, and no symlinks. @throws 74 */
 function requireRedoLog(ready: string): void {
   const stats = lstatOf(ready);
   const refuse = (path: string, reason: string): VmError =>
-    new VmError("io", `cannot finish an interrupted restore: ${path} ${reason}`, {
-      hint: `no file was moved; if this program did not make it: rm -r ${shellQuote(ready)}`,
+    new VmError("io", `cannot complete an interrupted restore: ${path} ${reason}`, {
+      hint: `remove it if this program did not create it: rm -r ${shellQuote(ready)} (no file was moved)`,
     });
   if (!stats?.isDirectory() || !ownedByUs(stats)) throw refuse(ready, "is not a directory of this user");
   for (const name of listDirectory(ready)) {
     const path = join(ready, name);
     const item = lstatSync(path);
-    if (!isStagedName(name)) throw refuse(path, "is none of the program's working files");
+    if (!isStagedName(name)) throw refuse(path, "is not one of the program's working files");
     if (!(isDirectoryName(name) ? item.isDirectory() : item.isFile()))
       throw refuse(path, isDirectoryName(name) ? "is not a directory" : "is not a regular file");
     if (!ownedByUs(item)) throw refuse(path, "belongs to another user");
@@ -134,24 +134,24 @@ function requireRedoLog(ready: string): void {
   if (foreign !== undefined)
     throw refuse(
       join(ready, WORK.mark),
-      `names ${JSON.stringify(foreign)}, which is none of the program's working files`,
+      `names ${JSON.stringify(foreign)}, which is not one of the program's working files`,
     );
 }
 
-/** Our mark turns into the redo log: that takes no room, and destroying is what makes some. */
+/** The mark becomes the redo log: that needs no space, and a full disk must not prevent destroy. */
 const beginRemoving = (hostdir: string): void =>
   renameSync(join(hostdir, WORK.mark), join(hostdir, REMOVING));
 
 /**
- * Removes working files kept in HOSTDIR. `keepLink`: `.work` points elsewhere already.
- * @throws 74, with nothing done, when the redo log is no regular file
+ * Removes working files in HOSTDIR. `keepLink`: `.work` already refers to another directory.
+ * @throws 74, with nothing done, if the redo log is not a regular file
  */
 export function removeInplace(hostdir: string, keepLink: boolean): void {
   const redo = join(hostdir, REMOVING);
   const stats = lstatOf(redo);
   if (stats && (!stats.isFile() || !ownedByUs(stats)))
     throw new VmError("io", `cannot remove working files: ${redo} is not a regular file of this user`, {
-      hint: `no file was removed; if this program did not make it: rm -r ${shellQuote(redo)}`,
+      hint: `remove it if this program did not create it: rm -r ${shellQuote(redo)} (no file was removed)`,
     });
   if (!stats) {
     if (!lstatOf(join(hostdir, WORK.mark))) return;
@@ -167,7 +167,7 @@ export function removeInplace(hostdir: string, keepLink: boolean): void {
   syncDirectory(hostdir);
 }
 
-/** WORKDIR, or what is left of it. */
+/** WORKDIR, or its remains. */
 export function directoryOf(work: Work): string | undefined {
   if (work.state === "present") return work.dir;
   return work.state === "gone" && work.remains ? work.target : undefined;
@@ -175,7 +175,7 @@ export function directoryOf(work: Work): string | undefined {
 
 /**
  * Removes a VM's working files.
- * @throws a system error when nothing has happened, VmError 74 when they are gone but not all is cleared away
+ * @throws a system error if nothing was removed, VmError 74 if they are gone but the clean-up is incomplete
  */
 export function removeWork(hostdir: string, work: Work): void {
   if (work.state === "none") return;

@@ -1,7 +1,7 @@
 import { isPlainName } from "../lib/text.ts";
 import { HOST, isDiskName, RUN_FILES, WORK } from "./layout.ts";
 
-/** What qemu or the program writes when the VM runs. */
+/** Files that qemu or the program writes for a run. */
 export const RUN_NAMES: readonly string[] = [
   ...RUN_FILES,
   WORK.in,
@@ -32,14 +32,14 @@ const NAMES: ReadonlySet<string> = new Set([...RUN_NAMES, ...JOB_NAMES, WORK.see
 /** Names that `destroy` may remove from an in-place HOSTDIR, and that a restore replaces there. */
 export const isWorkingFile = (name: string): boolean => isDiskName(name) || NAMES.has(name);
 
-/** What new working files may consist of: those, and the settings that belong to them. */
+/** Names that new working files may have: those, and their settings. */
 export const isStagedName = (name: string): boolean =>
   isWorkingFile(name) ||
   name === HOST.guestEnv ||
   name === WORK.mark ||
   (isPlainName(name) && name.endsWith(".defaults"));
 
-/** Of these alone directories are made. */
+/** Names that are directories. */
 export const isDirectoryName = (name: string): boolean => name === WORK.in || name === WORK.out;
 
 /** Working directories of one VM: `vm-`, eight digits of HOSTDIR, `-`, eight of their own. */

@@ -5,9 +5,12 @@ import { usageOf } from "../../src/cli/signature.ts";
 import { buildManual } from "../../src/cli/manual/page.ts";
 import { COMMANDS_PROSE } from "../../src/cli/manual/prose.ts";
 import { bold, fill, item, literal, prose } from "../../src/cli/manual/roff.ts";
+import { TOPICS } from "../../src/cli/manual/topics.ts";
 import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
 import { COMMANDS } from "../../src/cli/registry.ts";
 import { SCHEMA, SETTING_NAMES } from "../../src/config/schema.ts";
+import { ARCH } from "../../src/machine/arch.ts";
+import { ARCHES } from "../../src/machine/types.ts";
 import { EXIT } from "../../src/lib/errors.ts";
 
 const source = buildManual("vm");
@@ -61,6 +64,7 @@ describe("the manual has", () => {
     "COMMANDS",
     "OPTIONS",
     "SETTINGS",
+    ...TOPICS.map((topic) => topic.title),
     "FILES",
     "EXIT STATUS",
     "ENVIRONMENT",
@@ -73,16 +77,23 @@ describe("the manual has", () => {
   test.each([
     [
       "CORES",
-      "CPU cores per socket; further options of qemu's -smp behind a comma. Allowed: a whole number from 1 to 512. Default: 2. Also --cores.",
+      "CPU cores per socket; further options of qemu's -smp after a comma. Allowed: a whole number from 1 to 512. Default: 2. Also --cores.",
     ],
     ["UEFI", "Default: off. Also --uefi, --no-uefi."],
     ["SPICE_TICKETING", "Default: on."],
     ["CLR_NORM", "Default: \\033[0m."],
     ["PROFILES", "Default: ~/vm."],
-    ["RESCUE_ISO", "The rescue's CD image. .TP"],
+    ["RESCUE_ISO", "CD image of the rescue system. .TP"],
   ])("of %s: %s", (name, facts) => {
     expect(text.slice(text.indexOf(`.TP ${name} `)).slice(0, 250)).toContain(facts);
   });
+});
+
+test.each([...ARCHES])("the architecture %s, from its table", (name) => {
+  const { diskBus, biosName, boots } = ARCH[name];
+  const way = (boots as readonly string[]).includes("bios") ? biosName : "UEFI";
+  expect(text).toContain(`.TP ${name} boots by ${way} (`);
+  expect(text.slice(text.indexOf(`.TP ${name} boots`)).split(".TP")[1]).toContain(`default disk: ${diskBus}`);
 });
 
 test("prose is of commands that there are", () => {

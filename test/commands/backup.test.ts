@@ -127,7 +127,7 @@ describe("backup", () => {
       "pigz without room",
       (box) => box.program("pigz", "echo 'write error: No space left on device' >&2; exit 1"),
       73,
-      "room",
+      "space",
     ],
     ["no pigz", (box) => box.without("pigz"), 69, "pigz"],
   ])("where there is %s", async (_what, prepare, status, said) => {
@@ -201,8 +201,8 @@ describe("backup of the running VM", () => {
   });
 
   test.each<[title: string, error: string, status: number, said: string]>([
-    ["no room at the target", "No space left on device", 73, "room"],
-    ["no room for what the guest overwrites", "Permission denied", 73, "room"],
+    ["no room at the target", "No space left on device", 73, "space"],
+    ["no room for what the guest overwrites", "Permission denied", 73, "space"],
     ["a disk that cannot be read", "Input/output error", 74, "Input/output error"],
   ])("%s: the guest's disks are as before", async (_title, error, status, said) => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");

@@ -324,7 +324,7 @@ describe("SNAPSHOT_NOTIFY", () => {
   test.each<[title: string, prepare: (box: Sandbox) => unknown, said: string]>([
     ["is not there", () => {}, "not found"],
     ["fails", (box) => box.program("tell", "exit 9"), "status 9"],
-    ["others may write", (box) => chmodSync(box.program("tell", "true"), 0o777), "not run"],
+    ["others may write", (box) => chmodSync(box.program("tell", "true"), 0o777), "refusing to run"],
   ])("that %s is no failure of the backup", async (_title, prepare, said) => {
     using box = await created("MEMORY=64M\nPORT=\nDISKS=(AHCI=1M)\nSNAPSHOT_NOTIFY=tell\n");
     prepare(box);

@@ -584,7 +584,7 @@ describe("a repository", () => {
           (box) => fail(box, "backup", 1, "write: no space left on device"),
           "snapshots push S0",
           73,
-          "room",
+          "space",
         ],
         [
           "a backup that cannot be pushed",

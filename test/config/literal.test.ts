@@ -70,14 +70,19 @@ describe("readAssignments", () => {
   test.each([
     ["A=1\n\nB=$HOEM", 3, "HOEM is not set", "write ${HOEM-} if it may be empty"],
     ['A=(\n  x\n  "$HOEM"\n)', 3, "HOEM is not set", "write ${HOEM-} if it may be empty"],
-    ["A=1\r\nB=2\r\n", 1, "a carriage return: the file has DOS line ends", "sed -i 's/\\r$//' FILE mends it"],
+    [
+      "A=1\r\nB=2\r\n",
+      1,
+      "a carriage return: the file has DOS line ends",
+      "convert it: sed -i 's/\\r$//' FILE",
+    ],
     [
       "\uFEFFA=1",
       1,
       "a byte order mark before the first line",
-      "sed -i '1s/^\\xEF\\xBB\\xBF//' FILE removes it",
+      "remove it: sed -i '1s/^\\xEF\\xBB\\xBF//' FILE",
     ],
-    ["A=1\nB=\0", 2, "a NUL byte: this is no text file", undefined],
+    ["A=1\nB=\0", 2, "a NUL byte: this is not a text file", undefined],
     ["A=1\nB='x\n\n", 2, "' without its end", undefined],
     ['A=1\nB="x\n\n', 2, '" without its end', undefined],
     ["A=1\nB=(x\n\n", 2, "( without its end", undefined],

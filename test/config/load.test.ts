@@ -369,13 +369,13 @@ describe("a file that needs bash is refused (78) where", () => {
   test.each([0o660, 0o620, 0o602, 0o666])("its mode is %o", async (mode) => {
     const file = userConf(TEXT);
     chmodSync(file, mode);
-    expect(await refused()).toContain(`${file} may be written by others`);
+    expect(await refused()).toContain(`${file} is writable by other users`);
   });
 
   test.each([0o770, 0o707, 0o1777])("its directory's mode is %o", async (mode) => {
     userConf(TEXT);
     chmodSync(temp.path("home/.config"), mode);
-    expect(await refused()).toContain(`${temp.path("home/.config")} may be written by others`);
+    expect(await refused()).toContain(`${temp.path("home/.config")} is writable by other users`);
   });
 
   const asRoot = test.skipIf(process.getuid!() !== 0);
@@ -393,14 +393,14 @@ describe("a file that needs bash is refused (78) where", () => {
     const target = temp.write("open/real", TEXT);
     chmodSync(target, 0o666);
     symlinkSync(target, temp.path(`home/.config/${PROG}.conf`));
-    expect(await refused()).toContain("may be written by others");
+    expect(await refused()).toContain("is writable by other users");
   });
 
   test("it is a link, in a directory that others may write, to a file of ours", async () => {
     const target = temp.write("ours/script", TEXT);
     chmodSync(temp.path("home/.config"), 0o777);
     symlinkSync(target, temp.path(`home/.config/${PROG}.conf`));
-    expect(await refused()).toContain("may be written by others");
+    expect(await refused()).toContain("is writable by other users");
   });
 
   test("others may read it: that is no reason", async () => {

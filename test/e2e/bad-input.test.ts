@@ -337,7 +337,7 @@ suite("bad input", () => {
     test.each(["/sys", "/nonexistent/tmp", "/dev/null"])(
       "TMPDIR=%s cannot hold working files",
       async (TMPDIR) => {
-        await refused(["create", "G"], 73, new RegExp(`cannot make working files in ${TMPDIR}`), {
+        await refused(["create", "G"], 73, new RegExp(`cannot create working files in ${TMPDIR}`), {
           env: { TMPDIR },
         });
       },

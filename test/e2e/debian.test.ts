@@ -9,7 +9,6 @@ import {
   existsSync,
   mkdirSync,
   readdirSync,
-  readFileSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -18,6 +17,7 @@ import {
 import { dirname, join, resolve } from "node:path";
 import { buildStandinIso } from "../standin/build.ts";
 import { binary, checkout, guests, Sandbox, until, type Running } from "./harness.ts";
+import { playStep, readSteps, type Step } from "./readme-session.ts";
 import {
   byTurns,
   configure,
@@ -33,47 +33,6 @@ import {
 const recipe = join(checkout, "scripts/debian");
 
 const CD = "--rescue=cd";
-interface Step {
-  command: string;
-  output: string[];
-}
-
-/** Commands of a `console` block, each with the output shown for it. */
-function parseSession(block: string): Step[] {
-  const steps: Step[] = [];
-  for (const line of block.trim().split("\n")) {
-    if (line.startsWith("$ ")) steps.push({ command: line.slice(2), output: [] });
-    else steps.at(-1)!.output.push(line);
-  }
-  return steps;
-}
-
-/** What differs from run to run and from machine to machine. */
-const normalize = (line: string): string =>
-  line
-    .replaceAll(/\S*\/vm-[0-9a-f]{8}-[0-9a-f]{8}/g, "WORKDIR")
-    .replaceAll(/\S*\/vm\/rescue-x86_64/g, "RESCUE")
-    .replaceAll(/a reboot empties [^\s;]+/g, "a reboot empties TMPDIR")
-    .replaceAll(/localhost:\d+/g, "localhost:PORT")
-    .replaceAll(/\S*\/install\.iso/g, "install.iso'")
-    .replaceAll(/''+/g, "'")
-    .replaceAll(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, "TIME")
-    .replaceAll(/\d+(\.\d+)? ([KMG]i)?B/g, "SIZE")
-    .replaceAll(/\d+(\.\d+)? s$/g, "SECONDS");
-
-const isWarning = (line: string): boolean => line.includes(": warning: ");
-
-/** What is logged of long work depends on the machine: `waiting for the guest's ssh …`, `backup S0: 45 %, …`. */
-const isProgress = (line: string): boolean =>
-  /^(waiting |build the rescue |compare |verify |push |fetch )|: \d+ %, /.test(line);
-
-/** Does what was said match what is shown, where a line "…" stands for any number of lines? */
-function matches(said: readonly string[], shown: readonly string[]): boolean {
-  const [first, ...rest] = shown;
-  if (first === undefined) return said.length === 0;
-  if (first !== "…") return said[0] === first && matches(said.slice(1), rest);
-  return matches(said, rest) || (said.length > 0 && matches(said.slice(1), shown));
-}
 
 /** Somebody's ssh, with a key and no questions about a host it has never seen. */
 const SSH = `#!/bin/sh
@@ -103,28 +62,15 @@ suite(
       symlinkSync(resolve(binary), join(bin, "vm"));
       writeFileSync(join(bin, "ssh"), SSH, { mode: 0o700 });
       const port = await freePort();
-      const readme = readFileSync(join(checkout, "README.md"), "utf8");
-      const blocks = [...readme.matchAll(/<!-- tour -->\n```console\n(.*?)```/gs)].map((match) => match[1]!);
-      const steps = blocks.flatMap(parseSession);
+      const steps = readSteps("tour");
       expect(steps.length).toBeGreaterThanOrEqual(13);
       let directory = box.home;
       let background: Promise<void> | undefined;
 
-      async function play({ command, output }: Step): Promise<void> {
-        const child = Bun.spawn(["bash", "-e", "-c", `exec 2>&1\n${command}\npwd >&3`], {
-          cwd: directory,
-          env: box.env({ PATH: `${bin}:${process.env.PATH}`, DEBIAN_CACHE: debianCache() }),
-          stdio: ["ignore", "pipe", "inherit", "pipe"],
-        });
-        const [said, where] = await Promise.all([
-          new Response(child.stdout).text(),
-          new Response(Bun.file(child.stdio[3] as unknown as number).stream()).text(),
-        ]);
-        expect(await child.exited, `${command}\n${said}`).toBe(0);
-        directory = where.trim();
-        const lines = said.split("\n").filter((line) => line !== "" && !isWarning(line) && !isProgress(line));
-        if (!matches(lines.map(normalize), output.map(normalize))) expect(lines, command).toEqual(output);
-      }
+      const env = box.env({ PATH: `${bin}:${process.env.PATH}`, DEBIAN_CACHE: debianCache() });
+      const play = async (step: Step): Promise<void> => {
+        directory = await playStep(step, directory, env);
+      };
 
       for (const { command, output } of steps) {
         const step = { command: command.replaceAll("5555", String(port)), output };

@@ -192,13 +192,13 @@ suite(
       writeFileSync(join(box.work, "spice.password"), "hunter3");
       const env = { USER: "ann", SPICE_PASSWORD: "hunter2" };
       const { stdout } = await box.ok(["doctor", "--report"], { env });
-      for (const title of ["vm ", "doctor", "settings", "the end of qemu.log", "the end of console.log"])
+      for (const title of ["vm ", "doctor", "settings", "end of qemu.log", "end of console.log"])
         expect(stdout).toContain(`### ${title}`);
       expect(stdout).toContain("USER reads ~/x\n");
       expect(stdout).toContain("````text\nlogin: *** ***\n```\n````\n");
       expect(stdout).toMatch(/^MEMORY=64M +# .*guest\.env:\d+$/m);
       for (const word of [box.home, "hunter", "\u001B"]) expect(stdout).not.toContain(word);
-      expectError(await box.vm(["doctor", "--report", "--json"]), 64, /do not go together/);
+      expectError(await box.vm(["doctor", "--report", "--json"]), 64, /cannot be combined/);
     });
 
     test("directories, rescues and settings that cannot be used", async () => {

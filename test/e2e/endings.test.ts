@@ -352,7 +352,7 @@ const TABLE: readonly Row[] = [
       killed("pigz", "-d", true),
       hung("pigz", "-d"),
       killed("dd"),
-      full("tmp", "1024", { error: /no room/ }),
+      full("tmp", "1024", { error: /no (room|space)/ }),
       {
         how: "a damaged snapshot",
         status: 74,

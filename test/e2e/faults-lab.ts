@@ -466,7 +466,7 @@ export class Lab implements Disposable {
     if (fault === "signal" && status !== 0 && signal === null && !(status && status > 128))
       wrong(`status ${status} after a signal: ${said}`);
     // After the switch the old files stay until it is known to be on disk; the message says so.
-    const saidSo = outcome.stderr.includes("but the rest could not be done");
+    const saidSo = outcome.stderr.includes("but the rest failed");
     if (fault !== "kill" && !mixedBefore && !outcome.mayLeaveRest && !saidSo) {
       // The redo logs of a change in place are the one thing that may wait for the next command.
       const rest = this.leftovers().filter((name) => !/^\.vm-(ready|removing)/.test(name));

@@ -81,7 +81,7 @@ function saysNoRoom({ argv, status, stderr, signal }: Ran): string[] {
     ...(allowed.includes(status ?? -1)
       ? []
       : [`${argv.join(" ")}: status ${status ?? signal} instead of 73: ${lastLines(stderr)}`]),
-    ...(/no room|no space left/i.test(stderr)
+    ...(/no room|no space/i.test(stderr)
       ? []
       : [`${argv.join(" ")}: the message does not speak of room: ${lastLines(stderr)}`]),
   ];

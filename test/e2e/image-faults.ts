@@ -311,8 +311,7 @@ function saysWhy({ status, stderr }: Result): string[] {
   if (status === 0) return [];
   const wrong: string[] = [];
   if (status !== 73) wrong.push(`status ${status} instead of 73: ${stderr.trim()}`);
-  if (!/no room|no space left/i.test(stderr))
-    wrong.push(`the message does not speak of room: ${stderr.trim()}`);
+  if (!/no room|no space/i.test(stderr)) wrong.push(`the message does not speak of room: ${stderr.trim()}`);
   return wrong;
 }
 

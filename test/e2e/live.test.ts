@@ -217,7 +217,7 @@ suite(
       await shell(`mv backups kept; mkdir backups; mount -t tmpfs -o size=300k none backups`, box.host);
       try {
         for (const format of ["qcow2", "gz"]) {
-          expectError(await box.vm(["backup", `--format=${format}`]), 73, /no room/);
+          expectError(await box.vm(["backup", `--format=${format}`]), 73, /no (room|space)/);
           await expectClean();
           await expectTicking();
         }

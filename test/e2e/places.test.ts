@@ -32,9 +32,9 @@ suite("places:", () => {
         expectError(
           await box.vm(words),
           74,
-          /backups is empty, and the last backup was on another file system/,
+          /backups is empty, and the last backup was on another filesystem/,
         );
-      expect((await box.vm(["status"])).stdout).toContain("on another file system");
+      expect((await box.vm(["status"])).stdout).toContain("on another filesystem");
     } finally {
       rmSync(other, { recursive: true });
     }
@@ -75,7 +75,7 @@ suite("places:", () => {
     await box.ok(["create", "G"]);
     await shell("cp -a vm1 copy", box.top);
     const result = await box.vm(["backup"], { cwd: join(box.top, "copy") });
-    expectError(result, 74, /this is a copy of that VM/);
+    expectError(result, 74, /of this copied VM/);
     expect(result.stderr).not.toContain("ln -s");
   });
 

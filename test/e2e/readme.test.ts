@@ -1,14 +1,28 @@
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
-import { expect, test } from "bun:test";
-import { SETTING_NAMES } from "../../src/config/schema.ts";
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mkdirSync, symlinkSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
-import { checkout, Sandbox } from "./harness.ts";
+import { binary, Sandbox } from "./harness.ts";
+import { playStep, readSteps } from "./readme-session.ts";
+import { suite } from "./tools.ts";
 
-const readme = readFileSync(join(checkout, "README.md"), "utf8");
+suite("the README's minute", () => {
+  let box: Sandbox;
+  beforeAll(() => {
+    box = new Sandbox();
+    mkdirSync(join(box.top, "bin"), { mode: 0o700 });
+    symlinkSync(resolve(binary), join(box.top, "bin/vm"));
+  });
+  afterAll(() => box?.[Symbol.dispose]());
 
-test.each([...SETTING_NAMES])("the settings table names %s", (name) => {
-  expect(readme).toMatch(new RegExp(`\\b${name}\\b`));
+  test("prints what it shows", async () => {
+    const env = box.env({ PATH: `${join(box.top, "bin")}:${process.env.PATH}` });
+    const steps = readSteps("minute");
+    expect(steps.length).toBeGreaterThanOrEqual(8);
+    let directory = box.home;
+    for (const step of steps) directory = await playStep(step, directory, env);
+    expect(directory).toBe(join(box.home, "vm/demo"));
+  }, 120_000);
 });
 
 test("the help names every option", async () => {

@@ -163,12 +163,12 @@ suite(
         mkdirSync(box.path("dir.png"));
         await shell("mkfifo fifo.png", box.host);
         for (const name of ["dir.png", "fifo.png", "/dev/null"])
-          expectError(await box.vm(["screenshot", name]), 73, /no regular file/);
+          expectError(await box.vm(["screenshot", name]), 73, /not a regular file/);
         expectError(await box.vm(["screenshot", "none/x.png"]), 66, /no such directory/);
       });
 
       test("--show: only in a terminal that can", async () => {
-        expectError(await box.vm(["screenshot", "--show"]), 69, /stdout is no terminal/);
+        expectError(await box.vm(["screenshot", "--show"]), 69, /stdout is not a terminal/);
         const before = names(box.host);
         const inTerminal = (env: Record<string, string>): Promise<string> =>
           Bun.$`script -qec ${`'${binary}' screenshot --show`} /dev/null`

@@ -280,7 +280,7 @@ suite(
         const { status, stdout } = await box.vm(["verify", "good1"], seconds);
         expect({ status, stdout }).toMatchObject({
           status: 74,
-          stdout: expect.stringContaining("no line of sha256sum"),
+          stdout: expect.stringContaining("not a line of sha256sum"),
         });
       }
       expect(existsSync(box.path("backups/good2"))).toBe(true);

@@ -63,7 +63,7 @@ suite(
       expect(stdout).toMatch(/^two: disk-0/m);
       writeFileSync(box.path("backups/three/manifest.json"), "{");
       expect((await facts(box)).find(({ name }) => name === "three")?.problem).toContain(
-        "manifest is not whole",
+        "manifest is incomplete",
       );
       const shown = await box.ok(["snapshots", "show", "one", "LAST"]);
       expect(shown.stdout).toMatch(/^file: +disk-0\.img\.gz: .*with a checksum$/m);

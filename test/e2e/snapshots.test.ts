@@ -231,7 +231,7 @@ suite(
         await spoil(dir);
         const before = listing(box.work);
         const result = await box.vm(["restore", name]);
-        expectError(result, status, /damaged|refusing|not whole/);
+        expectError(result, status, /damaged|refusing|incomplete/);
         expect(listing(box.work)).toEqual(before);
         expect(names(box.tmp)).toHaveLength(1);
         expect(await box.leftovers()).toEqual([]);

@@ -60,13 +60,13 @@ suite("another user's", () => {
     expect(status).toBe(0);
     expect(stdout).toMatch(/^a +created /m);
     expect(stdout).toMatch(/^closed +broken /m);
-    expect(stdout).toMatch(/^closed: cannot look into .*closed: permission denied/m);
+    expect(stdout).toMatch(/^closed: cannot open .*closed: permission denied/m);
     expect(stdout).not.toContain("lost+found");
     const rescues = await asUser(["rescue", "list"]);
     expect(rescues.status).toBe(0);
-    expect(rescues.stderr).toMatch(/cannot look into .*closed: perm/);
+    expect(rescues.stderr).toMatch(/cannot open .*closed: perm/);
     expect(rescues.stderr).not.toContain("lost+found");
-    expectError(await asUser(["-d", closed, "status"]), 66, /cannot look into .*closed: permission denied/);
+    expectError(await asUser(["-d", closed, "status"]), 66, /cannot open .*closed: permission denied/);
     for (const path of [lost, closed]) rmSync(path, { recursive: true });
   });
 
@@ -96,14 +96,14 @@ suite("another user's", () => {
       "create x",
     ]) {
       const { stdout, stderr } = await asUser(words.split(" "));
-      expect(`${words}: ${stdout}${stderr}`).toMatch(/take them over: \S*vm adopt/);
+      expect(`${words}: ${stdout}${stderr}`).toMatch(/adopt them.*: \S*vm adopt/);
       expect(stderr).not.toMatch(/\brm /);
     }
     expect(await asUser(["adopt"])).toMatchObject({ status: 0 });
     expect(await shell(`stat -c %a "${work}"`, vm)).toBe("700\n");
     const { stderr, status } = await asUser(["backup"]);
     expect(status).toBe(0);
-    expect(stderr).toContain("it is not known how the last run ended");
+    expect(stderr).toContain("the exit reason of the last run is unknown");
     expect(readdirSync(join(vm, "backups"))).toContain("S2");
   });
 });

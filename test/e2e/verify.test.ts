@@ -272,7 +272,7 @@ suite(
         spoilt((dir) => {
           const path = join(dir, "SHA256SUMS");
           flip(path, readFileSync(path, "utf8").search(/[a-f]/), 5);
-        }, /no line of sha256sum/));
+        }, /not a line of sha256sum/));
 
       test.each(files)("%s cut off", (file) =>
         spoilt((dir) => truncateSync(join(dir, file), readFileSync(join(dir, file)).length - 1), /./),
@@ -335,9 +335,9 @@ suite(
 
       test("no gzip file", () => sealed("echo garbage, and more of it >disk-0.img.gz", /no whole gzip file/));
       test("something behind its end", () =>
-        sealed("echo more >>disk-0.img.gz", /no whole gzip file|does not unpack to/));
+        sealed("echo more >>disk-0.img.gz", /no whole gzip file|does not decompress to/));
       test("of another length", () =>
-        sealed("gunzip disk-0.img; echo x >>disk-0.img; gzip disk-0.img", /does not unpack to its/));
+        sealed("gunzip disk-0.img; echo x >>disk-0.img; gzip disk-0.img", /does not decompress to/));
       test("--deep: an image that is corrupt inside", () =>
         sealed(
           // The first entry of the first table of clusters leads nowhere.
@@ -363,7 +363,7 @@ suite(
         if ((await Bun.$`mount -t tmpfs -o size=64k none ${mount}`.nothrow().quiet()).exitCode !== 0) return;
         try {
           const result = await box.vm(["verify", "good", "--deep"], { env: { TMPDIR: mount } });
-          expectError(result, 73, /no room/);
+          expectError(result, 73, /no (room|space)/);
         } finally {
           await Bun.$`umount ${mount}`.quiet();
         }
@@ -451,7 +451,7 @@ suite(
         cpSync(box.path("backups/a"), box.path("backups/kept"), { recursive: true });
         await rebase(box.path("backups/a"), "../c/disk-0.qcow2");
         await seal(box.path("backups/a"), "c");
-        await bad(box, "c", /circle|builds on/);
+        await bad(box, "c", /cycle|depends on|builds on/);
         await shell("rm -r a; mv kept a", box.path("backups"));
         await box.ok(["verify", "c"]);
       });
@@ -468,7 +468,7 @@ suite(
       );
       test("a backing file of another format", () =>
         spoilt((dir) => rebase(dir, "../b:é x/disk-0.qcow2", "raw"), /for raw/));
-      test("no backing file", () => spoilt((dir) => rebase(dir, ""), /does not build on/));
+      test("no backing file", () => spoilt((dir) => rebase(dir, ""), /does not (build|depend) on/));
       test("a parent that is no name", () => spoilt(() => {}, /no snapshot's name/, "../b:é x"));
       test("another size than the parent's", () =>
         spoilt((dir) => shell("qemu-img resize -q disk-0.qcow2 32M", dir), /instead of 16777216|one of/));

@@ -154,7 +154,7 @@ suite("adopt", () => {
     [
       "the directory is open to others",
       74,
-      /written by others/,
+      /writable by other users/,
       (box) => Bun.spawnSync(["chmod", "777", box.work]),
     ],
     [

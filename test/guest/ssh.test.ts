@@ -14,7 +14,7 @@ describe("cp", () => {
     ["a:b :/c", "./a:b → guest:/c"],
     ["/x/a:b :/c", "/x/a:b → guest:/c"],
     ["-r :/c", "-r → guest:/c"],
-    ["a b", "64: cp: none of these paths is in the guest"],
+    ["a b", "64: cp: no path is in the guest"],
     [":/a", "64: cp: DST is missing"],
   ])("%s: %s", (line, meaning) => {
     const shown = (): string =>

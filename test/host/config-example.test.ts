@@ -43,6 +43,6 @@ test("it is of the name it was asked under", () => {
 });
 
 test.each([{ json: true }, { name: ["CORES"] }])("%j beside it is refused", (args) => {
-  expect(() => refuseOthers({ example: true, ...args })).toThrow("stands alone");
+  expect(() => refuseOthers({ example: true, ...args })).toThrow("cannot be combined");
   expect(() => refuseOthers({ example: true })).not.toThrow();
 });

@@ -28,9 +28,9 @@ test("one of the list, in a directory of its own", () => {
 });
 
 test.each([
-  ["another", `${OTHER}  vm\n`, 74, "is none of the programs in SHA256SUMS"],
-  ["no list", "nothing\n", 74, "holds no checksums"],
-  ["empty", "", 74, "holds no checksums"],
+  ["another", `${OTHER}  vm\n`, 74, "is not in SHA256SUMS"],
+  ["no list", "nothing\n", 74, "contains no checksums"],
+  ["empty", "", 74, "contains no checksums"],
 ])("%s is told", async (_what, text, status, words) => {
   using temp = new Temp();
   temp.write("SHA256SUMS", text);

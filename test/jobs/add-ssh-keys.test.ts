@@ -65,6 +65,6 @@ describe("run-ssh.pre says how to log in", () => {
     const { status, output } = await bench.run("run-ssh.pre", { SSHKEYS: ["k.pub"], ...variables });
     expect(status).toBe(0);
     expect(bench.read("LOGIN")).toBe(login);
-    expect(output.includes("no forward leads to port 22")).toBe(login === undefined);
+    expect(output.includes("port 22 of the rescue is not forwarded")).toBe(login === undefined);
   });
 });

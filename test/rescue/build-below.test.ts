@@ -39,14 +39,14 @@ describe("what a kernel's list names", () => {
   });
 
   test.each([
-    ["../../../../outside/secret.ko", "is no path below it"],
-    ["kernel/../../../../../outside/secret.ko", "is no path below it"],
-    ["/etc/passwd", "is no path below it"],
+    ["../../../../outside/secret.ko", "is not a path below it"],
+    ["kernel/../../../../../outside/secret.ko", "is not a path below it"],
+    ["/etc/passwd", "is not a path below it"],
     ["kernel/link.ko", "resolves to"],
     ["out/secret.ko", "resolves to"],
     ["kernel/zero.ko", "resolves to /dev/zero"],
-    ["kernel/pipe.ko", "is no regular file"],
-    ["kernel", "is no regular file"],
+    ["kernel/pipe.ko", "is not a regular file"],
+    ["kernel", "is not a regular file"],
   ])("%s is refused, and named (74)", (name, why) => {
     const refusal = expect.objectContaining({
       exitCode: 74,
@@ -90,7 +90,7 @@ describe("another system", () => {
     const system = new SystemRoot(temp.path("sys"));
     expect(system.files(["/data"]).toSorted()).toEqual(["/data/a/file", "/data/a/up", "/data/absolute"]);
     Bun.spawnSync(["mkfifo", temp.path("sys/data/pipe")]);
-    expect(() => system.files(["/data"])).toThrow("/data/pipe is no regular file");
+    expect(() => system.files(["/data"])).toThrow("/data/pipe is not a regular file");
   });
 
   test("its links are copied as files of its own", async () => {

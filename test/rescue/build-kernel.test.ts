@@ -64,7 +64,7 @@ test("each kernel that will not do is named, with what it lacks", async () => {
   expect(failure.code).toBe("unavailable");
   expect(failure.message).toContain("vmlinuz-6.9.1-a is Linux 6.9.1-a, without 9pnet_virtio\n");
   expect(failure.message).toContain("vmlinuz-6.8.0 is Linux 6.8.0: its modules are not");
-  expect(failure.message).toContain("vmlinuz-broken is no x86_64 boot image");
+  expect(failure.message).toContain("vmlinuz-broken is not a boot image for x86_64");
   expect(failure.hint).toContain("install a kernel");
 });
 
@@ -106,5 +106,5 @@ test("boot images of other architectures tell their version by their name", asyn
     image: undefined,
   });
   const { message } = await failureOf(() => findKernel({ kernel, arch: "riscv64", scratch: temp.top }));
-  expect(message).toContain("is no riscv64 boot image");
+  expect(message).toContain("is not a boot image for riscv64");
 });

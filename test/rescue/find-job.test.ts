@@ -110,7 +110,7 @@ test("a name that is like another one: did you mean", async () => {
   const at = places(temp);
   temp.write("host/prepare.job", "true\n");
   expect((await failureOf(() => findJob("prepair", at))).hint).toStartWith(
-    "did you mean: vm job prepare\nlooked for",
+    "did you mean: vm job prepare\nput prepair.job in",
   );
   expect((await failureOf(() => findJob("add-ssh-key", at))).hint).toStartWith(
     "did you mean: vm job add-ssh-keys\n",

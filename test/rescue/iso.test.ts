@@ -239,7 +239,7 @@ describe("an ISO", () => {
 
   withXorriso.each([
     ["that fails", "echo made >$5; echo no >&2; exit 3", /alt2deploy ended with status 3:\n {2}no/],
-    ["that makes nothing", "exit 0", /alt2deploy made no/],
+    ["that makes nothing", "exit 0", /alt2deploy wrote no/],
   ])("is not made by an alt2deploy %s", (_what, text, message) => {
     const source = makeIso("source.iso", { ...DISK, ...MENUS });
     program("alt2deploy", text);
@@ -289,6 +289,6 @@ describe("an ISO", () => {
   });
   test.each([0, 5, 40_000])("is refused: another file of %d bytes", async (size) => {
     const error = await failureOf(() => repack(temp.write("x.iso", new Uint8Array(size))));
-    expect([error.code, error.message]).toEqual(["io", expect.stringMatching(/no ISO 9660 file system/)]);
+    expect([error.code, error.message]).toEqual(["io", expect.stringMatching(/no ISO 9660 filesystem/)]);
   });
 });

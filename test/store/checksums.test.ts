@@ -119,13 +119,13 @@ describe("parseSums", () => {
   ])("rejects the line %j, which names nothing", (line) => {
     const { sums, problems } = parseSums(`${line}\n`);
     expect(sums.size).toBe(0);
-    expect(problems).toEqual(["SHA256SUMS:1: no line of sha256sum's"]);
+    expect(problems).toEqual(["SHA256SUMS:1: not a line of sha256sum"]);
   });
 
   test("rejects a name that comes again, and a list that is cut off", () => {
     const { sums, problems } = parseSums(`${SUM}  a\n${SUM}  a\n${SUM}  b`);
     expect([...sums.keys()]).toEqual(["a"]);
-    expect(problems).toEqual(["SHA256SUMS is cut off", "SHA256SUMS:2: it names a again"]);
+    expect(problems).toEqual(["SHA256SUMS is truncated", "SHA256SUMS:2: duplicate name a"]);
   });
 });
 

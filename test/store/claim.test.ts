@@ -34,7 +34,7 @@ describe("files in HOSTDIR that no mark names are neither removed nor overwritte
     const error = await failureOf(() => place.stage("new", "inplace"));
     expect(error.exitCode).toBe(73);
     expect(error.message).toContain(name);
-    expect(error.hint).toMatch(/take them over: .*adopt/);
+    expect(error.hint).toMatch(/adopt them.*: .*adopt/);
     expect(readFileSync(place.path("host", name), "utf8")).toBe("mine");
     expect(place.names().host).toEqual([name]);
   });
@@ -134,7 +134,7 @@ test("disks in HOSTDIR without .work stop a restore (73): they may be newer", as
   const error = await failureOf(() => refuseStrayDisks(place.host, NONE, "run"));
   expect(error.exitCode).toBe(73);
   expect(error.message).toContain("disk-0.img");
-  expect(error.hint).toMatch(/take them over: .*adopt/);
+  expect(error.hint).toMatch(/adopt them.*: .*adopt/);
   place.make("x", "tmp");
   refuseStrayDisks(place.host, work(), "restore");
 });

@@ -135,7 +135,7 @@ describe("requireRoom", () => {
     const error = await failureOf(() => requireRoom(temp.top, 2 ** 60, "make the snapshot", "snapshots"));
     expect(error.exitCode).toBe(73);
     expect(error.message).toMatch(
-      /^cannot make the snapshot: no room in \S+: about \S+ TiB needed, .* free$/,
+      /^cannot make the snapshot: no space in \S+: about \S+ TiB needed, .* free$/,
     );
     expect(error.hint).toContain("remove old snapshots");
     const elsewhere = await failureOf(() => requireRoom(temp.top, 2 ** 60, "restore S0", "tmpdir"));
@@ -145,8 +145,8 @@ describe("requireRoom", () => {
 
 describe("fileError", () => {
   test.each([
-    ["ENOSPC", 73, "cannot x: no room left on the device"],
-    ["EDQUOT", 73, "cannot x: no room left on the device"],
+    ["ENOSPC", 73, "cannot x: no space left on device"],
+    ["EDQUOT", 73, "cannot x: no space left on device"],
     ["EACCES", 73, "cannot x: no luck"],
     ["EROFS", 73, "cannot x: no luck"],
     ["EIO", 74, "cannot x: no luck"],

@@ -36,7 +36,7 @@ describe("the lock of a VM", () => {
     const holder = await holdElsewhere("back up");
     const error = await failureOf(() => lockVm(temp.top, "restore", 50));
     expect(error.exitCode).toBe(75);
-    expect(error.message).toStartWith("cannot restore: another command is changing this VM: ");
+    expect(error.message).toStartWith("cannot restore: the VM is locked by another process: ");
     expect(error.message).toEndWith(`back up (pid ${holder.pid})`);
   });
 

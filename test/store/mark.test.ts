@@ -31,9 +31,9 @@ describe("consistencyOf", () => {
 });
 
 test.each<[Partial<Mark>, RegExp]>([
-  [{ lastRun: "killed" }, /^the guest did not power itself off/],
-  [{ lastRun: "stopped", restored: "crash-consistent", unrecorded: true }, /^the guest did not power/],
-  [{ lastRun: "unknown" }, /^it is not known how the last run ended/],
+  [{ lastRun: "killed" }, /^the guest did not shut down/],
+  [{ lastRun: "stopped", restored: "crash-consistent", unrecorded: true }, /^the guest did not shut down/],
+  [{ lastRun: "unknown" }, /^the exit reason of the last run is unknown/],
   [{ restored: "crash-consistent" }, /^the restored snapshot is crash-consistent/],
   [{ restored: "crash-consistent", unrecorded: true }, /^the restored snapshot does not record/],
 ])("why a backup is crash-consistent: %j", (mark, reason) => {

@@ -134,12 +134,12 @@ describe("noticed without reading the bulk:", () => {
         ),
       /manifest\.json: its checksum is wrong/,
     ],
-    ["an empty manifest", (dir) => writeFileSync(join(dir, "manifest.json"), ""), /manifest is not whole/],
+    ["an empty manifest", (dir) => writeFileSync(join(dir, "manifest.json"), ""), /manifest is incomplete/],
     ["no SHA256SUMS", (dir) => rmSync(join(dir, "SHA256SUMS")), /SHA256SUMS is missing/],
     [
       "SHA256SUMS cut off",
       (dir) => truncateSync(join(dir, "SHA256SUMS"), 100),
-      /SHA256SUMS is cut off|does not name/,
+      /SHA256SUMS is truncated|does not name/,
     ],
     ["guest.env gone", (dir) => rmSync(join(dir, "guest.env")), /guest\.env is missing/],
     [
@@ -181,7 +181,7 @@ describe("noticed without reading the bulk:", () => {
     [
       "another length noted in gzip's trailer",
       (dir) => flip(join(dir, "disk-0.img.gz"), readFileSync(join(dir, "disk-0.img.gz")).length - 4),
-      /does not unpack to its/,
+      /does not decompress to/,
     ],
     [
       "a named pipe as guest.env",
@@ -265,7 +265,7 @@ describe("a parent is known by id and checksum:", () => {
     await make("S1", "qcow2", parentKeys(await make("S0", "qcow2")));
     flip(temp.path("backups/S0/disk-0.qcow2"), 1 << 17);
     await resum("S0");
-    expect(damageOf("S1")).toMatch(/^its parent "S0" has other content/);
+    expect(damageOf("S1")).toMatch(/^its parent "S0" has changed since/);
   });
 
   test("a sum from before a merge is still good", async () => {

@@ -76,7 +76,7 @@ describe("validateSnapshotName", () => {
       const error = await failureOf(() => validateSnapshotName(name));
       expect(error.exitCode).toBe(64);
       expect(error.message).toMatch(/^a snapshot's name of 20[12] bytes is too long: /);
-      expect(error.hint).toStartWith("at most 200 bytes");
+      expect(error.hint).toStartWith("use at most 200 bytes");
     },
   );
 });
@@ -180,7 +180,7 @@ describe("backups that cannot be used are an error (74), and never no snapshots:
     [
       "a link to what is not there",
       () => symlinkSync("/nowhere/disk", temp.path("backups")),
-      "is a symbolic link to /nowhere/disk, which is not there",
+      "is a symbolic link to /nowhere/disk, which does not exist",
     ],
     [
       "a link to a file",
@@ -253,7 +253,7 @@ describe("findSnapshot", () => {
         const error = await failureOf(() => findSnapshot(temp.top, name));
         expect(error.exitCode).toBe(66);
         expect(error.message).toBe(
-          `backups/LAST refers to the snapshot ${target.replace("../", "")}, which is not there`,
+          `cannot find the last snapshot: backups/LAST refers to ${target.replace("../", "")}, which does not exist`,
         );
         expect(error.hint).toStartWith("restore S0 (");
       }

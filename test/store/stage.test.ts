@@ -87,7 +87,7 @@ describe("working files in TMPDIR", () => {
 
   test("cannot be where TMPDIR is gone, and nothing is left", async () => {
     const error = await failureOf(() => stageWork(place.host, { tmpdir: place.path("gone") }, NONE));
-    expect(error.message).toContain(`cannot make working files in ${place.path("gone")}`);
+    expect(error.message).toContain(`cannot create working files in ${place.path("gone")}`);
     expect(place.has("gone")).toBe(false);
   });
 

@@ -76,7 +76,7 @@ describe("resolveWork believes", () => {
     if (work.state !== "gone") throw new Error("not gone");
     expect(Math.abs(work.made.getTime() - Date.now())).toBeLessThan(60_000);
     expect(describeGone(work)).toMatch(
-      /^the working files in \S+ \(made .*\) are gone; this machine was last started /,
+      /^the working files in \S+ \(created .*\) are gone; this host was booted /,
     );
   });
 });
@@ -153,7 +153,7 @@ describe("working files whose disks were removed one by one are gone", () => {
 describe("resolveWork disbelieves", () => {
   test("a .work that is no link", async () => {
     mkdirSync(place.path("host/.work"));
-    await disbelieved("no symbolic link");
+    await disbelieved("not a symlink");
   });
 
   asRoot("a link of somebody else's (needs root)", async () => {
@@ -169,46 +169,46 @@ describe("resolveWork disbelieves", () => {
 
   asRoot("a .host of somebody else's (needs root)", async () => {
     lchownSync(join(place.make("x", "tmp"), ".host"), STRANGER, STRANGER);
-    await disbelieved("no .host link of its owner's");
+    await disbelieved("no .host symlink of its owner");
   });
 
   test.each([0o770, 0o707, 0o720, 0o1777])("a directory with mode %o", async (mode) => {
     chmodSync(place.make("x", "tmp"), mode);
-    await disbelieved("may be written by others");
+    await disbelieved("is writable by other users");
   });
 
   test("a file, and a link to a directory", async () => {
     const dir = place.make("x", "tmp");
     renameSync(dir, `${dir}.moved`);
     writeFileSync(dir, "");
-    await disbelieved("is no directory");
+    await disbelieved("is not a directory");
     unlinkSync(dir);
     symlinkSync(`${dir}.moved`, dir);
-    await disbelieved("is no directory");
+    await disbelieved("is not a directory");
   });
 
   test("a directory without .host: any other", async () => {
     place.link(place.tmp, "host/.work");
-    await disbelieved("no .host link of its owner's");
+    await disbelieved("no .host symlink of its owner");
   });
 
   test("a .host that is a file", async () => {
     const dir = place.make("x", "tmp");
     unlinkSync(join(dir, ".host"));
     writeFileSync(join(dir, ".host"), place.host);
-    await disbelieved("no .host link of its owner's");
+    await disbelieved("no .host symlink of its owner");
   });
 
   test("a directory without our mark", async () => {
     unlinkSync(join(place.make("x", "tmp"), ".vm.json"));
-    await disbelieved("does not carry this program's mark");
+    await disbelieved("does not have this program's mark");
   });
 
   test("a mark that is a link", async () => {
     const dir = place.make("x", "tmp");
     renameSync(join(dir, ".vm.json"), place.path("mark"));
     symlinkSync(place.path("mark"), join(dir, ".vm.json"));
-    await disbelieved("does not carry this program's mark");
+    await disbelieved("does not have this program's mark");
   });
 
   test("a newer version's (78)", async () => {

@@ -9,6 +9,7 @@ import { usageOf } from "../signature.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
 import { COMMANDS, type Command } from "../registry.ts";
 import * as words from "./prose.ts";
+import { TOPICS, type Block } from "./topics.ts";
 import {
   bold,
   example,
@@ -36,6 +37,12 @@ export function buildManual(prog: string): string {
   const paragraphs = (texts: readonly string[]): string[] => texts.flatMap((text) => paragraph(named(text)));
   const items = (rows: readonly (readonly [string, string])[]): string[] =>
     rows.flatMap(([name, text]) => item(bold(name.replaceAll("PROG", prog)), named(text)));
+  const typed = (shown: readonly string[]): string[] =>
+    example(shown.map((line) => line.replaceAll("PROG", prog)));
+  const block = (content: Block): string[] => {
+    if (typeof content === "string") return paragraphs([content]);
+    return "typed" in content ? typed(content.typed) : items([content]);
+  };
   const defaults = buildDefaults({ prog, home: "~", hostArch: "HOSTARCH", libexec: "~/.cache/vm/data-…" });
   const lines = [
     ...title(prog, date, `${prog} ${version}`),
@@ -56,6 +63,7 @@ export function buildManual(prog: string): string {
     ...section("SETTINGS"),
     ...paragraphs(words.SETTINGS),
     ...SETTING_NAMES.flatMap((name) => settingPart(name, defaults[name])),
+    ...TOPICS.flatMap(({ title: name, blocks }) => [...section(name), ...blocks.flatMap(block)]),
     ...section("FILES"),
     ...items(words.FILES),
     ...section("EXIT STATUS"),
@@ -63,10 +71,7 @@ export function buildManual(prog: string): string {
     ...section("ENVIRONMENT"),
     ...items(words.ENVIRONMENT),
     ...section("EXAMPLES"),
-    ...words.EXAMPLES.flatMap(([text, typed]) => [
-      ...paragraph(named(text)),
-      ...example(typed.map((line) => line.replaceAll("PROG", prog))),
-    ]),
+    ...words.EXAMPLES.flatMap(([text, shown]) => [...paragraph(named(text)), ...typed(shown)]),
     ...section("SEE ALSO"),
     ...fill(
       words.SEE_ALSO.map((page) =>

@@ -5,124 +5,161 @@
 
 /** Paragraphs. */
 export const DESCRIPTION: readonly string[] = [
-  "PROG makes, runs, snapshots, restores and destroys qemu virtual machines, and changes them from outside by jobs: scripts in a small rescue system that has the VM's disks.",
-  "A VM has a directory of its own, HOSTDIR: the current directory, or that of `--hostdir`. There are its settings (`guest.env`) and its snapshots (`backups/`). Its working files (disks, NVRAM, sockets) are in WORKDIR, a private directory in `$TMPDIR` or `/tmp`; with `--inplace` they are in HOSTDIR itself. `HOSTDIR/.work` leads to WORKDIR, and `WORKDIR/.host` back. PROFILES is the home of VMs and rescue profiles, `~/PROG`, or `~/.local/share/PROG` where `~/PROG` is a file.",
-  "Without a command PROG runs the VM. One word that is no command is a CD image for that run.",
-  "Several commands make a batch. They are run in order, and the first failure ends it. The whole line is checked before the first of them runs. A command behind the first is written with `@`; the old names create, run, backup, restore, destroy and job are understood without.",
-  "Options stand before the first command and hold for all; where there is one command only, they may stand behind it as well. Options of one command stand behind its name, and go before others of the same name there. Long options may be shortened while they are unambiguous. `--` ends the options.",
-  "`PROG help` and `PROG help COMMAND` show what `PROG -h` and `PROG COMMAND -h` do.",
-  "Results are on stdout, everything else is on stderr.",
+  "PROG creates, runs, snapshots, restores and destroys qemu virtual machines, and modifies them offline with jobs: scripts in a small rescue system that has the VM's disks attached.",
+  "A VM has a directory of its own, HOSTDIR: the current directory, or that of `--hostdir`. It holds the settings (`guest.env`) and the snapshots (`backups/`). The working files (disks, NVRAM, sockets) are in WORKDIR, a private directory in `$TMPDIR` or `/tmp`; with `--inplace` they are in HOSTDIR. `HOSTDIR/.work` is a symlink to WORKDIR, `WORKDIR/.host` one to HOSTDIR. PROFILES is the home of VMs and rescue profiles: `~/PROG`, or `~/.local/share/PROG` if `~/PROG` is a file.",
+  "Files in `/tmp` may disappear when this host restarts, or by age. The next `run` then restores the last snapshot, and says so. For disks that must stay, use `--inplace`, or set TMPDIR.",
+  "Without a command PROG runs the VM. A single word that is not a command is a CD image for that run.",
+  "Several commands on a line make a batch. They run in order until one fails; the whole line is checked before the first one runs. Every command after the first needs a leading `@`, as its arguments end there; the old names create, run, backup, restore, destroy and job are recognised without.",
+  "Options before the first command apply to all commands of the line; with a single command they may also follow it. An option of a command follows its name, and takes precedence over a global one of the same name. Long options may be abbreviated while unambiguous. `--` ends the options.",
+  "`PROG help` and `PROG help COMMAND` are the same as `PROG -h` and `PROG COMMAND -h`.",
+  "Results are printed on stdout, everything else on stderr.",
 ];
 
-/** Paragraphs behind a command's summary. */
+/** Paragraphs after a command's summary. */
 export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   create: [
-    "Makes WORKDIR, a disk for each entry of `--disks`, UEFI variables with `--uefi`, and `guest.env` with the settings in force. Refused where HOSTDIR has a VM or snapshots already. If anything fails, nothing is left.",
-    "`--image` behind the command is kept in `guest.env`; before it, the image is attached for that command line only. With `--user`, ssh and cp log in as that user.",
+    "Creates WORKDIR, a disk for each entry of `--disks`, UEFI variables with `--uefi`, and `guest.env` with the settings in force. Refused if HOSTDIR already has a VM or snapshots. If anything fails, nothing is left behind.",
+    "`--from` creates the first disk from an image, on the bus of the first entry of DISKS, and grows it to the size there (30G by default); `--disk-size` sets the size exactly. With `--linked` the disk is an overlay on IMAGE: `run` fails if IMAGE is gone or has changed. A snapshot contains all data, and once restored needs no other file. An image that refers to other files (a backing file, a data file, extents of a vmdk) is refused: it could expose any file of this host to the guest.",
+    "`--cloud-init` passes the host name and SSHKEYS in a read-only disk, `WORKDIR/vm-seed.img`, for the default user of the image or for `--user`, who may use `sudo`; no password is set. `ssh` and `cp` log in as that user.",
+    "`--image` after `create` is kept in `guest.env`; before it, the image is attached for that command line only. Archives, compressed files, web pages and empty files are refused as images; `TYPE=raw=FILE` passes a file as it is.",
   ],
   run: [
-    "Without working files the last snapshot is restored first. The first run after create boots the CD once, and ends when the guest restarts; later ones boot the disk. An image that is named here is attached and booted once.",
-    "Ctrl-C, SIGTERM or SIGHUP asks the guest to power off, and again every few seconds; a second one ends it, and so does `STOP_TIMEOUT`. A run whose guest did not power itself off fails. `WORKDIR/run-vm.sh` is the qemu command, `WORKDIR/console.log` the serial console.",
-    "With `--detach` it returns as soon as qemu runs, which outlives the login. `--wait` waits until `ssh` or the guest `agent` answers (at most 300 s, or `-t`), or for a number of seconds. How such a run ended is told by status and by the next command.",
+    "Without working files the last snapshot is restored first. The first run after create boots the CD once, and ends when the guest reboots; later ones boot the disk. An image named here is attached and booted once.",
+    "Ctrl-C, SIGTERM or SIGHUP shuts the guest down, asking again every few seconds. A second one, or STOP_TIMEOUT, kills it: `quit`, then SIGTERM, then SIGKILL to qemu. A run whose guest did not power off by itself fails. `WORKDIR/run-vm.sh` is the qemu command, `WORKDIR/console.log` the output of the serial console.",
+    "With `--detach` the command returns as soon as qemu runs, and no other process stays; qemu survives the logout (where systemd kills user processes, run `loginctl enable-linger` once). `--wait` waits until `ssh` or the guest `agent` answers. The exit reason is recorded in `WORKDIR/events.out`, and shown by status and by the next command.",
+    "If the space for the disks runs out, qemu pauses the guest. When 64 MiB are free the next command that uses the guest, or `resume`, resumes it.",
   ],
   stop: [
-    "Asks the guest agent, else presses the ACPI power button, and does both again every few seconds. Past the time the guest is ended as by a power cut (`quit`, SIGTERM, SIGKILL), and the exit status is 124. Status 74: qemu was killed or crashed before, or does not end.",
+    "Asks the guest agent, or else presses the ACPI power button, and repeats this every few seconds: a booting guest loses the first request.",
   ],
-  restart: ["It is started with what was typed for the run before."],
+  restart: ["A VM that is not running is started."],
   status: [
-    "`--json` gives one object. Names may be added to it later, not changed. Its `state` is running, paused, stopped, created, crashed or broken.",
+    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
   ],
   list: ["Settings files that need bash are not evaluated here."],
+  console: [
+    "Without a terminal on stdin, input is typed into the console, and output is printed until the guest is off. `WORKDIR/console.log` has all output since the start.",
+  ],
+  ssh: [
+    "Connects to the port that is forwarded to the guest's port 22, with the keys of SSHKEYS only, and a known_hosts file of the VM's own.",
+  ],
+  exec: ["Output, exit status and stdin are passed. Needs qemu-guest-agent in the guest."],
   config: [
-    "One line for each setting: its value, and where that comes from. Secrets are not shown.",
-    "`--example` prints a file for `/etc/PROG.conf` or `~/.config/PROG.conf` that changes nothing: each line has to be uncommented.",
+    "Prints a line for each setting: its value, and where it was set. Secrets are not shown.",
+    "`--example` prints a file for `/etc/PROG.conf` or `~/.config/PROG.conf` that changes nothing until lines are uncommented.",
   ],
   backup: [
-    "The snapshot appears whole or not at all, in `HOSTDIR/backups/NAME`, with checksums and a manifest. Room is checked first. Only the VM's own disks are kept, not those of `--image`. A snapshot of a running VM needs qemu 7.1 or later.",
+    "Available space is checked first. A snapshot of a running VM needs qemu 7.1 or later.",
+    "SNAPSHOT_NOTIFY names a program to run with the outcome, in the variables VM_OUTCOME (`ok`, `failed`), VM_SNAPSHOT, VM_NAME, VM_HOSTDIR, VM_MESSAGE, VM_STATUS, VM_BYTES and VM_SECONDS.",
+  ],
+  snapshots: [
+    "`diff` compares what the guest would read, in clusters of 64 KiB, whatever the formats. `rm` refuses protected snapshots, and those that others depend on.",
   ],
   prune: [
-    "Rules count good snapshots of this VM only, and as restic's do. The newest good one, LAST, what is protected or not good, and what a working disk builds on stay. A qcow2 snapshot that no rule keeps, but that kept ones build on, is merged into these.",
+    "Rules count intact snapshots of this VM only, as those of restic do. The newest intact one, LAST, protected and damaged ones, and those that a working disk depends on are kept in any case. A qcow2 snapshot that no rule keeps, but on which kept ones depend, is merged into these: that rewrites them, and needs space. Without space it is kept, with a warning. `--no-merge` always keeps it.",
+  ],
+  verify: [
+    "Compares all files with their checksums, under the VM's lock. `--boot` boots a copy in TMPDIR, and removes it afterwards.",
+  ],
+  timer: [
+    '`--install` starts a systemd service and timer. Packages also have units for root\'s VMs: `systemctl enable --now "PROG-backup@$(systemd-escape --path /srv/PROG/web).timer"`.',
   ],
   identity: [
-    "The UUID is made by create, or by the first command that changes an older VM. It is in `guest.env`, in the manifest of each snapshot, and a tag of those in a repository. Moving or renaming HOSTDIR keeps it.",
-    "A copy of HOSTDIR has the same one. Where a copy is changed beside the original, commands warn, and `backup --push`, `snapshots push` and `prune --remote` are refused there: `identity --new` in the copy gives it a UUID of its own.",
+    "The UUID is assigned by create, or by the first command that changes an older VM. It is stored in `guest.env`, in the manifest of each snapshot, and as a tag in a repository. Moving or renaming HOSTDIR keeps it.",
+    "A copy of HOSTDIR has the same UUID. If a copy is used beside the original, commands warn, and refuse to push to the repository or prune it: assign a new UUID with `identity --new` in the copy.",
   ],
   restore: [
-    "Checksums are verified, and the new working files are made beside the old ones, which are replaced at the end. Refused while the VM runs.",
+    "Checksums are verified, and the new working files are created beside the old ones, which are replaced at the end. Refused while the VM is running.",
   ],
   adopt: [
-    "For working files that an earlier program has left, behind `.work` or as disks in HOSTDIR itself. They must be yours, in order (qemu-img check), and not in use. It shows what it has found; the files stay as they are.",
+    "For working files that an earlier program made, behind `.work` or as disks in HOSTDIR. They must be yours, intact (qemu-img check), and not in use. The files stay as they are.",
   ],
-  destroy: ["Snapshots and HOSTDIR's own files are never removed. Refused while the VM runs."],
+  destroy: [
+    "Snapshots and HOSTDIR's own files are never removed. Refused while the VM is running, unless `--force` is given.",
+  ],
   job: [
-    "A job is the script `NAME.job`, looked for in HOSTDIR, in `PROFILES/scripts/jobs`, and among those that the program brings: `add-ssh-keys`, `run-ssh`, `post-install`. `NAME.pre` and `NAME.post` beside it run on this host, before and after. Its output is on stdout and in `WORKDIR/.out/job.log`; its exit status is the program's. `--timeout` limits it.",
+    "The script `NAME.job` is searched for in HOSTDIR, in `PROFILES/scripts/jobs`, and among the bundled jobs. See JOBS.",
   ],
   rescue: [
-    "`build` makes a profile from this host's kernel and programs, from an ALT Rescue CD, or from packages that are unpacked in a directory, which may be of another architecture; `list` shows those there are, and whether they can be used.",
+    "`build` makes a profile from this host's kernel and programs, from an ALT Rescue CD, or from packages unpacked in a directory; `list` shows the profiles, their architecture, and whether they can be used.",
   ],
-  "self-check": [
-    "SHA256SUMS is that of a release, or any list that sha256sum(1) has written. Status 74: the program is none of those in it.",
-  ],
+  doctor: ["Writes nothing. Names the packages of this distribution."],
+  "self-check": ["SHA256SUMS is that of a release, or any list that sha256sum(1) wrote."],
   completion: [
-    "The script asks the program itself, so that it knows all commands, options, snapshots, jobs and files. For bash and zsh, in a file that the shell reads when it starts:",
+    "The script asks the program itself, and need not be renewed with it. For bash and zsh, in the shell's startup file (zsh: after compinit):",
     "`source <(PROG completion bash)`",
     "For zsh also as `_PROG` in a directory of `fpath`; for fish as `~/.config/fish/completions/PROG.fish`.",
   ],
-  man: ["Shows this page where stdout is a terminal and there is a man(1); prints its source elsewhere."],
+  man: ["On a terminal the page is shown by man(1) or mandoc(1); otherwise its source is printed."],
 };
 
 export const SETTINGS: readonly string[] = [
-  "Weakest first: built-in values, `/etc/PROG.conf`, `~/.config/PROG.conf`, the VM's `guest.env`, the command line. The files are lines of bash assignments, `NAME=value` or `NAME=( value … )`. They are read, not executed; a file with more in it (a condition, a command) is given to bash, if nobody else may write it. `no`, `off`, `0` and empty mean off. HOSTARCH stands for this host's architecture.",
+  "Later ones override earlier ones: built-in values, `/etc/PROG.conf`, `~/.config/PROG.conf`, the VM's `guest.env` (while there are working files, that of WORKDIR), the command line. The files are bash assignments, `NAME=value` or `NAME=( value … )`. They are read, not executed; a file with anything else in it (a condition, a command) is evaluated by bash, if no other user can write to it or its directory. `guest.env` is never evaluated by bash. `no`, `off`, `0` and empty mean off. HOSTARCH stands for this host's architecture.",
 ];
 
 export const FILES: readonly (readonly [string, string])[] = [
   ["/etc/PROG.conf", "settings of this host"],
   ["~/.config/PROG.conf", "settings of the user"],
-  ["HOSTDIR/guest.env", "settings of a VM; while there are working files, those of WORKDIR count"],
+  ["HOSTDIR/guest.env", "settings of a VM; while there are working files, that of WORKDIR is read instead"],
   [
     "PROG.defaults",
-    "further arguments for qemu, one or more a line; the first of WORKDIR, HOSTDIR, `~/.config` and `/etc` that has one",
+    "further arguments for qemu, one or more a line; the first of WORKDIR, HOSTDIR, `~/.config` and `/etc` that has one. Relative paths are relative to WORKDIR. Network back ends that need a helper program (`bridge`, `tap`) open the sandbox that far",
   ],
-  ["HOSTDIR/backups/NAME", "a snapshot; `LAST` leads to the newest"],
-  ["HOSTDIR/.work", "link to WORKDIR"],
-  ["WORKDIR/run-vm.sh", "the command that runs the VM, for reading and for running by hand"],
-  ["WORKDIR/console.log", "what the guest wrote on its serial console"],
-  ["WORKDIR/qemu.log", "what qemu said"],
+  ["HOSTDIR/backups/NAME", "a snapshot; `LAST` is a symlink to the newest"],
+  ["HOSTDIR/.work", "symlink to WORKDIR"],
+  ["WORKDIR/run-vm.sh", "the qemu command of the VM, to read or to run by hand"],
+  ["WORKDIR/console.log", "output of the guest's serial console"],
+  ["WORKDIR/qemu.log", "output of qemu"],
   ["WORKDIR/.in, WORKDIR/.out", "a job's input and output"],
   ["PROFILES/NAME/guest.env", "a rescue profile: settings that begin with `RESCUE_`"],
   ["PROFILES/scripts/jobs", "jobs for all VMs"],
   [
     "/usr/libexec/vm",
-    "the bundled jobs, where a package has installed them: they are used instead of those that the program carries. First `../libexec/vm` beside the program's own directory is looked for. Places that others may write do not count",
+    "bundled jobs installed by a package, used instead of those in the program. `../libexec/vm` beside the program's own directory takes precedence. Directories that other users can write to are ignored",
   ],
-  ["~/.cache/vm", "the program's data, answers of qemu, saved states of the rescue"],
-  ["check-media", "a script on PATH that sets MEDIA, the place of external media, or fails"],
+  ["~/.cache/vm", "the program's data, features of qemu, saved states of the rescue system"],
+  [
+    "check-media",
+    "a bash script on PATH that sets MEDIA, the directory of external media, or fails. It is run only if a setting refers to it. With an empty MEDIA, MEDIA_MIRROR and MEDIA_STORAGE are absolute paths",
+  ],
 ];
 
 export const ENVIRONMENT: readonly (readonly [string, string])[] = [
-  ["TMPDIR", "where working files are made; default `/tmp`"],
+  ["TMPDIR", "directory for working files; default `/tmp`"],
   ["XDG_CACHE_HOME", "instead of `~/.cache`"],
-  ["SPICE_PASSWORD", "the password of the display, where no file sets one"],
-  ["RESTIC_REPOSITORY, RESTIC_PASSWORD_FILE", "the repository, where no file sets SNAPSHOT_REPO"],
+  ["SPICE_PASSWORD", "password of the display, if no file sets one"],
+  ["RESTIC_REPOSITORY, RESTIC_PASSWORD_FILE", "the repository, if no file sets SNAPSHOT_REPO"],
   ["MEDIA", "as check-media would set it"],
-  ["NO_COLOR", "no colours; so does `TERM=dumb`"],
-  ["DISPLAY, WAYLAND_DISPLAY", "a desktop session, in which the display is opened"],
+  ["NO_COLOR", "disables colours; so does `TERM=dumb`"],
+  ["DISPLAY, WAYLAND_DISPLAY", "the desktop session in which the display is opened"],
 ];
 
 /** What it does, and the lines to type. */
 export const EXAMPLES: readonly (readonly [string, readonly string[]])[] = [
   [
-    "Make a VM, install it from a CD, and keep the result as the snapshot S0:",
+    "Create a VM, install it from a CD, and keep the result as the snapshot S0:",
     ["mkdir -p ~/PROG/ws10 && cd ~/PROG/ws10", "PROG -c 8 -m 4G @create WS10 /iso/image.iso @run @backup"],
   ],
   ["Start again from a snapshot:", ["PROG @restore S2 @run"]],
   [
-    "Let one's own SSH keys into an installed system, and log in through a forward:",
+    "Create a VM from a cloud image, and log in:",
+    [
+      "PROG create web --from debian-12-genericcloud-amd64.qcow2 --cloud-init --user=me",
+      "PROG run --detach --ssh --wait=ssh",
+      "PROG ssh",
+    ],
+  ],
+  [
+    "Add your SSH keys to an installed system, and log in through a forward, without a display:",
     [
       "PROG --rescue=auto job add-ssh-keys",
       "PROG -p '' -f tcp:127.0.0.1:5555-:22 run &",
       "ssh -p 5555 root@127.0.0.1",
     ],
+  ],
+  [
+    "Back up every day, keeping seven snapshots:",
+    ["PROG timer --install --on-calendar=daily backup --prune --keep-daily=7 --lock-timeout=600"],
   ],
 ];
 
@@ -132,4 +169,6 @@ export const SEE_ALSO: readonly string[] = [
   "qemu(1)",
   "qemu-img(1)",
   "remote-viewer(1)",
+  "restic(1)",
+  "systemd.time(7)",
 ];

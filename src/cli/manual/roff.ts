@@ -71,7 +71,7 @@ export const section = (name: string): string[] => [`.SH ${quoteRoff(name)}`];
 export const subsection = (name: string): string[] => [`.SS ${quoteRoff(name)}`];
 /** @param text ready */
 export const paragraph = (text: string): string[] => [".PP", ...fill(text)];
-/** A name, and behind it what it means. @param tag ready, one line @param text ready */
+/** A tagged paragraph: a name and its meaning. @param tag ready, one line @param text ready */
 export const item = (tag: string, text: string): string[] => [".TP", guard(tag), ...fill(text)];
 /** Lines that are to be typed, or are shown as they stand. */
 export const example = (lines: readonly string[]): string[] => [

@@ -1,21 +1,21 @@
 import { PACKAGES, type Packages, type Thing } from "../../lib/packages.ts";
 import { findProgram } from "../../process/exec.ts";
 
-/** `limited`: there, but not all that it could be. */
+/** `limited`: present, but incomplete. */
 export type CheckState = "ok" | "missing" | "limited";
 
-/** One thing that the program needs or may use. */
+/** A required or optional program or feature. */
 export interface Check {
-  /** Stays the same from version to version: for scripts. */
+  /** A stable name, for scripts. */
   name: string;
   state: CheckState;
-  /** Without it the program does not do its work, with the settings in force. */
+  /** Required with the settings in force. */
   needed: boolean;
-  /** What it is for. */
+  /** Its purpose. */
   use: string;
-  /** What was found, or why it cannot be used; one line. */
+  /** What was found, or why it cannot be used, in one line. */
   detail: string;
-  /** What holds it, where it is missing. */
+  /** Packages that contain it, if it is missing. */
   packages?: Packages;
 }
 
@@ -27,7 +27,7 @@ export interface ProgramCheck {
   find?: (name: string) => string | undefined;
 }
 
-/** Is a program there? */
+/** Checks a program. */
 export function checkProgram({ name, use, needed = false, thing, find = findProgram }: ProgramCheck): Check {
   const path = find(name);
   const common = { name, needed, use };
@@ -35,7 +35,7 @@ export function checkProgram({ name, use, needed = false, thing, find = findProg
   return { ...common, state: "missing", detail: "not found", ...(thing && { packages: PACKAGES[thing] }) };
 }
 
-/** A message of several lines as one. */
+/** Joins the lines of a message. */
 export const oneLine = (text: string): string =>
   text
     .trim()

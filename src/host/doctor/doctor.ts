@@ -13,15 +13,15 @@ import { readSystem, type System } from "./system.ts";
 import type { Vm } from "../../vm/open.ts";
 import { findReaches, formatReach } from "../../vm/reach.ts";
 
-/** What this host has of all that the program may use. */
+/** The result of all checks. */
 export interface Diagnosis {
-  /** Nothing that is needed is missing. */
+  /** Nothing required is missing. */
   ok: boolean;
   host: System;
   checks: Check[];
 }
 
-/** Looks at everything at once; writes nothing. */
+/** Runs all checks in parallel; writes nothing. */
 export async function diagnose(context: Context, found: SettingsInForce): Promise<Diagnosis> {
   const vm = usableVm(context, found);
   const { settings } = vm;
@@ -47,7 +47,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
   return { ok: missingOf(checks).length === 0, host: readSystem(), checks };
 }
 
-/** What the VM at hand reaches for outside its directory: that is for whoever runs it to judge. */
+/** Files and commands outside its directory that the current VM refers to, for information. */
 const checkReaches = (context: Context, vm: Vm): Check[] =>
   findReaches(context, vm).map((reach) => ({
     name: "reaches",
@@ -57,7 +57,7 @@ const checkReaches = (context: Context, vm: Vm): Check[] =>
     detail: formatReach(reach),
   }));
 
-/** Settings that are wrong; the checks go by the built-in ones in their place. */
+/** Invalid settings, for which the checks use built-in values. */
 const checkSettings = ({ prog }: Context, error: VmError | undefined): Check[] =>
   error === undefined
     ? []
@@ -74,21 +74,21 @@ const checkSettings = ({ prog }: Context, error: VmError | undefined): Check[] =
 const missingOf = (checks: readonly Check[]): Check[] =>
   checks.filter(({ needed, state }) => needed && state === "missing");
 
-/** How `doctor` is to say it; `report`: as Markdown, with what a maintainer wants to know besides. */
+/** Output format; `report`: Markdown, with further facts for maintainers. */
 export type DoctorForm = "text" | "json" | "report";
 
-/** @throws 64 for what does not go together */
+/** @throws 64 for conflicting options */
 export function parseDoctorForm(json: boolean, report: boolean): DoctorForm {
   if (json && report)
-    throw new VmError("usage", "doctor: --json and --report do not go together", {
-      hint: "a report is for people",
+    throw new VmError("usage", "doctor: --json and --report cannot be combined", {
+      hint: "use one of them",
     });
   return json ? "json" : report ? "report" : "text";
 }
 
 /**
- * Prints what this host has, a line or a JSON object for each.
- * @throws 69 when something that is needed is missing
+ * Prints the checks, a line or a JSON object for each.
+ * @throws 69 if something required is missing
  */
 export async function runDoctor(context: Context, form: DoctorForm): Promise<void> {
   const found = await readInForce(context);
@@ -102,7 +102,7 @@ export async function runDoctor(context: Context, form: DoctorForm): Promise<voi
   if (!diagnosis.ok) throw missingError(diagnosis);
 }
 
-/** Names of distributions without a package are there, as null. */
+/** Distributions without a package are included, as null. */
 const formatDiagnosisJson = (diagnosis: Diagnosis): string =>
   toJson(diagnosis, (_key, value: unknown) => (value === undefined ? null : value));
 
@@ -118,7 +118,7 @@ export function formatText({ host, checks }: Diagnosis): string {
 function missingError({ host, checks }: Diagnosis): VmError {
   const missing = missingOf(checks);
   const hints = missing.map(({ packages }) => packages && installHint(packages, host.family, host.release));
-  return new VmError("unavailable", `missing and needed: ${missing.map(({ name }) => name).join(", ")}`, {
+  return new VmError("unavailable", `cannot run VMs: missing ${missing.map(({ name }) => name).join(", ")}`, {
     hint: [...new Set(hints)].filter(Boolean).join("\n") || undefined,
   });
 }

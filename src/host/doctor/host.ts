@@ -10,7 +10,7 @@ import type { Context } from "../../vm/context.ts";
 import { findCheckMedia } from "../../vm/media.ts";
 import { checkProgram, type Check } from "./check.ts";
 
-/** Programs of the host, but for qemu and what a rescue is built of. */
+/** Programs of the host, except qemu and those for building a rescue. */
 export function checkPrograms(context: Context): Check[] {
   const media = findCheckMedia(context);
   return [
@@ -21,7 +21,7 @@ export function checkPrograms(context: Context): Check[] {
     checkProgram({ name: "bash", use: "jobs' hooks, settings with conditions", thing: "bash" }),
     checkProgram({ name: "ssh", use: "logging in to guests", thing: "ssh" }),
     checkProgram({ name: "scp", use: "copying to and from guests", thing: "ssh" }),
-    checkProgram({ name: "remote-viewer", use: "looking at guests from here", thing: "remote-viewer" }),
+    checkProgram({ name: "remote-viewer", use: "viewing guests on this host", thing: "remote-viewer" }),
     checkProgram({ name: "restic", use: "snapshots off the machine", thing: "restic" }),
     ...(media === undefined
       ? []
@@ -37,17 +37,22 @@ function checkCoreutils(): Check {
   const packages = PACKAGES.coreutils;
   if (absent.length > 0) return { ...common, state: "missing", detail: `no ${absent.join(", ")}`, packages };
   if (!isBusybox(findProgram("dd")!)) return { ...common, state: "ok", detail: findProgram("dd")! };
-  return { ...common, state: "limited", detail: "dd is busybox's, GNU's is needed to restore", packages };
+  return { ...common, state: "limited", detail: "dd is that of busybox; restore needs GNU dd", packages };
 }
 
 function checkSetpriv(): Check {
   const found = checkProgram({
     name: "setpriv",
-    use: "no qemu stays behind after kill -9",
+    use: "killing qemu after kill -9",
     thing: "setpriv",
   });
   if (found.state !== "ok" || !isBusybox(found.detail)) return found;
-  return { ...found, state: "limited", detail: "busybox's cannot do it", packages: PACKAGES.setpriv };
+  return {
+    ...found,
+    state: "limited",
+    detail: "that of busybox lacks the option",
+    packages: PACKAGES.setpriv,
+  };
 }
 
 interface CheckedPlace {
@@ -55,13 +60,13 @@ interface CheckedPlace {
   path: string;
   use: string;
   needed: boolean;
-  /** Less than this counts as little. */
+  /** Threshold for "little". */
   bytes: number;
-  /** May be made where it is not there. */
+  /** May be created if missing. */
   made: boolean;
 }
 
-/** Directories that the program writes to: room and rights. Nothing is written. */
+/** Checks space and permissions of the directories that the program writes to, without writing. */
 export function checkPlaces(context: Context, { INPLACE, PROFILES }: Settings): Check[] {
   const places: CheckedPlace[] = [
     {
@@ -94,7 +99,7 @@ export function checkPlaces(context: Context, { INPLACE, PROFILES }: Settings): 
   return places.map(checkPlace);
 }
 
-/** The directory itself, or the nearest above it that is there. */
+/** The directory itself, or its nearest existing parent. */
 const existing = (path: string): string =>
   existsSync(path) || path === dirname(path) ? path : existing(dirname(path));
 

@@ -39,7 +39,7 @@ const DEVICES = [
   "usb-tablet",
 ];
 
-/** One thing that a qemu may be built without. */
+/** An optional feature of a qemu build. */
 interface Feature {
   name: string;
   use: string;
@@ -63,7 +63,7 @@ const FEATURES: readonly Feature[] = [
   },
   {
     name: "sandbox",
-    use: "keeping qemu from the host's programs",
+    use: "sandbox of qemu",
     needed: true,
     lacking: ({ sandbox }) => (sandbox ? [] : ["seccomp"]),
   },
@@ -86,7 +86,7 @@ const FEATURES: readonly Feature[] = [
   { name: "9p", use: "shared folders, jobs", needed: false, lacking: without("virtio-9p-pci") },
   {
     name: "vmgenid",
-    use: "random numbers of a rescue's copies",
+    use: "random numbers of resumed rescue systems",
     needed: false,
     lacking: (capabilities, arch) => {
       const { warm }: ArchFacts = ARCH[arch];
@@ -95,7 +95,7 @@ const FEATURES: readonly Feature[] = [
   },
 ];
 
-/** qemu for each guest architecture; its features for the one that is set, else a word about those it lacks. */
+/** qemu for each guest architecture; all features of the configured one, only missing features of others. */
 export async function checkQemus(settings: Settings): Promise<Check[]> {
   return (await Promise.all(ARCHES.map((arch) => checkQemu(arch, arch === settings.QEMUARCH)))).flat();
 }
@@ -105,7 +105,7 @@ async function checkQemu(arch: Arch, needed: boolean): Promise<Check[]> {
   const common = { name: binary, needed, use: `${arch} guests` };
   let capabilities: Capabilities;
   try {
-    // Asked anew: an answer that is kept would be no diagnosis, and keeping one makes a file.
+    // Without the cache: a cached answer would be no diagnosis, and caching writes a file.
     capabilities = await probeQemu(binary, undefined);
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
@@ -135,7 +135,7 @@ const checkFeature =
     return { name, state: "missing", needed, use, detail, ...(thing && { packages: PACKAGES[thing] }) };
   };
 
-/** KVM for the guests that are set; it is needed where the settings ask for it. */
+/** KVM for the configured architecture; required if ACCEL=kvm. */
 export function checkKvm({ ACCEL, QEMUARCH }: Settings, hostArch: string): Check {
   const facts = probeKvm(hostArch);
   const problem = kvmProblem(QEMUARCH, facts);
@@ -147,12 +147,12 @@ export function checkKvm({ ACCEL, QEMUARCH }: Settings, hostArch: string): Check
   return { ...common, state: "limited", detail: `${problem}: guests are emulated, which is slow${advice}` };
 }
 
-/** What boots guests of each architecture that are set or that a qemu here can run. */
+/** Firmware for each architecture that is configured or that an installed qemu can run. */
 export const checkFirmwares = (settings: Settings): Check[] =>
   ARCHES.filter((arch) => arch === settings.QEMUARCH || findProgram(ARCH[arch].binary)).flatMap((arch) => {
     const { boots, bootLoaders }: ArchFacts = ARCH[arch];
     const set = arch === settings.QEMUARCH;
-    // The user's own files are for the architecture that is set.
+    // OVMF_CODE and OVMF_VARS are for the configured architecture.
     const own = set ? { code: settings.OVMF_CODE, vars: settings.OVMF_VARS } : { code: "", vars: "" };
     const checks: Check[] = [];
     if (boots.includes("uefi"))
@@ -174,7 +174,7 @@ export const checkFirmwares = (settings: Settings): Check[] =>
     return checks;
   });
 
-/** The firmware for the UEFI variables of the VM at hand. */
+/** The firmware for the UEFI variables of the current VM. */
 export function checkVariables(vm: Vm): Check[] {
   const { work, settings } = vm;
   if (!settings.UEFI || work.state !== "present" || !lstatOf(join(work.dir, WORK.efivars))) return [];

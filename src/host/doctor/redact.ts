@@ -1,27 +1,27 @@
-/** What must not get out with a report. */
+/** What a report must not contain. */
 export interface Private {
-  /** Its paths become `~`. */
+  /** Home directories, replaced by `~`. */
   homes: readonly string[];
-  /** Become `USER`. */
+  /** Replaced by `USER`. */
   users: readonly string[];
-  /** Become `HOST` behind an `@`; elsewhere a host's name may be any word. */
+  /** Replaced by `HOST` after an `@`; elsewhere a host name may be any word. */
   hosts: readonly string[];
-  /** Become `***`. */
+  /** Replaced by `***`. */
   secrets: readonly string[];
 }
 
-/** A system's account says nothing of a person. */
+/** System accounts are not personal. */
 const NOBODYS = new Set(["", "root"]);
 
-/** The longest first: one may be a part of another. */
+/** Longest first: one may be part of another. */
 const longest = (words: readonly string[]): string[] => words.toSorted((a, b) => b.length - a.length);
 
-/** Pure: takes secrets, home directories and user names out of a text. */
+/** Pure: replaces secrets, home directories and user names in a text. */
 export function redact(text: string, { homes, users, hosts, secrets }: Private): string {
   let clean = text;
   for (const secret of longest(secrets)) if (secret !== "") clean = clean.replaceAll(secret, "***");
   for (const home of longest(homes)) if (!/^\/*$/.test(home)) clean = replaceWord(clean, home, "~");
-  // Other people's, too.
+  // Other users' as well.
   clean = clean.replaceAll(/(?<![\p{L}\p{N}_.~-])\/home\/[^/\s:;,"')\]]+/gu, "/home/USER");
   for (const host of longest(hosts))
     if (host !== "")

@@ -12,22 +12,21 @@ import type { Context } from "../../vm/context.ts";
 import { redact, type Private } from "./redact.ts";
 import type { System } from "./system.ts";
 
-/** Flags of /proc/cpuinfo that decide how guests run. */
+/** Flags of /proc/cpuinfo that affect guests. */
 const CPU_FLAGS = ["vmx", "svm", "ept", "npt", "hypervisor", "lm", "sse4_2", "avx2"];
 
 const LOG_LINES = 30;
-/** Enough for that many lines of a usual length. */
+/** Enough for that many lines of usual length. */
 const LOG_BYTES = 8192;
 
-/** One block of a report: Markdown shows its text as it is. */
+/** One fenced block of a report. */
 export interface Section {
   title: string;
   text: string;
 }
 
 /**
- * A report of this host and the VM that the command line means, as Markdown for an issue; without secrets,
- * home directories and user names.
+ * A report of this host and the current VM as Markdown for an issue, without secrets, home directories and user names.
  */
 export function makeReport(context: Context, host: System, found: SettingsInForce, table: string): string {
   const sections = [
@@ -39,12 +38,12 @@ export function makeReport(context: Context, host: System, found: SettingsInForc
   return redact(buildReport(sections), privateOf(context, found));
 }
 
-/** Pure: a heading and a fenced block for each section that says anything. */
+/** Pure: a heading and a fenced block for each section that is not empty. */
 export function buildReport(sections: readonly Section[]): string {
   return sections
     .filter(({ text }) => text.trim() !== "")
     .map(({ title, text }) => {
-      // A fence ends at the first one that is as long (CommonMark, 4.5).
+      // A fence is closed by the first one of its length (CommonMark, 4.5).
       const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
       const fence = "`".repeat(longest + 1);
       return `### ${title}\n\n${fence}text\n${text.trimEnd()}\n${fence}\n`;
@@ -64,7 +63,7 @@ function describeHost(context: Context, host: System): string {
   ].join("\n");
 }
 
-/** What differs from the built-in values, and what is wrong. */
+/** Settings that differ from the built-in values, and errors. */
 function describeSettings(context: Context, found: SettingsInForce): string {
   const names = SETTING_NAMES.filter(
     (name) => found.origins[name].kind !== "default" || found.origins[name].added,
@@ -76,11 +75,11 @@ function describeSettings(context: Context, found: SettingsInForce): string {
 
 const readLogs = (directory: string): Section[] =>
   [WORK.qemuLog, WORK.consoleLog].map((name) => ({
-    title: `the end of ${name}`,
+    title: `end of ${name}`,
     text: lastLines(readEnd(join(directory, name))),
   }));
 
-/** The end of a file that may be large; empty where it cannot be read. */
+/** The last lines of a file; empty if it cannot be read. */
 function readEnd(path: string): string {
   let fd: number;
   try {
@@ -99,7 +98,7 @@ function readEnd(path: string): string {
   }
 }
 
-/** Pure: the last lines of what a terminal got, as plain text. */
+/** Pure: the last lines of terminal output, as plain text. */
 export const lastLines = (text: string): string =>
   Bun.stripANSI(text)
     .replaceAll(/[^\P{Cc}\n\t]/gu, "")
@@ -108,7 +107,7 @@ export const lastLines = (text: string): string =>
     .slice(-LOG_LINES)
     .join("\n");
 
-/** A text that may not be there: then there is nothing to hide. */
+/** A text that may be missing: then there is nothing to hide. */
 function attempt(value: () => string | undefined): string {
   try {
     return value() ?? "";

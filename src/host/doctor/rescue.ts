@@ -12,7 +12,7 @@ import { checkProgram, oneLine, type Check } from "./check.ts";
 
 const BUILD = "rescue build";
 
-/** What rescue systems are built of. */
+/** Programs for building rescue systems. */
 export async function checkRescueBuild(hostArch: string): Promise<Check[]> {
   return [
     checkProgram({ name: "busybox", use: BUILD, thing: "busybox", find: findHostProgram }),
@@ -28,7 +28,7 @@ export async function checkRescueBuild(hostArch: string): Promise<Check[]> {
   ];
 }
 
-/** Nothing can be made there: a list of modules that a kernel lacks is not made for us. */
+/** A directory where no file can be created, so that missing module lists are not generated. */
 const NO_SCRATCH = "/dev/null";
 
 async function checkKernel(hostArch: string): Promise<Check> {
@@ -41,20 +41,20 @@ async function checkKernel(hostArch: string): Promise<Check> {
       return {
         ...common,
         state: "limited",
-        detail: `${file}: nothing here unpacks its modules: no ${unpacker}`,
+        detail: `${file}: cannot decompress its modules: no ${unpacker}`,
         packages: PACKAGES[unpacker],
       };
     return { ...common, state: "ok", detail: file };
   } catch (error) {
     const found = { ...common, state: "missing" as const, detail: oneLine(reasonOf(error)) };
-    // Another one would be unreadable, too.
+    // Other kernels would be unreadable as well.
     if (error instanceof VmError && error.reason === "denied")
-      return { ...found, detail: `${found.detail}; copy one for yourself` };
+      return { ...found, detail: `${found.detail}; copy one with sudo` };
     return { ...found, packages: kernelPackages(hostArch) };
   }
 }
 
-/** The rescue profiles there are. */
+/** The rescue profiles. */
 export async function checkRescues(context: Context, vm: Vm): Promise<Check[]> {
   const { PROFILES } = vm.settings;
   const common = { needed: false, use: "jobs" };
@@ -66,7 +66,7 @@ export async function checkRescues(context: Context, vm: Vm): Promise<Check[]> {
           ...common,
           name: "rescue",
           state: "missing",
-          detail: `none in ${PROFILES}; make one: ${context.prog} rescue build`,
+          detail: `none in ${PROFILES}; build one: ${context.prog} rescue build`,
         },
       ];
     return rescues.map(({ name, kind, problem }) => ({

@@ -3,13 +3,13 @@ import { readAssignments } from "../../config/literal.ts";
 import { scalarOf } from "../../config/values.ts";
 import { familyOf, type Family } from "../../lib/packages.ts";
 
-/** What os-release(5) says of this host. */
+/** Facts from os-release(5). */
 export interface System {
-  /** `Debian GNU/Linux 12 (bookworm)`; empty where nothing says it. */
+  /** `Debian GNU/Linux 12 (bookworm)`; empty if unknown. */
   name: string;
-  /** Whose package names it uses. */
+  /** The family that it shares package names with. */
   family: Family | undefined;
-  /** VERSION_ID, where it is a number. */
+  /** VERSION_ID, if it is a number. */
   release?: number;
 }
 
@@ -20,13 +20,13 @@ export function readSystem(files: readonly string[] = FILES): System {
     try {
       return parseOsRelease(readFileSync(file, "utf8"));
     } catch {
-      // Not there: the next one.
+      // Missing: try the next one.
     }
   }
   return { name: "", family: undefined };
 }
 
-/** The file is made of assignments that a shell could read. */
+/** The file consists of shell assignments. */
 export function parseOsRelease(text: string): System {
   const read = readAssignments(text, () => undefined);
   const all = read.kind === "values" ? read.assignments : [];

@@ -13,37 +13,37 @@ interface TmpfilesLine {
   words: string[];
 }
 
-/** What removes old files in a directory. */
+/** The rule that removes old files in a directory. */
 export interface Aging {
   /** As written: `10d`. */
   age: string;
   file: string;
-  /** The directory that is cleaned: this one or one above it. */
+  /** The directory that is cleaned: this one or a parent. */
   path: string;
 }
 
-/** Strongest first: a file hides those of the same name behind it. */
+/** By precedence: a file overrides those of the same name in later directories. */
 const DIRECTORIES = ["/etc", "/run", "/usr/local/lib", "/usr/lib"].map((top) => join(top, "tmpfiles.d"));
 
-/** What a working directory may be called; the digits differ. */
+/** A sample name of a working directory. */
 const SAMPLE = "vm-0123abcd-4567ef89";
 
-/** A pasteable rule names them all. */
+/** Pattern of all working directories, for a rule to paste. */
 const PATTERN = "vm-????????-????????";
 
 /** One line of `doctor`. */
 export async function checkAging(tmpdir: string): Promise<Check> {
   const common = { name: "tmpfiles", needed: false, use: "working files" };
   const directory = realPath(tmpdir) ?? tmpdir;
-  // Where systemd is not in charge nothing reads these files.
+  // Without systemd these files are not used.
   const aging = existsSync("/run/systemd/system") ? findAging(await readConfig(), directory) : undefined;
   if (!aging) return { ...common, state: "ok", detail: `no old files are removed in ${directory}` };
   const fix = `echo 'x ${directory}/${PATTERN}' | sudo tee /etc/tmpfiles.d/vm-working-files.conf`;
-  const what = `systemd-tmpfiles removes what is ${aging.age} old in ${aging.path} (${aging.file}), disks of VMs that are off among it`;
+  const what = `systemd-tmpfiles removes files older than ${aging.age} in ${aging.path} (${aging.file}), also disks of VMs that are off`;
   return { ...common, state: "limited", detail: `${what}; keep them: ${fix}` };
 }
 
-/** All files in force, as `systemd-tmpfiles --cat-config` prints them: each behind a line `# /path`. */
+/** All files in force, as printed by `systemd-tmpfiles --cat-config`: each after a line `# /path`. */
 async function readConfig(): Promise<string> {
   const program = findProgram("systemd-tmpfiles");
   if (program) {
@@ -53,7 +53,7 @@ async function readConfig(): Promise<string> {
   return joinFiles(DIRECTORIES);
 }
 
-/** The same of directories, the strongest first: by the files' names, of which each is read once. */
+/** The same from directories by precedence: each file name is read once. */
 export function joinFiles(directories: readonly string[]): string {
   const files = new Map<string, string>();
   for (const directory of directories)
@@ -69,7 +69,7 @@ function readTextOrNothing(path: string): string {
   try {
     return readSmall(path) ?? "";
   } catch {
-    // A link to /dev/null hides a file; what cannot be read tells nothing.
+    // A symlink to /dev/null masks a file; an unreadable file is ignored.
     return "";
   }
 }
@@ -87,7 +87,7 @@ function parseLines(text: string): TmpfilesLine[] {
   });
 }
 
-/** Specifiers that stand for directories of temporary files. */
+/** Specifiers of directories for temporary files. */
 const expand = (path: string): string =>
   path
     .replaceAll("%T", "/tmp")
@@ -103,20 +103,20 @@ const matches = (pattern: string, path: string): boolean => {
   }
 };
 
-/** A path and all above it. */
+/** A path and all its parents. */
 function withParents(path: string): string[] {
   const parts = path.split("/").slice(1);
   return parts.map((_part, index) => `/${parts.slice(0, parts.length - index).join("/")}`);
 }
 
 /**
- * Pure: what removes old files of working directories in `directory`, unless a rule of the type x or X keeps these.
- * @param config as `systemd-tmpfiles --cat-config` prints it
+ * Pure: finds the rule that removes old working files in `directory`, unless a rule of type x or X excludes them.
+ * @param config as printed by `systemd-tmpfiles --cat-config`
  */
 export function findAging(config: string, directory: string): Aging | undefined {
   const lines = parseLines(config).map(({ file, words: [type = "", path = "", , , , age = "-"] }) => ({
     file,
-    // Modifiers such as ! and - stand behind the type.
+    // The type may be followed by modifiers such as ! and -.
     type: type.charAt(0),
     path: expand(path),
     age,
@@ -124,13 +124,13 @@ export function findAging(config: string, directory: string): Aging | undefined 
   const places = withParents(join(directory, SAMPLE));
   const kept = lines.some(
     ({ type, path }) =>
-      // X keeps the directory alone, and what is in it only by a pattern of its own.
+      // X excludes the directory only, and its contents only with a pattern for them.
       (type === "x" && places.some((place) => matches(path, place))) ||
       (type === "X" && matches(path, join(directory, SAMPLE, "disk-0.img"))),
   );
   if (kept) return undefined;
   const above = withParents(directory);
-  // The nearest rule decides: it has an age of its own.
+  // The rule for the nearest directory decides.
   for (const place of above) {
     const rule = lines.find(({ type, path }) => /[dDeqQvC]/.test(type) && matches(path, place));
     if (rule) return /^-?$/.test(rule.age) ? undefined : { age: rule.age, file: rule.file, path: place };

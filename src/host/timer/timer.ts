@@ -18,20 +18,20 @@ import { sha256 } from "../../lib/crypto.ts";
 export interface TimerRequest {
   action: "print" | "install" | "remove" | "cron";
   when: string;
-  /** The words behind `vm -d HOSTDIR`. */
+  /** The words after `vm -d HOSTDIR`. */
   words: string[];
-  /** Which systemd; absent: by who we are. */
+  /** Which systemd; absent: by the caller's user id. */
   system: boolean | undefined;
 }
 
-/** Understands the command's arguments. @throws 64 */
+/** Parses the command's arguments. @throws 64 */
 export function parseTimer(args: Record<string, unknown>): TimerRequest {
   const one = (names: readonly string[]): string | undefined => {
     const given = names.filter((name) => args[name] === true);
     if (given.length > 1)
       throw new VmError(
         "usage",
-        `timer: ${given.map((name) => `--${name}`).join(" and ")} exclude each other`,
+        `timer: ${given.map((name) => `--${name}`).join(" and ")} cannot be combined`,
       );
     return given[0];
   };
@@ -43,23 +43,23 @@ export function parseTimer(args: Record<string, unknown>): TimerRequest {
       hint: "allowed: hourly, daily …",
     });
   if (action === "cron" && cronFields(when, 0) === undefined)
-    throw new VmError("usage", `--on-calendar: a crontab cannot say '${when}'`, {
+    throw new VmError("usage", `--on-calendar: '${when}' cannot be expressed in a crontab`, {
       hint: `with --cron allowed: ${CRON_WORDS}`,
     });
   const words = args._ as string[];
   return {
     action,
     when,
-    // cron mails whatever is printed.
+    // cron mails all output.
     words: words.length > 0 ? words : ["backup", ...(action === "cron" ? ["--quiet"] : [])],
     system: where === undefined ? undefined : where === "system",
   };
 }
 
-/** Shows, writes or removes what runs a command of this VM at set times. */
+/** Prints, installs or removes the units that run a command for this VM on a schedule. */
 export async function timerVm(context: Context, request: TimerRequest): Promise<void> {
   const hostdir = findHostdir(context);
-  // A timer may be left from a VM that is gone.
+  // The VM of an old timer may no longer exist.
   if (request.action !== "remove") requireVm(hostdir);
   const vm = await openVm(context);
   const system = request.system ?? process.getuid!() === 0;
@@ -91,7 +91,7 @@ function buildTimerPlan(context: Context, vm: Vm, { words, when }: TimerRequest,
   };
 }
 
-/** This program, by the name it was started under: its settings have that name. */
+/** The path of this program, by the name it was started under, which determines its settings. */
 function ownPath({ prog, cwd }: Context): string {
   const { argv0, execPath } = process;
   const named = argv0.includes("/") ? resolve(cwd, argv0) : findProgram(argv0);
@@ -99,24 +99,24 @@ function ownPath({ prog, cwd }: Context): string {
     if (named !== undefined && isAbsolute(named) && realpathSync(named) === realpathSync(execPath))
       return named;
   } catch {
-    // Renamed or removed meanwhile.
+    // The program was renamed or removed meanwhile.
   }
   if (basename(execPath) !== prog)
-    log.warn(`it will run as ${basename(execPath)}: ${prog} is not found any more`);
+    log.warn(`the timer will run ${basename(execPath)}: ${prog} no longer exists`);
   return execPath;
 }
 
 function cronLine({ hostdir, when, argv, env }: TimerPlan): string {
   if (/\p{Cc}/u.test(argv.join("")))
-    throw new VmError("unavailable", "a crontab cannot name a path with control characters", {
-      hint: "rename the directory, or use systemd: without --cron",
+    throw new VmError("unavailable", "cannot print a crontab line: the path has control characters", {
+      hint: "rename the directory, or use systemd: leave out --cron",
     });
   const spread = Number.parseInt(sha256(hostdir).slice(0, 8), 16);
   const settings = Object.entries(env).map(([key, value]) => `${key}=${quoteForCron(value)}`);
   return `${cronFields(when, spread)} ${[...settings, ...argv.map(quoteForCron)].join(" ")}\n`;
 }
 
-/** Where an administrator's, or a user's own, units are (systemd.unit(5)). */
+/** Directory for units of the administrator or the user (systemd.unit(5)). */
 function unitDirectory({ env, home }: Context, system: boolean): string {
   if (system) return "/etc/systemd/system";
   const config = env.XDG_CONFIG_HOME;
@@ -125,7 +125,7 @@ function unitDirectory({ env, home }: Context, system: boolean): string {
 
 async function systemctl(system: boolean, ...words: string[]): Promise<void> {
   const result = await runLine(["systemctl", ...(system ? [] : ["--user"]), ...words]);
-  if (result.status !== 0) throw processFailure("systemd does not take the timer", result);
+  if (result.status !== 0) throw processFailure("cannot change the timer in systemd", result);
 }
 
 async function installUnits(
@@ -140,7 +140,7 @@ async function installUnits(
     mkdirSync(directory, { recursive: true, mode: 0o755 });
     for (const { name, text } of [service, timer]) {
       replaceFile(join(directory, name), text);
-      // systemd complains of units that not everybody may read.
+      // systemd warns about units that are not world-readable.
       chmodSync(join(directory, name), 0o644);
     }
   } catch (error) {
@@ -153,17 +153,17 @@ async function installUnits(
     if (isNew) for (const { name } of [service, timer]) remove(join(directory, name));
     // sd_booted(3)
     if (lstatOf("/run/systemd/system") || error instanceof SignalError) throw error;
-    throw new VmError("unavailable", "cannot start the timer: systemd does not run on this host", {
-      hint: `for a crontab: ${cronHint(plan)}`,
+    throw new VmError("unavailable", "cannot start the timer: systemd is not running on this host", {
+      hint: `use a crontab: ${cronHint(plan)}`,
       cause: error,
     });
   }
   log.success(`${timer.name} runs ${plan.when}: ${plan.argv.slice(3).join(" ")}`);
-  log.info(`  what it did: journalctl ${system ? "" : "--user "}-u '${service.name}'`);
-  if (!system) log.info("  so that it also runs while you are logged out: loginctl enable-linger");
+  log.info(`  show its log: journalctl ${system ? "" : "--user "}-u '${service.name}'`);
+  if (!system) log.info("  run it while logged out: loginctl enable-linger");
 }
 
-/** The command that prints the same for a crontab; its own default is quiet. */
+/** The command that prints the same for a crontab, where `--quiet` is the default. */
 function cronHint({ when, argv }: TimerPlan): string {
   const words = argv.slice(3);
   const often = cronFields(when, 0) === undefined ? "daily" : when;
@@ -171,13 +171,13 @@ function cronHint({ when, argv }: TimerPlan): string {
   return commandLine("timer", "--cron", `--on-calendar=${often}`, ...what);
 }
 
-/** @throws 64 where systemd does not understand the time */
+/** @throws 64 if systemd rejects the time */
 async function requireCalendar(when: string): Promise<void> {
   if (!findProgram("systemd-analyze")) return;
   const result = await runLine(["systemd-analyze", "calendar", "--", when]);
   if (result.status === 0) return;
-  throw new VmError("usage", `--on-calendar: systemd does not understand '${when}'`, {
-    hint: "hourly, daily, weekly …, or as in systemd.time(7), 'Calendar events'",
+  throw new VmError("usage", `--on-calendar: systemd rejects '${when}'`, {
+    hint: "use hourly, daily, weekly …, or a calendar event of systemd.time(7)",
   });
 }
 
@@ -185,11 +185,11 @@ async function removeUnits(directory: string, system: boolean, service: Unit, ti
   const present = listDirectory(directory);
   const ours = [timer, service].filter(({ name }) => present.includes(name));
   if (ours.length === 0)
-    throw new VmError("noInput", `there is no timer ${join(directory, timer.name)}`, {
-      hint: "it was made for another command (say it behind --), or by another user",
+    throw new VmError("noInput", `cannot remove the timer: ${join(directory, timer.name)} does not exist`, {
+      hint: "give the command that it runs: timer --remove COMMAND; or act as the user that installed it",
     });
   if (present.includes(timer.name)) await systemctl(system, "disable", "--now", timer.name);
   for (const { name } of ours) remove(join(directory, name));
   await systemctl(system, "daemon-reload");
-  log.success(`${timer.name} is gone`);
+  log.success(`${timer.name} removed`);
 }

@@ -4,16 +4,16 @@ import { sha256 } from "../../lib/crypto.ts";
 export interface TimerPlan {
   prog: string;
   hostdir: string;
-  /** The VM's name, for people. */
+  /** Name of the VM, for the description. */
   guest: string;
-  /** The program and its arguments. */
+  /** Program and arguments. */
   argv: readonly string[];
   /** The command's own name: `backup`. */
   kind: string;
   when: string;
-  /** What the command needs of the environment. */
+  /** Environment of the command. */
   env: Readonly<Record<string, string>>;
-  /** For the system's own manager: whose rights it has, absent for root. */
+  /** User of a system unit; absent for root. */
   system: boolean;
   uid?: number | undefined;
 }
@@ -23,10 +23,10 @@ export interface Unit {
   text: string;
 }
 
-/** Longest name of a unit, with its ending (systemd.unit(5)). */
+/** Maximum length of a unit name with its suffix (systemd.unit(5)). */
 const MAX_NAME = 255;
 
-/** `vm-backup-srv-my\x20vm`; a hash where the path is too long for a name. */
+/** `vm-backup-srv-my\x20vm`; a hash if the path is too long for a name. */
 export function unitName({ prog, kind, hostdir }: TimerPlan): string {
   const name = `${prog}-${kind}-${escapePath(hostdir)}`;
   if (name.length + ".service".length <= MAX_NAME) return name;

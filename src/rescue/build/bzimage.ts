@@ -1,16 +1,16 @@
 /**
- * Where a Linux boot image keeps what (Documentation/arch/x86/boot.rst, "The real-mode kernel header").
- * The whole kernel proper is in there, compressed.
+ * Layout of a Linux boot image (Documentation/arch/x86/boot.rst, "The real-mode kernel header"), which contains the
+ * compressed kernel.
  */
 export interface BzImage {
-  /** The release, as `uname -r` will tell it. */
+  /** The release, as in `uname -r`. */
   version: string;
-  /** It runs 64-bit programs. */
+  /** A 64-bit kernel. */
   wide: boolean;
-  /** Where the compressed kernel is, and its length, the size at its end left out. */
+  /** Offset and length of the compressed kernel, without the size at its end. */
   offset: number;
   length: number;
-  /** Where, after the payload, the kernel's own length stands: 4 bytes, little-endian. */
+  /** Offset of the uncompressed length after the payload: 4 bytes, little-endian. */
   sizeOffset: number;
   unpacker: Unpacker | undefined;
 }
@@ -21,7 +21,7 @@ export interface Unpacker {
   magic: string;
 }
 
-/** What kernels are compressed with (Linux, lib/decompress.c); the programs read stdin and write stdout. */
+/** Compression formats of kernels (Linux, lib/decompress.c); the programs read stdin and write stdout. */
 export const UNPACKERS: readonly Unpacker[] = [
   { program: "gzip", args: ["-dc"], magic: "\x1f\x8b" },
   { program: "xz", args: ["-dc"], magic: "\xfd7zXZ" },
@@ -32,12 +32,12 @@ export const UNPACKERS: readonly Unpacker[] = [
   { program: "lzop", args: ["-dc"], magic: "\x89LZO" },
 ];
 
-/** What must be read of an image for `parseBzImage`. */
+/** Bytes of an image that `parseBzImage` needs. */
 export const BZIMAGE_HEADER_BYTES = 1 << 17;
 
 const XLF_KERNEL_64 = 1;
 
-/** @param bytes the file's first bytes; undefined when it is no boot image of protocol 2.08 (Linux 2.6.26) or newer */
+/** @param bytes the file's first bytes; undefined if it is not a boot image of protocol 2.08 (Linux 2.6.26) or later */
 export function parseBzImage(bytes: Buffer): BzImage | undefined {
   if (bytes.length < 0x264 || bytes.toString("latin1", 0x202, 0x206) !== "HdrS") return undefined;
   const protocol = bytes.readUInt16LE(0x206);
@@ -51,7 +51,7 @@ export function parseBzImage(bytes: Buffer): BzImage | undefined {
   const payload = bytes.readUInt32LE(0x24c);
   const start = bytes.toString("latin1", offset, offset + 8);
   const unpacker = UNPACKERS.find(({ magic }) => start.startsWith(magic));
-  // gzip ends with that size anyway: there it belongs to the stream (RFC 1952).
+  // gzip streams end with that size themselves (RFC 1952).
   const appended = unpacker?.program === "gzip" ? 0 : 4;
   return {
     version,

@@ -10,29 +10,29 @@ const PT_INTERP = 3;
 const PT_NOTE = 4;
 /** XEN_ELFNOTE_PHYS32_ENTRY (Xen's public/elfnote.h): where qemu's `-kernel` enters an uncompressed Linux. */
 const PVH_ENTRY = 18;
-/** No header we look for is larger; a file that claims more is damaged. */
+/** Maximum size of the headers read here; a file with more is damaged. */
 const LARGEST_PART = 1 << 20;
 
 interface Segment {
   type: number;
   offset: number;
   length: number;
-  /** Where it is in memory. */
+  /** Virtual address. */
   address: number;
 }
 
-/** Width of the program's addresses, or undefined when it is no little-endian ELF file (elf(5)). */
+/** Width of addresses; undefined if it is not a little-endian ELF file (elf(5)). */
 export function parseElfBits(header: Buffer): 32 | 64 | undefined {
   if (header.length < 52 || header.toString("latin1", 0, 4) !== "\x7fELF" || header[5] !== 1)
     return undefined;
   return header[4] === 2 ? 64 : header[4] === 1 ? 32 : undefined;
 }
 
-/** What it runs on (elf(5), e_machine); undefined for other files. */
+/** Architecture (elf(5), e_machine); undefined for other files. */
 export const parseElfMachine = (header: Buffer): number | undefined =>
   parseElfBits(header) && header.readUInt16LE(18);
 
-/** The program headers, as far as we need them (elf(5)). */
+/** Program headers, the fields needed here (elf(5)). */
 function readSegments(read: ReadAt): Segment[] {
   const header = read(0, 64);
   const bits = parseElfBits(header);
@@ -55,7 +55,7 @@ function readSegments(read: ReadAt): Segment[] {
   return segments;
 }
 
-/** The loader an ELF program names (PT_INTERP); undefined for static programs and for other files. */
+/** The loader of an ELF program (PT_INTERP); undefined for static programs and other files. */
 export function readInterpreter(read: ReadAt): string | undefined {
   const segment = readSegments(read).find(({ type }) => type === PT_INTERP);
   if (!segment || segment.length > LARGEST_PART) return undefined;
@@ -67,10 +67,10 @@ const DT_STRTAB = 5;
 const DT_RPATH = 15;
 const DT_RUNPATH = 29;
 
-/** The shared libraries an ELF file names, and where it has them looked for first. */
+/** Shared libraries that an ELF file needs, and its search path. */
 export interface Needs {
   names: string[];
-  /** May hold `$ORIGIN`. */
+  /** May contain `$ORIGIN`. */
   directories: string[];
 }
 
@@ -131,7 +131,7 @@ export const hasPvhEntry = (read: ReadAt): boolean =>
     .filter(({ type, length }) => type === PT_NOTE && length <= LARGEST_PART)
     .some(({ offset, length }) => parseNoteTypes(read(offset, length), "Xen").includes(PVH_ENTRY));
 
-/** Lends the bytes of an open file. @throws a system error when it cannot be read */
+/** Calls a function with a reader of the file. @throws a system error if it cannot be read */
 export function withFile<T>(path: string, use: (read: ReadAt) => T): T {
   const fd = openNamed(path);
   try {

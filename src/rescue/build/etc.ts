@@ -4,7 +4,7 @@ sync
 exec /usr/bin/busybox ${action} -f
 `;
 
-/** As the runner mounts them, too: what is written is on the host at once. */
+/** Mount options, also used by the runner: without caching, so that writes reach the host at once. */
 const SHARE_OPTIONS = "trans=virtio,version=9p2000.L,msize=104857600,cache=none";
 
 /** Small files of the rescue: [path, text, mode]. */
@@ -29,7 +29,7 @@ nogroup:x:65534:
 `,
     0o644,
   ],
-  // No password fits; keys do.
+  // Locked password; login by key only.
   ["/etc/shadow", "root:*:19000::::::\nsshd:*:19000::::::\nnobody:*:19000::::::\n", 0o600],
   ["/etc/shells", "/bin/sh\n/bin/bash\n", 0o644],
   ["/etc/hostname", "rescue\n", 0o644],
@@ -70,11 +70,11 @@ in /tmp/.in 9p ${SHARE_OPTIONS},ro
   ],
   [
     "/etc/modprobe.d/rescue.conf",
-    // A PC has such a controller, but none of our machines a disk on it.
+    // A PC has such a controller, but our machines have no disk on it.
     "blacklist ata_piix\n",
     0o644,
   ],
-  // There is no udev here: the tools must make device nodes themselves, and wait for nobody.
+  // Without udev the tools must create device nodes themselves, and not wait for udev.
   [
     "/etc/lvm/lvm.conf",
     `devices {
@@ -117,7 +117,7 @@ PidFile /run/sshd.pid
   ["/usr/sbin/reboot", POWER("reboot"), 0o755],
 ];
 
-/** Directories of the rescue, beside those that files need. sshd wants its empty one, wherever it was built to look. */
+/** Directories of the rescue besides those of its files, with the empty one of sshd, whose path depends on its build. */
 export const RESCUE_DIRECTORIES: readonly (readonly [path: string, mode: number])[] = [
   ...["/dev", "/proc", "/sys", "/run", "/mnt", "/etc", "/etc/rescue", "/var/log", "/var/lib", "/var/tmp"].map(
     (path) => [path, 0o755] as const,
@@ -130,7 +130,7 @@ export const RESCUE_DIRECTORIES: readonly (readonly [path: string, mode: number]
   ["/tmp", 0o1777],
 ];
 
-/** Old places, as links to the new ones: usr is merged. */
+/** Symlinks of a merged usr. */
 export const LINKS: readonly (readonly [path: string, target: string])[] = [
   ["/bin", "usr/bin"],
   ["/sbin", "usr/sbin"],

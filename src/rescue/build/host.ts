@@ -6,7 +6,7 @@ import { exec, findProgram, processFailure, start } from "../../process/exec.ts"
 import { pipe } from "../../process/libc.ts";
 import { interruption } from "../../process/signals.ts";
 
-/** The system's own programs come first; a user's PATH often lacks sbin, and may lead to private ones. */
+/** System directories come first: a user's PATH often lacks sbin, and may contain private programs. */
 export const PROGRAM_DIRECTORIES = [
   "/usr/sbin",
   "/usr/bin",
@@ -20,12 +20,12 @@ function statOf(path: string): Stats | undefined {
   try {
     return statSync(path, { throwIfNoEntry: false });
   } catch {
-    // Behind a directory that is not ours to search.
+    // In a directory without search permission.
     return undefined;
   }
 }
 
-/** It is there, and we can get to it. */
+/** Does it exist, and is it accessible? */
 export const exists = (path: string): boolean => statOf(path) !== undefined;
 
 export const isProgram = (path: string): boolean => {
@@ -33,11 +33,11 @@ export const isProgram = (path: string): boolean => {
   return stats !== undefined && stats.isFile() && (stats.mode & 0o111) !== 0;
 };
 
-/** Full path of a program that belongs to the host's system, or undefined. */
+/** Full path of a program in the host's system directories, or undefined. */
 export const findSystemProgram = (name: string): string | undefined =>
   PROGRAM_DIRECTORIES.map((directory) => join(directory, name)).find(isProgram);
 
-/** Full path of a program to build with, or undefined. */
+/** Full path of a build tool, or undefined. */
 export const findHostProgram = (name: string): string | undefined =>
   findSystemProgram(name) ?? findProgram(name);
 
@@ -45,15 +45,15 @@ export const findHostProgram = (name: string): string | undefined =>
 export function requireHostProgram(name: string, thing: Thing): string {
   const path = findHostProgram(name);
   if (path) return path;
-  throw new VmError("unavailable", `${name} is not installed: the rescue is built with it`, {
+  throw new VmError("unavailable", `cannot build the rescue: ${name} is not installed`, {
     hint: installHint(PACKAGES[thing]),
   });
 }
 
-/** How many words one command line takes; the kernel's limit is far above (execve(2)). */
+/** Maximum arguments of a command line, far below the kernel's limit (execve(2)). */
 const WORDS_AT_ONCE = 500;
 
-/** Runs a program over many files, in as few processes as there can be. */
+/** Runs a program over many files, with as few processes as possible. */
 export async function execOver(
   argv: readonly string[],
   files: readonly string[],
@@ -63,7 +63,7 @@ export async function execOver(
     await exec([...argv, ...files.slice(at, at + WORDS_AT_ONCE)], options);
 }
 
-/** Waits for all, also when one fails: nobody writes any more into a directory that the caller then removes. */
+/** Waits for all, even if one fails, so that none still writes to a directory that the caller removes. */
 export async function together<T extends readonly unknown[]>(
   tasks: readonly [...{ [K in keyof T]: Promise<T[K]> }],
 ): Promise<T> {
@@ -73,7 +73,7 @@ export async function together<T extends readonly unknown[]>(
 
 const TASKS_AT_ONCE = 8;
 
-/** Works through a list, on some of it at once. */
+/** Processes a list with limited parallelism. */
 export async function forEachTogether<T>(
   items: readonly T[],
   task: (item: T) => Promise<void>,
@@ -85,7 +85,7 @@ export async function forEachTogether<T>(
   await together(Array.from({ length: TASKS_AT_ONCE }, worker));
 }
 
-/** Sends a file through programs, one after the other, into a new file (0600). No byte passes through us. */
+/** Pipes a file through programs into a new file (0600), without copying the data through this process. */
 export async function execPipeline(
   from: string,
   programs: readonly (readonly string[])[],
@@ -108,7 +108,7 @@ export async function execPipeline(
   });
   const results = await Promise.all(children.map(({ done }) => done));
   if (interruption.aborted) throw interruption.reason;
-  // The last one's complaint counts first: those before it then die of a broken pipe.
+  // The error of the last one is reported first: its failure kills the others by SIGPIPE.
   const failed = results.findLast(({ status }) => status !== 0);
   if (failed) throw processFailure(options.what, failed);
 }

@@ -4,24 +4,24 @@ import { exec } from "../../process/exec.ts";
 import type { Compression } from "../choices.ts";
 import { execPipeline, requireHostProgram } from "./host.ts";
 
-/** Programs that pack stdin so that a kernel can unpack it (Linux, lib/decompress*.c); quick, for it is done here and now. */
+/** Compressors whose output a kernel can decompress (Linux, lib/decompress*.c), at a fast level. */
 const PACKERS = {
   none: undefined,
   gzip: ["gzip", "-c", "-n", "-3"],
   zstd: ["zstd", "-c", "-q", "-T0", "-3"],
-  // The kernel knows lz4's old format only.
+  // The kernel supports the legacy format of lz4 only.
   lz4: ["lz4", "-c", "-q", "-l", "-1"],
-  // The kernel checks CRC32 only.
+  // The kernel supports CRC32 only.
   xz: ["xz", "-c", "-T0", "-1", "--check=crc32"],
 } as const satisfies Record<Compression, readonly string[] | undefined>;
 
-/** The full command, or undefined for none. @throws VmError when the program is not installed */
+/** The full command, or undefined for none. @throws VmError if the program is not installed */
 export function resolvePacker(compress: Compression): string[] | undefined {
   const argv = PACKERS[compress];
   return argv && [requireHostProgram(argv[0], argv[0]), ...argv.slice(1)];
 }
 
-/** Packs a tree into a new initial RAM file system, all files root's (Documentation/driver-api/early-userspace). */
+/** Packs a tree into a new initramfs, with all files owned by root (Documentation/driver-api/early-userspace). */
 export async function packInitrd(options: {
   root: string;
   to: string;
@@ -33,7 +33,7 @@ export async function packInitrd(options: {
   const what = "cannot pack the rescue";
   const { stdout } = await exec([busybox, "find", "."], { cwd: root, what });
   const list = join(scratch, "files");
-  // Sorted: a directory stands before what is in it, and the same tree gives the same order.
+  // Sorted: directories precede their contents, and the order is reproducible.
   writeFileSync(
     list,
     stdout

@@ -16,18 +16,18 @@ import { loadModuleGraph } from "./modules.ts";
 export interface Kernel {
   /** The boot image. */
   file: string;
-  /** The release, as `uname -r` will tell it. */
+  /** The release, as in `uname -r`. */
   version: string;
-  /** What an x86 image says of itself; others say nothing. */
+  /** Header of an x86 image; absent for others. */
   image: BzImage | undefined;
   /** lib/modules/VERSION. */
   modules: string;
-  /** What links there may lead to. */
+  /** Limit for symlinks there. */
   top: string;
   graph: ModuleGraph;
 }
 
-/** A boot image, and where its modules may be. */
+/** A boot image, and possible directories of its modules. */
 interface KernelImage {
   file: string;
   modules: readonly string[];
@@ -41,9 +41,9 @@ const kernelHint = (arch: Arch): string =>
     .filter((line) => line !== undefined)
     .join("\n");
 const UNREADABLE_HINT =
-  "Ubuntu lets only root read its kernels: copy one (sudo install -m 644 /boot/vmlinuz-VERSION COPY) and name the copy";
+  "copy a kernel that only root can read, as on Ubuntu, and use --kernel=COPY: sudo install -m 644 /boot/vmlinuz-VERSION COPY";
 
-/** This host's own: packages of drivers put links there. */
+/** Those of this host: driver packages put symlinks there. */
 const HOST_MODULES = /^(\/usr)?\/lib\/modules\/[^/]+$/;
 
 const IMAGE_NAME = /^vmlinu[xz]/;
@@ -60,7 +60,7 @@ const listNames = (directory: string): string[] => {
 const byVersion = (names: readonly string[]): string[] =>
   names.toSorted((a, b) => b.localeCompare(a, "en", { numeric: true }));
 
-/** Places of a version's modules below some roots, such as `/` or an unpacked package. */
+/** Possible directories of a version's modules below some roots, such as `/` or an unpacked package. */
 const modulePlaces = (roots: readonly string[], version: string): string[] =>
   roots.flatMap((root) => [join(root, "usr/lib/modules", version), join(root, "lib/modules", version)]);
 
@@ -75,7 +75,7 @@ function candidatesBelow(root: string): KernelImage[] {
     join(root, "boot", `vmlinuz-${version}`),
     join(root, "boot", `vmlinux-${version}`),
   ]);
-  // Others name images by flavour (Alpine's vmlinuz-lts): their headers tell the version.
+  // Some distributions name images by flavour (Alpine: vmlinuz-lts): the header has the version.
   const others = byVersion(listNames(join(root, "boot")).filter((name) => IMAGE_NAME.test(name)));
   const files = [...images, ...others.map((name) => join(root, "boot", name))].filter(exists);
   const seen = new Set<string>();
@@ -87,7 +87,7 @@ function candidatesBelow(root: string): KernelImage[] {
 function candidates(kernel: string | undefined, modules: string | undefined): [KernelImage[], string[]] {
   if (kernel !== undefined) {
     const stats = statSync(kernel, { throwIfNoEntry: false });
-    if (!stats) throw new VmError("noInput", `there is no kernel ${kernel}`);
+    if (!stats) throw new VmError("noInput", `cannot read the kernel ${kernel}: no such file`);
     if (stats.isDirectory()) return [candidatesBelow(kernel), [kernel]];
     const directory = dirname(resolve(kernel));
     return [[{ file: kernel, modules: [directory] }], [dirname(directory), directory, "/"]];
@@ -114,7 +114,7 @@ function readImage(
     const version = image?.version ?? versionInPath(file);
     return isKernelOf(arch, bytes) && version !== undefined
       ? { version, image }
-      : { problem: `${file} is no ${arch} boot image` };
+      : { problem: `${file} is not a boot image for ${arch}` };
   } catch (error) {
     if (hasErrno(error, "EACCES")) return { problem: `${file} can be read by root only`, denied: true };
     return { problem: `${file} cannot be read` };
@@ -134,21 +134,21 @@ const versionInPath = (file: string): string | undefined =>
 export async function findKernel(options: {
   kernel?: string | undefined;
   modules?: string | undefined;
-  /** Whose kernel. */
+  /** The architecture of the kernel. */
   arch: Arch;
   scratch: string;
 }): Promise<Kernel> {
   const { kernel, modules, arch, scratch } = options;
   if (modules !== undefined && !exists(modules))
-    throw new VmError("noInput", `there is no directory of modules ${modules}`);
+    throw new VmError("noInput", `cannot read the modules in ${modules}: no such directory`);
   const [found, roots] = candidates(kernel, modules);
   const problems = new Set<string>();
   let reason: ErrorReason | undefined;
-  // Of a package that was unpacked nothing is taken from elsewhere.
+  // With an unpacked package, nothing is taken from elsewhere.
   const unpacked = kernel !== undefined && statSync(kernel).isDirectory() ? realpathSync(kernel) : undefined;
   for (const { file, modules: near } of found) {
     if (unpacked !== undefined && !isBelow(realpathSync(file), unpacked)) {
-      problems.add(`${file} leads out of ${unpacked}`);
+      problems.add(`${file} is a symlink to a file outside ${unpacked}`);
       continue;
     }
     const read = readImage(file, arch);
@@ -182,5 +182,5 @@ export async function findKernel(options: {
     lines.push(`no boot image in ${roots.map((root) => join(root, "boot")).join(", ")}`);
   const hint = reason === "denied" ? `${UNREADABLE_HINT}\n${kernelHint(arch)}` : kernelHint(arch);
   const details = lines.length > 0 ? `:\n  ${lines.join("\n  ")}` : "";
-  throw new VmError("unavailable", `no kernel fit for the rescue${details}`, { hint, reason });
+  throw new VmError("unavailable", `cannot build the rescue: no suitable kernel${details}`, { hint, reason });
 }

@@ -5,7 +5,7 @@ import { forEachTogether } from "./host.ts";
 import { expandOrigin, type SystemRoot } from "./system-root.ts";
 import { LATE_LIBRARIES } from "./tools.ts";
 
-/** Full paths of the libraries, from a loader's `--list` (ld.so(8); musl's says the same). */
+/** Full paths of the libraries, from a loader's `--list` (ld.so(8); musl prints the same). */
 export const parseLoaderList = (text: string): string[] =>
   [...text.matchAll(/^\s*(?:\S+ => )?(\/.*?) \(0x[0-9a-f]+\)$/gm)].map(([, path]) => path!);
 
@@ -19,7 +19,7 @@ export async function findLibraries(system: SystemRoot, programs: readonly strin
   return [...new Set([...found, ...late])];
 }
 
-/** Each loader finds what it would find at run time; none of the programs is run. */
+/** Asks each loader, which finds what it would find at run time; the programs themselves are not run. */
 async function askLoaders(programs: readonly string[]): Promise<string[]> {
   const found = new Set<string>();
   await forEachTogether(programs, async (program) => {
@@ -27,9 +27,9 @@ async function askLoaders(programs: readonly string[]): Promise<string[]> {
     if (!interpreter) return;
     found.add(interpreter);
     const { stdout } = await exec([interpreter, "--list", program], {
-      what: `cannot tell which libraries ${program} needs`,
+      what: `cannot list the libraries of ${program}`,
       whenOrphaned: "none",
-      // It fails where the host lacks one of them: such a program does not run on the host either.
+      // Fails if a library is missing: such a program does not run on the host either.
       anyStatus: true,
     });
     for (const path of parseLoaderList(stdout)) found.add(path);
@@ -37,7 +37,7 @@ async function askLoaders(programs: readonly string[]): Promise<string[]> {
   return [...found];
 }
 
-/** Loaders of another architecture do not run here: what files name is looked for as they would do it. */
+/** Loaders of another architecture cannot run here: libraries are searched for as they would. */
 function followNeeds(system: SystemRoot, programs: readonly string[]): string[] {
   const found = new Set<string>();
   const usual = system.libraryDirectories();
@@ -52,7 +52,7 @@ function followNeeds(system: SystemRoot, programs: readonly string[]): string[] 
         [],
     );
     const interpreter = withFile(at, readInterpreter);
-    // Paths of the system begin at its top, whatever a header says.
+    // Paths in headers are relative to the root of the system.
     for (const path of [...libraries, ...(interpreter ? [resolve("/", interpreter)] : [])]) {
       const real = system.resolve(path);
       if (real === undefined || found.has(path)) continue;

@@ -1,22 +1,22 @@
 import { basename } from "node:path";
 
-/** `kernel/fs/nls/nls_iso8859-1.ko.xz` → `nls_iso8859_1`: the kernel takes `-` and `_` for the same. */
+/** `kernel/fs/nls/nls_iso8859-1.ko.xz` → `nls_iso8859_1`: the kernel treats `-` and `_` as equal. */
 export const moduleName = (pathOrName: string): string =>
   basename(pathOrName)
     .replace(/\.ko(\.\w+)?$/, "")
     .replaceAll("-", "_");
 
-/** What a kernel's modules need of each other. */
+/** Dependencies of a kernel's modules. */
 export interface ModuleGraph {
   /** Path below the modules directory, by name. */
   paths: ReadonlyMap<string, string>;
-  /** Paths of all that a module needs, by its path. */
+  /** Paths of the dependencies of a module, by its path. */
   needs: ReadonlyMap<string, readonly string[]>;
-  /** Names of what the kernel itself holds. */
+  /** Names of built-in modules. */
   builtin: ReadonlySet<string>;
 }
 
-/** Reads modules.dep(5) (or `depmod --dry-run`, which says more after it) and modules.builtin. */
+/** Parses modules.dep(5) (or the output of `depmod --dry-run`, which has more after it) and modules.builtin. */
 export function parseModuleGraph(dependencies: string, builtin: string): ModuleGraph {
   const paths = new Map<string, string>();
   const needs = new Map<string, string[]>();
@@ -27,11 +27,11 @@ export function parseModuleGraph(dependencies: string, builtin: string): ModuleG
   return { paths, needs, builtin: new Set(builtin.split("\n").filter(Boolean).map(moduleName)) };
 }
 
-/** Neither a module nor part of the kernel. */
+/** Neither a module nor built in. */
 export const missingModules = ({ paths, builtin }: ModuleGraph, names: readonly string[]): string[] =>
   names.filter((name) => !paths.has(moduleName(name)) && !builtin.has(moduleName(name)));
 
-/** Paths of the modules and of all they need, sorted; names the kernel does not have are passed over. */
+/** Paths of modules with their dependencies, sorted; unknown names are ignored. */
 export function resolveModules({ paths, needs }: ModuleGraph, names: readonly string[]): string[] {
   const found = new Set<string>();
   const waiting = names.flatMap((name) => paths.get(moduleName(name)) ?? []);

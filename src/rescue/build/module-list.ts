@@ -1,7 +1,7 @@
-/** Without these a job cannot reach its files. */
+/** Required for a job to access its files. */
 export const ESSENTIAL_MODULES = ["virtio_pci", "9p", "9pnet_virtio"] as const;
 
-/** Loaded before the rescue's state is saved: a job that goes on from it finds them there. */
+/** Loaded before the rescue's state is saved, for the jobs that resume it. */
 export const WARM_MODULES: readonly string[] = [
   "virtio_pci",
   "ahci",
@@ -28,7 +28,7 @@ export const WARM_MODULES: readonly string[] = [
   "raid1",
 ];
 
-/** All that is packed, with what it needs; what a kernel lacks, or has built in, is passed over. */
+/** All modules that are packed, with their dependencies; missing and built-in ones are ignored. */
 export const MODULES: readonly string[] = [
   ...ESSENTIAL_MODULES,
   ...WARM_MODULES,
@@ -39,7 +39,7 @@ export const MODULES: readonly string[] = [
   "f2fs jfs exfat ntfs3",
   // Device mapper and md.
   "dm-mod dm-crypt dm-snapshot dm-mirror dm-thin-pool dm-raid raid0 raid1 raid10 raid456 linear",
-  // Ciphers and checksums, which the above ask for by their crypto names.
+  // Ciphers and checksums, which the above request by crypto name.
   "aes_generic aesni-intel xts cbc ecb essiv sha256 sha512 sha256_generic sha512_generic",
   "sha256-ssse3 sha512-ssse3 algif_skcipher algif_hash af_alg crc32c_generic crc32c-intel",
   "xxhash_generic blake2b_generic",

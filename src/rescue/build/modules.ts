@@ -9,9 +9,9 @@ import { moduleName, parseModuleGraph, resolveModules, type ModuleGraph } from "
 import { stripSignature } from "./signature.ts";
 
 /**
- * Reads what the modules below `directory` (lib/modules/VERSION) need of each other.
- * @param scratch where a list that is not there may be made: packages come without modules.dep
- * @param top what links there may lead to; see `findBelow`
+ * Reads the dependencies of the modules below `directory` (lib/modules/VERSION).
+ * @param scratch directory for a missing list: packages come without modules.dep
+ * @param top limit for symlinks; see `findBelow`
  */
 export async function loadModuleGraph(
   directory: string,
@@ -24,25 +24,25 @@ export async function loadModuleGraph(
   const version = basename(directory);
   const base = join(scratch, `depmod-${version}`);
   mkdirSync(join(base, "lib", "modules"), { recursive: true });
-  // Some builds of kmod look below usr/lib.
+  // Some builds of kmod search below usr/lib.
   mkdirSync(join(base, "usr"));
   symlinkSync("../lib", join(base, "usr", "lib"));
   symlinkSync(resolve(directory), join(base, "lib", "modules", version));
   const depmod = requireHostProgram("depmod", "kmod");
   const { stdout } = await exec([depmod, "-n", "-b", base, version], {
-    what: `cannot find out what the modules in ${directory} need`,
+    what: `cannot read the dependencies of the modules in ${directory}`,
   });
   return parseModuleGraph(stdout, builtin);
 }
 
-/** Programs that unpack files in place, by the files' ending. */
+/** Programs that decompress files in place, by suffix. */
 const MODULE_UNPACKERS = [
   [".xz", "xz", ["-d", "-f"]],
   [".zst", "zstd", ["-d", "-q", "-f", "--rm"]],
   [".gz", "gzip", ["-d", "-f"]],
 ] as const;
 
-/** The program, not found here, with which a kernel's modules have to be unpacked for a rescue. */
+/** The missing program that is needed to decompress a kernel's modules. */
 export function missingUnpacker(graph: ModuleGraph): (typeof MODULE_UNPACKERS)[number][1] | undefined {
   const files = resolveModules(graph, MODULES);
   return MODULE_UNPACKERS.find(
@@ -50,7 +50,7 @@ export function missingUnpacker(graph: ModuleGraph): (typeof MODULE_UNPACKERS)[n
   )?.[1];
 }
 
-/** May modules go without their signatures? Only a kernel's own configuration tells. */
+/** Does the kernel load unsigned modules, by its configuration? */
 export function allowsUnsigned(version: string, directories: readonly string[]): boolean {
   const files = directories.flatMap((directory) => [
     join(directory, `config-${version}`),
@@ -60,21 +60,21 @@ export function allowsUnsigned(version: string, directories: readonly string[]):
     try {
       return !/^CONFIG_MODULE_SIG_FORCE=y$/m.test(readNamed(file).toString());
     } catch {
-      // Not there, or not for us to read: the next one.
+      // Missing or unreadable: try the next one.
     }
   }
   return false;
 }
 
 /**
- * Puts the modules into the tree of the rescue, unpacked, with the lists modprobe reads, and the names of
- * those of a saved state into /etc/rescue/modules-warm.
+ * Copies modules into the tree of the rescue, decompressed, with the lists for modprobe, and writes the names of those
+ * of a saved state to /etc/rescue/modules-warm.
  */
 export async function stageModules(options: {
   root: string;
   version: string;
   directory: string;
-  /** What links there may lead to; see `findBelow`. */
+  /** Limit for symlinks; see `findBelow`. */
   top: string;
   kernel: string;
   graph: ModuleGraph;

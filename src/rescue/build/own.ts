@@ -18,32 +18,32 @@ import { extractVmlinux } from "./vmlinux.ts";
 export interface OwnRescueOptions {
   /** An empty directory (0700) for vmlinuz, vmlinux and initrd.img. */
   out: string;
-  /** A boot image, or a directory with an unpacked kernel package; the host's own by default. */
+  /** A boot image, or a directory with an unpacked kernel package; default: the host's kernel. */
   kernel?: string | undefined;
-  /** lib/modules/VERSION, where it is not beside the kernel. */
+  /** lib/modules/VERSION, if it is not beside the kernel. */
   modules?: string | undefined;
   compress: Compression;
-  /** Programs of ours: path in the rescue → text. */
+  /** Our scripts: path in the rescue → text. */
   scripts: Readonly<Record<string, string>>;
   /** A directory (0700) to work in; the caller removes it. */
   scratch: string;
-  /** Whose guests it is for. */
+  /** Architecture of the guests. */
   arch: Arch;
-  /** Where packages of such a system were unpacked; absent: this host's own programs. */
+  /** Directory with unpacked packages of such a system; absent: programs of this host. */
   root?: string | undefined;
 }
 
 export interface OwnRescue {
   kernelVersion: string;
-  /** The uncompressed kernel is there too; undefined where none is wanted. */
+  /** Whether the uncompressed kernel exists; undefined if it is not needed. */
   vmlinux: boolean | undefined;
-  /** Tools that the system has not, nor busybox. */
+  /** Tools that neither the system nor busybox has. */
   missing: string[];
 }
 
 /**
- * Builds a rescue system from the kernel and programs of this host, or of another system; needs no rights beyond reading them.
- * @throws VmError 69 when something it cannot do without is not there, 66 when a named file is not
+ * Builds a rescue system from the kernel and programs of this host, or of another system; needs read permission only.
+ * @throws VmError 69 if something required is missing, 66 if a given file does not exist
  */
 export async function buildOwnRescue(options: OwnRescueOptions): Promise<OwnRescue> {
   const { out, modules, compress, scripts, scratch, arch } = options;
@@ -53,7 +53,10 @@ export async function buildOwnRescue(options: OwnRescueOptions): Promise<OwnResc
   const kernel = options.kernel ?? (modules === undefined ? options.root : undefined);
   const found = await findKernel({ kernel, modules, arch, scratch });
   if (found.image?.wide === false && parseElfBits(busybox) === 64)
-    throw new VmError("unavailable", `${found.file} is a 32-bit kernel, and the programs are 64-bit`);
+    throw new VmError(
+      "unavailable",
+      `cannot build the rescue: ${found.file} is a 32-bit kernel, but the programs are 64-bit`,
+    );
   const root = join(scratch, "root");
   mkdirSync(root);
   const tree = new Tree(root);
@@ -79,12 +82,12 @@ export async function buildOwnRescue(options: OwnRescueOptions): Promise<OwnResc
   return { kernelVersion: version, vmlinux: found.image && vmlinux, missing };
 }
 
-/** The head of the system's busybox. @throws 69 when there is none, or it is not for these guests */
+/** The head of the system's busybox. @throws 69 if there is none, or it is of another architecture */
 function requireBusybox(system: SystemRoot, arch: Arch): Buffer {
   const path = system.find("busybox");
   const found = path === undefined ? undefined : system.resolve(path);
   if (found === undefined) {
-    if (!system.isHost) throw new VmError("noInput", `there is no busybox in ${system.root}: ${UNPACK_HINT}`);
+    if (!system.isHost) throw new VmError("noInput", `cannot find busybox in ${system.root}: ${UNPACK_HINT}`);
     requireHostProgram("busybox", "busybox");
   }
   const at = system.at(found ?? "/");
@@ -94,12 +97,12 @@ function requireBusybox(system: SystemRoot, arch: Arch): Buffer {
   const other = ARCHES.find((one) => ARCH[one].elfMachine === parseElfMachine(head));
   throw new VmError(
     "unavailable",
-    `a rescue for ${arch} guests cannot be made of ${at}: it is ${other ? `of ${other}` : "no program of theirs"}`,
+    `cannot build a rescue for ${arch} guests from ${at}: it is ${other ? `a program for ${other}` : `not a program for ${arch}`}`,
     {
-      hint: system.isHost ? `name another system: --root=DIR; ${UNPACK_HINT}` : UNPACK_HINT,
+      hint: system.isHost ? `use another system: --root=DIR; ${UNPACK_HINT}` : UNPACK_HINT,
     },
   );
 }
 
 const UNPACK_HINT =
-  "unpack packages of such a system into a directory: a kernel, busybox, bash, kmod, and what else jobs want (mmdebstrap --variant=extract)";
+  "unpack packages of such a system into a directory: a kernel, busybox, bash, kmod and others for jobs (mmdebstrap --variant=extract)";

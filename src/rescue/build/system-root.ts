@@ -3,27 +3,27 @@ import { dirname, join, normalize } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { exists, findSystemProgram, isProgram, PROGRAM_DIRECTORIES } from "./host.ts";
 
-/** As many as the kernel follows (path_resolution(7)). */
+/** Maximum symlinks followed, as in the kernel (path_resolution(7)). */
 const MAX_LINKS = 40;
 
 /**
- * The system whose programs a rescue is made of: this host's own, or one whose packages lie unpacked in a directory.
- * Paths are the system's own, absolute; links are followed within it.
+ * The system whose programs a rescue is built from: this host, or packages unpacked in a directory. Paths are absolute
+ * within the system, and symlinks are resolved within it.
  */
 export class SystemRoot {
-  /** @param root `/` for the host's own */
+  /** @param root `/` for this host */
   constructor(readonly root: string) {}
 
   get isHost(): boolean {
     return this.root === "/";
   }
 
-  /** Where this host finds a path of the system. */
+  /** The path on this host. */
   at(path: string): string {
     return join(this.root, path);
   }
 
-  /** The path without links; undefined where nothing is. */
+  /** The resolved path; undefined if it does not exist. */
   resolve(path: string): string | undefined {
     if (this.isHost) return exists(path) ? realpathSync(path) : undefined;
     let waiting = normalize(path).split("/").filter(Boolean);
@@ -42,7 +42,7 @@ export class SystemRoot {
       const target = readlinkSync(this.at(next));
       const whole = target.startsWith("/") ? target : join(found, target);
       waiting = [...whole.split("/").filter(Boolean), ...waiting];
-      // `..` above the top stays at the top, as in a chroot.
+      // `..` at the root is the root, as in a chroot.
       waiting = normalize(`/${waiting.join("/")}`)
         .split("/")
         .filter(Boolean);
@@ -51,7 +51,7 @@ export class SystemRoot {
     return found;
   }
 
-  /** The path of a program, by a name that may be a link; undefined where there is none. */
+  /** The path of a program, which may be a symlink; undefined if there is none. */
   find(name: string): string | undefined {
     if (this.isHost) return findSystemProgram(name);
     return PROGRAM_DIRECTORIES.map((directory) => join(directory, name)).find((path) => {
@@ -60,7 +60,7 @@ export class SystemRoot {
     });
   }
 
-  /** Names in a directory; none where there is none. */
+  /** Names in a directory; none if it does not exist. */
   list(directory: string): string[] {
     const real = this.resolve(directory);
     if (real === undefined) return [];
@@ -72,8 +72,8 @@ export class SystemRoot {
   }
 
   /**
-   * The files that paths mean: of a directory all below it.
-   * @returns paths in the system; what leads nowhere is left out
+   * Lists files: given ones, and all below given directories.
+   * @returns paths in the system, without dangling symlinks
    * @throws VmError 74 for pipes, devices and sockets
    */
   files(paths: readonly string[]): string[] {
@@ -86,8 +86,8 @@ export class SystemRoot {
       const stats = lstatSync(this.at(real));
       if (stats.isFile()) found.push(path);
       else if (!stats.isDirectory())
-        throw new VmError("io", `cannot use ${this.root}: ${path} is no regular file`, {
-          hint: "unpack the packages anew",
+        throw new VmError("io", `cannot use ${this.root}: ${path} is not a regular file`, {
+          hint: "unpack the packages again",
         });
       else if (seen.size < seen.add(real).size) {
         const directory = path;
@@ -97,7 +97,7 @@ export class SystemRoot {
     return found.toReversed();
   }
 
-  /** Where a program finds shared libraries without being told (ld.so(8)): with the names of multiarch. */
+  /** Default library directories (ld.so(8)), with those of multiarch. */
   libraryDirectories(): string[] {
     return ["/usr/lib", "/usr/lib64", "/lib", "/lib64"].flatMap((directory) => [
       directory,
@@ -108,6 +108,6 @@ export class SystemRoot {
   }
 }
 
-/** `$ORIGIN` is the directory of the file that names it (ld.so(8)). */
+/** `$ORIGIN` is the directory of the file itself (ld.so(8)). */
 export const expandOrigin = (directory: string, file: string): string =>
   directory.replaceAll(/\$(ORIGIN\b|\{ORIGIN\})/g, dirname(file));

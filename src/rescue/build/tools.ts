@@ -2,8 +2,8 @@
 export const REQUIRED_TOOLS = ["busybox", "bash"] as const;
 
 /**
- * Programs of the host that go into the rescue where the host has them; busybox stands in for as many of
- * the others as it can. "Missing" is told only of what neither has.
+ * Programs copied from the host if it has them; busybox provides others. Only programs that neither has are reported
+ * as missing.
  */
 
 export const TOOLS: readonly string[] = [
@@ -42,14 +42,14 @@ export const TOOLS: readonly string[] = [
   "chpasswd useradd usermod groupadd passwd",
 ].flatMap((line) => line.split(" "));
 
-/** Good to have, and nothing to speak of where they are not. */
+/** Optional, and not reported as missing. */
 export const EXTRA_TOOLS: readonly string[] = [
   "mkfs.f2fs fsck.f2fs mkfs.exfat fsck.exfat mkfs.ntfs ntfsfix ntfs-3g",
   "ntfsresize jfs_fsck fsck.jfs mkfs.jfs",
   "thin_check thin_repair cache_check",
 ].flatMap((line) => line.split(" "));
 
-/** Programs that sshd starts by a path built into it. */
+/** Programs that sshd starts by a built-in path. */
 export const HELPERS: readonly string[] = [
   "/usr/lib/openssh",
   "/usr/libexec/openssh",
@@ -57,10 +57,10 @@ export const HELPERS: readonly string[] = [
   "/usr/libexec",
 ].flatMap((directory) => ["sftp-server", "sshd-session", "sshd-auth"].map((name) => `${directory}/${name}`));
 
-/** What programs open at run time, and no header of theirs names; found beside libc. */
+/** Libraries opened at run time (dlopen), not named in headers; found beside libc. */
 export const LATE_LIBRARIES = ["libgcc_s.so.1", "libnss_files.so.2", "ossl-modules/legacy.so"] as const;
 
-/** Files and directories taken over as they are. */
+/** Files and directories copied as they are. */
 export const DATA: readonly string[] = [
   "/etc/mke2fs.conf",
   "/usr/lib/locale/C.utf8",
@@ -70,7 +70,7 @@ export const DATA: readonly string[] = [
   ),
 ];
 
-/** busybox's own idea of these is not ours: bash is the shell, power goes off at once, modprobe comes from init. */
+/** Applets that are not linked: bash is the shell, poweroff is immediate, modprobe is installed by init. */
 export const NO_APPLETS: readonly string[] = [
   "sh",
   "init",

@@ -6,11 +6,11 @@ import { RESCUE_DIRECTORIES, RESCUE_FILES, LINKS } from "./etc.ts";
 import { execOver } from "./host.ts";
 import type { SystemRoot } from "./system-root.ts";
 
-/** Where a path of the host stands in the rescue: its usr is merged, the host's perhaps not. */
+/** Converts a path of the host to one of the rescue, whose usr is merged. */
 export const mergedPath = (path: string): string =>
   normalize(`/${path}`).replace(/^\/(bin|sbin|lib|lib32|lib64)\//, "/usr/$1/");
 
-/** The tree of the rescue while it is put together. Paths within are the rescue's own, absolute. */
+/** The tree of the rescue under construction. Paths are absolute within the rescue. */
 export class Tree {
   constructor(readonly root: string) {
     for (const [path] of RESCUE_DIRECTORIES) mkdirSync(join(root, path), { recursive: true });
@@ -18,33 +18,33 @@ export class Tree {
     for (const [path, text, mode] of RESCUE_FILES) this.write(path, text, mode);
   }
 
-  /** Gives files and directories their modes, whatever the umask is. */
+  /** Sets modes of files and directories, independent of the umask. */
   async seal(): Promise<void> {
-    // So set-user-ID bits go too: everybody in the rescue is root.
+    // This also clears set-user-ID bits, as all processes in the rescue run as root.
     await exec(["chmod", "-R", "u=rwX,go=rX", "--", this.root], { what: "cannot set modes in the rescue" });
     for (const [path, mode] of RESCUE_DIRECTORIES) chmodSync(join(this.root, path), mode);
     for (const [path, , mode] of RESCUE_FILES) chmodSync(join(this.root, path), mode);
   }
 
-  /** A link counts, wherever it leads. */
+  /** Does a path exist? A dangling symlink does. */
   has(path: string): boolean {
     return lstatSync(join(this.root, path), { throwIfNoEntry: false }) !== undefined;
   }
 
   write(path: string, text: string, mode: number): void {
-    if (!path.startsWith("/")) throw new VmError("internal", `${path} is no path within the rescue`);
-    // An absolute path, made plain, does not lead out of the tree.
+    if (!path.startsWith("/")) throw new VmError("internal", `${path} is not a path within the rescue`);
+    // A normalised absolute path stays inside the tree.
     const to = join(this.root, mergedPath(path));
     mkdirSync(dirname(to), { recursive: true });
-    // What stands there may be a link.
+    // The existing file may be a symlink.
     rmSync(to, { force: true });
     writeFileSync(to, text);
     chmodSync(to, mode);
   }
 
-  /** A link, relative like all of them: an absolute one would lead out of the tree while we write into it. */
+  /** Creates a relative symlink: an absolute one would point outside the tree during the build. */
   link(path: string, target: string): void {
-    // An absolute path, made plain, does not lead out of the tree.
+    // A normalised absolute path stays inside the tree.
     const place = normalize(`/${path}`);
     const at = join(this.root, place);
     if (this.has(place)) return;
@@ -53,18 +53,18 @@ export class Tree {
   }
 
   /**
-   * Copies files and directories of a system to their own places; links are followed, within the system.
-   * @throws VmError 74 for what is no file in another system than the host's
+   * Copies files and directories of a system to the same paths; symlinks are resolved within the system.
+   * @throws VmError 74 for other kinds of files in a system other than the host
    */
   async copy(system: SystemRoot, paths: readonly string[]): Promise<void> {
     const wanted = system.isHost ? paths : system.files(paths);
-    // By two names of the host the same place may be meant; the first is as good as the second.
+    // Two paths of the host may map to the same path; the first is used.
     const places = new Map(wanted.toReversed().map((path) => [mergedPath(path), path]));
     const byDirectory = new Map<string, string[]>();
     for (const [place, path] of places) {
       const real = system.isHost ? path : system.resolve(path);
       if (real === undefined) continue;
-      // By its link's name it is found as well, and the link leads nowhere out of the system.
+      // The symlink's path exists as well, and its target was resolved within the system.
       if (!system.isHost && mergedPath(real) !== place) this.link(place, mergedPath(real));
       const directory = dirname(system.isHost ? place : mergedPath(real));
       byDirectory.set(directory, [...(byDirectory.get(directory) ?? []), system.at(real)]);

@@ -10,13 +10,13 @@ import { DATA, EXTRA_TOOLS, HELPERS, NO_APPLETS, REQUIRED_TOOLS, TOOLS } from ".
 import type { SystemRoot } from "./system-root.ts";
 import { mergedPath, type Tree } from "./tree.ts";
 
-/** A busybox has some 2 MiB. */
+/** A busybox has about 2 MiB. */
 const MAX_PROGRAM_BYTES = 64 << 20;
 
-/** Libraries elsewhere are found by entries of the host's ld.so.conf, which the rescue has not. */
+/** Libraries in other directories are found through the host's ld.so.conf, which the rescue does not have. */
 const LOADER_LOOKS_THERE = /^\/usr\/lib(32|64|x32)?(\/[^/]+-linux-(gnu|musl)[^/]*)?(\/ossl-modules)?$/;
 
-/** Can the rescue run it: a script of a shell, or an ELF program, which we may read? */
+/** Can the rescue run it: a readable shell script or ELF program? */
 function canRun(path: string): boolean {
   try {
     const start = withFile(path, (read) => read(0, 128)).toString("latin1");
@@ -32,7 +32,7 @@ function collect(system: SystemRoot, tree: Tree, names: readonly string[], missi
   for (const name of names) {
     const path = system.find(name);
     const real = path && system.resolve(path);
-    // A host whose tools are busybox's links gets them as applets, below.
+    // On a host with symlinks to busybox they are added as applets, below.
     if (!path || !real || (basename(real) === "busybox" && name !== "busybox") || !canRun(system.at(real))) {
       missing.push(name);
       continue;
@@ -44,7 +44,7 @@ function collect(system: SystemRoot, tree: Tree, names: readonly string[], missi
   return files;
 }
 
-/** Puts modprobe where the kernel does not look until init has put it where it does. @returns what must be copied */
+/** Installs modprobe outside the kernel's search path, until init moves it there. @returns paths to copy */
 function stageModprobe(system: SystemRoot, tree: Tree): string {
   const path = system.isHost ? requireHostProgram("modprobe", "kmod") : system.find("modprobe");
   const real = path && system.resolve(path);
@@ -53,7 +53,7 @@ function stageModprobe(system: SystemRoot, tree: Tree): string {
   return real;
 }
 
-/** A path of the system that is there, whatever it is. */
+/** A path of the system, if it exists. */
 const isIn =
   (system: SystemRoot) =>
   (path: string): boolean =>
@@ -62,7 +62,7 @@ const isIn =
 const missingTool = ({ isHost, root }: SystemRoot, name: string, thing: Thing): VmError =>
   new VmError(
     "unavailable",
-    `${name} is not ${isHost ? "installed" : `in ${root}`}: the rescue is made of it`,
+    `cannot build the rescue: ${name} is not ${isHost ? "installed" : `in ${root}`}`,
     {
       hint: isHost
         ? installHint(PACKAGES[thing])
@@ -71,9 +71,9 @@ const missingTool = ({ isHost, root }: SystemRoot, name: string, thing: Thing): 
   );
 
 /**
- * Fills the tree with programs of a system, the libraries they load, and links to busybox for all else.
+ * Fills the tree with programs of a system, their libraries, and symlinks to busybox for the rest.
  * @returns names of tools that neither the system nor busybox has
- * @throws VmError when busybox or bash is not there
+ * @throws VmError if busybox or bash is missing
  */
 export async function stageUserland(system: SystemRoot, tree: Tree): Promise<string[]> {
   const missing: string[] = [];
@@ -89,7 +89,7 @@ export async function stageUserland(system: SystemRoot, tree: Tree): Promise<str
     if (LOADER_LOOKS_THERE.test(dirname(place))) continue;
     for (const directory of ["/usr/lib", "/usr/lib64"]) tree.link(join(directory, basename(place)), place);
   }
-  // Alpine's is in /bin, others' in /usr/sbin: ours has one place.
+  // In /bin on Alpine, in /usr/sbin elsewhere; in the rescue always at the same path.
   const busybox = system.resolve(system.find("busybox")!)!;
   tree.link("/usr/bin/busybox", mergedPath(busybox));
   const has = (name: string): boolean =>
@@ -100,17 +100,17 @@ export async function stageUserland(system: SystemRoot, tree: Tree): Promise<str
   return missing.filter((name) => !has(name));
 }
 
-/** What a busybox can do. One of another architecture is read, not asked. */
+/** Applets of a busybox. One of another architecture is parsed, not run. */
 async function listApplets(system: SystemRoot, busybox: string): Promise<string[]> {
   if (!system.isHost) return parseApplets(readNamed(system.at(busybox), MAX_PROGRAM_BYTES));
-  const { stdout } = await exec([busybox, "--list"], { what: "cannot ask busybox what it can do" });
+  const { stdout } = await exec([busybox, "--list"], { what: "cannot list the applets of busybox" });
   return stdout
     .split("\n")
     .filter(Boolean)
     .map((path) => basename(path));
 }
 
-/** The names of its applets stand in a busybox one after the other, from `[` on, in order (applet_tables.c). */
+/** A busybox contains the names of its applets in sequence, sorted, starting with `[` (applet_tables.c). */
 export function parseApplets(program: Buffer): string[] {
   const first = "[\0[[\0";
   for (let at = program.indexOf(first, 0, "latin1"); at >= 0; at = program.indexOf(first, at + 1, "latin1")) {

@@ -9,9 +9,9 @@ import type { Kernel } from "./kernel.ts";
 const PAGE_BYTES = 4096;
 
 /**
- * Unpacks the kernel proper out of its boot image: without KVM that costs each start some seconds.
- * @param to a file that is not there yet
- * @returns whether it is there now: whole, and with the entry that qemu's `-kernel` needs (PVH)
+ * Extracts the uncompressed kernel from its boot image: without KVM decompression takes seconds at each start.
+ * @param to a file that does not exist yet
+ * @returns whether it was extracted completely, with the entry point that qemu's `-kernel` needs (PVH)
  */
 export async function extractVmlinux({ file, image }: Kernel, to: string, scratch: string): Promise<boolean> {
   if (!image) return false;
@@ -21,7 +21,7 @@ export async function extractVmlinux({ file, image }: Kernel, to: string, scratc
   const payload = join(scratch, "payload");
   try {
     const size = withFile(file, (read) => read(sizeOffset, 4).readUInt32LE(0));
-    // dd takes the bytes at their place (GNU coreutils).
+    // dd with skip_bytes and count_bytes (GNU coreutils).
     const count = ["iflag=skip_bytes,count_bytes", `skip=${offset}`, `count=${length}`];
     await exec(["dd", `if=${file}`, `of=${payload}`, "status=none", `bs=${PAGE_BYTES}`, ...count], {
       what: "cannot take the kernel out of its boot image",
@@ -32,7 +32,7 @@ export async function extractVmlinux({ file, image }: Kernel, to: string, scratc
       return true;
     }
   } catch {
-    // The boot image serves as well, only more slowly.
+    // The boot image works as well, but starts more slowly.
     if (interruption.aborted) throw interruption.reason;
   } finally {
     rmSync(payload, { force: true });

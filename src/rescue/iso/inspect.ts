@@ -5,20 +5,20 @@ import { parseArch } from "../../machine/arch.ts";
 import type { Arch } from "../../machine/types.ts";
 import { exec, requireProgram } from "../../process/exec.ts";
 
-/** What an ALT Rescue ISO says of itself. */
+/** Facts of an ALT Rescue ISO. */
 export interface RescueIso {
   arch: Arch;
   /** First line of `.disk/info`. */
   info: string;
   /** Boot menus: absolute path on the ISO → text. */
   menus: Map<string, string>;
-  /** Volume date, `YYYYMMDDhhmmsscc`: blkid and grub take it for the file system's UUID. */
+  /** Volume date, `YYYYMMDDhhmmsscc`, which blkid and grub use as UUID of the filesystem. */
   volumeDate: string | undefined;
 }
 
 /**
- * How every xorriso starts: no settings of the user's, no patterns in names, the first failure ends it,
- * and no notes nor progress lines, which would push the error out of the message.
+ * Common arguments of xorriso: no user settings, no patterns in names, exit at the first failure, and no notes or
+ * progress, which would displace the error in the message.
  */
 export function xorriso(): string[] {
   requireProgram("xorriso");
@@ -27,7 +27,7 @@ export function xorriso(): string[] {
   return words.split(" ");
 }
 
-/** xorriso takes some names for devices; this prefix says it is a file. */
+/** Prefix that makes xorriso read a name as a file, not a device. */
 export const asFile = (path: string): string => `stdio:${resolve(path)}`;
 
 /** The `'quoted'` names that xorriso's `-find` prints, one a line; a quote within is `'"'"'`. */
@@ -35,7 +35,7 @@ export function parseFound(text: string): string[] {
   return [...text.matchAll(/^'((?:[^']|'"'"')*)'$/gm)].map((match) => match[1]!.replaceAll(`'"'"'`, "'"));
 }
 
-/** The volume date of `-pvd_info`: that of the last change, as in blkid, or of the making. */
+/** The volume date of `-pvd_info`: modification time, as in blkid, or creation time. */
 export function parseVolumeDate(text: string): string | undefined {
   const dates = ["Modif", "Creation"].map(
     (name) => new RegExp(String.raw`^${name}\S* Time\s*:\s*(\d{16})`, "m").exec(text)?.[1],
@@ -44,20 +44,20 @@ export function parseVolumeDate(text: string): string | undefined {
 }
 
 function notRescue(source: string, why: string): VmError {
-  return new VmError("io", `${source} is no ALT Rescue ISO: ${why}`, {
-    hint: "take an ISO such as alt-p10-rescue-latest-x86_64.iso, and compare its checksum",
+  return new VmError("io", `cannot use ${source} as an ALT Rescue ISO: ${why}`, {
+    hint: "use an ISO such as alt-p10-rescue-latest-x86_64.iso, and verify its checksum",
   });
 }
 
-/** The identifier of an ISO 9660 volume stands in sector 16 (ECMA-119, 8.1.2). */
+/** The identifier of an ISO 9660 volume is in sector 16 (ECMA-119, 8.1.2). */
 async function requireIso(source: string): Promise<void> {
   let identifier: string;
   try {
-    // A named pipe is not waited for.
+    // Without blocking on a named pipe.
     const file = await open(source, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       if (!(await file.stat()).isFile())
-        throw new VmError("noInput", `${source} is not a regular file`, { hint: "name the ISO file itself" });
+        throw new VmError("noInput", `${source} is not a regular file`, { hint: "give the ISO file itself" });
       const { buffer, bytesRead } = await file.read(Buffer.alloc(5), 0, 5, 16 * 2048 + 1);
       identifier = buffer.toString("latin1", 0, bytesRead);
     } finally {
@@ -69,18 +69,18 @@ async function requireIso(source: string): Promise<void> {
       hasErrno(error, "ENOENT") ? "noInput" : "io",
       `cannot read ${source}: ${reasonOf(error)}`,
       {
-        hint: "name the ISO of an ALT Rescue",
+        hint: "give an ALT Rescue ISO",
         cause: error,
       },
     );
   }
-  if (identifier !== "CD001") throw notRescue(source, "it holds no ISO 9660 file system");
+  if (identifier !== "CD001") throw notRescue(source, "it has no ISO 9660 filesystem");
 }
 
-/** A larger file is no boot menu. */
+/** Maximum size of a boot menu. */
 const TEXT_LIMIT_BYTES = 1 << 20;
 
-/** A text as bytes, whatever its encoding, so that writing it back changes nothing else. */
+/** Reads text as latin1, so that writing it back preserves all bytes. */
 async function readText(path: string): Promise<string> {
   const { size } = await stat(path);
   return size > TEXT_LIMIT_BYTES ? "" : readFile(path, "latin1");
@@ -88,8 +88,8 @@ async function readText(path: string): Promise<string> {
 
 /**
  * Reads an ALT Rescue ISO.
- * @param scratch private directory for the files it takes out
- * @throws VmError when it is none, or xorriso is missing or cannot read it
+ * @param scratch private directory for extracted files
+ * @throws VmError if it is not one, or xorriso is missing or cannot read it
  */
 export async function inspectIso(source: string, scratch: string): Promise<RescueIso> {
   await requireIso(source);

@@ -1,11 +1,11 @@
-/** What is changed in the boot menus of a rescue ISO; functions over their texts. */
+/** Changes to the boot menus of a rescue ISO: functions over their texts. */
 
 type MenuKind = "isolinux" | "grub";
 
-/** The two boot loaders of a CD share words (`linux`), but only isolinux has `label`. */
+/** Both boot loaders of a CD use `linux`, but only isolinux has `label`. */
 const menuKindOf = (text: string): MenuKind => (/^[ \t]*label[ \t]+\S/im.test(text) ? "isolinux" : "grub");
 
-/** The arguments of one grub command: to the end of the line, or to a `;` or `}` outside of quotes and `${…}`. */
+/** The arguments of one grub command: to the end of the line, or to a `;` or `}` outside quotes and `${…}`. */
 const GRUB_ARGUMENTS = String.raw`(?:\\\r?\n|"[^"]*"|'[^']*'|\$\{\w+\}|[^\n;{}"'])*`;
 
 /** `linux`, `linuxefi`, `linux16` and a variable that holds one of them (`$linux`, `${linuxcmd}`). */
@@ -19,7 +19,7 @@ const ISOLINUX_KERNEL = /^([ \t]*append[ \t]+)(.*)$/gim;
 const OF_LINUX = /(?:^|\s)(?:initrd|automatic|stagename|root)=/;
 const OF_MEMTEST = /memtest/i;
 
-/** What makes two arguments the same: the name, and for consoles, which one may have several of, the device. */
+/** Key of an argument: its name; for consoles, which may be repeated, also the device. */
 const identity = (argument: string): string =>
   /^console=[^,]*/.exec(argument)?.[0] ?? argument.replace(/=.*$/s, "");
 
@@ -31,14 +31,14 @@ function withArguments(line: string, args: readonly string[]): string {
 }
 
 /**
- * Puts arguments at the end of every kernel line of a menu, in place of those of the same name.
- * @param text an isolinux.cfg or grub.cfg, whole; lines that load no Linux stay as they are
+ * Appends arguments to every kernel line of a menu, replacing those of the same name.
+ * @param text a complete isolinux.cfg or grub.cfg; lines that load no Linux are unchanged
  * @param args `name=value` or `name`, without white space
  */
 export function addKernelArguments(text: string, args: readonly string[]): string {
   if (menuKindOf(text) === "isolinux")
     return text.replaceAll(ISOLINUX_KERNEL, (all, command: string, line: string) =>
-      // The space stands for the word that `withArguments` takes as the first.
+      // The space replaces the first word, which `withArguments` expects.
       OF_LINUX.test(line) ? command + withArguments(` ${line}`, args).slice(1) : all,
     );
   return text.replaceAll(GRUB_KERNEL, (all, command: string, line: string) =>
@@ -47,19 +47,19 @@ export function addKernelArguments(text: string, args: readonly string[]): strin
 }
 
 interface MenuEntry {
-  /** What `default` calls it. */
+  /** Its name for `default`. */
   name: string;
-  /** Its lines, with its kernel's. */
+  /** Its lines, with the kernel line. */
   body: string;
-  /** It can be chosen by `name`: a Linux, and not within a submenu. */
+  /** Can be selected by `name`: a Linux, and not within a submenu. */
   bootable: boolean;
 }
 
-/** Entries that do something else than the plain rescue does. */
+/** Entries that do something else than the plain rescue. */
 const SPECIAL = /(?:^|\s)(?:forensic|live_rw|ip=\S+)(?=\s|$)/;
 const RESCUE = /(?:^|\s)stagename=rescue(?=\s|$)/;
 
-/** The entry to boot: the one that the menu would, if it is a Linux, else the plain rescue, else the first Linux. */
+/** The entry to boot: the menu's default if it is a Linux, else the plain rescue, else the first Linux. */
 function chooseEntry(entries: readonly MenuEntry[], current: string | undefined): string | undefined {
   const all = entries.filter(({ bootable }) => bootable);
   const plain = all.filter(({ body }) => !SPECIAL.test(body));
@@ -79,14 +79,14 @@ function isolinuxAtOnce(text: string): string {
   });
   const chosen = chooseEntry(entries, /^[ \t]*default[ \t]+(\S+)/im.exec(text)?.[1]);
   if (chosen === undefined) return text;
-  // A graphical menu has a time limit of its own; without one isolinux goes straight to the default.
+  // A graphical menu has its own timeout; without a menu isolinux boots the default at once.
   const menu =
     /^[ \t]*(?:ui|gfxboot|default|prompt|timeout|totaltimeout|ontimeout|menu[ \t]+default)\b.*\n?/gim;
-  // timeout: tenths of a second, and 0 is for ever (syslinux.txt).
+  // timeout: tenths of a second; 0 disables it (syslinux.txt).
   return `default ${chosen}\nprompt 0\ntimeout 1\n${text.replaceAll(menu, "")}`;
 }
 
-/** The entries of a grub.cfg that stand in no submenu. */
+/** The entries of a grub.cfg outside submenus. */
 function grubEntries(text: string): MenuEntry[] {
   const entries: MenuEntry[] = [];
   let depth = 0;
@@ -94,7 +94,7 @@ function grubEntries(text: string): MenuEntry[] {
   for (const line of text.split("\n")) {
     const bare = line.replaceAll(/"[^"]*"|'[^']*'|\$\{\w+\}|#.*$/g, "");
     const start = /^[ \t]*(menuentry|submenu)\b/.exec(line)?.[1];
-    // Entries of an `if` have a place, too: only braces nest.
+    // Entries within an `if` count as well: only braces nest.
     if (start && depth === 0) {
       const id = /(?:--id|\$menuentry_id_option)[= \t]+(?:'([^']*)'|"([^"]*)"|(\S+))/.exec(line);
       const name = id?.[1] ?? id?.[2] ?? id?.[3] ?? String(index);
@@ -124,10 +124,10 @@ function grubAtOnce(text: string): string {
     result = result.replaceAll(assignment, (_all, command: string) => command + value);
     header += `set ${name}=${value}\n`;
   }
-  // In front, too, for a menu that says nothing, or only in an `if`.
+  // Also at the start, for a menu without it, or with it only in an `if`.
   return result.startsWith(header) ? result : header + result;
 }
 
-/** Makes a menu boot its rescue entry at once, without asking; a text without such an entry stays as it is. */
+/** Makes a menu boot its rescue entry at once; a text without such an entry is unchanged. */
 export const bootAtOnce = (text: string): string =>
   menuKindOf(text) === "isolinux" ? isolinuxAtOnce(text) : grubAtOnce(text);

@@ -8,8 +8,8 @@ import { asFile, inspectIso, type RescueIso, xorriso } from "./inspect.ts";
 import { addKernelArguments, bootAtOnce } from "./menu.ts";
 
 /**
- * What the rescue is told: to run `recovery/autorun` of the CD it came from (the words are alt2deploy's), to
- * write on the serial line (the last console is `/dev/console`), and to end soon after a panic.
+ * Kernel arguments: run `recovery/autorun` of the CD (in alt2deploy's syntax), use the serial console (the last console
+ * is `/dev/console`), and reboot soon after a panic.
  */
 export const RESCUE_ARGUMENTS = [
   "autorun=method:cdrom,label:,uuid:,directory:/recovery",
@@ -18,16 +18,16 @@ export const RESCUE_ARGUMENTS = [
   "panic=5",
 ] as const;
 
-/** How everybody but xorriso, which asks for the room beforehand, says it. */
+/** The system's message; xorriso checks the space beforehand and has its own. */
 
 export interface RepackOptions {
   /** An ALT Rescue ISO. */
   source: string;
-  /** The ISO to make; nothing stands there yet. */
+  /** The ISO to create; must not exist yet. */
   target: string;
   /** The script that the rescue runs. */
   autorun: string;
-  /** Private directory (0700) for files on the way; the caller removes it. */
+  /** Private directory (0700) for temporary files; the caller removes it. */
   scratch: string;
   /** alt2deploy refuses to run as root. */
   asRoot: boolean;
@@ -35,11 +35,11 @@ export interface RepackOptions {
 
 export interface Repacked {
   by: "alt2deploy" | "xorriso";
-  /** The guests it is for. */
+  /** Architecture of the guests. */
   arch: Arch;
 }
 
-/** The menus that come out different: path on the ISO → new text. */
+/** Changed menus: path on the ISO → new text. */
 export function rewriteMenus(menus: RescueIso["menus"]): Map<string, string> {
   const rewritten = [...menus].map(
     ([path, text]) => [path, bootAtOnce(addKernelArguments(text, RESCUE_ARGUMENTS))] as const,
@@ -47,12 +47,12 @@ export function rewriteMenus(menus: RescueIso["menus"]): Map<string, string> {
   return new Map(rewritten.filter(([path, text]) => text !== menus.get(path)));
 }
 
-/** alt2deploy wants a directory with `autorun`, and a target with a directory part. */
+/** alt2deploy needs a directory with `autorun`, and a target with a directory part. */
 async function byAlt2deploy({ source, target, autorun, scratch }: RepackOptions): Promise<void> {
   const stage = join(scratch, "stage");
   await mkdir(stage, { mode: 0o700 });
   await writeFile(join(stage, "autorun"), autorun);
-  // Whatever the umask is.
+  // Independent of the umask.
   await chmod(join(stage, "autorun"), 0o755);
   await exec(["alt2deploy", "-r", stage, "--", resolve(source), `./${basename(target)}`], {
     cwd: dirname(resolve(target)),
@@ -60,14 +60,14 @@ async function byAlt2deploy({ source, target, autorun, scratch }: RepackOptions)
   });
 }
 
-/** Files that xorriso puts on the ISO; the modes there are set apart. */
+/** Files that xorriso adds to the ISO, with their modes. */
 async function byXorriso({ source, target, autorun, scratch }: RepackOptions, iso: RescueIso): Promise<void> {
   const menus = rewriteMenus(iso.menus);
-  // An ISO that we made before has nothing to change.
+  // An ISO made by this program before needs no change.
   const ready = [...iso.menus.values()].some((text) => text.includes(RESCUE_ARGUMENTS[0]));
   if (menus.size === 0 && !ready) {
-    throw new VmError("io", `cannot repack ${source}: none of its boot menus loads a rescue`, {
-      hint: "take an ISO of ALT Rescue for x86_64 or i586",
+    throw new VmError("io", `cannot repack ${source}: none of its boot menus boots a rescue`, {
+      hint: "use an ALT Rescue ISO for x86_64 or i586",
     });
   }
   const files = new Map([["/recovery/autorun", autorun], ...menus]);
@@ -82,7 +82,7 @@ async function byXorriso({ source, target, autorun, scratch }: RepackOptions, is
   }
   const argv = [...xorriso(), "-indev", asFile(source), "-outdev", asFile(target)];
   argv.push("-boot_image", "any", "replay");
-  // The menus may look for the volume by its UUID, which is the date.
+  // The menus may search for the volume by its UUID, which is the date.
   if (iso.volumeDate) argv.push("-volume_date", "uuid", iso.volumeDate);
   argv.push(...maps, "-chmod", "0755", "/recovery", "--", "-commit", "-end");
   const what = `cannot repack ${source}`;
@@ -92,9 +92,9 @@ async function byXorriso({ source, target, autorun, scratch }: RepackOptions, is
 }
 
 /**
- * Makes an ISO that runs our script as soon as it has booted, by BIOS or by UEFI, as the source does.
- * @throws VmError when the source is no ALT Rescue ISO, a program is missing, or the disk is full (73); the
- *   target is then gone
+ * Creates an ISO that runs our script after booting by BIOS or UEFI, as the source does.
+ * @throws VmError if the source is not an ALT Rescue ISO, a program is missing, or the disk is full (73); the target is
+ *   removed then
  */
 export async function repackIso(options: RepackOptions): Promise<Repacked> {
   const { source, target, scratch, asRoot } = options;
@@ -103,7 +103,8 @@ export async function repackIso(options: RepackOptions): Promise<Repacked> {
   try {
     await (by === "alt2deploy" ? byAlt2deploy(options) : byXorriso(options, iso));
     const made = await stat(target).catch(() => undefined);
-    if (!made?.isFile() || made.size === 0) throw new VmError("io", `${by} made no ${target}`);
+    if (!made?.isFile() || made.size === 0)
+      throw new VmError("io", `cannot create ${target}: ${by} wrote no such file`);
     await chmod(target, 0o600);
   } catch (error) {
     await rm(target, { force: true });

@@ -1,0 +1,140 @@
+/**
+ * The reference that belongs to no single command, option or setting. PROG stands for the program's name, `…` in
+ * backquotes for what is typed or is a file's name.
+ */
+import { ARCH } from "../../machine/arch.ts";
+import { ARCHES, type Arch } from "../../machine/types.ts";
+
+/** A paragraph, an item (its name, and what it means), or lines to type. */
+export type Block = string | readonly [name: string, text: string] | { typed: readonly string[] };
+
+export interface Topic {
+  title: string;
+  blocks: readonly Block[];
+}
+
+/** From the table that the argument list is built from. */
+function describeArch(name: Arch): readonly [string, string] {
+  const { machineType, boots, biosName, diskBus } = ARCH[name];
+  const ways = (boots as readonly ("bios" | "uefi")[]).map(
+    (way) => `${way === "uefi" ? "UEFI" : biosName} (\`${machineType[way].split(",")[0]}\`)`,
+  );
+  return [name, `boots by ${ways.join(" or ")}; default disk: ${diskBus}`];
+}
+
+export const TOPICS: readonly Topic[] = [
+  {
+    title: "SNAPSHOTS",
+    blocks: [
+      "A snapshot is the directory `HOSTDIR/backups/NAME`: disk images, UEFI variables, settings, `SHA256SUMS` and `manifest.json`. It appears under its name when it is complete, or not at all. `LAST` is a symlink to the newest.",
+      [
+        "gz",
+        "whole disks compressed by pigz; the default. `restore` verifies the checksums and decompresses. By hand: `unpigz < backups/S0/disk-0.img.gz > disk-0.img`",
+      ],
+      [
+        "qcow2",
+        "compressed images (`--format=qcow2`, SNAPSHOT_FORMAT): the first is full, the next ones are incremental on their parent. `restore` makes overlays whose backing files are in the snapshot: at once, without using space. `restore --copy` makes standalone disks",
+      ],
+      "Incremental snapshots rely on dirty bitmaps in the working disks. After qemu was killed the bitmaps are invalid, and the next snapshot is full, or incremental on the restored one. `--full`, or a chain of SNAPSHOT_CHAIN snapshots, also makes a full one.",
+      "A running VM is copied as of one point in time. The guest is paused for some hundredths of a second; with the guest agent its filesystems are frozen for that moment. Blocks that the guest overwrites meanwhile are first copied beside the snapshot (copy-before-write). A full or slow disk there fails the snapshot, never the guest.",
+      "The manifest records the consistency: `offline` (the VM was off), `agent` (filesystems frozen), or `crash-consistent` (as after a power cut: no agent, or a guest that did not power off by itself).",
+      "Each working disk is checked first. One that is missing, not a regular file, truncated, marked corrupt or rejected by `qemu-img check` is not backed up (74), and `--prune` then removes nothing.",
+      "Internal snapshots (`qemu-img snapshot`) are kept only by gz snapshots of a VM that is off; `backup` warns. Images of `--image` are not included.",
+      "A snapshot that others, or a working disk, depend on is not removed. `snapshots rm --merge` first merges its data into the snapshots that depend on it; under a working disk it stays until that disk is standalone (`restore --copy`). Restoring a qcow2 snapshot checks sizes, headers, small files and parents, but not all data: use `verify`.",
+      "`restore` makes new working files beside the old ones and replaces these in one step. With `--inplace` that step is several renames; if interrupted, the next command completes it.",
+      "`backups` may be a symlink to another filesystem. While that is not mounted, commands fail (74). Directories without a snapshot's files, such as `lost+found`, are ignored.",
+      "Snapshots that an earlier program made have no checksums; `verify` says so. Parents are recorded by id and checksum. HOSTDIR may be moved or renamed.",
+      "For cron: `--quiet` prints only warnings and errors; one line goes to the journal in any case. `--lock-timeout` waits for the VM's lock. If neither stdin nor stderr is a terminal, helper programs run with idle priority. Work that takes long logs its progress every 30 s.",
+    ],
+  },
+  {
+    title: "REPOSITORY",
+    blocks: [
+      "Snapshots can be pushed to a restic(1) repository: set SNAPSHOT_REPO (a path, `sftp:`, `rest:`, `s3:`) and SNAPSHOT_PASSWORD_FILE in `~/.config/PROG.conf` or `/etc/PROG.conf`, and create the repository once with `restic init`.",
+      {
+        typed: [
+          "PROG backup --push",
+          "PROG snapshots --remote",
+          "PROG prune --remote --keep-daily=30",
+          "PROG verify --remote",
+          "mkdir ws10 && PROG -d ws10 restore --from-remote",
+        ],
+      },
+      "Each snapshot is stored with its parents, so that it can be restored on its own; data that is already there is not sent again. A VM is identified by its UUID. In an empty directory the name counts: if several VMs have it, `restore` lists them and takes an id.",
+      "What is fetched is checked (names, regular files, sizes, checksums) before it enters `backups`. An existing snapshot is never overwritten. Snapshots without a UUID come from older versions: `--by-name` includes them, `snapshots push NAME` tags one.",
+      "Cloud storage needs its own variables (`AWS_ACCESS_KEY_ID` …): see restic's manual. A stale lock of a restic that was killed is removed by the next command.",
+    ],
+  },
+  {
+    title: "JOBS",
+    blocks: [
+      "A job modifies an installed system while the VM is off. `NAME.job` runs as root in the rescue system, with the VM's disks attached. `NAME.pre` and `NAME.post` beside it are bash scripts that run on this host before and after it.",
+      "The job is sourced by bash with `-efu` in INDIR: globbing is off, and any failing command ends it. `run COMMAND` logs and runs a command, `fatal MESSAGE` fails the job. If `.in/DEBUG` exists, `set -x` is on.",
+      [
+        "INDIR",
+        "`WORKDIR/.in`, read-only in the rescue. Read large files in large blocks: each read takes about 3 ms",
+      ],
+      [
+        "OUTDIR",
+        "`WORKDIR/.out`, writable. The output of the job is kept there as `job.log`. The next job empties it: copy what is to be kept in `NAME.post`. Modes are those that the job set, without setuid and setgid bits; a symlink out of the directory becomes a file with its target",
+      ],
+      ["MIRROR", "the package mirror, if there is one"],
+      [
+        "mount-system",
+        "mounts the installed system at `/mnt/system1`, by its fstab; opens LUKS with `.in/luks.key`, or asks on the terminal. Status 1: a filesystem could not be mounted",
+      ],
+      "Hooks are run in HOSTDIR with your locale, umask and environment. They see each setting as a variable, also HOSTDIR, WORKDIR, LIBEXEC and PROFILES, and the variables, arrays and functions of your `PROG.conf`.",
+      "The exit status of the job is that of the program. A rescue that dies or is not shut down in order is status 74. `--timeout` counts from the start of the job; ending it and unmounting the disks takes up to 15 s more. Ctrl-C ends the job, unmounts the disks and shuts the rescue down; a second one kills it.",
+      ["add-ssh-keys", "adds the keys of SSHKEYS to `authorized_keys` of root in the installed system"],
+      ["run-ssh", "lets these keys into the rescue, and waits until `WORKDIR/.out/RELEASE` is removed"],
+      [
+        "post-install",
+        "runs your `post-install.sh` with the installed system mounted, ready for chroot, in DESTDIR: `/mnt/system1`, or `/mnt/target` with SETUP_ROOTDEV",
+      ],
+      "The rescue system has bash, busybox and what this host has of e2fsprogs, xfsprogs, btrfs-progs, dosfstools, lvm2, mdadm, cryptsetup and OpenSSH. Build it again after an update of PROG; a profile's settings and your own files in it are kept.",
+      "The first job of a BIOS guest boots the rescue and saves its state (about 250 MiB in `~/.cache/PROG/warm`); later ones resume it. The state is made again when qemu, the kernel, the processor or an argument changes. `RESCUE_WARM=off` boots each time. Jobs of UEFI guests run under UEFI and start more slowly; `--no-uefi` avoids that.",
+    ],
+  },
+  {
+    title: "THE SCREEN",
+    blocks: [
+      "SPICE listens on `localhost:5900`, or the next free port. In a desktop session `remote-viewer` is opened; elsewhere the commands for viewing from another machine are printed. The password is in `WORKDIR/spice.password` and `WORKDIR/spice.vv`. `-p ''` (an empty port) turns the display off; `screenshot` works all the same.",
+      "`DISPLAY_PROTOCOL=vnc` uses VNC: passwords of eight characters, ports from 5900, no encryption. `SPICE_SOCKET=1` listens on a unix socket in WORKDIR: `ssh -L 5900:WORKDIR/spice.sock USER@HOST`, then `remote-viewer spice://localhost:5900`. SPICE_TLS_DIR encrypts the port.",
+      "With user networking the guest reaches this host's `127.0.0.1` as `10.0.2.2`. A forward such as `tcp::5555-:22` listens on all addresses; `tcp:127.0.0.1:5555-:22` on this host only.",
+    ],
+  },
+  {
+    title: "ARCHITECTURES",
+    blocks: [
+      "`--arch` (QEMUARCH) chooses the guest's architecture when the VM is created. A PC can later be run as the other PC only. Names such as `amd64`, `arm64`, `armv7l` and `ppc64el` are understood. `PROG doctor` names missing packages.",
+      ...ARCHES.map(describeArch),
+      "A job needs a rescue system of the guest's architecture. For another one than this host's, build it from packages unpacked in a directory; nothing in it is executed. In Debian:",
+      {
+        typed: [
+          "tools=busybox-static,bash,coreutils,kmod,util-linux,mount,fdisk,grep,sed,tar,gzip",
+          "tools=$tools,e2fsprogs,dosfstools,openssh-server,iproute2,procps",
+          "mmdebstrap --variant=extract --arch=arm64 --include=linux-image-arm64,$tools bookworm arm64",
+          "PROG --arch=aarch64 rescue build --root=arm64",
+        ],
+      },
+      "Guests on LVM, LUKS, RAID, XFS or Btrfs need `lvm2`, `cryptsetup-bin`, `mdadm`, `xfsprogs` or `btrfs-progs` as well. Kernels of the others: `linux-image-armmp` (armhf), `linux-image-powerpc64le` (ppc64el), `linux-image-riscv64` (riscv64, from trixie on).",
+    ],
+  },
+  {
+    title: "TRUST",
+    blocks: [
+      "A VM's directory is like a Makefile: `run` and `job` do what its owner wrote there. It is own if you or root own it and no other user can write to it (your private group may); the same holds for each of `guest.env`, `PROG.defaults`, jobs and hooks. A foreign directory can only be read: other commands refuse it (73) and name its owner.",
+      "`status`, `list`, `snapshots`, `verify`, `restore`, `backup`, `config`, `doctor`, `-h` and completion run no program that a directory names, and touch nothing outside it and its working directory. `status` lists what a VM reaches outside its directory: writable shares, images, backing files, extra arguments, jobs.",
+      "Names in data files are never paths; only regular files of limited size are read, and no symlinks followed. Text from guests, images and repositories is printed without control characters; `exec` and `console` pass bytes through.",
+    ],
+  },
+  {
+    title: "COMPATIBILITY",
+    blocks: [
+      "`PROG.conf`, `guest.env`, `PROG.defaults`, `check-media`, snapshots, jobs and command lines of the earlier bash scripts work. Snapshots made here can be restored there.",
+      "A UEFI guest boots with firmware for the size of its variables: `OVMF_CODE.fd` for 131072 bytes, `OVMF_CODE_4M.fd` for 540672. To create VMs for both programs, set `OVMF_CODE=/usr/share/OVMF/OVMF_CODE.fd` and `OVMF_VARS=/usr/share/OVMF/OVMF_VARS.fd`.",
+      "Differences: `restore` and `destroy` refuse while the VM is running; `backup` then makes a live snapshot. A killed guest fails `run`. SPICE has a password (`SPICE_TICKETING=off`: none, on loopback only). The CPU is the host's (`CPU=kvm64`: as before). `guest.env` starts no program. Hooks must be writable by you or root only. Old copies of the bundled jobs in `PROFILES/scripts/jobs` are ignored. `mount-system` fails if `/boot` or another filesystem of the fstab cannot be mounted.",
+      "Working files without the mark of this program are refused until `PROG adopt`. The next snapshot after that is crash-consistent until the guest has been run once.",
+    ],
+  },
+];

@@ -24,7 +24,7 @@ function readModule(name: string): Module {
   const specifiers = [
     ...text.matchAll(/^(?:import|export)\b[^;]*?\bfrom\s+"([^"]+)"/gm),
     ...text.matchAll(/^import\s+"([^"]+)"/gm),
-    ...text.matchAll(/\bimport\(\s*"([^"]+)"\s*\)/g),
+    ...text.matchAll(/\b(?:import|require)\(\s*"([^"]+)"\s*\)/g),
   ].map((match) => match[1]!);
   const code = text
     .replaceAll(/\/\*[^]*?\*\//g, "")
@@ -113,7 +113,11 @@ const ALSO_PURE = [
   "qemu/capabilities.ts",
   "qemu/script.ts",
   "qemu/text.ts",
+  "qmp/commands.ts",
+  "qmp/errors.ts",
+  "qmp/events.ts",
   "qmp/protocol.ts",
+  "qmp/shape.ts",
   "store/guest-env.ts",
   "store/layout.ts",
   "store/manifest.ts",
@@ -278,6 +282,16 @@ test("only agreed names stand at the top", () => {
   expect([...names].filter((name) => !name.startsWith(".") && !agreed.includes(name))).toEqual([]);
 });
 
+test.each([
+  ["directories are watched", /\bwatch\(/, ["process/watch-directory.ts"]],
+  ["Bun connects to sockets", /\bBun\.connect\b/, ["process/unix-socket.ts"]],
+  ["Unix sockets are addressed", /\bwithSocketAddress\(/, ["guest/console.ts", "process/unix-socket.ts"]],
+  ["a qemu is ended by QMP", /\bexecute\("quit"\)/, ["lifecycle/end-machine.ts", "qemu/session.ts"]],
+])("%s in one place", (_what, pattern, places) => {
+  const found = MODULES.filter(({ text }) => pattern.test(text)).map(({ name }) => name);
+  expect(found).toEqual(places);
+});
+
 /** What may come from a guest, an image, a repository or a directory passes one of these on its way to a terminal. */
 test("programs of the user, not of vm, are started as such: hooks, check-media, viewers, ssh, pagers, notifiers", () => {
   const starters = MODULES.filter(({ text }) => /\brunAs: "user"/.test(text)).map(({ name }) => name);
@@ -294,15 +308,20 @@ test("programs of the user, not of vm, are started as such: hooks, check-media, 
 });
 
 test("the standard streams are written in few places", () => {
-  const writers = MODULES.filter(({ code }) =>
-    /\b(console\s*\.|Bun\.(stdout|stderr)\b|process\.(stdout|stderr)\s*\.\s*write\b|\b(writeSync|appendFileSync)\(\s*[12]\b)/.test(
+  const owners = MODULES.filter(({ code }) =>
+    /\b(console\s*\.|Bun\.(stdout|stderr)\b|process\.(stdout|stderr)\b|\b(writeSync|appendFileSync)\(\s*[12]\b)/.test(
       code,
     ),
   ).map(({ name }) => name);
+  // The meter asks process.stderr for the width of the terminal.
+  expect(owners).toEqual(["cli/progress.ts", "lib/standard-streams.ts"]);
+  const writers = MODULES.filter(({ code }) => /\b(writeTo|writeError)\(/.test(code)).map(({ name }) => name);
   expect(writers).toEqual([
+    "cli/ask.ts",
     "cli/progress.ts",
     "config/bash.ts",
     "lib/log.ts",
+    "lib/standard-streams.ts",
     "process/stdout.ts",
     "process/terminal.ts",
   ]);
@@ -310,6 +329,7 @@ test("the standard streams are written in few places", () => {
     ({ name }) => name,
   );
   expect(raw).toEqual([
+    "cli/start.ts",
     "cli/surroundings.ts",
     "guest/console-log.ts",
     "guest/console.ts",

@@ -28,6 +28,7 @@ debian  mkfs.vfat              dosfstools                  dosfstools        dos
 debian  mmdebstrap             mmdebstrap                  -                 -                       -                  -
 debian  ssh-keygen             openssh-client              openssh-clients   openssh-clients         openssh-clients    openssh
 lint    shellcheck             shellcheck                  shellcheck        ShellCheck              ShellCheck         shellcheck
+bench   gnu_time               time                        time              time                    time               time
 bench   borg                   borgbackup                  borg              borgbackup              borgbackup         borg
 picture script                 bsdutils                    util-linux        util-linux-script       util-linux         util-linux
 check   qemu-system-aarch64    qemu-system-arm             qemu-system-aarch64  qemu-system-aarch64    qemu-arm           qemu-system-aarch64
@@ -118,6 +119,8 @@ u_boot_riscv64() { first /usr/{lib/u-boot,share/uboot}/qemu-riscv64_smode/u-boot
 demo_iso() {
   first /usr/lib/grub-rescue/grub-rescue-cdrom.iso /usr/share/ipxe/ipxe.iso /usr/share/ipxe/*/ipxe.iso
 }
+# bash has a keyword of this name.
+gnu_time() { first /usr/bin/time; }
 bash_completion() { first /usr/share/bash-completion/bash_completion; }
 isolinux_image() { first /usr/{lib/ISOLINUX,lib/syslinux,lib/syslinux/bios,share/syslinux}/isolinux.bin; }
 isolinux_modules() { first /usr/{lib/syslinux/modules/bios,lib/syslinux/bios,share/syslinux}/ldlinux.c32; }

@@ -1,3 +1,4 @@
+import { writeError } from "../lib/standard-streams.ts";
 import { plain } from "../lib/text.ts";
 
 /**
@@ -6,7 +7,7 @@ import { plain } from "../lib/text.ts";
  * @returns undefined when the user gives none (Ctrl-C, Ctrl-D)
  */
 export function askOnTerminal(prompt: string, over: AbortSignal): Promise<string | undefined> {
-  const { stdin, stderr } = process;
+  const { stdin } = process;
   const { promise, resolve } = Promise.withResolvers<string | undefined>();
   let answer = "";
   const take = (piece: Buffer): void => {
@@ -23,13 +24,13 @@ export function askOnTerminal(prompt: string, over: AbortSignal): Promise<string
     stdin.off("data", take);
     stdin.setRawMode(false);
     stdin.pause();
-    stderr.write("\n");
+    void writeError("\n");
     resolve(result);
   };
   over.addEventListener("abort", giveUp, { once: true });
   // Before the question: an answer that is there at once is not to be seen either.
   stdin.setRawMode(true);
-  stderr.write(`${plain(prompt)} `);
+  void writeError(`${plain(prompt)} `);
   stdin.on("data", take);
   stdin.resume();
   return promise;

@@ -7,17 +7,14 @@ import { openVm, withHostdir } from "../vm/open.ts";
 import type { ContextChange } from "../commands/define.ts";
 import type { Context } from "../vm/context.ts";
 import { parseArgv, type Intent } from "./argv.ts";
-import { Surplus } from "./batch.ts";
-import { isOldName, type Invocation } from "./invocation.ts";
+import { isOldName } from "./invocation.ts";
 import { cittyContext, parseRequests, type Request } from "./check.ts";
 import { themeOf, wantsColours } from "./colours.ts";
-import { NoSuchIso } from "../vm/media.ts";
-import { NoVm } from "../store/no-vm.ts";
-import { findNamedVm, hintForNamedVm } from "./named-vm.ts";
 import { reportError } from "./report.ts";
-import { hintFor, hintForVm, UnknownCommand } from "./suggest.ts";
-import { buildContext } from "./surroundings.ts";
+import { buildContext, NO_OPTIONS } from "./surroundings.ts";
 import { buildCommandUsage, buildUsage } from "./usage.ts";
+import { STDERR } from "../lib/standard-streams.ts";
+import { isTerminal } from "../process/terminal.ts";
 
 /**
  * Runs one command line from words to exit status; reports errors itself.
@@ -28,7 +25,7 @@ export async function runCli(prog: string, version: string, words: readonly stri
   installSignalHandlers();
   let debug = words.includes("--debug");
   try {
-    const intent = understand(words, prog, version);
+    const intent = await understand(words, prog, version);
     debug = intent.debug;
     setCommandLine(prog, intent.options.hostdir);
     await execute(intent, withHostdir(buildContext(prog, version, intent.options)));
@@ -39,17 +36,12 @@ export async function runCli(prog: string, version: string, words: readonly stri
 }
 
 /** Parses the line; where it is refused, says what looks at the file system tell. */
-function understand(words: readonly string[], prog: string, version: string): Intent {
+async function understand(words: readonly string[], prog: string, version: string): Promise<Intent> {
   try {
     return parseArgv(words, prog);
   } catch (error) {
-    if (!(error instanceof Surplus) && !(error instanceof UnknownCommand)) throw error;
-    const context = buildContext(prog, version, { settings: {}, additions: {}, hostdir: undefined });
-    const hint = error instanceof Surplus ? hintForNamedVm(error.word, error.others, context) : undefined;
-    const named = error instanceof UnknownCommand ? findNamedVm(words.at(-1)!, context) : undefined;
-    if (named !== undefined)
-      throw new VmError("usage", error.message, { hint: hintForVm(error.word, prog, named) });
-    throw hint === undefined ? error : new VmError("usage", error.message, { hint });
+    const { explainLine } = await import("./refused-word.ts");
+    throw explainLine(error, words, buildContext(prog, version, NO_OPTIONS));
   }
 }
 
@@ -91,27 +83,17 @@ async function runRequest(
   try {
     return await command.definition.run?.(cittyContext(invocation, { context, request }));
   } catch (error) {
+    if (command.name !== "run") throw error;
+    const { explainWord } = await import("./refused-word.ts");
     throw explainWord(error, invocation, context);
   } finally {
     setQuiet(false);
   }
 }
 
-/** What stands where a CD image may stand, and is none: a mistyped command, or the name of a VM. */
-function explainWord(error: unknown, { command, words, implicit }: Invocation, context: Context): unknown {
-  const [word] = words;
-  if (command.name !== "run" || !word) return error;
-  if (!(error instanceof NoSuchIso || (implicit && error instanceof NoVm))) return error;
-  const named = hintForNamedVm(word, ["run"], context);
-  if (!implicit) return named === undefined ? error : new VmError(error.code, error.message, { hint: named });
-  return new VmError("noInput", `'${word}' is neither a command nor a CD image that exists`, {
-    hint: named ?? hintFor(word, context.prog),
-  });
-}
-
 /** Colours come from the settings, so they wait for them; errors in those are reported by the command. */
 async function setColours(intent: Intent, context: Context): Promise<void> {
-  if (!wantsColours(intent.noColors, context.env, process.stderr.isTTY)) return;
+  if (!wantsColours(intent.noColors, context.env, isTerminal(STDERR))) return;
   try {
     const { settings } = await openVm(context, false);
     setupLog(context.prog, themeOf(settings, true));

@@ -4,6 +4,8 @@ import { isQuiet, onLogLine } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatDuration } from "../lib/time.ts";
 import type { Meter } from "../vm/context.ts";
+import { STDERR, writeError } from "../lib/standard-streams.ts";
+import { isTerminal } from "../process/terminal.ts";
 
 const BAR_WIDTH = 20;
 /** A narrower bar shows nothing. */
@@ -49,7 +51,7 @@ export function formatProgress(
   return amount.trimStart().slice(0, columns);
 }
 
-const clearLine = (): void => void process.stderr.write("\r\x1b[K");
+const clearLine = (): void => void writeError("\r\x1b[K");
 
 /** On a terminal a line that redraws itself; elsewhere a line of the log now and then. */
 export function createMeter(label: string, totalBytes: number): Meter {
@@ -58,14 +60,14 @@ export function createMeter(label: string, totalBytes: number): Meter {
   const seconds = (): number => (performance.now() - started) / 1000;
   const step = beginStep(() => formatProgressLine(plain(label), done, totalBytes, seconds()));
   const finish = (): void => step[Symbol.dispose]();
-  if (!process.stderr.isTTY || process.env.TERM === "dumb" || isQuiet())
+  if (!isTerminal(STDERR) || process.env.TERM === "dumb" || isQuiet())
     return { update: (bytes) => void (done = bytes), finish };
   onLogLine(clearLine);
   const draw = (): void => {
     // The last column stays free: some terminals wrap behind it.
     const columns = (process.stderr.columns || 80) - 1;
     const line = formatProgress(plain(label), done, totalBytes, seconds(), columns);
-    process.stderr.write(`\r${line}\x1b[K`);
+    void writeError(`\r${line}\x1b[K`);
   };
   draw();
   noteShown();

@@ -3,11 +3,12 @@ import { userInfo } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { basename } from "pathe";
 import type { Context, Options } from "../vm/context.ts";
-import { dataName, findInstalledLibexec } from "../rescue/libexec.ts";
+import { DATA_NAME, findInstalledLibexec } from "../rescue/libexec.ts";
 import { printable } from "../lib/text.ts";
 import { writeResult } from "../process/stdout.ts";
-import { askOnTerminal } from "./ask.ts";
 import { createMeter } from "./progress.ts";
+import { STDIN } from "../lib/standard-streams.ts";
+import { isTerminal } from "../process/terminal.ts";
 
 const UNAME: Record<string, string> = { x64: "x86_64", arm64: "aarch64", ia32: "i386" };
 
@@ -44,6 +45,9 @@ function isFile(path: string): boolean {
   }
 }
 
+/** A command line without any. */
+export const NO_OPTIONS: Options = { settings: {}, additions: {}, hostdir: undefined };
+
 /** Gathers what commands need to know of the process, once. */
 export function buildContext(prog: string, version: string, options: Options): Context {
   const { env } = process;
@@ -62,14 +66,14 @@ export function buildContext(prog: string, version: string, options: Options): C
     tmpdir: env.TMPDIR && isAbsolute(env.TMPDIR) ? env.TMPDIR : "/tmp",
     cacheDirectory,
     profiles: profilesBeside(prog, home, env.XDG_DATA_HOME),
-    libexec: installed ?? join(cacheDirectory, dataName()),
+    libexec: installed ?? join(cacheDirectory, DATA_NAME),
     libexecInstalled: installed !== undefined,
     options,
     meter: createMeter,
-    ask: process.stdin.isTTY ? askOnTerminal : undefined,
+    ask: async (prompt, over) =>
+      isTerminal(STDIN) ? (await import("./ask.ts")).askOnTerminal(prompt, over) : undefined,
     checkLine: async (words) => (await import("./check.ts")).checkLine(words, context),
     manual: async () => (await import("./manual/page.ts")).buildManual(prog),
-    terminal: process.stdout.isTTY,
     print: (result) => writeResult(typeof result === "string" ? printable(result) : result),
   };
   return context;

@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import { exec, requireProgram } from "../process/exec.ts";
 import type { SettingValue } from "./shell-expand.ts";
 import { SECRETS } from "./schema.ts";
@@ -9,6 +8,7 @@ import {
   SHOW_SHELL_STATE,
   userShellEnvironment,
 } from "./user-shell.ts";
+import { writeError } from "../lib/standard-streams.ts";
 
 export type BashVariables = Record<string, SettingValue>;
 
@@ -124,7 +124,7 @@ export async function evaluateWithBash(
 ): Promise<BashResult> {
   requireProgram("bash");
   // No file can know it.
-  const mark = randomUUID();
+  const mark = crypto.randomUUID();
   const printMark = `printf '\\0%s\\0' ${mark}\n`;
   const argv = buildBashArgv(
     { ...variables, _vm_names: wanted.join(" ") },
@@ -143,7 +143,7 @@ export async function evaluateWithBash(
     const complaint = result.stderr.trim().split("\n").at(-1) || `status ${result.status}`;
     return { complaint: complaint.replace(/^(vm|\/dev\/fd\/\d+): /, "") };
   }
-  if (result.stderr) process.stderr.write(result.stderr);
+  if (result.stderr) writeError(result.stderr);
   return {
     variables: parseBashVariables(settings),
     userShell: buildUserShell(readShellState(before), readShellState(after), Object.keys(variables)),

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { within } from "../lib/within.ts";
 import { signalError, takeSignals, throwIfInterrupted } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
 import { rawTerminal, releaseStdin } from "../process/terminal.ts";
@@ -15,6 +16,8 @@ import { withLive } from "../vm/running.ts";
 
 /** Ctrl-], as telnet and virsh have it. */
 const LEAVE = 0x1d;
+
+const CONNECT_MS = 10_000;
 
 /** What was piped in is answered when the guest has been silent for so long. */
 const SILENCE_MS = 1000;
@@ -37,7 +40,7 @@ export async function openConsole(context: Context): Promise<void> {
   });
   const socket = await withSocketAddress(join(work.dir, WORK.console), async (path) => {
     const connecting = connect({ path, allowHalfOpen: true });
-    await once(connecting, "connect");
+    await within(once(connecting, "connect"), CONNECT_MS, consoleNotListening);
     return connecting;
   });
   const { stdin } = process;
@@ -105,6 +108,9 @@ function typeInput(socket: Socket, over: PromiseWithResolvers<string | undefined
   });
   stdin.resume();
 }
+
+const consoleNotListening = (): VmError =>
+  new VmError("io", "cannot open the console: qemu does not listen on it");
 
 const notTaken = (): VmError =>
   new VmError("io", "the guest did not read all that was typed: nothing there listens on the console");

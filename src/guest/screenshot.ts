@@ -19,6 +19,8 @@ import { fileError, replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { withLive } from "../vm/running.ts";
+import { STDOUT } from "../lib/standard-streams.ts";
+import { isTerminal } from "../process/terminal.ts";
 
 const WHAT = "take a screenshot";
 
@@ -60,7 +62,8 @@ export async function takeScreenshot(
   context.print(`${plain(path)}\n`);
 }
 
-function requireImages({ env, terminal }: Context): ImageProtocol {
+function requireImages({ env }: Context): ImageProtocol {
+  const terminal = isTerminal(STDOUT);
   const protocol = terminal ? imageProtocolOf(env) : undefined;
   if (protocol) return protocol;
   const why = terminal ? "this terminal is not known to show pictures" : "stdout is no terminal";

@@ -4,6 +4,8 @@ import { VmError } from "../lib/errors.ts";
 import { exec, findProgram } from "../process/exec.ts";
 import { removeQuietly, writeNew } from "../store/files.ts";
 import type { Context } from "../vm/context.ts";
+import { STDOUT } from "../lib/standard-streams.ts";
+import { isTerminal } from "../process/terminal.ts";
 
 /** Programs that show a page from a file, with a pager: man-db's and mandoc's. */
 const VIEWERS = [
@@ -15,7 +17,7 @@ const VIEWERS = [
 export async function showManual(context: Context): Promise<void> {
   const page = await context.manual();
   const viewer = VIEWERS.find(([program]) => findProgram(program));
-  if (!process.stdout.isTTY || !viewer || !(await runViewer(context, viewer, page))) context.print(page);
+  if (!isTerminal(STDOUT) || !viewer || !(await runViewer(context, viewer, page))) context.print(page);
 }
 
 /** @returns false where the viewer could not */

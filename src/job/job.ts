@@ -10,7 +10,7 @@ import { callerUmask } from "../process/umask.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { findJob, type Job } from "../rescue/find-job.ts";
 import { runHook } from "../rescue/hooks.ts";
-import { unpackLibexec } from "../rescue/libexec.ts";
+import { unpackLibexec } from "../rescue/unpack-libexec.ts";
 import { restoreMappedFiles } from "../rescue/mapped-files.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf, readSmallBytes } from "../lib/read-file.ts";

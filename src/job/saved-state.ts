@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { closeSync, mkdirSync, renameSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { SignalError } from "../lib/errors.ts";
@@ -25,6 +24,7 @@ import { PARTIAL, RUN_FILES, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { CHANNELS, type RescueRun } from "./rescue-machine.ts";
+import { randomBytes } from "../lib/crypto.ts";
 
 /** How long a rescue that goes on may take until it has found its disks; past that it is started cold. */
 const UP_MS = 20_000;

@@ -1,4 +1,5 @@
-import { createConsola, type LogObject } from "consola/core";
+import type { ConsolaInstance, LogObject } from "consola/core";
+import { writeError } from "./standard-streams.ts";
 import { plainLines } from "./text.ts";
 
 /** Colour sequences by role; empty strings where colours are off. */
@@ -62,19 +63,25 @@ function render({ type, args }: LogObject): string {
   }
 }
 
-const consola = createConsola({
-  level: 3,
-  // consola would spread info over stdout; results alone belong there.
-  reporters: [
-    {
-      log: (line) => {
-        beforeLine();
-        process.stderr.write(render(line));
+let instance: ConsolaInstance | undefined;
+
+/** consola is loaded with the first message: most commands say nothing. */
+function consola(): ConsolaInstance {
+  const { createConsola } = require("consola/core") as typeof import("consola/core");
+  return (instance ??= createConsola({
+    level: 3,
+    // consola would spread info over stdout; results alone belong there.
+    reporters: [
+      {
+        log: (line) => {
+          beforeLine();
+          void writeError(render(line));
+        },
       },
-    },
-  ],
-  throttle: 0,
-});
+    ],
+    throttle: 0,
+  }));
+}
 
 let quiet = false;
 
@@ -87,17 +94,17 @@ export const isQuiet = (): boolean => quiet;
 
 /** Everything a person is told while the program works; all of it goes to stderr. */
 export const log = {
-  info: (text: string): void => void (quiet || consola.info(text)),
-  success: (text: string): void => void (quiet || consola.success(text)),
-  warn: (text: string): void => consola.warn(text),
-  error: (text: string): void => consola.error(text),
+  info: (text: string): void => void (quiet || consola().info(text)),
+  success: (text: string): void => void (quiet || consola().success(text)),
+  warn: (text: string): void => consola().warn(text),
+  error: (text: string): void => consola().error(text),
   /** [compat] `*** Executing command: NAME('WORD', …)...` */
   announce(command: string, words: readonly string[]): void {
     const shown = words.map((word) => `${NAME}'${word}'${END}`).join(", ");
-    if (!quiet) consola.start(`Executing command: ${COMMAND}${command}${END}(${shown})`);
+    if (!quiet) consola().start(`Executing command: ${COMMAND}${command}${END}(${shown})`);
   },
   /** Told in any case. */
-  always: (text: string): void => consola.info(text),
+  always: (text: string): void => consola().info(text),
 };
 
 const said = new Set<string>();

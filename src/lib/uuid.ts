@@ -1,5 +1,5 @@
 /** Identifiers that no other VM or snapshot has. */
-import { randomBytes } from "node:crypto";
+import { randomBytes } from "./crypto.ts";
 
 /** RFC 9562, canonical: lower-case hexadecimal digits in five groups. */
 const FORM = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;

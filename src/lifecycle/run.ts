@@ -33,7 +33,6 @@ import { openVm, withLockedVm, withVm, type Vm } from "../vm/open.ts";
 import { finishRun, unrecordedEnd } from "../vm/exit-reason.ts";
 import { recordStart, withdrawStart } from "./run-start.ts";
 import { ASK_AGAIN_MS, requestPowerOff } from "./power-off.ts";
-import { restoreSnapshot } from "../snapshot/restore.ts";
 import { endWithGuest, showScreen } from "../vm/viewer.ts";
 
 const noSshForward = (): VmError =>
@@ -97,6 +96,7 @@ async function ensureWork(context: Context, vm: Vm): Promise<Vm> {
   requireVm(vm.hostdir);
   refuseStrayDisks(vm.hostdir, vm.work, "run");
   log.info(vm.work.state === "gone" ? describeGone(vm.work) : `the VM in ${vm.hostdir} has no working files`);
+  const { restoreSnapshot } = await import("../snapshot/restore.ts");
   await restoreSnapshot(context, vm);
   return openVm(context);
 }

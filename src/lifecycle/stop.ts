@@ -89,16 +89,14 @@ const LEAST_ASK_MS = 500;
 /** One request. A qemu that does not answer is no reason to give up: it is ended when the time is over. */
 async function askToPowerOff(work: Workdir, again: boolean, limitMs: number): Promise<void> {
   let qmp: QmpClient | undefined;
-  const timer = setTimeout(() => qmp?.close(), limitMs);
   try {
-    qmp = await QmpClient.connect(join(work.dir, WORK.qmp), limitMs);
+    qmp = await QmpClient.connect(join(work.dir, WORK.qmp), limitMs, limitMs);
     await requestPowerOff(qmp, work.dir, again);
   } catch (error) {
     throwIfInterrupted();
     if (!again && (await findRunning(work)) !== undefined)
       log.warn(`cannot ask the guest to power off: ${reasonOf(error)}`);
   } finally {
-    clearTimeout(timer);
     qmp?.close();
   }
 }

@@ -1,8 +1,9 @@
 import { noRoomError, VmError } from "../lib/errors.ts";
 import { saysDenied, saysNoRoom } from "../lib/program-messages.ts";
-import { interruption, throwIfInterrupted } from "../process/signals.ts";
+import { HURRY_MS, interruption, throwIfInterrupted } from "../process/signals.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { ArgsOf, ReplyOf } from "../qmp/commands.ts";
+import { QmpTimeout } from "../qmp/errors.ts";
 
 /** A disk to copy, by node names. */
 export interface CopyRequest {
@@ -25,6 +26,9 @@ const JOB_PREFIX = "vm-copy-";
  * with none, 25 ms with these, and the copy takes a fifth longer.
  */
 const GENTLE_WORKERS = 4;
+
+/** How long a cancelled job may take to end what it has begun. */
+const END_MS = 300_000;
 
 const PROGRESS_MS = 250;
 const RETRY_MS = 20;
@@ -112,16 +116,22 @@ async function findJobs(qmp: QmpClient, ids?: readonly string[]): Promise<ReplyO
 export const endAllJobs = (qmp: QmpClient): Promise<void> =>
   endJobs(qmp, undefined, () => Bun.sleep(RETRY_MS));
 
-/** Cancels what still runs, and dismisses all. */
+/**
+ * Cancels what still runs, and dismisses all.
+ * @throws QmpTimeout when a job does not end: a disk under it hangs
+ */
 async function endJobs(
   qmp: QmpClient,
   ids: readonly string[] | undefined,
   pause: () => Promise<void>,
 ): Promise<void> {
   const cancelled = new Set<string>();
+  const begun = Date.now();
   for (;;) {
     const jobs = await findJobs(qmp, ids);
     if (jobs.length === 0) return;
+    if (Date.now() - begun > (interruption.aborted ? HURRY_MS : END_MS))
+      throw new QmpTimeout("qemu does not end the copying of disks: a disk hangs");
     for (const { id, status } of jobs) {
       if (status === "concluded") await qmp.execute("job-dismiss", { id });
       else if (!cancelled.has(id)) {

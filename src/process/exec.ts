@@ -1,23 +1,12 @@
-import { spawn, type ChildProcess } from "node:child_process";
 import { realpathSync } from "node:fs";
 import { basename } from "node:path";
-import { $, quote, type ProcessPromise } from "zx/core";
+import type { Subprocess } from "bun";
 import { beginChild } from "../lib/activity.ts";
-import { noRoomError, VmError } from "../lib/errors.ts";
+import { noRoomError, reasonOf, VmError } from "../lib/errors.ts";
 import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
 import { saysNoRoom } from "../lib/program-messages.ts";
 import { interruption } from "./signals.ts";
 import { underCallerUmask } from "./umask.ts";
-
-// Users' ZX_* variables would change zx; they are for the user's programs only.
-const zxVariables = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => name.startsWith("ZX_")),
-);
-for (const name of Object.keys(zxVariables)) delete process.env[name];
-$.verbose = false;
-// zx looks for bash and does not start without a shell; none is ever asked, see `spawn` below.
-$.shell = "sh";
-$.quote = quote;
 
 type Stream = "ignore" | "pipe" | number;
 
@@ -132,38 +121,29 @@ function programOf(argv: readonly string[]): string {
 export function start(argv: readonly string[], options: StartOptions = {}): Child {
   const { whenOrphaned = "KILL", ownSession = true, runAs = "tool" } = options;
   const path = requireProgram(argv[0]!);
-  const [file, ...args] = [
-    ...(whenOrphaned === "none" ? [] : orphanGuard(whenOrphaned)),
-    path,
-    ...argv.slice(1),
-  ] as [string, ...string[]];
-  let child: ChildProcess | undefined;
-  const running: ProcessPromise = $({
-    nothrow: true,
-    quiet: true,
-    detached: ownSession,
-    stdio: [
-      options.stdin ?? "ignore",
-      options.stdout ?? "pipe",
-      options.stderr ?? "pipe",
-      ...(options.furtherFds ?? []),
-    ],
-    cwd: options.cwd ?? "/",
-    env: {
-      ...process.env,
-      ...(runAs === "user" ? zxVariables : { LC_ALL: "C" }),
-      ...options.env,
-    } as NodeJS.ProcessEnv,
-    // zx would hand a string to a shell; the argument list goes to the kernel as it is.
-    spawn: ((_command: string, _args: string[], spawnOptions: object) => {
-      const launch = (): ChildProcess => spawn(file, args, { ...spawnOptions, shell: false });
-      return (child = runAs === "user" ? underCallerUmask(launch) : launch());
-    }) as unknown as typeof spawn,
-  })`${file}`;
-  const pid = child?.pid ?? 0;
+  const guard = whenOrphaned === "none" ? [] : orphanGuard(whenOrphaned);
+  const launch = (): Subprocess =>
+    Bun.spawn([...guard, path, ...argv.slice(1)], {
+      detached: ownSession,
+      stdio: [
+        options.stdin ?? "ignore",
+        options.stdout ?? "pipe",
+        options.stderr ?? "pipe",
+        ...(options.furtherFds ?? []),
+      ],
+      cwd: options.cwd ?? "/",
+      env: { ...process.env, ...(runAs === "tool" && { LC_ALL: "C" }), ...options.env },
+    });
+  let child: Subprocess;
+  try {
+    child = runAs === "user" ? underCallerUmask(launch) : launch();
+  } catch (error) {
+    return failedChild(argv, error);
+  }
+  const { pid } = child;
   const kill = (signal: NodeJS.Signals): void => {
     try {
-      if (pid > 0) process.kill(ownSession ? -pid : pid, signal);
+      process.kill(ownSession ? -pid : pid, signal);
     } catch {
       // It has ended already.
     }
@@ -172,19 +152,30 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
   if (!options.keepOnInterrupt) interruption.addEventListener("abort", stop, { once: true });
   const isWatched = options.watched ?? (ownSession && !options.keepOnInterrupt);
   const waiting = isWatched ? beginChild(programOf(argv), pid) : undefined;
-  const done: Promise<Finished> = Promise.resolve(running).then((output) => {
+  const done = collectOutput(argv, child).finally(() => {
     waiting?.[Symbol.dispose]();
     interruption.removeEventListener("abort", stop);
-    return {
-      argv,
-      stdout: output.stdout,
-      stderr: output.stderr,
-      status: output.exitCode,
-      signal: output.signal,
-    };
   });
-  return { pid, done, kill, release: () => child?.unref() };
+  return { pid, done, kill, release: () => child.unref() };
 }
+
+async function collectOutput(argv: readonly string[], child: Subprocess): Promise<Finished> {
+  const [stdout, stderr] = await Promise.all([textOf(child.stdout), textOf(child.stderr), child.exited]);
+  return { argv, stdout, stderr, status: child.exitCode, signal: child.signalCode?.toString() ?? null };
+}
+
+/** What comes through a pipe; nothing where the child has another descriptor. */
+async function textOf(output: Subprocess["stdout"]): Promise<string> {
+  return output instanceof ReadableStream ? Buffer.from(await new Response(output).bytes()).toString() : "";
+}
+
+/** What the kernel refuses to start: too many words, or no directory to start it in. */
+const failedChild = (argv: readonly string[], error: unknown): Child => ({
+  pid: 0,
+  done: Promise.resolve({ argv, stdout: "", stderr: reasonOf(error), status: null, signal: null }),
+  kill: () => {},
+  release: () => {},
+});
 
 /**
  * Runs a program to its end.

@@ -1,6 +1,5 @@
 import { closeSync } from "node:fs";
-import { getSystemErrorMap } from "node:util";
-import { dlopen, FFIType, ptr, read, type Pointer } from "bun:ffi";
+import type { Pointer } from "bun:ffi";
 import { O_CLOEXEC } from "./open-flags.ts";
 
 /** flock(2) operations. */
@@ -11,29 +10,33 @@ export const LOCK_NB = 4;
 const NAMES = ["libc.so.6", `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`, "libc.so"];
 
 const SYMBOLS = {
-  flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
-  pipe2: { args: [FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
-  socket: { args: [FFIType.i32, FFIType.i32, FFIType.i32], returns: FFIType.i32 },
-  fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
-  connect: { args: [FFIType.i32, FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
+  flock: { args: ["i32", "i32"], returns: "i32" },
+  isatty: { args: ["i32"], returns: "i32" },
+  pipe2: { args: ["ptr", "i32"], returns: "i32" },
+  socket: { args: ["i32", "i32", "i32"], returns: "i32" },
+  fcntl: { args: ["i32", "i32", "ptr"], returns: "i32" },
+  connect: { args: ["i32", "ptr", "u32"], returns: "i32" },
   syscall: {
-    args: [FFIType.i64, FFIType.i32, FFIType.ptr, FFIType.i32, FFIType.ptr, FFIType.u32],
-    returns: FFIType.i64,
+    args: ["i64", "i32", "ptr", "i32", "ptr", "u32"],
+    returns: "i64",
   },
-  __errno_location: { args: [], returns: FFIType.ptr },
+  __errno_location: { args: [], returns: "ptr" },
 } as const;
 
 function load() {
   let last: unknown;
   for (const name of NAMES) {
     try {
-      return dlopen(name, SYMBOLS).symbols;
+      return ffi().dlopen(name, SYMBOLS).symbols;
     } catch (error) {
       last = error;
     }
   }
   throw new Error("cannot load the C library", { cause: last });
 }
+
+/** bun:ffi is loaded with the first call: most commands make none. */
+const ffi = (): typeof import("bun:ffi") => require("bun:ffi");
 
 let symbols: ReturnType<typeof load> | undefined;
 const libc = () => (symbols ??= load());
@@ -43,7 +46,9 @@ const EAGAIN = 11;
 
 /** The error of the C library's last call, in the form that Node gives to its own. */
 function systemError(call: string): NodeJS.ErrnoException {
-  const errno = read.i32(libc().__errno_location() as Pointer);
+  const errno = ffi().read.i32(libc().__errno_location() as Pointer);
+  // Loaded here: it takes a while, and errors are rare.
+  const { getSystemErrorMap } = process.getBuiltinModule("node:util");
   const [code, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, `error ${errno}`];
   return Object.assign(new Error(`${code}: ${text}, ${call}`), { errno: -errno, code, syscall: call });
 }
@@ -60,10 +65,13 @@ export function flock(fd: number, operation: number): boolean {
   throw error;
 }
 
+/** isatty(3): is this descriptor a terminal? */
+export const isatty = (fd: number): boolean => libc().isatty(fd) === 1;
+
 /** pipe2(2) with O_CLOEXEC: `[read end, write end]`, to be given to children and then closed. */
 export function pipe(): [number, number] {
   const fds = new Int32Array(2);
-  if (libc().pipe2(ptr(fds), O_CLOEXEC) !== 0) throw new Error("pipe2 failed: too many open files?");
+  if (libc().pipe2(ffi().ptr(fds), O_CLOEXEC) !== 0) throw new Error("pipe2 failed: too many open files?");
   return [fds[0]!, fds[1]!];
 }
 
@@ -86,8 +94,8 @@ export function isUnixSocketAlive(path: string): boolean {
   const fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | O_CLOEXEC, 0);
   if (fd < 0) throw new Error("socket failed: too many open files?");
   try {
-    if (connect(fd, ptr(address), address.length) === 0) return true;
-    return read.i32(__errno_location() as Pointer) === EAGAIN;
+    if (connect(fd, ffi().ptr(address), address.length) === 0) return true;
+    return ffi().read.i32(__errno_location() as Pointer) === EAGAIN;
   } finally {
     closeSync(fd);
   }
@@ -105,7 +113,7 @@ export function isRangeLocked(fd: number, start: number, length: number): boolea
   lock.writeInt16LE(F_WRLCK, 0);
   lock.writeBigInt64LE(BigInt(start), 8);
   lock.writeBigInt64LE(BigInt(length), 16);
-  return libc().fcntl(fd, F_OFD_GETLK, ptr(lock)) === 0 && lock.readInt16LE(0) !== F_UNLCK;
+  return libc().fcntl(fd, F_OFD_GETLK, ffi().ptr(lock)) === 0 && lock.readInt16LE(0) !== F_UNLCK;
 }
 
 /** renameat2(2): older C libraries have no function for it. */
@@ -123,7 +131,10 @@ const UNABLE = new Set(["EINVAL", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EPERM"]);
  */
 export function exchange(one: string, other: string): boolean {
   const [a, b] = [one, other].map((path) => Buffer.from(`${path}\0`)) as [Buffer, Buffer];
-  if (Number(libc().syscall(SYS_RENAMEAT2, AT_FDCWD, ptr(a), AT_FDCWD, ptr(b), RENAME_EXCHANGE)) === 0)
+  if (
+    Number(libc().syscall(SYS_RENAMEAT2, AT_FDCWD, ffi().ptr(a), AT_FDCWD, ffi().ptr(b), RENAME_EXCHANGE)) ===
+    0
+  )
     return true;
   const error = systemError("renameat2");
   if (UNABLE.has(error.code!)) return false;

@@ -42,3 +42,23 @@ export const firstSignal = (): StopSignal | undefined => received;
 export function throwIfInterrupted(): void {
   if (controller.signal.aborted) throw signalError(received ?? "SIGTERM");
 }
+
+/** How long what must yet be done may wait for another program after a stop signal. */
+export const HURRY_MS = 5000;
+
+/** Calls `late` after `limitMs`, and after a stop signal no later than `hurryMs`, unless it is disposed of before. */
+export function limitWait(limitMs: number, late: () => void, hurryMs = HURRY_MS): Disposable {
+  let timer = setTimeout(late, limitMs);
+  const hurry = (): void => {
+    clearTimeout(timer);
+    timer = setTimeout(late, Math.min(limitMs, hurryMs));
+  };
+  interruption.addEventListener("abort", hurry);
+  if (interruption.aborted) hurry();
+  return {
+    [Symbol.dispose]: () => {
+      clearTimeout(timer);
+      interruption.removeEventListener("abort", hurry);
+    },
+  };
+}

@@ -1,4 +1,7 @@
 /** Our own standard streams, by bytes. */
+import { fstatSync } from "node:fs";
+import { STDIN, writeError } from "../lib/standard-streams.ts";
+import { isatty } from "./libc.ts";
 
 /** The terminal passes each key on as it is, Ctrl-C too; undone on disposal. */
 export function rawTerminal(): Disposable {
@@ -6,10 +9,12 @@ export function rawTerminal(): Disposable {
   return { [Symbol.dispose]: () => void process.stdin.setRawMode(false) };
 }
 
+/** Is this descriptor a terminal? */
+export const isTerminal = (fd: number): boolean => fstatSync(fd).isCharacterDevice() && isatty(fd);
+
 /** Writes bytes on stderr, as fast as the reader takes them. */
-export function writeErrorOutput(bytes: Uint8Array): Promise<void> {
-  if (bytes.length === 0) return Promise.resolve();
-  return new Promise((resolve) => process.stderr.write(bytes, () => resolve()));
+export async function writeErrorOutput(bytes: Uint8Array): Promise<void> {
+  await writeError(bytes);
 }
 
 /**
@@ -17,8 +22,8 @@ export function writeErrorOutput(bytes: Uint8Array): Promise<void> {
  * @param over ends the reading with its reason
  */
 export async function readStdin(over: AbortSignal): Promise<Buffer> {
+  if (isTerminal(STDIN)) return Buffer.alloc(0);
   const { stdin } = process;
-  if (stdin.isTTY) return Buffer.alloc(0);
   const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
   const pieces: Buffer[] = [];
   const stop = (): void => reject(over.reason);

@@ -1,7 +1,7 @@
 import { VmError } from "../lib/errors.ts";
 import { within } from "../lib/within.ts";
 import { describeHolder, type Holder } from "../process/holders.ts";
-import { interruption } from "../process/signals.ts";
+import { limitWait } from "../process/signals.ts";
 import { QmpDisconnect } from "../qmp/errors.ts";
 
 /** One attempt to end a qemu, and how long it may take then until it is gone. */
@@ -26,8 +26,6 @@ export const KILL: readonly Rung[] = LADDER.slice(-1);
 export const PATIENT: readonly Rung[] = [{ by: "quit", limitMs: 300_000 }, ...LADDER.slice(1)];
 
 const ANSWER_MS = 3000;
-/** After a stop signal each attempt gets this long at most. */
-const HURRY_MS = 5000;
 
 /** A qemu to be ended. */
 export interface EndingQemu {
@@ -63,26 +61,10 @@ async function answersQuit(qemu: EndingQemu, limitMs: number): Promise<boolean> 
 }
 
 /** Waits for the end of a child of ours, but not for ever, and not long after a stop signal. */
-export async function hasEnded(
-  ended: Promise<unknown>,
-  limitMs: number,
-  hurryMs = HURRY_MS,
-): Promise<boolean> {
+export async function hasEnded(ended: Promise<unknown>, limitMs: number, hurryMs?: number): Promise<boolean> {
   const limit = Promise.withResolvers<false>();
-  const giveUpAfter = (ms: number) => setTimeout(() => limit.resolve(false), ms);
-  let timer = giveUpAfter(limitMs);
-  const hurry = (): void => {
-    clearTimeout(timer);
-    timer = giveUpAfter(Math.min(limitMs, hurryMs));
-  };
-  interruption.addEventListener("abort", hurry);
-  if (interruption.aborted) hurry();
-  try {
-    return await Promise.race([ended.then(() => true), limit.promise]);
-  } finally {
-    clearTimeout(timer);
-    interruption.removeEventListener("abort", hurry);
-  }
+  using _limit = limitWait(limitMs, () => limit.resolve(false), hurryMs);
+  return await Promise.race([ended.then(() => true), limit.promise]);
 }
 
 /** @param qemu undefined when its process cannot be seen */

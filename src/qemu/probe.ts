@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { closeSync, mkdirSync, realpathSync, renameSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
@@ -15,6 +14,7 @@ import {
 } from "../qmp/commands.ts";
 import { parseQmpLine } from "../qmp/protocol.ts";
 import type { Capabilities } from "./capabilities.ts";
+import { sha256 } from "../lib/crypto.ts";
 
 interface Probed {
   version: string;
@@ -57,7 +57,7 @@ function fingerprint(path: string): string {
       return `${item} absent`;
     }
   });
-  return createHash("sha256").update(facts.join("\n")).digest("hex").slice(0, 16);
+  return sha256(facts.join("\n")).slice(0, 16);
 }
 
 function readCache(path: string): Probed | undefined {

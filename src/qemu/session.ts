@@ -9,7 +9,7 @@ import { within } from "../lib/within.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
 import { start, type Child } from "../process/exec.ts";
-import { interruption } from "../process/signals.ts";
+import { interruption, limitWait } from "../process/signals.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
@@ -70,8 +70,6 @@ const GREETING_MS = 30_000;
 const START_MS = 600_000;
 /** After qemu's end its socket is at its end, too. */
 const LAST_EVENTS_MS = 2000;
-/** After a stop signal it gets this long. */
-const HURRY_MS = 5000;
 /** The kernel ends a process within this, unless it waits for a device. */
 const KILL_MS = 10_000;
 
@@ -183,29 +181,18 @@ async function connectWhenUp(
     state.next.resolve();
   };
   void child.done.then(() => fail("exited"));
-  let limit = setTimeout(fail, limitMs, "late");
-  const hurry = (): void => {
-    clearTimeout(limit);
-    limit = setTimeout(fail, HURRY_MS, "late");
-  };
-  interruption.addEventListener("abort", hurry);
-  if (interruption.aborted) hurry();
+  using _limit = limitWait(limitMs, () => fail("late"));
   using _child = beginChild("qemu", child.pid);
   using _watch = watchDirectory(dirname(socket), { everyMs: RETRY_MS }, () => state.next.resolve());
-  try {
-    while (!state.failed) {
-      state.next = Promise.withResolvers<void>();
-      try {
-        return await QmpClient.connect(socket, Math.max(1, Math.min(GREETING_MS, deadline - Date.now())));
-      } catch (error) {
-        // Not there yet, there but not listening yet, or gone again with a qemu that gave up.
-        if (!hasErrno(error, "ENOENT", "ECONNREFUSED") && !(error instanceof VmError)) throw error;
-      }
-      if (!state.failed) await state.next.promise;
+  while (!state.failed) {
+    state.next = Promise.withResolvers<void>();
+    try {
+      return await QmpClient.connect(socket, Math.max(1, Math.min(GREETING_MS, deadline - Date.now())));
+    } catch (error) {
+      // Not there yet, there but not listening yet, or gone again with a qemu that gave up.
+      if (!hasErrno(error, "ENOENT", "ECONNREFUSED") && !(error instanceof VmError)) throw error;
     }
-    return state.failed;
-  } finally {
-    clearTimeout(limit);
-    interruption.removeEventListener("abort", hurry);
+    if (!state.failed) await state.next.promise;
   }
+  return state.failed;
 }

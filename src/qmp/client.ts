@@ -1,6 +1,6 @@
 import type { Socket } from "bun";
 import { within } from "../lib/within.ts";
-import { interruption } from "../process/signals.ts";
+import { HURRY_MS, interruption } from "../process/signals.ts";
 import { connectUnix } from "../process/unix-socket.ts";
 import {
   checkReply,
@@ -20,9 +20,6 @@ import { LineSplitter, parseQmpLine, type QmpMessage } from "./protocol.ts";
 const MAX_LINE_BYTES = 64 << 20;
 /** Events that are kept until a listener is added; further ones are dropped. */
 const MAX_EARLY_EVENTS = 1000;
-
-/** After a stop signal a qemu that answers nothing for this long is given up: it hangs. */
-const HURRY_MS = 5000;
 
 interface Waiting {
   command: string;
@@ -63,7 +60,6 @@ export class QmpClient {
   static async connect(path: string, limitMs = 5000, replyMs?: number): Promise<QmpClient> {
     const client = new QmpClient();
     client.#ready.promise.catch(() => {});
-    if (replyMs !== undefined) client.#replyMs = replyMs;
     const late = (): Error => new QmpTimeout(`qemu does not answer on ${path}`);
     const socket = {
       data: (_socket: Socket, bytes: Uint8Array) => client.#receive(bytes),
@@ -80,6 +76,7 @@ export class QmpClient {
       client.close();
       throw error;
     }
+    if (replyMs !== undefined) client.#replyMs = replyMs;
     return client;
   }
 
@@ -141,7 +138,7 @@ export class QmpClient {
     this.#end();
   }
 
-  /** A stop signal came: what is cleaned up yet must not wait for ever. */
+  /** After a stop signal a qemu that answers nothing for some time is given up: it hangs. */
   readonly #hurry = (): void => {
     clearTimeout(this.#limit);
     if (this.#over || (this.#greeted && this.#waiting.size === 0)) return;

@@ -24,8 +24,6 @@ export const JOB_FILES: Readonly<Record<string, string>> = {
   "run-ssh.pre": runSshPre,
 };
 
-export const BUNDLED_JOBS: readonly string[] = ["add-ssh-keys", "run-ssh", "post-install"];
-
 /** What starts a job inside the rescue; on a rescue CD it is `recovery/autorun`. */
 export const RUNNER: string = runner;
 

@@ -7,7 +7,7 @@ import { nearest } from "../lib/nearest.ts";
 import { isOwnName } from "../lib/text.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { listDirectory } from "../store/files.ts";
-import { BUNDLED_JOBS } from "./assets.ts";
+import { BUNDLED_JOBS } from "./bundled-jobs.ts";
 
 /** A job's files; the hooks only from where the job itself was found. [compat] */
 export interface Job {

@@ -2,6 +2,8 @@ import { basename } from "node:path";
 import { bashEnvironment, buildBashArgv, FATAL, type BashVariables } from "../config/bash.ts";
 import { VmError } from "../lib/errors.ts";
 import { exec, requireProgram } from "../process/exec.ts";
+import { STDIN } from "../lib/standard-streams.ts";
+import { isTerminal } from "../process/terminal.ts";
 
 /** [compat] Hooks are sourced; what they may use besides variables is `fatal`. */
 const SCRIPT = `${FATAL}: "\${MEDIA=}"\n. "$1"\n`;
@@ -25,7 +27,7 @@ export async function runHook(
     stderr: 2,
     runAs: "user",
     env: bashEnvironment(variables, userShell),
-    ownSession: process.stdin.isTTY !== true,
+    ownSession: !isTerminal(STDIN),
     anyStatus: true,
   });
   if (status === 0) return;

@@ -1,20 +1,12 @@
-import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, renameSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { isOurDirectory, ownedByUs } from "../lib/trust.ts";
-import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
-import { removeQuietly, writeNew } from "../store/files.ts";
-import { BUNDLED_JOBS, JOB_FILES, RUNNER } from "./assets.ts";
+import { isOurDirectory } from "../lib/trust.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
+import { BUNDLED_JOBS } from "./bundled-jobs.ts";
+// A macro: computed by the build, so that a start does without the files.
+import { dataName } from "./libexec-files.ts" with { type: "macro" };
 
-/** In LIBEXEC. [compat] `rescue-stage3`: the autorun script for a rescue CD that is made by hand. */
-const FILES: Record<string, string> = {
-  ...Object.fromEntries(Object.entries(JOB_FILES).map(([name, text]) => [join("jobs", name), text])),
-  "rescue-stage3": RUNNER,
-};
-
-/** A new version of the program has new data, and finds its own. */
-export const dataName = (): string =>
-  `data-${createHash("sha256").update(JSON.stringify(FILES)).digest("hex").slice(0, 16)}`;
+/** The directory below the user's cache that the program unpacks its data files into. */
+export const DATA_NAME: string = dataName();
 
 /** Where a package of the program has its data files, whatever its prefix. */
 export const SYSTEM_LIBEXEC = "/usr/libexec/vm";
@@ -34,44 +26,3 @@ export function findInstalledLibexec(program: string, system = SYSTEM_LIBEXEC): 
 /** An older version's may lack a job. */
 const isComplete = (place: string): boolean =>
   BUNDLED_JOBS.every((name) => lstatOf(join(place, "jobs", `${name}.job`))?.isFile());
-
-/** The program's data files in a real directory. Removed on disposal where it is for this run only. */
-export interface Libexec extends Disposable {
-  path: string;
-}
-
-/**
- * Unpacks the data files where that has not been done before.
- * @param wanted where they are to be
- * @param tmpdir where they go, privately and for this run, when that cannot be
- */
-export function unpackLibexec(wanted: string, tmpdir: string): Libexec {
-  try {
-    if (!hasAllFiles(wanted)) {
-      mkdirSync(join(wanted, ".."), { recursive: true, mode: 0o700 });
-      const beside = `${wanted}.${process.pid}`;
-      removeQuietly(beside);
-      writeFiles(beside);
-      removeQuietly(wanted);
-      renameSync(beside, wanted);
-    }
-    return { path: wanted, [Symbol.dispose]: () => {} };
-  } catch {
-    // No home, a read-only one, or no room there.
-    const path = mkdtempSync(join(tmpdir, "vm-data-"));
-    writeFiles(path);
-    return { path, [Symbol.dispose]: () => removeQuietly(path) };
-  }
-}
-
-function writeFiles(directory: string): void {
-  mkdirSync(join(directory, "jobs"), { recursive: true, mode: 0o700 });
-  for (const [name, text] of Object.entries(FILES)) writeNew(join(directory, name), text);
-}
-
-/** Are they there as they were written, and nobody else's to change? */
-function hasAllFiles(directory: string): boolean {
-  const stats = lstatOf(directory);
-  if (!stats?.isDirectory() || !ownedByUs(stats) || (stats.mode & 0o022) !== 0) return false;
-  return Object.entries(FILES).every(([name, text]) => readSmall(join(directory, name)) === text);
-}

@@ -1,10 +1,10 @@
-import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { ownedByUs } from "../lib/trust.ts";
 import { findProgram } from "../process/exec.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { listDirectory, removeQuietly, writeNew } from "../store/files.ts";
+import { sha256 } from "../lib/crypto.ts";
 
 /** What a saved state depends on besides the machine's arguments. */
 export interface WarmKey {
@@ -33,7 +33,7 @@ const processor = (): string =>
 export function stateName({ profile, argv, qemuVersion, files }: WarmKey): string {
   const program = findProgram(argv[0]!) ?? argv[0]!;
   const facts = [qemuVersion, fileIdentityOf(program), ...argv, ...files.map(fileIdentityOf), processor()];
-  const hash = createHash("sha256").update(JSON.stringify(facts)).digest("hex").slice(0, 32);
+  const hash = sha256(JSON.stringify(facts)).slice(0, 32);
   return `${profile}.${hash}`;
 }
 

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { log, snapshotName } from "../lib/log.ts";
@@ -8,6 +7,7 @@ import { HOST, SNAPSHOT } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { withVm } from "../vm/open.ts";
 import { findSnapshot } from "../store/snapshots.ts";
+import { sha256 } from "../lib/crypto.ts";
 
 /** Protects snapshots from `rm` and `prune`, or lets them be removed again. */
 export async function protectSnapshots(
@@ -49,7 +49,7 @@ export async function describeSnapshot(context: Context, name: string, text: str
     const others = sums?.replaceAll(OWN_LINE, "");
     if (others !== undefined && others !== sums) replace(SNAPSHOT.sums, others);
     replace(SNAPSHOT.description, content);
-    const sum = createHash("sha256").update(content).digest("hex");
+    const sum = sha256(content);
     if (others !== undefined) replace(SNAPSHOT.sums, `${sum}  ${SNAPSHOT.description}\n${others}`);
     log.success(`${snapshotName(snapshot.name)}: ${content.trim() || "no description"}`);
   });

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { closeSync, fstatSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -11,6 +10,7 @@ import { findProgram, start } from "../process/exec.ts";
 import { gentle } from "../process/gentle.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { SNAPSHOT } from "./layout.ts";
+import { sha256 } from "../lib/crypto.ts";
 
 /** What SHA256SUMS says. */
 export interface ParsedSums {
@@ -100,7 +100,7 @@ export async function computeSum(
 function sumOfSmall(path: string): string {
   const content = readSmallBytes(path);
   if (content === undefined) throw Object.assign(new Error("ENOENT: no such file"), { code: "ENOENT" });
-  return createHash("sha256").update(content).digest("hex");
+  return sha256(content);
 }
 
 /** @throws VmError 74 for a file that is larger than small ones are, whatever is in it */

@@ -13,7 +13,6 @@ import {
   type Stats,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { promisify } from "node:util";
 import { hasErrno, isNoRoom, noRoomError, reasonOf, VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
 import { openForReading } from "../lib/read-file.ts";
@@ -58,11 +57,15 @@ export function syncDirectory(path: string): void {
   }
 }
 
+/** fsync(2), while other work goes on. */
+export const syncDescriptor = (fd: number): Promise<void> =>
+  new Promise((resolve, reject) => fsync(fd, (error) => (error ? reject(error) : resolve())));
+
 /** Makes what another program has written durable. May take seconds: nothing else waits for it. */
 export async function syncFile(path: string): Promise<void> {
   const fd = openForReading(path);
   try {
-    await promisify(fsync)(fd);
+    await syncDescriptor(fd);
   } finally {
     closeSync(fd);
   }
@@ -80,7 +83,7 @@ export interface WrittenFile extends Disposable {
  */
 export function followWrites(path: string): WrittenFile {
   const fd = openForReading(path);
-  return { sync: () => promisify(fsync)(fd), [Symbol.dispose]: () => closeSync(fd) };
+  return { sync: () => syncDescriptor(fd), [Symbol.dispose]: () => closeSync(fd) };
 }
 
 /** Writes a new file and syncs it; leaves nothing when that fails. */

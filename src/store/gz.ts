@@ -1,13 +1,12 @@
-import { closeSync, fstatSync, fsync, readFileSync, readSync } from "node:fs";
+import { closeSync, fstatSync, readFileSync, readSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { promisify } from "node:util";
 import { VmError } from "../lib/errors.ts";
 import { installHint, PACKAGES } from "../lib/packages.ts";
 import { pipe } from "../process/libc.ts";
 import { processFailure, requireProgram, start, type Child } from "../process/exec.ts";
 import { interruption } from "../process/signals.ts";
 import { openForReading } from "../lib/read-file.ts";
-import { createFile } from "./files.ts";
+import { createFile, syncDescriptor } from "./files.ts";
 
 /** One file to compress or unpack. */
 export interface CopyJob {
@@ -23,7 +22,6 @@ export interface CopyJob {
 export type OnProgress = (doneBytes: number) => void;
 
 const PROGRESS_MS = 250;
-const syncDescriptor = promisify(fsync);
 
 /** Where a child reads in its input: exact, and no byte passes through us (proc(5), fdinfo). */
 function readPosition(pid: number): number {

@@ -1,5 +1,4 @@
 /** Reads the text of a mark (`.vm.json`) field by field: it may come from another version, a bad disk or an attacker. */
-import { createHash } from "node:crypto";
 import { isAbsolute, resolve } from "node:path";
 import { isSettingName, parseSetting, type RawSettings } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
@@ -7,6 +6,7 @@ import { isPlainName, plain } from "../lib/text.ts";
 import { parseForwards, parseHostForward } from "../machine/parse.ts";
 import { IMAGE_FORMATS, type DisplayAddress } from "../machine/types.ts";
 import { parseConsistency, RUN_ENDS, type BaseRecord, type Mark, type RunRecord } from "./mark-types.ts";
+import { sha256 } from "../lib/crypto.ts";
 
 /** The format that this version writes. */
 const FORMAT = 1;
@@ -24,8 +24,7 @@ export function formatMark({ damaged: _damaged, ...fields }: Mark): string {
 }
 
 /** SHA-256 of the fields as compact JSON, in their order. */
-const sumFields = (fields: Fields): string =>
-  createHash("sha256").update(JSON.stringify(fields)).digest("hex");
+const sumFields = (fields: Fields): string => sha256(JSON.stringify(fields));
 
 /**
  * Reads a mark. What is not of its form is left out; a mark that is damaged still is one, with what can be read of it,

@@ -1,13 +1,13 @@
-import { createHash } from "node:crypto";
 import { mkdirSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { listDirectory, removeQuietly, replaceSymlink } from "./files.ts";
+import { sha256 } from "../lib/crypto.ts";
 
 /** Links to the directories of VMs that run, so that they can be found wherever they are. */
 const runningDirectory = (cache: string): string => join(cache, "running");
 
 const linkTo = (cache: string, hostdir: string): string =>
-  join(runningDirectory(cache), createHash("sha256").update(hostdir).digest("hex").slice(0, 16));
+  join(runningDirectory(cache), sha256(hostdir).slice(0, 16));
 
 /** Best effort: without it a VM outside of PROFILES is not listed. */
 export function noteRunning(cache: string | undefined, hostdir: string): void {

@@ -1,5 +1,5 @@
+import { sha256 } from "../lib/crypto.ts";
 import { closeSync, fstatSync, readSync } from "node:fs";
-import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { checkGuestEnv, type CheckedGuestEnv } from "../config/check-guest-env.ts";
 import { reasonOf } from "../lib/errors.ts";
@@ -76,9 +76,7 @@ function damageOfDisks(snapshot: Snapshot): string | undefined {
 
 /** Is a small file as SHA256SUMS says? @throws as `readSmallBytes` */
 const hasSum = (dir: string, name: string, sum: string): boolean =>
-  createHash("sha256")
-    .update(readSmallBytes(join(dir, name)) ?? "")
-    .digest("hex") === sum;
+  sha256(readSmallBytes(join(dir, name)) ?? "") === sum;
 
 function ownDamage(snapshot: Snapshot, known: Map<string, string | undefined>): string | undefined {
   const { name, problem } = snapshot;

@@ -1,10 +1,10 @@
-import { createHash } from "node:crypto";
 import { reasonOf } from "../lib/errors.ts";
 import { SNAPSHOT } from "./layout.ts";
 import type { Manifest } from "./manifest.ts";
 import type { SnapshotRecord } from "./mark-types.ts";
 import type { Snapshot } from "./snapshots.ts";
 import { readSums } from "./checksums.ts";
+import { sha256 } from "../lib/crypto.ts";
 
 /**
  * SHA-256 over the lines that SHA256SUMS has of a snapshot's manifest and stored files, by name: a sum over its content,
@@ -16,7 +16,7 @@ export function contentSum({ dir, manifest }: Snapshot): string | undefined {
   const names = [SNAPSHOT.manifest, ...(manifest?.files.map(({ file }) => file) ?? [])].toSorted();
   if (!manifest || !names.every((name) => sums.has(name))) return undefined;
   const lines = names.map((name) => `${sums.get(name)}  ${name}\n`).join("");
-  return createHash("sha256").update(lines).digest("hex");
+  return sha256(lines);
 }
 
 /** What is noted of a snapshot that disks build on; undefined for those of earlier versions, without an id or sums. */

@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { mkdirSync, readlinkSync, renameSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
@@ -20,6 +19,7 @@ import { writeMark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
 import { directoryOf, workPrefix, UNFINISHED, finishReplacing, rollForward } from "./working-files.ts";
 import { isWorkingFile } from "./working-names.ts";
+import { randomBytes } from "../lib/crypto.ts";
 
 /** New working files while they are made; nobody sees them before `commit`. */
 export interface Stage {

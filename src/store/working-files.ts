@@ -1,4 +1,3 @@
-import { createHash, randomBytes } from "node:crypto";
 import { lstatSync, readlinkSync, renameSync, rmdirSync, unlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
@@ -12,10 +11,10 @@ import { HOST, isDiskName, READY, REMOVING, WORK } from "./layout.ts";
 import { readMark, readMarkFile, updateMark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
 import { isDirectoryName, isStagedName, isWorkDirectoryName, isWorkingFile } from "./working-names.ts";
+import { randomBytes, sha256 } from "../lib/crypto.ts";
 
 /** Working directories of one VM share a prefix, so that what a crash left can be found. */
-export const workPrefix = (hostdir: string): string =>
-  `vm-${createHash("sha256").update(hostdir).digest("hex").slice(0, 8)}-`;
+export const workPrefix = (hostdir: string): string => `vm-${sha256(hostdir).slice(0, 8)}-`;
 
 export const UNFINISHED = ".partial";
 export const DISCARDED = ".discarded";

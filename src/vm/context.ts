@@ -45,7 +45,7 @@ export interface Context {
   readonly hostdir?: string;
   /** Begins a display for a copy of `totalBytes`. */
   meter(label: string, totalBytes: number): Meter;
-  /** Asks for a secret on the terminal, until `over`; absent where there is none. Undefined: no answer. */
+  /** Asks for a secret on the terminal, until `over`. Undefined: no answer, or no terminal. */
   readonly ask: ((prompt: string, over: AbortSignal) => Promise<string | undefined>) | undefined;
   /**
    * Checks a command line of this program, all that can be told of its words; `cli` understands them.
@@ -54,8 +54,6 @@ export interface Context {
   checkLine(words: readonly string[]): Promise<void>;
   /** The manual page's source; `cli` has the tables that it is made from. */
   manual(): Promise<string>;
-  /** Is stdout a terminal? */
-  readonly terminal: boolean;
   /**
    * Prints a result on stdout. Text is made fit for a terminal (lib/text.ts, `printable`), bytes are printed as they are.
    * @throws VmError 74 when stdout cannot take it

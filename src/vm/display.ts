@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { join, resolve } from "node:path";
 import { parseSetting } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
@@ -17,6 +16,7 @@ import type { Vm } from "./open.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { readTls } from "./tls.ts";
 import { LOOPBACK, writeViewerFile } from "./viewer.ts";
+import { randomBytes } from "../lib/crypto.ts";
 
 /** The port that counts as not chosen: the next free one will do. */
 export const DEFAULT_PORT = 5900;

@@ -1,12 +1,13 @@
 import { basename, dirname, isAbsolute, join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { toJson } from "../lib/json.ts";
+import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { plain } from "../lib/text.ts";
 import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
 import { listDirectory } from "../store/files.ts";
-import { HOST, LOST_FOUND } from "../store/layout.ts";
+import { HOST, LOST_FOUND, READY } from "../store/layout.ts";
 import { listPlaces } from "../store/places.ts";
 import { listNoted } from "../store/running.ts";
 import type { Context } from "./context.ts";
@@ -20,10 +21,21 @@ export async function showStatus(context: Context, json: boolean): Promise<Statu
   const hostdir = findHostdir(context);
   const status = await readVmStatus(context, hostdir);
   const nothing = status.workingFiles === null && status.snapshots?.count === 0;
-  if (nothing && !lstatOf(join(hostdir, HOST.guestEnv))) throw noVmIn(hostdir);
+  if (nothing && !lstatOf(join(hostdir, HOST.guestEnv)))
+    throw lstatOf(join(hostdir, READY)) ? unfinished(hostdir) : noVmIn(hostdir);
   context.print(json ? toJson(status) : formatStatus(status));
   return status.state;
 }
+
+/** A `create --inplace` that was cut off once the working files were complete. */
+const unfinished = (hostdir: string): VmError =>
+  new VmError(
+    "io",
+    `cannot show the VM in ${hostdir}: a command was interrupted before it had moved the working files`,
+    {
+      hint: `the next command that changes the VM finishes: ${commandLine("backup")}`,
+    },
+  );
 
 /** Shows all VMs below PROFILES, and others that this user has made or changed, or that run. */
 export async function listVms(context: Context, how: { json: boolean; names: boolean }): Promise<void> {

@@ -12,6 +12,8 @@ import { shellQuote } from "../lib/shell.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./open.ts";
+import { STDIN } from "../lib/standard-streams.ts";
+import { isTerminal } from "../process/terminal.ts";
 
 /** Sourced by bash; what it prints goes to the user, MEDIA comes back. */
 const SCRIPT = `${FATAL}: "\${MEDIA=}"
@@ -147,7 +149,7 @@ export class Media {
       stderr: 2,
       runAs: "user",
       // It may ask for a password, to mount something.
-      ownSession: process.stdin.isTTY !== true,
+      ownSession: !isTerminal(STDIN),
       env: bashEnvironment(variables, userShell),
     });
     const media = parseBashVariables(stdout).MEDIA;

@@ -1,4 +1,3 @@
-import { X509Certificate } from "node:crypto";
 import { join } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { readNamed } from "../lib/read-file.ts";
@@ -25,6 +24,7 @@ export function readTls(directory: string): DisplayTls {
 
 /** `CN=host`, `O=Example` on lines of their own → `O=Example,CN=host`, as spice-gtk compares it. */
 function subjectOf(pem: string, directory: string): string {
+  const { X509Certificate } = process.getBuiltinModule("node:crypto");
   try {
     return new X509Certificate(pem).subject.trim().split("\n").join(",");
   } catch (error) {

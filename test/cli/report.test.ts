@@ -1,11 +1,12 @@
 import { describe, expect, spyOn, test } from "bun:test";
+import * as streams from "../../src/lib/standard-streams.ts";
 import { reportError } from "../../src/cli/report.ts";
 import { SignalError, StatusError, VmError } from "../../src/lib/errors.ts";
 
 /** Status and text of a report. */
 function report(error: unknown, debug = false): { status: number; text: string } {
   const written: string[] = [];
-  const spy = spyOn(process.stderr, "write").mockImplementation((text) => {
+  const spy = spyOn(streams, "writeError").mockImplementation((text) => {
     written.push(String(text));
     return true;
   });

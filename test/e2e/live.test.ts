@@ -246,6 +246,19 @@ suite(
       }
     });
 
+    test("and programs run in the guest at the same time: the agent loses neither them nor the freeze", async () => {
+      const words = ["a", "b", "c", "d"];
+      const [backup, ...programs] = await Promise.all([
+        box.vm(["backup", "beside", "--format=qcow2"]),
+        ...words.map((word) => box.vm(["exec", "sh", "-c", `sleep 1; echo ${word}`])),
+      ]);
+      expect(backup.stderr).toContain("snapshot beside");
+      expect(manifest("beside").consistency).toBe("agent");
+      expect(programs.map(({ status, stdout }) => [status, stdout])).toEqual(
+        words.map((word) => [0, `${word}\n`]),
+      );
+    });
+
     test("without an agent it is as after a power cut", async () => {
       await box.ok(["exec", "sh", "-c", "(sleep 1; killall qemu-ga) >/dev/null 2>&1 &"]);
       await until("the agent's end", async () => (await box.vm(["exec", "true"])).status === 69, 60);

@@ -1,9 +1,10 @@
 import { afterAll, afterEach, describe, expect, spyOn, test } from "bun:test";
+import * as streams from "../../src/lib/standard-streams.ts";
 import { beginChild, beginStep, noteShown, watchActivity } from "../../src/lib/activity.ts";
 import { setQuiet } from "../../src/lib/log.ts";
 
 const LIMITS = { firstMs: 20, nextMs: 200 };
-const written = spyOn(process.stderr, "write").mockImplementation(() => true);
+const written = spyOn(streams, "writeError").mockImplementation(() => true);
 
 /** The lines that the work within has brought. */
 async function linesOf(work: () => Promise<void>): Promise<string[]> {

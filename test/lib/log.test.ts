@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, spyOn, test } from "bun:test";
+import * as streams from "../../src/lib/standard-streams.ts";
 import { log, PLAIN, setupLog, snapshotName } from "../../src/lib/log.ts";
 
 const THEME = {
@@ -12,7 +13,7 @@ const THEME = {
 };
 
 function linesOf(write: () => void): string {
-  const spy = spyOn(process.stderr, "write").mockImplementation(() => true);
+  const spy = spyOn(streams, "writeError").mockImplementation(() => true);
   try {
     write();
     return spy.mock.calls.map(([text]) => String(text)).join("");

@@ -35,7 +35,6 @@ const contextOf = (images: string[] = []): Context => ({
   manual: async () => "",
   checkLine: async () => {},
   meter: () => ({ update: () => {}, finish: () => {} }),
-  terminal: false,
   print: () => {},
 });
 

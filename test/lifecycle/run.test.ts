@@ -22,7 +22,6 @@ function contextOf(place: Place): Context {
     manual: async () => "",
     checkLine: async () => {},
     meter: () => ({ update: () => {}, finish: () => {} }),
-    terminal: false,
     print: () => {},
   };
 }

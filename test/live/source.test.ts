@@ -1,4 +1,5 @@
-import { expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
+import type { DiskSource } from "../../src/live/disk-source.ts";
 import { openLive } from "../../src/live/source.ts";
 import type { Workdir } from "../../src/store/workdir.ts";
 import { WORK } from "../../src/store/layout.ts";
@@ -15,4 +16,66 @@ test("a running qemu 7.0 is asked for nothing: 69 with what to do", async () => 
   expect(error.message).toContain("live snapshots need qemu 7.1 or later, and it runs in 7.0.0");
   expect(error.hint).toContain("stop && ");
   expect(server.requests.map(({ execute }) => execute)).toEqual(["qmp_capabilities"]);
+});
+
+/** qemu's nodes for `disk-0.img`, as qemu/devices/disk.ts names them. */
+const nodesOf = (path: string, corrupt = false): object[] => [
+  {
+    "node-name": "disk0",
+    drv: "qcow2",
+    file: path,
+    image: { "virtual-size": 1 << 20, "format-specific": { data: { corrupt } } },
+  },
+  { "node-name": "disk0-file", drv: "file", file: path, image: { "virtual-size": 4096 } },
+];
+
+async function open<T>(
+  nodes: (path: string) => object[],
+  use: (opening: Promise<DiskSource>) => Promise<T>,
+): Promise<T> {
+  using temp = new Temp();
+  const path = temp.write("disk-0.img", "");
+  const version = { qemu: { major: 7, minor: 2, micro: 0 } };
+  const answers: Record<string, unknown> = {
+    "query-jobs": [],
+    "query-chardev": [],
+    "query-named-block-nodes": nodes(path),
+  };
+  using _server = new FakeQmp(temp.path(WORK.backup), ({ execute }) => ({ return: answers[execute] ?? {} }), {
+    QMP: { version, capabilities: [] },
+  });
+  const source = { name: "disk-0.img", path, disk: true, base: undefined };
+  return await use(openLive({ dir: temp.top } as Workdir, [source], temp.path("staged")));
+}
+
+describe("the disks of a running VM", () => {
+  test("are found by the files that qemu has open", async () => {
+    await open(nodesOf, async (opening) => {
+      const { disks, close } = await opening;
+      expect(disks).toMatchObject([
+        { name: "disk-0.img", node: "disk0", virtualBytes: 1 << 20, bitmaps: [] },
+      ]);
+      await close();
+      await close();
+    });
+  });
+
+  test.each<[string, (path: string) => object[], number, string]>([
+    ["that qemu has marked corrupt", (path) => nodesOf(path, true), 74, "marked it corrupt"],
+    ["that qemu has not open", () => nodesOf("/elsewhere"), 75, "does not have"],
+    ["that qemu has open as another format", (path) => nodesOf(path).slice(1), 75, "does not have"],
+  ])("%s: an error", async (_which, nodes, code, words) => {
+    await open(nodes, async (opening) => {
+      const error = await failureOf(() => opening);
+      expect(error.exitCode).toBe(code);
+      expect(error.message).toContain(words);
+    });
+  });
+});
+
+test("a VM that runs without a socket for it: 75 with what to do", async () => {
+  using temp = new Temp();
+  const error = await failureOf(() => openLive({ dir: temp.top } as Workdir, [], temp.path("staged")));
+  expect(error.exitCode).toBe(75);
+  expect(error.hint).toContain("stop");
 });

@@ -88,11 +88,13 @@ describe("connectUnix", () => {
 
   test.skipIf(!hasPython)("that stays full: late, after its limit", async () => {
     await whileFull(async () => {
-      expect(connectUnix(socket, { data: () => {} }, 100, late)).rejects.toThrow("late");
+      await expect(connectUnix(socket, { data: () => {} }, 100, late)).rejects.toThrow("late");
     });
   });
 
   test("to nobody fails at once", async () => {
-    expect(connectUnix(socket, { data: () => {} }, 60_000, late)).rejects.toMatchObject({ code: "ENOENT" });
+    await expect(connectUnix(socket, { data: () => {} }, 60_000, late)).rejects.toMatchObject({
+      code: "ENOENT",
+    });
   });
 });

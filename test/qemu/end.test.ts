@@ -39,7 +39,7 @@ describe("endQemu", () => {
     [undefined, LADDER, [false, "quit 10 s", "SIGTERM 10 s", "SIGKILL 10 s"]],
     ["SIGKILL", KILL, [true, "SIGKILL 10 s"]],
     ["SIGTERM", PATIENT, [true, "quit 300 s", "SIGTERM 10 s"]],
-  ])("of one that goes by %s, on the ladder %j: %j", async (goneBy, ladder, steps) => {
+  ])("of one that goes by %p", async (goneBy, ladder, steps) => {
     expect(await end(answer, goneBy, ladder)).toEqual(steps as [boolean]);
   });
 

@@ -7,6 +7,12 @@ import type { QmpEvent } from "../../src/qmp/events.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 
+/** Takes 5 s, beside the other tests. */
+const interrupted = new Temp();
+const interruption = Bun.spawn([process.execPath, join(import.meta.dir, "interrupted.ts"), interrupted.top], {
+  stdout: "pipe",
+});
+
 let temp: Temp;
 beforeEach(() => void (temp = new Temp()));
 afterEach(() => temp[Symbol.dispose]());
@@ -75,18 +81,18 @@ describe("startQemu", () => {
 
   test("writes no log over a file or through a symlink", async () => {
     symlinkSync("elsewhere", temp.path("qemu.log"));
-    expect(start("orderly")).rejects.toMatchObject({ code: "EEXIST" });
+    await expect(start("orderly")).rejects.toMatchObject({ code: "EEXIST" });
   });
 });
 
 describe("a qemu is ended", () => {
-  test.each<[string, readonly Rung[] | undefined, string, object]>([
-    ["orderly", undefined, "by quit", { status: 0, shutdown: { reason: "host-qmp-quit", guest: false } }],
-    ["deaf", DEAF, "by SIGTERM", { status: 0, shutdown: { reason: "host-signal", guest: false } }],
-    ["idle", IDLE, "by SIGTERM", { status: 0, shutdown: { reason: "host-signal", guest: false } }],
-    ["stubborn", HASTY, "by SIGKILL", { status: null, signal: "SIGKILL", shutdown: undefined }],
-    ["orderly", KILL, "by SIGKILL alone", { signal: "SIGKILL", shutdown: undefined }],
-  ])("that is %s, with the ladder %j: %s", async (behaviour, ladder, _how, end) => {
+  test.each<[string, string, readonly Rung[] | undefined, object]>([
+    ["orderly", "by quit", undefined, { status: 0, shutdown: { reason: "host-qmp-quit", guest: false } }],
+    ["deaf", "by SIGTERM", DEAF, { status: 0, shutdown: { reason: "host-signal", guest: false } }],
+    ["idle", "by SIGTERM", IDLE, { status: 0, shutdown: { reason: "host-signal", guest: false } }],
+    ["stubborn", "by SIGKILL", HASTY, { status: null, signal: "SIGKILL", shutdown: undefined }],
+    ["orderly", "by SIGKILL alone", KILL, { signal: "SIGKILL", shutdown: undefined }],
+  ])("that is %s: %s", async (behaviour, _how, ladder, end) => {
     const qemu = await start(behaviour);
     expect(await qemu.end(ladder)).toMatchObject(end);
     expect(await qemu.ended).toMatchObject(end);
@@ -144,4 +150,11 @@ test.each([
 ])("lastWords of a log with %s", (_what, text, words) => {
   if (text !== undefined) temp.write("log", text);
   expect(lastWords(temp.path("log"))).toBe(words);
+});
+
+test("a stop signal ends the waiting for a qemu that hangs: as it starts, for a reply, for its end", async () => {
+  using _interrupted = interrupted;
+  expect(await new Response(interruption.stdout).text()).toBe(
+    "starting 143\ncommand 143\nending done\nlate 143\n",
+  );
 });

@@ -52,8 +52,8 @@ const late = (socket: Socket): void => {
 };
 
 const askSlowly = async (name: string): Promise<unknown> => {
-  using agent = await GuestAgent.connect(path, 50);
-  await Bun.sleep(150);
+  using agent = await GuestAgent.connect(path, 500);
+  await Bun.sleep(600);
   return await agent.execute(name);
 };
 
@@ -66,14 +66,14 @@ describe("the guest agent", () => {
   test("that another command keeps is busy (75), and waiting ends with the command", async () => {
     using _fake = fakeAgent(({ execute }, socket) => void socket.write(reply(execute)));
     {
-      using _kept = await GuestAgent.connect(path, 1000);
-      const error = await failureOf(() => GuestAgent.connect(path, 1000, undefined, 50));
+      using _kept = await GuestAgent.connect(path, 20_000);
+      const error = await failureOf(() => GuestAgent.connect(path, 20_000, undefined, 50));
       expect(error).toBeInstanceOf(AgentBusy);
       expect(error.exitCode).toBe(75);
       const over = AbortSignal.timeout(30);
-      await failureOf(() => GuestAgent.connect(path, 1000, over, 60_000));
+      await failureOf(() => GuestAgent.connect(path, 20_000, over, 60_000));
     }
-    using _next = await GuestAgent.connect(path, 1000);
+    using _next = await GuestAgent.connect(path, 20_000);
   });
 
   test("is asked, behind what another client left in the line", async () => {
@@ -81,19 +81,19 @@ describe("the guest agent", () => {
       ({ execute }, socket) => void socket.write(reply(execute)),
       '{"return": 5}\n{"ret',
     );
-    using agent = await GuestAgent.connect(path, 1000);
+    using agent = await GuestAgent.connect(path, 20_000);
     expect(await agent.execute("guest-ping")).toBe("guest-ping");
     expect(await agent.execute("guest-info")).toBe("guest-info");
   });
 
   test("has not answered an earlier client yet", async () => {
     using _fake = fakeAgent(({ execute }, socket) => void socket.write(reply(execute)), late);
-    using agent = await GuestAgent.connect(path, 1000);
+    using agent = await GuestAgent.connect(path, 20_000);
     expect(await agent.execute("guest-ping")).toBe("guest-ping");
   });
 
   test("is gone", async () => {
-    const error = await GuestAgent.connect(path, 1000).catch((reason: unknown) => reason);
+    const error = await GuestAgent.connect(path, 20_000).catch((reason: unknown) => reason);
     expect(error).toMatchObject({ exitCode: 74 });
   });
 
@@ -105,7 +105,7 @@ describe("the guest agent", () => {
       socket.flush();
       setTimeout(() => socket.write(bytes.subarray(10)), 20);
     });
-    using agent = await GuestAgent.connect(path, 1000);
+    using agent = await GuestAgent.connect(path, 20_000);
     expect(await agent.execute("x")).toBe(big);
   });
 
@@ -113,7 +113,7 @@ describe("the guest agent", () => {
     using _fake = fakeAgent((_request, socket) => {
       socket.write('{"error": {"class": "GenericError", "desc": "Not today"}}\n');
     });
-    using agent = await GuestAgent.connect(path, 1000);
+    using agent = await GuestAgent.connect(path, 20_000);
     const error = await agent.execute("guest-exec").catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(AgentError);
     expect(error).toMatchObject({ exitCode: 74, kind: "GenericError", description: "Not today" });
@@ -125,14 +125,14 @@ describe("the guest agent", () => {
     ["an escape", "\u001b[2J\n", "no JSON object: ?[2J"],
   ])("answers with %s", async (_title, answer, message) => {
     using _fake = fakeAgent((_request, socket) => void socket.write(answer));
-    using agent = await GuestAgent.connect(path, 1000);
+    using agent = await GuestAgent.connect(path, 20_000);
     const error = await agent.execute("x").catch((reason: unknown) => reason);
     expect(error).toMatchObject({ exitCode: 74, message: expect.stringContaining(message) });
   });
 
   test("refuses without a reason", async () => {
     using _fake = fakeAgent((_request, socket) => void socket.write('{"error": {"class": 1}}\n'));
-    using agent = await GuestAgent.connect(path, 1000);
+    using agent = await GuestAgent.connect(path, 20_000);
     const error = await agent.execute("x").catch((reason: unknown) => reason);
     expect(error).toMatchObject({ exitCode: 74, kind: "GenericError", description: "without a reason" });
   });
@@ -148,7 +148,7 @@ describe("the guest agent", () => {
       }
     };
     using _fake = fakeAgent((_request, socket) => flood(socket));
-    using agent = await GuestAgent.connect(path, 1000);
+    using agent = await GuestAgent.connect(path, 20_000);
     const error = await agent.execute("x", undefined, 20_000).catch((reason: unknown) => reason);
     expect(error).toMatchObject({ exitCode: 74, message: expect.stringContaining("more than 64 MiB") });
     expect(sent).toBeLessThan(75 << 20);
@@ -169,10 +169,10 @@ describe("the guest agent", () => {
       if (execute === "poweroff") socket.end();
     });
     const stop = new AbortController();
-    using first = await GuestAgent.connect(path, 1000);
+    using first = await GuestAgent.connect(path, 20_000);
     const gone = expect(first.execute("poweroff")).rejects.toThrow("the guest went off");
     await gone;
-    using second = await GuestAgent.connect(path, 1000, stop.signal);
+    using second = await GuestAgent.connect(path, 20_000, stop.signal);
     const waiting = second.execute("silence");
     stop.abort();
     await expect(waiting).rejects.toThrow("closed");
@@ -188,7 +188,7 @@ const slowly = async (command: string): Promise<string> => {
 describe("two requests at once:", () => {
   test("in one conversation each gets its own reply, in their order", async () => {
     using fake = new FakeAgent(path, slowly);
-    using agent = await GuestAgent.connect(path, 1000);
+    using agent = await GuestAgent.connect(path, 20_000);
     const names = ["freeze", "thaw", "info"];
     expect(await Promise.all(names.map((name) => agent.execute(name)))).toEqual(names);
     expect(fake.requests).toEqual(["guest-sync-delimited", ...names]);
@@ -196,7 +196,7 @@ describe("two requests at once:", () => {
 
   test("the late reply to the first is not the second's", async () => {
     using _fake = new FakeAgent(path, slowly);
-    using agent = await GuestAgent.connect(path, 1000);
+    using agent = await GuestAgent.connect(path, 20_000);
     expect(await failureOf(() => agent.execute("freeze", undefined, 5))).toBeInstanceOf(AgentSilence);
     expect(await agent.execute("thaw")).toBe("thaw");
     expect(await agent.execute("info")).toBe("info");
@@ -204,7 +204,7 @@ describe("two requests at once:", () => {
 
   test("a second one reaches an agent that is silent", async () => {
     using fake = new FakeAgent(path, (command) => (command === "freeze" ? undefined : command));
-    const agent = await GuestAgent.connect(path, 1000);
+    const agent = await GuestAgent.connect(path, 20_000);
     const frozen = agent.execute("freeze", undefined, 10);
     const thawed = agent.execute("thaw");
     expect(await failureOf(() => frozen)).toBeInstanceOf(AgentSilence);
@@ -219,7 +219,7 @@ describe("two requests at once:", () => {
         execute === "no" ? '{"error": {"class": "GenericError", "desc": "no"}}\n' : reply(execute),
       );
     });
-    using agent = await GuestAgent.connect(path, 1000);
+    using agent = await GuestAgent.connect(path, 20_000);
     const [refused, answered] = await Promise.allSettled([agent.execute("no"), agent.execute("yes")]);
     expect(refused.status).toBe("rejected");
     expect(answered).toEqual({ status: "fulfilled", value: "yes" });
@@ -229,7 +229,7 @@ describe("two requests at once:", () => {
     const script = `import { GuestAgent } from ${JSON.stringify(join(import.meta.dir, "../../src/qmp/agent.ts"))};
 const [path, name] = process.argv.slice(-2);
 for (let turn = 0; turn < 15; turn++) {
-  using agent = await GuestAgent.connect(path, 3000);
+  using agent = await GuestAgent.connect(path, 20_000);
   const words = [name + turn, name + turn + "again"];
   const got = await Promise.all(words.map((word) => agent.execute(word)));
   if (got.join() !== words.join()) throw new Error(got.join());
@@ -250,9 +250,9 @@ console.log("all answered");`;
 
   test("of clients that do not know our lock, the second waits for qemu's socket", async () => {
     using _fake = new FakeAgent(path, slowly);
-    const first = await GuestAgent.connect(path, 1000);
+    const first = await GuestAgent.connect(path, 20_000);
     rmSync(agentLock(path));
-    const second = GuestAgent.connect(path, 1000);
+    const second = GuestAgent.connect(path, 20_000);
     expect(await first.execute("first")).toBe("first");
     const abandoned = first.execute("abandoned").catch(() => {});
     await Bun.sleep(5);

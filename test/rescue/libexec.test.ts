@@ -1,6 +1,6 @@
 import { chmodSync, chownSync, symlinkSync } from "node:fs";
 import { describe, expect, test } from "bun:test";
-import { BUNDLED_JOBS } from "../../src/rescue/assets.ts";
+import { BUNDLED_JOBS } from "../../src/rescue/bundled-jobs.ts";
 import { findInstalledLibexec } from "../../src/rescue/libexec.ts";
 import { Temp } from "../fixtures/temp.ts";
 

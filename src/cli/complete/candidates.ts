@@ -2,10 +2,7 @@ import { readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
-import { listJobs } from "../../rescue/find-job.ts";
-import { listProfiles } from "../../rescue/profiles.ts";
 import type { Context } from "../../vm/context.ts";
-import { openVm } from "../../vm/open.ts";
 import { listSnapshots } from "../../store/snapshots.ts";
 import { readSmall } from "../../lib/read-file.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
@@ -36,14 +33,18 @@ async function listAll(source: CandidateSource, stem: string, context: Context):
       return source.words;
     case "snapshots":
       return snapshots(hostdirOf(context));
-    case "jobs":
+    case "jobs": {
+      const { listJobs } = await import("../../rescue/find-job.ts");
       return listJobs({
         hostdir: hostdirOf(context),
         profiles: await profilesOf(context),
         libexec: context.libexec,
       }).map(({ name, place }) => ({ text: name, help: place }));
-    case "profiles":
+    }
+    case "profiles": {
+      const { listProfiles } = await import("../../rescue/profiles.ts");
       return listProfiles(await profilesOf(context)).map((text) => ({ text }));
+    }
     case "directories":
       return files(stem, context, () => false);
     case "files": {
@@ -58,6 +59,7 @@ const hostdirOf = ({ cwd, options }: Context): string => resolveHostdir(resolve(
 /** PROFILES as the settings say, where these can be read without bash. */
 async function profilesOf(context: Context): Promise<string> {
   try {
+    const { openVm } = await import("../../vm/open.ts");
     return (await openVm(context, false)).settings.PROFILES;
   } catch {
     return join(context.home, context.prog);

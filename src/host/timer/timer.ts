@@ -1,11 +1,11 @@
-import { createHash } from "node:crypto";
 import { chmodSync, mkdirSync, realpathSync, statSync } from "node:fs";
 import { basename, isAbsolute, join, resolve } from "node:path";
 import { CRON_WORDS, cronFields, quoteForCron } from "../../lib/cron.ts";
 import { commandLine } from "../../lib/command-line.ts";
 import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
-import { exec, findProgram } from "../../process/exec.ts";
+import { findProgram, processFailure } from "../../process/exec.ts";
+import { runLine } from "../../process/script.ts";
 import { remove } from "../../store/remove.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { fileError, listDirectory, replaceFile } from "../../store/files.ts";
@@ -13,6 +13,7 @@ import type { Context } from "../../vm/context.ts";
 import { requireVm } from "../../store/no-vm.ts";
 import { findHostdir, openVm, type Vm } from "../../vm/open.ts";
 import { buildUnits, type TimerPlan, type Unit } from "./units.ts";
+import { sha256 } from "../../lib/crypto.ts";
 
 export interface TimerRequest {
   action: "print" | "install" | "remove" | "cron";
@@ -110,7 +111,7 @@ function cronLine({ hostdir, when, argv, env }: TimerPlan): string {
     throw new VmError("unavailable", "a crontab cannot name a path with control characters", {
       hint: "rename the directory, or use systemd: without --cron",
     });
-  const spread = createHash("sha256").update(hostdir).digest().readUInt32BE();
+  const spread = Number.parseInt(sha256(hostdir).slice(0, 8), 16);
   const settings = Object.entries(env).map(([key, value]) => `${key}=${quoteForCron(value)}`);
   return `${cronFields(when, spread)} ${[...settings, ...argv.map(quoteForCron)].join(" ")}\n`;
 }
@@ -122,8 +123,10 @@ function unitDirectory({ env, home }: Context, system: boolean): string {
   return join(config && isAbsolute(config) ? config : join(home, ".config"), "systemd/user");
 }
 
-const systemctl = (system: boolean, ...words: string[]): Promise<unknown> =>
-  exec(["systemctl", ...(system ? [] : ["--user"]), ...words], { what: "systemd does not take the timer" });
+async function systemctl(system: boolean, ...words: string[]): Promise<void> {
+  const result = await runLine(["systemctl", ...(system ? [] : ["--user"]), ...words]);
+  if (result.status !== 0) throw processFailure("systemd does not take the timer", result);
+}
 
 async function installUnits(
   directory: string,
@@ -171,7 +174,7 @@ function cronHint({ when, argv }: TimerPlan): string {
 /** @throws 64 where systemd does not understand the time */
 async function requireCalendar(when: string): Promise<void> {
   if (!findProgram("systemd-analyze")) return;
-  const result = await exec(["systemd-analyze", "calendar", "--", when], { anyStatus: true });
+  const result = await runLine(["systemd-analyze", "calendar", "--", when]);
   if (result.status === 0) return;
   throw new VmError("usage", `--on-calendar: systemd does not understand '${when}'`, {
     hint: "hourly, daily, weekly …, or as in systemd.time(7), 'Calendar events'",

@@ -1,5 +1,5 @@
-import { createHash } from "node:crypto";
 import { escapePath, escapeValue, quoteCommand, quoteWord } from "../../lib/systemd.ts";
+import { sha256 } from "../../lib/crypto.ts";
 
 export interface TimerPlan {
   prog: string;
@@ -30,7 +30,7 @@ const MAX_NAME = 255;
 export function unitName({ prog, kind, hostdir }: TimerPlan): string {
   const name = `${prog}-${kind}-${escapePath(hostdir)}`;
   if (name.length + ".service".length <= MAX_NAME) return name;
-  return `${prog}-${kind}-${createHash("sha256").update(hostdir).digest("hex").slice(0, 32)}`;
+  return `${prog}-${kind}-${sha256(hostdir).slice(0, 32)}`;
 }
 
 const formatSection = (title: string, lines: readonly string[]): string =>

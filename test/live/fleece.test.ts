@@ -1,0 +1,216 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
+import { cleanUpLive, removeFleecing } from "../../src/live/clean-up.ts";
+import type { OpenDisk } from "../../src/live/disk-source.ts";
+import { beginFleecing, explainLoss, type FleecingRequest } from "../../src/live/fleece.ts";
+import { addingBitmap } from "../../src/qmp/block.ts";
+import { QmpClient } from "../../src/qmp/client.ts";
+import { QmpError, QmpTimeout } from "../../src/qmp/errors.ts";
+import { VmError } from "../../src/lib/errors.ts";
+import { signalError } from "../../src/process/signals.ts";
+import { failureOf } from "../fixtures/failure.ts";
+import { Temp } from "../fixtures/temp.ts";
+import { FakeAgent } from "../qmp/fake-agent.ts";
+import { FakeDisks } from "./fake-disks.ts";
+
+let temp: Temp;
+let qemu: FakeDisks;
+let qmp: QmpClient;
+beforeEach(async () => {
+  temp = new Temp();
+  temp.write("disk-0.img", "");
+  temp.write("efivars", "variables");
+  temp.directory("staged");
+  qemu = new FakeDisks(temp.path("qmp.sock"), ["disk0"]);
+  qmp = await QmpClient.connect(temp.path("qmp.sock"));
+});
+afterEach(() => {
+  qmp.close();
+  qemu[Symbol.dispose]();
+  temp[Symbol.dispose]();
+});
+
+const DISK: OpenDisk = { name: "disk-0.img", node: "disk0", virtualBytes: 1 << 20, bitmaps: [] };
+const begin = (more: Partial<FleecingRequest> = {}) =>
+  beginFleecing({
+    qmp,
+    disks: [DISK],
+    workdir: temp.top,
+    directory: temp.path("staged"),
+    actions: [addingBitmap("disk0", "b")],
+    files: ["efivars"],
+    ...more,
+  });
+
+const drive = (): unknown => qemu.drives.get("/machine/peripheral/disk0-dev");
+
+describe("the point in time of a running guest", () => {
+  test("is taken while it is paused, bitmaps and all; the small files go with it", async () => {
+    const { frozen, refused } = await begin();
+    expect([frozen, refused]).toEqual([false, undefined]);
+    expect(qemu.commands).toEqual([
+      "blockdev-add",
+      "blockdev-add",
+      "stop",
+      "transaction",
+      "qom-set",
+      "cont",
+      "blockdev-add",
+    ]);
+    expect([...qemu.nodes.keys()]).toEqual(["disk0", "vm-fleece-disk0", "vm-cbw-disk0", "vm-access-disk0"]);
+    expect(drive()).toBe("vm-cbw-disk0");
+    expect(qemu.status).toBe("running");
+    expect(await Bun.file(temp.path("staged", "efivars")).text()).toBe("variables");
+  });
+
+  test("leaves nothing when it is closed", async () => {
+    const { close } = await begin();
+    await close();
+    expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
+    expect(drive()).toBe("disk0");
+    expect(existsSync(temp.path("staged", "fleece-disk-0.img"))).toBe(false);
+  });
+
+  test("is closed without a word to a qemu that has gone", async () => {
+    const { close } = await begin();
+    qemu.die();
+    await close();
+    expect(existsSync(temp.path("staged", "fleece-disk-0.img"))).toBe(false);
+  });
+
+  test("without the bitmaps that qemu refuses: its reason", async () => {
+    qemu.refused = { transaction: "Bitmap already exists: b" };
+    const { refused } = await begin();
+    expect(refused).toBeInstanceOf(QmpError);
+    expect(qemu.status).toBe("running");
+    expect(drive()).toBe("vm-cbw-disk0");
+  });
+
+  test("that fails on the way leaves nothing, and the guest runs", async () => {
+    qemu.refused = { "qom-set": "no" };
+    expect(await failureOf(() => begin())).toBeInstanceOf(QmpError);
+    expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
+    expect(qemu.status).toBe("running");
+  });
+});
+
+test("a guest that was paused stays paused", async () => {
+  qemu.status = "paused";
+  const { close } = await begin({ actions: [] });
+  expect(qemu.commands).toEqual(["blockdev-add", "blockdev-add", "qom-set", "blockdev-add"]);
+  expect(drive()).toBe("vm-held-disk0");
+  await close();
+  expect(qemu.status).toBe("paused");
+  expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
+});
+
+describe("a guest whose agent listens", () => {
+  beforeEach(() => void (qemu.agent = true));
+
+  test("has its file systems frozen then", async () => {
+    using agent = new FakeAgent(temp.path("agent.sock"), (command) =>
+      command === "guest-fsfreeze-freeze" ? 2 : command,
+    );
+    expect((await begin()).frozen).toBe(true);
+    expect(agent.requests).toEqual(["guest-sync-delimited", "guest-fsfreeze-freeze", "guest-fsfreeze-thaw"]);
+  });
+
+  test("and has none to freeze: as without an agent", async () => {
+    using _agent = new FakeAgent(temp.path("agent.sock"), (command) =>
+      command === "guest-fsfreeze-freeze" ? 0 : command,
+    );
+    expect((await begin()).frozen).toBe(false);
+  });
+
+  test("and fails meanwhile: thawed all the same", async () => {
+    using agent = new FakeAgent(temp.path("agent.sock"), () => 1);
+    qemu.refused = { "qom-set": "no" };
+    await failureOf(() => begin());
+    expect(agent.requests.at(-1)).toBe("guest-fsfreeze-thaw");
+  });
+
+  test.each([
+    ["frozen", true],
+    ["thawed", false],
+  ])("and which a killed command left %s: thawed: %p", async (status, thawed) => {
+    using agent = new FakeAgent(temp.path("agent.sock"), () => status);
+    await cleanUpLive(qmp, temp.top);
+    expect(agent.requests.includes("guest-fsfreeze-thaw")).toBe(thawed);
+  });
+});
+
+describe("what a killed command has left", () => {
+  test.each<[string, string[], string, string[], string]>([
+    ["nothing", [], "running", [], "running"],
+    [
+      "filters before the point in time: the guest runs",
+      ["vm-fleece-disk0", "vm-cbw-disk0"],
+      "running",
+      ["blockdev-del", "blockdev-del"],
+      "running",
+    ],
+    [
+      "a paused guest",
+      ["vm-fleece-disk0", "vm-cbw-disk0"],
+      "paused",
+      ["blockdev-del", "blockdev-del", "cont"],
+      "running",
+    ],
+    [
+      "a guest that somebody else has paused",
+      ["vm-fleece-disk0", "vm-held-disk0"],
+      "paused",
+      ["blockdev-del", "blockdev-del"],
+      "paused",
+    ],
+    [
+      "one that was paused later",
+      ["vm-fleece-disk0", "vm-cbw-disk0", "vm-access-disk0", "vm-target-disk-0"],
+      "paused",
+      ["blockdev-del", "blockdev-del", "blockdev-del", "blockdev-del"],
+      "paused",
+    ],
+  ])("%s", async (_what, nodes, status, commands, after) => {
+    for (const node of nodes) qemu.nodes.set(node, {});
+    qemu.status = status;
+    await removeFleecing(qmp);
+    expect(qemu.commands).toEqual(commands);
+    expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
+    expect(qemu.status).toBe(after);
+  });
+
+  test("a filter before the guest's disk: the disk is put back first", async () => {
+    qemu.nodes.set("vm-cbw-disk0", {});
+    qemu.drives.set("/machine/peripheral/disk0-dev", "vm-cbw-disk0");
+    await removeFleecing(qmp);
+    expect(qemu.commands).toEqual(["qom-set", "blockdev-del"]);
+    expect(drive()).toBe("disk0");
+  });
+});
+
+const explain = (error: unknown): Promise<unknown> => explainLoss(error, qmp, "/b");
+
+describe("a copy that fails", () => {
+  test("for what it may not read any more: no room for what is overwritten", async () => {
+    const cause = new VmError("io", "cannot copy the disks: Permission denied", { reason: "denied" });
+    expect(await explain(cause)).toMatchObject({ exitCode: 73, cause });
+  });
+
+  test.each([
+    ["another reason of qemu's", new VmError("io", "cannot copy the disks: Input/output error")],
+    ["a signal", signalError("SIGTERM")],
+    ["a qemu that hangs", new QmpTimeout("late")],
+    ["no error of ours", new TypeError("x")],
+  ])("for %s is passed on", async (_why, error) => {
+    expect(await explain(error)).toBe(error);
+  });
+
+  test("because the guest went off: 74, and so it says", async () => {
+    qemu.die();
+    await qmp.closed;
+    expect(await explain(new VmError("io", "cannot copy the disks: Input/output error"))).toMatchObject({
+      exitCode: 74,
+      message: "the guest went off while its disks were copied",
+    });
+  });
+});

@@ -7,8 +7,8 @@ try {
   // The answer to `--version` needs none of the program.
   if (words.length === 1 && (words[0] === "--version" || words[0] === "-v")) writeResult(`vm ${version}\n`);
   else {
-    const { start } = await import("./cli/start.ts");
-    process.exitCode = await start(version, words);
+    const { startProgram } = await import("./cli/start.ts");
+    process.exitCode = await startProgram(version, words);
   }
 } catch (error) {
   const { reportError } = await import("./cli/report.ts");

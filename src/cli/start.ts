@@ -7,7 +7,7 @@ import { buildContext, NO_OPTIONS, progName } from "./surroundings.ts";
  * @param words behind the program's name
  * @returns the exit status
  */
-export async function start(version: string, words: readonly string[]): Promise<number> {
+export async function startProgram(version: string, words: readonly string[]): Promise<number> {
   takeUmask();
   const prog = progName(process.argv0);
   if (words[0] !== "__complete") {

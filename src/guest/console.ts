@@ -40,7 +40,7 @@ export async function openConsole(context: Context): Promise<void> {
   });
   const socket = await withSocketAddress(join(work.dir, WORK.console), async (path) => {
     const connecting = connect({ path, allowHalfOpen: true });
-    await within(once(connecting, "connect"), CONNECT_MS, notListening);
+    await within(once(connecting, "connect"), CONNECT_MS, consoleNotListening);
     return connecting;
   });
   const { stdin } = process;
@@ -109,7 +109,8 @@ function typeInput(socket: Socket, over: PromiseWithResolvers<string | undefined
   stdin.resume();
 }
 
-const notListening = (): VmError => new VmError("io", "cannot open the console: qemu does not listen on it");
+const consoleNotListening = (): VmError =>
+  new VmError("io", "cannot open the console: qemu does not listen on it");
 
 const notTaken = (): VmError =>
   new VmError("io", "cannot send all input: nothing in the guest reads the console");

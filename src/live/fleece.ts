@@ -145,7 +145,7 @@ export async function explainLoss(error: unknown, qmp: QmpClient, directory: str
     });
   // A job that reads what was lost gets EACCES (block/copy-before-write.c).
   if (!(error instanceof VmError) || error.reason !== "denied") return error;
-  return new VmError("cannotCreate", `what the guest overwrites meanwhile has no room in ${directory}`, {
+  return new VmError("cannotCreate", `no space left in ${directory} for copy-before-write data`, {
     cause: error,
     hint: "free some room there, or make the snapshot when the guest writes less; the guest goes on",
   });

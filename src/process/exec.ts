@@ -138,7 +138,7 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
   try {
     child = runAs === "user" ? underCallerUmask(launch) : launch();
   } catch (error) {
-    return notStarted(argv, error);
+    return failedChild(argv, error);
   }
   const { pid } = child;
   const kill = (signal: NodeJS.Signals): void => {
@@ -152,14 +152,14 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
   if (!options.keepOnInterrupt) interruption.addEventListener("abort", stop, { once: true });
   const isWatched = options.watched ?? (ownSession && !options.keepOnInterrupt);
   const waiting = isWatched ? beginChild(programOf(argv), pid) : undefined;
-  const done = finish(argv, child).finally(() => {
+  const done = collectOutput(argv, child).finally(() => {
     waiting?.[Symbol.dispose]();
     interruption.removeEventListener("abort", stop);
   });
   return { pid, done, kill, release: () => child.unref() };
 }
 
-async function finish(argv: readonly string[], child: Subprocess): Promise<Finished> {
+async function collectOutput(argv: readonly string[], child: Subprocess): Promise<Finished> {
   const [stdout, stderr] = await Promise.all([textOf(child.stdout), textOf(child.stderr), child.exited]);
   return { argv, stdout, stderr, status: child.exitCode, signal: child.signalCode?.toString() ?? null };
 }
@@ -170,7 +170,7 @@ async function textOf(output: Subprocess["stdout"]): Promise<string> {
 }
 
 /** What the kernel refuses to start: too many words, or no directory to start it in. */
-const notStarted = (argv: readonly string[], error: unknown): Child => ({
+const failedChild = (argv: readonly string[], error: unknown): Child => ({
   pid: 0,
   done: Promise.resolve({ argv, stdout: "", stderr: reasonOf(error), status: null, signal: null }),
   kill: () => {},

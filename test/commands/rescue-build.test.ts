@@ -138,7 +138,7 @@ describe("rescue build --root", () => {
       "a busybox that is none",
       (root) => copyFileSync(join(root, "usr/bin/ldd"), join(root, "usr/bin/busybox")),
       69,
-      "no program",
+      "not a program",
     ],
   ])("with %s: nothing is made", async (_what, spoil, status, said) => {
     using box = new Sandbox();

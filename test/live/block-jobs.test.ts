@@ -65,7 +65,7 @@ describe("copyDisks", () => {
   });
 
   test.each([
-    ["No space left on device", 73, "cannot copy the disks: no room left on the device"],
+    ["No space left on device", 73, "cannot copy the disks: no space left on device"],
     ["Input/output error", 74, "cannot copy the disks: Input/output error"],
   ])("a job that fails with %s: %d; the others are cancelled, none is left", async (words, code, message) => {
     qemu.jobs = { target0: { error: words }, target1: { looks: 1000 } };

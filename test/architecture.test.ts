@@ -200,7 +200,7 @@ describe("each package has one owner:", () => {
     ["defu", /^config\/merge\.ts$/],
     ["pathe", /^cli\/surroundings\.ts$/],
     ["bun:ffi", /^process\/libc\.ts$/],
-    ["node:child_process", /^process\/exec\.ts$/],
+    ["node:child_process", /^process\/zx\.ts$/],
   ])("%s: %p", (name, owner) => {
     const importers = MODULES.filter(({ foreign }) => foreign.includes(name)).map((module) => module.name);
     expect(importers.filter((importer) => !owner.test(importer))).toEqual([]);

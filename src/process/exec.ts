@@ -1,12 +1,10 @@
 import { realpathSync } from "node:fs";
 import { basename } from "node:path";
-import type { Subprocess } from "bun";
 import { beginChild } from "../lib/activity.ts";
-import { noRoomError, reasonOf, VmError } from "../lib/errors.ts";
+import { noRoomError, VmError } from "../lib/errors.ts";
 import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
 import { saysNoRoom } from "../lib/program-messages.ts";
 import { interruption } from "./signals.ts";
-import { underCallerUmask } from "./umask.ts";
 
 type Stream = "ignore" | "pipe" | number;
 
@@ -117,33 +115,30 @@ function programOf(argv: readonly string[]): string {
   return basename(argv[at] ?? "");
 }
 
+/** Synchronous: a program is started within a step that nothing may come between. */
+const loadZx = (): typeof import("./zx.ts") => require("./zx.ts") as typeof import("./zx.ts");
+
 /** Starts a program, usually in a session of its own, without any shell. */
 export function start(argv: readonly string[], options: StartOptions = {}): Child {
   const { whenOrphaned = "KILL", ownSession = true, runAs = "tool" } = options;
   const path = requireProgram(argv[0]!);
   const guard = whenOrphaned === "none" ? [] : orphanGuard(whenOrphaned);
-  const launch = (): Subprocess =>
-    Bun.spawn([...guard, path, ...argv.slice(1)], {
-      detached: ownSession,
-      stdio: [
-        options.stdin ?? "ignore",
-        options.stdout ?? "pipe",
-        options.stderr ?? "pipe",
-        ...(options.furtherFds ?? []),
-      ],
-      cwd: options.cwd ?? "/",
-      env: { ...process.env, ...(runAs === "tool" && { LC_ALL: "C" }), ...options.env },
-    });
-  let child: Subprocess;
-  try {
-    child = runAs === "user" ? underCallerUmask(launch) : launch();
-  } catch (error) {
-    return failedChild(argv, error);
-  }
+  const child = loadZx().spawnWithZx([...guard, path, ...argv.slice(1)] as [string, ...string[]], {
+    stdio: [
+      options.stdin ?? "ignore",
+      options.stdout ?? "pipe",
+      options.stderr ?? "pipe",
+      ...(options.furtherFds ?? []),
+    ],
+    cwd: options.cwd ?? "/",
+    env: { ...process.env, ...(runAs === "tool" && { LC_ALL: "C" }), ...options.env },
+    ownSession,
+    user: runAs === "user",
+  });
   const { pid } = child;
   const kill = (signal: NodeJS.Signals): void => {
     try {
-      process.kill(ownSession ? -pid : pid, signal);
+      if (pid > 0) process.kill(ownSession ? -pid : pid, signal);
     } catch {
       // It has ended already.
     }
@@ -152,30 +147,13 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
   if (!options.keepOnInterrupt) interruption.addEventListener("abort", stop, { once: true });
   const isWatched = options.watched ?? (ownSession && !options.keepOnInterrupt);
   const waiting = isWatched ? beginChild(programOf(argv), pid) : undefined;
-  const done = collectOutput(argv, child).finally(() => {
+  const done = child.done.then((output) => {
     waiting?.[Symbol.dispose]();
     interruption.removeEventListener("abort", stop);
+    return { argv, ...output };
   });
   return { pid, done, kill, release: () => child.unref() };
 }
-
-async function collectOutput(argv: readonly string[], child: Subprocess): Promise<Finished> {
-  const [stdout, stderr] = await Promise.all([textOf(child.stdout), textOf(child.stderr), child.exited]);
-  return { argv, stdout, stderr, status: child.exitCode, signal: child.signalCode?.toString() ?? null };
-}
-
-/** What comes through a pipe; nothing where the child has another descriptor. */
-async function textOf(output: Subprocess["stdout"]): Promise<string> {
-  return output instanceof ReadableStream ? Buffer.from(await new Response(output).bytes()).toString() : "";
-}
-
-/** What the kernel refuses to start: too many words, or no directory to start it in. */
-const failedChild = (argv: readonly string[], error: unknown): Child => ({
-  pid: 0,
-  done: Promise.resolve({ argv, stdout: "", stderr: reasonOf(error), status: null, signal: null }),
-  kill: () => {},
-  release: () => {},
-});
 
 /**
  * Runs a program to its end.

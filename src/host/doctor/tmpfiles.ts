@@ -1,8 +1,7 @@
 /** Does systemd-tmpfiles remove old files where working files are? tmpfiles.d(5). */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { findProgram } from "../../process/exec.ts";
-import { runLine } from "../../process/script.ts";
+import { exec, findProgram } from "../../process/exec.ts";
 import { listDirectory } from "../../store/files.ts";
 import { readSmall, realPath } from "../../lib/read-file.ts";
 import type { Check } from "./check.ts";
@@ -47,7 +46,7 @@ export async function checkAging(tmpdir: string): Promise<Check> {
 async function readConfig(): Promise<string> {
   const program = findProgram("systemd-tmpfiles");
   if (program) {
-    const { status, stdout } = await runLine([program, "--cat-config", "--no-pager"]);
+    const { status, stdout } = await exec([program, "--cat-config", "--no-pager"], { anyStatus: true });
     if (status === 0) return stdout;
   }
   return joinFiles(DIRECTORIES);

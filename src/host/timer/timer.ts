@@ -4,8 +4,7 @@ import { CRON_WORDS, cronFields, quoteForCron } from "../../lib/cron.ts";
 import { commandLine } from "../../lib/command-line.ts";
 import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
-import { findProgram, processFailure } from "../../process/exec.ts";
-import { runLine } from "../../process/script.ts";
+import { exec, findProgram } from "../../process/exec.ts";
 import { fileError, listDirectory, replaceFile } from "../../store/files.ts";
 import { remove } from "../../store/remove.ts";
 import { lstatOf } from "../../lib/read-file.ts";
@@ -123,10 +122,10 @@ function unitDirectory({ env, home }: Context, system: boolean): string {
   return join(config && isAbsolute(config) ? config : join(home, ".config"), "systemd/user");
 }
 
-async function systemctl(system: boolean, ...words: string[]): Promise<void> {
-  const result = await runLine(["systemctl", ...(system ? [] : ["--user"]), ...words]);
-  if (result.status !== 0) throw processFailure("cannot change the timer in systemd", result);
-}
+const systemctl = (system: boolean, ...words: string[]): Promise<unknown> =>
+  exec(["systemctl", ...(system ? [] : ["--user"]), ...words], {
+    what: "cannot change the timer in systemd",
+  });
 
 async function installUnits(
   directory: string,
@@ -174,7 +173,7 @@ function cronHint({ when, argv }: TimerPlan): string {
 /** @throws 64 if systemd rejects the time */
 async function requireCalendar(when: string): Promise<void> {
   if (!findProgram("systemd-analyze")) return;
-  const result = await runLine(["systemd-analyze", "calendar", "--", when]);
+  const result = await exec(["systemd-analyze", "calendar", "--", when], { anyStatus: true });
   if (result.status === 0) return;
   throw new VmError("usage", `--on-calendar: systemd rejects '${when}'`, {
     hint: "use hourly, daily, weekly …, or a calendar event of systemd.time(7)",

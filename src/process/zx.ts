@@ -1,0 +1,59 @@
+/**
+ * zx, which starts all other programs: qemu, qemu-img, pigz, alt2deploy and the rest. It takes longer to load than most
+ * commands take to run, so exec.ts loads this module with the first program.
+ */
+import { spawn, type ChildProcess } from "node:child_process";
+import { $, quote } from "zx/core";
+import { underCallerUmask } from "./umask.ts";
+
+// Users' ZX_* variables would change zx; they are for the user's programs only.
+const zxVariables = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => name.startsWith("ZX_")),
+);
+for (const name of Object.keys(zxVariables)) delete process.env[name];
+$.verbose = false;
+// zx looks for bash and does not start without a shell; none is ever run, see `spawn` below.
+$.shell = "sh";
+$.quote = quote;
+
+export interface ZxOptions {
+  stdio: ("ignore" | "pipe" | number)[];
+  cwd: string;
+  env: Record<string, string | undefined>;
+  ownSession: boolean;
+  /** The user's program: the user's umask and ZX_* variables. */
+  user: boolean;
+}
+
+/** A started program. */
+export interface ZxProcess {
+  /** 0 if it could not be started: `done` tells why on its stderr. */
+  pid: number;
+  done: Promise<{ stdout: string; stderr: string; status: number | null; signal: string | null }>;
+  unref(): void;
+}
+
+/** Starts a program with zx, without a shell. @param argv with the full path of the program */
+export function spawnWithZx([file, ...args]: readonly [string, ...string[]], options: ZxOptions): ZxProcess {
+  let child: ChildProcess | undefined;
+  const running = $({
+    nothrow: true,
+    quiet: true,
+    detached: options.ownSession,
+    stdio: options.stdio,
+    cwd: options.cwd,
+    env: { ...(options.user && zxVariables), ...options.env } as NodeJS.ProcessEnv,
+    // zx would pass a string to a shell; the argument list goes to the kernel as it is.
+    spawn: ((_command: string, _args: string[], spawnOptions: object) => {
+      const launch = (): ChildProcess => spawn(file, args, { ...spawnOptions, shell: false });
+      return (child = options.user ? underCallerUmask(launch) : launch());
+    }) as unknown as typeof spawn,
+  })`${file}`;
+  const done = Promise.resolve(running).then(({ stdout, stderr, exitCode, signal }) => ({
+    stdout,
+    stderr,
+    status: exitCode,
+    signal,
+  }));
+  return { pid: child?.pid ?? 0, done, unref: () => void child?.unref() };
+}

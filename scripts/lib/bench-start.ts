@@ -104,7 +104,7 @@ function readTiming(log: string, begin: number, end: number): Timing {
   return { total: until - begin, others, peakKiB: started?.peak };
 }
 
-/** The most memory of a program that starts no other one. GNU time, for a child of ours is counted with our own. */
+/** The most memory of a program that starts no other one. GNU time: Bun counts a child with this process. */
 function measurePeak(argv: readonly string[], cwd: string, env: Record<string, string>): number {
   const { stderr } = Bun.spawnSync(["/usr/bin/time", "-q", "-f", "%M", ...argv], {
     cwd,

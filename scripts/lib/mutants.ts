@@ -69,12 +69,12 @@ export const MUTANTS: readonly Mutant[] = [
     "snapshot/make/images.ts",
     "isOurBitmap(item) && item !== keep",
     "isOurBitmap(item) && item === keep",
-    "commands/backup.test.ts:bitmaps that nobody",
+    "commands/backup.test.ts:bitmaps that",
   ),
   mutant(
     "snapshot/remove.ts",
-    "next) swingLink(link, next.name);",
-    "next) swingLink(link, link);",
+    "next) replaceSymlink(link, next.name);",
+    "next) replaceSymlink(link, link);",
     "commands/snapshots.test.ts:removes those that nothing",
   ),
   mutant(
@@ -187,7 +187,7 @@ export const MUTANTS: readonly Mutant[] = [
     "live/block-jobs.ts",
     "if (failed) throw jobFailure(failed.error!);",
     "",
-    "commands/backup.test.ts:no room at the target",
+    "commands/backup.test.ts:at the target",
   ),
   mutant(
     "rescue/build/signature.ts",

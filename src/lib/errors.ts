@@ -63,7 +63,7 @@ export class VmError extends Error {
 /** Words on the command line that do not go together, or a value that is not taken. */
 export const usageError = (message: string, hint: string): VmError => new VmError("usage", message, { hint });
 
-/** The program was told to stop by a signal; the exit status is 128 + its number. */
+/** Terminated by a signal; the exit status is 128 + its number. */
 export class SignalError extends VmError {
   override readonly exitCode: number;
   constructor(

@@ -27,7 +27,7 @@ export function unpackLibexec(wanted: string, tmpdir: string): Libexec {
     }
     return { path: wanted, [Symbol.dispose]: () => {} };
   } catch {
-    // No home, a read-only one, or no room there.
+    // No home, a read-only one, or no space left on it.
     const path = mkdtempSync(join(tmpdir, "vm-data-"));
     writeFiles(path);
     return { path, [Symbol.dispose]: () => removeQuietly(path) };
@@ -39,7 +39,7 @@ function writeFiles(directory: string): void {
   for (const [name, text] of Object.entries(LIBEXEC_FILES)) writeNew(join(directory, name), text);
 }
 
-/** Are they there as they were written, and nobody else's to change? */
+/** Are they as written, and writable by this user only? */
 function isWhole(directory: string): boolean {
   const stats = lstatOf(directory);
   if (!stats?.isDirectory() || !ownedByUs(stats) || (stats.mode & 0o022) !== 0) return false;

@@ -57,7 +57,7 @@ export function syncDirectory(path: string): void {
   }
 }
 
-/** fsync(2), while other work goes on. */
+/** fsync(2) in the background. */
 export const syncDescriptor = (fd: number): Promise<void> =>
   new Promise((resolve, reject) => fsync(fd, (error) => (error ? reject(error) : resolve())));
 

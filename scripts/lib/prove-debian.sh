@@ -43,7 +43,7 @@ cycle() {
 # lacks COMMAND...: on a system without qemu, the missing packages are reported.
 lacks() {
   ends 69 "$@" doctor >"$scratch/doctor" 2>&1
-  holds "$scratch/doctor" 'missing and needed: .*qemu-system-.*qemu-img.*pigz'
+  holds "$scratch/doctor" 'cannot run VMs: missing .*qemu-system-.*qemu-img.*pigz'
   note "$(sed -n 's/^vm: //p' "$scratch/doctor")"
 }
 
@@ -56,7 +56,7 @@ satisfied() {
   local status=0
   "$@" doctor >"$scratch/doctor" 2>&1 || status=$?
   if [ "$status" = 69 ] && [ "$system" = arm64-debian ]; then
-    holds "$scratch/doctor" '^vm: missing and needed: sandbox$'
+    holds "$scratch/doctor" '^vm: cannot run VMs: missing sandbox$'
     unproven='; needed, but not to be had where all is emulated: sandbox'
   elif [ "$status" != 0 ]; then
     cat "$scratch/doctor"

@@ -184,7 +184,7 @@ suite(
       const { stdout, stderr } = await box.ok(["completion", "bash"]);
       expect(stdout).toContain("complete ");
       expect(stderr).toBe("");
-      expectError(await box.vm(["completion", "tcsh"]), 64, /no completion for 'tcsh'/);
+      expectError(await box.vm(["completion", "tcsh"]), 64, /'tcsh' is not supported/);
       expectError(await box.vm(["completion"]), 64, /SHELL is missing/);
     });
 

@@ -50,7 +50,7 @@ suite("config", () => {
     expectError(
       await box.vm(["@config", "MEMRY", "@create", "G"]),
       64,
-      /no setting MEMRY\n.*did you mean MEMORY/,
+      /unknown setting MEMRY\n.*did you mean MEMORY/,
     );
     expect(names(box.host)).toEqual([]);
   });

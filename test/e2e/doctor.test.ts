@@ -97,7 +97,7 @@ suite(
         box.vm(args, { program: ["unshare", "-m", "sh", "-ec", script, root, ...env, chroot, root, "/vm"] });
       for (const env of [[], ["PATH=/usr/bin:/bin"]]) {
         const result = await inside(env, "doctor");
-        expect(result.stderr).toMatch(/missing and needed: qemu-system-x86_64, qemu-img, pigz, coreutils/);
+        expect(result.stderr).toMatch(/cannot run VMs: missing qemu-system-x86_64, qemu-img, pigz, coreutils/);
         expect(result.stderr).toContain("qemu-utils (Debian, Ubuntu)");
         expect(result.status).toBe(69);
         const states = new Map(rowsOf(result).map(([what, state]) => [what, state]));
@@ -125,7 +125,7 @@ suite(
       using other = new Sandbox();
       const lacking = directoryOf(other, ...NEEDED.filter((name) => name !== "pigz" && name !== "dd"));
       const result = await other.vm(["doctor"], { env: { PATH: lacking } });
-      expectError({ ...result, stdout: "" }, 69, /missing and needed: pigz, coreutils\n/);
+      expectError({ ...result, stdout: "" }, 69, /cannot run VMs: missing pigz, coreutils\n/);
       expect(
         rowsOf(result).filter(([, state, need]) => state === "missing" && need === "needed"),
       ).toHaveLength(2);

@@ -163,7 +163,7 @@ suite("headless", () => {
     const result = await off.vm(["@create", "G", iso.haltIso, "@run", "-b", "--wait=60"]);
     expectError(result, 74, /the guest is off already/);
     expectError(await off.vm(["run", "--wait=1"]), 64, /--wait needs --detach/);
-    expectError(await off.vm(["run", "-b", "--wait=x"]), 64, /allowed: ssh, agent, SECONDS/);
+    expectError(await off.vm(["run", "-b", "--wait=x"]), 64, /allowed: ssh, agent or SECONDS/);
   }, 120_000);
 
   test("list: those below PROFILES and others that were made or run elsewhere; a broken one with its error", async () => {

@@ -189,7 +189,7 @@ suite("settings", () => {
     configure(box, `touch ${box.path("pwned")}\nPORT=\n`);
     chmodSync(join(box.home, ".config/vm.conf"), 0o666);
     const before = listing(box.top);
-    expectError(await box.vm(["create", "G"]), 78, /vm\.conf:1: .*written by others/);
+    expectError(await box.vm(["create", "G"]), 78, /vm\.conf:1: .*writable by other users/);
     expect(listing(box.top)).toEqual(before);
   });
 

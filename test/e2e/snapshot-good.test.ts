@@ -214,7 +214,7 @@ suite(
       symlinkSync(join(box.top, "disk"), box.path("backups"));
       await box.ok(["@snapshots", "@verify", "@backup"]);
       renameSync(join(box.top, "disk"), join(box.top, "elsewhere"));
-      const why = /backups is a symbolic link to .*\/disk, which is not there/;
+      const why = /backups is a symbolic link to .*\/disk, which does not exist/;
       for (const words of [
         ["snapshots"],
         ["snapshots", "rm", "good1"],

@@ -38,7 +38,7 @@ function checkMedia(box: Sandbox, text: string): Record<string, string> {
 }
 
 suite("settings", () => {
-  test("a backup opens each settings file once, and follows .work once", async () => {
+  test("a backup reads each settings file once", async () => {
     using box = await made();
     configure(box, "PORT=\nMEMORY=64M\n");
     await box.ok(["backup"]);
@@ -61,12 +61,13 @@ suite("settings", () => {
       .filter((line) => !line.includes(" = -1 ") && !line.includes("O_PATH"));
     const count = (path: string): number => lines.filter((line) => line.includes(`"${path}"`)).length;
     expect({
-      user: count(join(box.home, ".config/vm.conf")) - 1, // where a link leads is asked first
+      user: count(join(box.home, ".config/vm.conf")),
       // Read, and copied into the snapshot.
       vm: count(join(box.work, "guest.env")),
       mark: count(join(box.work, ".vm.json")),
+      // Followed, and compared with what an interrupted command may have left.
       link: count(box.path(".work")),
-    }).toEqual({ user: 1, vm: 2, mark: 1, link: 1 });
+    }).toEqual({ user: 1, vm: 2, mark: 1, link: 2 });
   });
 
   beforeAll(async () => {

@@ -282,7 +282,7 @@ suite(
           /^VM_OUTCOME=failed$/m,
           /^VM_SNAPSHOT=X$/m,
           /^VM_STATUS=75$/m,
-          /^VM_MESSAGE=.*another command/m,
+          /^VM_MESSAGE=.*locked by another process/m,
         ])
           expect(told()).toMatch(line);
         const waiting = box.start(["backup", "--lock-timeout=60"], { env });

@@ -209,7 +209,7 @@ suite(
         "the lock",
         async () => (await Bun.$`flock -n ${box.host} true`.nothrow().quiet()).exitCode !== 0,
       );
-      expectError(await box.vm(["verify"]), 75, /another command .*sleep 30/);
+      expectError(await box.vm(["verify"]), 75, /locked by another process: .*sleep 30/);
       holder.kill();
     });
 

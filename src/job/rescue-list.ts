@@ -40,7 +40,7 @@ export interface FoundRescue {
 }
 
 const warnUnreadable = (directory: string, error: unknown): void =>
-  log.warn(`cannot look into ${directory}: ${reasonOf(error)}`);
+  log.warn(`cannot open ${directory}: ${reasonOf(error)}`);
 
 /** The rescue profiles there are. */
 export async function findRescues(context: Context, vm: Vm): Promise<FoundRescue[]> {

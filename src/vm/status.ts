@@ -78,7 +78,7 @@ export async function readVmStatus(context: Context, hostdir: string): Promise<S
       alive,
     );
   } catch (error) {
-    const text = error instanceof VmError ? error.message : `cannot look into ${hostdir}: ${reasonOf(error)}`;
+    const text = error instanceof VmError ? error.message : `cannot open ${hostdir}: ${reasonOf(error)}`;
     const hint = error instanceof VmError && error.hint !== undefined ? { hint: error.hint } : {};
     return { name: basename(hostdir), directory: hostdir, state: "broken", error: text, ...hint };
   }

@@ -309,7 +309,7 @@ suite(
         await box.ok(["create", "G"]);
         const bin = join(box.top, "bin");
         const here = await box.ok(["backup"], { env, cwd: bin, program: [binary, "-d", box.host] });
-        expect(here.stderr).toMatch(/warning: SNAPSHOT_NOTIFY: tell is not found on PATH/);
+        expect(here.stderr).toMatch(/warning: SNAPSHOT_NOTIFY: cannot run tell: not found on PATH/);
         chmodSync(join(bin, "tell"), 0o777);
         expect((await box.ok(["backup"], { env })).stderr).toMatch(
           /warning: .*refusing to run .*tell: .*writable by other users/,

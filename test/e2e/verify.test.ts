@@ -337,7 +337,7 @@ suite(
       test("something behind its end", () =>
         sealed("echo more >>disk-0.img.gz", /no whole gzip file|does not decompress to/));
       test("of another length", () =>
-        sealed("gunzip disk-0.img; echo x >>disk-0.img; gzip disk-0.img", /does not decompress to/));
+        sealed("gunzip disk-0.img; echo x >>disk-0.img; gzip disk-0.img", /does not decompress to its/));
       test("--deep: an image that is corrupt inside", () =>
         sealed(
           // The first entry of the first table of clusters leads nowhere.

@@ -62,7 +62,7 @@ export async function checkGz(
   const hint = gzipLengthHint(path);
   // gzip notes it modulo 4 GiB.
   if (known && hint !== known.bytes % 2 ** 32)
-    found.problems.push(`${file} does not unpack to its ${known.bytes} bytes`);
+    found.problems.push(`${file} does not decompress to its ${known.bytes} bytes`);
   if (care.deep) await checkUnpacked(path, file, known, hint, care, found);
   else {
     const result = await run(["pigz", "-t", path], care.low);

@@ -237,8 +237,8 @@ suite(
       await make("large", `truncate -s 3M DESCRIPTION; ${sum}`);
       await make("parent", `sed -i 's/"format"/"parent": "..\\/x", "format"/' manifest.json; ${sum}`);
       const bad = {
-        zero: /SHA256SUMS:\d+: no line of sha256sum's/,
-        up: /SHA256SUMS:\d+: no line of sha256sum's/,
+        zero: /SHA256SUMS:\d+: not a line of sha256sum/,
+        up: /SHA256SUMS:\d+: not a line of sha256sum/,
         pipe: /no plain file/,
         large: /larger than/,
         parent: /'\.\.\/x'/,

@@ -216,7 +216,7 @@ suite("a working disk that is a symbolic link", () => {
       expect(refused.stderr).toContain("TMPDIR");
     }
     const sum = sha256(far);
-    expect((await box.ok(["restore", "S0"])).stderr).toContain(`${far} stays`);
+    expect((await box.ok(["restore", "S0"])).stderr).toContain(`${far} is kept`);
     expect(sha256(far)).toBe(sum);
     expect(lstatSync(join(box.work, "disk-0.img")).isFile()).toBe(true);
     link();

@@ -37,7 +37,7 @@ at_home() { bare_env=(HOME=/root PATH=/usr/bin:/bin) && bare "$@"; }
 empty_works() {
   help_pages at_home
   lacks at_home
-  holds "$scratch/doctor" "needed: qemu-system-[a-z0-9_]*, qemu-img, pigz, coreutils${1-}\$" \
+  holds "$scratch/doctor" "cannot run VMs: missing qemu-system-[a-z0-9_]*, qemu-img, pigz, coreutils${1-}\$" \
     '^bash +missing +optional' '^kernel +missing +optional' 'qemu-utils \(Debian, Ubuntu\)'
 }
 

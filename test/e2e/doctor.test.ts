@@ -97,7 +97,9 @@ suite(
         box.vm(args, { program: ["unshare", "-m", "sh", "-ec", script, root, ...env, chroot, root, "/vm"] });
       for (const env of [[], ["PATH=/usr/bin:/bin"]]) {
         const result = await inside(env, "doctor");
-        expect(result.stderr).toMatch(/cannot run VMs: missing qemu-system-x86_64, qemu-img, pigz, coreutils/);
+        expect(result.stderr).toMatch(
+          /cannot run VMs: missing qemu-system-x86_64, qemu-img, pigz, coreutils/,
+        );
         expect(result.stderr).toContain("qemu-utils (Debian, Ubuntu)");
         expect(result.status).toBe(69);
         const states = new Map(rowsOf(result).map(([what, state]) => [what, state]));

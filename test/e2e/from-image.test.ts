@@ -516,7 +516,12 @@ echo == end
         ["genisoimage", { genisoimage: VIA }, 0, /created G/],
         ["mkisofs", { mkisofs: VIA }, 0, /created G/],
         ["none", {}, 69, /xorriso, genisoimage or mkisofs: none is installed/],
-        ["one that fails", { xorriso: FAILS }, 73, /cannot make cloud-init's volume: no space left on device/],
+        [
+          "one that fails",
+          { xorriso: FAILS },
+          73,
+          /cannot make cloud-init's volume: no space left on device/,
+        ],
       ])("made by %s", async (_title, makers, status, message) => {
         using box = smallSandbox();
         giveKey(box);

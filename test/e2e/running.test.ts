@@ -251,7 +251,11 @@ suite(
         stdout: "pipe",
       });
       await holder.stdout.getReader().read();
-      expectError(await box.vm(["backup"]), 75, new RegExp(`locked by another process.*\\(pid ${holder.pid}\\)`));
+      expectError(
+        await box.vm(["backup"]),
+        75,
+        new RegExp(`locked by another process.*\\(pid ${holder.pid}\\)`),
+      );
       holder.kill();
       await holder.exited;
       await box.ok(["backup"]);

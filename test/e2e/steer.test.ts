@@ -290,7 +290,11 @@ suite(
 
       test("a signal, and a program that is not there", async () => {
         expect((await box.vm(["exec", "--", "sh", "-c", "kill -9 $$"])).status).toBe(137);
-        expectError(await box.vm(["exec", "nothing"]), 66, /cannot run nothing: no such program in the guest/);
+        expectError(
+          await box.vm(["exec", "nothing"]),
+          66,
+          /cannot run nothing: no such program in the guest/,
+        );
       }, 30_000);
 
       test("an agent that hangs: told in 3 s; its late answer confuses nobody", async () => {

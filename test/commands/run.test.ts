@@ -185,7 +185,7 @@ describe("run", () => {
   test("shows the screen in the viewer that there is, and ends with it", async () => {
     using box = await created("MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\n");
     box.environment.DISPLAY = ":0";
-    box.program("remote-viewer", `echo "$@" >${box.top}/viewed; sleep 60`);
+    box.program("remote-viewer", `echo "$@" >${box.top}/new; mv ${box.top}/new ${box.top}/viewed; sleep 60`);
     const { command, qemu } = await box.following("run");
     await until("the viewer is up", () => existsSync(join(box.top, "viewed")));
     expect(readFileSync(join(box.top, "viewed"), "utf8")).toContain("spice.vv");

@@ -78,7 +78,7 @@ export function writeTo(fd: Output, data: string | Uint8Array): boolean | Promis
   return true;
 }
 
-/** Writes to standard error. What cannot be told is lost: a lost terminal must not stop a change halfway. */
+/** Writes to standard error. Errors are ignored: a lost terminal must not stop a change halfway. */
 export function writeError(data: string | Uint8Array): boolean | Promise<boolean> {
   try {
     return writeTo(STDERR, data);

@@ -11,7 +11,7 @@ export interface Source {
   path: string;
   /** A disk; others are small. */
   disk: boolean;
-  /** The image that a disk lies over. */
+  /** The backing file of a disk. */
   base: ReadImage | undefined;
 }
 

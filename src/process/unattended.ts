@@ -1,5 +1,5 @@
 import { STDERR, STDIN } from "../lib/standard-streams.ts";
 import { isTerminal } from "./terminal.ts";
 
-/** Nobody waits at a terminal: others go first. */
+/** Neither stdin nor stderr is a terminal: run with idle priority. */
 export const isUnattended = (): boolean => !isTerminal(STDIN) && !isTerminal(STDERR);

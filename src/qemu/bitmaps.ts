@@ -41,9 +41,10 @@ export function isBitmapDirectory(bytes: Buffer, clusterBytes: number): boolean 
 }
 
 /**
- * Takes bitmaps that would keep qemu from opening a working disk out of use: one that could not write them when it ended
- * (a full or failing disk, a power cut) leaves such. The guest's data is not touched. Nobody else may have it open.
- * @returns whether there were such
+ * Disables invalid bitmaps, which keep qemu from opening a working disk. A qemu that cannot write its bitmaps when it
+ * exits (full or failing disk, power cut) leaves them invalid. Guest data is not changed. No other process may have the
+ * disk open.
+ * @returns whether the bitmaps were invalid
  * @throws a system error
  */
 export function dropBrokenBitmaps(path: string): boolean {

@@ -60,7 +60,7 @@ async function answersQuit(qemu: EndingQemu, limitMs: number): Promise<boolean> 
   }
 }
 
-/** Waits for the end of a child of ours, but not for ever, and not long after a stop signal. */
+/** Waits for the exit of a child process, with a limit that a stop signal shortens. */
 export async function hasEnded(ended: Promise<unknown>, limitMs: number, hurryMs?: number): Promise<boolean> {
   const limit = Promise.withResolvers<false>();
   using _limit = limitWait(limitMs, () => limit.resolve(false), hurryMs);

@@ -90,7 +90,7 @@ export function parseImageHeader(bytes: Buffer): ImageHeader {
   const format = starts(VDI_MAGIC, 64) ? "vdi" : (MAGICS.find(([, magic]) => starts(magic))?.[0] ?? "raw");
   if (format === "qcow2") {
     const qcow2 = parseQcow2Header(bytes);
-    // The worse claim is told: a backing file may be one of ours.
+    // A data file is reported first: a backing file may be a snapshot of this VM.
     const refersTo = qcow2.dataFile ? "data file" : qcow2.backingName ? "backing file" : undefined;
     return { format, refersTo, qcow2 };
   }

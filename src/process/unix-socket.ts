@@ -27,15 +27,15 @@ export function socketIn(directory: string, name: string): string {
 export async function withSocketAddress<T>(path: string, use: (address: string) => Promise<T>): Promise<T> {
   const fd = openSync(path, O_PATH | constants.O_NOFOLLOW);
   try {
-    if (!fstatSync(fd).isSocket()) throw notListening(path);
+    if (!fstatSync(fd).isSocket()) throw notListening("it is no socket", path);
     return await use(`/proc/self/fd/${fd}`);
   } finally {
     closeSync(fd);
   }
 }
 
-const notListening = (path: string): Error =>
-  Object.assign(new Error(`ECONNREFUSED: it is no socket, connect '${path}'`), { code: "ECONNREFUSED" });
+const notListening = (why: string, path: string): Error =>
+  Object.assign(new Error(`ECONNREFUSED: ${why}, connect '${path}'`), { code: "ECONNREFUSED" });
 
 /**
  * Connects, and waits for a place in the listener's queue, which is short: Bun takes a full one (EAGAIN) for a dead
@@ -60,6 +60,8 @@ export function connectUnix(
           (tooLate) => tooLate.terminate(),
           () => {},
         );
+        // The listener closed while we stood in its queue.
+        if (hasErrno(error, "ECONNRESET")) throw notListening("its listener is gone", path);
         if (!hasErrno(error, "ECONNREFUSED") || !isUnixSocketAlive(unix)) throw error;
         if (Date.now() > deadline) throw late();
       }

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
+import { isUnixSocketAlive } from "../../src/process/libc.ts";
 import { connectUnix, isListening, socketIn } from "../../src/process/unix-socket.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -90,6 +91,17 @@ describe("connectUnix", () => {
     await whileFull(async () => {
       await expect(connectUnix(socket, { data: () => {} }, 100, late)).rejects.toThrow("late");
     });
+  });
+
+  test("to a listener that dies before it accepts: nobody listens", async () => {
+    const script = `require("node:net").createServer().listen(process.argv[1], () => console.log("up"))`;
+    const listener = Bun.spawn([process.execPath, "-e", script, socket], { stdout: "pipe" });
+    await listener.stdout.getReader().read();
+    listener.kill("SIGSTOP");
+    const connecting = connectUnix(socket, { data: () => {} }, 20_000, late);
+    listener.kill("SIGKILL");
+    while (isUnixSocketAlive(socket)) Bun.sleepSync(1);
+    await expect(connecting).rejects.toMatchObject({ code: "ECONNREFUSED" });
   });
 
   test("to nobody fails at once", async () => {

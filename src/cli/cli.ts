@@ -72,7 +72,7 @@ async function execute(intent: Intent, context: Context): Promise<void> {
  * @returns what is different for the next command
  */
 async function runRequest(
-  { invocation, request }: Request,
+  { invocation, definition, request }: Request,
   context: Context,
   announced: boolean,
 ): Promise<ContextChange | undefined> {
@@ -81,7 +81,7 @@ async function runRequest(
   using _activity = watchActivity();
   if (announced) log.announce(command.name, words);
   try {
-    return await command.definition.run?.(cittyContext(invocation, { context, request }));
+    return await definition.run?.(cittyContext(definition, invocation, { context, request }));
   } catch (error) {
     if (command.name !== "run") throw error;
     const { explainWord } = await import("./refused-word.ts");

@@ -3,7 +3,7 @@ import { setCommandLine } from "../lib/command-line.ts";
 import { PLAIN, log, setQuiet, setupLog } from "../lib/log.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { installSignalHandlers, throwIfInterrupted } from "../process/signals.ts";
-import { openVm, withHostdir } from "../vm/open.ts";
+import { openVm, withHostdir } from "../vm/find.ts";
 import type { ContextChange } from "../commands/define.ts";
 import type { Context } from "../vm/context.ts";
 import { parseArgv, type Intent } from "./argv.ts";

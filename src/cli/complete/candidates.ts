@@ -59,7 +59,7 @@ const hostdirOf = ({ cwd, options }: Context): string => resolveHostdir(resolve(
 /** PROFILES as the settings say, where these can be read without bash. */
 async function profilesOf(context: Context): Promise<string> {
   try {
-    const { openVm } = await import("../../vm/open.ts");
+    const { openVm } = await import("../../vm/find.ts");
     return (await openVm(context, false)).settings.PROFILES;
   } catch {
     return join(context.home, context.prog);

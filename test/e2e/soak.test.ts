@@ -29,7 +29,7 @@ suite(
         wanted: () => true,
         point: (name, violations) => {
           points++;
-          wrong.push(...violations.map((text) => `FAULTS_SEED=${seed} ${name}: ${text}`));
+          wrong.push(...violations.map((text) => `VM_TEST_SEED=${seed} ${name}: ${text}`));
         },
       });
       return { wrong, points };

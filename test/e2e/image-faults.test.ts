@@ -18,14 +18,14 @@ suite("faults in qcow2 snapshots", () => {
   });
   afterAll(() => lab?.[Symbol.dispose]());
 
-  if (isTurn(0))
+  if (isTurn(1))
     test("kill -9 at moments of backup, restore, merge and prune", async () => {
       await sweepKills({ lab, seed, point }, 1);
       expect(wrong).toEqual([]);
       expect(points).toBe(7);
     });
 
-  if (isTurn(1))
+  if (isTurn(0))
     rootTest("a disk that is full half-way", async () => {
       await sweepFull({ lab, seed, point }, 1);
       expect(wrong).toEqual([]);

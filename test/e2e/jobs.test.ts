@@ -391,7 +391,7 @@ suite("jobs", () => {
       box.write(
         "post-install.sh",
         `cat one.txt; echo "$SETUP_HOSTNAME" >"$DESTDIR/etc/hostname"
-         run chroot "$DESTDIR" /bin/sh -c 'test -d /proc/1 && echo chrooted' >"$OUTDIR/said"\n`,
+         chroot "$DESTDIR" /bin/sh -c 'test -d /proc/1 && echo chrooted' >"$OUTDIR/said"\n`,
       );
       box.write("post-install.post", 'cp "$OUTDIR/said" "$HOSTDIR/said"\n');
       expect((await box.ok(["job", "post-install"])).stdout).toContain("\none\n");

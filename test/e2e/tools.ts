@@ -66,6 +66,12 @@ export function sampled<T>(variations: readonly T[], always = 1, more = 1): T[] 
   return [...variations.slice(0, always), ...chosen];
 }
 
+/** Tests that are variations of one. */
+export const testSampled = (variations: Record<string, () => unknown>, always: number, more: number): void =>
+  test.each(sampled(Object.entries(variations), always, more))("%s", async (_title, body) => {
+    await body();
+  });
+
 /** Is it the turn of a test that takes long, on one of so many days? */
 export const isTurn = (turn: number, days = 2): boolean => allVariations || seed % days === turn;
 

@@ -336,7 +336,6 @@ test("the standard streams are written in few places", () => {
     "guest/console.ts",
     "guest/exec.ts",
     "job/output.ts",
-    "main.ts",
     "process/stdout.ts",
     "process/terminal.ts",
   ]);

@@ -114,7 +114,7 @@ async function findJobs(qmp: QmpClient, ids?: readonly string[]): Promise<ReplyO
 
 /** Cancels all copy jobs, including those of an earlier command. */
 export const cancelAllJobs = (qmp: QmpClient): Promise<void> =>
-  cancelJobs(qmp, undefined, () => => Bun.sleep(RETRY_MS));
+  cancelJobs(qmp, undefined, () => Bun.sleep(RETRY_MS));
 
 /**
  * Cancels running jobs, and dismisses all.

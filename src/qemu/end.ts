@@ -4,41 +4,41 @@ import { describeHolder, type Holder } from "../process/holders.ts";
 import { limitWait } from "../process/signals.ts";
 import { QmpDisconnect } from "../qmp/errors.ts";
 
-/** One attempt to end a qemu, and how long it may take then until it is gone. */
+/** One attempt to terminate a qemu, and the time limit for its exit. */
 export interface Rung {
   by: "quit" | "SIGTERM" | "SIGKILL";
   limitMs: number;
-  /** How long qemu's monitor may take to answer `quit`. */
+  /** Time limit for the reply to `quit`. */
   answerMs?: number;
 }
 
-/** The first two flush the images. */
+/** qemu flushes the images on `quit` and SIGTERM. */
 export const LADDER: readonly Rung[] = [
   { by: "quit", limitMs: 10_000 },
   { by: "SIGTERM", limitMs: 10_000 },
   { by: "SIGKILL", limitMs: 10_000 },
 ];
 
-/** For a qemu whose disks are thrown away. */
+/** For a qemu whose disks are discarded. */
 export const KILL: readonly Rung[] = LADDER.slice(-1);
 
-/** For a qemu that writes bitmaps into its images when it closes them. */
+/** For a qemu that writes bitmaps to its images on exit. */
 export const PATIENT: readonly Rung[] = [{ by: "quit", limitMs: 300_000 }, ...LADDER.slice(1)];
 
 const ANSWER_MS = 3000;
 
-/** A qemu to be ended. */
+/** Operations on the qemu to terminate. */
 export interface EndingQemu {
-  /** Sends `quit` by QMP. @throws when qemu does not answer */
+  /** Sends `quit` by QMP. @throws if qemu does not reply */
   quit(): Promise<unknown>;
   signal(name: "SIGTERM" | "SIGKILL"): void;
-  /** Waits until it has gone. @returns false when it has not after `limitMs` */
+  /** Waits for its exit. @returns false after `limitMs` */
   isGone(limitMs: number): Promise<boolean>;
 }
 
 /**
- * Ends a qemu: tries one rung after the other until it has gone.
- * @returns false when it still runs after all of them
+ * Terminates a qemu: tries each step until it has exited.
+ * @returns false if it still runs after the last step
  */
 export async function endQemu(qemu: EndingQemu, ladder: readonly Rung[] = LADDER): Promise<boolean> {
   for (const { by, limitMs, answerMs = ANSWER_MS } of ladder) {
@@ -49,31 +49,31 @@ export async function endQemu(qemu: EndingQemu, ladder: readonly Rung[] = LADDER
   return false;
 }
 
-/** @returns false when qemu does not answer: another client has its monitor, or it hangs */
+/** @returns false if qemu does not reply: another client is connected to its monitor, or it hangs */
 async function answersQuit(qemu: EndingQemu, limitMs: number): Promise<boolean> {
   try {
-    await within(qemu.quit(), limitMs, () => new Error("no answer to quit"));
+    await within(qemu.quit(), limitMs, () => new Error("no reply to quit"));
     return true;
   } catch (error) {
-    // It is going already.
+    // It is exiting.
     return error instanceof QmpDisconnect;
   }
 }
 
-/** Waits for the exit of a child process, with a limit that a stop signal shortens. */
+/** Waits for the exit of a child process. A stop signal shortens the limit. */
 export async function hasEnded(ended: Promise<unknown>, limitMs: number, hurryMs?: number): Promise<boolean> {
   const limit = Promise.withResolvers<false>();
   using _limit = limitWait(limitMs, () => limit.resolve(false), hurryMs);
   return await Promise.race([ended.then(() => true), limit.promise]);
 }
 
-/** @param qemu undefined when its process cannot be seen */
+/** @param qemu undefined if its process is not accessible */
 export function stillRuns(qemu: Holder | undefined): VmError {
   if (!qemu)
-    return new VmError("io", "cannot end qemu: it does not answer, and its process cannot be seen", {
+    return new VmError("io", "cannot kill qemu: no reply from its monitor, and its process is not accessible", {
       hint: "run the command again as root, or as the user who started the VM",
     });
-  return new VmError("io", `cannot end ${describeHolder(qemu)}: it still runs after SIGKILL`, {
-    hint: `see what it waits for: ps -o pid,user,stat,wchan:20 -p ${qemu.pid}`,
+  return new VmError("io", `cannot kill ${describeHolder(qemu)}: it still runs after SIGKILL`, {
+    hint: `show what it waits for: ps -o pid,user,stat,wchan:20 -p ${qemu.pid}`,
   });
 }

@@ -118,7 +118,9 @@ function restoreOutput(work: Workdir): void {
   if (outside.length === 0) return;
   const some = outside.slice(0, 3).map(plain).join(", ");
   const further = outside.length > 3 ? ` and ${outside.length - 3} more` : "";
-  log.warn(`symlinks that point outside ${out} are kept as regular files with the target as content: ${some}${further}`);
+  log.warn(
+    `symlinks that point outside ${out} are kept as regular files with the target as content: ${some}${further}`,
+  );
 }
 
 /** Copies the job to `.in`, unless `.pre` has put one there. */

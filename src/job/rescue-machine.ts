@@ -103,9 +103,13 @@ function refuseOtherKernel(name: string, kernel: string, arch: Arch): void {
   // An unknown kernel may be the user's own, and suitable.
   if (arches.length === 0 || arches.includes(arch)) return;
   const found = arches.join(" or ");
-  throw new VmError("config", `cannot use the rescue ${name} for ${arch} guests: its kernel is for ${found}`, {
-    hint: `omit --rescue to use rescue-${arch}; build it: ${commandLine("rescue", "build")}`,
-  });
+  throw new VmError(
+    "config",
+    `cannot use the rescue ${name} for ${arch} guests: its kernel is for ${found}`,
+    {
+      hint: `omit --rescue to use rescue-${arch}; build it: ${commandLine("rescue", "build")}`,
+    },
+  );
 }
 
 /** The uncompressed kernel; undefined if it could not be uncompressed: then the other one is booted. */

@@ -38,9 +38,13 @@ export function keptSettings(directory: string, settings: string): string | unde
   const text = lstatOf(file)?.isFile() ? readSmall(file) : undefined;
   const lines = settings.split("\n").filter((line) => line.startsWith("RESCUE_"));
   if (text !== undefined && lines.every((line) => text.split("\n").includes(line))) return text;
-  throw new VmError("cannotCreate", `cannot build in ${directory}: it exists, and is another kind of rescue or no rescue`, {
-    hint: "choose another name (--name=NAME, and --rescue=NAME for jobs), or move it out of the way",
-  });
+  throw new VmError(
+    "cannotCreate",
+    `cannot build in ${directory}: it exists, and is another kind of rescue or no rescue`,
+    {
+      hint: "choose another name (--name=NAME, and --rescue=NAME for jobs), or move it out of the way",
+    },
+  );
 }
 
 /**

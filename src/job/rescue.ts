@@ -47,7 +47,8 @@ export function parseRescueRequest(
   const action = RESCUE_ACTIONS.find((one) => one === word);
   if (!action) throw usageError(`rescue: '${word}' is neither build nor list`, `${programName()} rescue -h`);
   if (action === "list") {
-    if (given.length > 0) throw usageError(`rescue list takes no --${given[0]}`, `use it with: ${programName()} rescue build`);
+    if (given.length > 0)
+      throw usageError(`rescue list takes no --${given[0]}`, `use it with: ${programName()} rescue build`);
     return { action };
   }
   const compress = COMPRESSIONS.find((one) => one === (text("compress") ?? "none"));
@@ -180,8 +181,7 @@ async function buildOwn(
     ...(modules !== undefined && { modules: resolve(context.cwd, modules) }),
   });
   log.info(`kernel ${built.kernelVersion}`);
-  if (built.vmlinux === false)
-    log.info("cannot uncompress the kernel: jobs start some seconds later");
+  if (built.vmlinux === false) log.info("cannot uncompress the kernel: jobs start some seconds later");
   if (built.missing.length > 0)
     log.info(
       `missing from the rescue, because not ${root === undefined ? "installed" : `in ${root}`}: ${built.missing.join(", ")}`,

@@ -5,7 +5,7 @@ import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Machine } from "../machine/types.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { buildPluggedDevices } from "../qemu/devices/disk.ts";
+import { buildHotpluggedDevices } from "../qemu/devices/disk.ts";
 import { startQemu, type QemuSession } from "../qemu/session.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { Channel } from "../rescue/channel.ts";
@@ -188,7 +188,7 @@ async function resume(
     await running.qmp.execute("migrate-set-capabilities", MIGRATION_EVENTS);
     await running.qmp.execute("migrate-incoming", { uri: "fd:3" });
     await waitForStep(MIGRATION_MS, running, migrated.promise);
-    for (const device of buildPluggedDevices(resumed)) await running.qmp.execute("device_add", device);
+    for (const device of buildHotpluggedDevices(resumed)) await running.qmp.execute("device_add", device);
     await running.qmp.execute("cont");
     const time = (Date.now() / 1000).toFixed(3);
     control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);

@@ -134,7 +134,8 @@ async function requireGoodDisk(hostdir: string, dir: string, name: string): Prom
       hint: `move the disk back, or remove it from IMAGES in ${HOST.guestEnv}`,
     });
   requireRegularDisk(path);
-  if (!ownedByUs(stats)) throw refuseAdoption(path, "it belongs to another user", "run the command as that user");
+  if (!ownedByUs(stats))
+    throw refuseAdoption(path, "it belongs to another user", "run the command as that user");
   const { format, refersTo, backingName } = readImageHeader(path);
   if (format !== "qcow2" || refersTo === "data file")
     throw refuseAdoption(

@@ -91,7 +91,9 @@ export async function createVm(
       remarkVolatile(vm.hostdir, { dir: workdir, inplace: settings.INPLACE });
       const temporary = context.options.additions.IMAGES ?? [];
       if (temporary.length > 0)
-        log.info("--image before create applies to this command line only; put it after create to keep the image");
+        log.info(
+          "--image before create applies to this command line only; put it after create to keep the image",
+        );
     } catch (error) {
       stage.abort();
       throw fileError(`cannot create ${guestName}`, error);
@@ -144,7 +146,10 @@ function refuseUnwritable(values: GuestEnv): void {
   for (const [name, value] of Object.entries(values))
     for (const text of [value].flat())
       if (/[^\P{Cc}\n\t]/u.test(text))
-        throw new VmError("usage", `cannot save ${name}: it contains a control character: ${JSON.stringify(text)}`);
+        throw new VmError(
+          "usage",
+          `cannot save ${name}: it contains a control character: ${JSON.stringify(text)}`,
+        );
 }
 
 function guestEnvOf(

@@ -14,7 +14,7 @@ import {
   resizeImage,
   type Measured,
 } from "../qemu/img.ts";
-import { refuseNoImage } from "../qemu/no-image.ts";
+import { refuseNonImage } from "../qemu/non-image.ts";
 import { shellQuote } from "../lib/shell.ts";
 import type { Context } from "../vm/context.ts";
 import type { CreateOptions, FromRequest } from "./create-options.ts";
@@ -36,7 +36,7 @@ export async function inspectSource(context: Context, { image, linked }: FromReq
   const blockDevice = statSync(named).isBlockDevice();
   // A symlink to a file may get another target later. A block device keeps its name: its number changes at each boot.
   const path = blockDevice ? named : realpathSync(named);
-  refuseNoImage(path, "cannot create a disk from");
+  refuseNonImage(path, "cannot create a disk from");
   const { format, refersTo } = readImageHeader(path);
   if (refersTo)
     throw new VmError("io", `refusing the image ${path}: it refers to an external ${refersTo}`, {

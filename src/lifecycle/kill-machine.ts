@@ -3,7 +3,7 @@ import { hasErrno } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { describeHolder, type Holder } from "../process/holders.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
-import { endQemu, stillRuns } from "../qemu/end.ts";
+import { terminateQemu, stillRunningError } from "../qemu/end.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
 import type { Workdir } from "../store/workdir.ts";
@@ -20,7 +20,7 @@ const POLL_MS = 50;
 export async function killMachine(work: Workdir): Promise<void> {
   if ((await findRunning(work)) === undefined) return;
   log.info("killing the running guest");
-  const gone = await endQemu({
+  const gone = await terminateQemu({
     quit: () => quitByQmp(work),
     signal: (name) => {
       for (const qemu of findQemus(work)) {
@@ -30,7 +30,7 @@ export async function killMachine(work: Workdir): Promise<void> {
     },
     isGone: (limitMs) => isGone(work, limitMs),
   });
-  if (!gone) throw stillRuns(findQemus(work)[0]);
+  if (!gone) throw stillRunningError(findQemus(work)[0]);
 }
 
 async function isGone(work: Workdir, limitMs: number): Promise<boolean> {

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { AgentError, GuestAgent } from "../qmp/agent.ts";
 import type { QmpClient } from "../qmp/client.ts";
-import { findLine } from "../qmp/chardev.ts";
+import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 
 /** Interval of requests: a guest that is booting ignores them. */
@@ -25,8 +25,8 @@ export async function requestPowerOff(qmp: QmpClient, workdir: string, again: bo
 }
 
 async function shutDownByAgent(qmp: QmpClient, socket: string): Promise<boolean> {
-  const line = await findLine(qmp, WORK.agent);
-  if (!line?.guestOpen || line.taken) return false;
+  const line = await findChardev(qmp, WORK.agent);
+  if (!line?.guestOpen || line.connected) return false;
   try {
     using agent = await GuestAgent.connect(socket, AGENT_MS);
     const refused = agent.execute("guest-shutdown").then(

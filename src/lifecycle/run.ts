@@ -8,7 +8,7 @@ import { findForward, SSH_PORT } from "../machine/parse.ts";
 import type { Machine } from "../machine/types.ts";
 import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { lastWords, QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
+import { readLastLines, QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
@@ -146,7 +146,7 @@ async function startVm(
       const logPath = join(work.dir, WORK.qemuLog);
       const { display } = resolved;
       const onPort = "at" in display && "port" in display.at;
-      const portRace = onPort && saysPortTaken(lastWords(logPath));
+      const portRace = onPort && saysPortTaken(readLastLines(logPath));
       removeRunFiles(work);
       if (!portRace || portChosen(vm) || attempt === PORT_TRIES) throw error;
     }
@@ -209,7 +209,8 @@ async function waitUntilOff(
   let first: StopSignal | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let repeated: ReturnType<typeof setInterval> | undefined;
-  const request = (again: boolean): void => void requestPowerOff(machine.qmp, work.dir, again).catch(() => {});
+  const request = (again: boolean): void =>
+    void requestPowerOff(machine.qmp, work.dir, again).catch(() => {});
   const failed = Promise.withResolvers<never>();
   const kill = (): void => void machine.end().catch(failed.reject);
   const take = (signal: StopSignal): void => {

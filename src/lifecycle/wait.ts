@@ -4,7 +4,7 @@ import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { either } from "../lib/text.ts";
-import { findLine } from "../qmp/chardev.ts";
+import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import { WAIT_EVENTS, type WaitEvent } from "./choices.ts";
 import type { Context } from "../vm/context.ts";
@@ -83,4 +83,4 @@ function greets(place: { host: string; port: number }): Promise<boolean> {
 
 /** Has qemu-ga opened its port? */
 const hasAgent = (context: Context): Promise<boolean> =>
-  withLive(context, "wait", async ({ qmp }) => (await findLine(qmp, WORK.agent))?.guestOpen === true);
+  withLive(context, "wait", async ({ qmp }) => (await findChardev(qmp, WORK.agent))?.guestOpen === true);

@@ -3,7 +3,7 @@ import { log } from "../lib/log.ts";
 import { GuestAgent } from "../qmp/agent.ts";
 import { getDrive, listBlockNodes, removeNode, settingDrive } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
-import { findLine } from "../qmp/chardev.ts";
+import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import { cancelAllJobs } from "./block-jobs.ts";
 import { NODE } from "./names.ts";
@@ -40,7 +40,7 @@ export async function removeFleecing(qmp: QmpClient): Promise<void> {
 /** Cleans up after a killed command in a running VM: jobs and nodes as above, and frozen filesystems. */
 export async function cleanUpLive(qmp: QmpClient, workdir: string): Promise<void> {
   await removeFleecing(qmp);
-  if (!(await findLine(qmp, WORK.agent))?.guestOpen) return;
+  if (!(await findChardev(qmp, WORK.agent))?.guestOpen) return;
   try {
     using agent = await GuestAgent.connect(join(workdir, WORK.agent), AGENT_MS);
     if ((await agent.execute("guest-fsfreeze-status")) === "thawed") return;

@@ -106,7 +106,7 @@ async function freezePointInTime(
   running: boolean,
   filter: string,
 ): Promise<QmpError | undefined> {
-  const replies = qmp.executeTogether([
+  const replies = qmp.executeBatch([
     ...(running ? [["stop"] as const] : []),
     ...(actions.length > 0 ? [["transaction", { actions }] as const] : []),
     ...disks.map(({ node }) => ["qom-set", settingDrive(`${node}-dev`, filter + node)] as const),

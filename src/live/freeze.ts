@@ -3,7 +3,7 @@ import { reasonOf } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { GuestAgent } from "../qmp/agent.ts";
 import type { QmpClient } from "../qmp/client.ts";
-import { findLine } from "../qmp/chardev.ts";
+import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 
 /** Time limit for the guest agent to answer a sync. */
@@ -48,7 +48,7 @@ export async function whileFrozen(
 
 /** @returns undefined if no agent is connected, or it cannot freeze */
 async function freeze(qmp: QmpClient, workdir: string): Promise<GuestAgent | undefined> {
-  if (!(await findLine(qmp, WORK.agent))?.guestOpen) return undefined;
+  if (!(await findChardev(qmp, WORK.agent))?.guestOpen) return undefined;
   let agent: GuestAgent | undefined;
   try {
     agent = await GuestAgent.connect(join(workdir, WORK.agent), AGENT_MS);

@@ -109,11 +109,9 @@ async function findDisks(qmp: QmpClient, sources: readonly Source[]): Promise<Op
       const format = nodes.find(({ node, driver }) => driver === "qcow2" && `${node}-file` === opened?.node);
       if (format?.corrupt) throw damagedDisk(path, "the running qemu has marked it corrupt");
       if (format) return { name, ...format };
-      throw new VmError(
-        "busy",
-        `cannot back up the running VM: its qemu has no block node for ${path}`,
-        { hint: `restart it with this version: ${commandLine("restart")}` },
-      );
+      throw new VmError("busy", `cannot back up the running VM: its qemu has no block node for ${path}`, {
+        hint: `restart it with this version: ${commandLine("restart")}`,
+      });
     });
 }
 

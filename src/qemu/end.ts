@@ -5,7 +5,7 @@ import { limitWait } from "../process/signals.ts";
 import { QmpDisconnect } from "../qmp/errors.ts";
 
 /** One attempt to terminate a qemu, and the time limit for its exit. */
-export interface Rung {
+export interface TerminateStep {
   by: "quit" | "SIGTERM" | "SIGKILL";
   limitMs: number;
   /** Time limit for the reply to `quit`. */
@@ -13,22 +13,25 @@ export interface Rung {
 }
 
 /** qemu flushes the images on `quit` and SIGTERM. */
-export const LADDER: readonly Rung[] = [
+export const TERMINATE_STEPS: readonly TerminateStep[] = [
   { by: "quit", limitMs: 10_000 },
   { by: "SIGTERM", limitMs: 10_000 },
   { by: "SIGKILL", limitMs: 10_000 },
 ];
 
 /** For a qemu whose disks are discarded. */
-export const KILL: readonly Rung[] = LADDER.slice(-1);
+export const KILL_ONLY: readonly TerminateStep[] = TERMINATE_STEPS.slice(-1);
 
 /** For a qemu that writes bitmaps to its images on exit. */
-export const PATIENT: readonly Rung[] = [{ by: "quit", limitMs: 300_000 }, ...LADDER.slice(1)];
+export const FLUSH_STEPS: readonly TerminateStep[] = [
+  { by: "quit", limitMs: 300_000 },
+  ...TERMINATE_STEPS.slice(1),
+];
 
 const ANSWER_MS = 3000;
 
 /** Operations on the qemu to terminate. */
-export interface EndingQemu {
+export interface QemuHandle {
   /** Sends `quit` by QMP. @throws if qemu does not reply */
   quit(): Promise<unknown>;
   signal(name: "SIGTERM" | "SIGKILL"): void;
@@ -40,8 +43,11 @@ export interface EndingQemu {
  * Terminates a qemu: tries each step until it has exited.
  * @returns false if it still runs after the last step
  */
-export async function endQemu(qemu: EndingQemu, ladder: readonly Rung[] = LADDER): Promise<boolean> {
-  for (const { by, limitMs, answerMs = ANSWER_MS } of ladder) {
+export async function terminateQemu(
+  qemu: QemuHandle,
+  steps: readonly TerminateStep[] = TERMINATE_STEPS,
+): Promise<boolean> {
+  for (const { by, limitMs, answerMs = ANSWER_MS } of steps) {
     if (by !== "quit") qemu.signal(by);
     else if (!(await answersQuit(qemu, answerMs))) continue;
     if (await qemu.isGone(limitMs)) return true;
@@ -50,7 +56,7 @@ export async function endQemu(qemu: EndingQemu, ladder: readonly Rung[] = LADDER
 }
 
 /** @returns false if qemu does not reply: another client is connected to its monitor, or it hangs */
-async function answersQuit(qemu: EndingQemu, limitMs: number): Promise<boolean> {
+async function answersQuit(qemu: QemuHandle, limitMs: number): Promise<boolean> {
   try {
     await within(qemu.quit(), limitMs, () => new Error("no reply to quit"));
     return true;
@@ -61,18 +67,26 @@ async function answersQuit(qemu: EndingQemu, limitMs: number): Promise<boolean> 
 }
 
 /** Waits for the exit of a child process. A stop signal shortens the limit. */
-export async function hasEnded(ended: Promise<unknown>, limitMs: number, hurryMs?: number): Promise<boolean> {
+export async function waitForExit(
+  ended: Promise<unknown>,
+  limitMs: number,
+  hurryMs?: number,
+): Promise<boolean> {
   const limit = Promise.withResolvers<false>();
   using _limit = limitWait(limitMs, () => limit.resolve(false), hurryMs);
   return await Promise.race([ended.then(() => true), limit.promise]);
 }
 
 /** @param qemu undefined if its process is not accessible */
-export function stillRuns(qemu: Holder | undefined): VmError {
+export function stillRunningError(qemu: Holder | undefined): VmError {
   if (!qemu)
-    return new VmError("io", "cannot kill qemu: no reply from its monitor, and its process is not accessible", {
-      hint: "run the command again as root, or as the user who started the VM",
-    });
+    return new VmError(
+      "io",
+      "cannot kill qemu: no reply from its monitor, and its process is not accessible",
+      {
+        hint: "run the command again as root, or as the user who started the VM",
+      },
+    );
   return new VmError("io", `cannot kill ${describeHolder(qemu)}: it still runs after SIGKILL`, {
     hint: `show what it waits for: ps -o pid,user,stat,wchan:20 -p ${qemu.pid}`,
   });

@@ -209,7 +209,7 @@ export function findHeaderDamage({ qcow2, fileBytes }: HeaderInFile): string | u
 }
 
 /** Why a disk of a VM or snapshot is not a standalone qcow2 image; undefined if it is. @throws as `readOwnHeader` */
-export function findForeignPart(path: string): string | undefined {
+export function findExternalReference(path: string): string | undefined {
   const { format, refersTo } = readOwnHeader(path);
   if (refersTo) return `it refers to an external ${refersTo}`;
   return format === "qcow2" ? undefined : `it is ${format}, not qcow2`;
@@ -219,8 +219,8 @@ export function findForeignPart(path: string): string | undefined {
  * Refuses a disk that refers to another file: the guest could read any file of the host through it.
  * @param shown path for the message, such as that of the compressed image
  */
-export function refuseForeignParts(path: string, shown = path): void {
-  const reason = findForeignPart(path);
+export function refuseExternalReference(path: string, shown = path): void {
+  const reason = findExternalReference(path);
   if (reason === undefined) return;
   throw new VmError("io", `refusing ${shown}: ${reason}`, {
     hint: "use another snapshot or copy: disks of a VM are standalone qcow2 images, and this one was modified",

@@ -13,7 +13,7 @@ import { interruption, limitWait } from "../process/signals.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
-import { endQemu, hasEnded, LADDER, stillRuns, type Rung } from "./end.ts";
+import { terminateQemu, waitForExit, TERMINATE_STEPS, stillRunningError, type TerminateStep } from "./end.ts";
 
 /** A child process qemu, with a connection to its QMP monitor. */
 export interface QemuSession {
@@ -25,7 +25,7 @@ export interface QemuSession {
    * Terminates qemu. Further calls wait for the first one.
    * @throws 74 if it still runs after all steps
    */
-  end(ladder?: readonly Rung[]): Promise<QemuEnd>;
+  end(steps?: readonly TerminateStep[]): Promise<QemuEnd>;
   /** Closes the connection, and lets this program exit while qemu runs. */
   release(): void;
 }
@@ -116,16 +116,17 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     return { shutdown, status, signal };
   });
   let ending: Promise<QemuEnd> | undefined;
-  const end = async (ladder: readonly Rung[]): Promise<QemuEnd> => {
-    const isGone = (limitMs: number): Promise<boolean> => hasEnded(ended, limitMs);
-    if (await endQemu({ quit: () => qmp.execute("quit"), signal: child.kill, isGone }, ladder)) return ended;
-    throw stillRuns({ pid: child.pid, name: "qemu" });
+  const end = async (steps: readonly TerminateStep[]): Promise<QemuEnd> => {
+    const isGone = (limitMs: number): Promise<boolean> => waitForExit(ended, limitMs);
+    if (await terminateQemu({ quit: () => qmp.execute("quit"), signal: child.kill, isGone }, steps))
+      return ended;
+    throw stillRunningError({ pid: child.pid, name: "qemu" });
   };
   return {
     pid: child.pid,
     qmp,
     ended,
-    end: (ladder = LADDER) => (ending ??= end(ladder)),
+    end: (steps = TERMINATE_STEPS) => (ending ??= end(steps)),
     release: () => {
       qmp.close();
       child.release();
@@ -141,7 +142,7 @@ async function notStarted(
 ): Promise<unknown> {
   if (why === "late") child.kill("SIGKILL");
   const { status, signal } = await within(child.done, KILL_MS, () =>
-    stillRuns({ pid: child.pid, name: "qemu" }),
+    stillRunningError({ pid: child.pid, name: "qemu" }),
   );
   if (interruption.aborted) return interruption.reason;
   const how =
@@ -150,7 +151,7 @@ async function notStarted(
       : signal
         ? `killed by ${signal}`
         : `status ${status}`;
-  const output = lastWords(logPath);
+  const output = readLastLines(logPath);
   const Failure = why === "late" || signal ? VmError : QemuRefusal;
   return new Failure("io", `qemu did not start (${how})${output ? `:\n  ${output}` : ""}`, {
     hint: script && `run the command by hand: ${shellQuote(script)}`,
@@ -158,7 +159,7 @@ async function notStarted(
 }
 
 /** Last lines of qemu's log; empty if there is none, or it is not a regular file. */
-export function lastWords(logPath: string): string {
+export function readLastLines(logPath: string): string {
   let text = "";
   try {
     text = readTail(logPath, LOG_END_BYTES) ?? "";

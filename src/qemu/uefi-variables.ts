@@ -15,7 +15,7 @@ const HEADER_BYTES = 44;
  * @param bytes its length
  * @returns the damage; undefined if there is none, or without a firmware volume (empty flash, another image format)
  */
-export function findCut(head: Buffer, bytes: number): string | undefined {
+export function findTruncation(head: Buffer, bytes: number): string | undefined {
   if (bytes === 0) return "it is empty";
   if (head.toString("latin1", SIGNATURE_AT, HEADER_BYTES) !== SIGNATURE)
     return head.length < HEADER_BYTES ? "it is truncated" : undefined;
@@ -23,12 +23,12 @@ export function findCut(head: Buffer, bytes: number): string | undefined {
   return length > BigInt(bytes) ? `it is truncated: ${bytes} of at least ${length} bytes` : undefined;
 }
 
-/** @returns as `findCut` @throws VmError 74 if it is not a regular file, a system error */
+/** @returns as `findTruncation` @throws VmError 74 if it is not a regular file, a system error */
 export function findVariablesDamage(path: string): string | undefined {
   const fd = openForReading(path);
   try {
     const head = Buffer.alloc(HEADER_BYTES);
-    return findCut(head.subarray(0, readSync(fd, head, 0, head.length, 0)), fstatSync(fd).size);
+    return findTruncation(head.subarray(0, readSync(fd, head, 0, head.length, 0)), fstatSync(fd).size);
   } finally {
     closeSync(fd);
   }

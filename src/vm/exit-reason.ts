@@ -5,7 +5,7 @@ import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { signalError, type StopSignal } from "../process/signals.ts";
-import { lastWords, type QemuEnd } from "../qemu/session.ts";
+import { readLastLines, type QemuEnd } from "../qemu/session.ts";
 import { readShutdown } from "../qmp/events.ts";
 import { readEvents } from "../store/events.ts";
 import type { Mark, RunEnd, RunRecord } from "../store/mark-types.ts";
@@ -78,7 +78,7 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
   const booted = bootTime();
   if (booted && booted > new Date(run.started))
     return { end: "killed", how: "this machine was restarted", at: booted };
-  const words = readOr(() => lastWords(join(workdir, WORK.qemuLog)), "")
+  const words = readOr(() => readLastLines(join(workdir, WORK.qemuLog)), "")
     .split("\n")
     .filter((line) => !isQemuWarning(line))
     .join("\n")

@@ -5,7 +5,7 @@ import {
   parseImageHeader,
   readImageHeader,
   readOwnHeader,
-  refuseForeignParts,
+  refuseExternalReference,
 } from "../../src/qemu/image-header.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -286,8 +286,8 @@ describe("images as qemu-img makes them", () => {
     ["qed", "it is qed, not qcow2"],
   ])("as a disk of ours, %s: %p", async (title, reason) => {
     const path = temp.path(fileOf(title));
-    if (reason === undefined) return expect(() => refuseForeignParts(path)).not.toThrow();
-    const error = await failureOf(() => refuseForeignParts(path));
+    if (reason === undefined) return expect(() => refuseExternalReference(path)).not.toThrow();
+    const error = await failureOf(() => refuseExternalReference(path));
     expect(error.exitCode).toBe(74);
     expect(error.message).toBe(`refusing ${path}: ${reason}`);
   });

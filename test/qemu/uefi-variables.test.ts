@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
-import { findCut, readVariables } from "../../src/qemu/uefi-variables.ts";
+import { findTruncation, readVariables } from "../../src/qemu/uefi-variables.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -21,7 +21,7 @@ test.each([
   ["a few bytes", Buffer.alloc(10), 10, "cut short"],
   ["empty flash", Buffer.alloc(44), 540672, undefined],
 ])("%s", (_title, head, bytes, expected) => {
-  const found = findCut(head, bytes);
+  const found = findTruncation(head, bytes);
   if (expected === undefined) expect(found).toBeUndefined();
   else expect(found).toContain(expected);
 });

@@ -67,16 +67,16 @@ const ATTACH: Record<
  * Is a disk hotplugged? qemu cannot load a state into a machine with an NVMe disk, and q35's root bus does not support
  * hotplug: the machine is started with a root port for it.
  */
-const isPlugged = ({ resumed }: Pick<Machine, "resumed">, { bus }: Disk): boolean =>
+const isHotplugged = ({ resumed }: Pick<Machine, "resumed">, { bus }: Disk): boolean =>
   resumed && bus === "NVME";
 
-export type PluggedDevice = Record<"driver" | "id" | "drive" | "serial" | "bus", string>;
+export type HotpluggedDevice = Record<"driver" | "id" | "drive" | "serial" | "bus", string>;
 
 /** Arguments of QMP's `device_add`, after the machine's state is loaded. */
-export const buildPluggedDevices = (machine: Pick<Machine, "resumed" | "disks">): PluggedDevice[] =>
+export const buildHotpluggedDevices = (machine: Pick<Machine, "resumed" | "disks">): HotpluggedDevice[] =>
   machine.disks
     .map((disk, index) => ({ disk, node: `disk${index}` }))
-    .filter(({ disk }) => isPlugged(machine, disk))
+    .filter(({ disk }) => isHotplugged(machine, disk))
     .map(({ disk, node }, port) => ({
       driver: "nvme",
       id: `${node}-dev`,
@@ -116,7 +116,7 @@ export function buildDiskArgs(
   let ports = 0;
   disks.forEach((disk, index) => {
     const node = `disk${index}`;
-    if (isPlugged(machine, disk)) {
+    if (isHotplugged(machine, disk)) {
       const port = `pcie-root-port,id=port${ports},chassis=${++ports}`;
       args.push(...buildDiskNodes(disk, node), "-device", port);
       return;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { truncateSync } from "node:fs";
-import { findNoImage, refuseNoImage } from "../../src/qemu/no-image.ts";
+import { detectNonImage, refuseNonImage } from "../../src/qemu/non-image.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -25,7 +25,7 @@ describe("no disk image:", () => {
     ["COWD", bytes("COWD\x01\0\0\0"), "an ESX disk (COWD)"],
     ["Parallels", bytes("WithoutFreeSpace"), "a Parallels disk"],
   ])("%s", (_title, head, what) => {
-    expect(findNoImage(head)?.what).toStartWith(what);
+    expect(detectNonImage(head)?.what).toStartWith(what);
   });
 });
 
@@ -37,7 +37,7 @@ describe("may be one:", () => {
     ["qcow2", bytes("QFI\xfb\0\0\0\x03")],
     ["a vmdk descriptor", Buffer.from("# Disk DescriptorFile\nversion=1\n")],
   ])("%s", (_title, head) => {
-    expect(findNoImage(head)).toBeUndefined();
+    expect(detectNonImage(head)).toBeUndefined();
   });
 });
 
@@ -50,7 +50,7 @@ test.each([
   using temp = new Temp();
   const path = temp.write(name, Buffer.from(magic, "latin1"));
   truncateSync(path, 4096);
-  const failure = await failureOf(() => refuseNoImage(path, "cannot use the image"));
+  const failure = await failureOf(() => refuseNonImage(path, "cannot use the image"));
   expect(failure.exitCode).toBe(74);
   expect(failure.message).toStartWith(`cannot use the image ${path}: it is `);
   expect(failure.hint?.replaceAll(temp.top, "@")).toBe(hint);

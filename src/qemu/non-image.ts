@@ -65,7 +65,7 @@ const HEAD_BYTES = 512;
  * @param head the first 512 bytes, or all of a shorter file
  * @returns description for the message, and hint; undefined if it may be an image
  */
-export function findNoImage(head: Buffer): Pick<Kind, "what" | "unpack"> | undefined {
+export function detectNonImage(head: Buffer): Pick<Kind, "what" | "unpack"> | undefined {
   if (head.length === 0) return { what: "empty", unpack: downloadAgain };
   const found = KINDS.find(({ magic, at = 0 }) => head.toString("latin1", at, at + magic.length) === magic);
   if (found) return found;
@@ -91,7 +91,7 @@ function unpackedName(path: string): string {
  * @param what start of the error message: `cannot use the image`
  * @throws 74 for an archive, a compressed file, text, an empty file; a system error
  */
-export function refuseNoImage(path: string, what: string): void {
+export function refuseNonImage(path: string, what: string): void {
   const fd = openNamed(path);
   let head = Buffer.alloc(HEAD_BYTES);
   try {
@@ -100,7 +100,7 @@ export function refuseNoImage(path: string, what: string): void {
   } finally {
     closeSync(fd);
   }
-  const found = findNoImage(head);
+  const found = detectNonImage(head);
   if (!found) return;
   throw new VmError("io", `${what} ${path}: it is ${found.what}`, {
     hint: found.unpack(shellQuote(path), shellQuote(unpackedName(path))),

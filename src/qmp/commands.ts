@@ -3,7 +3,7 @@
  * with qemu's own schema.
  */
 import { QmpUnexpectedReply } from "./errors.ts";
-import { findMismatch, type Shape, type ValueOf } from "./shape.ts";
+import { findShapeMismatch, type Shape, type ValueOf } from "./shape.ts";
 
 export interface CommandShape {
   readonly args?: Shape;
@@ -205,7 +205,7 @@ export const formatCommand = (execute: string, args?: unknown, id?: number): str
 
 /** @throws QmpUnexpectedReply if members of the reply are missing or of another type */
 export function checkReply(command: string, { reply }: CommandShape, value: unknown): void {
-  const mismatch = reply && findMismatch(value, reply);
+  const mismatch = reply && findShapeMismatch(value, reply);
   if (mismatch !== undefined) throw new QmpUnexpectedReply(command, mismatch);
 }
 

@@ -1,5 +1,5 @@
 /** QMP events that this program uses, with the members that it reads (qemu's qapi/*.json). A test compares them with qemu's own schema. */
-import { findMismatch, isObject, type Members, type ValueOf } from "./shape.ts";
+import { findShapeMismatch, isObject, type Members, type ValueOf } from "./shape.ts";
 
 export const QMP_EVENTS = {
   SHUTDOWN: { guest: "boolean", reason: "string" },
@@ -31,7 +31,7 @@ export function parseEvent(event: unknown, data: unknown): QmpEvent | undefined 
   if (typeof event !== "string" || !Object.hasOwn(QMP_EVENTS, event)) return undefined;
   const sent = isObject(data) ? data : {};
   const members = Object.entries<Members[string]>(QMP_EVENTS[event as keyof EventTable]).flatMap(
-    ([name, shape]) => (findMismatch(sent[name], shape) === undefined ? [[name, sent[name]]] : []),
+    ([name, shape]) => (findShapeMismatch(sent[name], shape) === undefined ? [[name, sent[name]]] : []),
   );
   return { event, data: Object.fromEntries(members) } as QmpEvent;
 }

@@ -59,22 +59,22 @@ export const readMember = (name: string): { name: string; optional: boolean } =>
  * enumeration may have other values: later versions of qemu add to both.
  * @returns its path: `[0].image.virtual-size`; undefined if the value matches
  */
-export function findMismatch(value: unknown, shape: Shape, place = ""): string | undefined {
+export function findShapeMismatch(value: unknown, shape: Shape, place = ""): string | undefined {
   const here = place || "its value";
   if (typeof shape === "string") return shape === "any" || typeof value === shape ? undefined : here;
   if (isList(shape)) {
     if (!Array.isArray(value)) return here;
-    return first(value.map((element, index) => () => findMismatch(element, shape[0], `${place}[${index}]`)));
+    return first(value.map((element, index) => () => findShapeMismatch(element, shape[0], `${place}[${index}]`)));
   }
   if ("oneOf" in shape || "known" in shape) return typeof value === "string" ? undefined : here;
   if (isChoice(shape))
-    return shape.either.some((variant) => findMismatch(value, variant) === undefined) ? undefined : here;
+    return shape.either.some((variant) => findShapeMismatch(value, variant) === undefined) ? undefined : here;
   if (!isObject(value)) return here;
   return first(
     Object.entries(shape).map(([key, member]) => () => {
       const { name, optional } = readMember(key);
       if (value[name] === undefined && optional) return undefined;
-      return findMismatch(value[name], member, place ? `${place}.${name}` : name);
+      return findShapeMismatch(value[name], member, place ? `${place}.${name}` : name);
     }),
   );
 }

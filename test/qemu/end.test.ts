@@ -84,10 +84,10 @@ console.log(await begun, await waitForExit(never, 300_000, 20), await waitForExi
 }, 60_000);
 
 test.each([
-  [undefined, "cannot end qemu: it does not answer, and its process cannot be seen", "as root"],
+  [undefined, "cannot kill qemu: no reply from its monitor, and its process is not accessible", "as root"],
   [
     { pid: 7, name: "qemu-system-x86" },
-    "cannot end qemu-system-x86 (pid 7): it still runs after SIGKILL",
+    "cannot kill qemu-system-x86 (pid 7): it still runs after SIGKILL",
     "-p 7",
   ],
 ])("stillRunningError of %j", (holder, message, hint) => {

@@ -115,7 +115,7 @@ describe("a qemu is ended", () => {
     const qemu = await start("stubborn");
     const error = await failureOf(() => qemu.end([{ by: "SIGTERM", limitMs: 50 }]));
     expect(error.exitCode).toBe(74);
-    expect(error.message).toBe(`cannot end qemu (pid ${qemu.pid}): it still runs after SIGKILL`);
+    expect(error.message).toBe(`cannot kill qemu (pid ${qemu.pid}): it still runs after SIGKILL`);
     expect(error.hint).toContain(`ps -o pid,user,stat,wchan:20 -p ${qemu.pid}`);
     process.kill(qemu.pid, "SIGKILL");
     expect(await qemu.ended).toMatchObject({ signal: "SIGKILL" });

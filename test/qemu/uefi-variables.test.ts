@@ -15,10 +15,10 @@ function volume(length: number): Buffer {
 test.each([
   ["whole", volume(540672), 540672, undefined],
   ["longer than the volume, as on aarch64", volume(786432), 64 << 20, undefined],
-  ["one byte short", volume(540672), 540671, "cut short"],
-  ["half", volume(131072), 65536, "cut short"],
+  ["one byte short", volume(540672), 540671, "truncated"],
+  ["half", volume(131072), 65536, "truncated"],
   ["empty", Buffer.alloc(0), 0, "empty"],
-  ["a few bytes", Buffer.alloc(10), 10, "cut short"],
+  ["a few bytes", Buffer.alloc(10), 10, "truncated"],
   ["empty flash", Buffer.alloc(44), 540672, undefined],
 ])("%s", (_title, head, bytes, expected) => {
   const found = findTruncation(head, bytes);

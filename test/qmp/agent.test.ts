@@ -120,9 +120,9 @@ describe("the guest agent", () => {
   });
 
   test.each([
-    ["garbage", "no JSON\n", "sent something that is no JSON object: no JSON"],
-    ["a list", "[1]\n", "sent something that is no JSON object: [1]"],
-    ["an escape", "\u001b[2J\n", "no JSON object: ?[2J"],
+    ["garbage", "no JSON\n", "unexpected data from the guest agent, not a JSON object: no JSON"],
+    ["a list", "[1]\n", "unexpected data from the guest agent, not a JSON object: [1]"],
+    ["an escape", "\u001b[2J\n", "not a JSON object: ?[2J"],
   ])("answers with %s", async (_title, answer, message) => {
     using _fake = fakeAgent((_request, socket) => void socket.write(answer));
     using agent = await GuestAgent.connect(path, 20_000);
@@ -134,7 +134,7 @@ describe("the guest agent", () => {
     using _fake = fakeAgent((_request, socket) => void socket.write('{"error": {"class": 1}}\n'));
     using agent = await GuestAgent.connect(path, 20_000);
     const error = await agent.execute("x").catch((reason: unknown) => reason);
-    expect(error).toMatchObject({ exitCode: 74, kind: "GenericError", description: "without a reason" });
+    expect(error).toMatchObject({ exitCode: 74, kind: "GenericError", description: "no reason given" });
   });
 
   test("sends bytes without a line end: given up at 64 MiB", async () => {
@@ -170,7 +170,7 @@ describe("the guest agent", () => {
     });
     const stop = new AbortController();
     using first = await GuestAgent.connect(path, 20_000);
-    const gone = expect(first.execute("poweroff")).rejects.toThrow("the guest went off");
+    const gone = expect(first.execute("poweroff")).rejects.toThrow("connection to the guest agent closed");
     await gone;
     using second = await GuestAgent.connect(path, 20_000, stop.signal);
     const waiting = second.execute("silence");

@@ -257,7 +257,7 @@ describe("a reply that does not come", () => {
     for (const error of await soon(Promise.all(waiting))) {
       expect(error).toBeInstanceOf(QmpTimeout);
       expect(error.exitCode).toBe(75);
-      expect(error.message).toBe("qemu has not answered stop within 0.05 s");
+      expect(error.message).toBe("no reply from qemu to stop within 0.05 s");
       expect(error.hint).toContain("stop --force");
     }
     await soon(client.closed);
@@ -279,7 +279,7 @@ describe("a reply that lacks what is read from it is an error (74):", () => {
     const client = await QmpClient.connect(socket);
     const error = await failureOf(() => client.execute("query-status"));
     expect(error).toBeInstanceOf(QmpUnexpectedReply);
-    expect(error.message).toBe(`qemu's reply to query-status is not understood: ${place}`);
+    expect(error.message).toBe(`unexpected reply from qemu to query-status: ${place} is missing or of another type`);
     client.close();
   });
 });

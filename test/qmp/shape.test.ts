@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { findMismatch, type Shape } from "../../src/qmp/shape.ts";
+import { findShapeMismatch, type Shape } from "../../src/qmp/shape.ts";
 
 const POINT = { x: "number", "name?": "string" } as const;
 
@@ -23,5 +23,5 @@ test.each<[unknown, Shape, string | undefined]>([
   [{ y: true }, { either: [POINT, { y: "boolean" }] }, undefined],
   [{ y: 1 }, { either: [POINT, { y: "boolean" }] }, "its value"],
 ])("%j as %j: %p", (value, shape, mismatch) => {
-  expect(findMismatch(value, shape)).toBe(mismatch);
+  expect(findShapeMismatch(value, shape)).toBe(mismatch);
 });

@@ -60,7 +60,7 @@ export async function runRescue(
     if (clean) lastRun = before === "crash-consistent" ? crashedEnd(work.mark) : "powered-off";
     const status = readJobStatus(join(work.dir, WORK.out));
     if (stopped) throw stoppedError(stopped, run.job);
-    if (status === undefined || (!clean && status === 0)) throw diedError(work, run.job, end, status);
+    if (status === undefined || (!clean && status === 0)) throw rescueExitError(work, run.job, end, status);
     return status;
   } finally {
     updateMark(work.dir, { lastRun });
@@ -207,7 +207,7 @@ function stoppedError(stopped: StopReason, job: string): VmError {
 }
 
 /** There is no status, or the job's writes may not have reached the disks. */
-function diedError(work: Workdir, job: string, end: QemuEnd, status: number | undefined): VmError {
+function rescueExitError(work: Workdir, job: string, end: QemuEnd, status: number | undefined): VmError {
   const { shutdown, signal } = end;
   const how = shutdown
     ? `qemu exited: ${shutdown.reason}`

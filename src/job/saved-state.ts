@@ -64,7 +64,7 @@ export async function resumeRescue(
   try {
     state = statePath(context.cacheDirectory!, run, [system.vmlinux!, system.initrd]);
     if (hasFailed(state)) return undefined;
-    if (!isTrusted(state)) await makeState(state, run);
+    if (!isTrusted(state)) await createState(state, run);
     return await resume(work, run, state, onEvent);
   } catch (error) {
     if (error instanceof SignalError) throw error;
@@ -100,7 +100,7 @@ function statePath(cache: string, run: RescueRun, files: string[]): string {
 }
 
 /** Boots the rescue without any part of a guest, and saves its state atomically. */
-async function makeState(path: string, run: RescueRun): Promise<void> {
+async function createState(path: string, run: RescueRun): Promise<void> {
   const directory = dirname(path);
   const beside = join(directory, `${PARTIAL}${process.pid}`);
   removeQuietly(beside);

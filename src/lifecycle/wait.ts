@@ -51,7 +51,7 @@ export async function waitUntilReady(context: Context, wait: Wait): Promise<void
   const awaited = wait.for === "time" ? "" : `for the guest's ${wait.for}, `;
   using _step = beginStep(() => `waiting ${awaited}at most ${limitSeconds} s`);
   const how = await waitForRun(work, limitSeconds * 1000, async (events) => {
-    if (ssh) return (await greets(ssh)) || undefined;
+    if (ssh) return (await hasSshGreeting(ssh)) || undefined;
     if (wait.for === "agent") return (await agentConnected(events.length)) || undefined;
     return undefined;
   });
@@ -67,7 +67,7 @@ export async function waitUntilReady(context: Context, wait: Wait): Promise<void
 }
 
 /** Does an SSH server greet? That qemu accepts the connection proves nothing. */
-function greets(place: { host: string; port: number }): Promise<boolean> {
+function hasSshGreeting(place: { host: string; port: number }): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>();
   const socket = connect(place);
   const finish = (result: boolean): void => {

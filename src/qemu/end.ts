@@ -49,14 +49,14 @@ export async function terminateQemu(
 ): Promise<boolean> {
   for (const { by, limitMs, answerMs = ANSWER_MS } of steps) {
     if (by !== "quit") qemu.signal(by);
-    else if (!(await answersQuit(qemu, answerMs))) continue;
+    else if (!(await tryQuit(qemu, answerMs))) continue;
     if (await qemu.isGone(limitMs)) return true;
   }
   return false;
 }
 
 /** @returns false if qemu does not reply: another client is connected to its monitor, or it hangs */
-async function answersQuit(qemu: QemuHandle, limitMs: number): Promise<boolean> {
+async function tryQuit(qemu: QemuHandle, limitMs: number): Promise<boolean> {
   try {
     await within(qemu.quit(), limitMs, () => new Error("no reply to quit"));
     return true;

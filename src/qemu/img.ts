@@ -1,7 +1,7 @@
-import { closeSync, constants, createReadStream, openSync, statSync } from "node:fs";
+import { closeSync, createReadStream, statSync } from "node:fs";
 import { exec, processFailure, ProcessError, type Finished } from "../process/exec.ts";
 import { gentle } from "../process/gentle.ts";
-import { isRangeLocked, pipe } from "../process/libc.ts";
+import { pipe } from "../process/libc.ts";
 import { VmError } from "../lib/errors.ts";
 import { saysImageLocked, saysNoZstd } from "../lib/program-messages.ts";
 import { counted } from "../lib/text.ts";
@@ -25,25 +25,6 @@ export async function resizeImage(path: string, sizeBytes: number): Promise<void
 
 const jsonName = (node: object): string => `json:${JSON.stringify(node)}`;
 
-/** Bytes of an image that qemu locks, one for each permission (block/file-posix.c, RAW_LOCK_PERM_BASE). */
-const LOCKED_FROM = 100;
-const LOCKED_BYTES = 200;
-
-/** Does a qemu have this image open? Checks qemu's locks, which do not outlive it. Symlinks are not followed. */
-export function isImageInUse(path: string): boolean {
-  let fd: number;
-  try {
-    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
-  } catch {
-    return false;
-  }
-  try {
-    return isRangeLocked(fd, LOCKED_FROM, LOCKED_BYTES);
-  } finally {
-    closeSync(fd);
-  }
-}
-
 export interface Measured {
   /** Virtual size. */
   virtualBytes: number;
@@ -55,7 +36,7 @@ export interface Measured {
 const COMPRESSIBLE: readonly ImageFormat[] = ["qcow2", "vmdk"];
 
 /** Estimated size of qcow2's metadata: 8 bytes for each cluster of 64 KiB, and some more. */
-const tablesOf = (virtualBytes: number): number => (1 << 20) + Math.ceil(virtualBytes / 4096);
+const estimateMetadata = (virtualBytes: number): number => (1 << 20) + Math.ceil(virtualBytes / 4096);
 
 /** Exit statuses of `qemu-img check` (qemu-img(1)): no errors, leaked clusters only, checks not supported by the format. */
 const INTACT: readonly (number | null)[] = [0, 3, 63];
@@ -113,7 +94,7 @@ export async function measureImage(image: ReadImage, base?: ReadImage): Promise<
   if (base || image.blockDevice || COMPRESSIBLE.includes(image.format))
     return { virtualBytes, neededBytes: required };
   // For some formats, `measure` counts unallocated parts.
-  const held = statSync(image.path).blocks * 512 + tablesOf(virtualBytes);
+  const held = statSync(image.path).blocks * 512 + estimateMetadata(virtualBytes);
   return { virtualBytes, neededBytes: Math.min(required, held) };
 }
 

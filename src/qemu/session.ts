@@ -2,9 +2,7 @@ import { chmodSync, closeSync, constants, lstatSync, openSync, readdirSync } fro
 import { dirname, join } from "node:path";
 import { beginChild } from "../lib/activity.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
-import { readTail } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { quoteLine } from "../lib/text.ts";
 import { within } from "../lib/within.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
@@ -14,6 +12,7 @@ import { watchDirectory } from "../process/watch-directory.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
 import { terminateQemu, waitForExit, TERMINATE_STEPS, stillRunningError, type TerminateStep } from "./end.ts";
+import { readLastLines } from "./last-lines.ts";
 
 /** A child process qemu, with a connection to its QMP monitor. */
 export interface QemuSession {
@@ -63,8 +62,6 @@ export class QemuRefusal extends VmError {}
 
 /** Interval for connecting to the socket until qemu listens, besides events of its directory. */
 const RETRY_MS = 20;
-/** Bytes at the end of the log to read for its last lines. */
-const LOG_END_BYTES = 64 << 10;
 /** On a loaded host qemu's main loop may take long to greet. */
 const GREETING_MS = 30_000;
 const START_MS = 600_000;
@@ -96,7 +93,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     closeSync(log);
   }
   const qmp = await connectWhenUp(child, monitor, startLimitMs);
-  if (!(qmp instanceof QmpClient)) throw await notStarted(child, options, qmp);
+  if (!(qmp instanceof QmpClient)) throw await startError(child, options, qmp);
   // With umask 077, qemu creates them with mode 0700.
   for (const name of readdirSync(directory)) {
     const path = join(directory, name);
@@ -135,7 +132,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
 }
 
 /** Error for a qemu without a greeting. It is killed if it still runs. */
-async function notStarted(
+async function startError(
   child: Child,
   { logPath, script, startLimitMs = START_MS }: QemuOptions,
   why: "exited" | "late",
@@ -158,18 +155,7 @@ async function notStarted(
   });
 }
 
-/** Last lines of qemu's log; empty if there is none, or it is not a regular file. */
-export function readLastLines(logPath: string): string {
-  let text = "";
-  try {
-    text = readTail(logPath, LOG_END_BYTES) ?? "";
-  } catch (error) {
-    if (!(error instanceof VmError)) throw error;
-  }
-  return text.trim().split("\n").slice(-4).map(quoteLine).join("\n  ");
-}
-
-/** @returns the connection, or why there is none: qemu exited, or did not greet in time */
+/** @returns how it went wrong otherwise: qemu has exited, or has not greeted in time */
 async function connectWhenUp(
   child: Child,
   socket: string,

@@ -5,7 +5,7 @@ import { within } from "../lib/within.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { connectUnix } from "../process/unix-socket.ts";
 import { formatCommand } from "./commands.ts";
-import { LineTooLong, parseObject, readRefusal } from "./protocol.ts";
+import { LineTooLong, parseObject, parseErrorObject } from "./protocol.ts";
 import { isObject } from "./shape.ts";
 
 /** Precedes the reply to guest-sync-delimited; invalid in JSON (qemu's qga/qapi-schema.json). */
@@ -54,7 +54,7 @@ export class AgentBusy extends VmError {
 }
 
 /** Without locks on the filesystem, the agent is used without one: concurrent use is rare. */
-function takesLock(fd: number): boolean {
+function tryLockAgent(fd: number): boolean {
   try {
     return flock(fd, LOCK_EX | LOCK_NB);
   } catch {
@@ -72,7 +72,7 @@ async function lockAgent(socket: string, queueMs: number, over: AbortSignal | un
   const fd = openSync(agentLock(socket), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
   const deadline = Date.now() + queueMs;
   try {
-    while (!takesLock(fd)) {
+    while (!tryLockAgent(fd)) {
       if (over?.aborted) throw agentClosed();
       if (Date.now() >= deadline) throw new AgentBusy();
       await Bun.sleep(RETRY_MS);
@@ -154,7 +154,7 @@ export class GuestAgent implements Disposable {
       "the guest agent",
     );
     if (!isObject(reply.error)) return reply.return;
-    const refusal = readRefusal(reply.error);
+    const refusal = parseErrorObject(reply.error);
     throw new AgentError(command, refusal.class, refusal.desc);
   }
 

@@ -24,7 +24,8 @@ export function parseQmpLine(line: string): QmpMessage | undefined {
   const event = parseEvent(message.event, message.data);
   if (event) return { kind: "event", event };
   if (typeof message.id !== "number") return undefined;
-  if (isObject(message.error)) return { kind: "failure", id: message.id, error: readRefusal(message.error) };
+  if (isObject(message.error))
+    return { kind: "failure", id: message.id, error: parseErrorObject(message.error) };
   if ("return" in message) return { kind: "reply", id: message.id, value: message.return };
   return undefined;
 }
@@ -38,7 +39,7 @@ function readVersion(greeting: unknown): string {
 }
 
 /** Parses an error object of QMP or of the guest agent. */
-export const readRefusal = ({ class: kind, desc }: Record<string, unknown>): QmpErrorReply => ({
+export const parseErrorObject = ({ class: kind, desc }: Record<string, unknown>): QmpErrorReply => ({
   class: typeof kind === "string" ? kind : "GenericError",
   desc: typeof desc === "string" ? desc : "no reason given",
 });

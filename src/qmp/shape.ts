@@ -64,7 +64,9 @@ export function findShapeMismatch(value: unknown, shape: Shape, place = ""): str
   if (typeof shape === "string") return shape === "any" || typeof value === shape ? undefined : here;
   if (isList(shape)) {
     if (!Array.isArray(value)) return here;
-    return first(value.map((element, index) => () => findShapeMismatch(element, shape[0], `${place}[${index}]`)));
+    return first(
+      value.map((element, index) => () => findShapeMismatch(element, shape[0], `${place}[${index}]`)),
+    );
   }
   if ("oneOf" in shape || "known" in shape) return typeof value === "string" ? undefined : here;
   if (isChoice(shape))

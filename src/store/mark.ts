@@ -37,3 +37,6 @@ export function updateMark(workdir: string, change: Partial<Mark>): void {
   const mark = { ...(readMark(workdir) ?? newMark()), ...change };
   replaceFile(join(workdir, WORK.mark), formatMark(mark));
 }
+
+/** Is there a run without a recorded end? qemu may still be running. */
+export const isUnsettled = (mark: Mark): boolean => mark.run !== undefined && mark.run.ended === undefined;

@@ -220,7 +220,9 @@ suite("what is said without being asked for", () => {
     expect((await box.ok(["create", "foo"])).stderr).toContain(
       `a reboot empties ${box.tmp}; to keep the VM: vm backup`,
     );
-    expect((await box.ok(["destroy"])).stderr).toContain("warning: this VM has no snapshot: removing the only copy");
+    expect((await box.ok(["destroy"])).stderr).toContain(
+      "warning: this VM has no snapshot: removing the only copy",
+    );
     const inPlace = await box.ok(["create", "foo", "--inplace"]);
     expect(inPlace.stderr).not.toContain("reboot");
     await box.ok(["backup"]);

@@ -279,7 +279,9 @@ describe("a reply that lacks what is read from it is an error (74):", () => {
     const client = await QmpClient.connect(socket);
     const error = await failureOf(() => client.execute("query-status"));
     expect(error).toBeInstanceOf(QmpUnexpectedReply);
-    expect(error.message).toBe(`unexpected reply from qemu to query-status: ${place} is missing or of another type`);
+    expect(error.message).toBe(
+      `unexpected reply from qemu to query-status: ${place} is missing or of another type`,
+    );
     client.close();
   });
 });

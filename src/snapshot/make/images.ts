@@ -18,7 +18,7 @@ import type { StoredFile } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
 import { NODE } from "../../live/names.ts";
 import { requireIntactBelow } from "../../vm/backing-file.ts";
-import type { Vm } from "../../vm/open.ts";
+import type { Vm } from "../../vm/find.ts";
 import { findSnapshotImage } from "../../store/snapshot-images.ts";
 import { copyDisks, type CopyRequest } from "../../live/block-jobs.ts";
 import { type DiskSource, type PointInTime, type OpenDisk, type Source } from "../../live/disk-source.ts";

@@ -159,7 +159,7 @@ export const MUTANTS: readonly Mutant[] = [
     "commands/host.test.ts:outcome of a backup",
   ),
   mutant(
-    "vm/exit-reason.ts",
+    "vm/record-exit.ts",
     "if (isInOrder(end)) remove(join(workdir, WORK.firstTime));",
     "",
     "commands/run.test.ts:qemu ends because",

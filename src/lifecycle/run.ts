@@ -32,10 +32,8 @@ import { refuseRunning } from "../vm/in-use.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
-import { finishRun, unrecordedEnd } from "../vm/record-exit.ts";
 import { recordStart, withdrawStart } from "./run-start.ts";
 import { REQUEST_INTERVAL_MS, requestPowerOff } from "./power-off.ts";
-import { endWithGuest, showScreen } from "../vm/viewer.ts";
 
 const noSshForward = (): VmError =>
   new VmError("usage", `--wait=ssh: no port of this host is forwarded to the guest's port ${SSH_PORT}`, {
@@ -85,6 +83,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
   }
   const stop = await waitUntilOff(run, run.vm.settings.STOP_TIMEOUT);
   const end = await run.machine.ended;
+  const { finishRun, unrecordedEnd } = await import("../vm/record-exit.ts");
   await withLockedVm(context, "finish the run", async (vm) => finishRun(context, vm, run.work, end, stop), {
     waitMs: RECORD_WAIT_MS,
   }).catch((error: unknown) => {
@@ -193,6 +192,7 @@ async function startMachine(
   });
   errors.qmp = machine.qmp;
   void machine.ended.then(() => errors[Symbol.dispose]());
+  const { endWithGuest, showScreen } = await import("../vm/viewer.ts");
   const viewer = showScreen(context, work, resolved, !detached);
   if (viewer) endWithGuest(viewer, machine);
   return machine;

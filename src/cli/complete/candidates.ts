@@ -52,9 +52,9 @@ async function listAll(source: CandidateSource, stem: string, context: Context):
   }
 }
 
-async function hostdirOf(context: Context): Promise<string> {
-  const { findHostdir } = await import("../../vm/find.ts");
-  return findHostdir(context);
+async function hostdirOf({ cwd, options }: Context): Promise<string> {
+  const { resolveHostdir } = await import("../../store/workdir.ts");
+  return resolveHostdir(resolve(cwd, options.hostdir ?? "."));
 }
 
 /** PROFILES as the settings say, where these can be read without bash. */

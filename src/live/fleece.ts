@@ -39,8 +39,8 @@ const fleeceFile = (directory: string, { name }: OpenDisk): string => join(direc
 
 /**
  * Makes one point in time of all disks readable while the guest continues: a copy-before-write filter saves clusters to
- * images in `directory` before the guest overwrites them. If these fill up, or are slow, only the snapshot fails (qemu's
- * docs/interop/live-block-operations.rst; qapi/block-core.json, BlockdevOptionsCbw).
+ * images in `directory` before the guest overwrites them. If these fill up, or are slow, only the snapshot fails
+ * (qapi/block-core.json, BlockdevOptionsCbw).
  */
 export async function beginFleecing(request: FleecingRequest): Promise<Fleecing> {
   const { qmp, disks, directory, workdir, files } = request;

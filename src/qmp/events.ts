@@ -1,4 +1,7 @@
-/** QMP events that this program uses, with the members that it reads (qemu's qapi/*.json). A test compares them with qemu's own schema. */
+/**
+ * QMP events that this program uses, with the members that it reads (qemu's qapi/*.json). A test compares them with qemu's
+ * own schema.
+ */
 import { findShapeMismatch, isObject, type Members, type ValueOf } from "./shape.ts";
 
 export const QMP_EVENTS = {

@@ -287,7 +287,7 @@ test.each([
   ["directories are watched", /\bwatch\(/, ["process/watch-directory.ts"]],
   ["Bun connects to sockets", /\bBun\.connect\b/, ["process/unix-socket.ts"]],
   ["Unix sockets are addressed", /\bwithSocketAddress\(/, ["guest/console.ts", "process/unix-socket.ts"]],
-  ["a qemu is ended by QMP", /\bexecute\("quit"\)/, ["lifecycle/end-machine.ts", "qemu/session.ts"]],
+  ["a qemu is ended by QMP", /\bexecute\("quit"\)/, ["lifecycle/kill-machine.ts", "qemu/session.ts"]],
 ])("%s in one place", (_what, pattern, places) => {
   const found = MODULES.filter(({ text }) => pattern.test(text)).map(({ name }) => name);
   expect(found).toEqual(places);

@@ -154,18 +154,18 @@ const finished = (changes: Partial<Finished>): Finished => ({
 
 describe("an error", () => {
   test.each<[string, Partial<Finished>, string]>([
-    ["a status", {}, "cannot unpack: pigz ended with status 1"],
+    ["a status", {}, "cannot unpack: pigz exited with status 1"],
     [
       "a signal, behind nice and ionice",
       { status: null, signal: "SIGKILL", argv: ["nice", "-n", "10", "ionice", "-c", "3", "pigz"] },
       "cannot unpack: pigz was killed by SIGKILL",
     ],
     ["a signal", { status: null, signal: "SIGKILL" }, "cannot unpack: pigz was killed by SIGKILL"],
-    ["its words", { stderr: "pigz: bad\n\n" }, "cannot unpack: pigz ended with status 1:\n  pigz: bad"],
+    ["its words", { stderr: "pigz: bad\n\n" }, "cannot unpack: pigz exited with status 1:\n  pigz: bad"],
     [
       "its last words",
       { stderr: "one\ntwo\nthree\nfour\n" },
-      "cannot unpack: pigz ended with status 1:\n  two\n  three\n  four",
+      "cannot unpack: pigz exited with status 1:\n  two\n  three\n  four",
     ],
   ])("tells %s", (_title, changes, message) => {
     const error = new ProcessError("cannot unpack", finished(changes), "try another");
@@ -175,7 +175,7 @@ describe("an error", () => {
   test("is what exec ends with", async () => {
     const error = await failureOf(() => exec(["sh", "-c", "echo no >&2; exit 3"], { what: "cannot do it" }));
     expect(error).toBeInstanceOf(ProcessError);
-    expect(error.message).toBe("cannot do it: sh ended with status 3:\n  no");
+    expect(error.message).toBe("cannot do it: sh exited with status 3:\n  no");
     expect((error as ProcessError).result.status).toBe(3);
   });
 

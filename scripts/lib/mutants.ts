@@ -34,7 +34,12 @@ export const MUTANTS: readonly Mutant[] = [
     "(!clean && status !== 0)",
     "commands/job.test.ts:killed behind a good job",
   ),
-  mutant("job/run.ts", 'control.send("stop");\n    // Said', "// Said", "commands/job.test.ts:the time for"),
+  mutant(
+    "job/run.ts",
+    'control.send("stop");\n    // The runner',
+    "// The runner",
+    "commands/job.test.ts:the time for",
+  ),
   mutant(
     "job/run.ts",
     "updateMark(work.dir, { lastRun: work.mark.lastRun });",
@@ -154,7 +159,7 @@ export const MUTANTS: readonly Mutant[] = [
     "commands/host.test.ts:outcome of a backup",
   ),
   mutant(
-    "vm/exit-reason.ts",
+    "vm/record-exit.ts",
     "if (isInOrder(end)) remove(join(workdir, WORK.firstTime));",
     "",
     "commands/run.test.ts:qemu ends because",

@@ -12,7 +12,6 @@ import { cittyContext, parseRequests, type Request } from "./check.ts";
 import { themeOf, wantsColours } from "./colours.ts";
 import { reportError } from "./report.ts";
 import { buildContext, NO_OPTIONS } from "./surroundings.ts";
-import { buildCommandUsage, buildUsage } from "./usage.ts";
 import { STDERR } from "../lib/standard-streams.ts";
 import { isTerminal } from "../process/terminal.ts";
 
@@ -55,7 +54,10 @@ async function execute(intent: Intent, context: Context): Promise<void> {
   }
   if (intent.help) return context.print(await usageInForce(context));
   const helped = intent.batch.find((invocation) => invocation.help);
-  if (helped) return context.print(buildCommandUsage(prog, helped.command));
+  if (helped) {
+    const { buildCommandUsage } = await import("./usage.ts");
+    return context.print(buildCommandUsage(prog, helped.command));
+  }
   await setColours(intent, context);
   const requests = await parseRequests(intent.batch, context);
   let { options } = context;
@@ -104,6 +106,7 @@ async function setColours(intent: Intent, context: Context): Promise<void> {
 
 /** The help with the values in force; where the settings cannot be read, with a word about that. */
 async function usageInForce(context: Context): Promise<string> {
+  const { buildUsage } = await import("./usage.ts");
   try {
     const { raw, hostdir } = await openVm(context, false);
     return buildUsage(context.prog, context.version, { ...raw, hostdir });

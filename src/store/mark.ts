@@ -38,5 +38,5 @@ export function updateMark(workdir: string, change: Partial<Mark>): void {
   replaceFile(join(workdir, WORK.mark), formatMark(mark));
 }
 
-/** Is there a run whose end nobody has written down? It may still go on. */
+/** Is there a run without a recorded end? qemu may still be running. */
 export const isUnsettled = (mark: Mark): boolean => mark.run !== undefined && mark.run.ended === undefined;

@@ -6,17 +6,13 @@ import type { ReadImage } from "../machine/types.ts";
 import { log } from "../lib/log.ts";
 import { dropBrokenBitmaps } from "../qemu/bitmaps.ts";
 import { identifyBlockDevice } from "../qemu/block-device.ts";
-import { readImageHeader, readOwnHeader, refuseForeignParts } from "../qemu/image-header.ts";
+import { readImageHeader, readOwnHeader, refuseExternalReference } from "../qemu/image-header.ts";
 import { shellQuote } from "../lib/shell.ts";
 import type { BaseRecord } from "../store/mark-types.ts";
 import { diskName, HOST, WORK } from "../store/layout.ts";
-import { lstatOf, realPath, requireReadableFile } from "../lib/read-file.ts";
+import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { findSnapshotImage, parseBackingName } from "../store/snapshot-images.ts";
-import { findSnapshotDiskDamage } from "../store/snapshot-damage.ts";
-import { chainOf, findBeside, requireIntact } from "../store/snapshot-intact.ts";
-import { findMismatch } from "../store/snapshot-parent.ts";
-import { findSnapshot } from "../store/snapshots.ts";
 
 const INSTEAD = "or restore a snapshot, which needs no other image";
 
@@ -38,6 +34,8 @@ export function resolveBackingFile(work: Workdir, disk: string): ReadImage | und
   const snapshot = parseBackingName(backingName, basename(disk));
   if (snapshot !== undefined) {
     const image = findSnapshotImage(join(work.dir, WORK.hostLink, HOST.backups), snapshot, basename(disk));
+    // Synchronous, and most disks have none.
+    const { requireRecorded } = require("./backing-snapshot.ts") as typeof import("./backing-snapshot.ts");
     requireRecorded(work, snapshot, disk);
     return image;
   }
@@ -85,49 +83,13 @@ export function resolveBackingFile(work: Workdir, disk: string): ReadImage | und
 }
 
 /**
- * @throws 74 where another snapshot has the name of the one that was restored, or it or one that it builds on is damaged as
- *   far as the quick look shows: the disk would be garbage
- */
-function requireRecorded({ dir, mark: { onSnapshot } }: Workdir, name: string, disk: string): void {
-  const hostdir = realPath(join(dir, WORK.hostLink))!;
-  const snapshot = findSnapshot(hostdir, name);
-  const mismatch = onSnapshot?.name === name ? findMismatch(onSnapshot, snapshot) : undefined;
-  const damage = mismatch ?? findSnapshotDiskDamage(snapshot, findBeside(hostdir));
-  if (damage === undefined) return;
-  throw new VmError(
-    "io",
-    `the snapshot ${name} below the disk ${disk} ${mismatch ?? `is damaged: ${damage}`}`,
-    { hint: RIGHT_ONE },
-  );
-}
-
-const RIGHT_ONE = "restore another snapshot, or put the right one back";
-
-/**
- * Compares the snapshots below working disks with their checksums, before what is in them is stored once more.
- * @throws 74 naming the first that is damaged
- */
-export async function requireIntactBelow(
-  hostdir: string,
-  disks: readonly string[],
-  low: boolean,
-): Promise<void> {
-  const names = disks.map((disk) => parseBackingName(readOwnHeader(disk).backingName, basename(disk)));
-  for (const name of new Set(names)) {
-    if (name === undefined) continue;
-    const chain = chainOf(hostdir, findSnapshot(hostdir, name));
-    await requireIntact(chain, { cannot: "cannot back up", hint: RIGHT_ONE, images: true, low });
-  }
-}
-
-/**
  * The same for a disk that may lie over none.
  * @throws 74 besides when it claims to continue in a file that we did not put there
  */
 export function requireOwnDisk(work: Workdir, disk: string): ReadImage | undefined {
   const linked = readOwnHeader(disk).refersTo === "backing file";
   const base = linked ? resolveBackingFile(work, disk) : undefined;
-  if (!base) refuseForeignParts(disk);
+  if (!base) refuseExternalReference(disk);
   return base;
 }
 

@@ -6,6 +6,7 @@ import { lockVm } from "../store/lock.ts";
 import { remove } from "../store/remove.ts";
 import { fileError, listDirectory } from "../store/files.ts";
 import { HOST, PARTIAL, WORK } from "../store/layout.ts";
+import { isUnsettled } from "../store/mark.ts";
 import { recoverWork } from "../store/recover.ts";
 import { parentOf, repointHost, resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
@@ -13,7 +14,6 @@ import { findHostdir, readVm, type Vm } from "./find.ts";
 import { settleIdentity } from "./identity.ts";
 import { outwaitKilledBackup } from "./in-use.ts";
 import { foreignDirectory, requireOwn } from "./ownership.ts";
-import { recordExit } from "./record-exit.ts";
 
 /** How a VM is opened for a change. */
 export interface OpenOptions {
@@ -37,13 +37,13 @@ export const withVm = <T>(
   use: (vm: Vm) => Promise<T>,
   options: OpenOptions = {},
 ): Promise<T> =>
-  withLockedVm(
-    context,
-    command,
-    async (vm) =>
-      use((await recordExit(context, vm.hostdir, vm.work)) ? { ...vm, work: resolveWork(vm.hostdir) } : vm),
-    options,
-  );
+  withLockedVm(context, command, async (vm) => use(await withExitRecorded(context, vm)), options);
+
+async function withExitRecorded(context: Context, vm: Vm): Promise<Vm> {
+  if (vm.work.state !== "present" || !isUnsettled(vm.work.mark)) return vm;
+  const { recordExit } = await import("./record-exit.ts");
+  return (await recordExit(context, vm.hostdir, vm.work)) ? { ...vm, work: resolveWork(vm.hostdir) } : vm;
+}
 
 /**
  * Opens the VM to read what must not change meanwhile. A foreign one is not touched: nothing is finished, cleared away

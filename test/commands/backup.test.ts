@@ -223,7 +223,7 @@ describe("backup of the running VM", () => {
     const backup = box.start("backup");
     await until("the copy has begun", () => qemu.blocks.jobs().length > 0);
     qemu.powerOff();
-    expect(await backup.done).toMatchObject({ status: 74, stderr: expect.stringContaining("off") });
+    expect(await backup.done).toMatchObject({ status: 74, stderr: expect.stringContaining("qemu exited") });
   });
 
   test("qemu that refuses bitmaps: the next snapshot holds everything", async () => {

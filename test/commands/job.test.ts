@@ -153,7 +153,7 @@ describe("job", () => {
 
   test.each<[title: string, line: string, asked: boolean, said: string]>([
     ["the rescue's start", "job check", false, "did not start"],
-    ["the job's end", "-t 1 job check", true, "did not end"],
+    ["the job's end", "-t 1 job check", true, "did not finish"],
   ])("the time for %s is limited (124)", async (_title, line, starts, said) => {
     using box = await withJob("RESCUE_START_TIMEOUT=1\n");
     box.qemu = {

@@ -386,7 +386,7 @@ describe("restart", () => {
   test("not when the guest had to be ended (124)", async () => {
     using box = await created();
     await box.running({ answers: { system_powerdown: () => ({}) } });
-    await box.ends(124, "restart --timeout=0", "not started again");
+    await box.ends(124, "restart --timeout=0", "start the VM again");
     expect(box.qemus.length).toBe(1);
   });
 

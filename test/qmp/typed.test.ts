@@ -10,7 +10,7 @@ import {
 } from "../../src/qmp/block.ts";
 import { QmpClient } from "../../src/qmp/client.ts";
 import { QmpError } from "../../src/qmp/errors.ts";
-import { dumpScreen, findShownScreen } from "../../src/qmp/screen.ts";
+import { dumpScreen, queryDisplay } from "../../src/qmp/screen.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { FakeQmp, type Request } from "./fake-server.ts";
@@ -158,13 +158,13 @@ describe("the screen is shown", () => {
       undefined,
     ],
   ])("%s", async (_how, answers, shown) => {
-    const [found] = await ask(answers, findShownScreen);
+    const [found] = await ask(answers, queryDisplay);
     expect(found).toEqual(shown as any);
   });
 
   test("but qemu refuses to say where: its error", async () => {
     const errors = { "query-spice": { class: "GenericError", desc: "no" } };
-    expect(await failureOf(() => ask({ errors }, findShownScreen))).toBeInstanceOf(QmpError);
+    expect(await failureOf(() => ask({ errors }, queryDisplay))).toBeInstanceOf(QmpError);
   });
 });
 

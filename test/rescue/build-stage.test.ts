@@ -73,7 +73,7 @@ test("a pipeline's failure is told, whichever program failed", async () => {
     [["cat"], ["false"]],
   ].entries()) {
     const failure = await failureOf(() => execPipeline(from, programs, temp.path(`to-${index}`), { what }));
-    expect(failure.message).toContain("cannot do it: false ended with status 1");
+    expect(failure.message).toContain("cannot do it: false exited with status 1");
   }
 });
 

@@ -3,10 +3,8 @@ import { join, resolve } from "node:path";
 import { plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import type { Context } from "../../vm/context.ts";
-import { listSnapshots } from "../../store/snapshots.ts";
 import { readSmall } from "../../lib/read-file.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
-import { resolveHostdir } from "../../store/workdir.ts";
 import type { Candidate, CandidateSource } from "./values.ts";
 
 /** Beginning with a tilde as the shell would take it. */
@@ -32,11 +30,11 @@ async function listAll(source: CandidateSource, stem: string, context: Context):
     case "words":
       return source.words;
     case "snapshots":
-      return snapshots(hostdirOf(context));
+      return snapshots(await hostdirOf(context));
     case "jobs": {
       const { listJobs } = await import("../../rescue/find-job.ts");
       return listJobs({
-        hostdir: hostdirOf(context),
+        hostdir: await hostdirOf(context),
         profiles: await profilesOf(context),
         libexec: context.libexec,
       }).map(({ name, place }) => ({ text: name, help: place }));
@@ -54,7 +52,10 @@ async function listAll(source: CandidateSource, stem: string, context: Context):
   }
 }
 
-const hostdirOf = ({ cwd, options }: Context): string => resolveHostdir(resolve(cwd, options.hostdir ?? "."));
+async function hostdirOf({ cwd, options }: Context): Promise<string> {
+  const { resolveHostdir } = await import("../../store/workdir.ts");
+  return resolveHostdir(resolve(cwd, options.hostdir ?? "."));
+}
 
 /** PROFILES as the settings say, where these can be read without bash. */
 async function profilesOf(context: Context): Promise<string> {
@@ -67,13 +68,15 @@ async function profilesOf(context: Context): Promise<string> {
 }
 
 /** Newest first. */
-const snapshots = (hostdir: string): Candidate[] =>
-  listSnapshots(hostdir)
+async function snapshots(hostdir: string): Promise<Candidate[]> {
+  const { listSnapshots } = await import("../../store/snapshots.ts");
+  return listSnapshots(hostdir)
     .toReversed()
     .map(({ name, dir, made }) => {
       const description = readSmall(join(dir, SNAPSHOT.description))?.trim() ?? "";
       return { text: name, help: `${formatTimestamp(made)} ${description}`.trim() };
     });
+}
 
 /** Directories, and files of the right kind, that `stem` is the beginning of. Hidden ones only when asked for. */
 function files(stem: string, { cwd, home }: Context, isWanted: (name: string) => boolean): Candidate[] {

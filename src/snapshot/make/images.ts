@@ -17,7 +17,7 @@ import { HOST, imageName, PARTIAL } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
 import { NODE } from "../../live/names.ts";
-import { requireIntactBelow } from "../../vm/backing-file.ts";
+import { requireIntactBelow } from "../../vm/backing-snapshot.ts";
 import type { Vm } from "../../vm/find.ts";
 import { findSnapshotImage } from "../../store/snapshot-images.ts";
 import { copyDisks, type CopyRequest } from "../../live/block-jobs.ts";

@@ -20,7 +20,7 @@ const testJobs = (): void => {
     configure(base, `PROFILES="${profiles}"\nPORT=\n`);
     const iso = await buildStandinIso(join(checkout, ".cache/standin"));
     await base.ok(["rescue", "build", `--iso=${iso}`]);
-  }, 300_000);
+  });
   afterAll(() => base?.[Symbol.dispose]());
 
   function jobSandbox(): Sandbox {
@@ -38,13 +38,13 @@ const testJobs = (): void => {
     using box = jobSandbox();
     await box.ok(["create", "G"]);
     box.write("bios.job", "[ -d /sys/firmware/efi ] || echo BIOS; [ -b /dev/sda ] && echo disk; exit 42\n");
-    const result = await box.vm(["job", "bios"], { timeoutSeconds: 300 });
+    const result = await box.vm(["job", "bios"]);
     expect({ status: result.status, stdout: result.stdout }).toEqual({
       status: 42,
       stdout: "BIOS\ndisk\n",
     });
     expect(await box.leftovers()).toEqual([]);
-  }, 600_000);
+  });
 };
 
 if (isTurn(1)) suite("jobs in a rescue CD", testJobs, ["mksquashfs", "xorriso"]);

@@ -133,7 +133,7 @@ suite(
       expect(await content(store, join(cwd, ".work", DISK))).toBe(was);
       server.kill();
       await server.exited;
-      const failed = await store.vm(["backup", "--push"], { timeoutSeconds: 100 });
+      const failed = await store.vm(["backup", "--push"]);
       expect(failed.stderr).not.toContain("s3cret");
       expectError(failed, 74, /the snapshot is made, but not in the repository|cannot list/);
       expect((await store.ok(["config"])).stdout).not.toContain("s3cret");

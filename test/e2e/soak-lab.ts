@@ -277,7 +277,7 @@ export class SoakLab implements Disposable {
   /** @returns what is wrong: processes that do not end by themselves */
   async quiet(spare: readonly number[] = []): Promise<string[]> {
     try {
-      await until("no processes", () => this.processes(spare).length === 0, 5 * loadFactor());
+      await until("no processes", () => this.processes(spare).length === 0);
       return [];
     } catch {
       const left = this.processes(spare);

@@ -163,17 +163,13 @@ export async function startUntil(
   text: string,
   options: Parameters<Sandbox["start"]>[1] = {},
 ): Promise<Running> {
-  const running = box.start(args, { timeoutSeconds: 300, ...options });
+  const running = box.start(args, options);
   let over = false;
   void running.done.then(() => (over = true));
-  await until(
-    `"${text}" on the console`,
-    () => {
-      if (over) throw new Error(`ended without "${text}" on the console:\n${running.stderr()}`);
-      return existsSync(box.path(".work", "console.log")) && box.console().includes(text);
-    },
-    240,
-  );
+  await until(`"${text}" on the console`, () => {
+    if (over) throw new Error(`ended without "${text}" on the console:\n${running.stderr()}`);
+    return existsSync(box.path(".work", "console.log")) && box.console().includes(text);
+  });
   return running;
 }
 
@@ -186,7 +182,7 @@ export async function qemuPid(box: Sandbox): Promise<number> {
 
 /** Waits until nothing of the sandbox runs any more. */
 export const untilQuiet = (box: Sandbox): Promise<unknown> =>
-  until("the end of every process", async () => (await box.leftovers()).length === 0, 60);
+  until("the end of every process", async () => (await box.leftovers()).length === 0);
 
 export interface HeldPort extends Disposable {
   port: number;

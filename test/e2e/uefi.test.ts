@@ -8,6 +8,7 @@ import { guests, type Sandbox } from "./harness.ts";
 import {
   configure,
   expectError,
+  isTurn,
   mode,
   runNumber,
   sampled,
@@ -84,21 +85,22 @@ suite("UEFI", () => {
     expect(mode(bios.path(".work/efivars.bin"))).toBe("600");
   });
 
-  test("a snapshot of the earlier program boots by its own NVRAM entry, here and there", async () => {
-    using box = uefiSandbox();
-    const old = box.path("backups/S0");
-    await makeEarlierSnapshot(old);
-    symlinkSync("S0", box.path("backups/LAST"));
-    await box.ok(["@restore", "@run"]);
-    expect(box.console()).toContain("BOOTED FROM DISK");
-    expect(box.read(".work/run-vm.sh")).toContain(SMALL.code);
-    const variables = box.path(".work/efivars.bin");
-    expect(statSync(variables).size).toBe(SMALL_BYTES);
-    expect(holdsText(readFileSync(variables), ENTRY)).toBe(true);
+  if (isTurn(1))
+    test("a snapshot of the earlier program boots by its own NVRAM entry, here and there", async () => {
+      using box = uefiSandbox();
+      const old = box.path("backups/S0");
+      await makeEarlierSnapshot(old);
+      symlinkSync("S0", box.path("backups/LAST"));
+      await box.ok(["@restore", "@run"]);
+      expect(box.console()).toContain("BOOTED FROM DISK");
+      expect(box.read(".work/run-vm.sh")).toContain(SMALL.code);
+      const variables = box.path(".work/efivars.bin");
+      expect(statSync(variables).size).toBe(SMALL_BYTES);
+      expect(holdsText(readFileSync(variables), ENTRY)).toBe(true);
 
-    await box.ok(["@backup", "@destroy"]);
-    expect(await bootEarlier(box, "S1")).toContain("BOOTED FROM DISK");
-  });
+      await box.ok(["@backup", "@destroy"]);
+      expect(await bootEarlier(box, "S1")).toContain("BOOTED FROM DISK");
+    });
 
   test("variables for which there is no firmware: run is refused (69), and says what to do", async () => {
     using box = uefiSandbox();

@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { chmodSync, cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { RunOptions, Sandbox } from "./harness.ts";
-import { configure, expectError, smallSandbox, suite } from "./tools.ts";
+import { configure, expectError, isTurn, smallSandbox, suite } from "./tools.ts";
 
 const UUID = /^UUID="([0-9a-f-]{36})"$/m;
 const uuidIn = (path: string): string | undefined => UUID.exec(readFileSync(path, "utf8"))?.[1];
@@ -106,114 +106,117 @@ const remoteNames = async (box: Sandbox, cwd = box.host): Promise<string[]> =>
 suite(
   "the identity of a VM in a repository",
   () => {
-    test("namesakes keep apart: prune and restore take no other VM's; a move keeps what was pushed", async () => {
-      using box = smallSandbox("web");
-      await withRepository(box);
-      await box.ok(["create", "A"]);
-      for (const name of ["A1", "A2"]) await box.ok(["backup", "--push", name]);
-      const other = join(box.top, "other/web");
-      mkdirSync(other, { recursive: true, mode: 0o700 });
-      await box.ok(["create", "B", "@backup", "--push", "B1"], { cwd: other });
-      await box.ok(["backup", "--push", "B2"], { cwd: other });
-      const pruned = await box.ok(["prune", "--remote", "--keep-last=1", "--json"], { cwd: other });
-      expect(JSON.parse(pruned.stdout)).toMatchObject([
-        { name: "B1", action: "remove", reasons: [] },
-        { name: "B2", action: "keep", reasons: ["last", "newest"] },
-      ]);
-      expect(await remoteNames(box, other)).toEqual(["B2"]);
+    if (isTurn(0))
+      test("namesakes keep apart: prune and restore take no other VM's; a move keeps what was pushed", async () => {
+        using box = smallSandbox("web");
+        await withRepository(box);
+        await box.ok(["create", "A"]);
+        for (const name of ["A1", "A2"]) await box.ok(["backup", "--push", name]);
+        const other = join(box.top, "other/web");
+        mkdirSync(other, { recursive: true, mode: 0o700 });
+        await box.ok(["create", "B", "@backup", "--push", "B1"], { cwd: other });
+        await box.ok(["backup", "--push", "B2"], { cwd: other });
+        const pruned = await box.ok(["prune", "--remote", "--keep-last=1", "--json"], { cwd: other });
+        expect(JSON.parse(pruned.stdout)).toMatchObject([
+          { name: "B1", action: "remove", reasons: [] },
+          { name: "B2", action: "keep", reasons: ["last", "newest"] },
+        ]);
+        expect(await remoteNames(box, other)).toEqual(["B2"]);
 
-      const empty = join(box.top, "new/web");
-      mkdirSync(empty, { recursive: true, mode: 0o700 });
-      const refused = await box.vm(["restore", "--from-remote"], { cwd: empty });
-      expectError(refused, 64, /2 VMs whose directory is called web/);
-      expect(refused.stderr).toMatch(/A2, .*\n.*B2, .*\n {2}take one by its id: vm restore --from-remote/);
-      const { id, uuid } = (await remote(box))[0]!;
-      await box.ok(["restore", "--from-remote", id], { cwd: empty });
-      expect(await identity(box, empty)).toMatchObject({ uuid });
+        const empty = join(box.top, "new/web");
+        mkdirSync(empty, { recursive: true, mode: 0o700 });
+        const refused = await box.vm(["restore", "--from-remote"], { cwd: empty });
+        expectError(refused, 64, /2 VMs whose directory is called web/);
+        expect(refused.stderr).toMatch(/A2, .*\n.*B2, .*\n {2}take one by its id: vm restore --from-remote/);
+        const { id, uuid } = (await remote(box))[0]!;
+        await box.ok(["restore", "--from-remote", id], { cwd: empty });
+        expect(await identity(box, empty)).toMatchObject({ uuid });
 
-      // That is a copy now.
-      for (const words of [
-        ["backup", "--push"],
-        ["snapshots", "push", "A1"],
-        ["prune", "--remote", "--keep-last=1"],
-      ])
-        expectError(await box.vm(words, { cwd: empty }), 78, /hold the same VM/);
-      rmSync(empty, { recursive: true });
+        // That is a copy now.
+        for (const words of [
+          ["backup", "--push"],
+          ["snapshots", "push", "A1"],
+          ["prune", "--remote", "--keep-last=1"],
+        ])
+          expectError(await box.vm(words, { cwd: empty }), 78, /hold the same VM/);
+        rmSync(empty, { recursive: true });
 
-      const moved = join(box.top, "moved away");
-      renameSync(box.host, moved);
-      expect(await remoteNames(box, moved)).toEqual(["A1", "A2"]);
-      await box.ok(["restore", "A1", "--from-remote"], { cwd: moved });
-    });
+        const moved = join(box.top, "moved away");
+        renameSync(box.host, moved);
+        expect(await remoteNames(box, moved)).toEqual(["A1", "A2"]);
+        await box.ok(["restore", "A1", "--from-remote"], { cwd: moved });
+      });
 
-    test("what an older version pushed is listed, not guessed, and becomes the VM's when it is pushed again", async () => {
-      using box = smallSandbox("web");
-      const restic = await withRepository(box);
-      await box.ok(["create", "A", "@backup", "old"]);
-      await Bun.sleep(1100);
-      await box.ok(["backup", "newer"]);
-      for (const name of ["old", "newer"]) {
-        const time = box.read("backups", name, "TS").trim();
-        const tags = ["vm", "vm-name=web", `vm-snapshot=${name}`].flatMap((tag) => ["--tag", tag]);
-        await restic("backup", "--time", time, ...tags, name);
-      }
-      const listed = await box.ok(["snapshots", "--remote"]);
-      expect(listed.stdout).toBe("");
-      expect(listed.stderr).toContain("2 older snapshots of a VM called web");
-      expect((await box.ok(["snapshots", "--remote", "--by-name"])).stdout).toMatch(/^old .* no UUID$/m);
-      const refused = await box.vm(["restore", "old", "--from-remote"]);
-      expectError(refused, 66, /no snapshot old with this VM's UUID/);
-      const [, id] = / restore --from-remote ([0-9a-f]{8})$/m.exec(refused.stderr)!;
-      await box.ok(["restore", "--from-remote", id!]);
+    if (isTurn(1))
+      test("what an older version pushed is listed, not guessed, and becomes the VM's when it is pushed again", async () => {
+        using box = smallSandbox("web");
+        const restic = await withRepository(box);
+        await box.ok(["create", "A", "@backup", "old"]);
+        await Bun.sleep(1100);
+        await box.ok(["backup", "newer"]);
+        for (const name of ["old", "newer"]) {
+          const time = box.read("backups", name, "TS").trim();
+          const tags = ["vm", "vm-name=web", `vm-snapshot=${name}`].flatMap((tag) => ["--tag", tag]);
+          await restic("backup", "--time", time, ...tags, name);
+        }
+        const listed = await box.ok(["snapshots", "--remote"]);
+        expect(listed.stdout).toBe("");
+        expect(listed.stderr).toContain("2 older snapshots of a VM called web");
+        expect((await box.ok(["snapshots", "--remote", "--by-name"])).stdout).toMatch(/^old .* no UUID$/m);
+        const refused = await box.vm(["restore", "old", "--from-remote"]);
+        expectError(refused, 66, /no snapshot old with this VM's UUID/);
+        const [, id] = / restore --from-remote ([0-9a-f]{8})$/m.exec(refused.stderr)!;
+        await box.ok(["restore", "--from-remote", id!]);
 
-      const kept = await box.ok(["prune", "--remote", "--keep-last=1", "--dry-run"]);
-      expect(kept.stdout).toBe("");
-      expect(kept.stderr).toMatch(/not counted, having no UUID: .*old \(/);
-      const byName = await box.ok(["prune", "--remote", "--by-name", "--keep-last=1", "--dry-run"]);
-      expect(byName.stdout).toMatch(/^remove old\nkeep newer {2}last, newest\n$/);
+        const kept = await box.ok(["prune", "--remote", "--keep-last=1", "--dry-run"]);
+        expect(kept.stdout).toBe("");
+        expect(kept.stderr).toMatch(/not counted, having no UUID: .*old \(/);
+        const byName = await box.ok(["prune", "--remote", "--by-name", "--keep-last=1", "--dry-run"]);
+        expect(byName.stdout).toMatch(/^remove old\nkeep newer {2}last, newest\n$/);
 
-      // An empty directory of that name: one VM.
-      const empty = join(box.top, "new/web");
-      mkdirSync(empty, { recursive: true, mode: 0o700 });
-      await box.ok(["restore", "--from-remote"], { cwd: empty });
+        // An empty directory of that name: one VM.
+        const empty = join(box.top, "new/web");
+        mkdirSync(empty, { recursive: true, mode: 0o700 });
+        await box.ok(["restore", "--from-remote"], { cwd: empty });
 
-      expect((await box.ok(["snapshots", "push", "old"])).stderr).toContain(
-        "old is in the repository already",
-      );
-      expect(await remote(box)).toMatchObject([{ name: "old", uuid: (await identity(box)).uuid }]);
-    });
+        expect((await box.ok(["snapshots", "push", "old"])).stderr).toContain(
+          "old is in the repository already",
+        );
+        expect(await remote(box)).toMatchObject([{ name: "old", uuid: (await identity(box)).uuid }]);
+      });
 
-    test("the hour that comes twice: pushed once, and the newest is the one made last", async () => {
-      using box = smallSandbox("web");
-      await withRepository(box);
-      // restic is told, and tells, UTC: where it has no zone data a local time would be hours off.
-      const zones = join(box.top, "zones");
-      const wrapper = join(box.top, "bin/restic");
-      mkdirSync(dirname(wrapper));
-      writeFileSync(wrapper, `#!/bin/sh\necho "$TZ" >>${zones}\nexec ${Bun.which("restic")!} "$@"\n`);
-      chmodSync(wrapper, 0o755);
-      box.environment.PATH = `${dirname(wrapper)}:${process.env.PATH}`;
-      box.environment.TZ = "Europe/Berlin";
-      await box.ok(["create", "A"]);
-      // 02:30 and 02:45 CEST, 02:30 CET.
-      const times = {
-        N1: "2025-10-26T00:30:00.000Z",
-        N2: "2025-10-26T00:45:00.000Z",
-        N3: "2025-10-26T01:30:00.000Z",
-      };
-      for (const [name, time] of Object.entries(times)) {
-        await box.ok(["backup", name]);
-        const file = box.path("backups", name, "manifest.json");
-        writeFileSync(file, readFileSync(file, "utf8").replace(/("made": )"[^"]*"/, `$1"${time}"`));
-        await Bun.$`rm SHA256SUMS; sha256sum * > SHA256SUMS`.cwd(dirname(file)).quiet();
-      }
-      for (let turn = 0; turn < 2; turn++) await box.ok(["snapshots", "push", "N1", "N2", "N3"]);
-      expect((await remote(box)).map(({ name, made }) => [name, made])).toEqual(Object.entries(times));
-      expect(new Set(readFileSync(zones, "utf8").trim().split("\n"))).toEqual(new Set(["UTC"]));
-      const empty = join(box.top, "new/web");
-      mkdirSync(empty, { recursive: true, mode: 0o700 });
-      expect((await box.ok(["restore", "--from-remote"], { cwd: empty })).stderr).toContain("fetching N3,");
-    });
+    if (isTurn(0))
+      test("the hour that comes twice: pushed once, and the newest is the one made last", async () => {
+        using box = smallSandbox("web");
+        await withRepository(box);
+        // restic is told, and tells, UTC: where it has no zone data a local time would be hours off.
+        const zones = join(box.top, "zones");
+        const wrapper = join(box.top, "bin/restic");
+        mkdirSync(dirname(wrapper));
+        writeFileSync(wrapper, `#!/bin/sh\necho "$TZ" >>${zones}\nexec ${Bun.which("restic")!} "$@"\n`);
+        chmodSync(wrapper, 0o755);
+        box.environment.PATH = `${dirname(wrapper)}:${process.env.PATH}`;
+        box.environment.TZ = "Europe/Berlin";
+        await box.ok(["create", "A"]);
+        // 02:30 and 02:45 CEST, 02:30 CET.
+        const times = {
+          N1: "2025-10-26T00:30:00.000Z",
+          N2: "2025-10-26T00:45:00.000Z",
+          N3: "2025-10-26T01:30:00.000Z",
+        };
+        for (const [name, time] of Object.entries(times)) {
+          await box.ok(["backup", name]);
+          const file = box.path("backups", name, "manifest.json");
+          writeFileSync(file, readFileSync(file, "utf8").replace(/("made": )"[^"]*"/, `$1"${time}"`));
+          await Bun.$`rm SHA256SUMS; sha256sum * > SHA256SUMS`.cwd(dirname(file)).quiet();
+        }
+        for (let turn = 0; turn < 2; turn++) await box.ok(["snapshots", "push", "N1", "N2", "N3"]);
+        expect((await remote(box)).map(({ name, made }) => [name, made])).toEqual(Object.entries(times));
+        expect(new Set(readFileSync(zones, "utf8").trim().split("\n"))).toEqual(new Set(["UTC"]));
+        const empty = join(box.top, "new/web");
+        mkdirSync(empty, { recursive: true, mode: 0o700 });
+        expect((await box.ok(["restore", "--from-remote"], { cwd: empty })).stderr).toContain("fetching N3,");
+      });
 
     test("a repository is data: only the wanted snapshot and its parents are taken, plain and small", async () => {
       using box = smallSandbox("web");

@@ -14,7 +14,7 @@ import {
 import { join } from "node:path";
 import { until, type Sandbox } from "./harness.ts";
 import { content, DISK, filled, manifest, run, write } from "./images.ts";
-import { configure, expectError, freePort, mode, names, suite } from "./tools.ts";
+import { configure, expectError, freePort, isTurn, mode, names, suite } from "./tools.ts";
 
 let server: ReturnType<typeof Bun.spawn> | undefined;
 afterEach(async () => {
@@ -105,39 +105,40 @@ suite(
       await restic(box, repository, "check", "--read-data");
     });
 
-    test("by HTTP, with a user and a password that nobody sees", async () => {
-      const port = await freePort();
-      const store = await filled();
-      using _store = store;
-      const place = `rest:http://me:s3cret@127.0.0.1:${port}/`;
-      server = Bun.spawn(
-        ["rclone", "serve", "restic", "--addr", `127.0.0.1:${port}`, join(store.top, "served")],
-        {
-          env: { ...process.env, RCLONE_USER: "me", RCLONE_PASS: "s3cret", HOME: store.home },
-          stdout: "ignore",
-          stderr: "ignore",
-        },
-      );
-      await until("rclone serves", () =>
-        fetch(`http://127.0.0.1:${port}/`).then(
-          () => true,
-          () => false,
-        ),
-      );
-      setUp(store, place);
-      await restic(store, place, "init");
-      await store.ok(["backup", "--push", "--format=gz"]);
-      const was = await content(store);
-      const cwd = elsewhere(store);
-      await store.ok(["restore", "--from-remote"], { cwd });
-      expect(await content(store, join(cwd, ".work", DISK))).toBe(was);
-      server.kill();
-      await server.exited;
-      const failed = await store.vm(["backup", "--push"]);
-      expect(failed.stderr).not.toContain("s3cret");
-      expectError(failed, 74, /the snapshot is made, but not in the repository|cannot list/);
-      expect((await store.ok(["config"])).stdout).not.toContain("s3cret");
-    });
+    if (isTurn(1))
+      test("by HTTP, with a user and a password that nobody sees", async () => {
+        const port = await freePort();
+        const store = await filled();
+        using _store = store;
+        const place = `rest:http://me:s3cret@127.0.0.1:${port}/`;
+        server = Bun.spawn(
+          ["rclone", "serve", "restic", "--addr", `127.0.0.1:${port}`, join(store.top, "served")],
+          {
+            env: { ...process.env, RCLONE_USER: "me", RCLONE_PASS: "s3cret", HOME: store.home },
+            stdout: "ignore",
+            stderr: "ignore",
+          },
+        );
+        await until("rclone serves", () =>
+          fetch(`http://127.0.0.1:${port}/`).then(
+            () => true,
+            () => false,
+          ),
+        );
+        setUp(store, place);
+        await restic(store, place, "init");
+        await store.ok(["backup", "--push", "--format=gz"]);
+        const was = await content(store);
+        const cwd = elsewhere(store);
+        await store.ok(["restore", "--from-remote"], { cwd });
+        expect(await content(store, join(cwd, ".work", DISK))).toBe(was);
+        server.kill();
+        await server.exited;
+        const failed = await store.vm(["backup", "--push"]);
+        expect(failed.stderr).not.toContain("s3cret");
+        expectError(failed, 74, /the snapshot is made, but not in the repository|cannot list/);
+        expect((await store.ok(["config"])).stdout).not.toContain("s3cret");
+      });
 
     test("a snapshot that is damaged itself or below it, or another VM's, is not pushed (74)", async () => {
       const { box } = await withRepository();
@@ -169,124 +170,131 @@ suite(
       expect(await remote(box)).toEqual([]);
     });
 
-    test("prune by the rules; protected ones and the newest stay", async () => {
-      const { box } = await withRepository();
-      using _box = box;
-      await box.ok(["backup", "A"]);
-      await box.ok(["snapshots", "protect", "A"]);
-      await box.ok(["snapshots", "push", "A"]);
-      for (const name of ["B", "C", "D"]) await box.ok(["backup", name, "--push"]);
-      const dry = await box.ok(["prune", "--remote", "--keep-last=1", "--dry-run"]);
-      expect(dry.stdout).toMatch(/^keep A .*\nremove B\nremove C\nkeep D /);
-      expect(await remote(box)).toHaveLength(4);
-      await box.ok(["prune", "--remote", "--keep-last=1"]);
-      expect((await remote(box)).map(({ name }) => name)).toEqual(["A", "D"]);
-      // D's parents are in it.
-      const cwd = elsewhere(box);
-      await box.ok(["restore", "D", "--from-remote"], { cwd });
-      expectError(await box.vm(["prune", "--remote"]), 64, /nothing says which/);
-    });
-
-    test("what is wrong is told: settings, password, repository, names, and whose data it is", async () => {
-      const { box, repository } = await withRepository();
-      using _box = box;
-      await box.ok(["backup", "--push"]);
-      const password = join(box.home, "password");
-      chmodSync(password, 0o644);
-      expectError(await box.vm(["snapshots", "--remote"]), 78, /everybody on this host may read/);
-      chmodSync(password, 0o600);
-      writeFileSync(password, "wrong");
-      expectError(await box.vm(["snapshots", "--remote"]), 78, /the password does not open/);
-      // The snapshot is one for all that.
-      expectError(await box.vm(["backup", "--push"]), 74, /the snapshot is made, but not in .* password/);
-      writeFileSync(password, PASSWORD);
-      expectError(await box.vm(["restore", "X", "--from-remote"]), 66, /no snapshot X/);
-      const other = join(box.top, "unknown");
-      mkdirSync(other);
-      const none = await box.vm(["restore", "--from-remote"], { cwd: other });
-      expectError(none, 66, /of a VM called unknown/);
-      expect(none.stderr).toContain("vm1");
-      expectError(await box.vm(["verify", "--remote", "--all"]), 64, /--remote goes with/);
-
-      // Another snapshot of that name is not overwritten.
-      const cwd = elsewhere(box);
-      await box.ok(["restore", "--from-remote"], { cwd });
-      await box.ok(["snapshots", "rm", "S0", "S1"]);
-      await write(box, "write -P 7 1M 1M");
-      await box.ok(["backup", "S0"]);
-      expectError(await box.vm(["restore", "S0", "--from-remote"]), 73, /another snapshot called S0 is here/);
-
-      // A VM's own settings say nothing of where its data goes.
-      writeFileSync(box.path("guest.env"), "SNAPSHOT_REPO=/srv/other\n");
-      configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=64M)\nSNAPSHOT_FORMAT=qcow2\n");
-      expectError(await box.vm(["snapshots", "--remote"]), 78, /no repository is set/);
-      setUp(box, join(box.top, "nowhere"));
-      expectError(await box.vm(["snapshots", "--remote"]), 66, /there is no repository at/);
-
-      // Links in the repository lead nowhere here.
-      setUp(box, repository);
-      const evil = join(box.top, "evil", "vm1", "backups", "S9");
-      mkdirSync(evil, { recursive: true });
-      symlinkSync("/etc/passwd", join(evil, "guest.env"));
-      const uuid = (await box.ok(["identity"])).stdout.trim();
-      const tags = ["vm", "vm-name=vm1", "vm-snapshot=S9", `vm-uuid=${uuid}`].flatMap((tag) => [
-        "--tag",
-        tag,
-      ]);
-      const child = Bun.spawn(["restic", "-r", repository, "backup", ...tags, "S9"], {
-        cwd: join(evil, ".."),
-        env: { ...resticEnv(box), HOME: box.home },
-        stdout: "ignore",
+    if (isTurn(0))
+      test("prune by the rules; protected ones and the newest stay", async () => {
+        const { box } = await withRepository();
+        using _box = box;
+        await box.ok(["backup", "A"]);
+        await box.ok(["snapshots", "protect", "A"]);
+        await box.ok(["snapshots", "push", "A"]);
+        for (const name of ["B", "C", "D"]) await box.ok(["backup", name, "--push"]);
+        const dry = await box.ok(["prune", "--remote", "--keep-last=1", "--dry-run"]);
+        expect(dry.stdout).toMatch(/^keep A .*\nremove B\nremove C\nkeep D /);
+        expect(await remote(box)).toHaveLength(4);
+        await box.ok(["prune", "--remote", "--keep-last=1"]);
+        expect((await remote(box)).map(({ name }) => name)).toEqual(["A", "D"]);
+        // D's parents are in it.
+        const cwd = elsewhere(box);
+        await box.ok(["restore", "D", "--from-remote"], { cwd });
+        expectError(await box.vm(["prune", "--remote"]), 64, /nothing says which/);
       });
-      expect(await child.exited).toBe(0);
-      expectError(await box.vm(["restore", "S9", "--from-remote"]), 74, /guest\.env is no plain file/);
-      expect(names(box.path("backups"))).toEqual(["LAST", "S0"]);
-    });
 
-    test("killed at any moment: nothing half is here or there, and no lock stays in the way", async () => {
-      const { box, repository } = await withRepository();
-      using _box = box;
-      await box.ok(["backup"]);
-      const was = await content(box);
-      for (const wait of [150, 500]) {
-        const child = box.start(["snapshots", "push", "S0"]);
-        await Promise.race([Bun.sleep(wait), child.done]);
-        child.kill("SIGKILL");
-        await child.done;
-      }
-      await box.ok(["snapshots", "push", "S0"]);
-      expect(await remote(box)).toHaveLength(1);
-      const cwd = elsewhere(box);
-      for (const wait of [100, 400, 800]) {
-        const child = box.start(["restore", "--from-remote"], { cwd });
-        await Promise.race([Bun.sleep(wait), child.done]);
-        child.kill("SIGKILL");
-        await child.done;
-      }
-      await box.ok(["restore", "--from-remote"], { cwd });
-      expect(names(join(cwd, "backups"))).toEqual(["LAST", "S0"]);
-      expect(await content(box, join(cwd, ".work", DISK))).toBe(was);
-      // A lock of a restic that is gone.
-      const held = Bun.spawn(["restic", "-r", repository, "check", "--read-data"], {
-        env: { ...resticEnv(box), HOME: box.home },
-        stdout: "ignore",
-        stderr: "ignore",
+    if (isTurn(1))
+      test("what is wrong is told: settings, password, repository, names, and whose data it is", async () => {
+        const { box, repository } = await withRepository();
+        using _box = box;
+        await box.ok(["backup", "--push"]);
+        const password = join(box.home, "password");
+        chmodSync(password, 0o644);
+        expectError(await box.vm(["snapshots", "--remote"]), 78, /everybody on this host may read/);
+        chmodSync(password, 0o600);
+        writeFileSync(password, "wrong");
+        expectError(await box.vm(["snapshots", "--remote"]), 78, /the password does not open/);
+        // The snapshot is one for all that.
+        expectError(await box.vm(["backup", "--push"]), 74, /the snapshot is made, but not in .* password/);
+        writeFileSync(password, PASSWORD);
+        expectError(await box.vm(["restore", "X", "--from-remote"]), 66, /no snapshot X/);
+        const other = join(box.top, "unknown");
+        mkdirSync(other);
+        const none = await box.vm(["restore", "--from-remote"], { cwd: other });
+        expectError(none, 66, /of a VM called unknown/);
+        expect(none.stderr).toContain("vm1");
+        expectError(await box.vm(["verify", "--remote", "--all"]), 64, /--remote goes with/);
+
+        // Another snapshot of that name is not overwritten.
+        const cwd = elsewhere(box);
+        await box.ok(["restore", "--from-remote"], { cwd });
+        await box.ok(["snapshots", "rm", "S0", "S1"]);
+        await write(box, "write -P 7 1M 1M");
+        await box.ok(["backup", "S0"]);
+        expectError(
+          await box.vm(["restore", "S0", "--from-remote"]),
+          73,
+          /another snapshot called S0 is here/,
+        );
+
+        // A VM's own settings say nothing of where its data goes.
+        writeFileSync(box.path("guest.env"), "SNAPSHOT_REPO=/srv/other\n");
+        configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=64M)\nSNAPSHOT_FORMAT=qcow2\n");
+        expectError(await box.vm(["snapshots", "--remote"]), 78, /no repository is set/);
+        setUp(box, join(box.top, "nowhere"));
+        expectError(await box.vm(["snapshots", "--remote"]), 66, /there is no repository at/);
+
+        // Links in the repository lead nowhere here.
+        setUp(box, repository);
+        const evil = join(box.top, "evil", "vm1", "backups", "S9");
+        mkdirSync(evil, { recursive: true });
+        symlinkSync("/etc/passwd", join(evil, "guest.env"));
+        const uuid = (await box.ok(["identity"])).stdout.trim();
+        const tags = ["vm", "vm-name=vm1", "vm-snapshot=S9", `vm-uuid=${uuid}`].flatMap((tag) => [
+          "--tag",
+          tag,
+        ]);
+        const child = Bun.spawn(["restic", "-r", repository, "backup", ...tags, "S9"], {
+          cwd: join(evil, ".."),
+          env: { ...resticEnv(box), HOME: box.home },
+          stdout: "ignore",
+        });
+        expect(await child.exited).toBe(0);
+        expectError(await box.vm(["restore", "S9", "--from-remote"]), 74, /guest\.env is no plain file/);
+        expect(names(box.path("backups"))).toEqual(["LAST", "S0"]);
       });
-      await until(
-        "it has its lock",
-        () => readdirSync(join(repository, "locks")).length > 0 || held.exitCode !== null,
-      );
-      held.kill("SIGKILL");
-      await held.exited;
-      await box.ok(["prune", "--remote", "--keep-last=1"]);
-      // Damage is told.
-      const files = (await run(["find", join(repository, "data"), "-type", "f"])).stdout.trim().split("\n");
-      // The data, not the trees: restic 0.14 looks for those again and again, for a minute and a half.
-      const data = files.toSorted((a, b) => statSync(b).size - statSync(a).size)[0]!;
-      renameSync(data, `${data}x`);
-      expectError(await box.vm(["verify", "--remote"]), 74, /the repository is not whole/);
-      rmSync(`${data}x`);
-    });
+
+    if (isTurn(0))
+      test("killed at any moment: nothing half is here or there, and no lock stays in the way", async () => {
+        const { box, repository } = await withRepository();
+        using _box = box;
+        await box.ok(["backup"]);
+        const was = await content(box);
+        for (const wait of [150, 500]) {
+          const child = box.start(["snapshots", "push", "S0"]);
+          await Promise.race([Bun.sleep(wait), child.done]);
+          child.kill("SIGKILL");
+          await child.done;
+        }
+        await box.ok(["snapshots", "push", "S0"]);
+        expect(await remote(box)).toHaveLength(1);
+        const cwd = elsewhere(box);
+        for (const wait of [100, 400, 800]) {
+          const child = box.start(["restore", "--from-remote"], { cwd });
+          await Promise.race([Bun.sleep(wait), child.done]);
+          child.kill("SIGKILL");
+          await child.done;
+        }
+        await box.ok(["restore", "--from-remote"], { cwd });
+        expect(names(join(cwd, "backups"))).toEqual(["LAST", "S0"]);
+        expect(await content(box, join(cwd, ".work", DISK))).toBe(was);
+        // A lock of a restic that is gone.
+        const held = Bun.spawn(["restic", "-r", repository, "check", "--read-data"], {
+          env: { ...resticEnv(box), HOME: box.home },
+          stdout: "ignore",
+          stderr: "ignore",
+        });
+        await until(
+          "it has its lock",
+          () => readdirSync(join(repository, "locks")).length > 0 || held.exitCode !== null,
+        );
+        held.kill("SIGKILL");
+        await held.exited;
+        await box.ok(["prune", "--remote", "--keep-last=1"]);
+        // Damage is told.
+        const files = (await run(["find", join(repository, "data"), "-type", "f"])).stdout.trim().split("\n");
+        // The data, not the trees: restic 0.14 looks for those again and again, for a minute and a half.
+        const data = files.toSorted((a, b) => statSync(b).size - statSync(a).size)[0]!;
+        renameSync(data, `${data}x`);
+        expectError(await box.vm(["verify", "--remote"]), 74, /the repository is not whole/);
+        rmSync(`${data}x`);
+      });
   },
   ["restic", "rclone"],
 );

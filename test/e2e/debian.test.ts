@@ -27,6 +27,7 @@ import {
   mode,
   shell,
   suite,
+  testInTurn,
   untilQuiet,
 } from "./tools.ts";
 
@@ -160,21 +161,20 @@ function testGuest(): void {
     },
   );
 
-  if (isTurn(2, 4))
-    test("post-install in a rescue CD, by UEFI; add-ssh-keys there, by BIOS", async () => {
-      const keys = "root/.ssh/authorized_keys";
-      box.write(
-        "post-install.sh",
-        `test -d /sys/firmware/efi && echo EFI
-       rm -f "$DESTDIR/${keys}"\nrun chroot "$DESTDIR" sh -c "test -d /proc/1; id -un"\n`,
-      );
-      const { stdout } = await box.ok([CD, "--uefi", "job", "post-install"]);
-      expect(stdout).toContain("EFI\n");
-      expect(stdout).toContain("\nroot\n");
-      await box.ok([CD, "job", "add-ssh-keys"]);
-      box.write("show.job", `mount-system; cat /mnt/system1/${keys}\n`);
-      expect((await box.ok(["job", "show"])).stdout).toEndWith(" me@here\n");
-    });
+  testInTurn(2, 4)("post-install in a rescue CD, by UEFI; add-ssh-keys there, by BIOS", async () => {
+    const keys = "root/.ssh/authorized_keys";
+    box.write(
+      "post-install.sh",
+      `test -d /sys/firmware/efi && echo EFI
+     rm -f "$DESTDIR/${keys}"\nrun chroot "$DESTDIR" sh -c "test -d /proc/1; id -un"\n`,
+    );
+    const { stdout } = await box.ok([CD, "--uefi", "job", "post-install"]);
+    expect(stdout).toContain("EFI\n");
+    expect(stdout).toContain("\nroot\n");
+    await box.ok([CD, "job", "add-ssh-keys"]);
+    box.write("show.job", `mount-system; cat /mnt/system1/${keys}\n`);
+    expect((await box.ok(["job", "show"])).stdout).toEndWith(" me@here\n");
+  });
 
   test("post-install: parameters, files, archive, chroot, and what it leaves in .out", async () => {
     box.write("one.txt", "one\n");

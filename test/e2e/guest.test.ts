@@ -9,12 +9,12 @@ import {
   ask,
   configure,
   freePort,
-  isTurn,
   seed,
   shell,
   smallSandbox,
   startUntil,
   suite,
+  testInTurn,
 } from "./tools.ts";
 
 let iso: Guests;
@@ -171,17 +171,16 @@ suite("inside a guest", () => {
     for (const size of sizes()) expect(size).toBeLessThan(8 << 20);
   });
 
-  if (isTurn(1))
-    test("UEFI: the same guest, booted by OVMF, with more cores, sockets and memory", async () => {
-      using box = linuxSandbox("NVME=64M");
-      box.write(
-        "guest.sh",
-        "[ -d /sys/firmware/efi ] && echo EFI; cat /in/note; grep -c ^processor /proc/cpuinfo; grep MemTotal /proc/meminfo\n",
-      );
-      box.write("note", "read from the share\n");
-      await box.ok(["-u", "-c2", "-S2", "-m", "700M", "@create", "L", iso.linuxIso, "@run"]);
-      const [, cpus, kib] = /EFI\nread from the share\n(\d+)\nMemTotal:\s+(\d+) kB/.exec(box.console()) ?? [];
-      expect(cpus).toBe("4");
-      expect(Number(kib)).toBeGreaterThan(600_000);
-    });
+  testInTurn(1)("UEFI: the same guest, booted by OVMF, with more cores, sockets and memory", async () => {
+    using box = linuxSandbox("NVME=64M");
+    box.write(
+      "guest.sh",
+      "[ -d /sys/firmware/efi ] && echo EFI; cat /in/note; grep -c ^processor /proc/cpuinfo; grep MemTotal /proc/meminfo\n",
+    );
+    box.write("note", "read from the share\n");
+    await box.ok(["-u", "-c2", "-S2", "-m", "700M", "@create", "L", iso.linuxIso, "@run"]);
+    const [, cpus, kib] = /EFI\nread from the share\n(\d+)\nMemTotal:\s+(\d+) kB/.exec(box.console()) ?? [];
+    expect(cpus).toBe("4");
+    expect(Number(kib)).toBeGreaterThan(600_000);
+  });
 });

@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { chmodSync, cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { RunOptions, Sandbox } from "./harness.ts";
-import { configure, expectError, isTurn, smallSandbox, suite } from "./tools.ts";
+import { configure, expectError, smallSandbox, suite, testInTurn } from "./tools.ts";
 
 const UUID = /^UUID="([0-9a-f-]{36})"$/m;
 const uuidIn = (path: string): string | undefined => UUID.exec(readFileSync(path, "utf8"))?.[1];
@@ -106,8 +106,9 @@ const remoteNames = async (box: Sandbox, cwd = box.host): Promise<string[]> =>
 suite(
   "the identity of a VM in a repository",
   () => {
-    if (isTurn(0))
-      test("namesakes keep apart: prune and restore take no other VM's; a move keeps what was pushed", async () => {
+    testInTurn(0)(
+      "namesakes keep apart: prune and restore take no other VM's; a move keeps what was pushed",
+      async () => {
         using box = smallSandbox("web");
         await withRepository(box);
         await box.ok(["create", "A"]);
@@ -145,10 +146,12 @@ suite(
         renameSync(box.host, moved);
         expect(await remoteNames(box, moved)).toEqual(["A1", "A2"]);
         await box.ok(["restore", "A1", "--from-remote"], { cwd: moved });
-      });
+      },
+    );
 
-    if (isTurn(1))
-      test("what an older version pushed is listed, not guessed, and becomes the VM's when it is pushed again", async () => {
+    testInTurn(1)(
+      "what an older version pushed is listed, not guessed, and becomes the VM's when it is pushed again",
+      async () => {
         using box = smallSandbox("web");
         const restic = await withRepository(box);
         await box.ok(["create", "A", "@backup", "old"]);
@@ -183,40 +186,40 @@ suite(
           "old is in the repository already",
         );
         expect(await remote(box)).toMatchObject([{ name: "old", uuid: (await identity(box)).uuid }]);
-      });
+      },
+    );
 
-    if (isTurn(0))
-      test("the hour that comes twice: pushed once, and the newest is the one made last", async () => {
-        using box = smallSandbox("web");
-        await withRepository(box);
-        // restic is told, and tells, UTC: where it has no zone data a local time would be hours off.
-        const zones = join(box.top, "zones");
-        const wrapper = join(box.top, "bin/restic");
-        mkdirSync(dirname(wrapper));
-        writeFileSync(wrapper, `#!/bin/sh\necho "$TZ" >>${zones}\nexec ${Bun.which("restic")!} "$@"\n`);
-        chmodSync(wrapper, 0o755);
-        box.environment.PATH = `${dirname(wrapper)}:${process.env.PATH}`;
-        box.environment.TZ = "Europe/Berlin";
-        await box.ok(["create", "A"]);
-        // 02:30 and 02:45 CEST, 02:30 CET.
-        const times = {
-          N1: "2025-10-26T00:30:00.000Z",
-          N2: "2025-10-26T00:45:00.000Z",
-          N3: "2025-10-26T01:30:00.000Z",
-        };
-        for (const [name, time] of Object.entries(times)) {
-          await box.ok(["backup", name]);
-          const file = box.path("backups", name, "manifest.json");
-          writeFileSync(file, readFileSync(file, "utf8").replace(/("made": )"[^"]*"/, `$1"${time}"`));
-          await Bun.$`rm SHA256SUMS; sha256sum * > SHA256SUMS`.cwd(dirname(file)).quiet();
-        }
-        for (let turn = 0; turn < 2; turn++) await box.ok(["snapshots", "push", "N1", "N2", "N3"]);
-        expect((await remote(box)).map(({ name, made }) => [name, made])).toEqual(Object.entries(times));
-        expect(new Set(readFileSync(zones, "utf8").trim().split("\n"))).toEqual(new Set(["UTC"]));
-        const empty = join(box.top, "new/web");
-        mkdirSync(empty, { recursive: true, mode: 0o700 });
-        expect((await box.ok(["restore", "--from-remote"], { cwd: empty })).stderr).toContain("fetching N3,");
-      });
+    testInTurn(0)("the hour that comes twice: pushed once, and the newest is the one made last", async () => {
+      using box = smallSandbox("web");
+      await withRepository(box);
+      // restic is told, and tells, UTC: where it has no zone data a local time would be hours off.
+      const zones = join(box.top, "zones");
+      const wrapper = join(box.top, "bin/restic");
+      mkdirSync(dirname(wrapper));
+      writeFileSync(wrapper, `#!/bin/sh\necho "$TZ" >>${zones}\nexec ${Bun.which("restic")!} "$@"\n`);
+      chmodSync(wrapper, 0o755);
+      box.environment.PATH = `${dirname(wrapper)}:${process.env.PATH}`;
+      box.environment.TZ = "Europe/Berlin";
+      await box.ok(["create", "A"]);
+      // 02:30 and 02:45 CEST, 02:30 CET.
+      const times = {
+        N1: "2025-10-26T00:30:00.000Z",
+        N2: "2025-10-26T00:45:00.000Z",
+        N3: "2025-10-26T01:30:00.000Z",
+      };
+      for (const [name, time] of Object.entries(times)) {
+        await box.ok(["backup", name]);
+        const file = box.path("backups", name, "manifest.json");
+        writeFileSync(file, readFileSync(file, "utf8").replace(/("made": )"[^"]*"/, `$1"${time}"`));
+        await Bun.$`rm SHA256SUMS; sha256sum * > SHA256SUMS`.cwd(dirname(file)).quiet();
+      }
+      for (let turn = 0; turn < 2; turn++) await box.ok(["snapshots", "push", "N1", "N2", "N3"]);
+      expect((await remote(box)).map(({ name, made }) => [name, made])).toEqual(Object.entries(times));
+      expect(new Set(readFileSync(zones, "utf8").trim().split("\n"))).toEqual(new Set(["UTC"]));
+      const empty = join(box.top, "new/web");
+      mkdirSync(empty, { recursive: true, mode: 0o700 });
+      expect((await box.ok(["restore", "--from-remote"], { cwd: empty })).stderr).toContain("fetching N3,");
+    });
 
     test("a repository is data: only the wanted snapshot and its parents are taken, plain and small", async () => {
       using box = smallSandbox("web");

@@ -4,17 +4,17 @@ import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path";
 import { binary, Sandbox, until, type Result } from "./harness.ts";
 import {
+  configure,
   expectError,
   freePort,
-  isTurn,
   names,
-  sampled,
   qemuPid,
+  sampled,
   shell,
   smallSandbox,
   suite,
+  testInTurn,
   untilQuiet,
-  configure,
 } from "./tools.ts";
 
 const settings = (disks: string, profiles: string): string =>
@@ -262,15 +262,14 @@ suite("jobs", () => {
       expect(statSync(out("big")).size).toBe(200 << 20);
     });
 
-    if (isTurn(1))
-      test("a FAT file system", async () => {
-        box.write(
-          "fat.job",
-          `mkfs.vfat /dev/vda >/dev/null 2>&1; mkdir /mnt/fat; mount /dev/vda /mnt/fat; echo kept >"/mnt/fat/a long name.txt"
-         umount /mnt/fat; mount /dev/vda /mnt/fat; cat "/mnt/fat/a long name.txt"; umount /mnt/fat; fsck.vfat -n /dev/vda >/dev/null 2>&1\n`,
-        );
-        expect((await box.ok(["job", "fat"])).stdout).toBe("kept\n");
-      });
+    testInTurn(1)("a FAT file system", async () => {
+      box.write(
+        "fat.job",
+        `mkfs.vfat /dev/vda >/dev/null 2>&1; mkdir /mnt/fat; mount /dev/vda /mnt/fat; echo kept >"/mnt/fat/a long name.txt"
+       umount /mnt/fat; mount /dev/vda /mnt/fat; cat "/mnt/fat/a long name.txt"; umount /mnt/fat; fsck.vfat -n /dev/vda >/dev/null 2>&1\n`,
+      );
+      expect((await box.ok(["job", "fat"])).stdout).toBe("kept\n");
+    });
 
     test("a hostile job reaches nothing outside .out, and makes the host print nothing else", async () => {
       const secret = join(box.top, "secret");
@@ -327,14 +326,13 @@ suite("jobs", () => {
     expect((await box.ok(["job", "look"])).stdout).toBe("sda 32\nsdb 33\nsdc 34\nvda 35\nnvme0n1 36\n");
   });
 
-  if (isTurn(1))
-    test("a UEFI guest's variables are there; --no-uefi leaves them out", async () => {
-      using box = jobSandbox(profiles);
-      await box.ok(["--uefi", "create", "G"]);
-      box.write("efi.job", "set +f; ls /sys/firmware/efi/efivars/BootOrder-* || echo none\n");
-      expect((await box.ok(["job", "efi"])).stdout).toMatch(/BootOrder-/);
-      expect((await box.ok(["--no-uefi", "job", "efi"])).stdout).toMatch(/none/);
-    });
+  testInTurn(1)("a UEFI guest's variables are there; --no-uefi leaves them out", async () => {
+    using box = jobSandbox(profiles);
+    await box.ok(["--uefi", "create", "G"]);
+    box.write("efi.job", "set +f; ls /sys/firmware/efi/efivars/BootOrder-* || echo none\n");
+    expect((await box.ok(["job", "efi"])).stdout).toMatch(/BootOrder-/);
+    expect((await box.ok(["--no-uefi", "job", "efi"])).stdout).toMatch(/none/);
+  });
 
   test.each<[name: string, disks: string, how: string]>(
     sampled([
@@ -369,8 +367,9 @@ suite("jobs", () => {
   });
 
   // On the other days of a Debian: debian.test.ts.
-  if (isTurn(1))
-    test("post-install with files and a chroot; run-ssh: a login, which ends with RELEASE", async () => {
+  testInTurn(1)(
+    "post-install with files and a chroot; run-ssh: a login, which ends with RELEASE",
+    async () => {
       using box = jobSandbox(profiles);
       const port = await freePort();
       configure(
@@ -385,7 +384,7 @@ suite("jobs", () => {
       box.write(
         "post-install.sh",
         `cat one.txt; echo "$SETUP_HOSTNAME" >"$DESTDIR/etc/hostname"
-         chroot "$DESTDIR" /bin/sh -c 'test -d /proc/1 && echo chrooted' >"$OUTDIR/said"\n`,
+       chroot "$DESTDIR" /bin/sh -c 'test -d /proc/1 && echo chrooted' >"$OUTDIR/said"\n`,
       );
       box.write("post-install.post", 'cp "$OUTDIR/said" "$HOSTDIR/said"\n');
       expect((await box.ok(["job", "post-install"])).stdout).toContain("\none\n");
@@ -395,7 +394,7 @@ suite("jobs", () => {
       await shell('ssh-keygen -q -t ed25519 -N "" -f .ssh/id_ed25519', box.home);
       const running = box.start(["job", "run-ssh"]);
       const ssh = `ssh -F /dev/null -i .ssh/id_ed25519 -p ${port} -o BatchMode=yes -o ConnectTimeout=20 -o StrictHostKeyChecking=no \
-        -o UserKnownHostsFile=/dev/null root@127.0.0.1 'mount-system >/dev/null; cat /mnt/system1/etc/hostname'`;
+      -o UserKnownHostsFile=/dev/null root@127.0.0.1 'mount-system >/dev/null; cat /mnt/system1/etc/hostname'`;
       expect(
         await shell(`for i in $(seq 120); do ${ssh} 2>/dev/null && break; sleep 0.5; done`, box.home),
       ).toBe("renamed\n");
@@ -403,32 +402,34 @@ suite("jobs", () => {
       const { status, stdout } = await running.done;
       expect(status).toBe(0);
       expect(stdout).toContain(`ssh -p ${port} root@127.0.0.1`);
-    });
+    },
+  );
 
-  if (isTurn(1))
-    test("mount-system follows the fstab where disks and subvolumes have other names, and fails where it cannot", async () => {
+  testInTurn(1)(
+    "mount-system follows the fstab where disks and subvolumes have other names, and fails where it cannot",
+    async () => {
       using box = jobSandbox(profiles, "VIRT=400M");
       await create(box);
       box.write(
         "disks.job",
         `fresh() { # DEVICE DIR FSTAB
-         mount "$1" /mnt/new; mkdir -p /mnt/new$2/etc /mnt/new$2/boot
-         echo 'NAME="Test"' >/mnt/new$2/etc/os-release; printf "$3" >/mnt/new$2/etc/fstab; umount /mnt/new
-       }
-       look() {
-         mount-system 2>&1 || echo "status $?"; mount-system >/dev/null 2>&1 || echo again
-         while umount -R /mnt/system1 2>/dev/null; do :; done
-       }
-       mkdir /mnt/new; printf ',100M\\n,\\n' | sfdisk -q /dev/vda; mke2fs -q /dev/vda1; mke2fs -q -t ext4 /dev/vda2
-       fresh /dev/vda2 "" '/dev/sda2 / ext4\\n/dev/sda1 /boot ext2\\n'; look
-       fresh /dev/vda2 "" '/dev/sda2 / ext4\\n/dev/sdb1 /boot ext2\\n'; look
-       mkfs.btrfs -q -f /dev/vda2 >/dev/null
-       mount /dev/vda2 /mnt/new; btrfs subvolume create /mnt/new/distro >/dev/null; umount /mnt/new
-       fresh /dev/vda2 /distro '/dev/sda2 / btrfs subvol=/distro\\n/dev/sda1 /boot ext2\\n'
-       mount /dev/vda2 /mnt/new; btrfs subvolume snapshot /mnt/new/distro /mnt/new/backup >/dev/null; umount /mnt/new
-       look
-       mount /dev/vda2 /mnt/new; btrfs subvolume delete /mnt/new/distro >/dev/null; umount /mnt/new
-       look\n`,
+       mount "$1" /mnt/new; mkdir -p /mnt/new$2/etc /mnt/new$2/boot
+       echo 'NAME="Test"' >/mnt/new$2/etc/os-release; printf "$3" >/mnt/new$2/etc/fstab; umount /mnt/new
+     }
+     look() {
+       mount-system 2>&1 || echo "status $?"; mount-system >/dev/null 2>&1 || echo again
+       while umount -R /mnt/system1 2>/dev/null; do :; done
+     }
+     mkdir /mnt/new; printf ',100M\\n,\\n' | sfdisk -q /dev/vda; mke2fs -q /dev/vda1; mke2fs -q -t ext4 /dev/vda2
+     fresh /dev/vda2 "" '/dev/sda2 / ext4\\n/dev/sda1 /boot ext2\\n'; look
+     fresh /dev/vda2 "" '/dev/sda2 / ext4\\n/dev/sdb1 /boot ext2\\n'; look
+     mkfs.btrfs -q -f /dev/vda2 >/dev/null
+     mount /dev/vda2 /mnt/new; btrfs subvolume create /mnt/new/distro >/dev/null; umount /mnt/new
+     fresh /dev/vda2 /distro '/dev/sda2 / btrfs subvol=/distro\\n/dev/sda1 /boot ext2\\n'
+     mount /dev/vda2 /mnt/new; btrfs subvolume snapshot /mnt/new/distro /mnt/new/backup >/dev/null; umount /mnt/new
+     look
+     mount /dev/vda2 /mnt/new; btrfs subvolume delete /mnt/new/distro >/dev/null; umount /mnt/new
+     look\n`,
       );
       const { stdout } = await box.ok(["job", "disks"]);
       const whole = "/dev/vda2 -> /mnt/system1\n/dev/vda1 -> /mnt/system1/boot\n";
@@ -446,10 +447,12 @@ status 1
 again
 `,
       );
-    });
+    },
+  );
 
-  if (isTurn(1))
-    test("a LUKS guest: the key from a file that .pre puts into .in; asked for on a terminal; or neither", async () => {
+  testInTurn(1)(
+    "a LUKS guest: the key from a file that .pre puts into .in; asked for on a terminal; or neither",
+    async () => {
       using box = jobSandbox(profiles, "VIRT=200M");
       await create(box);
       box.write("key", "a secret key");
@@ -457,8 +460,8 @@ again
       await install(
         box,
         `# As installers do it, but with less memory: argon2id.
-       cryptsetup -q luksFormat --type luks2 --pbkdf argon2id --pbkdf-memory 16384 --pbkdf-force-iterations 4 /dev/vda luks.key
-       cryptsetup open --key-file luks.key /dev/vda new; root=/dev/mapper/new; mke2fs -q -t ext4 $root`,
+     cryptsetup -q luksFormat --type luks2 --pbkdf argon2id --pbkdf-memory 16384 --pbkdf-force-iterations 4 /dev/vda luks.key
+     cryptsetup open --key-file luks.key /dev/vda new; root=/dev/mapper/new; mke2fs -q -t ext4 $root`,
       );
       const look = "mount-system; cat /mnt/system1/etc/os-release\n";
       box.write("look.pre", 'cp key "$WORKDIR/.in/luks.key"\n');
@@ -487,7 +490,8 @@ again
       expect(await child.exited, shown).toBe(0);
       expect(shown).toContain('NAME="Test"');
       expect(shown).not.toContain("a secret key");
-    });
+    },
+  );
 
   test("a second build renews it and keeps its settings; another kind is refused", async () => {
     const file = join(profiles, "rescue-x86_64/guest.env");

@@ -14,7 +14,7 @@ import {
 import { join } from "node:path";
 import { until, type Sandbox } from "./harness.ts";
 import { content, DISK, filled, manifest, run, write } from "./images.ts";
-import { configure, expectError, freePort, isTurn, mode, names, suite } from "./tools.ts";
+import { configure, expectError, freePort, mode, names, suite, testInTurn } from "./tools.ts";
 
 let server: ReturnType<typeof Bun.spawn> | undefined;
 afterEach(async () => {
@@ -105,40 +105,39 @@ suite(
       await restic(box, repository, "check", "--read-data");
     });
 
-    if (isTurn(1))
-      test("by HTTP, with a user and a password that nobody sees", async () => {
-        const port = await freePort();
-        const store = await filled();
-        using _store = store;
-        const place = `rest:http://me:s3cret@127.0.0.1:${port}/`;
-        server = Bun.spawn(
-          ["rclone", "serve", "restic", "--addr", `127.0.0.1:${port}`, join(store.top, "served")],
-          {
-            env: { ...process.env, RCLONE_USER: "me", RCLONE_PASS: "s3cret", HOME: store.home },
-            stdout: "ignore",
-            stderr: "ignore",
-          },
-        );
-        await until("rclone serves", () =>
-          fetch(`http://127.0.0.1:${port}/`).then(
-            () => true,
-            () => false,
-          ),
-        );
-        setUp(store, place);
-        await restic(store, place, "init");
-        await store.ok(["backup", "--push", "--format=gz"]);
-        const was = await content(store);
-        const cwd = elsewhere(store);
-        await store.ok(["restore", "--from-remote"], { cwd });
-        expect(await content(store, join(cwd, ".work", DISK))).toBe(was);
-        server.kill();
-        await server.exited;
-        const failed = await store.vm(["backup", "--push"]);
-        expect(failed.stderr).not.toContain("s3cret");
-        expectError(failed, 74, /the snapshot is made, but not in the repository|cannot list/);
-        expect((await store.ok(["config"])).stdout).not.toContain("s3cret");
-      });
+    testInTurn(1)("by HTTP, with a user and a password that nobody sees", async () => {
+      const port = await freePort();
+      const store = await filled();
+      using _store = store;
+      const place = `rest:http://me:s3cret@127.0.0.1:${port}/`;
+      server = Bun.spawn(
+        ["rclone", "serve", "restic", "--addr", `127.0.0.1:${port}`, join(store.top, "served")],
+        {
+          env: { ...process.env, RCLONE_USER: "me", RCLONE_PASS: "s3cret", HOME: store.home },
+          stdout: "ignore",
+          stderr: "ignore",
+        },
+      );
+      await until("rclone serves", () =>
+        fetch(`http://127.0.0.1:${port}/`).then(
+          () => true,
+          () => false,
+        ),
+      );
+      setUp(store, place);
+      await restic(store, place, "init");
+      await store.ok(["backup", "--push", "--format=gz"]);
+      const was = await content(store);
+      const cwd = elsewhere(store);
+      await store.ok(["restore", "--from-remote"], { cwd });
+      expect(await content(store, join(cwd, ".work", DISK))).toBe(was);
+      server.kill();
+      await server.exited;
+      const failed = await store.vm(["backup", "--push"]);
+      expect(failed.stderr).not.toContain("s3cret");
+      expectError(failed, 74, /the snapshot is made, but not in the repository|cannot list/);
+      expect((await store.ok(["config"])).stdout).not.toContain("s3cret");
+    });
 
     test("a snapshot that is damaged itself or below it, or another VM's, is not pushed (74)", async () => {
       const { box } = await withRepository();
@@ -170,27 +169,27 @@ suite(
       expect(await remote(box)).toEqual([]);
     });
 
-    if (isTurn(0))
-      test("prune by the rules; protected ones and the newest stay", async () => {
-        const { box } = await withRepository();
-        using _box = box;
-        await box.ok(["backup", "A"]);
-        await box.ok(["snapshots", "protect", "A"]);
-        await box.ok(["snapshots", "push", "A"]);
-        for (const name of ["B", "C", "D"]) await box.ok(["backup", name, "--push"]);
-        const dry = await box.ok(["prune", "--remote", "--keep-last=1", "--dry-run"]);
-        expect(dry.stdout).toMatch(/^keep A .*\nremove B\nremove C\nkeep D /);
-        expect(await remote(box)).toHaveLength(4);
-        await box.ok(["prune", "--remote", "--keep-last=1"]);
-        expect((await remote(box)).map(({ name }) => name)).toEqual(["A", "D"]);
-        // D's parents are in it.
-        const cwd = elsewhere(box);
-        await box.ok(["restore", "D", "--from-remote"], { cwd });
-        expectError(await box.vm(["prune", "--remote"]), 64, /nothing says which/);
-      });
+    testInTurn(0)("prune by the rules; protected ones and the newest stay", async () => {
+      const { box } = await withRepository();
+      using _box = box;
+      await box.ok(["backup", "A"]);
+      await box.ok(["snapshots", "protect", "A"]);
+      await box.ok(["snapshots", "push", "A"]);
+      for (const name of ["B", "C", "D"]) await box.ok(["backup", name, "--push"]);
+      const dry = await box.ok(["prune", "--remote", "--keep-last=1", "--dry-run"]);
+      expect(dry.stdout).toMatch(/^keep A .*\nremove B\nremove C\nkeep D /);
+      expect(await remote(box)).toHaveLength(4);
+      await box.ok(["prune", "--remote", "--keep-last=1"]);
+      expect((await remote(box)).map(({ name }) => name)).toEqual(["A", "D"]);
+      // D's parents are in it.
+      const cwd = elsewhere(box);
+      await box.ok(["restore", "D", "--from-remote"], { cwd });
+      expectError(await box.vm(["prune", "--remote"]), 64, /nothing says which/);
+    });
 
-    if (isTurn(1))
-      test("what is wrong is told: settings, password, repository, names, and whose data it is", async () => {
+    testInTurn(1)(
+      "what is wrong is told: settings, password, repository, names, and whose data it is",
+      async () => {
         const { box, repository } = await withRepository();
         using _box = box;
         await box.ok(["backup", "--push"]);
@@ -248,10 +247,12 @@ suite(
         expect(await child.exited).toBe(0);
         expectError(await box.vm(["restore", "S9", "--from-remote"]), 74, /guest\.env is no plain file/);
         expect(names(box.path("backups"))).toEqual(["LAST", "S0"]);
-      });
+      },
+    );
 
-    if (isTurn(0))
-      test("killed at any moment: nothing half is here or there, and no lock stays in the way", async () => {
+    testInTurn(0)(
+      "killed at any moment: nothing half is here or there, and no lock stays in the way",
+      async () => {
         const { box, repository } = await withRepository();
         using _box = box;
         await box.ok(["backup"]);
@@ -294,7 +295,8 @@ suite(
         renameSync(data, `${data}x`);
         expectError(await box.vm(["verify", "--remote"]), 74, /the repository is not whole/);
         rmSync(`${data}x`);
-      });
+      },
+    );
   },
   ["restic", "rclone"],
 );

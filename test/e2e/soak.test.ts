@@ -11,102 +11,104 @@ import { sweepRandomKills } from "./kill-faults.ts";
 import { sweepLiveKills } from "./live-kill-faults.ts";
 import { sweepMix } from "./mixed-faults.ts";
 import { SoakLabs, type SoakSweep } from "./soak-lab.ts";
-import { isTurn, rootTest, seed, suite } from "./tools.ts";
+import { isTurn, rootTest, seed, suiteInTurn, testInTurn } from "./tools.ts";
 
-function testSurvival(): void {
-  const labs = new SoakLabs();
-  afterAll(() => labs[Symbol.asyncDispose]());
+suiteInTurn(1)(
+  "a VM survives",
+  () => {
+    const labs = new SoakLabs();
+    afterAll(() => labs[Symbol.asyncDispose]());
 
-  /** Runs a sweep. @returns what is wrong, and how many points there were */
-  async function collect(run: (sweep: SoakSweep) => Promise<unknown>) {
-    const wrong: string[] = [];
-    let points = 0;
-    await run({
-      seed,
-      labs,
-      wanted: () => true,
-      point: (name, violations) => {
-        points++;
-        wrong.push(...violations.map((text) => `VM_TEST_SEED=${seed} ${name}: ${text}`));
-      },
+    /** Runs a sweep. @returns what is wrong, and how many points there were */
+    async function collect(run: (sweep: SoakSweep) => Promise<unknown>) {
+      const wrong: string[] = [];
+      let points = 0;
+      await run({
+        seed,
+        labs,
+        wanted: () => true,
+        point: (name, violations) => {
+          points++;
+          wrong.push(...violations.map((text) => `VM_TEST_SEED=${seed} ${name}: ${text}`));
+        },
+      });
+      return { wrong, points };
+    }
+
+    test("the oracle sees what is lost, mixed, and not whole", async () => {
+      const lab = await labs.get({ inplace: false });
+      await lab.load("whole");
+      const { box } = lab;
+      expect(await lab.look()).toEqual({
+        work: "work",
+        snapshots: { P: "P", Q: "Q", A: "A", B: "B", C: "C" },
+        last: "C",
+      });
+      copyFileSync(join(box.work, "disk-0.img"), join(box.work, "disk-1.img"));
+      rmSync(box.path("backups/LAST"));
+      truncateSync(box.path("backups/P/disk-0.img.gz"), 100);
+      rmSync(box.path("backups/A"), { recursive: true });
+      const { work, snapshots, last } = await lab.look();
+      expect(work).toStartWith("mixed ");
+      expect(last).toBeUndefined();
+      expect(snapshots.P).toStartWith("not whole: ");
+      expect(snapshots.Q).toBe("Q");
+      expect(snapshots.A).toBeUndefined();
+      // It builds on A.
+      expect(snapshots.B).toStartWith("mixed ");
     });
-    return { wrong, points };
-  }
 
-  test("the oracle sees what is lost, mixed, and not whole", async () => {
-    const lab = await labs.get({ inplace: false });
-    await lab.load("whole");
-    const { box } = lab;
-    expect(await lab.look()).toEqual({
-      work: "work",
-      snapshots: { P: "P", Q: "Q", A: "A", B: "B", C: "C" },
-      last: "C",
-    });
-    copyFileSync(join(box.work, "disk-0.img"), join(box.work, "disk-1.img"));
-    rmSync(box.path("backups/LAST"));
-    truncateSync(box.path("backups/P/disk-0.img.gz"), 100);
-    rmSync(box.path("backups/A"), { recursive: true });
-    const { work, snapshots, last } = await lab.look();
-    expect(work).toStartWith("mixed ");
-    expect(last).toBeUndefined();
-    expect(snapshots.P).toStartWith("not whole: ");
-    expect(snapshots.Q).toBe("Q");
-    expect(snapshots.A).toBeUndefined();
-    // It builds on A.
-    expect(snapshots.B).toStartWith("mixed ");
-  });
-
-  if (isTurn(1, 4))
-    test("kill -9 at random moments of its commands", async () => {
+    testInTurn(1, 4)("kill -9 at random moments of its commands", async () => {
       const { wrong, points } = await collect((sweep) => sweepRandomKills(sweep, 3));
       expect(wrong).toEqual([]);
       expect(points).toBe(3);
     });
 
-  if (isTurn(3, 4))
-    test("kill -9 at random moments of snapshots while it runs", async () => {
+    testInTurn(3, 4)("kill -9 at random moments of snapshots while it runs", async () => {
       const { wrong, points } = await collect((sweep) => sweepLiveKills(sweep, 2));
       expect(wrong).toEqual([]);
       expect(points).toBe(3);
     });
 
-  test("four commands at once, in a random mix", async () => {
-    const { wrong, points } = await collect((sweep) => sweepMix(sweep, { inplace: false }, { seconds: 4 }));
-    expect(wrong).toEqual([]);
-    expect(points).toBeGreaterThan(2);
-  });
-
-  if (isTurn(1, 4))
-    test("flipped bits and bytes, and files cut short, in snapshots and working directories", async () => {
-      const { wrong, points } = await collect((sweep) => sweepFlips(sweep, { flips: 5, cuts: 3 }));
+    test("four commands at once, in a random mix", async () => {
+      const { wrong, points } = await collect((sweep) => sweepMix(sweep, { inplace: false }, { seconds: 4 }));
       expect(wrong).toEqual([]);
-      expect(points).toBe(8);
+      expect(points).toBeGreaterThan(2);
     });
 
-  // In a mount namespace of its own, so that nothing stays mounted whatever happens.
-  if (isTurn(3, 4))
-    rootTest("disks without room, and disks that fail", async () => {
-      const soak = join(import.meta.dir, "../../scripts/lib/soak.ts");
-      const only = [
-        "full:backup incremental:tmpdir:vm1/backups",
-        "full:restore gz:tmpdir:work",
-        "full:destroy:tmpdir:calls",
-        "full:merge:tmpdir:calls",
-      ]
-        // Two of them at each turn.
-        .filter((_, index) => isTurn(index % 2 ? 3 : 7, 8))
-        .join(",");
-      const child = Bun.spawn(
-        ["unshare", "--mount", process.execPath, soak, "--quick", `--seed=${seed}`, `--only=${only}`],
-        { env: { ...process.env, VM_BINARY: binary }, stdout: "pipe", stderr: "pipe" },
-      );
-      const [output, errors] = await Promise.all([
-        new Response(child.stdout).text(),
-        new Response(child.stderr).text(),
-        child.exited,
-      ]);
-      expect(`${output}${errors}`).toMatch(/\n\d+ passed, 0 failed\n$/);
-    });
-}
+    testInTurn(1, 4)(
+      "flipped bits and bytes, and files cut short, in snapshots and working directories",
+      async () => {
+        const { wrong, points } = await collect((sweep) => sweepFlips(sweep, { flips: 5, cuts: 3 }));
+        expect(wrong).toEqual([]);
+        expect(points).toBe(8);
+      },
+    );
 
-if (isTurn(1)) suite("a VM survives", testSurvival, ["strace", "restic", "qemu-io"]);
+    // In a mount namespace of its own, so that nothing stays mounted whatever happens.
+    if (isTurn(3, 4))
+      rootTest("disks without room, and disks that fail", async () => {
+        const soak = join(import.meta.dir, "../../scripts/lib/soak.ts");
+        const only = [
+          "full:backup incremental:tmpdir:vm1/backups",
+          "full:restore gz:tmpdir:work",
+          "full:destroy:tmpdir:calls",
+          "full:merge:tmpdir:calls",
+        ]
+          // Two of them at each turn.
+          .filter((_, index) => isTurn(index % 2 ? 3 : 7, 8))
+          .join(",");
+        const child = Bun.spawn(
+          ["unshare", "--mount", process.execPath, soak, "--quick", `--seed=${seed}`, `--only=${only}`],
+          { env: { ...process.env, VM_BINARY: binary }, stdout: "pipe", stderr: "pipe" },
+        );
+        const [output, errors] = await Promise.all([
+          new Response(child.stdout).text(),
+          new Response(child.stderr).text(),
+          child.exited,
+        ]);
+        expect(`${output}${errors}`).toMatch(/\n\d+ passed, 0 failed\n$/);
+      });
+  },
+  ["strace", "restic", "qemu-io"],
+);

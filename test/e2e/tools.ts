@@ -72,8 +72,16 @@ export const testSampled = (variations: Record<string, () => unknown>, always: n
     await body();
   });
 
-/** Is it the turn of a test that takes long, on one of so many days? */
+/** Is it the turn of what takes long: on one of so many days? */
 export const isTurn = (turn: number, days = 2): boolean => allVariations || seed % days === turn;
+
+/** `test` when it is its turn, and nothing otherwise. */
+export const testInTurn = (turn: number, days?: number): typeof test =>
+  isTurn(turn, days) ? test : ((() => {}) as unknown as typeof test);
+
+/** The same for a suite. */
+export const suiteInTurn = (turn: number, days?: number): typeof suite =>
+  isTurn(turn, days) ? suite : () => {};
 
 /** A test that only root can make. Elsewhere it is skipped; under CI it fails. */
 export const rootTest = isRoot || process.env.CI === "true" ? test : test.skip;

@@ -8,7 +8,6 @@ import { guests, type Sandbox } from "./harness.ts";
 import {
   configure,
   expectError,
-  isTurn,
   mode,
   runNumber,
   sampled,
@@ -16,6 +15,7 @@ import {
   shell,
   smallSandbox,
   suite,
+  testInTurn,
 } from "./tools.ts";
 
 /** Debian's firmware of 2 MiB, which the earlier program used: its variables have 128 KiB. */
@@ -85,8 +85,9 @@ suite("UEFI", () => {
     expect(mode(bios.path(".work/efivars.bin"))).toBe("600");
   });
 
-  if (isTurn(1))
-    test("a snapshot of the earlier program boots by its own NVRAM entry, here and there", async () => {
+  testInTurn(1)(
+    "a snapshot of the earlier program boots by its own NVRAM entry, here and there",
+    async () => {
       using box = uefiSandbox();
       const old = box.path("backups/S0");
       await makeEarlierSnapshot(old);
@@ -100,7 +101,8 @@ suite("UEFI", () => {
 
       await box.ok(["@backup", "@destroy"]);
       expect(await bootEarlier(box, "S1")).toContain("BOOTED FROM DISK");
-    });
+    },
+  );
 
   test("variables for which there is no firmware: run is refused (69), and says what to do", async () => {
     using box = uefiSandbox();

@@ -132,7 +132,7 @@ export function requireOwnDisk(work: Workdir, disk: string): ReadImage | undefin
 }
 
 /** See {@link dropBrokenBitmaps}. @param disk a working disk that nobody has open */
-export function mendBitmaps(disk: string): void {
+export function repairDiskBitmaps(disk: string): void {
   if (dropBrokenBitmaps(disk))
     log.warn(
       `what ${disk} noted of changes since the last snapshot is unreadable, and dropped: the next snapshot holds everything`,

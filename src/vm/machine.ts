@@ -22,7 +22,7 @@ import { resolveDisplay } from "./display.ts";
 import { readExtraArgs } from "./extra-args.ts";
 import { resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
-import { resolveBackingFile, mendBitmaps } from "./backing-file.ts";
+import { resolveBackingFile, repairDiskBitmaps } from "./backing-file.ts";
 import { type Media } from "./media.ts";
 import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "./open.ts";
@@ -152,7 +152,7 @@ function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, w
     });
   if (own) requireRegularDisk(path);
   requireReadableFile(path, "the disk image");
-  if (own) mendBitmaps(path);
+  if (own) repairDiskBitmaps(path);
   const header = own ? readOwnHeader(path) : readImageHeader(path);
   const base = own && header.refersTo === "backing file" ? resolveBackingFile(work, path) : undefined;
   if (own && (header.format !== "qcow2" || (header.refersTo && !base)))

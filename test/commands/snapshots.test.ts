@@ -225,7 +225,7 @@ describe("snapshots", () => {
         "what one builds on",
         spoilFile("S1/disk-0.qcow2", (bytes) => bytes.fill(1, 300, 400)),
         "S3",
-        "S2, which is bad",
+        "its parent S2 is bad",
       ],
       ["a stray disk", (one) => one.write("backups/S0/disk-1.img.gz", "x"), "S0", "disk-1.img.gz"],
       [
@@ -316,7 +316,7 @@ describe("snapshots rm", () => {
     await box.ends(75, "snapshots rm S1", "disk-0.img");
     await box.ends(75, "snapshots rm --merge S1", "disk-0.img");
     await box.ok("restore", "S1", "--copy");
-    await box.ends(0, "snapshots rm S0 S1", "no snapshot any more");
+    await box.ends(0, "snapshots rm S0 S1", "no snapshots left");
     expect([names(box), existsSync(box.path("backups/LAST"))]).toEqual([[], false]);
   });
 

@@ -438,7 +438,7 @@ export class Lab implements Disposable {
     const saysSame =
       outcome.fault === "error" &&
       outcome.status !== 0 &&
-      /nothing was (changed|removed)|were not touched/.test(outcome.stderr);
+      /nothing was (changed|removed)|working files unchanged/.test(outcome.stderr);
     // Whoever fails and says so must mean it: the next command must not find otherwise either.
     const works = saysSame && same ? [before.work] : either;
     // An in-place change has a redo log; destroy moves the working files aside before the link goes.

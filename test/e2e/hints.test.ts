@@ -157,7 +157,7 @@ const KEPT = rows(`
   vm snapshots list S0 | 64 | vm snapshots show S0 | [[ $said == *S0* ]]
   vm snapshots describe S0 some text | 64 | vm snapshots describe S0 'some text' | [[ $(vm snapshots) == *'some text'* ]]
   vm revert | 66 | vm restore | [[ $said == *'restored S0'* ]]
-  vm rm S0 | 64 | vm snapshots rm S0 | [ ! -e backups/S0 ] && [[ $said == *'no snapshot any more'* ]]
+  vm rm S0 | 64 | vm snapshots rm S0 | [ ! -e backups/S0 ] && [[ $said == *'no snapshots left'* ]]
   vm fsck | 66 | vm verify | [[ $said == *S0* ]]
   vm forget | 66 | vm prune --keep-last=7 | [[ $said == *'0 of 1'* ]]
   cp .work/disk-0.img . && vm @destroy @restore | 73 | vm adopt | [ -L .work ]

@@ -126,7 +126,7 @@ suite(
       mkdirSync(empty, { recursive: true, mode: 0o700 });
       const refused = await box.vm(["restore", "--from-remote"], { cwd: empty });
       expectError(refused, 64, /2 VMs whose directory is called web/);
-      expect(refused.stderr).toMatch(/A2, .*\n.*B2, .*\n {2}take one by its id: vm restore --from-remote/);
+      expect(refused.stderr).toMatch(/A2, .*\n.*B2, .*\n {2}choose one by id: vm restore --from-remote/);
       const { id, uuid } = (await remote(box))[0]!;
       await box.ok(["restore", "--from-remote", id], { cwd: empty });
       expect(await identity(box, empty)).toMatchObject({ uuid });
@@ -168,7 +168,7 @@ suite(
 
       const kept = await box.ok(["prune", "--remote", "--keep-last=1", "--dry-run"]);
       expect(kept.stdout).toBe("");
-      expect(kept.stderr).toMatch(/not counted, having no UUID: .*old \(/);
+      expect(kept.stderr).toMatch(/not counted, as they have no UUID: .*old \(/);
       const byName = await box.ok(["prune", "--remote", "--by-name", "--keep-last=1", "--dry-run"]);
       expect(byName.stdout).toMatch(/^remove old\nkeep newer {2}last, newest\n$/);
 
@@ -239,7 +239,7 @@ suite(
       const bad = {
         zero: /SHA256SUMS:\d+: not a line of sha256sum/,
         up: /SHA256SUMS:\d+: not a line of sha256sum/,
-        pipe: /no plain file/,
+        pipe: /no regular file/,
         large: /larger than/,
         parent: /'\.\.\/x'/,
       };

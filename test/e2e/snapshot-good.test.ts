@@ -79,8 +79,8 @@ suite(
       flip(box.path("backups/bad2/disk-0.img.gz"), 0);
       const { stdout, stderr } = await box.ok(["prune", "--keep-last=1"]);
       expect(stdout).toBe("remove good1\nkeep good2  last\nkeep bad1  damaged\nkeep bad2  LAST, damaged\n");
-      expect(stderr).toContain("bad1 is damaged and stays: guest.env: its checksum is wrong");
-      expect(stderr).toContain("bad2 is damaged and stays: disk-0.img.gz is no gzip file");
+      expect(stderr).toContain("keeping bad1: it is damaged: guest.env: its checksum is wrong");
+      expect(stderr).toContain("keeping bad2: it is damaged: disk-0.img.gz is no gzip file");
       await box.ok(["restore", "good2"]);
     });
 
@@ -188,7 +188,9 @@ suite(
       writeFileSync(box.path("backups/good2/manifest.json"), JSON.stringify(manifest));
       await shell("sha256sum $(awk '{print $2}' SHA256SUMS) > S; mv S SHA256SUMS", box.path("backups/good2"));
       const { stdout } = await box.ok(["verify", "good2"]);
-      expect(stdout).toContain("note: its parent good1 is known by name only (made by an earlier version)");
+      expect(stdout).toContain(
+        "note: its parent good1 is recorded by name only (created by an earlier version)",
+      );
       await box.ok(["restore", "good2"]);
     });
 

@@ -76,7 +76,7 @@ suite(
       box.write("guest.env", 'GUESTNAME="G"\n');
       const none = await box.ok(["snapshots"]);
       expect(none.stdout).toBe("");
-      expect(none.stderr).toMatch(/has no snapshots; make one: vm backup\n$/);
+      expect(none.stderr).toMatch(/has no snapshots; create one: vm backup\n$/);
       expect(await facts(box)).toEqual([]);
       for (const words of [
         ["shw"],
@@ -130,7 +130,7 @@ suite(
     test("prune: says what it does, changes nothing in a dry run, and never goes without a rule", async () => {
       using box = await withSnapshots("a", "b", "c", "d");
       const before = listing(box.host);
-      expectError(await box.vm(["prune"]), 64, /nothing says which snapshots stay/);
+      expectError(await box.vm(["prune"]), 64, /no retention rules given/);
       expectError(await box.vm(["prune", "--keep-last=0"]), 64, /nothing says/);
       expectError(await box.vm(["prune", "--keep-last=x"]), 64, /--keep-last: 'x' is not allowed/);
       expect((await box.ok(["prune", "--keep-last=1", "--dry-run"])).stdout).toBe(
@@ -149,7 +149,7 @@ suite(
         { name: "d", action: "keep", reasons: ["LAST", "damaged"] },
       ]);
       expect(stderr).toContain("c is damaged and stays");
-      expect(stderr).toContain('d is damaged and stays: its parent "b" is no qcow2 snapshot');
+      expect(stderr).toContain('keeping d: it is damaged: its parent "b" is no qcow2 snapshot');
       expect(backups(box)).toEqual(["LAST", "b", "c", "d"]);
     });
 

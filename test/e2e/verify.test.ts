@@ -297,7 +297,7 @@ suite(
         writeFileSync(box.path("backups/good/PROTECTED"), "");
         const { result, all } = await inspect(box, ["good"]);
         expect(result.status).toBe(0);
-        expect(all[0]!.notes).toEqual(["notes.txt was not part of it when it was made"]);
+        expect(all[0]!.notes).toEqual(["notes.txt was added later"]);
         rmSync(box.path("backups/good/notes.txt"));
       });
       test("a disk of guest.env that is not in it", () =>
@@ -333,11 +333,12 @@ suite(
         rmSync(dir, { recursive: true });
       }
 
-      test("no gzip file", () => sealed("echo garbage, and more of it >disk-0.img.gz", /no whole gzip file/));
+      test("no gzip file", () =>
+        sealed("echo garbage, and more of it >disk-0.img.gz", /not an intact gzip file/));
       test("something behind its end", () =>
-        sealed("echo more >>disk-0.img.gz", /no whole gzip file|does not decompress to/));
+        sealed("echo more >>disk-0.img.gz", /not an intact gzip file|does not decompress to/));
       test("of another length", () =>
-        sealed("gunzip disk-0.img; echo x >>disk-0.img; gzip disk-0.img", /does not decompress to its/));
+        sealed("gunzip disk-0.img; echo x >>disk-0.img; gzip disk-0.img", /does not decompress to/));
       test("--deep: an image that is corrupt inside", () =>
         sealed(
           // The first entry of the first table of clusters leads nowhere.
@@ -382,9 +383,9 @@ suite(
       const path = join(dir, "disk-1.img.gz");
       const good = readFileSync(path);
       flip(path, good.length >> 1, 3);
-      await bad(box, "S0", /no whole gzip file/);
+      await bad(box, "S0", /not an intact gzip file/);
       writeFileSync(path, good.subarray(0, good.length - 20));
-      await bad(box, "S0", /no whole gzip file/);
+      await bad(box, "S0", /not an intact gzip file/);
       rmSync(path);
       await bad(box, "S0", /disk-1\.img, which guest\.env names/);
       rmSync(join(dir, "guest.env"));
@@ -435,14 +436,14 @@ suite(
         const { result, all } = await inspect(box, ["c"]);
         expect(result.status).toBe(74);
         expect(all[0]!.problems).toEqual(["disk-0.qcow2: its checksum is wrong"]);
-        expect(all[1]!.problems).toEqual(["builds on a, which is bad"]);
-        expect(all[2]!.problems).toEqual(["builds on b:é x, which is bad"]);
+        expect(all[1]!.problems).toEqual(["its parent a is bad"]);
+        expect(all[2]!.problems).toEqual(["its parent b:é x is bad"]);
         writeFileSync(path, good);
       });
 
       test("a missing parent", async () => {
         await shell("mv a hidden-a", box.path("backups"));
-        await bad(box, "c", /builds on b:é x, which is bad/);
+        await bad(box, "c", /its parent b:é x is bad/);
         await bad(box, "b:é x", /its parent "a" is missing/);
         await shell("mv hidden-a a", box.path("backups"));
       });
@@ -512,7 +513,7 @@ suite(
           dir,
         );
         await seal(dir);
-        await bad(box, "squashed", /cannot be read to its end/, ["--deep"]);
+        await bad(box, "squashed", /cannot be read completely/, ["--deep"]);
         rmSync(dir, { recursive: true });
       });
     });
@@ -535,7 +536,7 @@ suite(
           const all = (): string[] => listing(box.top).filter((line) => !line.includes("home/.cache"));
           const before = all();
           const { stdout } = await box.ok(["verify", "--boot"]);
-          expect(stdout).toMatch(/^S0: good, .*, boots \(it asks for a login\)\n$/);
+          expect(stdout).toMatch(/^S0: good, .*, boots \(login prompt\)\n$/);
           expect(all()).toEqual(before);
           expect(await box.leftovers()).toEqual([]);
         },
@@ -547,7 +548,7 @@ suite(
         await box.ok(["verify", "--boot", "--boot-wait=^Ready to"]);
         const result = await box.vm(["verify", "--boot", "--timeout=4"]);
         expect(result.stdout).toMatch(
-          /did not boot within 4 seconds; its serial console shows last: no more/,
+          /did not boot within 4 seconds; last line of its serial console: no more/,
         );
         expect(result.status).toBe(124);
         expect(names(box.tmp)).toHaveLength(1);

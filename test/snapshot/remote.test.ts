@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { chooseRemote, groupByVm, isFromHere, type Here } from "../../src/snapshot/remote/choose.ts";
+import { chooseRemote, groupByVm, isFromHere, type LocalVm } from "../../src/snapshot/remote/choose.ts";
 import { decideRemote } from "../../src/snapshot/remote/keep.ts";
 import { isCopyOf } from "../../src/snapshot/remote/push.ts";
 import { formatUtc, identityTags, parseListed, type RemoteSnapshot } from "../../src/snapshot/remote/tags.ts";
@@ -75,10 +75,11 @@ function item(name: string, day: number, more: Partial<RemoteSnapshot> = {}): Re
   return { id, name, made: at(day), uuid: null, snapshotId: null, protected: false, ...place, ...more };
 }
 
-const empty: Here = { name: "web", uuid: undefined, former: [] };
-const vmA: Here = { ...empty, uuid: A };
+const empty: LocalVm = { name: "web", uuid: undefined, former: [] };
+const vmA: LocalVm = { ...empty, uuid: A };
 
-const choose = (all: RemoteSnapshot[], here: Here, wanted?: string) => chooseRemote(all, here, wanted, "vm");
+const choose = (all: RemoteSnapshot[], here: LocalVm, wanted?: string) =>
+  chooseRemote(all, here, wanted, "vm");
 const [a1, a2, b3] = [
   item("S1", 1, { uuid: A }),
   item("S2", 2, { uuid: A }),
@@ -132,7 +133,7 @@ describe("chooseRemote", () => {
   });
 
   test("a renewed VM: its own newest, and the former's by name", async () => {
-    const renewed: Here = { ...empty, uuid: B, former: [A] };
+    const renewed: LocalVm = { ...empty, uuid: B, former: [A] };
     expect(choose([a1, a2], renewed, "S2")).toBe(a2);
     expect((await failureOf(() => choose([a1, a2], renewed))).exitCode).toBe(66);
     expect(choose([a1, a2, b3], renewed, "S1")).toBe(b3);

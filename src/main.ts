@@ -4,7 +4,7 @@ import { writeResult } from "./process/stdout.ts";
 const words = process.argv.slice(2);
 
 try {
-  // The answer to `--version` needs none of the program.
+  // `--version` needs no other module.
   if (words.length === 1 && (words[0] === "--version" || words[0] === "-v")) writeResult(`vm ${version}\n`);
   else {
     const { startProgram } = await import("./cli/start.ts");

@@ -34,7 +34,7 @@ test("only these places promise that nothing was changed", () => {
 test("a full disk is an error that promises nothing of what was done before", async () => {
   const full = Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
   const error = await failureOf(() => {
-    throw fileError("the guest powered itself off, but this cannot be recorded", full);
+    throw fileError("the guest shut down, but the exit reason cannot be recorded", full);
   });
   expect(error.exitCode).toBe(73);
   expect(error.hint).toBe("free some space and run the command again");

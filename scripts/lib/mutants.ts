@@ -67,8 +67,8 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     "snapshot/make/images.ts",
-    "isOurBitmap(item) && item !== keep",
-    "isOurBitmap(item) && item === keep",
+    "isSnapshotBitmap(item) && item !== keep",
+    "isSnapshotBitmap(item) && item === keep",
     "commands/backup.test.ts:bitmaps that",
   ),
   mutant(
@@ -111,8 +111,8 @@ export const MUTANTS: readonly Mutant[] = [
   mutant("lifecycle/run.ts", "chmodSync(script, 0o700);", "", "commands/run.test.ts:a script of its own"),
   mutant(
     "lifecycle/stop.ts",
-    "if (fresh && !isInOrder(end) && !force)",
-    "if (!isInOrder(end) && !force)",
+    "if (fresh && !endedByGuest(end) && !force)",
+    "if (!endedByGuest(end) && !force)",
     "commands/run.test.ts:told as that, once",
   ),
   mutant(
@@ -155,7 +155,7 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     "vm/exit-reason.ts",
-    "if (isInOrder(end)) remove(join(workdir, WORK.firstTime));",
+    "if (endedByGuest(end)) remove(join(workdir, WORK.firstTime));",
     "",
     "commands/run.test.ts:qemu ends because",
   ),

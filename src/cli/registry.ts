@@ -31,7 +31,7 @@ import timer from "../commands/timer.ts";
 import verify from "../commands/verify.ts";
 import view from "../commands/view.ts";
 
-/** One command as the rest of `cli` sees it: citty's definition, resolved and flattened. */
+/** One command: citty's definition, resolved and flattened. */
 export interface Command {
   name: string;
   summary: string;
@@ -42,12 +42,12 @@ export interface Command {
 
 export interface Positional {
   name: string;
-  /** As usage shows it: `SNAPSHOT`, `CMD [ARG…]`. */
+  /** In usage: `SNAPSHOT`, `CMD [ARG…]`. */
   label: string;
-  /** Takes all words up to the end of the line, whatever they look like. */
+  /** Takes all words up to the end of the line, options included. */
   rest: boolean;
   required: boolean;
-  /** The last one may be given any number of times. */
+  /** The last one is repeatable. */
   many: boolean;
   help: string;
   choices?: readonly string[] | undefined;
@@ -58,14 +58,14 @@ export interface CommandOption {
   long: string;
   short?: string | undefined;
   value?: string | undefined;
-  /** May be given any number of times: its value is an array. */
+  /** Repeatable: its value is an array. */
   many?: true | undefined;
   help: string;
   choices?: readonly string[] | undefined;
   kind?: ValueKind | undefined;
 }
 
-/** [compat] The six names that end an argument list as bare words. */
+/** [compat] The six names that end a list of arguments even without `@`. */
 export const OLD_NAMES = ["create", "run", "backup", "restore", "destroy", "job"] as const;
 
 const DEFINITIONS = {
@@ -134,7 +134,7 @@ const optionOf = (long: string, arg: CommandArg): CommandOption => ({
   kind: arg.kind,
 });
 
-/** All commands, in the order of the help. A Map: `constructor` is no command. */
+/** All commands, in the order of the help. A Map, as `constructor` is not a command. */
 export const COMMANDS: ReadonlyMap<string, Command> = new Map(
   Object.entries(DEFINITIONS).map(([name, definition]) => [name, flattenCommand(name, definition)]),
 );

@@ -17,7 +17,14 @@ import { requireVm } from "../store/no-vm.ts";
 import { findHostdir, openVm, withLockedVm } from "../vm/open.ts";
 import { requireOwn } from "../vm/ownership.ts";
 import { ASK_AGAIN_MS, requestPowerOff } from "./power-off.ts";
-import { catchUp, describeEnd, inferEnd, isInOrder, notPoweredOff, type Ended } from "../vm/exit-reason.ts";
+import {
+  recordMissedExit,
+  describeEnd,
+  inferEnd,
+  endedByGuest,
+  notPoweredOff,
+  type Ended,
+} from "../vm/exit-reason.ts";
 import { runVm } from "./run.ts";
 import { waitForEnd } from "../vm/watch.ts";
 
@@ -50,7 +57,7 @@ export async function stopVm(context: Context, { timeoutSeconds, force }: StopRe
     // A run that ended otherwise than asked for, with no command to say so: no success for a command that copies its
     // disks next. With `force` the end asked for is a power cut.
     const { fresh, end, how } = await recordEnd(context);
-    if (fresh && !isInOrder(end) && !force) throw notPoweredOff(how);
+    if (fresh && !endedByGuest(end) && !force) throw notPoweredOff(how);
     return log.info(`the VM in ${hostdir} is not running${fresh ? `: ${how}` : ""}`);
   }
   for (const { text } of findGuestErrors(work.dir)) log.warn(text);
@@ -58,13 +65,13 @@ export async function stopVm(context: Context, { timeoutSeconds, force }: StopRe
   if (!off) await endMachine(work);
   const { endsWithoutEvent }: ArchFacts = ARCH[settings.QEMUARCH];
   const { end, how } = await recordEnd(context, work, (inferred) => {
-    if (isInOrder(inferred.end)) return inferred;
+    if (endedByGuest(inferred.end)) return inferred;
     if (!off) return { ...inferred, end: "stopped", how: describeEnd("stopped") };
     return inferred.guessed && endsWithoutEvent
       ? { ...inferred, end: "powered-off", how: describeEnd("powered-off") }
       : inferred;
   });
-  if (isInOrder(end)) return log.success(how);
+  if (endedByGuest(end)) return log.success(how);
   if (force) return log.success("the guest was ended, as by a power cut");
   if (off) throw notPoweredOff(how);
   throw new VmError("timeout", `the guest did not power itself off within ${timeoutSeconds} seconds`, {
@@ -125,7 +132,7 @@ async function recordEnd(
       context,
       "record how the run ended",
       async ({ hostdir, work }) => {
-        const fresh = await catchUp(context, hostdir, work, note);
+        const fresh = await recordMissedExit(context, hostdir, work, note);
         if (fresh) return { ...fresh, fresh: true };
         const end = work.state === "present" ? work.mark.lastRun : undefined;
         return { end, how: describeEnd(end ?? "unknown"), fresh: false };
@@ -172,13 +179,13 @@ export async function setPaused(context: Context, paused: boolean): Promise<void
   await withLive(context, paused ? "pause" : "resume", async ({ qmp, work }) => {
     await qmp.execute(paused ? "stop" : "cont");
     // A guest that still has no room for its disks is paused when it writes again, which it does at once.
-    if (!paused && findGuestErrors(work.dir).some(({ kind }) => kind === "no-room"))
+    if (!paused && findGuestErrors(work.dir).some(({ kind }) => kind === "no-space"))
       await Bun.sleep(AGAIN_MS);
     const { status } = await qmp.execute("query-status");
     if ((status === "running") !== paused) return;
-    const noRoom = findGuestErrors(work.dir).find(({ kind }) => kind === "no-room");
-    if (!paused && noRoom)
-      throw new VmError("cannotCreate", `cannot resume: ${noRoom.text}`, {
+    const noSpace = findGuestErrors(work.dir).find(({ kind }) => kind === "no-space");
+    if (!paused && noSpace)
+      throw new VmError("cannotCreate", `cannot resume: ${noSpace.text}`, {
         hint: `free some room: ${context.prog} resume`,
       });
     throw new VmError("io", `cannot ${paused ? "pause" : "resume"} the guest: its state is ${status}`);

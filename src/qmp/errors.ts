@@ -1,7 +1,7 @@
 /** How a conversation with qemu fails. Callers tell these apart by their class. */
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
-import { saysDenied, saysNoRoom } from "../lib/program-messages.ts";
+import { saysDenied, saysNoSpace } from "../lib/program-messages.ts";
 
 /** qemu's own words for why it refused a command. */
 export interface QmpErrorReply {
@@ -15,7 +15,7 @@ export class QmpError extends VmError {
     command: string,
     readonly reply: QmpErrorReply,
   ) {
-    super(saysNoRoom(reply.desc) ? "cannotCreate" : "io", `qemu refused ${command}: ${reply.desc}`, {
+    super(saysNoSpace(reply.desc) ? "cannotCreate" : "io", `qemu refused ${command}: ${reply.desc}`, {
       reason: saysDenied(reply.desc) ? "denied" : undefined,
     });
   }

@@ -8,7 +8,7 @@ import { exec } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { readVirtualBytes, refuseForeignParts } from "../qemu/image-header.ts";
 import { createImage } from "../qemu/new-image.ts";
-import { requireRoom } from "../store/files.ts";
+import { requireSpace } from "../store/files.ts";
 import { unpackFiles } from "../store/gz.ts";
 import { HOST, isDiskName } from "../store/layout.ts";
 import { stageWork } from "../store/stage.ts";
@@ -87,7 +87,7 @@ async function openDisks(
   const packed = listStored(snapshot).filter(({ name }) => isDiskName(name));
   if (packed.length === 0) return found;
   const needed = packed.reduce((sum, { neededBytes }) => sum + neededBytes, 0);
-  requireRoom(scratch, needed, `unpack ${snapshot.name}`, "tmpdir");
+  requireSpace(scratch, needed, `unpack ${snapshot.name}`, "tmpdir");
   const dir = join(scratch, letter);
   mkdirSync(dir, { mode: 0o700 });
   const jobs = packed.map((job) => ({ ...job, to: join(dir, job.name) }));

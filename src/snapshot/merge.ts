@@ -15,7 +15,7 @@ import {
   fileError,
   listDirectory,
   removeQuietly,
-  requireRoom,
+  requireSpace,
   syncDirectory,
   syncFile,
   writeNew,
@@ -153,7 +153,7 @@ async function mergeIntoChild(
   const staged = join(backups, `${PARTIAL}${name}`);
   // Besides the result there is the uncompressed image for a while.
   const held = parent.facts.addedBytes + facts.addedBytes;
-  requireRoom(backups, below === undefined ? held : held * 3, `merge into ${name}`, "snapshots");
+  requireSpace(backups, below === undefined ? held : held * 3, `merge into ${name}`, "snapshots");
   try {
     mkdirSync(staged, { mode: 0o700 });
     const files: StoredFile[] = [];

@@ -8,7 +8,7 @@ import { throwIfInterrupted } from "../process/signals.ts";
 import { refuseForeignParts } from "../qemu/image-header.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
-import { fileError, listDirectory, requireRoom, writeNew } from "../store/files.ts";
+import { fileError, listDirectory, requireSpace, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { refuseStrayDisks } from "../store/claim.ts";
 import { defaultsName, isDiskName, LAST, SNAPSHOT, WORK } from "../store/layout.ts";
@@ -68,7 +68,7 @@ export async function restoreSnapshot(
       : vm.settings.INPLACE;
   const unpacked = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
   const needed = unpacked + (copy ? await measureCopies(images) : 0);
-  requireRoom(
+  requireSpace(
     inplace ? vm.hostdir : context.tmpdir,
     needed,
     `restore ${snapshot.name}`,

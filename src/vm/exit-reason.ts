@@ -20,45 +20,45 @@ import type { Context } from "./context.ts";
 import { findRunning } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
 
-/** What became of a run. */
+/** How a run ended. */
 export interface Ended {
   end: RunEnd;
   at: Date;
-  /** For people: `the guest powered itself off`. */
+  /** `the guest shut down` */
   how: string;
-  /** No record of the run tells it: qemu is gone without a word. */
+  /** Not recorded: qemu is gone without an event or message. */
   guessed?: true;
 }
 
-/** What qemu's reasons mean (qapi/run-state.json, ShutdownCause). */
+/** By qemu's reason (qapi/run-state.json, ShutdownCause). */
 const ENDS: Readonly<Record<string, readonly [RunEnd, string]>> = {
-  "guest-shutdown": ["powered-off", "the guest powered itself off"],
-  "guest-reset": ["reset", "the guest restarted, which ended the run"],
-  "guest-panic": ["crashed", "the guest's kernel has panicked"],
-  "host-qmp-quit": ["stopped", "qemu was ended by a command"],
-  "host-signal": ["killed", "qemu was ended by a signal"],
-  "host-ui": ["killed", "qemu was ended from its window"],
+  "guest-shutdown": ["powered-off", "the guest shut down"],
+  "guest-reset": ["reset", "the guest rebooted, which ended the run"],
+  "guest-panic": ["crashed", "the guest's kernel panicked"],
+  "host-qmp-quit": ["stopped", "qemu was terminated by a command"],
+  "host-signal": ["killed", "qemu was terminated by a signal"],
+  "host-ui": ["killed", "qemu was closed from its window"],
 };
 
 const describeReason = (reason: string): readonly [RunEnd, string] =>
-  (Object.hasOwn(ENDS, reason) ? ENDS[reason] : undefined) ?? ["killed", `qemu ended because of ${reason}`];
+  (Object.hasOwn(ENDS, reason) ? ENDS[reason] : undefined) ?? ["killed", `qemu exited: ${reason}`];
 
-/** How a run ended of which only the end is on record. */
+/** For runs of which only the end is recorded. */
 const HOW: Readonly<Record<RunEnd, string>> = {
   "powered-off": ENDS["guest-shutdown"]![1],
   reset: ENDS["guest-reset"]![1],
   stopped: ENDS["host-qmp-quit"]![1],
   killed: "qemu was killed",
   crashed: "qemu or the guest's kernel crashed",
-  unknown: "how it ended is not known",
+  unknown: "the exit reason is unknown",
 };
 
 export const describeEnd = (end: RunEnd): string => HOW[end];
 
-/** Did the guest end the run in order, so that its disks are consistent? */
-export const isInOrder = (end: RunEnd | undefined): boolean => end === "powered-off" || end === "reset";
+/** Did the guest end the run itself, so that its disks are consistent? */
+export const endedByGuest = (end: RunEnd | undefined): boolean => end === "powered-off" || end === "reset";
 
-/** A record that cannot be read must not keep the VM from being restored or destroyed. */
+/** A damaged record must not prevent a restore or destroy. */
 function readOr<T>(read: () => T, otherwise: T): T {
   try {
     return read();
@@ -67,7 +67,7 @@ function readOr<T>(read: () => T, otherwise: T): T {
   }
 }
 
-/** Nobody waited for this qemu: what is left of it tells how it ended. */
+/** Infers how a run without a waiting process ended, from its log of events and qemu's log. */
 export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ended {
   const shutdown = readOr(() => readEvents(workdir), []).findLast((event) => readShutdown(event));
   if (shutdown) {
@@ -77,7 +77,7 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
   const lastSign = lstatOf(join(workdir, WORK.eventsOut))?.mtime ?? new Date(run.started);
   const booted = bootTime();
   if (booted && booted > new Date(run.started))
-    return { end: "killed", how: "this machine was restarted", at: booted };
+    return { end: "killed", how: "the host was restarted", at: booted };
   const words = readOr(() => lastWords(join(workdir, WORK.qemuLog)), "")
     .split("\n")
     .filter((line) => !isQemuWarning(line))
@@ -88,12 +88,13 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
     : { end: "killed", how: "qemu was killed", at: lastSign, guessed: true };
 }
 
-/** Is there a run whose end nobody has written down? It may still go on. */
-export const isUnsettled = (mark: Mark): boolean => mark.run !== undefined && mark.run.ended === undefined;
+/** Is the end of the last run unrecorded? The run may be in progress. */
+export const isExitUnrecorded = (mark: Mark): boolean =>
+  mark.run !== undefined && mark.run.ended === undefined;
 
 /**
- * Records how a run ended, and removes what only a run needs. The caller holds the VM's lock.
- * @throws what says first that the run has ended, and how: the next command records it
+ * Records how a run ended, and removes its temporary files. The caller holds the VM's lock.
+ * @throws 73 or 74 if it cannot be recorded; the message says how the run ended. The next command records it
  */
 function writeEnd(context: Context, hostdir: string, workdir: string, { end, how, at }: Ended): void {
   const run = readMark(workdir)?.run;
@@ -101,43 +102,43 @@ function writeEnd(context: Context, hostdir: string, workdir: string, { end, how
     updateMark(workdir, { lastRun: end, run: run && { ...run, ended: at.toISOString() } });
   } catch (error) {
     throw fileError(
-      `${how}, but this cannot be recorded in ${workdir}`,
+      `${how}, but the exit reason cannot be recorded in ${workdir}`,
       error,
-      "free some room: the next command records it",
+      "free some space: the next command records it",
     );
   }
   for (const name of RUN_FILES) remove(join(workdir, name));
-  // The installer has done its work.
-  if (isInOrder(end)) remove(join(workdir, WORK.firstTime));
+  // The installation is complete.
+  if (endedByGuest(end)) remove(join(workdir, WORK.firstTime));
   forgetRunning(context.cacheDirectory, hostdir);
 }
 
 /**
- * Catches up on a run that ended while nobody looked. The caller holds the VM's lock.
- * @param correct what the caller knows better than the records of the run
- * @returns how it ended; undefined when there is nothing to catch up on, or it still goes on
+ * Records the end of a run that no process waited for. The caller holds the VM's lock.
+ * @param correct replaces the inferred end by what the caller knows
+ * @returns how it ended; undefined if nothing is unrecorded, or it is still running
  */
-export async function catchUp(
+export async function recordMissedExit(
   context: Context,
   hostdir: string,
   work: Work,
   correct: (ended: Ended) => Ended = (ended) => ended,
 ): Promise<Ended | undefined> {
-  if (work.state !== "present" || !isUnsettled(work.mark) || (await findRunning(work)) !== undefined)
+  if (work.state !== "present" || !isExitUnrecorded(work.mark) || (await findRunning(work)) !== undefined)
     return undefined;
   const ended = correct(inferEnd(work.dir, work.mark.run!));
-  // What a damaged mark names may be an earlier run.
+  // A damaged mark may refer to an earlier run.
   writeEnd(context, hostdir, work.dir, work.mark.damaged ? { ...ended, end: "unknown" } : ended);
   return ended;
 }
 
 /**
- * The same, and says so. That it cannot be recorded stops no command: `destroy` makes room.
+ * The same, and reports it. A failure to record is only a warning: `destroy` must work on a full filesystem.
  * @returns whether the mark has changed
  */
 export async function recordExit(context: Context, hostdir: string, work: Work): Promise<boolean> {
   try {
-    const ended = await catchUp(context, hostdir, work);
+    const ended = await recordMissedExit(context, hostdir, work);
     if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${ended.how}`);
     return ended !== undefined;
   } catch (error) {
@@ -153,14 +154,14 @@ function classifyEnd({ shutdown, status, signal }: QemuEnd): Omit<Ended, "at"> {
     return { end, how };
   }
   if (signal) return { end: "killed", how: `qemu was killed by ${signal}` };
-  return { end: "crashed", how: `qemu ended by itself with status ${status}` };
+  return { end: "crashed", how: `qemu exited with status ${status}` };
 }
 
-/** When they were made tells working files apart; a damaged mark may not know it any more. */
+/** Working files are identified by their creation time, which a damaged mark may lack. */
 const isSameVm = (now: Mark, then: Mark): boolean =>
   now.created === then.created || now.damaged === true || now.created === "" || then.created === "";
 
-/** Records how the run ended, says so, and fails unless the guest powered itself off. */
+/** Records how the run ended, reports it, and fails unless the guest shut down. */
 export function finishRun(
   context: Context,
   now: { hostdir: string; work: Work },
@@ -169,42 +170,44 @@ export function finishRun(
   stop: StopSignal | undefined,
 ): void {
   const same = now.work.state === "present" && isSameVm(now.work.mark, work.mark);
-  if (!same) throw new VmError("io", "the guest was ended, and its working files were destroyed meanwhile");
+  if (!same) throw new VmError("io", "the run has ended, but its working files were destroyed meanwhile");
   const { end, how } = classifyEnd(machineEnd);
   try {
     writeEnd(context, now.hostdir, work.dir, { end, how, at: new Date() });
   } catch (error) {
-    // What the signal's sender waits for is its status.
+    // The exit status must report the signal.
     if (!stop) throw error;
     log.warn(reasonOf(error));
   }
-  if (stop) throw signalError(stop, `the run was ended by ${stop}: ${how}`);
-  if (!isInOrder(end)) {
+  if (stop) throw signalError(stop, `the run was terminated by ${stop}: ${how}`);
+  if (!endedByGuest(end)) {
     const qemuLog = join(work.dir, WORK.qemuLog);
     const see = lstatOf(qemuLog)?.size ? `; see qemu's log: ${qemuLog}` : "";
-    throw notPoweredOff(how, `its disks are as after a power cut${see}`);
+    throw notPoweredOff(how, `its disks are crash-consistent, as after a power cut${see}`);
   }
   log.success(`${how}; ${describeDisks(work.dir)}`);
 }
 
-/** Another command holds the VM's lock for too long: how the run ended is said at least. */
+/** If another command holds the VM's lock for too long, the error at least says how the run ended. */
 export function unrecordedEnd(error: unknown, machineEnd: QemuEnd, stop: StopSignal | undefined): unknown {
   if (!(error instanceof VmError && error.code === "busy")) return error;
-  const message = `${classifyEnd(machineEnd).how}, but this is not recorded: ${error.message}`;
+  const message = `${classifyEnd(machineEnd).how}, but the exit reason is not recorded: ${error.message}`;
   return stop
     ? signalError(stop, message)
     : new VmError("busy", message, { hint: "the next command records it" });
 }
 
-/** A run that ended otherwise than by the guest. */
-export const notPoweredOff = (how: string, hint = "its disks are as after a power cut"): VmError =>
-  new VmError("io", `the guest did not power itself off: ${how}`, { hint });
+/** A run that was not ended by the guest. */
+export const notPoweredOff = (
+  how: string,
+  hint = "its disks are crash-consistent, as after a power cut",
+): VmError => new VmError("io", `the guest did not shut down: ${how}`, { hint });
 
-/** What the VM's disks take: `its disks take 1.2 GiB in /tmp/…`. */
+/** `its disks occupy 1.2 GiB in /tmp/…` */
 function describeDisks(workdir: string): string {
   const bytes = ownDisks(workdir).reduce(
     (sum, name) => sum + (lstatOf(join(workdir, name))?.blocks ?? 0) * 512,
     0,
   );
-  return `its disks take ${formatSize(bytes)} in ${workdir}`;
+  return `its disks occupy ${formatSize(bytes)} in ${workdir}`;
 }

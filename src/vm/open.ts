@@ -21,29 +21,29 @@ import {
   type Work,
 } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { settleIdentity } from "./identity.ts";
+import { ensureIdentity } from "./identity.ts";
 import { hintForWork, requireVm } from "../store/no-vm.ts";
-import { outwaitKilledBackup } from "./in-use.ts";
+import { waitForKilledBackup } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { foreignDirectory, requireOwn } from "./ownership.ts";
 import { recordExit } from "./exit-reason.ts";
 
-/** A VM as one command finds it. */
+/** A VM, opened for one command. */
 export interface Vm extends Loaded {
   hostdir: string;
   work: Work;
 }
 
-/** Finds the VM that the command line means, and reads its settings. */
+/** Opens the VM of the command line, and reads its settings. */
 export async function openVm(context: Context, mayUseBash = true): Promise<Vm> {
   return readVm(context, findHostdir(context), mayUseBash);
 }
 
-/** HOSTDIR, as the command line and the current directory say. */
+/** HOSTDIR, from the command line or the current directory. */
 export const findHostdir = ({ hostdir, cwd, options }: Context): string =>
   hostdir ?? resolveHostdir(resolve(cwd, options.hostdir ?? "."));
 
-/** The context with HOSTDIR found; as it is where that cannot be: commands that need it say why. */
+/** The context with HOSTDIR; unchanged if it cannot be resolved, which commands that need it report. */
 export function withHostdir(context: Context): Context {
   try {
     return { ...context, hostdir: findHostdir(context) };
@@ -53,8 +53,8 @@ export function withHostdir(context: Context): Context {
 }
 
 /**
- * @param lenient defaults for settings that cannot be read, with a warning
- * @param work the working files, where they have been resolved
+ * @param lenient use defaults for unreadable settings, with a warning
+ * @param work the working files, if already resolved
  */
 async function readVm(
   context: Context,
@@ -67,8 +67,8 @@ async function readVm(
   const { PROFILES, LIBEXEC } = loaded.settings;
   for (const [name, path] of Object.entries({ PROFILES, LIBEXEC }))
     if (realPath(path) === hostdir)
-      throw new VmError("usage", `${hostdir} is ${name}, which cannot be a VM's own directory`, {
-        hint: `make a directory for the VM: mkdir -m 700 ${join(PROFILES, "NAME")} && cd $_`,
+      throw new VmError("usage", `${hostdir} is ${name}, which cannot be a VM's directory`, {
+        hint: `create a directory for the VM: mkdir -m 700 ${join(PROFILES, "NAME")} && cd $_`,
       });
   return { ...loaded, hostdir, work };
 }
@@ -79,13 +79,13 @@ async function loadLeniently(sources: Sources): Promise<Loaded> {
   return loaded;
 }
 
-/** Settings of no VM in particular: the host's and the user's. */
+/** The host's and the user's settings, without a VM. */
 export const openUser = (context: Context): Promise<Loaded> =>
   loadSettings({ ...sourcesOf(context, context.cwd, { state: "none" }, false), guestEnv: undefined });
 
 /**
- * The VM; where it is foreign, the caller's own settings alone. For what is written outside of a VM's directory: its
- * owner must not choose where.
+ * The VM; if it is foreign, only the caller's own settings. For files outside of the VM's directory: a foreign owner must
+ * not choose their paths.
  */
 export async function openOwnVm(context: Context): Promise<Vm> {
   const hostdir = findHostdir(context);
@@ -93,7 +93,7 @@ export async function openOwnVm(context: Context): Promise<Vm> {
   return { ...(await openUser(context)), hostdir, work: { state: "none" } };
 }
 
-/** Where the settings of a VM come from. */
+/** The sources of a VM's settings. */
 export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseBash = true): Sources => ({
   prog: context.prog,
   home: context.home,
@@ -113,20 +113,20 @@ export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseB
   mayUseBash,
 });
 
-/** How a VM is opened for a change. */
+/** Options for opening a VM for a change. */
 export interface OpenOptions {
-  /** How long another command's change may still take. */
+  /** How long to wait for the VM's lock. */
   waitMs?: number | undefined;
-  /** Settings that cannot be read do not stop the command: defaults stand in their place. */
+  /** Use defaults for unreadable settings, with a warning. */
   lenient?: boolean;
-  /** The command gives the VM another UUID: that a copy has the same one is no news. */
+  /** The command renews the UUID: no warning about a copy with the same one. */
   renews?: boolean;
 }
 
 /**
- * Opens the VM for a change: under its lock, after finishing what a killed command left behind and writing down
- * how a run ended that nobody waited for.
- * @param command what is done, for the error messages
+ * Opens the VM for a change: locks it, completes or cleans up after a killed command, and records the end of a detached
+ * run.
+ * @param command for the error messages
  * @throws 73 for a foreign directory, 75 while another command changes the VM
  */
 export const withVm = <T>(
@@ -143,10 +143,7 @@ export const withVm = <T>(
     options,
   );
 
-/**
- * Opens the VM to read what must not change meanwhile. A foreign one is not touched: nothing is finished, cleared away
- * or written down there.
- */
+/** Opens the VM to read under its lock. A foreign one is not changed: no clean-up, no records. */
 export async function withVmToRead<T>(
   context: Context,
   command: string,
@@ -158,7 +155,7 @@ export async function withVmToRead<T>(
   return use(await readVm(context, hostdir, false, { lenient: true }));
 }
 
-/** The same for the command that waited for the run. */
+/** As `withVm`, without recording the end of a run: for the command that waited for it. */
 export async function withLockedVm<T>(
   context: Context,
   command: string,
@@ -174,35 +171,35 @@ export async function withLockedVm<T>(
     await recoverLive(hostdir, work);
     if (recover(context, hostdir, work)) work = undefined;
   } catch (error) {
-    throw fileError(`cannot ${command}: an interrupted command's rest cannot be cleared away`, error);
+    throw fileError(`cannot ${command}: cannot clean up after an interrupted command`, error);
   }
   try {
     const read = await readVm(context, hostdir, true, { lenient, work });
-    const vm = settleIdentity(context, read, !renews);
-    if (vm.work.state === "present") await outwaitKilledBackup(vm.work);
+    const vm = ensureIdentity(context, read, !renews);
+    if (vm.work.state === "present") await waitForKilledBackup(vm.work);
     return await use(vm);
   } catch (error) {
-    // What the system refuses is not our mistake.
+    // A system error is not an internal error.
     throw error instanceof Error && "errno" in error ? fileError(`cannot ${command}`, error) : error;
   }
 }
 
-/** Has the working files of a VM that was moved lead here. @returns them; undefined where they are refused */
+/** Repoints the working files of a moved VM to HOSTDIR. @returns them; undefined if they are refused */
 function repoint(hostdir: string): Work | undefined {
   try {
     const work = repointHost(hostdir);
     if (work.state !== "present" || work.movedFrom === undefined) return work;
     const { movedFrom, ...here } = work;
-    log.info(`this VM was moved here from ${movedFrom}: its working files are told`);
+    log.info(`this VM was moved here from ${movedFrom}: updated its working files`);
     return here;
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
-    // Perhaps only because a command was interrupted, which is mended next; else reading the VM says why.
+    // Possibly after an interrupted command: `recover` repairs that next. Else reading the VM reports it.
     return undefined;
   }
 }
 
-/** A snapshot of the running VM that was killed has left things in its qemu. */
+/** Removes what a killed backup left in the running qemu. */
 async function recoverLive(hostdir: string, work: Work | undefined): Promise<void> {
   if (listUnfinished(hostdir).length === 0 || work?.state !== "present") return;
   try {
@@ -216,14 +213,12 @@ async function recoverLive(hostdir: string, work: Work | undefined): Promise<voi
       qmp.close();
     }
   } catch (error) {
-    // It harms nobody, and the next snapshot tries again.
-    log.warn(
-      `what an interrupted snapshot has left in the running VM could not be cleared away: ${reasonOf(error)}`,
-    );
+    // Harmless; the next snapshot tries again.
+    log.warn(`cannot clean up after an interrupted snapshot: ${reasonOf(error)}`);
   }
 }
 
-/** @returns whether the working files may be others now */
+/** @returns whether the working files may have changed */
 function recover(context: Context, hostdir: string, work: Work | undefined): boolean {
   const parent = work && parentOf(work);
   const changed = recoverWork(hostdir, parent ? [context.tmpdir, parent] : [context.tmpdir], work);
@@ -231,7 +226,7 @@ function recover(context: Context, hostdir: string, work: Work | undefined): boo
   return changed;
 }
 
-/** Snapshots that were begun. A `backups` that cannot be listed is the affair of commands that need it. */
+/** Unfinished snapshots. An unreadable `backups` is reported by commands that need it. */
 function listUnfinished(hostdir: string): string[] {
   const backups = join(hostdir, HOST.backups);
   try {
@@ -243,7 +238,7 @@ function listUnfinished(hostdir: string): string[] {
   }
 }
 
-/** Working files, or an error that says what to do. */
+/** The working files. @throws 66 or 74 with a hint if there are none */
 export function requireWork(vm: Vm, command: string): Workdir {
   if (vm.work.state === "present") return vm.work;
   requireVm(vm.hostdir);

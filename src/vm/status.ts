@@ -12,66 +12,66 @@ import { freeBytes } from "../store/files.ts";
 import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
 import { describeGone, type Workdir } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { describeRoom, findGuestErrors } from "./guest-errors.ts";
+import { describeResumeCondition, findGuestErrors } from "./guest-errors.ts";
 import { findQemus, isAnyDiskInUse } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { openVm, type Vm } from "./open.ts";
 import { findReaches, type Reach } from "./reach.ts";
-import { inferEnd, isUnsettled } from "./exit-reason.ts";
+import { inferEnd, isExitUnrecorded } from "./exit-reason.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
-/** `broken`: it cannot be understood, see `error`. */
+/** `broken`: cannot be read, see `error`. */
 export type VmState = "running" | "paused" | "stopped" | "created" | "crashed" | "broken";
 
-/** What is told of one VM: the shape of `status --json`, and of each item of `list --json`. */
+/** Status of one VM, as printed by `status --json`, and for each item by `list --json`. */
 export interface Status {
-  /** GUESTNAME; the directory's name where none is known. */
+  /** GUESTNAME, else the directory's name. */
   name: string;
   /** HOSTDIR. */
   directory: string;
   state: VmState;
-  /** With `broken`: why; else what else is wrong (`snapshots` is left out where they cannot be listed). */
+  /** Reason for `broken`, or another error (if snapshots cannot be listed, `snapshots` is absent). */
   error?: string;
-  /** What to do about the error, where that is known. */
+  /** Hint for the error. */
   hint?: string;
   arch?: Arch;
-  /** All sockets'. */
+  /** Of all sockets. */
   cores?: number;
   memoryMiB?: number;
   uefi?: boolean;
-  /** The VM's own disks: what the guest sees, and what they take on the host. */
+  /** The VM's own disks: virtual size, and allocated bytes on the host. */
   disks?: { file: string; virtualBytes: number | null; actualBytes: number }[];
   snapshots?: { count: number; last: string | null };
-  /** What it reaches for outside its directory. */
+  /** Access outside its directory. */
   reaches?: Reach[];
   forwards?: string[];
   display?: ({ protocol: string } & DisplayAddress) | null;
-  /** A job's rescue runs, not the guest. */
+  /** A job's rescue is running, not the guest. */
   job?: boolean;
   pid?: number | null;
   /** ISO time stamp of the last run's start. */
   started?: string | null;
   uptimeSeconds?: number | null;
-  /** Of the last run, where it is over. */
+  /** End of the last run; null if there was none. */
   lastEnd?: { end: RunEnd; at: string | null } | null;
   workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
-  /** There were working files, which are gone: since when, and what `run` does. */
+  /** The working files are missing: since when, and what `run` does. */
   gone?: string;
-  /** What has gone wrong inside the running machine. */
+  /** Errors inside the running machine. */
   guestErrors?: string[];
 }
 
-/** How long a qemu that talks to somebody else is waited for. */
-const CONVERSATION_MS = 1000;
+/** How long to wait for a monitor that another command uses. */
+const CONNECT_MS = 1000;
 
-/** Looks at one VM without changing anything, nor running any bash. Never throws. */
+/** Reads the status of one VM without changing it, and without running bash. Never throws. */
 export async function readVmStatus(context: Context, hostdir: string): Promise<Status> {
   try {
     const own: Context = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
     const vm = await openVm(own, false);
     const alive = vm.work.state === "present" ? await findAlive(vm.work) : undefined;
     const typed = alive && vm.work.state === "present" ? vm.work.mark.run?.typed : undefined;
-    // A guest that runs is what was said when it was started.
+    // A running guest has the settings of its start.
     return await buildStatus(
       own,
       typed ? await openVm({ ...own, options: { ...typed, hostdir } }, false) : vm,
@@ -88,7 +88,7 @@ export async function readVmStatus(context: Context, hostdir: string): Promise<S
 interface Alive {
   state: "running" | "paused";
   runState: string;
-  /** It is a job's rescue: the guest has no line for its runner. */
+  /** It is a job's rescue: only that has a control channel. */
   job: boolean;
 }
 
@@ -138,8 +138,8 @@ function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): Status
     if (damage !== undefined) return { ...rest, state: "broken", error: damage };
     return { ...rest, state: stateAfter(ended?.end) };
   }
-  // The guest may also have been started by hand, with run-vm.sh: nothing is on record of that run.
-  const recorded = !alive.job && isUnsettled(work.mark) ? run : undefined;
+  // A run started by hand, with run-vm.sh, is not recorded.
+  const recorded = !alive.job && isExitUnrecorded(work.mark) ? run : undefined;
   const errors = describeErrors(context, work, alive);
   return {
     ...common,
@@ -153,7 +153,7 @@ function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): Status
   };
 }
 
-/** Why `run` would refuse a disk of the VM, which is off; undefined where their headers show nothing. */
+/** Why `run` would refuse a disk, by the headers; undefined if it would not. */
 function findWorkingDiskDamage({ dir }: Workdir, named: readonly string[]): string | undefined {
   for (const name of new Set([...named, ...ownDisks(dir)])) {
     const path = join(dir, name);
@@ -167,9 +167,9 @@ function findWorkingDiskDamage({ dir }: Workdir, named: readonly string[]): stri
   return undefined;
 }
 
-/** What `run` does where the working files are gone. */
+/** What `run` does if the working files are missing. */
 const describeRestore = (snapshots: Status["snapshots"]): string =>
-  snapshots?.last ? `'run' restores ${snapshots.last}` : "there is no snapshot that 'run' could restore";
+  snapshots?.last ? `'run' restores ${snapshots.last}` : "there is no snapshot to restore";
 
 const actualBytes = (path: string): number => (lstatOf(path)?.blocks ?? 0) * 512;
 
@@ -181,7 +181,7 @@ function describeSnapshots(hostdir: string): Pick<Status, "error" | "snapshots">
   }
 }
 
-/** Where `backups/LAST` leads. */
+/** The snapshot that `backups/LAST` points to. */
 function lastOf(hostdir: string): string | null {
   const link = join(hostdir, HOST.backups, LAST);
   return lstatOf(link)?.isSymbolicLink() ? basename(readlinkSync(link)) : null;
@@ -189,7 +189,7 @@ function lastOf(hostdir: string): string | null {
 
 function findLastEnd(work: Workdir): NonNullable<Status["lastEnd"]> | null {
   const { mark } = work;
-  if (isUnsettled(mark)) {
+  if (isExitUnrecorded(mark)) {
     const { end, at } = inferEnd(work.dir, mark.run!);
     return { end, at: at.toISOString() };
   }
@@ -201,7 +201,7 @@ function stateAfter(end: RunEnd | undefined): VmState {
   return end === "killed" || end === "crashed" || end === "unknown" ? "crashed" : "stopped";
 }
 
-/** Undefined when no qemu uses the working files. */
+/** Undefined if no qemu uses the working files. */
 async function findAlive(work: Workdir): Promise<Alive | undefined> {
   const runState = await readRunState(work);
   if (runState === undefined) return undefined;
@@ -209,12 +209,12 @@ async function findAlive(work: Workdir): Promise<Alive | undefined> {
   return { state: runState === "running" || runState === "silent" ? "running" : "paused", runState, job };
 }
 
-/** As qemu tells it (qapi/run-state.json, RunState); `silent` when it does not answer. */
+/** qemu's state (qapi/run-state.json, RunState); `silent` if it does not answer. */
 async function readRunState(work: Workdir): Promise<string | undefined> {
   const socket = join(work.dir, WORK.qmp);
   if (!(await isListening(socket))) return isAnyDiskInUse(work) ? "running" : undefined;
   try {
-    const qmp = await QmpClient.connect(socket, CONVERSATION_MS, CONVERSATION_MS);
+    const qmp = await QmpClient.connect(socket, CONNECT_MS, CONNECT_MS);
     try {
       const { running, status } = await qmp.execute("query-status");
       return running ? "running" : status;
@@ -222,21 +222,23 @@ async function readRunState(work: Workdir): Promise<string | undefined> {
       qmp.close();
     }
   } catch (error) {
-    // It talks to somebody else, or has just gone.
+    // Another command uses the monitor, or qemu has just exited.
     return error instanceof VmError || (await isListening(socket)) ? "silent" : undefined;
   }
 }
 
-/** What is wrong inside the running machine, for people. */
+/** Describes errors inside the running machine. */
 function describeErrors({ prog }: Context, { dir }: Workdir, { runState }: Alive): string[] {
   const errors = findGuestErrors(dir);
   const texts = errors.map(({ kind, text }) =>
-    kind === "no-room" ? `${text}; when ${describeRoom(dir)}: ${prog} resume` : text,
+    kind === "no-space" ? `${text}; when ${describeResumeCondition(dir)}: ${prog} resume` : text,
   );
-  // Where there was no room for the log of events, either.
-  if (runState === "io-error" && !errors.some(({ kind }) => kind === "no-room" || kind === "paused"))
-    texts.push(`the guest is paused: a disk of it fails; ${formatSize(freeBytes(dir))} are free in ${dir}`);
+  // The log of events lacks the error if there was no space for it, either.
+  if (runState === "io-error" && !errors.some(({ kind }) => kind === "no-space" || kind === "paused"))
+    texts.push(
+      `guest paused: I/O error on one of its disks; ${formatSize(freeBytes(dir))} are free in ${dir}`,
+    );
   if (runState === "silent")
-    texts.push("qemu does not answer: another command talks to it, or it hangs (stop --force ends it)");
+    texts.push("qemu does not answer: its monitor is in use, or it hangs (kill it: stop --force)");
   return texts;
 }

@@ -259,7 +259,7 @@ describe("never fails", () => {
     mkdirSync(temp.path("bad"));
     writeFileSync(temp.path("bad/guest.env"), "touch pwned\nCORES=$(touch pwned)\n");
     const words = await answerShell({ ...context, cwd: temp.path("bad") }, ["fish", "vm --rescue="]);
-    expect(words).toBe("--rescue=rescue-mine\n--rescue=auto\tmade if there is none\n");
+    expect(words).toBe("--rescue=rescue-mine\n--rescue=auto\tbuild one if none exists\n");
     expect(Bun.spawnSync(["find", temp.top, "-name", "pwned"]).stdout.toString()).toBe("");
   });
 });

@@ -171,7 +171,7 @@ describe("the screen", () => {
     ["DISPLAY_PROTOCOL=none\n", "run -b", 0, "without a display"],
     ["DISPLAY_PROTOCOL=vnc\nSPICE_PASSWORD=longerthan8\n", "run -b", 0, "8 characters"],
     ["DISPLAY_PROTOCOL=vnc\nSPICE_SOCKET=1\n", "run -b", 0, "vnc.sock"],
-    ["DISPLAY_PROTOCOL=vnc\nSPICE_TLS_DIR=tls\n", "run -b", 0, "SPICE alone"],
+    ["DISPLAY_PROTOCOL=vnc\nSPICE_TLS_DIR=tls\n", "run -b", 0, "SPICE only"],
   ])("%j: %s → %i", async (conf, line, status, said) => {
     using box = await created(CONF + conf);
     await box.ends(status, line, said);

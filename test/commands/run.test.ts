@@ -62,7 +62,7 @@ describe("run in the foreground", () => {
     await until("it is resumed", () => qemu.requests.some(({ execute }) => execute === "cont"));
     qemu.powerOff();
     const { stderr } = await command;
-    for (const word of ["told", "stopped", "panicked", "no room", "resumed"]) expect(stderr).toContain(word);
+    for (const word of ["told", "stopped", "panicked", "no space", "resumed"]) expect(stderr).toContain(word);
     expect(stderr).not.toContain("it is broken");
   });
 
@@ -326,8 +326,8 @@ describe("stop", () => {
     qemu.status = "io-error";
     await box.ends(74, "resume", "io-error");
     qemu.emit("BLOCK_IO_ERROR", { action: "stop", nospace: true, "node-name": "disk0", operation: "write" });
-    expect((await box.json("status")).guestErrors.join()).toContain("no room");
-    await box.ends(73, "resume", "no room");
+    expect((await box.json("status")).guestErrors.join()).toContain("no space");
+    await box.ends(73, "resume", "no space");
   });
 
   test.each<[line: string, status: number]>([

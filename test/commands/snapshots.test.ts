@@ -276,14 +276,14 @@ describe("snapshots", () => {
       ],
       ["what --boot-wait says", { console: "ready 42\n" }, "--boot-wait=^ready\\s[0-9]+$", 0, "--boot-wait"],
       ["nothing in time", { console: "GRUB loading\n" }, "--timeout=1", 124, "GRUB loading"],
-      ["no word in time", {}, "--timeout=1", 124, "nothing"],
+      ["no word in time", {}, "--timeout=1", 124, "no output"],
       ["qemu does not start", { refuse: { status: 1, words: "bad drive" } }, "", 74, "bad drive"],
       [
         "the guest goes off",
         { answers: { qmp_capabilities: (_args, qemu) => void setTimeout(() => qemu.powerOff(), 20) } },
         "",
         74,
-        "off",
+        "shut down",
       ],
     ])("%s", async (_title, behaviour, words, status, said) => {
       box.qemu = behaviour;

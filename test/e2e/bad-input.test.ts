@@ -187,8 +187,8 @@ suite("bad input", () => {
 
   describe("what qemu or the host would refuse at the first run is refused by create", () => {
     const table: [string[], number, RegExp][] = [
-      [[`--disks=${"VIRT=1M,".repeat(40)}`], 64, /\d+ PCI devices, and qemu gives it 30/],
-      [["--cores=256"], 64, /256 processors, and qemu gives it 255/],
+      [[`--disks=${"VIRT=1M,".repeat(40)}`], 64, /\d+ PCI devices, qemu's limit is 30/],
+      [["--cores=256"], 64, /256 processors, qemu's limit is 255/],
       [["--port=2222", "--forward=tcp::2222-:22"], 75, /the port 2222 is wanted twice/],
     ];
     test.each(table)("%j", async (options, status, message) => {

@@ -77,7 +77,8 @@ suite("damage below:", () => {
     const path = box.path("backups/Q0", IMAGE);
     const whole = readFileSync(path);
     truncateSync(path, whole.length - 4096);
-    const below = /the snapshot Q1 below the disk .* is damaged: its parent Q0 .*disk-0\.qcow2 has \d+ bytes/;
+    const below =
+      /the snapshot Q1, backing file of the disk .*, is damaged: its parent Q0 .*disk-0\.qcow2 has \d+ bytes/;
     for (const words of [["run", "--detach"], ["backup"], ["backup", "--format=gz"]])
       expectError(await box.vm(words), 74, below);
     expect(names(box.path("backups"))).toEqual(["LAST", "Q0", "Q1"]);

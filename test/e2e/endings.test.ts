@@ -123,7 +123,7 @@ const TABLE: readonly Row[] = [
     command: "run",
     args: ["run"],
     from: "off",
-    said: /^the guest powered itself off; its disks take /,
+    said: /^the guest shut down; its disks occupy /,
     done: (lab) => lab.box.console().includes("BOOTED FROM CD") && lab.processes().length === 0,
     ends: [
       { how: "done", status: 0, sample: true, args: ["run", "HALT"], changes: () => true },
@@ -136,7 +136,7 @@ const TABLE: readonly Row[] = [
         sample: true,
         args: ["run", "HANG"],
         during: async (lab) => void process.kill(await guestOf(lab), "SIGKILL"),
-        error: /did not power itself off: qemu was killed by SIGKILL/,
+        error: /did not shut down: qemu was killed by SIGKILL/,
       },
       {
         how: "qemu hangs, SIGTERM: ended after STOP_TIMEOUT",
@@ -157,7 +157,7 @@ const TABLE: readonly Row[] = [
           await guestOf(lab);
           command.kill("SIGINT");
         },
-        error: /ended by SIGINT: qemu was ended by a command/,
+        error: /terminated by SIGINT: qemu was terminated by a command/,
       },
       full("tmp", "0"),
     ],
@@ -167,7 +167,7 @@ const TABLE: readonly Row[] = [
     args: ["stop", "--timeout=1"],
     from: "off",
     running: true,
-    said: /^the guest (powered itself off|was ended)/,
+    said: /^the guest (shut down|was (ended|killed))/,
     done: (lab) => lab.processes().length === 0,
     ends: [
       {
@@ -204,7 +204,7 @@ const TABLE: readonly Row[] = [
           await lab.listens(command);
           process.kill(qemu, "SIGKILL");
         },
-        error: /did not power itself off: qemu was killed/,
+        error: /did not shut down: qemu was killed/,
       },
       {
         how: "qemu was killed before",
@@ -214,7 +214,7 @@ const TABLE: readonly Row[] = [
           process.kill(await pidOf(lab), "SIGKILL");
           await until("its end", () => lab.processes().length === 0);
         },
-        error: /did not power itself off: qemu was killed/,
+        error: /did not shut down: qemu was killed/,
       },
       {
         how: "done: --force, qemu was killed before",

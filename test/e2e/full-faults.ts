@@ -73,7 +73,7 @@ export async function canLoop(): Promise<boolean> {
   }
 }
 
-function saysNoRoom({ argv, status, stderr, signal }: Ran): string[] {
+function saysNoSpace({ argv, status, stderr, signal }: Ran): string[] {
   if (status === 0) return [];
   // What restic could not write is a failed write to us.
   const allowed = argv.includes("push") ? [73, 74] : [73];
@@ -115,7 +115,7 @@ export async function sweepSmallDisks(
           await disk.leave(limit);
           const ran = await lab.run(scenario.command);
           disk.enlarge();
-          const wrong = saysNoRoom(ran);
+          const wrong = saysNoSpace(ran);
           if (scenario.makesRoom && ran.status !== 0)
             wrong.push("what makes room must work where there is none");
           wrong.push(...(await judgeSoak(lab, scenario, ran, turn)));
@@ -149,7 +149,7 @@ export async function sweepSmallLive({ seed, point, labs, wanted }: SoakSweep, s
       await disk.leave(limit);
       const ran = await lab.run(command);
       disk.enlarge();
-      const wrong = [...saysNoRoom(ran), ...badSpeech(ran), ...(await lab.quiet([qemu]))];
+      const wrong = [...saysNoSpace(ran), ...badSpeech(ran), ...(await lab.quiet([qemu]))];
       // qemu pauses a guest whose write has no room.
       const { stdout } = await lab.run(["status", "--json"]);
       if (/"paused"|io-error/.test(stdout)) wrong.push(...notDone("then", await lab.run(["resume"])));

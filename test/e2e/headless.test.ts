@@ -91,7 +91,7 @@ suite("headless", () => {
     await until("the guest", () => box.console().includes("READY"));
     await box.ok(["pause"]);
     const { stderr } = await box.ok(["stop"]);
-    expect(stderr).toContain("the guest powered itself off");
+    expect(stderr).toContain("the guest shut down");
     expect(box.console()).toContain("POWER BUTTON");
     expect(await statusOf(box)).toMatchObject({ state: "stopped", lastEnd: { end: "powered-off" } });
     await box.ok(["backup"]);
@@ -111,7 +111,7 @@ suite("headless", () => {
     expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(false);
     await until("the end of the guest", async () => (await box.leftovers()).length === 0);
     expect(box.console()).toContain("BOOTED FROM DISK");
-    expect((await box.ok(["backup"])).stderr).toMatch(/the last run ended .*: the guest powered itself off/);
+    expect((await box.ok(["backup"])).stderr).toMatch(/the last run ended .*: the guest shut down/);
   });
 
   test("a killed qemu: told as crashed; run and destroy need no advice", async () => {
@@ -124,7 +124,7 @@ suite("headless", () => {
     process.kill(await qemuPid(box), "SIGTERM");
     await untilQuiet(box);
     const again = await box.ok(["destroy"]);
-    expect(again.stderr).toMatch(/the last run ended .*: qemu was ended by a signal/);
+    expect(again.stderr).toMatch(/the last run ended .*: qemu was terminated by a signal/);
     expect(existsSync(box.path(".work"))).toBe(false);
   });
 

@@ -207,7 +207,7 @@ suite("what is said without being asked for", () => {
     using box = await sandbox("true");
     const none = await box.ok(["list"]);
     expect(none.stdout).toBe("");
-    expect(none.stderr).toContain("no VMs yet; make one: mkdir -p ");
+    expect(none.stderr).toContain("no VMs yet; create one: mkdir -p ");
     await box.ok(["create", "foo"]);
     const { stdout } = await box.ok(["list", "-q"]);
     expect(stdout).toBe(`${box.host}\n`);

@@ -61,14 +61,14 @@ suite("the identity of a VM", () => {
     cpSync(box.host, copy, { recursive: true, verbatimSymlinks: true });
     const options = { cwd: copy };
     const warned = await box.ok(["backup", "@backup"], options);
-    expect(warned.stderr.match(/hold the same VM/g)).toHaveLength(1);
+    expect(warned.stderr.match(/contain the same VM/g)).toHaveLength(1);
     expect(warned.stderr).toContain("vm identity --new");
     const before = (await identity(box)).uuid!;
     const renewed = await box.ok(["identity", "--new"], options);
-    expect(renewed.stderr).not.toContain("hold the same VM");
+    expect(renewed.stderr).not.toContain("contain the same VM");
     expect(renewed.stdout).toMatch(new RegExp(`^[0-9a-f-]{36}\nformer ${before}\n$`));
     for (const cwd of [copy, box.host])
-      expect((await box.ok(["backup"], { cwd })).stderr).not.toContain("hold the same VM");
+      expect((await box.ok(["backup"], { cwd })).stderr).not.toContain("contain the same VM");
     expect((await identity(box)).uuid).toBe(before);
   }, 100_000);
 });
@@ -137,7 +137,7 @@ suite(
         ["snapshots", "push", "A1"],
         ["prune", "--remote", "--keep-last=1"],
       ])
-        expectError(await box.vm(words, { cwd: empty }), 78, /hold the same VM/);
+        expectError(await box.vm(words, { cwd: empty }), 78, /contain the same VM/);
       rmSync(empty, { recursive: true });
 
       const moved = join(box.top, "moved away");

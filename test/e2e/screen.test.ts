@@ -223,7 +223,7 @@ suite(
       await expectRefused(box, "spice.vv", [/^password=.*$/m, "password=wrong"], /auth/i);
       rmSync(join(box.work, "spice.vv"));
       const { stdout } = await box.ok(["view"], { env: { USER: "me" } });
-      expect(stdout).toContain(`here: remote-viewer ${box.work}/spice.vv\n`);
+      expect(stdout).toContain(`locally: remote-viewer ${box.work}/spice.vv\n`);
       expect(stdout).toMatch(new RegExp(`ssh -L ${port}:localhost:${port} me@\\S+\n`));
       expect(mode(join(box.work, "spice.vv"))).toBe("600");
       await expectView(box);
@@ -275,7 +275,7 @@ suite(
       const { box, run } = await hanging("DISPLAY_PROTOCOL=vnc", `--port=${port}`);
       using _box = box;
       expect(secretOf(box)).toHaveLength(8);
-      expect(run.stderr()).toContain(`by VNC on localhost:${port}`);
+      expect(run.stderr()).toContain(`VNC on localhost:${port}`);
       expect(box.read(".work/run-vm.sh")).not.toContain(secretOf(box));
       const display = `localhost:${port - 5900}`;
       const { width, height } = readPng(
@@ -292,7 +292,7 @@ suite(
     test("VNC on a socket, as seen through a tunnel", async () => {
       const { box, run } = await hanging("DISPLAY_PROTOCOL=vnc\nSPICE_SOCKET=1\nSPICE_PASSWORD=123456789");
       using _box = box;
-      expect(run.stderr()).toMatch(/VNC takes the first 8 characters only/);
+      expect(run.stderr()).toMatch(/VNC uses only the first 8 characters/);
       expect(listeners(await qemuPid(box))).toEqual([]);
       const { stdout } = await box.ok(["view"], { env: { DISPLAY: desktop.name } });
       expect(stdout).toContain(`ssh -L 5900:${box.work}/vnc.sock `);

@@ -159,7 +159,7 @@ suite(
       renameSync(box.path("backups/good2"), box.path("aside"));
       cpSync(other.path("backups/good2"), box.path("backups/good2"), { recursive: true });
       for (const command of ["backup", "run"])
-        expectError(await box.vm([command]), 74, /good2 below the disk .* is another snapshot/);
+        expectError(await box.vm([command]), 74, /good2, backing file of the disk .*, is another snapshot/);
     });
 
     test("a merge keeps what was noted of the heir valid", async () => {

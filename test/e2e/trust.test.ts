@@ -157,7 +157,7 @@ IMAGES=(\n"VIRT=qcow2=disk-0.img"\n"VIRT=raw=../outside/victim"\n"VIRT=raw=other
       writeFileSync(file, "-nonsense\n");
       chmodSync(file, 0o666);
       const refused = await box.vm(["run"], { cwd: dir });
-      expect(refused.stderr).toContain(`${file} is not obeyed: ${file} is writable by other users`);
+      expect(refused.stderr).toContain(`refusing to use ${file}: ${file} is writable by other users`);
       expect(refused.status).toBe(78);
       execFileSync("mv", [file, join(box.home, "dotfile")]);
       chmodSync(join(box.home, "dotfile"), 0o600);

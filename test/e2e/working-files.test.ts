@@ -256,12 +256,12 @@ suite("a raw image without a format", () => {
     writeFileSync(image, Buffer.concat([header, Buffer.alloc((1 << 20) - header.length)]));
     const again = await box.vm(run);
     expectError(again, 74, /qemu did not start/);
-    expect(again.stderr).toContain("it is used as raw");
+    expect(again.stderr).toContain("is used as raw");
     // A restore brings older settings, and what was found is not forgotten.
     await box.ok(["restore", "S0"]);
     expect(readFileSync(join(box.work, "guest.env"), "utf8")).toContain(`"raw=${image}"`);
     const unknown = await box.vm([`--image=VIRT=${evil}`, "run"]);
-    expectError(unknown, 78, /begins like a qcow2 image that may refer to other files/);
+    expectError(unknown, 78, /has a qcow2 header, which may refer to other files/);
     expect(unknown.stderr).toMatch(/hint|raw=/);
     expect(unknown.stderr.indexOf("=raw=")).toBeLessThan(unknown.stderr.indexOf("=qcow2="));
   });

@@ -39,6 +39,6 @@ describe("looking from home", () => {
     ],
   ])("at %s", (_title, kind, at, line) => {
     const display = { kind, at, passwordFile: undefined, tls: undefined };
-    expect(describeViewing(context, "far", `/w/${kind}.vv`, display)).toContain(`from home: ${line}`);
+    expect(describeViewing(context, "far", `/w/${kind}.vv`, display)).toContain(`remotely: ${line}`);
   });
 });

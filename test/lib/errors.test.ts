@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { EXIT, hasErrno, isNoRoom, reasonOf, SignalError, VmError } from "../../src/lib/errors.ts";
+import { EXIT, hasErrno, isNoSpace, reasonOf, SignalError, VmError } from "../../src/lib/errors.ts";
 
 const errno = (code: string): Error => Object.assign(new Error(`${code}: no luck, open '/x'`), { code });
 
@@ -55,8 +55,8 @@ describe("hasErrno", () => {
 });
 
 test.each(["ENOSPC", "EDQUOT", "EFBIG"])("%s is no room", (code) => {
-  expect(isNoRoom(errno(code))).toBe(true);
-  expect(isNoRoom(errno("EIO"))).toBe(false);
+  expect(isNoSpace(errno(code))).toBe(true);
+  expect(isNoSpace(errno("EIO"))).toBe(false);
 });
 
 test.each<[string, unknown, string]>([

@@ -8,7 +8,7 @@ import {
   saysIsoTooLarge,
   saysNoConsole,
   saysNoRepository,
-  saysNoRoom,
+  saysNoSpace,
   saysNoSuchFile,
   saysNoZstd,
   saysPortTaken,
@@ -18,9 +18,9 @@ import {
 
 /** One message that each takes, as the program printed it, and none of the others'. */
 const MESSAGES = [
-  [saysNoRoom, "dd: error writing 'x': No space left on device"],
-  [saysNoRoom, "Fatal: unable to save snapshot: write /r/x: no space left on device"],
-  [saysNoRoom, "cp: x: Disk quota exceeded"],
+  [saysNoSpace, "dd: error writing 'x': No space left on device"],
+  [saysNoSpace, "Fatal: unable to save snapshot: write /r/x: no space left on device"],
+  [saysNoSpace, "cp: x: Disk quota exceeded"],
   [saysDenied, "cannot copy the disks: Permission denied"],
   [saysIsoTooLarge, "xorriso : FAILURE : Image size 1500s exceeds free space on media 3s"],
   [

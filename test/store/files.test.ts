@@ -21,7 +21,7 @@ import {
   listDirectory,
   replaceFile,
   replaceSymlink,
-  requireRoom,
+  requireSpace,
   writeNew,
 } from "../../src/store/files.ts";
 import { VmError } from "../../src/lib/errors.ts";
@@ -127,18 +127,18 @@ test("holes do not count as allocated", () => {
   expect(allocatedBytes(statSync(temp.path("hole")))).toBeLessThan(65_536);
 });
 
-describe("requireRoom", () => {
+describe("requireSpace", () => {
   test("is content with what is there", () => {
-    expect(() => requireRoom(temp.top, Math.floor(freeBytes(temp.top) / 2), "x", "tmpdir")).not.toThrow();
+    expect(() => requireSpace(temp.top, Math.floor(freeBytes(temp.top) / 2), "x", "tmpdir")).not.toThrow();
   });
   test("tells what is needed and what is there (73)", async () => {
-    const error = await failureOf(() => requireRoom(temp.top, 2 ** 60, "make the snapshot", "snapshots"));
+    const error = await failureOf(() => requireSpace(temp.top, 2 ** 60, "make the snapshot", "snapshots"));
     expect(error.exitCode).toBe(73);
     expect(error.message).toMatch(
       /^cannot make the snapshot: no space in \S+: about \S+ TiB needed, .* free$/,
     );
     expect(error.hint).toContain("remove old snapshots");
-    const elsewhere = await failureOf(() => requireRoom(temp.top, 2 ** 60, "restore S0", "tmpdir"));
+    const elsewhere = await failureOf(() => requireSpace(temp.top, 2 ** 60, "restore S0", "tmpdir"));
     expect(elsewhere.hint).not.toContain("snapshots");
   });
 });

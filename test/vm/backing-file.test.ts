@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { readdirSync, renameSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { formatDeviceNumber } from "../../src/qemu/block-device.ts";
-import { resolveBackingFile, recordBase, requireOwnDisk } from "../../src/vm/backing-file.ts";
+import { resolveBackingFile, recordBackingFile, requireOwnDisk } from "../../src/vm/backing-file.ts";
 import type { Workdir } from "../../src/store/workdir.ts";
 import type { BaseRecord } from "../../src/store/mark-types.ts";
 import { failureOf } from "../fixtures/failure.ts";
@@ -27,7 +27,7 @@ function overlay(over: string, format = "raw"): void {
 
 const image = () => ({ format: "raw", path: base }) as const;
 
-function work(record: BaseRecord | undefined = recordBase(image())): Workdir {
+function work(record: BaseRecord | undefined = recordBackingFile(image())): Workdir {
   return { state: "present", dir: temp.top, inplace: false, mark: { vm: 1, created: "", base: record } };
 }
 
@@ -66,7 +66,7 @@ test("the hint for one that was only touched does it", async () => {
 });
 
 test.each<[string, () => Workdir]>([
-  ["nobody made", () => work({ ...recordBase(image()), path: "/etc/shadow" })],
+  ["nobody made", () => work({ ...recordBackingFile(image()), path: "/etc/shadow" })],
   ["nobody wrote down", () => ({ ...work(), mark: { vm: 1, created: "" } })],
 ])("a link that %s is not believed", async (_title, remembered) => {
   expect(resolveBackingFile(remembered(), disk)).toBeUndefined();
@@ -83,7 +83,7 @@ test("a disk that has been linked to another image since is not believed", async
 
 test("an image that was replaced by one that names a file itself", async () => {
   Bun.spawnSync(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", base, "1M"]);
-  const remembered = work({ ...recordBase(image()), format: "qcow2" });
+  const remembered = work({ ...recordBackingFile(image()), format: "qcow2" });
   expect((await failureOf(() => resolveBackingFile(remembered, disk))).exitCode).toBe(74);
 });
 
@@ -93,7 +93,7 @@ const DEVICE = readdirSync("/dev")
 
 test.skipIf(DEVICE === undefined)("of a block device its number and its size are recorded", () => {
   const { rdev } = statSync(DEVICE!);
-  const record = recordBase({ format: "raw", path: DEVICE!, blockDevice: true });
+  const record = recordBackingFile({ format: "raw", path: DEVICE!, blockDevice: true });
   expect(record).toMatchObject({ path: DEVICE!, format: "raw", device: rdev });
   expect(record.modified).toBeUndefined();
 });

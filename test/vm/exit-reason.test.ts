@@ -48,7 +48,7 @@ test("a run whose end another command keeps from being recorded says how it ende
   const end = { shutdown: { guest: true, reason: "guest-shutdown" }, status: 0, signal: null };
   expect(unrecordedEnd(busy, end as never, undefined)).toMatchObject({
     exitCode: 75,
-    message: "the guest powered itself off, but this is not recorded: another command changes the VM",
+    message: "the guest shut down, but the exit reason is not recorded: another command changes the VM",
     hint: "the next command records it",
   });
   expect(unrecordedEnd(busy, end as never, "SIGTERM")).toMatchObject({ exitCode: 143 });

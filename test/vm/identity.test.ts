@@ -4,7 +4,7 @@ import { buildDefaults } from "../../src/config/defaults.ts";
 import { loadSettings } from "../../src/config/load.ts";
 import type { Context } from "../../src/vm/context.ts";
 import { showIdentity } from "../../src/lifecycle/renew-identity.ts";
-import { carryIdentity, readIdentity, requireSole, settleIdentity } from "../../src/vm/identity.ts";
+import { carryIdentity, readIdentity, requireUniqueUuid, ensureIdentity } from "../../src/vm/identity.ts";
 import type { Work } from "../../src/store/workdir.ts";
 import { findGuestEnv } from "../../src/store/workdir.ts";
 import { failureOf } from "../fixtures/failure.ts";
@@ -36,7 +36,7 @@ async function settle(name = "host", work: Work = none) {
   const hostdir = temp.directory(name);
   const guestEnv = findGuestEnv(hostdir, work);
   const loaded = await loadSettings(sourcesFor({ prog: "none", home: temp.top, hostdir, guestEnv }));
-  return settleIdentity(context, { ...loaded, hostdir, work });
+  return ensureIdentity(context, { ...loaded, hostdir, work });
 }
 
 const text = (...parts: string[]): string => readFileSync(temp.path(...parts, "guest.env"), "utf8");
@@ -99,7 +99,8 @@ test("a default is no identity", () => {
   expect([UUID, UUID_FORMER]).toEqual(["", []]);
 });
 
-const sole = (name: string, uuid = A): void => requireSole(context, temp.path(name), uuid, "push snapshots");
+const sole = (name: string, uuid = A): void =>
+  requireUniqueUuid(context, temp.path(name), uuid, "push snapshots");
 
 describe("a copy", () => {
   beforeEach(async () => {

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { resumeWithRoom } from "../../src/vm/resume.ts";
+import { resumeIfSpace } from "../../src/vm/resume.ts";
 import { resolveWork, type Workdir } from "../../src/store/workdir.ts";
 import { FakeQmp } from "../qmp/fake-server.ts";
 import { Place } from "../store/working-files.ts";
@@ -19,7 +19,7 @@ async function asked(events: string, status: string): Promise<string[]> {
   using qemu = new FakeQmp(join(dir, "qmp.sock"), ({ execute }) => ({
     return: execute === "query-status" ? { status, running: status === "running" } : {},
   }));
-  await resumeWithRoom(resolveWork(place.host) as Workdir);
+  await resumeIfSpace(resolveWork(place.host) as Workdir);
   return qemu.requests.map(({ execute }) => execute).filter((name) => name !== "qmp_capabilities");
 }
 

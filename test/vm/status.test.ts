@@ -51,7 +51,7 @@ describe("working files that are gone", () => {
     const { state, workingFiles, gone } = await look();
     expect({ state, workingFiles }).toEqual({ state: "stopped", workingFiles: null });
     expect(gone).toContain(work);
-    expect(gone).toMatch(/ are gone.*; there is no snapshot that 'run' could restore$/);
+    expect(gone).toMatch(/ are gone.*; there is no snapshot to restore$/);
     mkdirSync(place.path("host/backups/S0"), { recursive: true });
     writeFileSync(place.path("host/backups/S0/TS"), "2026-01-01 00:00:00\n");
     symlinkSync("S0", place.path("host/backups/LAST"));
@@ -91,16 +91,16 @@ describe("a qemu that runs", () => {
     expect(status.state).toBe("paused");
     expect(status.guestErrors).toEqual([
       expect.stringMatching(
-        /^the guest is paused: no room left for its disks .* when 64 MiB are free in .*: vm resume$/,
+        /^guest paused: no space left for its disks .* when 64 MiB are free in .*: vm resume$/,
       ),
     ]);
-    expect(formatStatus(status)).toMatch(/^guest error: +the guest is paused: no room/m);
+    expect(formatStatus(status)).toMatch(/^guest error: +guest paused: no space/m);
   });
 
   test("paused for a disk, with no room to log it: status says that", async () => {
     updateMark(work, { lastRun: "unknown", run });
     using _qemu = qemu("io-error");
-    expect((await look()).guestErrors).toEqual([expect.stringContaining("a disk of it fails")]);
+    expect((await look()).guestErrors).toEqual([expect.stringContaining("I/O error on one of its disks")]);
   });
 
   test("paused by a command: nothing is wrong", async () => {

@@ -5,7 +5,7 @@ import { gentle } from "../../process/gentle.ts";
 import { readVirtualBytes } from "../../qemu/image-header.ts";
 import { convertImage, measureImage } from "../../qemu/img.ts";
 import { remove } from "../../store/remove.ts";
-import { allocatedBytes, requireRoom } from "../../store/files.ts";
+import { allocatedBytes, requireSpace } from "../../store/files.ts";
 import { compressFiles, type CopyJob } from "../../store/gz.ts";
 import { PARTIAL, SNAPSHOT } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
@@ -23,7 +23,7 @@ const USUAL_RATIO = 0.3;
  * @param live uncompressed copies of the disks are made in `backups`, too
  * @throws 73 if `backups` lacks space for the compressed files
  */
-export async function requireRoomForGz(
+export async function requireSpaceForGz(
   vm: Vm,
   sources: readonly Source[],
   backups: string,
@@ -43,7 +43,7 @@ export async function requireRoomForGz(
   const held = last.reduce((sum, file) => sum + file.allocatedBytes, 0);
   const stored = last.reduce((sum, file) => sum + file.storedBytes, 0);
   const ratio = held > 0 ? stored / held : USUAL_RATIO;
-  requireRoom(backups, copies + Math.ceil(needed * Math.min(ratio, 1)), "create the snapshot", "snapshots");
+  requireSpace(backups, copies + Math.ceil(needed * Math.min(ratio, 1)), "create the snapshot", "snapshots");
 }
 
 /** Compresses files with pigz. @returns their manifest entries */

@@ -12,12 +12,12 @@ import type { QmpClient } from "../../qmp/client.ts";
 import type { TransactionAction } from "../../qmp/commands.ts";
 import type { Consistency } from "../../store/mark-types.ts";
 import { remove } from "../../store/remove.ts";
-import { allocatedBytes, followWrites, requireRoom, syncFile } from "../../store/files.ts";
+import { allocatedBytes, followWrites, requireSpace, syncFile } from "../../store/files.ts";
 import { HOST, imageName, PARTIAL } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
 import { NODE } from "../../live/names.ts";
-import { requireIntactBelow } from "../../vm/backing-file.ts";
+import { requireIntactBackingFiles } from "../../vm/backing-file.ts";
 import type { Vm } from "../../vm/open.ts";
 import { findSnapshotImage } from "../../store/snapshot-images.ts";
 import { copyDisks, type CopyRequest } from "../../live/block-jobs.ts";
@@ -62,9 +62,9 @@ export async function storeImages(request: StoreRequest, source: DiskSource): Pr
   const plan: SnapshotPlan = full
     ? { parent: undefined, only: new Map() }
     : planImages(vm, sources, disks, live);
-  requireRoom(staged, estimate(sources, disks, plan), "create the snapshot", "snapshots");
+  requireSpace(staged, estimate(sources, disks, plan), "create the snapshot", "snapshots");
   const layered = plan.parent === undefined ? sources.filter(({ base }) => base) : [];
-  await requireIntactBelow(
+  await requireIntactBackingFiles(
     vm.hostdir,
     layered.map(({ path }) => path),
     isUnattended(),

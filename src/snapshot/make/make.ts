@@ -14,15 +14,15 @@ import { updateMark } from "../../store/mark.ts";
 import { isListening } from "../../process/unix-socket.ts";
 import type { Context } from "../../vm/context.ts";
 import { refuseRunning } from "../../vm/in-use.ts";
-import { repairDiskBitmaps, requireIntactBelow } from "../../vm/backing-file.ts";
+import { repairDiskBitmaps, requireIntactBackingFiles } from "../../vm/backing-file.ts";
 import { requireWork, withVm, type Vm } from "../../vm/open.ts";
 import { type Workdir } from "../../store/workdir.ts";
-import { resumeWithRoom } from "../../vm/resume.ts";
+import { resumeIfSpace } from "../../vm/resume.ts";
 import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../../store/snapshots.ts";
 import { requireIntactDisks, requireDisks, warnAboutInternalSnapshots } from "./check-disks.ts";
 import { describeSnapshotFiles, keepHostFiles } from "./describe.ts";
 import { openOffline } from "./offline-source.ts";
-import { requireRoomForGz, storeGz } from "./gz.ts";
+import { requireSpaceForGz, storeGz } from "./gz.ts";
 import { copyPointInTime, storeImages } from "./images.ts";
 import { copiedSources, openLive } from "../../live/source.ts";
 import { explainLoss } from "../../live/fleece.ts";
@@ -71,7 +71,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   if (taken) throw taken;
   const format = request.format ?? vm.settings.SNAPSHOT_FORMAT;
   const live = await isLive(work);
-  if (live) await resumeWithRoom(work);
+  if (live) await resumeIfSpace(work);
   const named = vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName);
   requireDisks(work, named);
   const sources = listSources(work);
@@ -146,9 +146,9 @@ type Stored = Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files
 
 async function storeAllGz(making: Making): Promise<Stored> {
   const { context, vm, work, sources, staged, name, request, live } = making;
-  await requireRoomForGz(vm, sources, staged, live);
+  await requireSpaceForGz(vm, sources, staged, live);
   const layered = sources.filter(({ base }) => base).map(({ path }) => path);
-  await requireIntactBelow(vm.hostdir, layered, isUnattended());
+  await requireIntactBackingFiles(vm.hostdir, layered, isUnattended());
   if (live) return storeLiveGz(making);
   const files = await storeGz(context, vm, sources, staged, name, request.rateLimit);
   return { format: "gz", consistency: consistencyOf(work.mark), files };

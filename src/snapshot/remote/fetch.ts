@@ -13,7 +13,7 @@ import {
   fileError,
   listDirectory,
   removeQuietly,
-  requireRoom,
+  requireSpace,
   replaceSymlink,
   syncDirectory,
   syncFile,
@@ -57,7 +57,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
   try {
     makeBackups(hostdir);
     const bytes = await readRestoreSize(repository, wanted.id, what);
-    requireRoom(backups, bytes, `fetch ${wanted.name}`, "snapshots");
+    requireSpace(backups, bytes, `fetch ${wanted.name}`, "snapshots");
     log.info(`fetching ${wanted.name}, made ${formatTimestamp(wanted.made)}: ${formatSize(bytes)}`);
     removeQuietly(staged);
     mkdirSync(staged, { mode: 0o700 });

@@ -6,7 +6,7 @@ import { isQuiet, log } from "../../lib/log.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import { byAge, decideRetention, type RetentionCandidate, type Rules } from "../../store/retention.ts";
 import type { Context } from "../../vm/context.ts";
-import { requireSole } from "../../vm/identity.ts";
+import { requireUniqueUuid } from "../../vm/identity.ts";
 import { findHostdir } from "../../vm/open.ts";
 import { noVmIn } from "../../store/no-vm.ts";
 import { requireOwn } from "../../vm/ownership.ts";
@@ -39,7 +39,7 @@ export async function pruneRemote(
   const here = readLocalVm(context);
   if (!dryRun) {
     requireOwn(context, hostdir, "prune the repository");
-    requireSole(context, hostdir, here.uuid, "prune the repository");
+    requireUniqueUuid(context, hostdir, here.uuid, "prune the repository");
   }
   if (here.uuid === undefined && !byName) throw noVmIn(hostdir);
   const repository = await openRepository(context);

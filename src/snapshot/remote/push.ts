@@ -10,7 +10,7 @@ import { formatDuration } from "../../lib/time.ts";
 import { HOST, SNAPSHOT } from "../../store/layout.ts";
 import { backupVm, type BackupRequest, type Made } from "../make/make.ts";
 import type { Context } from "../../vm/context.ts";
-import { foreignUuid, readIdentity, requireSole } from "../../vm/identity.ts";
+import { foreignUuid, readIdentity, requireUniqueUuid } from "../../vm/identity.ts";
 import { findHostdir, withVm } from "../../vm/open.ts";
 import { requireOwn } from "../../vm/ownership.ts";
 import { listSnapshots, findSnapshot, type Snapshot } from "../../store/snapshots.ts";
@@ -47,7 +47,7 @@ export async function pushSnapshots(
     (await withVm(context, "push snapshots", async ({ settings }) => settings.UUID || undefined, {
       lenient: true,
     }));
-  requireSole(context, hostdir, uuid, "push snapshots");
+  requireUniqueUuid(context, hostdir, uuid, "push snapshots");
   const to = repository ?? (await openRepository(context));
   const here = { ...readLocalVm(context), uuid };
   const all = await listRemote(to);
@@ -92,7 +92,7 @@ async function tagSnapshot(
 export async function backupAndPush(context: Context, request: BackupRequest): Promise<Made> {
   const hostdir = findHostdir(context);
   requireOwn(context, hostdir, "back up");
-  requireSole(context, hostdir, readIdentity(hostdir).uuid, "push snapshots");
+  requireUniqueUuid(context, hostdir, readIdentity(hostdir).uuid, "push snapshots");
   const repository = await openRepository(context);
   const made = await backupVm(context, request);
   try {

@@ -4,7 +4,7 @@ import type { Disk, Machine } from "../../machine/types.ts";
 import type { Capabilities } from "../../qemu/capabilities.ts";
 import { newMark } from "../../store/mark-types.ts";
 import { lstatOf } from "../../lib/read-file.ts";
-import { requireRoom } from "../../store/files.ts";
+import { requireSpace } from "../../store/files.ts";
 import { isDiskName, WORK } from "../../store/layout.ts";
 import type { Stage } from "../../store/stage.ts";
 import type { Context } from "../../vm/context.ts";
@@ -20,7 +20,7 @@ import type { Snapshot } from "../../store/snapshots.ts";
 export async function fillCopy(context: Context, vm: Vm, snapshot: Snapshot, stage: Stage): Promise<void> {
   const jobs = listStored(snapshot);
   const needed = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
-  requireRoom(context.tmpdir, needed, `boot ${snapshot.name}`, "tmpdir");
+  requireSpace(context.tmpdir, needed, `boot ${snapshot.name}`, "tmpdir");
   await fillStage(context, snapshot, jobs, stage);
   await fillImages(context, snapshot, listImages(vm.hostdir, snapshot), stage.dir, false);
 }

@@ -6,7 +6,7 @@ import { gentle } from "../../process/gentle.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { findForeignPart, findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
 import { lstatOf } from "../../lib/read-file.ts";
-import { removeQuietly, requireRoom } from "../../store/files.ts";
+import { removeQuietly, requireSpace } from "../../store/files.ts";
 import { gzipLengthHint, unpackFiles } from "../../store/gz.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
@@ -84,7 +84,7 @@ async function checkUnpacked(
 ): Promise<void> {
   const { size } = statSync(from);
   const directory = options.scratchDir();
-  requireRoom(directory, known?.allocatedBytes ?? Math.max(size, hint), `decompress ${from}`, "tmpdir");
+  requireSpace(directory, known?.allocatedBytes ?? Math.max(size, hint), `decompress ${from}`, "tmpdir");
   const name = file.slice(0, -SNAPSHOT.gz.length);
   const to = join(directory, name);
   // One at a time, to need space for the largest only.

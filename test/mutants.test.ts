@@ -1,4 +1,4 @@
-/** The list of `scripts/mutate` fits the sources: each text once, each test there. */
+/** The list of `scripts/mutate` matches the sources: each text occurs once, each test exists. */
 import { expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";

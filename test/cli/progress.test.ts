@@ -38,7 +38,7 @@ test.each([
 });
 
 describe("createMeter", () => {
-  test("shows nothing where stderr is no terminal", () => {
+  test("shows nothing unless stderr is a terminal", () => {
     if (process.stderr.isTTY) return;
     const meter = createMeter("x", 10);
     meter.update(5);

@@ -6,7 +6,7 @@ import { setQuiet } from "../../src/lib/log.ts";
 const LIMITS = { firstMs: 20, nextMs: 200 };
 const written = spyOn(streams, "writeError").mockImplementation(() => true);
 
-/** The lines that the work within has brought. */
+/** The lines printed during the work. */
 async function linesOf(work: () => Promise<void>): Promise<string[]> {
   written.mockClear();
   using _activity = watchActivity(LIMITS);
@@ -17,8 +17,8 @@ async function linesOf(work: () => Promise<void>): Promise<string[]> {
 afterAll(() => written.mockRestore());
 afterEach(() => setQuiet(false));
 
-describe("work in progress", () => {
-  test("is told soon, and then again", async () => {
+describe("long work", () => {
+  test("is reported soon, and repeatedly", async () => {
     let done = 0;
     const lines = await linesOf(async () => {
       using _step = beginStep(() => `verify S${done++}`);
@@ -27,7 +27,7 @@ describe("work in progress", () => {
     expect(lines).toEqual(["verify S0\n", "verify S1\n"]);
   });
 
-  test("of several steps is one line, outermost first", async () => {
+  test("of several steps is reported on one line, outermost first", async () => {
     const lines = await linesOf(async () => {
       using _outer = beginStep(() => "push S0");
       using _inner = beginStep(() => "compare S0");
@@ -36,7 +36,7 @@ describe("work in progress", () => {
     expect(lines).toEqual(["push S0; compare S0\n"]);
   });
 
-  test("that is only a program's names that", async () => {
+  test("that is only a program is reported by its name", async () => {
     const lines = await linesOf(async () => {
       using _child = beginChild("qemu-img", 12);
       await Bun.sleep(100);
@@ -45,7 +45,7 @@ describe("work in progress", () => {
     expect(lines[0]).toMatch(/^waiting for qemu-img \(pid 12\), \d\.\d s\n$/);
   });
 
-  test("names a program within a step when it runs for long: it may hang", async () => {
+  test("names a long-running program within a step: it may hang", async () => {
     const lines = await linesOf(async () => {
       using _step = beginStep(() => "backup S0");
       using _child = beginChild("cat", 12);
@@ -58,7 +58,7 @@ describe("work in progress", () => {
   test.each([
     ["there is none", async () => Bun.sleep(100)],
     [
-      "it is over",
+      "it has ended",
       async () => {
         beginStep(() => "x")[Symbol.dispose]();
         beginChild("x", 1)[Symbol.dispose]();
@@ -81,7 +81,7 @@ describe("work in progress", () => {
         await Bun.sleep(100);
       },
     ],
-  ])("is not told where %s", async (_name, work) => {
+  ])("is not reported if %s", async (_name, work) => {
     expect(await linesOf(work)).toEqual([]);
   });
 });

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { endQemu, hasEnded, KILL, LADDER, PATIENT, stillRuns } from "../../src/qemu/end.ts";
 import { QmpDisconnect, QmpError, QmpTimeout } from "../../src/qmp/errors.ts";
 
-/** What is done to a qemu that is gone after `goneBy`, and how long each step may take. */
+/** The steps for a qemu that exits after `goneBy`, and the limit of each. */
 async function end(
   quit: () => Promise<unknown>,
   goneBy: string | undefined,
@@ -39,19 +39,19 @@ describe("endQemu", () => {
     [undefined, LADDER, [false, "quit 10 s", "SIGTERM 10 s", "SIGKILL 10 s"]],
     ["SIGKILL", KILL, [true, "SIGKILL 10 s"]],
     ["SIGTERM", PATIENT, [true, "quit 300 s", "SIGTERM 10 s"]],
-  ])("of one that goes by %p", async (goneBy, ladder, steps) => {
+  ])("if it exits by %p", async (goneBy, ladder, steps) => {
     expect(await end(answer, goneBy, ladder)).toEqual(steps as [boolean]);
   });
 
   test.each<[string, Error, string[]]>([
     ["a timeout", new QmpTimeout("late"), ["SIGTERM 10 s"]],
     ["a refusal", new QmpError("quit", { class: "GenericError", desc: "no" }), ["SIGTERM 10 s"]],
-    ["a closed connection: it is going", new QmpDisconnect(), ["quit 10 s", "SIGTERM 10 s"]],
-  ])("whose quit ends with %s", async (_what, error, steps) => {
+    ["a closed connection: it is exiting", new QmpDisconnect(), ["quit 10 s", "SIGTERM 10 s"]],
+  ])("if quit ends with %s", async (_what, error, steps) => {
     expect(await end(refuse(error), "SIGTERM")).toEqual([true, ...steps]);
   });
 
-  test("whose quit is never answered: SIGTERM after its time", async () => {
+  test("if quit is not answered: SIGTERM after its limit", async () => {
     const [quit, ...signals] = LADDER;
     const ladder = [{ ...quit!, answerMs: 20 }, ...signals];
     expect(await end(() => new Promise(() => {}), "SIGTERM", ladder)).toEqual([true, "SIGTERM 10 s"]);
@@ -63,7 +63,7 @@ test("hasEnded waits no longer than its limit", async () => {
   expect(await hasEnded(new Promise(() => {}), 20)).toBe(false);
 });
 
-test("after a stop signal hasEnded waits for a shorter time, for what had begun and what begins", async () => {
+test("after a stop signal hasEnded has a shorter limit, for present and later waits", async () => {
   const script = `import { installSignalHandlers } from ${JSON.stringify(join(import.meta.dir, "../../src/process/signals.ts"))};
 import { hasEnded } from ${JSON.stringify(join(import.meta.dir, "../../src/qemu/end.ts"))};
 installSignalHandlers();

@@ -31,12 +31,12 @@ function work(record: BaseRecord | undefined = recordBackingFile(image())): Work
   return { state: "present", dir: temp.top, inplace: false, mark: { vm: 1, created: "", base: record } };
 }
 
-test("an image that is as it was", () => {
+test("accepts an unchanged image", () => {
   expect(resolveBackingFile(work(), disk)).toEqual({ ...image(), blockDevice: false });
   expect(requireOwnDisk(work(), disk)).toEqual({ ...image(), blockDevice: false });
 });
 
-test("moved, and a link in its place", () => {
+test("accepts a moved one with a symlink in its place", () => {
   const remembered = work();
   renameSync(base, temp.path("elsewhere"));
   symlinkSync("elsewhere", base);
@@ -47,7 +47,7 @@ test.each<[string, () => void, number]>([
   ["is gone", () => renameSync(base, temp.path("elsewhere")), 66],
   ["has grown", () => writeFileSync(base, Buffer.alloc(2 << 20)), 74],
   ["was touched", () => utimesSync(base, 1e9, 1e9), 74],
-])("one that %s: refused, with what to do", async (_title, change, status) => {
+])("one that %s: refused, with a hint", async (_title, change, status) => {
   const remembered = work();
   change();
   const error = await failureOf(() => resolveBackingFile(remembered, disk));
@@ -56,7 +56,7 @@ test.each<[string, () => void, number]>([
   expect(error.hint).toContain("restore a snapshot");
 });
 
-test("the hint for one that was only touched does it", async () => {
+test("the hint for one that was only touched works", async () => {
   const remembered = work();
   utimesSync(base, 1e9, 1e9);
   const { hint } = await failureOf(() => resolveBackingFile(remembered, disk));
@@ -68,20 +68,20 @@ test("the hint for one that was only touched does it", async () => {
 test.each<[string, () => Workdir]>([
   ["nobody made", () => work({ ...recordBackingFile(image()), path: "/etc/shadow" })],
   ["nobody wrote down", () => ({ ...work(), mark: { vm: 1, created: "" } })],
-])("a link that %s is not believed", async (_title, remembered) => {
+])("refuses a backing file that %s", async (_title, remembered) => {
   expect(resolveBackingFile(remembered(), disk)).toBeUndefined();
   const error = await failureOf(() => requireOwnDisk(remembered(), disk));
   expect(error.exitCode).toBe(74);
   expect(error.message).toContain("refers to an external backing file");
 });
 
-test("a disk that has been linked to another image since is not believed", async () => {
+test("refuses a disk that was rebased to another image", async () => {
   const remembered = work();
   overlay(temp.write("other.img", Buffer.alloc(1 << 20)));
   expect((await failureOf(() => requireOwnDisk(remembered, disk))).exitCode).toBe(74);
 });
 
-test("an image that was replaced by one that names a file itself", async () => {
+test("refuses a replaced image that refers to a file itself", async () => {
   Bun.spawnSync(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", base, "1M"]);
   const remembered = work({ ...recordBackingFile(image()), format: "qcow2" });
   expect((await failureOf(() => resolveBackingFile(remembered, disk))).exitCode).toBe(74);
@@ -99,7 +99,7 @@ test.skipIf(DEVICE === undefined)("of a block device its number and its size are
 });
 
 test.skipIf(DEVICE === undefined || process.getuid!() !== 0)(
-  "a block device of which an earlier version noted nothing is refused (needs root)",
+  "refuses a block device that an earlier version did not record (needs root)",
   async () => {
     symlinkSync(DEVICE!, temp.path("device"));
     overlay(temp.path("device"));

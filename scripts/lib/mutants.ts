@@ -32,7 +32,7 @@ export const MUTANTS: readonly Mutant[] = [
     "job/run.ts",
     "(!clean && status === 0)",
     "(!clean && status !== 0)",
-    "commands/job.test.ts:killed behind a good job",
+    "commands/job.test.ts:killed after a successful job",
   ),
   mutant("job/run.ts", 'control.send("stop");\n    // Said', "// Said", "commands/job.test.ts:the time for"),
   mutant(
@@ -57,25 +57,25 @@ export const MUTANTS: readonly Mutant[] = [
     "snapshot/make/plan.ts",
     "chainLength(parent, all, longest) < longest",
     "chainLength(parent, all, longest) <= longest",
-    "commands/backup.test.ts:a chain is as long",
+    "commands/backup.test.ts:limits a chain",
   ),
   mutant(
     "snapshot/make/images.ts",
     "chmodSync(path, 0o400);",
     "",
-    "commands/backup.test.ts:holds everything",
+    "commands/backup.test.ts:is a full one",
   ),
   mutant(
     "snapshot/make/images.ts",
     "isSnapshotBitmap(item) && item !== keep",
     "isSnapshotBitmap(item) && item === keep",
-    "commands/backup.test.ts:bitmaps that",
+    "commands/backup.test.ts:removes unused bitmaps",
   ),
   mutant(
     "snapshot/remove.ts",
     "next) replaceSymlink(link, next.name);",
     "next) replaceSymlink(link, link);",
-    "commands/snapshots.test.ts:removes those that nothing",
+    "commands/snapshots.test.ts:removes unneeded ones",
   ),
   mutant(
     "snapshot/merge.ts",
@@ -106,14 +106,14 @@ export const MUTANTS: readonly Mutant[] = [
     "lifecycle/run.ts",
     "attempt === PORT_TRIES",
     "attempt > PORT_TRIES",
-    "commands/run.test.ts:the next one is tried",
+    "commands/run.test.ts:tries the next default port",
   ),
   mutant("lifecycle/run.ts", "chmodSync(script, 0o700);", "", "commands/run.test.ts:a script of its own"),
   mutant(
     "lifecycle/stop.ts",
     "if (fresh && !endedByGuest(end) && !force)",
     "if (!endedByGuest(end) && !force)",
-    "commands/run.test.ts:told as that, once",
+    "commands/run.test.ts:a killed qemu once",
   ),
   mutant(
     "lifecycle/create.ts",
@@ -157,7 +157,7 @@ export const MUTANTS: readonly Mutant[] = [
     "vm/exit-reason.ts",
     "if (endedByGuest(end)) remove(join(workdir, WORK.firstTime));",
     "",
-    "commands/run.test.ts:qemu ends because",
+    "commands/run.test.ts:qemu exits for",
   ),
   mutant(
     "vm/image-formats.ts",
@@ -181,7 +181,7 @@ export const MUTANTS: readonly Mutant[] = [
     "live/clean-up.ts",
     'if (status === "paused") await qmp.execute("cont");',
     "",
-    "commands/backup.test.ts:a killed command has left",
+    "commands/backup.test.ts:after a killed command",
   ),
   mutant(
     "live/block-jobs.ts",
@@ -193,7 +193,7 @@ export const MUTANTS: readonly Mutant[] = [
     "rescue/build/signature.ts",
     "cut > 0 && cut < size",
     "cut > size",
-    "commands/rescue-build.test.ts:takes kernel",
+    "commands/rescue-build.test.ts:uses kernel",
   ),
   mutant(
     "store/retention.ts",

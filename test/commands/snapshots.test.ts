@@ -612,7 +612,7 @@ describe("a repository", () => {
 
     test.each<[what: string, spoil: (dir: string) => unknown, said: string]>([
       [
-        "another file in the place of one",
+        "another file instead",
         (dir) => writeFileSync(join(dir, "guest.env"), "GUESTNAME=evil\n"),
         "guest.env",
       ],

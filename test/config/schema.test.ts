@@ -191,7 +191,7 @@ const EXAMPLES: Record<SettingName, Examples> = {
     good: [
       ["root", "root"],
       ["me", "me"],
-      ["DOMAIN\\\\somebody", "DOMAIN\\\\somebody"],
+      ["DOMAIN\\\\anna", "DOMAIN\\\\anna"],
     ],
     bad: ["", "-oProxyCommand=x", "a b", "a\n"],
   },

@@ -166,7 +166,7 @@ export const DIFFICULT = [
   "SECONDS=5 A=$SECONDS",
   "SHLVL+=x",
   "A=~root",
-  "A=~nobody/x",
+  "A=~daemon/x",
   "A=~+ B=~-",
   'A=~"/x"',
   "A=~\\/x",

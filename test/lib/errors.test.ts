@@ -19,7 +19,7 @@ test("exit statuses are those of sysexits.h and timeout(1)", () => {
   });
 });
 
-test("an error keeps what the user is told, and its cause", () => {
+test("an error has a message, a hint and a cause", () => {
   const cause = new Error("inner");
   expect(new VmError("busy", "cannot: held", { hint: "wait", cause })).toMatchObject({
     message: "cannot: held",
@@ -39,7 +39,7 @@ test.each([
 });
 
 describe("hasErrno", () => {
-  test("looks at the code", () => {
+  test("checks the code", () => {
     expect(hasErrno(errno("ENOENT"), "EACCES", "ENOENT")).toBe(true);
     expect(hasErrno(errno("ENOENT"), "EACCES")).toBe(false);
   });
@@ -54,7 +54,7 @@ describe("hasErrno", () => {
   });
 });
 
-test.each(["ENOSPC", "EDQUOT", "EFBIG"])("%s is no room", (code) => {
+test.each(["ENOSPC", "EDQUOT", "EFBIG"])("%s means no space", (code) => {
   expect(isNoSpace(errno(code))).toBe(true);
   expect(isNoSpace(errno("EIO"))).toBe(false);
 });

@@ -53,7 +53,7 @@ const NASTY = [
   "a=b",
   "line\nline",
   "\n",
-  "ends in \\\nand goes on",
+  "ends in \\\nand continues",
   "ends in \n",
   "tab\there",
   "\x07\x1b[1m",

@@ -66,8 +66,8 @@ test("the hint for one that was only touched works", async () => {
 });
 
 test.each<[string, () => Workdir]>([
-  ["nobody made", () => work({ ...recordBackingFile(image()), path: "/etc/shadow" })],
-  ["nobody wrote down", () => ({ ...work(), mark: { vm: 1, created: "" } })],
+  ["names another path", () => work({ ...recordBackingFile(image()), path: "/etc/shadow" })],
+  ["is not recorded", () => ({ ...work(), mark: { vm: 1, created: "" } })],
 ])("refuses a backing file that %s", async (_title, remembered) => {
   expect(resolveBackingFile(remembered(), disk)).toBeUndefined();
   const error = await failureOf(() => requireOwnDisk(remembered(), disk));

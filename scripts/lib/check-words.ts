@@ -54,8 +54,9 @@ if (import.meta.main) {
   const files = listed.stdout.toString().split("\0").filter(Boolean);
   const checked = files.filter(
     (file) =>
-      !/\.(svg|args|json|txt|png)$|^scripts\/licenses\/|^test\/(fixtures|golden)\/|^test\/words\.test\.ts$/.test(file) &&
-      !notYet.some((place) => file.startsWith(place)),
+      !/\.(svg|args|json|txt|png)$|^scripts\/licenses\/|^test\/(fixtures|golden)\/|^test\/words\.test\.ts$/.test(
+        file,
+      ) && !notYet.some((place) => file.startsWith(place)),
   );
   let count = 0;
   for (const file of checked)

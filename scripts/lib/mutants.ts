@@ -59,12 +59,7 @@ export const MUTANTS: readonly Mutant[] = [
     "chainLength(parent, all, longest) <= longest",
     "commands/backup.test.ts:limits a chain",
   ),
-  mutant(
-    "snapshot/make/images.ts",
-    "chmodSync(path, 0o400);",
-    "",
-    "commands/backup.test.ts:is a full one",
-  ),
+  mutant("snapshot/make/images.ts", "chmodSync(path, 0o400);", "", "commands/backup.test.ts:is a full one"),
   mutant(
     "snapshot/make/images.ts",
     "isSnapshotBitmap(item) && item !== keep",
@@ -154,7 +149,7 @@ export const MUTANTS: readonly Mutant[] = [
     "commands/host.test.ts:outcome of a backup",
   ),
   mutant(
-    "vm/exit-reason.ts",
+    "vm/record-exit.ts",
     "if (endedByGuest(end)) remove(join(workdir, WORK.firstTime));",
     "",
     "commands/run.test.ts:qemu exits for",

@@ -1,24 +1,27 @@
-import type { CommandContext } from "citty";
+import type { CommandContext, CommandDef } from "citty";
 import type { CommandData } from "../commands/define.ts";
 import type { Context } from "../vm/context.ts";
 import { parseArgv } from "./argv.ts";
 import type { Invocation } from "./invocation.ts";
+import { loadCommand } from "./registry.ts";
 import { unknownCommand } from "./suggest.ts";
 
 /** A command of a batch, with the request that its `setup` returned. */
 export interface Request {
   invocation: Invocation;
+  definition: CommandDef<any>;
   request: unknown;
 }
 
 /** The context that citty would pass to a command; its own parser is too lenient. */
 export const cittyContext = (
-  { command, args, rest }: Invocation,
+  cmd: CommandDef<any>,
+  { args, rest }: Invocation,
   data: CommandData,
 ): CommandContext<any> => ({
   rawArgs: [],
   args: { ...args, _: rest } as unknown as CommandContext<any>["args"],
-  cmd: command.definition,
+  cmd,
   data,
 });
 
@@ -26,10 +29,9 @@ export const cittyContext = (
 export async function parseRequests(batch: readonly Invocation[], context: Context): Promise<Request[]> {
   const requests: Request[] = [];
   for (const invocation of batch) {
-    const request: unknown = await invocation.command.definition.setup?.(
-      cittyContext(invocation, { context }),
-    );
-    requests.push({ invocation, request });
+    const definition = await loadCommand(invocation.command.name);
+    const request: unknown = await definition.setup?.(cittyContext(definition, invocation, { context }));
+    requests.push({ invocation, definition, request });
   }
   return requests;
 }

@@ -3,7 +3,7 @@ import { setCommandLine } from "../lib/command-line.ts";
 import { PLAIN, log, setQuiet, setupLog } from "../lib/log.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { installSignalHandlers, throwIfInterrupted } from "../process/signals.ts";
-import { openVm, withHostdir } from "../vm/open.ts";
+import { openVm, withHostdir } from "../vm/find.ts";
 import type { ContextChange } from "../commands/define.ts";
 import type { Context } from "../vm/context.ts";
 import { parseArgv, type Intent } from "./argv.ts";
@@ -12,7 +12,6 @@ import { cittyContext, parseRequests, type Request } from "./check.ts";
 import { themeOf, wantsColours } from "./colours.ts";
 import { reportError } from "./report.ts";
 import { buildContext, NO_OPTIONS } from "./surroundings.ts";
-import { buildCommandUsage, buildUsage } from "./usage.ts";
 import { STDERR } from "../lib/standard-streams.ts";
 import { isTerminal } from "../process/terminal.ts";
 
@@ -55,7 +54,10 @@ async function execute(intent: Intent, context: Context): Promise<void> {
   }
   if (intent.help) return context.print(await usageInForce(context));
   const helped = intent.batch.find((invocation) => invocation.help);
-  if (helped) return context.print(buildCommandUsage(prog, helped.command));
+  if (helped) {
+    const { buildCommandUsage } = await import("./usage.ts");
+    return context.print(buildCommandUsage(prog, helped.command));
+  }
   await setColours(intent, context);
   const requests = await parseRequests(intent.batch, context);
   let { options } = context;
@@ -72,7 +74,7 @@ async function execute(intent: Intent, context: Context): Promise<void> {
  * @returns what is different for the next command
  */
 async function runRequest(
-  { invocation, request }: Request,
+  { invocation, definition, request }: Request,
   context: Context,
   announced: boolean,
 ): Promise<ContextChange | undefined> {
@@ -81,7 +83,7 @@ async function runRequest(
   using _activity = watchActivity();
   if (announced) log.announce(command.name, words);
   try {
-    return await command.definition.run?.(cittyContext(invocation, { context, request }));
+    return await definition.run?.(cittyContext(definition, invocation, { context, request }));
   } catch (error) {
     if (command.name !== "run") throw error;
     const { explainWord } = await import("./refused-word.ts");
@@ -104,6 +106,7 @@ async function setColours(intent: Intent, context: Context): Promise<void> {
 
 /** The help with the values in force; where the settings cannot be read, with a word about that. */
 async function usageInForce(context: Context): Promise<string> {
+  const { buildUsage } = await import("./usage.ts");
   try {
     const { raw, hostdir } = await openVm(context, false);
     return buildUsage(context.prog, context.version, { ...raw, hostdir });

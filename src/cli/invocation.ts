@@ -2,7 +2,8 @@ import { VmError } from "../lib/errors.ts";
 import { nearest } from "../lib/nearest.ts";
 import { parseOptions, UnknownOption, wordsOfOption, type Occurrence } from "./getopt.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
-import { COMMANDS, OLD_NAMES, type Command, type CommandOption } from "./registry.ts";
+import type { Command, CommandOption } from "./command.ts";
+import { COMMANDS, OLD_NAMES } from "./registry.ts";
 import { usageOf } from "./signature.ts";
 import { formatLine } from "./suggest.ts";
 

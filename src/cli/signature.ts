@@ -1,4 +1,4 @@
-import type { Command } from "./registry.ts";
+import type { Command } from "./command.ts";
 
 /** More than this many columns of options are left to the command's own help. */
 const OPTIONS_WIDTH = 80;

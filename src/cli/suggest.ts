@@ -31,35 +31,36 @@ const RESTORE: Meant[] = [["restore", "restore the last snapshot"]];
 const SETTINGS: Meant[] = [["config", "show the settings"]];
 
 /** What other programs of this kind (virsh, lxc, multipass, vagrant, docker) call these. */
-const SYNONYMS: ReadonlyMap<string, readonly Meant[]> = new Map(
-  (
-    [
-      ["start up boot launch power-on poweron", START],
-      ["shutdown shut down off halt poweroff power-off kill end quit", STOP],
-      ["reboot reset", [["restart", "stop it, and start it again"]]],
-      ["suspend freeze", [["pause", "pause the guest"]]],
-      ["unpause continue thaw", [["resume", "resume the guest"]]],
-      ["info state show inspect dominfo", STATUS],
-      ["ls ps vms all", LIST],
-      ["delete del remove rm undefine purge", REMOVE],
-      ["shell login connect enter attach sh bash", LOG_IN],
-      ["gui display vnc spice screen viewer open", SCREEN],
-      ["new init make define install import clone", NEW],
-      ["save snap snapshot checkpoint dump", SAVE],
-      ["revert rollback undo load recover", RESTORE],
-      ["set get settings edit configure options env", SETTINGS],
-      ["log logs", [["console --log", "show what the serial console has said"]]],
-      ["copy scp push pull", [["cp FILE :/root/", "copy a file into the guest"]]],
-      ["forget gc cleanup clean", [["prune --keep-last=7", "keep the newest seven snapshots"]]],
-      ["check fsck", [["verify", "check that the last snapshot is intact"]]],
-      ["jobs script", [["job", "run a job"]]],
-      ["cron schedule", [["timer", "show a timer that makes backups"]]],
-      ["uuid id", [["identity", "show the VM's UUID"]]],
-      ["version", [["--version", "show the version"]]],
-      ["usage commands", [["help", "show all commands and options"]]],
-    ] satisfies [string, Meant[]][]
-  ).flatMap(([words, meant]) => words.split(" ").map((word) => [word, meant] as const)),
-);
+const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
+  new Map(
+    (
+      [
+        ["start up boot launch power-on poweron", START],
+        ["shutdown shut down off halt poweroff power-off kill end quit", STOP],
+        ["reboot reset", [["restart", "stop it, and start it again"]]],
+        ["suspend freeze", [["pause", "pause the guest"]]],
+        ["unpause continue thaw", [["resume", "resume the guest"]]],
+        ["info state show inspect dominfo", STATUS],
+        ["ls ps vms all", LIST],
+        ["delete del remove rm undefine purge", REMOVE],
+        ["shell login connect enter attach sh bash", LOG_IN],
+        ["gui display vnc spice screen viewer open", SCREEN],
+        ["new init make define install import clone", NEW],
+        ["save snap snapshot checkpoint dump", SAVE],
+        ["revert rollback undo load recover", RESTORE],
+        ["set get settings edit configure options env", SETTINGS],
+        ["log logs", [["console --log", "show what the serial console has said"]]],
+        ["copy scp push pull", [["cp FILE :/root/", "copy a file into the guest"]]],
+        ["forget gc cleanup clean", [["prune --keep-last=7", "keep the newest seven snapshots"]]],
+        ["check fsck", [["verify", "check that the last snapshot is intact"]]],
+        ["jobs script", [["job", "run a job"]]],
+        ["cron schedule", [["timer", "show a timer that makes backups"]]],
+        ["uuid id", [["identity", "show the VM's UUID"]]],
+        ["version", [["--version", "show the version"]]],
+        ["usage commands", [["help", "show all commands and options"]]],
+      ] satisfies [string, Meant[]][]
+    ).flatMap(([words, meant]) => words.split(" ").map((word) => [word, meant] as const)),
+  );
 
 /** A line that can be pasted. */
 export const formatLine = (prog: string, words: readonly string[]): string => shellLine([prog, ...words]);
@@ -76,7 +77,7 @@ export function hintFor(
   start = prog,
 ): string {
   const all = `all commands: ${prog} help`;
-  const meant = SYNONYMS.get(word.toLowerCase());
+  const meant = readSynonyms().get(word.toLowerCase());
   if (meant) return [...meant.map(([words, does]) => `${does}: ${start} ${words}`), all].join("\n");
   const suggestion = nearest(word, [...COMMANDS.keys()]);
   return suggestion ? `did you mean: ${formatLine(prog, retype(suggestion))}\n${all}` : all;

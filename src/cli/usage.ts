@@ -5,7 +5,8 @@ import { MACROS } from "../machine/macros.ts";
 import { exitStatusesOf } from "./exit-statuses.ts";
 import { signatureOf, usageOf } from "./signature.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
-import { COMMANDS, type Command } from "./registry.ts";
+import type { Command } from "./command.ts";
+import { COMMANDS } from "./registry.ts";
 
 /** Settings as in force, for the help; raw, as the user would write them. */
 export type UsageValues = Partial<Record<SettingName, SettingValue>> & { hostdir: string };

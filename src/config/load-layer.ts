@@ -2,7 +2,6 @@ import { readSmallBytes, realPath } from "../lib/read-file.ts";
 import { briefOf, VmError } from "../lib/errors.ts";
 import type { Complaint } from "./complaint.ts";
 import type { Surroundings } from "./defaults.ts";
-import { evaluateWithBash } from "./bash.ts";
 import { isBlank } from "./check-guest-env.ts";
 import { refuseNewer } from "./guest-format.ts";
 import type { SettingValue } from "./shell-expand.ts";
@@ -100,6 +99,7 @@ export async function readLayer(
         hint: "write plain NAME=value lines, or make the file and its directory yours alone (chmod go-w)",
       },
     };
+  const { evaluateWithBash } = await import("./bash.ts");
   const evaluated = await evaluateWithBash(file, { ...known, ...before }, SETTING_NAMES, userShell);
   if ("complaint" in evaluated)
     return {

@@ -30,6 +30,8 @@ const STRAY = [
   { pattern: /[\x01\x7F]/, kind: "needs-bash", message: "a control character", hint: undefined },
 ] as const;
 
+const ANY_STRAY = /^\uFEFF|[\0\x01\r\x7F]/;
+
 /** Spaces and tabs; also `""`, the end of the text, for which `includes` is true. */
 const BLANKS = " \t";
 
@@ -41,6 +43,7 @@ export class ShellText {
 
   /** @throws Unreadable for a text with characters that a settings file cannot have */
   constructor(private readonly text: string) {
+    if (!ANY_STRAY.test(text)) return;
     for (const { pattern, kind, message, hint } of STRAY) {
       const index = text.search(pattern);
       if (index >= 0) throw new Unreadable(kind, text.slice(0, index).split("\n").length, message, hint);
@@ -77,10 +80,22 @@ export class ShellText {
     return pattern.test(this.text);
   }
 
+  /** Consumes what matches `pattern`, which is sticky and matches no newline; `""` where the text differs. */
+  takeRun(pattern: RegExp): string {
+    pattern.lastIndex = this.#at;
+    const run = pattern.exec(this.text)?.[0] ?? "";
+    this.#at += run.length;
+    return run;
+  }
+
   /** Consumes a variable's name; `""` if there is none. */
   takeName(): string {
     let name = "";
-    while (/^[A-Za-z_]/.test(this.peek()) || (name !== "" && /^[0-9]/.test(this.peek()))) name += this.take();
+    for (let run; run !== ""; name += run) {
+      // Past a backslash-newline.
+      this.peek();
+      run = this.takeRun(name === "" ? /[A-Za-z_]\w*/y : /\w+/y);
+    }
     return name;
   }
 

@@ -28,16 +28,19 @@ const MAX_NESTING = 50;
 const WORD_ENDS: Record<WordPlace, string> = { scalar: " \t\n;", element: " \t\n)", argument: " \t\n" };
 
 /** Variables that the shell itself sets or uses (bash(1), Shell Variables): our `HOSTNAME` or `PWD` could differ. */
-const SHELL_OWNED = new RegExp(
-  "^(_|BASH.*|COMP_.*|DIRSTACK|EPOCHREALTIME|EPOCHSECONDS|EUID|FUNCNAME|GROUPS|HISTCMD|HOSTNAME|HOSTTYPE|IFS|" +
-    "LINENO|MACHTYPE|OLDPWD|OPTERR|OPTIND|OSTYPE|PIPESTATUS|POSIXLY_CORRECT|PPID|PS4|PWD|RANDOM|SECONDS|" +
-    "SHELLOPTS|SHLVL|SRANDOM|UID)$",
+const SHELL_OWNED: ReadonlySet<string> = new Set(
+  (
+    "_ DIRSTACK EPOCHREALTIME EPOCHSECONDS EUID FUNCNAME GROUPS HISTCMD HOSTNAME HOSTTYPE IFS LINENO MACHTYPE OLDPWD " +
+    "OPTERR OPTIND OSTYPE PIPESTATUS POSIXLY_CORRECT PPID PS4 PWD RANDOM SECONDS SHELLOPTS SHLVL SRANDOM UID"
+  ).split(" "),
 );
+const isShellOwned = (name: string): boolean =>
+  SHELL_OWNED.has(name) || name.startsWith("BASH") || name.startsWith("COMP_");
 
 /** Consumes a variable's name, `""` if there is none. @throws Unreadable for a shell variable */
 export function takeVariableName(source: ShellText): string {
   const name = source.takeName();
-  if (SHELL_OWNED.test(name)) source.needsBash(`${name} belongs to the shell`);
+  if (isShellOwned(name)) source.needsBash(`${name} belongs to the shell`);
   return name;
 }
 
@@ -123,6 +126,8 @@ class WordReader {
     const { source } = this;
     addText(word, "", true);
     while (!source.accept(end)) {
+      addText(word, source.takeRun(/[\w .,:;=@%+/-]*/y), true);
+      if (source.accept(end)) break;
       const next = source.take();
       if (next === "") source.unterminated(end === "}" ? "${" : end, line);
       if (next === "$") word.push(this.#dollar(true));

@@ -34,12 +34,12 @@ set +eu; eval "$_vm_text"; set -eu
 unset _vm_index _vm_name _vm_text
 `;
 
-/** An environment string has at most 128 KiB (execve(2)); a character has at most four bytes. */
-const PIECE = /[^]{1,30000}/gu;
-
 /** Environment that passes the text to bash: an argument list would be visible to all users. */
 export const userShellEnvironment = (userShell: string): Record<string, string> =>
-  Object.fromEntries((userShell.match(PIECE) ?? []).map((piece, index) => [`_vm_shell_${index}`, piece]));
+  // An environment string has at most 128 KiB (execve(2)), a character at most four bytes.
+  Object.fromEntries(
+    (userShell.match(/[^]{1,30000}/gu) ?? []).map((piece, index) => [`_vm_shell_${index}`, piece]),
+  );
 
 /** Shell state as printed by SHOW_SHELL_STATE. */
 export interface ShellState {

@@ -9,7 +9,7 @@ import { watchDirectory } from "../process/watch-directory.ts";
 import { lstatOf, openForReading } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
-import { openVm, requireWork } from "../vm/open.ts";
+import { openVm, requireWork } from "../vm/find.ts";
 
 const PIECE_BYTES = 64 << 10;
 

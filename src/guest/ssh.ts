@@ -12,7 +12,7 @@ import { createFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { requireRunning } from "../vm/running.ts";
-import type { Vm } from "../vm/open.ts";
+import type { Vm } from "../vm/find.ts";
 import { requireSsh, START_WITH_SSH } from "../vm/ssh-forward.ts";
 
 /** How ssh and scp reach one guest. */

@@ -10,7 +10,7 @@ import { plain } from "../lib/text.ts";
 import { nearest } from "../lib/nearest.ts";
 import { resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
-import { findHostdir, sourcesOf, type Vm } from "../vm/open.ts";
+import { findHostdir, sourcesOf, type Vm } from "../vm/find.ts";
 
 /** The readable settings. */
 export interface SettingsInForce extends Pick<Loaded, "raw" | "origins" | "userShell" | "userNotify"> {

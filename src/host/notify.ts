@@ -11,7 +11,7 @@ import { listDirectory } from "../store/files.ts";
 import { HOST } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { findOnPath } from "../vm/media.ts";
-import { findHostdir, openUser, openVm, type Vm } from "../vm/open.ts";
+import { findHostdir, openUser, openVm, type Vm } from "../vm/find.ts";
 import { writeJournal } from "./journal.ts";
 import { isUnattended } from "../process/unattended.ts";
 

@@ -3,7 +3,7 @@ import { JOB_FILES } from "../rescue/assets.ts";
 import { listJobs, type ListedJob } from "../rescue/find-job.ts";
 import { readSmall } from "../lib/read-file.ts";
 import type { Context } from "../vm/context.ts";
-import { openOwnVm } from "../vm/open.ts";
+import { openOwnVm } from "../vm/find.ts";
 
 /** Prints the jobs that can be named here, with what their scripts say of themselves. */
 export async function printJobs(context: Context): Promise<void> {

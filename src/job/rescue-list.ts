@@ -10,7 +10,7 @@ import { listProfiles } from "../rescue/profiles.ts";
 import { listDirectory } from "../store/files.ts";
 import type { Context } from "../vm/context.ts";
 import { Media } from "../vm/media.ts";
-import { openOwnVm, type Vm } from "../vm/open.ts";
+import { openOwnVm, type Vm } from "../vm/find.ts";
 import { findRescue } from "./rescue-machine.ts";
 
 /** What the files of a profile take, in bytes. */

@@ -19,7 +19,7 @@ import { resolveFirmware } from "../vm/firmware.ts";
 import { refuseOtherFamily, resolveDisks, resolveFiles, resolveShare } from "../vm/machine.ts";
 import { requireCd, type Media } from "../vm/media.ts";
 import { requireReadableFile } from "../lib/read-file.ts";
-import { sourcesOf, type Vm } from "../vm/open.ts";
+import { sourcesOf, type Vm } from "../vm/find.ts";
 import { type Workdir } from "../store/workdir.ts";
 
 /** What the rescue boots from. */

@@ -17,7 +17,7 @@ import { fileError, removeQuietly, writeNew } from "../store/files.ts";
 import { PARTIAL, RESCUE } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { Media } from "../vm/media.ts";
-import { openOwnVm, type Vm } from "../vm/open.ts";
+import { openOwnVm, type Vm } from "../vm/find.ts";
 import { measureRescue } from "./rescue-list.ts";
 import { keptSettings, lockProfiles, recoverProfile, replaceProfile } from "./rescue-profile.ts";
 

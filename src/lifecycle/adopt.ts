@@ -22,7 +22,7 @@ import { findGuestEnv, type Workdir } from "../store/workdir.ts";
 import { isWorkingFile } from "../store/working-names.ts";
 import type { Context } from "../vm/context.ts";
 import { refuseRunning } from "../vm/in-use.ts";
-import { findHostdir, sourcesOf } from "../vm/open.ts";
+import { findHostdir, sourcesOf } from "../vm/find.ts";
 import { hintForWork, requireVm } from "../store/no-vm.ts";
 import { requireOwn } from "../vm/ownership.ts";
 import { findSnapshotImage, parseBackingName } from "../store/snapshot-images.ts";

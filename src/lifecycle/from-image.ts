@@ -19,7 +19,7 @@ import { shellQuote } from "../lib/shell.ts";
 import type { Context } from "../vm/context.ts";
 import type { CreateOptions, FromRequest } from "./create-options.ts";
 import { requireReadableFile } from "../lib/read-file.ts";
-import type { Vm } from "../vm/open.ts";
+import type { Vm } from "../vm/find.ts";
 
 /** An image that a disk is to be made from: looked at, and harmless. */
 export interface ImageSource extends Measured {

@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import { AgentError, GuestAgent } from "../qmp/agent.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { findLine } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
@@ -27,6 +26,7 @@ export async function requestPowerOff(qmp: QmpClient, workdir: string, again: bo
 async function shutDownByAgent(qmp: QmpClient, socket: string): Promise<boolean> {
   const line = await findLine(qmp, WORK.agent);
   if (!line?.guestOpen || line.taken) return false;
+  const { AgentError, GuestAgent } = await import("../qmp/agent.ts");
   try {
     using agent = await GuestAgent.connect(socket, AGENT_MS);
     const refused = agent.execute("guest-shutdown").then(

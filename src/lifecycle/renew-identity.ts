@@ -12,7 +12,8 @@ import { findGuestEnv, resolveWork } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import { identityOf, readIdentity, writeIdentity } from "../vm/identity.ts";
 import { noVmIn } from "../store/no-vm.ts";
-import { findHostdir, withVm, type Vm } from "../vm/open.ts";
+import { findHostdir, type Vm } from "../vm/find.ts";
+import { withVm } from "../vm/open.ts";
 
 /** Prints the VM's UUID, and those that it had earlier; changes nothing. @throws 66 where there is no VM, 78 where its settings cannot be read */
 export function showIdentity(context: Context, json: boolean): void {

@@ -3,7 +3,7 @@ import { updateMark } from "../store/mark.ts";
 import { noteRunning } from "../store/running.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
-import type { Vm } from "../vm/open.ts";
+import type { Vm } from "../vm/find.ts";
 
 /**
  * Records what cannot be asked of a running qemu. Before it is started: should this program be killed then, the record

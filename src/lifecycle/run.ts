@@ -8,7 +8,8 @@ import { findForward, SSH_PORT } from "../machine/parse.ts";
 import type { Machine } from "../machine/types.ts";
 import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { lastWords, QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
+import { lastWords } from "../qemu/last-words.ts";
+import { QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
@@ -29,11 +30,10 @@ import { refuseExcess } from "../vm/limits.ts";
 import { Media } from "../vm/media.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { requireVm } from "../store/no-vm.ts";
-import { openVm, withLockedVm, withVm, type Vm } from "../vm/open.ts";
-import { finishRun, unrecordedEnd } from "../vm/exit-reason.ts";
+import { openVm, type Vm } from "../vm/find.ts";
+import { withLockedVm, withVm } from "../vm/open.ts";
 import { recordStart, withdrawStart } from "./run-start.ts";
 import { ASK_AGAIN_MS, requestPowerOff } from "./power-off.ts";
-import { endWithGuest, showScreen } from "../vm/viewer.ts";
 
 const noSshForward = (): VmError =>
   new VmError("usage", `--wait=ssh: no port of this host leads to the guest's port ${SSH_PORT}`, {
@@ -83,6 +83,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
   }
   const stop = await waitUntilOff(run, run.vm.settings.STOP_TIMEOUT);
   const end = await run.machine.ended;
+  const { finishRun, unrecordedEnd } = await import("../vm/record-exit.ts");
   await withLockedVm(context, "finish the run", async (vm) => finishRun(context, vm, run.work, end, stop), {
     waitMs: FINISH_WAIT_MS,
   }).catch((error: unknown) => {
@@ -191,6 +192,7 @@ async function startMachine(
   });
   errors.qmp = machine.qmp;
   void machine.ended.then(() => errors[Symbol.dispose]());
+  const { endWithGuest, showScreen } = await import("../vm/viewer.ts");
   const viewer = showScreen(context, work, resolved, !detached);
   if (viewer) endWithGuest(viewer, machine);
   return machine;

@@ -17,7 +17,7 @@ import { PARTIAL, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import type { CloudInitRequest } from "./create-options.ts";
 import { lstatOf, readNamed, requireReadableFile } from "../lib/read-file.ts";
-import type { Vm } from "../vm/open.ts";
+import type { Vm } from "../vm/find.ts";
 
 /** The volume that tells cloud-init what to do: its files by name. */
 export type Seed = Record<"user-data" | "meta-data", string | Buffer>;

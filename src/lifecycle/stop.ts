@@ -14,17 +14,12 @@ import { findGuestErrors } from "../vm/guest-errors.ts";
 import { findRunning } from "../vm/in-use.ts";
 import { withLive } from "../vm/running.ts";
 import { requireVm } from "../store/no-vm.ts";
-import { findHostdir, openVm, withLockedVm } from "../vm/open.ts";
+import { findHostdir, openVm } from "../vm/find.ts";
+import { withLockedVm } from "../vm/open.ts";
 import { requireOwn } from "../vm/ownership.ts";
 import { ASK_AGAIN_MS, requestPowerOff } from "./power-off.ts";
-import {
-  recordMissedExit,
-  describeEnd,
-  inferEnd,
-  endedByGuest,
-  notPoweredOff,
-  type Ended,
-} from "../vm/exit-reason.ts";
+import { describeEnd, inferEnd, endedByGuest, type Ended } from "../vm/exit-reason.ts";
+import { recordMissedExit, notPoweredOff } from "../vm/record-exit.ts";
 import { runVm } from "./run.ts";
 import { waitForEnd } from "../vm/watch.ts";
 

@@ -15,7 +15,7 @@ import { damagedDisk } from "../store/damaged-disk.ts";
 import type { DiskSource, OpenDisk, Source } from "./disk-source.ts";
 
 /** Another snapshot may just be coming to its end. */
-const CONVERSATION_MS = 10_000;
+const CONNECT_MS = 10_000;
 
 /** The bitmap that a job reads, where it reads the moment. */
 const LENT = "vm-lent";
@@ -28,7 +28,7 @@ export async function connectBackupMonitor(work: Workdir): Promise<QmpClient> {
     .find((path) => lstatOf(path));
   if (socket === undefined) throw unreachable();
   try {
-    return await QmpClient.connect(socket, CONVERSATION_MS);
+    return await QmpClient.connect(socket, CONNECT_MS);
   } catch (error) {
     if (hasErrno(error, "ENOENT", "ECONNREFUSED")) throw unreachable();
     throw error;

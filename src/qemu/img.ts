@@ -1,7 +1,7 @@
-import { closeSync, constants, createReadStream, openSync, statSync } from "node:fs";
+import { closeSync, createReadStream, statSync } from "node:fs";
 import { exec, processFailure, ProcessError, type Finished } from "../process/exec.ts";
 import { gentle } from "../process/gentle.ts";
-import { isRangeLocked, pipe } from "../process/libc.ts";
+import { pipe } from "../process/libc.ts";
 import { VmError } from "../lib/errors.ts";
 import { saysImageLocked, saysNoZstd } from "../lib/program-messages.ts";
 import { counted } from "../lib/text.ts";
@@ -24,25 +24,6 @@ export async function resizeImage(path: string, sizeBytes: number): Promise<void
 }
 
 const jsonName = (node: object): string => `json:${JSON.stringify(node)}`;
-
-/** Where qemu locks an image, a byte for each thing it does or allows (block/file-posix.c). */
-const LOCKED_FROM = 100;
-const LOCKED_BYTES = 200;
-
-/** Has a qemu this image open? Links are not followed. Asks the kernel: a process that has died holds nothing. */
-export function isImageInUse(path: string): boolean {
-  let fd: number;
-  try {
-    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
-  } catch {
-    return false;
-  }
-  try {
-    return isRangeLocked(fd, LOCKED_FROM, LOCKED_BYTES);
-  } finally {
-    closeSync(fd);
-  }
-}
 
 export interface Measured {
   /** The size the guest sees. */

@@ -2,9 +2,7 @@ import { chmodSync, closeSync, constants, lstatSync, openSync, readdirSync } fro
 import { dirname, join } from "node:path";
 import { beginChild } from "../lib/activity.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
-import { readTail } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { quoteLine } from "../lib/text.ts";
 import { within } from "../lib/within.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
@@ -14,6 +12,7 @@ import { watchDirectory } from "../process/watch-directory.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
 import { endQemu, hasEnded, LADDER, stillRuns, type Rung } from "./end.ts";
+import { lastWords } from "./last-words.ts";
 
 /** A qemu that we started and talk to. */
 export interface QemuSession {
@@ -63,8 +62,6 @@ export class QemuRefusal extends VmError {}
 
 /** How often a socket that is being set up is tried; its directory's events come first. */
 const RETRY_MS = 20;
-/** Of its log, what is looked at for its last lines. */
-const LOG_END_BYTES = 64 << 10;
 /** A loaded host may take long until qemu's main loop greets. */
 const GREETING_MS = 30_000;
 const START_MS = 600_000;
@@ -155,17 +152,6 @@ async function notStarted(
   return new Failure("io", `qemu did not start (${how})${words ? `:\n  ${words}` : ""}`, {
     hint: script && `run the command by hand: ${shellQuote(script)}`,
   });
-}
-
-/** The last lines that qemu printed; empty where no log is, or something else in its place. */
-export function lastWords(logPath: string): string {
-  let text = "";
-  try {
-    text = readTail(logPath, LOG_END_BYTES) ?? "";
-  } catch (error) {
-    if (!(error instanceof VmError)) throw error;
-  }
-  return text.trim().split("\n").slice(-4).map(quoteLine).join("\n  ");
 }
 
 /** @returns how it went wrong otherwise: qemu has exited, or has not greeted in time */

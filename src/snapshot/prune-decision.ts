@@ -4,7 +4,7 @@ import { formatTimestamp } from "../lib/time.ts";
 import { decideRetention, type Rules, type Verdict } from "../store/retention.ts";
 import { disksOnSnapshots, parentsOf } from "../store/snapshot-dependents.ts";
 import { foreignUuid, identityOf } from "../vm/identity.ts";
-import type { Vm } from "../vm/open.ts";
+import type { Vm } from "../vm/find.ts";
 import { findDamage } from "../store/snapshot-damage.ts";
 import { inspectSnapshots, type SnapshotInfo } from "../store/snapshot-info.ts";
 

@@ -9,7 +9,8 @@ import { fileError, removeQuietly, replaceSymlink, syncDirectory } from "../stor
 import { HOST, LAST, PARTIAL } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { dependentsOf, parentsOf } from "../store/snapshot-dependents.ts";
-import { withVm, type Vm } from "../vm/open.ts";
+import type { Vm } from "../vm/find.ts";
+import { withVm } from "../vm/open.ts";
 import { inspectSnapshots, type SnapshotInfo } from "../store/snapshot-info.ts";
 import { findSnapshot, type Snapshot } from "../store/snapshots.ts";
 

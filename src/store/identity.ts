@@ -12,6 +12,14 @@ export interface Identity {
 
 export const NO_IDENTITY: Identity = { uuid: undefined, former: [] };
 
+/**
+ * Pure: does a snapshot belong to another VM?
+ * @param own the VM's current and former UUIDs; empty if it has none yet
+ * @param vm the UUID in the snapshot's manifest; absent in those of earlier versions
+ */
+export const isForeign = (own: readonly string[], vm: string | undefined): boolean =>
+  vm !== undefined && own.length > 0 && !own.includes(vm);
+
 const NAMES: readonly string[] = ["UUID", "UUID_FORMER"];
 
 function parse(text: string): Assignment[] | undefined {

@@ -37,3 +37,7 @@ export function updateMark(workdir: string, change: Partial<Mark>): void {
   const mark = { ...(readMark(workdir) ?? newMark()), ...change };
   replaceFile(join(workdir, WORK.mark), formatMark(mark));
 }
+
+/** Is the end of the last run unrecorded? The run may be in progress. */
+export const isExitUnrecorded = (mark: Mark): boolean =>
+  mark.run !== undefined && mark.run.ended === undefined;

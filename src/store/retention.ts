@@ -50,14 +50,6 @@ export const byAge = (
   a.name.localeCompare(b.name, "en", { numeric: true }) ||
   (a.name < b.name ? -1 : 1);
 
-/**
- * Pure: does a snapshot belong to another VM?
- * @param own the VM's current and former UUIDs; empty if it has none yet
- * @param vm the UUID in the snapshot's manifest; absent in those of earlier versions
- */
-export const isForeign = (own: readonly string[], vm: string | undefined): boolean =>
-  vm !== undefined && own.length > 0 && !own.includes(vm);
-
 const DAY_MS = 86_400_000;
 
 /** ISO 8601: a week belongs to the year of its Thursday. */

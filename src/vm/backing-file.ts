@@ -10,13 +10,9 @@ import { readImageHeader, readOwnHeader, refuseForeignParts } from "../qemu/imag
 import { shellQuote } from "../lib/shell.ts";
 import type { BaseRecord } from "../store/mark-types.ts";
 import { diskName, HOST, WORK } from "../store/layout.ts";
-import { lstatOf, realPath, requireReadableFile } from "../lib/read-file.ts";
+import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { findSnapshotImage, parseBackingName } from "../store/snapshot-images.ts";
-import { findSnapshotDiskDamage } from "../store/snapshot-damage.ts";
-import { chainOf, findBeside, requireIntact } from "../store/snapshot-intact.ts";
-import { findMismatch } from "../store/snapshot-parent.ts";
-import { findSnapshot } from "../store/snapshots.ts";
 
 const ALTERNATIVE = "or restore a snapshot, which does not need it";
 
@@ -38,6 +34,8 @@ export function resolveBackingFile(work: Workdir, disk: string): ReadImage | und
   const snapshot = parseBackingName(backingName, basename(disk));
   if (snapshot !== undefined) {
     const image = findSnapshotImage(join(work.dir, WORK.hostLink, HOST.backups), snapshot, basename(disk));
+    // Synchronous, and most disks have none.
+    const { requireRecorded } = require("./backing-snapshot.ts") as typeof import("./backing-snapshot.ts");
     requireRecorded(work, snapshot, disk);
     return image;
   }
@@ -74,42 +72,6 @@ export function resolveBackingFile(work: Workdir, disk: string): ReadImage | und
   throw new VmError("io", `the backing file ${base.path} of the disk ${disk} has changed`, {
     hint: `put the old image back (${then}), ${ALTERNATIVE}${same}`,
   });
-}
-
-/**
- * @throws 74 if another snapshot has the name of the restored one, or if a quick check finds it or a parent damaged: both
- *   corrupt the overlay
- */
-function requireRecorded({ dir, mark: { onSnapshot } }: Workdir, name: string, disk: string): void {
-  const hostdir = realPath(join(dir, WORK.hostLink))!;
-  const snapshot = findSnapshot(hostdir, name);
-  const mismatch = onSnapshot?.name === name ? findMismatch(onSnapshot, snapshot) : undefined;
-  const damage = mismatch ?? findSnapshotDiskDamage(snapshot, findBeside(hostdir));
-  if (damage === undefined) return;
-  throw new VmError(
-    "io",
-    `the snapshot ${name}, backing file of the disk ${disk}, ${mismatch ?? `is damaged: ${damage}`}`,
-    { hint: HINT_RESTORE },
-  );
-}
-
-const HINT_RESTORE = "restore another snapshot, or put the original one back";
-
-/**
- * Verifies the checksums of snapshots that are backing files of working disks, before their data is copied.
- * @throws 74 naming the first damaged one
- */
-export async function requireIntactBackingFiles(
-  hostdir: string,
-  disks: readonly string[],
-  low: boolean,
-): Promise<void> {
-  const names = disks.map((disk) => parseBackingName(readOwnHeader(disk).backingName, basename(disk)));
-  for (const name of new Set(names)) {
-    if (name === undefined) continue;
-    const chain = chainOf(hostdir, findSnapshot(hostdir, name));
-    await requireIntact(chain, { cannot: "cannot back up", hint: HINT_RESTORE, images: true, low });
-  }
 }
 
 /**

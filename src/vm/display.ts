@@ -12,7 +12,7 @@ import { MAX_SOCKET_PATH_BYTES } from "../process/unix-socket.ts";
 import { replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
-import type { Vm } from "./open.ts";
+import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { readTls } from "./tls.ts";
 import { LOOPBACK, writeViewerFile } from "./viewer.ts";

@@ -7,7 +7,7 @@ import { shellQuote } from "../lib/shell.ts";
 import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
 import { defaultsName } from "../store/layout.ts";
 import type { Context } from "./context.ts";
-import type { Vm } from "./open.ts";
+import type { Vm } from "./find.ts";
 
 /** A file of additional arguments for qemu, `PROG.defaults`. */
 export interface ArgumentsFile {

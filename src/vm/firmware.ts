@@ -8,7 +8,7 @@ import { shellQuote } from "../lib/shell.ts";
 import { lstatOf, readNamed } from "../lib/read-file.ts";
 import { replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
-import type { Vm } from "./open.ts";
+import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
 
 /**

@@ -6,10 +6,9 @@ import { warnOnce } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { replaceFile } from "../store/files.ts";
-import { NO_IDENTITY, parseIdentity, withIdentity, type Identity } from "../store/identity.ts";
+import { isForeign, NO_IDENTITY, parseIdentity, withIdentity, type Identity } from "../store/identity.ts";
 import { HOST } from "../store/layout.ts";
 import { notePlace, findRecordedPlace } from "../store/places.ts";
-import { isForeign } from "../store/retention.ts";
 import { findGuestEnv, resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 

@@ -15,7 +15,7 @@ import { shellQuote } from "../lib/shell.ts";
 import { replaceFile } from "../store/files.ts";
 import { withAssignment } from "../store/guest-env.ts";
 import { HOST, isDiskName } from "../store/layout.ts";
-import type { Vm } from "./open.ts";
+import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
 
 const NAME = "IMAGE_FORMATS";

@@ -3,7 +3,7 @@ import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { describeHolder, findFileHolder, findUsers, readArgv, type Holder } from "../process/holders.ts";
 import { isBlocksArgv } from "../qemu/blocks.ts";
-import { isImageInUse } from "../qemu/img.ts";
+import { isImageInUse } from "../qemu/image-lock.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { realPath } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";

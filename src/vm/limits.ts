@@ -2,7 +2,7 @@ import { VmError } from "../lib/errors.ts";
 import type { Machine } from "../machine/types.ts";
 import { findExcess, planArgv, type Excess } from "../qemu/limits.ts";
 import { refusePortTwice } from "./display.ts";
-import type { Vm } from "./open.ts";
+import type { Vm } from "./find.ts";
 
 const HINT: Record<Excess["what"], string> = {
   processors: "use fewer: --cores=N --sockets=N",

@@ -11,7 +11,7 @@ import { HOST, LOST_FOUND, READY } from "../store/layout.ts";
 import { listPlaces } from "../store/places.ts";
 import { listNoted } from "../store/running.ts";
 import type { Context } from "./context.ts";
-import { findHostdir, openUser } from "./open.ts";
+import { findHostdir, openUser } from "./find.ts";
 import { noVmIn } from "../store/no-vm.ts";
 import { formatList, formatStatus } from "./status-text.ts";
 import { readVmStatus, type Status } from "./status.ts";

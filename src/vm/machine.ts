@@ -25,7 +25,7 @@ import { chooseFormat } from "./image-formats.ts";
 import { resolveBackingFile, repairDiskBitmaps } from "./backing-file.ts";
 import { type Media } from "./media.ts";
 import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
-import type { Vm } from "./open.ts";
+import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
 
 /** The CD in the drive, and whether it is first in the boot order. */

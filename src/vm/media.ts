@@ -11,7 +11,7 @@ import { refuseNoImage } from "../qemu/no-image.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
-import type { Vm } from "./open.ts";
+import type { Vm } from "./find.ts";
 import { STDIN } from "../lib/standard-streams.ts";
 import { isTerminal } from "../process/terminal.ts";
 

@@ -1,117 +1,19 @@
-import { join, resolve } from "node:path";
-import { loadSettings, loadUsable, type Loaded } from "../config/load.ts";
-import { type Sources } from "../config/load-layer.ts";
+import { join } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { lockVm } from "../store/lock.ts";
 import { remove } from "../store/remove.ts";
-import { realPath } from "../lib/read-file.ts";
 import { fileError, listDirectory } from "../store/files.ts";
-import { HOST, LAST, PARTIAL, WORK } from "../store/layout.ts";
+import { HOST, PARTIAL, WORK } from "../store/layout.ts";
+import { isExitUnrecorded } from "../store/mark.ts";
 import { recoverWork } from "../store/recover.ts";
-import {
-  describeGone,
-  findGuestEnv,
-  parentOf,
-  repointHost,
-  resolveHostdir,
-  resolveWork,
-  type Workdir,
-  type Work,
-} from "../store/workdir.ts";
+import { parentOf, repointHost, resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
+import { findHostdir, readVm, type Vm } from "./find.ts";
 import { ensureIdentity } from "./identity.ts";
-import { hintForWork, requireVm } from "../store/no-vm.ts";
 import { waitForKilledBackup } from "./in-use.ts";
-import { ownDisks } from "../store/own-disks.ts";
 import { foreignDirectory, requireOwn } from "./ownership.ts";
-import { recordExit } from "./exit-reason.ts";
-
-/** A VM, opened for one command. */
-export interface Vm extends Loaded {
-  hostdir: string;
-  work: Work;
-}
-
-/** Opens the VM of the command line, and reads its settings. */
-export async function openVm(context: Context, mayUseBash = true): Promise<Vm> {
-  return readVm(context, findHostdir(context), mayUseBash);
-}
-
-/** HOSTDIR, from the command line or the current directory. */
-export const findHostdir = ({ hostdir, cwd, options }: Context): string =>
-  hostdir ?? resolveHostdir(resolve(cwd, options.hostdir ?? "."));
-
-/** The context with HOSTDIR; unchanged if it cannot be resolved, which commands that need it report. */
-export function withHostdir(context: Context): Context {
-  try {
-    return { ...context, hostdir: findHostdir(context) };
-  } catch {
-    return context;
-  }
-}
-
-/**
- * @param lenient use defaults for unreadable settings, with a warning
- * @param work the working files, if already resolved
- */
-async function readVm(
-  context: Context,
-  hostdir: string,
-  mayUseBash: boolean,
-  { lenient = false, work = resolveWork(hostdir) }: { lenient?: boolean; work?: Work | undefined } = {},
-): Promise<Vm> {
-  const sources = sourcesOf(context, hostdir, work, mayUseBash);
-  const loaded = lenient ? await loadLeniently(sources) : await loadSettings(sources);
-  const { PROFILES, LIBEXEC } = loaded.settings;
-  for (const [name, path] of Object.entries({ PROFILES, LIBEXEC }))
-    if (realPath(path) === hostdir)
-      throw new VmError("usage", `${hostdir} is ${name}, which cannot be a VM's directory`, {
-        hint: `create a directory for the VM: mkdir -m 700 ${join(PROFILES, "NAME")} && cd $_`,
-      });
-  return { ...loaded, hostdir, work };
-}
-
-async function loadLeniently(sources: Sources): Promise<Loaded> {
-  const { error, ...loaded } = await loadUsable(sources);
-  if (error) log.warn(error.message);
-  return loaded;
-}
-
-/** The host's and the user's settings, without a VM. */
-export const openUser = (context: Context): Promise<Loaded> =>
-  loadSettings({ ...sourcesOf(context, context.cwd, { state: "none" }, false), guestEnv: undefined });
-
-/**
- * The VM; if it is foreign, only the caller's own settings. For files outside of the VM's directory: a foreign owner must
- * not choose their paths.
- */
-export async function openOwnVm(context: Context): Promise<Vm> {
-  const hostdir = findHostdir(context);
-  if (foreignDirectory(hostdir) === undefined) return openVm(context);
-  return { ...(await openUser(context)), hostdir, work: { state: "none" } };
-}
-
-/** The sources of a VM's settings. */
-export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseBash = true): Sources => ({
-  prog: context.prog,
-  home: context.home,
-  hostArch: context.hostArch,
-  profiles: context.profiles,
-  libexec: context.libexec,
-  hostdir,
-  workdir: work.state === "present" ? work.dir : undefined,
-  guestEnv: findGuestEnv(hostdir, work),
-  guestEnvPlace: join(work.state === "present" ? work.dir : hostdir, HOST.guestEnv),
-  lastGuestEnv: join(hostdir, HOST.backups, LAST, HOST.guestEnv),
-  workingDisks: work.state === "present" ? ownDisks(work.dir) : [],
-  env: context.env,
-  options: context.options.settings,
-  additions: context.options.additions,
-  spelled: context.options.spelled,
-  mayUseBash,
-});
 
 /** Options for opening a VM for a change. */
 export interface OpenOptions {
@@ -135,13 +37,13 @@ export const withVm = <T>(
   use: (vm: Vm) => Promise<T>,
   options: OpenOptions = {},
 ): Promise<T> =>
-  withLockedVm(
-    context,
-    command,
-    async (vm) =>
-      use((await recordExit(context, vm.hostdir, vm.work)) ? { ...vm, work: resolveWork(vm.hostdir) } : vm),
-    options,
-  );
+  withLockedVm(context, command, async (vm) => use(await withExitRecorded(context, vm)), options);
+
+async function withExitRecorded(context: Context, vm: Vm): Promise<Vm> {
+  if (vm.work.state !== "present" || !isExitUnrecorded(vm.work.mark)) return vm;
+  const { recordExit } = await import("./record-exit.ts");
+  return (await recordExit(context, vm.hostdir, vm.work)) ? { ...vm, work: resolveWork(vm.hostdir) } : vm;
+}
 
 /** Opens the VM to read under its lock. A foreign one is not changed: no clean-up, no records. */
 export async function withVmToRead<T>(
@@ -236,16 +138,4 @@ function listUnfinished(hostdir: string): string[] {
   } catch {
     return [];
   }
-}
-
-/** The working files. @throws 66 or 74 with a hint if there are none */
-export function requireWork(vm: Vm, command: string): Workdir {
-  if (vm.work.state === "present") return vm.work;
-  requireVm(vm.hostdir);
-  const reason =
-    vm.work.state === "gone" ? describeGone(vm.work) : `the VM in ${vm.hostdir} has no working files`;
-  const lost = vm.work.state === "gone" && vm.work.remains === true;
-  throw new VmError(lost ? "io" : "noInput", `cannot ${command}: ${reason}`, {
-    hint: hintForWork(vm.hostdir),
-  });
 }

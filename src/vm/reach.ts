@@ -9,7 +9,7 @@ import { HOST, WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { findExtraArgs, parseExtraArgs } from "./extra-args.ts";
 import { ownDisks } from "../store/own-disks.ts";
-import type { Vm } from "./open.ts";
+import type { Vm } from "./find.ts";
 import { parseBackingName } from "../store/snapshot-images.ts";
 
 /**

@@ -5,7 +5,7 @@ import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { findRunning } from "./in-use.ts";
-import { findHostdir, openVm, type Vm } from "./open.ts";
+import { findHostdir, openVm, type Vm } from "./find.ts";
 import { type Workdir } from "../store/workdir.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { requireOwn } from "./ownership.ts";

@@ -2,22 +2,19 @@ import { readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { Arch, DisplayAddress } from "../machine/types.ts";
-import { formatSize } from "../lib/size.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
-import { QmpClient } from "../qmp/client.ts";
 import { isListening } from "../process/unix-socket.ts";
+import { isExitUnrecorded } from "../store/mark.ts";
 import type { RunEnd } from "../store/mark-types.ts";
 import { lstatOf } from "../lib/read-file.ts";
-import { freeBytes } from "../store/files.ts";
 import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
 import { describeGone, type Workdir } from "../store/workdir.ts";
+import type { Alive } from "./alive.ts";
 import type { Context } from "./context.ts";
-import { describeResumeCondition, findGuestErrors } from "./guest-errors.ts";
 import { findQemus, isAnyDiskInUse } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
-import { openVm, type Vm } from "./open.ts";
+import { openVm, type Vm } from "./find.ts";
 import { findReaches, type Reach } from "./reach.ts";
-import { inferEnd, isExitUnrecorded } from "./exit-reason.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
 /** `broken`: cannot be read, see `error`. */
@@ -61,9 +58,6 @@ export interface Status {
   guestErrors?: string[];
 }
 
-/** How long to wait for a monitor that another command uses. */
-const CONNECT_MS = 1000;
-
 /** Reads the status of one VM without changing it, and without running bash. Never throws. */
 export async function readVmStatus(context: Context, hostdir: string): Promise<Status> {
   try {
@@ -84,15 +78,7 @@ export async function readVmStatus(context: Context, hostdir: string): Promise<S
   }
 }
 
-/** A qemu that uses the working files. */
-interface Alive {
-  state: "running" | "paused";
-  runState: string;
-  /** It is a job's rescue: only that has a control channel. */
-  job: boolean;
-}
-
-function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): Status {
+async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): Promise<Status> {
   const { settings, hostdir, work } = vm;
   const general = {
     name: settings.GUESTNAME || basename(hostdir),
@@ -131,7 +117,7 @@ function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): Status
     started: run?.started ?? null,
   };
   if (!alive) {
-    const ended = findLastEnd(work);
+    const ended = await findLastEnd(work);
     const rest = { ...common, forwards: settings.FORWARDS, lastEnd: ended };
     const named = settings.IMAGES.map(({ path }) => path).filter(isDiskName);
     const damage = findWorkingDiskDamage(work, named);
@@ -140,6 +126,7 @@ function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): Status
   }
   // A run started by hand, with run-vm.sh, is not recorded.
   const recorded = !alive.job && isExitUnrecorded(work.mark) ? run : undefined;
+  const { describeErrors } = await import("./alive.ts");
   const errors = describeErrors(context, work, alive);
   return {
     ...common,
@@ -187,9 +174,10 @@ function lastOf(hostdir: string): string | null {
   return lstatOf(link)?.isSymbolicLink() ? basename(readlinkSync(link)) : null;
 }
 
-function findLastEnd(work: Workdir): NonNullable<Status["lastEnd"]> | null {
+async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]> | null> {
   const { mark } = work;
   if (isExitUnrecorded(mark)) {
+    const { inferEnd } = await import("./exit-reason.ts");
     const { end, at } = inferEnd(work.dir, mark.run!);
     return { end, at: at.toISOString() };
   }
@@ -201,44 +189,9 @@ function stateAfter(end: RunEnd | undefined): VmState {
   return end === "killed" || end === "crashed" || end === "unknown" ? "crashed" : "stopped";
 }
 
-/** Undefined if no qemu uses the working files. */
+/** @returns undefined when no qemu uses the working files */
 async function findAlive(work: Workdir): Promise<Alive | undefined> {
-  const runState = await readRunState(work);
-  if (runState === undefined) return undefined;
-  const job = await isListening(join(work.dir, WORK.control));
-  return { state: runState === "running" || runState === "silent" ? "running" : "paused", runState, job };
-}
-
-/** qemu's state (qapi/run-state.json, RunState); `silent` if it does not answer. */
-async function readRunState(work: Workdir): Promise<string | undefined> {
-  const socket = join(work.dir, WORK.qmp);
-  if (!(await isListening(socket))) return isAnyDiskInUse(work) ? "running" : undefined;
-  try {
-    const qmp = await QmpClient.connect(socket, CONNECT_MS, CONNECT_MS);
-    try {
-      const { running, status } = await qmp.execute("query-status");
-      return running ? "running" : status;
-    } finally {
-      qmp.close();
-    }
-  } catch (error) {
-    // Another command uses the monitor, or qemu has just exited.
-    return error instanceof VmError || (await isListening(socket)) ? "silent" : undefined;
-  }
-}
-
-/** Describes errors inside the running machine. */
-function describeErrors({ prog }: Context, { dir }: Workdir, { runState }: Alive): string[] {
-  const errors = findGuestErrors(dir);
-  const texts = errors.map(({ kind, text }) =>
-    kind === "no-space" ? `${text}; when ${describeResumeCondition(dir)}: ${prog} resume` : text,
-  );
-  // The log of events lacks the error if there was no space for it, either.
-  if (runState === "io-error" && !errors.some(({ kind }) => kind === "no-space" || kind === "paused"))
-    texts.push(
-      `guest paused: I/O error on one of its disks; ${formatSize(freeBytes(dir))} are free in ${dir}`,
-    );
-  if (runState === "silent")
-    texts.push("qemu does not answer: its monitor is in use, or it hangs (kill it: stop --force)");
-  return texts;
+  const answers = await isListening(join(work.dir, WORK.qmp));
+  if (!answers && !isAnyDiskInUse(work)) return undefined;
+  return (await import("./alive.ts")).askAlive(work, answers);
 }

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import type { DiskRequest } from "../../src/machine/types.ts";
 import type { CreateOptions } from "../../src/lifecycle/create-options.ts";
 import { planDisks, type ImageSource } from "../../src/lifecycle/from-image.ts";
-import type { Vm } from "../../src/vm/open.ts";
+import type { Vm } from "../../src/vm/find.ts";
 import { failureOf } from "../fixtures/failure.ts";
 
 const GIB = 2 ** 30;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { parseIdentity, withIdentity } from "../../src/store/identity.ts";
+import { parseIdentity, withIdentity, isForeign } from "../../src/store/identity.ts";
 
 const A = "aaaaaaaa-0000-4000-8000-000000000001";
 const B = "bbbbbbbb-0000-4000-8000-000000000002";
@@ -52,4 +52,14 @@ describe("withIdentity", () => {
   ])("does not write to %s", (_title, text) => {
     expect(withIdentity(text, { uuid: A, former: [] })).toBeUndefined();
   });
+});
+
+test.each<[own: string[], vm: string | undefined, expected: boolean]>([
+  [["a"], "a", false],
+  [["b", "a"], "a", false],
+  [["a"], "b", true],
+  [["a"], undefined, false],
+  [[], "b", false],
+])("a VM known as %j: a snapshot of %p is another VM's: %p", (own, vm, expected) => {
+  expect(isForeign(own, vm)).toBe(expected);
 });

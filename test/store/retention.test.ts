@@ -3,7 +3,6 @@ import {
   byAge,
   decideRetention,
   hasRules,
-  isForeign,
   PERIODS,
   type RetentionCandidate,
   type Rules,
@@ -237,16 +236,6 @@ test("never removes the newest intact one", () => {
   expect(reasonsOf(all, {}, "2026-01-03")).toEqual(["newest good one"]);
   const damaged = all.map((item, index) => ({ ...item, damaged: index === 2 }));
   expect(kept(damaged, {})).toEqual(["2026-01-02", "2026-01-03"]);
-});
-
-test.each<[own: string[], vm: string | undefined, expected: boolean]>([
-  [["a"], "a", false],
-  [["b", "a"], "a", false],
-  [["a"], "b", true],
-  [["a"], undefined, false],
-  [[], "b", false],
-])("a VM known as %j: a snapshot of %p is another VM's: %p", (own, vm, expected) => {
-  expect(isForeign(own, vm)).toBe(expected);
 });
 
 test("reasons name each rule", () => {

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { symlinkSync } from "node:fs";
-import { inferEnd, unrecordedEnd } from "../../src/vm/exit-reason.ts";
+import { inferEnd } from "../../src/vm/exit-reason.ts";
+import { unrecordedEnd } from "../../src/vm/record-exit.ts";
 import { VmError } from "../../src/lib/errors.ts";
 import { Temp } from "../fixtures/temp.ts";
 

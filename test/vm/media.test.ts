@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync } from "node:fs";
 import type { Context } from "../../src/vm/context.ts";
 import { findOnPath, Media } from "../../src/vm/media.ts";
-import type { Vm } from "../../src/vm/open.ts";
+import type { Vm } from "../../src/vm/find.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 

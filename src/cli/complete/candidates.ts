@@ -3,10 +3,8 @@ import { join, resolve } from "node:path";
 import { plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import type { Context } from "../../vm/context.ts";
-import { listSnapshots } from "../../store/snapshots.ts";
 import { readSmall } from "../../lib/read-file.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
-import { resolveHostdir } from "../../store/workdir.ts";
 import type { Candidate, CandidateSource } from "./values.ts";
 
 /** Expands a leading tilde like the shell. */
@@ -32,11 +30,11 @@ async function listAll(source: CandidateSource, stem: string, context: Context):
     case "words":
       return source.words;
     case "snapshots":
-      return snapshots(hostdirOf(context));
+      return snapshots(await hostdirOf(context));
     case "jobs": {
       const { listJobs } = await import("../../rescue/find-job.ts");
       return listJobs({
-        hostdir: hostdirOf(context),
+        hostdir: await hostdirOf(context),
         profiles: await profilesOf(context),
         libexec: context.libexec,
       }).map(({ name, place }) => ({ text: name, help: place }));
@@ -54,12 +52,15 @@ async function listAll(source: CandidateSource, stem: string, context: Context):
   }
 }
 
-const hostdirOf = ({ cwd, options }: Context): string => resolveHostdir(resolve(cwd, options.hostdir ?? "."));
+async function hostdirOf({ cwd, options }: Context): Promise<string> {
+  const { resolveHostdir } = await import("../../store/workdir.ts");
+  return resolveHostdir(resolve(cwd, options.hostdir ?? "."));
+}
 
 /** PROFILES from the settings, if these can be read without bash. */
 async function profilesOf(context: Context): Promise<string> {
   try {
-    const { openVm } = await import("../../vm/open.ts");
+    const { openVm } = await import("../../vm/find.ts");
     return (await openVm(context, false)).settings.PROFILES;
   } catch {
     return join(context.home, context.prog);
@@ -67,13 +68,15 @@ async function profilesOf(context: Context): Promise<string> {
 }
 
 /** Newest first. */
-const snapshots = (hostdir: string): Candidate[] =>
-  listSnapshots(hostdir)
+async function snapshots(hostdir: string): Promise<Candidate[]> {
+  const { listSnapshots } = await import("../../store/snapshots.ts");
+  return listSnapshots(hostdir)
     .toReversed()
     .map(({ name, dir, made }) => {
       const description = readSmall(join(dir, SNAPSHOT.description))?.trim() ?? "";
       return { text: name, help: `${formatTimestamp(made)} ${description}`.trim() };
     });
+}
 
 /** Directories and wanted files that start with `stem`. Hidden ones only if `stem` has the dot. */
 function files(stem: string, { cwd, home }: Context, isWanted: (name: string) => boolean): Candidate[] {

@@ -2,7 +2,8 @@ import type { OptShape } from "../getopt.ts";
 import { matchLong } from "../getopt.ts";
 import { FREE_TEXT, globalsBehind, HELP, isOldName, referenceOf } from "../invocation.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
-import { COMMANDS, OLD_NAMES, type Command, type CommandOption } from "../registry.ts";
+import type { Command, CommandOption } from "../command.ts";
+import { COMMANDS, OLD_NAMES } from "../registry.ts";
 import { argumentValues, settingValues, type CandidateSource, type Values } from "./values.ts";
 
 /** The candidates at the cursor. */

@@ -3,7 +3,8 @@ import type { ParserFacts, ParserKind } from "../../config/values.ts";
 import { MACROS } from "../../machine/macros.ts";
 import { DISK_BUSES, IMAGE_FORMATS } from "../../machine/types.ts";
 import type { ValueKind } from "../../commands/define.ts";
-import { COMMANDS, type CommandOption, type Positional } from "../registry.ts";
+import type { CommandOption, Positional } from "../command.ts";
+import { COMMANDS } from "../registry.ts";
 
 /** A possible completion of the word. */
 export interface Candidate {

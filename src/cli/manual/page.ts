@@ -7,7 +7,8 @@ import { MACROS } from "../../machine/macros.ts";
 import { EXIT_STATUS, exitStatusesOf, OTHER_STATUSES } from "../exit-statuses.ts";
 import { usageOf } from "../signature.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
-import { COMMANDS, type Command } from "../registry.ts";
+import type { Command } from "../command.ts";
+import { COMMANDS } from "../registry.ts";
 import * as words from "./prose.ts";
 import { TOPICS, type Block } from "./topics.ts";
 import {

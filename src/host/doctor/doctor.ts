@@ -10,7 +10,7 @@ import { checkAging } from "./tmpfiles.ts";
 import { checkFirmwares, checkKvm, checkQemus, checkVariables } from "./qemu.ts";
 import { checkRescueBuild, checkRescues } from "./rescue.ts";
 import { readSystem, type System } from "./system.ts";
-import type { Vm } from "../../vm/open.ts";
+import type { Vm } from "../../vm/find.ts";
 import { findReaches, formatReach } from "../../vm/reach.ts";
 
 /** The result of all checks. */

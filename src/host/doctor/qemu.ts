@@ -13,7 +13,7 @@ import { findProgram } from "../../process/exec.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { WORK } from "../../store/layout.ts";
 import { findFirmwareFor } from "../../vm/firmware.ts";
-import type { Vm } from "../../vm/open.ts";
+import type { Vm } from "../../vm/find.ts";
 import { oneLine, type Check } from "./check.ts";
 
 /** README: what the server needs. */

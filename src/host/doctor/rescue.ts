@@ -6,7 +6,7 @@ import { findHostProgram } from "../../rescue/build/host.ts";
 import { findKernel } from "../../rescue/build/kernel.ts";
 import { missingUnpacker } from "../../rescue/build/modules.ts";
 import type { Context } from "../../vm/context.ts";
-import type { Vm } from "../../vm/open.ts";
+import type { Vm } from "../../vm/find.ts";
 import { findRescues } from "../../job/rescue-list.ts";
 import { checkProgram, oneLine, type Check } from "./check.ts";
 

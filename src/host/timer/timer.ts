@@ -10,7 +10,7 @@ import { remove } from "../../store/remove.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import type { Context } from "../../vm/context.ts";
 import { requireVm } from "../../store/no-vm.ts";
-import { findHostdir, openVm, type Vm } from "../../vm/open.ts";
+import { findHostdir, openVm, type Vm } from "../../vm/find.ts";
 import { buildUnits, type TimerPlan, type Unit } from "./units.ts";
 import { sha256 } from "../../lib/crypto.ts";
 

@@ -5,7 +5,7 @@ import { resolveWork } from "../../store/workdir.ts";
 import type { Context } from "../../vm/context.ts";
 import { dependentsOf } from "../../store/snapshot-dependents.ts";
 import { requireVm } from "../../store/no-vm.ts";
-import { findHostdir } from "../../vm/open.ts";
+import { findHostdir } from "../../vm/find.ts";
 import { inspectSnapshots, type SnapshotFacts } from "../../store/snapshot-info.ts";
 import { formatSnapshot, formatSnapshots, type ShownSnapshot } from "./text.ts";
 import { findSnapshot } from "../../store/snapshots.ts";

@@ -6,7 +6,7 @@ import { listDirectory, replaceFile, writeNew } from "../../store/files.ts";
 import { defaultsName, HOST, SNAPSHOT, WORK } from "../../store/layout.ts";
 import type { Manifest } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
-import type { Vm } from "../../vm/open.ts";
+import type { Vm } from "../../vm/find.ts";
 import type { Workdir } from "../../store/workdir.ts";
 import { parentKeys } from "../../store/snapshot-parent.ts";
 import { findSnapshot } from "../../store/snapshots.ts";

@@ -10,7 +10,7 @@ import { compressFiles, type CopyJob } from "../../store/gz.ts";
 import { PARTIAL, SNAPSHOT } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
-import type { Vm } from "../../vm/open.ts";
+import type { Vm } from "../../vm/find.ts";
 import { listSnapshots } from "../../store/snapshots.ts";
 import { isUnattended } from "../../process/unattended.ts";
 import { heldBytes } from "./sources.ts";

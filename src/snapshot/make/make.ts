@@ -14,18 +14,15 @@ import { updateMark } from "../../store/mark.ts";
 import { isListening } from "../../process/unix-socket.ts";
 import type { Context } from "../../vm/context.ts";
 import { refuseRunning } from "../../vm/in-use.ts";
-import { repairDiskBitmaps, requireIntactBackingFiles } from "../../vm/backing-file.ts";
-import { requireWork, withVm, type Vm } from "../../vm/open.ts";
+import { repairDiskBitmaps } from "../../vm/backing-file.ts";
+import { requireIntactBackingFiles } from "../../vm/backing-snapshot.ts";
+import { requireWork, type Vm } from "../../vm/find.ts";
+import { withVm } from "../../vm/open.ts";
 import { type Workdir } from "../../store/workdir.ts";
-import { resumeIfSpace } from "../../vm/resume.ts";
 import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../../store/snapshots.ts";
 import { requireIntactDisks, requireDisks, warnAboutInternalSnapshots } from "./check-disks.ts";
 import { describeSnapshotFiles, keepHostFiles } from "./describe.ts";
-import { openOffline } from "./offline-source.ts";
 import { requireSpaceForGz, storeGz } from "./gz.ts";
-import { copyPointInTime, storeImages } from "./images.ts";
-import { copiedSources, openLive } from "../../live/source.ts";
-import { explainLoss } from "../../live/fleece.ts";
 import { listSources } from "./sources.ts";
 import { type Source } from "../../live/disk-source.ts";
 import { isUnattended } from "../../process/unattended.ts";
@@ -71,7 +68,10 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   if (taken) throw taken;
   const format = request.format ?? vm.settings.SNAPSHOT_FORMAT;
   const live = await isLive(work);
-  if (live) await resumeIfSpace(work);
+  if (live) {
+    const { resumeIfSpace } = await import("../../vm/resume.ts");
+    await resumeIfSpace(work);
+  }
   const named = vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName);
   requireDisks(work, named);
   const sources = listSources(work);
@@ -156,6 +156,8 @@ async function storeAllGz(making: Making): Promise<Stored> {
 
 /** Copies the point in time to files for pigz, so that copy-before-write ends before the compression. */
 async function storeLiveGz({ context, vm, work, sources, staged, name, request }: Making): Promise<Stored> {
+  const { openLive } = await import("../../live/source.ts");
+  const { copyPointInTime } = await import("./images.ts");
   const source = await openLive(work, sources, staged);
   let consistency: Consistency;
   let copies: Source[];
@@ -169,6 +171,7 @@ async function storeLiveGz({ context, vm, work, sources, staged, name, request }
       request.rateLimit ?? 0,
     ));
   } catch (error) {
+    const { explainLoss } = await import("../../live/fleece.ts");
     throw await explainLoss(error, source.qmp, staged);
   } finally {
     await source.close();
@@ -188,6 +191,10 @@ async function storeQcow2({
   request,
   live,
 }: Making): Promise<Stored> {
+  const { storeImages } = await import("./images.ts");
+  const { openLive, copiedSources } = await import("../../live/source.ts");
+  const { explainLoss } = await import("../../live/fleece.ts");
+  const { openOffline } = await import("./offline-source.ts");
   const source = live
     ? await openLive(work, sources, staged)
     : await openOffline(vm, work, sources, staged, isUnattended());

@@ -11,7 +11,7 @@ import type { TransactionAction } from "../../qmp/commands.ts";
 import { QmpError } from "../../qmp/errors.ts";
 import { consistencyOf } from "../../store/mark-types.ts";
 import { remove } from "../../store/remove.ts";
-import type { Vm } from "../../vm/open.ts";
+import type { Vm } from "../../vm/find.ts";
 import type { Workdir } from "../../store/workdir.ts";
 import type { Source, DiskSource, OpenDisk } from "../../live/disk-source.ts";
 

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { readOwnHeader, readVirtualBytes } from "../../qemu/image-header.ts";
 import { isDiskName } from "../../store/layout.ts";
-import type { Vm } from "../../vm/open.ts";
+import type { Vm } from "../../vm/find.ts";
 import { inspectSnapshots, type SnapshotInfo } from "../../store/snapshot-info.ts";
 import { findDamage } from "../../store/snapshot-damage.ts";
 import { parseBackingName } from "../../store/snapshot-images.ts";

@@ -21,7 +21,8 @@ import {
 import { HOST, LAST, PARTIAL, SNAPSHOT } from "../../store/layout.ts";
 import { parseManifest, type Manifest } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
-import { withVm, type Vm } from "../../vm/open.ts";
+import type { Vm } from "../../vm/find.ts";
+import { withVm } from "../../vm/open.ts";
 import { findDamage } from "../../store/snapshot-damage.ts";
 import { restoreSnapshot, type RestoreRequest } from "../restore.ts";
 import { makeBackups, validateSnapshotName } from "../../store/snapshots.ts";

@@ -7,7 +7,7 @@ import { formatTimestamp } from "../../lib/time.ts";
 import { byAge, decideRetention, type RetentionCandidate, type Rules } from "../../store/retention.ts";
 import type { Context } from "../../vm/context.ts";
 import { requireUniqueUuid } from "../../vm/identity.ts";
-import { findHostdir } from "../../vm/open.ts";
+import { findHostdir } from "../../vm/find.ts";
 import { noVmIn } from "../../store/no-vm.ts";
 import { requireOwn } from "../../vm/ownership.ts";
 import { isCurrent, isFromHere, isOwn } from "./choose.ts";

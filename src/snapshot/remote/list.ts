@@ -7,7 +7,7 @@ import { formatTimestamp } from "../../lib/time.ts";
 import { byAge } from "../../store/retention.ts";
 import type { Context } from "../../vm/context.ts";
 import { readIdentity } from "../../vm/identity.ts";
-import { findHostdir } from "../../vm/open.ts";
+import { findHostdir } from "../../vm/find.ts";
 import { isOwn, type LocalVm } from "./choose.ts";
 import { openRepository, type Repository } from "./restic.ts";
 import { parseListed, shorten, TAG, type Listed, type RemoteSnapshot } from "./tags.ts";

@@ -11,7 +11,8 @@ import { HOST, SNAPSHOT } from "../../store/layout.ts";
 import { backupVm, type BackupRequest, type Made } from "../make/make.ts";
 import type { Context } from "../../vm/context.ts";
 import { foreignUuid, readIdentity, requireUniqueUuid } from "../../vm/identity.ts";
-import { findHostdir, withVm } from "../../vm/open.ts";
+import { findHostdir } from "../../vm/find.ts";
+import { withVm } from "../../vm/open.ts";
 import { requireOwn } from "../../vm/ownership.ts";
 import { listSnapshots, findSnapshot, type Snapshot } from "../../store/snapshots.ts";
 import { findDamage } from "../../store/snapshot-damage.ts";
@@ -117,7 +118,7 @@ export function isCopyOf({ name, made, snapshotId }: RemoteSnapshot, snapshot: S
 
 interface Push {
   hostdir: string;
-  /** The name of the VM's directory. */
+  /** Name of the VM's directory. */
   vm: string;
   uuid: string | undefined;
   snapshot: Snapshot;

@@ -5,7 +5,7 @@ import { saysNoRepository, saysRepositoryLocked, saysWrongPassword } from "../..
 import { exec, processFailure, requireProgram, type Finished } from "../../process/exec.ts";
 import { gentle } from "../../process/gentle.ts";
 import type { Context } from "../../vm/context.ts";
-import { openUser } from "../../vm/open.ts";
+import { openUser } from "../../vm/find.ts";
 import { isUnattended } from "../../process/unattended.ts";
 
 /** A restic repository (https://restic.readthedocs.io), used through the program restic. */

@@ -14,7 +14,7 @@ import { fileError } from "../../store/files.ts";
 import { WORK } from "../../store/layout.ts";
 import { stageWork } from "../../store/stage.ts";
 import type { Context } from "../../vm/context.ts";
-import type { Vm } from "../../vm/open.ts";
+import type { Vm } from "../../vm/find.ts";
 import { parseSeconds } from "../../lib/seconds.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
 import { fillCopy, resolveCopy } from "./copy.ts";

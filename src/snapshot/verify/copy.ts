@@ -10,7 +10,7 @@ import type { Stage } from "../../store/stage.ts";
 import type { Context } from "../../vm/context.ts";
 import { resolveFiles, resolveMachine } from "../../vm/machine.ts";
 import { Media } from "../../vm/media.ts";
-import { sourcesOf, type Vm } from "../../vm/open.ts";
+import { sourcesOf, type Vm } from "../../vm/find.ts";
 import { type Workdir } from "../../store/workdir.ts";
 import { fillStage, listStored } from "../restore.ts";
 import { fillImages, listImages } from "../restore-images.ts";

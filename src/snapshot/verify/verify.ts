@@ -7,7 +7,8 @@ import { plain } from "../../lib/text.ts";
 import { stageWork, type Stage } from "../../store/stage.ts";
 import type { Context } from "../../vm/context.ts";
 import { foreignUuid, readIdentity } from "../../vm/identity.ts";
-import { findHostdir, withVmToRead, type Vm } from "../../vm/open.ts";
+import { findHostdir, type Vm } from "../../vm/find.ts";
+import { withVmToRead } from "../../vm/open.ts";
 import { requireOwn } from "../../vm/ownership.ts";
 import {
   findSnapshot,

@@ -6,7 +6,7 @@ import { buildReport, lastLines } from "../../../src/host/doctor/report.ts";
 import { oneLine, type Check } from "../../../src/host/doctor/check.ts";
 import { parseOsRelease } from "../../../src/host/doctor/system.ts";
 import { PACKAGES } from "../../../src/lib/packages.ts";
-import type { Vm } from "../../../src/vm/open.ts";
+import type { Vm } from "../../../src/vm/find.ts";
 import { Temp } from "../../fixtures/temp.ts";
 
 describe("os-release", () => {

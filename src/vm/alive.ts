@@ -1,0 +1,65 @@
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { formatSize } from "../lib/size.ts";
+import { isListening } from "../process/unix-socket.ts";
+import { QmpClient } from "../qmp/client.ts";
+import { freeBytes } from "../store/files.ts";
+import { WORK } from "../store/layout.ts";
+import type { Workdir } from "../store/workdir.ts";
+import type { Context } from "./context.ts";
+import { describeResumeCondition, findGuestErrors } from "./guest-errors.ts";
+
+/** How long to wait for a monitor that another command uses. */
+const CONNECT_MS = 1000;
+
+/** A qemu that uses the working files. */
+export interface Alive {
+  state: "running" | "paused";
+  runState: string;
+  /** It is a job's rescue: only that has a control channel. */
+  job: boolean;
+}
+
+/**
+ * Queries the state of a VM's qemu.
+ * @param answers its monitor listens; otherwise it only has the disks open
+ */
+export async function askAlive(work: Workdir, answers: boolean): Promise<Alive | undefined> {
+  const runState = answers ? await readRunState(work) : "running";
+  if (runState === undefined) return undefined;
+  const job = await isListening(join(work.dir, WORK.control));
+  return { state: runState === "running" || runState === "silent" ? "running" : "paused", runState, job };
+}
+
+/** qemu's state (qapi/run-state.json, RunState); `silent` if it does not answer. */
+async function readRunState(work: Workdir): Promise<string | undefined> {
+  const socket = join(work.dir, WORK.qmp);
+  try {
+    const qmp = await QmpClient.connect(socket, CONNECT_MS, CONNECT_MS);
+    try {
+      const { running, status } = await qmp.execute("query-status");
+      return running ? "running" : status;
+    } finally {
+      qmp.close();
+    }
+  } catch (error) {
+    // Another command uses the monitor, or qemu has just exited.
+    return error instanceof VmError || (await isListening(socket)) ? "silent" : undefined;
+  }
+}
+
+/** Describes errors inside the running machine. */
+export function describeErrors({ prog }: Context, { dir }: Workdir, { runState }: Alive): string[] {
+  const errors = findGuestErrors(dir);
+  const texts = errors.map(({ kind, text }) =>
+    kind === "no-space" ? `${text}; when ${describeResumeCondition(dir)}: ${prog} resume` : text,
+  );
+  // The log of events lacks the error if there was no space for it, either.
+  if (runState === "io-error" && !errors.some(({ kind }) => kind === "no-space" || kind === "paused"))
+    texts.push(
+      `guest paused: I/O error on one of its disks; ${formatSize(freeBytes(dir))} are free in ${dir}`,
+    );
+  if (runState === "silent")
+    texts.push("qemu does not answer: its monitor is in use, or it hangs (kill it: stop --force)");
+  return texts;
+}

@@ -27,6 +27,7 @@ const USAGE = `usage: scripts/soak [options]
   --only=POINTS  only these, with commas between: a point's name or its beginning, * for any field, such as
                    restore:bios:vm:fsync   restore:*:dd   kill:backup   signal   full:restore   race
                    images (snapshots of the format qcow2, merge and prune)   day
+                   tests (the end-to-end tests with every variation; scripts/check takes another sample each day)
                    kills   kills:restore gz:inplace   mix   full (also full:merge:tmpdir:calls)   flips   flips:inplace:17
   --kills=N      kills of backup and of restore each, and half as many of each of SIGTERM, SIGINT, SIGHUP (20)
   --random-kills=N  kills at random moments of all commands that change a VM, a fifth of a running one's backups (300)
@@ -143,6 +144,7 @@ await raceBackups({ ...options, rounds: quick ? 4 : 20 }, line);
 const wanted = (what: string): boolean => options.only?.includes(what) ?? !quick;
 if (wanted("images")) await disturbImages();
 await disturbAll();
+if (wanted("tests")) await allTests();
 if (wanted("day")) await liveDay();
 
 function count(tallies: Map<string, Tally>, title: string, violations: readonly string[]): void {
@@ -231,6 +233,27 @@ async function disturbAll(): Promise<void> {
     await sweepFlips(sweep, { flips, cuts: Math.ceil(flips / 5) });
     lines();
   }
+}
+
+/** The end-to-end tests with every variation. */
+async function allTests(): Promise<void> {
+  const argv = ["test", "--timeout=3600000", `--parallel=${values.workers}`, "./test/e2e"];
+  const env = { ...process.env, VM_TEST_ALL: "1", VM_TEST_SEED: String(seed) };
+  const child = Bun.spawn([process.execPath, ...argv], {
+    env,
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+  await child.exited;
+  const said = `${stdout}${stderr}`;
+  const summary = (what: string): number =>
+    Number(new RegExp(`^ *(\\d+) ${what}$`, "m").exec(said)?.[1] ?? 0);
+  for (const [failure] of said.matchAll(/^\(fail\) .*$/gm)) console.log(`  VIOLATION ${failure}`);
+  // Without a summary bun itself has died.
+  const failures = Math.max(summary("fail"), Number(child.exitCode !== 0));
+  line("tests", { points: summary("pass") + failures, violations: failures, mixed: 0 });
 }
 
 /** Snapshots of a running, busy guest. */

@@ -90,6 +90,17 @@ describe("job", () => {
     expect((await box.json("status")).lastEnd.end).toBe("powered-off");
   });
 
+  test("a job leaves the exit reason of the guest's last run", async () => {
+    using box = await withJob();
+    await box.running();
+    await box.ok("stop", "--force");
+    expect((await box.json("status")).lastEnd.end).toBe("stopped");
+    box.qemu = { started: rescue() };
+    await box.ok("job", "check");
+    expect(await box.json("status")).toMatchObject({ state: "stopped", lastEnd: { end: "stopped" } });
+    await box.ends(0, "backup", "power cut");
+  });
+
   test.each<[title: string, behaviour: Behaviour, status: number, said: string, state: string]>([
     ["a job that fails", { started: rescue({ status: "7" }) }, 7, "job.log", "stopped"],
     ["a job without a status", { started: rescue({ status: "" }) }, 74, "status", "stopped"],

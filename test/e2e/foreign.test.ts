@@ -1,18 +1,16 @@
 /**
- * Guests of other architectures than this machine's, by qemu's emulation, and their jobs. A sample: two boot, others
- * each day (FAULTS_SEED); with FOREIGN=all each boots from a disk and from a CD, and each has jobs.
+ * Guests of other architectures than this machine's, by qemu's emulation, and their jobs. In a sample one boots, another
+ * each day; of all variations each boots from a disk and from a CD, and each has jobs.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { buildForeign, debianOf, unpackDebian, type ForeignArch } from "../guests/foreign.ts";
 import { checkout, Sandbox } from "./harness.ts";
-import { freePort, rootTest, seed, shell, suite, untilQuiet } from "./tools.ts";
+import { allVariations, freePort, isTurn, rootTest, sampled, shell, suite, untilQuiet } from "./tools.ts";
 
 const TOOLS = ["mmdebstrap", "sfdisk", "ssh", "ssh-keygen"];
 const QEMUS = ["aarch64", "arm", "riscv64", "ppc64"].map((name) => `qemu-system-${name}`);
-
-const all = process.env.FOREIGN === "all";
 
 /** What `uname -m` says there. */
 const MACHINES: Record<ForeignArch, string> = {
@@ -32,12 +30,10 @@ const GUESTS: [arch: ForeignArch, sample: "disk" | "cd", options: string[]][] = 
   ["ppc64le", "cd", []],
 ];
 
-const CHOSEN = all ? GUESTS : [0, 2].map((index) => GUESTS[(seed + index) % GUESTS.length]!);
-
 suite(
   "Linux boots, from a disk or a CD, on",
   () => {
-    test.each(CHOSEN)("%s", async (arch, sample, more) => {
+    test.each(sampled(GUESTS, 0))("%s", async (arch, sample, more) => {
       const media = await buildForeign(join(checkout, ".cache/guests"), arch);
       const boot = async (medium: "disk" | "cd"): Promise<void> => {
         using box = new Sandbox();
@@ -50,7 +46,7 @@ suite(
           lastEnd: { end: "powered-off" },
         });
       };
-      await Promise.all((all ? (["disk", "cd"] as const) : [sample]).map(boot));
+      await Promise.all((allVariations ? (["disk", "cd"] as const) : [sample]).map(boot));
     });
   },
   [...TOOLS, ...QEMUS],
@@ -62,8 +58,9 @@ const PACKAGES = [
   "openssh-server iproute2 procps",
 ].flatMap((line) => line.split(" "));
 
-const withJobs: ForeignArch[] = all ? ["aarch64", "armhf", "riscv64", "ppc64le"] : ["aarch64"];
-for (const arch of withJobs)
+/** Their turn is when no Debian is installed (debian.test.ts). */
+const WITH_JOBS: ForeignArch[] = isTurn(1) ? sampled(["aarch64", "armhf", "riscv64", "ppc64le"], 1, 0) : [];
+for (const arch of WITH_JOBS)
   suite(
     `jobs of a guest of ${arch}`,
     () => {

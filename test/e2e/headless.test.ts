@@ -6,6 +6,7 @@ import type { Status } from "../../src/vm/status.ts";
 import type { Guests } from "../guests/build.ts";
 import { binary, guests, Sandbox, until } from "./harness.ts";
 import {
+  allVariations,
   configure,
   expectError,
   freePort,
@@ -208,8 +209,9 @@ suite("headless", () => {
     expect((await statusOf(box)).state).toBe("stopped");
   });
 
-  test("thirty VMs by one shell loop: none lost, none left, nothing of ours stays with them", async () => {
+  test("many VMs by one shell loop: none lost, none left, nothing of ours stays with them", async () => {
     using box = smallSandbox();
+    const count = allVariations ? 30 : 8;
     const profiles = join(box.top, "vms");
     configure(box, `PROFILES="${profiles}"\nPORT=\nDISKS=(AHCI=16M)\nMEMORY=32M\nCORES=1\n`);
     mkdirSync(profiles);
@@ -223,15 +225,15 @@ suite("headless", () => {
       expect(await child.exited, told).toBe(0);
       return said;
     };
-    await run('for i in $(seq 30); do mkdir v$i; vm -d v$i @create g$i "$1" @run -b; done');
+    await run(`for i in $(seq ${count}); do mkdir v$i; vm -d v$i @create g$i "$1" @run -b; done`);
     const processes = (await box.leftovers()).map((line) => line.split(" ")[1]!.replace(/.*\//, ""));
-    expect(processes).toEqual(Array.from({ length: 30 }, () => "qemu-system-x86_64"));
+    expect(processes).toEqual(Array.from({ length: count }, () => "qemu-system-x86_64"));
     const states = `vm list --json | grep -c '"state": '`;
-    expect(await run(`${states}'"running"'`)).toBe("30\n");
+    expect(await run(`${states}'"running"'`)).toBe(`${count}\n`);
     await run('for name in $(vm list -q); do vm -d "$name" screenshot "$name.png"; done');
-    expect(names(profiles).filter((name) => name.endsWith(".png"))).toHaveLength(30);
+    expect(names(profiles).filter((name) => name.endsWith(".png"))).toHaveLength(count);
     await run('for name in $(vm list -q); do vm -d "$name" stop --force; done');
-    expect(await run(`${states}'"stopped"'`)).toBe("30\n");
+    expect(await run(`${states}'"stopped"'`)).toBe(`${count}\n`);
     expect(await box.leftovers()).toEqual([]);
   }, 240_000);
 });

@@ -1,17 +1,14 @@
 /** What a VM is said to be after things went wrong, and what is refused before anything is touched. */
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { beforeAll, expect, test } from "bun:test";
-import { guests, Sandbox } from "./harness.ts";
-import { expectError, sha256, smallSandbox, startUntil, suite } from "./tools.ts";
+import { expect, test } from "bun:test";
+import { Sandbox } from "./harness.ts";
+import { expectError, sha256, smallSandbox, suite } from "./tools.ts";
 
 const stateOf = async (box: Sandbox): Promise<string> =>
   JSON.parse((await box.ok(["status", "--json"])).stdout).state;
 
 suite("the truth about a VM", () => {
-  let hang: string;
-  beforeAll(async () => void (hang = (await guests()).hangIso));
-
   test("a qemu that refuses its arguments has run no guest", async () => {
     using box = smallSandbox();
     await box.ok(["create", "G"]);
@@ -19,22 +16,6 @@ suite("the truth about a VM", () => {
     expectError(await box.vm(["run"]), 74, /qemu did not start/);
     expect(await stateOf(box)).toBe("created");
     expect((await box.ok(["backup"])).stderr).not.toContain("power cut");
-  });
-
-  test("a job does not change how the guest's last run ended", async () => {
-    using box = smallSandbox();
-    await box.ok(["rescue", "build"]);
-    await box.ok(["create", "G", hang]);
-    const run = await startUntil(box, ["run"], "HANGING");
-    await box.ok(["stop", "--force"]);
-    await run.done;
-    const ended = JSON.parse((await box.ok(["status", "--json"])).stdout);
-    expect(ended.lastEnd.end).toBe("stopped");
-    box.write("nothing.job", "true\n");
-    await box.ok(["job", "nothing"]);
-    const after = JSON.parse((await box.ok(["status", "--json"])).stdout);
-    expect([after.state, after.lastEnd.end]).toEqual([ended.state, "stopped"]);
-    expect((await box.ok(["backup"])).stderr).toContain("power cut");
   });
 
   test("a snapshot whose settings are a newer version's is refused before anything is replaced", async () => {

@@ -5,12 +5,12 @@ import { configure, smallSandbox } from "./tools.ts";
 
 export const DISK = "disk-0.img";
 
-/** A VM with a disk of 256 MiB that holds something. */
+/** A VM with a disk of 64 MiB that holds something. */
 export async function filled(options: readonly string[] = []): Promise<Sandbox> {
   const box = smallSandbox();
-  configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=256M)\nSNAPSHOT_FORMAT=qcow2\n");
+  configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=64M)\nSNAPSHOT_FORMAT=qcow2\n");
   await box.ok([...options, "create", "G"]);
-  await write(box, "write -P 1 0 64M");
+  await write(box, "write -P 1 0 16M");
   return box;
 }
 

@@ -3,26 +3,22 @@ import { beforeAll, expect, test } from "bun:test";
 import { cpSync, existsSync, lstatSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Guests } from "../guests/build.ts";
-import { guests, until, type Sandbox } from "./harness.ts";
+import { guests, until } from "./harness.ts";
 import {
   configure,
   expectError,
+  installed,
   listing,
   mode,
   names,
   runNumber,
+  sampled,
   smallSandbox,
   startUntil,
   suite,
 } from "./tools.ts";
 
 let iso: Guests;
-
-/** A VM that is installed and has booted from its disk once. */
-async function installed(box: Sandbox, options: readonly string[] = []): Promise<void> {
-  await box.ok([...options, "@create", "G", iso.installerIso, "@run", "@run"]);
-  expect(runNumber(box)).toBe(1);
-}
 
 suite("lifecycle", () => {
   beforeAll(async () => {
@@ -59,21 +55,23 @@ suite("lifecycle", () => {
     expect(box.read(".work/run-vm.sh")).toContain("Привет");
   });
 
-  test.each(["AHCI", "NVME", "SCSI", "VIRT"])("%s: the CD boots once, the disk afterwards", async (bus) => {
-    using box = smallSandbox();
-    await box.ok([`--disks=${bus}=16M`, "create", "G", iso.installerIso]);
-    await box.ok(["run"]);
-    expect(box.console()).toBe("BOOTED FROM CD\nINSTALLED\n");
-    expect(box.read(".work/run-vm.sh")).toContain("-no-reboot");
-    expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(false);
-    await box.ok(["run"]);
-    expect(box.console()).toBe("BOOTED FROM DISK\nRUN 1\n");
-    expect(box.read(".work/run-vm.sh")).not.toMatch(/ide-cd|installer\.iso|-no-reboot/);
-  });
+  test.each(sampled(["VIRT", "AHCI", "NVME", "SCSI"]))(
+    "%s: the CD boots once, the disk afterwards",
+    async (bus) => {
+      using box = smallSandbox();
+      await box.ok([`--disks=${bus}=16M`, "create", "G", iso.installerIso]);
+      await box.ok(["run"]);
+      expect(box.console()).toBe("BOOTED FROM CD\nINSTALLED\n");
+      expect(box.read(".work/run-vm.sh")).toContain("-no-reboot");
+      expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(false);
+      await box.ok(["run"]);
+      expect(box.console()).toBe("BOOTED FROM DISK\nRUN 1\n");
+      expect(box.read(".work/run-vm.sh")).not.toMatch(/ide-cd|installer\.iso|-no-reboot/);
+    },
+  );
 
   test("several disks of different kinds: the first one is booted, all are kept", async () => {
-    using box = smallSandbox();
-    await installed(box, ["--disks=SCSI=16M,AHCI=32M,VIRT=48M,NVME=64M,SCSI=80M,AHCI=96M"]);
+    using box = await installed(["--disks=SCSI=16M,AHCI=32M,VIRT=48M,NVME=64M,SCSI=80M,AHCI=96M"]);
     await box.ok(["@backup", "@destroy", "@run"]);
     expect(runNumber(box)).toBe(2);
     const sizes = await Promise.all(
@@ -86,8 +84,7 @@ suite("lifecycle", () => {
   });
 
   test("the counter on the disk tells which state was restored", async () => {
-    using box = smallSandbox();
-    await installed(box);
+    using box = await installed();
     await box.ok(["@backup", "one", "@run", "@backup", "two", "@run"]);
     expect(runNumber(box)).toBe(3);
     await box.ok(["@restore", "one", "@run"]);
@@ -99,8 +96,7 @@ suite("lifecycle", () => {
   });
 
   test("run without working files restores the last snapshot, and says so", async () => {
-    using box = smallSandbox();
-    await installed(box);
+    using box = await installed();
     await box.ok(["@backup", "@destroy"]);
     expect(names(box.tmp)).toEqual([]);
     const { stderr } = await box.ok([]);
@@ -110,8 +106,7 @@ suite("lifecycle", () => {
   });
 
   test("working files that were cleaned away: run says since when there were some", async () => {
-    using box = smallSandbox();
-    await installed(box);
+    using box = await installed();
     await box.ok(["backup"]);
     const made = lstatSync(box.path(".work")).mtime;
     const workdir = box.work;
@@ -125,7 +120,8 @@ suite("lifecycle", () => {
 
   test("a keep-cd VM has its CD in the drive afterwards, but boots its disk", async () => {
     using box = smallSandbox();
-    await installed(box, ["--keep-cd"]);
+    await box.ok(["--keep-cd", "@create", "G", iso.installerIso, "@run", "@run"]);
+    expect(runNumber(box)).toBe(1);
     expect(box.read(".work/guest.env")).toContain('KEEPCD="1"');
     expect(box.read(".work/run-vm.sh")).toMatch(/installer\.iso/);
     await box.ok(["--no-keep-cd", "run"]);
@@ -134,8 +130,7 @@ suite("lifecycle", () => {
   });
 
   test("an ISO named later is booted once", async () => {
-    using box = smallSandbox();
-    await installed(box);
+    using box = await installed();
     await box.ok(["run", iso.haltIso]);
     expect(box.console()).toBe("BOOTED FROM CD\n");
     await box.ok([iso.haltIso]);
@@ -163,9 +158,8 @@ suite("lifecycle", () => {
   });
 
   test("in place: everything is in HOSTDIR; destroy leaves settings, snapshots and the user's files", async () => {
-    using box = smallSandbox();
+    using box = await installed(["--inplace"]);
     box.write("notes.txt", "mine");
-    await installed(box, ["--inplace"]);
     expect(readlinkSync(box.path(".work"))).toBe(".");
     expect(names(box.tmp)).toEqual([]);
     expect(names(box.host)).toContain("disk-0.img");
@@ -181,8 +175,7 @@ suite("lifecycle", () => {
   });
 
   test("a VM moves between TMPDIR and HOSTDIR by restore", async () => {
-    using box = smallSandbox();
-    await installed(box);
+    using box = await installed();
     await box.ok(["backup"]);
     await box.ok(["--inplace", "restore"]);
     expect(names(box.tmp)).toEqual([]);
@@ -195,9 +188,8 @@ suite("lifecycle", () => {
   });
 
   test("destroy takes the working files only, and warns of what no snapshot holds", async () => {
-    using box = smallSandbox();
+    using box = await installed();
     box.write("notes.txt", "mine");
-    await installed(box);
     await box.ok(["backup"]);
     const kept = listing(box.path("backups"));
     await box.ok(["run"]);
@@ -210,8 +202,7 @@ suite("lifecycle", () => {
   });
 
   test("a batch stops at its first failure", async () => {
-    using box = smallSandbox();
-    await installed(box);
+    using box = await installed();
     const result = await box.vm(["@backup", "A", "@backup", "A", "@destroy"]);
     expectError(result, 73, /A exists already/);
     expect(result.stderr.match(/^\*\*\* Executing command: /gm)).toHaveLength(2);
@@ -264,11 +255,10 @@ suite("lifecycle", () => {
   });
 
   test("README: vm --no-uefi --tmeout=30 @restore S2", async () => {
-    using box = smallSandbox();
-    await installed(box);
-    await box.ok(["@backup", "@run", "@backup", "@run", "@backup", "@run", "@backup"]);
+    using box = await installed();
+    await box.ok(["@backup", "@backup", "@run", "@backup", "@run", "@backup"]);
     await box.ok(["--no-uefi", "--tmeout=30", "@restore", "S2"]);
     await box.ok(["run"]);
-    expect(runNumber(box)).toBe(4);
+    expect(runNumber(box)).toBe(3);
   });
 });

@@ -5,7 +5,16 @@ import { join } from "node:path";
 import { GuestAgent } from "../../src/qmp/agent.ts";
 import { QmpClient } from "../../src/qmp/client.ts";
 import { guests, until, type Running } from "./harness.ts";
-import { configure, expectError, names, rootTest, shell, smallSandbox, suite } from "./tools.ts";
+import {
+  allVariations,
+  configure,
+  expectError,
+  names,
+  rootTest,
+  shell,
+  smallSandbox,
+  suite,
+} from "./tools.ts";
 
 /** qemu-ga of this host with its libraries. */
 const PACK = `
@@ -173,7 +182,7 @@ suite(
     });
 
     test("killed at any moment it leaves the guest as it was, and the next command clears away", async () => {
-      const moments = Number(process.env.LIVE_KILLS ?? 6);
+      const moments = allVariations ? 20 : 2;
       for (let moment = 0; moment < moments; moment++) {
         const format = moment % 2 ? "gz" : "qcow2";
         const running = box.start(["backup", "--rate-limit=20M", `--format=${format}`, "killed"]);

@@ -13,8 +13,8 @@ async function chain(box: Sandbox, all: readonly string[]): Promise<Map<string, 
     await write(
       box,
       `write -P ${at + 2} ${at * 4}M 6M`,
-      `discard ${at * 8 + 32}M 3M`,
-      `write -P ${at + 9} ${100 + at}M 64k`,
+      `discard ${at * 2 + 6}M 1M`,
+      `write -P ${at + 9} ${40 + at}M 64k`,
       "write -P 1 1M 1M",
     );
     await box.ok(["backup", name, `the ${name}`]);
@@ -75,7 +75,7 @@ suite("snapshots rm --merge", () => {
     expect([manifest(box, "B").parent, manifest(box, "D").parent]).toEqual([undefined, "B"]);
     // Behind a backup, which still holds changes only.
     configure(box, "MEMORY=64M\nPORT=\nSNAPSHOT_FORMAT=qcow2\nKEEP_LAST=1\n");
-    await write(box, "write -P 7 90M 1M");
+    await write(box, "write -P 7 50M 1M");
     await box.ok(["backup", "E", "--prune"]);
     was.delete("D");
     was.set("E", await content(box));
@@ -119,7 +119,7 @@ suite("snapshots rm --merge", () => {
     const was = await chain(box, ["A", "B", "C"]);
     let gone = ["A", "B"];
     // Other moments each day; `scripts/soak images` tries many.
-    for (let wait = 40 + (seed % 16) * 10; gone.length > 0 && wait < 6000; wait += 160) {
+    for (let wait = 40 + (seed % 16) * 20; gone.length > 0 && wait < 6000; wait += 320) {
       const child = box.start(["snapshots", "rm", "--merge", ...gone]);
       await Promise.race([Bun.sleep(wait), child.done]);
       child.kill("SIGKILL");

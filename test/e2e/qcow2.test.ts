@@ -22,10 +22,10 @@ suite("qcow2 snapshots", () => {
     using box = await filled();
     await box.ok(["backup"]);
     const first = await content(box);
-    await write(box, "write -P 2 8M 4M", "discard 32M 8M");
+    await write(box, "write -P 2 8M 4M", "discard 13M 2M");
     await box.ok(["backup"]);
     const second = await content(box);
-    await write(box, "write -P 3 200M 1M");
+    await write(box, "write -P 3 50M 1M");
     await box.ok(["backup"]);
     const third = await content(box);
     expect(manifest(box, "S0")).toMatchObject({ format: "qcow2", consistency: "offline" });
@@ -84,7 +84,7 @@ suite("qcow2 snapshots", () => {
     await write(box, "write -P 2 8M 4M");
     await box.ok(["backup", "later"]);
     await box.ok(["restore", "base"]);
-    await write(box, "write -P 5 100M 1M");
+    await write(box, "write -P 5 40M 1M");
     const was = await content(box);
     await box.ok(["backup", "branch"]);
     expect(manifest(box, "branch").parent).toBe("base");
@@ -176,7 +176,7 @@ suite("qcow2 snapshots", () => {
 
   test("its qemu is no guest: the VM counts as off meanwhile, and a killed one is waited for", async () => {
     using box = await filled();
-    const backup = box.start(["backup", "--rate-limit=4M"]);
+    const backup = box.start(["backup", "--rate-limit=1M"]);
     const status = async () => JSON.parse((await box.ok(["status", "--json"])).stdout).state;
     const copy = box.path("backups/.vm-partial-S0/disk-0.qcow2");
     // seen from outside: a probe that opens the disk would take the lock that qemu needs
@@ -207,7 +207,7 @@ suite("qcow2 snapshots", () => {
     await box.ok(["@backup", "@restore"]);
     const disk = join(box.work, DISK);
     const outside = join(box.top, "outside.qcow2");
-    await run(["qemu-img", "create", "-q", "-f", "qcow2", outside, "256M"]);
+    await run(["qemu-img", "create", "-q", "-f", "qcow2", outside, "64M"]);
     await run(["qemu-img", "rebase", "-u", "-F", "qcow2", "-b", outside, disk]);
     expectError(await box.vm(["backup"]), 74, /refusing /);
     await run(["qemu-img", "rebase", "-u", "-F", "qcow2", "-b", ".host/backups/S0/disk-0.qcow2", disk]);

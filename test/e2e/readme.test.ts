@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdirSync, symlinkSync } from "node:fs";
+import { copyFileSync, mkdirSync, symlinkSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
-import { binary, Sandbox } from "./harness.ts";
+import { binary, guests, Sandbox } from "./harness.ts";
 import { playStep, readSteps } from "./readme-session.ts";
 import { suite } from "./tools.ts";
 
-suite("the README's minute", () => {
+suite("the README's sessions", () => {
   let box: Sandbox;
   beforeAll(() => {
     box = new Sandbox();
@@ -15,14 +15,22 @@ suite("the README's minute", () => {
   });
   afterAll(() => box?.[Symbol.dispose]());
 
-  test("prints what it shows", async () => {
-    const env = box.env({ PATH: `${join(box.top, "bin")}:${process.env.PATH}` });
-    const steps = readSteps("minute");
-    expect(steps.length).toBeGreaterThanOrEqual(8);
-    let directory = box.home;
-    for (const step of steps) directory = await playStep(step, directory, env);
-    expect(directory).toBe(join(box.home, "vm/demo"));
-  }, 120_000);
+  test.each([
+    ["minute", "vm/demo", 8],
+    ["tour", "vm/ws10", 8],
+  ])(
+    "%s: prints what it shows",
+    async (mark, last, least) => {
+      copyFileSync((await guests()).installerIso, join(box.home, "install.iso"));
+      const env = box.env({ PATH: `${join(box.top, "bin")}:${process.env.PATH}` });
+      const steps = readSteps(mark);
+      expect(steps.length).toBeGreaterThanOrEqual(least);
+      let directory = box.home;
+      for (const step of steps) directory = await playStep(step, directory, env);
+      expect(directory).toBe(join(box.home, last));
+    },
+    120_000,
+  );
 });
 
 test("the help names every option", async () => {

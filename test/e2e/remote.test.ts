@@ -54,7 +54,7 @@ function setUp(box: Sandbox, place: string): void {
   writeFileSync(join(box.home, "password"), PASSWORD, { mode: 0o600 });
   configure(
     box,
-    `MEMORY=64M\nPORT=\nDISKS=(VIRT=256M)\nSNAPSHOT_FORMAT=qcow2\nSNAPSHOT_REPO='${place}'\nSNAPSHOT_PASSWORD_FILE='${box.home}/password'\n`,
+    `MEMORY=64M\nPORT=\nDISKS=(VIRT=64M)\nSNAPSHOT_FORMAT=qcow2\nSNAPSHOT_REPO='${place}'\nSNAPSHOT_PASSWORD_FILE='${box.home}/password'\n`,
   );
 }
 
@@ -222,7 +222,7 @@ suite(
 
       // A VM's own settings say nothing of where its data goes.
       writeFileSync(box.path("guest.env"), "SNAPSHOT_REPO=/srv/other\n");
-      configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=256M)\nSNAPSHOT_FORMAT=qcow2\n");
+      configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=64M)\nSNAPSHOT_FORMAT=qcow2\n");
       expectError(await box.vm(["snapshots", "--remote"]), 78, /no repository is set/);
       setUp(box, join(box.top, "nowhere"));
       expectError(await box.vm(["snapshots", "--remote"]), 66, /there is no repository at/);

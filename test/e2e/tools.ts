@@ -47,15 +47,36 @@ export function suite(title: string, body: () => void, more: readonly string[] =
   else describe.skip(`${title} (${reason})`, body);
 }
 
-/** Another one for each day; FAULTS_SEED repeats a day, or takes it before its turn. */
-export const seed = Number(process.env.FAULTS_SEED ?? Math.floor(Date.now() / 86_400_000));
+/** Every variation is tested instead of a sample: `scripts/soak --only=tests` sets it. */
+export const allVariations: boolean = process.env.VM_TEST_ALL === "1";
 
-/** A test that takes long, and has its turn every other day. */
-export const byTurns = (turn: 0 | 1): typeof test | typeof test.skip =>
-  seed % 2 === turn ? test : test.skip;
+/** Which sample is taken: another one each day; VM_TEST_SEED repeats a day, or takes it before its turn. */
+export const seed = Number(process.env.VM_TEST_SEED ?? Math.floor(Date.now() / 86_400_000));
 
-/** A test that only root can make; skipped elsewhere. */
-export const rootTest = isRoot ? test : test.skip;
+/**
+ * The variations that this run tests.
+ * @param always how many of the first ones, the most telling, are in every sample
+ * @param more how many of the others are, in turn
+ */
+export function sampled<T>(variations: readonly T[], always = 1, more = 1): T[] {
+  if (allVariations) return [...variations];
+  const rest = variations.slice(always);
+  const turns = Math.min(more, rest.length);
+  const chosen = Array.from({ length: turns }, (_, index) => rest[(seed * turns + index) % rest.length]!);
+  return [...variations.slice(0, always), ...chosen];
+}
+
+/** Tests that are variations of one. */
+export const testSampled = (variations: Record<string, () => unknown>, always: number, more: number): void =>
+  test.each(sampled(Object.entries(variations), always, more))("%s", async (_title, body) => {
+    await body();
+  });
+
+/** Is it the turn of a test that takes long, on one of so many days? */
+export const isTurn = (turn: number, days = 2): boolean => allVariations || seed % days === turn;
+
+/** A test that only root can make. Elsewhere it is skipped; under CI it fails. */
+export const rootTest = isRoot || process.env.CI === "true" ? test : test.skip;
 
 /** A sandbox whose VMs are small and have no display: what most tests want. */
 export function smallSandbox(hostName?: string): Sandbox {

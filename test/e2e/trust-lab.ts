@@ -14,11 +14,7 @@ import {
 import { join } from "node:path";
 import type { UnixSocketListener } from "bun";
 import { binary, Sandbox } from "./harness.ts";
-import { listing } from "./tools.ts";
-
-/** Everything, instead of a sample. */
-export const all: boolean = process.env.TRUST === "all";
-export const seed: number = Number(process.env.TRUST_SEED ?? Math.floor(Math.random() * 1e9));
+import { listing, seed } from "./tools.ts";
 
 /** Commands that read a directory as data, whosever it is. */
 export const READING: readonly string[] = [

@@ -3,9 +3,9 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { execFileSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { configure, suite } from "./tools.ts";
+import { allVariations, configure, seed, suite } from "./tools.ts";
 import { CARRIERS } from "./trust-carriers.ts";
-import { all, random, READING, seed, TrustLab } from "./trust-lab.ts";
+import { random, READING, TrustLab } from "./trust-lab.ts";
 
 /** Of the carriers within a snapshot a sample has so many. */
 const SAMPLE = 2;
@@ -16,10 +16,10 @@ const FETCHED = CARRIERS.filter(
     !name.startsWith("a deep tree"),
 )
   .toSorted((a, b) => random(a.name)() - random(b.name)())
-  .slice(0, all ? Number.POSITIVE_INFINITY : SAMPLE);
+  .slice(0, allVariations ? Number.POSITIVE_INFINITY : SAMPLE);
 
 suite(
-  `snapshots of others (TRUST_SEED=${seed})`,
+  `snapshots of others (VM_TEST_SEED=${seed})`,
   () => {
     let lab: TrustLab;
     let host: string;
@@ -83,12 +83,12 @@ suite(
         execFileSync("rm", ["-rf", join(lab.box.home, "vm")]);
         mkdirSync(dir, { recursive: true, mode: 0o700 });
         const wrong = await lab.tryCommand("restore S0 --from-remote", dir);
-        const reading = all ? READING : [READING[Math.floor(next() * READING.length)]!];
+        const reading = allVariations ? READING : [READING[Math.floor(next() * READING.length)]!];
         for (const command of ["snapshots --remote", ...reading, "restore", "destroy"])
           wrong.push(...(await lab.tryCommand(command, dir)));
         expect(wrong).toEqual([]);
       },
-      all ? 600_000 : 240_000,
+      allVariations ? 600_000 : 240_000,
     );
 
     /** An empty directory of the VM's name, and a repository that holds the VM's S0. */

@@ -5,7 +5,17 @@ import { join } from "node:path";
 import type { Guests } from "../guests/build.ts";
 import { holdsText, withBootEntry } from "../guests/efi-variables.ts";
 import { guests, type Sandbox } from "./harness.ts";
-import { configure, expectError, mode, runNumber, sha256, shell, smallSandbox, suite } from "./tools.ts";
+import {
+  configure,
+  expectError,
+  mode,
+  runNumber,
+  sampled,
+  sha256,
+  shell,
+  smallSandbox,
+  suite,
+} from "./tools.ts";
 
 /** Debian's firmware of 2 MiB, which the earlier program used: its variables have 128 KiB. */
 const SMALL = { code: "/usr/share/OVMF/OVMF_CODE.fd", vars: "/usr/share/OVMF/OVMF_VARS.fd" };
@@ -48,13 +58,16 @@ suite("UEFI", () => {
     expect(box.console()).toContain("BOOTED FROM DISK");
   });
 
-  test.each(["AHCI", "NVME", "SCSI", "VIRT"])("%s: boots a disk attached with --image", async (bus) => {
-    using box = uefiSandbox();
-    await Bun.$`cp ${iso.efiDisk} ${box.path("efi disk,1.img")}`;
-    await box.ok(["--disks=", "create", "E"]);
-    await box.ok([`--image=${bus}=raw=efi disk,1.img`, "run"]);
-    expect(box.console()).toContain("BOOTED FROM DISK");
-  });
+  test.each(sampled(["AHCI", "NVME", "SCSI", "VIRT"], 0))(
+    "%s: boots a disk attached with --image",
+    async (bus) => {
+      using box = uefiSandbox();
+      await Bun.$`cp ${iso.efiDisk} ${box.path("efi disk,1.img")}`;
+      await box.ok(["--disks=", "create", "E"]);
+      await box.ok([`--image=${bus}=raw=efi disk,1.img`, "run"]);
+      expect(box.console()).toContain("BOOTED FROM DISK");
+    },
+  );
 
   test("a UEFI VM boots by BIOS with --no-uefi, and the other way round", async () => {
     using box = uefiSandbox();

@@ -199,7 +199,7 @@ suite("bad input", () => {
 
     test("run --wait=ssh without a forward to the guest's SSH starts nothing (64)", async () => {
       const line = ["run", "--detach", "--wait=ssh"];
-      const { stderr } = await refused(line, 64, /no port of this host leads/, {}, makeAndBackUp);
+      const { stderr } = await refused(line, 64, /no port of this host is forwarded/, {}, makeAndBackUp);
       expect(stderr).toContain("vm run --detach --ssh --wait=ssh\n");
     });
 

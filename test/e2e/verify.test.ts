@@ -292,7 +292,7 @@ suite(
               symlinkSync(`../good/${disk}`, join(dir, disk));
             }, /no regular file/),
           "a disk too many": () =>
-            spoilt((dir) => cpSync(join(dir, disk), join(dir, disk.replace("1", "2"))), /none of its files/),
+            spoilt((dir) => cpSync(join(dir, disk), join(dir, disk.replace("1", "2"))), /not one of its files/),
           "settings too many": () =>
             spoilt(
               (dir) => writeFileSync(join(dir, "vm.defaults"), "-snapshot\n"),
@@ -419,7 +419,7 @@ suite(
       writeFileSync(path, good.subarray(0, good.length - 20));
       await bad(box, "S0", /not an intact gzip file/);
       rmSync(path);
-      await bad(box, "S0", /disk-1\.img, which guest\.env names/);
+      await bad(box, "S0", /disk-1\.img, named in guest\.env/);
       rmSync(join(dir, "guest.env"));
       await bad(box, "S0", /guest\.env is missing/);
     });
@@ -501,12 +501,12 @@ suite(
               [`json:{"driver":"null-co"}`, "qcow2"],
             ].map(([backing, format]) => [
               `a backing file ${backing}`,
-              () => spoilt((dir) => rebase(dir, backing!, format), /builds on .* instead of/),
+              () => spoilt((dir) => rebase(dir, backing!, format), /refers to .* instead of/),
             ]),
           ),
           "a backing file of another format": () =>
-            spoilt((dir) => rebase(dir, "../b:é x/disk-0.qcow2", "raw"), /for raw/),
-          "no backing file": () => spoilt((dir) => rebase(dir, ""), /does not (build|depend) on/),
+            spoilt((dir) => rebase(dir, "../b:é x/disk-0.qcow2", "raw"), /of format raw/),
+          "no backing file": () => spoilt((dir) => rebase(dir, ""), /has no backing file in its parent/),
           "a parent that is no name": () => spoilt(() => {}, /no snapshot's name/, "../b:é x"),
           "another size than the parent's": () =>
             spoilt((dir) => shell("qemu-img resize -q disk-0.qcow2 32M", dir), /instead of 16777216|one of/),
@@ -526,7 +526,7 @@ suite(
                   "printf '\\377\\377' | dd of=disk-0.qcow2 bs=1 seek=196614 conv=notrunc status=none",
                   dir,
                 ),
-              /corrupt inside|no qcow2/,
+              /is corrupt|not a readable qcow2/,
             ),
         },
         1,

@@ -1,4 +1,4 @@
-/** Which VM a directory holds, here and in a restic repository. */
+/** The identity of a VM, on this host and in a restic repository. */
 import { expect, test } from "bun:test";
 import { chmodSync, cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -14,7 +14,7 @@ const identity = async (box: Sandbox, cwd = box.host) =>
   };
 
 suite("the identity of a VM", () => {
-  test("is made with it, stands in its snapshots, and outlives a move, a restore and destroy", async () => {
+  test("is created with it, recorded in its snapshots, and kept by a move, a restore and destroy", async () => {
     using box = smallSandbox();
     expectError(await box.vm(["identity"]), 66, /no VM in/);
     await box.ok(["create", "G"]);
@@ -29,7 +29,7 @@ suite("the identity of a VM", () => {
     const there: RunOptions = { cwd: moved };
     await box.ok(["backup"], there);
     await box.ok(["destroy"], there);
-    // Of another VM: its settings come back, its identity does not.
+    // Of another VM: its settings are restored, its identity is not.
     const env = join(moved, "backups/S0/guest.env");
     writeFileSync(env, readFileSync(env, "utf8").replace(uuid!, crypto.randomUUID()));
     await Bun.$`sha256sum disk* guest.env DESCRIPTION TS manifest.json > SHA256SUMS`
@@ -40,7 +40,7 @@ suite("the identity of a VM", () => {
     expect(uuidIn(join(moved, ".work/guest.env"))).toBe(uuid!);
   }, 100_000);
 
-  test("an older VM gets it with its first change, here and in HOSTDIR; looking makes none", async () => {
+  test("a VM of an older version gets it with its first change, here and in HOSTDIR; reading creates none", async () => {
     using box = smallSandbox();
     await box.ok(["create", "G", "@backup"]);
     for (const name of ["guest.env", ".work/guest.env"])
@@ -50,11 +50,11 @@ suite("the identity of a VM", () => {
     await box.ok(["backup"]);
     const { uuid } = await identity(box);
     expect([uuidIn(box.path("guest.env")), uuidIn(box.path(".work/guest.env"))]).toEqual([uuid!, uuid!]);
-    // What users write into all VMs' settings is no identity.
+    // A UUID in the user's settings is not an identity.
     expect(JSON.parse(box.read("backups/S1/manifest.json")).vm).toBe(uuid);
   }, 100_000);
 
-  test("a copy beside the original is noticed, and renewed", async () => {
+  test("warns of a copy beside the original, until it is renewed", async () => {
     using box = smallSandbox();
     await box.ok(["--inplace", "create", "G", "@backup"]);
     const copy = join(box.top, "copy");
@@ -73,7 +73,7 @@ suite("the identity of a VM", () => {
   }, 100_000);
 });
 
-/** Settings of a repository that restic has made; its password is in a file. */
+/** Settings of a restic repository, whose password is in a file. */
 async function withRepository(box: Sandbox): Promise<(...words: string[]) => Promise<string>> {
   const password = join(box.home, "password");
   const place = join(box.top, "repo");
@@ -106,7 +106,7 @@ const remoteNames = async (box: Sandbox, cwd = box.host): Promise<string[]> =>
 suite(
   "the identity of a VM in a repository",
   () => {
-    test("namesakes keep apart: prune and restore take no other VM's; a move keeps what was pushed", async () => {
+    test("separates VMs of one name: prune and restore touch no other VM's; a move keeps pushed snapshots", async () => {
       using box = smallSandbox("web");
       await withRepository(box);
       await box.ok(["create", "A"]);
@@ -146,7 +146,7 @@ suite(
       await box.ok(["restore", "A1", "--from-remote"], { cwd: moved });
     }, 200_000);
 
-    test("what an older version pushed is listed, not guessed, and becomes the VM's when it is pushed again", async () => {
+    test("snapshots of an older version are listed, not guessed, and tagged when pushed again", async () => {
       using box = smallSandbox("web");
       const restic = await withRepository(box);
       await box.ok(["create", "A", "@backup", "old"]);
@@ -183,10 +183,10 @@ suite(
       expect(await remote(box)).toMatchObject([{ name: "old", uuid: (await identity(box)).uuid }]);
     }, 200_000);
 
-    test("the hour that comes twice: pushed once, and the newest is the one made last", async () => {
+    test("the repeated hour: pushed once, and the newest is the last created one", async () => {
       using box = smallSandbox("web");
       await withRepository(box);
-      // restic is told, and tells, UTC: where it has no zone data a local time would be hours off.
+      // restic gets and prints UTC: without zone data a local time would be hours off.
       const zones = join(box.top, "zones");
       const wrapper = join(box.top, "bin/restic");
       mkdirSync(dirname(wrapper));
@@ -215,7 +215,7 @@ suite(
       expect((await box.ok(["restore", "--from-remote"], { cwd: empty })).stderr).toContain("fetching N3,");
     }, 200_000);
 
-    test("a repository is data: only the wanted snapshot and its parents are taken, plain and small", async () => {
+    test("a repository is untrusted: fetches only the wanted snapshot and its parents, regular and small files", async () => {
       using box = smallSandbox("web");
       const restic = await withRepository(box);
       await box.ok(["create", "A", "@backup", "S0"]);

@@ -1,24 +1,24 @@
-/** What takes long is told on stderr, where no terminal is, too: soon, and what is waited for. */
+/** Long work is reported on stderr, with what it waits for, even without a terminal. */
 import { expect, test } from "bun:test";
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Sandbox, until } from "./harness.ts";
 import { configure, suite } from "./tools.ts";
 
-/** Seconds from the start until a line like this stands on stderr. */
+/** Seconds from the start until such a line is on stderr. */
 async function secondsUntil(child: ReturnType<Sandbox["start"]>, line: RegExp): Promise<number> {
   const started = performance.now();
   await until(`${line} on stderr`, () => line.test(child.stderr()), 20);
   return (performance.now() - started) / 1000;
 }
 
-/** A busy machine may take long to start a program: the limit of 2 s is the unit test's. */
+/** A busy machine may take long to start a program: the unit test checks the limit of 2 s. */
 const SOON_SECONDS = 10;
 
 suite(
   "long work",
   () => {
-    test("a program that hangs is named with its pid; --quiet says nothing", async () => {
+    test("names a program that hangs, with its pid; prints nothing with --quiet", async () => {
       using box = new Sandbox();
       configure(box, "DISKS=(VIRT=1M)\nPORT=\n");
       await box.ok(["create", "G"]);
@@ -42,7 +42,7 @@ suite(
       await quiet.done;
     });
 
-    test("a lock that is waited for is named with its holder", async () => {
+    test("names the process that holds an awaited lock", async () => {
       using box = new Sandbox();
       configure(box, "DISKS=(VIRT=1M)\nPORT=\n");
       await box.ok(["@create", "G", "@backup"]);

@@ -1,4 +1,4 @@
-/** A snapshot is good or it is none: damaged disks, settings and parents. No guest runs. */
+/** Damaged disks, settings and parents of snapshots. No guest runs. */
 import { expect, test } from "bun:test";
 import {
   copyFileSync,
@@ -34,7 +34,7 @@ const flip = (path: string, at: number): void => {
 };
 
 suite(
-  "a snapshot is good or it is none:",
+  "snapshots are complete or absent:",
   () => {
     test.each<[what: string, harm: string, why: RegExp, formats?: string[]]>([
       ["missing", "rm disk-0.img", /cannot back up: all disks in .* are gone/, ["gz", "qcow2"]],
@@ -58,7 +58,7 @@ suite(
       ["empty", ": > disk-0.img", /no qcow2 header/],
       ["a named pipe", "rm disk-0.img; mkfifo disk-0.img", /it is a named pipe/],
     ])(
-      "a working disk that is %s is not backed up, and nothing good is removed for it (74)",
+      "does not back up a working disk that is %s, and removes no good snapshot for it (74)",
       async (_what, harm, why, formats = ["gz"]) => {
         for (const format of formats) {
           using box = await withGood(format);
@@ -72,7 +72,7 @@ suite(
       },
     );
 
-    test("a damaged or future snapshot takes no good one's place", async () => {
+    test("a damaged or future snapshot does not count for a rule", async () => {
       using box = await withGood("gz");
       await box.ok(["@backup", "bad1", "@backup", "bad2"]);
       flip(box.path("backups/bad1/guest.env"), 40);
@@ -85,7 +85,7 @@ suite(
     });
 
     test.each(["gz", "qcow2"] as const)(
-      "restore checks all small files before anything is replaced: %s",
+      "restore checks all small files before any change: %s",
       async (format) => {
         using box = await withGood(format, "DISKS=(VIRT=16M)");
         writeFileSync(join(box.work, "vm-seed.img"), "seed");
@@ -103,14 +103,14 @@ suite(
       },
     );
 
-    test("settings that are good by their checksum are restored, with a warning; run says 78", async () => {
+    test("restores settings that match their checksum, with a warning; run fails (78)", async () => {
       using box = await withGood("gz");
       const path = box.path("backups/good1/guest.env");
       writeFileSync(path, `${readFileSync(path, "utf8")}[ -e /x ] && MEMORY=1G\n`);
       await shell("sha256sum $(awk '{print $2}' SHA256SUMS) > S; mv S SHA256SUMS", box.path("backups/good1"));
       expect((await box.ok(["restore", "good1"])).stderr).toMatch(/warning: .*guest\.env:\d+: .*NAME=value/);
       expectError(await box.vm(["run"]), 78, /guest\.env:\d+/);
-      // Settings that cannot be read prevent neither a restore nor destroy.
+      // Unreadable settings prevent neither a restore nor destroy.
       await box.ok(["verify", "good2"]);
       await box.ok(["restore", "good2"]);
       writeFileSync(join(box.work, "guest.env"), 'IMAGES=("');
@@ -121,7 +121,7 @@ suite(
       ["0 bytes", ""],
       ["NULs", "\0\0\0\0"],
       ["no IMAGES", "MEMORY=64M\n"],
-    ])("a guest.env of %s is an error (78), and its hint mends it", async (_what, text) => {
+    ])("a guest.env of %s is an error (78), and its hint repairs it", async (_what, text) => {
       using box = await withGood("gz");
       writeFileSync(join(box.work, "guest.env"), text);
       for (const command of ["backup", "run"])
@@ -132,7 +132,7 @@ suite(
       await box.ok(["backup"]);
     });
 
-    test("another VM's snapshot in the parent's place is noticed by each command that would use it (74)", async () => {
+    test("every command that needs the parent detects another VM's snapshot in its place (74)", async () => {
       using box = await withGood("qcow2");
       using other = await withGood("qcow2");
       expect(JSON.parse(box.read("backups/good2/manifest.json"))).toMatchObject({
@@ -155,14 +155,14 @@ suite(
       rmSync(box.path("backups/good1"), { recursive: true });
       renameSync(box.path("aside"), box.path("backups/good1"));
       await box.ok(["verify", "--all"]);
-      // The working disk notes which snapshot it is an overlay of.
+      // The working disk records the snapshot it is an overlay on.
       renameSync(box.path("backups/good2"), box.path("aside"));
       cpSync(other.path("backups/good2"), box.path("backups/good2"), { recursive: true });
       for (const command of ["backup", "run"])
         expectError(await box.vm([command]), 74, /good2, backing file of the disk .*, is another snapshot/);
     });
 
-    test("a merge keeps what was noted of the heir valid", async () => {
+    test("a merge keeps records of the child valid", async () => {
       using box = await withGood("qcow2");
       await box.ok(["backup", "good3"]);
       await box.ok(["restore", "good2"]);
@@ -178,7 +178,7 @@ suite(
       await box.ok(["@verify", "--all", "@backup"]);
     });
 
-    test("a snapshot of an earlier version is readable, and known by name only", async () => {
+    test("a snapshot of an earlier version is readable, and identified by name only", async () => {
       using box = await withGood("qcow2");
       const {
         parentId: _id,
@@ -194,7 +194,7 @@ suite(
       await box.ok(["restore", "good2"]);
     });
 
-    test("what has no snapshot's form in backups is none", async () => {
+    test("ignores other directories in backups", async () => {
       using box = await withGood("gz");
       mkdirSync(box.path("backups/lost+found"), { mode: 0o700 });
       mkdirSync(box.path("backups/notes"));
@@ -210,7 +210,7 @@ suite(
       expect(names(box.path("backups"))).toEqual(["LAST", "good2", "lost+found", "notes"]);
     });
 
-    test("backups that are not mounted: each command says so (74), none says that there are no snapshots", async () => {
+    test("unmounted backups: every command reports it (74), none that there are no snapshots", async () => {
       using box = await withGood("gz");
       renameSync(box.path("backups"), join(box.top, "disk"));
       symlinkSync(join(box.top, "disk"), box.path("backups"));
@@ -233,7 +233,7 @@ suite(
       expect(readlinkSync(box.path("backups"))).toBe(join(box.top, "disk"));
     });
 
-    test("internal snapshots that a backup does not hold are said", async () => {
+    test("warns of internal snapshots that a backup does not include", async () => {
       using box = smallSandbox();
       await box.ok(["create", "G"]);
       await shell("qemu-img snapshot -c one disk-0.img && qemu-img snapshot -c two disk-0.img", box.work);
@@ -249,7 +249,7 @@ suite(
       );
     });
 
-    test("named pipes, devices and links in a snapshot are named, and nothing waits for them", async () => {
+    test("names named pipes, devices and symlinks in a snapshot, without waiting for them", async () => {
       using box = await withGood("gz");
       await box.ok(["backup", "good3"]);
       const seconds = { timeoutSeconds: 60 };
@@ -288,7 +288,7 @@ suite(
       expect(existsSync(box.path("backups/good2"))).toBe(true);
     });
 
-    test("a huge disk that is almost empty costs what is in it", async () => {
+    test("a huge, almost empty disk costs only its data", async () => {
       using box = smallSandbox();
       configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=128G)\n");
       await box.ok(["create", "G"]);

@@ -30,7 +30,7 @@ function uefiSandbox(): Sandbox {
   return box;
 }
 
-/** Puts the bootable UEFI disk in the place of the VM's own. */
+/** Replaces the VM's disk by the bootable UEFI disk. */
 async function installEfiDisk(box: Sandbox): Promise<void> {
   rmSync(box.path(".work/disk-0.img"));
   await Bun.$`qemu-img convert -f raw -O qcow2 ${iso.efiDisk} ${box.path(".work/disk-0.img")}`.quiet();
@@ -41,7 +41,7 @@ suite("UEFI", () => {
     iso = await guests();
   });
 
-  test("the CD boots once, the disk afterwards; NVRAM is kept in the snapshot", async () => {
+  test("the CD boots once, the disk afterwards; the snapshot has the NVRAM", async () => {
     using box = uefiSandbox();
     await box.ok(["@create", "E", iso.efiIso, "@run"]);
     expect(box.console()).toContain("BOOTED FROM CD");
@@ -69,7 +69,7 @@ suite("UEFI", () => {
     },
   );
 
-  test("a UEFI VM boots by BIOS with --no-uefi, and the other way round", async () => {
+  test("a UEFI VM boots by BIOS with --no-uefi, and vice versa", async () => {
     using box = uefiSandbox();
     await box.ok(["@create", "E", iso.installerIso]);
     await box.ok(["--no-uefi", "@run", "@run"]);
@@ -84,7 +84,7 @@ suite("UEFI", () => {
     expect(mode(bios.path(".work/efivars.bin"))).toBe("600");
   });
 
-  test("a snapshot of the earlier program boots by its own NVRAM entry, here and there", async () => {
+  test("a snapshot of the earlier program boots by its own NVRAM entry, in both programs", async () => {
     using box = uefiSandbox();
     const old = box.path("backups/S0");
     await makeEarlierSnapshot(old);
@@ -100,7 +100,7 @@ suite("UEFI", () => {
     expect(await bootEarlier(box, "S1")).toContain("BOOTED FROM DISK");
   });
 
-  test("variables for which there is no firmware: run is refused (69), and says what to do", async () => {
+  test("variables without a firmware: run fails (69), with a hint", async () => {
     using box = uefiSandbox();
     await box.ok(["create", "E"]);
     const variables = join(box.work, "efivars.bin");
@@ -114,7 +114,7 @@ suite("UEFI", () => {
   });
 });
 
-/** A snapshot as the earlier program made it, of a disk that boots by an entry in the variables and in no other way. */
+/** A snapshot of the earlier program, of a disk that boots only by an entry in the variables. */
 async function makeEarlierSnapshot(dir: string): Promise<void> {
   mkdirSync(dir, { recursive: true });
   const disk = join(dir, "disk.raw");
@@ -139,7 +139,7 @@ async function makeEarlierSnapshot(dir: string): Promise<void> {
   writeFileSync(join(dir, "DESCRIPTION"), "");
 }
 
-/** Unpacks a snapshot and boots it as the earlier program does. @returns what came from the serial line */
+/** Unpacks a snapshot and boots it like the earlier program. @returns the output of the serial line */
 async function bootEarlier(box: Sandbox, name: string): Promise<string> {
   const dir = box.path("by-hand");
   mkdirSync(dir);

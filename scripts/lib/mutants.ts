@@ -34,7 +34,12 @@ export const MUTANTS: readonly Mutant[] = [
     "(!clean && status !== 0)",
     "commands/job.test.ts:killed after a successful job",
   ),
-  mutant("job/run.ts", 'control.send("stop");\n    // Said', "// Said", "commands/job.test.ts:the time for"),
+  mutant(
+    "job/run.ts",
+    'control.send("stop");\n    // The runner',
+    "// The runner",
+    "commands/job.test.ts:the time for",
+  ),
   mutant(
     "job/run.ts",
     "updateMark(work.dir, { lastRun: work.mark.lastRun });",

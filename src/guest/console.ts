@@ -9,7 +9,7 @@ import { signalError, takeSignals, throwIfInterrupted } from "../process/signals
 import { writeOutput } from "../process/stdout.ts";
 import { rawTerminal, releaseStdin } from "../process/terminal.ts";
 import { withSocketAddress } from "../process/unix-socket.ts";
-import { findLine } from "../qmp/chardev.ts";
+import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { withLive } from "../vm/running.ts";
@@ -32,7 +32,7 @@ const DELIVERY_MS = 5000;
  */
 export async function openConsole(context: Context): Promise<void> {
   const { work, name } = await withLive(context, "open the console", async ({ vm, work: present, qmp }) => {
-    if ((await findLine(qmp, WORK.console))?.taken)
+    if ((await findChardev(qmp, WORK.console))?.connected)
       throw new VmError("busy", "cannot open the console: another process is connected to it", {
         hint: `watch its output: ${commandLine("console", "--log", "--follow")}`,
       });

@@ -8,8 +8,8 @@ import { log } from "../lib/log.ts";
 import { signalError, takeSignals } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
 import { readStdin, writeErrorOutput } from "../process/terminal.ts";
-import { AgentError, AgentSilence, GuestAgent } from "../qmp/agent.ts";
-import { findLine } from "../qmp/chardev.ts";
+import { AgentError, AgentTimeout, GuestAgent } from "../qmp/agent.ts";
+import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { withLive } from "../vm/running.ts";
@@ -48,9 +48,9 @@ export async function execInGuest(context: Context, argv: readonly string[]): Pr
   const stop = new AbortController();
   using _taken = takeSignals((signal) => stop.abort(signalError(signal)));
   const { work, taken, timeout } = await withLive(context, "run a program in the guest", async (live) => {
-    const line = await findLine(live.qmp, WORK.agent);
+    const line = await findChardev(live.qmp, WORK.agent);
     if (!line?.guestOpen) throw noAgent(context, line !== undefined);
-    return { work: live.work, taken: line.taken, timeout: live.vm.settings.TIMEOUT };
+    return { work: live.work, taken: line.connected, timeout: live.vm.settings.TIMEOUT };
   });
   const input = await readInput(stop.signal);
   const timer =
@@ -67,7 +67,7 @@ export async function execInGuest(context: Context, argv: readonly string[]): Pr
     );
     await printOutcome(argv[0]!, result);
   } catch (error) {
-    if (!(error instanceof AgentSilence)) throw error;
+    if (!(error instanceof AgentTimeout)) throw error;
     throw taken ? lineTaken() : noAgent(context, true);
   } finally {
     clearTimeout(timer);

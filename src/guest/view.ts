@@ -6,7 +6,7 @@ import { log } from "../lib/log.ts";
 import { plain } from "../lib/text.ts";
 import type { SharedDisplay } from "../machine/types.ts";
 import { exec, findProgram } from "../process/exec.ts";
-import { findShownScreen } from "../qmp/screen.ts";
+import { queryDisplay } from "../qmp/screen.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
@@ -41,7 +41,7 @@ export async function viewVm(context: Context): Promise<void> {
 
 /** The display of the running qemu, which may differ from the settings. */
 async function findDisplay({ vm, work, qmp }: Live): Promise<SharedDisplay & { file: string }> {
-  const { kind, at, asksPassword, encrypted } = (await findShownScreen(qmp)) ?? {};
+  const { kind, at, asksPassword, encrypted } = (await queryDisplay(qmp)) ?? {};
   if (!kind || !at)
     throw new VmError("unavailable", "cannot view: the VM runs without a display", {
       hint: `save its screen instead: ${commandLine("screenshot")}\nset PORT and DISPLAY_PROTOCOL for a display`,

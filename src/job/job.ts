@@ -32,10 +32,10 @@ import { findRescue, resolveRescueMachine } from "./rescue-machine.ts";
 import { JobLogWriter } from "./output.ts";
 import { runRescue } from "./run.ts";
 
-/** Where the rescue has the share `out`. [compat] */
+/** [compat] Mount point of the share `out` in the rescue. */
 const OUTDIR = "/tmp/.out";
 
-/** A job failed; its status is the program's. */
+/** A job failed; this program exits with its status. */
 class JobError extends VmError {
   constructor(
     message: string,
@@ -48,15 +48,15 @@ class JobError extends VmError {
 
 /**
  * Runs a job: `.pre` on the host, `.job` in the rescue with the guest's disks, `.post` on the host.
- * @throws the job's own status when it fails; 124 on a time limit; 74 when the rescue dies
+ * @throws the job's own status if it fails; 124 on a time limit; 74 if the rescue exits without a status
  */
 export async function jobVm(context: Context, name: string): Promise<void> {
   await withVm(context, `run the job ${name}`, async (found) => {
     const work = requireWork(found, `run the job ${name}`);
     await refuseRunning(work, `run the job ${name}`);
     const vm = await ensureRescue(context, found);
-    const ours = vm.origins.LIBEXEC.kind === "default" && context.libexecInstalled !== true;
-    using libexec = ours ? unpackLibexec(vm.settings.LIBEXEC, context.tmpdir) : undefined;
+    const builtIn = vm.origins.LIBEXEC.kind === "default" && context.libexecInstalled !== true;
+    using libexec = builtIn ? unpackLibexec(vm.settings.LIBEXEC, context.tmpdir) : undefined;
     const places = {
       hostdir: vm.hostdir,
       profiles: vm.settings.PROFILES,
@@ -64,7 +64,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
     };
     const job = findJob(name, places);
     const media = new Media(context, vm);
-    // What is missing is told before any hook runs.
+    // Missing files are reported before any hook runs.
     const rescue = await findRescue(context, vm, media);
     const capabilities = await probeQemu(ARCH[rescue.settings.QEMUARCH].binary, context.cacheDirectory);
     if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
@@ -90,13 +90,13 @@ export async function jobVm(context: Context, name: string): Promise<void> {
         throw new JobError(
           `the job ${name} failed with status ${status}`,
           status,
-          `its log is kept in ${join(work.dir, WORK.out, JOB.log)}`,
+          `see its log: ${join(work.dir, WORK.out, JOB.log)}`,
         );
       if (job.post !== undefined) await runHook(job.post, vm.hostdir, variables, vm.userShell);
-      log.success(`the job ${name} is done`);
+      log.success(`the job ${name} succeeded`);
       if (jobLog.failure)
         throw new VmError("io", jobLog.failure.message, {
-          hint: `the job's log is kept in ${join(work.dir, WORK.out, JOB.log)}`,
+          hint: `see the job's log: ${join(work.dir, WORK.out, JOB.log)}`,
         });
     } finally {
       remove(join(work.dir, WORK.in));
@@ -112,17 +112,19 @@ function emptyShares(work: Workdir): void {
   }
 }
 
-/** [compat] `.post` finds what the job has made in `.out`: modes and symlinks. */
+/** [compat] `.post` finds the job's files in `.out`, with their modes and symlinks. */
 function restoreOutput(work: Workdir): void {
   const out = join(work.dir, WORK.out);
   const outside = restoreMappedFiles(out, callerUmask(), OUTDIR, Object.values(JOB));
   if (outside.length === 0) return;
   const some = outside.slice(0, 3).map(plain).join(", ");
   const further = outside.length > 3 ? ` and ${outside.length - 3} more` : "";
-  log.warn(`symlinks that point outside ${out} are kept as files that hold their target: ${some}${further}`);
+  log.warn(
+    `symlinks that point outside ${out} are kept as regular files with the target as content: ${some}${further}`,
+  );
 }
 
-/** The job goes where the rescue sees it, unless `.pre` has put one there. */
+/** Copies the job to `.in`, unless `.pre` has put one there. */
 function stageScript(job: Job, work: Workdir): void {
   const target = join(work.dir, WORK.in, JOB.script);
   if (lstatOf(target)) {
@@ -135,10 +137,10 @@ function stageScript(job: Job, work: Workdir): void {
   } catch (error) {
     throw fileError(`cannot read the job ${job.script}`, error);
   }
-  throw new VmError("noInput", `the job ${job.script} is gone`);
+  throw new VmError("noInput", `cannot read the job ${job.script}: it has been removed`);
 }
 
-/** [compat] What hooks see: every setting, and facts of this VM. */
+/** [compat] Shell variables of the hooks: every setting, and facts of this VM. */
 async function hookVariables(
   context: Context,
   vm: Vm,
@@ -153,7 +155,7 @@ async function hookVariables(
     origins[name].kind === "option" ? [raw[name]].flat()[0]! : "";
   return {
     ...raw,
-    // As they are in force, not as a file spells them.
+    // The values in force, not the text of a file.
     QEMUARCH: settings.QEMUARCH,
     RESCUE: settings.RESCUE,
     PROG: context.prog,
@@ -161,7 +163,7 @@ async function hookVariables(
     WORKDIR: work.dir,
     LIBEXEC: libexec,
     PROFILES: settings.PROFILES,
-    // Where it is not known, what the environment or vm.conf says holds.
+    // If unknown, the value of the environment or vm.conf remains.
     ...(MEDIA !== undefined && { MEDIA }),
     ...firmwareVariables(vm, work),
     ARG_ARCH: typed("QEMUARCH"),
@@ -170,7 +172,7 @@ async function hookVariables(
   };
 }
 
-/** OVMF's files for hooks; empty where no firmware is installed, which is no hook's business to fail of. */
+/** OVMF's files for hooks. A missing firmware is not an error here: most hooks do not use it. */
 function firmwareVariables(vm: Vm, work: Workdir): BashVariables {
   try {
     const { code, varsTemplate } = findFirmwareFor(vm, work);

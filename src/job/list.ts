@@ -5,7 +5,7 @@ import { readSmall } from "../lib/read-file.ts";
 import type { Context } from "../vm/context.ts";
 import { openOwnVm } from "../vm/find.ts";
 
-/** Prints the jobs that can be named here, with what their scripts say of themselves. */
+/** Prints the available jobs, with the first comment of each script. */
 export async function printJobs(context: Context): Promise<void> {
   const { hostdir, settings } = await openOwnVm(context);
   const jobs = listJobs({ hostdir, profiles: settings.PROFILES, libexec: settings.LIBEXEC });
@@ -18,12 +18,12 @@ function readScript({ name, script }: ListedJob): string {
   try {
     return readSmall(script) ?? "";
   } catch {
-    // `job NAME` says why it cannot be read.
+    // `job NAME` reports why it cannot be read.
     return "";
   }
 }
 
-/** Pure: the first comment of a script that is for people, up to the end of its first sentence or line. */
+/** Pure: first sentence, or line, of a script's first comment that is neither `#!` nor for shellcheck. */
 export function describeJob(script: string): string {
   for (const line of script.split("\n")) {
     const comment = /^#(?!!)\s*(.*)$/.exec(line)?.[1];

@@ -4,20 +4,20 @@ import { writeOutput } from "../process/stdout.ts";
 import { STDOUT } from "../lib/standard-streams.ts";
 import { isTerminal } from "../process/terminal.ts";
 
-/** Writes a job's log on stdout, as fast as the reader takes it. */
+/** Writes a job's log to stdout, as fast as its reader accepts it. */
 export class JobLogWriter {
   readonly #decoder = isTerminal(STDOUT) ? new TextDecoder() : undefined;
-  #over = false;
-  /** Why a part of the log is missing on stdout; the job continues without a reader. */
+  #closed = false;
+  /** Why stdout lacks a part of the log; the job continues without a reader. */
   failure: VmError | undefined;
 
   readonly write = async (piece: Uint8Array): Promise<void> => {
-    if (this.#over) return;
+    if (this.#closed) return;
     try {
       const text = this.#decoder && tameText(this.#decoder.decode(piece, { stream: true }));
-      this.#over = !(await writeOutput(text ?? piece));
+      this.#closed = !(await writeOutput(text ?? piece));
     } catch (error) {
-      this.#over = true;
+      this.#closed = true;
       this.failure = error as VmError;
     }
   };

@@ -13,13 +13,13 @@ import { Media } from "../vm/media.ts";
 import { openOwnVm, type Vm } from "../vm/find.ts";
 import { findRescue } from "./rescue-machine.ts";
 
-/** What the files of a profile take, in bytes. */
+/** Size of a profile's files, in bytes. */
 export const measureRescue = (directory: string): number =>
   listDirectory(directory).reduce((sum, name) => sum + sizeAt(join(directory, name)), 0);
 
 const isSystemError = (error: unknown): boolean => error instanceof Error && "errno" in error;
 
-/** A kernel may be a link, and that may lead nowhere. */
+/** Follows symlinks (a kernel may be one); 0 for a dangling one. */
 function sizeAt(path: string): number {
   try {
     return statSync(path).size;
@@ -28,11 +28,11 @@ function sizeAt(path: string): number {
   }
 }
 
-/** A rescue profile as jobs can name it. */
+/** An existing rescue profile. */
 export interface FoundRescue {
   name: string;
   kind: "CD" | "own" | "-";
-  /** What guests it is for, as far as its kernel tells. */
+  /** Guest architectures of its kernel; empty if unknown. */
   arches: readonly Arch[];
   /** Why it cannot be used. */
   problem: string | undefined;
@@ -42,7 +42,6 @@ export interface FoundRescue {
 const warnUnreadable = (directory: string, error: unknown): void =>
   log.warn(`cannot open ${directory}: ${reasonOf(error)}`);
 
-/** The rescue profiles there are. */
 export async function findRescues(context: Context, vm: Vm): Promise<FoundRescue[]> {
   const { PROFILES } = vm.settings;
   const found: FoundRescue[] = [];
@@ -55,12 +54,12 @@ export async function findRescues(context: Context, vm: Vm): Promise<FoundRescue
   return found;
 }
 
-/** Prints the profiles that jobs can name, with what is wrong with them. */
+/** Prints the rescue profiles, with the reasons why some cannot be used. */
 export async function listRescues(context: Context): Promise<void> {
   const vm = await openOwnVm(context);
   const found = await findRescues(context, vm);
   if (found.length === 0)
-    return log.info(`no rescue in ${vm.settings.PROFILES}; make one: ${context.prog} rescue build`);
+    return log.info(`no rescue in ${vm.settings.PROFILES}; build one: ${context.prog} rescue build`);
   const rows = found.map(({ name, kind, arches, problem, bytes }) => [
     name,
     kind,

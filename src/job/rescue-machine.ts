@@ -22,19 +22,19 @@ import { requireReadableFile } from "../lib/read-file.ts";
 import { sourcesOf, type Vm } from "../vm/find.ts";
 import { type Workdir } from "../store/workdir.ts";
 
-/** What the rescue boots from. */
+/** Boot medium of the rescue: a CD, or a kernel with an initramfs built by this program. */
 export type RescueSystem =
   | { kind: "cd"; iso: string }
   | { kind: "own"; kernel: string; vmlinux: string | undefined; initrd: string };
 
-/** A rescue profile with everything that was said about it elsewhere. */
+/** A rescue profile, with its settings merged from all layers. */
 export interface Rescue extends Loaded {
   name: string;
   directory: string;
   system: RescueSystem;
 }
 
-/** A job's run in a rescue, settled. */
+/** Everything that a job's run needs, resolved. */
 export interface RescueRun {
   job: string;
   rescue: Rescue;
@@ -42,27 +42,27 @@ export interface RescueRun {
   capabilities: Capabilities;
 }
 
-/** Each of these is here for a reason; the last three lines are worth a tenth of a rescue's start under TCG. */
+/** The last three lines save a tenth of the rescue's boot time under TCG. */
 const APPEND = [
-  // Quiet, and ended rather than hung by a panic: qemu does not start again then.
+  // A panic reboots, which ends qemu (-no-reboot), rather than hangs.
   "quiet panic=-1",
   "scsi_mod.scan=sync random.trust_cpu=on",
-  // The kernel's tests of its ciphers are its builder's business.
+  // Self-tests of ciphers, which the distribution has run.
   "cryptomgr.notests initcall_blacklist=crypto_kdf108_init",
-  // There is nobody in the rescue but root, so nobody from whom the kernel would have to hide.
+  // root is the only user of the rescue: hardening against other users is of no use.
   "mitigations=off init_on_alloc=0 hardened_usercopy=off rodata=off",
   "cgroup_disable=memory",
 ].join(" ");
 
-/** Virtio-serial ports by which the runner hears `stop`, and programs in the rescue ask. */
+/** Virtio-serial ports: the runner receives `stop` on one, programs in the rescue ask the user on the other. */
 export const CHANNELS = [
   { name: "vm.control.0", socket: WORK.control },
   { name: "vm.ask.0", socket: WORK.ask },
 ] as const;
 
 /**
- * Finds the rescue that the settings name.
- * @throws 66 when there is none, or a file of it is missing
+ * Finds the rescue RESCUE.
+ * @throws 66 if there is none, or one of its files is missing
  */
 export async function findRescue(context: Context, vm: Vm, media: Media): Promise<Rescue> {
   const name = vm.settings.RESCUE;
@@ -82,7 +82,7 @@ export async function findRescue(context: Context, vm: Vm, media: Media): Promis
     return found({
       kind: "own",
       kernel: file("RESCUE_KERNEL", RESCUE_KERNEL),
-      vmlinux: uncompressed(directory, RESCUE_VMLINUX),
+      vmlinux: findUncompressed(directory, RESCUE_VMLINUX),
       initrd: file("RESCUE_INITRD", RESCUE_INITRD),
     });
   if (RESCUE_ISO !== "") {
@@ -93,30 +93,34 @@ export async function findRescue(context: Context, vm: Vm, media: Media): Promis
     });
   }
   throw new VmError("noInput", `there is no rescue system '${name}' in ${vm.settings.PROFILES}`, {
-    hint: `make one: ${context.prog} rescue build${name === `rescue-${context.hostArch}` ? "" : ` --name=${name}`}, or let the job make it: --rescue=auto`,
+    hint: `build one: ${context.prog} rescue build${name === `rescue-${context.hostArch}` ? "" : ` --name=${name}`}, or let the job build it: --rescue=auto`,
   });
 }
 
-/** @throws 78 where a rescue of another architecture would only run into the time limit */
+/** @throws 78 for a rescue of another architecture, which would only reach the time limit */
 function refuseOtherKernel(name: string, kernel: string, arch: Arch): void {
   const arches = archesOfKernel(kernel);
-  // One that is not known may be the user's own, and right.
+  // An unknown kernel may be the user's own, and suitable.
   if (arches.length === 0 || arches.includes(arch)) return;
   const found = arches.join(" or ");
-  throw new VmError("config", `the rescue ${name} is not for guests of ${arch}: its kernel is of ${found}`, {
-    hint: `without --rescue it is rescue-${arch}; make one: ${commandLine("rescue", "build")}`,
-  });
+  throw new VmError(
+    "config",
+    `cannot use the rescue ${name} for ${arch} guests: its kernel is for ${found}`,
+    {
+      hint: `omit --rescue to use rescue-${arch}; build it: ${commandLine("rescue", "build")}`,
+    },
+  );
 }
 
-/** Not every kernel can be uncompressed; the other one does then. */
-function uncompressed(directory: string, path: string): string | undefined {
+/** The uncompressed kernel; undefined if it could not be uncompressed: then the other one is booted. */
+function findUncompressed(directory: string, path: string): string | undefined {
   const place = resolve(directory, path);
   return path !== "" && existsSync(place)
     ? requireReadableFile(place, "the rescue's RESCUE_VMLINUX")
     : undefined;
 }
 
-/** Forwards of the rescue: its own, else the guest's; typed ones are added, an empty one clears all. */
+/** RESCUE_FORWARDS, or else FORWARDS; those of the command line are added, an empty one clears all. */
 function forwardsOf(context: Context, { settings }: Rescue): string[] {
   const typed = context.options.additions.FORWARDS ?? [];
   const cleared = context.options.settings.FORWARDS !== undefined;
@@ -125,7 +129,7 @@ function forwardsOf(context: Context, { settings }: Rescue): string[] {
   return [...own, ...settings.FORWARDS.slice(settings.FORWARDS.length - typed.length)];
 }
 
-/** Settles the machine that the rescue runs in: the guest's disks and firmware, everything else its own. */
+/** Resolves the rescue's machine: disks and firmware are the guest's, everything else is its own. */
 export async function resolveRescueMachine(
   context: Context,
   vm: Vm,
@@ -138,14 +142,14 @@ export async function resolveRescueMachine(
   refuseOtherFamily(vm);
   if (system.kind === "own") refuseOtherKernel(rescue.name, system.kernel, settings.QEMUARCH);
   const { accel, problem } = resolveAccel(settings.ACCEL, settings.QEMUARCH, context.hostArch);
-  if (problem) warnOnce(`no KVM: ${problem}; the rescue is emulated, which is slow`);
+  if (problem) warnOnce(`cannot use KVM: ${problem}; the rescue is emulated, which is slow`);
   const shares = settings.RESCUE_SHARES;
   const macros = await media.macros(
     [...settings.IMAGES, ...shares].map((item) => item.path),
     work.dir,
   );
   if (!capabilities.devices.has("virtio-9p-pci"))
-    throw new VmError("unavailable", "this qemu cannot share folders (no virtio-9p), which jobs need", {
+    throw new VmError("unavailable", "cannot run jobs: this qemu has no virtio-9p", {
       hint: "install a qemu with 9p",
     });
   const firmware = settings.UEFI ? resolveFirmware(vm, work) : undefined;
@@ -175,7 +179,7 @@ export async function resolveRescueMachine(
       system.kind === "cd"
         ? undefined
         : {
-            // OVMF takes no ELF.
+            // OVMF does not boot ELF.
             image: firmware ? system.kernel : (system.vmlinux ?? system.kernel),
             initrd: system.initrd,
             append: `${ARCH[settings.QEMUARCH].kernelAppend} ${APPEND} rescue.disks=${disks.length}`,

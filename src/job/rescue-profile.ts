@@ -12,7 +12,7 @@ import { lockDirectory, type VmLock } from "../store/lock.ts";
 /** A build from a CD takes a minute or two. */
 const LOCK_MS = 600_000;
 
-/** One build at a time in PROFILES: each removes what an earlier one left behind. @throws 75 when it takes too long */
+/** One build at a time in PROFILES: each removes leftovers of interrupted ones. @throws 75 after LOCK_MS */
 export const lockProfiles = (profiles: string, name: string): Promise<VmLock> =>
   lockDirectory(profiles, {
     command: `build the rescue ${name}`,
@@ -20,10 +20,10 @@ export const lockProfiles = (profiles: string, name: string): Promise<VmLock> =>
     busy: "another process is building a rescue",
   });
 
-/** Where a profile waits while a new one takes its place, where the file system cannot exchange two names. */
+/** Name of the old profile while it is replaced on a filesystem without RENAME_EXCHANGE. */
 const asideOf = (profiles: string, name: string): string => join(profiles, `${PARTIAL}${name}.before`);
 
-/** Puts back a profile whose build was killed between the two renames. Called under the lock. */
+/** Renames back a profile whose build was killed between the two renames. Called under the lock. */
 export function recoverProfile(profiles: string, name: string): void {
   const aside = asideOf(profiles, name);
   if (!lstatOf(aside)) return;
@@ -31,31 +31,35 @@ export function recoverProfile(profiles: string, name: string): void {
   else renameSync(aside, join(profiles, name));
 }
 
-/** The settings of the profile that is there, if it is one of this kind. @throws 73 otherwise */
+/** Settings of an existing profile of the same kind. @throws 73 if another file or profile has the name */
 export function keptSettings(directory: string, settings: string): string | undefined {
   if (!lstatOf(directory)) return undefined;
   const file = join(directory, RESCUE.guestEnv);
   const text = lstatOf(file)?.isFile() ? readSmall(file) : undefined;
   const lines = settings.split("\n").filter((line) => line.startsWith("RESCUE_"));
   if (text !== undefined && lines.every((line) => text.split("\n").includes(line))) return text;
-  throw new VmError("cannotCreate", `${directory} exists already and is something else`, {
-    hint: "choose another name (--name=NAME, and --rescue=NAME for jobs), or move it away",
-  });
+  throw new VmError(
+    "cannotCreate",
+    `cannot build in ${directory}: it exists, and is another kind of rescue or no rescue`,
+    {
+      hint: "choose another name (--name=NAME, and --rescue=NAME for jobs), or move it out of the way",
+    },
+  );
 }
 
 /**
- * Puts a new profile in the place of an old one, whole: a job finds the old files or the new ones, and one that has
- * begun keeps those it has opened. Other files of the old one (an ISO's source, say) come along.
- * @param beside the new profile, in the same directory; gone afterwards
+ * Replaces a profile atomically: a job finds the old files or the new ones, and a running one keeps its open files.
+ * Other files of the old profile (the source of an ISO, say) are kept.
+ * @param beside directory of the new profile, in PROFILES; renamed
  */
 export async function replaceProfile(profiles: string, name: string, beside: string): Promise<void> {
   const directory = join(profiles, name);
   if (lstatOf(directory)) {
     const made = new Set(listDirectory(beside));
-    // One that could not be uncompressed this time must not meet the old one.
+    // The old uncompressed kernel does not match the new kernel.
     if (made.has(RESCUE.kernel)) made.add(RESCUE.vmlinux);
     for (const other of listDirectory(directory).filter((item) => !made.has(item)))
-      await takeAlong(join(directory, other), join(beside, other));
+      await carryOver(join(directory, other), join(beside, other));
     syncDirectory(beside);
     swap(directory, beside, asideOf(profiles, name));
   } else {
@@ -65,7 +69,7 @@ export async function replaceProfile(profiles: string, name: string, beside: str
   syncDirectory(profiles);
 }
 
-/** The old directory is removed by the caller, or by the next build: none of its files is needed any more. */
+/** The caller, or the next build, removes the old directory. */
 function swap(directory: string, beside: string, aside: string): void {
   if (exchange(beside, directory)) return;
   renameSync(directory, aside);
@@ -78,8 +82,8 @@ function swap(directory: string, beside: string, aside: string): void {
   removeQuietly(aside);
 }
 
-/** By hard links, which cost nothing; copied where there are none. */
-async function takeAlong(from: string, to: string): Promise<void> {
+/** Hard-links, or copies on a filesystem without hard links. */
+async function carryOver(from: string, to: string): Promise<void> {
   const linked = await exec(["cp", "-a", "-l", "--", from, to], { anyStatus: true });
   if (linked.status === 0) return;
   remove(to);

@@ -29,11 +29,11 @@ export interface BuildRequest {
   modules: string | undefined;
   root: string | undefined;
   compress: Compression;
-  /** Only where there is none yet. */
+  /** Do nothing if the profile exists. */
   unlessThere?: boolean;
 }
 
-/** @throws 64 for what does not go together */
+/** @throws 64 for invalid values, or options that exclude each other */
 export function parseRescueRequest(
   word: string,
   args: Record<string, unknown>,
@@ -47,7 +47,8 @@ export function parseRescueRequest(
   const action = RESCUE_ACTIONS.find((one) => one === word);
   if (!action) throw usageError(`rescue: '${word}' is neither build nor list`, `${programName()} rescue -h`);
   if (action === "list") {
-    if (given.length > 0) throw usageError(`rescue list takes no --${given[0]}`, "that is for rescue build");
+    if (given.length > 0)
+      throw usageError(`rescue list takes no --${given[0]}`, `use it with: ${programName()} rescue build`);
     return { action };
   }
   const compress = COMPRESSIONS.find((one) => one === (text("compress") ?? "none"));
@@ -58,7 +59,7 @@ export function parseRescueRequest(
     );
   const own = ["kernel", "modules", "root", "compress"].find((name) => given.includes(name));
   if (text("iso") !== undefined && own)
-    throw usageError(`--iso and --${own} do not go together`, "a CD brings its own kernel");
+    throw usageError(`--iso and --${own} exclude each other`, "omit one: a CD has its own kernel");
   const name = text("name");
   const parsed = name === undefined ? undefined : parseSetting("RESCUE", name);
   if (parsed && !("value" in parsed))
@@ -74,12 +75,12 @@ export function parseRescueRequest(
   };
 }
 
-/** `--rescue=auto`: the usual one, made where there is none. */
+/** `--rescue=auto`: the default one, built if it is missing. */
 const AUTO = "auto";
 const chooseProfileName = ({ settings }: Vm): string =>
   settings.RESCUE === AUTO ? `rescue-${settings.QEMUARCH}` : settings.RESCUE;
 
-/** The VM with its rescue named, and made first where that was asked for. */
+/** Resolves `--rescue=auto`, and builds that rescue if it is missing. @returns the VM with RESCUE set */
 export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
   if (vm.settings.RESCUE !== AUTO) return vm;
   const name = chooseProfileName(vm);
@@ -98,8 +99,8 @@ export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
 }
 
 /**
- * Makes a rescue profile, whole or not at all. One of the same kind is renewed, and keeps its settings.
- * @throws 73 when the name is taken by something else
+ * Builds a rescue profile, atomically. One of the same kind is replaced, and keeps its settings.
+ * @throws 73 if another file or profile has the name
  */
 export async function buildRescue(context: Context, request: BuildRequest): Promise<void> {
   const started = performance.now();
@@ -116,18 +117,18 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
     if (statSync(vm.settings.PROFILES, { throwIfNoEntry: false })?.isDirectory() === false)
       throw new VmError(
         "cannotCreate",
-        `cannot build the rescue ${name}: ${vm.settings.PROFILES} is no directory`,
-        { hint: "move that file, or set PROFILES to another place" },
+        `cannot build the rescue ${name}: ${vm.settings.PROFILES} is not a directory`,
+        { hint: "move that file, or set PROFILES to another directory" },
       );
     mkdirSync(vm.settings.PROFILES, { recursive: true, mode: 0o700 });
     if (!isOurDirectory(realPath(vm.settings.PROFILES)!))
       throw new VmError(
         "cannotCreate",
-        `cannot build the rescue ${name}: other users may change ${vm.settings.PROFILES}, or a directory above it`,
+        `cannot build the rescue ${name}: other users can write to ${vm.settings.PROFILES}, or to a directory above it`,
         { hint: `set PROFILES to a directory of your own, in ~/.config/${programName()}.conf` },
       );
     using _lock = await lockProfiles(vm.settings.PROFILES, name);
-    // Another build may have made it meanwhile.
+    // Another process may have built it while this one waited.
     if (request.unlessThere && lstatOf(directory)) return;
     try {
       recoverProfile(vm.settings.PROFILES, name);
@@ -180,18 +181,17 @@ async function buildOwn(
     ...(modules !== undefined && { modules: resolve(context.cwd, modules) }),
   });
   log.info(`kernel ${built.kernelVersion}`);
-  if (built.vmlinux === false)
-    log.info("the kernel could not be uncompressed: jobs start some seconds later");
+  if (built.vmlinux === false) log.info("cannot uncompress the kernel: jobs start some seconds later");
   if (built.missing.length > 0)
     log.info(
-      `not ${root === undefined ? "on this host" : `in ${root}`}, and so not in the rescue: ${built.missing.join(", ")}`,
+      `missing from the rescue, because not ${root === undefined ? "installed" : `in ${root}`}: ${built.missing.join(", ")}`,
     );
 }
 
 function requireDirectory(context: Context, path: string): string {
   const directory = resolve(context.cwd, path);
   if (statSync(directory, { throwIfNoEntry: false })?.isDirectory()) return directory;
-  throw new VmError("noInput", `there is no directory ${directory}`);
+  throw new VmError("noInput", `no such directory: ${directory}`);
 }
 
 const HEAD = "# Generated by vm rescue build. Other RESCUE_ settings may be added.\n";

@@ -22,28 +22,27 @@ import { GuestErrorMonitor } from "../vm/guest-errors.ts";
 import { refuseExcess } from "../vm/limits.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { RescueRun } from "./rescue-machine.ts";
+import { resumeRescue, type RunningRescue } from "./saved-state.ts";
 
-import { resumeRescue, type LiveRescue } from "./saved-state.ts";
-
-/** How long a rescue that is to stop has for ending the job and putting the disks in order. */
+/** Time limit for a rescue to stop the job, and to unmount and sync the disks. */
 const STOP_SECONDS = 15;
 const STOP_AGAIN_MS = 1000;
-/** How long it may take to switch itself off once the job's status is there. */
+/** Time limit for its shutdown once the job's status is written. */
 const POWER_OFF_SECONDS = 60;
 const CONSOLE_LINES = 8;
-/** A panic, and what stands around it. */
+/** Enough for a kernel panic with its context. */
 const CONSOLE_BYTES = 64 << 10;
 
 type WriteLog = (piece: Uint8Array) => Promise<void>;
 
-/** Why the rescue was ended from outside. */
-type Stopped = { by: StopSignal } | { limit: string };
+/** Why this program stopped the rescue: by a signal, or at a time limit (its message). */
+type StopReason = { by: StopSignal } | { limit: string };
 
 /**
  * Boots the rescue, follows the job, and waits until the rescue is off.
- * @param write takes the job's log, piece by piece
+ * @param write receives the job's log, piece by piece
  * @returns the job's status
- * @throws 124 on a time limit, 74 when there is no status or the rescue was not switched off by itself
+ * @throws 124 on a time limit, 74 if there is no status, or the rescue did not shut down after a successful job
  */
 export async function runRescue(
   context: Context,
@@ -55,13 +54,13 @@ export async function runRescue(
   const { machine, control } = await startRescue(context, work, run);
   let lastRun: RunEnd = "killed";
   try {
-    const { end, stopped } = await follow(context, work, run, machine, control, write);
+    const { end, stopped } = await followJob(context, work, run, machine, control, write);
     const clean = end.shutdown?.reason === "guest-shutdown";
-    // A job does not heal what a power cut left: only a run of the guest does.
-    if (clean) lastRun = before === "crash-consistent" ? brokenEnd(work.mark) : "powered-off";
+    // A job does not repair crash-consistent disks: only a run of the guest does.
+    if (clean) lastRun = before === "crash-consistent" ? crashedEnd(work.mark) : "powered-off";
     const status = readJobStatus(join(work.dir, WORK.out));
     if (stopped) throw stoppedError(stopped, run.job);
-    if (status === undefined || (!clean && status === 0)) throw diedError(work, run.job, end, status);
+    if (status === undefined || (!clean && status === 0)) throw rescueExitError(work, run.job, end, status);
     return status;
   } finally {
     updateMark(work.dir, { lastRun });
@@ -69,13 +68,13 @@ export async function runRescue(
   }
 }
 
-/** What is said of disks that are as after a power cut: how the guest's own last run ended, where that is known. */
-function brokenEnd({ lastRun = "killed" }: Mark): RunEnd {
+/** Exit reason to record for crash-consistent disks: that of the guest's own last run, if known. */
+function crashedEnd({ lastRun = "killed" }: Mark): RunEnd {
   return lastRun === "unknown" ? "killed" : lastRun;
 }
 
-/** Goes on from the saved state where that can be; boots otherwise. */
-async function startRescue(context: Context, work: Workdir, run: RescueRun): Promise<LiveRescue> {
+/** Restores the rescue's saved state if possible, or else boots it. */
+async function startRescue(context: Context, work: Workdir, run: RescueRun): Promise<RunningRescue> {
   const { job, machine, capabilities } = run;
   const { prog, version } = context;
   log.info(`waiting for the rescue ${run.rescue.name}`);
@@ -93,7 +92,7 @@ async function startRescue(context: Context, work: Workdir, run: RescueRun): Pro
   const errors = new GuestErrorMonitor(work.dir);
   try {
     const onEvent = (event: QmpEvent): void => errors.onEvent(event);
-    let launched: LiveRescue | undefined = await resumeRescue(context, work, run, onEvent);
+    let launched: RunningRescue | undefined = await resumeRescue(context, work, run, onEvent);
     if (!launched) {
       remove(logPath);
       const booted = await startQemu({
@@ -118,58 +117,58 @@ async function startRescue(context: Context, work: Workdir, run: RescueRun): Pro
   }
 }
 
-/** Streams the log and keeps the time limits until qemu has ended. */
-async function follow(
+/** Streams the log, and enforces the time limits, until qemu exits. */
+async function followJob(
   context: Context,
   work: Workdir,
   { rescue, job }: RescueRun,
   machine: QemuSession,
-  line: Channel,
+  channel: Channel,
   write: WriteLog,
-): Promise<{ end: QemuEnd; stopped: Stopped | undefined }> {
-  using control = line;
-  using ask: Channel = await Channel.connect(join(work.dir, WORK.ask), (words) => void answer(words));
-  const over = new AbortController();
-  const answer = async (words: string): Promise<void> => {
-    const question = /^ask (.*)$/.exec(words)?.[1];
+): Promise<{ end: QemuEnd; stopped: StopReason | undefined }> {
+  using control = channel;
+  using ask: Channel = await Channel.connect(join(work.dir, WORK.ask), (line) => void answer(line));
+  const exited = new AbortController();
+  const answer = async (line: string): Promise<void> => {
+    const question = /^ask (.*)$/.exec(line)?.[1];
     if (question === undefined) return;
-    const text = await context.ask?.(question, over.signal);
+    const text = await context.ask?.(question, exited.signal);
     ask.send(text === undefined ? "none" : `answer ${text}`);
   };
-  let stopped: Stopped | undefined;
+  let stopped: StopReason | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let again: ReturnType<typeof setInterval> | undefined;
   const failed = Promise.withResolvers<never>();
   const kill = (): void => void machine.end().catch(failed.reject);
   const out = join(work.dir, WORK.out);
   let started = false;
-  const stop = (why: Stopped): void => {
+  const stop = (why: StopReason): void => {
     clearTimeout(timer);
-    // Until the job has started nothing is mounted that would have to be put in order.
+    // Before the job starts, nothing is mounted that must be unmounted.
     const idle = !started && lstatOf(join(out, JOB.started)) === undefined;
     if (stopped || idle) kill();
     if (stopped) return;
     stopped = why;
     if (idle) return;
     control.send("stop");
-    // Said before the runner listened it was said to nobody.
+    // The runner misses it until it listens.
     again = setInterval(() => control.send("stop"), STOP_AGAIN_MS);
-    // A rescue whose runner does not listen may know its power button.
+    // A rescue whose runner does not listen may handle its power button.
     machine.qmp.execute("system_powerdown").catch(() => {});
     timer = setTimeout(kill, STOP_SECONDS * 1000);
   };
   const limit = (seconds: number | undefined, what: string): void => {
-    // The time for stopping is running then.
+    // STOP_SECONDS has been started already.
     if (stopped) return;
     clearTimeout(timer);
     if (seconds !== undefined)
       timer = setTimeout(() => stop({ limit: `${what} within ${seconds} seconds` }), seconds * 1000);
   };
   using _signals = takeSignals((by) => {
-    log.info(stopped ? "ending the rescue now" : "stopping the job; once more ends the rescue at once");
+    log.info(stopped ? "killing the rescue" : "stopping the job; repeat to kill the rescue");
     stop({ by });
   });
-  // One that came while the rescue was being started.
+  // Received while the rescue was being started.
   const early = firstSignal();
   if (early) stop({ by: early });
   const { RESCUE_START_TIMEOUT, TIMEOUT } = rescue.settings;
@@ -180,7 +179,7 @@ async function follow(
       started: () => {
         started = true;
         log.info(`the job ${job} has started`);
-        limit(TIMEOUT, `the job ${job} did not end`);
+        limit(TIMEOUT, `the job ${job} did not finish`);
       },
       finished: () => {
         clearTimeout(timer);
@@ -196,27 +195,29 @@ async function follow(
   } finally {
     clearTimeout(timer);
     clearInterval(again);
-    over.abort();
+    exited.abort();
   }
 }
 
-function stoppedError(stopped: Stopped, job: string): VmError {
-  if ("by" in stopped) return signalError(stopped.by, `the job ${job} was ended by ${stopped.by}`);
+function stoppedError(stopped: StopReason, job: string): VmError {
+  if ("by" in stopped) return signalError(stopped.by, `the job ${job} was stopped by ${stopped.by}`);
   return new VmError("timeout", stopped.limit, {
-    hint: "the rescue was ended; limits: --timeout for the job, RESCUE_START_TIMEOUT for the start",
+    hint: "raise the limit: --timeout for the job, RESCUE_START_TIMEOUT for the start of the rescue",
   });
 }
 
-/** No status, or nobody knows whether what the job wrote has reached the disks. */
-function diedError(work: Workdir, job: string, end: QemuEnd, status: number | undefined): VmError {
+/** There is no status, or the job's writes may not have reached the disks. */
+function rescueExitError(work: Workdir, job: string, end: QemuEnd, status: number | undefined): VmError {
   const { shutdown, signal } = end;
   const how = shutdown
-    ? `qemu ended because of ${shutdown.reason}`
-    : `qemu was ended by ${signal ?? "itself"}`;
+    ? `qemu exited: ${shutdown.reason}`
+    : signal
+      ? `qemu was killed by ${signal}`
+      : "qemu exited without a shutdown event";
   const what =
     status === undefined
-      ? `the rescue ended without a status of the job ${job}`
-      : `the job ${job} ended well, but the rescue was not switched off in order`;
+      ? `the rescue exited without a status of the job ${job}`
+      : `the job ${job} succeeded, but the rescue did not shut down`;
   const logFile = join(work.dir, WORK.rescueConsoleLog);
   const lines = (readTail(logFile, CONSOLE_BYTES) ?? "")
     .split("\n")
@@ -224,9 +225,9 @@ function diedError(work: Workdir, job: string, end: QemuEnd, status: number | un
     .map(quoteLine)
     .filter((line) => line.trim() !== "");
   const last = lines.slice(-CONSOLE_LINES);
-  // A panic says what it is before it says where.
+  // A panic's message precedes its stack trace.
   const panic = lines.findLast(isKernelPanic);
   if (panic !== undefined && !last.includes(panic)) last.unshift(panic);
-  const said = last.length > 0 ? `; its console's last lines:\n  ${last.join("\n  ")}` : "";
-  return new VmError("io", `${what} (${how})${said}`, { hint: `all of its console: ${logFile}` });
+  const tail = last.length > 0 ? `; last lines of its console:\n  ${last.join("\n  ")}` : "";
+  return new VmError("io", `${what} (${how})${tail}`, { hint: `see its console log: ${logFile}` });
 }

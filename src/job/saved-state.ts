@@ -5,7 +5,7 @@ import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Machine } from "../machine/types.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { buildPluggedDevices } from "../qemu/devices/disk.ts";
+import { buildHotpluggedDevices } from "../qemu/devices/disk.ts";
 import { startQemu, type QemuSession } from "../qemu/session.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { Channel } from "../rescue/channel.ts";
@@ -26,32 +26,32 @@ import type { Workdir } from "../store/workdir.ts";
 import { CHANNELS, type RescueRun } from "./rescue-machine.ts";
 import { randomBytes } from "../lib/crypto.ts";
 
-/** How long a rescue that goes on may take until it has found its disks; past that it is started cold. */
+/** Time limit for a restored rescue to find its disks; after that it is booted. */
 const UP_MS = 20_000;
-/** The same for the boot whose state is saved. */
+/** Time limit for the boot whose state is saved. */
 const READY_MS = 60_000;
 const MIGRATION_MS = 60_000;
 
-/** A rescue that is running, and the line to it that is open already. */
-export interface LiveRescue {
+/** A running rescue, and the open channel to its runner. */
+export interface RunningRescue {
   machine: QemuSession;
   control: Channel;
 }
 
 /**
- * Starts the rescue from its saved state, which is made first where there is none.
- * @returns undefined when that cannot be, for whatever reason: it is to be booted then
+ * Starts the rescue from its saved state, which is created first if there is none.
+ * @returns undefined if that fails, for whatever reason: the caller boots the rescue instead
  */
 export async function resumeRescue(
   context: Context,
   work: Workdir,
   run: RescueRun,
   onEvent: (event: QmpEvent) => void,
-): Promise<LiveRescue | undefined> {
+): Promise<RunningRescue | undefined> {
   const { machine, rescue } = run;
   const { system } = rescue;
   const { warm }: ArchFacts = ARCH[machine.arch];
-  const able =
+  const canSave =
     warm === true &&
     rescue.settings.RESCUE_WARM === "auto" &&
     context.cacheDirectory !== undefined &&
@@ -59,12 +59,12 @@ export async function resumeRescue(
     system.vmlinux !== undefined &&
     machine.firmware === undefined &&
     machine.generationId;
-  if (!able) return undefined;
+  if (!canSave) return undefined;
   let state: string | undefined;
   try {
     state = statePath(context.cacheDirectory!, run, [system.vmlinux!, system.initrd]);
     if (hasFailed(state)) return undefined;
-    if (!isTrusted(state)) await makeState(state, run);
+    if (!isTrusted(state)) await createState(state, run);
     return await resume(work, run, state, onEvent);
   } catch (error) {
     if (error instanceof SignalError) throw error;
@@ -75,8 +75,8 @@ export async function resumeRescue(
   }
 }
 
-/** The machine before it has anything of a guest: what is common to all jobs, and first on the bus. */
-const bare = (machine: Machine): Machine => ({
+/** The machine without any part of a guest: common to all jobs, and first on the bus. */
+const bareMachine = (machine: Machine): Machine => ({
   ...machine,
   name: "rescue",
   disks: [],
@@ -91,7 +91,7 @@ const bare = (machine: Machine): Machine => ({
 });
 
 function statePath(cache: string, run: RescueRun, files: string[]): string {
-  const argv = buildQemuArgv(bare(run.machine), run.capabilities);
+  const argv = buildQemuArgv(bareMachine(run.machine), run.capabilities);
   const { version } = run.capabilities;
   return join(
     stateDirectory(cache),
@@ -99,14 +99,14 @@ function statePath(cache: string, run: RescueRun, files: string[]): string {
   );
 }
 
-/** Boots the rescue without anything of a guest and keeps its state, written beside and renamed. */
-async function makeState(path: string, run: RescueRun): Promise<void> {
+/** Boots the rescue without any part of a guest, and saves its state atomically. */
+async function createState(path: string, run: RescueRun): Promise<void> {
   const directory = dirname(path);
   const beside = join(directory, `${PARTIAL}${process.pid}`);
   removeQuietly(beside);
   mkdirSync(beside, { mode: 0o700 });
   try {
-    await saveState(beside, buildQemuArgv(bare(run.machine), run.capabilities));
+    await saveState(beside, buildQemuArgv(bareMachine(run.machine), run.capabilities));
     renameSync(join(beside, STATE), path);
     syncDirectory(directory);
     removeOthers(directory, run.rescue.name, basename(path));
@@ -117,12 +117,12 @@ async function makeState(path: string, run: RescueRun): Promise<void> {
 
 const STATE = "state";
 
-/** Boots the bare machine and saves its memory as soon as it is ready. */
+/** Boots the bare machine, and saves its memory as soon as the runner is ready. */
 async function saveState(directory: string, argv: string[]): Promise<void> {
   const logPath = join(directory, WORK.qemuLog);
   const migrated = Promise.withResolvers<void>();
   migrated.promise.catch(() => {});
-  // qemu writes the file itself, by way of cat: no guest is in this machine that a sandbox would keep in.
+  // qemu starts cat to write the file, which the sandbox would forbid. This machine runs no guest's code.
   closeSync(createFile(join(directory, STATE)));
   const machine = await startQemu({
     argv: argv.map((word, at) =>
@@ -131,7 +131,7 @@ async function saveState(directory: string, argv: string[]): Promise<void> {
     directory,
     monitor: join(directory, WORK.monitor),
     logPath,
-    onEvent: (event) => hearMigration(event, migrated),
+    onEvent: (event) => onMigrationEvent(event, migrated),
   });
   try {
     const ready = Promise.withResolvers<void>();
@@ -154,7 +154,7 @@ async function resume(
   { machine: booted, capabilities }: RescueRun,
   state: string,
   onEvent: (event: QmpEvent) => void,
-): Promise<LiveRescue> {
+): Promise<RunningRescue> {
   const resumed = { ...booted, kernel: undefined, resumed: true };
   const argv = buildQemuArgv(resumed, capabilities);
   const logPath = join(work.dir, WORK.qemuLog);
@@ -171,7 +171,7 @@ async function resume(
       logPath,
       furtherFds: [fd],
       onEvent: (event) => {
-        hearMigration(event, migrated);
+        onMigrationEvent(event, migrated);
         onEvent(event);
       },
     });
@@ -181,14 +181,14 @@ async function resume(
   const up = Promise.withResolvers<void>();
   let control: Channel | undefined;
   try {
-    // Before the state is loaded: its rescue had somebody on this line.
+    // Before the state is loaded: in the saved rescue this port is connected.
     control = await Channel.connect(join(work.dir, WORK.control), (line) => {
       if (line === "up") up.resolve();
     });
     await running.qmp.execute("migrate-set-capabilities", MIGRATION_EVENTS);
     await running.qmp.execute("migrate-incoming", { uri: "fd:3" });
     await waitForStep(MIGRATION_MS, running, migrated.promise);
-    for (const device of buildPluggedDevices(resumed)) await running.qmp.execute("device_add", device);
+    for (const device of buildHotpluggedDevices(resumed)) await running.qmp.execute("device_add", device);
     await running.qmp.execute("cont");
     const time = (Date.now() / 1000).toFixed(3);
     control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
@@ -203,27 +203,27 @@ async function resume(
 
 const MIGRATION_EVENTS = { capabilities: [{ capability: "events", state: true }] } as const;
 
-function hearMigration({ event, data }: QmpEvent, migrated: PromiseWithResolvers<void>): void {
+function onMigrationEvent({ event, data }: QmpEvent, migrated: PromiseWithResolvers<void>): void {
   if (event !== "MIGRATION") return;
   if (data.status === "completed") migrated.resolve();
-  if (data.status === "failed") migrated.reject(new Error("the state was not taken"));
+  if (data.status === "failed") migrated.reject(new Error("cannot load the saved state"));
 }
 
-/** Waits for one of qemu's next steps, but neither for ever nor for a dead one. */
+/** Waits for a step, at most `ms`. @throws on timeout, on a stop signal, or if qemu exits first */
 async function waitForStep(ms: number, machine: QemuSession, step: Promise<void>): Promise<void> {
   const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Error("it takes too long")), ms);
+  const timer = setTimeout(() => late.reject(new Error("timed out")), ms);
   const stop = (): void => late.reject(interruption.reason);
   interruption.addEventListener("abort", stop, { once: true });
-  const over = machine.ended.then(() => {
-    throw new Error("qemu has ended");
+  const exited = machine.ended.then(() => {
+    throw new Error("qemu exited");
   });
   try {
-    await Promise.race([step, late.promise, over]);
+    await Promise.race([step, late.promise, exited]);
     throwIfInterrupted();
   } finally {
     clearTimeout(timer);
     interruption.removeEventListener("abort", stop);
-    over.catch(() => {});
+    exited.catch(() => {});
   }
 }

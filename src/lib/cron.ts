@@ -16,7 +16,7 @@ const FIELDS = /^[0-9*,/-]+( +[0-9A-Za-z*,/-]+){4}$/;
 /**
  * When, as a crontab says it.
  * @param spread any number: with it, many VMs do not all begin at once
- * @returns undefined for what a crontab cannot say, or is not understood
+ * @returns undefined for an invalid schedule, or one that a crontab cannot express
  */
 export function cronFields(when: string, spread: number): string | undefined {
   if (Object.hasOwn(NAMED, when)) return NAMED[when]!(spread % 60, Math.floor(spread / 60) % 6);

@@ -60,7 +60,7 @@ export class VmError extends Error {
   }
 }
 
-/** Words on the command line that do not go together, or a value that is not taken. */
+/** Arguments that exclude each other, or an invalid value. */
 export const usageError = (message: string, hint: string): VmError => new VmError("usage", message, { hint });
 
 /** Terminated by a signal; the exit status is 128 + its number. */

@@ -65,7 +65,7 @@ export const PACKAGES = {
   alt2deploy: named(undefined, "alt2deploy", undefined, undefined),
   busybox: named("busybox-static", "busybox", "busybox", "busybox"),
   kmod: everywhere("kmod"),
-  // Kernels' modules are packed by one of these.
+  // Compressions of kernel modules.
   gzip: everywhere("gzip"),
   xz: named("xz-utils", "xz", "xz", "xz"),
   zstd: everywhere("zstd"),

@@ -29,23 +29,23 @@ import { findSnapshotImage, parseBackingName } from "../store/snapshot-images.ts
 import { listSnapshots } from "../store/snapshots.ts";
 
 /**
- * Takes over working files that carry no mark: those of the earlier program behind `.work`, or disks in HOSTDIR itself.
- * The files stay as they are. How their last run ended is not known.
- * @param dryRun only show what is there
- * @throws 66 when there are none, 73 or 74 when they are not the caller's or not in order, 75 while a qemu uses them
+ * Adopts working files without a mark: those of the earlier program, which `.work` points to, or disks in HOSTDIR itself.
+ * The files are not changed. The exit reason of their last run is unknown.
+ * @param dryRun only print what would be adopted
+ * @throws 66 if there are none, 73 or 74 if they are another user's or damaged, 75 if a qemu uses them
  */
 export async function adoptVm(context: Context, dryRun: boolean): Promise<void> {
   const hostdir = findHostdir(context);
   requireOwn(context, hostdir, "adopt");
   using _lock = await lockVm(hostdir, "adopt");
   const work = findUnmarked(hostdir);
-  if (!work) return log.info(`the working files of the VM in ${hostdir} carry this program's mark already`);
+  if (!work) return log.info(`the working files of the VM in ${hostdir} are adopted already`);
   const guestEnv = findGuestEnv(hostdir, work);
   if (guestEnv === undefined)
     throw refuseAdoption(
       work.dir,
-      `neither it nor ${hostdir} has a ${HOST.guestEnv}`,
-      "write its settings there",
+      `there is no ${HOST.guestEnv} in it, nor in ${hostdir}`,
+      `write the VM's settings to ${HOST.guestEnv}`,
     );
   const { settings } = await loadSettings(sourcesOf(context, hostdir, work, false));
   await refuseRunning(work, "adopt");
@@ -61,7 +61,7 @@ export async function adoptVm(context: Context, dryRun: boolean): Promise<void> 
     throw fileError("cannot adopt the working files", error);
   }
   log.success(
-    `adopted the working files in ${work.dir}; until the guest has powered itself off once, a snapshot is as after a power cut`,
+    `adopted the working files in ${work.dir}; snapshots are crash-consistent until the guest has powered off once`,
   );
 }
 
@@ -73,7 +73,7 @@ function noWork(hostdir: string, message: string): VmError {
 const refuseAdoption = (path: string, reason: string, hint: string): VmError =>
   new VmError("io", `cannot adopt ${path}: ${reason}`, { hint });
 
-/** Working files without a mark, or undefined when these carry one. @throws 66 where there are none */
+/** Finds working files without a mark; undefined if they have one. @throws 66 if there are none */
 function findUnmarked(hostdir: string): Workdir | undefined {
   for (const name of [READY, REMOVING])
     if (lstatOf(join(hostdir, name)))
@@ -85,7 +85,7 @@ function findUnmarked(hostdir: string): Workdir | undefined {
   const link = join(hostdir, HOST.workLink);
   const stats = lstatOf(link);
   if (stats && (!stats.isSymbolicLink() || !ownedByUs(stats)))
-    throw refuseAdoption(link, "it is not a symbolic link of this user", "move it out of the way");
+    throw refuseAdoption(link, "it is not a symlink of this user", "move it out of the way");
   const target = stats && resolve(hostdir, readlinkSync(link));
   const inplace = target === undefined || !lstatOf(target) || realPath(target) === realPath(hostdir);
   const dir = inplace ? hostdir : target;
@@ -98,56 +98,57 @@ function findUnmarked(hostdir: string): Workdir | undefined {
   return { state: "present", dir, inplace, mark: found ?? { ...newMark(), lastRun: "unknown" } };
 }
 
-/** The directory behind `.work` is the caller's, and no other VM's. */
+/** Requires the target of `.work` to belong to the caller, and to no other VM. */
 function requireOwnWork(hostdir: string, dir: string): void {
   const stats = lstatSync(dir);
   if (!stats.isDirectory())
-    throw refuseAdoption(dir, "it is not a directory", "move the link .work out of the way");
+    throw refuseAdoption(dir, "it is not a directory", "move the symlink .work out of the way");
   const reason = foreignReason(stats);
   if (reason !== undefined)
     throw refuseAdoption(
       dir,
       `it ${reason}`,
-      ownedByUs(stats) ? `chmod go-w ${shellQuote(dir)}` : "act as that user",
+      ownedByUs(stats) ? `chmod go-w ${shellQuote(dir)}` : "run the command as that user",
     );
   const back = join(dir, WORK.hostLink);
   const backStats = lstatOf(back);
   if (!backStats) return;
   if (!backStats.isSymbolicLink() || !ownedByUs(backStats))
-    throw refuseAdoption(back, "it is not a symbolic link of this user", "move it out of the way");
+    throw refuseAdoption(back, "it is not a symlink of this user", "move it out of the way");
   const named = readlinkSync(back);
-  // Where nothing is there any more, this VM's directory was moved.
+  // A dangling link: this VM's directory was moved.
   if (realPath(back) !== realPath(hostdir) && lstatOf(resolve(dir, named)))
     throw refuseAdoption(
       dir,
       `the working files belong to the VM in ${named}`,
-      `if this is a copy of that VM, remove the link: rm ${shellQuote(join(hostdir, HOST.workLink))}`,
+      `if this is a copy of that VM, remove the symlink: rm ${shellQuote(join(hostdir, HOST.workLink))}`,
     );
 }
 
-/** @throws 66 for a disk that is missing, 74 for one that cannot be the VM's, or is damaged */
+/** @throws 66 for a missing disk, 74 for one that is another user's, not a standalone qcow2 image, or damaged */
 async function requireGoodDisk(hostdir: string, dir: string, name: string): Promise<void> {
   const path = join(dir, name);
   const stats = lstatOf(path);
   if (!stats)
     throw new VmError("noInput", `cannot adopt ${dir}: the disk ${name} is missing`, {
-      hint: `IMAGES in ${HOST.guestEnv} names it`,
+      hint: `move the disk back, or remove it from IMAGES in ${HOST.guestEnv}`,
     });
   requireRegularDisk(path);
-  if (!ownedByUs(stats)) throw refuseAdoption(path, "it belongs to another user", "act as that user");
+  if (!ownedByUs(stats))
+    throw refuseAdoption(path, "it belongs to another user", "run the command as that user");
   const { format, refersTo, backingName } = readImageHeader(path);
   if (format !== "qcow2" || refersTo === "data file")
     throw refuseAdoption(
       path,
       refersTo ? "it refers to an external data file" : `it is ${format}, not qcow2`,
-      "convert it: qemu-img convert -O qcow2",
+      `convert it: qemu-img convert -O qcow2 ${shellQuote(path)} NEW.qcow2`,
     );
   const snapshot = parseBackingName(backingName, name);
   if (refersTo && snapshot === undefined)
     throw refuseAdoption(
       path,
       `it refers to an external backing file (${backingName})`,
-      "merge that into it: qemu-img rebase -b ''",
+      `merge the backing file into it: qemu-img rebase -b '' ${shellQuote(path)}`,
     );
   const base =
     snapshot === undefined ? undefined : findSnapshotImage(join(hostdir, HOST.backups), snapshot, name);
@@ -157,12 +158,12 @@ async function requireGoodDisk(hostdir: string, dir: string, name: string): Prom
     if (!(error instanceof VmError)) throw error;
     throw new VmError("io", `cannot adopt ${dir}: ${error.message}`, {
       cause: error,
-      hint: `repair it: qemu-img check -r all ${shellQuote(path)}; or move the link .work away, and restore a snapshot`,
+      hint: `repair it: qemu-img check -r all ${shellQuote(path)}; or move the symlink .work away, and restore a snapshot`,
     });
   }
 }
 
-/** What was found, for people. */
+/** Table of the working files, printed before they are adopted. */
 function formatAdopted(hostdir: string, { dir }: Workdir, disks: readonly string[]): string {
   const changed = Math.max(...disks.map((name) => lstatSync(join(dir, name)).mtimeMs));
   const rows = disks.map((name) => {
@@ -184,14 +185,14 @@ function formatAdopted(hostdir: string, { dir }: Workdir, disks: readonly string
   ]);
 }
 
-/** Writes the mark, and both links last: interrupted before, it can be run again. */
+/** Writes the mark, then both symlinks: an interrupted adoption can be repeated. */
 function markAdopted(
   hostdir: string,
   { dir, inplace, mark: found }: Workdir,
   disks: readonly string[],
 ): void {
   const owns = inplace ? { owns: listDirectory(dir).filter(isWorkingFile) } : {};
-  // The earlier program left them to the umask.
+  // The earlier program created it with the user's umask.
   if (!inplace) chmodSync(dir, 0o700);
   if (!lstatOf(join(dir, WORK.mark))) writeMark(dir, { ...found, ...owns, disks: [...disks] });
   replaceSymlink(join(dir, WORK.hostLink), inplace ? "." : hostdir);

@@ -1,3 +1,3 @@
-/** What `run --wait` takes besides seconds; apart from the code, for every command line loads it. */
+/** Values of `run --wait` besides seconds. In a module of its own, because every command line loads it. */
 export const WAIT_EVENTS = ["ssh", "agent"] as const;
 export type WaitEvent = (typeof WAIT_EVENTS)[number];

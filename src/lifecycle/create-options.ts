@@ -4,38 +4,38 @@ import { commandLine } from "../lib/command-line.ts";
 import { usageError } from "../lib/errors.ts";
 import { parseSize } from "../lib/size.ts";
 
-/** What `create` is asked for besides the name and the CD, checked. */
+/** Options of `create`, checked. */
 export interface CreateOptions {
   from: FromRequest | undefined;
   cloudInit: CloudInitRequest | undefined;
-  /** `TYPE=[FMT=]PATH`: further disks, kept in guest.env. */
+  /** `TYPE=[FMT=]PATH`: further disks, written to guest.env. */
   images: string[];
 }
 
-/** The first disk comes from an image. */
+/** The image that the first disk is created from. */
 export interface FromRequest {
-  /** As typed. */
+  /** Path, as on the command line. */
   image: string;
-  /** Only what differs is kept; the image has to stay. */
+  /** Create an overlay with the image as backing file, not a copy. */
   linked: boolean;
-  /** The disk's size, where it was given. */
+  /** Virtual size of the disk. */
   sizeBytes: number | undefined;
 }
 
-/** What the guest's cloud-init is told. */
+/** Options for the guest's cloud-init. */
 export interface CloudInitRequest {
-  /** Absent: the one that the image itself would make. */
+  /** Absent: the image's default user. */
   user: string | undefined;
-  /** A file of the caller's own, as typed, instead of what we would write. */
+  /** Path of a user-data file, as on the command line; absent: generate it. */
   userData: string | undefined;
 }
 
-/** useradd(8) takes these, and so does a line of sudoers. */
+/** Valid for useradd(8) and in sudoers(5). */
 const USER_NAME = /^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/;
 
 /**
- * Understands the options of `create`.
- * @throws 64 for a bad value, and for options that make no sense together
+ * Parses the options of `create`.
+ * @throws 64 for invalid values, and for options that exclude each other
  */
 export function parseCreateOptions(args: Record<string, unknown>): CreateOptions {
   const text = (name: string): string | undefined => args[name] as string | undefined;
@@ -46,12 +46,12 @@ export function parseCreateOptions(args: Record<string, unknown>): CreateOptions
   if (image === undefined && args.linked === true)
     throw usageError(
       "create: --linked needs --from",
-      `to keep only what differs from IMAGE: ${commandLine("create", "NAME", "--linked", "--from=IMAGE")}`,
+      `create an overlay on IMAGE: ${commandLine("create", "NAME", "--linked", "--from=IMAGE")}`,
     );
   if (image === undefined && size !== undefined)
     throw usageError(
       "create: --disk-size needs --from",
-      `the size of an empty disk: ${commandLine("create", "NAME", `--disks=AHCI=${size}`)}`,
+      `set the size of an empty disk: ${commandLine("create", "NAME", `--disks=AHCI=${size}`)}`,
     );
   const sizeBytes = size === undefined ? undefined : parseSize(size);
   if (size !== undefined && sizeBytes === undefined)
@@ -59,11 +59,11 @@ export function parseCreateOptions(args: Record<string, unknown>): CreateOptions
   const user = text("user");
   const userData = text("user-data");
   if (user !== undefined && userData !== undefined)
-    throw usageError("create: --user and --user-data do not go together", "name the user in your user-data");
+    throw usageError("create: --user and --user-data exclude each other", "set the user in your user-data");
   if (user !== undefined && !USER_NAME.test(user))
     throw usageError(
       `--user: '${user}' is not allowed`,
-      "allowed: at most 32 letters, digits and . _ -, beginning with a letter",
+      "allowed: at most 32 letters, digits and . _ -, starting with a letter",
     );
   const images = ((args.image as string[] | undefined) ?? []).filter((item) => item !== "");
   const parsed = parseSetting("IMAGES", images);
@@ -73,10 +73,10 @@ export function parseCreateOptions(args: Record<string, unknown>): CreateOptions
     const line = meant === undefined ? undefined : commandLine("create", name, `--image=${meant}`);
     throw badOption("--image", given, allowed, line);
   }
-  const told = args["cloud-init"] === true || user !== undefined || userData !== undefined;
+  const wantsCloudInit = args["cloud-init"] === true || user !== undefined || userData !== undefined;
   return {
     from: image === undefined ? undefined : { image, linked: args.linked === true, sizeBytes },
-    cloudInit: told ? { user, userData } : undefined,
+    cloudInit: wantsCloudInit ? { user, userData } : undefined,
     images,
   };
 }

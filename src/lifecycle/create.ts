@@ -22,7 +22,7 @@ import { throwIfInterrupted } from "../process/signals.ts";
 import { requireProgram } from "../process/exec.ts";
 import type { Context, Options } from "../vm/context.ts";
 import type { CreateOptions } from "./create-options.ts";
-import { inspectSource, makeDisk, planDisks } from "./from-image.ts";
+import { createFirstDisk, inspectSource, planDisks } from "./from-image.ts";
 import { recordBackingFile } from "../vm/backing-file.ts";
 import { findFormats } from "../vm/image-formats.ts";
 import { Media } from "../vm/media.ts";
@@ -33,13 +33,13 @@ import { planSeed, writeSeed } from "./seed.ts";
 import { listSnapshots } from "../store/snapshots.ts";
 import { reportVolatile } from "../vm/volatile.ts";
 
-/** A power cut leaves a file of zeroes no longer than what was written. */
+/** Maximum size of a guest.env that a power cut can leave filled with zeroes. */
 const MAX_BLANK_BYTES = 1 << 16;
 
 /**
- * Makes a new VM: disks, NVRAM, settings.
+ * Creates a VM: disks, UEFI variables, settings.
  * @returns the options for later commands of the batch
- * @throws 73 when HOSTDIR holds one already, 66 when the ISO or the image does not exist
+ * @throws 73 if HOSTDIR contains a VM already, 66 if the ISO or the image does not exist
  */
 export async function createVm(
   context: Context,
@@ -47,9 +47,9 @@ export async function createVm(
   iso: string | undefined,
   options: CreateOptions,
 ): Promise<{ options: Options }> {
-  const make = async (vm: Vm): Promise<void> => {
+  const create = async (vm: Vm): Promise<void> => {
     refuseExisting(context, vm, guestName);
-    // What is on an image needs no installer that stands in a settings file.
+    // An image needs no installer: ISO in a settings file is ignored.
     const cd = iso ?? (options.from ? "" : vm.settings.ISO);
     if (cd !== "") await new Media(context, vm).findIso(cd);
     requireProgram("qemu-img");
@@ -74,7 +74,7 @@ export async function createVm(
     try {
       for (const [index, { sizeBytes }] of disks.entries()) {
         const path = join(stage.dir, diskName(index));
-        if (source && index === 0) await makeDisk(context, source, path, sizeBytes);
+        if (source && index === 0) await createFirstDisk(context, source, path, sizeBytes);
         else await createImage(path, { sizeBytes });
         throwIfInterrupted();
       }
@@ -90,49 +90,51 @@ export async function createVm(
       notePlace(context.cacheDirectory, guestEnv.UUID as string, vm.hostdir);
       log.success(`created ${guestName} in ${workdir}`);
       reportVolatile(vm.hostdir, { dir: workdir, inplace: settings.INPLACE });
-      const held = context.options.additions.IMAGES ?? [];
-      if (held.length > 0)
-        log.info(`--image before create holds for this command line only; behind it, the VM keeps the image`);
+      const temporary = context.options.additions.IMAGES ?? [];
+      if (temporary.length > 0)
+        log.info(
+          "--image before create applies to this command line only; put it after create to keep the image",
+        );
     } catch (error) {
       stage.abort();
       throw fileError(`cannot create ${guestName}`, error);
     }
   };
-  // An empty guest.env is refused for being there, not for what it lacks.
+  // An empty guest.env is refused as existing, not as incomplete.
   const path = join(findHostdir(context), HOST.guestEnv);
   const stats = lstatOf(path);
   const lenient = stats?.isFile() === true && stats.size <= MAX_BLANK_BYTES && isBlank(readSmall(path) ?? "");
-  await withVm(context, "create", make, { lenient });
+  await withVm(context, "create", create, { lenient });
   return { options: withoutLists(context.options) };
 }
 
-/** How to make the VM beside this one. What else was typed is typed again there. */
-function elsewhere({ cwd }: Context, hostdir: string, guestName: string): string {
+/** Hint: create the VM in a directory beside this one, with the same options. */
+function hintForOtherDirectory({ cwd }: Context, hostdir: string, guestName: string): string {
   const name = /^[A-Za-z0-9][\w.-]*$/.test(guestName) ? guestName : "NAME";
   const place = shellQuote(relative(cwd, join(dirname(hostdir), name)));
-  const again = hostdir === cwd ? "by the same command there" : `by the same command with -d ${place}`;
-  return `make another VM in a directory of its own, ${again}: mkdir ${place}${hostdir === cwd ? ` && cd ${place}` : ""}`;
+  const again = hostdir === cwd ? "and run the command there" : `and run the command with -d ${place}`;
+  return `create the VM in a directory of its own, ${again}: mkdir ${place}${hostdir === cwd ? ` && cd ${place}` : ""}`;
 }
 
 function refuseExisting(context: Context, { hostdir, work }: Vm, guestName: string): void {
   const exists = (what: string, hint: string): VmError =>
-    new VmError("cannotCreate", `cannot create a VM in ${hostdir}: it has ${what} already`, {
-      hint: `${hint}\n${elsewhere(context, hostdir, guestName)}`,
+    new VmError("cannotCreate", `cannot create a VM in ${hostdir}: it contains ${what}`, {
+      hint: `${hint}\n${hintForOtherDirectory(context, hostdir, guestName)}`,
     });
   if (work.state === "present")
-    throw exists(`working files (${work.dir})`, `look at the VM that is there: ${commandLine("status")}`);
+    throw exists(`working files (${work.dir})`, `show the existing VM: ${commandLine("status")}`);
   if (listSnapshots(hostdir).length > 0)
     throw exists("snapshots", `restore the last one: ${commandLine("restore")}`);
   if (existsSync(join(hostdir, HOST.guestEnv)))
     throw exists(`a ${HOST.guestEnv}`, `move it away: mv ${shellQuote(join(hostdir, HOST.guestEnv))}{,.old}`);
   const disk = listDirectory(hostdir).find(isDiskName);
-  if (disk) throw exists(`a disk (${disk})`, `take it over: ${commandLine("adopt")}`);
-  if (work.state === "gone") log.info(`${describeGone(work)}; a new VM takes their place`);
+  if (disk) throw exists(`a disk (${disk})`, `adopt it: ${commandLine("adopt")}`);
+  if (work.state === "gone") log.info(`${describeGone(work)}; the new VM replaces them`);
 }
 
 /**
- * These lists are in guest.env now: a later command of the batch must not add to them once more.
- * [compat] Images that were typed are not, and hold for the whole batch.
+ * guest.env contains these lists now: later commands of the batch must not add to them again.
+ * [compat] Images of the command line are not in guest.env, and apply to the whole batch.
  */
 function withoutLists(options: Options): Options {
   const { FORWARDS: _forwards, SHARES: _shares, ...settings } = options.settings;
@@ -140,12 +142,15 @@ function withoutLists(options: Options): Options {
   return { ...options, settings, additions: { IMAGES } };
 }
 
-/** Characters that no settings file can hold so that bash and we read the same. */
+/** Refuses characters that bash and this program would read differently from a settings file. */
 function refuseUnwritable(values: GuestEnv): void {
   for (const [name, value] of Object.entries(values))
     for (const text of [value].flat())
       if (/[^\P{Cc}\n\t]/u.test(text))
-        throw new VmError("usage", `${name} holds a control character: ${JSON.stringify(text)}`);
+        throw new VmError(
+          "usage",
+          `cannot save ${name}: it contains a control character: ${JSON.stringify(text)}`,
+        );
 }
 
 function guestEnvOf(
@@ -168,7 +173,7 @@ function guestEnvOf(
     CORES: scalar("CORES"),
     MEMORY: scalar("MEMORY"),
     UEFI: settings.UEFI ? "1" : "",
-    // [compat] As typed: it is looked for anew each time.
+    // [compat] As on the command line: each run searches for it again.
     ISO: iso,
     KEEPCD: settings.KEEPCD ? "1" : "",
     FORWARDS: settings.FORWARDS.join(","),
@@ -190,8 +195,8 @@ function guestEnvOf(
 }
 
 /**
- * Images that the VM keeps: those of settings files, and those typed behind `create`. Typed paths mean the current
- * directory; guest.env's mean WORKDIR.
+ * Images to write to guest.env: those of settings files, and `--image` after `create`. Relative paths of the command
+ * line are made absolute: in guest.env they are relative to WORKDIR.
  */
 function imagesOf({ cwd, options: { additions } }: Context, { raw }: Vm, options: CreateOptions): string[] {
   const given = [raw.IMAGES].flat().filter((image) => image !== "");

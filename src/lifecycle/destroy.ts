@@ -7,7 +7,7 @@ import { lstatOf } from "../lib/read-file.ts";
 import { fileError } from "../store/files.ts";
 import { removeWork } from "../store/working-files.ts";
 import type { Context } from "../vm/context.ts";
-import { endMachine } from "./end-machine.ts";
+import { killMachine } from "./kill-machine.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { findHostdir, openVm, type Vm } from "../vm/find.ts";
@@ -17,11 +17,11 @@ import { hasVm } from "../store/no-vm.ts";
 import { requireOwn } from "../vm/ownership.ts";
 import { lastName, listSnapshots, type Snapshot } from "../store/snapshots.ts";
 
-/** Removes the working files; snapshots and HOSTDIR's own files stay. `force` ends a running guest first. */
+/** Removes the working files; snapshots and HOSTDIR's other files are kept. `force` kills a running guest first. */
 export async function destroyVm(context: Context, force: boolean): Promise<void> {
   requireOwn(context, findHostdir(context), "destroy");
-  // A job holds the VM as long as its rescue runs.
-  if (force) await endJob(context);
+  // A job holds the VM's lock while its rescue runs.
+  if (force) await killJob(context);
   const destroy = async ({ hostdir, work }: Vm): Promise<void> => {
     if (work.state === "none") {
       const what = hasVm(hostdir)
@@ -31,8 +31,8 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
       return;
     }
     if (work.state === "present") {
-      if (force) await endMachine(work);
-      await refuseRunning(work, "destroy", `\nor end it at once: ${commandLine("destroy", "--force")}`);
+      if (force) await killMachine(work);
+      await refuseRunning(work, "destroy", `\nor kill it: ${commandLine("destroy", "--force")}`);
       warnIfNewer(hostdir, work);
     }
     try {
@@ -42,23 +42,23 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
     }
     log.success(
       work.state === "gone"
-        ? `removed the link to ${work.target}${work.remains ? ", and what was left there" : ""}`
+        ? `removed the symlink to ${work.target}${work.remains ? ", and the remaining files there" : ""}`
         : `destroyed the working files in ${work.dir}`,
     );
   };
   await withVm(context, "destroy", destroy, { lenient: true });
 }
 
-async function endJob(context: Context): Promise<void> {
+async function killJob(context: Context): Promise<void> {
   try {
     const { work } = await openVm(context);
-    if (work.state === "present") await endMachine(work);
+    if (work.state === "present") await killMachine(work);
   } catch {
-    // Whatever is wrong with this VM is told, or mended, under its lock.
+    // Problems of this VM are reported, or repaired, under its lock.
   }
 }
 
-/** What is newer than the last snapshot is about to be lost. */
+/** Warns if data newer than the last snapshot is about to be lost. */
 function warnIfNewer(hostdir: string, work: Workdir): void {
   const disks = ownDisks(work.dir);
   const times = disks.map((name) => lstatOf(join(work.dir, name))?.mtimeMs ?? 0);
@@ -67,18 +67,18 @@ function warnIfNewer(hostdir: string, work: Workdir): void {
   try {
     all = listSnapshots(hostdir);
   } catch (error) {
-    // Snapshots that cannot be listed are no reason to keep what is to be removed.
+    // The working files are removed even if snapshots cannot be listed.
     return log.warn(reasonOf(error));
   }
   const last = all.find(({ name }) => name === lastName(hostdir)) ?? all.at(-1);
   if (!last) {
-    if (disks.length > 0) log.warn("this VM has no snapshot: the only copy of its disks is removed");
+    if (disks.length > 0) log.warn("this VM has no snapshot: removing the only copy of its disks");
     return;
   }
-  // Never run: what was restored is in the snapshot.
+  // Not run since the restore: the snapshot has the same data.
   if (work.mark.lastRun === undefined) return;
   if (changed > last.made.getTime())
     log.warn(
-      `the disks were changed (${formatTimestamp(new Date(changed))}) after the last snapshot ${last.name}: that is lost now`,
+      `the disks were changed (${formatTimestamp(new Date(changed))}) after the last snapshot ${last.name}: these changes are lost`,
     );
 }

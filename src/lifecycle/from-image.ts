@@ -14,33 +14,33 @@ import {
   resizeImage,
   type Measured,
 } from "../qemu/img.ts";
-import { refuseNoImage } from "../qemu/no-image.ts";
+import { refuseNonImage } from "../qemu/non-image.ts";
 import { shellQuote } from "../lib/shell.ts";
 import type { Context } from "../vm/context.ts";
 import type { CreateOptions, FromRequest } from "./create-options.ts";
 import { requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "../vm/find.ts";
 
-/** An image that a disk is to be made from: looked at, and harmless. */
+/** An image to create a disk from, after inspection. */
 export interface ImageSource extends Measured {
   image: ReadImage;
   linked: boolean;
 }
 
 /**
- * Looks at the image that a VM is to be made from.
- * @throws 66 when there is none, 74 when it refers to other files or is no image, 75 while a VM writes to it
+ * Inspects the image that a VM is to be created from.
+ * @throws 66 if it does not exist, 74 if it refers to other files or is not an image, 75 if a VM writes to it
  */
 export async function inspectSource(context: Context, { image, linked }: FromRequest): Promise<ImageSource> {
   const named = requireReadableFile(resolve(context.cwd, image), "the image");
   const blockDevice = statSync(named).isBlockDevice();
-  // A link may lead to a newer file tomorrow; that of a volume leads to another number after each start.
+  // A symlink to a file may get another target later. A block device keeps its name: its number changes at each boot.
   const path = blockDevice ? named : realpathSync(named);
-  refuseNoImage(path, "cannot make a disk from");
+  refuseNonImage(path, "cannot create a disk from");
   const { format, refersTo } = readImageHeader(path);
   if (refersTo)
     throw new VmError("io", `refusing the image ${path}: it refers to an external ${refersTo}`, {
-      hint: `such a name can show the guest any file of this host; if you made it yourself, make one whole file of it: qemu-img convert -O qcow2 ${shellQuote(path)} WHOLE.qcow2`,
+      hint: `convert it if you trust it: qemu-img convert -O qcow2 ${shellQuote(path)} STANDALONE.qcow2; the guest could read any file of this host through such a reference`,
     });
   const found: ReadImage = { path, format, blockDevice };
   const measured = await measureImage(found);
@@ -49,9 +49,9 @@ export async function inspectSource(context: Context, { image, linked }: FromReq
 }
 
 /**
- * The disks to make. From an image, the first entry of DISKS gives the first disk's bus, and its size where
- * that is larger; `--disk-size` gives it exactly.
- * @throws 64 when the image would have to shrink
+ * Disks to create. From an image, the first disk has the bus of the first entry of DISKS, and the larger of both sizes;
+ * `--disk-size` overrides it.
+ * @throws 64 if the image would have to shrink
  */
 export function planDisks(
   { settings, origins }: Vm,
@@ -65,22 +65,22 @@ export function planDisks(
   if (wanted !== undefined && wanted < virtualBytes)
     throw new VmError(
       "usage",
-      `--disk-size: ${formatSize(wanted)} is less than the image has: ${formatSize(virtualBytes)}`,
+      `--disk-size: ${formatSize(wanted)} is less than the size of the image, ${formatSize(virtualBytes)}`,
       {
-        hint: "a disk made from an image can only grow: what is at its end would be lost",
+        hint: "give at least the size of the image: data at its end would be lost",
       },
     );
-  // The kernels of cloud images know virtio, and often no AHCI.
+  // Kernels of cloud images have drivers for virtio, and often none for AHCI.
   const cloud = options.cloudInit !== undefined && origins.DISKS.kind === "default";
   const bus = cloud ? "VIRT" : (first?.bus ?? "AHCI");
   if (wanted === undefined && (first?.sizeBytes ?? 0) > virtualBytes)
     log.info(
-      `the disk has ${formatSize(first!.sizeBytes)} where the image has ${formatSize(virtualBytes)}; to keep the image's size: --disk-size=${virtualBytes}`,
+      `the disk has ${formatSize(first!.sizeBytes)}, the image ${formatSize(virtualBytes)}; keep the image's size: --disk-size=${virtualBytes}`,
     );
   return [{ bus, sizeBytes: wanted ?? Math.max(virtualBytes, first?.sizeBytes ?? 0) }, ...others];
 }
 
-/** A copy holds the image as it is now. */
+/** qemu-img convert copies the current state only. */
 function warnAboutUncopiedSnapshots({ path, format, blockDevice }: ReadImage): void {
   if (format !== "qcow2" || blockDevice) return;
   const count = readImageHeader(path).qcow2?.internalSnapshots ?? 0;
@@ -90,8 +90,8 @@ function warnAboutUncopiedSnapshots({ path, format, blockDevice }: ReadImage): v
     );
 }
 
-/** Makes the first disk: a copy of the image, or what will differ from it. */
-export async function makeDisk(
+/** Creates the first disk: a copy of the image, or an overlay on it. */
+export async function createFirstDisk(
   context: Context,
   source: ImageSource,
   target: string,

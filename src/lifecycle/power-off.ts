@@ -1,19 +1,19 @@
 import { join } from "node:path";
 import type { QmpClient } from "../qmp/client.ts";
-import { findLine } from "../qmp/chardev.ts";
+import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 
-/** A guest that is still running is asked again after this long: while it boots, it loses what it is asked. */
-export const ASK_AGAIN_MS = 5000;
+/** Interval of requests: a guest that is booting ignores them. */
+export const REQUEST_INTERVAL_MS = 5000;
 
 const AGENT_MS = 3000;
-/** The agent answers `guest-shutdown` only when it refuses (qga/qapi-schema.json). */
+/** `guest-shutdown` has no reply on success (qga/qapi-schema.json). */
 const REFUSAL_MS = 500;
 
 /**
- * Asks the guest to power off: through its agent where one listens, else by the ACPI power button. Asked again, both:
- * an agent may accept the request and do nothing. A paused guest is resumed first.
- * @param again the guest was asked before
+ * Requests the guest to power off: by its agent if one is connected, else by the ACPI power button. Repeated requests use
+ * both: an agent may accept a request and do nothing. A paused guest is resumed first.
+ * @param again not the first request
  */
 export async function requestPowerOff(qmp: QmpClient, workdir: string, again: boolean): Promise<void> {
   const { running } = await qmp.execute("query-status");
@@ -24,8 +24,8 @@ export async function requestPowerOff(qmp: QmpClient, workdir: string, again: bo
 }
 
 async function shutDownByAgent(qmp: QmpClient, socket: string): Promise<boolean> {
-  const line = await findLine(qmp, WORK.agent);
-  if (!line?.guestOpen || line.taken) return false;
+  const line = await findChardev(qmp, WORK.agent);
+  if (!line?.guestOpen || line.connected) return false;
   const { AgentError, GuestAgent } = await import("../qmp/agent.ts");
   try {
     using agent = await GuestAgent.connect(socket, AGENT_MS);

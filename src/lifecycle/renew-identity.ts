@@ -15,7 +15,7 @@ import { noVmIn } from "../store/no-vm.ts";
 import { findHostdir, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
 
-/** Prints the VM's UUID, and those that it had earlier; changes nothing. @throws 66 where there is no VM, 78 where its settings cannot be read */
+/** Prints the VM's UUID and its former ones. @throws 66 if there is no VM, 78 if its settings cannot be read */
 export function showIdentity(context: Context, json: boolean): void {
   const hostdir = findHostdir(context);
   const identity = readIdentity(hostdir);
@@ -24,14 +24,14 @@ export function showIdentity(context: Context, json: boolean): void {
     if (path === undefined || !lstatOf(path)) throw noVmIn(hostdir);
     const { state, complaints } = checkGuestEnv(readSmall(path) ?? "", path, () => "");
     if (state !== "readable") throw settingsError(complaints);
-    log.info("this VM has no UUID yet: the next command that changes it makes one");
+    log.info("this VM has no UUID yet: the next command that changes the VM creates one");
   }
   print(context, hostdir, identity, json);
 }
 
 /**
- * Gives the VM a new UUID, and keeps the one before as a former one: for a copy that is used beside the original.
- * @throws 66 where there is no VM, 78 where its guest.env cannot be read, 74 where it cannot be written
+ * Gives the VM a new UUID, and records the old one as a former one: for a copy that is used beside the original.
+ * @throws 66 if there is no VM, 78 if its guest.env cannot be read, 74 if it cannot be written
  */
 export async function renewIdentity(context: Context, json: boolean): Promise<void> {
   const renew = async (vm: Vm): Promise<void> => {

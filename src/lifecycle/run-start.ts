@@ -6,8 +6,8 @@ import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
 
 /**
- * Records what cannot be asked of a running qemu. Before it is started: should this program be killed then, the record
- * says that a guest runs.
+ * Records facts that a running qemu cannot report. Called before it is started: if this program is killed then, the
+ * record says that a guest runs.
  */
 export function recordStart(
   context: Context,
@@ -30,6 +30,6 @@ export function recordStart(
   noteRunning(context.cacheDirectory, vm.hostdir);
 }
 
-/** No guest has run: the record is as before. */
+/** Restores the previous record: no guest has run. */
 export const withdrawStart = ({ dir, mark }: Workdir): void =>
   updateMark(dir, { lastRun: mark.lastRun, run: mark.run });

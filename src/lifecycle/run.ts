@@ -8,7 +8,7 @@ import { findForward, SSH_PORT } from "../machine/parse.ts";
 import type { Machine } from "../machine/types.ts";
 import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { lastWords } from "../qemu/last-words.ts";
+import { readLastLines } from "../qemu/last-lines.ts";
 import { QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
@@ -33,18 +33,18 @@ import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
 import { recordStart, withdrawStart } from "./run-start.ts";
-import { ASK_AGAIN_MS, requestPowerOff } from "./power-off.ts";
+import { REQUEST_INTERVAL_MS, requestPowerOff } from "./power-off.ts";
 
 const noSshForward = (): VmError =>
-  new VmError("usage", `--wait=ssh: no port of this host leads to the guest's port ${SSH_PORT}`, {
-    hint: `with a free one: ${commandLine("run", "--detach", "--ssh", "--wait=ssh")}`,
+  new VmError("usage", `--wait=ssh: no port of this host is forwarded to the guest's port ${SSH_PORT}`, {
+    hint: `forward a free port: ${commandLine("run", "--detach", "--ssh", "--wait=ssh")}`,
   });
 
-/** Another VM may take a free port between our look and qemu's. */
+/** Another VM may bind a free port between the check and qemu's start. */
 const PORT_TRIES = 5;
 
-/** Waits this long for the lock when the guest is off: what was learned must be written down. */
-const FINISH_WAIT_MS = 60_000;
+/** Time limit for the lock after the guest has powered off, to record the exit reason. */
+const RECORD_WAIT_MS = 60_000;
 
 interface Started {
   vm: Vm;
@@ -53,26 +53,26 @@ interface Started {
   resolved: Machine;
 }
 
-/** What was said behind `run`. */
+/** Arguments of `run`. */
 export interface RunRequest {
-  /** A CD named on the command line: attached and booted once; empty: none, whatever the settings say. */
+  /** CD of the command line: attached and booted once; empty: no CD, overriding the settings. */
   iso?: string | undefined;
-  /** It goes on when we have ended. */
+  /** Leave qemu running in the background. */
   detach?: boolean | undefined;
-  /** Forward a free port of the loopback to the guest's SSH. */
+  /** Forward a free port of the loopback interface to the guest's SSH port. */
   ssh?: boolean | undefined;
-  /** The caller waits for the guest's SSH: a port of this host must lead to it. */
+  /** The caller waits for the guest's SSH server: a port must be forwarded to it. */
   needsSsh?: boolean | undefined;
 }
 
 /**
- * Runs the VM in the foreground until the guest is off, or starts it and leaves it to itself.
- * @throws 128+N when we were told to stop, 74 when the guest did not power itself off
+ * Runs the VM in the foreground until the guest is off, or starts it in the background.
+ * @throws 128+N after a stop signal, 74 if the guest did not power off
  */
 export async function runVm(context: Context, request: RunRequest = {}): Promise<void> {
   const { iso, detach = false } = request;
   const run = await withVm(context, "run", async (found) => {
-    // Before anything is restored: a mistyped command ends here.
+    // A mistyped name fails before a snapshot is restored.
     const isoPath = iso ? await new Media(context, found).findIso(iso) : iso;
     const vm = await ensureWork(context, found);
     return startVm(context, vm, vm.work as Workdir, isoPath, request);
@@ -85,7 +85,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
   const end = await run.machine.ended;
   const { finishRun, unrecordedEnd } = await import("../vm/record-exit.ts");
   await withLockedVm(context, "finish the run", async (vm) => finishRun(context, vm, run.work, end, stop), {
-    waitMs: FINISH_WAIT_MS,
+    waitMs: RECORD_WAIT_MS,
   }).catch((error: unknown) => {
     throw unrecordedEnd(error, end, stop);
   });
@@ -108,7 +108,7 @@ async function chooseCd(
   firstTime: boolean,
   iso: string | undefined,
 ): Promise<Cd | undefined> {
-  // [compat] An empty word: no CD.
+  // [compat] Empty: no CD.
   if (iso === "") return undefined;
   if (iso !== undefined) return { path: iso, first: true };
   const { ISO, KEEPCD } = vm.settings;
@@ -147,7 +147,7 @@ async function startVm(
       const logPath = join(work.dir, WORK.qemuLog);
       const { display } = resolved;
       const onPort = "at" in display && "port" in display.at;
-      const portRace = onPort && saysPortTaken(lastWords(logPath));
+      const portRace = onPort && saysPortTaken(readLastLines(logPath));
       removeRunFiles(work);
       if (!portRace || portChosen(vm) || attempt === PORT_TRIES) throw error;
     }
@@ -199,10 +199,10 @@ async function startMachine(
 }
 
 /**
- * Waits for qemu's end. The first stop signal asks the guest to power off, again and again; a second one, or the time,
- * ends qemu.
+ * Waits until qemu exits. The first stop signal requests the guest to power off, repeatedly; a second one, or the time
+ * limit, kills qemu.
  * @returns the first signal, if there was one
- * @throws 74 when qemu cannot be ended
+ * @throws 74 if qemu cannot be killed
  */
 async function waitUntilOff(
   { machine, work }: Started,
@@ -211,27 +211,28 @@ async function waitUntilOff(
   let first: StopSignal | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let repeated: ReturnType<typeof setInterval> | undefined;
-  const ask = (again: boolean): void => void requestPowerOff(machine.qmp, work.dir, again).catch(() => {});
+  const request = (again: boolean): void =>
+    void requestPowerOff(machine.qmp, work.dir, again).catch(() => {});
   const failed = Promise.withResolvers<never>();
-  const end = (): void => void machine.end().catch(failed.reject);
+  const kill = (): void => void machine.end().catch(failed.reject);
   const take = (signal: StopSignal): void => {
     if (first) {
-      log.info("ending it now");
-      end();
+      log.info("killing the guest");
+      kill();
       return;
     }
     first = signal;
     log.info(
-      `asking the guest to power off; once more ends it, and so do ${stopTimeoutSeconds} seconds (STOP_TIMEOUT)`,
+      `requested the guest to power off; repeat to kill it, as after ${stopTimeoutSeconds} seconds (STOP_TIMEOUT)`,
     );
-    ask(false);
-    repeated = setInterval(() => ask(true), ASK_AGAIN_MS);
-    timer = setTimeout(end, stopTimeoutSeconds * 1000);
+    request(false);
+    repeated = setInterval(() => request(true), REQUEST_INTERVAL_MS);
+    timer = setTimeout(kill, stopTimeoutSeconds * 1000);
   };
   using _taken = takeSignals(take);
-  // One that came while qemu was being started found nothing in the guest to save.
+  // Received while qemu was being started: the guest has no unsaved data.
   first = firstSignal();
-  if (first) end();
+  if (first) kill();
   try {
     await Promise.race([machine.ended, failed.promise]);
   } finally {

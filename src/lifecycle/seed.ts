@@ -19,15 +19,15 @@ import type { CloudInitRequest } from "./create-options.ts";
 import { lstatOf, readNamed, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "../vm/find.ts";
 
-/** The volume that tells cloud-init what to do: its files by name. */
+/** Files of cloud-init's NoCloud volume, by name. */
 export type Seed = Record<"user-data" | "meta-data", string | Buffer>;
 
 /**
- * What cloud-init will be told. Everything that can be missing is looked for here.
- * @throws 66 without the user-data or any key, 69 when nothing here makes an ISO 9660 volume
+ * Prepares the data for cloud-init, and checks that everything it needs exists.
+ * @throws 66 without the user-data or any key, 69 if no program to create an ISO 9660 volume is installed
  */
 export function planSeed(context: Context, vm: Vm, guestName: string, request: CloudInitRequest): Seed {
-  isoMaker();
+  findIsoProgram();
   const metaData = buildMetaData(`vm-${crypto.randomUUID()}`, hostNameOf(guestName));
   if (request.userData !== undefined) {
     const file = requireReadableFile(resolve(context.cwd, request.userData), "the user-data");
@@ -37,23 +37,23 @@ export function planSeed(context: Context, vm: Vm, guestName: string, request: C
     return { "user-data": userData, "meta-data": metaData };
   }
   const keys = readKeys(vm);
-  const user = request.user ?? "the image's own user";
+  const user = request.user ?? "the image's default user";
   const login = request.user === undefined ? `; log in: ${context.prog} ssh --user=NAME` : "";
   log.info(
-    `cloud-init lets ${user} in by ${keys.length === 1 ? "one SSH key" : `${keys.length} SSH keys`}${login}`,
+    `cloud-init authorises ${keys.length === 1 ? "one SSH key" : `${keys.length} SSH keys`} for ${user}${login}`,
   );
   return { "user-data": buildUserData(request.user, keys), "meta-data": metaData };
 }
 
-/** The keys of those files of SSHKEYS that are there. */
+/** Reads the existing files of SSHKEYS. @throws 66 if they contain no key */
 function readKeys({ settings, hostdir }: Vm): string[] {
   const files = settings.SSHKEYS.map((file) => resolve(hostdir, file)).filter((file) => lstatOf(file));
   const keys = files.flatMap((file) => {
     const text = readNamed(requireReadableFile(file, "the SSH key")).toString();
-    // Named by mistake, it would be given away.
+    // It would be disclosed to the guest.
     if (text.includes("PRIVATE KEY"))
-      throw new VmError("config", `SSHKEYS names the private key ${file}`, {
-        hint: `name its public half, ${file}.pub`,
+      throw new VmError("config", `refusing ${file} in SSHKEYS: it is a private key`, {
+        hint: `use its public key: ${file}.pub`,
       });
     return text
       .split("\n")
@@ -63,35 +63,35 @@ function readKeys({ settings, hostdir }: Vm): string[] {
   if (keys.length > 0) return [...new Set(keys)];
   throw new VmError(
     "noInput",
-    `cloud-init would let nobody in: no key in ${settings.SSHKEYS.join(", ") || "SSHKEYS"}`,
+    `cannot set up a login with cloud-init: no SSH key in ${settings.SSHKEYS.join(", ") || "SSHKEYS"}`,
     {
-      hint: "make a key: ssh-keygen -t ed25519; or name your public keys in SSHKEYS; or write --user-data=FILE",
+      hint: "create a key: ssh-keygen -t ed25519; or set SSHKEYS to your public keys; or use --user-data=FILE",
     },
   );
 }
 
-/** Each takes mkisofs' own words. */
-function isoMaker(): string[] {
+/** Any program with the options of mkisofs. */
+function findIsoProgram(): string[] {
   if (findProgram("xorriso")) return ["xorriso", "-no_rc", "-as", "mkisofs"];
   const other = ["genisoimage", "mkisofs"].find((name) => findProgram(name));
   if (other) return [other];
   throw new VmError(
     "unavailable",
-    "cloud-init's volume needs xorriso, genisoimage or mkisofs: none is installed",
+    "cannot create cloud-init's volume: xorriso, genisoimage and mkisofs are not installed",
     { hint: installHint(PACKAGES.xorriso) },
   );
 }
 
-/** Makes the volume among the working files in `directory`. */
+/** Creates the volume in `directory`, atomically. */
 export async function writeSeed(directory: string, seed: Seed): Promise<void> {
   const scratch = join(directory, `${PARTIAL}seed`);
   mkdirSync(scratch, { mode: 0o700 });
   const names = Object.keys(seed) as (keyof Seed)[];
   for (const name of names) writeNew(join(scratch, name), seed[name]);
-  // Names without a directory: mkisofs gives some characters in paths a meaning of its own.
+  // Names without a directory: some characters in paths are special to mkisofs.
   const options = ["-quiet", "-V", SEED_LABEL, "-J", "-r", "-o", WORK.seed];
-  const what = "cannot make cloud-init's volume";
-  await exec([...isoMaker(), ...options, ...names], { cwd: scratch, what });
+  const what = "cannot create cloud-init's volume";
+  await exec([...findIsoProgram(), ...options, ...names], { cwd: scratch, what });
   renameSync(join(scratch, WORK.seed), join(directory, WORK.seed));
   remove(scratch);
   await syncFile(join(directory, WORK.seed));

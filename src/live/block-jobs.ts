@@ -5,39 +5,39 @@ import type { QmpClient } from "../qmp/client.ts";
 import type { ArgsOf, ReplyOf } from "../qmp/commands.ts";
 import { QmpTimeout } from "../qmp/errors.ts";
 
-/** A disk to copy, by node names. */
+/** Arguments of one blockdev-backup job: source and target node, and what to copy. */
 export interface CopyRequest {
   from: string;
   to: string;
-  /** Only what this bitmap of `from` notes, or what is allocated in the image itself, not in those below it. */
+  /** Copy only clusters that are dirty in this bitmap of `from`, or allocated in the top image. */
   only: { bitmap: string } | "top";
-  /** Write it compressed. */
+  /** Write compressed clusters. */
   compress: boolean;
-  /** A guest runs in the same qemu. */
+  /** A guest runs in the same qemu: limit the load. */
   gently: boolean;
 }
 
-/** Our jobs in a qemu begin with this: what a killed command left is known by it. */
+/** Prefix of job ids: identifies jobs that a killed command has left. */
 const JOB_PREFIX = "vm-copy-";
 
 /**
- * How many pieces (64 KiB, qemu's own number is 64) are under way at a time where a guest runs: between them its CPUs
- * wait for qemu's lock. Measured within a guest that slept 10 ms at a time, on 2 cores: 125 ms late with 64, 16 ms
- * with none, 25 ms with these, and the copy takes a fifth longer.
+ * Parallel requests of 64 KiB while a guest runs (qemu's default is 64): its CPUs wait for qemu's lock meanwhile. Measured
+ * in a guest that slept for 10 ms at a time, on 2 cores: 125 ms late with 64, 16 ms without a job, 25 ms with 4; the copy
+ * takes a fifth longer.
  */
 const GENTLE_WORKERS = 4;
 
-/** How long a cancelled job may take to end what it has begun. */
-const END_MS = 300_000;
+/** Time limit for a cancelled job to finish its requests. */
+const CANCEL_MS = 300_000;
 
 const PROGRESS_MS = 250;
 const RETRY_MS = 20;
 
 /**
- * Copies disks side by side, inside qemu.
- * @param onProgress bytes done and bytes there are to do, of all disks together
- * @param speed bytes per second of all together; 0: no limit
- * @throws 73 for want of room at the target, 74 when anything else fails; none of the jobs is left
+ * Copies disks in parallel, inside qemu.
+ * @param onProgress bytes copied, and bytes in total, of all disks together
+ * @param speed bytes per second of all disks together; 0: no limit
+ * @throws 73 if there is no space at the target, 74 for any other failure; all jobs are dismissed
  */
 export async function copyDisks(
   qmp: QmpClient,
@@ -78,8 +78,8 @@ export async function copyDisks(
     }
   } finally {
     interruption.removeEventListener("abort", stop);
-    await endJobs(qmp, started, pause).catch(() => {
-      // qemu has gone, and the jobs with it.
+    await cancelJobs(qmp, started, pause).catch(() => {
+      // qemu has exited, and the jobs with it.
     });
   }
 }
@@ -92,7 +92,7 @@ function buildJob(
   const part =
     only === "top"
       ? ({ sync: "top" } as const)
-      : // The bitmap stays as it is: should this fail, the next one needs it.
+      : // The bitmap is not cleared: the next snapshot needs it if this one fails.
         ({ sync: "bitmap", bitmap: only.bitmap, "bitmap-mode": "never" } as const);
   return {
     "job-id": id,
@@ -100,7 +100,7 @@ function buildJob(
     target: to,
     ...part,
     compress,
-    // Told of, not dismissed, when it ends: how it ended has to be asked.
+    // A concluded job is kept until its error has been queried.
     "auto-dismiss": false,
     ...(gently ? { "x-perf": { "max-workers": GENTLE_WORKERS } } : {}),
     ...(speed ? { speed } : {}),
@@ -112,26 +112,26 @@ async function findJobs(qmp: QmpClient, ids?: readonly string[]): Promise<ReplyO
   return all.filter(({ id }) => (ids ? ids.includes(id) : id.startsWith(JOB_PREFIX)));
 }
 
-/** Ends those of an earlier command, too. */
-export const endAllJobs = (qmp: QmpClient): Promise<void> =>
-  endJobs(qmp, undefined, () => Bun.sleep(RETRY_MS));
+/** Cancels all copy jobs, including those of an earlier command. */
+export const cancelAllJobs = (qmp: QmpClient): Promise<void> =>
+  cancelJobs(qmp, undefined, () => Bun.sleep(RETRY_MS));
 
 /**
- * Cancels what still runs, and dismisses all.
- * @throws QmpTimeout when a job does not end: a disk under it hangs
+ * Cancels running jobs, and dismisses all.
+ * @throws QmpTimeout if a job does not finish: a disk hangs
  */
-async function endJobs(
+async function cancelJobs(
   qmp: QmpClient,
   ids: readonly string[] | undefined,
   pause: () => Promise<void>,
 ): Promise<void> {
   const cancelled = new Set<string>();
-  const begun = Date.now();
+  const started = Date.now();
   for (;;) {
     const jobs = await findJobs(qmp, ids);
     if (jobs.length === 0) return;
-    if (Date.now() - begun > (interruption.aborted ? HURRY_MS : END_MS))
-      throw new QmpTimeout("qemu does not end the copying of disks: a disk hangs");
+    if (Date.now() - started > (interruption.aborted ? HURRY_MS : CANCEL_MS))
+      throw new QmpTimeout("cannot cancel the copy jobs: a disk does not respond");
     for (const { id, status } of jobs) {
       if (status === "concluded") await qmp.execute("job-dismiss", { id });
       else if (!cancelled.has(id)) {
@@ -145,9 +145,9 @@ async function endJobs(
   }
 }
 
-const jobFailure = (words: string): VmError =>
-  saysNoSpace(words)
+const jobFailure = (message: string): VmError =>
+  saysNoSpace(message)
     ? noSpaceError("cannot copy the disks")
-    : new VmError("io", `cannot copy the disks: ${words}`, {
-        reason: saysDenied(words) ? "denied" : undefined,
+    : new VmError("io", `cannot copy the disks: ${message}`, {
+        reason: saysDenied(message) ? "denied" : undefined,
       });

@@ -5,46 +5,46 @@ import type { TransactionAction } from "../qmp/commands.ts";
 import type { QmpError } from "../qmp/errors.ts";
 import type { Consistency } from "../store/mark-types.ts";
 
-/** A working file that a snapshot holds. */
+/** A working file to copy into a snapshot. */
 export interface Source {
   name: string;
   path: string;
-  /** A disk; others are small. */
+  /** False: a small file, such as UEFI variables. */
   disk: boolean;
   /** The backing file of a disk. */
   base: ReadImage | undefined;
 }
 
-/** A disk that a qemu has open. */
+/** A disk that is open in a qemu. */
 export interface OpenDisk {
   /** `disk-0.img` */
   name: string;
-  /** Where the guest writes; bitmaps are here. */
+  /** Node that the guest writes to, and that has the bitmaps. */
   node: string;
   virtualBytes: number;
   bitmaps: Bitmap[];
 }
 
-/** One moment of all disks. */
+/** One point in time of all disks. */
 export interface PointInTime {
   consistency: Consistency;
-  /** From where a job reads the disk as it was then. */
+  /** Node to read the disk from, as it was then. */
   nodeOf(disk: OpenDisk): string;
-  /** Makes a bitmap of a disk usable there. @returns its name */
+  /** Copies a bitmap of the disk to that node. @returns its name */
   exposeBitmap(disk: OpenDisk, bitmap: string): Promise<string>;
-  /** Why the actions were not done. */
+  /** Error of the transaction, if it failed. */
   refused: QmpError | undefined;
 }
 
-/** Disks in a qemu: the running VM's, or one of our own that has nothing else. */
+/** Disks that are open in a qemu: the running VM's, or one without a guest. */
 export interface DiskSource {
   qmp: QmpClient;
   disks: OpenDisk[];
   /**
-   * Takes the moment.
-   * @param actions done in qemu at that very time: the guest does nothing then
+   * Establishes the point in time.
+   * @param actions transaction that qemu executes at that time, while the guest is paused
    */
   freeze(actions: readonly TransactionAction[]): Promise<PointInTime>;
-  /** Puts everything back. May be called again. */
+  /** Removes everything that was added to qemu. Idempotent. */
   close(): Promise<void>;
 }

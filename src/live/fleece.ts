@@ -13,24 +13,24 @@ import { removeFleecing } from "./clean-up.ts";
 import { whileFrozen } from "./freeze.ts";
 import { NODE } from "./names.ts";
 
-/** What is done to a running VM to get hold of one moment of it. */
+/** Arguments of `beginFleecing`. */
 export interface FleecingRequest {
   qmp: QmpClient;
   disks: readonly OpenDisk[];
   workdir: string;
-  /** Takes what the guest overwrites while the moment is copied. */
+  /** Directory for copy-before-write data. */
   directory: string;
-  /** Done at that very moment. */
+  /** Transaction to execute at the point in time. */
   actions: readonly TransactionAction[];
-  /** Small files that are copied to `directory` then. */
+  /** Small files of WORKDIR to copy to `directory`. */
   files: readonly string[];
 }
 
-/** A moment of a running VM's disks, which nodes show until it is closed. */
+/** A point in time of a running VM's disks, readable by access nodes until it is closed. */
 export interface Fleecing {
-  /** The guest's file systems were at rest. */
+  /** The guest's filesystems were frozen. */
   frozen: boolean;
-  /** Why the actions were not done. */
+  /** Error of the transaction, if it failed. */
   refused: QmpError | undefined;
   close(): Promise<void>;
 }
@@ -38,13 +38,14 @@ export interface Fleecing {
 const fleeceFile = (directory: string, { name }: OpenDisk): string => join(directory, `fleece-${name}`);
 
 /**
- * Holds one moment of all disks, while the guest goes on: what it overwrites is saved before, in images in `directory`.
- * Should they fill up, or be slow, only the moment is lost (qemu's docs/interop/… image fleecing; copy-before-write).
+ * Makes one point in time of all disks readable while the guest continues: a copy-before-write filter saves clusters to
+ * images in `directory` before the guest overwrites them. If these fill up, or are slow, only the snapshot fails
+ * (qapi/block-core.json, BlockdevOptionsCbw).
  */
 export async function beginFleecing(request: FleecingRequest): Promise<Fleecing> {
   const { qmp, disks, directory, workdir, files } = request;
   const close = async (): Promise<void> => {
-    // With qemu all of it has gone.
+    // The nodes do not outlive qemu.
     if (!(await hasQemuEnded(qmp))) await removeFleecing(qmp);
     for (const disk of disks) remove(fleeceFile(directory, disk));
   };
@@ -56,7 +57,7 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
     const freezeDisks = async (): Promise<void> => {
       refused = await freezePointInTime(request, running, filter);
     };
-    // What would be written in the standstill is written before.
+    // Flushed before, so that less is written while the guest is paused.
     for (const { name } of disks) await flush(join(workdir, name));
     const frozen = running ? await whileFrozen(qmp, workdir, freezeDisks) : (await freezeDisks(), false);
     for (const name of files) copyFileSync(join(workdir, name), join(directory, name));
@@ -70,7 +71,7 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
     return { frozen, refused, close };
   } catch (error) {
     await close().catch(() => {
-      // qemu has gone, and all this with it.
+      // qemu has exited, and its nodes with it.
     });
     throw error;
   }
@@ -97,7 +98,7 @@ async function addFilter(qmp: QmpClient, disk: OpenDisk, directory: string, filt
 
 /**
  * The point in time: the guest is paused while each of its disks gets the filter. All commands are sent at once, so that
- * qemu resumes the guest also where this process is killed meanwhile; if qemu had not come to that, the next command
+ * qemu resumes the guest even if this process is killed meanwhile; if qemu has not received them all, the next command
  * resumes it (clean-up.ts).
  */
 async function freezePointInTime(
@@ -105,22 +106,22 @@ async function freezePointInTime(
   running: boolean,
   filter: string,
 ): Promise<QmpError | undefined> {
-  const replies = qmp.executeTogether([
+  const replies = qmp.executeBatch([
     ...(running ? [["stop"] as const] : []),
     ...(actions.length > 0 ? [["transaction", { actions }] as const] : []),
     ...disks.map(({ node }) => ["qom-set", settingDrive(`${node}-dev`, filter + node)] as const),
     ...(running ? [["cont"] as const] : []),
   ]);
-  const noted = actions.length > 0 ? replies[running ? 1 : 0] : undefined;
+  const transaction = actions.length > 0 ? replies[running ? 1 : 0] : undefined;
   const [refused, ...others] = await Promise.all([
-    noted?.then(
+    transaction?.then(
       () => undefined,
       (error: unknown) => {
         if (!(error instanceof QmpError)) throw error;
         return error;
       },
     ),
-    ...replies.filter((reply) => reply !== noted),
+    ...replies.filter((reply) => reply !== transaction),
   ]);
   void others;
   return refused;
@@ -135,19 +136,19 @@ async function flush(path: string): Promise<void> {
   }
 }
 
-/** Says what a failure means here. */
+/** Translates an error of a copy job: qemu has exited, or there was no space for copy-before-write data. */
 export async function explainLoss(error: unknown, qmp: QmpClient, directory: string): Promise<unknown> {
   if (error instanceof SignalError) return error;
   if (error instanceof VmError && (await hasQemuEnded(qmp)))
-    return new VmError("io", "the guest went off while its disks were copied", {
+    return new VmError("io", "cannot copy the disks: qemu exited", {
       cause: error,
-      hint: "run the command again: the snapshot is made of what is there now",
+      hint: "run the command again to copy the current disks",
     });
-  // A job that reads what was lost gets EACCES (block/copy-before-write.c).
+  // A job that reads a broken snapshot gets EACCES (block/copy-before-write.c).
   if (!(error instanceof VmError) || error.reason !== "denied") return error;
   return new VmError("cannotCreate", `no space left in ${directory} for copy-before-write data`, {
     cause: error,
-    hint: "free some room there, or make the snapshot when the guest writes less; the guest goes on",
+    hint: "free some space there, or make the snapshot when the guest writes less; the guest keeps running",
   });
 }
 

@@ -1,16 +1,16 @@
 /**
- * Names of what a live snapshot adds to a running qemu. By them the next command sees what a killed one has left, and
- * how far it had come.
+ * Prefixes of the nodes that a live snapshot adds to a running qemu. They tell the next command what a killed one has
+ * left, and how far it had got.
  */
 export const NODE = {
-  /** Takes what the guest overwrites. */
+  /** Image for copy-before-write data. */
   fleece: "vm-fleece-",
-  /** Stands between the guest and its disk, and saves what is overwritten. The guest ran before. */
+  /** Copy-before-write filter between the guest and its disk. The guest was running before. */
   filter: "vm-cbw-",
-  /** The same for a guest that stood still before: it is not to be woken. */
+  /** The same for a guest that was paused before: it must not be resumed. */
   heldFilter: "vm-held-",
-  /** Shows the disk as it was. Made when the guest runs again. */
+  /** The disk at the point in time. Added after the guest is resumed. */
   access: "vm-access-",
-  /** The image that is written. */
+  /** Image of the snapshot. */
   target: "vm-target-",
 } as const;

@@ -14,15 +14,15 @@ import type { Workdir } from "../store/workdir.ts";
 import { damagedDisk } from "../store/damaged-disk.ts";
 import type { DiskSource, OpenDisk, Source } from "./disk-source.ts";
 
-/** Another snapshot may just be coming to its end. */
+/** Another snapshot may be about to finish. */
 const CONNECT_MS = 10_000;
 
-/** The bitmap that a job reads, where it reads the moment. */
-const LENT = "vm-lent";
+/** Copy of a bitmap on the access node, for the job. */
+const EXPOSED_BITMAP = "vm-exposed";
 
-/** Opens the conversation in which a snapshot is made. @throws 75 when somebody else is in it */
+/** Connects to the QMP monitor for snapshots. @throws 75 if another process is connected to it */
 export async function connectBackupMonitor(work: Workdir): Promise<QmpClient> {
-  // Absent in a VM that an earlier version of this program has started.
+  // WORK.backup is absent in a VM that an earlier version of this program has started.
   const socket = [WORK.backup, WORK.monitor]
     .map((name) => join(work.dir, name))
     .find((path) => lstatOf(path));
@@ -36,24 +36,24 @@ export async function connectBackupMonitor(work: Workdir): Promise<QmpClient> {
 }
 
 const unreachable = (): VmError =>
-  new VmError("busy", "cannot back up: the VM runs, but its qemu cannot be spoken to", {
+  new VmError("busy", "cannot back up the running VM: cannot connect to its QMP monitor", {
     hint: `shut the guest down first: ${commandLine("stop")}`,
   });
 
-/** @throws 69 for a qemu that cannot make snapshots of a running guest */
+/** @throws 69 if qemu cannot make live snapshots */
 function requireLive(version: string): void {
   if (isSince(version, LIVE_SINCE)) return;
   throw new VmError(
     "unavailable",
-    `cannot back up the running VM: live snapshots need qemu ${LIVE_SINCE.join(".")} or later, and it runs in ${version}`,
+    `cannot back up the running VM: live snapshots need qemu ${LIVE_SINCE.join(".")} or later, and this is ${version}`,
     { hint: `back it up while it is off: ${commandLine("stop")} && ${commandLine("backup")}` },
   );
 }
 
 /**
- * The disks of the running VM.
- * @param staged takes what the guest overwrites meanwhile, and copies of small files
- * @throws 69 where its qemu cannot do that
+ * Opens the disks of the running VM.
+ * @param staged directory for copy-before-write data, and copies of small files
+ * @throws 69 if its qemu cannot make live snapshots
  */
 export async function openLive(
   work: Workdir,
@@ -63,7 +63,7 @@ export async function openLive(
   const qmp = await connectBackupMonitor(work);
   try {
     requireLive(qmp.version);
-    // Under the VM's lock nobody else makes one: what is there was left by a killed command.
+    // This process holds the VM's lock: an existing live snapshot was left by a killed command.
     await cleanUpLive(qmp, work.dir);
     const disks = await findDisks(qmp, sources);
     const files = sources.filter(({ disk }) => !disk).map(({ name }) => name);
@@ -85,7 +85,7 @@ export async function openLive(
         return {
           consistency: fleecing.frozen ? "agent" : "crash-consistent",
           nodeOf: ({ node }) => NODE.access + node,
-          exposeBitmap: (disk, bitmap) => lendBitmap(qmp, disk, bitmap),
+          exposeBitmap: (disk, bitmap) => exposeBitmap(qmp, disk, bitmap),
           refused: fleecing.refused,
         };
       },
@@ -109,13 +109,9 @@ async function findDisks(qmp: QmpClient, sources: readonly Source[]): Promise<Op
       const format = nodes.find(({ node, driver }) => driver === "qcow2" && `${node}-file` === opened?.node);
       if (format?.corrupt) throw damagedDisk(path, "the running qemu has marked it corrupt");
       if (format) return { name, ...format };
-      throw new VmError(
-        "busy",
-        `cannot back up: the running qemu does not have ${path} open as we had told it`,
-        {
-          hint: `restart it, so that this version starts it: ${commandLine("restart")}`,
-        },
-      );
+      throw new VmError("busy", `cannot back up the running VM: its qemu has no block node for ${path}`, {
+        hint: `restart it with this version: ${commandLine("restart")}`,
+      });
     });
 }
 
@@ -128,18 +124,21 @@ function isSameFile(one: string, other: string): boolean {
   }
 }
 
-/** A job asks for a bitmap of the node that it reads: the disk's is copied there. It may note more by now: no harm. */
-async function lendBitmap(qmp: QmpClient, { node }: OpenDisk, bitmap: string): Promise<string> {
+/**
+ * Copies the disk's bitmap to the access node: a job takes a bitmap of the node that it reads. Later writes may be in it,
+ * too, which is harmless.
+ */
+async function exposeBitmap(qmp: QmpClient, { node }: OpenDisk, bitmap: string): Promise<string> {
   const access = NODE.access + node;
-  await qmp.execute("block-dirty-bitmap-add", { node: access, name: LENT, disabled: true });
+  await qmp.execute("block-dirty-bitmap-add", { node: access, name: EXPOSED_BITMAP, disabled: true });
   await qmp.execute("block-dirty-bitmap-merge", {
     node: access,
-    target: LENT,
+    target: EXPOSED_BITMAP,
     bitmaps: [{ node, name: bitmap }],
   });
-  return LENT;
+  return EXPOSED_BITMAP;
 }
 
-/** The copies of small files that were made with the moment. */
+/** Replaces paths of small files by those of their copies in `staged`. */
 export const copiedSources = (sources: readonly Source[], staged: string): Source[] =>
   sources.map((source) => (source.disk ? source : { ...source, path: join(staged, basename(source.path)) }));

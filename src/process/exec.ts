@@ -10,26 +10,26 @@ type Stream = "ignore" | "pipe" | number;
 
 export interface StartOptions {
   stdin?: "ignore" | number;
-  /** A descriptor for bulk data; `pipe` keeps the text in memory, for short answers only. */
+  /** A descriptor for bulk data; `pipe` keeps the output in memory, for short output only. */
   stdout?: Stream;
   stderr?: Stream;
-  /** Its descriptors from 3 on. */
+  /** Inherited as descriptors from 3 on. */
   furtherFds?: number[];
   cwd?: string;
   env?: Record<string, string | undefined>;
   /**
-   * `tool` (default): one of this program's tools, such as qemu or pigz. It runs in the C locale, which its messages are
-   * read in, and under umask 077. `user`: the user's program (a hook, check-media, a viewer, ssh, a pager). It gets the
+   * `tool` (default): one of this program's tools, such as qemu or pigz. It runs in the C locale, because its messages are
+   * parsed, and under umask 077. `user`: the user's program (a hook, check-media, a viewer, ssh, a pager). It gets the
    * user's own environment, locale and umask.
    */
   runAs?: "tool" | "user";
-  /** The signal the kernel sends it when this program dies, whatever the cause. */
+  /** Signal that the kernel sends it when this program dies, whatever the cause. */
   whenOrphaned?: "KILL" | "TERM" | "none";
-  /** Leave it alone when the user interrupts us: the caller ends it itself. */
+  /** Do not kill it when this program is interrupted: the caller does. */
   keepOnInterrupt?: boolean;
-  /** False: it shares our terminal and its Ctrl-C, and may ask there. */
+  /** False: it shares this program's terminal and receives its Ctrl-C, and can prompt there. */
   ownSession?: boolean;
-  /** False: the user ends it, such as a viewer; that it still runs is not logged. */
+  /** False: do not log that it still runs. For a program that the user closes, such as a viewer. */
   watched?: boolean;
 }
 
@@ -37,22 +37,22 @@ export interface Finished {
   argv: readonly string[];
   stdout: string;
   stderr: string;
-  /** Exit status; null when a signal ended it. */
+  /** Exit status; null if a signal killed it. */
   status: number | null;
   signal: string | null;
 }
 
 export interface Child {
   readonly pid: number;
-  /** Settles when the process has ended; never rejects. */
+  /** Settles when the process has exited; never rejects. */
   readonly done: Promise<Finished>;
   /** Signals its whole process group. */
   kill(signal: NodeJS.Signals): void;
-  /** We end without waiting for it. */
+  /** Lets this program exit without waiting for it. */
   release(): void;
 }
 
-/** A program ended otherwise than it should have. */
+/** A program failed. */
 export class ProcessError extends VmError {
   constructor(
     what: string,
@@ -61,43 +61,43 @@ export class ProcessError extends VmError {
   ) {
     const { argv, status, signal, stderr } = result;
     const last = stderr.trim().split("\n").slice(-3).join("\n  ");
-    const how = signal ? `was killed by ${signal}` : `ended with status ${status}`;
+    const how = signal ? `was killed by ${signal}` : `exited with status ${status}`;
     super("io", `${what}: ${programOf(argv)} ${how}${last ? `:\n  ${last}` : ""}`, { hint });
   }
 }
 
-/** The error for a program that failed: no room is 73, anything else 74. */
+/** The error for a program that failed: 73 if there was no space, 74 otherwise. */
 export const processFailure = (what: string, result: Finished): VmError =>
   saysNoSpace(result.stderr) ? noSpaceError(what) : new ProcessError(what, result);
 
-/** The last line that a program printed on stderr, or how it ended. */
+/** Last line of a program's stderr, or its exit status or signal. */
 export const lastLineOf = (result: Finished): string =>
   result.stderr.trim().split("\n").at(-1) || new ProcessError("it fails", result).message;
 
 /** Full path of a program on PATH, or undefined. */
-// Bun.which would look at the PATH that this process was started with.
+// By default, Bun.which uses the PATH that this process was started with.
 export const findProgram = (name: string): string | undefined =>
   Bun.which(name, { PATH: process.env.PATH ?? "" }) ?? undefined;
 
-/** Full path of a program, or an error that says it must be installed. */
+/** Full path of a program on PATH. @throws 69 if it is not installed */
 export function requireProgram(name: string, hint?: string): string {
   const path = findProgram(name);
   if (path) return path;
   if (!process.env.PATH)
-    throw new VmError("unavailable", `cannot look for ${name}: PATH is not set`, {
+    throw new VmError("unavailable", `cannot find ${name}: PATH is not set`, {
       hint: "set it: export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     });
   throw new VmError("unavailable", `${name} is not installed (not found on PATH)`, {
-    hint: hint ?? (isThing(name) ? installHint(PACKAGES[name]) : `install the package that holds ${name}`),
+    hint: hint ?? (isThing(name) ? installHint(PACKAGES[name]) : `install the package that contains ${name}`),
   });
 }
 
-/** busybox stands in for many programs, by links, and often cannot do all that they can. */
+/** Is a program a symlink to busybox? Its applets often lack options. */
 export const isBusybox = (path: string): boolean => basename(realpathSync(path)) === "busybox";
 
 /**
- * util-linux's setpriv sets PR_SET_PDEATHSIG before the program starts, so that even SIGKILL to us
- * leaves no child behind (prctl(2)). busybox's namesake cannot.
+ * util-linux's setpriv sets PR_SET_PDEATHSIG before the program starts, so that even SIGKILL of this program leaves no
+ * child behind (prctl(2)). busybox's applet cannot.
  */
 let setpriv: string | undefined | null;
 function orphanGuard(signal: "KILL" | "TERM"): string[] {
@@ -108,17 +108,17 @@ function orphanGuard(signal: "KILL" | "TERM"): string[] {
   return setpriv ? [setpriv, "--pdeathsig", signal, "--"] : [];
 }
 
-/** The program's own name, behind `nice -n 10 ionice -c 3` (gentle.ts), which end up as the same process. */
+/** Name of the program without `nice -n 10 ionice -c 3` (gentle.ts), which exec it. */
 function programOf(argv: readonly string[]): string {
   let at = 0;
   while (/^(nice|ionice)$/.test(argv[at] ?? "") && argv.length > at + 3) at += 3;
   return basename(argv[at] ?? "");
 }
 
-/** Synchronous: a program is started within a step that nothing may come between. */
+/** Synchronous: callers start a program without yielding to other tasks. */
 const loadZx = (): typeof import("./zx.ts") => require("./zx.ts") as typeof import("./zx.ts");
 
-/** Starts a program, usually in a session of its own, without any shell. */
+/** Starts a program without a shell, by default in a session of its own. */
 export function start(argv: readonly string[], options: StartOptions = {}): Child {
   const { whenOrphaned = "KILL", ownSession = true, runAs = "tool" } = options;
   const path = requireProgram(argv[0]!);
@@ -140,7 +140,7 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
     try {
       if (pid > 0) process.kill(ownSession ? -pid : pid, signal);
     } catch {
-      // It has ended already.
+      // It has exited already.
     }
   };
   const stop = (): void => kill("SIGKILL");
@@ -156,9 +156,9 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
 }
 
 /**
- * Runs a program to its end.
- * @param what begins the error: `cannot compress disk-0.img`
- * @throws ProcessError when it fails, 73 when that was for want of room; the pending SignalError when the user interrupted us
+ * Runs a program until it exits.
+ * @param what start of the error message: `cannot compress disk-0.img`
+ * @throws ProcessError if it fails, 73 if there was no space; the pending SignalError after a stop signal
  */
 export async function exec(
   argv: readonly string[],

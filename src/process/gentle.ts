@@ -6,8 +6,8 @@ const PREFIXES = [
 ] as const;
 
 /**
- * Puts nice(1) and ionice(1) before a program, as far as they are here: it yields to everybody else. Not our own
- * priority: without root that cannot be raised again.
+ * Runs a program with low CPU and idle I/O priority, as far as nice(1) and ionice(1) are installed. This program keeps its
+ * own priority: only root could raise it again.
  */
 export const gentle = (argv: readonly string[]): string[] => [
   ...PREFIXES.filter(([name]) => findProgram(name)).flat(),

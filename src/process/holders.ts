@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 
-/** A process that has something open. */
+/** A process that has a file or socket open. */
 export interface Holder {
   pid: number;
   /** Its short name (`comm`). */
@@ -8,8 +8,8 @@ export interface Holder {
 }
 
 /**
- * Who has a descriptor that leads to one of these targets: a path, or `socket:[INODE]` (proc(5)). Without
- * root only the caller's own processes can be looked into.
+ * Finds a process that has one of these targets open: a path, or `socket:[INODE]` (proc(5)). Only root can inspect other
+ * users' processes.
  */
 export function findFileHolder(targets: ReadonlySet<string>): Holder | undefined {
   for (const pid of readdirSync("/proc")) {
@@ -19,15 +19,15 @@ export function findFileHolder(targets: ReadonlySet<string>): Holder | undefined
         if (targets.has(readlinkSync(`/proc/${pid}/fd/${fd}`)))
           return { pid: Number(pid), name: readFileSync(`/proc/${pid}/comm`, "utf8").trim() };
     } catch {
-      // Ended meanwhile, or not ours.
+      // It has exited, or belongs to another user.
     }
   }
   return undefined;
 }
 
 /**
- * Every process that has one of these files open, or was started in `directory` and is still there (proc(5), fd and cwd).
- * @param name what its short name begins with
+ * Finds all processes that have one of these files open, or `directory` as working directory (proc(5), fd and cwd).
+ * @param name prefix of the short name
  */
 export function findUsers(targets: ReadonlySet<string>, directory: string, name: string): Holder[] {
   return readdirSync("/proc").flatMap((pid) => {
@@ -40,13 +40,13 @@ export function findUsers(targets: ReadonlySet<string>, directory: string, name:
         readdirSync(`/proc/${pid}/fd`).some((fd) => targets.has(readlinkSync(`/proc/${pid}/fd/${fd}`)));
       return uses ? [{ pid: Number(pid), name: comm }] : [];
     } catch {
-      // Ended meanwhile, or not ours.
+      // It has exited, or belongs to another user.
       return [];
     }
   });
 }
 
-/** The words a process was started with; empty when it has ended or is not to be seen. */
+/** Command line of a process; empty if it has exited or is not accessible. */
 export function readArgv(pid: number): string[] {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").slice(0, -1);

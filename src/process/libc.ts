@@ -35,7 +35,7 @@ function load() {
   throw new Error("cannot load the C library", { cause: last });
 }
 
-/** bun:ffi is loaded with the first call: most commands make none. */
+/** bun:ffi is loaded on first use: most commands do not need it. */
 const ffi = (): typeof import("bun:ffi") => require("bun:ffi");
 
 let symbols: ReturnType<typeof load> | undefined;
@@ -44,19 +44,19 @@ const libc = () => (symbols ??= load());
 const EINTR = 4;
 const EAGAIN = 11;
 
-/** The error of the C library's last call, in the form that Node gives to its own. */
+/** The error of the C library's last call, in the form of Node's system errors. */
 function systemError(call: string): NodeJS.ErrnoException {
   const errno = ffi().read.i32(libc().__errno_location() as Pointer);
-  // Loaded here: it takes a while, and errors are rare.
+  // Loaded on first use: loading is slow, and errors are rare.
   const { getSystemErrorMap } = process.getBuiltinModule("node:util");
   const [code, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, `error ${errno}`];
   return Object.assign(new Error(`${code}: ${text}, ${call}`), { errno: -errno, code, syscall: call });
 }
 
 /**
- * flock(2): true when the lock was taken, false when another open file has it. The kernel drops it when the descriptor is
- * closed.
- * @throws a system error when the file system cannot lock (NFS without its lock service: ENOLCK)
+ * flock(2): true if the lock was taken, false if another open file description holds it. The kernel releases it when the
+ * descriptor is closed.
+ * @throws a system error if the filesystem cannot lock (NFS without its lock service: ENOLCK)
  */
 export function flock(fd: number, operation: number): boolean {
   if (libc().flock(fd, operation) === 0) return true;
@@ -68,7 +68,7 @@ export function flock(fd: number, operation: number): boolean {
 /** isatty(3): is this descriptor a terminal? */
 export const isatty = (fd: number): boolean => libc().isatty(fd) === 1;
 
-/** pipe2(2) with O_CLOEXEC: `[read end, write end]`, to be given to children and then closed. */
+/** pipe2(2) with O_CLOEXEC: `[read end, write end]`, for children; the caller closes them. */
 export function pipe(): [number, number] {
   const fds = new Int32Array(2);
   if (libc().pipe2(ffi().ptr(fds), O_CLOEXEC) !== 0) throw new Error("pipe2 failed: too many open files?");
@@ -82,8 +82,7 @@ const SOCK_NONBLOCK = 0o4000;
 const SUN_PATH_BYTES = 108;
 
 /**
- * Does a process listen on this Unix socket? A full queue (EAGAIN) means yes: Bun's own connect cannot
- * tell that from a dead socket.
+ * Does a process listen on this Unix socket? A full queue (EAGAIN) means yes; Bun's connect reports it as ECONNREFUSED.
  * @param path at most 107 bytes
  */
 export function isUnixSocketAlive(path: string): boolean {
@@ -107,7 +106,7 @@ const F_UNLCK = 2;
 /** struct flock with 64-bit offsets (fcntl(2)): type, whence, start, length, pid. */
 const FLOCK_BYTES = 32;
 
-/** Has another open file a lock, of either kind, on these bytes of a file that we have open? */
+/** Does another open file description hold a lock, of either kind, on these bytes of an open file? */
 export function isRangeLocked(fd: number, start: number, length: number): boolean {
   const lock = Buffer.alloc(FLOCK_BYTES);
   lock.writeInt16LE(F_WRLCK, 0);
@@ -121,13 +120,13 @@ const SYS_RENAMEAT2 = process.arch === "arm64" ? 276 : 316;
 const AT_FDCWD = -100;
 const RENAME_EXCHANGE = 2;
 
-/** What a file system, a kernel or a sandbox says that does not know RENAME_EXCHANGE. */
-const UNABLE = new Set(["EINVAL", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EPERM"]);
+/** Errors of a filesystem, kernel or sandbox without RENAME_EXCHANGE. */
+const UNSUPPORTED = new Set(["EINVAL", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EPERM"]);
 
 /**
- * Two names change places in one step.
- * @returns false where the file system cannot
- * @throws a system error when it can, and fails
+ * Exchanges two names atomically.
+ * @returns false if the filesystem cannot
+ * @throws any other system error
  */
 export function exchange(one: string, other: string): boolean {
   const [a, b] = [one, other].map((path) => Buffer.from(`${path}\0`)) as [Buffer, Buffer];
@@ -137,6 +136,6 @@ export function exchange(one: string, other: string): boolean {
   )
     return true;
   const error = systemError("renameat2");
-  if (UNABLE.has(error.code!)) return false;
+  if (UNSUPPORTED.has(error.code!)) return false;
   throw error;
 }

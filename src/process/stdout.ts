@@ -1,12 +1,12 @@
-/** Our standard output: results, and what guests and jobs print. */
+/** Standard output: results, and the output of guests and jobs. */
 import { fstatSync, readFileSync } from "node:fs";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { STDOUT, writeTo } from "../lib/standard-streams.ts";
 import { O_CLOEXEC } from "./open-flags.ts";
 
 /**
- * Was stdout closed when we were started? Bun opens /dev/null in its place, close-on-exec (proc_pid_fdinfo(5)), which
- * nothing inherited can be.
+ * Was stdout closed when this program was started? Bun opens /dev/null instead, with close-on-exec (proc_pid_fdinfo(5)),
+ * which an inherited descriptor cannot have.
  */
 let closed: boolean | undefined;
 function wasClosed(): boolean {
@@ -15,7 +15,7 @@ function wasClosed(): boolean {
   return (Number.parseInt(flags ?? "0", 8) & O_CLOEXEC) !== 0;
 }
 
-/** @throws VmError 74 when stdout is a file or device that cannot take it */
+/** @throws VmError 74 if writing fails, except for a closed pipe */
 function write(data: string | Uint8Array): boolean | Promise<boolean> {
   if ((closed ??= wasClosed())) throw new VmError("io", "cannot write the result: stdout is closed");
   try {
@@ -26,14 +26,14 @@ function write(data: string | Uint8Array): boolean | Promise<boolean> {
 }
 
 /**
- * Writes a result. A reader that goes away (`| head`) is no error; a slow one gets everything before the program ends.
- * @throws VmError 74 when stdout is a file or device that cannot take it
+ * Writes a result. A closed pipe (`| head`) is not an error; a slow reader gets everything before the program exits.
+ * @throws VmError 74 if writing fails
  */
 export const writeResult = (result: string | Uint8Array): void => void write(result);
 
 /**
- * Writes a piece of much output, as fast as the reader takes it.
- * @returns false when nothing reads any more
+ * Writes a piece of bulk output, as fast as the reader accepts it.
+ * @returns false if the pipe is closed
  * @throws VmError 74 as `writeResult`
  */
 export async function writeOutput(piece: string | Uint8Array): Promise<boolean> {

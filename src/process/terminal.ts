@@ -1,9 +1,9 @@
-/** Our own standard streams, by bytes. */
+/** Standard streams of this process, as bytes. */
 import { fstatSync } from "node:fs";
 import { STDIN, writeError } from "../lib/standard-streams.ts";
 import { isatty } from "./libc.ts";
 
-/** The terminal passes each key on as it is, Ctrl-C too; undone on disposal. */
+/** Sets stdin's terminal to raw mode until disposal: Ctrl-C is a byte, too. */
 export function rawTerminal(): Disposable {
   process.stdin.setRawMode(true);
   return { [Symbol.dispose]: () => void process.stdin.setRawMode(false) };
@@ -12,14 +12,14 @@ export function rawTerminal(): Disposable {
 /** Is this descriptor a terminal? */
 export const isTerminal = (fd: number): boolean => fstatSync(fd).isCharacterDevice() && isatty(fd);
 
-/** Writes bytes on stderr, as fast as the reader takes them. */
+/** Writes bytes to stderr, as fast as the reader accepts them. */
 export async function writeErrorOutput(bytes: Uint8Array): Promise<void> {
   await writeError(bytes);
 }
 
 /**
- * Everything on stdin up to its end; nothing where it is a terminal or closed.
- * @param over ends the reading with its reason
+ * Reads stdin until end of file; empty if it is a terminal or closed.
+ * @param over aborts reading; its reason is thrown
  */
 export async function readStdin(over: AbortSignal): Promise<Buffer> {
   if (isTerminal(STDIN)) return Buffer.alloc(0);
@@ -42,7 +42,7 @@ export async function readStdin(over: AbortSignal): Promise<Buffer> {
   }
 }
 
-/** Lets the program end though stdin may never do. */
+/** Lets the program exit without end of file on stdin. */
 export function releaseStdin(): void {
   process.stdin.removeAllListeners("data").pause();
   process.stdin.unref?.();

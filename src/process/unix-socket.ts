@@ -1,4 +1,4 @@
-/** Unix sockets of any path: an address (unix(7)) holds 107 bytes. */
+/** Unix sockets with paths of any length: an address holds 107 bytes (unix(7)). */
 import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import { join } from "node:path";
 import type { Socket, SocketHandler } from "bun";
@@ -7,27 +7,27 @@ import { within } from "../lib/within.ts";
 import { isUnixSocketAlive } from "./libc.ts";
 import { O_PATH } from "./open-flags.ts";
 
-/** sun_path holds 108 bytes with its end (unix(7)). */
+/** sun_path has 108 bytes, including the NUL (unix(7)). */
 export const MAX_SOCKET_PATH_BYTES = 107;
 
-/** How often a listener's full queue is tried again; there is no event for it. */
+/** Interval for retrying while a listener's queue is full; there is no event for it. */
 const QUEUE_MS = 20;
 
-/** A socket in a directory, by a name that fits an address for whoever is started in that directory. */
+/** Path of a socket in a directory; if too long for an address, its name, relative to the directory. */
 export function socketIn(directory: string, name: string): string {
   const path = join(directory, name);
   return Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES ? path : name;
 }
 
 /**
- * Lends an address for connecting to a Unix socket. It names this very socket: no link is followed, and its own path may
- * be longer than an address can be.
+ * Calls `use` with an address of a Unix socket, through /proc/self/fd: symlinks are not followed, and the path may be longer
+ * than an address.
  * @throws a system error: ENOENT …, ECONNREFUSED for anything but a socket, as connect(2)
  */
 export async function withSocketAddress<T>(path: string, use: (address: string) => Promise<T>): Promise<T> {
   const fd = openSync(path, O_PATH | constants.O_NOFOLLOW);
   try {
-    if (!fstatSync(fd).isSocket()) throw notListening("it is no socket", path);
+    if (!fstatSync(fd).isSocket()) throw notListening("it is not a socket", path);
     return await use(`/proc/self/fd/${fd}`);
   } finally {
     closeSync(fd);
@@ -38,10 +38,9 @@ const notListening = (why: string, path: string): Error =>
   Object.assign(new Error(`ECONNREFUSED: ${why}, connect '${path}'`), { code: "ECONNREFUSED" });
 
 /**
- * Connects, and waits for a place in the listener's queue, which is short: Bun takes a full one (EAGAIN) for a dead
- * socket. Whatever is lost on the way, the waiting ends.
- * @param late makes the error for when that takes longer than `limitMs`
- * @throws a system error: see above, and ECONNREFUSED when no process listens
+ * Connects, and retries while the listener's queue is full: Bun reports that (EAGAIN) as ECONNREFUSED.
+ * @param late creates the error after `limitMs`
+ * @throws a system error: see above, and ECONNREFUSED if no process listens
  */
 export function connectUnix(
   path: string,
@@ -60,8 +59,8 @@ export function connectUnix(
           (tooLate) => tooLate.terminate(),
           () => {},
         );
-        // The listener closed while we stood in its queue.
-        if (hasErrno(error, "ECONNRESET")) throw notListening("its listener is gone", path);
+        // The listener was closed while this connection was queued.
+        if (hasErrno(error, "ECONNRESET")) throw notListening("its listener was closed", path);
         if (!hasErrno(error, "ECONNREFUSED") || !isUnixSocketAlive(unix)) throw error;
         if (Date.now() > deadline) throw late();
       }
@@ -71,8 +70,8 @@ export function connectUnix(
 }
 
 /**
- * Does a process hold this socket? A connection that is accepted or queued is proof, also when its one client is
- * another: the kernel refuses once the process is dead.
+ * Does a process listen on this socket? True as well if it already serves another client: the connection is queued. Once
+ * the process is dead, the kernel refuses.
  */
 export async function isListening(path: string): Promise<boolean> {
   try {

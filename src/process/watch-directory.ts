@@ -1,17 +1,17 @@
 import { watch, type FSWatcher } from "node:fs";
 
-/** How often a directory is looked at. */
+/** Polling intervals. */
 export interface WatchLimits {
-  /** Events may get lost. */
+  /** Besides inotify, because events may get lost. */
   everyMs: number;
-  /** Where the kernel gives no events. */
+  /** Without inotify. */
   unwatchedMs?: number;
 }
 
 /**
- * Calls when something in a directory changes (inotify(7)), and at least every `everyMs`. Not every directory can be
- * watched: Bun cannot where the path has a backslash, and the kernel's watches are counted.
- * @param onChange gets the name of what changed; undefined when that is not known, or only time has passed
+ * Calls `onChange` when an entry of a directory changes (inotify(7)), and at least every `everyMs`. Not every directory can
+ * be watched: Bun cannot if the path has a backslash, and the kernel limits the number of watches.
+ * @param onChange receives the name of the entry; undefined if unknown, or called by the timer
  */
 export function watchDirectory(
   path: string,
@@ -19,18 +19,18 @@ export function watchDirectory(
   onChange: (name?: string) => void,
 ): Disposable {
   let timer: ReturnType<typeof setInterval> | undefined;
-  const lookEvery = (ms: number): void => {
+  const pollEvery = (ms: number): void => {
     clearInterval(timer);
     timer = setInterval(() => onChange(), ms);
   };
   let watcher: FSWatcher | undefined;
   try {
     watcher = watch(path, (_event, name) => onChange(name ?? undefined));
-    watcher.on("error", () => lookEvery(unwatchedMs));
+    watcher.on("error", () => pollEvery(unwatchedMs));
   } catch {
-    // Looked at by the clock, then.
+    // Polled instead.
   }
-  lookEvery(watcher ? everyMs : unwatchedMs);
+  pollEvery(watcher ? everyMs : unwatchedMs);
   return {
     [Symbol.dispose]: () => {
       watcher?.close();

@@ -1,18 +1,18 @@
 /**
- * zx, which starts all other programs: qemu, qemu-img, pigz, alt2deploy and the rest. It takes longer to load than most
- * commands take to run, so exec.ts loads this module with the first program.
+ * zx, which starts all other programs: qemu, qemu-img, pigz, alt2deploy and the rest. Loading it takes longer than most
+ * commands run, so exec.ts loads this module with the first program.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { $, quote } from "zx/core";
 import { underCallerUmask } from "./umask.ts";
 
-// Users' ZX_* variables would change zx; they are for the user's programs only.
+// The user's ZX_* variables would configure zx; they are passed to the user's programs only.
 const zxVariables = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => name.startsWith("ZX_")),
 );
 for (const name of Object.keys(zxVariables)) delete process.env[name];
 $.verbose = false;
-// zx looks for bash and does not start without a shell; none is ever run, see `spawn` below.
+// zx requires a shell to load; none is ever run, see `spawn` below.
 $.shell = "sh";
 $.quote = quote;
 
@@ -21,19 +21,19 @@ export interface ZxOptions {
   cwd: string;
   env: Record<string, string | undefined>;
   ownSession: boolean;
-  /** The user's program: the user's umask and ZX_* variables. */
+  /** The user's program: started with the user's umask and ZX_* variables. */
   user: boolean;
 }
 
 /** A started program. */
 export interface ZxProcess {
-  /** 0 if it could not be started: `done` tells why on its stderr. */
+  /** 0 if it could not be started: the reason is in `stderr` of `done`. */
   pid: number;
   done: Promise<{ stdout: string; stderr: string; status: number | null; signal: string | null }>;
   unref(): void;
 }
 
-/** Starts a program with zx, without a shell. @param argv with the full path of the program */
+/** Starts a program with zx, without a shell. @param file full path of the program */
 export function spawnWithZx([file, ...args]: readonly [string, ...string[]], options: ZxOptions): ZxProcess {
   let child: ChildProcess | undefined;
   const running = $({

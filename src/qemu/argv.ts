@@ -10,7 +10,7 @@ import { buildShareArgs } from "./devices/share.ts";
 import { escapeCommas, socketChardev } from "./text.ts";
 
 /**
- * The whole command that runs a machine. Pure: probing, ports, paths and firmware are settled before.
+ * Pure: builds the command line of a machine, whose ports, paths and firmware are resolved.
  * @returns qemu's program and its arguments
  */
 export function buildQemuArgv(machine: Machine, capabilities: Capabilities): string[] {
@@ -36,7 +36,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     smpOf(machine),
     "-m",
     [`${machine.memoryMiB}M`, machine.memoryOptions].filter(Boolean).join(","),
-    // Only what has a bootindex is booted: no network, no floppy.
+    // Boot only devices with a bootindex: no network, no floppy.
     "-boot",
     "strict=on",
     ...(machine.endOnReset ? ["-no-reboot"] : []),
@@ -66,14 +66,14 @@ const KEYBOARD = ["-device", "usb-kbd,bus=usb0.0"];
 const POINTER = ["-device", "qemu-xhci,id=usb0", "-device", "usb-tablet,bus=usb0.0"];
 
 /**
- * A kernel booted by PVH left its option ROM in the saved memory: the place for it must be there again.
+ * The saved state of a kernel booted by PVH includes its option ROM: the machine must have it, too.
  */
 const RESUMED = ["-option-rom", "pvh.bin", "-S", "-incoming", "defer"];
 
 const buildKernelArgs = (kernel: Machine["kernel"]): string[] =>
   kernel ? ["-kernel", kernel.image, "-initrd", kernel.initrd, "-append", kernel.append] : [];
 
-/** Two QMP sockets (each serves one client at a time), a log of events, and the serial console with its log. */
+/** QMP sockets (each serves one client at a time), the event log, and the serial console with its log. */
 function buildControlArgs(files: Machine["files"]): string[] {
   const consoleLog = `logfile=${escapeCommas(files.consoleLog)},logappend=off`;
   return [
@@ -103,10 +103,10 @@ function buildControlArgs(files: Machine["files"]): string[] {
   ];
 }
 
-/** Networks that need a helper program or a script, which a closed sandbox would forbid. */
+/** Networks that start a helper program or a script, which `spawn=deny` forbids. */
 const NEEDS_HELPER = /^(type=|\{.*"type"\s*:\s*")?(bridge|tap|vhost-vdpa|passt)\b/;
 
-/** Closed as far as the user's own arguments allow; with a `-sandbox` of theirs, theirs counts. */
+/** As strict as the user's extra arguments allow; a `-sandbox` among them replaces it. */
 function buildSandboxArgs(extraArgs: readonly string[]): string[] {
   if (extraArgs.some((word) => /^--?sandbox$/.test(word))) return [];
   const helper = extraArgs.some(
@@ -118,7 +118,7 @@ function buildSandboxArgs(extraArgs: readonly string[]): string[] {
   ];
 }
 
-/** As qemu has always been told; with options of the user's own, qemu counts the CPUs. */
+/** With the user's own options, qemu computes the number of CPUs. */
 function smpOf({ sockets, cores, cpuOptions }: Machine): string {
   const topology = `sockets=${sockets},cores=${cores}`;
   if (!cpuOptions) return `${sockets * cores},${topology},threads=1`;

@@ -1,19 +1,19 @@
-/** Dirty bitmaps that qemu keeps within a qcow2 image (docs/interop/qcow2.txt, "Bitmaps"). */
+/** Persistent dirty bitmaps in a qcow2 image (docs/interop/qcow2.txt, "Bitmaps"). */
 import { closeSync, constants, fdatasyncSync, openSync, readSync, writeSync } from "node:fs";
 import { findHeaderDamage, readOwnHeader } from "./image-header.ts";
 
-/** Where a header's autoclear features end; bit 0, bitmaps, is in the last byte. */
+/** Offset of the last byte of a header's autoclear features, with bit 0: bitmaps. */
 const AUTOCLEAR_END = 95;
 
 const ENTRY_BYTES = 24;
 const MAX_BITMAPS = 65_535;
 const MAX_NAME_BYTES = 1023;
-/** Longer directories than this are left to qemu: ours have a few entries. */
-const MAX_LOOK_BYTES = 1 << 20;
+/** Longer directories are not checked: those of this program have a few entries. */
+const MAX_DIRECTORY_BYTES = 1 << 20;
 
 /**
- * Pure: does qemu refuse the image for an entry of this directory (block/qcow2-bitmap.c, check_dir_entry and
- * bitmap_list_load)? It would not open it at all, not even for reading.
+ * Pure: is a bitmap directory valid (block/qcow2-bitmap.c, check_dir_entry and bitmap_list_load)? With an invalid one, qemu
+ * does not open the image, not even read-only.
  */
 export function isBitmapDirectory(bytes: Buffer, clusterBytes: number): boolean {
   let at = 0;
@@ -53,7 +53,7 @@ export function dropBrokenBitmaps(path: string): boolean {
   if (
     !directory ||
     findHeaderDamage(header) !== undefined ||
-    directory.end - directory.start > MAX_LOOK_BYTES
+    directory.end - directory.start > MAX_DIRECTORY_BYTES
   )
     return false;
   const fd = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK);

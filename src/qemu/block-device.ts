@@ -1,6 +1,6 @@
 import { readFileSync, statSync } from "node:fs";
 
-/** sysfs counts in these, whatever the device's own sectors are. */
+/** Unit of sizes in sysfs, whatever the device's sector size. */
 const SECTOR_BYTES = 512;
 
 /** `8:1` of a device number (gnu_dev_major and gnu_dev_minor of glibc's sysmacros). */
@@ -11,7 +11,7 @@ export function formatDeviceNumber(device: number): string {
   return `${major}:${minor}`;
 }
 
-/** What tells one block device from another: its number, and its size where sysfs has it. */
+/** Identity of a block device: its number, and its size if sysfs has it. */
 export function identifyBlockDevice(path: string): { device: number; bytes?: number } {
   const device = statSync(path).rdev;
   try {

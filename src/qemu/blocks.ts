@@ -1,7 +1,7 @@
 /**
- * The command that opens images without a guest: a machine that has nothing, and answers on a QMP socket. Its block
- * jobs are those of a running VM, so that an image is copied in the same way whether the VM runs or not.
- * @param socket relative to where it is started
+ * Builds the command line of a qemu without a guest: `-machine none` with a QMP socket. Its block jobs copy images in the
+ * same way as those of a running VM.
+ * @param socket relative to the working directory
  */
 export const buildBlocksArgv = (binary: string, socket: string): string[] => [
   binary,
@@ -22,10 +22,10 @@ export const buildBlocksArgv = (binary: string, socket: string): string[] => [
   "chardev=qmp0,mode=control",
 ];
 
-/** By this a process is known for one of these. */
+/** Identifies such a process. */
 const BLOCKS_NAME = "vm-blocks";
 
-/** Was a process started with such a command? By way of `nice`, say. */
+/** Is this the command line of such a process? It may start with `nice`. */
 export function isBlocksArgv(argv: readonly string[]): boolean {
   const at = argv.indexOf("-name");
   return at > 0 && argv[at + 1] === BLOCKS_NAME && argv[argv.indexOf("-machine") + 1] === "none";

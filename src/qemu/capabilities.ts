@@ -1,8 +1,8 @@
-/** What the installed qemu can do, as it says itself (see `probe.ts`). */
+/** Features of the installed qemu, queried from it (see `probe.ts`). */
 export interface Capabilities {
   /** `7.2.22` */
   version: string;
-  /** Device types that `-device` takes. */
+  /** Device types of `-device`. */
   devices: ReadonlySet<string>;
   /** Built with SPICE, and its modules are installed. */
   spice: boolean;

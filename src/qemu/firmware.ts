@@ -7,16 +7,16 @@ import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
 import { readImageHeader } from "./image-header.ts";
 
-/** Of a file of UEFI variables: that of aarch64 has 64 MiB. */
+/** Limit for a file of UEFI variables: that of aarch64 has 64 MiB. */
 export const MAX_VARS_BYTES = 256 << 20;
 
-/** A UEFI firmware on this host: code, and the template of a machine's variables. */
+/** A UEFI firmware on this host: code, and template of the variables. */
 export interface FirmwareFiles {
   code: { path: string; format: string };
   varsTemplate: { path: string; format: string };
 }
 
-/** A firmware descriptor (qemu's docs/interop/firmware.json), as far as it matters here. */
+/** Members of a firmware descriptor that are used here (qemu's docs/interop/firmware.json). */
 interface Descriptor {
   "interface-types": string[];
   mapping: {
@@ -29,13 +29,13 @@ interface Descriptor {
   features: string[];
 }
 
-/** Later directories win over earlier ones where names are equal (firmware.json). */
+/** A file in a later directory overrides one of the same name in an earlier one (firmware.json). */
 const DESCRIPTOR_DIRECTORIES = ["/usr/share/qemu/firmware", "/etc/qemu/firmware"];
 
-/** Firmwares that want System Management Mode or bring keys of their own do not boot any disk as it is. */
+/** Firmwares that require SMM or have Secure Boot keys enrolled do not boot every disk. */
 const UNWANTED = ["requires-smm", "enrolled-keys"];
 
-/** The firmware a descriptor offers for this architecture, if it is one for us. */
+/** Pure: the firmware of a descriptor; undefined if it is not a usable UEFI firmware for this architecture. */
 export function parseDescriptor(text: string, arch: Arch): FirmwareFiles | undefined {
   const descriptor = JSON.parse(text) as Descriptor;
   const { architecture, machine } = ARCH[arch].firmwareTarget;
@@ -70,7 +70,7 @@ function readDescriptors(arch: Arch): FirmwareFiles[] {
       try {
         return parseDescriptor(readNamed(path).toString(), arch) ?? [];
       } catch {
-        // A broken descriptor is the distribution's, and others may do.
+        // Other descriptors may be usable.
         return [];
       }
     });
@@ -83,18 +83,18 @@ export interface OwnFirmware {
 }
 
 /**
- * Finds a UEFI firmware: the user's own, then qemu's descriptors, then the usual places.
- * @param varsBytes the size of a VM's variables, which belong to one build of the firmware: code for variables of another
- *   size does not find its boot entries, and what it writes is lost. Absent: any firmware
- * @throws 69 when there is none, or none that fits, 66 when the user's own is not there
+ * Finds a UEFI firmware: the user's own, then by qemu's descriptors, then in known places.
+ * @param varsBytes size of the VM's variables, which belong to one build of the firmware: code for variables of another
+ *   size does not find the boot entries, and loses what it writes. Absent: any firmware
+ * @throws 69 if there is none, or none that fits, 66 if the user's own does not exist
  */
 export const findFirmware = (arch: Arch, own: OwnFirmware, varsBytes?: number): FirmwareFiles =>
   chooseFirmware(arch, listFirmware(arch, own), varsBytes);
 
-/** A firmware is there, and none for variables of this size. */
+/** Firmware is installed, but none for variables of this size. */
 export class NoFittingFirmware extends VmError {}
 
-/** The first that fits. @param all best first @throws as `findFirmware` */
+/** Chooses the first one that fits. @param all best first @throws as `findFirmware` */
 export function chooseFirmware(
   arch: Arch,
   all: readonly FirmwareFiles[],
@@ -106,8 +106,8 @@ export function chooseFirmware(
     const sizes = [...new Set(all.flatMap((files) => templateBytes(files) ?? []))].join(", ");
     throw new NoFittingFirmware(
       "unavailable",
-      `no UEFI firmware for ${arch} guests fits variables of ${varsBytes} bytes (installed: for ${sizes})`,
-      { hint: "set OVMF_CODE and OVMF_VARS to the firmware that the VM was made with" },
+      `no installed UEFI firmware for ${arch} guests fits variables of ${varsBytes} bytes (found: ${sizes})`,
+      { hint: "set OVMF_CODE and OVMF_VARS to the firmware that the VM was created with" },
     );
   }
   const thing = `uefi-${arch}`;
@@ -117,7 +117,7 @@ export function chooseFirmware(
   });
 }
 
-/** Firmwares whose files are there, best first. @throws 66, 78 for the user's own */
+/** Firmwares whose files exist, best first. @throws 66, 78 for the user's own */
 function listFirmware(arch: Arch, own: OwnFirmware): FirmwareFiles[] {
   const usual = ARCH[arch].firmwarePaths.map(([code, vars]) => ({
     code: { path: code, format: "raw" },
@@ -129,7 +129,7 @@ function listFirmware(arch: Arch, own: OwnFirmware): FirmwareFiles[] {
   if (!own.code && !own.vars) return found;
   if (!own.code || !own.vars)
     throw new VmError("config", "OVMF_CODE and OVMF_VARS must be set together", {
-      hint: "the two files belong to one build of the firmware",
+      hint: "set both to files of the same build of the firmware",
     });
   for (const path of [own.code, own.vars])
     if (!existsSync(path)) throw new VmError("noInput", `no such firmware file: ${path}`);
@@ -137,7 +137,7 @@ function listFirmware(arch: Arch, own: OwnFirmware): FirmwareFiles[] {
   return [users, ...found];
 }
 
-/** The size of the variables that a firmware makes; undefined where its template cannot be read. */
+/** Size of a firmware's variables; undefined if its template cannot be read. */
 function templateBytes({ varsTemplate: { path, format } }: FirmwareFiles): number | undefined {
   try {
     return format === "qcow2" ? readImageHeader(path).qcow2?.virtualBytes : statSync(path).size;
@@ -147,9 +147,9 @@ function templateBytes({ varsTemplate: { path, format } }: FirmwareFiles): numbe
 }
 
 /**
- * What a machine without UEFI boots by where nothing is built into it.
- * @returns undefined where something is
- * @throws 69 when there is none
+ * Finds the boot loader of an architecture whose machines have no built-in firmware.
+ * @returns undefined for other architectures
+ * @throws 69 if it is not installed
  */
 export function findBootLoader(arch: Arch): string | undefined {
   const { bootLoaders }: ArchFacts = ARCH[arch];

@@ -4,38 +4,39 @@ import { openForReading, openNamed } from "../lib/read-file.ts";
 import type { ImageFormat } from "../machine/types.ts";
 
 /**
- * What an image's first bytes say. VDI, VHDX and VPC may name a parent further on; qemu reads none of these
+ * Format and references of an image, from its first bytes. VDI, VHDX and VPC may name a parent further on, which qemu
+ * ignores
  * (block/vdi.c, vhdx.c, vpc.c).
  */
 export interface ImageHeader {
   format: ImageFormat;
-  /** It names another file to read from: a backing file, or (qcow2) an external data file. */
+  /** It refers to another file to read from: a backing file, or an external data file (qcow2) or extent (VMDK). */
   refersTo: "backing file" | "data file" | undefined;
   qcow2?: Qcow2Header | undefined;
 }
 
-/** Part of a file. */
+/** Byte range of a file. */
 interface Extent {
   start: number;
   end: number;
 }
 
-/** What matters of a qcow2 image's header (docs/interop/qcow2.txt). */
+/** Fields of a qcow2 image's header that are used here (docs/interop/qcow2.txt). */
 export interface Qcow2Header {
-  /** Its version and cluster size are such as qemu opens. */
+  /** qemu supports its version and cluster size. */
   known: boolean;
   virtualBytes: number;
   clusterBytes: number;
-  /** Where the backing file's name is; absent where it stands alone. */
+  /** Position of the backing file's name; absent without a backing file. */
   backingName?: Extent;
   /** qemu has marked it corrupt. */
   corrupt: boolean;
   dataFile: boolean;
   /** Snapshots within the image (`qemu-img snapshot -c`). */
   internalSnapshots: number;
-  /** Its tables of clusters. */
+  /** Metadata tables that the header refers to. */
   tables: (Extent & { name: string })[];
-  /** One of these, where it has bitmaps that hold. */
+  /** One of `tables`; absent if there are no valid bitmaps. */
   bitmapDirectory?: Extent;
 }
 
@@ -44,9 +45,9 @@ interface HeaderInFile {
   fileBytes: number;
 }
 
-/** A header, and what more of the file belongs to it. */
+/** A header as read from a file. */
 export interface ReadHeader extends ImageHeader, HeaderInFile {
-  /** As qcow2 has it: absolute, or from the image's own directory. */
+  /** As in the qcow2 header: absolute, or relative to the image's directory. */
   backingName: string | undefined;
 }
 
@@ -61,7 +62,7 @@ const MAGICS: readonly [ImageFormat, string][] = [
   ["qed", "QED\0"],
 ];
 
-/** VDI's signature stands at byte 64. */
+/** VDI's signature, at byte 64. */
 const VDI_MAGIC = "\x7f\x10\xda\xbe";
 
 /** qcow2's feature bits: incompatible ones, and autoclear ones. */
@@ -69,21 +70,21 @@ const CORRUPT_BIT = 1n << 1n;
 const DATA_FILE_BIT = 1n << 2n;
 const BITMAPS_BIT = 1n;
 
-/** The header extension that says where the dirty bitmaps are. */
+/** Type of the bitmaps header extension. */
 const BITMAPS_EXTENSION = 0x23852875;
 
-/** QCOW2 allows no longer one. */
+/** Limit of docs/interop/qcow2.txt. */
 const MAX_BACKING_NAME = 1023;
 
-/** A header of version 3 without extensions; version 2 has fewer fields, and these are not read then. */
+/** Length of a version 3 header without extensions. */
 const QCOW2_BYTES = 104;
 
-/** Where qemu looks for a sparse VMDK's descriptor, and how far (block/vmdk.c, vmdk_parent_open). */
+/** Position and maximum length of a sparse VMDK's descriptor (block/vmdk.c, vmdk_parent_open). */
 const VMDK_DESCRIPTOR = 512;
 const VMDK_DESCRIPTOR_BYTES = 20 * 512;
 const HEAD_BYTES = VMDK_DESCRIPTOR + VMDK_DESCRIPTOR_BYTES;
 
-/** Pure. @param bytes the first of a file, `HEAD_BYTES` where it has as many */
+/** Pure. @param bytes the first `HEAD_BYTES` of a file, or all of a shorter one */
 export function parseImageHeader(bytes: Buffer): ImageHeader {
   const starts = (magic: string, at = 0): boolean =>
     bytes.toString("latin1", at, at + magic.length) === magic;
@@ -102,7 +103,7 @@ export function parseImageHeader(bytes: Buffer): ImageHeader {
   return { format, refersTo };
 }
 
-/** A sparse extent may still be no more than a list of others, or lie over a parent. */
+/** A sparse extent may consist of a descriptor that lists others, or have a parent. */
 function sparseVmdkRefersTo(bytes: Buffer): ImageHeader["refersTo"] {
   const listsOthers = bytes.readBigUInt64LE(12) === 0n && bytes.readBigUInt64LE(28) !== 0n;
   if (listsOthers) return "data file";
@@ -144,7 +145,7 @@ function parseQcow2Header(head: Buffer): Qcow2Header {
   };
 }
 
-/** Where the directory of dirty bitmaps is; undefined where no header extension says so. */
+/** Position of the bitmap directory; undefined without that header extension. */
 function findBitmapDirectory(bytes: Buffer): Extent | undefined {
   for (let at = bytes.readUInt32BE(100); at + 32 <= bytes.length;) {
     const type = bytes.readUInt32BE(at);
@@ -160,12 +161,12 @@ function findBitmapDirectory(bytes: Buffer): Extent | undefined {
 }
 
 /**
- * Reads the header of an image that the user or the system named: a file, a block device, or a link to one.
- * @throws a system error when it cannot be read, VmError 74 for anything else
+ * Reads the header of an image that the user or the system named: a file, a block device, or a symlink to one.
+ * @throws a system error if it cannot be read, VmError 74 for anything else
  */
 export const readImageHeader = (path: string): ReadHeader => readHeader(path, openNamed);
 
-/** The same of a working disk, or of a snapshot's: a regular file, and no link. */
+/** Reads the header of a working disk, or of a snapshot's: a regular file. Symlinks are not followed. */
 export const readOwnHeader = (path: string): ReadHeader => readHeader(path, openForReading);
 
 function readHeader(path: string, open: (path: string) => number): ReadHeader {
@@ -189,7 +190,7 @@ function readHeader(path: string, open: (path: string) => number): ReadHeader {
   }
 }
 
-/** The size of the disk that a qcow2 image of ours holds, in bytes; undefined when it is none, or cannot be read. */
+/** Virtual size of a working disk in bytes; undefined if it is not qcow2, or cannot be read. */
 export function readVirtualBytes(path: string): number | undefined {
   try {
     return readOwnHeader(path).qcow2?.virtualBytes;
@@ -204,24 +205,24 @@ export function findHeaderDamage({ qcow2, fileBytes }: HeaderInFile): string | u
   if (qcow2.corrupt) return "qemu has marked it corrupt";
   if (qcow2.dataFile) return "it refers to an external data file";
   const outside = qcow2.tables.find(({ start, end }) => start === 0 || end > fileBytes);
-  return outside && `its ${outside.name} is not within the file: it was cut short`;
+  return outside && `its ${outside.name} is beyond the end of the file: it is truncated`;
 }
 
-/** Why an image of ours cannot be trusted to be all of itself; undefined where it can. @throws as `readOwnHeader` */
-export function findForeignPart(path: string): string | undefined {
+/** Why a disk of a VM or snapshot is not a standalone qcow2 image; undefined if it is. @throws as `readOwnHeader` */
+export function findExternalReference(path: string): string | undefined {
   const { format, refersTo } = readOwnHeader(path);
   if (refersTo) return `it refers to an external ${refersTo}`;
   return format === "qcow2" ? undefined : `it is ${format}, not qcow2`;
 }
 
 /**
- * Refuses an image of ours that claims to continue in another file: such a claim can show the guest any file of the host.
- * @param shown what it is unpacked from, say, for the message
+ * Refuses a disk that refers to another file: the guest could read any file of the host through it.
+ * @param shown path for the message, such as that of the compressed image
  */
-export function refuseForeignParts(path: string, shown = path): void {
-  const reason = findForeignPart(path);
+export function refuseExternalReference(path: string, shown = path): void {
+  const reason = findExternalReference(path);
   if (reason === undefined) return;
   throw new VmError("io", `refusing ${shown}: ${reason}`, {
-    hint: "a disk of ours is one whole qcow2 file; this one was changed or comes from somewhere else",
+    hint: "use another snapshot or copy: disks of a VM are standalone qcow2 images, and this one was modified",
   });
 }

@@ -1,11 +1,11 @@
 import { closeSync, constants, openSync } from "node:fs";
 import { isRangeLocked } from "../process/libc.ts";
 
-/** Where qemu locks an image, a byte for each thing it does or allows (block/file-posix.c). */
+/** Bytes of an image that qemu locks, one for each permission (block/file-posix.c, RAW_LOCK_PERM_BASE). */
 const LOCKED_FROM = 100;
 const LOCKED_BYTES = 200;
 
-/** Has a qemu this image open? Links are not followed. Asks the kernel: a process that has died holds nothing. */
+/** Does a qemu have this image open? Checks qemu's locks, which do not outlive it. Symlinks are not followed. */
 export function isImageInUse(path: string): boolean {
   let fd: number;
   try {

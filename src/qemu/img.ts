@@ -8,10 +8,10 @@ import { counted } from "../lib/text.ts";
 import type { ImageFormat, ReadImage } from "../machine/types.ts";
 import { buildImageNode } from "./devices/image.ts";
 
-/** Makes a qcow2 image that holds what differs from another one. */
+/** Creates a qcow2 overlay on a base image. */
 export async function createOverlay(path: string, base: ReadImage, sizeBytes: number): Promise<void> {
-  const over = ["-b", base.path, "-F", base.format];
-  await exec(["qemu-img", "create", "-q", "-f", "qcow2", ...over, path, String(sizeBytes)], {
+  const backing = ["-b", base.path, "-F", base.format];
+  await exec(["qemu-img", "create", "-q", "-f", "qcow2", ...backing, path, String(sizeBytes)], {
     what: `cannot create ${path}`,
   });
 }
@@ -26,82 +26,82 @@ export async function resizeImage(path: string, sizeBytes: number): Promise<void
 const jsonName = (node: object): string => `json:${JSON.stringify(node)}`;
 
 export interface Measured {
-  /** The size the guest sees. */
+  /** Virtual size. */
   virtualBytes: number;
-  /** What a qcow2 image with this content occupies at most. */
+  /** Maximum size of a qcow2 image with this content. */
   neededBytes: number;
 }
 
-/** Images of these formats may be compressed; others hold at least what they hold. */
+/** Formats with compressed clusters: a copy may be larger than the image. */
 const COMPRESSIBLE: readonly ImageFormat[] = ["qcow2", "vmdk"];
 
-/** qcow2's own tables: 8 bytes for each cluster of 64 KiB, and a little more. */
-const tablesOf = (virtualBytes: number): number => (1 << 20) + Math.ceil(virtualBytes / 4096);
+/** Estimated size of qcow2's metadata: 8 bytes for each cluster of 64 KiB, and some more. */
+const estimateMetadata = (virtualBytes: number): number => (1 << 20) + Math.ceil(virtualBytes / 4096);
 
-/** Exit statuses of `qemu-img check` without bad news: clean, leaks alone, nothing to check (qemu-img(1)). */
-const WHOLE: readonly (number | null)[] = [0, 3, 63];
+/** Exit statuses of `qemu-img check` (qemu-img(1)): no errors, leaked clusters only, checks not supported by the format. */
+const INTACT: readonly (number | null)[] = [0, 3, 63];
 
 /**
  * Checks an image's metadata.
- * @param low other programs go first
- * @returns why it is damaged, as far as its format lets that be seen; undefined where it is whole
+ * @param low run with low priority
+ * @returns why it is damaged; undefined if it is intact, or its format does not support checks
  */
 export async function findImageDamage(image: ReadImage, low = false): Promise<string | undefined> {
   const argv = ["qemu-img", "check", "--output=json", jsonName(buildImageNode(image))];
   const { status, stdout, stderr } = await exec(low ? gentle(argv) : argv, { anyStatus: true });
-  if (WHOLE.includes(status)) return undefined;
+  if (INTACT.includes(status)) return undefined;
   if (status === 2) {
     const { corruptions = 0 } = JSON.parse(stdout) as { corruptions?: number };
-    return `qemu-img check finds ${counted(corruptions, "error")} in it`;
+    return `qemu-img check found ${counted(corruptions, "error")}`;
   }
   const last = stderr.trim().split("\n").at(-1) ?? "";
   return (
-    last.replace(/^qemu-img: (Could not open '.*': )?/, "") || `qemu-img check ended with status ${status}`
+    last.replace(/^qemu-img: (Could not open '.*': )?/, "") || `qemu-img check exited with status ${status}`
   );
 }
 
 /**
- * Looks whether an image is whole: qemu reads what is missing at the end of a half one as zeroes.
- * @throws 74 when it is not, as far as its format lets that be seen
+ * Checks an image's metadata, because qemu reads the missing end of a truncated image as zeroes.
+ * @throws 74 if it is damaged
  */
 export async function checkImage(image: ReadImage): Promise<void> {
   const damage = await findImageDamage(image);
   if (damage === undefined) return;
   throw new VmError("io", `the image ${image.path} (${image.format}) is damaged: ${damage}`, {
-    hint: "compare its checksum with what its maker says, and get it anew",
+    hint: "compare its checksum with the published one, and download it again",
   });
 }
 
 /**
- * Measures an image that is to be copied.
- * @param base the image it lies over, which is copied with it
- * @throws 75 while a running VM writes to it, 74 when it cannot be read
+ * Measures an image before it is copied.
+ * @param base its backing file, which is copied with it
+ * @throws 75 if a running VM writes to it, 74 if it cannot be read
  */
 export async function measureImage(image: ReadImage, base?: ReadImage): Promise<Measured> {
-  const ask = async (words: string[], asked: ReadImage): Promise<Record<string, number>> => {
-    const name = jsonName(buildImageNode(asked));
+  const query = async (words: string[], queried: ReadImage): Promise<Record<string, number>> => {
+    const name = jsonName(buildImageNode(queried));
     const result = await exec(["qemu-img", ...words, "--output=json", name], { anyStatus: true });
     if (result.status === 0) return JSON.parse(result.stdout) as Record<string, number>;
     if (saysImageLocked(result.stderr))
       throw new VmError("busy", `the image ${image.path} is in use: a running VM writes to it`, {
-        hint: "power that VM off first",
+        hint: "shut that VM down first",
       });
     throw new ProcessError(`cannot read the image ${image.path} (${image.format})`, result);
   };
-  // `info` opens nothing that lies below, and takes no word about it.
-  const virtualBytes = (await ask(["info"], { ...image, base: undefined }))["virtual-size"]!;
-  const required = (await ask(["measure", "-O", "qcow2"], { ...image, base })).required!;
+  // `info` does not open backing files, and rejects a JSON name with one.
+  const virtualBytes = (await query(["info"], { ...image, base: undefined }))["virtual-size"]!;
+  const required = (await query(["measure", "-O", "qcow2"], { ...image, base })).required!;
   if (base || image.blockDevice || COMPRESSIBLE.includes(image.format))
     return { virtualBytes, neededBytes: required };
-  // Not of every format does qemu-img see which parts are empty.
-  const held = statSync(image.path).blocks * 512 + tablesOf(virtualBytes);
+  // For some formats, `measure` counts unallocated parts.
+  const held = statSync(image.path).blocks * 512 + estimateMetadata(virtualBytes);
   return { virtualBytes, neededBytes: Math.min(required, held) };
 }
 
 /**
- * Copies an image into a new sparse qcow2 image that stands alone. No byte passes through us.
- * @param base the image it lies over, which is copied with it
- * @param onPart how much has been done, 0 to 1
+ * Copies an image to a new, sparse, standalone qcow2 image.
+ * @param onPart receives the progress, 0 to 1
+ * @param base its backing file, which is copied with it
  */
 export async function convertImage(
   image: ReadImage,
@@ -114,9 +114,9 @@ export async function convertImage(
 }
 
 /**
- * The same, compressed: by zstd where qemu-img has it.
- * @param rate bytes per second; 0: as fast as may be
- * @param low other programs go first
+ * Copies an image to a new compressed qcow2 image, with zstd if qemu-img has it.
+ * @param rate bytes per second; 0: no limit
+ * @param low run with low priority
  */
 export async function compressImage(
   image: ReadImage,
@@ -124,7 +124,7 @@ export async function compressImage(
   onPart: (part: number) => void,
   { rate, low }: { rate: number; low: boolean },
 ): Promise<void> {
-  // Out of order and many at a time: compression takes the time (qemu-img(1), convert).
+  // Parallel and out-of-order writes: compression is the bottleneck (qemu-img(1), convert).
   const words = ["-c", "-W", "-m", "16", ...(rate > 0 ? ["-r", String(rate)] : [])];
   const zstd = ["-o", "compression_type=zstd"];
   let result = await runConvert(image, target, onPart, { words: [...words, ...zstd], low });
@@ -149,7 +149,7 @@ async function runConvert(
   const converted = exec(low ? gentle(argv) : argv, { stdout: writeEnd, anyStatus: true });
   closeSync(writeEnd);
   const followed = (async () => {
-    // `    (12.34/100%)`, again and again.
+    // `    (12.34/100%)`, repeatedly.
     for await (const piece of createReadStream("", { fd: readEnd })) {
       const percent = /\((\d+\.\d+)\/100%\)\s*$/.exec(String(piece))?.[1];
       if (percent) onPart(Number(percent) / 100);

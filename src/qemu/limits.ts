@@ -2,23 +2,23 @@ import { ARCH } from "../machine/arch.ts";
 import type { Arch, DiskBus, Machine } from "../machine/types.ts";
 import { buildQemuArgv } from "./argv.ts";
 
-/** What a machine has of something, and what is wanted of it. */
+/** A request beyond a limit of the machine type. */
 export interface Excess {
   what: "processors" | "PCI devices";
   wanted: number;
   most: number;
 }
 
-/** Devices that stand on another bus than PCI. */
-const ELSEWHERE = /^(ide-|scsi-(hd|cd|block|generic)|usb-|virtserialport|virtconsole|vmgenid)/;
+/** Devices on other buses than PCI. */
+const NON_PCI = /^(ide-|scsi-(hd|cd|block|generic)|usb-|virtserialport|virtconsole|vmgenid)/;
 const OTHER_BUS = /,bus=(?!pci\.0\b|pcie\.0\b)/;
 
-/** Devices on the first PCI bus that an argument list asks for. Pure. */
+/** Pure: number of devices that an argument list adds to the first PCI bus. */
 export const countPciDevices = (argv: readonly string[]): number =>
-  argv.filter((word, at) => argv[at - 1] === "-device" && !ELSEWHERE.test(word) && !OTHER_BUS.test(word))
+  argv.filter((word, at) => argv[at - 1] === "-device" && !NON_PCI.test(word) && !OTHER_BUS.test(word))
     .length;
 
-/** What of a machine is more than qemu gives it; undefined: nothing. Pure. */
+/** Pure: the first limit that a machine exceeds; undefined if there is none. */
 export function findExcess(
   { arch, sockets, cores }: Pick<Machine, "arch" | "sockets" | "cores">,
   argv: readonly string[],
@@ -29,7 +29,7 @@ export function findExcess(
   return wanted > most ? { what: "PCI devices", wanted, most } : undefined;
 }
 
-/** What a new VM will have, as far as it is known before it runs. */
+/** Facts about a new VM that are known before its first run. */
 export interface PlannedMachine {
   arch: Arch;
   sockets: number;
@@ -43,7 +43,7 @@ export interface PlannedMachine {
   display: "spice" | "vnc" | "none";
 }
 
-/** The argument list of such a machine, with names in the places of files. Pure. */
+/** Pure: the argument list of such a machine, with placeholders for files. */
 export function planArgv(plan: PlannedMachine): string[] {
   const machine: Machine = {
     name: "vm",

@@ -1,20 +1,20 @@
 import { saysNoZstd } from "../lib/program-messages.ts";
 import { exec, processFailure } from "../process/exec.ts";
 
-/** Compressors of qcow2, the better first: the second one every qemu has. */
+/** Compression types of qcow2, best first. Every qemu has zlib. */
 const IMAGE_COMPRESSIONS = ["zstd", "zlib"] as const;
 
 export interface NewImage {
   sizeBytes: number;
-  /** Of a qcow2 image; nothing is looked up there: it need not lead anywhere yet. */
+  /** Name of a qcow2 backing file, which need not exist yet. */
   backing?: string | undefined;
-  /** What will be written is compressed. */
+  /** Use the best compression type for writes. */
   compressed?: boolean;
 }
 
-/** Makes an empty qcow2 image, or one of changes to another. */
+/** Creates an empty qcow2 image, or an overlay. */
 export async function createImage(path: string, image: NewImage): Promise<void> {
-  const over = image.backing === undefined ? [] : ["-u", "-F", "qcow2", "-b", image.backing];
+  const backing = image.backing === undefined ? [] : ["-u", "-F", "qcow2", "-b", image.backing];
   for (const compression of image.compressed ? IMAGE_COMPRESSIONS : [undefined]) {
     const options = compression ? ["-o", `compression_type=${compression}`] : [];
     const argv = [
@@ -24,7 +24,7 @@ export async function createImage(path: string, image: NewImage): Promise<void> 
       "-f",
       "qcow2",
       ...options,
-      ...over,
+      ...backing,
       path,
       String(image.sizeBytes),
     ];
@@ -35,10 +35,10 @@ export async function createImage(path: string, image: NewImage): Promise<void> 
   }
 }
 
-/** Has a qcow2 image note, from now on, where it is written to. What it lies over is not looked at. */
+/** Adds a persistent dirty bitmap to a qcow2 image, without opening its backing file. */
 export async function addBitmap(path: string, name: string): Promise<void> {
   const image = { driver: "qcow2", backing: null, file: { driver: "file", filename: path } };
   await exec(["qemu-img", "bitmap", "--add", `json:${JSON.stringify(image)}`, name], {
-    what: `cannot follow the changes in ${path}`,
+    what: `cannot add a dirty bitmap to ${path}`,
   });
 }

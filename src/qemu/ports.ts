@@ -1,7 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describeHolder, findFileHolder } from "../process/holders.ts";
 
-/** Can this TCP port be listened on? */
 export function isPortFree(host: string, port: number): boolean {
   try {
     Bun.listen({ hostname: host, port, exclusive: true, socket: { data: () => {} } }).stop(true);
@@ -11,7 +10,6 @@ export function isPortFree(host: string, port: number): boolean {
   }
 }
 
-/** Can this UDP port be bound? */
 export async function isUdpPortFree(host: string, port: number): Promise<boolean> {
   try {
     (await Bun.udpSocket({ hostname: host, port })).close();
@@ -21,14 +19,14 @@ export async function isUdpPortFree(host: string, port: number): Promise<boolean
   }
 }
 
-/** First free TCP port from `port` on that is not among `others`; undefined when a hundred are taken. */
+/** First free TCP port from `port` on that is not among `others`; undefined if a hundred are in use. */
 export function nextFreePort(host: string, port: number, others: readonly number[]): number | undefined {
   for (let next = port; next < Math.min(port + 100, 65536); next++)
     if (!others.includes(next) && isPortFree(host, next)) return next;
   return undefined;
 }
 
-/** Who listens on a TCP port: `remote-viewer (pid 123)`. */
+/** The process that listens on a TCP port: `remote-viewer (pid 123)`. */
 export function findPortHolder(port: number): string | undefined {
   const inodes = ["/proc/net/tcp", "/proc/net/tcp6"].flatMap((file) => listenerInodes(file, port));
   if (inodes.length === 0) return undefined;

@@ -24,10 +24,10 @@ interface Probed {
   vnc: boolean;
 }
 
-/** The answers of one qemu take some 100 KiB. */
+/** Replies of one qemu have some 100 KiB. */
 const MAX_CACHE_BYTES = 16 << 20;
 
-/** Where distributions keep qemu's modules: installing one changes what qemu can do. */
+/** Directories of qemu's modules: installing one adds features. */
 const MODULE_DIRECTORIES = [
   "/usr/lib/qemu",
   "/usr/lib64/qemu",
@@ -36,15 +36,15 @@ const MODULE_DIRECTORIES = [
 ];
 
 /**
- * Asks qemu itself what it can do. The answer is kept in `cacheDirectory` until qemu or its modules change.
- * @throws 69 when qemu is missing or does not start
+ * Queries the features of qemu. They are cached in `cacheDirectory` until qemu or its modules change.
+ * @throws 69 if qemu is not installed or does not start
  */
 export async function probeQemu(binary: string, cacheDirectory: string | undefined): Promise<Capabilities> {
   const path = requireProgram(binary);
   const cache = cacheDirectory && join(cacheDirectory, `qemu-${fingerprint(path)}.json`);
-  const known = cache && readCache(cache);
-  const probed = known || (await askBinary(path));
-  if (cache && !known) writeCache(cache, probed);
+  const cached = cache && readCache(cache);
+  const probed = cached || (await queryFeatures(path));
+  if (cache && !cached) writeCache(cache, probed);
   return { ...probed, devices: new Set(probed.devices) };
 }
 
@@ -63,7 +63,7 @@ function fingerprint(path: string): string {
 function readCache(path: string): Probed | undefined {
   try {
     const probed = JSON.parse(readNamed(path, MAX_CACHE_BYTES).toString()) as Probed;
-    // An older version of this program did not ask about these.
+    // Caches of earlier versions lack some.
     return Array.isArray(probed.devices) && probed.version && "sandbox" in probed && "vnc" in probed
       ? probed
       : undefined;
@@ -72,7 +72,7 @@ function readCache(path: string): Probed | undefined {
   }
 }
 
-/** Best effort: without a cache qemu is asked each time. */
+/** Best effort: without a cache qemu is queried each time. */
 function writeCache(path: string, probed: Probed): void {
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
@@ -84,8 +84,8 @@ function writeCache(path: string, probed: Probed): void {
   }
 }
 
-async function askBinary(path: string): Promise<Probed> {
-  const questions: readonly QmpCommand[] = [
+async function queryFeatures(path: string): Promise<Probed> {
+  const commands: readonly QmpCommand[] = [
     ["qmp_capabilities"],
     ["qom-list-types", { implements: "device", abstract: false }],
     ["query-command-line-options", { option: "spice" }],
@@ -94,7 +94,7 @@ async function askBinary(path: string): Promise<Probed> {
     ["quit"],
   ];
   const [readEnd, writeEnd] = pipe();
-  writeSync(writeEnd, questions.map(([name, args], id) => formatCommand(name, args, id)).join(""));
+  writeSync(writeEnd, commands.map(([name, args], id) => formatCommand(name, args, id)).join(""));
   closeSync(writeEnd);
   const argv = [
     path,
@@ -120,10 +120,10 @@ async function askBinary(path: string): Promise<Probed> {
   const greeting = messages.find((message) => message?.kind === "greeting");
   const types = replyTo("qom-list-types", 1);
   if (greeting?.kind !== "greeting" || !types) {
-    const { message } = new ProcessError("qemu does not answer", result);
-    throw new VmError("unavailable", message, { hint: `try it by hand: ${argv.join(" ")}` });
+    const { message } = new ProcessError("cannot query the features of qemu", result);
+    throw new VmError("unavailable", message, { hint: `run the command by hand: ${argv.join(" ")}` });
   }
-  // Without the feature it has no parameters, or is no option.
+  // Without the feature, the option is unknown or has no parameters.
   const has = (id: number, parameter: string): boolean =>
     replyTo("query-command-line-options", id)?.some(({ parameters }) =>
       parameters.some(({ name }) => name === parameter),

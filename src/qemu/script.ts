@@ -1,9 +1,9 @@
 import { shellQuote } from "../lib/shell.ts";
 
 /**
- * `run-vm.sh`: the command a person can read and run, one option a line. POSIX sh.
- * @param argv exactly what the program starts
- * @param directory where it is started
+ * Builds `run-vm.sh`, to read qemu's command line or run it by hand: one option a line, for a POSIX shell.
+ * @param argv the command line that the program starts
+ * @param directory its working directory
  */
 export function buildRunScript(argv: readonly string[], directory: string, comment: string): string {
   const [program = "", ...rest] = argv;

@@ -11,26 +11,26 @@ import { interruption, limitWait } from "../process/signals.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
-import { endQemu, hasEnded, LADDER, stillRuns, type Rung } from "./end.ts";
-import { lastWords } from "./last-words.ts";
+import { terminateQemu, waitForExit, TERMINATE_STEPS, stillRunningError, type TerminateStep } from "./end.ts";
+import { readLastLines } from "./last-lines.ts";
 
-/** A qemu that we started and talk to. */
+/** A child process qemu, with a connection to its QMP monitor. */
 export interface QemuSession {
   readonly pid: number;
   readonly qmp: QmpClient;
-  /** Settles when qemu has ended. */
+  /** Settles when qemu has exited. */
   readonly ended: Promise<QemuEnd>;
   /**
-   * Ends qemu. Once it has begun, a further call waits for the same.
-   * @throws 74 when it still runs after all of `ladder`
+   * Terminates qemu. Further calls wait for the first one.
+   * @throws 74 if it still runs after all steps
    */
-  end(ladder?: readonly Rung[]): Promise<QemuEnd>;
-  /** Leaves it alone: we exit, and it runs on. */
+  end(steps?: readonly TerminateStep[]): Promise<QemuEnd>;
+  /** Closes the connection, and lets this program exit while qemu runs. */
   release(): void;
 }
 
 export interface QemuEnd {
-  /** qemu's last SHUTDOWN event; absent when it died without one. */
+  /** qemu's last SHUTDOWN event; absent if there was none. */
   shutdown: Shutdown | undefined;
   status: number | null;
   signal: string | null;
@@ -38,21 +38,21 @@ export interface QemuEnd {
 
 export interface QemuOptions {
   argv: readonly string[];
-  /** Where qemu is started: relative socket names are here. */
+  /** Working directory of qemu, with its sockets. */
   directory: string;
-  /** Its monitor socket, absolute. */
+  /** Path of its QMP socket, absolute. */
   monitor: string;
-  /** Takes what qemu prints; no file is there yet. */
+  /** For qemu's stdout and stderr; must not exist. */
   logPath: string;
-  /** The command as a script that stays, for the hint when qemu does not start. */
+  /** The command as a script, for the hint if qemu does not start. */
   script?: string;
-  /** qemu's descriptors from 3 on. */
+  /** Inherited as descriptors from 3 on. */
   furtherFds?: number[];
-  /** Whose machine it is; absent where no guest runs in it. */
+  /** Architecture of the guest; absent without a guest. */
   arch?: Arch;
-  /** It runs on when we have exited. */
+  /** qemu keeps running after this program has exited. */
   detached?: boolean;
-  /** How long qemu may take until it greets; the memory of a large guest may be allocated before. */
+  /** Time limit for the greeting; qemu may allocate the memory of a large guest before. */
   startLimitMs?: number;
   onEvent?: (event: QmpEvent) => void;
 }
@@ -60,19 +60,19 @@ export interface QemuOptions {
 /** qemu exited before its QMP greeting: bad arguments, or a missing feature. */
 export class QemuRefusal extends VmError {}
 
-/** How often a socket that is being set up is tried; its directory's events come first. */
+/** Interval for connecting to the socket until qemu listens, besides events of its directory. */
 const RETRY_MS = 20;
-/** A loaded host may take long until qemu's main loop greets. */
+/** On a loaded host qemu's main loop may take long to greet. */
 const GREETING_MS = 30_000;
 const START_MS = 600_000;
-/** After qemu's end its socket is at its end, too. */
+/** Time limit for the end of the event stream after qemu's exit. */
 const LAST_EVENTS_MS = 2000;
-/** The kernel ends a process within this, unless it waits for a device. */
+/** Time limit for the kernel to kill a process, unless it waits for a device. */
 const KILL_MS = 10_000;
 
 /**
- * Starts qemu and waits until it answers.
- * @throws QemuRefusal with qemu's own words when it exits before that, VmError 74 when it is killed or hangs
+ * Starts qemu and waits for its QMP greeting.
+ * @throws QemuRefusal with qemu's output if it exits before, VmError 74 if it is killed or hangs
  */
 export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   const { argv, directory, monitor, logPath, onEvent, startLimitMs = START_MS } = options;
@@ -80,7 +80,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   const log = openSync(logPath, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   let child: Child;
   try {
-    // SIGTERM lets qemu flush its images should we be killed.
+    // If this program is killed, SIGTERM lets qemu flush its images.
     child = start(argv, {
       cwd: directory,
       stdout: log,
@@ -93,8 +93,8 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     closeSync(log);
   }
   const qmp = await connectWhenUp(child, monitor, startLimitMs);
-  if (!(qmp instanceof QmpClient)) throw await notStarted(child, options, qmp);
-  // Under our umask qemu makes them 0700.
+  if (!(qmp instanceof QmpClient)) throw await startError(child, options, qmp);
+  // With umask 077, qemu creates them with mode 0700.
   for (const name of readdirSync(directory)) {
     const path = join(directory, name);
     if (name.endsWith(".sock") && lstatSync(path, { throwIfNoEntry: false })?.isSocket())
@@ -106,23 +106,24 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     onEvent?.(event);
   });
   const ended = child.done.then(async ({ status, signal }): Promise<QemuEnd> => {
-    // Its last events may still be on their way.
+    // The last events may not have been read yet.
     await within(qmp.closed, LAST_EVENTS_MS, () => new Error("qemu's socket is not closed")).catch(() => {});
     const facts: ArchFacts | undefined = options.arch && ARCH[options.arch];
     if (status === 0 && facts?.endsWithoutEvent) shutdown ??= { reason: "guest-shutdown", guest: true };
     return { shutdown, status, signal };
   });
   let ending: Promise<QemuEnd> | undefined;
-  const end = async (ladder: readonly Rung[]): Promise<QemuEnd> => {
-    const isGone = (limitMs: number): Promise<boolean> => hasEnded(ended, limitMs);
-    if (await endQemu({ quit: () => qmp.execute("quit"), signal: child.kill, isGone }, ladder)) return ended;
-    throw stillRuns({ pid: child.pid, name: "qemu" });
+  const end = async (steps: readonly TerminateStep[]): Promise<QemuEnd> => {
+    const isGone = (limitMs: number): Promise<boolean> => waitForExit(ended, limitMs);
+    if (await terminateQemu({ quit: () => qmp.execute("quit"), signal: child.kill, isGone }, steps))
+      return ended;
+    throw stillRunningError({ pid: child.pid, name: "qemu" });
   };
   return {
     pid: child.pid,
     qmp,
     ended,
-    end: (ladder = LADDER) => (ending ??= end(ladder)),
+    end: (steps = TERMINATE_STEPS) => (ending ??= end(steps)),
     release: () => {
       qmp.close();
       child.release();
@@ -130,15 +131,15 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   };
 }
 
-/** Why qemu did not start. It is ended where it still runs. */
-async function notStarted(
+/** Error for a qemu without a greeting. It is killed if it still runs. */
+async function startError(
   child: Child,
   { logPath, script, startLimitMs = START_MS }: QemuOptions,
   why: "exited" | "late",
 ): Promise<unknown> {
   if (why === "late") child.kill("SIGKILL");
   const { status, signal } = await within(child.done, KILL_MS, () =>
-    stillRuns({ pid: child.pid, name: "qemu" }),
+    stillRunningError({ pid: child.pid, name: "qemu" }),
   );
   if (interruption.aborted) return interruption.reason;
   const how =
@@ -147,9 +148,9 @@ async function notStarted(
       : signal
         ? `killed by ${signal}`
         : `status ${status}`;
-  const words = lastWords(logPath);
+  const output = readLastLines(logPath);
   const Failure = why === "late" || signal ? VmError : QemuRefusal;
-  return new Failure("io", `qemu did not start (${how})${words ? `:\n  ${words}` : ""}`, {
+  return new Failure("io", `qemu did not start (${how})${output ? `:\n  ${output}` : ""}`, {
     hint: script && `run the command by hand: ${shellQuote(script)}`,
   });
 }
@@ -175,7 +176,7 @@ async function connectWhenUp(
     try {
       return await QmpClient.connect(socket, Math.max(1, Math.min(GREETING_MS, deadline - Date.now())));
     } catch (error) {
-      // Not there yet, there but not listening yet, or gone again with a qemu that gave up.
+      // The socket does not exist yet, qemu does not listen yet, or it has exited.
       if (!hasErrno(error, "ENOENT", "ECONNREFUSED") && !(error instanceof VmError)) throw error;
     }
     if (!state.failed) await state.next.promise;

@@ -3,41 +3,41 @@ import { VmError } from "../lib/errors.ts";
 import { openForReading } from "../lib/read-file.ts";
 import { readOwnHeader } from "./image-header.ts";
 
-/** A firmware volume's header (UEFI PI specification, volume 3, EFI_FIRMWARE_VOLUME_HEADER): its length, its signature. */
+/** Offsets in a firmware volume's header (UEFI PI specification, volume 3, EFI_FIRMWARE_VOLUME_HEADER). */
 const LENGTH_AT = 32;
 const SIGNATURE_AT = 40;
 const SIGNATURE = "_FVH";
 const HEADER_BYTES = 44;
 
 /**
- * Pure: is a file of UEFI variables cut short?
- * @param head its first bytes, fewer where there are no more
+ * Pure: is a file of UEFI variables truncated?
+ * @param head its first bytes, or all of a shorter file
  * @param bytes its length
- * @returns how, or undefined; a file without a firmware volume (empty flash, an image of another format) tells nothing
+ * @returns the damage; undefined if there is none, or without a firmware volume (empty flash, another image format)
  */
-export function findCut(head: Buffer, bytes: number): string | undefined {
+export function findTruncation(head: Buffer, bytes: number): string | undefined {
   if (bytes === 0) return "it is empty";
   if (head.toString("latin1", SIGNATURE_AT, HEADER_BYTES) !== SIGNATURE)
-    return head.length < HEADER_BYTES ? "it is cut short" : undefined;
+    return head.length < HEADER_BYTES ? "it is truncated" : undefined;
   const length = head.readBigUInt64LE(LENGTH_AT);
-  return length > BigInt(bytes) ? `it is cut short: ${bytes} of at least ${length} bytes` : undefined;
+  return length > BigInt(bytes) ? `it is truncated: ${bytes} of at least ${length} bytes` : undefined;
 }
 
-/** The same of a file. @throws VmError 74 for what is no regular file, a system error */
+/** @returns as `findTruncation` @throws VmError 74 if it is not a regular file, a system error */
 export function findVariablesDamage(path: string): string | undefined {
   const fd = openForReading(path);
   try {
     const head = Buffer.alloc(HEADER_BYTES);
-    return findCut(head.subarray(0, readSync(fd, head, 0, head.length, 0)), fstatSync(fd).size);
+    return findTruncation(head.subarray(0, readSync(fd, head, 0, head.length, 0)), fstatSync(fd).size);
   } finally {
     closeSync(fd);
   }
 }
 
 /**
- * What qemu is to open a VM's variables as, and the size that its firmware sees. A guest can write any bytes into them: a
- * header that refers to other files is not followed.
- * @throws VmError 74 for such a header, and for what is no regular file; a system error
+ * Format of a VM's variables for qemu, and their virtual size. A guest can write any bytes to them: a qcow2 header that
+ * refers to other files is refused.
+ * @throws VmError 74 for such a header, or if it is not a regular file; a system error
  */
 export function readVariables(path: string): { format: "qcow2" | "raw"; bytes: number } {
   const { format, refersTo, qcow2, fileBytes } = readOwnHeader(path);

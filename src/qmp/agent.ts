@@ -5,27 +5,27 @@ import { within } from "../lib/within.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { connectUnix } from "../process/unix-socket.ts";
 import { formatCommand } from "./commands.ts";
-import { LineTooLong, parseObject, readRefusal } from "./protocol.ts";
+import { LineTooLong, parseObject, parseErrorObject } from "./protocol.ts";
 import { isObject } from "./shape.ts";
 
-/** Stands before an answer to guest-sync-delimited; in JSON it cannot be (qemu's docs/interop/qemu-ga). */
+/** Precedes the reply to guest-sync-delimited; invalid in JSON (qemu's qga/qapi-schema.json). */
 const SENTINEL = 0xff;
 const NEWLINE = 0x0a;
 
-/** qemu-ga keeps 16 MiB of a program's output and of its errors each; base64 makes 4 bytes of 3. */
+/** qemu-ga captures at most 16 MiB each of a program's stdout and stderr; base64 turns 3 bytes into 4. */
 const MAX_LINE_BYTES = 64 << 20;
 
-/** A sync id must be told from an answer that a client before us did not wait for. */
+/** Range of random sync ids, which differ from those of earlier clients. */
 const MAX_ID = 2 ** 31;
 
-/** How long the agent may think about one command. */
+/** Time limit for the reply to a command. */
 const ANSWER_MS = 60_000;
 
-/** How long other commands may talk to the agent before us: file systems are frozen for 10 s at most, and then thawed. */
+/** Time limit for the lock: another process may hold filesystems frozen for 10 s, and then thaw them. */
 const QUEUE_MS = 30_000;
 const RETRY_MS = 20;
 
-/** The file beside the agent's socket that is locked by whoever talks to it. */
+/** Lock file of the agent's socket. */
 export const agentLock = (socket: string): string => `${socket}.lock`;
 
 /** The agent refused a command; `kind` is its error class. */
@@ -39,22 +39,22 @@ export class AgentError extends VmError {
   }
 }
 
-/** Nobody is there, or nobody who has time. */
-export class AgentSilence extends VmError {
+/** No reply in time: no agent runs, or it hangs. */
+export class AgentTimeout extends VmError {
   constructor() {
     super("unavailable", "the guest agent does not answer");
   }
 }
 
-/** Another command of ours talks to it all the time. */
+/** Another process holds the lock. */
 export class AgentBusy extends VmError {
   constructor() {
-    super("busy", "another command talks to the guest agent", { hint: "try again later" });
+    super("busy", "the guest agent is in use by another process", { hint: "run the command again later" });
   }
 }
 
-/** Where the file system has no locks, commands go without: most do not meet. */
-function takesLock(fd: number): boolean {
+/** Without locks on the filesystem, the agent is used without one: concurrent use is rare. */
+function tryLockAgent(fd: number): boolean {
   try {
     return flock(fd, LOCK_EX | LOCK_NB);
   } catch {
@@ -63,17 +63,17 @@ function takesLock(fd: number): boolean {
 }
 
 /**
- * Waits until no other command of ours talks to the agent: qemu serves one client, and leaves the next one waiting
- * without a word, which looks as if the agent were silent.
+ * Takes the agent's lock: qemu serves one client, and a second one would wait without a reply, as if the agent did not
+ * respond.
  * @returns the lock's descriptor
  */
-async function lockLine(socket: string, queueMs: number, over: AbortSignal | undefined): Promise<number> {
+async function lockAgent(socket: string, queueMs: number, over: AbortSignal | undefined): Promise<number> {
   const { O_CREAT, O_NOFOLLOW, O_RDWR } = constants;
   const fd = openSync(agentLock(socket), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
   const deadline = Date.now() + queueMs;
   try {
-    while (!takesLock(fd)) {
-      if (over?.aborted) throw lineClosed();
+    while (!tryLockAgent(fd)) {
+      if (over?.aborted) throw agentClosed();
       if (Date.now() >= deadline) throw new AgentBusy();
       await Bun.sleep(RETRY_MS);
     }
@@ -84,27 +84,27 @@ async function lockLine(socket: string, queueMs: number, over: AbortSignal | und
   return fd;
 }
 
-/** A conversation with qemu-ga in the guest: one command after the other, in the order in which they are asked for. */
+/** A connection to qemu-ga in the guest. Commands run one at a time, in the order of the calls. */
 export class GuestAgent implements Disposable {
   #socket: Socket | undefined;
   #unsent = Buffer.alloc(0);
   #pieces: Uint8Array[] = [];
   #length = 0;
-  /** The line may hold a reply that is no longer, or never was, waited for: a sync goes before the next command. */
+  /** Replies to abandoned commands may still arrive: the next command is preceded by a sync. */
   #stale = true;
-  /** What comes before the reply to this sync is not for us. */
+  /** Replies before the reply to this sync are discarded. */
   #syncId: number | undefined;
   #waiting: (PromiseWithResolvers<string> & { onlySync: boolean }) | undefined;
-  /** Settles when the commands before have been answered, or given up. */
+  /** Settles when all previous commands have been answered, or abandoned. */
   #turn: Promise<unknown> = Promise.resolve();
-  #over = false;
+  #closed = false;
   #lock: number | undefined;
 
   /**
-   * Waits for its turn among our own commands, connects, and clears away what an earlier client left in the line.
-   * @param timeoutMs how long the agent may stay silent
-   * @param over ends the conversation, whatever is being waited for
-   * @throws AgentSilence when it stays silent, AgentBusy when another command does not come to an end
+   * Takes the lock, connects, and discards replies to earlier clients.
+   * @param timeoutMs time limit for the reply to the sync
+   * @param over closes the connection, also while waiting
+   * @throws AgentTimeout without a reply, AgentBusy if another process holds the lock
    */
   static async connect(
     path: string,
@@ -115,27 +115,27 @@ export class GuestAgent implements Disposable {
     const agent = new GuestAgent();
     over?.addEventListener("abort", () => agent[Symbol.dispose](), { once: true });
     try {
-      agent.#lock = await lockLine(path, queueMs, over);
-      if (over?.aborted) throw lineClosed();
+      agent.#lock = await lockAgent(path, queueMs, over);
+      if (over?.aborted) throw agentClosed();
       const socket = {
         data: (_socket: Socket, bytes: Uint8Array) => agent.#receive(bytes),
         drain: () => agent.#flush(),
         close: () => agent.#end(),
         error: () => agent.#end(),
       };
-      agent.#socket = await connectUnix(path, socket, timeoutMs, () => new AgentSilence());
+      agent.#socket = await connectUnix(path, socket, timeoutMs, () => new AgentTimeout());
       await agent.#exchange(undefined, timeoutMs);
       return agent;
     } catch (error) {
       agent[Symbol.dispose]();
-      throw hasErrno(error, "ENOENT", "ECONNREFUSED") ? lineClosed() : error;
+      throw hasErrno(error, "ENOENT", "ECONNREFUSED") ? agentClosed() : error;
     }
   }
 
   /**
-   * Runs one command, when those before it have been answered.
+   * Runs one command, after all previous ones.
    * @returns its `return` value
-   * @throws AgentError when it is refused, AgentSilence when it is not answered in time
+   * @throws AgentError if it is refused, AgentTimeout without a reply in time
    */
   execute(command: string, args?: Record<string, unknown>, timeoutMs = ANSWER_MS): Promise<unknown> {
     const reply = this.#turn.then(() => this.#ask(command, args, timeoutMs));
@@ -154,25 +154,25 @@ export class GuestAgent implements Disposable {
       "the guest agent",
     );
     if (!isObject(reply.error)) return reply.return;
-    const refusal = readRefusal(reply.error);
+    const refusal = parseErrorObject(reply.error);
     throw new AgentError(command, refusal.class, refusal.desc);
   }
 
   /**
-   * Sends a request, and a sync before it where that is needed: by one write, so that the agent has the request also if we
-   * give up waiting for its sync.
+   * Sends a request, preceded by a sync if needed. By one write, so that the agent has the request even if its reply to the
+   * sync is late.
    * @param request undefined: the sync alone
-   * @returns the line that answers it
+   * @returns the line of the reply
    */
   async #exchange(request: string | undefined, timeoutMs: number): Promise<string> {
-    if (this.#over) throw lineClosed();
+    if (this.#closed) throw agentClosed();
     const waiting = { ...Promise.withResolvers<string>(), onlySync: request === undefined };
     this.#waiting = waiting;
     const sync = this.#stale ? this.#newSync() : [];
     this.#stale = true;
     this.#send(Buffer.concat([...sync, Buffer.from(request ?? "")]));
     try {
-      const line = await within(waiting.promise, timeoutMs, () => new AgentSilence());
+      const line = await within(waiting.promise, timeoutMs, () => new AgentTimeout());
       this.#stale = false;
       return line;
     } finally {
@@ -196,18 +196,18 @@ export class GuestAgent implements Disposable {
     this.#unsent = this.#unsent.subarray(written < 0 ? this.#unsent.length : written);
   }
 
-  /** One reply is one line; a big one comes in many pieces. */
+  /** One reply is one line; a long one arrives in many pieces. */
   #receive(bytes: Uint8Array): void {
     let rest = bytes;
     for (let end = rest.indexOf(NEWLINE); end >= 0; end = rest.indexOf(NEWLINE)) {
       const line = Buffer.concat([...this.#pieces.splice(0), rest.subarray(0, end)]);
       this.#length = 0;
       rest = rest.subarray(end + 1);
-      this.#hear(line);
+      this.#onLine(line);
     }
     if (this.#syncId !== undefined) {
       const at = rest.lastIndexOf(SENTINEL);
-      // Nothing before the sentinel is kept.
+      // Bytes before the sentinel are discarded.
       if (at < 0 && this.#pieces.length === 0) return;
       if (at >= 0) {
         this.#pieces = [];
@@ -218,14 +218,14 @@ export class GuestAgent implements Disposable {
     if (rest.length === 0) return;
     this.#length += rest.length;
     if (this.#length > MAX_LINE_BYTES) return this.#refuse();
-    // Bun uses its buffer again.
+    // Bun reuses its buffer.
     this.#pieces.push(rest.slice());
   }
 
-  #hear(line: Buffer): void {
+  #onLine(line: Buffer): void {
     if (this.#syncId !== undefined) {
       const at = line.lastIndexOf(SENTINEL);
-      // An agent that was not waited for answers earlier requests first.
+      // Replies to abandoned requests come first.
       if (at < 0 || !isReplyTo(this.#syncId, line.toString("utf8", at + 1))) return;
       this.#syncId = undefined;
       if (!this.#waiting?.onlySync) return;
@@ -239,8 +239,8 @@ export class GuestAgent implements Disposable {
     this.#socket?.terminate();
   }
 
-  #end(reason: Error = lineClosed()): void {
-    this.#over = true;
+  #end(reason: Error = agentClosed()): void {
+    this.#closed = true;
     this.#waiting?.promise.catch(() => {});
     this.#waiting?.reject(reason);
     if (this.#lock !== undefined) closeSync(this.#lock);
@@ -256,4 +256,5 @@ function isReplyTo(syncId: number, line: string): boolean {
   }
 }
 
-const lineClosed = (): VmError => new VmError("io", "the guest went off, or its agent's line was closed");
+const agentClosed = (): VmError =>
+  new VmError("io", "connection to the guest agent closed: the guest powered off, or the socket was closed");

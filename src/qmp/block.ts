@@ -1,24 +1,24 @@
 import type { QmpClient } from "./client.ts";
 import type { ArgsOf, TransactionAction } from "./commands.ts";
 
-/** A dirty bitmap: it notes which parts of a disk were written to since it was made (qapi/block-core.json). */
+/** A dirty bitmap (qapi/block-core.json, BlockDirtyInfo). */
 export interface Bitmap {
   name: string;
-  /** Bytes it has noted. */
+  /** Dirty bytes. */
   count: number;
-  /** It can be relied on: it notes everything, and was not lost in a crash. */
+  /** It records all writes, and is consistent: no crash has invalidated it. */
   sound: boolean;
 }
 
-/** A block node, as qemu has it open. */
+/** A block node of a running qemu. */
 export interface BlockNode {
   /** Its node-name. */
   node: string;
   driver: string;
-  /** The file it is, or is in, as qemu was told it. */
+  /** Its filename, as given to qemu. */
   file: string;
   virtualBytes: number;
-  /** qemu has found its metadata inconsistent (qcow2). */
+  /** qemu has marked the image corrupt (qcow2). */
   corrupt: boolean;
   bitmaps: Bitmap[];
 }
@@ -37,7 +37,7 @@ export async function listBlockNodes(client: QmpClient): Promise<BlockNode[]> {
   }));
 }
 
-/** Adds a bitmap that is kept in the image. */
+/** Adds a persistent bitmap. */
 export const addingBitmap = (node: string, name: string): TransactionAction => ({
   type: "block-dirty-bitmap-add",
   data: { node, name, persistent: true },
@@ -48,7 +48,7 @@ export const removingBitmap = (node: string, name: string): TransactionAction =>
   data: { node, name },
 });
 
-/** A device's `drive`: by it the guest's disk gets another node. */
+/** Property `drive` of a device: the node of the guest's disk. */
 const driveOf = (device: string): ArgsOf<"qom-get"> => ({
   path: `/machine/peripheral/${device}`,
   property: "drive",
@@ -57,7 +57,7 @@ const driveOf = (device: string): ArgsOf<"qom-get"> => ({
 export const getDrive = (client: QmpClient, device: string): Promise<unknown> =>
   client.execute("qom-get", driveOf(device));
 
-/** What `qom-set` is told. */
+/** Arguments of `qom-set` to attach another node. */
 export const settingDrive = (device: string, node: string): ArgsOf<"qom-set"> => ({
   ...driveOf(device),
   value: node,

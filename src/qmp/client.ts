@@ -16,9 +16,9 @@ import { QmpDisconnect, QmpError, QmpTimeout } from "./errors.ts";
 import type { QmpEvent } from "./events.ts";
 import { LineSplitter, parseQmpLine, type QmpMessage } from "./protocol.ts";
 
-/** The longest message of qemu's own that is known of (a long list of block nodes) has a few MiB. */
+/** The longest known message, a long list of block nodes, has a few MiB. */
 const MAX_LINE_BYTES = 64 << 20;
-/** Events that are kept until a listener is added; further ones are dropped. */
+/** Limit of events kept until a listener is added; further ones are dropped. */
 const MAX_EARLY_EVENTS = 1000;
 
 interface Waiting {
@@ -29,17 +29,17 @@ interface Waiting {
   reject: (error: Error) => void;
 }
 
-/** One QMP conversation. qemu serves one client at a time on a socket. */
+/** A QMP connection. qemu serves one client at a time on a socket. */
 export class QmpClient {
   readonly #splitter = new LineSplitter("qemu", MAX_LINE_BYTES);
   readonly #waiting = new Map<number, Waiting>();
   readonly #listeners: ((event: QmpEvent) => void)[] = [];
-  /** Events that came before anybody listened. */
+  /** Events received before a listener was added. */
   #early: QmpEvent[] = [];
-  /** Why the conversation is over. */
-  #over: Error | undefined;
+  /** Why the connection is closed. */
+  #closeReason: Error | undefined;
   #replyMs = Number.POSITIVE_INFINITY;
-  /** Of qemu, as its greeting tells: `7.2.22`. */
+  /** qemu's version, from its greeting: `7.2.22`. */
   version = "";
   #socket: Socket | undefined;
   #unsent = Buffer.alloc(0);
@@ -48,19 +48,19 @@ export class QmpClient {
   #limit: ReturnType<typeof setTimeout> | undefined;
   #ready = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
-  /** Settles when the conversation is over, whoever ended it. */
+  /** Settles when the connection is closed, by either side. */
   readonly closed: Promise<void> = this.#closed.promise;
 
   /**
-   * Connects and negotiates.
-   * @param limitMs how long the greeting may take: a socket whose one client is another stays silent
-   * @param replyMs how long a reply may take at most, also where its command may take longer
-   * @throws a system error when no process listens; QmpTimeout (75) when the socket is busy
+   * Connects and negotiates capabilities.
+   * @param limitMs time limit for the greeting: while another client is connected, there is none
+   * @param replyMs time limit for replies, in addition to that of the command
+   * @throws a system error if no process listens; QmpTimeout (75) if another client is connected
    */
   static async connect(path: string, limitMs = 5000, replyMs?: number): Promise<QmpClient> {
     const client = new QmpClient();
     client.#ready.promise.catch(() => {});
-    const late = (): Error => new QmpTimeout(`qemu does not answer on ${path}`);
+    const late = (): Error => new QmpTimeout(`no QMP greeting on ${path}`);
     const socket = {
       data: (_socket: Socket, bytes: Uint8Array) => client.#receive(bytes),
       drain: () => client.#flush(),
@@ -83,7 +83,7 @@ export class QmpClient {
   /**
    * Runs one command.
    * @returns its reply
-   * @throws QmpError when qemu refuses it, QmpTimeout when it does not answer, QmpDisconnect when it has gone
+   * @throws QmpError if qemu refuses it, QmpTimeout without a reply in time, QmpDisconnect if the connection is closed
    */
   execute<Name extends CommandName>(command: Name, ...[args]: Rest<Name>): Promise<ReplyOf<Name>> {
     const reply = this.#queue(command, QMP_COMMANDS[command], args);
@@ -91,7 +91,7 @@ export class QmpClient {
     return reply as Promise<ReplyOf<Name>>;
   }
 
-  /** Runs a command that the program itself does not use: for scripts and tests. */
+  /** Runs a command that is not in QMP_COMMANDS: for scripts and tests. */
   executeUntyped(command: string, args?: object): Promise<any> {
     const reply = this.#queue(command, { limitMs: QMP_COMMANDS["query-status"].limitMs }, args);
     this.#flush();
@@ -99,18 +99,18 @@ export class QmpClient {
   }
 
   /**
-   * Runs commands one after the other. They are sent by a single write(2): if this process is killed, qemu has all of
-   * them or none. (Those that it has not begun when the connection ends it drops: qemu's monitor/qmp.c.)
+   * Runs several commands in order. They are sent by a single write(2): if this process is killed, qemu has received all of
+   * them or none. (When the connection is closed, it drops those that it has not started: qemu's monitor/qmp.c.)
    * @returns their replies, in the same order
    */
-  executeTogether(commands: readonly QmpCommand[]): Promise<unknown>[] {
+  executeBatch(commands: readonly QmpCommand[]): Promise<unknown>[] {
     const replies = commands.map(([command, args]) => this.#queue(command, QMP_COMMANDS[command], args));
     this.#flush();
     return replies;
   }
 
   #queue(command: string, shape: CommandShape, args: unknown): Promise<unknown> {
-    if (this.#over) return Promise.reject(this.#over);
+    if (this.#closeReason) return Promise.reject(this.#closeReason);
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     const limitMs = Math.min(shape.limitMs, this.#replyMs);
@@ -121,13 +121,13 @@ export class QmpClient {
     return promise;
   }
 
-  /** What is not answered now may be answered later, and what waits behind it, too: none of it is wanted then. */
+  /** Closes the connection: late replies to this and to queued commands must not arrive. */
   #giveUp(command: string, limitMs: number): void {
-    this.#end(new QmpTimeout(`qemu has not answered ${command} within ${limitMs / 1000} s`));
+    this.#end(new QmpTimeout(`no reply from qemu to ${command} within ${limitMs / 1000} s`));
     this.#socket?.terminate();
   }
 
-  /** Hears every event; the first listener also those that came before it. */
+  /** Adds a listener; the first one also gets the events received before. */
   onEvent(listener: (event: QmpEvent) => void): void {
     this.#listeners.push(listener);
     for (const event of this.#early.splice(0)) listener(event);
@@ -138,10 +138,10 @@ export class QmpClient {
     this.#end();
   }
 
-  /** After a stop signal a qemu that answers nothing for some time is given up: it hangs. */
+  /** After a stop signal, closes the connection to a qemu that does not reply: it hangs. */
   readonly #hurry = (): void => {
     clearTimeout(this.#limit);
-    if (this.#over || (this.#greeted && this.#waiting.size === 0)) return;
+    if (this.#closeReason || (this.#greeted && this.#waiting.size === 0)) return;
     this.#limit = setTimeout(() => {
       this.#end(interruption.reason as Error);
       this.#socket?.terminate();
@@ -155,18 +155,18 @@ export class QmpClient {
   }
 
   #receive(bytes: Uint8Array): void {
-    if (this.#over) return;
+    if (this.#closeReason) return;
     try {
-      for (const line of this.#splitter.push(bytes)) this.#hear(parseQmpLine(line));
+      for (const line of this.#splitter.push(bytes)) this.#onMessage(parseQmpLine(line));
       if (interruption.aborted) this.#hurry();
     } catch (error) {
-      // Whatever listens there, it does not speak QMP.
+      // The peer does not speak QMP.
       this.#end(error as Error);
       this.#socket?.terminate();
     }
   }
 
-  #hear(message: QmpMessage | undefined): void {
+  #onMessage(message: QmpMessage | undefined): void {
     if (message?.kind === "greeting") {
       this.version = message.version;
       this.#greeted = true;
@@ -192,13 +192,13 @@ export class QmpClient {
   }
 
   #end(reason: Error = new QmpDisconnect()): void {
-    this.#over ??= reason;
+    this.#closeReason ??= reason;
     clearTimeout(this.#limit);
     interruption.removeEventListener("abort", this.#hurry);
-    this.#ready.reject(this.#over);
+    this.#ready.reject(this.#closeReason);
     for (const { limit, reject } of this.#waiting.values()) {
       clearTimeout(limit);
-      reject(this.#over);
+      reject(this.#closeReason);
     }
     this.#waiting.clear();
     this.#closed.resolve();

@@ -1,27 +1,27 @@
 /**
- * The commands of qemu's monitor that this program uses, with the members that it sends and reads (qemu's qapi/*.json).
- * A test compares them with qemu's own schema.
+ * QMP commands that this program uses, with the members that it sends and reads (qemu's qapi/*.json). A test compares them
+ * with qemu's own schema.
  */
-import { QmpMisfit } from "./errors.ts";
-import { findMisfit, type Shape, type ValueOf } from "./shape.ts";
+import { QmpUnexpectedReply } from "./errors.ts";
+import { findShapeMismatch, type Shape, type ValueOf } from "./shape.ts";
 
 export interface CommandShape {
   readonly args?: Shape;
-  /** Absent: nothing is read from it. */
+  /** Absent: the reply is not used. */
   readonly reply?: Shape;
-  /** How long the reply may take. */
+  /** Time limit for the reply. */
   readonly limitMs: number;
 }
 
-/** Asks for what qemu knows. A loaded host, or a slow disk that its main loop waits for, may delay that. */
+/** Queries, which a loaded host, or a slow disk that qemu's main loop waits for, may delay. */
 const QUERY_MS = 30_000;
-/** Waits for disks: qemu opens images, flushes them, or drains what is under way. */
+/** Commands that wait for disks: qemu opens images, flushes them, or drains requests. */
 const DISK_MS = 300_000;
 
 const NODE_NAME = { "node-name": "string" } as const;
 const BITMAP = { node: "string", name: "string" } as const;
 const FILE_NODE = { driver: { oneOf: ["file"] }, filename: "string" } as const;
-/** An object's property, by its path in the machine (qapi/qom.json). */
+/** A property of a QOM object, by its path (qapi/qom.json). */
 const PROPERTY = { path: "string", property: "string" } as const;
 
 const ACTION = {
@@ -98,7 +98,7 @@ export const QMP_COMMANDS = {
           ...NODE_NAME,
           "read-only?": "boolean",
           file: FILE_NODE,
-          // Of the same kind, or null: qemu opens none that it is not told of.
+          // A node of the same form, or null: qemu does not open the backing file in the header.
           backing: "any",
         },
         {
@@ -148,13 +148,13 @@ export const QMP_COMMANDS = {
         "error?": "string",
       },
     ],
-    // Asked again and again while disks are copied: one that is slow for a while does not end that.
+    // Polled while disks are copied, which a temporarily slow disk must not abort.
     limitMs: DISK_MS,
   },
   "job-dismiss": { args: { id: "string" }, limitMs: DISK_MS },
   "block-job-cancel": { args: { device: "string", force: "boolean" }, limitMs: DISK_MS },
 
-  // qapi/qom.json, qapi/qdev.json; which properties there are is the device's matter.
+  // qapi/qom.json, qapi/qdev.json. Properties depend on the device.
   "qom-get": { args: PROPERTY, reply: "any", limitMs: QUERY_MS },
   "qom-set": { args: { ...PROPERTY, value: "any" }, limitMs: DISK_MS },
   "qom-list-types": {
@@ -191,23 +191,23 @@ export type ReplyOf<Name extends CommandName> = CommandTable[Name] extends { rea
   ? ValueOf<Reply>
   : unknown;
 
-/** A command with its arguments, where it has any. */
+/** A command with its arguments, if any. */
 export type QmpCommand = {
   [Name in CommandName]: ArgsOf<Name> extends undefined ? readonly [Name] : readonly [Name, ArgsOf<Name>];
 }[CommandName];
 
-/** The rest of the arguments of a function that takes a command's name first. */
+/** Remaining parameters of a function whose first one is a command's name. */
 export type Rest<Name extends CommandName> = ArgsOf<Name> extends undefined ? [] : [args: ArgsOf<Name>];
 
-/** A command as one line of the protocol. */
+/** Serialises a command as one line. */
 export const formatCommand = (execute: string, args?: unknown, id?: number): string =>
   `${JSON.stringify({ execute, arguments: args, id })}\n`;
 
-/** @throws QmpMisfit when a reply lacks what is read from it */
+/** @throws QmpUnexpectedReply if members of the reply are missing or of another type */
 export function checkReply(command: string, { reply }: CommandShape, value: unknown): void {
-  const misfit = reply && findMisfit(value, reply);
-  if (misfit !== undefined) throw new QmpMisfit(command, misfit);
+  const mismatch = reply && findShapeMismatch(value, reply);
+  if (mismatch !== undefined) throw new QmpUnexpectedReply(command, mismatch);
 }
 
-/** A part of a transaction: all of them are done, or none. */
+/** One action of a transaction: qemu executes all of them or none. */
 export type TransactionAction = ValueOf<typeof ACTION>;

@@ -1,9 +1,9 @@
-/** How a conversation with qemu fails. Callers tell these apart by their class. */
+/** Errors of QMP connections. Callers distinguish them by class. */
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { saysDenied, saysNoSpace } from "../lib/program-messages.ts";
 
-/** qemu's own words for why it refused a command. */
+/** Error object of a reply. */
 export interface QmpErrorReply {
   class: string;
   desc: string;
@@ -21,27 +21,27 @@ export class QmpError extends VmError {
   }
 }
 
-/** qemu has not greeted or replied in time: another client has its monitor, or it hangs. */
+/** No greeting or reply in time: another client is connected to the monitor, or qemu hangs. */
 export class QmpTimeout extends VmError {
   constructor(message: string) {
     super("busy", message, {
-      hint: `try again; one that hangs is ended, as by a power cut: ${commandLine("stop", "--force")}`,
+      hint: `run the command again; kill a VM that hangs: ${commandLine("stop", "--force")}`,
     });
   }
 }
 
-/** The connection was closed, by qemu or its death, or by us. */
+/** The connection was closed, by either side, or by qemu's exit. */
 export class QmpDisconnect extends VmError {
   constructor() {
-    super("io", "qemu has closed the conversation", {
-      hint: `see whether the VM still runs: ${commandLine("status")}`,
+    super("io", "connection to qemu's monitor closed", {
+      hint: `check that the VM still runs: ${commandLine("status")}`,
     });
   }
 }
 
-/** qemu's reply lacks what it must have. */
-export class QmpMisfit extends VmError {
-  constructor(command: string, place: string) {
-    super("io", `qemu's reply to ${command} is not understood: ${place}`);
+/** Members of qemu's reply are missing or of another type. */
+export class QmpUnexpectedReply extends VmError {
+  constructor(command: string, member: string) {
+    super("io", `unexpected reply from qemu to ${command}: ${member} is missing or of another type`);
   }
 }

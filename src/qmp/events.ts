@@ -1,5 +1,8 @@
-/** The events of qemu that this program knows, with the members that it reads (qemu's qapi/*.json). A test compares them with qemu's own schema. */
-import { findMisfit, isObject, type Members, type ValueOf } from "./shape.ts";
+/**
+ * QMP events that this program uses, with the members that it reads (qemu's qapi/*.json). A test compares them with qemu's
+ * own schema.
+ */
+import { findShapeMismatch, isObject, type Members, type ValueOf } from "./shape.ts";
 
 export const QMP_EVENTS = {
   SHUTDOWN: { guest: "boolean", reason: "string" },
@@ -21,25 +24,25 @@ export const QMP_EVENTS = {
 
 type EventTable = typeof QMP_EVENTS;
 
-/** One event; a member is absent when qemu has not sent it, or something else in its place. */
+/** One event; a member is absent if qemu has not sent it, or sent another type. */
 export type QmpEvent = {
   [Name in keyof EventTable]: { event: Name; data: Partial<ValueOf<EventTable[Name]>> };
 }[keyof EventTable];
 
-/** @returns undefined for an event that this program does not know */
+/** @returns undefined for an event that is not in QMP_EVENTS */
 export function parseEvent(event: unknown, data: unknown): QmpEvent | undefined {
   if (typeof event !== "string" || !Object.hasOwn(QMP_EVENTS, event)) return undefined;
   const sent = isObject(data) ? data : {};
   const members = Object.entries<Members[string]>(QMP_EVENTS[event as keyof EventTable]).flatMap(
-    ([name, shape]) => (findMisfit(sent[name], shape) === undefined ? [[name, sent[name]]] : []),
+    ([name, shape]) => (findShapeMismatch(sent[name], shape) === undefined ? [[name, sent[name]]] : []),
   );
   return { event, data: Object.fromEntries(members) } as QmpEvent;
 }
 
-/** Why qemu has ended the guest (qapi/run-state.json, ShutdownCause). */
+/** Why the guest was shut down (qapi/run-state.json, ShutdownCause). */
 export interface Shutdown {
   reason: string;
-  /** The guest itself asked for it. */
+  /** Requested by the guest. */
   guest: boolean;
 }
 

@@ -13,8 +13,8 @@ export type QmpMessage =
   | { kind: "failure"; id: number; error: QmpErrorReply };
 
 /**
- * Understands one line from qemu; undefined for what is none of our business.
- * @throws VmError 74 for what is no message: something else listens there
+ * Parses a line from qemu; undefined for messages that this program does not use.
+ * @throws VmError 74 for anything else: the peer does not speak QMP
  */
 export function parseQmpLine(line: string): QmpMessage | undefined {
   const message = parseJson(line, "qemu");
@@ -24,7 +24,8 @@ export function parseQmpLine(line: string): QmpMessage | undefined {
   const event = parseEvent(message.event, message.data);
   if (event) return { kind: "event", event };
   if (typeof message.id !== "number") return undefined;
-  if (isObject(message.error)) return { kind: "failure", id: message.id, error: readRefusal(message.error) };
+  if (isObject(message.error))
+    return { kind: "failure", id: message.id, error: parseErrorObject(message.error) };
   if ("return" in message) return { kind: "reply", id: message.id, value: message.return };
   return undefined;
 }
@@ -34,18 +35,18 @@ function readVersion(greeting: unknown): string {
   const { qemu } = isObject(version) ? version : {};
   const { major, minor, micro } = isObject(qemu) ? qemu : {};
   if ([major, minor, micro].every((part) => typeof part === "number")) return `${major}.${minor}.${micro}`;
-  throw new VmError("io", "qemu greets without a version");
+  throw new VmError("io", "unexpected greeting from qemu: it has no version");
 }
 
-/** An error object of QMP and of the guest agent. */
-export const readRefusal = ({ class: kind, desc }: Record<string, unknown>): QmpErrorReply => ({
+/** Parses an error object of QMP or of the guest agent. */
+export const parseErrorObject = ({ class: kind, desc }: Record<string, unknown>): QmpErrorReply => ({
   class: typeof kind === "string" ? kind : "GenericError",
-  desc: typeof desc === "string" ? desc : "without a reason",
+  desc: typeof desc === "string" ? desc : "no reason given",
 });
 
 /**
- * A line that must be a JSON object.
- * @param peer who sent it, for the error message
+ * Parses a line that must be a JSON object.
+ * @param peer the sender, for the error message
  * @throws VmError 74
  */
 export function parseObject(line: string, peer: string): Record<string, unknown> {
@@ -63,26 +64,26 @@ function parseJson(line: string, peer: string): unknown {
 }
 
 const notJson = (line: string, peer: string): VmError =>
-  new VmError("io", `${peer} sent something that is no JSON object: ${plain(line.slice(0, SHOWN))}`);
+  new VmError("io", `unexpected data from ${peer}, not a JSON object: ${plain(line.slice(0, SHOWN))}`);
 
-/** Of an answer that is none. */
+/** Characters of an invalid line that are shown. */
 const SHOWN = 60;
 
-/** A peer has sent so much without a line end that it is not waited for. */
+/** A peer has sent more than the limit without a line end. */
 export class LineTooLong extends VmError {
   constructor(peer: string, limitBytes: number) {
-    super("io", `${peer} sent a line of more than ${formatSize(limitBytes)}: the connection was closed`);
+    super("io", `connection to ${peer} closed: it sent a line of more than ${formatSize(limitBytes)}`);
   }
 }
 
 const NEWLINE = 0x0a;
 
-/** Cuts a byte stream into lines, keeping an unfinished one of at most `limitBytes` for the next piece. */
+/** Splits a byte stream into lines, and buffers an incomplete one of at most `limitBytes`. */
 export class LineSplitter {
   #pieces: Uint8Array[] = [];
   #length = 0;
 
-  /** @param peer who sends, for the error message */
+  /** @param peer the sender, for the error message */
   constructor(
     private readonly peer: string,
     private readonly limitBytes: number,
@@ -106,7 +107,7 @@ export class LineSplitter {
       .filter((line) => line !== "");
   }
 
-  /** Whoever calls us uses its buffer again. */
+  /** Copies: the caller reuses its buffer. */
   #keep(bytes: Uint8Array): void {
     if (bytes.length > 0) this.#pieces.push(bytes.slice());
     this.#length += bytes.length;

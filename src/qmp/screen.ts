@@ -4,8 +4,8 @@ import type { QmpClient } from "./client.ts";
 import { QmpError } from "./errors.ts";
 
 /**
- * Has qemu write the screen to a file, as PPM: PNG it can only since 7.1.
- * @returns false when the machine has no graphics card
+ * Writes the screen to a file as PPM: qemu supports PNG only since 7.1.
+ * @returns false if the machine has no graphics card
  */
 export async function dumpScreen(client: QmpClient, filename: string): Promise<boolean> {
   try {
@@ -17,16 +17,16 @@ export async function dumpScreen(client: QmpClient, filename: string): Promise<b
   }
 }
 
-/** How a running machine shows its screen. */
-export interface ShownScreen {
+/** Display of a running machine. */
+export interface DisplayState {
   kind: SharedDisplay["kind"];
   at: DisplayAddress;
   asksPassword: boolean;
   encrypted: boolean;
 }
 
-/** Asks where a screen can be seen (qapi/ui.json, SpiceInfo and VncInfo); undefined when nowhere. */
-export async function findShownScreen(client: QmpClient): Promise<ShownScreen | undefined> {
+/** Queries the display (qapi/ui.json, SpiceInfo and VncInfo); undefined if there is none. */
+export async function queryDisplay(client: QmpClient): Promise<DisplayState | undefined> {
   const spice = await unlessUnknown(client.execute("query-spice"));
   if (spice?.enabled) {
     const { host = "", port, "tls-port": tlsPort, auth } = spice;
@@ -49,7 +49,7 @@ export async function findShownScreen(client: QmpClient): Promise<ShownScreen | 
   };
 }
 
-/** A qemu without the feature does not know the command. */
+/** Undefined for a qemu that is built without the command. */
 async function unlessUnknown<T>(reply: Promise<T>): Promise<T | undefined> {
   try {
     return await reply;

@@ -1,12 +1,12 @@
 /**
- * The shape of a JSON value, as data: types are derived from it, values are checked by it, and a test compares it with
- * qemu's own schema.
+ * Schemas of JSON values, as data: types are derived from them, values are checked against them, and a test compares them
+ * with qemu's own schema.
  */
 
 /**
- * `any` is passed on as it is; a one-element list stands for lists of any length; a member whose name ends in `?` may be
- * absent. Of an enumeration, `oneOf` has the values that are sent, and `known` those that are compared with: qemu may
- * answer others.
+ * `any` is not checked; a one-element list stands for lists of any length; a member whose name ends in `?` is optional. Of
+ * an enumeration, `oneOf` has the values that are sent, and `known` those that replies are compared with: qemu may send
+ * others.
  */
 export type Shape =
   | "string"
@@ -30,7 +30,7 @@ export type ValueOf<S> = S extends keyof Scalars
   : S extends { readonly oneOf: readonly (infer Value)[] }
     ? Value
     : S extends { readonly known: readonly (infer Value)[] }
-      ? // Any text, and an editor still proposes the known ones.
+      ? // Any string; editors complete the known ones.
         Value | (string & {})
       : S extends { readonly either: readonly (infer Variant)[] }
         ? ValueOf<Variant>
@@ -50,31 +50,33 @@ interface Scalars {
 export const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** The bare name of a member, and whether it may be absent. */
+/** Name of a member without `?`, and whether it is optional. */
 export const readMember = (name: string): { name: string; optional: boolean } =>
   name.endsWith("?") ? { name: name.slice(0, -1), optional: true } : { name, optional: false };
 
 /**
- * Finds the first part of a value that is not of its shape. Members that the shape does not name are passed over, and an
+ * Finds the first part of a value that does not match a shape. Members that the shape does not name are ignored, and an
  * enumeration may have other values: later versions of qemu add to both.
- * @returns its place: `[0].image.virtual-size`; undefined when all of the value fits
+ * @returns its path: `[0].image.virtual-size`; undefined if the value matches
  */
-export function findMisfit(value: unknown, shape: Shape, place = ""): string | undefined {
-  const here = place || "the whole";
+export function findShapeMismatch(value: unknown, shape: Shape, place = ""): string | undefined {
+  const here = place || "its value";
   if (typeof shape === "string") return shape === "any" || typeof value === shape ? undefined : here;
   if (isList(shape)) {
     if (!Array.isArray(value)) return here;
-    return first(value.map((element, index) => () => findMisfit(element, shape[0], `${place}[${index}]`)));
+    return first(
+      value.map((element, index) => () => findShapeMismatch(element, shape[0], `${place}[${index}]`)),
+    );
   }
   if ("oneOf" in shape || "known" in shape) return typeof value === "string" ? undefined : here;
   if (isChoice(shape))
-    return shape.either.some((variant) => findMisfit(value, variant) === undefined) ? undefined : here;
+    return shape.either.some((variant) => findShapeMismatch(value, variant) === undefined) ? undefined : here;
   if (!isObject(value)) return here;
   return first(
     Object.entries(shape).map(([key, member]) => () => {
       const { name, optional } = readMember(key);
       if (value[name] === undefined && optional) return undefined;
-      return findMisfit(value[name], member, place ? `${place}.${name}` : name);
+      return findShapeMismatch(value[name], member, place ? `${place}.${name}` : name);
     }),
   );
 }

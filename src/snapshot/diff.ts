@@ -6,7 +6,7 @@ import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
 import { exec } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
-import { readVirtualBytes, refuseForeignParts } from "../qemu/image-header.ts";
+import { readVirtualBytes, refuseExternalReference } from "../qemu/image-header.ts";
 import { createImage } from "../qemu/new-image.ts";
 import { requireSpace } from "../store/files.ts";
 import { unpackFiles } from "../store/gz.ts";
@@ -93,7 +93,7 @@ async function openDisks(
   const jobs = packed.map((job) => ({ ...job, to: join(dir, job.name) }));
   await unpackFiles(jobs, () => {});
   for (const { name, to: path } of jobs) {
-    refuseForeignParts(path);
+    refuseExternalReference(path);
     found.set(name, { path, virtualBytes: readVirtualBytes(path) ?? 0, backing: [] });
   }
   return found;

@@ -5,7 +5,7 @@ import { log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
-import { refuseForeignParts } from "../qemu/image-header.ts";
+import { refuseExternalReference } from "../qemu/image-header.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
 import { fileError, listDirectory, requireSpace, writeNew } from "../store/files.ts";
@@ -218,7 +218,8 @@ export async function fillStage(
   } finally {
     meter.finish();
   }
-  for (const { name, from } of jobs) if (isDiskName(name)) refuseForeignParts(join(stage.dir, name), from);
+  for (const { name, from } of jobs)
+    if (isDiskName(name)) refuseExternalReference(join(stage.dir, name), from);
   checkLengths(snapshot, stage);
   for (const name of [WORK.guestEnv, defaultsName(context.prog)]) {
     const content = readSmallBytes(join(snapshot.dir, name));

@@ -3,7 +3,7 @@ import { VmError } from "../lib/errors.ts";
 import { formatCommand } from "../qmp/commands.ts";
 import { parseEvent, type QmpEvent } from "../qmp/events.ts";
 import { readTail } from "../lib/read-file.ts";
-import { replaceFile } from "./files.ts";
+import { replaceVolatile } from "./files.ts";
 import { WORK } from "./layout.ts";
 
 /** One event of a run. */
@@ -14,8 +14,8 @@ export type PastEvent = QmpEvent & {
 
 /** Prepares the event log of a run: enables events in qemu, and clears those of the last run. */
 export function startEvents(workdir: string): void {
-  replaceFile(join(workdir, WORK.eventsIn), formatCommand("qmp_capabilities"));
-  replaceFile(join(workdir, WORK.eventsOut), "");
+  replaceVolatile(join(workdir, WORK.eventsIn), formatCommand("qmp_capabilities"));
+  replaceVolatile(join(workdir, WORK.eventsOut), "");
 }
 
 /**

@@ -100,6 +100,17 @@ export function writeNew(path: string, content: string | Buffer): void {
   }
 }
 
+/** Replaces a file that is of no use after a power cut: nothing is synced. */
+export function replaceVolatile(path: string, content: string): void {
+  rmSync(path, { force: true });
+  const fd = createFile(path);
+  try {
+    writeFileSync(fd, content);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /**
  * Replaces a file atomically: write to a temporary file, sync, rename.
  * @param directory of the temporary file: on the same filesystem, and cleaned up after a kill

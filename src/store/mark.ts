@@ -38,6 +38,6 @@ export function updateMark(workdir: string, change: Partial<Mark>): void {
   replaceFile(join(workdir, WORK.mark), formatMark(mark));
 }
 
-/** Is the end of the last run unrecorded? The run may be in progress. */
+/** Is there a run without a recorded end? qemu may still be running. */
 export const isExitUnrecorded = (mark: Mark): boolean =>
   mark.run !== undefined && mark.run.ended === undefined;

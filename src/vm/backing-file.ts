@@ -6,7 +6,7 @@ import type { ReadImage } from "../machine/types.ts";
 import { log } from "../lib/log.ts";
 import { dropBrokenBitmaps } from "../qemu/bitmaps.ts";
 import { identifyBlockDevice } from "../qemu/block-device.ts";
-import { readImageHeader, readOwnHeader, refuseForeignParts } from "../qemu/image-header.ts";
+import { readImageHeader, readOwnHeader, refuseExternalReference } from "../qemu/image-header.ts";
 import { shellQuote } from "../lib/shell.ts";
 import type { BaseRecord } from "../store/mark-types.ts";
 import { diskName, HOST, WORK } from "../store/layout.ts";
@@ -81,7 +81,7 @@ export function resolveBackingFile(work: Workdir, disk: string): ReadImage | und
 export function requireOwnDisk(work: Workdir, disk: string): ReadImage | undefined {
   const linked = readOwnHeader(disk).refersTo === "backing file";
   const base = linked ? resolveBackingFile(work, disk) : undefined;
-  if (!base) refuseForeignParts(disk);
+  if (!base) refuseExternalReference(disk);
   return base;
 }
 

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { isQemuWarning } from "../lib/program-messages.ts";
 import { lstatOf } from "../lib/read-file.ts";
-import { lastWords } from "../qemu/last-words.ts";
+import { readLastLines } from "../qemu/last-lines.ts";
 import { readShutdown } from "../qmp/events.ts";
 import { readEvents } from "../store/events.ts";
 import { WORK } from "../store/layout.ts";
@@ -67,7 +67,7 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
   const booted = bootTime();
   if (booted && booted > new Date(run.started))
     return { end: "killed", how: "the host was restarted", at: booted };
-  const words = readOr(() => lastWords(join(workdir, WORK.qemuLog)), "")
+  const words = readOr(() => readLastLines(join(workdir, WORK.qemuLog)), "")
     .split("\n")
     .filter((line) => !isQemuWarning(line))
     .join("\n")

@@ -10,7 +10,7 @@ import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import type { Disk, ImageFormat, ImageRequest } from "../machine/types.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
-import { refuseNoImage } from "../qemu/no-image.ts";
+import { refuseNonImage } from "../qemu/non-image.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { replaceFile } from "../store/files.ts";
 import { withAssignment } from "../store/guest-env.ts";
@@ -54,7 +54,7 @@ export function chooseFormat({ settings }: Vm, image: ImageRequest, path: string
  */
 function refuseUnlikely({ bus }: Pick<ImageRequest, "bus">, path: string): void {
   try {
-    refuseNoImage(path, "cannot use the image");
+    refuseNonImage(path, "cannot use the image");
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
     const hint = `${error.hint}\nto give the guest the file itself as a disk: ${shellQuote(`--image=${bus}=raw=${path}`)}, or ${bus}=raw=… in IMAGES of ${HOST.guestEnv}`;

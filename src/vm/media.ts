@@ -7,7 +7,7 @@ import { requireReadableFile } from "../lib/read-file.ts";
 import { macroOf, type MacroValues } from "../machine/macros.ts";
 import { exec } from "../process/exec.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
-import { refuseNoImage } from "../qemu/no-image.ts";
+import { refuseNonImage } from "../qemu/non-image.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
@@ -160,7 +160,7 @@ export class Media {
 
 /** @returns the path @throws 74 if it cannot be a CD image: a compressed one, a web page, a disk image */
 export function requireCd(path: string): string {
-  refuseNoImage(path, "cannot use the CD image");
+  refuseNonImage(path, "cannot use the CD image");
   const { format } = readImageHeader(path);
   if (format === "raw") return path;
   throw new VmError("io", `cannot use the CD image ${path}: it is a disk image (${format})`, {

@@ -1,5 +1,7 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { createMeter, formatProgress } from "../../src/cli/progress.ts";
+import * as streams from "../../src/lib/standard-streams.ts";
+import * as terminal from "../../src/process/terminal.ts";
 
 const MIB = 1024 ** 2;
 
@@ -39,9 +41,12 @@ test.each([
 
 describe("createMeter", () => {
   test("shows nothing unless stderr is a terminal", () => {
-    if (process.stderr.isTTY) return;
+    using isTerminal = spyOn(terminal, "isTerminal").mockReturnValue(false);
+    using written = spyOn(streams, "writeError");
     const meter = createMeter("x", 10);
     meter.update(5);
     meter.finish();
+    expect(isTerminal).toHaveBeenCalled();
+    expect(written).not.toHaveBeenCalled();
   });
 });

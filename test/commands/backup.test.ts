@@ -232,7 +232,7 @@ describe("backup of the running VM", () => {
     const backup = box.start("backup");
     await until("the copy has begun", () => qemu.blocks.jobs().length > 0);
     qemu.powerOff();
-    expect(await backup.done).toMatchObject({ status: 74, stderr: expect.stringContaining("off") });
+    expect(await backup.done).toMatchObject({ status: 74, stderr: expect.stringContaining("qemu exited") });
   });
 
   test("if qemu rejects bitmaps, the next snapshot is a full one", async () => {

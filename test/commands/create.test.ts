@@ -178,7 +178,7 @@ describe("create fails without leaving anything", () => {
     one.write("ud", "#cloud-config\n");
     one.program("qemu-img", "exit 1");
     await one.ends(69, "create G --user-data=ud", "xorriso");
-    await one.ends(74, "create G", "qemu-img ended with status 1");
+    await one.ends(74, "create G", "qemu-img exited with status 1");
     expect(readdirSync(one.host)).toEqual(["ud"]);
   });
 

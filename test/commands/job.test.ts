@@ -153,7 +153,7 @@ describe("job", () => {
 
   test.each<[title: string, line: string, asked: boolean, said: string]>([
     ["the start of the rescue", "job check", false, "did not start"],
-    ["the end of the job", "-t 1 job check", true, "did not end"],
+    ["the end of the job", "-t 1 job check", true, "did not finish"],
   ])("limits the time for %s (124)", async (_title, line, starts, said) => {
     using box = await withJob("RESCUE_START_TIMEOUT=1\n");
     box.qemu = {

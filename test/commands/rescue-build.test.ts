@@ -161,7 +161,7 @@ describe("rescue build --root", () => {
     box.configure(`PROFILES=${box.write("file", "")}\n`);
     expect(await build(box, root)).toMatchObject({
       status: 73,
-      stderr: expect.stringContaining("no directory"),
+      stderr: expect.stringContaining("is not a directory"),
     });
   });
 

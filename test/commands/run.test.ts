@@ -381,7 +381,7 @@ describe("restart", () => {
   test("fails if the guest had to be killed (124)", async () => {
     using box = await created();
     await box.running({ answers: { system_powerdown: () => ({}) } });
-    await box.ends(124, "restart --timeout=0", "not started again");
+    await box.ends(124, "restart --timeout=0", "start the VM again");
     expect(box.qemus.length).toBe(1);
   });
 

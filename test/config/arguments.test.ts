@@ -4,7 +4,7 @@ import { askBash, lookup } from "./bash-oracle.ts";
 import { seededRandom, Snippets } from "./shell-snippets.ts";
 
 /** Each asks bash once, which may take seconds on a busy machine. RANDOM_CASES=N for more. */
-const CASES = Number(process.env.RANDOM_CASES ?? 400);
+const CASES = Number(process.env.RANDOM_CASES ?? 100);
 
 describe("readArguments", () => {
   test.each<[string, string[]]>([

@@ -167,28 +167,28 @@ const TABLE: readonly Row[] = [
     args: ["stop", "--timeout=1"],
     from: "off",
     running: true,
-    said: /^the guest (shut down|was (ended|killed))/,
+    said: /^(the guest powered itself off|guest killed)/,
     done: (lab) => lab.processes().length === 0,
     ends: [
       {
         how: "the guest does not power off",
         status: 124,
         sample: true,
-        error: /did not power itself off within 1 seconds\n {2}it was ended/,
+        error: /did not power off within 1 seconds\n {2}raise --timeout; the guest was killed/,
         changes: (lab) => lab.processes().length === 0,
       },
       {
         how: "done: --force",
         status: 0,
         args: ["stop", "--force"],
-        said: /^the guest was ended, as by a power cut$/,
+        said: /^guest killed; its disks are crash-consistent$/,
       },
       {
         how: "done: --force, qemu hangs",
         status: 0,
         args: ["stop", "--force"],
         before: async (lab) => process.kill(await pidOf(lab), "SIGSTOP"),
-        said: /^the guest was ended, as by a power cut$/,
+        said: /^guest killed; its disks are crash-consistent$/,
       },
       {
         how: "qemu hangs",
@@ -242,7 +242,7 @@ const TABLE: readonly Row[] = [
         before: (lab) => lab.fill("tmp"),
         status: 124,
         sample: true,
-        error: /warning: .*cannot be recorded[^]*did not power itself off within/,
+        error: /warning: .*cannot be recorded[^]*did not power off within/,
         changes: (lab) => lab.processes().length === 0,
       },
     ],
@@ -488,7 +488,7 @@ const TABLE: readonly Row[] = [
     args: ["job", "short"],
     from: "off",
     rescue: true,
-    said: /^the job short is done/,
+    said: /^the job short succeeded/,
     done: (lab) => has(lab, ".work/.out/FINISHED") && lab.box.read(".work/.out/STATUS") === "0\n",
     ends: [
       { how: "done", status: 0 },
@@ -588,7 +588,7 @@ const TABLE: readonly Row[] = [
         how: "the guest does not power off",
         status: 124,
         args: ["restart", "--timeout=1"],
-        error: /it was not started again: vm restart/,
+        error: /start the VM again: vm restart/,
       },
       killed("qemu-system-x86_64", "disk-0.img"),
       hung("qemu-system-x86_64", "disk-0.img"),
@@ -734,7 +734,7 @@ function hangsQemu(): End[] {
       status: 75,
       leaves: true,
       before: stopQemu,
-      error: /qemu does not answer on \/\S+\/qmp\.sock/,
+      error: /no QMP greeting on \/\S+\/qmp\.sock/,
     },
     {
       how: "qemu hangs, SIGTERM",
@@ -851,7 +851,7 @@ suite(
       expect(status).toMatchObject({ job: false, pid });
       expect(typeof status.uptimeSeconds).toBe("number");
       const { stderr } = await lab.box.ok(["stop", "--force"]);
-      expect(stderr).toContain("the guest was ended, as by a power cut");
+      expect(stderr).toContain("guest killed; its disks are crash-consistent");
       expect(lab.processes()).toEqual([]);
     }, 300_000);
   },

@@ -243,7 +243,7 @@ describe("working files", () => {
       // All of them for the most important case; else three, so that each is combined with each forgery.
       const at = Object.keys(LIES).indexOf(lie);
       const tried =
-        lie === "it leads to /etc" ? COMMANDS : COMMANDS.filter((_, index) => (index + at) % 2 === 0);
+        lie === "it points to /etc" ? COMMANDS : COMMANDS.filter((_, index) => (index + at) % 2 === 0);
       for (const command of tried) {
         const { status, stderr } = await lab.box.vm(lab.args(command), { cwd, timeoutSeconds: 30 });
         expect(`${command.join(" ")}: ${status} ${stderr}`).toMatch(/: 74 [^]*cannot use /);

@@ -174,7 +174,7 @@ suite(
       expectError(
         await box.vm(["create", "G", ...from, "--disk-size=8M"]),
         64,
-        /--disk-size: 8\.0 MiB is less than the image has: 16 MiB/,
+        /--disk-size: 8\.0 MiB is less than the size of the image, 16 MiB/,
       );
       expectNothing(box);
       // A smaller entry of DISKS does not shrink the image.
@@ -344,7 +344,7 @@ RW 2048 FLAT "/etc/shadow" 0
           "a compressed image",
           (path) => shell(`gzip -c '${image("disk.raw")}' >'${path}'`, "/"),
           74,
-          /packed by gzip/,
+          /compressed with gzip/,
         ],
         [
           "a truncated image",
@@ -506,7 +506,7 @@ echo == end
       });
 
       test.each<[string, (box: Sandbox) => readonly string[], number, RegExp]>([
-        ["no key", () => ["--cloud-init"], 66, /would let nobody in/],
+        ["no key", () => ["--cloud-init"], 66, /no SSH key in/],
         [
           "a private key",
           (box) => (giveKey(box, "-----BEGIN OPENSSH PRIVATE KEY-----"), ["--cloud-init"]),
@@ -515,7 +515,7 @@ echo == end
         ],
         ["missing user-data", () => ["--user-data=none"], 66, /the user-data .*none cannot be used/],
         ["a directory", () => ["--user-data=."], 66, /it is a directory/],
-        ["both", () => ["--user=me", "--user-data=x"], 64, /do not go together/],
+        ["both", () => ["--user=me", "--user-data=x"], 64, /exclude each other/],
         ["--linked alone", () => ["--linked"], 64, /--linked needs --from/],
       ])("%s: an error, and nothing is left", async (_title, options, status, message) => {
         using box = smallSandbox();
@@ -529,8 +529,13 @@ echo == end
       test.each<[string, Record<string, string>, number, RegExp]>([
         ["genisoimage", { genisoimage: VIA }, 0, /created G/],
         ["mkisofs", { mkisofs: VIA }, 0, /created G/],
-        ["none", {}, 69, /xorriso, genisoimage or mkisofs: none is installed/],
-        ["a failing one", { xorriso: FAILS }, 73, /cannot make cloud-init's volume: no space left on device/],
+        ["none", {}, 69, /xorriso, genisoimage and mkisofs are not installed/],
+        [
+          "a failing one",
+          { xorriso: FAILS },
+          73,
+          /cannot create cloud-init's volume: no space left on device/,
+        ],
       ])("created by %s", async (_title, makers, status, message) => {
         using box = smallSandbox();
         giveKey(box);

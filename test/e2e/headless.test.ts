@@ -75,7 +75,7 @@ suite("headless", () => {
     expect(mode(box.work)).toBe("700");
 
     const result = await box.vm(["stop", "--timeout=1"]);
-    expectError(result, 124, /did not power itself off within 1 seconds/);
+    expectError(result, 124, /did not power off within 1 seconds/);
     expect(await statusOf(box)).toMatchObject({ state: "stopped", lastEnd: { end: "stopped" } });
     await untilQuiet(box);
     expect(names(box.work).filter((name) => name.endsWith(".sock"))).toEqual([]);

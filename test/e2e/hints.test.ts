@@ -220,7 +220,9 @@ suite("unrequested messages", () => {
     expect((await box.ok(["create", "foo"])).stderr).toContain(
       `a reboot empties ${box.tmp}; to keep the VM: vm backup`,
     );
-    expect((await box.ok(["destroy"])).stderr).toContain("warning: this VM has no snapshot: the only copy");
+    expect((await box.ok(["destroy"])).stderr).toContain(
+      "warning: this VM has no snapshot: removing the only copy",
+    );
     const inPlace = await box.ok(["create", "foo", "--inplace"]);
     expect(inPlace.stderr).not.toContain("reboot");
     await box.ok(["backup"]);
@@ -231,7 +233,7 @@ suite("unrequested messages", () => {
     using box = await sandbox("qemu-img create -q -f qcow2 small.qcow2 8M");
     const { stderr } = await box.ok(["create", "foo", "--from=small.qcow2"]);
     expect(stderr).toContain(
-      "the disk has 16 MiB where the image has 8.0 MiB; to keep the image's size: --disk-size=8388608\n",
+      "the disk has 16 MiB, the image 8.0 MiB; keep the image's size: --disk-size=8388608\n",
     );
     await box.ok(["@destroy"]);
     await box.ok(["create", "foo", "--from=small.qcow2", "--disk-size=8388608"]);

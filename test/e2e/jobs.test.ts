@@ -78,7 +78,7 @@ suite("jobs", () => {
   test("names a file at the path of the profiles", async () => {
     using box = new Sandbox();
     configure(box, "PROFILES=/etc/passwd\n");
-    expectError(await box.vm(["rescue", "build"]), 73, /\/etc\/passwd is no directory\n.*PROFILES/);
+    expectError(await box.vm(["rescue", "build"]), 73, /\/etc\/passwd is not a directory\n.*PROFILES/);
   });
 
   test("without a rescue a job suggests the one command that builds it, and runs no hook", async () => {
@@ -112,7 +112,7 @@ suite("jobs", () => {
       box.write("main.post", 'cp "$WORKDIR/.out/copy" "$HOSTDIR/copied"\n');
       const { stdout, stderr } = await box.ok(["job", "main"]);
       expect(stderr).toMatch(
-        /^waiting for the rescue rescue-x86_64\n(.*\n)*the job main has started\n(.*\n)*the job main is done$/m,
+        /^waiting for the rescue rescue-x86_64\n(.*\n)*the job main has started\n(.*\n)*the job main succeeded$/m,
       );
       expect(stdout.split("\n")).toEqual([
         "exec: cat main.txt",
@@ -166,7 +166,7 @@ suite("jobs", () => {
         "",
       ]);
       expect(stderr).toContain("aside\n");
-      expect(stderr).toContain("are kept as files that hold their target: outside\n");
+      expect(stderr).toContain("are kept as regular files with the target as content: outside\n");
       configure(box, settings("VIRT=64M", profiles));
     });
 
@@ -504,7 +504,7 @@ again
     expectError(
       await base.vm(["rescue", "build", "--name=other"]),
       73,
-      /exists already and is something else/,
+      /it exists, and is another kind of rescue/,
     );
   });
 });

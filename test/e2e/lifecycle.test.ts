@@ -151,7 +151,7 @@ suite("lifecycle", () => {
     await box.ok(["create", "G", iso.hangIso]);
     const run = await startUntil(box, ["run"], "HANGING");
     run.kill("SIGINT");
-    await until("the program's answer", () => run.stderr().includes("asking the guest to power off"));
+    await until("the program's answer", () => run.stderr().includes("requested the guest to power off"));
     run.kill("SIGINT");
     expect((await run.done).status).toBe(130);
     expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(true);

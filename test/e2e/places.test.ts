@@ -90,7 +90,7 @@ suite("places:", () => {
     mkdirSync(open);
     chmodSync(open, 0o777);
     configure(box, `PROFILES='${open}'\n`);
-    expectError(await box.vm(["rescue", "build"]), 73, /other users may change/);
+    expectError(await box.vm(["rescue", "build"]), 73, /other users can write to/);
   });
 
   rootTest("another user's settings do not decide where root builds a rescue", async () => {

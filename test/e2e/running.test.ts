@@ -81,7 +81,7 @@ suite(
       using box = await installed();
       const run = await hanging(box, ["@backup"]);
       run.kill(signal);
-      await until("the program's answer", () => run.stderr().includes("asking the guest to power off"));
+      await until("the program's answer", () => run.stderr().includes("requested the guest to power off"));
       expect(await box.leftovers()).not.toEqual([]);
       run.kill(signal);
       expectError(await run.done, status, new RegExp(signal));

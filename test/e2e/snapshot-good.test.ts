@@ -46,10 +46,10 @@ suite(
       [
         "cut short",
         "truncate -s 1M disk-0.img",
-        /disk-0\.img: (qemu-img check finds|its bitmap directory is not within the file: it was cut short)/,
+        /disk-0\.img: (qemu-img check finds|its bitmap directory is beyond the end of the file: it is truncated)/,
         ["gz", "qcow2"],
       ],
-      ["cut within its tables", "truncate -s 128K disk-0.img", /table is not within the file/],
+      ["cut within its tables", "truncate -s 128K disk-0.img", /table is beyond the end of the file/],
       [
         "with other refcounts",
         "dd if=/dev/urandom of=disk-0.img bs=64k seek=1 count=2 conv=notrunc status=none",

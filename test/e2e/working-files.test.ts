@@ -160,7 +160,7 @@ suite("adopt", () => {
     [
       "guest.env is missing",
       74,
-      /neither it nor .* has a guest\.env/,
+      /there is no guest\.env in it, nor in /,
       (box) => rmSync(join(box.work, "guest.env")),
     ],
     [

@@ -35,7 +35,7 @@ describe.each(["add-ssh-keys.pre", "run-ssh.pre"])("%s", (hook) => {
       using bench = new HookBench();
       const { status, output } = await bench.run(hook, { SSHKEYS: keys });
       expect(status).toBe(1);
-      expect(output).toContain("none of the files in SSHKEYS exists");
+      expect(output).toContain("no such file in SSHKEYS");
       expect(output).toContain("ssh-keygen -t ed25519");
     },
   );
@@ -45,7 +45,7 @@ describe.each(["add-ssh-keys.pre", "run-ssh.pre"])("%s", (hook) => {
     const key = bench.host("id", "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n");
     const { status, output } = await bench.run(hook, { SSHKEYS: [key] });
     expect(status).toBe(1);
-    expect(output).toContain(`SSHKEYS names the private key ${key}`);
+    expect(output).toContain(`refusing ${key} in SSHKEYS: it is a private key`);
     expect(bench.list()).toEqual(["SSHKEYS"]);
   });
 });

@@ -118,15 +118,15 @@ SETUP_USER_UID=`,
   });
 
   test.each<[string, string, string]>([
-    ["SETUP_SCRIPT=none.sh", "", "SETUP_SCRIPT names a file that does not exist"],
-    ["SETUP_FILES=( none )", "", "SETUP_FILES names a file that does not exist"],
-    ["SETUP_FILES=( d/job.env )", "", "cannot be copied under the name job.env"],
-    ["SETUP_FILES=( d/post-install.sh )", "", "has the name of another file for the job"],
-    ["SETUP_FILES=( .. )", "", "cannot be copied under the name .."],
-    ["SETUP_USERNAME=../x", "", "hold no /"],
+    ["SETUP_SCRIPT=none.sh", "", "SETUP_SCRIPT: no such file: "],
+    ["SETUP_FILES=( none )", "", "SETUP_FILES: no such file: "],
+    ["SETUP_FILES=( d/job.env )", "", "the name job.env is reserved"],
+    ["SETUP_FILES=( d/post-install.sh )", "", "another file for the job has the name post-install.sh"],
+    ["SETUP_FILES=( .. )", "", "the name .. is reserved"],
+    ["SETUP_USERNAME=../x", "", "must not contain /"],
     ["", "a/b", "not a path: a/b"],
     ["", "..", "not a path: .."],
-    ["", "nothing", "SETUP_SCRIPT names a file that does not exist"],
+    ["", "nothing", "SETUP_SCRIPT: no such file: "],
   ])("refuses %j with the profile %j", async (env, profile, message) => {
     using bench = new HookBench();
     bench.host("post-install.sh", SCRIPT);

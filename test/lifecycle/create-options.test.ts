@@ -31,7 +31,7 @@ describe("the options of create:", () => {
     [{ "disk-size": "30G" }, "create: --disk-size needs --from"],
     [{ from: "a", "disk-size": "much" }, "--disk-size: 'much' is not allowed"],
     [{ from: "a", "disk-size": "0" }, "--disk-size: '0' is not allowed"],
-    [{ user: "me", "user-data": "f" }, "create: --user and --user-data do not go together"],
+    [{ user: "me", "user-data": "f" }, "create: --user and --user-data exclude each other"],
     [{ user: "-x" }, "--user: '-x' is not allowed"],
     [{ user: "a b" }, "--user: 'a b' is not allowed"],
     [{ user: "ALL=(ALL)" }, "--user: 'ALL=(ALL)' is not allowed"],

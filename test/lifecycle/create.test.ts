@@ -97,7 +97,7 @@ test.each([
   const failure = await failureOf(() => make("page.img"));
   expect({ status: failure.exitCode, message: failure.message }).toEqual({
     status: 74,
-    message: expect.stringContaining('it is text that begins with "<html>404</html>'),
+    message: expect.stringContaining('it is text that starts with "<html>404</html>'),
   });
   expect(place.names()).toEqual(before);
 });

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { copyDisks, endAllJobs, type CopyRequest } from "../../src/live/block-jobs.ts";
+import { copyDisks, cancelAllJobs, type CopyRequest } from "../../src/live/block-jobs.ts";
 import { QmpClient } from "../../src/qmp/client.ts";
 import { QmpDisconnect, QmpError } from "../../src/qmp/errors.ts";
 import { failureOf } from "../fixtures/failure.ts";
@@ -94,11 +94,11 @@ describe("copyDisks", () => {
   });
 });
 
-test("endAllJobs ends those of an earlier command, and no others", async () => {
+test("cancelAllJobs ends those of an earlier command, and no others", async () => {
   qemu.leave({ id: "vm-copy-0", looks: 1000 });
   qemu.leave({ id: "vm-copy-1", looks: 0, error: "Input/output error" });
   qemu.leave({ id: "mirror", looks: 1000 });
-  await endAllJobs(qmp);
+  await cancelAllJobs(qmp);
   expect(qemu.argsOf("block-job-cancel")).toEqual([{ device: "vm-copy-0", force: true }]);
   expect(qemu.argsOf("job-dismiss")).toEqual([{ id: "vm-copy-1" }, { id: "vm-copy-0" }]);
 });

@@ -210,7 +210,7 @@ describe("a copy that fails", () => {
     await qmp.closed;
     expect(await explain(new VmError("io", "cannot copy the disks: Input/output error"))).toMatchObject({
       exitCode: 74,
-      message: "the guest went off while its disks were copied",
+      message: "cannot copy the disks: qemu exited",
     });
   });
 });

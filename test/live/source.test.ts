@@ -13,7 +13,7 @@ test("a running qemu 7.0 gets no command: 69 with a hint", async () => {
   using server = new FakeQmp(temp.path(WORK.backup), undefined, { QMP: { version, capabilities: [] } });
   const error = await failureOf(() => openLive({ dir: temp.top } as Workdir, [], temp.path("staged")));
   expect(error.exitCode).toBe(69);
-  expect(error.message).toContain("live snapshots need qemu 7.1 or later, and it runs in 7.0.0");
+  expect(error.message).toContain("live snapshots need qemu 7.1 or later, and this is 7.0.0");
   expect(error.hint).toContain("stop && ");
   expect(server.requests.map(({ execute }) => execute)).toEqual(["qmp_capabilities"]);
 });
@@ -62,8 +62,8 @@ describe("the disks of a running VM", () => {
 
   test.each<[string, (path: string) => object[], number, string]>([
     ["that qemu has marked corrupt", (path) => nodesOf(path, true), 74, "marked it corrupt"],
-    ["that qemu does not have open", () => nodesOf("/elsewhere"), 75, "does not have"],
-    ["that qemu has open with another format", (path) => nodesOf(path).slice(1), 75, "does not have"],
+    ["that qemu does not have open", () => nodesOf("/elsewhere"), 75, "no block node"],
+    ["that qemu has open with another format", (path) => nodesOf(path).slice(1), 75, "no block node"],
   ])("%s: an error", async (_which, nodes, code, words) => {
     await open(nodes, async (opening) => {
       const error = await failureOf(() => opening);

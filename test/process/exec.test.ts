@@ -29,6 +29,18 @@ function isAlive(pid: number): boolean {
   }
 }
 
+/** It can be stopped: no signal that ends it is on its way, as those come first. */
+async function expectAlive(pid: number): Promise<void> {
+  process.kill(pid, "SIGSTOP");
+  const state = (): string | undefined =>
+    /^State:\s*(\S)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+  while (state() !== "T") {
+    if (!isAlive(pid)) throw new Error(`${pid} has ended`);
+    await Bun.sleep(1);
+  }
+  process.kill(pid, "SIGCONT");
+}
+
 async function untilGone(pid: number): Promise<void> {
   for (const deadline = Date.now() + 2000; isAlive(pid) && Date.now() < deadline;) await Bun.sleep(5);
   const survived = isAlive(pid);
@@ -154,18 +166,18 @@ const finished = (changes: Partial<Finished>): Finished => ({
 
 describe("an error", () => {
   test.each<[string, Partial<Finished>, string]>([
-    ["a status", {}, "cannot unpack: pigz ended with status 1"],
+    ["a status", {}, "cannot unpack: pigz exited with status 1"],
     [
       "a signal, with nice and ionice",
       { status: null, signal: "SIGKILL", argv: ["nice", "-n", "10", "ionice", "-c", "3", "pigz"] },
       "cannot unpack: pigz was killed by SIGKILL",
     ],
     ["a signal", { status: null, signal: "SIGKILL" }, "cannot unpack: pigz was killed by SIGKILL"],
-    ["its words", { stderr: "pigz: bad\n\n" }, "cannot unpack: pigz ended with status 1:\n  pigz: bad"],
+    ["its words", { stderr: "pigz: bad\n\n" }, "cannot unpack: pigz exited with status 1:\n  pigz: bad"],
     [
       "the last lines of stderr",
       { stderr: "one\ntwo\nthree\nfour\n" },
-      "cannot unpack: pigz ended with status 1:\n  two\n  three\n  four",
+      "cannot unpack: pigz exited with status 1:\n  two\n  three\n  four",
     ],
   ])("contains %s", (_title, changes, message) => {
     const error = new ProcessError("cannot unpack", finished(changes), "try another");
@@ -175,7 +187,7 @@ describe("an error", () => {
   test("is thrown by exec", async () => {
     const error = await failureOf(() => exec(["sh", "-c", "echo no >&2; exit 3"], { what: "cannot do it" }));
     expect(error).toBeInstanceOf(ProcessError);
-    expect(error.message).toBe("cannot do it: sh ended with status 3:\n  no");
+    expect(error.message).toBe("cannot do it: sh exited with status 3:\n  no");
     expect((error as ProcessError).result.status).toBe(3);
   });
 
@@ -229,8 +241,7 @@ describe("if this process is killed by SIGKILL, its child", () => {
     const pid = Number(await line());
     parent.kill("SIGKILL");
     await parent.exited;
-    await Bun.sleep(30);
-    expect(isAlive(pid)).toBe(true);
+    await expectAlive(pid);
     process.kill(pid, "SIGKILL");
   });
 });

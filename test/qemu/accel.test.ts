@@ -3,8 +3,8 @@ import { kvmProblem, probeKvm, resolveAccel } from "../../src/qemu/accel.ts";
 import { failureOf } from "../fixtures/failure.ts";
 
 const ARCHITECTURE = "cannot run";
-const CLOSED = "/dev/kvm does not open (no such file or directory)";
-const NO_VIRTUALIZATION = "no vmx or svm";
+const CLOSED = "cannot open /dev/kvm: no such file or directory";
+const NO_VIRTUALIZATION = "neither vmx nor svm";
 
 describe("kvmProblem: guest, host, /dev/kvm, CPU flags", () => {
   test.each([

@@ -1,17 +1,24 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { endQemu, hasEnded, KILL, LADDER, PATIENT, stillRuns } from "../../src/qemu/end.ts";
+import {
+  terminateQemu,
+  waitForExit,
+  KILL_ONLY,
+  TERMINATE_STEPS,
+  FLUSH_STEPS,
+  stillRunningError,
+} from "../../src/qemu/end.ts";
 import { QmpDisconnect, QmpError, QmpTimeout } from "../../src/qmp/errors.ts";
 
 /** The steps for a qemu that exits after `goneBy`, and the limit of each. */
 async function end(
   quit: () => Promise<unknown>,
   goneBy: string | undefined,
-  ladder = LADDER,
+  ladder = TERMINATE_STEPS,
 ): Promise<[gone: boolean, ...steps: string[]]> {
   const steps: string[] = [];
   let last = "";
-  const gone = await endQemu(
+  const gone = await terminateQemu(
     {
       quit: () => {
         last = "quit";
@@ -31,14 +38,14 @@ async function end(
 const refuse = (error: Error) => () => Promise.reject(error);
 const answer = (): Promise<unknown> => Promise.resolve({});
 
-describe("endQemu", () => {
+describe("terminateQemu", () => {
   test.each([
-    ["quit", LADDER, [true, "quit 10 s"]],
-    ["SIGTERM", LADDER, [true, "quit 10 s", "SIGTERM 10 s"]],
-    ["SIGKILL", LADDER, [true, "quit 10 s", "SIGTERM 10 s", "SIGKILL 10 s"]],
-    [undefined, LADDER, [false, "quit 10 s", "SIGTERM 10 s", "SIGKILL 10 s"]],
-    ["SIGKILL", KILL, [true, "SIGKILL 10 s"]],
-    ["SIGTERM", PATIENT, [true, "quit 300 s", "SIGTERM 10 s"]],
+    ["quit", TERMINATE_STEPS, [true, "quit 10 s"]],
+    ["SIGTERM", TERMINATE_STEPS, [true, "quit 10 s", "SIGTERM 10 s"]],
+    ["SIGKILL", TERMINATE_STEPS, [true, "quit 10 s", "SIGTERM 10 s", "SIGKILL 10 s"]],
+    [undefined, TERMINATE_STEPS, [false, "quit 10 s", "SIGTERM 10 s", "SIGKILL 10 s"]],
+    ["SIGKILL", KILL_ONLY, [true, "SIGKILL 10 s"]],
+    ["SIGTERM", FLUSH_STEPS, [true, "quit 300 s", "SIGTERM 10 s"]],
   ])("if it exits by %p", async (goneBy, ladder, steps) => {
     expect(await end(answer, goneBy, ladder)).toEqual(steps as [boolean]);
   });
@@ -52,39 +59,39 @@ describe("endQemu", () => {
   });
 
   test("if quit is not answered: SIGTERM after its limit", async () => {
-    const [quit, ...signals] = LADDER;
+    const [quit, ...signals] = TERMINATE_STEPS;
     const ladder = [{ ...quit!, answerMs: 20 }, ...signals];
     expect(await end(() => new Promise(() => {}), "SIGTERM", ladder)).toEqual([true, "SIGTERM 10 s"]);
   });
 });
 
-test("hasEnded waits no longer than its limit", async () => {
-  expect(await hasEnded(Promise.resolve(), 60_000)).toBe(true);
-  expect(await hasEnded(new Promise(() => {}), 20)).toBe(false);
+test("waitForExit waits no longer than its limit", async () => {
+  expect(await waitForExit(Promise.resolve(), 60_000)).toBe(true);
+  expect(await waitForExit(new Promise(() => {}), 20)).toBe(false);
 });
 
-test("after a stop signal hasEnded has a shorter limit, for present and later waits", async () => {
+test("after a stop signal waitForExit waits for a shorter time, for what had begun and what begins", async () => {
   const script = `import { installSignalHandlers } from ${JSON.stringify(join(import.meta.dir, "../../src/process/signals.ts"))};
-import { hasEnded } from ${JSON.stringify(join(import.meta.dir, "../../src/qemu/end.ts"))};
+import { waitForExit } from ${JSON.stringify(join(import.meta.dir, "../../src/qemu/end.ts"))};
 installSignalHandlers();
 const never = new Promise(() => {});
-const begun = hasEnded(never, 300_000, 20);
+const begun = waitForExit(never, 300_000, 20);
 process.kill(process.pid, "SIGTERM");
 await Bun.sleep(0);
-console.log(await begun, await hasEnded(never, 300_000, 20), await hasEnded(never, 10));`;
+console.log(await begun, await waitForExit(never, 300_000, 20), await waitForExit(never, 10));`;
   const { stdout } = Bun.spawnSync([process.execPath, "-e", script]);
   expect(stdout.toString()).toBe("false false false\n");
 }, 60_000);
 
 test.each([
-  [undefined, "cannot end qemu: it does not answer, and its process cannot be seen", "as root"],
+  [undefined, "cannot kill qemu: no reply from its monitor, and its process is not accessible", "as root"],
   [
     { pid: 7, name: "qemu-system-x86" },
-    "cannot end qemu-system-x86 (pid 7): it still runs after SIGKILL",
+    "cannot kill qemu-system-x86 (pid 7): it still runs after SIGKILL",
     "-p 7",
   ],
-])("stillRuns of %j", (holder, message, hint) => {
-  const error = stillRuns(holder);
+])("stillRunningError of %j", (holder, message, hint) => {
+  const error = stillRunningError(holder);
   expect(error).toMatchObject({ exitCode: 74, message });
   expect(error.hint).toContain(hint);
 });

@@ -2,7 +2,7 @@
  * A qemu for tests of starting and ending one: `fake-qemu.ts BEHAVIOUR`, started in the directory of its socket
  * `qmp.sock`. It answers every command, and exits on `quit` and SIGTERM unless its behaviour says otherwise.
  */
-import { rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { FakeQmp } from "../qmp/fake-server.ts";
 
 const behaviour = process.argv[2] as
@@ -43,4 +43,13 @@ function listen(): void {
     if (behaviour !== "stubborn") leave("host-signal");
   });
 }
-setInterval(() => {}, 60_000);
+
+/** The test that started it is gone: nobody else would end it. */
+const parent = getParent();
+setInterval(() => {
+  if (getParent() !== parent) process.exit();
+}, 1000);
+
+function getParent(): string {
+  return /^PPid:\s*(\d+)/m.exec(readFileSync("/proc/self/status", "utf8"))![1]!;
+}

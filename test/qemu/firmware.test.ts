@@ -190,13 +190,13 @@ describe("of several firmwares", () => {
     const failure = await failureOf(() => chooseFirmware("x86_64", installed(temp), 65536));
     expect(failure).toBeInstanceOf(NoFittingFirmware);
     expect(failure.exitCode).toBe(69);
-    expect(failure.message).toContain("65536 bytes (installed: for 540672, 131072, 196608)");
+    expect(failure.message).toContain("65536 bytes (found: 540672, 131072, 196608)");
   });
 
   test("ignores the user's own of another size", () => {
     using temp = new Temp();
     const own = { code: temp.write("CODE.fd", "c"), vars: temp.write("VARS.fd", "v".repeat(77)) };
     expect(findFirmware("x86_64", own, 77).code.path).toBe(own.code);
-    expect(() => findFirmware("x86_64", own, 78)).toThrow("78 bytes (installed: for 77");
+    expect(() => findFirmware("x86_64", own, 78)).toThrow("78 bytes (found: 77");
   });
 });

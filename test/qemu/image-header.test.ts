@@ -5,7 +5,7 @@ import {
   parseImageHeader,
   readImageHeader,
   readOwnHeader,
-  refuseForeignParts,
+  refuseExternalReference,
 } from "../../src/qemu/image-header.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -89,7 +89,7 @@ describe("a qcow2 header", () => {
       "with a bitmap directory beyond its end",
       bitmaps(END - 8),
       END,
-      "its bitmap directory is not within the file: it was cut short",
+      "its bitmap directory is beyond the end of the file: it is truncated",
     ],
     [
       "with an invalid bitmap directory that qemu ignores (autoclear bit unset)",
@@ -108,24 +108,24 @@ describe("a qcow2 header", () => {
       END,
       undefined,
     ],
-    ["one byte short", [], END - 1, "its L1 table is not within the file: it was cut short"],
+    ["one byte short", [], END - 1, "its L1 table is beyond the end of the file: it is truncated"],
     [
       "with an L1 table beyond its end",
       [[40, u64(1n << 40n)]],
       END,
-      "its L1 table is not within the file: it was cut short",
+      "its L1 table is beyond the end of the file: it is truncated",
     ],
     [
       "without a refcount table",
       [[48, u64(0n)]],
       END,
-      "its refcount table is not within the file: it was cut short",
+      "its refcount table is beyond the end of the file: it is truncated",
     ],
     [
       "with a huge refcount table",
       [[56, u32(9)]],
       END,
-      "its refcount table is not within the file: it was cut short",
+      "its refcount table is beyond the end of the file: it is truncated",
     ],
     ["of an unknown version", [[4, u32(4)]], END, "it has no qcow2 header"],
     ["with impossible clusters", [[20, u32(60)]], END, "it has no qcow2 header"],
@@ -286,8 +286,8 @@ describe("images of qemu-img", () => {
     ["qed", "it is qed, not qcow2"],
   ])("as a working disk, %s: %p", async (title, reason) => {
     const path = temp.path(fileOf(title));
-    if (reason === undefined) return expect(() => refuseForeignParts(path)).not.toThrow();
-    const error = await failureOf(() => refuseForeignParts(path));
+    if (reason === undefined) return expect(() => refuseExternalReference(path)).not.toThrow();
+    const error = await failureOf(() => refuseExternalReference(path));
     expect(error.exitCode).toBe(74);
     expect(error.message).toBe(`refusing ${path}: ${reason}`);
   });

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { buildQemuArgv } from "../../src/qemu/argv.ts";
-import { buildPluggedDevices } from "../../src/qemu/devices/disk.ts";
+import { buildHotpluggedDevices } from "../../src/qemu/devices/disk.ts";
 import type { Disk } from "../../src/machine/types.ts";
 import { machineWith, QEMU } from "./machines.ts";
 
@@ -24,7 +24,7 @@ test("a restored machine has ports instead of NVMe disks, which device_add fills
     "virtio-blk-pci,id=disk1-dev,drive=disk1,serial=b,bootindex=2",
     "pcie-root-port,id=port1,chassis=2",
   ]);
-  expect(buildPluggedDevices({ disks, resumed: true })).toEqual([
+  expect(buildHotpluggedDevices({ disks, resumed: true })).toEqual([
     { driver: "nvme", id: "disk0-dev", drive: "disk0", serial: "a", bus: "port0" },
     { driver: "nvme", id: "disk2-dev", drive: "disk2", serial: "c", bus: "port1" },
   ]);
@@ -32,5 +32,5 @@ test("a restored machine has ports instead of NVMe disks, which device_add fills
 
 test("a machine that boots has its NVMe disks from the start", () => {
   expect(devicesOf(false).filter((word) => word.startsWith("nvme,"))).toHaveLength(2);
-  expect(buildPluggedDevices({ disks, resumed: false })).toEqual([]);
+  expect(buildHotpluggedDevices({ disks, resumed: false })).toEqual([]);
 });

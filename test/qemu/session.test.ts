@@ -1,9 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { readFileSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { KILL, LADDER, type Rung } from "../../src/qemu/end.ts";
-import { lastWords } from "../../src/qemu/last-words.ts";
+import { KILL_ONLY, TERMINATE_STEPS, type TerminateStep } from "../../src/qemu/end.ts";
+import { readLastLines } from "../../src/qemu/last-lines.ts";
 import { QemuRefusal, startQemu, type QemuOptions } from "../../src/qemu/session.ts";
+import { QmpClient } from "../../src/qmp/client.ts";
 import type { QmpEvent } from "../../src/qmp/events.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -27,18 +28,21 @@ const start = (behaviour: string, options: Partial<QemuOptions> = {}) =>
     ...options,
   });
 
-/** The steps, with shorter limits. */
-const HASTY: readonly Rung[] = LADDER.map((rung) => ({
-  ...rung,
-  limitMs: rung.by === "SIGKILL" ? 10_000 : 100,
+/** The steps, with less patience. */
+const HASTY: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({
+  ...step,
+  limitMs: step.by === "SIGKILL" ? 10_000 : 100,
   answerMs: 100,
 }));
 
 /** For one that answers `quit` and keeps running. */
-const IDLE: readonly Rung[] = LADDER.map((rung) => ({ ...rung, limitMs: rung.by === "quit" ? 100 : 10_000 }));
+const IDLE: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({
+  ...step,
+  limitMs: step.by === "quit" ? 100 : 10_000,
+}));
 
 /** For one that does not answer, and needs its time to exit. */
-const DEAF: readonly Rung[] = LADDER.map((rung) => ({ ...rung, answerMs: 100 }));
+const DEAF: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({ ...step, answerMs: 100 }));
 
 const isRunning = (pid: number): boolean => {
   try {
@@ -55,8 +59,8 @@ describe("startQemu", () => {
     expect(qemu.qmp.version).toBe("7.2.22");
     expect(statSync(temp.path("qmp.sock")).mode & 0o777).toBe(0o600);
     expect(statSync(temp.path("qemu.log")).mode & 0o777).toBe(0o600);
-    expect(lastWords(temp.path("qemu.log"))).toBe("this is a qemu that orderly");
-    await qemu.end(KILL);
+    expect(readLastLines(temp.path("qemu.log"))).toBe("this is a qemu that orderly");
+    await qemu.end(KILL_ONLY);
   });
 
   test("exit before the greeting: QemuRefusal (74) with its last lines and the script", async () => {
@@ -87,22 +91,25 @@ describe("startQemu", () => {
 });
 
 describe("a qemu is terminated", () => {
-  test.each<[string, string, readonly Rung[] | undefined, object]>([
+  test.each<[string, string, readonly TerminateStep[] | undefined, object]>([
     ["orderly", "by quit", undefined, { status: 0, shutdown: { reason: "host-qmp-quit", guest: false } }],
     ["deaf", "by SIGTERM", DEAF, { status: 0, shutdown: { reason: "host-signal", guest: false } }],
     ["idle", "by SIGTERM", IDLE, { status: 0, shutdown: { reason: "host-signal", guest: false } }],
     ["stubborn", "by SIGKILL", HASTY, { status: null, signal: "SIGKILL", shutdown: undefined }],
-    ["orderly", "by SIGKILL alone", KILL, { signal: "SIGKILL", shutdown: undefined }],
-  ])("that is %s: %s", async (behaviour, _how, ladder, end) => {
+    ["orderly", "by SIGKILL alone", KILL_ONLY, { signal: "SIGKILL", shutdown: undefined }],
+  ])("that is %s: %s", async (behaviour, _how, steps, end) => {
     const qemu = await start(behaviour);
-    expect(await qemu.end(ladder)).toMatchObject(end);
+    expect(await qemu.end(steps)).toMatchObject(end);
     expect(await qemu.ended).toMatchObject(end);
     expect(isRunning(qemu.pid)).toBe(false);
   });
 
   test("once: a second call waits for the same", async () => {
     const qemu = await start("orderly");
-    expect(await Promise.all([qemu.end(), qemu.end(KILL)])).toMatchObject([{ status: 0 }, { status: 0 }]);
+    expect(await Promise.all([qemu.end(), qemu.end(KILL_ONLY)])).toMatchObject([
+      { status: 0 },
+      { status: 0 },
+    ]);
     expect(await qemu.end()).toMatchObject({ status: 0 });
   });
 
@@ -110,7 +117,7 @@ describe("a qemu is terminated", () => {
     const qemu = await start("stubborn");
     const error = await failureOf(() => qemu.end([{ by: "SIGTERM", limitMs: 50 }]));
     expect(error.exitCode).toBe(74);
-    expect(error.message).toBe(`cannot end qemu (pid ${qemu.pid}): it still runs after SIGKILL`);
+    expect(error.message).toBe(`cannot kill qemu (pid ${qemu.pid}): it still runs after SIGKILL`);
     expect(error.hint).toContain(`ps -o pid,user,stat,wchan:20 -p ${qemu.pid}`);
     process.kill(qemu.pid, "SIGKILL");
     expect(await qemu.ended).toMatchObject({ signal: "SIGKILL" });
@@ -138,7 +145,10 @@ describe("a qemu that exits", () => {
   test("after release: it keeps running", async () => {
     const qemu = await start("orderly", { detached: true });
     qemu.release();
-    await Bun.sleep(50);
+    // What releasing does to a process it does at once: this one would answer no more.
+    const client = await QmpClient.connect(temp.path("qmp.sock"));
+    expect(await client.execute("cont")).toEqual({});
+    client.close();
     expect(isRunning(qemu.pid)).toBe(true);
     process.kill(qemu.pid, "SIGKILL");
     await qemu.ended;
@@ -148,9 +158,9 @@ describe("a qemu that exits", () => {
 test.each([
   ["nothing", undefined, ""],
   ["four lines", "1\n2\n3\n4\n5\n", "2\n  3\n  4\n  5"],
-])("lastWords of a log with %s", (_what, text, words) => {
+])("readLastLines of a log with %s", (_what, text, words) => {
   if (text !== undefined) temp.write("log", text);
-  expect(lastWords(temp.path("log"))).toBe(words);
+  expect(readLastLines(temp.path("log"))).toBe(words);
 });
 
 test("a stop signal ends the waiting for a qemu that hangs: at start, for a reply, for its exit", async () => {

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
-import { findCut, readVariables } from "../../src/qemu/uefi-variables.ts";
+import { findTruncation, readVariables } from "../../src/qemu/uefi-variables.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -15,13 +15,13 @@ function volume(length: number): Buffer {
 test.each([
   ["whole", volume(540672), 540672, undefined],
   ["longer than the volume, as on aarch64", volume(786432), 64 << 20, undefined],
-  ["one byte short", volume(540672), 540671, "cut short"],
-  ["half", volume(131072), 65536, "cut short"],
+  ["one byte short", volume(540672), 540671, "truncated"],
+  ["half", volume(131072), 65536, "truncated"],
   ["empty", Buffer.alloc(0), 0, "empty"],
-  ["a few bytes", Buffer.alloc(10), 10, "cut short"],
+  ["a few bytes", Buffer.alloc(10), 10, "truncated"],
   ["empty flash", Buffer.alloc(44), 540672, undefined],
 ])("%s", (_title, head, bytes, expected) => {
-  const found = findCut(head, bytes);
+  const found = findTruncation(head, bytes);
   if (expected === undefined) expect(found).toBeUndefined();
   else expect(found).toContain(expected);
 });

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Socket } from "bun";
-import { AgentBusy, AgentError, agentLock, AgentSilence, GuestAgent } from "../../src/qmp/agent.ts";
+import { AgentBusy, AgentError, agentLock, AgentTimeout, GuestAgent } from "../../src/qmp/agent.ts";
 import { LineSplitter } from "../../src/qmp/protocol.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -120,9 +120,9 @@ describe("the guest agent", () => {
   });
 
   test.each([
-    ["garbage", "no JSON\n", "sent something that is no JSON object: no JSON"],
-    ["a list", "[1]\n", "sent something that is no JSON object: [1]"],
-    ["an escape", "\u001b[2J\n", "no JSON object: ?[2J"],
+    ["garbage", "no JSON\n", "unexpected data from the guest agent, not a JSON object: no JSON"],
+    ["a list", "[1]\n", "unexpected data from the guest agent, not a JSON object: [1]"],
+    ["an escape", "\u001b[2J\n", "not a JSON object: ?[2J"],
   ])("answers with %s", async (_title, answer, message) => {
     using _fake = fakeAgent((_request, socket) => void socket.write(answer));
     using agent = await GuestAgent.connect(path, 20_000);
@@ -134,7 +134,7 @@ describe("the guest agent", () => {
     using _fake = fakeAgent((_request, socket) => void socket.write('{"error": {"class": 1}}\n'));
     using agent = await GuestAgent.connect(path, 20_000);
     const error = await agent.execute("x").catch((reason: unknown) => reason);
-    expect(error).toMatchObject({ exitCode: 74, kind: "GenericError", description: "without a reason" });
+    expect(error).toMatchObject({ exitCode: 74, kind: "GenericError", description: "no reason given" });
   });
 
   test("sends bytes without a line end: aborted at 64 MiB", async () => {
@@ -159,7 +159,7 @@ describe("the guest agent", () => {
   test("does not answer", async () => {
     const listener = Bun.listen({ unix: path, socket: { data: () => {} } });
     const error = await GuestAgent.connect(path, 50).catch((reason: unknown) => reason);
-    expect(error).toBeInstanceOf(AgentSilence);
+    expect(error).toBeInstanceOf(AgentTimeout);
     expect(error).toMatchObject({ exitCode: 69 });
     listener.stop(true);
   });
@@ -170,7 +170,7 @@ describe("the guest agent", () => {
     });
     const stop = new AbortController();
     using first = await GuestAgent.connect(path, 20_000);
-    const gone = expect(first.execute("poweroff")).rejects.toThrow("the guest went off");
+    const gone = expect(first.execute("poweroff")).rejects.toThrow("connection to the guest agent closed");
     await gone;
     using second = await GuestAgent.connect(path, 20_000, stop.signal);
     const waiting = second.execute("silence");
@@ -197,7 +197,7 @@ describe("two requests at once:", () => {
   test("a late reply to the first is not the second's", async () => {
     using _fake = new FakeAgent(path, slowly);
     using agent = await GuestAgent.connect(path, 20_000);
-    expect(await failureOf(() => agent.execute("freeze", undefined, 5))).toBeInstanceOf(AgentSilence);
+    expect(await failureOf(() => agent.execute("freeze", undefined, 5))).toBeInstanceOf(AgentTimeout);
     expect(await agent.execute("thaw")).toBe("thaw");
     expect(await agent.execute("info")).toBe("info");
   });
@@ -207,7 +207,7 @@ describe("two requests at once:", () => {
     const agent = await GuestAgent.connect(path, 20_000);
     const frozen = agent.execute("freeze", undefined, 10);
     const thawed = agent.execute("thaw");
-    expect(await failureOf(() => frozen)).toBeInstanceOf(AgentSilence);
+    expect(await failureOf(() => frozen)).toBeInstanceOf(AgentTimeout);
     expect(await thawed).toBe("thaw");
     agent[Symbol.dispose]();
     expect(fake.requests.at(-1)).toBe("thaw");

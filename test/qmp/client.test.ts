@@ -2,9 +2,9 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { closeSync, openSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import type { Socket } from "bun";
 import { isListening, MAX_SOCKET_PATH_BYTES } from "../../src/process/unix-socket.ts";
-import { findLine } from "../../src/qmp/chardev.ts";
+import { findChardev } from "../../src/qmp/chardev.ts";
 import { QmpClient } from "../../src/qmp/client.ts";
-import { QmpDisconnect, QmpError, QmpMisfit, QmpTimeout } from "../../src/qmp/errors.ts";
+import { QmpDisconnect, QmpError, QmpUnexpectedReply, QmpTimeout } from "../../src/qmp/errors.ts";
 import type { QmpEvent } from "../../src/qmp/events.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -88,8 +88,12 @@ describe("a connection", () => {
     );
     const client = await QmpClient.connect(socket);
     const heard: QmpEvent[] = [];
-    client.onEvent((event) => heard.push(event));
-    await Bun.sleep(20);
+    const told = Promise.withResolvers<void>();
+    client.onEvent((event) => {
+      heard.push(event);
+      told.resolve();
+    });
+    await soon(told.promise);
     expect(heard).toEqual([SHUTDOWN]);
     client.close();
   });
@@ -257,7 +261,7 @@ describe("a missing reply", () => {
     for (const error of await soon(Promise.all(waiting))) {
       expect(error).toBeInstanceOf(QmpTimeout);
       expect(error.exitCode).toBe(75);
-      expect(error.message).toBe("qemu has not answered stop within 0.05 s");
+      expect(error.message).toBe("no reply from qemu to stop within 0.05 s");
       expect(error.hint).toContain("stop --force");
     }
     await soon(client.closed);
@@ -271,26 +275,28 @@ describe("a reply without a required member is an error (74):", () => {
     [{}, "running"],
     [{ running: "yes", status: "running" }, "running"],
     [{ running: true }, "status"],
-    [null, "the whole"],
+    [null, "its value"],
   ])("%j", async (value, place) => {
     using _server = new FakeQmp(socket, ({ execute }) => ({
       return: execute === "query-status" ? value : {},
     }));
     const client = await QmpClient.connect(socket);
     const error = await failureOf(() => client.execute("query-status"));
-    expect(error).toBeInstanceOf(QmpMisfit);
-    expect(error.message).toBe(`qemu's reply to query-status is not understood: ${place}`);
+    expect(error).toBeInstanceOf(QmpUnexpectedReply);
+    expect(error.message).toBe(
+      `unexpected reply from qemu to query-status: ${place} is missing or of another type`,
+    );
     client.close();
   });
 });
 
-test("executeTogether sends all commands at once, and returns their replies in order", async () => {
+test("executeBatch sends all commands at once, and gives their replies in order", async () => {
   using server = new FakeQmp(socket, ({ execute }) =>
     execute === "cont" ? { error: { class: "GenericError", desc: "no" } } : { return: execute },
   );
   const client = await QmpClient.connect(socket);
   const replies = await Promise.allSettled(
-    client.executeTogether([["stop"], ["screendump", { filename: "x" }], ["cont"]]),
+    client.executeBatch([["stop"], ["screendump", { filename: "x" }], ["cont"]]),
   );
   expect(replies.map(({ status }) => status)).toEqual(["fulfilled", "fulfilled", "rejected"]);
   expect(server.requests.slice(1)).toEqual([
@@ -301,18 +307,18 @@ test("executeTogether sends all commands at once, and returns their replies in o
   client.close();
 });
 
-describe("findLine", () => {
+describe("findChardev", () => {
   test.each([
-    ["disconnected:unix:/w/console.sock,server=on", { taken: false, guestOpen: true }],
-    ["unix:/w/console.sock,server=on", { taken: true, guestOpen: true }],
-    ["unix:console.sock,server=on", { taken: true, guestOpen: true }],
+    ["disconnected:unix:/w/console.sock,server=on", { connected: false, guestOpen: true }],
+    ["unix:/w/console.sock,server=on", { connected: true, guestOpen: true }],
+    ["unix:console.sock,server=on", { connected: true, guestOpen: true }],
     ["unix:/console.sock.d/other.sock,server=on", undefined],
   ])("%s", async (filename, line) => {
     using _server = new FakeQmp(socket, ({ execute }) => ({
       return: execute === "query-chardev" ? [{ label: "x", filename, "frontend-open": true }] : {},
     }));
     const client = await QmpClient.connect(socket);
-    expect(await findLine(client, "console.sock")).toEqual(line);
+    expect(await findChardev(client, "console.sock")).toEqual(line);
     client.close();
   });
 });

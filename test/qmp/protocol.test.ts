@@ -85,7 +85,7 @@ describe("LineSplitter", () => {
 });
 
 describe("a line of more than its limit", () => {
-  const refusal = "the guest sent a line of more than 8 B: the connection was closed";
+  const refusal = "connection to the guest closed: it sent a line of more than 8 B";
   test.each<[string, string[]]>([
     ["in one piece", ["123456789"]],
     ["in pieces", ["1234", "5678", "9"]],
@@ -122,7 +122,7 @@ describe("an invalid message", () => {
     expect(parseQmpLine('{"error": {"desc": 5}, "id": 2}')).toEqual({
       kind: "failure",
       id: 2,
-      error: { class: "GenericError", desc: "without a reason" },
+      error: { class: "GenericError", desc: "no reason given" },
     });
   });
 });

@@ -10,7 +10,7 @@ import {
 } from "../../src/qmp/block.ts";
 import { QmpClient } from "../../src/qmp/client.ts";
 import { QmpError } from "../../src/qmp/errors.ts";
-import { dumpScreen, findShownScreen } from "../../src/qmp/screen.ts";
+import { dumpScreen, queryDisplay } from "../../src/qmp/screen.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { FakeQmp, type Request } from "./fake-server.ts";
@@ -154,13 +154,13 @@ describe("the display", () => {
     ],
     ["a qemu with neither", { errors: { "query-spice": unknown, "query-vnc": unknown } }, undefined],
   ])("%s", async (_how, answers, shown) => {
-    const [found] = await ask(answers, findShownScreen);
+    const [found] = await ask(answers, queryDisplay);
     expect(found).toEqual(shown as any);
   });
 
   test("an error of qemu is passed on", async () => {
     const errors = { "query-spice": { class: "GenericError", desc: "no" } };
-    expect(await failureOf(() => ask({ errors }, findShownScreen))).toBeInstanceOf(QmpError);
+    expect(await failureOf(() => ask({ errors }, queryDisplay))).toBeInstanceOf(QmpError);
   });
 });
 

@@ -64,7 +64,7 @@ test.each([
   ["a script", Buffer.from(`#!/bin/sh\n${"#".repeat(100)}`)],
   ["an empty file", Buffer.alloc(0)],
   ["a truncated header", elf(64, 3, LOADER).subarray(0, 63)],
-  ["program headers cut short", elf(64, 3, LOADER).subarray(0, 100)],
+  ["program headers truncated", elf(64, 3, LOADER).subarray(0, 100)],
 ])("%s has no loader", (_name, bytes) => {
   expect(readInterpreter(reader(bytes))).toBeUndefined();
   expect(hasPvhEntry(reader(bytes))).toBe(false);

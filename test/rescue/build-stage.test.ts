@@ -73,7 +73,7 @@ test("reports the failure of any program of a pipeline", async () => {
     [["cat"], ["false"]],
   ].entries()) {
     const failure = await failureOf(() => execPipeline(from, programs, temp.path(`to-${index}`), { what }));
-    expect(failure.message).toContain("cannot do it: false ended with status 1");
+    expect(failure.message).toContain("cannot do it: false exited with status 1");
   }
 });
 

@@ -146,5 +146,5 @@ test.each(["", ".", "..", "../x", "a/b", "/x", ".x", "-x", "a\nb", "x".repeat(30
 );
 
 test.each(["x", "add-ssh-keys", "a b", "x.y", "ёлка"])("valid name: %j", (name) => {
-  validateJobName(name);
+  expect(() => validateJobName(name)).not.toThrow();
 });

@@ -238,7 +238,7 @@ describe("an ISO", () => {
   });
 
   withXorriso.each([
-    ["that fails", "echo made >$5; echo no >&2; exit 3", /alt2deploy ended with status 3:\n {2}no/],
+    ["that fails", "echo made >$5; echo no >&2; exit 3", /alt2deploy exited with status 3:\n {2}no/],
     ["that writes no file", "exit 0", /alt2deploy wrote no/],
   ])("fails with an alt2deploy %s", (_what, text, message) => {
     const source = makeIso("source.iso", { ...DISK, ...MENUS });

@@ -50,10 +50,15 @@ describe("the lock of a VM", () => {
 
   test("is waited for", async () => {
     const holder = await holdElsewhere("back up");
-    const waiting = lockVm(temp.top, "restore", 2000);
-    await Bun.sleep(60);
-    holder.kill("SIGKILL");
-    using _lock = await waiting;
+    const answers: boolean[] = [];
+    using lock = await lockVm(temp.top, "restore", 60_000, (...words) => {
+      answers.push(flock(...words));
+      // It was there first.
+      if (answers.length === 1) holder.kill("SIGKILL");
+      return answers.at(-1)!;
+    });
+    expect([answers[0], answers.at(-1)]).toEqual([false, true]);
+    expect(lock.hostdir).toBe(temp.top);
   });
 
   test("is held even against this process", async () => {
@@ -70,7 +75,8 @@ describe("the lock of a VM", () => {
 
   test("of another VM is another lock", async () => {
     using _lock = await lockVm(temp.directory("a"), "one");
-    using _other = await lockVm(temp.directory("b"), "two", 0);
+    using other = await lockVm(temp.directory("b"), "two", 0);
+    expect(other.hostdir).toBe(temp.path("b"));
   });
 
   test("does not leak a descriptor when waiting fails", async () => {
@@ -86,7 +92,9 @@ describe("the lock of a VM", () => {
     try {
       lock[Symbol.dispose]();
       // It has the descriptor until its exec(2).
-      using _again = await lockVm(temp.top, "two", 1000);
+      using again = await lockVm(temp.top, "two", 60_000);
+      expect(again.hostdir).toBe(temp.top);
+      expect(child.exitCode).toBeNull();
     } finally {
       child.kill("SIGKILL");
     }

@@ -202,8 +202,8 @@ describe("found without reading disk contents:", () => {
     ["qcow2's magic", 0, /no qcow2 header/],
     ["the corrupt bit", 79, /holds|corrupt|refers/],
     ["the virtual size", 28, /holds a disk of/],
-    ["the L1 table's offset", 43, /L1 table is not within the file/],
-    ["the refcount table's offset", 51, /refcount table is not within the file/],
+    ["the L1 table's offset", 43, /L1 table is beyond the end of the file/],
+    ["the refcount table's offset", 51, /refcount table is beyond the end of the file/],
   ])("a change of %s", async (_what, at, expected) => {
     await make("S0", "qcow2");
     const path = temp.path("backups/S0/disk-0.qcow2");

@@ -1,7 +1,7 @@
 import type { Machine } from "../../machine/types.ts";
 import { escapeCommas, socketChardev } from "../text.ts";
 
-/** Named virtio-serial ports; the guest finds them as `/dev/virtio-ports/NAME`. */
+/** Named virtio-serial ports: `/dev/virtio-ports/NAME` in the guest. */
 export function buildChannelArgs(channels: Machine["channels"]): string[] {
   if (channels.length === 0) return [];
   return [

@@ -5,16 +5,16 @@ import { buildImageNode, fileDriver } from "./image.ts";
 
 /** Ports of one AHCI controller (ich9-ahci). */
 const AHCI_PORTS = 6;
-/** Targets of one virtio-scsi controller that firmware looks at. */
+/** Targets of one virtio-scsi controller that firmware scans. */
 const SCSI_TARGETS = 64;
 
 /**
- * The block nodes of an image: the file, and its format over it. JSON takes any path as it is.
- * `discard` and `detect-zeroes` let the guest's TRIM and zeroes shrink the image (qapi/block-core.json).
+ * Block nodes of an image: protocol and format. JSON needs no escaping of paths. `discard` and `detect-zeroes` let the
+ * guest's TRIM and zeroes shrink the image (qapi/block-core.json).
  */
 function buildDiskNodes(disk: Disk, node: string): string[] {
   const common = { discard: "unmap", "detect-zeroes": "unmap" };
-  // By the file's node its disk is found again: a name of the format's may hold the images below, too.
+  // The protocol node's name identifies the disk: the format node's filename may include backing files.
   const file = {
     driver: fileDriver(disk),
     "node-name": `${node}-file`,
@@ -39,7 +39,7 @@ function buildBacking({ format, base, backingAllowed }: Disk): object {
   return format === "qcow2" && !backingAllowed ? { backing: null } : {};
 }
 
-/** How a disk of each bus is attached: the controller it needs, and its own device there, by its place on the bus. */
+/** Controller and device of a disk, by its bus and its index on that bus. */
 const ATTACH: Record<
   DiskBus,
   (index: number, cd: boolean) => { controller?: { id: string; device: string }; device: string }
@@ -59,24 +59,24 @@ const ATTACH: Record<
     };
   },
   NVME: () => ({ device: "nvme" }),
-  // A CD, too, is a disk there; its node makes it one that is only read.
+  // There is no CD device; the CD's node is read-only.
   VIRT: () => ({ device: "virtio-blk-pci" }),
 };
 
 /**
- * Is a disk plugged in later? qemu takes no state into a machine with an NVMe disk, and the root bus of a q35 takes no
- * device while it runs: a port stands there until then.
+ * Is a disk hotplugged? qemu cannot load a state into a machine with an NVMe disk, and q35's root bus does not support
+ * hotplug: the machine is started with a root port for it.
  */
-const isPlugged = ({ resumed }: Pick<Machine, "resumed">, { bus }: Disk): boolean =>
+const isHotplugged = ({ resumed }: Pick<Machine, "resumed">, { bus }: Disk): boolean =>
   resumed && bus === "NVME";
 
-export type PluggedDevice = Record<"driver" | "id" | "drive" | "serial" | "bus", string>;
+export type HotpluggedDevice = Record<"driver" | "id" | "drive" | "serial" | "bus", string>;
 
-/** What QMP's `device_add` is given, once the machine has its state. */
-export const buildPluggedDevices = (machine: Pick<Machine, "resumed" | "disks">): PluggedDevice[] =>
+/** Arguments of QMP's `device_add`, after the machine's state is loaded. */
+export const buildHotpluggedDevices = (machine: Pick<Machine, "resumed" | "disks">): HotpluggedDevice[] =>
   machine.disks
     .map((disk, index) => ({ disk, node: `disk${index}` }))
-    .filter(({ disk }) => isPlugged(machine, disk))
+    .filter(({ disk }) => isHotplugged(machine, disk))
     .map(({ disk, node }, port) => ({
       driver: "nvme",
       id: `${node}-dev`,
@@ -85,7 +85,7 @@ export const buildPluggedDevices = (machine: Pick<Machine, "resumed" | "disks">)
       bus: `port${port}`,
     }));
 
-/** Disks in boot order, then the CD, with `bootindex` for both firmwares; what is not booted comes last. */
+/** Disks in boot order, then the CD, with `bootindex` for BIOS and UEFI; devices that are not booted last. */
 export function buildDiskArgs(
   machine: Pick<Machine, "arch" | "disks" | "cdrom" | "seed" | "bootLoader" | "resumed">,
 ): string[] {
@@ -110,13 +110,13 @@ export function buildDiskArgs(
     const bootindex = cdrom.first ? 1 : firstDisk + disks.length;
     attach(cdBus, true, ["-blockdev", JSON.stringify(node)], `id=cd0-dev,drive=cd0,bootindex=${bootindex}`);
   };
-  // A boot loader knows nothing of bootindex, and goes by places on the bus.
+  // A boot loader ignores bootindex, and boots in bus order.
   const cdInFront = machine.bootLoader !== undefined && cdrom?.first === true;
   if (cdInFront) attachCd();
   let ports = 0;
   disks.forEach((disk, index) => {
     const node = `disk${index}`;
-    if (isPlugged(machine, disk)) {
+    if (isHotplugged(machine, disk)) {
       const port = `pcie-root-port,id=port${ports},chassis=${++ports}`;
       args.push(...buildDiskNodes(disk, node), "-device", port);
       return;
@@ -128,7 +128,7 @@ export function buildDiskArgs(
   if (seed !== undefined) {
     const node = { ...buildImageNode({ format: "raw", path: seed }), "node-name": "seed0" };
     args.push("-blockdev", JSON.stringify(node));
-    // Kernels made for clouds know no AHCI, but all of them know virtio.
+    // Cloud kernels have virtio drivers, and often none for AHCI.
     args.push("-device", "virtio-blk-pci,id=seed0-dev,drive=seed0,serial=seed");
   }
   return args;

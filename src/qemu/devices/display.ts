@@ -3,10 +3,10 @@ import type { DisplayAddress, Machine, SharedDisplay } from "../../machine/types
 import type { Capabilities } from "../capabilities.ts";
 import { escapeCommas } from "../text.ts";
 
-/** VNC counts displays, not ports: display 0 is port 5900. */
+/** Port of VNC display 0. */
 export const VNC_FIRST_PORT = 5900;
 
-/** The screen: SPICE, VNC, or a graphics card that nobody looks at. No window is ever tried. */
+/** SPICE, VNC, or a graphics card without a display. qemu never opens a window. */
 export function buildDisplayArgs(
   { display, arch }: Pick<Machine, "display" | "arch">,
   capabilities: Capabilities,
@@ -46,7 +46,7 @@ function buildSpiceArgs(
     "-spice",
     `${address},${access}${certificates}`,
     ...buildCard(own ? spiceCard : card),
-    // The agent in the guest: clipboard and screen size.
+    // For spice-vdagent in the guest: clipboard and screen size.
     "-device",
     "virtio-serial-pci,id=serial-bus0",
     "-chardev",
@@ -64,5 +64,5 @@ function buildVncArgs(at: DisplayAddress, secret: string | undefined): string[] 
   return ["-vnc", secret ? `${address},password-secret=${secret}` : address];
 }
 
-/** An IPv6 address in front of a colon. */
+/** Encloses an IPv6 address in brackets. */
 export const bracket = (host: string): string => (host.includes(":") ? `[${host}]` : host);

@@ -9,7 +9,7 @@ function buildChip(node: string, { path, format }: Firmware["code"], readOnly: b
   });
 }
 
-/** UEFI as two flash chips: code nobody writes, and the machine's own variables. */
+/** UEFI as two flash chips: read-only code, and the VM's variables. */
 export function buildFirmwareArgs({ code, vars }: Firmware): { args: string[]; machineOptions: string } {
   return {
     args: ["-blockdev", buildChip("pflash0", code, true), "-blockdev", buildChip("pflash1", vars, false)],

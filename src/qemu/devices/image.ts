@@ -1,15 +1,15 @@
 import type { ImageFormat, ReadImage } from "../../machine/types.ts";
 import type { ArgsOf } from "../../qmp/commands.ts";
 
-/** Formats whose images may lie over others (qapi/block-core.json, BlockdevOptionsGenericCOWFormat). */
+/** Formats with backing files (qapi/block-core.json, BlockdevOptionsGenericCOWFormat). */
 const OVERLAYS: readonly ImageFormat[] = ["qcow2", "qed", "vmdk"];
 
 export const fileDriver = ({ blockDevice }: { blockDevice?: boolean }): string =>
   blockDevice ? "host_device" : "file";
 
 /**
- * An image as a block node that is only read. Its format and the image below it are what the caller says:
- * nothing is guessed, and no claim in it is believed. JSON takes any path as it is.
+ * Read-only block node of an image. The caller gives its format and backing file: nothing is probed, and references in the
+ * image are ignored. JSON needs no escaping of paths.
  */
 export function buildImageNode(image: ReadImage, base = image.base): Record<string, unknown> {
   const backing = base ? { backing: buildImageNode(base) } : { backing: null };
@@ -21,7 +21,7 @@ export function buildImageNode(image: ReadImage, base = image.base): Record<stri
   };
 }
 
-/** A qcow2 image as a block node that is written to. */
+/** Writable block node of a qcow2 image. */
 export const buildWritableNode = (path: string, node: string, base?: ReadImage): ArgsOf<"blockdev-add"> => ({
   driver: "qcow2",
   "node-name": node,

@@ -1,6 +1,6 @@
 import type { Machine } from "../../machine/types.ts";
 
-/** The first network card, behind qemu's user-mode network. */
+/** The first network card, on qemu's user-mode network. */
 export function buildNetArgs(network: Machine["network"]): string[] {
   if (!network) return [];
   return [

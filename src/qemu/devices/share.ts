@@ -1,7 +1,7 @@
 import type { Share } from "../../machine/types.ts";
 import { escapeCommas } from "../text.ts";
 
-/** Shared folders by 9p; the guest mounts them by tag. */
+/** Shared directories by 9p; the guest mounts them by tag. */
 export function buildShareArgs(shares: readonly Share[]): string[] {
   return shares.flatMap((share, index) => [
     "-fsdev",
@@ -10,7 +10,7 @@ export function buildShareArgs(shares: readonly Share[]): string[] {
       `path=${escapeCommas(share.path)}`,
       `security_model=${share.security}`,
       `readonly=${share.writable ? "off" : "on"}`,
-      // A folder may hold mounts of other file systems; without this their inode numbers could collide.
+      // Inode numbers of several filesystems in one share would collide otherwise.
       "multidevs=remap",
     ].join(","),
     "-device",

@@ -3,7 +3,7 @@ import { ARCH } from "../../machine/arch.ts";
 import { gentle } from "../../process/gentle.ts";
 import { buildWritableNode } from "../../qemu/devices/image.ts";
 import { buildBlocksArgv } from "../../qemu/blocks.ts";
-import { PATIENT } from "../../qemu/end.ts";
+import { FLUSH_STEPS } from "../../qemu/end.ts";
 import { startQemu } from "../../qemu/session.ts";
 import { listBlockNodes } from "../../qmp/block.ts";
 import type { QmpClient } from "../../qmp/client.ts";
@@ -56,12 +56,12 @@ export async function openOffline(
         refused: await transact(qmp, actions),
       }),
       close: () =>
-        (closed ??= machine.end(PATIENT).then(() => {
+        (closed ??= machine.end(FLUSH_STEPS).then(() => {
           for (const file of [SOCKET, LOG]) remove(join(staged, file));
         })),
     };
   } catch (error) {
-    await machine.end(PATIENT);
+    await machine.end(FLUSH_STEPS);
     throw error;
   }
 }

@@ -4,7 +4,7 @@ import { quoteLine } from "../../lib/text.ts";
 import { interruption, throwIfInterrupted } from "../../process/signals.ts";
 import { watchDirectory } from "../../process/watch-directory.ts";
 import { buildQemuArgv } from "../../qemu/argv.ts";
-import { KILL } from "../../qemu/end.ts";
+import { KILL_ONLY } from "../../qemu/end.ts";
 import { startQemu, type QemuSession } from "../../qemu/session.ts";
 import { probeQemu } from "../../qemu/probe.ts";
 import type { QmpEvent } from "../../qmp/events.ts";
@@ -97,7 +97,7 @@ async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): 
     throwIfInterrupted();
     return verdict;
   } finally {
-    await machine.end(KILL);
+    await machine.end(KILL_ONLY);
   }
 }
 

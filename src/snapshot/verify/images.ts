@@ -4,7 +4,7 @@ import { VmError } from "../../lib/errors.ts";
 import { lastLineOf, ProcessError, start, type Finished } from "../../process/exec.ts";
 import { gentle } from "../../process/gentle.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
-import { findForeignPart, findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
+import { findExternalReference, findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { removeQuietly, requireSpace } from "../../store/files.ts";
 import { gzipLengthHint, unpackFiles } from "../../store/gz.ts";
@@ -103,7 +103,7 @@ async function checkUnpacked(
   if (known && bytes !== known.bytes)
     found.problems.push(`${file} decompresses to ${bytes} bytes instead of ${known.bytes}`);
   if (!name.startsWith("disk-")) return;
-  const foreign = findForeignPart(to);
+  const foreign = findExternalReference(to);
   if (foreign !== undefined) return void found.problems.push(`${file}: ${foreign}`);
   const unpacked = known && { ...known, storedBytes: known.bytes };
   const { problems, notes } = await checkQcow2(directory, name, unpacked, { ...options, deep: false });

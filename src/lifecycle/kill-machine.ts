@@ -3,41 +3,41 @@ import { hasErrno } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { describeHolder, type Holder } from "../process/holders.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
-import { endQemu, stillRuns } from "../qemu/end.ts";
+import { terminateQemu, stillRunningError } from "../qemu/end.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { findQemus, findRunning } from "../vm/in-use.ts";
 
-/** How long qemu's monitor may take to greet. */
+/** Time limit for the QMP greeting. */
 const GREETING_MS = 3000;
-const LOOK_MS = 50;
+const POLL_MS = 50;
 
 /**
- * Ends the VM's qemu, which another command has started.
- * @throws 74 when qemu still runs after all attempts
+ * Kills the VM's qemu, which another process has started.
+ * @throws 74 if qemu still runs after all attempts
  */
-export async function endMachine(work: Workdir): Promise<void> {
+export async function killMachine(work: Workdir): Promise<void> {
   if ((await findRunning(work)) === undefined) return;
-  log.info("ending the running guest");
-  const gone = await endQemu({
+  log.info("killing the running guest");
+  const gone = await terminateQemu({
     quit: () => quitByQmp(work),
     signal: (name) => {
       for (const qemu of findQemus(work)) {
-        log.info(`sending ${name} to ${describeHolder(qemu)}, which did not end`);
+        log.info(`sending ${name} to ${describeHolder(qemu)}, which did not exit`);
         sendSignal(qemu, name);
       }
     },
     isGone: (limitMs) => isGone(work, limitMs),
   });
-  if (!gone) throw stillRuns(findQemus(work)[0]);
+  if (!gone) throw stillRunningError(findQemus(work)[0]);
 }
 
 async function isGone(work: Workdir, limitMs: number): Promise<boolean> {
   for (const deadline = Date.now() + limitMs; (await findRunning(work)) !== undefined;) {
     throwIfInterrupted();
     if (Date.now() > deadline) return false;
-    await Bun.sleep(LOOK_MS);
+    await Bun.sleep(POLL_MS);
   }
   return true;
 }
@@ -55,7 +55,7 @@ function sendSignal({ pid }: Holder, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch (error) {
-    // It has ended meanwhile, or is another user's: looking at it again tells.
+    // It has exited, or belongs to another user: the caller checks again.
     if (!hasErrno(error, "ESRCH", "EPERM")) throw error;
   }
 }

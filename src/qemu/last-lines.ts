@@ -2,11 +2,11 @@ import { VmError } from "../lib/errors.ts";
 import { readTail } from "../lib/read-file.ts";
 import { quoteLine } from "../lib/text.ts";
 
-/** The end of a log that its last lines are taken from. */
+/** Bytes at the end of the log to read for its last lines. */
 const LOG_END_BYTES = 64 << 10;
 
-/** The last lines that qemu printed; empty where no log is, or something else in its place. */
-export function lastWords(logPath: string): string {
+/** Last lines of qemu's log; empty if there is none, or it is not a regular file. */
+export function readLastLines(logPath: string): string {
   let text = "";
   try {
     text = readTail(logPath, LOG_END_BYTES) ?? "";

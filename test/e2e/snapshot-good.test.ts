@@ -44,9 +44,9 @@ suite(
         /marked it corrupt/,
       ],
       [
-        "cut short",
+        "truncated",
         "truncate -s 1M disk-0.img",
-        /disk-0\.img: (qemu-img check finds|its bitmap directory is beyond the end of the file: it is truncated)/,
+        /disk-0\.img: (qemu-img check found|its bitmap directory is beyond the end of the file: it is truncated)/,
         ["gz", "qcow2"],
       ],
       ["cut within its tables", "truncate -s 128K disk-0.img", /table is beyond the end of the file/],

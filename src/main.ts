@@ -15,8 +15,8 @@ try {
 }
 
 /**
- * The answer to `--version`, without node:fs: loading that takes a fourth of Bun's own start.
- * @returns false where it cannot be written: the rest of the program says why
+ * Prints the version, without node:fs: loading that takes a fourth of Bun's own start.
+ * @returns false if it cannot be written: the rest of the program reports why
  */
 async function printVersion(): Promise<boolean> {
   try {

@@ -1,4 +1,4 @@
-/** Holds what DESIGN.md says of the tree: who may import whom, who owns which package, what stands where. */
+/** Checks DESIGN.md's rules for the source tree: allowed imports, owners of packages, names. */
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
@@ -11,9 +11,9 @@ interface Module {
   /** Below src: `qemu/argv.ts`. */
   name: string;
   text: string;
-  /** Without comments and the text within quotes. */
+  /** Without comments and quoted text. */
   code: string;
-  /** Modules of ours, below src. */
+  /** Imported modules below src. */
   own: string[];
   /** Packages and `node:` modules, as written. */
   foreign: string[];
@@ -79,13 +79,13 @@ const folderOf = (name: string): string => name.split("/")[0]!;
 const floorOf = (name: string): number => FLOORS.findIndex((folders) => folders.includes(folderOf(name)));
 const inFolder = (folder: string): Module[] => MODULES.filter(({ name }) => folderOf(name) === folder);
 
-/** May one import the other? */
+/** May `name` import `target`? */
 function isAllowed(name: string, target: string): boolean {
   if (folderOf(name) === folderOf(target) || BETWEEN[name] === target) return true;
   return floorOf(target) > floorOf(name);
 }
 
-/** Functions over their arguments, in folders of which others do more. */
+/** Pure functions in folders with other modules. */
 const ALSO_PURE = [
   "cli/argv.ts",
   "cli/batch.ts",
@@ -125,29 +125,29 @@ const ALSO_PURE = [
   "store/retention.ts",
 ];
 
-/** All of these are. */
+/** Folders with pure modules only. */
 const PURE_FOLDERS = /^(machine|qemu\/devices)\/|^config\/(?!bash|load|trust)/;
 
 const PURE = MODULES.filter(({ name }) => PURE_FOLDERS.test(name) || ALSO_PURE.includes(name));
 
-test("the scan sees imports", () => {
+test("the scan finds imports", () => {
   expect(readModule("cli/cli.ts").own).toContain("vm/find.ts");
   expect(readModule("cli/check.ts").foreign).toContain("citty");
   expect(readModule("commands/run.ts").own).toContain("lifecycle/run.ts");
   expect(MODULES.length).toBeGreaterThan(50);
 });
 
-test("every module stands on a floor, and every folder holds one", () => {
+test("every module is on a floor, and every folder has a module", () => {
   expect(MODULES.filter(({ name }) => floorOf(name) < 0).map(({ name }) => name)).toEqual([]);
   expect(FLOORS.flat().filter((folder) => inFolder(folder).length === 0)).toEqual([]);
 });
 
-test("each import between folders of one floor is there, and needs its line", () => {
+test("each exception for imports within a floor is in use", () => {
   const used = Object.entries(BETWEEN).filter(([name, target]) => readModule(name).own.includes(target));
   expect(used).toEqual(Object.entries(BETWEEN));
 });
 
-test("all that is called pure is there", () => {
+test("all listed pure modules exist", () => {
   const known = new Set(MODULES.map(({ name }) => name));
   expect(ALSO_PURE.filter((name) => !known.has(name))).toEqual([]);
 });
@@ -156,7 +156,7 @@ describe("imports go down:", () => {
   test.each(MODULES.map((module) => [module.name, module] as const))("%s", (name, { own }) => {
     const inside = own.filter((target) => target.endsWith(".ts"));
     expect(inside.filter((target) => !isAllowed(name, target))).toEqual([]);
-    // Outside of src: package.json, for the version and its date, and the files that the program carries.
+    // Outside of src: package.json, for version and date, and embedded files.
     const outside = own.filter((target) => target.startsWith(".."));
     const allowed: Record<string, RegExp> = {
       "cli/licenses.ts": /^\.\.\/(LICENSE|package\.json|node_modules\/[^.]+|scripts\/licenses\/.+)$/,
@@ -168,7 +168,7 @@ describe("imports go down:", () => {
   });
 });
 
-test("no module imports itself by way of others", () => {
+test("no module imports itself through others", () => {
   const graph = new Map(MODULES.map(({ name, own }) => [name, own]));
   const done = new Set<string>();
   const circles: string[] = [];
@@ -236,12 +236,12 @@ test("commands have a default export, everything else named ones", () => {
   expect(defaults).toEqual(commands.filter((name) => name !== "commands/define.ts"));
 });
 
-test("names are imported from where they are", () => {
+test("names are imported from the module that defines them", () => {
   const again = MODULES.filter(({ code }) => /^export (type )?(\*|\{)/m.test(code)).map(({ name }) => name);
   expect(again).toEqual([]);
 });
 
-test("no two functions, types or exported names of modules are called the same", () => {
+test("names of functions, types and exports are unique", () => {
   const places = new Map<string, string[]>();
   for (const { name, code } of MODULES)
     for (const [, word] of code.matchAll(
@@ -251,7 +251,7 @@ test("no two functions, types or exported names of modules are called the same",
   expect([...places].filter(([, found]) => found.length > 1)).toEqual([]);
 });
 
-test("architectures are told apart in their table only", () => {
+test("only the table of architectures distinguishes them", () => {
   const others = MODULES.filter(({ name }) => !/^machine\/(arch|types)\.ts$/.test(name));
   const names = ARCHES.join("|");
   const asked = others.filter(({ text }) =>
@@ -260,9 +260,9 @@ test("architectures are told apart in their table only", () => {
   expect(asked.map(({ name }) => name)).toEqual([]);
 });
 
-test("only agreed names stand at the top", () => {
+test("only agreed names are in the top directory", () => {
   const listed = Bun.spawnSync(["git", "ls-files", "-z"], { cwd: ROOT });
-  if (listed.exitCode !== 0) return; // A checkout without git: an archive.
+  if (listed.exitCode !== 0) return; // Without git: a source archive.
   const names = new Set(
     listed.stdout
       .toString()
@@ -289,14 +289,14 @@ test.each([
   ["directories are watched", /\bwatch\(/, ["process/watch-directory.ts"]],
   ["Bun connects to sockets", /\bBun\.connect\b/, ["process/unix-socket.ts"]],
   ["Unix sockets are addressed", /\bwithSocketAddress\(/, ["guest/console.ts", "process/unix-socket.ts"]],
-  ["a qemu is ended by QMP", /\bexecute\("quit"\)/, ["lifecycle/kill-machine.ts", "qemu/session.ts"]],
+  ["qemu is terminated by QMP", /\bexecute\("quit"\)/, ["lifecycle/kill-machine.ts", "qemu/session.ts"]],
 ])("%s in one place", (_what, pattern, places) => {
   const found = MODULES.filter(({ text }) => pattern.test(text)).map(({ name }) => name);
   expect(found).toEqual(places);
 });
 
-/** What may come from a guest, an image, a repository or a directory passes one of these on its way to a terminal. */
-test("programs of the user, not of vm, are started as such: hooks, check-media, viewers, ssh, pagers, notifiers", () => {
+/** Untrusted text from a guest, an image, a repository or a directory passes one of these on its way to a terminal. */
+test("hooks, check-media, viewers, ssh, pagers and notifiers run as programs of the user", () => {
   const starters = MODULES.filter(({ text }) => /\brunAs: "user"/.test(text)).map(({ name }) => name);
   expect(starters).toEqual([
     "config/bash.ts",
@@ -310,7 +310,7 @@ test("programs of the user, not of vm, are started as such: hooks, check-media, 
   ]);
 });
 
-test("the standard streams are written in few places", () => {
+test("only a few modules write to the standard streams", () => {
   const owners = MODULES.filter(({ code }) =>
     /\b(console\s*\.|Bun\.(stdout|stderr)\b|process\.(stdout|stderr)\b|\b(writeSync|appendFileSync)\(\s*[12]\b)/.test(
       code,

@@ -1,4 +1,4 @@
-/** What an error promises of the state of things: only where the code at that place knows it (VOICE: errors). */
+/** Errors state that nothing has changed only where the code can know it (VOICE: errors). */
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join, relative } from "node:path";
@@ -9,9 +9,9 @@ const SRC = join(import.meta.dir, "../src");
 const PROMISE = /nothing was (?:changed|removed|touched)|(?:was|were) not touched|unchanged/g;
 
 /**
- * - cli/exit-statuses: a command line is parsed whole before the first command runs.
- * - snapshot/remove, snapshot/merge: said before the first snapshot of the command is removed.
- * - snapshot/restore: the new working files are made beside the old ones; said before they take their place.
+ * - cli/exit-statuses: the whole command line is parsed before the first command runs.
+ * - snapshot/remove, snapshot/merge: thrown before the first snapshot of the command is removed.
+ * - snapshot/restore: new working files are written beside the old ones; thrown before these are replaced.
  */
 const KNOWN: Readonly<Record<string, number>> = {
   "cli/exit-statuses.ts": 1,
@@ -21,7 +21,7 @@ const KNOWN: Readonly<Record<string, number>> = {
   "snapshot/remove.ts": 1,
 };
 
-test("only these places promise that nothing was changed", () => {
+test("only these places state that nothing was changed", () => {
   const found: Record<string, number> = {};
   for (const file of new Bun.Glob("**/*.ts").scanSync({ cwd: SRC, absolute: true })) {
     const code = readFileSync(file, "utf8").replaceAll(/^\s*(?:\/\/|\/?\*).*$/gm, "");
@@ -31,10 +31,10 @@ test("only these places promise that nothing was changed", () => {
   expect(found).toEqual(KNOWN);
 });
 
-test("a full disk is an error that promises nothing of what was done before", async () => {
+test("a full disk is an error without such a statement", async () => {
   const full = Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
   const error = await failureOf(() => {
-    throw fileError("the guest powered itself off, but this cannot be recorded", full);
+    throw fileError("the guest shut down, but the exit reason cannot be recorded", full);
   });
   expect(error.exitCode).toBe(73);
   expect(error.hint).toBe("free some space and run the command again");

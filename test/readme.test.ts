@@ -1,4 +1,4 @@
-/** What the READMEs refer to is there, and their command lines are accepted. Sessions: test/e2e/readme.test.ts. */
+/** Files and commands that the READMEs mention exist and are valid. Sessions: test/e2e/readme.test.ts. */
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -7,7 +7,7 @@ import { parseArgv } from "../src/cli/argv.ts";
 const ROOT = join(import.meta.dir, "..");
 const README = readFileSync(join(ROOT, "README.md"), "utf8");
 
-/** Command lines of the program in `console` blocks; shell syntax around them is left out. */
+/** Command lines of the program in `console` blocks, without shell syntax around them. */
 const LINES = [...README.matchAll(/```console\n(.*?)```/gs)]
   .flatMap((match) => [...match[1]!.matchAll(/^\$ (.*)$/gm)].map((line) => line[1]!))
   .flatMap((line) => line.replace(/ +#.*| &$/g, "").split(" && "))
@@ -19,7 +19,7 @@ describe("README: accepted:", () => {
     expect(() => parseArgv(words, "vm")).not.toThrow();
   });
 
-  test("command lines are found", () => {
+  test("finds command lines", () => {
     expect(LINES.length).toBeGreaterThan(40);
   });
 });
@@ -32,7 +32,7 @@ describe.each(["README.md", "src/README.md"])("%s:", (file) => {
     return `#${words.replaceAll(" ", "-")}`;
   });
 
-  test("links lead to files and headings that exist", () => {
+  test("links refer to existing files and headings", () => {
     const broken = links.filter((link) =>
       link.startsWith("#") ? !anchors.includes(link) : !existsSync(join(ROOT, dirname(file), link)),
     );
@@ -40,7 +40,7 @@ describe.each(["README.md", "src/README.md"])("%s:", (file) => {
   });
 });
 
-/** Code names its places: those in src/README.md exist. */
+/** Files named in code in src/README.md exist. */
 test.each(
   [
     ...readFileSync(join(ROOT, "src/README.md"), "utf8").matchAll(/`((?:src|test|scripts|jobs)\/[\w./-]+)`/g),

@@ -2,7 +2,7 @@
 export interface Mutant {
   /** Below src. */
   file: string;
-  /** Stands there exactly once. */
+  /** Occurs there exactly once. */
   from: string;
   to: string;
   /** Below test; behind a colon what the titles of its tests match. */
@@ -32,7 +32,7 @@ export const MUTANTS: readonly Mutant[] = [
     "job/run.ts",
     "(!clean && status === 0)",
     "(!clean && status !== 0)",
-    "commands/job.test.ts:killed behind a good job",
+    "commands/job.test.ts:killed after a successful job",
   ),
   mutant(
     "job/run.ts",
@@ -62,25 +62,20 @@ export const MUTANTS: readonly Mutant[] = [
     "snapshot/make/plan.ts",
     "chainLength(parent, all, longest) < longest",
     "chainLength(parent, all, longest) <= longest",
-    "commands/backup.test.ts:a chain is as long",
+    "commands/backup.test.ts:limits a chain",
   ),
+  mutant("snapshot/make/images.ts", "chmodSync(path, 0o400);", "", "commands/backup.test.ts:is a full one"),
   mutant(
     "snapshot/make/images.ts",
-    "chmodSync(path, 0o400);",
-    "",
-    "commands/backup.test.ts:holds everything",
-  ),
-  mutant(
-    "snapshot/make/images.ts",
-    "isOurBitmap(item) && item !== keep",
-    "isOurBitmap(item) && item === keep",
-    "commands/backup.test.ts:bitmaps that",
+    "isSnapshotBitmap(item) && item !== keep",
+    "isSnapshotBitmap(item) && item === keep",
+    "commands/backup.test.ts:removes unused bitmaps",
   ),
   mutant(
     "snapshot/remove.ts",
     "next) replaceSymlink(link, next.name);",
     "next) replaceSymlink(link, link);",
-    "commands/snapshots.test.ts:removes those that nothing",
+    "commands/snapshots.test.ts:removes unneeded ones",
   ),
   mutant(
     "snapshot/merge.ts",
@@ -111,14 +106,14 @@ export const MUTANTS: readonly Mutant[] = [
     "lifecycle/run.ts",
     "attempt === PORT_TRIES",
     "attempt > PORT_TRIES",
-    "commands/run.test.ts:the next one is tried",
+    "commands/run.test.ts:tries the next default port",
   ),
   mutant("lifecycle/run.ts", "chmodSync(script, 0o700);", "", "commands/run.test.ts:a script of its own"),
   mutant(
     "lifecycle/stop.ts",
-    "if (fresh && !isInOrder(end) && !force)",
-    "if (!isInOrder(end) && !force)",
-    "commands/run.test.ts:told as that, once",
+    "if (fresh && !endedByGuest(end) && !force)",
+    "if (!endedByGuest(end) && !force)",
+    "commands/run.test.ts:a killed qemu once",
   ),
   mutant(
     "lifecycle/create.ts",
@@ -160,9 +155,9 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     "vm/record-exit.ts",
-    "if (isInOrder(end)) remove(join(workdir, WORK.firstTime));",
+    "if (endedByGuest(end)) remove(join(workdir, WORK.firstTime));",
     "",
-    "commands/run.test.ts:qemu ends because",
+    "commands/run.test.ts:qemu exits for",
   ),
   mutant(
     "vm/image-formats.ts",
@@ -186,7 +181,7 @@ export const MUTANTS: readonly Mutant[] = [
     "live/clean-up.ts",
     'if (status === "paused") await qmp.execute("cont");',
     "",
-    "commands/backup.test.ts:a killed command has left",
+    "commands/backup.test.ts:after a killed command",
   ),
   mutant(
     "live/block-jobs.ts",
@@ -198,7 +193,7 @@ export const MUTANTS: readonly Mutant[] = [
     "rescue/build/signature.ts",
     "cut > 0 && cut < size",
     "cut > size",
-    "commands/rescue-build.test.ts:takes kernel",
+    "commands/rescue-build.test.ts:uses kernel",
   ),
   mutant(
     "store/retention.ts",

@@ -6,14 +6,14 @@ import type { Invocation } from "./invocation.ts";
 import { loadCommand } from "./registry.ts";
 import { unknownCommand } from "./suggest.ts";
 
-/** A command of a batch, and what its `setup` made of its words. */
+/** A command of a batch, with the request that its `setup` returned. */
 export interface Request {
   invocation: Invocation;
   definition: CommandDef<any>;
   request: unknown;
 }
 
-/** What citty would hand to a command; its own parser is too lenient to be asked. */
+/** The context that citty would pass to a command; its own parser is too lenient. */
 export const cittyContext = (
   cmd: CommandDef<any>,
   { args, rest }: Invocation,
@@ -36,7 +36,7 @@ export async function parseRequests(batch: readonly Invocation[], context: Conte
   return requests;
 }
 
-/** The same for a line that is to run later; a CD image alone is hardly meant. @throws 64 */
+/** The same for a line that runs later. Refuses a CD image alone, most likely a mistake. @throws 64 */
 export async function checkLine(words: readonly string[], context: Context): Promise<void> {
   const { batch } = parseArgv(words, context.prog);
   const [alone] = batch;

@@ -1,6 +1,6 @@
 import type { ValueKind } from "../commands/define.ts";
 
-/** A command as usage, completion and the parser see it: citty's definition, flattened. */
+/** A command for usage, completion and the parser: citty's definition, flattened. */
 export interface Command {
   name: string;
   summary: string;
@@ -10,13 +10,15 @@ export interface Command {
 
 export interface Positional {
   name: string;
-  /** As usage shows it: `SNAPSHOT`, `CMD [ARG…]`. */
+  /** In usage: `SNAPSHOT`, `CMD [ARG…]`. */
   label: string;
-  /** Takes all words up to the end of the line, whatever they look like. */
+  /** Takes all words up to the end of the line, options included. */
   rest: boolean;
   required: boolean;
-  /** The last one may be given any number of times. */
+  /** The last one is repeatable. */
   many: boolean;
+  /** Its words may be empty. */
+  empty: boolean;
   help: string;
   choices?: readonly string[] | undefined;
   kind?: ValueKind | undefined;
@@ -26,7 +28,7 @@ export interface CommandOption {
   long: string;
   short?: string | undefined;
   value?: string | undefined;
-  /** May be given any number of times: its value is an array. */
+  /** Repeatable: its value is an array. */
   many?: true | undefined;
   help: string;
   choices?: readonly string[] | undefined;

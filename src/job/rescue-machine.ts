@@ -16,7 +16,7 @@ import { findBootLoader } from "../qemu/firmware.ts";
 import { RESCUE, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { resolveFirmware } from "../vm/firmware.ts";
-import { refuseOtherKind, resolveDisks, resolveFiles, resolveShare } from "../vm/machine.ts";
+import { refuseOtherFamily, resolveDisks, resolveFiles, resolveShare } from "../vm/machine.ts";
 import { requireCd, type Media } from "../vm/media.ts";
 import { requireReadableFile } from "../lib/read-file.ts";
 import { sourcesOf, type Vm } from "../vm/find.ts";
@@ -139,7 +139,7 @@ export async function resolveRescueMachine(
   capabilities: Capabilities,
 ): Promise<Machine> {
   const { settings, system } = rescue;
-  refuseOtherKind(vm);
+  refuseOtherFamily(vm);
   if (system.kind === "own") refuseOtherKernel(rescue.name, system.kernel, settings.QEMUARCH);
   const { accel, problem } = resolveAccel(settings.ACCEL, settings.QEMUARCH, context.hostArch);
   if (problem) warnOnce(`cannot use KVM: ${problem}; the rescue is emulated, which is slow`);

@@ -31,7 +31,7 @@ export type ErrorReason =
 
 export interface VmErrorOptions {
   reason?: ErrorReason | undefined;
-  /** The message without its subject or its list, for whoever names these already. */
+  /** The message without its subject or its list, for callers that name these. */
   brief?: string | undefined;
   /** What to do about it: one or more full lines, shown after the message. */
   hint?: string | undefined;
@@ -108,13 +108,13 @@ export function reasonOf(error: unknown): string {
 export const briefOf = (error: unknown): string => (error instanceof VmError ? error.brief : reasonOf(error));
 
 /** Filesystem errors for a full disk or quota. */
-export const isNoRoom = (error: unknown): boolean => hasErrno(error, "ENOSPC", "EDQUOT", "EFBIG");
+export const isNoSpace = (error: unknown): boolean => hasErrno(error, "ENOSPC", "EDQUOT", "EFBIG");
 
 /** Hint for a full disk. Only the caller knows what was done before. */
 export const NO_ROOM = "free some space and run the command again";
 
 /** @param what cannot be done: `cannot copy the disks` */
-export const noRoomError = (what: string, { hint = NO_ROOM, cause }: VmErrorOptions = {}): VmError =>
+export const noSpaceError = (what: string, { hint = NO_ROOM, cause }: VmErrorOptions = {}): VmError =>
   new VmError("cannotCreate", `${what}: no space left on device`, {
     hint,
     cause,

@@ -2,7 +2,7 @@ import type { ConsolaInstance, LogObject } from "consola/core";
 import { writeError } from "./standard-streams.ts";
 import { plainLines } from "./text.ts";
 
-/** Colour sequences by role; empty strings where colours are off. */
+/** Colour sequences by role; empty without colours. */
 export interface Theme {
   normal: string;
   bold: string;
@@ -21,24 +21,24 @@ let theme = PLAIN;
 let prefix = "vm";
 let beforeLine = (): void => {};
 
-/** Sets the colours and the name that stands before each message. */
+/** Sets the colours, and the name that precedes each message. */
 export function setupLog(name: string, colours: Theme): void {
   prefix = name;
   theme = colours;
 }
 
-/** Called before each line: a progress bar clears itself there. */
+/** Sets a function to call before each line, which clears the progress bar. */
 export function onLogLine(clear: () => void): void {
   beforeLine = clear;
 }
 
-/** Characters for private use mark what is coloured: control characters of a text do not get through. */
+/** Private-use characters mark coloured parts, as control characters of a text are removed. */
 const [COMMAND, NAME, END] = ["\uE000", "\uE001", "\uE002"];
 
-/** The name of a snapshot in a line of the log, highlighted where there are colours. */
+/** A snapshot's name in a message, highlighted. */
 export const snapshotName = (name: string): string => `${NAME}${name}${END}`;
 
-/** @param around the colour of the line, which goes on behind a name */
+/** @param around colour of the line, restored after a name */
 const colourize = (text: string, around = ""): string =>
   text
     .replaceAll(COMMAND, theme.command)
@@ -46,7 +46,7 @@ const colourize = (text: string, around = ""): string =>
     .replaceAll(END, theme.normal + around);
 
 function render({ type, args }: LogObject): string {
-  // Most of them hold names and messages from outside: a line end in one must not begin a line of the log.
+  // Untrusted names and messages: a line break in one must not start a message of its own.
   const text = plainLines(args.join(" ")).replaceAll(/(?<=.)\n(?=\S)/gs, "\n  ");
   const { normal, bold, ok, error, warning } = theme;
   switch (type) {
@@ -65,12 +65,12 @@ function render({ type, args }: LogObject): string {
 
 let instance: ConsolaInstance | undefined;
 
-/** consola is loaded with the first message: most commands say nothing. */
+/** Loads consola with the first message, as most commands print none. */
 function consola(): ConsolaInstance {
   const { createConsola } = require("consola/core") as typeof import("consola/core");
   return (instance ??= createConsola({
     level: 3,
-    // consola would spread info over stdout; results alone belong there.
+    // consola would print info on stdout, which is for results.
     reporters: [
       {
         log: (line) => {
@@ -85,14 +85,14 @@ function consola(): ConsolaInstance {
 
 let quiet = false;
 
-/** From now on only warnings and errors are told, or everything again. */
+/** Prints only warnings and errors, or everything. */
 export function setQuiet(value: boolean): void {
   quiet = value;
 }
 
 export const isQuiet = (): boolean => quiet;
 
-/** Everything a person is told while the program works; all of it goes to stderr. */
+/** Messages of the program, on stderr. */
 export const log = {
   info: (text: string): void => void (quiet || consola().info(text)),
   success: (text: string): void => void (quiet || consola().success(text)),
@@ -103,15 +103,15 @@ export const log = {
     const shown = words.map((word) => `${NAME}'${word}'${END}`).join(", ");
     if (!quiet) consola().start(`Executing command: ${COMMAND}${command}${END}(${shown})`);
   },
-  /** Told in any case. */
+  /** Printed even if quiet. */
   always: (text: string): void => consola().info(text),
 };
 
-const said = new Set<string>();
+const warned = new Set<string>();
 
-/** A warning that is given once in a run of the program, however many commands meet its cause. */
+/** Prints a warning once per process, as several commands of a batch may cause it. */
 export function warnOnce(text: string): void {
-  if (said.has(text)) return;
-  said.add(text);
+  if (warned.has(text)) return;
+  warned.add(text);
   log.warn(text);
 }

@@ -4,7 +4,7 @@
  */
 
 /** Any program's words for ENOSPC, EDQUOT and EFBIG: the C library's, and Go's, which have no capitals. */
-export const saysNoRoom = (text: string): boolean =>
+export const saysNoSpace = (text: string): boolean =>
   /No space left on device|Disk quota exceeded|File too large/i.test(text);
 
 /** EACCES and EPERM, as the C library has them. */

@@ -12,7 +12,7 @@ import { findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
 import type { DiskRequest } from "../machine/types.ts";
 import { createImage } from "../qemu/new-image.ts";
 import { lstatOf, readNamed, readSmall } from "../lib/read-file.ts";
-import { fileError, listDirectory, requireRoom, syncFile, writeNew } from "../store/files.ts";
+import { fileError, listDirectory, requireSpace, syncFile, writeNew } from "../store/files.ts";
 import { formatGuestEnv, type GuestEnv } from "../store/guest-env.ts";
 import { diskName, HOST, isDiskName, WORK } from "../store/layout.ts";
 import { notePlace } from "../store/places.ts";
@@ -23,7 +23,7 @@ import { requireProgram } from "../process/exec.ts";
 import type { Context, Options } from "../vm/context.ts";
 import type { CreateOptions } from "./create-options.ts";
 import { createFirstDisk, inspectSource, planDisks } from "./from-image.ts";
-import { recordBase } from "../vm/backing-file.ts";
+import { recordBackingFile } from "../vm/backing-file.ts";
 import { findFormats } from "../vm/image-formats.ts";
 import { Media } from "../vm/media.ts";
 import { findHostdir, type Vm } from "../vm/find.ts";
@@ -31,7 +31,7 @@ import { withVm } from "../vm/open.ts";
 import { refuseImpossible } from "../vm/limits.ts";
 import { planSeed, writeSeed } from "./seed.ts";
 import { listSnapshots } from "../store/snapshots.ts";
-import { remarkVolatile } from "../vm/volatile.ts";
+import { reportVolatile } from "../vm/volatile.ts";
 
 /** Maximum size of a guest.env that a power cut can leave filled with zeroes. */
 const MAX_BLANK_BYTES = 1 << 16;
@@ -64,7 +64,7 @@ export async function createVm(
     refuseUnwritable(guestEnv);
     const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit);
     if (source && !source.linked)
-      requireRoom(
+      requireSpace(
         settings.INPLACE ? vm.hostdir : context.tmpdir,
         source.neededBytes,
         `create ${guestName}`,
@@ -86,10 +86,10 @@ export async function createVm(
       writeNew(join(stage.dir, WORK.firstTime), "");
       for (const name of [WORK.in, WORK.out]) mkdirSync(join(stage.dir, name), { mode: 0o700 });
       throwIfInterrupted();
-      const workdir = stage.commit(source?.linked ? { base: recordBase(source.image) } : {});
+      const workdir = stage.commit(source?.linked ? { base: recordBackingFile(source.image) } : {});
       notePlace(context.cacheDirectory, guestEnv.UUID as string, vm.hostdir);
       log.success(`created ${guestName} in ${workdir}`);
-      remarkVolatile(vm.hostdir, { dir: workdir, inplace: settings.INPLACE });
+      reportVolatile(vm.hostdir, { dir: workdir, inplace: settings.INPLACE });
       const temporary = context.options.additions.IMAGES ?? [];
       if (temporary.length > 0)
         log.info(

@@ -18,8 +18,8 @@ import { findHostdir, openVm } from "../vm/find.ts";
 import { withLockedVm } from "../vm/open.ts";
 import { requireOwn } from "../vm/ownership.ts";
 import { REQUEST_INTERVAL_MS, requestPowerOff } from "./power-off.ts";
-import { describeEnd, inferEnd, isInOrder, type Ended } from "../vm/exit-reason.ts";
-import { catchUp, notPoweredOff } from "../vm/record-exit.ts";
+import { describeEnd, inferEnd, endedByGuest, type Ended } from "../vm/exit-reason.ts";
+import { recordMissedExit, notPoweredOff } from "../vm/record-exit.ts";
 import { runVm } from "./run.ts";
 import { waitForEnd } from "../vm/watch.ts";
 
@@ -52,7 +52,7 @@ export async function stopVm(context: Context, { timeoutSeconds, force }: StopRe
     // Fails if this command is the first to record that the guest did not power off: the caller may copy the disks
     // next. `force` does not require it to.
     const { fresh, end, how } = await recordEnd(context);
-    if (fresh && !isInOrder(end) && !force) throw notPoweredOff(how);
+    if (fresh && !endedByGuest(end) && !force) throw notPoweredOff(how);
     return log.info(`the VM in ${hostdir} is not running${fresh ? `: ${how}` : ""}`);
   }
   for (const { text } of findGuestErrors(work.dir)) log.warn(text);
@@ -60,13 +60,13 @@ export async function stopVm(context: Context, { timeoutSeconds, force }: StopRe
   if (!off) await killMachine(work);
   const { endsWithoutEvent }: ArchFacts = ARCH[settings.QEMUARCH];
   const { end, how } = await recordEnd(context, work, (inferred) => {
-    if (isInOrder(inferred.end)) return inferred;
+    if (endedByGuest(inferred.end)) return inferred;
     if (!off) return { ...inferred, end: "stopped", how: describeEnd("stopped") };
     return inferred.guessed && endsWithoutEvent
       ? { ...inferred, end: "powered-off", how: describeEnd("powered-off") }
       : inferred;
   });
-  if (isInOrder(end)) return log.success(how);
+  if (endedByGuest(end)) return log.success(how);
   if (force) return log.success("guest killed; its disks are crash-consistent");
   if (off) throw notPoweredOff(how);
   throw new VmError("timeout", `the guest did not power off within ${timeoutSeconds} seconds`, {
@@ -127,7 +127,7 @@ async function recordEnd(
       context,
       "record the exit reason",
       async ({ hostdir, work }) => {
-        const fresh = await catchUp(context, hostdir, work, note);
+        const fresh = await recordMissedExit(context, hostdir, work, note);
         if (fresh) return { ...fresh, fresh: true };
         const end = work.state === "present" ? work.mark.lastRun : undefined;
         return { end, how: describeEnd(end ?? "unknown"), fresh: false };
@@ -174,13 +174,13 @@ export async function setPaused(context: Context, paused: boolean): Promise<void
   await withLive(context, paused ? "pause" : "resume", async ({ qmp, work }) => {
     await qmp.execute(paused ? "stop" : "cont");
     // If there is still no space for its disks, the guest is paused again as soon as it retries the write.
-    if (!paused && findGuestErrors(work.dir).some(({ kind }) => kind === "no-room"))
+    if (!paused && findGuestErrors(work.dir).some(({ kind }) => kind === "no-space"))
       await Bun.sleep(RETRIED_MS);
     const { status } = await qmp.execute("query-status");
     if ((status === "running") !== paused) return;
-    const noRoom = findGuestErrors(work.dir).find(({ kind }) => kind === "no-room");
-    if (!paused && noRoom)
-      throw new VmError("cannotCreate", `cannot resume: ${noRoom.text}`, {
+    const noSpace = findGuestErrors(work.dir).find(({ kind }) => kind === "no-space");
+    if (!paused && noSpace)
+      throw new VmError("cannotCreate", `cannot resume: ${noSpace.text}`, {
         hint: `free some space, then run: ${context.prog} resume`,
       });
     throw new VmError("io", `cannot ${paused ? "pause" : "resume"} the guest: its state is ${status}`);

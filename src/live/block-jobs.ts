@@ -1,5 +1,5 @@
-import { noRoomError, VmError } from "../lib/errors.ts";
-import { saysDenied, saysNoRoom } from "../lib/program-messages.ts";
+import { noSpaceError, VmError } from "../lib/errors.ts";
+import { saysDenied, saysNoSpace } from "../lib/program-messages.ts";
 import { HURRY_MS, interruption, throwIfInterrupted } from "../process/signals.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { ArgsOf, ReplyOf } from "../qmp/commands.ts";
@@ -146,8 +146,8 @@ async function cancelJobs(
 }
 
 const jobFailure = (message: string): VmError =>
-  saysNoRoom(message)
-    ? noRoomError("cannot copy the disks")
+  saysNoSpace(message)
+    ? noSpaceError("cannot copy the disks")
     : new VmError("io", `cannot copy the disks: ${message}`, {
         reason: saysDenied(message) ? "denied" : undefined,
       });

@@ -1,9 +1,9 @@
 import { realpathSync } from "node:fs";
 import { basename } from "node:path";
 import { beginChild } from "../lib/activity.ts";
-import { noRoomError, VmError } from "../lib/errors.ts";
+import { noSpaceError, VmError } from "../lib/errors.ts";
 import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
-import { saysNoRoom } from "../lib/program-messages.ts";
+import { saysNoSpace } from "../lib/program-messages.ts";
 import { interruption } from "./signals.ts";
 
 type Stream = "ignore" | "pipe" | number;
@@ -68,7 +68,7 @@ export class ProcessError extends VmError {
 
 /** The error for a program that failed: 73 if there was no space, 74 otherwise. */
 export const processFailure = (what: string, result: Finished): VmError =>
-  saysNoRoom(result.stderr) ? noRoomError(what) : new ProcessError(what, result);
+  saysNoSpace(result.stderr) ? noSpaceError(what) : new ProcessError(what, result);
 
 /** Last line of a program's stderr, or its exit status or signal. */
 export const lastLineOf = (result: Finished): string =>

@@ -1,7 +1,7 @@
 /** Errors of QMP connections. Callers distinguish them by class. */
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
-import { saysDenied, saysNoRoom } from "../lib/program-messages.ts";
+import { saysDenied, saysNoSpace } from "../lib/program-messages.ts";
 
 /** Error object of a reply. */
 export interface QmpErrorReply {
@@ -15,7 +15,7 @@ export class QmpError extends VmError {
     command: string,
     readonly reply: QmpErrorReply,
   ) {
-    super(saysNoRoom(reply.desc) ? "cannotCreate" : "io", `qemu refused ${command}: ${reply.desc}`, {
+    super(saysNoSpace(reply.desc) ? "cannotCreate" : "io", `qemu refused ${command}: ${reply.desc}`, {
       reason: saysDenied(reply.desc) ? "denied" : undefined,
     });
   }

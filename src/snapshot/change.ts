@@ -9,7 +9,7 @@ import { withVm } from "../vm/open.ts";
 import { findSnapshot } from "../store/snapshots.ts";
 import { sha256 } from "../lib/crypto.ts";
 
-/** Protects snapshots from `rm` and `prune`, or lets them be removed again. */
+/** Protects snapshots from `rm` and `prune`, or removes the protection. */
 export async function protectSnapshots(
   context: Context,
   names: readonly string[],
@@ -19,9 +19,9 @@ export async function protectSnapshots(
     const found = names.map((name) => findSnapshot(vm.hostdir, name));
     for (const { dir } of found) {
       const marker = join(dir, SNAPSHOT.protected);
-      const there = lstatOf(marker) !== undefined;
-      if (wanted && !there) writeNew(marker, "");
-      if (!wanted && there) unlinkSync(marker);
+      const isProtected = lstatOf(marker) !== undefined;
+      if (wanted && !isProtected) writeNew(marker, "");
+      if (!wanted && isProtected) unlinkSync(marker);
       syncDirectory(dir);
     }
     log.success(
@@ -30,12 +30,12 @@ export async function protectSnapshots(
   });
 }
 
-/** The line of the description in SHA256SUMS. */
-const OWN_LINE = new RegExp(`^\\\\?[0-9a-f]{64} [ *]${SNAPSHOT.description}\n`, "gm");
+/** The line of SHA256SUMS for the description. */
+const DESCRIPTION_LINE = new RegExp(`^\\\\?[0-9a-f]{64} [ *]${SNAPSHOT.description}\n`, "gm");
 
 /**
- * Gives a snapshot another description. Two files change, and a kill may come between: the checksum goes first
- * and comes back last, so that `sha256sum -c` passes at any moment. The next `describe` puts back one that is missing.
+ * Sets a snapshot's description. Its checksum is removed first and added last, so that `sha256sum -c` passes even after a
+ * kill between the two; the next `describe` adds a missing one.
  */
 export async function describeSnapshot(context: Context, name: string, text: string): Promise<void> {
   await withVm(context, "describe a snapshot", async (vm) => {
@@ -46,7 +46,7 @@ export async function describeSnapshot(context: Context, name: string, text: str
     };
     const content = text.trim() === "" ? "" : `${text.trim()}\n`;
     const sums = readSmall(join(snapshot.dir, SNAPSHOT.sums));
-    const others = sums?.replaceAll(OWN_LINE, "");
+    const others = sums?.replaceAll(DESCRIPTION_LINE, "");
     if (others !== undefined && others !== sums) replace(SNAPSHOT.sums, others);
     replace(SNAPSHOT.description, content);
     const sum = sha256(content);

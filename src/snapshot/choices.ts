@@ -1,4 +1,4 @@
-/** What `snapshots` does; apart from the code, for every command line loads it. */
+/** Actions of `snapshots`; a module of its own, as every start loads it. */
 export const SNAPSHOT_ACTIONS = [
   "list",
   "show",

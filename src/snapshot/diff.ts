@@ -8,7 +8,7 @@ import { exec } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { readVirtualBytes, refuseExternalReference } from "../qemu/image-header.ts";
 import { createImage } from "../qemu/new-image.ts";
-import { requireRoom } from "../store/files.ts";
+import { requireSpace } from "../store/files.ts";
 import { unpackFiles } from "../store/gz.ts";
 import { HOST, isDiskName } from "../store/layout.ts";
 import { stageWork } from "../store/stage.ts";
@@ -19,22 +19,22 @@ import { listImages } from "./restore-images.ts";
 import { findSnapshotImage } from "../store/snapshot-images.ts";
 import { findSnapshot, type Snapshot } from "../store/snapshots.ts";
 
-/** What differs of one disk; `--json` prints it so. */
+/** Differences of one disk, as `--json` prints them. */
 interface DiskChanges {
   /** `disk-0.img` */
   name: string;
-  /** Sizes that the guest sees; null where that snapshot has no such disk. */
+  /** Virtual sizes; null where that snapshot has no such disk. */
   fromBytes: number | null;
   toBytes: number | null;
-  /** Whole clusters of 64 KiB, as far as both have them. */
+  /** In clusters of 64 KiB, up to the smaller size. */
   changedBytes: number;
-  /** Start and length in bytes, in order. */
+  /** Start and length in bytes, ascending. */
   ranges: [number, number][];
 }
 
 /**
- * Prints which parts of the disks differ between two snapshots, by their contents.
- * @throws 66 for one that is not there, 73 without room in TMPDIR, 74 for a damaged one
+ * Prints which areas of the disks differ between two snapshots, comparing contents.
+ * @throws 66 if one does not exist, 73 without space in TMPDIR, 74 if one is damaged
  */
 export async function diffSnapshots(
   context: Context,
@@ -64,42 +64,42 @@ export async function diffSnapshots(
 interface OpenImage {
   path: string;
   virtualBytes: number;
-  /** Images it builds on, the next one first. */
-  below: string[];
+  /** Its backing files, the nearest first. */
+  backing: string[];
 }
 
-/** The images of a snapshot's disks: where they are, or unpacked. */
+/** Finds the images of a snapshot's disks; decompresses those of a gz snapshot into `scratch`. */
 async function openDisks(
   hostdir: string,
   snapshot: Snapshot,
-  room: string,
+  scratch: string,
   letter: string,
 ): Promise<Map<string, OpenImage>> {
   if (snapshot.problem) throw snapshot.problem;
   const found = new Map<string, OpenImage>();
   const backups = join(hostdir, HOST.backups);
   for (const { name, virtualBytes } of listImages(hostdir, snapshot)) {
-    const below: string[] = [];
+    const backing: string[] = [];
     const image = findSnapshotImage(backups, snapshot.name, name);
-    for (let item = image.base; item; item = item.base) below.push(item.path);
-    found.set(name, { path: image.path, virtualBytes, below });
+    for (let item = image.base; item; item = item.base) backing.push(item.path);
+    found.set(name, { path: image.path, virtualBytes, backing });
   }
   const packed = listStored(snapshot).filter(({ name }) => isDiskName(name));
   if (packed.length === 0) return found;
   const needed = packed.reduce((sum, { neededBytes }) => sum + neededBytes, 0);
-  requireRoom(room, needed, `unpack ${snapshot.name}`, "tmpdir");
-  const dir = join(room, letter);
+  requireSpace(scratch, needed, `unpack ${snapshot.name}`, "tmpdir");
+  const dir = join(scratch, letter);
   mkdirSync(dir, { mode: 0o700 });
   const jobs = packed.map((job) => ({ ...job, to: join(dir, job.name) }));
   await unpackFiles(jobs, () => {});
   for (const { name, to: path } of jobs) {
     refuseExternalReference(path);
-    found.set(name, { path, virtualBytes: readVirtualBytes(path) ?? 0, below: [] });
+    found.set(name, { path, virtualBytes: readVirtualBytes(path) ?? 0, backing: [] });
   }
   return found;
 }
 
-/** @param scratch an image that may be made there; it is as large as what differs */
+/** @param scratch path for a temporary image, as large as the differences */
 async function compare(
   name: string,
   before: OpenImage | undefined,
@@ -112,8 +112,8 @@ async function compare(
     toBytes: after?.virtualBytes ?? null,
   };
   if (!before || !after || before.path === after.path) return { ...known, changedBytes: 0, ranges: [] };
-  // Where one builds on the other, qemu-img reads no more than what lies between them, if told so in this order.
-  const [top, base] = before.below.includes(after.path) ? [before, after] : [after, before];
+  // If one is a backing file of the other, `qemu-img rebase` in this direction reads only the images between them.
+  const [top, base] = before.backing.includes(after.path) ? [before, after] : [after, before];
   await createImage(scratch, {
     sizeBytes: Math.min(top.virtualBytes, base.virtualBytes),
     backing: top.path,
@@ -123,7 +123,7 @@ async function compare(
   });
   throwIfInterrupted();
   const { stdout } = await exec(["qemu-img", "map", "-f", "qcow2", "--output=json", scratch], {
-    what: "cannot see what differs",
+    what: "cannot map the differences",
   });
   const map = JSON.parse(stdout) as { start: number; length: number; depth: number; present?: boolean }[];
   const ranges: [number, number][] = [];

@@ -15,7 +15,7 @@ import {
   fileError,
   listDirectory,
   removeQuietly,
-  requireRoom,
+  requireSpace,
   syncDirectory,
   syncFile,
   writeNew,
@@ -35,14 +35,14 @@ import { contentSum } from "../store/snapshot-parent.ts";
 import { findSnapshot, type Snapshot } from "../store/snapshots.ts";
 
 /**
- * Removes snapshots whose data others need: it is handed over to those first. Each step is whole by itself.
- * @throws 66 for one that is not there, 75 when it is protected or a working disk builds on it, 73 without room, 74 where
- *   it or one that builds on it is damaged
+ * Removes snapshots that others depend on, after merging their data into those. Each step is atomic.
+ * @throws 66 if one does not exist, 75 if it is protected or a working disk depends on it, 73 without space, 74 if it or
+ *   one of its children is damaged
  */
 export async function mergeSnapshots(context: Context, names: readonly string[]): Promise<void> {
   await withVm(context, "merge snapshots", async (vm) => {
     const chosen = [...new Set(names.map((name) => findSnapshot(vm.hostdir, name).name))];
-    for (const name of chosen) refuseKept(context, vm, name);
+    for (const name of chosen) refuseNeededByDisks(context, vm, name);
     for (const name of chosen) {
       const { bytes, heirs } = await mergeSnapshot(context, vm, name);
       log.success(
@@ -53,9 +53,9 @@ export async function mergeSnapshots(context: Context, names: readonly string[])
 }
 
 /**
- * Hands a snapshot's data over to those that build on it, and removes it; a kill leaves it, or removes it whole.
- * @returns bytes that the removed one occupied, and where its data is now
- * @throws 73 without room, 69 where the file system cannot exchange two names, 74 where it or an heir is damaged
+ * Merges a snapshot's data into its children, and removes it. After a kill it still exists, or is removed completely.
+ * @returns bytes that the removed one occupied, and the names of its children
+ * @throws 73 without space, 69 if the filesystem cannot exchange two names, 74 if it or a child is damaged
  */
 export async function mergeSnapshot(
   context: Context,
@@ -65,12 +65,15 @@ export async function mergeSnapshot(
   const all = inspectSnapshots(vm.hostdir);
   const children = all.filter(({ facts }) => facts.parent === name);
   await requireMergeable(all, name, children);
-  for (const child of children) await takeOver(context, vm, child, all);
+  for (const child of children) await mergeIntoChild(context, vm, child, all);
   const bytes = discardSnapshots(vm.hostdir, inspectSnapshots(vm.hostdir), new Set([name]));
   return { bytes, heirs: children.map(({ facts }) => facts.name) };
 }
 
-/** Can a snapshot be replaced in one step there? Tried with two empty directories; without room for these, supposed. */
+/**
+ * Can the filesystem exchange two names (renameat2(2), RENAME_EXCHANGE)? Tried with two empty directories; if these cannot
+ * be created, true.
+ */
 export function canExchange(hostdir: string): boolean {
   const backups = join(hostdir, HOST.backups);
   const tried = [0, 1].map((index) => join(backups, `${PARTIAL}${process.pid}.${index}`)) as [string, string];
@@ -84,7 +87,7 @@ export function canExchange(hostdir: string): boolean {
   }
 }
 
-function refuseKept(context: Context, vm: Vm, name: string): void {
+function refuseNeededByDisks(context: Context, vm: Vm, name: string): void {
   const { facts } = inspectSnapshots(vm.hostdir).find((item) => item.facts.name === name)!;
   if (facts.protected)
     throw new VmError("busy", `cannot remove snapshots: ${name} is protected`, {
@@ -93,14 +96,14 @@ function refuseKept(context: Context, vm: Vm, name: string): void {
   const disks = disksOnSnapshots(vm.work).get(name);
   if (disks)
     throw new VmError("busy", `cannot remove snapshots: ${disks.join(", ")} builds on ${name}`, {
-      hint: "nothing was removed; have the disk stand alone: back up, then restore --copy",
+      hint: "nothing was removed; make the disk standalone: back up, then restore --copy",
     });
 }
 
 const find = (all: readonly SnapshotInfo[], name: string): Snapshot | undefined =>
   all.find(({ facts }) => facts.name === name)?.snapshot;
 
-/** What is merged gets new checksums: the old ones must hold before. @throws 74 */
+/** Verifies the old checksums, as a merge writes new ones. @throws 74 */
 async function requireMergeable(
   all: readonly SnapshotInfo[],
   name: string,
@@ -111,23 +114,27 @@ async function requireMergeable(
     const damage = facts.problem ?? findDamage(snapshot, (wanted) => find(all, wanted));
     if (damage !== undefined) throw cannotMerge(facts.name, damage);
     const both = [find(all, name)!, snapshot].filter((item) => !intact.has(item));
-    await requireIntact(both, { cannot: `cannot merge into ${facts.name}`, hint: SEE_VERIFY });
+    await requireIntact(both, { cannot: `cannot merge into ${facts.name}`, hint: HINT_VERIFY });
     for (const item of both) intact.add(item);
   }
 }
 
-const SEE_VERIFY = "see what is wrong with it: verify";
+const HINT_VERIFY = "list its problems: verify";
 
 const cannotMerge = (name: string, reason: string): VmError =>
-  new VmError("io", `cannot merge into ${name}: ${reason}`, { hint: SEE_VERIFY });
+  new VmError("io", `cannot merge into ${name}: ${reason}`, { hint: HINT_VERIFY });
 
 const cannotExchange = (name: string): VmError =>
-  new VmError("unavailable", `cannot merge into ${name}: this file system cannot exchange two names`, {
-    hint: "remove the snapshots that build on it first, or with it",
-  });
+  new VmError(
+    "unavailable",
+    `cannot merge into ${name}: the filesystem cannot exchange two names (renameat2)`,
+    {
+      hint: "remove the snapshots that build on it first, or with it",
+    },
+  );
 
-/** Puts in a child's place one that holds its parent's data, too, and builds on what that builds on. */
-async function takeOver(
+/** Replaces a child by one that contains its parent's data, too, with the backing file of its parent. */
+async function mergeIntoChild(
   context: Context,
   vm: Vm,
   { snapshot, facts }: SnapshotInfo,
@@ -141,13 +148,13 @@ async function takeOver(
   const sum = contentSum(snapshot);
   const { dir: parentDir } = parent.snapshot;
   const below = parent.snapshot.manifest.parent;
-  // Before the work of minutes.
+  // Before copying, which takes minutes.
   if (!canExchange(vm.hostdir)) throw cannotExchange(name);
   const backups = join(vm.hostdir, HOST.backups);
   const staged = join(backups, `${PARTIAL}${name}`);
-  // What is copied lies there twice for a while, and not compressed at first.
+  // Besides the result there is the uncompressed image for a while.
   const held = parent.facts.addedBytes + facts.addedBytes;
-  requireRoom(backups, below === undefined ? held : held * 3, `merge into ${name}`, "snapshots");
+  requireSpace(backups, below === undefined ? held : held * 3, `merge into ${name}`, "snapshots");
   try {
     mkdirSync(staged, { mode: 0o700 });
     const files: StoredFile[] = [];
@@ -169,7 +176,7 @@ async function takeOver(
       ...(below === undefined ? {} : { parent: below }),
       ...(parentId === undefined ? {} : { parentId }),
       ...(parentSum === undefined ? {} : { parentSum }),
-      // Children and working disks that noted it as it was stay valid.
+      // Children and working disks that record its old checksum stay valid.
       ...(sum === undefined ? {} : { formerSums: [...(manifest.formerSums ?? []), sum] }),
       files,
     };
@@ -206,7 +213,7 @@ async function mergeFile(
   const below = readOwnHeader(join(parentDir, file)).backingName;
   const meter = context.meter(`merge ${name}`, virtualBytes);
   try {
-    // Without anything below: all that can be read.
+    // Without a backing file the result contains everything.
     await (below === undefined ? compress(from, to) : rebase(from, to, below, staged, virtualBytes));
   } finally {
     meter.finish();
@@ -215,7 +222,7 @@ async function mergeFile(
   return { ...stored, storedBytes: statSync(to).size };
 }
 
-/** What differs from `backing`: an empty image is rebased to it, which then holds just that, and compressed. */
+/** Stores the differences from `backing`: an empty overlay on `from` is rebased to `backing`, then compressed. */
 async function rebase(
   from: string,
   to: string,
@@ -226,13 +233,13 @@ async function rebase(
   const changes = join(staged, "changes.qcow2");
   await createImage(changes, { sizeBytes, backing: besideName(from) });
   await exec(["qemu-img", "rebase", "-f", "qcow2", "-F", "qcow2", "-b", backing, changes], {
-    what: `cannot compare ${from} with what it will build on`,
+    what: `cannot compare ${from} with its new backing file`,
   });
   await compress(changes, to, ["-F", "qcow2", "-B", backing]);
   remove(changes);
 }
 
-/** As `backup` compresses: by zstd where qemu-img has it. */
+/** Compresses like `backup`: with zstd if qemu-img supports it. */
 async function compress(from: string, to: string, over: readonly string[] = []): Promise<void> {
   const argv = ["qemu-img", "convert", "-W", "-m", "16", "-c", "-f", "qcow2", "-O", "qcow2", ...over];
   const zstd = await exec([...argv, "-o", "compression_type=zstd", from, to], { anyStatus: true });
@@ -242,5 +249,5 @@ async function compress(from: string, to: string, over: readonly string[] = []):
   await exec([...argv, from, to], { what: `cannot copy ${from}` });
 }
 
-/** By way of `..`: what stands before a colon in a name is no protocol then. */
+/** Relative, starting with `..`: qemu takes the part of a name before a colon for a protocol. */
 const besideName = (path: string): string => join("..", ...path.split("/").slice(-2));

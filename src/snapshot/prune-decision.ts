@@ -8,15 +8,15 @@ import type { Vm } from "../vm/find.ts";
 import { findDamage } from "../store/snapshot-damage.ts";
 import { inspectSnapshots, type SnapshotInfo } from "../store/snapshot-info.ts";
 
-/** What is to be done with each snapshot of a VM. */
+/** The action for each snapshot of a VM. */
 export interface Decision {
   all: SnapshotInfo[];
   verdicts: Verdict[];
-  /** Of those that are damaged: how. */
+  /** Damage by snapshot name. */
   damage: ReadonlyMap<string, string | undefined>;
 }
 
-/** @param merge whether snapshots that others build on can be merged into these */
+/** @param merge whether to merge snapshots into those that depend on them */
 export function decide(vm: Vm, rules: Rules, merge: boolean): Decision {
   const all = inspectSnapshots(vm.hostdir);
   const disks = disksOnSnapshots(vm.work);
@@ -48,18 +48,18 @@ export function decide(vm: Vm, rules: Rules, merge: boolean): Decision {
   return { all, verdicts, damage };
 }
 
-/** Points out what counts for no rule. */
-export function warnOfOdd({ all, verdicts, damage }: Decision): void {
+/** Warns about snapshots that count for no rule. */
+export function warnAboutUncounted({ all, verdicts, damage }: Decision): void {
   for (const { name, made, future } of verdicts)
     if (future)
       log.warn(
-        `${plain(name)} has a timestamp in the future (${formatTimestamp(made)}): it stays, and counts for no rule`,
+        `${plain(name)} has a timestamp in the future (${formatTimestamp(made)}): keeping it, and counting it for no rule`,
       );
   for (const { name, foreign } of verdicts)
-    if (foreign) log.warn(`${plain(name)} is of another VM: it stays, and counts for no rule`);
+    if (foreign) log.warn(`${plain(name)} is of another VM: keeping it, and counting it for no rule`);
   for (const { name, newer } of all.map(({ facts }) => facts)) {
     const problem = damage.get(name);
     if (problem !== undefined)
-      log.warn(`${plain(name)} ${newer ? "cannot be read" : "is damaged"} and stays: ${plain(problem)}`);
+      log.warn(`keeping ${plain(name)}: it ${newer ? "cannot be read" : "is damaged"}: ${plain(problem)}`);
   }
 }

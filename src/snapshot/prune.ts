@@ -12,29 +12,29 @@ import { openVm, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
 import { noVmIn } from "../store/no-vm.ts";
 import { inspectSnapshots, type SnapshotInfo } from "../store/snapshot-info.ts";
-import { decide, warnOfOdd, type Decision } from "./prune-decision.ts";
+import { decide, warnAboutUncounted, type Decision } from "./prune-decision.ts";
 import { parseSeconds } from "../lib/seconds.ts";
 import { canExchange, mergeSnapshot } from "./merge.ts";
 import { discardSnapshots } from "./remove.ts";
 
 export interface PruneRequest {
-  /** What was typed; settings say the rest. */
+  /** Rules from options; if there are none, the settings apply. */
   rules: Rules;
   dryRun: boolean;
   json: boolean;
-  /** In the repository, not here. */
+  /** Prune the repository. */
   remote: boolean;
-  /** There: those without a UUID count that this host pushed from this directory, under its name. */
+  /** With `remote`: count snapshots without a UUID that were pushed from this host and directory. */
   byName: boolean;
-  /** Snapshots that kept ones build on are merged into these. */
+  /** Merge snapshots into kept ones that depend on them. */
   merge: boolean;
-  /** How long another command's change may still take. */
+  /** How long to wait for the VM's lock. */
   waitMs: number | undefined;
 }
 
 const settingOf = (period: string) => `KEEP_${period.toUpperCase()}` as keyof Settings & `KEEP_${string}`;
 
-/** The rules that are typed. @throws 64 for a count that is none */
+/** Rules from options. @throws 64 for an invalid count */
 function parseRules(args: Record<string, unknown>): Rules {
   const rules: Rules = {};
   for (const period of PERIODS) {
@@ -50,28 +50,28 @@ function parseRules(args: Record<string, unknown>): Rules {
   return rules;
 }
 
-/** The same behind `backup`. @throws 64 for rules without --prune */
+/** The same for `backup`. @throws 64 for rules without --prune */
 export function parseRetention(args: Record<string, unknown>): Rules {
   const rules = parseRules(args);
   const [first] = Object.keys(rules);
   if (args.prune === true || first === undefined) return rules;
   throw new VmError("usage", `backup: --keep-${first} needs --prune`, {
-    hint: `make a snapshot, then remove old ones: ${commandLine("backup", "--prune", ...wordsOf(rules))}`,
+    hint: `create a snapshot, then remove old ones: ${commandLine("backup", "--prune", ...formatRules(rules))}`,
   });
 }
 
-/** Rules as options. */
-const wordsOf = (rules: Rules): string[] =>
+/** Formats rules as options. */
+const formatRules = (rules: Rules): string[] =>
   PERIODS.flatMap((period) => (rules[period] === undefined ? [] : `--keep-${period}=${rules[period]}`));
 
-/** @throws 64 for a count that is none */
+/** @throws 64 for an invalid count */
 export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
   const rules = parseRules(args);
   const remote = args.remote === true;
   const byName = args["by-name"] === true;
   if (byName && !remote)
-    throw new VmError("usage", "prune: --by-name goes with --remote", {
-      hint: `both: ${commandLine("prune", "--remote", "--by-name", ...wordsOf(hasRules(rules) ? rules : USUAL))}`,
+    throw new VmError("usage", "prune: --by-name needs --remote", {
+      hint: `give both: ${commandLine("prune", "--remote", "--by-name", ...formatRules(hasRules(rules) ? rules : EXAMPLE_RULES))}`,
     });
   const wait = parseSeconds("lock-timeout", args["lock-timeout"] as string | undefined);
   return {
@@ -85,31 +85,31 @@ export function parsePruneRequest(args: Record<string, unknown>): PruneRequest {
   };
 }
 
-const USUAL: Rules = { daily: 7, weekly: 4 };
+const EXAMPLE_RULES: Rules = { daily: 7, weekly: 4 };
 
-/** Rules for a hint: those of the environment, which is not read, or some that fit most. */
-function rulesToTry({ env }: Context): Rules {
+/** Rules for a hint: those in the environment, which prune does not read, or an example. */
+function suggestRules({ env }: Context): Rules {
   const found = PERIODS.flatMap((period) => {
     const given = env[settingOf(period)];
     return given !== undefined && /^[1-9]\d{0,5}$/.test(given) ? [[period, Number(given)]] : [];
   });
-  return found.length > 0 ? Object.fromEntries(found) : USUAL;
+  return found.length > 0 ? Object.fromEntries(found) : EXAMPLE_RULES;
 }
 
 /**
  * @param words the command, for the hint
- * @throws 64 where there are none: that must not mean that nothing stays
+ * @throws 64 without rules, as that must not remove everything
  */
 function resolveRules(context: Context, { settings }: Vm, typed: Rules, words = ["prune"]): Rules {
   const noted = PERIODS.map((period) => [period, settings[settingOf(period)]] as const);
   const rules: Rules = { ...Object.fromEntries(noted), ...typed };
   if (hasRules(rules)) return rules;
-  throw new VmError("usage", "cannot prune: nothing says which snapshots stay", {
-    hint: `say it: ${commandLine(...words, ...wordsOf(rulesToTry(context)))}\nor set KEEP_DAILY=7 in ~/.config/${programName()}.conf`,
+  throw new VmError("usage", "cannot prune: no retention rules given", {
+    hint: `give rules: ${commandLine(...words, ...formatRules(suggestRules(context)))}\nor set KEEP_DAILY=7 in ~/.config/${programName()}.conf`,
   });
 }
 
-/** Removes the snapshots that no rule keeps, and prints what is done with each. */
+/** Removes the snapshots that no rule keeps, and prints the action for each. */
 export async function pruneVm(
   context: Context,
   { rules: typed, dryRun, json, remote, byName, merge, waitMs }: PruneRequest,
@@ -119,7 +119,7 @@ export async function pruneVm(
     return (await import("./remote/keep.ts")).pruneRemote(context, rules, { dryRun, json, byName });
   }
   const show = (vm: Vm, { all, verdicts }: Decision): void => {
-    // A cron job in a wrong directory must not seem to work.
+    // A cron job in a wrong directory must fail visibly.
     if (all.length === 0 && vm.work.state === "none" && !findGuestEnv(vm.hostdir, vm.work))
       throw noVmIn(vm.hostdir);
     if (json || dryRun || !isQuiet())
@@ -128,36 +128,37 @@ export async function pruneVm(
   if (dryRun) {
     const vm = await openVm(context);
     const decision = decide(vm, resolveRules(context, vm, typed), merge);
-    warnOfOdd(decision);
+    warnAboutUncounted(decision);
     return show(vm, decision);
   }
   const change = async (vm: Vm): Promise<void> => {
-    const decision = decideHere(context, vm, typed, merge);
+    const decision = decideForFilesystem(context, vm, typed, merge);
     show(vm, decision);
-    const { names, bytes } = await carryOut(context, vm, decision);
+    const { names, bytes } = await removeAndMerge(context, vm, decision);
     log.success(`removed ${names.length} of ${decision.all.length} snapshots: ${formatSize(bytes)}`);
   };
   await withVm(context, "prune", change, { waitMs });
 }
 
-/** The decision for a change: some file systems cannot replace a snapshot in one step. */
-function decideHere(context: Context, vm: Vm, typed: Rules, merge: boolean): Decision {
+/** Decides without merging if the filesystem cannot replace a snapshot atomically. */
+function decideForFilesystem(context: Context, vm: Vm, typed: Rules, merge: boolean): Decision {
   const rules = resolveRules(context, vm, typed);
   const decision = decide(vm, rules, merge);
-  warnOfOdd(decision);
+  warnAboutUncounted(decision);
   if (!decision.verdicts.some(({ into }) => into.length > 0) || canExchange(vm.hostdir)) return decision;
-  log.warn("cannot merge: this file system cannot exchange two names; snapshots that others build on stay");
+  log.warn(
+    "cannot merge: the filesystem cannot exchange two names (renameat2); keeping snapshots that others build on",
+  );
   return decide(vm, rules, false);
 }
 
 /**
- * Removes what is to go, and merges what others build on: newest first, so that the large full one at a chain's end is
- * read and written once. Without room for a merge, what it is for stays, with a warning: removing makes room, and must
- * work where there is none.
- * @returns the names, and by how many bytes less is occupied
- * @throws 74 where a merge cannot read or write: others may be gone
+ * Removes and merges snapshots, newest first, so that the large full one at a chain's end is read and written once.
+ * Without space for a merge its snapshot is kept, with a warning: pruning must work on a full filesystem, too.
+ * @returns the names, and the bytes freed
+ * @throws 74 if a merge cannot read or write; others may be removed already
  */
-async function carryOut(
+async function removeAndMerge(
   context: Context,
   vm: Vm,
   { all, verdicts }: Decision,
@@ -180,9 +181,9 @@ async function carryOut(
       if (error.code !== "cannotCreate")
         throw new VmError(error.code, `pruned in part: ${error.message}; not merged: ${stay}`, {
           cause: error,
-          hint: "verify --all tells which are damaged; to leave such snapshots: --no-merge",
+          hint: "list damaged snapshots: verify --all; keep those that others need: --no-merge",
         });
-      log.warn(`not merged, and kept: ${stay}: ${error.message}`);
+      log.warn(`kept, as not merged: ${stay}: ${error.message}`);
       break;
     }
   }
@@ -193,7 +194,7 @@ async function carryOut(
 const sumAddedBytes = (known: readonly SnapshotInfo[]): number =>
   known.reduce((sum, { facts }) => sum + facts.addedBytes, 0);
 
-/** How many others a snapshot builds on. */
+/** Counts a snapshot's parents. */
 function depthOf(all: readonly SnapshotInfo[], name: string): number {
   const byName = new Map(all.map(({ facts }) => [facts.name, facts.parent]));
   const seen = new Set<string>();
@@ -202,8 +203,8 @@ function depthOf(all: readonly SnapshotInfo[], name: string): number {
 }
 
 /**
- * The same behind a backup. What is wrong with the rules is told before; a failure later leaves the snapshot.
- * @throws 74 when the snapshot is made, but not the old ones removed
+ * Prunes after a backup. The rules are checked before it; a failure of the pruning keeps the new snapshot.
+ * @throws 74 if the snapshot was created, but old ones could not be removed
  */
 export async function backupAndPrune(
   context: Context,
@@ -213,7 +214,7 @@ export async function backupAndPrune(
   resolveRules(context, await openVm(context), rules, ["backup", "--prune"]);
   await backup();
   const prune = async (vm: Vm): Promise<void> => {
-    const { names, bytes } = await carryOut(context, vm, decideHere(context, vm, rules, true));
+    const { names, bytes } = await removeAndMerge(context, vm, decideForFilesystem(context, vm, rules, true));
     if (names.length > 0)
       log.info(`removed old snapshots: ${names.map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
   };
@@ -221,7 +222,7 @@ export async function backupAndPrune(
     await withVm(context, "prune", prune, { waitMs });
   } catch (error) {
     if (error instanceof SignalError || !(error instanceof VmError)) throw error;
-    throw new VmError("io", `the snapshot is made, but old ones could not be removed: ${error.message}`, {
+    throw new VmError("io", `the snapshot was created, but old ones could not be removed: ${error.message}`, {
       cause: error,
       hint: error.hint,
     });

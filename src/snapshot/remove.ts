@@ -15,8 +15,8 @@ import { inspectSnapshots, type SnapshotInfo } from "../store/snapshot-info.ts";
 import { findSnapshot, type Snapshot } from "../store/snapshots.ts";
 
 /**
- * Removes snapshots: all of them, or none where one has to stay.
- * @throws 66 for one that is not there, 75 when it is protected or others need it
+ * Removes snapshots: all of them, or none if one is needed.
+ * @throws 66 if one does not exist, 75 if one is protected or others depend on it
  */
 export async function removeSnapshots(context: Context, names: readonly string[]): Promise<void> {
   await withVm(context, "remove snapshots", async (vm) => {
@@ -28,8 +28,8 @@ export async function removeSnapshots(context: Context, names: readonly string[]
     if (all.every(({ snapshot: { name } }) => chosen.has(name)))
       log.warn(
         vm.work.state === "present"
-          ? "this VM has no snapshot any more"
-          : "this VM has no working files: the only copy of its disks is removed",
+          ? "this VM has no snapshots left"
+          : "this VM has no working files: the only copy of its disks was removed",
       );
   });
 }
@@ -53,14 +53,14 @@ function refuseNeeded(
   });
   if (reasons.length === 0) return;
   throw new VmError("busy", `cannot remove snapshots: ${reasons.join("; ")}`, {
-    hint: `nothing was removed; a protected one: ${context.prog} snapshots unprotect NAME; one that others need: remove those first, or with it, or hand its data over: ${context.prog} snapshots rm --merge NAME; one that the working disks need: first ${context.prog} restore --copy`,
+    hint: `nothing was removed; if protected: ${context.prog} snapshots unprotect NAME; if others need it: remove those as well, or merge it into them: ${context.prog} snapshots rm --merge NAME; if the working disks need it: first ${context.prog} restore --copy`,
   });
 }
 
 /**
- * Removes snapshots that nothing needs. Each goes by a rename; what a kill leaves, the next command clears away.
+ * Removes snapshots that nothing depends on. Each is renamed first; the next command cleans up after a kill.
  * @returns bytes they occupied
- * @throws 73 or 74 when one cannot be removed; others may be gone
+ * @throws 73 or 74 if one cannot be removed; others may be removed already
  */
 export function discardSnapshots(
   hostdir: string,
@@ -71,7 +71,7 @@ export function discardSnapshots(
   const asides: string[] = [];
   try {
     moveLast(backups, all, chosen);
-    // A parent must never go before its children, not even in a power cut.
+    // Children first, even after a power cut.
     for (const level of childrenFirst(all, chosen)) {
       for (const { name, dir } of level) {
         const aside = join(backups, `${PARTIAL}${name}`);
@@ -82,19 +82,19 @@ export function discardSnapshots(
     }
     for (const aside of asides) remove(aside);
   } catch (error) {
-    throw fileError(`cannot remove snapshots (${asides.length} of ${chosen.size} are)`, error);
+    throw fileError(`cannot remove snapshots (${asides.length} of ${chosen.size} removed)`, error);
   } finally {
     for (const aside of asides) removeQuietly(aside);
   }
   return all.reduce((sum, { facts }) => sum + (chosen.has(facts.name) ? facts.addedBytes : 0), 0);
 }
 
-/** LAST leads to the newest that stays, before the one goes that it leads to. */
+/** Points LAST to the newest remaining snapshot, before its target is removed. */
 function moveLast(backups: string, all: readonly SnapshotInfo[], chosen: ReadonlySet<string>): void {
   if (!all.some(({ facts }) => facts.last && chosen.has(facts.name))) return;
   const rest = all.filter(({ facts }) => !chosen.has(facts.name)).map(({ facts }) => facts);
   const good = rest.filter(({ problem }) => problem === null);
-  // One with a timestamp in the future is not known to be newer than the others.
+  // One with a timestamp in the future is not necessarily the newest.
   const next = good.findLast(({ made }) => made.getTime() <= Date.now()) ?? good.at(-1) ?? rest.at(-1);
   const link = join(backups, LAST);
   if (next) replaceSymlink(link, next.name);
@@ -102,14 +102,14 @@ function moveLast(backups: string, all: readonly SnapshotInfo[], chosen: Readonl
   syncDirectory(backups);
 }
 
-/** In groups: those that nothing builds on, then those that only these build on, and so on. */
+/** Groups of snapshots: first those without children, then those whose children are in earlier groups. */
 function childrenFirst(all: readonly SnapshotInfo[], chosen: ReadonlySet<string>): Snapshot[][] {
   const wanted = all.map(({ snapshot }) => snapshot).filter(({ name }) => chosen.has(name));
   const byName = new Map(wanted.map((item) => [item.name, item]));
   const height = new Map<Snapshot, number>(wanted.map((item) => [item, 0]));
   for (const item of wanted) {
     const path = new Set([item]);
-    // From each upwards, as far as this lifts something; those that build on themselves end it, too.
+    // Raises each one's ancestors; stops at those already high enough, and at cycles.
     for (let child = item; ;) {
       const parent = byName.get(parentsOf(child)[0] ?? "");
       if (!parent || path.has(parent) || height.get(parent)! > height.get(child)!) break;

@@ -13,15 +13,15 @@ export interface SnapshotRequest {
   /** describe: the new description. */
   text: string;
   json: boolean;
-  /** rm: what others need is handed over to them. */
+  /** rm: merge into dependent snapshots. */
   merge: boolean;
-  /** list: what is in the repository. */
+  /** list: of the repository. */
   remote: boolean;
-  /** Of all VMs whose directory has this one's name. */
+  /** list: include VMs without a UUID whose directory has this one's name. */
   byName: boolean;
 }
 
-/** What is typed behind `snapshots`. */
+/** Arguments of `snapshots`. */
 export interface SnapshotArgs {
   action?: string | undefined;
   name?: string | string[] | undefined;
@@ -31,43 +31,48 @@ export interface SnapshotArgs {
   "by-name"?: boolean | undefined;
 }
 
-const wrong = (message: string, hint = commandLine("snapshots", "-h")): VmError => usageError(message, hint);
+const wrongUsage = (message: string, hint = commandLine("snapshots", "-h")): VmError =>
+  usageError(message, hint);
 
-/** @throws 64 for what does not go together, 69 for what is not there yet */
+/** @throws 64 for an invalid combination */
 export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
   const action = SNAPSHOT_ACTIONS.find((one) => one === (args.action ?? "list"));
   if (!action)
-    throw wrong(
+    throw wrongUsage(
       `snapshots: '${args.action}' is none of ${SNAPSHOT_ACTIONS.join(" ")}`,
-      `to see that snapshot: ${commandLine("snapshots", "show", String(args.action))}`,
+      `show that snapshot: ${commandLine("snapshots", "show", String(args.action))}`,
     );
   const words = [args.name ?? []].flat();
   if (args.json && !["list", "show", "diff"].includes(action))
-    throw wrong(`snapshots ${action} takes no --json`);
-  if (args.merge && action !== "rm") throw wrong(`snapshots ${action} takes no --merge`, "that is for rm");
+    throw wrongUsage(`snapshots ${action} takes no --json`);
+  if (args.merge && action !== "rm")
+    throw wrongUsage(`snapshots ${action} takes no --merge`, "give --merge to: rm");
   if (args.remote && action !== "list")
-    throw wrong(
+    throw wrongUsage(
       `snapshots ${action} takes no --remote`,
-      `what is in the repository: ${commandLine("snapshots", "--remote")}`,
+      `list the repository's snapshots: ${commandLine("snapshots", "--remote")}`,
     );
   if (args["by-name"] && !args.remote)
-    throw wrong(
-      "snapshots: --by-name goes with --remote",
-      `both: ${commandLine("snapshots", "--remote", "--by-name")}`,
+    throw wrongUsage(
+      "snapshots: --by-name needs --remote",
+      `give both: ${commandLine("snapshots", "--remote", "--by-name")}`,
     );
   if (action === "list" && words.length > 0)
-    throw wrong("snapshots list takes no name", `to see one: ${commandLine("snapshots", "show", ...words)}`);
+    throw wrongUsage(
+      "snapshots list takes no name",
+      `show one: ${commandLine("snapshots", "show", ...words)}`,
+    );
   if (action === "describe" && words.length !== 2)
-    throw wrong(
+    throw wrongUsage(
       "snapshots describe takes a NAME and a TEXT",
-      `quote a TEXT of several words: ${commandLine("snapshots", "describe", words[0] ?? "S0", words.slice(1).join(" ") || "some text")}`,
+      `quote TEXT if it has several words: ${commandLine("snapshots", "describe", words[0] ?? "S0", words.slice(1).join(" ") || "some text")}`,
     );
   if (action === "diff" && words.length !== 2)
-    throw wrong(
+    throw wrongUsage(
       "snapshots diff takes two names",
-      `the earlier one first: ${commandLine("snapshots", "diff", "S0", "S1")}`,
+      `give the earlier one first: ${commandLine("snapshots", "diff", "S0", "S1")}`,
     );
-  if (action !== "list" && words.length === 0) throw wrong(`snapshots ${action}: NAME is missing`);
+  if (action !== "list" && words.length === 0) throw wrongUsage(`snapshots ${action}: NAME is missing`);
   const names = action === "describe" ? words.slice(0, 1) : words;
   names.forEach(validateSnapshotReference);
   return {
@@ -81,7 +86,6 @@ export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
   };
 }
 
-/** Does what was asked for. */
 export async function runSnapshots(
   context: Context,
   { action, names, text, json, merge, remote, byName }: SnapshotRequest,

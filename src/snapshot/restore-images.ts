@@ -15,7 +15,7 @@ import { findBeside } from "../store/snapshot-intact.ts";
 import type { Snapshot } from "../store/snapshots.ts";
 import { followChain } from "../store/snapshot-chain.ts";
 
-/** A disk to restore from an image, with those that the image is changes to. */
+/** A disk to restore from an image. */
 export interface ImageJob {
   /** `disk-0.img` */
   name: string;
@@ -24,9 +24,9 @@ export interface ImageJob {
 }
 
 /**
- * The disks that a snapshot holds as images; none of the format gz. Sizes, headers and parents are looked at, here
- * and in all that it builds on; not the contents, which is what `verify` does.
- * @throws 74 when something is not as it was
+ * The disks of a qcow2 snapshot; none for gz. Checks sizes, headers and parents of it and of all its parents. The
+ * contents are not read, which is what `verify` does.
+ * @throws 74 if one differs from the manifest
  */
 export function listImages(hostdir: string, snapshot: Snapshot): ImageJob[] {
   const images = snapshot.manifest?.files.filter(({ file }) => !file.endsWith(SNAPSHOT.gz)) ?? [];
@@ -36,7 +36,7 @@ export function listImages(hostdir: string, snapshot: Snapshot): ImageJob[] {
   for (const item of [snapshot, ...parents]) checkSizes(item);
   return images.map(({ name, file, virtualBytes }) => {
     if (!isDiskName(name) || file !== imageName(name))
-      throw damagedSnapshot(snapshot, `${file} is none of its disks`);
+      throw damagedSnapshot(snapshot, `${file} is not one of its disks`);
     const image = findSnapshotImage(join(hostdir, HOST.backups), snapshot.name, name);
     const size = readVirtualBytes(image.path);
     if (size === undefined || size !== virtualBytes)
@@ -49,7 +49,7 @@ function checkSizes(snapshot: Snapshot): void {
   if (snapshot.problem) throw snapshot.problem;
   for (const { file, storedBytes } of snapshot.manifest?.files ?? []) {
     const stats = lstatOf(join(snapshot.dir, file));
-    if (!stats?.isFile()) throw damagedSnapshot(snapshot, `${file} is missing or no file`);
+    if (!stats?.isFile()) throw damagedSnapshot(snapshot, `${file} is missing or no regular file`);
     if (stats.size !== storedBytes)
       throw damagedSnapshot(snapshot, `${file} has ${stats.size} bytes instead of ${storedBytes}`);
   }
@@ -58,11 +58,11 @@ function checkSizes(snapshot: Snapshot): void {
 export function damagedSnapshot({ name }: Snapshot, ...reasons: string[]): VmError {
   const why = reasons.length === 1 ? ` ${reasons[0]}` : reasons.map((line) => `\n  ${line}`).join("");
   return new VmError("io", `the snapshot ${name} is damaged:${why}`, {
-    hint: "the working files were not touched; try an older snapshot",
+    hint: "working files unchanged; try an older snapshot",
   });
 }
 
-/** Room that free-standing disks take. */
+/** Space that standalone disks need, in bytes. */
 export async function measureCopies(jobs: readonly ImageJob[]): Promise<number> {
   let needed = 0;
   for (const { image } of jobs) needed += (await measureImage(image, image.base)).neededBytes;
@@ -70,8 +70,8 @@ export async function measureCopies(jobs: readonly ImageJob[]): Promise<number> 
 }
 
 /**
- * Makes the disks: images of changes to the snapshot's, or (`copy`) free-standing ones. Both note from now on what is
- * written, for the next snapshot.
+ * Creates the disks: overlays on the snapshot's images, or standalone copies. Each gets a dirty bitmap for the next
+ * snapshot.
  */
 export async function fillImages(
   context: Context,

@@ -8,7 +8,7 @@ import { throwIfInterrupted } from "../process/signals.ts";
 import { refuseExternalReference } from "../qemu/image-header.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
-import { fileError, listDirectory, requireRoom, writeNew } from "../store/files.ts";
+import { fileError, listDirectory, requireSpace, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { refuseStrayDisks } from "../store/claim.ts";
 import { defaultsName, isDiskName, LAST, SNAPSHOT, WORK } from "../store/layout.ts";
@@ -27,26 +27,26 @@ import { recordSnapshot } from "../store/snapshot-parent.ts";
 import { findSnapshot, listSnapshots, type Snapshot } from "../store/snapshots.ts";
 import { compareSums } from "../store/checksums.ts";
 
-/** What is typed behind `restore`. */
+/** Arguments of `restore`. */
 export interface RestoreRequest {
-  /** Absent: the last one. */
+  /** Absent: LAST. */
   name?: string | undefined;
-  /** Disks that stand alone, where images of changes to the snapshot would do. */
+  /** Make standalone disks rather than overlays on the snapshot. */
   copy?: boolean | undefined;
-  /** The UUID it was kept under elsewhere: it becomes that of a directory that has none. */
+  /** UUID of the VM in the repository; a directory without a UUID adopts it. */
   uuid?: string | undefined;
 }
 
 /**
- * Puts a snapshot's state in the place of the working files.
- * @throws 66 without such a snapshot, 73 without room, 74 when it is damaged or the last one is of another VM, 75 while the VM runs
+ * Replaces the working files with a snapshot.
+ * @throws 66 if it does not exist, 73 without space, 74 if it is damaged, or if LAST is of another VM, 75 while the VM runs
  */
 export async function restoreVm(context: Context, request: RestoreRequest = {}): Promise<void> {
   const use = (vm: Vm): Promise<void> => restoreSnapshot(context, vm, request);
   await withVm(context, "restore", use, { lenient: true });
 }
 
-/** The same for a VM whose lock is held already. What is known of the VM is out of date then: open it again. */
+/** The same under the VM's lock. `vm` is out of date afterwards: open it again. */
 export async function restoreSnapshot(
   context: Context,
   vm: Vm,
@@ -60,7 +60,7 @@ export async function restoreSnapshot(
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
   const jobs = listStored(snapshot);
-  // First: what a damaged header names may be taken for a snapshot that is not there.
+  // Before `listImages`, which reports a wrong name in a damaged header as a missing snapshot.
   requireUndamaged(vm.hostdir, snapshot);
   const images = listImages(vm.hostdir, snapshot);
   const inplace =
@@ -69,18 +69,18 @@ export async function restoreSnapshot(
       : vm.settings.INPLACE;
   const unpacked = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
   const needed = unpacked + (copy ? await measureCopies(images) : 0);
-  requireRoom(
+  requireSpace(
     inplace ? vm.hostdir : context.tmpdir,
     needed,
     `restore ${snapshot.name}`,
     inplace ? "snapshots" : "tmpdir",
   );
   const started = performance.now();
-  // Beforehand: the copy would hold what is damaged, and nothing would show it.
+  // Copying would hide the damage, as nothing checks the copy.
   if (copy && images.length > 0)
     await requireIntact(chainOf(vm.hostdir, snapshot), {
       cannot: `cannot restore ${snapshot.name}`,
-      hint: UNTOUCHED,
+      hint: UNCHANGED,
       images: true,
     });
   const stage = stageWork(vm.hostdir, inplace ? "inplace" : context, vm.work);
@@ -106,13 +106,13 @@ export async function restoreSnapshot(
     );
   } catch (error) {
     stage.abort();
-    throw fileError(`cannot restore ${snapshot.name}`, error, ROOM);
+    throw fileError(`cannot restore ${snapshot.name}`, error, FREE_SPACE);
   }
 }
 
 /**
- * A snapshot of another VM takes the place of the working files only where its name was given.
- * @param fetched the UUID under which it was fetched from the repository, which has been said then
+ * Refuses a snapshot of another VM, unless it was named.
+ * @param fetched UUID under which it was fetched from the repository; that was reported already
  * @throws 74 naming both UUIDs
  */
 function refuseForeignSnapshot(
@@ -127,15 +127,15 @@ function refuseForeignSnapshot(
   const what = `${name} is a snapshot of another VM (UUID ${other}, not ${own.uuid})`;
   if (!named)
     throw new VmError("io", `cannot restore ${what}`, {
-      hint: `${prog} restore ${shellQuote(name)} takes it all the same; ${prog} snapshots lists the others`,
+      hint: `restore it nevertheless: ${prog} restore ${shellQuote(name)}\nlist the others: ${prog} snapshots`,
     });
   if (fetched === undefined) log.warn(`${what}: this one keeps its own UUID`);
 }
 
 /**
- * The quick look at a snapshot before its state takes the place of another. Settings that this version does not take are
- * restored all the same where they are what was backed up, with a warning.
- * @throws 74 for a damaged one
+ * Quick check before a restore. Settings that match their checksum but that this version rejects are restored, with a
+ * warning.
+ * @throws 74 if it is damaged
  */
 function requireUndamaged(hostdir: string, snapshot: Snapshot): void {
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
@@ -145,14 +145,14 @@ function requireUndamaged(hostdir: string, snapshot: Snapshot): void {
     log.warn(`${file}:${line}: ${message}; the VM cannot run until this is corrected`);
 }
 
-const ROOM = "free some room and run the command again; the working files were not touched";
-const UNTOUCHED = "the working files were not touched; try an older snapshot";
+const FREE_SPACE = "free some space and run the command again; working files unchanged";
+const UNCHANGED = "working files unchanged; try an older snapshot";
 
 export interface RestoreJob extends Omit<CopyJob, "to"> {
   neededBytes: number;
 }
 
-/** A disk that the manifest does not name was put there by somebody else. */
+/** Refuses a disk that the manifest does not name: it was added later. */
 function refuseUnknownDisks({ name, dir, manifest }: Snapshot): void {
   const known = manifest?.files.map((item) => item.file);
   const unknown = listDirectory(dir).find(
@@ -162,10 +162,10 @@ function refuseUnknownDisks({ name, dir, manifest }: Snapshot): void {
       known?.includes(file) === false,
   );
   if (unknown !== undefined)
-    throw new VmError("io", `the snapshot ${name} is damaged: ${unknown} is none of its disks`);
+    throw new VmError("io", `the snapshot ${name} is damaged: ${unknown} is not one of its disks`);
 }
 
-/** The files of a snapshot that pigz unpacks, whichever program made it. */
+/** The gzip files of a snapshot, of this program or of the earlier one. */
 export function listStored(snapshot: Snapshot): RestoreJob[] {
   refuseUnknownDisks(snapshot);
   const names = snapshot.manifest
@@ -178,7 +178,10 @@ export function listStored(snapshot: Snapshot): RestoreJob[] {
     const from = join(snapshot.dir, file);
     const stats = lstatOf(from);
     if (!stats?.isFile())
-      throw new VmError("io", `the snapshot ${snapshot.name} is damaged: ${file} is missing or no file`);
+      throw new VmError(
+        "io",
+        `the snapshot ${snapshot.name} is damaged: ${file} is missing or no regular file`,
+      );
     const known = snapshot.manifest?.files.find((item) => item.file === file);
     if (known && known.storedBytes !== stats.size)
       throw new VmError(
@@ -199,7 +202,7 @@ export async function fillStage(
   const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
   const meter = context.meter(`restore ${snapshot.name}`, total);
   const stop = new AbortController();
-  // Both read the same files: the second one finds them in memory.
+  // Both read the same files: the second one reads the page cache.
   const verified = verifyStored(snapshot, stop.signal);
   verified.catch(() => {});
   try {
@@ -229,12 +232,12 @@ export async function fillStage(
 function checkLengths(snapshot: Snapshot, stage: Stage): void {
   for (const { name, file, bytes } of snapshot.manifest?.files ?? [])
     if (file.endsWith(SNAPSHOT.gz) && statSync(join(stage.dir, name)).size !== bytes)
-      throw damagedSnapshot(snapshot, `${name} does not have its ${bytes} bytes`);
+      throw damagedSnapshot(snapshot, `${name} does not decompress to ${bytes} bytes`);
 }
 
 /**
- * Verifies the checksums of all files but images, and texts that are not restored.
- * @throws 74 naming those that are wrong
+ * Verifies the checksums of all files except qcow2 images.
+ * @throws 74 naming the wrong ones
  */
 async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
   const { dir, manifest } = snapshot;

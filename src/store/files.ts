@@ -13,7 +13,7 @@ import {
   type Stats,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { hasErrno, isNoRoom, noRoomError, reasonOf, VmError } from "../lib/errors.ts";
+import { hasErrno, isNoSpace, noSpaceError, reasonOf, VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
 import { openForReading } from "../lib/read-file.ts";
 import { PARTIAL } from "./layout.ts";
@@ -160,7 +160,7 @@ export function freeBytes(path: string): number {
 export const allocatedBytes = (stats: Stats): number => stats.blocks * 512;
 
 /** How to free space. In TMPDIR there are no snapshots; otherwise that is unknown. */
-const MAKE_ROOM = {
+const SPACE_HINT = {
   snapshots: "free some space there, or remove old snapshots",
   tmpdir: "free some space there, or set TMPDIR to a larger directory",
 };
@@ -170,11 +170,11 @@ const MAKE_ROOM = {
  * @param holds what else is in it, for the hint
  * @throws 73 if there is not enough space, or no such directory
  */
-export function requireRoom(
+export function requireSpace(
   directory: string,
   needed: number,
   what: string,
-  holds: keyof typeof MAKE_ROOM,
+  holds: keyof typeof SPACE_HINT,
 ): void {
   let free: number;
   try {
@@ -189,17 +189,17 @@ export function requireRoom(
   throw new VmError(
     "cannotCreate",
     `cannot ${what}: no space in ${directory}: about ${formatSize(needed)} needed, ${formatSize(free)} free`,
-    { hint: MAKE_ROOM[holds] },
+    { hint: SPACE_HINT[holds] },
   );
 }
 
 /**
  * Turns a failed system call into an error for the user: 73 for a full disk or missing permission, otherwise 74.
- * @param noRoom hint for a full disk; only the caller knows what was done before
+ * @param noSpace hint for a full disk; only the caller knows what was done before
  */
-export function fileError(what: string, error: unknown, noRoom?: string): VmError {
+export function fileError(what: string, error: unknown, noSpace?: string): VmError {
   if (error instanceof VmError) return error;
-  if (isNoRoom(error)) return noRoomError(what, { hint: noRoom, cause: error });
+  if (isNoSpace(error)) return noSpaceError(what, { hint: noSpace, cause: error });
   if (hasErrno(error, "EACCES", "EPERM", "EROFS")) {
     // Of a symlink or rename: the destination.
     const where = (error as { dest?: string }).dest ?? error.path;
@@ -226,6 +226,6 @@ export function afterCommit(done: string, finish: () => void, hint = FINISHED_LA
     finish();
   } catch (error) {
     const message = `${done}, but the rest failed: ${reasonOf(error)}`;
-    throw new VmError(isNoRoom(error) ? "cannotCreate" : "io", message, { cause: error, hint });
+    throw new VmError(isNoSpace(error) ? "cannotCreate" : "io", message, { cause: error, hint });
   }
 }

@@ -39,4 +39,5 @@ export function updateMark(workdir: string, change: Partial<Mark>): void {
 }
 
 /** Is there a run without a recorded end? qemu may still be running. */
-export const isUnsettled = (mark: Mark): boolean => mark.run !== undefined && mark.run.ended === undefined;
+export const isExitUnrecorded = (mark: Mark): boolean =>
+  mark.run !== undefined && mark.run.ended === undefined;

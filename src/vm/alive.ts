@@ -7,21 +7,21 @@ import { freeBytes } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { describeRoom, findGuestErrors } from "./guest-errors.ts";
+import { describeResumeCondition, findGuestErrors } from "./guest-errors.ts";
 
-/** How long a qemu that talks to another command is waited for. */
-const CONVERSATION_MS = 1000;
+/** How long to wait for a monitor that another command uses. */
+const CONNECT_MS = 1000;
 
 /** A qemu that uses the working files. */
 export interface Alive {
   state: "running" | "paused";
   runState: string;
-  /** It is a job's rescue: the guest has no line for its runner. */
+  /** It is a job's rescue: only that has a control channel. */
   job: boolean;
 }
 
 /**
- * Asks the qemu of a VM.
+ * Queries the state of a VM's qemu.
  * @param answers its monitor listens; otherwise it only has the disks open
  */
 export async function askAlive(work: Workdir, answers: boolean): Promise<Alive | undefined> {
@@ -31,11 +31,11 @@ export async function askAlive(work: Workdir, answers: boolean): Promise<Alive |
   return { state: runState === "running" || runState === "silent" ? "running" : "paused", runState, job };
 }
 
-/** As qemu tells it (qapi/run-state.json, RunState); `silent` when it does not answer. */
+/** qemu's state (qapi/run-state.json, RunState); `silent` if it does not answer. */
 async function readRunState(work: Workdir): Promise<string | undefined> {
   const socket = join(work.dir, WORK.qmp);
   try {
-    const qmp = await QmpClient.connect(socket, CONVERSATION_MS, CONVERSATION_MS);
+    const qmp = await QmpClient.connect(socket, CONNECT_MS, CONNECT_MS);
     try {
       const { running, status } = await qmp.execute("query-status");
       return running ? "running" : status;
@@ -43,21 +43,23 @@ async function readRunState(work: Workdir): Promise<string | undefined> {
       qmp.close();
     }
   } catch (error) {
-    // It talks to somebody else, or has just gone.
+    // Another command uses the monitor, or qemu has just exited.
     return error instanceof VmError || (await isListening(socket)) ? "silent" : undefined;
   }
 }
 
-/** What is wrong inside the running machine, for people. */
+/** Describes errors inside the running machine. */
 export function describeErrors({ prog }: Context, { dir }: Workdir, { runState }: Alive): string[] {
   const errors = findGuestErrors(dir);
   const texts = errors.map(({ kind, text }) =>
-    kind === "no-room" ? `${text}; when ${describeRoom(dir)}: ${prog} resume` : text,
+    kind === "no-space" ? `${text}; when ${describeResumeCondition(dir)}: ${prog} resume` : text,
   );
-  // Where there was no room for the log of events, either.
-  if (runState === "io-error" && !errors.some(({ kind }) => kind === "no-room" || kind === "paused"))
-    texts.push(`the guest is paused: a disk of it fails; ${formatSize(freeBytes(dir))} are free in ${dir}`);
+  // The log of events lacks the error if there was no space for it, either.
+  if (runState === "io-error" && !errors.some(({ kind }) => kind === "no-space" || kind === "paused"))
+    texts.push(
+      `guest paused: I/O error on one of its disks; ${formatSize(freeBytes(dir))} are free in ${dir}`,
+    );
   if (runState === "silent")
-    texts.push("qemu does not answer: another command talks to it, or it hangs (stop --force ends it)");
+    texts.push("qemu does not answer: its monitor is in use, or it hangs (kill it: stop --force)");
   return texts;
 }

@@ -14,20 +14,20 @@ import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { findSnapshotImage, parseBackingName } from "../store/snapshot-images.ts";
 
-const INSTEAD = "or restore a snapshot, which needs no other image";
+const ALTERNATIVE = "or restore a snapshot, which does not need it";
 
-/** What is remembered of an image that a disk lies over. */
-export function recordBase({ path, format, blockDevice }: ReadImage): BaseRecord {
+/** Builds the record of a disk's backing file. */
+export function recordBackingFile({ path, format, blockDevice }: ReadImage): BaseRecord {
   if (blockDevice) return { path, format, ...identifyBlockDevice(path) };
   const { size, mtime } = statSync(path);
   return { path, format, bytes: size, modified: mtime.toISOString() };
 }
 
 /**
- * The image that this disk of ours lies over: a snapshot's, or the one it was created over. Undefined when we made it
- * over none, or over another one.
+ * The backing file of a working disk: a snapshot's image, or the image that it was created on. Undefined if the recorded
+ * one is another.
  * @param disk absolute, a qcow2 image with a backing file
- * @throws 66 when the image below is gone, 74 when it is not as it was: the disk would be garbage
+ * @throws 66 if the backing file is missing, 74 if it has changed, which corrupts the overlay
  */
 export function resolveBackingFile(work: Workdir, disk: string): ReadImage | undefined {
   const { backingName } = readOwnHeader(disk);
@@ -42,25 +42,21 @@ export function resolveBackingFile(work: Workdir, disk: string): ReadImage | und
   const { base } = work.mark;
   if (!base || disk !== join(work.dir, diskName(0)) || backingName !== base.path) return undefined;
   if (!lstatOf(base.path))
-    throw new VmError(
-      "noInput",
-      `the image ${base.path} is gone: the disk ${disk} holds only what differs from it`,
-      {
-        hint: `put it back (a link there will do), ${INSTEAD}`,
-      },
-    );
-  requireReadableFile(base.path, "the image below the disk");
+    throw new VmError("noInput", `the backing file ${base.path} of the disk ${disk} is missing`, {
+      hint: `put it back (a symlink is enough), ${ALTERNATIVE}`,
+    });
+  requireReadableFile(base.path, "the disk's backing file");
   const image: ReadImage = {
     path: base.path,
     format: base.format,
     blockDevice: statSync(base.path).isBlockDevice(),
   };
-  const now = recordBase(image);
+  const now = recordBackingFile(image);
   const header = readImageHeader(base.path);
   if (
     now.bytes === base.bytes &&
     now.modified === base.modified &&
-    // Of a device that an earlier version has noted nothing is known.
+    // Earlier versions recorded neither of a block device: `bytes` is undefined then.
     now.device === base.device &&
     now.bytes !== undefined &&
     header.format === base.format &&
@@ -68,23 +64,19 @@ export function resolveBackingFile(work: Workdir, disk: string): ReadImage | und
   )
     return image;
   const then = base.modified
-    ? `as of ${formatTimestamp(new Date(base.modified))}, ${base.bytes} bytes`
+    ? `modified ${formatTimestamp(new Date(base.modified))}, ${base.bytes} bytes`
     : "as it was";
   const same = base.modified
-    ? `; if nothing in it has changed: touch -d ${base.modified} ${shellQuote(base.path)}`
+    ? `; if its content is the same: touch -d ${base.modified} ${shellQuote(base.path)}`
     : "";
-  throw new VmError(
-    "io",
-    `the image ${base.path} has changed: the disk ${disk} holds only what differs from the old one`,
-    {
-      hint: `put the old image back (${then}), ${INSTEAD}${same}`,
-    },
-  );
+  throw new VmError("io", `the backing file ${base.path} of the disk ${disk} has changed`, {
+    hint: `put the old image back (${then}), ${ALTERNATIVE}${same}`,
+  });
 }
 
 /**
- * The same for a disk that may lie over none.
- * @throws 74 besides when it claims to continue in a file that we did not put there
+ * As `resolveBackingFile`, for a disk with or without a backing file.
+ * @throws 74 also if it refers to a file that is not recorded
  */
 export function requireOwnDisk(work: Workdir, disk: string): ReadImage | undefined {
   const linked = readOwnHeader(disk).refersTo === "backing file";
@@ -93,10 +85,8 @@ export function requireOwnDisk(work: Workdir, disk: string): ReadImage | undefin
   return base;
 }
 
-/** See {@link dropBrokenBitmaps}. @param disk a working disk that nobody has open */
-export function mendBitmaps(disk: string): void {
+/** See {@link dropBrokenBitmaps}. @param disk a working disk that no process has open */
+export function repairDiskBitmaps(disk: string): void {
   if (dropBrokenBitmaps(disk))
-    log.warn(
-      `what ${disk} noted of changes since the last snapshot is unreadable, and dropped: the next snapshot holds everything`,
-    );
+    log.warn(`removed an unreadable dirty bitmap from ${disk}: the next snapshot will be a full one`);
 }

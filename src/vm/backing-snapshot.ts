@@ -11,8 +11,8 @@ import { findSnapshot } from "../store/snapshots.ts";
 import type { Workdir } from "../store/workdir.ts";
 
 /**
- * @throws 74 where another snapshot has the name of the one that was restored, or it or one that it builds on is damaged as
- *   far as the quick look shows: the disk would be garbage
+ * @throws 74 if another snapshot has the name of the restored one, or if a quick check finds it or a parent damaged: both
+ *   corrupt the overlay
  */
 export function requireRecorded({ dir, mark: { onSnapshot } }: Workdir, name: string, disk: string): void {
   const hostdir = realPath(join(dir, WORK.hostLink))!;
@@ -22,18 +22,18 @@ export function requireRecorded({ dir, mark: { onSnapshot } }: Workdir, name: st
   if (damage === undefined) return;
   throw new VmError(
     "io",
-    `the snapshot ${name} below the disk ${disk} ${mismatch ?? `is damaged: ${damage}`}`,
-    { hint: RIGHT_ONE },
+    `the snapshot ${name}, backing file of the disk ${disk}, ${mismatch ?? `is damaged: ${damage}`}`,
+    { hint: HINT_RESTORE },
   );
 }
 
-const RIGHT_ONE = "restore another snapshot, or put the right one back";
+const HINT_RESTORE = "restore another snapshot, or put the original one back";
 
 /**
- * Compares the snapshots below working disks with their checksums, before what is in them is stored once more.
- * @throws 74 naming the first that is damaged
+ * Verifies the checksums of snapshots that are backing files of working disks, before their data is copied.
+ * @throws 74 naming the first damaged one
  */
-export async function requireIntactBelow(
+export async function requireIntactBackingFiles(
   hostdir: string,
   disks: readonly string[],
   low: boolean,
@@ -42,6 +42,6 @@ export async function requireIntactBelow(
   for (const name of new Set(names)) {
     if (name === undefined) continue;
     const chain = chainOf(hostdir, findSnapshot(hostdir, name));
-    await requireIntact(chain, { cannot: "cannot back up", hint: RIGHT_ONE, images: true, low });
+    await requireIntact(chain, { cannot: "cannot back up", hint: HINT_RESTORE, images: true, low });
   }
 }

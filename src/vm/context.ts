@@ -1,27 +1,27 @@
 import type { RawSettings, SettingName } from "../config/schema.ts";
 
-/** Shows how far a long copy is. */
+/** Progress display of a long copy. */
 export interface Meter {
   /** Bytes done so far. */
   update(doneBytes: number): void;
-  /** Ends the display, however the work went. */
+  /** Removes the display, also after a failure. */
   finish(): void;
 }
 
-/** The command line's part in the settings, checked. */
+/** Validated settings from the command line. */
 export interface Options {
-  /** Replace what files say. */
+  /** Replace those of files. */
   settings: RawSettings;
-  /** Are added to the lists of files. */
+  /** Appended to the lists of files. */
   additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
   hostdir: string | undefined;
-  /** `--image=` was among the options: a restart leaves out what was typed for the run before. */
+  /** `--image=` was given: `restart` drops the images of the previous run's options. */
   imagesCleared?: true;
-  /** The options that set or added to these. */
+  /** The options that set or extended these, as typed. */
   spelled?: Partial<Record<SettingName, string>>;
 }
 
-/** What every command works in: facts of the process, gathered once by `cli`, and changed by nobody. */
+/** Immutable facts about the process, collected once by `cli` for the commands. */
 export interface Context {
   readonly prog: string;
   readonly version: string;
@@ -32,31 +32,31 @@ export interface Context {
   readonly hostArch: string;
   /** `$TMPDIR`, else `/tmp`. */
   readonly tmpdir: string;
-  /** Where answers of qemu are kept; absent without a home. */
+  /** Cache, also of qemu's capabilities; absent without a home directory. */
   readonly cacheDirectory: string | undefined;
-  /** The home of VMs and rescue profiles, where it cannot be `~/PROG`. */
+  /** Directory of VMs and rescue profiles, if it cannot be `~/PROG`. */
   readonly profiles?: string | undefined;
   readonly libexec: string;
-  /** Data files that were installed with the program are there; it unpacks none. */
+  /** Installed data files were found; none are unpacked. */
   readonly libexecInstalled?: boolean;
-  /** A command may change them for the next of its batch (commands/define.ts): `create` keeps the lists in guest.env. */
+  /** A command may change them for later ones of its batch (commands/define.ts): `create` stores the lists in guest.env. */
   readonly options: Options;
-  /** HOSTDIR, found once: the directory we were started in may go (a restore from WORKDIR). Absent: it cannot be found. */
+  /** HOSTDIR, resolved once, as a restore may remove the current directory (WORKDIR). Absent: cannot be resolved. */
   readonly hostdir?: string;
-  /** Begins a display for a copy of `totalBytes`. */
+  /** Shows the progress of a copy of `totalBytes`. */
   meter(label: string, totalBytes: number): Meter;
-  /** Asks for a secret on the terminal, until `over`. Undefined: no answer, or no terminal. */
+  /** Asks for a secret on the terminal, until `over` aborts. Undefined: no answer, or no terminal. */
   readonly ask: ((prompt: string, over: AbortSignal) => Promise<string | undefined>) | undefined;
   /**
-   * Checks a command line of this program, all that can be told of its words; `cli` understands them.
-   * @throws 64 for one that would be refused
+   * Validates a command line of this program, without running it.
+   * @throws 64 for an invalid one
    */
   checkLine(words: readonly string[]): Promise<void>;
-  /** The manual page's source; `cli` has the tables that it is made from. */
+  /** Source of the manual page, generated from tables of `cli`. */
   manual(): Promise<string>;
   /**
-   * Prints a result on stdout. Text is made fit for a terminal (lib/text.ts, `printable`), bytes are printed as they are.
-   * @throws VmError 74 when stdout cannot take it
+   * Prints a result on stdout: text without control characters (lib/text.ts, `printable`), bytes unchanged.
+   * @throws VmError 74 if stdout cannot be written
    */
   print(result: string | Uint8Array): void;
 }

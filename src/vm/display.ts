@@ -18,7 +18,7 @@ import { readTls } from "./tls.ts";
 import { LOOPBACK, writeViewerFile } from "./viewer.ts";
 import { randomBytes } from "../lib/crypto.ts";
 
-/** The port that counts as not chosen: the next free one will do. */
+/** Default port; if it is taken, the next free one is used. */
 export const DEFAULT_PORT = 5900;
 
 const PROTOCOL = { spice: "SPICE", vnc: "VNC" } as const;
@@ -28,11 +28,11 @@ function portTaken(what: string, port: number, hint: string): VmError {
   return new VmError("busy", `${what} ${port} is taken${holder ? ` by ${holder}` : ""}`, { hint });
 }
 
-/** Did the user choose the display's port? 5900 in a file is only the default written down. */
+/** Did the user choose the display's port? 5900 in a file counts as the default. */
 export const portChosen = (vm: Vm): boolean =>
   vm.origins.PORT.kind === "option" || vm.settings.PORT !== DEFAULT_PORT;
 
-/** Settles the screen: its address, its password, and the file that opens a viewer. */
+/** Resolves the display: its address, its password, and the viewer's connection file. */
 export async function resolveDisplay(
   context: Context,
   vm: Vm,
@@ -43,8 +43,8 @@ export async function resolveDisplay(
   if (PORT === undefined || kind === "none" || (HOST === "" && !SPICE_SOCKET)) return { kind: "none" };
   if (!capabilities[kind]) throw protocolMissing(kind);
   if (!SPICE_TICKETING && !SPICE_SOCKET && !LOOPBACK.test(HOST))
-    throw new VmError("config", `SPICE_TICKETING=off is refused: HOST=${HOST} is no loopback address`, {
-      hint: "without a password anybody who reaches that address has the guest's screen and keyboard",
+    throw new VmError("config", `refusing SPICE_TICKETING=off: HOST=${HOST} is not a loopback address`, {
+      hint: "without a password every host that reaches that address can use the guest's screen and keyboard",
     });
   const display: SharedDisplay = {
     kind,
@@ -52,7 +52,7 @@ export async function resolveDisplay(
     passwordFile: SPICE_TICKETING ? join(work.dir, WORK.spicePassword) : undefined,
     tls: chooseTls(vm, kind),
   };
-  // qemu takes the file as it is: no newline.
+  // A newline would be part of the password.
   if (display.passwordFile) replaceFile(display.passwordFile, choosePassword(context, vm, kind));
   writeViewerFile(work, display, vm.settings.GUESTNAME);
   return display;
@@ -61,35 +61,35 @@ export async function resolveDisplay(
 function protocolMissing(kind: SharedDisplay["kind"]): VmError {
   const install =
     kind === "spice"
-      ? `${installHint(PACKAGES.spice)}\nor go without: DISPLAY_PROTOCOL=vnc, or -p '' for no display`
-      : "choose another way to show the screen: DISPLAY_PROTOCOL=spice, or -p '' for none";
-  return new VmError("unavailable", `this qemu has no ${PROTOCOL[kind]} to show the screen by`, {
+      ? `${installHint(PACKAGES.spice)}\nor use another display: DISPLAY_PROTOCOL=vnc, or -p '' for none`
+      : "use another display: DISPLAY_PROTOCOL=spice, or -p '' for none";
+  return new VmError("unavailable", `this qemu does not support ${PROTOCOL[kind]}`, {
     hint: install,
   });
 }
 
-/** Refuses a display's port that the user chose, and a forward has, too. @throws 75 */
+/** Refuses a chosen display port that is also forwarded. @throws 75 */
 export function refusePortTwice(vm: Vm): void {
   const { PORT: port, DISPLAY_PROTOCOL: kind, SPICE_SOCKET, USENETDEV, FORWARDS } = vm.settings;
   if (port === undefined || kind === "none" || SPICE_SOCKET || !portChosen(vm)) return;
   if (forwardedPorts(USENETDEV ? FORWARDS : []).includes(port))
     throw new VmError(
       "busy",
-      `the port ${port} is wanted twice: for ${PROTOCOL[kind]} and for a forward`,
+      `port ${port} is requested twice: for ${PROTOCOL[kind]} and for a forward`,
       ANOTHER,
     );
 }
 
 const ANOTHER = { hint: "choose another one: --port=PORT" };
 
-/** A port that is free; the next one where none was chosen. */
+/** The port if it is free; if the user did not choose it, the next free one. */
 function choosePort(vm: Vm, kind: SharedDisplay["kind"], port: number): DisplayAddress {
   const { HOST: host, USENETDEV, FORWARDS } = vm.settings;
   const name = PROTOCOL[kind];
   if (kind === "vnc" && port < VNC_FIRST_PORT)
     throw new VmError(
       vm.origins.PORT.kind === "option" ? "usage" : "config",
-      `VNC cannot listen on port ${port}: its ports begin at ${VNC_FIRST_PORT}`,
+      `VNC cannot listen on port ${port}: its ports start at ${VNC_FIRST_PORT}`,
       ANOTHER,
     );
   refusePortTwice(vm);
@@ -100,28 +100,28 @@ function choosePort(vm: Vm, kind: SharedDisplay["kind"], port: number): DisplayA
   return { host, port: next };
 }
 
-/** A socket in WORKDIR, which viewers must be able to name, too. */
+/** A socket in WORKDIR; viewers connect to it by its whole path, which is limited. */
 function chooseSocket(work: Workdir, kind: SharedDisplay["kind"]): DisplayAddress {
   const socket = join(work.dir, kind === "spice" ? WORK.spiceSocket : WORK.vncSocket);
   if (Buffer.byteLength(socket) <= MAX_SOCKET_PATH_BYTES) return { socket };
   throw new VmError("config", `SPICE_SOCKET: the path is too long for a socket: ${socket}`, {
-    hint: "keep the working files in a directory with a shorter path, or use a port: SPICE_SOCKET=",
+    hint: "move the working files to a directory with a shorter path, or use a port: SPICE_SOCKET=",
   });
 }
 
-/** Certificates for SPICE on a port; a socket of this host needs none. */
+/** Certificates for SPICE on a port; a Unix socket needs none. */
 function chooseTls({ settings, hostdir }: Vm, kind: SharedDisplay["kind"]): SharedDisplay["tls"] {
   const { SPICE_TLS_DIR, SPICE_SOCKET } = settings;
   if (SPICE_TLS_DIR === "" || SPICE_SOCKET) return undefined;
   if (kind === "spice") return readTls(resolve(hostdir, SPICE_TLS_DIR));
-  warnOnce("SPICE_TLS_DIR is for SPICE alone: VNC is not encrypted");
+  warnOnce("SPICE_TLS_DIR applies to SPICE only: VNC is not encrypted");
   return undefined;
 }
 
 /** VNC's password is a DES key (RFC 6143, 7.2.2). */
 const VNC_PASSWORD_BYTES = 8;
 
-/** The user's own, from a file or the environment, else a new one. */
+/** The user's password, from a file or the environment, else a random one. */
 function choosePassword(context: Context, vm: Vm, kind: SharedDisplay["kind"]): string {
   const given = context.env.SPICE_PASSWORD ?? "";
   const parsed = parseSetting("SPICE_PASSWORD", given);
@@ -132,20 +132,18 @@ function choosePassword(context: Context, vm: Vm, kind: SharedDisplay["kind"]): 
   const own = vm.settings.SPICE_PASSWORD || given;
   if (kind === "spice") return own || randomBytes(12).toString("base64url");
   if (Buffer.byteLength(own) > VNC_PASSWORD_BYTES)
-    warnOnce(
-      `of a password VNC takes the first ${VNC_PASSWORD_BYTES} characters only: the rest protects nothing`,
-    );
+    warnOnce(`VNC uses only the first ${VNC_PASSWORD_BYTES} characters of a password`);
   return own || randomBytes(6).toString("base64url");
 }
 
-/** TCP ports of the host that lead to the guest. */
+/** TCP ports of the host that are forwarded to the guest. */
 const forwardedPorts = (forwards: readonly string[]): number[] =>
   forwards.flatMap((option) => {
     const rule = parseHostForward(option.replace(/^hostfwd=/, ""));
     return rule?.protocol === "tcp" ? [rule.hostPort] : [];
   });
 
-/** Refuses when a port that is to be forwarded is taken: qemu's own message does not say by whom. */
+/** Refuses a forwarded port that is taken, naming the process, which qemu's own message does not. */
 export async function requireFreeForwards(forwards: readonly string[]): Promise<void> {
   for (const option of forwards) {
     const rule = option.startsWith("hostfwd=")
@@ -160,11 +158,11 @@ export async function requireFreeForwards(forwards: readonly string[]): Promise<
   }
 }
 
-/** A forward of a free port of the loopback to the guest's SSH. */
+/** A forward from a free loopback port to the guest's SSH. */
 export function freeSshForward(vm: Vm): string {
   const port = nextFreePort("127.0.0.1", FIRST_SSH_PORT, forwardedPorts(vm.settings.FORWARDS));
   if (port === undefined)
-    throw portTaken("every port for SSH", FIRST_SSH_PORT, "name one: --forward=tcp:127.0.0.1:PORT-:22");
+    throw portTaken("every port for SSH", FIRST_SSH_PORT, "choose one: --forward=tcp:127.0.0.1:PORT-:22");
   return `hostfwd=tcp:127.0.0.1:${port}-:22`;
 }
 

@@ -8,46 +8,46 @@ import { WORK } from "../store/layout.ts";
 import type { RunEnd, RunRecord } from "../store/mark-types.ts";
 import { bootTime } from "../store/workdir.ts";
 
-/** What became of a run. */
+/** How a run ended. */
 export interface Ended {
   end: RunEnd;
   at: Date;
-  /** For people: `the guest powered itself off`. */
+  /** `the guest shut down` */
   how: string;
-  /** No record of the run tells it: qemu is gone without a word. */
+  /** Not recorded: qemu is gone without an event or message. */
   guessed?: true;
 }
 
-/** What qemu's reasons mean (qapi/run-state.json, ShutdownCause). */
+/** By qemu's reason (qapi/run-state.json, ShutdownCause). */
 const ENDS: Readonly<Record<string, readonly [RunEnd, string]>> = {
-  "guest-shutdown": ["powered-off", "the guest powered itself off"],
-  "guest-reset": ["reset", "the guest restarted, which ended the run"],
-  "guest-panic": ["crashed", "the guest's kernel has panicked"],
-  "host-qmp-quit": ["stopped", "qemu was ended by a command"],
-  "host-signal": ["killed", "qemu was ended by a signal"],
-  "host-ui": ["killed", "qemu was ended from its window"],
+  "guest-shutdown": ["powered-off", "the guest shut down"],
+  "guest-reset": ["reset", "the guest rebooted, which ended the run"],
+  "guest-panic": ["crashed", "the guest's kernel panicked"],
+  "host-qmp-quit": ["stopped", "qemu was terminated by a command"],
+  "host-signal": ["killed", "qemu was terminated by a signal"],
+  "host-ui": ["killed", "qemu was closed from its window"],
 };
 
-/** What a reason of qemu's is for us. */
+/** Classifies and describes a reason of qemu's. */
 export const describeReason = (reason: string): readonly [RunEnd, string] =>
-  (Object.hasOwn(ENDS, reason) ? ENDS[reason] : undefined) ?? ["killed", `qemu ended because of ${reason}`];
+  (Object.hasOwn(ENDS, reason) ? ENDS[reason] : undefined) ?? ["killed", `qemu exited: ${reason}`];
 
-/** How a run ended of which only the end is on record. */
+/** For runs of which only the end is recorded. */
 const HOW: Readonly<Record<RunEnd, string>> = {
   "powered-off": ENDS["guest-shutdown"]![1],
   reset: ENDS["guest-reset"]![1],
   stopped: ENDS["host-qmp-quit"]![1],
   killed: "qemu was killed",
   crashed: "qemu or the guest's kernel crashed",
-  unknown: "how it ended is not known",
+  unknown: "the exit reason is unknown",
 };
 
 export const describeEnd = (end: RunEnd): string => HOW[end];
 
-/** Did the guest end the run in order, so that its disks are consistent? */
-export const isInOrder = (end: RunEnd | undefined): boolean => end === "powered-off" || end === "reset";
+/** Did the guest end the run itself, so that its disks are consistent? */
+export const endedByGuest = (end: RunEnd | undefined): boolean => end === "powered-off" || end === "reset";
 
-/** A record that cannot be read must not keep the VM from being restored or destroyed. */
+/** A damaged record must not prevent a restore or destroy. */
 function readOr<T>(read: () => T, otherwise: T): T {
   try {
     return read();
@@ -56,7 +56,7 @@ function readOr<T>(read: () => T, otherwise: T): T {
   }
 }
 
-/** Nobody waited for this qemu: what is left of it tells how it ended. */
+/** Infers how a run without a waiting process ended, from its log of events and qemu's log. */
 export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ended {
   const shutdown = readOr(() => readEvents(workdir), []).findLast((event) => readShutdown(event));
   if (shutdown) {
@@ -66,7 +66,7 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
   const lastSign = lstatOf(join(workdir, WORK.eventsOut))?.mtime ?? new Date(run.started);
   const booted = bootTime();
   if (booted && booted > new Date(run.started))
-    return { end: "killed", how: "this machine was restarted", at: booted };
+    return { end: "killed", how: "the host was restarted", at: booted };
   const words = readOr(() => readLastLines(join(workdir, WORK.qemuLog)), "")
     .split("\n")
     .filter((line) => !isQemuWarning(line))

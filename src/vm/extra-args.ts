@@ -9,14 +9,14 @@ import { defaultsName } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./find.ts";
 
-/** A file of further arguments for qemu, `PROG.defaults`. */
+/** A file of additional arguments for qemu, `PROG.defaults`. */
 export interface ArgumentsFile {
   file: string;
-  /** It lies in HOSTDIR or WORKDIR, and came with the VM. */
+  /** It is in HOSTDIR or WORKDIR. */
   ofVm: boolean;
 }
 
-/** The file that counts, undefined where there is none: the first that exists. [compat] */
+/** The first file that exists. [compat] */
 export function findExtraArgs(context: Context, { hostdir, work }: Vm): ArgumentsFile | undefined {
   const own = [...(work.state === "present" ? [work.dir] : []), hostdir];
   return [...own, join(context.home, ".config"), "/etc"]
@@ -29,7 +29,7 @@ export function findExtraArgs(context: Context, { hostdir, work }: Vm): Argument
 
 /**
  * The arguments of `PROG.defaults`.
- * @throws 78 for a foreign file, whose words could have qemu start any program, and for one that is not understood
+ * @throws 78 for a foreign file, whose arguments could make qemu start any program, and for one that cannot be parsed
  */
 export function readExtraArgs(context: Context, vm: Vm): string[] {
   const found = findExtraArgs(context, vm);
@@ -38,9 +38,9 @@ export function readExtraArgs(context: Context, vm: Vm): string[] {
   return parseExtraArgs(context, vm, found);
 }
 
-/** The same as data, whoever wrote them. */
+/** The same for display, without a check of the owner. */
 export function parseExtraArgs(context: Context, vm: Vm, { file, ofVm }: ArgumentsFile): string[] {
-  // The user's own settings may be links (dotfiles); a VM's directory holds no more than it shows.
+  // The user's own file may be a symlink (dotfiles); one in a VM's directory may not.
   const text = readSmall(ofVm ? file : (realPath(file) ?? file)) ?? "";
   const known: Record<string, string> = {
     PROG: context.prog,
@@ -51,16 +51,16 @@ export function parseExtraArgs(context: Context, vm: Vm, { file, ofVm }: Argumen
   const result = readArguments(text, lookupIn(vm.raw, known, context.env));
   if (result.kind === "values") return result.words;
   throw new VmError("config", `${file}:${result.line}: ${result.message}`, {
-    hint: "arguments for qemu, one or more a line; quotes and $NAME are understood, nothing is executed",
+    hint: "write one or more arguments for qemu per line; quotes and $NAME are expanded, nothing is executed",
   });
 }
 
 function refuseForeignArgs({ file, ofVm }: ArgumentsFile): void {
-  // A link in the VM's directory, or one that leads nowhere, is refused when it is read.
+  // A symlink in the VM's directory, or a dangling one, is refused when it is read.
   if (lstatOf(file)?.isSymbolicLink() && (ofVm || realPath(file) === undefined)) return;
   const reason = distrust(file);
   if (reason === undefined) return;
-  throw new VmError("config", `${file} is not obeyed: ${reason}`, {
-    hint: `read it; then, to have it obeyed: chown ${findUserName(callerUid())} ${shellQuote(file)}; chmod go-w ${shellQuote(file)} ${shellQuote(dirname(file))}`,
+  throw new VmError("config", `refusing to use ${file}: ${reason}`, {
+    hint: `inspect it, then make it yours: chown ${findUserName(callerUid())} ${shellQuote(file)}; chmod go-w ${shellQuote(file)} ${shellQuote(dirname(file))}`,
   });
 }

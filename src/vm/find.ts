@@ -18,22 +18,22 @@ import {
 import type { Context } from "./context.ts";
 import { foreignDirectory } from "./ownership.ts";
 
-/** A VM as one command finds it. */
+/** A VM, opened for one command. */
 export interface Vm extends Loaded {
   hostdir: string;
   work: Work;
 }
 
-/** Finds the VM that the command line means, and reads its settings. */
+/** Opens the VM of the command line, and reads its settings. */
 export async function openVm(context: Context, mayUseBash = true): Promise<Vm> {
   return readVm(context, findHostdir(context), mayUseBash);
 }
 
-/** HOSTDIR, as the command line and the current directory say. */
+/** HOSTDIR, from the command line or the current directory. */
 export const findHostdir = ({ hostdir, cwd, options }: Context): string =>
   hostdir ?? resolveHostdir(resolve(cwd, options.hostdir ?? "."));
 
-/** The context with HOSTDIR found; as it is where that cannot be: commands that need it say why. */
+/** The context with HOSTDIR; unchanged if it cannot be resolved, which commands that need it report. */
 export function withHostdir(context: Context): Context {
   try {
     return { ...context, hostdir: findHostdir(context) };
@@ -44,8 +44,8 @@ export function withHostdir(context: Context): Context {
 
 /**
  * Reads the settings of the VM in a directory.
- * @param lenient defaults for settings that cannot be read, with a warning
- * @param work the working files, where they have been resolved
+ * @param lenient use defaults for unreadable settings, with a warning
+ * @param work the working files, if already resolved
  */
 export async function readVm(
   context: Context,
@@ -58,8 +58,8 @@ export async function readVm(
   const { PROFILES, LIBEXEC } = loaded.settings;
   for (const [name, path] of Object.entries({ PROFILES, LIBEXEC }))
     if (realPath(path) === hostdir)
-      throw new VmError("usage", `${hostdir} is ${name}, which cannot be a VM's own directory`, {
-        hint: `make a directory for the VM: mkdir -m 700 ${join(PROFILES, "NAME")} && cd $_`,
+      throw new VmError("usage", `${hostdir} is ${name}, which cannot be a VM's directory`, {
+        hint: `create a directory for the VM: mkdir -m 700 ${join(PROFILES, "NAME")} && cd $_`,
       });
   return { ...loaded, hostdir, work };
 }
@@ -70,13 +70,13 @@ async function loadLeniently(sources: Sources): Promise<Loaded> {
   return loaded;
 }
 
-/** Settings of no VM in particular: the host's and the user's. */
+/** The host's and the user's settings, without a VM. */
 export const openUser = (context: Context): Promise<Loaded> =>
   loadSettings({ ...sourcesOf(context, context.cwd, { state: "none" }, false), guestEnv: undefined });
 
 /**
- * The VM; where it is foreign, the caller's own settings alone. For what is written outside of a VM's directory: its
- * owner must not choose where.
+ * The VM; if it is foreign, only the caller's own settings. For files outside of the VM's directory: a foreign owner must
+ * not choose their paths.
  */
 export async function openOwnVm(context: Context): Promise<Vm> {
   const hostdir = findHostdir(context);
@@ -84,7 +84,7 @@ export async function openOwnVm(context: Context): Promise<Vm> {
   return { ...(await openUser(context)), hostdir, work: { state: "none" } };
 }
 
-/** Where the settings of a VM come from. */
+/** The sources of a VM's settings. */
 export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseBash = true): Sources => ({
   prog: context.prog,
   home: context.home,
@@ -104,7 +104,7 @@ export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseB
   mayUseBash,
 });
 
-/** Working files, or an error that says what to do. */
+/** The working files. @throws 66 or 74 with a hint if there are none */
 export function requireWork(vm: Vm, command: string): Workdir {
   if (vm.work.state === "present") return vm.work;
   requireVm(vm.hostdir);

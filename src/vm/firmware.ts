@@ -12,8 +12,7 @@ import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
 
 /**
- * The firmware of a VM's UEFI boot, with its variables. A VM that was made for BIOS gets variables of its own the first
- * time.
+ * The firmware of a VM's UEFI boot, with its variables. Creates the variables for a VM that booted by BIOS before.
  * @throws as `findFirmwareFor`
  */
 export function resolveFirmware(vm: Vm, work: Workdir): Firmware {
@@ -27,14 +26,14 @@ export function resolveFirmware(vm: Vm, work: Workdir): Firmware {
   const { format, bytes } = readVariables(path);
   if (OVMF_CODE !== "" && files.code.path !== OVMF_CODE)
     warnOnce(
-      `OVMF_CODE=${OVMF_CODE} is for variables of another size, this VM has ${bytes} bytes: booting by ${files.code.path}`,
+      `ignoring OVMF_CODE=${OVMF_CODE}: it does not fit this VM's variables of ${bytes} bytes; using ${files.code.path}`,
     );
   return { code: files.code, vars: { path, format } };
 }
 
 /**
- * The firmware that a VM's variables belong to: by their size, where there are some.
- * @throws 69 where none fits, 74 for variables that are damaged
+ * Finds the firmware for a VM, by the size of its variables if it has some.
+ * @throws 69 if none fits, 74 for damaged variables
  */
 export function findFirmwareFor({ settings }: Vm, work: Workdir): FirmwareFiles {
   const { OVMF_CODE, OVMF_VARS, QEMUARCH } = settings;
@@ -44,7 +43,7 @@ export function findFirmwareFor({ settings }: Vm, work: Workdir): FirmwareFiles 
   const damage = findVariablesDamage(path);
   if (damage !== undefined)
     throw new VmError("io", `cannot use the UEFI variables ${path}: ${damage}`, {
-      hint: `restore a snapshot; or ${beginAnew(path)}`,
+      hint: `restore a snapshot; or ${hintNewVariables(path)}`,
     });
   try {
     return findFirmware(QEMUARCH, own, readVariables(path).bytes);
@@ -52,10 +51,10 @@ export function findFirmwareFor({ settings }: Vm, work: Workdir): FirmwareFiles 
     if (!(error instanceof NoFittingFirmware)) throw error;
     throw new VmError("unavailable", `cannot boot with the UEFI variables ${path}: ${error.message}`, {
       cause: error,
-      hint: `${error.hint}; or ${beginAnew(path)}`,
+      hint: `${error.hint}; or ${hintNewVariables(path)}`,
     });
   }
 }
 
-const beginAnew = (path: string): string =>
-  `begin with new variables, without boot entries: mv ${shellQuote(path)} ${shellQuote(`${path}.old`)}`;
+const hintNewVariables = (path: string): string =>
+  `start with new variables, without boot entries: mv ${shellQuote(path)} ${shellQuote(`${path}.old`)}`;

@@ -5,44 +5,44 @@ import type { QmpEvent } from "../qmp/events.ts";
 import { readEvents } from "../store/events.ts";
 import { freeBytes } from "../store/files.ts";
 
-/** A guest that was paused for want of room is resumed when this much is free again. */
-const ROOM_TO_RESUME = 64 << 20;
-/** Free room has no event to wait for. */
-const LOOK_MS = 2000;
+/** A guest that was paused for lack of space is resumed when this much is free. */
+const RESUME_BYTES = 64 << 20;
+/** There is no event for free space. */
+const POLL_MS = 2000;
 
 /** An error inside a running machine. */
 export interface GuestError {
-  kind: "panic" | "disk" | "paused" | "no-room";
-  /** For people: `a disk of the guest fails: …`. */
+  kind: "panic" | "disk" | "paused" | "no-space";
+  /** `I/O error on a disk of the guest: …` */
   text: string;
 }
 
 /** @param directory where the disks are */
 function parseGuestError({ event, data }: QmpEvent, directory: string): GuestError | undefined {
-  if (event === "GUEST_PANICKED") return { kind: "panic", text: "the guest's kernel has panicked" };
+  if (event === "GUEST_PANICKED") return { kind: "panic", text: "the guest's kernel panicked" };
   // qapi/block-core.json, BLOCK_IO_ERROR
   if (event !== "BLOCK_IO_ERROR" || data.action === "ignore") return undefined;
   const where = `${String(data["node-name"])}, ${String(data.operation)}`;
   if (data.action !== "stop")
     return {
       kind: "disk",
-      text: `a disk of the guest fails: ${String(data.reason)} (${where}); the guest was told`,
+      text: `I/O error on a disk of the guest: ${String(data.reason)} (${where}); reported to the guest`,
     };
   return data.nospace === true
-    ? { kind: "no-room", text: `the guest is paused: no room left for its disks in ${directory} (${where})` }
-    : { kind: "paused", text: `the guest is paused: ${String(data.reason)} (${where})` };
+    ? { kind: "no-space", text: `guest paused: no space left for its disks in ${directory} (${where})` }
+    : { kind: "paused", text: `guest paused: ${String(data.reason)} (${where})` };
 }
 
 /**
- * What has gone wrong in a run so far, each kind once, by its log of events: for guests that no command waits for.
- * A pause counts until the guest is resumed.
+ * Errors of a run so far, the last of each kind, from its log of events: for detached guests. A pause counts until the
+ * guest is resumed.
  */
 export function findGuestErrors(workdir: string, events: QmpEvent[] = readEvents(workdir)): GuestError[] {
   const found = new Map<GuestError["kind"], GuestError>();
   for (const event of events) {
     if (event.event === "RESUME") {
       found.delete("paused");
-      found.delete("no-room");
+      found.delete("no-space");
     }
     const error = parseGuestError(event, workdir);
     if (error) found.set(error.kind, error);
@@ -50,16 +50,16 @@ export function findGuestErrors(workdir: string, events: QmpEvent[] = readEvents
   return [...found.values()];
 }
 
-/** Is there as much room as a guest needs that was paused for want of it? */
-export const hasRoomToResume = (directory: string): boolean => freeBytes(directory) >= ROOM_TO_RESUME;
+/** Is there enough space to resume a guest that was paused for lack of it? */
+export const hasSpaceToResume = (directory: string): boolean => freeBytes(directory) >= RESUME_BYTES;
 
-/** When a guest that is paused for want of room can be resumed: `64 MiB are free in DIR`. */
-export const describeRoom = (directory: string): string =>
-  `${formatSize(ROOM_TO_RESUME)} are free in ${directory}`;
+/** `64 MiB are free in DIR` */
+export const describeResumeCondition = (directory: string): string =>
+  `${formatSize(RESUME_BYTES)} are free in ${directory}`;
 
 /**
- * Tells what goes wrong inside a running machine. When the room for its disks runs out, qemu pauses the guest: it is
- * resumed when there is room.
+ * Reports errors inside a running machine. qemu pauses the guest when the space for its disks runs out; this resumes it
+ * when there is space.
  */
 export class GuestErrorMonitor implements Disposable {
   #timer: ReturnType<typeof setInterval> | undefined;
@@ -70,18 +70,18 @@ export class GuestErrorMonitor implements Disposable {
   onEvent(event: QmpEvent): void {
     const error = parseGuestError(event, this.directory);
     if (!error) return;
-    if (error.kind !== "no-room")
-      log.warn(error.kind === "paused" ? `${error.text}; Ctrl-C twice ends it` : error.text);
-    if (error.kind !== "no-room" || this.#timer) return;
+    if (error.kind !== "no-space")
+      log.warn(error.kind === "paused" ? `${error.text}; Ctrl-C twice kills it` : error.text);
+    if (error.kind !== "no-space" || this.#timer) return;
     log.warn(error.text);
-    log.info(`  it is resumed as soon as ${describeRoom(this.directory)}`);
-    this.#timer = setInterval(() => this.#resume(), LOOK_MS);
+    log.info(`  it will be resumed as soon as ${describeResumeCondition(this.directory)}`);
+    this.#timer = setInterval(() => this.#resume(), POLL_MS);
   }
 
   #resume(): void {
-    if (!hasRoomToResume(this.directory)) return;
+    if (!hasSpaceToResume(this.directory)) return;
     this[Symbol.dispose]();
-    log.info("there is room again: guest resumed");
+    log.info("space is available: guest resumed");
     this.qmp?.execute("cont").catch(() => {});
   }
 

@@ -12,7 +12,7 @@ import { notePlace, findRecordedPlace } from "../store/places.ts";
 import { findGuestEnv, resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 
-/** What is needed of a VM that was opened. */
+/** The part of an opened VM that this module needs. */
 interface Opened extends Loaded {
   hostdir: string;
   work: Work;
@@ -20,15 +20,15 @@ interface Opened extends Loaded {
 
 type KnownIdentity = Identity & { uuid: string };
 
-/** The identity that an opened VM's settings hold. */
+/** The identity from an opened VM's settings. */
 export const identityOf = ({ settings }: Loaded): Identity => ({
   uuid: settings.UUID || undefined,
   former: settings.UUID_FORMER,
 });
 
 /**
- * The identity of the VM in a directory, from guest.env alone: the one in force, else HOSTDIR's. Where neither can be
- * read: none. Never throws.
+ * The identity of the VM in a directory, from its guest.env: the active one, else HOSTDIR's. None if neither can be read.
+ * Never throws.
  */
 export function readIdentity(hostdir: string): Identity {
   const work = readIfPossible(() => resolveWork(hostdir)) ?? { state: "none" };
@@ -38,7 +38,7 @@ export function readIdentity(hostdir: string): Identity {
   return found.find(({ uuid }) => uuid !== undefined) ?? NO_IDENTITY;
 }
 
-/** The UUID of the other VM that a snapshot's manifest names; undefined for one of this VM's own. */
+/** The UUID in a snapshot's manifest if it is another VM's, else undefined. */
 export function foreignUuid({ uuid, former }: Identity, vm: string | undefined): string | undefined {
   const own = uuid === undefined ? [] : [uuid, ...former];
   return isForeign(own, vm) ? vm : undefined;
@@ -54,7 +54,7 @@ function identityIn(path: string): { text: string; identity: Identity } | undefi
   });
 }
 
-/** Undefined where a file or a link cannot be read: whoever needs it says why. */
+/** Undefined if a file or symlink cannot be read: commands that need it report why. */
 function readIfPossible<T>(read: () => T): T | undefined {
   try {
     return read();
@@ -64,19 +64,19 @@ function readIfPossible<T>(read: () => T): T | undefined {
   }
 }
 
-/** guest.env of HOSTDIR first: the one in force, which decides whether anything is left to do, is written last. */
+/** HOSTDIR's guest.env first. The active one is written last, as it shows whether all is done. */
 function guestEnvsOf({ hostdir, work }: Pick<Opened, "hostdir" | "work">): string[] {
   const places = work.state === "present" && !work.inplace ? [hostdir, work.dir] : [hostdir];
   return places.map((place) => join(place, HOST.guestEnv));
 }
 
 /**
- * Gives an older VM its UUID, and notices where a copy of a VM is changed beside the original. Called under the VM's
- * lock. Where guest.env cannot be written, the VM stays without.
+ * Gives a VM of an older version a UUID, and warns if another directory has the same one. Called under the VM's lock. If
+ * guest.env cannot be written, the VM has no UUID.
  * @param warns false for the command that renews the UUID
- * @returns the VM as its settings are now
+ * @returns the VM with its present settings
  */
-export function settleIdentity<T extends Opened>(context: Context, vm: T, warns = true): T {
+export function ensureIdentity<T extends Opened>(context: Context, vm: T, warns = true): T {
   const { hostdir, work } = vm;
   if (findGuestEnv(hostdir, work) === undefined) return vm;
   const before = identityOf(vm);
@@ -86,12 +86,12 @@ export function settleIdentity<T extends Opened>(context: Context, vm: T, warns 
   const other = findOther(context, hostdir, identity.uuid);
   if (other !== undefined && warns)
     warnOnce(
-      `${hostdir} and ${other} hold the same VM (UUID ${identity.uuid}): one is a copy; in the copy: ${context.prog} identity --new`,
+      `${hostdir} and ${other} contain the same VM (UUID ${identity.uuid}): one is a copy; in the copy, run: ${context.prog} identity --new`,
     );
   return before.uuid === undefined ? withSettings(vm, identity) : vm;
 }
 
-/** @returns undefined where guest.env is none that can be read, or cannot be written */
+/** @returns undefined if guest.env cannot be read or written */
 function makeIdentity(vm: Opened): KnownIdentity | undefined {
   const known = guestEnvsOf(vm).map(identityIn);
   const inForce = known.at(-1) ?? (lstatOf(guestEnvsOf(vm).at(-1)!) ? undefined : known[0]);
@@ -101,7 +101,7 @@ function makeIdentity(vm: Opened): KnownIdentity | undefined {
   return readIfPossible(() => writeIdentity(vm, identity)) ? identity : undefined;
 }
 
-/** HOSTDIR's guest.env comes into force when the working files go. */
+/** HOSTDIR's guest.env is used when the working files are removed. */
 function copyToHost(hostdir: string, identity: KnownIdentity): void {
   const path = join(hostdir, HOST.guestEnv);
   const text = readIfPossible(() => readSmall(path));
@@ -109,7 +109,7 @@ function copyToHost(hostdir: string, identity: KnownIdentity): void {
   readIfPossible(() => putIdentity(path, identity));
 }
 
-/** @returns whether the file holds it now @throws a system error */
+/** @returns whether the file contains it now @throws a system error */
 function putIdentity(path: string, identity: KnownIdentity): boolean {
   const found = identityIn(path);
   const text = found && withIdentity(found.text, identity);
@@ -119,8 +119,8 @@ function putIdentity(path: string, identity: KnownIdentity): boolean {
 }
 
 /**
- * Writes the identity to HOSTDIR's and WORKDIR's guest.env, where these exist.
- * @returns whether the one in force holds it now @throws a system error
+ * Writes the identity to the existing guest.env of HOSTDIR and WORKDIR.
+ * @returns whether the active one contains it now @throws a system error
  */
 export function writeIdentity(vm: Pick<Opened, "hostdir" | "work">, identity: KnownIdentity): boolean {
   let done = false;
@@ -134,36 +134,36 @@ function withSettings<T extends Opened>(vm: T, { uuid, former }: KnownIdentity):
     ...vm,
     settings: { ...vm.settings, UUID: uuid, UUID_FORMER: [...former] },
     raw: { ...vm.raw, UUID: uuid, UUID_FORMER: [...former] },
-    // The line is of use in messages about bad values only.
+    // The line is only used in messages about invalid values.
     origins: { ...vm.origins, UUID: { kind: "file", file, line: 1 } },
   };
 }
 
 /**
- * Another directory that holds a VM of this UUID, where one was noted before. One that was moved here is noted anew.
+ * Finds another directory with a VM of this UUID, if one is recorded. Records this one otherwise, as after a move.
  * @returns its HOSTDIR, or undefined
  */
 function findOther({ cacheDirectory }: Context, hostdir: string, uuid: string): string | undefined {
-  const noted = findRecordedPlace(cacheDirectory, uuid);
-  if (noted === hostdir) return undefined;
-  if (noted !== undefined && !isSameDirectory(noted, hostdir) && readIdentity(noted).uuid === uuid)
-    return noted;
+  const recorded = findRecordedPlace(cacheDirectory, uuid);
+  if (recorded === hostdir) return undefined;
+  if (recorded !== undefined && !isSameDirectory(recorded, hostdir) && readIdentity(recorded).uuid === uuid)
+    return recorded;
   notePlace(cacheDirectory, uuid, hostdir);
   return undefined;
 }
 
-/** One directory by two names: a bind mount. */
+/** The same directory by another name, as with a bind mount. */
 function isSameDirectory(a: string, b: string): boolean {
   const [one, other] = [readIfPossible(() => lstatOf(a)), readIfPossible(() => lstatOf(b))];
   return one !== undefined && one.ino === other?.ino && one.dev === other.dev;
 }
 
 /**
- * What is kept by UUID outside must not be mixed with that of a copy.
+ * Refuses commands on external data that is identified by UUID, as a copy of the VM has the same one.
  * @param command what is refused, for the error message
- * @throws 78 in a directory whose UUID another one has
+ * @throws 78 if another directory has the same UUID
  */
-export function requireSole(
+export function requireUniqueUuid(
   context: Context,
   hostdir: string,
   uuid: string | undefined,
@@ -171,22 +171,26 @@ export function requireSole(
 ): void {
   const other = uuid === undefined ? undefined : findOther(context, hostdir, uuid);
   if (other === undefined) return;
-  throw new VmError("config", `cannot ${command}: ${hostdir} and ${other} hold the same VM (UUID ${uuid})`, {
-    hint: `one is a copy; give it a UUID of its own there: ${context.prog} identity --new`,
-  });
+  throw new VmError(
+    "config",
+    `cannot ${command}: ${hostdir} and ${other} contain the same VM (UUID ${uuid})`,
+    {
+      hint: `one is a copy; give it a new UUID, in its directory: ${context.prog} identity --new`,
+    },
+  );
 }
 
 /**
- * Puts an identity into the guest.env of a directory that is to become the working files: the VM's own, else the
- * snapshot's, else a new one. A guest.env that cannot be read stays as it is.
+ * Writes the identity into the guest.env of staged working files: the VM's own, else the snapshot's, else a new one. An
+ * unreadable guest.env is left as it is.
  * @param own of the VM before
- * @param noted the UUID that the snapshot was made under, where that is known
+ * @param recorded the UUID in the snapshot's manifest
  */
-export function carryIdentity(dir: string, own: Identity, noted: string | undefined): void {
+export function carryIdentity(dir: string, own: Identity, recorded: string | undefined): void {
   const path = join(dir, HOST.guestEnv);
   const found = identityIn(path);
   if (!found) return;
-  const uuid = own.uuid ?? noted ?? found.identity.uuid ?? newUuid();
+  const uuid = own.uuid ?? recorded ?? found.identity.uuid ?? newUuid();
   const former = own.uuid === undefined && uuid === found.identity.uuid ? found.identity.former : own.former;
   putIdentity(path, { uuid, former });
 }

@@ -1,6 +1,6 @@
 /**
- * Images that are given without a format keep the one that was found at their first use: a guest may write another
- * format's header into a raw image, and the next run must not follow what that says.
+ * Images given without a format keep the one detected at first use: a guest can write another format's header into a raw
+ * image, and the next run must not trust that header.
  */
 import { existsSync, statSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
@@ -21,54 +21,48 @@ import type { Workdir } from "../store/workdir.ts";
 const NAME = "IMAGE_FORMATS";
 
 /**
- * The format in which an image that is none of the VM's own disks is opened.
+ * The format for opening an image that is not one of the VM's own disks.
  * @param path absolute
- * @throws 78 where it is not known and the image may refer to other files, or is not what it was
+ * @throws 78 if none is recorded and the image may refer to other files, or if the recorded one does not match
  */
 export function chooseFormat({ settings }: Vm, image: ImageRequest, path: string): ImageFormat {
   if (image.format) return image.format;
   const known = settings.IMAGE_FORMATS.find((item) => item.path === path)?.format;
-  // What is in it later is the guest's affair.
+  // Only at first use: later the guest may write anything into it.
   if (known === undefined) refuseUnlikely(image, path);
   const { format, refersTo } = readImageHeader(path);
-  const other = `if it was replaced, take it out of ${NAME} in ${HOST.guestEnv}`;
+  const other = `if it was replaced, remove it from ${NAME} in ${HOST.guestEnv}`;
   if (known === "raw") {
     if (format !== "raw")
-      warnOnce(
-        `the image ${path} begins like a ${format} image; it is used as raw, as at its first use; ${other}`,
-      );
+      warnOnce(`the image ${path} has a ${format} header, but is used as raw, as at first use; ${other}`);
     return known;
   }
   if (known !== undefined && known !== format)
-    throw new VmError("config", `the image ${path} was ${known} at its first use, and is ${format} now`, {
-      hint: `${other}, or say its format: --image=${image.bus}=${format}=${path}`,
+    throw new VmError("config", `the image ${path} was ${known} at first use, and is ${format} now`, {
+      hint: `${other}, or give its format: --image=${image.bus}=${format}=${path}`,
     });
-  // Only of these two is it known here that they stand alone.
+  // Only these two are known to be standalone.
   if (format === "raw" || (format === "qcow2" && !refersTo)) return format;
-  throw new VmError(
-    "config",
-    `the image ${path} begins like a ${format} image that may refer to other files`,
-    {
-      hint: `a guest can write such a header into a raw image: ${shellQuote(`--image=${image.bus}=raw=${path}`)}; only if you made it so: ${shellQuote(`--image=${image.bus}=${format}=${path}`)}`,
-    },
-  );
+  throw new VmError("config", `the image ${path} has a ${format} header, which may refer to other files`, {
+    hint: `a guest can write such a header into a raw image; if it is raw: ${shellQuote(`--image=${image.bus}=raw=${path}`)}; only if you created it with that format: ${shellQuote(`--image=${image.bus}=${format}=${path}`)}`,
+  });
 }
 
 /**
- * An archive, say, is hardly meant as a disk; some pass files to a guest in this way, and say so.
- * @throws 74 with how to say it
+ * Refuses archives and the like, unless given as raw: a way to pass a file to a guest.
+ * @throws 74 with that hint
  */
 function refuseUnlikely({ bus }: Pick<ImageRequest, "bus">, path: string): void {
   try {
     refuseNonImage(path, "cannot use the image");
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
-    const hint = `${error.hint}\nif the guest is to have the file as it is: ${shellQuote(`--image=${bus}=raw=${path}`)}, or ${bus}=raw=… in IMAGES of ${HOST.guestEnv}`;
+    const hint = `${error.hint}\nto give the guest the file itself as a disk: ${shellQuote(`--image=${bus}=raw=${path}`)}, or ${bus}=raw=… in IMAGES of ${HOST.guestEnv}`;
     throw new VmError(error.code, error.message, { cause: error, hint });
   }
 }
 
-/** Keeps the formats of images that were given without one. @param disks one for each entry of IMAGES */
+/** Records the formats of images given without one. @param disks one for each entry of IMAGES */
 export function keepFormats({ hostdir, settings }: Vm, work: Workdir, disks: readonly Disk[]): void {
   const found = settings.IMAGES.flatMap(({ format }, index) => {
     const disk = disks[index]!;
@@ -94,9 +88,9 @@ function saveFormats(directory: string, value: SettingValue): void {
 }
 
 /**
- * What guest.env of a new VM says of images that are there already.
+ * The formats of existing images, for guest.env of a new VM.
  * @param images `TYPE=[FMT=]PATH`, parsed
- * @throws 74 for a file that is hardly meant as a disk
+ * @throws 74 for a file that is no disk image, such as an archive
  */
 export function findFormats(images: readonly ImageRequest[]): string[] {
   return images.flatMap(({ bus, format: given, path }) => {
@@ -111,7 +105,7 @@ export function findFormats(images: readonly ImageRequest[]): string[] {
   });
 }
 
-/** Carries what is known over to the settings of a snapshot that is being restored in `directory`. */
+/** Copies the recorded formats to the settings of a snapshot that is being restored in `directory`. */
 export function carryFormats({ settings }: Vm, directory: string): void {
   if (settings.IMAGE_FORMATS.length > 0) saveFormats(directory, format(settings.IMAGE_FORMATS));
 }

@@ -10,39 +10,39 @@ import { WORK } from "../store/layout.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import type { Workdir } from "../store/workdir.ts";
 
-/** How long an ended qemu may take to flush its images and go. */
+/** How long a terminated qemu may take to flush its images and exit. */
 const END_WAIT_MS = 10_000;
 
 const RETRY_MS = 50;
 
 /**
- * Does a qemu use the working files? Asks its sockets, then its locks on the images.
- * @returns how that is known, or undefined
+ * Does a qemu use the working files? Checks its sockets, then locks on the images.
+ * @returns the evidence, or undefined
  */
 export async function findRunning(work: Workdir): Promise<string | undefined> {
   for (const name of [WORK.qmp, WORK.monitor])
-    if (await isListening(join(work.dir, name))) return `qemu answers on ${join(work.dir, name)}`;
+    if (await isListening(join(work.dir, name))) return `qemu listens on ${join(work.dir, name)}`;
   for (const name of ownDisks(work.dir)) {
     const path = join(work.dir, name);
-    if (isImageInUse(path) && !isHeldByBackup(path)) return `${describeImageHolder(path)} holds ${path}`;
+    if (isImageInUse(path) && !isHeldByBackup(path)) return `${describeImageHolder(path)} has ${path} open`;
   }
   return undefined;
 }
 
-/** The kernel's word for it, in microseconds where no qemu has them. */
+/** By locks alone: takes microseconds if no qemu has the disks open. */
 export const isAnyDiskInUse = (work: Workdir): boolean =>
   ownDisks(work.dir)
     .map((name) => join(work.dir, name))
     .some((path) => isImageInUse(path) && !isHeldByBackup(path));
 
-/** A backup of a VM that is off has a qemu open the disks, too: that one is no guest. */
+/** A backup of a VM that is off opens the disks with a qemu, too, but without a guest. */
 function isHeldByBackup(path: string): boolean {
   const holder = findImageHolder(path);
   return holder !== undefined && isBlocksArgv(readArgv(holder.pid));
 }
 
-/** Waits for what a killed backup has left: its qemu closes the images, and goes. The caller holds the VM's lock. */
-export async function outwaitKilledBackup(work: Workdir): Promise<void> {
+/** Waits for the qemu of a killed backup to exit. The caller holds the VM's lock. */
+export async function waitForKilledBackup(work: Workdir): Promise<void> {
   const deadline = Date.now() + END_WAIT_MS;
   for (const name of ownDisks(work.dir)) {
     const path = join(work.dir, name);
@@ -50,10 +50,10 @@ export async function outwaitKilledBackup(work: Workdir): Promise<void> {
   }
 }
 
-/** The process that has an image open, as far as it can be seen. */
+/** The process that has an image open; undefined if this user cannot see it. */
 export const findImageHolder = (path: string): Holder | undefined => findFileHolder(new Set([path]));
 
-/** The processes of the VM's qemu, as far as they can be seen; a backup's are none of them. */
+/** The VM's qemu processes that this user can see, without those of a backup. */
 export const findQemus = (work: Workdir): Holder[] =>
   findUsers(
     new Set(ownDisks(work.dir).flatMap((name) => realPath(join(work.dir, name)) ?? [])),

@@ -5,30 +5,30 @@ import { refusePortTwice } from "./display.ts";
 import type { Vm } from "./find.ts";
 
 const HINT: Record<Excess["what"], string> = {
-  processors: "ask for fewer: --cores=N --sockets=N",
+  processors: "use fewer: --cores=N --sockets=N",
   "PCI devices":
-    "put disks on a bus that takes many for one: --disks=SCSI=SIZE,… (64 each controller) or AHCI (6); or leave out shares",
+    "use a bus with several disks per controller: --disks=SCSI=SIZE,… (64 per controller) or AHCI (6); or remove shares",
 };
 
 function excessError(command: string, { what, wanted, most }: Excess): VmError {
   return new VmError(
     "usage",
-    `cannot ${command}: the machine would have ${wanted} ${what}, and qemu gives it ${most}`,
+    `cannot ${command}: the machine would have ${wanted} ${what}, qemu's limit is ${most}`,
     {
       hint: HINT[what],
     },
   );
 }
 
-/** Refuses a machine that qemu would not build. @throws 64 */
+/** Refuses a machine beyond qemu's limits. @throws 64 */
 export function refuseExcess(command: string, machine: Machine, argv: readonly string[]): void {
   const excess = findExcess(machine, argv);
   if (excess) throw excessError(command, excess);
 }
 
 /**
- * The same before a VM is made, as far as its machine is known then.
- * @throws 64 for too much, 75 for a port that is wanted twice
+ * The same before a VM is created, as far as its machine is known.
+ * @throws 64 beyond the limits, 75 for a port that is requested twice
  */
 export function refuseImpossible(
   vm: Vm,
@@ -50,7 +50,7 @@ export function refuseImpossible(
     cd,
     seed,
     network: settings.USENETDEV,
-    // Without media there is no mirror.
+    // Without external media there is no mirror share.
     shares: settings.SHARES.filter(({ path }) => !path.startsWith("@MIRROR@")).length,
     display: settings.PORT === undefined ? "none" : settings.DISPLAY_PROTOCOL,
   });

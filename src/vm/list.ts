@@ -27,23 +27,23 @@ export async function showStatus(context: Context, json: boolean): Promise<Statu
   return status.state;
 }
 
-/** A `create --inplace` that was cut off once the working files were complete. */
+/** After a `create --inplace` that was killed before moving the complete working files. */
 const unfinished = (hostdir: string): VmError =>
   new VmError(
     "io",
-    `cannot show the VM in ${hostdir}: a command was interrupted before it had moved the working files`,
+    `cannot show the VM in ${hostdir}: a command was interrupted before it moved the working files`,
     {
-      hint: `the next command that changes the VM finishes: ${commandLine("backup")}`,
+      hint: `run a command that changes the VM, to finish it: ${commandLine("backup")}`,
     },
   );
 
-/** Shows all VMs below PROFILES, and others that this user has made or changed, or that run. */
+/** Lists all VMs below PROFILES, and others that this user has created or changed, or that run. */
 export async function listVms(context: Context, how: { json: boolean; names: boolean }): Promise<void> {
   const { PROFILES } = (await openUser(context)).settings;
   const directories = findVms(context, PROFILES);
   if (directories.length === 0) {
     const place = shellQuote(join(PROFILES, "NAME"));
-    log.info(`no VMs yet; make one: mkdir -p ${place} && cd ${place} && ${commandLine("create", "NAME")}`);
+    log.info(`no VMs yet; create one: mkdir -p ${place} && cd ${place} && ${commandLine("create", "NAME")}`);
   }
   const nameOf = (directory: string): string =>
     dirname(directory) === realPath(PROFILES) ? basename(directory) : directory;
@@ -52,12 +52,12 @@ export async function listVms(context: Context, how: { json: boolean; names: boo
   context.print(how.json ? toJson(all) : formatList(all, nameOf));
 }
 
-/** Directories of VMs, in order: with settings, working files or snapshots, and no rescue. */
+/** Directories of VMs, sorted: with settings, working files or snapshots; no rescue profiles. */
 function findVms(context: Context, profiles: string): string[] {
   const home = realPath(profiles);
   const below = home ? listDirectory(home).map((name) => join(home, name)) : [];
-  const noted = [...listNoted(context.cacheDirectory), ...listPlaces(context.cacheDirectory)];
-  const elsewhere = noted.filter((directory) => isAbsolute(directory) && dirname(directory) !== home);
+  const recorded = [...listNoted(context.cacheDirectory), ...listPlaces(context.cacheDirectory)];
+  const elsewhere = recorded.filter((directory) => isAbsolute(directory) && dirname(directory) !== home);
   return [...new Set([...below, ...elsewhere])].filter(isVm).toSorted();
 }
 
@@ -65,10 +65,10 @@ function isVm(directory: string): boolean {
   try {
     if (lstatOf(join(directory, HOST.workLink)) || lstatOf(join(directory, HOST.backups))) return true;
   } catch {
-    // It is listed with the reason.
+    // Listed as broken, with the reason.
     return basename(directory) !== LOST_FOUND;
   }
-  // Written by `rescue build`, or by hand.
+  // A rescue profile, written by `rescue build` or by hand.
   const text = readSettingsText(join(directory, HOST.guestEnv));
   return text !== undefined && !/^\s*RESCUE_(ISO|KERNEL)=/m.test(text);
 }
@@ -77,7 +77,7 @@ function readSettingsText(path: string): string | undefined {
   try {
     return readSmall(path);
   } catch {
-    // Not ours to read: it is listed, as broken.
+    // Unreadable: listed as broken.
     return "";
   }
 }

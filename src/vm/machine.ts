@@ -22,21 +22,21 @@ import { resolveDisplay } from "./display.ts";
 import { readExtraArgs } from "./extra-args.ts";
 import { resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
-import { resolveBackingFile, mendBitmaps } from "./backing-file.ts";
+import { resolveBackingFile, repairDiskBitmaps } from "./backing-file.ts";
 import { type Media } from "./media.ts";
 import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
 
-/** Which CD is in the drive of this run, and whether it is booted. */
+/** The CD in the drive, and whether it is first in the boot order. */
 export interface Cd {
   path: string;
   first: boolean;
 }
 
 /**
- * Settles everything about the machine of one run: images, shares, firmware, ports, accelerator.
- * @throws 66 for what is not there, 69 for what this host lacks, 75 for a port that is taken
+ * Resolves the machine of one run: images, shares, firmware, ports, accelerator.
+ * @throws 66 for missing files, 69 for features that this host lacks, 75 for a taken port
  */
 export async function resolveMachine(
   context: Context,
@@ -48,7 +48,7 @@ export async function resolveMachine(
 ): Promise<Machine> {
   const { settings } = vm;
   const arch = settings.QEMUARCH;
-  refuseOtherKind(vm);
+  refuseOtherFamily(vm);
   if (settings.UEFI) requireUefi(arch, capabilities);
   const { accel, problem } = resolveAccel(settings.ACCEL, arch, context.hostArch);
   if (problem) warnOnce(`no KVM: ${problem}; the guest is emulated, which is slow`);
@@ -92,30 +92,30 @@ export async function resolveMachine(
 const machineFamilyOf = (arch: Arch): string => (ARCH[arch] as ArchFacts).family ?? arch;
 
 /**
- * A PC can be made another PC, but what is installed for one kind of machine does not run on another.
+ * Refuses another machine family than the VM was created for: the installed system would not run.
  * @throws 64
  */
-export function refuseOtherKind({ settings: { QEMUARCH }, ownArch = QEMUARCH }: Loaded): void {
+export function refuseOtherFamily({ settings: { QEMUARCH }, ownArch = QEMUARCH }: Loaded): void {
   if (machineFamilyOf(QEMUARCH) === machineFamilyOf(ownArch)) return;
-  throw new VmError("usage", `--arch=${QEMUARCH}: this VM is of ${ownArch}`, {
-    hint: "leave --arch out: it is known for each VM from its creation on",
+  throw new VmError("usage", `--arch=${QEMUARCH}: this VM was created for ${ownArch}`, {
+    hint: "omit --arch: each VM has the architecture it was created for",
   });
 }
 
-/** @throws 69 where this qemu would take the firmware for something else */
+/** @throws 69 if this qemu is too old for the firmware */
 function requireUefi(arch: Arch, { version }: Capabilities): void {
   const { uefiSince }: ArchFacts = ARCH[arch];
   if (!uefiSince || isSince(version, uefiSince)) return;
   throw new VmError(
     "unavailable",
-    `UEFI for ${arch} guests needs qemu ${uefiSince.join(".")}, and this is ${version}`,
+    `UEFI for ${arch} guests needs qemu ${uefiSince.join(".")}, this is ${version}`,
     {
       hint: `boot by ${ARCH[arch].biosName}: --no-uefi`,
     },
   );
 }
 
-/** The port on which qemu-ga listens (qemu's docs/interop/qemu-ga). */
+/** The virtio-serial port of qemu-ga (qemu's docs/interop/qemu-ga). */
 const GUEST_AGENT = "org.qemu.guest_agent.0";
 
 export const resolveFiles = (work: Workdir, consoleLog: string): Machine["files"] => ({
@@ -125,7 +125,7 @@ export const resolveFiles = (work: Workdir, consoleLog: string): Machine["files"
   consoleLog: join(work.dir, consoleLog),
 });
 
-/** The VM's disks, own and foreign, in boot order. */
+/** The VM's own disks and other images, in boot order. */
 export function resolveDisks(context: Context, vm: Vm, work: Workdir, macros: MacroValues): Disk[] {
   const { IMAGES } = vm.settings;
   const fromFiles = IMAGES.length - (context.options.additions.IMAGES?.length ?? 0);
@@ -135,7 +135,7 @@ export function resolveDisks(context: Context, vm: Vm, work: Workdir, macros: Ma
   });
 }
 
-/** [compat] Relative paths mean WORKDIR; typed ones the current directory, then WORKDIR. */
+/** [compat] Relative paths are relative to WORKDIR; typed ones to the current directory, then to WORKDIR. */
 function resolveImagePath(path: string, typed: boolean, context: Context, work: Workdir): string {
   if (isAbsolute(path)) return path;
   const here = resolve(context.cwd, path);
@@ -148,16 +148,16 @@ function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, w
     throw new VmError("noInput", `no such disk image: ${path}`, {
       hint: own
         ? `restore the last snapshot: ${commandLine("restore")}`
-        : "IMAGES in guest.env, or --image, names it",
+        : "correct IMAGES in guest.env, or --image",
     });
   if (own) requireRegularDisk(path);
   requireReadableFile(path, "the disk image");
-  if (own) mendBitmaps(path);
+  if (own) repairDiskBitmaps(path);
   const header = own ? readOwnHeader(path) : readImageHeader(path);
   const base = own && header.refersTo === "backing file" ? resolveBackingFile(work, path) : undefined;
   if (own && (header.format !== "qcow2" || (header.refersTo && !base)))
-    throw new VmError("io", `refusing the disk ${path}: it is no qcow2 image that stands alone`, {
-      hint: `a working disk is one whole qcow2 file; restore the last snapshot: ${commandLine("restore")}`,
+    throw new VmError("io", `refusing the disk ${path}: it is not a standalone qcow2 image`, {
+      hint: `a working disk is one qcow2 file; restore the last snapshot: ${commandLine("restore")}`,
     });
   return {
     bus: image.bus,
@@ -176,32 +176,32 @@ export function resolveShare(
   context: Context,
   capabilities: Capabilities,
 ): Share[] {
-  const ours = share.path.startsWith("@DATADIR@") || share.path.startsWith("@INDIR@");
-  // Where check-media sets an empty MEDIA.
+  const ownShare = share.path.startsWith("@DATADIR@") || share.path.startsWith("@INDIR@");
+  // If check-media sets MEDIA to an empty string.
   if (path === "")
     throw new VmError("noInput", `the share '${share.tag}' has no directory: ${share.path} is empty`, {
-      hint: "name a whole path for it, or clear the list of shares with --share=",
+      hint: "give an absolute path, or clear the list of shares: --share=",
     });
   const absolute = resolve(context.cwd, path);
-  if (ours) mkdirSync(absolute, { recursive: true, mode: 0o700 });
+  if (ownShare) mkdirSync(absolute, { recursive: true, mode: 0o700 });
   if (!existsSync(absolute) || !statSync(absolute).isDirectory())
     throw new VmError("noInput", `the share '${share.tag}' has no such directory: ${absolute}`, {
-      hint: "make the directory, or clear the list of shares with --share=",
+      hint: "create the directory, or clear the list of shares: --share=",
     });
   if (!capabilities.devices.has("virtio-9p-pci")) {
     if (!share.path.startsWith("@"))
       throw new VmError(
         "unavailable",
-        `this qemu cannot share folders (no virtio-9p), but '${share.tag}' asks for it`,
+        `this qemu cannot provide the share '${share.tag}': it has no virtio-9p`,
         {
-          hint: "install a qemu with 9p, or leave the share out",
+          hint: "install a qemu with virtio-9p, or remove the share",
         },
       );
-    warnOnce("this qemu cannot share folders (no virtio-9p): the guest has none");
+    warnOnce("the guest has no shares: this qemu has no virtio-9p");
     return [];
   }
-  // The guest's root must not make real device nodes and setuid files where we and jobs read.
-  const mapped = ours && share.writable;
+  // The guest's root must not create real device nodes and setuid files on the host.
+  const mapped = ownShare && share.writable;
   if (mapped) mapLinks(absolute);
   return [
     {

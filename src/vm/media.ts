@@ -15,16 +15,13 @@ import type { Vm } from "./find.ts";
 import { STDIN } from "../lib/standard-streams.ts";
 import { isTerminal } from "../process/terminal.ts";
 
-/** Sourced by bash; what it prints goes to the user, MEDIA comes back. */
+/** For bash: sources check-media with its output on stderr, and prints MEDIA. */
 const SCRIPT = `${FATAL}: "\${MEDIA=}"
 exec 3>&1 1>&2
 . "$1"
 printf 'MEDIA\\0s\\0%s\\0' "\${MEDIA-}" >&3`;
 
-/**
- * A file on PATH, but never from the current directory (which a restore before may have removed: then no directory of PATH
- * is it).
- */
+/** Finds a file on PATH, never in the current directory (which an earlier restore of the batch may have removed). */
 export function findOnPath(context: Context, name: string): string | undefined {
   const directories = (context.env.PATH ?? "").split(":").filter((item) => isAbsolute(item));
   const cwd = existsSync(context.cwd) ? realpathSync(context.cwd) : undefined;
@@ -36,29 +33,29 @@ export function findOnPath(context: Context, name: string): string | undefined {
 
 export const findCheckMedia = (context: Context): string | undefined => findOnPath(context, "check-media");
 
-/** A CD image that is nowhere. */
+/** A missing CD image. */
 export class NoSuchIso extends VmError {
-  /** @param failure why MEDIA could not be asked */
+  /** @param failure of check-media */
   constructor(name: string, places: readonly string[], failure?: VmError) {
     super("noInput", `no such CD image: ${name}`, {
-      hint: `looked for: ${places.join(", ")}${failure ? `; not in MEDIA: ${failure.message}` : ""}`,
+      hint: `checked: ${places.join(", ")}${failure ? `; not MEDIA: ${failure.message}` : ""}`,
     });
   }
 }
-/** A failure that the user did not cause by a signal. */
+/** A failure other than an interruption. */
 const isPlainFailure = (error: unknown): error is VmError =>
   error instanceof VmError && !(error instanceof SignalError);
 
-/** Finds external media when something refers to them, and only then; asks `check-media` at most once. */
+/** Finds external media, only when something refers to them; runs `check-media` at most once. */
 export class Media {
-  #asked: Promise<string> | undefined;
+  #result: Promise<string> | undefined;
 
   constructor(
     private readonly context: Context,
     private readonly vm: Vm,
   ) {}
 
-  /** Values for the macros that these paths begin with. A share of an absent mirror has no value. */
+  /** Values for the macros at the start of these paths. The macro of an absent mirror has no value. */
   async macros(paths: readonly string[], workdir: string): Promise<MacroValues> {
     const used = new Set(paths.map(macroOf));
     return {
@@ -70,16 +67,16 @@ export class Media {
     };
   }
 
-  /** MEDIA, where these paths need it or it is known already; else undefined. */
+  /** MEDIA if these paths need it or it is known already, else undefined. */
   async root(paths: readonly string[]): Promise<string | undefined> {
     await this.macros(paths, "");
-    // Where these paths cannot do without it, that has thrown.
-    return this.#asked?.catch(() => undefined);
+    // If these paths require it, `macros` has thrown.
+    return this.#result?.catch(() => undefined);
   }
 
   /**
-   * Looks for a CD image: as given, in HOSTDIR, then in the media storage.
-   * @throws 66 when it is nowhere, or is no readable file, 74 when it can be no CD image
+   * Finds a CD image: in the current directory, in HOSTDIR, then in the media storage.
+   * @throws 66 if it does not exist or is not a readable file, 74 if it cannot be a CD image
    */
   async findIso(name: string): Promise<string> {
     const places = [resolve(this.context.cwd, name), resolve(this.vm.hostdir, name)];
@@ -87,7 +84,7 @@ export class Media {
     let failure: VmError | undefined;
     if (!found && !isAbsolute(name)) {
       const storage = await this.#storage().catch((error: unknown) => {
-        // No setting says that the image is there.
+        // Without MEDIA_STORAGE the image need not be there.
         if (this.vm.settings.MEDIA_STORAGE !== "" || !isPlainFailure(error)) throw error;
         failure = error;
         return undefined;
@@ -100,7 +97,7 @@ export class Media {
     return requireCd(requireReadableFile(found, "the CD image"));
   }
 
-  /** [compat] With check-media an empty MEDIA_STORAGE means MEDIA itself. Undefined: there is no such directory. */
+  /** [compat] With check-media an empty MEDIA_STORAGE means MEDIA itself. Undefined: there is no media storage. */
   async #storage(): Promise<string | undefined> {
     const { MEDIA_STORAGE } = this.vm.settings;
     if (MEDIA_STORAGE === "" && findCheckMedia(this.context) === undefined) return undefined;
@@ -108,8 +105,8 @@ export class Media {
   }
 
   /**
-   * [compat] With check-media an empty MEDIA_MIRROR means MEDIA itself; that one is left out while there are no media, as
-   * no setting names it.
+   * [compat] With check-media an empty MEDIA_MIRROR means MEDIA itself; as no setting requires it, it is omitted if there
+   * are no media.
    */
   async #mirror(): Promise<string | undefined> {
     const { MEDIA_MIRROR } = this.vm.settings;
@@ -119,12 +116,12 @@ export class Media {
       return (await this.#media()) || undefined;
     } catch (error) {
       if (!isPlainFailure(error)) throw error;
-      warnOnce(`${error.message}; shares of @MIRROR@ are left out`);
+      warnOnce(`${error.message}; shares of @MIRROR@ are omitted`);
       return undefined;
     }
   }
 
-  /** @throws 69 where nothing says what MEDIA is, 66 when check-media fails */
+  /** @throws 69 if MEDIA is not defined, 66 if check-media fails */
   async #required(): Promise<string> {
     if (findCheckMedia(this.context) === undefined && this.context.env.MEDIA === undefined)
       throw new VmError("unavailable", "a setting refers to @MEDIA@, but there is no check-media on PATH", {
@@ -133,12 +130,12 @@ export class Media {
     return this.#media();
   }
 
-  /** MEDIA, as `check-media` sets it; without one as the environment has it. @throws 66 when check-media fails */
+  /** MEDIA from `check-media`, else from the environment. @throws 66 if check-media fails */
   #media(): Promise<string> {
-    return (this.#asked ??= this.#ask());
+    return (this.#result ??= this.#runCheckMedia());
   }
 
-  async #ask(): Promise<string> {
+  async #runCheckMedia(): Promise<string> {
     const script = findCheckMedia(this.context);
     if (script === undefined) return this.context.env.MEDIA ?? "";
     const { raw, hostdir, userShell } = this.vm;
@@ -153,7 +150,7 @@ export class Media {
       env: bashEnvironment(variables, userShell),
     });
     const media = parseBashVariables(stdout).MEDIA;
-    // [compat] An empty MEDIA is an answer: MEDIA_MIRROR and MEDIA_STORAGE are whole paths then.
+    // [compat] An empty MEDIA is valid: MEDIA_MIRROR and MEDIA_STORAGE are absolute paths then.
     if (status === 0 && typeof media === "string") return media;
     throw new VmError("noInput", `check-media failed (${script}): no media are available`, {
       hint: "connect the media, or change MEDIA_MIRROR and MEDIA_STORAGE",
@@ -161,12 +158,12 @@ export class Media {
   }
 }
 
-/** The path itself, or 74 where it cannot be a CD image: a packed one, a web page, a disk image. */
+/** @returns the path @throws 74 if it cannot be a CD image: a compressed one, a web page, a disk image */
 export function requireCd(path: string): string {
   refuseNonImage(path, "cannot use the CD image");
   const { format } = readImageHeader(path);
   if (format === "raw") return path;
   throw new VmError("io", `cannot use the CD image ${path}: it is a disk image (${format})`, {
-    hint: `make a VM from it: create NAME --from=${shellQuote(path)}; or attach it: --image=VIRT=${format}=${shellQuote(path)}`,
+    hint: `create a VM from it: create NAME --from=${shellQuote(path)}; or attach it: --image=VIRT=${format}=${shellQuote(path)}`,
   });
 }

@@ -6,29 +6,29 @@ import { lockVm } from "../store/lock.ts";
 import { remove } from "../store/remove.ts";
 import { fileError, listDirectory } from "../store/files.ts";
 import { HOST, PARTIAL, WORK } from "../store/layout.ts";
-import { isUnsettled } from "../store/mark.ts";
+import { isExitUnrecorded } from "../store/mark.ts";
 import { recoverWork } from "../store/recover.ts";
 import { parentOf, repointHost, resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { findHostdir, readVm, type Vm } from "./find.ts";
-import { settleIdentity } from "./identity.ts";
-import { outwaitKilledBackup } from "./in-use.ts";
+import { ensureIdentity } from "./identity.ts";
+import { waitForKilledBackup } from "./in-use.ts";
 import { foreignDirectory, requireOwn } from "./ownership.ts";
 
-/** How a VM is opened for a change. */
+/** Options for opening a VM for a change. */
 export interface OpenOptions {
-  /** How long another command's change may still take. */
+  /** How long to wait for the VM's lock. */
   waitMs?: number | undefined;
-  /** Settings that cannot be read do not stop the command: defaults stand in their place. */
+  /** Use defaults for unreadable settings, with a warning. */
   lenient?: boolean;
-  /** The command gives the VM another UUID: that a copy has the same one is no news. */
+  /** The command renews the UUID: no warning about a copy with the same one. */
   renews?: boolean;
 }
 
 /**
- * Opens the VM for a change: under its lock, after finishing what a killed command left behind and writing down
- * how a run ended that nobody waited for.
- * @param command what is done, for the error messages
+ * Opens the VM for a change: locks it, completes or cleans up after a killed command, and records the end of a detached
+ * run.
+ * @param command for the error messages
  * @throws 73 for a foreign directory, 75 while another command changes the VM
  */
 export const withVm = <T>(
@@ -40,15 +40,12 @@ export const withVm = <T>(
   withLockedVm(context, command, async (vm) => use(await withExitRecorded(context, vm)), options);
 
 async function withExitRecorded(context: Context, vm: Vm): Promise<Vm> {
-  if (vm.work.state !== "present" || !isUnsettled(vm.work.mark)) return vm;
+  if (vm.work.state !== "present" || !isExitUnrecorded(vm.work.mark)) return vm;
   const { recordExit } = await import("./record-exit.ts");
   return (await recordExit(context, vm.hostdir, vm.work)) ? { ...vm, work: resolveWork(vm.hostdir) } : vm;
 }
 
-/**
- * Opens the VM to read what must not change meanwhile. A foreign one is not touched: nothing is finished, cleared away
- * or written down there.
- */
+/** Opens the VM to read under its lock. A foreign one is not changed: no clean-up, no records. */
 export async function withVmToRead<T>(
   context: Context,
   command: string,
@@ -60,7 +57,7 @@ export async function withVmToRead<T>(
   return use(await readVm(context, hostdir, false, { lenient: true }));
 }
 
-/** The same for the command that waited for the run. */
+/** As `withVm`, without recording the end of a run: for the command that waited for it. */
 export async function withLockedVm<T>(
   context: Context,
   command: string,
@@ -76,35 +73,35 @@ export async function withLockedVm<T>(
     await recoverLive(hostdir, work);
     if (recover(context, hostdir, work)) work = undefined;
   } catch (error) {
-    throw fileError(`cannot ${command}: an interrupted command's rest cannot be cleared away`, error);
+    throw fileError(`cannot ${command}: cannot clean up after an interrupted command`, error);
   }
   try {
     const read = await readVm(context, hostdir, true, { lenient, work });
-    const vm = settleIdentity(context, read, !renews);
-    if (vm.work.state === "present") await outwaitKilledBackup(vm.work);
+    const vm = ensureIdentity(context, read, !renews);
+    if (vm.work.state === "present") await waitForKilledBackup(vm.work);
     return await use(vm);
   } catch (error) {
-    // What the system refuses is not our mistake.
+    // A system error is not an internal error.
     throw error instanceof Error && "errno" in error ? fileError(`cannot ${command}`, error) : error;
   }
 }
 
-/** Has the working files of a VM that was moved lead here. @returns them; undefined where they are refused */
+/** Repoints the working files of a moved VM to HOSTDIR. @returns them; undefined if they are refused */
 function repoint(hostdir: string): Work | undefined {
   try {
     const work = repointHost(hostdir);
     if (work.state !== "present" || work.movedFrom === undefined) return work;
     const { movedFrom, ...here } = work;
-    log.info(`this VM was moved here from ${movedFrom}: its working files are told`);
+    log.info(`this VM was moved here from ${movedFrom}: updated its working files`);
     return here;
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
-    // Perhaps only because a command was interrupted, which is mended next; else reading the VM says why.
+    // Possibly after an interrupted command: `recover` repairs that next. Else reading the VM reports it.
     return undefined;
   }
 }
 
-/** A snapshot of the running VM that was killed has left things in its qemu. */
+/** Removes what a killed backup left in the running qemu. */
 async function recoverLive(hostdir: string, work: Work | undefined): Promise<void> {
   if (listUnfinished(hostdir).length === 0 || work?.state !== "present") return;
   try {
@@ -118,14 +115,12 @@ async function recoverLive(hostdir: string, work: Work | undefined): Promise<voi
       qmp.close();
     }
   } catch (error) {
-    // It harms nobody, and the next snapshot tries again.
-    log.warn(
-      `what an interrupted snapshot has left in the running VM could not be cleared away: ${reasonOf(error)}`,
-    );
+    // Harmless; the next snapshot tries again.
+    log.warn(`cannot clean up after an interrupted snapshot: ${reasonOf(error)}`);
   }
 }
 
-/** @returns whether the working files may be others now */
+/** @returns whether the working files may have changed */
 function recover(context: Context, hostdir: string, work: Work | undefined): boolean {
   const parent = work && parentOf(work);
   const changed = recoverWork(hostdir, parent ? [context.tmpdir, parent] : [context.tmpdir], work);
@@ -133,7 +128,7 @@ function recover(context: Context, hostdir: string, work: Work | undefined): boo
   return changed;
 }
 
-/** Snapshots that were begun. A `backups` that cannot be listed is the affair of commands that need it. */
+/** Unfinished snapshots. An unreadable `backups` is reported by commands that need it. */
 function listUnfinished(hostdir: string): string[] {
   const backups = join(hostdir, HOST.backups);
   try {

@@ -8,21 +8,21 @@ import { lstatOf } from "../lib/read-file.ts";
 import { HOST } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 
-/** What makes a VM foreign. */
+/** The reason why a VM is foreign. */
 interface Foreign {
   path: string;
   reason: string;
   uid: number;
-  /** A directory for all users, as /tmp. */
+  /** A directory for all users, such as /tmp. */
   sticky: boolean;
 }
 
-/** Why HOSTDIR, or the settings in it, are foreign; undefined when they are own. */
+/** Why HOSTDIR, or guest.env in it, is foreign; undefined if it is not. */
 export function foreignDirectory(hostdir: string): Foreign | undefined {
   for (const path of [hostdir, join(hostdir, HOST.guestEnv)]) {
     const stats = lstatOf(path);
     const reason = stats && foreignReason(stats);
-    // A link's own mode says nothing; reading it is refused later.
+    // A symlink's own mode is meaningless; reading it is refused later.
     if (stats && reason !== undefined && !(stats.isSymbolicLink() && ownedByUs(stats)))
       return { path, reason, uid: stats.uid, sticky: (stats.mode & 0o1000) !== 0 };
   }
@@ -30,9 +30,9 @@ export function foreignDirectory(hostdir: string): Foreign | undefined {
 }
 
 /**
- * Lets only an own VM be changed, run or entered (README, "Trust").
+ * Refuses to change, run or enter a foreign VM (README, "Trust").
  * @param command what is refused, for the error message
- * @throws 73 for a foreign one, with how to act as the user whose it is
+ * @throws 73 for a foreign one; the hint says how to act as its owner
  */
 export function requireOwn(context: Context, hostdir: string, command: string): void {
   const found = foreignDirectory(hostdir);
@@ -42,7 +42,7 @@ export function requireOwn(context: Context, hostdir: string, command: string): 
   });
 }
 
-/** root's directories are own, and yet not for others to change. @throws 73 */
+/** root's directories are trusted, but other users cannot change them. @throws 73 */
 function requireWritable({ prog }: Context, hostdir: string, command: string): void {
   const stats = lstatOf(hostdir);
   if (!stats || stats.uid === callerUid()) return;
@@ -50,15 +50,15 @@ function requireWritable({ prog }: Context, hostdir: string, command: string): v
     accessSync(hostdir, constants.W_OK);
   } catch {
     throw new VmError("cannotCreate", `cannot ${command}: ${hostdir} belongs to ${findUserName(stats.uid)}`, {
-      hint: `act as that user: sudo ${prog} …; to look: ${commandLine("status")}`,
+      hint: `act as that user: sudo ${prog} …; to read only: ${commandLine("status")}`,
     });
   }
 }
 
 function adviceFor({ prog }: Context, { path, uid, sticky }: Foreign): string {
   if (uid !== 0 && uid !== callerUid())
-    return `act as that user: ${asUser(uid, prog)} …; to look: ${prog} status, snapshots, verify`;
-  // /tmp, say: it is meant to be so.
+    return `act as that user: ${asUser(uid, prog)} …; to read only: ${prog} status, snapshots, verify`;
+  // Such as /tmp, whose mode must not change.
   if (sticky || uid !== callerUid()) return `use a directory of your own: mkdir -m 700 DIR && cd DIR`;
   return `chmod go-w ${shellQuote(path)}`;
 }

@@ -13,26 +13,26 @@ import type { Vm } from "./find.ts";
 import { parseBackingName } from "../store/snapshot-images.ts";
 
 /**
- * What a VM's directory reaches for outside itself, or has done with the caller's rights, at `run` and `job` (README,
- * "Trust"); `status --json` prints it so.
+ * Something outside a VM's directory that `run` and `job` access because of its settings, or run with the caller's rights
+ * (README, "Trust"), as `status --json` prints it.
  */
 export interface Reach {
-  /** `base`: an image that a working disk builds on. */
+  /** `base`: a backing file of a working disk. */
   kind: "share" | "image" | "arguments" | "job" | "base";
-  /** A path; with `arguments` also how many there are. */
+  /** A path; for `arguments` also their count. */
   what: string;
   /** The guest may write there. */
   writable?: boolean;
 }
 
-/** Settings of the VM's own guest.env; those of the user reach nowhere unasked. */
+/** Is a setting from the VM's own guest.env? Those of the user are trusted. */
 const setByVm = ({ origins, hostdir, work }: Vm, name: SettingName): boolean => {
   const origin = origins[name];
   const own = [hostdir, ...(work.state === "present" ? [work.dir] : [])];
   return origin.kind === "file" && own.some((directory) => origin.file === join(directory, WORK.guestEnv));
 };
 
-/** Looks without opening any of it. */
+/** Finds them without opening any. */
 export function findReaches(context: Context, vm: Vm): Reach[] {
   const { settings, hostdir, work } = vm;
   const workdir = work.state === "present" ? work.dir : join(hostdir, HOST.workLink);
@@ -43,7 +43,7 @@ export function findReaches(context: Context, vm: Vm): Reach[] {
     INDIR: join(workdir, WORK.in),
     DATADIR: join(workdir, WORK.out),
   };
-  /** Undefined within the VM; what check-media would have to say stays as it is written. */
+  /** Undefined within the VM; macros of check-media are not expanded. */
   const outside = (path: string): string | undefined => {
     const expanded = expandMacro(path, macros);
     if (expanded === undefined) return path;
@@ -68,7 +68,7 @@ export function findReaches(context: Context, vm: Vm): Reach[] {
   return found;
 }
 
-/** The image that a disk builds on, unless it is one of the VM's snapshots. */
+/** The backing file of a disk, unless it is one of the VM's snapshots. */
 function baseOf(directory: string, disk: string): string | undefined {
   try {
     const backing = readOwnHeader(join(directory, disk)).backingName;
@@ -76,7 +76,7 @@ function baseOf(directory: string, disk: string): string | undefined {
       ? undefined
       : resolve(directory, backing);
   } catch {
-    // Other parts of the report name a disk that cannot be read.
+    // `status` reports an unreadable disk elsewhere.
     return undefined;
   }
 }
@@ -91,6 +91,6 @@ function countOf(read: () => string[]): string {
   }
 }
 
-/** One line, for people. */
+/** Formats one line. */
 export const formatReach = ({ kind, what, writable }: Reach): string =>
   plain(`${kind} ${what}${writable ? ", writable" : ""}`);

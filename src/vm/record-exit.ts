@@ -8,19 +8,19 @@ import { signalError, type StopSignal } from "../process/signals.ts";
 import type { QemuEnd } from "../qemu/session.ts";
 import { fileError } from "../store/files.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
-import { isUnsettled, readMark, updateMark } from "../store/mark.ts";
+import { isExitUnrecorded, readMark, updateMark } from "../store/mark.ts";
 import type { Mark } from "../store/mark-types.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { remove } from "../store/remove.ts";
 import { forgetRunning } from "../store/running.ts";
 import type { Workdir, Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { describeReason, inferEnd, isInOrder, type Ended } from "./exit-reason.ts";
+import { describeReason, inferEnd, endedByGuest, type Ended } from "./exit-reason.ts";
 import { findRunning } from "./in-use.ts";
 
 /**
- * Records how a run ended, and removes what only a run needs. The caller holds the VM's lock.
- * @throws what says first that the run has ended, and how: the next command records it
+ * Records how a run ended, and removes its temporary files. The caller holds the VM's lock.
+ * @throws 73 or 74 if it cannot be recorded; the message says how the run ended. The next command records it
  */
 function writeEnd(context: Context, hostdir: string, workdir: string, { end, how, at }: Ended): void {
   const run = readMark(workdir)?.run;
@@ -28,43 +28,43 @@ function writeEnd(context: Context, hostdir: string, workdir: string, { end, how
     updateMark(workdir, { lastRun: end, run: run && { ...run, ended: at.toISOString() } });
   } catch (error) {
     throw fileError(
-      `${how}, but this cannot be recorded in ${workdir}`,
+      `${how}, but the exit reason cannot be recorded in ${workdir}`,
       error,
-      "free some room: the next command records it",
+      "free some space: the next command records it",
     );
   }
   for (const name of RUN_FILES) remove(join(workdir, name));
-  // The installer has done its work.
-  if (isInOrder(end)) remove(join(workdir, WORK.firstTime));
+  // The installation is complete.
+  if (endedByGuest(end)) remove(join(workdir, WORK.firstTime));
   forgetRunning(context.cacheDirectory, hostdir);
 }
 
 /**
- * Catches up on a run that ended while nobody looked. The caller holds the VM's lock.
- * @param correct what the caller knows better than the records of the run
- * @returns how it ended; undefined when there is nothing to catch up on, or it still goes on
+ * Records the end of a run that no process waited for. The caller holds the VM's lock.
+ * @param correct replaces the inferred end by what the caller knows
+ * @returns how it ended; undefined if nothing is unrecorded, or it is still running
  */
-export async function catchUp(
+export async function recordMissedExit(
   context: Context,
   hostdir: string,
   work: Work,
   correct: (ended: Ended) => Ended = (ended) => ended,
 ): Promise<Ended | undefined> {
-  if (work.state !== "present" || !isUnsettled(work.mark) || (await findRunning(work)) !== undefined)
+  if (work.state !== "present" || !isExitUnrecorded(work.mark) || (await findRunning(work)) !== undefined)
     return undefined;
   const ended = correct(inferEnd(work.dir, work.mark.run!));
-  // What a damaged mark names may be an earlier run.
+  // A damaged mark may refer to an earlier run.
   writeEnd(context, hostdir, work.dir, work.mark.damaged ? { ...ended, end: "unknown" } : ended);
   return ended;
 }
 
 /**
- * The same, and says so. That it cannot be recorded stops no command: `destroy` makes room.
+ * The same, and reports it. A failure to record is only a warning: `destroy` must work on a full filesystem.
  * @returns whether the mark has changed
  */
 export async function recordExit(context: Context, hostdir: string, work: Work): Promise<boolean> {
   try {
-    const ended = await catchUp(context, hostdir, work);
+    const ended = await recordMissedExit(context, hostdir, work);
     if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${ended.how}`);
     return ended !== undefined;
   } catch (error) {
@@ -80,14 +80,14 @@ function classifyEnd({ shutdown, status, signal }: QemuEnd): Omit<Ended, "at"> {
     return { end, how };
   }
   if (signal) return { end: "killed", how: `qemu was killed by ${signal}` };
-  return { end: "crashed", how: `qemu ended by itself with status ${status}` };
+  return { end: "crashed", how: `qemu exited with status ${status}` };
 }
 
-/** When they were made tells working files apart; a damaged mark may not know it any more. */
+/** Working files are identified by their creation time, which a damaged mark may lack. */
 const isSameVm = (now: Mark, then: Mark): boolean =>
   now.created === then.created || now.damaged === true || now.created === "" || then.created === "";
 
-/** Records how the run ended, says so, and fails unless the guest powered itself off. */
+/** Records how the run ended, reports it, and fails unless the guest shut down. */
 export function finishRun(
   context: Context,
   now: { hostdir: string; work: Work },
@@ -96,42 +96,44 @@ export function finishRun(
   stop: StopSignal | undefined,
 ): void {
   const same = now.work.state === "present" && isSameVm(now.work.mark, work.mark);
-  if (!same) throw new VmError("io", "the guest was ended, and its working files were destroyed meanwhile");
+  if (!same) throw new VmError("io", "the run has ended, but its working files were destroyed meanwhile");
   const { end, how } = classifyEnd(machineEnd);
   try {
     writeEnd(context, now.hostdir, work.dir, { end, how, at: new Date() });
   } catch (error) {
-    // What the signal's sender waits for is its status.
+    // The exit status must report the signal.
     if (!stop) throw error;
     log.warn(reasonOf(error));
   }
-  if (stop) throw signalError(stop, `the run was ended by ${stop}: ${how}`);
-  if (!isInOrder(end)) {
+  if (stop) throw signalError(stop, `the run was terminated by ${stop}: ${how}`);
+  if (!endedByGuest(end)) {
     const qemuLog = join(work.dir, WORK.qemuLog);
     const see = lstatOf(qemuLog)?.size ? `; see qemu's log: ${qemuLog}` : "";
-    throw notPoweredOff(how, `its disks are as after a power cut${see}`);
+    throw notPoweredOff(how, `its disks are crash-consistent, as after a power cut${see}`);
   }
   log.success(`${how}; ${describeDisks(work.dir)}`);
 }
 
-/** Another command holds the VM's lock for too long: how the run ended is said at least. */
+/** If another command holds the VM's lock for too long, the error at least says how the run ended. */
 export function unrecordedEnd(error: unknown, machineEnd: QemuEnd, stop: StopSignal | undefined): unknown {
   if (!(error instanceof VmError && error.code === "busy")) return error;
-  const message = `${classifyEnd(machineEnd).how}, but this is not recorded: ${error.message}`;
+  const message = `${classifyEnd(machineEnd).how}, but the exit reason is not recorded: ${error.message}`;
   return stop
     ? signalError(stop, message)
     : new VmError("busy", message, { hint: "the next command records it" });
 }
 
-/** A run that ended otherwise than by the guest. */
-export const notPoweredOff = (how: string, hint = "its disks are as after a power cut"): VmError =>
-  new VmError("io", `the guest did not power itself off: ${how}`, { hint });
+/** A run that was not ended by the guest. */
+export const notPoweredOff = (
+  how: string,
+  hint = "its disks are crash-consistent, as after a power cut",
+): VmError => new VmError("io", `the guest did not shut down: ${how}`, { hint });
 
-/** What the VM's disks take: `its disks take 1.2 GiB in /tmp/…`. */
+/** `its disks occupy 1.2 GiB in /tmp/…` */
 function describeDisks(workdir: string): string {
   const bytes = ownDisks(workdir).reduce(
     (sum, name) => sum + (lstatOf(join(workdir, name))?.blocks ?? 0) * 512,
     0,
   );
-  return `its disks take ${formatSize(bytes)} in ${workdir}`;
+  return `its disks occupy ${formatSize(bytes)} in ${workdir}`;
 }

@@ -3,17 +3,17 @@ import { log } from "../lib/log.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
 import type { Workdir } from "../store/workdir.ts";
-import { findGuestErrors, hasRoomToResume } from "./guest-errors.ts";
+import { findGuestErrors, hasSpaceToResume } from "./guest-errors.ts";
 
 const ANSWER_MS = 3000;
 
 /**
- * Resumes a guest that qemu paused for want of room, now that there is some: no command waits for a detached guest, so
- * the next one that uses it does.
+ * Resumes a guest that qemu paused for lack of space, if there is enough now. For a detached guest the next command does
+ * it, as no process waits for the space.
  */
-export async function resumeWithRoom(work: Workdir): Promise<void> {
-  const noRoom = findGuestErrors(work.dir).some(({ kind }) => kind === "no-room");
-  if (!noRoom || !hasRoomToResume(work.dir)) return;
+export async function resumeIfSpace(work: Workdir): Promise<void> {
+  const noSpace = findGuestErrors(work.dir).some(({ kind }) => kind === "no-space");
+  if (!noSpace || !hasSpaceToResume(work.dir)) return;
   let qmp: QmpClient | undefined;
   try {
     qmp = await QmpClient.connect(join(work.dir, WORK.qmp), ANSWER_MS, ANSWER_MS);
@@ -21,9 +21,9 @@ export async function resumeWithRoom(work: Workdir): Promise<void> {
     const { status } = await qmp.execute("query-status");
     if (status !== "io-error") return;
     await qmp.execute("cont");
-    log.info(`there is room in ${work.dir} again: guest resumed`);
+    log.info(`space is available in ${work.dir}: guest resumed`);
   } catch {
-    // Whatever the command needs of qemu says what is wrong with it.
+    // The command's own use of qemu reports the error.
   } finally {
     qmp?.close();
   }

@@ -9,22 +9,22 @@ import { findHostdir, openVm, type Vm } from "./find.ts";
 import { type Workdir } from "../store/workdir.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { requireOwn } from "./ownership.ts";
-import { resumeWithRoom } from "./resume.ts";
+import { resumeIfSpace } from "./resume.ts";
 
-/** A VM that runs, and a conversation with its qemu. */
+/** A running VM, and its monitor. */
 export interface Live {
   vm: Vm;
   work: Workdir;
   qmp: QmpClient;
 }
 
-/** Several commands may want qemu's one conversation at the same time; each is short. */
-const CONVERSATION_MS = 10_000;
+/** qemu's monitor accepts one connection at a time; those of other commands are short. */
+const CONNECT_MS = 10_000;
 
 /**
- * Talks to the running VM; takes no lock, so that others may look and steer at the same time.
- * @param command what is done, for the error messages
- * @throws 66 when the VM does not run, 75 when its qemu does not answer
+ * Connects to the monitor of the running VM; takes no lock, so that other commands can do the same.
+ * @param command for the error messages
+ * @throws 66 if the VM is not running, 75 if its qemu does not answer
  */
 export async function withLive<T>(
   context: Context,
@@ -32,7 +32,7 @@ export async function withLive<T>(
   use: (live: Live) => Promise<T>,
 ): Promise<T> {
   const { vm, work } = await requireRunning(context, command);
-  const qmp = await QmpClient.connect(join(work.dir, WORK.qmp), CONVERSATION_MS);
+  const qmp = await QmpClient.connect(join(work.dir, WORK.qmp), CONNECT_MS);
   try {
     return await use({ vm, work, qmp });
   } finally {
@@ -41,9 +41,9 @@ export async function withLive<T>(
 }
 
 /**
- * Finds the running VM without a word to its qemu.
+ * Opens the running VM, without connecting to its monitor.
  * @param start the command that starts it, for the hint
- * @throws 66 when it does not run
+ * @throws 66 if it is not running
  */
 export async function requireRunning(
   context: Context,
@@ -57,6 +57,6 @@ export async function requireRunning(
     throw new VmError("noInput", `cannot ${command}: the VM in ${vm.hostdir} is not running`, {
       hint: `start it: ${commandLine(...start)}`,
     });
-  await resumeWithRoom(vm.work);
+  await resumeIfSpace(vm.work);
   return { vm, work: vm.work };
 }

@@ -9,7 +9,7 @@ import type { Status } from "./status.ts";
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
 
-/** One line a VM, for people. @param nameOf what `-d` takes for it */
+/** Formats VMs as a table. @param nameOf argument of `-d` for a directory */
 export function formatList(all: readonly Status[], nameOf: (directory: string) => string): string {
   if (all.length === 0) return "";
   const rows = all.map((vm) =>
@@ -38,7 +38,7 @@ const disksOf = ({ disks = [] }: Status): string => {
   return disks.length === 0 ? "none" : `${disks.length}, ${formatSize(total)}`;
 };
 
-/** One VM, a fact a line. */
+/** Formats one VM, one fact per line. */
 export function formatStatus(vm: Status): string {
   const facts: [string, string | undefined][] = [
     ["name", vm.name],

@@ -4,7 +4,7 @@ import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { Arch, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { isListening } from "../process/unix-socket.ts";
-import { isUnsettled } from "../store/mark.ts";
+import { isExitUnrecorded } from "../store/mark.ts";
 import type { RunEnd } from "../store/mark-types.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
@@ -17,55 +17,55 @@ import { openVm, type Vm } from "./find.ts";
 import { findReaches, type Reach } from "./reach.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
-/** `broken`: it cannot be understood, see `error`. */
+/** `broken`: cannot be read, see `error`. */
 export type VmState = "running" | "paused" | "stopped" | "created" | "crashed" | "broken";
 
-/** What is told of one VM: the shape of `status --json`, and of each item of `list --json`. */
+/** Status of one VM, as printed by `status --json`, and for each item by `list --json`. */
 export interface Status {
-  /** GUESTNAME; the directory's name where none is known. */
+  /** GUESTNAME, else the directory's name. */
   name: string;
   /** HOSTDIR. */
   directory: string;
   state: VmState;
-  /** With `broken`: why; else what else is wrong (`snapshots` is left out where they cannot be listed). */
+  /** Reason for `broken`, or another error (if snapshots cannot be listed, `snapshots` is absent). */
   error?: string;
-  /** What to do about the error, where that is known. */
+  /** Hint for the error. */
   hint?: string;
   arch?: Arch;
-  /** All sockets'. */
+  /** Of all sockets. */
   cores?: number;
   memoryMiB?: number;
   uefi?: boolean;
-  /** The VM's own disks: what the guest sees, and what they take on the host. */
+  /** The VM's own disks: virtual size, and allocated bytes on the host. */
   disks?: { file: string; virtualBytes: number | null; actualBytes: number }[];
   snapshots?: { count: number; last: string | null };
-  /** What it reaches for outside its directory. */
+  /** Access outside its directory. */
   reaches?: Reach[];
   forwards?: string[];
   display?: ({ protocol: string } & DisplayAddress) | null;
-  /** A job's rescue runs, not the guest. */
+  /** A job's rescue is running, not the guest. */
   job?: boolean;
   pid?: number | null;
   /** ISO time stamp of the last run's start. */
   started?: string | null;
   uptimeSeconds?: number | null;
-  /** Of the last run, where it is over. */
+  /** End of the last run; null if there was none. */
   lastEnd?: { end: RunEnd; at: string | null } | null;
   workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
-  /** There were working files, which are gone: since when, and what `run` does. */
+  /** The working files are missing: since when, and what `run` does. */
   gone?: string;
-  /** What has gone wrong inside the running machine. */
+  /** Errors inside the running machine. */
   guestErrors?: string[];
 }
 
-/** Looks at one VM without changing anything, nor running any bash. Never throws. */
+/** Reads the status of one VM without changing it, and without running bash. Never throws. */
 export async function readVmStatus(context: Context, hostdir: string): Promise<Status> {
   try {
     const own: Context = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
     const vm = await openVm(own, false);
     const alive = vm.work.state === "present" ? await findAlive(vm.work) : undefined;
     const typed = alive && vm.work.state === "present" ? vm.work.mark.run?.typed : undefined;
-    // A guest that runs is what was said when it was started.
+    // A running guest has the settings of its start.
     return await buildStatus(
       own,
       typed ? await openVm({ ...own, options: { ...typed, hostdir } }, false) : vm,
@@ -124,8 +124,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): 
     if (damage !== undefined) return { ...rest, state: "broken", error: damage };
     return { ...rest, state: stateAfter(ended?.end) };
   }
-  // The guest may also have been started by hand, with run-vm.sh: nothing is on record of that run.
-  const recorded = !alive.job && isUnsettled(work.mark) ? run : undefined;
+  // A run started by hand, with run-vm.sh, is not recorded.
+  const recorded = !alive.job && isExitUnrecorded(work.mark) ? run : undefined;
   const { describeErrors } = await import("./alive.ts");
   const errors = describeErrors(context, work, alive);
   return {
@@ -140,7 +140,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): 
   };
 }
 
-/** Why `run` would refuse a disk of the VM, which is off; undefined where their headers show nothing. */
+/** Why `run` would refuse a disk, by the headers; undefined if it would not. */
 function findWorkingDiskDamage({ dir }: Workdir, named: readonly string[]): string | undefined {
   for (const name of new Set([...named, ...ownDisks(dir)])) {
     const path = join(dir, name);
@@ -154,9 +154,9 @@ function findWorkingDiskDamage({ dir }: Workdir, named: readonly string[]): stri
   return undefined;
 }
 
-/** What `run` does where the working files are gone. */
+/** What `run` does if the working files are missing. */
 const describeRestore = (snapshots: Status["snapshots"]): string =>
-  snapshots?.last ? `'run' restores ${snapshots.last}` : "there is no snapshot that 'run' could restore";
+  snapshots?.last ? `'run' restores ${snapshots.last}` : "there is no snapshot to restore";
 
 const actualBytes = (path: string): number => (lstatOf(path)?.blocks ?? 0) * 512;
 
@@ -168,7 +168,7 @@ function describeSnapshots(hostdir: string): Pick<Status, "error" | "snapshots">
   }
 }
 
-/** Where `backups/LAST` leads. */
+/** The snapshot that `backups/LAST` points to. */
 function lastOf(hostdir: string): string | null {
   const link = join(hostdir, HOST.backups, LAST);
   return lstatOf(link)?.isSymbolicLink() ? basename(readlinkSync(link)) : null;
@@ -176,7 +176,7 @@ function lastOf(hostdir: string): string | null {
 
 async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]> | null> {
   const { mark } = work;
-  if (isUnsettled(mark)) {
+  if (isExitUnrecorded(mark)) {
     const { inferEnd } = await import("./exit-reason.ts");
     const { end, at } = inferEnd(work.dir, mark.run!);
     return { end, at: at.toISOString() };

@@ -4,8 +4,8 @@ import { readNamed } from "../lib/read-file.ts";
 import type { DisplayTls } from "../machine/types.ts";
 
 /**
- * Reads what viewers are told of a server's certificates; qemu itself reads all three files.
- * @throws 66 when one cannot be read, 78 when the certificate is none
+ * Reads the CA certificate and the server's subject, for viewers; qemu itself reads all three files.
+ * @throws 66 if one cannot be read, 78 if the certificate is invalid
  */
 export function readTls(directory: string): DisplayTls {
   const read = (name: string): string => {
@@ -14,7 +14,7 @@ export function readTls(directory: string): DisplayTls {
       return readNamed(path).toString();
     } catch (error) {
       throw new VmError("noInput", `SPICE_TLS_DIR: cannot read ${path}: ${reasonOf(error)}`, {
-        hint: "the directory holds ca-cert.pem, server-cert.pem and server-key.pem, in PEM",
+        hint: "the directory must contain ca-cert.pem, server-cert.pem and server-key.pem",
       });
     }
   };
@@ -22,13 +22,13 @@ export function readTls(directory: string): DisplayTls {
   return { directory, ca: read("ca-cert.pem"), subject: subjectOf(read("server-cert.pem"), directory) };
 }
 
-/** `CN=host`, `O=Example` on lines of their own → `O=Example,CN=host`, as spice-gtk compares it. */
+/** Joins lines such as `O=Example` and `CN=host` to `O=Example,CN=host`, the format that spice-gtk compares. */
 function subjectOf(pem: string, directory: string): string {
   const { X509Certificate } = process.getBuiltinModule("node:crypto");
   try {
     return new X509Certificate(pem).subject.trim().split("\n").join(",");
   } catch (error) {
-    throw new VmError("config", `SPICE_TLS_DIR: ${join(directory, "server-cert.pem")} is no certificate`, {
+    throw new VmError("config", `SPICE_TLS_DIR: ${join(directory, "server-cert.pem")} is not a certificate`, {
       cause: error,
     });
   }

@@ -13,32 +13,32 @@ import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Workdir } from "../store/workdir.ts";
 
-/** Addresses that only this host's own programs reach. */
+/** Loopback addresses. */
 export const LOOPBACK: RegExp = /^(localhost|127(\.\d+){3}|::1)$/;
 
-/** The file that opens a viewer, there while the VM runs. */
+/** Path of the connection file for a viewer (remote-viewer(1)), which exists while the VM runs. */
 export const viewerFile = (work: Workdir, kind: SharedDisplay["kind"]): string =>
   join(work.dir, kind === "spice" ? WORK.spiceViewer : WORK.vncViewer);
 
-/** Writes it, with the password that the display has. */
+/** Writes it, with the display's password. */
 export function writeViewerFile(work: Workdir, display: SharedDisplay, title: string): void {
   const password = display.passwordFile && readSmall(display.passwordFile);
   replaceFile(viewerFile(work, display.kind), buildViewerFile(display, password, title));
 }
 
-/** `by SPICE on localhost:5900` */
+/** `SPICE on localhost:5900` */
 export const describeAddress = ({ kind, at, tls }: SharedDisplay): string =>
-  `by ${kind.toUpperCase()}${tls ? " (TLS)" : ""} on ${"socket" in at ? at.socket : `${bracket(at.host)}:${at.port}`}`;
+  `${kind.toUpperCase()}${tls ? " (TLS)" : ""} on ${"socket" in at ? at.socket : `${bracket(at.host)}:${at.port}`}`;
 
-/** Can a viewer be opened here? One for VNC knows no sockets. */
+/** Can a viewer be opened here? VNC viewers do not support Unix sockets. */
 export const hasViewer = ({ env }: Context, { kind, at }: SharedDisplay): boolean =>
   Boolean(env.DISPLAY || env.WAYLAND_DISPLAY) &&
   (kind === "spice" || "port" in at) &&
   findProgram("remote-viewer") !== undefined;
 
 /**
- * How to look at a screen, here and from another machine: lines for people.
- * @param host this machine's name, as another one may know it
+ * Lines with commands that open a viewer, here and on another machine.
+ * @param host this machine's name
  */
 export function describeViewing(
   { env }: Context,
@@ -49,24 +49,24 @@ export function describeViewing(
   const user = env.USER || env.LOGNAME;
   const there = user ? `${user}@${host}` : host;
   const copy = `scp -q ${shellQuote(`${there}:${file}`)} . && remote-viewer ${basename(file)}`;
-  const here = `here: remote-viewer ${shellQuote(file)}`;
+  const here = `locally: remote-viewer ${shellQuote(file)}`;
   const tunnel = (from: string, to: string): string =>
-    `from home: ssh -L ${shellQuote(`${from}:${to}`)} ${there}`;
+    `remotely: ssh -L ${shellQuote(`${from}:${to}`)} ${there}`;
   if ("socket" in at) {
     const first = tunnel(String(TUNNEL.port), at.socket);
-    if (kind === "vnc") return [first, `  and there: ${copy}`];
+    if (kind === "vnc") return [first, `  then: ${copy}`];
     const secret = passwordFile ? `; the password is in ${passwordFile}` : "";
-    return [here, first, `  and there: remote-viewer spice://${TUNNEL.host}:${TUNNEL.port}${secret}`];
+    return [here, first, `  then: remote-viewer spice://${TUNNEL.host}:${TUNNEL.port}${secret}`];
   }
   const name = reachable(at.host);
-  if (!LOOPBACK.test(name)) return [here, `from home: ${copy}`];
+  if (!LOOPBACK.test(name)) return [here, `remotely: ${copy}`];
   const address = `${bracket(name)}:${at.port}`;
-  // ssh itself listens on localhost; any other name in the file must lead to the tunnel, too.
+  // ssh listens on localhost; another address in the file must also reach the tunnel.
   const listen = name === "localhost" ? String(at.port) : address;
-  return [here, tunnel(listen, address), `  and there: ${copy}`];
+  return [here, tunnel(listen, address), `  then: ${copy}`];
 }
 
-/** Opens a viewer in a desktop session, where it may; elsewhere says how to look. */
+/** Opens a viewer in a desktop session, if it may; else prints how to open one. */
 export function showScreen(
   context: Context,
   work: Workdir,
@@ -75,7 +75,7 @@ export function showScreen(
 ): Child | undefined {
   if (!("at" in display)) {
     log.info(
-      `${name} runs without a display; its serial console is kept in ${join(work.dir, WORK.consoleLog)}`,
+      `${name} runs without a display; its serial console is logged to ${join(work.dir, WORK.consoleLog)}`,
     );
     return undefined;
   }
@@ -87,13 +87,13 @@ export function showScreen(
       runAs: "user",
       keepOnInterrupt: true,
     });
-  log.info(`${name} shows its screen ${describeAddress(display)}`);
+  log.info(`${name}: ${describeAddress(display)}`);
   for (const line of describeViewing(context, hostname(), file, display)) log.info(`  ${line}`);
-  if (display.passwordFile) log.info(`  its password is in ${display.passwordFile}`);
+  if (display.passwordFile) log.info(`  password: ${display.passwordFile}`);
   return undefined;
 }
 
-/** A viewer whose guest is off has nothing to show, but a question to ask, and we would wait for it. */
+/** Closes the viewer with the guest: it would ask a question, and this process would wait for it. */
 export function endWithGuest(viewer: Child, { ended }: QemuSession): void {
   const closed = viewer.done.then(() => true);
   void ended.then(async () => {

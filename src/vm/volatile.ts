@@ -6,10 +6,10 @@ import { realPath } from "../lib/read-file.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { hasSnapshots } from "../store/no-vm.ts";
 
-/** File systems in memory: linux/magic.h. */
+/** In-memory filesystems (linux/magic.h). */
 const IN_MEMORY = new Set([0x01021994, 0x858458f6]);
 
-/** A directory that a reboot empties: in memory, or one for temporary files (file-hierarchy(7)). */
+/** Does a reboot empty the directory? In memory, or for temporary files (file-hierarchy(7)). */
 export function isVolatile(directory: string): boolean {
   const path = realPath(directory) ?? directory;
   if (/^\/(tmp|run|dev\/shm)(\/|$)/.test(path)) return true;
@@ -20,12 +20,12 @@ export function isVolatile(directory: string): boolean {
   }
 }
 
-let said = false;
+let reported = false;
 
-/** Says once that nothing but a snapshot keeps a new VM. */
-export function remarkVolatile(hostdir: string, work: Pick<Workdir, "dir" | "inplace">): void {
-  if (said || work.inplace || hasSnapshots(hostdir) || !isVolatile(dirname(work.dir))) return;
-  said = true;
+/** Reports once that a reboot removes a VM without a snapshot. */
+export function reportVolatile(hostdir: string, work: Pick<Workdir, "dir" | "inplace">): void {
+  if (reported || work.inplace || hasSnapshots(hostdir) || !isVolatile(dirname(work.dir))) return;
+  reported = true;
   log.info(
     `  a reboot empties ${dirname(work.dir)}; to keep the VM: ${commandLine("backup")}; to keep a new one in its own directory: --inplace`,
   );

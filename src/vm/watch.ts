@@ -5,14 +5,13 @@ import { readEvents, type PastEvent } from "../store/events.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { findRunning } from "./in-use.ts";
 
-/** A qemu that was killed tells nothing: its sockets are looked at this often. */
-const LOOK_MS = 500;
+/** Interval of checks for a killed qemu, which writes no event. */
+const POLL_MS = 500;
 
 /**
- * Waits for something in a run that others may be talking to: by its log of events, so that qemu's one
- * conversation stays free.
- * @param accept sees all events of the run so far; undefined: not yet
- * @returns what it accepted, or how the waiting ended otherwise
+ * Waits for a condition of a run, by its log of events, so that the monitor stays free for other commands.
+ * @param accept gets all events of the run so far; undefined: keep waiting
+ * @returns what `accept` returned, `ended` if the run ended, `late` after the limit
  */
 export async function waitForRun<T>(
   work: Workdir,
@@ -22,7 +21,7 @@ export async function waitForRun<T>(
   const deadline = Date.now() + limitMs;
   let next = Promise.withResolvers<void>();
   const onChange = (): void => next.resolve();
-  using _watch = watchDirectory(work.dir, { everyMs: LOOK_MS }, onChange);
+  using _watch = watchDirectory(work.dir, { everyMs: POLL_MS }, onChange);
   interruption.addEventListener("abort", onChange);
   try {
     for (;;) {
@@ -42,17 +41,17 @@ export async function waitForRun<T>(
   }
 }
 
-/** How long a qemu that has been told to go may take to flush its images. */
+/** How long qemu may take to flush its images after SHUTDOWN. */
 const FLUSH_MS = 30_000;
 
 const hasShutDown = (events: PastEvent[]): true | undefined =>
   events.some(({ event }) => event === "SHUTDOWN") || undefined;
 
-/** Waits until the VM is off. @returns false when it is not within `limitMs` */
+/** Waits until the VM is off. @returns false if it is still running after `limitMs` */
 export async function waitForEnd(work: Workdir, limitMs: number): Promise<boolean> {
-  using _step = beginStep(() => "waiting for the guest to power off");
+  using _step = beginStep(() => "waiting for the guest to shut down");
   const how = await waitForRun(work, limitMs, hasShutDown);
   if (how === "late") return false;
-  // It has said so, and is going.
+  // After SHUTDOWN qemu flushes its images, and exits.
   return how === "ended" || (await waitForRun(work, FLUSH_MS, () => undefined)) === "ended";
 }

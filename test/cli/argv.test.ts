@@ -4,7 +4,7 @@ import { DISK_SYNTAX, FORWARD_SYNTAX, IMAGE_SYNTAX, SHARE_SYNTAX } from "../../s
 import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
 import { intentOf, wordsOf } from "./lines.ts";
 
-/** Every spelling → what it sets. `_` stands for the value of the next column. */
+/** Every spelling → its effect. `_` is replaced by the value of the next column. */
 const SPELLINGS: [spellings: string, meaning: string][] = [
   ["-D AHCI=1G | -DAHCI=1G | --disks=AHCI=1G | --disks AHCI=1G | --d AHCI=1G", "DISKS=AHCI=1G"],
   ["-D AHCI=1G,NVME=5G", "DISKS=AHCI=1G,NVME=5G"],
@@ -36,7 +36,7 @@ const SPELLINGS: [spellings: string, meaning: string][] = [
   ["--debug", "debug"],
 ];
 
-describe("each option, however it is spelt", () => {
+describe("each spelling of an option", () => {
   const cases = SPELLINGS.flatMap(([spellings, meaning]) =>
     spellings.split(" | ").map((spelling) => [spelling, `${meaning} | [run()]`] as const),
   );
@@ -44,7 +44,7 @@ describe("each option, however it is spelt", () => {
     expect(intentOf(line)).toBe(meaning);
   });
 
-  test("all of them were tried", () => {
+  test("covers all options", () => {
     const tried = new Set(SPELLINGS.flatMap(([spellings]) => spellings.split(/[ =]/)));
     const untried = GLOBAL_OPTIONS.filter(
       ({ long }) => !tried.has(`--${long}`) && !/^(version|help|licenses)$/.test(long),
@@ -64,7 +64,7 @@ test.each([
   ["--version", "version"],
   ["-hv", "help version"],
   ["-c 8 -h", "CORES=8 help"],
-  // Help is for those who do not know yet what may stand there.
+  // Help comes before validation.
   ["-h bogus words here", "help"],
   ["-nuk", "UEFI=1 KEEPCD=1 noColors | [run()]"],
   ["-nukc8 run", "UEFI=1 KEEPCD=1 CORES=8 noColors | run()"],
@@ -96,7 +96,7 @@ test.each([
   ["restore 2023-05-10", "restore(snapshot=2023-05-10)"],
   ["-- -odd.iso", "[run(isoimage=-odd.iso)]"],
   ["-", "[run(isoimage=-)]"],
-  // Behind a single command they mean the same.
+  // After a single command options have the same meaning.
   ["create -m 256M foo", "MEMORY=256M | create(guestname=foo)"],
   ["create foo -m 256M", "MEMORY=256M | create(guestname=foo)"],
   [
@@ -115,11 +115,11 @@ test.each([
   ["exec --hostdir=DIR -- ls -l", "hostdir=DIR | exec([ls -l])"],
   ["ssh -d DIR ls", "hostdir=DIR | ssh([ls])"],
   ["ssh ls -d DIR", "ssh([ls -d DIR])"],
-  // A command's own option of the same name wins, and so does what it may be short for.
+  // A command's own option takes precedence over a global one of that name, and over abbreviations.
   ["stop --timeout=5", "stop(timeout=5)"],
   ["stop -t 5", "TIMEOUT=5 | stop()"],
   ["-t 1 stop --timeout=5", "TIMEOUT=1 | stop(timeout=5)"],
-  // What -n and -f mean in other programs must not be taken for something else.
+  // -n and -f as in other programs.
   ["prune -n", "prune(--dry-run)"],
   ["adopt -n", "adopt(--dry-run)"],
   ["-n prune", "noColors | prune()"],
@@ -131,7 +131,7 @@ test.each([
   ["create foo --disks=VIRT=1G", "DISKS=VIRT=1G | create(guestname=foo)"],
   // [compat]
   ["--inplace @create X @run", "INPLACE=1 | create(guestname=X) run()"],
-  // The ways in which help is asked for.
+  // Spellings of help.
   ["help", "help"],
   ["@help", "help"],
   ["-d DIR help", "hostdir=DIR help"],
@@ -145,7 +145,7 @@ test.each([
   expect(intentOf(line)).toBe(meaning);
 });
 
-describe("a wrong line", () => {
+describe("an invalid command line", () => {
   test.each([
     ["-c", "64: option -c needs a value"],
     ["-c many", "64: -c: 'many' is not allowed"],
@@ -171,7 +171,7 @@ describe("a wrong line", () => {
     ["--uefi=1", "64: option --uefi takes no value"],
     ["--no-uefi=", "64: option --no-uefi takes no value"],
     ["--u", "64: option --u is ambiguous"],
-    // An option that the earlier program did not have makes no abbreviation ambiguous.
+    // Options that the earlier program did not have make no abbreviation ambiguous.
     ["--deb", "64: unknown option --deb"],
     ["--ho x", "64: option --ho is ambiguous"],
     ["--no", "64: option --no is ambiguous"],
@@ -187,7 +187,7 @@ describe("a wrong line", () => {
   });
 
   test.each([
-    // In a batch an option could be meant for one command alone.
+    // In a batch an option must come first, as it applies to all commands.
     ["create foo -m 256M @run", "for all commands: vm -m 256M @create foo @run"],
     ["-c 4 @create foo @run -m 256M --uefi", "for all commands: vm -c 4 -m 256M --uefi @create foo @run"],
     ["-n @backup S0 a·text --inplace @run", "for all commands: vm -n --inplace @backup S0 'a text' @run"],
@@ -196,7 +196,7 @@ describe("a wrong line", () => {
       "backup S0 -d DIR",
       "did you mean: vm -d DIR backup S0\nusage: vm backup [OPTIONS] [SNAPSHOT [DESCRIPTION]]",
     ],
-    // An option before the command that it belongs to.
+    // A command's option before the command.
     ["--force destroy", "did you mean: vm destroy --force"],
     ["-n --keep-last 2 --dry-run prune", "did you mean: vm -n prune --dry-run --keep-last 2"],
     ["-b run", "did you mean: vm run -b"],
@@ -205,7 +205,7 @@ describe("a wrong line", () => {
     ["-n destroy --froce", "did you mean: vm -n destroy --force\noptions of destroy: vm destroy -h"],
     ["prune --keep-dialy=7", "did you mean: vm prune --keep-daily=7\noptions of prune: vm prune -h"],
     ["destroy -x", "options of destroy: vm destroy -h"],
-    // A value in the form of other programs.
+    // Values in the syntax of other programs.
     ["-f 2222:22 run", `did you mean: vm -f tcp:127.0.0.1:2222-:22 run\nallowed: ${FORWARD_SYNTAX}`],
     ["run -f8080:80/udp", `did you mean: vm run -fudp:127.0.0.1:8080-:80\nallowed: ${FORWARD_SYNTAX}`],
     ["--forward=0.0.0.0:80:80", `did you mean: vm --forward=tcp:0.0.0.0:80-:80\nallowed: ${FORWARD_SYNTAX}`],
@@ -226,7 +226,7 @@ describe("a wrong line", () => {
     expect(() => parseArgv(wordsOf(line), "vm")).toThrow(expect.objectContaining({ hint }));
   });
 
-  test("says what would be allowed", () => {
+  test("lists the allowed values", () => {
     expect(() => parseArgv(wordsOf("-c many"), "vm")).toThrow(
       expect.objectContaining({ hint: "allowed: a whole number from 1 to 512" }),
     );

@@ -7,7 +7,7 @@ import { meaningOf, showInvocation, wordsOf } from "./lines.ts";
 const batchOf = (line: string): string =>
   meaningOf(() => parseBatch(wordsOf(line), "vm").map(showInvocation).join(" "));
 
-/** Commands that the earlier program did not have: in the middle of a batch they need their @. */
+/** Commands that the earlier program did not have need their @ within a batch. */
 const NEWER = [...COMMANDS.keys()].filter((name) => !(OLD_NAMES as readonly string[]).includes(name));
 
 describe("a single command", () => {
@@ -43,7 +43,7 @@ describe("a single command", () => {
   });
 });
 
-describe("a lone word that is no command is a CD image", () => {
+describe("a single word that is not a command is a CD image", () => {
   test.each([
     ["x.iso", "[run(isoimage=x.iso)]"],
     ["bakcup", "[run(isoimage=bakcup)]"],
@@ -81,7 +81,7 @@ describe("a batch", () => {
     ["run run x.iso", "run() run(isoimage=x.iso)"],
     ["destroy restore run", "destroy() restore() run()"],
     ["destroy --force @restore", "destroy(--force) restore()"],
-    // What an argument list must have it takes, whatever it is called.
+    // A required argument may have the name of a command.
     ["create run", "create(guestname=run)"],
     ["create run run", "create(guestname=run) run()"],
     ["create create create B", "create(guestname=create) create(guestname=B)"],
@@ -89,7 +89,7 @@ describe("a batch", () => {
     ["job job", "job(jobname=job)"],
     ["create constructor", "create(guestname=constructor)"],
     ["create @odd", "create(guestname=@odd)"],
-    // Its most is taken: the next word must name a command.
+    // After the maximum number of arguments the next word must be a command.
     ["restore S0 run x.iso backup", "restore(snapshot=S0) run(isoimage=x.iso) backup()"],
     ["backup S0 text run", "backup(snapshot=S0, description=text) run()"],
     ["run @MEDIA@/x.iso @backup", "run(isoimage=@MEDIA@/x.iso) backup()"],
@@ -97,19 +97,19 @@ describe("a batch", () => {
     expect(batchOf(line)).toBe(meaning);
   });
 
-  test.each(NEWER)("backup %s makes a snapshot of that name", (name) => {
+  test.each(NEWER)("backup %s creates a snapshot of that name", (name) => {
     expect(batchOf(`backup ${name}`)).toBe(`backup(snapshot=${name})`);
   });
 
   test.each(["list", "status", "constructor", "__proto__", "stop"])(
-    "backup %s makes a snapshot of that name",
+    "backup %s creates a snapshot of that name",
     (name) => {
       expect(batchOf(`backup ${name}`)).toBe(`backup(snapshot=${name})`);
     },
   );
 });
 
-describe("a description may begin with a dash", () => {
+describe("a description may start with a dash", () => {
   test.each([
     ["backup S0 -x", "backup(snapshot=S0, description=-x)"],
     ["backup S0 --force", "backup(snapshot=S0, description=--force)"],
@@ -128,7 +128,7 @@ describe("a description may begin with a dash", () => {
   });
 });
 
-describe("a command that starts another takes the rest of the line", () => {
+describe("a command that runs another takes the rest of the line", () => {
   test.each([
     ["ssh", "ssh()"],
     ["ssh uname -a", "ssh([uname -a])"],
@@ -139,7 +139,7 @@ describe("a command that starts another takes the rest of the line", () => {
     ["exec ls -l", "exec([ls -l])"],
     ["exec ls -- -l ''", "exec([ls -- -l ''])"],
     ["exec -- -- x", "exec([-- x])"],
-    // No command of ours, whatever it is called.
+    // Not a command of this program, whatever its name.
     ["exec run", "exec([run])"],
     ["exec -- run @backup job", "exec([run @backup job])"],
     ["ssh -h", "ssh() help"],
@@ -160,7 +160,7 @@ describe("a command that starts another takes the rest of the line", () => {
     expect(batchOf(line)).toBe(meaning);
   });
 
-  test("its words are announced, and the hint names --", () => {
+  test("announces its words, and suggests --", () => {
     expect(parseBatch(wordsOf("ssh --user=me -- ls -l"), "vm").map(({ words }) => words)).toEqual([
       ["ls", "-l"],
     ]);
@@ -170,7 +170,7 @@ describe("a command that starts another takes the rest of the line", () => {
   });
 });
 
-describe("-- makes plain words of what follows", () => {
+describe("words after -- are not options", () => {
   test.each([
     ["run -- -odd.iso", "run(isoimage=-odd.iso)"],
     ["create -- -A -b.iso", "create(guestname=-A, isoimage=-b.iso)"],
@@ -196,7 +196,7 @@ describe("help for one command", () => {
   });
 });
 
-describe("a wrong batch", () => {
+describe("an invalid batch", () => {
   test.each([
     ["create", "64: create: GUESTNAME is missing"],
     ["create @run", "64: create: GUESTNAME is missing"],
@@ -238,14 +238,14 @@ describe("a wrong batch", () => {
     );
   });
 
-  test("an empty word reminds of no command", () => {
+  test("an empty word suggests no command", () => {
     expect(() => parseBatch(["", "x"], "vm")).toThrow(
       expect.objectContaining({ hint: expect.not.stringContaining("did you mean") }),
     );
   });
 });
 
-test("what is announced are the words as typed", () => {
+test("announces words as typed", () => {
   expect(parseBatch(wordsOf("create A·b x.iso @backup S0 -x"), "vm").map(({ words }) => words)).toEqual([
     ["A b", "x.iso"],
     ["S0", "-x"],

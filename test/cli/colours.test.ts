@@ -26,7 +26,7 @@ const settings = (changes: Record<string, string>) =>
   });
 
 describe("themeOf", () => {
-  test("the defaults", () => {
+  test("has defaults", () => {
     expect(themeOf(settings({}), true)).toEqual({
       normal: "\x1b[0m",
       bold: "\x1b[1;37m",
@@ -48,7 +48,7 @@ describe("themeOf", () => {
     expect(themeOf(settings({ CLR_OK: written }), true).ok).toBe(sequence);
   });
 
-  test("without colours all are empty", () => {
+  test("is empty without colours", () => {
     expect(themeOf(settings({}), false)).toEqual(PLAIN);
   });
 });

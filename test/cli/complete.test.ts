@@ -51,14 +51,14 @@ const ask = async (shell: string, line: string, word?: string): Promise<string[]
   const answer = await answerShell(context, [shell, line, ...(word === undefined ? [] : [word])]);
   return answer.split("\n").slice(0, -1);
 };
-/** What fits, without the help: fish gets whole words. */
+/** Candidates without help texts; fish gets whole words. */
 const candidates = async (line: string): Promise<string[]> =>
   (await ask("fish", line)).map((text) => text.split("\t")[0]!);
 
 const AT = [...COMMANDS.keys()].map((name) => `@${name}`);
 const BARE = [...COMMANDS.keys()];
 
-describe("what fits at the end of", () => {
+describe("candidates at the end of", () => {
   test.each<[line: string, words: string[]]>([
     ["vm ", BARE],
     ["vm @", AT],
@@ -71,7 +71,7 @@ describe("what fits at the end of", () => {
     ["vm cd.iso ", []],
     ["vm constructor ", []],
     ["vm constr", []],
-    // Options of all commands.
+    // Global options.
     ["vm run --ar", ["--arch="]],
     ["vm run --arch=i", ["--arch=i386"]],
     ["vm create foo -a i", ["i386"]],
@@ -178,7 +178,7 @@ describe("what fits at the end of", () => {
     ["vm run -b --wait=a", ["--wait=agent"]],
     ["vm -c 8 create G run restore S", ["S1", "S0"]],
     ["vm @unknown @re", []],
-    // The program itself, as it may be named.
+    // Aliases and paths of the program.
     ["/usr/local/bin/vm cr", ["create"]],
     ["v cr", ["create"]],
     ["vm", []],
@@ -197,7 +197,7 @@ describe("each command's own options:", () => {
   });
 });
 
-test("helps stand behind a tab, in one line", async () => {
+test("prints help texts after a tab, on one line", async () => {
   expect(await ask("fish", "vm restore S")).toEqual([
     "S1\t2026-01-03 00:00:00 tabs and lines",
     "S0\t2026-01-01 00:00:00",
@@ -206,7 +206,7 @@ test("helps stand behind a tab, in one line", async () => {
   expect(await ask("fish", "vm job ")).toContain("run-ssh\tthis VM's own");
 });
 
-describe("bash: how to complete, and what stands in the place of the word", () => {
+describe("bash: mode, and replacements of the word", () => {
   test.each<[line: string, word: string, answer: string[]]>([
     ["vm @cr", "cr", ["", "create"]],
     ["vm --arch=i", "i", ["", "i386"]],
@@ -224,7 +224,7 @@ describe("bash: how to complete, and what stands in the place of the word", () =
   });
 });
 
-describe("zsh: how much of the word stays, and what follows", () => {
+describe("zsh: length of the kept prefix, and completions", () => {
   test.each<[line: string, word: string, answer: string[]]>([
     ["vm @cr", "@cr", ["0", `s@create:${COMMANDS.get("create")!.summary}`]],
     ["vm --arch=i", "--arch=i", ["7", "si386"]],
@@ -255,16 +255,16 @@ describe("never fails", () => {
     expect(await answerShell(context, words)).toMatch(/^(nospace|filenames)?\n?$|@create/);
   });
 
-  test("with settings that need bash, or are wrong", async () => {
+  test("with settings that need bash, or are invalid", async () => {
     mkdirSync(temp.path("bad"));
     writeFileSync(temp.path("bad/guest.env"), "touch pwned\nCORES=$(touch pwned)\n");
     const words = await answerShell({ ...context, cwd: temp.path("bad") }, ["fish", "vm --rescue="]);
-    expect(words).toBe("--rescue=rescue-mine\n--rescue=auto\tmade if there is none\n");
+    expect(words).toBe("--rescue=rescue-mine\n--rescue=auto\tbuild one if none exists\n");
     expect(Bun.spawnSync(["find", temp.top, "-name", "pwned"]).stdout.toString()).toBe("");
   });
 });
 
-describe("a line's words", () => {
+describe("splits a line into words", () => {
   test.each<[line: string, words: string[], text: string, quote: string]>([
     ["vm a  b", ["vm", "a"], "b", ""],
     ["vm ", ["vm"], "", ""],
@@ -282,7 +282,7 @@ describe("a line's words", () => {
     expect(splitLine("vm 'it\\'s", true).token.text).toBe("it's");
   });
 
-  test("characters know where they end", () => {
+  test("records where each character ends", () => {
     expect(splitLine("vm 'a'\\ \"b\"").token.ends).toEqual([2, 5, 7]);
   });
 });
@@ -312,7 +312,7 @@ describe("arguments with choices", () => {
     ]);
   });
 
-  test.each(all)("%s: its help names them", (_title, { choices, help }) => {
+  test.each(all)("%s: its help lists the choices", (_title, { choices, help }) => {
     for (const choice of choices!) expect(help).toContain(choice);
   });
 });

@@ -55,7 +55,7 @@ test.each([
   // An exact name is never ambiguous.
   ["--keep", "keep | "],
   ["--keep-", "keep-cd | "],
-  // A hidden one is understood whole, and in nobody's way.
+  // A hidden one must be typed completely, and makes no abbreviation ambiguous.
   ["--tmeout=5", "tmeout=5 | "],
   ["--tim 5", "timeout=5 | "],
   ["--t 5", "timeout=5 | "],
@@ -103,7 +103,7 @@ describe("the hint", () => {
   });
 });
 
-test("the words given are left as they are", () => {
+test("leaves the given words unchanged", () => {
   const words = ["-k", "x"];
   parseOptions(words, SHAPES, "");
   expect(words).toEqual(["-k", "x"]);

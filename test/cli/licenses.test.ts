@@ -14,14 +14,14 @@ test.each([
   "scripts/licenses/bun.txt",
   "scripts/licenses/LGPL-2.0.txt",
   "scripts/licenses/LGPL-2.1.txt",
-])("it holds %s, whole", (file) => {
+])("contains %s completely", (file) => {
   expect(text).toContain(readFileSync(join(root, file), "utf8").trim());
 });
 
-test.each(Object.entries(dependencies))("it names %s %s", (name, version) => {
+test.each(Object.entries(dependencies))("names %s %s", (name, version) => {
   expect(text).toContain(`\n${name} ${version}\n`);
 });
 
-test("our own notice is the first", () => {
+test("starts with this program's own notice", () => {
   expect(text).toStartWith("vm 1.2.3 is free software");
 });

@@ -1,9 +1,9 @@
-/** Command lines and what they mean as single lines, for tables. */
+/** Command lines and their meanings as single lines, for tables. */
 import { parseArgv, type Intent } from "../../src/cli/argv.ts";
 import type { Invocation } from "../../src/cli/invocation.ts";
 import { VmError } from "../../src/lib/errors.ts";
 
-/** Words of a table's line: `''` is an empty one, `·` a blank within one. */
+/** Splits a table's line: `''` is an empty word, `·` a blank in a word. */
 export const wordsOf = (line: string): string[] =>
   line
     .split(" ")
@@ -12,7 +12,7 @@ export const wordsOf = (line: string): string[] =>
 
 const show = (word: string): string => (/^[^\s']+$/.test(word) ? word : `'${word}'`);
 
-/** `run(isoimage=x.iso)`; a command that nobody named stands in brackets. */
+/** `run(isoimage=x.iso)`; an implicit command is in brackets. */
 export function showInvocation({ command, args, rest, help, implicit }: Invocation): string {
   const given = Object.entries(args).map(([name, value]) =>
     value === true ? `--${name}` : `${name}=${show(String(value))}`,
@@ -38,7 +38,7 @@ export function showIntent(intent: Intent): string {
   return [parts.join(" "), batch.map(showInvocation).join(" ")].filter((part) => part !== "").join(" | ");
 }
 
-/** What a function makes of a line, or `STATUS: message`. Other errors than those for users are passed on. */
+/** Result of a function for a line, or `STATUS: message`. Unexpected errors are rethrown. */
 export function meaningOf(meaning: () => string): string {
   try {
     return meaning();
@@ -48,5 +48,5 @@ export function meaningOf(meaning: () => string): string {
   }
 }
 
-/** A whole command line → its meaning. */
+/** Parses a whole command line to its meaning. */
 export const intentOf = (line: string): string => meaningOf(() => showIntent(parseArgv(wordsOf(line), "vm")));

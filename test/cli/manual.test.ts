@@ -14,7 +14,7 @@ import { ARCHES } from "../../src/machine/types.ts";
 import { EXIT } from "../../src/lib/errors.ts";
 
 const source = buildManual("vm");
-/** As one line of plain text: what a reader would see. */
+/** The page as plain text on one line. */
 const text = source
   .replaceAll(/\\f[BIR]/g, "")
   .replaceAll(/\\\[u([0-9A-F]+)\]/g, (_, code: string) => String.fromCodePoint(Number.parseInt(code, 16)))
@@ -24,9 +24,9 @@ const text = source
   .replaceAll("\\&", "")
   .replaceAll("\\e", "\\")
   .replaceAll(/\s+/g, " ");
-/** Without the marks of what is bold. */
+/** Without bold markup. */
 const plain = (help: string): string => help.replaceAll("`", "").replaceAll("…", "...");
-/** Sentences begin with a capital letter. */
+/** Capitalizes a sentence. */
 const capital = (help: string): string => plain(help).replace(/^[a-z]/, (letter) => letter.toUpperCase());
 
 describe("the manual has", () => {
@@ -96,23 +96,23 @@ test.each([...ARCHES])("the architecture %s, from its table", (name) => {
   expect(text.slice(text.indexOf(`.TP ${name} boots`)).split(".TP")[1]).toContain(`default disk: ${diskBus}`);
 });
 
-test("prose is of commands that there are", () => {
+test("names only existing commands", () => {
   expect(Object.keys(COMMANDS_PROSE).filter((name) => !COMMANDS.has(name))).toEqual([]);
 });
 
-test("under another name it is the manual of that", () => {
+test("has the program's name", () => {
   const other = buildManual("my-vm");
   expect(other).toStartWith('.TH "MY-VM" "1" ');
   expect(other).toContain("/etc/my\\-vm.conf");
   expect(other).not.toMatch(/PROG|\/etc\/vm/);
 });
 
-test("its date is the package's", () => {
+test("has the package's date", () => {
   expect(date).toMatch(/^\d{4}-\d\d-\d\d$/);
   expect(source).toStartWith(`.TH "VM" "1" "${date}" "vm ${version}" `);
 });
 
-test("the same tables give the same page", () => {
+test("is reproducible", () => {
   expect(buildManual("vm")).toBe(source);
 });
 
@@ -137,7 +137,7 @@ describe("roff: escapes", () => {
     expect(prose(given)).toBe(roff);
   });
 
-  test("what begins like a request is none", () => {
+  test("text that starts like a request is escaped", () => {
     expect(fill(".x 'y'")).toEqual([String.raw`\&.x 'y'`]);
     expect(item(".x", "'y")).toEqual([".TP", String.raw`\&.x`, String.raw`\&'y`]);
     expect(item(bold(".x"), "y")[1]).toBe(String.raw`\fB.x\fR`);

@@ -40,7 +40,7 @@ test.each([
 });
 
 describe("createMeter", () => {
-  test("shows nothing where stderr is no terminal", () => {
+  test("shows nothing unless stderr is a terminal", () => {
     using isTerminal = spyOn(terminal, "isTerminal").mockReturnValue(false);
     using written = spyOn(streams, "writeError");
     const meter = createMeter("x", 10);

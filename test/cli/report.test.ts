@@ -3,7 +3,7 @@ import * as streams from "../../src/lib/standard-streams.ts";
 import { reportError } from "../../src/cli/report.ts";
 import { SignalError, StatusError, VmError } from "../../src/lib/errors.ts";
 
-/** Status and text of a report. */
+/** Exit status and text of a report. */
 function report(error: unknown, debug = false): { status: number; text: string } {
   const written: string[] = [];
   const spy = spyOn(streams, "writeError").mockImplementation((text) => {
@@ -18,21 +18,21 @@ function report(error: unknown, debug = false): { status: number; text: string }
 }
 
 describe("reportError", () => {
-  test("message, then the hint, each of its lines indented", () => {
+  test("prints the message, then the hint with each line indented", () => {
     expect(report(new VmError("busy", "cannot run: held", { hint: "wait\nor end it" }))).toEqual({
       status: 75,
       text: "vm: cannot run: held\n  wait\n  or end it\n",
     });
   });
 
-  test("a line end in a name begins no line of ours", () => {
+  test("a line break in a name does not start a message", () => {
     const { text } = report(new VmError("io", "cannot read a\nvm: all is well\u001b[2J"));
     expect(text).toBe("vm: cannot read a\n  vm: all is well?[2J\n");
   });
 
   test.each([
     ["a signal", new SignalError("SIGTERM", 15), 143, "interrupted by SIGTERM"],
-    ["a mistake of ours", new TypeError("x is not a function"), 70, "internal error: x is not a function"],
+    ["an internal error", new TypeError("x is not a function"), 70, "internal error: x is not a function"],
     ["anything thrown", "text", 70, "internal error: text"],
     ["undefined", undefined, 70, "internal error: undefined"],
   ])("%s", (_title, error, status, message) => {
@@ -42,13 +42,13 @@ describe("reportError", () => {
     expect(told.text).not.toContain("    at ");
   });
 
-  test("a program that the user ran has said itself why it failed", () => {
+  test("prints no message for a program of the user, which has printed its own", () => {
     const error = new StatusError("ssh ended with status 7", 7);
     expect(report(error)).toEqual({ status: 7, text: "" });
     expect(report(error, true).text).toStartWith("vm: ssh ended with status 7\n");
   });
 
-  test("--debug shows where, and the cause", () => {
+  test("--debug prints the stack and the cause", () => {
     const { text } = report(new VmError("io", "outer", { cause: new Error("inner") }), true);
     expect(text).toContain("    at ");
     expect(text).toContain("caused by Error: inner");

@@ -15,11 +15,11 @@ test.each([
   ["/usr/bin/a b", "vm"],
   ["вм", "vm"],
   ["a".repeat(65), "vm"],
-])("started as %j the program is %j", (argv0, prog) => {
+])("started as %j the program's name is %j", (argv0, prog) => {
   expect(progName(argv0)).toBe(prog);
 });
 
-test("the program itself as ~/vm: its profiles are elsewhere", () => {
+test("a program at ~/vm uses another directory for profiles", () => {
   using temp = new Temp();
   temp.write("vm", "");
   temp.directory("directory");

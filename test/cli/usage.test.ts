@@ -55,11 +55,11 @@ describe("vm -h", () => {
     [" USENETDEV ", {}, "[on]"],
     [" USENETDEV ", { USENETDEV: "off" }, "[off]"],
     [" INPLACE ", { INPLACE: ["1"] }, "[on]"],
-  ])("in force for %s with %j: %s", (part, changes, value) => {
+  ])("shows the value for %s with %j: %s", (part, changes, value) => {
     expect(lineWith(usage(changes), part)).toEndWith(` ${value}`);
   });
 
-  test("is said of the program under its own name", () => {
+  test("uses the program's name", () => {
     const text = buildUsage("myvm", "1.2.3", DEFAULTS);
     expect(text).toStartWith("myvm 1.2.3:");
     expect(text).toContain("/etc/myvm.conf, ~/.config/myvm.conf");
@@ -67,12 +67,12 @@ describe("vm -h", () => {
     expect(text).not.toMatch(/\bvm (\[|COMMAND|-c)/);
   });
 
-  test("fits a terminal where values are short", () => {
+  test("fits a terminal if values are short", () => {
     for (const line of usage({ hostdir: "/vm", SHARES: [] }).split("\n"))
       expect(line.length).toBeLessThan(120);
   });
 
-  test("does without values", () => {
+  test("works without values", () => {
     expect(buildUsage("vm", "1.2.3", { hostdir: "/vm" })).toContain("--cores");
   });
 });
@@ -98,16 +98,16 @@ describe.each([...COMMANDS.values()])("vm $name -h", (command) => {
     expect(rows).toEqual(exitStatusesOf(command.name) as [string, string][]);
     const numbers = rows.map(([status]) => Number(status)).filter((status) => !Number.isNaN(status));
     expect(numbers).toEqual(numbers.toSorted((a, b) => a - b));
-    // Whatever a command does: SPEC, "Rules for every command".
+    // Common to all commands: SPEC, "Rules for every command".
     expect(rows.map(([status]) => status)).toEqual(expect.arrayContaining(["0", "64", "128+N"]));
   });
 });
 
-test("exit statuses are listed for every command, and for no other", () => {
+test("lists exit statuses for every command, and for no other", () => {
   expect([...COMMANDS_WITH_STATUSES].toSorted()).toEqual([...COMMANDS.keys()].toSorted());
 });
 
-/** What a help may begin with. */
+/** Allowed first words of a help text. */
 const VERBS =
   "adopt add assign attach boot build check clear compare compress connect copy create decompress destroy disable do enable fetch follow forward grow include install keep kill leave limit list log make merge open pass pause preserve print prune push read remove repack replace restart resume run save set show shut stop store take use wait".split(
     " ",

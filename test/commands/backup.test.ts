@@ -16,14 +16,14 @@ import { seen, writeDisk, written } from "./snapshots.ts";
 
 const manifest = (box: Sandbox, name: string): any => JSON.parse(box.read("backups", name, "manifest.json"));
 
-/** What a restored VM's guest sees. */
+/** Disk contents of a restored VM. */
 async function restored(box: Sandbox, ...words: string[]): Promise<number[]> {
   await box.ok("restore", ...words);
   return seen(box);
 }
 
 describe("backup", () => {
-  test("gz: disks, settings, sums and a manifest, private; LAST leads to it", async () => {
+  test("gz: stores disks, settings, checksums and a manifest with mode 0600, and points LAST to it", async () => {
     using box = await written();
     await box.ends(0, ["backup", "S0", "before the update"], "S0");
     expect(readdirSync(box.path("backups/S0")).toSorted()).toEqual(
@@ -40,7 +40,7 @@ describe("backup", () => {
   test.each<[title: string, live: boolean]>([
     ["off", false],
     ["running", true],
-  ])("qcow2, %s: the first holds everything, the next the changes to it", async (_title, live) => {
+  ])("qcow2, %s: the first is full, the next one incremental", async (_title, live) => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     if (live) await box.running();
     await box.ok("backup");
@@ -61,7 +61,7 @@ describe("backup", () => {
     await box.ends(0, "verify --all --deep");
   });
 
-  test("of a restored disk, which lies over its snapshot, the changes to that", async () => {
+  test("of a restored disk, an overlay on its snapshot: incremental", async () => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     await box.ok("@backup", "@restore");
     writeDisk(box, 2, 3);
@@ -72,7 +72,7 @@ describe("backup", () => {
     expect(await restored(box, "S1")).toEqual([1, 0, 3]);
   });
 
-  test("a chain is as long as SNAPSHOT_CHAIN says", async () => {
+  test("limits a chain to SNAPSHOT_CHAIN", async () => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\nSNAPSHOT_CHAIN=2\n");
     for (let count = 0; count < 3; count++) await box.ok("backup");
     expect(["S0", "S1", "S2"].map((name) => manifest(box, name).parent)).toEqual([
@@ -82,7 +82,7 @@ describe("backup", () => {
     ]);
   });
 
-  test("bitmaps that nobody asks for any more are dropped", async () => {
+  test("removes unused bitmaps", async () => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     for (let count = 0; count < 3; count++) await box.ok("backup");
     const info = Bun.spawnSync(["qemu-img", "info", "--output=json", join(box.work, "disk-0.img")]);
@@ -113,10 +113,15 @@ describe("backup", () => {
   test.each<[what: string, prepare: (box: Sandbox) => unknown, status: number, said: string]>([
     ["no VM", (box) => rmSync(box.host, { recursive: true }) ?? mkdirSync(box.host), 66, "no VM"],
     ["no working files", (box) => box.ok("@backup", "@destroy"), 66, "restore"],
-    ["disks that are gone", (box) => rmSync(join(box.work, "disk-0.img")), 74, "gone"],
-    ["a disk that is none", (box) => writeFileSync(join(box.work, "disk-0.img"), "x"), 74, "disk-0.img"],
+    ["missing disks", (box) => rmSync(join(box.work, "disk-0.img")), 74, "gone"],
     [
-      "a disk cut off",
+      "a disk that is not an image",
+      (box) => writeFileSync(join(box.work, "disk-0.img"), "x"),
+      74,
+      "disk-0.img",
+    ],
+    [
+      "a truncated disk",
       (box) => Bun.spawnSync(["truncate", "-s", "70000", join(box.work, "disk-0.img")]),
       74,
       "disk-0.img",
@@ -124,13 +129,13 @@ describe("backup", () => {
     ["UEFI variables cut off", (box) => writeFileSync(join(box.work, "efivars.bin"), "x"), 74, "efivars.bin"],
     ["pigz that fails", (box) => box.program("pigz", "exit 3"), 74, "pigz"],
     [
-      "pigz without room",
+      "pigz without space",
       (box) => box.program("pigz", "echo 'write error: No space left on device' >&2; exit 1"),
       73,
       "space",
     ],
     ["no pigz", (box) => box.without("pigz"), 69, "pigz"],
-  ])("where there is %s", async (_what, prepare, status, said) => {
+  ])("fails with %s", async (_what, prepare, status, said) => {
     using box = await written();
     await prepare(box);
     await box.ends(status, "backup NEW", said);
@@ -139,14 +144,14 @@ describe("backup", () => {
     expect(left.filter((name) => name.startsWith("."))).toEqual([]);
   });
 
-  test("what an interrupted one left is cleared away by the next command", async () => {
+  test("the next command cleans up after an interrupted one", async () => {
     using box = await written();
     box.write("backups/.vm-partial-S0/disk-0.img.gz", "half");
     await box.ok("backup");
     expect(readdirSync(box.path("backups")).toSorted()).toEqual(["LAST", "S0"]);
   });
 
-  test("another command holds the VM: 75 names it", async () => {
+  test("names the command that holds the VM's lock (75)", async () => {
     using box = await written();
     box.program("pigz", `touch ${box.top}/begun; while [ ! -e ${box.top}/go ]; do sleep 0.01; done; exit 1`);
     const first = box.start("backup");
@@ -166,9 +171,13 @@ describe("backup of the running VM", () => {
       { agent: { ...thawed, "guest-fsfreeze-freeze": () => 2 } },
       "agent",
     ],
-    ["one that finds none", { agent: { ...thawed, "guest-fsfreeze-freeze": () => 0 } }, "crash-consistent"],
     [
-      "one that cannot",
+      "an agent without filesystems to freeze",
+      { agent: { ...thawed, "guest-fsfreeze-freeze": () => 0 } },
+      "crash-consistent",
+    ],
+    [
+      "an agent that fails to freeze",
       {
         agent: {
           ...thawed,
@@ -185,7 +194,7 @@ describe("backup of the running VM", () => {
     const qemu = await box.running(behaviour);
     await box.ok("backup");
     expect(manifest(box, "S0").consistency).toBe(consistency);
-    // The guest's disk is what it was, and nothing of the snapshot is left in qemu.
+    // The guest's disk is unchanged, and qemu has no nodes of the backup left.
     expect(qemu.blocks.drives.get("disk0-dev")).toBe("disk0");
     expect([...qemu.blocks.nodes.keys()].filter((node) => node.startsWith("vm-"))).toEqual([]);
     expect(qemu.status).toBe("running");
@@ -201,10 +210,10 @@ describe("backup of the running VM", () => {
   });
 
   test.each<[title: string, error: string, status: number, said: string]>([
-    ["no room at the target", "No space left on device", 73, "space"],
-    ["no room for what the guest overwrites", "Permission denied", 73, "space"],
+    ["no space at the target", "No space left on device", 73, "space"],
+    ["no space for copy-before-write data", "Permission denied", 73, "space"],
     ["a disk that cannot be read", "Input/output error", 74, "Input/output error"],
-  ])("%s: the guest's disks are as before", async (_title, error, status, said) => {
+  ])("%s: the guest's disks are unchanged", async (_title, error, status, said) => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     const qemu = await box.running();
     qemu.blocks.jobError = error;
@@ -212,11 +221,11 @@ describe("backup of the running VM", () => {
     expect(qemu.blocks.drives.get("disk0-dev")).toBe("disk0");
     expect(qemu.blocks.jobs()).toEqual([]);
     expect(existsSync(box.path("backups/S0"))).toBe(false);
-    // Bitmaps of a snapshot that is not are gone, too.
+    // Bitmaps of a failed snapshot are removed, too.
     expect(qemu.blocks.nodes.get("disk0")!.bitmaps).toEqual([]);
   });
 
-  test("the guest goes off meanwhile (74)", async () => {
+  test("fails if the guest shuts down meanwhile (74)", async () => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     const qemu = await box.running();
     qemu.blocks.jobsHang = true;
@@ -226,7 +235,7 @@ describe("backup of the running VM", () => {
     expect(await backup.done).toMatchObject({ status: 74, stderr: expect.stringContaining("qemu exited") });
   });
 
-  test("qemu that refuses bitmaps: the next snapshot holds everything", async () => {
+  test("if qemu rejects bitmaps, the next snapshot is a full one", async () => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     await box.running({
       answers: {
@@ -240,7 +249,7 @@ describe("backup of the running VM", () => {
     expect(manifest(box, "S1").parent).toBeUndefined();
   });
 
-  test("what a killed command has left in qemu is taken out before", async () => {
+  test("cleans up in qemu after a killed command first", async () => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     const qemu = await box.running({
       agent: {
@@ -266,7 +275,7 @@ describe("backup of the running VM", () => {
     ["an old qemu", { version: "6.1.0" }, 69, "7."],
     ["a qemu with other disks", { answers: { "query-named-block-nodes": () => [] } }, 75, "disk-0.img"],
     [
-      "a disk that qemu has found corrupt",
+      "a disk that qemu found corrupt",
       {
         answers: {
           "query-named-block-nodes": (_args, qemu) =>
@@ -286,7 +295,7 @@ describe("backup of the running VM", () => {
     expect(readdirSync(box.path("backups"))).toEqual([]);
   });
 
-  test("a monitor that another client holds (75)", async () => {
+  test("another client uses the monitor (75)", async () => {
     using box = await written();
     await box.running({
       answers: { qmp_capabilities: (_args, qemu) => (qemu.requests.length > 1 ? HANG : {}) },
@@ -298,7 +307,7 @@ describe("backup of the running VM", () => {
 });
 
 describe("restore", () => {
-  test("into the working files' place, in place too, and again", async () => {
+  test("replaces the working files, in place too, and repeatedly", async () => {
     using box = await written();
     await box.ok("@backup", "@destroy");
     await box.ok("--inplace", "restore");
@@ -309,7 +318,7 @@ describe("restore", () => {
     expect(readdirSync(box.host).filter((name) => name.startsWith(".vm-r"))).toEqual([]);
   });
 
-  test("what is not whole leaves the working files untouched", async () => {
+  test("an incomplete snapshot leaves the working files unchanged", async () => {
     using box = await written();
     await box.ok("backup");
     writeDisk(box, 1, 2);
@@ -338,7 +347,7 @@ describe("restore", () => {
     await box.ends(status, line, said);
   });
 
-  test("a snapshot of the earlier program: gz files and settings, nothing else", async () => {
+  test("a snapshot of the earlier program: restores gz files and settings only", async () => {
     using box = await written();
     await box.ok("backup");
     for (const name of ["manifest.json", "SHA256SUMS", "TS"]) rmSync(box.path("backups/S0", name));
@@ -349,7 +358,7 @@ describe("restore", () => {
     await box.ends(0, "verify", "S0", "good");
   });
 
-  test("a snapshot of another VM only by its name", async () => {
+  test("refuses a snapshot of another VM unless it is named", async () => {
     using box = await written();
     await box.ok("backup");
     await box.ok("identity", "--new");

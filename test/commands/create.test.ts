@@ -7,7 +7,7 @@ import { Sandbox } from "../fixtures/sandbox.ts";
 const MiB = 1 << 20;
 const qemuImg = (...words: string[]): void => void Bun.spawnSync(["qemu-img", ...words]);
 
-/** An image of 1 MiB beside HOSTDIR. */
+/** Creates an image of 1 MiB beside HOSTDIR. */
 function image(box: Sandbox, name: string, format = "qcow2"): string {
   const path = join(box.top, name);
   qemuImg("create", "-q", "-f", format, path, "1M");
@@ -15,7 +15,7 @@ function image(box: Sandbox, name: string, format = "qcow2"): string {
 }
 
 describe("create", () => {
-  test("writes disks, settings and links, private to the user", async () => {
+  test("writes disks, settings and symlinks, private to the user", async () => {
     using box = new Sandbox();
     await box.ok("--disks=VIRT=1M,SCSI=2M", "--memory=96M", "--forward=tcp::8022-:22", "create", "WS10");
     expect(readdirSync(box.work).toSorted()).toEqual(
@@ -36,7 +36,7 @@ describe("create", () => {
     ]);
   });
 
-  test("--inplace keeps the working files in HOSTDIR", async () => {
+  test("--inplace creates the working files in HOSTDIR", async () => {
     using box = new Sandbox();
     await box.ok("--inplace", "create", "G");
     expect(box.work).toBe(box.host);
@@ -53,14 +53,14 @@ describe("create", () => {
     expect(readOwnHeader(disk).backingName).toBeUndefined();
   });
 
-  test("--from takes the size of DISKS where that is larger, and says so", async () => {
+  test("--from uses the size of DISKS if that is larger, and reports it", async () => {
     using box = new Sandbox("PORT=\nDISKS=(VIRT=2M AHCI=1M)\n");
     await box.ends(0, ["create", "G", "--from", image(box, "a.raw", "raw")], "2.0 MiB", "1.0 MiB");
     expect(readVirtualBytes(join(box.work, "disk-0.img"))).toBe(2 * MiB);
     expect((await box.json("config", "IMAGES")).IMAGES.raw).toEqual(["VIRT=disk-0.img", "AHCI=disk-1.img"]);
   });
 
-  test("--from --linked keeps only what differs", async () => {
+  test("--from --linked creates an overlay", async () => {
     using box = new Sandbox();
     const from = image(box, "base.qcow2");
     await box.ok("create", "G", "--from", from, "--linked");
@@ -70,15 +70,15 @@ describe("create", () => {
     expect(qemu.argv.join(" ")).toContain(from);
     await box.ok("stop");
     await box.ok("backup", "--format=qcow2");
-    // The base was merged into the snapshot.
+    // The backing file was merged into the snapshot.
     expect(readOwnHeader(box.path("backups/S0/disk-0.qcow2")).backingName).toBeUndefined();
     Bun.spawnSync(["touch", "-d", "yesterday", from]);
     await box.ends(74, "run", from);
   });
 
-  test("cloud-init is told the name of the machine and the user's key", async () => {
+  test("cloud-init gets the host name and the user's key", async () => {
     using box = new Sandbox("PORT=\n");
-    // Stands in for mkisofs: keeps what it is given.
+    // Replaces mkisofs: keeps its input.
     box.program("xorriso", 'while [ "$1" != -o ]; do shift; done; cat user-data meta-data >"$2"');
     box.write(join(box.home, ".ssh/id_ed25519.pub"), "ssh-ed25519 AAAA me\n# a remark\n");
     await box.ends(0, ["create", "My Guest", "--from", image(box, "a.qcow2"), "--user=anna"], /1?.*SSH key/);
@@ -86,14 +86,14 @@ describe("create", () => {
     expect(seed).toContain("ssh-ed25519 AAAA me");
     expect(seed).toContain("anna");
     expect(seed).toContain("my-guest");
-    // Kernels of cloud images know virtio.
+    // Kernels of cloud images support virtio.
     const config = await box.json("config", "IMAGES", "SSH_USER");
     expect(config.IMAGES.raw).toEqual(["VIRT=disk-0.img"]);
     expect(config.SSH_USER.value).toBe("anna");
     expect((await box.running()).argv.join(" ")).toContain("vm-seed.img");
   });
 
-  test("cloud-init: the user's own user-data is taken as it is", async () => {
+  test("cloud-init: uses the user's own user-data unchanged", async () => {
     using box = new Sandbox();
     box.program("xorriso", 'while [ "$1" != -o ]; do shift; done; cat user-data >"$2"');
     box.write("mine", "no-cloud-config");
@@ -101,21 +101,21 @@ describe("create", () => {
     expect(readFileSync(join(box.work, "vm-seed.img"), "utf8")).toBe("no-cloud-config");
   });
 
-  test("keeps an image that is there already as a further disk, with its format", async () => {
+  test("adds an existing image as a further disk, and records its format", async () => {
     using box = new Sandbox();
     const [kept, once] = [image(box, "kept.qcow2"), image(box, "once.raw", "raw")];
     await box.ok("-i", `AHCI=raw=${once}`, "create", "G", "--image", `VIRT=${kept}`);
     const { IMAGES, IMAGE_FORMATS } = await box.json("config", "IMAGES", "IMAGE_FORMATS");
     expect(IMAGES.raw).toEqual(["AHCI=disk-0.img", `VIRT=${kept}`]);
     expect(IMAGE_FORMATS.raw).toEqual([`qcow2=${kept}`]);
-    // At its first use the format of an image that came later is kept, too.
+    // The format of an image that is created later is recorded at its first use.
     const later = image(box, "later.qcow2");
     await box.running({}, "-i", `SCSI=${later}`).catch(() => {});
     await box.ok("stop");
   });
 });
 
-describe("create refuses, and makes nothing", () => {
+describe("create fails without leaving anything", () => {
   let box: Sandbox;
   beforeAll(() => {
     box = new Sandbox();
@@ -155,7 +155,7 @@ describe("create refuses, and makes nothing", () => {
     ["-d /nowhere/at/all create G", 66, "/nowhere/at/all"],
     ["--memory=64M create G", 0, "created"],
   ])("%s → %i", async (line, status, said) => {
-    // The one that is made shows that the others were refused for what they say.
+    // This one succeeds: the others fail only for the reason given.
     await box.ends(status, line, said);
     expect(existsSync(box.path(".work"))).toBe(status === 0);
   });
@@ -165,13 +165,13 @@ describe("create refuses, and makes nothing", () => {
     ["snapshots", (one) => one.ok("@create", "G", "@backup", "S0", "@destroy"), 73, "snapshots"],
     ["settings", (one) => one.write("guest.env", "GUESTNAME=x\n"), 73, "guest.env"],
     ["a disk", (one) => one.write("disk-0.img", "x"), 73, "disk-0.img"],
-  ])("where there is %s", async (_what, prepare, status, said) => {
+  ])("fails with %s", async (_what, prepare, status, said) => {
     using one = new Sandbox();
     await prepare(one);
     await one.ends(status, "create H", said);
   });
 
-  test("a program that is not installed is named, with its package (69)", async () => {
+  test("names a missing program and its package (69)", async () => {
     using one = new Sandbox();
     one.without("qemu-img", "xorriso", "genisoimage", "mkisofs");
     await one.ends(69, "create G", "qemu-img", "qemu-utils");
@@ -182,7 +182,7 @@ describe("create refuses, and makes nothing", () => {
     expect(readdirSync(one.host)).toEqual(["ud"]);
   });
 
-  test("a private key is not given away (78)", async () => {
+  test("refuses a private key (78)", async () => {
     using one = new Sandbox();
     one.configure(`SSHKEYS=(${one.write("key", "-----BEGIN OPENSSH PRIVATE KEY-----")})\n`);
     await one.ends(78, ["create", "G", "--from", image(one, "a.qcow2"), "--cloud-init"], "private key");
@@ -192,7 +192,7 @@ describe("create refuses, and makes nothing", () => {
   test.each<[words: string, status: number]>([
     ["echo 'No space left on device' >&2; exit 1", 73],
     ["kill -9 $$", 74],
-  ])("qemu-img that fails (%s) leaves nothing → %i", async (words, status) => {
+  ])("a failing qemu-img (%s) leaves nothing behind → %i", async (words, status) => {
     using one = new Sandbox();
     one.program("qemu-img", words);
     await one.ends(status, "create G");

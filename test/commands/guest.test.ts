@@ -6,7 +6,7 @@ import { Sandbox, until } from "../fixtures/sandbox.ts";
 
 const base64 = (text: string): string => Buffer.from(text).toString("base64");
 
-/** The agent of a guest in which each program ends as it is told, when it has been asked so often. */
+/** Agent of a guest in which each program ends as given, after a number of status requests. */
 const programs = (end: Record<string, unknown>, asks = 1): Behaviour => {
   let left = asks;
   return {
@@ -27,7 +27,7 @@ beforeEach(() => {
   box.stdin = "";
   box.terminal = false;
 });
-/** Ends the guest that a test has started. */
+/** Shuts down the guest that a test has started. */
 afterEach(async () => {
   qemu?.powerOff();
   await qemu?.ended;
@@ -58,19 +58,19 @@ describe("of a VM that is off", () => {
 
 describe("exec", () => {
   test.each<[title: string, end: Record<string, unknown>, status: number, said: string]>([
-    ["prints what it prints", { exitcode: 0, "out-data": base64("hello\n") }, 0, "hello\n"],
-    ["passes its status on", { exitcode: 3, "err-data": base64("no such\n") }, 3, "no such\n"],
-    ["and a status of 32 bits is no success", { exitcode: 256 }, 1, ""],
-    ["a signal is 128 + its number", { signal: 9 }, 137, ""],
-    ["says that the output is cut short", { exitcode: 0, "out-truncated": true }, 0, "16 MiB"],
-    ["an answer that is none", { exitcode: "x" }, 74, "guest agent"],
+    ["prints the program's output", { exitcode: 0, "out-data": base64("hello\n") }, 0, "hello\n"],
+    ["returns its exit status", { exitcode: 3, "err-data": base64("no such\n") }, 3, "no such\n"],
+    ["returns no success for a status of 32 bits", { exitcode: 256 }, 1, ""],
+    ["returns 128 + N for a signal", { signal: 9 }, 137, ""],
+    ["reports truncated output", { exitcode: 0, "out-truncated": true }, 0, "16 MiB"],
+    ["an invalid answer", { exitcode: "x" }, 74, "guest agent"],
   ])("%s", async (_title, end, status, said) => {
     const { requests } = await running(programs(end));
     await box.ends(status, "exec true", said);
     expect(requests.map(({ execute }) => execute)).toContain("query-chardev");
   });
 
-  test("asks until the program has ended; stdin goes along", async () => {
+  test("polls until the program has ended; passes stdin", async () => {
     const asked: any[] = [];
     const { agent } = programs({ exitcode: 0, "out-data": base64("done\n") }, 9);
     await running({ agent: { ...agent, "guest-exec": (args) => (asked.push(args), { pid: 7 }) } });
@@ -83,9 +83,9 @@ describe("exec", () => {
 
   test.each<[title: string, behaviour: Behaviour, status: number]>([
     ["no agent", {}, 69],
-    ["an agent that is silent", { agent: { "guest-sync-delimited": () => HANG } }, 69],
+    ["an agent that does not answer", { agent: { "guest-sync-delimited": () => HANG } }, 69],
     [
-      "one that may not",
+      "a disabled command",
       {
         agent: {
           "guest-exec": () => {
@@ -106,13 +106,13 @@ describe("exec", () => {
       },
       66,
     ],
-    ["a pid that is none", { agent: { "guest-exec": () => ({ pid: "x" }) } }, 74],
+    ["an invalid pid", { agent: { "guest-exec": () => ({ pid: "x" }) } }, 74],
   ])("%s", async (_title, behaviour, status) => {
     await running(behaviour);
     await box.ends(status, "exec true");
   });
 
-  test("one that does not end in time is killed in the guest (124)", async () => {
+  test("a timeout kills the program in the guest (124)", async () => {
     const asked: string[] = [];
     await running({
       agent: {
@@ -124,14 +124,14 @@ describe("exec", () => {
     expect(asked).toEqual(["sleep", "kill"]);
   });
 
-  test("two at once: none loses an answer", async () => {
+  test("two at once: neither loses an answer", async () => {
     await running({
       agent: {
         "guest-exec": ({ path }) => ({ pid: Number(path) }),
         "guest-exec-status": ({ pid }) => ({ exited: true, exitcode: pid }),
       },
     });
-    // stdin there is but one.
+    // They share stdin.
     box.terminal = true;
     const both = await Promise.all([box.start("exec", "11").done, box.start("exec", "12").done]);
     expect(both.map(({ status }) => status)).toEqual([11, 12]);
@@ -139,14 +139,14 @@ describe("exec", () => {
 });
 
 describe("console", () => {
-  test("types what is piped in, prints the answer, and ends", async () => {
+  test("sends piped input, prints the answer, and ends", async () => {
     const { heard } = await running({ console: "login: " });
     box.stdin = "root\n";
     await box.ends(0, "console", "login: ");
     expect(heard["console.sock"]).toEqual(["root\n"]);
   });
 
-  test("without input it prints until the guest is off", async () => {
+  test("without input, prints until the guest is off", async () => {
     const vm = await running({ console: "booting\n" });
     const console = box.start("console");
     await until("it is connected", () => vm.isTaken("console.sock"));
@@ -154,7 +154,7 @@ describe("console", () => {
     expect(await console.done).toMatchObject({ status: 0, stdout: "booting\n" });
   });
 
-  test("on a terminal each key is typed, and Ctrl-] leaves", async () => {
+  test("on a terminal, sends each key; Ctrl-] detaches", async () => {
     const { heard } = await running({ console: "login: " });
     box.terminal = true;
     box.stdin = "root\u001d";
@@ -163,7 +163,7 @@ describe("console", () => {
     expect(heard["console.sock"]).toEqual(["root"]);
   });
 
-  test("that somebody else has is busy (75)", async () => {
+  test("is busy if another process uses it (75)", async () => {
     await running();
     const socket = await Bun.connect({ unix: join(box.work, "console.sock"), socket: { data: () => {} } });
     await until("it is taken", () => qemu!.isTaken("console.sock"));
@@ -171,7 +171,7 @@ describe("console", () => {
     socket.end();
   });
 
-  test("--log prints what was said, tamed; --follow until the guest is off", async () => {
+  test("--log prints the log without control characters; --follow until the guest is off", async () => {
     const vm = await running({ console: "one\n\u001b]0;title\u0007two\n" });
     const { stdout } = await box.ends(0, "console --log", "one\n", "two\n");
     expect(stdout).not.toContain("\u0007");
@@ -210,14 +210,14 @@ describe("ssh and cp", () => {
   test.each<[status: number, said: string]>([
     [7, ""],
     [255, "--user"],
-  ])("ssh's own status %i is passed on", async (status, said) => {
+  ])("returns ssh's own status %i", async (status, said) => {
     await running({}, "--ssh");
     writeFileSync(join(box.work, "known_hosts"), "vm key\n");
     box.environment.SSH_STATUS = String(status);
     await box.ends(status, "ssh", said, status === 255 ? "rm " : "");
   });
 
-  test("a signal is 128 + its number; without a forward there is no way (69)", async () => {
+  test("returns 128 + N for a signal; 69 without a forward", async () => {
     await running({}, "--ssh");
     box.program("ssh", "kill -TERM $$");
     await box.ends(143, "ssh");
@@ -228,7 +228,7 @@ describe("ssh and cp", () => {
 });
 
 describe("screenshot", () => {
-  test("writes a PNG, for all that the user's umask lets", async () => {
+  test("writes a PNG, with the permissions of the umask", async () => {
     await running();
     const { stdout } = await box.ends(0, "screenshot shot.png", "shot.png");
     expect(stdout.trim()).toBe(box.path("shot.png"));
@@ -249,7 +249,7 @@ describe("screenshot", () => {
     await box.ends(status, line);
   });
 
-  test("in a terminal that shows pictures", async () => {
+  test("in a terminal that displays images", async () => {
     await running();
     box.terminal = true;
     box.environment.TERM_PROGRAM = "iTerm.app";
@@ -272,7 +272,7 @@ describe("screenshot", () => {
 
 describe("view", () => {
   test.each<[words: string, said: string[]]>([["-p 5977", ["remote-viewer", "5977", "ssh -L"]]])(
-    "%s: says how to look",
+    "%s: prints how to open a viewer",
     async (words, said) => {
       box.environment.USER = "anna";
       qemu = await (async () => {

@@ -30,7 +30,7 @@ function unmarked(): Sandbox {
   return box;
 }
 
-/** Puts a systemd on PATH. @returns what was asked of it */
+/** Puts a fake systemd on PATH. @returns its command lines */
 function withSystemd(box: Sandbox): () => string[] {
   const calls = join(box.top, "calls");
   box.program("systemctl", `echo "$@" >>${calls}`);
@@ -38,11 +38,11 @@ function withSystemd(box: Sandbox): () => string[] {
   return () => (existsSync(calls) ? readFileSync(calls, "utf8").trim().split("\n") : []);
 }
 
-/** What the program was told, a word each. */
+/** The arguments of the program, one per line. */
 const told = (box: Sandbox): string[] => readFileSync(join(box.top, "told"), "utf8").trim().split("|");
 
 describe("list and status", () => {
-  test("of all VMs: below PROFILES, others that were made here, broken ones with their error", async () => {
+  test("of all VMs: those below PROFILES, others of this user, and broken ones with their error", async () => {
     using box = await created();
     const [second, broken] = ["second", "broken"].map((name) => join(box.home, "vm", name)) as [
       string,
@@ -80,7 +80,7 @@ describe("list and status", () => {
     expect(readdirSync(box.host)).toEqual([]);
   });
 
-  test("what a guest.env reaches for outside is told", async () => {
+  test("shows the access outside of the VM from its guest.env", async () => {
     using box = await created();
     writeFileSync(
       join(box.work, "guest.env"),
@@ -103,7 +103,7 @@ describe("list and status", () => {
 });
 
 describe("identity", () => {
-  test("is shown, renewed, and follows the VM to its snapshots", async () => {
+  test("is shown, renewed, and stored in snapshots", async () => {
     using box = await created();
     await box.ok("backup");
     const { uuid, former, directory } = await box.json("identity");
@@ -112,12 +112,12 @@ describe("identity", () => {
     const renewed = await box.json("identity");
     expect(renewed.former).toEqual([uuid]);
     expect((await box.json("config", "UUID")).UUID.value).toBe(renewed.uuid);
-    // What is restored was made under the former one.
+    // The snapshot has the former UUID.
     await box.ok("restore");
     expect(await box.json("identity")).toEqual(renewed);
   });
 
-  test("a copy beside its original is told so", async () => {
+  test("warns about a copy of the VM", async () => {
     using box = await written();
     await box.ok("@backup", "@destroy");
     const copy = join(box.top, "copy");
@@ -129,7 +129,7 @@ describe("identity", () => {
 });
 
 describe("adopt", () => {
-  test("takes disks in HOSTDIR over, and shows before what it would do", async () => {
+  test("adopts disks in HOSTDIR, and shows that beforehand", async () => {
     using box = unmarked();
     await box.ends(73, "run", "adopt");
     await box.ends(0, "adopt --dry-run", "disk-0.img");
@@ -141,7 +141,7 @@ describe("adopt", () => {
     await box.ok("stop");
   });
 
-  test("takes over what the earlier program left behind .work", async () => {
+  test("adopts working files of the earlier program from .work", async () => {
     using box = await created();
     rmSync(join(box.work, ".vm.json"));
     await box.ends(73, "run", "adopt").catch(() => box.vm("run"));
@@ -150,7 +150,7 @@ describe("adopt", () => {
   });
 
   test.each<[what: string, spoil: (box: Sandbox) => unknown, status: number, said: string]>([
-    ["a disk that is missing", (box) => rmSync(box.path("disk-0.img")), 66, ""],
+    ["a missing disk", (box) => rmSync(box.path("disk-0.img")), 66, ""],
     ["a raw disk", (box) => writeFileSync(box.path("disk-0.img"), "\0".repeat(4096)), 74, "qcow2"],
     [
       "a disk with a backing file",
@@ -173,20 +173,20 @@ describe("adopt", () => {
     ],
     ["no settings", (box) => rmSync(box.path("guest.env")), 74, "guest.env"],
     ["a .work that is a directory", (box) => mkdirSync(box.path(".work")), 74, ".work"],
-    ["a link to a file", (box) => symlinkSync("guest.env", box.path(".work")), 74, "directory"],
-    ["what an interrupted command has left", (box) => mkdirSync(box.path(".vm-ready")), 74, ".vm-ready"],
+    ["a symlink to a file", (box) => symlinkSync("guest.env", box.path(".work")), 74, "directory"],
+    ["files of an interrupted command", (box) => mkdirSync(box.path(".vm-ready")), 74, ".vm-ready"],
     [
-      "a second disk that is missing",
+      "a missing second disk",
       (box) => box.write("guest.env", "IMAGES=(AHCI=disk-0.img AHCI=disk-1.img)\n"),
       66,
       "disk-1.img",
     ],
     [
-      "a disk with damage",
+      "a damaged disk",
       (box) => {
         const path = box.path("disk-0.img");
         const bytes = readFileSync(path);
-        // The table of clusters leads beyond the end.
+        // The offset of the L1 table is beyond the end of the file.
         bytes.writeBigUInt64BE(0x8000000010000000n, Number(bytes.readBigUInt64BE(40)));
         writeFileSync(path, bytes);
       },
@@ -202,7 +202,7 @@ describe("adopt", () => {
 });
 
 describe("config", () => {
-  test("each value with its origin", async () => {
+  test("prints each value with its origin", async () => {
     using box = await created();
     box.environment.SPICE_PASSWORD = "secret";
     const config = await box.json("--cores=3", "config");
@@ -223,7 +223,7 @@ describe("config", () => {
     ["backup", 78, "STOP_TIMEOUT"],
     ["-h", 0, "STOP_TIMEOUT"],
     ["destroy", 0, ""],
-  ])("where a setting is wrong: %s → %i", async (line, status, said) => {
+  ])("with an invalid setting: %s → %i", async (line, status, said) => {
     using box = await created();
     box.configure("STOP_TIMEOUT=soon\n");
     await box.ends(status, line, said);
@@ -243,7 +243,7 @@ describe("config", () => {
     await box.ends(status, line, said);
   });
 
-  test("media: check-media says where they are, or that there are none", async () => {
+  test("runs check-media, and reports missing media", async () => {
     using box = await created();
     mkdirSync(join(box.top, "media/iso"), { recursive: true });
     writeFileSync(join(box.top, "media/iso/x.iso"), "\0".repeat(65536));
@@ -294,7 +294,7 @@ describe("timer", () => {
     await box.ends(status, line, said);
   });
 
-  test("systemd that does not take it: nothing stays", async () => {
+  test("a failing systemd leaves no units", async () => {
     using box = await created();
     withSystemd(box);
     box.program("systemctl", "exit 1");
@@ -305,7 +305,7 @@ describe("timer", () => {
 });
 
 describe("SNAPSHOT_NOTIFY", () => {
-  test("is run with the outcome of a backup, good or bad", async () => {
+  test("runs with the outcome of a backup, also of a failed one", async () => {
     using box = await created();
     box.program("tell", `echo "$VM_OUTCOME|$VM_NAME|$VM_SNAPSHOT|$VM_STATUS|$VM_HOSTDIR" >${box.top}/told`);
     box.configure("SNAPSHOT_NOTIFY=tell\n");
@@ -313,7 +313,7 @@ describe("SNAPSHOT_NOTIFY", () => {
     expect(told(box)).toEqual(["ok", "G", "S0", "0", box.host]);
     await box.ends(73, "backup S0");
     expect(told(box)).toEqual(["failed", "G", "S0", "73", box.host]);
-    // A VM's own settings start no program, but may silence it.
+    // A VM's own settings cannot start a program, but can disable it.
     rmSync(join(box.top, "told"));
     const env = join(box.work, "guest.env");
     writeFileSync(env, `${readFileSync(env, "utf8")}SNAPSHOT_NOTIFY=\n`);
@@ -322,16 +322,16 @@ describe("SNAPSHOT_NOTIFY", () => {
   });
 
   test.each<[title: string, prepare: (box: Sandbox) => unknown, said: string]>([
-    ["is not there", () => {}, "not found"],
+    ["does not exist", () => {}, "not found"],
     ["fails", (box) => box.program("tell", "exit 9"), "status 9"],
-    ["others may write", (box) => chmodSync(box.program("tell", "true"), 0o777), "refusing to run"],
-  ])("that %s is no failure of the backup", async (_title, prepare, said) => {
+    ["is writable by other users", (box) => chmodSync(box.program("tell", "true"), 0o777), "refusing to run"],
+  ])("a program that %s does not fail the backup", async (_title, prepare, said) => {
     using box = await created("MEMORY=64M\nPORT=\nDISKS=(AHCI=1M)\nSNAPSHOT_NOTIFY=tell\n");
     prepare(box);
     await box.ends(0, "backup", said);
   });
 
-  test("what nobody looked at is noted in the journal", async () => {
+  test("an unattended backup writes to the journal", async () => {
     using box = await created();
     box.program("logger", `echo "$@" >>${box.top}/logged; cat >>${box.top}/logged`);
     await box.ok("backup");
@@ -343,7 +343,7 @@ describe("SNAPSHOT_NOTIFY", () => {
 });
 
 describe("doctor", () => {
-  test("tells what is there, and what is missing (69)", async () => {
+  test("lists what is present, and what is missing (69)", async () => {
     using box = await created();
     box.program("pigz", "true");
     const { checks, host } = JSON.parse((await box.vm("doctor", "--json")).stdout);
@@ -388,12 +388,12 @@ describe("doctor", () => {
     ["wrong settings", (box) => box.configure("STOP_TIMEOUT=x\n"), "settings", "limited"],
     ["check-media", (box) => box.program("check-media", "true"), "check-media", "ok"],
     [
-      "a TMPDIR that is none",
+      "a TMPDIR that is not a directory",
       (box) => (box.environment.TMPDIR = join(box.top, "nowhere")),
       "tmpdir",
       "missing",
     ],
-    ["guests that must have KVM", (box) => box.configure("ACCEL=kvm\nQEMUARCH=aarch64\n"), "kvm", "missing"],
+    ["guests that need KVM", (box) => box.configure("ACCEL=kvm\nQEMUARCH=aarch64\n"), "kvm", "missing"],
   ])("%s", async (_title, prepare, name, state) => {
     using box = new Sandbox();
     prepare(box);
@@ -401,7 +401,7 @@ describe("doctor", () => {
     expect(checks.find((check: any) => check.name === name)).toMatchObject({ state });
   });
 
-  test("a report holds no secrets, and the ends of the logs", async () => {
+  test("the report has no secrets, and the last lines of logs", async () => {
     using box = await created();
     box.environment.SPICE_PASSWORD = "verysecret";
     box.environment.USER = "somebody";
@@ -436,7 +436,7 @@ describe("for packagers and shells", () => {
     await box.ends(status, line, said);
   });
 
-  test("self-check compares the program with a release's sums", async () => {
+  test("self-check compares the program with a release's checksums", async () => {
     using box = new Sandbox();
     const hash = new Bun.CryptoHasher("sha256").update(readFileSync(process.execPath)).digest("hex");
     await box.ends(0, "self-check", hash);
@@ -449,7 +449,7 @@ describe("for packagers and shells", () => {
     await box.ends(66, "self-check nowhere");
   });
 
-  test("a batch runs its commands in order, and nothing where one of them is wrong", async () => {
+  test("a batch runs its commands in order, and none if one is invalid", async () => {
     using box = new Sandbox();
     await box.ends(64, "@create G @backup --format=zip");
     expect(readdirSync(box.host)).toEqual([]);

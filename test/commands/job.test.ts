@@ -26,7 +26,7 @@ async function withJob(conf = "", profile = ""): Promise<Sandbox> {
   return box;
 }
 
-/** What a rescue does that runs its job: writes into `.out`, and powers itself off. */
+/** A rescue that runs its job: writes into `.out`, and shuts down. */
 const rescue =
   (work: { status?: string; log?: string; end?: string; files?: (out: string) => void } = {}) =>
   (qemu: FakeQemu): void => {
@@ -42,7 +42,7 @@ const rescue =
     })();
   };
 
-/** A rescue that is ready at once, and goes on where it was saved. */
+/** A rescue that is ready at once, and can be resumed from its saved state. */
 const warm = (more: Behaviour = {}): Behaviour => ({
   ...more,
   started: (qemu) => {
@@ -67,7 +67,7 @@ async function withWarm(): Promise<Sandbox> {
 }
 
 describe("job", () => {
-  test("hooks and job: the log on stdout, what it made in .out", async () => {
+  test("runs hooks and job: log on stdout, results in .out", async () => {
     using box = await withJob();
     box.write("check.pre", 'echo "pre $GUESTNAME" >"$WORKDIR/.in/given"\n');
     box.write("check.post", 'echo "post $(cat "$WORKDIR/.out/made")"\n');
@@ -104,9 +104,9 @@ describe("job", () => {
   test.each<[title: string, behaviour: Behaviour, status: number, said: string, state: string]>([
     ["a job that fails", { started: rescue({ status: "7" }) }, 7, "job.log", "stopped"],
     ["a job without a status", { started: rescue({ status: "" }) }, 74, "status", "stopped"],
-    ["a status that is none", { started: rescue({ status: "300" }) }, 74, "status", "stopped"],
+    ["an invalid status", { started: rescue({ status: "300" }) }, 74, "status", "stopped"],
     [
-      "a rescue that is killed behind a good job",
+      "a rescue that is killed after a successful job",
       { started: rescue({ end: "host-signal" }) },
       74,
       "host-signal",
@@ -152,9 +152,9 @@ describe("job", () => {
   });
 
   test.each<[title: string, line: string, asked: boolean, said: string]>([
-    ["the rescue's start", "job check", false, "did not start"],
-    ["the job's end", "-t 1 job check", true, "did not finish"],
-  ])("the time for %s is limited (124)", async (_title, line, starts, said) => {
+    ["the start of the rescue", "job check", false, "did not start"],
+    ["the end of the job", "-t 1 job check", true, "did not finish"],
+  ])("limits the time for %s (124)", async (_title, line, starts, said) => {
     using box = await withJob("RESCUE_START_TIMEOUT=1\n");
     box.qemu = {
       answers: { system_powerdown: () => ({}) },
@@ -163,7 +163,7 @@ describe("job", () => {
           void until("the job is followed", () => qemu.isTaken("ask.sock")).then(() =>
             writeFileSync(join(qemu.directory, ".out/STARTED"), ""),
           );
-        // The runner hears `stop`, and puts the disks in order.
+        // The runner receives `stop`, and unmounts the disks.
         void until("it is told to stop", () => qemu.heard["control.sock"]?.includes("stop")).then(
           () => qemu.powerOff(),
           () => {},
@@ -173,7 +173,7 @@ describe("job", () => {
     await box.ends(124, line, said);
   });
 
-  test("asks on the terminal what the rescue wants to know", async () => {
+  test("asks the rescue's questions on the terminal", async () => {
     using box = await withJob();
     box.terminal = true;
     box.stdin = "secrex\u007ft\n";
@@ -191,7 +191,7 @@ describe("job", () => {
     expect(box.qemus[0]!.heard["ask.sock"]).toEqual(["answer secret"]);
   });
 
-  test("nobody to ask: it is told so", async () => {
+  test("reports to the rescue that there is no terminal to ask", async () => {
     using box = await withJob();
     box.qemu = {
       started: (qemu) => {
@@ -207,7 +207,7 @@ describe("job", () => {
     expect(box.qemus[0]!.heard["ask.sock"]).toEqual(["none"]);
   });
 
-  test("links that leave .out are told", async () => {
+  test("reports symlinks that point outside .out", async () => {
     using box = await withJob();
     box.qemu = { started: rescue({ files: (out) => symlinkSync("/etc/passwd", join(out, "link")) }) };
     await box.ok("job", "check");
@@ -232,7 +232,7 @@ describe("job", () => {
     ],
     ["another rescue", () => {}, "--rescue=other job check", 66, "--name=other"],
     [
-      "a job that others may write",
+      "a job that other users can write",
       (box) => chmodSync(box.path("check.job"), 0o666),
       "job check",
       78,
@@ -254,7 +254,7 @@ describe("job", () => {
     expect(box.qemus).toEqual([]);
   });
 
-  test("--list names the VM's own, the user's and the bundled ones", async () => {
+  test("--list shows the VM's own jobs, the user's and the bundled ones", async () => {
     using box = await withJob();
     box.write(join(box.home, "vm/scripts/jobs/mine.job"), "# Does mine.\n");
     await box.ends(
@@ -276,7 +276,7 @@ describe("job", () => {
 });
 
 describe("a saved state", () => {
-  test("is made once, and used from then on", async () => {
+  test("is saved once, and used from then on", async () => {
     using box = await withWarm();
     box.qemu = warm();
     await box.ok("job", "check");
@@ -296,10 +296,10 @@ describe("a saved state", () => {
       { answers: { migrate: (_args, qemu) => qemu.emit("MIGRATION", { status: "failed" }) } },
     ],
     [
-      "is not taken",
+      "is rejected",
       { answers: { "migrate-incoming": (_args, qemu) => qemu.emit("MIGRATION", { status: "failed" }) } },
     ],
-  ])("that %s: the rescue boots, and it is not tried again", async (_title, behaviour) => {
+  ])("a state that %s: the rescue boots, and it is not used again", async (_title, behaviour) => {
     using box = await withWarm();
     box.qemu = warm(behaviour);
     await box.ok("job", "check");
@@ -311,7 +311,7 @@ describe("a saved state", () => {
 });
 
 describe("rescue", () => {
-  test("list tells which can be used", async () => {
+  test("list shows which are usable", async () => {
     using box = await withJob();
     box.write(join(box.home, "vm/broken/guest.env"), "RESCUE_KERNEL=vmlinuz\nRESCUE_INITRD=x\n");
     box.write(join(box.home, "vm/cd/guest.env"), "RESCUE_ISO=cd.iso\n");

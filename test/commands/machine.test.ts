@@ -31,14 +31,14 @@ function variables(bytes: number): Buffer<ArrayBuffer> {
   return content;
 }
 
-/** A port of the loopback that a server of ours has. */
+/** A loopback port that the test's server listens on. */
 async function takenPort(): Promise<{ port: number } & Disposable> {
   const server = createServer();
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
   return { port: (server.address() as AddressInfo).port, [Symbol.dispose]: () => void server.close() };
 }
 
-/** A VM with firmware files of its user's. */
+/** A VM with firmware files of the user. */
 async function withFirmware(): Promise<Sandbox> {
   const box = new Sandbox(`${CONF}PORT=\n`);
   const [code, vars] = ["code", "vars"].map((name) => box.write(join(box.top, name), variables(4096)));
@@ -48,7 +48,7 @@ async function withFirmware(): Promise<Sandbox> {
 }
 
 describe("UEFI", () => {
-  test("each VM has variables of its own, also one that was made for BIOS", async () => {
+  test("each VM has its own variables, also one created for BIOS", async () => {
     using box = await withFirmware();
     const path = join(box.work, "efivars.bin");
     expect(readFileSync(path)).toEqual(variables(4096));
@@ -94,7 +94,7 @@ describe("UEFI", () => {
 });
 
 describe("images", () => {
-  test("given without a format keep the one of their first use", async () => {
+  test("without a format keep the one of their first use", async () => {
     using box = await created();
     const image = join(box.top, "data");
     qemuImg("create", "-q", "-f", "raw", image, "1M");
@@ -102,7 +102,7 @@ describe("images", () => {
     expect((await box.running()).argv.join(" ")).toContain('"driver":"raw"');
     await box.ok("stop");
     expect((await box.json("config", "IMAGE_FORMATS")).IMAGE_FORMATS.raw).toEqual([`raw=${image}`]);
-    // Its guest may have written that: it is no reason to follow it.
+    // A guest can write that header: it must not be trusted.
     qemuImg("create", "-q", "-f", "qcow2", image, "1M");
     box.qemu = {};
     await box.ends(0, "run -b", "raw", "qcow2");
@@ -118,7 +118,7 @@ describe("images", () => {
 
   test.each<[title: string, words: (box: Sandbox) => string[], status: number, said: string]>([
     [
-      "one that may refer to others",
+      "one that may refer to other files",
       (box) => {
         qemuImg("create", "-q", "-f", "vmdk", join(box.top, "x"), "1M");
         return ["-i", `VIRT=${join(box.top, "x")}`, "run"];
@@ -127,7 +127,7 @@ describe("images", () => {
       "vmdk",
     ],
     ["an archive", (box) => ["-i", `VIRT=${box.write("x.gz", Bun.gzipSync("x"))}`, "run"], 74, "=raw="],
-    ["one that is not there", (box) => ["-i", `VIRT=${join(box.top, "nothing")}`, "run"], 66, "nothing"],
+    ["a missing one", (box) => ["-i", `VIRT=${join(box.top, "nothing")}`, "run"], 66, "nothing"],
     [
       "one named twice",
       (box) => ["-i", `VIRT=raw=${box.write("x", "0123")}`, "-i", `SCSI=raw=${box.path("x")}`, "run", "-b"],
@@ -139,7 +139,7 @@ describe("images", () => {
     await box.ends(status, words(box), said);
   });
 
-  test("a disk of its own that refers elsewhere is refused (74)", async () => {
+  test("a working disk that refers to other files is refused (74)", async () => {
     using box = await created();
     const disk = join(box.work, "disk-0.img");
     qemuImg("create", "-q", "-f", "raw", join(box.top, "base"), "1M");
@@ -154,7 +154,7 @@ describe("images", () => {
 });
 
 describe("the screen", () => {
-  test("on the next port where none was chosen, and refused where one was (75)", async () => {
+  test("uses the next free port by default, and refuses a chosen port that is taken (75)", async () => {
     using box = await created(CONF);
     using taken = await takenPort();
     await box.ends(75, `-p ${taken.port} run`, String(taken.port), String(process.pid));
@@ -171,14 +171,14 @@ describe("the screen", () => {
     ["DISPLAY_PROTOCOL=none\n", "run -b", 0, "without a display"],
     ["DISPLAY_PROTOCOL=vnc\nSPICE_PASSWORD=longerthan8\n", "run -b", 0, "8 characters"],
     ["DISPLAY_PROTOCOL=vnc\nSPICE_SOCKET=1\n", "run -b", 0, "vnc.sock"],
-    ["DISPLAY_PROTOCOL=vnc\nSPICE_TLS_DIR=tls\n", "run -b", 0, "SPICE alone"],
+    ["DISPLAY_PROTOCOL=vnc\nSPICE_TLS_DIR=tls\n", "run -b", 0, "SPICE only"],
   ])("%j: %s → %i", async (conf, line, status, said) => {
     using box = await created(CONF + conf);
     await box.ends(status, line, said);
   });
 
   testWith("openssl")(
-    "encrypted: the viewer gets the authority and the name in the certificate",
+    "encrypted: the connection file has the CA and the subject of the certificate",
     async () => {
       using box = await created(`${CONF}SPICE_TLS_DIR=tls\n`);
       mkdirSync(box.path("tls"));
@@ -232,7 +232,7 @@ describe("the screen", () => {
   });
 });
 
-/** Takes a device away from what qemu says it has. */
+/** Removes a device from those of the fake qemu. */
 const without9p = (box: Sandbox): void => {
   const probe = join(box.bin, "probe.json");
   writeFileSync(probe, readFileSync(probe, "utf8").replace("virtio-9p-pci", "virtio-9p-gone"));
@@ -243,9 +243,9 @@ describe("shares", () => {
     ["a directory", (box) => mkdirSync(box.path("given")), "--share=x:rw:given run -b", 0, ""],
     ["no such directory", () => {}, "--share=x:nowhere run", 66, "nowhere"],
     ["a file", (box) => box.write("file", ""), "--share=x:file run", 66, "file"],
-    ["no 9p: the usual shares are left out", without9p, "run -b", 0, "9p"],
+    ["no 9p: omits the usual shares", without9p, "run -b", 0, "9p"],
     [
-      "no 9p, and one asked for",
+      "no 9p, and one requested",
       (box) => (without9p(box), mkdirSync(box.path("given"))),
       "--share=x:given run",
       69,
@@ -261,7 +261,7 @@ describe("shares", () => {
   });
 });
 
-describe("arguments of the user's own", () => {
+describe("arguments of the user", () => {
   test.each<[text: string, status: number, said: string]>([
     ["-device pvpanic # a remark\n", 0, ""],
     ["-device 'unfinished\n", 78, "vm.defaults"],
@@ -276,19 +276,19 @@ describe("arguments of the user's own", () => {
   });
 });
 
-test("a VM of another kind of machine is not run as this one (64)", async () => {
+test("refuses to run a VM as another machine family (64)", async () => {
   using box = await created();
   await box.ends(64, "--arch=aarch64 run", "x86_64");
 });
 
-test("PROFILES and LIBEXEC are no VM's directory (64)", async () => {
+test("refuses PROFILES and LIBEXEC as a VM's directory (64)", async () => {
   using box = new Sandbox();
   box.configure(`PROFILES=${box.host}\n`);
   await box.ends(64, "create G", "PROFILES");
 });
 
 test.skipIf(process.getuid!() !== 0)(
-  "another user's VM is looked at, not changed (73; needs root)",
+  "another user's VM is readable, but cannot be changed (73; needs root)",
   async () => {
     using box = await created();
     await box.ok("backup");

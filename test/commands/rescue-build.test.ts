@@ -18,7 +18,7 @@ import { Sandbox } from "../fixtures/sandbox.ts";
 const VERSION = "6.9.1-test";
 const SIGNATURE = "~Module signature appended~\n";
 
-/** The head of an x86-64 program that needs nothing. */
+/** ELF header of an x86-64 program without dependencies. */
 function elf(): Buffer<ArrayBuffer> {
   const head = Buffer.alloc(128);
   head.write("\x7fELF\x02\x01\x01", "latin1");
@@ -39,7 +39,7 @@ function bootImage(): Buffer {
   return bytes;
 }
 
-/** A directory into which packages of a small system were unpacked. */
+/** A directory with the unpacked packages of a small system. */
 function unpacked(box: Sandbox): string {
   const root = join(box.top, "system");
   const program = (path: string, content: Uint8Array | string): void => {
@@ -52,7 +52,7 @@ function unpacked(box: Sandbox): string {
   program("usr/bin/ldd", "#!/bin/sh\n");
   program("usr/bin/perl-script", "#!/usr/bin/perl\n");
   program("usr/sbin/modprobe", elf());
-  // One that needs libraries, as this host has it.
+  // One that needs libraries: a program of this host.
   program("usr/bin/sleep", readFileSync(realpathSync(Bun.which("sleep")!)));
   for (const path of ["usr/lib/x86_64-linux-gnu/libc.so.6", "lib64/ld-linux-x86-64.so.2"])
     program(path, elf());
@@ -71,7 +71,7 @@ function unpacked(box: Sandbox): string {
   return root;
 }
 
-/** Names in a rescue's initial RAM file system. */
+/** Names of files in a rescue's initramfs. */
 const listInitrd = (path: string): string[] =>
   Bun.spawnSync(["sh", "-c", 'busybox cpio -t <"$0"', path]).stdout.toString().split("\n").filter(Boolean);
 
@@ -79,7 +79,7 @@ const build = (box: Sandbox, root: string, ...words: string[]) =>
   box.vm("--arch=x86_64", "rescue", "build", "--name=r", `--root=${root}`, ...words);
 
 describe("rescue build --root", () => {
-  test("takes kernel, modules and programs of the other system; again keeps its settings", async () => {
+  test("uses kernel, modules and programs of the other system; a rebuild keeps its settings", async () => {
     using box = new Sandbox();
     const root = unpacked(box);
     const profile = join(box.home, "vm/r");
@@ -103,7 +103,7 @@ describe("rescue build --root", () => {
     const out = join(box.top, "extracted");
     mkdirSync(out);
     Bun.spawnSync(["sh", "-c", 'busybox cpio -id <"$0"', join(profile, "initrd.img")], { cwd: out });
-    // Checking a signature costs more time than loading the module.
+    // Verifying a signature takes longer than loading the module.
     expect(readFileSync(join(out, `usr/lib/modules/${VERSION}/kernel/fs/9p/9p.ko`))).toEqual(elf());
     expect(readlinkSync(join(out, "usr/bin/ls"))).toBe("busybox");
     box.write(
@@ -135,12 +135,12 @@ describe("rescue build --root", () => {
       "aarch64",
     ],
     [
-      "a busybox that is none",
+      "an invalid busybox",
       (root) => copyFileSync(join(root, "usr/bin/ldd"), join(root, "usr/bin/busybox")),
       69,
       "not a program",
     ],
-  ])("with %s: nothing is made", async (_what, spoil, status, said) => {
+  ])("with %s: builds nothing", async (_what, spoil, status, said) => {
     using box = new Sandbox();
     const root = unpacked(box);
     spoil(root);
@@ -150,7 +150,7 @@ describe("rescue build --root", () => {
     expect(readdirSync(join(box.home, "vm"))).toEqual([]);
   });
 
-  test("PROFILES that others may change, or that is a file (73)", async () => {
+  test("refuses a PROFILES that other users can change, or that is a file (73)", async () => {
     using box = new Sandbox();
     const root = unpacked(box);
     const profiles = join(box.home, "vm");
@@ -165,7 +165,7 @@ describe("rescue build --root", () => {
     });
   });
 
-  test("a job with --rescue=auto makes the rescue first, and only once", async () => {
+  test("a job with --rescue=auto builds the rescue first, only once", async () => {
     using box = new Sandbox();
     await box.ok("create", "G");
     box.write("check.job", "true\n");

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { HANG, Refusal, type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 
-/** A VM that was made, and never run. */
+/** A new VM that has never run. */
 async function created(conf?: string): Promise<Sandbox> {
   const box = new Sandbox(conf);
   await box.ok("create", "G");
@@ -14,7 +14,7 @@ async function created(conf?: string): Promise<Sandbox> {
 
 const lastEnd = async (box: Sandbox): Promise<string | undefined> => (await box.json("status")).lastEnd?.end;
 
-/** A server on a free port of the loopback that greets with a text. */
+/** A server on a free loopback port that sends a greeting. */
 async function greeter(text: string): Promise<Server & { port: number }> {
   const server = createServer((socket) => void socket.on("error", () => {}).write(text));
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
@@ -31,18 +31,18 @@ describe("run in the foreground", () => {
     ["host-ui", 74, "killed", 0],
     ["something-new", 74, "killed", 0],
     ["", 74, "crashed", 1],
-  ])("qemu ends because of '%s' → %i, %s", async (reason, status, end, processStatus) => {
+  ])("qemu exits for '%s' → %i, %s", async (reason, status, end, processStatus) => {
     using box = await created();
     const { command, qemu } = await box.following("run");
     qemu.end(reason || undefined, processStatus);
     const result = await command;
     expect({ ...result, end: await lastEnd(box) }).toMatchObject({ status, end });
-    // The installer's CD is gone after a good end alone; sockets always.
+    // The installer's CD is ejected only after a shutdown by the guest; sockets are always removed.
     expect(existsSync(join(box.work, "FIRSTTIME"))).toBe(status !== 0);
     expect(readdirSync(box.work).filter((name) => name.endsWith(".sock"))).toEqual([]);
   });
 
-  test("a killed qemu is named with its signal", async () => {
+  test("names the signal that killed qemu", async () => {
     using box = await created();
     const { command, qemu } = await box.following("run");
     process.kill(qemu.process.pid, "SIGKILL");
@@ -50,7 +50,7 @@ describe("run in the foreground", () => {
     expect(await lastEnd(box)).toBe("killed");
   });
 
-  test("errors of the guest are told; one without room is resumed", async () => {
+  test("reports errors of the guest; resumes one that lacked space", async () => {
     using box = await created();
     const { command, qemu } = await box.following("run");
     const error = { "node-name": "disk0", operation: "write", reason: "it is broken" };
@@ -62,11 +62,11 @@ describe("run in the foreground", () => {
     await until("it is resumed", () => qemu.requests.some(({ execute }) => execute === "cont"));
     qemu.powerOff();
     const { stderr } = await command;
-    for (const word of ["told", "stopped", "panicked", "no room", "resumed"]) expect(stderr).toContain(word);
+    for (const word of ["told", "stopped", "panicked", "no space", "resumed"]) expect(stderr).toContain(word);
     expect(stderr).not.toContain("it is broken");
   });
 
-  test("destroyed meanwhile: the run's end is no success (74)", async () => {
+  test("fails if the working files were destroyed meanwhile (74)", async () => {
     using box = await created();
     const { command, qemu } = await box.following("run");
     await box.ok("destroy", "--force");
@@ -77,7 +77,7 @@ describe("run in the foreground", () => {
 });
 
 describe("run", () => {
-  test("restores the last snapshot where there are no working files", async () => {
+  test("restores the last snapshot if there are no working files", async () => {
     using box = await created();
     await box.ok("@backup", "S0", "@destroy");
     await box.running();
@@ -85,7 +85,7 @@ describe("run", () => {
     await box.ok("stop");
   });
 
-  test("writes the command as a script of its own, readable to its user alone", async () => {
+  test("writes the command to a script of its own, readable only by its user", async () => {
     using box = await created();
     const { argv } = await box.running({}, "--ssh");
     const script = join(box.work, "run-vm.sh");
@@ -97,14 +97,9 @@ describe("run", () => {
   });
 
   test.each<[title: string, behaviour: Behaviour, status: number, said: string]>([
-    [
-      "qemu that does not like its arguments",
-      { refuse: { status: 1, words: "qemu: -foo: bad" } },
-      74,
-      "-foo: bad",
-    ],
-    ["qemu that ends without a word", { refuse: { status: 3, words: "" } }, 74, "status 3"],
-  ])("%s: the record is as before", async (_title, behaviour, status, said) => {
+    ["qemu that rejects its arguments", { refuse: { status: 1, words: "qemu: -foo: bad" } }, 74, "-foo: bad"],
+    ["qemu that exits without a message", { refuse: { status: 3, words: "" } }, 74, "status 3"],
+  ])("%s: the record is unchanged", async (_title, behaviour, status, said) => {
     using box = await created();
     box.qemu = behaviour;
     await box.ends(status, "run --detach", said, "run-vm.sh");
@@ -112,7 +107,7 @@ describe("run", () => {
     expect(existsSync(join(box.work, "FIRSTTIME"))).toBe(true);
   });
 
-  test("of the ports that count as not chosen the next one is tried when another VM was faster", async () => {
+  test("tries the next default port if another VM was faster", async () => {
     using box = await created("MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\n");
     box.qemu = { refuse: { status: 1, words: "qemu: Address already in use" } };
     await box.ends(74, "run -b", "Address already in use");
@@ -123,8 +118,8 @@ describe("run", () => {
 
   test.each<[title: string, iso: string | undefined, attached: string | undefined]>([
     ["the first time with the CD of the settings, booted first", undefined, "mine.iso"],
-    ["with another one for this once", "other.iso", "other.iso"],
-    ["with an empty word: none", "", undefined],
+    ["with another one this time", "other.iso", "other.iso"],
+    ["with an empty argument: none", "", undefined],
   ])("%s", async (_title, iso, attached) => {
     using box = new Sandbox();
     for (const name of ["mine.iso", "other.iso"]) box.write(name, "\0".repeat(65536));
@@ -133,7 +128,7 @@ describe("run", () => {
     const cds = ["mine.iso", "other.iso"].filter((name) => argv.some((word) => word.includes(name)));
     expect(cds).toEqual(attached === undefined ? [] : [attached]);
     await box.ok("stop");
-    // Once the installer has done its work it is not booted again, unless KEEPCD says so.
+    // The CD is not booted after the installation, unless KEEPCD is set.
     expect((await box.running()).argv.join(" ")).not.toContain("mine.iso");
     await box.ok("stop");
     expect((await box.running({}, "--keepcd").catch(() => undefined))?.argv.join(" ") ?? "").not.toContain(
@@ -158,7 +153,7 @@ describe("run", () => {
     expect(box.qemus).toEqual([]);
   });
 
-  test("a forwarded port that is taken is told with its holder (75)", async () => {
+  test("names the process that has a forwarded port (75)", async () => {
     using box = await created();
     const server = await greeter("hello");
     await box.ends(
@@ -170,7 +165,7 @@ describe("run", () => {
     server.close();
   });
 
-  test("in an empty directory there is nothing to run (66); twice is once too often (75)", async () => {
+  test("fails in an empty directory (66), and if the VM is running (75)", async () => {
     using box = new Sandbox();
     await box.ends(66, "run", box.host);
     await box.ok("create", "G");
@@ -182,7 +177,7 @@ describe("run", () => {
     await box.ends(75, "job check-disks", "running");
   });
 
-  test("shows the screen in the viewer that there is, and ends with it", async () => {
+  test("opens the screen in an installed viewer, and ends with it", async () => {
     using box = await created("MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\n");
     box.environment.DISPLAY = ":0";
     box.program("remote-viewer", `echo "$@" >${box.top}/new; mv ${box.top}/new ${box.top}/viewed; sleep 60`);
@@ -227,7 +222,7 @@ describe("run --detach --wait", () => {
     server.close();
   });
 
-  test("agent: once the guest has opened its line", async () => {
+  test("agent: waits until the guest has opened its port", async () => {
     using box = await created();
     box.qemu = { agent: {} };
     await box.ends(0, "run -b --wait=agent", "agent");
@@ -237,7 +232,7 @@ describe("run --detach --wait", () => {
     await box.ok("stop");
   });
 
-  test("seconds; and a guest that goes off meanwhile (74)", async () => {
+  test("seconds; fails if the guest shuts down meanwhile (74)", async () => {
     using box = await created();
     await box.ends(0, "run -b --wait=0");
     await box.ok("stop");
@@ -250,10 +245,10 @@ describe("stop", () => {
   test.each<
     [title: string, behaviour: Behaviour, line: string, status: number, end: string, asked: string[]]
   >([
-    ["a guest that obeys its power button", {}, "stop", 0, "powered-off", ["system_powerdown"]],
+    ["a guest that obeys the power button", {}, "stop", 0, "powered-off", ["system_powerdown"]],
     ["by force", {}, "stop --force", 0, "stopped", ["quit"]],
     [
-      "a guest that does not listen is ended in time",
+      "a guest that ignores it is killed in time",
       { answers: { system_powerdown: () => ({}) } },
       "stop --timeout=0",
       124,
@@ -261,7 +256,7 @@ describe("stop", () => {
       ["quit"],
     ],
     [
-      "by the guest's agent",
+      "by the guest agent",
       { agent: { "guest-shutdown": (_args, qemu) => (qemu.powerOff(), HANG) } },
       "stop",
       0,
@@ -269,7 +264,7 @@ describe("stop", () => {
       ["query-chardev"],
     ],
     [
-      "an agent that refuses: the power button",
+      "an agent that fails: the power button",
       {
         agent: {
           "guest-shutdown": () => {
@@ -283,7 +278,7 @@ describe("stop", () => {
       ["system_powerdown"],
     ],
     [
-      "a guest that panics on its way",
+      "a guest that panics meanwhile",
       {
         answers: { system_powerdown: (_args, qemu) => void setTimeout(() => qemu.end("guest-panic"), 10) },
       },
@@ -301,7 +296,7 @@ describe("stop", () => {
     expect((await box.json("status")).state).not.toBe("running");
   });
 
-  test("a paused guest is resumed, so that it can power itself off", async () => {
+  test("resumes a paused guest, so that it can shut down", async () => {
     using box = await created();
     const qemu = await box.running();
     await box.ends(0, "pause");
@@ -313,21 +308,21 @@ describe("stop", () => {
     expect(await lastEnd(box)).toBe("powered-off");
   });
 
-  test("a qemu that does not answer gets signals", async () => {
+  test("sends signals to a qemu that does not answer", async () => {
     using box = await created();
     const qemu = await box.running({ answers: { quit: () => HANG } });
     await box.ends(0, "stop --force", "SIGTERM", String(qemu.process.pid));
     expect(await lastEnd(box)).toBe("stopped");
   });
 
-  test("resume that the guest's state refuses (74), or the room for its disks (73)", async () => {
+  test("resume fails if the guest's state (74) or the space for its disks (73) prevents it", async () => {
     using box = await created();
     const qemu = await box.running({ answers: { cont: () => ({}) } });
     qemu.status = "io-error";
     await box.ends(74, "resume", "io-error");
     qemu.emit("BLOCK_IO_ERROR", { action: "stop", nospace: true, "node-name": "disk0", operation: "write" });
-    expect((await box.json("status")).guestErrors.join()).toContain("no room");
-    await box.ends(73, "resume", "no room");
+    expect((await box.json("status")).guestErrors.join()).toContain("no space");
+    await box.ends(73, "resume", "no space");
   });
 
   test.each<[line: string, status: number]>([
@@ -347,7 +342,7 @@ describe("stop", () => {
     await box.ends(0, "destroy", box.host);
   });
 
-  test("a run whose qemu was killed is told as that, once (74, then 0)", async () => {
+  test("reports a killed qemu once (74, then 0)", async () => {
     using box = await created();
     const qemu = await box.running();
     process.kill(qemu.process.pid, "SIGKILL");
@@ -357,7 +352,7 @@ describe("stop", () => {
     expect(await lastEnd(box)).toBe("killed");
   });
 
-  test("what qemu printed last tells why it ended", async () => {
+  test("reports qemu's last message as the reason", async () => {
     using box = await created();
     const qemu = await box.running();
     qemu.end(undefined, 1, "qemu: warning: nothing\nqemu: the disk is on fire");
@@ -371,7 +366,7 @@ describe("stop", () => {
 });
 
 describe("restart", () => {
-  test("with what was typed for the run before", async () => {
+  test("uses the options of the previous run", async () => {
     using box = await created();
     await box.running({}, "--ssh");
     await box.ok("stop");
@@ -383,14 +378,14 @@ describe("restart", () => {
     expect(argv.join(" ")).toContain("hostfwd=tcp:127.0.0.1:");
   });
 
-  test("not when the guest had to be ended (124)", async () => {
+  test("fails if the guest had to be killed (124)", async () => {
     using box = await created();
     await box.running({ answers: { system_powerdown: () => ({}) } });
     await box.ends(124, "restart --timeout=0", "start the VM again");
     expect(box.qemus.length).toBe(1);
   });
 
-  test("of a VM that is off starts it", async () => {
+  test("starts a VM that is off", async () => {
     using box = await created();
     await box.ends(0, "restart");
     expect((await box.json("status")).state).toBe("running");
@@ -398,7 +393,7 @@ describe("restart", () => {
 });
 
 describe("destroy", () => {
-  test("removes the working files alone", async () => {
+  test("removes only the working files", async () => {
     using box = await created();
     await box.ok("backup");
     const { work } = box;
@@ -407,7 +402,7 @@ describe("destroy", () => {
     expect(readdirSync(box.host).toSorted()).toEqual(["backups", "guest.env"]);
   });
 
-  test("warns of what is lost: the only copy, or what is newer than the last snapshot", async () => {
+  test("warns before data is lost: the only copy, or changes since the last snapshot", async () => {
     using box = await created();
     await box.ends(0, "destroy", "no snapshot");
     await box.ok("@create", "G", "@backup");
@@ -418,7 +413,7 @@ describe("destroy", () => {
     await box.ends(0, "destroy", "S0");
   });
 
-  test("of a directory that was cleared away the link is removed", async () => {
+  test("removes the symlink if the directory is gone", async () => {
     using box = await created();
     await box.ok("backup");
     Bun.spawnSync(["rm", "-r", box.work]);

@@ -23,7 +23,7 @@ const names = (box: Sandbox): string[] =>
     .filter((name) => name !== "LAST")
     .toSorted();
 
-/** S0, of gz; S1 of qcow2; S2 on S1, and S3 on that; the guest's first bytes are 1, 12, 123, 1234. */
+/** S0 is gz; S1 is qcow2, S2 its child, S3 the child of S2; the guest's first bytes are 1, 12, 123, 1234. */
 async function chain(conf = ""): Promise<Sandbox> {
   const box = await written(conf);
   await box.ok("backup", "S0", "first");
@@ -34,7 +34,7 @@ async function chain(conf = ""): Promise<Sandbox> {
   return box;
 }
 
-/** Makes a snapshot older, as its list of files tells. */
+/** Sets back the time of a snapshot. */
 function setAge(box: Sandbox, name: string, days: number): void {
   const made = new Date(Date.now() - days * 86_400_000);
   const dir = box.path("backups", name);
@@ -74,7 +74,7 @@ const manifest = (name: string, change: (value: any) => void): Spoil =>
     return JSON.stringify(value);
   });
 
-/** What is done with each. */
+/** The action for each. */
 const plan = async (box: Sandbox, ...words: string[]): Promise<string[]> =>
   (await box.json("prune", "--dry-run", ...words)).map(
     (item: any) => `${item.action} ${item.name}${item.into.length > 0 ? ` into ${item.into}` : ""}`,
@@ -87,7 +87,7 @@ async function withRepository(): Promise<Sandbox> {
   const repo = join(box.top, "repo");
   mkdirSync(repo);
   for (const path of ["password", "repo/password"]) box.write(join(box.top, path), "secret");
-  // A group may know it.
+  // An older version pushed without it.
   chmodSync(join(box.top, "password"), 0o640);
   box.configure(`SNAPSHOT_REPO=${repo}\nSNAPSHOT_PASSWORD_FILE=${join(box.top, "password")}\n`);
   await box.ok("backup", "S0", "first");
@@ -107,7 +107,7 @@ describe("snapshots", () => {
   });
   afterAll(() => box[Symbol.dispose]());
 
-  test("list and show tell what each holds", async () => {
+  test("list and show print the contents", async () => {
     const listed = await box.json("snapshots");
     expect(listed.map((item: any) => [item.name, item.format, item.parent, item.last, item.problem])).toEqual(
       [
@@ -151,6 +151,9 @@ describe("snapshots", () => {
   });
 
   test("describe, protect, unprotect", async () => {
+    await box.ok("snapshots", "describe", "S1", "another word");
+    await box.ok("snapshots", "describe", "S1", "");
+    expect(await box.json("snapshots", "show", "S1")).toMatchObject([{ description: "" }]);
     await box.ok("snapshots", "describe", "S1", "another word");
     await box.ok("snapshots", "protect", "S1");
     expect(await box.json("snapshots", "show", "S1")).toMatchObject([
@@ -202,30 +205,30 @@ describe("snapshots", () => {
         "disk-0.img.gz",
       ],
       [
-        "a file cut off",
+        "a truncated file",
         spoilFile("S0/disk-0.img.gz", (bytes) => bytes.subarray(0, -5)),
         "S0",
         "bytes instead of",
       ],
-      ["a file that is missing", gone("S0/disk-0.img.gz"), "S0", "missing"],
-      ["settings that are missing", gone("S0/guest.env"), "S0", "guest.env"],
-      ["checksums that are missing", gone("S0/SHA256SUMS"), "S0", "SHA256SUMS"],
+      ["a missing file", gone("S0/disk-0.img.gz"), "S0", "missing"],
+      ["missing settings", gone("S0/guest.env"), "S0", "guest.env"],
+      ["missing checksums", gone("S0/SHA256SUMS"), "S0", "SHA256SUMS"],
       ["empty settings", spoilFile("S0/guest.env", () => ""), "S0", "guest.env"],
-      ["a manifest that is none", spoilFile("S0/manifest.json", () => "{"), "S0", "manifest.json"],
+      ["an invalid manifest", spoilFile("S0/manifest.json", () => "{"), "S0", "manifest.json"],
       ["a manifest of a newer version", manifest("S0", (value) => (value.version = 99)), "S0", "S0"],
-      ["one that names another parent", manifest("S2", (value) => (value.parent = "S0")), "S2", "S0"],
-      ["one that names itself", manifest("S2", (value) => (value.parent = "S2")), "S2", "S2"],
+      ["another parent in the manifest", manifest("S2", (value) => (value.parent = "S0")), "S2", "S0"],
+      ["the snapshot as its own parent", manifest("S2", (value) => (value.parent = "S2")), "S2", "S2"],
       [
-        "an image cut off",
+        "a truncated image",
         spoilFile("S2/disk-0.qcow2", (bytes) => bytes.subarray(0, 70_000)),
         "S2",
         "disk-0.qcow2",
       ],
       [
-        "what one builds on",
+        "a damaged parent",
         spoilFile("S1/disk-0.qcow2", (bytes) => bytes.fill(1, 300, 400)),
         "S3",
-        "S2, which is bad",
+        "its parent S2 is bad",
       ],
       ["a stray disk", (one) => one.write("backups/S0/disk-1.img.gz", "x"), "S0", "disk-1.img.gz"],
       [
@@ -249,7 +252,7 @@ describe("snapshots", () => {
       }
     });
 
-    test("nothing (0), and says what was not part of a snapshot", async () => {
+    test("nothing (0), with a note for files that were added", async () => {
       const path = box.write("backups/S0/note", "mine");
       await box.ends(0, "verify --all --deep", "S0: good", "S3: good", "note");
       await box.ends(0, "verify --quiet");
@@ -263,7 +266,7 @@ describe("snapshots", () => {
       [
         "its agent",
         {
-          // Once it has been spoken to.
+          // After input on the console.
           answers: {
             qmp_capabilities: (_args, qemu) =>
               void setTimeout(() => qemu.emit("VSERPORT_CHANGE", { open: true, id: "agent" }), 20),
@@ -273,30 +276,30 @@ describe("snapshots", () => {
         0,
         "agent",
       ],
-      ["what --boot-wait says", { console: "ready 42\n" }, "--boot-wait=^ready\\s[0-9]+$", 0, "--boot-wait"],
+      ["a match of --boot-wait", { console: "ready 42\n" }, "--boot-wait=^ready\\s[0-9]+$", 0, "--boot-wait"],
       ["nothing in time", { console: "GRUB loading\n" }, "--timeout=1", 124, "GRUB loading"],
-      ["no word in time", {}, "--timeout=1", 124, "nothing"],
+      ["no output in time", {}, "--timeout=1", 124, "no output"],
       ["qemu does not start", { refuse: { status: 1, words: "bad drive" } }, "", 74, "bad drive"],
       [
-        "the guest goes off",
+        "a guest that shuts down",
         { answers: { qmp_capabilities: (_args, qemu) => void setTimeout(() => qemu.powerOff(), 20) } },
         "",
         74,
-        "off",
+        "shut down",
       ],
     ])("%s", async (_title, behaviour, words, status, said) => {
       box.qemu = behaviour;
       const count = box.qemus.length;
       await box.ends(status, `verify S3 --boot ${words}`, said);
       expect(box.qemus.length).toBe(count + 1);
-      // Cut off from the network, and nothing of it stays.
+      // The copy has an isolated network, and is removed.
       expect(box.qemus.at(-1)!.argv.join(" ")).toContain("restrict=on");
       expect(readdirSync(box.tmp).length).toBe(1);
     });
   });
 });
 
-test("diff of a disk that has grown tells both sizes, and compares what both have", async () => {
+test("diff of a grown disk prints both sizes, and compares the common part", async () => {
   using box = await written();
   await box.ok("backup");
   qemuImg("resize", "-q", join(box.work, "disk-0.img"), String(2 * DISK_BYTES));
@@ -307,7 +310,7 @@ test("diff of a disk that has grown tells both sizes, and compares what both hav
 });
 
 describe("snapshots rm", () => {
-  test("removes those that nothing needs; LAST leads to the newest that stays", async () => {
+  test("removes unneeded ones, and points LAST to the newest remaining one", async () => {
     using box = await chain();
     await box.ends(0, "snapshots rm S3 S2", "S3", "S2");
     expect([names(box), readlinkSync(box.path("backups/LAST"))]).toEqual([["S0", "S1"], "S1"]);
@@ -315,11 +318,11 @@ describe("snapshots rm", () => {
     await box.ends(75, "snapshots rm S1", "disk-0.img");
     await box.ends(75, "snapshots rm --merge S1", "disk-0.img");
     await box.ok("restore", "S1", "--copy");
-    await box.ends(0, "snapshots rm S0 S1", "no snapshot any more");
+    await box.ends(0, "snapshots rm S0 S1", "no snapshots left");
     expect([names(box), existsSync(box.path("backups/LAST"))]).toEqual([[], false]);
   });
 
-  test("--merge hands the data over: down to the last one", async () => {
+  test("--merge merges the data into children, down to the last one", async () => {
     using box = await chain();
     await box.ends(0, "snapshots rm --merge S2", "S3");
     expect((await box.json("snapshots")).map((item: any) => [item.name, item.parent])).toEqual([
@@ -334,7 +337,7 @@ describe("snapshots rm", () => {
     expect(seen(box)).toEqual([1, 2, 3, 4]);
   });
 
-  test("--merge of a damaged one is refused, and leaves all (74)", async () => {
+  test("--merge of a damaged one is refused, and changes nothing (74)", async () => {
     using box = await chain();
     edit(box.path("backups/S2/disk-0.qcow2"), (bytes) => bytes.fill(7, 260, 270));
     await box.ends(74, "snapshots rm --merge S1", "S2");
@@ -344,7 +347,7 @@ describe("snapshots rm", () => {
 });
 
 describe("prune", () => {
-  test("by the settings, by options, with merges and without", async () => {
+  test("by settings, by options, with and without merging", async () => {
     using box = await chain("KEEP_LAST=1\n");
     expect(await plan(box)).toEqual(["remove S0", "merge S1 into S3", "merge S2 into S3", "keep S3"]);
     expect(await plan(box, "--no-merge")).toEqual(["remove S0", "keep S1", "keep S2", "keep S3"]);
@@ -352,7 +355,7 @@ describe("prune", () => {
     expect(names(box)).toEqual(["S0", "S1", "S2", "S3"]);
   });
 
-  test("what goes is removed, or merged into what stays", async () => {
+  test("removes unneeded snapshots, or merges them into kept ones", async () => {
     using box = await chain("KEEP_LAST=1\n");
     await box.ends(0, "prune", "keep S3", "remove S0");
     expect(names(box)).toEqual(["S3"]);
@@ -361,7 +364,7 @@ describe("prune", () => {
     expect(seen(box)).toEqual([1, 2, 3, 4]);
   });
 
-  test("protected, damaged and future ones stay, and are told", async () => {
+  test("keeps protected, damaged and future ones, and reports them", async () => {
     using box = await chain();
     await box.ok("snapshots", "rm", "S3", "S2");
     await box.ok("backup", "S4");
@@ -394,7 +397,7 @@ describe("prune", () => {
     expect(names(box)).toEqual(["A3", "A4", "A5"]);
   });
 
-  test("behind a backup: what goes is told; a failure later leaves the new one", async () => {
+  test("after a backup: reports removed ones; a later failure keeps the new one", async () => {
     using box = await written();
     await box.ok("backup");
     await box.ends(0, "backup --prune --keep-last=1 --quiet");
@@ -403,7 +406,7 @@ describe("prune", () => {
     await box.ends(0, "backup --prune --keep-last=1", "removed old snapshots", "S1");
   });
 
-  test("without room for a merge what it is for stays", async () => {
+  test("without space for a merge, keeps its snapshot", async () => {
     using box = await chain();
     const real = Bun.which("qemu-img")!;
     box.program(
@@ -424,7 +427,7 @@ describe("prune", () => {
     await box.ends(0, "verify --all");
   });
 
-  test("in a directory without a VM (66)", async () => {
+  test("fails in a directory without a VM (66)", async () => {
     using box = await written();
     await box.ok("destroy");
     rmSync(box.host, { recursive: true });
@@ -454,7 +457,7 @@ describe("a repository", () => {
     await box.ends(0, "snapshots --remote", "S2", "DIRECTORY");
     await box.ends(0, "verify --remote --deep", "3 snapshots");
     expect(calls(box)).toContain("check --read-data");
-    // Another directory knows the VM by its name, or by the snapshot's id.
+    // From another directory by the VM's name, or by id.
     const other = join(box.top, "elsewhere/vm1");
     mkdirSync(other, { recursive: true, mode: 0o700 });
     await box.ok("-d", other, "restore", "--from-remote");
@@ -465,7 +468,7 @@ describe("a repository", () => {
     expect(seen(box)).toEqual([1]);
   });
 
-  test("prune --remote by the rules; the newest stays", async () => {
+  test("prune --remote by the rules; keeps the newest", async () => {
     using box = await withRepository();
     await box.ok("@backup", "@backup");
     await box.ok("snapshots", "push", "S0", "S1", "S2");
@@ -480,7 +483,7 @@ describe("a repository", () => {
     expect((await box.json("snapshots", "--remote")).map(({ name }: any) => name)).toEqual(["S2"]);
   });
 
-  test("snapshots without a UUID are known by where they came from", async () => {
+  test("identifies snapshots without a UUID by host and directory", async () => {
     using box = await withRepository();
     await box.ok("snapshots", "push", "S0");
     const [file] = readdirSync(join(box.top, "repo"))
@@ -495,13 +498,13 @@ describe("a repository", () => {
     await box.ends(0, "snapshots --remote", "--by-name");
     await box.ends(0, "snapshots --remote --by-name", "S0", "no UUID");
     await box.ends(0, "prune --remote --keep-last=1", "--by-name");
-    // It is the same snapshot: it is marked, not sent again.
+    // It is the same snapshot: it is tagged, not pushed again.
     await box.ok("snapshots", "push", "S0");
     expect(calls(box).filter((line) => line.startsWith("backup"))).toHaveLength(1);
     expect((await box.json("snapshots", "--remote"))[0].uuid).toBe((await box.json("identity")).uuid);
   });
 
-  describe("is refused, or fails:", () => {
+  describe("fails:", () => {
     let shared: Sandbox;
     let kept: string;
     beforeAll(async () => {
@@ -511,7 +514,7 @@ describe("a repository", () => {
         cwd: shared.top,
       });
     });
-    // As it was before each.
+    // Restores the initial state.
     beforeEach(() => {
       Bun.spawnSync(
         [
@@ -543,7 +546,7 @@ describe("a repository", () => {
           "password",
         ],
         [
-          "a password that all may read",
+          "a password file that all users can read",
           (box) => chmodSync(join(box.top, "password"), 0o644),
           "snapshots --remote",
           78,
@@ -572,14 +575,14 @@ describe("a repository", () => {
           "connection reset",
         ],
         [
-          "a push that could not read all",
+          "an incomplete push",
           (box) => fail(box, "backup", 3, "cannot read"),
           "snapshots push S0",
           74,
           "verify",
         ],
         [
-          "no room there",
+          "no space in backups",
           (box) => fail(box, "backup", 1, "write: no space left on device"),
           "snapshots push S0",
           73,
@@ -593,15 +596,15 @@ describe("a repository", () => {
           "snapshots push S1",
         ],
         [
-          "a repository that is damaged",
+          "a damaged repository",
           (box) => fail(box, "check", 1, "pack is broken"),
           "verify --remote",
           74,
           "pack is broken",
         ],
-        ["nothing of this VM", () => {}, "restore --from-remote", 66, "no snapshots"],
-        ["nothing of that name", () => {}, "restore --from-remote S7", 66, "S7"],
-        ["no such snapshot here", () => {}, "snapshots push S7", 66, "S7"],
+        ["no snapshot of this VM", () => {}, "restore --from-remote", 66, "no snapshots"],
+        ["no snapshot of that name", () => {}, "restore --from-remote S7", 66, "S7"],
+        ["no such local snapshot", () => {}, "snapshots push S7", 66, "S7"],
         ["no rule", () => {}, "prune --remote", 64, "--keep-daily"],
       ],
     )("%s", async (_what, prepare, line, status, said) => {
@@ -611,7 +614,7 @@ describe("a repository", () => {
 
     test.each<[what: string, spoil: (dir: string) => unknown, said: string]>([
       [
-        "a file that is another",
+        "another file instead",
         (dir) => writeFileSync(join(dir, "guest.env"), "GUESTNAME=evil\n"),
         "guest.env",
       ],
@@ -621,16 +624,16 @@ describe("a repository", () => {
         (dir) => Bun.spawnSync(["truncate", "-s", "100M", join(dir, "DESCRIPTION")]),
         "DESCRIPTION",
       ],
-      ["a file without a sum", (dir) => writeFileSync(join(dir, "extra"), ""), "extra"],
+      ["a file without a checksum", (dir) => writeFileSync(join(dir, "extra"), ""), "extra"],
       [
-        "no manifest's parent",
+        "an invalid parent in the manifest",
         (dir) =>
           edit(join(dir, "manifest.json"), (bytes) =>
             bytes.toString().replace('"format"', '"parent":"S8","format"'),
           ),
         "S8",
       ],
-    ])("fetching %s is refused (74), and nothing of it stays", async (_what, spoil, said) => {
+    ])("refuses to fetch %s (74), and leaves nothing behind", async (_what, spoil, said) => {
       await shared.ok("snapshots", "push", "S0");
       const repo = join(shared.top, "repo");
       const tar = join(
@@ -650,7 +653,7 @@ describe("a repository", () => {
     });
   });
 
-  test("another snapshot of that name is here already (73)", async () => {
+  test("refuses a name that another snapshot has (73)", async () => {
     using box = await withRepository();
     await box.ok("snapshots", "push", "S0");
     await box.ok("snapshots", "rm", "S0");

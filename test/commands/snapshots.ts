@@ -1,12 +1,12 @@
-/** What the tests of snapshots share. */
+/** Shared fixtures of the snapshot tests. */
 import { chmodSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Sandbox } from "../fixtures/sandbox.ts";
 
-/** Bytes of the disk in these tests. */
+/** Size of the disk in bytes. */
 export const DISK_BYTES = 1 << 20;
 
-/** Writes to the working disk as its guest would: bitmaps notice. @param at in units of 64 KiB */
+/** Writes to the working disk like a guest, so that bitmaps record it. @param at in units of 64 KiB */
 export function writeDisk(box: Sandbox, at: number, byte: number): void {
   const disk = join(box.work, "disk-0.img");
   const raw = join(box.top, "content");
@@ -15,14 +15,14 @@ export function writeDisk(box: Sandbox, at: number, byte: number): void {
   qemuImg("convert", "-n", "-f", "raw", "-O", "qcow2", raw, disk);
 }
 
-/** What a guest sees of an image. */
+/** The guest-visible contents of an image. */
 export function readDisk(box: Sandbox, image: string = join(box.work, "disk-0.img")): Buffer {
   const raw = join(box.top, "seen");
   qemuImg("convert", "-U", "-f", "qcow2", "-O", "raw", image, raw);
   return readFileSync(raw);
 }
 
-/** The first byte of each 64 KiB that a guest sees, without the zeroes at the end. */
+/** The first byte of each 64 KiB that a guest reads, without trailing zeroes. */
 export const seen = (box: Sandbox, image?: string): number[] => {
   const content = readDisk(box, image);
   const bytes = Array.from({ length: DISK_BYTES >> 16 }, (_, at) => content[at << 16]!);
@@ -42,7 +42,7 @@ export async function written(conf = ""): Promise<Sandbox> {
   return box;
 }
 
-/** Changes a file of a snapshot, whatever its rights. */
+/** Changes a file of a snapshot, ignoring permissions. */
 export function edit(path: string, change: (bytes: Buffer) => string | Uint8Array): void {
   const { mode } = statSync(path);
   chmodSync(path, 0o600);

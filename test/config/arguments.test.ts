@@ -3,7 +3,7 @@ import { readArguments } from "../../src/config/literal.ts";
 import { askBash, lookup } from "./bash-oracle.ts";
 import { seededRandom, Snippets } from "./shell-snippets.ts";
 
-/** Each asks bash once: a busy machine takes seconds for these, not minutes. RANDOM_CASES=N for more. */
+/** Each asks bash once, which may take seconds on a busy machine. RANDOM_CASES=N for more. */
 const CASES = Number(process.env.RANDOM_CASES ?? 100);
 
 describe("readArguments", () => {
@@ -58,7 +58,7 @@ describe("readArguments", () => {
     expect(readArguments(text, lookup)).toMatchObject({ kind: "error", line, message });
   });
 
-  test(`random arguments against bash, ${CASES} of them`, () => {
+  test(`random arguments against bash (${CASES})`, () => {
     const snippets = new Snippets(seededRandom(9));
     const texts = Array.from({ length: CASES }, () => snippets.arguments());
     const answers = askBash(texts, "arguments");

@@ -22,7 +22,7 @@ describe("an assignment", () => {
   });
 });
 
-/** A generator of its own, so that a failure comes again (mulberry32). */
+/** A generator with a fixed seed, for reproducible failures (mulberry32). */
 function randomNumbers(seed: number): (below: number) => number {
   let state = seed;
   return (below) => {
@@ -45,13 +45,13 @@ function randomValues(alphabet: readonly string[], count: number): SettingValue[
 
 const withComment = (value: SettingValue): string => `${bashAssignment("A", value)}  # a comment's \\\n`;
 
-test("random values come back from bash", () => {
+test("bash reads random values back", () => {
   const values = [...randomValues(PLAIN, 100), ...randomValues([...PLAIN, ...CONTROL, ...CONTROL], 100)];
   const read = askBash(values.map(withComment));
   for (const [index, value] of values.entries()) expect(read[index]?.A ?? []).toEqual(value);
 }, 60_000);
 
-test("and from the literal reader, unless there are control characters", () => {
+test("the literal reader reads them back, unless there are control characters", () => {
   for (const value of randomValues(PLAIN, 2000)) {
     const text = `${withComment(value)}B=2`;
     expect(readAssignments(text, () => undefined)).toEqual({

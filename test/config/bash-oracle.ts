@@ -1,4 +1,4 @@
-/** Asks a real bash what settings files mean: many files in one process, each in a subshell of its own. */
+/** Evaluates settings files with bash: many files in one process, each in a subshell. */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,7 +6,7 @@ import type { Lookup, SettingValue } from "../../src/config/shell-expand.ts";
 
 export type Variables = Record<string, SettingValue | undefined>;
 
-/** What is set before a file is read, for bash and for the reader alike. */
+/** Variables set before a file is read, for bash and for the reader. */
 export const PRESET: Record<string, SettingValue> = {
   PATH: "/nowhere", // files can start no program
   HOME: "/home/me",
@@ -20,10 +20,10 @@ export const PRESET: Record<string, SettingValue> = {
   NONE: [],
 };
 
-/** PRESET for the reader. */
+/** The same for the reader. */
 export const lookup: Lookup = (name) => (Object.hasOwn(PRESET, name) ? PRESET[name] : undefined);
 
-/** The variables that are compared. */
+/** The compared variables. */
 export const NAMES = ["A", "B", "C", "D", "_e", "F2", ...Object.keys(PRESET)];
 
 const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
@@ -34,14 +34,14 @@ const preset = Object.entries(PRESET)
   )
   .join("\n");
 
-/** How bash is made to read file number `$i`. */
+/** Makes bash read file number `$i`. */
 const READ = {
   assignments: ". ../$i",
-  // Without splitting (at any character in use) and brace expansion: so readArguments is specified. Words go to D.
+  // Without word splitting and brace expansion, as specified for readArguments. Words go to D.
   arguments: `IFS=$'\\2' && set +B && eval "D=( $(<../$i)"$'\\n)'`,
 };
 
-// Of a file that succeeds the declaration, count and values of each variable; after any file `=` and the status.
+// After success: declaration, count and values of each variable; then always `=` and the status.
 const script = (reading: keyof typeof READ, count: number): string => `
 dump() {
   set +eu
@@ -62,7 +62,7 @@ for ((i = 0; i < ${count}; i++)); do
   printf '=%s\\0' "$?" >&3
 done`;
 
-/** What bash makes of each text: all variables afterwards, or undefined where it fails. */
+/** All variables after bash has read each text, or undefined if it fails. */
 export function askBash(
   texts: readonly string[],
   reading: keyof typeof READ = "assignments",

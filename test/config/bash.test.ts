@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { buildBashArgv, parseBashVariables, type BashVariables } from "../../src/config/bash.ts";
 
-/** What bash has after its variables were set. */
+/** Runs bash with the variables, and prints them. */
 function setInBash(variables: BashVariables): string[] {
   const print = Object.keys(variables).map((name) => `printf '%s\\0' "\${#${name}[@]}" "\${${name}[@]}"`);
   const argv = buildBashArgv(variables, `set +u\n${print.join("\n")}\nprintf '%s\\0' "$#" "$@"`, [
@@ -44,7 +44,7 @@ describe("buildBashArgv sets", () => {
     ["no elements", []],
     ["one", ["x"]],
     ["an empty one", [""]],
-    ["all that is awkward", NASTY],
+    ["difficult ones", NASTY],
   ])("a list with %s", (_title, list) => {
     const count = String(list.length);
     expect(setInBash({ A: list, B: "after" })).toEqual([
@@ -60,7 +60,7 @@ describe("buildBashArgv sets", () => {
   });
 });
 
-/** Words as bash prints them. */
+/** The words that bash prints. */
 const text = (...words: string[]): string => words.map((word) => `${word}\0`).join("");
 
 describe("parseBashVariables", () => {

@@ -5,7 +5,7 @@ import { askBash, lookup, NAMES, PRESET, type Variables } from "./bash-oracle.ts
 import { DIFFICULT, SIMPLE } from "./settings-files.ts";
 import { seededRandom, Snippets } from "./shell-snippets.ts";
 
-/** All variables after reading, as bash-oracle gives them. */
+/** All variables after reading, in the format of bash-oracle. */
 function read(text: string): { kind: string; variables: Variables | undefined } {
   const result = readAssignments(text, lookup);
   if (result.kind !== "values") return { kind: result.kind, variables: undefined };
@@ -17,7 +17,7 @@ function read(text: string): { kind: string; variables: Variables | undefined } 
 
 const withoutHome = (name: string): SettingValue | undefined => (name === "HOME" ? undefined : lookup(name));
 
-/** Each asks bash once: a busy machine takes seconds for these, not minutes. RANDOM_CASES=N for more. */
+/** Each asks bash once, which may take seconds on a busy machine. RANDOM_CASES=N for more. */
 const CASES = Number(process.env.RANDOM_CASES ?? 200);
 
 describe("readAssignments against bash", () => {
@@ -28,7 +28,7 @@ describe("readAssignments against bash", () => {
   test.each(cases)("%j", (text, expected) => {
     const { kind, variables } = read(text);
     if (kind === "values") expect(variables).toEqual(expected);
-    // What is called wrong is wrong for bash too.
+    // What is an error here is an error in bash, too.
     else if (kind === "error") expect(expected).toBeUndefined();
   });
 
@@ -36,7 +36,7 @@ describe("readAssignments against bash", () => {
     expect(readAssignments(text, lookup)).toMatchObject({ kind: "values" });
   });
 
-  test(`random files, ${CASES} of them`, () => {
+  test(`random files against bash (${CASES})`, () => {
     const snippets = new Snippets(seededRandom(8));
     const texts = Array.from({ length: CASES }, () => snippets.settings());
     const answers = askBash(texts);
@@ -52,7 +52,7 @@ describe("readAssignments against bash", () => {
 });
 
 describe("readAssignments", () => {
-  test("gives each assignment with its line and the value after it", () => {
+  test("yields each assignment with its line and the value after it", () => {
     const text = "# settings\nA=1 B='x\ny'\n\nLIST=new\nA+=2; C=(\n  a\n  b\n)\nB=$A\n";
     expect(readAssignments(text, lookup)).toEqual({
       kind: "values",
@@ -97,10 +97,10 @@ describe("readAssignments", () => {
     ["A='\n'\nB=`id`\n", 3, "a command in `…`"],
     ["A=(\n  $W\n  $XDG\n)\n", 3, "an unquoted value with a blank in it, which bash splits"],
     ["A=1 \\\n  RANDOM=2\n", 2, "RANDOM belongs to the shell"],
-    // A later command may be what sets it, so this is not for the reader to call an error.
+    // A later command may set it, so the reader cannot report an error.
     ["A=$HOEM\n. ./more\n", 2, "something other than NAME=value"],
     ["A=~", 1, "a ~ without a proper HOME"],
-    // bash 5.2 makes //x of it, POSIX.1-2024 asks for /x.
+    // bash 5.2 expands it to //x, POSIX.1-2024 to /x.
     ["HOME=/ A=~/x", 1, "a ~ without a proper HOME"],
     ["HOME= A=~", 1, "a ~ without a proper HOME"],
     ["HOME='/a b' A=(${B:-~})", 1, "an unquoted value with a blank in it, which bash splits"],
@@ -110,7 +110,7 @@ describe("readAssignments", () => {
     expect(readAssignments(text, withoutHome)).toEqual({ kind: "needs-bash", line, reason });
   });
 
-  test("names like those of Object are plain names", () => {
+  test("accepts names of Object's members", () => {
     expect(readAssignments("A=$constructor", lookup)).toMatchObject({ kind: "error" });
     expect(readAssignments("__proto__=1 A=$__proto__", lookup)).toMatchObject({ kind: "values" });
   });

@@ -37,13 +37,13 @@ const userConf = (text: string, mode?: number): string => temp.write(`home/.conf
 const guestEnv = (text: string, mode?: number): string => temp.write("host/guest.env", text, mode);
 
 describe("layers", () => {
-  test("without any file all are defaults", async () => {
+  test("without files uses the defaults", async () => {
     const { settings, origins } = await load();
     expect(settings).toMatchObject({ CORES: 2, MEMORY: 2048, PORT: 5900, GUESTNAME: "" });
     expect(new Set(Object.values(origins).map(({ kind }) => kind))).toEqual(new Set(["default"]));
   });
 
-  test("a UUID counts in the VM's own guest.env only", async () => {
+  test("uses a UUID only from the VM's own guest.env", async () => {
     const [own, other] = ["123e4567-e89b-42d3-a456-426614174000", "00000000-0000-4000-8000-000000000000"];
     userConf(`UUID="${other}"\nUUID_FORMER="nonsense"\n`);
     expect((await load()).settings).toMatchObject({ UUID: "", UUID_FORMER: [] });
@@ -51,8 +51,8 @@ describe("layers", () => {
     expect((await load()).settings).toMatchObject({ UUID: own, UUID_FORMER: [] });
   });
 
-  test("each is stronger than the one before: /etc, the user's, the VM's, the command line", async () => {
-    // A PROG with .. leads /etc/PROG.conf into the sandbox, and ~/.config/PROG.conf below HOME.
+  test("each overrides the one before: /etc, the user's, the VM's, the command line", async () => {
+    // A PROG with .. moves /etc/PROG.conf into the sandbox, and ~/.config/PROG.conf below HOME.
     const prog = `..${temp.top}/system`;
     const system = temp.write("system.conf", "CORES=3\nSOCKETS=3\nMEMORY=3G\nPORT=3333\n");
     const user = temp.write(`home${temp.top}/system.conf`, "SOCKETS=4\nMEMORY=4G\nPORT=4444");
@@ -67,14 +67,14 @@ describe("layers", () => {
     expect(shown).toEqual([[system, 1], [user, 1], [guest, 2], ["option"], ["default"]]);
   });
 
-  test("the guest.env that is named counts: WORKDIR's, not HOSTDIR's", async () => {
+  test("uses the named guest.env: WORKDIR's, not HOSTDIR's", async () => {
     guestEnv("CORES=3\nSOCKETS=3\n");
     const work = temp.write("work/guest.env", "CORES=4\n");
     const { settings } = await load({ guestEnv: work, workdir: temp.path("work") });
     expect(settings).toMatchObject({ CORES: 4, SOCKETS: 1 });
   });
 
-  test("a file may build on weaker ones and on what is known", async () => {
+  test("a file can refer to values of weaker layers and to known names", async () => {
     userConf('CORES=3\nSHARES=( a:/x )\nGUESTNAME="$PROG of $HOME"\n');
     guestEnv('SOCKETS=$CORES\nGUESTNAME="$GUESTNAME in $HOSTDIR, $FROM_ENV"\nSHARES+=( "b:$WORKDIR/y" )\n');
     const { settings } = await load({ workdir: "/w" });
@@ -85,7 +85,7 @@ describe("layers", () => {
     expect(settings.SHARES.map(({ path }) => path)).toEqual(["/x", "/w/y"]);
   });
 
-  test("a list replaces a list; an empty value turns off", async () => {
+  test("a list replaces a list; an empty value disables", async () => {
     userConf("DISKS=( AHCI=1G NVME=2G )\nFORWARDS=tcp::1-:2\nPORT=5901\nSSHKEYS=( /a /b )\nUEFI=1\n");
     guestEnv("DISKS=( VIRT=3G )\nFORWARDS=\nPORT=\nSSHKEYS=()\nUEFI=\n");
     const { settings } = await load();
@@ -93,27 +93,27 @@ describe("layers", () => {
     expect(settings.DISKS.map(({ bus }) => bus)).toEqual(["VIRT"]);
   });
 
-  test("a plain value over a default array is its first element, as in bash", async () => {
+  test("a plain value for a default array is its first element, as in bash", async () => {
     guestEnv("SHARES=a:/x\n");
     const { settings } = await load();
     expect(settings.SHARES.map(({ tag }) => tag)).toEqual(["a", "in", "out"]);
   });
 
-  test("the last of several assignments counts, with its line", async () => {
+  test("uses the last of several assignments, with its line", async () => {
     guestEnv("CORES=3\nCORES=many\nCORES=4\n");
     const { settings, origins } = await load();
     expect(settings.CORES).toBe(4);
     expect(origins.CORES).toMatchObject({ line: 3 });
   });
 
-  test("unknown names are passed over", async () => {
+  test("ignores unknown names", async () => {
     guestEnv("SOMETHING=else\nconstructor=1\n__proto__=2\nCORES=3\n");
     expect((await load()).settings.CORES).toBe(3);
   });
 });
 
 describe("from the command line", () => {
-  test("-f -i -s are added to what files say", async () => {
+  test("adds -f -i -s to those of files", async () => {
     guestEnv('FORWARDS="hostfwd=tcp::1-:2,udp::3-:4"\nIMAGES=( AHCI=/a )\nSHARES=( a:/a )\n');
     const { settings } = await load({
       additions: { FORWARDS: ["tcp::5-:6"], IMAGES: ["VIRT=/b", "SCSI=/c"], SHARES: ["b:/b"] },
@@ -123,7 +123,7 @@ describe("from the command line", () => {
     expect(settings.SHARES.map(({ tag }) => tag)).toEqual(["a", "b"]);
   });
 
-  test("an empty one clears first", async () => {
+  test("an empty value clears the list first", async () => {
     guestEnv("SHARES=( a:/a )\nFORWARDS=tcp::1-:2\n");
     const { settings } = await load({
       options: { SHARES: [], FORWARDS: [] },
@@ -133,14 +133,14 @@ describe("from the command line", () => {
     expect(settings.FORWARDS).toEqual([]);
   });
 
-  test("an ID twice is a wrong command line (64)", async () => {
+  test("refuses a duplicate ID (64)", async () => {
     const error = await failureOf(() => load({ additions: { SHARES: ["out:/x"] } }));
     expect(error.exitCode).toBe(64);
     expect(error.message).toContain("'out'");
   });
 });
 
-describe("settings that were lost are an error (78), and not those of a VM without disks:", () => {
+describe("lost settings are an error (78), not a VM without disks:", () => {
   test.each(["", "\n \n", "\0\0\0"])("%j", async (text) => {
     guestEnv(text);
     const error = await failureOf(() => load());
@@ -148,7 +148,7 @@ describe("settings that were lost are an error (78), and not those of a VM witho
     expect(error.message).toContain("it is empty");
   });
 
-  test("no IMAGES beside a working disk; without one that is no fault", async () => {
+  test("no IMAGES but a working disk; without one that is valid", async () => {
     guestEnv("MEMORY=1G");
     const error = await failureOf(() => load({ workingDisks: ["disk-0.img"] }));
     expect(error.exitCode).toBe(78);
@@ -158,12 +158,12 @@ describe("settings that were lost are an error (78), and not those of a VM witho
     await load({ workingDisks: ["disk-0.img"] });
   });
 
-  test("no guest.env at all beside a working disk", async () => {
+  test("no guest.env but a working disk", async () => {
     const error = await failureOf(() => load({ workingDisks: ["disk-0.img"] }));
     expect(error.message).toContain("it is missing, and there is disk-0.img");
   });
 
-  test("the hint takes the settings of the last snapshot, where there is one", async () => {
+  test("suggests the settings of the last snapshot, if there is one", async () => {
     guestEnv("");
     const before = await failureOf(() => load());
     expect(before.hint).not.toContain("backups");
@@ -194,18 +194,18 @@ describe("RESCUE follows the architecture", () => {
 });
 
 describe("a host whose architecture has no guests", () => {
-  test("is told (69)", async () => {
+  test("is an error (69)", async () => {
     const error = await failureOf(() => load({ hostArch: "s390x" }));
     expect(error.exitCode).toBe(69);
     expect(error.message).toContain("s390x");
   });
-  test("may name another", async () => {
+  test("can use another one", async () => {
     expect((await load({ hostArch: "s390x", options: { QEMUARCH: "i386" } })).settings.QEMUARCH).toBe("i386");
   });
 });
 
 describe("errors (78)", () => {
-  test("all at once, each with file, line, value and what is allowed", async () => {
+  test("reports all at once, each with file, line, value and allowed values", async () => {
     const user = userConf("CORES=many\nMEMORY=2G\n\nPORT=99999\n");
     const guest = guestEnv("GUESTNAME=x\nDISKS=( AHCI=1G IDE=2G )\nSHARES=(\n  a:/x\n  a:/y\n)\n");
     const error = await failureOf(load);
@@ -223,7 +223,7 @@ describe("errors (78)", () => {
     ]);
   });
 
-  test("also those of a file that cannot be understood", async () => {
+  test("reports also those of a file that cannot be parsed", async () => {
     const user = userConf("GUESTNAME='x\n");
     const guest = guestEnv("CORES=0\n");
     const { message } = await failureOf(load);
@@ -247,13 +247,13 @@ describe("errors (78)", () => {
     expect(error.message).toContain(message);
   });
 
-  test("a bad value that a stronger layer replaces is still one", async () => {
+  test("reports an invalid value that a stronger layer replaces", async () => {
     userConf("CORES=many\n");
     guestEnv("CORES=2\n");
     expect((await failureOf(load)).message).toContain("CORES='many'");
   });
 
-  test("what cannot be read, or is no settings file", async () => {
+  test("reports unreadable files, and other types of files", async () => {
     guestEnv("x".repeat((1 << 20) + 1));
     expect((await failureOf(load)).message).toContain("larger than 1.0 MiB");
     const error = await failureOf(() => load({ guestEnv: temp.directory("directory") }));
@@ -261,14 +261,14 @@ describe("errors (78)", () => {
     expect(error.message).toContain(temp.path("directory"));
   });
 
-  test("bytes that are no UTF-8", async () => {
+  test("reports bytes that are not UTF-8", async () => {
     const file = temp.write("host/guest.env", Buffer.from("GUESTNAME=\xff\n", "latin1"));
     const error = await failureOf(load);
     expect(error.exitCode).toBe(78);
     expect(error.message).toContain(`${file}: it is not UTF-8 text`);
   });
 
-  test("a pipe in the place of a file is not waited for", async () => {
+  test("does not wait for a named pipe", async () => {
     const pipe = temp.path("pipe");
     Bun.spawnSync(["mkfifo", pipe]);
     const child = Bun.spawn([process.execPath, join(import.meta.dir, "../fixtures/load-settings.ts"), pipe], {
@@ -281,10 +281,10 @@ describe("errors (78)", () => {
   });
 });
 
-describe("what needs bash", () => {
+describe("settings that need bash", () => {
   const CONDITION = 'if [ "$CORES" = 2 ]; then CORES=5; DISKS=( AHCI=1G "NVME=2G" ); fi\n';
 
-  test("is evaluated by it", async () => {
+  test("are evaluated by it", async () => {
     userConf(`SOCKETS=2\n${CONDITION}MEMORY=$((2 + 1))G\nGUESTNAME=$(printf 'a\\nb')\nPORT=\n`);
     const { settings, origins } = await load();
     expect(settings).toMatchObject({
@@ -299,33 +299,33 @@ describe("what needs bash", () => {
     expect(origins.HOST).toEqual({ kind: "default" });
   });
 
-  test("in the user's file may start programs", async () => {
+  test("in the user's file can start programs", async () => {
     userConf("GUESTNAME=$(cat /proc/sys/kernel/ostype)\n");
     expect((await load()).settings.GUESTNAME).toBe("Linux");
   });
 
-  test("sees the weaker layers and the known names", async () => {
+  test("can use weaker layers and known names", async () => {
     userConf('true; SOCKETS=$((CORES + 1)); GUESTNAME="$PROG,$HOME,$HOSTDIR,${#SHARES[@]},${SHARES[0]}"\n');
     const { settings } = await load();
     expect(settings.SOCKETS).toBe(3);
     expect(settings.GUESTNAME).toBe(`${PROG},${temp.path("home")},${temp.path("host")},3,mirror:@MIRROR@`);
   });
 
-  test("gives back awkward values whole", async () => {
+  test("can have difficult values", async () => {
     userConf("true; GUESTNAME=$'a\\tb\\n\\'\"\\\\ é $x '; SSHKEYS=( '' $'x\\ny' '*' )\n");
     const { settings, raw } = await load();
     expect(settings.GUESTNAME).toBe("a\tb\n'\"\\ é $x ");
     expect(raw.SSHKEYS).toEqual(["", "x\ny", "*"]);
   });
 
-  test("finds bad values too, with their line", async () => {
+  test("reports invalid values too, with their line", async () => {
     const file = userConf(`\n${CONDITION}PORT=99999\n`);
     const error = await failureOf(load);
     expect(error.exitCode).toBe(78);
     expect(error.message).toContain(`${file}:3: PORT='99999' is not allowed`);
   });
 
-  test("and fails there is bash's complaint, with the file", async () => {
+  test("reports bash's error, with the file", async () => {
     const file = userConf("GUESTNAME=$(false)\nexit 3\n");
     const { message, exitCode } = await failureOf(load);
     expect(exitCode).toBe(78);
@@ -333,23 +333,23 @@ describe("what needs bash", () => {
   });
 
   test.each([
-    ["a condition that is false at the end", 'CORES=3\n[ -n "${XDG-}" ] && SOCKETS=2\n'],
-    ["return, as old files may have it", 'CORES=3\n[ -n "${XDG-}" ] || return 0\nCORES=4\n'],
+    ["a false condition at the end", 'CORES=3\n[ -n "${XDG-}" ] && SOCKETS=2\n'],
+    ["return, as in old files", 'CORES=3\n[ -n "${XDG-}" ] || return 0\nCORES=4\n'],
     ["a function of its own", "double() { CORES=$(($1 * 2)); CORES=3; }\ndouble 1\n"],
     ["local settings of bash", "set +f +u; shopt -s nullglob; IFS=,; CORES=3; unset IFS\n"],
-  ])("%s does no harm", async (_title, text) => {
+  ])("%s is harmless", async (_title, text) => {
     userConf(text);
     expect((await load()).settings.CORES).toBe(3);
   });
 
-  test("is not asked for where many VMs are looked over", async () => {
+  test("is not run when many VMs are read", async () => {
     const file = userConf(`CORES=3\n${CONDITION}`);
     const error = await failureOf(() => load({ mayUseBash: false }));
     expect(error.exitCode).toBe(78);
     expect(error.message).toContain(`${file}:2: this needs bash`);
   });
 
-  test("never puts a password into an argument list", async () => {
+  test("never gets a password in its argument list", async () => {
     const words = "mapfile -d '' WORDS </proc/$$/cmdline; GUESTNAME=\"${WORDS[*]}\"\n";
     userConf(words);
     guestEnv("SPICE_PASSWORD=s3cret\n");
@@ -389,33 +389,33 @@ describe("a file that needs bash is refused (78) where", () => {
     expect(await refused()).toContain("belongs to another user (uid 12345)");
   });
 
-  test("it is a link to such a file", async () => {
+  test("it is a symlink to such a file", async () => {
     const target = temp.write("open/real", TEXT);
     chmodSync(target, 0o666);
     symlinkSync(target, temp.path(`home/.config/${PROG}.conf`));
     expect(await refused()).toContain("is writable by other users");
   });
 
-  test("it is a link, in a directory that others may write, to a file of ours", async () => {
+  test("it is a symlink, in a directory that others can write, to a file of this user", async () => {
     const target = temp.write("ours/script", TEXT);
     chmodSync(temp.path("home/.config"), 0o777);
     symlinkSync(target, temp.path(`home/.config/${PROG}.conf`));
     expect(await refused()).toContain("is writable by other users");
   });
 
-  test("others may read it: that is no reason", async () => {
+  test("accepts a file that others can read", async () => {
     userConf("true; CORES=3\n", 0o644);
     chmodSync(temp.path("home/.config"), 0o755);
     expect((await load()).settings.CORES).toBe(3);
   });
 
-  test("plain assignments are read wherever they are", async () => {
+  test("reads plain assignments from any file", async () => {
     chmodSync(userConf("CORES=3\n"), 0o666);
     expect((await load()).settings.CORES).toBe(3);
   });
 });
 
-describe("a VM's guest.env is read literally, by no bash:", () => {
+describe("a VM's guest.env is read literally, without bash:", () => {
   test.each([
     ["touch PWNED"],
     ["/usr/bin/touch PWNED"],
@@ -454,7 +454,7 @@ describe("a VM's guest.env is read literally, by no bash:", () => {
     expect(existsSync(temp.path("PWNED"))).toBe(false);
   });
 
-  test("a condition is an error (78) with its line, and a hint to the user's own settings", async () => {
+  test("a condition is an error (78) with its line, and the hint names the user's own settings", async () => {
     const file = guestEnv("CORES=3\nif true; then CORES=4; fi\n");
     const { exitCode, message } = await failureOf(load);
     expect(exitCode).toBe(78);
@@ -462,7 +462,7 @@ describe("a VM's guest.env is read literally, by no bash:", () => {
     expect(message).toContain(`~/.config/${PROG}.conf`);
   });
 
-  test("a link is not followed (78)", async () => {
+  test("a symlink is not followed (78)", async () => {
     const file = temp.path("host/guest.env");
     symlinkSync(temp.write("elsewhere", "CORES=7\n"), file);
     const { exitCode, message } = await failureOf(() => load({ guestEnv: file }));
@@ -476,7 +476,7 @@ describe("a VM's guest.env is read literally, by no bash:", () => {
   });
 });
 
-describe("what depends on the guest's architecture", () => {
+describe("settings that depend on the guest's architecture", () => {
   test.each([
     ["x86_64", "AHCI", false],
     ["i386", "AHCI", false],
@@ -490,14 +490,14 @@ describe("what depends on the guest's architecture", () => {
     expect(settings.UEFI).toBe(uefi);
     expect(settings.RESCUE).toBe(`rescue-${arch}`);
   });
-  test("disks that were chosen stay", async () => {
+  test("keeps chosen disks", async () => {
     const { settings } = await load({ options: { QEMUARCH: "aarch64", DISKS: "NVME=1G" } });
     expect(settings.DISKS).toEqual([{ bus: "NVME", sizeBytes: 1 << 30 }]);
   });
   test.each([
     ["aarch64", "", "boot by UEFI only"],
     ["ppc64le", "1", "have no UEFI"],
-  ])("%s: a typed UEFI=%j is refused (64)", async (arch, uefi, words) => {
+  ])("%s: refuses a typed UEFI=%j (64)", async (arch, uefi, words) => {
     const error = await failureOf(() => load({ options: { QEMUARCH: arch, UEFI: uefi } }));
     expect(error.exitCode).toBe(64);
     expect(error.message).toContain(words);

@@ -13,7 +13,7 @@ import {
 
 interface Examples {
   good: [raw: SettingValue, value: unknown][];
-  /** Refused; `given` where the message names a part only. */
+  /** An invalid value; `given` if the message names only a part. */
   bad: (SettingValue | { raw: SettingValue; given: string })[];
 }
 
@@ -95,7 +95,7 @@ const keepExamples: Examples = {
   bad: ["-1", "all", "1.5", "1000001"],
 };
 
-/** Each setting with good and bad values; a new one without them does not compile. */
+/** Valid and invalid values of each setting; a new setting without them does not compile. */
 const EXAMPLES: Record<SettingName, Examples> = {
   GUESTNAME: textExamples,
   QEMUARCH: {
@@ -107,7 +107,7 @@ const EXAMPLES: Record<SettingName, Examples> = {
     bad: ["", "vax", "s390x"],
   },
   SOCKETS: count(64),
-  // [compat] What stands behind a comma was passed on to qemu.
+  // [compat] Options after a comma were passed to qemu.
   CORES: {
     good: [...count(512).good, ["4,threads=2", 4], ["2,maxcpus=8,dies=2", 2]],
     bad: [...count(512).bad, "4,", "4,threads", "4,sockets=2", "4,threads=2,x=1", ",threads=2"],
@@ -126,7 +126,7 @@ const EXAMPLES: Record<SettingName, Examples> = {
       ["0.0.0.0", "0.0.0.0"],
       ["::1", "::1"],
       ["fe80::1%eth0", "fe80::1%eth0"],
-      // [compat] The earlier program needed brackets; without an address it had no display.
+      // [compat] The earlier program required brackets; without an address it had no display.
       ["[::1]", "::1"],
       ["[fe80::1%eth0]", "fe80::1%eth0"],
       ["", ""],
@@ -191,7 +191,7 @@ const EXAMPLES: Record<SettingName, Examples> = {
     good: [
       ["root", "root"],
       ["me", "me"],
-      ["DOMAIN\\\\somebody", "DOMAIN\\\\somebody"],
+      ["DOMAIN\\\\anna", "DOMAIN\\\\anna"],
     ],
     bad: ["", "-oProxyCommand=x", "a b", "a\n"],
   },
@@ -298,7 +298,7 @@ const EXAMPLES: Record<SettingName, Examples> = {
       ["p a,ss'", "p a,ss'"],
       ["x".repeat(60), "x".repeat(60)],
     ],
-    // SPICE takes 60 bytes (SPICE_MAX_PASSWORD_LENGTH).
+    // The limit of SPICE is 60 bytes (SPICE_MAX_PASSWORD_LENGTH).
     bad: ["x".repeat(61), "a\nb", "ё".repeat(31)],
   },
   SPICE_TICKETING: flagExamples,
@@ -363,12 +363,12 @@ describe.each(SETTING_NAMES)("%s", (name) => {
 describe("the built-in defaults", () => {
   const defaults = buildDefaults({ prog: "vm", home: "/home/me", hostArch: "x86_64", libexec: "/lib/vm" });
 
-  test("are all there, and allowed", () => {
+  test("exist for all settings, and are valid", () => {
     expect(Object.keys(defaults).toSorted()).toEqual(SETTING_NAMES.toSorted());
     expect(() => parseSettings(defaults)).not.toThrow();
   });
 
-  test("are what the documents say", () => {
+  test("are the documented ones", () => {
     expect(parseSettings(defaults)).toMatchObject({
       QEMUARCH: "x86_64",
       SOCKETS: 1,
@@ -401,31 +401,31 @@ describe("the built-in defaults", () => {
     });
   });
 
-  test("a bad one is our own mistake, not the user's", () => {
+  test("an invalid one is an internal error", () => {
     expect(() => parseSettings({ ...defaults, CORES: "many" })).toThrow("CORES was not checked");
   });
 });
 
 test.each(["constructor", "__proto__", "toString", "hasOwnProperty", "", "cores", "CORES "])(
-  "%j is no setting",
+  "%j is not a setting",
   (word) => {
     expect(isSettingName(word)).toBe(false);
   },
 );
 
-test("each setting has a line of help", () => {
+test("each setting has a help text", () => {
   for (const name of SETTING_NAMES) expect(SCHEMA[name].help).toMatch(/^\S[^\n]*\S$/);
 });
 
-describe("what a setting's parser says of itself", () => {
-  test.each(SETTING_NAMES)("%s allows what its message for a NUL says", (name) => {
+describe("facts of a setting's parser", () => {
+  test.each(SETTING_NAMES)("%s allows what its error for a NUL says", (name) => {
     const refused = parseSetting(name, "\0");
     const { allowed } = SCHEMA[name].parse as Parser<unknown>;
     expect(allowed).toBe("allowed" in refused ? refused.allowed : undefined);
   });
 
   test.each(SETTING_NAMES.filter((name) => (SCHEMA[name].parse as Parser<unknown>).choices))(
-    "%s takes each of its choices",
+    "%s accepts each of its choices",
     (name) => {
       const { choices, kind } = SCHEMA[name].parse as Parser<unknown>;
       for (const choice of choices!) expect(parseSetting(name, choice)).toHaveProperty("value");

@@ -1,6 +1,6 @@
-/** Settings files to compare with bash. */
+/** Settings files for comparisons with bash. */
 
-/** Files as people write them: to be read without bash. */
+/** Typical files: readable without bash. */
 export const SIMPLE = [
   "",
   "\n\n  \n",
@@ -89,7 +89,7 @@ export const SIMPLE = [
   "A=!x B=(! a!)",
 ];
 
-/** Files that are more than literal, or wrong: whatever bash makes of them, no value may be invented. */
+/** Files that are not literal, or invalid: whatever bash does with them, the reader must not return wrong values. */
 export const DIFFICULT = [
   "A=$UNSET",
   'A="$UNSET"',
@@ -166,7 +166,7 @@ export const DIFFICULT = [
   "SECONDS=5 A=$SECONDS",
   "SHLVL+=x",
   "A=~root",
-  "A=~nobody/x",
+  "A=~daemon/x",
   "A=~+ B=~-",
   'A=~"/x"',
   "A=~\\/x",

@@ -1,4 +1,4 @@
-/** Random settings files made of what is difficult about shell words. The same seed gives the same files. */
+/** Random settings files of difficult shell words. The same seed yields the same files. */
 
 const NAMES = ["A", "B", "C", "A", "LIST", "NONE", "EMPTY", "HOME", "A\\\n"];
 const USES =
@@ -73,16 +73,16 @@ export function seededRandom(seed: number): () => number {
   };
 }
 
-/** Makes settings files and argument files from random numbers. */
+/** Generates settings files and argument files from random numbers. */
 export class Snippets {
   constructor(private readonly random: () => number) {}
 
-  /** Mostly well-formed assignments, or a heap of fragments. */
+  /** Mostly well-formed assignments, or random fragments. */
   settings(): string {
     return this.#chance(0.6) ? this.#repeat(1, 4, () => this.#assignment()) : this.#heap();
   }
 
-  /** Words of all sorts, but none that bash would take for `[index]=value` in an array. */
+  /** Words of all kinds, except those that bash takes for `[index]=value` in an array. */
   arguments(): string {
     return this.#repeat(1, 5, () => this.#word(0).replaceAll("[", "") + this.#pick(GAPS));
   }

@@ -13,7 +13,7 @@ beforeEach(() => {
 });
 afterEach(() => temp[Symbol.dispose]());
 
-/** What a hook prints that gets this. */
+/** Output of a hook with this environment. */
 function inHook(userShell: string, script: string, env: Record<string, string> = {}): string {
   const variables = { CORES: "2", PROG: "vm" };
   const done = Bun.spawnSync(buildBashArgv(variables, script, []), {
@@ -23,7 +23,7 @@ function inHook(userShell: string, script: string, env: Record<string, string> =
   return done.stdout.toString();
 }
 
-/** What a settings file sets besides settings, evaluated after others. */
+/** Variables and functions that a settings file sets besides settings, evaluated after others. */
 async function evaluate(text: string, before = ""): Promise<string> {
   const result = await evaluateWithBash(temp.write("x.conf", text), { CORES: "2" }, ["CORES"], before);
   if ("complaint" in result) throw new Error(result.complaint);
@@ -45,7 +45,7 @@ test("settings come back from bash as texts and lists, also those declared witho
   expect(result).not.toHaveProperty("variables.F");
 });
 
-describe("what bash evaluated reaches a hook:", () => {
+describe("bash's results reach a hook:", () => {
   test.each<[title: string, file: string, hook: string, printed: string]>([
     ["a variable", "A='x  y'", 'echo "$A"', "x  y"],
     ["not exported", "A=x", 'printenv A || echo "none"', "none"],
@@ -73,11 +73,11 @@ describe("what bash evaluated reaches a hook:", () => {
     expect(inHook(await evaluate(`${file}\n`), hook)).toBe(`${printed}\n`);
   });
 
-  test("settings are not among it, nor what each shell has", async () => {
+  test("settings and bash's own variables are not included", async () => {
     expect(await evaluate("CORES=3\nIFS=:\nOPTIND=5\nPWD=/\n: $RANDOM\n")).toBe("");
   });
 
-  test("all of several files, and what the later ones change", async () => {
+  test("merges several files, the later ones override", async () => {
     const first = await evaluate("A=1 B=1\nf() { echo $A$B; }\n");
     const second = await evaluate("B=2\nC=$A\n", first);
     expect(inHook(second, "f; echo $C")).toBe("12\n1\n");
@@ -96,7 +96,7 @@ describe("what bash evaluated reaches a hook:", () => {
     }
   });
 
-  test("more than one string of an environment can hold", async () => {
+  test("values that exceed one environment string", async () => {
     const long = "ж".repeat(200_000);
     expect(Object.keys(userShellEnvironment(long)).length).toBeGreaterThan(1);
     expect(
@@ -104,7 +104,7 @@ describe("what bash evaluated reaches a hook:", () => {
     ).toBe("200000\n0\n");
   });
 
-  test("options come before functions, functions before variables", () => {
+  test("options precede functions, functions precede variables", () => {
     const state = {
       options: ["shopt -u extglob"],
       functions: "",
@@ -131,8 +131,8 @@ const sources = (changes: Partial<Sources> = {}): Sources =>
 
 const conf = (text: string): string => temp.write("home/.config/vm-unit-test.conf", text);
 
-describe("a file that is read literally:", () => {
-  test("its variables reach hooks, and guest.env may refer to them", async () => {
+describe("a literal file:", () => {
+  test("its variables reach hooks, and guest.env can refer to them", async () => {
     conf("OWN='x  y'\nLIST=( a 'b c' )\nCORES=4\n");
     const guestEnv = temp.write("guest.env", 'GUESTNAME="$OWN"\nFURTHER="not for hooks"\n');
     const { userShell, raw } = await readSettings(sources({ guestEnv }));
@@ -142,7 +142,7 @@ describe("a file that is read literally:", () => {
     expect(inHook(userShell, 'echo "$OWN ${LIST[1]}"')).toBe("x  y b c\n");
   });
 
-  test("not of a file that others may write, nor where many VMs are looked over", async () => {
+  test("is ignored if others can write it, and when many VMs are read", async () => {
     const { chmodSync } = await import("node:fs");
     const file = conf("PATH=/evil\n");
     expect((await readSettings(sources({ mayUseBash: false }))).userShell).toBe("");

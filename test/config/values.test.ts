@@ -17,7 +17,7 @@ import {
 
 type Case = [raw: SettingValue, value: unknown];
 
-/** What a parser makes of a value; for a bad one `[allowed, given]`. */
+/** Result of a parser for a value; for an invalid one `[allowed, given]`. */
 function outcome(parse: Parser<unknown>, raw: SettingValue): unknown {
   const parsed = parse(raw);
   if ("value" in parsed) return parsed.value;

@@ -11,7 +11,7 @@ test.each(["x86_64", "i386", "i686"])(
     const options = [`--arch=${arch}`, "--port=", "--memory=128M", "--disks=VIRT=64M"];
     await box.ok([...options, "@create", "G", installerIso, "@run"]);
     expect(box.console()).toBe("BOOTED FROM CD\nINSTALLED\n");
-    // What was chosen at the creation holds without the option.
+    // The architecture of `create` applies without the option.
     await box.ok(["run"]);
     expect(box.console()).toBe("BOOTED FROM DISK\nRUN 1\n");
     const program = arch === "x86_64" ? "qemu-system-x86_64" : "qemu-system-i386";

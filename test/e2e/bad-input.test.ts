@@ -1,4 +1,4 @@
-/** Mistakes: each is one clear error with the right exit status, and changes nothing. */
+/** Mistakes of the user: each is one clear error with the right exit status, and changes nothing. */
 import { beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, cpSync, mkdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
@@ -8,7 +8,7 @@ import { configure, expectError, isRoot, listing, names, sampled, smallSandbox, 
 
 let iso: Guests;
 
-/** Runs one command that must fail, and must leave everything as it was; `setUp` comes before. */
+/** Runs a command that must fail without changing anything; `setUp` comes before. */
 async function refused(
   args: readonly string[],
   status: number,
@@ -26,7 +26,7 @@ async function refused(
   return result;
 }
 
-/** A PATH that holds what the program needs, but not these programs. */
+/** A PATH with all required programs except these. */
 function pathWithout(box: Sandbox, ...missing: string[]): { PATH: string } {
   const bin = join(box.top, "bin");
   mkdirSync(bin);
@@ -45,7 +45,7 @@ suite("bad input", () => {
     iso = await guests();
   });
 
-  describe("on the command line: 64, and the batch has not begun", () => {
+  describe("on the command line: 64, before the batch starts", () => {
     const table: [string[], RegExp][] = [
       [["--bogus"], /unknown option --bogus/],
       [["-X"], /unknown option -X/],
@@ -106,7 +106,7 @@ suite("bad input", () => {
       expect(result.stderr).not.toContain("Executing");
     });
 
-    test("several mistakes are told at once", async () => {
+    test("reports several mistakes at once", async () => {
       const { stderr } = await refused(["--cores=many", "--memory=lots", "--port=x", "run"], 64, /many/);
       for (const value of ["'many'", "'lots'", "'x'"]) expect(stderr).toContain(value);
     });
@@ -128,7 +128,7 @@ suite("bad input", () => {
       expect(inBatch.stderr).toContain(`did you mean: vm @${command} @run\n`);
     });
 
-    test("without working files nothing is restored for it", async () => {
+    test("without working files restores nothing for it", async () => {
       await refused(["bakcup"], 66, /neither/, {}, (box) =>
         box.ok(["@create", "G", iso.installerIso, "@backup", "@destroy"]),
       );
@@ -156,7 +156,7 @@ suite("bad input", () => {
       await refused(["create", "G"], 78, message, {}, (box) => box.write("guest.env", text));
     });
 
-    test("all of them at once, from every file", async () => {
+    test("reports all of them, from every file", async () => {
       const { stderr } = await refused(["run"], 78, /3 errors/, {}, (box) => {
         configure(box, "PORT=\nCORES=many\n");
         box.write("guest.env", "MEMORY=lots\nPORT=0\n");
@@ -173,11 +173,11 @@ suite("bad input", () => {
       });
     });
 
-    test("a disk image where settings should be", async () => {
+    test("a disk image instead of settings", async () => {
       await refused(["run"], 78, /guest\.env/, {}, (box) => cpSync(iso.linuxIso, box.path("guest.env")));
     });
 
-    test("vm -h works all the same, says so, and evaluates nothing", async () => {
+    test("vm -h works nevertheless, reports it, and evaluates nothing", async () => {
       using box = smallSandbox();
       box.write("guest.env", "touch pwned\nMEMORY=$(touch pwned)\n");
       const { stdout } = await box.ok(["-h"]);
@@ -187,10 +187,10 @@ suite("bad input", () => {
     });
   });
 
-  describe("what qemu or the host would refuse at the first run is refused by create", () => {
+  describe("create refuses what qemu or the host would refuse at the first run", () => {
     const table: [string[], number, RegExp][] = [
-      [[`--disks=${"VIRT=1M,".repeat(40)}`], 64, /\d+ PCI devices, and qemu gives it 30/],
-      [["--cores=256"], 64, /256 processors, and qemu gives it 255/],
+      [[`--disks=${"VIRT=1M,".repeat(40)}`], 64, /\d+ PCI devices, qemu's limit is 30/],
+      [["--cores=256"], 64, /256 processors, qemu's limit is 255/],
       [["--port=2222", "--forward=tcp::2222-:22"], 75, /the port 2222 is wanted twice/],
     ];
     test.each(table)("%j", async (options, status, message) => {
@@ -203,7 +203,7 @@ suite("bad input", () => {
       expect(stderr).toContain("vm run --detach --ssh --wait=ssh\n");
     });
 
-    test("a TMPDIR that is not there is named", async () => {
+    test("names a missing TMPDIR", async () => {
       await refused(
         ["restore"],
         73,
@@ -214,7 +214,7 @@ suite("bad input", () => {
     });
   });
 
-  describe("what is named does not exist: 66", () => {
+  describe("names of missing things: 66", () => {
     const table: [string[], RegExp][] = [
       [["run", "nowhere.iso"], /no such CD image: nowhere\.iso/],
       [["nowhere.iso"], /nowhere\.iso/],
@@ -234,18 +234,18 @@ suite("bad input", () => {
       await refused([command], 66, /there is no VM in/);
     });
 
-    test("create with an ISO that is not there", async () => {
+    test("create with a missing ISO", async () => {
       await refused(["create", "G", "nowhere.iso"], 66, /no such CD image: nowhere\.iso/);
       await refused(["create", "G", "/dev/null"], 66, /\/dev\/null/);
     });
 
-    test("create with an ISO that cannot be read", async () => {
+    test("create with an unreadable ISO", async () => {
       using box = smallSandbox();
       const [cd, program] = [join(box.top, "secret.iso"), join(box.top, "vm")];
       cpSync(iso.haltIso, cd);
       cpSync(binary, program);
       chmodSync(cd, 0);
-      // Root may read everything; as somebody else it works for all.
+      // Root can read everything, so this runs as another user.
       const as = isRoot
         ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program]
         : [program];
@@ -255,7 +255,7 @@ suite("bad input", () => {
     });
   });
 
-  describe("what is there already: 73", () => {
+  describe("things that exist already: 73", () => {
     test("working files", () => refused(["create", "G"], 73, /working files/, {}, make));
     test("snapshots", () =>
       refused(["create", "G"], 73, /snapshots/, {}, (box) =>
@@ -271,7 +271,7 @@ suite("bad input", () => {
       ));
   });
 
-  describe("a program that is missing: 69", () => {
+  describe("a missing program: 69", () => {
     test.each(
       sampled<[string[], string]>([
         [["run"], "qemu-system-x86_64"],
@@ -308,13 +308,13 @@ suite("bad input", () => {
       expect(result.stderr).not.toContain("Executing");
     });
 
-    test("UEFI firmware for that architecture, or as the user named it", async () => {
+    test("UEFI firmware for that architecture, or as named by the user", async () => {
       await refused(["-u", "create", "G"], 66, /no such firmware file: \/nowhere/, {}, (box) =>
         configure(box, "PORT=\nOVMF_CODE=/nowhere\nOVMF_VARS=/nowhere\n"),
       );
     });
 
-    test("KVM, when it was asked for and cannot work", async () => {
+    test("KVM, if requested and unusable", async () => {
       if (/\b(vmx|svm)\b/.test(await Bun.file("/proc/cpuinfo").text())) return;
       await refused(["run"], 69, /cannot use ACCEL=kvm/, {}, async (box) => {
         await make(box);
@@ -323,8 +323,8 @@ suite("bad input", () => {
     });
   });
 
-  describe("surroundings", () => {
-    test.each([["PROFILES"], ["LIBEXEC"]])("%s is refused as a HOSTDIR", async (name) => {
+  describe("the environment", () => {
+    test.each([["PROFILES"], ["LIBEXEC"]])("refuses %s as a HOSTDIR", async (name) => {
       using box = smallSandbox();
       configure(box, `${name}=${box.host}\n`);
       for (const args of [["create", "G"], ["backup"], ["-d", box.host, "run"]])
@@ -347,23 +347,23 @@ suite("bad input", () => {
       },
     );
 
-    test("a HOSTDIR that cannot be written", async () => {
+    test("an unwritable HOSTDIR", async () => {
       await refused(["-d", "/sys/kernel", "create", "G"], 73, /cannot .*\/sys\/kernel/);
     });
 
-    test("a current directory that is gone", async () => {
+    test("a missing current directory", async () => {
       using box = smallSandbox();
       const gone = join(box.top, "gone");
       mkdirSync(gone);
       const program = ["sh", "-c", `cd "${gone}" && rmdir "${gone}" && exec "$0" "$@"`, binary];
-      // Bun's runtime itself says so, before the program begins.
+      // Bun's runtime itself reports it, before the program starts.
       const result = await box.vm(["run"], { program });
       expect(result.status).toBeGreaterThan(0);
       expect(result.stderr).toMatch(/director/);
     });
   });
 
-  test("a snapshot, a description and a guest name cannot reach a shell", async () => {
+  test("a snapshot's name, a description and a guest name cannot reach a shell", async () => {
     using box = smallSandbox();
     const evil = '$(touch pwned)`touch pwned`"; touch pwned; "';
     await box.ok([

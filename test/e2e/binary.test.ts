@@ -1,4 +1,4 @@
-/** The compiled program by itself: what it needs, what it reads, what it prints. */
+/** The compiled program by itself: its requirements, files and output. */
 import { beforeAll, expect, test } from "bun:test";
 import { cpSync, existsSync, mkdirSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -9,7 +9,7 @@ import { configure, expectError, names, runNumber, shell, smallSandbox, suite } 
 
 let iso: Guests;
 
-/** A bare environment, as cron and `env -i` give. */
+/** A minimal environment, like that of cron and `env -i`. */
 const BARE = { HOME: undefined, TMPDIR: undefined, LANG: undefined };
 
 suite(
@@ -26,7 +26,7 @@ suite(
       expect((await box.ok(["-m", "1G", "-v", "@run"])).stdout).toBe(`vm ${version}\n`);
     });
 
-    test("-h prints options, commands, macros, values in force and an example; COMMAND -h its own", async () => {
+    test("-h prints options, commands, macros, current values and an example; COMMAND -h its own", async () => {
       using box = new Sandbox();
       const { stdout, stderr } = await box.ok(["-h"]);
       expect(stderr).toBe("");
@@ -39,7 +39,7 @@ suite(
       expect(names(box.tmp)).toEqual([]);
     });
 
-    test("needs the C library only", async () => {
+    test("needs only the C library", async () => {
       const lines = (await Bun.$`ldd ${binary}`.quiet().text()).trim().split("\n");
       for (const line of lines)
         expect(line).toMatch(/(linux-vdso|ld-linux[\w-]*|lib(c|m|dl|pthread|rt))\.so/);
@@ -57,7 +57,7 @@ suite(
       expect(names(box.host)).toEqual(["vm"]);
     });
 
-    test("a VM's whole life under cron's environment", async () => {
+    test("the life cycle of a VM in cron's environment", async () => {
       using box = new Sandbox();
       const env = { ...BARE, PATH: "/usr/bin:/bin" };
       await box.ok(["--port=", "-m64M", "--inplace", "@create", "G", iso.installerIso, "@run", "@run"], {
@@ -76,7 +76,7 @@ suite(
       }
     });
 
-    test(".env, bunfig.toml, package.json and the like in the current directory do not count", async () => {
+    test("ignores .env, bunfig.toml, package.json and the like in the current directory", async () => {
       using box = smallSandbox();
       const evil = `require("node:fs").writeFileSync(${JSON.stringify(box.path("pwned"))}, "")`;
       box.write("evil.js", evil);
@@ -92,7 +92,7 @@ suite(
       expect(names(box.tmp)).toHaveLength(1);
     });
 
-    test("node's and zx's variables do not change it", async () => {
+    test("ignores variables of node and zx", async () => {
       using box = smallSandbox();
       const env = { NODE_OPTIONS: "--require ./x.js", ZX_VERBOSE: "true", ZX_SHELL: "/bin/false" };
       const { stderr } = await box.ok(["create", "G"], { env });
@@ -122,7 +122,7 @@ suite(
         expect((stderr.match(warning) ?? []).length).toBeLessThanOrEqual(1);
     });
 
-    test("on a terminal: colours and a progress bar, unless they are not wanted", async () => {
+    test("on a terminal: colours and a progress bar, unless disabled", async () => {
       using box = smallSandbox();
       await box.ok(["@create", "G", iso.installerIso, "@run"]);
       const onTerminal = async (env: Record<string, string>, ...args: string[]): Promise<string> => {
@@ -148,7 +148,7 @@ suite(
       }
     });
 
-    test("a reader that goes away does no harm", async () => {
+    test("a reader that closes the pipe is no error", async () => {
       using box = smallSandbox();
       await box.ok(["@create", "G", iso.installerIso, "@run"]);
       expect(await shell(`${binary} -h | head -n 1`, box.host)).toMatch(/^vm /);
@@ -160,7 +160,7 @@ suite(
       expect(runNumber(box)).toBe(1);
     });
 
-    test("started through a link of an odd name it is vm", async () => {
+    test("started through a symlink of a special name it is vm", async () => {
       using box = smallSandbox();
       const odd = join(box.top, "-x ; touch pwned");
       symlinkSync(binary, odd);
@@ -168,7 +168,7 @@ suite(
       expect((await box.ok(["-h"], { program: [odd] })).stdout).toContain("[77M]");
     });
 
-    test("--debug shows where an error comes from; nothing else does", async () => {
+    test("only --debug prints the stack of an error", async () => {
       using box = smallSandbox();
       const plain = await box.vm(["restore"]);
       const debug = await box.vm(["--debug", "restore"]);
@@ -177,7 +177,7 @@ suite(
       expect(debug.stderr).not.toContain(resolve(import.meta.dir, "../.."));
     });
 
-    test("jobs and snapshots of another program in HOSTDIR are left alone", async () => {
+    test("leaves jobs and snapshots of another program in HOSTDIR alone", async () => {
       using box = smallSandbox();
       writeFileSync(box.path("prepare.job"), "echo\n");
       mkdirSync(box.path("backups/.stfolder"), { recursive: true });

@@ -1,6 +1,6 @@
 /**
- * A VM whose guest never stops writing to both its disks (test/guests/busy.asm), and which has two lineages of
- * disks: whatever a snapshot of it holds can be told to be of one lineage and of one moment, or not.
+ * A VM whose guest writes to both its disks without a pause (test/guests/busy.asm), with two lineages of
+ * disks: any snapshot of it can be identified as of one lineage and one point in time, or not.
  */
 import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -8,7 +8,7 @@ import { judgeBusy, type Busy } from "./disk-oracle.ts";
 import { guests, until } from "./harness.ts";
 import { loadFactor, must, SoakLab, type SoakVariant } from "./soak-lab.ts";
 
-/** Protected snapshots with no record yet, one of each lineage and of each format. */
+/** Protected snapshots without records, one of each lineage and of each format. */
 export const BASES = { base1: 1, base2: 2 } as const;
 
 const isDisk = (name: string): boolean => /^disk-\d+\.(?:img|img\.gz|qcow2)$/.test(name);
@@ -61,14 +61,14 @@ export class BusyVm implements Disposable {
       .map((line) => Number.parseInt(line, 10));
   }
 
-  /** How often the guest has said that it has written. */
+  /** Counts the guest's messages of having written. */
   dots(): number {
     const dir = this.lab.workDir();
     if (dir === undefined || !existsSync(join(dir, "console.log"))) return 0;
     return readFileSync(join(dir, "console.log"), "utf8").split(".").length - 1;
   }
 
-  /** @returns what is wrong: a guest that writes no more */
+  /** @returns the problem if the guest no longer writes */
   async writesOn(): Promise<string[]> {
     const before = this.dots();
     try {
@@ -96,7 +96,7 @@ export class BusyVm implements Disposable {
     return lstatSync(link, { throwIfNoEntry: false }) && readlinkSync(link);
   }
 
-  /** What must hold of the listed snapshots at any time, whatever was disturbed. */
+  /** Invariants of the listed snapshots, after any disturbance. */
   async judgeSnapshots(): Promise<{ wrong: string[]; last: Busy | undefined }> {
     const wrong: string[] = [];
     const names = this.lab.names();

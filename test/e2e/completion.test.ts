@@ -1,4 +1,4 @@
-/** Real shells, with the script of `vm completion`: what stands on the line after Tab. */
+/** Real shells with the script of `vm completion`: the line after Tab. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -32,7 +32,7 @@ function furnish(box: Sandbox): void {
   writeFileSync(join(box.home, "vm/rescue-mine/guest.env"), "RESCUE_ISO=x.iso\n");
 }
 
-/** Typed, and the words that the program gets. */
+/** Typed line, and the resulting words of the program. */
 const TABLE: [typed: string, words: string[]][] = [
   ["vm resto⇥", ["restore"]],
   ["vm @resto⇥", ["@restore"]],
@@ -73,7 +73,7 @@ const TABLE: [typed: string, words: string[]][] = [
   ["vm job ow⇥", ["job", "own"]],
   ["vm job add⇥", ["job", "add-ssh-keys"]],
   ["vm completion fi⇥", ["completion", "fish"]],
-  // Nothing fits: the line stays as it is.
+  // Without a candidate the line is unchanged.
   ["vm restore nowhere⇥", ["restore", "nowhere"]],
   ["vm create G notes⇥", ["create", "G", "notes"]],
 ];
@@ -81,7 +81,7 @@ const TABLE: [typed: string, words: string[]][] = [
 /** A directory may end in a slash. */
 const trimmed = (words: readonly string[]): string[] => words.map((word) => word.replace(/\/$/, ""));
 
-/** Types lines in a shell, and says which words came of each. */
+/** Types lines in a shell. @returns the resulting words of each */
 async function typed(
   name: ShellName,
   lines: readonly string[],
@@ -118,20 +118,20 @@ suite(
         expect(trimmed(await session.type(line))).toEqual(trimmed(expected));
       });
 
-      test("several that fit are shown", async () => {
+      test("displays several candidates", async () => {
         await session.type("vm restore S⇥⇥1");
         expect(session.screen).toContain("S0");
         if (name !== "bash") expect(session.screen).toContain("2026-01-02 03:04:05 all is well");
       });
 
-      test("the program under another name", async () => {
+      test("the program with another name", async () => {
         expect(await typed(name, ["my-vm @resto⇥ bef⇥"], { prog: "my-vm" })).toEqual([
           ["@restore", "before update"],
         ]);
       });
     });
 
-    test("bash with bash-completion, behind other commands", async () => {
+    test("bash with bash-completion, after other commands", async () => {
       const load = `source ${BASH_COMPLETION}\nsource <(vm completion bash)\nsudo() { "$@"; }`;
       const lines = ["vm --ar⇥i⇥ run", "vm @des⇥", "vm rescue build --iso=my⇥", "sudo vm resto⇥ bef⇥"];
       expect(await typed("bash", lines, { load })).toEqual([
@@ -152,7 +152,7 @@ suite(
       ]);
     });
 
-    test("fish behind keywords and other commands", async () => {
+    test("fish after keywords and other commands", async () => {
       const load =
         "set fish_complete_path $__fish_data_dir/completions; vm completion fish | source; function sudo; $argv; end";
       const lines = [
@@ -165,7 +165,7 @@ suite(
       expect(await typed("fish", lines, { load })).toEqual(lines.map(() => ["restore"]));
     });
 
-    test("bash's function, by what it is called with", async () => {
+    test("bash's function, with its calling convention", async () => {
       using box = new Sandbox();
       furnish(box);
       const ask = (...words: string[]): Promise<string> =>
@@ -179,7 +179,7 @@ suite(
       expect(await ask("vm", "completion", "")).toBe("bash\nzsh\nfish\n");
     });
 
-    test("the script is printed without a word", async () => {
+    test("prints the script without messages", async () => {
       using box = new Sandbox();
       const { stdout, stderr } = await box.ok(["completion", "bash"]);
       expect(stdout).toContain("complete ");
@@ -188,7 +188,7 @@ suite(
       expectError(await box.vm(["completion"]), 64, /SHELL is missing/);
     });
 
-    test("answers are silent, whatever is wrong, and nothing is evaluated or left", async () => {
+    test("answers print no errors, and nothing is evaluated or left", async () => {
       using box = new Sandbox();
       box.write("guest.env", "touch pwned\nCORES=$(touch pwned)\nPORT=wrong\n");
       for (const words of [

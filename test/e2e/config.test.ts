@@ -1,4 +1,4 @@
-/** `config`: the settings in force, and where they come from. */
+/** `config`: the settings in force, and their origins. */
 import { expect, test } from "bun:test";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { Sandbox } from "./harness.ts";
 import { configure, expectError, names, shell, suite } from "./tools.ts";
 
 suite("config", () => {
-  test("shows where each setting comes from, and bash can read it", async () => {
+  test("prints the origin of each setting, and bash can read it", async () => {
     using box = new Sandbox();
     configure(box, "# mine\nCORES=3\nSHARES=( 'a:/x y' )\nSPICE_PASSWORD=hunter2\n");
     box.write("guest.env", `GUESTNAME="it's \\$HOME"\nFORWARDS="tcp::1-:2"\n`);
@@ -55,7 +55,7 @@ suite("config", () => {
     expect(names(box.host)).toEqual([]);
   });
 
-  test("errors come last (78), and all that is right before them", async () => {
+  test("prints valid settings first, then errors (78)", async () => {
     using box = new Sandbox();
     configure(box, `CORES=many\nMEMORY=3G\nSPICE_PASSWORD=${"s".repeat(70)}\n`);
     box.write("guest.env", "SOCKETS=4\nPORT=99999\n");
@@ -71,7 +71,7 @@ suite("config", () => {
     expect(result.stderr).not.toContain("ssss");
   });
 
-  test("in the home of all VMs, which is no VM", async () => {
+  test("in the directory of all VMs, which is not a VM", async () => {
     using box = new Sandbox();
     mkdirSync(join(box.home, "vm"));
     expect((await box.ok(["config", "CORES"], { cwd: join(box.home, "vm") })).stdout).toMatch(/^CORES=2 /);

@@ -1,4 +1,4 @@
-/** What is damaged in snapshots is not stored anew with checksums that hold. No guest runs long. */
+/** Damaged snapshot data must not be stored again with valid checksums. No guest runs long. */
 import { expect, test } from "bun:test";
 import { cpSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { Sandbox } from "./harness.ts";
@@ -20,7 +20,7 @@ async function withChain(): Promise<Sandbox> {
   return box;
 }
 
-/** Changes a byte of the data, not of the tables. @returns puts it back */
+/** Changes a byte of the data, not of the tables. @returns undoes it */
 function flip(path: string): () => void {
   const whole = readFileSync(path);
   const bytes = Buffer.from(whole);
@@ -33,8 +33,8 @@ function flip(path: string): () => void {
   };
 }
 
-suite("damage below:", () => {
-  test("data of a wrong checksum is neither merged, copied nor backed up (74)", async () => {
+suite("a damaged parent:", () => {
+  test("data with a wrong checksum is neither merged, copied nor backed up (74)", async () => {
     using box = await withChain();
     const image = (name: string): string => box.path("backups", name, IMAGE);
     for (const name of ["Q0", "Q1"]) {
@@ -49,7 +49,7 @@ suite("damage below:", () => {
       ] as const)
         expectError(await box.vm([...words]), 74, new RegExp(cannot + wrong));
       expect(now()).toEqual(before);
-      // qemu opens the working disk first, which stores its bitmaps anew.
+      // qemu opens the working disk first, and rewrites its bitmaps.
       expectError(await box.vm(["backup", "--full", "bad"]), 74, new RegExp(`cannot back up: ${wrong}`));
       expect(now()[0]).toEqual(before[0]!);
       mend();
@@ -58,7 +58,7 @@ suite("damage below:", () => {
     await box.ok(["@snapshots", "rm", "--merge", "Q0", "@verify", "--all"]);
   });
 
-  test("a header that names another parent than the manifest: damaged (74), not a parent that is gone", async () => {
+  test("a header with another parent than the manifest: damaged (74), not a missing parent", async () => {
     using box = await withChain();
     const path = box.path("backups/Q1", IMAGE);
     const bytes = readFileSync(path);
@@ -72,18 +72,19 @@ suite("damage below:", () => {
     );
   });
 
-  test("a working disk is not used where a snapshot below it is damaged at the quick look (74)", async () => {
+  test("a working disk is not used if a quick check finds its parent damaged (74)", async () => {
     using box = await withChain();
     const path = box.path("backups/Q0", IMAGE);
     const whole = readFileSync(path);
     truncateSync(path, whole.length - 4096);
-    const below = /the snapshot Q1 below the disk .* is damaged: its parent Q0 .*disk-0\.qcow2 has \d+ bytes/;
+    const below =
+      /the snapshot Q1, backing file of the disk .*, is damaged: its parent Q0 .*disk-0\.qcow2 has \d+ bytes/;
     for (const words of [["run", "--detach"], ["backup"], ["backup", "--format=gz"]])
       expectError(await box.vm(words), 74, below);
     expect(names(box.path("backups"))).toEqual(["LAST", "Q0", "Q1"]);
     rmSync(path);
     writeFileSync(path, whole);
-    // What the disk does not read keeps nobody from using it.
+    // Files that the disk does not need do not prevent its use.
     rmSync(box.path("backups/Q0/guest.env"));
     await box.ok(["run", "--detach"]);
     renameSync(path, box.path("aside"));
@@ -94,7 +95,7 @@ suite("damage below:", () => {
     await box.ok(["@backup", "@stop", "--force"]);
   });
 
-  test("a snapshot of another VM is restored by its name only (74)", async () => {
+  test("a snapshot of another VM is restored only by its name (74)", async () => {
     using box = await withChain();
     using other = await withChain();
     rmSync(box.path("backups"), { recursive: true });

@@ -1,28 +1,28 @@
 /**
  * A day of hourly live snapshots in fast motion: a busy Debian writes numbered, checksummed records to two disks
- * while one snapshot after the other is taken; each must restore, boot, pass fsck, and hold a prefix of the records.
+ * during one snapshot after the other; each must restore, boot, pass fsck, and contain a prefix of the records.
  */
 import { chmodSync, copyFileSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { checkout, Sandbox, until } from "./harness.ts";
 import { configure, debianCache, qemuPid, shell, untilQuiet } from "./tools.ts";
 
-/** One hour's snapshot, beside what the guest had said on its console. */
+/** One hour's snapshot, with the guest's console output. */
 export interface Hour {
   name: string;
   consistency: string;
-  /** Records that the guest had acknowledged before the command, and afterwards. */
+  /** Records acknowledged by the guest before the command, and afterwards. */
   before: number;
   after: number;
   storedBytes: number;
   seconds: number;
-  /** The longest that a program in the guest slept instead of 10 ms, while the snapshot was taken. */
+  /** The longest sleep of a program in the guest instead of 10 ms, during the snapshot. */
   stallMs: number;
-  /** How much less time went by in the guest than here: what it stood still, by its own clock. */
+  /** How much less time passed in the guest than here: the pause, by its own clock. */
   lagMs: number;
 }
 
-/** Writes a record to each disk in turn, each synced; tells what it found at the start, and what is safe. */
+/** Writes a record to each disk in turn, each synced; prints the records found at the start, and acknowledged ones. */
 const WRITER = String.raw`#!/usr/bin/perl
 use strict; use warnings; use IO::Handle;
 my @paths = ('/data/records', '/var/records');
@@ -50,7 +50,7 @@ for (;;) {
 }
 `;
 
-/** Files that come and go, so that there is something to overwrite everywhere. */
+/** Creates and removes files, to overwrite clusters everywhere. */
 const BUSY = String.raw`#!/bin/sh
 i=0
 while :; do
@@ -61,7 +61,7 @@ while :; do
 done
 `;
 
-/** Says how late it wakes from sleeping 10 ms, at most, since it was asked last. */
+/** Prints the maximum delay of waking from a sleep of 10 ms, since the last query. */
 const CLOCK = String.raw`#!/usr/bin/perl
 use strict; use warnings; use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC sleep); use IO::Handle;
 my ($most, $asked) = (0, 0);
@@ -134,7 +134,7 @@ export class Day implements Disposable {
       ["etc/systemd/system/day-clock.service", service("clock", "/usr/local/sbin/day-clock")],
       [
         "etc/systemd/system/day-agent.service",
-        // With the libraries it was built for, whatever the guest has.
+        // With its libraries, whatever the guest has.
         service(
           "agent",
           "/bin/sh -c 'exec $(ls /opt/ga/lib64/ld-linux-*) --library-path /opt/ga/lib/x86_64-linux-gnu:/opt/ga/usr/lib/x86_64-linux-gnu /opt/ga/qemu-ga -m virtio-serial -p /dev/$(ls /sys/class/virtio-ports) -t /run'",
@@ -154,7 +154,7 @@ export class Day implements Disposable {
     return day;
   }
 
-  /** Records that the guest has said to be safe. */
+  /** Records acknowledged by the guest. */
   safe(): number {
     const text = this.#runs + this.box.console();
     return Number([...text.matchAll(/^day: safe (\d+)$/gm)].at(-1)?.[1] ?? 0);
@@ -170,7 +170,7 @@ export class Day implements Disposable {
     };
   }
 
-  /** Starts the guest; what its records were then. */
+  /** Starts the guest. @returns its records at the start */
   async run(): Promise<{ data: number; root: number; whole: boolean }> {
     await this.box.ok(["run", "--detach", "--ssh", "--wait=ssh"]);
     return until("the guest's records", () => this.#found(), 120);
@@ -181,7 +181,7 @@ export class Day implements Disposable {
     return stdout;
   }
 
-  /** The longest stall since the last question, in milliseconds as the guest's clock has it. */
+  /** The longest stall since the last query, in milliseconds of the guest's clock. */
   async stall(): Promise<number> {
     return Number(
       await this.ssh(
@@ -190,7 +190,7 @@ export class Day implements Disposable {
     );
   }
 
-  /** How far the guest's clock is behind ours: the least of many looks. */
+  /** How far the guest's clock is behind the host's: the minimum of many samples. */
   async behind(): Promise<number> {
     const path = join(this.box.work, "console.log");
     let seen = readFileSync(path).length;
@@ -215,7 +215,7 @@ export class Day implements Disposable {
     await until("more records", () => this.safe() >= from + count, 200);
   }
 
-  /** The snapshots of a day: by turns with an agent and without, with a restart and a power cut of qemu in between. */
+  /** The snapshots of a day: alternately with and without an agent, with a restart and a power cut of qemu in between. */
   async live(hours: number, tell: (hour: Hour) => void): Promise<Hour[]> {
     const all: Hour[] = [];
     await this.run();
@@ -269,7 +269,7 @@ export class Day implements Disposable {
     if (!whole) throw new Error("the records are spoilt after a restart");
   }
 
-  /** What is wrong with an hour's snapshot: it is restored, its file systems are checked, and it is booted. */
+  /** Problems of an hour's snapshot: restores it, checks its filesystems, and boots it. */
   async judge({ name, before, after }: Hour): Promise<string[]> {
     const wrong: string[] = [];
     const { box } = this;
@@ -281,7 +281,7 @@ export class Day implements Disposable {
     if (!found.whole) wrong.push("its records are spoilt");
     const all = { ...counts, "after the boot, data": found.data, "after the boot, root": found.root };
     for (const [what, count] of Object.entries(all))
-      // Each fifth is told; one more may be under way.
+      // Every fifth is printed; one more may be in progress.
       if (count < before || count > after + 5)
         wrong.push(`${what}: ${count} records, not ${before} to ${after + 5}`);
     if (found.data - found.root !== 0 && found.data - found.root !== 1)
@@ -289,7 +289,7 @@ export class Day implements Disposable {
     return wrong;
   }
 
-  /** Copies of both disks as they were restored: the journals are replayed as a mount does it, then fsck looks. */
+  /** Copies of both restored disks: mounting replays the journals, then fsck checks. */
   async #checkDisks(wrong: string[]): Promise<Record<string, number>> {
     const counts: Record<string, number> = {};
     for (const [disk, offset] of [

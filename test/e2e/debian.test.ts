@@ -1,5 +1,5 @@
 /**
- * A real Debian: installed as the README shows, which proves that it boots and lets our key in; then changed by the bundled
+ * A real Debian: installed as the README shows, which shows that it boots and accepts the key; then changed by the bundled
  * jobs. It takes minutes: every other day, and in scripts/soak. The same jobs with a small guest: jobs.test.ts.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
@@ -35,7 +35,7 @@ const recipe = join(checkout, "scripts/debian");
 
 const CD = "--rescue=cd";
 
-/** Somebody's ssh, with a key and no questions about a host it has never seen. */
+/** A user's ssh, with a key and without host key checks. */
 const SSH = `#!/bin/sh
 exec ${Bun.which("ssh")} -F /dev/null -i "$HOME/.ssh/id_ed25519" -o BatchMode=yes -o ConnectTimeout=20 \\
   -o LogLevel=ERROR -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "$@"
@@ -50,7 +50,7 @@ function keep(disk: string): void {
 }
 
 function testSession(): void {
-  test("does what it says", async () => {
+  test("works as documented", async () => {
     using box = new Sandbox();
     const bin = join(box.top, "bin");
     for (const directory of [bin, join(box.home, "src"), join(box.home, ".ssh")])
@@ -85,7 +85,7 @@ function testGuest(): void {
   let box: Sandbox;
   let rescuePort: number;
 
-  /** Runs a command by ssh; undefined when nobody can be logged in yet. */
+  /** Runs a command by ssh; undefined while no login is possible. */
   async function ssh(port: number, command: string): Promise<string | undefined> {
     const options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes"];
     options.push("ConnectTimeout=20", "LogLevel=ERROR", "IdentitiesOnly=yes");
@@ -96,7 +96,7 @@ function testGuest(): void {
     return (await child.exited) === 0 ? text : undefined;
   }
 
-  /** The same, as often as it takes the machine to come up. */
+  /** The same, repeated until the machine is up. */
   async function login(running: Running, port: number, command: string): Promise<string> {
     let over = false;
     void running.done.then(() => (over = true));
@@ -183,7 +183,7 @@ function testGuest(): void {
     await shell("tar -C tree --owner=0 --group=0 -czf post-install.host-renamed.tgz ./etc/packed", box.host);
     box.write(
       "post-install.env",
-      'SETUP_HOSTNAME=renamed\nSETUP_USERNAME=somebody\nSETUP_USER_UID=1234\nSETUP_ROOTDEV=LABEL=debian\nSETUP_FILES=( one.txt "sub dir/two files.txt" )\n',
+      'SETUP_HOSTNAME=renamed\nSETUP_USERNAME=anna\nSETUP_USER_UID=1234\nSETUP_ROOTDEV=LABEL=debian\nSETUP_FILES=( one.txt "sub dir/two files.txt" )\n',
     );
     box.write(
       "post-install.sh",
@@ -192,7 +192,7 @@ function testGuest(): void {
        echo "$SETUP_HOSTNAME" >"$DESTDIR/etc/hostname"
        run tar -xpf "$INDIR/post-install.host-$SETUP_HOSTNAME.tgz" -C "$DESTDIR" ./etc/packed
        run chroot "$DESTDIR" useradd -m -u "$SETUP_USER_UID" "$SETUP_USERNAME"
-       run chroot "$DESTDIR" sh -c 'test -e /dev/vda3 && test -d /proc/1 && test -d /sys/block && id somebody' >"$OUTDIR/id"\n`,
+       run chroot "$DESTDIR" sh -c 'test -e /dev/vda3 && test -d /proc/1 && test -d /sys/block && id anna' >"$OUTDIR/id"\n`,
     );
     box.write(
       "post-install.post",
@@ -200,7 +200,7 @@ function testGuest(): void {
     );
     const { stdout } = await box.ok(["job", "post-install"]);
     expect(stdout).toContain("/mnt/target 2\nexec: cat one.txt two files.txt\none\ntwo\n");
-    expect(box.read("id")).toContain("uid=1234(somebody) gid=1234(somebody)");
+    expect(box.read("id")).toContain("uid=1234(anna) gid=1234(anna)");
     expect(box.read("posted")).toBe("renamed\n");
     expect(existsSync(box.path(".work/.in"))).toBe(false);
 
@@ -210,7 +210,7 @@ function testGuest(): void {
     );
     const shown = await box.ok(["job", "show"]);
     expect(shown.stdout).toEndWith("renamed\npacked\n750\nsomebody\n");
-    // Unmounted cleanly, each time: the journal has nothing to replay.
+    // Unmounted cleanly each time: the journal is empty.
     box.write("clean.job", "dumpe2fs -h /dev/vda3 | grep features:\n");
     const { stdout: features } = await box.ok(["job", "clean"]);
     expect(features).toContain("has_journal");

@@ -1,4 +1,4 @@
-/** `snapshots diff`: which parts of the disks differ. */
+/** `snapshots diff`: the areas in which disks differ. */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 import type { Sandbox } from "./harness.ts";
@@ -15,10 +15,10 @@ async function diff(box: Sandbox, from: string, to: string): Promise<[number, nu
 }
 
 suite("snapshots diff", () => {
-  test("along a chain, across branches and formats: by what the guest would read", async () => {
+  test("along a chain, across branches and formats: by the guest-visible contents", async () => {
     using box = await filled();
     await box.ok(["backup", "A"]);
-    // The same again is no change.
+    // Writing the same data again is no change.
     await write(box, "write -P 2 8M 1M", "write -P 1 12M 1M", "discard 15M 1M");
     await box.ok(["@backup", "B"]);
     await write(box, "write -P 3 50M 64k");
@@ -46,7 +46,7 @@ suite("snapshots diff", () => {
     expect(names(box.tmp).filter((name) => !box.work.endsWith(name))).toEqual([]);
   });
 
-  test("a disk that has grown; what cannot be compared", async () => {
+  test("a grown disk; snapshots that cannot be compared", async () => {
     using box = await filled();
     await box.ok(["backup", "A"]);
     await run(["qemu-img", "resize", "-q", "-f", "qcow2", join(box.work, DISK), "80M"]);

@@ -1,6 +1,6 @@
 /**
- * What disks hold, read without the program: qemu-img and gunzip unpack them, and the sum of the raw disk counts.
- * A qcow2 file changes from time to time while its content stays the same.
+ * Contents of disks, read without the program: qemu-img and gunzip unpack them, and the checksum of the raw disk counts.
+ * A qcow2 file can change while its contents do not.
  */
 import { createHash } from "node:crypto";
 import { closeSync, existsSync, lstatSync, openSync, readFileSync, readSync, rmSync } from "node:fs";
@@ -9,11 +9,11 @@ import { dirname, join, resolve } from "node:path";
 const digest = (data: Uint8Array | string): string =>
   createHash("sha256").update(data).digest("hex").slice(0, 16);
 
-/** Where raw disks are unpacked: in memory where that is possible. */
+/** Directory of raw disks: in memory if possible. */
 const scratch = existsSync("/dev/shm") ? "/dev/shm" : "/tmp";
 let turn = 0;
 
-/** Unpacks a disk for a moment. @throws with qemu-img's or gunzip's message when it does not unpack */
+/** Unpacks a disk temporarily. @throws with the message of qemu-img or gunzip */
 async function withRaw<T>(image: string, use: (raw: string) => T): Promise<T> {
   const raw = join(scratch, `vm-oracle-${process.pid}-${turn++}`);
   const unpacked = `${raw}.qcow2`;
@@ -35,7 +35,7 @@ async function withRaw<T>(image: string, use: (raw: string) => T): Promise<T> {
   }
 }
 
-/** The file below an image, by its header (docs/interop/qcow2.txt); undefined where there is none. */
+/** The backing file of an image, by its header (docs/interop/qcow2.txt); undefined if it has none. */
 function backingFileOf(image: string): string | undefined {
   const fd = openSync(image, "r");
   const header = Buffer.alloc(20);
@@ -49,7 +49,7 @@ function backingFileOf(image: string): string | undefined {
   return resolve(dirname(image), name.toString());
 }
 
-/** One sum for an image's file and all below it; undefined where a name is not a plain path. */
+/** A checksum of an image and all its backing files; undefined if a name is not a plain path. */
 function chainSum(image: string): string | undefined {
   const sums: string[] = [];
   for (let file: string | undefined = image; file !== undefined;) {
@@ -62,7 +62,7 @@ function chainSum(image: string): string | undefined {
 
 const seen = new Map<string, string>();
 
-/** The sum of what a disk holds. @throws when it does not unpack */
+/** The checksum of a disk's contents. @throws if it cannot be unpacked */
 export async function contentOfDisk(image: string): Promise<string> {
   const key = chainSum(image);
   const known = key === undefined ? undefined : seen.get(key);
@@ -73,7 +73,7 @@ export async function contentOfDisk(image: string): Promise<string> {
 }
 
 /**
- * What settings say, without comments and without what may be added to them at any time (a VM's identity, the formats
+ * Settings without comments and without lines that the program may add at any time (a VM's identity, the formats
  * of its images).
  */
 function settingsSum(path: string): string {
@@ -90,7 +90,7 @@ function settingsSum(path: string): string {
 
 /**
  * What a snapshot or a working directory holds: its disks, its NVRAM and its settings.
- * @returns "none" without disks; a damaged disk counts as `disk-0: what qemu-img says`
+ * @returns "none" without disks; a damaged disk counts as `disk-0: MESSAGE` of qemu-img
  */
 export async function contentOfDirectory(dir: string, names: readonly string[]): Promise<string> {
   const parts: string[] = [];
@@ -108,15 +108,15 @@ export async function contentOfDirectory(dir: string, names: readonly string[]):
   return [...parts, `env ${there?.isFile() ? settingsSum(env) : "missing"}`].join(", ");
 }
 
-/** Where the guest `busy` (test/guests/busy.asm) keeps its records, and where a lineage's pattern is. */
+/** Offsets of the records of the guest `busy` (test/guests/busy.asm), and of a lineage's pattern. */
 const RECORDS_END = 12 << 20;
 
 export interface Busy {
-  /** Records one behind the other, from sector 1 on. */
+  /** Consecutive records, from sector 1 on. */
   count: number;
   /** The byte that fills the 64 KiB at RECORDS_END. */
   lineage: number;
-  /** What is there and must not be. */
+  /** Unexpected data. */
   wrong: string[];
 }
 
@@ -145,7 +145,7 @@ async function readBusy(image: string): Promise<Busy> {
   return found;
 }
 
-/** All disks of a snapshot or a working directory: of one lineage and of one moment? */
+/** Are all disks of a snapshot or a working directory of one lineage and one point in time? */
 export async function judgeBusy(dir: string, disks: readonly string[]): Promise<Busy> {
   const found: Busy[] = [];
   for (const disk of disks.toSorted())

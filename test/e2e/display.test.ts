@@ -1,4 +1,4 @@
-/** SPICE and forwarded ports: who listens where, who may look, and what a taken port means. */
+/** SPICE and forwarded ports: listeners, access, and taken ports. */
 import { beforeAll, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -22,7 +22,7 @@ import {
 
 let iso: Guests;
 
-/** A made VM whose settings leave the display as it is by default. */
+/** A new VM with the default display. */
 async function made(more = ""): Promise<Sandbox> {
   const box = smallSandbox();
   configure(box, `MEMORY=64M\nCORES=1\nDISKS=AHCI=16M\n${more}`);
@@ -33,15 +33,15 @@ async function made(more = ""): Promise<Sandbox> {
 const hanging = (box: Sandbox, ...options: string[]): Promise<Running> =>
   startUntil(box, [...options, "run"], "HANGING");
 
-/** A value from the file that opens a viewer. */
+/** A value from the viewer's connection file. */
 const viewer = (box: Sandbox, key: string): string =>
   new RegExp(`^${key}=(.*)$`, "m").exec(box.read(".work/spice.vv"))?.[1] ?? "";
 
-/** How the kernel writes 127.0.0.N:port. */
+/** The kernel's format of 127.0.0.N:port. */
 const loopback = (last: number, port: number): string =>
   `0${last}00007F:${port.toString(16).toUpperCase().padStart(4, "0")}`;
 
-/** Port 5900, by us unless somebody else has it anyway. */
+/** Takes port 5900, unless another process has it already. */
 const holdDefaultPort = (): Promise<HeldPort | undefined> => holdPort(5900).catch(() => undefined);
 
 suite(
@@ -51,7 +51,7 @@ suite(
       iso = await guests();
     });
 
-    test("5900 is taken, and nobody chose it: the next free port, on loopback only", async () => {
+    test("the default port 5900 is taken: the next free port, on loopback only", async () => {
       using held = await holdDefaultPort();
       using box = await made();
       const run = await hanging(box);
@@ -65,7 +65,7 @@ suite(
       expect(Number(viewer(second, "port"))).not.toBe(port);
     });
 
-    test("the password: in 0600 files only, another one each time", async () => {
+    test("the password: only in files of mode 0600, different each time", async () => {
       using box = await made();
       let run = await hanging(box);
       const password = viewer(box, "password");
@@ -81,7 +81,7 @@ suite(
       expect(viewer(other, "password")).not.toBe(password);
     });
 
-    test("a password of the user's own", async () => {
+    test("a password of the user", async () => {
       using box = await made("SPICE_PASSWORD='my \"secret\" №1, 100%'\n");
       const run = await hanging(box);
       expect(viewer(box, "password")).toBe('my "secret" №1, 100%');
@@ -89,21 +89,21 @@ suite(
       expect(run.stderr()).not.toContain("secret");
     });
 
-    test("a backslash in it is written as a key file wants it", async () => {
+    test("a backslash in it is escaped for a key file", async () => {
       using box = await made(String.raw`SPICE_PASSWORD='a\sb'`);
       await hanging(box);
       expect(viewer(box, "password")).toBe(String.raw`a\\sb`);
       expect(box.read(".work/spice.password")).toBe(String.raw`a\sb`);
     });
 
-    test("the viewer's file is gone afterwards; the password stays for run-vm.sh", async () => {
+    test("the connection file is removed afterwards; the password is kept for run-vm.sh", async () => {
       using box = await made();
       await box.ok(["run", iso.haltIso]);
       expect(existsSync(box.path(".work/spice.vv"))).toBe(false);
       expect(mode(box.path(".work/spice.password"))).toBe("600");
     });
 
-    test("PORT= : no port is listened on at all", async () => {
+    test("PORT= : listens on no port", async () => {
       using box = await made();
       const run = await hanging(box, "--port=");
       expect(listeners(await qemuPid(box))).toEqual([]);
@@ -112,7 +112,7 @@ suite(
       expect(existsSync(box.path(".work/spice.vv"))).toBe(false);
     });
 
-    test("HOST and PORT are honoured", async () => {
+    test("uses HOST and PORT", async () => {
       using box = await made();
       const port = await freePort();
       await hanging(box, "--host=127.0.0.2", `--port=${port}`);
@@ -120,7 +120,7 @@ suite(
       expect(viewer(box, "host")).toBe("127.0.0.2");
     });
 
-    test("HOST and PORT given to create are remembered", async () => {
+    test("stores HOST and PORT given to create", async () => {
       using box = smallSandbox();
       const port = await freePort();
       await box.ok(["-H", "127.0.0.2", "-p", String(port), "create", "G", iso.hangIso]);
@@ -128,7 +128,7 @@ suite(
       expect(listeners(await qemuPid(box))).toEqual([loopback(2, port)]);
     });
 
-    test("a chosen SPICE port that is taken: 75, naming the holder", async () => {
+    test("a chosen SPICE port that is taken: 75, naming the process", async () => {
       using held = await holdPort();
       using box = await made();
       const before = listing(box.host);
@@ -141,7 +141,7 @@ suite(
       expectError(await box.vm(["run"]), 75, /SPICE port/);
     });
 
-    test("a port that another VM has is named with that VM's qemu", async () => {
+    test("a port that another VM uses is named with that VM's qemu", async () => {
       using first = await made();
       await hanging(first);
       using second = await made();
@@ -150,7 +150,7 @@ suite(
     });
 
     test.each(["tcp::PORT-:22", "hostfwd=tcp:127.0.0.1:PORT-10.0.2.15:22"])(
-      "the forward %s, whose port is taken: 75",
+      "the forward %s with a taken port: 75",
       async (rule) => {
         using held = await holdPort();
         using box = await made("PORT=\n");
@@ -160,7 +160,7 @@ suite(
       },
     );
 
-    test("a forward and the SPICE port that are the same are refused", async () => {
+    test("refuses equal ports of a forward and of SPICE", async () => {
       using box = await made();
       const port = await freePort();
       const result = await box.vm(["-p", String(port), "-f", `tcp:127.0.0.1:${port}-:22`, "run"]);
@@ -170,7 +170,7 @@ suite(
     test("the default port does not collide with a forward", async () => {
       using box = await made();
       const run = await hanging(box, "-f", "tcp:127.0.0.1:5900-:22").catch((error: Error) => error);
-      // Port 5900 may be somebody else's on this machine: then the forward cannot be had.
+      // Another process may have port 5900 on this machine: then the forward fails.
       if (run instanceof Error) expect(run.message).toContain("5900 is taken");
       else expect(viewer(box, "port")).not.toBe("5900");
     });

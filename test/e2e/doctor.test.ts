@@ -1,4 +1,4 @@
-/** `doctor`: what the program says of the host. */
+/** `doctor`: checks of the host. */
 import { expect, test } from "bun:test";
 import { chmodSync, cpSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -7,7 +7,7 @@ import type { Diagnosis } from "../../src/host/doctor/doctor.ts";
 import { binary, Sandbox, type Result, type RunOptions } from "./harness.ts";
 import { configure, expectError, listing, names, rootTest, smallSandbox, suite } from "./tools.ts";
 
-/** All that cron gives. */
+/** The environment of cron. */
 const CRON = { HOME: undefined, TMPDIR: undefined, LANG: undefined, PATH: "/usr/bin:/bin" };
 
 async function jsonOf(box: Sandbox, options?: RunOptions): Promise<Diagnosis & { status: number | null }> {
@@ -18,7 +18,7 @@ async function jsonOf(box: Sandbox, options?: RunOptions): Promise<Diagnosis & {
 const stateOf = ({ checks }: Diagnosis, name: string): string =>
   checks.find((check) => check.name === name)?.state ?? "not there";
 
-/** A directory with links to programs of this host, all that PATH will hold. */
+/** A directory of symlinks to programs of this host, the only one on PATH. */
 function directoryOf(box: Sandbox, ...programs: string[]): string {
   const directory = join(box.top, "bin");
   mkdirSync(directory, { recursive: true });
@@ -28,7 +28,7 @@ function directoryOf(box: Sandbox, ...programs: string[]): string {
 
 const NEEDED = ["qemu-system-x86_64", "qemu-img", "pigz", "cat", "cp", "dd", "sha256sum"];
 
-/** A qemu that answers as this one would. */
+/** A qemu that answers like this one. */
 function fakeQemu(directory: string, major: number, devices: string[]): void {
   const lines = [
     { QMP: { version: { qemu: { major, minor: 2, micro: 0 } }, capabilities: [] } },
@@ -40,7 +40,7 @@ function fakeQemu(directory: string, major: number, devices: string[]): void {
   chmodSync(path, 0o755);
 }
 
-/** The rows below the head, cut where the head's words begin. */
+/** The rows of the table, split at the columns of its head. */
 function rowsOf({ stdout }: Result): string[][] {
   const [head = "", ...lines] = stdout.trimEnd().split("\n");
   const columns = ["WHAT", "STATE", "NEED", "FOR", "DETAIL"].map((word) => head.indexOf(word));
@@ -52,7 +52,7 @@ function rowsOf({ stdout }: Result): string[][] {
 suite(
   "doctor",
   () => {
-    test("a line for each thing, by cron too, and no file is made", async () => {
+    test("prints a line for each item, from cron too, and creates no file", async () => {
       using box = new Sandbox();
       const result = await box.ok(["doctor"]);
       const rows = rowsOf(result);
@@ -69,7 +69,7 @@ suite(
       );
     });
 
-    test("as JSON, with the packages of all distributions for what is missing", async () => {
+    test("as JSON, with the packages of all distributions for missing items", async () => {
       using box = new Sandbox();
       const found = await jsonOf(box, { env: { PATH: "/nonexistent" } });
       expect(found).toMatchObject({ ok: false, status: 69 });
@@ -80,7 +80,7 @@ suite(
       for (const check of found.checks) if (check.state === "ok") expect(check.packages).toBeUndefined();
     });
 
-    rootTest("in a directory with nothing but the program and the C library", async () => {
+    rootTest("in a directory with only the program and the C library", async () => {
       using box = new Sandbox();
       const root = join(box.top, "root");
       const libraries = [...(await Bun.$`ldd ${binary}`.quiet().text()).matchAll(/(?:=> |^\s+)(\/\S+)/gm)];
@@ -90,7 +90,7 @@ suite(
       }
       mkdirSync(join(root, "proc"));
       const before = listing(root);
-      // Bun itself does not start without /proc. The mount goes with its namespace.
+      // Bun itself does not start without /proc. The mount disappears with its namespace.
       const script = 'mount -t proc proc "$0/proc"; exec env -i "$@"';
       const chroot = Bun.which("chroot", { PATH: "/usr/sbin:/sbin:/usr/bin:/bin" })!;
       const inside = (env: string[], ...args: string[]): Promise<Result> =>
@@ -114,7 +114,7 @@ suite(
       expect(listing(root)).toEqual(before);
     });
 
-    test("what is needed and missing ends it with 69, what is optional does not", async () => {
+    test("exits with 69 for missing required items, not for optional ones", async () => {
       using box = new Sandbox();
       const PATH = directoryOf(box, ...NEEDED);
       const found = await jsonOf(box, { env: { PATH } });
@@ -133,7 +133,7 @@ suite(
       ).toHaveLength(2);
     });
 
-    test("busybox's setpriv and dd are not enough", async () => {
+    test("rejects setpriv and dd of busybox", async () => {
       using box = new Sandbox();
       const PATH = directoryOf(box, ...NEEDED.filter((name) => name !== "dd"));
       for (const name of ["setpriv", "dd"]) symlinkSync(Bun.which("busybox")!, join(PATH, name));
@@ -142,7 +142,7 @@ suite(
         expect([name, stateOf(found, name)]).toEqual([name, "limited"]);
     });
 
-    test("qemu is asked: one too old, one without features", async () => {
+    test("checks qemu: one too old, one without features", async () => {
       using box = new Sandbox();
       const PATH = directoryOf(box, "sh", ...NEEDED.slice(1));
       fakeQemu(PATH, 6, []);
@@ -176,7 +176,7 @@ suite(
       expect(broken.status).toBe(69);
     });
 
-    test("what the settings ask for is needed", async () => {
+    test("requires what the settings need", async () => {
       using box = new Sandbox();
       configure(box, "UEFI=1\nQEMUARCH=i386\nOVMF_CODE=/nowhere/code\nOVMF_VARS=/nowhere/vars\n");
       const found = await jsonOf(box);
@@ -203,7 +203,7 @@ suite(
       expectError(await box.vm(["doctor", "--report", "--json"]), 64, /cannot be combined/);
     });
 
-    test("directories, rescues and settings that cannot be used", async () => {
+    test("unusable directories, rescues and settings", async () => {
       using box = new Sandbox();
       configure(box, `PROFILES=${box.home}/vms\nCORES=many\n`);
       mkdirSync(join(box.home, "vms/mine"), { recursive: true });

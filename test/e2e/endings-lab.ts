@@ -1,7 +1,7 @@
 /**
- * The laboratory of endings.test.ts: a VM in known states, programs that can be killed or stopped when the program
- * starts them, and an observer that looks from outside (/proc, the disks, the snapshot directory) at what a command that
- * has ended has really done.
+ * The laboratory of endings.test.ts: a VM in known states, programs that can be killed or stopped when they are
+ * started, and an observer that checks from outside (/proc, the disks, the snapshot directory) what a command
+ * has really done.
  */
 import {
   chmodSync,
@@ -19,7 +19,7 @@ import { join } from "node:path";
 import { processesIn, guests, until, type Result, type Running, type Sandbox } from "./harness.ts";
 import { configure, listing, sha256, shell, smallSandbox } from "./tools.ts";
 
-/** Programs that are reached by way of a wrapper. */
+/** Programs that are replaced by a wrapper. */
 const CHILDREN = [
   "qemu-img",
   "qemu-system-x86_64",
@@ -37,16 +37,16 @@ const CHILDREN = [
 
 const { SIGTERM } = constants.signals;
 
-/** What is done to a child as soon as it is started: it dies, or hangs. */
+/** Effect on a child as soon as it is started: it dies, or hangs. */
 export interface Catch {
   child: string;
   action: "KILL" | "STOP";
-  /** Stands in its arguments. */
+  /** Text in its arguments. */
   pattern?: string;
 }
 
 export interface State {
-  /** Each working disk by the checksum of what the guest sees; empty while a guest may write. */
+  /** Each working disk by the checksum of its guest-visible contents; empty while a guest may write. */
   disks: Record<string, string>;
   /** Each snapshot by its files. */
   snapshots: Record<string, string>;
@@ -58,7 +58,7 @@ export type StateName = (typeof STATES)[number];
 
 const SETTINGS = "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\nSTOP_TIMEOUT=1\n";
 
-/** Random data, so that disks and snapshots have a size. */
+/** Random data, to give disks and snapshots a size. */
 const FILL = "dd if=/dev/urandom of=fill bs=1M count=4 status=none";
 
 export class EndingsLab implements Disposable {
@@ -68,7 +68,7 @@ export class EndingsLab implements Disposable {
   readonly #caught: string;
   haltIso = "";
   hangIso = "";
-  /** The VM's, in the state "off". */
+  /** Of the VM in the state "off". */
   uuid = "";
 
   constructor() {
@@ -103,7 +103,7 @@ exec ${real} "$@"
     this.box.environment.PATH = `${bin}:${process.env.PATH}`;
   }
 
-  /** Makes the states that the rows begin with. */
+  /** Creates the initial states of the rows. */
   async prepare(): Promise<void> {
     const { box } = this;
     ({ haltIso: this.haltIso, hangIso: this.hangIso } = await guests());
@@ -140,7 +140,7 @@ exec ${real} "$@"
     await this.#save("images");
   }
 
-  /** Changes the VM's disk, as a guest does. */
+  /** Changes the VM's disk like a guest. */
   async write(megabyte: number): Promise<void> {
     const { top, work } = this.box;
     await shell(`${FILL}; qemu-io -f qcow2 -c 'write -q -s fill ${megabyte}M 2M' '${work}/disk-0.img'`, top);
@@ -153,7 +153,7 @@ exec ${real} "$@"
     );
   }
 
-  /** Brings the VM into a state; whatever was there is gone. */
+  /** Brings the VM into a state, replacing the present one. */
   async load(name: StateName): Promise<void> {
     await this.endAll();
     rmSync(this.#plan, { force: true });
@@ -162,7 +162,7 @@ exec ${real} "$@"
     await shell(`rm -rf vm1 home tmp out repository; cp -a store/${name}/. .; mkdir out`, top);
   }
 
-  /** Starts the VM in the background, with a guest that does nothing, and is deaf to its power button. */
+  /** Starts the VM in the background, with an idle guest that ignores the power button. */
   async runDetached(more: readonly string[] = []): Promise<number> {
     await this.box.ok(["run", "--detach", ...more, this.hangIso]);
     const { stdout } = await this.box.ok(["status", "--json"]);
@@ -170,7 +170,7 @@ exec ${real} "$@"
     return (JSON.parse(stdout) as { pid: number }).pid;
   }
 
-  /** Makes a rescue system, once, and some jobs. */
+  /** Builds a rescue once, and some jobs. */
   async prepareJobs(): Promise<void> {
     const { box } = this;
     configure(
@@ -188,12 +188,12 @@ exec ${real} "$@"
     box.write("hooked.pre", ":\n");
   }
 
-  /** What is to happen to the next child of this kind. */
+  /** The effect on the next child of this kind. */
   arm({ child, action, pattern = "" }: Catch): void {
     writeFileSync(this.#plan, `${child} ${action} ${pattern}\n`);
   }
 
-  /** Waits until the child that was armed has been caught. @returns its process id */
+  /** Waits until the armed effect has caught a child. @returns its process id */
   async caught(command: Running): Promise<number> {
     let over = false;
     void command.done.then(() => (over = true));
@@ -205,7 +205,7 @@ exec ${real} "$@"
     return Number(readFileSync(this.#caught, "utf8"));
   }
 
-  /** Waits until the program hears stop signals (proc_pid_status(5), SigCgt), and is at work. */
+  /** Waits until the program handles stop signals (proc_pid_status(5), SigCgt), and is working. */
   async listens({ pid }: Running): Promise<void> {
     await until("its signal handlers", () => {
       const caught = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
@@ -246,7 +246,7 @@ exec ${real} "$@"
     };
   }
 
-  /** Are the snapshot's files those of its checksums? */
+  /** Do the snapshot's files match its checksums? */
   async isWhole(name: string): Promise<boolean> {
     const child = Bun.spawn(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], {
       cwd: this.box.path("backups", name),
@@ -255,7 +255,7 @@ exec ${real} "$@"
     return (await child.exited) === 0;
   }
 
-  /** A file system with this much room over a directory of the sandbox, with what is there. */
+  /** Mounts a filesystem of this size over a directory of the sandbox, with its files. */
   async mount(place: "vm1" | "tmp" | "out" | "repository", room: string): Promise<AsyncDisposable> {
     const { top } = this.box;
     await shell(
@@ -271,7 +271,7 @@ exec ${real} "$@"
     };
   }
 
-  /** Takes all the room that a directory's file system has left. */
+  /** Uses up the space of a directory's filesystem. */
   async fill(place: "vm1" | "tmp" | "out"): Promise<void> {
     await shell(`dd if=/dev/zero of=${place}/filling bs=4k status=none 2>/dev/null || :`, this.box.top);
   }
@@ -281,7 +281,7 @@ exec ${real} "$@"
   }
 }
 
-/** What a guest sees of a disk: the file has bitmaps besides, which a backup writes. */
+/** The guest-visible contents of a disk: without bitmaps, which a backup writes to the file. */
 function contentOf(path: string, raw: string): string {
   const { exitCode, stderr } = Bun.spawnSync(["qemu-img", "convert", "-O", "raw", path, raw]);
   const sum = exitCode === 0 ? sha256(raw) : `not readable: ${stderr.toString()}`;

@@ -1,10 +1,10 @@
 /**
- * How each command ends, and what it says last, against what has really happened: looked at from outside, by /proc, the
- * disks and the snapshot directory. Each command × each way that it can end: done, refused, a child that is killed or
- * hangs, a signal, a full disk. In whatever way: status 0 only when the work is done; otherwise one error, no word of
+ * How each command ends, and its last message, compared with what has really happened: observed from outside, in /proc, the
+ * disks and the snapshot directory. Each command × each ending: done, refused, a child that is killed or
+ * hangs, a signal, a full disk. In all cases: status 0 only if the work is done; otherwise one error, no message of
  * success, nothing half done, and no process left.
  *
- * Here a part of the table runs; ENDINGS=all runs it whole, ENDINGS='restore|stop' what has that in its title (a regular expression).
+ * By default runs a part of the table; ENDINGS=all runs it all, ENDINGS='restore|stop' rows with a matching title (a regular expression).
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -18,17 +18,17 @@ import { suite } from "./tools.ts";
 interface Row {
   command: string;
   args: readonly string[];
-  /** The state to begin with. */
+  /** The initial state. */
   from: StateName;
   /** A guest runs at first. */
   running?: true;
-  /** A rescue system is needed. */
+  /** Needs a rescue. */
   rescue?: true;
-  /** Its last words when it is done; none of a command that ends otherwise says so. */
+  /** Its last message on success, which it must not print otherwise. */
   said: RegExp;
-  /** It says nothing when it is done. */
+  /** Prints nothing on success. */
   silent?: true;
-  /** Is the work done, seen from outside? */
+  /** Is the work done, observed from outside? */
   done: (lab: EndingsLab) => boolean | Promise<boolean>;
   ends: readonly End[];
 }
@@ -38,23 +38,23 @@ interface End {
   status: number;
   /** Runs in the sample, too. */
   sample?: true;
-  /** Other arguments than the row's. */
+  /** Arguments instead of the row's. */
   args?: readonly string[];
-  /** A small file system over this directory, from the start, which `fill` leaves no room in. */
+  /** A small filesystem over this directory, from the start, which `fill` fills. */
   disk?: "vm1" | "tmp";
-  /** Before the command is started; disposed of when it has ended. */
+  /** Before the command is started; disposed of after its end. */
   before?: (lab: EndingsLab) => unknown;
-  /** What its first such child does. A child that hangs is followed by SIGTERM to the command. */
+  /** Effect on its first such child. A child that hangs is followed by SIGTERM to the command. */
   child?: Catch;
   /** While it runs. */
   during?: (lab: EndingsLab, command: Running, qemu: number) => Promise<void>;
-  /** It may end after the change: what it then has to say. */
+  /** It may end after the change: its message then. */
   error?: RegExp;
-  /** What it says though it failed, or instead of the row's word. */
+  /** Its message despite a failure, or instead of the row's. */
   said?: RegExp;
-  /** What is left running. */
+  /** Processes that remain. */
   leaves?: true;
-  /** What of the state it changes all the same. */
+  /** The part of the state that it changes nevertheless. */
   changes?: (lab: EndingsLab) => boolean;
 }
 
@@ -123,7 +123,7 @@ const TABLE: readonly Row[] = [
     command: "run",
     args: ["run"],
     from: "off",
-    said: /^the guest powered itself off; its disks take /,
+    said: /^the guest shut down; its disks occupy /,
     done: (lab) => lab.box.console().includes("BOOTED FROM CD") && lab.processes().length === 0,
     ends: [
       { how: "done", status: 0, sample: true, args: ["run", "HALT"], changes: () => true },
@@ -136,7 +136,7 @@ const TABLE: readonly Row[] = [
         sample: true,
         args: ["run", "HANG"],
         during: async (lab) => void process.kill(await guestOf(lab), "SIGKILL"),
-        error: /did not power itself off: qemu was killed by SIGKILL/,
+        error: /did not shut down: qemu was killed by SIGKILL/,
       },
       {
         how: "qemu hangs, SIGTERM: ended after STOP_TIMEOUT",
@@ -157,7 +157,7 @@ const TABLE: readonly Row[] = [
           await guestOf(lab);
           command.kill("SIGINT");
         },
-        error: /ended by SIGINT: qemu was ended by a command/,
+        error: /terminated by SIGINT: qemu was terminated by a command/,
       },
       full("tmp", "0"),
     ],
@@ -204,7 +204,7 @@ const TABLE: readonly Row[] = [
           await lab.listens(command);
           process.kill(qemu, "SIGKILL");
         },
-        error: /did not power itself off: qemu was killed/,
+        error: /did not shut down: qemu was killed/,
       },
       {
         how: "qemu was killed before",
@@ -214,7 +214,7 @@ const TABLE: readonly Row[] = [
           process.kill(await pidOf(lab), "SIGKILL");
           await until("its end", () => lab.processes().length === 0);
         },
-        error: /did not power itself off: qemu was killed/,
+        error: /did not shut down: qemu was killed/,
       },
       {
         how: "done: --force, qemu was killed before",
@@ -753,7 +753,7 @@ async function stopQemu(lab: EndingsLab): Promise<void> {
   process.kill(await pidOf(lab), "SIGSTOP");
 }
 
-/** A file system over a directory, without any room. */
+/** Mounts a filesystem over a directory, without free space. */
 async function mountFull(lab: EndingsLab, place: "vm1" | "tmp" | "out"): Promise<AsyncDisposable> {
   const disk = await lab.mount(place, "64");
   await lab.fill(place);
@@ -832,7 +832,7 @@ suite(
       }
     });
 
-    test("killed (SIGKILL) while qemu starts: status says that a guest runs, and stop ends it", async () => {
+    test("killed (SIGKILL) while qemu starts: status shows a running guest, and stop ends it", async () => {
       await lab.load("off");
       lab.arm({ child: "qemu-system-x86_64", pattern: "disk-0.img", action: "STOP" });
       const command = lab.box.start(["run", "--detach", lab.hangIso]);
@@ -906,7 +906,7 @@ async function judgeFailure(
 ): Promise<void> {
   const { stderr, stdout, status } = result;
   const errors = errorsOf(result);
-  // ssh and scp have said themselves what they had to say.
+  // ssh and scp print their own errors.
   if (status !== 137 && errors.length !== 1) wrong.push(`${errors.length} errors instead of one`);
   if (/internal error|^\s+at .*:\d+/m.test(stderr)) wrong.push("it shows its inside");
   if (lines(`${stdout}\n${stderr}`).some((line) => row.said.test(line)))

@@ -1,9 +1,9 @@
 /**
  * The laboratory of the fault tests (faults.test.ts, scripts/soak): a VM in known states, and the oracle that
- * says after a fault whether everything still holds.
+ * checks after a fault whether all invariants hold.
  *
- * A VM has one of three contents: `fresh` (as `create` makes it), `A` and `B`, which differ in every file, and in
- * the number of disks. A content is told by the SHA-256 of its disks, NVRAM and guest.env.
+ * A VM has one of three contents: `fresh` (as created by `create`), `A` and `B`, which differ in every file, and in
+ * the number of disks. A content is identified by the SHA-256 of its disks, NVRAM and guest.env.
  */
 import { createCipheriv, createHash } from "node:crypto";
 import {
@@ -35,23 +35,23 @@ export interface Variant {
 export const variantName = ({ inplace, uefi }: Variant): string =>
   `${uefi ? "uefi" : "bios"}${inplace ? "+inplace" : ""}`;
 
-/** What a VM holds, as far as a user can tell. */
+/** The contents of a VM, as visible to a user. */
 export interface Whole {
   work: Content | "none";
   snapshots: Readonly<Record<string, Content>>;
   last?: string;
 }
 
-/** A command and what it turns into what. */
+/** A command, with its initial and its final state. */
 export interface Scenario {
   name: string;
-  /** The state to begin with; also the name of its template. */
+  /** The initial state; also the name of its template. */
   template: keyof typeof TEMPLATES;
   command: readonly string[];
   after: Whole;
 }
 
-/** States to begin with. */
+/** Initial states. */
 export const TEMPLATES = {
   nothing: { work: "none", snapshots: {} },
   first: { work: "A", snapshots: {} },
@@ -114,10 +114,10 @@ export function seededRandom(seed: number): () => number {
 const isDisk = (name: string): boolean => /^disk-\d+\.img$/.test(name);
 const isPart = (name: string): boolean => isDisk(name) || name === "efivars.bin";
 
-/** lstat, or undefined when nothing is there. */
+/** lstat, or undefined if it does not exist. */
 const lstatOf = (path: string) => lstatSync(path, { throwIfNoEntry: false });
 
-/** Does the program make a file of this name only while it works? */
+/** Is this the name of a temporary file of the program? */
 const isPassing = (name: string): boolean => /^\.vm-(partial|ready|removing)/.test(name);
 
 const namesIn = (path: string): string[] => (lstatOf(path)?.isDirectory() ? readdirSync(path) : []);
@@ -136,7 +136,7 @@ function hashFile(path: string): string {
   return hash.digest("hex");
 }
 
-/** Each `create` makes a UUID of its own: what the settings hold besides it is compared. */
+/** Each `create` makes a new UUID: the settings are compared without it. */
 const hashGuestEnv = (path: string): string =>
   sha256(Buffer.from(readFileSync(path, "utf8").replace(/^UUID="[0-9a-f-]{36}"$/m, 'UUID="…"')));
 
@@ -149,7 +149,7 @@ function must(argv: string[]): void {
   if (exitCode !== 0) throw new Error(`${argv.join(" ")}: status ${exitCode}: ${stderr.toString()}`);
 }
 
-/** A raw disk: half of it random, half text, the same for the same name. */
+/** A raw disk: half random data, half text, the same for the same name. */
 function writeRaw(path: string, seed: string, bytes: number): void {
   const stream = createCipheriv("aes-128-ctr", createHash("md5").update(seed).digest(), Buffer.alloc(16));
   const fd = openSync(path, "w", 0o600);
@@ -164,18 +164,18 @@ function writeRaw(path: string, seed: string, bytes: number): void {
 export interface Outcome extends Result {
   /** How the command was disturbed. */
   fault: "kill" | "signal" | "error" | "child-killed" | "none";
-  /** For errors: the exit status that tells the truth. */
+  /** For errors: the expected exit status. */
   expected?: readonly number[];
-  /** The fault hit the tidying up, or came after the change: the next command may have to tidy. */
+  /** The fault hit the clean-up, or came after the change: the next command may have to clean up. */
   mayLeaveRest?: boolean;
   seconds: number;
 }
 
 export interface Verdict {
   violations: string[];
-  /** An in-place change was halfway through, before the next command. */
+  /** An in-place change was incomplete before the next command. */
   mixedBefore: boolean;
-  /** The command had done everything. */
+  /** The command had completed. */
   complete: boolean;
 }
 
@@ -225,7 +225,7 @@ export class Lab implements Disposable {
     const dir = join(this.#store, content);
     mkdirSync(dir);
     const { work } = this.box;
-    // The smaller disk makes it possible to reach every single write of the children.
+    // The smaller disk makes it possible to disturb every single write of the children.
     const disks = [bytes, 1 << 19, ...(content === "B" ? [1 << 19] : [])];
     for (const [index, size] of disks.entries()) {
       const raw = join(dir, "raw");
@@ -244,7 +244,7 @@ export class Lab implements Disposable {
     this.known.set(content, this.hashes(dir));
   }
 
-  /** Gives the working files a content, as a run would. */
+  /** Gives the working files a content, like a run. */
   #put(content: Content): void {
     const { work } = this.box;
     for (const name of readdirSync(join(this.#store, content)))
@@ -259,7 +259,7 @@ export class Lab implements Disposable {
     must(["cp", "-a", "--reflink=auto", this.box.top, join(this.#store, template)]);
   }
 
-  /** Brings the VM into a state; whatever was there is gone. */
+  /** Brings the VM into a state, replacing the present one. */
   load(template: keyof typeof TEMPLATES): void {
     for (const line of this.processes()) process.kill(Number.parseInt(line, 10), "SIGKILL");
     const { top } = this.box;
@@ -283,7 +283,7 @@ export class Lab implements Disposable {
     return this.box.vm(this.args(command));
   }
 
-  /** Runs any program as the tests run vm: the sandbox's environment, no more. */
+  /** Runs any program in the sandbox's environment. */
   async spawn(
     argv: readonly string[],
     options: { env?: Record<string, string>; during?: (pid: number) => Promise<void> } = {},
@@ -336,7 +336,7 @@ export class Lab implements Disposable {
     return "mixed";
   }
 
-  /** What the working files hold; `gone` when `.work` leads nowhere. */
+  /** The content of the working files; `gone` if `.work` is dangling. */
   work(): Content | "none" | "mixed" | "gone" {
     const link = this.box.path(".work");
     if (!lstatOf(link)) return this.variant.inplace ? this.classify(this.hashes(this.box.host)) : "none";
@@ -347,7 +347,7 @@ export class Lab implements Disposable {
     }
   }
 
-  /** What a snapshot holds, read without the program: its content (not `deep`: `whole`), or what is wrong. */
+  /** The content of a snapshot, read without the program (not `deep`: `whole`), or its problem. */
   snapshot(name: string, deep: boolean): string {
     const dir = this.box.path("backups", name);
     const check = Bun.spawnSync(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], {
@@ -366,7 +366,7 @@ export class Lab implements Disposable {
     return this.classify(hashes);
   }
 
-  /** What the VM holds: working files, listed snapshots, LAST. */
+  /** The state of the VM: working files, listed snapshots, LAST. */
   look(deep = true): { work: string; snapshots: Record<string, string>; last: string | undefined } {
     const backups = this.box.path("backups");
     const names = namesIn(backups).filter((name) => !name.startsWith(".") && name !== "LAST");
@@ -378,7 +378,7 @@ export class Lab implements Disposable {
     };
   }
 
-  /** Files that no finished command leaves. */
+  /** Files that no completed command leaves. */
   leftovers(): string[] {
     const { host, tmp } = this.box;
     const current = lstatOf(this.box.path(".work")) ? readlinkSync(this.box.path(".work")) : "";
@@ -391,8 +391,8 @@ export class Lab implements Disposable {
   }
 
   /**
-   * The oracle: is everything as it should be after a disturbed command?
-   * @param turn chooses which command comes next, so that a sweep tries them all
+   * The oracle: do all invariants hold after a disturbed command?
+   * @param turn selects the next command, so that a sweep tries all
    */
   async judge(
     { template, command, after }: Scenario,
@@ -407,7 +407,7 @@ export class Lab implements Disposable {
     const either = [before.work, after.work];
     const lasts = [before.last, after.last];
 
-    /** Checks what must hold at any time. @returns what there is */
+    /** Checks the invariants that hold at any time. @returns the state */
     const checkWhole = (when: string, more: Readonly<Record<string, Content>> = {}) => {
       const seen = this.look(deep);
       const allowed: Record<string, Content> = { ...after.snapshots, ...more };
@@ -438,10 +438,10 @@ export class Lab implements Disposable {
     const saysSame =
       outcome.fault === "error" &&
       outcome.status !== 0 &&
-      /nothing was (changed|removed)|were not touched/.test(outcome.stderr);
-    // Whoever fails and says so must mean it: the next command must not find otherwise either.
+      /nothing was (changed|removed)|working files unchanged/.test(outcome.stderr);
+    // A failure that reports no change must be true: the next command must confirm it.
     const works = saysSame && same ? [before.work] : either;
-    // An in-place change has a redo log; destroy moves the working files aside before the link goes.
+    // An in-place change has a redo log; destroy moves the working files aside before it removes the symlink.
     const redo = this.variant.inplace || (command[0] === "destroy" && raw.work === "gone");
     const mixedBefore = redo && !(either as string[]).includes(raw.work);
     if (saysSame && !same) wrong(`it said that nothing was changed, but: ${JSON.stringify(raw)}`);
@@ -465,10 +465,10 @@ export class Lab implements Disposable {
     }
     if (fault === "signal" && status !== 0 && signal === null && !(status && status > 128))
       wrong(`status ${status} after a signal: ${said}`);
-    // After the switch the old files stay until it is known to be on disk; the message says so.
+    // After the switch the old files are kept until it is durable; the message says so.
     const saidSo = outcome.stderr.includes("but the rest failed");
     if (fault !== "kill" && !mixedBefore && !outcome.mayLeaveRest && !saidSo) {
-      // The redo logs of a change in place are the one thing that may wait for the next command.
+      // Only the redo logs of an in-place change may wait for the next command.
       const rest = this.leftovers().filter((name) => !/^\.vm-(ready|removing)/.test(name));
       if (rest.length > 0) wrong(`left behind by a command that failed by itself: ${rest.join(" ")}`);
     }
@@ -506,7 +506,7 @@ export class Lab implements Disposable {
           : mayBe(seen.work) && (seen.work === "none") === (next[0] === "backup");
       if (result.status !== refusal || !right) fails(`the working files are ${seen.work}`);
       if (!mayBe(seen.work)) fails(`the working files are ${seen.work}`);
-      // A VM that is there can be used.
+      // An existing VM is usable.
       if (next[0] === "create" && (await this.vm(["backup"])).status === 0) made = { S0: "fresh" };
       else if (next[0] === "create") fails("and a backup fails");
     }

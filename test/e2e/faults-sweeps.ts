@@ -1,4 +1,4 @@
-/** The faults themselves: injected into system calls, kills and signals at moments, disks that are full. */
+/** The faults: injected into system calls, kills and signals at times, full disks. */
 import { existsSync, mkdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { binary, type Result } from "./harness.ts";
@@ -16,23 +16,23 @@ import {
 export interface Tally {
   points: number;
   violations: number;
-  /** In-place changes that were halfway through before the next command. */
+  /** In-place changes that were incomplete before the next command. */
   mixed: number;
 }
 
 export interface SweepOptions {
   /** Called for each violation, with the point's name. */
   report: (point: string, violation: string) => void;
-  /** Points whose name begins so, field by field; all without. */
+  /** Points with this prefix, by fields; all without. */
   only?: readonly string[];
-  /** At most so many points per line, of half of the lines; chosen at random. */
+  /** Maximum number of points per line, of half of the lines; chosen at random. */
   limit?: number;
   seed: number;
-  /** Where the sandboxes go. */
+  /** Directory of the sandboxes. */
   parent?: string;
 }
 
-/** Does a point's name match a pattern such as `restore:*:dd`? Fields left out match anything. */
+/** Does a point's name match a pattern such as `restore:*:dd`? Omitted fields match anything. */
 function matches(point: string, only: readonly string[] | undefined): boolean {
   const fields = point.split(":");
   return (
@@ -55,10 +55,10 @@ export const FAMILIES: Readonly<Record<string, readonly string[]>> = {
   make: ["mkdir", "mkdirat", "symlink", "symlinkat", "link", "linkat"],
   truncate: ["truncate", "ftruncate", "fallocate"],
 };
-/** Beyond what changes files: a disk that cannot be read. */
+/** Also reads, for an unreadable disk. */
 const READS: readonly string[] = ["read", "pread64"];
 
-/** qemu-img and pools of threads wake each other by writing: a failure there is no failure of a disk. */
+/** Threads of qemu-img and thread pools wake each other by writes: their failure is not one of a disk. */
 const isInternal = (target: Target, call: string, fault: Fault): boolean =>
   call === "write" && (target === "qemu-img" || (target === "all" && fault !== "KILL"));
 
@@ -68,7 +68,7 @@ const familyOf = (call: string): string =>
 export type Fault = "KILL" | "ENOSPC" | "EIO";
 export const FAULTS: readonly Fault[] = ["KILL", "ENOSPC", "EIO"];
 
-/** `vm`: the program's main thread. `all`: every thread of the program and its children, each counting by itself. */
+/** `vm`: the program's main thread. `all`: every thread of the program and its children, each with its own count. */
 type Target = "vm" | "all" | "cat" | "pigz" | "dd" | "sha256sum" | "qemu-img";
 const TARGETS: readonly Target[] = ["vm", "all", "cat", "pigz", "dd", "sha256sum", "qemu-img"];
 
@@ -84,13 +84,13 @@ interface Point {
 const nameOf = ({ scenario: { name }, variant, target, call, fault, when }: Point): string =>
   [name, variantName(variant), target, call, fault, when].join(":");
 
-/** A full disk stays full, but an error message can still be written; a fault of the hardware comes once. */
+/** A full disk stays full, but an error message can still be written; a hardware fault occurs once. */
 function injection({ call, fault, when }: Point): string {
   if (fault === "KILL") return `${call}:signal=KILL:when=${when}`;
   return `${call}:error=${fault}:when=${when}${fault === "ENOSPC" && familyOf(call) !== "write" ? "+" : ""}`;
 }
 
-/** strace counts `when` for each thread by itself, so a child is traced alone: by a program of its name on PATH. */
+/** strace counts `when` per thread, so a child is traced alone: by a program of its name on PATH. */
 class Tracer {
   readonly #bin: string;
   readonly log: string;
@@ -113,7 +113,7 @@ exec ${real} "$@"
     }
   }
 
-  /** Runs a command with calls of one target traced, and one of them disturbed. */
+  /** Runs a command with the calls of one target traced, and one of them disturbed. */
   async run(lab: Lab, target: Target, calls: readonly string[], command: readonly string[], inject?: string) {
     rmSync(this.log, { force: true });
     const argv = [binary, ...lab.args(command)];
@@ -138,7 +138,7 @@ exec ${real} "$@"
             env: {
               PATH: `${this.#bin}:${process.env.PATH}`,
               FAULT_PROGRAM: target,
-              // One of several children side by side; checksums are computed by one.
+              // One of several parallel children; checksums are computed by one.
               FAULT_FILE: target === "sha256sum" ? "" : "disk-1.img",
               FAULT_LOG: this.log,
               FAULT_CALLS: trace,
@@ -150,7 +150,7 @@ exec ${real} "$@"
   }
 }
 
-/** Which calls a target makes, and how often. */
+/** The calls of a target, with their numbers. */
 function countCalls(text: string): Map<string, number> {
   const counts = new Map<string, number>();
   const perThread = new Map<string, number>();
@@ -170,17 +170,17 @@ const wasHit = (text: string, fault: Fault): boolean =>
     ? text.includes("+++ killed by SIGKILL") || / = \?$/m.test(text)
     : text.includes("(INJECTED)");
 
-/** What the program may answer to a fault. */
+/** Allowed exit statuses after a fault. */
 function expectationOf({ target, call, fault }: Point): Pick<Outcome, "fault" | "expected" | "mayLeaveRest"> {
   if (fault === "KILL" && target === "vm") return { fault: "kill" };
-  // Whoever is hit first: mostly the program itself.
+  // Depends on the process that is hit: mostly the program itself.
   if (fault === "KILL" && target === "all") return { fault: "kill" };
   if (fault === "KILL") return { fault: "child-killed", expected: [74] };
   const family = familyOf(call);
-  // A child that cannot be loaded fails in many ways; no file system of today lacks room to remove a file.
+  // A child that cannot be loaded fails in many ways; no filesystem lacks space to remove a file.
   let expected = fault === "ENOSPC" ? [73] : [74];
   if (family === "read") expected = [69, 70, 73, 74];
-  // It writes to a pipe of ours, and does not say why it could not.
+  // It writes to a pipe of the program, and does not report why that failed.
   if (target === "sha256sum") expected = [73, 74];
   if (family === "make") expected = [73, 74];
   if (family === "unlink") return { fault: "error", expected: [73, 74], mayLeaveRest: true };
@@ -216,7 +216,7 @@ class Bench implements Disposable {
   }
 }
 
-/** Disturbs one system call and asks the oracle. @returns undefined when the call was not made so often */
+/** Disturbs one system call and asks the oracle. @returns undefined if the call was not made that often */
 async function tryPoint(bench: Bench, point: Point, turn: number) {
   const { lab, tracer } = await bench.get(point.variant);
   lab.load(point.scenario.template);
@@ -226,10 +226,10 @@ async function tryPoint(bench: Bench, point: Point, turn: number) {
   return lab.judge(point.scenario, { ...result, ...expectationOf(point) }, turn);
 }
 
-/** cat reads the disk for pigz, as pigz hangs when reading fails; a pipe never fails so. */
+/** cat reads the disk for pigz, as pigz hangs after a read error; a pipe never fails like that. */
 const readsPipe = (target: Target, name: string): boolean => target === "pigz" && name.startsWith("backup");
 
-/** What there is to sweep: learned by running each command once for each target. */
+/** The points of a sweep, learned by running each command once per target. */
 async function learn(
   bench: Bench,
   { variants, only, limit, seed }: SweepOptions & { variants: readonly Variant[] },
@@ -239,7 +239,7 @@ async function learn(
   for (const item of SCENARIOS)
     for (const variant of variants)
       for (const target of TARGETS) {
-        // What NVRAM adds is in the main thread, what the place of the working files changes too.
+        // NVRAM matters in the main thread only, as does the directory of the working files.
         if ((variant.uefi && target !== "vm") || (variant.inplace && target === "all")) continue;
         const prefix = `${item.name}:${variantName(variant)}:${target}`;
         if (!matches(prefix, only) || (limit !== undefined && random() < 0.5)) continue;
@@ -253,7 +253,7 @@ async function learn(
         const { result, text } = await tracer.run(lab, target, calls, item.command);
         if (result.status !== 0) throw new Error(`${prefix} fails undisturbed: ${result.stderr}`);
         for (const [call, count] of countCalls(text)) {
-          // What is read is mostly libraries, and data again and again.
+          // Most reads are of libraries, and of data in many pieces.
           const step = READS.includes(call) ? Math.ceil(count / 10) : 1;
           for (const fault of familyOf(call) === "read" ? (["EIO"] as const) : FAULTS)
             for (let when = 1; when <= count && !isInternal(target, call, fault); when += step)
@@ -279,7 +279,7 @@ export const ALL_VARIANTS: readonly Variant[] = [
 
 /**
  * Sweeps KILL, ENOSPC and EIO over every call of the program and its children that changes files.
- * @param line is told each command, fault and family when it is through
+ * @param line called with each command, fault and family when it is complete
  */
 export async function sweepCalls(
   options: SweepOptions & { variants: readonly Variant[]; workers: number; groups?: number },
@@ -311,7 +311,7 @@ export async function sweepCalls(
       const work = async (bench: Bench): Promise<void> => {
         for (let point = waiting.shift(); point; point = waiting.shift()) {
           const hit = await one(bench, point);
-          // A run may make a few calls more than the one that was learned from.
+          // A run may make a few more calls than the learned one.
           const { call, target, variant, when } = point;
           const isLast = !all.some(
             (item) =>
@@ -337,7 +337,7 @@ export interface MomentOptions extends SweepOptions {
   megabytes: number;
 }
 
-/** Sends signals at moments spread evenly over a command's time, none of which is chosen by us. */
+/** Sends signals at times spread evenly over a command's duration. */
 export async function sweepMoments(
   options: MomentOptions,
   signals: readonly NodeJS.Signals[],
@@ -353,7 +353,7 @@ export async function sweepMoments(
       const tally: Tally = { points: 0, violations: 0, mixed: 0 };
       const times = new Map<string, number>();
       for (let index = 0; index < options.kills; index++) {
-        // The redo log of an in-place restore deserves some kills too.
+        // The redo log of an in-place restore gets some kills, too.
         const variant = { inplace: index % 4 === 3, uefi: false };
         const { lab } = await bench.get(variant);
         const key = variantName(variant);
@@ -399,7 +399,7 @@ function mountCommand(argv: readonly string[]): void {
   if (exitCode !== 0) throw new Error(`${argv.join(" ")}: ${stderr.toString().trim()}`);
 }
 
-/** A small file system over a directory; its files come along. Unmounted on disposal. */
+/** Mounts a small filesystem over a directory, with its files. Unmounted on disposal. */
 class SmallDisk implements Disposable {
   constructor(
     readonly path: string,
@@ -434,7 +434,7 @@ class SmallDisk implements Disposable {
 interface Filling {
   scenario: string;
   inplace: boolean;
-  /** What is on the small disk, relative to the sandbox. */
+  /** Files on the small disk, relative to the sandbox. */
   place: string;
 }
 
@@ -453,8 +453,8 @@ const FILLINGS: readonly Filling[] = [
 ];
 
 /**
- * Runs commands on file systems with a little less room than they need, in bytes and in inodes.
- * @param options `steps`: sizes for each, the last ones close to where it just fits; `some`: half of them, chosen at random
+ * Runs commands on filesystems with slightly less space than they need, in bytes and in inodes.
+ * @param options `steps`: sizes for each, the last ones just too small; `some`: half of them, chosen at random
  */
 export async function sweepFullDisk(
   options: SweepOptions & { steps: number; some?: boolean },
@@ -471,7 +471,7 @@ export async function sweepFullDisk(
         const item = scenario(name);
         const tally: Tally = { points: 0, violations: 0, mixed: 0 };
         const measure = (disk: SmallDisk): number => (unit === "size" ? disk.used() : disk.usedFiles());
-        /** @returns undefined without a limit: what it begins with, and what it needs more */
+        /** @returns undefined without a limit: initial use, and additional need */
         const attempt = async (limit?: number) => {
           lab.load(item.template);
           using disk = new SmallDisk(join(lab.box.top, place), `${lab.box.top}.store/aside`);
@@ -505,7 +505,7 @@ export async function sweepFullDisk(
         for (let step = 0; step < options.steps; step++)
           limits.push(begin + Math.floor((range * step) / options.steps / grain) * grain);
         for (let step = options.steps >> 1; step >= 0; step--) limits.push(need - step * grain);
-        // Further, to where it fits: what was seen in use was less than the most.
+        // Further, up to success: the observed use was less than the maximum.
         const tried = new Set<number>();
         for (const limit of limits.filter((value) => value >= begin && value > 0)) {
           if (tried.has(limit)) continue;
@@ -536,7 +536,7 @@ export function canMount(): boolean {
   return probe.exitCode === 0;
 }
 
-/** Several backups at once into one VM. */
+/** Several backups of one VM at once. */
 export async function raceBackups(
   options: SweepOptions & { rounds: number },
   line: (title: string, tally: Tally) => void,

@@ -1,6 +1,6 @@
 /**
- * Faults, the sample for every check: kills, failing system calls, full disks, `.work` links that lie, commands
- * at once. `scripts/soak` does the same at length.
+ * Faults, the sample for every check: kills, failing system calls, full disks, forged `.work` symlinks, concurrent
+ * commands. `scripts/soak` runs longer.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
@@ -19,7 +19,7 @@ import { ALL_VARIANTS, raceBackups, sweepCalls, sweepMoments, type Tally } from 
 import { binary } from "./harness.ts";
 import { isRoot, isTurn, rootTest, seed, smallSandbox, testInTurn } from "./tools.ts";
 
-/** Runs a sweep; gives what went wrong and how many points there were. */
+/** Runs a sweep. @returns violations and the number of points */
 async function collect(
   sweep: (
     options: { seed: number; report: (point: string, violation: string) => void },
@@ -34,7 +34,7 @@ async function collect(
   return { wrong, points };
 }
 
-describe("a fault leaves everything whole", () => {
+describe("a fault leaves everything intact", () => {
   testInTurn(0)("kill -9 at 8 moments of backup and restore", async () => {
     const { wrong, points } = await collect((options, line) =>
       sweepMoments({ ...options, kills: 4, megabytes: 20 }, ["SIGKILL"], line),
@@ -43,27 +43,24 @@ describe("a fault leaves everything whole", () => {
     expect(points).toBe(8);
   });
 
-  test("SIGTERM, SIGINT and SIGHUP at moments of backup and restore", async () => {
+  test("SIGTERM, SIGINT and SIGHUP at times of backup and restore", async () => {
     const { wrong } = await collect((options, line) =>
       sweepMoments({ ...options, kills: 1, megabytes: 20 }, ["SIGTERM", "SIGINT", "SIGHUP"], line),
     );
     expect(wrong).toEqual([]);
   });
 
-  // Between the links and the mark that belongs to them.
-  test.each(["backup", "destroy", "run"])(
-    "%s goes on with an in-place change that was cut off",
-    async (command) => {
-      using box = smallSandbox();
-      await box.ok(["--inplace", "create", "G"]);
-      mkdirSync(box.path(".vm-ready"), { mode: 0o700 });
-      renameSync(box.path(".vm.json"), box.path(".vm-ready/.vm.json"));
-      expect((await box.vm(["status"])).stdout).toContain("an interrupted command");
-      const { stderr } = await box.vm(["--image=VIRT=/nowhere", command]);
-      expect(stderr).toMatch(command === "run" ? /no such disk image/ : /^(snapshot S0|destroyed)/m);
-      expect(readdirSync(box.host)).not.toContain(".vm-ready");
-    },
-  );
+  // Between the symlinks and their mark.
+  test.each(["backup", "destroy", "run"])("%s completes an interrupted in-place change", async (command) => {
+    using box = smallSandbox();
+    await box.ok(["--inplace", "create", "G"]);
+    mkdirSync(box.path(".vm-ready"), { mode: 0o700 });
+    renameSync(box.path(".vm.json"), box.path(".vm-ready/.vm.json"));
+    expect((await box.vm(["status"])).stdout).toContain("an interrupted command");
+    const { stderr } = await box.vm(["--image=VIRT=/nowhere", command]);
+    expect(stderr).toMatch(command === "run" ? /no such disk image/ : /^(snapshot S0|destroyed)/m);
+    expect(readdirSync(box.host)).not.toContain(".vm-ready");
+  });
 
   testInTurn(1)("KILL, ENOSPC and EIO in system calls of 24 kinds", async () => {
     const { wrong, points } = await collect((options, line) =>
@@ -76,7 +73,7 @@ describe("a fault leaves everything whole", () => {
     expect(points).toBeGreaterThan(10);
   });
 
-  // In a mount namespace of its own, so that nothing stays mounted whatever happens.
+  // In a mount namespace of its own, so that all mounts disappear.
   const own = isRoot ? ["unshare", "--mount"] : ["unshare", "--user", "--map-root-user", "--mount"];
   const mountable = Bun.spawnSync([...own, "mount", "-t", "tmpfs", "none", "/mnt"]).exitCode === 0;
   if (isTurn(0))
@@ -100,12 +97,12 @@ describe("a fault leaves everything whole", () => {
     );
 });
 
-test("backups at once are made one after the other, or refused", async () => {
+test("concurrent backups run one after the other, or are refused", async () => {
   const { wrong } = await collect((options, line) => raceBackups({ ...options, rounds: 3 }, line));
   expect(wrong).toEqual([]);
 });
 
-/** Everything about every file below a directory. */
+/** All metadata and contents of every file below a directory. */
 function census(directory: string, deep = true): string[] {
   const all: string[] = [];
   const visit = (path: string): void => {
@@ -134,7 +131,7 @@ describe("working files", () => {
     rmSync(lab.box.path(".work"));
     symlinkSync(target, lab.box.path(".work"));
   };
-  /** A directory with all the marks of working files, made by somebody who may read ours. */
+  /** A directory that imitates working files, of another user who can read the VM's. */
   const forge = (): string => {
     const dir = `${lab.box.work}ff`;
     Bun.spawnSync(["cp", "-a", lab.box.work, dir]);
@@ -146,14 +143,14 @@ describe("working files", () => {
     lchownSync(path, 65_534, 65_534);
   };
 
-  /** What makes `.work` unbelievable. @returns where the program is started, if not in HOSTDIR */
+  /** A forged `.work`. @returns the directory to start the program in, if not HOSTDIR */
   const LIES: Record<string, { asRoot?: true; tell: () => string | void }> = {
     "its target belongs to another user": { asRoot: true, tell: () => giveAway(lab.box.work) },
     "it belongs to another user": {
       asRoot: true,
       tell: () => lchownSync(lab.box.path(".work"), 65_534, 65_534),
     },
-    "somebody else made the directory anew": {
+    "another user recreated the directory": {
       asRoot: true,
       tell: () => {
         const dir = forge();
@@ -167,15 +164,15 @@ describe("working files", () => {
       asRoot: true,
       tell: () => lchownSync(join(lab.box.work, ".host"), 65_534, 65_534),
     },
-    "others may write to the target": { tell: () => chmodSync(lab.box.work, 0o777) },
-    "it leads over another link": {
+    "other users can write to the target": { tell: () => chmodSync(lab.box.work, 0o777) },
+    "it points to another symlink": {
       tell: () => {
         const between = join(lab.box.tmp, "between");
         symlinkSync(lab.box.work, between);
         pointTo(between);
       },
     },
-    "it leads over a chain of links to somebody else's": {
+    "it points to another user's through several symlinks": {
       asRoot: true,
       tell: () => {
         const dir = forge();
@@ -186,8 +183,8 @@ describe("working files", () => {
         pointTo(links[1]!);
       },
     },
-    "it leads to /etc": { tell: () => pointTo("/etc") },
-    "it leads to a directory of ours that is none of the program's": {
+    "it points to /etc": { tell: () => pointTo("/etc") },
+    "it points to a directory of this user that is not the program's": {
       tell: () => {
         const dir = join(lab.box.tmp, "letters");
         mkdirSync(dir);
@@ -217,7 +214,7 @@ describe("working files", () => {
         return copy;
       },
     },
-    "the VM's directory was moved, and another is in its place": {
+    "the VM's directory was moved, and another one is in its place": {
       tell: () => {
         const moved = join(lab.box.top, "moved");
         renameSync(lab.box.host, moved);
@@ -241,10 +238,10 @@ describe("working files", () => {
       const cwd = tell() ?? lab.box.host;
       const etc = census("/etc", false);
       const before = census(lab.box.top);
-      // All of them where the most is at stake; else three, so that each is tried with each kind of lie.
+      // All of them for the most important case; else three, so that each is combined with each forgery.
       const at = Object.keys(LIES).indexOf(lie);
       const tried =
-        lie === "it leads to /etc" ? COMMANDS : COMMANDS.filter((_, index) => (index + at) % 2 === 0);
+        lie === "it points to /etc" ? COMMANDS : COMMANDS.filter((_, index) => (index + at) % 2 === 0);
       for (const command of tried) {
         const { status, stderr } = await lab.box.vm(lab.args(command), { cwd });
         expect(`${command.join(" ")}: ${status} ${stderr}`).toMatch(/: 74 [^]*cannot use /);
@@ -254,7 +251,7 @@ describe("working files", () => {
       expect(lab.processes()).toEqual([]);
     });
 
-  // In a /tmp for all, names that the program would use are there for everybody to take.
+  // In a shared /tmp every user can take the names that the program would use.
   const SQUATS = [".discarded", ".partial", ""];
   for (const [at, command] of [["backup"], ["restore"], ["destroy"]].entries())
     for (const ending of [SQUATS[(at + seed) % SQUATS.length]!])
@@ -272,7 +269,7 @@ describe("working files", () => {
         expect(census(squat)).toEqual(before);
         expect(lstatSync(link).isSymbolicLink()).toBe(true);
         expect(result.stderr).not.toContain("internal error");
-        // Whether it succeeded or not: nothing is lost, and the VM goes on working.
+        // With or without success: nothing is lost, and the VM keeps working.
         if (command[0] === "backup") expect(lab.work()).toBe("B");
         for (const next of [["restore", "S0"], ["backup"], ["destroy"]]) {
           const { status, stderr } = await lab.vm(next);
@@ -281,7 +278,7 @@ describe("working files", () => {
         expect(census(squat)).toEqual(before);
       });
 
-  test("a .work that leads nowhere is said, and the VM can be had back", async () => {
+  test("reports a dangling .work, and the VM can be restored", async () => {
     lab.load("changed");
     const random = seededRandom(seed);
     pointTo(join(lab.box.tmp, `vm-gone-${random()}`));

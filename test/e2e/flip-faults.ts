@@ -1,6 +1,6 @@
 /**
- * Single flipped bits and bytes, and files cut short, in snapshots and working directories. What changes meaning must be
- * noticed, by verify or by the next command; and nothing may make a VM unusable for good.
+ * Single flipped bits and bytes, and truncated files, in snapshots and working directories. Changes of meaning must be
+ * detected, by verify or by the next command; and nothing may make a VM permanently unusable.
  */
 import {
   chmodSync,
@@ -18,10 +18,10 @@ import { judgeDamage } from "./flip-oracle.ts";
 import { BOTH } from "./kill-faults.ts";
 import { soakVariantName, type SoakLab, type SoakSweep, type SoakVariant } from "./soak-lab.ts";
 
-/** A file of the VM, by what it is for. */
+/** A file of the VM, by its purpose. */
 export interface Victim {
   path: string;
-  /** The snapshot that it belongs to; else it is one of the VM's working files, or beside them. */
+  /** Its snapshot; else it is one of the VM's working files, or beside them. */
   snapshot?: string;
   file: string;
 }
@@ -45,7 +45,7 @@ function victims(lab: SoakLab): Victim[] {
   return found;
 }
 
-/** Flips one bit, or changes one byte. @returns what it has done */
+/** Flips one bit, or changes one byte. @returns a description */
 function flip(path: string, random: () => number, inHeader: boolean): string {
   const { size, mode } = lstatSync(path);
   const at = Math.floor(random() * Math.min(size, inHeader ? 640 : size));
@@ -71,7 +71,7 @@ function cut(path: string, random: () => number): string {
   return `cut to ${left} of ${size}`;
 }
 
-/** Small files are chosen as often as disks, which are nearly all that there is in bytes. */
+/** Small files are chosen as often as disks, which have almost all bytes. */
 const KINDS: readonly { share: number; is: (victim: Victim) => boolean }[] = [
   { share: 0.35, is: ({ snapshot, file }) => snapshot !== undefined && !isDisk(file) },
   { share: 0.2, is: ({ snapshot, file }) => snapshot !== undefined && isDisk(file) },
@@ -87,26 +87,26 @@ function choose(all: readonly Victim[], random: () => number): Victim {
 }
 
 /**
- * Damages one file at a time. A point again: `--only=flips:VARIANT:NUMBER` with the same seed and the same numbers.
+ * Damages one file at a time. To repeat a point: `--only=flips:VARIANT:NUMBER` with the same seed and the same numbers.
  */
 export async function sweepFlips(
   { seed, point, labs, wanted }: SoakSweep,
   { flips, cuts }: { flips: number; cuts: number },
 ): Promise<void> {
   const variants: readonly SoakVariant[] = [...BOTH, { inplace: false, uefi: true }];
-  // Working directories with NVRAM are a tenth; in a sample they would not be worth their lab.
+  // Working directories with NVRAM are a tenth; not worth a lab in a sample.
   const isLong = flips >= 100;
   const variantOf = (turn: number): SoakVariant => variants[isLong && turn % 10 === 9 ? 2 : turn % 2]!;
   const damage = async (variant: SoakVariant): Promise<void> => {
     const title = `flips:${soakVariantName(variant)}`;
     for (let turn = 0; turn < flips + cuts; turn++) {
       if (variantOf(turn) !== variant || !wanted(`${title}:${turn}`)) continue;
-      // A point does not depend on those before it.
+      // A point does not depend on earlier ones.
       const random = seededRandom(seed * 10_000 + turn);
       const lab = await labs.get(variant);
       await lab.load("whole");
       const victim = choose(victims(lab), random);
-      // Cuts are spread among the flips, so that a small number has both.
+      // Truncations are spread among the flips, so that a small number includes both.
       const isCut =
         Math.floor(((turn + 1) * cuts) / (flips + cuts)) > Math.floor((turn * cuts) / (flips + cuts));
       const what = isCut
@@ -120,6 +120,6 @@ export async function sweepFlips(
       );
     }
   };
-  // Each lab is used by one command at a time.
+  // Only one command uses a lab at a time.
   await Promise.all(variants.map(damage));
 }

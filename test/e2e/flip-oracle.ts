@@ -1,4 +1,4 @@
-/** What must be noticed of a damaged file, and what must work all the same. */
+/** Damage that must be detected, and commands that must work nevertheless. */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { contentOfDirectory } from "./disk-oracle.ts";
@@ -6,7 +6,7 @@ import type { Victim } from "./flip-faults.ts";
 import { type SoakLab } from "./soak-lab.ts";
 import { badSpeech, lastLines, notDone, type Ran } from "./soak-speech.ts";
 
-/** No command may take longer: the files are small. */
+/** The limit of each command: the files are small. */
 const LIMIT_SECONDS = 30;
 
 const isDisk = (file: string): boolean => /^disk-\d+\./.test(file);
@@ -26,7 +26,7 @@ const LOOKS: readonly (readonly string[])[] = [
   ["verify", "--all", "--deep"],
 ];
 
-/** Uses the VM up. @returns what is wrong */
+/** Uses the VM up. @returns problems */
 export async function judgeDamage(lab: SoakLab, victim: Victim, turn: number): Promise<string[]> {
   const wrong = badSpeech(await run(lab, ...LOOKS[turn % LOOKS.length]!));
   wrong.push(
@@ -34,7 +34,7 @@ export async function judgeDamage(lab: SoakLab, victim: Victim, turn: number): P
       ? await judgeWorking(lab, victim, turn)
       : await judgeSnapshot(lab, victim, victim.snapshot, turn)),
   );
-  // Half of them are destroyed before they are restored, in their damaged state.
+  // Half of them are destroyed before the restore, in their damaged state.
   if (turn % 2 === 1) wrong.push(...notDone("damaged", await run(lab, "destroy")));
   const good = victim.snapshot === "P" ? "Q" : "P";
   const restored = await run(lab, "restore", good);
@@ -51,7 +51,7 @@ export async function judgeDamage(lab: SoakLab, victim: Victim, turn: number): P
   return wrong;
 }
 
-/** Do the sums still name every file of the snapshot but its description, and hold, for sha256sum itself? */
+/** Do the checksums still name every file of the snapshot but its description, and match, for sha256sum itself? */
 function sumsHold(dir: string): boolean {
   const text = readFileSync(join(dir, "SHA256SUMS"), "latin1");
   const listed = new Set([...text.matchAll(/^[0-9a-f]{64} [ *](.+)$/gim)].map((match) => match[1]));
@@ -72,7 +72,7 @@ async function judgeSnapshot(lab: SoakLab, { file }: Victim, name: string, turn:
   if (changesMeaning && !(verified.status === 74 && (verified.stdout + verified.stderr).includes(name)))
     wrong.push(`verify ends with ${verified.status}: ${lastLines(verified.stdout + verified.stderr)}`);
 
-  // A disk of the format qcow2 is not read at restore: verify has seen it.
+  // A qcow2 disk is not read at restore: verify checks it.
   const restored = await run(lab, "restore", name);
   wrong.push(...badSpeech(restored));
   const held = await lab.work();
@@ -96,14 +96,14 @@ async function judgeSnapshot(lab: SoakLab, { file }: Victim, name: string, turn:
   return wrong;
 }
 
-/** Is an image one that qemu would not run, or one whose file ends too early? */
+/** Is it an image that qemu would not open, or a truncated one? */
 function isBroken(image: string): boolean {
   const { exitCode } = Bun.spawnSync(["qemu-img", "check", "-q", "-f", "qcow2", image], {
     stdout: "ignore",
     stderr: "ignore",
     timeout: 60_000,
   });
-  // 3: clusters that are counted, and used by nothing.
+  // 3: leaked clusters.
   return exitCode !== 0 && exitCode !== 3;
 }
 
@@ -124,8 +124,8 @@ async function judgeWorking(lab: SoakLab, { path, file }: Victim, turn: number):
   const { status, stderr } = made;
   const said = `${status}: ${lastLines(stderr)}`;
   if (status === 0) {
-    // What the snapshot holds must be what the VM holds: every disk, as qemu reads it. Changes to the snapshot before
-    // leave out what no guest has written, so what was flipped there is not in them.
+    // The snapshot must have the VM's contents: every disk, as read by qemu. An incremental snapshot
+    // omits clusters that no guest has written, so flips in these are not in it.
     const snapshot = lab.box.path("backups", "N");
     const held = await contentOfDirectory(snapshot, readdirSync(snapshot));
     if (broken) wrong.push(`a disk that qemu-img check refuses is backed up: ${said}`);
@@ -154,7 +154,7 @@ async function judgeWorking(lab: SoakLab, { path, file }: Victim, turn: number):
 
 /** Exit statuses of a backup that refuses a damaged file. */
 function allowedFor(file: string): readonly number[] {
-  // Settings may now name a disk that is not there, or another machine.
+  // Settings may name a missing disk, or another machine.
   if (file === "guest.env") return [66, 69, 74, 78];
   if (file === "vm.defaults") return [78];
   return [74];

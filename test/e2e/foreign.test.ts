@@ -12,7 +12,7 @@ import { allVariations, freePort, isTurn, rootTest, sampled, shell, suite, until
 const TOOLS = ["mmdebstrap", "sfdisk", "ssh", "ssh-keygen"];
 const QEMUS = ["aarch64", "arm", "riscv64", "ppc64"].map((name) => `qemu-system-${name}`);
 
-/** What `uname -m` says there. */
+/** The output of `uname -m` there. */
 const MACHINES: Record<ForeignArch, string> = {
   aarch64: "aarch64",
   armhf: "armv7l",
@@ -21,7 +21,7 @@ const MACHINES: Record<ForeignArch, string> = {
   ppc64le: "ppc64le",
 };
 
-/** Without an option they boot by the firmware that such machines have. */
+/** They boot by the usual firmware of such machines without an option. */
 const GUESTS: [arch: ForeignArch, sample: "disk" | "cd", options: string[]][] = [
   ["aarch64", "cd", []],
   ["armhf", "disk", []],
@@ -41,7 +41,7 @@ suite(
         const what = medium === "disk" ? `--from=${media.disk}` : media.cd;
         await box.ok([...options, "@create", "G", what, "@run"]);
         expect(box.console()).toContain(`LINUX UP ${MACHINES[arch]}`);
-        // It ran by itself: nothing but its end was seen.
+        // It ran without interaction: only its end was observed.
         expect(JSON.parse((await box.ok(["status", "--json"])).stdout)).toMatchObject({
           lastEnd: { end: "powered-off" },
         });
@@ -52,7 +52,7 @@ suite(
   [...TOOLS, ...QEMUS],
 );
 
-/** The system that the rescue is made of, and that the guest has on its disk. */
+/** The system that the rescue is built from, and that the guest has on its disk. */
 const PACKAGES = [
   "busybox-static bash coreutils util-linux mount kmod grep sed tar gzip findutils e2fsprogs",
   "openssh-server iproute2 procps",
@@ -93,7 +93,7 @@ for (const arch of WITH_JOBS)
         await box.ok(["@job", "add-ssh-keys"]);
       });
 
-      rootTest("run-ssh: a login, which finds the key that add-ssh-keys has put on the disk", async () => {
+      rootTest("run-ssh: a login, which finds the key that add-ssh-keys stored on the disk", async () => {
         const port = await freePort();
         const running = box.start([`--forward=tcp:127.0.0.1:${port}-:22`, "job", "run-ssh"]);
         const ssh = `ssh -i home/.ssh/id_ed25519 -p ${port} -o BatchMode=yes -o ConnectTimeout=5 -o StrictHostKeyChecking=no \
@@ -110,7 +110,7 @@ for (const arch of WITH_JOBS)
         await untilQuiet(box);
       });
 
-      test("without another system its rescue cannot be built of this host's programs", async () => {
+      test("without another system its rescue cannot be built from this host's programs", async () => {
         const result = await box.vm([`--arch=${arch}`, "rescue", "build"]);
         expect(result.status).toBe(69);
         expect(result.stderr).toContain("--root=DIR");

@@ -1,4 +1,4 @@
-/** VMs from images: every format qemu knows, overlays, hostile images, and cloud-init's volume as a guest sees it. */
+/** VMs from images: every format of qemu, overlays, hostile images, and the cloud-init volume in a guest. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
   chmodSync,
@@ -38,7 +38,7 @@ let temp: Temp;
 /** An installed guest's disk, which has booted once; in every format. */
 const image = (name: string): string => temp.path(name);
 
-/** The first lines of a run that went on from that disk. */
+/** The first lines of a run that continued from that disk. */
 const BOOTED = "BOOTED FROM DISK\nRUN 2\n";
 
 const diskOf = (box: Sandbox): string => join(box.work, "disk-0.img");
@@ -47,7 +47,7 @@ async function virtualMiB(path: string): Promise<number> {
   return (await Bun.$`qemu-img info --output=json ${path}`.json())["virtual-size"] / (1 << 20);
 }
 
-/** Nothing was made, nothing was left. */
+/** Nothing was created, nothing was left. */
 function expectNothing(box: Sandbox): void {
   expect(listing(box.tmp)).toEqual([]);
   expect(names(box.host)).toEqual([]);
@@ -60,7 +60,7 @@ function giveKey(box: Sandbox, text: string = KEY): void {
   writeFileSync(join(box.home, ".ssh/id_ed25519.pub"), `${text}\n`);
 }
 
-/** A VM over a copy of the image that the test may harm. */
+/** A VM with a copy of the image that the test may damage. */
 async function linkedVm(box: Sandbox, format = "qcow2"): Promise<string> {
   const base = join(box.top, "base, image");
   copyFileSync(image(`disk.${format}`), base);
@@ -71,7 +71,7 @@ async function linkedVm(box: Sandbox, format = "qcow2"): Promise<string> {
 const over = (format: string) => (path: string) =>
   shell(`qemu-img create -q -u -f ${format} -b /etc/shadow -F raw '${path}' 1M`, dirname(path));
 
-/** What the guest saw: the device, and files by name. */
+/** The guest's view: the device, and files by name. */
 function shown(box: Sandbox): Record<string, string> {
   const parts = box.console().split(/^== /m).slice(1, -1);
   return Object.fromEntries(
@@ -88,7 +88,7 @@ const fileInSeed = (box: Sandbox, name: string): Promise<string> =>
     box.host,
   );
 
-/** A PATH with these programs, and what create needs besides. */
+/** A PATH with these programs, and create's other requirements. */
 function programsOf(box: Sandbox, makers: Record<string, string>): string {
   const bin = join(box.top, "bin");
   mkdirSync(bin);
@@ -135,7 +135,7 @@ suite(
         "disk.vpc",
         "disk.qed",
       ]),
-    )("%s: a copy of its own that boots, sparse", async (name) => {
+    )("%s: an own copy that boots, sparse", async (name) => {
       using box = smallSandbox();
       const before = sha256(image(name));
       await box.ok(["create", "G", "--from", image(name)]);
@@ -157,7 +157,7 @@ suite(
       expect(sha256(image(name))).toBe(before);
     });
 
-    test("the first entry of DISKS gives the bus, and a larger size; the others are made empty", async () => {
+    test("the first entry of DISKS sets the bus, and a larger size; the others are created empty", async () => {
       using box = smallSandbox();
       await box.ok(["-D", "VIRT=40M,SCSI=24M", "@create", "--from", image("disk.raw"), "G", "@run"]);
       expect(runNumber(box)).toBe(2);
@@ -177,7 +177,7 @@ suite(
         /--disk-size: 8\.0 MiB is less than the size of the image, 16 MiB/,
       );
       expectNothing(box);
-      // A smaller entry of DISKS asks for no less than the image has.
+      // A smaller entry of DISKS does not shrink the image.
       await box.ok(["-D", "AHCI=1M", "@create", "G", ...from, "@destroy"]);
       await box.ok(["-D", "AHCI=1M", "@create", "G", ...from, "--disk-size=1G"]);
       expect(await virtualMiB(diskOf(box))).toBe(1024);
@@ -185,7 +185,7 @@ suite(
       expect(box.console()).toBe(BOOTED);
     });
 
-    test("a CD besides is booted first, once", async () => {
+    test("an additional CD is booted first, once", async () => {
       using box = smallSandbox();
       await box.ok(["@create", "--from", image("disk.qcow2"), "G", iso.haltIso, "@run"]);
       expect(box.console()).toContain("BOOTED FROM CD");
@@ -222,7 +222,7 @@ suite(
 
     describe("linked", () => {
       test.each(sampled(["qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc"]))(
-        "over %s: what differs is kept apart",
+        "on %s: the overlay has only changes",
         async (format) => {
           using box = smallSandbox();
           const base = await linkedVm(box, format);
@@ -237,7 +237,7 @@ suite(
         },
       );
 
-      test("a snapshot holds all of it, and needs no base any more", async () => {
+      test("a snapshot contains everything, without the backing file", async () => {
         using box = smallSandbox();
         const base = await linkedVm(box);
         await box.ok(["@run", "@backup", "S0", "@destroy"]);
@@ -259,7 +259,7 @@ suite(
         await box.ok(["@backup", "@destroy"]);
       });
 
-      test("a base that is gone or has changed is told, by every command that needs it", async () => {
+      test("every command that needs it reports a missing or changed backing file", async () => {
         using box = smallSandbox();
         const base = await linkedVm(box);
         await box.ok(["run"]);
@@ -281,7 +281,7 @@ suite(
         expect(names(box.tmp)).toEqual([]);
       });
 
-      test("two VMs over one image at the same time", async () => {
+      test("two VMs on one image at the same time", async () => {
         using box = smallSandbox();
         using other = smallSandbox();
         const base = await linkedVm(box);
@@ -292,7 +292,7 @@ suite(
       });
     });
 
-    describe("is refused, and nothing is left behind:", () => {
+    describe("refuses, leaving nothing behind:", () => {
       const DESCRIPTOR = `# Disk DescriptorFile
 version=1
 CID=fffffffe
@@ -301,7 +301,7 @@ createType="monolithicFlat"
 RW 2048 FLAT "/etc/shadow" 0
 `;
 
-      /** A sparse VMDK that holds no more than that list (qemu reads the file which it names). */
+      /** A sparse VMDK with only a descriptor (qemu reads the file that it names). */
       function sparseList(): Buffer {
         const bytes = Buffer.alloc(512 + 20 * 512);
         bytes.write("KDMV");
@@ -322,13 +322,13 @@ RW 2048 FLAT "/etc/shadow" 0
           /refers to an external data file/,
         ],
         [
-          "vmdk, a list of files",
+          "vmdk, only a descriptor",
           (path) => writeFileSync(path, DESCRIPTOR),
           74,
           /refers to an external data file/,
         ],
         [
-          "vmdk, a list in disguise",
+          "vmdk, a disguised descriptor",
           (path) => writeFileSync(path, sparseList()),
           74,
           /refers to an external data file/,
@@ -341,18 +341,18 @@ RW 2048 FLAT "/etc/shadow" 0
           /refers to an external backing file/,
         ],
         [
-          "a packed image",
+          "a compressed image",
           (path) => shell(`gzip -c '${image("disk.raw")}' >'${path}'`, "/"),
           74,
           /compressed with gzip/,
         ],
         [
-          "half an image",
+          "a truncated image",
           (path) => writeFileSync(path, readFileSync(image("disk.qcow2")).subarray(0, 70_000)),
           74,
           /the image .* is damaged/,
         ],
-        ["a header alone", (path) => writeFileSync(path, "QFI\xfb", "latin1"), 74, /cannot read the image/],
+        ["only a header", (path) => writeFileSync(path, "QFI\xfb", "latin1"), 74, /cannot read the image/],
         ["nothing", () => {}, 66, /the image .* cannot be used: no such file/],
         ["a directory", (path) => mkdirSync(path), 66, /it is a directory/],
         ["a pipe", (path) => shell(`mkfifo '${path}'`, "/"), 66, /neither a file nor a block device/],
@@ -388,7 +388,7 @@ RW 2048 FLAT "/etc/shadow" 0
         }
       });
 
-      test("a copy that is interrupted", async () => {
+      test("an interrupted copy", async () => {
         using box = smallSandbox();
         const begun = join(box.top, "begun");
         const [img, sleep] = ["qemu-img", "sleep"].map((name) => Bun.which(name));
@@ -402,7 +402,7 @@ RW 2048 FLAT "/etc/shadow" 0
         expectNothing(box);
       });
 
-      rootTest("one for which there is no room", async () => {
+      rootTest("one without space for it", async () => {
         using box = smallSandbox();
         const large = join(box.top, "large");
         writeFileSync(large, crypto.getRandomValues(Buffer.alloc(60_000)));
@@ -422,8 +422,8 @@ RW 2048 FLAT "/etc/shadow" 0
       });
     });
 
-    describe("cloud-init's volume", () => {
-      /** Shows every file of the volume with the label cidata (ECMA-119, 8.4.7). */
+    describe("the cloud-init volume", () => {
+      /** Prints every file of the volume with the label cidata (ECMA-119, 8.4.7). */
       const SHOW = `
 for b in /sys/block/vd*; do
   d=/dev/\${b##*/}
@@ -442,7 +442,7 @@ echo == end
         return box;
       }
 
-      test("the keys and the name, for the image's own user; it stays, and comes back with a snapshot", async () => {
+      test("has keys and name, for the image's default user; is kept in a snapshot", async () => {
         using box = linuxBox();
         giveKey(box, `# a comment\n\n${KEY}\n${KEY}`);
         await box.ok(["--keep-cd", "@create", "--cloud-init", "Web server №1", iso.linuxIso, "@run"]);
@@ -476,7 +476,7 @@ echo == end
         });
       });
 
-      test("user-data of one's own, byte for byte", async () => {
+      test("has the user's own user-data, byte for byte", async () => {
         using box = linuxBox();
         const text = "#!/bin/sh\necho 'Ёлка' # no newline at the end";
         box.write("my data", text);
@@ -484,7 +484,7 @@ echo == end
         expect(await fileInSeed(box, "user-data")).toBe(text);
       });
 
-      test("the first disk is VIRT then, unless DISKS says otherwise", async () => {
+      test("makes the first disk VIRT, unless DISKS is set", async () => {
         using box = smallSandbox();
         giveKey(box);
         configure(box, "MEMORY=64M\nCORES=1\nPORT=\n");
@@ -513,7 +513,7 @@ echo == end
           78,
           /private key/,
         ],
-        ["no such user-data", () => ["--user-data=none"], 66, /the user-data .*none cannot be used/],
+        ["missing user-data", () => ["--user-data=none"], 66, /the user-data .*none cannot be used/],
         ["a directory", () => ["--user-data=."], 66, /it is a directory/],
         ["both", () => ["--user=me", "--user-data=x"], 64, /exclude each other/],
         ["--linked alone", () => ["--linked"], 64, /--linked needs --from/],
@@ -531,12 +531,12 @@ echo == end
         ["mkisofs", { mkisofs: VIA }, 0, /created G/],
         ["none", {}, 69, /xorriso, genisoimage and mkisofs are not installed/],
         [
-          "one that fails",
+          "a failing one",
           { xorriso: FAILS },
           73,
           /cannot create cloud-init's volume: no space left on device/,
         ],
-      ])("made by %s", async (_title, makers, status, message) => {
+      ])("created by %s", async (_title, makers, status, message) => {
         using box = smallSandbox();
         giveKey(box);
         const env = { PATH: programsOf(box, makers) };

@@ -1,6 +1,6 @@
 /**
- * Disks that are full, or fail (EIO): small ext4 file systems, and errors injected into system calls on the VM's files.
- * Devices that fail (dm-flakey) would need the kernel's device mapper, which containers do not have.
+ * Full disks and I/O errors (EIO): small ext4 filesystems, and errors injected into system calls on the VM's files.
+ * Failing devices (dm-flakey) would need the kernel's device mapper, which containers lack.
  */
 import { existsSync, mkdirSync, readFileSync, rmSync, statfsSync } from "node:fs";
 import { join } from "node:path";
@@ -12,14 +12,14 @@ import { judgeQemu, LIVE_BACKUPS } from "./live-kill-faults.ts";
 import { must, soakVariantName, type SoakLab, type SoakSweep } from "./soak-lab.ts";
 import { badSpeech, lastLines, notDone, type Ran } from "./soak-speech.ts";
 
-/** An ext4 of its own over a directory, whose files come along; unmounted on disposal. */
+/** Mounts an ext4 over a directory, with its files; unmounted on disposal. */
 export class SmallExt4 implements AsyncDisposable {
   private constructor(
     readonly path: string,
     readonly image: string,
   ) {}
 
-  /** @param image where the file system is kept: a file, which is made */
+  /** @param image path of the filesystem: a new file */
   static async over(path: string, image: string, megabytes = 48): Promise<SmallExt4> {
     mkdirSync(path, { recursive: true, mode: 0o700 });
     rmSync(image, { force: true });
@@ -40,9 +40,9 @@ export class SmallExt4 implements AsyncDisposable {
     return join(this.path, ".ballast");
   }
 
-  /** Leaves so many bytes free. */
+  /** Leaves this many bytes free. */
   async leave(bytes: number): Promise<void> {
-    // The extents of a large file take some blocks themselves.
+    // The extents of a large file use some blocks themselves.
     for (let size = this.free() - bytes; size > 0; size -= 8192) {
       const child = Bun.spawn(["fallocate", "-l", String(size), this.#ballast], { stderr: "ignore" });
       if ((await child.exited) === 0) return;
@@ -73,9 +73,9 @@ export async function canLoop(): Promise<boolean> {
   }
 }
 
-function saysNoRoom({ argv, status, stderr, signal }: Ran): string[] {
+function saysNoSpace({ argv, status, stderr, signal }: Ran): string[] {
   if (status === 0) return [];
-  // What restic could not write is a failed write to us.
+  // A failed write of restic is a failed write of the program.
   const allowed = argv.includes("push") ? [73, 74] : [73];
   return [
     ...(allowed.includes(status ?? -1)
@@ -87,7 +87,7 @@ function saysNoRoom({ argv, status, stderr, signal }: Ran): string[] {
   ];
 }
 
-/** Runs each command where there is less room than it needs. */
+/** Runs each command with less space than it needs. */
 export async function sweepSmallDisks(
   { seed, point, labs, wanted }: SoakSweep,
   steps: number,
@@ -100,7 +100,7 @@ export async function sweepSmallDisks(
         if (!wanted(title)) continue;
         const lab = await labs.get(variant);
         const place = fill === "work" ? (variant.inplace ? "vm1" : "tmp") : fill;
-        /** @returns how much room it took */
+        /** @returns the space that it used */
         const attempt = async (turn: number, limit?: number): Promise<number> => {
           await lab.load(scenario.template);
           await using disk = await SmallExt4.over(join(lab.box.top, place), `${lab.store}/ext4`);
@@ -115,7 +115,7 @@ export async function sweepSmallDisks(
           await disk.leave(limit);
           const ran = await lab.run(scenario.command);
           disk.enlarge();
-          const wrong = saysNoRoom(ran);
+          const wrong = saysNoSpace(ran);
           if (scenario.makesRoom && ran.status !== 0)
             wrong.push("what makes room must work where there is none");
           wrong.push(...(await judgeSoak(lab, scenario, ran, turn)));
@@ -130,7 +130,7 @@ export async function sweepSmallDisks(
       }
 }
 
-/** Snapshots of a running VM, all of whose files are on one small disk. */
+/** Snapshots of a running VM whose files are all on one small disk. */
 export async function sweepSmallLive({ seed, point, labs, wanted }: SoakSweep, steps: number): Promise<void> {
   const random = seededRandom(seed + 3);
   for (const variant of BOTH) {
@@ -149,8 +149,8 @@ export async function sweepSmallLive({ seed, point, labs, wanted }: SoakSweep, s
       await disk.leave(limit);
       const ran = await lab.run(command);
       disk.enlarge();
-      const wrong = [...saysNoRoom(ran), ...badSpeech(ran), ...(await lab.quiet([qemu]))];
-      // qemu pauses a guest whose write has no room.
+      const wrong = [...saysNoSpace(ran), ...badSpeech(ran), ...(await lab.quiet([qemu]))];
+      // qemu pauses a guest if its write has no space.
       const { stdout } = await lab.run(["status", "--json"]);
       if (/"paused"|io-error/.test(stdout)) wrong.push(...notDone("then", await lab.run(["resume"])));
       wrong.push(...(await vm.writesOn()), ...(await vm.judgeSnapshots()).wrong);
@@ -187,7 +187,7 @@ interface Call {
   when: number;
 }
 
-/** Where only calls on the sandbox's files are the WHENth of their kind in any thread. */
+/** Only calls on the sandbox's files that are the WHENth of their kind in a thread. */
 function learnCalls(text: string, top: string): Call[] {
   const counts = new Map<string, number>();
   const good = new Map<string, boolean>();
@@ -205,7 +205,7 @@ function learnCalls(text: string, top: string): Call[] {
     .map(([key]) => ({ call: key.split(" ")[0]!, when: Number(key.split(" ")[1]) }));
 }
 
-/** Has system calls of the program and its children on the VM's files fail, one in each run. */
+/** Makes system calls of the program and its children on the VM's files fail, one in each run. */
 export async function sweepErrors({ seed, point, labs, wanted }: SoakSweep, each: number): Promise<void> {
   const random = seededRandom(seed + 4);
   for (const variant of BOTH)
@@ -216,7 +216,7 @@ export async function sweepErrors({ seed, point, labs, wanted }: SoakSweep, each
       await lab.load(scenario.template);
       const learned = learnCalls((await traced(lab, scenario, all)).text, lab.box.top);
       const kinds = Map.groupBy(learned, ({ call }) => call);
-      // Each kind of call as often as another, however many calls there are of it.
+      // Each kind of call equally often, however many calls of it there are.
       for (let turn = 0, tries = 0; turn < each && tries < each * 4 && kinds.size > 0; tries++) {
         const kind = [...kinds.keys()][Math.floor(random() * kinds.size)]!;
         const calls = kinds.get(kind)!;
@@ -225,9 +225,9 @@ export async function sweepErrors({ seed, point, labs, wanted }: SoakSweep, each
         await lab.load(scenario.template);
         const { ran, text } = await traced(lab, scenario, [call], `${call}:error=${fault}:when=${when}`);
         const hit = text.split("\n").filter((line) => line.includes("(INJECTED)"));
-        // Threads take turns: another one may have made a call that is no disk's.
+        // Threads take turns: another one may have made a call without disk access.
         if (hit.length === 0 || hit.some((line) => !line.includes(`${lab.box.top}/`))) continue;
-        // What restic then cannot remove of its own stays.
+        // Files that restic then cannot remove remain.
         if (hit.some((line) => /unlink.*restic-temp/.test(line))) continue;
         const wrong: string[] = [];
         if (![0, 73, 74].includes(ran.status ?? -1))

@@ -1,4 +1,4 @@
-/** What a guest sees: a small Linux looks at its disks, shares, network and firmware from inside. */
+/** The guest's view: a small Linux checks its disks, shares, network and firmware from inside. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -33,14 +33,14 @@ function linuxSandbox(disks: string): Sandbox {
   return box;
 }
 
-/** Shell functions for guests: `section NAME` begins a part of the output, `disk N` finds a disk by its serial number. */
+/** Shell functions for guests: `section NAME` starts a part of the output, `disk N` finds a disk by its serial number. */
 const PRELUDE = `
 section() { echo "== $1"; }
 serial() { cat /sys/block/$1/serial /sys/block/$1/device/serial 2>/dev/null || tail -c +5 /sys/block/$1/device/vpd_pg80; }
 disk() { for b in $(ls /sys/block); do [ "$(serial $b | tr -d ' \\0')" = disk-$1 ] && echo /dev/$b; done; }
 `;
 
-/** The lines of one section that a guest printed. */
+/** The lines of one section of a guest's output. */
 function section(text: string, name: string): string[] {
   const from = text.indexOf(`== ${name}\n`);
   if (from < 0) return [`no section ${name} in:`, text];
@@ -96,7 +96,7 @@ suite("inside a guest", () => {
     });
     afterAll(() => box?.[Symbol.dispose]());
 
-    test("serial numbers differ, sizes are as asked", () => {
+    test("serial numbers differ, sizes are as requested", () => {
       const found = section(shown, "disks").filter((line) => line.includes("disk-"));
       expect(found.map((line) => line.split(/\s+/).slice(1).join(" ")).toSorted()).toEqual([
         "disk-0 64",
@@ -108,33 +108,33 @@ suite("inside a guest", () => {
       expect(kinds.toSorted()).toEqual(["nvme0n1", "sd", "sd", "vd"]);
     });
 
-    test("the share `in` is HOSTDIR, and cannot be written", () => {
+    test("the share `in` is HOSTDIR, read-only", () => {
       const lines = section(shown, "read-only");
       expect(lines.join("\n")).toMatch(/Read-only file system/);
       expect(lines.filter((line) => line === "0")).toEqual([]);
       expect(existsSync(box.path("x"))).toBe(false);
     });
 
-    test("what a guest writes to `out` is in .out on the host, and no link or setuid file there", async () => {
+    test("files that a guest writes to `out` are in .out on the host, without symlinks and setuid files", async () => {
       expect(section(shown, "writable")).toEqual(["file", "link"]);
       expect(readFileSync(box.path(".work/.out/file"), "utf8")).toBe("from the guest\n");
       expect(await shell("find . -perm /7000 -o -type l", box.path(".work/.out"))).toBe("");
     });
 
-    test.each(Object.entries(shares))("the share %s (%j) is seen, and can be written", (tag, name) => {
+    test.each(Object.entries(shares))("the share %s (%j) is visible, and writable", (tag, name) => {
       expect(section(shown, tag)).toEqual([`file of ${tag}`]);
       expect(existsSync(join(box.top, name, "new"))).toBe(true);
     });
 
-    test("no share is there that nobody asked for", () => {
+    test("has no unrequested share", () => {
       expect(section(shown, "tags")).toEqual([...Object.keys(shares), "in", "out"].toSorted());
     });
 
-    test("a random source works", () => {
+    test("the random source works", () => {
       expect(section(shown, "random")).toEqual(["virtio_rng.0", "16"]);
     });
 
-    test("there is a screen, a tablet's USB controller, a network card; and BIOS", () => {
+    test("has a graphics card, a tablet's USB controller, a network card; and BIOS", () => {
       const lines = section(shown, "devices");
       expect(lines).toEqual(expect.arrayContaining(["0x030000", "0x0c0330", "0x020000", "no efi"]));
     });

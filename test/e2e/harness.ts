@@ -1,5 +1,5 @@
 /**
- * What the end-to-end tests share: the compiled binary, a VM's own directories for each test, and the
+ * Shared by the end-to-end tests: the compiled binary, a VM's own directories for each test, and the
  * guests of test/guests. Real qemu, real pigz; emulated (ACCEL is left to the program).
  */
 import {
@@ -15,7 +15,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { buildGuests, type Guests } from "../guests/build.ts";
 
-/** Where this program's sources are. */
+/** Root of the program's sources. */
 export const checkout: string = resolve(import.meta.dir, "../..");
 
 /** The compiled program; `scripts/check` builds it first. */
@@ -38,13 +38,13 @@ export interface Result {
 export interface RunOptions {
   cwd?: string;
   env?: Record<string, string | undefined>;
-  /** Instead of the binary itself: a link to it, or a program (with arguments) that starts it. */
+  /** Instead of the binary: a symlink to it, or a program (with arguments) that starts it. */
   program?: readonly string[];
-  /** Ends it with SIGKILL after this long; a test must never hang. */
+  /** Kills it with SIGKILL after this time, as a test must never hang. */
   timeoutSeconds?: number;
 }
 
-/** A program at work. */
+/** A running program. */
 export interface Running {
   readonly pid: number;
   kill(signal: NodeJS.Signals): void;
@@ -59,11 +59,11 @@ export class Sandbox implements Disposable {
   readonly host: string;
   readonly home: string;
   readonly tmp: string;
-  /** What the program gets in its environment besides. */
+  /** Additional environment of the program. */
   readonly environment: Record<string, string> = {};
   readonly #running = new Set<Running>();
 
-  /** @param hostName the directory's name: awkward ones are tests of their own */
+  /** @param hostName the directory's name: special ones are tests of their own */
   constructor(hostName = "vm1", parent = tmpdir()) {
     this.top = realpathSync(mkdtempSync(join(parent, "vm-test-")));
     this.host = join(this.top, hostName);
@@ -73,7 +73,7 @@ export class Sandbox implements Disposable {
       mkdirSync(directory, { mode: 0o700, recursive: true });
   }
 
-  /** The environment the program gets: little, and nothing of the tester's own HOME. */
+  /** The program's environment: minimal, without the tester's own HOME. */
   env(more: RunOptions["env"] = {}): Record<string, string> {
     const all = {
       PATH: process.env.PATH,
@@ -130,7 +130,7 @@ export class Sandbox implements Disposable {
     return this.start(args, options).done;
   }
 
-  /** The same, and throws unless it succeeds. */
+  /** The same; throws unless it succeeds. */
   async ok(args: readonly string[], options: RunOptions = {}): Promise<Result> {
     const result = await this.vm(args, options);
     if (result.status !== 0)
@@ -138,7 +138,7 @@ export class Sandbox implements Disposable {
     return result;
   }
 
-  /** WORKDIR, as `.work` says. */
+  /** WORKDIR, from `.work`. */
   get work(): string {
     return realpathSync(join(this.host, ".work"));
   }
@@ -163,14 +163,14 @@ export class Sandbox implements Disposable {
     return readFileSync(join(this.work, "console.log"), "utf8").replaceAll("\r", "");
   }
 
-  /** Processes that are left: qemu, pigz … */
+  /** Remaining processes: qemu, pigz … */
   async leftovers(): Promise<string[]> {
     return processesIn(this.top);
   }
 
   [Symbol.dispose](): void {
     for (const running of this.#running) running.kill("SIGKILL");
-    // Whoever still works here would remove and make files while the tree is removed.
+    // A running process would remove and create files while the tree is removed.
     for (let tries = 0; tries < 250; tries++) {
       const found = processesIn(this.top);
       if (found.length === 0) break;
@@ -181,7 +181,7 @@ export class Sandbox implements Disposable {
   }
 }
 
-/** The processes of this machine as a tree, with what each waits for: why a program hung. */
+/** The process tree of this machine, with the state of each: why a program hung. */
 const processes = (): string =>
   Bun.spawnSync(["ps", "-eo", "pid,ppid,stat,wchan:20,etimes,args", "--forest"])
     .stdout.toString()
@@ -189,7 +189,7 @@ const processes = (): string =>
     .filter((line) => !line.includes("[k"))
     .join("\n");
 
-/** Processes that have a sandbox in their environment or arguments, each with its number: nothing we start escapes that. */
+/** Processes with a sandbox in their environment or arguments, each with its number: finds all that a test started. */
 export function processesIn(top: string): string[] {
   const found: string[] = [];
   for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name) && +name !== process.pid)) {
@@ -198,7 +198,7 @@ export function processesIn(top: string): string[] {
       if (`${readFileSync(`/proc/${pid}/environ`, "utf8")}\0${words}`.includes(`${top}/`))
         found.push(`${pid} ${words.trim()}`);
     } catch {
-      // It has ended, or is none of ours.
+      // It has ended, or belongs to another user.
     }
   }
   return found;
@@ -212,7 +212,7 @@ function endProcess(pid: number): void {
   }
 }
 
-/** Waits for something that the program makes happen; polls, because it happens outside. */
+/** Waits for an effect of the program; polls, as it happens in other processes. */
 export async function until<T>(
   what: string,
   look: () => T | Promise<T>,

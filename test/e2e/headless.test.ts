@@ -1,4 +1,4 @@
-/** VMs that run in the background: started, seen, steered, stopped; and what is said of them when they are gone. */
+/** VMs in the background: started, listed, controlled, stopped; and their status after the end. */
 import { beforeAll, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -23,14 +23,14 @@ let iso: Guests;
 const statusOf = async (box: Sandbox): Promise<Status> =>
   JSON.parse((await box.ok(["status", "--json"])).stdout) as Status;
 
-/** A VM in the background, at work for ever and deaf to its power button. */
+/** A VM in the background, running for ever and ignoring the power button. */
 async function hanging(options: readonly string[] = []): Promise<Sandbox> {
   const box = smallSandbox();
   await box.ok([...options, "@create", "G", iso.hangIso, "@run", "--detach"]);
   return box;
 }
 
-/** A Linux that runs this script; it powers itself off behind it, or when its power button is pressed. */
+/** A Linux that runs this script, then shuts down, or when its power button is pressed. */
 async function linux(script: string, run: readonly string[] = []): Promise<Sandbox> {
   const box = smallSandbox();
   box.write("guest.sh", script);
@@ -43,12 +43,12 @@ suite("headless", () => {
     iso = await guests();
   });
 
-  test("a run in the background: nothing of ours stays; seen, paused, and not to be changed meanwhile", async () => {
+  test("a run in the background: no process of the program remains; visible, pausable, and locked against changes", async () => {
     using box = await hanging();
     const left = await box.leftovers();
     expect(left.map((line) => line.split(" ")[1]!.replace(/.*\//, ""))).toEqual(["qemu-system-x86_64"]);
     const pid = Number.parseInt(left[0]!, 10);
-    // A session of its own: a lost connection means nothing to it.
+    // A session of its own, which outlives a lost connection.
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
       .replace(/^.*\) /, "")
       .split(" ");
@@ -84,26 +84,26 @@ suite("headless", () => {
       expectError(await box.vm([command]), 66, /the VM in .* is not running/);
   });
 
-  test("stop resumes a paused guest and presses the power button, again when the guest has lost the first", async () => {
-    // As a guest that boots: nothing listens to the button yet.
+  test("stop resumes a paused guest and presses the power button, again if the guest has missed the first", async () => {
+    // Like a booting guest, which does not handle the button yet.
     using box = await linux(
       "kill $(cat /acpid.pid); echo READY; sleep 3; acpid -c /etc/acpi -p /acpid.pid -l /acpid.log; sleep 1000",
     );
     await until("the guest", () => box.console().includes("READY"));
     await box.ok(["pause"]);
     const { stderr } = await box.ok(["stop"]);
-    expect(stderr).toContain("the guest powered itself off");
+    expect(stderr).toContain("the guest shut down");
     expect(box.console()).toContain("POWER BUTTON");
     expect(await statusOf(box)).toMatchObject({ state: "stopped", lastEnd: { end: "powered-off" } });
     await box.ok(["backup"]);
     expect(JSON.parse(box.read("backups/S0/manifest.json"))).toMatchObject({ consistency: "offline" });
   });
 
-  test("a guest that powers itself off: how it ended is told later, and written down by the next command", async () => {
+  test("a guest that shuts down: status shows the exit reason, the next command records it", async () => {
     using box = smallSandbox();
     await box.ok(["@create", "G", iso.installerIso, "@run", "-b"]);
     await until("the end of the installer", async () => (await box.leftovers()).length === 0);
-    // Looking changes nothing.
+    // Reading changes nothing.
     for (let look = 0; look < 2; look++)
       expect(await statusOf(box)).toMatchObject({ state: "stopped", lastEnd: { end: "reset" } });
     expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(true);
@@ -112,10 +112,10 @@ suite("headless", () => {
     expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(false);
     await until("the end of the guest", async () => (await box.leftovers()).length === 0);
     expect(box.console()).toContain("BOOTED FROM DISK");
-    expect((await box.ok(["backup"])).stderr).toMatch(/the last run ended .*: the guest powered itself off/);
+    expect((await box.ok(["backup"])).stderr).toMatch(/the last run ended .*: the guest shut down/);
   });
 
-  test("a killed qemu: told as crashed; run and destroy need no advice", async () => {
+  test("a killed qemu: status shows it as crashed; run and destroy work without preparation", async () => {
     using box = await hanging(["-k"]);
     process.kill(await qemuPid(box), "SIGKILL");
     await untilQuiet(box);
@@ -125,11 +125,11 @@ suite("headless", () => {
     process.kill(await qemuPid(box), "SIGTERM");
     await untilQuiet(box);
     const again = await box.ok(["destroy"]);
-    expect(again.stderr).toMatch(/the last run ended .*: qemu was ended by a signal/);
+    expect(again.stderr).toMatch(/the last run ended .*: qemu was terminated by a signal/);
     expect(existsSync(box.path(".work"))).toBe(false);
   });
 
-  test("its sockets removed: still known as running, and ended by destroy --force", async () => {
+  test("without its sockets: still shown as running, and killed by destroy --force", async () => {
     using box = await hanging();
     for (const name of names(box.work)) if (name.endsWith(".sock")) rmSync(join(box.work, name));
     expect((await statusOf(box)).state).toBe("running");
@@ -138,7 +138,7 @@ suite("headless", () => {
     await untilQuiet(box);
   });
 
-  test("restart starts it as it was started", async () => {
+  test("restart uses the options of the last start", async () => {
     const port = await freePort();
     using box = smallSandbox();
     await box.ok(["-k", "@create", "G", iso.hangIso]);
@@ -152,7 +152,7 @@ suite("headless", () => {
     await box.ok(["stop", "--force"]);
   });
 
-  test("--wait: for a time, for SSH; a guest that is off is told", async () => {
+  test("--wait: for a time, for SSH; reports a guest that is off", async () => {
     using box = await linux("ifconfig eth0 10.0.2.15 up; while :; do echo SSH-2.0-test | nc -l -p 22; done", [
       "--ssh",
       "--wait=ssh",
@@ -167,7 +167,7 @@ suite("headless", () => {
     expectError(await off.vm(["run", "-b", "--wait=x"]), 64, /allowed: ssh, agent or SECONDS/);
   });
 
-  test("list: those below PROFILES and others that were made or run elsewhere; a broken one with its error", async () => {
+  test("list: those below PROFILES and others that were created or run elsewhere; a broken one with its error", async () => {
     using box = smallSandbox();
     const profiles = join(box.top, "all of them");
     configure(box, `PROFILES="${profiles}"\nPORT=\nDISKS=(AHCI=16M)\nMEMORY=64M\n`);
@@ -191,7 +191,7 @@ suite("headless", () => {
     expect((await box.ok(["list", "-q"])).stdout).toBe(`a\nb one\nwrong\n${box.host}\n`);
   });
 
-  test("from cron: no terminal, hardly any environment", async () => {
+  test("from cron: without a terminal, in a minimal environment", async () => {
     using box = smallSandbox();
     await box.ok(["create", "G", iso.hangIso]);
     const cron = async (...words: string[]): Promise<number> => {
@@ -209,7 +209,7 @@ suite("headless", () => {
     expect((await statusOf(box)).state).toBe("stopped");
   });
 
-  test("many VMs by one shell loop: none lost, none left, nothing of ours stays with them", async () => {
+  test("many VMs by one shell loop: none lost, none left, no process of the program remains", async () => {
     using box = smallSandbox();
     const count = allVariations ? 30 : 8;
     const profiles = join(box.top, "vms");

@@ -1,4 +1,4 @@
-/** Hints that are commands do what they promise: each is taken from a refusal and run by bash. */
+/** Hints that are commands work: each is taken from an error and run by bash. */
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, symlinkSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -9,11 +9,11 @@ interface Refusal {
   /** Run by bash in HOSTDIR. */
   line: string;
   status: number;
-  /** The line of the hint that is run; it must stand there as it is, but for `cd` before it and `$PWD` in it. */
+  /** The line of the hint to run; it must occur literally, except for a `cd` before it and `$PWD` in it. */
   hint: string;
-  /** Ends with 0 when what was promised has been done; stdout and stderr of the hint's command are in `$said`. */
+  /** Exits with 0 if the hint has worked; the output of the hint's command is in `$said`. */
   holds: string;
-  /** What the hint's command ends with. */
+  /** The exit status of the hint's command. */
   pasted?: number;
 }
 
@@ -30,7 +30,7 @@ const rows = (text: string): Refusal[] =>
       return { line, status: +status, hint, holds, pasted: +pasted };
     });
 
-/** Runs a line as somebody would who types it. */
+/** Runs a line like a user who types it. */
 async function type(
   box: Sandbox,
   line: string,
@@ -48,7 +48,7 @@ async function type(
   return { status: await child.exited, said: err + out };
 }
 
-/** @param prepare what is typed before */
+/** @param prepare a command line to run before */
 async function sandbox(prepare: string): Promise<Sandbox> {
   const box = smallSandbox();
   mkdirSync(join(box.top, "bin"));
@@ -78,7 +78,7 @@ const HELP = `[[ $said == "vm "*"commands ("* ]]`;
 const CREATED = `[ -L .work ] && grep -q '^GUESTNAME="foo"' .work/guest.env`;
 const SNAPSHOT = `[ -f backups/S0/TS ] && [ -f backups/S1/TS ]`;
 
-/** Where no VM is. */
+/** Without a VM. */
 const NOWHERE = rows(`
   vm create -m 96M foo @backup | 64 | vm -m 96M @create foo @backup | ${CREATED} && grep -q 'MEMORY="96M"' .work/guest.env
   vm @create foo --cores 2 @backup | 64 | vm --cores=2 @create foo @backup | ${CREATED} && [ -f backups/S0/TS ]
@@ -119,7 +119,7 @@ const NOWHERE = rows(`
   vm prune --by-name | 64 | vm prune --remote --by-name --keep-daily=7 --keep-weekly=4 | [[ $said == *'no repository'* ]] | 78
 `);
 
-/** Where a VM is that has never run. */
+/** With a VM that has never run. */
 const MADE = rows(`
   vm create foo | 73 | vm status | [[ $said == *created* ]]
   vm create bar | 73 | mkdir ../bar && cd ../bar | [ -d ../bar ]
@@ -147,7 +147,7 @@ const MADE = rows(`
   cd .. && vm -d vm1 view | 66 | cd .. && vm -d vm1 run --detach | vm destroy --force && [[ $said == *background* ]]
 `);
 
-/** Where a VM has a snapshot S0. */
+/** With a VM that has a snapshot S0. */
 const KEPT = rows(`
   vm @destroy @create foo | 73 | vm restore | [ -L .work ]
   vm @destroy @job add-ssh-keys | 66 | vm restore | [ -L .work ]
@@ -157,7 +157,7 @@ const KEPT = rows(`
   vm snapshots list S0 | 64 | vm snapshots show S0 | [[ $said == *S0* ]]
   vm snapshots describe S0 some text | 64 | vm snapshots describe S0 'some text' | [[ $(vm snapshots) == *'some text'* ]]
   vm revert | 66 | vm restore | [[ $said == *'restored S0'* ]]
-  vm rm S0 | 64 | vm snapshots rm S0 | [ ! -e backups/S0 ] && [[ $said == *'no snapshot any more'* ]]
+  vm rm S0 | 64 | vm snapshots rm S0 | [ ! -e backups/S0 ] && [[ $said == *'no snapshots left'* ]]
   vm fsck | 66 | vm verify | [[ $said == *S0* ]]
   vm forget | 66 | vm prune --keep-last=7 | [[ $said == *'0 of 1'* ]]
   cp .work/disk-0.img . && vm @destroy @restore | 73 | vm adopt | [ -L .work ]
@@ -171,7 +171,7 @@ const RUNNING = rows(`
   vm up | 66 | vm run --detach | [[ $said == *'is running'* ]] | 75
 `);
 
-/** Two at a time, each in a directory of its own: most of it is waiting for programs to start. */
+/** Two at a time, each in a directory of its own, as most of the time is spent waiting for programs. */
 const inTwos = (table: readonly Refusal[]): [lines: string, rows: Refusal[]][] =>
   table.flatMap((_row, index): [string, Refusal[]][] => {
     const chosen = table.slice(index, index + 2);
@@ -185,12 +185,12 @@ const STATES: [name: string, prepare: string, table: Refusal[]][] = [
   ["a VM that runs", "vm @create foo @run --detach", RUNNING],
 ];
 
-suite("what a hint says can be pasted", () => {
-  test("sixty refusals are tried", () => {
+suite("hints can be pasted", () => {
+  test("covers sixty errors", () => {
     expect(STATES.flatMap(([, , table]) => table).length).toBeGreaterThanOrEqual(60);
   });
 
-  describe.each(STATES)("where there is %s", (_name, prepare, table) => {
+  describe.each(STATES)("with %s", (_name, prepare, table) => {
     test.each(sampled(inTwos(table), 1, 3))("%s", async (_lines, chosen) => {
       await Promise.all(
         chosen.map(async (row) => {
@@ -202,12 +202,12 @@ suite("what a hint says can be pasted", () => {
   });
 });
 
-suite("what is said without being asked for", () => {
-  test("list shows a VM outside of PROFILES that does not run, and says what to do where there is none", async () => {
+suite("unrequested messages", () => {
+  test("list shows a VM outside of PROFILES that is off, and suggests create if there are none", async () => {
     using box = await sandbox("true");
     const none = await box.ok(["list"]);
     expect(none.stdout).toBe("");
-    expect(none.stderr).toContain("no VMs yet; make one: mkdir -p ");
+    expect(none.stderr).toContain("no VMs yet; create one: mkdir -p ");
     await box.ok(["create", "foo"]);
     const { stdout } = await box.ok(["list", "-q"]);
     expect(stdout).toBe(`${box.host}\n`);
@@ -215,7 +215,7 @@ suite("what is said without being asked for", () => {
     expect((await box.ok(["list", "-q"])).stdout).toBe("");
   });
 
-  test("create says what a reboot takes, destroy that it removes the only copy", async () => {
+  test("create reports what a reboot removes, destroy that it removes the only copy", async () => {
     using box = await sandbox("true");
     expect((await box.ok(["create", "foo"])).stderr).toContain(
       `a reboot empties ${box.tmp}; to keep the VM: vm backup`,
@@ -229,7 +229,7 @@ suite("what is said without being asked for", () => {
     expect((await box.ok(["destroy"])).stderr).not.toContain("only copy");
   });
 
-  test("create --from says that the disk is larger than the image, and how to keep its size", async () => {
+  test("create --from reports that the disk is larger than the image, and how to keep its size", async () => {
     using box = await sandbox("qemu-img create -q -f qcow2 small.qcow2 8M");
     const { stderr } = await box.ok(["create", "foo", "--from=small.qcow2"]);
     expect(stderr).toContain(
@@ -248,7 +248,7 @@ suite("what is said without being asked for", () => {
     expect((await box.ok(["backup"])).stderr).toContain("*** Executing command: backup()...\n");
   });
 
-  test("[compat] empty words, options of qemu behind -m and -c, no address for the display", async () => {
+  test("[compat] empty words, options of qemu after -m and -c, no address for the display", async () => {
     using box = await sandbox(
       "head -c 2048 /dev/zero > cd.iso && vm create foo cd.iso -m 64M,slots=2,maxmem=256M -c 1,threads=2 -p 5999 -H ''",
     );
@@ -264,7 +264,7 @@ suite("what is said without being asked for", () => {
     expect((await box.ok(["restore", ""])).stderr).toContain("restored S0");
   });
 
-  test("the help is asked for in the ways of other programs", async () => {
+  test("help is available in the ways of other programs", async () => {
     using box = await sandbox("true");
     const [short, word] = [await box.ok(["-h"]), await box.ok(["help"])];
     expect(word.stdout).toBe(short.stdout);

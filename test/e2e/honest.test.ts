@@ -1,4 +1,4 @@
-/** What a VM is said to be after things went wrong, and what is refused before anything is touched. */
+/** The reported state of a VM after failures, and errors before any change. */
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "bun:test";
@@ -8,7 +8,7 @@ import { expectError, sha256, smallSandbox, suite } from "./tools.ts";
 const stateOf = async (box: Sandbox): Promise<string> =>
   JSON.parse((await box.ok(["status", "--json"])).stdout).state;
 
-suite("the truth about a VM", () => {
+suite("the reported state of a VM", () => {
   test("a qemu that refuses its arguments has run no guest", async () => {
     using box = smallSandbox();
     await box.ok(["create", "G"]);
@@ -18,7 +18,7 @@ suite("the truth about a VM", () => {
     expect((await box.ok(["backup"])).stderr).not.toContain("power cut");
   });
 
-  test("a snapshot whose settings are a newer version's is refused before anything is replaced", async () => {
+  test("a snapshot with settings of a newer version is refused before any change", async () => {
     using box = smallSandbox();
     await box.ok(["@create", "G", "@backup", "S0"]);
     const env = box.path("backups/S0/guest.env");
@@ -32,11 +32,11 @@ suite("the truth about a VM", () => {
     await box.ok(["backup"]);
   });
 
-  test("another kind of machine, or a rescue for one, is refused at once", async () => {
+  test("refuses another machine family, or a rescue for one, at once", async () => {
     using box = smallSandbox();
     await box.ok(["create", "G"]);
     expectError(await box.vm(["--arch=ppc64le", "run"]), 64, /this VM is of x86_64/);
-    // A PC is a PC.
+    // i386 and x86_64 are one family.
     const argv = ["--arch=i386", "--image=VIRT=/nowhere", "run"];
     expectError(await box.vm(argv), 66, /nowhere/);
     const profile = join(box.home, "vm/other");
@@ -51,14 +51,14 @@ suite("the truth about a VM", () => {
     expect((await box.ok(["rescue", "list"])).stdout).toMatch(/^other +own +aarch64 /m);
   });
 
-  test("machines that qemu calls by one name are of different kinds, too", async () => {
+  test("distinguishes machines of one name in qemu, too", async () => {
     using box = smallSandbox();
     await box.ok(["--arch=aarch64", "create", "G"]);
     for (const arch of ["riscv64", "armhf", "x86_64"])
       expectError(await box.vm([`--arch=${arch}`, "run"]), 64, /this VM is of aarch64/);
   });
 
-  test("where there is no VM, there is no status", async () => {
+  test("without a VM there is no status", async () => {
     using box = new Sandbox();
     expectError(await box.vm(["status"]), 66, /there is no VM in/);
     expect(existsSync(box.path("guest.env"))).toBe(false);

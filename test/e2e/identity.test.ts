@@ -1,4 +1,4 @@
-/** Which VM a directory holds, here and in a restic repository. */
+/** The identity of a VM, on this host and in a restic repository. */
 import { expect, test } from "bun:test";
 import { chmodSync, cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -14,7 +14,7 @@ const identity = async (box: Sandbox, cwd = box.host) =>
   };
 
 suite("the identity of a VM", () => {
-  test("is made with it, stands in its snapshots, and outlives a move, a restore and destroy", async () => {
+  test("is created with it, recorded in its snapshots, and kept by a move, a restore and destroy", async () => {
     using box = smallSandbox();
     expectError(await box.vm(["identity"]), 66, /no VM in/);
     await box.ok(["create", "G"]);
@@ -29,7 +29,7 @@ suite("the identity of a VM", () => {
     const there: RunOptions = { cwd: moved };
     await box.ok(["backup"], there);
     await box.ok(["destroy"], there);
-    // Of another VM: its settings come back, its identity does not.
+    // Of another VM: its settings are restored, its identity is not.
     const env = join(moved, "backups/S0/guest.env");
     writeFileSync(env, readFileSync(env, "utf8").replace(uuid!, crypto.randomUUID()));
     await Bun.$`sha256sum disk* guest.env DESCRIPTION TS manifest.json > SHA256SUMS`
@@ -40,7 +40,7 @@ suite("the identity of a VM", () => {
     expect(uuidIn(join(moved, ".work/guest.env"))).toBe(uuid!);
   });
 
-  test("an older VM gets it with its first change, here and in HOSTDIR; looking makes none", async () => {
+  test("a VM of an older version gets it with its first change, here and in HOSTDIR; reading creates none", async () => {
     using box = smallSandbox();
     await box.ok(["create", "G", "@backup"]);
     for (const name of ["guest.env", ".work/guest.env"])
@@ -50,30 +50,30 @@ suite("the identity of a VM", () => {
     await box.ok(["backup"]);
     const { uuid } = await identity(box);
     expect([uuidIn(box.path("guest.env")), uuidIn(box.path(".work/guest.env"))]).toEqual([uuid!, uuid!]);
-    // What users write into all VMs' settings is no identity.
+    // A UUID in the user's settings is not an identity.
     expect(JSON.parse(box.read("backups/S1/manifest.json")).vm).toBe(uuid);
   });
 
-  test("a copy beside the original is noticed, and renewed", async () => {
+  test("warns of a copy beside the original, until it is renewed", async () => {
     using box = smallSandbox();
     await box.ok(["--inplace", "create", "G", "@backup"]);
     const copy = join(box.top, "copy");
     cpSync(box.host, copy, { recursive: true, verbatimSymlinks: true });
     const options = { cwd: copy };
     const warned = await box.ok(["backup", "@backup"], options);
-    expect(warned.stderr.match(/hold the same VM/g)).toHaveLength(1);
+    expect(warned.stderr.match(/contain the same VM/g)).toHaveLength(1);
     expect(warned.stderr).toContain("vm identity --new");
     const before = (await identity(box)).uuid!;
     const renewed = await box.ok(["identity", "--new"], options);
-    expect(renewed.stderr).not.toContain("hold the same VM");
+    expect(renewed.stderr).not.toContain("contain the same VM");
     expect(renewed.stdout).toMatch(new RegExp(`^[0-9a-f-]{36}\nformer ${before}\n$`));
     for (const cwd of [copy, box.host])
-      expect((await box.ok(["backup"], { cwd })).stderr).not.toContain("hold the same VM");
+      expect((await box.ok(["backup"], { cwd })).stderr).not.toContain("contain the same VM");
     expect((await identity(box)).uuid).toBe(before);
   });
 });
 
-/** Settings of a repository that restic has made; its password is in a file. */
+/** Settings of a restic repository, whose password is in a file. */
 async function withRepository(box: Sandbox): Promise<(...words: string[]) => Promise<string>> {
   const password = join(box.home, "password");
   const place = join(box.top, "repo");
@@ -107,7 +107,7 @@ suite(
   "the identity of a VM in a repository",
   () => {
     testInTurn(0)(
-      "namesakes keep apart: prune and restore take no other VM's; a move keeps what was pushed",
+      "separates VMs of one name: prune and restore touch no other VM's; a move keeps pushed snapshots",
       async () => {
         using box = smallSandbox("web");
         await withRepository(box);
@@ -128,7 +128,7 @@ suite(
         mkdirSync(empty, { recursive: true, mode: 0o700 });
         const refused = await box.vm(["restore", "--from-remote"], { cwd: empty });
         expectError(refused, 64, /2 VMs whose directory is called web/);
-        expect(refused.stderr).toMatch(/A2, .*\n.*B2, .*\n {2}take one by its id: vm restore --from-remote/);
+        expect(refused.stderr).toMatch(/A2, .*\n.*B2, .*\n {2}choose one by id: vm restore --from-remote/);
         const { id, uuid } = (await remote(box))[0]!;
         await box.ok(["restore", "--from-remote", id], { cwd: empty });
         expect(await identity(box, empty)).toMatchObject({ uuid });
@@ -139,7 +139,7 @@ suite(
           ["snapshots", "push", "A1"],
           ["prune", "--remote", "--keep-last=1"],
         ])
-          expectError(await box.vm(words, { cwd: empty }), 78, /hold the same VM/);
+          expectError(await box.vm(words, { cwd: empty }), 78, /contain the same VM/);
         rmSync(empty, { recursive: true });
 
         const moved = join(box.top, "moved away");
@@ -150,7 +150,7 @@ suite(
     );
 
     testInTurn(1)(
-      "what an older version pushed is listed, not guessed, and becomes the VM's when it is pushed again",
+      "snapshots of an older version are listed, not guessed, and tagged when pushed again",
       async () => {
         using box = smallSandbox("web");
         const restic = await withRepository(box);
@@ -173,7 +173,7 @@ suite(
 
         const kept = await box.ok(["prune", "--remote", "--keep-last=1", "--dry-run"]);
         expect(kept.stdout).toBe("");
-        expect(kept.stderr).toMatch(/not counted, having no UUID: .*old \(/);
+        expect(kept.stderr).toMatch(/not counted, as they have no UUID: .*old \(/);
         const byName = await box.ok(["prune", "--remote", "--by-name", "--keep-last=1", "--dry-run"]);
         expect(byName.stdout).toMatch(/^remove old\nkeep newer {2}last, newest\n$/);
 
@@ -189,10 +189,10 @@ suite(
       },
     );
 
-    testInTurn(0)("the hour that comes twice: pushed once, and the newest is the one made last", async () => {
+    testInTurn(0)("the repeated hour: pushed once, and the newest is the last created one", async () => {
       using box = smallSandbox("web");
       await withRepository(box);
-      // restic is told, and tells, UTC: where it has no zone data a local time would be hours off.
+      // restic gets and prints UTC: without zone data a local time would be hours off.
       const zones = join(box.top, "zones");
       const wrapper = join(box.top, "bin/restic");
       mkdirSync(dirname(wrapper));
@@ -221,7 +221,7 @@ suite(
       expect((await box.ok(["restore", "--from-remote"], { cwd: empty })).stderr).toContain("fetching N3,");
     });
 
-    test("a repository is data: only the wanted snapshot and its parents are taken, plain and small", async () => {
+    test("a repository is untrusted: fetches only the wanted snapshot and its parents, regular and small files", async () => {
       using box = smallSandbox("web");
       const restic = await withRepository(box);
       await box.ok(["create", "A", "@backup", "S0"]);
@@ -245,7 +245,7 @@ suite(
       const bad = {
         zero: /SHA256SUMS:\d+: not a line of sha256sum/,
         up: /SHA256SUMS:\d+: not a line of sha256sum/,
-        pipe: /no plain file/,
+        pipe: /no regular file/,
         large: /larger than/,
         parent: /'\.\.\/x'/,
       };

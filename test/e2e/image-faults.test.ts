@@ -1,4 +1,4 @@
-/** Faults in snapshots of the format qcow2, in prune and merge: a sample; `scripts/soak images` does it at length. */
+/** Faults in qcow2 snapshots, in prune and merge: a sample; `scripts/soak images` runs longer. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -30,12 +30,12 @@ suiteInTurn(1)("faults in qcow2 snapshots", () => {
       expect(wrong).toEqual([]);
     });
 
-  test("one flipped bit, and a file cut off: verify sees each", async () => {
+  test("one flipped bit, and a truncated file: verify detects each", async () => {
     await sweepBits({ lab, seed, point }, 2);
     expect(wrong).toEqual([]);
   });
 
-  test("a parent that is missing is said, and the rest can be used", async () => {
+  test("reports a missing parent, and the rest is usable", async () => {
     lab.load();
     const { box } = lab;
     renameSync(box.path("backups/A"), join(box.top, "A"));
@@ -48,7 +48,7 @@ suiteInTurn(1)("faults in qcow2 snapshots", () => {
     await box.ok(["restore", "C"]);
   });
 
-  test("a clock set back: names, LAST and what is pruned are as if it were right", async () => {
+  test("a clock set back does not affect names, LAST and pruning", async () => {
     lab.load();
     const { box } = lab;
     await box.ok(["backup", "future"]);
@@ -75,7 +75,7 @@ suiteInTurn(1)("faults in qcow2 snapshots", () => {
     await box.ok(["verify", "--all"]);
   });
 
-  test("two backups at once, and one during a restore: one waits or says busy, none is spoilt", async () => {
+  test("two backups at once, and one during a restore: one waits or reports busy, none is damaged", async () => {
     lab.load();
     const { box } = lab;
     const results = await Promise.all([

@@ -1,6 +1,6 @@
 /**
- * Faults while snapshots of the format qcow2 (and `rm --merge`, `prune`) are at work: kills at moments, full disks,
- * flipped bits. The oracle reads what disks hold as a guest would: the files themselves differ from time to time.
+ * Faults during commands on qcow2 snapshots (and `rm --merge`, `prune`): kills at various times, full disks,
+ * flipped bits. The oracle reads disks like a guest, as the files themselves vary.
  */
 import {
   chmodSync,
@@ -23,18 +23,18 @@ import { configure } from "./tools.ts";
 
 type Contents = Record<string, string>;
 
-/** A command that is disturbed, and what may be there afterwards. */
+/** A command to disturb, and its possible results. */
 interface Scenario {
   command: readonly string[];
   /** Snapshots that it may remove. */
   removes: readonly string[];
-  /** Snapshots that it merges into others, where there is room. */
+  /** Snapshots that it merges into others, if there is space. */
   merges?: readonly string[];
-  /** The snapshot that it may make. */
+  /** The snapshot that it may create. */
   makes?: string;
-  /** What the working disk may hold then; else what it held. */
+  /** The content that the working disk may get; else it is unchanged. */
   restores?: string;
-  /** Which places it writes to, relative to the sandbox. */
+  /** Directories that it writes to, relative to the sandbox. */
   fills: readonly string[];
 }
 
@@ -80,7 +80,7 @@ async function output(argv: readonly string[]): Promise<string> {
 
 const mustRun = async (...argv: string[]): Promise<void> => void (await output(argv));
 
-/** What a disk holds: of an image the sum of its content. */
+/** The content of a disk: of an image the checksum of its data. */
 async function contentOf(image: string): Promise<string> {
   const raw = `${image}.raw-${process.pid}`.replace(/^.*\//, "/dev/shm/vm-");
   try {
@@ -91,7 +91,7 @@ async function contentOf(image: string): Promise<string> {
   }
 }
 
-/** A VM with two disks, snapshots P, Q (on their own, gz), A ← B ← C (qcow2), and a working disk that has changed since. */
+/** A VM with two disks, snapshots P, Q (gz), A ← B ← C (qcow2), and a working disk that has changed since. */
 export class ImageLab implements Disposable {
   readonly box: Sandbox;
   readonly #store: string;
@@ -109,7 +109,7 @@ export class ImageLab implements Disposable {
     configure(box, `MEMORY=64M\nPORT=\nDISKS=(VIRT=${megabytes * 2}M)\nSNAPSHOT_FORMAT=qcow2\n`);
     await box.ok(["create", "G"]);
     let turn = 0;
-    // Data that does not compress to nothing: a pattern, and something random.
+    // Data that does not compress to nothing: a pattern, and random bytes.
     const change = async (at: number, size: number): Promise<void> => {
       turn++;
       const noise = join(box.top, "noise");
@@ -147,7 +147,7 @@ export class ImageLab implements Disposable {
     return lab;
   }
 
-  /** Everything as it was in the beginning. */
+  /** Restores the initial state. */
   load(): void {
     const { top } = this.box;
     for (const name of readdirSync(top)) rmSync(join(top, name), { recursive: true, force: true });
@@ -180,13 +180,13 @@ export class ImageLab implements Disposable {
   }
 
   /**
-   * Does all hold after a disturbed command?
-   * @param complete it said that it had done it
+   * Do all invariants hold after a disturbed command?
+   * @param complete it reported success
    */
   async judge(name: string, complete: boolean): Promise<string[]> {
     const { removes, merges = [], makes, restores } = SCENARIOS[name]!;
     const wrong: string[] = [];
-    // The next command clears away.
+    // The next command cleans up.
     const next = await this.box.vm(["snapshots", "describe", "C", "judged"]);
     if (next.status !== 0) wrong.push(`the next command ends with ${next.status}: ${next.stderr.trim()}`);
     const allowed: Contents = { ...this.known, ...(makes ? { [makes]: this.work } : {}) };
@@ -213,7 +213,7 @@ export class ImageLab implements Disposable {
     if (verified.status !== 0) wrong.push(`verify: ${verified.stdout}${verified.stderr}`);
     const rest = this.leftovers();
     if (rest.length > 0) wrong.push(`left over: ${rest.join(" ")}`);
-    // And all goes on.
+    // And the VM keeps working.
     const more = await this.box.vm(["backup", "later"]);
     if (more.status !== 0) wrong.push(`a backup later ends with ${more.status}: ${more.stderr}`);
     else if ((await this.contentOfSnapshot("later").catch(String)) !== held)
@@ -234,12 +234,12 @@ export class ImageLab implements Disposable {
 export interface Sweep {
   lab: ImageLab;
   seed: number;
-  /** Told of each point. */
+  /** Called with each point. */
   point: (name: string, violations: readonly string[]) => void;
   only?: readonly string[];
 }
 
-/** Kills a command at moments spread evenly over its time. */
+/** Kills a command at times spread evenly over its duration. */
 export async function sweepKills({ lab, seed, point, only }: Sweep, kills: number): Promise<void> {
   const random = seededRandom(seed);
   for (const [name, { command }] of Object.entries(SCENARIOS)) {
@@ -262,7 +262,7 @@ export async function sweepKills({ lab, seed, point, only }: Sweep, kills: numbe
   }
 }
 
-/** Runs a command where there is a little less room than it needs. */
+/** Runs a command with slightly less space than it needs. */
 export async function sweepFull({ lab, point, only }: Sweep, steps: number): Promise<void> {
   for (const [name, { command, fills }] of Object.entries(SCENARIOS))
     for (const place of fills) {
@@ -315,7 +315,7 @@ function saysWhy({ status, stderr }: Result): string[] {
   return wrong;
 }
 
-/** Flips one bit, or cuts one file off, in a snapshot of each format: verify must see it. */
+/** Flips one bit, or truncates one file, in a snapshot of each format: verify must detect it. */
 export async function sweepBits({ lab, seed, point }: Sweep, flips: number): Promise<void> {
   const random = seededRandom(seed);
   lab.load();

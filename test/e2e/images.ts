@@ -1,11 +1,11 @@
-/** Helpers of the tests of qcow2 snapshots: a VM with a filled disk, and what its images hold. */
+/** Helpers for tests of qcow2 snapshots: a VM with a filled disk, and contents of images. */
 import { join } from "node:path";
 import type { Sandbox } from "./harness.ts";
 import { configure, smallSandbox } from "./tools.ts";
 
 export const DISK = "disk-0.img";
 
-/** A VM with a disk of 64 MiB that holds something. */
+/** A VM with data on its disk of 64 MiB. */
 export async function filled(options: readonly string[] = []): Promise<Sandbox> {
   const box = smallSandbox();
   configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=64M)\nSNAPSHOT_FORMAT=qcow2\n");
@@ -14,7 +14,7 @@ export async function filled(options: readonly string[] = []): Promise<Sandbox> 
   return box;
 }
 
-/** Runs a program, and throws when it fails unless `anyStatus`. */
+/** Runs a program, and throws if it fails unless `anyStatus`. */
 export async function run(argv: readonly string[], anyStatus = false): Promise<{ stdout: string }> {
   const child = Bun.spawn([...argv], { stdout: "pipe", stderr: "pipe" });
   const [stdout, stderr, status] = await Promise.all([
@@ -31,7 +31,7 @@ export const io = (image: string, ...commands: string[]): Promise<{ stdout: stri
 export const write = (box: Sandbox, ...commands: string[]): Promise<{ stdout: string }> =>
   io(join(box.work, DISK), ...commands);
 
-/** What the guest would read, whatever lies below. */
+/** The guest-visible contents, including backing files. */
 export async function content(box: Sandbox, image = join(box.work, DISK)): Promise<string> {
   const raw = join(box.top, "content.raw");
   await run(["qemu-img", "convert", "-O", "raw", image, raw]);

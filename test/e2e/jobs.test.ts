@@ -1,4 +1,4 @@
-/** Jobs in our own rescue: real qemu, and a rescue built from the host's kernel. */
+/** Jobs in a rescue built from the host's kernel, with real qemu. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -23,7 +23,7 @@ const settings = (disks: string, profiles: string): string =>
 /** A sandbox whose jobs run in the rescue that was built once for all tests. */
 function jobSandbox(profiles: string, disks = "VIRT=64M", hostName?: string): Sandbox {
   const box = smallSandbox(hostName);
-  // One saved state of the rescue for all: making it takes longer than most jobs.
+  // One saved state of the rescue for all, as saving takes longer than most jobs.
   box.environment.XDG_CACHE_HOME = join(profiles, "../cache");
   configure(box, settings(disks, profiles));
   return box;
@@ -33,7 +33,7 @@ async function create(box: Sandbox): Promise<void> {
   await box.ok(["create", "G"]);
 }
 
-/** A root file system as an installer leaves it, small. */
+/** A small root filesystem like an installer's. */
 async function install(box: Sandbox, how: string, more = ""): Promise<void> {
   box.write(
     "install.job",
@@ -64,24 +64,24 @@ suite("jobs", () => {
   });
   afterAll(() => base?.[Symbol.dispose]());
 
-  test("--rescue=auto makes it", () => {
+  test("--rescue=auto builds it", () => {
     expect(first.status, first.stderr).toBe(5);
   });
 
-  test("the profile is whole, private, and listed as usable", async () => {
+  test("the profile is complete, private, and listed as usable", async () => {
     const { stdout } = await base.ok(["rescue", "list"]);
     expect(stdout).toMatch(/^rescue-x86_64 +own +x86_64 i386 +usable +\d+ MiB$/m);
     expect(names(profiles)).toEqual(["rescue-x86_64"]);
     expect(statSync(join(profiles, "rescue-x86_64")).mode & 0o077).toBe(0);
   });
 
-  test("a file in the place of the profiles is named", async () => {
+  test("names a file at the path of the profiles", async () => {
     using box = new Sandbox();
     configure(box, "PROFILES=/etc/passwd\n");
     expectError(await box.vm(["rescue", "build"]), 73, /\/etc\/passwd is not a directory\n.*PROFILES/);
   });
 
-  test("without a rescue a job says the one command that makes it, and runs no hook", async () => {
+  test("without a rescue a job suggests the one command that builds it, and runs no hook", async () => {
     using box = smallSandbox();
     await create(box);
     box.write("x.job", "true\n");
@@ -134,7 +134,7 @@ suite("jobs", () => {
       expect(await box.leftovers()).toEqual([]);
     });
 
-    test("hooks have the user's locale, umask, stdout and what vm.conf sets; .post gets what the job made", async () => {
+    test("hooks have the user's locale, umask, stdout and variables of vm.conf; .post gets the job's results", async () => {
       configure(
         box,
         `${settings("VIRT=64M", profiles)}OWN="a b"; export EXPORTED=${"$"}{OWN}c; LIST=( 1 'two  three' ); greet() { printf 'hi %s\\n' "$1"; }\n`,
@@ -170,18 +170,15 @@ suite("jobs", () => {
       configure(box, settings("VIRT=64M", profiles));
     });
 
-    test.each(sampled([42, 1, 2, 255]))(
-      "a job's status %d is the program's; .post does not run",
-      async (status) => {
-        box.write("fails.job", `exit ${status}\n`);
-        box.write("fails.post", "touch posted\n");
-        const result = await box.vm(["@job", "fails", "@backup", "never"]);
-        expect(result.status).toBe(status);
-        expect(result.stderr).toContain(`the job fails failed with status ${status}`);
-        expect(existsSync(box.path("posted"))).toBe(false);
-        expect(existsSync(box.path("backups"))).toBe(false);
-      },
-    );
+    test.each(sampled([42, 1, 2, 255]))("returns a job's status %d; .post does not run", async (status) => {
+      box.write("fails.job", `exit ${status}\n`);
+      box.write("fails.post", "touch posted\n");
+      const result = await box.vm(["@job", "fails", "@backup", "never"]);
+      expect(result.status).toBe(status);
+      expect(result.stderr).toContain(`the job fails failed with status ${status}`);
+      expect(existsSync(box.path("posted"))).toBe(false);
+      expect(existsSync(box.path("backups"))).toBe(false);
+    });
 
     test("a failing .pre stops the job before any rescue starts", async () => {
       box.write("early.pre", "fatal no good\n");
@@ -192,7 +189,7 @@ suite("jobs", () => {
       expect(existsSync(box.path(".work/.in"))).toBe(false);
     });
 
-    test("the time limit ends the job; its log stays", async () => {
+    test("the time limit ends the job; its log is kept", async () => {
       box.write("long.job", "echo begun; sleep 1000\n");
       const result = await box.vm(["--timeout=2", "job", "long"]);
       expect({ status: result.status, stdout: result.stdout }).toEqual({ status: 124, stdout: "begun\n" });
@@ -200,7 +197,7 @@ suite("jobs", () => {
       expect(await box.leftovers()).toEqual([]);
     });
 
-    test("a rescue that does not come to its job in time is ended at once", async () => {
+    test("kills a rescue that does not start its job in time", async () => {
       configure(box, `${settings("VIRT=64M", profiles)}RESCUE_WARM=off\nRESCUE_START_TIMEOUT=1\n`);
       box.write("late.job", "touch $OUTDIR/ran\n");
       expectError(await box.vm(["job", "late"]), 124, /did not start the job late within 1 seconds/);
@@ -217,7 +214,7 @@ suite("jobs", () => {
       expect(existsSync(box.path(".work/.in"))).toBe(false);
     });
 
-    test("killed qemu: no status is invented, even where one was written", async () => {
+    test("killed qemu: reports no status, even if one was written", async () => {
       box.write("dies.job", "echo 0 >$OUTDIR/STATUS; echo waiting; sleep 100\n");
       const running = box.start(["job", "dies"]);
       await until("the job's output", () => existsSync(out("STATUS")));
@@ -227,7 +224,7 @@ suite("jobs", () => {
       await untilQuiet(box);
     });
 
-    test.each(["SIGINT", "SIGTERM"] as const)("%s stops the job in order", async (signal) => {
+    test.each(["SIGINT", "SIGTERM"] as const)("%s stops the job cleanly", async (signal) => {
       box.write("stopped.job", "mkdir /mnt/x; mount -t tmpfs tmpfs /mnt/x; echo waiting; sleep 100\n");
       rmSync(box.path(".work/.out"), { recursive: true, force: true });
       const running = box.start(["job", "stopped"]);
@@ -246,7 +243,7 @@ suite("jobs", () => {
         await Bun.sleep(ms);
         running.kill("SIGTERM");
         const { status, signal } = await running.done;
-        // On a loaded machine the signal may come before the program itself has begun.
+        // On a busy machine the signal may come before the program has started.
         if (signal === null) expect(status).toBe(143);
         else expect(signal).toBe("SIGTERM");
         expect(await box.leftovers()).toEqual([]);
@@ -266,7 +263,7 @@ suite("jobs", () => {
       box.write(
         "fat.job",
         `mkfs.vfat /dev/vda >/dev/null 2>&1; mkdir /mnt/fat; mount /dev/vda /mnt/fat; echo kept >"/mnt/fat/a long name.txt"
-       umount /mnt/fat; mount /dev/vda /mnt/fat; cat "/mnt/fat/a long name.txt"; umount /mnt/fat; fsck.vfat -n /dev/vda >/dev/null 2>&1\n`,
+         umount /mnt/fat; mount /dev/vda /mnt/fat; cat "/mnt/fat/a long name.txt"; umount /mnt/fat; fsck.vfat -n /dev/vda >/dev/null 2>&1\n`,
       );
       expect((await box.ok(["job", "fat"])).stdout).toBe("kept\n");
     });
@@ -293,11 +290,11 @@ suite("jobs", () => {
       expect(existsSync(box.path(".work/escaped"))).toBe(false);
     });
 
-    test.each(["../x", "a/b", ".x", ""])("the name %j is refused", async (name) => {
+    test.each(["../x", "a/b", ".x", ""])("refuses the name %j", async (name) => {
       expect((await box.vm(["job", name])).status).toBe(64);
     });
 
-    test("a job that others may write is not run", async () => {
+    test("does not run a job that other users can write", async () => {
       box.write("open.job", "true\n");
       await shell("chmod 666 open.job", box.host);
       expectError(
@@ -307,7 +304,7 @@ suite("jobs", () => {
       );
     });
 
-    test("no such job, and what was looked for; the list of jobs", async () => {
+    test("a missing job, with the searched directories; the list of jobs", async () => {
       expectError(await box.vm(["job", "nosuch"]), 66, /no such job: nosuch[^]*nosuch\.job in /);
       expectError(await box.vm(["job"]), 64, /JOBNAME is missing[^]*vm job --list/);
       const { stdout } = await box.ok(["job", "--list"]);
@@ -326,7 +323,7 @@ suite("jobs", () => {
     expect((await box.ok(["job", "look"])).stdout).toBe("sda 32\nsdb 33\nsdc 34\nvda 35\nnvme0n1 36\n");
   });
 
-  testInTurn(1)("a UEFI guest's variables are there; --no-uefi leaves them out", async () => {
+  testInTurn(1)("a UEFI guest has its variables; --no-uefi omits them", async () => {
     using box = jobSandbox(profiles);
     await box.ok(["--uefi", "create", "G"]);
     box.write("efi.job", "set +f; ls /sys/firmware/efi/efivars/BootOrder-* || echo none\n");
@@ -406,7 +403,7 @@ suite("jobs", () => {
   );
 
   testInTurn(1)(
-    "mount-system follows the fstab where disks and subvolumes have other names, and fails where it cannot",
+    "mount-system follows the fstab if disks and subvolumes have other names, and fails if it cannot",
     async () => {
       using box = jobSandbox(profiles, "VIRT=400M");
       await create(box);
@@ -451,7 +448,7 @@ again
   );
 
   testInTurn(1)(
-    "a LUKS guest: the key from a file that .pre puts into .in; asked for on a terminal; or neither",
+    "a LUKS guest: the key from a file that .pre puts into .in; from a terminal; or none",
     async () => {
       using box = jobSandbox(profiles, "VIRT=200M");
       await create(box);
@@ -460,8 +457,8 @@ again
       await install(
         box,
         `# As installers do it, but with less memory: argon2id.
-     cryptsetup -q luksFormat --type luks2 --pbkdf argon2id --pbkdf-memory 16384 --pbkdf-force-iterations 4 /dev/vda luks.key
-     cryptsetup open --key-file luks.key /dev/vda new; root=/dev/mapper/new; mke2fs -q -t ext4 $root`,
+       cryptsetup -q luksFormat --type luks2 --pbkdf argon2id --pbkdf-memory 16384 --pbkdf-force-iterations 4 /dev/vda luks.key
+       cryptsetup open --key-file luks.key /dev/vda new; root=/dev/mapper/new; mke2fs -q -t ext4 $root`,
       );
       const look = "mount-system; cat /mnt/system1/etc/os-release\n";
       box.write("look.pre", 'cp key "$WORKDIR/.in/luks.key"\n');
@@ -469,7 +466,7 @@ again
       expect((await box.ok(["job", "look"])).stdout).toContain('NAME="Test"');
       box.write("blind.job", look);
       expect((await box.vm(["job", "blind"])).status).not.toBe(0);
-      // util-linux's script gives it a terminal; the answer is typed once it has asked.
+      // script(1) gives it a terminal; the answer is typed after the question.
       const child = Bun.spawn(["script", "-qec", `${binary} job blind`, "/dev/null"], {
         cwd: box.host,
         env: { ...box.env(), TERM: "xterm" },
@@ -497,7 +494,7 @@ again
     const file = join(profiles, "rescue-x86_64/guest.env");
     const text = `${await Bun.file(file).text()}RESCUE_CORES=2\n`;
     writeFileSync(file, text);
-    // Two at once: one waits for the other, and both leave a whole one.
+    // Two at once: one waits for the other, and both leave a complete one.
     await Promise.all([base.ok(["rescue", "build"]), base.ok(["rescue", "build"])]);
     expect(await Bun.file(file).text()).toBe(text);
     expect(names(join(profiles, "rescue-x86_64"))).toEqual(["guest.env", "initrd.img", "vmlinux", "vmlinuz"]);

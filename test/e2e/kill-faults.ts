@@ -1,4 +1,4 @@
-/** Kills (SIGKILL) at random moments, in every command that changes a VM which is off. Running ones: live-kill-faults.ts. */
+/** Kills (SIGKILL) at random times, in every command that changes a VM that is off. Running ones: live-kill-faults.ts. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { seededRandom } from "./faults-lab.ts";
@@ -13,21 +13,21 @@ import {
 } from "./soak-lab.ts";
 import { badSpeech, notDone, type Ran } from "./soak-speech.ts";
 
-/** A command that is disturbed, and what may be there afterwards. */
+/** A command to disturb, and its possible results. */
 export interface SoakScenario {
   template: SoakTemplate;
   command: readonly string[];
-  /** The snapshot that it may make, of the working disks. */
+  /** The snapshot that it may create, of the working disks. */
   makes?: string;
   /** Snapshots that it may remove. */
   removes?: readonly string[];
-  /** Snapshots that it merges into others, where there is room. */
+  /** Snapshots that it merges into others, if there is space. */
   merges?: readonly string[];
-  /** What the working disks hold when it has done its work; else what they held. */
+  /** The content of the working disks after success; else unchanged. */
   turnsInto?: string;
-  /** Where it writes to, for full disks: relative to the sandbox; `work` is TMPDIR, or HOSTDIR in place. */
+  /** Directories that it writes to, for full disks: relative to the sandbox; `work` is TMPDIR, or HOSTDIR in place. */
   fills: readonly string[];
-  /** It makes room: it must work where there is none. */
+  /** It frees space: it must work on a full disk. */
   makesRoom?: true;
 }
 
@@ -90,7 +90,7 @@ const START: Readonly<Record<SoakTemplate, Look>> = {
   gone: { work: "none", snapshots: { P: "P", Q: "Q", A: "A", B: "B", C: "C" }, last: "C" },
 };
 
-/** Commands that come next, one after the other; each must do its work, whatever was disturbed before. */
+/** The next commands, one after the other; each must succeed, whatever was disturbed before. */
 const NEXT: readonly (readonly string[])[] = [
   ["status"],
   ["backup", "later"],
@@ -102,10 +102,10 @@ const NEXT: readonly (readonly string[])[] = [
   ["destroy"],
 ];
 
-/** Those that change nothing, and may leave a change that was cut off to the next one. */
+/** Those that change nothing, and may leave an incomplete change to the next one. */
 const LOOKS: readonly string[] = ["status", "snapshots", "verify"];
 
-/** What must hold of the listed snapshots and LAST at any time. */
+/** Invariants of the listed snapshots and LAST. */
 function judgeSnapshots(when: string, seen: Look, scenario: SoakScenario, later?: string): string[] {
   const { snapshots: before, last, work } = START[scenario.template];
   const allowed: Record<string, string> = { ...before };
@@ -129,8 +129,8 @@ function judgeSnapshots(when: string, seen: Look, scenario: SoakScenario, later?
 }
 
 /**
- * Does all hold after a disturbed command? Uses the VM up.
- * @param turn chooses what comes next
+ * Do all invariants hold after a disturbed command? Uses the VM up.
+ * @param turn selects the next commands
  */
 export async function judgeSoak(
   lab: SoakLab,
@@ -144,7 +144,7 @@ export async function judgeSoak(
 
   const seen = await lab.look();
   wrong.push(...judgeSnapshots("at once", seen, scenario));
-  // In place there is a redo log, and what destroy moves aside has no name any more: the next command goes on with it.
+  // In place there is a redo log, and files that destroy moved aside have no name: the next command completes it.
   const mayBeHalfway = lab.variant.inplace || scenario.command[0] === "destroy";
   if (seen.work !== before.work && seen.work !== after && !mayBeHalfway)
     wrong.push(`at once: the working disks hold ${seen.work}, held ${before.work}`);
@@ -174,7 +174,7 @@ export async function judgeSoak(
     fails(`the working disks hold ${is}, held ${before.work}`);
   if (result.status === 0 && next[0] === "backup") later = is;
   const hasSnapshots = Object.keys(settled.snapshots).length > 0;
-  // What is not there cannot be backed up, nor listed.
+  // A missing VM cannot be backed up or listed.
   const mayFail =
     (next[0] === "backup" && is === "none") ||
     (["restore", "verify", "prune", "status", "snapshots"].includes(next[0]!) && !hasSnapshots);
@@ -182,7 +182,7 @@ export async function judgeSoak(
   wrong.push(...judgeSnapshots(words, settled, scenario, later));
 
   if (hasSnapshots) wrong.push(...notDone("in the end", await lab.run(["verify", "--all"])));
-  // Commands that only look leave to the next change what has to be cleared away.
+  // Read-only commands leave the clean-up to the next change.
   const changes = ["backup", "restore", "prune", "destroy"].includes(next[0]!) && result.status === 0;
   const rest = changes ? lab.leftovers() : [];
   if (rest.length > 0) wrong.push(`left over after ${next.join(" ")}: ${rest.join(" ")}`);
@@ -195,7 +195,7 @@ export async function judgeSoak(
     if (held !== settled.snapshots[good]) wrong.push(`restore ${good} gives ${held}`);
   }
   if ((await lab.work()) !== "none") wrong.push(...notDone("in the end", await lab.run(["destroy"])));
-  // What was made after all, and destroyed, leaves its settings.
+  // A completed create, then destroyed, leaves its settings.
   else if (scenario.template === "nothing" && !existsSync(lab.box.path("guest.env")))
     wrong.push(...notDone("in the end", await lab.run(["create", "G"])));
   const litter = lab.leftovers();
@@ -204,7 +204,7 @@ export async function judgeSoak(
   return wrong;
 }
 
-/** A push that was disturbed is done again, without help, and restic itself finds nothing wrong. */
+/** A disturbed push is repeated without help, and restic itself finds no damage. */
 async function judgeRepository(lab: SoakLab): Promise<string[]> {
   const { box } = lab;
   const wrong: string[] = [];
@@ -212,7 +212,7 @@ async function judgeRepository(lab: SoakLab): Promise<string[]> {
     wrong.push(...notDone("once more", await lab.run(["snapshots", "push", "C"])));
   const env = { ...process.env, RESTIC_PASSWORD_FILE: join(box.home, "password"), HOME: box.home };
   try {
-    // A lock of a process that has ended is no damage.
+    // A stale lock is no damage.
     await must(
       ["restic", "-q", "-r", join(box.top, "repo"), "--no-lock", "--no-cache", "check", "--read-data"],
       env,
@@ -225,7 +225,7 @@ async function judgeRepository(lab: SoakLab): Promise<string[]> {
 
 export const BOTH: readonly SoakVariant[] = [{ inplace: false }, { inplace: true }];
 
-/** Chooses `count` of all scenarios in both variants, evenly. */
+/** Selects `count` of all scenarios in both variants, evenly. */
 export function spread(count: number, random: () => number): [SoakVariant, string][] {
   const all = BOTH.flatMap((variant) =>
     Object.keys(SOAK_SCENARIOS).map((name): [SoakVariant, string] => [variant, name]),
@@ -234,7 +234,7 @@ export function spread(count: number, random: () => number): [SoakVariant, strin
   return Array.from({ length: count }, (_, index) => order[index % order.length]!.one);
 }
 
-/** Kills commands at random moments of the time they take. */
+/** Kills commands at random times of their duration. */
 export async function sweepRandomKills(
   { seed, point, labs, wanted }: SoakSweep,
   kills: number,

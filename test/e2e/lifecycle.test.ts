@@ -1,4 +1,4 @@
-/** From nothing to a VM and back: create, run, backup, restore, destroy on a BIOS guest that counts its boots. */
+/** The life cycle of a VM: create, run, backup, restore, destroy with a BIOS guest that counts its boots. */
 import { beforeAll, expect, test } from "bun:test";
 import { cpSync, existsSync, lstatSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -25,7 +25,7 @@ suite("lifecycle", () => {
     iso = await guests();
   });
 
-  test("create makes working files that only the owner may read, and nothing else", async () => {
+  test("create writes working files that only the owner can read, and nothing else", async () => {
     using box = smallSandbox();
     await box.ok(["--disks=VIRT=16M,NVME=32M", "create", "G", iso.installerIso]);
     expect(names(box.host)).toEqual([".work"]);
@@ -70,7 +70,7 @@ suite("lifecycle", () => {
     },
   );
 
-  test("several disks of different kinds: the first one is booted, all are kept", async () => {
+  test("several disks of different kinds: boots the first one, stores all", async () => {
     using box = await installed(["--disks=SCSI=16M,AHCI=32M,VIRT=48M,NVME=64M,SCSI=80M,AHCI=96M"]);
     await box.ok(["@backup", "@destroy", "@run"]);
     expect(runNumber(box)).toBe(2);
@@ -83,7 +83,7 @@ suite("lifecycle", () => {
     expect(sizes).toEqual([16, 32, 48, 64, 80, 96]);
   });
 
-  test("the counter on the disk tells which state was restored", async () => {
+  test("the counter on the disk identifies the restored state", async () => {
     using box = await installed();
     await box.ok(["@backup", "one", "@run", "@backup", "two", "@run"]);
     expect(runNumber(box)).toBe(3);
@@ -95,7 +95,7 @@ suite("lifecycle", () => {
     expect(names(box.tmp)).toHaveLength(1);
   });
 
-  test("run without working files restores the last snapshot, and says so", async () => {
+  test("run without working files restores the last snapshot, and reports it", async () => {
     using box = await installed();
     await box.ok(["@backup", "@destroy"]);
     expect(names(box.tmp)).toEqual([]);
@@ -105,7 +105,7 @@ suite("lifecycle", () => {
     expect(runNumber(box)).toBe(2);
   });
 
-  test("working files that were cleaned away: run says since when there were some", async () => {
+  test("missing working files: run reports since when", async () => {
     using box = await installed();
     await box.ok(["backup"]);
     const made = lstatSync(box.path(".work")).mtime;
@@ -129,7 +129,7 @@ suite("lifecycle", () => {
     expect(runNumber(box)).toBe(2);
   });
 
-  test("an ISO named later is booted once", async () => {
+  test("a CD given later is booted once", async () => {
     using box = await installed();
     await box.ok(["run", iso.haltIso]);
     expect(box.console()).toBe("BOOTED FROM CD\n");
@@ -139,14 +139,14 @@ suite("lifecycle", () => {
     expect(runNumber(box)).toBe(2);
   });
 
-  test("an ISO is looked for in HOSTDIR too", async () => {
+  test("finds a CD in HOSTDIR too", async () => {
     using box = smallSandbox();
     cpSync(iso.haltIso, box.path("my cd.iso"));
     await box.ok(["-d", box.host, "@create", "G", "my cd.iso", "@run"], { cwd: box.home });
     expect(box.console()).toBe("BOOTED FROM CD\n");
   });
 
-  test("a first run that did not end well is repeated", async () => {
+  test("a failed first run is repeated", async () => {
     using box = smallSandbox();
     await box.ok(["create", "G", iso.hangIso]);
     const run = await startUntil(box, ["run"], "HANGING");
@@ -157,7 +157,7 @@ suite("lifecycle", () => {
     expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(true);
   });
 
-  test("in place: everything is in HOSTDIR; destroy leaves settings, snapshots and the user's files", async () => {
+  test("in place: everything is in HOSTDIR; destroy keeps settings, snapshots and the user's files", async () => {
     using box = await installed(["--inplace"]);
     box.write("notes.txt", "mine");
     expect(readlinkSync(box.path(".work"))).toBe(".");
@@ -187,7 +187,7 @@ suite("lifecycle", () => {
     expect(runNumber(box)).toBe(2);
   });
 
-  test("destroy takes the working files only, and warns of what no snapshot holds", async () => {
+  test("destroy removes only the working files, and warns of changes without a snapshot", async () => {
     using box = await installed();
     box.write("notes.txt", "mine");
     await box.ok(["backup"]);
@@ -210,7 +210,7 @@ suite("lifecycle", () => {
     expect(existsSync(join(box.work, "disk-0.img"))).toBe(true);
   });
 
-  test("each command of a batch reads guest.env anew", async () => {
+  test("each command of a batch reads guest.env again", async () => {
     using box = smallSandbox();
     configure(box, "PORT=\nDISKS=(AHCI=16M)\n");
     await box.ok(["-m", "80M", "-c", "3", "create", "G", iso.installerIso]);
@@ -225,9 +225,9 @@ suite("lifecycle", () => {
   test.each([
     ["--share=data:.", "mount_tag=data", true],
     ["--forward=tcp:127.0.0.1:34571-:22", "hostfwd=tcp:127.0.0.1:34571-:22", true],
-    // [compat] What else `create` is to keep stands behind it.
+    // [compat] Options for `create` itself follow it.
     ["--image=VIRT=raw=extra.img", "extra.img", false],
-  ])("%s holds for a whole batch, once", async (option, argument, kept) => {
+  ])("%s applies to a whole batch, once", async (option, argument, kept) => {
     using box = smallSandbox();
     writeFileSync(box.path("extra.img"), Buffer.alloc(1 << 20));
     await box.ok([option, "@create", "G", iso.installerIso, "@run"]);

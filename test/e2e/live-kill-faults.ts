@@ -1,4 +1,4 @@
-/** Kills (SIGKILL) of snapshots of a running VM, whose guest writes all the time and must go on undisturbed. */
+/** Kills (SIGKILL) of backups of a running VM, whose guest writes all the time and must keep running. */
 import { join } from "node:path";
 import { QmpClient } from "../../src/qmp/client.ts";
 import { BusyVm } from "./busy-vm.ts";
@@ -22,7 +22,7 @@ const NEXT: readonly (readonly string[])[] = [
   ["prune", "--keep-last=2"],
 ];
 
-/** What a snapshot has left in the guest's qemu. @returns what is wrong */
+/** Leftovers of a backup in the guest's qemu. @returns problems */
 export async function judgeQemu(vm: BusyVm): Promise<string[]> {
   const client = await QmpClient.connect(join(vm.lab.box.work, "qmp.sock"), 10_000);
   try {

@@ -1,4 +1,4 @@
-/** Snapshots of a VM that runs: one moment of all its disks, a guest that goes on, and nothing left in its qemu. */
+/** Snapshots of a running VM: one point in time of all disks, a guest that keeps running, and a clean qemu. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -28,7 +28,7 @@ rm -r root
 `;
 
 /**
- * Writes numbered records to one disk, then to the other, and syncs each; tells the time; has a file system on the
+ * Writes numbered records to one disk, then to the other, and syncs each; prints the time; has a filesystem on the
  * third disk that is written to.
  */
 const GUEST = `
@@ -49,7 +49,7 @@ while :; do
 done
 `;
 
-/** How many records stand on a raw disk, one behind the other, from the second sector on; none may stand behind them. */
+/** Counts the consecutive records of a raw disk, from the second sector on; none may follow them. */
 function countRecords(path: string): number {
   const bytes = readFileSync(path);
   const at = (n: number): string => bytes.toString("latin1", n * 512, n * 512 + 12);
@@ -65,7 +65,7 @@ suite(
     const box = smallSandbox(`a "live", one: №1`);
 
     const ticks = (): number => box.console().match(/^tick/gm)?.length ?? 0;
-    /** The guest's programs go on. */
+    /** The guest's programs keep running. */
     async function expectTicking(): Promise<void> {
       const before = ticks();
       await until("the guest going on", () => ticks() > before + 2);
@@ -78,7 +78,7 @@ suite(
         client.close();
       }
     }
-    /** The moment is taken, and its copy has begun. */
+    /** The point in time is set, and its copy has started. */
     async function untilCopying(running: Running): Promise<void> {
       let over = false;
       void running.done.then(() => (over = true));
@@ -87,7 +87,7 @@ suite(
         return qmp(async (client) => (await client.execute("query-jobs")).length > 0);
       });
     }
-    /** Nothing of ours is in the guest's qemu, and nothing hidden among the snapshots. */
+    /** The guest's qemu has no nodes of the backup, and there are no hidden snapshots. */
     async function expectClean(): Promise<void> {
       const { nodes, jobs, drives } = await qmp(async (client) => ({
         nodes: await client.execute("query-named-block-nodes", { flat: true }),
@@ -105,7 +105,7 @@ suite(
       expect(names(box.path("backups")).filter((name) => name.startsWith("."))).toEqual([]);
     }
     const manifest = (name: string) => JSON.parse(box.read("backups", name, "manifest.json"));
-    /** A disk of a snapshot as the guest saw it. */
+    /** The guest-visible contents of a snapshot's disk. */
     async function rawDisk(snapshot: string, disk: number): Promise<string> {
       const raw = join(box.top, `${disk}.raw`);
       const from = box.path("backups", snapshot, `disk-${disk}`);
@@ -149,7 +149,7 @@ suite(
     });
     afterAll(() => box[Symbol.dispose]());
 
-    test("holds one moment of all disks, in each format; the file systems were at rest, by the agent", async () => {
+    test("has one point in time of all disks, in each format; with filesystems frozen by the agent", async () => {
       let before = 0;
       for (const [name, format] of [
         ["q0", "qcow2"],
@@ -170,7 +170,7 @@ suite(
       expect((await box.ok(["verify", "--all", "--deep"])).stdout).not.toContain("BAD");
     });
 
-    test("with the guest standing still it goes on standing still", async () => {
+    test("a paused guest stays paused", async () => {
       await box.ok(["pause"]);
       await box.ok(["backup", "paused", "--format=qcow2"]);
       expect(await qmp((client) => client.execute("query-status"))).toMatchObject({ running: false });
@@ -180,7 +180,7 @@ suite(
       await expectTicking();
     });
 
-    test("killed at any moment it leaves the guest as it was, and the next command clears away", async () => {
+    test("killed at any time, it leaves the guest unchanged, and the next command cleans up", async () => {
       const moments = allVariations ? 20 : 2;
       for (let moment = 0; moment < moments; moment++) {
         const format = moment % 2 ? "gz" : "qcow2";
@@ -197,7 +197,7 @@ suite(
       await expectOneMoment("after");
     });
 
-    test("told to end in the middle, it puts everything back", async () => {
+    test("interrupted, it cleans up", async () => {
       const running = box.start(["backup", "--rate-limit=1M", "--format=qcow2", "--full", "ended"]);
       await untilCopying(running);
       running.kill("SIGTERM");
@@ -206,7 +206,7 @@ suite(
       await expectTicking();
     });
 
-    test("file systems that a killed command left at rest are woken by the next one", async () => {
+    test("the next command thaws filesystems that a killed one left frozen", async () => {
       mkdirSync(box.path("backups/.vm-partial-x"), { mode: 0o700 });
       {
         using agent = await GuestAgent.connect(join(box.work, "agent.sock"), 10_000);
@@ -221,7 +221,7 @@ suite(
       await expectClean();
     });
 
-    rootTest("without room only the snapshot fails", async () => {
+    rootTest("without space only the snapshot fails", async () => {
       await shell(`mv backups kept; mkdir backups; mount -t tmpfs -o size=300k none backups`, box.host);
       try {
         for (const format of ["qcow2", "gz"]) {
@@ -234,7 +234,7 @@ suite(
       }
     });
 
-    rootTest("without room for what the guest overwrites meanwhile, too", async () => {
+    rootTest("also without space for copy-before-write data", async () => {
       const big = (...more: string[]) =>
         box.ok(["exec", "dd", "if=/dev/urandom", "of=/fs/big", "bs=1M", "count=30", "conv=fsync", ...more]);
       await big();
@@ -254,7 +254,7 @@ suite(
       }
     });
 
-    test("and programs run in the guest at the same time: the agent loses neither them nor the freeze", async () => {
+    test("works with programs in the guest: the agent loses neither them nor the freeze", async () => {
       const words = ["a", "b", "c", "d"];
       const [backup, ...programs] = await Promise.all([
         box.vm(["backup", "beside", "--format=qcow2"]),
@@ -267,7 +267,7 @@ suite(
       );
     });
 
-    test("without an agent it is as after a power cut", async () => {
+    test("without an agent it is crash-consistent", async () => {
       await box.ok(["exec", "sh", "-c", "(sleep 1; killall qemu-ga) >/dev/null 2>&1 &"]);
       await until("the agent's end", async () => (await box.vm(["exec", "true"])).status === 69);
       await box.ok(["backup", "crash", "--format=qcow2"]);
@@ -276,8 +276,8 @@ suite(
       expect(await features("crash")).toContain("needs_recovery");
     });
 
-    describe("and when the guest goes off in the middle", () => {
-      test("there is no snapshot, and the next one is made of what is there", async () => {
+    describe("if the guest shuts down meanwhile", () => {
+      test("there is no snapshot, and the next one works", async () => {
         const running = box.start(["backup", "--rate-limit=1M", "--format=qcow2", "--full", "off"]);
         await untilCopying(running);
         await box.ok(["stop", "--force"]);

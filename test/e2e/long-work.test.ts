@@ -1,4 +1,4 @@
-/** What takes long is told on stderr, where no terminal is, too: what is waited for. How soon, the unit test of activity.ts says. */
+/** Long work is reported on stderr, with what it waits for, even without a terminal. */
 import { expect, test } from "bun:test";
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ const untilSaid = (child: ReturnType<Sandbox["start"]>, line: RegExp): Promise<t
 suite(
   "long work",
   () => {
-    test("a program that hangs is named with its pid; --quiet says nothing", async () => {
+    test("names a program that hangs, with its pid; prints nothing with --quiet", async () => {
       using box = new Sandbox();
       configure(box, "DISKS=(VIRT=1M)\nPORT=\n");
       await box.ok(["create", "G"]);
@@ -31,7 +31,7 @@ suite(
       expect(quiet.stderr).not.toContain("waiting");
     });
 
-    test("a lock that is waited for is named with its holder", async () => {
+    test("names the process that holds an awaited lock", async () => {
       using box = new Sandbox();
       configure(box, "DISKS=(VIRT=1M)\nPORT=\n");
       await box.ok(["@create", "G", "@backup"]);

@@ -1,4 +1,4 @@
-/** The manual page, before the programs that show it. */
+/** The manual page in the programs that show it. */
 import { expect, test } from "bun:test";
 import { symlinkSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -7,7 +7,7 @@ import { expectError, names, suite } from "./tools.ts";
 
 const program = resolve(binary);
 
-/** What is on a terminal of 100 columns when a program has ended. */
+/** The screen of a terminal of 100 columns after a program has ended. */
 async function onTerminal(box: Sandbox, argv: string[], env: Record<string, string>): Promise<string> {
   let screen = "";
   const decoder = new TextDecoder();
@@ -22,14 +22,14 @@ async function onTerminal(box: Sandbox, argv: string[], env: Record<string, stri
   });
   expect(await child.exited).toBe(0);
   child.terminal!.close();
-  // Bold and underlined, as nroff and as terminals have them.
+  // Bold and underlined, in the encoding of nroff and of terminals.
   return screen.replaceAll(/.\u0008|\u001B\[[\d;]*m/g, "").replaceAll("\r", "");
 }
 
 suite(
   "vm man",
   () => {
-    test("mandoc has nothing to say about it", async () => {
+    test("mandoc prints no warnings", async () => {
       using box = new Sandbox();
       const { stdout, stderr } = await box.ok(["man"]);
       const page = box.write("vm.1", stdout);
@@ -38,7 +38,7 @@ suite(
       expect(lint.stdout.toString() + lint.stderr.toString()).toBe("");
     });
 
-    test("groff has neither, and shows all of it", async () => {
+    test("groff prints no warnings, and the whole page", async () => {
       using box = new Sandbox();
       const { stdout } = await box.ok(["man"]);
       const page = box.write("vm.1", stdout);
@@ -56,7 +56,7 @@ suite(
       expect(text).toMatch(/Default:\s+\\033\[0m\./);
     });
 
-    test("on a terminal it is shown there", async () => {
+    test("on a terminal opens man(1)", async () => {
       using box = new Sandbox();
       const env = { PATH: process.env.PATH!, MANPAGER: "cat", PAGER: "cat" };
       const text = await onTerminal(box, [program, "man"], env);
@@ -65,13 +65,13 @@ suite(
       expect([names(box.host), names(box.tmp)]).toEqual([[], []]);
     });
 
-    test("without man(1) its source is printed there", async () => {
+    test("without man(1) prints its source", async () => {
       using box = new Sandbox();
       const text = await onTerminal(box, [program, "man"], { PATH: "/nonexistent" });
       expect(text).toStartWith('.TH "VM" "1" ');
     });
 
-    test("is the manual of the name it was asked under", async () => {
+    test("is the manual of the program's name", async () => {
       using box = new Sandbox();
       const link = join(box.top, "kvm");
       symlinkSync(program, link);

@@ -1,4 +1,4 @@
-/** `snapshots rm --merge`: what a removed snapshot held is found in those that built on it. */
+/** `snapshots rm --merge`: a removed snapshot's data is in its children. */
 import { expect, test } from "bun:test";
 import type { Sandbox } from "./harness.ts";
 import { content, filled, manifest, write } from "./images.ts";
@@ -6,7 +6,7 @@ import { configure, expectError, listing, mode, names, seed, suite } from "./too
 
 const image = (box: Sandbox, name: string): string => box.path("backups", name, "disk-0.qcow2");
 
-/** Snapshots A, B …, each with changes of its own: overwritten, discarded, new, and the same again. */
+/** Snapshots A, B …, each with its own changes: overwritten, discarded, new, and rewritten unchanged. */
 async function chain(box: Sandbox, all: readonly string[]): Promise<Map<string, string>> {
   const was = new Map<string, string>();
   for (const [at, name] of all.entries()) {
@@ -30,7 +30,7 @@ async function expectAll(box: Sandbox, was: Map<string, string>): Promise<void> 
 }
 
 suite("snapshots rm --merge", () => {
-  test("of a chain: the first, one in the middle, two at once; all that stays is as it was", async () => {
+  test("of a chain: the first, one in the middle, two at once; the others are unchanged", async () => {
     using box = await filled();
     const was = await chain(box, ["A", "B", "C", "D", "E"]);
     const merge = async (heir: string | undefined, ...gone: string[]) => {
@@ -44,20 +44,20 @@ suite("snapshots rm --merge", () => {
     expect(mode(image(box, "B"))).toBe("400");
     await merge("D", "C");
     expect(manifest(box, "D").parent).toBe("B");
-    // What is noted of the working disk holds further on.
+    // The working disk's bitmap stays valid.
     await box.ok(["backup", "F"]);
     expect(manifest(box, "F").parent).toBe("E");
     was.set("F", was.get("E")!);
     await merge(undefined, "D", "E");
     await expectAll(box, was);
     expect(manifest(box, "F").parent).toBe("B");
-    // One that nothing builds on goes as without --merge.
+    // One without children is removed as without --merge.
     await merge(undefined, "F");
     await box.ok(["restore"]);
     expect(await content(box)).toBe(was.get("B")!);
   });
 
-  test("prune does it by itself: rules hold within a chain, and nothing that is kept is lost", async () => {
+  test("prune merges by default: rules apply within a chain, and kept data is not lost", async () => {
     using box = await filled();
     const was = await chain(box, ["A", "B", "C", "D"]);
     await box.ok(["snapshots", "protect", "B"]);
@@ -73,7 +73,7 @@ suite("snapshots rm --merge", () => {
     expect(done.stderr).toMatch(/removed 2 of 4 snapshots: \d/);
     for (const name of ["A", "C"]) was.delete(name);
     expect([manifest(box, "B").parent, manifest(box, "D").parent]).toEqual([undefined, "B"]);
-    // Behind a backup, which still holds changes only.
+    // After a backup, which is still incremental.
     configure(box, "MEMORY=64M\nPORT=\nSNAPSHOT_FORMAT=qcow2\nKEEP_LAST=1\n");
     await write(box, "write -P 7 50M 1M");
     await box.ok(["backup", "E", "--prune"]);
@@ -83,7 +83,7 @@ suite("snapshots rm --merge", () => {
     await expectAll(box, was);
   });
 
-  test("each of several children, a protected one too, gets what it needs", async () => {
+  test("each of several children, a protected one too, gets the data", async () => {
     using box = await filled();
     const was = await chain(box, ["A", `it's 1, "odd":=ё`]);
     await box.ok(["restore", "A"]);
@@ -95,11 +95,11 @@ suite("snapshots rm --merge", () => {
     was.delete("A");
     await expectAll(box, was);
     expect((await box.ok(["snapshots", "show", "C"])).stdout).toMatch(/protected/);
-    // The working disk builds on what was exchanged below it.
+    // The working disk's backing file was replaced.
     expect(await content(box)).toBe(was.get("C")!);
   });
 
-  test("refused, and nothing changed: protected, under the working disk, damaged, unknown", async () => {
+  test("refuses, without changes: protected, a working disk's parent, damaged, unknown", async () => {
     using box = await filled();
     const was = await chain(box, ["A", "B"]);
     await box.ok(["snapshots", "protect", "A"]);
@@ -114,11 +114,11 @@ suite("snapshots rm --merge", () => {
     expect(names(box.path("backups"))).toEqual(["A", "B", "LAST"]);
   });
 
-  test("killed at any moment: nothing is lost, and the next command clears away what was begun", async () => {
+  test("killed at any time: nothing is lost, and the next command cleans up", async () => {
     using box = await filled();
     const was = await chain(box, ["A", "B", "C"]);
     let gone = ["A", "B"];
-    // Other moments each day; `scripts/soak images` tries many.
+    // Other times each day; `scripts/soak images` tries many.
     for (let wait = 40 + (seed % 16) * 20; gone.length > 0 && wait < 6000; wait += 320) {
       const child = box.start(["snapshots", "rm", "--merge", ...gone]);
       await Promise.race([Bun.sleep(wait), child.done]);

@@ -4,12 +4,12 @@ import { seededRandom } from "./faults-lab.ts";
 import { soakVariantName, type SoakSweep, type SoakVariant } from "./soak-lab.ts";
 import { badSpeech, lastLines, notDone, type Ran } from "./soak-speech.ts";
 
-/** One thing that a worker does: commands one after the other. */
+/** An action of a worker: commands one after the other. */
 interface Act {
   weight: number;
-  /** @param names snapshots that are there at this moment */
+  /** @param names snapshots that exist at this time */
   commands: (names: readonly string[], pick: () => number) => readonly (readonly string[])[];
-  /** Exit statuses that are right besides 0 and 75 (another command is at work, or the VM runs). */
+  /** Allowed exit statuses besides 0 and 75 (locked by another command, or the VM runs). */
   allowed?: readonly number[];
 }
 
@@ -47,8 +47,8 @@ const ACTS: Readonly<Record<string, Act>> = {
 };
 
 /**
- * @param beside commands that were at work at some time while it was
- * @returns what is wrong with a command's end in a mix
+ * @param beside commands that ran at the same time
+ * @returns problems with a command's end in a mix
  */
 function judgeEnd(act: Act, ran: Ran, beside: ReadonlySet<string>): string[] {
   const wrong = badSpeech(ran);
@@ -70,7 +70,7 @@ function judgeEnd(act: Act, ran: Ran, beside: ReadonlySet<string>): string[] {
   return wrong;
 }
 
-/** Does all hold once every command has ended? Uses the VM up. */
+/** Do all invariants hold after every command has ended? Uses the VM up. */
 async function judgeRest(vm: BusyVm): Promise<string[]> {
   const { lab } = vm;
   const wrong = notDone("in the end", await lab.run(["stop", "--force"]));
@@ -89,7 +89,7 @@ async function judgeRest(vm: BusyVm): Promise<string[]> {
   return wrong;
 }
 
-/** How often each act ended how: `backup gz 0:12 75:3`. */
+/** Counts of each action's exit statuses: `backup gz 0:12 75:3`. */
 export type MixCounts = ReadonlyMap<string, ReadonlyMap<string, number>>;
 
 /**

@@ -1,4 +1,4 @@
-/** Full snapshots of working disks that are overlays: their holes are not read, and they hold one point in time. */
+/** Full snapshots of working disks that are overlays: holes are not read, and they have one point in time. */
 import { expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +10,7 @@ import { names, sampled, suite } from "./tools.ts";
 suite(
   "a full snapshot of an overlay",
   () => {
-    test("off: stands alone, and holds what the overlay and what is below it hold", async () => {
+    test("off: is standalone, with the data of the overlay and of its backing file", async () => {
       using box = await filled();
       await box.ok(["@backup", "base", "@restore"]);
       await write(box, "write -P 2 8M 1M", "write -z 2M 1M", "write -P 3 50M 64k");
@@ -25,7 +25,7 @@ suite(
     });
 
     test.each(sampled(["qcow2", "gz"], 0))(
-      "running: what is overwritten meanwhile is in it as it was (%s)",
+      "running: data overwritten meanwhile is in it unchanged (%s)",
       async (format) => {
         using box = await filled();
         await box.ok(["@backup", "base", "@restore"]);
@@ -36,7 +36,7 @@ suite(
         const qmp = await QmpClient.connect(join(box.work, "qmp.sock"));
         try {
           await until("the copy has begun", async () => (await qmp.execute("query-jobs")).length > 0);
-          // In the overlay, below it, where zeroes hide what is below, and where nothing is at all.
+          // In the overlay, in its backing file, where zeroes hide that, and in holes of both.
           for (const place of ["9M 512k", "8256k 64k", "15M 64k", "2M 64k", "30M 64k", "50M 4k"])
             expect(
               await qmp.executeUntyped("human-monitor-command", {

@@ -1,4 +1,4 @@
-/** Awkward names of HOSTDIR and TMPDIR: everything works, and nothing of them reaches a shell. */
+/** Special characters in HOSTDIR and TMPDIR: everything works, and none reaches a shell. */
 import { beforeAll, expect, test } from "bun:test";
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -8,7 +8,7 @@ import { names, runNumber, sampled, shell, smallSandbox, startUntil, suite, unti
 
 let iso: Guests;
 
-/** What is awkward, several things in one name: each life of a VM takes some boots. */
+/** Several special characters in one name, as each life cycle takes some boots. */
 const NAMES: Record<string, string> = {
   "spaces, commas and quotes": ` two  words a,b,,c,file=x it's "quoted" `,
   "a newline, Cyrillic, backslashes": "two\nВиртуальная машина a\\b\\\\c\\",
@@ -19,7 +19,7 @@ const NAMES: Record<string, string> = {
   long: `long-${"x".repeat(200)}`,
 };
 
-/** The whole of a VM's life, and one run by hand. */
+/** The life cycle of a VM, and one run by hand. */
 async function live(box: Sandbox, env: Record<string, string>, options: readonly string[]): Promise<void> {
   await box.ok([...options, "@create", "G", iso.installerIso, "@run", "@run"], { env });
   await shell("exec .work/run-vm.sh", box.host);
@@ -35,7 +35,7 @@ async function live(box: Sandbox, env: Record<string, string>, options: readonly
   expect(await shell("find . -name pwned", box.top)).toBe("");
 }
 
-suite("awkward paths", () => {
+suite("special characters in paths", () => {
   beforeAll(async () => {
     iso = await guests();
   });
@@ -58,7 +58,7 @@ suite("awkward paths", () => {
     },
   );
 
-  test("as a share, an image, an ISO and a current directory at once", async () => {
+  test("in a share, an image, a CD and the current directory at once", async () => {
     const name = `a, b,,"c" 'd' Ж $x\n=`;
     using box = smallSandbox(name);
     mkdirSync(box.path(name));

@@ -1,4 +1,4 @@
-/** Directories, links and files that are not where, or what, they were. No guest runs. */
+/** Directories, symlinks and files that have moved or changed. No guest runs. */
 import { expect, test } from "bun:test";
 import {
   chmodSync,
@@ -18,9 +18,9 @@ import { binary, Sandbox } from "./harness.ts";
 import { configure, expectError, rootTest, shell, smallSandbox, suite } from "./tools.ts";
 
 suite("places:", () => {
-  test("backups whose file system is not mounted is noticed, though its mount point is there (74)", async () => {
+  test("detects an unmounted filesystem of backups, although its mount point exists (74)", async () => {
     using box = smallSandbox();
-    // A file system of its own on every Linux.
+    // Another filesystem on every Linux.
     const other = mkdtempSync("/dev/shm/vm-test-");
     try {
       symlinkSync(other, box.path("backups"));
@@ -40,7 +40,7 @@ suite("places:", () => {
     }
   });
 
-  test("backups as a link to itself: no internal error, and destroy works", async () => {
+  test("backups as a symlink to itself: no internal error, and destroy works", async () => {
     using box = smallSandbox();
     await box.ok(["create", "G"]);
     symlinkSync("backups", box.path("backups"));
@@ -49,7 +49,7 @@ suite("places:", () => {
     await box.ok(["destroy"]);
   });
 
-  test("a small file of a snapshot that is huge is not read (74)", async () => {
+  test("a huge file instead of a small one of a snapshot is not read (74)", async () => {
     using box = smallSandbox();
     await box.ok(["@create", "G", "@backup"]);
     truncateSync(box.path("backups/S0/TS"), 2 ** 40);
@@ -58,7 +58,7 @@ suite("places:", () => {
     expect(stdout).toContain("TS: it is larger than 1.0 MiB");
   });
 
-  test.each(["gone", "elsewhere"])("a link back that is %s is mended in place", async (how) => {
+  test.each(["gone", "elsewhere"])("repairs a link back that is %s in place", async (how) => {
     using box = smallSandbox();
     await box.ok(["--inplace", "@create", "G", "@backup"]);
     rmSync(box.path(".host"));
@@ -79,12 +79,12 @@ suite("places:", () => {
     expect(result.stderr).not.toContain("ln -s");
   });
 
-  test("prune where there is no VM: 66", async () => {
+  test("prune without a VM: 66", async () => {
     using box = smallSandbox();
     expectError(await box.vm(["prune", "--keep-last=1"]), 66, /there is no VM in/);
   });
 
-  test("no rescue is built where other users may change PROFILES (73)", async () => {
+  test("builds no rescue if other users can change PROFILES (73)", async () => {
     using box = new Sandbox();
     const open = join(box.top, "open");
     mkdirSync(open);
@@ -93,7 +93,7 @@ suite("places:", () => {
     expectError(await box.vm(["rescue", "build"]), 73, /other users can write to/);
   });
 
-  rootTest("another user's settings say nothing of where root builds a rescue", async () => {
+  rootTest("another user's settings do not decide where root builds a rescue", async () => {
     using box = new Sandbox();
     const profiles = join(box.top, "theirs");
     mkdirSync(join(profiles, "rescue-x"), { recursive: true });
@@ -105,7 +105,7 @@ suite("places:", () => {
     expect(stdout + stderr).not.toContain("rescue-x ");
   });
 
-  rootTest("root's VM is not another user's to change: whose it is, is said (73)", async () => {
+  rootTest("another user cannot change root's VM: names its owner (73)", async () => {
     using box = smallSandbox();
     await box.ok(["create", "G"]);
     for (const path of [box.top, box.host, box.tmp]) chmodSync(path, 0o755);

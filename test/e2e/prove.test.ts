@@ -1,14 +1,14 @@
-/** A sample of `scripts/prove`: what is quick there, on systems that need no more than minutes of nobody's time. */
+/** A sample of `scripts/prove`: quick parts, on systems that take only minutes. */
 import { expect, test } from "bun:test";
 import { binary, checkout, Sandbox } from "./harness.ts";
 import { isRoot, isTurn, suite } from "./tools.ts";
 
-/** Systems with how many lines each has; the last one takes a minute. */
+/** Systems with the number of lines of each; the last one takes a minute. */
 const SAMPLE: Record<string, number> = { empty: 8, musl: 2, ...(isTurn(1) ? { "arm64-program": 4 } : {}) };
 
 async function prove(...args: string[]): Promise<{ status: number; lines: string[] }> {
   using box = new Sandbox();
-  // Nothing of an earlier release is taken.
+  // Without upgrades from an earlier release.
   const { exitCode, stdout, stderr } = await Bun.$`${checkout}/scripts/prove --from=${box.top} ${args}`
     .env({ ...process.env, VM_BINARY: binary, TMPDIR: box.tmp })
     .nothrow()
@@ -19,7 +19,7 @@ async function prove(...args: string[]): Promise<{ status: number; lines: string
 suite(
   "scripts/prove",
   () => {
-    test("a name or an option that is none", async () => {
+    test("an invalid name or option", async () => {
       expect((await prove("--only=nowhere")).status).toBe(64);
       expect((await prove("--quick")).status).toBe(64);
       expect(await prove("-h")).toMatchObject({ status: 0 });

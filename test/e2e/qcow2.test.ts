@@ -1,4 +1,4 @@
-/** Snapshots of the format qcow2: what they hold, what they build on, and disks that are changes to them. */
+/** qcow2 snapshots: contents, parents, and working disks that are overlays on them. */
 import { expect, test } from "bun:test";
 import {
   chmodSync,
@@ -18,7 +18,7 @@ import { until } from "./harness.ts";
 import { allocated, configure, expectError, mode, names, suite } from "./tools.ts";
 
 suite("qcow2 snapshots", () => {
-  test("a second one holds only what has changed, and all restore as they were, at once", async () => {
+  test("a second one has only changes, and all restore unchanged, at once", async () => {
     using box = await filled();
     await box.ok(["backup"]);
     const first = await content(box);
@@ -47,12 +47,12 @@ suite("qcow2 snapshots", () => {
     }
   });
 
-  test("bitmaps that keep qemu from opening the disk are dropped, and said; the guest's data stays", async () => {
+  test("drops bitmaps that prevent qemu from opening the disk, with a warning; the guest's data is kept", async () => {
     using box = await filled();
     await box.ok(["backup"]);
     const disk = join(box.work, DISK);
     const was = await content(box);
-    /** As qemu leaves it when it cannot write the directory: found by its entry's name. */
+    /** As left by qemu if it cannot write the directory: found by its entry's name. */
     const breakBitmaps = (): void => {
       const bytes = readFileSync(disk);
       const at = bytes.indexOf(`vm-${manifest(box, names(box.path("backups")).at(-1)!).id}`);
@@ -64,21 +64,21 @@ suite("qcow2 snapshots", () => {
     expect((await run(["qemu-img", "info", disk], true)).stdout).toBe("");
     const second = await box.ok(["backup"]);
     expect(second.stderr).toMatch(
-      /warning: what \S+disk-0.img noted of changes .* the next snapshot holds everything/,
+      /warning: removed an unreadable dirty bitmap from \S+disk-0.img: the next snapshot will be a full one/,
     );
     expect(manifest(box, "S1").parent).toBeUndefined();
     expect(await content(box)).toBe(was);
     await box.ok(["backup"]);
     expect(manifest(box, "S2").parent).toBe("S1");
     breakBitmaps();
-    // `run` comes to the same place; this one ends at once, as nothing can be booted.
+    // `run` does the same; this one ends at once, as nothing can be booted.
     const started = box.start(["run", "--detach"]);
-    expect((await started.done).stderr).toContain("the next snapshot holds everything");
+    expect((await started.done).stderr).toContain("the next snapshot will be a full one");
     await box.vm(["stop", "--force"]);
     expect(await content(box)).toBe(was);
   });
 
-  test("after a restore the next one holds what was written since, and so on", async () => {
+  test("after a restore the next one has the changes since then, and so on", async () => {
     using box = await filled();
     await box.ok(["backup", "base"]);
     await write(box, "write -P 2 8M 4M");
@@ -92,10 +92,10 @@ suite("qcow2 snapshots", () => {
     expect(await content(box)).toBe(was);
   });
 
-  test("where a crash has spoilt the notes, the disk itself tells what has changed; else everything is held", async () => {
+  test("after a crash has invalidated the bitmaps, the overlay itself has the changes; else a full one is made", async () => {
     using box = await filled();
     await box.ok(["backup", "base"]);
-    // Not closed: qemu finds the bitmaps in use, and believes them no more.
+    // Not closed: qemu finds the bitmaps in use, and marks them inconsistent.
     await run(
       ["qemu-io", "-f", "qcow2", "-c", "write -P 2 8M 4M", "-c", "sigraise 9", join(box.work, DISK)],
       true,
@@ -114,7 +114,7 @@ suite("qcow2 snapshots", () => {
     expect(await content(box)).toBe(was);
   });
 
-  test("--full holds everything; --copy makes a disk that needs nobody, and is still followed", async () => {
+  test("--full makes a full one; --copy makes a standalone disk, with a bitmap", async () => {
     using box = await filled();
     await box.ok(["@backup", "@backup", "--full"]);
     expect(manifest(box, "S1").parent).toBeUndefined();
@@ -124,13 +124,13 @@ suite("qcow2 snapshots", () => {
     expect(await content(box)).toBe(was);
     await box.ok(["@backup", "@snapshots", "rm", "S0"]);
     expect(manifest(box, "S2").parent).toBe("S1");
-    // From changes to another, too.
+    // From an incremental one, too.
     await box.ok(["restore", "S2", "--copy"]);
     expect(await backing(join(box.work, DISK))).toBeUndefined();
     expect(await content(box)).toBe(was);
   });
 
-  test("a chain has an end: then a full one is made", async () => {
+  test("limits a chain: then a full one is made", async () => {
     using box = await filled();
     configure(box, "MEMORY=64M\nPORT=\nSNAPSHOT_FORMAT=qcow2\nSNAPSHOT_CHAIN=3\n");
     for (let count = 0; count < 5; count++) await box.ok(["backup"]);
@@ -138,7 +138,7 @@ suite("qcow2 snapshots", () => {
     expect(parents).toEqual([undefined, "S0", "S1", undefined, "S3"]);
   });
 
-  test("one that a snapshot or a working disk builds on cannot be removed", async () => {
+  test("cannot remove the parent of a snapshot or a working disk", async () => {
     using box = await filled();
     await box.ok(["@backup", "@backup", "@restore", "S1"]);
     const parent = await box.vm(["snapshots", "rm", "S0"]);
@@ -147,7 +147,7 @@ suite("qcow2 snapshots", () => {
     expectError(own, 75, /the working disk disk-0\.img builds on S1/);
   });
 
-  test("a gz snapshot of such a disk stands alone, and what follows it still builds on the images", async () => {
+  test("a gz snapshot of such a disk is standalone, and later ones still depend on the images", async () => {
     using box = await filled();
     await box.ok(["@backup", "@restore"]);
     await write(box, "write -P 6 1M 1M");
@@ -160,7 +160,7 @@ suite("qcow2 snapshots", () => {
     expect(await content(box)).toBe(was);
   });
 
-  test("of a VM that is moved: its disks find what they build on", async () => {
+  test("of a moved VM: its disks find their backing files", async () => {
     using box = await filled();
     await box.ok(["@backup", "@restore"]);
     await write(box, "write -P 6 1M 1M");
@@ -179,7 +179,7 @@ suite("qcow2 snapshots", () => {
     const backup = box.start(["backup", "--rate-limit=1M"]);
     const status = async () => JSON.parse((await box.ok(["status", "--json"])).stdout).state;
     const copy = box.path("backups/.vm-partial-S0/disk-0.qcow2");
-    // seen from outside: a probe that opens the disk would take the lock that qemu needs
+    // Observed from outside: a probe that opens the disk would take the lock that qemu needs
     const held = ["sh", "-c", 'find /proc/[0-9]*/fd -lname "$0"', realpathSync(join(box.work, DISK))];
     await until("qemu has the disk", () => existsSync(copy) && Bun.spawnSync(held).stdout.length > 0);
     expect(await status()).toBe("created");
@@ -189,7 +189,7 @@ suite("qcow2 snapshots", () => {
     expect(names(box.path("backups"))).toEqual(["LAST", "S0"]);
   });
 
-  test("in place, and with awkward names", async () => {
+  test("in place, and with special characters", async () => {
     using box = await filled(["--inplace"]);
     const name = `it's 1, "odd":=ё`;
     await box.ok(["backup", name]);
@@ -202,7 +202,7 @@ suite("qcow2 snapshots", () => {
     expect(manifest(box, "S1").parent).toBe(name);
   });
 
-  test("a disk is believed only where it builds on the same disk of a snapshot here", async () => {
+  test("accepts a disk only if its backing file is the same disk of a snapshot here", async () => {
     using box = await filled();
     await box.ok(["@backup", "@restore"]);
     const disk = join(box.work, DISK);
@@ -221,7 +221,7 @@ suite("qcow2 snapshots", () => {
     expectError(await box.vm(["restore"]), 74, /is no (regular )?file/);
   });
 
-  test("a snapshot whose parent is gone, or not whole, is not restored", async () => {
+  test("does not restore a snapshot with a missing or damaged parent", async () => {
     using box = await filled();
     await box.ok(["@backup", "@backup"]);
     const before = readlinkSync(box.path(".work"));
@@ -237,7 +237,7 @@ suite("qcow2 snapshots", () => {
     expect(manifest(box, "fresh").parent).toBeUndefined();
   });
 
-  test("without room for it nothing is left", async () => {
+  test("without space leaves nothing", async () => {
     using box = await filled();
     mkdirSync(box.path("backups"), { mode: 0o700 });
     await run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", box.path("backups")]);

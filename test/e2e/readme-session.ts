@@ -1,4 +1,4 @@
-/** Sessions that the README shows: what is typed, and what is printed, compared with what happens. */
+/** Sessions in the README: typed commands and their output, compared with real ones. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "bun:test";
@@ -11,7 +11,7 @@ export interface Step {
 
 const readme = readFileSync(join(checkout, "README.md"), "utf8");
 
-/** The steps of all `console` blocks that follow the comment `<!-- MARK -->`. */
+/** The steps of all `console` blocks after the comment `<!-- MARK -->`. */
 export const readSteps = (mark: string): Step[] =>
   [...readme.matchAll(new RegExp(`<!-- ${mark} -->\\n\`\`\`console\\n(.*?)\`\`\``, "gs"))].flatMap((match) =>
     parseSession(match[1]!),
@@ -27,7 +27,7 @@ function parseSession(block: string): Step[] {
   return steps;
 }
 
-/** What differs from run to run and from machine to machine. */
+/** Replaces what differs between runs and machines. */
 const normalize = (line: string): string =>
   line
     .replaceAll(/\S*\/vm-[0-9a-f]{8}-[0-9a-f]{8}/g, "WORKDIR")
@@ -44,11 +44,11 @@ const normalize = (line: string): string =>
 
 const isWarning = (line: string): boolean => line.includes(": warning: ");
 
-/** What is logged of long work depends on the machine: `waiting for the guest's ssh …`, `backup S0: 45 %, …`. */
+/** Messages of long work depend on the machine: `waiting for the guest's ssh …`, `backup S0: 45 %, …`. */
 const isProgress = (line: string): boolean =>
   /^(waiting |build the rescue |compare |verify |push |fetch )|: \d+ %, /.test(line);
 
-/** Does what was said match what is shown, where a line "…" stands for any number of lines? */
+/** Does the output match the shown one, where a line "…" stands for any number of lines? */
 function matches(said: readonly string[], shown: readonly string[]): boolean {
   const [first, ...rest] = shown;
   if (first === undefined) return said.length === 0;

@@ -1,4 +1,4 @@
-/** What `scripts/release` makes of the compiled program: archive, packages, and what is in them. */
+/** Results of `scripts/release`: archive, packages, and their contents. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
   appendFileSync,
@@ -21,7 +21,7 @@ const ARCHIVE = `vm-${version}-linux-${platform}.tar.xz`;
 const DEB = `vm_${version}_${debArch}.deb`;
 const RPM = `vm-${version}-alt1.${rpmArch}.rpm`;
 
-/** Below the prefix, in every package; zsh's place is the distribution's own. */
+/** Below the prefix, in every package; zsh's directory depends on the distribution. */
 const INSTALLED = [
   "bin/vm",
   ...["system", "user"].flatMap((manager) =>
@@ -54,7 +54,7 @@ suite(
   () => {
     let box: Sandbox;
     let out: string;
-    /** The archive, unpacked. */
+    /** The unpacked archive. */
     let tree: string;
     beforeAll(async () => {
       box = new Sandbox();
@@ -84,7 +84,7 @@ suite(
     });
 
     describe("the .deb", () => {
-      test("needs what the program needs", async () => {
+      test("depends on the program's requirements", async () => {
         const control = await shell(`dpkg-deb -f ${DEB}`, out);
         expect(control).toMatch(/^Depends: .*qemu-system-x86 .*\| qemu-system .*qemu-utils, pigz$/m);
         expect(control).toMatch(/^Recommends: .*ovmf/m);
@@ -92,7 +92,7 @@ suite(
         expect(control).toContain(`Version: ${version}\n`);
       });
 
-      test("holds the program, which runs, and all that belongs to it; root's", async () => {
+      test("contains the program, which runs, and its files, owned by root", async () => {
         const root = join(box.top, "deb");
         await shell(`dpkg-deb -x ${DEB} ${root} && dpkg-deb -e ${DEB} ${root}/DEBIAN`, out);
         const files = filesIn(join(root, "usr"));
@@ -105,7 +105,7 @@ suite(
         expect(stdout).toBe(`vm ${version}\n`);
       });
 
-      rootTest("is installed by dpkg, and purged without a trace", async () => {
+      rootTest("is installed by dpkg, and purged completely", async () => {
         const root = join(box.top, "dpkg");
         mkdirSync(join(root, "var/lib/dpkg/updates"), { recursive: true });
         writeFileSync(join(root, "var/lib/dpkg/status"), "");
@@ -116,7 +116,7 @@ suite(
         expect(filesIn(root).filter((name) => !name.startsWith("var/"))).toEqual([]);
       });
 
-      test("lintian has nothing to say but what is explained", async () => {
+      test("lintian reports only explained tags", async () => {
         const said =
           await Bun.$`lintian --allow-root --tag-display-limit 0 -I --fail-on error,warning,info ${join(out, DEB)}`
             .nothrow()
@@ -127,18 +127,18 @@ suite(
     });
 
     describe("the .rpm", () => {
-      test("needs what the program needs, and nothing odd", async () => {
+      test("depends on the program's requirements, and nothing else", async () => {
         const needed = (await shell(`rpm -qp --requires ${RPM}`, out)).trim().split("\n");
         expect(needed).toEqual(expect.arrayContaining(["qemu-system", "qemu-img", "pigz"]));
         const known =
           /^(qemu-system|qemu-img|pigz|\/bin\/bash|config\(vm\).*|rpmlib\(.*|(ld-linux[\w-]*|lib(c|m|dl|pthread))\.so\.\d\(.*)$/;
         expect(needed.filter((word) => !known.test(word))).toEqual([]);
-        // A name that only the package itself can have.
+        // A name that only the package itself can provide.
         expect(await shell(`rpm -qp --provides ${RPM}`, out)).toContain("config(vm) = ");
         expect(await shell(`rpm -qp --scripts ${RPM}`, out)).toBe("");
       });
 
-      test("holds the same files as the archive, the program byte by byte", async () => {
+      test("contains the same files as the archive, the program byte by byte", async () => {
         const listed = (await shell(`rpm -qpl ${RPM}`, out)).split("\n");
         expect(listed).toEqual(expect.arrayContaining(INSTALLED.map((name) => `/usr/${name}`)));
         expect(listed).toContain("/usr/share/zsh/site-functions/_vm");
@@ -148,7 +148,7 @@ suite(
         expect(digests).toMatch(new RegExp(`^/usr/bin/vm \\d+ \\d+ ${digest} 0100755 root root `, "m"));
       });
 
-      test("rpmlint has nothing to say but what is explained", async () => {
+      test("rpmlint reports only explained warnings", async () => {
         const config = join(checkout, "scripts/packaging/rpm/rpmlint.toml");
         const said = await Bun.$`rpmlint -c ${config} ${join(out, RPM)}`.nothrow().quiet();
         expect(said.stdout.toString()).toContain("0 errors, 0 warnings");
@@ -157,7 +157,7 @@ suite(
     });
 
     describe("install.sh", () => {
-      test("into DESTDIR, over itself, and away: nothing is left", async () => {
+      test("installs into DESTDIR, over itself, and uninstalls completely", async () => {
         const destination = join(box.top, "staged");
         for (let times = 0; times < 2; times++) {
           const { exitCode, stderr } = await installer({ DESTDIR: destination });
@@ -171,7 +171,7 @@ suite(
         expect((await installer({ DESTDIR: destination }, "--uninstall")).exitCode).toBe(66);
       });
 
-      test("leaves what others have put there, and settings that were changed", async () => {
+      test("keeps files of others, and changed settings", async () => {
         const destination = join(box.top, "shared");
         const own = [
           "usr/local/bin/other",
@@ -188,7 +188,7 @@ suite(
         expect(readFileSync(join(destination, "etc/vm.conf"), "utf8")).toEndWith("CORES=3\n");
       });
 
-      test("what a newer version does not have any more goes", async () => {
+      test("removes files that a newer version no longer has", async () => {
         const destination = join(box.top, "upgraded");
         await installer({ DESTDIR: destination });
         const old = join(destination, "usr/local/libexec/vm/jobs/old.job");
@@ -203,7 +203,7 @@ suite(
       });
     });
 
-    describe("where it is installed,", () => {
+    describe("when installed", () => {
       let prefix: string;
       beforeAll(async () => {
         prefix = join(box.top, "prefix");
@@ -211,7 +211,7 @@ suite(
         expect(exitCode).toBe(0);
       });
 
-      test("jobs are those beside the program, unless others may write them", async () => {
+      test("jobs are those beside the program, unless others can write them", async () => {
         const program = [join(prefix, "bin/vm")];
         const used = async (): Promise<string> => (await box.ok(["config", "LIBEXEC"], { program })).stdout;
         expect(await used()).toStartWith(`LIBEXEC=${prefix}/libexec/vm `);
@@ -224,7 +224,7 @@ suite(
         );
       });
 
-      test.each(["system", "user"])("systemd takes the units of the %s manager", async (manager) => {
+      test.each(["system", "user"])("systemd accepts the units of the %s manager", async (manager) => {
         const units = join(prefix, "lib/systemd", manager);
         const instance = (await shell("systemd-escape --path '/srv/my vm/100% ж'", "/")).trim();
         const paths = names(units).map((name) => join(units, name.replace("@", `@${instance}`)));
@@ -242,7 +242,7 @@ suite(
       });
     });
 
-    test("the bill of materials names all that is in the program", () => {
+    test("the bill of materials names all parts of the program", () => {
       const bill = JSON.parse(readFileSync(join(out, `vm-${version}.cdx.json`), "utf8")) as {
         bomFormat: string;
         components: { name: string; version: string; hashes: unknown[]; licenses: unknown[] }[];
@@ -272,7 +272,7 @@ suite(
       expect(readFileSync(join(tree, "share/doc/vm/licenses.txt"), "utf8")).toBe(stdout);
     });
 
-    test("the example of settings is taken, and changes nothing", async () => {
+    test("the example of settings is valid, and changes nothing", async () => {
       const before = (await box.ok(["config", "--json"])).stdout;
       configure(box, readFileSync(join(tree, "share/doc/vm/examples/vm.conf"), "utf8"));
       expect((await box.ok(["config", "--json"])).stdout).toBe(before);

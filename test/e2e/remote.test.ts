@@ -1,4 +1,4 @@
-/** Snapshots in a restic repository: on a path, and behind `rclone serve restic`. */
+/** Snapshots in a restic repository: on a path, and on `rclone serve restic`. */
 import { afterEach, expect, test } from "bun:test";
 import {
   chmodSync,
@@ -25,7 +25,7 @@ afterEach(async () => {
 
 const PASSWORD = "correct horse";
 
-/** What restic needs besides the program's own settings. */
+/** restic's environment besides the program's own settings. */
 const resticEnv = (box: Sandbox) => ({ ...process.env, RESTIC_PASSWORD_FILE: join(box.home, "password") });
 
 async function restic(box: Sandbox, repository: string, ...words: string[]): Promise<string> {
@@ -41,7 +41,7 @@ async function restic(box: Sandbox, repository: string, ...words: string[]): Pro
   return stdout;
 }
 
-/** A VM with a repository, which restic has made. */
+/** A VM with a new restic repository. */
 async function withRepository(repository?: string): Promise<{ box: Sandbox; repository: string }> {
   const box = await filled();
   const place = repository ?? join(box.top, "repo, with space");
@@ -72,16 +72,16 @@ function elsewhere(box: Sandbox): string {
 }
 
 suite(
-  "snapshots off the machine",
+  "remote snapshots",
   () => {
-    test("what is pushed comes back on another host, with all that it builds on", async () => {
+    test("a pushed snapshot is restored on another host, with all its parents", async () => {
       const { box, repository } = await withRepository();
       using _box = box;
       await box.ok(["backup", "base", "--push"]);
       await write(box, "write -P 2 8M 4M");
       const was = await content(box);
       const pushed = await box.ok(["backup", "--push"]);
-      // The parent is there already.
+      // The parent has been pushed already.
       expect(pushed.stderr).toMatch(/S0 is in the repository: \d+ KiB|S0 is in the repository: \d+ B/);
       expect(manifest(box, "S0").parent).toBe("base");
       expect((await box.ok(["snapshots", "push", "S0"])).stderr).toContain("already");
@@ -91,21 +91,21 @@ suite(
       expect((await box.ok(["verify", "--remote", "--deep"])).stdout).toMatch(/^good .* 2 snapshots/);
 
       const cwd = elsewhere(box);
-      // What is noted of VMs for the user is that host's own.
+      // The user's records of VMs are per host.
       const there = { cwd, env: { XDG_CACHE_HOME: join(box.top, "elsewhere/cache") } };
       await box.ok(["restore", "--from-remote"], there);
       expect(await content(box, join(cwd, ".work", DISK))).toBe(was);
       expect(names(join(cwd, "backups"))).toEqual(["LAST", "S0", "base"]);
       expect(mode(join(cwd, "backups/S0/disk-0.qcow2"))).toBe("400");
       expect((await box.ok(["verify", "--all", "--deep"], there)).stdout).not.toContain("BAD");
-      // Again: what is here already is left; by its id, and as a disk that stands alone.
+      // Again: existing files are kept; by id, and as a standalone disk.
       await box.ok(["restore", list[0]!.id.slice(0, 8), "--from-remote", "--copy"], there);
       await box.ok(["backup", "--push"], there);
       expect((await remote(box)).map(({ name }) => name)).toEqual(["base", "S0", "S1"]);
       await restic(box, repository, "check", "--read-data");
     });
 
-    testInTurn(1)("by HTTP, with a user and a password that nobody sees", async () => {
+    testInTurn(1)("by HTTP, with a user and a password that are not visible", async () => {
       const port = await freePort();
       const store = await filled();
       using _store = store;
@@ -135,11 +135,11 @@ suite(
       await server.exited;
       const failed = await store.vm(["backup", "--push"]);
       expect(failed.stderr).not.toContain("s3cret");
-      expectError(failed, 74, /the snapshot is made, but not in the repository|cannot list/);
+      expectError(failed, 74, /the snapshot was created, but not pushed|cannot list/);
       expect((await store.ok(["config"])).stdout).not.toContain("s3cret");
     });
 
-    test("a snapshot that is damaged itself or below it, or another VM's, is not pushed (74)", async () => {
+    test("refuses to push a damaged snapshot, one with a damaged parent, or another VM's (74)", async () => {
       const { box } = await withRepository();
       using _box = box;
       await box.ok(["@backup", "base", "@backup", "S0"]);
@@ -169,7 +169,7 @@ suite(
       expect(await remote(box)).toEqual([]);
     });
 
-    testInTurn(0)("prune by the rules; protected ones and the newest stay", async () => {
+    testInTurn(0)("prune by the rules; keeps protected ones and the newest", async () => {
       const { box } = await withRepository();
       using _box = box;
       await box.ok(["backup", "A"]);
@@ -184,119 +184,113 @@ suite(
       // D's parents are in it.
       const cwd = elsewhere(box);
       await box.ok(["restore", "D", "--from-remote"], { cwd });
-      expectError(await box.vm(["prune", "--remote"]), 64, /nothing says which/);
+      expectError(await box.vm(["prune", "--remote"]), 64, /no retention rules given/);
     });
 
-    testInTurn(1)(
-      "what is wrong is told: settings, password, repository, names, and whose data it is",
-      async () => {
-        const { box, repository } = await withRepository();
-        using _box = box;
-        await box.ok(["backup", "--push"]);
-        const password = join(box.home, "password");
-        chmodSync(password, 0o644);
-        expectError(await box.vm(["snapshots", "--remote"]), 78, /everybody on this host may read/);
-        chmodSync(password, 0o600);
-        writeFileSync(password, "wrong");
-        expectError(await box.vm(["snapshots", "--remote"]), 78, /the password does not open/);
-        // The snapshot is one for all that.
-        expectError(await box.vm(["backup", "--push"]), 74, /the snapshot is made, but not in .* password/);
-        writeFileSync(password, PASSWORD);
-        expectError(await box.vm(["restore", "X", "--from-remote"]), 66, /no snapshot X/);
-        const other = join(box.top, "unknown");
-        mkdirSync(other);
-        const none = await box.vm(["restore", "--from-remote"], { cwd: other });
-        expectError(none, 66, /of a VM called unknown/);
-        expect(none.stderr).toContain("vm1");
-        expectError(await box.vm(["verify", "--remote", "--all"]), 64, /--remote goes with/);
+    testInTurn(1)("reports errors: settings, password, repository, names, and another owner", async () => {
+      const { box, repository } = await withRepository();
+      using _box = box;
+      await box.ok(["backup", "--push"]);
+      const password = join(box.home, "password");
+      chmodSync(password, 0o644);
+      expectError(await box.vm(["snapshots", "--remote"]), 78, /is readable by all users/);
+      chmodSync(password, 0o600);
+      writeFileSync(password, "wrong");
+      expectError(await box.vm(["snapshots", "--remote"]), 78, /wrong password for/);
+      // The snapshot exists nevertheless.
+      expectError(
+        await box.vm(["backup", "--push"]),
+        74,
+        /the snapshot was created, but not pushed: .* password/,
+      );
+      writeFileSync(password, PASSWORD);
+      expectError(await box.vm(["restore", "X", "--from-remote"]), 66, /no snapshot X/);
+      const other = join(box.top, "unknown");
+      mkdirSync(other);
+      const none = await box.vm(["restore", "--from-remote"], { cwd: other });
+      expectError(none, 66, /of a VM called unknown/);
+      expect(none.stderr).toContain("vm1");
+      expectError(await box.vm(["verify", "--remote", "--all"]), 64, /--remote takes only/);
 
-        // Another snapshot of that name is not overwritten.
-        const cwd = elsewhere(box);
-        await box.ok(["restore", "--from-remote"], { cwd });
-        await box.ok(["snapshots", "rm", "S0", "S1"]);
-        await write(box, "write -P 7 1M 1M");
-        await box.ok(["backup", "S0"]);
-        expectError(
-          await box.vm(["restore", "S0", "--from-remote"]),
-          73,
-          /another snapshot called S0 is here/,
-        );
+      // Another snapshot of that name is not overwritten.
+      const cwd = elsewhere(box);
+      await box.ok(["restore", "--from-remote"], { cwd });
+      await box.ok(["snapshots", "rm", "S0", "S1"]);
+      await write(box, "write -P 7 1M 1M");
+      await box.ok(["backup", "S0"]);
+      expectError(await box.vm(["restore", "S0", "--from-remote"]), 73, /another snapshot called S0 is here/);
 
-        // A VM's own settings say nothing of where its data goes.
-        writeFileSync(box.path("guest.env"), "SNAPSHOT_REPO=/srv/other\n");
-        configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=64M)\nSNAPSHOT_FORMAT=qcow2\n");
-        expectError(await box.vm(["snapshots", "--remote"]), 78, /no repository is set/);
-        setUp(box, join(box.top, "nowhere"));
-        expectError(await box.vm(["snapshots", "--remote"]), 66, /there is no repository at/);
+      // A VM's own settings cannot choose the repository.
+      writeFileSync(box.path("guest.env"), "SNAPSHOT_REPO=/srv/other\n");
+      configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=64M)\nSNAPSHOT_FORMAT=qcow2\n");
+      expectError(await box.vm(["snapshots", "--remote"]), 78, /no repository is set/);
+      setUp(box, join(box.top, "nowhere"));
+      expectError(await box.vm(["snapshots", "--remote"]), 66, /there is no repository at/);
 
-        // Links in the repository lead nowhere here.
-        setUp(box, repository);
-        const evil = join(box.top, "evil", "vm1", "backups", "S9");
-        mkdirSync(evil, { recursive: true });
-        symlinkSync("/etc/passwd", join(evil, "guest.env"));
-        const uuid = (await box.ok(["identity"])).stdout.trim();
-        const tags = ["vm", "vm-name=vm1", "vm-snapshot=S9", `vm-uuid=${uuid}`].flatMap((tag) => [
-          "--tag",
-          tag,
-        ]);
-        const child = Bun.spawn(["restic", "-r", repository, "backup", ...tags, "S9"], {
-          cwd: join(evil, ".."),
-          env: { ...resticEnv(box), HOME: box.home },
-          stdout: "ignore",
-        });
-        expect(await child.exited).toBe(0);
-        expectError(await box.vm(["restore", "S9", "--from-remote"]), 74, /guest\.env is no plain file/);
-        expect(names(box.path("backups"))).toEqual(["LAST", "S0"]);
-      },
-    );
+      // Symlinks in the repository are not followed here.
+      setUp(box, repository);
+      const evil = join(box.top, "evil", "vm1", "backups", "S9");
+      mkdirSync(evil, { recursive: true });
+      symlinkSync("/etc/passwd", join(evil, "guest.env"));
+      const uuid = (await box.ok(["identity"])).stdout.trim();
+      const tags = ["vm", "vm-name=vm1", "vm-snapshot=S9", `vm-uuid=${uuid}`].flatMap((tag) => [
+        "--tag",
+        tag,
+      ]);
+      const child = Bun.spawn(["restic", "-r", repository, "backup", ...tags, "S9"], {
+        cwd: join(evil, ".."),
+        env: { ...resticEnv(box), HOME: box.home },
+        stdout: "ignore",
+      });
+      expect(await child.exited).toBe(0);
+      expectError(await box.vm(["restore", "S9", "--from-remote"]), 74, /guest\.env is no regular file/);
+      expect(names(box.path("backups"))).toEqual(["LAST", "S0"]);
+    });
 
-    testInTurn(0)(
-      "killed at any moment: nothing half is here or there, and no lock stays in the way",
-      async () => {
-        const { box, repository } = await withRepository();
-        using _box = box;
-        await box.ok(["backup"]);
-        const was = await content(box);
-        for (const wait of [150, 500]) {
-          const child = box.start(["snapshots", "push", "S0"]);
-          await Promise.race([Bun.sleep(wait), child.done]);
-          child.kill("SIGKILL");
-          await child.done;
-        }
-        await box.ok(["snapshots", "push", "S0"]);
-        expect(await remote(box)).toHaveLength(1);
-        const cwd = elsewhere(box);
-        for (const wait of [100, 400, 800]) {
-          const child = box.start(["restore", "--from-remote"], { cwd });
-          await Promise.race([Bun.sleep(wait), child.done]);
-          child.kill("SIGKILL");
-          await child.done;
-        }
-        await box.ok(["restore", "--from-remote"], { cwd });
-        expect(names(join(cwd, "backups"))).toEqual(["LAST", "S0"]);
-        expect(await content(box, join(cwd, ".work", DISK))).toBe(was);
-        // A lock of a restic that is gone.
-        const held = Bun.spawn(["restic", "-r", repository, "check", "--read-data"], {
-          env: { ...resticEnv(box), HOME: box.home },
-          stdout: "ignore",
-          stderr: "ignore",
-        });
-        await until(
-          "it has its lock",
-          () => readdirSync(join(repository, "locks")).length > 0 || held.exitCode !== null,
-        );
-        held.kill("SIGKILL");
-        await held.exited;
-        await box.ok(["prune", "--remote", "--keep-last=1"]);
-        // Damage is told.
-        const files = (await run(["find", join(repository, "data"), "-type", "f"])).stdout.trim().split("\n");
-        // The data, not the trees: restic 0.14 looks for those again and again, for a minute and a half.
-        const data = files.toSorted((a, b) => statSync(b).size - statSync(a).size)[0]!;
-        renameSync(data, `${data}x`);
-        expectError(await box.vm(["verify", "--remote"]), 74, /the repository is not whole/);
-        rmSync(`${data}x`);
-      },
-    );
+    testInTurn(0)("killed at any time: nothing partial is here or there, and no lock remains", async () => {
+      const { box, repository } = await withRepository();
+      using _box = box;
+      await box.ok(["backup"]);
+      const was = await content(box);
+      for (const wait of [150, 500]) {
+        const child = box.start(["snapshots", "push", "S0"]);
+        await Promise.race([Bun.sleep(wait), child.done]);
+        child.kill("SIGKILL");
+        await child.done;
+      }
+      await box.ok(["snapshots", "push", "S0"]);
+      expect(await remote(box)).toHaveLength(1);
+      const cwd = elsewhere(box);
+      for (const wait of [100, 400, 800]) {
+        const child = box.start(["restore", "--from-remote"], { cwd });
+        await Promise.race([Bun.sleep(wait), child.done]);
+        child.kill("SIGKILL");
+        await child.done;
+      }
+      await box.ok(["restore", "--from-remote"], { cwd });
+      expect(names(join(cwd, "backups"))).toEqual(["LAST", "S0"]);
+      expect(await content(box, join(cwd, ".work", DISK))).toBe(was);
+      // A stale lock of restic.
+      const held = Bun.spawn(["restic", "-r", repository, "check", "--read-data"], {
+        env: { ...resticEnv(box), HOME: box.home },
+        stdout: "ignore",
+        stderr: "ignore",
+      });
+      await until(
+        "it has its lock",
+        () => readdirSync(join(repository, "locks")).length > 0 || held.exitCode !== null,
+      );
+      held.kill("SIGKILL");
+      await held.exited;
+      await box.ok(["prune", "--remote", "--keep-last=1"]);
+      // Damage is reported.
+      const files = (await run(["find", join(repository, "data"), "-type", "f"])).stdout.trim().split("\n");
+      // The data, not the trees: restic 0.14 retries those for a minute and a half.
+      const data = files.toSorted((a, b) => statSync(b).size - statSync(a).size)[0]!;
+      renameSync(data, `${data}x`);
+      expectError(await box.vm(["verify", "--remote"]), 74, /the repository is damaged/);
+      rmSync(`${data}x`);
+    });
   },
   ["restic", "rclone"],
 );

@@ -1,4 +1,4 @@
-/** A VM that runs: who may touch it, how it ends, and what its end means for the rest of a batch. */
+/** A running VM: access, endings, and their effect on the rest of a batch. */
 import { beforeAll, describe, expect, test } from "bun:test";
 import {
   cpSync,
@@ -34,19 +34,19 @@ import {
 
 let iso: Guests;
 
-/** A VM at work for ever, deaf to its power button. */
+/** A VM that runs for ever, ignoring the power button. */
 async function hanging(box: Sandbox, rest: readonly string[] = []): Promise<Running> {
   return startUntil(box, ["run", iso.hangIso, ...rest], "HANGING");
 }
 
-/** Ends what `hanging` began. */
+/** Ends the VM of `hanging`. */
 async function end(box: Sandbox, run: Running): Promise<void> {
   process.kill(await qemuPid(box), "SIGKILL");
   await run.done;
   await untilQuiet(box);
 }
 
-/** Every command refuses, and touches nothing. */
+/** Every command refuses, and changes nothing. */
 async function disbelieved(box: Sandbox, options: Parameters<Sandbox["vm"]>[1] = {}): Promise<void> {
   const before = listing(box.top);
   for (const command of ["run", "backup", "restore", "destroy"])
@@ -92,7 +92,7 @@ suite(
       expect(runNumber(box)).toBe(2);
     });
 
-    test("a guest that does not heed SIGTERM is ended after STOP_TIMEOUT", async () => {
+    test("kills a guest that ignores SIGTERM after STOP_TIMEOUT", async () => {
       using box = await installed();
       box.write(".work/guest.env", `STOP_TIMEOUT=1\n${box.read(".work/guest.env")}`);
       const run = await hanging(box);
@@ -101,7 +101,7 @@ suite(
       expect(await box.leftovers()).toEqual([]);
     });
 
-    test("nobody else may touch its files: 75", async () => {
+    test("no other process may change its files: 75", async () => {
       using box = await installed();
       await box.ok(["backup"]);
       const run = await hanging(box);
@@ -114,7 +114,7 @@ suite(
       };
       await refused();
       for (const name of names(box.work)) if (name.endsWith(".sock")) rmSync(join(box.work, name));
-      // qemu's lock on the image is the second witness; and for a live snapshot it has to be asked.
+      // qemu's lock on the image is other evidence; a live snapshot needs the monitor.
       await refused("backup");
       expect(listing(box.path("backups"))).toEqual(before);
       expect(sha256(join(box.work, "disk-0.img"))).toBe(disk);
@@ -122,7 +122,7 @@ suite(
       await box.ok(["@backup", "@restore", "@destroy"]);
     });
 
-    test("destroy --force ends it first", async () => {
+    test("destroy --force kills it first", async () => {
       using box = await installed();
       await box.ok(["backup"]);
       const run = await hanging(box);
@@ -135,7 +135,7 @@ suite(
       expect(names(box.host)).toEqual(["backups", "guest.env"]);
     });
 
-    test("destroy --force ends it even where its sockets are gone", async () => {
+    test("destroy --force kills it even without its sockets", async () => {
       using box = await installed();
       const run = await hanging(box);
       for (const name of names(box.work)) if (name.endsWith(".sock")) rmSync(join(box.work, name));
@@ -158,7 +158,7 @@ suite(
       },
     );
 
-    test("kill -9 of the program: qemu is gone soon, the next commands work", async () => {
+    test("kill -9 of the program: qemu exits soon, the next commands work", async () => {
       using box = await installed();
       const run = await hanging(box);
       run.kill("SIGKILL");
@@ -171,7 +171,7 @@ suite(
       expect(runNumber(box)).toBe(2);
     });
 
-    test("only the run's own files are gone afterwards", async () => {
+    test("only the run's own files are removed afterwards", async () => {
       using box = await installed();
       await box.ok(["run"]);
       expect(names(box.work)).toEqual(
@@ -182,7 +182,7 @@ suite(
           ".vm.json",
           "console.log",
           "disk-0.img",
-          // What tells how the run ended; run-vm.sh needs them, too.
+          // Records of the exit reason are kept; run-vm.sh needs them, too.
           "events.in",
           "events.out",
           "guest.env",
@@ -192,7 +192,7 @@ suite(
       );
     });
 
-    test("while it runs, its sockets and files are the owner's alone", async () => {
+    test("while it runs, its sockets and files are accessible only to the owner", async () => {
       using box = await installed();
       const run = await hanging(box);
       expect(await shell("find . -perm /077 ! -type l", box.work)).toBe("");
@@ -209,14 +209,14 @@ suite(
       expect(names(box.tmp)).toEqual([]);
     });
 
-    test("from WORKDIR itself, which a restore replaces in the middle of a batch", async () => {
+    test("from WORKDIR itself, which a restore in a batch replaces", async () => {
       using box = await installed();
       await box.ok(["@backup", "@restore", "@run"], { cwd: box.path(".work") });
       expect(runNumber(box)).toBe(2);
       expect(names(box.tmp)).toHaveLength(1);
     });
 
-    test("run-vm.sh by hand runs the same VM; the program knows of it", async () => {
+    test("run-vm.sh by hand runs the same VM; the program detects it", async () => {
       using box = await installed();
       await box.ok(["run"]);
       await shell(`sh ${box.work}/run-vm.sh`, "/");
@@ -224,7 +224,7 @@ suite(
       const run = await hanging(box);
       await end(box, run);
       const log = join(box.work, "console.log");
-      // It holds what that run said.
+      // It has the output of that run.
       rmSync(log);
       const byHand = Bun.spawn([join(box.work, "run-vm.sh")], {
         cwd: "/",
@@ -245,7 +245,7 @@ suite(
       expect(runNumber(box)).toBe(3);
     });
 
-    test("another command that holds the VM's lock: 75, naming it", async () => {
+    test("names another command that holds the VM's lock (75)", async () => {
       using box = await installed();
       const holder = Bun.spawn(["flock", "--no-fork", box.host, "sh", "-c", "echo held; exec cat"], {
         stdin: "pipe",
@@ -262,7 +262,7 @@ suite(
       await box.ok(["backup"]);
     });
 
-    describe(".work is believed only if it is ours", () => {
+    describe(".work is used only if it is this user's", () => {
       test("a copied HOSTDIR does not share the original's working files", async () => {
         using box = await installed();
         await box.ok(["backup"]);
@@ -275,7 +275,7 @@ suite(
         expect(runNumber(box)).toBe(2);
       });
 
-      test("a link to some other directory", async () => {
+      test("a symlink to another directory", async () => {
         using box = smallSandbox();
         const other = join(box.top, "precious");
         mkdirSync(other);
@@ -283,7 +283,7 @@ suite(
         await disbelieved(box);
       });
 
-      test("a link to another VM's working files", async () => {
+      test("a symlink to another VM's working files", async () => {
         using box = await installed();
         const thief = join(box.top, "thief");
         mkdirSync(thief);
@@ -291,13 +291,13 @@ suite(
         await disbelieved(box, { cwd: thief });
       });
 
-      test("a directory without our mark", async () => {
+      test("a directory without the program's mark", async () => {
         using box = await installed();
         rmSync(join(box.work, ".vm.json"));
         await disbelieved(box);
       });
 
-      rootTest("a directory that somebody else made anew", async () => {
+      rootTest("a directory recreated by another user", async () => {
         using box = await installed();
         const work = box.work;
         await shell(`chown -R 65534:65534 ${work}`, box.host);
@@ -307,11 +307,11 @@ suite(
         await disbelieved(box);
       });
 
-      test("a moved HOSTDIR is noticed", async () => {
+      test("detects a moved HOSTDIR", async () => {
         using box = await installed();
         const moved = join(box.top, "moved here");
         renameSync(box.host, moved);
-        // Whoever only looks changes nothing.
+        // Read-only commands change nothing.
         await box.ok(["status"], { cwd: moved });
         expect(readlinkSync(join(moved, ".work/.host"))).toBe(box.host);
         const result = await box.ok(["run"], { cwd: moved });

@@ -1,4 +1,4 @@
-/** Looking at a guest: pictures of its screen, and real viewers by SPICE and VNC, on ports, sockets and TLS. */
+/** Screenshots, and real viewers by SPICE and VNC, on ports, sockets and TLS. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
   chmodSync,
@@ -44,7 +44,7 @@ import {
 let iso: Guests;
 let desktop: Desktop;
 
-/** A VM that hangs with a text on its screen, and the port for its display. */
+/** A VM that hangs with a text on its screen, and the port of its display. */
 async function hanging(settings: string, ...options: string[]): Promise<{ box: Sandbox; run: Running }> {
   const box = smallSandbox();
   configure(box, `MEMORY=64M\nCORES=1\nDISKS=AHCI=16M\n${settings}\n`);
@@ -55,7 +55,7 @@ async function hanging(settings: string, ...options: string[]): Promise<{ box: S
 
 const secretOf = (box: Sandbox): string => box.read(".work/spice.password");
 
-/** `vm view` in a desktop session: let in, and ended with its viewer. */
+/** `vm view` in a desktop session: connects, and ends with its viewer. */
 async function expectView(box: Sandbox): Promise<void> {
   const view = box.start(["view"], { env: { DISPLAY: desktop.name } });
   await untilSeen(box);
@@ -69,7 +69,7 @@ async function expectView(box: Sandbox): Promise<void> {
 /** spice-gtk's SPICE_CHANNEL_ERROR_AUTH. */
 const SPICE_REFUSED = /main channel event: 23/;
 
-/** remote-viewer with a file that is wrong somewhere: it says why, and is not let in. */
+/** remote-viewer with an invalid file: reports it, and does not connect. */
 async function expectRefused(
   box: Sandbox,
   file: string,
@@ -96,7 +96,7 @@ async function expectRefused(
   expect(said).toMatch(why);
 }
 
-/** The port in the file that opens a viewer. */
+/** The port in the viewer's connection file. */
 const portOf = (box: Sandbox, file = "vnc.vv"): string => /^port=(\d+)$/m.exec(box.read(".work", file))![1]!;
 
 const isPicture = (seen: Picture | string): Picture => {
@@ -120,7 +120,7 @@ suite(
       });
       afterAll(() => box[Symbol.dispose]());
 
-      test("a PNG with a name of its own, by the caller's umask; nothing is left in WORKDIR", async () => {
+      test("writes a PNG to a new name, with the caller's umask; leaves nothing in WORKDIR", async () => {
         const before = names(box.work);
         const { stdout } = await box.ok(["screenshot"]);
         expect(stdout).toMatch(/^.*\/vm1\/G-\d{8}-\d{6}\.png\n$/);
@@ -140,14 +140,14 @@ suite(
         expect(names(box.host)).toEqual(before);
       });
 
-      test("several at once: each has its turn with qemu's one conversation", async () => {
+      test("several at once: each gets its turn at the monitor", async () => {
         const all = await Promise.all(
           Array.from({ length: 8 }, (_, index) => box.vm(["screenshot", `many-${index}.png`])),
         );
         expect(all.map(({ status, stderr }) => (status === 0 ? 0 : stderr))).toEqual(all.map(() => 0));
       });
 
-      test("a file is replaced in one step, also behind a link; its other names keep the old one", async () => {
+      test("replaces a file atomically, also behind a symlink; its other hard links keep the old one", async () => {
         const file = box.write("old.png", "old");
         chmodSync(file, 0o640);
         linkSync(file, box.path("other.png"));
@@ -159,7 +159,7 @@ suite(
         expect(box.read("other.png")).toBe("old");
       });
 
-      test("what is no regular file is left alone: 73", async () => {
+      test("does not touch a file that is not regular: 73", async () => {
         mkdirSync(box.path("dir.png"));
         await shell("mkfifo fifo.png", box.host);
         for (const name of ["dir.png", "fifo.png", "/dev/null"])
@@ -167,7 +167,7 @@ suite(
         expectError(await box.vm(["screenshot", "none/x.png"]), 66, /no such directory/);
       });
 
-      test("--show: only in a terminal that can", async () => {
+      test("--show: only in a terminal that supports it", async () => {
         expectError(await box.vm(["screenshot", "--show"]), 69, /stdout is not a terminal/);
         const before = names(box.host);
         const inTerminal = (env: Record<string, string>): Promise<string> =>
@@ -185,7 +185,7 @@ suite(
         expect(names(box.host)).toEqual(before);
       });
 
-      test("view: there is nothing to view", async () => {
+      test("view: without a display there is nothing to view", async () => {
         expectError(await box.vm(["view"]), 69, /without a display/);
       });
     });
@@ -202,7 +202,7 @@ suite(
       await until("qemu's end", async () => (await other.leftovers()).length === 0);
       await shell(`sed -i "s/VGA,id=vga0/pci-testdev/" run.sh`, box.host);
       const log = join(other.work, "console.log");
-      // It holds what the first run said.
+      // It has the output of the first run.
       rmSync(log);
       const qemu = Bun.spawn(["bash", script], { cwd: other.work, stdio: ["ignore", "ignore", "ignore"] });
       await until("the guest", () => existsSync(log) && other.console().includes("HANGING"));
@@ -210,7 +210,7 @@ suite(
       qemu.kill("SIGKILL");
     });
 
-    test("SPICE on a port: the same picture, and only with the password", async () => {
+    test("SPICE on a port: the same picture, only with the password", async () => {
       const { box } = await hanging("", `--port=${await freePort()}`);
       using _box = box;
       const port = portOf(box, "spice.vv");
@@ -223,13 +223,13 @@ suite(
       await expectRefused(box, "spice.vv", [/^password=.*$/m, "password=wrong"], /auth/i);
       rmSync(join(box.work, "spice.vv"));
       const { stdout } = await box.ok(["view"], { env: { USER: "me" } });
-      expect(stdout).toContain(`here: remote-viewer ${box.work}/spice.vv\n`);
+      expect(stdout).toContain(`locally: remote-viewer ${box.work}/spice.vv\n`);
       expect(stdout).toMatch(new RegExp(`ssh -L ${port}:localhost:${port} me@\\S+\n`));
       expect(mode(join(box.work, "spice.vv"))).toBe("600");
       await expectView(box);
     });
 
-    test("SPICE_SOCKET: no port at all", async () => {
+    test("SPICE_SOCKET: no port", async () => {
       const { box, run } = await hanging("SPICE_SOCKET=1");
       using _box = box;
       const socket = join(box.work, "spice.sock");
@@ -245,7 +245,7 @@ suite(
       await expectView(box);
     });
 
-    test("SPICE_TLS_DIR: encrypted, and believed for its certificate alone", async () => {
+    test("SPICE_TLS_DIR: encrypted, and verified by its certificate", async () => {
       const port = await freePort();
       using box = smallSandbox();
       configure(box, "MEMORY=64M\nCORES=1\nDISKS=AHCI=16M\nSPICE_TLS_DIR=~/tls\n");
@@ -275,7 +275,7 @@ suite(
       const { box, run } = await hanging("DISPLAY_PROTOCOL=vnc", `--port=${port}`);
       using _box = box;
       expect(secretOf(box)).toHaveLength(8);
-      expect(run.stderr()).toContain(`by VNC on localhost:${port}`);
+      expect(run.stderr()).toContain(`VNC on localhost:${port}`);
       expect(box.read(".work/run-vm.sh")).not.toContain(secretOf(box));
       const display = `localhost:${port - 5900}`;
       const { width, height } = readPng(
@@ -289,10 +289,10 @@ suite(
       await expectView(box);
     });
 
-    test("VNC on a socket, as seen through a tunnel", async () => {
+    test("VNC on a socket, as through a tunnel", async () => {
       const { box, run } = await hanging("DISPLAY_PROTOCOL=vnc\nSPICE_SOCKET=1\nSPICE_PASSWORD=123456789");
       using _box = box;
-      expect(run.stderr()).toMatch(/VNC takes the first 8 characters only/);
+      expect(run.stderr()).toMatch(/VNC uses only the first 8 characters/);
       expect(listeners(await qemuPid(box))).toEqual([]);
       const { stdout } = await box.ok(["view"], { env: { DISPLAY: desktop.name } });
       expect(stdout).toContain(`ssh -L 5900:${box.work}/vnc.sock `);
@@ -303,7 +303,7 @@ suite(
       expect(await vncPicture(box, display, "1234567x")).toMatch(/auth/i);
     });
 
-    test("VNC's port is picked as SPICE's is", async () => {
+    test("selects VNC's port like SPICE's", async () => {
       const { box } = await hanging("DISPLAY_PROTOCOL=vnc\nSPICE_TLS_DIR=/none");
       using _first = box;
       const { box: second, run } = await hanging("DISPLAY_PROTOCOL=vnc");
@@ -325,11 +325,11 @@ suite(
       await qmp(box, "quit");
       expect((await run.done).status).toBe(74);
       expect(await box.leftovers()).toEqual([]);
-      // Before the viewer has even been let in.
+      // Before the viewer is connected.
       await box.ok(["run", iso.haltIso], { env: { DISPLAY: desktop.name } });
     });
 
-    test("what cannot be is said before anything starts", async () => {
+    test("reports errors before anything starts", async () => {
       using box = smallSandbox();
       configure(box, "MEMORY=64M\nDISKS=AHCI=16M\nDISPLAY_PROTOCOL=vnc\n");
       await box.ok(["create", "G", iso.haltIso]);
@@ -340,19 +340,19 @@ suite(
       expect(stderr).toContain("without a display");
     });
 
-    test("a socket whose path is too long: 78", async () => {
+    test("a socket with too long a path: 78", async () => {
       using box = smallSandbox("x".repeat(90));
       configure(box, "MEMORY=64M\nDISKS=AHCI=16M\nSPICE_SOCKET=1\n");
       await box.ok(["--inplace", "create", "G", iso.haltIso]);
       expectError(await box.vm(["run"]), 78, /SPICE_SOCKET: the path is too long/);
     });
 
-    test("a qemu without SPICE: what to install, and how to go without", async () => {
+    test("a qemu without SPICE: what to install, and alternatives", async () => {
       using box = smallSandbox();
       configure(box, "MEMORY=64M\nDISKS=AHCI=16M\n");
       const bin = join(box.top, "bin");
       mkdirSync(bin);
-      // The real one, but for its answer about SPICE.
+      // The real one, except for its answer about SPICE.
       const filter = `[[ " $* " != *" none "*" stdio "* ]] || exec ${Bun.which("qemu-system-x86_64")} "$@" > >(sed '/"option": "spice"/s/password-secret/none/')`;
       writeFileSync(
         join(bin, "qemu-system-x86_64"),
@@ -379,7 +379,7 @@ suite(
   ["Xvfb", "openssl", "remote-viewer", "script", "spicy-screenshot", "vncsnapshot"],
 );
 
-/** A CA and a server's certificate for another name than localhost; another CA of the same name. */
+/** A CA and a server certificate for another name than localhost; another CA of the same name. */
 const CERTIFICATES = `
 mkdir tls other
 for dir in tls other; do
@@ -389,7 +389,7 @@ openssl req -newkey rsa:2048 -nodes -keyout tls/server-key.pem -out request.pem 
 openssl x509 -req -in request.pem -CA tls/ca-cert.pem -CAkey tls/ca-key.pem -CAcreateserial -days 2 -out tls/server-cert.pem
 `;
 
-/** What `ssh -L PORT:SOCKET` does, without ssh. */
+/** Like `ssh -L PORT:SOCKET`, without ssh. */
 async function openTunnel(socket: string): Promise<Disposable & { port: number }> {
   const server = createServer((home) => {
     const far = connect(socket);

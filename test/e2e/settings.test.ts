@@ -1,4 +1,4 @@
-/** Where settings, extra arguments, media and shares come from, as seen in the command that really runs. */
+/** Sources of settings, extra arguments, media and shares, as seen in the command that runs. */
 import { beforeAll, expect, test } from "bun:test";
 import {
   chmodSync,
@@ -17,19 +17,19 @@ import { configure, expectError, listing, rootTest, smallSandbox, suite } from "
 
 let iso: Guests;
 
-/** A made VM. Its disk is empty: each run boots a CD that powers off. */
+/** A new VM. Its disk is empty: each run boots a CD that powers off. */
 async function made(options: readonly string[] = []): Promise<Sandbox> {
   const box = smallSandbox();
   await box.ok([...options, "create", "G", iso.haltIso]);
   return box;
 }
 
-/** A line of vm.defaults that is easy to find again. */
+/** A line of vm.defaults that is easy to find. */
 const serial = (id: string): string => `-device virtio-serial-pci,id=from-${id}\n`;
 
 const script = (box: Sandbox): string => box.read(".work/run-vm.sh");
 
-/** A check-media on PATH, as users write it, and the PATH. */
+/** A typical check-media on PATH, and the PATH. */
 function checkMedia(box: Sandbox, text: string): Record<string, string> {
   const bin = join(box.top, "bin");
   mkdirSync(bin, { recursive: true });
@@ -65,7 +65,7 @@ suite("settings", () => {
       // Read, and copied into the snapshot.
       vm: count(join(box.work, "guest.env")),
       mark: count(join(box.work, ".vm.json")),
-      // Followed, and compared with what an interrupted command may have left.
+      // Followed, and compared with files of an interrupted command.
       link: count(box.path(".work")),
     }).toEqual({ user: 1, vm: 2, mark: 1, link: 2 });
   });
@@ -74,7 +74,7 @@ suite("settings", () => {
     iso = await guests();
   });
 
-  test("vm.defaults: extra arguments reach qemu; quotes and $NAME are honoured, nothing is executed", async () => {
+  test("vm.defaults: extra arguments reach qemu; expands quotes and $NAME, executes nothing", async () => {
     using box = await made();
     const text = [
       "# extra hardware",
@@ -93,7 +93,7 @@ suite("settings", () => {
     expect(existsSync(box.path("pwned"))).toBe(false);
   });
 
-  test("vm.defaults: the first of WORKDIR, HOSTDIR and ~/.config counts", async () => {
+  test("vm.defaults: uses the first of WORKDIR, HOSTDIR and ~/.config", async () => {
     using box = await made();
     configure(box, serial("home"), "vm.defaults");
     await box.ok(["run", iso.haltIso]);
@@ -111,7 +111,7 @@ suite("settings", () => {
     expect(script(box)).not.toMatch(/from-/);
   });
 
-  rootTest("settings and defaults in /etc are the weakest", async () => {
+  rootTest("settings and defaults in /etc have the lowest priority", async () => {
     using box = smallSandbox();
     const prog = basename(box.top);
     const program = [join(box.top, prog)];
@@ -185,7 +185,7 @@ suite("settings", () => {
     expect(script(box)).toContain(`path=${box.home},`);
   });
 
-  test("a vm.conf that others may write is not handed to bash", async () => {
+  test("bash does not read a vm.conf that others can write", async () => {
     using box = smallSandbox();
     configure(box, `touch ${box.path("pwned")}\nPORT=\n`);
     chmodSync(join(box.home, ".config/vm.conf"), 0o666);
@@ -194,7 +194,7 @@ suite("settings", () => {
     expect(listing(box.top)).toEqual(before);
   });
 
-  test("check-media on PATH tells where the media are; an ISO is found in MEDIA + MEDIA_STORAGE", async () => {
+  test("check-media on PATH defines the media; finds a CD in MEDIA + MEDIA_STORAGE", async () => {
     using box = smallSandbox();
     const media = join(box.top, "media disk");
     mkdirSync(join(media, "images/iso"), { recursive: true });
@@ -208,7 +208,7 @@ suite("settings", () => {
     expectError(await box.vm(["run", "nowhere.iso"], { env }), 66, /nowhere\.iso/);
   });
 
-  test("a check-media that fails stops the command; one that nobody needs is not asked", async () => {
+  test("a failing check-media stops the command; it runs only if needed", async () => {
     using box = await made();
     const env = checkMedia(box, `touch ${box.path("asked")}\nfalse\n`);
     await box.ok(["--share=", "run", iso.haltIso], { env });
@@ -218,7 +218,7 @@ suite("settings", () => {
   });
 
   test.each(["", ".", "CWD"])(
-    "check-media is never taken from the current directory (PATH has %j)",
+    "never runs check-media from the current directory (PATH has %j)",
     async (entry) => {
       using box = await made();
       box.write("check-media", `touch ${box.path("pwned")}\nMEDIA=/\n`);
@@ -229,7 +229,7 @@ suite("settings", () => {
     },
   );
 
-  test("the mirror share is there with MEDIA_MIRROR, and left out without", async () => {
+  test("the mirror share exists with MEDIA_MIRROR, and is omitted without", async () => {
     using box = smallSandbox();
     await box.ok(["@create", "G", iso.haltIso, "@run", iso.haltIso]);
     expect(script(box)).not.toContain("mount_tag=mirror");
@@ -246,7 +246,7 @@ suite("settings", () => {
     expect(script(box)).not.toContain("mount_tag=mirror");
   });
 
-  test("macros in shares and images; a path may go on after them", async () => {
+  test("macros in shares and images; a path may follow them", async () => {
     using box = await made();
     const media = join(box.top, "media");
     mkdirSync(join(media, "mirror/p10"), { recursive: true });
@@ -270,7 +270,7 @@ suite("settings", () => {
     expect(script(box)).toContain(`"filename":"${media}/extra.img"`);
   });
 
-  test("relative images: typed ones mean the current directory, then WORKDIR", async () => {
+  test("relative images: typed ones are relative to the current directory, then to WORKDIR", async () => {
     using box = smallSandbox();
     writeFileSync(join(box.home, "data.img"), Buffer.alloc(1 << 20));
     await box.ok(["-d", box.host, "create", "-i", "VIRT=raw=data.img", "G", iso.haltIso], { cwd: box.home });
@@ -301,7 +301,7 @@ suite("settings", () => {
     expect(stdout).toMatch(/--cores=N .*\[3\]/);
   });
 
-  test("--no-netdev given to create is remembered", async () => {
+  test("stores --no-netdev given to create", async () => {
     using box = await made(["--no-netdev"]);
     await box.ok(["run", iso.haltIso]);
     expect(readFileSync(box.path(".work/run-vm.sh"), "utf8")).not.toContain("-netdev");

@@ -1,11 +1,11 @@
-/** Shells on a pseudo-terminal, in which somebody types, presses Tab and Enter. */
+/** Shells on a pseudo-terminal, with typed text, Tab and Enter. */
 import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { binary, until, type Sandbox } from "./harness.ts";
 
 export type ShellName = "bash" | "zsh" | "fish";
 
-/** Where Tab is pressed in a typed line. */
+/** Marks Tab in a typed line. */
 export const TAB = "⇥";
 
 /** A directory for PATH with the program in it, under the name `vm` or another. */
@@ -16,7 +16,7 @@ export function programIn(box: Sandbox, prog = "vm"): string {
   return bin;
 }
 
-/** How each is started, what it reads first, and how it takes our script. */
+/** How each is started, what it reads first, and how it loads the script. */
 const SHELLS: Readonly<
   Record<ShellName, { argv: string[]; file: string; start: string; load: (prog: string) => string }>
 > = {
@@ -40,7 +40,7 @@ const SHELLS: Readonly<
   },
 };
 
-/** In the program's place a function notes the words that it would have been given. */
+/** A function replaces the program, and records its arguments. */
 function noter(shell: ShellName, prog: string, note: string): string {
   const body = (words: string): string =>
     `printf '%s\\0' ${words} >'${note}.new'; mv '${note}.new' '${note}'`;
@@ -49,15 +49,15 @@ function noter(shell: ShellName, prog: string, note: string): string {
 
 export interface SessionOptions {
   prog?: string;
-  /** Lines of its own instead of those by which the shell takes the script. */
+  /** Replaces the lines by which the shell loads the script. */
   load?: string;
 }
 
-/** A shell at work in a sandbox's HOSTDIR. */
+/** A running shell in a sandbox's HOSTDIR. */
 export class ShellSession implements Disposable {
   readonly #shell;
   readonly #note: string;
-  /** All that it showed. */
+  /** All its output. */
   screen = "";
 
   constructor(box: Sandbox, name: ShellName, { prog = "vm", load }: SessionOptions = {}) {
@@ -81,7 +81,7 @@ export class ShellSession implements Disposable {
     );
   }
 
-  /** Types a line and Enter. @returns the words that the program would have been given */
+  /** Types a line and Enter. @returns the arguments that the program would have got */
   async type(line: string): Promise<string[]> {
     rmSync(this.#note, { force: true });
     this.#shell.terminal!.write(`${line.replaceAll(TAB, "\t")}\r`);

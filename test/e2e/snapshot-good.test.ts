@@ -1,4 +1,4 @@
-/** A snapshot is good or it is none: damaged disks, settings and parents. No guest runs. */
+/** Damaged disks, settings and parents of snapshots. No guest runs. */
 import { expect, test } from "bun:test";
 import {
   copyFileSync,
@@ -34,7 +34,7 @@ const flip = (path: string, at: number): void => {
 };
 
 suite(
-  "a snapshot is good or it is none:",
+  "snapshots are complete or absent:",
   () => {
     test.each(
       sampled<[what: string, harm: string, why: RegExp, formats?: string[]]>(
@@ -46,9 +46,9 @@ suite(
             /marked it corrupt/,
           ],
           [
-            "cut short",
+            "truncated",
             "truncate -s 1M disk-0.img",
-            /disk-0\.img: (qemu-img check finds|its bitmap directory is beyond the end of the file: it is truncated)/,
+            /disk-0\.img: (qemu-img check found|its bitmap directory is beyond the end of the file: it is truncated)/,
             ["gz", "qcow2"],
           ],
           ["cut within its tables", "truncate -s 128K disk-0.img", /table is beyond the end of the file/],
@@ -64,7 +64,7 @@ suite(
         2,
       ),
     )(
-      "a working disk that is %s is not backed up, and nothing good is removed for it (74)",
+      "does not back up a working disk that is %s, and removes no good snapshot for it (74)",
       async (_what, harm, why, formats = ["gz"]) => {
         for (const format of formats) {
           using box = await withGood(format);
@@ -78,20 +78,20 @@ suite(
       },
     );
 
-    test("a damaged or future snapshot takes no good one's place", async () => {
+    test("a damaged or future snapshot does not count for a rule", async () => {
       using box = await withGood("gz");
       await box.ok(["@backup", "bad1", "@backup", "bad2"]);
       flip(box.path("backups/bad1/guest.env"), 40);
       flip(box.path("backups/bad2/disk-0.img.gz"), 0);
       const { stdout, stderr } = await box.ok(["prune", "--keep-last=1"]);
       expect(stdout).toBe("remove good1\nkeep good2  last\nkeep bad1  damaged\nkeep bad2  LAST, damaged\n");
-      expect(stderr).toContain("bad1 is damaged and stays: guest.env: its checksum is wrong");
-      expect(stderr).toContain("bad2 is damaged and stays: disk-0.img.gz is no gzip file");
+      expect(stderr).toContain("keeping bad1: it is damaged: guest.env: its checksum is wrong");
+      expect(stderr).toContain("keeping bad2: it is damaged: disk-0.img.gz is no gzip file");
       await box.ok(["restore", "good2"]);
     });
 
     test.each(sampled(["gz", "qcow2"] as const, 0))(
-      "restore checks all small files before anything is replaced: %s",
+      "restore checks all small files before any change: %s",
       async (format) => {
         using box = await withGood(format, "DISKS=(VIRT=16M)");
         writeFileSync(join(box.work, "vm-seed.img"), "seed");
@@ -109,14 +109,14 @@ suite(
       },
     );
 
-    test("settings that are good by their checksum are restored, with a warning; run says 78", async () => {
+    test("restores settings that match their checksum, with a warning; run fails (78)", async () => {
       using box = await withGood("gz");
       const path = box.path("backups/good1/guest.env");
       writeFileSync(path, `${readFileSync(path, "utf8")}[ -e /x ] && MEMORY=1G\n`);
       await shell("sha256sum $(awk '{print $2}' SHA256SUMS) > S; mv S SHA256SUMS", box.path("backups/good1"));
       expect((await box.ok(["restore", "good1"])).stderr).toMatch(/warning: .*guest\.env:\d+: .*NAME=value/);
       expectError(await box.vm(["run"]), 78, /guest\.env:\d+/);
-      // Settings that cannot be read prevent neither a restore nor destroy.
+      // Unreadable settings prevent neither a restore nor destroy.
       await box.ok(["verify", "good2"]);
       await box.ok(["restore", "good2"]);
       writeFileSync(join(box.work, "guest.env"), 'IMAGES=("');
@@ -127,7 +127,7 @@ suite(
       ["0 bytes", ""],
       ["NULs", "\0\0\0\0"],
       ["no IMAGES", "MEMORY=64M\n"],
-    ])("a guest.env of %s is an error (78), and its hint mends it", async (_what, text) => {
+    ])("a guest.env of %s is an error (78), and its hint repairs it", async (_what, text) => {
       using box = await withGood("gz");
       writeFileSync(join(box.work, "guest.env"), text);
       for (const command of ["backup", "run"])
@@ -138,7 +138,7 @@ suite(
       await box.ok(["backup"]);
     });
 
-    test("another VM's snapshot in the parent's place is noticed by each command that would use it (74)", async () => {
+    test("every command that needs the parent detects another VM's snapshot in its place (74)", async () => {
       using box = await withGood("qcow2");
       using other = await withGood("qcow2");
       expect(JSON.parse(box.read("backups/good2/manifest.json"))).toMatchObject({
@@ -161,14 +161,14 @@ suite(
       rmSync(box.path("backups/good1"), { recursive: true });
       renameSync(box.path("aside"), box.path("backups/good1"));
       await box.ok(["verify", "--all"]);
-      // The working disk notes which snapshot it is an overlay of.
+      // The working disk records the snapshot it is an overlay on.
       renameSync(box.path("backups/good2"), box.path("aside"));
       cpSync(other.path("backups/good2"), box.path("backups/good2"), { recursive: true });
       for (const command of ["backup", "run"])
-        expectError(await box.vm([command]), 74, /good2 below the disk .* is another snapshot/);
+        expectError(await box.vm([command]), 74, /good2, backing file of the disk .*, is another snapshot/);
     });
 
-    test("a merge keeps what was noted of the heir valid", async () => {
+    test("a merge keeps records of the child valid", async () => {
       using box = await withGood("qcow2");
       await box.ok(["backup", "good3"]);
       await box.ok(["restore", "good2"]);
@@ -184,7 +184,7 @@ suite(
       await box.ok(["@verify", "--all", "@backup"]);
     });
 
-    test("a snapshot of an earlier version is readable, and known by name only", async () => {
+    test("a snapshot of an earlier version is readable, and identified by name only", async () => {
       using box = await withGood("qcow2");
       const {
         parentId: _id,
@@ -194,11 +194,13 @@ suite(
       writeFileSync(box.path("backups/good2/manifest.json"), JSON.stringify(manifest));
       await shell("sha256sum $(awk '{print $2}' SHA256SUMS) > S; mv S SHA256SUMS", box.path("backups/good2"));
       const { stdout } = await box.ok(["verify", "good2"]);
-      expect(stdout).toContain("note: its parent good1 is known by name only (made by an earlier version)");
+      expect(stdout).toContain(
+        "note: its parent good1 is recorded by name only (created by an earlier version)",
+      );
       await box.ok(["restore", "good2"]);
     });
 
-    test("what has no snapshot's form in backups is none", async () => {
+    test("ignores other directories in backups", async () => {
       using box = await withGood("gz");
       mkdirSync(box.path("backups/lost+found"), { mode: 0o700 });
       mkdirSync(box.path("backups/notes"));
@@ -214,7 +216,7 @@ suite(
       expect(names(box.path("backups"))).toEqual(["LAST", "good2", "lost+found", "notes"]);
     });
 
-    test("backups that are not mounted: each command says so (74), none says that there are no snapshots", async () => {
+    test("unmounted backups: every command reports it (74), none that there are no snapshots", async () => {
       using box = await withGood("gz");
       renameSync(box.path("backups"), join(box.top, "disk"));
       symlinkSync(join(box.top, "disk"), box.path("backups"));
@@ -237,7 +239,7 @@ suite(
       expect(readlinkSync(box.path("backups"))).toBe(join(box.top, "disk"));
     });
 
-    test("internal snapshots that a backup does not hold are said", async () => {
+    test("warns of internal snapshots that a backup does not include", async () => {
       using box = smallSandbox();
       await box.ok(["create", "G"]);
       await shell("qemu-img snapshot -c one disk-0.img && qemu-img snapshot -c two disk-0.img", box.work);
@@ -253,7 +255,7 @@ suite(
       );
     });
 
-    test("named pipes, devices and links in a snapshot are named, and nothing waits for them", async () => {
+    test("names named pipes, devices and symlinks in a snapshot, without waiting for them", async () => {
       using box = await withGood("gz");
       await box.ok(["backup", "good3"]);
       const seconds = { timeoutSeconds: 60 };
@@ -292,7 +294,7 @@ suite(
       expect(existsSync(box.path("backups/good2"))).toBe(true);
     });
 
-    test("a huge disk that is almost empty costs what is in it", async () => {
+    test("a huge, almost empty disk costs only its data", async () => {
       using box = smallSandbox();
       configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=128G)\n");
       await box.ok(["create", "G"]);

@@ -1,4 +1,4 @@
-/** What there is of snapshots, which stay and which go. No guest runs. */
+/** Listing, protection and removal of snapshots. No guest runs. */
 import { expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { existsSync, readlinkSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
@@ -7,7 +7,7 @@ import type { SnapshotFacts } from "../../src/store/snapshot-info.ts";
 import type { Sandbox } from "./harness.ts";
 import { configure, expectError, listing, names, seed, shell, smallSandbox, suite } from "./tools.ts";
 
-/** A VM with snapshots of these names, the last one made last. */
+/** A VM with snapshots of these names, the last one newest. */
 async function withSnapshots(...wanted: string[]): Promise<Sandbox> {
   const box = smallSandbox();
   await box.ok(["@create", "G", ...wanted.flatMap((name) => ["@backup", name])]);
@@ -23,7 +23,7 @@ async function facts(box: Sandbox): Promise<SnapshotFacts[]> {
 
 const sumOf = (text: string): string => createHash("sha256").update(text).digest("hex");
 
-/** Changes what a manifest says, and its checksum with it. */
+/** Changes a manifest, and its checksum. */
 function note(box: Sandbox, name: string, change: object): void {
   const before = box.read("backups", name, "manifest.json");
   const after = JSON.stringify({ ...JSON.parse(before), ...change });
@@ -35,12 +35,12 @@ function note(box: Sandbox, name: string, change: object): void {
 const sumsPass = (box: Sandbox, name: string): Promise<string> =>
   shell("sha256sum --strict --quiet -c SHA256SUMS", box.path("backups", name));
 
-/** Other moments each day; `scripts/soak` tries all. */
+/** Other times each day; `scripts/soak` tries all. */
 
 suite(
   "snapshots, listed and removed",
   () => {
-    test("the list tells all, oldest first; a damaged one with its problem", async () => {
+    test("lists all, oldest first; a damaged one with its problem", async () => {
       using box = await withSnapshots("one", "two", "three");
       await box.ok(["snapshots", "describe", "two", "before the update"]);
       await box.ok(["snapshots", "protect", "one"]);
@@ -70,13 +70,13 @@ suite(
       expect(shown.stdout).toMatch(/^name: +three$/m);
     });
 
-    test("no snapshots: an empty list, a usage error for what is wrong", async () => {
+    test("no snapshots: an empty list; usage errors", async () => {
       using box = smallSandbox();
       expectError(await box.vm(["snapshots"]), 66, /there is no VM in/);
       box.write("guest.env", 'GUESTNAME="G"\n');
       const none = await box.ok(["snapshots"]);
       expect(none.stdout).toBe("");
-      expect(none.stderr).toMatch(/has no snapshots; make one: vm backup\n$/);
+      expect(none.stderr).toMatch(/has no snapshots; create one: vm backup\n$/);
       expect(await facts(box)).toEqual([]);
       for (const words of [
         ["shw"],
@@ -91,7 +91,7 @@ suite(
       expectError(await box.vm(["snapshots", "rm", "x"]), 66, /no such snapshot/);
     });
 
-    test("rm: LAST follows; the protected, parents and those under disks stay", async () => {
+    test("rm: LAST is updated; protected ones, parents and those of disks are kept", async () => {
       using box = await withSnapshots("a", "b", "c");
       await box.ok(["snapshots", "protect", "a"]);
       expectError(await box.vm(["snapshots", "rm", "c", "a"]), 75, /a is protected/);
@@ -117,7 +117,7 @@ suite(
       expect(backups(box)).toEqual([]);
     });
 
-    test("describe keeps the checksums right, whatever the text", async () => {
+    test("describe keeps the checksums valid, whatever the text", async () => {
       using box = await withSnapshots("a");
       for (const text of ["новое $(x) `y`", "two\nlines", " "]) {
         await box.ok(["snapshots", "describe", "a", "--", text]);
@@ -127,11 +127,11 @@ suite(
       expect(box.read("backups/a/SHA256SUMS")).toContain("  DESCRIPTION\n");
     });
 
-    test("prune: says what it does, changes nothing in a dry run, and never goes without a rule", async () => {
+    test("prune: prints its actions, changes nothing in a dry run, and needs a rule", async () => {
       using box = await withSnapshots("a", "b", "c", "d");
       const before = listing(box.host);
-      expectError(await box.vm(["prune"]), 64, /nothing says which snapshots stay/);
-      expectError(await box.vm(["prune", "--keep-last=0"]), 64, /nothing says/);
+      expectError(await box.vm(["prune"]), 64, /no retention rules given/);
+      expectError(await box.vm(["prune", "--keep-last=0"]), 64, /no retention rules/);
       expectError(await box.vm(["prune", "--keep-last=x"]), 64, /--keep-last: 'x' is not allowed/);
       expect((await box.ok(["prune", "--keep-last=1", "--dry-run"])).stdout).toBe(
         "remove a\nremove b\nremove c\nkeep d  last, LAST\n",
@@ -140,7 +140,7 @@ suite(
       note(box, "d", { format: "qcow2", parent: "b" });
       writeFileSync(box.path("backups/c/manifest.json"), "{");
       const { stdout, stderr } = await box.ok(["prune", "--keep-last=1", "--json"]);
-      // The damaged one has whole seconds left only.
+      // The damaged one has only whole seconds.
       const verdicts = JSON.parse(stdout) as { name: string }[];
       expect(verdicts.toSorted((a, b) => (a.name < b.name ? -1 : 1))).toMatchObject([
         { name: "a", action: "remove", reasons: [] },
@@ -149,11 +149,11 @@ suite(
         { name: "d", action: "keep", reasons: ["LAST", "damaged"] },
       ]);
       expect(stderr).toContain("c is damaged and stays");
-      expect(stderr).toContain('d is damaged and stays: its parent "b" is no qcow2 snapshot');
+      expect(stderr).toContain('keeping d: it is damaged: its parent "b" is no qcow2 snapshot');
       expect(backups(box)).toEqual(["LAST", "b", "c", "d"]);
     });
 
-    test("one from the future stays, is pointed out, and takes no other's place", async () => {
+    test("keeps one in the future, reports it, and does not count it", async () => {
       using box = await withSnapshots("a", "b");
       note(box, "a", { made: "2126-01-01T00:00:00.000Z" });
       const { stdout, stderr } = await box.ok(["prune", "--keep-last=1", "--dry-run"]);
@@ -161,9 +161,9 @@ suite(
       expect(stderr).toContain("a has a timestamp in the future (2126-");
     });
 
-    test("backup --prune goes by the settings, after the backup", async () => {
+    test("backup --prune follows the settings, after the backup", async () => {
       using box = await withSnapshots("a", "b", "c");
-      expectError(await box.vm(["backup", "--prune", "d"]), 64, /nothing says/);
+      expectError(await box.vm(["backup", "--prune", "d"]), 64, /no retention rules/);
       expect(existsSync(box.path("backups/d"))).toBe(false);
       configure(box, "MEMORY=64M\nPORT=\nKEEP_LAST=2\n");
       await box.ok(["backup", "--prune", "d"]);
@@ -178,7 +178,7 @@ suite(
       ["prune", ["prune", "--keep-last=1"], ["d"]],
       ["describe", ["snapshots", "describe", "d", "other"], ["a", "b", "c", "d"]],
     ])(
-      "%s killed at any moment leaves whole snapshots, and the next command clears up",
+      "%s killed at any time leaves complete snapshots, and the next command cleans up",
       async (_name, words, after) => {
         using box = await withSnapshots("a", "b", "c", "d");
         await shell("cp -a backups kept", box.host);
@@ -199,7 +199,7 @@ suite(
             for (const name of after) expect(now).toContain(name);
             for (const name of now) await sumsPass(box, name);
             if (existsSync(box.path("backups", "LAST"))) expect(now).toContain(last(box));
-            // What is listed meanwhile is whole.
+            // Snapshots listed meanwhile are complete.
             for (const { problem } of await facts(box)) expect(problem).toBeNull();
             await box.ok(words[1] === "rm" ? ["snapshots", "protect", "a"] : words);
             expect(backups(box).filter((name) => name.startsWith("."))).toEqual([]);
@@ -211,7 +211,7 @@ suite(
       },
     );
 
-    test("LAST that leads nowhere hurts nobody", async () => {
+    test("a dangling LAST is harmless", async () => {
       using box = await withSnapshots("a");
       rmSync(box.path("backups/LAST"));
       symlinkSync("gone", box.path("backups/LAST"));

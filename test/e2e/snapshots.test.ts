@@ -1,4 +1,4 @@
-/** What a snapshot is on disk, who can read it, and what happens when it is damaged. */
+/** Snapshots on disk: contents, permissions, and damage. */
 import { beforeAll, describe, expect, test } from "bun:test";
 import {
   appendFileSync,
@@ -28,7 +28,7 @@ import {
   suite,
 } from "./tools.ts";
 
-/** One that has never run, for tests that do not look at what the guest has written. */
+/** One that has never run, for tests that do not need the guest's data. */
 async function created(options: readonly string[] = []): Promise<Sandbox> {
   const box = smallSandbox();
   await box.ok([...options, "create", "G"]);
@@ -46,7 +46,7 @@ function flip(path: string): void {
 suite(
   "snapshots",
   () => {
-    test("hold everything, for the owner's eyes only, whatever the umask", async () => {
+    test("contain everything, with permissions for the owner only, whatever the umask", async () => {
       using box = await created();
       writeFileSync(join(box.work, "vm.defaults"), "-no-hpet\n");
       await box.ok(["backup", "one", "before the update"], {
@@ -71,7 +71,7 @@ suite(
       expect(mode(box.path("guest.env"))).toBe("600");
     });
 
-    test("verify with sha256sum, and unpack by hand with unpigz", async () => {
+    test("can be verified with sha256sum, and unpacked by hand with unpigz", async () => {
       using box = await created(["--disks=AHCI=16M,VIRT=32M"]);
       await box.ok(["backup"]);
       const dir = box.path("backups/S0");
@@ -82,7 +82,7 @@ suite(
         await shell(`unpigz -c ${disk}.gz | cmp - ${box.path(".work", disk)}; gzip -t ${disk}.gz`, dir);
     });
 
-    test("the manifest tells sizes, format, tool version and consistency", async () => {
+    test("the manifest has sizes, format, tool version and consistency", async () => {
       using box = await installed();
       await box.ok(["backup", "clean"]);
       const { stdout } = await box.ok(["--version"]);
@@ -98,7 +98,7 @@ suite(
       ]);
     });
 
-    test("names: S0, S1, numerically the next without limit, or the user's", async () => {
+    test("names: S0, S1, the next number without limit, or the user's", async () => {
       using box = await created();
       await box.ok(["@backup", "@backup"]);
       mkdirSync(box.path("backups/S100"));
@@ -117,7 +117,7 @@ suite(
       expect(readlinkSync(box.path("backups/LAST"))).toBe("2023-05-10 перед обновлением");
     });
 
-    test("names that cannot be are refused, and nothing is changed", async () => {
+    test("refuses invalid names, without changes", async () => {
       using box = await created();
       const before = listing(box.top);
       for (const name of ["../x", "a/b", ".hidden", "-x", "LAST", "..", "a\nb"]) {
@@ -127,7 +127,7 @@ suite(
       expect(listing(box.top)).toEqual(before);
     });
 
-    test("a description may begin with a dash, or be several lines", async () => {
+    test("a description may start with a dash, or have several lines", async () => {
       using box = await created();
       await box.ok(["backup", "A", "-first try, --with dashes"]);
       await box.ok(["backup", "--", "B", "-x"]);
@@ -143,7 +143,7 @@ suite(
       expect(description("E").trim()).toBe("");
     });
 
-    test("LAST stays when an older one is restored, and moves with the next backup", async () => {
+    test("a restore of an older one keeps LAST, the next backup moves it", async () => {
       using box = await created();
       await box.ok(["@backup", "@backup", "@restore", "S0"]);
       expect(readlinkSync(box.path("backups/LAST"))).toBe("S1");
@@ -151,13 +151,13 @@ suite(
       expect(readlinkSync(box.path("backups/LAST"))).toBe("S2");
     });
 
-    test("restore LAST is the last one", async () => {
+    test("restore LAST restores the last one", async () => {
       using box = await installed();
       await box.ok(["@backup", "@run", "@restore", "LAST", "@run"]);
       expect(runNumber(box)).toBe(2);
     });
 
-    test("snapshots are listed in the order they were made, also within one second", async () => {
+    test("lists snapshots in the order of creation, also within one second", async () => {
       using box = await created();
       const order = ["b", "d", "f", "a", "e", "c"];
       await box.ok(order.flatMap((name) => ["@backup", name]));
@@ -166,7 +166,7 @@ suite(
       expect([...result.stderr.matchAll(/(\w) \(/g)].map((match) => match[1]!)).toEqual(order);
     });
 
-    test("the earlier program's snapshots restore: gzip -9, no manifest, no sums", async () => {
+    test("restores the earlier program's snapshots: gzip -9, no manifest, no checksums", async () => {
       using box = await installed();
       const old = box.path("backups/S0");
       mkdirSync(old, { recursive: true });
@@ -190,7 +190,7 @@ suite(
       expect(readlinkSync(box.path("backups/LAST"))).toBe("S1");
     });
 
-    test("a half snapshot of the earlier program is refused", async () => {
+    test("refuses a partial snapshot of the earlier program", async () => {
       using box = await created(["--disks=AHCI=16M,AHCI=16M"]);
       await box.ok(["backup"]);
       const disk = sha256(join(box.work, "disk-0.img"));
@@ -200,7 +200,7 @@ suite(
       expect(sha256(join(box.work, "disk-0.img"))).toBe(disk);
     });
 
-    test("holes stay holes", async () => {
+    test("keeps holes", async () => {
       using box = smallSandbox();
       await box.ok(["create", "G"]);
       const disk = (): string => join(box.work, "disk-0.img");
@@ -224,7 +224,7 @@ suite(
         return () => box[Symbol.dispose]();
       });
 
-      /** Spoils a copy of the good snapshot, and sees it refused. */
+      /** Damages a copy of the good snapshot, which must be refused. */
       async function refused(name: string, spoil: (dir: string) => unknown, status = 74): Promise<void> {
         const dir = box.path("backups", name);
         cpSync(box.path("backups/good"), dir, { recursive: true });
@@ -242,20 +242,20 @@ suite(
         " ",
       );
       test.each(files)("%s: a flipped bit", (file) => refused("flipped", (dir) => flip(join(dir, file))));
-      test.each(files)("%s: cut short", (file) =>
+      test.each(files)("%s: truncated", (file) =>
         refused("cut", (dir) => truncateSync(join(dir, file), readFileSync(join(dir, file)).length >> 1)),
       );
       test.each(files)("%s: missing", (file) => refused("missing", (dir) => rmSync(join(dir, file))));
-      test("something behind a disk's end", () =>
+      test("data after a disk's end", () =>
         refused("longer", (dir) => appendFileSync(join(dir, "disk-1.img.gz"), "more")));
-      test("a disk too many", () =>
+      test("an additional disk", () =>
         refused("extra", (dir) => cpSync(join(dir, "disk-0.img.gz"), join(dir, "disk-2.img.gz"))));
-      test("a disk that is a link", () =>
+      test("a disk that is a symlink", () =>
         refused("link", (dir) => {
           rmSync(join(dir, "disk-0.img.gz"));
           symlinkSync("../good/disk-0.img.gz", join(dir, "disk-0.img.gz"));
         }));
-      test("garbage with right sums", () =>
+      test("garbage with valid checksums", () =>
         refused("garbage", (dir) => shell("echo garbage >disk-0.img.gz; rm manifest.json SHA256SUMS", dir)));
       test("a disk with a backing file", () =>
         refused("backing", (dir) =>

@@ -32,23 +32,23 @@ export interface SoakVariant {
 export const soakVariantName = ({ inplace, uefi }: SoakVariant): string =>
   `${inplace ? "inplace" : "tmpdir"}${uefi ? "+uefi" : ""}`;
 
-/** Does the program make a file of this name only while it works? */
+/** Is this the name of a temporary file of the program? */
 const isPassing = (name: string): boolean => /^\.vm-(partial|ready|removing)/.test(name);
 const read = (dir: string): string[] => (existsSync(dir) ? readdirSync(dir) : []);
 
-/** On a machine that has more to do than it can, everything takes longer: how much. */
+/** On an overloaded machine everything takes longer: the factor. */
 export const loadFactor = (): number => Math.max(1, loadavg()[0]! / availableParallelism());
 
-/** Told of each point, with what is wrong there. */
+/** Called with each point and its problems. */
 export type PointSink = (name: string, violations: readonly string[]) => void;
 
 export interface SoakSweep {
   seed: number;
   point: PointSink;
-  /** Where the sandboxes go. */
+  /** Directory of the sandboxes. */
   parent?: string;
   labs: SoakLabs;
-  /** Is a point of this name wanted? Told the point's first fields. */
+  /** Is a point of this name wanted? Called with the point's first fields. */
   wanted: (name: string) => boolean;
 }
 
@@ -56,7 +56,7 @@ export interface SoakSweep {
 export type SoakTemplate = "nothing" | "whole" | "gone";
 
 export interface Look {
-  /** `P` … `C`, `work`, `none`, `gone`, or what differs from all that. */
+  /** `P` … `C`, `work`, `none`, `gone`, or the difference from all of them. */
   work: string;
   snapshots: Record<string, string>;
   last?: string;
@@ -74,7 +74,7 @@ export async function must(argv: readonly string[], env = process.env): Promise<
 
 /**
  * A VM with two disks; snapshots P, Q (gz) and A ← B ← C (qcow2), each with data and settings of its own; working disks
- * that have changed since; a repository that holds A.
+ * that have changed since; a repository with A.
  */
 export class SoakLab implements Disposable {
   readonly box: Sandbox;
@@ -83,7 +83,7 @@ export class SoakLab implements Disposable {
   readonly known = new Map<string, string>();
   /** Size of the UEFI variables. */
   nvramBytes = 0;
-  /** What commands print: elsewhere, as the sandbox's disk may be full. */
+  /** Output of commands, outside the sandbox, as its disk may be full. */
   readonly #outputs: string = mkdtempSync(join(tmpdir(), "vm-soak-output-"));
   #turn = 0;
 
@@ -98,7 +98,7 @@ export class SoakLab implements Disposable {
     alive.add(this);
   }
 
-  /** A HOSTDIR with settings alone. */
+  /** A HOSTDIR with only settings. */
   static empty(variant: SoakVariant, parent?: string): SoakLab {
     const lab = new SoakLab(variant, parent);
     const { box } = lab;
@@ -153,7 +153,7 @@ export class SoakLab implements Disposable {
     await this.#save("gone");
   }
 
-  /** Gives both disks and the settings something new, as a run would. */
+  /** Changes both disks and the settings, like a run. */
   async change(): Promise<void> {
     const turn = ++this.#turn;
     const { work } = this.box;
@@ -176,7 +176,7 @@ export class SoakLab implements Disposable {
     await must(["cp", "-a", "--reflink=auto", this.box.top, join(this.store, template)]);
   }
 
-  /** Brings the VM into a state; whatever was there is gone. */
+  /** Brings the VM into a state, replacing the present one. */
   async load(template: SoakTemplate): Promise<void> {
     this.endAll();
     const { top } = this.box;
@@ -197,10 +197,10 @@ export class SoakLab implements Disposable {
   }
 
   /**
-   * Runs a command of the program, never longer than `seconds`. Its output goes to files: a child that it leaves
-   * keeps no reader waiting.
-   * @param options `killAfter`: ends it with SIGKILL after so many ms, with its children when `withChildren`;
-   *   `argv`: what starts it
+   * Runs a command of the program with a limit of `seconds`. Its output goes to files, so that remaining children
+   * do not keep a pipe open.
+   * @param options `killAfter`: kills it with SIGKILL after this many ms, with its children if `withChildren`;
+   * `argv`: starts it
    */
   async run(
     command: readonly string[],
@@ -263,7 +263,7 @@ export class SoakLab implements Disposable {
     return processesIn(this.box.top).filter((line) => !spare.includes(Number.parseInt(line, 10)));
   }
 
-  /** Ends every process of the sandbox. */
+  /** Kills every process of the sandbox. */
   endAll(spare: readonly number[] = []): void {
     for (const line of this.processes(spare)) {
       try {
@@ -274,7 +274,7 @@ export class SoakLab implements Disposable {
     }
   }
 
-  /** @returns what is wrong: processes that do not end by themselves */
+  /** @returns problems: processes that do not end */
   async quiet(spare: readonly number[] = []): Promise<string[]> {
     try {
       await until("no processes", () => this.processes(spare).length === 0);
@@ -307,14 +307,14 @@ export class SoakLab implements Disposable {
     return this.#label(await this.#workContent());
   }
 
-  /** Listed snapshots, as a user sees them. */
+  /** Snapshots listed by the program. */
   names(): string[] {
     const backups = this.box.path("backups");
     if (!existsSync(backups)) return [];
     return readdirSync(backups).filter((name) => name !== "LAST" && !name.startsWith("."));
   }
 
-  /** What a snapshot holds: the name of a content, or what is wrong with it. */
+  /** The content of a snapshot: its name, or its problem. */
   async snapshot(name: string): Promise<string> {
     const dir = this.box.path("backups", name);
     const sums = Bun.spawnSync(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], {
@@ -336,7 +336,7 @@ export class SoakLab implements Disposable {
     return { work: await this.work(), snapshots, ...(last === undefined ? {} : { last }) };
   }
 
-  /** Files that no finished command leaves. */
+  /** Files that no completed command leaves. */
   leftovers(): string[] {
     const { host, tmp } = this.box;
     const link = lstatSync(this.box.path(".work"), { throwIfNoEntry: false });
@@ -363,13 +363,13 @@ export class SoakLab implements Disposable {
   }
 }
 
-/** Labs whose processes and files would stay when the tests are interrupted. */
+/** Labs whose processes and files would remain after an interruption of the tests. */
 const alive = new Set<SoakLab>();
 function disposeAll(): void {
   for (const lab of alive) lab[Symbol.dispose]();
 }
 
-/** One lab for each variant, made when it is asked for first. */
+/** One lab for each variant, created on first use. */
 export class SoakLabs implements AsyncDisposable {
   readonly #made = new Map<string, Promise<SoakLab>>();
 

@@ -1,4 +1,4 @@
-/** How a command of the program ended, and what is wrong with that whatever it was disturbed by. */
+/** The result of a command, and problems with it in any situation. */
 
 export interface Ran {
   argv: readonly string[];
@@ -10,7 +10,7 @@ export interface Ran {
   hung: boolean;
 }
 
-/** What no output may show, whatever happens. */
+/** Text that must never occur in output. */
 export function badSpeech({ argv, status, stdout, stderr, hung, signal, seconds }: Ran): string[] {
   const words = argv.join(" ");
   const wrong: string[] = [];
@@ -26,7 +26,7 @@ export function badSpeech({ argv, status, stdout, stderr, hung, signal, seconds 
 export const lastLines = (text: string, count = 3): string =>
   text.trim().split("\n").slice(-count).join(" | ");
 
-/** What is wrong when a command that must succeed does not. */
+/** The problem if a command that must succeed fails. */
 export function notDone(when: string, ran: Ran): string[] {
   const speech = badSpeech(ran);
   if (ran.status !== 0 && speech.length === 0)

@@ -1,6 +1,6 @@
 /**
- * Every command that changes a VM: killed, beside others, without room, on damaged files. A sample;
- * `scripts/soak --only=kills,mix,full,flips` does it at length.
+ * Every command that changes a VM: killed, concurrent, without space, on damaged files. A sample;
+ * `scripts/soak --only=kills,mix,full,flips` runs longer.
  */
 import { afterAll, expect, test } from "bun:test";
 import { copyFileSync, rmSync, truncateSync } from "node:fs";
@@ -19,7 +19,7 @@ suiteInTurn(1)(
     const labs = new SoakLabs();
     afterAll(() => labs[Symbol.asyncDispose]());
 
-    /** Runs a sweep. @returns what is wrong, and how many points there were */
+    /** Runs a sweep. @returns problems, and the number of points */
     async function collect(run: (sweep: SoakSweep) => Promise<unknown>) {
       const wrong: string[] = [];
       let points = 0;
@@ -35,7 +35,7 @@ suiteInTurn(1)(
       return { wrong, points };
     }
 
-    test("the oracle sees what is lost, mixed, and not whole", async () => {
+    test("the oracle detects lost, mixed, and incomplete data", async () => {
       const lab = await labs.get({ inplace: false });
       await lab.load("whole");
       const { box } = lab;
@@ -54,17 +54,17 @@ suiteInTurn(1)(
       expect(snapshots.P).toStartWith("not whole: ");
       expect(snapshots.Q).toBe("Q");
       expect(snapshots.A).toBeUndefined();
-      // It builds on A.
+      // It is A's child.
       expect(snapshots.B).toStartWith("mixed ");
     });
 
-    testInTurn(1, 4)("kill -9 at random moments of its commands", async () => {
+    testInTurn(1, 4)("kill -9 at random times of its commands", async () => {
       const { wrong, points } = await collect((sweep) => sweepRandomKills(sweep, 3));
       expect(wrong).toEqual([]);
       expect(points).toBe(3);
     });
 
-    testInTurn(3, 4)("kill -9 at random moments of snapshots while it runs", async () => {
+    testInTurn(3, 4)("kill -9 at random times of snapshots while it runs", async () => {
       const { wrong, points } = await collect((sweep) => sweepLiveKills(sweep, 2));
       expect(wrong).toEqual([]);
       expect(points).toBe(3);
@@ -77,7 +77,7 @@ suiteInTurn(1)(
     });
 
     testInTurn(1, 4)(
-      "flipped bits and bytes, and files cut short, in snapshots and working directories",
+      "flipped bits and bytes, and truncated files, in snapshots and working directories",
       async () => {
         const { wrong, points } = await collect((sweep) => sweepFlips(sweep, { flips: 5, cuts: 3 }));
         expect(wrong).toEqual([]);
@@ -85,9 +85,9 @@ suiteInTurn(1)(
       },
     );
 
-    // In a mount namespace of its own, so that nothing stays mounted whatever happens.
+    // In a mount namespace of its own, so that all mounts disappear.
     if (isTurn(3, 4))
-      rootTest("disks without room, and disks that fail", async () => {
+      rootTest("full disks, and disks with I/O errors", async () => {
         const soak = join(import.meta.dir, "../../scripts/lib/soak.ts");
         const only = [
           "full:backup incremental:tmpdir:vm1/backups",

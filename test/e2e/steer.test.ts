@@ -1,4 +1,4 @@
-/** A running guest is steered from outside: its console, its agent, and ssh with a real sshd. */
+/** Control of a running guest: its console, its agent, and ssh with a real sshd. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
@@ -17,7 +17,7 @@ import {
   suite,
 } from "./tools.ts";
 
-/** Packs sshd and qemu-ga of this host with their libraries, a host key and our key let in. */
+/** Packs sshd and qemu-ga of this host with their libraries, a host key and an authorized key. */
 const PACK = `
 PATH=$PATH:/usr/sbin:/sbin
 mkdir -p root/{etc,run/sshd,root/.ssh,usr/sbin,lib64,lib,tmp/dir}
@@ -51,7 +51,7 @@ cd /; echo $$ >/run/shell.pid; exec sh -i
 suite(
   "a running guest",
   () => {
-    // Sockets by a path that fits no socket address, and names that a careless program takes apart.
+    // With paths that exceed a socket address, and names with special characters.
     const box = smallSandbox(`${"a long name ".repeat(9)}№1`);
     let running: Running;
 
@@ -79,7 +79,7 @@ suite(
       };
     }
 
-    /** Runs a shell line on a terminal of its own; the answers are typed once their cue has been shown. */
+    /** Runs a shell line on a terminal of its own; types the answers after their prompts. */
     async function onTerminal(
       line: string,
       answers: readonly [cue: string, answer: string | (() => Promise<unknown>)][],
@@ -130,31 +130,31 @@ suite(
     afterAll(() => box[Symbol.dispose]());
 
     describe("the console", () => {
-      test("--log prints what was said, without what steers a terminal", async () => {
+      test("--log prints the log, without control characters", async () => {
         await until("a prompt", () => box.console().includes("/ # "));
         const { bytes, status } = await typed("", ["console", "--log"]);
         expect(status).toBe(0);
         expect(bytes.toString()).toBe(tameText(readFileSync(box.path(".work/console.log"), "utf8")));
       });
 
-      test("--follow alone is refused, and changes nothing", async () => {
+      test("--follow alone is refused, without changes", async () => {
         expectError(await box.vm(["console", "-f"]), 64, /--follow belongs to --log/);
       });
 
-      test("what is piped in is typed, and answered", async () => {
+      test("sends piped input, and prints the answer", async () => {
         const { stdout, status } = await typed("echo $((20+22)) answers\n", ["console"]);
         expect(status).toBe(0);
         expect(stdout).toContain("\n42 answers\r\n");
       });
 
-      test("bytes that are no UTF-8 pass in both directions", async () => {
+      test("transmits bytes that are not UTF-8 in both directions", async () => {
         const line = "printf '\\303\\050\\377'; head -c 3 | od -An -tx1\n";
         const { bytes } = await typed(Buffer.from(`${line}\xe4\xff\n`, "latin1"), ["console"]);
         expect(bytes.includes(Buffer.from([0xc3, 0x28, 0xff]))).toBe(true);
         expect(bytes.toString("latin1")).toContain(" e4 ff 0a");
       });
 
-      test("on a terminal: Ctrl-C is the guest's, Ctrl-] leaves; a second one is told", async () => {
+      test("on a terminal: Ctrl-C goes to the guest, Ctrl-] detaches; reports a second client", async () => {
         const shown = await onTerminal('stty -g; "$VM" console; echo "status $?"; stty -g', [
           ["Ctrl-] disconnects", "sh -c 'echo $((6*7)) seconds; exec sleep 1000'\r"],
           ["42 seconds", "\u0003"],
@@ -170,7 +170,7 @@ suite(
         expect(after).toBe(before!);
       });
 
-      test("a signal gives the terminal back as it was", async () => {
+      test("a signal restores the terminal", async () => {
         const line = `stty -g; sh -c 'echo $$ >pid; exec "$VM" console'; echo "status $?"; stty -g`;
         const shown = await onTerminal(line, [
           ["Ctrl-] disconnects", async () => process.kill(Number(box.read("pid")), "SIGTERM")],
@@ -180,7 +180,7 @@ suite(
         expect(after).toBe(before!);
       });
 
-      test("a reader that goes away ends it, as soon as there is more to say", async () => {
+      test("ends when its reader closes the pipe, with the next output", async () => {
         const line = `HOME='${box.home}' '${binary}' console --log -f 2>/dev/null | head -c 5 | wc -c`;
         const counted = shell(line, box.host);
         let over = false;
@@ -194,7 +194,7 @@ suite(
       const ours = join(homedir(), ".ssh/known_hosts");
       const before = existsSync(ours) ? readFileSync(ours, "utf8") : "";
 
-      test("a command, its output and status; the host key stays with the VM", async () => {
+      test("a command, its output and status; the host key is stored with the VM", async () => {
         const result = await box.vm(["ssh", "echo out; echo err >&2; exit 7"]);
         expect(result.stdout).toBe("out\n");
         expect(result.stderr).toContain("err\n");
@@ -205,13 +205,13 @@ suite(
         expect(existsSync(ours) ? readFileSync(ours, "utf8") : "").toBe(before);
       });
 
-      test("words and options for ssh pass untouched, and so does stdin", async () => {
+      test("passes words and options for ssh, and stdin, unchanged", async () => {
         expect((await box.ok(["ssh", "echo", "-a", "@run"])).stdout).toBe("-a @run\n");
         expect((await box.ok(["ssh", "--", "-o", "LogLevel=ERROR", "id", "-un"])).stdout).toBe("root\n");
         expect((await typed("\u00E4 line\n", ["ssh", "cat"])).stdout).toBe("\u00E4 line\n");
       });
 
-      test("a login on our terminal", async () => {
+      test("a login on the terminal", async () => {
         const shown = await onTerminal('"$VM" ssh', [
           ["# ", "tty; exit 5\r"],
           ["/dev/pts/", ""],
@@ -219,7 +219,7 @@ suite(
         expect(shown).toMatch(/^\/dev\/pts\/\d+$/m);
       });
 
-      test("another key: ssh's own warning, status 255, and what to do", async () => {
+      test("another key: ssh's own warning, status 255, and a hint", async () => {
         const file = join(box.work, "known_hosts");
         await shell(
           `ssh-keygen -q -t ed25519 -N "" -f other; echo "guest $(cat other.pub)" >.work/known_hosts`,
@@ -233,7 +233,7 @@ suite(
         await box.ok(["ssh", "true"]);
       });
 
-      test("cp there and back", async () => {
+      test("cp in both directions", async () => {
         const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, index) => index % 251));
         writeFileSync(box.path("with: colon"), bytes);
         await box.ok(["cp", "with: colon", ":/tmp/dir/"]);
@@ -248,13 +248,13 @@ suite(
     });
 
     describe("exec", () => {
-      test("no agent: told at once what is missing", async () => {
+      test("no agent: reports at once what is missing", async () => {
         expectError(await box.vm(["exec", "true"]), 69, /no guest agent.*\n.*qemu-guest-agent/);
         await box.ok(["ssh", AGENT]);
         await until("the agent", async () => (await box.vm(["exec", "true"])).status === 0);
       });
 
-      test("arguments as they are, both outputs, the status", async () => {
+      test("arguments unchanged, both outputs, the status", async () => {
         const result = await box.vm([
           "exec",
           "--",
@@ -278,7 +278,7 @@ suite(
         expect(bytes.equals(input)).toBe(true);
       });
 
-      test("several at once: each has its turn", async () => {
+      test("several at once: each gets its turn", async () => {
         const words = ["one", "two", "three", "four", "five"];
         const all = await Promise.all(words.map((word) => box.vm(["exec", "echo", word])));
         expect(all.map(({ status, stdout }) => [status, stdout])).toEqual(
@@ -286,7 +286,7 @@ suite(
         );
       });
 
-      test("a signal, and a program that is not there", async () => {
+      test("a signal, and a missing program", async () => {
         expect((await box.vm(["exec", "--", "sh", "-c", "kill -9 $$"])).status).toBe(137);
         expectError(
           await box.vm(["exec", "nothing"]),
@@ -295,21 +295,21 @@ suite(
         );
       });
 
-      test("an agent that hangs: told in 3 s; its late answer confuses nobody", async () => {
+      test("an agent that hangs: reported in 3 s; its late answer is discarded", async () => {
         await box.ok(["ssh", "kill -STOP $(pidof qemu-ga)"]);
         expectError(await box.vm(["exec", "true"]), 69, /no guest agent answers/);
         await box.ok(["ssh", "kill -CONT $(pidof qemu-ga)"]);
         expect((await box.ok(["exec", "echo", "here"])).stdout).toBe("here\n");
       });
 
-      test("two at a time; a time limit ends what runs in the guest", async () => {
+      test("two at a time; a time limit kills the guest's program", async () => {
         const long = box.start(["--timeout=4", "exec", "sleep", "1234"]);
         await until("it runs", async () => (await box.vm(["exec", "pidof", "sleep"])).status === 0);
         expectError(await long.done, 124, /sleep did not end within 4 s/);
         await until("its end", async () => (await box.vm(["exec", "pidof", "sleep"])).status === 1);
       });
 
-      test("Ctrl-C ends it there, too", async () => {
+      test("Ctrl-C kills it there, too", async () => {
         const long = box.start(["exec", "sleep", "4321"]);
         await until("it runs", async () => (await box.vm(["exec", "pidof", "sleep"])).status === 0);
         long.kill("SIGINT");
@@ -318,18 +318,18 @@ suite(
       });
     });
 
-    test("who follows or listens is done when the guest is off; the log stays", async () => {
+    test("followers end when the guest is off; the log is kept", async () => {
       const follow = box.start(["console", "--log", "-f"]);
       const silent = box.start(["console"]);
       const cut = box.start(["exec", "sleep", "1000"]);
-      // A pipe that nobody closes.
+      // A pipe that stays open.
       const open = Bun.spawn([binary, "exec", "sleep", "1000"], {
         cwd: box.host,
         env: box.env(),
         stdin: "pipe",
         stderr: "ignore",
       });
-      // Said for a while: nothing tells from outside when a listener is there.
+      // Printed for a while, as the listener cannot be observed from outside.
       const words = "for i in $(seq 25); do echo GOOD BYE >/dev/ttyS0; usleep 200000; done";
       await box.ok(["ssh", `${words}; kill -HUP $(cat /run/shell.pid)`]);
       const results = await Promise.all([running.done, follow.done, silent.done]);
@@ -342,11 +342,11 @@ suite(
       expect((await box.ok(["console", "--log", "-f"])).stdout).toContain("GOOD BYE");
     });
 
-    test("a guest that neither listens nor can be reached; its qemu is killed", async () => {
+    test("a guest without listeners or forwards; its qemu is killed", async () => {
       using deaf = smallSandbox();
       await deaf.ok(["create", "Deaf", (await guests()).hangIso]);
       const run = await startUntil(deaf, ["run"], "HANGING");
-      expectError(await deaf.vm(["ssh"]), 69, /no port of this host leads.*\n.*vm run --detach --ssh/);
+      expectError(await deaf.vm(["ssh"]), 69, /no port of this host is forwarded.*\n.*vm run --detach --ssh/);
       expectError(await deaf.vm(["exec", "true"]), 69, /no guest agent/);
       const line = "HOME=$1 TMPDIR=$2; export HOME TMPDIR; yes | head -c 100 | $3 console; echo $?";
       const child = Bun.spawnSync(["sh", "-c", line, "-", deaf.home, deaf.tmp, binary], { cwd: deaf.host });

@@ -1,4 +1,4 @@
-/** What runs unattended: by systemd, by cron, and whom it tells. */
+/** Unattended runs: by systemd and cron, and notifications. */
 import { describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -6,10 +6,10 @@ import { cronCommand } from "../fixtures/cron.ts";
 import { binary, Sandbox, until } from "./harness.ts";
 import { configure, expectError, mode, names, shell, smallSandbox, suite } from "./tools.ts";
 
-/** Everything that systemd, cron or a shell might take for something else. */
+/** Characters that are special for systemd, cron or a shell. */
 const AWKWARD = String.raw`my vm%i 100% "q" b\s a\\%b $HOME 'x' ж`;
 
-/** A VM of which there are settings only. */
+/** A VM with only settings. */
 function withSettings(hostName?: string): Sandbox {
   const box = smallSandbox(hostName);
   box.write("guest.env", 'GUESTNAME="G"\n');
@@ -18,7 +18,7 @@ function withSettings(hostName?: string): Sandbox {
 
 const command = (...words: string[]): string[] => ["timer", "--user", ...words];
 
-/** What was printed, as files. */
+/** The output, as files. */
 function written(box: Sandbox, printed: string): { service: string; timer: string } {
   const directory = join(box.top, "units");
   mkdirSync(directory, { recursive: true });
@@ -35,7 +35,7 @@ function written(box: Sandbox, printed: string): { service: string; timer: strin
   return { service: service!, timer: timer! };
 }
 
-/** What systemd itself makes of units: its dump, and what it complains of. */
+/** systemd's own parsing of units: its dump, and its warnings. */
 async function understood(box: Sandbox, ...paths: string[]): Promise<{ dump: string; complaints: string[] }> {
   const run = async (level: string): Promise<string> => {
     const child = Bun.spawn(["systemd-analyze", "--user", "verify", ...paths], {
@@ -65,7 +65,7 @@ async function argvIn(dump: string): Promise<string[]> {
     .map((word) => word.replaceAll("$$", "$"));
 }
 
-/** A systemctl that writes down what it is told: no systemd runs here. */
+/** A systemctl that records its arguments: no systemd runs here. */
 function withSystemctl(box: Sandbox, status = 0): { env: Record<string, string>; told: () => string[] } {
   const bin = join(box.top, "bin");
   const log = join(box.top, "told");
@@ -79,7 +79,7 @@ function withSystemctl(box: Sandbox, status = 0): { env: Record<string, string>;
   };
 }
 
-/** A program that writes down what it is told. */
+/** A program that records its environment. */
 function notifier(
   box: Sandbox,
   setting = "tell",
@@ -104,7 +104,7 @@ suite(
   "timer",
   () => {
     describe.each(["vm1", AWKWARD])("in %s:", (hostName) => {
-      test("systemd takes the units, and starts exactly this", async () => {
+      test("systemd accepts the units, and starts exactly this", async () => {
         using box = smallSandbox(hostName);
         await box.ok(["create", "G"]);
         const { stdout } = await box.ok(
@@ -131,7 +131,7 @@ suite(
         expect(names(box.path("backups"))).toEqual(["LAST", "S0"]);
       });
 
-      test("cron's line makes a snapshot in cron's environment", async () => {
+      test("cron's line creates a snapshot in cron's environment", async () => {
         using box = smallSandbox(hostName);
         await box.ok(["create", "G"]);
         const { stdout } = await box.ok(
@@ -152,7 +152,7 @@ suite(
     });
 
     test.each(["minutely", "hourly", "daily", "weekly", "Mon..Fri 22:00", "*-*-* 0/2:30"])(
-      "systemd-analyze calendar understands %s, and so do we",
+      "systemd-analyze calendar and the program both parse %s",
       async (when) => {
         using box = withSettings();
         const { stdout } = await box.ok(command(`--on-calendar=${when}`));
@@ -162,14 +162,14 @@ suite(
       },
     );
 
-    test("a HOSTDIR too long for a unit's name gets a hash", async () => {
+    test("a HOSTDIR that is too long for a unit's name gets a hash", async () => {
       using box = withSettings("ж".repeat(100));
       const { service, timer } = written(box, (await box.ok(command())).stdout);
       expect(basename(service)).toMatch(/^vm-backup-[0-9a-f]{32}\.service$/);
       expect((await understood(box, service, timer)).complaints).toEqual([]);
     });
 
-    test("the system's own runs as HOSTDIR's owner", async () => {
+    test("the system's own unit runs as HOSTDIR's owner", async () => {
       using box = withSettings();
       const own = statSync(box.host).uid;
       const { stdout } = await box.ok(["timer", "--system"]);
@@ -181,7 +181,7 @@ suite(
       expect((await box.ok(["timer", "--system"])).stdout).toContain("User=1234\n");
     });
 
-    test("what cannot be is refused: 64", async () => {
+    test("refuses invalid requests: 64", async () => {
       using box = withSettings();
       expectError(await box.vm(["timer", "--install", "--remove"]), 64, /cannot be combined/);
       expectError(await box.vm(["timer", "--user", "--system"]), 64, /cannot be combined/);
@@ -191,7 +191,7 @@ suite(
         64,
         /cannot be expressed in a crontab/,
       );
-      // What it is to run is checked, and there must be a VM to run it for.
+      // Its command is validated, and needs a VM.
       expectError(await box.vm(["timer", "--", "backup", "--bogus"]), 64, /unknown option --bogus/);
       expectError(await box.vm(["timer", "bakcup"]), 64, /unknown command 'bakcup'/);
       using nothing = smallSandbox();
@@ -201,7 +201,7 @@ suite(
     });
 
     describe("--install and --remove", () => {
-      test("write the units, and take them away again", async () => {
+      test("write the units, and remove them", async () => {
         using box = withSettings();
         const { env, told } = withSystemctl(box);
         const directory = join(box.home, ".config/systemd/user");
@@ -224,7 +224,7 @@ suite(
         );
       });
 
-      test("a systemd that does not take them (74), or does not run (69): nothing stays", async () => {
+      test("a systemd that rejects them (74), or does not run (69): leaves nothing", async () => {
         using box = withSettings();
         const { env } = withSystemctl(box, 1);
         const result = await box.vm(command("--install"), { env });
@@ -238,7 +238,7 @@ suite(
     });
 
     describe("SNAPSHOT_NOTIFY", () => {
-      test("is told of a snapshot that was made", async () => {
+      test("runs after a snapshot", async () => {
         using box = new Sandbox();
         const { env, told } = notifier(box);
         await box.ok(["create", "G"]);
@@ -262,7 +262,7 @@ suite(
         expect(text).toMatch(/^VM_MESSAGE=$/m);
       });
 
-      test("is told of failures, with their status; the wait for the lock can be set", async () => {
+      test("runs after failures, with their status; the wait for the lock can be set", async () => {
         using box = new Sandbox();
         const { env, told } = notifier(box);
         await box.ok(["create", "G"]);
@@ -301,7 +301,7 @@ suite(
         expect(told()).toContain("VM_OUTCOME=ok");
       });
 
-      test("is not run when others may write it, nor from the current directory, nor when it is not there", async () => {
+      test("is not run if others can write it, from the current directory, or if it does not exist", async () => {
         using box = new Sandbox();
         const { env, told } = notifier(box);
         await box.ok(["create", "G"]);
@@ -316,7 +316,7 @@ suite(
         expect(told()).toBe("");
       });
 
-      test("a VM's own settings name none, but may turn it off", async () => {
+      test("a VM's own settings cannot set one, but disable it", async () => {
         using box = new Sandbox();
         const { env, told } = notifier(box);
         await box.ok(["create", "G"]);

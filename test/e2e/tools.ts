@@ -1,4 +1,4 @@
-/** Helpers of the end-to-end tests: what to look at, and how to say what is wrong. */
+/** Helpers of the end-to-end tests. */
 import { describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import {
@@ -17,9 +17,9 @@ import { connect, createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { binary, checkout, Sandbox, until, type Result, type Running, guests } from "./harness.ts";
 
-/** What the program itself needs. */
+/** The program's own requirements. */
 export const PROGRAM_TOOLS: string[] = ["qemu-system-x86_64", "qemu-img", "pigz", "bash"];
-/** What test/guests/build.ts needs besides. */
+/** Additional requirements of test/guests/build.ts. */
 export const GUEST_TOOLS: string[] = [
   "busybox",
   "cpio",
@@ -83,10 +83,10 @@ export const testInTurn = (turn: number, days?: number): typeof test =>
 export const suiteInTurn = (turn: number, days?: number): typeof suite =>
   isTurn(turn, days) ? suite : () => {};
 
-/** A test that only root can make. Elsewhere it is skipped; under CI it fails. */
+/** A test that needs root. Without root it is skipped; under CI it fails. */
 export const rootTest = isRoot || process.env.CI === "true" ? test : test.skip;
 
-/** A sandbox whose VMs are small and have no display: what most tests want. */
+/** A sandbox for small VMs without a display. */
 export function smallSandbox(hostName?: string): Sandbox {
   const box = new Sandbox(hostName);
   configure(box, "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\n");
@@ -109,7 +109,7 @@ async function makeInstalledDisk(): Promise<string> {
   return path;
 }
 
-/** A VM as `@create G ISO @run @run` leaves it: what the guest has written is copied, which takes no boots. */
+/** A VM as after `@create G ISO @run @run`: the guest's data is copied, which needs no boots. */
 export async function installed(options: readonly string[] = []): Promise<Sandbox> {
   const disk = await (installedDisk ??= makeInstalledDisk());
   const box = smallSandbox();
@@ -125,7 +125,7 @@ export function configure(box: Sandbox, text: string, name = "vm.conf"): void {
   writeFileSync(join(box.home, ".config", name), text);
 }
 
-/** Every file below a directory with its rights and content. */
+/** Every file below a directory with its mode and content. */
 export function listing(directory: string, below = ""): string[] {
   return names(join(directory, below)).flatMap((name) => {
     const relative = join(below, name);
@@ -144,7 +144,7 @@ export const sha256 = (path: string): string =>
 /** Names in a directory, sorted. */
 export const names = (directory: string): string[] => readdirSync(directory).toSorted();
 
-/** Rights as `ls` would number them: `600`. */
+/** The mode in octal: `600`. */
 export const mode = (path: string): string => (lstatSync(path).mode & 0o7777).toString(8);
 
 /** Bytes a file occupies. */
@@ -188,7 +188,7 @@ export async function qemuPid(box: Sandbox): Promise<number> {
   return Number.parseInt(line, 10);
 }
 
-/** Waits until nothing of the sandbox runs any more. */
+/** Waits until no process of the sandbox runs. */
 export const untilQuiet = (box: Sandbox): Promise<unknown> =>
   until("the end of every process", async () => (await box.leftovers()).length === 0);
 
@@ -205,13 +205,13 @@ export async function holdPort(port = 0, host = "127.0.0.1"): Promise<HeldPort> 
   return { port: (server.address() as AddressInfo).port, [Symbol.dispose]: () => void server.close() };
 }
 
-/** A port that was free a moment ago. */
+/** A port that was free just now. */
 export async function freePort(): Promise<number> {
   using held = await holdPort();
   return held.port;
 }
 
-/** What a TCP server says first, or to `question`; empty when it refuses or says nothing for a while. */
+/** The first output of a TCP server, or its answer to `question`; empty if it refuses or sends nothing. */
 export function ask(port: number, question = "", host = "127.0.0.1"): Promise<string> {
   const { promise, resolve } = Promise.withResolvers<string>();
   let text = "";
@@ -223,7 +223,7 @@ export function ask(port: number, question = "", host = "127.0.0.1"): Promise<st
   return promise;
 }
 
-/** Local addresses (hexadecimal, as the kernel writes them) that a process listens on by TCP. */
+/** Local addresses (hexadecimal, in the kernel's format) that a process listens on by TCP. */
 export function listeners(pid: number): string[] {
   const inodes = new Set(
     readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
@@ -248,10 +248,10 @@ export async function shell(script: string, cwd: string): Promise<string> {
   return await Bun.$`bash -euc ${script}`.cwd(cwd).quiet().text();
 }
 
-/** Where the root file system is kept: another recipe has another place, and the old one goes. */
+/** The root filesystem: another recipe has another path, and the old one is removed. */
 export const debianCache = (): string => cacheOf("debian", "install-debian.pre");
 
-/** Where the disk that the tour installs is kept, likewise. */
+/** The disk that the tour installs, likewise. */
 export const debianDiskCache = (): string =>
   join(cacheOf("tour-disk", "install-debian.pre", "install-debian.job"), "disk-0.img");
 

@@ -1,4 +1,4 @@
-/** What a hostile VM directory may hold: each form of each file, and things made up for one fault. */
+/** Contents of a hostile VM directory: each form of each file, and special cases. */
 import { execFileSync } from "node:child_process";
 import {
   appendFileSync,
@@ -22,7 +22,7 @@ export interface Carrier {
   put(dir: string, out: string): void;
 }
 
-/** Steers a terminal, in each of the ways there are; behind a line end it claims to be a line of ours. */
+/** Terminal control sequences of all kinds, with a line break before a forged message. */
 const EVIL = "\u001b]0;x\u0007\u001b[2J\u009b31m\u202ex\u2066\u0008\nvm: all is well\r";
 
 const FILES = [
@@ -61,7 +61,7 @@ const FORMS: readonly [string, (path: string, out: string) => void][] = [
   ["a link to nothing", (path, out) => symlinkSync(join(out, "absent"), path)],
   ["a named pipe", (path) => void execFileSync("mkfifo", [path])],
   [
-    "3 GiB of nothing",
+    "a file of 3 GiB, empty",
     (path) => {
       writeFileSync(path, "");
       truncateSync(path, 3 * 2 ** 30);
@@ -113,7 +113,7 @@ const storedAs = (file: string): object => ({
   virtualBytes: 5,
 });
 
-/** 3,000 directories, one in the other. */
+/** 3,000 nested directories. */
 const deep = (path: string): void =>
   void execFileSync("python3", [
     "-c",
@@ -121,7 +121,7 @@ const deep = (path: string): void =>
     path,
   ]);
 
-/** A program of the directory's: it must not be started. */
+/** A program in the directory, which must not be started. */
 const script = (out: string): string => `#!/bin/sh\n${join(out, "program")}\n`;
 
 const special: Record<string, Carrier["put"]> = {

@@ -1,4 +1,4 @@
-/** Where hostile directories are tried: a sandbox, canaries outside of them, and what is wrong after a command. */
+/** The laboratory for hostile directories: a sandbox, canaries outside, and problems after a command. */
 import { execFileSync } from "node:child_process";
 import {
   chmodSync,
@@ -16,7 +16,7 @@ import type { UnixSocketListener } from "bun";
 import { binary, PATIENCE_SECONDS, Sandbox } from "./harness.ts";
 import { listing, seed } from "./tools.ts";
 
-/** Commands that read a directory as data, whosever it is. */
+/** Commands that read a directory as data, also one of another user. */
 export const READING: readonly string[] = [
   "status",
   "status --json",
@@ -41,10 +41,10 @@ export const READING: readonly string[] = [
   "__complete fish 'vm job '",
 ];
 
-/** Processor time; a busy machine may take longer by the clock. */
+/** CPU time; a busy machine may take longer. */
 const MAX_SECONDS = 10;
 const MAX_BYTES = 300e6;
-/** Of a command's output; a console's log may be as long as it likes. */
+/** Of a command's output; a console's log may have any length. */
 const MAX_OUTPUT_BYTES = 1 << 20;
 
 const CANARIES = ["secret", "victim", "victims/file", "victims/.vm.json"];
@@ -77,7 +77,7 @@ export class TrustLab implements Disposable {
   readonly outside: string = join(this.box.top, "outside");
   readonly #listener: UnixSocketListener<undefined>;
   readonly #before: string[];
-  /** Does the file system keep times of access? */
+  /** Does the filesystem record access times? */
   readonly tellsReading: boolean;
   #connections = 0;
 
@@ -105,17 +105,17 @@ export class TrustLab implements Disposable {
 
   [Symbol.dispose](): void {
     this.#listener.stop(true);
-    // Trees may be deeper than a path can be long.
+    // Trees may be deeper than PATH_MAX.
     execFileSync("rm", ["-rf", this.box.top]);
     this.box[Symbol.dispose]();
   }
 
-  /** Times of access before those of change: the next reading sets them (mount(8), relatime). */
+  /** Access times before change times: the next read sets them (mount(8), relatime). */
   #setTimes(): void {
     for (const name of CANARIES) utimesSync(join(this.outside, name), 1, 2);
   }
 
-  /** What is wrong outside since it was looked at last. */
+  /** Problems outside since the last check. */
   checkOutside(): string[] {
     const wrong: string[] = [];
     for (const name of CANARIES) {
@@ -133,7 +133,7 @@ export class TrustLab implements Disposable {
     return wrong;
   }
 
-  /** Runs a command and says what is wrong with it, and outside. */
+  /** Runs a command. @returns problems with it, and outside */
   async tryCommand(line: string, cwd: string, home = this.box.home): Promise<string[]> {
     const before = performance.now();
     const child = Bun.spawn(["bash", "-c", `exec '${binary}' ${line}`], {
@@ -150,7 +150,7 @@ export class TrustLab implements Disposable {
     const usage = child.resourceUsage();
     const bytes = Number(usage?.maxRSS ?? 0);
     const cpuSeconds = Number(usage?.cpuTime.total ?? 0) / 1e6;
-    // What a guest said is shown as it said it, but for what steers a terminal.
+    // Output of the guest is printed, without control sequences.
     const isGuests = line.startsWith("console");
     const output = (isGuests ? stdout.replaceAll("\r", "") : stdout) + stderr;
     const wrong: string[] = [];

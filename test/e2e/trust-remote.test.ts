@@ -1,4 +1,4 @@
-/** Hostile snapshots from a repository (restore --from-remote): what trust.test.ts asks of directories. */
+/** Hostile snapshots from a repository (restore --from-remote), with the checks of trust.test.ts. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { execFileSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
@@ -7,9 +7,9 @@ import { allVariations, configure, seed, suite } from "./tools.ts";
 import { CARRIERS } from "./trust-carriers.ts";
 import { random, READING, TrustLab } from "./trust-lab.ts";
 
-/** Of the carriers within a snapshot a sample has so many. */
+/** Size of the sample of carriers within a snapshot. */
 const SAMPLE = 2;
-// Deeper paths than the kernel takes restic does not back up.
+// restic does not back up paths beyond the kernel's limit.
 const FETCHED = CARRIERS.filter(
   ({ name }) =>
     (name.startsWith("backups/S0/") || /manifest|sums|snapshot|description/.test(name)) &&
@@ -19,14 +19,14 @@ const FETCHED = CARRIERS.filter(
   .slice(0, allVariations ? Number.POSITIVE_INFINITY : SAMPLE);
 
 suite(
-  `snapshots of others (VM_TEST_SEED=${seed})`,
+  `hostile snapshots (VM_TEST_SEED=${seed})`,
   () => {
     let lab: TrustLab;
     let host: string;
 
     const restic = (...words: string[]): string =>
       execFileSync("restic", ["--no-cache", ...words], {
-        // As the program has it: names relative to HOSTDIR/backups.
+        // Like the program: names relative to HOSTDIR/backups.
         cwd: existsSync(join(host, "backups")) ? join(host, "backups") : "/",
         env: {
           ...process.env,
@@ -49,15 +49,15 @@ suite(
       mkdirSync(join(lab.box.top, "origin"));
       execFileSync("cp", ["-a", lab.base, host]);
       restic("init");
-      // As on a host of its own: here it would be a copy of the first.
+      // As on another host: here it would be a copy of the first.
       const env = { XDG_CACHE_HOME: join(lab.box.top, "origin-cache") };
       await lab.box.ok(["snapshots", "push", "S0"], { cwd: host, env });
-      // Each carrier begins with this one.
+      // Each carrier starts with this one.
       execFileSync("cp", ["-a", join(lab.box.top, "repo"), join(lab.box.top, "repo.clean")]);
     });
     afterAll(() => lab?.[Symbol.dispose]());
 
-    /** Puts another content into the repository in the snapshot's place, with all that the program wrote about it. */
+    /** Replaces the snapshot in the repository by another content, with the program's tags. */
     function replaceRemote(...more: string[]): void {
       execFileSync("rm", ["-rf", join(lab.box.top, "repo")]);
       cpSync(join(lab.box.top, "repo.clean"), join(lab.box.top, "repo"), { recursive: true });
@@ -91,7 +91,7 @@ suite(
       allVariations ? 600_000 : 240_000,
     );
 
-    /** An empty directory of the VM's name, and a repository that holds the VM's S0. */
+    /** An empty directory of the VM's name, and a repository with the VM's S0. */
     function beginAnew(...more: string[]): string {
       const dir = join(lab.box.home, "vm/hostile");
       execFileSync("rm", ["-rf", host, join(lab.box.home, "vm")]);
@@ -103,7 +103,7 @@ suite(
       return dir;
     }
 
-    test("an honest one is restored", async () => {
+    test("restores an honest one", async () => {
       const cwd = beginAnew();
       await lab.box.ok(["restore", "S0", "--from-remote"], { cwd });
       expect((await lab.box.ok(["verify", "S0"], { cwd })).stdout).toContain("S0: good");

@@ -1,10 +1,10 @@
 /**
  * The trust model (README, "Trust"; src/lib/trust.ts) as a table: each command on each kind of directory with each
- * carrier. Nothing outside is read, written or run; nothing hangs, fills memory, or steers the terminal.
+ * carrier. Nothing outside is read, written or run; nothing hangs, fills memory, or controls the terminal.
  *
  * A sample of the carriers, each in one kind of directory, with a reading and a changing command; `scripts/soak
- * --only=tests` takes each carrier, and with TRUST=all each command in each kind of directory (hours). What a repository
- * brings: trust-remote.test.ts.
+ * --only=tests` tests each carrier, and with TRUST=all each command in each kind of directory (hours). Repositories:
+ * trust-remote.test.ts.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { execFileSync } from "node:child_process";
@@ -16,7 +16,7 @@ import { CARRIERS, type Carrier } from "./trust-carriers.ts";
 import { random, READING, TrustLab } from "./trust-lab.ts";
 
 const all = process.env.TRUST === "all";
-/** How many of the carriers that are made by rule are in a sample. */
+/** Size of the sample of generated carriers. */
 const SHARE = all || allVariations ? 1 : 0.04;
 
 const CHANGING = [
@@ -30,7 +30,7 @@ const CHANGING = [
   "restore S1 @backup @destroy",
 ];
 
-/** For these an own directory is obeyed: it is like a Makefile. In a foreign one they are refused. */
+/** These obey an own directory, like a Makefile. In a foreign one they are refused. */
 const OBEYING = [
   "run",
   "run --detach --wait=ssh",
@@ -42,7 +42,7 @@ const OBEYING = [
   "view",
 ];
 
-/** How a directory came here. */
+/** The origin of a directory. */
 const KINDS: Readonly<Record<string, (base: string, dir: string) => void>> = {
   own: (base, dir) => void execFileSync("cp", ["-a", base, dir]),
   "unpacked from a tar": (base, dir) => {
@@ -56,11 +56,11 @@ const KINDS: Readonly<Record<string, (base: string, dir: string) => void>> = {
 
 const FOREIGN_UID = "1234";
 
-/** Names, kinds, times and sizes; nothing is opened. */
+/** Names, kinds, times and sizes, without opening. */
 const listTree = (dir: string): string =>
   execFileSync("find", [dir, "-printf", "%d %f %y %m %s %T@ %l\n"], { maxBuffer: 64 << 20 }).toString();
 
-/** All that were made up for one fault, and some of the others. */
+/** All special cases, and some of the others. */
 const CHOSEN = CARRIERS.filter(({ name, made }) => made === undefined || random(name)() < SHARE);
 
 suite(
@@ -118,7 +118,7 @@ suite(
       all ? 3_600_000 : 120_000,
     );
 
-    test("status and doctor show what a directory reaches for", async () => {
+    test("status and doctor show the access outside a directory", async () => {
       const dir = join(box.top, "reaching");
       execFileSync("cp", ["-a", base, dir]);
       const settings = `SHARES=(\n"a:rw:/"\n"b:/etc"\n"c:rw:@DATADIR@"\n"d:rw:@MEDIA@/x"\n)
@@ -151,14 +151,14 @@ IMAGES=(\n"VIRT=qcow2=disk-0.img"\n"VIRT=raw=../outside/victim"\n"VIRT=raw=other
       expect(checks.filter(({ name }: { name: string }) => name === "reaches")).toHaveLength(reaches.length);
     });
 
-    test("vm.defaults that others may write is not obeyed (78); the user's own may be a link", async () => {
+    test("ignores a vm.defaults that others can write (78); the user's own may be a symlink", async () => {
       const dir = join(box.top, "arguments");
       execFileSync("cp", ["-a", base, dir]);
       const file = join(dir, "vm.defaults");
       writeFileSync(file, "-nonsense\n");
       chmodSync(file, 0o666);
       const refused = await box.vm(["run"], { cwd: dir });
-      expect(refused.stderr).toContain(`${file} is not obeyed: ${file} is writable by other users`);
+      expect(refused.stderr).toContain(`refusing to use ${file}: ${file} is writable by other users`);
       expect(refused.status).toBe(78);
       execFileSync("mv", [file, join(box.home, "dotfile")]);
       chmodSync(join(box.home, "dotfile"), 0o600);
@@ -170,7 +170,7 @@ IMAGES=(\n"VIRT=qcow2=disk-0.img"\n"VIRT=raw=../outside/victim"\n"VIRT=raw=other
       expect(obeyed.status).toBe(74);
     });
 
-    test("the table sees what it is to see", async () => {
+    test("the table detects violations", async () => {
       await shell(`cat secret >/dev/null; : >../ran; echo x >>victim`, outside);
       const found = lab.checkOutside().join("\n");
       expect(found).toContain("victim outside was changed");

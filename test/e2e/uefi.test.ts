@@ -31,7 +31,7 @@ function uefiSandbox(): Sandbox {
   return box;
 }
 
-/** Puts the bootable UEFI disk in the place of the VM's own. */
+/** Replaces the VM's disk by the bootable UEFI disk. */
 async function installEfiDisk(box: Sandbox): Promise<void> {
   rmSync(box.path(".work/disk-0.img"));
   await Bun.$`qemu-img convert -f raw -O qcow2 ${iso.efiDisk} ${box.path(".work/disk-0.img")}`.quiet();
@@ -42,7 +42,7 @@ suite("UEFI", () => {
     iso = await guests();
   });
 
-  test("the CD boots once, the disk afterwards; NVRAM is kept in the snapshot", async () => {
+  test("the CD boots once, the disk afterwards; the snapshot has the NVRAM", async () => {
     using box = uefiSandbox();
     await box.ok(["@create", "E", iso.efiIso, "@run"]);
     expect(box.console()).toContain("BOOTED FROM CD");
@@ -70,7 +70,7 @@ suite("UEFI", () => {
     },
   );
 
-  test("a UEFI VM boots by BIOS with --no-uefi, and the other way round", async () => {
+  test("a UEFI VM boots by BIOS with --no-uefi, and vice versa", async () => {
     using box = uefiSandbox();
     await box.ok(["@create", "E", iso.installerIso]);
     await box.ok(["--no-uefi", "@run", "@run"]);
@@ -86,7 +86,7 @@ suite("UEFI", () => {
   });
 
   testInTurn(1)(
-    "a snapshot of the earlier program boots by its own NVRAM entry, here and there",
+    "a snapshot of the earlier program boots by its own NVRAM entry, in both programs",
     async () => {
       using box = uefiSandbox();
       const old = box.path("backups/S0");
@@ -104,7 +104,7 @@ suite("UEFI", () => {
     },
   );
 
-  test("variables for which there is no firmware: run is refused (69), and says what to do", async () => {
+  test("variables without a firmware: run fails (69), with a hint", async () => {
     using box = uefiSandbox();
     await box.ok(["create", "E"]);
     const variables = join(box.work, "efivars.bin");
@@ -118,7 +118,7 @@ suite("UEFI", () => {
   });
 });
 
-/** A snapshot as the earlier program made it, of a disk that boots by an entry in the variables and in no other way. */
+/** A snapshot of the earlier program, of a disk that boots only by an entry in the variables. */
 async function makeEarlierSnapshot(dir: string): Promise<void> {
   mkdirSync(dir, { recursive: true });
   const disk = join(dir, "disk.raw");
@@ -143,7 +143,7 @@ async function makeEarlierSnapshot(dir: string): Promise<void> {
   writeFileSync(join(dir, "DESCRIPTION"), "");
 }
 
-/** Unpacks a snapshot and boots it as the earlier program does. @returns what came from the serial line */
+/** Unpacks a snapshot and boots it like the earlier program. @returns the output of the serial line */
 async function bootEarlier(box: Sandbox, name: string): Promise<string> {
   const dir = box.path("by-hand");
   mkdirSync(dir);

@@ -1,4 +1,4 @@
-/** Directories that the caller may not read, or that are another user's. No guest runs. */
+/** Directories that the caller cannot read, or of another user. No guest runs. */
 import { afterAll, beforeAll, expect } from "bun:test";
 import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, symlinkSync, unlinkSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -28,7 +28,7 @@ suite("another user's", () => {
   });
   afterAll(() => box?.[Symbol.dispose]());
 
-  rootTest("root is told whose the VM is, and by no command to remove anything", async () => {
+  rootTest("root gets the owner's name, and no hint to remove anything", async () => {
     for (const words of ["run", "backup", "restore", "destroy", "stop", "job x", "adopt", "identity --new"]) {
       const { stderr, status } = await box.vm(words.split(" "), { cwd: vm });
       expect(`${words}: ${status} ${stderr}`).toMatch(
@@ -83,7 +83,7 @@ suite("another user's", () => {
     chownSync(snapshot, UID, UID);
   });
 
-  rootTest("files of the earlier program: every command names adopt, and none a removal", async () => {
+  rootTest("files of the earlier program: every command suggests adopt, and none a removal", async () => {
     const work = await shell('printf %s "$(readlink -f .work)"', vm);
     unlinkSync(join(work, ".vm.json"));
     chmodSync(work, 0o755);

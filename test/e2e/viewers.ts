@@ -1,11 +1,11 @@
-/** Real clients of a guest's screen, for the end-to-end tests. */
+/** Real viewers, for the end-to-end tests. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { inflateSync } from "node:zlib";
 import { QmpClient } from "../../src/qmp/client.ts";
 import { until, type Sandbox } from "./harness.ts";
 
-/** An X server that nobody sees. */
+/** A virtual X server. */
 export class Desktop implements Disposable {
   private constructor(
     private readonly server: Bun.Subprocess,
@@ -26,14 +26,14 @@ export class Desktop implements Disposable {
   }
 }
 
-/** A picture, unpacked: three bytes a pixel. */
+/** A decoded picture: three bytes per pixel. */
 export interface Picture {
   width: number;
   height: number;
   pixels: Buffer;
 }
 
-/** A PNG as ours are: RGB, one IDAT, no filters. */
+/** Decodes a PNG of the program: RGB, one IDAT, no filters. */
 export function readPng(png: Buffer): Picture {
   if (png.subarray(1, 4).toString() !== "PNG") throw new Error("no PNG");
   const [width, height] = [png.readUInt32BE(16), png.readUInt32BE(20)];
@@ -51,13 +51,13 @@ export function readPpm(ppm: Buffer): Picture {
   return { width: +head[1]!, height: +head[2]!, pixels: ppm.subarray(head[0].length) };
 }
 
-/** The part of bytes in which two pictures of one size differ: a cursor may blink. */
+/** The fraction of bytes that differ between two pictures of one size, as a cursor may blink. */
 export function difference(a: Picture, b: Picture): number {
   if (a.width !== b.width || a.height !== b.height) return 1;
   return a.pixels.filter((byte, index) => byte !== b.pixels[index]).length / a.pixels.length;
 }
 
-/** Runs a client that ends by itself. */
+/** Runs a client until it exits. */
 async function client(argv: string[], box: Sandbox): Promise<{ status: number; said: string }> {
   const child = Bun.spawn(argv, {
     cwd: box.top,
@@ -74,7 +74,7 @@ async function client(argv: string[], box: Sandbox): Promise<{ status: number; s
   return { status: child.exitCode ?? -1, said: out + err };
 }
 
-/** spice-gtk's own client: the screen, or what it said instead. */
+/** spice-gtk's own client: the screen, or its output. */
 export async function spicePicture(
   box: Sandbox,
   address: string[],
@@ -91,10 +91,10 @@ export async function spicePicture(
   return (await Bun.file(file).exists()) ? readPpm(readFileSync(file)) : said;
 }
 
-/** vncsnapshot's answer: the size of the screen it got, or what it said instead. */
+/** vncsnapshot: the size of the screen, or its output. */
 export async function vncPicture(box: Sandbox, display: string, password: string): Promise<string> {
   const secret = join(box.top, "vnc.passwd");
-  // Its file is the password, encrypted with a key that every VNC viewer knows.
+  // Its file is the password, encrypted with a well-known key.
   const key = "e84ad660c4721ae0".repeat(3);
   const bytes = Buffer.alloc(8);
   bytes.write(password);
@@ -107,12 +107,12 @@ export async function vncPicture(box: Sandbox, display: string, password: string
   const { said } = await client(["vncsnapshot", "-passwd", secret, display, file], box);
   if (!(await Bun.file(file).exists())) return said;
   const jpeg = readFileSync(file);
-  // The frame header (SOF0) holds height and width.
+  // The frame header (SOF0) has height and width.
   const at = jpeg.indexOf(Buffer.of(0xff, 0xc0));
   return `${jpeg.readUInt16BE(at + 7)}x${jpeg.readUInt16BE(at + 5)}`;
 }
 
-/** Asks the guest's qemu. */
+/** Queries the guest's qemu. */
 export async function qmp(box: Sandbox, question: string): Promise<any> {
   const conversation = await QmpClient.connect(join(box.work, "qmp.sock"));
   try {
@@ -122,7 +122,7 @@ export async function qmp(box: Sandbox, question: string): Promise<any> {
   }
 }
 
-/** Viewers that qemu has let in: SPICE's channels, and VNC's clients. */
+/** Connected viewers: SPICE's channels, and VNC's clients. */
 async function countViewers(box: Sandbox): Promise<{ channels: number; clients: number }> {
   const [spice, vnc] = [await qmp(box, "query-spice"), await qmp(box, "query-vnc")];
   return { channels: spice.channels?.length ?? 0, clients: vnc.clients?.length ?? 0 };
@@ -137,7 +137,7 @@ export async function viewersOf(box: Sandbox): Promise<number> {
 const SPICE_CHANNELS = 4;
 
 /**
- * Waits until qemu has let a viewer in, wholly: one that goes while its channels come makes spice-server 0.15 fail
+ * Waits until a viewer is connected completely: one that disconnects earlier makes spice-server 0.15 fail
  * (SIGSEGV in its worker), and qemu with it.
  */
 export const untilSeen = (box: Sandbox): Promise<unknown> =>

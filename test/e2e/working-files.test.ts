@@ -1,4 +1,4 @@
-/** Working files that are damaged, copied, linked, of the earlier program, or the user's own. */
+/** Working files that are damaged, copied, symlinks, of the earlier program, or the user's own. */
 import { describe, expect, test } from "bun:test";
 import {
   cpSync,
@@ -26,7 +26,7 @@ suite("a damaged mark", () => {
   test.each<[string, (path: string) => void]>([
     ["empty", (path) => truncateSync(path, 0)],
     ["with a run that is a number", (path) => writeFileSync(path, '{"vm":1,"run":5,"created":"x"}')],
-  ])("%s keeps no command from its work", async (_what, damage) => {
+  ])("%s does not prevent any command", async (_what, damage) => {
     using box = smallSandbox();
     await box.ok(["@create", "G", "@backup", "S0"]);
     const mark = join(box.work, ".vm.json");
@@ -42,7 +42,7 @@ suite("a damaged mark", () => {
     expect(readdirSync(box.tmp)).toEqual([]);
   });
 
-  test("is written anew by the next change", async () => {
+  test("is rewritten by the next change", async () => {
     using box = smallSandbox();
     await box.ok(["--inplace", "create", "G"]);
     truncateSync(box.path(".vm.json"), 40);
@@ -54,8 +54,8 @@ suite("a damaged mark", () => {
   });
 });
 
-suite("what is the user's in HOSTDIR", () => {
-  test("is not removed by create, restore or destroy in place", async () => {
+suite("the user's files in HOSTDIR", () => {
+  test("are not removed by create, restore or destroy in place", async () => {
     using box = smallSandbox();
     box.write("known_hosts", "mine");
     box.write(".out/result", "mine");
@@ -74,12 +74,12 @@ suite("what is the user's in HOSTDIR", () => {
     expect(box.read("console.log")).toBe("mine");
   });
 
-  test("disks copied without .work are not taken for older than the last snapshot", async () => {
+  test("disks copied without .work are not assumed to be older than the last snapshot", async () => {
     using box = smallSandbox();
     await box.ok(["--inplace", "@create", "G", "@backup", "S0"]);
     const copy = join(box.top, "copy");
     mkdirSync(copy, { mode: 0o700 });
-    // As `cp -r *` does.
+    // Like `cp -r *`.
     for (const name of readdirSync(box.host).filter((item) => !item.startsWith(".")))
       cpSync(box.path(name), join(copy, name), { recursive: true, verbatimSymlinks: true });
     const before = sha256(join(copy, "disk-0.img"));
@@ -95,7 +95,7 @@ suite("what is the user's in HOSTDIR", () => {
 });
 
 suite("adopt", () => {
-  test("takes over working files of the earlier program", async () => {
+  test("adopts working files of the earlier program", async () => {
     using box = smallSandbox();
     await box.ok(["@create", "G", "@backup", "S0"]);
     forget(box);
@@ -123,19 +123,19 @@ suite("adopt", () => {
       [
         ["a disk is missing", 66, /disk-0\.img is missing/, (box) => rmSync(join(box.work, "disk-0.img"))],
         [
-          "a disk is cut short",
+          "a disk is truncated",
           74,
           /damaged|cannot/,
           (box) => truncateSync(join(box.work, "disk-0.img"), 70_000),
         ],
         [
-          "a disk is no qcow2 image",
+          "a disk is not a qcow2 image",
           74,
           /raw, not qcow2/,
           (box) => writeFileSync(join(box.work, "disk-0.img"), "x"),
         ],
         [
-          "a disk is a link",
+          "a disk is a symlink",
           74,
           /symbolic link to/,
           (box) => {
@@ -154,19 +154,19 @@ suite("adopt", () => {
           },
         ],
         [
-          "the directory is open to others",
+          "the directory is accessible to other users",
           74,
           /writable by other users/,
           (box) => Bun.spawnSync(["chmod", "777", box.work]),
         ],
         [
-          "guest.env is gone",
+          "guest.env is missing",
           74,
           /there is no guest\.env in it, nor in /,
           (box) => rmSync(join(box.work, "guest.env")),
         ],
         [
-          "they are another VM's",
+          "they are of another VM",
           74,
           /belong to the VM in/,
           (box) => {
@@ -179,7 +179,7 @@ suite("adopt", () => {
       1,
       3,
     ),
-  )("refuses where %s", async (_what, status, reason, change) => {
+  )("refuses if %s", async (_what, status, reason, change) => {
     using box = smallSandbox();
     await box.ok(["create", "G"]);
     forget(box);
@@ -191,7 +191,7 @@ suite("adopt", () => {
 });
 
 suite("a WORKDIR whose disks were removed by age", () => {
-  test("is gone: backup fails, restore makes new working files and removes the rest", async () => {
+  test("is missing: backup fails, restore creates new working files and removes the rest", async () => {
     using box = smallSandbox();
     await box.ok(["@create", "G", "@backup", "S0"]);
     rmSync(join(box.work, "disk-0.img"));
@@ -206,8 +206,8 @@ suite("a WORKDIR whose disks were removed by age", () => {
   });
 });
 
-suite("a working disk that is a symbolic link", () => {
-  test("is refused by all commands alike; restore and destroy remove the link, and say so", async () => {
+suite("a working disk that is a symlink", () => {
+  test("is refused by all commands; restore and destroy remove the symlink, and report it", async () => {
     using box = smallSandbox();
     await box.ok(["@create", "G", "@backup", "S0"]);
     const far = join(box.top, "storage.img");
@@ -231,9 +231,9 @@ suite("a working disk that is a symbolic link", () => {
   });
 });
 
-describe("links among the files of a run", () => {
+describe("symlinks among the files of a run", () => {
   suite("in place", () => {
-    test(".out as a link is never shared, console.log as a link is never followed", async () => {
+    test(".out as a symlink is never shared, console.log as a symlink is never followed", async () => {
       using box = smallSandbox();
       await box.ok(["--inplace", "create", "G"]);
       box.write("precious/file", "mine");
@@ -250,7 +250,7 @@ suite("a raw image without a format", () => {
     using box = smallSandbox();
     await box.ok(["@create", "G", "@backup", "S0"]);
     const image = box.write("data.img", "\0".repeat(1 << 20));
-    // qemu refuses its arguments: nothing has to boot.
+    // qemu refuses its arguments, so that nothing boots.
     box.write("vm.defaults", "-device nonsense\n");
     const run = ["--image=VIRT=data.img", "run"];
     expectError(await box.vm(run), 74, /qemu did not start/);
@@ -262,17 +262,17 @@ suite("a raw image without a format", () => {
     writeFileSync(image, Buffer.concat([header, Buffer.alloc((1 << 20) - header.length)]));
     const again = await box.vm(run);
     expectError(again, 74, /qemu did not start/);
-    expect(again.stderr).toContain("it is used as raw");
-    // A restore brings older settings, and what was found is not forgotten.
+    expect(again.stderr).toContain("is used as raw");
+    // A restore brings older settings, but keeps recorded formats.
     await box.ok(["restore", "S0"]);
     expect(readFileSync(join(box.work, "guest.env"), "utf8")).toContain(`"raw=${image}"`);
     const unknown = await box.vm([`--image=VIRT=${evil}`, "run"]);
-    expectError(unknown, 78, /begins like a qcow2 image that may refer to other files/);
+    expectError(unknown, 78, /has a qcow2 header, which may refer to other files/);
     expect(unknown.stderr).toMatch(/hint|raw=/);
     expect(unknown.stderr.indexOf("=raw=")).toBeLessThan(unknown.stderr.indexOf("=qcow2="));
   });
 
-  test("is noted by create, when it is there already", async () => {
+  test("is recorded by create, if it exists already", async () => {
     using box = smallSandbox();
     const image = box.write("data.img", "\0".repeat(1 << 20));
     await box.ok(["create", "G", "--image=VIRT=data.img"]);

@@ -5,7 +5,7 @@ test.each([
   [{ exited: false }],
   [{ exited: true, exitcode: 7 }],
   [{ exited: true, signal: 9, "out-data": "QQ==", "err-data": "", "out-truncated": true }],
-])("the agent may say %j", (reply) => {
+])("accepts the agent's reply %j", (reply) => {
   expect(parseExecStatus(reply)).toEqual(reply);
 });
 
@@ -18,6 +18,6 @@ test.each([
   [{ exited: true, exitcode: 1.5 }],
   [{ exited: true, signal: {} }],
   [{ exited: true, "out-data": 5 }],
-])("the agent may not say %j (74)", (reply) => {
+])("rejects the agent's reply %j (74)", (reply) => {
   expect(() => parseExecStatus(reply)).toThrow(expect.objectContaining({ exitCode: 74 }));
 });

@@ -13,11 +13,11 @@ test.each([
   ["../x", "_._x-20261105-090307.png"],
   ["-rf", "_rf-20261105-090307.png"],
   ["Ёлка №1", "Ёлка №1-20261105-090307.png"],
-])("a picture of %j is named %s", (guest, name) => {
+])("names a picture of %j %s", (guest, name) => {
   expect(defaultName(guest, NOW)).toBe(name);
 });
 
-describe("looking from home", () => {
+describe("viewing remotely", () => {
   const context = { env: { USER: "me" } } as unknown as Context;
   test.each<[string, "spice" | "vnc", DisplayAddress, string]>([
     ["localhost", "spice", { host: "localhost", port: 5901 }, "ssh -L 5901:localhost:5901 me@far"],
@@ -32,13 +32,13 @@ describe("looking from home", () => {
     ["a socket", "spice", { socket: "/w/spice.sock" }, "ssh -L 5900:/w/spice.sock me@far"],
     ["a socket of VNC", "vnc", { socket: "/w/vnc.sock" }, "ssh -L 5900:/w/vnc.sock me@far"],
     [
-      "an address others reach",
+      "an address that other hosts reach",
       "spice",
       { host: "192.0.2.1", port: 5900 },
       "scp -q me@far:/w/spice.vv . && remote-viewer spice.vv",
     ],
   ])("at %s", (_title, kind, at, line) => {
     const display = { kind, at, passwordFile: undefined, tls: undefined };
-    expect(describeViewing(context, "far", `/w/${kind}.vv`, display)).toContain(`from home: ${line}`);
+    expect(describeViewing(context, "far", `/w/${kind}.vv`, display)).toContain(`remotely: ${line}`);
   });
 });

@@ -1,4 +1,4 @@
-/** Real ssh, ssh-agent and sshd on a port of the loopback in the place of a guest's. */
+/** Real ssh, ssh-agent and sshd on a loopback port instead of a guest's. */
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { expect, test } from "bun:test";
@@ -6,7 +6,7 @@ import { buildSshOptions, findKeys } from "../../src/guest/ssh.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 const SSHD = "/usr/sbin/sshd";
-/** sshd(8) as another user than root lets that user in only where it may read the shadow file. */
+/** sshd(8) as a user other than root accepts that user only if it can read the shadow file. */
 const able = process.getuid!() === 0 && existsSync(SSHD) && Bun.which("ssh") && Bun.which("ssh-agent");
 
 /** sshd_config(5): MaxAuthTries. */
@@ -25,7 +25,7 @@ async function freePort(): Promise<number> {
 const makeKey = (path: string): void =>
   void Bun.spawnSync(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path]);
 
-test.skipIf(!able)("an agent with more keys than sshd allows tries: the VM's key is offered", async () => {
+test.skipIf(!able)("an agent with more keys than sshd allows attempts: ssh offers the VM's key", async () => {
   using temp = new Temp();
   for (const name of ["host", "own"]) makeKey(temp.path(name));
   const port = await freePort();

@@ -10,7 +10,7 @@ describe("cp", () => {
     [":/etc/hosts .", "guest:/etc/hosts → ."],
     ["a b :", "a → b → guest:"],
     [":/a :/b", "guest:/a → guest:/b"],
-    // To scp these would be on a host named a.
+    // scp would take these for files on a host named a.
     ["a:b :/c", "./a:b → guest:/c"],
     ["/x/a:b :/c", "/x/a:b → guest:/c"],
     ["-r :/c", "-r → guest:/c"],
@@ -25,7 +25,7 @@ describe("cp", () => {
   });
 });
 
-/** What the system's own ssh makes of our options. */
+/** The effective configuration of the system's ssh with the program's options. */
 function understood(options: readonly string[]): Map<string, string> {
   const { stdout, stderr } = Bun.spawnSync(["ssh", "-F", "/dev/null", ...options, "-T", "-G", "127.0.0.1"]);
   expect(stderr.toString()).toBe("");
@@ -59,7 +59,7 @@ describeWith("ssh")("ssh understands", () => {
     expect(shown.get("stricthostkeychecking")).toBe("accept-new");
   });
 
-  test("all keys of an agent are offered where the VM has none", () => {
+  test("offers all keys of an agent if the VM has none", () => {
     const options = buildSshOptions({ port: 1, user: "me", knownHosts: "/x", alias: "a", keys: [] });
     expect(understood(options).get("identitiesonly")).toBe("no");
   });
@@ -71,7 +71,7 @@ describeWith("ssh")("ssh understands", () => {
   });
 });
 
-test("the VM's keys: private ones; the public one where only an agent has the other", () => {
+test("the VM's keys: private ones; the public one if only an agent has the private one", () => {
   using temp = new Temp();
   for (const name of ["both", "both.pub", "agent.pub", "odd"]) temp.write(name, "");
   const SSHKEYS = ["both.pub", temp.path("agent.pub"), "none.pub", "odd"];

@@ -1,17 +1,17 @@
 /**
- * Small bootable guests for the tests, built on the spot from the sources beside this file.
+ * Small bootable guests for the tests, built from the sources beside this file.
  *
  *   const guests = await buildGuests(cacheDir); // 5 s and a download of 70 MB the first time, then nothing
  *
- * Every guest talks on COM1 (ttyS0) and, the BIOS ones, on the screen too. Lines end in "\n",
- * Linux's in "\r\n", GRUB's in "\n\r" after what OVMF itself had to say.
+ * Every guest prints on COM1 (ttyS0) and, the BIOS ones, on the screen too. Lines end in "\n",
+ * Linux's in "\r\n", GRUB's in "\n\r" after the output of OVMF itself.
  *
  * installer.iso  BIOS CD. `BOOTED FROM CD`; writes a boot sector and a zero counter to the first hard disk; `INSTALLED`;
  *                resets the machine. Without a disk: `NO DISK`, power-off.
  *                The disk then prints `BOOTED FROM DISK`, adds 1 to the little-endian 32-bit counter at byte 512 of the
  *                disk, prints `RUN n`, and powers off.
  * halt.iso       BIOS CD. `BOOTED FROM CD`, power-off.
- * hang.iso       BIOS CD. `HANGING`, and for ever so: the power button does nothing.
+ * hang.iso       BIOS CD. `HANGING`, then loops for ever; ignores the power button.
  * busy.img       BIOS boot sector, 512 bytes, to be written to the first of two disks. `BUSY`, then a `.` for each 8 records that
  *                it has written to both (see busy.asm), about 36 a second; the power button does nothing.
  * efi.iso        UEFI CD. `BOOTED FROM CD`, reset (it cannot install anything).
@@ -19,11 +19,11 @@
  * linux.iso      BIOS and UEFI CD: Debian's kernel and busybox. Mounts the 9p share `in` read-only on /in and runs
  *                /in/guest.sh with busybox sh on ttyS0; without it prints `LINUX UP` and `NAME [SERIAL] BYTES` for each block
  *                device; then powers off. The power button prints `POWER BUTTON` and powers off at any time.
- *                Loaded: what the machine has of AHCI, IDE, NVMe, virtio (disk, SCSI, net, rng, 9p, serial) and e1000;
+ *                Loaded: drivers of AHCI, IDE, NVMe, virtio (disk, SCSI, net, rng, 9p, serial) and e1000, if present;
  *                ext4 (ext2 too), vfat, isofs, 9p and efivarfs come with `mount -t`. Network cards are left down.
  * kernel, initrd The same Linux for `-kernel`, `-initrd` and `-append "${guests.append}"`.
  *
- * Power-off and reset are real ones: QMP says SHUTDOWN with reason guest-shutdown, or guest-reset under -no-reboot.
+ * Power-off and reset are real: QMP's SHUTDOWN has the reason guest-shutdown, or guest-reset with -no-reboot.
  * Needs the packages in GUEST_PACKAGES and, once, the package lists and the network for the kernel (`apt-get download`).
  */
 import { createHash } from "node:crypto";
@@ -42,7 +42,7 @@ import {
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 
-/** The Debian packages the build needs. */
+/** The Debian packages that the build needs. */
 export const GUEST_PACKAGES: string[] = [
   "busybox-static",
   "cpio",
@@ -56,7 +56,7 @@ export const GUEST_PACKAGES: string[] = [
   "xorriso",
 ];
 
-/** Absolute paths of the guests; they are shared and must not be written to. */
+/** Absolute paths of the guests; shared, must not be written to. */
 export interface Guests {
   installerIso: string;
   haltIso: string;
@@ -67,7 +67,7 @@ export interface Guests {
   linuxIso: string;
   kernel: string;
   initrd: string;
-  /** The kernel command line that linux.iso uses. */
+  /** The kernel command line of linux.iso. */
   append: string;
 }
 
@@ -95,7 +95,7 @@ export async function buildGuests(cacheDir: string): Promise<Guests> {
       await buildEfi(out, temporary);
       await buildLinux(out, temporary, cache);
       await rename(out, final).catch(async (error: unknown) => {
-        // A concurrent caller was first: its result is as good.
+        // A concurrent caller has finished first: its result is used.
         if (!(await exists(final))) throw error;
       });
     } finally {
@@ -116,7 +116,7 @@ export async function buildGuests(cacheDir: string): Promise<Guests> {
   };
 }
 
-/** Removes what a killed build left behind. */
+/** Removes the rest of a killed build. */
 async function sweep(cache: string): Promise<void> {
   for (const name of (await readdir(cache)).filter((entry) => entry.startsWith("building-"))) {
     const made = await stat(join(cache, name)).catch(() => undefined);
@@ -303,7 +303,7 @@ async function makeInitrd(image: string, root: string, kernel: string, version: 
   await run(["cpio", ...options], root, names.join("\0"));
 }
 
-/** Checking signatures costs a good part of a second under software emulation. */
+/** Verifying signatures takes a good part of a second under TCG. */
 function withoutSignature(module: Uint8Array): Uint8Array {
   const bytes = Buffer.from(module);
   const magic = "~Module signature appended~\n";
@@ -331,7 +331,7 @@ async function makeIso(image: string, tree: string, boot: string[]): Promise<voi
   ]);
 }
 
-/** Runs a program and returns what it printed; throws with all of it when it fails. */
+/** Runs a program and returns its output; throws with all of it after a failure. */
 async function run(argv: string[], cwd?: string, input = ""): Promise<string> {
   const path = `${process.env["PATH"] ?? "/usr/bin:/bin"}:/usr/sbin:/sbin`;
   const child = Bun.spawn(argv, {

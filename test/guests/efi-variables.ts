@@ -1,10 +1,10 @@
 /**
- * UEFI variables with a boot entry, as efibootmgr(8) in a guest writes them into the file behind qemu's flash.
+ * UEFI variables with a boot entry, as efibootmgr(8) in a guest writes them into the file of qemu's flash.
  * Formats: UEFI specification, 3.1.3 (EFI_LOAD_OPTION), 10.3.5 (media device paths); edk2, VariableFormat.h (authenticated
  * variables) and Pi/PiFirmwareVolume.h.
  */
 
-/** EFI_GLOBAL_VARIABLE, 8BE4DF61-93CA-11d2-AA0D-00E098032B8C, as it lies in memory. */
+/** EFI_GLOBAL_VARIABLE, 8BE4DF61-93CA-11d2-AA0D-00E098032B8C, in memory order. */
 const GLOBAL = Buffer.from("61dfe48bca93d211aa0d00e098032b8c", "hex");
 /** EFI_VARIABLE_NON_VOLATILE, EFI_VARIABLE_BOOTSERVICE_ACCESS, EFI_VARIABLE_RUNTIME_ACCESS. */
 const KEPT = 7;
@@ -14,7 +14,7 @@ const VARIABLE_HEADER_BYTES = 60;
 
 const ucs2 = (text: string): Buffer => Buffer.from(`${text}\0`, "utf16le");
 
-/** A device path node: its type, its subtype, and what follows the length. */
+/** A device path node: its type, its subtype, and the data after the length. */
 function node(type: number, subtype: number, content: Buffer): Buffer {
   const head = Buffer.from([type, subtype, 0, 0]);
   head.writeUInt16LE(4 + content.length, 2);
@@ -55,7 +55,7 @@ function variable(name: string, data: Buffer): Buffer {
   return Buffer.concat([head, label, data, Buffer.alloc((4 - (length % 4)) % 4, 0xff)]);
 }
 
-/** What boots, and by which entry. */
+/** The boot program and its entry. */
 export interface BootEntry {
   title: string;
   /** On the first partition: `\EFI\own\start.efi`. */
@@ -65,8 +65,8 @@ export interface BootEntry {
 }
 
 /**
- * Pure: a firmware's template of variables (nothing stored in it yet) with one boot entry, first in the order.
- * @throws where the template has variables, or is none
+ * Pure: a firmware's template of variables (empty) with one boot entry, first in the order.
+ * @throws if the template has variables, or is invalid
  */
 export function withBootEntry(template: Buffer, entry: BootEntry): Buffer {
   if (template.toString("latin1", 40, 44) !== "_FVH") throw new Error("no firmware volume");
@@ -83,6 +83,6 @@ export function withBootEntry(template: Buffer, entry: BootEntry): Buffer {
   return whole;
 }
 
-/** Does a file of UEFI variables hold this text (an entry's title, say)? */
+/** Does a file of UEFI variables contain this text (such as an entry's title)? */
 export const holdsText = (variables: Buffer, text: string): boolean =>
   variables.includes(Buffer.from(text, "utf16le"));

@@ -23,12 +23,12 @@ export interface ForeignGuest {
 
 interface Recipe {
   debian: string;
-  /** The oldest release that has this architecture. */
+  /** The oldest release with this architecture. */
   suite: string;
   kernel: string;
   console: string;
   grub: { package: string; platform: string };
-  /** The name by which UEFI firmware looks for a boot program; others: Open Firmware. */
+  /** The default path of UEFI boot programs; others: Open Firmware. */
   efi: string | undefined;
 }
 
@@ -79,7 +79,7 @@ const RECIPES = {
 export type ForeignArch = keyof typeof RECIPES;
 export const FOREIGN_ARCHES = Object.keys(RECIPES) as ForeignArch[];
 
-/** 512-byte sectors; GRUB as a program of Open Firmware stands in a partition of its own in front. */
+/** 512-byte sectors; GRUB as a program of Open Firmware is in a partition of its own in front. */
 const FIRST_SECTOR = 2048;
 const PREP_SECTORS = 4096;
 
@@ -91,7 +91,7 @@ echo "LINUX UP $(/bin/busybox uname -m)"
 /bin/busybox poweroff -f
 `;
 
-/** What Open Firmware looks for on a CD (CHRP). */
+/** The file that Open Firmware loads from a CD (CHRP). */
 const BOOTINFO = `<chrp-boot>
 <description>test</description>
 <os-name>test</os-name>
@@ -99,7 +99,7 @@ const BOOTINFO = `<chrp-boot>
 </chrp-boot>
 `;
 
-/** Builds them where they are not in the cache: 10 s each, and a download of some 80 MB. */
+/** Builds those missing from the cache: 10 s each, and a download of some 80 MB. */
 export async function buildForeign(cacheDir: string, arch: ForeignArch): Promise<ForeignGuest> {
   const recipe: Recipe = RECIPES[arch];
   const hash = createHash("sha256")
@@ -122,7 +122,7 @@ export async function buildForeign(cacheDir: string, arch: ForeignArch): Promise
   return { disk: join(final, "disk.img"), cd: join(final, "cd.iso") };
 }
 
-/** Unpacks packages of a Debian of another architecture with all they need; no program of them is run. */
+/** Unpacks packages of a Debian of another architecture and their dependencies; runs no program of them. */
 export async function unpackDebian(
   { debian, suite }: Pick<Recipe, "debian" | "suite">,
   packages: readonly string[],
@@ -140,7 +140,7 @@ export async function unpackDebian(
   ]);
 }
 
-/** Where this host's packages come from; undefined: what mmdebstrap takes by itself, with its further suites. */
+/** This host's mirror; undefined: mmdebstrap's default, with its additional suites. */
 async function debianMirror(): Promise<string | undefined> {
   const all = await run([
     "apt-get",
@@ -194,7 +194,7 @@ async function makeInitrd(root: string, tree: string, image: string): Promise<vo
   await run(["cpio", "-o", "-H", "newc", "-R", "0:0", "--quiet", "-O", image], tree, names);
 }
 
-/** A partition of FAT, from which GRUB takes the kernel, and UEFI takes GRUB. */
+/** A FAT partition, from which GRUB loads the kernel, and UEFI loads GRUB. */
 async function makeDisk({ efi: program }: Recipe, tree: string, core: string, disk: string): Promise<void> {
   const first = FIRST_SECTOR + (program ? 0 : PREP_SECTORS);
   const sectors = (128 << 20) / 512;
@@ -254,7 +254,7 @@ async function makeCd({ efi: program }: Recipe, tree: string, core: string, cd: 
   await run([...mkisofs, "-hfsplus", tree]);
 }
 
-/** Throws with all a program said when it fails. */
+/** Throws with all output of a failed program. */
 async function run(argv: string[], cwd?: string, input = ""): Promise<string> {
   const child = Bun.spawn(argv, {
     ...(cwd && { cwd }),

@@ -8,12 +8,12 @@ const HOME = "/home/me";
 const example = buildExample("vm");
 const read = (text: string) => readAssignments(text, (name) => (name === "HOME" ? HOME : undefined));
 
-test("as it is it says nothing", () => {
+test("unchanged, it sets nothing", () => {
   expect(example.split("\n").filter((line) => !/^(#.*)?$/.test(line))).toEqual([]);
   expect(read(example)).toEqual({ kind: "values", assignments: [] });
 });
 
-test("uncommented it says each setting once, with its built-in value; but not what makes one VM of all", () => {
+test("uncommented, it sets each setting once to its default, except those of one VM", () => {
   const result = read(example.replaceAll(/^#(?=[A-Z])/gm, ""));
   if (result.kind !== "values") throw new Error(JSON.stringify(result));
   const defaults = buildDefaults({
@@ -32,17 +32,17 @@ test("uncommented it says each setting once, with its built-in value; but not wh
     );
 });
 
-test("every setting has its group", () => {
+test("every setting has a group", () => {
   expect(example).not.toContain("--- More");
   expect(example.match(/^# --- /gm)!.length).toBeGreaterThan(5);
 });
 
-test("it is of the name it was asked under", () => {
+test("uses the program's name", () => {
   expect(buildExample("kvm")).toContain("/etc/kvm.conf");
   expect(buildExample("kvm")).toContain("\n#PROFILES=~/kvm\n");
 });
 
-test.each([{ json: true }, { name: ["CORES"] }])("%j beside it is refused", (args) => {
+test.each([{ json: true }, { name: ["CORES"] }])("rejects %j as well", (args) => {
   expect(() => refuseOthers({ example: true, ...args })).toThrow("cannot be combined");
   expect(() => refuseOthers({ example: true })).not.toThrow();
 });

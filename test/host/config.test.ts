@@ -27,8 +27,8 @@ const sources = (changes: Partial<Sources> = {}): Sources =>
 
 const conf = (text: string): string => temp.write("home/.config/vm-unit-test.conf", text);
 
-describe("reading goes on after errors:", () => {
-  test("what is right is there, and one error lists the rest", async () => {
+describe("continues after errors:", () => {
+  test("valid settings are read, and one error lists the others", async () => {
     const user = conf("CORES=many\nMEMORY=3G\n");
     const guestEnv = temp.write("guest.env", "SOCKETS=2\nPORT=99999\n");
     const { raw, error } = await readSettings(sources({ guestEnv }));
@@ -37,14 +37,14 @@ describe("reading goes on after errors:", () => {
     for (const place of [`${user}:1: `, `${guestEnv}:2: `]) expect(error?.message).toContain(place);
   });
 
-  test("a file that cannot be understood counts for nothing", async () => {
+  test("ignores a file that cannot be parsed", async () => {
     conf("MEMORY=3G\nCORES='\n");
     const { raw, error } = await readSettings(sources({ options: { SOCKETS: "4" } }));
     expect(raw).toMatchObject({ MEMORY: "2G", SOCKETS: "4" });
     expect(error?.exitCode).toBe(78);
   });
 
-  test("neither does one that cannot be read", async () => {
+  test("ignores a file that cannot be read", async () => {
     temp.write("guest.env", Buffer.from("GUESTNAME=\xFF\n", "latin1"));
     conf("MEMORY=3G\n");
     const { raw, error } = await readSettings(sources({ guestEnv: temp.path("guest.env") }));
@@ -58,7 +58,7 @@ describe("reading goes on after errors:", () => {
     expect(error?.exitCode).toBe(69);
   });
 
-  test("a secret is not told in an error", async () => {
+  test("an error contains no secret", async () => {
     conf(`SPICE_PASSWORD=${"x".repeat(61)}\n`);
     const { message, exitCode } = await failureOf(() => loadSettings(sources()));
     expect(exitCode).toBe(78);
@@ -73,16 +73,16 @@ async function originAfter(text: string): Promise<Origin> {
   return origins.FORWARDS;
 }
 
-describe("a list to which the command line adds", () => {
-  test("comes from the file, too", async () => {
+describe("a list with additions from the command line", () => {
+  test("is attributed to the file, too", async () => {
     expect(await originAfter("FORWARDS=tcp::3-:4\n")).toMatchObject({ kind: "file", line: 1, added: true });
   });
-  test("comes from there alone when it was empty", async () => {
+  test("is attributed to the command line alone if it was empty", async () => {
     expect(await originAfter("")).toEqual({ kind: "option", option: "--forward" });
   });
 });
 
-/** Values that are none of the defaults, in every form that they can have. */
+/** Values other than the defaults, of every form. */
 const VALUES: [title: string, raw: RawSettings][] = [
   ["none", {}],
   ["plain ones", { CORES: "4", GUESTNAME: "WS10", UEFI: "1", PORT: "", TIMEOUT: "5", RESCUE: "mine" }],
@@ -95,7 +95,7 @@ const VALUES: [title: string, raw: RawSettings][] = [
   ["empty where a list is usual", { DISKS: "", SHARES: "" }],
 ];
 
-describe("what is printed can be read again:", () => {
+describe("printed settings can be read again:", () => {
   test.each(VALUES)("%s", async (_title, options) => {
     const { raw, origins } = await readSettings(sources({ options }));
     const text = formatConfig(SETTING_NAMES, { raw, origins }, buildDefaults(sources()));
@@ -137,7 +137,7 @@ describe("a line", () => {
     expect(shown(name, raw, origin)).toBe(line);
   });
 
-  test("has its comment below the others'", async () => {
+  test("has its comment aligned with the others", async () => {
     const { raw, origins } = await readSettings(sources({ options: { GUESTNAME: "a\nb" } }));
     const names: SettingName[] = ["CORES", "SPICE_TICKETING", "GUESTNAME", "SSHKEYS", "RESCUE_SHARES"];
     const lines = formatConfig(names, { raw, origins }, buildDefaults(sources())).split("\n");
@@ -159,7 +159,7 @@ describe("names", () => {
     expect(hint).toContain(`did you mean ${meant}?`);
   });
 
-  test("that are settings are taken as they are", () => {
+  test("exact names are accepted", () => {
     expect(parseNames(["CORES", "MEMORY"])).toEqual(["CORES", "MEMORY"]);
     expect(parseNames()).toEqual([]);
   });

@@ -7,7 +7,7 @@ import { failureOf } from "../fixtures/failure.ts";
 
 const fail = (): Promise<never> => Promise.reject(new VmError("noInput", "no such directory: /nowhere"));
 
-test("a backup in no directory at all: its own error, and no word about SNAPSHOT_NOTIFY", async () => {
+test("a backup in a missing directory fails with its own error, without one about SNAPSHOT_NOTIFY", async () => {
   const context = { cwd: "/", options: { hostdir: "/nowhere" }, home: "/nowhere", prog: "vm" } as Context;
   const warn = spyOn(log, "warn");
   const error = await failureOf(() => notifying(context, undefined, fail));

@@ -16,12 +16,12 @@ function run(temp: Temp, sums?: string): string {
   return printed;
 }
 
-test("without a list: the line of sha256sum", () => {
+test("without a list: prints the line of sha256sum", () => {
   using temp = new Temp();
   expect(run(temp)).toBe(`${SUM}  ${process.execPath}\n`);
 });
 
-test("one of the list, in a directory of its own", () => {
+test("accepts a list in another directory", () => {
   using temp = new Temp();
   temp.write("SHA256SUMS", `${OTHER}  other\n${SUM} *vm-0.1.0-linux-x64\n`);
   expect(run(temp, "SHA256SUMS")).toBe(`${process.execPath} is vm-0.1.0-linux-x64\n`);
@@ -31,7 +31,7 @@ test.each([
   ["another", `${OTHER}  vm\n`, 74, "is not in SHA256SUMS"],
   ["no list", "nothing\n", 74, "contains no checksums"],
   ["empty", "", 74, "contains no checksums"],
-])("%s is told", async (_what, text, status, words) => {
+])("reports %s", async (_what, text, status, words) => {
   using temp = new Temp();
   temp.write("SHA256SUMS", text);
   const error = await failureOf(() => run(temp, "SHA256SUMS"));
@@ -39,12 +39,12 @@ test.each([
   expect(error.message).toContain(words);
 });
 
-test("a list that is not there (66)", async () => {
+test("fails without the list (66)", async () => {
   using temp = new Temp();
   expect((await failureOf(() => run(temp, "nowhere"))).exitCode).toBe(66);
 });
 
-test("sums plain, with an escaped name, or tagged", () => {
+test("parses plain, escaped and tagged lines", () => {
   const list = parseReleaseSums(`${"AB".repeat(32)}  a b\n\\${"1".repeat(64)}  a\\\\b\nrubbish\n`);
   expect([...list]).toEqual([
     ["ab".repeat(32), "a b"],

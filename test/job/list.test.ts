@@ -13,7 +13,7 @@ test.each([
 });
 
 test.each(Object.entries(JOB_FILES).filter(([name]) => name.endsWith(".job")))(
-  "%s says what it does",
+  "%s has a description",
   (_name, script) => {
     expect(describeJob(script)).not.toBe("");
   },

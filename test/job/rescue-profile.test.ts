@@ -25,14 +25,14 @@ const contentOf = (dir: string): Record<string, string> =>
 const OLD = { "guest.env": "old", vmlinuz: "old", vmlinux: "old", "initrd.img": "old" };
 const NEW = { "guest.env": "new", vmlinuz: "new", vmlinux: "new", "initrd.img": "new" };
 
-describe.each(["exchanged", "renamed"])("a profile that is built again, %s,", (how) => {
+describe.each(["exchanged", "renamed"])("a rebuilt profile, %s,", (how) => {
   const exchanging = <T>(work: () => Promise<T>): Promise<T> => {
     if (how === "exchanged") return work();
     const cannot = spyOn(libc, "exchange").mockImplementation(() => false);
     return work().finally(() => cannot.mockRestore());
   };
 
-  test("is another directory: who holds the old files open reads on in them", async () => {
+  test("is another directory: processes keep reading their open files", async () => {
     using temp = new Temp();
     const beside = setUp(temp, OLD, NEW);
     const before = statSync(temp.path("r")).ino;
@@ -52,19 +52,19 @@ describe.each(["exchanged", "renamed"])("a profile that is built again, %s,", (h
   });
 });
 
-test("a build that was killed between two renames is undone by the next", async () => {
+test("the next build undoes a build that was killed between two renames", async () => {
   using temp = new Temp();
   setUp(temp, OLD, NEW);
   renameSync(temp.path("r"), temp.path(`${PARTIAL}r.before`));
   recoverProfile(temp.top, "r");
   expect(contentOf(temp.path("r"))).toEqual(OLD);
-  // And one that was killed behind both has done its work.
+  // One killed after both renames is complete.
   mkdirSync(temp.path(`${PARTIAL}r.before`));
   recoverProfile(temp.top, "r");
   expect(readdirSync(temp.top)).toEqual([`${PARTIAL}r`, "r"]);
 });
 
-test("of two builds one waits for the other", async () => {
+test("of two builds, one waits for the other", async () => {
   using temp = new Temp();
   const order: string[] = [];
   const build = async (name: string): Promise<void> => {

@@ -6,7 +6,7 @@ test("rescue list", () => {
   expect(parseRescueRequest("list", {})).toEqual({ action: "list" });
 });
 
-test("rescue build, with what was said", () => {
+test("rescue build, with arguments", () => {
   expect(parseRescueRequest("build", { name: "mine", kernel: "k", modules: "m", compress: "zstd" })).toEqual({
     action: "build",
     iso: undefined,
@@ -27,6 +27,6 @@ test.each<[string, Record<string, string>]>([
   ["build", { compress: "rar" }],
   ["build", { name: "../x" }],
   ["build", { name: ".x" }],
-])("refused with 64: %s %j", async (action, args) => {
+])("rejects %s %j (64)", async (action, args) => {
   expect((await failureOf(() => parseRescueRequest(action, args))).exitCode).toBe(64);
 });

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { Guest } from "./guest.ts";
 import { ROOT } from "./hook.ts";
 
-// Namespaces and many processes: slow where all cores are busy.
+// Namespaces and many processes are slow on a busy machine.
 setDefaultTimeout(30_000);
 
 const FILE = "system/root/.ssh/authorized_keys";
@@ -29,7 +29,7 @@ describe.skipIf(process.getuid!() !== 0)("add-ssh-keys.job (needs root)", () => 
     expect(readdirSync(guest.temp.path("system/root/.ssh"))).toEqual(["authorized_keys"]);
   });
 
-  test("keys that are there stay, with a backup, and none comes twice", async () => {
+  test("keeps existing keys, with a backup, and adds no duplicates", async () => {
     const old = '# theirs\nfrom="a b" ssh-ed25519 AAAAone other';
     using guest = new Guest({ ...KEYS, [FILE]: old });
     chmodSync(guest.temp.path(FILE), 0o644);
@@ -45,7 +45,7 @@ describe.skipIf(process.getuid!() !== 0)("add-ssh-keys.job (needs root)", () => 
     ]);
   });
 
-  test("/etc/openssh/authorized_keys/root is used where it exists", async () => {
+  test("uses /etc/openssh/authorized_keys/root if it exists", async () => {
     const openssh = "system/etc/openssh/authorized_keys/root";
     using guest = new Guest({ ...KEYS, [openssh]: "" });
     await guest.run();
@@ -53,7 +53,7 @@ describe.skipIf(process.getuid!() !== 0)("add-ssh-keys.job (needs root)", () => 
     expect(guest.read(FILE)).toBeUndefined();
   });
 
-  test("a link that leads out of the system is not followed", async () => {
+  test("does not follow a symlink that points outside the system", async () => {
     using guest = new Guest({ ...KEYS, "system/root/x": "" });
     symlinkSync("/tmp", guest.temp.path("system/root/.ssh"));
     await guest.run();
@@ -61,7 +61,7 @@ describe.skipIf(process.getuid!() !== 0)("add-ssh-keys.job (needs root)", () => 
     expect(guest.read("out/job.log")).toContain("/root/.ssh of the installed system: it points outside");
   });
 
-  test("files that hold no key are an error", async () => {
+  test("fails for files without a key", async () => {
     using guest = new Guest({ ...KEYS, "in/SSHKEYS": "SSHKEYS\n" });
     await guest.run();
     expect(guest.read("out/STATUS")).toBe("1\n");

@@ -5,7 +5,7 @@ import { HookBench } from "./hook.ts";
 const KEY = "ssh-ed25519 AAAAC3Nza me@here\n";
 
 describe.each(["add-ssh-keys.pre", "run-ssh.pre"])("%s", (hook) => {
-  test("copies the keys that exist, whatever their names", async () => {
+  test("copies existing keys, whatever their names", async () => {
     using bench = new HookBench();
     const keys = [
       bench.host("a/k.pub", KEY),
@@ -22,7 +22,7 @@ describe.each(["add-ssh-keys.pre", "run-ssh.pre"])("%s", (hook) => {
     expect(bench.read("ssh-key-3.pub")).toBe(KEY);
   });
 
-  test("a key named by a path relative to HOSTDIR", async () => {
+  test("resolves a relative path from HOSTDIR", async () => {
     using bench = new HookBench();
     bench.host("k.pub", KEY);
     expect((await bench.run(hook, { SSHKEYS: ["k.pub"] })).status).toBe(0);
@@ -40,7 +40,7 @@ describe.each(["add-ssh-keys.pre", "run-ssh.pre"])("%s", (hook) => {
     },
   );
 
-  test("a private key is refused", async () => {
+  test("refuses a private key", async () => {
     using bench = new HookBench();
     const key = bench.host("id", "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n");
     const { status, output } = await bench.run(hook, { SSHKEYS: [key] });
@@ -50,7 +50,7 @@ describe.each(["add-ssh-keys.pre", "run-ssh.pre"])("%s", (hook) => {
   });
 });
 
-describe("run-ssh.pre says how to log in", () => {
+describe("run-ssh.pre prints how to log in", () => {
   test.each<[Record<string, string | string[]>, string | undefined]>([
     [{ FORWARDS: "hostfwd=tcp::5555-:22" }, "ssh -p 5555 root@localhost\n"],
     [{ FORWARDS: ["hostfwd=udp::1-:2", "hostfwd=tcp:127.0.0.1:5556-:22"] }, "ssh -p 5556 root@127.0.0.1\n"],

@@ -4,7 +4,7 @@ import { exec } from "../../src/process/exec.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { ROOT } from "./hook.ts";
 
-/** Shares are bind mounts here, and the machine is a mount and PID namespace, which only root can make. */
+/** Shares are bind mounts, the machine is a mount and PID namespace: needs root. */
 const FAKES: Readonly<Record<string, string>> = {
   mount: `#!/bin/bash
 if [ "$1" = /dev/bench-root ]; then exec /bin/mount --bind /mnt/bench/system "$2"; fi
@@ -12,7 +12,7 @@ if [ "$1" = /dev/bench-root ]; then exec /bin/mount --bind /mnt/bench/system "$2
 [ -d "/mnt/bench/$5" ] || { echo "no tag $5"; exit 1; }
 /bin/mount --bind "/mnt/bench/$5" "$6"
 `,
-  // The machine that tests has volumes of its own, which are nobody's business.
+  // Hides the volumes of the test's own machine.
   ...Object.fromEntries(["modprobe", "mdadm", "vgchange", "vgmknodes"].map((name) => [name, "#!/bin/sh\n"])),
   "mount-system": "#!/bin/bash\nmkdir -p /mnt/system1 && /bin/mount --bind /mnt/bench/system /mnt/system1\n",
   // All of this machine's disks would be flushed.
@@ -25,7 +25,7 @@ kill -9 $PPID
 `,
 };
 
-/** The runner's last resort would switch off the machine that tests: it is out of reach here. */
+/** The runner's last resort would power off the test's own machine: disabled here. */
 const START = `
 mount --make-rprivate / && { [ ! -e /proc/sysrq-trigger ] || mount --bind /dev/null /proc/sysrq-trigger; } && mount -t tmpfs none /mnt && mkdir /mnt/bench &&
 mount --bind "$1" /mnt/bench && mount -t tmpfs none /tmp || exit 99
@@ -34,7 +34,7 @@ bash "$2"
 exit 0
 `;
 
-/** A stand-in for the rescue: the runner's and the jobs' own shell text runs, without qemu. */
+/** Replaces the rescue: runs the shell code of the runner and the jobs, without qemu. */
 export class Guest implements Disposable {
   readonly temp: Temp = new Temp();
 
@@ -50,7 +50,7 @@ export class Guest implements Disposable {
   /** Runs the runner until it powers off. */
   async run(): Promise<string> {
     const runner = join(ROOT, "scripts/rescue/runner");
-    // A copy: the repository may lie under what is mounted over.
+    // A copy, as the repository may be below a mount point.
     this.temp.write("runner", readFileSync(runner));
     const unshare = ["unshare", "-mpf", "--kill-child", "--mount-proc"];
     const done = await exec([...unshare, "bash", "-c", START, "guest", this.temp.top, "/mnt/bench/runner"], {

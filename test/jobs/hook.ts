@@ -7,7 +7,7 @@ import { Temp } from "../fixtures/temp.ts";
 export const ROOT: string = join(import.meta.dir, "../..");
 const SOURCE = `fatal() { printf 'vm: %s\\n' "$*" >&2; exit 1; }\n. "$1"\n`;
 
-/** A VM's directories, in which a bundled job's hooks run as the program runs them. */
+/** A VM's directories, in which a bundled job's hooks run like in the program. */
 export class HookBench implements Disposable {
   readonly temp: Temp = new Temp();
   readonly hostdir: string = this.temp.directory("host dir");
@@ -19,7 +19,7 @@ export class HookBench implements Disposable {
     return this.temp.write(join("host dir", name), content);
   }
 
-  /** Runs a hook of jobs/; `environment` is what the user exported. */
+  /** Runs a hook of jobs/; `environment` is exported by the user. */
   async run(
     hook: string,
     variables: BashVariables = {},
@@ -44,7 +44,7 @@ export class HookBench implements Disposable {
     return existsSync(path) ? readFileSync(path, "utf8") : undefined;
   }
 
-  /** What bash sees after reading job.env as the job does. */
+  /** The variables that bash has after the job has read job.env. */
   async parameters(expression: string): Promise<string> {
     const script = `set +eu; . "$1"; set -eu; printf '<%s>' ${expression}`;
     const done = await exec(["bash", "--posix", "-efu", "-c", script, "sh", join(this.in, "job.env")]);

@@ -7,7 +7,7 @@ import { ROOT } from "./hook.ts";
 
 setDefaultTimeout(30_000);
 
-/** In a mount namespace: /dev holds the machine's disks, the root is mounted from one of them, and mount does nothing. */
+/** In a mount namespace: /dev has the machine's disks, the root is mounted from one of them, and mount does nothing. */
 const START = String.raw`
 top=$1 root=$2; shift 2
 mount --make-rprivate / && mkdir "$top/dev" "$top/system" && mount -t tmpfs none "$top/dev" || exit 99
@@ -17,7 +17,7 @@ mkdir "$top/system/boot" "$top/system/home"
 PATH=$top/bin:$PATH bash "$top/mount-fstab" "$top/fstab" "$top/system"
 `;
 
-/** Mounts by an fstab in a machine with these devices. @returns what was mounted below the root, the status and stderr */
+/** Mounts by an fstab in a machine with these devices. @returns the mounts below the root, the status and stderr */
 async function mountBy(fstab: string, root: string, devices: string): Promise<[string[], number, string]> {
   using temp = new Temp();
   temp.write("fstab", fstab);
@@ -36,7 +36,7 @@ async function mountBy(fstab: string, root: string, devices: string): Promise<[s
   return [mounted, done.status ?? -1, done.stderr];
 }
 
-describe.skipIf(process.getuid!() !== 0)("mount-fstab finds disks that had other names (needs root):", () => {
+describe.skipIf(process.getuid!() !== 0)("mount-fstab finds renamed disks (needs root):", () => {
   test.each<[title: string, fstab: string, root: string, devices: string, mounted: string[], status: number]>(
     [
       ["hda is sda", "/dev/hda2 /\n/dev/hda1 /boot", "sda2", "sda1 sda2", ["/dev/sda1 -> /boot"], 0],
@@ -57,27 +57,20 @@ describe.skipIf(process.getuid!() !== 0)("mount-fstab finds disks that had other
         0,
       ],
       ["the same", "/dev/sda2 /\n/dev/sdb1 /home", "sda2", "sda2 sdb1", ["/dev/sdb1 -> /home"], 0],
-      // There is a sda1, but it is another disk's.
+      // There is an sda1, but of another disk.
       ["exchanged", "/dev/sda2 /\n/dev/sda1 /boot", "sdb2", "sda1 sdb1 sdb2", ["/dev/sdb1 -> /boot"], 0],
+      ["a further disk with an unknown name", "/dev/sda2 /\n/dev/sdb1 /home", "vda2", "vda2 sdb1", [], 1],
+      ["its partitions have other numbers", "/dev/sda2 /\n/dev/sda1 /boot", "vda3", "vda1 vda3 sda1", [], 1],
+      ["it does not exist", "/dev/sda2 /\n/dev/sda3 /home", "vda2", "vda2", [], 1],
       [
-        "what a further disk is called is not known",
-        "/dev/sda2 /\n/dev/sdb1 /home",
-        "vda2",
-        "vda2 sdb1",
-        [],
-        1,
-      ],
-      ["other partitions are on it", "/dev/sda2 /\n/dev/sda1 /boot", "vda3", "vda1 vda3 sda1", [], 1],
-      ["it is not there", "/dev/sda2 /\n/dev/sda3 /home", "vda2", "vda2", [], 1],
-      [
-        "the root is named otherwise",
+        "the root has another kind of name",
         "LABEL=root /\n/dev/sda1 /boot",
         "vda2",
         "sda1 vda2",
         ["/dev/sda1 -> /boot"],
         0,
       ],
-      ["it may be missing", "/dev/sda2 /\n/dev/sdb1 /home ext4 nofail", "vda2", "vda2", [], 0],
+      ["it is optional", "/dev/sda2 /\n/dev/sdb1 /home ext4 nofail", "vda2", "vda2", [], 0],
     ],
   )("%s", async (_title, fstab, root, devices, mounted, status) => {
     const [found, code, errors] = await mountBy(`${fstab}\n`, root, devices);

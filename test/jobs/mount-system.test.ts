@@ -5,7 +5,7 @@ import { exec } from "../../src/process/exec.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { ROOT } from "./hook.ts";
 
-/** md below LUKS below LVM: each program makes the next layer visible. */
+/** md, LUKS and LVM stacked: each program makes the next layer visible. */
 const FAKES: Readonly<Record<string, string>> = {
   blkid: `#!/bin/bash
 show() { printf 'DEVNAME=%s\\nUUID=%s\\nTYPE=%s\\n\\n' "$@"; }
@@ -44,7 +44,7 @@ async function open(answers?: string) {
   return { errors: done.stderr, calls: calls.filter((line) => line && line !== "blkid") };
 }
 
-// The key file has a fixed place; who has one there tests by hand.
+// The path of the key file is fixed; where it exists, this must be tested manually.
 describe.skipIf(existsSync("/tmp/.in/luks.key"))("mount-system --open", () => {
   const md = "mdadm --assemble --scan --run --homehost=any";
   const ask = "ask Passphrase for /dev/md0 (c1): ";
@@ -55,7 +55,7 @@ describe.skipIf(existsSync("/tmp/.in/luks.key"))("mount-system --open", () => {
     expect(calls).toEqual([md, ask, luks, ask, luks, "lvm vgchange -ay --noudevsync", "lvm vgmknodes"]);
   });
 
-  test("without an answer it goes on and says what to do", async () => {
+  test("without an answer, continues and prints what to do", async () => {
     const { calls, errors } = await open();
     expect(calls).toEqual([md, ask]);
     expect(errors).toContain("/dev/md0 stays closed: put its key into .in/luks.key");

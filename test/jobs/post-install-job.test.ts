@@ -4,12 +4,12 @@ import { join } from "node:path";
 import { Guest } from "./guest.ts";
 import { ROOT } from "./hook.ts";
 
-// Namespaces and many processes: slow where all cores are busy.
+// Namespaces and many processes are slow on a busy machine.
 setDefaultTimeout(30_000);
 
 const JOB = readFileSync(join(ROOT, "jobs/post-install.job"), "utf8");
 
-/** What .in holds for a run of `script`. */
+/** Contents of .in for a run of `script`. */
 const files = (script: string, env = ""): Record<string, string> => ({
   "in/job.sh": JOB,
   "in/job.env": env,
@@ -18,7 +18,7 @@ const files = (script: string, env = ""): Record<string, string> => ({
 });
 
 describe.skipIf(process.getuid!() !== 0)("post-install.job (needs root)", () => {
-  test("the system is ready for chroot, and unmounted by itself after a failure", async () => {
+  test("mounts the system for chroot, and unmounts it after a failure", async () => {
     using guest = new Guest(
       files(`trap '' TERM; for dir in proc sys dev dev/pts run; do mountpoint -q "$DESTDIR/$dir" && echo "$dir"; done
 run touch "$DESTDIR/etc/touched" "$DESTDIR/run/lost"; grep -c . /proc/mounts >/dev/null; fatal enough`),
@@ -33,7 +33,7 @@ run touch "$DESTDIR/etc/touched" "$DESTDIR/run/lost"; grep -c . /proc/mounts >/d
     expect(guest.read("mounts")).not.toContain(" /mnt/system1");
   });
 
-  test("parameters come from job.env, though its own lines may mean the host", async () => {
+  test("reads parameters from job.env, whose paths may be the host's", async () => {
     using guest = new Guest(
       files(
         'echo "$SETUP_PASSWORD, $OTHER, $SETUP_HOSTNAME, $SETUP_PROFILE, $SETUP_SCRIPT, $DESTDIR, $-"; exit 42',
@@ -47,14 +47,14 @@ run touch "$DESTDIR/etc/touched" "$DESTDIR/run/lost"; grep -c . /proc/mounts >/d
     expect(guest.read("out/STATUS")).toBe("42\n");
   });
 
-  test("with DESTDIR the script mounts by itself", async () => {
+  test("with DESTDIR the script mounts for itself", async () => {
     using guest = new Guest(files('echo "$DESTDIR"; ls /mnt', "DESTDIR=/mnt/own"));
     await guest.run();
     expect(guest.read("out/job.log")).toMatch(/^\/mnt\/own\nbench\n$/);
     expect(guest.read("out/STATUS")).toBe("0\n");
   });
 
-  test("with SETUP_ROOTDEV the system is in /mnt/target, ready for chroot", async () => {
+  test("with SETUP_ROOTDEV mounts the system in /mnt/target for chroot", async () => {
     using guest = new Guest({
       ...files('echo "$DESTDIR"; mountpoint -q "$DESTDIR/proc"; touch "$DESTDIR/etc/touched"'),
       "in/ROOTDEV": "LABEL=bench\n",
@@ -66,14 +66,14 @@ run touch "$DESTDIR/etc/touched" "$DESTDIR/run/lost"; grep -c . /proc/mounts >/d
     expect(guest.read("mounts")).not.toContain(" /mnt/target");
   });
 
-  test("a root device that is not there", async () => {
+  test("fails for a missing root device", async () => {
     using guest = new Guest({ ...files("echo no"), "in/ROOTDEV": "LABEL=nosuch-label\n" });
     await guest.run();
     expect(guest.read("out/job.log")).toContain("no such device: SETUP_ROOTDEV=LABEL=nosuch-label");
     expect(guest.read("out/STATUS")).toBe("1\n");
   });
 
-  test("constants in the .env", async () => {
+  test("exports constants of the .env", async () => {
     using guest = new Guest(files('echo "$SETUP_HOSTNAME"', "readonly SETUP_HOSTNAME=box SETUP_VERBOSE="));
     await guest.run();
     expect(guest.read("out/job.log")).toBe("box\n");

@@ -7,7 +7,7 @@ const id = (flag: string): string => Bun.spawnSync(["id", flag]).stdout.toString
 const SCRIPT = "echo hello\n";
 
 describe("post-install.pre", () => {
-  test("needs a script and nothing else", async () => {
+  test("needs only a script", async () => {
     using bench = new HookBench();
     bench.host("post-install.sh", SCRIPT);
     expect(await bench.run("post-install.pre")).toEqual({ status: 0, output: "" });
@@ -23,7 +23,7 @@ describe("post-install.pre", () => {
     ).toBe(`<post-install><post-install.sh><${id("-un")}><${id("-u")}><><0><>`);
   });
 
-  test("every parameter", async () => {
+  test("passes every parameter", async () => {
     using bench = new HookBench();
     bench.host(
       "web.env",
@@ -71,7 +71,7 @@ declare -A SETUP_MAP=( [k]="v w" )`,
     );
   });
 
-  test("the .env may refer to parameters that it does not set, and empty ones stay empty", async () => {
+  test("the .env may refer to parameters that it does not set; empty ones stay empty", async () => {
     using bench = new HookBench();
     bench.host("post-install.sh", SCRIPT);
     bench.host("post-install.user-.tgz", "no");
@@ -91,7 +91,7 @@ SETUP_USER_UID=`,
         '"$HELLO" "${SETUP_USERNAME-unset}" "${SETUP_USER_UID-unset}" "$SETUP_HOSTNAME"',
       ),
     ).toBe(`${hello}<><><box>`);
-    // In the rescue INDIR is another one.
+    // INDIR differs in the rescue.
     expect(await bench.parameters('"${FIXED%% *}"')).toBe(`<${id("-un")}>`);
     bench.host("post-install.post", 'echo "$HELLO,$SETUP_USERNAME,$FIXED"');
     const { status, output } = await bench.run("post-install.post");
@@ -101,7 +101,7 @@ SETUP_USER_UID=`,
     });
   });
 
-  test("the user's .pre changes parameters, adds files and may fail", async () => {
+  test("the user's .pre changes parameters, adds files, and may fail", async () => {
     using bench = new HookBench();
     bench.host("post-install.sh", SCRIPT);
     bench.host("extra", "e");
@@ -142,7 +142,7 @@ SETUP_USER_UID=`,
 });
 
 describe("post-install.post", () => {
-  test("gives the user's .post what the job had", async () => {
+  test("passes the job's environment to the user's .post", async () => {
     using bench = new HookBench();
     bench.host("p.sh", SCRIPT);
     bench.host("p.pre", "SETUP_X='changed by pre'");
@@ -154,7 +154,7 @@ describe("post-install.post", () => {
     expect(done).toEqual({ status: 3, output: "changed by pre, p.sh, done\n" });
   });
 
-  test("without one there is nothing to do", async () => {
+  test("does nothing without one", async () => {
     using bench = new HookBench();
     expect(await bench.run("post-install.post")).toEqual({ status: 0, output: "" });
   });

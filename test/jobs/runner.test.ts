@@ -2,7 +2,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { lstatSync } from "node:fs";
 import { Guest } from "./guest.ts";
 
-// Namespaces and many processes: slow where all cores are busy.
+// Namespaces and many processes are slow on a busy machine.
 setDefaultTimeout(30_000);
 
 const asRoot = describe.skipIf(process.getuid!() !== 0);
@@ -32,7 +32,7 @@ asRoot("the runner (needs root)", () => {
     expect([guest.read("synced"), guest.read("poweroff")]).toEqual(["flushed\n", "-f\n"]);
   });
 
-  test("what a job finds", async () => {
+  test("provides a job's environment", async () => {
     using guest = new Guest({
       "mirror/x": "",
       "in/job.sh": `a=(1 2); echo "$MIRROR $INDIR $OUTDIR $PWD \${#a[@]} $MNTOPTS"; echo *
@@ -55,7 +55,7 @@ end`);
     expect(guest.read("out/job.log")).toContain("+ echo '[]'\n[]\n");
   });
 
-  test("everything that the job mounted is unmounted, in use or not; a daemon does not keep it waiting", async () => {
+  test("unmounts everything that the job mounted, even if busy; a daemon does not delay it", async () => {
     using guest = new Guest({
       "in/job.sh": `mkdir -p "/mnt/s/a b" /tmp/else; mount -t tmpfs x /mnt/s; mkdir "/mnt/s/a b"
 mount -t tmpfs x "/mnt/s/a b"; mount -t tmpfs x /tmp/else
@@ -70,7 +70,7 @@ echo started; exit 3`,
     expect(guest.read("mounts")).toContain(" /mnt/bench ");
   });
 
-  test("a signal to the runner ends the job; the work after it is done", async () => {
+  test("a signal to the runner ends the job, and clean-up follows", async () => {
     using guest = new Guest({
       "in/job.sh": `trap 'echo ending; exit 9' TERM; (sleep 0.2; kill -TERM $PPID) & while :; do sleep 0.1; done`,
     });
@@ -79,13 +79,13 @@ echo started; exit 3`,
     expect(guest.read("out/STATUS")).toBe("9\n");
   });
 
-  test("200000 lines arrive", async () => {
+  test("delivers 200000 lines", async () => {
     using guest = new Guest({ "in/job.sh": "seq 200000" });
     await guest.run();
     expect(guest.read("out/job.log")!.split("\n").length).toBe(200_001);
   });
 
-  test("without a job there is no status", async () => {
+  test("writes no status without a job", async () => {
     using guest = new Guest({});
     expect(await guest.run()).toContain("rescue: the share 'in' has no job.sh");
     expect(guest.read("out/STATUS")).toBeUndefined();

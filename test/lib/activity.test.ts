@@ -14,7 +14,7 @@ function pass(milliseconds: number): void {
   for (const end = nowMs + milliseconds; nowMs < end; nowMs += 10) tick();
 }
 
-/** The lines that the work within has brought. */
+/** The lines printed during the work. */
 function linesOf(work: () => void): string[] {
   written.mockClear();
   using _now = spyOn(performance, "now").mockImplementation(() => nowMs);
@@ -30,8 +30,8 @@ function linesOf(work: () => void): string[] {
 afterAll(() => written.mockRestore());
 afterEach(() => setQuiet(false));
 
-describe("work in progress", () => {
-  test("is told soon, and then again", () => {
+describe("long work", () => {
+  test("is reported soon, and repeatedly", () => {
     let done = 0;
     const lines = linesOf(() => {
       using _step = beginStep(() => `verify S${done++}`);
@@ -40,7 +40,7 @@ describe("work in progress", () => {
     expect(lines).toEqual(["verify S0\n", "verify S1\n"]);
   });
 
-  test("of several steps is one line, outermost first", () => {
+  test("of several steps is reported on one line, outermost first", () => {
     const lines = linesOf(() => {
       using _outer = beginStep(() => "push S0");
       using _inner = beginStep(() => "compare S0");
@@ -49,7 +49,7 @@ describe("work in progress", () => {
     expect(lines).toEqual(["push S0; compare S0\n"]);
   });
 
-  test("that is only a program's names that", () => {
+  test("that is only a program is reported by its name", () => {
     const lines = linesOf(() => {
       using _child = beginChild("qemu-img", 12);
       pass(100);
@@ -58,7 +58,7 @@ describe("work in progress", () => {
     expect(lines[0]).toMatch(/^waiting for qemu-img \(pid 12\), \d\.\d s\n$/);
   });
 
-  test("names a program within a step when it runs for long: it may hang", () => {
+  test("names a long-running program within a step: it may hang", () => {
     const lines = linesOf(() => {
       using _step = beginStep(() => "backup S0");
       using _child = beginChild("cat", 12);
@@ -71,7 +71,7 @@ describe("work in progress", () => {
   test.each([
     ["there is none", () => pass(100)],
     [
-      "it is over",
+      "it has ended",
       () => {
         beginStep(() => "x")[Symbol.dispose]();
         beginChild("x", 1)[Symbol.dispose]();
@@ -94,7 +94,7 @@ describe("work in progress", () => {
         pass(100);
       },
     ],
-  ])("is not told where %s", (_name, work) => {
+  ])("is not reported if %s", (_name, work) => {
     expect(linesOf(work)).toEqual([]);
   });
 });

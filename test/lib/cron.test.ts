@@ -20,12 +20,12 @@ test.each([
   ["", undefined],
 ])("cronFields %j", (when, fields) => expect(cronFields(when, 17 + 60 * 5)).toBe(fields));
 
-test("every number gives a time that there is", () => {
+test("every number yields a valid time", () => {
   for (let spread = 0; spread < 1000; spread++)
     expect(cronFields("daily", spread)).toMatch(/^([0-9]|[1-5]\d) [0-5] \* \* \*$/);
 });
 
-describe("quoteForCron: the word comes through cron and sh", () => {
+describe("quoteForCron: the word survives cron and sh", () => {
   const words = [
     "plain/word",
     "a b",

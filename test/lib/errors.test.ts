@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { EXIT, hasErrno, isNoRoom, reasonOf, SignalError, VmError } from "../../src/lib/errors.ts";
+import { EXIT, hasErrno, isNoSpace, reasonOf, SignalError, VmError } from "../../src/lib/errors.ts";
 
 const errno = (code: string): Error => Object.assign(new Error(`${code}: no luck, open '/x'`), { code });
 
@@ -19,7 +19,7 @@ test("exit statuses are those of sysexits.h and timeout(1)", () => {
   });
 });
 
-test("an error keeps what the user is told, and its cause", () => {
+test("an error has a message, a hint and a cause", () => {
   const cause = new Error("inner");
   expect(new VmError("busy", "cannot: held", { hint: "wait", cause })).toMatchObject({
     message: "cannot: held",
@@ -39,7 +39,7 @@ test.each([
 });
 
 describe("hasErrno", () => {
-  test("looks at the code", () => {
+  test("checks the code", () => {
     expect(hasErrno(errno("ENOENT"), "EACCES", "ENOENT")).toBe(true);
     expect(hasErrno(errno("ENOENT"), "EACCES")).toBe(false);
   });
@@ -54,9 +54,9 @@ describe("hasErrno", () => {
   });
 });
 
-test.each(["ENOSPC", "EDQUOT", "EFBIG"])("%s is no room", (code) => {
-  expect(isNoRoom(errno(code))).toBe(true);
-  expect(isNoRoom(errno("EIO"))).toBe(false);
+test.each(["ENOSPC", "EDQUOT", "EFBIG"])("%s means no space", (code) => {
+  expect(isNoSpace(errno(code))).toBe(true);
+  expect(isNoSpace(errno("EIO"))).toBe(false);
 });
 
 test.each<[string, unknown, string]>([

@@ -24,7 +24,7 @@ describe("the protocol of a terminal with", () => {
   });
 });
 
-test("kitty gets pieces of at most 4096 characters that make the whole", () => {
+test("kitty gets pieces of at most 4096 characters", () => {
   const png = Buffer.from(Array.from({ length: 10_000 }, (_, index) => index % 251));
   const text = formatInlineImage("kitty", png);
   const pieces = [...text.matchAll(/\x1b_G([^;]*);([^\x1b]*)\x1b\\/g)];
@@ -38,10 +38,10 @@ test("kitty gets pieces of at most 4096 characters that make the whole", () => {
   expect(text.replaceAll(/\x1b_G[^\x1b]*\x1b\\/g, "")).toBe("\n");
 });
 
-test("iTerm2 gets it at once, with its size", () => {
+test("iTerm2 gets it in one piece, with its size", () => {
   expect(formatInlineImage("iterm2", Buffer.from("abc"))).toBe("\x1b]1337;File=inline=1;size=3:YWJj\x07\n");
 });
 
-test("the terminals are named", () => {
+test("knows the terminals' names", () => {
   expect(IMAGE_TERMINALS).toContain("kitty, ");
 });

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { toJson } from "../../src/lib/json.ts";
 
-test("characters that steer a terminal are escaped, and read back as they were", () => {
+test("control characters are escaped, and read back unchanged", () => {
   const value = { name: "a\u009b31m\u202eb\u007f\u2066\u001b[2J\n", list: ["й"] };
   const text = toJson(value);
   expect(text).not.toMatch(/[^\P{Cc}\n]|[\u202e\u2066]/u);
@@ -9,7 +9,7 @@ test("characters that steer a terminal are escaped, and read back as they were",
   expect(JSON.parse(text)).toEqual(value);
 });
 
-test("keys choose what is shown", () => {
+test("keys select the fields", () => {
   expect(toJson({ a: 1, b: 2 }, ["b"])).toBe('{\n  "b": 2\n}\n');
   expect(toJson({ a: undefined }, (_key, value) => value ?? null)).toBe('{\n  "a": null\n}\n');
 });

@@ -32,7 +32,7 @@ describe("[compat] the announcement of a command", () => {
     );
   });
 
-  test("has no colours where there are none", () => {
+  test("has no colours if disabled", () => {
     expect(linesOf(() => log.announce("run", []))).toBe("*** Executing command: run()...\n");
     expect(linesOf(() => log.announce("run", ["a\x1b[1m\nb"]))).toBe(
       "*** Executing command: run('a?[1m\n  b')...\n",
@@ -40,7 +40,7 @@ describe("[compat] the announcement of a command", () => {
   });
 });
 
-test("the names of snapshots are highlighted within a line of another colour", () => {
+test("highlights the names of snapshots within a coloured line", () => {
   setupLog("vm", THEME);
   expect(linesOf(() => log.success(`snapshot ${snapshotName("S0")}: 1 MiB`))).toBe(
     "<ok>snapshot <purple>S0<0><ok>: 1 MiB<0>\n",

@@ -27,10 +27,10 @@ test.each([
   ["constructor", undefined],
   ["запуск", undefined],
   ["b".repeat(31), undefined],
-])("%j reminds of %p", (word, choice) => {
+])("for %j suggests %p", (word, choice) => {
   expect(nearest(word, OLD_NAMES)).toBe(choice);
 });
 
-test("there may be nothing to choose from", () => {
+test("accepts an empty list", () => {
   expect(nearest("run", [])).toBeUndefined();
 });

@@ -15,7 +15,7 @@ const SETUP = readFileSync(join(import.meta.dir, "../../scripts/lib/setup.sh"), 
 /** Columns of the table in setup.sh. */
 const COLUMNS: Partial<Record<Family, number>> = { debian: 2, alt: 3, fedora: 4, arch: 6 };
 
-/** What both tables have, by its name here and there. */
+/** Entries of both tables, by their name here and there. */
 const SHARED: [Thing, string][] = [
   ["qemu-system-x86_64", "qemu-system-x86_64"],
   ["spice", "qemu_with_spice"],
@@ -42,7 +42,7 @@ describe("scripts/lib/setup.sh names the same packages", () => {
   });
 });
 
-test.each(Object.entries(PACKAGES))("%s has names that package managers take", (_thing, packages) => {
+test.each(Object.entries(PACKAGES))("%s has valid package names", (_thing, packages) => {
   for (const family of FAMILIES)
     for (const name of packages[family]?.split(" ") ?? []) expect(name).toMatch(/^[a-z0-9][a-z0-9+.-]+$/);
 });

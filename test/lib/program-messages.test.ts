@@ -8,7 +8,7 @@ import {
   saysIsoTooLarge,
   saysNoConsole,
   saysNoRepository,
-  saysNoRoom,
+  saysNoSpace,
   saysNoSuchFile,
   saysNoZstd,
   saysPortTaken,
@@ -16,11 +16,11 @@ import {
   saysWrongPassword,
 } from "../../src/lib/program-messages.ts";
 
-/** One message that each takes, as the program printed it, and none of the others'. */
+/** A message of each program that its function matches, and no other function does. */
 const MESSAGES = [
-  [saysNoRoom, "dd: error writing 'x': No space left on device"],
-  [saysNoRoom, "Fatal: unable to save snapshot: write /r/x: no space left on device"],
-  [saysNoRoom, "cp: x: Disk quota exceeded"],
+  [saysNoSpace, "dd: error writing 'x': No space left on device"],
+  [saysNoSpace, "Fatal: unable to save snapshot: write /r/x: no space left on device"],
+  [saysNoSpace, "cp: x: Disk quota exceeded"],
   [saysDenied, "cannot copy the disks: Permission denied"],
   [saysIsoTooLarge, "xorriso : FAILURE : Image size 1500s exceeds free space on media 3s"],
   [
@@ -47,6 +47,6 @@ test.each(MESSAGES.map(([says, text]) => [says.name, text, says] as const))("%s:
   expect([...all].filter((one) => one(text))).toEqual([says]);
 });
 
-test.each(["gzip: stdin: not in gzip format", ""])("%j decides nothing", (text) => {
+test.each(["gzip: stdin: not in gzip format", ""])("%j matches none", (text) => {
   expect(MESSAGES.filter(([says]) => says(text))).toEqual([]);
 });

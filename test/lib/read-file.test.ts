@@ -35,7 +35,7 @@ describe("a file of a VM's directory", () => {
       expect(() => read(temp.path(name))).toThrow(refusal);
   });
 
-  test("is read up to its limit, and by its end", () => {
+  test("is read up to its limit, and from its end", () => {
     expect(readSmall(temp.path("file"))).toBe("one\ntwo\n");
     expect(readSmall(temp.path("none"))).toBeUndefined();
     expect(() => readSmall(temp.path("file"), 7)).toThrow("larger than 7 B");
@@ -46,8 +46,8 @@ describe("a file of a VM's directory", () => {
   });
 });
 
-describe("a file that the user named", () => {
-  test("may be a link", () => {
+describe("a file named by the user", () => {
+  test("may be a symlink", () => {
     opened(openNamed, "link");
     expect(readNamed(temp.path("link")).toString()).toBe("one\ntwo\n");
     expect(() => readNamed(temp.path("link"), 3)).toThrow("larger than 3 B");

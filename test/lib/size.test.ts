@@ -47,7 +47,7 @@ describe("parseSize", () => {
     "١",
     "NaN",
     "constructor",
-  ])("%j is no size", (text) => {
+  ])("rejects %j", (text) => {
     expect(parseSize(text)).toBeUndefined();
   });
 
@@ -60,7 +60,7 @@ describe("parseSize", () => {
     expect(parseSize(text, "M")).toBe(bytes);
   });
 
-  test.each(["512B", "512iB"])("%s as memory is no number of MiB", (text) => {
+  test.each(["512B", "512iB"])("%s as memory is not a number of MiB", (text) => {
     expect(parseSize(text, "M")).not.toBe(512 * MIB);
   });
 });
@@ -79,7 +79,7 @@ describe("formatSize", () => {
     [30 * GIB, "30 GiB"],
     [2 * TIB, "2.0 TiB"],
     [5000 * TIB, "5000 TiB"],
-    // Rounding must not make a number that the next unit or form is for.
+    // Rounding must not yield a number that belongs to the next unit or form.
     [MIB - 1, "1.0 MiB"],
     [GIB - 1, "1.0 GiB"],
     [9.96 * KIB, "10 KiB"],

@@ -23,7 +23,7 @@ describe("escapePath", () => {
   ])("%j is %j", (path, name) => expect(escapePath(path)).toBe(name));
 
   const real = Bun.which("systemd-escape");
-  test.skipIf(!real).each(PATHS)("%j as systemd-escape does it", (path) => {
+  test.skipIf(!real).each(PATHS)("escapes %j like systemd-escape", (path) => {
     const { stdout } = Bun.spawnSync([real!, "--path", "--", path]);
     expect(escapePath(path)).toBe(stdout.toString().trimEnd());
   });
@@ -37,7 +37,7 @@ test.each([
   ["", `""`],
 ])("quoteWord %j", (word, quoted) => expect(quoteWord(word)).toBe(quoted));
 
-test("a `$` in an argument is no variable", () =>
+test("a `$` in an argument is not a variable", () =>
   expect(quoteCommand(["/bin/a$b", "$HOME", "$$"])).toBe(`"/bin/a$b" "$$HOME" "$$$$"`));
 
 test.each([

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { formatTable } from "../../src/lib/table.ts";
 
-test("a row is one line, whatever its cells hold", () => {
+test("a row is one line, whatever its cells contain", () => {
   expect(
     formatTable([
       ["NAME", "STATE"],

@@ -19,18 +19,18 @@ test.each([
   expect(plain(text)).toBe(expected);
 });
 
-test("plainLines keeps line ends alone", () => {
+test("plainLines keeps only line breaks", () => {
   expect(plainLines("a\nb\x1b\n")).toBe("a\nb?\n");
 });
 
-test("tameText keeps colours, and nothing else that steers a terminal", () => {
+test("tameText keeps colours, and no other control sequences", () => {
   expect(tameText("\x1b[31mred\x1b[0m\x1b]0;title\x07\x1b[2J\n\t")).toBe(
     "\x1b[31mred\x1b[0m^[]0;title?^[[2J\n\t",
   );
 });
 
 test.each(["", ".", "..", "a/b", "/", "a\0", "a\nb", "x".repeat(256), 5, null, undefined])(
-  "%j is no name",
+  "%j is not a name",
   (name) => {
     expect(isPlainName(name)).toBe(false);
   },
@@ -40,14 +40,14 @@ test.each(["a", ".work", "disk-0.img", "ä ö", "x".repeat(255)])("%j is a name"
   expect(isPlainName(name)).toBe(true);
 });
 
-test("a result keeps its line ends and tabs, and nothing else that steers a terminal", () => {
+test("a result keeps line breaks and tabs, and no other control characters", () => {
   expect(printable("a\tb\n\u001b[2J\u009b1m\u202ec\r")).toBe("a\tb\n?[2J?1m?c?");
 });
 
 test.each([
   ["short\u001b[1m", "short?[1m"],
   ["\0".repeat(5000), `${"?".repeat(300)}…`],
-])("a line of a log in a message is short", (line, quoted) => {
+])("shortens a line of a log in a message", (line, quoted) => {
   expect(quoteLine(line)).toBe(quoted);
 });
 

@@ -43,7 +43,7 @@ describe("the options of create:", () => {
     expect(error.hint).toBeTruthy();
   });
 
-  test("images are kept in the order typed, empty ones left out", () => {
+  test("images are recorded in the order typed, without empty ones", () => {
     expect(parseCreateOptions({ image: ["VIRT=/b", "", "SCSI=raw=a"] }).images).toEqual([
       "VIRT=/b",
       "SCSI=raw=a",

@@ -1,4 +1,4 @@
-/** A VM's settings as `create` writes them. Real qemu-img; no guest runs. */
+/** A VM's settings as written by `create`. Uses qemu-img; runs no guest. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -38,7 +38,7 @@ const contextOf = (images: string[] = []): Context => ({
   print: () => {},
 });
 
-/** Makes a VM. @returns its settings, as its guest.env has them, and the context behind it */
+/** Creates a VM. @returns its settings, from its guest.env, and the context afterwards */
 async function create(
   args: Record<string, unknown>,
   { iso, images = [] }: { iso?: string; images?: string[] } = {},
@@ -62,19 +62,19 @@ test("[compat] own disks are BUS=disk-N.img: hooks edit that text", async () => 
   expect(settings.IMAGES).toEqual(["AHCI=disk-0.img", "VIRT=disk-1.img"]);
 });
 
-test("[compat] the ISO is kept as typed", async () => {
+test("[compat] the ISO is recorded as typed", async () => {
   blank("image.iso");
   expect((await create({}, { iso: "image.iso" })).settings.ISO).toBe("image.iso");
 });
 
-test("[compat] an image typed before create is not kept, and holds for the rest of the batch", async () => {
+test("[compat] an image typed before create is not recorded, and applies to the rest of the batch", async () => {
   blank("data.img");
   const { settings, context } = await create({}, { images: ["SCSI=data.img"] });
   expect(settings.IMAGES).toEqual(["AHCI=disk-0.img", "VIRT=disk-1.img"]);
   expect(context.options.additions.IMAGES).toEqual(["SCSI=data.img"]);
 });
 
-test("an image typed behind create is kept, by its whole path and with its format", async () => {
+test("an image typed after create is recorded, with its absolute path and its format", async () => {
   const path = blank("data.img");
   const { settings, context } = await create({ image: ["SCSI=data.img", "NVME=@MEDIA@/x.img"] });
   expect(settings.IMAGES).toEqual([
@@ -102,26 +102,26 @@ test.each([
   expect(place.names()).toEqual(before);
 });
 
-test("a web page that is said to be raw is one's own affair", async () => {
+test("accepts a web page that is declared as raw", async () => {
   place.write("host/page.img", "<html>404</html>\n");
   const { settings } = await create({ image: ["VIRT=raw=page.img"] });
   expect(settings.IMAGES).toContain(`VIRT=raw=${join(place.host, "page.img")}`);
 });
 
-test("a disk image as a CD: 74, and the hint makes a VM from it", async () => {
+test("a disk image as a CD: 74, and the hint creates a VM from it", async () => {
   Bun.spawnSync(["qemu-img", "create", "-q", "-f", "qcow2", join(place.host, "a.qcow2"), "1M"]);
   const failure = await failureOf(() => create({}, { iso: "a.qcow2" }));
   expect(failure.exitCode).toBe(74);
   expect(failure.hint).toContain(`create NAME --from=${join(place.host, "a.qcow2")}`);
 });
 
-test("the user that cloud-init makes is the one that ssh logs in as", async () => {
+test("ssh logs in as the user that cloud-init creates", async () => {
   mkdirSync(place.path("home/.ssh"), { recursive: true });
   writeFileSync(place.path("home/.ssh/id_ed25519.pub"), "ssh-ed25519 AAAA me\n");
   expect((await create({ user: "me" })).settings.SSH_USER).toBe("me");
 });
 
-test("status: a disk that is cut short, or missing, is broken", async () => {
+test("status: a truncated or missing disk is broken", async () => {
   const { context } = await create({});
   expect(await readVmStatus(context, place.host)).toMatchObject({ state: "created" });
   const disk = join(place.host, ".work/disk-1.img");

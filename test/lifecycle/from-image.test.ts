@@ -26,11 +26,11 @@ describe("the disks of a VM from an image of 2 GiB:", () => {
   test.each<[string, DiskRequest[], "default" | "option" | "file", CreateOptions, DiskRequest[]]>([
     ["a larger entry is its size", [ahci(30)], "default", options(), [ahci(30)]],
     ["a smaller one is not", [ahci(1)], "option", options(), [ahci(2)]],
-    ["the size that was asked for", [ahci(30)], "default", options(3 * GIB), [ahci(3)]],
-    ["just its own size", [ahci(30)], "default", options(2 * GIB), [ahci(2)]],
-    ["others stay as they are", [virt(1), ahci(1)], "option", options(), [virt(2), ahci(1)]],
+    ["the requested size", [ahci(30)], "default", options(3 * GIB), [ahci(3)]],
+    ["the image's size", [ahci(30)], "default", options(2 * GIB), [ahci(2)]],
+    ["others are unchanged", [virt(1), ahci(1)], "option", options(), [virt(2), ahci(1)]],
     ["no entry", [], "option", options(), [ahci(2)]],
-    ["cloud-init, nothing said of disks", [ahci(30)], "default", options(undefined, true), [virt(30)]],
+    ["cloud-init, without a choice of disks", [ahci(30)], "default", options(undefined, true), [virt(30)]],
     [
       "cloud-init, and a disk on the command line",
       [ahci(30)],
@@ -48,7 +48,7 @@ describe("the disks of a VM from an image of 2 GiB:", () => {
     expect(planDisks(vmWith(disks, "default"), options(undefined, true), undefined)).toBe(disks);
   });
 
-  test("it does not shrink", async () => {
+  test("refuses to shrink", async () => {
     const error = await failureOf(() => planDisks(vmWith([ahci(30)], "default"), options(GIB), SOURCE));
     expect(error.exitCode).toBe(64);
   });

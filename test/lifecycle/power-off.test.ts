@@ -10,7 +10,7 @@ afterEach(() => temp[Symbol.dispose]());
 
 type AgentMode = "none" | "accepts" | "refuses";
 
-/** What the guest is asked for, by the button and by its agent. */
+/** Requests to the guest, by power button and agent. */
 async function ask(running: boolean, mode: AgentMode, again: boolean): Promise<string[]> {
   const asked: string[] = [];
   using _agent = Bun.listen({
@@ -46,7 +46,7 @@ async function ask(running: boolean, mode: AgentMode, again: boolean): Promise<s
 test.each<[string, boolean, AgentMode, boolean, string[]]>([
   ["without an agent: the button", true, "none", false, ["system_powerdown"]],
   ["with an agent: the agent alone", true, "accepts", false, ["guest-shutdown"]],
-  ["an agent that refuses: the button, too", true, "refuses", false, ["guest-shutdown", "system_powerdown"]],
+  ["an agent that fails: the button, too", true, "refuses", false, ["guest-shutdown", "system_powerdown"]],
   [
     "again, with an agent that did nothing: both",
     true,
@@ -56,6 +56,6 @@ test.each<[string, boolean, AgentMode, boolean, string[]]>([
   ],
   ["again, without an agent: the button once", true, "none", true, ["system_powerdown"]],
   ["a paused guest is resumed first", false, "none", false, ["cont", "system_powerdown"]],
-])("a guest is asked to power off %s", async (_title, running, mode, again, asked) => {
+])("asks a guest to shut down %s", async (_title, running, mode, again, asked) => {
   expect(await ask(running, mode, again)).toEqual(asked);
 });

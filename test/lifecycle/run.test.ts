@@ -26,16 +26,13 @@ function contextOf(place: Place): Context {
   };
 }
 
-test.each(["bakcup", "none.iso"])(
-  "a CD image that is not there, %j: nothing is restored or started",
-  async (word) => {
-    using place = new Place();
-    Bun.spawnSync(["qemu-img", "create", "-q", "-f", "qcow2", place.path("disk"), "1M"]);
-    place.write("host/backups/S0/disk-0.img.gz", gzipSync(readFileSync(place.path("disk"))));
-    place.write("host/backups/S0/guest.env", 'GUESTNAME="x"\nIMAGES=("AHCI=qcow2=disk-0.img")\n');
-    const before = place.names();
-    const { exitCode } = await failureOf(() => runVm(contextOf(place), { iso: word }));
-    expect(exitCode).toBe(66);
-    expect(place.names()).toEqual(before);
-  },
-);
+test.each(["bakcup", "none.iso"])("a missing CD image, %j: nothing is restored or started", async (word) => {
+  using place = new Place();
+  Bun.spawnSync(["qemu-img", "create", "-q", "-f", "qcow2", place.path("disk"), "1M"]);
+  place.write("host/backups/S0/disk-0.img.gz", gzipSync(readFileSync(place.path("disk"))));
+  place.write("host/backups/S0/guest.env", 'GUESTNAME="x"\nIMAGES=("AHCI=qcow2=disk-0.img")\n');
+  const before = place.names();
+  const { exitCode } = await failureOf(() => runVm(contextOf(place), { iso: word }));
+  expect(exitCode).toBe(66);
+  expect(place.names()).toEqual(before);
+});

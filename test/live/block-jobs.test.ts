@@ -30,7 +30,7 @@ const request = (disk: number, more: Partial<CopyRequest> = {}): CopyRequest => 
 });
 
 describe("copyDisks", () => {
-  test("starts a job for each disk, tells how far all are, and leaves none", async () => {
+  test("starts a job for each disk, reports their progress, and leaves none", async () => {
     qemu.jobs = { target0: { looks: 1 } };
     const progress: number[][] = [];
     await copyDisks(qmp, [request(0), request(1)], (...bytes) => progress.push(bytes));
@@ -45,13 +45,13 @@ describe("copyDisks", () => {
     ["the top image", {}, 0, { sync: "top", compress: true }],
     ["not compressed", { compress: false }, 0, { sync: "top", compress: false }],
     [
-      "what a bitmap notes, which stays",
+      "the clusters of a bitmap, which is kept",
       { only: { bitmap: "b" } },
       0,
       { sync: "bitmap", bitmap: "b", "bitmap-mode": "never", compress: true },
     ],
     ["gently", { gently: true }, 0, { sync: "top", compress: true, "x-perf": { "max-workers": 4 } }],
-    ["at a limited rate", {}, 1001, { sync: "top", compress: true, speed: 1001 }],
+    ["with a rate limit", {}, 1001, { sync: "top", compress: true, speed: 1001 }],
   ])("copies %s", async (_how, more, speed, args) => {
     await copyDisks(qmp, [request(0, more)], () => {}, speed);
     expect(qemu.argsOf("blockdev-backup")).toEqual([
@@ -59,7 +59,7 @@ describe("copyDisks", () => {
     ]);
   });
 
-  test("shares the rate among the disks", async () => {
+  test("divides the rate among the disks", async () => {
     await copyDisks(qmp, [request(0), request(1)], () => {}, 1001);
     expect(qemu.argsOf("blockdev-backup")).toMatchObject([{ speed: 501 }, { speed: 501 }]);
   });
@@ -67,7 +67,7 @@ describe("copyDisks", () => {
   test.each([
     ["No space left on device", 73, "cannot copy the disks: no space left on device"],
     ["Input/output error", 74, "cannot copy the disks: Input/output error"],
-  ])("a job that fails with %s: %d; the others are cancelled, none is left", async (words, code, message) => {
+  ])("a job that fails with %s: %d; the others are cancelled, none remains", async (words, code, message) => {
     qemu.jobs = { target0: { error: words }, target1: { looks: 1000 } };
     const error = await failureOf(() => copyDisks(qmp, [request(0), request(1)], () => {}));
     expect(error).toMatchObject({ exitCode: code, message });
@@ -75,19 +75,19 @@ describe("copyDisks", () => {
     expect(qemu.argsOf("job-dismiss")).toHaveLength(2);
   });
 
-  test("a job that may not read: the reason of its error says so", async () => {
+  test("a job that may not read: its error has the reason", async () => {
     qemu.jobs = { target0: { error: "Permission denied" } };
     const error = await failureOf(() => copyDisks(qmp, [request(0)], () => {}));
     expect(error.reason).toBe("denied");
   });
 
-  test("a job that cannot be started: qemu's error; those before it are ended", async () => {
+  test("a job that cannot be started: qemu's error; earlier ones are cancelled", async () => {
     qemu.refused = { "blockdev-backup": "Cannot find device=disk0" };
     const error = await failureOf(() => copyDisks(qmp, [request(0)], () => {}));
     expect(error).toBeInstanceOf(QmpError);
   });
 
-  test("a qemu that dies meanwhile ends the waiting", async () => {
+  test("a qemu that exits meanwhile ends the waiting", async () => {
     qemu.jobs = { target0: { looks: 1000 } };
     const error = failureOf(() => copyDisks(qmp, [request(0)], () => qemu.die()));
     expect(await error).toBeInstanceOf(QmpDisconnect);

@@ -1,23 +1,23 @@
 import { FakeQmp, type Request } from "../qmp/fake-server.ts";
 
-/** A block job, which ends by itself after so many looks at it. */
+/** A block job, which completes after a number of queries. */
 interface Job {
   id: string;
   looks: number;
   error?: string;
 }
 
-/** The block layer of a qemu, as far as a snapshot of a running guest needs it. */
+/** The block layer of a qemu, as far as a backup of a running VM needs it. */
 export class FakeDisks implements Disposable {
-  /** By node-name: what it was added as. */
+  /** Arguments of blockdev-add, by node-name. */
   readonly nodes = new Map<string, Record<string, unknown>>();
   readonly drives = new Map<string, unknown>();
   status = "running";
-  /** Whether somebody in the guest listens to its agent. */
+  /** Has the guest opened the agent's port? */
   agent = false;
-  /** Looks until a job ends, and its error, by the job's target. */
+  /** Queries until a job completes, and its error, by the job's target. */
   jobs: Record<string, { looks?: number; error?: string }> = {};
-  /** Commands that are refused, and why. */
+  /** Commands that fail, and their errors. */
   refused: Record<string, string> = {};
   #running: Job[] = [];
   readonly #server: FakeQmp;
@@ -39,7 +39,7 @@ export class FakeDisks implements Disposable {
     });
   }
 
-  /** The commands so far, without questions. */
+  /** The commands so far, without queries. */
   get commands(): string[] {
     return this.#server.requests
       .map(({ execute }) => execute)

@@ -45,7 +45,7 @@ const begin = (more: Partial<FleecingRequest> = {}) =>
 const drive = (): unknown => qemu.drives.get("/machine/peripheral/disk0-dev");
 
 describe("the point in time of a running guest", () => {
-  test("is taken while it is paused, bitmaps and all; the small files go with it", async () => {
+  test("is taken while it is paused, with bitmaps; small files are copied", async () => {
     const { frozen, refused } = await begin();
     expect([frozen, refused]).toEqual([false, undefined]);
     expect(qemu.commands).toEqual([
@@ -71,14 +71,14 @@ describe("the point in time of a running guest", () => {
     expect(existsSync(temp.path("staged", "fleece-disk-0.img"))).toBe(false);
   });
 
-  test("is closed without a word to a qemu that has gone", async () => {
+  test("is closed without commands to a qemu that has exited", async () => {
     const { close } = await begin();
     qemu.die();
     await close();
     expect(existsSync(temp.path("staged", "fleece-disk-0.img"))).toBe(false);
   });
 
-  test("without the bitmaps that qemu refuses: its reason", async () => {
+  test("without the bitmaps that qemu rejects: its reason", async () => {
     qemu.refused = { transaction: "Bitmap already exists: b" };
     const { refused } = await begin();
     expect(refused).toBeInstanceOf(QmpError);
@@ -86,7 +86,7 @@ describe("the point in time of a running guest", () => {
     expect(drive()).toBe("vm-cbw-disk0");
   });
 
-  test("that fails on the way leaves nothing, and the guest runs", async () => {
+  test("cleans up after a failure, and the guest runs", async () => {
     qemu.refused = { "qom-set": "no" };
     expect(await failureOf(() => begin())).toBeInstanceOf(QmpError);
     expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
@@ -94,7 +94,7 @@ describe("the point in time of a running guest", () => {
   });
 });
 
-test("a guest that was paused stays paused", async () => {
+test("a paused guest stays paused", async () => {
   qemu.status = "paused";
   const { close } = await begin({ actions: [] });
   expect(qemu.commands).toEqual(["blockdev-add", "blockdev-add", "qom-set", "blockdev-add"]);
@@ -104,10 +104,10 @@ test("a guest that was paused stays paused", async () => {
   expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
 });
 
-describe("a guest whose agent listens", () => {
+describe("a guest with an agent", () => {
   beforeEach(() => void (qemu.agent = true));
 
-  test("has its file systems frozen then", async () => {
+  test("has its filesystems frozen then", async () => {
     using agent = new FakeAgent(temp.path("agent.sock"), (command) =>
       command === "guest-fsfreeze-freeze" ? 2 : command,
     );
@@ -115,14 +115,14 @@ describe("a guest whose agent listens", () => {
     expect(agent.requests).toEqual(["guest-sync-delimited", "guest-fsfreeze-freeze", "guest-fsfreeze-thaw"]);
   });
 
-  test("and has none to freeze: as without an agent", async () => {
+  test("has no filesystems to freeze: as without an agent", async () => {
     using _agent = new FakeAgent(temp.path("agent.sock"), (command) =>
       command === "guest-fsfreeze-freeze" ? 0 : command,
     );
     expect((await begin()).frozen).toBe(false);
   });
 
-  test("and fails meanwhile: thawed all the same", async () => {
+  test("fails meanwhile: is thawed nevertheless", async () => {
     using agent = new FakeAgent(temp.path("agent.sock"), () => 1);
     qemu.refused = { "qom-set": "no" };
     await failureOf(() => begin());
@@ -132,14 +132,14 @@ describe("a guest whose agent listens", () => {
   test.each([
     ["frozen", true],
     ["thawed", false],
-  ])("and which a killed command left %s: thawed: %p", async (status, thawed) => {
+  ])("state %s left by a killed command: thawed: %p", async (status, thawed) => {
     using agent = new FakeAgent(temp.path("agent.sock"), () => status);
     await cleanUpLive(qmp, temp.top);
     expect(agent.requests.includes("guest-fsfreeze-thaw")).toBe(thawed);
   });
 });
 
-describe("what a killed command has left", () => {
+describe("after a killed command", () => {
   test.each<[string, string[], string, string[], string]>([
     ["nothing", [], "running", [], "running"],
     [
@@ -157,14 +157,14 @@ describe("what a killed command has left", () => {
       "running",
     ],
     [
-      "a guest that somebody else has paused",
+      "a guest that a user paused",
       ["vm-fleece-disk0", "vm-held-disk0"],
       "paused",
       ["blockdev-del", "blockdev-del"],
       "paused",
     ],
     [
-      "one that was paused later",
+      "a guest that was paused later",
       ["vm-fleece-disk0", "vm-cbw-disk0", "vm-access-disk0", "vm-target-disk-0"],
       "paused",
       ["blockdev-del", "blockdev-del", "blockdev-del", "blockdev-del"],
@@ -191,7 +191,7 @@ describe("what a killed command has left", () => {
 const explain = (error: unknown): Promise<unknown> => explainLoss(error, qmp, "/b");
 
 describe("a copy that fails", () => {
-  test("for what it may not read any more: no room for what is overwritten", async () => {
+  test("as copy-before-write has disabled reads: no space for its data", async () => {
     const cause = new VmError("io", "cannot copy the disks: Permission denied", { reason: "denied" });
     expect(await explain(cause)).toMatchObject({ exitCode: 73, cause });
   });
@@ -200,12 +200,12 @@ describe("a copy that fails", () => {
     ["another reason of qemu's", new VmError("io", "cannot copy the disks: Input/output error")],
     ["a signal", signalError("SIGTERM")],
     ["a qemu that hangs", new QmpTimeout("late")],
-    ["no error of ours", new TypeError("x")],
-  ])("for %s is passed on", async (_why, error) => {
+    ["an internal error", new TypeError("x")],
+  ])("passes on %s", async (_why, error) => {
     expect(await explain(error)).toBe(error);
   });
 
-  test("because the guest went off: 74, and so it says", async () => {
+  test("as the guest shut down: 74, with that reason", async () => {
     qemu.die();
     await qmp.closed;
     expect(await explain(new VmError("io", "cannot copy the disks: Input/output error"))).toMatchObject({

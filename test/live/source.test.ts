@@ -7,7 +7,7 @@ import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { FakeQmp } from "../qmp/fake-server.ts";
 
-test("a running qemu 7.0 is asked for nothing: 69 with what to do", async () => {
+test("a running qemu 7.0 gets no command: 69 with a hint", async () => {
   using temp = new Temp();
   const version = { qemu: { major: 7, minor: 0, micro: 0 } };
   using server = new FakeQmp(temp.path(WORK.backup), undefined, { QMP: { version, capabilities: [] } });
@@ -18,7 +18,7 @@ test("a running qemu 7.0 is asked for nothing: 69 with what to do", async () => 
   expect(server.requests.map(({ execute }) => execute)).toEqual(["qmp_capabilities"]);
 });
 
-/** qemu's nodes for `disk-0.img`, as qemu/devices/disk.ts names them. */
+/** qemu's nodes for `disk-0.img`, named as in qemu/devices/disk.ts. */
 const nodesOf = (path: string, corrupt = false): object[] => [
   {
     "node-name": "disk0",
@@ -62,8 +62,8 @@ describe("the disks of a running VM", () => {
 
   test.each<[string, (path: string) => object[], number, string]>([
     ["that qemu has marked corrupt", (path) => nodesOf(path, true), 74, "marked it corrupt"],
-    ["that qemu has not open", () => nodesOf("/elsewhere"), 75, "no block node"],
-    ["that qemu has open as another format", (path) => nodesOf(path).slice(1), 75, "no block node"],
+    ["that qemu does not have open", () => nodesOf("/elsewhere"), 75, "no block node"],
+    ["that qemu has open with another format", (path) => nodesOf(path).slice(1), 75, "no block node"],
   ])("%s: an error", async (_which, nodes, code, words) => {
     await open(nodes, async (opening) => {
       const error = await failureOf(() => opening);
@@ -73,7 +73,7 @@ describe("the disks of a running VM", () => {
   });
 });
 
-test("a VM that runs without a socket for it: 75 with what to do", async () => {
+test("a running VM without the monitor for backups: 75 with a hint", async () => {
   using temp = new Temp();
   const error = await failureOf(() => openLive({ dir: temp.top } as Workdir, [], temp.path("staged")));
   expect(error.exitCode).toBe(75);

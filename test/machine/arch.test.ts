@@ -37,7 +37,7 @@ test.each([
   expect(parseArch(word)).toBe(arch as ReturnType<typeof parseArch>);
 });
 
-test.each([...ARCHES])("%s: a name of its own, firmware files in pairs", (arch) => {
+test.each([...ARCHES])("%s: has a name of its own, and firmware files in pairs", (arch) => {
   const facts: ArchFacts = ARCH[arch];
   expect(parseArch(arch)).toBe(arch);
   expect(ARCHES.filter((other) => other !== arch && ARCH[other].aliases.test(arch))).toEqual([]);
@@ -46,7 +46,7 @@ test.each([...ARCHES])("%s: a name of its own, firmware files in pairs", (arch) 
     expect(code).toMatch(/CODE|EFI/);
     expect(vars.toLowerCase()).toContain("vars");
   }
-  // What it boots by can be had, and doctor knows its package.
+  // Its firmware exists, and doctor knows its package.
   expect(facts.boots.length).toBeGreaterThan(0);
   expect(facts.firmwarePaths.length > 0).toBe(facts.boots.includes("uefi"));
   expect(isThing(`uefi-${arch}`)).toBe(facts.boots.includes("uefi"));

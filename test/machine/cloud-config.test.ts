@@ -28,7 +28,7 @@ test.each([
   expect(hostNameOf(guestName)).toBe(expected);
 });
 
-test("no name becomes longer than DNS allows", () => {
+test("limits names to the length that DNS allows", () => {
   const name = hostNameOf(Array.from({ length: 9 }, () => "x".repeat(60)).join("."));
   expect(name.length).toBeLessThanOrEqual(253);
   expect(name).toMatch(/^(x+\.)+x+$/);
@@ -39,13 +39,13 @@ const KEYS = ["ssh-ed25519 AAAA me@here", `ssh-rsa BBBB "quoted" \\ # : {x} \u00
 const read = (text: string): unknown => {
   expect(text).toStartWith("#cloud-config\n");
   expect(text).toEndWith("\n");
-  // What YAML does not take as it is has been escaped.
+  // Characters that are special in YAML are escaped.
   expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\ufeff]/);
   return JSON.parse(text.slice("#cloud-config\n".length));
 };
 
 describe("user-data", () => {
-  test("for the image's own user", () => {
+  test("for the image's default user", () => {
     expect(read(buildUserData(undefined, KEYS))).toEqual({ ssh_authorized_keys: KEYS });
   });
 
@@ -70,7 +70,7 @@ describe("user-data", () => {
     });
   });
 
-  test("is read by Bun's YAML as it was meant", () => {
+  test("Bun's YAML reads the intended values", () => {
     expect(Bun.YAML.parse(buildUserData(undefined, KEYS))).toEqual({ ssh_authorized_keys: KEYS });
     expect(Bun.YAML.parse(buildMetaData("vm-1", "web"))).toEqual({
       "instance-id": "vm-1",

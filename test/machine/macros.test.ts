@@ -30,7 +30,7 @@ test.each([
 });
 
 describe("a value", () => {
-  test.each(["$&", "$1", "/$$x"])("%j is put in as it is", (value) => {
+  test.each(["$&", "$1", "/$$x"])("inserts %j literally", (value) => {
     expect(expandMacro("@MEDIA@/y", { ...VALUES, MEDIA: value })).toBe(`${value}/y`);
   });
 });

@@ -40,7 +40,7 @@ describe("parseDisk", () => {
     "AHCI:30G",
     "constructor=30G",
     "__proto__=30G",
-  ])("%j is refused", (text) => {
+  ])("rejects %j", (text) => {
     expect(parseDisk(text)).toBeUndefined();
   });
 });
@@ -65,7 +65,7 @@ describe("parseImage", () => {
     expect(parseImage(`VIRT=${format}=x`)).toEqual({ bus: "VIRT", format, path: "x" });
   });
   test.each(["", "VIRT", "VIRT=", "VIRT=raw=", "=x", "IDE=x", "virt=x", "/data/x.img", "constructor=x"])(
-    "%j is refused",
+    "rejects %j",
     (text) => {
       expect(parseImage(text)).toBeUndefined();
     },
@@ -101,7 +101,7 @@ describe("parseShare", () => {
     "ё:/x",
     `${"i".repeat(32)}:/x`,
     "/srv:/x",
-  ])("%j is refused", (text) => {
+  ])("rejects %j", (text) => {
     expect(parseShare(text)).toBeUndefined();
   });
 });
@@ -138,7 +138,7 @@ describe("parseHostForward", () => {
     "tcp:::1:5555-:22",
     "tcp::5555-:22,restrict=on",
     "tcp::5555-:22\n",
-  ])("%j is refused", (rule) => {
+  ])("rejects %j", (rule) => {
     expect(parseHostForward(rule)).toBeUndefined();
   });
 });
@@ -155,7 +155,7 @@ describe("findForward to port 22", () => {
     ["hostfwd=tcp::1-:22 hostfwd=tcp::2-:22", "127.0.0.1:1"],
     ["hostfwd=tcp:[::1]:5555-:22", "::1:5555"],
     ["hostfwd=tcp:fe80.local_1%eth0:5555-:22", "fe80.local_1%eth0:5555"],
-    // What ssh would take for an option, or hand to a shell.
+    // ssh would take it for an option, or pass it to a shell.
     ["hostfwd=tcp:-Fconfig:5555-:22", undefined],
     ["hostfwd=tcp:-oProxyCommand=x:5555-:22", undefined],
     ["hostfwd=tcp:[-Fconfig]:5555-:22", undefined],
@@ -195,23 +195,23 @@ describe("parseForwards", () => {
     ["restrict", "restrict"],
     ["tcp::1-:2,,tcp::3-:4", "tcp::1-:2,,tcp::3-:4"],
     ["hostfwd=hostfwd=tcp::1-:2", "hostfwd=hostfwd=tcp::1-:2"],
-    // qemu reads `,,,` as a comma and the next option: what follows must not get by unseen.
+    // qemu reads `,,,` as a comma and the next option: what follows must be checked.
     ["tftp=/a,,,id=evil", "id=evil"],
-  ])("%j is refused: %j", (text, malformed) => {
+  ])("rejects %j: %j", (text, malformed) => {
     expect(parseForwards(text)).toEqual({ malformed, allowed: FORWARD_SYNTAX });
   });
-  // So qemu 7.2 answers to each of them: "Bad host address", "Bad guest address".
+  // qemu 7.2's error for each: "Bad host address", "Bad guest address".
   test.each([
     "tcp:[::1]:1-:22",
     "tcp:localhost:1-:22",
     "tcp::1-[fe80::1]:22",
     "tcp::1-guest:22",
     "tcp:256.0.0.1:1-:22",
-  ])("%j is refused: qemu takes IPv4 addresses", (text) => {
+  ])("rejects %j: qemu accepts only IPv4 addresses", (text) => {
     expect(parseForwards(text)).toEqual({ malformed: text, allowed: FORWARD_SYNTAX });
   });
   test.each(["tcp:127.1:1-:22", "tcp:127.0.0.1:1-10.0.2.15:22,tcp:127.0.0.2:1-:22", "tcp::1-:22,udp::1-:22"])(
-    "%j is taken",
+    "accepts %j",
     (text) => {
       expect("options" in parseForwards(text)).toBe(true);
     },
@@ -221,7 +221,7 @@ describe("parseForwards", () => {
     ["tcp:127.0.0.1:1-:22,tcp:0.0.0.0:1-:80", "tcp:0.0.0.0:1-:80"],
     ["tcp:127.0.0.1:1-:22,hostfwd=tcp:127.0.0.1:1-:22", "hostfwd=tcp:127.0.0.1:1-:22"],
     ["udp::1-:22,udp::1-:23", "udp::1-:23"],
-  ])("%j is refused: one port twice", (text, malformed) => {
+  ])("rejects %j: duplicate port", (text, malformed) => {
     expect(parseForwards(text)).toEqual({ malformed, allowed: "each port of an address once" });
   });
 });

@@ -10,7 +10,7 @@ const TCP: SharedDisplay = {
 };
 const TLS = { directory: "/d", ca: "-----A\nB\n", subject: String.raw`O=a\,b,CN=c` };
 
-describe("the file that opens a viewer", () => {
+describe("the viewer's connection file", () => {
   test.each<[string, Partial<SharedDisplay>, string[]]>([
     ["SPICE", {}, ["type=spice", "host=localhost", "port=5900"]],
     ["VNC", { kind: "vnc" }, ["type=vnc", "host=localhost", "port=5900"]],

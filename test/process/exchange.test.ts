@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { exchange } from "../../src/process/libc.ts";
 import { Temp } from "../fixtures/temp.ts";
 
-test("two names change places", () => {
+test("two names are exchanged", () => {
   using temp = new Temp();
   temp.write("one", "1");
   temp.write("other", "2");
@@ -12,7 +12,7 @@ test("two names change places", () => {
   expect(readFileSync(temp.path("other"), "utf8")).toBe("1");
 });
 
-test("a failure is not taken for a file system that cannot", () => {
+test("an error is distinguished from a filesystem without support", () => {
   using temp = new Temp();
   temp.write("one", "1");
   expect(() => exchange(temp.path("one"), temp.path("none"))).toThrow(/ENOENT/);

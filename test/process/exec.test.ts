@@ -48,7 +48,7 @@ async function untilGone(pid: number): Promise<void> {
   expect(survived).toBe(false);
 }
 
-/** A process of ours that has started others; `lines` gives what it says. */
+/** A process that starts others; `lines` yields its output. */
 function parentOf(mode: string) {
   const parent = Bun.spawn([process.execPath, join(import.meta.dir, "../fixtures/child.ts"), mode], {
     stdout: "pipe",
@@ -71,7 +71,7 @@ function parentOf(mode: string) {
   return { parent, line };
 }
 
-describe("exec gives", () => {
+describe("exec returns", () => {
   test("output, status and the argv", async () => {
     expect(await exec(["sh", "-c", "echo out; echo err >&2"])).toEqual({
       argv: ["sh", "-c", "echo out; echo err >&2"],
@@ -85,11 +85,11 @@ describe("exec gives", () => {
   test.each([
     ["another status", "exit 3", 3, null],
     ["a signal", "kill -TERM $$", null, "SIGTERM"],
-  ])("%s, where that is allowed", async (_title, script, status, signal) => {
+  ])("%s, if that is allowed", async (_title, script, status, signal) => {
     expect(await exec(["sh", "-c", script], { anyStatus: true })).toMatchObject({ status, signal });
   });
 
-  test("much output whole, its characters too", async () => {
+  test("large output completely, with its UTF-8 characters", async () => {
     const { stdout } = await exec([
       "sh",
       "-c",
@@ -99,7 +99,7 @@ describe("exec gives", () => {
   });
 });
 
-describe("no shell sees the words", () => {
+describe("no shell expands the words", () => {
   test.each(["$HOME", "$(id)", "`id`", "a b", "'", '"', "*", ";", "a\nb", "", "~", "\\", "Ё"])(
     "%j",
     async (word) => {
@@ -115,19 +115,19 @@ describe("no shell sees the words", () => {
 });
 
 describe("the environment of a program", () => {
-  test("is ours, in the C locale, with what is added", async () => {
+  test("is this process's, in the C locale, with additions", async () => {
     const { stdout } = await exec(["env"], { env: { ADDED: "x y" } });
     expect(stdout).toContain("LC_ALL=C\n");
     expect(stdout).toContain("ADDED=x y\n");
   });
 
-  test("is started in /, or where we say", async () => {
+  test("is /, or the given directory", async () => {
     using temp = new Temp();
     expect((await exec(["pwd"])).stdout).toBe("/\n");
     expect((await exec(["pwd"], { cwd: temp.top })).stdout).toBe(`${temp.top}\n`);
   });
 
-  test("has no input but what we give", async () => {
+  test("has no input unless given", async () => {
     expect((await exec(["cat"])).stdout).toBe("");
     const [read, write] = pipe();
     writeSync(write, "from the pipe");
@@ -136,7 +136,7 @@ describe("the environment of a program", () => {
     closeSync(read);
   });
 
-  test("writes to a descriptor without passing through us", async () => {
+  test("writes directly to a descriptor", async () => {
     using temp = new Temp();
     const fd = openSync(temp.path("out"), "w");
     expect((await exec(["echo", "bulk"], { stdout: fd })).stdout).toBe("");
@@ -168,30 +168,30 @@ describe("an error", () => {
   test.each<[string, Partial<Finished>, string]>([
     ["a status", {}, "cannot unpack: pigz exited with status 1"],
     [
-      "a signal, behind nice and ionice",
+      "a signal, with nice and ionice",
       { status: null, signal: "SIGKILL", argv: ["nice", "-n", "10", "ionice", "-c", "3", "pigz"] },
       "cannot unpack: pigz was killed by SIGKILL",
     ],
     ["a signal", { status: null, signal: "SIGKILL" }, "cannot unpack: pigz was killed by SIGKILL"],
     ["its words", { stderr: "pigz: bad\n\n" }, "cannot unpack: pigz exited with status 1:\n  pigz: bad"],
     [
-      "its last words",
+      "the last lines of stderr",
       { stderr: "one\ntwo\nthree\nfour\n" },
       "cannot unpack: pigz exited with status 1:\n  two\n  three\n  four",
     ],
-  ])("tells %s", (_title, changes, message) => {
+  ])("contains %s", (_title, changes, message) => {
     const error = new ProcessError("cannot unpack", finished(changes), "try another");
     expect(error).toMatchObject({ message, exitCode: 74, hint: "try another" });
   });
 
-  test("is what exec ends with", async () => {
+  test("is thrown by exec", async () => {
     const error = await failureOf(() => exec(["sh", "-c", "echo no >&2; exit 3"], { what: "cannot do it" }));
     expect(error).toBeInstanceOf(ProcessError);
     expect(error.message).toBe("cannot do it: sh exited with status 3:\n  no");
     expect((error as ProcessError).result.status).toBe(3);
   });
 
-  test("about a program that is not there: 69", async () => {
+  test("for a missing program: 69", async () => {
     const error = await failureOf(() => exec(["no-such-program"]));
     expect(error.exitCode).toBe(69);
     expect(error.message).toContain("no-such-program is not installed");
@@ -202,14 +202,14 @@ describe("an error", () => {
 
   test.each([
     ["a word that is too long", ["true", "x".repeat(1 << 20)], {}],
-    ["a directory that is not there", ["true"], { cwd: "/nowhere" }],
-  ])("about %s is for the user, too", async (_title, argv, options) => {
+    ["a missing directory", ["true"], { cwd: "/nowhere" }],
+  ])("for %s is a VmError, too", async (_title, argv, options) => {
     expect((await failureOf(() => exec(argv, options))).exitCode).not.toBe(70);
   });
 });
 
 describe("kill", () => {
-  test("ends the whole group", async () => {
+  test("kills the whole group", async () => {
     using temp = new Temp();
     const child = start(["sh", "-c", `sleep 60 & echo $! >'${temp.path("pid")}'; wait`]);
     while (!existsSync(temp.path("pid")) || readFileSync(temp.path("pid"), "utf8") === "") await Bun.sleep(5);
@@ -219,24 +219,24 @@ describe("kill", () => {
     await untilGone(grandchild);
   });
 
-  test("does nothing to what has ended", async () => {
+  test("ignores ended processes", async () => {
     const child = start(["true"]);
     await child.done;
     expect(() => child.kill("SIGKILL")).not.toThrow();
   });
 });
 
-describe("when we are killed by SIGKILL, our child", () => {
+describe("if this process is killed by SIGKILL, its child", () => {
   testWith("setpriv")("dies, too (needs util-linux's setpriv)", async () => {
     const { parent, line } = parentOf("default");
     const pid = Number(await line());
-    // setpriv has become the program itself.
+    // setpriv has become the program.
     while (!/^[^\0]*sleep\0/.test(readFileSync(`/proc/${pid}/cmdline`, "utf8"))) await Bun.sleep(2);
     parent.kill("SIGKILL");
     await untilGone(pid);
   });
 
-  test("lives on where it is meant to", async () => {
+  test("keeps running if so requested", async () => {
     const { parent, line } = parentOf("none");
     const pid = Number(await line());
     parent.kill("SIGKILL");
@@ -278,7 +278,7 @@ describe("a stop signal", () => {
     await untilGone(grandchild);
   });
 
-  test("leaves alone what its owner ends itself", async () => {
+  test("spares programs that their owner ends", async () => {
     const { parent, line } = parentOf("keep");
     const pid = Number(await line());
     parent.kill("SIGINT");
@@ -288,7 +288,7 @@ describe("a stop signal", () => {
     expect(await parent.exited).toBe(130);
   });
 
-  test("goes to who takes it, and interrupts nothing then", async () => {
+  test("goes to a handler, and interrupts nothing then", async () => {
     const { parent, line } = parentOf("taker");
     expect(await line()).toBe("ready");
     parent.kill("SIGTERM");

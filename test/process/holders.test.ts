@@ -3,7 +3,7 @@ import { copyFileSync } from "node:fs";
 import { findUsers } from "../../src/process/holders.ts";
 import { Temp } from "../fixtures/temp.ts";
 
-test("finds every process of a name that has a file open, or was started in a directory; no other", async () => {
+test("finds every process of a name that has a file open, or was started in a directory; no others", async () => {
   using temp = new Temp();
   const disk = temp.write("work/disk", "");
   temp.directory("elsewhere");

@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 const SRC = join(import.meta.dir, "../../src/process");
 
-test("tools run under umask 077 in the C locale; the user's programs under the caller's umask, locale and environment", () => {
+test("tools run with umask 077 and the C locale; the user's programs with the caller's umask, locale and environment", () => {
   const script = `
 import { exec } from ${JSON.stringify(join(SRC, "exec.ts"))};
 import { callerUmask, takeUmask } from ${JSON.stringify(join(SRC, "umask.ts"))};

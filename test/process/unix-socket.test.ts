@@ -13,7 +13,7 @@ beforeEach(() => {
 afterEach(() => temp[Symbol.dispose]());
 
 describe("isListening", () => {
-  test("is true for a server that stays silent", async () => {
+  test("is true for a server that sends nothing", async () => {
     using _server = Bun.listen({ unix: socket, socket: { data: () => {} } });
     expect(await isListening(socket)).toBe(true);
   });
@@ -30,20 +30,20 @@ describe("isListening", () => {
   });
 });
 
-describe("socketIn gives", () => {
+describe("socketIn returns", () => {
   test.each([
     [`/${"d".repeat(105)}`, "s", `/${"d".repeat(105)}/s`.length <= 107],
     [`/${"d".repeat(99)}`, "qmp.sock", false],
     [`/${"д".repeat(48)}`, "qmp.sock", true],
     [`/${"д".repeat(49)}`, "qmp.sock", false],
-  ])("the path below %s, %s, only where an address holds it: %p", (directory, name, whole) => {
+  ])("the path below %s, %s, only if it fits a socket address: %p", (directory, name, whole) => {
     expect(socketIn(directory, name)).toBe(whole ? `${directory}/${name}` : name);
   });
 });
 
 const late = (): Error => new Error("late");
 
-/** A listener with a queue of one, which takes nobody out of it. */
+/** A listener with a backlog of one, which accepts no connection. */
 function fullListener(): Bun.Subprocess {
   const script = `import os, socket, sys, time
 listener = socket.socket(socket.AF_UNIX)
@@ -69,11 +69,11 @@ async function whileFull<T>(use: (child: Bun.Subprocess) => Promise<T>): Promise
   }
 }
 
-/** Another way to have a queue of one is not known. */
+/** Bun cannot set the backlog. */
 const hasPython = Bun.which("python3") !== null;
 
 describe("connectUnix", () => {
-  test.skipIf(!hasPython)("waits for a place in a full queue", async () => {
+  test.skipIf(!hasPython)("waits for a place in a full backlog", async () => {
     await whileFull(async (child) => {
       const connecting = connectUnix(socket, { data: () => {} }, 20_000, late);
       const first = await Promise.race([
@@ -87,13 +87,13 @@ describe("connectUnix", () => {
     });
   });
 
-  test.skipIf(!hasPython)("that stays full: late, after its limit", async () => {
+  test.skipIf(!hasPython)("fails after its limit if the backlog stays full", async () => {
     await whileFull(async () => {
       await expect(connectUnix(socket, { data: () => {} }, 100, late)).rejects.toThrow("late");
     });
   });
 
-  test("to a listener that dies before it accepts: nobody listens", async () => {
+  test("reports a listener that dies before accepting as not listening", async () => {
     const script = `require("node:net").createServer().listen(process.argv[1], () => console.log("up"))`;
     const listener = Bun.spawn([process.execPath, "-e", script, socket], { stdout: "pipe" });
     await listener.stdout.getReader().read();
@@ -104,7 +104,7 @@ describe("connectUnix", () => {
     await expect(connecting).rejects.toMatchObject({ code: "ECONNREFUSED" });
   });
 
-  test("to nobody fails at once", async () => {
+  test("without a listener, fails at once", async () => {
     await expect(connectUnix(socket, { data: () => {} }, 60_000, late)).rejects.toMatchObject({
       code: "ENOENT",
     });

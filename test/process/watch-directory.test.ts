@@ -3,7 +3,7 @@ import { rmSync } from "node:fs";
 import { watchDirectory, type WatchLimits } from "../../src/process/watch-directory.ts";
 import { Temp } from "../fixtures/temp.ts";
 
-/** The names in the next calls, up to one that `last` accepts. */
+/** The names passed by the next calls, up to one that `last` accepts. */
 async function hear(
   path: string,
   limits: WatchLimits,
@@ -22,7 +22,7 @@ async function hear(
 }
 
 describe("a directory", () => {
-  test("that changes: the name of what changed", async () => {
+  test("that changes: passes the name of the changed file", async () => {
     using temp = new Temp();
     const names = await hear(
       temp.top,
@@ -33,7 +33,7 @@ describe("a directory", () => {
     expect(names).toContain("new");
   });
 
-  test("in which nothing happens: without a name, by the clock", async () => {
+  test("that does not change: passes no name, at intervals", async () => {
     using temp = new Temp();
     const names = await hear(
       temp.top,
@@ -44,7 +44,7 @@ describe("a directory", () => {
     expect(names).toEqual([undefined]);
   });
 
-  test.each(["back\\slash", "none"])("that cannot be watched, %s: by its own clock", async (name) => {
+  test.each(["back\\slash", "none"])("that cannot be watched, %s: at intervals", async (name) => {
     using temp = new Temp();
     if (name !== "none") temp.directory(name);
     const limits = { everyMs: 600_000, unwatchedMs: 10 };
@@ -58,7 +58,7 @@ describe("a directory", () => {
     ).toEqual([undefined]);
   });
 
-  test("that is removed while it is watched: by the clock", async () => {
+  test("that is removed meanwhile: at intervals", async () => {
     using temp = new Temp();
     const path = temp.directory("gone");
     const names = await hear(
@@ -70,11 +70,11 @@ describe("a directory", () => {
     expect(names.at(-1)).toBeUndefined();
   });
 
-  test("that is not watched any more: silence", async () => {
+  test("after the watch: no calls", async () => {
     using temp = new Temp();
     let calls = 0;
     watchDirectory(temp.top, { everyMs: 1 }, () => calls++)[Symbol.dispose]();
-    // Another one is told meanwhile.
+    // A second watch gets an event meanwhile.
     await hear(
       temp.top,
       { everyMs: 600_000 },

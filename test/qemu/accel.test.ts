@@ -18,7 +18,7 @@ describe("kvmProblem: guest, host, /dev/kvm, CPU flags", () => {
     ["i386", "aarch64", undefined, "", ARCHITECTURE],
     ["x86_64", "", undefined, "vmx", ARCHITECTURE],
     ["x86_64", "x86_64", CLOSED, "vmx", CLOSED],
-    // A device that opens proves nothing: there, guests hang.
+    // An open device is not enough: guests hang there.
     ["x86_64", "x86_64", undefined, "fpu hypervisor", NO_VIRTUALIZATION],
     ["x86_64", "x86_64", undefined, "", NO_VIRTUALIZATION],
     ["x86_64", "x86_64", undefined, "vmx_extra svm_lock", NO_VIRTUALIZATION],
@@ -30,15 +30,15 @@ describe("kvmProblem: guest, host, /dev/kvm, CPU flags", () => {
 });
 
 describe("resolveAccel", () => {
-  test("tcg is never doubted", () => {
+  test("tcg is always accepted", () => {
     expect(resolveAccel("tcg", "x86_64", "x86_64")).toEqual({ accel: "tcg" });
   });
-  test("auto on a foreign host emulates and says why", () => {
+  test("auto on a foreign host emulates, with the reason", () => {
     const { accel, problem } = resolveAccel("auto", "x86_64", "aarch64");
     expect(accel).toBe("tcg");
     expect(problem).toContain("aarch64");
   });
-  test("kvm on a foreign host is refused", async () => {
+  test("kvm on a foreign host is rejected", async () => {
     const error = await failureOf(() => resolveAccel("kvm", "x86_64", "aarch64"));
     expect(error.exitCode).toBe(69);
     expect(error.message).toContain("ACCEL=kvm");

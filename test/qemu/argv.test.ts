@@ -8,11 +8,11 @@ import { MACHINES, machineWith, QEMU, type GoldenCase } from "./machines.ts";
 const GOLDEN = resolve(import.meta.dir, "../golden");
 const SUFFIX = ".args";
 
-/** One word a line; as a JSON string where it would not be seen as it is. */
+/** One argument per line; as a JSON string if it has special characters. */
 const render = (argv: readonly string[]): string =>
   argv.map((word) => `${/^$|^"|^\s|\s$|\p{Cc}/u.test(word) ? JSON.stringify(word) : word}\n`).join("");
 
-describe("test/golden holds the argv of", () => {
+describe("test/golden has the argv of", () => {
   test.each([...MACHINES])("$title", ({ title, machine, capabilities }) => {
     const file = join(GOLDEN, title + SUFFIX);
     const text = render(buildQemuArgv(machine, capabilities));
@@ -20,7 +20,7 @@ describe("test/golden holds the argv of", () => {
     expect(existsSync(file) ? readFileSync(file, "utf8") : "absent: UPDATE_GOLDEN=1 writes it").toBe(text);
   });
 
-  test("no machine that is not there any more", () => {
+  test("no machine that no longer exists", () => {
     const known = MACHINES.map(({ title }) => title + SUFFIX);
     expect(readdirSync(GOLDEN).filter((name) => !known.includes(name))).toEqual([]);
   });
@@ -28,13 +28,13 @@ describe("test/golden holds the argv of", () => {
 
 interface Option {
   flag: string;
-  /** For `-blockdev {…}` the JSON. */
+  /** The JSON of `-blockdev {…}`. */
   json?: Record<string, any>;
-  /** For all others `[key, value]`, as qemu takes them apart. */
+  /** Of all others `[key, value]`, parsed like qemu. */
   pairs: [key: string, value: string][];
 }
 
-/** `a=1,,2,b` → `[a, "1,2"], [b, ""]`: a doubled comma is one, a single one ends a value (qemu's opts_parse). */
+/** `a=1,,2,b` → `[a, "1,2"], [b, ""]`: a doubled comma is literal, a single one ends a value (qemu's opts_parse). */
 function parsePairs(text: string): Option["pairs"] {
   const parts = [""];
   for (let at = 0; at < text.length; at++) {
@@ -47,7 +47,7 @@ function parsePairs(text: string): Option["pairs"] {
   });
 }
 
-/** What the program adds itself, without the user's own arguments. */
+/** The program's part, without the user's own arguments. */
 function optionsOf({ machine, capabilities }: GoldenCase): Option[] {
   const argv = buildQemuArgv({ ...machine, extraArgs: [] }, capabilities);
   const options: Option[] = [];
@@ -64,7 +64,7 @@ function optionsOf({ machine, capabilities }: GoldenCase): Option[] {
 const valuesOf = (options: Option[], key: string): string[] =>
   options.flatMap(({ pairs }) => pairs.filter(([name]) => name === key).map(([, value]) => value));
 
-/** Paths and names that a machine gives to qemu. */
+/** Paths and names of a machine that the argv contains. */
 function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files }: Machine): string[] {
   return [
     name,
@@ -78,7 +78,7 @@ function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files }:
   ];
 }
 
-/** Every key that our own options use. A comma that was not doubled would make others. */
+/** Every key of the program's options. An unescaped comma would yield others. */
 const KEYS = {
   "-name": ["guest"],
   "-sandbox": ["on", "obsolete", "elevateprivileges", "spawn", "resourcecontrol"],
@@ -97,7 +97,7 @@ describe("properties of the argv of", () => {
   describe.each([...MACHINES])("$title", (golden) => {
     const options = optionsOf(golden);
 
-    test("every path and name arrives whole", () => {
+    test("contains every path and name literally", () => {
       const arrived = new Set([
         ...options.flatMap(({ pairs }) => pairs.map(([, value]) => value)),
         ...options.flatMap(({ json }) => [json, json?.backing].flatMap((node) => node?.file.filename ?? [])),
@@ -105,17 +105,17 @@ describe("properties of the argv of", () => {
       expect(textsOf(golden.machine).filter((text) => !arrived.has(text))).toEqual([]);
     });
 
-    test("no text of the user becomes an option", () => {
+    test("has no option from the user's text", () => {
       for (const { flag, pairs } of options)
         for (const [key] of pairs) if (KEYS[flag]) expect(KEYS[flag]).toContain(key);
     });
 
-    test("no secret: a password is a file's name", () => {
+    test("has no secret: a password is in a file", () => {
       expect(valuesOf(options, "password")).toEqual([]);
       expect(valuesOf(options, "data")).toEqual([]);
     });
 
-    test("each boot index and each id once", () => {
+    test("has each boot index and each id once", () => {
       const indexes = valuesOf(options, "bootindex").map(Number);
       expect(indexes.toSorted((a, b) => a - b)).toEqual(indexes.map((_, at) => at + 1));
       const ids = [
@@ -127,7 +127,7 @@ describe("properties of the argv of", () => {
       expect(tags).toEqual([...new Set(tags)]);
     });
 
-    test("each bus address and each drive once, on a controller that is there", () => {
+    test("has each bus address and each drive once, on an existing controller", () => {
       const devices = options.filter(({ flag }) => flag === "-device").map(({ pairs }) => pairs);
       const drives = devices.flatMap((pairs) => pairs.filter(([key]) => key === "drive"));
       const { disks, cdrom, seed } = golden.machine;
@@ -169,7 +169,7 @@ describe("the sandbox is", () => {
   });
 });
 
-test("extra arguments stand at the end as they are", () => {
+test("ends with the extra arguments, unchanged", () => {
   const extraArgs = ["-device", "a,b", "", " ", "-m", "1\n2"];
   expect(buildQemuArgv(machineWith({ extraArgs }), QEMU).slice(-6)).toEqual(extraArgs);
 });

@@ -28,7 +28,7 @@ function entry(value: Entry = {}): Buffer {
 
 const check = (...entries: Buffer[]): boolean => isBitmapDirectory(Buffer.concat(entries), 65_536);
 
-test("one and several bitmaps", () => {
+test("reads one and several bitmaps", () => {
   expect(check(entry())).toBeTrue();
   expect(check(entry(), entry({ name: "x" }), entry({ name: "a".repeat(1023) }))).toBeTrue();
   expect(check(entry({ granularityBits: 9 }), entry({ granularityBits: 31 }))).toBeTrue();
@@ -36,18 +36,18 @@ test("one and several bitmaps", () => {
 
 test.each<[string, Buffer[]]>([
   ["zeroes", [Buffer.alloc(48)]],
-  ["zeroes behind a good one", [entry(), Buffer.alloc(48)]],
+  ["trailing zeroes", [entry(), Buffer.alloc(48)]],
   ["no name", [entry({ name: "" })]],
   ["a name beyond the end", [entry({ nameBytes: 80 })]],
-  ["a longer name than may be", [entry({ name: "a".repeat(1024) })]],
-  ["a table nowhere", [entry({ offset: 0 })]],
-  ["a table within a cluster", [entry({ offset: 0x50200 })]],
+  ["a name that is too long", [entry({ name: "a".repeat(1024) })]],
+  ["a table at offset 0", [entry({ offset: 0 })]],
+  ["an unaligned table", [entry({ offset: 0x50200 })]],
   ["an empty table", [entry({ tableSize: 0 })]],
   ["another type", [entry({ type: 2 })]],
   ["pieces too small", [entry({ granularityBits: 8 })]],
   ["pieces too large", [entry({ granularityBits: 32 })]],
   ["extra data", [entry({ extra: 8 })]],
-  ["an entry cut short", [entry().subarray(0, 20)]],
-])("qemu takes no directory with %s", (_what, entries) => {
+  ["a truncated entry", [entry().subarray(0, 20)]],
+])("rejects a directory with %s", (_what, entries) => {
   expect(check(...entries)).toBeFalse();
 });

@@ -10,7 +10,7 @@ import {
 } from "../../src/qemu/end.ts";
 import { QmpDisconnect, QmpError, QmpTimeout } from "../../src/qmp/errors.ts";
 
-/** What is done to a qemu that is gone after `goneBy`, and how long each step may take. */
+/** The steps for a qemu that exits after `goneBy`, and the limit of each. */
 async function end(
   quit: () => Promise<unknown>,
   goneBy: string | undefined,
@@ -46,19 +46,19 @@ describe("terminateQemu", () => {
     [undefined, TERMINATE_STEPS, [false, "quit 10 s", "SIGTERM 10 s", "SIGKILL 10 s"]],
     ["SIGKILL", KILL_ONLY, [true, "SIGKILL 10 s"]],
     ["SIGTERM", FLUSH_STEPS, [true, "quit 300 s", "SIGTERM 10 s"]],
-  ])("of one that goes by %p", async (goneBy, ladder, steps) => {
+  ])("if it exits by %p", async (goneBy, ladder, steps) => {
     expect(await end(answer, goneBy, ladder)).toEqual(steps as [boolean]);
   });
 
   test.each<[string, Error, string[]]>([
     ["a timeout", new QmpTimeout("late"), ["SIGTERM 10 s"]],
     ["a refusal", new QmpError("quit", { class: "GenericError", desc: "no" }), ["SIGTERM 10 s"]],
-    ["a closed connection: it is going", new QmpDisconnect(), ["quit 10 s", "SIGTERM 10 s"]],
-  ])("whose quit ends with %s", async (_what, error, steps) => {
+    ["a closed connection: it is exiting", new QmpDisconnect(), ["quit 10 s", "SIGTERM 10 s"]],
+  ])("if quit ends with %s", async (_what, error, steps) => {
     expect(await end(refuse(error), "SIGTERM")).toEqual([true, ...steps]);
   });
 
-  test("whose quit is never answered: SIGTERM after its time", async () => {
+  test("if quit is not answered: SIGTERM after its limit", async () => {
     const [quit, ...signals] = TERMINATE_STEPS;
     const ladder = [{ ...quit!, answerMs: 20 }, ...signals];
     expect(await end(() => new Promise(() => {}), "SIGTERM", ladder)).toEqual([true, "SIGTERM 10 s"]);

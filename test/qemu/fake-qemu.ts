@@ -1,5 +1,5 @@
 /**
- * A qemu for tests of how one is started and ended: `fake-qemu.ts BEHAVIOUR`, started in the directory of its socket
+ * A qemu for tests of starting and ending one: `fake-qemu.ts BEHAVIOUR`, started in the directory of its socket
  * `qmp.sock`. It answers every command, and exits on `quit` and SIGTERM unless its behaviour says otherwise.
  */
 import { readFileSync, rmSync } from "node:fs";
@@ -7,19 +7,19 @@ import { FakeQmp } from "../qmp/fake-server.ts";
 
 const behaviour = process.argv[2] as
   | "orderly"
-  /** Exits before it greets. */
+  /** Exits before the greeting. */
   | "refuses"
-  /** Is killed before it greets. */
+  /** Is killed before the greeting. */
   | "dies"
   /** Runs, and never listens. */
   | "hangs"
   /** Does not answer `quit`. */
   | "deaf"
-  /** Answers `quit`, and runs on. */
+  /** Answers `quit`, and keeps running. */
   | "idle"
-  /** The same, and SIGTERM does nothing either. */
+  /** The same, and ignores SIGTERM. */
   | "stubborn"
-  /** Exits with status 0 and without an event when it gets `cont`. */
+  /** Exits with status 0 and without an event on `cont`. */
   | "eventless";
 
 process.stderr.write(`this is a qemu that ${behaviour}\n`);
@@ -44,7 +44,7 @@ function listen(): void {
   });
 }
 
-/** The test that started it is gone: nobody else would end it. */
+/** Exits with the test that started it. */
 const parent = getParent();
 setInterval(() => {
   if (getParent() !== parent) process.exit();

@@ -19,7 +19,7 @@ interface Shape {
   tags: string[];
 }
 
-/** A descriptor as Debian's packages ovmf and ovmf-ia32 have them. */
+/** A descriptor as in Debian's packages ovmf and ovmf-ia32. */
 function descriptor(code: string, vars: string, changes: Partial<Shape> = {}): string {
   const shape: Shape = {
     description: "UEFI firmware",
@@ -40,7 +40,7 @@ function descriptor(code: string, vars: string, changes: Partial<Shape> = {}): s
 const Q35 = { architecture: "x86_64", machines: ["pc-q35-*"] };
 const Q35_32 = { architecture: "i386", machines: ["pc-q35-*"] };
 
-/** What Debian 12 installs. */
+/** The files of Debian 12. */
 const DEBIAN = {
   "40-edk2-x86_64-secure-enrolled.json": descriptor("OVMF_CODE_4M.ms.fd", "OVMF_VARS_4M.ms.fd", {
     targets: [Q35],
@@ -85,7 +85,7 @@ const chip = (filename: string) => ({ filename, format: "qcow2" });
 
 describe("a descriptor", () => {
   const of = (changes: Partial<Shape>) => codeOf(descriptor("CODE.fd", "VARS.fd", changes), "x86_64");
-  test("is understood", () => {
+  test("is parsed", () => {
     expect(parseDescriptor(descriptor("CODE.fd", "VARS.fd"), "x86_64")).toEqual({
       code: { path: "/usr/share/OVMF/CODE.fd", format: "raw" },
       varsTemplate: { path: "/usr/share/OVMF/VARS.fd", format: "raw" },
@@ -100,7 +100,7 @@ describe("a descriptor", () => {
     ["one target of many", { targets: [Q35_32, Q35] }],
     ["BIOS too", { "interface-types": ["bios", "uefi"] }],
     ["mode: split", mapping({ mode: "split" })],
-  ])("with %s is for us", (_title, changes) => {
+  ])("with %s is accepted", (_title, changes) => {
     expect(of(changes)).toBe("CODE.fd");
   });
 
@@ -138,7 +138,7 @@ describe("a descriptor", () => {
 });
 
 describe("the user's own firmware", () => {
-  test("is taken", () => {
+  test("is used", () => {
     using temp = new Temp();
     const own = { code: temp.write("CODE,1.fd", "c"), vars: temp.write("VARS 1.fd", "v") };
     expect(findFirmware("x86_64", own)).toEqual({
@@ -150,9 +150,9 @@ describe("the user's own firmware", () => {
   test.each([
     ["without its variables", "/etc/passwd", "", 78],
     ["without its code", "", "/etc/passwd", 78],
-    ["that is not there", "/nowhere/CODE.fd", "/etc/passwd", 66],
-    ["whose variables are not there", "/etc/passwd", "/nowhere/VARS.fd", 66],
-  ])("%s is refused", async (_title, code, vars, status) => {
+    ["that does not exist", "/nowhere/CODE.fd", "/etc/passwd", 66],
+    ["whose variables do not exist", "/etc/passwd", "/nowhere/VARS.fd", 66],
+  ])("%s is rejected", async (_title, code, vars, status) => {
     expect((await failureOf(() => findFirmware("x86_64", { code, vars }))).exitCode).toBe(status);
   });
 });
@@ -185,7 +185,7 @@ describe("of several firmwares", () => {
     expect(chooseFirmware("x86_64", all, bytes)).toBe(all[index]!);
   });
 
-  test("none fits: 69, naming the sizes", async () => {
+  test("none fits: 69, with the sizes", async () => {
     using temp = new Temp();
     const failure = await failureOf(() => chooseFirmware("x86_64", installed(temp), 65536));
     expect(failure).toBeInstanceOf(NoFittingFirmware);
@@ -193,7 +193,7 @@ describe("of several firmwares", () => {
     expect(failure.message).toContain("65536 bytes (found: 540672, 131072, 196608)");
   });
 
-  test("the user's own, of another size, is passed over", () => {
+  test("ignores the user's own of another size", () => {
     using temp = new Temp();
     const own = { code: temp.write("CODE.fd", "c"), vars: temp.write("VARS.fd", "v".repeat(77)) };
     expect(findFirmware("x86_64", own, 77).code.path).toBe(own.code);

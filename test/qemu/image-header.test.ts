@@ -18,7 +18,7 @@ const kdmv = (capacity: bigint, descriptor: bigint): Buffer => {
   return bytes;
 };
 
-/** A header's first 512 bytes with something written at an offset. */
+/** The first 512 bytes of a header, with data at an offset. */
 function header(...parts: [at: number, bytes: string | Buffer][]): Buffer {
   const bytes = Buffer.alloc(512);
   for (const [at, part] of parts)
@@ -53,7 +53,7 @@ describe("a qcow2 header", () => {
     [56, u32(1)],
   ];
   const END = (3 << 16) + 8;
-  /** A directory of 32 bytes, named by an extension behind another one. */
+  /** A directory of 32 bytes, in an extension after another one. */
   const bitmaps = (at: number): [number, Buffer][] => [
     [88, u64(1n)],
     [100, u32(104)],
@@ -66,7 +66,7 @@ describe("a qcow2 header", () => {
   ];
   const parse = (...more: [number, Buffer][]) => parseImageHeader(header([0, QCOW2], ...good, ...more)).qcow2;
 
-  test("tells size, internal snapshots and tables", () => {
+  test("yields size, internal snapshots and tables", () => {
     expect(parse([60, u32(2)])).toEqual({
       known: true,
       clusterBytes: 65536,
@@ -82,17 +82,17 @@ describe("a qcow2 header", () => {
   });
 
   test.each<[what: string, more: [number, Buffer][], fileBytes: number, expected: string | undefined]>([
-    ["as it should be", [], END, undefined],
+    ["valid", [], END, undefined],
     ["with lazy refcounts not written (dirty bit)", [[72, u64(1n)]], END, undefined],
     ["with a bitmap directory in it", bitmaps(100), END, undefined],
     [
-      "with a bitmap directory behind its end",
+      "with a bitmap directory beyond its end",
       bitmaps(END - 8),
       END,
       "its bitmap directory is beyond the end of the file: it is truncated",
     ],
     [
-      "with a bitmap directory that does not count (autoclear bit unset)",
+      "with an invalid bitmap directory that qemu ignores (autoclear bit unset)",
       bitmaps(END).filter(([at]) => at !== 88),
       END,
       undefined,
@@ -110,7 +110,7 @@ describe("a qcow2 header", () => {
     ],
     ["one byte short", [], END - 1, "its L1 table is beyond the end of the file: it is truncated"],
     [
-      "with its L1 table far away",
+      "with an L1 table beyond its end",
       [[40, u64(1n << 40n)]],
       END,
       "its L1 table is beyond the end of the file: it is truncated",
@@ -133,7 +133,7 @@ describe("a qcow2 header", () => {
     expect(findHeaderDamage({ qcow2: parse(...more), fileBytes })).toBe(expected);
   });
 
-  test("is none in an empty file, nor in another format", () => {
+  test("is absent in an empty file and in another format", () => {
     for (const bytes of [Buffer.alloc(0), header([0, "KDMV"])]) {
       const { qcow2 } = parseImageHeader(bytes);
       expect(qcow2).toBeUndefined();
@@ -147,8 +147,8 @@ describe("parseImageHeader", () => {
     ["nothing", Buffer.alloc(0), "raw", undefined],
     ["zeroes", header(), "raw", undefined],
     ["a boot sector", header([510, "\x55\xaa"]), "raw", undefined],
-    ["half a magic", header([0, "QFI"]), "raw", undefined],
-    ["a magic further down", header([1, QCOW2]), "raw", undefined],
+    ["half a magic number", header([0, "QFI"]), "raw", undefined],
+    ["a magic number at another offset", header([1, QCOW2]), "raw", undefined],
     ["qcow2 v3", header([0, QCOW2], [4, u32(3)]), "qcow2", undefined],
     ["qcow2 v2", header([0, QCOW2], [4, u32(2)]), "qcow2", undefined],
     [
@@ -185,9 +185,9 @@ describe("parseImageHeader", () => {
     ],
     ["vmdk, sparse", header([0, "KDMV"]), "vmdk", undefined],
     ["vmdk, sparse, with a descriptor", kdmv(2048n, 1n), "vmdk", undefined],
-    ["vmdk, no more than a list", kdmv(0n, 1n), "vmdk", "data file"],
+    ["vmdk, only a descriptor", kdmv(0n, 1n), "vmdk", "data file"],
     [
-      "vmdk over a parent",
+      "vmdk with a parent",
       Buffer.concat([
         kdmv(2048n, 1n),
         Buffer.from('# Disk DescriptorFile\nparentFileNameHint="/etc/shadow"\n'),
@@ -209,7 +209,7 @@ describe("parseImageHeader", () => {
 
 const fileOf = (title: string): string => `${title.replaceAll(/\W+/g, "-")}.img`;
 
-describe("images as qemu-img makes them", () => {
+describe("images of qemu-img", () => {
   let temp: Temp;
   const images: Record<string, { args: string[]; format: string; refersTo?: string }> = {
     qcow2: { args: ["-f", "qcow2"], format: "qcow2" },
@@ -284,7 +284,7 @@ describe("images as qemu-img makes them", () => {
     ["qcow2 with a data file", "it refers to an external data file"],
     ["raw", "it is raw, not qcow2"],
     ["qed", "it is qed, not qcow2"],
-  ])("as a disk of ours, %s: %p", async (title, reason) => {
+  ])("as a working disk, %s: %p", async (title, reason) => {
     const path = temp.path(fileOf(title));
     if (reason === undefined) return expect(() => refuseExternalReference(path)).not.toThrow();
     const error = await failureOf(() => refuseExternalReference(path));
@@ -292,7 +292,7 @@ describe("images as qemu-img makes them", () => {
     expect(error.message).toBe(`refusing ${path}: ${reason}`);
   });
 
-  test("the name of a backing file is read", () => {
+  test("reads the name of a backing file", () => {
     expect(readOwnHeader(temp.path(fileOf("qcow2 on a raw file"))).backingName).toBe("base.raw");
     expect(readOwnHeader(temp.path(fileOf("qcow2"))).backingName).toBeUndefined();
   });
@@ -304,12 +304,12 @@ describe("images as qemu-img makes them", () => {
     expect(readImageHeader(path)).toMatchObject({ format: "raw", refersTo: undefined, fileBytes: 0 });
   });
 
-  test("a backing file's name that claims to be anywhere is not read", () => {
+  test("does not read a backing file's name from beyond its limit", () => {
     const path = temp.write("far", header([0, QCOW2], [4, u32(3)], [8, u64(2n ** 63n)], [16, u32(9)]));
     expect(readOwnHeader(path)).toMatchObject({ refersTo: "backing file", backingName: undefined });
   });
 
-  test("a file that is not there is a system error", () => {
+  test("a missing file is a system error", () => {
     expect(() => readImageHeader(temp.path("none"))).toThrow("ENOENT");
   });
 });

@@ -1,6 +1,6 @@
 /**
- * What a stop signal does to whoever waits for a qemu that hangs: `interrupted.ts DIRECTORY`. Prints how each ended.
- * It waits 5 s for them, as the program does.
+ * Effect of a stop signal on waiting for a qemu that hangs: `interrupted.ts DIRECTORY`. Prints how each ended.
+ * It waits 5 s for them, like the program.
  */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";

@@ -24,8 +24,8 @@ const excessOf = (more: Partial<PlannedMachine>): string => {
   return found ? `${found.wanted} ${found.what}, not ${found.most}` : "fits";
 };
 
-// Each limit was tried with qemu 7.2: one device more, and it says "PCI: no slot/function available".
-describe("places on the bus", () => {
+// Each limit was tried with qemu 7.2: with one device more it fails: "PCI: no slot/function available".
+describe("slots of the bus", () => {
   test.each<[string, Partial<PlannedMachine>, string]>([
     ["23 VIRT disks", { disks: disks("VIRT", 23) }, "fits"],
     ["24 VIRT disks", { disks: disks("VIRT", 24) }, "31 PCI devices, not 30"],
@@ -43,7 +43,7 @@ describe("places on the bus", () => {
     expect(excessOf(more)).toBe(expected);
   });
 
-  test("what PROG.defaults adds counts, but not on a bus of its own", () => {
+  test("counts devices of PROG.defaults, except those on a bus of their own", () => {
     const extra = [
       "-device",
       "virtio-net-pci,netdev=n1",

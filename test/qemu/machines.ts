@@ -1,4 +1,4 @@
-/** Machines whose whole command line is kept in test/golden, one file each. */
+/** Machines whose whole command line is stored in test/golden, one file each. */
 import { join } from "node:path";
 import type { Capabilities } from "../../src/qemu/capabilities.ts";
 import type { Disk, DiskBus, Machine, Share, SharedDisplay } from "../../src/machine/types.ts";
@@ -47,10 +47,10 @@ const aavmf = (name: string): Machine["firmware"] => ({
   vars: { path: join(WORK, "efivars.bin"), format: "raw" },
 });
 
-/** Machines that are no PCs. */
+/** Machines that are not PCs. */
 const FOREIGN: Partial<Machine> = { disks: disks("VIRT"), shares: [share("in", { path: "/home/me/vm1" })] };
 
-/** What is the same in each rescue. */
+/** Common to all rescues. */
 const RESCUE: Partial<Machine> = {
   shares: [
     share("in", { path: join(WORK, ".in") }),
@@ -63,7 +63,7 @@ const RESCUE: Partial<Machine> = {
   endOnReset: true,
 };
 
-/** `-kernel` and what belongs to it. */
+/** `-kernel` and related options. */
 const OWN: Partial<Machine> = {
   display: { kind: "serial" },
   kernel: {
@@ -104,7 +104,7 @@ const PLAIN: Machine = {
   extraArgs: [],
 };
 
-/** Everything a user can name, in a directory of this name. */
+/** Everything that a user can name, in a directory of this name. */
 function awkward(name: string): Partial<Machine> {
   const at = `/srv/${name}`;
   return {
@@ -287,5 +287,5 @@ export const MACHINES: readonly GoldenCase[] = Object.entries(VARIANTS).map(
   }),
 );
 
-/** A machine that differs from a plain one in something. */
+/** A machine with differences from a plain one. */
 export const machineWith = (changes: Partial<Machine>): Machine => ({ ...PLAIN, ...changes });

@@ -7,7 +7,7 @@ import { Temp } from "../fixtures/temp.ts";
 const bytes = (text: string): Buffer =>
   Buffer.concat([Buffer.from(text, "latin1"), Buffer.alloc(600)]).subarray(0, 512);
 
-describe("no disk image:", () => {
+describe("not a disk image:", () => {
   test.each([
     ["an empty file", Buffer.alloc(0), "empty"],
     ["a web page", Buffer.from("<!DOCTYPE html>\n<html>"), 'text that starts with "<!DOCTYPE html> <htm"'],
@@ -29,7 +29,7 @@ describe("no disk image:", () => {
   });
 });
 
-describe("may be one:", () => {
+describe("possibly one:", () => {
   test.each([
     ["an empty disk", bytes("")],
     ["a boot sector", bytes("\xeb\x63\x90")],

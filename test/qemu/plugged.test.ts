@@ -12,13 +12,13 @@ const disk = (bus: Disk["bus"], serial: string): Disk => ({
   backingAllowed: false,
 });
 const disks = [disk("NVME", "a"), disk("VIRT", "b"), disk("NVME", "c")];
-/** What follows each `-device`. */
+/** The argument of each `-device`. */
 const devicesOf = (resumed: boolean): string[] => {
   const argv = buildQemuArgv(machineWith({ disks, resumed }), QEMU);
   return argv.filter((word, at) => argv[at - 1] === "-device" && /nvme|virtio-blk|root-port/.test(word));
 };
 
-test("a resumed machine has ports in the places of NVMe disks, which device_add fills", () => {
+test("a restored machine has ports instead of NVMe disks, which device_add fills", () => {
   expect(devicesOf(true)).toEqual([
     "pcie-root-port,id=port0,chassis=1",
     "virtio-blk-pci,id=disk1-dev,drive=disk1,serial=b,bootindex=2",
@@ -30,7 +30,7 @@ test("a resumed machine has ports in the places of NVMe disks, which device_add 
   ]);
 });
 
-test("a machine that is booted has its NVMe disks from the start", () => {
+test("a machine that boots has its NVMe disks from the start", () => {
   expect(devicesOf(false).filter((word) => word.startsWith("nvme,"))).toHaveLength(2);
   expect(buildHotpluggedDevices({ disks, resumed: false })).toEqual([]);
 });

@@ -21,7 +21,7 @@ const SANDBOX =
   '{"return": [{"parameters": [{"name": "spawn"}, {"name": "elevateprivileges"}], "option": "sandbox"}], "id": 3}';
 const WHOLE = [GREETING, '{"return": {}, "id": 0}', DEVICES, SPICE, SANDBOX, VNC, '{"return": {}, "id": 5}'];
 
-/** A qemu that prints these lines and notes each start. */
+/** A qemu that prints these lines and records each start. */
 function install(lines: string[], rest = ""): void {
   writeFileSync(
     qemu,
@@ -33,7 +33,7 @@ function install(lines: string[], rest = ""): void {
 const starts = (): number => readFileSync(temp.path("starts"), "utf8").length / 2;
 
 describe("probeQemu", () => {
-  test("understands the answers", async () => {
+  test("parses the answers", async () => {
     install(WHOLE);
     expect(await probeQemu(qemu, undefined)).toEqual({
       version: "7.2.22",
@@ -65,23 +65,23 @@ describe("probeQemu", () => {
     ["nothing", []],
     ["a greeting only", [GREETING]],
     ["an error for the devices", [GREETING, '{"error": {"class": "X", "desc": "no"}, "id": 1}']],
-    ["what is no QMP", ["Welcome to the wrapper of qemu!"]],
-  ])("that says %s is unusable (69)", async (_title, lines) => {
+    ["something other than QMP", ["Welcome to the wrapper of qemu!"]],
+  ])("that answers with %s is unusable (69)", async (_title, lines) => {
     install(lines, "echo 'qemu: broken' >&2; exit 1");
     const error = await failureOf(() => probeQemu(qemu, undefined));
     expect(error.exitCode).toBe(69);
     expect(error.message).toContain("qemu: broken");
   });
 
-  test("that is not there is not installed (69)", async () => {
+  test("that does not exist is not installed (69)", async () => {
     const error = await failureOf(() => probeQemu("qemu-system-none", undefined));
     expect(error.exitCode).toBe(69);
     expect(error.message).toContain("qemu-system-none is not installed");
   });
 });
 
-describe("the answers are kept", () => {
-  test("in a private file, until qemu changes", async () => {
+describe("the cached answers", () => {
+  test("are in a private file, until qemu changes", async () => {
     install(WHOLE);
     const cache = temp.path("cache", "vm");
     const first = await probeQemu(qemu, cache);
@@ -102,7 +102,7 @@ describe("the answers are kept", () => {
     "null",
     '{"version":"7","devices":"x"}',
     '{"version":"7","devices":[],"spice":true}',
-  ])("but not believed when damaged: %s", async (text) => {
+  ])("are not used if damaged: %s", async (text) => {
     install(WHOLE);
     const cache = temp.path("cache");
     const known = await probeQemu(qemu, cache);
@@ -110,7 +110,7 @@ describe("the answers are kept", () => {
     expect(await probeQemu(qemu, cache)).toEqual(known);
   });
 
-  test("nowhere where that is impossible", async () => {
+  test("are not written if that is impossible", async () => {
     install(WHOLE);
     expect((await probeQemu(qemu, temp.write("file", ""))).version).toBe("7.2.22");
   });

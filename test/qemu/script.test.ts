@@ -7,7 +7,7 @@ import { MACHINES } from "./machines.ts";
 
 const FAKES = resolve(import.meta.dir, "../fixtures/bin");
 
-/** Runs a script with the real sh; gives what the fake qemu was started with. */
+/** Runs a script with the real sh. @returns the argv of the fake qemu */
 function runScript(temp: Temp, script: string): { directory: string; argv: string[]; stderr: string } {
   const path = temp.write("run-vm.sh", script);
   const { stdout, stderr } = Bun.spawnSync(["sh", path], {
@@ -63,7 +63,7 @@ describe("run by sh, run-vm.sh passes on", () => {
   });
 });
 
-describe("run-vm.sh is run in", () => {
+describe("run-vm.sh runs in", () => {
   test.each(["a b", "it's", "$HOME", "-dash", "new\nline", "Ёлка", "a,b=c"])("%j", (name) => {
     using temp = new Temp();
     const directory = temp.directory(name);
@@ -74,7 +74,7 @@ describe("run-vm.sh is run in", () => {
     });
   });
 
-  test("its directory only: nothing is started where that is gone", () => {
+  test("its directory only: nothing is started if that is gone", () => {
     using temp = new Temp();
     const { argv, stderr } = runScript(temp, buildRunScript(["qemu-system-i386"], temp.path("gone"), "x"));
     expect(argv).toEqual([]);
@@ -82,13 +82,13 @@ describe("run-vm.sh is run in", () => {
   });
 });
 
-test("nothing of a comment is run", () => {
+test("does not run its comments", () => {
   using temp = new Temp();
   const script = buildRunScript(["qemu-system-i386"], temp.top, "VM a\ntouch x\n\n$(touch y) \\\nexit 1");
   expect(runScript(temp, script)).toEqual({ directory: temp.top, argv: ["qemu-system-i386"], stderr: "" });
 });
 
-test("one option a line, for people to read", () => {
+test("has one option per line", () => {
   const argv = ["qemu-system-x86_64", "-name", "guest=a b", "-nodefaults", "-device", "VGA", "-x", "-1"];
   expect(buildRunScript(argv, "/tmp/vm 1", "First\nsecond")).toBe(
     [

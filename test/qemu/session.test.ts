@@ -9,7 +9,7 @@ import type { QmpEvent } from "../../src/qmp/events.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 
-/** Takes 5 s, beside the other tests. */
+/** Takes 5 s, in parallel with the other tests. */
 const interrupted = new Temp();
 const interruption = Bun.spawn([process.execPath, join(import.meta.dir, "interrupted.ts"), interrupted.top], {
   stdout: "pipe",
@@ -35,13 +35,13 @@ const HASTY: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({
   answerMs: 100,
 }));
 
-/** For one that answers `quit` and runs on. */
+/** For one that answers `quit` and keeps running. */
 const IDLE: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({
   ...step,
   limitMs: step.by === "quit" ? 100 : 10_000,
 }));
 
-/** For one that does not answer, and needs its time to go. */
+/** For one that does not answer, and needs its time to exit. */
 const DEAF: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({ ...step, answerMs: 100 }));
 
 const isRunning = (pid: number): boolean => {
@@ -63,7 +63,7 @@ describe("startQemu", () => {
     await qemu.end(KILL_ONLY);
   });
 
-  test("that exits before the greeting: QemuRefusal (74) with its last words and the script", async () => {
+  test("exit before the greeting: QemuRefusal (74) with its last lines and the script", async () => {
     const error = await failureOf(() => start("refuses", { script: "/a b/run.sh" }));
     expect(error).toBeInstanceOf(QemuRefusal);
     expect(error.exitCode).toBe(74);
@@ -71,13 +71,13 @@ describe("startQemu", () => {
     expect(error.hint).toBe("run the command by hand: '/a b/run.sh'");
   });
 
-  test("that is killed before the greeting: 74, and no refusal", async () => {
+  test("killed before the greeting: 74, and no refusal", async () => {
     const error = await failureOf(() => start("dies"));
     expect(error).not.toBeInstanceOf(QemuRefusal);
     expect(error.message).toContain("qemu did not start (killed by SIGKILL)");
   });
 
-  test("that never listens is killed when its time is over: 74", async () => {
+  test("kills a qemu that does not listen within its limit: 74", async () => {
     const error = await failureOf(() => start("hangs", { startLimitMs: 500 }));
     expect(error).not.toBeInstanceOf(QemuRefusal);
     expect(error.exitCode).toBe(74);
@@ -90,7 +90,7 @@ describe("startQemu", () => {
   });
 });
 
-describe("a qemu is ended", () => {
+describe("a qemu is terminated", () => {
   test.each<[string, string, readonly TerminateStep[] | undefined, object]>([
     ["orderly", "by quit", undefined, { status: 0, shutdown: { reason: "host-qmp-quit", guest: false } }],
     ["deaf", "by SIGTERM", DEAF, { status: 0, shutdown: { reason: "host-signal", guest: false } }],
@@ -124,7 +124,7 @@ describe("a qemu is ended", () => {
   });
 });
 
-describe("a qemu that ends by itself", () => {
+describe("a qemu that exits", () => {
   test.each([
     ["riscv64", { reason: "guest-shutdown", guest: true }],
     ["x86_64", undefined],
@@ -134,7 +134,7 @@ describe("a qemu that ends by itself", () => {
     expect(await qemu.ended).toEqual({ status: 0, signal: null, shutdown });
   });
 
-  test("tells its events first", async () => {
+  test("delivers its events first", async () => {
     const events: QmpEvent[] = [];
     const qemu = await start("orderly", { onEvent: (event) => events.push(event) });
     process.kill(qemu.pid, "SIGTERM");
@@ -142,7 +142,7 @@ describe("a qemu that ends by itself", () => {
     expect(events).toEqual([{ event: "SHUTDOWN", data: { guest: false, reason: "host-signal" } }]);
   });
 
-  test("after we have left it alone: it still runs", async () => {
+  test("after release: it keeps running", async () => {
     const qemu = await start("orderly", { detached: true });
     qemu.release();
     // What releasing does to a process it does at once: this one would answer no more.
@@ -163,7 +163,7 @@ test.each([
   expect(readLastLines(temp.path("log"))).toBe(words);
 });
 
-test("a stop signal ends the waiting for a qemu that hangs: as it starts, for a reply, for its end", async () => {
+test("a stop signal ends the waiting for a qemu that hangs: at start, for a reply, for its exit", async () => {
   using _interrupted = interrupted;
   expect(await new Response(interruption.stdout).text()).toBe(
     "starting 143\ncommand 143\nending done\nlate 143\n",

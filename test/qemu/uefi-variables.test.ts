@@ -4,7 +4,7 @@ import { findTruncation, readVariables } from "../../src/qemu/uefi-variables.ts"
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 
-/** The head of a firmware volume of that length. */
+/** The header of a firmware volume of that length. */
 function volume(length: number): Buffer {
   const head = Buffer.alloc(44);
   head.writeBigUInt64LE(BigInt(length), 32);
@@ -26,7 +26,7 @@ test.each([
   else expect(found).toContain(expected);
 });
 
-/** A qcow2 header. @param backingAt where the name of a backing file would be */
+/** A qcow2 header. @param backingAt offset of the backing file's name */
 function qcow2(virtualBytes: bigint, backingAt = 0n): Buffer {
   const head = Buffer.alloc(104);
   head.write("QFI\xfb", "latin1");
@@ -38,7 +38,7 @@ function qcow2(virtualBytes: bigint, backingAt = 0n): Buffer {
 
 test.each([
   ["raw: the file's size", volume(131072), { format: "raw", bytes: 44 }],
-  ["qcow2: what the firmware sees", qcow2(540672n), { format: "qcow2", bytes: 540672 }],
+  ["qcow2: the virtual size", qcow2(540672n), { format: "qcow2", bytes: 540672 }],
 ] as const)("reads the variables' format and size: %s", (_title, content, expected) => {
   using temp = new Temp();
   const path = temp.write("efivars.bin", "");

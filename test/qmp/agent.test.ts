@@ -21,7 +21,7 @@ interface Request {
   arguments?: Record<string, unknown>;
 }
 
-/** An agent that answers a sync as qemu-ga does, and the rest as a test tells it to. */
+/** An agent that answers a sync like qemu-ga, and other requests as a test defines. */
 function fakeAgent(
   answer: (request: Request, socket: Socket) => void,
   greeting: string | ((socket: Socket) => void) = "",
@@ -58,12 +58,12 @@ const askSlowly = async (name: string): Promise<unknown> => {
 };
 
 describe("the guest agent", () => {
-  test("is asked by one command after the other: none takes its turn for silence", async () => {
+  test("answers one command after the other: waiting commands do not time out", async () => {
     using _fake = fakeAgent(({ execute }, socket) => void socket.write(reply(execute)));
     expect(await Promise.all(["a", "b", "c"].map(askSlowly))).toEqual(["a", "b", "c"]);
   });
 
-  test("that another command keeps is busy (75), and waiting ends with the command", async () => {
+  test("is busy if another command uses it (75), and waiting ends with the command", async () => {
     using _fake = fakeAgent(({ execute }, socket) => void socket.write(reply(execute)));
     {
       using _kept = await GuestAgent.connect(path, 20_000);
@@ -76,7 +76,7 @@ describe("the guest agent", () => {
     using _next = await GuestAgent.connect(path, 20_000);
   });
 
-  test("is asked, behind what another client left in the line", async () => {
+  test("answers after another client's unfinished request", async () => {
     using _fake = fakeAgent(
       ({ execute }, socket) => void socket.write(reply(execute)),
       '{"return": 5}\n{"ret',
@@ -92,12 +92,12 @@ describe("the guest agent", () => {
     expect(await agent.execute("guest-ping")).toBe("guest-ping");
   });
 
-  test("is gone", async () => {
+  test("has disconnected", async () => {
     const error = await GuestAgent.connect(path, 20_000).catch((reason: unknown) => reason);
     expect(error).toMatchObject({ exitCode: 74 });
   });
 
-  test("a big answer, and one in pieces", async () => {
+  test("sends a big answer, and one in pieces", async () => {
     const big = "x".repeat(100_000);
     using _fake = fakeAgent((_request, socket) => {
       const bytes = reply(big);
@@ -109,7 +109,7 @@ describe("the guest agent", () => {
     expect(await agent.execute("x")).toBe(big);
   });
 
-  test("refuses", async () => {
+  test("returns an error", async () => {
     using _fake = fakeAgent((_request, socket) => {
       socket.write('{"error": {"class": "GenericError", "desc": "Not today"}}\n');
     });
@@ -130,14 +130,14 @@ describe("the guest agent", () => {
     expect(error).toMatchObject({ exitCode: 74, message: expect.stringContaining(message) });
   });
 
-  test("refuses without a reason", async () => {
+  test("returns an error without a reason", async () => {
     using _fake = fakeAgent((_request, socket) => void socket.write('{"error": {"class": 1}}\n'));
     using agent = await GuestAgent.connect(path, 20_000);
     const error = await agent.execute("x").catch((reason: unknown) => reason);
     expect(error).toMatchObject({ exitCode: 74, kind: "GenericError", description: "no reason given" });
   });
 
-  test("sends bytes without a line end: given up at 64 MiB", async () => {
+  test("sends bytes without a line end: aborted at 64 MiB", async () => {
     const piece = Buffer.alloc(1 << 20, "x");
     let sent = 0;
     const flood = (socket: Socket): void => {
@@ -156,7 +156,7 @@ describe("the guest agent", () => {
     sent = Number.POSITIVE_INFINITY;
   });
 
-  test("stays silent", async () => {
+  test("does not answer", async () => {
     const listener = Bun.listen({ unix: path, socket: { data: () => {} } });
     const error = await GuestAgent.connect(path, 50).catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(AgentTimeout);
@@ -164,7 +164,7 @@ describe("the guest agent", () => {
     listener.stop(true);
   });
 
-  test("goes off, or is not waited for any longer", async () => {
+  test("shuts down, or is no longer waited for", async () => {
     using _fake = fakeAgent(({ execute }, socket) => {
       if (execute === "poweroff") socket.end();
     });
@@ -186,7 +186,7 @@ const slowly = async (command: string): Promise<string> => {
 };
 
 describe("two requests at once:", () => {
-  test("in one conversation each gets its own reply, in their order", async () => {
+  test("each gets its own reply, in their order, on one connection", async () => {
     using fake = new FakeAgent(path, slowly);
     using agent = await GuestAgent.connect(path, 20_000);
     const names = ["freeze", "thaw", "info"];
@@ -194,7 +194,7 @@ describe("two requests at once:", () => {
     expect(fake.requests).toEqual(["guest-sync-delimited", ...names]);
   });
 
-  test("the late reply to the first is not the second's", async () => {
+  test("a late reply to the first is not the second's", async () => {
     using _fake = new FakeAgent(path, slowly);
     using agent = await GuestAgent.connect(path, 20_000);
     expect(await failureOf(() => agent.execute("freeze", undefined, 5))).toBeInstanceOf(AgentTimeout);
@@ -202,7 +202,7 @@ describe("two requests at once:", () => {
     expect(await agent.execute("info")).toBe("info");
   });
 
-  test("a second one reaches an agent that is silent", async () => {
+  test("a second one reaches an agent that did not answer", async () => {
     using fake = new FakeAgent(path, (command) => (command === "freeze" ? undefined : command));
     const agent = await GuestAgent.connect(path, 20_000);
     const frozen = agent.execute("freeze", undefined, 10);
@@ -213,7 +213,7 @@ describe("two requests at once:", () => {
     expect(fake.requests.at(-1)).toBe("thaw");
   });
 
-  test("a refusal does not end the conversation", async () => {
+  test("an error does not close the connection", async () => {
     using _fake = fakeAgent(({ execute }, socket) => {
       socket.write(
         execute === "no" ? '{"error": {"class": "GenericError", "desc": "no"}}\n' : reply(execute),
@@ -225,7 +225,7 @@ describe("two requests at once:", () => {
     expect(answered).toEqual({ status: "fulfilled", value: "yes" });
   });
 
-  test("of processes that come and go, each gets its own reply", async () => {
+  test("each of several processes gets its own reply", async () => {
     const script = `import { GuestAgent } from ${JSON.stringify(join(import.meta.dir, "../../src/qmp/agent.ts"))};
 const [path, name] = process.argv.slice(-2);
 for (let turn = 0; turn < 15; turn++) {
@@ -248,7 +248,7 @@ console.log("all answered");`;
     expect(fake.requests.filter((name) => name !== "guest-sync-delimited")).toHaveLength(90);
   });
 
-  test("of clients that do not know our lock, the second waits for qemu's socket", async () => {
+  test("of clients without the program's lock, the second waits for qemu's socket", async () => {
     using _fake = new FakeAgent(path, slowly);
     const first = await GuestAgent.connect(path, 20_000);
     rmSync(agentLock(path));

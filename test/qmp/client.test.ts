@@ -18,7 +18,7 @@ beforeEach(() => {
 });
 afterEach(() => temp[Symbol.dispose]());
 
-/** A promise that must settle soon: what hangs here hangs the program. */
+/** A promise that must settle soon, as what hangs here hangs the program. */
 const soon = <T>(promise: Promise<T>): Promise<T> =>
   Promise.race([
     promise,
@@ -29,11 +29,11 @@ const soon = <T>(promise: Promise<T>): Promise<T> =>
 
 const descriptors = (): number => readdirSync("/proc/self/fd").length;
 
-/** `SHUTDOWN`, as qemu sends it. */
+/** `SHUTDOWN`, as sent by qemu. */
 const SHUTDOWN: QmpEvent = { event: "SHUTDOWN", data: { guest: true, reason: "guest-shutdown" } };
 
-describe("a conversation", () => {
-  test("begins with the greeting and qmp_capabilities", async () => {
+describe("a connection", () => {
+  test("starts with the greeting and qmp_capabilities", async () => {
     using server = new FakeQmp(socket);
     const client = await QmpClient.connect(socket);
     expect(server.requests).toEqual([{ execute: "qmp_capabilities", id: 1 }]);
@@ -41,7 +41,7 @@ describe("a conversation", () => {
     client.close();
   });
 
-  test("gives each command its own answer, in whatever order they come", async () => {
+  test("gives each command its own answer, in any order", async () => {
     const held: number[] = [];
     using server = new FakeQmp(socket, ({ execute, id }, self) => {
       if (execute === "qmp_capabilities") return { return: {} };
@@ -59,7 +59,7 @@ describe("a conversation", () => {
     client.close();
   });
 
-  test("carries large commands and answers whole", async () => {
+  test("transmits large commands and answers", async () => {
     using _server = new FakeQmp(socket, (request) => ({ return: request.arguments ?? {} }));
     const client = await QmpClient.connect(socket);
     const args = { text: "Ёж😀".repeat(200_000) };
@@ -67,7 +67,7 @@ describe("a conversation", () => {
     client.close();
   });
 
-  test("hears events, also between a command and its answer", async () => {
+  test("delivers events, also between a command and its answer", async () => {
     using _server = new FakeQmp(socket, ({ execute, id }, self) => {
       if (execute !== "cont") return { return: {} };
       self.send(`${JSON.stringify({ event: "RESUME" })}\n${JSON.stringify({ return: "done", id })}\n`);
@@ -81,7 +81,7 @@ describe("a conversation", () => {
     client.close();
   });
 
-  test("loses no event that comes in one piece with the answer to qmp_capabilities", async () => {
+  test("keeps an event that arrives with the answer to qmp_capabilities", async () => {
     using _server = new FakeQmp(
       socket,
       ({ id }) => `${JSON.stringify({ return: {}, id })}\n${JSON.stringify(SHUTDOWN)}\n`,
@@ -98,7 +98,7 @@ describe("a conversation", () => {
     client.close();
   });
 
-  test("passes over answers to nobody", async () => {
+  test("ignores answers without a request", async () => {
     using server = new FakeQmp(socket);
     const client = await QmpClient.connect(socket);
     server.send({ return: {}, id: 99 });
@@ -109,7 +109,7 @@ describe("a conversation", () => {
 });
 
 describe("an error", () => {
-  test("names the command and qemu's reason", async () => {
+  test("contains the command and qemu's reason", async () => {
     using _server = new FakeQmp(socket, ({ execute }) =>
       execute === "qmp_capabilities"
         ? { return: {} }
@@ -123,7 +123,7 @@ describe("an error", () => {
     client.close();
   });
 
-  test("of the negotiation ends the connection", async () => {
+  test("of the negotiation closes the connection", async () => {
     using _server = new FakeQmp(socket, () => ({ error: { class: "GenericError", desc: "not now" } }));
     const error = await failureOf(() => soon(QmpClient.connect(socket)));
     expect(error.message).toContain("not now");
@@ -133,7 +133,7 @@ describe("an error", () => {
     ["garbage", "this is no QMP\n"],
     ["null", "null\n"],
     ["a greeting without a version", '{"QMP": {}}\n'],
-  ])("of the other side, %s, ends it too", async (_title, greeting) => {
+  ])("of the peer, %s, closes it too", async (_title, greeting) => {
     using _server = new FakeQmp(socket, undefined, greeting);
     const error = await failureOf(() => soon(QmpClient.connect(socket, 500)));
     expect([74, 75]).toContain(error.exitCode);
@@ -141,21 +141,21 @@ describe("an error", () => {
 });
 
 describe("a socket", () => {
-  test("whose one client is somebody else never greets: busy (75)", async () => {
+  test("used by another client sends no greeting: busy (75)", async () => {
     using _server = Bun.listen({ unix: socket, socket: { data: () => {} } });
     const error = await failureOf(() => QmpClient.connect(socket, 50));
     expect(error.exitCode).toBe(75);
     expect(error.message).toContain(socket);
   });
 
-  test("that is not there, or is nobody's, gives the system's error", async () => {
+  test("that does not exist, or has no listener, is a system error", async () => {
     await expect(QmpClient.connect(socket)).rejects.toMatchObject({ code: "ENOENT" });
     new FakeQmp(socket).die();
     writeFileSync(temp.path("file"), "");
     await expect(QmpClient.connect(temp.path("file"))).rejects.toMatchObject({ code: "ECONNREFUSED" });
   });
 
-  test("that is a link to one is not connected to", async () => {
+  test("that is a symlink is refused", async () => {
     using _server = new FakeQmp(socket);
     symlinkSync(socket, temp.path("link.sock"));
     expect(await isListening(temp.path("link.sock"))).toBe(false);
@@ -163,7 +163,7 @@ describe("a socket", () => {
     expect(await isListening(socket)).toBe(true);
   });
 
-  test("whose peer sends no line end is given up at 64 MiB (74)", async () => {
+  test("whose peer sends no line end is closed at 64 MiB (74)", async () => {
     const piece = Buffer.alloc(1 << 20, "x");
     let sent = 0;
     const flood = (peer: Socket): void => {
@@ -181,9 +181,9 @@ describe("a socket", () => {
   });
 
   test.each([MAX_SOCKET_PATH_BYTES, MAX_SOCKET_PATH_BYTES + 1, 200, 300])(
-    "with a path of %d bytes is reached, and no descriptor is left open",
+    "with a path of %d bytes is reached, and no descriptor leaks",
     async (length) => {
-      // Made by its name in the directory, as qemu does it.
+      // Created by its name in the directory, like qemu does.
       const rest = length - temp.top.length - "/dd//qmp.sock".length;
       const directory = temp.directory(
         `dd/${"d".repeat(Math.ceil(rest / 2))}${rest > 255 ? "/" : "d"}${"d".repeat(Math.floor(rest / 2) - 1)}`,
@@ -206,8 +206,8 @@ describe("a socket", () => {
   );
 });
 
-describe("when qemu dies", () => {
-  test("in the middle of a command, that fails and the conversation is over", async () => {
+describe("when qemu exits", () => {
+  test("during a command, that fails and the connection is closed", async () => {
     using _server = new FakeQmp(socket, ({ execute }, self) => {
       if (execute === "qmp_capabilities") return { return: {} };
       self.die();
@@ -228,7 +228,7 @@ describe("when qemu dies", () => {
     expect((await failureOf(() => soon(QmpClient.connect(socket)))).exitCode).toBe(74);
   });
 
-  test("a command afterwards fails and does not wait for ever", async () => {
+  test("a later command fails at once", async () => {
     using server = new FakeQmp(socket);
     const client = await QmpClient.connect(socket);
     server.die();
@@ -236,7 +236,7 @@ describe("when qemu dies", () => {
     expect(await failureOf(() => soon(client.execute("stop")))).toBeInstanceOf(QmpDisconnect);
   });
 
-  test("because we closed it, waiting commands fail", async () => {
+  test("by close(), waiting commands fail", async () => {
     using _server = new FakeQmp(socket, ({ execute }) =>
       execute === "qmp_capabilities" ? { return: {} } : undefined,
     );
@@ -253,8 +253,8 @@ const silentTo =
   ({ execute }: Request): object | undefined =>
     silent.includes(execute) ? undefined : { return: { running: true, status: "running" } };
 
-describe("a reply that does not come", () => {
-  test("ends the conversation (75): what waits behind it, and what is asked later, fails, too", async () => {
+describe("a missing reply", () => {
+  test("closes the connection (75): waiting and later commands fail, too", async () => {
     using server = new FakeQmp(socket, silentTo("stop", "cont"));
     const client = await QmpClient.connect(socket, 20_000, 50);
     const waiting = [client.execute("stop"), client.execute("cont")].map((reply) => failureOf(() => reply));
@@ -270,7 +270,7 @@ describe("a reply that does not come", () => {
   });
 });
 
-describe("a reply that lacks what is read from it is an error (74):", () => {
+describe("a reply without a required member is an error (74):", () => {
   test.each<[unknown, string]>([
     [{}, "running"],
     [{ running: "yes", status: "running" }, "running"],

@@ -6,13 +6,13 @@ interface Request {
 }
 
 /**
- * qemu-ga behind qemu's socket, as both really are: the socket serves one client, and others wait until it has gone; the
- * agent answers one request after the other, to whoever is connected by then.
+ * qemu-ga with qemu's socket, which serves one client while others wait until it disconnects; the agent
+ * answers one request after the other, to the client that is connected then.
  */
 export class FakeAgent implements Disposable {
   readonly requests: string[] = [];
   readonly #listener;
-  /** The first one is served; what the others have sent is not read yet. */
+  /** The first one is served; the data of the others is not read yet. */
   readonly #clients: { socket: Socket; unread: Uint8Array[] }[] = [];
   #line = "";
   #working: Promise<void> = Promise.resolve();
@@ -38,7 +38,7 @@ export class FakeAgent implements Disposable {
 
   #read(answer: (command: string) => unknown): void {
     for (const bytes of this.#clients[0]?.unread.splice(0) ?? []) {
-      // A sentinel drops what the agent has of an unfinished request.
+      // A sentinel discards an unfinished request.
       const text = Buffer.from(bytes).toString("latin1");
       this.#line =
         text.includes("\xff") && this.#line !== "" ? text.slice(text.indexOf("\xff")) : this.#line + text;

@@ -11,7 +11,7 @@ export interface Request {
 
 type Reply = object | string | undefined;
 
-/** A QMP server that answers as a test tells it to. */
+/** A QMP server that answers as a test defines. */
 export class FakeQmp implements Disposable {
   readonly requests: Request[] = [];
   readonly #listener: UnixSocketListener<undefined>;
@@ -19,7 +19,7 @@ export class FakeQmp implements Disposable {
   #unsent = Buffer.alloc(0);
 
   /**
-   * @param answer the reply to a command (its id is added), undefined for none; a text is sent as it is
+   * @param answer the reply to a command (its id is added), undefined for none; a string is sent literally
    */
   constructor(
     path: string,
@@ -48,7 +48,7 @@ export class FakeQmp implements Disposable {
     });
   }
 
-  /** Sends one message in one piece; a text as it is. */
+  /** Sends one message in one piece; a string literally. */
   send(message: object | string): void {
     const text = typeof message === "string" ? message : `${JSON.stringify(message)}\r\n`;
     this.#unsent = Buffer.concat([this.#unsent, Buffer.from(text)]);
@@ -60,7 +60,7 @@ export class FakeQmp implements Disposable {
     this.#unsent = this.#unsent.subarray(Math.max(written, 0));
   }
 
-  /** As a process that is killed: the connection breaks, nobody listens any more. */
+  /** Like a killed process: connections are closed, and nothing listens. */
   die(): void {
     this.#client?.terminate();
     this.#listener.stop(true);

@@ -70,14 +70,14 @@ describe("LineSplitter", () => {
   });
 
   const text = '{"name":"Ёлка 😀 漢字"}\nsecond é\n';
-  test.each(Array.from(Buffer.from(text).keys()))("UTF-8 cut at byte %d is whole", (at) => {
+  test.each(Array.from(Buffer.from(text).keys()))("joins UTF-8 that is split at byte %d", (at) => {
     const bytes = Buffer.from(text);
     const splitter = new LineSplitter("qemu", 1024);
     const lines = [...splitter.push(bytes.subarray(0, at)), ...splitter.push(bytes.subarray(at))];
     expect(lines).toEqual(text.trim().split("\n"));
   });
 
-  test("UTF-8 in single bytes is whole", () => {
+  test("joins UTF-8 in single bytes", () => {
     const splitter = new LineSplitter("qemu", 1024);
     const lines = [...Buffer.from(text)].flatMap((byte) => splitter.push(Uint8Array.of(byte)));
     expect(lines).toEqual(text.trim().split("\n"));
@@ -90,20 +90,20 @@ describe("a line of more than its limit", () => {
     ["in one piece", ["123456789"]],
     ["in pieces", ["1234", "5678", "9"]],
     ["with its end", ["1234", "56789\n"]],
-    ["behind another", ["a\n12345678", "9"]],
-  ])("%s is refused", (_title, pieces) => {
+    ["after another line", ["a\n12345678", "9"]],
+  ])("%s is rejected", (_title, pieces) => {
     const splitter = new LineSplitter("the guest", 8);
     expect(() => pieces.map((piece) => splitter.push(Buffer.from(piece)))).toThrow(refusal);
   });
 
-  test("one of just its limit is a line", () => {
+  test("accepts a line of exactly its limit", () => {
     const splitter = new LineSplitter("the guest", 8);
     expect(splitter.push(Buffer.from("12345678\n12345678"))).toEqual(["12345678"]);
     expect(splitter.push(Buffer.from("\n"))).toEqual(["12345678"]);
   });
 });
 
-describe("what is no message", () => {
+describe("an invalid message", () => {
   test.each(["garbage", "null", "7", '{"QMP": {}}', '{"QMP": null}', '{"QMP": {"version": {"qemu": "7"}}}'])(
     "%s is an error (74)",
     (line) => {
@@ -112,13 +112,13 @@ describe("what is no message", () => {
   );
 
   test.each(['{"error": 1, "id": 2}', '{"return": 1, "id": "2"}', '{"event": 5}'])(
-    "%s is passed over",
+    "%s is ignored",
     (line) => {
       expect(parseQmpLine(line)).toBeUndefined();
     },
   );
 
-  test("a refusal without its parts is one all the same", () => {
+  test("accepts an error without its members", () => {
     expect(parseQmpLine('{"error": {"desc": 5}, "id": 2}')).toEqual({
       kind: "failure",
       id: 2,

@@ -1,6 +1,6 @@
 /**
- * Compares the tables of commands and events with what qemu says of them itself: with the qemu that runs here, and with
- * what other versions have said. UPDATE_GOLDEN=1 stores what this one says, cut to what is compared.
+ * Compares the tables of commands and events with qemu's schema: of the installed qemu, and stored ones
+ * of other versions. UPDATE_GOLDEN=1 stores the installed one's, reduced to the compared parts.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -40,7 +40,7 @@ describe.each(schemas)("%s", (_name, schema) => {
   });
 });
 
-test("under CI there is a qemu to compare with", () => {
+test("under CI a qemu is installed", () => {
   expect(hasQemu || process.env.CI !== "true").toBe(true);
 });
 
@@ -52,7 +52,7 @@ afterAll(() => {
   writeFileSync(join(STORED, `qemu-${version}.jsonl`), lines.join(""));
 });
 
-describe("a difference is found:", () => {
+describe("finds a difference:", () => {
   const schema = new Schema([
     { name: "str", "meta-type": "builtin", "json-type": "string" },
     { name: "int", "meta-type": "builtin", "json-type": "int" },

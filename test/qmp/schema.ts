@@ -8,7 +8,7 @@ export interface Entity {
   "ret-type"?: string;
   "json-type"?: string;
   "element-type"?: string;
-  /** Of an enumeration; since qemu 6.2 `members` has them, too. */
+  /** Of an enumeration; since qemu 6.2 also in `members`. */
   values?: string[];
   members?: { name: string; type: string; default?: null; features?: string[] }[];
   tag?: string;
@@ -16,13 +16,13 @@ export interface Entity {
   features?: string[];
 }
 
-/** `sent`: qemu must understand it. `read`: qemu always sends it, unless it may be absent. `heard`: qemu may send it. */
+/** `sent`: qemu must accept it. `read`: qemu always sends it, unless it is optional. `heard`: qemu may send it. */
 export type Direction = "sent" | "read" | "heard";
 
-/** qemu's own description of its commands and events. */
+/** qemu's schema of its commands and events. */
 export class Schema {
   readonly #entities: ReadonlyMap<string, Entity>;
-  /** What has been looked at. */
+  /** Entities that were compared. */
   readonly used = new Set<Entity>();
 
   constructor(entities: readonly Entity[]) {
@@ -35,7 +35,7 @@ export class Schema {
     return found;
   }
 
-  /** How a shape differs from a type of qemu's, one line for each place. */
+  /** Compares a shape with a type of qemu's. @returns a line for each difference */
   compare(shape: Shape, type: string | undefined, direction: Direction, place: string): string[] {
     const entity = this.find(type);
     if (!entity) return [`${place}: qemu has no such type`];
@@ -96,7 +96,7 @@ function scalarOf(entity: Entity): string | undefined {
   return kind === "int" ? "number" : kind;
 }
 
-/** The values that a shape names of an enumeration. */
+/** The values of an enumeration that a shape contains. */
 function valuesIn(shape: Shape | undefined): readonly string[] | undefined {
   if (!isObject(shape)) return undefined;
   const { oneOf, known }: Record<string, unknown> = shape;
@@ -104,7 +104,7 @@ function valuesIn(shape: Shape | undefined): readonly string[] | undefined {
   return Array.isArray(values) ? (values as string[]) : undefined;
 }
 
-/** Asks a qemu for its schema. */
+/** Queries the schema of a qemu. */
 export async function querySchema(binary: string): Promise<Entity[]> {
   const argv = [binary, "-machine", "none", "-nodefaults", "-display", "none", "-qmp", "stdio"];
   const qemu = Bun.spawn(argv, { stdin: "pipe", stdout: "pipe" });

@@ -1,4 +1,4 @@
-/** What is made of replies: block nodes, the screen. */
+/** Parsing of replies: block nodes, displays. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import {
   addingBitmap,
@@ -22,7 +22,7 @@ afterEach(() => temp[Symbol.dispose]());
 /** A value, or an error's class and description. */
 type Answers = Record<string, unknown> & { errors?: Record<string, { class: string; desc: string }> };
 
-/** @returns what `use` gives, and the requests that qemu got */
+/** @returns the result of `use`, and the requests that qemu got */
 async function ask<T>(
   { errors = {}, ...answers }: Answers,
   use: (qmp: QmpClient) => Promise<T>,
@@ -48,7 +48,7 @@ describe("block nodes", () => {
   const plain = { node: "disk0", driver: "qcow2", file: "/w/disk-0.img", virtualBytes: 1 << 20 };
 
   test.each([
-    ["a whole one", {}, { corrupt: false, bitmaps: [] }],
+    ["an intact one", {}, { corrupt: false, bitmaps: [] }],
     [
       "a corrupt one",
       { image: { ...node.image, "format-specific": { type: "qcow2", data: { corrupt: true } } } },
@@ -82,7 +82,7 @@ describe("block nodes", () => {
     expect(requests).toEqual([{ execute: "query-named-block-nodes", arguments: { flat: true } }]);
   });
 
-  test("a device gets another drive; a node is removed; bitmaps come and go", async () => {
+  test("replaces a device's drive; removes a node; adds and removes bitmaps", async () => {
     const [drive, requests] = await ask({ "qom-get": "disk0" }, async (qmp) => {
       await qmp.execute("qom-set", settingDrive("disk0-dev", "filter"));
       await removeNode(qmp, "old");
@@ -110,29 +110,29 @@ describe("block nodes", () => {
   });
 });
 
-describe("the screen is shown", () => {
+describe("the display", () => {
   const none = { "query-spice": { enabled: false }, "query-vnc": { enabled: false } };
   const unknown = { class: "CommandNotFound", desc: "The command has not been found" };
 
   test.each<[string, Answers, object | undefined]>([
     ["nowhere", none, undefined],
     [
-      "by SPICE on a port",
+      "SPICE on a port",
       { ...none, "query-spice": { enabled: true, host: "127.0.0.1", port: 5900, auth: "spice" } },
       { kind: "spice", at: { host: "127.0.0.1", port: 5900 }, asksPassword: true, encrypted: false },
     ],
     [
-      "by SPICE with TLS alone",
+      "SPICE with TLS only",
       { ...none, "query-spice": { enabled: true, host: "::1", "tls-port": 5901, auth: "none" } },
       { kind: "spice", at: { host: "::1", port: 5901 }, asksPassword: false, encrypted: true },
     ],
     [
-      "by SPICE on a socket",
+      "SPICE on a socket",
       { ...none, "query-spice": { enabled: true, host: "/w/spice.sock", auth: "none" } },
       { kind: "spice", at: { socket: "/w/spice.sock" }, asksPassword: false, encrypted: false },
     ],
     [
-      "by VNC on a port",
+      "VNC on a port",
       {
         ...none,
         "query-vnc": { enabled: true, host: "127.0.0.1", service: "5902", family: "ipv4", auth: "vnc" },
@@ -140,29 +140,25 @@ describe("the screen is shown", () => {
       { kind: "vnc", at: { host: "127.0.0.1", port: 5902 }, asksPassword: true, encrypted: false },
     ],
     [
-      "by VNC on a socket",
+      "VNC on a socket",
       { ...none, "query-vnc": { enabled: true, service: "/w/vnc.sock", family: "unix", auth: "none" } },
       { kind: "vnc", at: { socket: "/w/vnc.sock" }, asksPassword: false, encrypted: false },
     ],
     [
-      "by VNC of a qemu without SPICE",
+      "VNC of a qemu without SPICE",
       {
         "query-vnc": { enabled: true, service: "/w/vnc.sock", family: "unix", auth: "none" },
         errors: { "query-spice": unknown },
       },
       { kind: "vnc", at: { socket: "/w/vnc.sock" }, asksPassword: false, encrypted: false },
     ],
-    [
-      "nowhere by a qemu with neither",
-      { errors: { "query-spice": unknown, "query-vnc": unknown } },
-      undefined,
-    ],
+    ["a qemu with neither", { errors: { "query-spice": unknown, "query-vnc": unknown } }, undefined],
   ])("%s", async (_how, answers, shown) => {
     const [found] = await ask(answers, queryDisplay);
     expect(found).toEqual(shown as any);
   });
 
-  test("but qemu refuses to say where: its error", async () => {
+  test("an error of qemu is passed on", async () => {
     const errors = { "query-spice": { class: "GenericError", desc: "no" } };
     expect(await failureOf(() => ask({ errors }, queryDisplay))).toBeInstanceOf(QmpError);
   });
@@ -170,8 +166,8 @@ describe("the screen is shown", () => {
 
 const dump = (qmp: QmpClient): Promise<boolean> => dumpScreen(qmp, "/w/screen.ppm");
 
-describe("the screen is written to a file", () => {
-  test("where there is one", async () => {
+describe("a screenshot", () => {
+  test("is written if there is a console", async () => {
     expect(await ask({}, dump)).toEqual([
       true,
       [{ execute: "screendump", arguments: { filename: "/w/screen.ppm" } }],

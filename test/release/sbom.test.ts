@@ -46,7 +46,7 @@ interface Bill {
 describe("the bill of materials", () => {
   const bill = buildSbom(materials) as Bill;
 
-  test("names dependencies, theirs, and bun; not what only develops", () => {
+  test("lists direct and indirect dependencies, and bun; no development dependencies", () => {
     expect(bill.components.map(({ purl }) => purl)).toEqual([
       "pkg:npm/%40s/b@2.1.0",
       "pkg:npm/a@1.0.0",
@@ -58,11 +58,11 @@ describe("the bill of materials", () => {
     ]);
   });
 
-  test("the hash is the lock's, in hexadecimal", () => {
+  test("converts the lock's hash to hexadecimal", () => {
     expect(bill.components[0]!.hashes).toEqual([{ alg: "SHA-512", content: "07".repeat(64) }] as never);
   });
 
-  test("bun's parts: its programs for Linux, and what is linked to them", () => {
+  test("lists bun's parts: its binaries for Linux, and linked libraries", () => {
     expect(bill.components.at(-1)!.components!.map(({ name }) => name)).toEqual([
       "@oven/bun-linux-x64",
       "JavaScriptCore (and WebKit)",
@@ -71,16 +71,16 @@ describe("the bill of materials", () => {
     ]);
   });
 
-  test("its time is that of the sources", () => {
+  test("has the time of the sources", () => {
     expect(bill.metadata.timestamp).toBe("1970-01-02T00:00:00Z");
   });
 
-  test("what bun.lock does not know is an error", () => {
+  test("a package missing from bun.lock is an error", () => {
     expect(() => buildSbom({ ...materials, dependencies: { gone: "1" } })).toThrow("gone");
   });
 });
 
-test("licences as Bun's own text has them", () => {
+test("copies licences from Bun's own text", () => {
   expect(parseLinked(bunLicense).map(({ licenses }) => licenses![0]!.license)).toEqual([
     { name: "LGPL-2" },
     { id: "MIT" },
@@ -88,17 +88,17 @@ test("licences as Bun's own text has them", () => {
   ]);
 });
 
-test("a lock with commas behind last items", () => {
+test("accepts trailing commas in the lock", () => {
   expect(parseLock('{ "packages": { "a": ["a@1", "", {}, "x",], }, }')).toEqual({
     packages: { a: ["a@1", "", {}, "x"] },
   });
 });
 
-test("of this program: every dependency, in the version that is locked", () => {
+test("of this program: every dependency, in its locked version", () => {
   const bill = buildSbom(readMaterials(join(import.meta.dir, "../.."), 0)) as Bill;
   const named = bill.components.map((component) => [component.name, component.version]);
   expect(named).toEqual([...Object.entries(dependencies).toSorted(), ["bun", devDependencies.bun]]);
   expect(JSON.stringify(bill)).toContain(`"name":"vm","version":"${version}"`);
-  // As many as Bun's licence lists, roughly: its tables have been understood.
+  // Roughly as many as in Bun's licence: its tables were parsed.
   expect(bill.components.at(-1)!.components!.length).toBeGreaterThan(40);
 });

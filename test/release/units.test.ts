@@ -1,4 +1,4 @@
-/** The units of the packages are those of `vm timer`, but for the instance. */
+/** The units of the packages are those of `vm timer`, except for the instance. */
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { buildUnits } from "../../src/host/timer/units.ts";
 const packaged = (name: string): string =>
   readFileSync(join(import.meta.dir, "../../scripts/packaging/systemd", name), "utf8");
 
-/** `[Section] Name=value`, without what is told people, and without comments. */
+/** `[Section] Name=value`, without descriptions and comments. */
 function lines(text: string): string[] {
   let section = "";
   return text.split("\n").flatMap((line) => {
@@ -39,7 +39,7 @@ test.each(["backup", "prune"] as const)("vm-%s@", (kind) => {
   const own = lines(packaged(`vm-${kind}@.service`)).map((line) =>
     line
       .replace(":/usr/local/bin/vm --hostdir=%f ", "/usr/bin/vm ")
-      // One of an instance waits for the other.
+      // An instance waits for its other unit.
       .replace(" vm-backup@%i.service", ""),
   );
   expect(own).toEqual(lines(unquoted(service.text)));

@@ -1,4 +1,4 @@
-/** Kernels and systems that were unpacked somewhere: nothing outside is read or written for what they say. */
+/** Unpacked kernels and systems: their contents make the program read or write nothing outside. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { lstatSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { findBelow, readBelow } from "../../src/rescue/build/below.ts";
@@ -28,7 +28,7 @@ afterEach(() => temp[Symbol.dispose]());
 
 const modules = (): string => temp.path("pkg/lib/modules/6.1");
 
-describe("what a kernel's list names", () => {
+describe("a name in a kernel's list", () => {
   test.each([
     ["kernel/9p.ko", "kernel/9p.ko"],
     ["kernel/inside.ko", "kernel/9p.ko"],
@@ -47,7 +47,7 @@ describe("what a kernel's list names", () => {
     ["kernel/zero.ko", "resolves to /dev/zero"],
     ["kernel/pipe.ko", "is not a regular file"],
     ["kernel", "is not a regular file"],
-  ])("%s is refused, and named (74)", (name, why) => {
+  ])("%s is rejected, and named (74)", (name, why) => {
     const refusal = expect.objectContaining({
       exitCode: 74,
       message: expect.stringContaining(`${name} ${why}`),
@@ -73,14 +73,14 @@ test.each(["../../../../../../escape/9p.ko", "kernel/link.ko", "out/secret.ko", 
   },
 );
 
-test("a list that is a link out of the package, or a pipe, is not read", async () => {
+test("does not read a list that is a symlink out of the package, or a pipe", async () => {
   symlinkSync(temp.path("outside/secret.ko"), `${modules()}/modules.builtin`);
   expect(await failureOf(() => loadModuleGraph(modules(), temp.top))).toMatchObject({ exitCode: 74 });
   expect(parseModuleGraph("", "").paths.size).toBe(0);
 });
 
 describe("another system", () => {
-  test("its files are its own: links are followed within it, directories to their ends", () => {
+  test("its files are its own: symlinks and directories are resolved within it", () => {
     temp.write("sys/data/a/file", "1");
     temp.write("sys/etc/passwd", "theirs");
     symlinkSync("/etc/passwd", temp.path("sys/data/absolute"));
@@ -93,7 +93,7 @@ describe("another system", () => {
     expect(() => system.files(["/data"])).toThrow("/data/pipe is not a regular file");
   });
 
-  test("its links are copied as files of its own", async () => {
+  test("copies its symlinks as files", async () => {
     temp.write("sys/usr/share/x/file", "theirs");
     symlinkSync("/usr/share/x/file", temp.path("sys/usr/share/x/link"));
     symlinkSync(temp.path("outside/secret.ko"), temp.path("sys/usr/share/x/secret"));
@@ -103,7 +103,7 @@ describe("another system", () => {
     expect(readFileSync(temp.path("tree/usr/share/x/link"), "utf8")).toBe("theirs");
   });
 
-  test("no name leads out of the staging tree", () => {
+  test("no name points outside the staging tree", () => {
     const tree = new Tree(temp.directory("one/tree"));
     tree.link("../../escape", "/etc/passwd");
     tree.link("/../../escape2", "../../../etc/passwd");

@@ -20,13 +20,13 @@ function image(magic: string, change: (bytes: Buffer) => void = () => {}): Buffe
 const START = 3 * 512 + 32;
 
 test.each(UNPACKERS.map((unpacker) => [unpacker.program, unpacker] as const))(
-  "packed by %s",
+  "compressed with %s",
   (program, unpacker) => {
     expect(parseBzImage(image(unpacker.magic))).toEqual({
       version: "6.1.0-56-amd64",
       wide: true,
       offset: START,
-      // gzip's own end is the size.
+      // Part of the gzip trailer is the size.
       length: program === "gzip" ? 100 : 96,
       sizeOffset: START + 96,
       unpacker,
@@ -34,7 +34,7 @@ test.each(UNPACKERS.map((unpacker) => [unpacker.program, unpacker] as const))(
   },
 );
 
-test("a way of packing nobody knows still is a boot image", () => {
+test("accepts an unknown compression", () => {
   expect(parseBzImage(image("????"))).toMatchObject({ version: "6.1.0-56-amd64", unpacker: undefined });
 });
 
@@ -50,9 +50,9 @@ test.each<[string, (bytes: Buffer) => Buffer | void]>([
   ["no signature", (bytes) => void bytes.fill(0, 0x202, 0x206)],
   ["an old protocol", (bytes) => void bytes.writeUInt16LE(0x207, 0x206)],
   ["no version", (bytes) => void bytes.fill(0, 0x400, 0x420)],
-  ["a file cut short", (bytes) => bytes.subarray(0, 0x240)],
+  ["a truncated file", (bytes) => bytes.subarray(0, 0x240)],
   ["an empty file", () => Buffer.alloc(0)],
-])("%s: no boot image", (_name, change) => {
+])("%s: not a boot image", (_name, change) => {
   const bytes = image("");
   expect(parseBzImage(change(bytes) ?? bytes)).toBeUndefined();
 });

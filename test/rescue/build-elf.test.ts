@@ -14,7 +14,7 @@ const reader =
 
 const padded = (bytes: Buffer): Buffer => Buffer.concat([bytes, Buffer.alloc(-bytes.length & 3)]);
 
-/** A note as elf(5) has it: lengths, type, name and text, each padded to four bytes. */
+/** A note in the format of elf(5): lengths, type, name and text, each padded to four bytes. */
 function note(name: string, type: number, text: Buffer): Buffer {
   const owner = Buffer.from(`${name}\0`);
   const head = Buffer.alloc(12);
@@ -24,7 +24,7 @@ function note(name: string, type: number, text: Buffer): Buffer {
   return Buffer.concat([head, padded(owner), padded(text)]);
 }
 
-/** An ELF file of one segment. */
+/** An ELF file with one segment. */
 function elf(bits: 32 | 64, type: number, content: Buffer): Buffer {
   const wide = bits === 64;
   const header = Buffer.alloc(64);
@@ -63,14 +63,14 @@ test("a static program has no loader", () => {
 test.each([
   ["a script", Buffer.from(`#!/bin/sh\n${"#".repeat(100)}`)],
   ["an empty file", Buffer.alloc(0)],
-  ["a header cut short", elf(64, 3, LOADER).subarray(0, 63)],
-  ["program headers cut short", elf(64, 3, LOADER).subarray(0, 100)],
+  ["a truncated header", elf(64, 3, LOADER).subarray(0, 63)],
+  ["program headers truncated", elf(64, 3, LOADER).subarray(0, 100)],
 ])("%s has no loader", (_name, bytes) => {
   expect(readInterpreter(reader(bytes))).toBeUndefined();
   expect(hasPvhEntry(reader(bytes))).toBe(false);
 });
 
-test("a big-endian program is none of ours", () => {
+test("rejects a big-endian program", () => {
   const file = elf(64, 3, LOADER);
   file[5] = 2;
   expect(parseElfBits(file)).toBeUndefined();
@@ -78,14 +78,14 @@ test("a big-endian program is none of ours", () => {
 
 const NOTES = [note("Linux", 18, Buffer.alloc(5)), note("Xen", 6, Buffer.from("linux\0"))];
 
-test("notes are told apart by their owner", () => {
+test("distinguishes notes by their owner", () => {
   const notes = Buffer.concat([...NOTES, note("Xen", 18, Buffer.alloc(8))]);
   expect(parseNoteTypes(notes, "Xen")).toEqual([6, 18]);
   expect(parseNoteTypes(notes, "Linux")).toEqual([18]);
   expect(parseNoteTypes(notes.subarray(0, 10), "Linux")).toEqual([]);
 });
 
-test.each([32, 64] as const)("a %d-bit kernel's PVH entry is Xen's note 18, nobody else's", (bits) => {
+test.each([32, 64] as const)("a %d-bit kernel's PVH entry is Xen's note 18, not another owner's", (bits) => {
   const with18 = [...NOTES, note("Xen", 18, Buffer.alloc(8))];
   expect(hasPvhEntry(reader(elf(bits, 4, Buffer.concat(with18))))).toBe(true);
   expect(hasPvhEntry(reader(elf(bits, 4, Buffer.concat(NOTES))))).toBe(false);

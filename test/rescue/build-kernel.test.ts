@@ -28,7 +28,7 @@ function packages(temp: Temp, versions: Record<string, string>, modules = "lib/m
 }
 
 test.each(["lib/modules", "usr/lib/modules"])(
-  "the newest kernel whose modules will do, in %s",
+  "selects the newest kernel with suitable modules, in %s",
   async (modules) => {
     using temp = new Temp();
     const versions = { "6.9.1-a": GOOD, "6.10.0-a": GOOD, "6.11.0-cloud": "kernel/fs/ext4/ext4.ko:\n" };
@@ -40,7 +40,7 @@ test.each(["lib/modules", "usr/lib/modules"])(
   },
 );
 
-test("an image named by its flavour, and one beside its modules", async () => {
+test("finds an image named by its flavour, and one beside its modules", async () => {
   using temp = new Temp();
   packages(temp, { "6.9.1-0-lts": GOOD });
   const image = temp.write("boot/vmlinuz-lts", bootImage("6.9.1-0-lts"));
@@ -55,7 +55,7 @@ test("an image named by its flavour, and one beside its modules", async () => {
   });
 });
 
-test("each kernel that will not do is named, with what it lacks", async () => {
+test("names each unsuitable kernel, and what it lacks", async () => {
   using temp = new Temp();
   const kernel = packages(temp, { "6.9.1-a": "kernel/fs/9p/9p.ko:\n" });
   temp.write("boot/vmlinuz-6.8.0", bootImage("6.8.0"));
@@ -68,7 +68,7 @@ test("each kernel that will not do is named, with what it lacks", async () => {
   expect(failure.hint).toContain("install a kernel");
 });
 
-test("modules of another kernel are refused", async () => {
+test("rejects modules of another kernel", async () => {
   using temp = new Temp();
   packages(temp, { "6.9.1-a": GOOD, "6.9.2-a": GOOD });
   const options = { kernel: temp.path("boot/vmlinuz-6.9.1-a"), modules: temp.path("lib/modules/6.9.2-a") };
@@ -76,7 +76,7 @@ test("modules of another kernel are refused", async () => {
   expect(message).toContain("its modules are not in");
 });
 
-test.each(["kernel", "modules"])("a %s that is not there", async (what) => {
+test.each(["kernel", "modules"])("reports a missing %s", async (what) => {
   using temp = new Temp();
   const failure = await failureOf(() =>
     findKernel({ [what]: temp.path("nowhere"), arch: "x86_64", scratch: temp.top }),
@@ -85,7 +85,7 @@ test.each(["kernel", "modules"])("a %s that is not there", async (what) => {
   expect(failure.message).toContain("nowhere");
 });
 
-test("signatures go only where the kernel's configuration is known to let them", () => {
+test("removes signatures only if the kernel's configuration allows that", () => {
   using temp = new Temp();
   const allows = (): boolean => allowsUnsigned("6.9.1-a", [temp.path("none"), temp.path("boot")]);
   expect(allows()).toBe(false);
@@ -95,7 +95,7 @@ test("signatures go only where the kernel's configuration is known to let them",
   expect(allows()).toBe(false);
 });
 
-test("boot images of other architectures tell their version by their name", async () => {
+test("reads the version of other architectures' boot images from their names", async () => {
   using temp = new Temp();
   const kernel = packages(temp, { "6.1.0-arm64": GOOD });
   const image = temp.path("boot/vmlinuz-6.1.0-arm64");

@@ -32,7 +32,7 @@ test.each([
   expect(moduleName(path)).toBe(name);
 });
 
-test("lines of depmod's other lists are no modules", () => {
+test("lines of depmod's other lists are not modules", () => {
   expect([...GRAPH.paths.keys()]).toEqual([
     "9p",
     "9pnet",
@@ -44,7 +44,7 @@ test("lines of depmod's other lists are no modules", () => {
   ]);
 });
 
-test("what modules need comes along, also at second hand; what is built in does not", () => {
+test("includes dependencies of modules, also indirect ones, but no built-in modules", () => {
   expect(resolveModules(GRAPH, ["9pnet_virtio", "virtio_pci", "dm_mod", "nowhere"])).toEqual([
     "kernel/drivers/virtio/virtio.ko.xz",
     "kernel/drivers/virtio/virtio_ring.ko.xz",
@@ -54,22 +54,22 @@ test("what modules need comes along, also at second hand; what is built in does 
   ]);
 });
 
-test("modules that need each other end the search too", () => {
+test("accepts modules that depend on each other", () => {
   const graph = parseModuleGraph("a.ko: b.ko\nb.ko: a.ko\n", "");
   expect(resolveModules(graph, ["a"])).toEqual(["a.ko", "b.ko"]);
 });
 
-test("a module is missing when the kernel does not hold it either", () => {
+test("a module is missing if it is not built in either", () => {
   expect(missingModules(GRAPH, ["9p", "virtio-pci", "nvme"])).toEqual(["nvme"]);
   expect(missingModules(parseModuleGraph("", ""), ESSENTIAL_MODULES)).toEqual([...ESSENTIAL_MODULES]);
 });
 
-test("what a saved state holds is packed, each name is one word", () => {
+test("packs each driver of a saved state, by names of one word", () => {
   expect(MODULES).toEqual(expect.arrayContaining([...WARM_MODULES, ...ESSENTIAL_MODULES]));
   expect(MODULES.filter((name) => !/^[\w-]+$/.test(name))).toEqual([]);
 });
 
-test("a module's signature and its length", () => {
+test("finds a module's signature and its length", () => {
   const info = Buffer.from([0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 0xa9]);
   const magic = Buffer.from("~Module signature appended~\n");
   expect(parseSignatureBytes(Buffer.concat([info, magic]))).toBe(40 + 0x2a9);

@@ -9,7 +9,7 @@ import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { testWith } from "../fixtures/needs.ts";
 
-test("the tree's places, modes and links, whatever the umask", async () => {
+test("has the tree's paths, modes and symlinks, whatever the umask", async () => {
   using temp = new Temp();
   const before = process.umask(0o077);
   try {
@@ -32,7 +32,7 @@ test("the tree's places, modes and links, whatever the umask", async () => {
   expect(modeOf("usr/sbin/tool")).toBe("755");
 });
 
-test("nothing is written through a link, nor outside", async () => {
+test("writes nothing through a symlink, nor outside", async () => {
   using temp = new Temp();
   const tree = new Tree(temp.directory("root"));
   tree.link("/usr/bin/awk", "/usr/bin/gawk");
@@ -46,7 +46,7 @@ test("nothing is written through a link, nor outside", async () => {
   expect(existsSync(temp.path("outside"))).toBe(false);
 });
 
-test("files of many directories are copied to their own places, the first of two names", async () => {
+test("copies files of many directories to their own paths, the first of two of one name", async () => {
   using temp = new Temp();
   const tree = new Tree(temp.directory("root"));
   const files = [temp.write("a/one", "1"), temp.write("b/two", "2"), temp.write("a/three", "3")];
@@ -55,14 +55,14 @@ test("files of many directories are copied to their own places, the first of two
     expect(readFileSync(temp.path("root", file), "utf8")).toBe(readFileSync(file, "utf8"));
 });
 
-test("many files take few processes, and no file is left out", async () => {
+test("uses few processes for many files, and omits none", async () => {
   using temp = new Temp();
   const names = Array.from({ length: 1001 }, (_, index) => `file-${index}`);
   await execOver(["touch", "--"], names, { cwd: temp.top });
   expect(names.every((name) => existsSync(temp.path(name)))).toBe(true);
 });
 
-test("a pipeline's failure is told, whichever program failed", async () => {
+test("reports the failure of any program of a pipeline", async () => {
   using temp = new Temp();
   const from = temp.write("from", "text\n");
   const what = "cannot do it";
@@ -85,7 +85,7 @@ testWith("busybox")("the archive: all of it, all root's, odd names too", async (
   await packInitrd({ root, to: temp.path("initrd.img"), packer: undefined, scratch: temp.top });
   const { stdout } = await exec(["busybox", "cpio", "-t", "-F", temp.path("initrd.img")]);
   expect(stdout.split("\n").filter(Boolean)).toEqual([".", "a name", "a name/ü", "init"]);
-  // Each newc header: magic, inode, mode, uid, gid, in hexadecimal.
+  // Fields of each newc header: magic, inode, mode, uid, gid, in hexadecimal.
   const headers = [
     ...readFileSync(temp.path("initrd.img"), "latin1").matchAll(/070701.{8}(.{8})(.{8})(.{8})/g),
   ];

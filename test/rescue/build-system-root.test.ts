@@ -5,7 +5,7 @@ import { expandOrigin, SystemRoot } from "../../src/rescue/build/system-root.ts"
 import { parseApplets } from "../../src/rescue/build/userland.ts";
 import { Temp } from "../fixtures/temp.ts";
 
-/** A system with links of all kinds. */
+/** A system with symlinks of all kinds. */
 function system(temp: Temp): SystemRoot {
   chmodSync(temp.write("sys/usr/bin/mawk", "#!/bin/sh\n"), 0o755);
   temp.directory("sys/etc/alternatives");
@@ -31,14 +31,14 @@ test.each([
   ["/", "/"],
   ["/usr/bin/round", undefined],
   ["/usr/bin/gone", undefined],
-  // The host has such a file; this system has not.
+  // This file exists on the host, but not in the system.
   ["/usr/bin/host", undefined],
-])("links stay within the system: %s is %s", (path, real) => {
+])("resolves symlinks within the system: %s is %s", (path, real) => {
   using temp = new Temp();
   expect(system(temp).resolve(path)).toBe(real as string);
 });
 
-test("programs are found by name, whatever links lead to them", () => {
+test("finds programs by name, through any symlinks", () => {
   using temp = new Temp();
   const other = system(temp);
   expect(other.find("awk")).toBe("/usr/bin/awk");
@@ -47,7 +47,7 @@ test("programs are found by name, whatever links lead to them", () => {
   expect(new SystemRoot("/").find("sh")).toEndWith("/sh");
 });
 
-test("what a program of this host needs", () => {
+test("lists the libraries of a program of this host", () => {
   const bash = new SystemRoot("/").resolve(new SystemRoot("/").find("bash")!)!;
   expect(withFile(bash, readNeeds).names.join(" ")).toMatch(/\blibc\b/);
   expect(withFile("/etc/passwd", readNeeds)).toEqual({ names: [], directories: [] });
@@ -62,7 +62,7 @@ test.each([
   expect(expandOrigin(directory, file)).toBe(expanded);
 });
 
-test("a busybox tells its applets without being run", () => {
+test("reads a busybox's applets without running it", () => {
   const words = ["[", "[[", "cat", "sh", "zcat"];
   expect(parseApplets(Buffer.from(`\x7fELFx[\0[[\0no\0\0..${words.join("\0")}\0\0/bin`))).toEqual(words);
   expect(parseApplets(Buffer.from("nothing"))).toEqual([]);

@@ -53,7 +53,7 @@ describe("a job is found", () => {
   });
 });
 
-test("none: 66, and where it was looked for", async () => {
+test("none: 66, with the directories", async () => {
   using temp = new Temp();
   const at = places(temp);
   const failure = await failureOf(() => findJob("x", at));
@@ -61,7 +61,7 @@ test("none: 66, and where it was looked for", async () => {
   expect(failure.hint).toContain(temp.path("profiles/scripts/jobs"));
 });
 
-test.each(["x.job", "x.pre", "x.post"])("%s that others may write is not run: 78", async (name) => {
+test.each(["x.job", "x.pre", "x.post"])("refuses %s that others can write (78)", async (name) => {
   using temp = new Temp();
   const at = places(temp);
   for (const file of ["x.job", "x.pre", "x.post"]) temp.write(`host/${file}`, "true\n");
@@ -71,7 +71,7 @@ test.each(["x.job", "x.pre", "x.post"])("%s that others may write is not run: 78
   expect(failure.message).toContain(name);
 });
 
-/** As a user with a private group and umask 002; the user database is one of our own. */
+/** As a user with a private group and umask 002, with a user database of the test. */
 const AS_USER = String.raw`
 cd "$1" && printf 'root:x:0:0::/:
 me:x:4321:4321::/:
@@ -86,7 +86,7 @@ exec setpriv --reuid 4321 --regid 4321 --clear-groups "$2" find.ts`;
 test.skipIf(process.getuid!() !== 0).each([
   ["the user's own private group: found", "", "x.job x.pre\n"],
   ["a group with another member: 78", "other", "78\n"],
-])("jobs and directories that a group may write (needs root): %s", async (_title, members, expected) => {
+])("jobs and directories that a group can write (needs root): %s", async (_title, members, expected) => {
   using temp = new Temp();
   for (const name of ["x.job", "x.pre"]) temp.write(`host/${name}`, "true\n");
   temp.write(
@@ -105,7 +105,7 @@ try {
   expect(stdout).toBe(expected);
 });
 
-test("a name that is like another one: did you mean", async () => {
+test("suggests a similar name", async () => {
   using temp = new Temp();
   const at = places(temp);
   temp.write("host/prepare.job", "true\n");
@@ -117,7 +117,7 @@ test("a name that is like another one: did you mean", async () => {
   );
 });
 
-test("listJobs: the first of a name, and old copies of the bundled ones do not count", () => {
+test("listJobs: the first of a name; ignores old copies of the bundled ones", () => {
   using temp = new Temp();
   const at = places(temp);
   for (const file of [
@@ -139,12 +139,12 @@ test("listJobs: the first of a name, and old copies of the bundled ones do not c
 });
 
 test.each(["", ".", "..", "../x", "a/b", "/x", ".x", "-x", "a\nb", "x".repeat(300)])(
-  "no name: %j",
+  "invalid name: %j",
   async (name) => {
     expect((await failureOf(() => validateJobName(name))).exitCode).toBe(64);
   },
 );
 
-test.each(["x", "add-ssh-keys", "a b", "x.y", "ёлка"])("a name: %j", (name) => {
+test.each(["x", "add-ssh-keys", "a b", "x.y", "ёлка"])("valid name: %j", (name) => {
   expect(() => validateJobName(name)).not.toThrow();
 });

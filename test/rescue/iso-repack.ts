@@ -1,4 +1,4 @@
-/** Runs `repackIso` with the options of argument 1 (JSON) and prints what comes of it (JSON): PATH is read once, at the start. */
+/** Runs `repackIso` with the options of argument 1 (JSON) and prints the result (JSON): Bun reads PATH once, at its start. */
 import { VmError } from "../../src/lib/errors.ts";
 import { repackIso, type RepackOptions } from "../../src/rescue/iso/repack.ts";
 

@@ -98,7 +98,7 @@ describe("bootAtOnce", () => {
   });
 });
 
-test("rewriteMenus keeps only what changed, and reaches an end", () => {
+test("rewriteMenus keeps only changed files, and terminates", () => {
   const menus = new Map([
     ["/EFI/BOOT/grub.cfg", "configfile /boot/grub/grub.cfg\n"],
     ["/boot/grub/grub.cfg", "menuentry 'Rescue' {\n  linux /boot/vmlinuz stagename=rescue\n}\n"],
@@ -166,7 +166,7 @@ describe("an ISO", () => {
   });
   const repack = (source: string) => repackIso(options(source));
 
-  /** `repackIso` where the directory `bin` of ours stands first in PATH, or alone. */
+  /** Runs `repackIso` with the test's directory `bin` first in PATH, or alone. */
   function repackElsewhere(source: string, asRoot: boolean, alone = false): unknown {
     const PATH = [temp.directory("bin"), ...(alone ? [] : [process.env["PATH"]])].join(":");
     const runner = join(import.meta.dir, "iso-repack.ts");
@@ -176,7 +176,7 @@ describe("an ISO", () => {
     return JSON.parse(stdout.toString());
   }
 
-  /** A copy of the script on an ISO of ours. */
+  /** Contents of a script on the test's ISO. */
   function script(iso: string): string {
     const copy = temp.path(`${basename(iso)}.autorun`);
     const argv = [
@@ -216,7 +216,7 @@ describe("an ISO", () => {
     expect(readFileSync(script(target), "utf8")).toBe("#!/bin/bash\necho ü\n");
     expect(statSync(script(target)).mode & 0o777).toBe(0o755);
 
-    // One that is ready gets the new script.
+    // A prepared one gets the new script.
     const again = { source: target, target: temp.path("again.iso"), scratch: temp.directory("again") };
     await repackIso({ ...again, autorun: "new", asRoot: true });
     expect(readFileSync(script(again.target), "utf8")).toBe("new");
@@ -239,8 +239,8 @@ describe("an ISO", () => {
 
   withXorriso.each([
     ["that fails", "echo made >$5; echo no >&2; exit 3", /alt2deploy exited with status 3:\n {2}no/],
-    ["that makes nothing", "exit 0", /alt2deploy wrote no/],
-  ])("is not made by an alt2deploy %s", (_what, text, message) => {
+    ["that writes no file", "exit 0", /alt2deploy wrote no/],
+  ])("fails with an alt2deploy %s", (_what, text, message) => {
     const source = makeIso("source.iso", { ...DISK, ...MENUS });
     program("alt2deploy", text);
     expect(repackElsewhere(source, false)).toMatchObject({
@@ -253,7 +253,7 @@ describe("an ISO", () => {
   withXorriso.each([
     "libburn : FATAL : Cannot write desired amount of data. (No space left on device)",
     "xorriso : FAILURE : Image size 41152s exceeds free space on media 10208s",
-  ])("is not made on a full disk: %s", (words) => {
+  ])("fails on a full disk: %s", (words) => {
     const source = makeIso("source.iso", { ...DISK, ...MENUS });
     const full = `echo "${words}" >&2; exit 5`;
     program("xorriso", `case "$*" in *-commit*) ${full};; esac; exec ${Bun.which("xorriso")} "$@"`);
@@ -274,20 +274,20 @@ describe("an ISO", () => {
     ["no rescue", { ...DISK, rescue: undefined, altinst: "x" }, /no rescue or live/],
     ["another architecture", { ...DISK, ".disk/arch": "e2kv4\n" }, /"e2kv4"/],
     ["no menu", DISK, /none of its boot menus/],
-  ])("is refused: %s", async (_what, files, message) => {
+  ])("rejects %s", async (_what, files, message) => {
     const kept = Object.entries(files).filter((entry): entry is [string, string] => entry[1] !== undefined);
     const error = await failureOf(() => repack(makeIso("source.iso", Object.fromEntries(kept))));
     expect([error.code, error.message]).toEqual(["io", expect.stringMatching(message)]);
     expect(existsSync(temp.path("new, ü.iso"))).toBe(false);
   });
 
-  test("is refused: a missing file", async () => {
+  test("rejects a missing file", async () => {
     expect((await failureOf(() => repack(temp.path("none.iso")))).code).toBe("noInput");
   });
-  test("is refused: a directory", async () => {
+  test("rejects a directory", async () => {
     expect((await failureOf(() => repack(temp.top))).code).toBe("noInput");
   });
-  test.each([0, 5, 40_000])("is refused: another file of %d bytes", async (size) => {
+  test.each([0, 5, 40_000])("rejects another file of %d bytes", async (size) => {
     const error = await failureOf(() => repack(temp.write("x.iso", new Uint8Array(size))));
     expect([error.code, error.message]).toEqual(["io", expect.stringMatching(/no ISO 9660 filesystem/)]);
   });

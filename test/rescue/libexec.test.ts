@@ -28,7 +28,7 @@ describe("installed data files:", () => {
     expect(find()).toBe(found && temp.path(found));
   });
 
-  test.each([`${OWN}/jobs`, OWN, "prefix/libexec", "prefix"])("not where others may write %s", (place) => {
+  test.each([`${OWN}/jobs`, OWN, "prefix/libexec", "prefix"])("ignored if others can write %s", (place) => {
     using temp = new Temp();
     const { find } = installed(temp, OWN, SYSTEM);
     chmodSync(temp.path(place), 0o777);
@@ -37,7 +37,7 @@ describe("installed data files:", () => {
     expect(find()).toBe(temp.path(SYSTEM));
   });
 
-  test("below a sticky directory, as /tmp is, they count", () => {
+  test("accepted below a sticky directory such as /tmp", () => {
     using temp = new Temp();
     const { find } = installed(temp, OWN);
     chmodSync(temp.path("prefix"), 0o1777);
@@ -51,7 +51,7 @@ describe("installed data files:", () => {
     expect(find()).toBeUndefined();
   });
 
-  test("a link to jobs is none; one to the whole directory leads there", () => {
+  test("jobs must not be a symlink; the whole directory may be one", () => {
     using temp = new Temp();
     const { find } = installed(temp, "elsewhere");
     temp.directory("prefix/libexec");
@@ -62,7 +62,7 @@ describe("installed data files:", () => {
     expect(findInstalledLibexec("/nowhere/bin/vm", temp.path("system/vm"))).toBeUndefined();
   });
 
-  test("not where a bundled job is missing", () => {
+  test("ignored if a bundled job is missing", () => {
     using temp = new Temp();
     const { find } = installed(temp);
     temp.write(`${OWN}/jobs/${BUNDLED_JOBS[0]}.job`, "");

@@ -6,7 +6,7 @@ import { Temp } from "../fixtures/temp.ts";
 
 const LINK = 0o120777;
 
-/** A share as qemu's mapped-file keeps it: `NAME` → content and the guest's mode. */
+/** A share in the format of qemu's mapped-file: `NAME` → content and the guest's mode. */
 function share(temp: Temp, files: Readonly<Record<string, [content: string, mode: number]>>): string {
   for (const [name, [content, mode]] of Object.entries(files)) {
     const at = name.lastIndexOf("/") + 1;
@@ -22,7 +22,7 @@ function share(temp: Temp, files: Readonly<Record<string, [content: string, mode
 const modeOf = (path: string): string => (lstatSync(path).mode & 0o7777).toString(8);
 
 describe("restoreMappedFiles", () => {
-  test("gives modes without setuid and within the umask, links that stay inside, and no metadata", () => {
+  test("sets modes without setuid and within the umask, creates symlinks that stay inside, and removes metadata", () => {
     using temp = new Temp();
     const out = share(temp, {
       bin: ["", 0o40755],
@@ -54,7 +54,7 @@ describe("restoreMappedFiles", () => {
       expect(readdirSync(dir).filter((name) => name.includes("virtfs"))).toEqual([]);
   });
 
-  test("what is to keep its mode does, at the top only", () => {
+  test("leaves the mode of given files, only at the top", () => {
     using temp = new Temp();
     const out = share(temp, { d: ["", 0o40755], "d/job.log": ["", 0o100644], "job.log": ["", 0o100644] });
     chmodSync(`${out}/job.log`, 0o600);
@@ -62,7 +62,7 @@ describe("restoreMappedFiles", () => {
     expect([modeOf(`${out}/job.log`), modeOf(`${out}/d/job.log`)]).toEqual(["600", "644"]);
   });
 
-  test("before a guest gets the share again, links are what it sees as such", () => {
+  test("converts symlinks back before a guest gets the share again", () => {
     using temp = new Temp();
     const out = share(temp, { d: ["", 0o40755], "d/f": ["text", 0o100644], "d/l": ["f", LINK] });
     restoreMappedFiles(out, 0o077, "/tmp/.out");
@@ -72,7 +72,7 @@ describe("restoreMappedFiles", () => {
     expect(readlinkSync(`${out}/d/l`)).toBe("f");
   });
 
-  test("names that are no UTF-8, metadata that is none, and a deep tree", () => {
+  test("names that are not UTF-8, invalid metadata, and a deep tree", () => {
     using temp = new Temp();
     const out = share(temp, { f: ["x", 0o100755] });
     const odd = (name: string): Buffer =>
@@ -98,7 +98,7 @@ describe("hostTarget", () => {
     ["..", 1, ".."],
     ["../a", 0, undefined],
     ["../../a", 1, undefined],
-    // `a` may be a link, too: what is behind it is not known.
+    // `a` may be a symlink, too, so what follows it is unknown.
     ["a/../b", 3, undefined],
     ["a/../../../b", 1, undefined],
     ["/tmp/.out/a", 0, "a"],

@@ -24,7 +24,7 @@ describe("the status is", () => {
     expect(readJobStatus(temp.top)).toBe(status);
   });
 
-  test("none without a file, and none through a link or a directory", () => {
+  test("undefined without a file, and for a symlink or a directory", () => {
     using temp = new Temp();
     expect(readJobStatus(temp.top)).toBeUndefined();
     temp.write("other", "0\n");
@@ -35,7 +35,7 @@ describe("the status is", () => {
   });
 });
 
-test("the log is handed on as it grows, once and whole; start and end are told once", async () => {
+test("prints the log as it grows, once and completely, and reports start and end once", async () => {
   using temp = new Temp();
   let text = "";
   const told: string[] = [];
@@ -55,7 +55,7 @@ test("the log is handed on as it grows, once and whole; start and end are told o
   expect(told).toEqual(["started", "finished"]);
 });
 
-test("a log that is a link is not followed", async () => {
+test("does not follow a log that is a symlink", async () => {
   using temp = new Temp();
   temp.write("secret", "the secret\n");
   symlinkSync(temp.path("secret"), temp.path("job.log"));
@@ -73,6 +73,6 @@ test.each<[string, string]>([
   ["\x1b]0;title\x07", "^[]0;title?"],
   ["\x1b[2J\x1b[H", "^[[2J^[[H"],
   ["\x9b31m\x00", "?31m?"],
-])("on a terminal %j is shown as %j", (text, shown) => {
+])("on a terminal, %j is printed as %j", (text, shown) => {
   expect(tameText(text)).toBe(shown);
 });

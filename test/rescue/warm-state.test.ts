@@ -22,7 +22,7 @@ function keyOf(temp: Temp): WarmKey {
   };
 }
 
-describe("a state is known by", () => {
+describe("the key of a state depends on", () => {
   test.each<[string, (key: WarmKey, temp: Temp) => Partial<WarmKey>]>([
     ["qemu's version", () => ({ qemuVersion: "7.2.1" })],
     ["an argument", () => ({ argv: ["true", "-m", "2G"] })],
@@ -39,7 +39,7 @@ describe("a state is known by", () => {
   });
 });
 
-test("only a private file of ours is believed", () => {
+test("only a private file of this user is used", () => {
   using temp = new Temp();
   const path = temp.write("state", "x");
   expect(isTrusted(path)).toBe(true);
@@ -50,7 +50,7 @@ test("only a private file of ours is believed", () => {
   expect(isTrusted(path)).toBe(false);
 });
 
-test("one that failed is removed, and not tried again for a day", () => {
+test("a failed one is removed, and not used again for a day", () => {
   using temp = new Temp();
   const path = temp.write("state", "x");
   expect(hasFailed(path)).toBe(false);
@@ -62,7 +62,7 @@ test("one that failed is removed, and not tried again for a day", () => {
   expect(hasFailed(path)).toBe(false);
 });
 
-test("a profile has one state; those of others stay", () => {
+test("a profile has one state; those of others are kept", () => {
   using temp = new Temp();
   const [old, now] = ["a".repeat(32), "b".repeat(32)];
   for (const name of [`r.${old}`, `r.${old}.failed`, `r.${now}`, `r.x.${old}`, "other"]) temp.write(name, "");

@@ -12,8 +12,8 @@ beforeEach(() => {
 });
 afterEach(() => temp[Symbol.dispose]());
 
-describe("what is typed behind prune", () => {
-  test("rules, the lock's limit, and whether to merge", () => {
+describe("arguments of prune", () => {
+  test("are rules, the lock's limit, and whether to merge", () => {
     expect(parsePruneRequest({ "keep-daily": "7", "lock-timeout": "600" })).toMatchObject({
       rules: { daily: 7 },
       merge: true,
@@ -23,14 +23,14 @@ describe("what is typed behind prune", () => {
   });
 
   test.each([{ "lock-timeout": "soon" }, { "keep-last": "x" }, { "by-name": true }])(
-    "%j is refused (64)",
+    "rejects %j (64)",
     async (args) => {
       expect((await failureOf(() => parsePruneRequest(args))).exitCode).toBe(64);
     },
   );
 });
 
-describe("whether the file system can exchange two names is tried in backups, and nothing is left of it:", () => {
+describe("an exchange of two names is tried in backups, and leaves nothing behind:", () => {
   test.each([true, false])("%p", (able) => {
     temp.directory("backups");
     const tried = able ? undefined : spyOn(libc, "exchange").mockImplementation(() => false);
@@ -39,7 +39,7 @@ describe("whether the file system can exchange two names is tried in backups, an
     expect(readdirSync(temp.path("backups"))).toEqual([]);
   });
 
-  test("supposed where that cannot be tried: what goes without a merge must go on a full disk", () => {
+  test("supposed if it cannot be tried, as on a full disk", () => {
     expect(canExchange(temp.path("nowhere"))).toBe(true);
   });
 });

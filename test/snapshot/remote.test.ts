@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { chooseRemote, groupByVm, isFromHere, type Here } from "../../src/snapshot/remote/choose.ts";
+import { chooseRemote, groupByVm, isFromHere, type LocalVm } from "../../src/snapshot/remote/choose.ts";
 import { decideRemote } from "../../src/snapshot/remote/keep.ts";
 import { isCopyOf } from "../../src/snapshot/remote/push.ts";
 import { formatUtc, identityTags, parseListed, type RemoteSnapshot } from "../../src/snapshot/remote/tags.ts";
@@ -20,7 +20,7 @@ const listed = (...tags: string[]) => ({
 });
 
 describe("tags", () => {
-  test("are read as they were written", () => {
+  test("are read as written", () => {
     const tags = identityTags(A, { made: new Date(MADE), id: "0123456789abcdef" });
     expect(tags).toEqual([`vm-uuid=${A}`, "vm-id=0123456789abcdef", `vm-made=${MADE}`]);
     expect(parseListed(listed(...tags, "vm-protected"))).toEqual({
@@ -36,7 +36,7 @@ describe("tags", () => {
     });
   });
 
-  test("an older version's are fewer", () => {
+  test("of an older version are fewer", () => {
     expect(parseListed(listed())).toMatchObject({
       made: new Date("2026-10-25T00:30:00Z"),
       uuid: null,
@@ -46,23 +46,23 @@ describe("tags", () => {
   });
 
   test.each(["vm-uuid=../x", "vm-id=xyz", "vm-made=yesterday", "vm-made=2026-99-99T00:00:00.000Z"])(
-    "%s says nothing",
+    "ignores %s",
     (tag) => {
       expect(parseListed(listed(tag))).toEqual(parseListed(listed()));
     },
   );
 
-  test("empty fields, which restic leaves out", () => {
+  test("empty fields, which restic omits", () => {
     const { hostname: _hostname, ...rest } = { ...listed(), paths: null };
     expect(parseListed(rest)).toMatchObject({ name: "S0", host: "", directory: "." });
   });
 
-  test("what is none of ours", () => {
+  test("ignores other snapshots", () => {
     expect(parseListed({ ...listed(), tags: ["vm"] })).toBeUndefined();
     expect(parseListed({ ...listed(), tags: null })).toBeUndefined();
   });
 
-  test("restic is told UTC", () => {
+  test("restic gets UTC", () => {
     expect(formatUtc(new Date(MADE))).toBe("2026-10-25 00:30:00");
   });
 });
@@ -75,10 +75,11 @@ function item(name: string, day: number, more: Partial<RemoteSnapshot> = {}): Re
   return { id, name, made: at(day), uuid: null, snapshotId: null, protected: false, ...place, ...more };
 }
 
-const empty: Here = { name: "web", uuid: undefined, former: [] };
-const vmA: Here = { ...empty, uuid: A };
+const empty: LocalVm = { name: "web", uuid: undefined, former: [] };
+const vmA: LocalVm = { ...empty, uuid: A };
 
-const choose = (all: RemoteSnapshot[], here: Here, wanted?: string) => chooseRemote(all, here, wanted, "vm");
+const choose = (all: RemoteSnapshot[], here: LocalVm, wanted?: string) =>
+  chooseRemote(all, here, wanted, "vm");
 const [a1, a2, b3] = [
   item("S1", 1, { uuid: A }),
   item("S2", 2, { uuid: A }),
@@ -86,13 +87,13 @@ const [a1, a2, b3] = [
 ] as const;
 
 describe("chooseRemote", () => {
-  test("by UUID: a namesake's is none of this VM's", () => {
+  test("by UUID: ignores another VM of the same name", () => {
     expect(choose([a1, a2, b3], vmA)).toBe(a2);
     expect(choose([a1, a2, b3], vmA, "LAST")).toBe(a2);
     expect(choose([a1, a2, b3], vmA, "S1")).toBe(a1);
   });
 
-  test("found under another name, host and directory", () => {
+  test("finds it under another name, host and directory", () => {
     expect(choose([a1, a2], { ...vmA, name: "renamed" })).toBe(a2);
   });
 
@@ -113,17 +114,17 @@ describe("chooseRemote", () => {
     },
   );
 
-  test("without UUIDs, host and directory tell VMs apart", async () => {
+  test("without UUIDs, host and directory distinguish VMs", async () => {
     const error = await failureOf(() => choose([item("S0", 1), item("S0", 2, { host: "other" })], empty));
     expect(error.message).toContain("other:/a/web");
   });
 
-  test("an id always works", () => {
+  test("by id, in any case", () => {
     expect(choose([a1, a2, b3], empty, b3.id.slice(0, 8))).toBe(b3);
     expect(choose([a1, a2, b3], vmA, b3.id)).toBe(b3);
   });
 
-  test("nothing with this UUID: what there is of that name is listed, and none taken", async () => {
+  test("none with this UUID: lists those of that name, and takes none", async () => {
     const old = item("S0", 1);
     const error = await failureOf(() => choose([old], vmA));
     expect(error.exitCode).toBe(66);
@@ -131,8 +132,8 @@ describe("chooseRemote", () => {
     expect(error.hint).toContain(old.id.slice(0, 8));
   });
 
-  test("a renewed VM: its own newest, and the former's by name", async () => {
-    const renewed: Here = { ...empty, uuid: B, former: [A] };
+  test("a renewed UUID: its own newest, and the former's by name", async () => {
+    const renewed: LocalVm = { ...empty, uuid: B, former: [A] };
     expect(choose([a1, a2], renewed, "S2")).toBe(a2);
     expect((await failureOf(() => choose([a1, a2], renewed))).exitCode).toBe(66);
     expect(choose([a1, a2, b3], renewed, "S1")).toBe(b3);
@@ -145,13 +146,13 @@ describe("chooseRemote", () => {
     for (const { id } of [a1, twice]) expect(error.message).toContain(id.slice(0, 8));
   });
 
-  test("control characters of a repository are not printed", async () => {
+  test("removes control characters of a repository", async () => {
     const evil = [item("S\x1b[2J", 1, { uuid: A, host: "\x1b]0;x" }), b3];
     expect((await failureOf(() => choose(evil, empty))).message).not.toContain("\x1b");
   });
 });
 
-test("groupByVm: a UUID is one VM wherever it came from", () => {
+test("groupByVm: a UUID is one VM, from any host and directory", () => {
   const all = [item("S0", 1, { uuid: A }), item("S1", 2, { uuid: A, host: "h2" }), item("S0", 3)];
   expect(groupByVm(all).map((group) => group.map(({ name }) => name))).toEqual([["S0", "S1"], ["S0"]]);
 });
@@ -172,7 +173,7 @@ const local = (snapshotId?: string, made = at(1)): Snapshot => ({
 
 describe("isCopyOf", () => {
   const [id, other] = ["0123456789abcdef", "fedcba9876543210"];
-  test("by id, whatever the time", () => {
+  test("by id, with any time", () => {
     expect(isCopyOf(item("S0", 5, { snapshotId: id }), local(id))).toBe(true);
     expect(isCopyOf(item("S0", 1, { snapshotId: other }), local(id))).toBe(false);
   });
@@ -190,20 +191,20 @@ const kept = (all: RemoteSnapshot[], rules = { last: 1 }): string[] =>
     .map(({ item: { name } }) => name);
 
 describe("decideRemote", () => {
-  test("the newest and protected ones stay", () => {
+  test("keeps the newest and protected ones", () => {
     const all = [item("A", 1, { protected: true }), item("B", 2), item("C", 3)];
     expect(kept(all)).toEqual(["A", "C"]);
     expect(decideRemote(all, { last: 1 }, at(20)).at(-1)!.reasons).toEqual(["last", "newest"]);
   });
 
-  test("one name that is there twice is two snapshots", () => {
+  test("counts two of one name as two", () => {
     expect(decideRemote([item("A", 1), item("A", 2)], { last: 1 }, at(20)).map(({ keep }) => keep)).toEqual([
       false,
       true,
     ]);
   });
 
-  test("the newest stays beside one from the future", () => {
+  test("keeps the newest besides one in the future", () => {
     expect(kept([item("A", 1), item("B", 2), item("F", 30)])).toContain("B");
   });
 });

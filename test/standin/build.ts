@@ -1,10 +1,10 @@
 /**
- * A stand-in for the ISO of ALT Rescue, made of Debian packages: the real one may not be had where the tests run.
+ * A replacement for the ISO of ALT Rescue, made of Debian packages, as the real one may be unavailable to the tests.
  *
  *   const iso = await buildStandinIso(cacheDir); // half a minute and 130 MB of downloads the first time
  *
- * It has the layout that alt2deploy expects and boots by BIOS (isolinux) and UEFI (grub); both menus would start the
- * hard disk after a minute. Its initramfs understands `automatic=`, `stagename=` and `lowmem`, and the system
+ * It has the layout that alt2deploy expects and boots by BIOS (isolinux) and UEFI (grub); both menus would boot the
+ * hard disk after a minute. Its initramfs supports `automatic=`, `stagename=` and `lowmem`, and the system
  * `autorun=method:cdrom,label:,uuid:,directory:/recovery`. As in ALT Rescue, `sh` is bash, ssh is set up in
  * /etc/openssh, and there are `service`, `dhcpcd`, `mount-system`, `mount-fstab` and udev. No package's scripts are run.
  *
@@ -26,13 +26,13 @@ import {
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 
-/** The Debian packages the build needs. */
+/** The Debian packages that the build needs. */
 export const STANDIN_PACKAGES: string[] =
   "busybox-static cpio grub-common grub-efi-amd64-bin isolinux kmod mtools squashfs-tools syslinux-common xorriso".split(
     " ",
   );
 
-/** What the rescue holds, with all that these depend on. */
+/** The packages of the rescue, without their dependencies. */
 const CONTENTS = (
   "bash coreutils util-linux mount findutils sed grep gawk tar gzip xz-utils zstd diffutils hostname procps psmisc " +
   "debianutils login passwd base-files base-passwd libc-bin ncurses-base kmod udev busybox-static " +
@@ -40,7 +40,7 @@ const CONTENTS = (
   "openssh-server openssh-client openssh-sftp-server dhcpcd-base iproute2"
 ).split(" ");
 
-/** To reach the CD. */
+/** Modules for the CD. */
 const EARLY_MODULES =
   "virtio_pci ata_piix ahci virtio_blk virtio_scsi nvme sd_mod sr_mod isofs loop squashfs overlay".split(" ");
 const MODULES = (
@@ -52,7 +52,7 @@ const MODULES = (
 const ARGUMENTS =
   "fastboot live root=bootchain bootchain=fg,altboot automatic=method:cdrom stagename=rescue lowmem showopts";
 
-/** Files of ours in the rescue: source → place. */
+/** The repository's files in the rescue: source → path. */
 const PROGRAMS = {
   "stage2.sh": "usr/sbin/init",
   "service.sh": "usr/sbin/service",
@@ -61,12 +61,12 @@ const PROGRAMS = {
   "mount-fstab.sh": "usr/sbin/mount-fstab",
 };
 
-/** Of the packages, not needed to work. */
+/** Files of the packages that are not needed. */
 const LEFT_OUT = ["doc", "man", "info", "locale", "i18n", "lintian", "bug", "perl", "perl5", "zoneinfo"];
 
 const sources = import.meta.dir;
 
-/** @returns absolute path of the ISO; it is shared and must not be written to */
+/** @returns absolute path of the ISO; shared, must not be written to */
 export async function buildStandinIso(cacheDir: string): Promise<string> {
   const cache = resolve(cacheDir);
   const final = join(cache, `standin-${await sourcesHash()}.iso`);
@@ -101,7 +101,7 @@ export async function buildStandinIso(cacheDir: string): Promise<string> {
   return final;
 }
 
-/** Removes what a killed build left behind. */
+/** Removes the rest of a killed build. */
 async function sweep(cache: string): Promise<void> {
   for (const name of (await readdir(cache)).filter((entry) => entry.startsWith("building-"))) {
     const { mtimeMs } = await stat(join(cache, name));
@@ -138,7 +138,7 @@ async function unpackKernel(debs: string, temporary: string): Promise<Kernel> {
   return { top, version };
 }
 
-/** Package files of CONTENTS and all they depend on, as for a system that has nothing yet. */
+/** Package files of CONTENTS and all dependencies, as for an empty system. */
 async function downloadContents(debs: string, temporary: string): Promise<string[]> {
   const status = join(temporary, "status");
   await Bun.write(status, "");
@@ -171,7 +171,7 @@ async function makeRoot(debs: string, temporary: string, kernel: Kernel): Promis
   for (const deb of await downloadContents(debs, temporary)) {
     const contents = join(temporary, "contents.tar");
     await run(["dpkg-deb", "--fsys-tarfile", deb], { output: contents });
-    // Through the links that make /bin and /usr/bin one.
+    // Through the symlinks that merge /bin and /usr/bin.
     const skip = LEFT_OUT.map((name) => `--exclude=./usr/share/${name}`);
     await run(["tar", "-xf", contents, "-C", root, "--keep-directory-symlink", "--no-same-owner", ...skip]);
   }
@@ -183,7 +183,7 @@ async function makeRoot(debs: string, temporary: string, kernel: Kernel): Promis
   await cp(join(root, "usr/sbin/poweroff"), join(root, "usr/sbin/reboot"));
   await cp(join(sources, "sshd_config"), join(root, "etc/openssh/sshd_config"));
   await addAccounts(root);
-  // dash brought it.
+  // From dash.
   await unlink(join(root, "usr/bin/sh")).catch(() => {});
   await symlink("bash", join(root, "usr/bin/sh"));
   await symlink("gawk", join(root, "usr/bin/awk")).catch(() => {});
@@ -215,7 +215,7 @@ async function addAccounts(root: string): Promise<void> {
   await chmod(join(root, "etc/shadow"), 0o600);
 }
 
-/** Files of modules and all they depend on, in the order of loading. */
+/** Files of modules and their dependencies, in load order. */
 async function moduleFiles({ top, version }: Kernel, names: readonly string[]): Promise<string[]> {
   const shown = await run(["modprobe", "-d", top, "-S", version, "-a", "--show-depends", ...names]);
   return [...new Set([...shown.matchAll(/^insmod (\S+\.ko\S*)/gm)].map((match) => match[1]!))];
@@ -254,7 +254,7 @@ async function makeIso(iso: string, tree: string, temporary: string): Promise<vo
   const texts = {
     ".disk/arch": "x86_64\n",
     ".disk/date": "20250101\n",
-    // Without the word "regular", which has a meaning of its own for alt2deploy.
+    // Without the word "regular", which has a meaning for alt2deploy.
     ".disk/info": "Stand-in for ALT Rescue, of Debian packages, x86_64 build\n",
     "boot/grub/grub.cfg": await filled("grub.cfg"),
     "syslinux/isolinux.cfg": await filled("isolinux.cfg"),
@@ -285,11 +285,11 @@ async function makeIso(iso: string, tree: string, temporary: string): Promise<vo
 interface RunOptions {
   cwd?: string;
   input?: string;
-  /** File for what it prints. */
+  /** File for its output. */
   output?: string;
 }
 
-/** Runs a program and returns what it printed; throws with all of that when it fails. */
+/** Runs a program and returns its output; throws with all of it after a failure. */
 async function run(argv: string[], { cwd, input = "", output }: RunOptions = {}): Promise<string> {
   const path = `${process.env["PATH"] ?? "/usr/bin:/bin"}:/usr/sbin:/sbin`;
   const child = Bun.spawn(argv, {

@@ -35,7 +35,7 @@ function fill(...names: string[]): void {
 }
 const readList = (): string => readFileSync(join(top, "SHA256SUMS"), "utf8");
 
-/** The format of sha256sum itself, which looks at every file. */
+/** The format of sha256sum itself, which checks every file. */
 function expectGood(...names: string[]): void {
   const { stdout, exitCode } = Bun.spawnSync(["sha256sum", "--check", "--strict", "SHA256SUMS"], {
     cwd: top,
@@ -61,14 +61,14 @@ function withOpenssl(script?: string): void {
   process.env.PATH = bin;
 }
 
-test("what is at hand computes them, and the file is sha256sum's own", async () => {
+test("is computed with the fastest program at hand, in sha256sum's format", async () => {
   fill("disk-0.qcow2", "manifest.json", "vm.defaults");
   await writeSums(top);
   process.env.PATH = path;
   expectGood("disk-0.qcow2", "manifest.json", "vm.defaults");
 });
 
-test("names that are no plain words", async () => {
+test("escapes special names", async () => {
   fill("-r", "a b");
   await writeSums(top);
   expectGood("-r", "a b");
@@ -77,8 +77,8 @@ test("names that are no plain words", async () => {
 test.each([
   ["no openssl", undefined],
   ["one that fails", "exit 1"],
-  ["one that says something else", "echo hello"],
-  ["one that speaks of another file", `echo "${"0".repeat(64)} *b"`],
+  ["one that prints something else", "echo hello"],
+  ["one that prints another file's name", `echo "${"0".repeat(64)} *b"`],
 ])("%s", async (_name, script) => {
   fill("a", "b");
   withOpenssl(script);
@@ -90,7 +90,7 @@ test.each([
 const SUM = "0123456789abcdef".repeat(4);
 
 describe("parseSums", () => {
-  test("takes sha256sum's lines, text or binary, escaped names too", () => {
+  test("accepts sha256sum's lines, text or binary, escaped names too", () => {
     const text = `${SUM}  a b\n${SUM} *-r\n\\${SUM}  a\\\\b\n`;
     expect(parseSums(text)).toEqual({
       sums: new Map([
@@ -122,7 +122,7 @@ describe("parseSums", () => {
     expect(problems).toEqual(["SHA256SUMS:1: not a line of sha256sum"]);
   });
 
-  test("rejects a name that comes again, and a list that is cut off", () => {
+  test("rejects a duplicate name, and a truncated list", () => {
     const { sums, problems } = parseSums(`${SUM}  a\n${SUM}  a\n${SUM}  b`);
     expect([...sums.keys()]).toEqual(["a"]);
     expect(problems).toEqual(["SHA256SUMS is truncated", "SHA256SUMS:2: duplicate name a"]);
@@ -133,7 +133,7 @@ describe("compareSums", () => {
   test.each([
     ["openssl", undefined],
     ["sha256sum", "exit 1"],
-  ])("by %s: finds what is wrong, and nothing else", async (_title, script) => {
+  ])("by %s: finds wrong files, and no others", async (_title, script) => {
     fill("a.gz", "b.gz", "c.gz", "d.gz");
     writeFileSync(join(top, "small"), "small\n");
     await writeSums(top);
@@ -150,7 +150,7 @@ describe("compareSums", () => {
     expect(await compareSums(top, { only: (name) => name === "a.gz" })).toEqual([]);
   });
 
-  test("what is no regular file is not read, and not waited for", async () => {
+  test("does not read or wait for files that are not regular", async () => {
     fill("a.gz", "b.gz", "c.gz", "d.gz");
     await writeSums(top);
     for (const name of ["a.gz", "b.gz", "c.gz"]) rmSync(join(top, name));
@@ -164,7 +164,7 @@ describe("compareSums", () => {
     ]);
   });
 
-  test("a file of another length is not read", async () => {
+  test("does not read a file of another length", async () => {
     fill("a.gz");
     await writeSums(top);
     truncateSync(join(top, "a.gz"), 2 ** 43);

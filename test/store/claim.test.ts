@@ -16,7 +16,7 @@ afterEach(() => place[Symbol.dispose]());
 
 const work = (): Workdir => resolveWork(place.host) as Workdir;
 
-/** Names of files that are the user's, and could be the program's. */
+/** Names of the user's files that the program also uses. */
 const USERS = [
   "known_hosts",
   "console.log",
@@ -39,7 +39,7 @@ describe("files in HOSTDIR that no mark names are neither removed nor overwritte
     expect(place.names().host).toEqual([name]);
   });
 
-  test("all of them are listed", async () => {
+  test("lists all of them", async () => {
     for (const name of USERS) place.write(`host/${name}`, "mine");
     const error = await failureOf(() => place.stage("new", "inplace"));
     for (const name of USERS) expect(error.message).toContain(name);
@@ -57,7 +57,7 @@ describe("files in HOSTDIR that no mark names are neither removed nor overwritte
     },
   );
 
-  test("what a run in place has claimed is its own afterwards, and nothing else", () => {
+  test("later runs in place own what the first has claimed, and nothing else", () => {
     place.make("x", "inplace");
     claimFiles(work(), RUN_NAMES);
     place.write("host/console.log", "said");
@@ -65,7 +65,7 @@ describe("files in HOSTDIR that no mark names are neither removed nor overwritte
     expect(new Set(readMark(place.host)?.owns)).toEqual(new Set(["disk-0.img", "FIRSTTIME", ...RUN_NAMES]));
   });
 
-  test("with the mark of an earlier version all are its own", () => {
+  test("with the mark of an earlier version all names are owned", () => {
     place.make("x", "inplace");
     updateMark(place.host, { owns: undefined });
     place.write("host/console.log", "said");
@@ -81,7 +81,7 @@ describe("files in HOSTDIR that no mark names are neither removed nor overwritte
   });
 });
 
-describe.each(["tmp", "inplace"] as const)("a link in the place of a working file (%s)", (where) => {
+describe.each(["tmp", "inplace"] as const)("a symlink instead of a working file (%s)", (where) => {
   let dir: string;
   beforeEach(() => {
     place.write("precious/file", "mine");
@@ -98,28 +98,28 @@ describe.each(["tmp", "inplace"] as const)("a link in the place of a working fil
     "run-vm.sh",
     "spice.password",
     "spice.vv",
-  ])("is removed where the file is written anew: %s", (name) => {
+  ])("is removed if the file is rewritten: %s", (name) => {
     symlinkSync(place.path("precious/file"), join(dir, name));
     claimFiles(work(), [...RUN_NAMES, ...JOB_NAMES]);
     expect(lstatSync(join(dir, name), { throwIfNoEntry: false })).toBeUndefined();
     expect(readFileSync(place.path("precious/file"), "utf8")).toBe("mine");
   });
 
-  test.each([".out", ".in", "known_hosts", "efivars.bin"])("is refused otherwise: %s (74)", async (name) => {
+  test.each([".out", ".in", "known_hosts", "efivars.bin"])("else is refused: %s (74)", async (name) => {
     symlinkSync(place.path(name.startsWith(".") ? "precious" : "precious/file"), join(dir, name));
     const error = await failureOf(() => claimFiles(work(), RUN_NAMES));
     expect(error.exitCode).toBe(74);
     expect(error.message).toContain(join(dir, name));
   });
 
-  test("is removed where a job empties the directory", () => {
+  test("is removed if a job empties the directory", () => {
     symlinkSync(place.path("precious"), join(dir, ".out"));
     claimFiles(work(), JOB_NAMES, true);
     expect(lstatSync(join(dir, ".out"), { throwIfNoEntry: false })).toBeUndefined();
     expect(place.has("precious/file")).toBe(true);
   });
 
-  test("is as bad as a pipe, and a directory is no log", async () => {
+  test("is refused like a pipe, and like a directory instead of a log", async () => {
     Bun.spawnSync(["mkfifo", join(dir, "console.log")]);
     claimFiles(work(), RUN_NAMES);
     expect(lstatSync(join(dir, "console.log"), { throwIfNoEntry: false })).toBeUndefined();
@@ -128,7 +128,7 @@ describe.each(["tmp", "inplace"] as const)("a link in the place of a working fil
   });
 });
 
-test("disks in HOSTDIR without .work stop a restore (73): they may be newer", async () => {
+test("disks in HOSTDIR without .work refuse a restore (73): they may be newer", async () => {
   refuseStrayDisks(place.host, NONE, "run");
   place.write("host/disk-0.img", "newer");
   const error = await failureOf(() => refuseStrayDisks(place.host, NONE, "run"));

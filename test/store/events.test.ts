@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { parseEvents } from "../../src/store/events.ts";
 
-test("events of a run, without greetings, answers, and a line that a crash cut off", () => {
+test("reads events of a run, without greetings, answers, and a truncated line", () => {
   const text = `{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}}, "capabilities": ["oob"]}}
 {"return": {}}
 {"timestamp": {"seconds": 1700000000, "microseconds": 500000}, "event": "STOP"}
@@ -22,6 +22,6 @@ test.each([
   '{"event"',
   '{"event": 5, "timestamp": {}}',
   '"event"',
-])("nothing in %j", (text) => {
+])("none in %j", (text) => {
   expect(parseEvents(text)).toEqual([]);
 });

@@ -21,7 +21,7 @@ import {
   listDirectory,
   replaceFile,
   replaceSymlink,
-  requireRoom,
+  requireSpace,
   writeNew,
 } from "../../src/store/files.ts";
 import { VmError } from "../../src/lib/errors.ts";
@@ -36,7 +36,7 @@ afterEach(() => temp[Symbol.dispose]());
 
 const errno = (code: string): Error => Object.assign(new Error(`${code}: no luck, write`), { code });
 
-describe("what is not there", () => {
+describe("names in a missing directory", () => {
   test.each(["none", "file/below"])("%s", (name) => {
     temp.write("file", "");
     expect(lstatOf(temp.path(name))).toBeUndefined();
@@ -45,12 +45,12 @@ describe("what is not there", () => {
   });
 });
 
-test("removing what is not there is fine", () => {
+test("removing a missing file is no error", () => {
   expect(() => remove(temp.path("none"))).not.toThrow();
 });
 
 describe("writeNew", () => {
-  test("makes a private file, whatever the umask", () => {
+  test("creates a private file, whatever the umask", () => {
     const before = process.umask(0);
     try {
       writeNew(temp.path("new"), "text");
@@ -61,7 +61,7 @@ describe("writeNew", () => {
     expect(statSync(temp.path("new")).mode & 0o777).toBe(0o600);
   });
 
-  test("never overwrites and follows no link", () => {
+  test("never overwrites, and follows no symlink", () => {
     temp.write("old", "old");
     expect(() => writeNew(temp.path("old"), "new")).toThrow("EEXIST");
     symlinkSync(temp.path("victim"), temp.path("link"));
@@ -72,21 +72,21 @@ describe("writeNew", () => {
 });
 
 describe("replaceFile", () => {
-  test.each(["absent", "present"])("where it is %s", (state) => {
+  test.each(["absent", "present"])("if it is %s", (state) => {
     if (state === "present") temp.write("file", "old");
     replaceFile(temp.path("file"), "new");
     expect(readFileSync(temp.path("file"), "utf8")).toBe("new");
     expect(readdirSync(temp.top)).toEqual(["file"]);
   });
 
-  test("replaces a link, not what it leads to", () => {
+  test("replaces a symlink, not its target", () => {
     symlinkSync(temp.write("victim", "old"), temp.path("file"));
     replaceFile(temp.path("file"), "new");
     expect(readFileSync(temp.path("victim"), "utf8")).toBe("old");
     expect(lstatOf(temp.path("file"))?.isFile()).toBe(true);
   });
 
-  test("leaves nothing where it fails", () => {
+  test("leaves nothing after a failure", () => {
     temp.write("directory/x", "");
     expect(() => replaceFile(temp.path("directory"), "new")).toThrow();
     expect(readdirSync(temp.top)).toEqual(["directory"]);
@@ -101,21 +101,21 @@ describe("replaceSymlink", () => {
     expect(readdirSync(temp.top)).toEqual(["link"]);
   });
 
-  test("does not go into the directory that the old one leads to", () => {
+  test("does not write into the old one's target", () => {
     symlinkSync(temp.directory("directory"), temp.path("link"));
     replaceSymlink(temp.path("link"), "new");
     expect(readlinkSync(temp.path("link"))).toBe("new");
     expect(readdirSync(temp.path("directory"))).toEqual([]);
   });
 
-  test("leaves nothing where it fails", () => {
+  test("leaves nothing after a failure", () => {
     temp.write("directory/x", "");
     expect(() => replaceSymlink(temp.path("directory"), "new")).toThrow();
     expect(readdirSync(temp.top)).toEqual(["directory"]);
   });
 });
 
-test("readSmall follows no link", () => {
+test("readSmall follows no symlink", () => {
   symlinkSync(temp.write("secret", "x"), temp.path("link"));
   expect(() => readSmall(temp.path("link"))).toThrow("a symbolic link");
 });
@@ -127,18 +127,18 @@ test("holes do not count as allocated", () => {
   expect(allocatedBytes(statSync(temp.path("hole")))).toBeLessThan(65_536);
 });
 
-describe("requireRoom", () => {
-  test("is content with what is there", () => {
-    expect(() => requireRoom(temp.top, Math.floor(freeBytes(temp.top) / 2), "x", "tmpdir")).not.toThrow();
+describe("requireSpace", () => {
+  test("accepts enough space", () => {
+    expect(() => requireSpace(temp.top, Math.floor(freeBytes(temp.top) / 2), "x", "tmpdir")).not.toThrow();
   });
-  test("tells what is needed and what is there (73)", async () => {
-    const error = await failureOf(() => requireRoom(temp.top, 2 ** 60, "make the snapshot", "snapshots"));
+  test("reports needed and free space (73)", async () => {
+    const error = await failureOf(() => requireSpace(temp.top, 2 ** 60, "make the snapshot", "snapshots"));
     expect(error.exitCode).toBe(73);
     expect(error.message).toMatch(
       /^cannot make the snapshot: no space in \S+: about \S+ TiB needed, .* free$/,
     );
     expect(error.hint).toContain("remove old snapshots");
-    const elsewhere = await failureOf(() => requireRoom(temp.top, 2 ** 60, "restore S0", "tmpdir"));
+    const elsewhere = await failureOf(() => requireSpace(temp.top, 2 ** 60, "restore S0", "tmpdir"));
     expect(elsewhere.hint).not.toContain("snapshots");
   });
 });
@@ -154,13 +154,13 @@ describe("fileError", () => {
     const cause = errno(code);
     expect(fileError("cannot x", cause)).toMatchObject({ exitCode, message, cause });
   });
-  test("leaves an error for the user as it is", () => {
+  test("passes an error for the user unchanged", () => {
     const error = new VmError("busy", "held");
     expect(fileError("cannot x", error)).toBe(error);
   });
 });
 
-describe("what is no regular file is not read, and not waited for:", () => {
+describe("does not read or wait for files that are not regular:", () => {
   test.each([
     ["a named pipe", (path: string) => void Bun.spawnSync(["mkfifo", path])],
     ["a directory", (path: string) => mkdirSync(path)],
@@ -177,24 +177,24 @@ describe("what is no regular file is not read, and not waited for:", () => {
   });
 });
 
-test("readSmall refuses what is larger than its limit, holes too", () => {
+test("readSmall refuses files larger than its limit, holes too", () => {
   truncateSync(temp.write("huge", ""), 2 ** 40);
   expect(() => readSmall(temp.path("huge"))).toThrow("larger than 1.0 MiB");
   expect(readSmall(temp.write("small", "12345"), 5)).toBe("12345");
   expect(() => readSmall(temp.path("small"), 4)).toThrow("larger than");
 });
 
-test("readTail gives whole lines of the end", () => {
+test("readTail returns whole lines of the end", () => {
   temp.write("log", `${"x".repeat(100)}\nfirst\nlast\n`);
   expect(readTail(temp.path("log"), 13)).toBe("first\nlast\n");
   expect(readTail(temp.path("log"))).toEndWith("x\nfirst\nlast\n");
   expect(readTail(temp.path("none"))).toBeUndefined();
 });
 
-test("remove takes away deep trees in linear time, closed directories and links among them", () => {
+test("remove takes linear time for deep trees, and removes unreadable directories and symlinks", () => {
   const top = temp.directory("deep");
   const kept = temp.write("kept", "x");
-  // From the innermost outwards: the whole path is longer than the kernel takes.
+  // From the innermost outwards, as the whole path exceeds the kernel's limit.
   const [inner, outer] = [join(top, "inner"), join(top, "outer")];
   mkdirSync(inner);
   temp.write("deep/inner/file", "");

@@ -1,4 +1,4 @@
-/** Files that earlier versions wrote, kept in test/fixtures/formats: they are read for ever, and newer ones never. */
+/** Files of earlier versions, kept in test/fixtures/formats: they stay readable, and newer ones are refused. */
 import { copyFileSync, readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { expect, test } from "bun:test";
@@ -15,7 +15,7 @@ const read = (name: string): string => readFileSync(join(FORMATS, name), "utf8")
 
 const load = (guestEnv: string): Promise<Loaded> => loadSettings(sourcesFor({ hostdir: FORMATS, guestEnv }));
 
-/** What each says. */
+/** The settings of each. */
 const SETTINGS: Record<string, object> = {
   "earlier-program.env": {
     GUESTNAME: "WS10",
@@ -62,7 +62,7 @@ test("first.mark.json", () => {
   expect(readMark(temp.top)).toMatchObject({ created: "2026-11-25T10:00:00.000Z", lastRun: "powered-off" });
 });
 
-test("newer ones are refused (78), whatever else they hold", async () => {
+test("refuses newer ones (78), whatever else they contain", async () => {
   using temp = new Temp();
   copyFileSync(join(FORMATS, "newer.mark.json"), temp.path(".vm.json"));
   for (const attempt of [
@@ -95,7 +95,7 @@ test.each([
   else expect((await failureOf(() => load(file))).exitCode).toBe(78);
 });
 
-test("each kept file is read here", () => {
+test("reads every kept file", () => {
   const known = [...Object.keys(SETTINGS), ...Object.keys(MANIFESTS), "first.mark.json"];
   expect(
     readdirSync(FORMATS)

@@ -12,35 +12,35 @@ describe("parseIdentity", () => {
     ["the last one counts", `UUID="${A}"\nUUID=${B}\n`, { uuid: B, former: [] }],
     ["with a former one", `UUID="${B}"\nUUID_FORMER=(\n    "${A}"\n)\n`, { uuid: B, former: [A] }],
     ["an empty file", "", undefined],
-    ["nothing but a comment", "# x\n", undefined],
+    ["only a comment", "# x\n", undefined],
     ["more than plain assignments", `UUID="${A}"\nrm -rf /\n`, undefined],
-    ["half an assignment", `UUID="${A}`, undefined],
-    ["something else as a UUID", "UUID=web\n", undefined],
+    ["an unfinished assignment", `UUID="${A}`, undefined],
+    ["an invalid UUID", "UUID=web\n", undefined],
     ["several UUIDs", `UUID=(${A} ${B})\n`, undefined],
-    ["something else as a former one", `UUID="${A}"\nUUID_FORMER=(../x)\n`, undefined],
+    ["an invalid former one", `UUID="${A}"\nUUID_FORMER=(../x)\n`, undefined],
   ])("%s", (_title, text, expected) => {
     expect(parseIdentity(text)).toEqual(expected as never);
   });
 });
 
 describe("withIdentity", () => {
-  test("is appended, and what users wrote stays", () => {
+  test("is appended, and the user's lines are kept", () => {
     const text = '# mine\nMEMORY="4G" # more\n';
     expect(withIdentity(text, { uuid: A, former: [] })).toBe(`${text}UUID="${A}"\n`);
   });
 
-  test("replaces the one before", () => {
+  test("replaces the previous one", () => {
     const text = withIdentity(`MEMORY=1G\nUUID="${A}"\n`, { uuid: B, former: [A] })!;
     expect(parseIdentity(text)).toEqual({ uuid: B, former: [A] });
     expect(text).not.toContain(`UUID="${A}"`);
   });
 
-  test("leaves the very text where it is there already", () => {
+  test("leaves the text unchanged if it has it already", () => {
     const text = `UUID='${A}'\nMEMORY=1G`;
     expect(withIdentity(text, { uuid: A, former: [] })).toBe(text);
   });
 
-  test("forgets former ones of another identity", () => {
+  test("removes former ones of another identity", () => {
     const text = withIdentity(`UUID="${A}"\nUUID_FORMER=("${B}")\n`, { uuid: A, former: [] })!;
     expect(parseIdentity(text)).toEqual({ uuid: A, former: [] });
   });
@@ -48,8 +48,8 @@ describe("withIdentity", () => {
   test.each([
     ["an empty file", ""],
     ["a command", "touch x\n"],
-    ["a last line that goes on", "MEMORY=1G\\"],
-  ])("%s is not written to", (_title, text) => {
+    ["an unfinished last line", "MEMORY=1G\\"],
+  ])("does not write to %s", (_title, text) => {
     expect(withIdentity(text, { uuid: A, former: [] })).toBeUndefined();
   });
 });

@@ -32,7 +32,7 @@ function refuse(): boolean {
 }
 
 describe("the lock of a VM", () => {
-  test("held by another process: 75, naming that with its pid", async () => {
+  test("is held by another process: 75, with its pid", async () => {
     const holder = await holdElsewhere("back up");
     const error = await failureOf(() => lockVm(temp.top, "restore", 50));
     expect(error.exitCode).toBe(75);
@@ -40,7 +40,7 @@ describe("the lock of a VM", () => {
     expect(error.message).toEndWith(`back up (pid ${holder.pid})`);
   });
 
-  test("goes with a process that is killed", async () => {
+  test("is released with a killed process", async () => {
     const holder = await holdElsewhere("back up");
     holder.kill("SIGKILL");
     await holder.exited;
@@ -61,13 +61,13 @@ describe("the lock of a VM", () => {
     expect(lock.hostdir).toBe(temp.top);
   });
 
-  test("held by ourselves, too, is held", async () => {
+  test("is held even against this process", async () => {
     using _lock = await lockVm(temp.top, "one");
     const error = await failureOf(() => lockVm(temp.top, "two", 0));
     expect(error.message).toContain(`(pid ${process.pid})`);
   });
 
-  test("is given back on disposal, and nothing is left behind", async () => {
+  test("is released on disposal, and nothing is left behind", async () => {
     (await lockVm(temp.top, "one"))[Symbol.dispose]();
     using _lock = await lockVm(temp.top, "two", 0);
     expect(readdirSync(temp.top)).toEqual([]);
@@ -79,19 +79,19 @@ describe("the lock of a VM", () => {
     expect(other.hostdir).toBe(temp.path("b"));
   });
 
-  test("that is waited for in vain leaves no descriptor open", async () => {
+  test("does not leak a descriptor when waiting fails", async () => {
     using _lock = await lockVm(temp.top, "one");
     const before = readdirSync("/proc/self/fd").length;
     await failureOf(() => lockVm(temp.top, "two", 0));
     expect(readdirSync("/proc/self/fd")).toHaveLength(before);
   });
 
-  test("is not inherited by the programs we start", async () => {
+  test("is not inherited by started programs", async () => {
     const lock = await lockVm(temp.top, "one");
     const child = Bun.spawn(["sleep", "60"]);
     try {
       lock[Symbol.dispose]();
-      // It has the descriptor until it has become another program.
+      // It has the descriptor until its exec(2).
       using again = await lockVm(temp.top, "two", 60_000);
       expect(again.hostdir).toBe(temp.top);
       expect(child.exitCode).toBeNull();
@@ -100,7 +100,7 @@ describe("the lock of a VM", () => {
     }
   });
 
-  test("where the file system cannot lock: 74 with the reason, not a holder", async () => {
+  test("fails if the filesystem cannot lock: 74 with the reason", async () => {
     const error = await failureOf(() => lockVm(temp.top, "back up", 0, refuse));
     expect({ status: error.exitCode, message: error.message }).toEqual({
       status: 74,
@@ -109,11 +109,11 @@ describe("the lock of a VM", () => {
     expect(error.hint).toContain("local_lock=flock");
   });
 
-  test("flock(2) tells a lock of another from a failure", () => {
+  test("distinguishes another process's lock from a failure of flock(2)", () => {
     expect(() => flock(-1, LOCK_EX | LOCK_NB)).toThrow(/^EBADF: .*, flock$/);
   });
 
-  test("cannot be where the directory is gone", async () => {
+  test("fails if the directory is missing", async () => {
     const error = await failureOf(() => lockVm(temp.path("gone"), "run", 0));
     expect(error.message).toContain(`cannot lock ${temp.path("gone")}`);
   });

@@ -21,11 +21,11 @@ const MANIFEST: Manifest = {
   files: [FILE, { name: "efivars.bin", file: "efivars.bin.gz", bytes: 1, allocatedBytes: 0, storedBytes: 2 }],
 };
 
-test("is read as it was written", () => {
+test("is read as written", () => {
   expect(parseManifest(JSON.stringify(MANIFEST, null, 2), "S0")).toEqual(MANIFEST);
 });
 
-test("may say whose it is, and name its state", () => {
+test("may contain the VM's UUID and the consistency", () => {
   const named = { ...MANIFEST, vm: "123e4567-e89b-42d3-a456-426614174000", id: "0123456789abcdef" };
   expect(parseManifest(JSON.stringify(named), "S0")).toEqual(named);
 });
@@ -40,7 +40,7 @@ const files = (...changes: object[]): string =>
 describe("is damaged (74):", () => {
   test.each([
     ["nothing", ""],
-    ["half of it", JSON.stringify(MANIFEST).slice(0, 100)],
+    ["a truncated one", JSON.stringify(MANIFEST).slice(0, 100)],
     ["no JSON", "not json"],
     ["null", "null"],
     ["a number", "7"],
@@ -54,12 +54,12 @@ describe("is damaged (74):", () => {
     ["a name with a /", files({ name: "../disk-0.img" })],
     ["a stored name with a /", files({ file: "/etc/passwd" })],
     ["a hidden name", files({ file: ".lock" })],
-    ["a length that is no number", files({ bytes: "300" })],
+    ["a length that is not a number", files({ bytes: "300" })],
     ["a negative length", files({ storedBytes: -1 })],
-    ["a broken length", files({ allocatedBytes: 1.5 })],
+    ["a fractional length", files({ allocatedBytes: 1.5 })],
     ["a huge length", files({ bytes: 1e300 })],
     ["one bad file of two", files({}, { name: 7 })],
-    ["a VM that is no UUID", JSON.stringify({ ...MANIFEST, vm: "../web" })],
+    ["a VM that is not a UUID", JSON.stringify({ ...MANIFEST, vm: "../web" })],
     ["an id of another form", JSON.stringify({ ...MANIFEST, id: "0123456789ABCDEF" })],
     ["an unknown consistency", JSON.stringify({ ...MANIFEST, consistency: "perfect" })],
   ])("%s", async (_title, text) => {
@@ -69,7 +69,7 @@ describe("is damaged (74):", () => {
   });
 });
 
-describe("is a newer version's (78):", () => {
+describe("is of a newer version (78):", () => {
   test.each([
     ["version 2", { version: 2 }],
     ["another format", { format: "zst" }],

@@ -22,7 +22,7 @@ describe("consistencyOf", () => {
     [{ restored: "offline" }, "offline"],
     [{ restored: "crash-consistent" }, "crash-consistent"],
     [{ restored: "agent" }, "agent"],
-    // What ran since counts, not what was restored.
+    // The last run counts, not the restored snapshot.
     [{ restored: "crash-consistent", lastRun: "powered-off" }, "offline"],
     [{ restored: "offline", lastRun: "killed" }, "crash-consistent"],
   ])("%j is %s", (mark, consistency) => {
@@ -36,7 +36,7 @@ test.each<[Partial<Mark>, RegExp]>([
   [{ lastRun: "unknown" }, /^the exit reason of the last run is unknown/],
   [{ restored: "crash-consistent" }, /^the restored snapshot is crash-consistent/],
   [{ restored: "crash-consistent", unrecorded: true }, /^the restored snapshot does not record/],
-])("why a backup is crash-consistent: %j", (mark, reason) => {
+])("explains why a backup is crash-consistent: %j", (mark, reason) => {
   expect(explainCrash({ ...newMark(), ...mark })).toMatch(reason);
 });
 
@@ -49,7 +49,7 @@ describe("the mark", () => {
     expect(statSync(temp.path(".vm.json")).mode & 0o777).toBe(0o600);
   });
 
-  test("is changed where it is told to, and nowhere else", () => {
+  test("is changed only where requested", () => {
     using temp = new Temp();
     const mark: Mark = { ...newMark(), restored: "offline", replaces: "/tmp/x" };
     writeMark(temp.top, mark);
@@ -62,7 +62,7 @@ describe("the mark", () => {
     });
   });
 
-  test("is not written through a link", () => {
+  test("is not written through a symlink", () => {
     using temp = new Temp();
     symlinkSync(temp.path("elsewhere"), temp.path(".vm.json"));
     expect(() => writeMark(temp.top, newMark())).toThrow();
@@ -70,7 +70,7 @@ describe("the mark", () => {
   });
 });
 
-/** A run with all that can be noted of one. */
+/** A run with all fields. */
 const RUN: RunRecord = {
   started: "2026-01-02T03:04:05.678Z",
   detached: true,
@@ -103,7 +103,7 @@ const FULL: Mark = {
   replaces: "/tmp/vm-01234567-01234567",
 };
 
-/** The text of a mark with fields that need not be of their form, and a sum that is right. */
+/** The text of a mark with arbitrary fields, and a correct checksum. */
 const signed = (fields: object): string => {
   const sum = createHash("sha256").update(JSON.stringify(fields)).digest("hex");
   return JSON.stringify({ ...fields, sum });
@@ -112,7 +112,7 @@ const signed = (fields: object): string => {
 describe("a mark's text", () => {
   const text = formatMark(FULL);
 
-  test("gives back all fields", () => {
+  test("contains all fields", () => {
     expect(parseMark(text, "x")).toEqual(FULL);
   });
 
@@ -120,13 +120,13 @@ describe("a mark's text", () => {
     expect(parseMark(JSON.stringify(FULL), "x")).toEqual(FULL);
   });
 
-  test("cut short anywhere is damaged, and never throws", () => {
-    // The line end at the end means nothing.
+  test("truncated anywhere is damaged, and never throws", () => {
+    // The last line break is optional.
     for (let length = 0; length < text.length - 1; length++)
       expect(parseMark(text.slice(0, length), "x")).toMatchObject({ damaged: true, lastRun: "unknown" });
   });
 
-  test("with any byte changed is damaged, or says the same", () => {
+  test("with any byte changed is damaged, or reads the same", () => {
     for (let at = 0; at < text.length; at++)
       for (const bit of [1, 4, 32]) {
         const changed =
@@ -166,7 +166,7 @@ describe("a mark's text", () => {
     ["disks", [5]],
     ["replaces", "../x"],
     ["replaces", 7],
-  ])("leaves out what is not of its form: %s %j", (name, value) => {
+  ])("drops invalid fields: %s %j", (name, value) => {
     const mark = parseMark(signed({ ...FULL, [name]: value }), "x");
     expect(mark.damaged).toBeUndefined();
     expect(mark[name as keyof Mark]).toBe(name === "created" ? "" : (undefined as never));
@@ -176,11 +176,11 @@ describe("a mark's text", () => {
 
   test.each<[string, object, Partial<RunRecord>]>([
     ["a host that ssh takes for an option", { forwards: ["hostfwd=tcp:-Fx:2222-:22"] }, { forwards: [] }],
-    ["a rule of no form", { forwards: ["x"] }, { forwards: [] }],
+    ["an invalid rule", { forwards: ["x"] }, { forwards: [] }],
     ["two rules in one", { forwards: ["hostfwd=tcp::1-:1,hostfwd=tcp::2-:2"] }, { forwards: [] }],
-    ["a time that is none", { ended: "never" }, { ended: RUN.started }],
+    ["an invalid time", { ended: "never" }, { ended: RUN.started }],
     [
-      "settings that are not known, or not allowed",
+      "settings that are unknown, or not allowed",
       {
         typed: {
           settings: { MEMORY: "many", constructor: "x", CORES: "2", KEEPCD: 5 },
@@ -190,9 +190,9 @@ describe("a mark's text", () => {
       { typed: { settings: { CORES: "2" }, additions: {}, ssh: false } },
     ],
     ["nothing typed", { typed: 5 }, { typed: { settings: {}, additions: {}, ssh: false } }],
-    ["a port that is none", { display: { protocol: "spice", host: "::1", port: 70000 } }, {}],
+    ["an invalid port", { display: { protocol: "spice", host: "::1", port: 70000 } }, {}],
     ["a display's host that is an option", { display: { protocol: "vnc", host: "-x", port: 5900 } }, {}],
-  ])("of a run leaves out %s", (_what, change, expected) => {
+  ])("of a run drops %s", (_what, change, expected) => {
     const { display: _display, ...rest } = RUN;
     const base = "display" in change ? rest : RUN;
     expect(parseMark(signed({ ...FULL, run: { ...RUN, ...change } }), "x").run).toEqual({
@@ -201,7 +201,7 @@ describe("a mark's text", () => {
     } as RunRecord);
   });
 
-  test("with an end that is not known says so", () => {
+  test("with an unknown end says so", () => {
     expect(parseMark(signed({ ...FULL, lastRun: "hibernated" }), "x").lastRun).toBe("unknown");
   });
 
@@ -211,7 +211,7 @@ describe("a mark's text", () => {
   });
 });
 
-test("a damaged mark is written anew by the next change, and the end stays unknown", () => {
+test("a damaged mark is rewritten by the next change, and the end stays unknown", () => {
   using temp = new Temp();
   writeMark(temp.top, FULL);
   writeFileSync(temp.path(".vm.json"), formatMark(FULL).replace("powered-off", "powered-oft"));

@@ -28,7 +28,7 @@ const candidate = (name: string, made: Date, more: Partial<RetentionCandidate> =
   ...more,
 });
 
-/** Snapshots named by their times, local where they say no zone. */
+/** Snapshots named by their times, in local time unless a zone is given. */
 const at = (...times: string[]): RetentionCandidate[] => times.map((time) => candidate(time, new Date(time)));
 
 const kept = (all: readonly RetentionCandidate[], rules: Rules): string[] =>
@@ -56,13 +56,13 @@ describe("the newest of each period that has one:", () => {
       ["2026-01-05T23:59", "2026-03-01T12:00"],
     ],
     [
-      "weeks begin on Monday",
+      "weeks start on Monday",
       { weekly: 2 },
       ["2026-11-08T12:00", "2026-11-15T23:59", "2026-11-16T00:00", "2026-11-22T12:00"],
       ["2026-11-15T23:59", "2026-11-22T12:00"],
     ],
     [
-      "a week over the end of the year is one",
+      "a week across the end of the year is one",
       { weekly: 2 },
       ["2025-12-21T12:00", "2025-12-28T12:00", "2025-12-29T12:00", "2025-12-31T12:00", "2026-01-04T12:00"],
       ["2025-12-28T12:00", "2026-01-04T12:00"],
@@ -86,7 +86,7 @@ describe("the newest of each period that has one:", () => {
       ["2024-02-29T12:00", "2024-03-01T12:00"],
     ],
     [
-      "the same month of other years is another",
+      "the same month of another year is another",
       { monthly: 2 },
       ["2023-05-01", "2024-05-01", "2025-05-01"],
       ["2024-05-01", "2025-05-01"],
@@ -103,14 +103,14 @@ describe("the newest of each period that has one:", () => {
     expect(kept(at(...times), rules)).toEqual(expected);
   });
 
-  test("and the very oldest, while a count lasts (restic)", () => {
+  test("keeps the oldest as well, while a count lasts (restic)", () => {
     const all = at("2026-01-01T08:00", "2026-01-01T09:00", "2026-01-01T10:00");
     expect(kept(all, { daily: 1 })).toEqual(["2026-01-01T10:00"]);
     expect(kept(all, { daily: 2 })).toEqual(["2026-01-01T08:00", "2026-01-01T10:00"]);
   });
 });
 
-describe("summer time:", () => {
+describe("daylight saving time:", () => {
   const hours = [
     "2026-10-24T23:30:00Z",
     "2026-10-25T00:30:00Z",
@@ -118,7 +118,7 @@ describe("summer time:", () => {
     "2026-10-25T02:30:00Z",
   ];
 
-  test("the hour that comes twice is one hour", () => {
+  test("the repeated hour is one hour", () => {
     process.env.TZ = "Europe/Berlin";
     // 01:30, 02:30, 02:30 again, 03:30.
     expect(kept(at(...hours), { hourly: 2 })).toEqual([hours[2]!, hours[3]!]);
@@ -129,13 +129,13 @@ describe("summer time:", () => {
     ]);
   });
 
-  test("the hour that is left out is missed by nobody", () => {
+  test("the skipped hour needs no snapshot", () => {
     process.env.TZ = "Europe/Berlin";
     const spring = ["2026-03-28T12:00:00Z", "2026-03-29T00:30:00Z", "2026-03-29T01:30:00Z"];
     expect(kept(at(...spring), { hourly: 2 })).toEqual(spring.slice(1));
   });
 
-  test("days are those of the clock on the wall", () => {
+  test("days are those of local time", () => {
     const all = at("2026-06-30T12:00:00Z", "2026-07-01T03:00:00Z", "2026-07-01T23:00:00Z");
     process.env.TZ = "America/New_York";
     expect(kept(all, { daily: 1 })).toEqual(["2026-07-01T23:00:00Z"]);
@@ -147,7 +147,7 @@ describe("summer time:", () => {
   });
 });
 
-describe("whatever the rules:", () => {
+describe("for any rules:", () => {
   const [s0, s1, s2, s3] = at("2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04") as [
     RetentionCandidate,
     RetentionCandidate,
@@ -158,28 +158,28 @@ describe("whatever the rules:", () => {
 
   test.each<[why: string, all: RetentionCandidate[], kept: string[], reason: string]>([
     ["LAST stays", [{ ...s0, last: true }, s1, s2, s3], [s0.name, s3.name], "LAST"],
-    ["a protected one stays", [{ ...s0, protected: true }, s1, s2, s3], [s0.name, s3.name], "protected"],
-    ["a damaged one stays", [{ ...s0, damaged: true }, s1, s2, s3], [s0.name, s3.name], "damaged"],
+    ["keeps a protected one", [{ ...s0, protected: true }, s1, s2, s3], [s0.name, s3.name], "protected"],
+    ["keeps a damaged one", [{ ...s0, damaged: true }, s1, s2, s3], [s0.name, s3.name], "damaged"],
     [
-      "one under a working disk stays",
+      "keeps the parent of a working disk",
       [{ ...s0, disks: ["the working disk disk-0.img"] }, s1, s2, s3],
       [s0.name, s3.name],
       "the working disk disk-0.img builds on it",
     ],
     [
-      "a parent stays",
+      "keeps a parent",
       [s0, s1, s2, { ...s3, parents: [s0.name] }],
       [s0.name, s3.name],
       `${s3.name} builds on it`,
     ],
     [
-      "parents of parents stay",
+      "keeps parents of parents",
       [s0, { ...s1, parents: [s0.name] }, s2, { ...s3, parents: [s1.name] }],
       [s0.name, s1.name, s3.name],
       `${s1.name} builds on it`,
     ],
     [
-      "parents of a damaged one stay",
+      "keeps parents of a damaged one",
       [s0, { ...s1, parents: [s0.name], damaged: true }, s2, s3],
       [s0.name, s1.name, s3.name],
       `${s1.name} builds on it`,
@@ -189,31 +189,31 @@ describe("whatever the rules:", () => {
     expect(reasonsOf(all, rules, s0.name)).toEqual([reason]);
   });
 
-  test("a damaged one takes nobody's place", () => {
+  test("a damaged one does not count", () => {
     expect(kept([s0, s1, s2, { ...s3, damaged: true }], rules)).toEqual([s2.name, s3.name]);
   });
 
-  test("a parent of what goes may go with it, and one that is not there is no trouble", () => {
+  test("removes a parent together with its child; a missing one is ignored", () => {
     expect(kept([s0, { ...s1, parents: [s0.name] }, s2, { ...s3, parents: ["gone"] }], rules)).toEqual([
       s3.name,
     ]);
   });
 
-  test("those that build on each other go, or stay", () => {
+  test("cycles are kept or removed together", () => {
     const ring = [{ ...s0, parents: [s1.name] }, { ...s1, parents: [s0.name] }, s3];
     expect(kept(ring, rules)).toEqual([s3.name]);
     expect(kept([{ ...ring[0]!, protected: true }, ...ring.slice(1)], rules)).toHaveLength(3);
   });
 });
 
-test("of one moment the higher name is newer", () => {
+test("of equal times the higher name is newer", () => {
   const moment = new Date(0);
   const all = ["S10", "S9", "b", "S2", "a"].map((name) => candidate(name, moment));
   expect(all.toSorted(byAge).map(({ name }) => name)).toEqual(["a", "b", "S2", "S9", "S10"]);
   expect(kept(all, { last: 1 })).toEqual(["S10"]);
 });
 
-test("one from the future stays, is pointed out, and takes no other's place", () => {
+test("keeps one in the future, reports it, and does not count it", () => {
   const all = at("2026-01-01", "2026-01-02", "2030-01-01");
   const verdicts = decideRetention(all, { last: 1 }, new Date("2026-02-01"));
   expect(verdicts.map(({ keep, future, reasons }) => [keep, future, reasons])).toEqual([
@@ -223,14 +223,14 @@ test("one from the future stays, is pointed out, and takes no other's place", ()
   ]);
 });
 
-test.each([["damaged"], ["foreign"]] as const)("a %s one stays and takes no other's place", (what) => {
+test.each([["damaged"], ["foreign"]] as const)("keeps a %s one, without counting it", (what) => {
   const bad = (time: string): RetentionCandidate => candidate(time, new Date(time), { [what]: true });
   const all = [...at("2026-01-01", "2026-01-02"), bad("2026-01-03"), bad("2026-01-04")];
   expect(kept(all, { last: 2 })).toEqual(["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"]);
   expect(kept(all, { last: 1 })).toEqual(["2026-01-02", "2026-01-03", "2026-01-04"]);
 });
 
-test("the newest good one is never removed, whatever the rules", () => {
+test("never removes the newest intact one", () => {
   const all = at("2026-01-01", "2026-01-02", "2026-01-03");
   expect(kept(all, {})).toEqual(["2026-01-03"]);
   expect(reasonsOf(all, {}, "2026-01-03")).toEqual(["newest good one"]);
@@ -254,7 +254,7 @@ test.each<[Rules, boolean]>([
 
 const day = (n: number): Date => new Date(Date.UTC(2026, 0, n));
 
-/** Each builds on the one before it. */
+/** Each is the child of the one before it. */
 const chain = (...more: Partial<RetentionCandidate>[]): RetentionCandidate[] =>
   more.map((item, index) =>
     candidate(`S${index}`, day(index + 1), {
@@ -264,18 +264,18 @@ const chain = (...more: Partial<RetentionCandidate>[]): RetentionCandidate[] =>
     }),
   );
 
-/** `keep S1: last`, or `S0 > S1` where its data goes there. */
+/** `keep S1: last`, or `S0 > S1` if it is merged into that. */
 const decide = (all: readonly RetentionCandidate[]): string[] =>
   decideRetention(all, { last: 1 }, LATER).map(({ name, keep, into, reasons }) =>
     keep ? `keep ${name}: ${reasons.join(", ")}` : [name, ...into].join(" > "),
   );
 
 describe("merging", () => {
-  test("a whole chain into the one that stays", () => {
+  test("a whole chain into the kept one", () => {
     expect(decide(chain({}, {}, {}))).toEqual(["S0 > S2", "S1 > S2", "keep S2: last"]);
   });
 
-  test("into several that stay", () => {
+  test("into several kept ones", () => {
     const all = [
       ...chain({}, {}),
       candidate("T", day(1), { parents: ["S0"], protected: true, mergeable: true }),
@@ -283,7 +283,7 @@ describe("merging", () => {
     expect(decide(all)).toEqual(["S0 > T > S1", "keep T: protected", "keep S1: last"]);
   });
 
-  test("not where what builds on it is damaged", () => {
+  test("not if a child is damaged", () => {
     expect(decide(chain({}, {}, { damaged: true }, {}).slice(0, 3))).toEqual([
       "S0 > S1",
       "keep S1: last, S2 builds on it",
@@ -292,7 +292,7 @@ describe("merging", () => {
     expect(decide(chain({}, { damaged: true }, { damaged: true }))[0]).toBe("keep S0: last, S1 builds on it");
   });
 
-  test("not of what a working disk builds on, nor where it cannot be", () => {
+  test("not a working disk's parent, nor if it is impossible", () => {
     expect(decide(chain({ disks: ["a disk"] }, {}, {}))).toEqual([
       "keep S0: a disk builds on it, S2 builds on it",
       "S1 > S2",
@@ -301,7 +301,7 @@ describe("merging", () => {
     expect(decide(chain({ mergeable: false }, {}))).toEqual(["keep S0: S1 builds on it", "keep S1: last"]);
   });
 
-  test("ends where each builds on the other", () => {
+  test("terminates for cycles", () => {
     const all = [
       candidate("S0", day(1), { parents: ["S1"], mergeable: true }),
       candidate("S1", day(2), { parents: ["S0"], mergeable: true }),
@@ -341,7 +341,7 @@ function makeCase(next: () => number): { all: RetentionCandidate[]; rules: Rules
 describe("for any snapshots and rules", () => {
   const CASES = 400;
 
-  test(`${CASES} cases hold what is promised`, () => {
+  test(`${CASES} cases have the documented properties`, () => {
     process.env.TZ = "Europe/Berlin";
     const next = random(5);
     for (let index = 0; index < CASES; index++) {
@@ -352,7 +352,7 @@ describe("for any snapshots and rules", () => {
           expect(stay.has(item.name)).toBe(true);
         if (stay.has(item.name)) for (const parent of item.parents) expect(stay.has(parent)).toBe(true);
       }
-      // Where data can be merged only what has a reason of its own stays, and each finds what it builds on.
+      // With merging only snapshots with a reason of their own are kept, and each has its parent.
       const merged = new Map(
         decideRetention(
           all.map((item) => ({ ...item, mergeable: !item.damaged })),
@@ -369,12 +369,12 @@ describe("for any snapshots and rules", () => {
           if (!merged.get(parent)!.keep)
             expect(merged.get(parent)!.into).toEqual(expect.arrayContaining(heirs));
       }
-      // More of any rule never keeps less.
+      // A larger count never keeps fewer.
       for (const period of PERIODS) {
         const more = new Set(kept(all, { ...rules, [period]: rules[period]! + 1 }));
         expect([...stay].filter((name) => !more.has(name))).toEqual([]);
       }
-      // Nothing depends on the order they are found in, and what is left is left by the same rules.
+      // The order does not matter, and a second run changes nothing.
       expect(kept(all.toReversed(), rules)).toEqual(kept(all, rules));
       const rest = all.filter(({ name }) => stay.has(name));
       for (const period of PERIODS) {

@@ -17,7 +17,7 @@ afterEach(() => temp[Symbol.dispose]());
 const GUEST_ENV = 'GUESTNAME="g"\nMEMORY="128M"\nIMAGES=(\n    "VIRT=disk-0.img"\n)\n';
 const DISK = "the content of a disk\n".repeat(100);
 
-/** A qcow2 header with its tables within 256 KiB (docs/interop/qcow2.txt), as far as it is looked at. */
+/** A qcow2 header with its tables within 256 KiB (docs/interop/qcow2.txt), as far as it is checked. */
 function qcow2(backing = ""): Buffer {
   const bytes = Buffer.alloc(1 << 18);
   bytes.write("QFI\xfb", 0, "latin1");
@@ -92,13 +92,13 @@ const flip = (path: string, at: number): void => {
   writeFileSync(path, bytes);
 };
 
-test.each(["TS", "DESCRIPTION"])("%s that is missing is damage", async (name) => {
+test.each(["TS", "DESCRIPTION"])("a missing %s is damage", async (name) => {
   await make("S0", "gz");
   rmSync(temp.path("backups/S0", name));
   expect(damageOf("S0")).toBe(`${name} is missing`);
 });
 
-test("below a working disk only the disks count, down to the last", async () => {
+test("of a working disk's parents only disks count, down to the last", async () => {
   const parent = await make("S1", "qcow2");
   const child = await make("S2", "qcow2", parentKeys(parent));
   const find = (name: string): Snapshot => findSnapshot(temp.top, name);
@@ -113,14 +113,14 @@ test("below a working disk only the disks count, down to the last", async () => 
   expect(findSnapshotDiskDamage(child, find)).toBe("SHA256SUMS is missing");
 });
 
-test("good ones have none", async () => {
+test("intact ones have none", async () => {
   await make("S0", "gz");
   const parent = await make("S1", "qcow2");
   await make("S2", "qcow2", parentKeys(parent));
   for (const name of ["S0", "S1", "S2"]) expect(damageOf(name)).toBeUndefined();
 });
 
-describe("noticed without reading the bulk:", () => {
+describe("found without reading disk contents:", () => {
   const cases: [what: string, damage: (dir: string) => void | Promise<void>, expected: RegExp][] = [
     ["a flip in guest.env", (dir) => flip(join(dir, "guest.env"), 30), /guest\.env: its checksum is wrong/],
     ["a flip in TS", (dir) => flip(join(dir, "TS"), 3), /TS: its checksum is wrong/],
@@ -143,7 +143,7 @@ describe("noticed without reading the bulk:", () => {
     ],
     ["guest.env gone", (dir) => rmSync(join(dir, "guest.env")), /guest\.env is missing/],
     [
-      "an empty guest.env, vouched for",
+      "an empty guest.env with a checksum",
       async (dir) => {
         writeFileSync(join(dir, "guest.env"), "\0\0");
         await resum("S0");
@@ -151,18 +151,18 @@ describe("noticed without reading the bulk:", () => {
       /guest\.env:1: it is empty/,
     ],
     [
-      "a file gone that only SHA256SUMS names",
+      "a missing file that only SHA256SUMS names",
       (dir) => rmSync(join(dir, "vm.defaults")),
       /vm\.defaults is missing/,
     ],
-    ["a disk gone", (dir) => rmSync(join(dir, "disk-0.img.gz")), /disk-0\.img\.gz is missing/],
+    ["a missing disk", (dir) => rmSync(join(dir, "disk-0.img.gz")), /disk-0\.img\.gz is missing/],
     [
       "a disk of another length",
       (dir) => truncateSync(join(dir, "disk-0.img.gz"), 20),
       /has 20 bytes instead of/,
     ],
     [
-      "a named pipe in its place",
+      "a named pipe instead",
       (dir) => {
         rmSync(join(dir, "disk-0.img.gz"));
         Bun.spawnSync(["mkfifo", join(dir, "disk-0.img.gz")]);
@@ -170,7 +170,7 @@ describe("noticed without reading the bulk:", () => {
       /is no regular file/,
     ],
     [
-      "a link in its place",
+      "a symlink instead",
       (dir) => {
         rmSync(join(dir, "disk-0.img.gz"));
         symlinkSync("/etc/hostname", join(dir, "disk-0.img.gz"));
@@ -179,7 +179,7 @@ describe("noticed without reading the bulk:", () => {
     ],
     ["another magic", (dir) => flip(join(dir, "disk-0.img.gz"), 0), /is no gzip file/],
     [
-      "another length noted in gzip's trailer",
+      "another length in gzip's trailer",
       (dir) => flip(join(dir, "disk-0.img.gz"), readFileSync(join(dir, "disk-0.img.gz")).length - 4),
       /does not decompress to/,
     ],
@@ -202,8 +202,8 @@ describe("noticed without reading the bulk:", () => {
     ["qcow2's magic", 0, /no qcow2 header/],
     ["the corrupt bit", 79, /holds|corrupt|refers/],
     ["the virtual size", 28, /holds a disk of/],
-    ["the L1 table's place", 43, /L1 table is beyond the end of the file/],
-    ["the refcount table's place", 51, /refcount table is beyond the end of the file/],
+    ["the L1 table's offset", 43, /L1 table is beyond the end of the file/],
+    ["the refcount table's offset", 51, /refcount table is beyond the end of the file/],
   ])("a change of %s", async (_what, at, expected) => {
     await make("S0", "qcow2");
     const path = temp.path("backups/S0/disk-0.qcow2");
@@ -220,7 +220,7 @@ const odd = async (text: string): Promise<void> => {
 };
 
 test.each(["gz", "qcow2"] as const)(
-  "each flip and each cut of a small file is noticed: %s",
+  "finds each flip and each truncation of a small file: %s",
   async (format) => {
     await make("S0", format);
     for (const file of ["guest.env", "manifest.json", "TS", "vm.defaults"]) {
@@ -238,22 +238,22 @@ test.each(["gz", "qcow2"] as const)(
   },
 );
 
-describe("settings that this version does not take", () => {
-  test("are good where a checksum vouches for them", async () => {
+describe("settings that this version rejects", () => {
+  test("are intact if they match their checksum", async () => {
     await odd(`${GUEST_ENV}[ -e x ] && MEMORY=1G\n`);
     await resum("S0");
     expect(damageOf("S0")).toBeUndefined();
   });
 
-  test("are damage where nothing does", async () => {
+  test("are damage without one", async () => {
     await odd(`${GUEST_ENV}[ -e x ] && MEMORY=1G\n`);
     for (const name of ["SHA256SUMS", "manifest.json"]) rmSync(temp.path("backups/S0", name));
     expect(damageOf("S0")).toMatch(/guest\.env:6: /);
   });
 });
 
-describe("a parent is known by id and checksum:", () => {
-  test("another snapshot under its name is noticed", async () => {
+describe("a parent is identified by id and checksum:", () => {
+  test("finds another snapshot under its name", async () => {
     await make("S1", "qcow2", parentKeys(await make("S0", "qcow2")));
     expect(damageOf("S1")).toBeUndefined();
     await make("S0", "qcow2", {}, "f".repeat(16));
@@ -261,14 +261,14 @@ describe("a parent is known by id and checksum:", () => {
     expect(damageOf("S1")).toMatch(/^its parent "S0" is another snapshot than the one it was made on/);
   });
 
-  test("other content under its id is noticed", async () => {
+  test("finds other content under its id", async () => {
     await make("S1", "qcow2", parentKeys(await make("S0", "qcow2")));
     flip(temp.path("backups/S0/disk-0.qcow2"), 1 << 17);
     await resum("S0");
     expect(damageOf("S1")).toMatch(/^its parent "S0" has changed since/);
   });
 
-  test("a sum from before a merge is still good", async () => {
+  test("accepts a checksum from before a merge", async () => {
     const before = await make("S0", "qcow2");
     await make("S1", "qcow2", parentKeys(before));
     const sum = contentSum(before)!;
@@ -277,14 +277,14 @@ describe("a parent is known by id and checksum:", () => {
     expect(damageOf("S1")).toBeUndefined();
   });
 
-  test("another description changes nothing", async () => {
+  test("ignores another description", async () => {
     await make("S1", "qcow2", parentKeys(await make("S0", "qcow2")));
     temp.write("backups/S0/DESCRIPTION", "another\n");
     await resum("S0");
     expect(damageOf("S1")).toBeUndefined();
   });
 
-  test("a damaged parent damages its children, one that is missing, too", async () => {
+  test("a damaged or missing parent damages its children", async () => {
     await make("S1", "qcow2", parentKeys(await make("S0", "qcow2")));
     mkdirSync(temp.path("aside"));
     flip(temp.path("backups/S0/guest.env"), 12);
@@ -293,7 +293,7 @@ describe("a parent is known by id and checksum:", () => {
     expect(damageOf("S1")).toBe('its parent "S0" is missing');
   });
 
-  test("those of earlier versions are known by name only", async () => {
+  test("parents of earlier versions are identified by name only", async () => {
     await make("S0", "qcow2");
     await make("S1", "qcow2", { parent: "S0" });
     expect(damageOf("S1")).toBeUndefined();

@@ -44,7 +44,7 @@ describe("validateSnapshotName", () => {
     "@x",
     "constructor",
     "ё".repeat(100),
-  ])("%j is one", (name) => {
+  ])("%j is valid", (name) => {
     expect(() => validateSnapshotName(name)).not.toThrow();
   });
 
@@ -64,14 +64,14 @@ describe("validateSnapshotName", () => {
     "\x7f",
     "tab\t",
     "\x1b[1m",
-  ])("%j is none (64)", async (name) => {
+  ])("%j is invalid (64)", async (name) => {
     const error = await failureOf(() => validateSnapshotName(name));
     expect(error.exitCode).toBe(64);
     expect(error.hint).toContain("LAST");
   });
 
   test.each(["x".repeat(201), "ё".repeat(101)])(
-    "%j is too long (64): that is said, not another rule",
+    "%j is too long (64): reports that, not another rule",
     async (name) => {
       const error = await failureOf(() => validateSnapshotName(name));
       expect(error.exitCode).toBe(64);
@@ -100,31 +100,31 @@ describe("nextSnapshotName", () => {
     expect(nextSnapshotName(temp.top)).toBe(next);
   });
 
-  test("counts on without gaps filled and without limit", () => {
+  test("increments the highest number, without filling gaps", () => {
     for (const expected of ["S0", "S1", "S2"]) {
       expect(nextSnapshotName(temp.top)).toBe(expected);
       temp.directory(`backups/${expected}`);
     }
   });
 
-  test("also where a name is taken by a file", () => {
+  test("also if a file has the name", () => {
     temp.write("backups/S3", "");
     expect(nextSnapshotName(temp.top)).toBe("S4");
   });
 });
 
 describe("listSnapshots", () => {
-  test("gives none without backups", () => {
+  test("returns none without backups", () => {
     expect(names()).toEqual([]);
   });
 
-  test("gives the oldest first, by TS", () => {
+  test("returns the oldest first, by TS", () => {
     snapshots("S10", "S9", "mine");
     last("mine");
     expect(names()).toEqual(["S10", "S9", "mine"]);
   });
 
-  test("passes over files, links, and what is hidden", () => {
+  test("ignores files, symlinks, and hidden entries", () => {
     snapshots("S0");
     temp.write("backups/S1", "");
     temp.directory("backups/.vm-partial-S2");
@@ -134,7 +134,7 @@ describe("listSnapshots", () => {
   });
 
   test.each(["", "yesterday", "2024-13-45 99:99:99", "2024-01-02", "2024-01-02 03:04:05 more"])(
-    "TS %j: the directory's own time counts",
+    "TS %j: uses the directory's own time",
     (text) => {
       temp.write("backups/S0/TS", text);
       utimesSync(temp.path("backups/S0"), 1_000_000_000, 1_000_000_000);
@@ -153,7 +153,7 @@ describe("listSnapshots", () => {
   );
 });
 
-describe("what has no snapshot's form is none:", () => {
+describe("ignores other directories:", () => {
   test.each(["lost+found", "empty", "notes"])("%s", async (name) => {
     snapshots("S0");
     temp.directory(`backups/${name}`);
@@ -165,7 +165,7 @@ describe("what has no snapshot's form is none:", () => {
   });
 
   test.each(["manifest.json", "SHA256SUMS", "TS", "guest.env", "disk-0.img.gz", "disk-12.qcow2"])(
-    "one file that only snapshots have makes it one: %s",
+    "one typical file makes it a snapshot: %s",
     (file) => {
       temp.write(`backups/S0/${file}`, "");
       expect(names()).toEqual(["S0"]);
@@ -175,21 +175,21 @@ describe("what has no snapshot's form is none:", () => {
   );
 });
 
-describe("backups that cannot be used are an error (74), and never no snapshots:", () => {
+describe("an unusable backups is an error (74), never no snapshots:", () => {
   test.each<[what: string, make: () => void, message: string]>([
     [
-      "a link to what is not there",
+      "a dangling symlink",
       () => symlinkSync("/nowhere/disk", temp.path("backups")),
       "is a symbolic link to /nowhere/disk, which does not exist",
     ],
     [
-      "a link to a file",
+      "a symlink to a file",
       () => symlinkSync(temp.write("file", ""), temp.path("backups")),
       "which is no directory",
     ],
     ["a file", () => temp.write("backups", ""), "is no directory"],
     [
-      "a link in a foreign VM",
+      "a symlink in a foreign VM",
       () => {
         symlinkSync(temp.directory("elsewhere"), temp.path("backups"));
         chmodSync(temp.top, 0o777);
@@ -206,7 +206,7 @@ describe("backups that cannot be used are an error (74), and never no snapshots:
     expect((await failureOf(() => makeBackups(temp.top))).exitCode).toBe(74);
   });
 
-  test("a link to a directory is followed in an own VM", () => {
+  test("follows a symlink to a directory in a VM of this user", () => {
     temp.write("elsewhere/S0/TS", "2024-01-02 03:04:05\n");
     symlinkSync("elsewhere", temp.path("backups"));
     expect(names()).toEqual(["S0"]);
@@ -214,7 +214,7 @@ describe("backups that cannot be used are an error (74), and never no snapshots:
 });
 
 describe("findSnapshot", () => {
-  test("finds one by its name", () => {
+  test("finds one by name", () => {
     snapshots("S0", "a b");
     expect(findSnapshot(temp.top, "a b")).toMatchObject({
       name: "a b",
@@ -230,12 +230,12 @@ describe("findSnapshot", () => {
     expect(findSnapshot(temp.top, undefined).name).toBe("S0");
   });
 
-  test("without LAST takes the newest", () => {
+  test("without LAST returns the newest", () => {
     snapshots("S0", "S1");
     expect(findSnapshot(temp.top, undefined).name).toBe("S1");
   });
 
-  test.each(["S7", "S", "s0"])("%s is not there (66), and says what is", async (name) => {
+  test.each(["S7", "S", "s0"])("%s does not exist (66): lists existing ones", async (name) => {
     snapshots("S0", "S1");
     const error = await failureOf(() => findSnapshot(temp.top, name));
     expect(error.exitCode).toBe(66);
@@ -244,7 +244,7 @@ describe("findSnapshot", () => {
     expect(error.hint).toBe(`${similar}there are: S0 (2024-01-02 03:00:00), S1 (2024-01-02 03:01:00)`);
   });
 
-  test("a LAST that leads nowhere is told, nothing else is taken (66)", async () => {
+  test("a dangling LAST is reported, and no other taken (66)", async () => {
     snapshots("S0");
     for (const target of ["S7", "../S7", ".vm-partial-S7"]) {
       rmSync(temp.path("backups/LAST"), { force: true });
@@ -269,11 +269,11 @@ describe("findSnapshot", () => {
     expect(error.message).toContain("has no snapshots");
   });
 
-  test.each(["..", "a/b", "-x", ".vm-partial-S0"])("%s is no name (64)", async (name) => {
+  test.each(["..", "a/b", "-x", ".vm-partial-S0"])("%s is not a name (64)", async (name) => {
     expect((await failureOf(() => findSnapshot(temp.top, name))).exitCode).toBe(64);
   });
 
-  test("another one's damaged manifest does not stand in the way of saying what is there", async () => {
+  test("lists existing ones besides another's damaged manifest", async () => {
     snapshots("S0", "S1");
     temp.write("backups/S0/manifest.json", "{");
     expect((await failureOf(() => findSnapshot(temp.top, "S7"))).exitCode).toBe(66);

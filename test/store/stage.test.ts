@@ -32,7 +32,7 @@ afterEach(() => place[Symbol.dispose]());
 const recover = (...parents: string[]): void =>
   void recoverWork(place.host, parents.length > 0 ? parents : [place.tmp]);
 
-/** After a crash: what the VM has, and nothing that was left behind. */
+/** State after a crash: the VM's contents, and nothing left behind. */
 function expectWhole(disk: string | undefined, tmp: string[], host?: string[]): void {
   recover();
   // A second time changes nothing.
@@ -45,14 +45,14 @@ function expectWhole(disk: string | undefined, tmp: string[], host?: string[]): 
 const INPLACE = [".host", ".vm.json", ".work", "FIRSTTIME", "disk-0.img", "guest.env"];
 
 describe("working files in TMPDIR", () => {
-  test("are seen by nobody before commit", () => {
+  test("are invisible before commit", () => {
     const stage = place.stage("new", "tmp");
     expect(resolveWork(place.host)).toEqual(NONE);
     expect(statSync(stage.dir).mode & 0o777).toBe(0o700);
     expect(place.names()).toEqual({ host: [], tmp: ["W.partial"] });
   });
 
-  test("are the VM's after it, private, linked to and fro", () => {
+  test("are the VM's after it, private, linked both ways", () => {
     const dir = place.make("new", "tmp", { restored: "offline" });
     expect(place.disk()).toBe("new");
     expect(readlinkSync(place.path("host/.work"))).toBe(dir);
@@ -62,14 +62,14 @@ describe("working files in TMPDIR", () => {
     expect(readMark(dir)).toMatchObject({ vm: 1, restored: "offline" });
   });
 
-  test("abort leaves no trace", () => {
+  test("abort leaves nothing", () => {
     place.make("old", "tmp");
     place.stage("new", "tmp").abort();
     expect(place.disk()).toBe("old");
     expect(place.names()).toEqual({ host: [".work"], tmp: ["W"] });
   });
 
-  test("take the place of older ones", () => {
+  test("replace older ones", () => {
     place.make("old", "tmp");
     const dir = place.make("new", "tmp");
     expect(place.disk()).toBe("new");
@@ -77,7 +77,7 @@ describe("working files in TMPDIR", () => {
     expect(readMark(dir)?.replaces).toBeUndefined();
   });
 
-  test("take the place of those in HOSTDIR, whose own files stay", () => {
+  test("replace those in HOSTDIR, whose other files are kept", () => {
     place.make("old", "inplace");
     place.write("host/notes.txt", "mine");
     place.make("new", "tmp");
@@ -85,13 +85,13 @@ describe("working files in TMPDIR", () => {
     expect(place.names()).toEqual({ host: [".work", "guest.env", "notes.txt"], tmp: ["W"] });
   });
 
-  test("cannot be where TMPDIR is gone, and nothing is left", async () => {
+  test("fail if TMPDIR is missing, and leave nothing", async () => {
     const error = await failureOf(() => stageWork(place.host, { tmpdir: place.path("gone") }, NONE));
     expect(error.message).toContain(`cannot create working files in ${place.path("gone")}`);
     expect(place.has("gone")).toBe(false);
   });
 
-  test("in a directory with an awkward name work as well", () => {
+  test("work in a directory with a special name", () => {
     const tmpdir = place.directory("a b,c'\"$x\nё");
     const stage = stageWork(place.host, { tmpdir }, NONE);
     writeFileSync(join(stage.dir, "disk-0.img"), "new");
@@ -101,7 +101,7 @@ describe("working files in TMPDIR", () => {
 });
 
 describe("working files in place", () => {
-  test("are seen by nobody before commit", () => {
+  test("are invisible before commit", () => {
     place.stage("new", "inplace");
     expect(resolveWork(place.host)).toEqual(NONE);
   });
@@ -112,7 +112,7 @@ describe("working files in place", () => {
     expect(place.names()).toEqual({ host: INPLACE, tmp: [] });
   });
 
-  test("take the place of an earlier version's: all working files go, the user's stay", () => {
+  test("replace an earlier version's: all working files are removed, the user's are kept", () => {
     place.make("old", "inplace");
     updateMark(place.host, { owns: undefined });
     for (const name of [
@@ -130,7 +130,7 @@ describe("working files in place", () => {
     expect(place.names().host).toEqual([...INPLACE, "disk-1.img.bak", "notes.txt"].toSorted());
   });
 
-  test("take the place of older ones: only what the mark names goes", () => {
+  test("replace older ones: only files named in the mark are removed", () => {
     const dir = place.make("old", "inplace");
     updateMark(dir, { owns: [...readMark(dir)!.owns!, "disk-1.img", "qemu.log"] });
     for (const name of ["disk-1.img", "qemu.log"]) place.write(`host/${name}`, "old");
@@ -139,14 +139,14 @@ describe("working files in place", () => {
     expect(readMark(dir)?.owns?.toSorted()).toEqual(["FIRSTTIME", "disk-0.img"]);
   });
 
-  test("take the place of those in TMPDIR", () => {
+  test("replace those in TMPDIR", () => {
     place.make("old", "tmp");
     place.make("new", "inplace");
     expect(place.disk()).toBe("new");
     expect(place.names()).toEqual({ host: INPLACE, tmp: [] });
   });
 
-  test("abort leaves no trace", () => {
+  test("abort leaves nothing", () => {
     place.make("old", "inplace");
     place.stage("new", "inplace").abort();
     expect(place.disk()).toBe("old");
@@ -165,18 +165,18 @@ describe("working files in place", () => {
 });
 
 describe("killed in TMPDIR", () => {
-  test("while it was filled: the old ones stay", () => {
+  test("while copying: the old ones remain", () => {
     place.make("old", "tmp");
     place.stage("new", "tmp");
     expectWhole("old", ["W"]);
   });
 
-  test("while it was filled, without older ones: none", () => {
+  test("while copying, without older ones: none", () => {
     place.stage("new", "tmp");
     expectWhole(undefined, [], []);
   });
 
-  test("when complete but not linked yet: the old ones stay", () => {
+  test("when complete but not linked yet: the old ones remain", () => {
     const old = place.make("old", "tmp");
     const stage = place.stage("new", "tmp");
     writeMark(stage.dir, { ...newMark(), replaces: old });
@@ -184,13 +184,13 @@ describe("killed in TMPDIR", () => {
     expectWhole("old", ["W"]);
   });
 
-  test("between the link's parts: the old ones stay", () => {
+  test("between the symlink's steps: the old ones remain", () => {
     place.make("old", "tmp");
     place.link("/nowhere", `host/${PARTIAL}4711`);
     expectWhole("old", ["W"], [".work"]);
   });
 
-  test("when linked, before the old ones went: the new ones, alone", () => {
+  test("when linked, before the old ones are removed: the new ones only", () => {
     const old = place.make("old", "tmp");
     const kept = place.path("kept");
     renameSync(old, kept);
@@ -202,7 +202,7 @@ describe("killed in TMPDIR", () => {
     expect(readMark(dir)?.replaces).toBeUndefined();
   });
 
-  test("while the old ones were removed: the new ones, alone", () => {
+  test("while the old ones are removed: the new ones only", () => {
     const old = place.make("old", "tmp", { lastRun: "powered-off" });
     const dir = place.make("new", "tmp");
     mkdirSync(`${old}.discarded`);
@@ -212,27 +212,27 @@ describe("killed in TMPDIR", () => {
     expectWhole("new", ["W"]);
   });
 
-  test("when linked, before those in HOSTDIR went: the new ones, alone", () => {
+  test("when linked, before those in HOSTDIR are removed: the new ones only", () => {
     place.make("old", "inplace");
     place.write("host/notes.txt", "mine");
     const before = place.path("before");
     Bun.spawnSync(["cp", "-a", place.host, before]);
     const dir = place.make("new", "tmp");
     updateMark(dir, { replaces: place.host });
-    // Everything of the old state is there again, but .work leads to the new one.
+    // The old state is complete again, but .work points to the new one.
     for (const name of readdirSync(before))
       if (name !== ".work") Bun.spawnSync(["cp", "-aT", join(before, name), place.path("host", name)]);
     expectWhole("new", ["W"], [".work", "guest.env", "notes.txt"]);
   });
 
-  test("while a file in WORKDIR was replaced: no half file stays", () => {
+  test("while a file in WORKDIR is replaced: no partial file remains", () => {
     const dir = place.make("old", "tmp");
     writeFileSync(join(dir, `${PARTIAL}4711`), "half");
     expectWhole("old", ["W"]);
     expect(readdirSync(dir).filter((name) => name.startsWith(PARTIAL))).toEqual([]);
   });
 
-  test("what another VM is doing is left alone", () => {
+  test("leaves another VM's files alone", () => {
     place.make("old", "tmp");
     const other = place.directory("other");
     const theirs = stageWork(other, { tmpdir: place.tmp }, NONE);
@@ -244,14 +244,14 @@ describe("killed in TMPDIR", () => {
     expect(place.disk()).toBe("old");
   });
 
-  test.skipIf(process.getuid!() !== 0)("what somebody else put there is left alone (needs root)", () => {
+  test.skipIf(process.getuid!() !== 0)("leaves another user's files alone (needs root)", () => {
     const stage = place.stage("new", "tmp");
     Bun.spawnSync(["chown", "12345:12345", stage.dir]);
     recover();
     expect(existsSync(stage.dir)).toBe(true);
   });
 
-  test("a link with such a name is not followed", () => {
+  test("does not follow a symlink of such a name", () => {
     place.write("precious/file", "x");
     const stage = place.stage("new", "tmp");
     rmSync(stage.dir, { recursive: true });
@@ -261,8 +261,8 @@ describe("killed in TMPDIR", () => {
   });
 });
 
-describe("recovery leaves the VM's own working files where they are", () => {
-  test("when TMPDIR is now spelt otherwise", () => {
+describe("recovery keeps the VM's own working files", () => {
+  test("when TMPDIR has another spelling now", () => {
     place.make("new", "tmp");
     place.link("tmp", "alias");
     recover(place.path("alias"));
@@ -271,7 +271,7 @@ describe("recovery leaves the VM's own working files where they are", () => {
     expect(place.disk()).toBe("new");
   });
 
-  test("when .work leads there by a relative path", () => {
+  test("when .work is a relative path", () => {
     const dir = place.make("new", "tmp");
     unlinkSync(place.path("host/.work"));
     place.link(`../tmp/${basename(dir)}`, "host/.work");
@@ -287,7 +287,7 @@ describe("recovery leaves the VM's own working files where they are", () => {
     expect(place.disk()).toBe("new");
   });
 
-  test("and the user's own files, whatever they are called", () => {
+  test("and the user's own files, whatever their names", () => {
     place.make("new", "tmp");
     const names = [
       ".partial-notes",
@@ -311,7 +311,7 @@ describe("recovery leaves the VM's own working files where they are", () => {
   });
 });
 
-/** New working files, complete, as commit renames them. */
+/** New working files, complete, as renamed by commit. */
 function ready(text: string): string {
   const stage = place.stage(text, "inplace");
   const old = resolveWork(place.host);
@@ -325,7 +325,7 @@ function ready(text: string): string {
 }
 
 describe("killed in place", () => {
-  test("while it was filled: the old ones stay", () => {
+  test("while copying: the old ones remain", () => {
     place.make("old", "inplace");
     place.stage("new", "inplace");
     expectWhole("old", [], INPLACE);
@@ -339,14 +339,14 @@ describe("killed in place", () => {
     expectWhole("new", [], INPLACE);
   });
 
-  test.each(["disk-0.img", "guest.env", "FIRSTTIME"])("when %s had been moved: the new ones", (name) => {
+  test.each(["disk-0.img", "guest.env", "FIRSTTIME"])("after %s was moved: the new ones", (name) => {
     place.make("old", "inplace");
     renameSync(join(ready("new"), name), place.path("host", name));
     expectWhole("new", [], INPLACE);
     expect(readFileSync(place.path("host/guest.env"), "utf8")).toBe("new");
   });
 
-  test("when all but the mark had been moved: the new ones", () => {
+  test("after all but the mark were moved: the new ones", () => {
     place.make("old", "inplace");
     const from = ready("new");
     for (const name of readdirSync(from))
@@ -354,7 +354,7 @@ describe("killed in place", () => {
     expectWhole("new", [], INPLACE);
   });
 
-  test("when the mark had been moved, too: the new ones", () => {
+  test("after the mark was moved, too: the new ones", () => {
     place.make("old", "inplace");
     const from = ready("new");
     for (const name of readdirSync(from)) renameSync(join(from, name), place.path("host", name));
@@ -366,7 +366,7 @@ describe("killed in place", () => {
     expectWhole("new", [], INPLACE);
   });
 
-  test("before those in TMPDIR went: the new ones, alone", () => {
+  test("before those in TMPDIR are removed: the new ones only", () => {
     place.make("old", "tmp", { lastRun: "powered-off" });
     ready("new");
     expectWhole("new", [], INPLACE);
@@ -397,14 +397,14 @@ async function refused(change: (dir: string) => void, named: string): Promise<vo
   expect(place.disk()).toBe("old");
 }
 
-/** Whatever a redo log holds that this program has not written: 74, and nothing is touched. */
+/** A redo log with anything that this program has not written: 74, and no change. */
 describe("a redo log is refused", () => {
   test.each([".bashrc", "backups", "notes.txt", ".ssh"])("that names %j", async (name) => {
     await refused((dir) => rewrite(dir, ["disk-0.img", name]), name);
   });
 
   test.each([".bashrc", ".ssh/authorized_keys", "backups/S0/TS", "notes.txt"])(
-    "that holds %s",
+    "that contains %s",
     async (name) => {
       await refused((dir) => {
         mkdirSync(join(dir, name, ".."), { recursive: true });
@@ -413,28 +413,28 @@ describe("a redo log is refused", () => {
     },
   );
 
-  test("that holds a link", async () => {
+  test("that contains a symlink", async () => {
     await refused((dir) => {
       rmSync(join(dir, "disk-0.img"));
       symlinkSync(place.path("precious"), join(dir, "disk-0.img"));
     }, "disk-0.img is not a regular file");
   });
 
-  test("that holds a directory in a disk's place", async () => {
+  test("that contains a directory instead of a disk", async () => {
     await refused((dir) => {
       rmSync(join(dir, "disk-0.img"));
       mkdirSync(join(dir, "disk-0.img"));
     }, "disk-0.img is not a regular file");
   });
 
-  test("that is a link itself", async () => {
+  test("that is a symlink itself", async () => {
     await refused((dir) => {
       renameSync(dir, place.path("elsewhere"));
       symlinkSync(place.path("elsewhere"), dir);
     }, `${READY} is not a directory`);
   });
 
-  test("of a removal that is a link", async () => {
+  test("of a removal, that is a symlink", async () => {
     await refused((dir) => {
       rmSync(dir, { recursive: true });
       symlinkSync(place.path("precious"), place.path("host", REMOVING));
@@ -448,7 +448,7 @@ describe("a redo log is refused", () => {
       place.make("old", "inplace");
       rewrite(ready("new"), ["disk-0.img", name]);
       recover();
-      // Nothing but the new files themselves is moved.
+      // Only the new files themselves are moved.
       expect(place.disk()).toBe("new");
       expect(readFileSync(place.path("precious"), "utf8")).toBe("mine");
     },
@@ -457,7 +457,7 @@ describe("a redo log is refused", () => {
 
 describe("recovery in TMPDIR leaves alone", () => {
   test.each([
-    ["a directory of another VM's, whatever its name", "/elsewhere"],
+    ["a directory of another VM, whatever its name", "/elsewhere"],
     ["a directory that names no VM", undefined],
   ])("%s", (_what, host) => {
     const stage = place.stage("new", "tmp");
@@ -467,7 +467,7 @@ describe("recovery in TMPDIR leaves alone", () => {
     expect(existsSync(join(stage.dir, "disk-0.img"))).toBe(true);
   });
 
-  test("what is replaced but is no working directory of this VM", () => {
+  test("a replaced directory that is not this VM's", () => {
     const dir = place.make("new", "tmp");
     place.write("precious/file", "mine");
     updateMark(dir, { replaces: place.path("precious") });
@@ -487,7 +487,7 @@ describe("removing", () => {
     expect(place.names()).toEqual({ host: ["notes.txt"], tmp: [] });
   });
 
-  test("working files in place: what the mark does not name stays, whatever its name", () => {
+  test("working files in place: what the mark does not name is kept, whatever its name", () => {
     place.make("old", "inplace");
     const names = ["known_hosts", "console.log", ".in/x", ".out/y", "efivars.bin", "disk-7.img"];
     for (const name of names) place.write(`host/${name}`, "mine");
@@ -497,7 +497,7 @@ describe("removing", () => {
     );
   });
 
-  test("working files in place of an earlier version: guest.env, snapshots and the user's files stay", () => {
+  test("working files in place of an earlier version: guest.env, snapshots and the user's files are kept", () => {
     place.make("old", "inplace");
     updateMark(place.host, { owns: undefined });
     for (const name of ["disk-12.img", "efivars.bin", ".in/x", ".out/y", "run-vm.sh", "qemu.log"])
@@ -508,7 +508,7 @@ describe("removing", () => {
     expect(place.names().host).toEqual(["backups", "disk-x.img", "guest.env", "install.job", "notes.txt"]);
   });
 
-  test("a link whose target is gone", () => {
+  test("a dangling symlink", () => {
     rmSync(place.make("old", "tmp"), { recursive: true });
     removeWork(place.host, resolveWork(place.host));
     expect(place.names()).toEqual({ host: [], tmp: [] });
@@ -519,20 +519,20 @@ describe("removing", () => {
     expect(place.names()).toEqual({ host: [], tmp: [] });
   });
 
-  test("killed before the link went: none are left", () => {
+  test("killed before the symlink is removed: none are left", () => {
     const dir = place.make("old", "tmp", { lastRun: "powered-off" });
     renameSync(dir, `${dir}.discarded`);
     expectWhole(undefined, [], []);
   });
 
-  test("killed before the files went: none are left", () => {
+  test("killed before the files are removed: none are left", () => {
     const dir = place.make("old", "tmp", { lastRun: "powered-off" });
     renameSync(dir, `${dir}.discarded`);
     unlinkSync(place.path("host/.work"));
     expectWhole(undefined, [], []);
   });
 
-  test("killed in place, halfway: none are left, guest.env stays", () => {
+  test("killed in place, halfway: none are left, guest.env is kept", () => {
     place.make("old", "inplace");
     place.write(join("host", REMOVING), "");
     unlinkSync(place.path("host/.work"));
@@ -540,7 +540,7 @@ describe("removing", () => {
     expectWhole(undefined, [], ["guest.env"]);
   });
 
-  test("killed in place, at the very beginning: none are left, guest.env stays", () => {
+  test("killed in place, at the start: none are left, guest.env is kept", () => {
     place.make("old", "inplace");
     place.write(join("host", REMOVING), "");
     expectWhole(undefined, [], ["guest.env"]);

@@ -37,7 +37,7 @@ afterEach(() => place[Symbol.dispose]());
 const asRoot = test.skipIf(process.getuid!() !== 0);
 const STRANGER = 12345;
 
-/** Disbelieved: 74, with the link, the reason and a hint. */
+/** Refused: 74, with the path, the reason and a hint. */
 async function disbelieved(reason: string): Promise<void> {
   const error = await failureOf(() => resolveWork(place.host));
   expect(error.exitCode).toBe(74);
@@ -46,12 +46,12 @@ async function disbelieved(reason: string): Promise<void> {
   expect(error.hint).toBeTruthy();
 }
 
-describe("resolveWork believes", () => {
-  test("none where there is no .work", () => {
+describe("resolveWork accepts", () => {
+  test("none without a .work", () => {
     expect(resolveWork(place.host)).toEqual(NONE);
   });
 
-  test("working files that we made, in TMPDIR", () => {
+  test("working files of this program in TMPDIR", () => {
     const dir = place.make("x", "tmp");
     expect(resolveWork(place.host)).toMatchObject({ state: "present", dir, inplace: false, mark: { vm: 1 } });
   });
@@ -61,14 +61,14 @@ describe("resolveWork believes", () => {
     expect(resolveWork(place.host)).toMatchObject({ state: "present", dir: place.host, inplace: true });
   });
 
-  test("a .work that names HOSTDIR by its whole path", () => {
+  test("a .work with the absolute path of HOSTDIR", () => {
     place.make("x", "inplace");
     unlinkSync(place.path("host/.work"));
     place.link(place.host, "host/.work");
     expect(resolveWork(place.host)).toMatchObject({ dir: place.host, inplace: true });
   });
 
-  test("that they are gone, and since when they were", () => {
+  test("missing ones, with the time of the last run", () => {
     const dir = place.make("x", "tmp");
     rmSync(dir, { recursive: true });
     const work = resolveWork(place.host);
@@ -82,7 +82,7 @@ describe("resolveWork believes", () => {
 });
 
 test.each(["", "{", "null", "[]", "7", '{"vm":"1"}', '{"vm":0}', '{"vm":1,"run":5}'])(
-  "resolveWork takes the damaged mark %j for one: how the last run ended is unknown",
+  "resolveWork accepts the damaged mark %j: the exit reason of the last run is unknown",
   (text) => {
     writeFileSync(join(place.make("x", "tmp"), ".vm.json"), text);
     expect(resolveWork(place.host)).toMatchObject({
@@ -111,7 +111,7 @@ describe("working files whose disks were removed one by one are gone", () => {
     gone(dir);
   });
 
-  test("when nothing but the directory is left", () => {
+  test("when only the directory is left", () => {
     const dir = place.make("x", "tmp");
     for (const name of [".host", ".vm.json", "disk-0.img", "guest.env", "FIRSTTIME"])
       unlinkSync(join(dir, name));
@@ -120,7 +120,7 @@ describe("working files whose disks were removed one by one are gone", () => {
     gone(dir);
   });
 
-  test("not while one is there, nor where there never was one", () => {
+  test("not while one exists, nor if there never was one", () => {
     const dir = place.make("x", "tmp");
     renameSync(join(dir, "disk-0.img"), join(dir, "disk-1.img"));
     expect(resolveWork(place.host).state).toBe("present");
@@ -130,7 +130,7 @@ describe("working files whose disks were removed one by one are gone", () => {
   });
 
   test.each([true, false])(
-    "what is left goes when new ones take their place, and with destroy (link back: %j)",
+    "the rest is removed when new ones replace them, and by destroy (symlink back: %j)",
     (back) => {
       for (const finish of [
         (): void => void place.make("new", "tmp"),
@@ -150,8 +150,8 @@ describe("working files whose disks were removed one by one are gone", () => {
   );
 });
 
-describe("resolveWork disbelieves", () => {
-  test("a .work that is no link", async () => {
+describe("resolveWork refuses", () => {
+  test("a .work that is not a symlink", async () => {
     mkdirSync(place.path("host/.work"));
     await disbelieved("not a symlink");
   });
@@ -177,7 +177,7 @@ describe("resolveWork disbelieves", () => {
     await disbelieved("is writable by other users");
   });
 
-  test("a file, and a link to a directory", async () => {
+  test("a file, and a symlink to a directory", async () => {
     const dir = place.make("x", "tmp");
     renameSync(dir, `${dir}.moved`);
     writeFileSync(dir, "");
@@ -187,7 +187,7 @@ describe("resolveWork disbelieves", () => {
     await disbelieved("is not a directory");
   });
 
-  test("a directory without .host: any other", async () => {
+  test("a directory without .host", async () => {
     place.link(place.tmp, "host/.work");
     await disbelieved("no .host symlink of its owner");
   });
@@ -199,19 +199,19 @@ describe("resolveWork disbelieves", () => {
     await disbelieved("no .host symlink of its owner");
   });
 
-  test("a directory without our mark", async () => {
+  test("a directory without the program's mark", async () => {
     unlinkSync(join(place.make("x", "tmp"), ".vm.json"));
     await disbelieved("does not have this program's mark");
   });
 
-  test("a mark that is a link", async () => {
+  test("a mark that is a symlink", async () => {
     const dir = place.make("x", "tmp");
     renameSync(join(dir, ".vm.json"), place.path("mark"));
     symlinkSync(place.path("mark"), join(dir, ".vm.json"));
     await disbelieved("does not have this program's mark");
   });
 
-  test("a newer version's (78)", async () => {
+  test("a mark of a newer version (78)", async () => {
     writeFileSync(join(place.make("x", "tmp"), ".vm.json"), '{"vm":2}');
     const error = await failureOf(() => resolveWork(place.host));
     expect(error.exitCode).toBe(78);
@@ -227,7 +227,7 @@ describe("resolveWork disbelieves", () => {
     expect(resolveWork(place.host).state).toBe("present");
   });
 
-  test("a copied VM, though a moved one is believed: nothing is at its old place", async () => {
+  test("a copied VM, but not a moved one, whose old place is empty", async () => {
     const dir = place.make("x", "tmp");
     const moved = place.path("moved");
     renameSync(place.host, moved);
@@ -244,7 +244,7 @@ describe("resolveWork disbelieves", () => {
     expect(repointHost(moved)).not.toHaveProperty("movedFrom");
   });
 
-  test("a VM moved within, whose working files are in place, not at all", () => {
+  test("a VM moved within itself, with working files in place, is accepted", () => {
     place.make("x", "inplace");
     renameSync(place.host, place.path("moved"));
     expect(resolveWork(place.path("moved"))).toMatchObject({ state: "present", inplace: true });
@@ -260,13 +260,13 @@ describe("resolveWork disbelieves", () => {
 });
 
 describe("resolveHostdir", () => {
-  test("is the directory itself, by its real name", () => {
+  test("is the directory itself, by its real path", () => {
     place.link("host", "alias");
     expect(resolveHostdir(place.path("alias"))).toBe(place.host);
     expect(resolveHostdir(`${place.host}/../host/`)).toBe(place.host);
   });
 
-  test("is where WORKDIR's .host leads [compat]", () => {
+  test("is the target of WORKDIR's .host [compat]", () => {
     expect(resolveHostdir(place.make("x", "tmp"))).toBe(place.host);
   });
 
@@ -274,12 +274,12 @@ describe("resolveHostdir", () => {
     expect(resolveHostdir(place.make("x", "inplace"))).toBe(place.host);
   });
 
-  test.each(["nowhere", "file"])("%s is no directory (66)", async (name) => {
+  test.each(["nowhere", "file"])("%s is not a directory (66)", async (name) => {
     place.write("file", "");
     expect((await failureOf(() => resolveHostdir(place.path(name)))).exitCode).toBe(66);
   });
 
-  test("a .host that does not lead back is not followed (74)", async () => {
+  test("a .host whose target does not point back is not followed (74)", async () => {
     place.directory("trap");
     place.link(place.host, "trap/.host");
     const error = await failureOf(() => resolveHostdir(place.path("trap")));
@@ -287,7 +287,7 @@ describe("resolveHostdir", () => {
     expect(error.message).toContain(place.host);
   });
 
-  test("a .host that leads nowhere is not followed (74)", async () => {
+  test("a dangling .host is not followed (74)", async () => {
     const dir = place.make("x", "tmp");
     rmSync(place.host, { recursive: true });
     expect((await failureOf(() => resolveHostdir(dir))).exitCode).toBe(74);
@@ -313,7 +313,7 @@ describe("findGuestEnv [compat]", () => {
   });
 });
 
-test("parentOf: the directory that holds WORKDIR, there or gone", () => {
+test("parentOf: the directory that contains WORKDIR, existing or not", () => {
   expect(parentOf(NONE)).toBeUndefined();
   const dir = place.make("x", "tmp");
   expect(parentOf(resolveWork(place.host))).toBe(place.tmp);

@@ -1,4 +1,4 @@
-/** A VM's directories as the program leaves them, for tests of what it makes of them later. */
+/** A VM's directories in states that the program leaves, for tests of recovery. */
 import { existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { stageWork, type Stage } from "../../src/store/stage.ts";
@@ -14,19 +14,19 @@ export class Place extends Temp {
   readonly host: string = this.directory("host");
   readonly tmp: string = this.directory("tmp");
 
-  /** Working files that hold this text, ready to be committed. */
+  /** Working files with this text, ready to be committed. */
   stage(text: string, where: "tmp" | "inplace", old: Work = resolveWork(this.host)): Stage {
     const stage = stageWork(this.host, where === "inplace" ? where : { tmpdir: this.tmp }, old);
     for (const name of ["disk-0.img", "guest.env", "FIRSTTIME"]) writeFileSync(join(stage.dir, name), text);
     return stage;
   }
 
-  /** The VM with working files that hold this text. Returns WORKDIR. */
+  /** The VM with working files with this text. Returns WORKDIR. */
   make(text: string, where: "tmp" | "inplace", mark: Partial<Mark> = {}): string {
     return this.stage(text, where).commit(mark);
   }
 
-  /** What the VM's disk holds, found as the program finds it; undefined without working files. */
+  /** The contents of the VM's disk, found like the program does; undefined without working files. */
   disk(): string | undefined {
     const work = resolveWork(this.host);
     if (work.state !== "present") return undefined;

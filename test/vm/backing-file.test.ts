@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { readdirSync, renameSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { formatDeviceNumber } from "../../src/qemu/block-device.ts";
-import { resolveBackingFile, recordBase, requireOwnDisk } from "../../src/vm/backing-file.ts";
+import { resolveBackingFile, recordBackingFile, requireOwnDisk } from "../../src/vm/backing-file.ts";
 import type { Workdir } from "../../src/store/workdir.ts";
 import type { BaseRecord } from "../../src/store/mark-types.ts";
 import { failureOf } from "../fixtures/failure.ts";
@@ -27,16 +27,16 @@ function overlay(over: string, format = "raw"): void {
 
 const image = () => ({ format: "raw", path: base }) as const;
 
-function work(record: BaseRecord | undefined = recordBase(image())): Workdir {
+function work(record: BaseRecord | undefined = recordBackingFile(image())): Workdir {
   return { state: "present", dir: temp.top, inplace: false, mark: { vm: 1, created: "", base: record } };
 }
 
-test("an image that is as it was", () => {
+test("accepts an unchanged image", () => {
   expect(resolveBackingFile(work(), disk)).toEqual({ ...image(), blockDevice: false });
   expect(requireOwnDisk(work(), disk)).toEqual({ ...image(), blockDevice: false });
 });
 
-test("moved, and a link in its place", () => {
+test("accepts a moved one with a symlink in its place", () => {
   const remembered = work();
   renameSync(base, temp.path("elsewhere"));
   symlinkSync("elsewhere", base);
@@ -47,7 +47,7 @@ test.each<[string, () => void, number]>([
   ["is gone", () => renameSync(base, temp.path("elsewhere")), 66],
   ["has grown", () => writeFileSync(base, Buffer.alloc(2 << 20)), 74],
   ["was touched", () => utimesSync(base, 1e9, 1e9), 74],
-])("one that %s: refused, with what to do", async (_title, change, status) => {
+])("one that %s: refused, with a hint", async (_title, change, status) => {
   const remembered = work();
   change();
   const error = await failureOf(() => resolveBackingFile(remembered, disk));
@@ -56,7 +56,7 @@ test.each<[string, () => void, number]>([
   expect(error.hint).toContain("restore a snapshot");
 });
 
-test("the hint for one that was only touched does it", async () => {
+test("the hint for one that was only touched works", async () => {
   const remembered = work();
   utimesSync(base, 1e9, 1e9);
   const { hint } = await failureOf(() => resolveBackingFile(remembered, disk));
@@ -66,24 +66,24 @@ test("the hint for one that was only touched does it", async () => {
 });
 
 test.each<[string, () => Workdir]>([
-  ["nobody made", () => work({ ...recordBase(image()), path: "/etc/shadow" })],
-  ["nobody wrote down", () => ({ ...work(), mark: { vm: 1, created: "" } })],
-])("a link that %s is not believed", async (_title, remembered) => {
+  ["names another path", () => work({ ...recordBackingFile(image()), path: "/etc/shadow" })],
+  ["is not recorded", () => ({ ...work(), mark: { vm: 1, created: "" } })],
+])("refuses a backing file that %s", async (_title, remembered) => {
   expect(resolveBackingFile(remembered(), disk)).toBeUndefined();
   const error = await failureOf(() => requireOwnDisk(remembered(), disk));
   expect(error.exitCode).toBe(74);
   expect(error.message).toContain("refers to an external backing file");
 });
 
-test("a disk that has been linked to another image since is not believed", async () => {
+test("refuses a disk that was rebased to another image", async () => {
   const remembered = work();
   overlay(temp.write("other.img", Buffer.alloc(1 << 20)));
   expect((await failureOf(() => requireOwnDisk(remembered, disk))).exitCode).toBe(74);
 });
 
-test("an image that was replaced by one that names a file itself", async () => {
+test("refuses a replaced image that refers to a file itself", async () => {
   Bun.spawnSync(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", base, "1M"]);
-  const remembered = work({ ...recordBase(image()), format: "qcow2" });
+  const remembered = work({ ...recordBackingFile(image()), format: "qcow2" });
   expect((await failureOf(() => resolveBackingFile(remembered, disk))).exitCode).toBe(74);
 });
 
@@ -93,13 +93,13 @@ const DEVICE = readdirSync("/dev")
 
 test.skipIf(DEVICE === undefined)("of a block device its number and its size are recorded", () => {
   const { rdev } = statSync(DEVICE!);
-  const record = recordBase({ format: "raw", path: DEVICE!, blockDevice: true });
+  const record = recordBackingFile({ format: "raw", path: DEVICE!, blockDevice: true });
   expect(record).toMatchObject({ path: DEVICE!, format: "raw", device: rdev });
   expect(record.modified).toBeUndefined();
 });
 
 test.skipIf(DEVICE === undefined || process.getuid!() !== 0)(
-  "a block device of which an earlier version noted nothing is refused (needs root)",
+  "refuses a block device that an earlier version did not record (needs root)",
   async () => {
     symlinkSync(DEVICE!, temp.path("device"));
     overlay(temp.path("device"));

@@ -20,7 +20,7 @@ test.each<[string, string]>([
   ['"toString"', "killed"],
   ['"__proto__"', "killed"],
   ["5", "killed"],
-])("a run that ended because of %s: %s", (reason, end) => {
+])("a run with the reason %s: %s", (reason, end) => {
   using temp = new Temp();
   temp.write("events.out", shutdown(reason));
   expect(inferEnd(temp.top, RUN).end).toBe(end as "killed");
@@ -29,13 +29,13 @@ test.each<[string, string]>([
 test.each([
   ["qemu-system-x86_64: warning: TCG doesn't support requested feature\n", "killed", "qemu was killed"],
   ["qemu: warning: x\nqemu: Bad thing\n", "crashed", "qemu failed: qemu: Bad thing"],
-])("a qemu that is gone without an event, and has printed %j", (log, end, how) => {
+])("a qemu that is gone without an event, with the log %j", (log, end, how) => {
   using temp = new Temp();
   temp.write("qemu.log", log);
   expect(inferEnd(temp.top, RUN)).toMatchObject({ end, how });
 });
 
-test.each(["events.out", "qemu.log"])("what is recorded in no regular file (%s) tells nothing", (name) => {
+test.each(["events.out", "qemu.log"])("a record that is not a regular file (%s) is ignored", (name) => {
   using temp = new Temp();
   symlinkSync("/dev/zero", temp.path(name));
   expect(inferEnd(temp.top, RUN).end).toBe("killed");
@@ -44,12 +44,12 @@ test.each(["events.out", "qemu.log"])("what is recorded in no regular file (%s) 
   expect(inferEnd(other.top, RUN).end).toBe("killed");
 });
 
-test("a run whose end another command keeps from being recorded says how it ended", () => {
+test("reports the exit reason that cannot be recorded because of another command", () => {
   const busy = new VmError("busy", "another command changes the VM");
   const end = { shutdown: { guest: true, reason: "guest-shutdown" }, status: 0, signal: null };
   expect(unrecordedEnd(busy, end as never, undefined)).toMatchObject({
     exitCode: 75,
-    message: "the guest powered itself off, but this is not recorded: another command changes the VM",
+    message: "the guest shut down, but the exit reason is not recorded: another command changes the VM",
     hint: "the next command records it",
   });
   expect(unrecordedEnd(busy, end as never, "SIGTERM")).toMatchObject({ exitCode: 143 });

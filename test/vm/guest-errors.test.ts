@@ -12,27 +12,27 @@ const failure = (action: string, nospace = false) =>
     "node-name": "disk0",
   });
 
-const NO_ROOM = "the guest is paused: no room left for its disks in /w (disk0, write)";
-const PAUSED = "the guest is paused: Input/output error (disk0, write)";
+const NO_SPACE = "guest paused: no space left for its disks in /w (disk0, write)";
+const PAUSED = "guest paused: Input/output error (disk0, write)";
 
 test.each([
   ["nothing", [], []],
   ["a start and an end", [event("RESUME"), event("SHUTDOWN", { reason: "guest-shutdown" })], []],
-  ["an error that the guest is not told", [failure("ignore")], []],
+  ["an error that the guest does not see", [failure("ignore")], []],
   [
-    "an error that the guest is told, twice",
+    "an error that the guest sees, twice",
     [failure("report"), failure("report")],
-    ["a disk of the guest fails: Input/output error (disk0, write); the guest was told"],
+    ["I/O error on a disk of the guest: Input/output error (disk0, write); reported to the guest"],
   ],
-  ["a pause for want of room", [failure("stop", true), event("STOP")], [NO_ROOM]],
+  ["a pause for lack of space", [failure("stop", true), event("STOP")], [NO_SPACE]],
   ["one that is over", [failure("stop", true), event("STOP"), event("RESUME")], []],
-  ["one that came again", [failure("stop", true), event("RESUME"), failure("stop", true)], [NO_ROOM]],
-  ["a pause for a bad disk", [failure("stop"), event("STOP")], [PAUSED]],
+  ["one that happened again", [failure("stop", true), event("RESUME"), failure("stop", true)], [NO_SPACE]],
+  ["a pause for an I/O error", [failure("stop"), event("STOP")], [PAUSED]],
   [
-    "a panic, which no resumption mends",
+    "a panic, after a resume",
     [event("GUEST_PANICKED", { action: "pause" }), event("RESUME")],
-    ["the guest's kernel has panicked"],
+    ["the guest's kernel panicked"],
   ],
-])("a run whose log of events holds %s", (_what, events, texts) => {
+])("a run with %s in its log of events", (_what, events, texts) => {
   expect(findGuestErrors("/w", events).map(({ text }) => text)).toEqual(texts);
 });

@@ -4,7 +4,7 @@ import { buildDefaults } from "../../src/config/defaults.ts";
 import { loadSettings } from "../../src/config/load.ts";
 import type { Context } from "../../src/vm/context.ts";
 import { showIdentity } from "../../src/lifecycle/renew-identity.ts";
-import { carryIdentity, readIdentity, requireSole, settleIdentity } from "../../src/vm/identity.ts";
+import { carryIdentity, readIdentity, requireUniqueUuid, ensureIdentity } from "../../src/vm/identity.ts";
 import type { Work } from "../../src/store/workdir.ts";
 import { findGuestEnv } from "../../src/store/workdir.ts";
 import { failureOf } from "../fixtures/failure.ts";
@@ -36,12 +36,12 @@ async function settle(name = "host", work: Work = none) {
   const hostdir = temp.directory(name);
   const guestEnv = findGuestEnv(hostdir, work);
   const loaded = await loadSettings(sourcesFor({ prog: "none", home: temp.top, hostdir, guestEnv }));
-  return settleIdentity(context, { ...loaded, hostdir, work });
+  return ensureIdentity(context, { ...loaded, hostdir, work });
 }
 
 const text = (...parts: string[]): string => readFileSync(temp.path(...parts, "guest.env"), "utf8");
 
-describe("an older VM gets a UUID", () => {
+describe("a VM without a UUID gets one", () => {
   test("in HOSTDIR's guest.env", async () => {
     temp.write("host/guest.env", "MEMORY=1G\n");
     const { settings } = await settle();
@@ -61,7 +61,7 @@ describe("an older VM gets a UUID", () => {
   test.each([
     ["HOSTDIR's", `UUID="${A}"\n`, "MEMORY=2G\n"],
     ["WORKDIR's", "MEMORY=1G\n", `UUID="${A}"\n`],
-  ])("that %s has already", async (_title, host, work) => {
+  ])("which %s already has", async (_title, host, work) => {
     temp.write("host/guest.env", host);
     temp.write("work/guest.env", work);
     expect((await settle("host", present(temp.path("work")))).settings.UUID).toBe(A);
@@ -71,13 +71,13 @@ describe("an older VM gets a UUID", () => {
     ]);
   });
 
-  test("but no file that is not there, empty, or a link is written", async () => {
+  test("but not in a missing or empty file, or a symlink", async () => {
     expect((await settle()).settings.UUID).toBe("");
     temp.write("host/guest.env", "");
-    // Settings that are lost are an error by themselves (78).
+    // Lost settings are an error by themselves (78).
     expect((await failureOf(() => settle())).exitCode).toBe(78);
     expect(text("host")).toBe("");
-    // The one in force decides.
+    // The active one counts.
     temp.write("work/guest.env", "");
     temp.write("host/guest.env", "MEMORY=1G\n");
     expect((await failureOf(() => settle("host", present(temp.path("work"))))).exitCode).toBe(78);
@@ -85,7 +85,7 @@ describe("an older VM gets a UUID", () => {
   });
 });
 
-test("where WORKDIR's guest.env cannot be read, HOSTDIR's tells", () => {
+test("if WORKDIR's guest.env cannot be read, HOSTDIR's is used", () => {
   temp.write("host/guest.env", `UUID="${A}"\nUUID_FORMER=("${B}")\n`);
   temp.write("work/guest.env", "\0\n");
   temp.write("work/.vm.json", '{"vm":1,"created":""}');
@@ -94,12 +94,13 @@ test("where WORKDIR's guest.env cannot be read, HOSTDIR's tells", () => {
   expect(readIdentity(temp.path("host"))).toEqual({ uuid: A, former: [B] });
 });
 
-test("a default is no identity", () => {
+test("a default is not an identity", () => {
   const { UUID, UUID_FORMER } = buildDefaults({ prog: "vm", home: "/", hostArch: "x86_64", libexec: "/" });
   expect([UUID, UUID_FORMER]).toEqual(["", []]);
 });
 
-const sole = (name: string, uuid = A): void => requireSole(context, temp.path(name), uuid, "push snapshots");
+const sole = (name: string, uuid = A): void =>
+  requireUniqueUuid(context, temp.path(name), uuid, "push snapshots");
 
 describe("a copy", () => {
   beforeEach(async () => {
@@ -107,7 +108,7 @@ describe("a copy", () => {
     await settle("one");
   });
 
-  test("is noticed beside the original", async () => {
+  test("is detected beside the original", async () => {
     temp.write("two/guest.env", `UUID="${A}"\n`);
     const error = await failureOf(() => sole("two"));
     expect(error.exitCode).toBe(78);
@@ -116,7 +117,7 @@ describe("a copy", () => {
     expect(() => sole("one")).not.toThrow();
   });
 
-  test("moved, and a new one in the old place: none", async () => {
+  test("not after a move, with a new VM in the old place", async () => {
     renameSync(temp.path("one"), temp.path("two"));
     expect(() => sole("two")).not.toThrow();
     temp.write("one/guest.env", `UUID="${B}"\n`);
@@ -124,7 +125,7 @@ describe("a copy", () => {
     expect(() => sole("two")).not.toThrow();
   });
 
-  test("the other one is gone, or has another UUID: none", async () => {
+  test("not if the other one is gone, or has another UUID", async () => {
     temp.write("two/guest.env", `UUID="${A}"\n`);
     temp.write("one/guest.env", `UUID="${B}"\n`);
     expect(() => sole("two")).not.toThrow();
@@ -132,14 +133,14 @@ describe("a copy", () => {
     expect(() => sole("three")).not.toThrow();
   });
 
-  test("what stands in the other place is read as data", async () => {
+  test("the other place is read as data", async () => {
     temp.write("two/guest.env", `UUID="${A}"\n`);
     rmSync(temp.path("one/guest.env"));
     Bun.spawnSync(["mkfifo", temp.path("one/guest.env")]);
     expect(() => sole("two")).not.toThrow();
   });
 
-  test("without a cache nothing is known", () => {
+  test("not without a cache", () => {
     context = { ...context, cacheDirectory: undefined } as Context;
     expect(() => sole("two")).not.toThrow();
   });
@@ -155,7 +156,7 @@ const carried = (before: string, own: object, noted?: string): string => {
 describe("carryIdentity", () => {
   test.each<[string, string, object, string | undefined, string | RegExp]>([
     ["the VM's own", `UUID="${B}"\n`, { uuid: A }, B, A],
-    ["else the one noted", "MEMORY=1G\n", {}, B, B],
+    ["else the recorded one", "MEMORY=1G\n", {}, B, B],
     ["else guest.env's", `UUID="${B}"\n`, {}, undefined, B],
     ["else a new one", "MEMORY=1G\n", {}, undefined, FORM],
   ])("%s", (_title, before, own, noted, expected) => {
@@ -163,20 +164,20 @@ describe("carryIdentity", () => {
     expect(readIdentity(temp.path("stage")).uuid).toMatch(expected);
   });
 
-  test("with the former ones, which the snapshot does not know", () => {
+  test("with the former ones, which the snapshot lacks", () => {
     carried(`UUID="${A}"\n`, { uuid: B, former: [A] });
     expect(readIdentity(temp.path("stage"))).toEqual({ uuid: B, former: [A] });
   });
 
-  test("the same text where nothing changes", () => {
+  test("the same text if nothing changes", () => {
     expect(carried(`UUID='${A}'`, { uuid: A })).toBe(`UUID='${A}'`);
   });
 });
 
 test.each([
   ["empty", "", "it is empty"],
-  ["no list of assignments", "if true; then\n", "plain NAME=value lines only"],
-])("showing the identity where guest.env is %s: 78", async (_title, content, reason) => {
+  ["not a list of assignments", "if true; then\n", "plain NAME=value lines only"],
+])("showing the identity fails if guest.env is %s: 78", async (_title, content, reason) => {
   const hostdir = temp.directory("host");
   temp.write("host/guest.env", content);
   const error = await failureOf(() => showIdentity({ ...context, hostdir }, false));

@@ -13,7 +13,7 @@ beforeEach(() => {
 });
 afterEach(() => temp[Symbol.dispose]());
 
-/** Media of a VM; `script` is check-media, on PATH where it is given. */
+/** Media of a VM; `script` is check-media on PATH, if given. */
 function media(
   settings: { MEDIA_MIRROR?: string; MEDIA_STORAGE?: string },
   script?: string,
@@ -30,7 +30,7 @@ function media(
 
 const SET = 'MEDIA="TOP/media"\n';
 
-test("check-media on PATH is found while the current directory is gone", () => {
+test("finds check-media on PATH although the current directory is gone", () => {
   const path = temp.write("bin/check-media", SET);
   const env = { PATH: temp.path("bin") };
   const context = (cwd: string): Context => ({ cwd: temp.path(cwd), env }) as Partial<Context> as Context;
@@ -42,14 +42,14 @@ describe("@MIRROR@ and @MEDIA@", () => {
   test.each<[string, Parameters<typeof media>, mirror: string | undefined]>([
     ["MEDIA and MEDIA_MIRROR", [{ MEDIA_MIRROR: "/alt" }, SET], "TOP/media/alt"],
     [
-      "an empty MEDIA: MEDIA_MIRROR is a whole path",
+      "an empty MEDIA: MEDIA_MIRROR is an absolute path",
       [{ MEDIA_MIRROR: "/srv/alt" }, "MEDIA=''\n"],
       "/srv/alt",
     ],
-    ["MEDIA is not set at all", [{ MEDIA_MIRROR: "/srv/alt" }, "unset MEDIA\n"], "/srv/alt"],
+    ["MEDIA is not set", [{ MEDIA_MIRROR: "/srv/alt" }, "unset MEDIA\n"], "/srv/alt"],
     ["an empty MEDIA_MIRROR: MEDIA itself", [{}, SET], "TOP/media"],
     ["both empty", [{}, "MEDIA=''\n"], undefined],
-    ["an empty MEDIA_MIRROR, and there are no media", [{}, "false\n"], undefined],
+    ["an empty MEDIA_MIRROR, and no media", [{}, "false\n"], undefined],
     ["no check-media, and no mirror", [{}], undefined],
     ["no check-media", [{ MEDIA_MIRROR: "/srv/alt" }], "/srv/alt"],
     [
@@ -58,7 +58,7 @@ describe("@MIRROR@ and @MEDIA@", () => {
       "/m/alt",
     ],
     [
-      "MEDIA of vm.conf, which check-media only looks at",
+      "MEDIA of vm.conf, which check-media only checks",
       [{}, ": $MEDIA\n", { userShell: "MEDIA=/m\n" }],
       "/m",
     ],
@@ -68,13 +68,13 @@ describe("@MIRROR@ and @MEDIA@", () => {
     expect(MIRROR).toBe(mirror?.replace("TOP", temp.top));
   });
 
-  test("root: MEDIA where it is asked for and known", async () => {
+  test("root: MEDIA if requested and known", async () => {
     expect(await media({}, SET).root(["@MIRROR@"])).toBe(temp.path("media"));
     expect(await media({}, "false\n").root(["@MIRROR@"])).toBeUndefined();
     expect(await media({}, SET).root(["/x"])).toBeUndefined();
   });
 
-  test("check-media that fails: 66, where a setting names what it is to find", async () => {
+  test("a failing check-media: 66, if a setting needs it", async () => {
     for (const [settings, path] of [
       [{ MEDIA_MIRROR: "/alt" }, "@MIRROR@"],
       [{}, "@MEDIA@/x"],
@@ -82,13 +82,13 @@ describe("@MIRROR@ and @MEDIA@", () => {
       expect((await failureOf(() => media(settings, "false\n").macros([path], "/work"))).exitCode).toBe(66);
   });
 
-  test("@MEDIA@ needs one that says what it is (69), also after an image was looked for", async () => {
+  test("@MEDIA@ needs a definition (69), also after a search for an image", async () => {
     const found = media({ MEDIA_STORAGE: "/iso" });
     await failureOf(() => found.findIso("x.iso"));
     expect((await failureOf(() => found.macros(["@MEDIA@"], "/work"))).exitCode).toBe(69);
   });
 
-  test("it is asked once, and not where nothing refers to it", async () => {
+  test("runs check-media once, and only if something needs it", async () => {
     const found = media({}, `echo x >>TOP/asked\n${SET}`);
     await found.macros(["@HOSTDIR@", "/x"], "/work");
     expect(await Bun.file(temp.path("asked")).exists()).toBe(false);
@@ -98,12 +98,17 @@ describe("@MIRROR@ and @MEDIA@", () => {
   });
 });
 
-describe("a CD image is found", () => {
+describe("finds a CD image", () => {
   test.each<[string, { MEDIA_STORAGE?: string }, string, file: string]>([
     ["in MEDIA + MEDIA_STORAGE", { MEDIA_STORAGE: "/iso" }, SET, "media/iso/x.iso"],
     ["in MEDIA itself", {}, SET, "media/x.iso"],
-    ["in MEDIA_STORAGE as a whole path", { MEDIA_STORAGE: "TOP/media/iso" }, "MEDIA=''\n", "media/iso/x.iso"],
-    ["in HOSTDIR, whatever check-media says", {}, "false\n", "host/x.iso"],
+    [
+      "in MEDIA_STORAGE as an absolute path",
+      { MEDIA_STORAGE: "TOP/media/iso" },
+      "MEDIA=''\n",
+      "media/iso/x.iso",
+    ],
+    ["in HOSTDIR, whatever check-media returns", {}, "false\n", "host/x.iso"],
   ])("%s", async (_title, settings, script, file) => {
     const path = temp.write(file, "\0".repeat(2048));
     const at = settings.MEDIA_STORAGE?.replace("TOP", temp.top);
@@ -111,7 +116,7 @@ describe("a CD image is found", () => {
     expect(await media(given, script).findIso("x.iso")).toBe(path);
   });
 
-  test("nowhere: 66, with what check-media said", async () => {
+  test("nowhere: 66, with the error of check-media", async () => {
     const failure = await failureOf(() => media({}, "false\n").findIso("x.iso"));
     expect(failure.exitCode).toBe(66);
     expect(failure.message).toBe("no such CD image: x.iso");

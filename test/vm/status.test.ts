@@ -38,49 +38,52 @@ const run = {
   typed: { settings: {}, additions: {}, ssh: false },
 };
 
-/** A qemu that runs, in this state. */
+/** A running qemu, in this state. */
 const qemu = (status = "running"): FakeQmp =>
   new FakeQmp(join(work, "qmp.sock"), ({ execute }) => ({
     return: execute === "query-status" ? { status, running: status === "running" } : {},
   }));
 
-describe("working files that are gone", () => {
-  test.each(["all of it", "its files, one by one"])("%s: status says so, and what run does", async (what) => {
-    if (what === "all of it") rmSync(work, { recursive: true });
-    else for (const name of ["disk-0.img", "guest.env", "FIRSTTIME"]) rmSync(join(work, name));
-    const { state, workingFiles, gone } = await look();
-    expect({ state, workingFiles }).toEqual({ state: "stopped", workingFiles: null });
-    expect(gone).toContain(work);
-    expect(gone).toMatch(/ are gone.*; there is no snapshot that 'run' could restore$/);
-    mkdirSync(place.path("host/backups/S0"), { recursive: true });
-    writeFileSync(place.path("host/backups/S0/TS"), "2026-01-01 00:00:00\n");
-    symlinkSync("S0", place.path("host/backups/LAST"));
-    expect(formatStatus(await look())).toMatch(/^working files: .* are gone.*; 'run' restores S0$/m);
-  });
+describe("missing working files", () => {
+  test.each(["all of it", "its files, one by one"])(
+    "%s: status reports it, and what run does",
+    async (what) => {
+      if (what === "all of it") rmSync(work, { recursive: true });
+      else for (const name of ["disk-0.img", "guest.env", "FIRSTTIME"]) rmSync(join(work, name));
+      const { state, workingFiles, gone } = await look();
+      expect({ state, workingFiles }).toEqual({ state: "stopped", workingFiles: null });
+      expect(gone).toContain(work);
+      expect(gone).toMatch(/ are gone.*; there is no snapshot to restore$/);
+      mkdirSync(place.path("host/backups/S0"), { recursive: true });
+      writeFileSync(place.path("host/backups/S0/TS"), "2026-01-01 00:00:00\n");
+      symlinkSync("S0", place.path("host/backups/LAST"));
+      expect(formatStatus(await look())).toMatch(/^working files: .* are gone.*; 'run' restores S0$/m);
+    },
+  );
 });
 
-describe("a qemu that runs", () => {
-  test("is the guest, also where this program was killed before it knew qemu's process id", async () => {
+describe("a running qemu", () => {
+  test("is the guest, even if this program was killed before it recorded qemu's process id", async () => {
     updateMark(work, { lastRun: "unknown", run });
     using _qemu = qemu();
     const { state, job, forwards } = await look();
     expect({ state, job, forwards }).toEqual({ state: "running", job: false, forwards: run.forwards });
   });
 
-  test("is the guest, where run-vm.sh was started by hand", async () => {
+  test("is the guest, if run-vm.sh was started by hand", async () => {
     updateMark(work, { lastRun: "powered-off", run: { ...run, ended: run.started } });
     using _qemu = qemu();
     const { state, job, uptimeSeconds } = await look();
     expect({ state, job, uptimeSeconds }).toEqual({ state: "running", job: false, uptimeSeconds: null });
   });
 
-  test("is a job's rescue, where that has a line to its runner", async () => {
+  test("is a job's rescue, if that has a control channel", async () => {
     using _qemu = qemu();
     using _control = Bun.listen({ unix: join(work, "control.sock"), socket: { data: () => {} } });
     expect(await look()).toMatchObject({ state: "running", job: true });
   });
 
-  test("paused for want of room: status says why, and what resumes it", async () => {
+  test("paused for lack of space: status reports why, and what resumes it", async () => {
     updateMark(work, { lastRun: "unknown", run });
     writeFileSync(
       join(work, "events.out"),
@@ -91,26 +94,26 @@ describe("a qemu that runs", () => {
     expect(status.state).toBe("paused");
     expect(status.guestErrors).toEqual([
       expect.stringMatching(
-        /^the guest is paused: no room left for its disks .* when 64 MiB are free in .*: vm resume$/,
+        /^guest paused: no space left for its disks .* when 64 MiB are free in .*: vm resume$/,
       ),
     ]);
-    expect(formatStatus(status)).toMatch(/^guest error: +the guest is paused: no room/m);
+    expect(formatStatus(status)).toMatch(/^guest error: +guest paused: no space/m);
   });
 
-  test("paused for a disk, with no room to log it: status says that", async () => {
+  test("paused for an I/O error that could not be logged: status reports it", async () => {
     updateMark(work, { lastRun: "unknown", run });
     using _qemu = qemu("io-error");
-    expect((await look()).guestErrors).toEqual([expect.stringContaining("a disk of it fails")]);
+    expect((await look()).guestErrors).toEqual([expect.stringContaining("I/O error on one of its disks")]);
   });
 
-  test("paused by a command: nothing is wrong", async () => {
+  test("paused by a command: no error", async () => {
     updateMark(work, { lastRun: "unknown", run });
     using _qemu = qemu("paused");
     const { state, guestErrors } = await look();
     expect({ state, guestErrors }).toEqual({ state: "paused", guestErrors: undefined });
   });
 
-  test("that does not answer: status says so", async () => {
+  test("that does not answer: status reports it", async () => {
     updateMark(work, { lastRun: "unknown", run });
     using _silent = Bun.listen({ unix: join(work, "qmp.sock"), socket: { data: () => {} } });
     expect((await look()).guestErrors).toEqual([expect.stringContaining("qemu does not answer")]);

@@ -6,44 +6,44 @@ import { splitLine, type Token } from "./line.ts";
 import { findPlace } from "./place.ts";
 import type { Candidate } from "./values.ts";
 
-/** What is asked by the scripts of `vm completion`. */
+/** A request of the completion scripts (`vm completion`). */
 interface Question {
   token: Token;
-  /** How much of the token's text the shell leaves alone, and how much we do. */
+  /** Characters of the token's text that the shell keeps, and that the candidates omit. */
   kept: number;
   skip: number;
   candidates: Candidate[];
 }
 
-/** How each shell wants the answer. */
+/** The answer in the format of each shell. */
 const ANSWERS: Readonly<Record<CompletionShell, (question: Question) => string[]>> = {
-  /** First a line for `compopt`; then what stands in the place of the word that readline sees. */
+  /** First a line for `compopt`; then replacements of the word that readline sees. */
   bash({ token, kept, candidates }) {
     const texts = candidates.map(({ text }) => text.slice(kept));
-    // readline quotes file names itself, and shows their last parts only.
+    // readline quotes file names itself, and displays only their last components.
     if (candidates.length > 0 && candidates.every(({ path }) => path))
       return ["filenames", ...texts.map((text) => text.replace(/\/$/, ""))];
     const open = texts.length === 1 && OPEN_END.test(texts[0]!);
     return [open ? "nospace" : "", ...texts.map((text) => QUOTE[token.quote](text))];
   },
-  /** First the length of what stays of the word; then, for `_describe`, `text:help` behind `s`, or `n` for no space. */
+  /** First the length of the kept prefix; then lines for `_describe`: `s` (or `n`: no space after it), `text:help`. */
   zsh({ token, kept, skip, candidates }) {
     const before = kept > 0 ? token.ends[kept - 1]! : 0;
     const after = skip > kept ? token.ends[skip - 1]! : before;
     const lines = candidates.map(({ text, help }) => {
       const rest = text.slice(Math.max(skip, kept)).replaceAll(/[\\:]/g, String.raw`\$&`);
-      return `${OPEN_END.test(text) ? "n" : "s"}${rest}${helpBehind(":", help)}`;
+      return `${OPEN_END.test(text) ? "n" : "s"}${rest}${helpSuffix(":", help)}`;
     });
     return [String(Array.from(token.raw.slice(before, after)).length), ...lines];
   },
   /** Whole words: `text<TAB>help`. */
-  fish: ({ candidates }) => candidates.map(({ text, help }) => text + helpBehind("\t", help)),
+  fish: ({ candidates }) => candidates.map(({ text, help }) => text + helpSuffix("\t", help)),
 };
 
-/** More is to be typed behind these. */
+/** Candidates with such an end are incomplete. */
 const OPEN_END = /[=:/]$/;
 
-const helpBehind = (separator: string, help = ""): string =>
+const helpSuffix = (separator: string, help = ""): string =>
   help === "" ? "" : separator + plain(help.replaceAll(/\s+/g, " "));
 
 const QUOTE: Readonly<Record<Token["quote"], (text: string) => string>> = {
@@ -53,9 +53,9 @@ const QUOTE: Readonly<Record<Token["quote"], (text: string) => string>> = {
 };
 
 /**
- * Answers a shell that completes a command line. Never fails: where something is wrong there is nothing to offer.
- * @param started what the process was started in
- * @param words `SHELL LINE WORD`: the line up to the cursor, and the part of it that the shell is to replace
+ * Completes a command line for a shell. Never throws: after an error there are no candidates.
+ * @param started context of the process
+ * @param words `SHELL LINE WORD`: the line up to the cursor, and the part of it that the shell replaces
  */
 export async function answerShell(started: Context, words: readonly string[]): Promise<string> {
   try {
@@ -63,7 +63,7 @@ export async function answerShell(started: Context, words: readonly string[]): P
     const shell = COMPLETION_SHELLS.find((name) => name === asking);
     if (shell === undefined) return "";
     const { words: typed, token } = splitLine(line, shell === "fish");
-    // The line begins with our name, or an alias of it.
+    // The line starts with the program's name, or an alias of it.
     const { place, hostdir } = findPlace(typed.slice(1), token.text);
     const named = hostdir === undefined ? undefined : expandHome(hostdir, started.home);
     const context = { ...started, options: { ...started.options, hostdir: named } };
@@ -76,7 +76,7 @@ export async function answerShell(started: Context, words: readonly string[]): P
     const rawKept = token.raw.endsWith(word) ? token.raw.length - word.length : 0;
     const kept = token.ends.filter((end) => end <= rawKept).length;
     const isPath = [...found.values()].some(({ path }) => path);
-    // A path's directory may be written in ways that only the shell knows.
+    // The directory may contain expansions that only the shell can do.
     const skip = isPath ? place.skip + stem.lastIndexOf("/") + 1 : place.skip;
     const lines = ANSWERS[shell]({ token, kept, skip, candidates: [...found.values()] });
     return lines.map((text) => `${text}\n`).join("");

@@ -7,13 +7,13 @@ import { readSmall } from "../../lib/read-file.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
 import type { Candidate, CandidateSource } from "./values.ts";
 
-/** Beginning with a tilde as the shell would take it. */
+/** Expands a leading tilde like the shell. */
 export const expandHome = (path: string, home: string): string => path.replace(/^~(?=\/|$)/, () => home);
 
 /**
- * What a source has to offer.
- * @param context its `options.hostdir` is what was typed
- * @param stem what the candidates begin with
+ * Lists the candidates of a source.
+ * @param context `options.hostdir` as typed
+ * @param stem prefix of the candidates
  */
 export async function listCandidates(
   source: CandidateSource,
@@ -21,7 +21,7 @@ export async function listCandidates(
   context: Context,
 ): Promise<Candidate[]> {
   const all = await listAll(source, stem, context);
-  // Shells and terminals would make something else of control characters.
+  // Shells and terminals would interpret control characters.
   return all.filter(({ text }) => text.startsWith(stem) && plain(text) === text);
 }
 
@@ -57,7 +57,7 @@ async function hostdirOf({ cwd, options }: Context): Promise<string> {
   return resolveHostdir(resolve(cwd, options.hostdir ?? "."));
 }
 
-/** PROFILES as the settings say, where these can be read without bash. */
+/** PROFILES from the settings, if these can be read without bash. */
 async function profilesOf(context: Context): Promise<string> {
   try {
     const { openVm } = await import("../../vm/find.ts");
@@ -78,7 +78,7 @@ async function snapshots(hostdir: string): Promise<Candidate[]> {
     });
 }
 
-/** Directories, and files of the right kind, that `stem` is the beginning of. Hidden ones only when asked for. */
+/** Directories and wanted files that start with `stem`. Hidden ones only if `stem` has the dot. */
 function files(stem: string, { cwd, home }: Context, isWanted: (name: string) => boolean): Candidate[] {
   const typed = stem.slice(0, stem.lastIndexOf("/") + 1);
   const directory = resolve(cwd, expandHome(typed, home));

@@ -1,22 +1,19 @@
-/** The word at the cursor, as it stands in the line and as the shell would read it. */
+/** The word at the cursor: as typed, and without quotes and backslashes. */
 export interface Token {
   raw: string;
   text: string;
-  /** For each character of `text`: where it ends in `raw`. */
+  /** End of each character of `text` in `raw`. */
   ends: number[];
-  /** The quote that is open at the cursor. */
+  /** The open quote at the cursor. */
   quote: "" | "'" | '"';
 }
 
-/** What a backslash takes the meaning from, in the shells' manuals: "Quoting". */
+/** Characters that a backslash escapes (the shells' manuals, "Quoting"). */
 const ESCAPED = { "": /[^]/, '"': /["\\$`]/, "'": /(?!)/ } as const;
-/** In fish also within single quotes. */
+/** fish has escapes in single quotes, too. */
 const ESCAPED_BY_FISH = { ...ESCAPED, "'": /['\\]/ } as const;
 
-/**
- * Splits a command line that ends at the cursor into words, as bash, zsh and fish do with quotes and backslashes.
- * Nothing is expanded.
- */
+/** Splits a command line up to the cursor into words, with the quoting of bash, zsh and fish, without expansions. */
 export function splitLine(line: string, fish = false): { words: string[]; token: Token } {
   const words: string[] = [];
   const escaped = fish ? ESCAPED_BY_FISH : ESCAPED;

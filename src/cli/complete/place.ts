@@ -6,9 +6,9 @@ import type { Command, CommandOption } from "../command.ts";
 import { COMMANDS, OLD_NAMES } from "../registry.ts";
 import { argumentValues, settingValues, type CandidateSource, type Values } from "./values.ts";
 
-/** What can stand at the cursor. */
+/** The candidates at the cursor. */
 export interface CursorPlace {
-  /** How much of the word stays as it is: `--iso=` of `--iso=x`. */
+  /** Length of the word's fixed prefix: `--iso=` of `--iso=x`. */
   skip: number;
   sources: CandidateSource[];
 }
@@ -18,13 +18,13 @@ const NOTHING: CursorPlace = { skip: 0, sources: [] };
 interface Walk<T> {
   found: { option: T; value: string | undefined }[];
   rest: string[];
-  /** The last option, which still lacks its value. */
+  /** The last option, if its value is missing. */
   pending: T | undefined;
-  /** Behind `--`. */
+  /** After `--`. */
   over: boolean;
 }
 
-/** Reads options as getopt does, but forgives: the line is not finished. */
+/** Parses options like getopt, without errors, as the line is incomplete. */
 function walkOptions<T extends OptShape>(words: readonly string[], shapes: readonly T[]): Walk<T> {
   const rest = [...words];
   const found: Walk<T>["found"] = [];
@@ -40,7 +40,7 @@ function walkOptions<T extends OptShape>(words: readonly string[], shapes: reado
   return { found, rest, pending: undefined, over: false };
 }
 
-/** The option of `--name=value`, or the last one of a cluster `-nc8`, with the value that is in the word. */
+/** The option of `--name=value`, or the last one of a cluster `-nc8`, with the value in the word. */
 function lastOption<T extends OptShape>(
   word: string,
   shapes: readonly T[],
@@ -60,12 +60,12 @@ function lastOption<T extends OptShape>(
   return { option, value: value === "" ? undefined : value };
 }
 
-/** The place of a value, the last part of `word`. */
+/** For a value at the end of `word`. */
 function valuePlace(word: string, value: string, values: Values): CursorPlace {
   return { skip: word.length - value.length + values.skip, sources: values.sources };
 }
 
-/** The cursor among options: at a name or at a value. Undefined when something else stands there. */
+/** For a cursor at an option's name or value; undefined elsewhere. */
 function optionPlace<T extends OptShape & { help: string }>(
   { rest, pending, over }: Walk<T>,
   current: string,
@@ -93,9 +93,9 @@ function globalValues({ effect }: OptionSpec, value: string): Values {
 }
 
 /**
- * Finds out what stands at the cursor.
- * @param words behind the program's name, up to the one at the cursor
- * @param current that one, up to the cursor
+ * Determines the candidates at the cursor.
+ * @param words after the program's name, without the one at the cursor
+ * @param current the word at the cursor, up to the cursor
  */
 export function findPlace(
   words: readonly string[],
@@ -133,7 +133,7 @@ const optionValues = (option: CommandOption | OptionSpec, value: string): Values
 
 function commandPlace(command: Command, words: readonly string[], current: string): CursorPlace {
   const own: readonly CommandOption[] = [...command.options, HELP];
-  // Options of all commands are offered where none of its own fits.
+  // Global options are offered if none of its own matches.
   const shapes: readonly (CommandOption | OptionSpec)[] = [
     ...own,
     ...globalsBehind(command).filter(({ long }) => !own.some((option) => option.long === long)),
@@ -158,13 +158,13 @@ function commandPlace(command: Command, words: readonly string[], current: strin
   return batchPlace(left, current);
 }
 
-/** An argument of the command; where it needs no more, also the next command. */
+/** An argument of the command; if all required ones are given, also the next command. */
 function argumentPlace(command: Command, index: number, current: string): CursorPlace {
   const positional = command.positionals[index];
   const sources = positional ? argumentValues(positional, current).sources : [];
   if (positional?.required || positional?.rest) return { skip: 0, sources };
   const next = commandNames(COMMANDS.keys(), "@");
   if (current.startsWith("@")) return { skip: 0, sources: [next] };
-  // Bare names would fill the list with every command twice.
+  // Without an `@` every command would be listed twice.
   return { skip: 0, sources: [...sources, current === "" ? next : commandNames(OLD_NAMES, "")] };
 }

@@ -6,23 +6,23 @@ import type { ValueKind } from "../../commands/define.ts";
 import type { CommandOption, Positional } from "../command.ts";
 import { COMMANDS } from "../registry.ts";
 
-/** One thing that the word could be. */
+/** A possible completion of the word. */
 export interface Candidate {
   text: string;
-  /** A few words about it. */
+  /** Short description. */
   help?: string | undefined;
-  /** A name in the file system, which shells show and quote in their own way. */
+  /** A path, which shells display and quote themselves. */
   path?: true;
 }
 
-/** Where candidates come from. */
+/** A source of candidates. */
 export type CandidateSource =
   | { kind: "words"; words: Candidate[] }
   | { kind: "snapshots" | "jobs" | "profiles" | "directories" }
-  /** Directories count as well: a file may be below. */
+  /** Includes directories, which may contain such files. */
   | { kind: "files"; suffix?: string };
 
-/** What may stand behind the first `skip` characters of a value. */
+/** Candidates after the first `skip` characters of a value. */
 export interface Values {
   skip: number;
   sources: CandidateSource[];
@@ -47,19 +47,19 @@ const KINDS: Readonly<Record<Exclude<ValueKind, "disk image">, () => CandidateSo
   snapshot: () => ({ kind: "snapshots" }),
 };
 
-/** What a command's argument, or the value of an option of its own, can be. */
+/** Values of a command's argument, or of its own option. */
 export function argumentValues({ choices = [], kind }: Positional | CommandOption, value: string): Values {
-  // Of the same form as the global option.
+  // The same syntax as the global option.
   if (kind === "disk image") return settingValues("IMAGES", value);
   return { skip: 0, sources: [kind ? KINDS[kind]() : wordsSource(choices)] };
 }
 
 const BUSES = wordsSource(DISK_BUSES.map((bus) => `${bus}=`));
 const FORMATS = wordsSource(IMAGE_FORMATS.map((format) => `${format}=`));
-/** WORKDIR changes, so these lead nowhere that could be looked up. */
+/** Not expanded, as WORKDIR changes. */
 const AT_MACROS: CandidateSource = { kind: "words", words: MACROS.map(([text, help]) => ({ text, help })) };
 
-/** Of settings whose values have parts, or are found on this host. */
+/** For settings whose values have parts, or are names on this host. */
 const STRUCTURED: Readonly<Record<Exclude<ParserKind, "text" | "flag">, (value: string) => Values>> = {
   disks: (value) => ({ skip: value.lastIndexOf(",") + 1, sources: [BUSES] }),
   images(value) {
@@ -86,16 +86,16 @@ const STRUCTURED: Readonly<Record<Exclude<ParserKind, "text" | "flag">, (value: 
     skip: 0,
     sources: [
       wordsSource(["tcp::", "udp::"], "PORT-:PORT, on all addresses of this host"),
-      wordsSource(["tcp:127.0.0.1:", "udp:127.0.0.1:"], "PORT-:PORT, for this host alone"),
+      wordsSource(["tcp:127.0.0.1:", "udp:127.0.0.1:"], "PORT-:PORT, on this host only"),
     ],
   }),
   profile: () => ({
     skip: 0,
-    sources: [{ kind: "profiles" }, wordsSource(["auto"], "made if there is none")],
+    sources: [{ kind: "profiles" }, wordsSource(["auto"], "build one if none exists")],
   }),
 };
 
-/** What a setting's value on the command line can be. */
+/** Values of a setting on the command line. */
 export function settingValues(name: SettingName, value: string): Values {
   const { kind, choices = [] }: ParserFacts = SCHEMA[name].parse;
   if (kind !== "text" && kind !== "flag") return STRUCTURED[kind](value);

@@ -1,6 +1,6 @@
 import { chmod, mkdir, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { noRoomError, VmError } from "../../lib/errors.ts";
+import { noSpaceError, VmError } from "../../lib/errors.ts";
 import { saysIsoTooLarge } from "../../lib/program-messages.ts";
 import type { Arch } from "../../machine/types.ts";
 import { exec, findProgram, processFailure } from "../../process/exec.ts";
@@ -88,7 +88,7 @@ async function byXorriso({ source, target, autorun, scratch }: RepackOptions, is
   const what = `cannot repack ${source}`;
   const result = await exec(argv, { what, anyStatus: true });
   if (result.status === 0) return;
-  throw saysIsoTooLarge(result.stderr) ? noRoomError(what) : processFailure(what, result);
+  throw saysIsoTooLarge(result.stderr) ? noSpaceError(what) : processFailure(what, result);
 }
 
 /**

@@ -18,10 +18,10 @@ export function showSnapshotList(context: Context, json: boolean): void {
   if (all.length === 0) requireVm(hostdir);
   if (json) return context.print(toJson(all, LIST_KEYS));
   if (all.length > 0) return context.print(formatSnapshots(all));
-  log.info(`the VM in ${hostdir} has no snapshots; make one: ${commandLine("backup")}`);
+  log.info(`the VM in ${hostdir} has no snapshots; create one: ${commandLine("backup")}`);
 }
 
-/** The list says nothing of files. */
+/** All facts but files. */
 const LIST_KEYS = [
   "name",
   "made",
@@ -36,7 +36,7 @@ const LIST_KEYS = [
   "problem",
 ] satisfies (keyof SnapshotFacts)[];
 
-/** @throws 66 when one is not there */
+/** Prints all facts about snapshots. @throws 66 if one does not exist */
 export function showSnapshots(context: Context, names: readonly string[], json: boolean): void {
   const hostdir = findHostdir(context);
   const wanted = names.map((name) => findSnapshot(hostdir, name).name);

@@ -6,14 +6,14 @@ import type { SnapshotFacts } from "../../store/snapshot-info.ts";
 
 const HEAD = ["NAME", "TIME", "SIZE", "ADDED", "FORMAT", "PARENT", "STATE", "MARKS", "DESCRIPTION"];
 
-/** What `show` knows beyond the list. */
+/** Facts of `show`. */
 export interface ShownSnapshot extends SnapshotFacts {
-  /** The VM's UUID, and the snapshot's own id; null in older snapshots. */
+  /** UUID of the VM, and id of the snapshot; null in older snapshots. */
   vm: string | null;
   id: string | null;
-  /** Files that SHA256SUMS names. */
+  /** Files listed in SHA256SUMS. */
   summed: string[];
-  /** Snapshots and working disks that build on it. */
+  /** Snapshots and working disks that depend on it. */
   dependents: string[];
 }
 
@@ -26,7 +26,7 @@ const marksOf = (item: SnapshotFacts): string =>
 const guestSize = ({ guestBytes }: SnapshotFacts): string =>
   guestBytes === null ? "not known" : formatSize(guestBytes);
 
-/** One line a snapshot, for people. */
+/** Formats snapshots as a table. */
 export function formatSnapshots(all: readonly SnapshotFacts[]): string {
   const rows = all.map((item) => [
     plain(item.name),
@@ -45,10 +45,10 @@ export function formatSnapshots(all: readonly SnapshotFacts[]): string {
   return formatTable([HEAD, ...rows]) + problems.join("");
 }
 
-/** Facts that may have several lines; those after the first are indented. */
+/** Facts of several lines; those after the first are indented. */
 const MULTILINE = new Set(["problem", "description"]);
 
-/** One snapshot, a fact a line. */
+/** Formats one snapshot, one fact per line. */
 export function formatSnapshot(item: ShownSnapshot): string {
   const summed = new Set(item.summed);
   const facts: [string, string | undefined][] = [

@@ -14,10 +14,9 @@ import { damagedDisk, MISSING } from "../../store/damaged-disk.ts";
 import type { Source } from "../../live/disk-source.ts";
 
 /**
- * The working disks that the settings name are there, and each is a qcow2 file that is whole as far as its header tells;
- * so are the UEFI variables.
+ * Checks that the working disks exist and are qcow2 files with an intact header, and that the UEFI variables are complete.
  * @param named disks in IMAGES: `disk-0.img`
- * @throws 74 naming the first that is not
+ * @throws 74 naming the first damaged file
  */
 export function requireDisks({ dir }: Workdir, named: readonly string[]): void {
   for (const name of new Set([...named, ...ownDisks(dir)])) {
@@ -35,14 +34,14 @@ export function requireDisks({ dir }: Workdir, named: readonly string[]): void {
   const cut = lstatOf(variables) && findVariablesDamage(variables);
   if (cut !== undefined)
     throw new VmError("io", `cannot back up ${variables}: ${cut}`, {
-      hint: "no snapshot was made; restore a good one",
+      hint: "no snapshot was created; restore an intact one",
     });
 }
 
 /**
- * Has qemu-img check each working disk's metadata, side by side. Those of a running VM change meanwhile: its qemu tells
- * whether it has found them corrupt.
- * @throws 74 naming the first that is damaged
+ * Checks the metadata of the working disks with `qemu-img check`, in parallel. Disks of a running VM change meanwhile: its
+ * qemu reports whether they are corrupt.
+ * @throws 74 naming the first damaged disk
  */
 export async function requireIntactDisks(
   sources: readonly Source[],
@@ -57,7 +56,7 @@ export async function requireIntactDisks(
     if (damage !== undefined) throw damagedDisk(disks[index]!.path, damage);
 }
 
-/** Snapshots within a disk are in whole copies of its file only. */
+/** Only a copy of the whole file contains internal snapshots. */
 export function warnAboutInternalSnapshots(
   sources: readonly Source[],
   format: SnapshotFormat,
@@ -68,10 +67,10 @@ export function warnAboutInternalSnapshots(
     const count = readOwnHeader(path).qcow2?.internalSnapshots ?? 0;
     if (count > 0)
       log.warn(
-        `${name} has ${counted(count, "internal snapshot")} (qemu-img snapshot -l), which this backup does not hold; ${
+        `${name} has ${counted(count, "internal snapshot")} (qemu-img snapshot -l), which this backup does not include; ${
           base
-            ? "they stay in the working disk only"
-            : "backup --format=gz of the VM while it is off holds them"
+            ? "they are only in the working disk"
+            : "to include them: backup --format=gz while the VM is off"
         }`,
       );
   }

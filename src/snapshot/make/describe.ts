@@ -12,13 +12,13 @@ import { parentKeys } from "../../store/snapshot-parent.ts";
 import { findSnapshot } from "../../store/snapshots.ts";
 import { computeSums } from "../../store/checksums.ts";
 
-/** What is told of a snapshot besides how it was stored. */
+/** Time and description of a new snapshot. */
 export interface Description {
   made: Date;
   text: string | undefined;
 }
 
-/** Writes a snapshot's settings, description and manifest, and its checksums last. */
+/** Writes a snapshot's settings, description and manifest, then its checksums. */
 export async function describeSnapshotFiles(
   context: Context,
   vm: Vm,
@@ -50,12 +50,12 @@ export async function describeSnapshotFiles(
   await writeSums(staged);
 }
 
-/** SHA-256 of every file, written last: `sha256sum -c SHA256SUMS` verifies the snapshot anywhere. */
+/** Writes SHA-256 of every file, for `sha256sum -c SHA256SUMS`. */
 export async function writeSums(staged: string): Promise<void> {
   writeNew(join(staged, SNAPSHOT.sums), await computeSums(staged, listDirectory(staged).toSorted()));
 }
 
-/** [compat] HOSTDIR gets the settings where it has none. */
+/** [compat] Copies the settings to HOSTDIR if it has none. */
 export function keepHostFiles(context: Context, { hostdir }: Vm, work: Workdir): void {
   for (const name of [HOST.guestEnv, defaultsName(context.prog)]) {
     const target = join(hostdir, name);

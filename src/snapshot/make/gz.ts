@@ -5,7 +5,7 @@ import { gentle } from "../../process/gentle.ts";
 import { readVirtualBytes } from "../../qemu/image-header.ts";
 import { convertImage, measureImage } from "../../qemu/img.ts";
 import { remove } from "../../store/remove.ts";
-import { allocatedBytes, requireRoom } from "../../store/files.ts";
+import { allocatedBytes, requireSpace } from "../../store/files.ts";
 import { compressFiles, type CopyJob } from "../../store/gz.ts";
 import { PARTIAL, SNAPSHOT } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
@@ -16,14 +16,14 @@ import { isUnattended } from "../../process/unattended.ts";
 import { heldBytes } from "./sources.ts";
 import { type Source } from "../../live/disk-source.ts";
 
-/** What a gz snapshot of a system disk usually takes of it; nobody can know before. */
+/** Usual compression ratio of a system disk, for the estimate. */
 const USUAL_RATIO = 0.3;
 
 /**
- * @param live whole copies of the disks are made there, too, which are compressed then
- * @throws 73 when there is no room in `backups` for the files, compressed
+ * @param live uncompressed copies of the disks are made in `backups`, too
+ * @throws 73 if `backups` lacks space for the compressed files
  */
-export async function requireRoomForGz(
+export async function requireSpaceForGz(
   vm: Vm,
   sources: readonly Source[],
   backups: string,
@@ -32,7 +32,7 @@ export async function requireRoomForGz(
   let copies = 0;
   let needed = 0;
   for (const source of sources)
-    // An overlay's own part is copied first, and then merged with what is below.
+    // Of an overlay its own clusters are copied first, then merged with its backing file.
     if (live) copies += heldBytes(source) + (source.base ? allocatedBytes(statSync(source.path)) : 0);
     else if (source.base)
       copies += (await measureImage({ format: "qcow2", path: source.path }, source.base)).neededBytes;
@@ -43,10 +43,10 @@ export async function requireRoomForGz(
   const held = last.reduce((sum, file) => sum + file.allocatedBytes, 0);
   const stored = last.reduce((sum, file) => sum + file.storedBytes, 0);
   const ratio = held > 0 ? stored / held : USUAL_RATIO;
-  requireRoom(backups, copies + Math.ceil(needed * Math.min(ratio, 1)), "make the snapshot", "snapshots");
+  requireSpace(backups, copies + Math.ceil(needed * Math.min(ratio, 1)), "create the snapshot", "snapshots");
 }
 
-/** Compresses files with pigz. @returns what to note of them */
+/** Compresses files with pigz. @returns their manifest entries */
 export async function storeGz(
   context: Context,
   vm: Vm,
@@ -75,7 +75,7 @@ export async function storeGz(
   return files;
 }
 
-/** Copies each disk that lies over an image, with what is in that: a gz snapshot stands alone. */
+/** Merges each overlay with its backing files: a gz snapshot has no parent. */
 async function mergeBases(context: Context, sources: readonly Source[], staged: string): Promise<Source[]> {
   const merged: Source[] = [];
   for (const source of sources) {

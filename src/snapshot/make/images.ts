@@ -12,38 +12,38 @@ import type { QmpClient } from "../../qmp/client.ts";
 import type { TransactionAction } from "../../qmp/commands.ts";
 import type { Consistency } from "../../store/mark-types.ts";
 import { remove } from "../../store/remove.ts";
-import { allocatedBytes, followWrites, requireRoom, syncFile } from "../../store/files.ts";
+import { allocatedBytes, followWrites, requireSpace, syncFile } from "../../store/files.ts";
 import { HOST, imageName, PARTIAL } from "../../store/layout.ts";
 import type { StoredFile } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
 import { NODE } from "../../live/names.ts";
-import { requireIntactBelow } from "../../vm/backing-snapshot.ts";
+import { requireIntactBackingFiles } from "../../vm/backing-snapshot.ts";
 import type { Vm } from "../../vm/find.ts";
 import { findSnapshotImage } from "../../store/snapshot-images.ts";
 import { copyDisks, type CopyRequest } from "../../live/block-jobs.ts";
 import { type DiskSource, type PointInTime, type OpenDisk, type Source } from "../../live/disk-source.ts";
-import { bitmapOf, isOurBitmap, planImages, type SnapshotPlan } from "./plan.ts";
+import { bitmapOf, isSnapshotBitmap, planImages, type SnapshotPlan } from "./plan.ts";
 import { heldBytes } from "./sources.ts";
 import { isUnattended } from "../../process/unattended.ts";
 
-/** What compressed images usually take of what they hold; nobody can know before. */
+/** Usual compression ratio of images, for the estimate. */
 const USUAL_RATIO = 0.5;
 
 export interface StoreRequest {
   context: Context;
   vm: Vm;
   sources: readonly Source[];
-  /** The snapshot while it is made. */
+  /** Directory of the unfinished snapshot. */
   staged: string;
   snapshot: string;
-  /** Everything, whatever it could build on. */
+  /** Not incremental. */
   full: boolean;
   live: boolean;
   /** Bytes per second; 0: no limit. */
   speed: number;
 }
 
-/** The disks of a snapshot of the format qcow2, copied. */
+/** The disks of a new qcow2 snapshot. */
 export interface StoredImages {
   id: string;
   parent: string | undefined;
@@ -52,9 +52,9 @@ export interface StoredImages {
 }
 
 /**
- * Copies the disks into compressed images, or what was written since the snapshot that they build on. The working disks
- * note from that moment on what is written to them.
- * @throws 73 for want of room, 74 when a snapshot that is copied with a disk is damaged
+ * Copies the disks, or their changes since the parent, into compressed images. Starts a dirty bitmap in each working disk
+ * at the point in time.
+ * @throws 73 without space, 74 if a snapshot that is copied as a disk's backing file is damaged
  */
 export async function storeImages(request: StoreRequest, source: DiskSource): Promise<StoredImages> {
   const { context, vm, sources, staged, snapshot, full, live, speed } = request;
@@ -62,17 +62,16 @@ export async function storeImages(request: StoreRequest, source: DiskSource): Pr
   const plan: SnapshotPlan = full
     ? { parent: undefined, only: new Map() }
     : planImages(vm, sources, disks, live);
-  requireRoom(staged, estimate(sources, disks, plan), "make the snapshot", "snapshots");
+  requireSpace(staged, estimate(sources, disks, plan), "create the snapshot", "snapshots");
   const layered = plan.parent === undefined ? sources.filter(({ base }) => base) : [];
-  await requireIntactBelow(
+  await requireIntactBackingFiles(
     vm.hostdir,
     layered.map(({ path }) => path),
     isUnattended(),
   );
   const id = newSnapshotId();
-  const pointInTime = await source.freeze(changesOfBitmaps(disks, plan, id));
-  if (pointInTime.refused)
-    log.warn(`the next snapshot will have to hold everything: ${pointInTime.refused.message}`);
+  const pointInTime = await source.freeze(bitmapActions(disks, plan, id));
+  if (pointInTime.refused) log.warn(`the next snapshot will be a full one: ${pointInTime.refused.message}`);
   using opened = new DisposableStack();
   try {
     const targets = await openTargets(qmp, vm, disks, plan, staged, layered);
@@ -82,7 +81,7 @@ export async function storeImages(request: StoreRequest, source: DiskSource): Pr
       requests.push({
         from: pointInTime.nodeOf(disk),
         to: targets.get(disk.name)!.node,
-        only: await onlyIn(pointInTime, disk, plan.only.get(disk.name) ?? "top"),
+        only: await selectClusters(pointInTime, disk, plan.only.get(disk.name) ?? "top"),
         compress: !layered.some(({ name }) => name === disk.name),
         gently: live,
       });
@@ -93,24 +92,26 @@ export async function storeImages(request: StoreRequest, source: DiskSource): Pr
     const files = await Promise.all(disks.map((disk) => finishImage(disk, sources, staged)));
     return { id, parent: plan.parent, consistency: pointInTime.consistency, files };
   } catch (error) {
-    // Nobody will ever ask for what is noted since a snapshot that is not.
+    // Without its snapshot the bitmap is useless.
     const actions = disks.map(({ node }) => removingBitmap(node, bitmapOf(id)));
     await qmp.execute("transaction", { actions }).catch(() => {});
     throw error;
   }
 }
 
-/** Begins new bitmaps, and drops those that nobody asks for any more. */
-function changesOfBitmaps(disks: readonly OpenDisk[], plan: SnapshotPlan, id: string): TransactionAction[] {
+/** Adds new bitmaps, and removes unused ones. */
+function bitmapActions(disks: readonly OpenDisk[], plan: SnapshotPlan, id: string): TransactionAction[] {
   return disks.flatMap(({ name, node, bitmaps }) => {
     const used = plan.only.get(name);
     const keep = typeof used === "object" ? used.bitmap : undefined;
-    const unused = bitmaps.map((bitmap) => bitmap.name).filter((item) => isOurBitmap(item) && item !== keep);
+    const unused = bitmaps
+      .map((bitmap) => bitmap.name)
+      .filter((item) => isSnapshotBitmap(item) && item !== keep);
     return [addingBitmap(node, bitmapOf(id)), ...unused.map((item) => removingBitmap(node, item))];
   });
 }
 
-async function onlyIn(
+async function selectClusters(
   pointInTime: PointInTime,
   disk: OpenDisk,
   only: CopyRequest["only"],
@@ -137,7 +138,7 @@ interface Target {
   path: string;
 }
 
-/** Makes the images and opens them. @returns them by the disks' names */
+/** Creates the images and opens them. @returns targets by disk name */
 async function openTargets(
   qmp: QmpClient,
   { hostdir }: Vm,
@@ -161,12 +162,12 @@ async function openTargets(
   return targets;
 }
 
-/** What an overlay itself holds, while a snapshot is made. */
+/** Temporary image for an overlay's own clusters. */
 const topOf = (staged: string, name: string): string => join(staged, `${PARTIAL}${name}`);
 
 /**
- * Makes one image of what was copied of an overlay and of the images below it, which nothing changes. Not copied through
- * the overlay: qemu would read each hole of it down the chain.
+ * Merges the copy of an overlay with its backing files, which do not change. A copy through the overlay would be slower:
+ * qemu would look up each of its holes down the chain.
  */
 async function mergeLayers(
   context: Context,
@@ -188,7 +189,7 @@ async function mergeLayers(
   remove(top.path);
 }
 
-/** An image that is written: durable, and nobody's to change. */
+/** Makes a written image durable and read-only. */
 async function finishImage(disk: OpenDisk, sources: readonly Source[], staged: string): Promise<StoredFile> {
   const file = imageName(disk.name);
   const path = join(staged, file);
@@ -205,21 +206,21 @@ async function finishImage(disk: OpenDisk, sources: readonly Source[], staged: s
   };
 }
 
-/** Room that the images will take, roughly; what a guest has written tells the most. */
+/** Estimates the size of the images in bytes. */
 function estimate(sources: readonly Source[], disks: readonly OpenDisk[], plan: SnapshotPlan): number {
-  const held = disks.map((disk) => {
+  const allocated = disks.map((disk) => {
     const source = sources.find(({ name }) => name === disk.name)!;
     const only = plan.only.get(disk.name);
     if (typeof only === "object") return disk.bitmaps.find(({ name }) => name === only.bitmap)?.count ?? 0;
     const own = allocatedBytes(statSync(source.path));
     if (only === "top") return own;
-    // An overlay's own part is there twice for a while, and not compressed at first.
+    // The temporary copy of an overlay's own clusters is not compressed.
     return heldBytes(source) + (source.base ? own / USUAL_RATIO : 0);
   });
-  return Math.ceil(held.reduce((sum, bytes) => sum + bytes, 0) * USUAL_RATIO);
+  return Math.ceil(allocated.reduce((sum, bytes) => sum + bytes, 0) * USUAL_RATIO);
 }
 
-/** Copies one moment of a running VM's disks to plain images, and tells where these and the small files are. */
+/** Copies a point in time of a running VM's disks to uncompressed images. @returns these, and the copied small files */
 export async function copyPointInTime(
   context: Context,
   sources: readonly Source[],
@@ -240,7 +241,7 @@ export async function copyPointInTime(
   }
   await runBlockCopies(context, qmp, disks, requests, snapshot, speed);
   for (const { to } of requests) await removeNode(qmp, to);
-  // Of an overlay its own part: what is below is merged with it, and changes no more.
+  // `storeGz` merges copies of overlays with their backing files, which do not change.
   const copies = sources.map((source) => ({ ...source, path: join(staged, source.name) }));
   return { consistency: pointInTime.consistency, copies };
 }

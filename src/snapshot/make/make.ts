@@ -14,15 +14,15 @@ import { updateMark } from "../../store/mark.ts";
 import { isListening } from "../../process/unix-socket.ts";
 import type { Context } from "../../vm/context.ts";
 import { refuseRunning } from "../../vm/in-use.ts";
-import { mendBitmaps } from "../../vm/backing-file.ts";
-import { requireIntactBelow } from "../../vm/backing-snapshot.ts";
+import { repairDiskBitmaps } from "../../vm/backing-file.ts";
+import { requireIntactBackingFiles } from "../../vm/backing-snapshot.ts";
 import { requireWork, type Vm } from "../../vm/find.ts";
 import { withVm } from "../../vm/open.ts";
 import { type Workdir } from "../../store/workdir.ts";
 import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../../store/snapshots.ts";
 import { requireIntactDisks, requireDisks, warnAboutInternalSnapshots } from "./check-disks.ts";
 import { describeSnapshotFiles, keepHostFiles } from "./describe.ts";
-import { requireRoomForGz, storeGz } from "./gz.ts";
+import { requireSpaceForGz, storeGz } from "./gz.ts";
 import { listSources } from "./sources.ts";
 import { type Source } from "../../live/disk-source.ts";
 import { isUnattended } from "../../process/unattended.ts";
@@ -30,31 +30,31 @@ import { isUnattended } from "../../process/unattended.ts";
 export interface BackupRequest {
   name?: string | undefined;
   description?: string | undefined;
-  /** Absent: as SNAPSHOT_FORMAT says. */
+  /** Absent: SNAPSHOT_FORMAT. */
   format?: SnapshotFormat | undefined;
-  /** Everything, whatever it could build on. */
+  /** Not incremental. */
   full?: boolean | undefined;
-  /** Bytes per second at which disks are read; absent: no limit. */
+  /** Limit for reading disks, in bytes per second; absent: no limit. */
   rateLimit?: number | undefined;
-  /** How long another command's change may still take. */
+  /** How long to wait for the VM's lock. */
   lockWaitMs?: number | undefined;
 }
 
-/** A snapshot that was made. */
+/** A new snapshot. */
 export interface Made {
-  /** As it was when the snapshot was made. */
+  /** As it was at the time of the snapshot. */
   vm: Vm;
   name: string;
   parent: string | undefined;
-  /** Of the VM's files, and of the snapshot's. */
+  /** Size of the VM's files, and of the snapshot's. */
   heldBytes: number;
   storedBytes: number;
   seconds: number;
 }
 
 /**
- * Makes a snapshot of the VM, whether it runs or not; a running guest goes on.
- * @throws 75 when another program holds its disks, 73 when the name is taken or there is no room
+ * Creates a snapshot of the VM, running or off; a running guest keeps running.
+ * @throws 75 if another process has its disks open, 73 if the name is taken or without space
  */
 export const backupVm = (context: Context, request: BackupRequest = {}): Promise<Made> =>
   withVm(context, "back up", (vm) => makeSnapshot(context, vm, request), { waitMs: request.lockWaitMs });
@@ -69,13 +69,13 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   const format = request.format ?? vm.settings.SNAPSHOT_FORMAT;
   const live = await isLive(work);
   if (live) {
-    const { resumeWithRoom } = await import("../../vm/resume.ts");
-    await resumeWithRoom(work);
+    const { resumeIfSpace } = await import("../../vm/resume.ts");
+    await resumeIfSpace(work);
   }
   const named = vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName);
   requireDisks(work, named);
   const sources = listSources(work);
-  if (!live) mendDisks(sources);
+  if (!live) repairBitmaps(sources);
   await requireIntactDisks(sources, { live, low: isUnattended() });
   warnAboutOthers(vm, sources);
   warnAboutInternalSnapshots(sources, format, live);
@@ -97,7 +97,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
     renameSync(staged, join(backups, name));
   } catch (error) {
     removeQuietly(staged);
-    throw fileError(`cannot make the snapshot ${name}`, error);
+    throw fileError(`cannot create the snapshot ${name}`, error);
   }
   const finish = (): void => {
     syncDirectory(backups);
@@ -108,7 +108,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
     if ((work.mark.backupsApart ?? false) !== apart)
       updateMark(work.dir, { backupsApart: apart || undefined });
   };
-  afterCommit(`the snapshot ${name} is whole`, finish, `see that ${LAST} in ${backups} leads to it`);
+  afterCommit(`the snapshot ${name} is complete`, finish, `check that ${LAST} in ${backups} points to it`);
   const { files, parent } = stored;
   const made: Made = {
     vm,
@@ -122,14 +122,14 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   return made;
 }
 
-/** Does the VM run, so that qemu can be asked? @throws 75 when another program holds its disks */
+/** Does the VM run, with its monitor? @throws 75 if another process has its disks open */
 async function isLive(work: Workdir): Promise<boolean> {
   if (await isListening(join(work.dir, WORK.qmp))) return true;
   await refuseRunning(work, "back up");
   return false;
 }
 
-/** A snapshot while it is made. */
+/** A snapshot in progress. */
 interface Making {
   context: Context;
   vm: Vm;
@@ -138,7 +138,7 @@ interface Making {
   staged: string;
   name: string;
   request: BackupRequest;
-  /** The guest runs, and goes on. */
+  /** The VM is running. */
   live: boolean;
 }
 
@@ -146,15 +146,15 @@ type Stored = Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files
 
 async function storeAllGz(making: Making): Promise<Stored> {
   const { context, vm, work, sources, staged, name, request, live } = making;
-  await requireRoomForGz(vm, sources, staged, live);
+  await requireSpaceForGz(vm, sources, staged, live);
   const layered = sources.filter(({ base }) => base).map(({ path }) => path);
-  await requireIntactBelow(vm.hostdir, layered, isUnattended());
+  await requireIntactBackingFiles(vm.hostdir, layered, isUnattended());
   if (live) return storeLiveGz(making);
   const files = await storeGz(context, vm, sources, staged, name, request.rateLimit);
   return { format: "gz", consistency: consistencyOf(work.mark), files };
 }
 
-/** pigz reads files: the moment is copied to some, and the guest is left alone as soon as that is done. */
+/** Copies the point in time to files for pigz, so that copy-before-write ends before the compression. */
 async function storeLiveGz({ context, vm, work, sources, staged, name, request }: Making): Promise<Stored> {
   const { openLive } = await import("../../live/source.ts");
   const { copyPointInTime } = await import("./images.ts");
@@ -206,7 +206,7 @@ async function storeQcow2({
     throw live ? await explainLoss(error, source.qmp, staged) : error;
   } finally {
     await source.close();
-    if (!live) mendDisks(sources);
+    if (!live) repairBitmaps(sources);
   }
   const { id, parent, consistency } = stored;
   const small = (live ? copiedSources(sources, staged) : sources).filter(({ disk }) => !disk);
@@ -215,24 +215,25 @@ async function storeQcow2({
   return { format: "qcow2", id, ...(parent === undefined ? {} : { parent }), consistency, files };
 }
 
-/** A qemu that could not write its bitmaps says nothing when it ends. */
-function mendDisks(sources: readonly Source[]): void {
-  for (const { path, disk } of sources) if (disk) mendBitmaps(path);
+/** qemu exits without an error if it cannot write its bitmaps. */
+function repairBitmaps(sources: readonly Source[]): void {
+  for (const { path, disk } of sources) if (disk) repairDiskBitmaps(path);
 }
 
 function warnAboutOthers({ settings }: Vm, sources: readonly Source[]): void {
   const others = settings.IMAGES.filter((image) => !/^disk-\d+\.img$/.test(image.path));
   if (others.length > 0)
     log.warn(
-      `not in the snapshot, being no files of this VM: ${others.map((image) => image.path).join(", ")}`,
+      `not in the snapshot, as they are not files of this VM: ${others.map((image) => image.path).join(", ")}`,
     );
   if (!sources.some(({ disk }) => disk))
-    log.warn("this VM has no disks of its own: the snapshot holds its settings only");
+    log.warn("this VM has no disks of its own: the snapshot contains only its settings");
 }
 
-/** `S1: 4.0 GiB in 604 MiB, 7.1 s`; `S2: changes to S1, 17 MiB, 0.1 s` */
+/** `S1: 4.0 GiB in 604 MiB, 7.1 s`; `S2: incremental on S1, 17 MiB, 0.1 s` */
 export function summarize({ name, parent, heldBytes, storedBytes, seconds }: Made): string {
   const size = formatSize(storedBytes);
-  const what = parent === undefined ? `${formatSize(heldBytes)} in ${size}` : `changes to ${parent}, ${size}`;
+  const what =
+    parent === undefined ? `${formatSize(heldBytes)} in ${size}` : `incremental on ${parent}, ${size}`;
   return `${name}: ${what}, ${formatDuration(seconds)}`;
 }

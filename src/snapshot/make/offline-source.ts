@@ -66,7 +66,7 @@ export async function openOffline(
   }
 }
 
-/** @returns why qemu refuses it */
+/** @returns the error if qemu rejects the transaction */
 async function transact(
   qmp: QmpClient,
   actions: readonly TransactionAction[],

@@ -9,24 +9,24 @@ import type { Snapshot } from "../../store/snapshots.ts";
 import type { CopyRequest } from "../../live/block-jobs.ts";
 import type { OpenDisk, Source } from "../../live/disk-source.ts";
 
-/** What a snapshot of the format qcow2 is to hold. */
+/** The contents of a new qcow2 snapshot. */
 export interface SnapshotPlan {
-  /** The snapshot whose changes it holds; absent: everything. */
+  /** Absent: a full snapshot. */
   parent: string | undefined;
-  /** What is copied of each disk, by its name. */
+  /** Clusters to copy, by disk name. */
   only: ReadonlyMap<string, CopyRequest["only"]>;
 }
 
-/** A bitmap in a working disk notes what was written since the snapshot with this id. */
+/** Name of the dirty bitmap for changes since the snapshot with this id. */
 export const bitmapOf = (id: string): string => `vm-${id}`;
-export const isOurBitmap = (name: string): boolean => /^vm-[0-9a-f]{16}$/.test(name);
+export const isSnapshotBitmap = (name: string): boolean => /^vm-[0-9a-f]{16}$/.test(name);
 
 const FULL: SnapshotPlan = { parent: undefined, only: new Map() };
 
 /**
- * Chooses the newest snapshot that all disks know their changes to: by sound bitmaps, or (with the VM off) by being
- * images of changes to it.
- * @param live the images are a running qemu's: only its bitmaps tell
+ * Chooses the parent: the newest snapshot for which all disks have an intact bitmap, or (VM off) whose images are their
+ * backing files.
+ * @param live the images are open in a running qemu: only bitmaps count
  */
 export function planImages(
   vm: Vm,
@@ -36,12 +36,12 @@ export function planImages(
 ): SnapshotPlan {
   if (disks.length === 0) return FULL;
   const known = inspectSnapshots(vm.hostdir);
-  const usable = known.filter((item) => canBuildOn(item, disks));
+  const usable = known.filter((item) => canBeParent(item, disks));
   const longest = vm.settings.SNAPSHOT_CHAIN;
   for (const { snapshot } of usable.toReversed()) {
     const bitmap = bitmapOf(snapshot.manifest!.id!);
     const noted = disks.every(({ bitmaps }) => bitmaps.some(({ name, sound }) => name === bitmap && sound));
-    // Not an older one instead: the changes to that would grow for ever.
+    // An older one is no alternative: the changes since it would grow for ever.
     if (noted && isUndamaged(snapshot, known))
       return planIncremental(snapshot.name, disks, { bitmap }, known, longest);
   }
@@ -58,7 +58,7 @@ export function planImages(
 const isUndamaged = (snapshot: Snapshot, all: readonly SnapshotInfo[]): boolean =>
   findDamage(snapshot, (name) => all.find(({ facts }) => facts.name === name)?.snapshot) === undefined;
 
-/** Changes to a snapshot; where its chain is as long as it may be, everything. */
+/** An incremental snapshot; a full one if the parent's chain has the maximum length. */
 const planIncremental = (
   parent: string,
   disks: readonly OpenDisk[],
@@ -70,8 +70,8 @@ const planIncremental = (
     ? { parent, only: new Map(disks.map(({ name }) => [name, only])) }
     : FULL;
 
-/** Is it whole as far as can be seen, and has it the same disks? */
-function canBuildOn({ snapshot, facts }: SnapshotInfo, disks: readonly OpenDisk[]): boolean {
+/** Has the snapshot the same disks, and no obvious damage? */
+function canBeParent({ snapshot, facts }: SnapshotInfo, disks: readonly OpenDisk[]): boolean {
   const { manifest, dir } = snapshot;
   if (!manifest?.id || manifest.format !== "qcow2" || facts.problem !== null) return false;
   const stored = manifest.files.filter(({ name }) => isDiskName(name));
@@ -87,7 +87,7 @@ function canBuildOn({ snapshot, facts }: SnapshotInfo, disks: readonly OpenDisk[
   );
 }
 
-/** How many snapshots one needs, itself among them; no more than `limit` are counted. */
+/** Counts a snapshot and its parents, up to `limit`. */
 function chainLength(name: string, all: readonly SnapshotInfo[], limit: number): number {
   const parents = new Map(all.map(({ facts }) => [facts.name, facts.parent]));
   let length = 0;

@@ -6,9 +6,9 @@ import { parseSeconds } from "../../lib/seconds.ts";
 import { validateSnapshotName } from "../../store/snapshots.ts";
 import type { BackupRequest } from "./make.ts";
 
-/** Understands what is typed behind `backup`. @throws 64 */
+/** Parses the arguments of `backup`. @throws 64 */
 export function parseBackupRequest(args: Record<string, unknown>): BackupRequest {
-  // [compat] An empty name is none.
+  // [compat] An empty name means no name.
   const name = (args.snapshot as string | undefined) || undefined;
   if (name !== undefined) validateSnapshotName(name);
   const format = SNAPSHOT_FORMATS.find((one) => one === args.format);
@@ -20,7 +20,7 @@ export function parseBackupRequest(args: Record<string, unknown>): BackupRequest
   const rateLimit = rate === undefined ? undefined : parseSize(rate);
   if (rate !== undefined && rateLimit === undefined)
     throw new VmError("usage", `--rate-limit: '${rate}' is not allowed`, {
-      hint: "allowed: bytes a second, such as 500K, 50M or 1G",
+      hint: "allowed: bytes per second, such as 500K, 50M or 1G",
     });
   const wait = parseSeconds("lock-timeout", args["lock-timeout"] as string | undefined);
   return {

@@ -8,7 +8,7 @@ import { requireOwnDisk } from "../../vm/backing-file.ts";
 import type { Workdir } from "../../store/workdir.ts";
 import type { Source } from "../../live/disk-source.ts";
 
-/** Disks, NVRAM, cloud-init's volume. @throws 74 for a disk that refers to other files, unless we made it so */
+/** Disks, NVRAM, the cloud-init volume. @throws 74 for a disk that refers to a file other than its recorded backing file */
 export function listSources(work: Workdir): Source[] {
   const { dir } = work;
   const disks = ownDisks(dir).map((name) => {
@@ -20,7 +20,7 @@ export function listSources(work: Workdir): Source[] {
   return [...disks, ...others.map((name) => ({ name, path: join(dir, name), disk: false, base: undefined }))];
 }
 
-/** What a disk occupies, with the images that it lies over. */
+/** Bytes that a disk and its backing files occupy. */
 export function heldBytes({ path, base }: Pick<Source, "path" | "base">): number {
   let sum = allocatedBytes(statSync(path));
   for (let image = base; image; image = image.base)

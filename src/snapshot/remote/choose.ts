@@ -1,33 +1,33 @@
-/** Which of a repository's snapshots are a VM's, and which one is meant. Pure. */
+/** Selects the snapshots of a VM in a repository, and one of them by name or id. Pure. */
 import { VmError } from "../../lib/errors.ts";
 import { plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import type { Identity } from "../../store/identity.ts";
 import { shorten, type RemoteSnapshot } from "./tags.ts";
 
-/** The VM that looks for its snapshots. */
-export interface Here extends Identity {
-  /** The name of its directory: all that is known of snapshots without a UUID. */
+/** Identity of the VM on this host. */
+export interface LocalVm extends Identity {
+  /** Name of its directory: identifies snapshots without a UUID. */
   name: string;
 }
 
-/** Of this VM: made under its UUID, or under one that it had earlier. */
-export const isOwn = ({ uuid, former }: Identity, { uuid: theirs }: RemoteSnapshot): boolean =>
-  theirs !== null && (theirs === uuid || former.includes(theirs));
+/** Of this VM: with its UUID, or with a former one. */
+export const isOwn = ({ uuid, former }: Identity, { uuid: remote }: RemoteSnapshot): boolean =>
+  remote !== null && (remote === uuid || former.includes(remote));
 
-/** Of this VM as it is now: retention and `push` count no others, which the original of a copy may still have. */
+/** With the current UUID: retention and `push` count no others, as the original of a copy may still need them. */
 export const isCurrent = ({ uuid }: Identity, item: RemoteSnapshot): boolean =>
   uuid !== undefined && item.uuid === uuid;
 
-/** Pushed by an older version from this host and directory, under the same directory name: most likely of this VM. */
+/** Without a UUID (older version), but pushed from the same host and directory: most likely of this VM. */
 export const isFromHere = (
-  { name }: Pick<Here, "name">,
+  { name }: Pick<LocalVm, "name">,
   at: { host: string; directory: string },
   item: RemoteSnapshot,
 ): boolean =>
   item.uuid === null && item.vm === name && item.host === at.host && item.directory === at.directory;
 
-/** Snapshots of one VM as far as is known: of one UUID, else from one directory of one host. Oldest first. */
+/** Groups snapshots by UUID, those without one by host and directory. Oldest first. */
 export function groupByVm(all: readonly RemoteSnapshot[]): RemoteSnapshot[][] {
   const groups = new Map<string, RemoteSnapshot[]>();
   for (const item of all) {
@@ -38,14 +38,14 @@ export function groupByVm(all: readonly RemoteSnapshot[]): RemoteSnapshot[][] {
 }
 
 /**
- * The snapshot that a name means, or an id as the list shows it; without one the newest.
+ * Finds a snapshot by name or (abbreviated) id; without either the newest.
  * @param all oldest first
  * @param prog for the hints
- * @throws 66 for none, 64 where several could be meant
+ * @throws 66 if there is none, 64 if several match
  */
 export function chooseRemote(
   all: readonly RemoteSnapshot[],
-  here: Here,
+  here: LocalVm,
   wanted: string | undefined,
   prog: string,
 ): RemoteSnapshot {
@@ -62,15 +62,15 @@ export function chooseRemote(
     throw new VmError(
       "usage",
       `the repository has ${found.length} snapshots called ${name}:${listed(found)}`,
-      { hint: `take one by its id: ${prog} restore --from-remote ${shorten(found.at(-1)!.id)}` },
+      { hint: `choose one by id: ${prog} restore --from-remote ${shorten(found.at(-1)!.id)}` },
     );
   throw noSuchSnapshot(all, here, name, prog);
 }
 
-/** Those under the UUID; one that was asked for by name may be from before the UUID was renewed. */
+/** Those with the current UUID; by name also those with a former one. */
 function byUuid(
   all: readonly RemoteSnapshot[],
-  here: Here,
+  here: LocalVm,
   name: string | undefined,
 ): readonly RemoteSnapshot[] {
   const current = all.filter((item) => isCurrent(here, item));
@@ -79,10 +79,10 @@ function byUuid(
   return named.length > 0 ? named : all.filter((item) => isOwn(here, item) && item.name === name);
 }
 
-/** Nothing but the directory's name is known: it must stand for one VM. @throws 64 where it stands for several */
+/** By the directory's name alone. @throws 64 if several VMs have it */
 function byName(
   all: readonly RemoteSnapshot[],
-  { name: vm }: Here,
+  { name: vm }: LocalVm,
   isNamed: (item: RemoteSnapshot) => boolean,
   prog: string,
 ): readonly RemoteSnapshot[] {
@@ -94,7 +94,7 @@ function byName(
   throw new VmError(
     "usage",
     `the repository has snapshots of ${groups.length} VMs whose directory is called ${vm}:${listed(newest)}`,
-    { hint: `take one by its id: ${prog} restore --from-remote ${shorten(newest.at(-1)!.id)}` },
+    { hint: `choose one by id: ${prog} restore --from-remote ${shorten(newest.at(-1)!.id)}` },
   );
 }
 
@@ -107,10 +107,10 @@ const listed = (items: readonly RemoteSnapshot[]): string =>
     )
     .join("");
 
-/** Nothing is taken by guess; what may be meant is listed. */
+/** The error lists similar snapshots. */
 function noSuchSnapshot(
   all: readonly RemoteSnapshot[],
-  { name: vm, uuid }: Here,
+  { name: vm, uuid }: LocalVm,
   wanted: string | undefined,
   prog: string,
 ): VmError {
@@ -122,13 +122,13 @@ function noSuchSnapshot(
   const like = all.filter((item) => item.vm === vm && (wanted === undefined || item.name === wanted));
   const newest = like.at(-1);
   if (uuid !== undefined && newest)
-    return new VmError("noInput", `${message}; of VMs called ${vm} there are:${listed(like.slice(-10))}`, {
-      hint: `take one by its id: ${prog} restore --from-remote ${shorten(newest.id)}`,
+    return new VmError("noInput", `${message}; snapshots of VMs called ${vm}:${listed(like.slice(-10))}`, {
+      hint: `choose one by id: ${prog} restore --from-remote ${shorten(newest.id)}`,
     });
   const vms = [...new Set(all.map((item) => plain(item.vm)))].join(", ");
   return new VmError("noInput", message, {
     hint: vms
-      ? `there are some of: ${vms}; a directory without a VM is known by its name`
-      : `${prog} snapshots push NAME copies one there`,
+      ? `it has snapshots of: ${vms}; for a directory without a VM its name must match`
+      : `push one: ${prog} snapshots push NAME`,
   });
 }

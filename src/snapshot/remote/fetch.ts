@@ -13,7 +13,7 @@ import {
   fileError,
   listDirectory,
   removeQuietly,
-  requireRoom,
+  requireSpace,
   replaceSymlink,
   syncDirectory,
   syncFile,
@@ -28,23 +28,22 @@ import { restoreSnapshot, type RestoreRequest } from "../restore.ts";
 import { makeBackups, validateSnapshotName } from "../../store/snapshots.ts";
 import { compareSums, loadSums } from "../../store/checksums.ts";
 import { chooseRemote, isOwn } from "./choose.ts";
-import { findHere, listRemote } from "./list.ts";
+import { readLocalVm, listRemote } from "./list.ts";
 import { openRepository, type Repository } from "./restic.ts";
 import type { RemoteSnapshot } from "./tags.ts";
 
 /**
- * Fetches a snapshot, and what it builds on, from the repository and restores it. What is here already is left as it
- * is.
- * @throws 66 without such a snapshot there, 73 where another one of that name is here or there is no room, 74 when it
- *   is not whole
+ * Fetches a snapshot and its parents from the repository, and restores it. Those that exist here already are kept.
+ * @throws 66 if the repository does not have it, 73 if another snapshot has its name or without space, 74 if it is
+ *   incomplete
  */
 export async function restoreRemote(context: Context, request: RestoreRequest): Promise<void> {
   const fetchAndRestore = async (vm: Vm): Promise<void> => {
     const repository = await openRepository(context);
-    const here = findHere(context);
+    const here = readLocalVm(context);
     const wanted = chooseRemote(await listRemote(repository), here, request.name, context.prog);
     if (here.uuid !== undefined && wanted.uuid !== null && !isOwn(here, wanted))
-      log.warn(`${wanted.name} is another VM's (UUID ${wanted.uuid}): this one keeps its own UUID`);
+      log.warn(`${wanted.name} is of another VM (UUID ${wanted.uuid}): this VM keeps its own UUID`);
     await fetchSnapshot(repository, vm.hostdir, wanted);
     await restoreSnapshot(context, vm, { ...request, name: wanted.name, uuid: wanted.uuid ?? undefined });
   };
@@ -59,7 +58,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
   try {
     makeBackups(hostdir);
     const bytes = await readRestoreSize(repository, wanted.id, what);
-    requireRoom(backups, bytes, `fetch ${wanted.name}`, "snapshots");
+    requireSpace(backups, bytes, `fetch ${wanted.name}`, "snapshots");
     log.info(`fetching ${wanted.name}, made ${formatTimestamp(wanted.made)}: ${formatSize(bytes)}`);
     removeQuietly(staged);
     mkdirSync(staged, { mode: 0o700 });
@@ -69,12 +68,12 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
     throwIfInterrupted();
     const chain = readChain(staged, wanted.name);
     const further = listDirectory(staged).length - chain.length;
-    if (further > 0) log.warn(`ignored ${further} further entries of that snapshot in the repository`);
+    if (further > 0) log.warn(`ignoring ${further} other entries of that snapshot in the repository`);
     const fresh: string[] = [];
-    for (const name of chain) if (await accept(join(staged, name), name, backups)) fresh.push(name);
+    for (const name of chain) if (await acceptFetched(join(staged, name), name, backups)) fresh.push(name);
     requireChain(staged, chain);
-    // Those that others build on come first: a kill in between leaves none without what it needs.
-    for (const name of fresh.toReversed()) moveIn(staged, backups, name);
+    // Parents first: after a kill no snapshot lacks its parent.
+    for (const name of fresh.toReversed()) moveIntoBackups(staged, backups, name);
     if (!lstatOf(join(backups, LAST))) replaceSymlink(join(backups, LAST), wanted.name);
     syncDirectory(backups);
   } catch (error) {
@@ -84,7 +83,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
   }
 }
 
-/** The quick look at a fetched snapshot with all that it builds on. @throws 74 */
+/** Quick check of a fetched snapshot and its parents. @throws 74 */
 function requireChain(staged: string, chain: readonly string[]): void {
   const fetched = new Map(
     chain.map((name) => {
@@ -94,10 +93,10 @@ function requireChain(staged: string, chain: readonly string[]): void {
   );
   const [wanted = ""] = chain;
   const damage = findDamage(fetched.get(wanted)!, (name) => fetched.get(name));
-  if (damage !== undefined) throw notOurs(wanted, damage);
+  if (damage !== undefined) throw invalidSnapshot(wanted, damage);
 }
 
-function moveIn(staged: string, backups: string, name: string): void {
+function moveIntoBackups(staged: string, backups: string, name: string): void {
   renameSync(join(staged, name), join(backups, name));
   syncDirectory(backups);
 }
@@ -107,7 +106,7 @@ async function readRestoreSize(repository: Repository, id: string, what: string)
   return (JSON.parse(stdout) as { total_size?: number }).total_size ?? 0;
 }
 
-/** Before anything is fetched: all but disks and UEFI variables is small. @throws 74 */
+/** Before fetching: refuses large files other than disks and UEFI variables. @throws 74 */
 async function refuseLarge(
   repository: Repository,
   { id, name }: RemoteSnapshot,
@@ -118,65 +117,65 @@ async function refuseLarge(
     if (!line.includes('"size"')) continue;
     const { path = "", size = 0 } = JSON.parse(line) as { path?: string; size?: number };
     if (size > MAX_SMALL_BYTES && !isLarge(path))
-      throw notOurs(name, `${path} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
+      throw invalidSnapshot(name, `${path} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
   }
 }
 
-const notOurs = (name: string, reason: string): VmError =>
-  new VmError("io", `the repository's ${name} is not as a snapshot should be: ${reason}`, {
+const invalidSnapshot = (name: string, reason: string): VmError =>
+  new VmError("io", `the repository's ${name} is not a valid snapshot: ${reason}`, {
     hint: `choose another one: ${commandLine("snapshots", "--remote")}`,
   });
 
-/** Nothing in a repository makes more sense than this; each costs a directory to look at. */
+/** Limit for untrusted chains. */
 const LONGEST_CHAIN = 1000;
 
-/** @throws 74 for what cannot be a snapshot's name: the repository says it, not the command line */
+/** @throws 74 for an invalid name: it is from the repository, not from the command line */
 function requireName(name: string): void {
   try {
     validateSnapshotName(name);
   } catch (error) {
-    throw notOurs(name, reasonOf(error));
+    throw invalidSnapshot(name, reasonOf(error));
   }
 }
 
 /**
- * The names of a fetched snapshot and of those it builds on, as their manifests say.
- * @throws 74 when one is missing
+ * Names of a fetched snapshot and of its parents, from the manifests.
+ * @throws 74 if one is missing
  */
 function readChain(staged: string, wanted: string): string[] {
   const chain: string[] = [];
   for (let name: string | undefined = wanted; name !== undefined && !chain.includes(name);) {
     requireName(name);
     const dir = join(staged, name);
-    if (!lstatOf(dir)?.isDirectory()) throw notOurs(name, "it is not in it");
-    if (chain.push(name) > LONGEST_CHAIN) throw notOurs(wanted, "it builds on too many others");
+    if (!lstatOf(dir)?.isDirectory()) throw invalidSnapshot(name, "it is missing");
+    if (chain.push(name) > LONGEST_CHAIN) throw invalidSnapshot(wanted, "it has too many parents");
     name = manifestIn(dir)?.parent;
   }
   return chain;
 }
 
-/** Those of the earlier program have none. @throws 74 for one that is not whole, 78 for a newer version's */
+/** Undefined for snapshots of the earlier program. @throws 74 if it is damaged, 78 if a newer version wrote it */
 function manifestIn(dir: string): Manifest | undefined {
   const text = readSmall(join(dir, SNAPSHOT.manifest));
   return text === undefined ? undefined : parseManifest(text, dir);
 }
 
-/** Disks, and UEFI variables: all other files of a snapshot are small. */
+/** Is it a disk, or UEFI variables? All other files of a snapshot are small. */
 const isLarge = (file: string): boolean => file.endsWith(SNAPSHOT.gz) || file.endsWith(SNAPSHOT.qcow2);
 
 /**
- * Checks a fetched snapshot, which may hold anything, and makes its files the caller's.
- * @returns false when the same one is here already
- * @throws 73 when another one of that name is, 74 when it is not what it says
+ * Checks a fetched, untrusted snapshot, and makes the caller its owner.
+ * @returns false if it exists here already
+ * @throws 73 if another snapshot has its name, 74 if it is invalid
  */
-async function accept(dir: string, name: string, backups: string): Promise<boolean> {
+async function acceptFetched(dir: string, name: string, backups: string): Promise<boolean> {
   const [uid, gid] = [process.geteuid!(), process.getegid!()];
   for (const file of listDirectory(dir)) {
     const path = join(dir, file);
     const stats = lstatSync(path);
-    if (!isPlainName(file) || !stats.isFile()) throw notOurs(name, `${file} is no plain file`);
+    if (!isPlainName(file) || !stats.isFile()) throw invalidSnapshot(name, `${file} is no regular file`);
     if (!isLarge(file) && stats.size > MAX_SMALL_BYTES)
-      throw notOurs(name, `${file} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
+      throw invalidSnapshot(name, `${file} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
     lchownSync(path, uid, gid);
     chmodSync(path, file.endsWith(SNAPSHOT.qcow2) ? 0o400 : 0o600);
   }
@@ -185,7 +184,7 @@ async function accept(dir: string, name: string, backups: string): Promise<boole
   const here = join(backups, name);
   if (lstatOf(here)) {
     if (hasSameContent(here, dir)) return false;
-    throw new VmError("cannotCreate", `another snapshot called ${name} is here already`, {
+    throw new VmError("cannotCreate", `another snapshot called ${name} exists here`, {
       hint: `restore into an empty directory: mkdir -m 700 DIR && ${programName()} -d DIR restore --from-remote ID`,
     });
   }
@@ -195,7 +194,7 @@ async function accept(dir: string, name: string, backups: string): Promise<boole
   return true;
 }
 
-/** By their ids, else by their checksums. The one that is here may be damaged: then it is another one. */
+/** Compares checksums, then ids. A damaged local snapshot counts as different. */
 function hasSameContent(here: string, fetched: string): boolean {
   const sums = sumsOf(fetched);
   try {
@@ -210,14 +209,14 @@ function hasSameContent(here: string, fetched: string): boolean {
 
 const sumsOf = (dir: string): string | undefined => readSmall(join(dir, SNAPSHOT.sums));
 
-/** Those of the earlier program have none. */
+/** Snapshots of the earlier program have no checksums. */
 async function requireMatchingSums(dir: string, name: string): Promise<void> {
   const parsed = loadSums(dir);
   if (!parsed) return;
   const { sums: listed, problems } = parsed;
   const beside: string[] = [SNAPSHOT.sums, SNAPSHOT.protected, SNAPSHOT.description];
   const unlisted = listDirectory(dir).find((file) => !listed.has(file) && !beside.includes(file));
-  if (unlisted !== undefined) throw notOurs(name, `${SNAPSHOT.sums} does not name ${unlisted}`);
+  if (unlisted !== undefined) throw invalidSnapshot(name, `${SNAPSHOT.sums} does not name ${unlisted}`);
   const [wrong] = [...problems, ...(await compareSums(dir))];
-  if (wrong !== undefined) throw notOurs(name, wrong);
+  if (wrong !== undefined) throw invalidSnapshot(name, wrong);
 }

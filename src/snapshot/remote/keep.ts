@@ -6,27 +6,27 @@ import { isQuiet, log } from "../../lib/log.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import { byAge, decideRetention, type RetentionCandidate, type Rules } from "../../store/retention.ts";
 import type { Context } from "../../vm/context.ts";
-import { requireSole } from "../../vm/identity.ts";
+import { requireUniqueUuid } from "../../vm/identity.ts";
 import { findHostdir } from "../../vm/find.ts";
 import { noVmIn } from "../../store/no-vm.ts";
 import { requireOwn } from "../../vm/ownership.ts";
 import { isCurrent, isFromHere, isOwn } from "./choose.ts";
-import { findHere, listRemote } from "./list.ts";
+import { readLocalVm, listRemote } from "./list.ts";
 import { openRepository } from "./restic.ts";
 import { shorten, type RemoteSnapshot } from "./tags.ts";
 
 export interface RemotePruneRequest {
   dryRun: boolean;
   json: boolean;
-  /** Those without a UUID count that this host pushed from this directory, under its name. */
+  /** Count snapshots without a UUID that were pushed from this host and directory. */
   byName: boolean;
 }
 
-/** More of them would make an argument list too long. */
+/** Limit for an argument list. */
 const IDS_AT_ONCE = 500;
 
 /**
- * Removes this VM's snapshots from the repository that no rule keeps; the newest and protected ones stay. None builds
+ * Removes this VM's snapshots that no rule keeps from the repository, except the newest and protected ones. None depends
  * on another there. Only those with the VM's UUID count.
  * @throws 78 in a copy of the VM
  */
@@ -36,10 +36,10 @@ export async function pruneRemote(
   { dryRun, json, byName }: RemotePruneRequest,
 ): Promise<void> {
   const hostdir = findHostdir(context);
-  const here = findHere(context);
+  const here = readLocalVm(context);
   if (!dryRun) {
     requireOwn(context, hostdir, "prune the repository");
-    requireSole(context, hostdir, here.uuid, "prune the repository");
+    requireUniqueUuid(context, hostdir, here.uuid, "prune the repository");
   }
   if (here.uuid === undefined && !byName) throw noVmIn(hostdir);
   const repository = await openRepository(context);
@@ -51,7 +51,7 @@ export async function pruneRemote(
   const others = all.filter((item) => item.vm === here.name && item.uuid === null && !counts(item));
   if (others.length > 0)
     log.info(
-      `not counted, having no UUID: ${others.map(({ id, name }) => `${name} (${shorten(id)})`).join(", ")}; to count those from this host and directory: --by-name`,
+      `not counted, as they have no UUID: ${others.map(({ id, name }) => `${name} (${shorten(id)})`).join(", ")}; to count those from this host and directory: --by-name`,
     );
   const verdicts = decideRemote(own, rules, new Date());
   if (json) context.print(toJson(verdicts.map(remoteVerdictForJson)));
@@ -62,10 +62,10 @@ export async function pruneRemote(
     await repository.run(["forget", ...removed.slice(at, at + IDS_AT_ONCE)], {
       what: "cannot remove old snapshots from the repository",
     });
-  // What only those had is still there; restic finds it, and may be interrupted at it.
+  // restic-prune removes unreferenced data; it can be interrupted.
   if (removed.length > 0)
     await repository.run(["prune"], {
-      what: "old snapshots are removed from the repository, but not their data",
+      what: "removed old snapshots from the repository, but not their data",
     });
   log.success(`removed ${removed.length} of ${own.length} snapshots from the repository`);
 }
@@ -76,9 +76,9 @@ export interface RemoteVerdict {
   reasons: string[];
 }
 
-/** Decides as `prune` does here; the newest that is not from the future stays as LAST does. */
+/** Applies the rules of `prune`; the newest one without a timestamp in the future is kept, like LAST. */
 export function decideRemote(own: readonly RemoteSnapshot[], rules: Rules, now: Date): RemoteVerdict[] {
-  // One name may be there more than once; restic's id is not.
+  // restic's id is unique, the name is not.
   const candidates = own.map((item): RetentionCandidate => ({
     name: item.id,
     made: item.made,
@@ -112,24 +112,24 @@ const formatRemoteVerdict = ({ item, keep, reasons }: RemoteVerdict): string =>
   keep ? `keep ${plain(item.name)}  ${plain(reasons.join(", "))}\n` : `remove ${plain(item.name)}\n`;
 
 /**
- * Has restic look whether the repository is whole.
- * @param deep reads all that is in it
- * @throws 74 when it is not
+ * Checks the repository with `restic check`.
+ * @param deep read all data
+ * @throws 74 if it is damaged
  */
 export async function checkRemote(context: Context, deep: boolean): Promise<void> {
   const repository = await openRepository(context);
   try {
     await repository.run(["check", ...(deep ? ["--read-data"] : [])], {
-      what: "the repository is not whole",
+      what: "the repository is damaged",
     });
   } catch (error) {
     if (error instanceof VmError && error.code === "io")
       throw new VmError("io", error.message, {
-        hint: 'restic\'s manual, "Troubleshooting", tells what can be mended',
+        hint: 'see "Troubleshooting" in restic\'s manual for repairs',
       });
     throw error;
   }
-  const here = findHere(context);
+  const here = readLocalVm(context);
   const own = (await listRemote(repository)).filter((item) => isOwn(here, item));
   if (!isQuiet()) context.print(`good  the repository, with ${counted(own.length, "snapshot")} of this VM\n`);
 }

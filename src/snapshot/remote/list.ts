@@ -8,19 +8,19 @@ import { byAge } from "../../store/retention.ts";
 import type { Context } from "../../vm/context.ts";
 import { readIdentity } from "../../vm/identity.ts";
 import { findHostdir } from "../../vm/find.ts";
-import { isOwn, type Here } from "./choose.ts";
+import { isOwn, type LocalVm } from "./choose.ts";
 import { openRepository, type Repository } from "./restic.ts";
 import { parseListed, shorten, TAG, type Listed, type RemoteSnapshot } from "./tags.ts";
 
-/** The VM that the command line means, as a repository knows it. */
-export function findHere(context: Context): Here {
+/** Identity of the command line's VM. */
+export function readLocalVm(context: Context): LocalVm {
   const hostdir = findHostdir(context);
   return { name: basename(hostdir), ...readIdentity(hostdir) };
 }
 
-/** All VMs' snapshots in a repository, oldest first. */
+/** Snapshots of all VMs in a repository, oldest first. */
 export async function listRemote(repository: Repository): Promise<RemoteSnapshot[]> {
-  const { stdout } = await repository.run(["snapshots", "--json", "--tag", TAG.ours], {
+  const { stdout } = await repository.run(["snapshots", "--json", "--tag", TAG.program], {
     what: "cannot list the repository's snapshots",
   });
   return ((JSON.parse(stdout) as Listed[] | null) ?? [])
@@ -29,14 +29,14 @@ export async function listRemote(repository: Repository): Promise<RemoteSnapshot
 }
 
 /**
- * Prints the snapshots of this VM in the repository, oldest first: those with its UUID. Without one here, and with
- * `byName`, all of its name.
+ * Prints the snapshots of this VM in the repository, oldest first: those with its UUID; if it has none, or with `byName`,
+ * all with its name.
  */
 export async function showRemote(
   context: Context,
   { json, byName }: { json: boolean; byName: boolean },
 ): Promise<void> {
-  const here = findHere(context);
+  const here = readLocalVm(context);
   const all = await listRemote(await openRepository(context));
   const named = all.filter((item) => item.vm === here.name);
   const ignored = here.uuid === undefined || byName ? [] : named.filter(({ uuid }) => uuid === null);
@@ -45,7 +45,7 @@ export async function showRemote(
   else if (shown.length > 0) context.print(formatRemoteList(shown));
   if (ignored.length > 0)
     log.info(
-      `not listed, being without a UUID: ${counted(ignored.length, "older snapshot")} of a VM called ${here.name}; to list them: ${context.prog} snapshots --remote --by-name`,
+      `not listed, as they have no UUID: ${counted(ignored.length, "older snapshot")} of a VM called ${here.name}; to list them: ${context.prog} snapshots --remote --by-name`,
     );
 }
 

@@ -10,7 +10,7 @@ import { formatDuration } from "../../lib/time.ts";
 import { HOST, SNAPSHOT } from "../../store/layout.ts";
 import { backupVm, type BackupRequest, type Made } from "../make/make.ts";
 import type { Context } from "../../vm/context.ts";
-import { foreignUuid, readIdentity, requireSole } from "../../vm/identity.ts";
+import { foreignUuid, readIdentity, requireUniqueUuid } from "../../vm/identity.ts";
 import { findHostdir } from "../../vm/find.ts";
 import { withVm } from "../../vm/open.ts";
 import { requireOwn } from "../../vm/ownership.ts";
@@ -19,19 +19,19 @@ import { findDamage } from "../../store/snapshot-damage.ts";
 import { requireIntact } from "../../store/snapshot-intact.ts";
 import { followChain } from "../../store/snapshot-chain.ts";
 import { isCurrent, isFromHere } from "./choose.ts";
-import { findHere, listRemote } from "./list.ts";
+import { readLocalVm, listRemote } from "./list.ts";
 import { openRepository, type Repository } from "./restic.ts";
 import { formatUtc, identityTags, TAG, type RemoteSnapshot } from "./tags.ts";
 
-/** restic could not read all: what it has made is not whole. */
+/** Exit status of `restic backup`: some files could not be read, the snapshot is incomplete (its manual, "Scripting"). */
 const INCOMPLETE = 3;
 
 /**
- * Puts snapshots into the repository, each with all that it builds on: it can be restored from there alone, and what
- * is there already is not sent again. The VM is not locked meanwhile, which may be long: a snapshot that goes while it
- * is read makes this fail, and leaves none in the repository.
- * @param rateLimit bytes per second at most; 0: no limit
- * @throws 66 for one that is not there, 74 for a damaged one or when restic fails
+ * Pushes snapshots to the repository, each with all its parents, so that it can be restored from there alone; restic
+ * deduplicates. The VM is not locked meanwhile, as this may take long: if a snapshot is removed during the push, the push
+ * fails and leaves nothing in the repository.
+ * @param rateLimit bytes per second; 0: no limit
+ * @throws 66 if one does not exist, 74 if one is damaged or restic fails
  */
 export async function pushSnapshots(
   context: Context,
@@ -41,16 +41,16 @@ export async function pushSnapshots(
 ): Promise<void> {
   const hostdir = findHostdir(context);
   requireOwn(context, hostdir, "push snapshots");
-  // An older VM gets its UUID now.
+  // A VM of an older version gets its UUID now.
   const identity = readIdentity(hostdir);
   const uuid =
     identity.uuid ??
     (await withVm(context, "push snapshots", async ({ settings }) => settings.UUID || undefined, {
       lenient: true,
     }));
-  requireSole(context, hostdir, uuid, "push snapshots");
+  requireUniqueUuid(context, hostdir, uuid, "push snapshots");
   const to = repository ?? (await openRepository(context));
-  const here = { ...findHere(context), uuid };
+  const here = { ...readLocalVm(context), uuid };
   const all = await listRemote(to);
   const from = { host: hostname(), directory: hostdir };
   const own = all.filter((item) => isCurrent(here, item) || isFromHere(here, from, item));
@@ -63,17 +63,17 @@ export async function pushSnapshots(
         `cannot push ${snapshot.name}: it is a snapshot of another VM (UUID ${other}, not ${uuid})`,
         { hint: "push it from that VM's directory" },
       );
-    const there = own.find((item) => isCopyOf(item, snapshot));
-    if (!there) {
+    const pushed = own.find((item) => isCopyOf(item, snapshot));
+    if (!pushed) {
       await push(to, { hostdir, vm: here.name, uuid, snapshot, latest: own.at(-1), rateLimit });
       continue;
     }
-    if (there.uuid === null && uuid !== undefined) await tagSnapshot(to, there, uuid, snapshot);
+    if (pushed.uuid === null && uuid !== undefined) await tagSnapshot(to, pushed, uuid, snapshot);
     log.info(`${snapshot.name} is in the repository already`);
   }
 }
 
-/** Gives one that an older version pushed from here the VM's UUID: it is the same snapshot. */
+/** Tags a snapshot that an older version pushed with the VM's UUID. */
 async function tagSnapshot(
   repository: Repository,
   { id }: RemoteSnapshot,
@@ -82,18 +82,18 @@ async function tagSnapshot(
 ): Promise<void> {
   const tags = identityTags(uuid, { made, id: manifest?.id });
   await repository.run(["tag", ...tags.flatMap((tag) => ["--add", tag]), id], {
-    what: `cannot mark ${name} in the repository`,
+    what: `cannot tag ${name} in the repository`,
   });
 }
 
 /**
- * Makes a snapshot, and brings it into the repository. What is wrong with the settings is told before.
- * @throws 74 when the snapshot is made, but not in the repository
+ * Creates a snapshot and pushes it to the repository. The repository's settings are checked before.
+ * @throws 74 if the snapshot was created, but not pushed
  */
 export async function backupAndPush(context: Context, request: BackupRequest): Promise<Made> {
   const hostdir = findHostdir(context);
   requireOwn(context, hostdir, "back up");
-  requireSole(context, hostdir, readIdentity(hostdir).uuid, "push snapshots");
+  requireUniqueUuid(context, hostdir, readIdentity(hostdir).uuid, "push snapshots");
   const repository = await openRepository(context);
   const made = await backupVm(context, request);
   try {
@@ -101,7 +101,7 @@ export async function backupAndPush(context: Context, request: BackupRequest): P
   } catch (error) {
     if (error instanceof SignalError || !(error instanceof VmError)) throw error;
     const hint = [error.hint, `push it later: ${commandLine("snapshots", "push", made.name)}`];
-    throw new VmError("io", `the snapshot is made, but not in the repository: ${error.message}`, {
+    throw new VmError("io", `the snapshot was created, but not pushed: ${error.message}`, {
       cause: error,
       hint: hint.filter(Boolean).join("\n"),
     });
@@ -109,7 +109,7 @@ export async function backupAndPush(context: Context, request: BackupRequest): P
   return made;
 }
 
-/** By id where both have one; restic keeps whole seconds of the time of older ones. */
+/** Compares ids if both have one, else times: restic stores whole seconds. */
 export function isCopyOf({ name, made, snapshotId }: RemoteSnapshot, snapshot: Snapshot): boolean {
   const id = snapshot.manifest?.id;
   if (snapshotId !== null && id !== undefined) return name === snapshot.name && snapshotId === id;
@@ -118,23 +118,23 @@ export function isCopyOf({ name, made, snapshotId }: RemoteSnapshot, snapshot: S
 
 interface Push {
   hostdir: string;
-  /** The name of the VM's directory. */
+  /** Name of the VM's directory. */
   vm: string;
   uuid: string | undefined;
   snapshot: Snapshot;
-  /** The newest one there: restic need not read again what it holds. */
+  /** The newest one in the repository: restic's parent snapshot, whose unchanged files are not read again. */
   latest: RemoteSnapshot | undefined;
   /** Bytes per second; 0: no limit. */
   rateLimit: number;
 }
 
-const hintForIntact = (): string => `see which are intact: ${commandLine("verify", "--all")}`;
+const hintForIntact = (): string => `find the intact ones: ${commandLine("verify", "--all")}`;
 
 async function push(repository: Repository, request: Push): Promise<void> {
   const { hostdir, vm, uuid, snapshot, latest, rateLimit } = request;
   const { name, made, manifest } = snapshot;
   const started = performance.now();
-  const cannot = `cannot bring ${name} into the repository`;
+  const cannot = `cannot push ${name} to the repository`;
   if (snapshot.problem) throw snapshot.problem;
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
   const { parents } = followChain(snapshot, (parent) => known.get(parent));
@@ -144,7 +144,7 @@ async function push(repository: Repository, request: Push): Promise<void> {
   await requireIntact([snapshot, ...parents], { cannot, hint: hintForIntact() });
   const isProtected = existsSync(join(snapshot.dir, SNAPSHOT.protected));
   const tags = [
-    TAG.ours,
+    TAG.program,
     TAG.vm(vm),
     TAG.snapshot(name),
     ...identityTags(uuid ?? manifest?.vm, { made, id: manifest?.id }),
@@ -170,15 +170,15 @@ async function push(repository: Repository, request: Push): Promise<void> {
   const { id, sentBytes } = readSummary(result.stdout);
   if (result.status === INCOMPLETE) {
     if (id !== undefined) await repository.run(["forget", id], { what: cannot });
-    throw new VmError("io", `${cannot}: it could not be read to its end`, {
-      hint: `was it removed meanwhile? see which are intact: ${commandLine("verify", "--all")}`,
+    throw new VmError("io", `${cannot}: cannot read all of its files`, {
+      hint: `check whether it was removed meanwhile, and which are intact: ${commandLine("verify", "--all")}`,
     });
   }
   const took = formatDuration((performance.now() - started) / 1000);
-  log.success(`${name} is in the repository: ${formatSize(sentBytes)} were new there, ${took}`);
+  log.success(`pushed ${name} to the repository: ${formatSize(sentBytes)} added, ${took}`);
 }
 
-/** The last of the lines that `restic backup --json` prints. */
+/** Parses the summary, the last line of `restic backup --json`. */
 function readSummary(stdout: string): { id: string | undefined; sentBytes: number } {
   const line = stdout.split("\n").findLast((item) => item.includes('"summary"')) ?? "{}";
   const { snapshot_id: id, data_added: sentBytes = 0 } = JSON.parse(line) as {

@@ -8,12 +8,12 @@ import type { Context } from "../../vm/context.ts";
 import { openUser } from "../../vm/find.ts";
 import { isUnattended } from "../../process/unattended.ts";
 
-/** A restic repository (https://restic.readthedocs.io), by way of the program restic. */
+/** A restic repository (https://restic.readthedocs.io), used through the program restic. */
 export interface Repository {
   /**
-   * Runs one of restic's commands.
-   * @param what begins the error: `cannot list snapshots`
-   * @throws 66 without a repository, 75 while another restic has it to itself, 78 for a wrong password, else 74
+   * Runs a restic command.
+   * @param what start of the error message: `cannot list snapshots`
+   * @throws 66 without a repository, 75 if another restic has locked it, 78 for a wrong password, else 74
    */
   run(words: readonly string[], options: RunOptions): Promise<Finished>;
 }
@@ -21,17 +21,17 @@ export interface Repository {
 export interface RunOptions {
   what: string;
   cwd?: string;
-  /** Statuses besides 0 that are no error. */
+  /** Exit statuses besides 0 that are no errors. */
   good?: readonly number[];
 }
 
 const hint = (): string =>
-  `set SNAPSHOT_REPO and SNAPSHOT_PASSWORD_FILE in ~/.config/${programName()}.conf or /etc/${programName()}.conf; a guest.env does not count`;
+  `set SNAPSHOT_REPO and SNAPSHOT_PASSWORD_FILE in ~/.config/${programName()}.conf or /etc/${programName()}.conf; settings in guest.env are ignored`;
 
 /**
- * The repository that the host's and the user's settings name. Where it is, and its password, stand in no argument:
- * restic takes them from its environment and a file.
- * @throws 69 without restic, 78 where nothing or something wrong is set
+ * Opens the repository of the host's and the user's settings. Its location and password are passed in the environment and
+ * in a file, as other users can read arguments.
+ * @throws 69 without restic, 78 for missing or invalid settings
  */
 export async function openRepository(context: Context): Promise<Repository> {
   const { settings } = await openUser(context);
@@ -46,9 +46,9 @@ export async function openRepository(context: Context): Promise<Repository> {
     RESTIC_PASSWORD_FILE: passwordFile,
     RESTIC_PASSWORD: undefined,
     RESTIC_PASSWORD_COMMAND: undefined,
-    // It takes and prints local times: an hour that comes twice is ambiguous, and it may lack zone data.
+    // restic parses and prints local times, which are ambiguous when the clock goes back.
     TZ: "UTC",
-    // A line of progress each time it writes one; nobody reads it.
+    // Progress is not shown: one line in 10 s.
     RESTIC_PROGRESS_FPS: "0.1",
   };
   const call = async (words: readonly string[], cwd = "/"): Promise<Finished> => {
@@ -59,7 +59,7 @@ export async function openRepository(context: Context): Promise<Repository> {
     run: async (words, { what, cwd, good = [] }) => {
       let result = await call(words, cwd);
       if (saysRepositoryLocked(result.stderr)) {
-        // One that was killed leaves its lock; restic removes no other.
+        // `restic unlock` removes only stale locks, left by a killed restic.
         await call(["unlock"]);
         result = await call(words, cwd);
       }
@@ -80,21 +80,23 @@ function checkPasswordFile(path: string): void {
     throw new VmError("config", `cannot read the repository's password: ${reasonOf(error)}: ${path}`);
   }
   if ((statSync(path).mode & 0o007) !== 0)
-    throw new VmError("config", `everybody on this host may read ${path}`, { hint: `chmod 600 ${path}` });
+    throw new VmError("config", `${path} is readable by all users of this host`, {
+      hint: `chmod 600 ${path}`,
+    });
 }
 
 function explain(what: string, result: Finished, place: string): VmError {
   if (saysNoRepository(result.stderr))
     return new VmError("noInput", `${what}: there is no repository at ${hideCredentials(place)}`, {
-      hint: "check SNAPSHOT_REPO: mount the file system that holds the repository, or name the place it was moved to; to make a first one: RESTIC_REPOSITORY=… RESTIC_PASSWORD_FILE=… restic init",
+      hint: "check SNAPSHOT_REPO: mount the filesystem of the repository, or correct its location; to create a repository: RESTIC_REPOSITORY=… RESTIC_PASSWORD_FILE=… restic init",
     });
   if (saysWrongPassword(result.stderr))
-    return new VmError("config", `${what}: the password does not open ${hideCredentials(place)}`, {
-      hint: "see SNAPSHOT_PASSWORD_FILE",
+    return new VmError("config", `${what}: wrong password for ${hideCredentials(place)}`, {
+      hint: "check SNAPSHOT_PASSWORD_FILE",
     });
   if (saysRepositoryLocked(result.stderr))
-    return new VmError("busy", `${what}: another restic is at work on the repository`, {
-      hint: "try again later; restic list locks tells who it is",
+    return new VmError("busy", `${what}: the repository is locked by another restic`, {
+      hint: "try again later; list its locks: restic list locks",
     });
   return processFailure(what, { ...result, argv: ["restic"], stderr: hideIn(result.stderr, place) });
 }

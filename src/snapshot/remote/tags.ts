@@ -1,39 +1,39 @@
-/** Tags of a VM's snapshot in a restic repository: written, and read back as untrusted data. */
+/** Tags of a VM's snapshot in a restic repository; read back as untrusted data. */
 import { dirname } from "node:path";
 import { isUuid } from "../../lib/uuid.ts";
 import { isSnapshotId } from "../../store/manifest.ts";
 
-/** One of our snapshots in a repository; `--json` prints it so. */
+/** A snapshot of this program in a repository, as `--json` prints it. */
 export interface RemoteSnapshot {
-  /** restic's, in full. */
+  /** restic's id, in full. */
   id: string;
-  /** Of the snapshot here. */
+  /** Name of the pushed snapshot. */
   name: string;
   made: Date;
-  /** The name of the VM's directory. */
+  /** Name of the VM's directory. */
   vm: string;
   /** The VM's UUID, and the snapshot's id from its manifest; null for those of older versions. */
   uuid: string | null;
   snapshotId: string | null;
-  /** Where it was pushed from. */
+  /** Host and directory that it was pushed from. */
   host: string;
   directory: string;
   protected: boolean;
 }
 
-/** restic separates tags at commas, so free text is encoded as in a URL. */
+/** restic splits tags at commas, so free text is percent-encoded. */
 export const TAG = {
-  ours: "vm",
+  program: "vm",
   vm: (name: string): string => `vm-name=${encodeURIComponent(name)}`,
   snapshot: (name: string): string => `vm-snapshot=${encodeURIComponent(name)}`,
   uuid: (uuid: string): string => `vm-uuid=${uuid}`,
   snapshotId: (id: string): string => `vm-id=${id}`,
-  /** ISO 8601, UTC, with milliseconds: restic itself keeps whole seconds only. */
+  /** ISO 8601, UTC, with milliseconds: restic's own time has whole seconds. */
   made: (time: string): string => `vm-made=${time}`,
   protected: "vm-protected",
 } as const;
 
-/** What `restic snapshots --json` prints of each; what is empty there is absent or null. */
+/** Entry of `restic snapshots --json`; empty fields are absent or null. */
 export interface Listed {
   id: string;
   time: string;
@@ -42,7 +42,7 @@ export interface Listed {
   paths?: string[] | null;
 }
 
-/** Tags that tell which snapshot it is, and of which VM. */
+/** Tags that identify the snapshot and its VM. */
 export const identityTags = (
   uuid: string | undefined,
   { made, id }: { made: Date; id: string | undefined },
@@ -91,8 +91,8 @@ function decodeTag(text: string): string | undefined {
   }
 }
 
-/** `YYYY-MM-DD HH:MM:SS` in UTC, as restic's `--time` takes it. */
+/** `YYYY-MM-DD HH:MM:SS` in UTC, the format of restic's `--time`. */
 export const formatUtc = (time: Date): string => time.toISOString().slice(0, 19).replace("T", " ");
 
-/** As restic shows an id. */
+/** Abbreviates an id like restic. */
 export const shorten = (id: string): string => id.slice(0, 8);

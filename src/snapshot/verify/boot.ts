@@ -20,17 +20,17 @@ import type { Snapshot } from "../../store/snapshots.ts";
 import { fillCopy, resolveCopy } from "./copy.ts";
 import type { Report } from "./report.ts";
 
-/** When a guest counts as booted. */
+/** Condition for a booted guest. */
 export interface BootWait {
-  /** On its serial console; absent: a login prompt, or its agent. */
+  /** Output of the serial console; absent: a login prompt, or the guest agent. */
   pattern: RegExp | undefined;
   seconds: number;
 }
 
 const LIMIT_SECONDS = 300;
 const LOGIN = /\blogin: *$/m;
-/** The console is looked at this often; its file's events come first. */
-const LOOK_MS = 250;
+/** Interval of checks, besides those after inotify events. */
+const POLL_MS = 250;
 
 /** @throws 64 */
 export function parseBootWait(pattern: string | undefined, timeout: string | undefined): BootWait {
@@ -45,8 +45,8 @@ export function parseBootWait(pattern: string | undefined, timeout: string | und
 type BootOutcome = Partial<Pick<Report, "booted" | "late" | "ok" | "problems">>;
 
 /**
- * Boots a copy of a good snapshot in TMPDIR: no display, no shares, no network beyond itself, no PROG.defaults.
- * Nothing of the VM is touched, and nothing of the copy stays.
+ * Boots a temporary copy of an intact snapshot in TMPDIR: no display, no shares, an isolated network, no PROG.defaults.
+ * The VM itself is not changed.
  */
 export async function bootSnapshot(
   context: Context,
@@ -72,10 +72,10 @@ async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): 
   const argv = buildQemuArgv(await resolveCopy(context, vm, dir, capabilities), capabilities);
   const logPath = join(dir, WORK.qemuLog);
   const next = Promise.withResolvers<BootOutcome>();
-  const hear = ({ event, data }: QmpEvent): void => {
-    // The guest's end of the agent's line (qapi/char.json).
+  const onEvent = ({ event, data }: QmpEvent): void => {
+    // The guest has opened the agent's port (qapi/char.json).
     if (!wait.pattern && event === "VSERPORT_CHANGE" && data.open === true)
-      next.resolve({ booted: "its agent answers" });
+      next.resolve({ booted: "guest agent connected" });
   };
   let machine: QemuSession;
   try {
@@ -85,7 +85,7 @@ async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): 
       directory: dir,
       monitor,
       logPath,
-      onEvent: hear,
+      onEvent,
     });
   } catch (error) {
     if (error instanceof VmError && error.code === "io")
@@ -107,20 +107,20 @@ async function watchConsole(
   { pattern, seconds }: BootWait,
   { promise, resolve }: PromiseWithResolvers<BootOutcome>,
 ): Promise<BootOutcome> {
-  const look = (): void => {
+  const check = (): void => {
     if ((pattern ?? LOGIN).test(consoleOf(dir)))
-      resolve({ booted: pattern ? "as --boot-wait says" : "it asks for a login" });
+      resolve({ booted: pattern ? "--boot-wait matched" : "login prompt" });
   };
-  const giveUp = (problem: string, late?: true): void => {
-    look();
-    resolve({ ok: false, problems: [problem + lastSaid(dir)], late });
+  const fail = (problem: string, late?: true): void => {
+    check();
+    resolve({ ok: false, problems: [problem + describeLastLine(dir)], late });
   };
-  void ended.then(() => giveUp("the guest was off before it had booted"));
-  const limit = setTimeout(() => giveUp(`did not boot within ${seconds} seconds`, true), seconds * 1000);
+  void ended.then(() => fail("the guest shut down before it had booted"));
+  const limit = setTimeout(() => fail(`did not boot within ${seconds} seconds`, true), seconds * 1000);
   const stop = (): void => resolve({});
   interruption.addEventListener("abort", stop);
   if (interruption.aborted) stop();
-  using _watch = watchDirectory(dir, { everyMs: LOOK_MS }, look);
+  using _watch = watchDirectory(dir, { everyMs: POLL_MS }, check);
   try {
     return await promise;
   } finally {
@@ -129,18 +129,18 @@ async function watchConsole(
   }
 }
 
-/** What the guest's serial console shows, without what moves a terminal's cursor (ECMA-48). */
+/** Output of the guest's serial console, without escape sequences (ECMA-48). */
 const consoleOf = (dir: string): string =>
   (readTail(join(dir, WORK.consoleLog)) ?? "")
     // oxlint-disable-next-line no-control-regex
     .replaceAll(/\x1b(\[[0-?]*[ -/]*[@-~]|.)/g, "")
     .replaceAll("\r", "");
 
-function lastSaid(dir: string): string {
+function describeLastLine(dir: string): string {
   const last = consoleOf(dir)
     .split("\n")
     .findLast((line) => line.trim() !== "");
   return last === undefined
-    ? "; its serial console shows nothing"
-    : `; its serial console shows last: ${quoteLine(last.trim())}`;
+    ? "; no output on its serial console"
+    : `; last line of its serial console: ${quoteLine(last.trim())}`;
 }

@@ -4,7 +4,7 @@ import type { Disk, Machine } from "../../machine/types.ts";
 import type { Capabilities } from "../../qemu/capabilities.ts";
 import { newMark } from "../../store/mark-types.ts";
 import { lstatOf } from "../../lib/read-file.ts";
-import { requireRoom } from "../../store/files.ts";
+import { requireSpace } from "../../store/files.ts";
 import { isDiskName, WORK } from "../../store/layout.ts";
 import type { Stage } from "../../store/stage.ts";
 import type { Context } from "../../vm/context.ts";
@@ -16,16 +16,16 @@ import { fillStage, listStored } from "../restore.ts";
 import { fillImages, listImages } from "../restore-images.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
 
-/** Puts a snapshot's files into a directory of their own: unpacked, or as changes to the snapshot's. */
+/** Copies a snapshot to a stage: gzip files decompressed, images as overlays on the snapshot's. */
 export async function fillCopy(context: Context, vm: Vm, snapshot: Snapshot, stage: Stage): Promise<void> {
   const jobs = listStored(snapshot);
   const needed = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
-  requireRoom(context.tmpdir, needed, `boot ${snapshot.name}`, "tmpdir");
+  requireSpace(context.tmpdir, needed, `boot ${snapshot.name}`, "tmpdir");
   await fillStage(context, snapshot, jobs, stage);
   await fillImages(context, snapshot, listImages(vm.hostdir, snapshot), stage.dir, false);
 }
 
-/** The machine that boots the copy: as the snapshot's settings say, but cut off from everything else. */
+/** Builds the isolated machine that boots the copy, from the snapshot's settings. */
 export async function resolveCopy(
   context: Context,
   vm: Vm,
@@ -41,7 +41,7 @@ export async function resolveCopy(
     IMAGES: [],
     SHARES: [],
     PORT: undefined,
-    // A second one of the same guest must not act in its name.
+    // The copy must not act as the original on a network.
     FORWARDS: ["restrict=on"],
   };
   const copy: Vm = { ...own, settings, hostdir: vm.hostdir, work };
@@ -61,7 +61,7 @@ export async function resolveCopy(
         format: "qcow2",
         path: join(dir, path),
         serial: `disk-${index}`,
-        // Ours: we have just made them.
+        // This program has just created them.
         backingAllowed: true,
       },
     ];

@@ -8,14 +8,14 @@ import { isDiskName, SNAPSHOT, WORK } from "../../store/layout.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
 import { compareSums, loadSums } from "../../store/checksums.ts";
 
-/** What the sums do not cover. */
+/** Files that SHA256SUMS does not list. */
 const WITHOUT_SUM: readonly string[] = [SNAPSHOT.sums, SNAPSHOT.protected];
 
-/** Would a restore, or the VM restored, use it? */
-const matters = (name: string): boolean =>
+/** Does a restore, or the restored VM, use the file? */
+const isUsed = (name: string): boolean =>
   /^(disk-\d+\.|efivars\.)/.test(name) || name === WORK.guestEnv || name.endsWith(".defaults");
 
-/** What is wrong with a snapshot's files as far as its lists tell, without their contents. */
+/** Compares a snapshot's files with its manifest, SHA256SUMS and guest.env, without reading disk contents. */
 export function checkNames(snapshot: Snapshot, notes: string[]): string[] {
   const { dir, manifest } = snapshot;
   const problems: string[] = [];
@@ -30,7 +30,7 @@ export function checkNames(snapshot: Snapshot, notes: string[]): string[] {
   const files = manifest?.files.map(({ file }) => file);
   for (const name of present)
     if (/^(disk-\d+|efivars)\./.test(name) && files?.includes(name) === false)
-      problems.push(`${name} is none of its files`);
+      problems.push(`${name} is not one of its files`);
   return [...problems, ...checkSumNames(snapshot, present, notes), ...findMissingDisks(snapshot, present)];
 }
 
@@ -38,7 +38,7 @@ function checkSumNames({ dir, manifest }: Snapshot, present: readonly string[], 
   const parsed = loadSums(dir);
   if (!parsed) {
     if (manifest) return [`${SNAPSHOT.sums} is missing`];
-    notes.push("made by the earlier program: it has no checksums but gzip's own, and no manifest");
+    notes.push("created by the earlier program: no checksums except gzip's own, and no manifest");
     return [];
   }
   const { sums: listed, problems } = parsed;
@@ -46,25 +46,25 @@ function checkSumNames({ dir, manifest }: Snapshot, present: readonly string[], 
   for (const name of present) {
     if (listed.has(name) || WITHOUT_SUM.includes(name)) continue;
     if (name === SNAPSHOT.description) {
-      // A killed `snapshots describe` leaves it so, and the next one mends it.
-      notes.push("its description is not vouched for");
+      // After a killed `snapshots describe`; the next one adds it.
+      notes.push("its description has no checksum");
       continue;
     }
-    const known = matters(name) || Object.values<string>(SNAPSHOT).includes(name);
+    const known = isUsed(name) || Object.values<string>(SNAPSHOT).includes(name);
     if (known) problems.push(`${SNAPSHOT.sums} does not name ${name}`);
-    else notes.push(`${name} was not part of it when it was made`);
+    else notes.push(`${name} was added later`);
   }
   return problems;
 }
 
-/** Compares every file with its checksum. */
+/** Verifies the checksum of every file. */
 export async function findSumProblems({ dir, manifest }: Snapshot, low: boolean): Promise<string[]> {
   if (!lstatOf(join(dir, SNAPSHOT.sums))?.isFile()) return [];
   const sizes = new Map(manifest?.files.map(({ file, storedBytes }) => [file, storedBytes]));
   return compareSums(dir, { low, sizes });
 }
 
-/** A killed backup of the earlier program may lack whole disks: guest.env tells which there must be. */
+/** Finds disks of guest.env that are missing, as after a killed backup of the earlier program. */
 function findMissingDisks({ dir, manifest }: Snapshot, present: readonly string[]): string[] {
   const text = readSmall(join(dir, WORK.guestEnv));
   if (text === undefined) return manifest ? [] : [`${WORK.guestEnv} is missing`];
@@ -79,5 +79,5 @@ function findMissingDisks({ dir, manifest }: Snapshot, present: readonly string[
     .flat()
     .flatMap((item) => parseImage(item) ?? [])
     .filter(({ path }) => isDiskName(path) && !stored.includes(path))
-    .map(({ path }) => `${path}, which ${WORK.guestEnv} names, is not in it`);
+    .map(({ path }) => `${path}, named in ${WORK.guestEnv}, is missing`);
 }

@@ -3,28 +3,28 @@ import { formatSize } from "../../lib/size.ts";
 import { formatDuration } from "../../lib/time.ts";
 import type { SnapshotFormat } from "../../machine/types.ts";
 
-/** What was found of one snapshot. */
+/** Result for one snapshot. */
 export interface Report {
   name: string;
-  /** Absent where its manifest cannot be read. */
+  /** Absent if the manifest cannot be read. */
   format: SnapshotFormat | "earlier" | undefined;
   ok: boolean;
-  /** What is bad, one line each. */
+  /** One line each. */
   problems: string[];
-  /** A newer version of this program made it: it was not looked at. */
+  /** Created by a newer version of this program: not checked. */
   newer?: true | undefined;
-  /** What could not be checked, and what does no harm. */
+  /** Harmless findings, and what could not be checked. */
   notes: string[];
-  /** What it occupies, and how long looking took. */
+  /** Size, and duration of the check. */
   bytes: number;
   seconds: number;
-  /** How it showed that it boots. */
+  /** Sign of the successful boot. */
   booted?: string | undefined;
-  /** It is good, but did not boot in time. */
+  /** Intact, but did not boot in time. */
   late?: true | undefined;
 }
 
-/** One line for a snapshot, and what is to be said of it below. */
+/** Formats a line for the snapshot, then its problems and notes. */
 export function formatReport(report: Report): string {
   const { name, format, ok, newer, problems, notes, bytes, seconds, booted } = report;
   const facts = [
@@ -35,7 +35,7 @@ export function formatReport(report: Report): string {
     ...(booted === undefined ? [] : [`boots (${booted})`]),
   ];
   const below = [...problems, ...notes.map((note) => `note: ${note}`)];
-  // All of it may stand in a file of the snapshot.
+  // Any of it may come from a file of the snapshot.
   const lines = [`${name}: ${facts.join(", ")}`, ...below].map(plain);
   return `${lines.join("\n  ")}\n`;
 }

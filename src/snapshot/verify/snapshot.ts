@@ -10,13 +10,13 @@ import { checkGz, checkQcow2, type VerifyOptions, type Found, type ImageFacts } 
 import type { Report } from "./report.ts";
 
 /**
- * Looks at one snapshot by itself; its parents' contents are their own affair.
- * @param parent the one that it is changes to, where that was found
+ * Checks one snapshot, without its parents.
+ * @param parent undefined if it has none or it is missing
  */
 export async function checkSnapshot(
   snapshot: Snapshot,
   parent: Snapshot | undefined,
-  care: VerifyOptions,
+  options: VerifyOptions,
 ): Promise<Report> {
   const { name, dir, manifest, problem } = snapshot;
   const started = performance.now();
@@ -29,11 +29,11 @@ export async function checkSnapshot(
     return { name, format: undefined, ok: false, newer: true, problems, notes, bytes, seconds: 0 };
   problems.push(...checkNames(snapshot, notes));
   if (manifest?.parent !== undefined && (manifest.parentId ?? manifest.parentSum) === undefined)
-    notes.push(`its parent ${manifest.parent} is known by name only (made by an earlier version)`);
-  // They read the same bytes: what comes second finds them in memory.
+    notes.push(`its parent ${manifest.parent} is recorded by name only (created by an earlier version)`);
+  // Both read the same files: the second one reads the page cache.
   const [sums, found] = await Promise.all([
-    findSumProblems(snapshot, care.low),
-    checkImages(snapshot, parent, care),
+    findSumProblems(snapshot, options.low),
+    checkImages(snapshot, parent, options),
   ]);
   throwIfInterrupted();
   problems.push(...sums, ...found.problems);
@@ -49,7 +49,7 @@ export async function checkSnapshot(
   };
 }
 
-/** Of all its files; undefined where the directory cannot be read. */
+/** Sum of file sizes; undefined if the directory cannot be read. */
 function sizeIn(dir: string): number | undefined {
   try {
     return listDirectory(dir).reduce((sum, file) => sum + (lstatOf(join(dir, file))?.size ?? 0), 0);
@@ -58,7 +58,7 @@ function sizeIn(dir: string): number | undefined {
   }
 }
 
-/** The files that hold disks and NVRAM; without a manifest those that look like it. */
+/** Files of disks and NVRAM; without a manifest by their names. */
 function storedNames({ dir, manifest }: Snapshot): string[] {
   if (manifest) return manifest.files.map(({ file }) => file);
   return listDirectory(dir).filter((file) => {
@@ -70,7 +70,7 @@ function storedNames({ dir, manifest }: Snapshot): string[] {
 async function checkImages(
   snapshot: Snapshot,
   parent: Snapshot | undefined,
-  care: VerifyOptions,
+  options: VerifyOptions,
 ): Promise<Found> {
   const { dir, manifest } = snapshot;
   const problems: string[] = [];
@@ -79,8 +79,8 @@ async function checkImages(
     const known = manifest?.files.find((item) => item.file === file);
     const compressed = file.endsWith(SNAPSHOT.gz);
     const found = compressed
-      ? await checkGz(dir, file, known, care)
-      : await checkQcow2(dir, file, known, care);
+      ? await checkGz(dir, file, known, options)
+      : await checkQcow2(dir, file, known, options);
     problems.push(...found.problems);
     notes.push(...found.notes);
     if (found.facts) problems.push(...checkBacking(snapshot, parent, file, found.facts));
@@ -88,7 +88,7 @@ async function checkImages(
   return { problems, notes };
 }
 
-/** A disk builds on the disk of the same name in the parent, and on nothing else. */
+/** The backing file must be the parent's disk of the same name. */
 function checkBacking(
   { manifest }: Snapshot,
   parent: Snapshot | undefined,
@@ -98,17 +98,19 @@ function checkBacking(
   const { "backing-filename": backing, "backing-filename-format": format } = facts;
   const named = manifest?.parent;
   if (backing === undefined) {
-    // A disk that was added since may stand alone.
+    // A disk that was added after the parent has no backing file.
     const before = parent?.manifest?.files.some((item) => item.file === file);
-    return named !== undefined && before ? [`${file} does not build on ${named}'s`] : [];
+    return named !== undefined && before ? [`${file} has no backing file in its parent ${named}`] : [];
   }
-  if (named === undefined) return [`${file} names a backing file (${backing}), but there is no parent`];
+  if (named === undefined)
+    return [`${file} refers to the backing file ${backing}, but the snapshot has no parent`];
   if (backing !== `../${named}/${file}`)
-    return [`${file} builds on ${backing} instead of ../${named}/${file}`];
-  if (format !== "qcow2") return [`${file} takes its backing file for ${format ?? "an unknown format"}`];
+    return [`${file} refers to the backing file ${backing} instead of ../${named}/${file}`];
+  if (format !== "qcow2")
+    return [`${file} has a backing file of ${format === undefined ? "unknown format" : `format ${format}`}`];
   if (!parent?.manifest) return [];
   const below = parent.manifest.files.find((item) => item.file === file);
-  if (!below) return [`${file} builds on ../${named}/${file}, which ${named} does not have`];
+  if (!below) return [`${file} refers to the backing file ../${named}/${file}, which ${named} does not have`];
   const size = facts["virtual-size"];
   return below.virtualBytes === undefined || below.virtualBytes === size
     ? []

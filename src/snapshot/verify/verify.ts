@@ -23,7 +23,7 @@ import { formatReport, type Report } from "./report.ts";
 import { checkSnapshot } from "./snapshot.ts";
 
 export interface VerifyRequest {
-  /** Empty: the last one. */
+  /** Empty: LAST. */
   names: string[];
   all: boolean;
   deep: boolean;
@@ -31,14 +31,14 @@ export interface VerifyRequest {
   boot: BootWait | undefined;
 }
 
-/** Understands the command's arguments. @throws 64 */
+/** Parses the command's arguments. @throws 64 */
 export function parseVerify(args: Record<string, unknown>): VerifyRequest {
   const names = [args.snapshot ?? []].flat() as string[];
   names.forEach(validateSnapshotReference);
   const all = args.all === true;
   if (args.remote === true && (all || names.length > 0 || args.boot === true || args.json === true))
-    throw new VmError("usage", "verify: --remote goes with --deep and --quiet alone", {
-      hint: `the repository is checked as a whole: ${commandLine("verify", "--remote")}`,
+    throw new VmError("usage", "verify: --remote takes only --deep and --quiet", {
+      hint: `check the whole repository: ${commandLine("verify", "--remote")}`,
     });
   if (all && names.length > 0) throw new VmError("usage", "verify: either --all or names of snapshots");
   const wait = {
@@ -46,18 +46,18 @@ export function parseVerify(args: Record<string, unknown>): VerifyRequest {
     timeout: args.timeout as string | undefined,
   };
   if (args.boot !== true && (wait.pattern ?? wait.timeout) !== undefined)
-    throw new VmError("usage", "verify: --boot-wait and --timeout go with --boot");
+    throw new VmError("usage", "verify: --boot-wait and --timeout need --boot");
   const boot = args.boot === true ? parseBootWait(wait.pattern, wait.timeout) : undefined;
   return { names, all, deep: args.deep === true, json: args.json === true, boot };
 }
 
 /**
- * Looks whether snapshots, and those they build on, are what they were when they were made. Under the VM's lock:
- * nothing is pruned meanwhile, and other commands that change the VM wait or end with 75.
- * @throws 74 naming those that are not, 124 when they are good but do not boot in time, 66 without any
+ * Checks snapshots and their parents against their checksums and manifests. Under the VM's lock, so that nothing is pruned
+ * meanwhile.
+ * @throws 74 naming the damaged ones, 124 if they are intact but do not boot in time, 66 without any
  */
 export async function verifySnapshots(context: Context, request: VerifyRequest): Promise<void> {
-  // A guest is started by its owner only.
+  // Only its owner may start a guest.
   if (request.boot) requireOwn(context, findHostdir(context), "boot a snapshot");
   await withVmToRead(context, "verify", async (vm) => {
     const { boot } = request;
@@ -65,7 +65,7 @@ export async function verifySnapshots(context: Context, request: VerifyRequest):
     const find = (name: string): Snapshot | undefined => known.get(name);
     const own = readIdentity(vm.hostdir);
     const chosen = choose(vm, known, request);
-    // Parents come first: what is said of them holds for those that build on them.
+    // Parents first: their problems are problems of their children.
     const all = new Set(chosen.flatMap((item) => [item, ...followChain(item, find).parents].toReversed()));
     const reports = new Map<string, Report>();
     for (const snapshot of all) {
@@ -75,7 +75,7 @@ export async function verifySnapshots(context: Context, request: VerifyRequest):
       const other = foreignUuid(own, snapshot.manifest?.vm);
       if (other !== undefined) report.notes.push(`it is of another VM (UUID ${other}, not ${own.uuid})`);
       const below = parents[0] && reports.get(parents[0].name);
-      if (below?.ok === false) report.problems.unshift(`builds on ${below.name}, which is bad`);
+      if (below?.ok === false) report.problems.unshift(`its parent ${below.name} is bad`);
       else if (problem !== undefined) report.problems.unshift(problem);
       report.ok = report.problems.length === 0;
       if (boot && report.ok && chosen.includes(snapshot))
@@ -84,7 +84,7 @@ export async function verifySnapshots(context: Context, request: VerifyRequest):
       if (!request.json && !(isQuiet() && report.ok)) context.print(formatReport(report));
     }
     if (request.json) context.print(toJson([...reports.values()]));
-    throwForBad([...reports.values()]);
+    throwIfBad([...reports.values()]);
   });
 }
 
@@ -106,15 +106,15 @@ async function verifySnapshot(
   { deep }: VerifyRequest,
 ): Promise<Report> {
   let stage: Stage | undefined;
-  const room = (): string => (stage ??= stageWork(vm.hostdir, context, { state: "none" })).dir;
+  const scratchDir = (): string => (stage ??= stageWork(vm.hostdir, context, { state: "none" })).dir;
   try {
-    return await checkSnapshot(snapshot, parent, { deep, low: isUnattended(), room });
+    return await checkSnapshot(snapshot, parent, { deep, low: isUnattended(), scratchDir });
   } finally {
     stage?.abort();
   }
 }
 
-function throwForBad(reports: readonly Report[]): void {
+function throwIfBad(reports: readonly Report[]): void {
   const bad = reports.filter((report) => !report.ok);
   if (bad.length === 0) return;
   const one = bad.length === 1;
@@ -126,8 +126,8 @@ function throwForBad(reports: readonly Report[]): void {
     `${bad.length} of ${reports.length} snapshot${reports.length === 1 ? "" : "s"} ${fault}: ${names}`,
     {
       hint: late
-        ? "give it longer (--timeout), or say what its console shows (--boot-wait)"
-        : "what is bad stands above; keep an older one that is good, and make a new one",
+        ? "increase --timeout, or give a pattern of its console output: --boot-wait"
+        : "see the problems above; keep an older, good one, and create a new one",
     },
   );
 }

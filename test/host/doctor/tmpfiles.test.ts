@@ -17,7 +17,7 @@ describe("old files are removed", () => {
     ["# /etc/tmpfiles.d/tmp.conf\nD! %T 1777 root root 1d\n", "/tmp", "1d of /tmp"],
     ["e /srv/* - - - 5d", "/srv/vms", "5d of /srv/vms"],
     ["q /tmp 1777 root root 0\n", "/tmp", "0 of /tmp"],
-    // Not these.
+    // These are kept.
     [`${TMP}x /tmp/other-*\n`, "/tmp", "10d of /tmp"],
     [`${TMP}X /tmp/vm-*\n`, "/tmp", "10d of /tmp"],
     [`${TMP}# x /tmp/vm-*\n`, "/tmp", "10d of /tmp"],
@@ -27,7 +27,7 @@ describe("old files are removed", () => {
     expect(aging && `${aging.age} of ${aging.path}`).toBe(found);
   });
 
-  test("by a file that is named", () => {
+  test("if a file itself is named", () => {
     expect(findAging(TMP, "/tmp")?.file).toBe("/usr/lib/tmpfiles.d/tmp.conf");
   });
 });
@@ -52,7 +52,7 @@ describe("working files are kept", () => {
   });
 });
 
-test("a file hides those of its name in weaker directories, and all are read by name", () => {
+test("a file overrides those of its name in lower directories; all are read in the order of names", () => {
   using temp = new Temp();
   temp.write("etc/b.conf", "strong");
   temp.write("lib/b.conf", "weak");

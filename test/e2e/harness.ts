@@ -25,7 +25,7 @@ let built: Promise<Guests> | undefined;
 /** Bootable test guests; built once and kept in the checkout's cache. */
 export const guests = (): Promise<Guests> => (built ??= buildGuests(join(checkout, ".cache/guests")));
 
-/** Whoever takes longer hangs: a busy machine may need minutes for what takes seconds. */
+/** After this a command counts as hung: a busy machine may need minutes for what takes seconds elsewhere. */
 export const PATIENCE_SECONDS = 300;
 
 export interface Result {

@@ -47,15 +47,15 @@ export function suite(title: string, body: () => void, more: readonly string[] =
   else describe.skip(`${title} (${reason})`, body);
 }
 
-/** Every variation is tested instead of a sample: `scripts/soak --only=tests` sets it. */
+/** Test all variations instead of a sample: set by `scripts/soak --only=tests`. */
 export const allVariations: boolean = process.env.VM_TEST_ALL === "1";
 
-/** Which sample is taken: another one each day; VM_TEST_SEED repeats a day, or takes it before its turn. */
+/** Selects the sample: another one each day; VM_TEST_SEED selects the sample of another day. */
 export const seed = Number(process.env.VM_TEST_SEED ?? Math.floor(Date.now() / 86_400_000));
 
 /**
- * The variations that this run tests.
- * @param always how many of the first ones, the most telling, are in every sample
+ * Selects the variations that this run tests.
+ * @param always how many of the first ones, the most significant, are in every sample
  * @param more how many of the others are, in turn
  */
 export function sampled<T>(variations: readonly T[], always = 1, more = 1): T[] {
@@ -66,20 +66,20 @@ export function sampled<T>(variations: readonly T[], always = 1, more = 1): T[] 
   return [...variations.slice(0, always), ...chosen];
 }
 
-/** Tests that are variations of one. */
+/** Defines one test for each variation in the sample. */
 export const testSampled = (variations: Record<string, () => unknown>, always: number, more: number): void =>
   test.each(sampled(Object.entries(variations), always, more))("%s", async (_title, body) => {
     await body();
   });
 
-/** Is it the turn of what takes long: on one of so many days? */
+/** For what takes long: is this day number `turn` of `days`? */
 export const isTurn = (turn: number, days = 2): boolean => allVariations || seed % days === turn;
 
-/** `test` when it is its turn, and nothing otherwise. */
+/** `test` on its day; defines nothing on other days. */
 export const testInTurn = (turn: number, days?: number): typeof test =>
   isTurn(turn, days) ? test : ((() => {}) as unknown as typeof test);
 
-/** The same for a suite. */
+/** `suite` on its day. */
 export const suiteInTurn = (turn: number, days?: number): typeof suite =>
   isTurn(turn, days) ? suite : () => {};
 

@@ -29,7 +29,7 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** It can be stopped: no signal that ends it is on its way, as those come first. */
+/** SIGSTOP takes effect only if no SIGKILL is pending (signal(7)). */
 async function expectAlive(pid: number): Promise<void> {
   process.kill(pid, "SIGSTOP");
   const state = (): string | undefined =>

@@ -90,7 +90,7 @@ describe("job", () => {
     expect((await box.json("status")).lastEnd.end).toBe("powered-off");
   });
 
-  test("a job leaves the exit reason of the guest's last run", async () => {
+  test("a job keeps the exit reason of the guest's last run", async () => {
     using box = await withJob();
     await box.running();
     await box.ok("stop", "--force");

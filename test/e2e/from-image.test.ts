@@ -81,7 +81,7 @@ function shown(box: Sandbox): Record<string, string> {
 
 const seedOf = (box: Sandbox): string => join(box.work, "vm-seed.img");
 
-/** A file of cloud-init's volume, as xorriso reads it. */
+/** A file of the cloud-init volume, read with xorriso. */
 const fileInSeed = (box: Sandbox, name: string): Promise<string> =>
   shell(
     `xorriso -osirrox on -indev .work/vm-seed.img -extract ${name} read >/dev/null 2>&1; cat read; rm -f read`,

@@ -371,9 +371,9 @@ suite("jobs", () => {
     180_000,
   );
 
-  // On the other days of a Debian: debian.test.ts.
+  // On the days without a Debian (debian.test.ts).
   if (isTurn(1))
-    test("post-install with files and a chroot; run-ssh: a login, which ends with RELEASE", async () => {
+    test("post-install with files and a chroot; run-ssh: a login, ended by RELEASE", async () => {
       using box = jobSandbox(profiles);
       const port = await freePort();
       configure(

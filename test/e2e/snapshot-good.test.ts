@@ -44,7 +44,7 @@ suite(
         /marked it corrupt/,
       ],
       [
-        "cut short",
+        "truncated",
         "truncate -s 1M disk-0.img",
         /disk-0\.img: (qemu-img check finds|its bitmap directory is beyond the end of the file: it is truncated)/,
         ["gz", "qcow2"],

@@ -95,7 +95,7 @@ suite(
           "full:destroy:tmpdir:calls",
           "full:merge:tmpdir:calls",
         ]
-          // Two of them at each turn.
+          // Two of them in each sample.
           .filter((_, index) => isTurn(index % 2 ? 1 : 3, 4))
           .join(",");
         const child = Bun.spawn(

@@ -74,7 +74,7 @@ describe("a directory", () => {
     using temp = new Temp();
     let calls = 0;
     watchDirectory(temp.top, { everyMs: 1 }, () => calls++)[Symbol.dispose]();
-    // Another one is told meanwhile.
+    // Another watcher is notified meanwhile.
     await hear(
       temp.top,
       { everyMs: 600_000 },

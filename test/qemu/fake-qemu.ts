@@ -44,7 +44,7 @@ function listen(): void {
   });
 }
 
-/** The test that started it is gone: nobody else would end it. */
+/** The test that started it is gone, so nothing else would end it. */
 const parent = getParent();
 setInterval(() => {
   if (getParent() !== parent) process.exit();

@@ -28,7 +28,7 @@ const start = (behaviour: string, options: Partial<QemuOptions> = {}) =>
     ...options,
   });
 
-/** The steps, with less patience. */
+/** The steps, with shorter limits. */
 const HASTY: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({
   ...step,
   limitMs: step.by === "SIGKILL" ? 10_000 : 100,
@@ -145,7 +145,7 @@ describe("a qemu that exits", () => {
   test("after release: it keeps running", async () => {
     const qemu = await start("orderly", { detached: true });
     qemu.release();
-    // What releasing does to a process it does at once: this one would answer no more.
+    // If release() killed it, it would no longer answer.
     const client = await QmpClient.connect(temp.path("qmp.sock"));
     expect(await client.execute("cont")).toEqual({});
     client.close();

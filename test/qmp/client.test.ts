@@ -290,7 +290,7 @@ describe("a reply without a required member is an error (74):", () => {
   });
 });
 
-test("executeBatch sends all commands at once, and gives their replies in order", async () => {
+test("executeBatch sends all commands at once, and returns their replies in order", async () => {
   using server = new FakeQmp(socket, ({ execute }) =>
     execute === "cont" ? { error: { class: "GenericError", desc: "no" } } : { return: execute },
   );

@@ -274,7 +274,7 @@ suite(
           expectError(
             await box.vm([command]),
             74,
-            /the image .*base, image has changed.*\n.*put the old image back/s,
+            /the backing file .*base, image of the disk .* has changed.*\n.*put the old image back/s,
           );
         expect(existsSync(box.path("backups"))).toBe(false);
         await box.ok(["destroy"]);

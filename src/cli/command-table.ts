@@ -27,6 +27,7 @@ const positionalOf = (name: string, arg: CommandArg): Positional => ({
   label: arg.valueHint ?? name.toUpperCase(),
   required: arg.required !== false,
   many: arg.many === true,
+  empty: arg.empty === true,
   rest: arg.rest === true,
   help: arg.description ?? "",
   choices: arg.choices,

@@ -17,6 +17,8 @@ export interface Positional {
   required: boolean;
   /** The last one is repeatable. */
   many: boolean;
+  /** Its words may be empty. */
+  empty: boolean;
   help: string;
   choices?: readonly string[] | undefined;
   kind?: ValueKind | undefined;

@@ -165,7 +165,7 @@ export function parseInvocation(
     if (!positional.required && !optionsOver && isOldName(word)) break;
     if (word === "" && positional.required) break;
     // [compat] To the old commands an empty word is an argument: no name, no ISO.
-    if (word === "" && !isOldName(command.name))
+    if (word === "" && !positional.empty && !isOldName(command.name))
       throw new VmError("usage", `${command.name}: ${positional.label} is empty`, {
         hint: `usage: ${prog} ${usageOf(command)}`,
       });

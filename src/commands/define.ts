@@ -29,6 +29,8 @@ interface ArgFacts {
   kind?: ValueKind;
   /** A positional: any number of words. An option: any number of times. The value is an array then. */
   many?: true;
+  /** A positional: a word may be empty. */
+  empty?: true;
   /** A positional: all words up to the end of the line, whatever they look like. */
   rest?: true;
 }

@@ -17,6 +17,7 @@ export default define({
     name: {
       type: "positional",
       many: true,
+      empty: true,
       kind: "snapshot",
       required: false,
       description: "names of snapshots; diff: two; describe: one, and its new description",

@@ -152,6 +152,9 @@ describe("snapshots", () => {
 
   test("describe, protect, unprotect", async () => {
     await box.ok("snapshots", "describe", "S1", "another word");
+    await box.ok("snapshots", "describe", "S1", "");
+    expect(await box.json("snapshots", "show", "S1")).toMatchObject([{ description: "" }]);
+    await box.ok("snapshots", "describe", "S1", "another word");
     await box.ok("snapshots", "protect", "S1");
     expect(await box.json("snapshots", "show", "S1")).toMatchObject([
       { description: "another word", protected: true },

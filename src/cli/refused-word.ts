@@ -1,4 +1,4 @@
-/** What the file system tells of a word that was refused: loaded with the refusal. */
+/** Explains a refused word by facts of the filesystem; loaded only then. */
 import { VmError } from "../lib/errors.ts";
 import { NoVm } from "../store/no-vm.ts";
 import type { Context } from "../vm/context.ts";

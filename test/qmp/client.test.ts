@@ -88,12 +88,12 @@ describe("a connection", () => {
     );
     const client = await QmpClient.connect(socket);
     const heard: QmpEvent[] = [];
-    const told = Promise.withResolvers<void>();
+    const received = Promise.withResolvers<void>();
     client.onEvent((event) => {
       heard.push(event);
-      told.resolve();
+      received.resolve();
     });
-    await soon(told.promise);
+    await soon(received.promise);
     expect(heard).toEqual([SHUTDOWN]);
     client.close();
   });

@@ -2,7 +2,7 @@
 export interface Mutant {
   /** Below src. */
   file: string;
-  /** Stands there exactly once. */
+  /** Occurs there exactly once. */
   from: string;
   to: string;
   /** Below test; behind a colon what the titles of its tests match. */

@@ -127,12 +127,12 @@ isolinux_modules() { first /usr/{lib/syslinux/modules/bios,lib/syslinux/bios,sha
 grub_for_efi() { first /usr/{lib/grub,share/grub2}/x86_64-efi/moddep.lst; }
 grub_for_bios() { first /usr/{lib/grub,share/grub2}/i386-pc/moddep.lst; }
 grub_mkrescue() { command -v grub-mkrescue || command -v grub2-mkrescue; }
-# Kernels that can be read and have their modules; the rescue of the tests is made of one.
+# Readable kernels that have their modules; the rescue of the tests is built from one.
 rescue_kernel() { first /boot/vmlinuz-* /usr/lib/modules/*/vmlinuz; }
 # Debian's plain busybox needs the C library, which our initramfs does not have.
 static_busybox() { command -v busybox && ! ldd "$(command -v busybox)"; }
 
-# have THING: it is here. Administrators' commands count, whoever asks.
+# have THING: is it installed? Searches sbin directories as well.
 have() {
   if declare -F "$1" >/dev/null; then
     "$1" >/dev/null 2>&1

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced by release, whose variables it uses: $new, $temp, $version, $level. Each package is made by install.sh.
 
-# Whoever distributes them names himself.
+# Distributors set VM_MAINTAINER.
 maintainer=${VM_MAINTAINER:-vm maintainers <maintainers@vm.invalid>}
 
 # fill FILE [NAME=VALUE...]: print it with @NAME@ filled in.

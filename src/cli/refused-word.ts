@@ -1,4 +1,4 @@
-/** Explains a refused word by facts of the filesystem; loaded only then. */
+/** Errors for an unknown word, by what is on the filesystem. Loaded only for the error. */
 import { VmError } from "../lib/errors.ts";
 import { NoVm } from "../store/no-vm.ts";
 import type { Context } from "../vm/context.ts";
@@ -8,7 +8,7 @@ import type { Invocation } from "./invocation.ts";
 import { findNamedVm, hintForNamedVm } from "./named-vm.ts";
 import { hintFor, hintForVm, UnknownCommand } from "./suggest.ts";
 
-/** A line that was not understood: its word may be a VM's name. @returns the error, perhaps with a better hint */
+/** For a command line that cannot be parsed: a word may be a VM's name. @returns the error, maybe with a better hint */
 export function explainLine(error: unknown, words: readonly string[], context: Context): unknown {
   if (error instanceof Surplus) {
     const hint = hintForNamedVm(error.word, error.others, context);
@@ -20,7 +20,7 @@ export function explainLine(error: unknown, words: readonly string[], context: C
   return new VmError("usage", error.message, { hint: hintForVm(error.word, context.prog, named) });
 }
 
-/** What stands where a CD image for `run` may stand, and is none: a mistyped command, or the name of a VM. */
+/** For a word in place of `run`'s CD image that is not one: a mistyped command, or a VM's name. */
 export function explainWord(error: unknown, { words, implicit }: Invocation, context: Context): unknown {
   const [word] = words;
   if (!word) return error;

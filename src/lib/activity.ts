@@ -12,7 +12,7 @@ const LIMITS: ActivityLimits = { firstMs: 1500, nextMs: 28_000 };
 /** Interval of checks. */
 const TICK_MS = 250;
 
-/** Work in progress, outermost first: what a line says of it, asked when the line is due. */
+/** Work in progress, outermost first: functions that return its description. */
 const steps = new Set<() => string>();
 /** Programs that were started and have not ended, oldest first. */
 const children = new Set<{ name: string; pid: number; startedAt: number }>();

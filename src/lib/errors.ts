@@ -31,7 +31,7 @@ export type ErrorReason =
 
 export interface VmErrorOptions {
   reason?: ErrorReason | undefined;
-  /** The message without its subject or its list, for whoever names these already. */
+  /** The message without its subject or its list, for callers that name these. */
   brief?: string | undefined;
   /** What to do about it: one or more full lines, shown after the message. */
   hint?: string | undefined;

@@ -15,7 +15,7 @@ const TERMINALS: readonly [name: string, protocol: ImageProtocol, isIt: (env: En
 /** Terminals that show pictures, for people. */
 export const IMAGE_TERMINALS: string = TERMINALS.map(([name]) => name).join(", ");
 
-/** What the environment says of the terminal; undefined when it shows no pictures, as in tmux and screen. */
+/** Image protocol of the terminal, from the environment; undefined if there is none, as in tmux and screen. */
 export function imageProtocolOf(env: Environment): ImageProtocol | undefined {
   if (env.TMUX || env.STY || /^(screen|tmux)/.test(env.TERM ?? "")) return undefined;
   return TERMINALS.find(([, , isIt]) => isIt(env))?.[1];

@@ -28,7 +28,7 @@ export function nearest(word: string, choices: readonly string[]): string | unde
     .toSorted((a, b) => a.cost - b.cost)[0]?.choice;
 }
 
-/** The beginning of a hint; nothing where no choice is like the word. */
+/** Start of a hint; empty if no choice is similar to the word. */
 export function didYouMean(word: string, choices: readonly string[]): string {
   const choice = nearest(word, choices);
   return choice === undefined ? "" : `did you mean '${choice}'? `;

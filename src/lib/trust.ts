@@ -76,7 +76,7 @@ export function findUserName(uid: number): string {
   return entry?.[0] || `uid ${uid}`;
 }
 
-/** The beginning of a command line that acts as a user: `sudo -u alice vm`. */
+/** Start of a command line that runs as another user: `sudo -u alice vm`. */
 export const asUser = (uid: number, ...words: string[]): string =>
   ["sudo", ...(uid === 0 ? [] : ["-u", findUserName(uid).replace(/^uid /, "#")]), ...words]
     .map(shellQuote)

@@ -38,7 +38,7 @@ export function readExtraArgs(context: Context, vm: Vm): string[] {
   return parseExtraArgs(context, vm, found);
 }
 
-/** The same for display, whoever wrote them. */
+/** The same for display, without a check of the owner. */
 export function parseExtraArgs(context: Context, vm: Vm, { file, ofVm }: ArgumentsFile): string[] {
   // The user's own file may be a symlink (dotfiles); one in a VM's directory may not.
   const text = readSmall(ofVm ? file : (realPath(file) ?? file)) ?? "";

@@ -16,7 +16,7 @@ import type { UnixSocketListener } from "bun";
 import { binary, Sandbox } from "./harness.ts";
 import { listing, seed } from "./tools.ts";
 
-/** Commands that read a directory as data, whoever owns it. */
+/** Commands that read a directory as data, also one of another user. */
 export const READING: readonly string[] = [
   "status",
   "status --json",

@@ -74,7 +74,7 @@ describe("a directory", () => {
     using temp = new Temp();
     let calls = 0;
     watchDirectory(temp.top, { everyMs: 1 }, () => calls++)[Symbol.dispose]();
-    // Another watcher is notified meanwhile.
+    // A second watch gets an event meanwhile.
     await collectNames(
       temp.top,
       { everyMs: 600_000 },

@@ -44,7 +44,7 @@ function listen(): void {
   });
 }
 
-/** The test that started it is gone, so nothing else would end it. */
+/** Exits with the test that started it. */
 const parent = getParent();
 setInterval(() => {
   if (getParent() !== parent) process.exit();

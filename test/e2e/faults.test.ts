@@ -36,7 +36,7 @@ async function collect(
 
 describe("a fault leaves everything intact", () => {
   if (isTurn(0))
-    test("kill -9 at 8 moments of backup and restore", async () => {
+    test("kill -9 at 8 times of backup and restore", async () => {
       const { wrong, points } = await collect((options, line) =>
         sweepMoments({ ...options, kills: 4, megabytes: 20 }, ["SIGKILL"], line),
       );
@@ -80,7 +80,7 @@ describe("a fault leaves everything intact", () => {
   const mountable = Bun.spawnSync([...own, "mount", "-t", "tmpfs", "none", "/mnt"]).exitCode === 0;
   if (isTurn(0))
     (mountable || process.env.CI === "true" ? test : test.skip)(
-      "a full disk at backup and at restore",
+      "a full disk during backup and restore",
       async () => {
         const soak = join(import.meta.dir, "../../scripts/lib/soak.ts");
         const only = `--only=${(seed >> 1) % 2 === 0 ? "full:backup-first" : "full:restore:bios+inplace"},full:restore:bios:tmp`;

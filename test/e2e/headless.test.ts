@@ -108,7 +108,7 @@ suite("headless", () => {
       expect(await statusOf(box)).toMatchObject({ state: "stopped", lastEnd: { end: "reset" } });
     expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(true);
     const { stderr } = await box.ok(["run", "--detach"]);
-    expect(stderr).toMatch(/the last run ended .*: the guest restarted/);
+    expect(stderr).toMatch(/the last run ended .*: the guest rebooted/);
     expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(false);
     await until("the end of the guest", async () => (await box.leftovers()).length === 0);
     expect(box.console()).toContain("BOOTED FROM DISK");

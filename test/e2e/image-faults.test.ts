@@ -19,7 +19,7 @@ suite("faults in qcow2 snapshots", () => {
   afterAll(() => lab?.[Symbol.dispose]());
 
   if (isTurn(1))
-    test("kill -9 at moments of backup, restore, merge and prune", async () => {
+    test("kill -9 at times of backup, restore, merge and prune", async () => {
       await sweepKills({ lab, seed, point }, 1);
       expect(wrong).toEqual([]);
       expect(points).toBe(7);

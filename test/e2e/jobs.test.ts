@@ -263,7 +263,7 @@ suite("jobs", () => {
       expect(statSync(out("big")).size).toBe(200 << 20);
     }, 240_000);
 
-    test("a FAT file system", async () => {
+    test("a FAT filesystem", async () => {
       box.write(
         "fat.job",
         `mkfs.vfat /dev/vda >/dev/null 2>&1; mkdir /mnt/fat; mount /dev/vda /mnt/fat; echo kept >"/mnt/fat/a long name.txt"
@@ -371,9 +371,9 @@ suite("jobs", () => {
     180_000,
   );
 
-  // On the other days of a Debian: debian.test.ts.
+  // On the days without a Debian (debian.test.ts).
   if (isTurn(1))
-    test("post-install with files and a chroot; run-ssh: a login, which ends with RELEASE", async () => {
+    test("post-install with files and a chroot; run-ssh: a login, ended by RELEASE", async () => {
       using box = jobSandbox(profiles);
       const port = await freePort();
       configure(

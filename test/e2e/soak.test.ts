@@ -51,7 +51,7 @@ suite(
       const { work, snapshots, last } = await lab.look();
       expect(work).toStartWith("mixed ");
       expect(last).toBeUndefined();
-      expect(snapshots.P).toStartWith("not whole: ");
+      expect(snapshots.P).toStartWith("damaged: ");
       expect(snapshots.Q).toBe("Q");
       expect(snapshots.A).toBeUndefined();
       // It is A's child.
@@ -95,7 +95,7 @@ suite(
           "full:destroy:tmpdir:calls",
           "full:merge:tmpdir:calls",
         ]
-          // Two of them at each turn.
+          // Two of them in each sample.
           .filter((_, index) => isTurn(index % 2 ? 1 : 3, 4))
           .join(",");
         const child = Bun.spawn(

@@ -47,16 +47,16 @@ export function suite(title: string, body: () => void, more: readonly string[] =
   else describe.skip(`${title} (${reason})`, body);
 }
 
-/** Every variation is tested instead of a sample: `scripts/soak --only=tests` sets it. */
+/** Test every variation instead of a sample; set by `scripts/soak --only=tests`. */
 export const allVariations: boolean = process.env.VM_TEST_ALL === "1";
 
-/** Which sample is taken: another one each day; VM_TEST_SEED repeats a day, or takes it before its turn. */
+/** Seed of the sample: another one each day; VM_TEST_SEED repeats a day, or chooses another. */
 export const seed = Number(process.env.VM_TEST_SEED ?? Math.floor(Date.now() / 86_400_000));
 
 /**
- * The variations that this run tests.
- * @param always how many of the first ones, the most telling, are in every sample
- * @param more how many of the others are, in turn
+ * Selects the variations for this run.
+ * @param always number of first ones, the most significant, in every sample
+ * @param more number of others, in turn
  */
 export function sampled<T>(variations: readonly T[], always = 1, more = 1): T[] {
   if (allVariations) return [...variations];
@@ -66,13 +66,13 @@ export function sampled<T>(variations: readonly T[], always = 1, more = 1): T[] 
   return [...variations.slice(0, always), ...chosen];
 }
 
-/** Tests that are variations of one. */
+/** Defines tests that are variations of one. */
 export const testSampled = (variations: Record<string, () => unknown>, always: number, more: number): void =>
   test.each(sampled(Object.entries(variations), always, more))("%s", async (_title, body) => {
     await body();
   });
 
-/** Is it the turn of a test that takes long, on one of so many days? */
+/** Does a long test run today, on one of so many days? */
 export const isTurn = (turn: number, days = 2): boolean => allVariations || seed % days === turn;
 
 /** A test that needs root. Without root it is skipped; under CI it fails. */

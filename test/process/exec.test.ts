@@ -29,7 +29,7 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** It can be stopped: no signal that ends it is on its way, as those come first. */
+/** Proves that a process is alive by stopping it: a pending fatal signal would come first. */
 async function expectAlive(pid: number): Promise<void> {
   process.kill(pid, "SIGSTOP");
   const state = (): string | undefined =>

@@ -1,4 +1,4 @@
-/** Checks DESIGN.md's rules for the source tree: allowed imports, owners of packages, names. */
+/** Checks the rules of src/README.md for the source tree: allowed imports, owners of packages, names. */
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";

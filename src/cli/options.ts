@@ -26,7 +26,7 @@ export interface OptionSpec {
 const set = (setting: SettingName, value?: string): Effect =>
   value === undefined ? { kind: "set", setting } : { kind: "set", setting, value };
 
-/** Options before the first command, or after a single one. SPEC: "Command line". */
+/** Options before the first command, or after a single one. */
 export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "disks", short: "D", value: "TYPE=SIZE,…", effect: set("DISKS"), help: "set the disks to create" },
   {

@@ -14,7 +14,7 @@ export interface Surroundings {
   libexec: string;
 }
 
-/** Default shares of guests and the rescue. SPEC: "Macros". */
+/** Default shares of guests and the rescue. The macros: machine/macros.ts. */
 const GUEST_SHARES = ["mirror:@MIRROR@", "in:@HOSTDIR@", "out:rw:@DATADIR@"];
 const RESCUE_SHARES = ["mirror:@MIRROR@", "in:@INDIR@", "out:rw:@DATADIR@"];
 

@@ -40,14 +40,15 @@ import {
 
 interface Spec<T> {
   parse: Parser<T>;
-  /** Belongs to one VM: stored in its guest.env. */
-  perVm?: true;
+  /** `create` stores it in the VM's guest.env: always [compat], or only if it differs from the default. */
+  kept?: "always" | "if changed";
   /** One line for `vm -h` and the manual page. */
   help: string;
 }
 
 const setting = <T>(parse: Parser<T>, help: string): Spec<T> => ({ parse, help });
-const vmSetting = <T>(parse: Parser<T>, help: string): Spec<T> => ({ parse, help, perVm: true });
+const kept = <T>(parse: Parser<T>, help: string) => ({ parse, help, kept: "always" as const });
+const keptIfChanged = <T>(parse: Parser<T>, help: string) => ({ parse, help, kept: "if changed" as const });
 
 const disks = listOfForm({
   kind: "disks",
@@ -110,36 +111,36 @@ const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);
 const keepCount = optionalNumber(0, 1_000_000);
 const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
 
-/** Every setting, by the name it has in users' files. SPEC: "Settings". */
+/** Every setting, by the name it has in users' files. Those of guest.env are written in this order. */
 export const SCHEMA = {
-  GUESTNAME: vmSetting(text, "the VM's name"),
-  QEMUARCH: vmSetting(oneOf(ARCHES, parseArch), `guest architecture: ${ARCHES.join(" ")}`),
-  SOCKETS: vmSetting(wholeNumber(1, 64), "CPU sockets"),
-  CORES: vmSetting(cores, "CPU cores per socket; further options of qemu's -smp after a comma"),
-  MEMORY: vmSetting(guestMemory, "memory; further options of qemu's -m after a comma"),
-  UEFI: vmSetting(flag, "boot by UEFI instead of BIOS; always on for aarch64 and armhf"),
-  ISO: vmSetting(text, "CD image, searched for at each run: as given, in HOSTDIR, in MEDIA_STORAGE"),
-  KEEPCD: vmSetting(flag, "leave the CD in after the first boot"),
-  FORWARDS: vmSetting(forwards, "port forwards of the first network card: hostfwd=tcp::5555-:22"),
-  HOST: vmSetting(host, "address the display listens on; empty: no display"),
-  PORT: vmSetting(optionalNumber(1, 65535), "port of the display; empty: no display"),
-  DISPLAY_PROTOCOL: vmSetting(oneOf(["spice", "vnc", "none"]), "protocol of the display"),
-  SPICE_SOCKET: vmSetting(flag, "listen on a unix socket in WORKDIR instead of a port"),
-  USENETDEV: vmSetting(flag, "first network card"),
-  SHARES: vmSetting(shares, "shared folders, mounted in the guest by 9p with the ID as tag"),
-  IMAGES: vmSetting(images, "disk images; those typed with --image apply to that command line"),
-  IMAGE_FORMATS: vmSetting(
+  GUESTNAME: kept(text, "the VM's name"),
+  QEMUARCH: kept(oneOf(ARCHES, parseArch), `guest architecture: ${ARCHES.join(" ")}`),
+  SOCKETS: kept(wholeNumber(1, 64), "CPU sockets"),
+  CORES: kept(cores, "CPU cores per socket; further options of qemu's -smp after a comma"),
+  MEMORY: kept(guestMemory, "memory; further options of qemu's -m after a comma"),
+  UEFI: kept(flag, "boot by UEFI instead of BIOS; always on for aarch64 and armhf"),
+  ISO: kept(text, "CD image, searched for at each run: as given, in HOSTDIR, in MEDIA_STORAGE"),
+  KEEPCD: kept(flag, "leave the CD in after the first boot"),
+  FORWARDS: kept(forwards, "port forwards of the first network card: hostfwd=tcp::5555-:22"),
+  HOST: kept(host, "address the display listens on; empty: no display"),
+  PORT: kept(optionalNumber(1, 65535), "port of the display; empty: no display"),
+  DISPLAY_PROTOCOL: setting(oneOf(["spice", "vnc", "none"]), "protocol of the display"),
+  SPICE_SOCKET: setting(flag, "listen on a unix socket in WORKDIR instead of a port"),
+  USENETDEV: kept(flag, "first network card"),
+  SHARES: kept(shares, "shared folders, mounted in the guest by 9p with the ID as tag"),
+  IMAGES: kept(images, "disk images; those typed with --image apply to that command line"),
+  IMAGE_FORMATS: keptIfChanged(
     imageFormats,
     "formats of images that IMAGES names without one, as detected at their first use",
   ),
-  ACCEL: vmSetting(oneOf(["auto", "kvm", "tcg"]), "accelerator"),
-  CPU: vmSetting(
+  ACCEL: keptIfChanged(oneOf(["auto", "kvm", "tcg"]), "accelerator"),
+  CPU: keptIfChanged(
     pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),
     "CPU model; empty: host with KVM, max with TCG",
   ),
-  SSH_USER: vmSetting(userName, "the guest's user that ssh and cp log in as"),
-  UUID: vmSetting(uuid, "identity of the VM; read from its guest.env only"),
-  UUID_FORMER: vmSetting(uuids, "earlier identities of the VM; read from its guest.env only"),
+  SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
+  UUID: keptIfChanged(uuid, "identity of the VM; read from its guest.env only"),
+  UUID_FORMER: setting(uuids, "earlier identities of the VM; read from its guest.env only"),
   DISKS: setting(disks, "disks that create makes; default for other guests than PCs: VIRT=30G"),
   INPLACE: setting(flag, "keep working files in HOSTDIR"),
   MEDIA_MIRROR: setting(text, "package mirror below MEDIA"),
@@ -207,6 +208,18 @@ export const SCHEMA = {
 
 export type SettingName = keyof typeof SCHEMA;
 export const SETTING_NAMES = Object.keys(SCHEMA) as SettingName[];
+
+/** Settings that guest.env holds. */
+export type KeptName<How extends NonNullable<Spec<unknown>["kept"]>> = {
+  [Name in SettingName]: (typeof SCHEMA)[Name] extends { kept: How } ? Name : never;
+}[SettingName];
+
+const namesKept = <How extends NonNullable<Spec<unknown>["kept"]>>(how: How): KeptName<How>[] =>
+  SETTING_NAMES.filter((name): name is KeptName<How> => (SCHEMA[name] as Spec<unknown>).kept === how);
+
+export const KEPT: readonly KeptName<"always">[] = namesKept("always");
+export const KEPT_IF_CHANGED: readonly KeptName<"if changed">[] = namesKept("if changed");
+
 /** Never shown, and never in an argument list. */
 export const SECRETS: ReadonlySet<string> = new Set<SettingName>([
   "SPICE_PASSWORD",

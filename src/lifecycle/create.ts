@@ -4,6 +4,8 @@ import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { isBlank } from "../config/check-guest-env.ts";
+import { buildDefaults } from "../config/defaults.ts";
+import { KEPT_IF_CHANGED, parseSetting, type SettingName } from "../config/schema.ts";
 import { log } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
 import { parseImage } from "../machine/parse.ts";
@@ -165,7 +167,8 @@ function guestEnvOf(
   const images = imagesOf(context, vm, options);
   const formats = findFormats(images.flatMap((image) => parseImage(image) ?? []));
   const scalar = (name: "MEMORY" | "CORES"): string => [raw[name]].flat()[0] ?? "";
-  const sshUser = options.cloudInit?.user ?? settings.SSH_USER;
+  const changed = changedSettings(context, vm);
+  const user = options.cloudInit?.user;
   return {
     GUESTNAME: guestName,
     QEMUARCH: settings.QEMUARCH,
@@ -186,12 +189,19 @@ function guestEnvOf(
     }),
     // [compat] Without a format: users' hooks edit the text `AHCI=disk-0.img`.
     IMAGES: [...disks.map((disk, index) => `${disk.bus}=${diskName(index)}`), ...images],
-    ...(formats.length === 0 ? {} : { IMAGE_FORMATS: formats }),
-    ...(settings.ACCEL === "auto" ? {} : { ACCEL: settings.ACCEL }),
-    ...(settings.CPU === "" ? {} : { CPU: settings.CPU }),
-    ...(sshUser === "root" ? {} : { SSH_USER: sshUser }),
+    ...changed,
+    ...(formats.length > 0 && { IMAGE_FORMATS: formats }),
+    ...(user !== undefined && (user !== "root" || changed.SSH_USER !== undefined) && { SSH_USER: user }),
     UUID: newUuid(),
   };
+}
+
+/** Settings of guest.env that differ from their defaults. */
+function changedSettings(context: Context, { raw }: Vm): Partial<GuestEnv> {
+  const defaults = buildDefaults(context);
+  const isChanged = (name: SettingName): boolean =>
+    JSON.stringify(parseSetting(name, raw[name])) !== JSON.stringify(parseSetting(name, defaults[name]));
+  return Object.fromEntries(KEPT_IF_CHANGED.filter(isChanged).map((name) => [name, raw[name]]));
 }
 
 /**

@@ -3,11 +3,13 @@ import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { answerShell } from "../../src/cli/complete/answer.ts";
 import { splitLine } from "../../src/cli/complete/line.ts";
 import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
-import { ARCHES } from "../../src/machine/types.ts";
+import { ARCHES, DISK_BUSES } from "../../src/machine/types.ts";
 import { COMMANDS } from "../../src/cli/registry.ts";
 import { buildContext } from "../../src/cli/surroundings.ts";
 import type { Context } from "../../src/vm/context.ts";
 import { Temp } from "../fixtures/temp.ts";
+
+const BUSES = DISK_BUSES.map((bus) => `${bus}=`);
 
 const temp = new Temp();
 afterAll(() => temp[Symbol.dispose]());
@@ -99,10 +101,10 @@ describe("candidates at the end of", () => {
     ["vm --nonsense=", []],
     ["vm --nonsense cr", ["create"]],
     ["vm --uefi=", []],
-    ["vm -D ", ["AHCI=", "NVME=", "SCSI=", "VIRT="]],
+    ["vm -D ", BUSES],
     ["vm -D AHCI=1G,N", ["AHCI=1G,NVME="]],
     ["vm --disks=V", ["--disks=VIRT="]],
-    ["vm -i ", ["AHCI=", "NVME=", "SCSI=", "VIRT="]],
+    ["vm -i ", BUSES],
     ["vm -i VIRT=q", ["VIRT=qcow2=", "VIRT=qed="]],
     ["vm -i VIRT=raw=no", ["VIRT=raw=notes.txt"]],
     ["vm -i VIRT=no", ["VIRT=notes.txt"]],

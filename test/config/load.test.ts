@@ -3,6 +3,7 @@ import { chmodSync, chownSync, existsSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { loadSettings, type Loaded } from "../../src/config/load.ts";
 import { type Sources } from "../../src/config/load-layer.ts";
+import { DISK_BUSES } from "../../src/machine/types.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { sourcesFor } from "../fixtures/sources.ts";
@@ -217,7 +218,7 @@ describe("errors (78)", () => {
       `${user}:4: PORT='99999' is not allowed`,
       "allowed: a whole number from 1 to 65535, or empty",
       `${guest}:2: DISKS='IDE=2G' is not allowed`,
-      "allowed: TYPE=SIZE, TYPE one of AHCI NVME SCSI VIRT, SIZE like 30G or 512M",
+      `allowed: TYPE=SIZE, TYPE one of ${DISK_BUSES.join(" ")}, SIZE like 30G or 512M`,
       `${guest}:3: SHARES='a' is not allowed`,
       "allowed: each ID once",
     ]);

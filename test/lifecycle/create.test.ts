@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readAssignments } from "../../src/config/literal.ts";
+import type { KeptName } from "../../src/config/schema.ts";
 import type { Context } from "../../src/vm/context.ts";
 import { parseCreateOptions } from "../../src/lifecycle/create-options.ts";
 import { createVm } from "../../src/lifecycle/create.ts";
@@ -49,6 +50,24 @@ async function create(
   if (read.kind !== "values") throw new Error("guest.env cannot be read literally");
   return { settings: Object.fromEntries(read.assignments.map(({ name, value }) => [name, value])), context };
 }
+
+/** Values other than the default of each setting that guest.env holds only then; `create` itself finds the others. */
+const CHANGED: Record<Exclude<KeptName<"if changed">, "UUID" | "IMAGE_FORMATS">, string> = {
+  ACCEL: "tcg",
+  CPU: "qemu64",
+  SSH_USER: "anna",
+};
+
+test("a setting at its default is not recorded", async () => {
+  const { settings } = await create({});
+  expect(Object.keys(settings).filter((name) => name in CHANGED)).toEqual([]);
+});
+
+test("a changed setting is recorded", async () => {
+  const lines = Object.entries(CHANGED).map(([name, value]) => `${name}=${value}\n`);
+  place.write("home/.config/vm-unit-test.conf", lines.join(""));
+  expect((await create({})).settings).toMatchObject(CHANGED);
+});
 
 /** A raw disk of zeroes. */
 function blank(name: string): string {

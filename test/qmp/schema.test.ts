@@ -16,7 +16,9 @@ const BINARY = "qemu-system-x86_64";
 const hasQemu = Bun.which(BINARY) !== null;
 const running = hasQemu ? await querySchema(BINARY) : undefined;
 
-const stored = readdirSync(STORED).map((name) => {
+const updates = process.env.UPDATE_GOLDEN === "1";
+// What is about to be stored cannot be compared yet.
+const stored = (updates ? [] : readdirSync(STORED)).map((name) => {
   const lines = readFileSync(join(STORED, name), "utf8").trim().split("\n");
   return [name, lines.map((line) => JSON.parse(line) as Entity)] as const;
 });
@@ -27,7 +29,9 @@ const schemas = [...(running ? [["the qemu of this host", running] as const] : [
 describe.each(schemas)("%s", (_name, schema) => {
   test.each(Object.entries<CommandShape>(QMP_COMMANDS))("%s", (name, { args = {}, reply }) => {
     const command = schema.find(name);
-    expect(command?.["meta-type"]).toBe("command");
+    expect(command?.["meta-type"], "new in the table? UPDATE_GOLDEN=1 bun test test/qmp/schema.test.ts").toBe(
+      "command",
+    );
     expect(command!.features ?? []).not.toContain("deprecated");
     expect(schema.compare(args, command!["arg-type"], "sent", "arguments")).toEqual([]);
     if (reply) expect(schema.compare(reply, command!["ret-type"], "read", "reply")).toEqual([]);
@@ -45,7 +49,7 @@ test("under CI a qemu is installed", () => {
 });
 
 afterAll(() => {
-  if (process.env.UPDATE_GOLDEN !== "1" || !running) return;
+  if (!updates || !running) return;
   const { stdout } = Bun.spawnSync([BINARY, "--version"]);
   const version = /version (\d+\.\d+)/.exec(stdout.toString())![1]!;
   const lines = [...schemas[0]![1].used].map((entity) => `${JSON.stringify(entity)}\n`);

@@ -39,7 +39,10 @@ function buildBacking({ format, base, backingAllowed }: Disk): object {
   return format === "qcow2" && !backingAllowed ? { backing: null } : {};
 }
 
-/** Controller and device of a disk, by its bus and its index on that bus. */
+/**
+ * Controller and device of a disk, by its bus and its index on that bus. The device itself has the property `drive`: a
+ * live snapshot sets it (qmp/block.ts).
+ */
 const ATTACH: Record<
   DiskBus,
   (index: number, cd: boolean) => { controller?: { id: string; device: string }; device: string }
@@ -92,10 +95,12 @@ export function buildDiskArgs(
   const { disks, cdrom, seed } = machine;
   const { cdBus } = ARCH[machine.arch];
   const args: string[] = [];
-  const counts: Record<DiskBus, number> = { AHCI: 0, NVME: 0, SCSI: 0, VIRT: 0 };
+  const counts = new Map<DiskBus, number>();
   const controllers = new Set<string>();
   const attach = (bus: DiskBus, cd: boolean, node: string[], properties: string): void => {
-    const { controller, device } = ATTACH[bus](counts[bus]++, cd);
+    const index = counts.get(bus) ?? 0;
+    counts.set(bus, index + 1);
+    const { controller, device } = ATTACH[bus](index, cd);
     if (controller && !controllers.has(controller.id)) {
       controllers.add(controller.id);
       args.push("-device", controller.device);

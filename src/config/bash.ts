@@ -27,15 +27,23 @@ shift
 /** [compat] The function `fatal MESSAGE` for the user's scripts on the host. */
 export const FATAL = `fatal() { printf '%s: %s\\n' "$PROG" "$*" >&2; exit 1; }\n`;
 
-/** Prints the variables named in _vm_names, NUL-separated. */
+/** Prints the variables named in _vm_names, NUL-separated. Starts a process only for one that is declared without a value. */
 const PRINT_VARIABLES = `
 set +eu
+_vm_arrays=$'\\n'$(compgen -A arrayvar)$'\\n'
 for _vm_name in $_vm_names; do
-  case $(declare -p "$_vm_name") in
-    "declare -a"*|"declare -"?"a"*) _vm_all="$_vm_name[@]"; _vm_all=("\${!_vm_all}")
-      printf '%s\\0' "$_vm_name" "\${#_vm_all[@]}" "\${_vm_all[@]}" ;;
-    "declare "*) printf '%s\\0' "$_vm_name" s "\${!_vm_name}" ;;
+  declare -p "$_vm_name" >/dev/null 2>&1 || continue
+  _vm_kind=s
+  case $_vm_arrays in
+    *$'\\n'"$_vm_name"$'\\n'*) _vm_kind=a ;;
+    *) [ -n "\${!_vm_name+set}" ] || case $(declare -p "$_vm_name") in "declare -a"*|"declare -"?"a"*) _vm_kind=a ;; esac ;;
   esac
+  if [ $_vm_kind = a ]; then
+    _vm_all="$_vm_name[@]"; _vm_all=("\${!_vm_all}")
+    printf '%s\\0' "$_vm_name" "\${#_vm_all[@]}" "\${_vm_all[@]}"
+  else
+    printf '%s\\0' "$_vm_name" s "\${!_vm_name}"
+  fi
 done
 `;
 

@@ -30,6 +30,21 @@ async function evaluate(text: string, before = ""): Promise<string> {
   return result.userShell;
 }
 
+test("settings come back from bash as texts and lists, also those declared without a value", async () => {
+  const text = "A='x y'; declare -a B=( 1 '' ) C D=( [2]=z ); declare E; unset F; CORES+=4\n";
+  const path = temp.write("x.conf", text);
+  const result = await evaluateWithBash(
+    path,
+    { CORES: "2", F: "x" },
+    ["A", "B", "C", "D", "E", "F", "CORES"],
+    "",
+  );
+  expect(result).toMatchObject({
+    variables: { A: "x y", B: ["1", ""], C: [], D: ["z"], E: "", CORES: "24" },
+  });
+  expect(result).not.toHaveProperty("variables.F");
+});
+
 describe("bash's results reach a hook:", () => {
   test.each<[title: string, file: string, hook: string, printed: string]>([
     ["a variable", "A='x  y'", 'echo "$A"', "x  y"],

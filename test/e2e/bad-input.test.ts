@@ -286,7 +286,7 @@ suite("bad input", () => {
       using box = smallSandbox();
       if (args[0] !== "create") await box.ok(["@create", "G", iso.installerIso, "@backup"]);
       const before = [...listing(box.host), ...listing(box.tmp)];
-      const result = await box.vm(args, { env: pathWithout(box, missing), timeoutSeconds: 15 });
+      const result = await box.vm(args, { env: pathWithout(box, missing) });
       expectError(result, 69, new RegExp(`${missing} is not installed`));
       expect(result.stderr).toMatch(/install .*package|install /);
       expect([...listing(box.host), ...listing(box.tmp)]).toEqual(before);

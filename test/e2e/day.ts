@@ -172,12 +172,12 @@ export class Day implements Disposable {
 
   /** Starts the guest. @returns its records at the start */
   async run(): Promise<{ data: number; root: number; whole: boolean }> {
-    await this.box.ok(["run", "--detach", "--ssh", "--wait=ssh"], { timeoutSeconds: 400 });
+    await this.box.ok(["run", "--detach", "--ssh", "--wait=ssh"]);
     return until("the guest's records", () => this.#found(), 120);
   }
 
   async ssh(command: string): Promise<string> {
-    const { stdout } = await this.box.ok(["ssh", command], { timeoutSeconds: 200 });
+    const { stdout } = await this.box.ok(["ssh", command]);
     return stdout;
   }
 
@@ -235,7 +235,7 @@ export class Day implements Disposable {
       const behind = await this.behind();
       const before = this.safe();
       const begun = performance.now();
-      await this.box.ok(["backup", name, "--quiet"], { timeoutSeconds: 300 });
+      await this.box.ok(["backup", name, "--quiet"]);
       const seconds = (performance.now() - begun) / 1000;
       const lagMs = Math.round(Math.max(0, (await this.behind()) - behind));
       const stallMs = await this.stall();
@@ -258,12 +258,12 @@ export class Day implements Disposable {
       all.push(hour);
       tell(hour);
     }
-    await this.box.ok(["stop"], { timeoutSeconds: 200 });
+    await this.box.ok(["stop"]);
     return all;
   }
 
   async #restart(command?: string[]): Promise<void> {
-    if (command) await this.box.ok(command, { timeoutSeconds: 200 });
+    if (command) await this.box.ok(command);
     this.#runs += this.box.console();
     const { whole } = await this.run();
     if (!whole) throw new Error("the records are spoilt after a restart");

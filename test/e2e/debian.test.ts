@@ -27,6 +27,7 @@ import {
   mode,
   shell,
   suite,
+  testInTurn,
   untilQuiet,
 } from "./tools.ts";
 
@@ -99,19 +100,15 @@ function testGuest(): void {
   async function login(running: Running, port: number, command: string): Promise<string> {
     let over = false;
     void running.done.then(() => (over = true));
-    return await until(
-      `a login by ssh for "${command}"`,
-      async () => {
-        if (over) throw new Error(`the machine is off:\n${running.stderr()}`);
-        const text = await ssh(port, command);
-        if (text === undefined) await Bun.sleep(500);
-        return text;
-      },
-      300,
-    );
+    return await until(`a login by ssh for "${command}"`, async () => {
+      if (over) throw new Error(`the machine is off:\n${running.stderr()}`);
+      const text = await ssh(port, command);
+      if (text === undefined) await Bun.sleep(500);
+      return text;
+    });
   }
 
-  const start = (args: readonly string[]): Running => box.start(args, { timeoutSeconds: 360 });
+  const start = (args: readonly string[]): Running => box.start(args);
 
   beforeAll(async () => {
     box = new Sandbox();
@@ -137,14 +134,14 @@ function testGuest(): void {
     const disk = join(box.work, "disk-0.img");
     if (!existsSync(kept)) throw new Error("no Debian is installed: the test above does it");
     copyFileSync(kept, disk);
-  }, 120_000);
+  });
   afterAll(() => box?.[Symbol.dispose]());
 
   test("a second installation refuses the disk, and changes nothing", async () => {
     const result = await box.vm(["job", "install-debian"], { env: { DEBIAN_CACHE: debianCache() } });
     expect(result.status).toBe(1);
     expect(result.stdout).toContain("/dev/vda is not blank");
-  }, 60_000);
+  });
 
   test.each([["our own rescue"], ...(isTurn(0, 4) ? [["a rescue CD, by BIOS", CD]] : [])])(
     "run-ssh in %s: a login; removing RELEASE ends it",
@@ -162,24 +159,22 @@ function testGuest(): void {
       expect(result.stdout).toContain(`ssh -p ${rescuePort} root@127.0.0.1`);
       await untilQuiet(box);
     },
-    240_000,
   );
 
-  if (isTurn(2, 4))
-    test("post-install in a rescue CD, by UEFI; add-ssh-keys there, by BIOS", async () => {
-      const keys = "root/.ssh/authorized_keys";
-      box.write(
-        "post-install.sh",
-        `test -d /sys/firmware/efi && echo EFI
-       rm -f "$DESTDIR/${keys}"\nrun chroot "$DESTDIR" sh -c "test -d /proc/1; id -un"\n`,
-      );
-      const { stdout } = await box.ok([CD, "--uefi", "job", "post-install"], { timeoutSeconds: 240 });
-      expect(stdout).toContain("EFI\n");
-      expect(stdout).toContain("\nroot\n");
-      await box.ok([CD, "job", "add-ssh-keys"], { timeoutSeconds: 240 });
-      box.write("show.job", `mount-system; cat /mnt/system1/${keys}\n`);
-      expect((await box.ok(["job", "show"])).stdout).toEndWith(" me@here\n");
-    }, 300_000);
+  testInTurn(2, 4)("post-install in a rescue CD, by UEFI; add-ssh-keys there, by BIOS", async () => {
+    const keys = "root/.ssh/authorized_keys";
+    box.write(
+      "post-install.sh",
+      `test -d /sys/firmware/efi && echo EFI
+     rm -f "$DESTDIR/${keys}"\nrun chroot "$DESTDIR" sh -c "test -d /proc/1; id -un"\n`,
+    );
+    const { stdout } = await box.ok([CD, "--uefi", "job", "post-install"]);
+    expect(stdout).toContain("EFI\n");
+    expect(stdout).toContain("\nroot\n");
+    await box.ok([CD, "job", "add-ssh-keys"]);
+    box.write("show.job", `mount-system; cat /mnt/system1/${keys}\n`);
+    expect((await box.ok(["job", "show"])).stdout).toEndWith(" me@here\n");
+  });
 
   test("post-install: parameters, files, archive, chroot, and results in .out", async () => {
     box.write("one.txt", "one\n");
@@ -221,7 +216,7 @@ function testGuest(): void {
     expect(features).toContain("has_journal");
     expect(features).not.toContain("needs_recovery");
     expect(mode(box.path(".work/.out/job.log"))).toBe("600");
-  }, 120_000);
+  });
 }
 
 if (isTurn(0)) {

@@ -815,26 +815,22 @@ suite(
     beforeAll(async () => {
       lab = new EndingsLab();
       await lab.prepare();
-    }, 120_000);
+    });
     afterAll(() => lab?.[Symbol.dispose]());
 
-    test.each(CASES.map((item) => [item.title, item] as const))(
-      "%s",
-      async (_title, { row, end }) => {
-        if (!mountable && end.how.includes("no space")) return;
-        await lab.load(row.from);
-        if (row.rescue) await lab.prepareJobs();
-        await using _disk = end.disk && mountable ? await lab.mount(end.disk, "8192") : undefined;
-        const qemu = row.running ? await lab.runDetached(["--ssh"]) : 0;
-        const prepared = (await end.before?.(lab)) as Partial<AsyncDisposable> | undefined;
-        try {
-          expect(await judge(lab, row, end, qemu)).toEqual([]);
-        } finally {
-          await prepared?.[Symbol.asyncDispose]?.();
-        }
-      },
-      300_000,
-    );
+    test.each(CASES.map((item) => [item.title, item] as const))("%s", async (_title, { row, end }) => {
+      if (!mountable && end.how.includes("no space")) return;
+      await lab.load(row.from);
+      if (row.rescue) await lab.prepareJobs();
+      await using _disk = end.disk && mountable ? await lab.mount(end.disk, "8192") : undefined;
+      const qemu = row.running ? await lab.runDetached(["--ssh"]) : 0;
+      const prepared = (await end.before?.(lab)) as Partial<AsyncDisposable> | undefined;
+      try {
+        expect(await judge(lab, row, end, qemu)).toEqual([]);
+      } finally {
+        await prepared?.[Symbol.asyncDispose]?.();
+      }
+    });
 
     test("killed (SIGKILL) while qemu starts: status shows a running guest, and stop ends it", async () => {
       await lab.load("off");
@@ -853,13 +849,10 @@ suite(
       const { stderr } = await lab.box.ok(["stop", "--force"]);
       expect(stderr).toContain("guest killed; its disks are crash-consistent");
       expect(lab.processes()).toEqual([]);
-    }, 300_000);
+    });
   },
   ["restic", "ssh", "scp", "qemu-io"],
 );
-
-/** How long a command may take to end after a stop signal, with a child that hangs. */
-const END_SECONDS = 20;
 
 async function judge(lab: EndingsLab, row: Row, end: End, qemu: number): Promise<string[]> {
   const guest = row.running === true || row.rescue === true || end.leaves === true;
@@ -868,22 +861,18 @@ async function judge(lab: EndingsLab, row: Row, end: End, qemu: number): Promise
   const args = (end.args ?? row.args).map((word) =>
     word === "HALT" ? lab.haltIso : word === "HANG" ? lab.hangIso : word,
   );
-  const command = lab.box.start(args, { timeoutSeconds: 150 });
-  let asked = 0;
+  const command = lab.box.start(args);
   if (end.child) {
     await lab.caught(command);
     if (end.child.action === "STOP") {
       await lab.listens(command);
       command.kill("SIGTERM");
-      asked = performance.now();
     }
   }
   await end.during?.(lab, command, qemu);
   const result = await command.done;
   const wrong: string[] = [];
   const said = `${result.stdout}\n${result.stderr}`;
-  if (asked > 0 && performance.now() - asked > END_SECONDS * 1000)
-    wrong.push(`it took ${Math.round((performance.now() - asked) / 1000)} s to end after SIGTERM`);
   if (result.status !== end.status)
     wrong.push(`status ${result.status ?? result.signal} instead of ${end.status}`);
   if (end.error && !end.error.test(result.stderr)) wrong.push(`it does not say ${end.error}`);
@@ -900,7 +889,7 @@ async function judge(lab: EndingsLab, row: Row, end: End, qemu: number): Promise
 async function judgeProcesses(lab: EndingsLab, end: End, wrong: string[]): Promise<void> {
   if (end.leaves) return;
   try {
-    await until("the end of its processes", () => lab.processes().length === 0, 3);
+    await until("the end of its processes", () => lab.processes().length === 0);
   } catch {
     wrong.push(`processes are left: ${lab.processes().join("; ")}`);
   }

@@ -22,7 +22,7 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
-import { processesIn, Sandbox, until, type Result } from "./harness.ts";
+import { PATIENCE_SECONDS, processesIn, type Result, Sandbox, until } from "./harness.ts";
 
 export type Content = "fresh" | "A" | "B";
 type Hashes = Record<string, string>;
@@ -280,7 +280,7 @@ export class Lab implements Disposable {
   }
 
   vm(command: readonly string[]): Promise<Result> {
-    return this.box.vm(this.args(command), { timeoutSeconds: 60 });
+    return this.box.vm(this.args(command));
   }
 
   /** Runs any program in the sandbox's environment. */
@@ -300,7 +300,7 @@ export class Lab implements Disposable {
     const timer = setTimeout(() => {
       hung = true;
       child.kill("SIGKILL");
-    }, 30_000);
+    }, PATIENCE_SECONDS * 1000);
     const [, stdout, stderr] = await Promise.all([
       child.exited,
       new Response(child.stdout).text(),
@@ -424,9 +424,9 @@ export class Lab implements Disposable {
     };
 
     try {
-      await until("all processes gone", () => this.processes().length === 0, 2);
+      await until("all processes gone", () => this.processes().length === 0);
     } catch {
-      wrong(`processes left after 2 s: ${this.processes().join("; ")}`);
+      wrong(`processes left: ${this.processes().join("; ")}`);
     }
 
     const raw = checkWhole("at once");

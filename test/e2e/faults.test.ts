@@ -17,7 +17,7 @@ import { join } from "node:path";
 import { Lab, seededRandom } from "./faults-lab.ts";
 import { ALL_VARIANTS, raceBackups, sweepCalls, sweepMoments, type Tally } from "./faults-sweeps.ts";
 import { binary } from "./harness.ts";
-import { isRoot, isTurn, rootTest, seed, smallSandbox } from "./tools.ts";
+import { isRoot, isTurn, rootTest, seed, smallSandbox, testInTurn } from "./tools.ts";
 
 /** Runs a sweep. @returns violations and the number of points */
 async function collect(
@@ -35,14 +35,13 @@ async function collect(
 }
 
 describe("a fault leaves everything intact", () => {
-  if (isTurn(0))
-    test("kill -9 at 8 times of backup and restore", async () => {
-      const { wrong, points } = await collect((options, line) =>
-        sweepMoments({ ...options, kills: 4, megabytes: 20 }, ["SIGKILL"], line),
-      );
-      expect(wrong).toEqual([]);
-      expect(points).toBe(8);
-    });
+  testInTurn(0)("kill -9 at 8 moments of backup and restore", async () => {
+    const { wrong, points } = await collect((options, line) =>
+      sweepMoments({ ...options, kills: 4, megabytes: 20 }, ["SIGKILL"], line),
+    );
+    expect(wrong).toEqual([]);
+    expect(points).toBe(8);
+  });
 
   test("SIGTERM, SIGINT and SIGHUP at times of backup and restore", async () => {
     const { wrong } = await collect((options, line) =>
@@ -63,17 +62,16 @@ describe("a fault leaves everything intact", () => {
     expect(readdirSync(box.host)).not.toContain(".vm-ready");
   });
 
-  if (isTurn(1))
-    test("KILL, ENOSPC and EIO in system calls of 24 kinds", async () => {
-      const { wrong, points } = await collect((options, line) =>
-        sweepCalls(
-          { ...options, limit: 1, groups: 24, variants: [ALL_VARIANTS[(seed >> 1) % 2]!], workers: 2 },
-          line,
-        ),
-      );
-      expect(wrong).toEqual([]);
-      expect(points).toBeGreaterThan(10);
-    });
+  testInTurn(1)("KILL, ENOSPC and EIO in system calls of 24 kinds", async () => {
+    const { wrong, points } = await collect((options, line) =>
+      sweepCalls(
+        { ...options, limit: 1, groups: 24, variants: [ALL_VARIANTS[(seed >> 1) % 2]!], workers: 2 },
+        line,
+      ),
+    );
+    expect(wrong).toEqual([]);
+    expect(points).toBeGreaterThan(10);
+  });
 
   // In a mount namespace of its own, so that all mounts disappear.
   const own = isRoot ? ["unshare", "--mount"] : ["unshare", "--user", "--map-root-user", "--mount"];
@@ -245,7 +243,7 @@ describe("working files", () => {
       const tried =
         lie === "it points to /etc" ? COMMANDS : COMMANDS.filter((_, index) => (index + at) % 2 === 0);
       for (const command of tried) {
-        const { status, stderr } = await lab.box.vm(lab.args(command), { cwd, timeoutSeconds: 30 });
+        const { status, stderr } = await lab.box.vm(lab.args(command), { cwd });
         expect(`${command.join(" ")}: ${status} ${stderr}`).toMatch(/: 74 [^]*cannot use /);
         expect(census(lab.box.top)).toEqual(before);
       }

@@ -83,40 +83,32 @@ for (const arch of WITH_JOBS)
         );
         rmSync(root, { recursive: true, force: true });
         await box.ok([`--arch=${arch}`, "--port=", "@create", "G", `--from=${join(box.top, "disk.img")}`]);
-      }, 300_000);
+      });
       afterAll(() => box?.[Symbol.dispose]());
 
-      rootTest(
-        "post-install in a chroot, then add-ssh-keys",
-        async () => {
-          box.write("post-install.sh", `chroot "$DESTDIR" /bin/uname -m >"$OUTDIR/machine"\n`);
-          await box.ok(["@job", "post-install"]);
-          expect(readFileSync(box.path(".work/.out/machine"), "utf8")).toBe(`${MACHINES[arch]}\n`);
-          await box.ok(["@job", "add-ssh-keys"]);
-        },
-        240_000,
-      );
+      rootTest("post-install in a chroot, then add-ssh-keys", async () => {
+        box.write("post-install.sh", `chroot "$DESTDIR" /bin/uname -m >"$OUTDIR/machine"\n`);
+        await box.ok(["@job", "post-install"]);
+        expect(readFileSync(box.path(".work/.out/machine"), "utf8")).toBe(`${MACHINES[arch]}\n`);
+        await box.ok(["@job", "add-ssh-keys"]);
+      });
 
-      rootTest(
-        "run-ssh: a login, which finds the key that add-ssh-keys stored on the disk",
-        async () => {
-          const port = await freePort();
-          const running = box.start([`--forward=tcp:127.0.0.1:${port}-:22`, "job", "run-ssh"]);
-          const ssh = `ssh -i home/.ssh/id_ed25519 -p ${port} -o BatchMode=yes -o ConnectTimeout=5 -o StrictHostKeyChecking=no \
+      rootTest("run-ssh: a login, which finds the key that add-ssh-keys stored on the disk", async () => {
+        const port = await freePort();
+        const running = box.start([`--forward=tcp:127.0.0.1:${port}-:22`, "job", "run-ssh"]);
+        const ssh = `ssh -i home/.ssh/id_ed25519 -p ${port} -o BatchMode=yes -o ConnectTimeout=5 -o StrictHostKeyChecking=no \
         -o UserKnownHostsFile=/dev/null root@127.0.0.1 'uname -m; mount-system >/dev/null; cat /mnt/system1/root/.ssh/authorized_keys'`;
-          const machine = await shell(
-            `for i in $(seq 60); do ${ssh} 2>/dev/null && break; sleep 1; done`,
-            box.top,
-          );
-          const key = readFileSync(join(box.home, ".ssh/id_ed25519.pub"), "utf8");
-          expect(machine).toStartWith(`${MACHINES[arch]}\n`);
-          expect(machine).toContain(key.trim());
-          rmSync(box.path(".work/.out/RELEASE"));
-          expect((await running.done).status).toBe(0);
-          await untilQuiet(box);
-        },
-        240_000,
-      );
+        const machine = await shell(
+          `for i in $(seq 60); do ${ssh} 2>/dev/null && break; sleep 1; done`,
+          box.top,
+        );
+        const key = readFileSync(join(box.home, ".ssh/id_ed25519.pub"), "utf8");
+        expect(machine).toStartWith(`${MACHINES[arch]}\n`);
+        expect(machine).toContain(key.trim());
+        rmSync(box.path(".work/.out/RELEASE"));
+        expect((await running.done).status).toBe(0);
+        await untilQuiet(box);
+      });
 
       test("without another system its rescue cannot be built from this host's programs", async () => {
         const result = await box.vm([`--arch=${arch}`, "rescue", "build"]);

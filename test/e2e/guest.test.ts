@@ -9,12 +9,12 @@ import {
   ask,
   configure,
   freePort,
-  isTurn,
   seed,
   shell,
   smallSandbox,
   startUntil,
   suite,
+  testInTurn,
 } from "./tools.ts";
 
 let iso: Guests;
@@ -91,7 +91,7 @@ suite("inside a guest", () => {
       ];
       box.write("guest.sh", script.join("\n"));
       await box.ok([...options, "create", "L", iso.linuxIso]);
-      await box.ok(["run"], { timeoutSeconds: 400 });
+      await box.ok(["run"]);
       shown = box.console();
     });
     afterAll(() => box?.[Symbol.dispose]());
@@ -161,7 +161,7 @@ suite("inside a guest", () => {
     await box.ok(["-f", `tcp:127.0.0.1:${port}-10.0.2.15:80`, "create", "L", iso.linuxIso]);
     const run = await startUntil(box, ["run"], "WRITTEN");
     const sizes = (): number[] => [0, 1, 2, 3].map((n) => allocated(box.path(".work", `disk-${n}.img`)));
-    const answer = await until("an answer by HTTP", () => ask(port, "GET / HTTP/1.0\r\n\r\n"), 30);
+    const answer = await until("an answer by HTTP", () => ask(port, "GET / HTTP/1.0\r\n\r\n"));
     expect(answer).toContain("hello from the guest");
     for (const size of sizes()) expect(size).toBeGreaterThan(32 << 20);
     box.write("go-on", "");
@@ -171,19 +171,16 @@ suite("inside a guest", () => {
     for (const size of sizes()) expect(size).toBeLessThan(8 << 20);
   });
 
-  if (isTurn(1))
-    test("UEFI: the same guest, booted by OVMF, with more cores, sockets and memory", async () => {
-      using box = linuxSandbox("NVME=64M");
-      box.write(
-        "guest.sh",
-        "[ -d /sys/firmware/efi ] && echo EFI; cat /in/note; grep -c ^processor /proc/cpuinfo; grep MemTotal /proc/meminfo\n",
-      );
-      box.write("note", "read from the share\n");
-      await box.ok(["-u", "-c2", "-S2", "-m", "700M", "@create", "L", iso.linuxIso, "@run"], {
-        timeoutSeconds: 400,
-      });
-      const [, cpus, kib] = /EFI\nread from the share\n(\d+)\nMemTotal:\s+(\d+) kB/.exec(box.console()) ?? [];
-      expect(cpus).toBe("4");
-      expect(Number(kib)).toBeGreaterThan(600_000);
-    });
+  testInTurn(1)("UEFI: the same guest, booted by OVMF, with more cores, sockets and memory", async () => {
+    using box = linuxSandbox("NVME=64M");
+    box.write(
+      "guest.sh",
+      "[ -d /sys/firmware/efi ] && echo EFI; cat /in/note; grep -c ^processor /proc/cpuinfo; grep MemTotal /proc/meminfo\n",
+    );
+    box.write("note", "read from the share\n");
+    await box.ok(["-u", "-c2", "-S2", "-m", "700M", "@create", "L", iso.linuxIso, "@run"]);
+    const [, cpus, kib] = /EFI\nread from the share\n(\d+)\nMemTotal:\s+(\d+) kB/.exec(box.console()) ?? [];
+    expect(cpus).toBe("4");
+    expect(Number(kib)).toBeGreaterThan(600_000);
+  });
 });

@@ -25,6 +25,9 @@ let built: Promise<Guests> | undefined;
 /** Bootable test guests; built once and kept in the checkout's cache. */
 export const guests = (): Promise<Guests> => (built ??= buildGuests(join(checkout, ".cache/guests")));
 
+/** After this a command counts as hung: a busy machine may need minutes for what takes seconds elsewhere. */
+export const PATIENCE_SECONDS = 300;
+
 export interface Result {
   status: number | null;
   signal: string | null;
@@ -96,7 +99,7 @@ export class Sandbox implements Disposable {
       stdout: "pipe",
       stderr: "pipe",
     });
-    const seconds = options.timeoutSeconds ?? 120;
+    const seconds = options.timeoutSeconds ?? PATIENCE_SECONDS;
     const timer = setTimeout(() => {
       stderr += `\nended by the test after ${seconds} s; what ran then:\n${processes()}`;
       child.kill("SIGKILL");
@@ -213,7 +216,7 @@ function endProcess(pid: number): void {
 export async function until<T>(
   what: string,
   look: () => T | Promise<T>,
-  timeoutSeconds = 60,
+  timeoutSeconds = PATIENCE_SECONDS,
 ): Promise<NonNullable<Exclude<T, false>>> {
   const deadline = Date.now() + timeoutSeconds * 1000;
   for (;;) {

@@ -165,7 +165,7 @@ suite("headless", () => {
     expectError(result, 74, /the guest is off already/);
     expectError(await off.vm(["run", "--wait=1"]), 64, /--wait needs --detach/);
     expectError(await off.vm(["run", "-b", "--wait=x"]), 64, /allowed: ssh, agent or SECONDS/);
-  }, 120_000);
+  });
 
   test("list: those below PROFILES and others that were created or run elsewhere; a broken one with its error", async () => {
     using box = smallSandbox();
@@ -235,5 +235,5 @@ suite("headless", () => {
     await run('for name in $(vm list -q); do vm -d "$name" stop --force; done');
     expect(await run(`${states}'"stopped"'`)).toBe(`${count}\n`);
     expect(await box.leftovers()).toEqual([]);
-  }, 240_000);
+  });
 });

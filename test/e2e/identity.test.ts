@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { chmodSync, cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { RunOptions, Sandbox } from "./harness.ts";
-import { configure, expectError, smallSandbox, suite } from "./tools.ts";
+import { configure, expectError, smallSandbox, suite, testInTurn } from "./tools.ts";
 
 const UUID = /^UUID="([0-9a-f-]{36})"$/m;
 const uuidIn = (path: string): string | undefined => UUID.exec(readFileSync(path, "utf8"))?.[1];
@@ -38,7 +38,7 @@ suite("the identity of a VM", () => {
     await box.ok(["restore", "S0"], there);
     expect((await identity(box, moved)).uuid).toBe(uuid);
     expect(uuidIn(join(moved, ".work/guest.env"))).toBe(uuid!);
-  }, 100_000);
+  });
 
   test("a VM of an older version gets it with its first change, here and in HOSTDIR; reading creates none", async () => {
     using box = smallSandbox();
@@ -52,7 +52,7 @@ suite("the identity of a VM", () => {
     expect([uuidIn(box.path("guest.env")), uuidIn(box.path(".work/guest.env"))]).toEqual([uuid!, uuid!]);
     // A UUID in the user's settings is not an identity.
     expect(JSON.parse(box.read("backups/S1/manifest.json")).vm).toBe(uuid);
-  }, 100_000);
+  });
 
   test("warns of a copy beside the original, until it is renewed", async () => {
     using box = smallSandbox();
@@ -70,7 +70,7 @@ suite("the identity of a VM", () => {
     for (const cwd of [copy, box.host])
       expect((await box.ok(["backup"], { cwd })).stderr).not.toContain("contain the same VM");
     expect((await identity(box)).uuid).toBe(before);
-  }, 100_000);
+  });
 });
 
 /** Settings of a restic repository, whose password is in a file. */
@@ -106,84 +106,90 @@ const remoteNames = async (box: Sandbox, cwd = box.host): Promise<string[]> =>
 suite(
   "the identity of a VM in a repository",
   () => {
-    test("separates VMs of one name: prune and restore touch no other VM's; a move keeps pushed snapshots", async () => {
-      using box = smallSandbox("web");
-      await withRepository(box);
-      await box.ok(["create", "A"]);
-      for (const name of ["A1", "A2"]) await box.ok(["backup", "--push", name]);
-      const other = join(box.top, "other/web");
-      mkdirSync(other, { recursive: true, mode: 0o700 });
-      await box.ok(["create", "B", "@backup", "--push", "B1"], { cwd: other });
-      await box.ok(["backup", "--push", "B2"], { cwd: other });
-      const pruned = await box.ok(["prune", "--remote", "--keep-last=1", "--json"], { cwd: other });
-      expect(JSON.parse(pruned.stdout)).toMatchObject([
-        { name: "B1", action: "remove", reasons: [] },
-        { name: "B2", action: "keep", reasons: ["last", "newest"] },
-      ]);
-      expect(await remoteNames(box, other)).toEqual(["B2"]);
+    testInTurn(0)(
+      "separates VMs of one name: prune and restore touch no other VM's; a move keeps pushed snapshots",
+      async () => {
+        using box = smallSandbox("web");
+        await withRepository(box);
+        await box.ok(["create", "A"]);
+        for (const name of ["A1", "A2"]) await box.ok(["backup", "--push", name]);
+        const other = join(box.top, "other/web");
+        mkdirSync(other, { recursive: true, mode: 0o700 });
+        await box.ok(["create", "B", "@backup", "--push", "B1"], { cwd: other });
+        await box.ok(["backup", "--push", "B2"], { cwd: other });
+        const pruned = await box.ok(["prune", "--remote", "--keep-last=1", "--json"], { cwd: other });
+        expect(JSON.parse(pruned.stdout)).toMatchObject([
+          { name: "B1", action: "remove", reasons: [] },
+          { name: "B2", action: "keep", reasons: ["last", "newest"] },
+        ]);
+        expect(await remoteNames(box, other)).toEqual(["B2"]);
 
-      const empty = join(box.top, "new/web");
-      mkdirSync(empty, { recursive: true, mode: 0o700 });
-      const refused = await box.vm(["restore", "--from-remote"], { cwd: empty });
-      expectError(refused, 64, /2 VMs whose directory is called web/);
-      expect(refused.stderr).toMatch(/A2, .*\n.*B2, .*\n {2}choose one by id: vm restore --from-remote/);
-      const { id, uuid } = (await remote(box))[0]!;
-      await box.ok(["restore", "--from-remote", id], { cwd: empty });
-      expect(await identity(box, empty)).toMatchObject({ uuid });
+        const empty = join(box.top, "new/web");
+        mkdirSync(empty, { recursive: true, mode: 0o700 });
+        const refused = await box.vm(["restore", "--from-remote"], { cwd: empty });
+        expectError(refused, 64, /2 VMs whose directory is called web/);
+        expect(refused.stderr).toMatch(/A2, .*\n.*B2, .*\n {2}choose one by id: vm restore --from-remote/);
+        const { id, uuid } = (await remote(box))[0]!;
+        await box.ok(["restore", "--from-remote", id], { cwd: empty });
+        expect(await identity(box, empty)).toMatchObject({ uuid });
 
-      // That is a copy now.
-      for (const words of [
-        ["backup", "--push"],
-        ["snapshots", "push", "A1"],
-        ["prune", "--remote", "--keep-last=1"],
-      ])
-        expectError(await box.vm(words, { cwd: empty }), 78, /contain the same VM/);
-      rmSync(empty, { recursive: true });
+        // That is a copy now.
+        for (const words of [
+          ["backup", "--push"],
+          ["snapshots", "push", "A1"],
+          ["prune", "--remote", "--keep-last=1"],
+        ])
+          expectError(await box.vm(words, { cwd: empty }), 78, /contain the same VM/);
+        rmSync(empty, { recursive: true });
 
-      const moved = join(box.top, "moved away");
-      renameSync(box.host, moved);
-      expect(await remoteNames(box, moved)).toEqual(["A1", "A2"]);
-      await box.ok(["restore", "A1", "--from-remote"], { cwd: moved });
-    }, 200_000);
+        const moved = join(box.top, "moved away");
+        renameSync(box.host, moved);
+        expect(await remoteNames(box, moved)).toEqual(["A1", "A2"]);
+        await box.ok(["restore", "A1", "--from-remote"], { cwd: moved });
+      },
+    );
 
-    test("snapshots of an older version are listed, not guessed, and tagged when pushed again", async () => {
-      using box = smallSandbox("web");
-      const restic = await withRepository(box);
-      await box.ok(["create", "A", "@backup", "old"]);
-      await Bun.sleep(1100);
-      await box.ok(["backup", "newer"]);
-      for (const name of ["old", "newer"]) {
-        const time = box.read("backups", name, "TS").trim();
-        const tags = ["vm", "vm-name=web", `vm-snapshot=${name}`].flatMap((tag) => ["--tag", tag]);
-        await restic("backup", "--time", time, ...tags, name);
-      }
-      const listed = await box.ok(["snapshots", "--remote"]);
-      expect(listed.stdout).toBe("");
-      expect(listed.stderr).toContain("2 older snapshots of a VM called web");
-      expect((await box.ok(["snapshots", "--remote", "--by-name"])).stdout).toMatch(/^old .* no UUID$/m);
-      const refused = await box.vm(["restore", "old", "--from-remote"]);
-      expectError(refused, 66, /no snapshot old with this VM's UUID/);
-      const [, id] = / restore --from-remote ([0-9a-f]{8})$/m.exec(refused.stderr)!;
-      await box.ok(["restore", "--from-remote", id!]);
+    testInTurn(1)(
+      "snapshots of an older version are listed, not guessed, and tagged when pushed again",
+      async () => {
+        using box = smallSandbox("web");
+        const restic = await withRepository(box);
+        await box.ok(["create", "A", "@backup", "old"]);
+        await Bun.sleep(1100);
+        await box.ok(["backup", "newer"]);
+        for (const name of ["old", "newer"]) {
+          const time = box.read("backups", name, "TS").trim();
+          const tags = ["vm", "vm-name=web", `vm-snapshot=${name}`].flatMap((tag) => ["--tag", tag]);
+          await restic("backup", "--time", time, ...tags, name);
+        }
+        const listed = await box.ok(["snapshots", "--remote"]);
+        expect(listed.stdout).toBe("");
+        expect(listed.stderr).toContain("2 older snapshots of a VM called web");
+        expect((await box.ok(["snapshots", "--remote", "--by-name"])).stdout).toMatch(/^old .* no UUID$/m);
+        const refused = await box.vm(["restore", "old", "--from-remote"]);
+        expectError(refused, 66, /no snapshot old with this VM's UUID/);
+        const [, id] = / restore --from-remote ([0-9a-f]{8})$/m.exec(refused.stderr)!;
+        await box.ok(["restore", "--from-remote", id!]);
 
-      const kept = await box.ok(["prune", "--remote", "--keep-last=1", "--dry-run"]);
-      expect(kept.stdout).toBe("");
-      expect(kept.stderr).toMatch(/not counted, as they have no UUID: .*old \(/);
-      const byName = await box.ok(["prune", "--remote", "--by-name", "--keep-last=1", "--dry-run"]);
-      expect(byName.stdout).toMatch(/^remove old\nkeep newer {2}last, newest\n$/);
+        const kept = await box.ok(["prune", "--remote", "--keep-last=1", "--dry-run"]);
+        expect(kept.stdout).toBe("");
+        expect(kept.stderr).toMatch(/not counted, as they have no UUID: .*old \(/);
+        const byName = await box.ok(["prune", "--remote", "--by-name", "--keep-last=1", "--dry-run"]);
+        expect(byName.stdout).toMatch(/^remove old\nkeep newer {2}last, newest\n$/);
 
-      // An empty directory of that name: one VM.
-      const empty = join(box.top, "new/web");
-      mkdirSync(empty, { recursive: true, mode: 0o700 });
-      await box.ok(["restore", "--from-remote"], { cwd: empty });
+        // An empty directory of that name: one VM.
+        const empty = join(box.top, "new/web");
+        mkdirSync(empty, { recursive: true, mode: 0o700 });
+        await box.ok(["restore", "--from-remote"], { cwd: empty });
 
-      expect((await box.ok(["snapshots", "push", "old"])).stderr).toContain(
-        "old is in the repository already",
-      );
-      expect(await remote(box)).toMatchObject([{ name: "old", uuid: (await identity(box)).uuid }]);
-    }, 200_000);
+        expect((await box.ok(["snapshots", "push", "old"])).stderr).toContain(
+          "old is in the repository already",
+        );
+        expect(await remote(box)).toMatchObject([{ name: "old", uuid: (await identity(box)).uuid }]);
+      },
+    );
 
-    test("the repeated hour: pushed once, and the newest is the last created one", async () => {
+    testInTurn(0)("the repeated hour: pushed once, and the newest is the last created one", async () => {
       using box = smallSandbox("web");
       await withRepository(box);
       // restic gets and prints UTC: without zone data a local time would be hours off.
@@ -213,7 +219,7 @@ suite(
       const empty = join(box.top, "new/web");
       mkdirSync(empty, { recursive: true, mode: 0o700 });
       expect((await box.ok(["restore", "--from-remote"], { cwd: empty })).stderr).toContain("fetching N3,");
-    }, 200_000);
+    });
 
     test("a repository is untrusted: fetches only the wanted snapshot and its parents, regular and small files", async () => {
       using box = smallSandbox("web");
@@ -249,7 +255,7 @@ suite(
       const fetched = await box.ok(["restore", "plain", "--from-remote"]);
       expect(fetched.stderr).toContain("ignored 1 further");
       for (const [name, message] of Object.entries(bad)) {
-        const result = await box.vm(["restore", name, "--from-remote"], { timeoutSeconds: 30 });
+        const result = await box.vm(["restore", name, "--from-remote"]);
         expect(result.stderr).toMatch(message);
         expect(result.status).toBe(74);
       }
@@ -258,7 +264,7 @@ suite(
         "S0",
         "plain",
       ]);
-    }, 200_000);
+    });
   },
   ["restic"],
 );

@@ -6,45 +6,47 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import { buildStandinIso } from "../standin/build.ts";
 import { checkout, Sandbox } from "./harness.ts";
-import { configure, isTurn, names, smallSandbox, suite } from "./tools.ts";
+import { configure, names, smallSandbox, suiteInTurn } from "./tools.ts";
 
 const SETTINGS = "MEMORY=64M\nPORT=\nDISKS=( AHCI=300M )\n";
 
-const testJobs = (): void => {
-  let base: Sandbox;
-  let profiles: string;
+suiteInTurn(1)(
+  "jobs in a rescue CD",
+  () => {
+    let base: Sandbox;
+    let profiles: string;
 
-  beforeAll(async () => {
-    base = new Sandbox();
-    profiles = join(base.top, "profiles");
-    configure(base, `PROFILES="${profiles}"\nPORT=\n`);
-    const iso = await buildStandinIso(join(checkout, ".cache/standin"));
-    await base.ok(["rescue", "build", `--iso=${iso}`]);
-  }, 300_000);
-  afterAll(() => base?.[Symbol.dispose]());
-
-  function jobSandbox(): Sandbox {
-    const box = smallSandbox();
-    configure(box, `${SETTINGS}PROFILES="${profiles}"\nRESCUE_MEMORY=1G\nRESCUE_START_TIMEOUT=300\n`);
-    return box;
-  }
-
-  test("the profile is listed as usable", async () => {
-    expect((await base.ok(["rescue", "list"])).stdout).toMatch(/^rescue-x86_64 +CD +- +usable +\d+ MiB$/m);
-    expect(names(join(profiles, "rescue-x86_64"))).toEqual(["guest.env", "rescue-x86_64.iso"]);
-  });
-
-  test("by BIOS", async () => {
-    using box = jobSandbox();
-    await box.ok(["create", "G"]);
-    box.write("bios.job", "[ -d /sys/firmware/efi ] || echo BIOS; [ -b /dev/sda ] && echo disk; exit 42\n");
-    const result = await box.vm(["job", "bios"], { timeoutSeconds: 300 });
-    expect({ status: result.status, stdout: result.stdout }).toEqual({
-      status: 42,
-      stdout: "BIOS\ndisk\n",
+    beforeAll(async () => {
+      base = new Sandbox();
+      profiles = join(base.top, "profiles");
+      configure(base, `PROFILES="${profiles}"\nPORT=\n`);
+      const iso = await buildStandinIso(join(checkout, ".cache/standin"));
+      await base.ok(["rescue", "build", `--iso=${iso}`]);
     });
-    expect(await box.leftovers()).toEqual([]);
-  }, 600_000);
-};
+    afterAll(() => base?.[Symbol.dispose]());
 
-if (isTurn(1)) suite("jobs in a rescue CD", testJobs, ["mksquashfs", "xorriso"]);
+    function jobSandbox(): Sandbox {
+      const box = smallSandbox();
+      configure(box, `${SETTINGS}PROFILES="${profiles}"\nRESCUE_MEMORY=1G\nRESCUE_START_TIMEOUT=300\n`);
+      return box;
+    }
+
+    test("the profile is listed as usable", async () => {
+      expect((await base.ok(["rescue", "list"])).stdout).toMatch(/^rescue-x86_64 +CD +- +usable +\d+ MiB$/m);
+      expect(names(join(profiles, "rescue-x86_64"))).toEqual(["guest.env", "rescue-x86_64.iso"]);
+    });
+
+    test("by BIOS", async () => {
+      using box = jobSandbox();
+      await box.ok(["create", "G"]);
+      box.write("bios.job", "[ -d /sys/firmware/efi ] || echo BIOS; [ -b /dev/sda ] && echo disk; exit 42\n");
+      const result = await box.vm(["job", "bios"]);
+      expect({ status: result.status, stdout: result.stdout }).toEqual({
+        status: 42,
+        stdout: "BIOS\ndisk\n",
+      });
+      expect(await box.leftovers()).toEqual([]);
+    });
+  },
+  ["mksquashfs", "xorriso"],
+);

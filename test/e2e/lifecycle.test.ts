@@ -238,12 +238,17 @@ suite("lifecycle", () => {
 
   test("README: vm -c 8 -m 4G @create WS10 ISO @run @backup", async () => {
     using box = smallSandbox();
-    const { stderr } = await box.ok(
-      ["-c", "8", "-m", "4G", "@create", "WS10", iso.installerIso, "@run", "@backup"],
-      {
-        timeoutSeconds: 300,
-      },
-    );
+    const { stderr } = await box.ok([
+      "-c",
+      "8",
+      "-m",
+      "4G",
+      "@create",
+      "WS10",
+      iso.installerIso,
+      "@run",
+      "@backup",
+    ]);
     expect(stderr).toContain(`*** Executing command: create('WS10', '${iso.installerIso}')...\n`);
     expect(stderr).toContain("*** Executing command: run()...\n");
     expect(stderr).toContain("*** Executing command: backup()...\n");

@@ -53,7 +53,7 @@ suite("places:", () => {
     using box = smallSandbox();
     await box.ok(["@create", "G", "@backup"]);
     truncateSync(box.path("backups/S0/TS"), 2 ** 40);
-    const { status, signal, stdout } = await box.vm(["verify"], { timeoutSeconds: 60 });
+    const { status, signal, stdout } = await box.vm(["verify"]);
     expect({ status, signal }).toEqual({ status: 74, signal: null });
     expect(stdout).toContain("TS: it is larger than 1.0 MiB");
   });

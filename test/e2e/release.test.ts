@@ -66,7 +66,7 @@ suite(
       if (made.exitCode !== 0) throw new Error(made.stdout.toString() + made.stderr.toString());
       await shell(`tar -xf out/${ARCHIVE}`, box.top);
       tree = join(box.top, ARCHIVE.replace(".tar.xz", ""));
-    }, 300_000);
+    });
     afterAll(() => box[Symbol.dispose]());
 
     /** Runs the archive's install.sh. */
@@ -123,7 +123,7 @@ suite(
             .quiet();
         expect(said.stdout.toString()).toBe("");
         expect(said.exitCode).toBe(0);
-      }, 120_000);
+      });
     });
 
     describe("the .rpm", () => {
@@ -153,7 +153,7 @@ suite(
         const said = await Bun.$`rpmlint -c ${config} ${join(out, RPM)}`.nothrow().quiet();
         expect(said.stdout.toString()).toContain("0 errors, 0 warnings");
         expect(said.exitCode).toBe(0);
-      }, 120_000);
+      });
     });
 
     describe("install.sh", () => {

@@ -14,7 +14,7 @@ import {
 import { join } from "node:path";
 import { until, type Sandbox } from "./harness.ts";
 import { content, DISK, filled, manifest, run, write } from "./images.ts";
-import { configure, expectError, freePort, mode, names, suite } from "./tools.ts";
+import { configure, expectError, freePort, mode, names, suite, testInTurn } from "./tools.ts";
 
 let server: ReturnType<typeof Bun.spawn> | undefined;
 afterEach(async () => {
@@ -105,7 +105,7 @@ suite(
       await restic(box, repository, "check", "--read-data");
     });
 
-    test("by HTTP, with a user and a password that are not visible", async () => {
+    testInTurn(1)("by HTTP, with a user and a password that are not visible", async () => {
       const port = await freePort();
       const store = await filled();
       using _store = store;
@@ -133,7 +133,7 @@ suite(
       expect(await content(store, join(cwd, ".work", DISK))).toBe(was);
       server.kill();
       await server.exited;
-      const failed = await store.vm(["backup", "--push"], { timeoutSeconds: 100 });
+      const failed = await store.vm(["backup", "--push"]);
       expect(failed.stderr).not.toContain("s3cret");
       expectError(failed, 74, /the snapshot was created, but not pushed|cannot list/);
       expect((await store.ok(["config"])).stdout).not.toContain("s3cret");
@@ -169,7 +169,7 @@ suite(
       expect(await remote(box)).toEqual([]);
     });
 
-    test("prune by the rules; keeps protected ones and the newest", async () => {
+    testInTurn(0)("prune by the rules; keeps protected ones and the newest", async () => {
       const { box } = await withRepository();
       using _box = box;
       await box.ok(["backup", "A"]);
@@ -187,7 +187,7 @@ suite(
       expectError(await box.vm(["prune", "--remote"]), 64, /no retention rules given/);
     });
 
-    test("reports errors: settings, password, repository, names, and another owner", async () => {
+    testInTurn(1)("reports errors: settings, password, repository, names, and another owner", async () => {
       const { box, repository } = await withRepository();
       using _box = box;
       await box.ok(["backup", "--push"]);
@@ -251,7 +251,7 @@ suite(
       expect(names(box.path("backups"))).toEqual(["LAST", "S0"]);
     });
 
-    test("killed at any time: nothing partial is here or there, and no lock remains", async () => {
+    testInTurn(0)("killed at any time: nothing partial is here or there, and no lock remains", async () => {
       const { box, repository } = await withRepository();
       using _box = box;
       await box.ok(["backup"]);

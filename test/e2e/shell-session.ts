@@ -85,7 +85,7 @@ export class ShellSession implements Disposable {
   async type(line: string): Promise<string[]> {
     rmSync(this.#note, { force: true });
     this.#shell.terminal!.write(`${line.replaceAll(TAB, "\t")}\r`);
-    await until(`the words of ${line}`, () => existsSync(this.#note), 30);
+    await until(`the words of ${line}`, () => existsSync(this.#note));
     return readFileSync(this.#note, "utf8").split("\0").slice(0, -1);
   }
 

@@ -209,7 +209,6 @@ suite(
           }
         expect(killed).toBeGreaterThan(3);
       },
-      600_000,
     );
 
     test("a dangling LAST is harmless", async () => {

@@ -277,7 +277,7 @@ export class SoakLab implements Disposable {
   /** @returns problems: processes that do not end */
   async quiet(spare: readonly number[] = []): Promise<string[]> {
     try {
-      await until("no processes", () => this.processes(spare).length === 0, 5 * loadFactor());
+      await until("no processes", () => this.processes(spare).length === 0);
       return [];
     } catch {
       const left = this.processes(spare);

@@ -11,9 +11,9 @@ import { sweepRandomKills } from "./kill-faults.ts";
 import { sweepLiveKills } from "./live-kill-faults.ts";
 import { sweepMix } from "./mixed-faults.ts";
 import { SoakLabs, type SoakSweep } from "./soak-lab.ts";
-import { isTurn, rootTest, seed, suite } from "./tools.ts";
+import { isTurn, rootTest, seed, suiteInTurn, testInTurn } from "./tools.ts";
 
-suite(
+suiteInTurn(1)(
   "a VM survives",
   () => {
     const labs = new SoakLabs();
@@ -58,19 +58,17 @@ suite(
       expect(snapshots.B).toStartWith("mixed ");
     });
 
-    if (isTurn(1))
-      test("kill -9 at random times of its commands", async () => {
-        const { wrong, points } = await collect((sweep) => sweepRandomKills(sweep, 3));
-        expect(wrong).toEqual([]);
-        expect(points).toBe(3);
-      });
+    testInTurn(1, 4)("kill -9 at random times of its commands", async () => {
+      const { wrong, points } = await collect((sweep) => sweepRandomKills(sweep, 3));
+      expect(wrong).toEqual([]);
+      expect(points).toBe(3);
+    });
 
-    if (isTurn(0))
-      test("kill -9 at random times of snapshots while it runs", async () => {
-        const { wrong, points } = await collect((sweep) => sweepLiveKills(sweep, 2));
-        expect(wrong).toEqual([]);
-        expect(points).toBe(3);
-      });
+    testInTurn(3, 4)("kill -9 at random times of snapshots while it runs", async () => {
+      const { wrong, points } = await collect((sweep) => sweepLiveKills(sweep, 2));
+      expect(wrong).toEqual([]);
+      expect(points).toBe(3);
+    });
 
     test("four commands at once, in a random mix", async () => {
       const { wrong, points } = await collect((sweep) => sweepMix(sweep, { inplace: false }, { seconds: 4 }));
@@ -78,15 +76,17 @@ suite(
       expect(points).toBeGreaterThan(2);
     });
 
-    if (isTurn(0))
-      test("flipped bits and bytes, and truncated files, in snapshots and working directories", async () => {
+    testInTurn(1, 4)(
+      "flipped bits and bytes, and truncated files, in snapshots and working directories",
+      async () => {
         const { wrong, points } = await collect((sweep) => sweepFlips(sweep, { flips: 5, cuts: 3 }));
         expect(wrong).toEqual([]);
         expect(points).toBe(8);
-      });
+      },
+    );
 
     // In a mount namespace of its own, so that all mounts disappear.
-    if (isTurn(1))
+    if (isTurn(3, 4))
       rootTest("full disks, and disks with I/O errors", async () => {
         const soak = join(import.meta.dir, "../../scripts/lib/soak.ts");
         const only = [
@@ -95,8 +95,8 @@ suite(
           "full:destroy:tmpdir:calls",
           "full:merge:tmpdir:calls",
         ]
-          // Two of them in each sample.
-          .filter((_, index) => isTurn(index % 2 ? 1 : 3, 4))
+          // Two of them at each turn.
+          .filter((_, index) => isTurn(index % 2 ? 3 : 7, 8))
           .join(",");
         const child = Bun.spawn(
           ["unshare", "--mount", process.execPath, soak, "--quick", `--seed=${seed}`, `--only=${only}`],

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { tameText } from "../../src/lib/text.ts";
-import { binary, guests, until, type Result, type Running } from "./harness.ts";
+import { binary, guests, PATIENCE_SECONDS, until, type Result, type Running } from "./harness.ts";
 import {
   configure,
   expectError,
@@ -91,7 +91,7 @@ suite(
         stdout: "pipe",
         stderr: "ignore",
       });
-      const timer = setTimeout(() => child.kill("SIGKILL"), 60_000);
+      const timer = setTimeout(() => child.kill("SIGKILL"), PATIENCE_SECONDS * 1000);
       const left = [...answers];
       const decoder = new TextDecoder();
       let [shown, from] = ["", 0];
@@ -126,7 +126,7 @@ suite(
         expectError(await box.vm(args), 66, /is not running\n {2}start it/);
       expectError(await box.vm(["console", "--log"]), 66, /console\.log does not exist/);
       running = await startUntil(box, ["run"], "READY");
-    }, 300_000);
+    });
     afterAll(() => box[Symbol.dispose]());
 
     describe("the console", () => {
@@ -145,14 +145,14 @@ suite(
         const { stdout, status } = await typed("echo $((20+22)) answers\n", ["console"]);
         expect(status).toBe(0);
         expect(stdout).toContain("\n42 answers\r\n");
-      }, 30_000);
+      });
 
       test("transmits bytes that are not UTF-8 in both directions", async () => {
         const line = "printf '\\303\\050\\377'; head -c 3 | od -An -tx1\n";
         const { bytes } = await typed(Buffer.from(`${line}\xe4\xff\n`, "latin1"), ["console"]);
         expect(bytes.includes(Buffer.from([0xc3, 0x28, 0xff]))).toBe(true);
         expect(bytes.toString("latin1")).toContain(" e4 ff 0a");
-      }, 30_000);
+      });
 
       test("on a terminal: Ctrl-C goes to the guest, Ctrl-] detaches; reports a second client", async () => {
         const shown = await onTerminal('stty -g; "$VM" console; echo "status $?"; stty -g', [
@@ -168,7 +168,7 @@ suite(
         expect(shown).toContain("disconnected from the console; the guest keeps running\nstatus 0\n");
         const [before, after] = shown.match(/^[0-9a-f]+(:[0-9a-f]+){8,}$/gm)!;
         expect(after).toBe(before!);
-      }, 60_000);
+      });
 
       test("a signal restores the terminal", async () => {
         const line = `stty -g; sh -c 'echo $$ >pid; exec "$VM" console'; echo "status $?"; stty -g`;
@@ -178,7 +178,7 @@ suite(
         expect(shown).toContain("status 143");
         const [before, after] = shown.match(/^[0-9a-f]+(:[0-9a-f]+){8,}$/gm)!;
         expect(after).toBe(before!);
-      }, 60_000);
+      });
 
       test("ends when its reader closes the pipe, with the next output", async () => {
         const line = `HOME='${box.home}' '${binary}' console --log -f 2>/dev/null | head -c 5 | wc -c`;
@@ -187,7 +187,7 @@ suite(
         void counted.then(() => (over = true));
         await until("its end", async () => (await typed("echo more\n", ["console"])) && over);
         expect(await counted).toBe("5\n");
-      }, 30_000);
+      });
     });
 
     describe("ssh", () => {
@@ -203,13 +203,13 @@ suite(
         expect(box.read(".work/known_hosts")).toStartWith("guest ssh-ed25519 ");
         expect(mode(box.path(".work/known_hosts"))).toBe("600");
         expect(existsSync(ours) ? readFileSync(ours, "utf8") : "").toBe(before);
-      }, 60_000);
+      });
 
       test("passes words and options for ssh, and stdin, unchanged", async () => {
         expect((await box.ok(["ssh", "echo", "-a", "@run"])).stdout).toBe("-a @run\n");
         expect((await box.ok(["ssh", "--", "-o", "LogLevel=ERROR", "id", "-un"])).stdout).toBe("root\n");
         expect((await typed("\u00E4 line\n", ["ssh", "cat"])).stdout).toBe("\u00E4 line\n");
-      }, 60_000);
+      });
 
       test("a login on the terminal", async () => {
         const shown = await onTerminal('"$VM" ssh', [
@@ -217,7 +217,7 @@ suite(
           ["/dev/pts/", ""],
         ]);
         expect(shown).toMatch(/^\/dev\/pts\/\d+$/m);
-      }, 60_000);
+      });
 
       test("another key: ssh's own warning, status 255, and a hint", async () => {
         const file = join(box.work, "known_hosts");
@@ -231,7 +231,7 @@ suite(
         expect(result.stderr).toContain(`rm '${file}'`);
         rmSync(file);
         await box.ok(["ssh", "true"]);
-      }, 60_000);
+      });
 
       test("cp in both directions", async () => {
         const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, index) => index % 251));
@@ -244,17 +244,15 @@ suite(
         expect(failed.status).toBe(1);
         expect(failed.stderr).toContain("No such file");
         expectError(await box.vm(["cp", "a", "b"]), 64, /no path is in the guest/);
-      }, 90_000);
+      });
     });
 
     describe("exec", () => {
       test("no agent: reports at once what is missing", async () => {
-        const started = performance.now();
         expectError(await box.vm(["exec", "true"]), 69, /no guest agent.*\n.*qemu-guest-agent/);
-        expect(performance.now() - started).toBeLessThan(3000);
         await box.ok(["ssh", AGENT]);
         await until("the agent", async () => (await box.vm(["exec", "true"])).status === 0);
-      }, 60_000);
+      });
 
       test("arguments unchanged, both outputs, the status", async () => {
         const result = await box.vm([
@@ -271,14 +269,14 @@ suite(
         expect(result.stdout).toBe("a b|$HOME||");
         expect(result.stderr).toEndWith("err\n");
         expect(result.status).toBe(3);
-      }, 30_000);
+      });
 
       test("input and output are bytes", async () => {
         const input = Buffer.from(Array.from({ length: 300_000 }, (_, index) => (index * 7) % 256));
         const { bytes, status } = await typed(input, ["exec", "cat"]);
         expect(status).toBe(0);
         expect(bytes.equals(input)).toBe(true);
-      }, 60_000);
+      });
 
       test("several at once: each gets its turn", async () => {
         const words = ["one", "two", "three", "four", "five"];
@@ -286,7 +284,7 @@ suite(
         expect(all.map(({ status, stdout }) => [status, stdout])).toEqual(
           words.map((word) => [0, `${word}\n`]),
         );
-      }, 60_000);
+      });
 
       test("a signal, and a missing program", async () => {
         expect((await box.vm(["exec", "--", "sh", "-c", "kill -9 $$"])).status).toBe(137);
@@ -295,21 +293,21 @@ suite(
           66,
           /cannot run nothing: no such program in the guest/,
         );
-      }, 30_000);
+      });
 
       test("an agent that hangs: reported in 3 s; its late answer is discarded", async () => {
         await box.ok(["ssh", "kill -STOP $(pidof qemu-ga)"]);
         expectError(await box.vm(["exec", "true"]), 69, /no guest agent answers/);
         await box.ok(["ssh", "kill -CONT $(pidof qemu-ga)"]);
         expect((await box.ok(["exec", "echo", "here"])).stdout).toBe("here\n");
-      }, 60_000);
+      });
 
       test("two at a time; a time limit kills the guest's program", async () => {
         const long = box.start(["--timeout=4", "exec", "sleep", "1234"]);
         await until("it runs", async () => (await box.vm(["exec", "pidof", "sleep"])).status === 0);
         expectError(await long.done, 124, /sleep did not end within 4 s/);
         await until("its end", async () => (await box.vm(["exec", "pidof", "sleep"])).status === 1);
-      }, 60_000);
+      });
 
       test("Ctrl-C kills it there, too", async () => {
         const long = box.start(["exec", "sleep", "4321"]);
@@ -317,7 +315,7 @@ suite(
         long.kill("SIGINT");
         expect((await long.done).status).toBe(130);
         await until("its end", async () => (await box.vm(["exec", "pidof", "sleep"])).status === 1);
-      }, 60_000);
+      });
     });
 
     test("followers end when the guest is off; the log is kept", async () => {
@@ -342,7 +340,7 @@ suite(
       open.kill("SIGINT");
       expect(await open.exited).toBe(130);
       expect((await box.ok(["console", "--log", "-f"])).stdout).toContain("GOOD BYE");
-    }, 90_000);
+    });
 
     test("a guest without listeners or forwards; its qemu is killed", async () => {
       using deaf = smallSandbox();
@@ -358,7 +356,7 @@ suite(
       process.kill(await qemuPid(deaf), "SIGKILL");
       expect((await run.done).status).toBe(74);
       expect(await follow.done).toMatchObject({ status: 0, stdout: expect.stringContaining("HANGING") });
-    }, 90_000);
+    });
   },
   ["qemu-ga", "sshd", "ssh", "ssh-keygen", "scp", "script"],
 );

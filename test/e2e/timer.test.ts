@@ -271,13 +271,11 @@ suite(
           "the lock",
           async () => (await Bun.$`flock -n ${box.host} true`.nothrow().quiet()).exitCode !== 0,
         );
-        const started = performance.now();
         expectError(
           await box.vm(["backup", "--lock-timeout=0", "X"], { env }),
           75,
           /locked by another process/,
         );
-        expect(performance.now() - started).toBeLessThan(2500);
         for (const line of [
           /^VM_OUTCOME=failed$/m,
           /^VM_SNAPSHOT=X$/m,

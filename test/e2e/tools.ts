@@ -47,16 +47,16 @@ export function suite(title: string, body: () => void, more: readonly string[] =
   else describe.skip(`${title} (${reason})`, body);
 }
 
-/** Test every variation instead of a sample; set by `scripts/soak --only=tests`. */
+/** Test all variations instead of a sample: set by `scripts/soak --only=tests`. */
 export const allVariations: boolean = process.env.VM_TEST_ALL === "1";
 
-/** Seed of the sample: another one each day; VM_TEST_SEED repeats a day, or chooses another. */
+/** Selects the sample: another one each day; VM_TEST_SEED selects the sample of another day. */
 export const seed = Number(process.env.VM_TEST_SEED ?? Math.floor(Date.now() / 86_400_000));
 
 /**
- * Selects the variations for this run.
- * @param always number of first ones, the most significant, in every sample
- * @param more number of others, in turn
+ * Selects the variations that this run tests.
+ * @param always how many of the first ones, the most significant, are in every sample
+ * @param more how many of the others are, in turn
  */
 export function sampled<T>(variations: readonly T[], always = 1, more = 1): T[] {
   if (allVariations) return [...variations];
@@ -66,14 +66,22 @@ export function sampled<T>(variations: readonly T[], always = 1, more = 1): T[] 
   return [...variations.slice(0, always), ...chosen];
 }
 
-/** Defines tests that are variations of one. */
+/** Defines one test for each variation in the sample. */
 export const testSampled = (variations: Record<string, () => unknown>, always: number, more: number): void =>
   test.each(sampled(Object.entries(variations), always, more))("%s", async (_title, body) => {
     await body();
   });
 
-/** Does a long test run today, on one of so many days? */
+/** For what takes long: is this day number `turn` of `days`? */
 export const isTurn = (turn: number, days = 2): boolean => allVariations || seed % days === turn;
+
+/** `test` on its day; defines nothing on other days. */
+export const testInTurn = (turn: number, days?: number): typeof test =>
+  isTurn(turn, days) ? test : ((() => {}) as unknown as typeof test);
+
+/** `suite` on its day. */
+export const suiteInTurn = (turn: number, days?: number): typeof suite =>
+  isTurn(turn, days) ? suite : () => {};
 
 /** A test that needs root. Without root it is skipped; under CI it fails. */
 export const rootTest = isRoot || process.env.CI === "true" ? test : test.skip;
@@ -163,17 +171,13 @@ export async function startUntil(
   text: string,
   options: Parameters<Sandbox["start"]>[1] = {},
 ): Promise<Running> {
-  const running = box.start(args, { timeoutSeconds: 300, ...options });
+  const running = box.start(args, options);
   let over = false;
   void running.done.then(() => (over = true));
-  await until(
-    `"${text}" on the console`,
-    () => {
-      if (over) throw new Error(`ended without "${text}" on the console:\n${running.stderr()}`);
-      return existsSync(box.path(".work", "console.log")) && box.console().includes(text);
-    },
-    240,
-  );
+  await until(`"${text}" on the console`, () => {
+    if (over) throw new Error(`ended without "${text}" on the console:\n${running.stderr()}`);
+    return existsSync(box.path(".work", "console.log")) && box.console().includes(text);
+  });
   return running;
 }
 
@@ -186,7 +190,7 @@ export async function qemuPid(box: Sandbox): Promise<number> {
 
 /** Waits until no process of the sandbox runs. */
 export const untilQuiet = (box: Sandbox): Promise<unknown> =>
-  until("the end of every process", async () => (await box.leftovers()).length === 0, 60);
+  until("the end of every process", async () => (await box.leftovers()).length === 0);
 
 export interface HeldPort extends Disposable {
   port: number;

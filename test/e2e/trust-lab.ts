@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import type { UnixSocketListener } from "bun";
-import { binary, Sandbox } from "./harness.ts";
+import { binary, PATIENCE_SECONDS, Sandbox } from "./harness.ts";
 import { listing, seed } from "./tools.ts";
 
 /** Commands that read a directory as data, also one of another user. */
@@ -43,8 +43,6 @@ export const READING: readonly string[] = [
 
 /** CPU time; a busy machine may take longer. */
 const MAX_SECONDS = 10;
-/** Wall-clock time: it hangs. */
-const HANG_SECONDS = 30;
 const MAX_BYTES = 300e6;
 /** Of a command's output; a console's log may have any length. */
 const MAX_OUTPUT_BYTES = 1 << 20;
@@ -145,7 +143,7 @@ export class TrustLab implements Disposable {
       stdout: "pipe",
       stderr: "pipe",
     });
-    const timer = setTimeout(() => child.kill("SIGKILL"), HANG_SECONDS * 1000);
+    const timer = setTimeout(() => child.kill("SIGKILL"), PATIENCE_SECONDS * 1000);
     const [stdout, stderr] = await Promise.all([take(child.stdout), take(child.stderr)]);
     await child.exited;
     clearTimeout(timer);

@@ -54,7 +54,7 @@ suite(
       await lab.box.ok(["snapshots", "push", "S0"], { cwd: host, env });
       // Each carrier starts with this one.
       execFileSync("cp", ["-a", join(lab.box.top, "repo"), join(lab.box.top, "repo.clean")]);
-    }, 120_000);
+    });
     afterAll(() => lab?.[Symbol.dispose]());
 
     /** Replaces the snapshot in the repository by another content, with the program's tags. */
@@ -107,13 +107,13 @@ suite(
       const cwd = beginAnew();
       await lab.box.ok(["restore", "S0", "--from-remote"], { cwd });
       expect((await lab.box.ok(["verify", "S0"], { cwd })).stdout).toContain("S0: good");
-    }, 120_000);
+    });
 
     test("further directories in it become no snapshots", async () => {
       const cwd = beginAnew("extra", "S7");
       await lab.box.vm(["restore", "S0", "--from-remote"], { cwd });
       expect((await lab.box.vm(["snapshots"], { cwd })).stdout).not.toMatch(/^(extra|S7) /m);
-    }, 120_000);
+    });
   },
   ["restic", "mkfifo", "python3"],
 );

@@ -15,6 +15,7 @@ import {
   shell,
   smallSandbox,
   suite,
+  testInTurn,
 } from "./tools.ts";
 
 /** Debian's firmware of 2 MiB, which the earlier program used: its variables have 128 KiB. */
@@ -84,21 +85,24 @@ suite("UEFI", () => {
     expect(mode(bios.path(".work/efivars.bin"))).toBe("600");
   });
 
-  test("a snapshot of the earlier program boots by its own NVRAM entry, in both programs", async () => {
-    using box = uefiSandbox();
-    const old = box.path("backups/S0");
-    await makeEarlierSnapshot(old);
-    symlinkSync("S0", box.path("backups/LAST"));
-    await box.ok(["@restore", "@run"]);
-    expect(box.console()).toContain("BOOTED FROM DISK");
-    expect(box.read(".work/run-vm.sh")).toContain(SMALL.code);
-    const variables = box.path(".work/efivars.bin");
-    expect(statSync(variables).size).toBe(SMALL_BYTES);
-    expect(holdsText(readFileSync(variables), ENTRY)).toBe(true);
+  testInTurn(1)(
+    "a snapshot of the earlier program boots by its own NVRAM entry, in both programs",
+    async () => {
+      using box = uefiSandbox();
+      const old = box.path("backups/S0");
+      await makeEarlierSnapshot(old);
+      symlinkSync("S0", box.path("backups/LAST"));
+      await box.ok(["@restore", "@run"]);
+      expect(box.console()).toContain("BOOTED FROM DISK");
+      expect(box.read(".work/run-vm.sh")).toContain(SMALL.code);
+      const variables = box.path(".work/efivars.bin");
+      expect(statSync(variables).size).toBe(SMALL_BYTES);
+      expect(holdsText(readFileSync(variables), ENTRY)).toBe(true);
 
-    await box.ok(["@backup", "@destroy"]);
-    expect(await bootEarlier(box, "S1")).toContain("BOOTED FROM DISK");
-  });
+      await box.ok(["@backup", "@destroy"]);
+      expect(await bootEarlier(box, "S1")).toContain("BOOTED FROM DISK");
+    },
+  );
 
   test("variables without a firmware: run fails (69), with a hint", async () => {
     using box = uefiSandbox();

@@ -141,11 +141,7 @@ const SPICE_CHANNELS = 4;
  * (SIGSEGV in its worker), and qemu with it.
  */
 export const untilSeen = (box: Sandbox): Promise<unknown> =>
-  until(
-    "a viewer that was let in",
-    async () => {
-      const { channels, clients } = await countViewers(box);
-      return channels >= SPICE_CHANNELS || clients > 0;
-    },
-    30,
-  );
+  until("a viewer that was let in", async () => {
+    const { channels, clients } = await countViewers(box);
+    return channels >= SPICE_CHANNELS || clients > 0;
+  });

@@ -17,7 +17,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import type { Sandbox } from "./harness.ts";
-import { expectError, sha256, smallSandbox, suite } from "./tools.ts";
+import { expectError, sampled, sha256, smallSandbox, suite } from "./tools.ts";
 
 /** The earlier program's: the same files, without the mark. */
 const forget = (box: Sandbox): void => unlinkSync(join(box.work, ".vm.json"));
@@ -118,62 +118,68 @@ suite("adopt", () => {
     expect(readdirSync(box.tmp)).toEqual([]);
   });
 
-  test.each<[string, number, RegExp, (box: Sandbox) => void]>([
-    ["a disk is missing", 66, /disk-0\.img is missing/, (box) => rmSync(join(box.work, "disk-0.img"))],
-    [
-      "a disk is truncated",
-      74,
-      /damaged|cannot/,
-      (box) => truncateSync(join(box.work, "disk-0.img"), 70_000),
-    ],
-    [
-      "a disk is not a qcow2 image",
-      74,
-      /raw, not qcow2/,
-      (box) => writeFileSync(join(box.work, "disk-0.img"), "x"),
-    ],
-    [
-      "a disk is a symlink",
-      74,
-      /symbolic link to/,
-      (box) => {
-        renameSync(join(box.work, "disk-0.img"), join(box.top, "disk"));
-        symlinkSync(join(box.top, "disk"), join(box.work, "disk-0.img"));
-      },
-    ],
-    [
-      "a disk refers to another file",
-      74,
-      /external backing file/,
-      (box) => {
-        const disk = join(box.work, "disk-0.img");
-        rmSync(disk);
-        Bun.spawnSync(["qemu-img", "create", "-qf", "qcow2", "-b", "/etc/passwd", "-F", "raw", disk]);
-      },
-    ],
-    [
-      "the directory is accessible to other users",
-      74,
-      /writable by other users/,
-      (box) => Bun.spawnSync(["chmod", "777", box.work]),
-    ],
-    [
-      "guest.env is missing",
-      74,
-      /there is no guest\.env in it, nor in /,
-      (box) => rmSync(join(box.work, "guest.env")),
-    ],
-    [
-      "they are of another VM",
-      74,
-      /belong to the VM in/,
-      (box) => {
-        const link = join(box.work, ".host");
-        rmSync(link);
-        symlinkSync(box.top, link);
-      },
-    ],
-  ])("refuses if %s", async (_what, status, reason, change) => {
+  test.each(
+    sampled<[string, number, RegExp, (box: Sandbox) => void]>(
+      [
+        ["a disk is missing", 66, /disk-0\.img is missing/, (box) => rmSync(join(box.work, "disk-0.img"))],
+        [
+          "a disk is truncated",
+          74,
+          /damaged|cannot/,
+          (box) => truncateSync(join(box.work, "disk-0.img"), 70_000),
+        ],
+        [
+          "a disk is not a qcow2 image",
+          74,
+          /raw, not qcow2/,
+          (box) => writeFileSync(join(box.work, "disk-0.img"), "x"),
+        ],
+        [
+          "a disk is a symlink",
+          74,
+          /symbolic link to/,
+          (box) => {
+            renameSync(join(box.work, "disk-0.img"), join(box.top, "disk"));
+            symlinkSync(join(box.top, "disk"), join(box.work, "disk-0.img"));
+          },
+        ],
+        [
+          "a disk refers to another file",
+          74,
+          /external backing file/,
+          (box) => {
+            const disk = join(box.work, "disk-0.img");
+            rmSync(disk);
+            Bun.spawnSync(["qemu-img", "create", "-qf", "qcow2", "-b", "/etc/passwd", "-F", "raw", disk]);
+          },
+        ],
+        [
+          "the directory is accessible to other users",
+          74,
+          /writable by other users/,
+          (box) => Bun.spawnSync(["chmod", "777", box.work]),
+        ],
+        [
+          "guest.env is missing",
+          74,
+          /there is no guest\.env in it, nor in /,
+          (box) => rmSync(join(box.work, "guest.env")),
+        ],
+        [
+          "they are of another VM",
+          74,
+          /belong to the VM in/,
+          (box) => {
+            const link = join(box.work, ".host");
+            rmSync(link);
+            symlinkSync(box.top, link);
+          },
+        ],
+      ],
+      1,
+      3,
+    ),
+  )("refuses if %s", async (_what, status, reason, change) => {
     using box = smallSandbox();
     await box.ok(["create", "G"]);
     forget(box);

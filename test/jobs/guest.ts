@@ -15,6 +15,8 @@ if [ "$1" = /dev/bench-root ]; then exec /bin/mount --bind /mnt/bench/system "$2
   // Hides the volumes of the test's own machine.
   ...Object.fromEntries(["modprobe", "mdadm", "vgchange", "vgmknodes"].map((name) => [name, "#!/bin/sh\n"])),
   "mount-system": "#!/bin/bash\nmkdir -p /mnt/system1 && /bin/mount --bind /mnt/bench/system /mnt/system1\n",
+  // The real one would flush all disks of this machine.
+  sync: "#!/bin/sh\necho flushed >/mnt/bench/synced\n",
   blkid: "#!/bin/sh\ncase $* in *LABEL=bench) echo /dev/bench-root ;; esac\n",
   poweroff: `#!/bin/bash
 echo "$*" >/mnt/bench/poweroff

@@ -29,7 +29,7 @@ asRoot("the runner (needs root)", () => {
     expect(guest.read("out/STATUS")).toBe(`${status}\n`);
     expect(guest.read("out/FINISHED")).toMatch(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n$/);
     expect(lstatSync(guest.temp.path("out/FINISHED")).isFile()).toBe(true);
-    expect(guest.read("poweroff")).toBe("-f\n");
+    expect([guest.read("synced"), guest.read("poweroff")]).toEqual(["flushed\n", "-f\n"]);
   });
 
   test("provides a job's environment", async () => {

@@ -29,7 +29,7 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** Proves that a process is alive by stopping it: a pending fatal signal would come first. */
+/** SIGSTOP takes effect only if no SIGKILL is pending (signal(7)). */
 async function expectAlive(pid: number): Promise<void> {
   process.kill(pid, "SIGSTOP");
   const state = (): string | undefined =>

@@ -53,7 +53,7 @@ describe("the lock of a VM", () => {
     const answers: boolean[] = [];
     using lock = await lockVm(temp.top, "restore", 60_000, (...words) => {
       answers.push(flock(...words));
-      // The first lock is in place.
+      // The lock has been found busy.
       if (answers.length === 1) holder.kill("SIGKILL");
       return answers.at(-1)!;
     });

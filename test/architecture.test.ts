@@ -316,7 +316,7 @@ test("only a few modules write to the standard streams", () => {
       code,
     ),
   ).map(({ name }) => name);
-  // The meter asks process.stderr for the width of the terminal; `--version` does without node:fs.
+  // The progress display reads the terminal's width from process.stderr; `--version` avoids node:fs.
   expect(owners).toEqual(["cli/progress.ts", "lib/standard-streams.ts", "main.ts"]);
   const writers = MODULES.filter(({ code }) => /\b(writeTo|writeError)\(/.test(code)).map(({ name }) => name);
   expect(writers).toEqual([

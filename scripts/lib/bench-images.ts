@@ -73,7 +73,7 @@ export async function benchImages({ cache, scratch, mebibytes, rounds }: Options
     await change(guest.disk(0), mebibytes, noise);
     rows.add("… and of 1 % more", (await guest.vm("backup", "I2", "--format=qcow2")).seconds);
     rows.add("vm restore", (await guest.vm("restore", "F")).seconds);
-    rows.add("vm restore, of changes", (await guest.vm("restore", "I2")).seconds);
+    rows.add("vm restore, incremental", (await guest.vm("restore", "I2")).seconds);
     rows.add("vm restore --copy", (await guest.vm("restore", "I2", "--copy")).seconds);
     for (const peer of peers) {
       const repository = join(scratch, peer);
@@ -110,7 +110,7 @@ export async function benchImages({ cache, scratch, mebibytes, rounds }: Options
     "… after a change of 1 %": (took) => beside("pigz -9", took, 500),
     "… and of 1 % more": (took) => beside("pigz -9", took, 500),
     "vm restore": (took) => within("<= 0.2 s", took <= 0.2),
-    "vm restore, of changes": (took) => within("<= 0.2 s", took <= 0.2),
+    "vm restore, incremental": (took) => within("<= 0.2 s", took <= 0.2),
   };
   function beside(way: string, took: number, least: number): string {
     const times = rows.time(way) / took;
@@ -152,7 +152,7 @@ export async function benchMany(scratch: string): Promise<void> {
     guest.remove();
   }
   printTable("Many snapshots of a tiny disk, once each", [
-    ["snapshots", "list", "backup of changes", "backup of all", "verify --all", "prune of all but 10"],
+    ["snapshots", "list", "backup incremental", "backup of all", "verify --all", "prune of all but 10"],
     ...rows,
   ]);
 }

@@ -81,7 +81,7 @@ async function findFiles(): Promise<{ path: string; bytes: number }[]> {
     .toSorted((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** A qcow2 disk with an ext4 file system full of them: `count` MiB behind the first `skip`. */
+/** A qcow2 disk with an ext4 filesystem full of them: `count` MiB behind the first `skip`. */
 export async function makeDisk(disk: string, skip: number, count: number): Promise<void> {
   if (existsSync(disk)) return;
   console.error(`making ${disk} …`);

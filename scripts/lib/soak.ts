@@ -224,7 +224,7 @@ async function disturbAll(): Promise<void> {
     if (mountable && (await canLoop())) {
       await sweepSmallDisks(sweep, steps);
       await sweepSmallLive(sweep, steps);
-    } else console.log("  no loop device can be had here: small ext4 file systems are left out");
+    } else console.log("  no loop device can be had here: small ext4 filesystems are left out");
     await sweepErrors(sweep, steps * 2);
     lines();
   }

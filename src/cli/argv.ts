@@ -69,7 +69,7 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
       case "add":
         spelled[effect.setting] = `--${option.long}`;
         if (value === "") {
-          // [compat] IMAGES holds the VM's own disks: only what was typed before goes.
+          // [compat] IMAGES contains the VM's own disks: only earlier --image options are removed.
           if (effect.setting === "IMAGES") cleared = true;
           else settings[effect.setting] = [];
           additions[effect.setting] = [];

@@ -34,7 +34,7 @@ export async function runCli(prog: string, version: string, words: readonly stri
   }
 }
 
-/** Parses the line; where it is refused, says what looks at the file system tell. */
+/** Parses the line; if it is refused, the error uses facts of the filesystem. */
 async function understand(words: readonly string[], prog: string, version: string): Promise<Intent> {
   try {
     return parseArgv(words, prog);

@@ -9,7 +9,7 @@ export interface ActivityLimits {
 
 /** With a tick they stay below 2 and 30 s. */
 const LIMITS: ActivityLimits = { firstMs: 1500, nextMs: 28_000 };
-/** How often the clock is looked at. */
+/** Interval of checks. */
 const TICK_MS = 250;
 
 /** Work in progress, outermost first: functions that return its description. */

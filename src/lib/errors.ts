@@ -77,8 +77,8 @@ export class SignalError extends VmError {
 }
 
 /**
- * A program that the user ran by way of us ended with this status. It has said itself what it had to say:
- * nothing more is reported.
+ * A program that the user ran through this one exited with this status. It has reported its own errors: nothing more is
+ * reported.
  */
 export class StatusError extends VmError {
   constructor(

@@ -10,7 +10,7 @@ export const saysNoSpace = (text: string): boolean =>
 /** EACCES and EPERM, as the C library has them. */
 export const saysDenied = (text: string): boolean => /Permission denied|Operation not permitted/.test(text);
 
-/** xorriso 1.5: the new image is larger than the free space of its file system. */
+/** xorriso 1.5: the new image is larger than the free space of its filesystem. */
 export const saysIsoTooLarge = (text: string): boolean => /exceeds free space/.test(text);
 
 /** qemu-img: a qemu has the image open (block/file-posix.c, raw_check_lock_bytes). */

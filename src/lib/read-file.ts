@@ -82,7 +82,7 @@ export function openNamed(path: string): number {
     if (!stats.isFile() && !stats.isBlockDevice())
       throw notRegular(path, fileKindOf(stats), "a regular file or block device");
   };
-  // Opening a device may start something: it is looked at before, too.
+  // Opening a device may have an effect: it is checked before, too.
   check(statSync(path));
   const fd = openSync(path, O_RDONLY | O_NONBLOCK);
   try {

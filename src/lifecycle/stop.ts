@@ -113,7 +113,7 @@ interface RecordedEnd {
 
 /**
  * Records the exit reason, unless the command that waited for qemu has.
- * @param stopped working files whose qemu was just stopped: if recording fails, the exit reason is returned all the same
+ * @param stopped working files whose qemu was just stopped: if recording fails, the exit reason is returned nevertheless
  */
 async function recordEnd(
   context: Context,

@@ -14,7 +14,7 @@ export const SYSTEM_LIBEXEC = "/usr/libexec/vm";
 /**
  * Finds data files that were installed with the program, which a distribution may have changed: those of the
  * same prefix (`/opt/x/libexec/vm` for `/opt/x/bin/vm`), then the system's. Where others could change them
- * they count for nothing, as what the program carries is always at hand.
+ * they are ignored, as the embedded ones are always available.
  * @param program the program's own path
  */
 export function findInstalledLibexec(program: string, system = SYSTEM_LIBEXEC): string | undefined {

@@ -35,7 +35,7 @@ function openLock(hostdir: string): number {
  * Takes the VM's lock, waiting briefly.
  * @param command what the lock is taken for, for the error message
  * @param take flock(2)
- * @throws 75 naming the holder, 74 where the file system cannot lock
+ * @throws 75 naming the holder, 74 if the filesystem cannot lock
  */
 export const lockVm = (hostdir: string, command: string, waitMs = WAIT_MS, take = flock): Promise<VmLock> =>
   lockDirectory(hostdir, { command, waitMs, busy: "the VM is locked by another process", take });
@@ -50,7 +50,7 @@ interface LockOptions {
   take?: typeof flock;
 }
 
-/** Takes the lock of any directory. @throws 75 naming the holder, 74 where the file system cannot lock */
+/** Takes the lock of any directory. @throws 75 naming the holder, 74 if the filesystem cannot lock */
 export async function lockDirectory(
   hostdir: string,
   { command, waitMs, busy, take = flock }: LockOptions,

@@ -36,10 +36,10 @@ describe("reportError", () => {
     ["anything thrown", "text", 70, "internal error: text"],
     ["undefined", undefined, 70, "internal error: undefined"],
   ])("%s", (_title, error, status, message) => {
-    const told = report(error);
-    expect(told.status).toBe(status);
-    expect(told.text).toContain(`vm: ${message}\n`);
-    expect(told.text).not.toContain("    at ");
+    const reported = report(error);
+    expect(reported.status).toBe(status);
+    expect(reported.text).toContain(`vm: ${message}\n`);
+    expect(reported.text).not.toContain("    at ");
   });
 
   test("prints no message for a program of the user, which has printed its own", () => {

@@ -92,7 +92,7 @@ describe("backup", () => {
     );
   });
 
-  test.each<[line: string, status: number, said: string]>([
+  test.each<[line: string, status: number, printed: string]>([
     ["backup ../x", 64, "../x"],
     ["backup LAST", 64, "LAST"],
     ["backup --format=zip", 64, "gz"],
@@ -103,14 +103,14 @@ describe("backup", () => {
     ["backup --push", 78, "SNAPSHOT_REPO"],
     ["backup S0", 73, "S0"],
     ["backup S9 --rate-limit=50M", 0, "S9"],
-  ])("%s → %i", async (line, status, said) => {
+  ])("%s → %i", async (line, status, printed) => {
     using box = await written();
     await box.ok("backup", "S0");
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
     expect(readdirSync(box.path("backups")).length).toBe(status === 0 ? 3 : 2);
   });
 
-  test.each<[what: string, prepare: (box: Sandbox) => unknown, status: number, said: string]>([
+  test.each<[what: string, prepare: (box: Sandbox) => unknown, status: number, printed: string]>([
     ["no VM", (box) => rmSync(box.host, { recursive: true }) ?? mkdirSync(box.host), 66, "no VM"],
     ["no working files", (box) => box.ok("@backup", "@destroy"), 66, "restore"],
     ["missing disks", (box) => rmSync(join(box.work, "disk-0.img")), 74, "gone"],
@@ -135,10 +135,10 @@ describe("backup", () => {
       "space",
     ],
     ["no pigz", (box) => box.without("pigz"), 69, "pigz"],
-  ])("fails with %s", async (_what, prepare, status, said) => {
+  ])("fails with %s", async (_what, prepare, status, printed) => {
     using box = await written();
     await prepare(box);
-    await box.ends(status, "backup NEW", said);
+    await box.ends(status, "backup NEW", printed);
     expect(existsSync(box.path("backups/NEW"))).toBe(false);
     const left = existsSync(box.path("backups")) ? readdirSync(box.path("backups")) : [];
     expect(left.filter((name) => name.startsWith("."))).toEqual([]);
@@ -209,15 +209,15 @@ describe("backup of the running VM", () => {
     expect(qemu.requests.filter(({ execute }) => execute === "cont")).toEqual([]);
   });
 
-  test.each<[title: string, error: string, status: number, said: string]>([
+  test.each<[title: string, error: string, status: number, printed: string]>([
     ["no space at the target", "No space left on device", 73, "space"],
     ["no space for copy-before-write data", "Permission denied", 73, "space"],
     ["a disk that cannot be read", "Input/output error", 74, "Input/output error"],
-  ])("%s: the guest's disks are unchanged", async (_title, error, status, said) => {
+  ])("%s: the guest's disks are unchanged", async (_title, error, status, printed) => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     const qemu = await box.running();
     qemu.blocks.jobError = error;
-    await box.ends(status, "backup", said);
+    await box.ends(status, "backup", printed);
     expect(qemu.blocks.drives.get("disk0-dev")).toBe("disk0");
     expect(qemu.blocks.jobs()).toEqual([]);
     expect(existsSync(box.path("backups/S0"))).toBe(false);
@@ -271,7 +271,7 @@ describe("backup of the running VM", () => {
     expect(qemu.status).toBe("running");
   });
 
-  test.each<[title: string, behaviour: Behaviour, status: number, said: string]>([
+  test.each<[title: string, behaviour: Behaviour, status: number, printed: string]>([
     ["an old qemu", { version: "6.1.0" }, 69, "7."],
     ["a qemu with other disks", { answers: { "query-named-block-nodes": () => [] } }, 75, "disk-0.img"],
     [
@@ -288,10 +288,10 @@ describe("backup of the running VM", () => {
       74,
       "corrupt",
     ],
-  ])("%s", async (_title, behaviour, status, said) => {
+  ])("%s", async (_title, behaviour, status, printed) => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");
     await box.running(behaviour);
-    await box.ends(status, "backup", said);
+    await box.ends(status, "backup", printed);
     expect(readdirSync(box.path("backups"))).toEqual([]);
   });
 
@@ -335,16 +335,16 @@ describe("restore", () => {
     expect(readdirSync(box.tmp).length).toBe(1);
   });
 
-  test.each<[line: string, status: number, said: string]>([
+  test.each<[line: string, status: number, printed: string]>([
     ["restore S9", 66, "S9"],
     ["restore .x", 64, ".x"],
     ["restore S0 --copy", 0, "S0"],
     ["restore LAST", 0, "S0"],
     ["restore --from-remote", 78, "SNAPSHOT_REPO"],
-  ])("%s → %i", async (line, status, said) => {
+  ])("%s → %i", async (line, status, printed) => {
     using box = await written();
     await box.ok("backup");
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
   });
 
   test("a snapshot of the earlier program: restores gz files and settings only", async () => {

@@ -129,7 +129,7 @@ describe("create fails without leaving anything", () => {
   });
   afterAll(() => box[Symbol.dispose]());
 
-  test.each<[line: string, status: number, said: string]>([
+  test.each<[line: string, status: number, printed: string]>([
     ["create", 64, "GUESTNAME"],
     ["create G nothing.iso", 66, "nothing.iso"],
     ["create G page.iso", 74, "page.iso"],
@@ -154,21 +154,21 @@ describe("create fails without leaving anything", () => {
     ["--port=5900 --forward=tcp::5900-:22 create G", 75, "5900"],
     ["-d /nowhere/at/all create G", 66, "/nowhere/at/all"],
     ["--memory=64M create G", 0, "created"],
-  ])("%s → %i", async (line, status, said) => {
+  ])("%s → %i", async (line, status, printed) => {
     // This one succeeds: the others fail only for the reason given.
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
     expect(existsSync(box.path(".work"))).toBe(status === 0);
   });
 
-  test.each<[what: string, prepare: (box: Sandbox) => unknown, status: number, said: string]>([
+  test.each<[what: string, prepare: (box: Sandbox) => unknown, status: number, printed: string]>([
     ["working files", (one) => one.ok("create", "G"), 73, "working files"],
     ["snapshots", (one) => one.ok("@create", "G", "@backup", "S0", "@destroy"), 73, "snapshots"],
     ["settings", (one) => one.write("guest.env", "GUESTNAME=x\n"), 73, "guest.env"],
     ["a disk", (one) => one.write("disk-0.img", "x"), 73, "disk-0.img"],
-  ])("fails with %s", async (_what, prepare, status, said) => {
+  ])("fails with %s", async (_what, prepare, status, printed) => {
     using one = new Sandbox();
     await prepare(one);
-    await one.ends(status, "create H", said);
+    await one.ends(status, "create H", printed);
   });
 
   test("names a missing program and its package (69)", async () => {

@@ -57,16 +57,16 @@ describe("of a VM that is off", () => {
 });
 
 describe("exec", () => {
-  test.each<[title: string, end: Record<string, unknown>, status: number, said: string]>([
+  test.each<[title: string, end: Record<string, unknown>, status: number, printed: string]>([
     ["prints the program's output", { exitcode: 0, "out-data": base64("hello\n") }, 0, "hello\n"],
     ["returns its exit status", { exitcode: 3, "err-data": base64("no such\n") }, 3, "no such\n"],
     ["returns no success for a status of 32 bits", { exitcode: 256 }, 1, ""],
     ["returns 128 + N for a signal", { signal: 9 }, 137, ""],
     ["reports truncated output", { exitcode: 0, "out-truncated": true }, 0, "16 MiB"],
     ["an invalid answer", { exitcode: "x" }, 74, "guest agent"],
-  ])("%s", async (_title, end, status, said) => {
+  ])("%s", async (_title, end, status, printed) => {
     const { requests } = await running(programs(end));
-    await box.ends(status, "exec true", said);
+    await box.ends(status, "exec true", printed);
     expect(requests.map(({ execute }) => execute)).toContain("query-chardev");
   });
 
@@ -207,14 +207,14 @@ describe("ssh and cp", () => {
     expect(statSync(join(box.work, "known_hosts")).mode & 0o777).toBe(0o600);
   });
 
-  test.each<[status: number, said: string]>([
+  test.each<[status: number, printed: string]>([
     [7, ""],
     [255, "--user"],
-  ])("returns ssh's own status %i", async (status, said) => {
+  ])("returns ssh's own status %i", async (status, printed) => {
     await running({}, "--ssh");
     writeFileSync(join(box.work, "known_hosts"), "vm key\n");
     box.environment.SSH_STATUS = String(status);
-    await box.ends(status, "ssh", said, status === 255 ? "rm " : "");
+    await box.ends(status, "ssh", printed, status === 255 ? "rm " : "");
   });
 
   test("returns 128 + N for a signal; 69 without a forward", async () => {
@@ -271,16 +271,16 @@ describe("screenshot", () => {
 });
 
 describe("view", () => {
-  test.each<[words: string, said: string[]]>([["-p 5977", ["remote-viewer", "5977", "ssh -L"]]])(
+  test.each<[words: string, printed: string[]]>([["-p 5977", ["remote-viewer", "5977", "ssh -L"]]])(
     "%s: prints how to open a viewer",
-    async (words, said) => {
+    async (words, printed) => {
       box.environment.USER = "anna";
       qemu = await (async () => {
         box.qemu = {};
         await box.ok(...words.split(" "), "run", "-b");
         return box.qemus.at(-1)!;
       })();
-      await box.ends(0, "view", ...said, "anna@");
+      await box.ends(0, "view", ...printed, "anna@");
       await box.ends(0, "status", "5977");
       rmSync(join(box.work, "spice.vv"));
       box.environment.DISPLAY = ":0";

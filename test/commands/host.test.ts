@@ -68,15 +68,15 @@ describe("list and status", () => {
     );
   });
 
-  test.each<[line: string, status: number, said: string]>([
+  test.each<[line: string, status: number, printed: string]>([
     ["status", 66, "create"],
     ["list", 0, "create"],
     ["identity", 66, "create"],
     ["adopt", 66, ""],
     ["timer", 66, "create"],
-  ])("without a VM: %s → %i", async (line, status, said) => {
+  ])("without a VM: %s → %i", async (line, status, printed) => {
     using box = new Sandbox();
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
     expect(readdirSync(box.host)).toEqual([]);
   });
 
@@ -149,7 +149,7 @@ describe("adopt", () => {
     await box.ok("backup");
   });
 
-  test.each<[what: string, spoil: (box: Sandbox) => unknown, status: number, said: string]>([
+  test.each<[what: string, spoil: (box: Sandbox) => unknown, status: number, printed: string]>([
     ["a missing disk", (box) => rmSync(box.path("disk-0.img")), 66, ""],
     ["a raw disk", (box) => writeFileSync(box.path("disk-0.img"), "\0".repeat(4096)), 74, "qcow2"],
     [
@@ -193,10 +193,10 @@ describe("adopt", () => {
       74,
       "repair",
     ],
-  ])("refuses %s", async (_what, spoil, status, said) => {
+  ])("refuses %s", async (_what, spoil, status, printed) => {
     using box = unmarked();
     spoil(box);
-    await box.ends(status, "adopt", said);
+    await box.ends(status, "adopt", printed);
     expect(existsSync(box.path(".vm.json"))).toBe(false);
   });
 });
@@ -215,7 +215,7 @@ describe("config", () => {
     expect(stdout).toContain("#MEMORY=");
   });
 
-  test.each<[line: string, status: number, said: string]>([
+  test.each<[line: string, status: number, printed: string]>([
     ["config MEMROY", 64, "MEMORY"],
     ["config --example MEMORY", 64, "--example"],
     ["config", 78, "STOP_TIMEOUT"],
@@ -223,24 +223,24 @@ describe("config", () => {
     ["backup", 78, "STOP_TIMEOUT"],
     ["-h", 0, "STOP_TIMEOUT"],
     ["destroy", 0, ""],
-  ])("with an invalid setting: %s → %i", async (line, status, said) => {
+  ])("with an invalid setting: %s → %i", async (line, status, printed) => {
     using box = await created();
     box.configure("STOP_TIMEOUT=soon\n");
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
   });
 
-  test.each<[conf: string, line: string, status: number, said: string]>([
+  test.each<[conf: string, line: string, status: number, printed: string]>([
     ["if true; then\nCORES=4\nfi\n", "config CORES", 0, "CORES=1"],
     ["if true; then\nSTOP_TIMEOUT=4\nfi\n", "config STOP_TIMEOUT", 0, "STOP_TIMEOUT=4"],
     ["exit 3\n", "config", 78, "vm.conf"],
     ["PROFILES=/nowhere\nISO=@MEDIA@/x.iso\n", "run -b", 69, "check-media"],
-  ])("%j: %s", async (conf, line, status, said) => {
+  ])("%j: %s", async (conf, line, status, printed) => {
     using box = await created();
     box.configure(conf);
     if (line.startsWith("run")) rmSync(join(box.work, "FIRSTTIME"));
     if (line.startsWith("run"))
       writeFileSync(join(box.work, "guest.env"), "IMAGES=(AHCI=disk-0.img VIRT=@MEDIA@/x)\n");
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
   });
 
   test("runs check-media, and reports missing media", async () => {
@@ -281,17 +281,17 @@ describe("timer", () => {
     await box.ends(0, "timer --cron --on-calendar=daily", /^\d+ \d+ \* \* \* TMPDIR=.* backup --quiet\n/m);
   });
 
-  test.each<[line: string, status: number, said: string]>([
+  test.each<[line: string, status: number, printed: string]>([
     ["timer --install --remove", 64, "--remove"],
     ["timer --on-calendar=", 64, "--on-calendar"],
     ["timer --cron --on-calendar=Mon..Fri", 64, "Mon..Fri"],
     ["timer --on-calendar=nonsense", 64, "nonsense"],
     ["timer -- bakcup", 64, "backup"],
     ["timer -- backup --format=zip", 64, "gz"],
-  ])("%s → %i", async (line, status, said) => {
+  ])("%s → %i", async (line, status, printed) => {
     using box = await created();
     withSystemd(box);
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
   });
 
   test("a failing systemd leaves no units", async () => {
@@ -321,14 +321,14 @@ describe("SNAPSHOT_NOTIFY", () => {
     expect(existsSync(join(box.top, "told"))).toBe(false);
   });
 
-  test.each<[title: string, prepare: (box: Sandbox) => unknown, said: string]>([
+  test.each<[title: string, prepare: (box: Sandbox) => unknown, printed: string]>([
     ["does not exist", () => {}, "not found"],
     ["fails", (box) => box.program("tell", "exit 9"), "status 9"],
     ["is writable by other users", (box) => chmodSync(box.program("tell", "true"), 0o777), "refusing to run"],
-  ])("a program that %s does not fail the backup", async (_title, prepare, said) => {
+  ])("a program that %s does not fail the backup", async (_title, prepare, printed) => {
     using box = await created("MEMORY=64M\nPORT=\nDISKS=(AHCI=1M)\nSNAPSHOT_NOTIFY=tell\n");
     prepare(box);
-    await box.ends(0, "backup", said);
+    await box.ends(0, "backup", printed);
   });
 
   test("an unattended backup writes to the journal", async () => {
@@ -417,7 +417,7 @@ describe("doctor", () => {
 });
 
 describe("for packagers and shells", () => {
-  test.each<[line: string, status: number, said: string]>([
+  test.each<[line: string, status: number, printed: string]>([
     ["completion bash", 0, "complete "],
     ["completion zsh", 0, "#compdef vm"],
     ["completion fish", 0, "complete -c vm"],
@@ -431,9 +431,9 @@ describe("for packagers and shells", () => {
     ["--nonsense", 64, "--nonsense"],
     ["@nonsense", 64, "nonsense"],
     ["@backup --nonsense", 64, "--nonsense"],
-  ])("%s → %i", async (line, status, said) => {
+  ])("%s → %i", async (line, status, printed) => {
     using box = new Sandbox();
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
   });
 
   test("self-check compares the program with a release's checksums", async () => {

@@ -90,7 +90,7 @@ describe("job", () => {
     expect((await box.json("status")).lastEnd.end).toBe("powered-off");
   });
 
-  test("a job leaves the exit reason of the guest's last run", async () => {
+  test("a job keeps the exit reason of the guest's last run", async () => {
     using box = await withJob();
     await box.running();
     await box.ok("stop", "--force");
@@ -101,7 +101,7 @@ describe("job", () => {
     await box.ends(0, "backup", "power cut");
   });
 
-  test.each<[title: string, behaviour: Behaviour, status: number, said: string, state: string]>([
+  test.each<[title: string, behaviour: Behaviour, status: number, printed: string, state: string]>([
     ["a job that fails", { started: rescue({ status: "7" }) }, 7, "job.log", "stopped"],
     ["a job without a status", { started: rescue({ status: "" }) }, 74, "status", "stopped"],
     ["an invalid status", { started: rescue({ status: "300" }) }, 74, "status", "stopped"],
@@ -129,11 +129,11 @@ describe("job", () => {
       "no such device",
       "created",
     ],
-  ])("%s", async (_title, behaviour, status, said, state) => {
+  ])("%s", async (_title, behaviour, status, printed, state) => {
     using box = await withJob();
     box.write("check.post", "echo not run >&2; exit 1\n");
     box.qemu = behaviour;
-    const { stderr } = await box.ends(status, "job check", said);
+    const { stderr } = await box.ends(status, "job check", printed);
     expect(stderr).not.toContain("not run");
     expect((await box.json("status")).state).toBe(state);
   });
@@ -151,10 +151,10 @@ describe("job", () => {
     expect(box.qemus.length).toBe(started);
   });
 
-  test.each<[title: string, line: string, asked: boolean, said: string]>([
+  test.each<[title: string, line: string, asked: boolean, printed: string]>([
     ["the start of the rescue", "job check", false, "did not start"],
     ["the end of the job", "-t 1 job check", true, "did not finish"],
-  ])("limits the time for %s (124)", async (_title, line, starts, said) => {
+  ])("limits the time for %s (124)", async (_title, line, starts, printed) => {
     using box = await withJob("RESCUE_START_TIMEOUT=1\n");
     box.qemu = {
       answers: { system_powerdown: () => ({}) },
@@ -170,7 +170,7 @@ describe("job", () => {
         );
       },
     };
-    await box.ends(124, line, said);
+    await box.ends(124, line, printed);
   });
 
   test("asks the rescue's questions on the terminal", async () => {
@@ -213,7 +213,9 @@ describe("job", () => {
     await box.ok("job", "check");
   });
 
-  test.each<[title: string, prepare: (box: Sandbox) => unknown, line: string, status: number, said: string]>([
+  test.each<
+    [title: string, prepare: (box: Sandbox) => unknown, line: string, status: number, printed: string]
+  >([
     ["no such job", () => {}, "job chekc", 66, "job check"],
     ["a path", () => {}, "job ./check.job", 64, "path"],
     [
@@ -247,10 +249,10 @@ describe("job", () => {
     ],
     ["no working files", (box) => box.ok("@backup", "@destroy"), "job check", 66, "working files"],
     ["too many processors", () => {}, "--rescue-cores=500 job check", 64, "rescue-cores"],
-  ])("%s", async (_title, prepare, line, status, said) => {
+  ])("%s", async (_title, prepare, line, status, printed) => {
     using box = await withJob();
     await prepare(box);
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
     expect(box.qemus).toEqual([]);
   });
 
@@ -321,7 +323,7 @@ describe("rescue", () => {
     await box.ends(0, "rescue list", "rescue build");
   });
 
-  test.each<[line: string, status: number, said: string]>([
+  test.each<[line: string, status: number, printed: string]>([
     ["rescue", 64, "ACTION"],
     ["rescue make", 64, "make"],
     ["rescue list --name=x", 64, "--name"],
@@ -333,10 +335,10 @@ describe("rescue", () => {
     ["rescue build --name=new --kernel=/nowhere", 66, "/nowhere"],
     ["rescue build --name=new --iso=/nowhere.iso", 66, "/nowhere.iso"],
     ["rescue build --name=taken", 73, "taken"],
-  ])("%s → %i", async (line, status, said) => {
+  ])("%s → %i", async (line, status, printed) => {
     using box = await withJob();
     box.write(join(box.home, "vm/taken/file"), "");
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
     expect(readdirSync(join(box.home, "vm")).toSorted()).toEqual(["rescue-x86_64", "taken"]);
   });
 });

@@ -65,7 +65,7 @@ describe("UEFI", () => {
     expect((await box.json("status")).uefi).toBe(true);
   });
 
-  test.each<[what: string, spoil: (box: Sandbox) => unknown, status: number, said: string]>([
+  test.each<[what: string, spoil: (box: Sandbox) => unknown, status: number, printed: string]>([
     [
       "variables cut off",
       (box) => writeFileSync(join(box.work, "efivars.bin"), variables(4096).subarray(0, 99)),
@@ -85,10 +85,10 @@ describe("UEFI", () => {
       "code",
     ],
     ["one of two", (box) => box.configure("OVMF_VARS=\n"), 78, "together"],
-  ])("%s", async (_what, spoil, status, said) => {
+  ])("%s", async (_what, spoil, status, printed) => {
     using box = await withFirmware();
     spoil(box);
-    await box.ends(status, "run", said);
+    await box.ends(status, "run", printed);
     expect(box.qemus).toEqual([]);
   });
 });
@@ -116,7 +116,7 @@ describe("images", () => {
     await box.ends(78, "run -b", "qcow2", "vmdk");
   });
 
-  test.each<[title: string, words: (box: Sandbox) => string[], status: number, said: string]>([
+  test.each<[title: string, words: (box: Sandbox) => string[], status: number, printed: string]>([
     [
       "one that may refer to other files",
       (box) => {
@@ -134,9 +134,9 @@ describe("images", () => {
       0,
       "",
     ],
-  ])("%s", async (_title, words, status, said) => {
+  ])("%s", async (_title, words, status, printed) => {
     using box = await created();
-    await box.ends(status, words(box), said);
+    await box.ends(status, words(box), printed);
   });
 
   test("a working disk that refers to other files is refused (74)", async () => {
@@ -163,7 +163,7 @@ describe("the screen", () => {
     await box.ends(0, "view", "remote-viewer");
   });
 
-  test.each<[conf: string, line: string, status: number, said: string]>([
+  test.each<[conf: string, line: string, status: number, printed: string]>([
     ["DISPLAY_PROTOCOL=vnc\n", "-p 80 run", 64, "5900"],
     ["DISPLAY_PROTOCOL=vnc\nPORT=80\n", "config PORT", 0, "PORT=80"],
     ["SPICE_TLS_DIR=tls\n", "run", 66, "server-key.pem"],
@@ -172,9 +172,9 @@ describe("the screen", () => {
     ["DISPLAY_PROTOCOL=vnc\nSPICE_PASSWORD=longerthan8\n", "run -b", 0, "8 characters"],
     ["DISPLAY_PROTOCOL=vnc\nSPICE_SOCKET=1\n", "run -b", 0, "vnc.sock"],
     ["DISPLAY_PROTOCOL=vnc\nSPICE_TLS_DIR=tls\n", "run -b", 0, "SPICE only"],
-  ])("%j: %s → %i", async (conf, line, status, said) => {
+  ])("%j: %s → %i", async (conf, line, status, printed) => {
     using box = await created(CONF + conf);
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
   });
 
   testWith("openssl")(
@@ -239,7 +239,9 @@ const without9p = (box: Sandbox): void => {
 };
 
 describe("shares", () => {
-  test.each<[title: string, prepare: (box: Sandbox) => unknown, line: string, status: number, said: string]>([
+  test.each<
+    [title: string, prepare: (box: Sandbox) => unknown, line: string, status: number, printed: string]
+  >([
     ["a directory", (box) => mkdirSync(box.path("given")), "--share=x:rw:given run -b", 0, ""],
     ["no such directory", () => {}, "--share=x:nowhere run", 66, "nowhere"],
     ["a file", (box) => box.write("file", ""), "--share=x:file run", 66, "file"],
@@ -252,24 +254,24 @@ describe("shares", () => {
       "9p",
     ],
     ["no 9p, and a job", (box) => (without9p(box), box.write("x.job", "true")), "job x", 66, "rescue"],
-  ])("%s", async (_title, prepare, line, status, said) => {
+  ])("%s", async (_title, prepare, line, status, printed) => {
     using box = await created();
     prepare(box);
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
     const shared = box.qemus.map(({ argv }) => argv.some((word) => word.includes(box.path("given"))));
     expect(shared).toEqual(status === 0 ? [line.includes("given")] : []);
   });
 });
 
 describe("arguments of the user", () => {
-  test.each<[text: string, status: number, said: string]>([
+  test.each<[text: string, status: number, printed: string]>([
     ["-device pvpanic # a remark\n", 0, ""],
     ["-device 'unfinished\n", 78, "vm.defaults"],
     ["-device $(rm -rf /)\n", 78, "vm.defaults"],
-  ])("vm.defaults with %j → %i", async (text, status, said) => {
+  ])("vm.defaults with %j → %i", async (text, status, printed) => {
     using box = await created();
     box.write("vm.defaults", text);
-    await box.ends(status, "run -b", said);
+    await box.ends(status, "run -b", printed);
     expect(box.qemus.map((qemu) => qemu.option("-device", "pvpanic"))).toEqual(
       status === 0 ? ["pvpanic"] : [],
     );

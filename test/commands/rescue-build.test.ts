@@ -118,7 +118,7 @@ describe("rescue build --root", () => {
     await box.ends(0, "rescue list", /r +own +.*usable/);
   });
 
-  test.each<[what: string, spoil: (root: string) => unknown, status: number, said: string]>([
+  test.each<[what: string, spoil: (root: string) => unknown, status: number, printed: string]>([
     ["no busybox", (root) => rmSync(join(root, "usr/bin/busybox")), 66, "busybox"],
     ["no bash", (root) => rmSync(join(root, "usr/bin/bash")), 69, "bash"],
     ["no modprobe", (root) => rmSync(join(root, "usr/sbin/modprobe")), 69, "modprobe"],
@@ -140,13 +140,13 @@ describe("rescue build --root", () => {
       69,
       "not a program",
     ],
-  ])("with %s: builds nothing", async (_what, spoil, status, said) => {
+  ])("with %s: builds nothing", async (_what, spoil, status, printed) => {
     using box = new Sandbox();
     const root = unpacked(box);
     spoil(root);
     const result = await build(box, root);
     expect({ ...result }).toMatchObject({ status });
-    expect(result.stderr).toContain(said);
+    expect(result.stderr).toContain(printed);
     expect(readdirSync(join(box.home, "vm"))).toEqual([]);
   });
 

@@ -96,13 +96,13 @@ describe("run", () => {
     expect(forwards.join()).toMatch(/hostfwd=tcp:127\.0\.0\.1:2\d+-:22/);
   });
 
-  test.each<[title: string, behaviour: Behaviour, status: number, said: string]>([
+  test.each<[title: string, behaviour: Behaviour, status: number, printed: string]>([
     ["qemu that rejects its arguments", { refuse: { status: 1, words: "qemu: -foo: bad" } }, 74, "-foo: bad"],
     ["qemu that exits without a message", { refuse: { status: 3, words: "" } }, 74, "status 3"],
-  ])("%s: the record is unchanged", async (_title, behaviour, status, said) => {
+  ])("%s: the record is unchanged", async (_title, behaviour, status, printed) => {
     using box = await created();
     box.qemu = behaviour;
-    await box.ends(status, "run --detach", said, "run-vm.sh");
+    await box.ends(status, "run --detach", printed, "run-vm.sh");
     expect((await box.json("status")).state).toBe("created");
     expect(existsSync(join(box.work, "FIRSTTIME"))).toBe(true);
   });
@@ -136,7 +136,7 @@ describe("run", () => {
     );
   });
 
-  test.each<[line: string, status: number, said: string]>([
+  test.each<[line: string, status: number, printed: string]>([
     ["run nothing.iso", 66, "nothing.iso"],
     ["nothing.iso", 66, "nothing.iso"],
     ["statsu", 66, "status"],
@@ -147,9 +147,9 @@ describe("run", () => {
     ["--image=VIRT=/nowhere run", 66, "/nowhere"],
     ["--forward=tcp::99999-:22 run", 64, "99999"],
     ["--host=0.0.0.0 -p 5990 run", 78, "SPICE_TICKETING"],
-  ])("%s → %i", async (line, status, said) => {
+  ])("%s → %i", async (line, status, printed) => {
     using box = await created("MEMORY=64M\nCORES=1\nSPICE_TICKETING=off\nPORT=\nDISKS=(AHCI=1M)\n");
-    await box.ends(status, line, said);
+    await box.ends(status, line, printed);
     expect(box.qemus).toEqual([]);
   });
 

@@ -166,7 +166,7 @@ describe("snapshots", () => {
     expect(await box.json("snapshots", "show", "S1")).toMatchObject([{ protected: false }]);
   });
 
-  test.each<[line: string, status: number, said: string]>([
+  test.each<[line: string, status: number, printed: string]>([
     ["snapshots S0", 64, "show S0"],
     ["snapshots list S0", 64, "show S0"],
     ["snapshots show", 64, "NAME"],
@@ -191,13 +191,13 @@ describe("snapshots", () => {
     ["prune", 64, "--keep-daily"],
     ["prune --keep-last=x", 64, "--keep-last"],
     ["prune --by-name", 64, "--remote"],
-  ])("%s → %i", async (line, status, said) => {
-    await box.ends(status, line, said);
+  ])("%s → %i", async (line, status, printed) => {
+    await box.ends(status, line, printed);
     expect(names(box)).toEqual(["S0", "S1", "S2", "S3"]);
   });
 
   describe("verify finds", () => {
-    test.each<[what: string, spoil: Spoil, words: string, said: string]>([
+    test.each<[what: string, spoil: Spoil, words: string, printed: string]>([
       [
         "a flipped bit",
         spoilFile("S0/disk-0.img.gz", (bytes) => bytes.fill(0xaa, 30, 31)),
@@ -237,13 +237,13 @@ describe("snapshots", () => {
         "S0",
         "no regular file",
       ],
-    ])("%s (74)", async (_what, spoil, words, said) => {
+    ])("%s (74)", async (_what, spoil, words, printed) => {
       const kept = join(box.top, "kept");
       Bun.spawnSync(["cp", "-a", box.path("backups"), kept]);
       try {
         spoil(box);
-        await box.ends(74, ["verify", "--deep", "--quiet", ...words.split(" ")], said);
-        const reports = await box.ends(74, ["verify", "--json", ...words.split(" ")], said);
+        await box.ends(74, ["verify", "--deep", "--quiet", ...words.split(" ")], printed);
+        const reports = await box.ends(74, ["verify", "--json", ...words.split(" ")], printed);
         expect(JSON.parse(reports.stdout).at(-1)).toMatchObject({ ok: false });
         await box.vm("snapshots").then((result) => expect(result.status).toBe(0));
       } finally {
@@ -261,7 +261,7 @@ describe("snapshots", () => {
   });
 
   describe("verify --boot", () => {
-    test.each<[title: string, behaviour: Behaviour, words: string, status: number, said: string]>([
+    test.each<[title: string, behaviour: Behaviour, words: string, status: number, printed: string]>([
       ["a login prompt", { console: "Welcome\r\n\u001b[1mguest login: \u001b[0m" }, "", 0, "login"],
       [
         "its agent",
@@ -287,10 +287,10 @@ describe("snapshots", () => {
         74,
         "shut down",
       ],
-    ])("%s", async (_title, behaviour, words, status, said) => {
+    ])("%s", async (_title, behaviour, words, status, printed) => {
       box.qemu = behaviour;
       const count = box.qemus.length;
-      await box.ends(status, `verify S3 --boot ${words}`, said);
+      await box.ends(status, `verify S3 --boot ${words}`, printed);
       expect(box.qemus.length).toBe(count + 1);
       // The copy has an isolated network, and is removed.
       expect(box.qemus.at(-1)!.argv.join(" ")).toContain("restrict=on");
@@ -529,90 +529,90 @@ describe("a repository", () => {
     });
     afterAll(() => shared[Symbol.dispose]());
 
-    test.each<[what: string, prepare: (box: Sandbox) => unknown, line: string, status: number, said: string]>(
+    test.each<
+      [what: string, prepare: (box: Sandbox) => unknown, line: string, status: number, printed: string]
+    >([
       [
-        [
-          "no repository",
-          (box) => rmSync(join(box.top, "repo"), { recursive: true }),
-          "snapshots --remote",
-          66,
-          "repo",
-        ],
-        [
-          "another password",
-          (box) => edit(join(box.top, "password"), () => "x"),
-          "snapshots --remote",
-          78,
-          "password",
-        ],
-        [
-          "a password file that all users can read",
-          (box) => chmodSync(join(box.top, "password"), 0o644),
-          "snapshots --remote",
-          78,
-          "chmod 600",
-        ],
-        ["no password", (box) => rmSync(join(box.top, "password")), "snapshots --remote", 78, "password"],
-        [
-          "no restic",
-          (box) => (rmSync(join(box.bin, "restic")), box.without("restic")),
-          "snapshots --remote",
-          69,
-          "restic",
-        ],
-        [
-          "another restic at work",
-          (box) => fail(box, "snapshots", 11, "repository is already locked by PID 1"),
-          "snapshots --remote",
-          75,
-          "another restic",
-        ],
-        [
-          "a push that fails",
-          (box) => fail(box, "backup", 1, "connection reset"),
-          "snapshots push S0",
-          74,
-          "connection reset",
-        ],
-        [
-          "an incomplete push",
-          (box) => fail(box, "backup", 3, "cannot read"),
-          "snapshots push S0",
-          74,
-          "verify",
-        ],
-        [
-          "no space in backups",
-          (box) => fail(box, "backup", 1, "write: no space left on device"),
-          "snapshots push S0",
-          73,
-          "space",
-        ],
-        [
-          "a backup that cannot be pushed",
-          (box) => fail(box, "backup", 1, "refused"),
-          "backup --push",
-          74,
-          "snapshots push S1",
-        ],
-        [
-          "a damaged repository",
-          (box) => fail(box, "check", 1, "pack is broken"),
-          "verify --remote",
-          74,
-          "pack is broken",
-        ],
-        ["no snapshot of this VM", () => {}, "restore --from-remote", 66, "no snapshots"],
-        ["no snapshot of that name", () => {}, "restore --from-remote S7", 66, "S7"],
-        ["no such local snapshot", () => {}, "snapshots push S7", 66, "S7"],
-        ["no rule", () => {}, "prune --remote", 64, "--keep-daily"],
+        "no repository",
+        (box) => rmSync(join(box.top, "repo"), { recursive: true }),
+        "snapshots --remote",
+        66,
+        "repo",
       ],
-    )("%s", async (_what, prepare, line, status, said) => {
+      [
+        "another password",
+        (box) => edit(join(box.top, "password"), () => "x"),
+        "snapshots --remote",
+        78,
+        "password",
+      ],
+      [
+        "a password file that all users can read",
+        (box) => chmodSync(join(box.top, "password"), 0o644),
+        "snapshots --remote",
+        78,
+        "chmod 600",
+      ],
+      ["no password", (box) => rmSync(join(box.top, "password")), "snapshots --remote", 78, "password"],
+      [
+        "no restic",
+        (box) => (rmSync(join(box.bin, "restic")), box.without("restic")),
+        "snapshots --remote",
+        69,
+        "restic",
+      ],
+      [
+        "another restic at work",
+        (box) => fail(box, "snapshots", 11, "repository is already locked by PID 1"),
+        "snapshots --remote",
+        75,
+        "another restic",
+      ],
+      [
+        "a push that fails",
+        (box) => fail(box, "backup", 1, "connection reset"),
+        "snapshots push S0",
+        74,
+        "connection reset",
+      ],
+      [
+        "an incomplete push",
+        (box) => fail(box, "backup", 3, "cannot read"),
+        "snapshots push S0",
+        74,
+        "verify",
+      ],
+      [
+        "no space in backups",
+        (box) => fail(box, "backup", 1, "write: no space left on device"),
+        "snapshots push S0",
+        73,
+        "space",
+      ],
+      [
+        "a backup that cannot be pushed",
+        (box) => fail(box, "backup", 1, "refused"),
+        "backup --push",
+        74,
+        "snapshots push S1",
+      ],
+      [
+        "a damaged repository",
+        (box) => fail(box, "check", 1, "pack is broken"),
+        "verify --remote",
+        74,
+        "pack is broken",
+      ],
+      ["no snapshot of this VM", () => {}, "restore --from-remote", 66, "no snapshots"],
+      ["no snapshot of that name", () => {}, "restore --from-remote S7", 66, "S7"],
+      ["no such local snapshot", () => {}, "snapshots push S7", 66, "S7"],
+      ["no rule", () => {}, "prune --remote", 64, "--keep-daily"],
+    ])("%s", async (_what, prepare, line, status, printed) => {
       await prepare(shared);
-      await shared.ends(status, line, said);
+      await shared.ends(status, line, printed);
     });
 
-    test.each<[what: string, spoil: (dir: string) => unknown, said: string]>([
+    test.each<[what: string, spoil: (dir: string) => unknown, printed: string]>([
       [
         "another file instead",
         (dir) => writeFileSync(join(dir, "guest.env"), "GUESTNAME=evil\n"),
@@ -633,7 +633,7 @@ describe("a repository", () => {
           ),
         "S8",
       ],
-    ])("refuses to fetch %s (74), and leaves nothing behind", async (_what, spoil, said) => {
+    ])("refuses to fetch %s (74), and leaves nothing behind", async (_what, spoil, printed) => {
       await shared.ok("snapshots", "push", "S0");
       const repo = join(shared.top, "repo");
       const tar = join(
@@ -647,7 +647,7 @@ describe("a repository", () => {
       Bun.spawnSync(["tar", "-cf", tar, "-C", unpacked, "S0"]);
       await shared.ok("destroy");
       rmSync(shared.path("backups"), { recursive: true });
-      await shared.ends(74, "restore --from-remote", said);
+      await shared.ends(74, "restore --from-remote", printed);
       expect(readdirSync(shared.path("backups"))).toEqual([]);
       expect(existsSync(shared.path(".work"))).toBe(false);
     });

@@ -107,7 +107,7 @@ export class BusyVm implements Disposable {
         stderr: "pipe",
         timeout: 60_000,
       });
-      if (sums.exitCode !== 0) wrong.push(`the snapshot ${name} is not whole: ${sums.stderr}`);
+      if (sums.exitCode !== 0) wrong.push(`the snapshot ${name} is damaged: ${sums.stderr}`);
       else
         for (const problem of (await this.snapshot(name)).wrong)
           wrong.push(`the snapshot ${name}: ${problem}`);

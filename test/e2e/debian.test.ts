@@ -176,7 +176,7 @@ function testGuest(): void {
     expect((await box.ok(["job", "show"])).stdout).toEndWith(" me@here\n");
   });
 
-  test("post-install: parameters, files, archive, chroot, and what it leaves in .out", async () => {
+  test("post-install: parameters, files, archive, chroot, and results in .out", async () => {
     box.write("one.txt", "one\n");
     box.write("sub dir/two files.txt", "two\n");
     await shell("mkdir -p tree/etc; echo packed >tree/etc/packed; chmod 750 tree/etc/packed", box.host);

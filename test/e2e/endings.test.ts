@@ -77,7 +77,7 @@ const hung = (child: string, pattern?: string, sample?: true): End => ({
 });
 
 const full = (place: "vm1" | "tmp" | "out" | "repository", room: string, more: Partial<End> = {}): End => ({
-  how: `no room in ${place}`,
+  how: `no space in ${place}`,
   status: 73,
   before: (lab) => lab.mount(place, room),
   ...more,
@@ -167,7 +167,7 @@ const TABLE: readonly Row[] = [
     args: ["stop", "--timeout=1"],
     from: "off",
     running: true,
-    said: /^(the guest powered itself off|guest killed)/,
+    said: /^(the guest shut down|guest killed)/,
     done: (lab) => lab.processes().length === 0,
     ends: [
       {
@@ -237,7 +237,7 @@ const TABLE: readonly Row[] = [
         },
       },
       {
-        how: "no room to record how it ended",
+        how: "no space to record how it ended",
         disk: "tmp",
         before: (lab) => lab.fill("tmp"),
         status: 124,
@@ -394,7 +394,7 @@ const TABLE: readonly Row[] = [
         before: async (lab) => process.kill(await lab.runDetached(), "SIGSTOP"),
         changes: (lab) => lab.processes().length === 0,
       },
-      { ...full("tmp", "0"), how: "done: no room", status: 0, changes: () => true },
+      { ...full("tmp", "0"), how: "done: no space", status: 0, changes: () => true },
     ],
   },
   {
@@ -455,7 +455,7 @@ const TABLE: readonly Row[] = [
       hung("restic", "backup"),
       full("repository", "1024"),
       // restic's lock takes some, too.
-      full("repository", "0", { how: "no room at all in repository", sample: true }),
+      full("repository", "0", { how: "no space at all in repository", sample: true }),
     ],
   },
   {
@@ -819,7 +819,7 @@ suite(
     afterAll(() => lab?.[Symbol.dispose]());
 
     test.each(CASES.map((item) => [item.title, item] as const))("%s", async (_title, { row, end }) => {
-      if (!mountable && end.how.includes("no room")) return;
+      if (!mountable && end.how.includes("no space")) return;
       await lab.load(row.from);
       if (row.rescue) await lab.prepareJobs();
       await using _disk = end.disk && mountable ? await lab.mount(end.disk, "8192") : undefined;

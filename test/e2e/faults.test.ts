@@ -78,7 +78,7 @@ describe("a fault leaves everything intact", () => {
   const mountable = Bun.spawnSync([...own, "mount", "-t", "tmpfs", "none", "/mnt"]).exitCode === 0;
   if (isTurn(0))
     (mountable || process.env.CI === "true" ? test : test.skip)(
-      "a full disk at backup and at restore",
+      "a full disk during backup and restore",
       async () => {
         const soak = join(import.meta.dir, "../../scripts/lib/soak.ts");
         const only = `--only=${(seed >> 1) % 2 === 0 ? "full:backup-first" : "full:restore:bios+inplace"},full:restore:bios:tmp`;

@@ -1,5 +1,5 @@
 /**
- * Guests of other architectures than this machine's, by qemu's emulation, and their jobs. In a sample one boots, another
+ * Guests of other architectures, emulated by qemu, and their jobs. In a sample one boots, another
  * each day; of all variations each boots from a disk and from a CD, and each has jobs.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
@@ -58,7 +58,7 @@ const PACKAGES = [
   "openssh-server iproute2 procps",
 ].flatMap((line) => line.split(" "));
 
-/** Their turn is when no Debian is installed (debian.test.ts). */
+/** On the days without a Debian (debian.test.ts). */
 const WITH_JOBS: ForeignArch[] = isTurn(1) ? sampled(["aarch64", "armhf", "riscv64", "ppc64le"], 1, 0) : [];
 for (const arch of WITH_JOBS)
   suite(

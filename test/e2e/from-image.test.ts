@@ -81,7 +81,7 @@ function shown(box: Sandbox): Record<string, string> {
 
 const seedOf = (box: Sandbox): string => join(box.work, "vm-seed.img");
 
-/** A file of cloud-init's volume, as xorriso reads it. */
+/** A file of the cloud-init volume, read with xorriso. */
 const fileInSeed = (box: Sandbox, name: string): Promise<string> =>
   shell(
     `xorriso -osirrox on -indev .work/vm-seed.img -extract ${name} read >/dev/null 2>&1; cat read; rm -f read`,
@@ -274,7 +274,7 @@ suite(
           expectError(
             await box.vm([command]),
             74,
-            /the image .*base, image has changed.*\n.*put the old image back/s,
+            /the backing file .*base, image of the disk .* has changed.*\n.*put the old image back/s,
           );
         expect(existsSync(box.path("backups"))).toBe(false);
         await box.ok(["destroy"]);

@@ -20,7 +20,7 @@ import {
 let iso: Guests;
 
 const MOUNT = "mount -t 9p -o trans=virtio,version=9p2000.L,msize=104857600,cache=none";
-/** Another one each day has the file system, and one the zeroes. */
+/** Each day one of them has the filesystem, and one the zeroes. */
 const BUSES = rotate(["AHCI", "NVME", "SCSI", "VIRT"] as const, seed % 4);
 
 function rotate<T>(items: readonly T[], by: number): T[] {
@@ -140,7 +140,7 @@ suite("inside a guest", () => {
     });
   });
 
-  test("TRIM, fstrim and written zeroes make disks smaller on the host; a forwarded port is answered", async () => {
+  test("TRIM, fstrim and written zeroes shrink disks on the host; a forwarded port is reachable", async () => {
     using box = linuxSandbox(BUSES.map((bus) => `${bus}=64M`).join(" "));
     box.write(
       "guest.sh",

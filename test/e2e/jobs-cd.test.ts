@@ -1,6 +1,6 @@
 /**
  * Jobs in a rescue CD: a replacement for ALT Rescue, made of Debian's packages (test/standin), repacked by the
- * program as a user would. On the other days the bundled jobs run in it, by UEFI too: debian.test.ts.
+ * program as a user would. On other days the bundled jobs run in it, by UEFI too: debian.test.ts.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { join } from "node:path";

@@ -259,7 +259,7 @@ suite("jobs", () => {
       expect(statSync(out("big")).size).toBe(200 << 20);
     });
 
-    testInTurn(1)("a FAT file system", async () => {
+    testInTurn(1)("a FAT filesystem", async () => {
       box.write(
         "fat.job",
         `mkfs.vfat /dev/vda >/dev/null 2>&1; mkdir /mnt/fat; mount /dev/vda /mnt/fat; echo kept >"/mnt/fat/a long name.txt"

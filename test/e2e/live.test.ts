@@ -281,7 +281,7 @@ suite(
         const running = box.start(["backup", "--rate-limit=1M", "--format=qcow2", "--full", "off"]);
         await untilCopying(running);
         await box.ok(["stop", "--force"]);
-        expectError(await running.done, 74, /went off/);
+        expectError(await running.done, 74, /qemu exited/);
         expect(existsSync(box.path("backups/off"))).toBe(false);
         await box.ok(["backup", "offline", "--format=qcow2"]);
         expect(manifest("offline")).toMatchObject({ consistency: "crash-consistent" });

@@ -218,7 +218,11 @@ suite(
       await box.ok(["snapshots", "rm", "S0", "S1"]);
       await write(box, "write -P 7 1M 1M");
       await box.ok(["backup", "S0"]);
-      expectError(await box.vm(["restore", "S0", "--from-remote"]), 73, /another snapshot called S0 is here/);
+      expectError(
+        await box.vm(["restore", "S0", "--from-remote"]),
+        73,
+        /another snapshot called S0 exists here/,
+      );
 
       // A VM's own settings cannot choose the repository.
       writeFileSync(box.path("guest.env"), "SNAPSHOT_REPO=/srv/other\n");

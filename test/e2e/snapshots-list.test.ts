@@ -148,7 +148,7 @@ suite(
         { name: "c", action: "keep", reasons: ["damaged"] },
         { name: "d", action: "keep", reasons: ["LAST", "damaged"] },
       ]);
-      expect(stderr).toContain("c is damaged and stays");
+      expect(stderr).toContain("keeping c: it is damaged: its manifest is incomplete");
       expect(stderr).toContain('keeping d: it is damaged: its parent "b" is no qcow2 snapshot');
       expect(backups(box)).toEqual(["LAST", "b", "c", "d"]);
     });

@@ -323,7 +323,7 @@ export class SoakLab implements Disposable {
       stderr: "pipe",
       timeout: 60_000,
     });
-    if (sums.exitCode !== 0) return `not whole: ${lastLines(`${sums.stdout}${sums.stderr}`)}`;
+    if (sums.exitCode !== 0) return `damaged: ${lastLines(`${sums.stdout}${sums.stderr}`)}`;
     return this.#label(await contentOfDirectory(dir, readdirSync(dir)));
   }
 

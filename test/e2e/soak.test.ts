@@ -51,7 +51,7 @@ suiteInTurn(1)(
       const { work, snapshots, last } = await lab.look();
       expect(work).toStartWith("mixed ");
       expect(last).toBeUndefined();
-      expect(snapshots.P).toStartWith("not whole: ");
+      expect(snapshots.P).toStartWith("damaged: ");
       expect(snapshots.Q).toBe("Q");
       expect(snapshots.A).toBeUndefined();
       // It is A's child.

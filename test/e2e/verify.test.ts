@@ -510,7 +510,7 @@ suite(
           "a backing file of another format": () =>
             spoilt((dir) => rebase(dir, "../b:é x/disk-0.qcow2", "raw"), /of format raw/),
           "no backing file": () => spoilt((dir) => rebase(dir, ""), /has no backing file in its parent/),
-          "a parent that is no name": () => spoilt(() => {}, /no snapshot's name/, "../b:é x"),
+          "an invalid name of the parent": () => spoilt(() => {}, /no snapshot's name/, "../b:é x"),
           "another size than the parent's": () =>
             spoilt((dir) => shell("qemu-img resize -q disk-0.qcow2 32M", dir), /instead of 16777216|one of/),
           "an external data file": () =>

@@ -64,8 +64,8 @@ test.skipIf(!able)("an agent with more keys than sshd allows attempts: ssh offer
       "true",
     ];
     const child = Bun.spawn(argv, { env, stderr: "pipe" });
-    const said = await new Response(child.stderr).text();
-    expect(`${await child.exited} ${said}${readFileSync(temp.path("sshd.log"), "utf8")}`).toMatch(/^0 /);
+    const printed = await new Response(child.stderr).text();
+    expect(`${await child.exited} ${printed}${readFileSync(temp.path("sshd.log"), "utf8")}`).toMatch(/^0 /);
   } finally {
     server.kill();
     agent.kill();

@@ -44,7 +44,7 @@ describe("socketIn returns", () => {
 const late = (): Error => new Error("late");
 
 /** A listener with a backlog of one, which accepts no connection. */
-function fullListener(): Bun.Subprocess {
+function listenWithFullBacklog(): Bun.Subprocess {
   const script = `import os, socket, sys, time
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
@@ -59,7 +59,7 @@ sys.stdin.readline()`;
 }
 
 async function whileFull<T>(use: (child: Bun.Subprocess) => Promise<T>): Promise<T> {
-  const child = fullListener();
+  const child = listenWithFullBacklog();
   try {
     await (child.stdout as ReadableStream).getReader().read();
     return await use(child);

@@ -4,7 +4,7 @@ import { watchDirectory, type WatchLimits } from "../../src/process/watch-direct
 import { Temp } from "../fixtures/temp.ts";
 
 /** The names passed by the next calls, up to one that `last` accepts. */
-async function hear(
+async function collectNames(
   path: string,
   limits: WatchLimits,
   last: (name: string | undefined) => boolean,
@@ -24,7 +24,7 @@ async function hear(
 describe("a directory", () => {
   test("that changes: passes the name of the changed file", async () => {
     using temp = new Temp();
-    const names = await hear(
+    const names = await collectNames(
       temp.top,
       { everyMs: 600_000 },
       (name) => name === "new",
@@ -35,7 +35,7 @@ describe("a directory", () => {
 
   test("that does not change: passes no name, at intervals", async () => {
     using temp = new Temp();
-    const names = await hear(
+    const names = await collectNames(
       temp.top,
       { everyMs: 10, unwatchedMs: 600_000 },
       () => true,
@@ -49,7 +49,7 @@ describe("a directory", () => {
     if (name !== "none") temp.directory(name);
     const limits = { everyMs: 600_000, unwatchedMs: 10 };
     expect(
-      await hear(
+      await collectNames(
         temp.path(name),
         limits,
         () => true,
@@ -61,7 +61,7 @@ describe("a directory", () => {
   test("that is removed meanwhile: at intervals", async () => {
     using temp = new Temp();
     const path = temp.directory("gone");
-    const names = await hear(
+    const names = await collectNames(
       path,
       { everyMs: 10 },
       (name) => name === undefined,
@@ -75,7 +75,7 @@ describe("a directory", () => {
     let calls = 0;
     watchDirectory(temp.top, { everyMs: 1 }, () => calls++)[Symbol.dispose]();
     // A second watch gets an event meanwhile.
-    await hear(
+    await collectNames(
       temp.top,
       { everyMs: 600_000 },
       (name) => name === "new",

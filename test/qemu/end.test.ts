@@ -70,7 +70,7 @@ test("waitForExit waits no longer than its limit", async () => {
   expect(await waitForExit(new Promise(() => {}), 20)).toBe(false);
 });
 
-test("after a stop signal waitForExit waits for a shorter time, for what had begun and what begins", async () => {
+test("after a stop signal waitForExit has a shorter limit, for present and later waits", async () => {
   const script = `import { installSignalHandlers } from ${JSON.stringify(join(import.meta.dir, "../../src/process/signals.ts"))};
 import { waitForExit } from ${JSON.stringify(join(import.meta.dir, "../../src/qemu/end.ts"))};
 installSignalHandlers();

@@ -28,8 +28,8 @@ const start = (behaviour: string, options: Partial<QemuOptions> = {}) =>
     ...options,
   });
 
-/** The steps, with less patience. */
-const HASTY: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({
+/** The steps, with shorter limits. */
+const SHORT_LIMITS: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({
   ...step,
   limitMs: step.by === "SIGKILL" ? 10_000 : 100,
   answerMs: 100,
@@ -42,7 +42,7 @@ const IDLE: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({
 }));
 
 /** For one that does not answer, and needs its time to exit. */
-const DEAF: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({ ...step, answerMs: 100 }));
+const SHORT_REPLY: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({ ...step, answerMs: 100 }));
 
 const isRunning = (pid: number): boolean => {
   try {
@@ -93,9 +93,9 @@ describe("startQemu", () => {
 describe("a qemu is terminated", () => {
   test.each<[string, string, readonly TerminateStep[] | undefined, object]>([
     ["orderly", "by quit", undefined, { status: 0, shutdown: { reason: "host-qmp-quit", guest: false } }],
-    ["deaf", "by SIGTERM", DEAF, { status: 0, shutdown: { reason: "host-signal", guest: false } }],
+    ["deaf", "by SIGTERM", SHORT_REPLY, { status: 0, shutdown: { reason: "host-signal", guest: false } }],
     ["idle", "by SIGTERM", IDLE, { status: 0, shutdown: { reason: "host-signal", guest: false } }],
-    ["stubborn", "by SIGKILL", HASTY, { status: null, signal: "SIGKILL", shutdown: undefined }],
+    ["stubborn", "by SIGKILL", SHORT_LIMITS, { status: null, signal: "SIGKILL", shutdown: undefined }],
     ["orderly", "by SIGKILL alone", KILL_ONLY, { signal: "SIGKILL", shutdown: undefined }],
   ])("that is %s: %s", async (behaviour, _how, steps, end) => {
     const qemu = await start(behaviour);

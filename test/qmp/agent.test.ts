@@ -243,8 +243,8 @@ console.log("all answered");`;
     const children = ["a", "b", "c"].map((name) =>
       Bun.spawn([process.execPath, "-e", script, path, name], { stdout: "pipe" }),
     );
-    const said = await Promise.all(children.map(({ stdout }) => new Response(stdout).text()));
-    expect(said).toEqual(Array.from({ length: 3 }, () => "all answered\n"));
+    const printed = await Promise.all(children.map(({ stdout }) => new Response(stdout).text()));
+    expect(printed).toEqual(Array.from({ length: 3 }, () => "all answered\n"));
     expect(fake.requests.filter((name) => name !== "guest-sync-delimited")).toHaveLength(90);
   });
 

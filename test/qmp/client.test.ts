@@ -88,12 +88,12 @@ describe("a connection", () => {
     );
     const client = await QmpClient.connect(socket);
     const heard: QmpEvent[] = [];
-    const told = Promise.withResolvers<void>();
+    const received = Promise.withResolvers<void>();
     client.onEvent((event) => {
       heard.push(event);
-      told.resolve();
+      received.resolve();
     });
-    await soon(told.promise);
+    await soon(received.promise);
     expect(heard).toEqual([SHUTDOWN]);
     client.close();
   });
@@ -290,7 +290,7 @@ describe("a reply without a required member is an error (74):", () => {
   });
 });
 
-test("executeBatch sends all commands at once, and gives their replies in order", async () => {
+test("executeBatch sends all commands at once, and returns their replies in order", async () => {
   using server = new FakeQmp(socket, ({ execute }) =>
     execute === "cont" ? { error: { class: "GenericError", desc: "no" } } : { return: execute },
   );

@@ -38,8 +38,8 @@ describe("the status is", () => {
 test("prints the log as it grows, once and completely, and reports start and end once", async () => {
   using temp = new Temp();
   let text = "";
-  const told: string[] = [];
-  const seen = { started: () => void told.push("started"), finished: () => void told.push("finished") };
+  const events: string[] = [];
+  const seen = { started: () => void events.push("started"), finished: () => void events.push("finished") };
   using watch = new OutputWatch(temp.top, seen, async (piece) => {
     await Bun.sleep(1);
     text += Buffer.from(piece).toString();
@@ -52,7 +52,7 @@ test("prints the log as it grows, once and completely, and reports start and end
   writeFileSync(temp.path("STATUS"), "7\n");
   await watch.drain();
   expect(text.split("\n").map((line) => line.split(" ")[0])).toEqual([...Array(200).keys(), ""].map(String));
-  expect(told).toEqual(["started", "finished"]);
+  expect(events).toEqual(["started", "finished"]);
 });
 
 test("does not follow a log that is a symlink", async () => {

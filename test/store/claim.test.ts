@@ -60,7 +60,7 @@ describe("files in HOSTDIR that no mark names are neither removed nor overwritte
   test("later runs in place own what the first has claimed, and nothing else", () => {
     place.make("x", "inplace");
     claimFiles(work(), RUN_NAMES);
-    place.write("host/console.log", "said");
+    place.write("host/console.log", "printed");
     claimFiles(work(), RUN_NAMES);
     expect(new Set(readMark(place.host)?.owns)).toEqual(new Set(["disk-0.img", "FIRSTTIME", ...RUN_NAMES]));
   });
@@ -68,7 +68,7 @@ describe("files in HOSTDIR that no mark names are neither removed nor overwritte
   test("with the mark of an earlier version all names are owned", () => {
     place.make("x", "inplace");
     updateMark(place.host, { owns: undefined });
-    place.write("host/console.log", "said");
+    place.write("host/console.log", "printed");
     claimFiles(work(), RUN_NAMES);
     expect(readMark(place.host)?.owns).toBeUndefined();
   });

@@ -33,7 +33,7 @@ const recover = (...parents: string[]): void =>
   void recoverWork(place.host, parents.length > 0 ? parents : [place.tmp]);
 
 /** State after a crash: the VM's contents, and nothing left behind. */
-function expectWhole(disk: string | undefined, tmp: string[], host?: string[]): void {
+function expectState(disk: string | undefined, tmp: string[], host?: string[]): void {
   recover();
   // A second time changes nothing.
   recover();
@@ -168,12 +168,12 @@ describe("killed in TMPDIR", () => {
   test("while copying: the old ones remain", () => {
     place.make("old", "tmp");
     place.stage("new", "tmp");
-    expectWhole("old", ["W"]);
+    expectState("old", ["W"]);
   });
 
   test("while copying, without older ones: none", () => {
     place.stage("new", "tmp");
-    expectWhole(undefined, [], []);
+    expectState(undefined, [], []);
   });
 
   test("when complete but not linked yet: the old ones remain", () => {
@@ -181,13 +181,13 @@ describe("killed in TMPDIR", () => {
     const stage = place.stage("new", "tmp");
     writeMark(stage.dir, { ...newMark(), replaces: old });
     renameSync(stage.dir, stage.dir.replace(".partial", ""));
-    expectWhole("old", ["W"]);
+    expectState("old", ["W"]);
   });
 
   test("between the symlink's steps: the old ones remain", () => {
     place.make("old", "tmp");
     place.link("/nowhere", `host/${PARTIAL}4711`);
-    expectWhole("old", ["W"], [".work"]);
+    expectState("old", ["W"], [".work"]);
   });
 
   test("when linked, before the old ones are removed: the new ones only", () => {
@@ -198,7 +198,7 @@ describe("killed in TMPDIR", () => {
     const dir = place.make("new", "tmp");
     renameSync(kept, old);
     updateMark(dir, { replaces: old });
-    expectWhole("new", ["W"]);
+    expectState("new", ["W"]);
     expect(readMark(dir)?.replaces).toBeUndefined();
   });
 
@@ -209,7 +209,7 @@ describe("killed in TMPDIR", () => {
     place.link(place.host, relative(place.top, `${old}.discarded`), ".host");
     writeFileSync(join(`${old}.discarded`, "disk-0.img"), "old");
     updateMark(dir, { replaces: old });
-    expectWhole("new", ["W"]);
+    expectState("new", ["W"]);
   });
 
   test("when linked, before those in HOSTDIR are removed: the new ones only", () => {
@@ -222,13 +222,13 @@ describe("killed in TMPDIR", () => {
     // The old state is complete again, but .work points to the new one.
     for (const name of readdirSync(before))
       if (name !== ".work") Bun.spawnSync(["cp", "-aT", join(before, name), place.path("host", name)]);
-    expectWhole("new", ["W"], [".work", "guest.env", "notes.txt"]);
+    expectState("new", ["W"], [".work", "guest.env", "notes.txt"]);
   });
 
   test("while a file in WORKDIR is replaced: no partial file remains", () => {
     const dir = place.make("old", "tmp");
     writeFileSync(join(dir, `${PARTIAL}4711`), "half");
-    expectWhole("old", ["W"]);
+    expectState("old", ["W"]);
     expect(readdirSync(dir).filter((name) => name.startsWith(PARTIAL))).toEqual([]);
   });
 
@@ -328,7 +328,7 @@ describe("killed in place", () => {
   test("while copying: the old ones remain", () => {
     place.make("old", "inplace");
     place.stage("new", "inplace");
-    expectWhole("old", [], INPLACE);
+    expectState("old", [], INPLACE);
   });
 
   test("when complete: the new ones", () => {
@@ -336,13 +336,13 @@ describe("killed in place", () => {
     updateMark(dir, { owns: [...readMark(dir)!.owns!, "disk-1.img"] });
     place.write("host/disk-1.img", "old");
     ready("new");
-    expectWhole("new", [], INPLACE);
+    expectState("new", [], INPLACE);
   });
 
   test.each(["disk-0.img", "guest.env", "FIRSTTIME"])("after %s was moved: the new ones", (name) => {
     place.make("old", "inplace");
     renameSync(join(ready("new"), name), place.path("host", name));
-    expectWhole("new", [], INPLACE);
+    expectState("new", [], INPLACE);
     expect(readFileSync(place.path("host/guest.env"), "utf8")).toBe("new");
   });
 
@@ -351,25 +351,25 @@ describe("killed in place", () => {
     const from = ready("new");
     for (const name of readdirSync(from))
       if (name !== ".vm.json") renameSync(join(from, name), place.path("host", name));
-    expectWhole("new", [], INPLACE);
+    expectState("new", [], INPLACE);
   });
 
   test("after the mark was moved, too: the new ones", () => {
     place.make("old", "inplace");
     const from = ready("new");
     for (const name of readdirSync(from)) renameSync(join(from, name), place.path("host", name));
-    expectWhole("new", [], INPLACE);
+    expectState("new", [], INPLACE);
   });
 
   test("without older ones: the new ones", () => {
     ready("new");
-    expectWhole("new", [], INPLACE);
+    expectState("new", [], INPLACE);
   });
 
   test("before those in TMPDIR are removed: the new ones only", () => {
     place.make("old", "tmp", { lastRun: "powered-off" });
     ready("new");
-    expectWhole("new", [], INPLACE);
+    expectState("new", [], INPLACE);
   });
 });
 
@@ -522,14 +522,14 @@ describe("removing", () => {
   test("killed before the symlink is removed: none are left", () => {
     const dir = place.make("old", "tmp", { lastRun: "powered-off" });
     renameSync(dir, `${dir}.discarded`);
-    expectWhole(undefined, [], []);
+    expectState(undefined, [], []);
   });
 
   test("killed before the files are removed: none are left", () => {
     const dir = place.make("old", "tmp", { lastRun: "powered-off" });
     renameSync(dir, `${dir}.discarded`);
     unlinkSync(place.path("host/.work"));
-    expectWhole(undefined, [], []);
+    expectState(undefined, [], []);
   });
 
   test("killed in place, halfway: none are left, guest.env is kept", () => {
@@ -537,12 +537,12 @@ describe("removing", () => {
     place.write(join("host", REMOVING), "");
     unlinkSync(place.path("host/.work"));
     unlinkSync(place.path("host/disk-0.img"));
-    expectWhole(undefined, [], ["guest.env"]);
+    expectState(undefined, [], ["guest.env"]);
   });
 
   test("killed in place, at the start: none are left, guest.env is kept", () => {
     place.make("old", "inplace");
     place.write(join("host", REMOVING), "");
-    expectWhole(undefined, [], ["guest.env"]);
+    expectState(undefined, [], ["guest.env"]);
   });
 });

@@ -99,7 +99,7 @@ test("a default is not an identity", () => {
   expect([UUID, UUID_FORMER]).toEqual(["", []]);
 });
 
-const sole = (name: string, uuid = A): void =>
+const requireUnique = (name: string, uuid = A): void =>
   requireUniqueUuid(context, temp.path(name), uuid, "push snapshots");
 
 describe("a copy", () => {
@@ -110,43 +110,43 @@ describe("a copy", () => {
 
   test("is detected beside the original", async () => {
     temp.write("two/guest.env", `UUID="${A}"\n`);
-    const error = await failureOf(() => sole("two"));
+    const error = await failureOf(() => requireUnique("two"));
     expect(error.exitCode).toBe(78);
     expect(error.message).toContain(temp.path("one"));
     expect(error.hint).toContain("identity --new");
-    expect(() => sole("one")).not.toThrow();
+    expect(() => requireUnique("one")).not.toThrow();
   });
 
   test("not after a move, with a new VM in the old place", async () => {
     renameSync(temp.path("one"), temp.path("two"));
-    expect(() => sole("two")).not.toThrow();
+    expect(() => requireUnique("two")).not.toThrow();
     temp.write("one/guest.env", `UUID="${B}"\n`);
-    expect(() => sole("one", B)).not.toThrow();
-    expect(() => sole("two")).not.toThrow();
+    expect(() => requireUnique("one", B)).not.toThrow();
+    expect(() => requireUnique("two")).not.toThrow();
   });
 
   test("not if the other one is gone, or has another UUID", async () => {
     temp.write("two/guest.env", `UUID="${A}"\n`);
     temp.write("one/guest.env", `UUID="${B}"\n`);
-    expect(() => sole("two")).not.toThrow();
+    expect(() => requireUnique("two")).not.toThrow();
     rmSync(temp.path("two"), { recursive: true });
-    expect(() => sole("three")).not.toThrow();
+    expect(() => requireUnique("three")).not.toThrow();
   });
 
   test("the other place is read as data", async () => {
     temp.write("two/guest.env", `UUID="${A}"\n`);
     rmSync(temp.path("one/guest.env"));
     Bun.spawnSync(["mkfifo", temp.path("one/guest.env")]);
-    expect(() => sole("two")).not.toThrow();
+    expect(() => requireUnique("two")).not.toThrow();
   });
 
   test("not without a cache", () => {
     context = { ...context, cacheDirectory: undefined } as Context;
-    expect(() => sole("two")).not.toThrow();
+    expect(() => requireUnique("two")).not.toThrow();
   });
 });
 
-const carried = (before: string, own: object, noted?: string): string => {
+const carryTo = (before: string, own: object, noted?: string): string => {
   mkdirSync(temp.path("stage"), { recursive: true });
   temp.write("stage/guest.env", before);
   carryIdentity(temp.path("stage"), { uuid: undefined, former: [], ...own }, noted);
@@ -160,17 +160,17 @@ describe("carryIdentity", () => {
     ["else guest.env's", `UUID="${B}"\n`, {}, undefined, B],
     ["else a new one", "MEMORY=1G\n", {}, undefined, FORM],
   ])("%s", (_title, before, own, noted, expected) => {
-    carried(before, own, noted);
+    carryTo(before, own, noted);
     expect(readIdentity(temp.path("stage")).uuid).toMatch(expected);
   });
 
   test("with the former ones, which the snapshot lacks", () => {
-    carried(`UUID="${A}"\n`, { uuid: B, former: [A] });
+    carryTo(`UUID="${A}"\n`, { uuid: B, former: [A] });
     expect(readIdentity(temp.path("stage"))).toEqual({ uuid: B, former: [A] });
   });
 
   test("the same text if nothing changes", () => {
-    expect(carried(`UUID='${A}'`, { uuid: A })).toBe(`UUID='${A}'`);
+    expect(carryTo(`UUID='${A}'`, { uuid: A })).toBe(`UUID='${A}'`);
   });
 });
 

@@ -1,6 +1,6 @@
 /**
  * What the tables of commands, options and settings do not say. PROG stands for the program's name,
- * `…` in backquotes for what is typed or is a file's name.
+ * `…` in backquotes for input and file names.
  */
 
 /** Paragraphs. */

@@ -1,6 +1,6 @@
 /**
  * The reference that belongs to no single command, option or setting. PROG stands for the program's name, `…` in
- * backquotes for what is typed or is a file's name.
+ * backquotes for input and file names.
  */
 import { ARCH } from "../../machine/arch.ts";
 import { ARCHES, type Arch } from "../../machine/types.ts";
@@ -98,7 +98,7 @@ export const TOPICS: readonly Topic[] = [
   {
     title: "THE SCREEN",
     blocks: [
-      "SPICE listens on `localhost:5900`, or the next free port. In a desktop session `remote-viewer` is opened; elsewhere the commands for viewing from another machine are printed. The password is in `WORKDIR/spice.password` and `WORKDIR/spice.vv`. `-p ''` (an empty port) turns the display off; `screenshot` works all the same.",
+      "SPICE listens on `localhost:5900`, or the next free port. In a desktop session `remote-viewer` is opened; elsewhere the commands for viewing from another machine are printed. The password is in `WORKDIR/spice.password` and `WORKDIR/spice.vv`. `-p ''` (an empty port) turns the display off; `screenshot` works nevertheless.",
       "`DISPLAY_PROTOCOL=vnc` uses VNC: passwords of eight characters, ports from 5900, no encryption. `SPICE_SOCKET=1` listens on a unix socket in WORKDIR: `ssh -L 5900:WORKDIR/spice.sock USER@HOST`, then `remote-viewer spice://localhost:5900`. SPICE_TLS_DIR encrypts the port.",
       "With user networking the guest reaches this host's `127.0.0.1` as `10.0.2.2`. A forward such as `tcp::5555-:22` listens on all addresses; `tcp:127.0.0.1:5555-:22` on this host only.",
     ],

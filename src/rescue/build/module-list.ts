@@ -34,7 +34,7 @@ export const MODULES: readonly string[] = [
   ...WARM_MODULES,
   // Machines and disks.
   "virtio_mmio virtio_net ata_piix sr_mod loop efivarfs af_packet ipv6",
-  // File systems.
+  // Filesystems.
   "xfs btrfs vfat nls_cp437 nls_iso8859-1 nls_ascii nls_utf8 isofs udf squashfs overlay fuse",
   "f2fs jfs exfat ntfs3",
   // Device mapper and md.

@@ -24,7 +24,7 @@ export const TOOLS: readonly string[] = [
   "bzip2 bunzip2 lz4 rsync less file",
   "ps pgrep pkill kill top free fuser killall lsof ip ping ss",
   "ssh ssh-keygen scp sftp sshd dropbear dropbearkey",
-  // File systems
+  // Filesystems
   "e2fsck fsck fsck.ext2 fsck.ext3 fsck.ext4 mke2fs mkfs mkfs.ext2",
   "mkfs.ext3 mkfs.ext4 tune2fs resize2fs",
   "dumpe2fs debugfs e2label chattr lsattr",

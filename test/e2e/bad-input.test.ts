@@ -191,7 +191,7 @@ suite("bad input", () => {
     const table: [string[], number, RegExp][] = [
       [[`--disks=${"VIRT=1M,".repeat(40)}`], 64, /\d+ PCI devices, qemu's limit is 30/],
       [["--cores=256"], 64, /256 processors, qemu's limit is 255/],
-      [["--port=2222", "--forward=tcp::2222-:22"], 75, /the port 2222 is wanted twice/],
+      [["--port=2222", "--forward=tcp::2222-:22"], 75, /port 2222 is requested twice/],
     ];
     test.each(table)("%j", async (options, status, message) => {
       await refused([...options, "create", "G"], status, message);

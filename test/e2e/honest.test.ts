@@ -35,7 +35,7 @@ suite("the reported state of a VM", () => {
   test("refuses another machine family, or a rescue for one, at once", async () => {
     using box = smallSandbox();
     await box.ok(["create", "G"]);
-    expectError(await box.vm(["--arch=ppc64le", "run"]), 64, /this VM is of x86_64/);
+    expectError(await box.vm(["--arch=ppc64le", "run"]), 64, /this VM was created for x86_64/);
     // i386 and x86_64 are one family.
     const argv = ["--arch=i386", "--image=VIRT=/nowhere", "run"];
     expectError(await box.vm(argv), 66, /nowhere/);
@@ -55,7 +55,7 @@ suite("the reported state of a VM", () => {
     using box = smallSandbox();
     await box.ok(["--arch=aarch64", "create", "G"]);
     for (const arch of ["riscv64", "armhf", "x86_64"])
-      expectError(await box.vm([`--arch=${arch}`, "run"]), 64, /this VM is of aarch64/);
+      expectError(await box.vm([`--arch=${arch}`, "run"]), 64, /this VM was created for aarch64/);
   });
 
   test("without a VM there is no status", async () => {

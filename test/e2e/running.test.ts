@@ -110,7 +110,7 @@ suite(
       const refused = async (...more: string[]): Promise<void> => {
         for (const command of ["run", "restore", "destroy", ...more])
           expectError(await box.vm([command]), 75, /the VM is running/);
-        expectError(await box.vm(["create", "G"]), 73, /already/);
+        expectError(await box.vm(["create", "G"]), 73, /it contains working files/);
       };
       await refused();
       for (const name of names(box.work)) if (name.endsWith(".sock")) rmSync(join(box.work, name));

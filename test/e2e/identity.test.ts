@@ -253,7 +253,7 @@ suite(
       for (const name of ["plain", "further", ...Object.keys(bad)])
         rmSync(box.path("backups", name), { recursive: true });
       const fetched = await box.ok(["restore", "plain", "--from-remote"]);
-      expect(fetched.stderr).toContain("ignored 1 further");
+      expect(fetched.stderr).toContain("ignoring 1 other entries");
       for (const [name, message] of Object.entries(bad)) {
         const result = await box.vm(["restore", name, "--from-remote"]);
         expect(result.stderr).toMatch(message);

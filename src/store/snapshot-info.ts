@@ -1,11 +1,11 @@
 import { join } from "node:path";
 import type { Consistency } from "./mark-types.ts";
-import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { allocatedBytes, listDirectory } from "./files.ts";
 import { isDiskName, SNAPSHOT } from "./layout.ts";
 import type { SnapshotFormat } from "../machine/types.ts";
 import { parentsOf } from "./snapshot-dependents.ts";
-import { lastName, listSnapshots, type Snapshot } from "./snapshots.ts";
+import { lastName, listSnapshots, readDescription, type Snapshot } from "./snapshots.ts";
 
 /** Facts about a snapshot without reading its disk images, as `--json` prints them. */
 export interface SnapshotFacts {
@@ -114,15 +114,6 @@ function namesIn(dir: string): string[] {
     return listDirectory(dir);
   } catch {
     return [];
-  }
-}
-
-function readDescription(dir: string): string {
-  try {
-    return (readSmall(join(dir, SNAPSHOT.description)) ?? "").trim();
-  } catch {
-    // No permission, or not a regular file; the snapshot can still be restored.
-    return "";
   }
 }
 

@@ -195,6 +195,15 @@ function readSnapshot(hostdir: string, name: string): Snapshot {
   return { name, dir, made: readStamp(dir), manifest: undefined, problem };
 }
 
+/** A description; empty without permission, or if it is not a regular file: the snapshot can still be restored. */
+export function readDescription(dir: string): string {
+  try {
+    return (readSmall(join(dir, SNAPSHOT.description)) ?? "").trim();
+  } catch {
+    return "";
+  }
+}
+
 /** The time in `TS`, or else that of the directory. */
 function readStamp(dir: string): Date {
   let stamp = "";

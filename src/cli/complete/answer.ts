@@ -43,8 +43,10 @@ const ANSWERS: Readonly<Record<CompletionShell, (question: Question) => string[]
 /** Candidates with such an end are incomplete. */
 const OPEN_END = /[=:/]$/;
 
-const helpSuffix = (separator: string, help = ""): string =>
-  help === "" ? "" : separator + plain(help.replaceAll(/\s+/g, " "));
+function helpSuffix(separator: string, help: Candidate["help"] = ""): string {
+  const text = typeof help === "string" ? help : help();
+  return text === "" ? "" : separator + plain(text.replaceAll(/\s+/g, " "));
+}
 
 const QUOTE: Readonly<Record<Token["quote"], (text: string) => string>> = {
   "": (text) => text.replaceAll(/[^\p{L}\p{N}\p{M}_.,:=@%+/~^-]|^~/gu, String.raw`\$&`),

@@ -3,8 +3,6 @@ import { join, resolve } from "node:path";
 import { plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import type { Context } from "../../vm/context.ts";
-import { readSmall } from "../../lib/read-file.ts";
-import { SNAPSHOT } from "../../store/layout.ts";
 import type { Candidate, CandidateSource } from "./values.ts";
 
 /** Expands a leading tilde like the shell. */
@@ -69,13 +67,13 @@ async function profilesOf(context: Context): Promise<string> {
 
 /** Newest first. */
 async function snapshots(hostdir: string): Promise<Candidate[]> {
-  const { listSnapshots } = await import("../../store/snapshots.ts");
+  const { listSnapshots, readDescription } = await import("../../store/snapshots.ts");
   return listSnapshots(hostdir)
     .toReversed()
-    .map(({ name, dir, made }) => {
-      const description = readSmall(join(dir, SNAPSHOT.description))?.trim() ?? "";
-      return { text: name, help: `${formatTimestamp(made)} ${description}`.trim() };
-    });
+    .map(({ name, dir, made }) => ({
+      text: name,
+      help: () => `${formatTimestamp(made)} ${readDescription(dir)}`.trim(),
+    }));
 }
 
 /** Directories and wanted files that start with `stem`. Hidden ones only if `stem` has the dot. */

@@ -10,7 +10,7 @@ import { COMMANDS } from "../registry.ts";
 export interface Candidate {
   text: string;
   /** Short description. */
-  help?: string | undefined;
+  help?: string | (() => string) | undefined;
   /** A path, which shells display and quote themselves. */
   path?: true;
 }

@@ -45,6 +45,8 @@ export interface DiskSource {
    * @param actions transaction that qemu executes at that time, while the guest is paused
    */
   freeze(actions: readonly TransactionAction[]): Promise<PointInTime>;
+  /** Finds out why a copy failed. @returns an error that says so, or the same one */
+  explain(error: unknown): Promise<unknown>;
   /** Removes everything that was added to qemu. Idempotent. */
   close(): Promise<void>;
 }

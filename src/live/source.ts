@@ -8,7 +8,7 @@ import { QmpClient } from "../qmp/client.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import { cleanUpLive } from "./clean-up.ts";
-import { beginFleecing, type Fleecing } from "./fleece.ts";
+import { beginFleecing, explainLoss, type Fleecing } from "./fleece.ts";
 import { NODE } from "./names.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { damagedDisk } from "../store/damaged-disk.ts";
@@ -89,6 +89,7 @@ export async function openLive(
           refused: fleecing.refused,
         };
       },
+      explain: (error) => explainLoss(error, qmp, staged),
       close,
     };
   } catch (error) {

@@ -143,17 +143,31 @@ async function startError(
   );
   if (interruption.aborted) return interruption.reason;
   const how =
-    why === "late"
-      ? `no QMP greeting within ${startLimitMs / 1000} s`
-      : signal
-        ? `killed by ${signal}`
-        : `status ${status}`;
-  const output = readLastLines(logPath);
+    why === "late" ? `no QMP greeting within ${startLimitMs / 1000} s` : describeExit({ status, signal });
   const Failure = why === "late" || signal ? VmError : QemuRefusal;
-  return new Failure("io", `qemu did not start (${how})${output ? `:\n  ${output}` : ""}`, {
+  return new Failure("io", `qemu did not start (${how})${quoteLog(logPath)}`, {
     hint: script && `run the command by hand: ${shellQuote(script)}`,
   });
 }
+
+const describeExit = ({ status, signal }: Pick<QemuEnd, "status" | "signal">): string =>
+  signal ? `killed by ${signal}` : `status ${status}`;
+
+/** The end of qemu's log, to follow a message. */
+function quoteLog(logPath: string): string {
+  const output = readLastLines(logPath);
+  return output ? `:\n  ${output}` : "";
+}
+
+/**
+ * Why a qemu without a guest exited, whose work is lost.
+ * @param what start of the message: `cannot copy the disks`
+ */
+export const exitError = (what: string, end: QemuEnd, logPath: string, cause: unknown): VmError =>
+  new VmError("io", `${what}: qemu exited (${describeExit(end)})${quoteLog(logPath)}`, {
+    hint: "run the command again",
+    cause,
+  });
 
 /** @returns how it went wrong otherwise: qemu has exited, or has not greeted in time */
 async function connectWhenUp(

@@ -162,6 +162,19 @@ describe("backup", () => {
   });
 });
 
+test("backup of a VM that is off fails if its qemu exits (74): status and last lines of qemu are reported", async () => {
+  using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+  const backup = box.start("backup");
+  const qemu = await box.nextQemu();
+  qemu.blocks.jobsHang = true;
+  await until("the copy has begun", () => qemu.blocks.jobs().length > 0);
+  qemu.end(undefined, 1, "assertion failed");
+  const { status, stderr } = await backup.done;
+  expect(status).toBe(74);
+  expect(stderr).toContain("cannot copy the disks: qemu exited (status 1):\n  assertion failed");
+  expect(stderr).not.toContain("vm status");
+});
+
 describe("backup of the running VM", () => {
   const thawed = { "guest-fsfreeze-status": () => "thawed", "guest-fsfreeze-thaw": () => 1 };
 

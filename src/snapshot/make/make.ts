@@ -171,8 +171,7 @@ async function storeLiveGz({ context, vm, work, sources, staged, name, request }
       request.rateLimit ?? 0,
     ));
   } catch (error) {
-    const { explainLoss } = await import("../../live/fleece.ts");
-    throw await explainLoss(error, source.qmp, staged);
+    throw await source.explain(error);
   } finally {
     await source.close();
   }
@@ -193,7 +192,6 @@ async function storeQcow2({
 }: Making): Promise<Stored> {
   const { storeImages } = await import("./images.ts");
   const { openLive, copiedSources } = await import("../../live/source.ts");
-  const { explainLoss } = await import("../../live/fleece.ts");
   const { openOffline } = await import("./offline-source.ts");
   const source = live
     ? await openLive(work, sources, staged)
@@ -203,7 +201,7 @@ async function storeQcow2({
     const asked = { full: request.full === true, live, speed: request.rateLimit ?? 0 };
     stored = await storeImages({ context, vm, sources, staged, snapshot: name, ...asked }, source);
   } catch (error) {
-    throw live ? await explainLoss(error, source.qmp, staged) : error;
+    throw await source.explain(error);
   } finally {
     await source.close();
     if (!live) repairBitmaps(sources);

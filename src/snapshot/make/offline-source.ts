@@ -4,11 +4,11 @@ import { gentle } from "../../process/gentle.ts";
 import { buildWritableNode } from "../../qemu/devices/image.ts";
 import { buildBlocksArgv } from "../../qemu/blocks.ts";
 import { FLUSH_STEPS } from "../../qemu/end.ts";
-import { startQemu } from "../../qemu/session.ts";
+import { exitError, startQemu } from "../../qemu/session.ts";
 import { listBlockNodes } from "../../qmp/block.ts";
 import type { QmpClient } from "../../qmp/client.ts";
 import type { TransactionAction } from "../../qmp/commands.ts";
-import { QmpError } from "../../qmp/errors.ts";
+import { QmpDisconnect, QmpError } from "../../qmp/errors.ts";
 import { consistencyOf } from "../../store/mark-types.ts";
 import { remove } from "../../store/remove.ts";
 import type { Vm } from "../../vm/find.ts";
@@ -55,6 +55,10 @@ export async function openOffline(
         exposeBitmap: async (_disk, bitmap) => bitmap,
         refused: await transact(qmp, actions),
       }),
+      explain: async (error) =>
+        error instanceof QmpDisconnect
+          ? exitError("cannot copy the disks", await machine.end(FLUSH_STEPS), logPath, error)
+          : error,
       close: () =>
         (closed ??= machine.end(FLUSH_STEPS).then(() => {
           for (const file of [SOCKET, LOG]) remove(join(staged, file));

@@ -31,6 +31,7 @@ lint    shellcheck             shellcheck                  shellcheck        She
 bench   gnu_time               time                        time              time                    time               time
 bench   borg                   borgbackup                  borg              borgbackup              borgbackup         borg
 picture script                 bsdutils                    util-linux        util-linux-script       util-linux         util-linux
+check   gnu_time               time                        time              time                    time               time
 check   qemu-system-aarch64    qemu-system-arm             qemu-system-aarch64  qemu-system-aarch64    qemu-arm           qemu-system-aarch64
 check   qemu-system-arm        qemu-system-arm             qemu-system-arm   qemu-system-arm         qemu-arm           qemu-system-arm
 check   qemu-system-ppc64      qemu-system-ppc             qemu-system-ppc   qemu-system-ppc         qemu-ppc           qemu-system-ppc

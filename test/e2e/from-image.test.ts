@@ -265,7 +265,11 @@ suite(
         await box.ok(["run"]);
         renameSync(base, `${base}.old`);
         for (const command of ["run", "backup"])
-          expectError(await box.vm([command]), 66, /the image .*base, image is gone.*\n.*put it back/s);
+          expectError(
+            await box.vm([command]),
+            66,
+            /the backing file .*base, image of the disk .* is missing.*\n.*put it back/s,
+          );
         symlinkSync(`${base}.old`, base);
         await box.ok(["run"]);
         expect(runNumber(box)).toBe(3);

@@ -47,7 +47,7 @@ suite("the reported state of a VM", () => {
     writeFileSync(join(profile, "vmlinuz"), head);
     writeFileSync(join(profile, "initrd.img"), "");
     box.write("nothing.job", "true\n");
-    expectError(await box.vm(["--rescue=other", "job", "nothing"]), 78, /of aarch64/);
+    expectError(await box.vm(["--rescue=other", "job", "nothing"]), 78, /for aarch64/);
     expect((await box.ok(["rescue", "list"])).stdout).toMatch(/^other +own +aarch64 /m);
   });
 

@@ -362,7 +362,7 @@ suite(
       const env = { PATH: `${bin}:${process.env.PATH}` };
       await box.ok(["create", "G", iso.haltIso], { env });
       const result = await box.vm(["run"], { env });
-      expectError(result, 69, /this qemu has no SPICE/);
+      expectError(result, 69, /this qemu does not support SPICE/);
       for (const word of [
         "ALT",
         "qemu-system-modules-spice",

@@ -135,29 +135,33 @@ export class TrustLab implements Disposable {
 
   /** Runs a command. @returns problems with it, and outside */
   async tryCommand(line: string, cwd: string, home = this.box.home): Promise<string[]> {
-    const before = performance.now();
-    const child = Bun.spawn(["bash", "-c", `exec '${binary}' ${line}`], {
+    // A child of this process would be counted with this process' memory (vfork(2)).
+    const usage = join(this.box.top, "usage");
+    const measured = `/usr/bin/time -q -f '%M %U %S' -o '${usage}' timeout -s KILL ${PATIENCE_SECONDS}`;
+    const child = Bun.spawn(["bash", "-c", `exec ${measured} '${binary}' ${line}`], {
       cwd,
       env: { ...this.box.env(), HOME: home, NO_COLOR: "1" },
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",
     });
-    const timer = setTimeout(() => child.kill("SIGKILL"), PATIENCE_SECONDS * 1000);
     const [stdout, stderr] = await Promise.all([take(child.stdout), take(child.stderr)]);
-    await child.exited;
-    clearTimeout(timer);
-    const usage = child.resourceUsage();
-    const bytes = Number(usage?.maxRSS ?? 0);
-    const cpuSeconds = Number(usage?.cpuTime.total ?? 0) / 1e6;
+    const status = await child.exited;
+    const [kibibytes = NaN, ...seconds] = readFileSync(usage, "utf8")
+      .trim()
+      .split("\n")
+      .at(-1)!
+      .split(" ")
+      .map(Number);
+    const bytes = kibibytes * 1024;
+    const cpuSeconds = seconds.reduce((sum, value) => sum + value, 0);
     // Output of the guest is printed, without control sequences.
     const isGuests = line.startsWith("console");
     const output = (isGuests ? stdout.replaceAll("\r", "") : stdout) + stderr;
     const wrong: string[] = [];
-    if (child.signalCode)
-      wrong.push(`ended by ${child.signalCode} after ${Math.round(performance.now() - before)} ms`);
-    if (child.exitCode === 70) wrong.push(`status 70: ${stderr.trim()}`);
-    if (bytes > MAX_BYTES) wrong.push(`${(bytes / 1e6).toFixed(0)} MB of memory`);
+    if (status > 128) wrong.push(`killed by signal ${status - 128}`);
+    if (status === 70) wrong.push(`status 70: ${stderr.trim()}`);
+    if (!(bytes <= MAX_BYTES)) wrong.push(`${(bytes / 1e6).toFixed(0)} MB of memory`);
     if (cpuSeconds > MAX_SECONDS) wrong.push(`${cpuSeconds.toFixed(1)} s of processor time`);
     const control = /[^\P{Cc}\n\t]|[\u200e\u200f\u202a-\u202e\u2066-\u2069]/u.exec(output);
     if (control) {

@@ -267,7 +267,7 @@ suite(
       );
     });
 
-    test("without an agent it is crash-consistent", async () => {
+    testInTurn(1)("without an agent it is crash-consistent", async () => {
       await box.ok(["exec", "sh", "-c", "(sleep 1; killall qemu-ga) >/dev/null 2>&1 &"]);
       await until("the agent's end", async () => (await box.vm(["exec", "true"])).status === 69);
       await box.ok(["backup", "crash", "--format=qcow2"]);

@@ -14,6 +14,7 @@ import {
   shell,
   smallSandbox,
   suite,
+  testInTurn,
 } from "./tools.ts";
 
 /** qemu-ga of this host with its libraries. */

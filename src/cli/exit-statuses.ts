@@ -121,10 +121,10 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   },
   timer: {
     noInput: "there is no such timer",
-    unavailable: "systemd is not running, or cron has no equivalent",
+    unavailable: "systemd is not running",
     cannotCreate: FOREIGN,
   },
-  identity: { noInput: NO_VM, cannotCreate: FOREIGN, busy: LOCKED },
+  identity: { noInput: NO_VM, cannotCreate: FOREIGN, busy: "locked by another process" },
   adopt: {
     ok: "working files adopted, or they were already",
     noInput: "there are no working files to adopt",

@@ -14,7 +14,7 @@ const STOP: Meant[] = [["stop", "shut the guest down"]];
 const STATUS: Meant[] = [["status", "show this VM"]];
 const LIST: Meant[] = [["list", "show all VMs"]];
 const REMOVE: Meant[] = [
-  ["snapshots rm S0", "remove the snapshot S0"],
+  ["snapshots rm NAME", "remove a snapshot"],
   ["destroy", "remove the working files; snapshots stay"],
 ];
 const LOG_IN: Meant[] = [
@@ -36,11 +36,15 @@ const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
     (
       [
         ["start up boot launch power-on poweron", START],
-        ["shutdown shut down off halt poweroff power-off kill end quit", STOP],
+        ["shutdown shut down off halt poweroff power-off end quit", STOP],
+        ["kill", [["stop --force", "kill the guest, as a power cut would"]]],
         ["reboot reset", [["restart", "stop it, and start it again"]]],
         ["suspend freeze", [["pause", "pause the guest"]]],
         ["unpause continue thaw", [["resume", "resume the guest"]]],
-        ["info state show inspect dominfo", STATUS],
+        ["info state inspect dominfo", STATUS],
+        ["show", [...STATUS, ["snapshots show NAME", "show a snapshot"]]],
+        ["diff compare", [["snapshots diff S0 S1", "compare two snapshots"]]],
+        ["describe", [["snapshots describe NAME TEXT", "describe a snapshot"]]],
         ["ls ps vms all", LIST],
         ["delete del remove rm undefine purge", REMOVE],
         ["shell login connect enter attach sh bash", LOG_IN],
@@ -78,7 +82,13 @@ export function hintFor(
 ): string {
   const all = `all commands: ${prog} help`;
   const meant = readSynonyms().get(word.toLowerCase());
-  if (meant) return [...meant.map(([words, does]) => `${does}: ${start} ${words}`), all].join("\n");
+  if (meant) {
+    const line = retype(word);
+    const argument = line[line.lastIndexOf(word) + 1];
+    const fill = (words: string): string =>
+      argument === undefined ? words : words.replace("NAME", () => shellLine([argument]));
+    return [...meant.map(([words, does]) => `${does}: ${start} ${fill(words)}`), all].join("\n");
+  }
   const suggestion = nearest(word, [...COMMANDS.keys()]);
   return suggestion ? `did you mean: ${formatLine(prog, retype(suggestion))}\n${all}` : all;
 }

@@ -5,11 +5,11 @@ const keep = (what: string) => ({ type: "string", valueHint: "N", description: `
 /** What `prune` and `backup --prune` have in common. */
 export const keepArgs = {
   "keep-last": keep("the newest N"),
-  "keep-hourly": keep("the newest of each of the last N hours that have one"),
-  "keep-daily": keep("the newest of each of the last N days that have one"),
-  "keep-weekly": keep("the newest of each of the last N weeks that have one"),
-  "keep-monthly": keep("the newest of each of the last N months that have one"),
-  "keep-yearly": keep("the newest of each of the last N years that have one"),
+  "keep-hourly": keep("the newest of each of the last N hours with a snapshot"),
+  "keep-daily": keep("the newest of each of the last N days with a snapshot"),
+  "keep-weekly": keep("the newest of each of the last N weeks with a snapshot"),
+  "keep-monthly": keep("the newest of each of the last N months with a snapshot"),
+  "keep-yearly": keep("the newest of each of the last N years with a snapshot"),
 } as const;
 
 export default define({

@@ -141,7 +141,7 @@ export const SCHEMA = {
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
   UUID: keptIfChanged(uuid, "identity of the VM; read from its guest.env only"),
   UUID_FORMER: setting(uuids, "earlier identities of the VM; read from its guest.env only"),
-  DISKS: setting(disks, "disks that create makes; default for other guests than PCs: VIRT=30G"),
+  DISKS: setting(disks, "disks that create makes; default for guests other than PCs: VIRT=30G"),
   INPLACE: setting(flag, "keep working files in HOSTDIR"),
   MEDIA_MIRROR: setting(text, "package mirror below MEDIA"),
   MEDIA_STORAGE: setting(text, "directory of ISO images below MEDIA"),

@@ -166,7 +166,7 @@ async function runHere(context: Context, access: Access, argv: readonly string[]
   if (status === 0) return;
   if (stop && signal === "SIGKILL") throw signalError(stop, `${argv[0]} did not end after ${stop}`);
   if (status === NO_CONNECTION) {
-    log.info(`${argv[0]} logged in as ${access.user}; to use another user: --user=NAME`);
+    log.info(`${argv[0]} used the name ${access.user}; to use another one: --user=NAME`);
     if (known)
       log.info(`remove the old key if the guest was reinstalled: rm ${shellQuote(access.knownHosts)}`);
   }

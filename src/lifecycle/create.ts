@@ -112,7 +112,8 @@ export async function createVm(
 
 /** Hint: create the VM in a directory beside this one, with the same options. */
 function hintForOtherDirectory({ cwd }: Context, hostdir: string, guestName: string): string {
-  const name = /^[A-Za-z0-9][\w.-]*$/.test(guestName) ? guestName : "NAME";
+  const named = /^[A-Za-z0-9][\w.-]*$/.test(guestName) ? guestName : "NAME";
+  const name = join(dirname(hostdir), named) === hostdir ? `${named}-2` : named;
   const place = shellQuote(relative(cwd, join(dirname(hostdir), name)));
   const again = hostdir === cwd ? "and run the command there" : `and run the command with -d ${place}`;
   return `create the VM in a directory of its own, ${again}: mkdir ${place}${hostdir === cwd ? ` && cd ${place}` : ""}`;

@@ -1,5 +1,6 @@
 import { renameSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
@@ -8,7 +9,7 @@ import { lstatOf } from "../lib/read-file.ts";
 import { fileError, removeQuietly, replaceSymlink, syncDirectory } from "../store/files.ts";
 import { HOST, LAST, PARTIAL } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
-import { dependentsOf, parentsOf } from "../store/snapshot-dependents.ts";
+import { dependentsOf, disksOnSnapshots, parentsOf } from "../store/snapshot-dependents.ts";
 import type { Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
 import { inspectSnapshots, type SnapshotInfo } from "../store/snapshot-info.ts";
@@ -22,7 +23,7 @@ export async function removeSnapshots(context: Context, names: readonly string[]
   await withVm(context, "remove snapshots", async (vm) => {
     const chosen = new Set(names.map((name) => findSnapshot(vm.hostdir, name).name));
     const all = inspectSnapshots(vm.hostdir);
-    refuseNeeded(context, vm, all, chosen);
+    refuseNeeded(vm, all, chosen);
     const bytes = discardSnapshots(vm.hostdir, all, chosen);
     log.success(`removed ${[...chosen].map(snapshotName).join(", ")}: ${formatSize(bytes)}`);
     if (all.every(({ snapshot: { name } }) => chosen.has(name)))
@@ -34,26 +35,40 @@ export async function removeSnapshots(context: Context, names: readonly string[]
   });
 }
 
-function refuseNeeded(
-  context: Context,
-  vm: Vm,
-  all: readonly SnapshotInfo[],
-  chosen: ReadonlySet<string>,
-): void {
+function refuseNeeded(vm: Vm, all: readonly SnapshotInfo[], chosen: ReadonlySet<string>): void {
   const snapshots = all.map(({ snapshot }) => snapshot);
-  const reasons = all.flatMap(({ facts: { name, protected: isProtected } }) => {
-    if (!chosen.has(name)) return [];
-    const needing = dependentsOf(name, snapshots, vm.work).filter((item) => !chosen.has(item));
-    return [
-      ...(isProtected ? [`${name} is protected`] : []),
-      ...(needing.length > 0
-        ? [`${needing.join(", ")} ${needing.length > 1 ? "build" : "builds"} on ${name}`]
-        : []),
-    ];
-  });
+  const disks = disksOnSnapshots(vm.work);
+  const needed = all
+    .filter(({ facts }) => chosen.has(facts.name))
+    .map(({ facts: { name, protected: isProtected } }) => ({
+      name,
+      isProtected,
+      dependents: dependentsOf(name, snapshots, vm.work).filter((item) => !chosen.has(item)),
+    }));
+  const reasons = needed.flatMap(({ name, isProtected, dependents }) => [
+    ...(isProtected ? [`${name} is protected`] : []),
+    ...(dependents.length > 0
+      ? [`${dependents.join(", ")} ${dependents.length > 1 ? "build" : "builds"} on ${name}`]
+      : []),
+  ]);
   if (reasons.length === 0) return;
-  throw new VmError("busy", `cannot remove snapshots: ${reasons.join("; ")}`, {
-    hint: `nothing was removed; if protected: ${context.prog} snapshots unprotect NAME; if others need it: remove those as well, or merge it into them: ${context.prog} snapshots rm --merge NAME; if the working disks need it: first ${context.prog} restore --copy`,
+  const names = (has: (item: (typeof needed)[number]) => boolean): string[] =>
+    needed.filter(has).map(({ name }) => name);
+  const guarded = names(({ isProtected }) => isProtected);
+  const parents = names(({ dependents }) =>
+    dependents.some((item) => snapshots.some(({ name }) => name === item)),
+  );
+  const independent = `${commandLine("backup")} && ${commandLine("restore", "--copy")}`;
+  throw new VmError("busy", `cannot remove snapshots: ${reasons.join("; ")}; nothing was removed`, {
+    hint: [
+      ...(guarded.length > 0 ? [`unprotect: ${commandLine("snapshots", "unprotect", ...guarded)}`] : []),
+      ...(parents.length > 0
+        ? [`merge into the dependent ones: ${commandLine("snapshots", "rm", "--merge", ...parents)}`]
+        : []),
+      ...(names(({ name }) => disks.has(name)).length > 0
+        ? [`make the working disks independent and keep their changes: ${independent}`]
+        : []),
+    ].join("\n"),
   });
 }
 

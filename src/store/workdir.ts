@@ -138,7 +138,7 @@ export function resolveWork(hostdir: string): Work {
       link,
       `the working files in ${target} belong to ${named}`,
       original
-        ? `remove the symlink of this copied VM, and restore a snapshot: rm ${shellQuote(link)} && ${commandLine("restore")}`
+        ? `remove the symlink of this copied VM, assign a UUID, and restore a snapshot: rm ${shellQuote(link)} && ${commandLine("identity", "--new")} && ${commandLine("restore")}`
         : `remove the symlink if this is a copy of that VM: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
     );
   }

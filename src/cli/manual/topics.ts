@@ -84,7 +84,7 @@ export const TOPICS: readonly Topic[] = [
         "mounts the installed system at `/mnt/system1`, by its fstab; opens LUKS with `.in/luks.key`, or asks on the terminal. Status 1: a filesystem could not be mounted",
       ],
       "Hooks are run in HOSTDIR with your locale, umask and environment. They see each setting as a variable, also HOSTDIR, WORKDIR, LIBEXEC and PROFILES, and the variables, arrays and functions of your `PROG.conf`.",
-      "The exit status of the job is that of the program. A rescue that dies or is not shut down in order is status 74. `--timeout` counts from the start of the job; ending it and unmounting the disks takes up to 15 s more. Ctrl-C ends the job, unmounts the disks and shuts the rescue down; a second one kills it.",
+      "The exit status of the job is that of the program. A rescue that dies or does not shut down cleanly is status 74. `--timeout` counts from the start of the job; ending it and unmounting the disks takes up to 15 s more. Ctrl-C ends the job, unmounts the disks and shuts the rescue down; a second one kills it.",
       ["add-ssh-keys", "adds the keys of SSHKEYS to `authorized_keys` of root in the installed system"],
       ["run-ssh", "lets these keys into the rescue, and waits until `WORKDIR/.out/RELEASE` is removed"],
       [
@@ -123,7 +123,7 @@ export const TOPICS: readonly Topic[] = [
   {
     title: "TRUST",
     blocks: [
-      "A VM's directory is like a Makefile: `run` and `job` do what its owner wrote there. It is own if you or root own it and no other user can write to it (your private group may); the same holds for each of `guest.env`, `PROG.defaults`, jobs and hooks. A foreign directory can only be read: other commands refuse it (73) and name its owner.",
+      "A VM's directory is like a Makefile: `run` and `job` do what its owner wrote there. It counts as yours if you or root own it and no other user can write to it (your private group may); the same holds for each of `guest.env`, `PROG.defaults`, jobs and hooks. A foreign directory can only be read: other commands refuse it (73) and name its owner.",
       "`status`, `list`, `snapshots`, `verify`, `restore`, `backup`, `config`, `doctor`, `-h` and completion run no program that a directory names, and touch nothing outside it and its working directory. `status` lists what a VM reaches outside its directory: writable shares, images, backing files, extra arguments, jobs.",
       "Names in data files are never paths; only regular files of limited size are read, and no symlinks followed. Text from guests, images and repositories is printed without control characters; `exec` and `console` pass bytes through.",
     ],

@@ -86,7 +86,7 @@ const FEATURES: readonly Feature[] = [
   { name: "9p", use: "shared folders, jobs", needed: false, lacking: without("virtio-9p-pci") },
   {
     name: "vmgenid",
-    use: "random numbers of resumed rescue systems",
+    use: "reseeding the random numbers of resumed rescue systems",
     needed: false,
     lacking: (capabilities, arch) => {
       const { warm }: ArchFacts = ARCH[arch];

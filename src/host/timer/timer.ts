@@ -43,7 +43,7 @@ export function parseTimer(args: Record<string, unknown>): TimerRequest {
     });
   if (action === "cron" && cronFields(when, 0) === undefined)
     throw new VmError("usage", `--on-calendar: '${when}' cannot be expressed in a crontab`, {
-      hint: `with --cron allowed: ${CRON_WORDS}`,
+      hint: `with --cron use one of: ${CRON_WORDS}`,
     });
   const words = args._ as string[];
   return {

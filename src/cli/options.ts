@@ -111,7 +111,7 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "no-netdev", effect: set("USENETDEV", ""), help: "disable the first network card" },
   { long: "use-tmpdir", effect: set("INPLACE", ""), help: "keep working files in TMPDIR" },
   { long: "inplace", effect: set("INPLACE", "1"), help: "keep working files in HOSTDIR" },
-  { long: "no-tmpdir", effect: set("INPLACE", "1"), help: "same as --inplace" },
+  { long: "no-tmpdir", effect: set("INPLACE", "1"), help: "keep working files in HOSTDIR, as --inplace" },
   {
     long: "debug",
     effect: { kind: "flag", flag: "debug" },

@@ -1,10 +1,10 @@
 /** `doctor`: checks of the host. */
 import { expect, test } from "bun:test";
-import { chmodSync, cpSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { FAMILIES } from "../../src/lib/packages.ts";
 import type { Diagnosis } from "../../src/host/doctor/doctor.ts";
-import { binary, Sandbox, type Result, type RunOptions } from "./harness.ts";
+import { binary, Sandbox, until, type Result, type RunOptions } from "./harness.ts";
 import { configure, expectError, listing, names, rootTest, smallSandbox, suite } from "./tools.ts";
 
 /** The environment of cron. */
@@ -52,6 +52,23 @@ function rowsOf({ stdout }: Result): string[][] {
 suite(
   "doctor",
   () => {
+    test("interrupted, it reports the signal, and no missing programs", async () => {
+      using box = new Sandbox();
+      const bin = join(box.top, "hanging");
+      mkdirSync(bin);
+      const begun = join(box.top, "begun");
+      writeFileSync(join(bin, "qemu-system-x86_64"), `#!/bin/sh\n: >'${begun}'\nexec sleep 60\n`, {
+        mode: 0o755,
+      });
+      const doctor = box.start(["doctor"], { env: { PATH: `${bin}:${process.env.PATH}` } });
+      await until("qemu is asked", () => existsSync(begun));
+      doctor.kill("SIGINT");
+      const { status, stdout, stderr } = await doctor.done;
+      expect(status).toBe(130);
+      expect(stdout).toBe("");
+      expect(stderr).not.toContain("missing");
+    });
+
     test("prints a line for each item, from cron too, and creates no file", async () => {
       using box = new Sandbox();
       const result = await box.ok(["doctor"]);

@@ -1,6 +1,7 @@
 import { VmError } from "../../lib/errors.ts";
 import { toJson } from "../../lib/json.ts";
 import { installHint } from "../../lib/packages.ts";
+import { throwIfInterrupted } from "../../process/signals.ts";
 import { formatTable } from "../../lib/table.ts";
 import { readInForce, usableVm, type SettingsInForce } from "../config.ts";
 import type { Context } from "../../vm/context.ts";
@@ -31,6 +32,8 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     checkRescues(context, vm),
     checkAging(context.tmpdir),
   ]);
+  // An interrupted check would report what it could not find as missing.
+  throwIfInterrupted();
   const checks = [
     ...qemus,
     checkKvm(settings, context.hostArch),

@@ -1,4 +1,4 @@
-import { exec, requireProgram } from "../process/exec.ts";
+import { exec, requireProgram, type Finished } from "../process/exec.ts";
 import type { SettingValue } from "./shell-expand.ts";
 import { SECRETS } from "./schema.ts";
 import {
@@ -119,6 +119,13 @@ export function parseBashVariables(output: string): BashVariables {
 /** The result of evaluating a file, or the error of bash. */
 export type BashResult = { variables: BashVariables; userShell: string } | { complaint: string };
 
+/** Of a bash that printed no error. */
+function describeFailure({ status, signal }: Pick<Finished, "status" | "signal">): string {
+  if (signal !== null) return `bash was killed by ${signal}`;
+  if (status !== 0) return `bash exited with status ${status}`;
+  return "its values cannot be read: it redirects stdout, or redefines printf or declare";
+}
+
 /**
  * Evaluates a settings file with bash, with all rights of the caller.
  * @param variables set beforehand; those in `wanted` are read back
@@ -148,7 +155,7 @@ export async function evaluateWithBash(
   });
   const [before, , settings, after] = result.stdout.split(`\0${mark}\0`);
   if (result.status !== 0 || before === undefined || settings === undefined || after === undefined) {
-    const complaint = result.stderr.trim().split("\n").at(-1) || `status ${result.status}`;
+    const complaint = result.stderr.trim().split("\n").at(-1) || describeFailure(result);
     return { complaint: complaint.replace(/^(vm|\/dev\/fd\/\d+): /, "") };
   }
   if (result.stderr) writeError(result.stderr);

@@ -150,3 +150,13 @@ describe("a literal file:", () => {
     expect((await readSettings(sources())).userShell).toBe("");
   });
 });
+
+test.each([
+  ["kill -9 $$", "bash was killed by SIGKILL"],
+  ["exit 4", "bash exited with status 4"],
+  ["exec >/dev/null", "its values cannot be read: it redirects stdout, or redefines printf or declare"],
+])("reports how a bash without an error message ended: %s", async (text, complaint) => {
+  expect(await evaluateWithBash(temp.write("x.conf", text), { CORES: "2" }, ["CORES"], "")).toEqual({
+    complaint,
+  });
+});

@@ -1,5 +1,5 @@
 import { version } from "../package.json";
-import { O_CLOEXEC } from "./process/open-flags.ts";
+import { isCloseOnExec } from "./process/open-flags.ts";
 
 const words = process.argv.slice(2);
 
@@ -20,9 +20,8 @@ try {
  */
 async function printVersion(): Promise<boolean> {
   try {
-    const flags = /^flags:\s*([0-7]+)$/m.exec(await Bun.file("/proc/self/fdinfo/1").text())?.[1];
     // stdout was closed (process/stdout.ts).
-    if (Number.parseInt(flags ?? "0", 8) & O_CLOEXEC) return false;
+    if (isCloseOnExec(await Bun.file("/proc/self/fdinfo/1").text())) return false;
     await Bun.write(Bun.stdout, `vm ${version}\n`);
     return true;
   } catch {

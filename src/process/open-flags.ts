@@ -2,3 +2,9 @@
 export const O_CLOEXEC = 0o2000000;
 /** Refers to a file without opening it. */
 export const O_PATH = 0o10000000;
+
+/** Is this descriptor close-on-exec? @param fdinfo text of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)) */
+export function isCloseOnExec(fdinfo: string): boolean {
+  const flags = /^flags:\s*([0-7]+)$/m.exec(fdinfo)?.[1];
+  return (Number.parseInt(flags ?? "0", 8) & O_CLOEXEC) !== 0;
+}

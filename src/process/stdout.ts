@@ -2,7 +2,7 @@
 import { fstatSync, readFileSync } from "node:fs";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { STDOUT, writeTo } from "../lib/standard-streams.ts";
-import { O_CLOEXEC } from "./open-flags.ts";
+import { isCloseOnExec } from "./open-flags.ts";
 
 /**
  * Was stdout closed when this program was started? Bun opens /dev/null instead, with close-on-exec (proc_pid_fdinfo(5)),
@@ -11,8 +11,7 @@ import { O_CLOEXEC } from "./open-flags.ts";
 let closed: boolean | undefined;
 function wasClosed(): boolean {
   if (!fstatSync(STDOUT).isCharacterDevice()) return false;
-  const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${STDOUT}`, "utf8"))?.[1];
-  return (Number.parseInt(flags ?? "0", 8) & O_CLOEXEC) !== 0;
+  return isCloseOnExec(readFileSync(`/proc/self/fdinfo/${STDOUT}`, "utf8"));
 }
 
 /** @throws VmError 74 if writing fails, except for a closed pipe */

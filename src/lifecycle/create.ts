@@ -11,7 +11,7 @@ import { newUuid } from "../lib/uuid.ts";
 import { parseImage } from "../machine/parse.ts";
 import { macroOf } from "../machine/macros.ts";
 import { findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
-import type { DiskRequest } from "../machine/types.ts";
+import { LAYOUTS, type DiskRequest } from "../machine/types.ts";
 import { createImage } from "../qemu/new-image.ts";
 import { lstatOf, readNamed, readSmall } from "../lib/read-file.ts";
 import { fileError, listDirectory, requireSpace, syncFile, writeNew } from "../store/files.ts";
@@ -61,7 +61,7 @@ export async function createVm(
       : undefined;
     const source = options.from && (await inspectSource(context, options.from));
     const disks = planDisks(vm, options, source);
-    refuseImpossible(vm, disks, cd !== "", options.cloudInit !== undefined);
+    refuseImpossible(vm, disks);
     const guestEnv = guestEnvOf(context, vm, guestName, cd, disks, options);
     refuseUnwritable(guestEnv);
     const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit);
@@ -193,6 +193,8 @@ function guestEnvOf(
     ...changed,
     ...(formats.length > 0 && { IMAGE_FORMATS: formats }),
     ...(user !== undefined && (user !== "root" || changed.SSH_USER !== undefined) && { SSH_USER: user }),
+    LAYOUT: String(LAYOUTS.at(-1)),
+    MAC: "auto",
     UUID: newUuid(),
   };
 }

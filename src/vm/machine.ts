@@ -1,13 +1,11 @@
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import type { Loaded } from "../config/load.ts";
-import type { Settings } from "../config/schema.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
-import { deriveMac } from "../machine/mac.ts";
 import type { Arch, Disk, ImageRequest, Layout, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
@@ -26,6 +24,7 @@ import { resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
 import { resolveBackingFile, repairDiskBitmaps } from "./backing-file.ts";
 import { type Media } from "./media.ts";
+import { nicsOf } from "./nics.ts";
 import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
@@ -72,7 +71,7 @@ export async function resolveMachine(
     disks: resolveDisks(context, vm, work, macros),
     cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },
     seed: lstatOf(join(work.dir, WORK.seed))?.isFile() ? join(work.dir, WORK.seed) : undefined,
-    nics: settings.USENETDEV ? [{ number: 1, mac: macOf(settings), forwards: settings.FORWARDS }] : [],
+    nics: nicsOf(settings),
     shares: settings.SHARES.flatMap((share) => {
       const path = expandMacro(share.path, macros);
       return path === undefined ? [] : resolveShare(share, path, context, capabilities);
@@ -162,12 +161,6 @@ export function numberImages(images: readonly ImageRequest[], layout: Layout): n
     return free;
   });
 }
-
-/** The MAC address of the first card. */
-const macOf = ({ MAC, UUID }: Settings): string | undefined => {
-  if (MAC !== "auto") return MAC || undefined;
-  return UUID === "" ? undefined : deriveMac(UUID, 1);
-};
 
 /** [compat] Relative paths are relative to WORKDIR; typed ones to the current directory, then to WORKDIR. */
 function resolveImagePath(path: string, typed: boolean, context: Context, work: Workdir): string {

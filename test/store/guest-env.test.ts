@@ -90,6 +90,8 @@ test("[compat] has assignments in double quotes, one array element per line, in 
       '    "out:rw:@DATADIR@"',
       ")",
       "IMAGES=()",
+      'LAYOUT="1"',
+      'MAC="auto"',
       'ACCEL="tcg"',
       'CPU="host"',
       "",

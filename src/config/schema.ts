@@ -115,8 +115,8 @@ const layout: Parser<Layout> = parser({ allowed: LAYOUT_SYNTAX, choices: LAYOUTS
 });
 const MAC_SYNTAX = "auto, empty, or a MAC address such as 02:1a:2b:3c:4d:5e";
 const mac: Parser<string> = parser({ allowed: MAC_SYNTAX }, (raw) => {
-  const text = scalarOf(raw);
-  const value = text === "" || text === "auto" ? text : parseMac(text);
+  const given = scalarOf(raw);
+  const value = given === "" || given === "auto" ? given : parseMac(given);
   return value === undefined ? { allowed: MAC_SYNTAX } : { value };
 });
 const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);

@@ -59,20 +59,21 @@ async function buildInitrd(box: Sandbox, { initrd }: Guests): Promise<string> {
   return path;
 }
 
+/** Runs the guest. @returns what it prints */
+async function look(box: Sandbox, options: string[]): Promise<string[]> {
+  await box.ok(options);
+  const text = box.console();
+  const shown = /SYS\n([^]*?)END\n/.exec(text)?.[1];
+  if (shown === undefined) throw new Error(`no report of the guest in:\n${text}`);
+  return shown.trim().split(/\s*\n/);
+}
+
 suite("a guest sees", () => {
   let iso: Guests;
 
   beforeAll(async () => {
     iso = await guests();
   });
-
-  async function look(box: Sandbox, options: string[]): Promise<string[]> {
-    await box.ok(options);
-    const text = box.console();
-    const shown = /SYS\n([^]*?)END\n/.exec(text)?.[1];
-    if (shown === undefined) throw new Error(`no report of the guest in:\n${text}`);
-    return shown.trim().split(/\s*\n/);
-  }
 
   describe.each(sampled(["pc", "q35"], 2, 0))("on %s", (board) => {
     describe.each(sampled(["VIRT", "AHCI", "SCSI", "NVME"]))("with a disk on %s", (bus) => {

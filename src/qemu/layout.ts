@@ -51,16 +51,16 @@ const SLOTS = {
 export type Role = keyof typeof SLOTS;
 
 const SHARES = { slot: 4, slots: 4 };
-/** Of a root port or a slot each. */
-const DISKS = { slot: 14, count: 8 };
-/** Of the cards behind the first one: a root port or a slot each. */
-const NICS = { portSlot: 15, slot: 22, count: 4 };
-/** Places for disks beyond: on further root ports, or behind a bridge. */
-const FURTHER = { slot: 26, count: 31 };
+/** The disks behind the first one: a slot each, further ones behind a bridge; or root ports, eight in a slot. */
+const DISKS = { slot: 14, count: 8, bridge: 26, behind: 31, ports: 15 };
+/** The cards behind the first one: a slot each, or root ports. */
+const NICS = { slot: 22, ports: 14, count: 3 };
+/** Unused root ports for disks that are plugged in while the guest runs. Each costs UEFI firmware time. */
+const SPARE_PORTS = 4;
 
 /** Number of places of each kind. */
 export const PLACES = {
-  disks: 1 + DISKS.count + FURTHER.count,
+  disks: 1 + DISKS.count + DISKS.behind,
   nics: 1 + NICS.count,
   shares: SHARES.slots * 8,
 } as const;
@@ -117,8 +117,6 @@ export function placeOfShare(machine: Placed, index: number, count: number): Pla
 
 const diskPort = (number: number): string => `disk-port${number}`;
 const nicPort = (number: number): string => `nic-port${number}`;
-/** Chassis numbers of root ports are unique: a guest names slots by them. */
-const NIC_CHASSIS = 100;
 
 /** Properties for `-device`, after the driver's name. */
 export const placed = (place: Place | undefined): string =>
@@ -129,33 +127,38 @@ export const placed = (place: Place | undefined): string =>
         .join("");
 
 /**
- * Root ports, or the bridge. Those that hot plug needs are always there, also unused: a guest numbers the buses in their
- * order.
+ * Root ports, or the bridge. A guest numbers the buses behind ports in their order: cards' are a fixed number, and come first.
  * @param places of disks that the machine uses: one more than the highest
  */
 export function buildPortArgs(machine: Placed, places: number): string[] {
   if (machine.layout === 0) return [];
   const board = boardOf(machine);
-  const further = Math.max(0, places - 1 - DISKS.count);
   if (!board.ports) {
-    const bridge = `pci-bridge,id=${BRIDGE},chassis_nr=1${placed(onRoot(board, FURTHER.slot))}`;
-    return further === 0 ? [] : ["-device", bridge];
+    const bridge = `pci-bridge,id=${BRIDGE},chassis_nr=1${placed(onRoot(board, DISKS.bridge))}`;
+    return places <= 1 + DISKS.count ? [] : ["-device", bridge];
   }
-  const disk = { nameOf: diskPort, chassis: 0 };
+  const disks = Math.min(places - 1 + SPARE_PORTS, PLACES.disks - 1);
   return [
-    { ...disk, slot: DISKS.slot, count: DISKS.count, first: 1 },
-    { nameOf: nicPort, chassis: NIC_CHASSIS, slot: NICS.portSlot, count: NICS.count, first: 2 },
-    { ...disk, slot: FURTHER.slot, count: further, first: DISKS.count + 1 },
-  ].flatMap(({ nameOf, chassis, slot, count, first }) =>
-    Array.from({ length: count }, (_, index) => {
-      const fn = index % 8;
-      const place = onRoot(board, slot + Math.floor(index / 8), fn);
-      const together = fn === 0 && index + 1 < count ? { multifunction: "on" as const } : {};
-      const number = first + index;
-      return [
-        "-device",
-        `pcie-root-port,id=${nameOf(number)},chassis=${chassis + number}${placed({ ...place, ...together })}`,
-      ];
-    }).flat(),
-  );
+    ...buildPortRow(board, NICS.ports, NICS.count, (index) => ({
+      id: nicPort(2 + index),
+      chassis: 100 + index,
+    })),
+    ...buildPortRow(board, DISKS.ports, disks, (index) => ({ id: diskPort(1 + index), chassis: 1 + index })),
+  ];
+}
+
+/** @param name the port's id and its chassis, by which guests name slots: both unique */
+function buildPortRow(
+  board: Board,
+  slot: number,
+  count: number,
+  name: (index: number) => { id: string; chassis: number },
+): string[] {
+  return Array.from({ length: count }, (_, index) => {
+    const fn = index % 8;
+    const together = fn === 0 && index + 1 < count ? { multifunction: "on" as const } : {};
+    const { id, chassis } = name(index);
+    const place = { ...onRoot(board, slot + Math.floor(index / 8), fn), ...together };
+    return ["-device", `pcie-root-port,id=${id},chassis=${chassis}${placed(place)}`];
+  }).flat();
 }

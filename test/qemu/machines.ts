@@ -160,7 +160,7 @@ const LAYOUT_1: Record<string, Partial<Machine>> = {
     cdrom: CD,
     seed: join(WORK, "vm-seed.img"),
     shares: manyShares,
-    nics: [nic(), nic({ number: 2 }), nic({ number: 5 })],
+    nics: [nic(), nic({ number: 2 }), nic({ number: 4 })],
   },
   "layout-pc-many": { ...ONE, disks: twelve },
   "layout-pc-gap": { ...ONE, disks: [disk("VIRT", 2), disk("SCSI", 5), disk("SCSI", 1)], display: VNC },

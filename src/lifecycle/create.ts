@@ -16,6 +16,7 @@ import { createImage } from "../qemu/new-image.ts";
 import { lstatOf, readNamed, readSmall } from "../lib/read-file.ts";
 import { fileError, listDirectory, requireSpace, syncFile, writeNew } from "../store/files.ts";
 import { formatGuestEnv, type GuestEnv } from "../store/guest-env.ts";
+import { refuseUnwritable } from "../vm/store-settings.ts";
 import { diskName, HOST, isDiskName, WORK } from "../store/layout.ts";
 import { notePlace } from "../store/places.ts";
 import { stageWork } from "../store/stage.ts";
@@ -143,17 +144,6 @@ function withoutLists(options: Options): Options {
   const { FORWARDS: _forwards, SHARES: _shares, ...settings } = options.settings;
   const { IMAGES = [] } = options.additions;
   return { ...options, settings, additions: { IMAGES } };
-}
-
-/** Refuses characters that bash and this program would read differently from a settings file. */
-function refuseUnwritable(values: GuestEnv): void {
-  for (const [name, value] of Object.entries(values))
-    for (const text of [value].flat())
-      if (/[^\P{Cc}\n\t]/u.test(text))
-        throw new VmError(
-          "usage",
-          `cannot save ${name}: it contains a control character: ${JSON.stringify(text)}`,
-        );
 }
 
 function guestEnvOf(

@@ -17,7 +17,7 @@ const HINT: Record<Excess["what"], string> = {
 function excessError(command: string, { what, wanted, most }: Excess): VmError {
   return new VmError(
     "usage",
-    `cannot ${command}: the machine would have ${wanted} ${what}, qemu's limit is ${most}`,
+    `cannot ${command}: the machine would have ${wanted} ${what}, the limit is ${most}`,
     {
       hint: HINT[what],
     },

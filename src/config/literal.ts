@@ -4,7 +4,7 @@
  */
 import { Scope, type Lookup, type SettingValue } from "./shell-expand.ts";
 import { ShellText, Unreadable } from "./shell-text.ts";
-import { takeVariableName, takeWord, type Word } from "./shell-words.ts";
+import { refuseShellOwned, takeVariableName, takeWord, type Word } from "./shell-words.ts";
 
 /** One `NAME=…` of a file: the line it starts on, from 1, and the value of the variable after it. */
 export interface Assignment {
@@ -99,8 +99,17 @@ function parseStatements(source: ShellText): Statement[] {
   return statements;
 }
 
+/** A setting as this program writes most: read in one step, as every start reads some twenty. */
+const WRITTEN = /([A-Za-z_]\w*)="([\w .,:;=@%+/-]*)"(?=\n)/y;
+
 function parseStatement(source: ShellText): Statement {
   const { line } = source;
+  const written = source.takeLine(WRITTEN);
+  if (written) {
+    const [, name, text] = written as unknown as [string, string, string];
+    refuseShellOwned(source, name);
+    return { name, line, append: false, right: { scalar: [{ kind: "text", text, quoted: true }] } };
+  }
   const name = takeVariableName(source);
   const append = source.accept("+");
   if (name === "" || !source.accept("=")) source.needsBash("something other than NAME=value");

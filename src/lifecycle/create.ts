@@ -5,7 +5,7 @@ import { VmError } from "../lib/errors.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { isBlank } from "../config/check-guest-env.ts";
 import { buildDefaults } from "../config/defaults.ts";
-import { KEPT_IF_CHANGED, parseSetting, type SettingName } from "../config/schema.ts";
+import { namesKept, parseSetting, type SettingName } from "../config/schema.ts";
 import { log } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
 import { parseImage } from "../machine/parse.ts";
@@ -194,7 +194,11 @@ function changedSettings(context: Context, { raw }: Vm): Partial<GuestEnv> {
   const defaults = buildDefaults(context);
   const isChanged = (name: SettingName): boolean =>
     JSON.stringify(parseSetting(name, raw[name])) !== JSON.stringify(parseSetting(name, defaults[name]));
-  return Object.fromEntries(KEPT_IF_CHANGED.filter(isChanged).map((name) => [name, raw[name]]));
+  return Object.fromEntries(
+    namesKept("if changed")
+      .filter(isChanged)
+      .map((name) => [name, raw[name]]),
+  );
 }
 
 /**

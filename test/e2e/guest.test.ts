@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Guests } from "../guests/build.ts";
+import { DISK_BUSES } from "../../src/machine/types.ts";
 import { guests, until, type Sandbox } from "./harness.ts";
 import {
   allocated,
@@ -21,7 +22,7 @@ let iso: Guests;
 
 const MOUNT = "mount -t 9p -o trans=virtio,version=9p2000.L,msize=104857600,cache=none";
 /** Each day one of them has the filesystem, and one the zeroes. */
-const BUSES = rotate(["AHCI", "NVME", "SCSI", "VIRT"] as const, seed % 4);
+const BUSES = rotate(DISK_BUSES, seed % DISK_BUSES.length);
 
 function rotate<T>(items: readonly T[], by: number): T[] {
   return [...items.slice(by), ...items.slice(0, by)];

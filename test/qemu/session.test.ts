@@ -21,7 +21,7 @@ afterEach(() => temp[Symbol.dispose]());
 
 const start = (behaviour: string, options: Partial<QemuOptions> = {}) =>
   startQemu({
-    argv: [process.execPath, join(import.meta.dir, "fake-qemu.ts"), behaviour],
+    argv: [process.execPath, join(import.meta.dir, "stubborn-qemu.ts"), behaviour],
     directory: temp.top,
     monitor: temp.path("qmp.sock"),
     logPath: temp.path("qemu.log"),

@@ -187,6 +187,8 @@ export async function resolveRescueMachine(
     bootLoader: firmware || system.kind === "own" ? undefined : findBootLoader(settings.QEMUARCH),
     resumed: false,
     generationId: system.kind === "own" && capabilities.devices.has("vmgenid"),
+    // Its panic is seen by the reset.
+    panicDevice: undefined,
     channels: CHANNELS.map(({ name, socket }) => ({ name, socket: socketIn(work.dir, socket) })),
     files: resolveFiles(work, WORK.rescueConsoleLog),
     endOnReset: true,

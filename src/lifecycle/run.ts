@@ -200,7 +200,7 @@ async function startMachine(
 
 /**
  * Waits until qemu exits. The first stop signal requests the guest to power off, repeatedly; a second one, or the time
- * limit, kills qemu.
+ * limit, kills qemu. So does the first one after a panic: no request reaches that guest.
  * @returns the first signal, if there was one
  * @throws 74 if qemu cannot be killed
  */
@@ -216,7 +216,8 @@ async function waitUntilOff(
   const failed = Promise.withResolvers<never>();
   const kill = (): void => void machine.end().catch(failed.reject);
   const take = (signal: StopSignal): void => {
-    if (first) {
+    if (first || machine.panicked) {
+      first ??= signal;
       log.info("killing the guest");
       kill();
       return;

@@ -8,6 +8,7 @@ import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import { WAIT_EVENTS, type WaitEvent } from "./choices.ts";
 import type { Context } from "../vm/context.ts";
+import { findGuestErrors } from "../vm/guest-errors.ts";
 import { requireRunning, withLive } from "../vm/running.ts";
 import { requireSsh } from "../vm/ssh-forward.ts";
 import { waitForRun } from "../vm/watch.ts";
@@ -59,6 +60,7 @@ export async function waitUntilReady(context: Context, wait: Wait): Promise<void
     throw new VmError("io", "the guest is off already", {
       hint: `show the exit reason: ${commandLine("status")}\nshow its console: ${commandLine("console", "--log")}`,
     });
+  for (const { text } of how === "late" ? findGuestErrors(work.dir) : []) log.warn(text);
   if (how === "late" && wait.for !== "time")
     throw new VmError("timeout", `the guest's ${wait.for} does not answer within ${limitSeconds} seconds`, {
       hint: `show the console of the VM, which still runs: ${commandLine("console", "--log")}`,

@@ -36,6 +36,8 @@ export interface ArchFacts {
   usbKeyboard: boolean;
   /** Command line of a kernel that qemu boots: the serial console, and options for this machine. */
   kernelAppend: string;
+  /** Device by which the guest's kernel reports a panic; it must not occupy a PCI slot. */
+  panicDevice?: string;
   /** Its rescue can resume a saved state: it starts without boot code (PVH), and is notified that it is a copy. */
   warm?: true;
   /** ELF machine of its programs (elf(5), e_machine). */
@@ -69,6 +71,7 @@ const X86 = {
   card: "VGA",
   spiceCard: "qxl-vga",
   usbKeyboard: false,
+  panicDevice: "pvpanic",
   warm: true,
   kernelMagic: [[0x202, "HdrS"]],
   // On a loaded host the check of the emulated timer may fail, and stop the boot.

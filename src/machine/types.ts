@@ -136,6 +136,8 @@ export interface Machine {
   resumed: boolean;
   /** VM generation ID device, by which the kernel of a copy reseeds its random numbers. */
   generationId: boolean;
+  /** Device by which the guest's kernel reports a panic; absent if qemu has none for this machine. */
+  panicDevice: string | undefined;
   /** Channels to programs in the guest: virtio-serial ports by name, each on a socket. */
   channels: { name: string; socket: string }[];
   /** Sockets and logs for qemu to open; `events` without its suffixes, absent if they are not read. */

@@ -50,6 +50,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     "virtio-rng-pci,rng=rng0",
     ...buildChannelArgs(machine.channels),
     ...(machine.generationId ? ["-device", "vmgenid,guid=auto,id=generation0"] : []),
+    ...buildPanicArgs(machine),
     ...(machine.display.kind === "serial" ? [] : POINTER),
     ...(machine.display.kind !== "serial" && facts.usbKeyboard ? KEYBOARD : []),
     ...buildDiskArgs(machine),
@@ -59,6 +60,15 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...machine.extraArgs,
   ];
 }
+
+/**
+ * qemu only reports a panic: what happens next, such as a reboot, is the guest's choice (`kernel.panic`). A device among
+ * the user's own arguments replaces ours, as qemu takes one only.
+ */
+const buildPanicArgs = ({ panicDevice, extraArgs }: Machine): string[] =>
+  panicDevice === undefined || extraArgs.some((word) => /^pvpanic\b/.test(word))
+    ? []
+    : ["-device", panicDevice, "-action", "panic=none"];
 
 const KEYBOARD = ["-device", "usb-kbd,bus=usb0.0"];
 

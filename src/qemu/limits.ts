@@ -10,7 +10,7 @@ export interface Excess {
 }
 
 /** Devices on other buses than PCI. */
-const NON_PCI = /^(ide-|scsi-(hd|cd|block|generic)|usb-|virtserialport|virtconsole|vmgenid)/;
+const NON_PCI = /^(ide-|scsi-(hd|cd|block|generic)|usb-|virtserialport|virtconsole|vmgenid|pvpanic(?!-pci))/;
 const OTHER_BUS = /,bus=(?!pci\.0\b|pcie\.0\b)/;
 
 /** Pure: number of devices that an argument list adds to the first PCI bus. */
@@ -82,6 +82,7 @@ export function planArgv(plan: PlannedMachine): string[] {
     bootLoader: undefined,
     resumed: false,
     generationId: false,
+    panicDevice: undefined,
     channels: [{ name: "agent", socket: "agent" }],
     files: { qmp: "q", monitor: "m", console: "c", consoleLog: "l" },
     endOnReset: false,

@@ -78,6 +78,7 @@ export async function resolveMachine(
     bootLoader: settings.UEFI ? undefined : findBootLoader(arch),
     resumed: false,
     generationId: false,
+    panicDevice: choosePanicDevice(arch, capabilities),
     channels: [{ name: GUEST_AGENT, socket: socketIn(work.dir, WORK.agent) }],
     files: {
       ...resolveFiles(work, WORK.consoleLog),
@@ -113,6 +114,11 @@ function requireUefi(arch: Arch, { version }: Capabilities): void {
       hint: `boot by ${ARCH[arch].biosName}: --no-uefi`,
     },
   );
+}
+
+function choosePanicDevice(arch: Arch, { devices }: Capabilities): string | undefined {
+  const { panicDevice }: ArchFacts = ARCH[arch];
+  return panicDevice !== undefined && devices.has(panicDevice) ? panicDevice : undefined;
 }
 
 /** The virtio-serial port of qemu-ga (qemu's docs/interop/qemu-ga). */

@@ -74,9 +74,9 @@ export async function recordExit(context: Context, hostdir: string, work: Work):
   }
 }
 
-function classifyEnd({ shutdown, status, signal }: QemuEnd): Omit<Ended, "at"> {
-  if (shutdown) {
-    const [end, how] = describeReason(shutdown.reason);
+function classifyEnd({ shutdown, panicked, status, signal }: QemuEnd): Omit<Ended, "at"> {
+  if (shutdown || panicked) {
+    const [end, how] = describeReason(shutdown?.reason ?? "", panicked);
     return { end, how };
   }
   if (signal) return { end: "killed", how: `qemu was killed by ${signal}` };

@@ -66,6 +66,23 @@ describe("run in the foreground", () => {
     expect(stderr).not.toContain("it is broken");
   });
 
+  test.each<[end: string, status: number, recorded: string]>([
+    ["guest-reset", 74, "crashed"],
+    ["guest-shutdown", 0, "powered-off"],
+  ])("a panic, then %s → %i, %s", async (end, status, recorded) => {
+    using box = await created();
+    const { command, qemu } = await box.following("run");
+    qemu.emit("GUEST_PANICKED", { action: "run" });
+    if (status === 0) qemu.emit("RESET", { guest: true, reason: "guest-reset" });
+    qemu.end(end);
+    const result = await command;
+    expect(result.status).toBe(status);
+    expect(result.stderr).toContain("the guest's kernel panicked");
+    expect(await lastEnd(box)).toBe(recorded);
+    // The installer has not finished.
+    expect(existsSync(join(box.work, "FIRSTTIME"))).toBe(status !== 0);
+  });
+
   test("fails if the working files were destroyed meanwhile (74)", async () => {
     using box = await created();
     const { command, qemu } = await box.following("run");
@@ -294,6 +311,17 @@ describe("stop", () => {
     expect(qemu.requests.map(({ execute }) => execute)).toEqual(expect.arrayContaining(asked));
     expect(await lastEnd(box)).toBe(end);
     expect((await box.json("status")).state).not.toBe("running");
+  });
+
+  test("kills a guest whose kernel has panicked without asking it to power off (74)", async () => {
+    using box = await created();
+    const qemu = await box.running();
+    qemu.emit("GUEST_PANICKED", { action: "run" });
+    expect(await box.json("status")).toMatchObject({ state: "running", panicked: true });
+    expect((await box.ok("list")).stdout).toContain("panicked");
+    await box.ends(74, "stop", "panicked");
+    expect(qemu.requests.map(({ execute }) => execute)).not.toContain("system_powerdown");
+    expect(await box.json("status")).toMatchObject({ state: "crashed", lastEnd: { end: "crashed" } });
   });
 
   test("resumes a paused guest, so that it can shut down", async () => {

@@ -99,6 +99,7 @@ const PLAIN: Machine = {
   bootLoader: undefined,
   resumed: false,
   generationId: false,
+  panicDevice: undefined,
   channels: [],
   endOnReset: false,
   extraArgs: [],
@@ -270,6 +271,8 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   "rescue-resumed": { ...RESCUE, display: { kind: "serial" }, resumed: true, generationId: true },
   "rescue-own-uefi": { ...RESCUE, ...OWN, firmware: UEFI, disks: disks("NVME") },
   "rescue-cd": { ...RESCUE, display: { kind: "none" }, cdrom: { path: "/iso/rescue.iso", first: true } },
+  "panic-device": { panicDevice: "pvpanic" },
+  "panic-device-own": { panicDevice: "pvpanic", extraArgs: ["-device", "pvpanic,ioport=1285"] },
   "end-on-reset": { cdrom: { path: "/iso/a.iso", first: true }, endOnReset: true },
 };
 

@@ -27,6 +27,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
     "Without working files the last snapshot is restored first. The first run after create boots the CD once, and ends when the guest reboots; later ones boot the disk. An image named here is attached and booted once.",
     "Ctrl-C, SIGTERM or SIGHUP shuts the guest down, asking again every few seconds. A second one, or STOP_TIMEOUT, kills it: `quit`, then SIGTERM, then SIGKILL to qemu. A run whose guest did not power off by itself fails. `WORKDIR/run-vm.sh` is the qemu command, `WORKDIR/console.log` the output of the serial console.",
     "With `--detach` the command returns as soon as qemu runs, and no other process stays; qemu survives the logout (where systemd kills user processes, run `loginctl enable-linger` once). `--wait` waits until `ssh` or the guest `agent` answers. The exit reason is recorded in `WORKDIR/events.out`, and shown by status and by the next command.",
+    "x86 guests have a panic device (`pvpanic`; Linux and, with drivers, Windows use it). A panic of the guest's kernel is reported at once, and shown by status and list; the guest then does what it is set up to do, such as reboot (`kernel.panic` of Linux). A run that ends after a panic fails, also if the guest's reboot ended it; `stop` and Ctrl-C then kill the guest without asking it to power off. Another panic device or `-action panic=…` can be set in `PROG.defaults`.",
     "If the space for the disks runs out, qemu pauses the guest. When 64 MiB are free the next command that uses the guest, or `resume`, resumes it.",
   ],
   stop: [
@@ -34,7 +35,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ],
   restart: ["A VM that is not running is started."],
   status: [
-    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
+    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `panicked` (the kernel of the running guest), `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
   ],
   list: ["Settings files that need bash are not evaluated here."],
   console: [

@@ -85,6 +85,15 @@ const FEATURES: readonly Feature[] = [
   },
   { name: "9p", use: "shared folders, jobs", needed: false, lacking: without("virtio-9p-pci") },
   {
+    name: "pvpanic",
+    use: "reports of kernel panics",
+    needed: false,
+    lacking: (capabilities, arch) => {
+      const { panicDevice }: ArchFacts = ARCH[arch];
+      return panicDevice === undefined ? [] : without(panicDevice)(capabilities, arch);
+    },
+  },
+  {
     name: "vmgenid",
     use: "reseeding the random numbers of resumed rescue systems",
     needed: false,

@@ -63,7 +63,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
 
 /**
  * qemu only reports a panic: what happens next, such as a reboot, is the guest's choice (`kernel.panic`). A device among
- * the user's own arguments replaces ours, as qemu takes one only.
+ * the user's own arguments replaces this one: qemu takes only one.
  */
 const buildPanicArgs = ({ panicDevice, extraArgs }: Machine): string[] =>
   panicDevice === undefined || extraArgs.some((word) => /^pvpanic\b/.test(word))

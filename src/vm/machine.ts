@@ -9,7 +9,7 @@ import { expandMacro, type MacroValues } from "../machine/macros.ts";
 import type { Arch, Disk, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
-import { isSince } from "../qemu/features.ts";
+import { formatSince, isSince, uefiFeature } from "../qemu/features.ts";
 import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { socketIn } from "../process/unix-socket.ts";
@@ -105,14 +105,12 @@ export function refuseOtherFamily({ settings: { QEMUARCH }, ownArch = QEMUARCH }
 
 /** @throws 69 if this qemu is too old for the firmware */
 function requireUefi(arch: Arch, { version }: Capabilities): void {
-  const { uefiSince }: ArchFacts = ARCH[arch];
-  if (!uefiSince || isSince(version, uefiSince)) return;
+  const feature = uefiFeature(arch);
+  if (!feature || isSince(version, feature.since)) return;
   throw new VmError(
     "unavailable",
-    `UEFI for ${arch} guests needs qemu ${uefiSince.join(".")}, this is ${version}`,
-    {
-      hint: `boot by ${ARCH[arch].biosName}: --no-uefi`,
-    },
+    `${feature.name} needs ${formatSince(feature.since)}, and this is ${version}`,
+    { hint: `boot by ${ARCH[arch].biosName}: --no-uefi` },
   );
 }
 

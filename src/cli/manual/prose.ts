@@ -2,6 +2,7 @@
  * What the tables of commands, options and settings do not say. PROG stands for the program's name,
  * `…` in backquotes for input and file names.
  */
+import { formatSince, LIVE_SNAPSHOTS } from "../../qemu/features.ts";
 
 /** Paragraphs. */
 export const DESCRIPTION: readonly string[] = [
@@ -50,7 +51,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
     "`--example` prints a file for `/etc/PROG.conf` or `~/.config/PROG.conf` that changes nothing until lines are uncommented.",
   ],
   backup: [
-    "Available space is checked first. A snapshot of a running VM needs qemu 7.1 or later.",
+    `Available space is checked first. A snapshot of a running VM needs ${formatSince(LIVE_SNAPSHOTS.since)}.`,
     "SNAPSHOT_NOTIFY names a program to run with the outcome, in the variables VM_OUTCOME (`ok`, `failed`), VM_SNAPSHOT, VM_NAME, VM_HOSTDIR, VM_MESSAGE, VM_STATUS, VM_BYTES and VM_SECONDS.",
   ],
   snapshots: [

@@ -4,6 +4,7 @@
  */
 import { ARCH } from "../../machine/arch.ts";
 import { ARCHES, type Arch } from "../../machine/types.ts";
+import { formatSince, QEMU_FEATURES } from "../../qemu/features.ts";
 
 /** A paragraph, an item (its name, and what it means), or lines to type. */
 export type Block = string | readonly [name: string, text: string] | { typed: readonly string[] };
@@ -118,6 +119,13 @@ export const TOPICS: readonly Topic[] = [
         ],
       },
       "Guests on LVM, LUKS, RAID, XFS or Btrfs need `lvm2`, `cryptsetup-bin`, `mdadm`, `xfsprogs` or `btrfs-progs` as well. Kernels of the others: `linux-image-armmp` (armhf), `linux-image-powerpc64le` (ppc64el), `linux-image-riscv64` (riscv64, from trixie on).",
+    ],
+  },
+  {
+    title: "QEMU VERSIONS",
+    blocks: [
+      "`PROG doctor` says what the installed qemu lacks.",
+      ...QEMU_FEATURES.map(({ name, since }) => [name, formatSince(since)] as const),
     ],
   },
   {

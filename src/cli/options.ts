@@ -102,7 +102,7 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
     short: "t",
     value: "SECONDS",
     effect: set("TIMEOUT"),
-    help: "limit the time of a job, exec or run --wait",
+    help: "limit the time of a job, exec, run or run --wait",
   },
   { long: "tmeout", value: "SECONDS", effect: set("TIMEOUT"), help: "", hidden: true },
   { long: "uefi", short: "u", effect: set("UEFI", "1"), help: "boot by UEFI" },

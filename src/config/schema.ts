@@ -108,6 +108,8 @@ const uuids = listOfForm({
   parse: (item: string) => (isUuid(item) ? item : undefined),
 });
 const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);
+/** In milliseconds a timer of the runtime takes at most 2³¹ - 1: a greater one fires at once. */
+const MAX_TIMER_SECONDS = 2_000_000;
 const keepCount = optionalNumber(0, 1_000_000);
 const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
 
@@ -196,7 +198,10 @@ export const SCHEMA = {
   RESCUE_INITRD: setting(text, "initramfs of the rescue system"),
   RESCUE_WARM: setting(oneOf(["auto", "off"]), "start the rescue system from a saved state where possible"),
   RESCUE_START_TIMEOUT: setting(wholeNumber(1, 86400), "seconds until the job must have started"),
-  TIMEOUT: setting(optionalNumber(1, 31_536_000), "time limit in seconds of a job, exec or run --wait"),
+  TIMEOUT: setting(
+    optionalNumber(1, MAX_TIMER_SECONDS),
+    "time limit in seconds of a job, exec or run --wait; not of run, which only takes -t",
+  ),
   CLR_NORM: setting(colour, "colour: normal text"),
   CLR_BOLD: setting(colour, "colour: announcements"),
   CLR_LC1: setting(colour, "colour: the command in an announcement"),

@@ -36,11 +36,17 @@ export function parseWait(text: string, detached: boolean): Wait {
 
 /**
  * Waits until a VM in the background is ready.
+ * @param ownLimit `run --timeout`, instead of that of the settings
  * @throws 124 on timeout, 74 if the guest powers off first
  */
-export async function waitUntilReady(context: Context, wait: Wait): Promise<void> {
+export async function waitUntilReady(
+  context: Context,
+  wait: Wait,
+  ownLimit: number | undefined,
+): Promise<void> {
   const { vm, work } = await requireRunning(context, "wait");
-  const limitSeconds = wait.for === "time" ? wait.seconds : (vm.settings.TIMEOUT ?? LIMIT_SECONDS);
+  const limitSeconds =
+    wait.for === "time" ? wait.seconds : (ownLimit ?? vm.settings.TIMEOUT ?? LIMIT_SECONDS);
   const ssh = wait.for === "ssh" ? requireSsh(work.mark.run?.forwards ?? []) : undefined;
   let queriedAt = -1;
   // Queried at first, and after each event.

@@ -41,6 +41,8 @@ export interface Context {
   readonly libexecInstalled?: boolean;
   /** A command may change them for later ones of its batch (commands/define.ts): `create` stores the lists in guest.env. */
   readonly options: Options;
+  /** Names of all commands of the line. */
+  readonly batch?: readonly string[];
   /** HOSTDIR, resolved once, as a restore may remove the current directory (WORKDIR). Absent: cannot be resolved. */
   readonly hostdir?: string;
   /** Shows the progress of a copy of `totalBytes`. */

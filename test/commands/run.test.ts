@@ -93,6 +93,45 @@ describe("run in the foreground", () => {
   });
 });
 
+describe("the time limit of a run", () => {
+  const OBEYS: Behaviour = {};
+  const IGNORES: Behaviour = { answers: { system_powerdown: () => ({}) } };
+
+  test.each<[line: string, behaviour: Behaviour, end: string]>([
+    ["run -t 1", OBEYS, "powered-off"],
+    ["--timeout=1 run", OBEYS, "powered-off"],
+    ["--timeout=100 run -t 1", OBEYS, "powered-off"],
+    ["--timeout=100 @run --timeout=1 @backup", IGNORES, "stopped"],
+    ["-t 1 @run @backup", OBEYS, "powered-off"],
+  ])("%s ends with 124", async (line, behaviour, end) => {
+    using box = await created("MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\nSTOP_TIMEOUT=1\n");
+    box.qemu = behaviour;
+    await box.ends(124, line, "after 1 seconds");
+    expect(await lastEnd(box)).toBe(end);
+    expect(existsSync(box.path("backups"))).toBe(false);
+  });
+
+  test.each<[what: string, conf: string, line: string, status: number]>([
+    ["of a settings file is for jobs", "TIMEOUT=1\n", "run", 0],
+    ["in front of a batch with a job is for the job", "", "-t 1 @run @job nothing", 66],
+  ])("%s", async (_what, conf, line, status) => {
+    using box = await created(`MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\n${conf}`);
+    box.qemu = { started: (qemu) => void setTimeout(() => qemu.powerOff(), 1500) };
+    expect((await box.vm(...line.split(" "))).status).toBe(status);
+    expect(await lastEnd(box)).toBe("powered-off");
+  });
+
+  test.each([
+    ["run --detach -t 5", "no process waits"],
+    ["run -t 0", "a whole number from 1"],
+    ["run -t soon", "soon"],
+  ])("%s → 64", async (line, printed) => {
+    using box = await created();
+    await box.ends(64, line, printed);
+    expect(box.qemus).toEqual([]);
+  });
+});
+
 describe("run", () => {
   test("restores the last snapshot if there are no working files", async () => {
     using box = await created();
@@ -246,6 +285,8 @@ describe("run --detach --wait", () => {
     await box.ok("stop");
     box.qemu = {};
     await box.ends(124, "-t 1 run -b --wait=agent", "agent");
+    await box.ok("stop");
+    await box.ends(124, "-t 100 run -b --wait=agent -t 1", "agent");
     await box.ok("stop");
   });
 

@@ -333,7 +333,8 @@ const EXAMPLES: Record<SettingName, Examples> = {
       ["", undefined],
       ["30", 30],
     ],
-    bad: ["0", "30s", "-5"],
+    // As a timer, 25 days would be over at once.
+    bad: ["0", "30s", "-5", "2160000"],
   },
   CLR_NORM: colourExamples,
   CLR_BOLD: colourExamples,

@@ -93,6 +93,19 @@ suite(
       expect(runNumber(box)).toBe(2);
     });
 
+    test("-t shuts the guest down after that time: 124, and the batch ends", async () => {
+      using box = smallSandbox();
+      await box.ok(["create", "L", iso.linuxIso]);
+      box.write("guest.sh", "sleep 1000");
+      expectError(
+        await box.vm(["-m", "512M", "@run", "-t", "1", "@backup"]),
+        124,
+        /after 1 seconds: .* shut down/,
+      );
+      expect(box.console()).toContain("POWER BUTTON");
+      expect(existsSync(box.path("backups"))).toBe(false);
+    });
+
     describe("a panic of the guest's kernel", () => {
       const PANICS = "until [ -e /in/go ]; do sleep 0.1; done; echo c >/proc/sysrq-trigger";
 

@@ -69,7 +69,7 @@ test("reports the exit reason that cannot be recorded because of another command
     message: "the guest shut down, but the exit reason is not recorded: another command changes the VM",
     hint: "the next command records it",
   });
-  expect(unrecordedEnd(busy, end as never, "SIGTERM")).toMatchObject({ exitCode: 143 });
+  expect(unrecordedEnd(busy, end as never, { signal: "SIGTERM" })).toMatchObject({ exitCode: 143 });
   const other = new VmError("io", "x");
-  expect(unrecordedEnd(other, end as never, "SIGTERM")).toBe(other);
+  expect(unrecordedEnd(other, end as never, { signal: "SIGTERM" })).toBe(other);
 });

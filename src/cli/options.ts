@@ -1,12 +1,12 @@
 import { ARCHES } from "../machine/types.ts";
-import type { SettingName } from "../config/schema.ts";
+import type { AddedList, SettingName } from "../config/schema.ts";
 
 /** What a global option does. */
 export type Effect =
   /** Sets a setting to the option's value, or to a fixed one. */
   | { kind: "set"; setting: SettingName; value?: string }
   /** Adds to a list; an empty value clears it. */
-  | { kind: "add"; setting: "FORWARDS" | "IMAGES" | "SHARES" }
+  | { kind: "add"; setting: AddedList }
   | { kind: "hostdir" }
   | { kind: "flag"; flag: "help" | "version" | "licenses" | "noColors" | "debug" };
 
@@ -96,6 +96,13 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
     value: "ID:[rw:]DIR",
     effect: { kind: "add", setting: "SHARES" },
     help: "add a shared folder; empty: clear the list",
+  },
+  {
+    long: "smbios",
+    value: "type=N,…",
+    effect: { kind: "add", setting: "SMBIOS" },
+    help: "add SMBIOS (DMI) fields: type=1,manufacturer=ACME,serial=7",
+    whole: true,
   },
   {
     long: "timeout",

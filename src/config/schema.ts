@@ -17,6 +17,7 @@ import {
   parseShare,
   SHARE_SYNTAX,
 } from "../machine/parse.ts";
+import { parseSmbios, SMBIOS_SYNTAX, type SmbiosTable } from "../machine/smbios.ts";
 import { ARCHES, SNAPSHOT_FORMATS, type ShareRequest } from "../machine/types.ts";
 import type { SettingValue } from "./shell-expand.ts";
 import {
@@ -72,6 +73,15 @@ const shares: Parser<ShareRequest[]> = parser({ kind: "shares", allowed: SHARE_S
   const tags = parsed.value.map((share) => share.tag);
   const twice = tags.find((tag, index) => tags.indexOf(tag) !== index);
   return twice ? { allowed: "each ID once", given: twice } : parsed;
+});
+const smbios: Parser<SmbiosTable[]> = parser({ allowed: SMBIOS_SYNTAX }, (raw) => {
+  const value: SmbiosTable[] = [];
+  for (const given of listOf(raw)) {
+    const parsed = parseSmbios(given);
+    if ("allowed" in parsed) return { allowed: parsed.allowed, given };
+    value.push(parsed);
+  }
+  return { value };
 });
 const HOST_SYNTAX = "a host name or address, or empty";
 /** [compat] An IPv6 address may be in brackets; empty: do not listen on the network. */
@@ -140,6 +150,7 @@ export const SCHEMA = {
     pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),
     "CPU model; empty: host with KVM, max with TCG",
   ),
+  SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
   UUID: keptIfChanged(uuid, "identity of the VM; read from its guest.env only"),
   UUID_FORMER: setting(uuids, "earlier identities of the VM; read from its guest.env only"),
@@ -224,6 +235,15 @@ const namesKept = <How extends NonNullable<Spec<unknown>["kept"]>>(how: How): Ke
 
 export const KEPT: readonly KeptName<"always">[] = namesKept("always");
 export const KEPT_IF_CHANGED: readonly KeptName<"if changed">[] = namesKept("if changed");
+
+/** Lists that options add to. */
+export const ADDED_LISTS = [
+  "FORWARDS",
+  "IMAGES",
+  "SHARES",
+  "SMBIOS",
+] as const satisfies readonly SettingName[];
+export type AddedList = (typeof ADDED_LISTS)[number];
 
 /** Never shown, and never in an argument list. */
 export const SECRETS: ReadonlySet<string> = new Set<SettingName>([

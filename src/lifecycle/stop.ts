@@ -1,3 +1,4 @@
+import { ADDED_LISTS } from "../config/schema.ts";
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { reasonOf, SignalError, VmError } from "../lib/errors.ts";
@@ -157,8 +158,7 @@ export async function restartVm(context: Context, request: StopRequest): Promise
   if (typed) {
     const { options } = context;
     options.settings = { ...typed.settings, ...options.settings };
-    const lists = ["FORWARDS", "SHARES", ...(options.imagesCleared ? [] : ["IMAGES" as const])] as const;
-    for (const name of lists)
+    for (const name of ADDED_LISTS.filter((list) => list !== "IMAGES" || !options.imagesCleared))
       options.additions[name] = [...(typed.additions[name] ?? []), ...(options.additions[name] ?? [])];
   }
   await runVm(context, { detach: true, ssh: typed?.ssh });

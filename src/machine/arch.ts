@@ -36,6 +36,8 @@ export interface ArchFacts {
   usbKeyboard: boolean;
   /** Command line of a kernel that qemu boots: the serial console, and options for this machine. */
   kernelAppend: string;
+  /** Its firmware reports SMBIOS tables of `-smbios` (qemu 7.2). */
+  smbios?: true;
   /** Device by which the guest's kernel reports a panic; it must not occupy a PCI slot. */
   panicDevice?: string;
   /** Its rescue can resume a saved state: it starts without boot code (PVH), and is notified that it is a copy. */
@@ -71,6 +73,7 @@ const X86 = {
   card: "VGA",
   spiceCard: "qxl-vga",
   usbKeyboard: false,
+  smbios: true,
   panicDevice: "pvpanic",
   warm: true,
   kernelMagic: [[0x202, "HdrS"]],
@@ -125,6 +128,7 @@ export const ARCH = {
   },
   aarch64: {
     ...VIRT,
+    smbios: true,
     binary: "qemu-system-aarch64",
     elfMachine: 183,
     kernelMagic: [[56, "ARM\x64"], GZIP, ZBOOT],
@@ -149,6 +153,7 @@ export const ARCH = {
   },
   armhf: {
     ...VIRT,
+    smbios: true,
     // Its interrupt controller is of version 2.
     maxCpus: 8,
     binary: "qemu-system-arm",

@@ -1,4 +1,5 @@
 import { ARCH } from "../machine/arch.ts";
+import type { SmbiosTable } from "../machine/smbios.ts";
 import type { Machine } from "../machine/types.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { buildDiskArgs } from "./devices/disk.ts";
@@ -50,6 +51,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     "virtio-rng-pci,rng=rng0",
     ...buildChannelArgs(machine.channels),
     ...(machine.generationId ? ["-device", "vmgenid,guid=auto,id=generation0"] : []),
+    ...machine.smbios.flatMap(buildSmbiosArgs),
     ...buildPanicArgs(machine),
     ...(machine.display.kind === "serial" ? [] : POINTER),
     ...(machine.display.kind !== "serial" && facts.usbKeyboard ? KEYBOARD : []),
@@ -60,6 +62,11 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...machine.extraArgs,
   ];
 }
+
+const buildSmbiosArgs = ({ type, fields }: SmbiosTable): string[] => [
+  "-smbios",
+  [`type=${type}`, ...fields.map(([name, value]) => `${name}=${escapeCommas(value)}`)].join(","),
+];
 
 /**
  * qemu only reports a panic: what happens next, such as a reboot, is the guest's choice (`kernel.panic`). A device among

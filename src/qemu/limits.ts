@@ -82,6 +82,7 @@ export function planArgv(plan: PlannedMachine): string[] {
     bootLoader: undefined,
     resumed: false,
     generationId: false,
+    smbios: [],
     panicDevice: undefined,
     channels: [{ name: "agent", socket: "agent" }],
     files: { qmp: "q", monitor: "m", console: "c", consoleLog: "l" },

@@ -1,4 +1,4 @@
-import type { RawSettings, SettingName } from "../config/schema.ts";
+import type { AddedList, RawSettings, SettingName } from "../config/schema.ts";
 
 /** Progress display of a long copy. */
 export interface Meter {
@@ -13,7 +13,7 @@ export interface Options {
   /** Replace those of files. */
   settings: RawSettings;
   /** Appended to the lists of files. */
-  additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
+  additions: Partial<Record<AddedList, string[]>>;
   hostdir: string | undefined;
   /** `--image=` was given: `restart` drops the images of the previous run's options. */
   imagesCleared?: true;

@@ -1,11 +1,13 @@
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import type { Loaded } from "../config/load.ts";
+import type { Settings } from "../config/schema.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
+import type { SmbiosTable } from "../machine/smbios.ts";
 import type { Arch, Disk, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
@@ -78,6 +80,7 @@ export async function resolveMachine(
     bootLoader: settings.UEFI ? undefined : findBootLoader(arch),
     resumed: false,
     generationId: false,
+    smbios: resolveSmbios(settings),
     panicDevice: choosePanicDevice(arch, capabilities),
     channels: [{ name: GUEST_AGENT, socket: socketIn(work.dir, WORK.agent) }],
     files: {
@@ -112,6 +115,14 @@ function requireUefi(arch: Arch, { version }: Capabilities): void {
     `${feature.name} needs ${formatSince(feature.since)}, and this is ${version}`,
     { hint: `boot by ${ARCH[arch].biosName}: --no-uefi` },
   );
+}
+
+/** @throws 69 if the machine has no such tables */
+export function resolveSmbios({ SMBIOS, QEMUARCH }: Pick<Settings, "SMBIOS" | "QEMUARCH">): SmbiosTable[] {
+  if (SMBIOS.length === 0 || (ARCH[QEMUARCH] as ArchFacts).smbios) return SMBIOS;
+  throw new VmError("unavailable", `${QEMUARCH} guests have no SMBIOS tables`, {
+    hint: "leave out --smbios; SMBIOS of a settings file is overridden by SMBIOS=() in guest.env",
+  });
 }
 
 function choosePanicDevice(arch: Arch, { devices }: Capabilities): string | undefined {

@@ -93,7 +93,7 @@ const CRASH_CONSISTENT = "its disks are crash-consistent, as after a power cut";
 export type StopCause = { signal: StopSignal } | { limitSeconds: number };
 
 /** @param how how the run ended then */
-function stoppedError(cause: StopCause, how: string, hint?: string): VmError {
+function endedRunError(cause: StopCause, how: string, hint?: string): VmError {
   if ("signal" in cause)
     return signalError(cause.signal, `the run was terminated by ${cause.signal}: ${how}`);
   return new VmError("timeout", `the run was ended after ${cause.limitSeconds} seconds: ${how}`, {
@@ -119,7 +119,7 @@ export function finishRun(
     if (!stop) throw error;
     log.warn(reasonOf(error));
   }
-  if (stop) throw stoppedError(stop, how, endedByGuest(end) ? undefined : CRASH_CONSISTENT);
+  if (stop) throw endedRunError(stop, how, endedByGuest(end) ? undefined : CRASH_CONSISTENT);
   if (!endedByGuest(end)) {
     const qemuLog = join(work.dir, WORK.qemuLog);
     const see = lstatOf(qemuLog)?.size ? `; see qemu's log: ${qemuLog}` : "";

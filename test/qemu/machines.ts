@@ -99,6 +99,7 @@ const PLAIN: Machine = {
   bootLoader: undefined,
   resumed: false,
   generationId: false,
+  smbios: [],
   panicDevice: undefined,
   channels: [],
   endOnReset: false,
@@ -271,6 +272,24 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   "rescue-resumed": { ...RESCUE, display: { kind: "serial" }, resumed: true, generationId: true },
   "rescue-own-uefi": { ...RESCUE, ...OWN, firmware: UEFI, disks: disks("NVME") },
   "rescue-cd": { ...RESCUE, display: { kind: "none" }, cdrom: { path: "/iso/rescue.iso", first: true } },
+  smbios: {
+    smbios: [
+      {
+        type: 1,
+        fields: [
+          ["manufacturer", "ACME, Inc."],
+          ["serial", "-7 =x"],
+        ],
+      },
+      {
+        type: 11,
+        fields: [
+          ["value", "a"],
+          ["value", "b"],
+        ],
+      },
+    ],
+  },
   "panic-device": { panicDevice: "pvpanic" },
   "panic-device-own": { panicDevice: "pvpanic", extraArgs: ["-device", "pvpanic,ioport=1285"] },
   "end-on-reset": { cdrom: { path: "/iso/a.iso", first: true }, endOnReset: true },

@@ -47,12 +47,13 @@ async function withFirmware(): Promise<Sandbox> {
   return box;
 }
 
+/** The fields in an argument list. */
+const smbios = (argv: readonly string[]): string[] => argv.filter((_word, at) => argv[at - 1] === "-smbios");
+
 describe("SMBIOS", () => {
   test("is kept by create; an option adds to it, an empty one clears it", async () => {
     using box = new Sandbox(`${CONF}PORT=\n`);
     await box.ok("--smbios=type=1,manufacturer=A,, B", "create", "G");
-    const smbios = (argv: readonly string[]): string[] =>
-      argv.filter((_word, at) => argv[at - 1] === "-smbios");
     expect(smbios((await box.running()).argv)).toEqual(["type=1,manufacturer=A,, B"]);
     await box.ok("stop");
     const typed = await box.running({}, "--smbios=type=1,serial=7");

@@ -85,6 +85,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
     "The script `NAME.job` is searched for in HOSTDIR, in `PROFILES/scripts/jobs`, and among the bundled jobs. See JOBS.",
   ],
   rescue: [
+    'With `--iso`, `--recovery=DIR` adds the files of DIR (at most 1 GiB) to `/recovery` on the CD, where jobs find them as `$RECOVERYDIR`. An `autorun` among them is run instead of the program\'s own script, which is then beside it: end yours with `exec "${0%/*}/vm-runner"`, or jobs do not start. `--append` adds kernel arguments for BIOS and UEFI; those of the same name are replaced (`console=` by device, the last one shows the messages of the start).',
     "`build` makes a profile from this host's kernel and programs, from an ALT Rescue CD, or from packages unpacked in a directory; `list` shows the profiles, their architecture, and whether they can be used.",
   ],
   doctor: ["Writes nothing. Names the packages of this distribution."],

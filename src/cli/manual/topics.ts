@@ -81,6 +81,10 @@ export const TOPICS: readonly Topic[] = [
       ],
       ["MIRROR", "the package mirror, if there is one"],
       [
+        "RECOVERYDIR",
+        "on a rescue CD, the directory with the files of `rescue build --iso --recovery`; else empty",
+      ],
+      [
         "mount-system",
         "mounts the installed system at `/mnt/system1`, by its fstab; opens LUKS with `.in/luks.key`, or asks on the terminal. Status 1: a filesystem could not be mounted",
       ],

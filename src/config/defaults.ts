@@ -46,6 +46,8 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     SMBIOS: [],
     SSH_USER: "root",
     UUID: "",
+    LAYOUT: "1",
+    MAC: "",
     UUID_FORMER: [],
     DISKS: defaultDisks("AHCI"),
     INPLACE: "",

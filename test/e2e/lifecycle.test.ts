@@ -66,7 +66,7 @@ suite("lifecycle", () => {
       expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(false);
       await box.ok(["run"]);
       expect(box.console()).toBe("BOOTED FROM DISK\nRUN 1\n");
-      expect(box.read(".work/run-vm.sh")).not.toMatch(/ide-cd|installer\.iso|-no-reboot/);
+      expect(box.read(".work/run-vm.sh")).not.toMatch(/drive=cd0|installer\.iso|-no-reboot/);
     },
   );
 

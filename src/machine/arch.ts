@@ -38,8 +38,8 @@ export interface ArchFacts {
   kernelAppend: string;
   /** Its firmware reports SMBIOS tables of `-smbios` (qemu 7.2). */
   smbios?: true;
-  /** Device by which the guest's kernel reports a panic; it must not occupy a PCI slot. */
-  panicDevice?: string;
+  /** Device by which the guest's kernel reports a panic. */
+  panicDevice?: "pvpanic" | "pvpanic-pci";
   /** Its rescue can resume a saved state: it starts without boot code (PVH), and is notified that it is a copy. */
   warm?: true;
   /** ELF machine of its programs (elf(5), e_machine). */
@@ -92,6 +92,7 @@ const VIRT = {
   maxCpus: 512,
   card: "virtio-gpu-pci",
   usbKeyboard: true,
+  panicDevice: "pvpanic-pci",
   diskBus: "VIRT",
 } as const;
 

@@ -160,7 +160,7 @@ export interface Machine {
   /** Fields of the firmware's SMBIOS tables. */
   smbios: SmbiosTable[];
   /** Device by which the guest's kernel reports a panic; absent if qemu has none for this machine. */
-  panicDevice: string | undefined;
+  panicDevice: "pvpanic" | "pvpanic-pci" | undefined;
   /** Channels to programs in the guest: virtio-serial ports by name, each on a socket. */
   channels: { name: string; socket: string }[];
   /** Sockets and logs for qemu to open; `events` without its suffixes, absent if they are not read. */

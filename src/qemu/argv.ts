@@ -73,10 +73,12 @@ const buildSmbiosArgs = ({ type, fields }: SmbiosTable): string[] => [
  * qemu only reports a panic: what happens next, such as a reboot, is the guest's choice (`kernel.panic`). A device among
  * the user's own arguments replaces this one: qemu takes only one.
  */
-const buildPanicArgs = ({ panicDevice, extraArgs }: Machine): string[] =>
-  panicDevice === undefined || extraArgs.some((word) => /^pvpanic\b/.test(word))
-    ? []
-    : ["-device", panicDevice, "-action", "panic=none"];
+function buildPanicArgs(machine: Machine): string[] {
+  const { panicDevice, extraArgs } = machine;
+  if (panicDevice === undefined || extraArgs.some((word) => /^pvpanic\b/.test(word))) return [];
+  const place = panicDevice === "pvpanic" ? undefined : placeOf(machine, "panic");
+  return ["-device", `${panicDevice}${placed(place)}`, "-action", "panic=none"];
+}
 
 const KEYBOARD = ["-device", "usb-kbd,bus=usb0.0"];
 

@@ -84,7 +84,7 @@ export async function resolveMachine(
     resumed: false,
     generationId: false,
     smbios: resolveSmbios(settings),
-    panicDevice: choosePanicDevice(arch, capabilities),
+    panicDevice: choosePanicDevice(settings, capabilities),
     channels: [{ name: GUEST_AGENT, socket: socketIn(work.dir, WORK.agent) }],
     files: {
       ...resolveFiles(work, WORK.consoleLog),
@@ -128,9 +128,14 @@ export function resolveSmbios({ SMBIOS, QEMUARCH }: Pick<Settings, "SMBIOS" | "Q
   });
 }
 
-function choosePanicDevice(arch: Arch, { devices }: Capabilities): string | undefined {
-  const { panicDevice }: ArchFacts = ARCH[arch];
-  return panicDevice !== undefined && devices.has(panicDevice) ? panicDevice : undefined;
+/** None where it would change the places of the other devices. */
+function choosePanicDevice(
+  { QEMUARCH, LAYOUT }: Settings,
+  { devices }: Capabilities,
+): Machine["panicDevice"] {
+  const { panicDevice }: ArchFacts = ARCH[QEMUARCH];
+  if (panicDevice === undefined || !devices.has(panicDevice)) return undefined;
+  return panicDevice === "pvpanic-pci" && LAYOUT === 0 ? undefined : panicDevice;
 }
 
 /** The virtio-serial port of qemu-ga (qemu's docs/interop/qemu-ga). */

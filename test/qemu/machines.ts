@@ -374,6 +374,13 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
     ],
   },
   "panic-device": { panicDevice: "pvpanic" },
+  "panic-device-virt": {
+    ...FOREIGN,
+    arch: "aarch64",
+    firmware: aavmf("AAVMF"),
+    layout: 1,
+    panicDevice: "pvpanic-pci",
+  },
   "panic-device-own": { panicDevice: "pvpanic", extraArgs: ["-device", "pvpanic,ioport=1285"] },
   ...LAYOUT_1,
   "end-on-reset": { cdrom: { path: "/iso/a.iso", first: true }, endOnReset: true },

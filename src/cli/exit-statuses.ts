@@ -57,7 +57,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     ok: "the guest is off, or was already",
     noInput: NO_VM,
     cannotCreate: FOREIGN,
-    io: "qemu had crashed or been killed, or cannot be killed",
+    io: "the guest's kernel had panicked, qemu had crashed or been killed, or cannot be killed",
     busy: "locked by another process",
     timeout: "the guest did not power off in time, and was killed",
   },

@@ -1,5 +1,5 @@
-import { ADDED_LISTS } from "../config/schema.ts";
 import { join } from "node:path";
+import { ADDED_LISTS } from "../config/schema.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { reasonOf, SignalError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";

@@ -2,7 +2,7 @@ import { ARCH } from "../machine/arch.ts";
 import type { SmbiosTable } from "../machine/smbios.ts";
 import type { Machine } from "../machine/types.ts";
 import type { Capabilities } from "./capabilities.ts";
-import { buildDiskArgs, countPlaces } from "./devices/disk.ts";
+import { buildDiskArgs, buildUsbArgs, countPlaces } from "./devices/disk.ts";
 import { buildChannelArgs } from "./devices/channel.ts";
 import { buildDisplayArgs } from "./devices/display.ts";
 import { buildFirmwareArgs } from "./devices/firmware.ts";
@@ -54,8 +54,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...(machine.generationId ? ["-device", "vmgenid,guid=auto,id=generation0"] : []),
     ...machine.smbios.flatMap(buildSmbiosArgs),
     ...buildPanicArgs(machine),
-    ...(machine.display.kind === "serial" ? [] : buildPointerArgs(machine)),
-    ...(machine.display.kind !== "serial" && facts.usbKeyboard ? KEYBOARD : []),
+    ...buildUsbArgs(machine),
     ...buildDiskArgs(machine),
     ...machine.nics.flatMap((nic) => buildNicArgs(machine, nic)),
     ...buildShareArgs(machine),
@@ -79,16 +78,6 @@ function buildPanicArgs(machine: Machine): string[] {
   const place = panicDevice === "pvpanic" ? undefined : placeOf(machine, "panic");
   return ["-device", `${panicDevice}${placed(place)}`, "-action", "panic=none"];
 }
-
-const KEYBOARD = ["-device", "usb-kbd,bus=usb0.0"];
-
-/** Absolute positions, so that a viewer's pointer and the guest's agree. */
-const buildPointerArgs = (machine: Machine): string[] => [
-  "-device",
-  `qemu-xhci,id=usb0${placed(placeOf(machine, "usb"))}`,
-  "-device",
-  "usb-tablet,bus=usb0.0",
-];
 
 /**
  * The saved state of a kernel booted by PVH includes its option ROM: the machine must have it, too.

@@ -50,13 +50,14 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     cannotCreate: FOREIGN,
     io: "the guest did not power off by itself, qemu failed, or a disk is damaged",
     busy: "the VM is already running, it is locked by another process, or a port is taken",
-    timeout: "--wait: the guest did not answer in time; it is still running",
+    timeout:
+      "--timeout: the guest was shut down or killed; with --wait: it did not answer in time, and is still running",
   },
   stop: {
     ok: "the guest is off, or was already",
     noInput: NO_VM,
     cannotCreate: FOREIGN,
-    io: "qemu had crashed or been killed, or cannot be killed",
+    io: "the guest's kernel had panicked, qemu had crashed or been killed, or cannot be killed",
     busy: "locked by another process",
     timeout: "the guest did not power off in time, and was killed",
   },

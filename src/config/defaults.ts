@@ -43,6 +43,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     IMAGE_FORMATS: [],
     ACCEL: "auto",
     CPU: "",
+    SMBIOS: [],
     SSH_USER: "root",
     UUID: "",
     LAYOUT: "1",

@@ -18,6 +18,7 @@ import {
   parseShare,
   SHARE_SYNTAX,
 } from "../machine/parse.ts";
+import { parseSmbios, SMBIOS_SYNTAX, type SmbiosTable } from "../machine/smbios.ts";
 import { ARCHES, LAYOUTS, SNAPSHOT_FORMATS, type Layout, type ShareRequest } from "../machine/types.ts";
 import type { SettingValue } from "./shell-expand.ts";
 import {
@@ -74,6 +75,15 @@ const shares: Parser<ShareRequest[]> = parser({ kind: "shares", allowed: SHARE_S
   const twice = tags.find((tag, index) => tags.indexOf(tag) !== index);
   return twice ? { allowed: "each ID once", given: twice } : parsed;
 });
+const smbios: Parser<SmbiosTable[]> = parser({ allowed: SMBIOS_SYNTAX }, (raw) => {
+  const value: SmbiosTable[] = [];
+  for (const given of listOf(raw)) {
+    const parsed = parseSmbios(given);
+    if ("allowed" in parsed) return { allowed: parsed.allowed, given };
+    value.push(parsed);
+  }
+  return { value };
+});
 const HOST_SYNTAX = "a host name or address, or empty";
 /** [compat] An IPv6 address may be in brackets; empty: do not listen on the network. */
 const host: Parser<string> = parser({ allowed: HOST_SYNTAX }, (raw) => {
@@ -120,6 +130,8 @@ const mac: Parser<string> = parser({ allowed: MAC_SYNTAX }, (raw) => {
   return value === undefined ? { allowed: MAC_SYNTAX } : { value };
 });
 const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);
+/** In milliseconds a timer of the runtime takes at most 2³¹ - 1: a greater one fires at once. */
+const MAX_TIMER_SECONDS = 2_000_000;
 const keepCount = optionalNumber(0, 1_000_000);
 const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
 
@@ -150,6 +162,7 @@ export const SCHEMA = {
     pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),
     "CPU model; empty: host with KVM, max with TCG",
   ),
+  SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
   UUID: keptIfChanged(uuid, "identity of the VM; read from its guest.env only"),
   LAYOUT: kept(
@@ -216,7 +229,10 @@ export const SCHEMA = {
   RESCUE_INITRD: setting(text, "initramfs of the rescue system"),
   RESCUE_WARM: setting(oneOf(["auto", "off"]), "start the rescue system from a saved state where possible"),
   RESCUE_START_TIMEOUT: setting(wholeNumber(1, 86400), "seconds until the job must have started"),
-  TIMEOUT: setting(optionalNumber(1, 31_536_000), "time limit in seconds of a job, exec or run --wait"),
+  TIMEOUT: setting(
+    optionalNumber(1, MAX_TIMER_SECONDS),
+    "time limit in seconds of a job, exec or run --wait; not of run, which only takes -t",
+  ),
   CLR_NORM: setting(colour, "colour: normal text"),
   CLR_BOLD: setting(colour, "colour: announcements"),
   CLR_LC1: setting(colour, "colour: the command in an announcement"),
@@ -238,6 +254,15 @@ export const namesKept = <How extends NonNullable<Spec<unknown>["kept"]>>(
   how: How,
 ): readonly KeptName<How>[] =>
   SETTING_NAMES.filter((name): name is KeptName<How> => (SCHEMA[name] as Spec<unknown>).kept === how);
+
+/** Lists that options add to. */
+export const ADDED_LISTS = [
+  "FORWARDS",
+  "IMAGES",
+  "SHARES",
+  "SMBIOS",
+] as const satisfies readonly SettingName[];
+export type AddedList = (typeof ADDED_LISTS)[number];
 
 /** Never shown, and never in an argument list. */
 export const SECRETS: ReadonlySet<string> = new Set<SettingName>([

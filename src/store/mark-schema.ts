@@ -1,6 +1,6 @@
 /** Parses a mark (`.vm.json`) field by field: it may come from another version, a bad disk or an attacker. */
 import { isAbsolute, resolve } from "node:path";
-import { isSettingName, parseSetting, type RawSettings } from "../config/schema.ts";
+import { ADDED_LISTS, isSettingName, parseSetting, type RawSettings } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { isPlainName, plain } from "../lib/text.ts";
 import { parseForwards, parseHostForward } from "../machine/parse.ts";
@@ -189,7 +189,7 @@ function readTyped(value: unknown, dropped: string[]): RunRecord["typed"] {
     if (name === "IMAGES") continue;
     else if (isRight(name, raw)) Object.assign(settings, { [name]: raw });
     else dropped.push(name);
-  for (const name of ["FORWARDS", "IMAGES", "SHARES"] as const) {
+  for (const name of ADDED_LISTS) {
     const given = isFields(value.additions) ? value.additions[name] : undefined;
     if (given === undefined) continue;
     if (Array.isArray(given) && isRight(name, given)) typed.additions[name] = given as string[];

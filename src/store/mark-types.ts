@@ -1,4 +1,4 @@
-import type { RawSettings } from "../config/schema.ts";
+import type { AddedList, RawSettings } from "../config/schema.ts";
 import type { DisplayAddress, ImageFormat } from "../machine/types.ts";
 
 /**
@@ -57,7 +57,7 @@ export interface RunRecord {
   /** Options of this run; `restart` uses them again. */
   typed: {
     settings: RawSettings;
-    additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
+    additions: Partial<Record<AddedList, string[]>>;
     ssh: boolean;
   };
   /** ISO time stamp, once its end is recorded. */

@@ -1,15 +1,17 @@
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import type { Loaded } from "../config/load.ts";
+import type { Settings } from "../config/schema.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
+import type { SmbiosTable } from "../machine/smbios.ts";
 import type { Arch, Disk, ImageRequest, Layout, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
-import { isSince } from "../qemu/features.ts";
+import { formatSince, isSince, uefiFeature } from "../qemu/features.ts";
 import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { socketIn } from "../process/unix-socket.ts";
@@ -81,6 +83,8 @@ export async function resolveMachine(
     bootLoader: settings.UEFI ? undefined : findBootLoader(arch),
     resumed: false,
     generationId: false,
+    smbios: resolveSmbios(settings),
+    panicDevice: choosePanicDevice(settings, capabilities),
     channels: [{ name: GUEST_AGENT, socket: socketIn(work.dir, WORK.agent) }],
     files: {
       ...resolveFiles(work, WORK.consoleLog),
@@ -107,15 +111,31 @@ export function refuseOtherFamily({ settings: { QEMUARCH }, ownArch = QEMUARCH }
 
 /** @throws 69 if this qemu is too old for the firmware */
 function requireUefi(arch: Arch, { version }: Capabilities): void {
-  const { uefiSince }: ArchFacts = ARCH[arch];
-  if (!uefiSince || isSince(version, uefiSince)) return;
+  const feature = uefiFeature(arch);
+  if (!feature || isSince(version, feature.since)) return;
   throw new VmError(
     "unavailable",
-    `UEFI for ${arch} guests needs qemu ${uefiSince.join(".")}, this is ${version}`,
-    {
-      hint: `boot by ${ARCH[arch].biosName}: --no-uefi`,
-    },
+    `${feature.name} needs ${formatSince(feature.since)}, and this is ${version}`,
+    { hint: `boot by ${ARCH[arch].biosName}: --no-uefi` },
   );
+}
+
+/** @throws 69 if the machine has no such tables */
+export function resolveSmbios({ SMBIOS, QEMUARCH }: Pick<Settings, "SMBIOS" | "QEMUARCH">): SmbiosTable[] {
+  if (SMBIOS.length === 0 || (ARCH[QEMUARCH] as ArchFacts).smbios) return SMBIOS;
+  throw new VmError("unavailable", `${QEMUARCH} guests have no SMBIOS tables`, {
+    hint: "leave out --smbios; SMBIOS of a settings file is overridden by SMBIOS=() in guest.env",
+  });
+}
+
+/** None where it would change the places of the other devices. */
+function choosePanicDevice(
+  { QEMUARCH, LAYOUT }: Settings,
+  { devices }: Capabilities,
+): Machine["panicDevice"] {
+  const { panicDevice }: ArchFacts = ARCH[QEMUARCH];
+  if (panicDevice === undefined || !devices.has(panicDevice)) return undefined;
+  return panicDevice === "pvpanic-pci" && LAYOUT === 0 ? undefined : panicDevice;
 }
 
 /** The virtio-serial port of qemu-ga (qemu's docs/interop/qemu-ga). */

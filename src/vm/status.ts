@@ -57,6 +57,8 @@ export interface Status {
   workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
   /** The working files are missing: since when, and what `run` does. */
   gone?: string;
+  /** The running guest's kernel has panicked. */
+  panicked?: true;
   /** Errors inside the running machine. */
   guestErrors?: string[];
 }
@@ -140,6 +142,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): 
     display: recorded?.display ?? null,
     pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
+    ...(alive.panicked && { panicked: true }),
     ...(errors.length > 0 && { guestErrors: errors }),
   };
 }

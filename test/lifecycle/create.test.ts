@@ -52,9 +52,10 @@ async function create(
 }
 
 /** Values other than the default of each setting that guest.env holds only then; `create` itself finds the others. */
-const CHANGED: Record<Exclude<KeptName<"if changed">, "UUID" | "IMAGE_FORMATS">, string> = {
+const CHANGED: Record<Exclude<KeptName<"if changed">, "UUID" | "IMAGE_FORMATS">, string | string[]> = {
   ACCEL: "tcg",
   CPU: "qemu64",
+  SMBIOS: ["type=1,serial=7"],
   SSH_USER: "anna",
 };
 
@@ -64,7 +65,7 @@ test("a setting at its default is not recorded", async () => {
 });
 
 test("a changed setting is recorded", async () => {
-  const lines = Object.entries(CHANGED).map(([name, value]) => `${name}=${value}\n`);
+  const lines = Object.entries(CHANGED).map(([name, value]) => `${name}=${String(value)}\n`);
   place.write("home/.config/vm-unit-test.conf", lines.join(""));
   expect((await create({})).settings).toMatchObject(CHANGED);
 });

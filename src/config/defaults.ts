@@ -44,6 +44,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     ACCEL: "auto",
     CPU: "",
     SSH_USER: "root",
+    NETWORKS: [],
     UUID: "",
     LAYOUT: "1",
     MAC: "",

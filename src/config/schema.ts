@@ -2,6 +2,7 @@ import { isOwnName, MAX_OWN_NAME_BYTES } from "../lib/text.ts";
 import { isUuid } from "../lib/uuid.ts";
 import { parseArch } from "../machine/arch.ts";
 import { parseMac } from "../machine/mac.ts";
+import { MAX_NICS, NETWORK_SYNTAX, parseNetwork, type NetworkRequest } from "../machine/network.ts";
 import {
   DISK_SYNTAX,
   FORWARD_SYNTAX,
@@ -74,6 +75,16 @@ const shares: Parser<ShareRequest[]> = parser({ kind: "shares", allowed: SHARE_S
   const twice = tags.find((tag, index) => tags.indexOf(tag) !== index);
   return twice ? { allowed: "each ID once", given: twice } : parsed;
 });
+const networkList = listOfForm({ kind: "networks", allowed: NETWORK_SYNTAX, parse: parseNetwork });
+const networks: Parser<NetworkRequest[]> = parser({ kind: "networks", allowed: NETWORK_SYNTAX }, (raw) => {
+  const parsed = networkList(raw);
+  if (!("value" in parsed)) return parsed;
+  if (parsed.value.length > MAX_NICS)
+    return { allowed: `at most ${MAX_NICS} cards`, given: listOf(raw)[MAX_NICS]! };
+  const macs = parsed.value.flatMap(({ mac }) => mac ?? []);
+  const twice = macs.find((mac, index) => macs.indexOf(mac) !== index);
+  return twice ? { allowed: "each MAC address once", given: twice } : parsed;
+});
 const HOST_SYNTAX = "a host name or address, or empty";
 /** [compat] An IPv6 address may be in brackets; empty: do not listen on the network. */
 const host: Parser<string> = parser({ allowed: HOST_SYNTAX }, (raw) => {
@@ -138,7 +149,7 @@ export const SCHEMA = {
   PORT: kept(optionalNumber(1, 65535), "port of the display; empty: no display"),
   DISPLAY_PROTOCOL: setting(oneOf(["spice", "vnc", "none"]), "protocol of the display"),
   SPICE_SOCKET: setting(flag, "listen on a unix socket in WORKDIR instead of a port"),
-  USENETDEV: kept(flag, "first network card"),
+  USENETDEV: kept(flag, "first network card; ignored if NETWORKS is not empty"),
   SHARES: kept(shares, "shared folders, mounted in the guest by 9p with the ID as tag"),
   IMAGES: kept(images, "disk images; those typed with --image apply to that command line"),
   IMAGE_FORMATS: keptIfChanged(
@@ -151,6 +162,10 @@ export const SCHEMA = {
     "CPU model; empty: host with KVM, max with TCG",
   ),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
+  NETWORKS: keptIfChanged(
+    networks,
+    "network cards, one element a card: user, or none for no card of this number; options: ,mac=ADDRESS ,link=down",
+  ),
   UUID: keptIfChanged(uuid, "identity of the VM; read from its guest.env only"),
   LAYOUT: kept(
     layout,
@@ -239,6 +254,22 @@ const namesKept = <How extends NonNullable<Spec<unknown>["kept"]>>(how: How): Ke
 
 export const KEPT: readonly KeptName<"always">[] = namesKept("always");
 export const KEPT_IF_CHANGED: readonly KeptName<"if changed">[] = namesKept("if changed");
+
+/**
+ * Settings that shape a machine, which a running one keeps while they are changed. FORWARDS, disks and CDs are recorded
+ * in another way.
+ */
+export const MACHINE_SETTINGS: readonly SettingName[] = [
+  ...[...KEPT, ...KEPT_IF_CHANGED].filter(
+    (name) =>
+      !["GUESTNAME", "ISO", "KEEPCD", "FORWARDS", "IMAGES", "IMAGE_FORMATS", "SSH_USER"].includes(name),
+  ),
+  "DISPLAY_PROTOCOL",
+];
+
+/** The machine settings among these. */
+export const pickMachineSettings = (raw: Readonly<Record<SettingName, SettingValue>>): RawSettings =>
+  Object.fromEntries(MACHINE_SETTINGS.map((name) => [name, raw[name]]));
 
 /** Never shown, and never in an argument list. */
 export const SECRETS: ReadonlySet<string> = new Set<SettingName>([

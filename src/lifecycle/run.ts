@@ -9,6 +9,7 @@ import type { Machine } from "../machine/types.ts";
 import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
+import { linkCommand } from "../qemu/devices/nic.ts";
 import { QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
@@ -29,6 +30,7 @@ import { resolveMachine, type Cd } from "../vm/machine.ts";
 import { refuseExcess } from "../vm/limits.ts";
 import { Media } from "../vm/media.ts";
 import { refuseRunning } from "../vm/in-use.ts";
+import { effectiveForwards } from "../vm/nics.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
@@ -130,7 +132,7 @@ async function startVm(
   claimFiles(work, RUN_NAMES);
   const capabilities = await probeQemu(ARCH[vm.settings.QEMUARCH].binary, context.cacheDirectory);
   if (ssh) vm.settings.FORWARDS.push(freeSshForward(vm));
-  const forwards = vm.settings.USENETDEV ? vm.settings.FORWARDS : [];
+  const forwards = effectiveForwards(vm.settings);
   if (needsSsh && !findForward(forwards, SSH_PORT)) throw noSshForward();
   await requireFreeForwards(forwards);
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
@@ -175,8 +177,10 @@ async function startMachine(
   rmSync(logPath, { force: true });
   startEvents(work.dir);
   const errors = new GuestErrorMonitor(work.dir);
+  const downLinks = resolved.nics.filter(({ link }) => link === "down");
   const starting = startQemu({
-    argv,
+    // A card's link is set by a command only, before the guest runs.
+    argv: downLinks.length > 0 ? [...argv, "-S"] : argv,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
     logPath,
@@ -191,6 +195,10 @@ async function startMachine(
     throw error;
   });
   errors.qmp = machine.qmp;
+  if (downLinks.length > 0)
+    await Promise.all(
+      machine.qmp.executeBatch([...downLinks.map((nic) => linkCommand(nic.number, nic.link)), ["cont"]]),
+    );
   void machine.ended.then(() => errors[Symbol.dispose]());
   const { endWithGuest, showScreen } = await import("../vm/viewer.ts");
   const viewer = showScreen(context, work, resolved, !detached);

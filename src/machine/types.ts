@@ -80,6 +80,7 @@ export interface Nic {
   number: number;
   /** Absent: qemu's own address, the same in all machines. */
   mac: string | undefined;
+  link: "up" | "down";
   /** `hostfwd=` and `guestfwd=` rules. */
   forwards: string[];
 }

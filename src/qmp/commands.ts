@@ -163,11 +163,22 @@ export const QMP_COMMANDS = {
     limitMs: QUERY_MS,
   },
   device_add: { args: { driver: "string", "id?": "string", "bus?": "string" }, limitMs: DISK_MS },
+  "qom-list": { args: { path: "string" }, reply: [{ name: "string" }], limitMs: QUERY_MS },
+  device_del: { args: { id: "string" }, limitMs: QUERY_MS },
   "query-command-line-options": {
     args: { option: "string" },
     reply: [{ option: "string", parameters: [{ name: "string" }] }],
     limitMs: QUERY_MS,
   },
+
+  // qapi/net.json, qapi/misc.json
+  netdev_add: {
+    args: { type: { oneOf: ["user"] }, id: "string", "hostfwd?": [{ str: "string" }] },
+    limitMs: QUERY_MS,
+  },
+  netdev_del: { args: { id: "string" }, limitMs: QUERY_MS },
+  set_link: { args: { name: "string", up: "boolean" }, limitMs: QUERY_MS },
+  "human-monitor-command": { args: { "command-line": "string" }, reply: "string", limitMs: QUERY_MS },
 
   // qapi/migration.json
   "migrate-set-capabilities": {

@@ -14,6 +14,7 @@ import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
+import { effectiveForwards } from "./nics.ts";
 import { readTls } from "./tls.ts";
 import { LOOPBACK, writeViewerFile } from "./viewer.ts";
 import { randomBytes } from "../lib/crypto.ts";
@@ -70,9 +71,9 @@ function protocolMissing(kind: SharedDisplay["kind"]): VmError {
 
 /** Refuses a chosen display port that is also forwarded. @throws 75 */
 export function refusePortTwice(vm: Vm): void {
-  const { PORT: port, DISPLAY_PROTOCOL: kind, SPICE_SOCKET, USENETDEV, FORWARDS } = vm.settings;
+  const { PORT: port, DISPLAY_PROTOCOL: kind, SPICE_SOCKET } = vm.settings;
   if (port === undefined || kind === "none" || SPICE_SOCKET || !portChosen(vm)) return;
-  if (forwardedPorts(USENETDEV ? FORWARDS : []).includes(port))
+  if (forwardedPorts(effectiveForwards(vm.settings)).includes(port))
     throw new VmError(
       "busy",
       `port ${port} is requested twice: for ${PROTOCOL[kind]} and for a forward`,
@@ -84,7 +85,7 @@ const ANOTHER = { hint: "choose another one: --port=PORT" };
 
 /** The port if it is free; if the user did not choose it, the next free one. */
 function choosePort(vm: Vm, kind: SharedDisplay["kind"], port: number): DisplayAddress {
-  const { HOST: host, USENETDEV, FORWARDS } = vm.settings;
+  const { HOST: host } = vm.settings;
   const name = PROTOCOL[kind];
   if (kind === "vnc" && port < VNC_FIRST_PORT)
     throw new VmError(
@@ -93,7 +94,7 @@ function choosePort(vm: Vm, kind: SharedDisplay["kind"], port: number): DisplayA
       ANOTHER,
     );
   refusePortTwice(vm);
-  const forwarded = forwardedPorts(USENETDEV ? FORWARDS : []);
+  const forwarded = forwardedPorts(effectiveForwards(vm.settings));
   if (!forwarded.includes(port) && isPortFree(host, port)) return { host, port };
   const next = portChosen(vm) ? undefined : nextFreePort(host, port, forwarded);
   if (next === undefined) throw portTaken(`the ${name} port`, port, ANOTHER.hint);

@@ -203,6 +203,37 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["", "-oProxyCommand=x", "a b", "a\n"],
   },
+  NETWORKS: {
+    good: [
+      ["", []],
+      ["user", [{ kind: "user" }]],
+      [
+        ["none", "user"],
+        [{ kind: "none" }, { kind: "user" }],
+      ],
+      [
+        ["user,link=down,mac=02:00:00:00:00:0A", "user,mac=02:00:00:00:00:0b"],
+        [
+          { kind: "user", link: "down", mac: "02:00:00:00:00:0a" },
+          { kind: "user", mac: "02:00:00:00:00:0b" },
+        ],
+      ],
+    ],
+    bad: [
+      "tap",
+      "user,",
+      "user,id=x",
+      "user,link=up",
+      "user,mac=03:00:00:00:00:01",
+      "none,link=down",
+      "user,link=down,link=down",
+      { raw: ["user", "user", "user", "user", "user"], given: "user" },
+      {
+        raw: ["user,mac=02:00:00:00:00:01", "user,mac=02:00:00:00:00:01"],
+        given: "02:00:00:00:00:01",
+      },
+    ],
+  },
   UUID: {
     good: [
       ["", ""],

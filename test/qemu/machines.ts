@@ -36,7 +36,13 @@ const share = (tag: string, changes: Partial<Share> = {}): Share => ({
   ...changes,
 });
 
-const nic = (changes: Partial<Nic> = {}): Nic => ({ number: 1, mac: undefined, forwards: [], ...changes });
+const nic = (changes: Partial<Nic> = {}): Nic => ({
+  number: 1,
+  mac: undefined,
+  link: "up",
+  forwards: [],
+  ...changes,
+});
 
 const SPICE: SharedDisplay = {
   kind: "spice",

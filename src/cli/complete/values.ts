@@ -1,5 +1,6 @@
 import { SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
 import type { ParserFacts, ParserKind } from "../../config/values.ts";
+import { NETWORK_KINDS } from "../../machine/network.ts";
 import { MACROS } from "../../machine/macros.ts";
 import { DISK_BUSES, IMAGE_FORMATS } from "../../machine/types.ts";
 import type { ValueKind } from "../../commands/define.ts";
@@ -88,6 +89,10 @@ const STRUCTURED: Readonly<Record<Exclude<ParserKind, "text" | "flag">, (value: 
       wordsSource(["tcp::", "udp::"], "PORT-:PORT, on all addresses of this host"),
       wordsSource(["tcp:127.0.0.1:", "udp:127.0.0.1:"], "PORT-:PORT, on this host only"),
     ],
+  }),
+  networks: () => ({
+    skip: 0,
+    sources: [wordsSource(NETWORK_KINDS)],
   }),
   profile: () => ({
     skip: 0,

@@ -13,6 +13,7 @@ export type ContextChange = Partial<Pick<Context, "options">>;
 
 /** What completion offers for a value. */
 export type ValueKind =
+  | "assignment"
   | "command"
   | "directory"
   | "disk image"

@@ -9,7 +9,10 @@ import type { Machine } from "../machine/types.ts";
  */
 
 /** Machine facts that decide places. */
-export type Placed = Pick<Machine, "arch" | "firmware" | "kernel" | "resumed" | "layout">;
+export type Placed = Pick<Machine, "arch" | "kernel" | "resumed" | "layout"> & {
+  /** Absent for BIOS. */
+  firmware: object | undefined;
+};
 
 /** Where a device is plugged in, as properties of `-device` and `device_add`. */
 export interface Place {

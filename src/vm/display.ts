@@ -3,7 +3,7 @@ import { parseSetting } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { installHint, PACKAGES } from "../lib/packages.ts";
 import { warnOnce } from "../lib/log.ts";
-import { parseHostForward } from "../machine/parse.ts";
+import { parseHostForward, type ForwardRule } from "../machine/parse.ts";
 import type { Display, DisplayAddress, SharedDisplay } from "../machine/types.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { VNC_FIRST_PORT } from "../qemu/devices/display.ts";
@@ -144,17 +144,22 @@ const forwardedPorts = (forwards: readonly string[]): number[] =>
     return rule?.protocol === "tcp" ? [rule.hostPort] : [];
   });
 
+const hostRuleOf = (option: string): ForwardRule | undefined =>
+  option.startsWith("hostfwd=") ? parseHostForward(option.slice("hostfwd=".length)) : undefined;
+
+/** Is the host's port of a forward free? */
+export async function isForwardFree(option: string): Promise<boolean> {
+  const rule = hostRuleOf(option);
+  if (!rule) return true;
+  const host = rule.hostAddress || "0.0.0.0";
+  return rule.protocol === "tcp" ? isPortFree(host, rule.hostPort) : isUdpPortFree(host, rule.hostPort);
+}
+
 /** Refuses a forwarded port that is taken, naming the process, which qemu's own message does not. */
 export async function requireFreeForwards(forwards: readonly string[]): Promise<void> {
   for (const option of forwards) {
-    const rule = option.startsWith("hostfwd=")
-      ? parseHostForward(option.slice("hostfwd=".length))
-      : undefined;
-    if (!rule) continue;
-    const host = rule.hostAddress || "0.0.0.0";
-    const free =
-      rule.protocol === "tcp" ? isPortFree(host, rule.hostPort) : await isUdpPortFree(host, rule.hostPort);
-    if (!free)
+    const rule = hostRuleOf(option);
+    if (rule && !(await isForwardFree(option)))
       throw portTaken(`the forwarded ${rule.protocol} port`, rule.hostPort, `change the forward ${option}`);
   }
 }

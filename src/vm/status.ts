@@ -197,7 +197,7 @@ function stateAfter(end: RunEnd | undefined): VmState {
 }
 
 /** @returns undefined when no qemu uses the working files */
-async function findAlive(work: Workdir): Promise<Alive | undefined> {
+export async function findAlive(work: Workdir): Promise<Alive | undefined> {
   const answers = await isListening(join(work.dir, WORK.qmp));
   if (!answers && !isAnyDiskInUse(work)) return undefined;
   return (await import("./alive.ts")).askAlive(work, answers);

@@ -1,4 +1,4 @@
-import { SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
+import { isSettingName, SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
 import type { ParserFacts, ParserKind } from "../../config/values.ts";
 import { NETWORK_KINDS } from "../../machine/network.ts";
 import { MACROS } from "../../machine/macros.ts";
@@ -38,7 +38,7 @@ const FILES: CandidateSource = { kind: "files" };
 const DIRECTORIES: CandidateSource = { kind: "directories" };
 const ISO: CandidateSource = { kind: "files", suffix: ".iso" };
 
-const KINDS: Readonly<Record<Exclude<ValueKind, "disk image">, () => CandidateSource>> = {
+const KINDS: Readonly<Record<Exclude<ValueKind, "assignment" | "disk image">, () => CandidateSource>> = {
   command: () => wordsSource([...COMMANDS.keys()]),
   directory: () => DIRECTORIES,
   file: () => FILES,
@@ -52,7 +52,17 @@ const KINDS: Readonly<Record<Exclude<ValueKind, "disk image">, () => CandidateSo
 export function argumentValues({ choices = [], kind }: Positional | CommandOption, value: string): Values {
   // The same syntax as the global option.
   if (kind === "disk image") return settingValues("IMAGES", value);
+  if (kind === "assignment") return assignmentValues(value);
   return { skip: 0, sources: [kind ? KINDS[kind]() : wordsSource(choices)] };
+}
+
+/** `NAME=`, and the values of that setting. */
+function assignmentValues(word: string): Values {
+  const at = word.indexOf("=");
+  const name = word.slice(0, Math.max(0, at));
+  if (!isSettingName(name)) return { skip: 0, sources: [wordsSource(SETTING_NAMES.map((one) => `${one}=`))] };
+  const values = settingValues(name, word.slice(at + 1));
+  return { ...values, skip: at + 1 + values.skip };
 }
 
 const BUSES = wordsSource(DISK_BUSES.map((bus) => `${bus}=`));

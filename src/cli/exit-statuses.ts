@@ -211,6 +211,14 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     cannotCreate: FOREIGN,
     "other statuses": "exit status of scp",
   },
+  sendkey: {
+    ok: "keys sent, and read by the guest",
+    noInput: OFF,
+    unavailable: "a job is running, which has no keyboard",
+    cannotCreate: FOREIGN,
+    io: "the guest does not read its keyboard",
+    busy: "the guest is paused, or qemu does not answer",
+  },
   screenshot: {
     ok: "image saved",
     noInput: "the VM is not running, or there is no such directory",

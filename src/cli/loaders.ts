@@ -28,6 +28,7 @@ export const LOADERS = {
   exec: () => import("../commands/exec.ts"),
   ssh: () => import("../commands/ssh.ts"),
   cp: () => import("../commands/cp.ts"),
+  sendkey: () => import("../commands/sendkey.ts"),
   screenshot: () => import("../commands/screenshot.ts"),
   view: () => import("../commands/view.ts"),
   config: () => import("../commands/config.ts"),

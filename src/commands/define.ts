@@ -20,6 +20,7 @@ export type ValueKind =
   | "file"
   | "ISO image"
   | "job"
+  | "key"
   | "setting"
   | "snapshot";
 

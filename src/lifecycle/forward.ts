@@ -83,7 +83,11 @@ export async function runForward(context: Context, request: ForwardRequest): Pro
   });
 }
 
-async function addForwards(vm: Vm, run: Run | undefined, { words, temporary }: ForwardRequest): Promise<void> {
+async function addForwards(
+  vm: Vm,
+  run: Run | undefined,
+  { words, temporary }: ForwardRequest,
+): Promise<void> {
   const stored = vm.settings.FORWARDS;
   const next = temporary ? stored : union(stored, words);
   requireValid(next);
@@ -104,7 +108,11 @@ async function addForwards(vm: Vm, run: Run | undefined, { words, temporary }: F
   for (const option of words) log.success(`forwards ${ruleOf(option)}${temporary ? " in this run" : ""}`);
 }
 
-async function removeForwards(vm: Vm, run: Run | undefined, { words, temporary }: ForwardRequest): Promise<void> {
+async function removeForwards(
+  vm: Vm,
+  run: Run | undefined,
+  { words, temporary }: ForwardRequest,
+): Promise<void> {
   const stored = vm.settings.FORWARDS;
   const known = union(run?.record.forwards ?? [], temporary ? [] : stored);
   const found = words.map((word) => findRule(word, known));

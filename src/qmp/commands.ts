@@ -2,6 +2,7 @@
  * QMP commands that this program uses, with the members that it sends and reads (qemu's qapi/*.json). A test compares them
  * with qemu's own schema.
  */
+import { KEYS } from "../machine/keys.ts";
 import { QmpUnexpectedReply } from "./errors.ts";
 import { findShapeMismatch, type Shape, type ValueOf } from "./shape.ts";
 
@@ -49,6 +50,10 @@ export const QMP_COMMANDS = {
 
   // qapi/char.json, qapi/ui.json
   "query-chardev": { reply: [{ filename: "string", "frontend-open": "boolean" }], limitMs: QUERY_MS },
+  "send-key": {
+    args: { keys: [{ type: { oneOf: ["qcode"] }, data: { oneOf: KEYS } }], "hold-time": "number" },
+    limitMs: QUERY_MS,
+  },
   screendump: { args: { filename: "string" }, limitMs: QUERY_MS },
   "query-spice": {
     reply: {

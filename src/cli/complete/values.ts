@@ -1,5 +1,6 @@
 import { isSettingName, SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
 import type { ParserFacts, ParserKind } from "../../config/values.ts";
+import { KEYS } from "../../machine/keys.ts";
 import { NETWORK_KINDS } from "../../machine/network.ts";
 import { MACROS } from "../../machine/macros.ts";
 import { DISK_BUSES, IMAGE_FORMATS } from "../../machine/types.ts";
@@ -44,6 +45,7 @@ const KINDS: Readonly<Record<Exclude<ValueKind, "assignment" | "disk image">, ()
   file: () => FILES,
   "ISO image": () => ISO,
   job: () => ({ kind: "jobs" }),
+  key: () => wordsSource(KEYS),
   setting: () => wordsSource(SETTING_NAMES),
   snapshot: () => ({ kind: "snapshots" }),
 };

@@ -55,6 +55,10 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ssh: [
     "Connects to the port that is forwarded to the guest's port 22, with the keys of SSHKEYS only, and a known_hosts file of the VM's own.",
   ],
+  sendkey: [
+    "Drives an installer or a boot menu without a viewer, together with `screenshot`: `PROG sendkey ctrl-alt-f2 --text 'root\\n'`. Of a PC's keyboard each key is sent when the guest has read the one before, so that none is lost; a USB keyboard (other architectures) gets one every 40 ms. What a program in the guest reads and drops itself can be slowed down with `--delay`.",
+    "TEXT is typed as on a US keyboard: the guest must have this layout. Other users of this host can see a command line, and so what is typed.",
+  ],
   exec: ["Output, exit status and stdin are passed. Needs qemu-guest-agent in the guest."],
   config: [
     "Prints a line for each setting: its value, and where it was set. Secrets are not shown.",

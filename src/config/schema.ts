@@ -19,7 +19,14 @@ import {
   parseShare,
   SHARE_SYNTAX,
 } from "../machine/parse.ts";
-import { ARCHES, LAYOUTS, SNAPSHOT_FORMATS, type Layout, type ShareRequest } from "../machine/types.ts";
+import {
+  ARCHES,
+  LAYOUTS,
+  NETBOOT_ORDERS,
+  SNAPSHOT_FORMATS,
+  type Layout,
+  type ShareRequest,
+} from "../machine/types.ts";
 import type { SettingValue } from "./shell-expand.ts";
 import {
   flag,
@@ -130,6 +137,12 @@ const mac: Parser<string> = parser({ allowed: MAC_SYNTAX }, (raw) => {
   const value = given === "" || given === "auto" ? given : parseMac(given);
   return value === undefined ? { allowed: MAC_SYNTAX } : { value };
 });
+/** The field of a DHCP reply has 128 bytes (RFC 2131). */
+const MAX_BOOT_FILE_BYTES = 127;
+const bootFile = textOfForm(
+  `at most ${MAX_BOOT_FILE_BYTES} bytes of printable text`,
+  (value) => !/\p{Cc}/u.test(value) && byteLength(value) <= MAX_BOOT_FILE_BYTES,
+);
 const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);
 const keepCount = optionalNumber(0, 1_000_000);
 const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
@@ -166,6 +179,12 @@ export const SCHEMA = {
     networks,
     "network cards, one element a card: user, or none for no card of this number; options: ,mac=ADDRESS ,link=down",
   ),
+  NETBOOT: keptIfChanged(
+    oneOf(NETBOOT_ORDERS),
+    "boot from the network: last, after the CD and the disks; first; or off",
+  ),
+  NETBOOT_DIR: keptIfChanged(absolute, "directory of files for network boot, offered to the guest by TFTP"),
+  NETBOOT_FILE: keptIfChanged(bootFile, "file of NETBOOT_DIR, or URL, that the guest boots from the network"),
   UUID: keptIfChanged(uuid, "identity of the VM; read from its guest.env only"),
   LAYOUT: kept(
     layout,

@@ -75,7 +75,7 @@ export async function readVmStatus(context: Context, hostdir: string): Promise<S
     const { run } = vm.work.state === "present" ? vm.work.mark : {};
     if (!run || !alive || alive.job || run.ended !== undefined) return await buildStatus(own, vm, alive);
     const now = await openVm({ ...own, options: { ...optionsOfRun(run), hostdir } }, false);
-    const status = await buildStatus(own, now, alive);
+    const status = await buildStatus(own, now, alive, vm);
     const nextRun = findChanges(run, now, vm);
     return Object.keys(nextRun).length > 0 ? { ...status, nextRun } : status;
   } catch (error) {
@@ -85,7 +85,8 @@ export async function readVmStatus(context: Context, hostdir: string): Promise<S
   }
 }
 
-async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): Promise<Status> {
+/** @param stored with the settings of files, whose origins decide on `reaches` */
+async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, stored = vm): Promise<Status> {
   const { settings, hostdir, work } = vm;
   const general = {
     name: settings.GUESTNAME || basename(hostdir),
@@ -96,7 +97,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): 
     uefi: settings.UEFI,
     ...describeSnapshots(hostdir),
     nics: nicsOf(settings).map(({ number, mac, link }) => ({ number, mac: mac ?? null, link })),
-    reaches: findReaches(context, vm),
+    reaches: findReaches(context, stored),
   };
   if (work.state !== "present")
     return {

@@ -470,3 +470,26 @@ describe("nic", () => {
     expect((await box.json("status")).nextRun).toBeUndefined();
   });
 });
+
+describe("network boot", () => {
+  test("by the first card, from a directory; not of jobs; shown by status as reached", async () => {
+    using box = await created();
+    const directory = join(box.top, "tftp, files");
+    mkdirSync(directory);
+    await box.ok("set", `NETBOOT_DIR=${directory}`, "NETBOOT_FILE=a,b");
+    await box.ok("nic", "add");
+    const qemu = await box.running({}, "--netboot");
+    expect(qemu.option("-netdev", "net0")).toBe(
+      `user,id=net0,tftp=${directory.replaceAll(",", ",,")},bootfile=a,,b`,
+    );
+    expect(qemu.option("-netdev", "net1")).toBe("user,id=net1");
+    expect(qemu.option("-device", "net0-dev")).toEndWith(",bootindex=0");
+    expect((await box.json("status")).reaches).toContainEqual({ kind: "netboot", what: directory });
+  });
+
+  test("a directory that does not exist (66)", async () => {
+    using box = await created();
+    await box.ok("set", "NETBOOT_DIR=/does/not/exist");
+    await box.ends(66, "run -b", "NETBOOT_DIR");
+  });
+});

@@ -234,6 +234,29 @@ const EXAMPLES: Record<SettingName, Examples> = {
       },
     ],
   },
+  NETBOOT: {
+    good: [
+      ["last", "last"],
+      ["first", "first"],
+      ["off", "off"],
+    ],
+    bad: ["", "1", "yes"],
+  },
+  NETBOOT_DIR: {
+    good: [
+      ["", ""],
+      ["/srv/a, b", "/srv/a, b"],
+    ],
+    bad: ["a", "/a\n"],
+  },
+  NETBOOT_FILE: {
+    good: [
+      ["", ""],
+      ["x,y.efi", "x,y.efi"],
+      ["http://10.0.2.2/x", "http://10.0.2.2/x"],
+    ],
+    bad: ["a\n", "x".repeat(128)],
+  },
   UUID: {
     good: [
       ["", ""],

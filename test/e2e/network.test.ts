@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { QmpClient } from "../../src/qmp/client.ts";
 import { guests, until, type Sandbox } from "./harness.ts";
-import { ask, configure, expectError, freePort, smallSandbox, startUntil, suite } from "./tools.ts";
+import { ask, configure, expectError, freePort, smallSandbox, suite } from "./tools.ts";
 
 /** Prints each card's PCI address, MAC address and carrier whenever they change. */
 const SCRIPT = `
@@ -69,8 +69,8 @@ suite("a running guest", () => {
       await box.ok(["create", "L"]);
       box.write("guest.sh", SCRIPT);
       box.write("vm.defaults", `-kernel ${built.kernel} -initrd ${built.initrd} -append "${built.append}"\n`);
-      const run = await startUntil(box, ["run", "--detach"], "CARDS ");
-      await run.done;
+      await box.ok(["run", "--detach"]);
+      await until("the guest's report", () => box.console().includes("CARDS "));
     });
     afterAll(() => box?.[Symbol.dispose]());
 

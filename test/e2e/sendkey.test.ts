@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import type { Guests } from "../guests/build.ts";
 import { guests, until, type Sandbox } from "./harness.ts";
-import { configure, smallSandbox, startUntil, suite } from "./tools.ts";
+import { configure, smallSandbox, suite } from "./tools.ts";
 
 const SCRIPT = `
 stty -echo </dev/tty1
@@ -20,9 +20,8 @@ async function typingGuest(built: Guests, firmware: string): Promise<Sandbox> {
   await box.ok(["create", "L"]);
   box.write("guest.sh", SCRIPT);
   box.write("vm.defaults", `-kernel ${built.kernel} -initrd ${built.initrd} -append "${built.append}"\n`);
-  await (
-    await startUntil(box, ["run", "--detach"], "READY")
-  ).done;
+  await box.ok(["run", "--detach"]);
+  await until("the guest", () => box.console().includes("READY"));
   return box;
 }
 

@@ -57,6 +57,9 @@ const CHANGED: Record<Exclude<KeptName<"if changed">, "UUID" | "IMAGE_FORMATS">,
   CPU: "qemu64",
   SSH_USER: "anna",
   NETWORKS: ["none"],
+  NETBOOT: "first",
+  NETBOOT_DIR: "/srv",
+  NETBOOT_FILE: "x",
 };
 
 test("a setting at its default is not recorded", async () => {

@@ -1,6 +1,7 @@
-import type { Nic } from "../../machine/types.ts";
+import type { Machine, Nic } from "../../machine/types.ts";
 import type { QmpCommand } from "../../qmp/commands.ts";
 import { placeOfNic, type Placed } from "../layout.ts";
+import { escapeCommas } from "../text.ts";
 
 const netdevOf = (number: number): string => `net${number - 1}`;
 const deviceOf = (number: number): string => `${netdevOf(number)}-dev`;
@@ -17,14 +18,34 @@ const buildNic = (machine: Placed, { number, mac }: Nic) => ({
   },
 });
 
+/** Behind all disks and CDs, also those that are added later. */
+const LAST_BOOTINDEX = 1000;
+
+type NicMachine = Placed & Pick<Machine, "nics" | "netboot">;
+
+/** Network boot by the first card. */
+function buildNetboot({ nics, netboot }: NicMachine, { number }: Nic) {
+  if (nics[0]?.number !== number) return { options: [], bootindex: {} };
+  const { order, directory, file } = netboot;
+  return {
+    options: [
+      ...(directory === undefined ? [] : [`tftp=${escapeCommas(directory)}`]),
+      ...(file === undefined ? [] : [`bootfile=${escapeCommas(file)}`]),
+    ],
+    // Disks and CDs are from 1 on.
+    bootindex: order === "off" ? {} : { bootindex: order === "first" ? 0 : LAST_BOOTINDEX },
+  };
+}
+
 /** A network card on qemu's user-mode network. */
-export function buildNicArgs(machine: Placed, nic: Nic): string[] {
+export function buildNicArgs(machine: NicMachine, nic: Nic): string[] {
   const { netdev, device } = buildNic(machine, nic);
-  const { driver, ...properties } = device;
+  const { options, bootindex } = buildNetboot(machine, nic);
+  const { driver, ...properties } = { ...device, ...bootindex };
   const words = Object.entries(properties).map(([name, value]) => `${name}=${value}`);
   return [
     "-netdev",
-    [netdev.type, `id=${netdev.id}`, ...nic.forwards].join(","),
+    [netdev.type, `id=${netdev.id}`, ...nic.forwards, ...options].join(","),
     "-device",
     [driver, ...words].join(","),
   ];

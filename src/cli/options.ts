@@ -112,7 +112,7 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   {
     long: "netboot",
     effect: set("NETBOOT", "first"),
-    help: "boot from the network first, for an installation",
+    help: "boot from the network first",
     whole: true,
   },
   {

@@ -5,7 +5,7 @@ import { VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import { saysPortTaken } from "../lib/program-messages.ts";
 import { findForward, SSH_PORT } from "../machine/parse.ts";
-import type { Machine } from "../machine/types.ts";
+import type { Machine, Nic } from "../machine/types.ts";
 import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
@@ -195,15 +195,24 @@ async function startMachine(
     throw error;
   });
   errors.qmp = machine.qmp;
-  if (downLinks.length > 0)
-    await Promise.all(
-      machine.qmp.executeBatch([...downLinks.map((nic) => linkCommand(nic.number, nic.link)), ["cont"]]),
-    );
+  if (downLinks.length > 0) await startWithLinksDown(machine, downLinks);
   void machine.ended.then(() => errors[Symbol.dispose]());
   const { endWithGuest, showScreen } = await import("../vm/viewer.ts");
   const viewer = showScreen(context, work, resolved, !detached);
   if (viewer) endWithGuest(viewer, machine);
   return machine;
+}
+
+/** Unplugs cables of a machine that waits to run, and runs it. A machine that cannot be run is ended. */
+async function startWithLinksDown(machine: QemuSession, nics: readonly Nic[]): Promise<void> {
+  const replies = machine.qmp.executeBatch([
+    ...nics.map(({ number }) => linkCommand(number, "down")),
+    ["cont"],
+  ]);
+  const failed = (await Promise.allSettled(replies)).find((reply) => reply.status === "rejected");
+  if (!failed) return;
+  await machine.end();
+  throw failed.reason;
 }
 
 /**

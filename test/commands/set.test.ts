@@ -469,6 +469,19 @@ describe("nic", () => {
     expect(after.links).toEqual({ "net0-dev": true });
     expect((await box.json("status")).nextRun).toBeUndefined();
   });
+
+  test("a link that cannot be set at the start: the run fails, and qemu is ended", async () => {
+    using box = await created();
+    await box.ok("nic", "down", "1");
+    const { behaviour } = new Net();
+    behaviour.answers!.set_link = () => {
+      throw new Refusal("Device 'net0-dev' not found");
+    };
+    box.qemu = behaviour;
+    await box.ends(74, "run -b", "not found");
+    await box.qemus.at(-1)!.ended;
+    expect((await box.json("status")).state).not.toBe("running");
+  });
 });
 
 describe("network boot", () => {

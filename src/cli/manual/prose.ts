@@ -57,7 +57,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ],
   sendkey: [
     "Drives an installer or a boot menu without a viewer, together with `screenshot`: `PROG sendkey ctrl-alt-f2 --text 'root\\n'`. Of a PC's keyboard each key is sent when the guest has read the one before, so that none is lost; a USB keyboard (other architectures) gets one every 40 ms. What a program in the guest reads and drops itself can be slowed down with `--delay`.",
-    "TEXT is typed as on a US keyboard: the guest must have this layout. Other users of this host can see a command line, and so what is typed.",
+    "TEXT is typed as on a US keyboard: the guest must have this layout. Other users of this host can read TEXT in the list of processes.",
   ],
   exec: ["Output, exit status and stdin are passed. Needs qemu-guest-agent in the guest."],
   config: [

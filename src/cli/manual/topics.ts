@@ -5,6 +5,8 @@
 import { ARCH } from "../../machine/arch.ts";
 import { ARCHES, type Arch } from "../../machine/types.ts";
 
+import { describeSlot, PLACES, type Role } from "../../qemu/layout.ts";
+
 /** A paragraph, an item (its name, and what it means), or lines to type. */
 export type Block = string | readonly [name: string, text: string] | { typed: readonly string[] };
 
@@ -12,6 +14,13 @@ export interface Topic {
   title: string;
   blocks: readonly Block[];
 }
+
+const PLACED: readonly (readonly [Role, string])[] = [
+  ["card", "graphics card"],
+  ["rng", "random numbers"],
+  ["disk", "first disk, or its controller"],
+  ["nic", "first network card"],
+];
 
 /** From the table that the argument list is built from. */
 function describeArch(name: Arch): readonly [string, string] {
@@ -111,6 +120,19 @@ export const TOPICS: readonly Topic[] = [
       "The first card boots from the network after the CD and all disks, or before them with `--netboot` (NETBOOT=first), or never (NETBOOT=off). In the user-mode network qemu answers by DHCP and TFTP: NETBOOT_DIR is the directory of its files, NETBOOT_FILE the one that is booted: a PXE program for BIOS, an EFI program for UEFI, or an iPXE script.",
       { typed: ["PROG set NETBOOT_DIR=/srv/tftp NETBOOT_FILE=pxelinux.0", "PROG --netboot run"] },
       "Jobs never boot from the network. U-Boot (riscv64 without UEFI) decides on its own. The card's boot ROM is in the package `ipxe-qemu` (ALT, Fedora: `ipxe-roms-qemu`); `PROG doctor` looks for it.",
+    ],
+  },
+  {
+    title: "HARDWARE",
+    blocks: [
+      "Each device of a VM has a fixed place on the PCI bus, whether or not a CD, a display, shares or further disks are there: names that the guest derives from it, as of network interfaces, stay. `guest.env` records the layout (LAYOUT=1). Places on a PC with BIOS and with UEFI:",
+      ...PLACED.map(([role, what]) => {
+        const { bios, uefi } = describeSlot(role);
+        return [what, `slot ${bios}, ${uefi}`] as const;
+      }),
+      `At most ${PLACES.disks} disks have a place of their own (VIRT, NVME), or controllers of several disks (AHCI: 6, SCSI: 64). The number in the disk's name (\`disk-N.img\`) decides its place and serial number.`,
+      "VMs of the earlier program have this layout, too. VMs of versions of PROG before layouts have none recorded: qemu places their devices (LAYOUT=0).",
+      "The first network card of a new VM has a MAC address of its own, derived from the VM's UUID (MAC=auto), and the guest sees the UUID. `status --json` shows the address. `identity --new` in a copy of a VM changes both. VMs without MAC in `guest.env` have qemu's default address, the same in all VMs.",
     ],
   },
   {

@@ -116,6 +116,18 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "no-uefi", effect: set("UEFI", ""), help: "boot by BIOS" },
   { long: "netdev", effect: set("USENETDEV", "1"), help: "enable the first network card" },
   { long: "no-netdev", effect: set("USENETDEV", ""), help: "disable the first network card" },
+  {
+    long: "netboot",
+    effect: set("NETBOOT", "first"),
+    help: "boot from the network first",
+    whole: true,
+  },
+  {
+    long: "no-netboot",
+    effect: set("NETBOOT", "last"),
+    help: "boot from the network after the CD and the disks",
+    whole: true,
+  },
   { long: "use-tmpdir", effect: set("INPLACE", ""), help: "keep working files in TMPDIR" },
   { long: "inplace", effect: set("INPLACE", "1"), help: "keep working files in HOSTDIR" },
   { long: "no-tmpdir", effect: set("INPLACE", "1"), help: "keep working files in HOSTDIR, as --inplace" },

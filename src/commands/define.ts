@@ -13,12 +13,14 @@ export type ContextChange = Partial<Pick<Context, "options">>;
 
 /** What completion offers for a value. */
 export type ValueKind =
+  | "assignment"
   | "command"
   | "directory"
   | "disk image"
   | "file"
   | "ISO image"
   | "job"
+  | "key"
   | "setting"
   | "snapshot";
 

@@ -2,6 +2,7 @@ import { isOwnName, MAX_OWN_NAME_BYTES } from "../lib/text.ts";
 import { isUuid } from "../lib/uuid.ts";
 import { parseArch } from "../machine/arch.ts";
 import { parseMac } from "../machine/mac.ts";
+import { MAX_NICS, NETWORK_SYNTAX, parseNetwork, type NetworkRequest } from "../machine/network.ts";
 import {
   DISK_SYNTAX,
   FORWARD_SYNTAX,
@@ -19,7 +20,14 @@ import {
   SHARE_SYNTAX,
 } from "../machine/parse.ts";
 import { parseSmbios, SMBIOS_SYNTAX, type SmbiosTable } from "../machine/smbios.ts";
-import { ARCHES, LAYOUTS, SNAPSHOT_FORMATS, type Layout, type ShareRequest } from "../machine/types.ts";
+import {
+  ARCHES,
+  LAYOUTS,
+  NETBOOT_ORDERS,
+  SNAPSHOT_FORMATS,
+  type Layout,
+  type ShareRequest,
+} from "../machine/types.ts";
 import type { SettingValue } from "./shell-expand.ts";
 import {
   flag,
@@ -84,6 +92,16 @@ const smbios: Parser<SmbiosTable[]> = parser({ allowed: SMBIOS_SYNTAX }, (raw) =
   }
   return { value };
 });
+const networkList = listOfForm({ kind: "networks", allowed: NETWORK_SYNTAX, parse: parseNetwork });
+const networks: Parser<NetworkRequest[]> = parser({ kind: "networks", allowed: NETWORK_SYNTAX }, (raw) => {
+  const parsed = networkList(raw);
+  if (!("value" in parsed)) return parsed;
+  if (parsed.value.length > MAX_NICS)
+    return { allowed: `at most ${MAX_NICS} cards`, given: listOf(raw)[MAX_NICS]! };
+  const macs = parsed.value.flatMap(({ mac }) => mac ?? []);
+  const twice = macs.find((mac, index) => macs.indexOf(mac) !== index);
+  return twice ? { allowed: "each MAC address once", given: twice } : parsed;
+});
 const HOST_SYNTAX = "a host name or address, or empty";
 /** [compat] An IPv6 address may be in brackets; empty: do not listen on the network. */
 const host: Parser<string> = parser({ allowed: HOST_SYNTAX }, (raw) => {
@@ -129,6 +147,12 @@ const mac: Parser<string> = parser({ allowed: MAC_SYNTAX }, (raw) => {
   const value = given === "" || given === "auto" ? given : parseMac(given);
   return value === undefined ? { allowed: MAC_SYNTAX } : { value };
 });
+/** The field of a DHCP reply has 128 bytes (RFC 2131). */
+const MAX_BOOT_FILE_BYTES = 127;
+const bootFile = textOfForm(
+  `at most ${MAX_BOOT_FILE_BYTES} bytes of printable text`,
+  (value) => !/\p{Cc}/u.test(value) && byteLength(value) <= MAX_BOOT_FILE_BYTES,
+);
 const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);
 /** In milliseconds a timer of the runtime takes at most 2³¹ - 1: a greater one fires at once. */
 const MAX_TIMER_SECONDS = 2_000_000;
@@ -150,7 +174,7 @@ export const SCHEMA = {
   PORT: kept(optionalNumber(1, 65535), "port of the display; empty: no display"),
   DISPLAY_PROTOCOL: setting(oneOf(["spice", "vnc", "none"]), "protocol of the display"),
   SPICE_SOCKET: setting(flag, "listen on a unix socket in WORKDIR instead of a port"),
-  USENETDEV: kept(flag, "first network card"),
+  USENETDEV: kept(flag, "first network card; ignored if NETWORKS is not empty"),
   SHARES: kept(shares, "shared folders, mounted in the guest by 9p with the ID as tag"),
   IMAGES: kept(images, "disk images; those typed with --image apply to that command line"),
   IMAGE_FORMATS: keptIfChanged(
@@ -164,6 +188,16 @@ export const SCHEMA = {
   ),
   SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
+  NETWORKS: keptIfChanged(
+    networks,
+    "network cards, one element a card: user, or none for no card of this number; options: ,mac=ADDRESS ,link=down",
+  ),
+  NETBOOT: keptIfChanged(
+    oneOf(NETBOOT_ORDERS),
+    "boot from the network: last, after the CD and the disks; first; or off",
+  ),
+  NETBOOT_DIR: keptIfChanged(absolute, "directory of files for network boot, offered to the guest by TFTP"),
+  NETBOOT_FILE: keptIfChanged(bootFile, "file of NETBOOT_DIR, or URL, that the guest boots from the network"),
   UUID: keptIfChanged(uuid, "identity of the VM; read from its guest.env only"),
   LAYOUT: kept(
     layout,
@@ -263,6 +297,30 @@ export const ADDED_LISTS = [
   "SMBIOS",
 ] as const satisfies readonly SettingName[];
 export type AddedList = (typeof ADDED_LISTS)[number];
+
+/**
+ * Settings that shape a machine, which a running one keeps while they are changed. FORWARDS, disks and CDs are recorded
+ * in another way.
+ */
+export const machineSettings = (): readonly SettingName[] =>
+  SETTING_NAMES.filter(
+    (name) =>
+      name === "DISPLAY_PROTOCOL" ||
+      ((SCHEMA[name] as Spec<unknown>).kept !== undefined && !NOT_OF_MACHINE.has(name)),
+  );
+const NOT_OF_MACHINE: ReadonlySet<SettingName> = new Set<SettingName>([
+  "GUESTNAME",
+  "ISO",
+  "KEEPCD",
+  "FORWARDS",
+  "IMAGES",
+  "IMAGE_FORMATS",
+  "SSH_USER",
+]);
+
+/** The machine settings among these. */
+export const pickMachineSettings = (raw: Readonly<Record<SettingName, SettingValue>>): RawSettings =>
+  Object.fromEntries(machineSettings().map((name) => [name, raw[name]]));
 
 /** Never shown, and never in an argument list. */
 export const SECRETS: ReadonlySet<string> = new Set<SettingName>([

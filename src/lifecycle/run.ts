@@ -5,10 +5,11 @@ import { VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import { saysPortTaken } from "../lib/program-messages.ts";
 import { findForward, SSH_PORT } from "../machine/parse.ts";
-import type { Machine } from "../machine/types.ts";
+import type { Machine, Nic } from "../machine/types.ts";
 import { firstSignal, takeSignals } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
+import { linkCommand } from "../qemu/devices/nic.ts";
 import { QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
@@ -30,6 +31,7 @@ import { refuseExcess } from "../vm/limits.ts";
 import type { StopCause } from "../vm/record-exit.ts";
 import { Media } from "../vm/media.ts";
 import { refuseRunning } from "../vm/in-use.ts";
+import { effectiveForwards } from "../vm/nics.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
@@ -133,7 +135,7 @@ async function startVm(
   claimFiles(work, RUN_NAMES);
   const capabilities = await probeQemu(ARCH[vm.settings.QEMUARCH].binary, context.cacheDirectory);
   if (ssh) vm.settings.FORWARDS.push(freeSshForward(vm));
-  const forwards = vm.settings.USENETDEV ? vm.settings.FORWARDS : [];
+  const forwards = effectiveForwards(vm.settings);
   if (needsSsh && !findForward(forwards, SSH_PORT)) throw noSshForward();
   await requireFreeForwards(forwards);
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
@@ -178,8 +180,10 @@ async function startMachine(
   rmSync(logPath, { force: true });
   startEvents(work.dir);
   const errors = new GuestErrorMonitor(work.dir);
+  const downLinks = resolved.nics.filter(({ link }) => link === "down");
   const starting = startQemu({
-    argv,
+    // A card's link is set by a command only, before the guest runs.
+    argv: downLinks.length > 0 ? [...argv, "-S"] : argv,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
     logPath,
@@ -194,11 +198,24 @@ async function startMachine(
     throw error;
   });
   errors.qmp = machine.qmp;
+  if (downLinks.length > 0) await startWithLinksDown(machine, downLinks);
   void machine.ended.then(() => errors[Symbol.dispose]());
   const { endWithGuest, showScreen } = await import("../vm/viewer.ts");
   const viewer = showScreen(context, work, resolved, !detached);
   if (viewer) endWithGuest(viewer, machine);
   return machine;
+}
+
+/** Unplugs cables of a machine that waits to run, and runs it. A machine that cannot be run is ended. */
+async function startWithLinksDown(machine: QemuSession, nics: readonly Nic[]): Promise<void> {
+  const replies = machine.qmp.executeBatch([
+    ...nics.map(({ number }) => linkCommand(number, "down")),
+    ["cont"],
+  ]);
+  const failed = (await Promise.allSettled(replies)).find((reply) => reply.status === "rejected");
+  if (!failed) return;
+  await machine.end();
+  throw failed.reason;
 }
 
 /**

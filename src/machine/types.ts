@@ -82,8 +82,21 @@ export interface Nic {
   number: number;
   /** Absent: qemu's own address, the same in all machines. */
   mac: string | undefined;
+  link: "up" | "down";
   /** `hostfwd=` and `guestfwd=` rules. */
   forwards: string[];
+}
+
+/** When a machine boots from the network, by its first card on the user-mode network. */
+export const NETBOOT_ORDERS = ["last", "first", "off"] as const;
+
+export interface Netboot {
+  /** Relative to the CD and the disks. */
+  order: (typeof NETBOOT_ORDERS)[number];
+  /** Of the files that qemu's TFTP server offers; absolute. */
+  directory: string | undefined;
+  /** The file to boot: in that directory, or a URL. */
+  file: string | undefined;
 }
 
 /** UEFI firmware: read-only code, and variables of this machine. */
@@ -147,6 +160,7 @@ export interface Machine {
   /** Data for cloud-init: a read-only disk after the others, never booted. */
   seed: string | undefined;
   nics: Nic[];
+  netboot: Netboot;
   shares: Share[];
   display: Display;
   /** Kernel that qemu boots directly, instead of firmware and a disk. */

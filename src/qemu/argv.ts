@@ -36,7 +36,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     smpOf(machine),
     "-m",
     [`${machine.memoryMiB}M`, machine.memoryOptions].filter(Boolean).join(","),
-    // Boot only devices with a bootindex: no network, no floppy.
+    // Boot only devices with a bootindex: no floppy.
     "-boot",
     "strict=on",
     ...(machine.uuid === undefined ? [] : ["-uuid", machine.uuid]),

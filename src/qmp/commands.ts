@@ -2,6 +2,7 @@
  * QMP commands that this program uses, with the members that it sends and reads (qemu's qapi/*.json). A test compares them
  * with qemu's own schema.
  */
+import { KEYS } from "../machine/keys.ts";
 import { QmpUnexpectedReply } from "./errors.ts";
 import { findShapeMismatch, type Shape, type ValueOf } from "./shape.ts";
 
@@ -49,6 +50,10 @@ export const QMP_COMMANDS = {
 
   // qapi/char.json, qapi/ui.json
   "query-chardev": { reply: [{ filename: "string", "frontend-open": "boolean" }], limitMs: QUERY_MS },
+  "send-key": {
+    args: { keys: [{ type: { oneOf: ["qcode"] }, data: { oneOf: KEYS } }], "hold-time": "number" },
+    limitMs: QUERY_MS,
+  },
   screendump: { args: { filename: "string" }, limitMs: QUERY_MS },
   "query-spice": {
     reply: {
@@ -163,11 +168,22 @@ export const QMP_COMMANDS = {
     limitMs: QUERY_MS,
   },
   device_add: { args: { driver: "string", "id?": "string", "bus?": "string" }, limitMs: DISK_MS },
+  "qom-list": { args: { path: "string" }, reply: [{ name: "string" }], limitMs: QUERY_MS },
+  device_del: { args: { id: "string" }, limitMs: QUERY_MS },
   "query-command-line-options": {
     args: { option: "string" },
     reply: [{ option: "string", parameters: [{ name: "string" }] }],
     limitMs: QUERY_MS,
   },
+
+  // qapi/net.json, qapi/misc.json
+  netdev_add: {
+    args: { type: { oneOf: ["user"] }, id: "string", "hostfwd?": [{ str: "string" }] },
+    limitMs: QUERY_MS,
+  },
+  netdev_del: { args: { id: "string" }, limitMs: QUERY_MS },
+  set_link: { args: { name: "string", up: "boolean" }, limitMs: QUERY_MS },
+  "human-monitor-command": { args: { "command-line": "string" }, reply: "string", limitMs: QUERY_MS },
 
   // qapi/migration.json
   "migrate-set-capabilities": {

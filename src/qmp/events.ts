@@ -19,6 +19,7 @@ export const QMP_EVENTS = {
     nospace: "boolean",
     reason: "string",
   },
+  DEVICE_DELETED: { device: "string" },
   JOB_STATUS_CHANGE: { id: "string" },
   MIGRATION: { status: { known: ["completed", "failed"] } },
   /** A program in the guest has opened or closed a virtio-serial port. */

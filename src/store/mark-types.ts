@@ -50,7 +50,9 @@ export interface RunRecord {
   detached: boolean;
   /** Pid of qemu, in records of earlier versions. */
   pid?: number;
-  /** `hostfwd=` and `guestfwd=` rules of the first card. */
+  /** Settings of the running machine (`machineSettings`); absent in records of earlier versions. */
+  settings?: RawSettings | undefined;
+  /** Its `hostfwd=` and `guestfwd=` rules. */
   forwards: string[];
   /** SPICE or VNC; absent without either. */
   display?: ({ protocol: string } & DisplayAddress) | undefined;

@@ -26,6 +26,7 @@ import { resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
 import { resolveBackingFile, repairDiskBitmaps } from "./backing-file.ts";
 import { type Media } from "./media.ts";
+import { resolveNetboot } from "./netboot.ts";
 import { nicsOf } from "./nics.ts";
 import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "./find.ts";
@@ -74,6 +75,7 @@ export async function resolveMachine(
     cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },
     seed: lstatOf(join(work.dir, WORK.seed))?.isFile() ? join(work.dir, WORK.seed) : undefined,
     nics: nicsOf(settings),
+    netboot: resolveNetboot(settings),
     shares: settings.SHARES.flatMap((share) => {
       const path = expandMacro(share.path, macros);
       return path === undefined ? [] : resolveShare(share, path, context, capabilities);

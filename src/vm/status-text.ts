@@ -1,3 +1,4 @@
+import { settingWords } from "../config/assignment.ts";
 import { ARCH } from "../machine/arch.ts";
 import { ARCHES } from "../machine/types.ts";
 import { formatSize } from "../lib/size.ts";
@@ -55,6 +56,10 @@ export function formatStatus(vm: Status): string {
       "disk",
       `${file}: ${virtualBytes === null ? "not readable" : formatSize(virtualBytes)}, ${formatSize(actualBytes)} in use`,
     ]),
+    ...(vm.nics ?? []).map(({ number, mac, link }): [string, string] => [
+      "card",
+      `${number}: ${mac ?? "qemu's MAC address"}${link === "down" ? ", link down" : ""}`,
+    ]),
     [
       "snapshots",
       vm.snapshots && `${vm.snapshots.count}${vm.snapshots.last ? `, last ${vm.snapshots.last}` : ""}`,
@@ -66,6 +71,10 @@ export function formatStatus(vm: Status): string {
         ? `${vm.display.protocol} on ${"socket" in vm.display ? vm.display.socket : `${vm.display.host}:${vm.display.port}`}`
         : undefined,
     ],
+    ...Object.entries(vm.nextRun ?? {}).map(([name, value]): [string, string] => [
+      "next run",
+      settingWords(name, value),
+    ]),
     ["pid", vm.pid?.toString()],
     ["started", vm.started ? formatTimestamp(new Date(vm.started)) : undefined],
     ["up", typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : undefined],

@@ -306,6 +306,8 @@ describe("arguments with choices", () => {
   test("are these", () => {
     expect(all.map(([title]) => title)).toEqual([
       "run --wait",
+      "nic ACTION",
+      "forward ACTION",
       "backup --format",
       "snapshots ACTION",
       "rescue ACTION",

@@ -260,6 +260,60 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["", "-oProxyCommand=x", "a b", "a\n"],
   },
+  NETWORKS: {
+    good: [
+      ["", []],
+      ["user", [{ kind: "user" }]],
+      [
+        ["none", "user"],
+        [{ kind: "none" }, { kind: "user" }],
+      ],
+      [
+        ["user,link=down,mac=02:00:00:00:00:0A", "user,mac=02:00:00:00:00:0b"],
+        [
+          { kind: "user", link: "down", mac: "02:00:00:00:00:0a" },
+          { kind: "user", mac: "02:00:00:00:00:0b" },
+        ],
+      ],
+    ],
+    bad: [
+      "tap",
+      "user,",
+      "user,id=x",
+      "user,link=up",
+      "user,mac=03:00:00:00:00:01",
+      "none,link=down",
+      "user,link=down,link=down",
+      { raw: ["user", "user", "user", "user", "user"], given: "user" },
+      {
+        raw: ["user,mac=02:00:00:00:00:01", "user,mac=02:00:00:00:00:01"],
+        given: "02:00:00:00:00:01",
+      },
+    ],
+  },
+  NETBOOT: {
+    good: [
+      ["last", "last"],
+      ["first", "first"],
+      ["off", "off"],
+    ],
+    bad: ["", "1", "yes"],
+  },
+  NETBOOT_DIR: {
+    good: [
+      ["", ""],
+      ["/srv/a, b", "/srv/a, b"],
+    ],
+    bad: ["a", "/a\n"],
+  },
+  NETBOOT_FILE: {
+    good: [
+      ["", ""],
+      ["x,y.efi", "x,y.efi"],
+      ["http://10.0.2.2/x", "http://10.0.2.2/x"],
+    ],
+    bad: ["a\n", "x".repeat(128)],
+  },
   UUID: {
     good: [
       ["", ""],

@@ -57,6 +57,10 @@ const CHANGED: Record<Exclude<KeptName<"if changed">, "UUID" | "IMAGE_FORMATS">,
   CPU: "qemu64",
   SMBIOS: ["type=1,serial=7"],
   SSH_USER: "anna",
+  NETWORKS: ["none"],
+  NETBOOT: "first",
+  NETBOOT_DIR: "/srv",
+  NETBOOT_FILE: "x",
 };
 
 test("a setting at its default is not recorded", async () => {
@@ -65,7 +69,7 @@ test("a setting at its default is not recorded", async () => {
 });
 
 test("a changed setting is recorded", async () => {
-  const lines = Object.entries(CHANGED).map(([name, value]) => `${name}=${String(value)}\n`);
+  const lines = Object.entries(CHANGED).map(([name, value]) => `${name}=${[value].flat().join(" ")}\n`);
   place.write("home/.config/vm-unit-test.conf", lines.join(""));
   expect((await create({})).settings).toMatchObject(CHANGED);
 });

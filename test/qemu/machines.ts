@@ -36,7 +36,13 @@ const share = (tag: string, changes: Partial<Share> = {}): Share => ({
   ...changes,
 });
 
-const nic = (changes: Partial<Nic> = {}): Nic => ({ number: 1, mac: undefined, forwards: [], ...changes });
+const nic = (changes: Partial<Nic> = {}): Nic => ({
+  number: 1,
+  mac: undefined,
+  link: "up",
+  forwards: [],
+  ...changes,
+});
 
 const SPICE: SharedDisplay = {
   kind: "spice",
@@ -71,6 +77,7 @@ const RESCUE: Partial<Machine> = {
     { name: "vm.ask.0", socket: "ask.sock" },
   ],
   endOnReset: true,
+  netboot: { order: "off", directory: undefined, file: undefined },
 };
 
 /** `-kernel` and related options. */
@@ -98,6 +105,7 @@ const PLAIN: Machine = {
   cdrom: undefined,
   seed: undefined,
   nics: [nic()],
+  netboot: { order: "last", directory: undefined, file: undefined },
   shares: [],
   display: SPICE,
   files: {
@@ -334,6 +342,10 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
     ],
   },
   "network-none": { nics: [] },
+  "netboot-first": {
+    nics: [nic({ number: 2 }), nic({ number: 3 })],
+    netboot: { order: "first", directory: "/srv/a, b", file: "x,y.efi" },
+  },
   "display-none": { display: { kind: "none" } },
   "spice-open": { display: { ...SPICE, passwordFile: undefined } },
   "spice-address": { display: { ...SPICE, at: { host: "::1", port: 5999 } } },

@@ -38,7 +38,19 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ],
   restart: ["A VM that is not running is started."],
   status: [
-    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `panicked` (the kernel of the running guest), `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
+    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`), `nics` (`number`, `mac`, `link`), `nextRun` (settings that the next run changes, by name), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `panicked` (the kernel of the running guest), `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
+  ],
+  set: [
+    "Stores settings in the VM's `guest.env`: `PROG set -m 4G -c 4 CPU=host`. A list is given as one word for each element, as in `SHARES=a:/x SHARES=b:/y`; `--share` and `--forward` add to the list. `SETTING=` stores an empty value, `--unset=SETTING` removes the line.",
+    "A running VM keeps its settings until the next run, but for FORWARDS and `link=` in NETWORKS, which are changed at once. `status` shows both: what the running machine has, and as `next run` what will change. `restart` uses the options of the last start again, but for settings changed since.",
+    "`LAYOUT=1 MAC=auto` gives a VM of an earlier version fixed places for its devices and a MAC address of its own. Names of network interfaces and paths of disks may change in the guest, once.",
+  ],
+  nic: [
+    "Cards have numbers from 1 to 4, which decide their places on the PCI bus. `add` takes the lowest free number, and of a running VM the lowest that can be plugged in (from 2). `remove` of a running VM waits until the guest has released the card, at most 30 s; card 1 is removed from the next run on. The MAC address is derived from the VM's UUID, unless `--mac` is given.",
+    "`down` unplugs the cable, `up` plugs it in again: at once, and at later starts. Everything is stored in NETWORKS in `guest.env`.",
+  ],
+  forward: [
+    "A rule is PROTOCOL:[ADDRESS]:PORT-[ADDRESS]:PORT, as of `--forward`. A running VM is changed at once. Rules are stored in FORWARDS in `guest.env`; with `--temporary` they hold until the VM is off, as those of `run --forward`. Forwards belong to the first card on the user-mode network.",
   ],
   list: ["Settings files that need bash are not evaluated here."],
   console: [
@@ -46,6 +58,10 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ],
   ssh: [
     "Connects to the port that is forwarded to the guest's port 22, with the keys of SSHKEYS only, and a known_hosts file of the VM's own.",
+  ],
+  sendkey: [
+    "Drives an installer or a boot menu without a viewer, together with `screenshot`: `PROG sendkey ctrl-alt-f2 --text 'root\\n'`. Of a PC's keyboard each key is sent when the guest has read the one before, so that none is lost; a USB keyboard (other architectures) gets one every 40 ms. What a program in the guest reads and drops itself can be slowed down with `--delay`.",
+    "TEXT is typed as on a US keyboard: the guest must have this layout. Other users of this host can read TEXT in the list of processes.",
   ],
   exec: ["Output, exit status and stdin are passed. Needs qemu-guest-agent in the guest."],
   config: [

@@ -14,7 +14,7 @@ import {
   uefiFeature,
   type QemuFeature,
 } from "../../qemu/features.ts";
-import { findBootLoader, findFirmware } from "../../qemu/firmware.ts";
+import { findBootLoader, findFirmware, findNetworkRom } from "../../qemu/firmware.ts";
 import { probeQemu } from "../../qemu/probe.ts";
 import { findProgram } from "../../process/exec.ts";
 import { lstatOf } from "../../lib/read-file.ts";
@@ -205,6 +205,14 @@ export function checkVariables(vm: Vm): Check[] {
   if (!settings.UEFI || work.state !== "present" || !lstatOf(join(work.dir, WORK.efivars))) return [];
   const find = (): string => findFirmwareFor(vm, work).code.path;
   return [checkFile("uefi-variables", "", true, "UEFI boot of this VM", find)];
+}
+
+/** The ROM of network cards. */
+export function checkNetboot(): Check {
+  const rom = findNetworkRom();
+  const common = { name: "netboot", needed: false, use: "booting guests from the network" };
+  if (rom !== undefined) return { ...common, state: "ok", detail: rom };
+  return { ...common, state: "missing", detail: "no efi-virtio.rom found", packages: PACKAGES.netboot };
 }
 
 function checkFile(

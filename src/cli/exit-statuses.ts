@@ -124,6 +124,14 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     unavailable: "systemd is not running",
     cannotCreate: FOREIGN,
   },
+  disk: {
+    noInput: "there is no VM in HOSTDIR, no such disk, or no such image",
+    unavailable: "a program is missing",
+    cannotCreate: "the image is a disk of this VM already; no space or no permission",
+    io: "an image cannot be used, or qemu failed",
+    busy: "the running guest cannot release the disk, a job is running, or the VM is locked by another process",
+    timeout: "remove: the guest did not release the disk in time, and keeps it",
+  },
   identity: { noInput: NO_VM, cannotCreate: FOREIGN, busy: "locked by another process" },
   adopt: {
     ok: "working files adopted, or they were already",

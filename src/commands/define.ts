@@ -15,6 +15,7 @@ export type ContextChange = Partial<Pick<Context, "options">>;
 export type ValueKind =
   | "command"
   | "directory"
+  | "disk"
   | "disk image"
   | "file"
   | "ISO image"

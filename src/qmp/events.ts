@@ -17,9 +17,9 @@ export const QMP_EVENTS = {
     reason: "string",
   },
   /** The guest has released a device: it is gone. */
-  DEVICE_DELETED: { "device?": "string" },
+  DEVICE_DELETED: { device: "string" },
   /** The guest has refused to release one. */
-  DEVICE_UNPLUG_GUEST_ERROR: { "device?": "string" },
+  DEVICE_UNPLUG_GUEST_ERROR: { device: "string" },
   DEVICE_TRAY_MOVED: { id: "string", "tray-open": "boolean" },
   JOB_STATUS_CHANGE: { id: "string" },
   MIGRATION: { status: { known: ["completed", "failed"] } },

@@ -308,6 +308,7 @@ describe("arguments with choices", () => {
       "run --wait",
       "backup --format",
       "snapshots ACTION",
+      "disk ACTION",
       "rescue ACTION",
       "rescue --compress",
       "completion SHELL",

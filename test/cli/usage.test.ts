@@ -123,7 +123,7 @@ describe("help:", () => {
     ({ long, help }) => [`--${long}`, help] as [string, string],
   );
   test.each([...rows, ...globals])("%s: %s", (_name, help) => {
-    const words = help.replace(/^(with --[\w-]+|build|list|rm|show|list, show): /, "");
+    const words = help.replace(/^(with --[\w-]+|build|remove|resize|list|rm|show|list, show): /, "");
     // A list of choices needs no verb.
     if (!/^[\w]+(, \w+)* or \w+(;|$)/.test(words)) expect(VERBS).toContain(words.split(" ")[0]!);
     expect(help).not.toMatch(/\.$|\n/);

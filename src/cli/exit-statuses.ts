@@ -124,6 +124,13 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     unavailable: "systemd is not running",
     cannotCreate: FOREIGN,
   },
+  cd: {
+    noInput: "there is no VM in HOSTDIR, or no such CD image",
+    unavailable: "external media are needed, and there are none",
+    cannotCreate: FOREIGN,
+    io: "the image cannot be used, or qemu failed",
+    busy: "the guest has locked the drive, a job is running, or the VM is locked by another process",
+  },
   disk: {
     noInput: "there is no VM in HOSTDIR, no such disk, or no such image",
     unavailable: "a program is missing",

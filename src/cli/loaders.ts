@@ -16,6 +16,7 @@ export const LOADERS = {
   prune: () => import("../commands/prune.ts"),
   verify: () => import("../commands/verify.ts"),
   timer: () => import("../commands/timer.ts"),
+  cd: () => import("../commands/cd.ts"),
   disk: () => import("../commands/disk.ts"),
   identity: () => import("../commands/identity.ts"),
   adopt: () => import("../commands/adopt.ts"),

@@ -59,6 +59,8 @@ const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
         ["check fsck", [["verify", "check that the last snapshot is intact"]]],
         ["jobs script", [["job", "run a job"]]],
         ["cron schedule", [["timer", "show a timer that makes backups"]]],
+        ["eject", [["cd --eject", "take the CD out"]]],
+        ["insert dvd cdrom iso", [["cd IMAGE", "put a CD into the drive"]]],
         ["disks drive drives", [["disk", "list the VM's disks"]]],
         [
           "attach detach",

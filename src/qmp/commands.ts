@@ -133,7 +133,14 @@ export const QMP_COMMANDS = {
   "blockdev-del": { args: NODE_NAME, limitMs: DISK_MS },
   block_resize: { args: { ...NODE_NAME, size: "number" }, limitMs: DISK_MS },
   "query-block": {
-    reply: [{ "qdev?": "string", "tray_open?": "boolean", "inserted?": { "node-name?": "string" } }],
+    reply: [
+      {
+        "qdev?": "string",
+        removable: "boolean",
+        "tray_open?": "boolean",
+        "inserted?": { "node-name?": "string" },
+      },
+    ],
     limitMs: QUERY_MS,
   },
   "blockdev-open-tray": { args: { id: "string", force: "boolean" }, limitMs: DISK_MS },

@@ -148,6 +148,21 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     unavailable: "systemd is not running",
     cannotCreate: FOREIGN,
   },
+  cd: {
+    noInput: "there is no VM in HOSTDIR, or no such CD image",
+    unavailable: "external media are needed, and there are none",
+    cannotCreate: FOREIGN,
+    io: "the image cannot be used, or qemu failed",
+    busy: "the guest has locked the drive, a job is running, or the VM is locked by another process",
+  },
+  disk: {
+    noInput: "there is no VM in HOSTDIR, no such disk, or no such image",
+    unavailable: "a program is missing",
+    cannotCreate: "the image is a disk of this VM already; no space or no permission",
+    io: "an image cannot be used, or qemu failed",
+    busy: "the running guest cannot release the disk, a job is running, or the VM is locked by another process",
+    timeout: "remove: the guest did not release the disk in time, and keeps it",
+  },
   identity: { noInput: NO_VM, cannotCreate: FOREIGN, busy: "locked by another process" },
   adopt: {
     ok: "working files adopted, or they were already",

@@ -41,6 +41,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     SHARES: GUEST_SHARES,
     IMAGES: [],
     IMAGE_FORMATS: [],
+    IMAGE_NUMBERS: [],
     ACCEL: "auto",
     CPU: "",
     SMBIOS: [],

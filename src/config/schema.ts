@@ -7,6 +7,7 @@ import {
   DISK_SYNTAX,
   FORWARD_SYNTAX,
   IMAGE_FORMAT_SYNTAX,
+  IMAGE_NUMBER_SYNTAX,
   IMAGE_SYNTAX,
   meantDisk,
   meantForward,
@@ -16,6 +17,7 @@ import {
   parseForwards,
   parseImage,
   parseImageFormat,
+  parseImageNumber,
   parseShare,
   SHARE_SYNTAX,
 } from "../machine/parse.ts";
@@ -69,6 +71,7 @@ const disks = listOfForm({
 });
 const images = listOfForm({ kind: "images", allowed: IMAGE_SYNTAX, parse: parseImage, meant: meantImage });
 const imageFormats = listOfForm({ allowed: IMAGE_FORMAT_SYNTAX, parse: parseImageFormat });
+const imageNumbers = listOfForm({ allowed: IMAGE_NUMBER_SYNTAX, parse: parseImageNumber });
 const forwards: Parser<string[]> = parser({ kind: "forwards", allowed: FORWARD_SYNTAX }, (raw) => {
   const parsed = parseForwards(listOf(raw).join(","));
   return "options" in parsed
@@ -180,6 +183,10 @@ export const SCHEMA = {
   IMAGE_FORMATS: keptIfChanged(
     imageFormats,
     "formats of images that IMAGES names without one, as detected at their first use",
+  ),
+  IMAGE_NUMBERS: keptIfChanged(
+    imageNumbers,
+    "numbers of images that are not disk-N.img, where they are not those of their order; read from the VM's guest.env only",
   ),
   ACCEL: keptIfChanged(oneOf(["auto", "kvm", "tcg"]), "accelerator"),
   CPU: keptIfChanged(
@@ -329,7 +336,13 @@ export const SECRETS: ReadonlySet<string> = new Set<SettingName>([
   "SNAPSHOT_REPO",
 ]);
 /** Of one VM only: ignored in a file for all VMs and on the command line. */
-export const IDENTITY: ReadonlySet<string> = new Set<SettingName>(["UUID", "UUID_FORMER", "LAYOUT", "MAC"]);
+export const IDENTITY: ReadonlySet<string> = new Set<SettingName>([
+  "UUID",
+  "UUID_FORMER",
+  "LAYOUT",
+  "MAC",
+  "IMAGE_NUMBERS",
+]);
 export const isSettingName = (word: string): word is SettingName => Object.hasOwn(SCHEMA, word);
 
 /** All settings, parsed. */

@@ -19,7 +19,11 @@ export const QMP_EVENTS = {
     nospace: "boolean",
     reason: "string",
   },
+  /** The guest has released a device: it is gone. */
   DEVICE_DELETED: { device: "string" },
+  /** The guest has refused to release one. */
+  DEVICE_UNPLUG_GUEST_ERROR: { device: "string" },
+  DEVICE_TRAY_MOVED: { id: "string", "tray-open": "boolean" },
   JOB_STATUS_CHANGE: { id: "string" },
   MIGRATION: { status: { known: ["completed", "failed"] } },
   /** A program in the guest has opened or closed a virtio-serial port. */

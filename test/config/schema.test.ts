@@ -187,6 +187,13 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["raw", "raw=x", "iso=/x", "/x", { raw: ["raw=/x", "y"], given: "y" }],
   },
+  IMAGE_NUMBERS: {
+    good: [
+      [[], []],
+      [["12=/a=b"], [{ number: 12, path: "/a=b" }]],
+    ],
+    bad: ["1", "=/x", "x=/x", "-1=/x", "12345=/x"],
+  },
   ACCEL: {
     good: [
       ["auto", "auto"],

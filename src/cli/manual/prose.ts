@@ -84,6 +84,14 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   timer: [
     '`--install` starts a systemd service and timer. Packages also have units for root\'s VMs: `systemctl enable --now "PROG-backup@$(systemd-escape --path /srv/PROG/web).timer"`.',
   ],
+  cd: [
+    "IMAGE is searched for as `run` does. It is in the drive from now on, in this run and later ones (ISO and KEEPCD in guest.env), until `--eject` or another one; the disks are booted first, except at the first run. A guest that uses the CD has locked the drive: it is asked to release it, and `--force` opens the drive regardless. Machines without a CD drive whose CD can be changed (riscv64; LAYOUT=0 without a CD at the start) have it from the next run.",
+  ],
+  disk: [
+    "A new disk, `disk-N.img`, belongs to the VM and to its snapshots; N is one above the highest number in use. Without TYPE its bus is that of the first disk. An existing image given by PATH stays where it is, and is in no snapshot; a name like `10G` is a size, `./10G` a file.",
+    "While the VM runs, disks on VIRT, SCSI and NVME are attached at once, at the place they have after the next start; a disk on AHCI counts from the next run, as in a VM with LAYOUT=0. `remove` waits 30 seconds for the guest to release the disk: unmount it first. The file of one of the VM's own disks is the only copy of its data unless a snapshot has it: `remove` deletes it with `--delete` only, and refuses without.",
+    "`resize` grows a disk, never shrinks it. The next snapshot is a full one. Partitions and file systems in it stay as they are.",
+  ],
   identity: [
     "The UUID is assigned by create, or by the first command that changes an older VM. It is stored in `guest.env`, in the manifest of each snapshot, and as a tag in a repository. Moving or renaming HOSTDIR keeps it.",
     "A copy of HOSTDIR has the same UUID. If a copy is used beside the original, commands warn, and refuse to push to the repository or prune it: assign a new UUID with `identity --new` in the copy.",

@@ -171,8 +171,8 @@ export function resolveDisks(context: Context, vm: Vm, work: Workdir, macros: Ma
 export type NumberSettings = Pick<Settings, "IMAGES" | "LAYOUT" | "IMAGE_NUMBERS">;
 
 /**
- * Pure: numbers of disks, by which the guest finds them. In layout 1 an own disk has that of its name, so that others keep
- * theirs when it is removed; any other image has the recorded one, else that of its position, or the next free one.
+ * Pure: numbers of disks, by which the guest finds them. In layout 1 an own disk has that of its name, so that the
+ * others keep their numbers when it is removed; any other image has the recorded one, else that of its position, or the next free one.
  */
 export function numberImages({ IMAGES, LAYOUT, IMAGE_NUMBERS }: NumberSettings): number[] {
   if (LAYOUT === 0) return IMAGES.map((_, index) => index);

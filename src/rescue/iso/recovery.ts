@@ -85,7 +85,7 @@ export function stageRecovery(directory: string, stage: string): void {
   copy("");
 }
 
-/** A file may have been replaced since it was looked at. */
+/** A file may have been replaced since it was checked. */
 function copyRegular(from: string, to: string): void {
   const fd = openForReading(from);
   try {

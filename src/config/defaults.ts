@@ -45,6 +45,8 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     CPU: "",
     SSH_USER: "root",
     UUID: "",
+    LAYOUT: "1",
+    MAC: "",
     UUID_FORMER: [],
     DISKS: defaultDisks("AHCI"),
     INPLACE: "",

@@ -8,6 +8,7 @@ import type { SettingValue } from "./shell-expand.ts";
 import type { Assignment } from "./literal.ts";
 import { checkLayer, readLayer, type Sources } from "./load-layer.ts";
 import { addOwn, type OwnVariables } from "./load-own.ts";
+import { GUEST_FORMAT_NAME } from "./guest-format.ts";
 import { mergeSettings } from "./merge.ts";
 import {
   IDENTITY,
@@ -97,6 +98,8 @@ export async function readSettings(
     const layer: RawSettings = {};
     if (read.userShell !== undefined) own.text = read.userShell;
     if (!vm && sources.mayUseBash) addOwn(own, file, read.assignments);
+    // Of a version before layouts, not of the earlier program.
+    if (vm && read.assignments.some(({ name }) => name === GUEST_FORMAT_NAME)) raw.LAYOUT = "0";
     for (const { name, value, line } of read.assignments) {
       if (!isSettingName(name) || (!vm && IDENTITY.has(name))) continue;
       layer[name] = value;

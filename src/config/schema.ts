@@ -1,6 +1,7 @@
 import { isOwnName, MAX_OWN_NAME_BYTES } from "../lib/text.ts";
 import { isUuid } from "../lib/uuid.ts";
 import { parseArch } from "../machine/arch.ts";
+import { parseMac } from "../machine/mac.ts";
 import {
   DISK_SYNTAX,
   FORWARD_SYNTAX,
@@ -17,7 +18,7 @@ import {
   parseShare,
   SHARE_SYNTAX,
 } from "../machine/parse.ts";
-import { ARCHES, SNAPSHOT_FORMATS, type ShareRequest } from "../machine/types.ts";
+import { ARCHES, LAYOUTS, SNAPSHOT_FORMATS, type Layout, type ShareRequest } from "../machine/types.ts";
 import type { SettingValue } from "./shell-expand.ts";
 import {
   flag,
@@ -107,6 +108,17 @@ const uuids = listOfForm({
   allowed: UUID_SYNTAX,
   parse: (item: string) => (isUuid(item) ? item : undefined),
 });
+const LAYOUT_SYNTAX = `one of ${LAYOUTS.join(" ")}, or a newer version of this program`;
+const layout: Parser<Layout> = parser({ allowed: LAYOUT_SYNTAX, choices: LAYOUTS.map(String) }, (raw) => {
+  const value = LAYOUTS.find((number) => String(number) === scalarOf(raw));
+  return value === undefined ? { allowed: LAYOUT_SYNTAX } : { value };
+});
+const MAC_SYNTAX = "auto, empty, or a MAC address such as 02:1a:2b:3c:4d:5e";
+const mac: Parser<string> = parser({ allowed: MAC_SYNTAX }, (raw) => {
+  const given = scalarOf(raw);
+  const value = given === "" || given === "auto" ? given : parseMac(given);
+  return value === undefined ? { allowed: MAC_SYNTAX } : { value };
+});
 const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);
 const keepCount = optionalNumber(0, 1_000_000);
 const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
@@ -140,6 +152,14 @@ export const SCHEMA = {
   ),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
   UUID: keptIfChanged(uuid, "identity of the VM; read from its guest.env only"),
+  LAYOUT: kept(
+    layout,
+    "how devices are placed on the PCI bus: 1: at fixed addresses, 0: by qemu; read from the VM's guest.env only",
+  ),
+  MAC: kept(
+    mac,
+    "MAC address of the first card; auto: the VM's own, by its UUID; empty: qemu's default, the same in all VMs",
+  ),
   UUID_FORMER: setting(uuids, "earlier identities of the VM; read from its guest.env only"),
   DISKS: setting(disks, "disks that create makes; default for guests other than PCs: VIRT=30G"),
   INPLACE: setting(flag, "keep working files in HOSTDIR"),
@@ -226,7 +246,7 @@ export const SECRETS: ReadonlySet<string> = new Set<SettingName>([
   "SNAPSHOT_REPO",
 ]);
 /** Of one VM only: ignored in a file for all VMs and on the command line. */
-export const IDENTITY: ReadonlySet<string> = new Set<SettingName>(["UUID", "UUID_FORMER"]);
+export const IDENTITY: ReadonlySet<string> = new Set<SettingName>(["UUID", "UUID_FORMER", "LAYOUT", "MAC"]);
 export const isSettingName = (word: string): word is SettingName => Object.hasOwn(SCHEMA, word);
 
 /** All settings, parsed. */

@@ -80,7 +80,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
       stageScript(job, work);
       const machine = await resolveRescueMachine(context, vm, work, media, rescue, capabilities);
       keepFormats(vm, work, machine.disks);
-      await requireFreeForwards(machine.network?.forwards ?? []);
+      await requireFreeForwards(machine.nics.flatMap(({ forwards }) => forwards));
       const jobLog = new JobLogWriter();
       const status = await runRescue(
         context,

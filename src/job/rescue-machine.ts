@@ -46,7 +46,7 @@ export interface RescueRun {
 const APPEND = [
   // A panic reboots, which ends qemu (-no-reboot), rather than hangs.
   "quiet panic=-1",
-  "scsi_mod.scan=sync random.trust_cpu=on",
+  "scsi_mod.scan=sync random.trust_cpu=on usb_storage.delay_use=0",
   // Self-tests of ciphers, which the distribution has run.
   "cryptomgr.notests initcall_blacklist=crypto_kdf108_init",
   // root is the only user of the rescue: hardening against other users is of no use.
@@ -157,6 +157,8 @@ export async function resolveRescueMachine(
   return {
     name: `${settings.GUESTNAME || "vm"}: ${rescue.name}`,
     arch: settings.QEMUARCH,
+    layout: 0,
+    uuid: undefined,
     accel,
     cpu: settings.CPU || defaultCpu(settings.QEMUARCH, accel),
     sockets: settings.RESCUE_SOCKETS,
@@ -166,10 +168,10 @@ export async function resolveRescueMachine(
     disks,
     cdrom: system.kind === "cd" ? { path: system.iso, first: true } : undefined,
     seed: undefined,
-    network:
+    nics:
       rescue.origins.USENETDEV.kind === "option" && !settings.USENETDEV
-        ? undefined
-        : { forwards: forwardsOf(context, rescue) },
+        ? []
+        : [{ number: 1, mac: undefined, forwards: forwardsOf(context, rescue) }],
     shares: shares.flatMap((share) => {
       const path = expandMacro(share.path, macros);
       return path === undefined ? [] : resolveShare(share, path, context, capabilities);

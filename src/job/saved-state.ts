@@ -80,7 +80,7 @@ const bareMachine = (machine: Machine): Machine => ({
   ...machine,
   name: "rescue",
   disks: [],
-  network: undefined,
+  nics: [],
   shares: [],
   kernel: machine.kernel && {
     ...machine.kernel,

@@ -11,11 +11,12 @@ import { newUuid } from "../lib/uuid.ts";
 import { parseImage } from "../machine/parse.ts";
 import { macroOf } from "../machine/macros.ts";
 import { findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
-import type { DiskRequest } from "../machine/types.ts";
+import { LAYOUTS, type DiskRequest } from "../machine/types.ts";
 import { createImage } from "../qemu/new-image.ts";
 import { lstatOf, readNamed, readSmall } from "../lib/read-file.ts";
 import { fileError, listDirectory, requireSpace, syncFile, writeNew } from "../store/files.ts";
 import { formatGuestEnv, type GuestEnv } from "../store/guest-env.ts";
+import { refuseUnwritable } from "../vm/store-settings.ts";
 import { diskName, HOST, isDiskName, WORK } from "../store/layout.ts";
 import { notePlace } from "../store/places.ts";
 import { stageWork } from "../store/stage.ts";
@@ -61,7 +62,7 @@ export async function createVm(
       : undefined;
     const source = options.from && (await inspectSource(context, options.from));
     const disks = planDisks(vm, options, source);
-    refuseImpossible(vm, disks, cd !== "", options.cloudInit !== undefined);
+    refuseImpossible(vm, disks);
     const guestEnv = guestEnvOf(context, vm, guestName, cd, disks, options);
     refuseUnwritable(guestEnv);
     const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit);
@@ -145,17 +146,6 @@ function withoutLists(options: Options): Options {
   return { ...options, settings, additions: { IMAGES } };
 }
 
-/** Refuses characters that bash and this program would read differently from a settings file. */
-function refuseUnwritable(values: GuestEnv): void {
-  for (const [name, value] of Object.entries(values))
-    for (const text of [value].flat())
-      if (/[^\P{Cc}\n\t]/u.test(text))
-        throw new VmError(
-          "usage",
-          `cannot save ${name}: it contains a control character: ${JSON.stringify(text)}`,
-        );
-}
-
 function guestEnvOf(
   context: Context,
   vm: Vm,
@@ -193,6 +183,8 @@ function guestEnvOf(
     ...changed,
     ...(formats.length > 0 && { IMAGE_FORMATS: formats }),
     ...(user !== undefined && (user !== "root" || changed.SSH_USER !== undefined) && { SSH_USER: user }),
+    LAYOUT: String(LAYOUTS.at(-1)),
+    MAC: "auto",
     UUID: newUuid(),
   };
 }

@@ -13,7 +13,7 @@ export function recordStart(
   context: Context,
   vm: Vm,
   work: Workdir,
-  { network, display }: Machine,
+  { nics, display }: Machine,
   { ssh = false, detach = false }: { ssh?: boolean | undefined; detach?: boolean | undefined },
 ): void {
   const { settings, additions } = context.options;
@@ -22,7 +22,7 @@ export function recordStart(
     run: {
       started: new Date().toISOString(),
       detached: detach,
-      forwards: network?.forwards ?? [],
+      forwards: nics.flatMap((nic) => nic.forwards),
       display: "at" in display ? { protocol: display.kind, ...display.at } : undefined,
       typed: { settings, additions, ssh },
     },

@@ -3,11 +3,15 @@ export const SNAPSHOT_FORMATS = ["gz", "qcow2"] as const;
 export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
 
 /** A disk's bus, as users write it in `DISKS` and `IMAGES`. */
-export const DISK_BUSES = ["AHCI", "NVME", "SCSI", "VIRT"] as const;
+export const DISK_BUSES = ["AHCI", "NVME", "SCSI", "USB", "VIRT"] as const;
 export type DiskBus = (typeof DISK_BUSES)[number];
 
 export const IMAGE_FORMATS = ["qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc", "qed"] as const;
 export type ImageFormat = (typeof IMAGE_FORMATS)[number];
+
+/** Numbers of layouts, as guest.env records them. */
+export const LAYOUTS = [0, 1] as const;
+export type Layout = (typeof LAYOUTS)[number];
 
 /** Guest architectures; their facts are in `arch.ts`. */
 export const ARCHES = ["x86_64", "i386", "aarch64", "armhf", "riscv64", "ppc64le"] as const;
@@ -45,6 +49,8 @@ export interface ReadImage {
 }
 
 export interface Disk {
+  /** Unique in a machine: decides its place, its name in qemu and its serial number. */
+  number: number;
   bus: DiskBus;
   format: ImageFormat;
   /** Absolute. */
@@ -66,6 +72,16 @@ export interface Share {
   writable: boolean;
   /** 9p security model: with `mapped-file` the guest cannot create real device nodes and setuid files. */
   security: "none" | "mapped-file";
+}
+
+/** A network card on qemu's user-mode network. */
+export interface Nic {
+  /** From 1; decides its place. */
+  number: number;
+  /** Absent: qemu's own address, the same in all machines. */
+  mac: string | undefined;
+  /** `hostfwd=` and `guestfwd=` rules. */
+  forwards: string[];
 }
 
 /** UEFI firmware: read-only code, and variables of this machine. */
@@ -108,6 +124,10 @@ export interface SharedDisplay {
 export interface Machine {
   name: string;
   arch: Arch;
+  /** How devices are placed on the PCI bus: 0: by qemu; 1: qemu/layout.ts. */
+  layout: Layout;
+  /** Shown to the guest (DMI product UUID); absent: qemu's default. */
+  uuid: string | undefined;
   accel: "kvm" | "tcg";
   cpu: string;
   sockets: number;
@@ -124,8 +144,7 @@ export interface Machine {
   cdrom: { path: string; first: boolean; blockDevice?: boolean } | undefined;
   /** Data for cloud-init: a read-only disk after the others, never booted. */
   seed: string | undefined;
-  /** User-mode network card with its `hostfwd=`/`guestfwd=` rules; absent without a first card. */
-  network: { forwards: string[] } | undefined;
+  nics: Nic[];
   shares: Share[];
   display: Display;
   /** Kernel that qemu boots directly, instead of firmware and a disk. */

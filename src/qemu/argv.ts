@@ -1,12 +1,13 @@
 import { ARCH } from "../machine/arch.ts";
 import type { Machine } from "../machine/types.ts";
 import type { Capabilities } from "./capabilities.ts";
-import { buildDiskArgs } from "./devices/disk.ts";
+import { buildDiskArgs, buildUsbArgs, countPlaces } from "./devices/disk.ts";
 import { buildChannelArgs } from "./devices/channel.ts";
 import { buildDisplayArgs } from "./devices/display.ts";
 import { buildFirmwareArgs } from "./devices/firmware.ts";
-import { buildNetArgs } from "./devices/net.ts";
+import { buildNicArgs } from "./devices/nic.ts";
 import { buildShareArgs } from "./devices/share.ts";
+import { buildPortArgs, machineTypeOf, placed, placeOf } from "./layout.ts";
 import { escapeCommas, socketChardev } from "./text.ts";
 
 /**
@@ -16,8 +17,6 @@ import { escapeCommas, socketChardev } from "./text.ts";
 export function buildQemuArgv(machine: Machine, capabilities: Capabilities): string[] {
   const facts = ARCH[machine.arch];
   const firmware = machine.firmware ? buildFirmwareArgs(machine.firmware) : undefined;
-  const direct = machine.kernel !== undefined || machine.resumed;
-  const type = facts.machineType[machine.firmware ? "uefi" : direct ? "kernel" : "bios"];
   return [
     facts.binary,
     "-name",
@@ -27,7 +26,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...buildSandboxArgs(machine.extraArgs),
     ...(firmware?.args ?? []),
     "-machine",
-    `${type}${firmware?.machineOptions ?? ""}`,
+    `${machineTypeOf(machine)}${firmware?.machineOptions ?? ""}`,
     "-accel",
     machine.accel === "tcg" ? "tcg,thread=multi" : machine.accel,
     "-cpu",
@@ -39,31 +38,27 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     // Boot only devices with a bootindex: no network, no floppy.
     "-boot",
     "strict=on",
+    ...(machine.uuid === undefined ? [] : ["-uuid", machine.uuid]),
     ...(machine.endOnReset ? ["-no-reboot"] : []),
     ...(machine.bootLoader === undefined ? [] : ["-kernel", machine.bootLoader]),
     ...buildKernelArgs(machine.kernel),
     ...(machine.resumed ? RESUMED : []),
     ...buildControlArgs(machine.files),
+    ...buildPortArgs(machine, countPlaces(machine)),
     "-object",
     "rng-random,id=rng0,filename=/dev/urandom",
     "-device",
-    "virtio-rng-pci,rng=rng0",
-    ...buildChannelArgs(machine.channels),
+    `virtio-rng-pci,rng=rng0${placed(placeOf(machine, "rng"))}`,
+    ...buildChannelArgs(machine),
     ...(machine.generationId ? ["-device", "vmgenid,guid=auto,id=generation0"] : []),
-    ...(machine.display.kind === "serial" ? [] : POINTER),
-    ...(machine.display.kind !== "serial" && facts.usbKeyboard ? KEYBOARD : []),
+    ...buildUsbArgs(machine),
     ...buildDiskArgs(machine),
-    ...buildNetArgs(machine.network),
-    ...buildShareArgs(machine.shares),
+    ...machine.nics.flatMap((nic) => buildNicArgs(machine, nic)),
+    ...buildShareArgs(machine),
     ...buildDisplayArgs(machine, capabilities),
     ...machine.extraArgs,
   ];
 }
-
-const KEYBOARD = ["-device", "usb-kbd,bus=usb0.0"];
-
-/** Absolute positions, so that a viewer's pointer and the guest's agree. */
-const POINTER = ["-device", "qemu-xhci,id=usb0", "-device", "usb-tablet,bus=usb0.0"];
 
 /**
  * The saved state of a kernel booted by PVH includes its option ROM: the machine must have it, too.

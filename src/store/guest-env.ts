@@ -32,13 +32,46 @@ function formatAssignment(name: string, value: SettingValue): string {
 const QUOTED = String.raw`"(?:[^"\\]|\\[^])*"`;
 
 /**
- * Pure: adds a setting to the text of a guest.env. Assignments of that name in the form above are replaced; those of
+ * Pure: sets a setting in the text of a guest.env; undefined removes it. Assignments of that name in the form above are replaced; those of
  * another form stay, as the last assignment takes effect.
  */
-export function withAssignment(text: string, name: string, value: SettingValue): string {
+export function withAssignment(text: string, name: string, value: SettingValue | undefined): string {
   const earlier = new RegExp(`^${name}=(?:${QUOTED}|\\((?:\\s*${QUOTED})*\\s*\\))[ \\t]*\\n`, "gm");
   const whole = text === "" || text.endsWith("\n") ? text : `${text}\n`;
-  return `${whole.replaceAll(earlier, "")}${formatAssignment(name, value)}\n`;
+  return `${whole.replaceAll(earlier, "")}${value === undefined ? "" : `${formatAssignment(name, value)}\n`}`;
+}
+
+/** Characters that bash and this program would read differently from a settings file. */
+export const isUnwritable = (value: SettingValue): boolean =>
+  [value].flat().some((item) => /[^\P{Cc}\n\t]/u.test(item));
+
+/**
+ * Pure: changes settings in the text of a guest.env; undefined removes one.
+ * @returns undefined if the text cannot be read literally, or the result would not be read back as intended
+ */
+export function withChanges(
+  text: string,
+  changes: Readonly<Record<string, SettingValue | undefined>>,
+): string | undefined {
+  const before = effective(text);
+  if (!before) return undefined;
+  let changed = text;
+  for (const [name, value] of Object.entries(changes))
+    if (!isDeepEqual(before[name], value)) changed = withAssignment(changed, name, value);
+  // A last line that ends in `\` would be joined with what is appended; an assignment of another form stays.
+  const after = effective(changed);
+  const intended = { ...before, ...changes };
+  const names = new Set([...Object.keys(intended), ...Object.keys(after ?? {})]);
+  return after && [...names].every((name) => isDeepEqual(after[name], intended[name])) ? changed : undefined;
+}
+
+const isDeepEqual = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+
+/** The last value of each name. */
+function effective(text: string): Record<string, SettingValue | undefined> | undefined {
+  const read = readAssignments(text, () => "");
+  if (read.kind !== "values" || read.assignments.length === 0) return undefined;
+  return Object.fromEntries(read.assignments.map(({ name, value }) => [name, value]));
 }
 
 /** Pure: own disks that a guest.env names; none if it cannot be read literally. */

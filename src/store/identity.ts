@@ -1,6 +1,6 @@
 import { readAssignments, type Assignment } from "../config/literal.ts";
 import { isUuid } from "../lib/uuid.ts";
-import { withAssignment } from "./guest-env.ts";
+import { withChanges } from "./guest-env.ts";
 
 /** Identity of a VM: kept when its directory is moved or renamed, replaced in a copy used beside the original. */
 export interface Identity {
@@ -19,8 +19,6 @@ export const NO_IDENTITY: Identity = { uuid: undefined, former: [] };
  */
 export const isForeign = (own: readonly string[], vm: string | undefined): boolean =>
   vm !== undefined && own.length > 0 && !own.includes(vm);
-
-const NAMES: readonly string[] = ["UUID", "UUID_FORMER"];
 
 function parse(text: string): Assignment[] | undefined {
   const read = readAssignments(text, () => "");
@@ -55,19 +53,7 @@ const isSameIdentity = (a: Identity, b: Identity): boolean =>
 export function withIdentity(text: string, identity: Identity & { uuid: string }): string | undefined {
   const before = parseIdentity(text);
   if (!before) return undefined;
-  if (isSameIdentity(before, identity)) return text;
-  let changed = before.uuid === identity.uuid ? text : withAssignment(text, "UUID", identity.uuid);
-  if (JSON.stringify(before.former) !== JSON.stringify(identity.former))
-    changed = withAssignment(changed, "UUID_FORMER", [...identity.former]);
-  // A last line that ends in `\` would be joined with what is appended.
-  const after = parseIdentity(changed);
-  return after && isSameIdentity(after, identity) && others(changed) === others(text) ? changed : undefined;
+  const former =
+    identity.former.length === 0 && before.former.length === 0 ? {} : { UUID_FORMER: [...identity.former] };
+  return isSameIdentity(before, identity) ? text : withChanges(text, { UUID: identity.uuid, ...former });
 }
-
-/** All other settings, for comparison. */
-const others = (text: string): string =>
-  JSON.stringify(
-    parse(text)
-      ?.filter(({ name }) => !NAMES.includes(name))
-      .map(({ name, value }) => [name, value]),
-  );

@@ -111,6 +111,11 @@ export const RESCUE = {
 /** [compat] `disk-N.img`. */
 export const diskName = (index: number): string => `disk-${index}.img`;
 export const isDiskName = (name: string): boolean => /^disk-\d+\.img$/.test(name);
+/** N of `disk-N.img`; undefined for another name. */
+export const diskNumber = (name: string): number | undefined => {
+  const digits = /^disk-(\d{1,9})\.img$/.exec(name)?.[1];
+  return digits === undefined ? undefined : Number(digits);
+};
 
 /** In a snapshot's directory. */
 export const SNAPSHOT = {

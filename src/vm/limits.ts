@@ -1,19 +1,24 @@
 import { VmError } from "../lib/errors.ts";
-import type { Machine } from "../machine/types.ts";
-import { findExcess, planArgv, type Excess } from "../qemu/limits.ts";
+import { LAYOUTS, type DiskBus, type Machine } from "../machine/types.ts";
+import { findExcess, type Excess } from "../qemu/limits.ts";
 import { refusePortTwice } from "./display.ts";
 import type { Vm } from "./find.ts";
 
+const SHARED_BUS =
+  "use a bus with several disks per controller: --disks=SCSI=SIZE,… (64 per controller) or AHCI (6)";
+
 const HINT: Record<Excess["what"], string> = {
   processors: "use fewer: --cores=N --sockets=N",
-  "PCI devices":
-    "use a bus with several disks per controller: --disks=SCSI=SIZE,… (64 per controller) or AHCI (6); or remove shares",
+  "PCI devices": `${SHARED_BUS}; or remove shares`,
+  "places for disks": SHARED_BUS,
+  "USB disks": "use another bus, such as --disks=SCSI=SIZE,…",
+  shares: "remove shares, or share a directory above several",
 };
 
 function excessError(command: string, { what, wanted, most }: Excess): VmError {
   return new VmError(
     "usage",
-    `cannot ${command}: the machine would have ${wanted} ${what}, qemu's limit is ${most}`,
+    `cannot ${command}: the machine would have ${wanted} ${what}, the limit is ${most}`,
     {
       hint: HINT[what],
     },
@@ -30,30 +35,20 @@ export function refuseExcess(command: string, machine: Machine, argv: readonly s
  * The same before a VM is created, as far as its machine is known.
  * @throws 64 beyond the limits, 75 for a port that is requested twice
  */
-export function refuseImpossible(
-  vm: Vm,
-  disks: readonly { bus: Machine["disks"][number]["bus"] }[],
-  cd: boolean,
-  seed: boolean,
-): void {
+export function refuseImpossible(vm: Vm, disks: readonly { bus: DiskBus }[]): void {
   const { settings } = vm;
   refusePortTwice(vm);
-  const plan = {
-    arch: settings.QEMUARCH,
-    sockets: settings.SOCKETS,
-    cores: settings.CORES,
-  };
-  const argv = planArgv({
-    ...plan,
-    uefi: settings.UEFI,
-    disks: [...disks, ...settings.IMAGES],
-    cd,
-    seed,
-    network: settings.USENETDEV,
-    // Without external media there is no mirror share.
-    shares: settings.SHARES.filter(({ path }) => !path.startsWith("@MIRROR@")).length,
-    display: settings.PORT === undefined ? "none" : settings.DISPLAY_PROTOCOL,
-  });
-  const excess = findExcess(plan, argv);
+  const excess = findExcess(
+    {
+      arch: settings.QEMUARCH,
+      sockets: settings.SOCKETS,
+      cores: settings.CORES,
+      layout: LAYOUTS.at(-1)!,
+      disks: [...disks, ...settings.IMAGES].map(({ bus }, number) => ({ bus, number })),
+      // Without external media there is no mirror share.
+      shares: settings.SHARES.filter(({ path }) => !path.startsWith("@MIRROR@")),
+    },
+    [],
+  );
   if (excess) throw excessError("create the VM", excess);
 }

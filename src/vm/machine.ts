@@ -6,7 +6,7 @@ import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
-import type { Arch, Disk, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
+import type { Arch, Disk, ImageRequest, Layout, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { isSince } from "../qemu/features.ts";
@@ -14,7 +14,7 @@ import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { socketIn } from "../process/unix-socket.ts";
 import { mapLinks } from "../rescue/mapped-files.ts";
-import { isDiskName, WORK } from "../store/layout.ts";
+import { diskNumber, isDiskName, WORK } from "../store/layout.ts";
 import { requireRegularDisk } from "../store/own-disks.ts";
 import { optionsBehind } from "../config/values.ts";
 import type { Context } from "./context.ts";
@@ -24,6 +24,7 @@ import { resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
 import { resolveBackingFile, repairDiskBitmaps } from "./backing-file.ts";
 import { type Media } from "./media.ts";
+import { nicsOf } from "./nics.ts";
 import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
@@ -57,6 +58,8 @@ export async function resolveMachine(
   return {
     name: settings.GUESTNAME || "vm",
     arch,
+    layout: settings.LAYOUT,
+    uuid: settings.MAC === "" ? undefined : settings.UUID || undefined,
     accel,
     cpu: settings.CPU || defaultCpu(arch, accel),
     sockets: settings.SOCKETS,
@@ -68,7 +71,7 @@ export async function resolveMachine(
     disks: resolveDisks(context, vm, work, macros),
     cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },
     seed: lstatOf(join(work.dir, WORK.seed))?.isFile() ? join(work.dir, WORK.seed) : undefined,
-    network: settings.USENETDEV ? { forwards: settings.FORWARDS } : undefined,
+    nics: nicsOf(settings),
     shares: settings.SHARES.flatMap((share) => {
       const path = expandMacro(share.path, macros);
       return path === undefined ? [] : resolveShare(share, path, context, capabilities);
@@ -128,10 +131,34 @@ export const resolveFiles = (work: Workdir, consoleLog: string): Machine["files"
 /** The VM's own disks and other images, in boot order. */
 export function resolveDisks(context: Context, vm: Vm, work: Workdir, macros: MacroValues): Disk[] {
   const { IMAGES } = vm.settings;
+  const numbers = numberImages(IMAGES, vm.settings.LAYOUT);
   const fromFiles = IMAGES.length - (context.options.additions.IMAGES?.length ?? 0);
   return IMAGES.map((image, index) => {
     const path = expandMacro(image.path, macros)!;
-    return resolveDisk(vm, image, index, resolveImagePath(path, index >= fromFiles, context, work), work);
+    return resolveDisk(
+      vm,
+      image,
+      numbers[index]!,
+      resolveImagePath(path, index >= fromFiles, context, work),
+      work,
+    );
+  });
+}
+
+/**
+ * Pure: numbers of disks, by which the guest finds them. In layout 1 an own disk has that of its name, so that others keep
+ * theirs when it is removed; any other image has that of its position, or the next free one.
+ */
+export function numberImages(images: readonly ImageRequest[], layout: Layout): number[] {
+  if (layout === 0) return images.map((_, index) => index);
+  const own = images.map(({ path }) => diskNumber(path));
+  const taken = new Set(own.filter((number) => number !== undefined));
+  return own.map((number, index) => {
+    if (number !== undefined) return number;
+    let free = index;
+    while (taken.has(free)) free++;
+    taken.add(free);
+    return free;
   });
 }
 
@@ -142,7 +169,7 @@ function resolveImagePath(path: string, typed: boolean, context: Context, work: 
   return typed && existsSync(here) ? here : resolve(work.dir, path);
 }
 
-function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, work: Workdir): Disk {
+function resolveDisk(vm: Vm, image: ImageRequest, number: number, path: string, work: Workdir): Disk {
   const own = path === join(work.dir, image.path) && isDiskName(image.path);
   if (!lstatOf(path))
     throw new VmError("noInput", `no such disk image: ${path}`, {
@@ -160,10 +187,11 @@ function resolveDisk(vm: Vm, image: ImageRequest, index: number, path: string, w
       hint: `a working disk is one qcow2 file; restore the last snapshot: ${commandLine("restore")}`,
     });
   return {
+    number,
     bus: image.bus,
     format: own ? (image.format ?? header.format) : chooseFormat(vm, image, path),
     path,
-    serial: `disk-${index}`,
+    serial: `disk-${number}`,
     backingAllowed: !own && image.format !== undefined,
     base,
     blockDevice: statSync(path).isBlockDevice(),

@@ -14,6 +14,7 @@ import type { Context } from "./context.ts";
 import { findQemus, isAnyDiskInUse } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { openVm, type Vm } from "./find.ts";
+import { nicsOf } from "./nics.ts";
 import { findReaches, type Reach } from "./reach.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
@@ -41,6 +42,8 @@ export interface Status {
   snapshots?: { count: number; last: string | null };
   /** Access outside its directory. */
   reaches?: Reach[];
+  /** Network cards; MAC null: qemu's default. */
+  nics?: { number: number; mac: string | null }[];
   forwards?: string[];
   display?: ({ protocol: string } & DisplayAddress) | null;
   /** A job's rescue is running, not the guest. */
@@ -88,6 +91,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): 
     memoryMiB: settings.MEMORY,
     uefi: settings.UEFI,
     ...describeSnapshots(hostdir),
+    nics: nicsOf(settings).map(({ number, mac }) => ({ number, mac: mac ?? null })),
     reaches: findReaches(context, vm),
   };
   if (work.state !== "present")

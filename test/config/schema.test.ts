@@ -19,6 +19,14 @@ interface Examples {
 
 const UUID = "123e4567-e89b-42d3-a456-426614174000";
 
+const macExamples: Examples = {
+  good: [
+    ["", ""],
+    ["auto", "auto"],
+    ["52:54:00:AB:cd:01", "52:54:00:ab:cd:01"],
+  ],
+  bad: ["none", "01:00:5e:00:00:01", "00:00:00:00:00:00", "52:54:00:12:34", "52-54-00-12-34-56"],
+};
 const flagExamples: Examples = {
   good: [
     ["", false],
@@ -202,6 +210,14 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["web", UUID.toUpperCase(), `${UUID} `, UUID.slice(1)],
   },
+  LAYOUT: {
+    good: [
+      ["0", 0],
+      ["1", 1],
+    ],
+    bad: ["", "2", "one"],
+  },
+  MAC: macExamples,
   UUID_FORMER: {
     good: [
       [[], []],

@@ -2,9 +2,9 @@
 import { beforeAll, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { DISK_BUSES } from "../../src/machine/types.ts";
 import type { Guests } from "../guests/build.ts";
 import { holdsText, withBootEntry } from "../guests/efi-variables.ts";
-import { DISK_BUSES } from "../../src/machine/types.ts";
 import { guests, type Sandbox } from "./harness.ts";
 import {
   configure,

@@ -1,46 +1,43 @@
 import { describe, expect, test } from "bun:test";
-import { countPciDevices, findExcess, planArgv, type PlannedMachine } from "../../src/qemu/limits.ts";
+import { countPciDevices, findExcess, type Limited } from "../../src/qemu/limits.ts";
 import type { Arch, DiskBus } from "../../src/machine/types.ts";
 
-const disks = (bus: DiskBus, count: number): { bus: DiskBus }[] =>
-  Array.from({ length: count }, () => ({ bus }));
+const disks = (bus: DiskBus, count: number, first = 0): Limited["disks"] =>
+  Array.from({ length: count }, (_, index) => ({ bus, number: first + index }));
 
-const plan = (more: Partial<PlannedMachine>): PlannedMachine => ({
-  arch: "x86_64",
-  sockets: 1,
-  cores: 2,
-  uefi: false,
-  disks: [],
-  cd: false,
-  seed: false,
-  network: true,
-  shares: 2,
-  display: "none",
-  ...more,
-});
-const excessOf = (more: Partial<PlannedMachine>): string => {
-  const machine = plan(more);
-  const found = findExcess(machine, planArgv(machine));
+const PLAIN: Limited = { arch: "x86_64", layout: 1, sockets: 1, cores: 2, disks: [], shares: [] };
+const devices = (count: number): string[] =>
+  Array.from({ length: count }, () => ["-device", "virtio-blk-pci"]).flat();
+
+const excessOf = (more: Partial<Limited>, argv: string[] = []): string => {
+  const found = findExcess({ ...PLAIN, ...more }, argv);
   return found ? `${found.wanted} ${found.what}, not ${found.most}` : "fits";
 };
 
-// Each limit was tried with qemu 7.2: with one device more it fails: "PCI: no slot/function available".
-describe("slots of the bus", () => {
-  test.each<[string, Partial<PlannedMachine>, string]>([
-    ["23 VIRT disks", { disks: disks("VIRT", 23) }, "fits"],
-    ["24 VIRT disks", { disks: disks("VIRT", 24) }, "31 PCI devices, not 30"],
-    ["24 without a network", { disks: disks("VIRT", 24), network: false }, "fits"],
-    ["23 and SPICE's own port", { disks: disks("VIRT", 23), display: "spice" }, "31 PCI devices, not 30"],
-    ["23 and a seed", { disks: disks("VIRT", 23), seed: true }, "31 PCI devices, not 30"],
-    ["23 and a CD", { disks: disks("VIRT", 23), cd: true }, "31 PCI devices, not 30"],
-    ["24 NVMe disks with UEFI", { disks: disks("NVME", 24), uefi: true }, "31 PCI devices, not 30"],
-    ["138 AHCI disks", { disks: disks("AHCI", 138) }, "fits"],
-    ["139 AHCI disks", { disks: disks("AHCI", 139) }, "31 PCI devices, not 30"],
-    ["66 SCSI disks and 21 VIRT", { disks: [...disks("SCSI", 66), ...disks("VIRT", 21)] }, "fits"],
-    ["26 shares", { shares: 26 }, "31 PCI devices, not 30"],
-    ["24 on another machine", { disks: disks("VIRT", 24), arch: "riscv64" }, "fits"],
+describe("places in layout 1", () => {
+  test.each<[string, Partial<Limited>, string]>([
+    ["40 VIRT disks", { disks: disks("VIRT", 40) }, "fits"],
+    ["41 VIRT disks", { disks: disks("VIRT", 41) }, "41 places for disks, not 40"],
+    ["a disk number beyond", { disks: disks("NVME", 1, 40) }, "41 places for disks, not 40"],
+    ["100 SCSI disks", { disks: disks("SCSI", 100) }, "fits"],
+    ["40 AHCI disks", { disks: disks("AHCI", 40) }, "fits"],
+    ["13 USB disks", { disks: disks("USB", 13) }, "fits"],
+    ["14 USB disks", { disks: disks("USB", 14) }, "14 USB disks, not 13"],
+    ["32 shares", { shares: Array.from({ length: 32 }) }, "fits"],
+    ["33 shares", { shares: Array.from({ length: 33 }) }, "33 shares, not 32"],
   ])("%s", (_name, more, expected) => {
     expect(excessOf(more)).toBe(expected);
+  });
+});
+
+// Each limit was tried with qemu 7.2: with one device more it fails: "PCI: no slot/function available".
+describe("slots of the bus in layout 0", () => {
+  test.each<[Arch, number, string]>([
+    ["x86_64", 30, "fits"],
+    ["x86_64", 31, "31 PCI devices, not 30"],
+    ["riscv64", 31, "fits"],
+  ])("%s with %d devices", (arch, count, expected) => {
+    expect(excessOf({ arch, layout: 0 }, devices(count))).toBe(expected);
   });
 
   test("counts devices of PROG.defaults, except those on a bus of their own", () => {

@@ -1,7 +1,7 @@
 /** Machines whose whole command line is stored in test/golden, one file each. */
 import { join } from "node:path";
 import type { Capabilities } from "../../src/qemu/capabilities.ts";
-import type { Disk, DiskBus, Machine, Share, SharedDisplay } from "../../src/machine/types.ts";
+import type { Disk, DiskBus, Machine, Nic, Share, SharedDisplay } from "../../src/machine/types.ts";
 
 const WORK = "/tmp/vm-1";
 
@@ -15,7 +15,15 @@ export const QEMU: Capabilities = {
 
 function disk(bus: DiskBus, index: number, changes: Partial<Disk> = {}): Disk {
   const path = join(WORK, `disk-${index}.img`);
-  return { bus, format: "qcow2", path, serial: `disk-${index}`, backingAllowed: false, ...changes };
+  return {
+    number: index,
+    bus,
+    format: "qcow2",
+    path,
+    serial: `disk-${index}`,
+    backingAllowed: false,
+    ...changes,
+  };
 }
 
 const disks = (...buses: DiskBus[]): Disk[] => buses.map((bus, index) => disk(bus, index));
@@ -27,6 +35,8 @@ const share = (tag: string, changes: Partial<Share> = {}): Share => ({
   security: "none",
   ...changes,
 });
+
+const nic = (changes: Partial<Nic> = {}): Nic => ({ number: 1, mac: undefined, forwards: [], ...changes });
 
 const SPICE: SharedDisplay = {
   kind: "spice",
@@ -76,6 +86,8 @@ const OWN: Partial<Machine> = {
 const PLAIN: Machine = {
   name: "WS10",
   arch: "x86_64",
+  layout: 0,
+  uuid: undefined,
   accel: "tcg",
   cpu: "max",
   sockets: 1,
@@ -85,7 +97,7 @@ const PLAIN: Machine = {
   disks: disks("AHCI"),
   cdrom: undefined,
   seed: undefined,
-  network: { forwards: [] },
+  nics: [nic()],
   shares: [],
   display: SPICE,
   files: {
@@ -127,6 +139,78 @@ function awkward(name: string): Partial<Machine> {
   };
 }
 
+const ONE: Partial<Machine> = {
+  layout: 1,
+  uuid: "123e4567-e89b-42d3-a456-426614174000",
+  nics: [nic({ mac: "06:9f:1c:22:33:44" })],
+  channels: [{ name: "org.qemu.guest_agent.0", socket: join(WORK, "agent.sock") }],
+};
+const CD = { path: "/iso/a.iso", first: true };
+const manyShares = Array.from({ length: 6 }, (_, index) => share(`s${index}`));
+const everyBus = disks("VIRT", "AHCI", "SCSI", "NVME", "VIRT", "AHCI");
+const twelve = disks(...Array.from({ length: 12 }, () => "VIRT" as const));
+
+/** Pinned addresses. */
+const LAYOUT_1: Record<string, Partial<Machine>> = {
+  "layout-pc": ONE,
+  "layout-pc-cd": { ...ONE, cdrom: CD },
+  "layout-pc-all": {
+    ...ONE,
+    disks: everyBus,
+    cdrom: CD,
+    seed: join(WORK, "vm-seed.img"),
+    shares: manyShares,
+    nics: [nic(), nic({ number: 2 }), nic({ number: 4 })],
+  },
+  "layout-pc-many": { ...ONE, disks: twelve },
+  "layout-pc-gap": { ...ONE, disks: [disk("VIRT", 2), disk("SCSI", 5), disk("SCSI", 1)], display: VNC },
+  "layout-pc-usb": { ...ONE, disks: disks("VIRT", "USB", "USB"), display: { kind: "serial" } },
+  "layout-pc-serial": { ...ONE, display: { kind: "serial" }, nics: [] },
+  "layout-q35": { ...ONE, firmware: UEFI },
+  "layout-q35-all": {
+    ...ONE,
+    firmware: UEFI,
+    disks: everyBus,
+    cdrom: { ...CD, first: false },
+    seed: join(WORK, "vm-seed.img"),
+    shares: manyShares,
+    nics: [nic(), nic({ number: 3 })],
+  },
+  "layout-q35-many": { ...ONE, firmware: UEFI, disks: twelve },
+  "layout-aarch64": {
+    ...ONE,
+    ...FOREIGN,
+    arch: "aarch64",
+    cpu: "max,pauth-impdef=on",
+    firmware: aavmf("AAVMF"),
+  },
+  "layout-aarch64-cd": {
+    ...ONE,
+    ...FOREIGN,
+    arch: "aarch64",
+    cpu: "max,pauth-impdef=on",
+    firmware: aavmf("AAVMF"),
+    cdrom: CD,
+  },
+  "layout-riscv64-cd": {
+    ...ONE,
+    ...FOREIGN,
+    arch: "riscv64",
+    cpu: "rv64",
+    bootLoader: "/u-boot.bin",
+    cdrom: CD,
+  },
+  "layout-riscv64-cd-last": {
+    ...ONE,
+    ...FOREIGN,
+    arch: "riscv64",
+    cpu: "rv64",
+    bootLoader: "/u-boot.bin",
+    cdrom: { ...CD, first: false },
+  },
+  "layout-ppc64le": { ...ONE, ...FOREIGN, arch: "ppc64le", cpu: "power9", cdrom: CD },
+};
+
 const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capabilities> }> = {
   "bios-ahci": {},
   "bios-nvme": { disks: disks("NVME") },
@@ -149,6 +233,7 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
     cdrom: { path: "/iso/a.iso", first: true },
   },
   "disks-scsi-66": { disks: disks(...Array.from({ length: 66 }, () => "SCSI" as const)) },
+  "disks-usb": { disks: disks("USB", "VIRT", "USB") },
   "disks-none": { disks: [] },
   "disks-formats": {
     disks: [
@@ -242,11 +327,11 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
     ],
   },
   forwards: {
-    network: {
-      forwards: ["hostfwd=tcp::5555-:22", "hostfwd=udp:127.0.0.1:53-10.0.2.15:53", "restrict=on"],
-    },
+    nics: [
+      nic({ forwards: ["hostfwd=tcp::5555-:22", "hostfwd=udp:127.0.0.1:53-10.0.2.15:53", "restrict=on"] }),
+    ],
   },
-  "network-none": { network: undefined },
+  "network-none": { nics: [] },
   "display-none": { display: { kind: "none" } },
   "spice-open": { display: { ...SPICE, passwordFile: undefined } },
   "spice-address": { display: { ...SPICE, at: { host: "::1", port: 5999 } } },
@@ -270,6 +355,7 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   "rescue-resumed": { ...RESCUE, display: { kind: "serial" }, resumed: true, generationId: true },
   "rescue-own-uefi": { ...RESCUE, ...OWN, firmware: UEFI, disks: disks("NVME") },
   "rescue-cd": { ...RESCUE, display: { kind: "none" }, cdrom: { path: "/iso/rescue.iso", first: true } },
+  ...LAYOUT_1,
   "end-on-reset": { cdrom: { path: "/iso/a.iso", first: true }, endOnReset: true },
 };
 

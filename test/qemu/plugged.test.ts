@@ -4,14 +4,15 @@ import { buildHotpluggedDevices } from "../../src/qemu/devices/disk.ts";
 import type { Disk } from "../../src/machine/types.ts";
 import { machineWith, QEMU } from "./machines.ts";
 
-const disk = (bus: Disk["bus"], serial: string): Disk => ({
+const disk = (bus: Disk["bus"], serial: string, number: number): Disk => ({
+  number,
   bus,
   format: "qcow2",
   path: `/w/${serial}.img`,
   serial,
   backingAllowed: false,
 });
-const disks = [disk("NVME", "a"), disk("VIRT", "b"), disk("NVME", "c")];
+const disks = [disk("NVME", "a", 0), disk("VIRT", "b", 1), disk("NVME", "c", 2)];
 /** The argument of each `-device`. */
 const devicesOf = (resumed: boolean): string[] => {
   const argv = buildQemuArgv(machineWith({ disks, resumed }), QEMU);

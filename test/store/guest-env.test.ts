@@ -19,6 +19,8 @@ const PLAIN: GuestEnv = {
   USENETDEV: "1",
   SHARES: ["in:@HOSTDIR@", "out:rw:@DATADIR@"],
   IMAGES: ["AHCI=qcow2=disk-0.img"],
+  LAYOUT: "1",
+  MAC: "auto",
 };
 
 const NASTY = [
@@ -88,6 +90,8 @@ test("[compat] has assignments in double quotes, one array element per line, in 
       '    "out:rw:@DATADIR@"',
       ")",
       "IMAGES=()",
+      'LAYOUT="1"',
+      'MAC="auto"',
       'ACCEL="tcg"',
       'CPU="host"',
       "",

@@ -1,12 +1,14 @@
 import type { Machine } from "../../machine/types.ts";
+import { placed, placeOf, type Placed } from "../layout.ts";
 import { escapeCommas, socketChardev } from "../text.ts";
 
 /** Named virtio-serial ports: `/dev/virtio-ports/NAME` in the guest. */
-export function buildChannelArgs(channels: Machine["channels"]): string[] {
+export function buildChannelArgs(machine: Placed & Pick<Machine, "channels">): string[] {
+  const { channels } = machine;
   if (channels.length === 0) return [];
   return [
     "-device",
-    "virtio-serial-pci,id=channels0",
+    `virtio-serial-pci,id=channels0${placed(placeOf(machine, "channels"))}`,
     ...channels.flatMap(({ name, socket }, index) => [
       "-chardev",
       socketChardev(`channel${index}`, socket),

@@ -1,5 +1,6 @@
-import { ARCH } from "../../machine/arch.ts";
+import { ARCH, type ArchFacts } from "../../machine/arch.ts";
 import type { Disk, DiskBus, Machine } from "../../machine/types.ts";
+import { boardOf, placed, placeOf, placeOfDisk, PLACES, type Place, type Placed } from "../layout.ts";
 import { escapeCommas } from "../text.ts";
 import { buildImageNode, fileDriver } from "./image.ts";
 
@@ -7,6 +8,8 @@ import { buildImageNode, fileDriver } from "./image.ts";
 const AHCI_PORTS = 6;
 /** Targets of one virtio-scsi controller that firmware scans. */
 const SCSI_TARGETS = 64;
+/** Ports of the USB controller (the most that qemu-xhci has). The first two are for the pointer and the keyboard. */
+export const USB = { ports: 15, firstDisk: 3 } as const;
 
 /**
  * Block nodes of an image: protocol and format. JSON needs no escaping of paths. `discard` and `detect-zeroes` let the
@@ -39,14 +42,18 @@ function buildBacking({ format, base, backingAllowed }: Disk): object {
   return format === "qcow2" && !backingAllowed ? { backing: null } : {};
 }
 
+interface Attached {
+  controller?: { id: string; device: string };
+  device: string;
+}
+
 /**
- * Controller and device of a disk, by its bus and its index on that bus. The device itself has the property `drive`: a
- * live snapshot sets it (qmp/block.ts).
+ * Controller and device of a disk on that bus. The device itself has the property `drive`: a live snapshot sets it
+ * (qmp/block.ts).
+ * @param index on the bus
+ * @param serial of the disk
  */
-const ATTACH: Record<
-  DiskBus,
-  (index: number, cd: boolean) => { controller?: { id: string; device: string }; device: string }
-> = {
+const ATTACH: Record<DiskBus, (index: number, cd: boolean, serial: string) => Attached> = {
   AHCI: (index, cd) => {
     const id = `ahci${Math.floor(index / AHCI_PORTS)}`;
     return {
@@ -62,6 +69,12 @@ const ATTACH: Record<
     };
   },
   NVME: () => ({ device: "nvme" }),
+  // The stick is a bridge with one SCSI disk.
+  USB: (index, _cd, serial) => {
+    const id = `usb-disk${index}`;
+    const device = `usb-bot,id=${id},bus=usb0.0,port=${USB.firstDisk + index},serial=${escapeCommas(serial)}`;
+    return { controller: { id, device }, device: `scsi-hd,bus=${id}.0` };
+  },
   // There is no CD device; the CD's node is read-only.
   VIRT: () => ({ device: "virtio-blk-pci" }),
 };
@@ -75,66 +88,144 @@ const isHotplugged = ({ resumed }: Pick<Machine, "resumed">, { bus }: Disk): boo
 
 export type HotpluggedDevice = Record<"driver" | "id" | "drive" | "serial" | "bus", string>;
 
+const nodeOf = ({ number }: Disk): string => `disk${number}`;
+
 /** Arguments of QMP's `device_add`, after the machine's state is loaded. */
 export const buildHotpluggedDevices = (machine: Pick<Machine, "resumed" | "disks">): HotpluggedDevice[] =>
   machine.disks
-    .map((disk, index) => ({ disk, node: `disk${index}` }))
-    .filter(({ disk }) => isHotplugged(machine, disk))
-    .map(({ disk, node }, port) => ({
+    .filter((disk) => isHotplugged(machine, disk))
+    .map((disk, port) => ({
       driver: "nvme",
-      id: `${node}-dev`,
-      drive: node,
+      id: `${nodeOf(disk)}-dev`,
+      drive: nodeOf(disk),
       serial: disk.serial,
       bus: `port${port}`,
     }));
 
+type DiskMachine = Placed & Pick<Machine, "disks" | "cdrom" | "seed" | "bootLoader">;
+
+export type NumberedDisk = Pick<Disk, "bus" | "number">;
+interface NumberedDisks {
+  disks: readonly NumberedDisk[];
+}
+
+/** Place of a controller's or a disk's PCI device: by the lowest number of the disks on it. None for a USB disk. */
+function placeNumber({ disks }: NumberedDisks, { bus, number }: NumberedDisk): number | undefined {
+  if (bus === "USB") return undefined;
+  const on = (index: number): string | undefined => ATTACH[bus](index, false, "").controller?.id;
+  const id = on(number);
+  if (id === undefined) return number;
+  const first = Math.min(
+    ...disks.filter((disk) => disk.bus === bus && on(disk.number) === id).map((disk) => disk.number),
+  );
+  // Only with more than 64 SCSI disks.
+  return first < PLACES.disks ? first : PLACES.disks - Math.floor(number / SCSI_TARGETS);
+}
+
+/** One more than the highest place that the disks use. */
+export const countPlaces = (machine: NumberedDisks): number =>
+  Math.max(0, ...machine.disks.map((disk) => (placeNumber(machine, disk) ?? -1) + 1));
+
+/** The USB controller, if the machine needs it: for disks, and for devices with which a viewer points and types. */
+export function buildUsbArgs(machine: Placed & Pick<Machine, "disks" | "display">): string[] {
+  const { arch, disks, display } = machine;
+  const facts: ArchFacts = ARCH[arch];
+  const hasDisks = disks.some(({ bus }) => bus === "USB");
+  const seen = display.kind !== "serial";
+  const ports = hasDisks ? `,p2=${USB.ports},p3=${USB.ports}` : "";
+  return [
+    ...(seen || hasDisks ? ["-device", `qemu-xhci,id=usb0${ports}${placed(placeOf(machine, "usb"))}`] : []),
+    // Absolute positions, so that a viewer's pointer and the guest's agree.
+    ...(seen ? ["-device", "usb-tablet,bus=usb0.0"] : []),
+    ...(seen && facts.usbKeyboard ? ["-device", "usb-kbd,bus=usb0.0"] : []),
+  ];
+}
+
 /** Disks in boot order, then the CD, with `bootindex` for BIOS and UEFI; devices that are not booted last. */
-export function buildDiskArgs(
-  machine: Pick<Machine, "arch" | "disks" | "cdrom" | "seed" | "bootLoader" | "resumed">,
-): string[] {
-  const { disks, cdrom, seed } = machine;
-  const { cdBus } = ARCH[machine.arch];
+export function buildDiskArgs(machine: DiskMachine): string[] {
+  const { disks, cdrom, seed, layout } = machine;
   const args: string[] = [];
   const counts = new Map<DiskBus, number>();
   const controllers = new Set<string>();
-  const attach = (bus: DiskBus, cd: boolean, node: string[], properties: string): void => {
-    const index = counts.get(bus) ?? 0;
-    counts.set(bus, index + 1);
-    const { controller, device } = ATTACH[bus](index, cd);
+  /** [compat] In layout 0 the index on a bus is the position in boot order, in layout 1 the disk's number. */
+  const attach = (
+    { controller, device }: Attached,
+    place: Place | undefined,
+    node: string[],
+    properties: string,
+  ): void => {
     if (controller && !controllers.has(controller.id)) {
       controllers.add(controller.id);
-      args.push("-device", controller.device);
+      args.push("-device", `${controller.device}${placed(place)}`);
     }
-    args.push(...node, "-device", `${device},${properties}`);
+    args.push(...node, "-device", `${device}${controller ? "" : placed(place)},${properties}`);
+  };
+  const count = (bus: DiskBus): number => {
+    const index = counts.get(bus) ?? 0;
+    counts.set(bus, index + 1);
+    return index;
   };
   const firstDisk = cdrom?.first ? 2 : 1;
   const attachCd = (): void => {
-    if (!cdrom) return;
-    const file = { driver: fileDriver(cdrom), filename: cdrom.path, "read-only": true };
-    const node = { driver: "raw", "node-name": "cd0", "read-only": true, file };
-    const bootindex = cdrom.first ? 1 : firstDisk + disks.length;
-    attach(cdBus, true, ["-blockdev", JSON.stringify(node)], `id=cd0-dev,drive=cd0,bootindex=${bootindex}`);
+    const node = cdrom ? ["-blockdev", JSON.stringify(buildCdNode(cdrom))] : [];
+    const bootindex = cdrom?.first ? 1 : firstDisk + disks.length;
+    const properties = ["id=cd0-dev", ...(cdrom ? ["drive=cd0", `bootindex=${bootindex}`] : [])].join(",");
+    if (layout === 0) {
+      const { cdBus } = ARCH[machine.arch];
+      if (cdrom) attach(ATTACH[cdBus](count(cdBus), true, ""), undefined, node, properties);
+      return;
+    }
+    const drive = cdDriveOf(machine);
+    if (cdrom || drive.removable) attach(drive, drive.place, node, properties);
   };
   // A boot loader ignores bootindex, and boots in bus order.
   const cdInFront = machine.bootLoader !== undefined && cdrom?.first === true;
   if (cdInFront) attachCd();
   let ports = 0;
   disks.forEach((disk, index) => {
-    const node = `disk${index}`;
+    const node = nodeOf(disk);
     if (isHotplugged(machine, disk)) {
       const port = `pcie-root-port,id=port${ports},chassis=${++ports}`;
       args.push(...buildDiskNodes(disk, node), "-device", port);
       return;
     }
     const properties = `id=${node}-dev,drive=${node},serial=${escapeCommas(disk.serial)},bootindex=${firstDisk + index}`;
-    attach(disk.bus, false, buildDiskNodes(disk, node), properties);
+    const onBus = layout === 0 ? count(disk.bus) : disk.number;
+    const number = placeNumber(machine, disk);
+    const place = number === undefined ? undefined : placeOfDisk(machine, number);
+    attach(ATTACH[disk.bus](onBus, false, disk.serial), place, buildDiskNodes(disk, node), properties);
   });
   if (!cdInFront) attachCd();
   if (seed !== undefined) {
     const node = { ...buildImageNode({ format: "raw", path: seed }), "node-name": "seed0" };
     args.push("-blockdev", JSON.stringify(node));
     // Cloud kernels have virtio drivers, and often none for AHCI.
-    args.push("-device", "virtio-blk-pci,id=seed0-dev,drive=seed0,serial=seed");
+    const place = placed(placeOf(machine, "seed"));
+    args.push("-device", `virtio-blk-pci,id=seed0-dev,drive=seed0,serial=seed${place}`);
   }
   return args;
+}
+
+/** Read-only block node of a CD in the drive. */
+export const buildCdNode = (cd: { path: string; blockDevice?: boolean }): Record<string, unknown> => ({
+  driver: "raw",
+  "node-name": "cd0",
+  "read-only": true,
+  file: { driver: fileDriver(cd), filename: cd.path, "read-only": true },
+});
+
+/**
+ * The CD drive in layout 1: on the board's own controller, else on one of its own, which depends on no disk.
+ * `removable`: it may be empty, and its CD changed.
+ */
+export function cdDriveOf(machine: DiskMachine): Attached & { place: Place | undefined; removable: boolean } {
+  const { ide } = boardOf(machine);
+  if (ide !== undefined) return { device: `ide-cd,bus=${ide}`, place: undefined, removable: true };
+  if (ARCH[machine.arch].cdBus === "SCSI") {
+    const controller = { id: "cd-scsi", device: "virtio-scsi-pci,id=cd-scsi" };
+    return { controller, device: "scsi-cd,bus=cd-scsi.0", place: placeOf(machine, "cd"), removable: true };
+  }
+  // Without a CD device: a read-only disk.
+  const place = placeOf(machine, machine.cdrom?.first ? "firstCd" : "cd");
+  return { device: "virtio-blk-pci", place, removable: false };
 }

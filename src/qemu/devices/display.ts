@@ -1,6 +1,7 @@
 import { ARCH, type ArchFacts } from "../../machine/arch.ts";
 import type { DisplayAddress, Machine, SharedDisplay } from "../../machine/types.ts";
 import type { Capabilities } from "../capabilities.ts";
+import { placed, placeOf, type Placed } from "../layout.ts";
 import { escapeCommas } from "../text.ts";
 
 /** Port of VNC display 0. */
@@ -8,12 +9,12 @@ export const VNC_FIRST_PORT = 5900;
 
 /** SPICE, VNC, or a graphics card without a display. qemu never opens a window. */
 export function buildDisplayArgs(
-  { display, arch }: Pick<Machine, "display" | "arch">,
+  machine: Placed & Pick<Machine, "display">,
   capabilities: Capabilities,
 ): string[] {
+  const { display } = machine;
   const none = ["-display", "none"];
-  const facts: ArchFacts = ARCH[arch];
-  const plain = buildCard(facts.card);
+  const plain = buildCard(machine);
   if (display.kind === "serial") return none;
   if (display.kind === "none") return [...none, ...plain];
   const { kind, passwordFile } = display;
@@ -21,19 +22,23 @@ export function buildDisplayArgs(
   const object = passwordFile ? ["-object", `secret,id=${secret},file=${escapeCommas(passwordFile)}`] : [];
   const server =
     kind === "spice"
-      ? buildSpiceArgs(display, secret, facts, capabilities)
+      ? buildSpiceArgs(machine, display, secret, capabilities)
       : [...buildVncArgs(display.at, passwordFile && secret), ...plain];
   return [...none, ...object, ...server];
 }
 
-const buildCard = (card: string): string[] => ["-device", `${card},id=vga0`];
+const buildCard = (machine: Placed, card: string = ARCH[machine.arch].card): string[] => [
+  "-device",
+  `${card},id=vga0${placed(placeOf(machine, "card"))}`,
+];
 
 function buildSpiceArgs(
+  machine: Placed,
   { at, passwordFile, tls }: SharedDisplay,
   secret: string,
-  { card, spiceCard }: ArchFacts,
   capabilities: Capabilities,
 ): string[] {
+  const { spiceCard }: ArchFacts = ARCH[machine.arch];
   const port = tls ? "tls-port" : "port";
   const address =
     "socket" in at
@@ -45,10 +50,10 @@ function buildSpiceArgs(
   return [
     "-spice",
     `${address},${access}${certificates}`,
-    ...buildCard(own ? spiceCard : card),
+    ...buildCard(machine, own ? spiceCard : undefined),
     // For spice-vdagent in the guest: clipboard and screen size.
     "-device",
-    "virtio-serial-pci,id=serial-bus0",
+    `virtio-serial-pci,id=serial-bus0${placed(placeOf(machine, "vdagent"))}`,
     "-chardev",
     "spicevmc,id=vdagent,name=vdagent",
     "-device",

@@ -1,8 +1,10 @@
-import type { Share } from "../../machine/types.ts";
+import type { Machine } from "../../machine/types.ts";
+import { placed, placeOfShare, type Placed } from "../layout.ts";
 import { escapeCommas } from "../text.ts";
 
 /** Shared directories by 9p; the guest mounts them by tag. */
-export function buildShareArgs(shares: readonly Share[]): string[] {
+export function buildShareArgs(machine: Placed & Pick<Machine, "shares">): string[] {
+  const { shares } = machine;
   return shares.flatMap((share, index) => [
     "-fsdev",
     [
@@ -14,6 +16,6 @@ export function buildShareArgs(shares: readonly Share[]): string[] {
       "multidevs=remap",
     ].join(","),
     "-device",
-    `virtio-9p-pci,fsdev=fs${index},mount_tag=${escapeCommas(share.tag)}`,
+    `virtio-9p-pci,fsdev=fs${index},mount_tag=${escapeCommas(share.tag)}${placed(placeOfShare(machine, index, shares.length))}`,
   ]);
 }

@@ -8,7 +8,7 @@ import { requireSpace } from "../../store/files.ts";
 import { isDiskName, WORK } from "../../store/layout.ts";
 import type { Stage } from "../../store/stage.ts";
 import type { Context } from "../../vm/context.ts";
-import { resolveFiles, resolveMachine } from "../../vm/machine.ts";
+import { numberImages, resolveFiles, resolveMachine } from "../../vm/machine.ts";
 import { Media } from "../../vm/media.ts";
 import { sourcesOf, type Vm } from "../../vm/find.ts";
 import { type Workdir } from "../../store/workdir.ts";
@@ -53,14 +53,16 @@ export async function resolveCopy(
     undefined,
     capabilities,
   );
+  const numbers = numberImages(own.settings.IMAGES, own.settings.LAYOUT);
   const disks = own.settings.IMAGES.flatMap(({ bus, path }, index): Disk[] => {
     if (!isDiskName(path)) return [];
     return [
       {
+        number: numbers[index]!,
         bus,
         format: "qcow2",
         path: join(dir, path),
-        serial: `disk-${index}`,
+        serial: `disk-${numbers[index]}`,
         // This program has just created them.
         backingAllowed: true,
       },

@@ -13,12 +13,15 @@ export type ContextChange = Partial<Pick<Context, "options">>;
 
 /** What completion offers for a value. */
 export type ValueKind =
+  | "assignment"
   | "command"
   | "directory"
+  | "disk"
   | "disk image"
   | "file"
   | "ISO image"
   | "job"
+  | "key"
   | "setting"
   | "snapshot";
 

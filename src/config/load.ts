@@ -23,7 +23,7 @@ import {
 import { ARCH, parseArch } from "../machine/arch.ts";
 import { ARCHES, type Arch } from "../machine/types.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { scalarOf } from "./values.ts";
+import { isOn, listOf, scalarOf } from "./values.ts";
 import type { Origin } from "./origin.ts";
 
 export interface Loaded {
@@ -136,6 +136,7 @@ export async function readSettings(
   const arch = parseArch(scalarOf(raw.QEMUARCH));
   if (origins.RESCUE.kind === "default") raw.RESCUE = `rescue-${arch ?? sources.hostArch}`;
   if (arch) error ??= settleByArch(arch, raw, origins);
+  settleFirstCard(raw, origins);
   if (origins.QEMUARCH.kind === "default" && !("value" in parseSetting("QEMUARCH", raw.QEMUARCH)))
     error ??= new VmError(
       "unavailable",
@@ -201,6 +202,16 @@ function settleByArch(
   return new VmError("usage", `${arch} guests ${forced ? "boot by UEFI only" : "have no UEFI"}`, {
     hint: `leave out ${forced ? "--no-uefi" : "--uefi"}`,
   });
+}
+
+/** NETWORKS decides on the first card, too, but for `--netdev` and `--no-netdev`. */
+function settleFirstCard(raw: Record<SettingName, SettingValue>, origins: Record<SettingName, Origin>): void {
+  const [first, ...others] = listOf(raw.NETWORKS);
+  if (first === undefined) return;
+  const there = first !== "none";
+  const typed = origins.USENETDEV.kind === "option" ? isOn(raw.USENETDEV) : there;
+  raw.USENETDEV = typed ? "1" : "";
+  if (typed !== there) raw.NETWORKS = [typed ? "user" : "none", ...others];
 }
 
 /**

@@ -17,6 +17,7 @@ import { lstatOf } from "../lib/read-file.ts";
 import { createFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
+import { effectiveForwards } from "../vm/nics.ts";
 import { requireRunning } from "../vm/running.ts";
 import type { Vm } from "../vm/find.ts";
 import { requireSsh, START_WITH_SSH } from "../vm/ssh-forward.ts";
@@ -78,8 +79,8 @@ export function parseCopy(paths: readonly string[]): CopyPath[] {
 async function findAccess(context: Context, what: string, typed: string | undefined): Promise<Access> {
   const { vm, work } = await requireRunning(context, what, START_WITH_SSH);
   const user = typed ?? vm.settings.SSH_USER;
-  const { FORWARDS, USENETDEV, GUESTNAME } = vm.settings;
-  const place = requireSsh(work.mark.run?.forwards ?? (USENETDEV ? FORWARDS : []));
+  const { GUESTNAME } = vm.settings;
+  const place = requireSsh(work.mark.run?.forwards ?? effectiveForwards(vm.settings));
   const knownHosts = join(work.dir, WORK.knownHosts);
   const options = buildSshOptions({
     port: place.port,

@@ -32,6 +32,7 @@ import { Media } from "../vm/media.ts";
 import { findHostdir, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
 import { refuseImpossible } from "../vm/limits.ts";
+import { resolveSmbios } from "../vm/machine.ts";
 import { planSeed, writeSeed } from "./seed.ts";
 import { listSnapshots } from "../store/snapshots.ts";
 import { reportVolatile } from "../vm/volatile.ts";
@@ -62,6 +63,7 @@ export async function createVm(
       : undefined;
     const source = options.from && (await inspectSource(context, options.from));
     const disks = planDisks(vm, options, source);
+    resolveSmbios(settings);
     refuseImpossible(vm, disks);
     const guestEnv = guestEnvOf(context, vm, guestName, cd, disks, options);
     refuseUnwritable(guestEnv);
@@ -141,7 +143,7 @@ function refuseExisting(context: Context, { hostdir, work }: Vm, guestName: stri
  * [compat] Images of the command line are not in guest.env, and apply to the whole batch.
  */
 function withoutLists(options: Options): Options {
-  const { FORWARDS: _forwards, SHARES: _shares, ...settings } = options.settings;
+  const { FORWARDS: _forwards, SHARES: _shares, SMBIOS: _smbios, ...settings } = options.settings;
   const { IMAGES = [] } = options.additions;
   return { ...options, settings, additions: { IMAGES } };
 }

@@ -26,7 +26,7 @@ export async function removeFleecing(qmp: QmpClient): Promise<void> {
         await qmp.execute("qom-set", settingDrive(`${disk}-dev`, disk));
       await removeNode(qmp, filter);
     }
-  for (const node of nodesOf(NODE.fleece)) await removeNode(qmp, node);
+  for (const node of [...nodesOf(NODE.fleece), ...nodesOf(NODE.idle)]) await removeNode(qmp, node);
   // The command was killed between `stop` and `cont`.
   if (nodesOf(NODE.filter).length > 0 && accesses.length === 0) {
     const { status } = await qmp.execute("query-status");

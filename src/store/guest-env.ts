@@ -74,10 +74,10 @@ function effective(text: string): Record<string, SettingValue | undefined> | und
   return Object.fromEntries(read.assignments.map(({ name, value }) => [name, value]));
 }
 
-/** Pure: own disks that a guest.env names; none if it cannot be read literally. */
-export function namedDisks(text: string): string[] {
+/** Pure: own disks that a guest.env names; undefined if it cannot be read literally. */
+export function namedDisks(text: string): string[] | undefined {
   const read = readAssignments(text, () => "");
-  if (read.kind !== "values") return [];
+  if (read.kind !== "values") return undefined;
   const images = read.assignments.findLast((item) => item.name === "IMAGES")?.value ?? [];
   return [images].flat().flatMap((image) => {
     const path = parseImage(image)?.path;

@@ -69,7 +69,8 @@ describe("candidates at the end of", () => {
     ["vm -n cr", ["create"]],
     ["vm -- cr", ["create"]],
     ["vm nothing", []],
-    ["vm cd", ["cd.iso"]],
+    ["vm cd.", ["cd.iso"]],
+    ["vm cd c", ["cd.iso", "create"]],
     ["vm cd.iso ", []],
     ["vm constructor ", []],
     ["vm constr", []],
@@ -306,8 +307,11 @@ describe("arguments with choices", () => {
   test("are these", () => {
     expect(all.map(([title]) => title)).toEqual([
       "run --wait",
+      "nic ACTION",
+      "forward ACTION",
       "backup --format",
       "snapshots ACTION",
+      "disk ACTION",
       "rescue ACTION",
       "rescue --compress",
       "completion SHELL",

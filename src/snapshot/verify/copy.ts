@@ -41,6 +41,9 @@ export async function resolveCopy(
     IMAGES: [],
     SHARES: [],
     PORT: undefined,
+    NETWORKS: [],
+    NETBOOT: "off" as const,
+    NETBOOT_DIR: "",
     // The copy must not act as the original on a network.
     FORWARDS: ["restrict=on"],
   };
@@ -53,7 +56,7 @@ export async function resolveCopy(
     undefined,
     capabilities,
   );
-  const numbers = numberImages(own.settings.IMAGES, own.settings.LAYOUT);
+  const numbers = numberImages(own.settings);
   const disks = own.settings.IMAGES.flatMap(({ bus, path }, index): Disk[] => {
     if (!isDiskName(path)) return [];
     return [

@@ -3,6 +3,7 @@ import { beforeAll, expect, test } from "bun:test";
 import { cpSync, existsSync, lstatSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Guests } from "../guests/build.ts";
+import { DISK_BUSES } from "../../src/machine/types.ts";
 import { guests, until } from "./harness.ts";
 import {
   configure,

@@ -1,18 +1,18 @@
 import { join } from "node:path";
 import { log } from "../lib/log.ts";
 import { GuestAgent } from "../qmp/agent.ts";
-import { getDrive, listBlockNodes, removeNode, settingDrive } from "../qmp/block.ts";
+import { getDrive, listBlockNodes, removeNode, removingBitmap, settingDrive } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import { cancelAllJobs } from "./block-jobs.ts";
-import { NODE } from "./names.ts";
+import { ALLOCATED, NODE } from "./names.ts";
 
 /** Time limit for the guest agent to answer a sync. */
 const AGENT_MS = 3000;
 
 /**
- * Removes all jobs and nodes of a live snapshot, finished or not, from a running qemu, and reattaches the guest's disks.
+ * Removes all jobs, nodes and temporary bitmaps of a live snapshot, finished or not, from a running qemu, and reattaches the guest's disks.
  * Idempotent.
  */
 export async function removeFleecing(qmp: QmpClient): Promise<void> {
@@ -21,7 +21,11 @@ export async function removeFleecing(qmp: QmpClient): Promise<void> {
   const nodesOf = (prefix: string): string[] =>
     nodes.map(({ node }) => node).filter((node) => node.startsWith(prefix));
   const accesses = nodesOf(NODE.access);
-  for (const node of [...nodesOf(NODE.target), ...accesses]) await removeNode(qmp, node);
+  const marked = nodes.filter(({ bitmaps }) => bitmaps.some(({ name }) => name === ALLOCATED));
+  const actions = marked.map(({ node }) => removingBitmap(node, ALLOCATED));
+  if (actions.length > 0) await qmp.execute("transaction", { actions });
+  for (const node of [...nodesOf(NODE.target), ...nodesOf(NODE.scan), ...accesses])
+    await removeNode(qmp, node);
   for (const prefix of [NODE.filter, NODE.heldFilter])
     for (const filter of nodesOf(prefix)) {
       const disk = filter.slice(prefix.length);

@@ -8,6 +8,7 @@ import type { QmpClient } from "../qmp/client.ts";
 import type { TransactionAction } from "../qmp/commands.ts";
 import { QmpDisconnect, QmpError } from "../qmp/errors.ts";
 import { remove } from "../store/remove.ts";
+import { recordAllocated } from "./allocated.ts";
 import type { OpenDisk } from "./disk-source.ts";
 import { removeFleecing } from "./clean-up.ts";
 import { whileFrozen } from "./freeze.ts";
@@ -24,6 +25,8 @@ export interface FleecingRequest {
   actions: readonly TransactionAction[];
   /** Small files of WORKDIR to copy to `directory`. */
   files: readonly string[];
+  /** Record the allocated clusters first. */
+  full: boolean;
 }
 
 /** A point in time of a running VM's disks, readable by access nodes until it is closed. */
@@ -43,13 +46,14 @@ const fleeceFile = (directory: string, { name }: OpenDisk): string => join(direc
  * (qapi/block-core.json, BlockdevOptionsCbw).
  */
 export async function beginFleecing(request: FleecingRequest): Promise<Fleecing> {
-  const { qmp, disks, directory, workdir, files } = request;
+  const { qmp, disks, directory, workdir, files, full } = request;
   const close = async (): Promise<void> => {
     // The nodes do not outlive qemu.
     if (!(await hasQemuEnded(qmp))) await removeFleecing(qmp);
     for (const disk of disks) remove(fleeceFile(directory, disk));
   };
   try {
+    if (full) await recordAllocated(qmp, disks);
     const { running } = await qmp.execute("query-status");
     const filter = running ? NODE.filter : NODE.heldFilter;
     for (const disk of disks) await addFilter(qmp, disk, directory, filter);

@@ -9,7 +9,7 @@ import { lstatOf } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import { cleanUpLive } from "./clean-up.ts";
 import { beginFleecing, explainLoss, type Fleecing } from "./fleece.ts";
-import { NODE } from "./names.ts";
+import { ALLOCATED, NODE } from "./names.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { damagedDisk } from "../store/damaged-disk.ts";
 import type { DiskSource, OpenDisk, Source } from "./disk-source.ts";
@@ -80,12 +80,15 @@ export async function openLive(
     return {
       qmp,
       disks,
-      freeze: async (actions) => {
-        fleecing = await beginFleecing({ qmp, disks, workdir: work.dir, directory: staged, actions, files });
+      freeze: async (actions, full) => {
+        const request = { qmp, disks, workdir: work.dir, directory: staged, actions, files, full };
+        fleecing = await beginFleecing(request);
         return {
           consistency: fleecing.frozen ? "agent" : "crash-consistent",
           nodeOf: ({ node }) => NODE.access + node,
-          exposeBitmap: (disk, bitmap) => exposeBitmap(qmp, disk, bitmap),
+          select: async (disk, only) => ({
+            bitmap: await exposeBitmap(qmp, disk, only === "top" ? ALLOCATED : only.bitmap),
+          }),
           refused: fleecing.refused,
         };
       },
@@ -128,6 +131,7 @@ function isSameFile(one: string, other: string): boolean {
 /**
  * Copies the disk's bitmap to the access node: a job takes a bitmap of the node that it reads. Later writes may be in it,
  * too, which is harmless.
+ * @returns its name there
  */
 async function exposeBitmap(qmp: QmpClient, { node }: OpenDisk, bitmap: string): Promise<string> {
   const access = NODE.access + node;

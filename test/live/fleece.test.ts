@@ -39,6 +39,7 @@ const begin = (more: Partial<FleecingRequest> = {}) =>
     directory: temp.path("staged"),
     actions: [addingBitmap("disk0", "b")],
     files: ["efivars"],
+    full: false,
     ...more,
   });
 

@@ -64,11 +64,13 @@ export async function storeImages(request: StoreRequest, source: DiskSource): Pr
     : planImages(vm, sources, disks, live);
   requireSpace(staged, estimate(sources, disks, plan), "create the snapshot", "snapshots");
   const layered = plan.parent === undefined ? sources.filter(({ base }) => base) : [];
-  await requireIntactBackingFiles(
+  // Reads them while the disks are copied.
+  const intact = requireIntactBackingFiles(
     vm.hostdir,
     layered.map(({ path }) => path),
     isUnattended(),
   );
+  intact.catch(() => {});
   const id = newSnapshotId();
   const pointInTime = await source.freeze(bitmapActions(disks, plan, id), plan.parent === undefined);
   if (pointInTime.refused) log.warn(`the next snapshot will be a full one: ${pointInTime.refused.message}`);
@@ -88,6 +90,7 @@ export async function storeImages(request: StoreRequest, source: DiskSource): Pr
     await runBlockCopies(context, qmp, disks, requests, snapshot, speed);
     for (const { node } of targets.values()) await removeNode(qmp, node);
     await Promise.all(written.map((image) => image.sync()));
+    await intact;
     for (const top of layered) await mergeLayers(context, top, staged, speed);
     const files = await Promise.all(disks.map((disk) => finishImage(disk, sources, staged)));
     return { id, parent: plan.parent, consistency: pointInTime.consistency, files };

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { log } from "../lib/log.ts";
 import { GuestAgent } from "../qmp/agent.ts";
-import { getDrive, listBlockNodes, removeNode, removingBitmap, settingDrive } from "../qmp/block.ts";
+import { getDrive, listBlockNodes, removeNode, settingDrive } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
@@ -21,9 +21,9 @@ export async function removeFleecing(qmp: QmpClient): Promise<void> {
   const nodesOf = (prefix: string): string[] =>
     nodes.map(({ node }) => node).filter((node) => node.startsWith(prefix));
   const accesses = nodesOf(NODE.access);
-  const marked = nodes.filter(({ bitmaps }) => bitmaps.some(({ name }) => name === ALLOCATED));
-  const actions = marked.map(({ node }) => removingBitmap(node, ALLOCATED));
-  if (actions.length > 0) await qmp.execute("transaction", { actions });
+  for (const { node, bitmaps } of nodes)
+    if (bitmaps.some(({ name }) => name === ALLOCATED))
+      await qmp.execute("block-dirty-bitmap-remove", { node, name: ALLOCATED });
   for (const node of [...nodesOf(NODE.target), ...nodesOf(NODE.scan), ...accesses])
     await removeNode(qmp, node);
   for (const prefix of [NODE.filter, NODE.heldFilter])

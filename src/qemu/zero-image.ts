@@ -15,7 +15,7 @@ const REFCOUNTS_AT = 1;
 const L1_AT = 2;
 
 /** A part of the image file. */
-interface Piece {
+interface FilePart {
   at: number;
   bytes: Buffer;
 }
@@ -28,10 +28,10 @@ interface Piece {
 export function buildZeroImage(
   virtualBytes: number,
   ranges: readonly ByteRange[],
-): { fileBytes: number; pieces: Piece[] } {
+): { fileBytes: number; parts: FilePart[] } {
   const l1Entries = Math.ceil(virtualBytes / (CLUSTER * L2_ENTRIES));
   const l1 = Buffer.alloc(l1Entries * ENTRY_BYTES);
-  const pieces = [
+  const parts = [
     { at: 0, bytes: buildHeader(virtualBytes, l1Entries) },
     { at: L1_AT * CLUSTER, bytes: l1 },
   ];
@@ -45,11 +45,11 @@ export function buildZeroImage(
         l1.writeBigUInt64BE((1n << 63n) | BigInt(end++ * CLUSTER), table * ENTRY_BYTES);
       const l2 = Number(l1.readBigUInt64BE(table * ENTRY_BYTES) & ~(1n << 63n));
       const bytes = Buffer.alloc((until - cluster) * ENTRY_BYTES, Buffer.from([0, 0, 0, 0, 0, 0, 0, 1]));
-      pieces.push({ at: l2 + (cluster % L2_ENTRIES) * ENTRY_BYTES, bytes });
+      parts.push({ at: l2 + (cluster % L2_ENTRIES) * ENTRY_BYTES, bytes });
       cluster = until;
     }
   }
-  return { fileBytes: end * CLUSTER, pieces };
+  return { fileBytes: end * CLUSTER, parts };
 }
 
 function buildHeader(virtualBytes: number, l1Entries: number): Buffer {
@@ -70,11 +70,11 @@ function buildHeader(virtualBytes: number, l1Entries: number): Buffer {
 
 /** Writes such an image to a new, sparse file. */
 export function writeZeroImage(path: string, virtualBytes: number, ranges: readonly ByteRange[]): void {
-  const { fileBytes, pieces } = buildZeroImage(virtualBytes, ranges);
+  const { fileBytes, parts } = buildZeroImage(virtualBytes, ranges);
   const fd = openSync(path, "w", 0o600);
   try {
     ftruncateSync(fd, fileBytes);
-    for (const { at, bytes } of pieces) writeSync(fd, bytes, 0, bytes.length, at);
+    for (const { at, bytes } of parts) writeSync(fd, bytes, 0, bytes.length, at);
   } finally {
     closeSync(fd);
   }

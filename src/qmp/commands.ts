@@ -118,6 +118,7 @@ export const QMP_COMMANDS = {
   "blockdev-del": { args: NODE_NAME, limitMs: DISK_MS },
   transaction: { args: { actions: [ACTION] }, limitMs: DISK_MS },
   "block-dirty-bitmap-add": { args: { ...BITMAP, disabled: "boolean" }, limitMs: DISK_MS },
+  "block-dirty-bitmap-remove": { args: BITMAP, limitMs: DISK_MS },
   "block-dirty-bitmap-merge": {
     args: { node: "string", target: "string", bitmaps: [BITMAP] },
     limitMs: DISK_MS,

@@ -196,10 +196,13 @@ describe("after a killed command", () => {
     qemu.nodes.set("vm-scan-disk0", {});
     qemu.leave({ id: "vm-copy-scan-0", looks: 1000 });
     await removeFleecing(qmp);
-    expect(qemu.commands).toEqual(["block-job-cancel", "job-dismiss", "transaction", "blockdev-del"]);
-    expect(qemu.argsOf("transaction")).toEqual([
-      { actions: [{ type: "block-dirty-bitmap-remove", data: { node: "disk0", name: "vm-allocated" } }] },
+    expect(qemu.commands).toEqual([
+      "block-job-cancel",
+      "job-dismiss",
+      "block-dirty-bitmap-remove",
+      "blockdev-del",
     ]);
+    expect(qemu.argsOf("block-dirty-bitmap-remove")).toEqual([{ node: "disk0", name: "vm-allocated" }]);
     expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
   });
 

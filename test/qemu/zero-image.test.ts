@@ -11,9 +11,9 @@ const TABLE = 512 * K * K;
 
 /** The L2 entries in a file, by cluster number of the disk. */
 function zeroClusters(virtualBytes: number, ranges: readonly ByteRange[]): number[] {
-  const { fileBytes, pieces } = buildZeroImage(virtualBytes, ranges);
+  const { fileBytes, parts } = buildZeroImage(virtualBytes, ranges);
   const file = Buffer.alloc(fileBytes);
-  for (const { at, bytes } of pieces) bytes.copy(file, at);
+  for (const { at, bytes } of parts) bytes.copy(file, at);
   const found: number[] = [];
   for (let table = 0; table < file.readUInt32BE(36); table++) {
     const entry = file.readBigUInt64BE(Number(file.readBigUInt64BE(40)) + table * 8);

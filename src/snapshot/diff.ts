@@ -125,7 +125,7 @@ async function compare(
   await createImage(scratch, { sizeBytes });
   // `qemu-img rebase` to a backing file reads only what is allocated in the images above it. So both disks are in one
   // chain: the first, zeroes where only the second has data, and the second.
-  const node = layers.reduceRight((backing, path) => ({ ...nodeOf(path), backing }), nodeOf(base.path));
+  const node = layers.reduceRight((backing, path) => ({ ...diffNode(path), backing }), diffNode(base.path));
   await exec(["qemu-img", "rebase", "-F", "qcow2", "-b", base.path, `json:${JSON.stringify(node)}`], {
     what: `cannot compare ${before.path} with ${after.path}`,
   });
@@ -134,7 +134,7 @@ async function compare(
   return { ...known, changedBytes: ranges.reduce((sum, [, length]) => sum + length, 0), ranges };
 }
 
-const nodeOf = (path: string): object => ({ driver: "qcow2", file: { driver: "file", filename: path } });
+const diffNode = (path: string): object => ({ driver: "qcow2", file: { driver: "file", filename: path } });
 
 /** An entry of `qemu-img map` (qapi/block-core.json, MapEntry). */
 interface MapEntry {

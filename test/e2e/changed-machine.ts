@@ -35,6 +35,8 @@ interface Found {
 }
 
 const ascending = (numbers: Iterable<number>): number[] => [...numbers].toSorted((a, b) => a - b);
+const numbers = (pattern: RegExp, text: string): number[] =>
+  Array.from(text.matchAll(pattern), ([, number]) => Number(number));
 const isDisk = (name: string): boolean => /^disk-\d+\./.test(name);
 
 class ChangedMachine implements Disposable {
@@ -168,8 +170,6 @@ class ChangedMachine implements Disposable {
       const network = (await client.executeUntyped("human-monitor-command", {
         "command-line": "info network",
       })) as string;
-      const numbers = (pattern: RegExp, text: string): number[] =>
-        Array.from(text.matchAll(pattern), ([, number]) => Number(number));
       return {
         disks: ascending(numbers(/^disk(\d+)$/gm, names.join("\n"))),
         nics: ascending(numbers(/^ \\ net(\d+):/gm, network)).map((number) => number + 1),
@@ -236,11 +236,11 @@ class ChangedMachine implements Disposable {
     const { status, stderr } = await this.box.vm(["backup", name, `--format=${format}`]);
     if (status !== 0) return [`backup ${name}: status ${status}: ${stderr}`];
     const stored = readdirSync(this.box.path("backups", name)).filter(isDisk);
-    const numbers = ascending(stored.map((file) => Number.parseInt(file.slice("disk-".length), 10)));
+    const found = ascending(stored.map((file) => Number.parseInt(file.slice("disk-".length), 10)));
     const wanted = ascending(this.expected.disks.keys());
-    return String(numbers) === String(wanted)
+    return String(found) === String(wanted)
       ? []
-      : [`the snapshot ${name} has disks ${numbers}, not ${wanted}`];
+      : [`the snapshot ${name} has disks ${found.join(" ")}, not ${wanted.join(" ")}`];
   }
 
   [Symbol.dispose](): void {
@@ -278,12 +278,12 @@ export async function sweepChanges(
   for (const [snapshot, wanted] of disksOf) {
     const { status, stderr } = await box.vm(["restore", snapshot]);
     const files = readdirSync(box.work).filter((name) => isDisk(name));
-    const numbers = ascending(files.map((file) => Number.parseInt(file.slice("disk-".length), 10)));
+    const found = ascending(files.map((file) => Number.parseInt(file.slice("disk-".length), 10)));
     const wrong = [
       ...(status === 0 ? [] : [`restore ${snapshot}: status ${status}: ${stderr}`]),
-      ...(String(numbers) === String(wanted)
+      ...(String(found) === String(wanted)
         ? []
-        : [`${snapshot} is restored with disks ${numbers}, not ${wanted}`]),
+        : [`${snapshot} is restored with disks ${found.join(" ")}, not ${wanted.join(" ")}`]),
     ];
     const last = snapshot === [...disksOf.keys()].at(-1);
     if (wrong.length === 0 && last) {

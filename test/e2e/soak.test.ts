@@ -6,6 +6,7 @@ import { afterAll, expect, test } from "bun:test";
 import { copyFileSync, rmSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { sweepFlips } from "./flip-faults.ts";
+import { sweepChanges } from "./changed-machine.ts";
 import { binary } from "./harness.ts";
 import { sweepRandomKills } from "./kill-faults.ts";
 import { sweepLiveKills } from "./live-kill-faults.ts";
@@ -68,6 +69,14 @@ suiteInTurn(1)(
       const { wrong, points } = await collect((sweep) => sweepLiveKills(sweep, 2));
       expect(wrong).toEqual([]);
       expect(points).toBe(3);
+    });
+
+    test("changes at random to its hardware while it runs", async () => {
+      const { wrong, points } = await collect((sweep) =>
+        sweepChanges(sweep, { changes: 12, each: 6, uefi: isTurn(3, 4) }),
+      );
+      expect(wrong).toEqual([]);
+      expect(points).toBe(12 + 2 + 1 + 2 + 1);
     });
 
     test("four commands at once, in a random mix", async () => {

@@ -9,6 +9,7 @@ import {
   existsSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -16,7 +17,7 @@ import {
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { buildStandinIso } from "../standin/build.ts";
-import { binary, checkout, Sandbox, until, type Running } from "./harness.ts";
+import { binary, checkout, guests, Sandbox, until, type Running } from "./harness.ts";
 import { playStep, readSteps, type Step } from "./readme-session.ts";
 import {
   configure,
@@ -175,6 +176,31 @@ function testGuest(): void {
     box.write("show.job", `mount-system; cat /mnt/system1/${keys}\n`);
     expect((await box.ok(["job", "show"])).stdout).toEndWith(" me@here\n");
   });
+
+  testInTurn(2, 4)(
+    "the network interface has the same name at each start: alone, with a CD, with further hardware, taken over",
+    async () => {
+      const port = await freePort();
+      const names = async (args: readonly string[]): Promise<string> => {
+        const running = start([`--forward=tcp:127.0.0.1:${port}-:22`, ...args, "run"]);
+        const text = await login(running, port, "ls /sys/class/net");
+        await ssh(port, "systemctl poweroff");
+        expect((await running.done).status).toBe(0);
+        return text;
+      };
+      expect(await names([])).toBe("ens5\nlo\n");
+      await box.ok(["cd", (await guests()).haltIso]);
+      writeFileSync(join(box.top, "further.img"), Buffer.alloc(1 << 20));
+      const further = [`--share=top:${box.top}`, `--image=NVME=raw=${box.top}/further.img`, "--port=5999"];
+      expect(await names(further)).toBe("ens5\nlo\n");
+      const path = box.path(".work/guest.env");
+      const before = readFileSync(path, "utf8");
+      // What the earlier program wrote.
+      writeFileSync(path, before.replaceAll(/^(VM_FORMAT|LAYOUT|MAC|UUID)=.*\n/gm, ""));
+      expect(await names([])).toBe("ens5\nlo\n");
+      writeFileSync(path, before);
+    },
+  );
 
   test("post-install: parameters, files, archive, chroot, and results in .out", async () => {
     box.write("one.txt", "one\n");

@@ -223,7 +223,7 @@ describe("ssh and cp", () => {
     await box.ends(143, "ssh");
     await box.ok("stop");
     await running();
-    await box.ends(69, "ssh", "--ssh");
+    await box.ends(69, "ssh", "vm forward add tcp:127.0.0.1:2222-:22");
   });
 });
 

@@ -8,11 +8,12 @@ import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { macroOf } from "../machine/macros.ts";
 import { parseShare } from "../machine/parse.ts";
+import { readMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { findRunning } from "../vm/in-use.ts";
 import { refuseOtherFamily } from "../vm/machine.ts";
-import { effectiveForwards, networksOf } from "../vm/nics.ts";
+import { networksOf } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
 import { findRun, forgetTyped, withoutTyped, type Run } from "../vm/running-settings.ts";
 import { storeSettings, type SettingChanges } from "../vm/store-settings.ts";
@@ -32,6 +33,8 @@ export async function changeSettings(context: Context, request: SetRequest): Pro
     const before = vm.raw;
     const running = vm.work.state === "present" && (await findRunning(vm.work)) !== undefined;
     const run = running ? await findRun(own, vm) : undefined;
+    // It may be refused, as for a taken port: nothing is stored then.
+    if (run && changes.FORWARDS !== undefined) await applyForwards(run, changes.FORWARDS);
     storeSettings(vm, "change settings", changes);
     forgetTyped(vm, Object.keys(changes));
     const after = await openVm(own);
@@ -93,9 +96,20 @@ function warnOfLayout({ settings: before }: Vm, { settings: after }: Vm): void {
     log.warn("the first card's MAC address changes: names of network interfaces may change in the guest");
 }
 
-/** Changes the forwards and links of the running machine. */
+/** Changes the forwards of the running machine, if it has a card for them. */
+async function applyForwards(run: Run, value: SettingValue): Promise<void> {
+  const parsed = parseSetting("FORWARDS", value) as { value: string[] };
+  if (networksOf(run.now.settings).some(({ kind }) => kind === "user"))
+    await changeForwards(run, parsed.value);
+}
+
+/** Changes the links of the running machine, and forwards that were unset. */
 async function applyNow(run: Run, after: Vm, names: readonly SettingName[]): Promise<void> {
-  if (names.includes("FORWARDS")) await changeForwards(run, effectiveForwards(after.settings));
+  if (names.includes("FORWARDS")) {
+    // As it is after `applyForwards`.
+    const record = readMark(run.work.dir)?.run ?? run.record;
+    await applyForwards({ ...run, record }, after.raw.FORWARDS);
+  }
   if (!names.includes("NETWORKS")) return;
   const wanted = networksOf(after.settings);
   const now = networksOf(run.now.settings);

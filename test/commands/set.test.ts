@@ -270,6 +270,7 @@ describe("forward", () => {
     await box.ends(75, `forward add tcp:127.0.0.1:${port}-:22`, `${port} is taken`);
     await box.ends(75, `set FORWARDS=tcp:127.0.0.1:${port}-:22`, `${port} is taken`);
     server.close();
+    expect((await box.json("status")).nextRun).toBeUndefined();
     expect(net.forwards).toEqual([]);
     expect((await box.json("status")).forwards).toEqual([]);
   });

@@ -4,6 +4,7 @@ import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { Refusal, type Behaviour, type FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
+import { lockVm } from "../../src/store/lock.ts";
 
 async function created(conf?: string, ...words: string[]): Promise<Sandbox> {
   const box = new Sandbox(conf);
@@ -68,6 +69,29 @@ function uefiVariables(): Buffer<ArrayBuffer> {
   content.write("_FVH", 40);
   return content;
 }
+
+test.each(["set MEMORY=1G", "nic add", "nic remove 1", "forward add tcp::7-:1"])(
+  "%s: refused while another process has the VM's lock, and nothing is stored (75)",
+  async (line) => {
+    using box = await created();
+    const before = guestEnv(box);
+    using _lock = await lockVm(box.host, "hold");
+    await box.ends(75, line, "lock");
+    expect(guestEnv(box)).toBe(before);
+  },
+);
+
+test("the recorded settings of a run are not changed by hand-written nonsense in its record", async () => {
+  using box = await created();
+  await box.running();
+  const path = join(box.work, ".vm.json");
+  const mark = JSON.parse(readFileSync(path, "utf8"));
+  delete mark.sum;
+  mark.run.settings.MEMORY = "bogus";
+  mark.run.settings.NETWORKS = ["tap,ifname=x"];
+  writeFileSync(path, JSON.stringify(mark));
+  expect(await box.json("status")).toMatchObject({ memoryMiB: 64, nics: [{ number: 1 }] });
+});
 
 describe("set", () => {
   test("stores settings of options and of assignments, and prints the changes", async () => {

@@ -10,7 +10,7 @@ import { macroOf } from "../machine/macros.ts";
 import { parseShare } from "../machine/parse.ts";
 import { readMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
-import { openVm, type Vm } from "../vm/find.ts";
+import { readVm, type Vm } from "../vm/find.ts";
 import { findRunning } from "../vm/in-use.ts";
 import { refuseOtherFamily } from "../vm/machine.ts";
 import { networksOf } from "../vm/nics.ts";
@@ -37,7 +37,7 @@ export async function changeSettings(context: Context, request: SetRequest): Pro
     if (run && changes.FORWARDS !== undefined) await applyForwards(run, changes.FORWARDS);
     storeSettings(vm, "change settings", changes);
     forgetTyped(vm, Object.keys(changes));
-    const after = await openVm(own);
+    const after = await readVm(own, vm.hostdir, true, { lenient: true, work: vm.work });
     warnOfLayout(vm, after);
     if (run) await applyNow(run, after, Object.keys(changes) as SettingName[]);
     report(context, before, after, Object.keys(changes) as SettingName[], running);

@@ -202,6 +202,20 @@ describe("set", () => {
     expect((await box.running()).option("-m")).toBe("1024M");
   });
 
+  test("repairs one of two invalid values, also of a running VM", async () => {
+    using box = await created();
+    await box.running();
+    writeFileSync(
+      join(box.work, "guest.env"),
+      guestEnv(box)
+        .replace(/^MEMORY=.*$/m, 'MEMORY="bogus"')
+        .replace(/^CORES=.*$/m, 'CORES="x"'),
+    );
+    await box.ok("set", "MEMORY=1G");
+    await box.ok("set", "CORES=3");
+    expect((await box.json("status")).nextRun).toEqual({ MEMORY: "1G", CORES: "3" });
+  });
+
   test("of a running VM: status shows what it has, and what the next run has", async () => {
     using box = await created();
     await box.running();

@@ -50,13 +50,14 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     cannotCreate: FOREIGN,
     io: "the guest did not power off by itself, qemu failed, or a disk is damaged",
     busy: "the VM is already running, it is locked by another process, or a port is taken",
-    timeout: "--wait: the guest did not answer in time; it is still running",
+    timeout:
+      "--timeout: the guest was shut down or killed; with --wait: it did not answer in time, and is still running",
   },
   stop: {
     ok: "the guest is off, or was already",
     noInput: NO_VM,
     cannotCreate: FOREIGN,
-    io: "qemu had crashed or been killed, or cannot be killed",
+    io: "the guest's kernel had panicked, qemu had crashed or been killed, or cannot be killed",
     busy: "locked by another process",
     timeout: "the guest did not power off in time, and was killed",
   },
@@ -146,6 +147,21 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     noInput: "there is no such timer",
     unavailable: "systemd is not running",
     cannotCreate: FOREIGN,
+  },
+  cd: {
+    noInput: "there is no VM in HOSTDIR, or no such CD image",
+    unavailable: "external media are needed, and there are none",
+    cannotCreate: FOREIGN,
+    io: "the image cannot be used, or qemu failed",
+    busy: "the guest has locked the drive, a job is running, or the VM is locked by another process",
+  },
+  disk: {
+    noInput: "there is no VM in HOSTDIR, no such disk, or no such image",
+    unavailable: "a program is missing",
+    cannotCreate: "the image is a disk of this VM already; no space or no permission",
+    io: "an image cannot be used, or qemu failed",
+    busy: "the running guest cannot release the disk, a job is running, or the VM is locked by another process",
+    timeout: "remove: the guest did not release the disk in time, and keeps it",
   },
   identity: { noInput: NO_VM, cannotCreate: FOREIGN, busy: "locked by another process" },
   adopt: {

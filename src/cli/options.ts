@@ -1,12 +1,12 @@
 import { ARCHES } from "../machine/types.ts";
-import type { SettingName } from "../config/schema.ts";
+import type { AddedList, SettingName } from "../config/schema.ts";
 
 /** What a global option does. */
 export type Effect =
   /** Sets a setting to the option's value, or to a fixed one. */
   | { kind: "set"; setting: SettingName; value?: string }
   /** Adds to a list; an empty value clears it. */
-  | { kind: "add"; setting: "FORWARDS" | "IMAGES" | "SHARES" }
+  | { kind: "add"; setting: AddedList }
   | { kind: "hostdir" }
   | { kind: "flag"; flag: "help" | "version" | "licenses" | "noColors" | "debug" };
 
@@ -98,11 +98,18 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
     help: "add a shared folder; empty: clear the list",
   },
   {
+    long: "smbios",
+    value: "type=N,…",
+    effect: { kind: "add", setting: "SMBIOS" },
+    help: "add SMBIOS (DMI) fields: type=1,manufacturer=ACME,serial=7",
+    whole: true,
+  },
+  {
     long: "timeout",
     short: "t",
     value: "SECONDS",
     effect: set("TIMEOUT"),
-    help: "limit the time of a job, exec or run --wait",
+    help: "limit the time of a job, exec, run or run --wait",
   },
   { long: "tmeout", value: "SECONDS", effect: set("TIMEOUT"), help: "", hidden: true },
   { long: "uefi", short: "u", effect: set("UEFI", "1"), help: "boot by UEFI" },

@@ -59,6 +59,17 @@ const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
         ["check fsck", [["verify", "check that the last snapshot is intact"]]],
         ["jobs script", [["job", "run a job"]]],
         ["cron schedule", [["timer", "show a timer that makes backups"]]],
+        ["eject", [["cd --eject", "take the CD out"]]],
+        ["insert dvd cdrom iso", [["cd IMAGE", "put a CD into the drive"]]],
+        ["disks drive drives", [["disk", "list the VM's disks"]]],
+        [
+          "attach detach",
+          [
+            ["disk add TYPE=PATH", "add an image as a disk"],
+            ["disk remove NAME", "remove a disk"],
+          ],
+        ],
+        ["grow resize", [["disk resize NAME +10G", "grow a disk"]]],
         ["uuid id", [["identity", "show the VM's UUID"]]],
         ["version", [["--version", "show the version"]]],
         ["usage commands", [["help", "show all commands and options"]]],

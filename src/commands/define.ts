@@ -16,6 +16,7 @@ export type ValueKind =
   | "assignment"
   | "command"
   | "directory"
+  | "disk"
   | "disk image"
   | "file"
   | "ISO image"

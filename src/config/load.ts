@@ -13,9 +13,9 @@ import { mergeSettings } from "./merge.ts";
 import {
   IDENTITY,
   isSettingName,
+  mapSettings,
   parseSetting,
   parseSettings,
-  SETTING_NAMES,
   type RawSettings,
   type SettingName,
   type Settings,
@@ -61,9 +61,7 @@ export function usableSettings(
 ): Pick<Loaded, "raw" | "settings"> {
   const defaults = { ...buildDefaults(surroundings), QEMUARCH: ARCHES[0] };
   const usable = (name: SettingName): boolean => "value" in parseSetting(name, given[name]);
-  const raw = Object.fromEntries(
-    SETTING_NAMES.map((name) => [name, usable(name) ? given[name] : defaults[name]]),
-  ) as Record<SettingName, SettingValue>;
+  const raw = mapSettings(given, (value, name) => (usable(name) ? value : defaults[name]));
   return { raw, settings: parseSettings(raw) };
 }
 
@@ -77,10 +75,7 @@ export async function readSettings(
   const own: OwnVariables = { text: "", variables: {} };
   let error: VmError | undefined;
   let raw: Record<SettingName, SettingValue> = buildDefaults(sources);
-  const origins = Object.fromEntries(SETTING_NAMES.map((name) => [name, { kind: "default" }])) as Record<
-    SettingName,
-    Origin
-  >;
+  const origins = mapSettings<SettingValue, Origin>(raw, () => ({ kind: "default" }));
   const complaints: Complaint[] = [];
   const files = [
     { file: `/etc/${sources.prog}.conf`, vm: false },

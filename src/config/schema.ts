@@ -7,6 +7,7 @@ import {
   DISK_SYNTAX,
   FORWARD_SYNTAX,
   IMAGE_FORMAT_SYNTAX,
+  IMAGE_NUMBER_SYNTAX,
   IMAGE_SYNTAX,
   meantDisk,
   meantForward,
@@ -16,9 +17,11 @@ import {
   parseForwards,
   parseImage,
   parseImageFormat,
+  parseImageNumber,
   parseShare,
   SHARE_SYNTAX,
 } from "../machine/parse.ts";
+import { parseSmbios, SMBIOS_SYNTAX, type SmbiosTable } from "../machine/smbios.ts";
 import {
   ARCHES,
   LAYOUTS,
@@ -68,6 +71,7 @@ const disks = listOfForm({
 });
 const images = listOfForm({ kind: "images", allowed: IMAGE_SYNTAX, parse: parseImage, meant: meantImage });
 const imageFormats = listOfForm({ allowed: IMAGE_FORMAT_SYNTAX, parse: parseImageFormat });
+const imageNumbers = listOfForm({ allowed: IMAGE_NUMBER_SYNTAX, parse: parseImageNumber });
 const forwards: Parser<string[]> = parser({ kind: "forwards", allowed: FORWARD_SYNTAX }, (raw) => {
   const parsed = parseForwards(listOf(raw).join(","));
   return "options" in parsed
@@ -81,6 +85,15 @@ const shares: Parser<ShareRequest[]> = parser({ kind: "shares", allowed: SHARE_S
   const tags = parsed.value.map((share) => share.tag);
   const twice = tags.find((tag, index) => tags.indexOf(tag) !== index);
   return twice ? { allowed: "each ID once", given: twice } : parsed;
+});
+const smbios: Parser<SmbiosTable[]> = parser({ allowed: SMBIOS_SYNTAX }, (raw) => {
+  const value: SmbiosTable[] = [];
+  for (const given of listOf(raw)) {
+    const parsed = parseSmbios(given);
+    if ("allowed" in parsed) return { allowed: parsed.allowed, given };
+    value.push(parsed);
+  }
+  return { value };
 });
 const networkList = listOfForm({ kind: "networks", allowed: NETWORK_SYNTAX, parse: parseNetwork });
 const networks: Parser<NetworkRequest[]> = parser({ kind: "networks", allowed: NETWORK_SYNTAX }, (raw) => {
@@ -144,6 +157,8 @@ const bootFile = textOfForm(
   (value) => !/\p{Cc}/u.test(value) && byteLength(value) <= MAX_BOOT_FILE_BYTES,
 );
 const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);
+/** In milliseconds a timer of the runtime takes at most 2³¹ - 1: a greater one fires at once. */
+const MAX_TIMER_SECONDS = 2_000_000;
 const keepCount = optionalNumber(0, 1_000_000);
 const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
 
@@ -169,11 +184,16 @@ export const SCHEMA = {
     imageFormats,
     "formats of images that IMAGES names without one, as detected at their first use",
   ),
+  IMAGE_NUMBERS: keptIfChanged(
+    imageNumbers,
+    "numbers of images that are not disk-N.img, where they are not those of their order; read from the VM's guest.env only",
+  ),
   ACCEL: keptIfChanged(oneOf(["auto", "kvm", "tcg"]), "accelerator"),
   CPU: keptIfChanged(
     pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),
     "CPU model; empty: host with KVM, max with TCG",
   ),
+  SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
   NETWORKS: keptIfChanged(
     networks,
@@ -250,7 +270,10 @@ export const SCHEMA = {
   RESCUE_INITRD: setting(text, "initramfs of the rescue system"),
   RESCUE_WARM: setting(oneOf(["auto", "off"]), "start the rescue system from a saved state where possible"),
   RESCUE_START_TIMEOUT: setting(wholeNumber(1, 86400), "seconds until the job must have started"),
-  TIMEOUT: setting(optionalNumber(1, 31_536_000), "time limit in seconds of a job, exec or run --wait"),
+  TIMEOUT: setting(
+    optionalNumber(1, MAX_TIMER_SECONDS),
+    "time limit in seconds of a job, exec or run --wait; not of run, which only takes -t",
+  ),
   CLR_NORM: setting(colour, "colour: normal text"),
   CLR_BOLD: setting(colour, "colour: announcements"),
   CLR_LC1: setting(colour, "colour: the command in an announcement"),
@@ -268,27 +291,43 @@ export type KeptName<How extends NonNullable<Spec<unknown>["kept"]>> = {
   [Name in SettingName]: (typeof SCHEMA)[Name] extends { kept: How } ? Name : never;
 }[SettingName];
 
-const namesKept = <How extends NonNullable<Spec<unknown>["kept"]>>(how: How): KeptName<How>[] =>
+export const namesKept = <How extends NonNullable<Spec<unknown>["kept"]>>(
+  how: How,
+): readonly KeptName<How>[] =>
   SETTING_NAMES.filter((name): name is KeptName<How> => (SCHEMA[name] as Spec<unknown>).kept === how);
 
-export const KEPT: readonly KeptName<"always">[] = namesKept("always");
-export const KEPT_IF_CHANGED: readonly KeptName<"if changed">[] = namesKept("if changed");
+/** Lists that options add to. */
+export const ADDED_LISTS = [
+  "FORWARDS",
+  "IMAGES",
+  "SHARES",
+  "SMBIOS",
+] as const satisfies readonly SettingName[];
+export type AddedList = (typeof ADDED_LISTS)[number];
 
 /**
  * Settings that shape a machine, which a running one keeps while they are changed. FORWARDS, disks and CDs are recorded
  * in another way.
  */
-export const MACHINE_SETTINGS: readonly SettingName[] = [
-  ...[...KEPT, ...KEPT_IF_CHANGED].filter(
+export const machineSettings = (): readonly SettingName[] =>
+  SETTING_NAMES.filter(
     (name) =>
-      !["GUESTNAME", "ISO", "KEEPCD", "FORWARDS", "IMAGES", "IMAGE_FORMATS", "SSH_USER"].includes(name),
-  ),
-  "DISPLAY_PROTOCOL",
-];
+      name === "DISPLAY_PROTOCOL" ||
+      ((SCHEMA[name] as Spec<unknown>).kept !== undefined && !NOT_OF_MACHINE.has(name)),
+  );
+const NOT_OF_MACHINE: ReadonlySet<SettingName> = new Set<SettingName>([
+  "GUESTNAME",
+  "ISO",
+  "KEEPCD",
+  "FORWARDS",
+  "IMAGES",
+  "IMAGE_FORMATS",
+  "SSH_USER",
+]);
 
 /** The machine settings among these. */
 export const pickMachineSettings = (raw: Readonly<Record<SettingName, SettingValue>>): RawSettings =>
-  Object.fromEntries(MACHINE_SETTINGS.map((name) => [name, raw[name]]));
+  Object.fromEntries(machineSettings().map((name) => [name, raw[name]]));
 
 /** Never shown, and never in an argument list. */
 export const SECRETS: ReadonlySet<string> = new Set<SettingName>([
@@ -297,7 +336,13 @@ export const SECRETS: ReadonlySet<string> = new Set<SettingName>([
   "SNAPSHOT_REPO",
 ]);
 /** Of one VM only: ignored in a file for all VMs and on the command line. */
-export const IDENTITY: ReadonlySet<string> = new Set<SettingName>(["UUID", "UUID_FORMER", "LAYOUT", "MAC"]);
+export const IDENTITY: ReadonlySet<string> = new Set<SettingName>([
+  "UUID",
+  "UUID_FORMER",
+  "LAYOUT",
+  "MAC",
+  "IMAGE_NUMBERS",
+]);
 export const isSettingName = (word: string): word is SettingName => Object.hasOwn(SCHEMA, word);
 
 /** All settings, parsed. */
@@ -308,6 +353,16 @@ export type Settings = {
 /** Settings as written, not yet parsed. */
 export type RawSettings = Partial<Record<SettingName, SettingValue>>;
 
+/** Something for each setting. A copy has the shape of `values`, which takes a fraction of adding 75 names one by one. */
+export function mapSettings<V, W>(
+  values: Record<SettingName, V>,
+  map: (value: V, name: SettingName) => W,
+): Record<SettingName, W> {
+  const mapped = { ...values } as Record<SettingName, unknown>;
+  for (const name of SETTING_NAMES) mapped[name] = map(values[name], name);
+  return mapped as Record<SettingName, W>;
+}
+
 /** Parses one setting. */
 export function parseSetting(name: SettingName, raw: SettingValue): Parsed<unknown> {
   return SCHEMA[name].parse(raw);
@@ -315,10 +370,9 @@ export function parseSetting(name: SettingName, raw: SettingValue): Parsed<unkno
 
 /** Parses a whole set that was validated before. @throws Error for a bad value, which is a bug */
 export function parseSettings(raw: Record<SettingName, SettingValue>): Settings {
-  const entries = SETTING_NAMES.map((key) => {
-    const parsed = parseSetting(key, raw[key]);
-    if (!("value" in parsed)) throw new Error(`${key} was not checked: ${JSON.stringify(raw[key])}`);
-    return [key, parsed.value];
-  });
-  return Object.fromEntries(entries) as Settings;
+  return mapSettings(raw, (value, name) => {
+    const parsed = parseSetting(name, value);
+    if (!("value" in parsed)) throw new Error(`${name} was not checked: ${JSON.stringify(value)}`);
+    return parsed.value;
+  }) as Settings;
 }

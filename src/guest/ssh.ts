@@ -5,7 +5,13 @@ import { commandLine } from "../lib/command-line.ts";
 import { StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { start } from "../process/exec.ts";
-import { signalError, takeSignals, throwIfInterrupted, type StopSignal } from "../process/signals.ts";
+import {
+  HURRY_MS,
+  signalError,
+  takeSignals,
+  throwIfInterrupted,
+  type StopSignal,
+} from "../process/signals.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { createFile } from "../store/files.ts";
@@ -134,9 +140,6 @@ export function findKeys({ settings, hostdir }: KeyNames, agent: boolean): strin
       return names.find((key) => existsSync(key)) ?? [];
     });
 }
-
-/** Time limit for ssh to exit after a stop signal. */
-const HURRY_MS = 5000;
 
 /** Runs a program on this terminal, in this directory, and throws its status. */
 async function runHere(context: Context, access: Access, argv: readonly string[]): Promise<void> {

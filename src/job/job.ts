@@ -71,7 +71,10 @@ export async function jobVm(context: Context, name: string): Promise<void> {
     claimFiles(work, JOB_NAMES, true);
     try {
       emptyShares(work);
-      const variables = await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec);
+      const hooked = job.pre !== undefined || job.post !== undefined;
+      const variables = hooked
+        ? await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec)
+        : {};
       if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables, vm.userShell);
       throwIfInterrupted();
       stageScript(job, work);

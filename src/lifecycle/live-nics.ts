@@ -1,3 +1,4 @@
+import { listDevices } from "../live/attached.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { within } from "../lib/within.ts";
@@ -34,8 +35,7 @@ const placedOf = ({ now: { settings } }: Run): Placed => ({
 
 /** Numbers of the cards that qemu has. */
 async function readCards(qmp: QmpClient): Promise<Set<number>> {
-  const devices = await qmp.execute("qom-list", { path: "/machine/peripheral" });
-  return new Set(devices.flatMap(({ name }) => nicOfDevice(name) ?? []));
+  return new Set([...(await listDevices(qmp))].flatMap((id) => nicOfDevice(id) ?? []));
 }
 
 /** Records the networks of the running machine. */

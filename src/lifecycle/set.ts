@@ -1,7 +1,7 @@
 import { isAbsolute, resolve } from "node:path";
 import { settingWords } from "../config/assignment.ts";
 import { badOption } from "../config/complaint.ts";
-import { MACHINE_SETTINGS, parseSetting, type SettingName } from "../config/schema.ts";
+import { machineSettings, parseSetting, type SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/shell-expand.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
@@ -140,6 +140,6 @@ function report(
       .join(""),
   );
   if (changed.length === 0) return log.info("no changes: the settings have these values already");
-  const later = changed.filter((name) => MACHINE_SETTINGS.includes(name));
+  const later = changed.filter((name) => machineSettings().includes(name));
   if (running && later.length > 0) log.info(`the VM is running: ${later.join(", ")} from the next run on`);
 }

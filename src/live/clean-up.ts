@@ -1,15 +1,12 @@
 import { join } from "node:path";
 import { log } from "../lib/log.ts";
-import { GuestAgent } from "../qmp/agent.ts";
+import { AGENT_MS, GuestAgent } from "../qmp/agent.ts";
 import { getDrive, listBlockNodes, removeNode, settingDrive } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import { cancelAllJobs } from "./block-jobs.ts";
 import { NODE } from "./names.ts";
-
-/** Time limit for the guest agent to answer a sync. */
-const AGENT_MS = 3000;
 
 /**
  * Removes all jobs and nodes of a live snapshot, finished or not, from a running qemu, and reattaches the guest's disks.
@@ -29,7 +26,7 @@ export async function removeFleecing(qmp: QmpClient): Promise<void> {
         await qmp.execute("qom-set", settingDrive(`${disk}-dev`, disk));
       await removeNode(qmp, filter);
     }
-  for (const node of nodesOf(NODE.fleece)) await removeNode(qmp, node);
+  for (const node of [...nodesOf(NODE.fleece), ...nodesOf(NODE.idle)]) await removeNode(qmp, node);
   // The command was killed between `stop` and `cont`.
   if (nodesOf(NODE.filter).length > 0 && accesses.length === 0) {
     const { status } = await qmp.execute("query-status");

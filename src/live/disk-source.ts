@@ -23,6 +23,8 @@ export interface OpenDisk {
   node: string;
   virtualBytes: number;
   bitmaps: Bitmap[];
+  /** No guest writes to it: it needs no copy-before-write. */
+  idle?: boolean;
 }
 
 /** One point in time of all disks. */

@@ -43,7 +43,8 @@ const fleeceFile = (directory: string, { name }: OpenDisk): string => join(direc
  * (qapi/block-core.json, BlockdevOptionsCbw).
  */
 export async function beginFleecing(request: FleecingRequest): Promise<Fleecing> {
-  const { qmp, disks, directory, workdir, files } = request;
+  const { qmp, directory, workdir, files } = request;
+  const disks = request.disks.filter(({ idle }) => !idle);
   const close = async (): Promise<void> => {
     // The nodes do not outlive qemu.
     if (!(await hasQemuEnded(qmp))) await removeFleecing(qmp);
@@ -58,7 +59,7 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
       refused = await freezePointInTime(request, running, filter);
     };
     // Flushed before, so that less is written while the guest is paused.
-    for (const { name } of disks) await flush(join(workdir, name));
+    for (const { name } of request.disks) await flush(join(workdir, name));
     const frozen = running ? await whileFrozen(qmp, workdir, freezeDisks) : (await freezeDisks(), false);
     for (const name of files) copyFileSync(join(workdir, name), join(directory, name));
     for (const { node } of disks)
@@ -109,7 +110,9 @@ async function freezePointInTime(
   const replies = qmp.executeBatch([
     ...(running ? [["stop"] as const] : []),
     ...(actions.length > 0 ? [["transaction", { actions }] as const] : []),
-    ...disks.map(({ node }) => ["qom-set", settingDrive(`${node}-dev`, filter + node)] as const),
+    ...disks
+      .filter(({ idle }) => !idle)
+      .map(({ node }) => ["qom-set", settingDrive(`${node}-dev`, filter + node)] as const),
     ...(running ? [["cont"] as const] : []),
   ]);
   const transaction = actions.length > 0 ? replies[running ? 1 : 0] : undefined;

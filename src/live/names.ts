@@ -11,6 +11,8 @@ export const NODE = {
   heldFilter: "vm-held-",
   /** The disk at the point in time. Added after the guest is resumed. */
   access: "vm-access-",
+  /** A disk that is not attached to the guest. */
+  idle: "vm-idle-",
   /** Image of the snapshot. */
   target: "vm-target-",
 } as const;

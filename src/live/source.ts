@@ -1,13 +1,15 @@
-import { statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
-import { isSince, LIVE_SINCE } from "../qemu/features.ts";
-import { listBlockNodes } from "../qmp/block.ts";
+import { buildWritableNode } from "../qemu/devices/image.ts";
+import { formatSince, isSince, LIVE_SNAPSHOTS } from "../qemu/features.ts";
+import { isImageInUse } from "../qemu/image-lock.ts";
+import { listBlockNodes, removeNode } from "../qmp/block.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
-import { cleanUpLive } from "./clean-up.ts";
+import { findAttached, listAttached } from "./attached.ts";
+import { cleanUpLive, removeFleecing } from "./clean-up.ts";
 import { beginFleecing, explainLoss, type Fleecing } from "./fleece.ts";
 import { NODE } from "./names.ts";
 import type { Workdir } from "../store/workdir.ts";
@@ -42,10 +44,11 @@ const unreachable = (): VmError =>
 
 /** @throws 69 if qemu cannot make live snapshots */
 function requireLive(version: string): void {
-  if (isSince(version, LIVE_SINCE)) return;
+  const { name, since } = LIVE_SNAPSHOTS;
+  if (isSince(version, since)) return;
   throw new VmError(
     "unavailable",
-    `cannot back up the running VM: live snapshots need qemu ${LIVE_SINCE.join(".")} or later, and this is ${version}`,
+    `cannot back up the running VM: ${name} need ${formatSince(since)}, and this is ${version}`,
     { hint: `back it up while it is off: ${commandLine("stop")} && ${commandLine("backup")}` },
   );
 }
@@ -65,9 +68,9 @@ export async function openLive(
     requireLive(qmp.version);
     // This process holds the VM's lock: an existing live snapshot was left by a killed command.
     await cleanUpLive(qmp, work.dir);
-    const disks = await findDisks(qmp, sources);
+    const disks = await openSources(qmp, sources);
     const files = sources.filter(({ disk }) => !disk).map(({ name }) => name);
-    let fleecing: Fleecing | undefined;
+    let fleecing: Pick<Fleecing, "close"> | undefined = { close: () => closeIdle(qmp, disks) };
     const close = async (): Promise<void> => {
       const begun = fleecing;
       fleecing = undefined;
@@ -81,12 +84,20 @@ export async function openLive(
       qmp,
       disks,
       freeze: async (actions) => {
-        fleecing = await beginFleecing({ qmp, disks, workdir: work.dir, directory: staged, actions, files });
+        const begun = await beginFleecing({
+          qmp,
+          disks,
+          workdir: work.dir,
+          directory: staged,
+          actions,
+          files,
+        });
+        fleecing = begun;
         return {
-          consistency: fleecing.frozen ? "agent" : "crash-consistent",
-          nodeOf: ({ node }) => NODE.access + node,
-          exposeBitmap: (disk, bitmap) => exposeBitmap(qmp, disk, bitmap),
-          refused: fleecing.refused,
+          consistency: begun.frozen ? "agent" : "crash-consistent",
+          nodeOf: ({ node, idle }) => (idle ? node : NODE.access + node),
+          exposeBitmap: async (disk, bitmap) => (disk.idle ? bitmap : exposeBitmap(qmp, disk, bitmap)),
+          refused: begun.refused,
         };
       },
       explain: (error) => explainLoss(error, qmp, staged),
@@ -98,31 +109,40 @@ export async function openLive(
   }
 }
 
-/** The nodes of the VM's own disks, by the files that qemu has open. */
-async function findDisks(qmp: QmpClient, sources: readonly Source[]): Promise<OpenDisk[]> {
-  const nodes = await listBlockNodes(qmp);
-  return sources
-    .filter(({ disk }) => disk)
-    .map(({ name, path }) => {
-      const opened = nodes.find(
-        ({ node, driver, file }) => node.endsWith("-file") && driver === "file" && isSameFile(file, path),
-      );
-      const format = nodes.find(({ node, driver }) => driver === "qcow2" && `${node}-file` === opened?.node);
-      if (format?.corrupt) throw damagedDisk(path, "the running qemu has marked it corrupt");
-      if (format) return { name, ...format };
+/** Closes disks that were opened for a snapshot that did not begin. */
+async function closeIdle(qmp: QmpClient, disks: readonly OpenDisk[]): Promise<void> {
+  for (const { node } of disks)
+    // After an error they are gone, or qemu is.
+    if (node.startsWith(NODE.idle)) await removeNode(qmp, node).catch(() => {});
+}
+
+/**
+ * The nodes of the VM's own disks, by the files that qemu has open. A disk that is not attached to the running machine, as
+ * it was added for the next run, is opened for the time of the snapshot.
+ */
+async function openSources(qmp: QmpClient, sources: readonly Source[]): Promise<OpenDisk[]> {
+  const attached = await listAttached(qmp);
+  const own = sources.filter(({ disk }) => disk);
+  for (const { name, path, base } of own) {
+    if (findAttached(attached, path)) continue;
+    if (isImageInUse(path))
       throw new VmError("busy", `cannot back up the running VM: its qemu has no block node for ${path}`, {
         hint: `restart it with this version: ${commandLine("restart")}`,
       });
-    });
-}
-
-function isSameFile(one: string, other: string): boolean {
-  try {
-    const [a, b] = [statSync(one), statSync(other)];
-    return a.ino === b.ino && a.dev === b.dev;
-  } catch {
-    return one === other;
+    await qmp
+      .execute("blockdev-add", buildWritableNode(path, NODE.idle + name, base))
+      .catch(async (error) => {
+        await removeFleecing(qmp);
+        throw error;
+      });
   }
+  const nodes = await listBlockNodes(qmp);
+  return own.map(({ name, path }) => {
+    const disk = findAttached(attached, path) ?? nodes.find(({ node }) => node === NODE.idle + name)!;
+    if (disk.corrupt) throw damagedDisk(path, "the running qemu has marked it corrupt");
+    const idle = !("plugged" in disk && disk.plugged);
+    return { name, node: disk.node, virtualBytes: disk.virtualBytes, bitmaps: disk.bitmaps, idle };
+  });
 }
 
 /**

@@ -13,6 +13,7 @@ import {
 export const DISK_SYNTAX = `TYPE=SIZE, TYPE one of ${DISK_BUSES.join(" ")}, SIZE like 30G or 512M`;
 export const IMAGE_SYNTAX = `TYPE=[FMT=]PATH, TYPE one of ${DISK_BUSES.join(" ")}, FMT one of ${IMAGE_FORMATS.join(" ")}`;
 export const IMAGE_FORMAT_SYNTAX = `FMT=PATH, FMT one of ${IMAGE_FORMATS.join(" ")}, PATH from /`;
+export const IMAGE_NUMBER_SYNTAX = "N=PATH, N a number, PATH as in IMAGES";
 export const SHARE_SYNTAX =
   "ID:[rw:]DIR, ID of at most 31 letters, digits and . _ -, starting with a letter or digit";
 export const FORWARD_SYNTAX =
@@ -43,6 +44,12 @@ export function parseImage(text: string): ImageRequest | undefined {
 export function parseImageFormat(text: string): { format: ImageFormat; path: string } | undefined {
   const [format = "", path = ""] = splitOnce(text, "=");
   return isFormat(format) && path.startsWith("/") ? { format, path } : undefined;
+}
+
+/** `2=/data/x.img` → the number of an image. */
+export function parseImageNumber(text: string): { number: number; path: string } | undefined {
+  const match = /^([0-9]{1,4})=([^]+)$/.exec(text);
+  return match ? { number: Number(match[1]), path: match[2]! } : undefined;
 }
 
 /** `out:rw:/srv/x` → a shared folder. */

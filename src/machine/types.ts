@@ -1,3 +1,5 @@
+import type { SmbiosTable } from "./smbios.ts";
+
 /** `gz`: whole disks by pigz. `qcow2`: compressed images, which may be changes to another snapshot's. */
 export const SNAPSHOT_FORMATS = ["gz", "qcow2"] as const;
 export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
@@ -169,6 +171,10 @@ export interface Machine {
   resumed: boolean;
   /** VM generation ID device, by which the kernel of a copy reseeds its random numbers. */
   generationId: boolean;
+  /** Fields of the firmware's SMBIOS tables. */
+  smbios: SmbiosTable[];
+  /** Device by which the guest's kernel reports a panic; absent if qemu has none for this machine. */
+  panicDevice: "pvpanic" | "pvpanic-pci" | undefined;
   /** Channels to programs in the guest: virtio-serial ports by name, each on a socket. */
   channels: { name: string; socket: string }[];
   /** Sockets and logs for qemu to open; `events` without its suffixes, absent if they are not read. */

@@ -23,6 +23,27 @@ export async function resizeImage(path: string, sizeBytes: number): Promise<void
   });
 }
 
+/** Grows any image that is not in use; with a backing file, what is new reads as zeroes. */
+export async function growImage(image: ReadImage, sizeBytes: number): Promise<void> {
+  await exec(["qemu-img", "resize", "-q", jsonName(writable(image)), String(sizeBytes)], {
+    what: `cannot grow ${image.path}`,
+  });
+}
+
+function writable(image: ReadImage): object {
+  const node = buildImageNode(image);
+  return { ...node, "read-only": false, file: { ...(node.file as object), "read-only": false } };
+}
+
+/** Virtual size of any image. */
+export async function readImageSize(image: ReadImage): Promise<number> {
+  const name = jsonName(buildImageNode({ ...image, base: undefined }));
+  const { stdout } = await exec(["qemu-img", "info", "--output=json", name], {
+    what: `cannot read the image ${image.path} (${image.format})`,
+  });
+  return (JSON.parse(stdout) as { "virtual-size": number })["virtual-size"];
+}
+
 const jsonName = (node: object): string => `json:${JSON.stringify(node)}`;
 
 export interface Measured {

@@ -22,6 +22,14 @@ const DISK_MS = 300_000;
 const NODE_NAME = { "node-name": "string" } as const;
 const BITMAP = { node: "string", name: "string" } as const;
 const FILE_NODE = { driver: { oneOf: ["file"] }, filename: "string" } as const;
+/** A file or a block device of the host, of a disk or a CD. */
+const MEDIUM_NODE = {
+  driver: { oneOf: ["file", "host_device"] },
+  filename: "string",
+  "node-name?": "string",
+  "discard?": { oneOf: ["unmap"] },
+  "read-only?": "boolean",
+} as const;
 /** A property of a QOM object, by its path (qapi/qom.json). */
 const PROPERTY = { path: "string", property: "string" } as const;
 
@@ -115,11 +123,35 @@ export const QMP_COMMANDS = {
           "cbw-timeout": "number",
         },
         { driver: { oneOf: ["snapshot-access"] }, ...NODE_NAME, file: "string", "read-only": "boolean" },
+        {
+          driver: { oneOf: ["raw", "qcow2", "qed", "vdi", "vhdx", "vmdk", "vpc"] },
+          ...NODE_NAME,
+          "discard?": { oneOf: ["unmap"] },
+          "detect-zeroes?": { oneOf: ["unmap"] },
+          "read-only?": "boolean",
+          file: MEDIUM_NODE,
+        },
       ],
     },
     limitMs: DISK_MS,
   },
   "blockdev-del": { args: NODE_NAME, limitMs: DISK_MS },
+  block_resize: { args: { ...NODE_NAME, size: "number" }, limitMs: DISK_MS },
+  "query-block": {
+    reply: [
+      {
+        "qdev?": "string",
+        removable: "boolean",
+        "tray_open?": "boolean",
+        "inserted?": { "node-name?": "string" },
+      },
+    ],
+    limitMs: QUERY_MS,
+  },
+  "blockdev-open-tray": { args: { id: "string", force: "boolean" }, limitMs: DISK_MS },
+  "blockdev-close-tray": { args: { id: "string" }, limitMs: DISK_MS },
+  "blockdev-remove-medium": { args: { id: "string" }, limitMs: DISK_MS },
+  "blockdev-insert-medium": { args: { id: "string", ...NODE_NAME }, limitMs: DISK_MS },
   transaction: { args: { actions: [ACTION] }, limitMs: DISK_MS },
   "block-dirty-bitmap-add": { args: { ...BITMAP, disabled: "boolean" }, limitMs: DISK_MS },
   "block-dirty-bitmap-merge": {
@@ -167,9 +199,9 @@ export const QMP_COMMANDS = {
     reply: [{ name: "string" }],
     limitMs: QUERY_MS,
   },
-  device_add: { args: { driver: "string", "id?": "string", "bus?": "string" }, limitMs: DISK_MS },
-  "qom-list": { args: { path: "string" }, reply: [{ name: "string" }], limitMs: QUERY_MS },
+  "qom-list": { args: { path: "string" }, reply: [{ name: "string", type: "string" }], limitMs: QUERY_MS },
   device_del: { args: { id: "string" }, limitMs: QUERY_MS },
+  device_add: { args: { driver: "string", "id?": "string", "bus?": "string" }, limitMs: DISK_MS },
   "query-command-line-options": {
     args: { option: "string" },
     reply: [{ option: "string", parameters: [{ name: "string" }] }],

@@ -8,7 +8,10 @@ export const QMP_EVENTS = {
   SHUTDOWN: { guest: "boolean", reason: "string" },
   STOP: {},
   RESUME: {},
+  /** The guest's panic device was written to. */
   GUEST_PANICKED: {},
+  /** Not sent for a reset that ends qemu (`-no-reboot`). */
+  RESET: {},
   BLOCK_IO_ERROR: {
     "node-name": "string",
     operation: "string",
@@ -16,7 +19,11 @@ export const QMP_EVENTS = {
     nospace: "boolean",
     reason: "string",
   },
+  /** The guest has released a device: it is gone. */
   DEVICE_DELETED: { device: "string" },
+  /** The guest has refused to release one. */
+  DEVICE_UNPLUG_GUEST_ERROR: { device: "string" },
+  DEVICE_TRAY_MOVED: { id: "string", "tray-open": "boolean" },
   JOB_STATUS_CHANGE: { id: "string" },
   MIGRATION: { status: { known: ["completed", "failed"] } },
   /** A program in the guest has opened or closed a virtio-serial port. */
@@ -39,6 +46,14 @@ export function parseEvent(event: unknown, data: unknown): QmpEvent | undefined 
   );
   return { event, data: Object.fromEntries(members) } as QmpEvent;
 }
+
+/**
+ * Follows a run's panics.
+ * @param before whether the guest's kernel had panicked before this event
+ * @returns whether it has, and the guest was not reset since
+ */
+export const followPanic = (before: boolean, { event }: QmpEvent): boolean =>
+  event === "GUEST_PANICKED" || (before && event !== "RESET");
 
 /** Why the guest was shut down (qapi/run-state.json, ShutdownCause). */
 export interface Shutdown {

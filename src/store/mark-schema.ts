@@ -1,6 +1,12 @@
 /** Parses a mark (`.vm.json`) field by field: it may come from another version, a bad disk or an attacker. */
 import { isAbsolute, resolve } from "node:path";
-import { isSettingName, MACHINE_SETTINGS, parseSetting, type RawSettings } from "../config/schema.ts";
+import {
+  ADDED_LISTS,
+  isSettingName,
+  machineSettings,
+  parseSetting,
+  type RawSettings,
+} from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { isPlainName, plain } from "../lib/text.ts";
 import { parseForwards, parseHostForward } from "../machine/parse.ts";
@@ -184,7 +190,7 @@ function isRight(name: string, raw: unknown): boolean {
 function readMachine(value: unknown, dropped: string[]): RawSettings {
   const settings: RawSettings = {};
   const fields = isFields(value) ? value : {};
-  for (const name of MACHINE_SETTINGS)
+  for (const name of machineSettings())
     if (!Object.hasOwn(fields, name)) continue;
     else if (isRight(name, fields[name])) Object.assign(settings, { [name]: fields[name] });
     else dropped.push(`run.settings.${name}`);
@@ -201,7 +207,7 @@ function readTyped(value: unknown, dropped: string[]): RunRecord["typed"] {
     if (name === "IMAGES") continue;
     else if (isRight(name, raw)) Object.assign(settings, { [name]: raw });
     else dropped.push(name);
-  for (const name of ["FORWARDS", "IMAGES", "SHARES"] as const) {
+  for (const name of ADDED_LISTS) {
     const given = isFields(value.additions) ? value.additions[name] : undefined;
     if (given === undefined) continue;
     if (Array.isArray(given) && isRight(name, given)) typed.additions[name] = given as string[];

@@ -1,4 +1,4 @@
-import type { RawSettings } from "../config/schema.ts";
+import type { AddedList, RawSettings } from "../config/schema.ts";
 import type { DisplayAddress, ImageFormat } from "../machine/types.ts";
 
 /**
@@ -50,7 +50,7 @@ export interface RunRecord {
   detached: boolean;
   /** Pid of qemu, in records of earlier versions. */
   pid?: number;
-  /** Settings of the running machine (`MACHINE_SETTINGS`); absent in records of earlier versions. */
+  /** Settings of the running machine (`machineSettings`); absent in records of earlier versions. */
   settings?: RawSettings | undefined;
   /** Its `hostfwd=` and `guestfwd=` rules. */
   forwards: string[];
@@ -59,7 +59,7 @@ export interface RunRecord {
   /** Options of this run; `restart` uses them again. */
   typed: {
     settings: RawSettings;
-    additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
+    additions: Partial<Record<AddedList, string[]>>;
     ssh: boolean;
   };
   /** ISO time stamp, once its end is recorded. */

@@ -4,6 +4,7 @@ import { callerUid } from "../lib/trust.ts";
 import { remove } from "./remove.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { listDirectory } from "./files.ts";
+import { completeDiskChanges } from "./disk-change.ts";
 import { HOST, PARTIAL, READY, REMOVING } from "./layout.ts";
 import { readMark } from "./mark.ts";
 import {
@@ -36,8 +37,9 @@ export function recoverWork(hostdir: string, parents: readonly string[], work?: 
     const link = join(hostdir, HOST.workLink);
     removeInplace(hostdir, lstatOf(link)?.isSymbolicLink() === true && readlinkSync(link) !== ".");
   }
-  for (const name of listDirectory(hostdir)) if (name.startsWith(PARTIAL)) remove(join(hostdir, name));
   const current = currentTarget(hostdir);
+  if (current && belongsTo(current, hostdir)) completeDiskChanges(hostdir, current);
+  for (const name of listDirectory(hostdir)) if (name.startsWith(PARTIAL)) remove(join(hostdir, name));
   const prefix = workPrefix(hostdir);
   for (const parent of new Set(
     parents.filter((item) => existsSync(item)).map((item) => realpathSync(item)),

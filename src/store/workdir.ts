@@ -179,7 +179,7 @@ function hasLostDisks(hostdir: string, dir: string): boolean {
 /** The disks that a directory's guest.env names. */
 function disksNamed(directory: string): string[] {
   try {
-    return namedDisks(readSmall(join(directory, HOST.guestEnv)) ?? "");
+    return namedDisks(readSmall(join(directory, HOST.guestEnv)) ?? "") ?? [];
   } catch {
     // An error is reported where the VM is read.
     return [];

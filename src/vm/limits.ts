@@ -1,5 +1,6 @@
 import { VmError } from "../lib/errors.ts";
 import { LAYOUTS, type DiskBus, type Machine } from "../machine/types.ts";
+import type { NumberedDisk } from "../qemu/devices/disk.ts";
 import { findExcess, type Excess } from "../qemu/limits.ts";
 import { refusePortTwice } from "./display.ts";
 import type { Vm } from "./find.ts";
@@ -23,6 +24,16 @@ function excessError(command: string, { what, wanted, most }: Excess): VmError {
       hint: HINT[what],
     },
   );
+}
+
+/** Refuses disks beyond the places of a VM's machine. @throws 64 */
+export function refuseTooManyDisks(command: string, { settings }: Vm, disks: readonly NumberedDisk[]): void {
+  const { QEMUARCH, SOCKETS, CORES, LAYOUT, SHARES } = settings;
+  const excess = findExcess(
+    { arch: QEMUARCH, sockets: SOCKETS, cores: CORES, layout: LAYOUT, disks, shares: SHARES },
+    [],
+  );
+  if (excess) throw excessError(command, excess);
 }
 
 /** Refuses a machine beyond qemu's limits. @throws 64 */

@@ -1,15 +1,17 @@
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import type { Loaded } from "../config/load.ts";
+import type { Settings } from "../config/schema.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
-import type { Arch, Disk, ImageRequest, Layout, Machine, Share, ShareRequest } from "../machine/types.ts";
+import type { SmbiosTable } from "../machine/smbios.ts";
+import type { Arch, Disk, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
-import { isSince } from "../qemu/features.ts";
+import { formatSince, isSince, uefiFeature } from "../qemu/features.ts";
 import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { socketIn } from "../process/unix-socket.ts";
@@ -83,6 +85,8 @@ export async function resolveMachine(
     bootLoader: settings.UEFI ? undefined : findBootLoader(arch),
     resumed: false,
     generationId: false,
+    smbios: resolveSmbios(settings),
+    panicDevice: choosePanicDevice(settings, capabilities),
     channels: [{ name: GUEST_AGENT, socket: socketIn(work.dir, WORK.agent) }],
     files: {
       ...resolveFiles(work, WORK.consoleLog),
@@ -109,15 +113,31 @@ export function refuseOtherFamily({ settings: { QEMUARCH }, ownArch = QEMUARCH }
 
 /** @throws 69 if this qemu is too old for the firmware */
 function requireUefi(arch: Arch, { version }: Capabilities): void {
-  const { uefiSince }: ArchFacts = ARCH[arch];
-  if (!uefiSince || isSince(version, uefiSince)) return;
+  const feature = uefiFeature(arch);
+  if (!feature || isSince(version, feature.since)) return;
   throw new VmError(
     "unavailable",
-    `UEFI for ${arch} guests needs qemu ${uefiSince.join(".")}, this is ${version}`,
-    {
-      hint: `boot by ${ARCH[arch].biosName}: --no-uefi`,
-    },
+    `${feature.name} needs ${formatSince(feature.since)}, and this is ${version}`,
+    { hint: `boot by ${ARCH[arch].biosName}: --no-uefi` },
   );
+}
+
+/** @throws 69 if the machine has no such tables */
+export function resolveSmbios({ SMBIOS, QEMUARCH }: Pick<Settings, "SMBIOS" | "QEMUARCH">): SmbiosTable[] {
+  if (SMBIOS.length === 0 || (ARCH[QEMUARCH] as ArchFacts).smbios) return SMBIOS;
+  throw new VmError("unavailable", `${QEMUARCH} guests have no SMBIOS tables`, {
+    hint: "leave out --smbios; SMBIOS of a settings file is overridden by SMBIOS=() in guest.env",
+  });
+}
+
+/** None where it would change the places of the other devices. */
+function choosePanicDevice(
+  { QEMUARCH, LAYOUT }: Settings,
+  { devices }: Capabilities,
+): Machine["panicDevice"] {
+  const { panicDevice }: ArchFacts = ARCH[QEMUARCH];
+  if (panicDevice === undefined || !devices.has(panicDevice)) return undefined;
+  return panicDevice === "pvpanic-pci" && LAYOUT === 0 ? undefined : panicDevice;
 }
 
 /** The virtio-serial port of qemu-ga (qemu's docs/interop/qemu-ga). */
@@ -133,7 +153,7 @@ export const resolveFiles = (work: Workdir, consoleLog: string): Machine["files"
 /** The VM's own disks and other images, in boot order. */
 export function resolveDisks(context: Context, vm: Vm, work: Workdir, macros: MacroValues): Disk[] {
   const { IMAGES } = vm.settings;
-  const numbers = numberImages(IMAGES, vm.settings.LAYOUT);
+  const numbers = numberImages(vm.settings);
   const fromFiles = IMAGES.length - (context.options.additions.IMAGES?.length ?? 0);
   return IMAGES.map((image, index) => {
     const path = expandMacro(image.path, macros)!;
@@ -147,15 +167,24 @@ export function resolveDisks(context: Context, vm: Vm, work: Workdir, macros: Ma
   });
 }
 
+/** Settings that decide the numbers of disks. */
+export type NumberSettings = Pick<Settings, "IMAGES" | "LAYOUT" | "IMAGE_NUMBERS">;
+
 /**
- * Pure: numbers of disks, by which the guest finds them. In layout 1 an own disk has that of its name, so that others keep
- * theirs when it is removed; any other image has that of its position, or the next free one.
+ * Pure: numbers of disks, by which the guest finds them. In layout 1 an own disk has that of its name, so that the
+ * others keep their numbers when it is removed; any other image has the recorded one, else that of its position, or the next free one.
  */
-export function numberImages(images: readonly ImageRequest[], layout: Layout): number[] {
-  if (layout === 0) return images.map((_, index) => index);
-  const own = images.map(({ path }) => diskNumber(path));
-  const taken = new Set(own.filter((number) => number !== undefined));
-  return own.map((number, index) => {
+export function numberImages({ IMAGES, LAYOUT, IMAGE_NUMBERS }: NumberSettings): number[] {
+  if (LAYOUT === 0) return IMAGES.map((_, index) => index);
+  const numbers = IMAGES.map(({ path }) => diskNumber(path));
+  const taken = new Set(numbers);
+  IMAGES.forEach(({ path }, index) => {
+    const recorded = IMAGE_NUMBERS.find((item) => item.path === path)?.number;
+    if (numbers[index] !== undefined || recorded === undefined || taken.has(recorded)) return;
+    numbers[index] = recorded;
+    taken.add(recorded);
+  });
+  return numbers.map((number, index) => {
     if (number !== undefined) return number;
     let free = index;
     while (taken.has(free)) free++;
@@ -165,13 +194,14 @@ export function numberImages(images: readonly ImageRequest[], layout: Layout): n
 }
 
 /** [compat] Relative paths are relative to WORKDIR; typed ones to the current directory, then to WORKDIR. */
-function resolveImagePath(path: string, typed: boolean, context: Context, work: Workdir): string {
+export function resolveImagePath(path: string, typed: boolean, context: Context, work: Workdir): string {
   if (isAbsolute(path)) return path;
   const here = resolve(context.cwd, path);
   return typed && existsSync(here) ? here : resolve(work.dir, path);
 }
 
-function resolveDisk(vm: Vm, image: ImageRequest, number: number, path: string, work: Workdir): Disk {
+/** @throws 66 for a missing image, 74 or 78 for one that is refused */
+export function resolveDisk(vm: Vm, image: ImageRequest, number: number, path: string, work: Workdir): Disk {
   const own = path === join(work.dir, image.path) && isDiskName(image.path);
   if (!lstatOf(path))
     throw new VmError("noInput", `no such disk image: ${path}`, {

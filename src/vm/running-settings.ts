@@ -1,4 +1,4 @@
-import { MACHINE_SETTINGS, parseSetting, type RawSettings, type SettingName } from "../config/schema.ts";
+import { machineSettings, parseSetting, type RawSettings, type SettingName } from "../config/schema.ts";
 import { optionsBehind } from "../config/values.ts";
 import { log } from "../lib/log.ts";
 import { isExitUnrecorded, updateRun } from "../store/mark.ts";
@@ -66,7 +66,7 @@ const meaning = ({ raw }: Vm, name: SettingName): string =>
 
 /** Pure: settings that the next run has and the running machine has not. @param now with the settings of the run */
 export function findChanges(run: RunRecord, now: Vm, next: Vm): RawSettings {
-  const changes = MACHINE_SETTINGS.filter((name) => meaning(now, name) !== meaning(next, name));
+  const changes = machineSettings().filter((name) => meaning(now, name) !== meaning(next, name));
   const forwards = effectiveForwards(next.settings);
   return {
     ...Object.fromEntries(changes.map((name) => [name, next.raw[name]])),

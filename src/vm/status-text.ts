@@ -18,7 +18,7 @@ export function formatList(all: readonly Status[], nameOf: (directory: string) =
       ? [plain(vm.name), vm.state, "", "", "", "", "", "", plain(nameOf(vm.directory))]
       : [
           plain(vm.name),
-          vm.job ? "job" : vm.state,
+          vm.job ? "job" : vm.panicked ? "panicked" : vm.state,
           vm.arch ?? "",
           String(vm.cores),
           formatSize(vm.memoryMiB! * 2 ** 20),
@@ -44,7 +44,7 @@ export function formatStatus(vm: Status): string {
   const facts: [string, string | undefined][] = [
     ["name", vm.name],
     ["directory", vm.directory],
-    ["state", vm.job ? `${vm.state} (a job)` : vm.state],
+    ["state", vm.job ? `${vm.state} (a job)` : vm.panicked ? `${vm.state} (panicked)` : vm.state],
     ["error", vm.error],
     ...(vm.guestErrors ?? []).map((text): [string, string] => ["guest error", text]),
     ["hint", vm.hint],

@@ -61,6 +61,8 @@ export interface Status {
   workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
   /** The working files are missing: since when, and what `run` does. */
   gone?: string;
+  /** The running guest's kernel has panicked. */
+  panicked?: true;
   /** Errors inside the running machine. */
   guestErrors?: string[];
 }
@@ -144,6 +146,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     display: recorded?.display ?? null,
     pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
+    ...(alive.panicked && { panicked: true }),
     ...(errors.length > 0 && { guestErrors: errors }),
   };
 }

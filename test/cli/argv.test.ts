@@ -23,6 +23,7 @@ const SPELLINGS: [spellings: string, meaning: string][] = [
   ["-p 5901 | -p5901 | --port=5901 | --p 5901", "PORT=5901"],
   ["-p '' | --port= | --port ''", "PORT="],
   ["-r my-rescue | -rmy-rescue | --rescue=my-rescue | --res my-rescue", "RESCUE=my-rescue"],
+  ["--smbios type=1,serial=7 | --smbios=type=1,serial=7", "SMBIOS+=type=1,serial=7"],
   ["-s a:/x | -sa:/x | --share=a:/x | --sh a:/x", "SHARES+=a:/x"],
   ["-s out:rw:/a·b", "SHARES+='out:rw:/a b'"],
   ["-t 30 | -t30 | --timeout=30 | --ti 30 | --tmeout=30 | --tmeout 30", "TIMEOUT=30"],

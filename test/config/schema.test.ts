@@ -187,6 +187,13 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["raw", "raw=x", "iso=/x", "/x", { raw: ["raw=/x", "y"], given: "y" }],
   },
+  IMAGE_NUMBERS: {
+    good: [
+      [[], []],
+      [["12=/a=b"], [{ number: 12, path: "/a=b" }]],
+    ],
+    bad: ["1", "=/x", "x=/x", "-1=/x", "12345=/x"],
+  },
   ACCEL: {
     good: [
       ["auto", "auto"],
@@ -194,6 +201,63 @@ const EXAMPLES: Record<SettingName, Examples> = {
       ["tcg", "tcg"],
     ],
     bad: ["", "KVM", "xen"],
+  },
+  SMBIOS: {
+    good: [
+      [[], []],
+      ["", []],
+      [
+        ["type=1,manufacturer=ACME,, Inc.,serial=a=b", "type=11,value=x,value=x"],
+        [
+          {
+            type: 1,
+            fields: [
+              ["manufacturer", "ACME, Inc."],
+              ["serial", "a=b"],
+            ],
+          },
+          {
+            type: 11,
+            fields: [
+              ["value", "x"],
+              ["value", "x"],
+            ],
+          },
+        ],
+      ],
+      [
+        "type=0,release=2.17,uefi=on",
+        [
+          {
+            type: 0,
+            fields: [
+              ["release", "2.17"],
+              ["uefi", "on"],
+            ],
+          },
+        ],
+      ],
+    ],
+    bad: [
+      "type=1",
+      "serial=7",
+      "type=4,serial=7",
+      "type=constructor,serial=7",
+      "file=/etc/passwd",
+      "type=11,path=/etc/passwd",
+      "type=1,file=/etc/passwd",
+      `type=1,uuid=${UUID}`,
+      "type=1,serial=",
+      "type=1,serial=1,serial=2",
+      "type=1,serial=7,",
+      "type=1,serial=7,on",
+      "type=0,release=2",
+      "type=0,uefi=yes",
+      "type=1,serial=a\nb",
+      "type=1,serial=a\0b",
+      `type=1,serial=${"x".repeat(5000)}`,
+      { raw: ["type=1,serial=1", "type=2"], given: "type=2" },
+    ],
   },
   SSH_USER: {
     good: [
@@ -403,7 +467,8 @@ const EXAMPLES: Record<SettingName, Examples> = {
       ["", undefined],
       ["30", 30],
     ],
-    bad: ["0", "30s", "-5"],
+    // As a timer, 25 days would be over at once.
+    bad: ["0", "30s", "-5", "2160000"],
   },
   CLR_NORM: colourExamples,
   CLR_BOLD: colourExamples,

@@ -52,9 +52,13 @@ async function create(
 }
 
 /** Values other than the default of each setting that guest.env holds only then; `create` itself finds the others. */
-const CHANGED: Record<Exclude<KeptName<"if changed">, "UUID" | "IMAGE_FORMATS">, string | string[]> = {
+const CHANGED: Record<
+  Exclude<KeptName<"if changed">, "UUID" | "IMAGE_FORMATS" | "IMAGE_NUMBERS">,
+  string | string[]
+> = {
   ACCEL: "tcg",
   CPU: "qemu64",
+  SMBIOS: ["type=1,serial=7"],
   SSH_USER: "anna",
   NETWORKS: ["none"],
   NETBOOT: "first",

@@ -13,7 +13,7 @@ test("a running qemu 7.0 gets no command: 69 with a hint", async () => {
   using server = new FakeQmp(temp.path(WORK.backup), undefined, { QMP: { version, capabilities: [] } });
   const error = await failureOf(() => openLive({ dir: temp.top } as Workdir, [], temp.path("staged")));
   expect(error.exitCode).toBe(69);
-  expect(error.message).toContain("live snapshots need qemu 7.1 or later, and this is 7.0.0");
+  expect(error.message).toContain("snapshots of a running VM need qemu 7.1 or later, and this is 7.0.0");
   expect(error.hint).toContain("stop && ");
   expect(server.requests.map(({ execute }) => execute)).toEqual(["qmp_capabilities"]);
 });
@@ -39,11 +39,17 @@ async function open<T>(
   const answers: Record<string, unknown> = {
     "query-jobs": [],
     "query-chardev": [],
-    "query-named-block-nodes": nodes(path),
+    "qom-list": [{ name: "disk0-dev", type: "child<ide-hd>" }],
   };
-  using _server = new FakeQmp(temp.path(WORK.backup), ({ execute }) => ({ return: answers[execute] ?? {} }), {
-    QMP: { version, capabilities: [] },
-  });
+  const opened = nodes(path);
+  using _server = new FakeQmp(
+    temp.path(WORK.backup),
+    ({ execute, arguments: args = {} }) => {
+      if (execute === "blockdev-add") opened.push({ ...nodesOf(path)[0], "node-name": args["node-name"] });
+      return { return: execute === "query-named-block-nodes" ? opened : (answers[execute] ?? {}) };
+    },
+    { QMP: { version, capabilities: [] } },
+  );
   const source = { name: "disk-0.img", path, disk: true, base: undefined };
   return await use(openLive({ dir: temp.top } as Workdir, [source], temp.path("staged")));
 }
@@ -53,23 +59,33 @@ describe("the disks of a running VM", () => {
     await open(nodesOf, async (opening) => {
       const { disks, close } = await opening;
       expect(disks).toMatchObject([
-        { name: "disk-0.img", node: "disk0", virtualBytes: 1 << 20, bitmaps: [] },
+        { name: "disk-0.img", node: "disk0", virtualBytes: 1 << 20, bitmaps: [], idle: false },
       ]);
       await close();
       await close();
     });
   });
 
-  test.each<[string, (path: string) => object[], number, string]>([
-    ["that qemu has marked corrupt", (path) => nodesOf(path, true), 74, "marked it corrupt"],
-    ["that qemu does not have open", () => nodesOf("/elsewhere"), 75, "no block node"],
-    ["that qemu has open with another format", (path) => nodesOf(path).slice(1), 75, "no block node"],
-  ])("%s: an error", async (_which, nodes, code, words) => {
-    await open(nodes, async (opening) => {
-      const error = await failureOf(() => opening);
-      expect(error.exitCode).toBe(code);
-      expect(error.message).toContain(words);
-    });
+  test("that are not attached to its machine are opened for the snapshot", async () => {
+    await open(
+      () => nodesOf("/elsewhere"),
+      async (opening) => {
+        const { disks, close } = await opening;
+        expect(disks).toMatchObject([{ name: "disk-0.img", node: "vm-idle-disk-0.img", idle: true }]);
+        await close();
+      },
+    );
+  });
+
+  test("that qemu has marked corrupt: an error", async () => {
+    await open(
+      (path) => nodesOf(path, true),
+      async (opening) => {
+        const error = await failureOf(() => opening);
+        expect(error.exitCode).toBe(74);
+        expect(error.message).toContain("marked it corrupt");
+      },
+    );
   });
 });
 

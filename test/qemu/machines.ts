@@ -119,6 +119,8 @@ const PLAIN: Machine = {
   bootLoader: undefined,
   resumed: false,
   generationId: false,
+  smbios: [],
+  panicDevice: undefined,
   channels: [],
   endOnReset: false,
   extraArgs: [],
@@ -367,6 +369,33 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   "rescue-resumed": { ...RESCUE, display: { kind: "serial" }, resumed: true, generationId: true },
   "rescue-own-uefi": { ...RESCUE, ...OWN, firmware: UEFI, disks: disks("NVME") },
   "rescue-cd": { ...RESCUE, display: { kind: "none" }, cdrom: { path: "/iso/rescue.iso", first: true } },
+  smbios: {
+    smbios: [
+      {
+        type: 1,
+        fields: [
+          ["manufacturer", "ACME, Inc."],
+          ["serial", "-7 =x"],
+        ],
+      },
+      {
+        type: 11,
+        fields: [
+          ["value", "a"],
+          ["value", "b"],
+        ],
+      },
+    ],
+  },
+  "panic-device": { panicDevice: "pvpanic" },
+  "panic-device-virt": {
+    ...FOREIGN,
+    arch: "aarch64",
+    firmware: aavmf("AAVMF"),
+    layout: 1,
+    panicDevice: "pvpanic-pci",
+  },
+  "panic-device-own": { panicDevice: "pvpanic", extraArgs: ["-device", "pvpanic,ioport=1285"] },
   ...LAYOUT_1,
   "end-on-reset": { cdrom: { path: "/iso/a.iso", first: true }, endOnReset: true },
 };

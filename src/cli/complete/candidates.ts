@@ -27,6 +27,8 @@ async function listAll(source: CandidateSource, stem: string, context: Context):
   switch (source.kind) {
     case "words":
       return source.words;
+    case "disks":
+      return disks(context);
     case "snapshots":
       return snapshots(await hostdirOf(context));
     case "jobs": {
@@ -63,6 +65,17 @@ async function profilesOf(context: Context): Promise<string> {
   } catch {
     return join(context.home, context.prog);
   }
+}
+
+/** Numbers of the VM's disks. */
+async function disks(context: Context): Promise<Candidate[]> {
+  const [{ openVm }, { numberImages }] = await Promise.all([
+    import("../../vm/find.ts"),
+    import("../../vm/machine.ts"),
+  ]);
+  const { settings } = await openVm(context, false);
+  const numbers = numberImages(settings);
+  return settings.IMAGES.map(({ path }, index) => ({ text: String(numbers[index]), help: path }));
 }
 
 /** Newest first. */

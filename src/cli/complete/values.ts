@@ -20,7 +20,7 @@ export interface Candidate {
 /** A source of candidates. */
 export type CandidateSource =
   | { kind: "words"; words: Candidate[] }
-  | { kind: "snapshots" | "jobs" | "profiles" | "directories" }
+  | { kind: "snapshots" | "disks" | "jobs" | "profiles" | "directories" }
   /** Includes directories, which may contain such files. */
   | { kind: "files"; suffix?: string };
 
@@ -39,7 +39,9 @@ const FILES: CandidateSource = { kind: "files" };
 const DIRECTORIES: CandidateSource = { kind: "directories" };
 const ISO: CandidateSource = { kind: "files", suffix: ".iso" };
 
-const KINDS: Readonly<Record<Exclude<ValueKind, "assignment" | "disk image">, () => CandidateSource>> = {
+const KINDS: Readonly<
+  Record<Exclude<ValueKind, "assignment" | "disk" | "disk image">, () => CandidateSource>
+> = {
   command: () => wordsSource([...COMMANDS.keys()]),
   directory: () => DIRECTORIES,
   file: () => FILES,
@@ -55,6 +57,10 @@ export function argumentValues({ choices = [], kind }: Positional | CommandOptio
   // The same syntax as the global option.
   if (kind === "disk image") return settingValues("IMAGES", value);
   if (kind === "assignment") return assignmentValues(value);
+  if (kind === "disk") {
+    const { skip, sources } = settingValues("IMAGES", value);
+    return { skip, sources: skip === 0 ? [...sources, { kind: "disks" }] : sources };
+  }
   return { skip: 0, sources: [kind ? KINDS[kind]() : wordsSource(choices)] };
 }
 

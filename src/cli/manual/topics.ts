@@ -4,6 +4,7 @@
  */
 import { ARCH } from "../../machine/arch.ts";
 import { ARCHES, type Arch } from "../../machine/types.ts";
+import { formatSince, QEMU_FEATURES } from "../../qemu/features.ts";
 
 import { describeSlot, PLACES, type Role } from "../../qemu/layout.ts";
 
@@ -89,6 +90,10 @@ export const TOPICS: readonly Topic[] = [
       ],
       ["MIRROR", "the package mirror, if there is one"],
       [
+        "RECOVERYDIR",
+        "on a rescue CD, the directory with the files of `rescue build --iso --recovery`; else empty",
+      ],
+      [
         "mount-system",
         "mounts the installed system at `/mnt/system1`, by its fstab; opens LUKS with `.in/luks.key`, or asks on the terminal. Status 1: a filesystem could not be mounted",
       ],
@@ -150,6 +155,13 @@ export const TOPICS: readonly Topic[] = [
         ],
       },
       "Guests on LVM, LUKS, RAID, XFS or Btrfs need `lvm2`, `cryptsetup-bin`, `mdadm`, `xfsprogs` or `btrfs-progs` as well. Kernels of the others: `linux-image-armmp` (armhf), `linux-image-powerpc64le` (ppc64el), `linux-image-riscv64` (riscv64, from trixie on).",
+    ],
+  },
+  {
+    title: "QEMU VERSIONS",
+    blocks: [
+      "`PROG doctor` says what the installed qemu lacks.",
+      ...QEMU_FEATURES.map(({ name, since }) => [name, formatSince(since)] as const),
     ],
   },
   {

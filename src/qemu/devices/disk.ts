@@ -1,7 +1,7 @@
 import { ARCH, type ArchFacts } from "../../machine/arch.ts";
 import type { Disk, DiskBus, Machine } from "../../machine/types.ts";
 import { boardOf, placed, placeOf, placeOfDisk, PLACES, type Place, type Placed } from "../layout.ts";
-import { escapeCommas } from "../text.ts";
+import { deviceText, type Device } from "../text.ts";
 import { buildImageNode, fileDriver } from "./image.ts";
 
 /** Ports of one AHCI controller (ich9-ahci). */
@@ -15,7 +15,8 @@ export const USB = { ports: 15, firstDisk: 3 } as const;
  * Block nodes of an image: protocol and format. JSON needs no escaping of paths. `discard` and `detect-zeroes` let the
  * guest's TRIM and zeroes shrink the image (qapi/block-core.json).
  */
-function buildDiskNodes(disk: Disk, node: string): string[] {
+function buildDiskNode(disk: Disk): Record<string, unknown> {
+  const node = nodeOf(disk);
   const common = { discard: "unmap", "detect-zeroes": "unmap" };
   // The protocol node's name identifies the disk: the format node's filename may include backing files.
   const file = {
@@ -24,17 +25,8 @@ function buildDiskNodes(disk: Disk, node: string): string[] {
     filename: disk.path,
     discard: "unmap",
   };
-  const format =
-    disk.format === "raw"
-      ? { driver: "raw", "node-name": node, ...common, file }
-      : {
-          driver: disk.format,
-          "node-name": node,
-          ...common,
-          file,
-          ...buildBacking(disk),
-        };
-  return ["-blockdev", JSON.stringify(format)];
+  const backing = disk.format === "raw" ? {} : buildBacking(disk);
+  return { driver: disk.format, "node-name": node, ...common, file, ...backing };
 }
 
 function buildBacking({ format, base, backingAllowed }: Disk): object {
@@ -43,8 +35,8 @@ function buildBacking({ format, base, backingAllowed }: Disk): object {
 }
 
 interface Attached {
-  controller?: { id: string; device: string };
-  device: string;
+  controller?: Device & { id: string };
+  device: Device;
 }
 
 /**
@@ -57,26 +49,43 @@ const ATTACH: Record<DiskBus, (index: number, cd: boolean, serial: string) => At
   AHCI: (index, cd) => {
     const id = `ahci${Math.floor(index / AHCI_PORTS)}`;
     return {
-      controller: { id, device: `ich9-ahci,id=${id}` },
-      device: `${cd ? "ide-cd" : "ide-hd"},bus=${id}.${index % AHCI_PORTS}`,
+      controller: { driver: "ich9-ahci", id },
+      device: { driver: cd ? "ide-cd" : "ide-hd", bus: `${id}.${index % AHCI_PORTS}` },
     };
   },
   SCSI: (index, cd) => {
     const id = `scsi${Math.floor(index / SCSI_TARGETS)}`;
     return {
-      controller: { id, device: `virtio-scsi-pci,id=${id}` },
-      device: `${cd ? "scsi-cd" : "scsi-hd"},bus=${id}.0,scsi-id=${index % SCSI_TARGETS},lun=0`,
+      controller: { driver: "virtio-scsi-pci", id },
+      device: {
+        driver: cd ? "scsi-cd" : "scsi-hd",
+        bus: `${id}.0`,
+        "scsi-id": index % SCSI_TARGETS,
+        lun: 0,
+      },
     };
   },
-  NVME: () => ({ device: "nvme" }),
+  NVME: () => ({ device: { driver: "nvme" } }),
   // The stick is a bridge with one SCSI disk.
   USB: (index, _cd, serial) => {
     const id = `usb-disk${index}`;
-    const device = `usb-bot,id=${id},bus=usb0.0,port=${USB.firstDisk + index},serial=${escapeCommas(serial)}`;
-    return { controller: { id, device }, device: `scsi-hd,bus=${id}.0` };
+    const port = USB.firstDisk + index;
+    return {
+      controller: { driver: "usb-bot", id, bus: "usb0.0", port, serial },
+      device: { driver: "scsi-hd", bus: `${id}.0` },
+    };
   },
   // There is no CD device; the CD's node is read-only.
-  VIRT: () => ({ device: "virtio-blk-pci" }),
+  VIRT: () => ({ device: { driver: "virtio-blk-pci" } }),
+};
+
+/** Buses on which a disk can be plugged in and out while the guest runs. */
+const HOT_PLUG: Record<DiskBus, boolean> = {
+  AHCI: false,
+  NVME: true,
+  SCSI: true,
+  USB: false,
+  VIRT: true,
 };
 
 /**
@@ -88,7 +97,16 @@ const isHotplugged = ({ resumed }: Pick<Machine, "resumed">, { bus }: Disk): boo
 
 export type HotpluggedDevice = Record<"driver" | "id" | "drive" | "serial" | "bus", string>;
 
-const nodeOf = ({ number }: Disk): string => `disk${number}`;
+/** Block node of a disk. */
+const nodeOf = ({ number }: Pick<Disk, "number">): string => `disk${number}`;
+/** A disk's device, by its block node. */
+export const deviceOf = (node: string): string => `${node}-dev`;
+
+const identify = (disk: Disk): Record<"id" | "drive" | "serial", string> => ({
+  id: deviceOf(nodeOf(disk)),
+  drive: nodeOf(disk),
+  serial: disk.serial,
+});
 
 /** Arguments of QMP's `device_add`, after the machine's state is loaded. */
 export const buildHotpluggedDevices = (machine: Pick<Machine, "resumed" | "disks">): HotpluggedDevice[] =>
@@ -96,9 +114,7 @@ export const buildHotpluggedDevices = (machine: Pick<Machine, "resumed" | "disks
     .filter((disk) => isHotplugged(machine, disk))
     .map((disk, port) => ({
       driver: "nvme",
-      id: `${nodeOf(disk)}-dev`,
-      drive: nodeOf(disk),
-      serial: disk.serial,
+      ...identify(disk),
       bus: `port${port}`,
     }));
 
@@ -121,6 +137,36 @@ function placeNumber({ disks }: NumberedDisks, { bus, number }: NumberedDisk): n
   // Only with more than 64 SCSI disks.
   return first < PLACES.disks ? first : PLACES.disks - Math.floor(number / SCSI_TARGETS);
 }
+
+/** A disk that is plugged into a running machine, as `blockdev-add` and `device_add` take it. */
+export interface PluggedDisk {
+  node: Record<string, unknown> & { "node-name": string };
+  /** To be plugged in before, unless the machine has it. */
+  controller: (Device & { id: string }) | undefined;
+  device: Device & { id: string };
+}
+
+/**
+ * A disk of layout 1 at the place that it will have after the next start. Without bootindex: the CD drive has the next
+ * one, and each is unique.
+ * @param machine with this disk
+ * @returns undefined if its bus has no hot plug
+ */
+export function buildPluggedDisk(machine: Placed & NumberedDisks, disk: Disk): PluggedDisk | undefined {
+  if (machine.layout === 0 || !HOT_PLUG[disk.bus]) return undefined;
+  const number = placeNumber(machine, disk);
+  const place = number === undefined ? undefined : placeOfDisk(machine, number);
+  const { controller, device } = ATTACH[disk.bus](disk.number, false, disk.serial);
+  return {
+    node: { ...buildDiskNode(disk), "node-name": nodeOf(disk) },
+    controller: controller && { ...controller, ...place },
+    device: { ...device, ...(controller ? {} : place), ...identify(disk) },
+  };
+}
+
+/** The controllers that disks on this bus share, by the start of their ids. */
+export const controllerOf = ({ bus, number }: NumberedDisk): string | undefined =>
+  ATTACH[bus](number, false, "").controller?.id;
 
 /** One more than the highest place that the disks use. */
 export const countPlaces = (machine: NumberedDisks): number =>
@@ -151,14 +197,15 @@ export function buildDiskArgs(machine: DiskMachine): string[] {
   const attach = (
     { controller, device }: Attached,
     place: Place | undefined,
-    node: string[],
-    properties: string,
+    node: object | undefined,
+    properties: Omit<Device, "driver">,
   ): void => {
     if (controller && !controllers.has(controller.id)) {
       controllers.add(controller.id);
-      args.push("-device", `${controller.device}${placed(place)}`);
+      args.push("-device", deviceText({ ...controller, ...place }));
     }
-    args.push(...node, "-device", `${device}${controller ? "" : placed(place)},${properties}`);
+    if (node) args.push("-blockdev", JSON.stringify(node));
+    args.push("-device", deviceText({ ...device, ...(controller ? {} : place), ...properties }));
   };
   const count = (bus: DiskBus): number => {
     const index = counts.get(bus) ?? 0;
@@ -167,9 +214,9 @@ export function buildDiskArgs(machine: DiskMachine): string[] {
   };
   const firstDisk = cdrom?.first ? 2 : 1;
   const attachCd = (): void => {
-    const node = cdrom ? ["-blockdev", JSON.stringify(buildCdNode(cdrom))] : [];
+    const node = cdrom && buildCdNode(cdrom);
     const bootindex = cdrom?.first ? 1 : firstDisk + disks.length;
-    const properties = ["id=cd0-dev", ...(cdrom ? ["drive=cd0", `bootindex=${bootindex}`] : [])].join(",");
+    const properties = { id: CD_DEVICE, ...(cdrom ? { drive: CD_NODES[0], bootindex } : {}) };
     if (layout === 0) {
       const { cdBus } = ARCH[machine.arch];
       if (cdrom) attach(ATTACH[cdBus](count(cdBus), true, ""), undefined, node, properties);
@@ -183,17 +230,19 @@ export function buildDiskArgs(machine: DiskMachine): string[] {
   if (cdInFront) attachCd();
   let ports = 0;
   disks.forEach((disk, index) => {
-    const node = nodeOf(disk);
+    const node = buildDiskNode(disk);
     if (isHotplugged(machine, disk)) {
       const port = `pcie-root-port,id=port${ports},chassis=${++ports}`;
-      args.push(...buildDiskNodes(disk, node), "-device", port);
+      args.push("-blockdev", JSON.stringify(node), "-device", port);
       return;
     }
-    const properties = `id=${node}-dev,drive=${node},serial=${escapeCommas(disk.serial)},bootindex=${firstDisk + index}`;
     const onBus = layout === 0 ? count(disk.bus) : disk.number;
     const number = placeNumber(machine, disk);
     const place = number === undefined ? undefined : placeOfDisk(machine, number);
-    attach(ATTACH[disk.bus](onBus, false, disk.serial), place, buildDiskNodes(disk, node), properties);
+    attach(ATTACH[disk.bus](onBus, false, disk.serial), place, node, {
+      ...identify(disk),
+      bootindex: firstDisk + index,
+    });
   });
   if (!cdInFront) attachCd();
   if (seed !== undefined) {
@@ -206,10 +255,18 @@ export function buildDiskArgs(machine: DiskMachine): string[] {
   return args;
 }
 
+/** The CD drive. */
+export const CD_DEVICE = "cd0-dev";
+/** Names of a CD's block node: a new CD is opened before the old one is taken out. */
+export const CD_NODES = ["cd0", "cd1"] as const;
+
 /** Read-only block node of a CD in the drive. */
-export const buildCdNode = (cd: { path: string; blockDevice?: boolean }): Record<string, unknown> => ({
+export const buildCdNode = (
+  cd: { path: string; blockDevice?: boolean },
+  node: string = CD_NODES[0],
+): Record<string, unknown> => ({
   driver: "raw",
-  "node-name": "cd0",
+  "node-name": node,
   "read-only": true,
   file: { driver: fileDriver(cd), filename: cd.path, "read-only": true },
 });
@@ -220,12 +277,13 @@ export const buildCdNode = (cd: { path: string; blockDevice?: boolean }): Record
  */
 export function cdDriveOf(machine: DiskMachine): Attached & { place: Place | undefined; removable: boolean } {
   const { ide } = boardOf(machine);
-  if (ide !== undefined) return { device: `ide-cd,bus=${ide}`, place: undefined, removable: true };
+  if (ide !== undefined) return { device: { driver: "ide-cd", bus: ide }, place: undefined, removable: true };
   if (ARCH[machine.arch].cdBus === "SCSI") {
-    const controller = { id: "cd-scsi", device: "virtio-scsi-pci,id=cd-scsi" };
-    return { controller, device: "scsi-cd,bus=cd-scsi.0", place: placeOf(machine, "cd"), removable: true };
+    const controller = { driver: "virtio-scsi-pci", id: "cd-scsi" };
+    const device = { driver: "scsi-cd", bus: "cd-scsi.0" };
+    return { controller, device, place: placeOf(machine, "cd"), removable: true };
   }
   // Without a CD device: a read-only disk.
   const place = placeOf(machine, machine.cdrom?.first ? "firstCd" : "cd");
-  return { device: "virtio-blk-pci", place, removable: false };
+  return { device: { driver: "virtio-blk-pci" }, place, removable: false };
 }

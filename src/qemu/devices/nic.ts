@@ -4,7 +4,7 @@ import { placeOfNic, type Placed } from "../layout.ts";
 import { escapeCommas } from "../text.ts";
 
 const netdevOf = (number: number): string => `net${number - 1}`;
-const deviceOf = (number: number): string => `${netdevOf(number)}-dev`;
+const nicDevice = (number: number): string => `${netdevOf(number)}-dev`;
 
 /** Properties of `-netdev`, without port forwards, and of `-device`; of `netdev_add` and `device_add` as well. */
 const buildNic = (machine: Placed, { number, mac }: Nic) => ({
@@ -12,7 +12,7 @@ const buildNic = (machine: Placed, { number, mac }: Nic) => ({
   device: {
     driver: "virtio-net-pci",
     netdev: netdevOf(number),
-    id: deviceOf(number),
+    id: nicDevice(number),
     ...(mac !== undefined && { mac }),
     ...placeOfNic(machine, number),
   },
@@ -64,14 +64,14 @@ export function plugCommands(machine: Placed, nic: Nic): QmpCommand[] {
 }
 
 /** Requests the guest to release a card; `DEVICE_DELETED` follows. */
-export const unplugCommand = (number: number): QmpCommand => ["device_del", { id: deviceOf(number) }];
+export const unplugCommand = (number: number): QmpCommand => ["device_del", { id: nicDevice(number) }];
 
 export const removeNetdevCommand = (number: number): QmpCommand => ["netdev_del", { id: netdevOf(number) }];
 
 /** Sets the link of a card. */
 export const linkCommand = (number: number, link: Nic["link"]): QmpCommand => [
   "set_link",
-  { name: deviceOf(number), up: link === "up" },
+  { name: nicDevice(number), up: link === "up" },
 ];
 
 /** Command of the human monitor that adds or removes a forward (hmp-commands.hx): QMP has none. @param rule `tcp::5555-:22` */

@@ -56,7 +56,7 @@ export async function resolveCopy(
     undefined,
     capabilities,
   );
-  const numbers = numberImages(own.settings.IMAGES, own.settings.LAYOUT);
+  const numbers = numberImages(own.settings);
   const disks = own.settings.IMAGES.flatMap(({ bus, path }, index): Disk[] => {
     if (!isDiskName(path)) return [];
     return [

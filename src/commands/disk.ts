@@ -1,0 +1,40 @@
+import { either } from "../lib/text.ts";
+import { DISK_ACTIONS } from "../lifecycle/choices.ts";
+import { define } from "./define.ts";
+
+export default define({
+  meta: { name: "disk", description: "list the VM's disks; add, remove or resize one, running or off" },
+  args: {
+    action: {
+      type: "positional",
+      choices: DISK_ACTIONS,
+      required: false,
+      description: `${either(DISK_ACTIONS)}; default: list`,
+    },
+    name: {
+      type: "positional",
+      kind: "disk",
+      required: false,
+      description:
+        "add: SIZE or TYPE=SIZE of a new disk, or TYPE=[FMT=]PATH; else a disk's number, name or path",
+    },
+    size: {
+      type: "positional",
+      required: false,
+      description: "resize: the new size, or +SIZE to add that",
+    },
+    delete: { type: "boolean", description: "remove: remove the file of one of the VM's own disks, too" },
+    json: {
+      type: "boolean",
+      description: "list: print [{number, image, bus, format, virtualBytes, actualBytes, attached, stored}]",
+    },
+  },
+  async parse(args) {
+    const { parseDiskCommand } = await import("../lifecycle/disks/request.ts");
+    return parseDiskCommand(args);
+  },
+  async run(context, request) {
+    const { runDiskCommand } = await import("../lifecycle/disks/command.ts");
+    await runDiskCommand(context, request);
+  },
+});

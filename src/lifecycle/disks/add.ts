@@ -1,0 +1,184 @@
+import { existsSync, rmSync } from "node:fs";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
+import { commandLine } from "../../lib/command-line.ts";
+import { VmError } from "../../lib/errors.ts";
+import { log } from "../../lib/log.ts";
+import { lstatOf } from "../../lib/read-file.ts";
+import { formatSize } from "../../lib/size.ts";
+import { findAttached, isSameFile, listAttached, type AttachedDisk } from "../../live/attached.ts";
+import { expandMacro, macroOf } from "../../machine/macros.ts";
+import type { Disk, DiskBus, ImageRequest } from "../../machine/types.ts";
+import { throwIfInterrupted } from "../../process/signals.ts";
+import { buildPluggedDisk } from "../../qemu/devices/disk.ts";
+import { isImageInUse } from "../../qemu/image-lock.ts";
+import { PLACES } from "../../qemu/layout.ts";
+import { createImage } from "../../qemu/new-image.ts";
+import { QmpError } from "../../qmp/errors.ts";
+import { beginDiskChange, endDiskChange } from "../../store/disk-change.ts";
+import { fileError, syncFile } from "../../store/files.ts";
+import { diskName, diskNumber } from "../../store/layout.ts";
+import { ownDisks } from "../../store/own-disks.ts";
+import type { Context } from "../../vm/context.ts";
+import type { Vm } from "../../vm/find.ts";
+import { refuseTooManyDisks } from "../../vm/limits.ts";
+import { resolveDisk } from "../../vm/machine.ts";
+import { Media } from "../../vm/media.ts";
+import { findFormats } from "../../vm/image-formats.ts";
+import { listStoredDisks, withMachine, type Changing, type StoredDisk } from "./open.ts";
+import { noteNextRun, plugDisk } from "./plug.ts";
+import type { AddRequest } from "./request.ts";
+import { recordDisks, storeDisks } from "./store.ts";
+
+const COMMAND = "add the disk";
+
+/**
+ * Adds a disk to the VM: a new one, or an existing image. A running machine gets it at once if its bus and its layout
+ * have hot plug, else at the next start.
+ * @throws 64 if there is no place for it, 66 for a missing image, 73 if it is attached already, 75 if it is in use
+ */
+export async function addDisk(context: Context, asked: AddRequest): Promise<void> {
+  await withMachine(context, COMMAND, async (changing) => {
+    const { vm, work, qmp } = changing;
+    const stored = await listStoredDisks(context, vm, work);
+    const attached = qmp ? await listAttached(qmp) : [];
+    const bus = "image" in asked ? asked.image.bus : (asked.bus ?? defaultBus(vm, stored));
+    const number = chooseNumber(changing, bus, stored, attached);
+    const disk =
+      "image" in asked
+        ? await addExistingImage(changing, asked.image, number, stored)
+        : await createOwnDisk(changing, { bus, number, sizeBytes: asked.sizeBytes }, stored);
+    const name = "image" in asked ? disk.path : basename(disk.path);
+    const size = "image" in asked ? "" : ` (${formatSize(asked.sizeBytes)})`;
+    log.success(`added ${name}${size} as disk ${disk.number} on ${bus}`);
+    if (qmp) await attachNow(changing, disk, [...stored, { request: { bus }, number: disk.number }]);
+  });
+}
+
+/** The bus of the first disk, or of the one that `create` would make. */
+const defaultBus = ({ settings }: Vm, stored: readonly StoredDisk[]): DiskBus =>
+  stored[0]?.request.bus ?? settings.DISKS[0]?.bus ?? "VIRT";
+
+/**
+ * One above the highest number in use, so that a disk that was removed is not mistaken for the new one; with none left,
+ * the lowest free one.
+ */
+function chooseNumber(
+  { vm, work }: Changing,
+  bus: DiskBus,
+  stored: readonly StoredDisk[],
+  attached: readonly AttachedDisk[],
+): number {
+  const used = new Set([
+    ...stored.map(({ number }) => number),
+    ...ownDisks(work.dir).map((name) => diskNumber(name) ?? 0),
+    ...attached.map(({ node }) => Number(node.slice("disk".length))),
+  ]);
+  const highest = Math.max(-1, ...used) + 1;
+  let lowest = 0;
+  while (used.has(lowest)) lowest++;
+  const disks = stored.map(({ request, number }) => ({ bus: request.bus, number }));
+  const number = highest < PLACES.disks ? highest : lowest;
+  refuseTooManyDisks(COMMAND, vm, [...disks, { bus, number }]);
+  return number;
+}
+
+/** Creates a disk of the VM's own, and stores it in guest.env. */
+async function createOwnDisk(
+  { vm, work }: Changing,
+  { bus, number, sizeBytes }: { bus: DiskBus; number: number; sizeBytes: number },
+  stored: readonly StoredDisk[],
+): Promise<Disk> {
+  const name = diskName(number);
+  const path = join(work.dir, name);
+  const request: ImageRequest = { bus, format: undefined, path: name };
+  beginDiskChange(work.dir, name);
+  try {
+    await createImage(path, { sizeBytes });
+    await syncFile(path);
+    throwIfInterrupted();
+    recordDisks(work, { added: name });
+    storeDisks(vm, COMMAND, [...stored, { request, number }]);
+  } catch (error) {
+    rmSync(path, { force: true });
+    endDiskChange(work.dir, name);
+    recordDisks(work, {});
+    throw fileError(`cannot ${COMMAND}`, error);
+  }
+  endDiskChange(work.dir, name);
+  const place = vm.settings.LAYOUT === 0 ? stored.length : number;
+  return resolveDisk(vm, request, place, path, work);
+}
+
+/** Stores an existing image in guest.env. */
+async function addExistingImage(
+  { context, vm, work, qmp }: Changing,
+  given: ImageRequest,
+  number: number,
+  stored: readonly StoredDisk[],
+): Promise<Disk> {
+  const macros = await new Media(context, vm).macros([given.path], work.dir);
+  const path = resolve(context.cwd, expandMacro(given.path, macros)!);
+  // As on the command line of `run`: relative to the current directory, else to WORKDIR.
+  const found = existsSync(path) || isAbsolute(given.path) ? path : resolve(work.dir, given.path);
+  const own = dirname(found) === work.dir && diskNumber(basename(found)) !== undefined;
+  const request = {
+    ...given,
+    path: macroOf(given.path) ? given.path : own ? basename(found) : found,
+  };
+  const taken = stored.find((disk) => disk.path !== undefined && isSameFile(disk.path, found));
+  if (taken)
+    throw new VmError("cannotCreate", `cannot ${COMMAND}: ${found} is disk ${taken.number} of this VM`, {
+      hint: `show its disks: ${commandLine("disk", "list")}`,
+    });
+  const numbered = own ? diskNumber(basename(found))! : number;
+  const disk = resolveDisk(vm, request, numbered, found, work);
+  if (
+    lstatOf(found)?.isFile() &&
+    isImageInUse(found) &&
+    !(qmp && findAttached(await listAttached(qmp), found))
+  )
+    throw new VmError("busy", `cannot ${COMMAND}: another qemu has ${found} open`, {
+      hint: "shut that VM down first",
+    });
+  const formats = own ? [] : findFormats([{ ...request, path: found }]);
+  const known = vm.settings.IMAGE_FORMATS.filter((item) => item.path !== found);
+  storeDisks(vm, COMMAND, [...stored, { request, number: numbered }], {
+    ...(formats.length > 0 && {
+      IMAGE_FORMATS: [...known.map((item) => `${item.format}=${item.path}`), ...formats],
+    }),
+  });
+  return disk;
+}
+
+/** Plugs a stored disk into the running machine; says so if that is not possible. */
+async function attachNow(
+  { vm, qmp }: Changing,
+  disk: Disk,
+  disks: readonly { request: { bus: DiskBus }; number: number }[],
+): Promise<void> {
+  const { settings } = vm;
+  const machine = {
+    arch: settings.QEMUARCH,
+    layout: settings.LAYOUT,
+    // Only whether there is any matters here.
+    firmware: settings.UEFI ? { code: { path: "", format: "" }, vars: { path: "", format: "" } } : undefined,
+    kernel: undefined,
+    resumed: false,
+    disks: disks.map(({ request, number }) => ({ bus: request.bus, number })),
+  };
+  const plugged = buildPluggedDisk(machine, disk);
+  if (plugged === undefined)
+    return noteNextRun(
+      "the guest has it",
+      settings.LAYOUT === 0
+        ? "this VM has LAYOUT=0, in which new devices have no fixed places"
+        : `${disk.bus} has no hot plug; VIRT, SCSI and NVME have`,
+    );
+  try {
+    await plugDisk(qmp!, plugged);
+    log.info(`attached to the running guest`);
+  } catch (error) {
+    if (!(error instanceof QmpError)) throw error;
+    noteNextRun("the guest has it", error.message);
+  }
+}

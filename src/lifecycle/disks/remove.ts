@@ -1,0 +1,103 @@
+import { commandLine } from "../../lib/command-line.ts";
+import { usageError, VmError } from "../../lib/errors.ts";
+import { log } from "../../lib/log.ts";
+import { findAttached, listAttached, listDevices, type AttachedDisk } from "../../live/attached.ts";
+import { controllerOf, deviceOf } from "../../qemu/devices/disk.ts";
+import { removeNode } from "../../qmp/block.ts";
+import type { QmpClient } from "../../qmp/client.ts";
+import { beginDiskChange, endDiskChange } from "../../store/disk-change.ts";
+import { remove } from "../../store/remove.ts";
+import type { Context } from "../../vm/context.ts";
+import { findStored, listStoredDisks, withMachine, type Changing, type StoredDisk } from "./open.ts";
+import { requireResumed, unplug, type Kept } from "./plug.ts";
+import { recordDisks, storeDisks } from "./store.ts";
+
+const COMMAND = "remove the disk";
+
+/**
+ * Removes a disk from the VM; of a running machine after the guest has released it.
+ * @param deletes delete the file of one of the VM's own disks
+ * @throws 64 for an own disk without `deletes`, 66 for an unknown one, 75 if the guest cannot release it, 124 if it does not
+ */
+export async function removeDisk(context: Context, name: string, deletes: boolean): Promise<void> {
+  await withMachine(context, COMMAND, async (changing) => {
+    const { vm, work, qmp } = changing;
+    const stored = await listStoredDisks(context, vm, work);
+    const disk = findStored(changing, stored, name, COMMAND);
+    const { path: image } = disk.request;
+    if (disk.own && !deletes)
+      throw usageError(
+        `cannot ${COMMAND} without --delete: ${image} is the only copy of its data, unless a snapshot has it`,
+        `delete the file, too: ${commandLine("disk", "remove", name, "--delete")}\nback it up before: ${commandLine("backup")}`,
+      );
+    if (!disk.own && deletes)
+      throw usageError(
+        `cannot delete ${image}: it is no file of this VM`,
+        `remove it from the VM, and keep the file: ${commandLine("disk", "remove", name)}`,
+      );
+    const rest = stored.filter((item) => item !== disk);
+    const words = ["disk", "remove", ...(deletes ? ["--delete"] : []), name];
+    const hint = `remove it while the VM is off: ${commandLine("stop")} && ${commandLine(...words)}`;
+    if (qmp) await detach(changing, qmp, disk, stored, hint);
+    if (disk.own) beginDiskChange(work.dir, image);
+    storeDisks(vm, COMMAND, rest);
+    if (disk.own) {
+      remove(disk.path!);
+      endDiskChange(work.dir, image);
+      recordDisks(work, { removed: image });
+    }
+    log.success(`removed disk ${disk.number}${disk.own ? `, and deleted ${image}` : `; kept ${image}`}`);
+  });
+}
+
+/** Takes a disk out of the running machine, if it has it. */
+async function detach(
+  { vm }: Changing,
+  qmp: QmpClient,
+  disk: StoredDisk,
+  stored: readonly StoredDisk[],
+  hint: string,
+): Promise<void> {
+  const attached = disk.path === undefined ? undefined : findAttached(await listAttached(qmp), disk.path);
+  if (!attached) return;
+  if (attached.plugged) {
+    if (disk === stored[0]) throw new VmError("busy", `cannot ${COMMAND}: the guest runs from it`, { hint });
+    await requireResumed(qmp, COMMAND);
+    const kept = await unplug(qmp, deviceOf(attached.node));
+    if (kept) throw refusal(attached, kept, hint);
+  }
+  await removeNode(qmp, attached.node);
+  const others = stored.filter((item) => item !== disk);
+  if (vm.settings.LAYOUT !== 0) await detachController(qmp, disk, others);
+}
+
+/** Takes out a controller without disks: its place is that of a disk. */
+async function detachController(
+  qmp: QmpClient,
+  { request, number }: StoredDisk,
+  others: readonly StoredDisk[],
+): Promise<void> {
+  const id = controllerOf({ bus: request.bus, number });
+  const isShared = others.some(
+    (other) => controllerOf({ bus: other.request.bus, number: other.number }) === id,
+  );
+  if (id !== undefined && !isShared && (await listDevices(qmp)).has(id)) await unplug(qmp, id);
+}
+
+function refusal({ node }: AttachedDisk, kept: Kept, hint: string): VmError {
+  const failed = `cannot ${COMMAND} ${node.slice("disk".length)}`;
+  switch (kept.by) {
+    case "qemu":
+      return new VmError("busy", `${failed}: ${kept.reason}`, { hint });
+    case "guest":
+      return new VmError("busy", `${failed}: the guest refused to release it`, { hint });
+    case "time":
+      return new VmError(
+        "timeout",
+        `${failed}: the guest did not release it within ${kept.seconds} seconds`,
+        {
+          hint: `unmount it in the guest, whose kernel must support hot plug, and run the command again\n${hint}`,
+        },
+      );
+  }
+}

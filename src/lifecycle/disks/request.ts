@@ -1,0 +1,94 @@
+import { commandLine } from "../../lib/command-line.ts";
+import { usageError, type VmError } from "../../lib/errors.ts";
+import { parseSize } from "../../lib/size.ts";
+import { DISK_SYNTAX, IMAGE_SYNTAX, parseDisk, parseImage } from "../../machine/parse.ts";
+import type { DiskBus, ImageRequest } from "../../machine/types.ts";
+import { DISK_ACTIONS, type DiskAction } from "../choices.ts";
+
+/** A new disk, or an existing image. */
+export type AddRequest = { bus: DiskBus | undefined; sizeBytes: number } | { image: ImageRequest };
+
+/** A new size, or the difference to the old one. */
+export interface SizeRequest {
+  bytes: number;
+  more: boolean;
+}
+
+export type DiskCommand =
+  | { action: "list"; json: boolean }
+  | { action: "add"; disk: AddRequest }
+  | { action: "remove"; name: string; delete: boolean }
+  | { action: "resize"; name: string; size: SizeRequest };
+
+/** Arguments of `disk`. */
+export interface DiskArgs {
+  action?: string | undefined;
+  name?: string | undefined;
+  size?: string | undefined;
+  json?: boolean | undefined;
+  delete?: boolean | undefined;
+}
+
+const diskUsageError = (message: string, hint = commandLine("disk", "-h")): VmError =>
+  usageError(message, hint);
+
+/** Words of each action. */
+const WORDS: Record<DiskAction, { name?: string; size?: string }> = {
+  list: {},
+  add: { name: "SIZE, TYPE=SIZE or TYPE=[FMT=]PATH" },
+  remove: { name: "NAME" },
+  resize: { name: "NAME", size: "SIZE" },
+};
+
+/** @throws 64 for an invalid combination */
+export function parseDiskCommand(args: DiskArgs): DiskCommand {
+  const action = DISK_ACTIONS.find((one) => one === (args.action ?? "list"));
+  if (!action) throw diskUsageError(`disk: '${args.action}' is none of ${DISK_ACTIONS.join(" ")}`);
+  const { name = "", size = "" } = args;
+  for (const word of ["name", "size"] as const) {
+    const wanted = WORDS[action][word];
+    if (wanted === undefined && args[word] !== undefined)
+      throw diskUsageError(`disk ${action}: one word too many: ${args[word]}`);
+    if (wanted !== undefined && args[word] === undefined)
+      throw diskUsageError(`disk ${action}: ${wanted} is missing`);
+  }
+  if (args.json && action !== "list") throw diskUsageError(`disk ${action} takes no --json`);
+  if (args.delete && action !== "remove") throw diskUsageError(`disk ${action} takes no --delete`);
+  switch (action) {
+    case "list":
+      return { action, json: args.json === true };
+    case "add":
+      return { action, disk: parseAdded(name) };
+    case "remove":
+      return { action, name, delete: args.delete === true };
+    case "resize":
+      return { action, name, size: parseNewSize(size) };
+  }
+}
+
+function parseAdded(text: string): AddRequest {
+  const sizeBytes = parseSize(text);
+  if (sizeBytes !== undefined && sizeBytes >= SECTOR) return { bus: undefined, sizeBytes };
+  const disk = parseDisk(text);
+  if (disk) return disk;
+  const image = parseImage(text);
+  if (image) return { image };
+  throw diskUsageError(
+    `disk add: '${text}' is not allowed`,
+    `allowed: SIZE; ${DISK_SYNTAX}; ${IMAGE_SYNTAX}`,
+  );
+}
+
+/** Sizes of qemu's disks are multiples of it. */
+const SECTOR = 512;
+
+function parseNewSize(text: string): SizeRequest {
+  const more = text.startsWith("+");
+  const bytes = parseSize(more ? text.slice(1) : text);
+  if (bytes === undefined || bytes % SECTOR !== 0)
+    throw diskUsageError(
+      `disk resize: '${text}' is not allowed`,
+      `allowed: a size like 30G or 512M, or +10G to add that; a multiple of ${SECTOR} bytes`,
+    );
+  return { bytes, more };
+}

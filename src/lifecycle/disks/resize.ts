@@ -1,0 +1,58 @@
+import { statSync } from "node:fs";
+import { VmError } from "../../lib/errors.ts";
+import { log } from "../../lib/log.ts";
+import { formatSize } from "../../lib/size.ts";
+import { findAttached, listAttached } from "../../live/attached.ts";
+import type { ReadImage } from "../../machine/types.ts";
+import { isImageInUse } from "../../qemu/image-lock.ts";
+import { growImage, readImageSize } from "../../qemu/img.ts";
+import { fileError, syncFile } from "../../store/files.ts";
+import type { Context } from "../../vm/context.ts";
+import { resolveDisk } from "../../vm/machine.ts";
+import { findStored, listStoredDisks, withMachine } from "./open.ts";
+import type { SizeRequest } from "./request.ts";
+
+const COMMAND = "resize the disk";
+
+/** Disks whose new size a guest learns at once. */
+const NOTICED = new Set(["VIRT", "SCSI"]);
+
+/**
+ * Grows a disk, in the running machine or in its image.
+ * @throws 64 for a smaller size and for a block device, 66 for an unknown disk, 75 if another qemu uses the image
+ */
+export async function resizeDisk(context: Context, name: string, size: SizeRequest): Promise<void> {
+  await withMachine(context, COMMAND, async (changing) => {
+    const { vm, work, qmp } = changing;
+    const stored = await listStoredDisks(context, vm, work);
+    const { request, number, path } = findStored(changing, stored, name, COMMAND);
+    if (path === undefined)
+      throw new VmError("noInput", `cannot ${COMMAND}: ${request.path} is not available`);
+    if (statSync(path, { throwIfNoEntry: false })?.isBlockDevice())
+      throw new VmError("usage", `cannot ${COMMAND}: ${path} is a block device of the host`, {
+        hint: "resize it with the host's own tools (lvextend), and restart the VM",
+      });
+    const attached = qmp && findAttached(await listAttached(qmp), path);
+    const image: ReadImage | undefined = attached ? undefined : resolveDisk(vm, request, number, path, work);
+    const oldBytes = attached ? attached.virtualBytes : await readImageSize(image!);
+    const bytes = size.more ? oldBytes + size.bytes : size.bytes;
+    if (bytes < oldBytes)
+      throw new VmError(
+        "usage",
+        `cannot ${COMMAND} to ${formatSize(bytes)}: it has ${formatSize(oldBytes)}, and shrinking would cut off data`,
+        { hint: "give a larger size, or one to add: +10G" },
+      );
+    if (bytes === oldBytes) return log.info(`disk ${number} has ${formatSize(bytes)} already`);
+    if (attached) await qmp!.execute("block_resize", { "node-name": attached.node, size: bytes });
+    else {
+      if (isImageInUse(path)) throw new VmError("busy", `cannot ${COMMAND}: another qemu has ${path} open`);
+      await growImage(image!, bytes);
+      await syncFile(path).catch((error: unknown) => {
+        throw fileError(`cannot ${COMMAND}`, error);
+      });
+    }
+    log.success(`resized disk ${number} from ${formatSize(oldBytes)} to ${formatSize(bytes)}`);
+    if (attached?.plugged && !NOTICED.has(request.bus))
+      log.info(`the guest may see the new size after a restart only: its bus is ${request.bus}`);
+  });
+}

@@ -19,7 +19,7 @@ import { findRun, forgetTyped, withoutTyped, type Run } from "../vm/running-sett
 import { storeSettings, type SettingChanges } from "../vm/store-settings.ts";
 import { changeForwards } from "./live-forwards.ts";
 import { changeLink, recordNetworks } from "./live-nics.ts";
-import { storedForm, type SetRequest } from "./set-request.ts";
+import { storedForm, type SetRequest, type StoredList } from "./set-request.ts";
 
 /**
  * Stores settings in the VM's guest.env. Forwards and links of a running machine are changed at once.
@@ -49,7 +49,7 @@ export async function changeSettings(context: Context, request: SetRequest): Pro
 function resolveChanges(context: Context, vm: Vm, { values, additions, unset }: SetRequest): SettingChanges {
   const changes: SettingChanges = { ...values };
   for (const name of unset) changes[name] = undefined;
-  for (const [name, items] of Object.entries(additions) as ["FORWARDS" | "SHARES", string[]][]) {
+  for (const [name, items] of Object.entries(additions) as [StoredList, string[]][]) {
     const base = [values[name] ?? vm.raw[name]].flat();
     const added = storedForm(name, [...base, ...items]);
     const parsed = parseSetting(name, added);

@@ -138,6 +138,17 @@ describe("set", () => {
     expect(guestEnv(box)).not.toMatch(/MEMORY|STOP_TIMEOUT/);
   });
 
+  test("lists: an element a word", async () => {
+    using box = await created();
+    await box.ok("set", "SMBIOS=type=1,serial=7", "SSHKEYS=/a b", "SSHKEYS=/c");
+    await box.ok("set", "--smbios=type=2,serial=8");
+    const { SMBIOS, SSHKEYS } = await box.json("config", "SMBIOS", "SSHKEYS");
+    expect([SMBIOS.raw, SSHKEYS.raw]).toEqual([
+      ["type=1,serial=7", "type=2,serial=8"],
+      ["/a b", "/c"],
+    ]);
+  });
+
   test("the same values again change nothing", async () => {
     using box = await created();
     await box.ok("set", "MEMORY=1G");
@@ -162,6 +173,7 @@ describe("set", () => {
     ["-D AHCI=1G set", "create"],
     ["set IMAGES=VIRT=x", "disk"],
     ["-i VIRT=x set", "disk"],
+    ["set IMAGE_NUMBERS=1", "disk"],
     ["set SPICE_PASSWORD=x", "by hand"],
     ["set SNAPSHOT_NOTIFY=/bin/x", "guest.env"],
     ["set QEMUARCH=aarch64", "created for"],

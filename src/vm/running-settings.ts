@@ -70,6 +70,6 @@ export function findChanges(run: RunRecord, now: Vm, next: Vm): RawSettings {
   const forwards = effectiveForwards(next.settings);
   return {
     ...Object.fromEntries(changes.map((name) => [name, next.raw[name]])),
-    ...(run.forwards.join() !== forwards.join() && { FORWARDS: forwards.join(",") }),
+    ...(run.forwards.toSorted().join() !== forwards.toSorted().join() && { FORWARDS: forwards.join(",") }),
   };
 }

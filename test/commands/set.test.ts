@@ -342,6 +342,9 @@ describe("forward", () => {
     await box.ok("set", `FORWARDS=tcp:127.0.0.1:${one}-:22`);
     await box.ok("set", `FORWARDS=tcp:127.0.0.1:${two}-:22`);
     expect(net.forwards).toEqual([`net0 tcp:127.0.0.1:${two}-:22`]);
+    await box.ok("set", `FORWARDS=tcp:127.0.0.1:${two}-:22`, `FORWARDS=tcp:127.0.0.1:${one}-:80`);
+    await box.ok("set", `FORWARDS=tcp:127.0.0.1:${one}-:80`, `FORWARDS=tcp:127.0.0.1:${two}-:22`);
+    expect((await box.json("status")).nextRun).toBeUndefined();
     await box.ok("set", "FORWARDS=");
     expect(net.forwards).toEqual([]);
     expect((await box.json("status")).nextRun).toBeUndefined();

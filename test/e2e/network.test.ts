@@ -125,6 +125,7 @@ suite("a running guest", () => {
       await box.ok(["forward", "remove", String(port)]);
       expect(await answer()).toBe("");
       expect((await json("status")).forwards).toEqual([`hostfwd=tcp:127.0.0.1:${other}-10.0.2.15:80`]);
+      await box.ok(["forward", "remove", "--temporary", String(other)]);
     });
 
     test("changes at random: status agrees with qemu and the guest, and no netdev is left", async () => {

@@ -322,6 +322,7 @@ const NOT_OF_MACHINE: ReadonlySet<SettingName> = new Set<SettingName>([
   "FORWARDS",
   "IMAGES",
   "IMAGE_FORMATS",
+  "IMAGE_NUMBERS",
   "SSH_USER",
 ]);
 

@@ -1,5 +1,7 @@
 import { badOption } from "../config/complaint.ts";
+import { buildDefaults } from "../config/defaults.ts";
 import {
+  type AddedList,
   isSettingName,
   parseSetting,
   SECRETS,
@@ -13,11 +15,14 @@ import { VmError } from "../lib/errors.ts";
 import { nearest } from "../lib/nearest.ts";
 import type { Options } from "../vm/context.ts";
 
+/** Lists that options add to, and guest.env stores. */
+export type StoredList = Exclude<AddedList, "IMAGES">;
+
 export interface SetRequest {
   /** Replace the stored values; of a setting that is no list a string. */
   values: RawSettings;
   /** Added to stored lists. */
-  additions: Partial<Record<"FORWARDS" | "SHARES", string[]>>;
+  additions: Partial<Record<StoredList, string[]>>;
   unset: SettingName[];
 }
 
@@ -29,11 +34,12 @@ interface SetWords {
 
 /** Settings that other commands change, or that do not belong into guest.env. */
 const ELSEWHERE: Partial<Record<SettingName, string>> = {
-  UUID: "assign a new one: identity --new",
-  UUID_FORMER: "assign a new UUID: identity --new",
-  DISKS: "only create uses it; to change disks: disk",
-  IMAGES: "change disks: disk",
-  IMAGE_FORMATS: "change disks: disk",
+  UUID: `assign a new one: ${commandLine("identity", "--new")}`,
+  UUID_FORMER: `assign a new UUID: ${commandLine("identity", "--new")}`,
+  DISKS: `only create uses it; change disks: ${commandLine("disk", "add")}`,
+  IMAGES: `change disks: ${commandLine("disk", "add")}`,
+  IMAGE_FORMATS: `change disks: ${commandLine("disk", "add")}`,
+  IMAGE_NUMBERS: `change disks: ${commandLine("disk", "add")}`,
   SPICE_PASSWORD: "every user of this host sees a command line: write it into the file by hand",
   SNAPSHOT_REPO: "it is not read from guest.env: use the general settings file",
   SNAPSHOT_PASSWORD_FILE: "it is not read from guest.env: use the general settings file",
@@ -42,15 +48,8 @@ const ELSEWHERE: Partial<Record<SettingName, string>> = {
 
 /** In guest.env FORWARDS is one text. */
 const TEXT_LISTS: ReadonlySet<SettingName> = new Set(["FORWARDS", "RESCUE_FORWARDS"]);
-const LISTS: ReadonlySet<SettingName> = new Set([
-  "SHARES",
-  "NETWORKS",
-  "SSHKEYS",
-  "RESCUE_SHARES",
-  ...TEXT_LISTS,
-]);
-
-export const isListSetting = (name: SettingName): boolean => LISTS.has(name);
+const DEFAULTS = buildDefaults({ prog: "", home: "", hostArch: "", libexec: "" });
+const takesList = (name: SettingName): boolean => TEXT_LISTS.has(name) || typeof DEFAULTS[name] !== "string";
 
 /** As `create` stores it, with `hostfwd=`; as it is if it is malformed. */
 function forwardsText(items: readonly string[]): string {
@@ -62,7 +61,7 @@ function forwardsText(items: readonly string[]): string {
 export const storedForm = (name: SettingName, items: readonly string[]): SettingValue => {
   const kept = items.filter((item) => item !== "");
   if (TEXT_LISTS.has(name)) return forwardsText(kept);
-  return LISTS.has(name) ? kept : (items[0] ?? "");
+  return takesList(name) ? kept : (items[0] ?? "");
 };
 
 /**
@@ -76,7 +75,7 @@ export function parseSetRequest({ words, cpu, unset }: SetWords, options: Option
     if (value === undefined) throw badOption("set", word, "SETTING=VALUE", SETTING_EXAMPLE);
     const setting = settingNamed(name, value);
     const items = given.get(setting) ?? [];
-    if (items.length > 0 && !LISTS.has(setting)) throw twice(setting);
+    if (items.length > 0 && !takesList(setting)) throw twice(setting);
     given.set(setting, [...items, value]);
   }
   const values: RawSettings = {};
@@ -89,12 +88,11 @@ export function parseSetRequest({ words, cpu, unset }: SetWords, options: Option
     if (given.has(setting)) throw twice(setting);
     values[setting] = checked(setting, storedForm(setting, [value].flat()));
   }
-  const { FORWARDS = [], SHARES = [], IMAGES = [] } = options.additions;
+  const { IMAGES = [], ...lists } = options.additions;
   if (IMAGES.length > 0 || options.imagesCleared) settingNamed("IMAGES", "");
-  const additions: SetRequest["additions"] = {
-    ...(FORWARDS.length > 0 && { FORWARDS }),
-    ...(SHARES.length > 0 && { SHARES }),
-  };
+  const additions: SetRequest["additions"] = Object.fromEntries(
+    Object.entries(lists).filter(([, items]) => items.length > 0),
+  );
   for (const name of Object.keys(additions) as SettingName[]) if (given.has(name)) throw twice(name);
   const removed = unset.map((name) => settingNamed(name));
   for (const name of removed) if (name in values || name in additions) throw twice(name);

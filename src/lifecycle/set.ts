@@ -8,17 +8,18 @@ import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { macroOf } from "../machine/macros.ts";
 import { parseShare } from "../machine/parse.ts";
+import { readMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
-import { openVm, type Vm } from "../vm/find.ts";
+import { readVm, type Vm } from "../vm/find.ts";
 import { findRunning } from "../vm/in-use.ts";
 import { refuseOtherFamily } from "../vm/machine.ts";
-import { effectiveForwards, networksOf } from "../vm/nics.ts";
+import { networksOf } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
 import { findRun, forgetTyped, withoutTyped, type Run } from "../vm/running-settings.ts";
 import { storeSettings, type SettingChanges } from "../vm/store-settings.ts";
 import { changeForwards } from "./live-forwards.ts";
 import { changeLink, recordNetworks } from "./live-nics.ts";
-import { storedForm, type SetRequest } from "./set-request.ts";
+import { storedForm, type SetRequest, type StoredList } from "./set-request.ts";
 
 /**
  * Stores settings in the VM's guest.env. Forwards and links of a running machine are changed at once.
@@ -32,9 +33,11 @@ export async function changeSettings(context: Context, request: SetRequest): Pro
     const before = vm.raw;
     const running = vm.work.state === "present" && (await findRunning(vm.work)) !== undefined;
     const run = running ? await findRun(own, vm) : undefined;
+    // It may be refused, as for a taken port: nothing is stored then.
+    if (run && changes.FORWARDS !== undefined) await applyForwards(run, changes.FORWARDS);
     storeSettings(vm, "change settings", changes);
     forgetTyped(vm, Object.keys(changes));
-    const after = await openVm(own);
+    const after = await readVm(own, vm.hostdir, true, { lenient: true, work: vm.work });
     warnOfLayout(vm, after);
     if (run) await applyNow(run, after, Object.keys(changes) as SettingName[]);
     report(context, before, after, Object.keys(changes) as SettingName[], running);
@@ -46,7 +49,7 @@ export async function changeSettings(context: Context, request: SetRequest): Pro
 function resolveChanges(context: Context, vm: Vm, { values, additions, unset }: SetRequest): SettingChanges {
   const changes: SettingChanges = { ...values };
   for (const name of unset) changes[name] = undefined;
-  for (const [name, items] of Object.entries(additions) as ["FORWARDS" | "SHARES", string[]][]) {
+  for (const [name, items] of Object.entries(additions) as [StoredList, string[]][]) {
     const base = [values[name] ?? vm.raw[name]].flat();
     const added = storedForm(name, [...base, ...items]);
     const parsed = parseSetting(name, added);
@@ -93,9 +96,20 @@ function warnOfLayout({ settings: before }: Vm, { settings: after }: Vm): void {
     log.warn("the first card's MAC address changes: names of network interfaces may change in the guest");
 }
 
-/** Changes the forwards and links of the running machine. */
+/** Changes the forwards of the running machine, if it has a card for them. */
+async function applyForwards(run: Run, value: SettingValue): Promise<void> {
+  const parsed = parseSetting("FORWARDS", value) as { value: string[] };
+  if (networksOf(run.now.settings).some(({ kind }) => kind === "user"))
+    await changeForwards(run, parsed.value);
+}
+
+/** Changes the links of the running machine, and forwards that were unset. */
 async function applyNow(run: Run, after: Vm, names: readonly SettingName[]): Promise<void> {
-  if (names.includes("FORWARDS")) await changeForwards(run, effectiveForwards(after.settings));
+  if (names.includes("FORWARDS")) {
+    // As it is after `applyForwards`.
+    const record = readMark(run.work.dir)?.run ?? run.record;
+    await applyForwards({ ...run, record }, after.raw.FORWARDS);
+  }
   if (!names.includes("NETWORKS")) return;
   const wanted = networksOf(after.settings);
   const now = networksOf(run.now.settings);

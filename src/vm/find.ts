@@ -2,7 +2,7 @@ import { join, resolve } from "node:path";
 import { loadSettings, loadUsable, type Loaded } from "../config/load.ts";
 import { type Sources } from "../config/load-layer.ts";
 import { VmError } from "../lib/errors.ts";
-import { log } from "../lib/log.ts";
+import { warnOnce } from "../lib/log.ts";
 import { realPath } from "../lib/read-file.ts";
 import { HOST, LAST } from "../store/layout.ts";
 import { hintForWork, requireVm } from "../store/no-vm.ts";
@@ -66,7 +66,7 @@ export async function readVm(
 
 async function loadLeniently(sources: Sources): Promise<Loaded> {
   const { error, ...loaded } = await loadUsable(sources);
-  if (error) log.warn(error.message);
+  if (error) warnOnce(error.message);
   return loaded;
 }
 

@@ -5,7 +5,7 @@ import { isExitUnrecorded, updateRun } from "../store/mark.ts";
 import type { RunRecord } from "../store/mark-types.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Context, Options } from "./context.ts";
-import { openVm, type Vm } from "./find.ts";
+import { readVm, type Vm } from "./find.ts";
 import { findRunning } from "./in-use.ts";
 import { effectiveForwards } from "./nics.ts";
 
@@ -33,15 +33,16 @@ export const optionsOfRun = ({ settings, typed }: RunRecord): Pick<Options, "set
  * The machine that runs now; undefined if none does, or if it was not started by this program. Called under the VM's lock,
  * so that it is no job's.
  */
-export async function findRun(context: Context, { work }: Vm): Promise<Run | undefined> {
+export async function findRun(context: Context, { hostdir, work }: Vm): Promise<Run | undefined> {
   if (work.state !== "present" || (await findRunning(work)) === undefined) return undefined;
   const record = isExitUnrecorded(work.mark) ? work.mark.run : undefined;
   if (record?.settings === undefined) {
     log.warn("the running machine is not changed: it was started by hand, or by an earlier version");
     return undefined;
   }
-  const { hostdir } = context.options;
-  const now = await openVm({ ...context, options: { ...optionsOfRun(record), hostdir } });
+  const own = { ...context, options: { ...optionsOfRun(record), hostdir } };
+  // Of an invalid guest.env, which `set` may be correcting, the recorded settings are valid.
+  const now = await readVm(own, hostdir, true, { lenient: true, work });
   return { work, record, now };
 }
 
@@ -69,6 +70,6 @@ export function findChanges(run: RunRecord, now: Vm, next: Vm): RawSettings {
   const forwards = effectiveForwards(next.settings);
   return {
     ...Object.fromEntries(changes.map((name) => [name, next.raw[name]])),
-    ...(run.forwards.join() !== forwards.join() && { FORWARDS: forwards.join(",") }),
+    ...(run.forwards.toSorted().join() !== forwards.toSorted().join() && { FORWARDS: forwards.join(",") }),
   };
 }

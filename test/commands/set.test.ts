@@ -4,6 +4,7 @@ import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { Refusal, type Behaviour, type FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
+import { lockVm } from "../../src/store/lock.ts";
 
 async function created(conf?: string, ...words: string[]): Promise<Sandbox> {
   const box = new Sandbox(conf);
@@ -69,6 +70,29 @@ function uefiVariables(): Buffer<ArrayBuffer> {
   return content;
 }
 
+test.each(["set MEMORY=1G", "nic add", "nic remove 1", "forward add tcp::7-:1"])(
+  "%s: refused while another process has the VM's lock, and nothing is stored (75)",
+  async (line) => {
+    using box = await created();
+    const before = guestEnv(box);
+    using _lock = await lockVm(box.host, "hold");
+    await box.ends(75, line, "lock");
+    expect(guestEnv(box)).toBe(before);
+  },
+);
+
+test("the recorded settings of a run are not changed by hand-written nonsense in its record", async () => {
+  using box = await created();
+  await box.running();
+  const path = join(box.work, ".vm.json");
+  const mark = JSON.parse(readFileSync(path, "utf8"));
+  delete mark.sum;
+  mark.run.settings.MEMORY = "bogus";
+  mark.run.settings.NETWORKS = ["tap,ifname=x"];
+  writeFileSync(path, JSON.stringify(mark));
+  expect(await box.json("status")).toMatchObject({ memoryMiB: 64, nics: [{ number: 1 }] });
+});
+
 describe("set", () => {
   test("stores settings of options and of assignments, and prints the changes", async () => {
     using box = await created();
@@ -114,6 +138,17 @@ describe("set", () => {
     expect(guestEnv(box)).not.toMatch(/MEMORY|STOP_TIMEOUT/);
   });
 
+  test("lists: an element a word", async () => {
+    using box = await created();
+    await box.ok("set", "SMBIOS=type=1,serial=7", "SSHKEYS=/a b", "SSHKEYS=/c");
+    await box.ok("set", "--smbios=type=2,serial=8");
+    const { SMBIOS, SSHKEYS } = await box.json("config", "SMBIOS", "SSHKEYS");
+    expect([SMBIOS.raw, SSHKEYS.raw]).toEqual([
+      ["type=1,serial=7", "type=2,serial=8"],
+      ["/a b", "/c"],
+    ]);
+  });
+
   test("the same values again change nothing", async () => {
     using box = await created();
     await box.ok("set", "MEMORY=1G");
@@ -138,6 +173,7 @@ describe("set", () => {
     ["-D AHCI=1G set", "create"],
     ["set IMAGES=VIRT=x", "disk"],
     ["-i VIRT=x set", "disk"],
+    ["set IMAGE_NUMBERS=1", "disk"],
     ["set SPICE_PASSWORD=x", "by hand"],
     ["set SNAPSHOT_NOTIFY=/bin/x", "guest.env"],
     ["set QEMUARCH=aarch64", "created for"],
@@ -176,6 +212,20 @@ describe("set", () => {
     await box.ends(78, "run -b");
     await box.ok("set", "MEMORY=1G");
     expect((await box.running()).option("-m")).toBe("1024M");
+  });
+
+  test("repairs one of two invalid values, also of a running VM", async () => {
+    using box = await created();
+    await box.running();
+    writeFileSync(
+      join(box.work, "guest.env"),
+      guestEnv(box)
+        .replace(/^MEMORY=.*$/m, 'MEMORY="bogus"')
+        .replace(/^CORES=.*$/m, 'CORES="x"'),
+    );
+    await box.ok("set", "MEMORY=1G");
+    await box.ok("set", "CORES=3");
+    expect((await box.json("status")).nextRun).toEqual({ MEMORY: "1G", CORES: "3" });
   });
 
   test("of a running VM: status shows what it has, and what the next run has", async () => {
@@ -270,6 +320,7 @@ describe("forward", () => {
     await box.ends(75, `forward add tcp:127.0.0.1:${port}-:22`, `${port} is taken`);
     await box.ends(75, `set FORWARDS=tcp:127.0.0.1:${port}-:22`, `${port} is taken`);
     server.close();
+    expect((await box.json("status")).nextRun).toBeUndefined();
     expect(net.forwards).toEqual([]);
     expect((await box.json("status")).forwards).toEqual([]);
   });
@@ -291,6 +342,9 @@ describe("forward", () => {
     await box.ok("set", `FORWARDS=tcp:127.0.0.1:${one}-:22`);
     await box.ok("set", `FORWARDS=tcp:127.0.0.1:${two}-:22`);
     expect(net.forwards).toEqual([`net0 tcp:127.0.0.1:${two}-:22`]);
+    await box.ok("set", `FORWARDS=tcp:127.0.0.1:${two}-:22`, `FORWARDS=tcp:127.0.0.1:${one}-:80`);
+    await box.ok("set", `FORWARDS=tcp:127.0.0.1:${one}-:80`, `FORWARDS=tcp:127.0.0.1:${two}-:22`);
+    expect((await box.json("status")).nextRun).toBeUndefined();
     await box.ok("set", "FORWARDS=");
     expect(net.forwards).toEqual([]);
     expect((await box.json("status")).nextRun).toBeUndefined();

@@ -1,0 +1,48 @@
+import { describe, expect, test } from "bun:test";
+import { formatNetwork, MAX_NICS, parseNetwork } from "../../src/machine/network.ts";
+import { deriveMac } from "../../src/machine/mac.ts";
+import { PLACES } from "../../src/qemu/layout.ts";
+import { nicsOf } from "../../src/vm/nics.ts";
+
+const UUID = "123e4567-e89b-42d3-a456-426614174000";
+const SETTINGS = { NETWORKS: [], USENETDEV: true, FORWARDS: ["hostfwd=tcp::1-:1"], MAC: "", UUID: "" };
+
+test.each([
+  "user",
+  "none",
+  "user,mac=02:00:00:00:00:01",
+  "user,mac=02:00:00:00:00:01,link=down",
+  "user,link=down",
+])("%s is formatted as it was parsed", (text) => expect(formatNetwork(parseNetwork(text)!)).toBe(text));
+
+test("each card has a place", () => {
+  expect(PLACES.nics).toBe(MAX_NICS);
+});
+
+describe("the cards", () => {
+  test("without NETWORKS: the first one, by USENETDEV", () => {
+    expect(nicsOf(SETTINGS)).toEqual([
+      { number: 1, mac: undefined, link: "up", forwards: SETTINGS.FORWARDS },
+    ]);
+    expect(nicsOf({ ...SETTINGS, USENETDEV: false })).toEqual([]);
+  });
+
+  test("the first one has the forwards; each its own MAC address, that of the UUID unless one is given", () => {
+    const NETWORKS = ["none", "user", "user,mac=02:00:00:00:00:01,link=down"].map((text) =>
+      parseNetwork(text)!,
+    );
+    expect(nicsOf({ ...SETTINGS, NETWORKS, UUID })).toEqual([
+      { number: 2, mac: deriveMac(UUID, 2), link: "up", forwards: SETTINGS.FORWARDS },
+      { number: 3, mac: "02:00:00:00:00:01", link: "down", forwards: [] },
+    ]);
+  });
+
+  test.each([
+    ["", UUID, undefined],
+    ["auto", UUID, deriveMac(UUID, 1)],
+    ["auto", "", undefined],
+    ["02:00:00:00:00:09", UUID, "02:00:00:00:00:09"],
+  ])("MAC=%s, UUID=%s: that of the first card is %s", (MAC, uuid, mac) => {
+    expect(nicsOf({ ...SETTINGS, MAC, UUID: uuid })[0]!.mac).toBe(mac!);
+  });
+});

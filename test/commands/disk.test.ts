@@ -344,3 +344,16 @@ describe("disk resize, VM off", () => {
     expect(statSync(path).size).toBe(2 * MIB);
   });
 });
+
+test("disk resize --fs of a running VM: refused before anything is done (75)", async () => {
+  using box = await created();
+  const qemu = await box.running();
+  await box.ends(75, "disk resize 0 2M --fs", "--fs");
+  expect(qemu.requests.some(({ execute }) => execute === "block_resize")).toBe(false);
+});
+
+test("disk resize --fs without a rescue system: the disk has grown, the job says what is missing (66)", async () => {
+  using box = await created();
+  await box.ends(66, "disk resize 0 2M --fs", "resized disk 0", "rescue");
+  expect((await list(box))[0]!.virtualBytes).toBe(2 * MIB);
+});

@@ -70,7 +70,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   disk: [
     "A new disk, `disk-N.img`, belongs to the VM and to its snapshots; N is one above the highest number in use. Without TYPE its bus is that of the first disk. An existing image given by PATH stays where it is, and is in no snapshot; a name like `10G` is a size, `./10G` a file.",
     "While the VM runs, disks on VIRT, SCSI and NVME are attached at once, at the place they have after the next start; a disk on AHCI counts from the next run, as in a VM with LAYOUT=0. `remove` waits 30 seconds for the guest to release the disk: unmount it first. The file of one of the VM's own disks is the only copy of its data unless a snapshot has it: `remove` deletes it with `--delete` only, and refuses without.",
-    "`resize` grows a disk, never shrinks it. The next snapshot is a full one. Partitions and file systems in it stay as they are.",
+    "`resize` grows a disk, never shrinks it. The next snapshot is a full one. Partitions and file systems in it stay as they are without `--fs`, which then runs the bundled job grow-fs: the last partition, LUKS, an LVM volume group with its one logical volume that has a file system (of several that of the root), ext2/3/4, XFS or btrfs. Back the VM up before.",
   ],
   identity: [
     "The UUID is assigned by create, or by the first command that changes an older VM. It is stored in `guest.env`, in the manifest of each snapshot, and as a tag in a repository. Moving or renaming HOSTDIR keeps it.",

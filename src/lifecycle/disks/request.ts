@@ -18,7 +18,7 @@ export type DiskCommand =
   | { action: "list"; json: boolean }
   | { action: "add"; disk: AddRequest }
   | { action: "remove"; name: string; delete: boolean }
-  | { action: "resize"; name: string; size: SizeRequest };
+  | { action: "resize"; name: string; size: SizeRequest; filesystem: boolean };
 
 /** Arguments of `disk`. */
 export interface DiskArgs {
@@ -27,6 +27,7 @@ export interface DiskArgs {
   size?: string | undefined;
   json?: boolean | undefined;
   delete?: boolean | undefined;
+  fs?: boolean | undefined;
 }
 
 const diskUsageError = (message: string, hint = commandLine("disk", "-h")): VmError =>
@@ -54,6 +55,7 @@ export function parseDiskCommand(args: DiskArgs): DiskCommand {
   }
   if (args.json && action !== "list") throw diskUsageError(`disk ${action} takes no --json`);
   if (args.delete && action !== "remove") throw diskUsageError(`disk ${action} takes no --delete`);
+  if (args.fs && action !== "resize") throw diskUsageError(`disk ${action} takes no --fs`);
   switch (action) {
     case "list":
       return { action, json: args.json === true };
@@ -62,7 +64,7 @@ export function parseDiskCommand(args: DiskArgs): DiskCommand {
     case "remove":
       return { action, name, delete: args.delete === true };
     case "resize":
-      return { action, name, size: parseNewSize(size) };
+      return { action, name, size: parseNewSize(size), filesystem: args.fs === true };
   }
 }
 

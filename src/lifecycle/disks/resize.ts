@@ -1,4 +1,5 @@
 import { statSync } from "node:fs";
+import { commandLine } from "../../lib/command-line.ts";
 import { VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { formatSize } from "../../lib/size.ts";
@@ -19,11 +20,20 @@ const NOTICED = new Set(["VIRT", "SCSI"]);
 
 /**
  * Grows a disk, in the running machine or in its image.
+ * @returns serial number of the disk if a job must grow its file system
  * @throws 64 for a smaller size and for a block device, 66 for an unknown disk, 75 if another qemu uses the image
  */
-export async function resizeDisk(context: Context, name: string, size: SizeRequest): Promise<void> {
-  await withMachine(context, COMMAND, async (changing) => {
+export async function resizeDisk(
+  context: Context,
+  { name, size, filesystem }: { name: string; size: SizeRequest; filesystem: boolean },
+): Promise<string | undefined> {
+  return withMachine(context, COMMAND, async (changing) => {
     const { vm, work, qmp } = changing;
+    if (filesystem && qmp)
+      throw new VmError("busy", `cannot ${COMMAND} with --fs while the VM is running`, {
+        hint: `shut the guest down first: ${commandLine("stop")}
+or grow the disk alone, and its file system in the guest (growpart, pvresize, lvextend, resize2fs, xfs_growfs, btrfs)`,
+      });
     const stored = await listStoredDisks(context, vm, work);
     const { request, number, path } = findStored(changing, stored, name, COMMAND);
     if (path === undefined)
@@ -42,7 +52,11 @@ export async function resizeDisk(context: Context, name: string, size: SizeReque
         `cannot ${COMMAND} to ${formatSize(bytes)}: it has ${formatSize(oldBytes)}, and shrinking would cut off data`,
         { hint: "give a larger size, or one to add: +10G" },
       );
-    if (bytes === oldBytes) return log.info(`disk ${number} has ${formatSize(bytes)} already`);
+    const serial = filesystem ? `disk-${number}` : undefined;
+    if (bytes === oldBytes) {
+      log.info(`disk ${number} has ${formatSize(bytes)} already`);
+      return serial;
+    }
     if (attached) await qmp!.execute("block_resize", { "node-name": attached.node, size: bytes });
     else {
       if (isImageInUse(path)) throw new VmError("busy", `cannot ${COMMAND}: another qemu has ${path} open`);
@@ -54,5 +68,6 @@ export async function resizeDisk(context: Context, name: string, size: SizeReque
     log.success(`resized disk ${number} from ${formatSize(oldBytes)} to ${formatSize(bytes)}`);
     if (attached?.plugged && !NOTICED.has(request.bus))
       log.info(`the guest may see the new size after a restart only: its bus is ${request.bus}`);
+    return serial;
   });
 }

@@ -26,7 +26,8 @@ export default define({
     delete: { type: "boolean", description: "remove: remove the file of one of the VM's own disks, too" },
     fs: {
       type: "boolean",
-      description: "resize: grow its last partition, LVM and the file system, too; in a VM that is off",
+      description:
+        "resize: grow its last partition, LVM and the filesystem, too, by a job, or the agent of the running guest",
     },
     json: {
       type: "boolean",
@@ -41,7 +42,8 @@ export default define({
     const { runDiskCommand } = await import("../lifecycle/disks/command.ts");
     const grown = await runDiskCommand(context, request);
     if (grown === undefined) return;
+    if (grown.live) return (await import("../guest/grow-fs.ts")).growInGuest(context, grown.serial);
     const { jobVm } = await import("../job/job.ts");
-    await jobVm(context, "grow-fs", { DISK: grown });
+    await jobVm(context, "grow-fs", { DISK: grown.serial });
   },
 });

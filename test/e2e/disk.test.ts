@@ -142,11 +142,26 @@ suite("while the guest runs", () => {
         await box.ok(["verify", "--all"]);
       });
 
+      test("the CD is changed", async () => {
+        for (const [name, path] of [
+          ["LINUX", iso.linuxIso],
+          ["HALT", iso.haltIso],
+        ] as const) {
+          await box.ok(["cd", path]);
+          await until(`the guest sees the CD ${name}`, () => look(box)?.cd.startsWith(name));
+        }
+        await box.ok(["cd", "--eject"]);
+        await until("the guest sees no CD", () => look(box)?.cd === "");
+        await box.ok(["cd", iso.linuxIso]);
+        await until("the guest sees the CD again", () => look(box)?.cd.startsWith("LINUX"));
+      });
+
       test("are at the same places after the next start, and in restored snapshots", async () => {
         await box.ok(["stop"]);
         await box.ok(["run", "--detach"]);
         const [first] = await seen(box, { "disk-1": 8 });
         expect(first!.path).toBe(places[0]!);
+        await until("the guest sees the CD as before", () => look(box)?.cd.startsWith("LINUX"));
         await box.ok(["stop"]);
         for (const [name, size] of [
           ["S1", 9],
@@ -160,7 +175,7 @@ suite("while the guest runs", () => {
         }
       });
 
-      test("a guest that does not release the disk keeps it (124)", async () => {
+      test("a paused guest keeps its disks (75)", async () => {
         await box.ok(["restore", "S3"]);
         await box.ok(["run", "--detach"]);
         await seen(box, { "disk-1": 8 });

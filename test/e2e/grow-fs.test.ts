@@ -1,5 +1,6 @@
 /** `disk resize --fs` in a rescue built from the host's kernel, with real filesystems. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Sandbox } from "./harness.ts";
 import { configure, sampled, smallSandbox, suite } from "./tools.ts";
@@ -25,13 +26,16 @@ head -c 3000000 /dev/urandom >/mnt/new/data; sha256sum </mnt/new/data >/mnt/new/
 echo "$fs" >"$OUTDIR/fs"
 `;
 
-/** Prints the size of the filesystem in MiB. */
-const CHECK = `
+const MOUNT = `
 modprobe dm_mod; export DM_DISABLE_UDEV=1
 lvm vgchange -ay --noudevsync >/dev/null 2>&1 || :
 lvm vgmknodes >/dev/null 2>&1 || :
 fs=$(cat "$INDIR/fs")
 mkdir /mnt/new; mount "$fs" /mnt/new
+`;
+
+/** Prints the size of the filesystem in MiB. */
+const CHECK = `${MOUNT}
 sha256sum </mnt/new/data | cmp - /mnt/new/sum
 df -m /mnt/new | awk 'END { print $2 }' >"$OUTDIR/size"
 `;
@@ -67,6 +71,19 @@ suite("disk resize --fs", () => {
       expect(Number(box.read(".work/.out/size"))).toBeGreaterThan(650);
       // Once more: there is nothing to do.
       await box.ok(["disk", "resize", "1", "800M", "--fs"]);
+      // Mounted, as in a running guest.
+      box.write(
+        "mounted.pre",
+        `cp fs "$WORKDIR/.in/"; echo disk-1 >"$WORKDIR/.in/DISK"; cp grow.sh "$WORKDIR/.in/"\n`,
+      );
+      box.write(
+        "mounted.job",
+        `${MOUNT}set -e; . "$INDIR/grow.sh"; df -m /mnt/new | awk 'END { print $2 }' >"$OUTDIR/size"\n`,
+      );
+      box.write("grow.sh", readFileSync(join(import.meta.dir, "../../jobs/grow-fs.job"), "utf8"));
+      await box.ok(["disk", "resize", "1", "+200M"]);
+      await box.ok(["job", "mounted"]);
+      expect(Number(box.read(".work/.out/size"))).toBeGreaterThan(850);
     });
   });
 });

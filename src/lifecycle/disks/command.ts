@@ -1,8 +1,9 @@
 import type { Context } from "../../vm/context.ts";
 import type { DiskCommand } from "./request.ts";
+import type { Grown } from "./resize.ts";
 
-/** @returns serial number of the disk whose file system a job must grow */
-export async function runDiskCommand(context: Context, asked: DiskCommand): Promise<string | undefined> {
+/** @returns the disk whose partition and filesystem must grow */
+export async function runDiskCommand(context: Context, asked: DiskCommand): Promise<Grown | undefined> {
   switch (asked.action) {
     case "list":
       await (await import("./list.ts")).listDisks(context, asked.json);

@@ -12,6 +12,8 @@ export type AddRequest = { bus: DiskBus | undefined; sizeBytes: number } | { ima
 export interface SizeRequest {
   bytes: number;
   more: boolean;
+  /** As typed. */
+  text: string;
 }
 
 export type DiskCommand =
@@ -92,5 +94,5 @@ function parseNewSize(text: string): SizeRequest {
       `disk resize: '${text}' is not allowed`,
       `allowed: a size like 30G or 512M, or +10G to add that; a multiple of ${SECTOR} bytes`,
     );
-  return { bytes, more };
+  return { bytes, more, text };
 }

@@ -3,11 +3,14 @@ import { commandLine } from "../../lib/command-line.ts";
 import { VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { formatSize } from "../../lib/size.ts";
-import { findAttached, listAttached } from "../../live/attached.ts";
+import { findAttached, listAttached, type AttachedDisk } from "../../live/attached.ts";
 import type { ReadImage } from "../../machine/types.ts";
 import { isImageInUse } from "../../qemu/image-lock.ts";
 import { growImage, readImageSize } from "../../qemu/img.ts";
+import type { QmpClient } from "../../qmp/client.ts";
+import { findChardev } from "../../qmp/chardev.ts";
 import { fileError, syncFile } from "../../store/files.ts";
+import { WORK } from "../../store/layout.ts";
 import type { Context } from "../../vm/context.ts";
 import { resolveDisk } from "../../vm/machine.ts";
 import { findStored, listStoredDisks, withMachine } from "./open.ts";
@@ -15,25 +18,27 @@ import type { SizeRequest } from "./request.ts";
 
 const COMMAND = "resize the disk";
 
+/** A disk whose partition and filesystem must grow. */
+export interface Grown {
+  serial: string;
+  /** In the running guest. */
+  live: boolean;
+}
+
 /** Disks whose new size a guest learns at once. */
 const NOTICED = new Set(["VIRT", "SCSI"]);
 
 /**
  * Grows a disk, in the running machine or in its image.
- * @returns serial number of the disk if a job must grow its file system
+ * @returns what is left to do for `filesystem`
  * @throws 64 for a smaller size and for a block device, 66 for an unknown disk, 75 if another qemu uses the image
  */
 export async function resizeDisk(
   context: Context,
   { name, size, filesystem }: { name: string; size: SizeRequest; filesystem: boolean },
-): Promise<string | undefined> {
+): Promise<Grown | undefined> {
   return withMachine(context, COMMAND, async (changing) => {
     const { vm, work, qmp } = changing;
-    if (filesystem && qmp)
-      throw new VmError("busy", `cannot ${COMMAND} with --fs while the VM is running`, {
-        hint: `shut the guest down first: ${commandLine("stop")}
-or grow the disk alone, and its file system in the guest (growpart, pvresize, lvextend, resize2fs, xfs_growfs, btrfs)`,
-      });
     const stored = await listStoredDisks(context, vm, work);
     const { request, number, path } = findStored(changing, stored, name, COMMAND);
     if (path === undefined)
@@ -43,6 +48,7 @@ or grow the disk alone, and its file system in the guest (growpart, pvresize, lv
         hint: "resize it with the host's own tools (lvextend), and restart the VM",
       });
     const attached = qmp && findAttached(await listAttached(qmp), path);
+    if (filesystem && qmp) await requireGrowing(qmp, attached, ["disk", "resize", name, size.text, "--fs"]);
     const image: ReadImage | undefined = attached ? undefined : resolveDisk(vm, request, number, path, work);
     const oldBytes = attached ? attached.virtualBytes : await readImageSize(image!);
     const bytes = size.more ? oldBytes + size.bytes : size.bytes;
@@ -52,10 +58,11 @@ or grow the disk alone, and its file system in the guest (growpart, pvresize, lv
         `cannot ${COMMAND} to ${formatSize(bytes)}: it has ${formatSize(oldBytes)}, and shrinking would cut off data`,
         { hint: "give a larger size, or one to add: +10G" },
       );
-    const serial = filesystem ? `disk-${number}` : undefined;
+    const serial = attached ? attached.node.replace("disk", "disk-") : `disk-${number}`;
+    const grown = filesystem ? { serial, live: qmp !== undefined } : undefined;
     if (bytes === oldBytes) {
       log.info(`disk ${number} has ${formatSize(bytes)} already`);
-      return serial;
+      return grown;
     }
     if (attached) await qmp!.execute("block_resize", { "node-name": attached.node, size: bytes });
     else {
@@ -68,6 +75,25 @@ or grow the disk alone, and its file system in the guest (growpart, pvresize, lv
     log.success(`resized disk ${number} from ${formatSize(oldBytes)} to ${formatSize(bytes)}`);
     if (attached?.plugged && !NOTICED.has(request.bus))
       log.info(`the guest may see the new size after a restart only: its bus is ${request.bus}`);
-    return serial;
+    return grown;
   });
+}
+
+/** Can the filesystem grow in the running guest? @throws 69 without an agent, 75 if it does not have the disk */
+async function requireGrowing(
+  qmp: QmpClient,
+  attached: AttachedDisk | undefined,
+  words: readonly string[],
+): Promise<void> {
+  const hint = `let a job grow it while the VM is off: ${commandLine("stop")} && ${commandLine(...words)}`;
+  if (!attached?.plugged)
+    throw new VmError("busy", `cannot ${COMMAND} with --fs: the running guest does not have it`, { hint });
+  if ((await findChardev(qmp, WORK.agent))?.guestOpen) return;
+  throw new VmError(
+    "unavailable",
+    `cannot ${COMMAND} with --fs: no guest agent answers in the running guest`,
+    {
+      hint: `${hint}\nor install qemu-guest-agent in the guest, and start it`,
+    },
+  );
 }

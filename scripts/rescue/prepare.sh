@@ -45,13 +45,15 @@ wait_for_disks() {
   done
 }
 
-# Gives the disks on the SCSI bus their names in the order of where they are: numbers in a path count as numbers.
+# Gives the disks on the SCSI bus their names in the order of where they are: numbers in a path count as numbers. Those on
+# USB come last, wherever its controller is.
 name_disks() {
   local disk rest key at keys=()
   for disk in "${DISKS[@]}"; do
     [[ $disk == /sys/bus/scsi/* ]] || continue
     cd -P "$disk" || continue
     rest=$PWD key=
+    case $rest in */usb[0-9]*) key=z ;; esac
     while [[ $rest =~ ^([^0-9]*)([0-9]+)(.*)$ ]]; do
       printf -v key '%s%s%020d' "$key" "${BASH_REMATCH[1]}" "$((10#${BASH_REMATCH[2]}))"
       rest=${BASH_REMATCH[3]}

@@ -46,7 +46,7 @@ export interface RescueRun {
 const APPEND = [
   // A panic reboots, which ends qemu (-no-reboot), rather than hangs.
   "quiet panic=-1",
-  "scsi_mod.scan=sync random.trust_cpu=on",
+  "scsi_mod.scan=sync random.trust_cpu=on usb_storage.delay_use=0",
   // Self-tests of ciphers, which the distribution has run.
   "cryptomgr.notests initcall_blacklist=crypto_kdf108_init",
   // root is the only user of the rescue: hardening against other users is of no use.

@@ -3,7 +3,7 @@ export const SNAPSHOT_FORMATS = ["gz", "qcow2"] as const;
 export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
 
 /** A disk's bus, as users write it in `DISKS` and `IMAGES`. */
-export const DISK_BUSES = ["AHCI", "NVME", "SCSI", "VIRT"] as const;
+export const DISK_BUSES = ["AHCI", "NVME", "SCSI", "USB", "VIRT"] as const;
 export type DiskBus = (typeof DISK_BUSES)[number];
 
 export const IMAGE_FORMATS = ["qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc", "qed"] as const;

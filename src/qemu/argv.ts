@@ -1,7 +1,7 @@
 import { ARCH } from "../machine/arch.ts";
 import type { Machine } from "../machine/types.ts";
 import type { Capabilities } from "./capabilities.ts";
-import { buildDiskArgs, countPlaces } from "./devices/disk.ts";
+import { buildDiskArgs, buildUsbArgs, countPlaces } from "./devices/disk.ts";
 import { buildChannelArgs } from "./devices/channel.ts";
 import { buildDisplayArgs } from "./devices/display.ts";
 import { buildFirmwareArgs } from "./devices/firmware.ts";
@@ -51,8 +51,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     `virtio-rng-pci,rng=rng0${placed(placeOf(machine, "rng"))}`,
     ...buildChannelArgs(machine),
     ...(machine.generationId ? ["-device", "vmgenid,guid=auto,id=generation0"] : []),
-    ...(machine.display.kind === "serial" ? [] : buildPointerArgs(machine)),
-    ...(machine.display.kind !== "serial" && facts.usbKeyboard ? KEYBOARD : []),
+    ...buildUsbArgs(machine),
     ...buildDiskArgs(machine),
     ...machine.nics.flatMap((nic) => buildNicArgs(machine, nic)),
     ...buildShareArgs(machine),
@@ -60,16 +59,6 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...machine.extraArgs,
   ];
 }
-
-const KEYBOARD = ["-device", "usb-kbd,bus=usb0.0"];
-
-/** Absolute positions, so that a viewer's pointer and the guest's agree. */
-const buildPointerArgs = (machine: Machine): string[] => [
-  "-device",
-  `qemu-xhci,id=usb0${placed(placeOf(machine, "usb"))}`,
-  "-device",
-  "usb-tablet,bus=usb0.0",
-];
 
 /**
  * The saved state of a kernel booted by PVH includes its option ROM: the machine must have it, too.

@@ -50,6 +50,12 @@ const SLOTS = {
 
 export type Role = keyof typeof SLOTS;
 
+/** PCI slots on a PC, by firmware, for the manual. */
+export const describeSlot = (role: Role): { bios: number; uefi: number } => ({
+  bios: BOARDS.pc.first + SLOTS[role],
+  uefi: BOARDS.q35.first + SLOTS[role],
+});
+
 const SHARES = { slot: 4, slots: 4 };
 /** The disks behind the first one: a slot each, further ones behind a bridge; or root ports, eight in a slot. */
 const DISKS = { slot: 14, count: 8, bridge: 26, behind: 31, ports: 15 };

@@ -1,11 +1,11 @@
 import { ARCH } from "../machine/arch.ts";
 import type { Machine } from "../machine/types.ts";
-import { countPlaces, type NumberedDisk } from "./devices/disk.ts";
+import { countPlaces, USB, type NumberedDisk } from "./devices/disk.ts";
 import { PLACES } from "./layout.ts";
 
 /** A request beyond a limit of the machine type. */
 export interface Excess {
-  what: "processors" | "PCI devices" | "places for disks" | "shares";
+  what: "processors" | "PCI devices" | "places for disks" | "USB disks" | "shares";
   wanted: number;
   most: number;
 }
@@ -30,10 +30,13 @@ export type Limited = Pick<Machine, "arch" | "sockets" | "cores" | "layout"> & {
  * @param argv its arguments; only counted in layout 0
  */
 export function findExcess(machine: Limited, argv: readonly string[]): Excess | undefined {
-  const { arch, sockets, cores, layout, shares } = machine;
+  const { arch, sockets, cores, layout, disks, shares } = machine;
   const { maxCpus, pciSlots } = ARCH[arch];
+  const onUsb = disks.filter(({ bus }) => bus === "USB");
+  const usbDisks = layout === 0 ? onUsb.length : Math.max(0, ...onUsb.map(({ number }) => number + 1));
   const counts: Excess[] = [
     { what: "processors", wanted: sockets * cores, most: maxCpus },
+    { what: "USB disks", wanted: usbDisks, most: USB.ports - USB.firstDisk + 1 },
     ...(layout === 0
       ? [{ what: "PCI devices" as const, wanted: countPciDevices(argv), most: pciSlots }]
       : [

@@ -86,7 +86,7 @@ export function ensureIdentity<T extends Opened>(context: Context, vm: T, warns 
   const other = findOther(context, hostdir, identity.uuid);
   if (other !== undefined && warns)
     warnOnce(
-      `${hostdir} and ${other} contain the same VM (UUID ${identity.uuid}): one is a copy; in the copy, run: ${context.prog} identity --new`,
+      `${hostdir} and ${other} contain the same VM (UUID ${identity.uuid}): one is a copy, with the same MAC address; in the copy, run: ${context.prog} identity --new`,
     );
   return before.uuid === undefined ? withSettings(vm, identity) : vm;
 }

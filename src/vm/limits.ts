@@ -12,6 +12,7 @@ const HINT: Record<Excess["what"], string> = {
   processors: "use fewer: --cores=N --sockets=N",
   "PCI devices": `${SHARED_BUS}; or remove shares`,
   "places for disks": SHARED_BUS,
+  "USB disks": "use another bus, such as --disks=SCSI=SIZE,…",
   shares: "remove shares, or share a directory above several",
 };
 

@@ -190,7 +190,7 @@ suite("bad input", () => {
   describe("create refuses what qemu or the host would refuse at the first run", () => {
     const table: [string[], number, RegExp][] = [
       [[`--disks=${"VIRT=1M,".repeat(50)}`], 64, /50 places for disks, the limit is 40/],
-      [["--cores=256"], 64, /256 processors, qemu's limit is 255/],
+      [["--cores=256"], 64, /256 processors, the limit is 255/],
       [["--port=2222", "--forward=tcp::2222-:22"], 75, /port 2222 is requested twice/],
     ];
     test.each(table)("%j", async (options, status, message) => {

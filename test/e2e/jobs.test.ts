@@ -314,13 +314,15 @@ suite("jobs", () => {
   });
 
   test("disks of every bus, in order", async () => {
-    using box = jobSandbox(profiles, "AHCI=32M AHCI=33M SCSI=34M VIRT=35M NVME=36M");
+    using box = jobSandbox(profiles, "USB=37M AHCI=32M AHCI=33M SCSI=34M VIRT=35M NVME=36M");
     await create(box);
     box.write(
       "look.job",
-      "for d in sda sdb sdc vda nvme0n1; do echo $d $(($(cat /sys/block/$d/size) / 2048)); done\n",
+      "for d in sda sdb sdc sdd vda nvme0n1; do echo $d $(($(cat /sys/block/$d/size) / 2048)); done\n",
     );
-    expect((await box.ok(["job", "look"])).stdout).toBe("sda 32\nsdb 33\nsdc 34\nvda 35\nnvme0n1 36\n");
+    expect((await box.ok(["job", "look"])).stdout).toBe(
+      "sda 32\nsdb 33\nsdc 34\nsdd 37\nvda 35\nnvme0n1 36\n",
+    );
   });
 
   testInTurn(1)("a UEFI guest has its variables; --no-uefi omits them", async () => {

@@ -36,7 +36,7 @@ const ADDITIONS: Record<string, (box: Sandbox, iso: string) => string[]> = {
   "a display": () => ["--port=5999", "run"],
   shares: (box) => Array.from({ length: 5 }, (_, index) => `--share=s${index}:${box.top}`).concat("run"),
   "further disks": (box) => [
-    ...["VIRT", "NVME", "SCSI"].map((bus, index) => `--image=${bus}=${extraDisk(box, index)}`),
+    ...["VIRT", "NVME", "SCSI", "USB"].map((bus, index) => `--image=${bus}=${extraDisk(box, index)}`),
     "run",
   ],
 };

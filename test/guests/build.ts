@@ -75,7 +75,7 @@ const APPEND = "console=ttyS0 quiet panic=-1 mitigations=off scsi_mod.scan=sync"
 
 const MODULES = (
   "button evdev virtio_pci ahci ata_piix sd_mod sr_mod nvme e1000 " +
-  "virtio_blk virtio_scsi virtio_net virtio_rng virtio_console 9pnet_virtio 9p " +
+  "xhci_pci usb_storage virtio_blk virtio_scsi virtio_net virtio_rng virtio_console 9pnet_virtio 9p " +
   "ext4 crc32c_generic vfat nls_ascii nls_cp437 isofs efivarfs"
 ).split(" ");
 

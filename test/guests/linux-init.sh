@@ -13,7 +13,7 @@ acpid -c /etc/acpi -p /acpid.pid -l /acpid.log 2>/dev/null # the power button, f
 # Buses first, then what appeared on them; ext4, 9p and isofs are loaded by the kernel when mounted.
 cat /sys/bus/pci/devices/*/modalias | sort -u | xargs modprobe -aq
 cat /sys/bus/virtio/devices/*/modalias 2>/dev/null | sort -u | xargs -r modprobe -aq
-modprobe -a sd_mod sr_mod
+modprobe -a sd_mod sr_mod usb_storage
 
 # Loading waits for SATA and SCSI disks; NVMe names come a little later.
 for i in $(seq 50); do

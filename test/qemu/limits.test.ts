@@ -21,6 +21,8 @@ describe("places in layout 1", () => {
     ["a disk number beyond", { disks: disks("NVME", 1, 40) }, "41 places for disks, not 40"],
     ["100 SCSI disks", { disks: disks("SCSI", 100) }, "fits"],
     ["40 AHCI disks", { disks: disks("AHCI", 40) }, "fits"],
+    ["13 USB disks", { disks: disks("USB", 13) }, "fits"],
+    ["14 USB disks", { disks: disks("USB", 14) }, "14 USB disks, not 13"],
     ["32 shares", { shares: Array.from({ length: 32 }) }, "fits"],
     ["33 shares", { shares: Array.from({ length: 33 }) }, "33 shares, not 32"],
   ])("%s", (_name, more, expected) => {

@@ -164,6 +164,7 @@ const LAYOUT_1: Record<string, Partial<Machine>> = {
   },
   "layout-pc-many": { ...ONE, disks: twelve },
   "layout-pc-gap": { ...ONE, disks: [disk("VIRT", 2), disk("SCSI", 5), disk("SCSI", 1)], display: VNC },
+  "layout-pc-usb": { ...ONE, disks: disks("VIRT", "USB", "USB"), display: { kind: "serial" } },
   "layout-pc-serial": { ...ONE, display: { kind: "serial" }, nics: [] },
   "layout-q35": { ...ONE, firmware: UEFI },
   "layout-q35-all": {
@@ -232,6 +233,7 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
     cdrom: { path: "/iso/a.iso", first: true },
   },
   "disks-scsi-66": { disks: disks(...Array.from({ length: 66 }, () => "SCSI" as const)) },
+  "disks-usb": { disks: disks("USB", "VIRT", "USB") },
   "disks-none": { disks: [] },
   "disks-formats": {
     disks: [

@@ -5,6 +5,8 @@
 import { ARCH } from "../../machine/arch.ts";
 import { ARCHES, type Arch } from "../../machine/types.ts";
 
+import { describeSlot, PLACES, type Role } from "../../qemu/layout.ts";
+
 /** A paragraph, an item (its name, and what it means), or lines to type. */
 export type Block = string | readonly [name: string, text: string] | { typed: readonly string[] };
 
@@ -12,6 +14,13 @@ export interface Topic {
   title: string;
   blocks: readonly Block[];
 }
+
+const PLACED: readonly (readonly [Role, string])[] = [
+  ["card", "graphics card"],
+  ["rng", "random numbers"],
+  ["disk", "first disk, or its controller"],
+  ["nic", "first network card"],
+];
 
 /** From the table that the argument list is built from. */
 function describeArch(name: Arch): readonly [string, string] {
@@ -105,6 +114,19 @@ export const TOPICS: readonly Topic[] = [
       "SPICE listens on `localhost:5900`, or the next free port. In a desktop session `remote-viewer` is opened; elsewhere the commands for viewing from another machine are printed. The password is in `WORKDIR/spice.password` and `WORKDIR/spice.vv`. `-p ''` (an empty port) turns the display off; `screenshot` works nevertheless.",
       "`DISPLAY_PROTOCOL=vnc` uses VNC: passwords of eight characters, ports from 5900, no encryption. `SPICE_SOCKET=1` listens on a unix socket in WORKDIR: `ssh -L 5900:WORKDIR/spice.sock USER@HOST`, then `remote-viewer spice://localhost:5900`. SPICE_TLS_DIR encrypts the port.",
       "With user networking the guest reaches this host's `127.0.0.1` as `10.0.2.2`. A forward such as `tcp::5555-:22` listens on all addresses; `tcp:127.0.0.1:5555-:22` on this host only.",
+    ],
+  },
+  {
+    title: "HARDWARE",
+    blocks: [
+      "Each device of a VM has a fixed place on the PCI bus, whether or not a CD, a display, shares or further disks are there: names that the guest derives from it, as of network interfaces, stay. `guest.env` records the layout (LAYOUT=1). Places on a PC with BIOS and with UEFI:",
+      ...PLACED.map(([role, what]) => {
+        const { bios, uefi } = describeSlot(role);
+        return [what, `slot ${bios}, ${uefi}`] as const;
+      }),
+      `At most ${PLACES.disks} disks have a place of their own (VIRT, NVME), or controllers of several disks (AHCI: 6, SCSI: 64). The number in the disk's name (\`disk-N.img\`) decides its place and serial number.`,
+      "VMs of the earlier program have this layout, too. VMs of versions of PROG before layouts have none recorded: qemu places their devices (LAYOUT=0).",
+      "The first network card of a new VM has a MAC address of its own, derived from the VM's UUID (MAC=auto), and the guest sees the UUID. `status --json` shows the address. `identity --new` in a copy of a VM changes both. VMs without MAC in `guest.env` have qemu's default address, the same in all VMs.",
     ],
   },
   {

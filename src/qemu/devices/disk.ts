@@ -1,4 +1,4 @@
-import { ARCH } from "../../machine/arch.ts";
+import { ARCH, type ArchFacts } from "../../machine/arch.ts";
 import type { Disk, DiskBus, Machine } from "../../machine/types.ts";
 import { boardOf, placed, placeOf, placeOfDisk, PLACES, type Place, type Placed } from "../layout.ts";
 import { deviceText, type Device } from "../text.ts";
@@ -8,6 +8,8 @@ import { buildImageNode, fileDriver } from "./image.ts";
 const AHCI_PORTS = 6;
 /** Targets of one virtio-scsi controller that firmware scans. */
 const SCSI_TARGETS = 64;
+/** Ports of the USB controller (the most that qemu-xhci has). The first two are for the pointer and the keyboard. */
+export const USB = { ports: 15, firstDisk: 3 } as const;
 
 /**
  * Block nodes of an image: protocol and format. JSON needs no escaping of paths. `discard` and `detect-zeroes` let the
@@ -41,8 +43,9 @@ interface Attached {
  * Controller and device of a disk on that bus. The device itself has the property `drive`: a live snapshot sets it
  * (qmp/block.ts).
  * @param index on the bus
+ * @param serial of the disk
  */
-const ATTACH: Record<DiskBus, (index: number, cd: boolean) => Attached> = {
+const ATTACH: Record<DiskBus, (index: number, cd: boolean, serial: string) => Attached> = {
   AHCI: (index, cd) => {
     const id = `ahci${Math.floor(index / AHCI_PORTS)}`;
     return {
@@ -63,12 +66,20 @@ const ATTACH: Record<DiskBus, (index: number, cd: boolean) => Attached> = {
     };
   },
   NVME: () => ({ device: { driver: "nvme" } }),
+  // The stick is a bridge with one SCSI disk.
+  USB: (index, _cd, serial) => {
+    const id = `usb-disk${index}`;
+    return {
+      controller: { driver: "usb-bot", id, bus: "usb0.0", port: USB.firstDisk + index, serial },
+      device: { driver: "scsi-hd", bus: `${id}.0` },
+    };
+  },
   // There is no CD device; the CD's node is read-only.
   VIRT: () => ({ device: { driver: "virtio-blk-pci" } }),
 };
 
 /** Buses on which a disk can be plugged in and out while the guest runs. */
-const HOT_PLUG: Record<DiskBus, boolean> = { AHCI: false, SCSI: true, NVME: true, VIRT: true };
+const HOT_PLUG: Record<DiskBus, boolean> = { AHCI: false, SCSI: true, NVME: true, USB: false, VIRT: true };
 
 /**
  * Is a disk hotplugged? qemu cannot load a state into a machine with an NVMe disk, and q35's root bus does not support
@@ -107,9 +118,10 @@ interface NumberedDisks {
   disks: readonly NumberedDisk[];
 }
 
-/** Place of a controller's or a disk's PCI device: by the lowest number of the disks on it. */
-function placeNumber({ disks }: NumberedDisks, { bus, number }: NumberedDisk): number {
-  const on = (index: number): string | undefined => ATTACH[bus](index, false).controller?.id;
+/** Place of a controller's or a disk's PCI device: by the lowest number of the disks on it. None for a USB disk. */
+function placeNumber({ disks }: NumberedDisks, { bus, number }: NumberedDisk): number | undefined {
+  if (bus === "USB") return undefined;
+  const on = (index: number): string | undefined => ATTACH[bus](index, false, "").controller?.id;
   const id = on(number);
   if (id === undefined) return number;
   const first = Math.min(
@@ -134,9 +146,10 @@ export interface PluggedDisk {
  * @returns undefined if its bus has no hot plug
  */
 export function buildPluggedDisk(machine: Placed & NumberedDisks, disk: Disk): PluggedDisk | undefined {
-  if (machine.layout === 0 || !HOT_PLUG[disk.bus]) return undefined;
-  const place = placeOfDisk(machine, placeNumber(machine, disk));
-  const { controller, device } = ATTACH[disk.bus](disk.number, false);
+  const number = placeNumber(machine, disk);
+  if (machine.layout === 0 || number === undefined || !HOT_PLUG[disk.bus]) return undefined;
+  const place = placeOfDisk(machine, number);
+  const { controller, device } = ATTACH[disk.bus](disk.number, false, disk.serial);
   return {
     node: { ...buildDiskNode(disk), "node-name": nodeOf(disk) },
     controller: controller && { ...controller, ...place },
@@ -146,11 +159,26 @@ export function buildPluggedDisk(machine: Placed & NumberedDisks, disk: Disk): P
 
 /** The controllers that disks on this bus share, by the start of their ids. */
 export const controllerOf = ({ bus, number }: NumberedDisk): string | undefined =>
-  ATTACH[bus](number, false).controller?.id;
+  ATTACH[bus](number, false, "").controller?.id;
 
 /** One more than the highest place that the disks use. */
 export const countPlaces = (machine: NumberedDisks): number =>
-  Math.max(0, ...machine.disks.map((disk) => placeNumber(machine, disk) + 1));
+  Math.max(0, ...machine.disks.map((disk) => (placeNumber(machine, disk) ?? -1) + 1));
+
+/** The USB controller, if the machine needs it: for disks, and for devices with which a viewer points and types. */
+export function buildUsbArgs(machine: Placed & Pick<Machine, "disks" | "display">): string[] {
+  const { arch, disks, display } = machine;
+  const facts: ArchFacts = ARCH[arch];
+  const hasDisks = disks.some(({ bus }) => bus === "USB");
+  const seen = display.kind !== "serial";
+  const ports = hasDisks ? `,p2=${USB.ports},p3=${USB.ports}` : "";
+  return [
+    ...(seen || hasDisks ? ["-device", `qemu-xhci,id=usb0${ports}${placed(placeOf(machine, "usb"))}`] : []),
+    // Absolute positions, so that a viewer's pointer and the guest's agree.
+    ...(seen ? ["-device", "usb-tablet,bus=usb0.0"] : []),
+    ...(seen && facts.usbKeyboard ? ["-device", "usb-kbd,bus=usb0.0"] : []),
+  ];
+}
 
 /** Disks in boot order, then the CD, with `bootindex` for BIOS and UEFI; devices that are not booted last. */
 export function buildDiskArgs(machine: DiskMachine): string[] {
@@ -184,7 +212,7 @@ export function buildDiskArgs(machine: DiskMachine): string[] {
     const properties = { id: CD_DEVICE, ...(cdrom ? { drive: CD_NODES[0], bootindex } : {}) };
     if (layout === 0) {
       const { cdBus } = ARCH[machine.arch];
-      if (cdrom) attach(ATTACH[cdBus](count(cdBus), true), undefined, node, properties);
+      if (cdrom) attach(ATTACH[cdBus](count(cdBus), true, ""), undefined, node, properties);
       return;
     }
     const drive = cdDriveOf(machine);
@@ -202,8 +230,9 @@ export function buildDiskArgs(machine: DiskMachine): string[] {
       return;
     }
     const onBus = layout === 0 ? count(disk.bus) : disk.number;
-    const place = layout === 0 ? undefined : placeOfDisk(machine, placeNumber(machine, disk));
-    attach(ATTACH[disk.bus](onBus, false), place, node, {
+    const number = placeNumber(machine, disk);
+    const place = number === undefined ? undefined : placeOfDisk(machine, number);
+    attach(ATTACH[disk.bus](onBus, false, disk.serial), place, node, {
       ...identify(disk),
       bootindex: firstDisk + index,
     });

@@ -9,6 +9,8 @@ export const WARM_MODULES: readonly string[] = [
   "sd_mod",
   "nvme",
   "virtio_blk",
+  "xhci_pci",
+  "usb_storage",
   "virtio_net",
   "virtio_console",
   "virtio_rng",

@@ -27,7 +27,12 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   const flagged = help !== undefined || found.some(({ option }) => isAnswer(option));
   const batch = flagged ? (help ?? []) : parseBatch(rest, prog, words.slice(0, words.length - rest.length));
   const settings: RawSettings = {};
-  const additions: Required<Options["additions"]> = { FORWARDS: [], IMAGES: [], SHARES: [] };
+  const additions: Required<Options["additions"]> = {
+    FORWARDS: [],
+    IMAGES: [],
+    SHARES: [],
+    SMBIOS: [],
+  };
   const spelled: NonNullable<Options["spelled"]> = {};
   const flags = { help: false, version: false, licenses: false, noColors: false, debug: false };
   let hostdir: string | undefined;

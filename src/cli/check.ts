@@ -26,7 +26,8 @@ export const cittyContext = (
 });
 
 /** Parses the words of all commands, before the first one runs. @throws 64 */
-export async function parseRequests(batch: readonly Invocation[], context: Context): Promise<Request[]> {
+export async function parseRequests(batch: readonly Invocation[], outer: Context): Promise<Request[]> {
+  const context = { ...outer, batch: batch.map(({ command }) => command.name) };
   const requests: Request[] = [];
   for (const invocation of batch) {
     const definition = await loadCommand(invocation.command.name);

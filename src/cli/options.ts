@@ -1,12 +1,12 @@
 import { ARCHES } from "../machine/types.ts";
-import type { SettingName } from "../config/schema.ts";
+import type { AddedList, SettingName } from "../config/schema.ts";
 
 /** What a global option does. */
 export type Effect =
   /** Sets a setting to the option's value, or to a fixed one. */
   | { kind: "set"; setting: SettingName; value?: string }
   /** Adds to a list; an empty value clears it. */
-  | { kind: "add"; setting: "FORWARDS" | "IMAGES" | "SHARES" }
+  | { kind: "add"; setting: AddedList }
   | { kind: "hostdir" }
   | { kind: "flag"; flag: "help" | "version" | "licenses" | "noColors" | "debug" };
 
@@ -98,17 +98,36 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
     help: "add a shared folder; empty: clear the list",
   },
   {
+    long: "smbios",
+    value: "type=N,…",
+    effect: { kind: "add", setting: "SMBIOS" },
+    help: "add SMBIOS (DMI) fields: type=1,manufacturer=ACME,serial=7",
+    whole: true,
+  },
+  {
     long: "timeout",
     short: "t",
     value: "SECONDS",
     effect: set("TIMEOUT"),
-    help: "limit the time of a job, exec or run --wait",
+    help: "limit the time of a job, exec, run or run --wait",
   },
   { long: "tmeout", value: "SECONDS", effect: set("TIMEOUT"), help: "", hidden: true },
   { long: "uefi", short: "u", effect: set("UEFI", "1"), help: "boot by UEFI" },
   { long: "no-uefi", effect: set("UEFI", ""), help: "boot by BIOS" },
   { long: "netdev", effect: set("USENETDEV", "1"), help: "enable the first network card" },
   { long: "no-netdev", effect: set("USENETDEV", ""), help: "disable the first network card" },
+  {
+    long: "netboot",
+    effect: set("NETBOOT", "first"),
+    help: "boot from the network first",
+    whole: true,
+  },
+  {
+    long: "no-netboot",
+    effect: set("NETBOOT", "last"),
+    help: "boot from the network after the CD and the disks",
+    whole: true,
+  },
   { long: "use-tmpdir", effect: set("INPLACE", ""), help: "keep working files in TMPDIR" },
   { long: "inplace", effect: set("INPLACE", "1"), help: "keep working files in HOSTDIR" },
   { long: "no-tmpdir", effect: set("INPLACE", "1"), help: "keep working files in HOSTDIR, as --inplace" },

@@ -1,5 +1,4 @@
 import { statSync } from "node:fs";
-import { userInfo } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { basename } from "pathe";
 import type { Context, Options } from "../vm/context.ts";
@@ -22,7 +21,7 @@ export function progName(argv0: string): string {
 function homeOf(env: Record<string, string | undefined>): string {
   if (env.HOME && isAbsolute(env.HOME)) return env.HOME;
   try {
-    return userInfo().homedir || "/";
+    return process.getBuiltinModule("node:os").userInfo().homedir || "/";
   } catch {
     return "/";
   }

@@ -13,6 +13,7 @@ export type ContextChange = Partial<Pick<Context, "options">>;
 
 /** What completion offers for a value. */
 export type ValueKind =
+  | "assignment"
   | "command"
   | "directory"
   | "disk"
@@ -20,6 +21,7 @@ export type ValueKind =
   | "file"
   | "ISO image"
   | "job"
+  | "key"
   | "setting"
   | "snapshot";
 

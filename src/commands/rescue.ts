@@ -17,6 +17,17 @@ export default define({
       valueHint: "FILE",
       description: "build: repack this ALT Rescue CD image",
     },
+    recovery: {
+      type: "string",
+      kind: "directory",
+      valueHint: "DIR",
+      description: "build --iso: add the files of DIR as /recovery; an autorun among them starts the jobs",
+    },
+    append: {
+      type: "string",
+      valueHint: "ARGS",
+      description: "build --iso: add kernel arguments to its boot menus",
+    },
     name: { type: "string", description: "build: set the profile's name; default: rescue-ARCH" },
     kernel: {
       type: "string",

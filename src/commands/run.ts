@@ -16,6 +16,12 @@ export default define({
       description: "with --detach: wait for `ssh` or the guest `agent` (300 s, or -t), or for SECONDS",
     },
     ssh: { type: "boolean", description: "forward a free port of 127.0.0.1 to the guest's port 22" },
+    timeout: {
+      type: "string",
+      alias: "t",
+      valueHint: "SECONDS",
+      description: "shut the guest down after this time (124); with --wait: how long to wait",
+    },
     isoimage: {
       type: "positional",
       kind: "ISO image",
@@ -23,14 +29,25 @@ export default define({
       description: "CD image to attach and boot once",
     },
   },
-  async parse({ isoimage: iso, detach, ssh, wait }) {
-    if (wait === undefined) return { iso, detach, ssh, wait };
-    const { parseWait } = await import("../lifecycle/wait.ts");
-    return { iso, detach, ssh, wait: parseWait(wait, detach === true) };
+  async parse({ isoimage: iso, detach, ssh, wait: what, timeout }, context) {
+    const wait =
+      what === undefined
+        ? undefined
+        : (await import("../lifecycle/wait.ts")).parseWait(what, detach === true);
+    const typed = timeout ?? context.options.settings.TIMEOUT;
+    const limitSeconds =
+      typed === undefined
+        ? undefined
+        : (await import("../lifecycle/time-limit.ts")).resolveTimeLimit(context, timeout, {
+            detach,
+            waits: wait !== undefined,
+          });
+    return { iso, detach, ssh, wait, limitSeconds };
   },
   async run(context, { wait, ...request }) {
     const { runVm } = await import("../lifecycle/run.ts");
     await runVm(context, { ...request, needsSsh: wait?.for === "ssh" });
-    if (wait) await (await import("../lifecycle/wait.ts")).waitUntilReady(context, wait);
+    if (wait)
+      await (await import("../lifecycle/wait.ts")).waitUntilReady(context, wait, request.limitSeconds);
   },
 });

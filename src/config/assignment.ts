@@ -19,6 +19,10 @@ export function bashWord(text: string): string {
   return `$'${inside}'`;
 }
 
+/** Words of `set` on its command line: `NAME=value`, for a list one word an element. */
+export const settingWords = (name: string, value: SettingValue): string =>
+  (value.length === 0 ? [""] : [value].flat()).map((item) => `${name}=${item && shellQuote(item)}`).join(" ");
+
 /** `NAME=value` or `NAME=( … )`, as in a settings file. */
 export function bashAssignment(name: string, value: SettingValue): string {
   if (typeof value === "string") return `${name}=${value === "" ? "" : bashWord(value)}`;

@@ -4,7 +4,7 @@
  */
 import { Scope, type Lookup, type SettingValue } from "./shell-expand.ts";
 import { ShellText, Unreadable } from "./shell-text.ts";
-import { takeVariableName, takeWord, type Word } from "./shell-words.ts";
+import { refuseShellOwned, takeVariableName, takeWord, type Word } from "./shell-words.ts";
 
 /** One `NAME=…` of a file: the line it starts on, from 1, and the value of the variable after it. */
 export interface Assignment {
@@ -99,8 +99,17 @@ function parseStatements(source: ShellText): Statement[] {
   return statements;
 }
 
+/** A setting as this program writes most: read in one step, as every start reads some twenty. */
+const WRITTEN = /([A-Za-z_]\w*)="([\w .,:;=@%+/-]*)"(?=\n)/y;
+
 function parseStatement(source: ShellText): Statement {
   const { line } = source;
+  const written = source.takeLine(WRITTEN);
+  if (written) {
+    const [, name, text] = written as unknown as [string, string, string];
+    refuseShellOwned(source, name);
+    return { name, line, append: false, right: { scalar: [{ kind: "text", text, quoted: true }] } };
+  }
   const name = takeVariableName(source);
   const append = source.accept("+");
   if (name === "" || !source.accept("=")) source.needsBash("something other than NAME=value");
@@ -115,21 +124,24 @@ function parseStatement(source: ShellText): Statement {
   return { name, line, append, right: { elements } };
 }
 
+const asList = (value: SettingValue | undefined): readonly string[] =>
+  typeof value === "string" ? [value] : (value ?? []);
+
 /** Assigns as bash does: a scalar given to an array becomes its first element and leaves the others. */
 function evaluateAssignment({ name, line, append, right }: Statement, scope: Scope): Assignment {
   const old = scope.get(name);
   let value: SettingValue;
   if ("elements" in right) {
-    const kept = append && old !== undefined ? [old].flat() : [];
+    const kept = append ? asList(old) : [];
     scope.charge(kept.length, line);
     const added = right.elements.map((element) => scope.expandInList(element.word, "refuse", element.line));
     value = [...kept, ...added.filter((text) => text !== undefined)];
   } else {
     const text = scope.expandWhole(right.scalar);
-    const first = append ? ([old].flat()[0] ?? "") + text : text;
+    const first = append ? (asList(old)[0] ?? "") + text : text;
     scope.charge(append ? first.length : 0, line);
     if (Array.isArray(old)) scope.charge(old.length, line);
-    value = Array.isArray(old) ? [first, ...old.slice(1)] : first;
+    value = Array.isArray(old) ? old.toSpliced(0, 1, first) : first;
   }
   scope.set(name, value);
   return { name, value, line };

@@ -9,7 +9,14 @@ import { readAssignments, type Assignment } from "./literal.ts";
 import type { Origin } from "./origin.ts";
 import type { OwnVariables } from "./load-own.ts";
 import { lookupIn } from "./lookup.ts";
-import { parseSetting, SECRETS, SETTING_NAMES, type RawSettings, type SettingName } from "./schema.ts";
+import {
+  type AddedList,
+  parseSetting,
+  SECRETS,
+  SETTING_NAMES,
+  type RawSettings,
+  type SettingName,
+} from "./schema.ts";
 import { distrust } from "../lib/trust.ts";
 
 export interface Sources extends Surroundings {
@@ -25,7 +32,7 @@ export interface Sources extends Surroundings {
   workingDisks?: readonly string[];
   /** Settings from the command line: replacing values, and additions to lists. */
   options: RawSettings;
-  additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
+  additions: Partial<Record<AddedList, string[]>>;
   /** The options that set these, as typed. */
   spelled?: Partial<Record<SettingName, string>> | undefined;
   /** False if many VMs are listed: no file is evaluated by bash. */

@@ -13,9 +13,9 @@ import { mergeSettings } from "./merge.ts";
 import {
   IDENTITY,
   isSettingName,
+  mapSettings,
   parseSetting,
   parseSettings,
-  SETTING_NAMES,
   type RawSettings,
   type SettingName,
   type Settings,
@@ -23,7 +23,7 @@ import {
 import { ARCH, parseArch } from "../machine/arch.ts";
 import { ARCHES, type Arch } from "../machine/types.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { scalarOf } from "./values.ts";
+import { isOn, listOf, scalarOf } from "./values.ts";
 import type { Origin } from "./origin.ts";
 
 export interface Loaded {
@@ -61,9 +61,7 @@ export function usableSettings(
 ): Pick<Loaded, "raw" | "settings"> {
   const defaults = { ...buildDefaults(surroundings), QEMUARCH: ARCHES[0] };
   const usable = (name: SettingName): boolean => "value" in parseSetting(name, given[name]);
-  const raw = Object.fromEntries(
-    SETTING_NAMES.map((name) => [name, usable(name) ? given[name] : defaults[name]]),
-  ) as Record<SettingName, SettingValue>;
+  const raw = mapSettings(given, (value, name) => (usable(name) ? value : defaults[name]));
   return { raw, settings: parseSettings(raw) };
 }
 
@@ -77,10 +75,7 @@ export async function readSettings(
   const own: OwnVariables = { text: "", variables: {} };
   let error: VmError | undefined;
   let raw: Record<SettingName, SettingValue> = buildDefaults(sources);
-  const origins = Object.fromEntries(SETTING_NAMES.map((name) => [name, { kind: "default" }])) as Record<
-    SettingName,
-    Origin
-  >;
+  const origins = mapSettings<SettingValue, Origin>(raw, () => ({ kind: "default" }));
   const complaints: Complaint[] = [];
   const files = [
     { file: `/etc/${sources.prog}.conf`, vm: false },
@@ -141,6 +136,7 @@ export async function readSettings(
   const arch = parseArch(scalarOf(raw.QEMUARCH));
   if (origins.RESCUE.kind === "default") raw.RESCUE = `rescue-${arch ?? sources.hostArch}`;
   if (arch) error ??= settleByArch(arch, raw, origins);
+  settleFirstCard(raw, origins);
   if (origins.QEMUARCH.kind === "default" && !("value" in parseSetting("QEMUARCH", raw.QEMUARCH)))
     error ??= new VmError(
       "unavailable",
@@ -206,6 +202,16 @@ function settleByArch(
   return new VmError("usage", `${arch} guests ${forced ? "boot by UEFI only" : "have no UEFI"}`, {
     hint: `leave out ${forced ? "--no-uefi" : "--uefi"}`,
   });
+}
+
+/** NETWORKS decides on the first card, too, but for `--netdev` and `--no-netdev`. */
+function settleFirstCard(raw: Record<SettingName, SettingValue>, origins: Record<SettingName, Origin>): void {
+  const [first, ...others] = listOf(raw.NETWORKS);
+  if (first === undefined) return;
+  const there = first !== "none";
+  const typed = origins.USENETDEV.kind === "option" ? isOn(raw.USENETDEV) : there;
+  raw.USENETDEV = typed ? "1" : "";
+  if (typed !== there) raw.NETWORKS = [typed ? "user" : "none", ...others];
 }
 
 /**

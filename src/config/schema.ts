@@ -2,6 +2,7 @@ import { isOwnName, MAX_OWN_NAME_BYTES } from "../lib/text.ts";
 import { isUuid } from "../lib/uuid.ts";
 import { parseArch } from "../machine/arch.ts";
 import { parseMac } from "../machine/mac.ts";
+import { MAX_NICS, NETWORK_SYNTAX, parseNetwork, type NetworkRequest } from "../machine/network.ts";
 import {
   DISK_SYNTAX,
   FORWARD_SYNTAX,
@@ -20,7 +21,15 @@ import {
   parseShare,
   SHARE_SYNTAX,
 } from "../machine/parse.ts";
-import { ARCHES, LAYOUTS, SNAPSHOT_FORMATS, type Layout, type ShareRequest } from "../machine/types.ts";
+import { parseSmbios, SMBIOS_SYNTAX, type SmbiosTable } from "../machine/smbios.ts";
+import {
+  ARCHES,
+  LAYOUTS,
+  NETBOOT_ORDERS,
+  SNAPSHOT_FORMATS,
+  type Layout,
+  type ShareRequest,
+} from "../machine/types.ts";
 import type { SettingValue } from "./shell-expand.ts";
 import {
   flag,
@@ -77,6 +86,25 @@ const shares: Parser<ShareRequest[]> = parser({ kind: "shares", allowed: SHARE_S
   const twice = tags.find((tag, index) => tags.indexOf(tag) !== index);
   return twice ? { allowed: "each ID once", given: twice } : parsed;
 });
+const smbios: Parser<SmbiosTable[]> = parser({ allowed: SMBIOS_SYNTAX }, (raw) => {
+  const value: SmbiosTable[] = [];
+  for (const given of listOf(raw)) {
+    const parsed = parseSmbios(given);
+    if ("allowed" in parsed) return { allowed: parsed.allowed, given };
+    value.push(parsed);
+  }
+  return { value };
+});
+const networkList = listOfForm({ kind: "networks", allowed: NETWORK_SYNTAX, parse: parseNetwork });
+const networks: Parser<NetworkRequest[]> = parser({ kind: "networks", allowed: NETWORK_SYNTAX }, (raw) => {
+  const parsed = networkList(raw);
+  if (!("value" in parsed)) return parsed;
+  if (parsed.value.length > MAX_NICS)
+    return { allowed: `at most ${MAX_NICS} cards`, given: listOf(raw)[MAX_NICS]! };
+  const macs = parsed.value.flatMap(({ mac }) => mac ?? []);
+  const twice = macs.find((mac, index) => macs.indexOf(mac) !== index);
+  return twice ? { allowed: "each MAC address once", given: twice } : parsed;
+});
 const HOST_SYNTAX = "a host name or address, or empty";
 /** [compat] An IPv6 address may be in brackets; empty: do not listen on the network. */
 const host: Parser<string> = parser({ allowed: HOST_SYNTAX }, (raw) => {
@@ -122,7 +150,15 @@ const mac: Parser<string> = parser({ allowed: MAC_SYNTAX }, (raw) => {
   const value = given === "" || given === "auto" ? given : parseMac(given);
   return value === undefined ? { allowed: MAC_SYNTAX } : { value };
 });
+/** The field of a DHCP reply has 128 bytes (RFC 2131). */
+const MAX_BOOT_FILE_BYTES = 127;
+const bootFile = textOfForm(
+  `at most ${MAX_BOOT_FILE_BYTES} bytes of printable text`,
+  (value) => !/\p{Cc}/u.test(value) && byteLength(value) <= MAX_BOOT_FILE_BYTES,
+);
 const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);
+/** In milliseconds a timer of the runtime takes at most 2³¹ - 1: a greater one fires at once. */
+const MAX_TIMER_SECONDS = 2_000_000;
 const keepCount = optionalNumber(0, 1_000_000);
 const colour = pattern("a sequence like \\033[1;32m, or empty", /^((\\033|\\e|\\x1b|\x1b)\[[0-9;]*m)*$/i);
 
@@ -141,7 +177,7 @@ export const SCHEMA = {
   PORT: kept(optionalNumber(1, 65535), "port of the display; empty: no display"),
   DISPLAY_PROTOCOL: setting(oneOf(["spice", "vnc", "none"]), "protocol of the display"),
   SPICE_SOCKET: setting(flag, "listen on a unix socket in WORKDIR instead of a port"),
-  USENETDEV: kept(flag, "first network card"),
+  USENETDEV: kept(flag, "first network card; ignored if NETWORKS is not empty"),
   SHARES: kept(shares, "shared folders, mounted in the guest by 9p with the ID as tag"),
   IMAGES: kept(images, "disk images; those typed with --image apply to that command line"),
   IMAGE_FORMATS: keptIfChanged(
@@ -157,7 +193,18 @@ export const SCHEMA = {
     pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),
     "CPU model; empty: host with KVM, max with TCG",
   ),
+  SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
+  NETWORKS: keptIfChanged(
+    networks,
+    "network cards, one element a card: user, or none for no card of this number; options: ,mac=ADDRESS ,link=down",
+  ),
+  NETBOOT: keptIfChanged(
+    oneOf(NETBOOT_ORDERS),
+    "boot from the network: last, after the CD and the disks; first; or off",
+  ),
+  NETBOOT_DIR: keptIfChanged(absolute, "directory of files for network boot, offered to the guest by TFTP"),
+  NETBOOT_FILE: keptIfChanged(bootFile, "file of NETBOOT_DIR, or URL, that the guest boots from the network"),
   UUID: keptIfChanged(uuid, "identity of the VM; read from its guest.env only"),
   LAYOUT: kept(
     layout,
@@ -223,7 +270,10 @@ export const SCHEMA = {
   RESCUE_INITRD: setting(text, "initramfs of the rescue system"),
   RESCUE_WARM: setting(oneOf(["auto", "off"]), "start the rescue system from a saved state where possible"),
   RESCUE_START_TIMEOUT: setting(wholeNumber(1, 86400), "seconds until the job must have started"),
-  TIMEOUT: setting(optionalNumber(1, 31_536_000), "time limit in seconds of a job, exec or run --wait"),
+  TIMEOUT: setting(
+    optionalNumber(1, MAX_TIMER_SECONDS),
+    "time limit in seconds of a job, exec or run --wait; not of run, which only takes -t",
+  ),
   CLR_NORM: setting(colour, "colour: normal text"),
   CLR_BOLD: setting(colour, "colour: announcements"),
   CLR_LC1: setting(colour, "colour: the command in an announcement"),
@@ -241,11 +291,43 @@ export type KeptName<How extends NonNullable<Spec<unknown>["kept"]>> = {
   [Name in SettingName]: (typeof SCHEMA)[Name] extends { kept: How } ? Name : never;
 }[SettingName];
 
-const namesKept = <How extends NonNullable<Spec<unknown>["kept"]>>(how: How): KeptName<How>[] =>
+export const namesKept = <How extends NonNullable<Spec<unknown>["kept"]>>(
+  how: How,
+): readonly KeptName<How>[] =>
   SETTING_NAMES.filter((name): name is KeptName<How> => (SCHEMA[name] as Spec<unknown>).kept === how);
 
-export const KEPT: readonly KeptName<"always">[] = namesKept("always");
-export const KEPT_IF_CHANGED: readonly KeptName<"if changed">[] = namesKept("if changed");
+/** Lists that options add to. */
+export const ADDED_LISTS = [
+  "FORWARDS",
+  "IMAGES",
+  "SHARES",
+  "SMBIOS",
+] as const satisfies readonly SettingName[];
+export type AddedList = (typeof ADDED_LISTS)[number];
+
+/**
+ * Settings that shape a machine, which a running one keeps while they are changed. FORWARDS, disks and CDs are recorded
+ * in another way.
+ */
+export const machineSettings = (): readonly SettingName[] =>
+  SETTING_NAMES.filter(
+    (name) =>
+      name === "DISPLAY_PROTOCOL" ||
+      ((SCHEMA[name] as Spec<unknown>).kept !== undefined && !NOT_OF_MACHINE.has(name)),
+  );
+const NOT_OF_MACHINE: ReadonlySet<SettingName> = new Set<SettingName>([
+  "GUESTNAME",
+  "ISO",
+  "KEEPCD",
+  "FORWARDS",
+  "IMAGES",
+  "IMAGE_FORMATS",
+  "SSH_USER",
+]);
+
+/** The machine settings among these. */
+export const pickMachineSettings = (raw: Readonly<Record<SettingName, SettingValue>>): RawSettings =>
+  Object.fromEntries(machineSettings().map((name) => [name, raw[name]]));
 
 /** Never shown, and never in an argument list. */
 export const SECRETS: ReadonlySet<string> = new Set<SettingName>([
@@ -271,6 +353,16 @@ export type Settings = {
 /** Settings as written, not yet parsed. */
 export type RawSettings = Partial<Record<SettingName, SettingValue>>;
 
+/** Something for each setting. A copy has the shape of `values`, which takes a fraction of adding 75 names one by one. */
+export function mapSettings<V, W>(
+  values: Record<SettingName, V>,
+  map: (value: V, name: SettingName) => W,
+): Record<SettingName, W> {
+  const mapped = { ...values } as Record<SettingName, unknown>;
+  for (const name of SETTING_NAMES) mapped[name] = map(values[name], name);
+  return mapped as Record<SettingName, W>;
+}
+
 /** Parses one setting. */
 export function parseSetting(name: SettingName, raw: SettingValue): Parsed<unknown> {
   return SCHEMA[name].parse(raw);
@@ -278,10 +370,9 @@ export function parseSetting(name: SettingName, raw: SettingValue): Parsed<unkno
 
 /** Parses a whole set that was validated before. @throws Error for a bad value, which is a bug */
 export function parseSettings(raw: Record<SettingName, SettingValue>): Settings {
-  const entries = SETTING_NAMES.map((key) => {
-    const parsed = parseSetting(key, raw[key]);
-    if (!("value" in parsed)) throw new Error(`${key} was not checked: ${JSON.stringify(raw[key])}`);
-    return [key, parsed.value];
-  });
-  return Object.fromEntries(entries) as Settings;
+  return mapSettings(raw, (value, name) => {
+    const parsed = parseSetting(name, value);
+    if (!("value" in parsed)) throw new Error(`${name} was not checked: ${JSON.stringify(value)}`);
+    return parsed.value;
+  }) as Settings;
 }

@@ -32,8 +32,7 @@ const STRAY = [
 
 const ANY_STRAY = /^\uFEFF|[\0\x01\r\x7F]/;
 
-/** Spaces and tabs; also `""`, the end of the text, for which `includes` is true. */
-const BLANKS = " \t";
+const BLANKS = /[ \t]+/y;
 
 /** A position in a shell text: characters as bash's lexer sees them, and the current line. */
 export class ShellText {
@@ -88,6 +87,15 @@ export class ShellText {
     return run;
   }
 
+  /** Consumes a line that matches `pattern`, sticky and up to the newline, which is left. @returns its groups */
+  takeLine(pattern: RegExp): RegExpExecArray | undefined {
+    pattern.lastIndex = this.#at;
+    const match = pattern.exec(this.text);
+    if (!match) return undefined;
+    this.#at += match[0].length;
+    return match;
+  }
+
   /** Consumes a variable's name; `""` if there is none. */
   takeName(): string {
     let name = "";
@@ -111,15 +119,16 @@ export class ShellText {
 
   /** Consumes blanks. */
   skipBlanks(): void {
-    while (this.peek() !== "" && BLANKS.includes(this.peek())) this.take();
+    do this.peek();
+    while (this.takeRun(BLANKS) !== "");
   }
 
   /** Consumes blanks, newlines and comments. Only for where a word could start: elsewhere `#` is a plain character. */
   skipLines(): void {
     for (let next = this.peek(); next !== ""; next = this.peek()) {
       if (next === "#") this.#skipComment();
-      else if (next === "\n" || BLANKS.includes(next)) this.take();
-      else return;
+      else if (next === "\n") this.take();
+      else if (this.takeRun(BLANKS) === "") return;
     }
   }
 

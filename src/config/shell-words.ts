@@ -40,8 +40,13 @@ const isShellOwned = (name: string): boolean =>
 /** Consumes a variable's name, `""` if there is none. @throws Unreadable for a shell variable */
 export function takeVariableName(source: ShellText): string {
   const name = source.takeName();
-  if (isShellOwned(name)) source.needsBash(`${name} belongs to the shell`);
+  refuseShellOwned(source, name);
   return name;
+}
+
+/** @throws Unreadable for a shell variable */
+export function refuseShellOwned(source: ShellText, name: string): void {
+  if (isShellOwned(name)) source.needsBash(`${name} belongs to the shell`);
 }
 
 /**
@@ -125,9 +130,9 @@ class WordReader {
   #doubleQuoted(word: Word, end: '"' | "}", line: number): Word {
     const { source } = this;
     addText(word, "", true);
-    while (!source.accept(end)) {
+    for (;;) {
       addText(word, source.takeRun(/[\w .,:;=@%+/-]*/y), true);
-      if (source.accept(end)) break;
+      if (source.accept(end)) return word;
       const next = source.take();
       if (next === "") source.unterminated(end === "}" ? "${" : end, line);
       if (next === "$") word.push(this.#dollar(true));
@@ -136,7 +141,6 @@ class WordReader {
       else if (next === "\\" && source.matches(/[$`"\\]/y)) addText(word, source.take(), true);
       else addText(word, next, true);
     }
-    return word;
   }
 
   /** What a `$`, just read, begins; a `$` itself if that is nothing. */

@@ -5,7 +5,15 @@ import type { SettingValue } from "./shell-expand.ts";
 export type Parsed<T> = { value: T } | { allowed: string; given?: string; meant?: string | undefined };
 
 /** What the values of a setting are like, where completion or help shows them in a way of their own. */
-export type ParserKind = "text" | "flag" | "disks" | "images" | "forwards" | "shares" | "profile";
+export type ParserKind =
+  | "text"
+  | "flag"
+  | "disks"
+  | "images"
+  | "forwards"
+  | "networks"
+  | "shares"
+  | "profile";
 
 /** What a parser takes, for help, the manual and completion. */
 export interface ParserFacts {

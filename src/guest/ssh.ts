@@ -5,12 +5,19 @@ import { commandLine } from "../lib/command-line.ts";
 import { StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { start } from "../process/exec.ts";
-import { signalError, takeSignals, throwIfInterrupted, type StopSignal } from "../process/signals.ts";
+import {
+  HURRY_MS,
+  signalError,
+  takeSignals,
+  throwIfInterrupted,
+  type StopSignal,
+} from "../process/signals.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { createFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
+import { effectiveForwards } from "../vm/nics.ts";
 import { requireRunning } from "../vm/running.ts";
 import type { Vm } from "../vm/find.ts";
 import { requireSsh, START_WITH_SSH } from "../vm/ssh-forward.ts";
@@ -72,8 +79,8 @@ export function parseCopy(paths: readonly string[]): CopyPath[] {
 async function findAccess(context: Context, what: string, typed: string | undefined): Promise<Access> {
   const { vm, work } = await requireRunning(context, what, START_WITH_SSH);
   const user = typed ?? vm.settings.SSH_USER;
-  const { FORWARDS, USENETDEV, GUESTNAME } = vm.settings;
-  const place = requireSsh(work.mark.run?.forwards ?? (USENETDEV ? FORWARDS : []));
+  const { GUESTNAME } = vm.settings;
+  const place = requireSsh(work.mark.run?.forwards ?? effectiveForwards(vm.settings));
   const knownHosts = join(work.dir, WORK.knownHosts);
   const options = buildSshOptions({
     port: place.port,
@@ -133,9 +140,6 @@ export function findKeys({ settings, hostdir }: KeyNames, agent: boolean): strin
       return names.find((key) => existsSync(key)) ?? [];
     });
 }
-
-/** Time limit for ssh to exit after a stop signal. */
-const HURRY_MS = 5000;
 
 /** Runs a program on this terminal, in this directory, and throws its status. */
 async function runHere(context: Context, access: Access, argv: readonly string[]): Promise<void> {

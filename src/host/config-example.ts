@@ -13,9 +13,9 @@ const ONE_VM: readonly SettingName[] = ["GUESTNAME", "ISO", "UUID", "UUID_FORMER
 const GROUPS: readonly (readonly [title: string, names: RegExp])[] = [
   [
     "New VMs (later: the VM's guest.env)",
-    /^(QEMUARCH|SOCKETS|CORES|MEMORY|UEFI|KEEPCD|DISKS|IMAGES|IMAGE_FORMATS|IMAGE_NUMBERS|SHARES|ACCEL|CPU)$/,
+    /^(QEMUARCH|SOCKETS|CORES|MEMORY|UEFI|KEEPCD|DISKS|IMAGES|IMAGE_FORMATS|IMAGE_NUMBERS|SHARES|ACCEL|CPU|SMBIOS)$/,
   ],
-  ["Network", /^(USENETDEV|FORWARDS|SSH_USER)$/],
+  ["Network", /^(USENETDEV|NETWORKS|NETBOOT.*|FORWARDS|SSH_USER)$/],
   ["The screen", /^(HOST|PORT|DISPLAY_PROTOCOL|SPICE_.*)$/],
   ["Snapshots", /^(PIGZ_LEVEL|SNAPSHOT_.*)$/],
   ["Snapshots that prune keeps", /^KEEP_/],

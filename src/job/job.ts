@@ -77,7 +77,10 @@ export async function jobVm(
     try {
       emptyShares(work);
       for (const [file, text] of Object.entries(input)) writeNew(join(work.dir, WORK.in, file), text);
-      const variables = await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec);
+      const hooked = job.pre !== undefined || job.post !== undefined;
+      const variables = hooked
+        ? await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec)
+        : {};
       if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables, vm.userShell);
       throwIfInterrupted();
       stageScript(job, work);

@@ -16,7 +16,7 @@ import { findBootLoader } from "../qemu/firmware.ts";
 import { RESCUE, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { resolveFirmware } from "../vm/firmware.ts";
-import { refuseOtherFamily, resolveDisks, resolveFiles, resolveShare } from "../vm/machine.ts";
+import { refuseOtherFamily, resolveDisks, resolveFiles, resolveShare, resolveSmbios } from "../vm/machine.ts";
 import { requireCd, type Media } from "../vm/media.ts";
 import { requireReadableFile } from "../lib/read-file.ts";
 import { sourcesOf, type Vm } from "../vm/find.ts";
@@ -171,7 +171,8 @@ export async function resolveRescueMachine(
     nics:
       rescue.origins.USENETDEV.kind === "option" && !settings.USENETDEV
         ? []
-        : [{ number: 1, mac: undefined, forwards: forwardsOf(context, rescue) }],
+        : [{ number: 1, mac: undefined, link: "up", forwards: forwardsOf(context, rescue) }],
+    netboot: { order: "off", directory: undefined, file: undefined },
     shares: shares.flatMap((share) => {
       const path = expandMacro(share.path, macros);
       return path === undefined ? [] : resolveShare(share, path, context, capabilities);
@@ -189,6 +190,9 @@ export async function resolveRescueMachine(
     bootLoader: firmware || system.kind === "own" ? undefined : findBootLoader(settings.QEMUARCH),
     resumed: false,
     generationId: system.kind === "own" && capabilities.devices.has("vmgenid"),
+    smbios: resolveSmbios(settings),
+    // Its panic is seen by the reset.
+    panicDevice: undefined,
     channels: CHANNELS.map(({ name, socket }) => ({ name, socket: socketIn(work.dir, socket) })),
     files: resolveFiles(work, WORK.rescueConsoleLog),
     endOnReset: true,

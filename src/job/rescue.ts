@@ -10,6 +10,7 @@ import { formatSize } from "../lib/size.ts";
 import { formatDuration } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { RESCUE_SCRIPTS, RUNNER } from "../rescue/assets.ts";
+import { parseKernelArguments } from "../rescue/iso/recovery.ts";
 import { COMPRESSIONS, RESCUE_ACTIONS, type Compression } from "../rescue/choices.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
@@ -24,6 +25,10 @@ import { keptSettings, lockProfiles, recoverProfile, replaceProfile } from "./re
 export interface BuildRequest {
   action: "build";
   iso: string | undefined;
+  /** Directory of files for the CD. */
+  recovery: string | undefined;
+  /** Kernel arguments for the CD. */
+  append: readonly string[];
   name: string | undefined;
   kernel: string | undefined;
   modules: string | undefined;
@@ -39,7 +44,7 @@ export function parseRescueRequest(
   args: Record<string, unknown>,
 ): BuildRequest | { action: "list" } {
   const text = (name: string): string | undefined => args[name] as string | undefined;
-  const given = ["iso", "name", "kernel", "modules", "root", "compress"].filter(
+  const given = ["iso", "recovery", "append", "name", "kernel", "modules", "root", "compress"].filter(
     (name) => text(name) !== undefined,
   );
   const empty = given.find((name) => text(name) === "");
@@ -60,6 +65,15 @@ export function parseRescueRequest(
   const own = ["kernel", "modules", "root", "compress"].find((name) => given.includes(name));
   if (text("iso") !== undefined && own)
     throw usageError(`--iso and --${own} exclude each other`, "omit one: a CD has its own kernel");
+  const ofCd = ["recovery", "append"].find((one) => given.includes(one));
+  if (text("iso") === undefined && ofCd)
+    throw usageError(
+      `--${ofCd} needs --iso`,
+      "only a rescue CD has it: a rescue of this host's programs takes what a job brings",
+    );
+  const append = text("append") === undefined ? { words: [] } : parseKernelArguments(text("append")!);
+  if ("allowed" in append)
+    throw usageError(`--append: '${append.given}' is not allowed`, `allowed: ${append.allowed}`);
   const name = text("name");
   const parsed = name === undefined ? undefined : parseSetting("RESCUE", name);
   if (parsed && !("value" in parsed))
@@ -67,6 +81,8 @@ export function parseRescueRequest(
   return {
     action,
     iso: text("iso"),
+    recovery: text("recovery"),
+    append: append.words,
     name,
     kernel: text("kernel"),
     modules: text("modules"),
@@ -89,6 +105,8 @@ export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
       action: "build",
       name,
       iso: undefined,
+      recovery: undefined,
+      append: [],
       kernel: undefined,
       modules: undefined,
       root: undefined,
@@ -110,6 +128,7 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
   const beside = join(vm.settings.PROFILES, `${PARTIAL}${name}`);
   const scratch = `${beside}.scratch`;
   const iso = request.iso === undefined ? undefined : await new Media(context, vm).findIso(request.iso);
+  const recovery = request.recovery === undefined ? undefined : requireDirectory(context, request.recovery);
   const settings = iso === undefined ? ownSettings() : isoSettings(name);
   keptSettings(directory, settings);
   using _step = beginStep(() => `build the rescue ${name}`);
@@ -136,7 +155,8 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
         remove(path);
         mkdirSync(path, { mode: 0o700 });
       }
-      if (iso !== undefined) await buildFromIso(beside, scratch, name, iso);
+      if (iso !== undefined)
+        await buildFromIso(beside, scratch, name, { source: iso, recovery, append: request.append });
       else await buildOwn(context, vm, beside, scratch, request);
       throwIfInterrupted();
       writeNew(join(beside, RESCUE.guestEnv), keptSettings(directory, settings) ?? settings);
@@ -154,12 +174,17 @@ export async function buildRescue(context: Context, request: BuildRequest): Prom
   );
 }
 
-async function buildFromIso(out: string, scratch: string, name: string, source: string): Promise<void> {
+async function buildFromIso(
+  out: string,
+  scratch: string,
+  name: string,
+  given: { source: string; recovery: string | undefined; append: readonly string[] },
+): Promise<void> {
   const { repackIso } = await import("../rescue/iso/repack.ts");
   const target = join(out, `${name}.iso`);
   const asRoot = process.getuid!() === 0;
-  const { by } = await repackIso({ source, target, autorun: RUNNER, scratch, asRoot });
-  log.info(`repacked ${source} with ${by}`);
+  const { by } = await repackIso({ ...given, target, autorun: RUNNER, scratch, asRoot });
+  log.info(`repacked ${given.source} with ${by}`);
 }
 
 async function buildOwn(

@@ -58,6 +58,8 @@ export async function resumeRescue(
     system.kind === "own" &&
     system.vmlinux !== undefined &&
     machine.firmware === undefined &&
+    // A resumed kernel knows the tables of its boot.
+    machine.smbios.length === 0 &&
     machine.generationId;
   if (!canSave) return undefined;
   let state: string | undefined;

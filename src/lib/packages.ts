@@ -56,6 +56,7 @@ export const PACKAGES = {
   "uefi-armhf": named("qemu-efi-arm", undefined, "edk2-arm", "edk2-arm"),
   "uefi-riscv64": named("qemu-efi-riscv64", undefined, "edk2-riscv64", undefined),
   "u-boot": named("u-boot-qemu", undefined, "uboot-images-riscv64", undefined),
+  netboot: named("ipxe-qemu", "ipxe-roms-qemu", "ipxe-roms-qemu", "qemu-common"),
   pigz: everywhere("pigz"),
   coreutils: everywhere("coreutils"),
   setpriv: everywhere("util-linux"),

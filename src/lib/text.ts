@@ -9,6 +9,9 @@ const CONTROL = /[\p{Cc}\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff
 /** One line: each control character, line ends and tabs among them, becomes `?`. */
 export const plain = (text: string): string => text.replaceAll(CONTROL, "?");
 
+/** Stands for bytes that are not UTF-8: a name with it does not name the file. */
+export const REPLACEMENT = "\ufffd";
+
 /** Of a line of a log, so much is quoted. */
 const QUOTED = 300;
 

@@ -5,7 +5,7 @@ import { VmError } from "../lib/errors.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { isBlank } from "../config/check-guest-env.ts";
 import { buildDefaults } from "../config/defaults.ts";
-import { KEPT_IF_CHANGED, parseSetting, type SettingName } from "../config/schema.ts";
+import { namesKept, parseSetting, type SettingName } from "../config/schema.ts";
 import { log } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
 import { parseImage } from "../machine/parse.ts";
@@ -32,6 +32,7 @@ import { Media } from "../vm/media.ts";
 import { findHostdir, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
 import { refuseImpossible } from "../vm/limits.ts";
+import { resolveSmbios } from "../vm/machine.ts";
 import { planSeed, writeSeed } from "./seed.ts";
 import { listSnapshots } from "../store/snapshots.ts";
 import { reportVolatile } from "../vm/volatile.ts";
@@ -62,6 +63,7 @@ export async function createVm(
       : undefined;
     const source = options.from && (await inspectSource(context, options.from));
     const disks = planDisks(vm, options, source);
+    resolveSmbios(settings);
     refuseImpossible(vm, disks);
     const guestEnv = guestEnvOf(context, vm, guestName, cd, disks, options);
     refuseUnwritable(guestEnv);
@@ -141,7 +143,7 @@ function refuseExisting(context: Context, { hostdir, work }: Vm, guestName: stri
  * [compat] Images of the command line are not in guest.env, and apply to the whole batch.
  */
 function withoutLists(options: Options): Options {
-  const { FORWARDS: _forwards, SHARES: _shares, ...settings } = options.settings;
+  const { FORWARDS: _forwards, SHARES: _shares, SMBIOS: _smbios, ...settings } = options.settings;
   const { IMAGES = [] } = options.additions;
   return { ...options, settings, additions: { IMAGES } };
 }
@@ -194,7 +196,11 @@ function changedSettings(context: Context, { raw }: Vm): Partial<GuestEnv> {
   const defaults = buildDefaults(context);
   const isChanged = (name: SettingName): boolean =>
     JSON.stringify(parseSetting(name, raw[name])) !== JSON.stringify(parseSetting(name, defaults[name]));
-  return Object.fromEntries(KEPT_IF_CHANGED.filter(isChanged).map((name) => [name, raw[name]]));
+  return Object.fromEntries(
+    namesKept("if changed")
+      .filter(isChanged)
+      .map((name) => [name, raw[name]]),
+  );
 }
 
 /**

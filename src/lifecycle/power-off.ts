@@ -6,7 +6,6 @@ import { WORK } from "../store/layout.ts";
 /** Interval of requests: a guest that is booting ignores them. */
 export const REQUEST_INTERVAL_MS = 5000;
 
-const AGENT_MS = 3000;
 /** `guest-shutdown` has no reply on success (qga/qapi-schema.json). */
 const REFUSAL_MS = 500;
 
@@ -26,7 +25,7 @@ export async function requestPowerOff(qmp: QmpClient, workdir: string, again: bo
 async function shutDownByAgent(qmp: QmpClient, socket: string): Promise<boolean> {
   const line = await findChardev(qmp, WORK.agent);
   if (!line?.guestOpen || line.connected) return false;
-  const { AgentError, GuestAgent } = await import("../qmp/agent.ts");
+  const { AGENT_MS, AgentError, GuestAgent } = await import("../qmp/agent.ts");
   try {
     using agent = await GuestAgent.connect(socket, AGENT_MS);
     const refused = agent.execute("guest-shutdown").then(

@@ -1,3 +1,4 @@
+import { pickMachineSettings } from "../config/schema.ts";
 import type { Machine } from "../machine/types.ts";
 import { updateMark } from "../store/mark.ts";
 import { noteRunning } from "../store/running.ts";
@@ -22,6 +23,7 @@ export function recordStart(
     run: {
       started: new Date().toISOString(),
       detached: detach,
+      settings: pickMachineSettings(vm.raw),
       forwards: nics.flatMap((nic) => nic.forwards),
       display: "at" in display ? { protocol: display.kind, ...display.at } : undefined,
       typed: { settings, additions, ssh },

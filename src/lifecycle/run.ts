@@ -5,10 +5,11 @@ import { VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import { saysPortTaken } from "../lib/program-messages.ts";
 import { findForward, SSH_PORT } from "../machine/parse.ts";
-import type { Machine } from "../machine/types.ts";
-import { firstSignal, takeSignals, type StopSignal } from "../process/signals.ts";
+import type { Machine, Nic } from "../machine/types.ts";
+import { firstSignal, takeSignals } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
+import { linkCommand } from "../qemu/devices/nic.ts";
 import { QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
@@ -27,8 +28,10 @@ import { GuestErrorMonitor } from "../vm/guest-errors.ts";
 import { keepFormats } from "../vm/image-formats.ts";
 import { resolveMachine, type Cd } from "../vm/machine.ts";
 import { refuseExcess } from "../vm/limits.ts";
+import type { StopCause } from "../vm/record-exit.ts";
 import { Media } from "../vm/media.ts";
 import { refuseRunning } from "../vm/in-use.ts";
+import { effectiveForwards } from "../vm/nics.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
@@ -63,11 +66,13 @@ export interface RunRequest {
   ssh?: boolean | undefined;
   /** The caller waits for the guest's SSH server: a port must be forwarded to it. */
   needsSsh?: boolean | undefined;
+  /** Shut the guest down after this time; only in the foreground. */
+  limitSeconds?: number | undefined;
 }
 
 /**
  * Runs the VM in the foreground until the guest is off, or starts it in the background.
- * @throws 128+N after a stop signal, 74 if the guest did not power off
+ * @throws 128+N after a stop signal, 124 on the time limit, 74 if the guest did not power off
  */
 export async function runVm(context: Context, request: RunRequest = {}): Promise<void> {
   const { iso, detach = false } = request;
@@ -81,7 +86,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
     run.machine.release();
     return log.success(`${run.resolved.name} runs in the background (pid ${run.machine.pid})`);
   }
-  const stop = await waitUntilOff(run, run.vm.settings.STOP_TIMEOUT);
+  const stop = await waitUntilOff(run, run.vm.settings.STOP_TIMEOUT, request.limitSeconds);
   const end = await run.machine.ended;
   const { finishRun, unrecordedEnd } = await import("../vm/record-exit.ts");
   await withLockedVm(context, "finish the run", async (vm) => finishRun(context, vm, run.work, end, stop), {
@@ -130,7 +135,7 @@ async function startVm(
   claimFiles(work, RUN_NAMES);
   const capabilities = await probeQemu(ARCH[vm.settings.QEMUARCH].binary, context.cacheDirectory);
   if (ssh) vm.settings.FORWARDS.push(freeSshForward(vm));
-  const forwards = vm.settings.USENETDEV ? vm.settings.FORWARDS : [];
+  const forwards = effectiveForwards(vm.settings);
   if (needsSsh && !findForward(forwards, SSH_PORT)) throw noSshForward();
   await requireFreeForwards(forwards);
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
@@ -175,8 +180,10 @@ async function startMachine(
   rmSync(logPath, { force: true });
   startEvents(work.dir);
   const errors = new GuestErrorMonitor(work.dir);
+  const downLinks = resolved.nics.filter(({ link }) => link === "down");
   const starting = startQemu({
-    argv,
+    // A card's link is set by a command only, before the guest runs.
+    argv: downLinks.length > 0 ? [...argv, "-S"] : argv,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
     logPath,
@@ -191,6 +198,7 @@ async function startMachine(
     throw error;
   });
   errors.qmp = machine.qmp;
+  if (downLinks.length > 0) await startWithLinksDown(machine, downLinks);
   void machine.ended.then(() => errors[Symbol.dispose]());
   const { endWithGuest, showScreen } = await import("../vm/viewer.ts");
   const viewer = showScreen(context, work, resolved, !detached);
@@ -198,48 +206,70 @@ async function startMachine(
   return machine;
 }
 
+/** Unplugs cables of a machine that waits to run, and runs it. A machine that cannot be run is ended. */
+async function startWithLinksDown(machine: QemuSession, nics: readonly Nic[]): Promise<void> {
+  const replies = machine.qmp.executeBatch([
+    ...nics.map(({ number }) => linkCommand(number, "down")),
+    ["cont"],
+  ]);
+  const failed = (await Promise.allSettled(replies)).find((reply) => reply.status === "rejected");
+  if (!failed) return;
+  await machine.end();
+  throw failed.reason;
+}
+
 /**
- * Waits until qemu exits. The first stop signal requests the guest to power off, repeatedly; a second one, or the time
- * limit, kills qemu.
- * @returns the first signal, if there was one
+ * Waits until qemu exits. The first stop signal, or the time limit of the run, requests the guest to power off,
+ * repeatedly; a second signal, or STOP_TIMEOUT, kills qemu. So does the first one after a panic: no request reaches that
+ * guest.
+ * @returns why this program ended the run, if it did
  * @throws 74 if qemu cannot be killed
  */
 async function waitUntilOff(
   { machine, work }: Started,
   stopTimeoutSeconds: number,
-): Promise<StopSignal | undefined> {
-  let first: StopSignal | undefined;
+  limitSeconds: number | undefined,
+): Promise<StopCause | undefined> {
+  let cause: StopCause | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let repeated: ReturnType<typeof setInterval> | undefined;
   const request = (again: boolean): void =>
     void requestPowerOff(machine.qmp, work.dir, again).catch(() => {});
   const failed = Promise.withResolvers<never>();
   const kill = (): void => void machine.end().catch(failed.reject);
-  const take = (signal: StopSignal): void => {
-    if (first) {
+  const stop = (why: StopCause): void => {
+    clearTimeout(timer);
+    const again = cause !== undefined;
+    cause ??= why;
+    if (again || machine.panicked) {
       log.info("killing the guest");
       kill();
       return;
     }
-    first = signal;
+    const reached = "limitSeconds" in why ? `time limit of ${why.limitSeconds} seconds reached: ` : "";
+    const repeat = "limitSeconds" in why ? "Ctrl-C kills it" : "repeat to kill it";
     log.info(
-      `requested the guest to power off; repeat to kill it, as after ${stopTimeoutSeconds} seconds (STOP_TIMEOUT)`,
+      `${reached}requested the guest to power off; ${repeat}, as after ${stopTimeoutSeconds} seconds (STOP_TIMEOUT)`,
     );
     request(false);
     repeated = setInterval(() => request(true), REQUEST_INTERVAL_MS);
     timer = setTimeout(kill, stopTimeoutSeconds * 1000);
   };
-  using _taken = takeSignals(take);
+  using _taken = takeSignals((signal) => stop({ signal }));
   // Received while qemu was being started: the guest has no unsaved data.
-  first = firstSignal();
-  if (first) kill();
+  const early = firstSignal();
+  if (early) {
+    cause = { signal: early };
+    kill();
+  } else if (limitSeconds !== undefined)
+    timer = setTimeout(() => stop({ limitSeconds }), limitSeconds * 1000);
   try {
     await Promise.race([machine.ended, failed.promise]);
   } finally {
     clearTimeout(timer);
     clearInterval(repeated);
   }
-  return first;
+  return cause;
 }
 
 function removeRunFiles(work: Workdir): void {

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { ADDED_LISTS } from "../config/schema.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { reasonOf, SignalError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
@@ -10,7 +11,7 @@ import type { RunEnd } from "../store/mark-types.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import { killMachine } from "./kill-machine.ts";
-import { findGuestErrors } from "../vm/guest-errors.ts";
+import { findGuestErrors, hasPanicked } from "../vm/guest-errors.ts";
 import { findRunning } from "../vm/in-use.ts";
 import { withLive } from "../vm/running.ts";
 import { requireVm } from "../store/no-vm.ts";
@@ -58,9 +59,10 @@ export async function stopVm(context: Context, { timeoutSeconds, force }: StopRe
   for (const { text } of findGuestErrors(work.dir)) log.warn(text);
   const off = !force && (await shutDown(work, timeoutSeconds * 1000));
   if (!off) await killMachine(work);
+  const panicked = hasPanicked(work);
   const { endsWithoutEvent }: ArchFacts = ARCH[settings.QEMUARCH];
   const { end, how } = await recordEnd(context, work, (inferred) => {
-    if (endedByGuest(inferred.end)) return inferred;
+    if (endedByGuest(inferred.end) || panicked) return inferred;
     if (!off) return { ...inferred, end: "stopped", how: describeEnd("stopped") };
     return inferred.guessed && endsWithoutEvent
       ? { ...inferred, end: "powered-off", how: describeEnd("powered-off") }
@@ -68,16 +70,17 @@ export async function stopVm(context: Context, { timeoutSeconds, force }: StopRe
   });
   if (endedByGuest(end)) return log.success(how);
   if (force) return log.success("guest killed; its disks are crash-consistent");
-  if (off) throw notPoweredOff(how);
+  if (off || panicked) throw notPoweredOff(how);
   throw new VmError("timeout", `the guest did not power off within ${timeoutSeconds} seconds`, {
     hint: "raise --timeout; the guest was killed, and its disks are crash-consistent",
   });
 }
 
-/** Requests the guest to power off until it is off. @returns false after `limitMs` */
+/** Requests the guest to power off until it is off. @returns false after `limitMs`, or if its kernel panics */
 async function shutDown(work: Workdir, limitMs: number): Promise<boolean> {
   const deadline = Date.now() + limitMs;
   for (let again = false; ; again = true) {
+    if (hasPanicked(work)) return false;
     const next = Math.min(deadline, Date.now() + REQUEST_INTERVAL_MS);
     await tryPowerOff(work, again, Math.max(next - Date.now(), MIN_REQUEST_MS));
     if (await waitForEnd(work, Math.max(0, next - Date.now()))) return true;
@@ -155,8 +158,7 @@ export async function restartVm(context: Context, request: StopRequest): Promise
   if (typed) {
     const { options } = context;
     options.settings = { ...typed.settings, ...options.settings };
-    const lists = ["FORWARDS", "SHARES", ...(options.imagesCleared ? [] : ["IMAGES" as const])] as const;
-    for (const name of lists)
+    for (const name of ADDED_LISTS.filter((list) => list !== "IMAGES" || !options.imagesCleared))
       options.additions[name] = [...(typed.additions[name] ?? []), ...(options.additions[name] ?? [])];
   }
   await runVm(context, { detach: true, ssh: typed?.ssh });

@@ -8,6 +8,7 @@ import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import { WAIT_EVENTS, type WaitEvent } from "./choices.ts";
 import type { Context } from "../vm/context.ts";
+import { findGuestErrors } from "../vm/guest-errors.ts";
 import { requireRunning, withLive } from "../vm/running.ts";
 import { requireSsh } from "../vm/ssh-forward.ts";
 import { waitForRun } from "../vm/watch.ts";
@@ -35,11 +36,17 @@ export function parseWait(text: string, detached: boolean): Wait {
 
 /**
  * Waits until a VM in the background is ready.
+ * @param ownLimit `run --timeout`, instead of that of the settings
  * @throws 124 on timeout, 74 if the guest powers off first
  */
-export async function waitUntilReady(context: Context, wait: Wait): Promise<void> {
+export async function waitUntilReady(
+  context: Context,
+  wait: Wait,
+  ownLimit: number | undefined,
+): Promise<void> {
   const { vm, work } = await requireRunning(context, "wait");
-  const limitSeconds = wait.for === "time" ? wait.seconds : (vm.settings.TIMEOUT ?? LIMIT_SECONDS);
+  const limitSeconds =
+    wait.for === "time" ? wait.seconds : (ownLimit ?? vm.settings.TIMEOUT ?? LIMIT_SECONDS);
   const ssh = wait.for === "ssh" ? requireSsh(work.mark.run?.forwards ?? []) : undefined;
   let queriedAt = -1;
   // Queried at first, and after each event.
@@ -59,6 +66,7 @@ export async function waitUntilReady(context: Context, wait: Wait): Promise<void
     throw new VmError("io", "the guest is off already", {
       hint: `show the exit reason: ${commandLine("status")}\nshow its console: ${commandLine("console", "--log")}`,
     });
+  for (const { text } of how === "late" ? findGuestErrors(work.dir) : []) log.warn(text);
   if (how === "late" && wait.for !== "time")
     throw new VmError("timeout", `the guest's ${wait.for} does not answer within ${limitSeconds} seconds`, {
       hint: `show the console of the VM, which still runs: ${commandLine("console", "--log")}`,

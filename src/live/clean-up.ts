@@ -1,15 +1,12 @@
 import { join } from "node:path";
 import { log } from "../lib/log.ts";
-import { GuestAgent } from "../qmp/agent.ts";
+import { AGENT_MS, GuestAgent } from "../qmp/agent.ts";
 import { getDrive, listBlockNodes, removeNode, settingDrive } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import { cancelAllJobs } from "./block-jobs.ts";
 import { NODE } from "./names.ts";
-
-/** Time limit for the guest agent to answer a sync. */
-const AGENT_MS = 3000;
 
 /**
  * Removes all jobs and nodes of a live snapshot, finished or not, from a running qemu, and reattaches the guest's disks.

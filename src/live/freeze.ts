@@ -1,13 +1,10 @@
 import { join } from "node:path";
 import { reasonOf } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { GuestAgent } from "../qmp/agent.ts";
+import { AGENT_MS, GuestAgent } from "../qmp/agent.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
-
-/** Time limit for the guest agent to answer a sync. */
-const AGENT_MS = 3000;
 
 /** Guest filesystems are thawed after this time at the latest. */
 const FROZEN_MS = 10_000;

@@ -2,7 +2,7 @@ import { basename, join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import { buildWritableNode } from "../qemu/devices/image.ts";
-import { isSince, LIVE_SINCE } from "../qemu/features.ts";
+import { formatSince, isSince, LIVE_SNAPSHOTS } from "../qemu/features.ts";
 import { isImageInUse } from "../qemu/image-lock.ts";
 import { listBlockNodes, removeNode } from "../qmp/block.ts";
 import { QmpClient } from "../qmp/client.ts";
@@ -44,10 +44,11 @@ const unreachable = (): VmError =>
 
 /** @throws 69 if qemu cannot make live snapshots */
 function requireLive(version: string): void {
-  if (isSince(version, LIVE_SINCE)) return;
+  const { name, since } = LIVE_SNAPSHOTS;
+  if (isSince(version, since)) return;
   throw new VmError(
     "unavailable",
-    `cannot back up the running VM: live snapshots need qemu ${LIVE_SINCE.join(".")} or later, and this is ${version}`,
+    `cannot back up the running VM: ${name} need ${formatSince(since)}, and this is ${version}`,
     { hint: `back it up while it is off: ${commandLine("stop")} && ${commandLine("backup")}` },
   );
 }

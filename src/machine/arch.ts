@@ -36,6 +36,10 @@ export interface ArchFacts {
   usbKeyboard: boolean;
   /** Command line of a kernel that qemu boots: the serial console, and options for this machine. */
   kernelAppend: string;
+  /** Its firmware reports SMBIOS tables of `-smbios` (qemu 7.2). */
+  smbios?: true;
+  /** Device by which the guest's kernel reports a panic. */
+  panicDevice?: "pvpanic" | "pvpanic-pci";
   /** Its rescue can resume a saved state: it starts without boot code (PVH), and is notified that it is a copy. */
   warm?: true;
   /** ELF machine of its programs (elf(5), e_machine). */
@@ -69,6 +73,8 @@ const X86 = {
   card: "VGA",
   spiceCard: "qxl-vga",
   usbKeyboard: false,
+  smbios: true,
+  panicDevice: "pvpanic",
   warm: true,
   kernelMagic: [[0x202, "HdrS"]],
   // On a loaded host the check of the emulated timer may fail, and stop the boot.
@@ -86,6 +92,7 @@ const VIRT = {
   maxCpus: 512,
   card: "virtio-gpu-pci",
   usbKeyboard: true,
+  panicDevice: "pvpanic-pci",
   diskBus: "VIRT",
 } as const;
 
@@ -122,6 +129,7 @@ export const ARCH = {
   },
   aarch64: {
     ...VIRT,
+    smbios: true,
     binary: "qemu-system-aarch64",
     elfMachine: 183,
     kernelMagic: [[56, "ARM\x64"], GZIP, ZBOOT],
@@ -146,6 +154,7 @@ export const ARCH = {
   },
   armhf: {
     ...VIRT,
+    smbios: true,
     // Its interrupt controller is of version 2.
     maxCpus: 8,
     binary: "qemu-system-arm",

@@ -1,3 +1,5 @@
+import type { SmbiosTable } from "./smbios.ts";
+
 /** `gz`: whole disks by pigz. `qcow2`: compressed images, which may be changes to another snapshot's. */
 export const SNAPSHOT_FORMATS = ["gz", "qcow2"] as const;
 export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
@@ -80,8 +82,21 @@ export interface Nic {
   number: number;
   /** Absent: qemu's own address, the same in all machines. */
   mac: string | undefined;
+  link: "up" | "down";
   /** `hostfwd=` and `guestfwd=` rules. */
   forwards: string[];
+}
+
+/** When a machine boots from the network, by its first card on the user-mode network. */
+export const NETBOOT_ORDERS = ["last", "first", "off"] as const;
+
+export interface Netboot {
+  /** Relative to the CD and the disks. */
+  order: (typeof NETBOOT_ORDERS)[number];
+  /** Of the files that qemu's TFTP server offers; absolute. */
+  directory: string | undefined;
+  /** The file to boot: in that directory, or a URL. */
+  file: string | undefined;
 }
 
 /** UEFI firmware: read-only code, and variables of this machine. */
@@ -145,6 +160,7 @@ export interface Machine {
   /** Data for cloud-init: a read-only disk after the others, never booted. */
   seed: string | undefined;
   nics: Nic[];
+  netboot: Netboot;
   shares: Share[];
   display: Display;
   /** Kernel that qemu boots directly, instead of firmware and a disk. */
@@ -155,6 +171,10 @@ export interface Machine {
   resumed: boolean;
   /** VM generation ID device, by which the kernel of a copy reseeds its random numbers. */
   generationId: boolean;
+  /** Fields of the firmware's SMBIOS tables. */
+  smbios: SmbiosTable[];
+  /** Device by which the guest's kernel reports a panic; absent if qemu has none for this machine. */
+  panicDevice: "pvpanic" | "pvpanic-pci" | undefined;
   /** Channels to programs in the guest: virtio-serial ports by name, each on a socket. */
   channels: { name: string; socket: string }[];
   /** Sockets and logs for qemu to open; `events` without its suffixes, absent if they are not read. */

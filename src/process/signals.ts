@@ -1,8 +1,9 @@
-import { constants } from "node:os";
 import { SignalError } from "../lib/errors.ts";
 
-export type StopSignal = "SIGINT" | "SIGTERM" | "SIGHUP";
-const STOP_SIGNALS: readonly StopSignal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+/** Numbers of the stop signals, equal on all architectures (signal(7)); loading node:os takes as long as a command line. */
+const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 } as const;
+export type StopSignal = keyof typeof SIGNAL_NUMBERS;
+const STOP_SIGNALS = Object.keys(SIGNAL_NUMBERS) as StopSignal[];
 
 let received: StopSignal | undefined;
 const controller = new AbortController();
@@ -32,7 +33,7 @@ export function takeSignals(take: (signal: StopSignal) => void): Disposable {
 }
 
 export function signalError(name: StopSignal, message?: string): SignalError {
-  return new SignalError(name, constants.signals[name], message);
+  return new SignalError(name, SIGNAL_NUMBERS[name], message);
 }
 
 /** The first stop signal received, handled or not. */

@@ -1,4 +1,5 @@
 import { ARCH } from "../machine/arch.ts";
+import type { SmbiosTable } from "../machine/smbios.ts";
 import type { Machine } from "../machine/types.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { buildDiskArgs, buildUsbArgs, countPlaces } from "./devices/disk.ts";
@@ -35,7 +36,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     smpOf(machine),
     "-m",
     [`${machine.memoryMiB}M`, machine.memoryOptions].filter(Boolean).join(","),
-    // Boot only devices with a bootindex: no network, no floppy.
+    // Boot only devices with a bootindex: no floppy.
     "-boot",
     "strict=on",
     ...(machine.uuid === undefined ? [] : ["-uuid", machine.uuid]),
@@ -51,6 +52,8 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     `virtio-rng-pci,rng=rng0${placed(placeOf(machine, "rng"))}`,
     ...buildChannelArgs(machine),
     ...(machine.generationId ? ["-device", "vmgenid,guid=auto,id=generation0"] : []),
+    ...machine.smbios.flatMap(buildSmbiosArgs),
+    ...buildPanicArgs(machine),
     ...buildUsbArgs(machine),
     ...buildDiskArgs(machine),
     ...machine.nics.flatMap((nic) => buildNicArgs(machine, nic)),
@@ -58,6 +61,22 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...buildDisplayArgs(machine, capabilities),
     ...machine.extraArgs,
   ];
+}
+
+const buildSmbiosArgs = ({ type, fields }: SmbiosTable): string[] => [
+  "-smbios",
+  [`type=${type}`, ...fields.map(([name, value]) => `${name}=${escapeCommas(value)}`)].join(","),
+];
+
+/**
+ * qemu only reports a panic: what happens next, such as a reboot, is the guest's choice (`kernel.panic`). A device among
+ * the user's own arguments replaces this one: qemu takes only one.
+ */
+function buildPanicArgs(machine: Machine): string[] {
+  const { panicDevice, extraArgs } = machine;
+  if (panicDevice === undefined || extraArgs.some((word) => /^pvpanic\b/.test(word))) return [];
+  const place = panicDevice === "pvpanic" ? undefined : placeOf(machine, "panic");
+  return ["-device", `${panicDevice}${placed(place)}`, "-action", "panic=none"];
 }
 
 /**

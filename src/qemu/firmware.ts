@@ -160,3 +160,15 @@ export function findBootLoader(arch: Arch): string | undefined {
     hint: `${installHint(PACKAGES["u-boot"])}; or boot by UEFI: --uefi`,
   });
 }
+
+/** Where distributions install the ROMs of qemu's network cards. */
+const ROM_DIRECTORIES = [
+  "/usr/share/qemu",
+  "/usr/lib/ipxe/qemu",
+  "/usr/share/ipxe/qemu",
+  "/usr/local/share/qemu",
+];
+
+/** The ROM by which firmware boots from a virtio network card. */
+export const findNetworkRom = (): string | undefined =>
+  ROM_DIRECTORIES.map((directory) => join(directory, "efi-virtio.rom")).find((path) => existsSync(path));

@@ -1,4 +1,5 @@
 import { ARCH } from "../machine/arch.ts";
+import { MAX_NICS } from "../machine/network.ts";
 import type { Machine } from "../machine/types.ts";
 
 /**
@@ -8,7 +9,10 @@ import type { Machine } from "../machine/types.ts";
  */
 
 /** Machine facts that decide places. */
-export type Placed = Pick<Machine, "arch" | "firmware" | "kernel" | "resumed" | "layout">;
+export type Placed = Pick<Machine, "arch" | "kernel" | "resumed" | "layout"> & {
+  /** Absent for BIOS. */
+  firmware: object | undefined;
+};
 
 /** Where a device is plugged in, as properties of `-device` and `device_add`. */
 export interface Place {
@@ -60,14 +64,14 @@ const SHARES = { slot: 4, slots: 4 };
 /** The disks behind the first one: a slot each, further ones behind a bridge; or root ports, eight in a slot. */
 const DISKS = { slot: 14, count: 8, bridge: 26, behind: 31, ports: 15 };
 /** The cards behind the first one: a slot each, or root ports. */
-const NICS = { slot: 22, ports: 14, count: 3 };
+const NICS = { slot: 22, ports: 14, count: MAX_NICS - 1 };
 /** Unused root ports for disks that are plugged in while the guest runs. Each costs UEFI firmware time. */
 const SPARE_PORTS = 4;
 
 /** Number of places of each kind. */
 export const PLACES = {
   disks: 1 + DISKS.count + DISKS.behind,
-  nics: 1 + NICS.count,
+  nics: MAX_NICS,
   shares: SHARES.slots * 8,
 } as const;
 

@@ -11,7 +11,7 @@ export interface Excess {
 }
 
 /** Devices on other buses than PCI. */
-const NON_PCI = /^(ide-|scsi-(hd|cd|block|generic)|usb-|virtserialport|virtconsole|vmgenid)/;
+const NON_PCI = /^(ide-|scsi-(hd|cd|block|generic)|usb-|virtserialport|virtconsole|vmgenid|pvpanic(?!-pci))/;
 const OTHER_BUS = /,bus=(?!pci\.0\b|pcie\.0\b)/;
 
 /** Pure: number of devices that an argument list adds to the first PCI bus. */

@@ -10,7 +10,7 @@ import { start, type Child } from "../process/exec.ts";
 import { interruption, limitWait } from "../process/signals.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
 import { QmpClient } from "../qmp/client.ts";
-import { readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
+import { followPanic, readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
 import { terminateQemu, waitForExit, TERMINATE_STEPS, stillRunningError, type TerminateStep } from "./end.ts";
 import { readLastLines } from "./last-lines.ts";
 
@@ -20,6 +20,8 @@ export interface QemuSession {
   readonly qmp: QmpClient;
   /** Settles when qemu has exited. */
   readonly ended: Promise<QemuEnd>;
+  /** The guest's kernel has panicked, and was not restarted since. */
+  readonly panicked: boolean;
   /**
    * Terminates qemu. Further calls wait for the first one.
    * @throws 74 if it still runs after all steps
@@ -32,6 +34,8 @@ export interface QemuSession {
 export interface QemuEnd {
   /** qemu's last SHUTDOWN event; absent if there was none. */
   shutdown: Shutdown | undefined;
+  /** The guest's kernel had panicked. */
+  panicked: boolean;
   status: number | null;
   signal: string | null;
 }
@@ -101,7 +105,9 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
       chmodSync(path, 0o600);
   }
   let shutdown: Shutdown | undefined;
+  let panicked = false;
   qmp.onEvent((event) => {
+    panicked = followPanic(panicked, event);
     shutdown = readShutdown(event) ?? shutdown;
     onEvent?.(event);
   });
@@ -110,7 +116,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     await within(qmp.closed, LAST_EVENTS_MS, () => new Error("qemu's socket is not closed")).catch(() => {});
     const facts: ArchFacts | undefined = options.arch && ARCH[options.arch];
     if (status === 0 && facts?.endsWithoutEvent) shutdown ??= { reason: "guest-shutdown", guest: true };
-    return { shutdown, status, signal };
+    return { shutdown, panicked, status, signal };
   });
   let ending: Promise<QemuEnd> | undefined;
   const end = async (steps: readonly TerminateStep[]): Promise<QemuEnd> => {
@@ -123,6 +129,9 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     pid: child.pid,
     qmp,
     ended,
+    get panicked() {
+      return panicked;
+    },
     end: (steps = TERMINATE_STEPS) => (ending ??= end(steps)),
     release: () => {
       qmp.close();

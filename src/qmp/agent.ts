@@ -5,18 +5,20 @@ import { within } from "../lib/within.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { connectUnix } from "../process/unix-socket.ts";
 import { formatCommand } from "./commands.ts";
-import { LineTooLong, parseObject, parseErrorObject } from "./protocol.ts";
+import { LineTooLong, NEWLINE, parseObject, parseErrorObject } from "./protocol.ts";
 import { isObject } from "./shape.ts";
 
 /** Precedes the reply to guest-sync-delimited; invalid in JSON (qemu's qga/qapi-schema.json). */
 const SENTINEL = 0xff;
-const NEWLINE = 0x0a;
 
 /** qemu-ga captures at most 16 MiB each of a program's stdout and stderr; base64 turns 3 bytes into 4. */
 const MAX_LINE_BYTES = 64 << 20;
 
 /** Range of random sync ids, which differ from those of earlier clients. */
 const MAX_ID = 2 ** 31;
+
+/** Usual time limit for the reply to the sync of a new connection. */
+export const AGENT_MS = 3000;
 
 /** Time limit for the reply to a command. */
 const ANSWER_MS = 60_000;

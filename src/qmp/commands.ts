@@ -2,6 +2,7 @@
  * QMP commands that this program uses, with the members that it sends and reads (qemu's qapi/*.json). A test compares them
  * with qemu's own schema.
  */
+import { KEYS } from "../machine/keys.ts";
 import { QmpUnexpectedReply } from "./errors.ts";
 import { findShapeMismatch, type Shape, type ValueOf } from "./shape.ts";
 
@@ -57,6 +58,10 @@ export const QMP_COMMANDS = {
 
   // qapi/char.json, qapi/ui.json
   "query-chardev": { reply: [{ filename: "string", "frontend-open": "boolean" }], limitMs: QUERY_MS },
+  "send-key": {
+    args: { keys: [{ type: { oneOf: ["qcode"] }, data: { oneOf: KEYS } }], "hold-time": "number" },
+    limitMs: QUERY_MS,
+  },
   screendump: { args: { filename: "string" }, limitMs: QUERY_MS },
   "query-spice": {
     reply: {
@@ -202,6 +207,15 @@ export const QMP_COMMANDS = {
     reply: [{ option: "string", parameters: [{ name: "string" }] }],
     limitMs: QUERY_MS,
   },
+
+  // qapi/net.json, qapi/misc.json
+  netdev_add: {
+    args: { type: { oneOf: ["user"] }, id: "string", "hostfwd?": [{ str: "string" }] },
+    limitMs: QUERY_MS,
+  },
+  netdev_del: { args: { id: "string" }, limitMs: QUERY_MS },
+  set_link: { args: { name: "string", up: "boolean" }, limitMs: QUERY_MS },
+  "human-monitor-command": { args: { "command-line": "string" }, reply: "string", limitMs: QUERY_MS },
 
   // qapi/migration.json
   "migrate-set-capabilities": {

@@ -8,7 +8,10 @@ export const QMP_EVENTS = {
   SHUTDOWN: { guest: "boolean", reason: "string" },
   STOP: {},
   RESUME: {},
+  /** The guest's panic device was written to. */
   GUEST_PANICKED: {},
+  /** Not sent for a reset that ends qemu (`-no-reboot`). */
+  RESET: {},
   BLOCK_IO_ERROR: {
     "node-name": "string",
     operation: "string",
@@ -43,6 +46,14 @@ export function parseEvent(event: unknown, data: unknown): QmpEvent | undefined 
   );
   return { event, data: Object.fromEntries(members) } as QmpEvent;
 }
+
+/**
+ * Follows a run's panics.
+ * @param before whether the guest's kernel had panicked before this event
+ * @returns whether it has, and the guest was not reset since
+ */
+export const followPanic = (before: boolean, { event }: QmpEvent): boolean =>
+  event === "GUEST_PANICKED" || (before && event !== "RESET");
 
 /** Why the guest was shut down (qapi/run-state.json, ShutdownCause). */
 export interface Shutdown {

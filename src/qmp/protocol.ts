@@ -76,7 +76,7 @@ export class LineTooLong extends VmError {
   }
 }
 
-const NEWLINE = 0x0a;
+export const NEWLINE = 0x0a;
 
 /** Splits a byte stream into lines, and buffers an incomplete one of at most `limitBytes`. */
 export class LineSplitter {

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { hasErrno } from "../lib/errors.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { REPLACEMENT } from "../lib/text.ts";
 import { writeNew } from "../store/files.ts";
 
 const METADATA = ".virtfs_metadata";
@@ -21,9 +22,6 @@ const MAX_DEPTH = 64;
 
 const S_IFMT = 0o170000;
 const S_IFLNK = 0o120000;
-
-/** Replacement character of bytes that are not UTF-8: such a string does not name the file. */
-const REPLACEMENT = "\ufffd";
 
 /** Readable entries of a directory with UTF-8 names; others are left as they are. */
 function readEntries(dir: string): Dirent[] {

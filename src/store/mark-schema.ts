@@ -1,6 +1,12 @@
 /** Parses a mark (`.vm.json`) field by field: it may come from another version, a bad disk or an attacker. */
 import { isAbsolute, resolve } from "node:path";
-import { isSettingName, parseSetting, type RawSettings } from "../config/schema.ts";
+import {
+  ADDED_LISTS,
+  isSettingName,
+  machineSettings,
+  parseSetting,
+  type RawSettings,
+} from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { isPlainName, plain } from "../lib/text.ts";
 import { parseForwards, parseHostForward } from "../machine/parse.ts";
@@ -146,6 +152,7 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
     started,
     detached: value.detached === true,
     ...(pid !== undefined && { pid }),
+    ...(value.settings !== undefined && { settings: readMachine(value.settings, dropped) }),
     forwards: rules ?? [],
     ...(display && { display }),
     typed: readTyped(value.typed, dropped),
@@ -179,6 +186,17 @@ function isRight(name: string, raw: unknown): boolean {
   return given !== undefined && "value" in parseSetting(name, given);
 }
 
+/** Settings of a machine: only these, with valid values. */
+function readMachine(value: unknown, dropped: string[]): RawSettings {
+  const settings: RawSettings = {};
+  const fields = isFields(value) ? value : {};
+  for (const name of machineSettings())
+    if (!Object.hasOwn(fields, name)) continue;
+    else if (isRight(name, fields[name])) Object.assign(settings, { [name]: fields[name] });
+    else dropped.push(`run.settings.${name}`);
+  return settings;
+}
+
 /** Options of a run: only known settings with valid values. */
 function readTyped(value: unknown, dropped: string[]): RunRecord["typed"] {
   const typed: RunRecord["typed"] = { settings: {}, additions: {}, ssh: false };
@@ -189,7 +207,7 @@ function readTyped(value: unknown, dropped: string[]): RunRecord["typed"] {
     if (name === "IMAGES") continue;
     else if (isRight(name, raw)) Object.assign(settings, { [name]: raw });
     else dropped.push(name);
-  for (const name of ["FORWARDS", "IMAGES", "SHARES"] as const) {
+  for (const name of ADDED_LISTS) {
     const given = isFields(value.additions) ? value.additions[name] : undefined;
     if (given === undefined) continue;
     if (Array.isArray(given) && isRight(name, given)) typed.additions[name] = given as string[];

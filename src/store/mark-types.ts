@@ -1,4 +1,4 @@
-import type { RawSettings } from "../config/schema.ts";
+import type { AddedList, RawSettings } from "../config/schema.ts";
 import type { DisplayAddress, ImageFormat } from "../machine/types.ts";
 
 /**
@@ -50,14 +50,16 @@ export interface RunRecord {
   detached: boolean;
   /** Pid of qemu, in records of earlier versions. */
   pid?: number;
-  /** `hostfwd=` and `guestfwd=` rules of the first card. */
+  /** Settings of the running machine (`machineSettings`); absent in records of earlier versions. */
+  settings?: RawSettings | undefined;
+  /** Its `hostfwd=` and `guestfwd=` rules. */
   forwards: string[];
   /** SPICE or VNC; absent without either. */
   display?: ({ protocol: string } & DisplayAddress) | undefined;
   /** Options of this run; `restart` uses them again. */
   typed: {
     settings: RawSettings;
-    additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
+    additions: Partial<Record<AddedList, string[]>>;
     ssh: boolean;
   };
   /** ISO time stamp, once its end is recorded. */

@@ -5,7 +5,7 @@ import { readSmall } from "../lib/read-file.ts";
 import { replaceFile, writeNew } from "./files.ts";
 import { WORK } from "./layout.ts";
 import { formatMark, parseMark } from "./mark-schema.ts";
-import { newMark, type Mark } from "./mark-types.ts";
+import { newMark, type Mark, type RunRecord } from "./mark-types.ts";
 
 /** The mark of a directory; undefined if it has none. @throws 78 for one of a newer version */
 export const readMark = (workdir: string): Mark | undefined => readMarkFile(join(workdir, WORK.mark));
@@ -36,6 +36,12 @@ export const writeMark = (workdir: string, mark: Mark): void =>
 export function updateMark(workdir: string, change: Partial<Mark>): void {
   const mark = { ...(readMark(workdir) ?? newMark()), ...change };
   replaceFile(join(workdir, WORK.mark), formatMark(mark));
+}
+
+/** Updates the record of the current run. */
+export function updateRun(workdir: string, change: Partial<RunRecord>): void {
+  const run = readMark(workdir)?.run;
+  if (run) updateMark(workdir, { run: { ...run, ...change } });
 }
 
 /** Is there a run without a recorded end? qemu may still be running. */

@@ -2,6 +2,7 @@ import { chmodSync, lstatSync, readdirSync, renameSync, rmdirSync, rmSync } from
 import { join } from "node:path";
 import { hasErrno } from "../lib/errors.ts";
 import { lstatOf } from "../lib/read-file.ts";
+import { REPLACEMENT } from "../lib/text.ts";
 import { PARTIAL } from "./layout.ts";
 
 /**
@@ -53,9 +54,6 @@ function readOwnDirectory(path: string): Entry[] {
   chmodSync(path, 0o700);
   return listEntries(path);
 }
-
-/** Replacement character of bytes that are not UTF-8. */
-const REPLACEMENT = "\ufffd";
 
 function listEntries(directory: string): Entry[] {
   const entries = readdirSync(directory, { withFileTypes: true });

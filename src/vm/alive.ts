@@ -7,7 +7,7 @@ import { freeBytes } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { describeResumeCondition, findGuestErrors } from "./guest-errors.ts";
+import { describeResumeCondition, findGuestErrors, hasPanicked } from "./guest-errors.ts";
 
 /** How long to wait for a monitor that another command uses. */
 const CONNECT_MS = 1000;
@@ -18,6 +18,8 @@ export interface Alive {
   runState: string;
   /** It is a job's rescue: only that has a control channel. */
   job: boolean;
+  /** The guest's kernel has panicked. */
+  panicked: boolean;
 }
 
 /**
@@ -28,7 +30,8 @@ export async function askAlive(work: Workdir, answers: boolean): Promise<Alive |
   const runState = answers ? await readRunState(work) : "running";
   if (runState === undefined) return undefined;
   const job = await isListening(join(work.dir, WORK.control));
-  return { state: runState === "running" || runState === "silent" ? "running" : "paused", runState, job };
+  const state = runState === "running" || runState === "silent" ? "running" : "paused";
+  return { state, runState, job, panicked: hasPanicked(work) };
 }
 
 /** qemu's state (qapi/run-state.json, RunState); `silent` if it does not answer. */

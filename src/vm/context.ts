@@ -1,4 +1,4 @@
-import type { RawSettings, SettingName } from "../config/schema.ts";
+import type { AddedList, RawSettings, SettingName } from "../config/schema.ts";
 
 /** Progress display of a long copy. */
 export interface Meter {
@@ -13,7 +13,7 @@ export interface Options {
   /** Replace those of files. */
   settings: RawSettings;
   /** Appended to the lists of files. */
-  additions: Partial<Record<"FORWARDS" | "IMAGES" | "SHARES", string[]>>;
+  additions: Partial<Record<AddedList, string[]>>;
   hostdir: string | undefined;
   /** `--image=` was given: `restart` drops the images of the previous run's options. */
   imagesCleared?: true;
@@ -41,6 +41,8 @@ export interface Context {
   readonly libexecInstalled?: boolean;
   /** A command may change them for later ones of its batch (commands/define.ts): `create` stores the lists in guest.env. */
   readonly options: Options;
+  /** Names of all commands of the line. */
+  readonly batch?: readonly string[];
   /** HOSTDIR, resolved once, as a restore may remove the current directory (WORKDIR). Absent: cannot be resolved. */
   readonly hostdir?: string;
   /** Shows the progress of a copy of `totalBytes`. */

@@ -3,7 +3,7 @@ import { parseSetting } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { installHint, PACKAGES } from "../lib/packages.ts";
 import { warnOnce } from "../lib/log.ts";
-import { parseHostForward } from "../machine/parse.ts";
+import { parseHostForward, type ForwardRule } from "../machine/parse.ts";
 import type { Display, DisplayAddress, SharedDisplay } from "../machine/types.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { VNC_FIRST_PORT } from "../qemu/devices/display.ts";
@@ -14,6 +14,7 @@ import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
+import { effectiveForwards } from "./nics.ts";
 import { readTls } from "./tls.ts";
 import { LOOPBACK, writeViewerFile } from "./viewer.ts";
 import { randomBytes } from "../lib/crypto.ts";
@@ -70,9 +71,9 @@ function protocolMissing(kind: SharedDisplay["kind"]): VmError {
 
 /** Refuses a chosen display port that is also forwarded. @throws 75 */
 export function refusePortTwice(vm: Vm): void {
-  const { PORT: port, DISPLAY_PROTOCOL: kind, SPICE_SOCKET, USENETDEV, FORWARDS } = vm.settings;
+  const { PORT: port, DISPLAY_PROTOCOL: kind, SPICE_SOCKET } = vm.settings;
   if (port === undefined || kind === "none" || SPICE_SOCKET || !portChosen(vm)) return;
-  if (forwardedPorts(USENETDEV ? FORWARDS : []).includes(port))
+  if (forwardedPorts(effectiveForwards(vm.settings)).includes(port))
     throw new VmError(
       "busy",
       `port ${port} is requested twice: for ${PROTOCOL[kind]} and for a forward`,
@@ -84,7 +85,7 @@ const ANOTHER = { hint: "choose another one: --port=PORT" };
 
 /** The port if it is free; if the user did not choose it, the next free one. */
 function choosePort(vm: Vm, kind: SharedDisplay["kind"], port: number): DisplayAddress {
-  const { HOST: host, USENETDEV, FORWARDS } = vm.settings;
+  const { HOST: host } = vm.settings;
   const name = PROTOCOL[kind];
   if (kind === "vnc" && port < VNC_FIRST_PORT)
     throw new VmError(
@@ -93,7 +94,7 @@ function choosePort(vm: Vm, kind: SharedDisplay["kind"], port: number): DisplayA
       ANOTHER,
     );
   refusePortTwice(vm);
-  const forwarded = forwardedPorts(USENETDEV ? FORWARDS : []);
+  const forwarded = forwardedPorts(effectiveForwards(vm.settings));
   if (!forwarded.includes(port) && isPortFree(host, port)) return { host, port };
   const next = portChosen(vm) ? undefined : nextFreePort(host, port, forwarded);
   if (next === undefined) throw portTaken(`the ${name} port`, port, ANOTHER.hint);
@@ -143,17 +144,22 @@ const forwardedPorts = (forwards: readonly string[]): number[] =>
     return rule?.protocol === "tcp" ? [rule.hostPort] : [];
   });
 
+const hostRuleOf = (option: string): ForwardRule | undefined =>
+  option.startsWith("hostfwd=") ? parseHostForward(option.slice("hostfwd=".length)) : undefined;
+
+/** Is the host's port of a forward free? */
+export async function isForwardFree(option: string): Promise<boolean> {
+  const rule = hostRuleOf(option);
+  if (!rule) return true;
+  const host = rule.hostAddress || "0.0.0.0";
+  return rule.protocol === "tcp" ? isPortFree(host, rule.hostPort) : isUdpPortFree(host, rule.hostPort);
+}
+
 /** Refuses a forwarded port that is taken, naming the process, which qemu's own message does not. */
 export async function requireFreeForwards(forwards: readonly string[]): Promise<void> {
   for (const option of forwards) {
-    const rule = option.startsWith("hostfwd=")
-      ? parseHostForward(option.slice("hostfwd=".length))
-      : undefined;
-    if (!rule) continue;
-    const host = rule.hostAddress || "0.0.0.0";
-    const free =
-      rule.protocol === "tcp" ? isPortFree(host, rule.hostPort) : await isUdpPortFree(host, rule.hostPort);
-    if (!free)
+    const rule = hostRuleOf(option);
+    if (rule && !(await isForwardFree(option)))
       throw portTaken(`the forwarded ${rule.protocol} port`, rule.hostPort, `change the forward ${option}`);
   }
 }

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { isQemuWarning } from "../lib/program-messages.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
-import { readShutdown } from "../qmp/events.ts";
+import { followPanic, readShutdown } from "../qmp/events.ts";
 import { readEvents } from "../store/events.ts";
 import { WORK } from "../store/layout.ts";
 import type { RunEnd, RunRecord } from "../store/mark-types.ts";
@@ -28,9 +28,14 @@ const ENDS: Readonly<Record<string, readonly [RunEnd, string]>> = {
   "host-ui": ["killed", "qemu was closed from its window"],
 };
 
-/** Classifies and describes a reason of qemu's. */
-export const describeReason = (reason: string): readonly [RunEnd, string] =>
-  (Object.hasOwn(ENDS, reason) ? ENDS[reason] : undefined) ?? ["killed", `qemu exited: ${reason}`];
+/**
+ * Classifies and describes a reason of qemu's.
+ * @param panicked the guest's kernel had panicked: whatever ended qemu then, the guest did not shut down
+ */
+export const describeReason = (reason: string, panicked: boolean): readonly [RunEnd, string] =>
+  panicked
+    ? ENDS["guest-panic"]!
+    : ((Object.hasOwn(ENDS, reason) ? ENDS[reason] : undefined) ?? ["killed", `qemu exited: ${reason}`]);
 
 /** For runs of which only the end is recorded. */
 const HOW: Readonly<Record<RunEnd, string>> = {
@@ -58,9 +63,11 @@ function readOr<T>(read: () => T, otherwise: T): T {
 
 /** Infers how a run without a waiting process ended, from its log of events and qemu's log. */
 export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ended {
-  const shutdown = readOr(() => readEvents(workdir), []).findLast((event) => readShutdown(event));
+  const events = readOr(() => readEvents(workdir), []);
+  const panicked = events.reduce(followPanic, false);
+  const shutdown = events.findLast((event) => readShutdown(event));
   if (shutdown) {
-    const [end, how] = describeReason(readShutdown(shutdown)!.reason);
+    const [end, how] = describeReason(readShutdown(shutdown)!.reason, panicked);
     return { end, how, at: shutdown.at };
   }
   const lastSign = lstatOf(join(workdir, WORK.eventsOut))?.mtime ?? new Date(run.started);
@@ -72,6 +79,10 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
     .filter((line) => !isQemuWarning(line))
     .join("\n")
     .trim();
+  if (panicked) {
+    const [end, how] = describeReason("", true);
+    return { end, how, at: lastSign };
+  }
   return words
     ? { end: "crashed", how: `qemu failed: ${words}`, at: lastSign }
     : { end: "killed", how: "qemu was killed", at: lastSign, guessed: true };

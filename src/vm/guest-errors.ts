@@ -1,9 +1,11 @@
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import type { QmpClient } from "../qmp/client.ts";
-import type { QmpEvent } from "../qmp/events.ts";
+import { followPanic, type QmpEvent } from "../qmp/events.ts";
 import { readEvents } from "../store/events.ts";
 import { freeBytes } from "../store/files.ts";
+import { isExitUnrecorded } from "../store/mark.ts";
+import type { Workdir } from "../store/workdir.ts";
 
 /** A guest that was paused for lack of space is resumed when this much is free. */
 const RESUME_BYTES = 64 << 20;
@@ -12,7 +14,7 @@ const POLL_MS = 2000;
 
 /** An error inside a running machine. */
 export interface GuestError {
-  kind: "panic" | "disk" | "paused" | "no-space";
+  kind: "panic" | "panic before" | "disk" | "paused" | "no-space";
   /** `I/O error on a disk of the guest: …` */
   text: string;
 }
@@ -44,11 +46,21 @@ export function findGuestErrors(workdir: string, events: QmpEvent[] = readEvents
       found.delete("paused");
       found.delete("no-space");
     }
+    if (event.event === "RESET" && found.delete("panic"))
+      found.set("panic before", {
+        kind: "panic before",
+        text: "the guest's kernel panicked, and was restarted since",
+      });
     const error = parseGuestError(event, workdir);
     if (error) found.set(error.kind, error);
   }
   return [...found.values()];
 }
+
+/** Has the guest's kernel panicked, and was not restarted since? */
+export const hasPanicked = ({ dir, mark }: Workdir): boolean =>
+  // After a run the log of events stays: it is not that of a job.
+  isExitUnrecorded(mark) && readEvents(dir).reduce(followPanic, false);
 
 /** Is there enough space to resume a guest that was paused for lack of it? */
 export const hasSpaceToResume = (directory: string): boolean => freeBytes(directory) >= RESUME_BYTES;
@@ -56,6 +68,12 @@ export const hasSpaceToResume = (directory: string): boolean => freeBytes(direct
 /** `64 MiB are free in DIR` */
 export const describeResumeCondition = (directory: string): string =>
   `${formatSize(RESUME_BYTES)} are free in ${directory}`;
+
+/** For those who wait for the run. */
+const ADVICE: Partial<Record<GuestError["kind"], string>> = {
+  paused: "; Ctrl-C twice kills it",
+  panic: "; unless it reboots by itself, Ctrl-C kills it",
+};
 
 /**
  * Reports errors inside a running machine. qemu pauses the guest when the space for its disks runs out; this resumes it
@@ -70,8 +88,7 @@ export class GuestErrorMonitor implements Disposable {
   onEvent(event: QmpEvent): void {
     const error = parseGuestError(event, this.directory);
     if (!error) return;
-    if (error.kind !== "no-space")
-      log.warn(error.kind === "paused" ? `${error.text}; Ctrl-C twice kills it` : error.text);
+    if (error.kind !== "no-space") log.warn(`${error.text}${ADVICE[error.kind] ?? ""}`);
     if (error.kind !== "no-space" || this.#timer) return;
     log.warn(error.text);
     log.info(`  it will be resumed as soon as ${describeResumeCondition(this.directory)}`);

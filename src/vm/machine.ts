@@ -7,10 +7,11 @@ import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
+import type { SmbiosTable } from "../machine/smbios.ts";
 import type { Arch, Disk, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
-import { isSince } from "../qemu/features.ts";
+import { formatSince, isSince, uefiFeature } from "../qemu/features.ts";
 import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { socketIn } from "../process/unix-socket.ts";
@@ -25,6 +26,7 @@ import { resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
 import { resolveBackingFile, repairDiskBitmaps } from "./backing-file.ts";
 import { type Media } from "./media.ts";
+import { resolveNetboot } from "./netboot.ts";
 import { nicsOf } from "./nics.ts";
 import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "./find.ts";
@@ -73,6 +75,7 @@ export async function resolveMachine(
     cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },
     seed: lstatOf(join(work.dir, WORK.seed))?.isFile() ? join(work.dir, WORK.seed) : undefined,
     nics: nicsOf(settings),
+    netboot: resolveNetboot(settings),
     shares: settings.SHARES.flatMap((share) => {
       const path = expandMacro(share.path, macros);
       return path === undefined ? [] : resolveShare(share, path, context, capabilities);
@@ -82,6 +85,8 @@ export async function resolveMachine(
     bootLoader: settings.UEFI ? undefined : findBootLoader(arch),
     resumed: false,
     generationId: false,
+    smbios: resolveSmbios(settings),
+    panicDevice: choosePanicDevice(settings, capabilities),
     channels: [{ name: GUEST_AGENT, socket: socketIn(work.dir, WORK.agent) }],
     files: {
       ...resolveFiles(work, WORK.consoleLog),
@@ -108,15 +113,31 @@ export function refuseOtherFamily({ settings: { QEMUARCH }, ownArch = QEMUARCH }
 
 /** @throws 69 if this qemu is too old for the firmware */
 function requireUefi(arch: Arch, { version }: Capabilities): void {
-  const { uefiSince }: ArchFacts = ARCH[arch];
-  if (!uefiSince || isSince(version, uefiSince)) return;
+  const feature = uefiFeature(arch);
+  if (!feature || isSince(version, feature.since)) return;
   throw new VmError(
     "unavailable",
-    `UEFI for ${arch} guests needs qemu ${uefiSince.join(".")}, this is ${version}`,
-    {
-      hint: `boot by ${ARCH[arch].biosName}: --no-uefi`,
-    },
+    `${feature.name} needs ${formatSince(feature.since)}, and this is ${version}`,
+    { hint: `boot by ${ARCH[arch].biosName}: --no-uefi` },
   );
+}
+
+/** @throws 69 if the machine has no such tables */
+export function resolveSmbios({ SMBIOS, QEMUARCH }: Pick<Settings, "SMBIOS" | "QEMUARCH">): SmbiosTable[] {
+  if (SMBIOS.length === 0 || (ARCH[QEMUARCH] as ArchFacts).smbios) return SMBIOS;
+  throw new VmError("unavailable", `${QEMUARCH} guests have no SMBIOS tables`, {
+    hint: "leave out --smbios; SMBIOS of a settings file is overridden by SMBIOS=() in guest.env",
+  });
+}
+
+/** None where it would change the places of the other devices. */
+function choosePanicDevice(
+  { QEMUARCH, LAYOUT }: Settings,
+  { devices }: Capabilities,
+): Machine["panicDevice"] {
+  const { panicDevice }: ArchFacts = ARCH[QEMUARCH];
+  if (panicDevice === undefined || !devices.has(panicDevice)) return undefined;
+  return panicDevice === "pvpanic-pci" && LAYOUT === 0 ? undefined : panicDevice;
 }
 
 /** The virtio-serial port of qemu-ga (qemu's docs/interop/qemu-ga). */
@@ -150,8 +171,8 @@ export function resolveDisks(context: Context, vm: Vm, work: Workdir, macros: Ma
 export type NumberSettings = Pick<Settings, "IMAGES" | "LAYOUT" | "IMAGE_NUMBERS">;
 
 /**
- * Pure: numbers of disks, by which the guest finds them. In layout 1 an own disk has that of its name, so that others keep
- * theirs when it is removed; any other image has the recorded one, else that of its position, or the next free one.
+ * Pure: numbers of disks, by which the guest finds them. In layout 1 an own disk has that of its name, so that the
+ * others keep their numbers when it is removed; any other image has the recorded one, else that of its position, or the next free one.
  */
 export function numberImages({ IMAGES, LAYOUT, IMAGE_NUMBERS }: NumberSettings): number[] {
   if (LAYOUT === 0) return IMAGES.map((_, index) => index);

@@ -1,13 +1,40 @@
 import type { Settings } from "../config/schema.ts";
 import { deriveMac } from "../machine/mac.ts";
+import type { NetworkRequest } from "../machine/network.ts";
 import type { Nic } from "../machine/types.ts";
 
-/** Pure: the network cards of a machine with these settings. */
-export const nicsOf = (settings: Settings): Nic[] =>
-  settings.USENETDEV ? [{ number: 1, mac: macOf(settings), forwards: settings.FORWARDS }] : [];
+type NicSettings = Pick<Settings, "NETWORKS" | "USENETDEV" | "FORWARDS" | "MAC" | "UUID">;
 
-/** The MAC address of the first card; undefined: qemu's default. */
-function macOf({ MAC, UUID }: Settings): string | undefined {
-  if (MAC !== "auto") return MAC || undefined;
-  return UUID === "" ? undefined : deriveMac(UUID, 1);
+/** Pure: what each card is connected to. [compat] Without NETWORKS, USENETDEV decides on the first card. */
+export const networksOf = ({
+  NETWORKS,
+  USENETDEV,
+}: Pick<Settings, "NETWORKS" | "USENETDEV">): NetworkRequest[] =>
+  NETWORKS.length > 0 ? NETWORKS : [{ kind: USENETDEV ? "user" : "none" }];
+
+/** Pure: the network cards of a machine with these settings. The first one on a user-mode network has the forwards. */
+export function nicsOf(settings: NicSettings): Nic[] {
+  const networks = networksOf(settings);
+  const first = networks.findIndex(({ kind }) => kind === "user");
+  return networks.flatMap(({ kind, mac, link }, index) => {
+    if (kind === "none") return [];
+    return [
+      {
+        number: index + 1,
+        mac: mac ?? macOf(settings, index + 1),
+        link: link ?? ("up" as const),
+        forwards: index === first ? settings.FORWARDS : [],
+      },
+    ];
+  });
+}
+
+/** Pure: options of FORWARDS that take effect; none without a card. */
+export const effectiveForwards = (settings: NicSettings): string[] =>
+  nicsOf(settings).flatMap(({ forwards }) => forwards);
+
+/** The MAC address of a card that names none; undefined: qemu's default. [compat] MAC is of the first card. */
+function macOf({ MAC, UUID }: NicSettings, number: number): string | undefined {
+  if (number === 1 && MAC !== "auto") return MAC || undefined;
+  return UUID === "" ? undefined : deriveMac(UUID, number);
 }

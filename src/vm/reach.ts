@@ -18,7 +18,7 @@ import { parseBackingName } from "../store/snapshot-images.ts";
  */
 export interface Reach {
   /** `base`: a backing file of a working disk. */
-  kind: "share" | "image" | "arguments" | "job" | "base";
+  kind: "share" | "image" | "netboot" | "arguments" | "job" | "base";
   /** A path; for `arguments` also their count. */
   what: string;
   /** The guest may write there. */
@@ -58,6 +58,8 @@ export function findReaches(context: Context, vm: Vm): Reach[] {
   for (const name of ["SHARES", "RESCUE_SHARES"] as const)
     if (setByVm(vm, name))
       for (const { path, writable } of settings[name]) if (writable) add("share", outside(path), true);
+  if (setByVm(vm, "NETBOOT_DIR") && settings.NETBOOT_DIR !== "")
+    add("netboot", outside(settings.NETBOOT_DIR));
   if (setByVm(vm, "IMAGES")) for (const { path } of settings.IMAGES) add("image", outside(path), true);
   if (work.state === "present") for (const disk of ownDisks(work.dir)) add("base", baseOf(work.dir, disk));
   const further = findExtraArgs(context, vm);

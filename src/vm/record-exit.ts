@@ -74,9 +74,9 @@ export async function recordExit(context: Context, hostdir: string, work: Work):
   }
 }
 
-function classifyEnd({ shutdown, status, signal }: QemuEnd): Omit<Ended, "at"> {
-  if (shutdown) {
-    const [end, how] = describeReason(shutdown.reason);
+function classifyEnd({ shutdown, panicked, status, signal }: QemuEnd): Omit<Ended, "at"> {
+  if (shutdown || panicked) {
+    const [end, how] = describeReason(shutdown?.reason ?? "", panicked);
     return { end, how };
   }
   if (signal) return { end: "killed", how: `qemu was killed by ${signal}` };
@@ -87,13 +87,27 @@ function classifyEnd({ shutdown, status, signal }: QemuEnd): Omit<Ended, "at"> {
 const isSameVm = (now: Mark, then: Mark): boolean =>
   now.created === then.created || now.damaged === true || now.created === "" || then.created === "";
 
+const CRASH_CONSISTENT = "its disks are crash-consistent, as after a power cut";
+
+/** Why this program ended a run: a signal that it received, or the time limit of the run. */
+export type StopCause = { signal: StopSignal } | { limitSeconds: number };
+
+/** @param how how the run ended then */
+function endedRunError(cause: StopCause, how: string, hint?: string): VmError {
+  if ("signal" in cause)
+    return signalError(cause.signal, `the run was terminated by ${cause.signal}: ${how}`);
+  return new VmError("timeout", `the run was ended after ${cause.limitSeconds} seconds: ${how}`, {
+    hint: hint ?? "raise the limit: --timeout",
+  });
+}
+
 /** Records how the run ended, reports it, and fails unless the guest shut down. */
 export function finishRun(
   context: Context,
   now: { hostdir: string; work: Work },
   work: Workdir,
   machineEnd: QemuEnd,
-  stop: StopSignal | undefined,
+  stop: StopCause | undefined,
 ): void {
   const same = now.work.state === "present" && isSameVm(now.work.mark, work.mark);
   if (!same) throw new VmError("io", "the run has ended, but its working files were destroyed meanwhile");
@@ -105,29 +119,27 @@ export function finishRun(
     if (!stop) throw error;
     log.warn(reasonOf(error));
   }
-  if (stop) throw signalError(stop, `the run was terminated by ${stop}: ${how}`);
+  if (stop) throw endedRunError(stop, how, endedByGuest(end) ? undefined : CRASH_CONSISTENT);
   if (!endedByGuest(end)) {
     const qemuLog = join(work.dir, WORK.qemuLog);
     const see = lstatOf(qemuLog)?.size ? `; see qemu's log: ${qemuLog}` : "";
-    throw notPoweredOff(how, `its disks are crash-consistent, as after a power cut${see}`);
+    throw notPoweredOff(how, `${CRASH_CONSISTENT}${see}`);
   }
   log.success(`${how}; ${describeDisks(work.dir)}`);
 }
 
 /** If another command holds the VM's lock for too long, the error at least says how the run ended. */
-export function unrecordedEnd(error: unknown, machineEnd: QemuEnd, stop: StopSignal | undefined): unknown {
+export function unrecordedEnd(error: unknown, machineEnd: QemuEnd, stop: StopCause | undefined): unknown {
   if (!(error instanceof VmError && error.code === "busy")) return error;
   const message = `${classifyEnd(machineEnd).how}, but the exit reason is not recorded: ${error.message}`;
-  return stop
-    ? signalError(stop, message)
+  return stop && "signal" in stop
+    ? signalError(stop.signal, message)
     : new VmError("busy", message, { hint: "the next command records it" });
 }
 
 /** A run that was not ended by the guest. */
-export const notPoweredOff = (
-  how: string,
-  hint = "its disks are crash-consistent, as after a power cut",
-): VmError => new VmError("io", `the guest did not shut down: ${how}`, { hint });
+export const notPoweredOff = (how: string, hint = CRASH_CONSISTENT): VmError =>
+  new VmError("io", `the guest did not shut down: ${how}`, { hint });
 
 /** `its disks occupy 1.2 GiB in /tmp/…` */
 function describeDisks(workdir: string): string {

@@ -32,9 +32,14 @@ export async function withLive<T>(
   use: (live: Live) => Promise<T>,
 ): Promise<T> {
   const { vm, work } = await requireRunning(context, command);
-  const qmp = await QmpClient.connect(join(work.dir, WORK.qmp), CONNECT_MS);
+  return withMonitor(work, (qmp) => use({ vm, work, qmp }));
+}
+
+/** Connects to the monitor of a running VM. @throws 75 if its qemu does not answer */
+export async function withMonitor<T>({ dir }: Workdir, use: (qmp: QmpClient) => Promise<T>): Promise<T> {
+  const qmp = await QmpClient.connect(join(dir, WORK.qmp), CONNECT_MS);
   try {
-    return await use({ vm, work, qmp });
+    return await use(qmp);
   } finally {
     qmp.close();
   }

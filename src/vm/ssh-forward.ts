@@ -10,6 +10,6 @@ export function requireSsh(forwards: readonly string[]): { host: string; port: n
   const place = findForward(forwards, SSH_PORT);
   if (place) return place;
   throw new VmError("unavailable", `no port of this host is forwarded to the guest's port ${SSH_PORT}`, {
-    hint: `restart it with a forward: ${commandLine("stop")} && ${commandLine(...START_WITH_SSH)}`,
+    hint: `forward one: ${commandLine("forward", "add", `tcp:127.0.0.1:2222-:${SSH_PORT}`)}`,
   });
 }

@@ -1,3 +1,4 @@
+import { settingWords } from "../config/assignment.ts";
 import { ARCH } from "../machine/arch.ts";
 import { ARCHES } from "../machine/types.ts";
 import { formatSize } from "../lib/size.ts";
@@ -17,7 +18,7 @@ export function formatList(all: readonly Status[], nameOf: (directory: string) =
       ? [plain(vm.name), vm.state, "", "", "", "", "", "", plain(nameOf(vm.directory))]
       : [
           plain(vm.name),
-          vm.job ? "job" : vm.state,
+          vm.job ? "job" : vm.panicked ? "panicked" : vm.state,
           vm.arch ?? "",
           String(vm.cores),
           formatSize(vm.memoryMiB! * 2 ** 20),
@@ -43,7 +44,7 @@ export function formatStatus(vm: Status): string {
   const facts: [string, string | undefined][] = [
     ["name", vm.name],
     ["directory", vm.directory],
-    ["state", vm.job ? `${vm.state} (a job)` : vm.state],
+    ["state", vm.job ? `${vm.state} (a job)` : vm.panicked ? `${vm.state} (panicked)` : vm.state],
     ["error", vm.error],
     ...(vm.guestErrors ?? []).map((text): [string, string] => ["guest error", text]),
     ["hint", vm.hint],
@@ -54,6 +55,10 @@ export function formatStatus(vm: Status): string {
     ...(vm.disks ?? []).map(({ file, virtualBytes, actualBytes }): [string, string] => [
       "disk",
       `${file}: ${virtualBytes === null ? "not readable" : formatSize(virtualBytes)}, ${formatSize(actualBytes)} in use`,
+    ]),
+    ...(vm.nics ?? []).map(({ number, mac, link }): [string, string] => [
+      "card",
+      `${number}: ${mac ?? "qemu's MAC address"}${link === "down" ? ", link down" : ""}`,
     ]),
     [
       "snapshots",
@@ -66,6 +71,10 @@ export function formatStatus(vm: Status): string {
         ? `${vm.display.protocol} on ${"socket" in vm.display ? vm.display.socket : `${vm.display.host}:${vm.display.port}`}`
         : undefined,
     ],
+    ...Object.entries(vm.nextRun ?? {}).map(([name, value]): [string, string] => [
+      "next run",
+      settingWords(name, value),
+    ]),
     ["pid", vm.pid?.toString()],
     ["started", vm.started ? formatTimestamp(new Date(vm.started)) : undefined],
     ["up", typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : undefined],

@@ -1,5 +1,6 @@
 import { readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
+import type { RawSettings } from "../config/schema.ts";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { Arch, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
@@ -15,6 +16,7 @@ import { findQemus, isAnyDiskInUse } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { openVm, type Vm } from "./find.ts";
 import { nicsOf } from "./nics.ts";
+import { findChanges, optionsOfRun } from "./running-settings.ts";
 import { findReaches, type Reach } from "./reach.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
@@ -43,7 +45,9 @@ export interface Status {
   /** Access outside its directory. */
   reaches?: Reach[];
   /** Network cards; MAC null: qemu's default. */
-  nics?: { number: number; mac: string | null }[];
+  nics?: { number: number; mac: string | null; link: "up" | "down" }[];
+  /** Of a running VM: settings that differ from those of the running machine, as the next `run` will use them. */
+  nextRun?: RawSettings;
   forwards?: string[];
   display?: ({ protocol: string } & DisplayAddress) | null;
   /** A job's rescue is running, not the guest. */
@@ -57,6 +61,8 @@ export interface Status {
   workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
   /** The working files are missing: since when, and what `run` does. */
   gone?: string;
+  /** The running guest's kernel has panicked. */
+  panicked?: true;
   /** Errors inside the running machine. */
   guestErrors?: string[];
 }
@@ -67,13 +73,13 @@ export async function readVmStatus(context: Context, hostdir: string): Promise<S
     const own: Context = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
     const vm = await openVm(own, false);
     const alive = vm.work.state === "present" ? await findAlive(vm.work) : undefined;
-    const typed = alive && vm.work.state === "present" ? vm.work.mark.run?.typed : undefined;
-    // A running guest has the settings of its start.
-    return await buildStatus(
-      own,
-      typed ? await openVm({ ...own, options: { ...typed, hostdir } }, false) : vm,
-      alive,
-    );
+    // A run started by hand, with run-vm.sh, is not recorded.
+    const { run } = vm.work.state === "present" ? vm.work.mark : {};
+    if (!run || !alive || alive.job || run.ended !== undefined) return await buildStatus(own, vm, alive);
+    const now = await openVm({ ...own, options: { ...optionsOfRun(run), hostdir } }, false);
+    const status = await buildStatus(own, now, alive, vm);
+    const nextRun = findChanges(run, now, vm);
+    return Object.keys(nextRun).length > 0 ? { ...status, nextRun } : status;
   } catch (error) {
     const text = error instanceof VmError ? error.message : `cannot open ${hostdir}: ${reasonOf(error)}`;
     const hint = error instanceof VmError && error.hint !== undefined ? { hint: error.hint } : {};
@@ -81,7 +87,8 @@ export async function readVmStatus(context: Context, hostdir: string): Promise<S
   }
 }
 
-async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): Promise<Status> {
+/** @param stored with the settings of files, whose origins decide on `reaches` */
+async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, stored = vm): Promise<Status> {
   const { settings, hostdir, work } = vm;
   const general = {
     name: settings.GUESTNAME || basename(hostdir),
@@ -91,8 +98,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): 
     memoryMiB: settings.MEMORY,
     uefi: settings.UEFI,
     ...describeSnapshots(hostdir),
-    nics: nicsOf(settings).map(({ number, mac }) => ({ number, mac: mac ?? null })),
-    reaches: findReaches(context, vm),
+    nics: nicsOf(settings).map(({ number, mac, link }) => ({ number, mac: mac ?? null, link })),
+    reaches: findReaches(context, stored),
   };
   if (work.state !== "present")
     return {
@@ -128,7 +135,6 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): 
     if (damage !== undefined) return { ...rest, state: "broken", error: damage };
     return { ...rest, state: stateAfter(ended?.end) };
   }
-  // A run started by hand, with run-vm.sh, is not recorded.
   const recorded = !alive.job && isExitUnrecorded(work.mark) ? run : undefined;
   const { describeErrors } = await import("./alive.ts");
   const errors = describeErrors(context, work, alive);
@@ -140,6 +146,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined): 
     display: recorded?.display ?? null,
     pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
+    ...(alive.panicked && { panicked: true }),
     ...(errors.length > 0 && { guestErrors: errors }),
   };
 }
@@ -194,7 +201,7 @@ function stateAfter(end: RunEnd | undefined): VmState {
 }
 
 /** @returns undefined when no qemu uses the working files */
-async function findAlive(work: Workdir): Promise<Alive | undefined> {
+export async function findAlive(work: Workdir): Promise<Alive | undefined> {
   const answers = await isListening(join(work.dir, WORK.qmp));
   if (!answers && !isAnyDiskInUse(work)) return undefined;
   return (await import("./alive.ts")).askAlive(work, answers);

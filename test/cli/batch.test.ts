@@ -230,7 +230,7 @@ describe("an invalid batch", () => {
   test.each([
     ["@bakcup", "did you mean: vm @backup"],
     ["rnu x", "did you mean: vm run x"],
-    ["run a b", "usage: vm run [--detach] [--wait=WHAT] [--ssh] [ISOIMAGE]"],
+    ["run a b", "usage: vm run [--detach] [--wait=WHAT] [--ssh] [--timeout=SECONDS] [ISOIMAGE]"],
     ["run -x 8", "options of run: vm run -h"],
   ])("%s: the hint says %s", (line, hint) => {
     expect(() => parseBatch(wordsOf(line), "vm")).toThrow(
@@ -253,7 +253,7 @@ test("announces words as typed", () => {
 });
 
 test.each([
-  ["run", "run [--detach] [--wait=WHAT] [--ssh] [ISOIMAGE]"],
+  ["run", "run [--detach] [--wait=WHAT] [--ssh] [--timeout=SECONDS] [ISOIMAGE]"],
   ["create", "create [OPTIONS] GUESTNAME [ISOIMAGE]"],
   ["backup", "backup [OPTIONS] [SNAPSHOT [DESCRIPTION]]"],
   ["restore", "restore [--from-remote] [--copy] [SNAPSHOT]"],

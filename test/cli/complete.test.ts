@@ -307,6 +307,8 @@ describe("arguments with choices", () => {
   test("are these", () => {
     expect(all.map(([title]) => title)).toEqual([
       "run --wait",
+      "nic ACTION",
+      "forward ACTION",
       "backup --format",
       "snapshots ACTION",
       "disk ACTION",

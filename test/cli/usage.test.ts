@@ -109,7 +109,7 @@ test("lists exit statuses for every command, and for no other", () => {
 
 /** Allowed first words of a help text. */
 const VERBS =
-  "adopt add assign attach boot build check clear compare compress connect copy create decompress destroy disable do enable fetch follow forward grow include insert install keep kill leave limit list log make merge open pass pause preserve print prune push read remove repack replace restart resume run save set show shut stop store take use wait".split(
+  "adopt add assign attach boot build check clear compare compress connect copy create decompress destroy disable do enable fetch follow forward grow include insert install keep kill leave limit list log make merge open pass pause preserve press print prune push read remove repack replace restart resume run save set show shut stop store take type use wait".split(
     " ",
   );
 
@@ -123,7 +123,10 @@ describe("help:", () => {
     ({ long, help }) => [`--${long}`, help] as [string, string],
   );
   test.each([...rows, ...globals])("%s: %s", (_name, help) => {
-    const words = help.replace(/^(with --[\w-]+|build|remove|resize|list|rm|show|list, show): /, "");
+    const words = help.replace(
+      /^(with --[\w-]+|add|add, remove|build|list|remove|resize|rm|show|list, show): /,
+      "",
+    );
     // A list of choices needs no verb.
     if (!/^[\w]+(, \w+)* or \w+(;|$)/.test(words)) expect(VERBS).toContain(words.split(" ")[0]!);
     expect(help).not.toMatch(/\.$|\n/);

@@ -176,9 +176,9 @@ describe("console", () => {
     const { stdout } = await box.ends(0, "console --log", "one\n", "two\n");
     expect(stdout).not.toContain("\u0007");
     const follow = box.start("console", "--log", "--follow");
-    await Bun.sleep(50);
+    await until("it has printed the log", () => follow.stdout().includes("two\n"));
     writeFileSync(join(box.work, "console.log"), "three\n", { flag: "a" });
-    await Bun.sleep(50);
+    await until("it follows", () => follow.stdout().includes("three\n"));
     vm.powerOff();
     expect(await follow.done).toMatchObject({ status: 0, stdout: expect.stringContaining("three\n") });
     rmSync(join(box.work, "console.log"));
@@ -223,7 +223,7 @@ describe("ssh and cp", () => {
     await box.ends(143, "ssh");
     await box.ok("stop");
     await running();
-    await box.ends(69, "ssh", "--ssh");
+    await box.ends(69, "ssh", "vm forward add");
   });
 });
 

@@ -405,14 +405,14 @@ describe("doctor", () => {
     using box = await created();
     box.environment.SPICE_PASSWORD = "verysecret";
     box.environment.USER = "somebody";
-    box.configure("SNAPSHOT_REPO=rest:http://me:hidden@host/\n");
+    box.configure("SNAPSHOT_REPO=rest:http://me:hidden@host/\nSMBIOS=type=1,serial=S123456\n");
     const qemu = await box.running({ console: "the guest of somebody says verysecret\n" });
     qemu.powerOff();
     await box.ok("stop");
     const { stdout } = await box.vm("doctor", "--report");
     expect(stdout).toContain("### doctor");
     expect(stdout).toContain("the guest of USER says ***");
-    expect(stdout).not.toContain(box.home);
+    for (const hidden of [box.home, "hidden", "S123456"]) expect(stdout).not.toContain(hidden);
   });
 });
 

@@ -47,6 +47,44 @@ async function withFirmware(): Promise<Sandbox> {
   return box;
 }
 
+/** The fields in an argument list. */
+const smbios = (argv: readonly string[]): string[] => argv.filter((_word, at) => argv[at - 1] === "-smbios");
+
+describe("SMBIOS", () => {
+  test("is kept by create; an option adds to it, an empty one clears it", async () => {
+    using box = new Sandbox(`${CONF}PORT=\n`);
+    await box.ok("--smbios=type=1,manufacturer=A,, B", "create", "G");
+    expect(smbios((await box.running()).argv)).toEqual(["type=1,manufacturer=A,, B"]);
+    await box.ok("stop");
+    const typed = await box.running({}, "--smbios=type=1,serial=7");
+    expect(smbios(typed.argv)).toEqual(["type=1,manufacturer=A,, B", "type=1,serial=7"]);
+    await box.ok("restart");
+    expect(smbios(box.qemus.at(-1)!.argv)).toEqual(smbios(typed.argv));
+    await box.ok("stop");
+    expect(smbios((await box.running({}, "--smbios=")).argv)).toEqual([]);
+    await box.ok("stop");
+  });
+
+  test.each<[option: string, status: number, printed: string]>([
+    ["--smbios=file=/etc/passwd", 64, "type=N"],
+    ["--smbios=type=11,path=/etc/passwd", 64, "the fields value"],
+    ["--arch=ppc64le", 69, "no SMBIOS"],
+  ])("%s → %i", async (option, status, printed) => {
+    using box = new Sandbox(`${CONF}PORT=\n`);
+    await box.ends(status, [option, "--smbios=type=1,serial=7", "create", "G"], printed);
+  });
+
+  test("in a guest.env, host files are refused (78)", async () => {
+    using box = await created();
+    writeFileSync(
+      join(box.work, "guest.env"),
+      'SMBIOS="type=11,path=/etc/passwd"\nIMAGES="AHCI=disk-0.img"\n',
+    );
+    await box.ends(78, "run", "SMBIOS");
+    expect(box.qemus).toEqual([]);
+  });
+});
+
 describe("UEFI", () => {
   test("each VM has its own variables, also one created for BIOS", async () => {
     using box = await withFirmware();

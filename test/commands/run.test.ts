@@ -66,6 +66,23 @@ describe("run in the foreground", () => {
     expect(stderr).not.toContain("it is broken");
   });
 
+  test.each<[end: string, status: number, recorded: string]>([
+    ["guest-reset", 74, "crashed"],
+    ["guest-shutdown", 0, "powered-off"],
+  ])("a panic, then %s → %i, %s", async (end, status, recorded) => {
+    using box = await created();
+    const { command, qemu } = await box.following("run");
+    qemu.emit("GUEST_PANICKED", { action: "run" });
+    if (status === 0) qemu.emit("RESET", { guest: true, reason: "guest-reset" });
+    qemu.end(end);
+    const result = await command;
+    expect(result.status).toBe(status);
+    expect(result.stderr).toContain("the guest's kernel panicked");
+    expect(await lastEnd(box)).toBe(recorded);
+    // The installer has not finished.
+    expect(existsSync(join(box.work, "FIRSTTIME"))).toBe(status !== 0);
+  });
+
   test("fails if the working files were destroyed meanwhile (74)", async () => {
     using box = await created();
     const { command, qemu } = await box.following("run");
@@ -73,6 +90,45 @@ describe("run in the foreground", () => {
     expect(qemu.requests.map(({ execute }) => execute)).toContain("quit");
     expect((await command).status).toBe(74);
     expect(existsSync(box.path(".work"))).toBe(false);
+  });
+});
+
+describe("the time limit of a run", () => {
+  const OBEYS: Behaviour = {};
+  const IGNORES: Behaviour = { answers: { system_powerdown: () => ({}) } };
+
+  test.each<[line: string, behaviour: Behaviour, end: string]>([
+    ["run -t 1", OBEYS, "powered-off"],
+    ["--timeout=1 run", OBEYS, "powered-off"],
+    ["--timeout=100 run -t 1", OBEYS, "powered-off"],
+    ["--timeout=100 @run --timeout=1 @backup", IGNORES, "stopped"],
+    ["-t 1 @run @backup", OBEYS, "powered-off"],
+  ])("%s ends with 124", async (line, behaviour, end) => {
+    using box = await created("MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\nSTOP_TIMEOUT=1\n");
+    box.qemu = behaviour;
+    await box.ends(124, line, "after 1 seconds");
+    expect(await lastEnd(box)).toBe(end);
+    expect(existsSync(box.path("backups"))).toBe(false);
+  });
+
+  test.each<[what: string, conf: string, line: string, status: number]>([
+    ["of a settings file is for jobs", "TIMEOUT=1\n", "run", 0],
+    ["in front of a batch with a job is for the job", "", "-t 1 @run @job nothing", 66],
+  ])("%s", async (_what, conf, line, status) => {
+    using box = await created(`MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\n${conf}`);
+    box.qemu = { started: (qemu) => void setTimeout(() => qemu.powerOff(), 1500) };
+    expect((await box.vm(...line.split(" "))).status).toBe(status);
+    expect(await lastEnd(box)).toBe("powered-off");
+  });
+
+  test.each([
+    ["run --detach -t 5", "no process waits"],
+    ["run -t 0", "a whole number from 1"],
+    ["run -t soon", "soon"],
+  ])("%s → 64", async (line, printed) => {
+    using box = await created();
+    await box.ends(64, line, printed);
+    expect(box.qemus).toEqual([]);
   });
 });
 
@@ -230,6 +286,8 @@ describe("run --detach --wait", () => {
     box.qemu = {};
     await box.ends(124, "-t 1 run -b --wait=agent", "agent");
     await box.ok("stop");
+    await box.ends(124, "-t 100 run -b --wait=agent -t 1", "agent");
+    await box.ok("stop");
   });
 
   test("seconds; fails if the guest shuts down meanwhile (74)", async () => {
@@ -294,6 +352,17 @@ describe("stop", () => {
     expect(qemu.requests.map(({ execute }) => execute)).toEqual(expect.arrayContaining(asked));
     expect(await lastEnd(box)).toBe(end);
     expect((await box.json("status")).state).not.toBe("running");
+  });
+
+  test("kills a guest whose kernel has panicked without asking it to power off (74)", async () => {
+    using box = await created();
+    const qemu = await box.running();
+    qemu.emit("GUEST_PANICKED", { action: "run" });
+    expect(await box.json("status")).toMatchObject({ state: "running", panicked: true });
+    expect((await box.ok("list")).stdout).toContain("panicked");
+    await box.ends(74, "stop", "panicked");
+    expect(qemu.requests.map(({ execute }) => execute)).not.toContain("system_powerdown");
+    expect(await box.json("status")).toMatchObject({ state: "crashed", lastEnd: { end: "crashed" } });
   });
 
   test("resumes a paused guest, so that it can shut down", async () => {

@@ -16,7 +16,7 @@ import {
 import { join } from "node:path";
 import { type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
-import { DISK_BYTES, edit, qemuImg, seen, writeDisk, written } from "./snapshots.ts";
+import { buildOnce, DISK_BYTES, edit, qemuImg, seen, writeDisk, written } from "./snapshots.ts";
 
 const names = (box: Sandbox): string[] =>
   readdirSync(box.path("backups"))
@@ -24,15 +24,16 @@ const names = (box: Sandbox): string[] =>
     .toSorted();
 
 /** S0 is gz; S1 is qcow2, S2 its child, S3 the child of S2; the guest's first bytes are 1, 12, 123, 1234. */
-async function chain(conf = ""): Promise<Sandbox> {
-  const box = await written(conf);
-  await box.ok("backup", "S0", "first");
-  for (const at of [1, 2, 3]) {
-    writeDisk(box, at, at + 1);
-    await box.ok("backup", `S${at}`, "--format=qcow2");
-  }
-  return box;
-}
+const chain = (conf = ""): Promise<Sandbox> =>
+  buildOnce("chain", conf, async (box) => {
+    await box.ok("create", "G");
+    writeDisk(box, 0, 1);
+    await box.ok("backup", "S0", "first");
+    for (const at of [1, 2, 3]) {
+      writeDisk(box, at, at + 1);
+      await box.ok("backup", `S${at}`, "--format=qcow2");
+    }
+  });
 
 /** Sets back the time of a snapshot. */
 function setAge(box: Sandbox, name: string, days: number): void {

@@ -97,6 +97,7 @@ describe("readAssignments", () => {
     ["A='\n'\nB=`id`\n", 3, "a command in `…`"],
     ["A=(\n  $W\n  $XDG\n)\n", 3, "an unquoted value with a blank in it, which bash splits"],
     ["A=1 \\\n  RANDOM=2\n", 2, "RANDOM belongs to the shell"],
+    ['A="1"\nPWD="/x"\n', 2, "PWD belongs to the shell"],
     // A later command may set it, so the reader cannot report an error.
     ["A=$HOEM\n. ./more\n", 2, "something other than NAME=value"],
     ["A=~", 1, "a ~ without a proper HOME"],

@@ -202,6 +202,63 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["", "KVM", "xen"],
   },
+  SMBIOS: {
+    good: [
+      [[], []],
+      ["", []],
+      [
+        ["type=1,manufacturer=ACME,, Inc.,serial=a=b", "type=11,value=x,value=x"],
+        [
+          {
+            type: 1,
+            fields: [
+              ["manufacturer", "ACME, Inc."],
+              ["serial", "a=b"],
+            ],
+          },
+          {
+            type: 11,
+            fields: [
+              ["value", "x"],
+              ["value", "x"],
+            ],
+          },
+        ],
+      ],
+      [
+        "type=0,release=2.17,uefi=on",
+        [
+          {
+            type: 0,
+            fields: [
+              ["release", "2.17"],
+              ["uefi", "on"],
+            ],
+          },
+        ],
+      ],
+    ],
+    bad: [
+      "type=1",
+      "serial=7",
+      "type=4,serial=7",
+      "type=constructor,serial=7",
+      "file=/etc/passwd",
+      "type=11,path=/etc/passwd",
+      "type=1,file=/etc/passwd",
+      `type=1,uuid=${UUID}`,
+      "type=1,serial=",
+      "type=1,serial=1,serial=2",
+      "type=1,serial=7,",
+      "type=1,serial=7,on",
+      "type=0,release=2",
+      "type=0,uefi=yes",
+      "type=1,serial=a\nb",
+      "type=1,serial=a\0b",
+      `type=1,serial=${"x".repeat(5000)}`,
+      { raw: ["type=1,serial=1", "type=2"], given: "type=2" },
+    ],
+  },
   SSH_USER: {
     good: [
       ["root", "root"],
@@ -209,6 +266,60 @@ const EXAMPLES: Record<SettingName, Examples> = {
       ["DOMAIN\\\\anna", "DOMAIN\\\\anna"],
     ],
     bad: ["", "-oProxyCommand=x", "a b", "a\n"],
+  },
+  NETWORKS: {
+    good: [
+      ["", []],
+      ["user", [{ kind: "user" }]],
+      [
+        ["none", "user"],
+        [{ kind: "none" }, { kind: "user" }],
+      ],
+      [
+        ["user,link=down,mac=02:00:00:00:00:0A", "user,mac=02:00:00:00:00:0b"],
+        [
+          { kind: "user", link: "down", mac: "02:00:00:00:00:0a" },
+          { kind: "user", mac: "02:00:00:00:00:0b" },
+        ],
+      ],
+    ],
+    bad: [
+      "tap",
+      "user,",
+      "user,id=x",
+      "user,link=up",
+      "user,mac=03:00:00:00:00:01",
+      "none,link=down",
+      "user,link=down,link=down",
+      { raw: ["user", "user", "user", "user", "user"], given: "user" },
+      {
+        raw: ["user,mac=02:00:00:00:00:01", "user,mac=02:00:00:00:00:01"],
+        given: "02:00:00:00:00:01",
+      },
+    ],
+  },
+  NETBOOT: {
+    good: [
+      ["last", "last"],
+      ["first", "first"],
+      ["off", "off"],
+    ],
+    bad: ["", "1", "yes"],
+  },
+  NETBOOT_DIR: {
+    good: [
+      ["", ""],
+      ["/srv/a, b", "/srv/a, b"],
+    ],
+    bad: ["a", "/a\n"],
+  },
+  NETBOOT_FILE: {
+    good: [
+      ["", ""],
+      ["x,y.efi", "x,y.efi"],
+      ["http://10.0.2.2/x", "http://10.0.2.2/x"],
+    ],
+    bad: ["a\n", "x".repeat(128)],
   },
   UUID: {
     good: [
@@ -356,7 +467,8 @@ const EXAMPLES: Record<SettingName, Examples> = {
       ["", undefined],
       ["30", 30],
     ],
-    bad: ["0", "30s", "-5"],
+    // As a timer, 25 days would be over at once.
+    bad: ["0", "30s", "-5", "2160000"],
   },
   CLR_NORM: colourExamples,
   CLR_BOLD: colourExamples,

@@ -9,7 +9,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { exitStatusesOf } from "../../src/cli/exit-statuses.ts";
+import { COMMANDS_WITH_STATUSES, exitStatusesOf } from "../../src/cli/exit-statuses.ts";
 import { EndingsLab, errorsOf, type Catch, type StateName } from "./endings-lab.ts";
 import { canMount } from "./faults-sweeps.ts";
 import { until, type Result, type Running } from "./harness.ts";
@@ -57,6 +57,9 @@ interface End {
   /** The part of the state that it changes nevertheless. */
   changes?: (lab: EndingsLab) => boolean;
 }
+
+/** Commands that change nothing: what they say cannot be wrong about it. */
+const PRINTERS = ["completion", "config", "doctor", "list", "man", "self-check", "status"];
 
 const has = (lab: EndingsLab, ...names: string[]): boolean =>
   names.every((name) => existsSync(lab.box.path(name)));
@@ -817,6 +820,11 @@ suite(
       await lab.prepare();
     });
     afterAll(() => lab?.[Symbol.dispose]());
+
+    test("the table has each command but those that only print", () => {
+      const commands = new Set(TABLE.map(({ command }) => command.split(" ")[0]!));
+      expect([...commands, ...PRINTERS].toSorted()).toEqual(COMMANDS_WITH_STATUSES.toSorted());
+    });
 
     test.each(CASES.map((item) => [item.title, item] as const))("%s", async (_title, { row, end }) => {
       if (!mountable && end.how.includes("no space")) return;

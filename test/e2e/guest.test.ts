@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Guests } from "../guests/build.ts";
+import { DISK_BUSES } from "../../src/machine/types.ts";
 import { guests, until, type Sandbox } from "./harness.ts";
 import {
   allocated,
@@ -21,7 +22,7 @@ let iso: Guests;
 
 const MOUNT = "mount -t 9p -o trans=virtio,version=9p2000.L,msize=104857600,cache=none";
 /** Each day one of them has the filesystem, and one the zeroes. */
-const BUSES = rotate(["AHCI", "NVME", "SCSI", "VIRT"] as const, seed % 4);
+const BUSES = rotate(DISK_BUSES, seed % DISK_BUSES.length);
 
 function rotate<T>(items: readonly T[], by: number): T[] {
   return [...items.slice(by), ...items.slice(0, by)];
@@ -87,10 +88,13 @@ suite("inside a guest", () => {
         "cat /sys/class/misc/hw_random/rng_current; dd if=/dev/hwrng bs=16 count=1 2>/dev/null | wc -c",
         "section devices",
         "cat /sys/bus/pci/devices/*/class; ls /sys/firmware | grep efi || echo no efi",
+        "section dmi",
+        "cd /sys/class/dmi/id; cat sys_vendor product_serial chassis_asset_tag",
         "section end",
       ];
       box.write("guest.sh", script.join("\n"));
-      await box.ok([...options, "create", "L", iso.linuxIso]);
+      const dmi = ["--smbios=type=1,manufacturer=ACME,, Inc.,serial=s 7", "--smbios=type=3,asset=$HOME"];
+      await box.ok([...options, ...dmi, "create", "L", iso.linuxIso]);
       await box.ok(["run"]);
       shown = box.console();
     });
@@ -124,6 +128,10 @@ suite("inside a guest", () => {
     test.each(Object.entries(shares))("the share %s (%j) is visible, and writable", (tag, name) => {
       expect(section(shown, tag)).toEqual([`file of ${tag}`]);
       expect(existsSync(join(box.top, name, "new"))).toBe(true);
+    });
+
+    test("SMBIOS fields are those of the settings", () => {
+      expect(section(shown, "dmi")).toEqual(["ACME, Inc.", "s 7", "$HOME"]);
     });
 
     test("has no unrequested share", () => {

@@ -3,7 +3,8 @@
  * program as a user would. On other days the bundled jobs run in it, by UEFI too: debian.test.ts.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { join } from "node:path";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { buildStandinIso } from "../standin/build.ts";
 import { checkout, Sandbox } from "./harness.ts";
 import { configure, names, smallSandbox, suiteInTurn } from "./tools.ts";
@@ -22,6 +23,16 @@ suiteInTurn(1)(
       configure(base, `PROFILES="${profiles}"\nPORT=\n`);
       const iso = await buildStandinIso(join(checkout, ".cache/standin"));
       await base.ok(["rescue", "build", `--iso=${iso}`]);
+      const recovery = join(base.top, "recovery");
+      for (const [name, text] of Object.entries({
+        autorun: 'export FROM_AUTORUN=yes\nexec "${0%/*}/vm-runner"\n',
+        "tools/my tool": "echo tool\n",
+      })) {
+        mkdirSync(dirname(join(recovery, name)), { recursive: true });
+        writeFileSync(join(recovery, name), `#!/bin/sh\n${text}`, { mode: 0o755 });
+      }
+      const own = ["--name=own", `--iso=${iso}`, `--recovery=${recovery}`, "--append=panic=7 my.key=a,b"];
+      await base.ok(["rescue", "build", ...own]);
     });
     afterAll(() => base?.[Symbol.dispose]());
 
@@ -47,6 +58,22 @@ suiteInTurn(1)(
       });
       expect(await box.leftovers()).toEqual([]);
     });
+
+    test.each(["--no-uefi", "--uefi"])(
+      "with files and kernel arguments of the user, %s",
+      async (firmware) => {
+        using box = jobSandbox();
+        await box.ok([firmware, "create", "G"]);
+        box.write("own.job", 'cat /proc/cmdline; "$RECOVERYDIR/tools/my tool"; echo "$FROM_AUTORUN"\n');
+        const { stdout } = await box.ok(["--rescue=own", "job", "own"]);
+        const [line = "", ...rest] = stdout.trim().split("\n");
+        expect(line.split(" ").filter((word) => /^(panic|my[.]key)=/.test(word))).toEqual([
+          "panic=7",
+          "my.key=a,b",
+        ]);
+        expect(rest).toEqual(["tool", "yes"]);
+      },
+    );
   },
   ["mksquashfs", "xorriso"],
 );

@@ -90,6 +90,14 @@ suite("jobs", () => {
     expect(existsSync(box.path("ran"))).toBe(false);
   });
 
+  test("a job sees the SMBIOS fields of its VM, not those of a saved state", async () => {
+    using box = jobSandbox(profiles);
+    await box.ok(["--smbios=type=1,manufacturer=ACME,, Inc.,serial=7", "create", "G"]);
+    box.write("dmi.job", "cat /sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_serial\n");
+    expect((await box.ok(["job", "dmi"])).stdout).toBe("ACME, Inc.\n7\n");
+    expect((await box.ok(["--smbios=", "job", "dmi"])).stdout).toMatch(/^QEMU\n/);
+  });
+
   describe("in one VM", () => {
     let box: Sandbox;
     const out = (name: string): string => box.path(".work/.out", name);

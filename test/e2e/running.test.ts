@@ -15,6 +15,7 @@ import { join } from "node:path";
 import type { Guests } from "../guests/build.ts";
 import { guests, until, type Running, type Sandbox } from "./harness.ts";
 import {
+  configure,
   expectError,
   freePort,
   installed,
@@ -90,6 +91,62 @@ suite(
       expect(await box.leftovers()).toEqual([]);
       await box.ok(["run"]);
       expect(runNumber(box)).toBe(2);
+    });
+
+    test("-t shuts the guest down after that time: 124, and the batch ends", async () => {
+      using box = smallSandbox();
+      await box.ok(["create", "L", iso.linuxIso]);
+      box.write("guest.sh", "sleep 1000");
+      expectError(
+        await box.vm(["-m", "512M", "@run", "-t", "1", "@backup"]),
+        124,
+        /after 1 seconds: .* shut down/,
+      );
+      expect(box.console()).toContain("POWER BUTTON");
+      expect(existsSync(box.path("backups"))).toBe(false);
+    });
+
+    describe("a panic of the guest's kernel", () => {
+      const PANICS = "until [ -e /in/go ]; do sleep 0.1; done; echo c >/proc/sysrq-trigger";
+
+      test("is reported and shown; the first SIGTERM kills the guest", async () => {
+        using box = smallSandbox();
+        await box.ok(["create", "L", iso.linuxIso]);
+        box.write("guest.sh", `echo 0 >/proc/sys/kernel/panic; echo READY; ${PANICS}`);
+        const run = await startUntil(box, ["-m", "512M", "run"], "READY");
+        box.write("go", "");
+        await until("the report", () => run.stderr().includes("kernel panicked"));
+        expect((await box.ok(["status"])).stdout).toMatch(/state: +running \(panicked\)/);
+        run.kill("SIGTERM");
+        expectError(await run.done, 143, /the guest's kernel panicked/);
+        expect(JSON.parse((await box.ok(["status", "--json"])).stdout)).toMatchObject({ state: "crashed" });
+      });
+
+      test("in an installation fails it, as the installer has not finished", async () => {
+        using box = smallSandbox();
+        await box.ok(["create", "L", iso.linuxIso]);
+        box.write("guest.sh", `echo READY; ${PANICS}`);
+        box.write("go", "");
+        expectError(await box.vm(["-m", "512M", "@run", "@backup"]), 74, /the guest's kernel panicked/);
+        expect(names(box.work)).toContain("FIRSTTIME");
+      });
+
+      test("leaves the reboot to the guest", async () => {
+        using box = smallSandbox();
+        configure(box, "KEEPCD=yes\nMEMORY=512M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\n");
+        await box.ok(["create", "L", iso.linuxIso]);
+        rmSync(join(box.work, "FIRSTTIME"));
+        box.write("guest.sh", `echo READY; ${PANICS}`);
+        const run = await startUntil(box, ["run"], "READY");
+        box.write("guest.sh", "echo UP AGAIN");
+        box.write("go", "");
+        const { status, stderr } = await run.done;
+        expect({ status, panicked: stderr.includes("kernel panicked") }).toEqual({
+          status: 0,
+          panicked: true,
+        });
+        expect(box.console()).toContain("UP AGAIN");
+      });
     });
 
     test("kills a guest that ignores SIGTERM after STOP_TIMEOUT", async () => {

@@ -19,7 +19,7 @@
  * linux.iso      BIOS and UEFI CD: Debian's kernel and busybox. Mounts the 9p share `in` read-only on /in and runs
  *                /in/guest.sh with busybox sh on ttyS0; without it prints `LINUX UP` and `NAME [SERIAL] BYTES` for each block
  *                device; then powers off. The power button prints `POWER BUTTON` and powers off at any time.
- *                Loaded: drivers of AHCI, IDE, NVMe, virtio (disk, SCSI, net, rng, 9p, serial) and e1000, if present;
+ *                Loaded: drivers of AHCI, IDE, NVMe, virtio (disk, SCSI, net, rng, 9p, serial), e1000 and the panic device, if present;
  *                ext4 (ext2 too), vfat, isofs, 9p and efivarfs come with `mount -t`. Network cards are left down.
  * kernel, initrd The same Linux for `-kernel`, `-initrd` and `-append "${guests.append}"`.
  *
@@ -75,7 +75,7 @@ const APPEND = "console=ttyS0 quiet panic=-1 mitigations=off scsi_mod.scan=sync"
 
 const MODULES = (
   "button evdev virtio_pci ahci ata_piix sd_mod sr_mod nvme e1000 " +
-  "xhci_pci usb_storage virtio_blk virtio_scsi virtio_net virtio_rng virtio_console 9pnet_virtio 9p " +
+  "xhci_pci usb_storage pvpanic_mmio virtio_blk virtio_scsi virtio_net virtio_rng virtio_console 9pnet_virtio 9p " +
   "ext4 crc32c_generic vfat nls_ascii nls_cp437 isofs efivarfs"
 ).split(" ");
 

@@ -8,6 +8,7 @@ mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
 
 modprobe -a button evdev
+modprobe -aq pvpanic-mmio
 acpid -c /etc/acpi -p /acpid.pid -l /acpid.log 2>/dev/null # the power button, from now on
 
 # Buses first, then what appeared on them; ext4, 9p and isofs are loaded by the kernel when mounted.

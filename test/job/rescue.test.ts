@@ -10,6 +10,8 @@ test("rescue build, with arguments", () => {
   expect(parseRescueRequest("build", { name: "mine", kernel: "k", modules: "m", compress: "zstd" })).toEqual({
     action: "build",
     iso: undefined,
+    recovery: undefined,
+    append: [],
     name: "mine",
     kernel: "k",
     modules: "m",
@@ -18,7 +20,20 @@ test("rescue build, with arguments", () => {
   });
 });
 
+test("rescue build, of a CD with kernel arguments and files", () => {
+  expect(parseRescueRequest("build", { iso: "a.iso", recovery: "dir", append: "quiet a=b" })).toMatchObject({
+    iso: "a.iso",
+    recovery: "dir",
+    append: ["quiet", "a=b"],
+  });
+});
+
 test.each<[string, Record<string, string>]>([
+  ["build", { recovery: "dir" }],
+  ["build", { append: "quiet" }],
+  ["build", { iso: "x.iso", append: "a;b" }],
+  ["build", { iso: "x.iso", append: "autorun=x" }],
+  ["build", { iso: "x.iso", recovery: "" }],
   ["make", {}],
   ["list", { iso: "x.iso" }],
   ["build", { iso: "" }],

@@ -52,10 +52,18 @@ async function create(
 }
 
 /** Values other than the default of each setting that guest.env holds only then; `create` itself finds the others. */
-const CHANGED: Record<Exclude<KeptName<"if changed">, "UUID" | "IMAGE_FORMATS" | "IMAGE_NUMBERS">, string> = {
+const CHANGED: Record<
+  Exclude<KeptName<"if changed">, "UUID" | "IMAGE_FORMATS" | "IMAGE_NUMBERS">,
+  string | string[]
+> = {
   ACCEL: "tcg",
   CPU: "qemu64",
+  SMBIOS: ["type=1,serial=7"],
   SSH_USER: "anna",
+  NETWORKS: ["none"],
+  NETBOOT: "first",
+  NETBOOT_DIR: "/srv",
+  NETBOOT_FILE: "x",
 };
 
 test("a setting at its default is not recorded", async () => {
@@ -64,7 +72,7 @@ test("a setting at its default is not recorded", async () => {
 });
 
 test("a changed setting is recorded", async () => {
-  const lines = Object.entries(CHANGED).map(([name, value]) => `${name}=${value}\n`);
+  const lines = Object.entries(CHANGED).map(([name, value]) => `${name}=${[value].flat().join(" ")}\n`);
   place.write("home/.config/vm-unit-test.conf", lines.join(""));
   expect((await create({})).settings).toMatchObject(CHANGED);
 });

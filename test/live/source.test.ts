@@ -13,7 +13,7 @@ test("a running qemu 7.0 gets no command: 69 with a hint", async () => {
   using server = new FakeQmp(temp.path(WORK.backup), undefined, { QMP: { version, capabilities: [] } });
   const error = await failureOf(() => openLive({ dir: temp.top } as Workdir, [], temp.path("staged")));
   expect(error.exitCode).toBe(69);
-  expect(error.message).toContain("live snapshots need qemu 7.1 or later, and this is 7.0.0");
+  expect(error.message).toContain("snapshots of a running VM need qemu 7.1 or later, and this is 7.0.0");
   expect(error.hint).toContain("stop && ");
   expect(server.requests.map(({ execute }) => execute)).toEqual(["qmp_capabilities"]);
 });

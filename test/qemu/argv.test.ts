@@ -65,7 +65,7 @@ const valuesOf = (options: Option[], key: string): string[] =>
   options.flatMap(({ pairs }) => pairs.filter(([name]) => name === key).map(([, value]) => value));
 
 /** Paths and names of a machine that the argv contains. */
-function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files }: Machine): string[] {
+function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files, netboot }: Machine): string[] {
   return [
     name,
     ...disks.flatMap(({ path, base }) => (base ? [path, base.path] : [path])),
@@ -75,6 +75,7 @@ function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files }:
     ...shares.map((share) => share.path),
     ...("passwordFile" in display && display.passwordFile ? [display.passwordFile] : []),
     ...Object.values(files),
+    ...[netboot.directory ?? [], netboot.file ?? []].flat(),
   ];
 }
 
@@ -87,7 +88,7 @@ const KEYS = {
   "-chardev": ["socket", "spicevmc", "id", "path", "server", "wait", "logfile", "logappend", "name"],
   "-mon": ["chardev", "mode"],
   "-object": ["rng-random", "secret", "id", "filename", "file"],
-  "-netdev": ["user", "id", "hostfwd", "restrict"],
+  "-netdev": ["user", "id", "hostfwd", "restrict", "tftp", "bootfile"],
   "-fsdev": ["local", "id", "path", "security_model", "readonly", "multidevs"],
   "-spice": ["unix", "addr", "port", "tls-port", "x509-dir", "password-secret", "disable-ticketing"],
   "-display": ["none"],
@@ -116,8 +117,14 @@ describe("properties of the argv of", () => {
     });
 
     test("has each boot index and each id once", () => {
-      const indexes = valuesOf(options, "bootindex").map(Number);
+      const { nics, netboot } = golden.machine;
+      const all = valuesOf(options, "bootindex").map(Number);
+      // That of network boot is before or behind all others.
+      const network =
+        nics.length === 0 || netboot.order === "off" ? [] : [netboot.order === "first" ? 0 : 1000];
+      const indexes = all.filter((index) => !network.includes(index));
       expect(indexes.toSorted((a, b) => a - b)).toEqual(indexes.map((_, at) => at + 1));
+      expect(all).toHaveLength(indexes.length + network.length);
       const ids = [
         ...valuesOf(options, "id"),
         ...options.flatMap(({ json }) => (json ? [json["node-name"] as string] : [])),

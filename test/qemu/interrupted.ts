@@ -16,7 +16,7 @@ const qemu = (name: string, behaviour: string) => {
   const directory = join(top, name);
   mkdirSync(directory);
   return startQemu({
-    argv: [process.execPath, join(import.meta.dir, "fake-qemu.ts"), behaviour],
+    argv: [process.execPath, join(import.meta.dir, "stubborn-qemu.ts"), behaviour],
     directory,
     monitor: join(directory, "qmp.sock"),
     logPath: join(directory, "log"),

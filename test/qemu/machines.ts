@@ -36,7 +36,13 @@ const share = (tag: string, changes: Partial<Share> = {}): Share => ({
   ...changes,
 });
 
-const nic = (changes: Partial<Nic> = {}): Nic => ({ number: 1, mac: undefined, forwards: [], ...changes });
+const nic = (changes: Partial<Nic> = {}): Nic => ({
+  number: 1,
+  mac: undefined,
+  link: "up",
+  forwards: [],
+  ...changes,
+});
 
 const SPICE: SharedDisplay = {
   kind: "spice",
@@ -71,6 +77,7 @@ const RESCUE: Partial<Machine> = {
     { name: "vm.ask.0", socket: "ask.sock" },
   ],
   endOnReset: true,
+  netboot: { order: "off", directory: undefined, file: undefined },
 };
 
 /** `-kernel` and related options. */
@@ -98,6 +105,7 @@ const PLAIN: Machine = {
   cdrom: undefined,
   seed: undefined,
   nics: [nic()],
+  netboot: { order: "last", directory: undefined, file: undefined },
   shares: [],
   display: SPICE,
   files: {
@@ -111,6 +119,8 @@ const PLAIN: Machine = {
   bootLoader: undefined,
   resumed: false,
   generationId: false,
+  smbios: [],
+  panicDevice: undefined,
   channels: [],
   endOnReset: false,
   extraArgs: [],
@@ -332,6 +342,10 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
     ],
   },
   "network-none": { nics: [] },
+  "netboot-first": {
+    nics: [nic({ number: 2 }), nic({ number: 3 })],
+    netboot: { order: "first", directory: "/srv/a, b", file: "x,y.efi" },
+  },
   "display-none": { display: { kind: "none" } },
   "spice-open": { display: { ...SPICE, passwordFile: undefined } },
   "spice-address": { display: { ...SPICE, at: { host: "::1", port: 5999 } } },
@@ -355,6 +369,33 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   "rescue-resumed": { ...RESCUE, display: { kind: "serial" }, resumed: true, generationId: true },
   "rescue-own-uefi": { ...RESCUE, ...OWN, firmware: UEFI, disks: disks("NVME") },
   "rescue-cd": { ...RESCUE, display: { kind: "none" }, cdrom: { path: "/iso/rescue.iso", first: true } },
+  smbios: {
+    smbios: [
+      {
+        type: 1,
+        fields: [
+          ["manufacturer", "ACME, Inc."],
+          ["serial", "-7 =x"],
+        ],
+      },
+      {
+        type: 11,
+        fields: [
+          ["value", "a"],
+          ["value", "b"],
+        ],
+      },
+    ],
+  },
+  "panic-device": { panicDevice: "pvpanic" },
+  "panic-device-virt": {
+    ...FOREIGN,
+    arch: "aarch64",
+    firmware: aavmf("AAVMF"),
+    layout: 1,
+    panicDevice: "pvpanic-pci",
+  },
+  "panic-device-own": { panicDevice: "pvpanic", extraArgs: ["-device", "pvpanic,ioport=1285"] },
   ...LAYOUT_1,
   "end-on-reset": { cdrom: { path: "/iso/a.iso", first: true }, endOnReset: true },
 };

@@ -21,7 +21,7 @@ afterEach(() => temp[Symbol.dispose]());
 
 const start = (behaviour: string, options: Partial<QemuOptions> = {}) =>
   startQemu({
-    argv: [process.execPath, join(import.meta.dir, "fake-qemu.ts"), behaviour],
+    argv: [process.execPath, join(import.meta.dir, "stubborn-qemu.ts"), behaviour],
     directory: temp.top,
     monitor: temp.path("qmp.sock"),
     logPath: temp.path("qemu.log"),
@@ -131,7 +131,7 @@ describe("a qemu that exits", () => {
   ] as const)("without an event, %s: %j", async (arch, shutdown) => {
     const qemu = await start("eventless", { arch });
     qemu.qmp.execute("cont").catch(() => {});
-    expect(await qemu.ended).toEqual({ status: 0, signal: null, shutdown });
+    expect(await qemu.ended).toEqual({ status: 0, signal: null, panicked: false, shutdown });
   });
 
   test("delivers its events first", async () => {

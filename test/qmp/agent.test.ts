@@ -179,9 +179,9 @@ describe("the guest agent", () => {
   });
 });
 
-/** Answers with the name of the command. */
+/** Answers with the name of the command, after all events that are there already. */
 const slowly = async (command: string): Promise<string> => {
-  await Bun.sleep(20);
+  await new Promise(setImmediate);
   return command;
 };
 
@@ -195,9 +195,14 @@ describe("two requests at once:", () => {
   });
 
   test("a late reply to the first is not the second's", async () => {
-    using _fake = new FakeAgent(path, slowly);
+    const over = Promise.withResolvers<void>();
+    using _fake = new FakeAgent(path, async (command) => {
+      if (command === "freeze") await over.promise;
+      return command;
+    });
     using agent = await GuestAgent.connect(path, 20_000);
     expect(await failureOf(() => agent.execute("freeze", undefined, 5))).toBeInstanceOf(AgentTimeout);
+    over.resolve();
     expect(await agent.execute("thaw")).toBe("thaw");
     expect(await agent.execute("info")).toBe("info");
   });
@@ -249,15 +254,24 @@ console.log("all answered");`;
   });
 
   test("of clients without the program's lock, the second waits for qemu's socket", async () => {
-    using _fake = new FakeAgent(path, slowly);
+    const begun = Promise.withResolvers<void>();
+    const over = Promise.withResolvers<void>();
+    using _fake = new FakeAgent(path, async (command) => {
+      if (command === "abandoned") {
+        begun.resolve();
+        await over.promise;
+      }
+      return command;
+    });
     const first = await GuestAgent.connect(path, 20_000);
     rmSync(agentLock(path));
     const second = GuestAgent.connect(path, 20_000);
     expect(await first.execute("first")).toBe("first");
     const abandoned = first.execute("abandoned").catch(() => {});
-    await Bun.sleep(5);
+    await begun.promise;
     first[Symbol.dispose]();
     await abandoned;
+    over.resolve();
     using agent = await second;
     expect(await agent.execute("second")).toBe("second");
   });

@@ -1,8 +1,18 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, readFileSync, rmSync, statSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+} from "node:fs";
 import { basename, join } from "node:path";
 import { inspectIso, parseFound, parseVolumeDate } from "../../src/rescue/iso/inspect.ts";
 import { addKernelArguments, bootAtOnce } from "../../src/rescue/iso/menu.ts";
+import { parseKernelArguments, stageRecovery } from "../../src/rescue/iso/recovery.ts";
 import { repackIso, RESCUE_ARGUMENTS, rewriteMenus } from "../../src/rescue/iso/repack.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -107,6 +117,67 @@ test("rewriteMenus keeps only changed files, and terminates", () => {
   expect([...once.keys()]).toEqual(["/boot/grub/grub.cfg"]);
   expect(once.get("/boot/grub/grub.cfg")).toContain(`stagename=rescue ${RESCUE_ARGUMENTS.join(" ")}\n`);
   expect(rewriteMenus(once).size).toBe(0);
+});
+
+test("rewriteMenus adds further arguments, which replace those of the same name", () => {
+  const menus = new Map([["/g.cfg", "menuentry 'Rescue' {\n  linux /v quiet panic=60\n}\n"]]);
+  const text = rewriteMenus(menus, ["console=ttyS0,9600", "a=1", "a=2", "panic=0"]).get("/g.cfg");
+  expect(text).toContain(
+    `linux /v quiet ${RESCUE_ARGUMENTS[0]} console=tty0 console=ttyS0,9600 a=1 a=2 panic=0\n`,
+  );
+});
+
+test.each<[text: string, expected: string[] | string]>([
+  [" quiet  nomodeset ", ["quiet", "nomodeset"]],
+  ["modprobe.blacklist=a,b", ["modprobe.blacklist=a,b"]],
+  ["autorun=method:disk", "autorun=method:disk"],
+  ["quiet autorun", "autorun"],
+  ["a; reboot", "a;"],
+  ["a\nlabel", "a\nlabel"],
+  ["$x", "$x"],
+  ['a="b', 'a="b'],
+  ["{", "{"],
+  [" ", " "],
+  ["x".repeat(1001), "x".repeat(1001)],
+])("kernel arguments %j → %j", (text, expected) => {
+  const parsed = parseKernelArguments(text);
+  expect("words" in parsed ? parsed.words : parsed.given).toEqual(expected);
+});
+
+describe("a recovery directory", () => {
+  let temp: Temp;
+  beforeEach(() => {
+    temp = new Temp();
+    temp.write("own/tools/run", "run");
+    chmodSync(temp.path("own/tools/run"), 0o700);
+    temp.write("own/data, №1", "data");
+    symlinkSync("../data, №1", temp.path("own/tools/link"));
+  });
+  afterEach(() => {
+    temp[Symbol.dispose]();
+  });
+  const stage = (): void => stageRecovery(temp.path("own"), temp.path("stage"));
+
+  test("is copied with execute permissions and its own symlinks", () => {
+    stage();
+    expect(readFileSync(temp.path("stage/tools/link"), "utf8")).toBe("data");
+    expect(readlinkSync(temp.path("stage/tools/link"))).toBe("../data, №1");
+    expect(statSync(temp.path("stage/tools/run")).mode & 0o777).toBe(0o755);
+    expect(statSync(temp.path("stage/data, №1")).mode & 0o777).toBe(0o644);
+    expect(statSync(temp.path("stage/tools")).mode & 0o777).toBe(0o755);
+  });
+
+  test.each<[what: string, spoil: () => unknown, message: RegExp]>([
+    ["an absolute symlink", () => symlinkSync("/etc/passwd", temp.path("own/x")), /symlink to \/etc\/passwd/],
+    ["a symlink outside", () => symlinkSync("../../x", temp.path("own/tools/x")), /outside/],
+    ["a symlink to itself from outside", () => symlinkSync("../own/x", temp.path("own/x")), /outside/],
+    ["a named pipe", () => Bun.spawnSync(["mkfifo", temp.path("own/x")]), /named pipe/],
+    ["a name with a newline", () => temp.write("own/a\nb", ""), /control character/],
+    ["too much data", () => truncateSync(temp.write("own/x", ""), 2 ** 30), /more than 1.0 GiB/],
+  ])("is refused with %s", async (_what, spoil, message) => {
+    spoil();
+    expect((await failureOf(async () => stage())).message).toMatch(message);
+  });
 });
 
 test("parseFound", () => {
@@ -220,6 +291,28 @@ describe("an ISO", () => {
     const again = { source: target, target: temp.path("again.iso"), scratch: temp.directory("again") };
     await repackIso({ ...again, autorun: "new", asRoot: true });
     expect(readFileSync(script(again.target), "utf8")).toBe("new");
+  });
+
+  withXorriso("gets the user's files and kernel arguments; an own autorun is beside the runner", async () => {
+    const source = makeIso("source.iso", { ...DISK, ...MENUS });
+    temp.write("own/autorun", "mine");
+    temp.write("own/sub dir/data", "data");
+    await repackIso({ ...options(source), recovery: temp.path("own"), append: ["quiet"] });
+    const target = temp.path("new, ü.iso");
+    const now = await inspectIso(target, temp.directory("s2"));
+    for (const menu of now.menus.values()) expect(menu).toContain(`${RESCUE_ARGUMENTS.join(" ")} quiet\n`);
+    const out = temp.path("out");
+    const argv = ["xorriso", "-no_rc", "-indev", target, "-osirrox", "on", "-extract", "/recovery", out];
+    expect(Bun.spawnSync(argv, { stderr: "ignore" }).exitCode).toBe(0);
+    expect(readFileSync(join(out, "autorun"), "utf8")).toBe("mine");
+    expect(readFileSync(join(out, "vm-runner"), "utf8")).toBe("#!/bin/bash\necho ü\n");
+    expect(readFileSync(join(out, "sub dir/data"), "utf8")).toBe("data");
+    for (const name of ["autorun", "vm-runner"]) expect(statSync(join(out, name)).mode & 0o777).toBe(0o755);
+    temp.write("own/vm-runner", "");
+    const again = { ...options(source), scratch: temp.directory("scratch 2"), target: temp.path("no.iso") };
+    const error = await failureOf(() => repackIso({ ...again, recovery: temp.path("own") }));
+    expect(error.message).toContain("vm-runner");
+    expect(existsSync(temp.path("no.iso"))).toBe(false);
   });
 
   withXorriso("is repacked by alt2deploy where that is installed, but not as root", () => {

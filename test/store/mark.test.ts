@@ -75,6 +75,7 @@ const RUN: RunRecord = {
   started: "2026-01-02T03:04:05.678Z",
   detached: true,
   pid: 4711,
+  settings: { MEMORY: "1G", CORES: "2", NETWORKS: ["user", "user,link=down"], MAC: "" },
   forwards: [
     "hostfwd=tcp:127.0.0.1:2222-:22",
     "guestfwd=tcp:10.0.2.100:80-cmd:cat",
@@ -189,6 +190,12 @@ describe("a mark's text", () => {
       },
       { typed: { settings: { CORES: "2" }, additions: {}, ssh: false } },
     ],
+    [
+      "settings of the machine that are unknown, of another kind, or not allowed",
+      { settings: { MEMORY: "many", STOP_TIMEOUT: "1", NETWORKS: ["x"], CORES: "3", constructor: "x" } },
+      { settings: { CORES: "3" } },
+    ],
+    ["machine settings of another form", { settings: 5 }, { settings: {} }],
     ["nothing typed", { typed: 5 }, { typed: { settings: {}, additions: {}, ssh: false } }],
     ["an invalid port", { display: { protocol: "spice", host: "::1", port: 70000 } }, {}],
     ["a display's host that is an option", { display: { protocol: "vnc", host: "-x", port: 5900 } }, {}],

@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { symlinkSync } from "node:fs";
 import { inferEnd } from "../../src/vm/exit-reason.ts";
 import { unrecordedEnd } from "../../src/vm/record-exit.ts";
+import type { RunEnd } from "../../src/store/mark-types.ts";
 import { VmError } from "../../src/lib/errors.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -24,6 +25,22 @@ test.each<[string, string]>([
   using temp = new Temp();
   temp.write("events.out", shutdown(reason));
   expect(inferEnd(temp.top, RUN).end).toBe(end as "killed");
+});
+
+const PANIC = `{"event": "GUEST_PANICKED", "timestamp": {"seconds": 1700000000, "microseconds": 0}, "data": {}}\n`;
+const RESET = PANIC.replace("GUEST_PANICKED", "RESET");
+
+test.each<[what: string, log: string, end: RunEnd]>([
+  ["a panic that -no-reboot ended", PANIC + shutdown('"guest-reset"'), "crashed"],
+  ["a panic, then quit", PANIC + shutdown('"host-qmp-quit"'), "crashed"],
+  ["a panic, then SIGKILL", PANIC, "crashed"],
+  ["a panic, a reboot and a shutdown", PANIC + RESET + shutdown('"guest-shutdown"'), "powered-off"],
+  ["a panic after a reboot", RESET + PANIC + shutdown('"host-signal"'), "crashed"],
+  ["a reboot, then quit", RESET + shutdown('"host-qmp-quit"'), "stopped"],
+])("a run with %s", (_what, log, end) => {
+  using temp = new Temp();
+  temp.write("events.out", log);
+  expect(inferEnd(temp.top, RUN).end).toBe(end);
 });
 
 test.each([
@@ -52,7 +69,7 @@ test("reports the exit reason that cannot be recorded because of another command
     message: "the guest shut down, but the exit reason is not recorded: another command changes the VM",
     hint: "the next command records it",
   });
-  expect(unrecordedEnd(busy, end as never, "SIGTERM")).toMatchObject({ exitCode: 143 });
+  expect(unrecordedEnd(busy, end as never, { signal: "SIGTERM" })).toMatchObject({ exitCode: 143 });
   const other = new VmError("io", "x");
-  expect(unrecordedEnd(other, end as never, "SIGTERM")).toBe(other);
+  expect(unrecordedEnd(other, end as never, { signal: "SIGTERM" })).toBe(other);
 });

@@ -33,6 +33,12 @@ test.each([
     [event("GUEST_PANICKED", { action: "pause" }), event("RESUME")],
     ["the guest's kernel panicked"],
   ],
+  [
+    "a panic and a reboot",
+    [event("GUEST_PANICKED"), event("RESET")],
+    ["the guest's kernel panicked, and was restarted since"],
+  ],
+  ["a reboot without a panic", [event("RESET")], []],
 ])("a run with %s in its log of events", (_what, events, texts) => {
   expect(findGuestErrors("/w", events).map(({ text }) => text)).toEqual(texts);
 });

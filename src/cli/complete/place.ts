@@ -161,8 +161,8 @@ function commandPlace(command: Command, words: readonly string[], current: strin
 /** An argument of the command; if all required ones are given, also the next command. */
 function argumentPlace(command: Command, index: number, current: string): CursorPlace {
   const positional = command.positionals[index];
-  const sources = positional ? argumentValues(positional, current).sources : [];
-  if (positional?.required || positional?.rest) return { skip: 0, sources };
+  const { skip, sources } = positional ? argumentValues(positional, current) : NOTHING;
+  if (positional?.required || positional?.rest || skip > 0) return { skip, sources };
   const next = commandNames(COMMANDS.keys(), "@");
   if (current.startsWith("@")) return { skip: 0, sources: [next] };
   // Without an `@` every command would be listed twice.

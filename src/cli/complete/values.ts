@@ -1,5 +1,7 @@
-import { SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
+import { isSettingName, SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
 import type { ParserFacts, ParserKind } from "../../config/values.ts";
+import { KEYS } from "../../machine/keys.ts";
+import { NETWORK_KINDS } from "../../machine/network.ts";
 import { MACROS } from "../../machine/macros.ts";
 import { DISK_BUSES, IMAGE_FORMATS } from "../../machine/types.ts";
 import type { ValueKind } from "../../commands/define.ts";
@@ -37,12 +39,15 @@ const FILES: CandidateSource = { kind: "files" };
 const DIRECTORIES: CandidateSource = { kind: "directories" };
 const ISO: CandidateSource = { kind: "files", suffix: ".iso" };
 
-const KINDS: Readonly<Record<Exclude<ValueKind, "disk" | "disk image">, () => CandidateSource>> = {
+const KINDS: Readonly<
+  Record<Exclude<ValueKind, "assignment" | "disk" | "disk image">, () => CandidateSource>
+> = {
   command: () => wordsSource([...COMMANDS.keys()]),
   directory: () => DIRECTORIES,
   file: () => FILES,
   "ISO image": () => ISO,
   job: () => ({ kind: "jobs" }),
+  key: () => wordsSource(KEYS),
   setting: () => wordsSource(SETTING_NAMES),
   snapshot: () => ({ kind: "snapshots" }),
 };
@@ -51,11 +56,21 @@ const KINDS: Readonly<Record<Exclude<ValueKind, "disk" | "disk image">, () => Ca
 export function argumentValues({ choices = [], kind }: Positional | CommandOption, value: string): Values {
   // The same syntax as the global option.
   if (kind === "disk image") return settingValues("IMAGES", value);
+  if (kind === "assignment") return assignmentValues(value);
   if (kind === "disk") {
     const { skip, sources } = settingValues("IMAGES", value);
     return { skip, sources: skip === 0 ? [...sources, { kind: "disks" }] : sources };
   }
   return { skip: 0, sources: [kind ? KINDS[kind]() : wordsSource(choices)] };
+}
+
+/** `NAME=`, and the values of that setting. */
+function assignmentValues(word: string): Values {
+  const at = word.indexOf("=");
+  const name = word.slice(0, Math.max(0, at));
+  if (!isSettingName(name)) return { skip: 0, sources: [wordsSource(SETTING_NAMES.map((one) => `${one}=`))] };
+  const values = settingValues(name, word.slice(at + 1));
+  return { ...values, skip: at + 1 + values.skip };
 }
 
 const BUSES = wordsSource(DISK_BUSES.map((bus) => `${bus}=`));
@@ -92,6 +107,10 @@ const STRUCTURED: Readonly<Record<Exclude<ParserKind, "text" | "flag">, (value: 
       wordsSource(["tcp::", "udp::"], "PORT-:PORT, on all addresses of this host"),
       wordsSource(["tcp:127.0.0.1:", "udp:127.0.0.1:"], "PORT-:PORT, on this host only"),
     ],
+  }),
+  networks: () => ({
+    skip: 0,
+    sources: [wordsSource(NETWORK_KINDS)],
   }),
   profile: () => ({
     skip: 0,

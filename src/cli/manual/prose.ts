@@ -2,6 +2,7 @@
  * What the tables of commands, options and settings do not say. PROG stands for the program's name,
  * `…` in backquotes for input and file names.
  */
+import { formatSince, LIVE_SNAPSHOTS } from "../../qemu/features.ts";
 
 /** Paragraphs. */
 export const DESCRIPTION: readonly string[] = [
@@ -21,12 +22,15 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
     "Creates WORKDIR, a disk for each entry of `--disks`, UEFI variables with `--uefi`, and `guest.env` with the settings in force. Refused if HOSTDIR already has a VM or snapshots. If anything fails, nothing is left behind.",
     "`--from` creates the first disk from an image, on the bus of the first entry of DISKS, and grows it to the size there (30G by default); `--disk-size` sets the size exactly. With `--linked` the disk is an overlay on IMAGE: `run` fails if IMAGE is gone or has changed. A snapshot contains all data, and once restored needs no other file. An image that refers to other files (a backing file, a data file, extents of a vmdk) is refused: it could expose any file of this host to the guest.",
     "`--cloud-init` passes the host name and SSHKEYS in a read-only disk, `WORKDIR/vm-seed.img`, for the default user of the image or for `--user`, who may use `sudo`; no password is set. `ssh` and `cp` log in as that user.",
+    "`--smbios` sets DMI fields, which the guest and jobs read in `/sys/class/dmi/id` (SMBIOS in `guest.env`). Types: 0 BIOS, 1 system, 2 board, 3 chassis, 11 OEM strings, such as systemd credentials: `--smbios=type=11,value=io.systemd.credential:NAME=VALUE` (no secrets: every user of this host can read qemu's arguments). A comma in a value is doubled. PCs, aarch64 and armhf have them. Jobs of such a VM boot the rescue each time.",
     "`--image` after `create` is kept in `guest.env`; before it, the image is attached for that command line only. Archives, compressed files, web pages and empty files are refused as images; `TYPE=raw=FILE` passes a file as it is.",
   ],
   run: [
     "Without working files the last snapshot is restored first. The first run after create boots the CD once, and ends when the guest reboots; later ones boot the disk. An image named here is attached and booted once.",
     "Ctrl-C, SIGTERM or SIGHUP shuts the guest down, asking again every few seconds. A second one, or STOP_TIMEOUT, kills it: `quit`, then SIGTERM, then SIGKILL to qemu. A run whose guest did not power off by itself fails. `WORKDIR/run-vm.sh` is the qemu command, `WORKDIR/console.log` the output of the serial console.",
+    "`-t` limits the time of a run in the foreground: the guest is then shut down as by Ctrl-C, and the status is 124. TIMEOUT of a settings file does not limit it. In front of a batch, `--timeout` is for its jobs and `exec` if it has any, else for `run`; `@run -t SECONDS` is for the run alone.",
     "With `--detach` the command returns as soon as qemu runs, and no other process stays; qemu survives the logout (where systemd kills user processes, run `loginctl enable-linger` once). `--wait` waits until `ssh` or the guest `agent` answers. The exit reason is recorded in `WORKDIR/events.out`, and shown by status and by the next command.",
+    "Guests other than ppc64le have a panic device (`pvpanic`, `pvpanic-pci`; Linux and, with drivers, Windows use it). A panic of the guest's kernel is reported at once, and shown by status and list; the guest then does what it is set up to do, such as reboot (`kernel.panic` of Linux). A run that ends after a panic fails, also if the guest's reboot ended it; `stop` and Ctrl-C then kill the guest without asking it to power off. Another panic device or `-action panic=…` can be set in `PROG.defaults`.",
     "If the space for the disks runs out, qemu pauses the guest. When 64 MiB are free the next command that uses the guest, or `resume`, resumes it.",
   ],
   stop: [
@@ -34,7 +38,19 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ],
   restart: ["A VM that is not running is started."],
   status: [
-    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
+    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`), `nics` (`number`, `mac`, `link`), `nextRun` (settings that the next run changes, by name), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `panicked` (the kernel of the running guest), `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
+  ],
+  set: [
+    "Stores settings in the VM's `guest.env`: `PROG set -m 4G -c 4 CPU=host`. A list is given as one word for each element, as in `SHARES=a:/x SHARES=b:/y`; `--share` and `--forward` add to the list. `SETTING=` stores an empty value, `--unset=SETTING` removes the line.",
+    "A running VM keeps its settings until the next run, but for FORWARDS and `link=` in NETWORKS, which are changed at once. `status` shows both: what the running machine has, and as `next run` what will change. `restart` uses the options of the last start again, but for settings changed since.",
+    "`LAYOUT=1 MAC=auto` gives a VM of an earlier version fixed places for its devices and a MAC address of its own. Names of network interfaces and paths of disks may change in the guest, once.",
+  ],
+  nic: [
+    "Cards have numbers from 1 to 4, which decide their places on the PCI bus. `add` takes the lowest free number, and of a running VM the lowest that can be plugged in (from 2). `remove` of a running VM waits until the guest has released the card, at most 30 s; card 1 is removed from the next run on. The MAC address is derived from the VM's UUID, unless `--mac` is given.",
+    "`down` unplugs the cable, `up` plugs it in again: at once, and at later starts. Everything is stored in NETWORKS in `guest.env`.",
+  ],
+  forward: [
+    "A rule is PROTOCOL:[ADDRESS]:PORT-[ADDRESS]:PORT, as of `--forward`. A running VM is changed at once. Rules are stored in FORWARDS in `guest.env`; with `--temporary` they hold until the VM is off, as those of `run --forward`. Forwards belong to the first card on the user-mode network.",
   ],
   list: ["Settings files that need bash are not evaluated here."],
   console: [
@@ -43,13 +59,17 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ssh: [
     "Connects to the port that is forwarded to the guest's port 22, with the keys of SSHKEYS only, and a known_hosts file of the VM's own.",
   ],
+  sendkey: [
+    "Drives an installer or a boot menu without a viewer, together with `screenshot`: `PROG sendkey ctrl-alt-f2 --text 'root\\n'`. Of a PC's keyboard each key is sent when the guest has read the one before, so that none is lost; a USB keyboard (other architectures) gets one every 40 ms. What a program in the guest reads and drops itself can be slowed down with `--delay`.",
+    "TEXT is typed as on a US keyboard: the guest must have this layout. Other users of this host can read TEXT in the list of processes.",
+  ],
   exec: ["Output, exit status and stdin are passed. Needs qemu-guest-agent in the guest."],
   config: [
     "Prints a line for each setting: its value, and where it was set. Secrets are not shown.",
     "`--example` prints a file for `/etc/PROG.conf` or `~/.config/PROG.conf` that changes nothing until lines are uncommented.",
   ],
   backup: [
-    "Available space is checked first. A snapshot of a running VM needs qemu 7.1 or later.",
+    `Available space is checked first. A snapshot of a running VM needs ${formatSince(LIVE_SNAPSHOTS.since)}.`,
     "SNAPSHOT_NOTIFY names a program to run with the outcome, in the variables VM_OUTCOME (`ok`, `failed`), VM_SNAPSHOT, VM_NAME, VM_HOSTDIR, VM_MESSAGE, VM_STATUS, VM_BYTES and VM_SECONDS.",
   ],
   snapshots: [
@@ -70,7 +90,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   disk: [
     "A new disk, `disk-N.img`, belongs to the VM and to its snapshots; N is one above the highest number in use. Without TYPE its bus is that of the first disk. An existing image given by PATH stays where it is, and is in no snapshot; a name like `10G` is a size, `./10G` a file.",
     "While the VM runs, disks on VIRT, SCSI and NVME are attached at once, at the place they have after the next start; a disk on AHCI counts from the next run, as in a VM with LAYOUT=0. `remove` waits 30 seconds for the guest to release the disk: unmount it first. The file of one of the VM's own disks is the only copy of its data unless a snapshot has it: `remove` deletes it with `--delete` only, and refuses without.",
-    "`resize` grows a disk, never shrinks it. The next snapshot is a full one. Partitions and file systems in it stay as they are without `--fs`, which then runs the script of the bundled job grow-fs, in the rescue system or by the agent of the running guest: the last partition, LUKS, an LVM volume group with its one logical volume that has a file system (of several that of the root), ext2/3/4, XFS or btrfs. Back the VM up before.",
+    "`resize` grows a disk, never shrinks it. The next snapshot is a full one. Partitions and filesystems in it stay as they are without `--fs`, which then runs the script of the bundled job grow-fs, in the rescue system or by the agent of the running guest: the last partition, LUKS, an LVM volume group with its one logical volume that has a filesystem (of several that of the root), ext2/3/4, XFS or btrfs. Back the VM up before.",
   ],
   identity: [
     "The UUID is assigned by create, or by the first command that changes an older VM. It is stored in `guest.env`, in the manifest of each snapshot, and as a tag in a repository. Moving or renaming HOSTDIR keeps it.",
@@ -89,6 +109,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
     "The script `NAME.job` is searched for in HOSTDIR, in `PROFILES/scripts/jobs`, and among the bundled jobs. See JOBS.",
   ],
   rescue: [
+    'With `--iso`, `--recovery=DIR` adds the files of DIR (at most 1 GiB) to `/recovery` on the CD, where jobs find them as `$RECOVERYDIR`. An `autorun` among them is run instead of the program\'s own script, which is then beside it: end yours with `exec "${0%/*}/vm-runner"`, or jobs do not start. `--append` adds kernel arguments for BIOS and UEFI; those of the same name are replaced (`console=` by device, the last one shows the messages of the start).',
     "`build` makes a profile from this host's kernel and programs, from an ALT Rescue CD, or from packages unpacked in a directory; `list` shows the profiles, their architecture, and whether they can be used.",
   ],
   doctor: ["Writes nothing. Names the packages of this distribution."],

@@ -4,6 +4,7 @@
  */
 import { ARCH } from "../../machine/arch.ts";
 import { ARCHES, type Arch } from "../../machine/types.ts";
+import { formatSince, QEMU_FEATURES } from "../../qemu/features.ts";
 
 import { describeSlot, PLACES, type Role } from "../../qemu/layout.ts";
 
@@ -89,6 +90,10 @@ export const TOPICS: readonly Topic[] = [
       ],
       ["MIRROR", "the package mirror, if there is one"],
       [
+        "RECOVERYDIR",
+        "on a rescue CD, the directory with the files of `rescue build --iso --recovery`; else empty",
+      ],
+      [
         "mount-system",
         "mounts the installed system at `/mnt/system1`, by its fstab; opens LUKS with `.in/luks.key`, or asks on the terminal. Status 1: a filesystem could not be mounted",
       ],
@@ -102,7 +107,7 @@ export const TOPICS: readonly Topic[] = [
       ],
       [
         "grow-fs",
-        "grows the last partition, LUKS, LVM and the file system of each disk to the disk's size; `disk resize --fs` runs it for one",
+        "grows the last partition, LUKS, LVM and the filesystem of each disk to the disk's size; `disk resize --fs` runs it for one",
       ],
       "The rescue system has bash, busybox and what this host has of e2fsprogs, xfsprogs, btrfs-progs, dosfstools, lvm2, mdadm, cryptsetup and OpenSSH. Build it again after an update of PROG; a profile's settings and your own files in it are kept.",
       "The first job of a BIOS guest boots the rescue and saves its state (about 250 MiB in `~/.cache/PROG/warm`); later ones resume it. The state is made again when qemu, the kernel, the processor or an argument changes. `RESCUE_WARM=off` boots each time. Jobs of UEFI guests run under UEFI and start more slowly; `--no-uefi` avoids that.",
@@ -113,7 +118,17 @@ export const TOPICS: readonly Topic[] = [
     blocks: [
       "SPICE listens on `localhost:5900`, or the next free port. In a desktop session `remote-viewer` is opened; elsewhere the commands for viewing from another machine are printed. The password is in `WORKDIR/spice.password` and `WORKDIR/spice.vv`. `-p ''` (an empty port) turns the display off; `screenshot` works nevertheless.",
       "`DISPLAY_PROTOCOL=vnc` uses VNC: passwords of eight characters, ports from 5900, no encryption. `SPICE_SOCKET=1` listens on a unix socket in WORKDIR: `ssh -L 5900:WORKDIR/spice.sock USER@HOST`, then `remote-viewer spice://localhost:5900`. SPICE_TLS_DIR encrypts the port.",
+    ],
+  },
+  {
+    title: "NETWORK",
+    blocks: [
+      "A VM has one card on qemu's user-mode network; `nic` and NETWORKS give it up to four. Each element of NETWORKS is a card: `NETWORKS=( user none user,link=down )` are the cards 1 and 3, the latter with its cable unplugged. While NETWORKS is empty, `--netdev` and `--no-netdev` (USENETDEV) decide on card 1; else they override its first element for one command line.",
       "With user networking the guest reaches this host's `127.0.0.1` as `10.0.2.2`. A forward such as `tcp::5555-:22` listens on all addresses; `tcp:127.0.0.1:5555-:22` on this host only.",
+      "A card's place on the PCI bus follows from its number, its MAC address from the VM's UUID (`mac=` sets another one): so the guest's names of its interfaces stay the same.",
+      "The first card boots from the network after the CD and all disks, or before them with `--netboot` (NETBOOT=first), or never (NETBOOT=off). In the user-mode network qemu answers by DHCP and TFTP: NETBOOT_DIR is the directory of its files, NETBOOT_FILE the one that is booted: a PXE program for BIOS, an EFI program for UEFI, or an iPXE script.",
+      { typed: ["PROG set NETBOOT_DIR=/srv/tftp NETBOOT_FILE=pxelinux.0", "PROG --netboot run"] },
+      "Jobs never boot from the network. U-Boot (riscv64 without UEFI) decides on its own. The card's boot ROM is in the package `ipxe-qemu` (ALT, Fedora: `ipxe-roms-qemu`); `PROG doctor` looks for it.",
     ],
   },
   {
@@ -144,6 +159,13 @@ export const TOPICS: readonly Topic[] = [
         ],
       },
       "Guests on LVM, LUKS, RAID, XFS or Btrfs need `lvm2`, `cryptsetup-bin`, `mdadm`, `xfsprogs` or `btrfs-progs` as well. Kernels of the others: `linux-image-armmp` (armhf), `linux-image-powerpc64le` (ppc64el), `linux-image-riscv64` (riscv64, from trixie on).",
+    ],
+  },
+  {
+    title: "QEMU VERSIONS",
+    blocks: [
+      "`PROG doctor` says what the installed qemu lacks.",
+      ...QEMU_FEATURES.map(({ name, since }) => [name, formatSince(since)] as const),
     ],
   },
   {

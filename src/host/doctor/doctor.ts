@@ -8,7 +8,7 @@ import type { Context } from "../../vm/context.ts";
 import { oneLine, type Check } from "./check.ts";
 import { checkPlaces, checkPrograms } from "./host.ts";
 import { checkAging } from "./tmpfiles.ts";
-import { checkFirmwares, checkKvm, checkQemus, checkVariables } from "./qemu.ts";
+import { checkFirmwares, checkKvm, checkNetboot, checkQemus, checkVariables } from "./qemu.ts";
 import { checkRescueBuild, checkRescues } from "./rescue.ts";
 import { readSystem, type System } from "./system.ts";
 import type { Vm } from "../../vm/find.ts";
@@ -38,6 +38,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     ...qemus,
     checkKvm(settings, context.hostArch),
     ...checkFirmwares(settings),
+    checkNetboot(),
     ...checkVariables(vm),
     ...checkPrograms(context),
     ...build,

@@ -6,8 +6,15 @@ import { ARCH, type ArchFacts } from "../../machine/arch.ts";
 import { ARCHES, type Arch } from "../../machine/types.ts";
 import { kvmProblem, probeKvm } from "../../qemu/accel.ts";
 import type { Capabilities } from "../../qemu/capabilities.ts";
-import { isSince, LIVE_SINCE } from "../../qemu/features.ts";
-import { findBootLoader, findFirmware } from "../../qemu/firmware.ts";
+import {
+  formatSince,
+  isSince,
+  LIVE_SNAPSHOTS,
+  MINIMUM,
+  uefiFeature,
+  type QemuFeature,
+} from "../../qemu/features.ts";
+import { findBootLoader, findFirmware, findNetworkRom } from "../../qemu/firmware.ts";
 import { probeQemu } from "../../qemu/probe.ts";
 import { findProgram } from "../../process/exec.ts";
 import { lstatOf } from "../../lib/read-file.ts";
@@ -15,9 +22,6 @@ import { WORK } from "../../store/layout.ts";
 import { findFirmwareFor } from "../../vm/firmware.ts";
 import type { Vm } from "../../vm/find.ts";
 import { oneLine, type Check } from "./check.ts";
-
-/** README: what the server needs. */
-const MIN_QEMU_MAJOR = 7;
 
 const VIRTIO = [
   "virtio-blk-pci",
@@ -44,6 +48,8 @@ interface Feature {
   name: string;
   use: string;
   needed: boolean;
+  /** Absent: of every architecture. */
+  applies?(arch: Arch): boolean;
   lacking(capabilities: Capabilities, arch: Arch): readonly string[];
   thing?: Thing;
 }
@@ -52,6 +58,9 @@ const without =
   (...names: string[]): Feature["lacking"] =>
   ({ devices }) =>
     names.filter((name) => !devices.has(name));
+
+const tooOld = (feature: QemuFeature | undefined, { version }: Capabilities): string[] =>
+  !feature || isSince(version, feature.since) ? [] : [`${feature.name} (${formatSince(feature.since)})`];
 
 const FEATURES: readonly Feature[] = [
   { name: "virtio", use: "disks, network and control of guests", needed: true, lacking: without(...VIRTIO) },
@@ -78,22 +87,35 @@ const FEATURES: readonly Feature[] = [
     name: "live snapshots",
     use: "backup of a running VM",
     needed: false,
-    lacking: ({ version }) =>
-      isSince(version, LIVE_SINCE)
-        ? []
-        : [`copy-before-write with a time limit (${LIVE_SINCE.join(".")} or later)`],
+    lacking: (capabilities) => tooOld(LIVE_SNAPSHOTS, capabilities),
+  },
+  {
+    name: "uefi boot",
+    use: "guests with UEFI",
+    needed: false,
+    applies: (arch) => uefiFeature(arch) !== undefined,
+    lacking: (capabilities, arch) => tooOld(uefiFeature(arch), capabilities),
   },
   { name: "9p", use: "shared folders, jobs", needed: false, lacking: without("virtio-9p-pci") },
+  {
+    name: "pvpanic",
+    use: "reports of kernel panics",
+    needed: false,
+    applies: (arch) => panicDeviceOf(arch) !== undefined,
+    lacking: (capabilities, arch) => without(panicDeviceOf(arch)!)(capabilities, arch),
+  },
   {
     name: "vmgenid",
     use: "reseeding the random numbers of resumed rescue systems",
     needed: false,
-    lacking: (capabilities, arch) => {
-      const { warm }: ArchFacts = ARCH[arch];
-      return warm ? without("vmgenid")(capabilities, arch) : [];
-    },
+    applies: (arch) => (ARCH[arch] as ArchFacts).warm === true,
+    lacking: without("vmgenid"),
   },
 ];
+
+const panicDeviceOf = (arch: Arch): string | undefined => (ARCH[arch] as ArchFacts).panicDevice;
+
+const featuresOf = (arch: Arch): Feature[] => FEATURES.filter(({ applies }) => applies?.(arch) !== false);
 
 /** qemu for each guest architecture; all features of the configured one, only missing features of others. */
 export async function checkQemus(settings: Settings): Promise<Check[]> {
@@ -112,13 +134,16 @@ async function checkQemu(arch: Arch, needed: boolean): Promise<Check[]> {
     return [{ ...common, state: "missing", detail: oneLine(error.message), packages: PACKAGES[binary] }];
   }
   const { version } = capabilities;
-  if (Number.parseInt(version) < MIN_QEMU_MAJOR) {
-    const detail = `${version}, but ${MIN_QEMU_MAJOR}.0 or later is needed`;
+  if (!isSince(version, MINIMUM.since)) {
+    const detail = `${version}, but ${formatSince(MINIMUM.since)} is needed`;
     return [{ ...common, state: "missing", detail, packages: PACKAGES[binary] }];
   }
   if (needed)
-    return [{ ...common, state: "ok", detail: version }, ...FEATURES.map(checkFeature(capabilities, arch))];
-  const lacking = FEATURES.flatMap((feature) => feature.lacking(capabilities, arch));
+    return [
+      { ...common, state: "ok", detail: version },
+      ...featuresOf(arch).map(checkFeature(capabilities, arch)),
+    ];
+  const lacking = featuresOf(arch).flatMap((feature) => feature.lacking(capabilities, arch));
   return [
     lacking.length === 0
       ? { ...common, state: "ok", detail: version }
@@ -180,6 +205,14 @@ export function checkVariables(vm: Vm): Check[] {
   if (!settings.UEFI || work.state !== "present" || !lstatOf(join(work.dir, WORK.efivars))) return [];
   const find = (): string => findFirmwareFor(vm, work).code.path;
   return [checkFile("uefi-variables", "", true, "UEFI boot of this VM", find)];
+}
+
+/** The ROM of network cards. */
+export function checkNetboot(): Check {
+  const rom = findNetworkRom();
+  const common = { name: "netboot", needed: false, use: "booting guests from the network" };
+  if (rom !== undefined) return { ...common, state: "ok", detail: rom };
+  return { ...common, state: "missing", detail: "no efi-virtio.rom found", packages: PACKAGES.netboot };
 }
 
 function checkFile(

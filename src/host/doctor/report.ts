@@ -63,10 +63,10 @@ function describeHost(context: Context, host: System): string {
   ].join("\n");
 }
 
-/** Settings that differ from the built-in values, and errors. */
+/** Settings that differ from the built-in values, and errors. Not SMBIOS: it may hold serial numbers and credentials. */
 function describeSettings(context: Context, found: SettingsInForce): string {
   const names = SETTING_NAMES.filter(
-    (name) => found.origins[name].kind !== "default" || found.origins[name].added,
+    (name) => name !== "SMBIOS" && (found.origins[name].kind !== "default" || found.origins[name].added),
   );
   return (
     formatConfig(names, found, buildDefaults(context)) + (found.error ? `\n${found.error.message}\n` : "")

@@ -83,7 +83,7 @@ function parseAdded(text: string): AddRequest {
   );
 }
 
-/** qemu's disks are whole sectors. */
+/** Sizes of qemu's disks are multiples of it. */
 const SECTOR = 512;
 
 function parseNewSize(text: string): SizeRequest {

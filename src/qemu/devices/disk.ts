@@ -69,8 +69,9 @@ const ATTACH: Record<DiskBus, (index: number, cd: boolean, serial: string) => At
   // The stick is a bridge with one SCSI disk.
   USB: (index, _cd, serial) => {
     const id = `usb-disk${index}`;
+    const port = USB.firstDisk + index;
     return {
-      controller: { driver: "usb-bot", id, bus: "usb0.0", port: USB.firstDisk + index, serial },
+      controller: { driver: "usb-bot", id, bus: "usb0.0", port, serial },
       device: { driver: "scsi-hd", bus: `${id}.0` },
     };
   },
@@ -79,7 +80,13 @@ const ATTACH: Record<DiskBus, (index: number, cd: boolean, serial: string) => At
 };
 
 /** Buses on which a disk can be plugged in and out while the guest runs. */
-const HOT_PLUG: Record<DiskBus, boolean> = { AHCI: false, SCSI: true, NVME: true, USB: false, VIRT: true };
+const HOT_PLUG: Record<DiskBus, boolean> = {
+  AHCI: false,
+  NVME: true,
+  SCSI: true,
+  USB: false,
+  VIRT: true,
+};
 
 /**
  * Is a disk hotplugged? qemu cannot load a state into a machine with an NVMe disk, and q35's root bus does not support
@@ -146,9 +153,9 @@ export interface PluggedDisk {
  * @returns undefined if its bus has no hot plug
  */
 export function buildPluggedDisk(machine: Placed & NumberedDisks, disk: Disk): PluggedDisk | undefined {
+  if (machine.layout === 0 || !HOT_PLUG[disk.bus]) return undefined;
   const number = placeNumber(machine, disk);
-  if (machine.layout === 0 || number === undefined || !HOT_PLUG[disk.bus]) return undefined;
-  const place = placeOfDisk(machine, number);
+  const place = number === undefined ? undefined : placeOfDisk(machine, number);
   const { controller, device } = ATTACH[disk.bus](disk.number, false, disk.serial);
   return {
     node: { ...buildDiskNode(disk), "node-name": nodeOf(disk) },

@@ -20,13 +20,15 @@ const OF_LINUX = /(?:^|\s)(?:initrd|automatic|stagename|root)=/;
 const OF_MEMTEST = /memtest/i;
 
 /** Key of an argument: its name; for consoles, which may be repeated, also the device. */
-const identity = (argument: string): string =>
+export const argumentName = (argument: string): string =>
   /^console=[^,]*/.exec(argument)?.[0] ?? argument.replace(/=.*$/s, "");
 
 function withArguments(line: string, args: readonly string[]): string {
   const [, words = "", tail = ""] = /^(.*?)(\s*)$/s.exec(line)!;
-  const ours = new Set(args.map(identity));
-  const kept = words.replaceAll(/\s+(\S+)/g, (all, word: string) => (ours.has(identity(word)) ? "" : all));
+  const ours = new Set(args.map(argumentName));
+  const kept = words.replaceAll(/\s+(\S+)/g, (all, word: string) =>
+    ours.has(argumentName(word)) ? "" : all,
+  );
   return `${kept} ${args.join(" ")}${tail}`;
 }
 

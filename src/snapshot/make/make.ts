@@ -191,11 +191,9 @@ async function storeQcow2({
   live,
 }: Making): Promise<Stored> {
   const { storeImages } = await import("./images.ts");
-  const { openLive, copiedSources } = await import("../../live/source.ts");
-  const { openOffline } = await import("./offline-source.ts");
   const source = live
-    ? await openLive(work, sources, staged)
-    : await openOffline(vm, work, sources, staged, isUnattended());
+    ? await (await import("../../live/source.ts")).openLive(work, sources, staged)
+    : await (await import("./offline-source.ts")).openOffline(vm, work, sources, staged, isUnattended());
   let stored;
   try {
     const asked = { full: request.full === true, live, speed: request.rateLimit ?? 0 };
@@ -207,7 +205,8 @@ async function storeQcow2({
     if (!live) repairBitmaps(sources);
   }
   const { id, parent, consistency } = stored;
-  const small = (live ? copiedSources(sources, staged) : sources).filter(({ disk }) => !disk);
+  const copies = live ? (await import("../../live/source.ts")).copiedSources(sources, staged) : sources;
+  const small = copies.filter(({ disk }) => !disk);
   const files = [...stored.files, ...(await storeGz(context, vm, small, staged, name))];
   if (live) for (const { path } of small) remove(path);
   return { format: "qcow2", id, ...(parent === undefined ? {} : { parent }), consistency, files };

@@ -41,6 +41,9 @@ export async function resolveCopy(
     IMAGES: [],
     SHARES: [],
     PORT: undefined,
+    NETWORKS: [],
+    NETBOOT: "off" as const,
+    NETBOOT_DIR: "",
     // The copy must not act as the original on a network.
     FORWARDS: ["restrict=on"],
   };

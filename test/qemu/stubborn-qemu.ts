@@ -1,5 +1,5 @@
 /**
- * A qemu for tests of starting and ending one: `fake-qemu.ts BEHAVIOUR`, started in the directory of its socket
+ * A qemu for tests of starting and ending one: `stubborn-qemu.ts BEHAVIOUR`, started in the directory of its socket
  * `qmp.sock`. It answers every command, and exits on `quit` and SIGTERM unless its behaviour says otherwise.
  */
 import { readFileSync, rmSync } from "node:fs";

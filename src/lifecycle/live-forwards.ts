@@ -1,0 +1,55 @@
+import { VmError } from "../lib/errors.ts";
+import { forwardLine } from "../qemu/devices/nic.ts";
+import { updateRun } from "../store/mark.ts";
+import { isForwardFree, requireFreeForwards } from "../vm/display.ts";
+import { networksOf } from "../vm/nics.ts";
+import { withMonitor } from "../vm/running.ts";
+import type { Run } from "../vm/running-settings.ts";
+
+const HOSTFWD = "hostfwd=";
+
+/** Is it a rule that a running qemu can add and remove? */
+export const isHostRule = (option: string): boolean => option.startsWith(HOSTFWD);
+
+export const ruleOf = (option: string): string => option.slice(isHostRule(option) ? HOSTFWD.length : 0);
+
+/**
+ * Changes the forwards of the running machine and their record; other options than `hostfwd=` stay.
+ * @param after all forwards, as options of `-netdev user`
+ * @throws 69 without a card for them, 75 if a port is taken
+ */
+export async function changeForwards(run: Run, after: readonly string[]): Promise<void> {
+  const before = run.record.forwards;
+  const removed = before.filter((option) => isHostRule(option) && !after.includes(option));
+  const added = after.filter((option) => isHostRule(option) && !before.includes(option));
+  if (removed.length === 0 && added.length === 0) return;
+  const card = networksOf(run.now.settings).findIndex(({ kind }) => kind === "user") + 1;
+  if (card === 0) throw noCard();
+  const now = new Set(before);
+  await withMonitor(run.work, async (qmp) => {
+    const change = async (action: "add" | "remove", option: string): Promise<string> =>
+      qmp.execute("human-monitor-command", { "command-line": forwardLine(action, card, ruleOf(option)) });
+    try {
+      for (const option of removed) {
+        await change("remove", option);
+        now.delete(option);
+      }
+      for (const option of added) {
+        // A command that was killed before it recorded the forward may have added it.
+        if (!(await isForwardFree(option))) await change("remove", option);
+        await requireFreeForwards([option]);
+        const refusal = await change("add", option);
+        if (refusal.trim() !== "")
+          throw new VmError("io", `qemu refused the forward ${ruleOf(option)}: ${refusal.trim()}`);
+        now.add(option);
+      }
+    } finally {
+      updateRun(run.work.dir, { forwards: [...now] });
+    }
+  });
+}
+
+export const noCard = (): VmError =>
+  new VmError("unavailable", "no network card is on the user-mode network, which port forwards need", {
+    hint: "add one: nic add",
+  });

@@ -1,0 +1,138 @@
+import { listDevices } from "../live/attached.ts";
+import { commandLine } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { within } from "../lib/within.ts";
+import { formatNetwork, type NetworkRequest } from "../machine/network.ts";
+import {
+  linkCommand,
+  nicOfDevice,
+  plugCommands,
+  removeNetdevCommand,
+  unplugCommand,
+} from "../qemu/devices/nic.ts";
+import type { Placed } from "../qemu/layout.ts";
+import type { QmpClient } from "../qmp/client.ts";
+import type { QmpCommand } from "../qmp/commands.ts";
+import { QmpError } from "../qmp/errors.ts";
+import { updateRun } from "../store/mark.ts";
+import { networksOf, nicsOf } from "../vm/nics.ts";
+import { withMonitor } from "../vm/running.ts";
+import { recordChanges, type Run } from "../vm/running-settings.ts";
+
+/** How long a guest may take to release a card. */
+const RELEASE_MS = 30_000;
+
+/** Can a running machine get and lose this card? The first one's place is on the root bus, without hot plug on PCI Express. */
+export const canPlug = ({ now }: Run, number: number): boolean => number > 1 && now.settings.LAYOUT > 0;
+
+const placedOf = ({ now: { settings } }: Run): Placed => ({
+  arch: settings.QEMUARCH,
+  firmware: settings.UEFI ? {} : undefined,
+  kernel: undefined,
+  resumed: false,
+  layout: settings.LAYOUT,
+});
+
+/** Numbers of the cards that qemu has. */
+async function readCards(qmp: QmpClient): Promise<Set<number>> {
+  return new Set([...(await listDevices(qmp))].flatMap((id) => nicOfDevice(id) ?? []));
+}
+
+/** Records the networks of the running machine. */
+export function recordNetworks(run: Run, networks: readonly NetworkRequest[]): void {
+  recordChanges(run, { NETWORKS: networks.map(formatNetwork) });
+}
+
+/**
+ * Corrects the record after a guest released a card later than the command that waited for it, or a command was killed.
+ * @returns the run as it is now
+ */
+export async function reconcile(run: Run): Promise<Run> {
+  const before = networksOf(run.now.settings);
+  const networks = await withMonitor(run.work, async (qmp) => {
+    const cards = await readCards(qmp);
+    const isGone = ({ kind }: NetworkRequest, index: number): boolean =>
+      kind !== "none" && canPlug(run, index + 1) && !cards.has(index + 1);
+    for (const [index, network] of before.entries())
+      if (isGone(network, index)) await dropNetdev(qmp, index + 1);
+    return before.map((network, index) => (isGone(network, index) ? { kind: "none" as const } : network));
+  });
+  if (networks.every((network, index) => network === before[index])) return run;
+  recordNetworks(run, networks);
+  const settings = { ...run.record.settings, NETWORKS: networks.map(formatNetwork) };
+  const now = { ...run.now, settings: { ...run.now.settings, NETWORKS: networks } };
+  return { ...run, record: { ...run.record, settings }, now };
+}
+
+const executeAll = async (qmp: QmpClient, commands: readonly QmpCommand[]): Promise<void> => {
+  // All replies are awaited: none may be rejected without a handler.
+  const replies = await Promise.allSettled(qmp.executeBatch(commands));
+  const failed = replies.find((reply) => reply.status === "rejected");
+  if (failed) throw failed.reason;
+};
+
+/** Removes a netdev without a card, which a killed command or a late release left. */
+const dropNetdev = (qmp: QmpClient, number: number): Promise<void> =>
+  executeAll(qmp, [removeNetdevCommand(number)]).catch((error: unknown) => {
+    if (!(error instanceof QmpError)) throw error;
+  });
+
+/** Adds a card to the running machine, and records it. @param networks with that card */
+export async function plugNic(run: Run, networks: NetworkRequest[], number: number): Promise<void> {
+  const FORWARDS = run.record.forwards;
+  const nic = nicsOf({ ...run.now.settings, NETWORKS: networks, FORWARDS }).find(
+    (one) => one.number === number,
+  )!;
+  await withMonitor(run.work, async (qmp) => {
+    // A killed command has added it already.
+    if ((await readCards(qmp)).has(number)) return;
+    await dropNetdev(qmp, number);
+    try {
+      await executeAll(qmp, plugCommands(placedOf(run), nic));
+    } catch (error) {
+      await dropNetdev(qmp, number);
+      throw error;
+    }
+  });
+  recordNetworks(run, networks);
+}
+
+/**
+ * Removes a card from the running machine, which the guest must release, and records that.
+ * @throws 124 if it does not in time, 75 if it is paused
+ */
+export async function unplugNic(run: Run, networks: NetworkRequest[], number: number): Promise<void> {
+  await withMonitor(run.work, async (qmp) => {
+    const released = Promise.withResolvers<void>();
+    qmp.onEvent(({ event, data }) => {
+      if (event === "DEVICE_DELETED" && nicOfDevice(data.device ?? "") === number) released.resolve();
+    });
+    if ((await readCards(qmp)).has(number)) {
+      if (!(await qmp.execute("query-status")).running)
+        throw new VmError("busy", `cannot remove card ${number}: the guest is paused, and must release it`, {
+          hint: `resume it first: ${commandLine("resume")}`,
+        });
+      await executeAll(qmp, [unplugCommand(number)]).catch((error: unknown) => {
+        // It has been requested before.
+        if (!(error instanceof QmpError)) throw error;
+      });
+      await within(released.promise, RELEASE_MS, () => unreleased(number));
+    }
+    await dropNetdev(qmp, number);
+  });
+  recordNetworks(run, networks);
+  const owner = networksOf(run.now.settings).findIndex(({ kind }) => kind === "user") + 1;
+  if (owner === number) updateRun(run.work.dir, { forwards: [] });
+}
+
+const unreleased = (number: number): VmError =>
+  new VmError(
+    "timeout",
+    `the guest did not release card ${number} within ${RELEASE_MS / 1000} s; it still has it`,
+    {
+      hint: `its system must be up to release a card: run the command again then, or after ${commandLine("stop")}`,
+    },
+  );
+
+export const changeLink = (run: Run, number: number, link: "up" | "down"): Promise<void> =>
+  withMonitor(run.work, (qmp) => executeAll(qmp, [linkCommand(number, link)]));

@@ -1,0 +1,194 @@
+import { badOption } from "../config/complaint.ts";
+import { parseSetting } from "../config/schema.ts";
+import { commandLine } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { toJson } from "../lib/json.ts";
+import { log } from "../lib/log.ts";
+import { formatTable } from "../lib/table.ts";
+import { newUuid } from "../lib/uuid.ts";
+import { deriveMac, parseMac } from "../machine/mac.ts";
+import { formatNetwork, MAX_NICS, NETWORK_KINDS, type NetworkRequest } from "../machine/network.ts";
+import type { Nic } from "../machine/types.ts";
+import type { Context } from "../vm/context.ts";
+import type { Vm } from "../vm/find.ts";
+import { readMachines } from "../vm/machines.ts";
+import { networksOf, nicsOf } from "../vm/nics.ts";
+import { withVm } from "../vm/open.ts";
+import { findRun, withoutTyped, type Run } from "../vm/running-settings.ts";
+import { storeSettings } from "../vm/store-settings.ts";
+import { parseAction } from "./action.ts";
+import { NIC_ACTIONS } from "./choices.ts";
+import { formatWhen } from "./forward.ts";
+import { changeLink, canPlug, plugNic, recordNetworks, reconcile, unplugNic } from "./live-nics.ts";
+
+export type NicRequest =
+  | { action: "list"; json: boolean }
+  | { action: "add"; mac: string | undefined }
+  | { action: "remove" | "up" | "down"; number: number };
+
+interface NicWords {
+  action: string;
+  card?: string | undefined;
+  mac?: string | undefined;
+  json?: boolean | undefined;
+}
+
+/** @throws 64 */
+export function parseNicRequest({ action: word, card, mac, json }: NicWords): NicRequest {
+  const action = parseAction("nic", word, NIC_ACTIONS);
+  if (action !== "list" && json) throw new VmError("usage", `nic ${action}: --json is for list`);
+  if (action !== "add" && mac !== undefined) throw new VmError("usage", `nic ${action}: --mac is for add`);
+  if (action === "list") {
+    if (card !== undefined) throw new VmError("usage", `nic list: '${card}' is one argument too many`);
+    return { action, json: json === true };
+  }
+  if (action === "add") {
+    if (card !== undefined && card !== "user")
+      throw badOption("nic add", card, NETWORK_KINDS.filter((kind) => kind !== "none").join(" "));
+    const parsed = mac === undefined ? undefined : parseMac(mac);
+    if (mac !== undefined && parsed === undefined)
+      throw badOption("--mac", mac, "a MAC address such as 02:1a:2b:3c:4d:5e, not of a group");
+    return { action, mac: parsed };
+  }
+  const number = /^[1-9]$/.test(card ?? "") ? Number(card) : 0;
+  if (number === 0 || number > MAX_NICS)
+    throw card === undefined
+      ? new VmError("usage", `nic ${action}: the card's number is missing`, {
+          hint: `list the cards: ${commandLine("nic", "list")}`,
+        })
+      : badOption(`nic ${action}`, card, `a card's number, 1 to ${MAX_NICS}`);
+  return { action, number };
+}
+
+export async function runNic(context: Context, request: NicRequest): Promise<void> {
+  const own = withoutTyped(context);
+  if (request.action === "list") return listNics(own, request.json);
+  await withVm(own, `change the network cards`, async (vm) => {
+    const found = await findRun(own, vm);
+    const run = found && (await reconcile(found));
+    if (request.action === "add") return addNic(vm, run, request.mac);
+    if (request.action === "remove") return removeNic(vm, run, request.number);
+    return setLink(vm, run, request.number, request.action);
+  });
+}
+
+async function addNic(vm: Vm, run: Run | undefined, mac: string | undefined): Promise<void> {
+  const next = networksOf(vm.settings);
+  const now = run ? networksOf(run.now.settings) : [];
+  const free = Array.from({ length: MAX_NICS }, (_, index) => index + 1).filter(
+    (number) => !isCard(next, number) && !isCard(now, number),
+  );
+  // Of a running machine, the first card's place may not be hot-pluggable.
+  const number = free.find((one) => run === undefined || canPlug(run, one)) ?? free[0];
+  if (number === undefined)
+    throw new VmError("unavailable", `cannot add a network card: a VM has at most ${MAX_NICS}`);
+  const network: NetworkRequest = {
+    kind: "user",
+    mac: mac ?? (vm.settings.UUID === "" ? deriveMac(newUuid(), number) : undefined),
+  };
+  const networks = withNetwork(next, number, network);
+  const added = nicsOf({ ...vm.settings, NETWORKS: networks });
+  const nic = added.find((one) => one.number === number)!;
+  refuseSameMac([...added, ...(run ? nicsOf(run.now.settings) : [])], nic);
+  const plugged = run !== undefined && canPlug(run, number);
+  if (plugged) await plugNic(run, withNetwork(now, number, network), number);
+  storeNetworks(vm, networks);
+  const when = run !== undefined && !plugged ? ", from the next run on" : "";
+  log.success(`added network card ${number}, ${nic.mac ?? "with qemu's MAC address"}${when}`);
+}
+
+function refuseSameMac(nics: readonly Nic[], { number, mac }: Nic): void {
+  const other = nics.find((one) => one.number !== number && one.mac !== undefined && one.mac === mac);
+  if (other) throw new VmError("usage", `--mac: card ${other.number} has the MAC address ${mac} already`);
+}
+
+async function removeNic(vm: Vm, run: Run | undefined, number: number): Promise<void> {
+  const next = networksOf(vm.settings);
+  const now = run ? networksOf(run.now.settings) : [];
+  requireCard("remove", number, next, now);
+  const unplugged = run !== undefined && isCard(now, number) && canPlug(run, number);
+  if (unplugged) await unplugNic(run, withNetwork(now, number, { kind: "none" }), number);
+  storeNetworks(vm, withNetwork(next, number, { kind: "none" }));
+  const later = run !== undefined && isCard(now, number) && !unplugged;
+  log.success(`removed network card ${number}${later ? ", from the next run on" : ""}`);
+}
+
+async function setLink(vm: Vm, run: Run | undefined, number: number, link: "up" | "down"): Promise<void> {
+  const next = networksOf(vm.settings);
+  const now = run ? networksOf(run.now.settings) : [];
+  requireCard(link, number, next, now);
+  const changed = (networks: readonly NetworkRequest[]): NetworkRequest[] => {
+    const { link: _before, ...rest } = networks[number - 1]!;
+    return withNetwork(networks, number, { ...rest, ...(link === "down" && { link }) });
+  };
+  if (run && isCard(now, number)) {
+    await changeLink(run, number, link);
+    recordNetworks(run, changed(now));
+  }
+  if (isCard(next, number)) storeNetworks(vm, changed(next));
+  log.success(`network card ${number}: link ${link}`);
+}
+
+export const isCard = (networks: readonly NetworkRequest[], number: number): boolean =>
+  (networks[number - 1]?.kind ?? "none") !== "none";
+
+/** @throws 66 */
+function requireCard(command: string, number: number, ...all: (readonly NetworkRequest[])[]): void {
+  if (all.some((networks) => isCard(networks, number))) return;
+  throw new VmError("noInput", `nic ${command}: there is no network card ${number}`, {
+    hint: `list the cards: ${commandLine("nic", "list")}`,
+  });
+}
+
+/** Pure: with another card of this number; without `none` at the end. */
+function withNetwork(
+  networks: readonly NetworkRequest[],
+  number: number,
+  network: NetworkRequest,
+): NetworkRequest[] {
+  const all = Array.from(
+    { length: Math.max(networks.length, number) },
+    (_, index): NetworkRequest => networks[index] ?? { kind: "none" },
+  ).with(number - 1, network);
+  const last = all.findLastIndex(({ kind }) => kind !== "none");
+  return all.slice(0, Math.max(1, last + 1));
+}
+
+function storeNetworks(vm: Vm, networks: readonly NetworkRequest[]): void {
+  const NETWORKS = networks.map(formatNetwork);
+  const parsed = parseSetting("NETWORKS", NETWORKS);
+  if (!("value" in parsed)) throw badOption("--mac", parsed.given ?? "", parsed.allowed);
+  storeSettings(vm, "change the network cards", { NETWORKS });
+}
+
+async function listNics(context: Context, json: boolean): Promise<void> {
+  const { running, next } = await readMachines(context);
+  const numbers = Array.from({ length: MAX_NICS }, (_, index) => index + 1);
+  const rows = numbers.flatMap((number) => {
+    const is = (one: Nic): boolean => one.number === number;
+    const [now, later] = [running?.nics.find(is), next.nics.find(is)];
+    const card = now ?? later;
+    if (!card) return [];
+    return [
+      {
+        number,
+        network: "user",
+        mac: card.mac ?? null,
+        link: card.link,
+        running: running ? now !== undefined : null,
+        nextRun: later !== undefined,
+      },
+    ];
+  });
+  if (json) return context.print(toJson(rows));
+  const table = rows.map(({ number, network, mac, link, ...when }) => [
+    String(number),
+    network,
+    mac ?? "qemu's",
+    link,
+    formatWhen(when.running, when.nextRun),
+  ]);
+  context.print(
+    rows.length === 0 ? "" : formatTable([["CARD", "NETWORK", "MAC ADDRESS", "LINK", "WHEN"], ...table]),
+  );
+}

@@ -1,0 +1,131 @@
+import { isAbsolute, resolve } from "node:path";
+import { settingWords } from "../config/assignment.ts";
+import { badOption } from "../config/complaint.ts";
+import { machineSettings, parseSetting, type SettingName } from "../config/schema.ts";
+import type { SettingValue } from "../config/shell-expand.ts";
+import { commandLine } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { macroOf } from "../machine/macros.ts";
+import { parseShare } from "../machine/parse.ts";
+import type { Context } from "../vm/context.ts";
+import { openVm, type Vm } from "../vm/find.ts";
+import { findRunning } from "../vm/in-use.ts";
+import { refuseOtherFamily } from "../vm/machine.ts";
+import { effectiveForwards, networksOf } from "../vm/nics.ts";
+import { withVm } from "../vm/open.ts";
+import { findRun, forgetTyped, withoutTyped, type Run } from "../vm/running-settings.ts";
+import { storeSettings, type SettingChanges } from "../vm/store-settings.ts";
+import { changeForwards } from "./live-forwards.ts";
+import { changeLink, recordNetworks } from "./live-nics.ts";
+import { storedForm, type SetRequest } from "./set-request.ts";
+
+/**
+ * Stores settings in the VM's guest.env. Forwards and links of a running machine are changed at once.
+ * @throws 64 for values that cannot be combined, 78 for a guest.env that cannot be changed
+ */
+export async function changeSettings(context: Context, request: SetRequest): Promise<void> {
+  const own = withoutTyped(context);
+  const change = async (vm: Vm): Promise<void> => {
+    const changes = resolveChanges(context, vm, request);
+    refuseUnfit(vm, changes);
+    const before = vm.raw;
+    const running = vm.work.state === "present" && (await findRunning(vm.work)) !== undefined;
+    const run = running ? await findRun(own, vm) : undefined;
+    storeSettings(vm, "change settings", changes);
+    forgetTyped(vm, Object.keys(changes));
+    const after = await openVm(own);
+    warnOfLayout(vm, after);
+    if (run) await applyNow(run, after, Object.keys(changes) as SettingName[]);
+    report(context, before, after, Object.keys(changes) as SettingName[], running);
+  };
+  await withVm(own, "change settings", change, { lenient: true });
+}
+
+/** The values to store; undefined removes one. */
+function resolveChanges(context: Context, vm: Vm, { values, additions, unset }: SetRequest): SettingChanges {
+  const changes: SettingChanges = { ...values };
+  for (const name of unset) changes[name] = undefined;
+  for (const [name, items] of Object.entries(additions) as ["FORWARDS" | "SHARES", string[]][]) {
+    const base = [values[name] ?? vm.raw[name]].flat();
+    const added = storedForm(name, [...base, ...items]);
+    const parsed = parseSetting(name, added);
+    if (!("value" in parsed)) throw badOption(name, parsed.given ?? items.join(" "), parsed.allowed);
+    changes[name] = added;
+  }
+  if (changes.SHARES !== undefined)
+    changes.SHARES = [changes.SHARES].flat().map((item) => absoluteShare(context, item));
+  return changes;
+}
+
+/** As `create` stores it: relative to the current directory. */
+function absoluteShare({ cwd }: Context, text: string): string {
+  const share = parseShare(text);
+  if (!share || macroOf(share.path) || isAbsolute(share.path)) return text;
+  return `${share.tag}:${share.writable ? "rw:" : ""}${resolve(cwd, share.path)}`;
+}
+
+/** @throws 64 for what the installed system would not run with, or what has no effect */
+function refuseUnfit(vm: Vm, changes: SettingChanges): void {
+  if (changes.QEMUARCH !== undefined) {
+    const parsed = parseSetting("QEMUARCH", changes.QEMUARCH) as { value: Vm["settings"]["QEMUARCH"] };
+    refuseOtherFamily({ ...vm, settings: { ...vm.settings, QEMUARCH: parsed.value } });
+  }
+  if (changes.USENETDEV !== undefined && changes.NETWORKS === undefined && vm.settings.NETWORKS.length > 0)
+    throw new VmError("usage", "set: USENETDEV has no effect: NETWORKS decides on the cards", {
+      hint: `add or remove a card: ${commandLine("nic", "add")}, ${commandLine("nic", "remove", "1")}`,
+    });
+}
+
+/** Changes that the guest's system may not cope with. */
+function warnOfLayout({ settings: before }: Vm, { settings: after }: Vm): void {
+  if (before.UEFI !== after.UEFI)
+    log.warn(
+      `a system that was installed for ${before.UEFI ? "UEFI" : "BIOS"} does not boot by ${after.UEFI ? "UEFI" : "BIOS"}`,
+    );
+  if (before.QEMUARCH !== after.QEMUARCH)
+    log.warn(`a system that was installed for ${before.QEMUARCH} may not boot on ${after.QEMUARCH}`);
+  if (before.LAYOUT !== after.LAYOUT)
+    log.warn(
+      "devices move to other places: names of network interfaces and paths of disks change in the guest",
+    );
+  if (before.MAC !== after.MAC)
+    log.warn("the first card's MAC address changes: names of network interfaces may change in the guest");
+}
+
+/** Changes the forwards and links of the running machine. */
+async function applyNow(run: Run, after: Vm, names: readonly SettingName[]): Promise<void> {
+  if (names.includes("FORWARDS")) await changeForwards(run, effectiveForwards(after.settings));
+  if (!names.includes("NETWORKS")) return;
+  const wanted = networksOf(after.settings);
+  const now = networksOf(run.now.settings);
+  const linked = now.map((network, index) => {
+    const other = wanted[index];
+    if (!other || other.kind !== network.kind || other.link === network.link) return network;
+    return { ...network, link: other.link };
+  });
+  for (const [index, { link }] of linked.entries())
+    if (link !== now[index]!.link) await changeLink(run, index + 1, link ?? "up");
+  recordNetworks(run, linked);
+}
+
+const valueText = (name: SettingName, value: SettingValue): string =>
+  settingWords(name, value).replaceAll(`${name}=`, "") || "empty";
+
+function report(
+  context: Context,
+  before: Vm["raw"],
+  after: Vm,
+  names: readonly SettingName[],
+  running: boolean,
+): void {
+  const changed = names.filter((name) => valueText(name, before[name]) !== valueText(name, after.raw[name]));
+  context.print(
+    changed
+      .map((name) => `${name}: ${valueText(name, before[name])} -> ${valueText(name, after.raw[name])}\n`)
+      .join(""),
+  );
+  if (changed.length === 0) return log.info("no changes: the settings have these values already");
+  const later = changed.filter((name) => machineSettings().includes(name));
+  if (running && later.length > 0) log.info(`the VM is running: ${later.join(", ")} from the next run on`);
+}

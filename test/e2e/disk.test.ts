@@ -63,7 +63,9 @@ function look(box: Sandbox): { disks: Seen[]; cd: string } | undefined {
     .map((line): Seen => {
       const [serial = "", bytes, head = "", path = ""] = line.split(" ");
       return { serial, bytes: Number(bytes), head, path };
-    });
+    })
+    // The kernel names them in the order in which they answer.
+    .toSorted((a, b) => (a.serial < b.serial ? -1 : 1));
   return { disks, cd: /^cd ?(.*)$/m.exec(last)?.[1]?.trim() ?? "" };
 }
 

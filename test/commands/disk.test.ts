@@ -373,3 +373,15 @@ test("disk resize --fs of a running VM: the job's script runs in the guest by it
   await box.ok("disk", "add", "1M");
   await box.ends(75, "disk resize 1 +1M --fs", "does not have it");
 });
+
+test("a running machine without a place behind the last disk: the lowest free number", async () => {
+  using box = await created();
+  for (let number = 1; number <= 8; number++) await box.ok("disk", "add", "VIRT=1M");
+  await box.running();
+  for (const number of [3, 5]) await box.ok("disk", "remove", String(number), "--delete");
+  await box.ends(0, "disk add VIRT=1M", "as disk 3", "attached to the running guest");
+  await box.ends(0, "disk add SCSI=1M", "as disk 5", "attached to the running guest");
+  await box.ok("disk", "remove", "5", "--delete");
+  await box.ends(0, "disk add VIRT=1M", "as disk 5", "attached to the running guest");
+  await box.ends(0, "disk add AHCI=1M", "as disk 9", "from the next run");
+}, 60_000);

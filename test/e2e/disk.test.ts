@@ -138,9 +138,13 @@ suite("while the guest runs", () => {
     });
 
     test("grow", async () => {
-      await box.ok(["disk", "resize", "2", "+3M"]);
-      // The guest's driver of NVMe disks does not look again.
-      if (bus !== "NVME") await seen(box, { "disk-1": 8, "disk-2": 12 });
+      // qemu 7.2 cannot resize an NVMe disk that is attached.
+      if (bus === "NVME")
+        expectError(await box.vm(["disk", "resize", "2", "+3M"]), 75, /while the guest uses it/);
+      else {
+        await box.ok(["disk", "resize", "2", "+3M"]);
+        await seen(box, { "disk-1": 8, "disk-2": 12 });
+      }
       await box.ok(["backup"]);
     });
 
@@ -175,7 +179,7 @@ suite("while the guest runs", () => {
       await box.ok(["stop"]);
       for (const [name, size] of [
         ["S1", 9],
-        ["S2", 12],
+        ["S2", bus === "NVME" ? 9 : 12],
       ] as const) {
         await box.ok(["restore", name]);
         await box.ok(["run", "--detach"]);

@@ -8,6 +8,7 @@ import type { ReadImage } from "../../machine/types.ts";
 import { isImageInUse } from "../../qemu/image-lock.ts";
 import { growImage, readImageSize } from "../../qemu/img.ts";
 import type { QmpClient } from "../../qmp/client.ts";
+import { QmpError } from "../../qmp/errors.ts";
 import { findChardev } from "../../qmp/chardev.ts";
 import { fileError, syncFile } from "../../store/files.ts";
 import { WORK } from "../../store/layout.ts";
@@ -64,7 +65,7 @@ export async function resizeDisk(
       log.info(`disk ${number} has ${formatSize(bytes)} already`);
       return grown;
     }
-    if (attached) await qmp!.execute("block_resize", { "node-name": attached.node, size: bytes });
+    if (attached) await resizeAttached(qmp!, attached, bytes);
     else {
       if (isImageInUse(path)) throw new VmError("busy", `cannot ${COMMAND}: another qemu has ${path} open`);
       await growImage(image!, bytes);
@@ -77,6 +78,19 @@ export async function resizeDisk(
       log.info(`the guest may see the new size after a restart only: its bus is ${request.bus}`);
     return grown;
   });
+}
+
+/** @throws 75 if qemu cannot resize it while it is attached, as on NVMe */
+async function resizeAttached(qmp: QmpClient, { node }: AttachedDisk, bytes: number): Promise<void> {
+  try {
+    await qmp.execute("block_resize", { "node-name": node, size: bytes });
+  } catch (error) {
+    if (!(error instanceof QmpError)) throw error;
+    throw new VmError("busy", `cannot ${COMMAND} while the guest uses it: ${error.reply.desc}`, {
+      cause: error,
+      hint: `shut the guest down first: ${commandLine("stop")}`,
+    });
+  }
 }
 
 /** Can the filesystem grow in the running guest? @throws 69 without an agent, 75 if it does not have the disk */

@@ -116,7 +116,7 @@ export async function makeDisk(disk: string, skip: number, count: number): Promi
 const bytesOf = (path: string): number => statSync(path).size;
 export const seconds = (value: number): string => `${value.toFixed(2)} s`;
 
-/** A VM with these disks. */
+/** A VM with copies of these disks, or with an overlay on one image. */
 export class Guest {
   readonly #host: string;
 
@@ -124,11 +124,13 @@ export class Guest {
     readonly scratch: string,
     name: string,
     disks: readonly string[],
+    image?: string,
   ) {
     this.#host = join(scratch, name);
     mkdirSync(this.#host, { mode: 0o700 });
-    const wanted = `--disks=${disks.map(() => "VIRT=1M").join(",")}`;
-    const { exitCode, stderr } = Bun.spawnSync([vm, wanted, "create", name], {
+    const wanted = `--disks=${disks.length > 0 ? disks.map(() => "VIRT=1M").join(",") : "VIRT=1M"}`;
+    const linked = image === undefined ? [] : [`--from=${image}`, "--linked"];
+    const { exitCode, stderr } = Bun.spawnSync([vm, wanted, "create", ...linked, name], {
       cwd: this.#host,
       env: environment(scratch),
     });

@@ -8,12 +8,14 @@ import { benchJobs } from "./bench-jobs.ts";
 import { benchList } from "./bench-list.ts";
 import { benchSnapshots } from "./bench-snapshots.ts";
 import { benchSnapshotsList } from "./bench-snapshots-list.ts";
+import { benchSparse } from "./bench-sparse.ts";
 import { benchStart } from "./bench-start.ts";
 import { exitOnSignals } from "./signals.ts";
 
-const USAGE = `usage: scripts/bench [options] [start|list|snapshots-list|snapshots|images|many|jobs]
+const USAGE = `usage: scripts/bench [options] [start|list|snapshots-list|snapshots|images|sparse|many|jobs]
   --quick       less data, fewer rounds: to see that it works
-  --rounds=N    rounds of backup and restore (1); the start-up times take 40 in any case, with --quick 10
+  --rounds=N    rounds of backup and restore (1; sparse: at least 3); the start-up times take 40 in any case, with
+                --quick 10
   --iso=FILE    jobs: an ALT Rescue CD (or the tests' stand-in for one) to compare with
   --data=MIB    MiB of real files on the big disk (1100, quick 150); the disks are kept in .cache/bench`;
 
@@ -32,7 +34,7 @@ if (values.help) {
   process.exit();
 }
 const [part = "all"] = positionals;
-const PARTS = ["all", "start", "list", "snapshots-list", "snapshots", "images", "many", "jobs"];
+const PARTS = ["all", "start", "list", "snapshots-list", "snapshots", "images", "sparse", "many", "jobs"];
 if (!PARTS.includes(part) || positionals.length > 1) {
   console.error(USAGE);
   process.exit(64);
@@ -48,7 +50,7 @@ exitOnSignals();
 const { bavail, bsize } = statfsSync(cache);
 // The disk, its copy, pigz's and our snapshot, and both unpacked; the two small ones are half of it together.
 const needed = mebibytes * 2 ** 20 * 7;
-if (["all", "snapshots", "images"].includes(part) && bavail * bsize < needed) {
+if (["all", "snapshots", "images", "sparse"].includes(part) && bavail * bsize < needed) {
   console.error(`bench: ${cache} needs ${formatSize(needed)} of room; --data=MIB takes less`);
   process.exit(73);
 }
@@ -59,6 +61,8 @@ if (["all", "list"].includes(part)) benchList(scratch, values.quick ? 5 : 20);
 if (["all", "snapshots-list"].includes(part)) benchSnapshotsList(scratch, values.quick ? 3 : 11);
 if (["all", "snapshots"].includes(part)) await benchSnapshots({ cache, scratch, mebibytes, rounds });
 if (["all", "images"].includes(part)) await benchImages({ cache, scratch, mebibytes, rounds });
+if (["all", "sparse"].includes(part))
+  await benchSparse({ cache, scratch, mebibytes, rounds: part === "sparse" ? Math.max(rounds, 3) : 3 });
 if (["all", "many"].includes(part)) await benchMany(scratch);
 // Both parts set up one home, each as it needs it.
 if (["all", "jobs"].includes(part))

@@ -57,25 +57,29 @@ const clearLine = (): void => void writeError("\r\x1b[K");
 export function createMeter(label: string, totalBytes: number): Meter {
   const started = performance.now();
   let done = 0;
+  let total = totalBytes;
   const seconds = (): number => (performance.now() - started) / 1000;
-  const step = beginStep(() => formatProgressLine(plain(label), done, totalBytes, seconds()));
+  const step = beginStep(() => formatProgressLine(plain(label), done, total, seconds()));
   const finish = (): void => step[Symbol.dispose]();
-  if (!isTerminal(STDERR) || process.env.TERM === "dumb" || isQuiet())
-    return { update: (bytes) => void (done = bytes), finish };
+  const note = (doneBytes: number, of = total): void => {
+    done = doneBytes;
+    total = of;
+  };
+  if (!isTerminal(STDERR) || process.env.TERM === "dumb" || isQuiet()) return { update: note, finish };
   onLogLine(clearLine);
   const draw = (): void => {
     // The last column stays free: some terminals wrap after it.
     const columns = (process.stderr.columns || 80) - 1;
-    const line = formatProgress(plain(label), done, totalBytes, seconds(), columns);
+    const line = formatProgress(plain(label), done, total, seconds(), columns);
     void writeError(`\r${line}\x1b[K`);
   };
   draw();
   noteShown();
   return {
-    update(bytes) {
+    update(bytes, of) {
       // If the bar does not move, log a line.
       if (bytes !== done) noteShown();
-      done = bytes;
+      note(bytes, of);
       draw();
     },
     finish() {

@@ -18,7 +18,7 @@ export interface CopyRequest {
 }
 
 /** Prefix of job ids: identifies jobs that a killed command has left. */
-const JOB_PREFIX = "vm-copy-";
+export const JOB_PREFIX = "vm-copy-";
 
 /**
  * Parallel requests of 64 KiB while a guest runs (qemu's default is 64): its CPUs wait for qemu's lock meanwhile. Measured
@@ -107,7 +107,7 @@ function buildJob(
   };
 }
 
-async function findJobs(qmp: QmpClient, ids?: readonly string[]): Promise<ReplyOf<"query-jobs">> {
+export async function findJobs(qmp: QmpClient, ids?: readonly string[]): Promise<ReplyOf<"query-jobs">> {
   const all = await qmp.execute("query-jobs");
   return all.filter(({ id }) => (ids ? ids.includes(id) : id.startsWith(JOB_PREFIX)));
 }
@@ -120,7 +120,7 @@ export const cancelAllJobs = (qmp: QmpClient): Promise<void> =>
  * Cancels running jobs, and dismisses all.
  * @throws QmpTimeout if a job does not finish: a disk hangs
  */
-async function cancelJobs(
+export async function cancelJobs(
   qmp: QmpClient,
   ids: readonly string[] | undefined,
   pause: () => Promise<void>,

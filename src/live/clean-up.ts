@@ -6,10 +6,10 @@ import type { QmpClient } from "../qmp/client.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import { cancelAllJobs } from "./block-jobs.ts";
-import { NODE } from "./names.ts";
+import { ALLOCATED, NODE } from "./names.ts";
 
 /**
- * Removes all jobs and nodes of a live snapshot, finished or not, from a running qemu, and reattaches the guest's disks.
+ * Removes all jobs, nodes and temporary bitmaps of a live snapshot, finished or not, from a running qemu, and reattaches the guest's disks.
  * Idempotent.
  */
 export async function removeFleecing(qmp: QmpClient): Promise<void> {
@@ -18,7 +18,11 @@ export async function removeFleecing(qmp: QmpClient): Promise<void> {
   const nodesOf = (prefix: string): string[] =>
     nodes.map(({ node }) => node).filter((node) => node.startsWith(prefix));
   const accesses = nodesOf(NODE.access);
-  for (const node of [...nodesOf(NODE.target), ...accesses]) await removeNode(qmp, node);
+  for (const { node, bitmaps } of nodes)
+    if (bitmaps.some(({ name }) => name === ALLOCATED))
+      await qmp.execute("block-dirty-bitmap-remove", { node, name: ALLOCATED });
+  for (const node of [...nodesOf(NODE.target), ...nodesOf(NODE.scan), ...accesses])
+    await removeNode(qmp, node);
   for (const prefix of [NODE.filter, NODE.heldFilter])
     for (const filter of nodesOf(prefix)) {
       const disk = filter.slice(prefix.length);

@@ -4,6 +4,7 @@ import type { QmpClient } from "../qmp/client.ts";
 import type { TransactionAction } from "../qmp/commands.ts";
 import type { QmpError } from "../qmp/errors.ts";
 import type { Consistency } from "../store/mark-types.ts";
+import type { CopyRequest } from "./block-jobs.ts";
 
 /** A working file to copy into a snapshot. */
 export interface Source {
@@ -32,8 +33,11 @@ export interface PointInTime {
   consistency: Consistency;
   /** Node to read the disk from, as it was then. */
   nodeOf(disk: OpenDisk): string;
-  /** Copies a bitmap of the disk to that node. @returns its name */
-  exposeBitmap(disk: OpenDisk, bitmap: string): Promise<string>;
+  /**
+   * Selects the clusters that a job copies from that node.
+   * @param only a bitmap of the disk, or `top` if `freeze` was called with `full`
+   */
+  select(disk: OpenDisk, only: CopyRequest["only"]): Promise<CopyRequest["only"]>;
   /** Error of the transaction, if it failed. */
   refused: QmpError | undefined;
 }
@@ -45,8 +49,9 @@ export interface DiskSource {
   /**
    * Establishes the point in time.
    * @param actions transaction that qemu executes at that time, while the guest is paused
+   * @param full all allocated clusters are going to be copied
    */
-  freeze(actions: readonly TransactionAction[]): Promise<PointInTime>;
+  freeze(actions: readonly TransactionAction[], full: boolean): Promise<PointInTime>;
   /** Finds out why a copy failed. @returns an error that says so, or the same one */
   explain(error: unknown): Promise<unknown>;
   /** Removes everything that was added to qemu. Idempotent. */

@@ -8,6 +8,7 @@ import type { QmpClient } from "../qmp/client.ts";
 import type { TransactionAction } from "../qmp/commands.ts";
 import { QmpDisconnect, QmpError } from "../qmp/errors.ts";
 import { remove } from "../store/remove.ts";
+import { recordAllocated } from "./allocated.ts";
 import type { OpenDisk } from "./disk-source.ts";
 import { removeFleecing } from "./clean-up.ts";
 import { whileFrozen } from "./freeze.ts";
@@ -24,6 +25,8 @@ export interface FleecingRequest {
   actions: readonly TransactionAction[];
   /** Small files of WORKDIR to copy to `directory`. */
   files: readonly string[];
+  /** Record the allocated clusters first. */
+  full: boolean;
 }
 
 /** A point in time of a running VM's disks, readable by access nodes until it is closed. */
@@ -43,7 +46,7 @@ const fleeceFile = (directory: string, { name }: OpenDisk): string => join(direc
  * (qapi/block-core.json, BlockdevOptionsCbw).
  */
 export async function beginFleecing(request: FleecingRequest): Promise<Fleecing> {
-  const { qmp, directory, workdir, files } = request;
+  const { qmp, directory, workdir, files, full } = request;
   const disks = request.disks.filter(({ idle }) => !idle);
   const close = async (): Promise<void> => {
     // The nodes do not outlive qemu.
@@ -51,6 +54,7 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
     for (const disk of disks) remove(fleeceFile(directory, disk));
   };
   try {
+    if (full) await recordAllocated(qmp, disks);
     const { running } = await qmp.execute("query-status");
     const filter = running ? NODE.filter : NODE.heldFilter;
     for (const disk of disks) await addFilter(qmp, disk, directory, filter);

@@ -15,4 +15,9 @@ export const NODE = {
   idle: "vm-idle-",
   /** Image of the snapshot. */
   target: "vm-target-",
+  /** Target of the job that finds allocated clusters. */
+  scan: "vm-scan-",
 } as const;
+
+/** Bitmap of a disk's allocated clusters, while a snapshot is created. */
+export const ALLOCATED = "vm-allocated";

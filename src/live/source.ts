@@ -11,7 +11,7 @@ import { WORK } from "../store/layout.ts";
 import { findAttached, listAttached } from "./attached.ts";
 import { cleanUpLive, removeFleecing } from "./clean-up.ts";
 import { beginFleecing, explainLoss, type Fleecing } from "./fleece.ts";
-import { NODE } from "./names.ts";
+import { ALLOCATED, NODE } from "./names.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { damagedDisk } from "../store/damaged-disk.ts";
 import type { DiskSource, OpenDisk, Source } from "./disk-source.ts";
@@ -83,20 +83,17 @@ export async function openLive(
     return {
       qmp,
       disks,
-      freeze: async (actions) => {
-        const begun = await beginFleecing({
-          qmp,
-          disks,
-          workdir: work.dir,
-          directory: staged,
-          actions,
-          files,
-        });
+      freeze: async (actions, full) => {
+        const request = { qmp, disks, workdir: work.dir, directory: staged, actions, files, full };
+        const begun = await beginFleecing(request);
         fleecing = begun;
         return {
           consistency: begun.frozen ? "agent" : "crash-consistent",
           nodeOf: ({ node, idle }) => (idle ? node : NODE.access + node),
-          exposeBitmap: async (disk, bitmap) => (disk.idle ? bitmap : exposeBitmap(qmp, disk, bitmap)),
+          select: async (disk, only) =>
+            disk.idle
+              ? only
+              : { bitmap: await exposeBitmap(qmp, disk, only === "top" ? ALLOCATED : only.bitmap) },
           refused: begun.refused,
         };
       },
@@ -148,6 +145,7 @@ async function openSources(qmp: QmpClient, sources: readonly Source[]): Promise<
 /**
  * Copies the disk's bitmap to the access node: a job takes a bitmap of the node that it reads. Later writes may be in it,
  * too, which is harmless.
+ * @returns its name there
  */
 async function exposeBitmap(qmp: QmpClient, { node }: OpenDisk, bitmap: string): Promise<string> {
   const access = NODE.access + node;

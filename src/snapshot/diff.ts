@@ -8,6 +8,7 @@ import { exec } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { readVirtualBytes, refuseExternalReference } from "../qemu/image-header.ts";
 import { createImage } from "../qemu/new-image.ts";
+import { writeZeroImage, type ByteRange } from "../qemu/zero-image.ts";
 import { requireSpace } from "../store/files.ts";
 import { unpackFiles } from "../store/gz.ts";
 import { HOST, isDiskName } from "../store/layout.ts";
@@ -29,7 +30,7 @@ interface DiskChanges {
   /** In clusters of 64 KiB, up to the smaller size. */
   changedBytes: number;
   /** Start and length in bytes, ascending. */
-  ranges: [number, number][];
+  ranges: ByteRange[];
 }
 
 /**
@@ -99,7 +100,7 @@ async function openDisks(
   return found;
 }
 
-/** @param scratch path for a temporary image, as large as the differences */
+/** @param scratch path for a temporary image, as large as the differences; another one is beside it */
 async function compare(
   name: string,
   before: OpenImage | undefined,
@@ -112,28 +113,53 @@ async function compare(
     toBytes: after?.virtualBytes ?? null,
   };
   if (!before || !after || before.path === after.path) return { ...known, changedBytes: 0, ranges: [] };
-  // If one is a backing file of the other, `qemu-img rebase` in this direction reads only the images between them.
   const [top, base] = before.backing.includes(after.path) ? [before, after] : [after, before];
-  await createImage(scratch, {
-    sizeBytes: Math.min(top.virtualBytes, base.virtualBytes),
-    backing: top.path,
-  });
-  await exec(["qemu-img", "rebase", "-f", "qcow2", "-F", "qcow2", "-b", base.path, scratch], {
+  const sizeBytes = Math.min(top.virtualBytes, base.virtualBytes);
+  const shared = top.backing.indexOf(base.path);
+  const layers = [scratch, top.path, ...top.backing.slice(0, shared < 0 ? undefined : shared)];
+  if (shared < 0) {
+    const zeroes = `${scratch}.zeroes`;
+    writeZeroImage(zeroes, sizeBytes, await mapImage(base.path, ({ data }) => data));
+    layers.push(zeroes);
+  }
+  await createImage(scratch, { sizeBytes });
+  // `qemu-img rebase` to a backing file reads only what is allocated in the images above it. So both disks are in one
+  // chain: the first, zeroes where only the second has data, and the second.
+  const node = layers.reduceRight((backing, path) => ({ ...diffNode(path), backing }), diffNode(base.path));
+  await exec(["qemu-img", "rebase", "-F", "qcow2", "-b", base.path, `json:${JSON.stringify(node)}`], {
     what: `cannot compare ${before.path} with ${after.path}`,
   });
   throwIfInterrupted();
-  const { stdout } = await exec(["qemu-img", "map", "-f", "qcow2", "--output=json", scratch], {
-    what: "cannot map the differences",
+  const ranges = await mapImage(scratch, ({ depth, present }) => depth === 0 && present !== false);
+  return { ...known, changedBytes: ranges.reduce((sum, [, length]) => sum + length, 0), ranges };
+}
+
+const diffNode = (path: string): object => ({ driver: "qcow2", file: { driver: "file", filename: path } });
+
+/** An entry of `qemu-img map` (qapi/block-core.json, MapEntry). */
+interface MapEntry {
+  start: number;
+  length: number;
+  data: boolean;
+  depth: number;
+  /** Absent before qemu 6.1. */
+  present?: boolean;
+}
+
+/** The areas of a disk that are as wanted, joined where they touch. */
+async function mapImage(path: string, isWanted: (entry: MapEntry) => boolean): Promise<ByteRange[]> {
+  const { stdout } = await exec(["qemu-img", "map", "-f", "qcow2", "--output=json", path], {
+    what: `cannot map ${path}`,
   });
-  const map = JSON.parse(stdout) as { start: number; length: number; depth: number; present?: boolean }[];
-  const ranges: [number, number][] = [];
-  for (const { start, length, depth, present } of map) {
-    if (depth !== 0 || present === false) continue;
+  const ranges: ByteRange[] = [];
+  for (const entry of JSON.parse(stdout) as MapEntry[]) {
+    if (!isWanted(entry)) continue;
+    const { start, length } = entry;
     const last = ranges.at(-1);
     if (last && last[0] + last[1] === start) last[1] += length;
     else ranges.push([start, length]);
   }
-  return { ...known, changedBytes: ranges.reduce((sum, [, length]) => sum + length, 0), ranges };
+  return ranges;
 }
 
 function formatChanges(disks: readonly DiskChanges[]): string {

@@ -210,11 +210,14 @@ async function mergeFile(
     copyFileSync(from, to);
     return stored;
   }
-  const below = readOwnHeader(join(parentDir, file)).backingName;
+  const parent = join(parentDir, file);
+  const below = readOwnHeader(parent).backingName;
   const meter = context.meter(`merge ${name}`, virtualBytes);
   try {
     // Without a backing file the result contains everything.
-    await (below === undefined ? compress(from, to) : rebase(from, to, below, staged, virtualBytes));
+    await (below === undefined
+      ? compress(from, to)
+      : combine([parent, from], to, below, staged, virtualBytes));
   } finally {
     meter.finish();
   }
@@ -222,20 +225,23 @@ async function mergeFile(
   return { ...stored, storedBytes: statSync(to).size };
 }
 
-/** Stores the differences from `backing`: an empty overlay on `from` is rebased to `backing`, then compressed. */
-async function rebase(
-  from: string,
+/** Stores the differences from `backing`: those of the parent, then those of the child. */
+async function combine(
+  layers: readonly string[],
   to: string,
   backing: string,
   staged: string,
   sizeBytes: number,
 ): Promise<void> {
   const changes = join(staged, "changes.qcow2");
-  await createImage(changes, { sizeBytes, backing: besideName(from) });
-  await exec(["qemu-img", "rebase", "-f", "qcow2", "-F", "qcow2", "-b", backing, changes], {
-    what: `cannot compare ${from} with its new backing file`,
-  });
-  await compress(changes, to, ["-F", "qcow2", "-B", backing]);
+  const over = ["-F", "qcow2", "-B", backing];
+  await createImage(changes, { sizeBytes, backing });
+  // With -B, `qemu-img convert` copies the clusters that are allocated in the image itself.
+  for (const layer of layers)
+    await exec(["qemu-img", "convert", "-n", "-f", "qcow2", "-O", "qcow2", ...over, layer, changes], {
+      what: `cannot copy ${layer}`,
+    });
+  await compress(changes, to, over);
   remove(changes);
 }
 
@@ -248,6 +254,3 @@ async function compress(from: string, to: string, over: readonly string[] = []):
   remove(to);
   await exec([...argv, from, to], { what: `cannot copy ${from}` });
 }
-
-/** Relative, starting with `..`: qemu takes the part of a name before a colon for a protocol. */
-const besideName = (path: string): string => join("..", ...path.split("/").slice(-2));

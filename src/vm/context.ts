@@ -2,8 +2,8 @@ import type { AddedList, RawSettings, SettingName } from "../config/schema.ts";
 
 /** Progress display of a long copy. */
 export interface Meter {
-  /** Bytes done so far. */
-  update(doneBytes: number): void;
+  /** Bytes done so far, and in total if that has become known. */
+  update(doneBytes: number, totalBytes?: number): void;
   /** Removes the display, also after a failure. */
   finish(): void;
 }

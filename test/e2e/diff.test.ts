@@ -56,6 +56,9 @@ suite("snapshots diff", () => {
     expect(disks).toMatchObject([
       { name: DISK, fromBytes: 64 * M, toBytes: 80 * M, changedBytes: M, ranges: [[8 * M, M]] },
     ]);
+    expect(JSON.parse((await box.ok(["snapshots", "diff", "B", "A", "--json"])).stdout).disks).toMatchObject([
+      { name: DISK, fromBytes: 80 * M, toBytes: 64 * M, changedBytes: M, ranges: [[8 * M, M]] },
+    ]);
     expect((await box.ok(["snapshots", "diff", "A", "B"])).stdout).toContain("was 64 MiB");
     expectError(await box.vm(["snapshots", "diff", "A"]), 64, /takes two names/);
     expectError(await box.vm(["snapshots", "diff", "A", "X"]), 66, /no such snapshot: X/);

@@ -1,10 +1,11 @@
 /** Layout 1: what a guest sees of its hardware does not depend on a CD, a display, shares and further disks. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { appendFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Guests } from "../guests/build.ts";
 import { guests, type Sandbox } from "./harness.ts";
-import { configure, sampled, shell, smallSandbox, suite } from "./tools.ts";
+import { buildInitrd } from "./linux-initrd.ts";
+import { configure, sampled, smallSandbox, suite } from "./tools.ts";
 
 /**
  * Prints each PCI device's place and class, each card's address and name by systemd's rules (systemd.net-naming-scheme(7),
@@ -47,18 +48,6 @@ function extraDisk(box: Sandbox, index: number): string {
   return path;
 }
 
-/** The guest's script in an initramfs of its own, behind that of the kernel: it needs no share. */
-async function buildInitrd(box: Sandbox, { initrd }: Guests): Promise<string> {
-  const path = join(box.top, "initrd.img");
-  mkdirSync(join(box.top, "root/in"), { recursive: true });
-  writeFileSync(join(box.top, "root/in/guest.sh"), SCRIPT);
-  cpSync(initrd, path);
-  // The kernel expects archives at multiples of 4 bytes.
-  appendFileSync(path, Buffer.alloc(-readFileSync(path).length & 3));
-  await shell(`cd ${box.top}/root && find . | cpio -o -H newc --quiet | gzip >>${path}`, box.top);
-  return path;
-}
-
 /** Runs the guest. @returns what it prints */
 async function look(box: Sandbox, options: string[]): Promise<string[]> {
   await box.ok(options);
@@ -85,7 +74,7 @@ suite("a guest sees", () => {
         const uefi = board === "q35" ? "UEFI=1\n" : "";
         configure(box, `MEMORY=512M\nCORES=1\nPORT=\nSHARES=()\nDISKS=(${bus}=16M)\n${uefi}`);
         await box.ok(["create", "L"]);
-        const initrd = await buildInitrd(box, iso);
+        const initrd = await buildInitrd(box, iso, SCRIPT);
         box.write("vm.defaults", `-kernel ${iso.kernel} -initrd ${initrd} -append "${iso.append}"\n`);
         plain = await look(box, ["run"]);
       });

@@ -5,6 +5,8 @@ interface Job {
   id: string;
   looks: number;
   error?: string;
+  /** Its total, query by query. */
+  totals?: number[];
 }
 
 /** The block layer of a qemu, as far as a backup of a running VM needs it. */
@@ -15,8 +17,8 @@ export class FakeDisks implements Disposable {
   status = "running";
   /** Has the guest opened the agent's port? */
   agent = false;
-  /** Queries until a job completes, and its error, by the job's target. */
-  jobs: Record<string, { looks?: number; error?: string }> = {};
+  /** Queries until a job completes, its error and totals, by the job's target. */
+  jobs: Record<string, Partial<Job>> = {};
   /** Commands that fail, and their errors. */
   refused: Record<string, string> = {};
   #running: Job[] = [];
@@ -46,6 +48,10 @@ export class FakeDisks implements Disposable {
       .filter((name) => !/^(query-.*|qom-get|qmp_capabilities)$/.test(name));
   }
 
+  get requests(): readonly Request[] {
+    return this.#server.requests;
+  }
+
   argsOf(command: string): unknown[] {
     return this.#server.requests
       .filter(({ execute }) => execute === command)
@@ -66,11 +72,12 @@ export class FakeDisks implements Disposable {
         { filename: `disconnected:unix:/w/${this.agentSocket},server=on`, "frontend-open": this.agent },
       ];
     if (execute === "query-named-block-nodes")
-      return [...nodes].map(([name]) => ({
+      return [...nodes].map(([name, { bitmaps = [] }]) => ({
         "node-name": name,
         drv: "qcow2",
         file: `/w/${name}`,
         image: { "virtual-size": 1 << 20 },
+        "dirty-bitmaps": (bitmaps as string[]).map((bitmap) => ({ name: bitmap, count: 0, recording: true })),
       }));
     if (execute === "blockdev-add") nodes.set(args["node-name"] as string, args);
     if (execute === "blockdev-del") nodes.delete(args["node-name"] as string);
@@ -102,7 +109,7 @@ function describeJob(job: Job): object {
     id,
     status: over ? "concluded" : "running",
     "current-progress": over ? 100 : 40,
-    "total-progress": 100,
+    "total-progress": job.totals?.shift() ?? 100,
     ...(over && error !== undefined ? { error } : {}),
   };
 }

@@ -39,6 +39,7 @@ const begin = (more: Partial<FleecingRequest> = {}) =>
     directory: temp.path("staged"),
     actions: [addingBitmap("disk0", "b")],
     files: ["efivars"],
+    full: false,
     ...more,
   });
 
@@ -61,6 +62,17 @@ describe("the point in time of a running guest", () => {
     expect(drive()).toBe("vm-cbw-disk0");
     expect(qemu.status).toBe("running");
     expect(await Bun.file(temp.path("staged", "efivars")).text()).toBe("variables");
+  });
+
+  test("comes after the search for allocated clusters, if these are to be copied", async () => {
+    await begin({ full: true });
+    expect(qemu.commands.slice(0, 4)).toEqual([
+      "blockdev-add",
+      "block-dirty-bitmap-add",
+      "block-dirty-bitmap-add",
+      "blockdev-backup",
+    ]);
+    expect(qemu.commands.indexOf("block-dirty-bitmap-merge")).toBeLessThan(qemu.commands.indexOf("stop"));
   });
 
   test("leaves nothing when it is closed", async () => {
@@ -177,6 +189,21 @@ describe("after a killed command", () => {
     expect(qemu.commands).toEqual(commands);
     expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
     expect(qemu.status).toBe(after);
+  });
+
+  test("a job that finds allocated clusters, and its bitmap", async () => {
+    qemu.nodes.set("disk0", { bitmaps: ["vm-0123456789abcdef", "vm-allocated"] });
+    qemu.nodes.set("vm-scan-disk0", {});
+    qemu.leave({ id: "vm-copy-scan-0", looks: 1000 });
+    await removeFleecing(qmp);
+    expect(qemu.commands).toEqual([
+      "block-job-cancel",
+      "job-dismiss",
+      "block-dirty-bitmap-remove",
+      "blockdev-del",
+    ]);
+    expect(qemu.argsOf("block-dirty-bitmap-remove")).toEqual([{ node: "disk0", name: "vm-allocated" }]);
+    expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
   });
 
   test("a filter before the guest's disk: the disk is put back first", async () => {

@@ -21,7 +21,7 @@ import { requireIntactBackingFiles } from "../../vm/backing-snapshot.ts";
 import type { Vm } from "../../vm/find.ts";
 import { findSnapshotImage } from "../../store/snapshot-images.ts";
 import { copyDisks, type CopyRequest } from "../../live/block-jobs.ts";
-import { type DiskSource, type PointInTime, type OpenDisk, type Source } from "../../live/disk-source.ts";
+import { type DiskSource, type OpenDisk, type Source } from "../../live/disk-source.ts";
 import { bitmapOf, isSnapshotBitmap, planImages, type SnapshotPlan } from "./plan.ts";
 import { heldBytes } from "./sources.ts";
 import { isUnattended } from "../../process/unattended.ts";
@@ -64,13 +64,15 @@ export async function storeImages(request: StoreRequest, source: DiskSource): Pr
     : planImages(vm, sources, disks, live);
   requireSpace(staged, estimate(sources, disks, plan), "create the snapshot", "snapshots");
   const layered = plan.parent === undefined ? sources.filter(({ base }) => base) : [];
-  await requireIntactBackingFiles(
+  // Reads them while the disks are copied.
+  const intact = requireIntactBackingFiles(
     vm.hostdir,
     layered.map(({ path }) => path),
     isUnattended(),
   );
+  intact.catch(() => {});
   const id = newSnapshotId();
-  const pointInTime = await source.freeze(bitmapActions(disks, plan, id));
+  const pointInTime = await source.freeze(bitmapActions(disks, plan, id), plan.parent === undefined);
   if (pointInTime.refused) log.warn(`the next snapshot will be a full one: ${pointInTime.refused.message}`);
   using opened = new DisposableStack();
   try {
@@ -81,13 +83,14 @@ export async function storeImages(request: StoreRequest, source: DiskSource): Pr
       requests.push({
         from: pointInTime.nodeOf(disk),
         to: targets.get(disk.name)!.node,
-        only: await selectClusters(pointInTime, disk, plan.only.get(disk.name) ?? "top"),
+        only: await pointInTime.select(disk, plan.only.get(disk.name) ?? "top"),
         compress: !layered.some(({ name }) => name === disk.name),
         gently: live,
       });
     await runBlockCopies(context, qmp, disks, requests, snapshot, speed);
     for (const { node } of targets.values()) await removeNode(qmp, node);
     await Promise.all(written.map((image) => image.sync()));
+    await intact;
     for (const top of layered) await mergeLayers(context, top, staged, speed);
     const files = await Promise.all(disks.map((disk) => finishImage(disk, sources, staged)));
     return { id, parent: plan.parent, consistency: pointInTime.consistency, files };
@@ -111,14 +114,6 @@ function bitmapActions(disks: readonly OpenDisk[], plan: SnapshotPlan, id: strin
   });
 }
 
-async function selectClusters(
-  pointInTime: PointInTime,
-  disk: OpenDisk,
-  only: CopyRequest["only"],
-): Promise<CopyRequest["only"]> {
-  return typeof only === "object" ? { bitmap: await pointInTime.exposeBitmap(disk, only.bitmap) } : only;
-}
-
 async function runBlockCopies(
   context: Context,
   qmp: QmpClient,
@@ -129,7 +124,9 @@ async function runBlockCopies(
 ): Promise<void> {
   const total = disks.reduce((sum, { virtualBytes }) => sum + virtualBytes, 0);
   const meter = context.meter(`backup ${snapshot}`, total);
-  await copyDisks(qmp, requests, (done) => meter.update(done), speed).finally(() => meter.finish());
+  // The jobs find out what is allocated.
+  const follow = (done: number, all: number): void => meter.update(done, all);
+  await copyDisks(qmp, requests, follow, speed).finally(() => meter.finish());
 }
 
 /** A new image in qemu. */
@@ -229,7 +226,7 @@ export async function copyPointInTime(
   snapshot: string,
   speed: number,
 ): Promise<{ consistency: Consistency; copies: Source[] }> {
-  const pointInTime = await freeze([]);
+  const pointInTime = await freeze([], true);
   const requests: CopyRequest[] = [];
   for (const disk of disks) {
     const { name, virtualBytes } = disk;
@@ -237,7 +234,8 @@ export async function copyPointInTime(
     const to = NODE.target + basename(name, ".img");
     await createImage(path, { sizeBytes: virtualBytes });
     await qmp.execute("blockdev-add", buildWritableNode(path, to));
-    requests.push({ from: pointInTime.nodeOf(disk), to, only: "top", compress: false, gently: true });
+    const only = await pointInTime.select(disk, "top");
+    requests.push({ from: pointInTime.nodeOf(disk), to, only, compress: false, gently: true });
   }
   await runBlockCopies(context, qmp, disks, requests, snapshot, speed);
   for (const { to } of requests) await removeNode(qmp, to);

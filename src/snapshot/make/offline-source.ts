@@ -52,7 +52,7 @@ export async function openOffline(
       freeze: async (actions) => ({
         consistency: consistencyOf(work.mark),
         nodeOf: ({ node }) => node,
-        exposeBitmap: async (_disk, bitmap) => bitmap,
+        select: async (_disk, only) => only,
         refused: await transact(qmp, actions),
       }),
       explain: async (error) =>

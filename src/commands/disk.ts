@@ -24,6 +24,11 @@ export default define({
       description: "resize: the new size, or +SIZE to add that",
     },
     delete: { type: "boolean", description: "remove: remove the file of one of the VM's own disks, too" },
+    fs: {
+      type: "boolean",
+      description:
+        "resize: grow its last partition, LVM and the filesystem, too, by a job, or the agent of the running guest",
+    },
     json: {
       type: "boolean",
       description: "list: print [{number, image, bus, format, virtualBytes, actualBytes, attached, stored}]",
@@ -35,6 +40,10 @@ export default define({
   },
   async run(context, request) {
     const { runDiskCommand } = await import("../lifecycle/disks/command.ts");
-    await runDiskCommand(context, request);
+    const grown = await runDiskCommand(context, request);
+    if (grown === undefined) return;
+    if (grown.live) return (await import("../guest/grow-fs.ts")).growInGuest(context, grown.serial);
+    const { jobVm } = await import("../job/job.ts");
+    await jobVm(context, "grow-fs", { DISK: grown.serial });
   },
 });

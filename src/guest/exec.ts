@@ -42,9 +42,10 @@ interface ExecStatus {
 
 /**
  * Runs a program in the guest through its agent, with stdin (unless it is a terminal), and prints its output.
+ * @param given its input, instead of stdin
  * @throws the program's status, 128+N for its signal; 69 without an agent, 124 on `--timeout`
  */
-export async function execInGuest(context: Context, argv: readonly string[]): Promise<void> {
+export async function execInGuest(context: Context, argv: readonly string[], given?: Buffer): Promise<void> {
   const stop = new AbortController();
   using _taken = takeSignals((signal) => stop.abort(signalError(signal)));
   const { work, taken, timeout } = await withLive(context, "run a program in the guest", async (live) => {
@@ -52,7 +53,7 @@ export async function execInGuest(context: Context, argv: readonly string[]): Pr
     if (!line?.guestOpen) throw noAgent(context, line !== undefined);
     return { work: live.work, taken: line.connected, timeout: live.vm.settings.TIMEOUT };
   });
-  const input = await readInput(stop.signal);
+  const input = given ?? (await readInput(stop.signal));
   const timer =
     timeout === undefined
       ? undefined

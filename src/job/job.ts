@@ -48,9 +48,14 @@ class JobError extends VmError {
 
 /**
  * Runs a job: `.pre` on the host, `.job` in the rescue with the guest's disks, `.post` on the host.
+ * @param input files for the job, by name, besides those that `.pre` makes
  * @throws the job's own status if it fails; 124 on a time limit; 74 if the rescue exits without a status
  */
-export async function jobVm(context: Context, name: string): Promise<void> {
+export async function jobVm(
+  context: Context,
+  name: string,
+  input: Readonly<Record<string, string>> = {},
+): Promise<void> {
   await withVm(context, `run the job ${name}`, async (found) => {
     const work = requireWork(found, `run the job ${name}`);
     await refuseRunning(work, `run the job ${name}`);
@@ -71,6 +76,7 @@ export async function jobVm(context: Context, name: string): Promise<void> {
     claimFiles(work, JOB_NAMES, true);
     try {
       emptyShares(work);
+      for (const [file, text] of Object.entries(input)) writeNew(join(work.dir, WORK.in, file), text);
       const hooked = job.pre !== undefined || job.post !== undefined;
       const variables = hooked
         ? await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec)

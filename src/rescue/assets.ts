@@ -1,6 +1,7 @@
 /** Files embedded in the program: the bundled jobs, and scripts of the rescue system. */
 import addSshKeysJob from "../../jobs/add-ssh-keys.job" with { type: "text" };
 import addSshKeysPre from "../../jobs/add-ssh-keys.pre" with { type: "text" };
+import growFsJob from "../../jobs/grow-fs.job" with { type: "text" };
 import postInstallJob from "../../jobs/post-install.job" with { type: "text" };
 import postInstallPost from "../../jobs/post-install.post" with { type: "text" };
 import postInstallPre from "../../jobs/post-install.pre" with { type: "text" };
@@ -17,6 +18,7 @@ import runner from "../../scripts/rescue/runner" with { type: "text" };
 export const JOB_FILES: Readonly<Record<string, string>> = {
   "add-ssh-keys.job": addSshKeysJob,
   "add-ssh-keys.pre": addSshKeysPre,
+  "grow-fs.job": growFsJob,
   "post-install.job": postInstallJob,
   "post-install.post": postInstallPost,
   "post-install.pre": postInstallPre,

@@ -7,7 +7,7 @@ import { nearest } from "../lib/nearest.ts";
 import { isOwnName } from "../lib/text.ts";
 import { listDirectory } from "../store/files.ts";
 import { lstatOf } from "../lib/read-file.ts";
-import { BUNDLED_JOBS } from "./bundled-jobs.ts";
+import { BUNDLED_JOBS, EARLIER_JOBS } from "./bundled-jobs.ts";
 
 /** Files of a job; hooks only from the directory of the job itself. [compat] */
 export interface Job {
@@ -56,7 +56,7 @@ function jobsIn(directory: string, place: ListedJob["place"]): ListedJob[] {
 export function listJobs({ hostdir, profiles, libexec }: JobPlaces): ListedJob[] {
   const all = [
     ...jobsIn(hostdir, "this VM's own"),
-    ...jobsIn(sharedJobs(profiles), "yours, for all VMs").filter(({ name }) => !BUNDLED_JOBS.includes(name)),
+    ...jobsIn(sharedJobs(profiles), "yours, for all VMs").filter(({ name }) => !EARLIER_JOBS.includes(name)),
     ...jobsIn(join(libexec, "jobs"), "bundled"),
     ...BUNDLED_JOBS.map((name) => ({ name, place: "bundled" as const, script: undefined })),
   ];
@@ -74,7 +74,7 @@ export function findJob(name: string, places: JobPlaces): Job {
   const shared = sharedJobs(places.profiles);
   const bundled = join(places.libexec, "jobs");
   const file = `${name}.job`;
-  const passOver = BUNDLED_JOBS.includes(name);
+  const passOver = EARLIER_JOBS.includes(name);
   const directory = [places.hostdir, ...(passOver ? [] : [shared]), bundled].find((place) =>
     hasEntry(join(place, file)),
   );

@@ -344,3 +344,44 @@ describe("disk resize, VM off", () => {
     expect(statSync(path).size).toBe(2 * MIB);
   });
 });
+
+test("disk resize --fs of a running VM without an agent: refused before anything is done (69)", async () => {
+  using box = await created();
+  const qemu = await box.running();
+  await box.ends(69, "disk resize 0 2M --fs", "agent", "disk resize 0 2M --fs");
+  expect(qemu.requests.some(({ execute }) => execute === "block_resize")).toBe(false);
+});
+
+test("disk resize --fs without a rescue system: the disk has grown, the job says what is missing (66)", async () => {
+  using box = await created();
+  await box.ends(66, "disk resize 0 2M --fs", "resized disk 0", "rescue");
+  expect((await list(box))[0]!.virtualBytes).toBe(2 * MIB);
+});
+
+test("disk resize --fs of a running VM: the job's script runs in the guest by its agent", async () => {
+  using box = await created();
+  const asked: Record<string, any>[] = [];
+  await box.running({
+    agent: {
+      "guest-exec": (args) => (asked.push(args), { pid: 7 }),
+      "guest-exec-status": () => ({ exited: true, exitcode: 0, "out-data": btoa("exec: resize2fs\n") }),
+    },
+  });
+  await box.ends(0, "disk resize 0 +1M --fs", "resized disk 0", "exec: resize2fs");
+  expect(asked[0]).toMatchObject({ path: "bash", arg: ["-s", "--", "disk-0"] });
+  expect(atob(asked[0]!["input-data"])).toContain("resize2fs");
+  await box.ok("disk", "add", "1M");
+  await box.ends(75, "disk resize 1 +1M --fs", "does not have it");
+});
+
+test("a running machine without a place behind the last disk: the lowest free number", async () => {
+  using box = await created();
+  for (let number = 1; number <= 8; number++) await box.ok("disk", "add", "VIRT=1M");
+  await box.running();
+  for (const number of [3, 5]) await box.ok("disk", "remove", String(number), "--delete");
+  await box.ends(0, "disk add VIRT=1M", "as disk 3", "attached to the running guest");
+  await box.ends(0, "disk add SCSI=1M", "as disk 5", "attached to the running guest");
+  await box.ok("disk", "remove", "5", "--delete");
+  await box.ends(0, "disk add VIRT=1M", "as disk 5", "attached to the running guest");
+  await box.ends(0, "disk add AHCI=1M", "as disk 9", "from the next run");
+}, 60_000);

@@ -16,7 +16,7 @@ look() {
   for b in /sys/block/*; do
     p=$(readlink -f $b/device)
     serial=$(cat $b/serial 2>/dev/null || cat $b/device/serial 2>/dev/null || tail -c +5 $b/device/vpd_pg80 2>/dev/null)
-    dev=/dev/\${b##*/}
+    serial=$(echo $serial) dev=/dev/\${b##*/}
     case $serial in disk-[1-9]*)
       head=$(head -c 6 $dev 2>/dev/null | tr -d '\\0')
       [ "$head" ] || { echo -n $serial >$dev; sync; continue; }
@@ -63,7 +63,9 @@ function look(box: Sandbox): { disks: Seen[]; cd: string } | undefined {
     .map((line): Seen => {
       const [serial = "", bytes, head = "", path = ""] = line.split(" ");
       return { serial, bytes: Number(bytes), head, path };
-    });
+    })
+    // The kernel names them in the order in which they answer.
+    .toSorted((a, b) => (a.serial < b.serial ? -1 : 1));
   return { disks, cd: /^cd ?(.*)$/m.exec(last)?.[1]?.trim() ?? "" };
 }
 
@@ -86,6 +88,15 @@ const nodesOf = async (box: Sandbox): Promise<string[]> => {
   return disks.map(({ number, attached }) => `${number} ${attached}`);
 };
 
+const MACHINES: [board: string, bus: string][] = [
+  ["pc", "VIRT"],
+  ["q35", "SCSI"],
+  ["pc", "NVME"],
+  ["q35", "VIRT"],
+  ["pc", "SCSI"],
+  ["q35", "NVME"],
+];
+
 suite("while the guest runs", () => {
   let iso: Guests;
 
@@ -93,82 +104,99 @@ suite("while the guest runs", () => {
     iso = await guests();
   });
 
-  describe.each(sampled(["pc", "q35"], 2, 0))("on %s", (board) => {
-    describe.each(sampled(["VIRT", "SCSI", "NVME"]))("disks on %s", (bus) => {
-      let box: Sandbox;
-      let places: string[];
+  describe.each(sampled(MACHINES, 2))("on %s disks on %s", (board, bus) => {
+    let box: Sandbox;
+    let places: string[];
 
-      beforeAll(async () => {
-        box = smallSandbox();
-        const uefi = board === "q35" ? "UEFI=1\n" : "";
-        configure(
-          box,
-          `MEMORY=512M\nCORES=1\nPORT=\nSHARES=()\nDISKS=(AHCI=16M)\nSNAPSHOT_FORMAT=qcow2\n${uefi}`,
-        );
-        await box.ok(["create", "L"]);
-        const initrd = await buildInitrd(box, iso);
-        box.write("vm.defaults", `-kernel ${iso.kernel} -initrd ${initrd} -append "${iso.append}"\n`);
-        await box.ok(["run", "--detach"]);
-        await seen(box, {});
-      });
-      afterAll(() => box?.[Symbol.dispose]());
+    beforeAll(async () => {
+      box = smallSandbox();
+      const uefi = board === "q35" ? "UEFI=1\n" : "";
+      configure(
+        box,
+        `MEMORY=512M\nCORES=1\nPORT=\nSHARES=()\nDISKS=(AHCI=16M)\nSNAPSHOT_FORMAT=qcow2\n${uefi}`,
+      );
+      await box.ok(["create", "L"]);
+      const initrd = await buildInitrd(box, iso);
+      box.write("vm.defaults", `-kernel ${iso.kernel} -initrd ${initrd} -append "${iso.append}"\n`);
+      await box.ok(["run", "--detach"]);
+      await seen(box, {});
+    });
+    afterAll(() => box?.[Symbol.dispose]());
 
-      test("are attached at once", async () => {
-        await box.ok(["disk", "add", `${bus}=8M`]);
-        await seen(box, { "disk-1": 8 });
-        await box.ok(["disk", "add", `${bus}=9M`]);
-        const disks = await seen(box, { "disk-1": 8, "disk-2": 9 });
-        places = disks.map(({ path }) => path);
-        expect(await nodesOf(box)).toEqual(["0 true", "1 true", "2 true"]);
-      });
+    test("are attached at once", async () => {
+      await box.ok(["disk", "add", `${bus}=8M`]);
+      await seen(box, { "disk-1": 8 });
+      await box.ok(["disk", "add", `${bus}=9M`]);
+      const disks = await seen(box, { "disk-1": 8, "disk-2": 9 });
+      places = disks.map(({ path }) => path);
+      expect(await nodesOf(box)).toEqual(["0 true", "1 true", "2 true"]);
+    });
 
-      test("are in a live backup", async () => {
-        await box.ok(["backup"]);
-        expect((await box.ok(["backup"])).stderr).toContain("incremental on S0");
-      });
+    test("are in a live backup", async () => {
+      await box.ok(["backup"]);
+      expect((await box.ok(["backup"])).stderr).toContain("incremental on S0");
+    });
 
-      test("grow", async () => {
+    test("grow", async () => {
+      // qemu 7.2 cannot resize an NVMe disk that is attached.
+      if (bus === "NVME")
+        expectError(await box.vm(["disk", "resize", "2", "+3M"]), 75, /while the guest uses it/);
+      else {
         await box.ok(["disk", "resize", "2", "+3M"]);
-        // The guest's driver of NVMe disks does not look again.
-        if (bus !== "NVME") await seen(box, { "disk-1": 8, "disk-2": 12 });
-        await box.ok(["backup"]);
-      });
+        await seen(box, { "disk-1": 8, "disk-2": 12 });
+      }
+      await box.ok(["backup"]);
+    });
 
-      test("are removed", async () => {
-        await box.ok(["disk", "remove", "2", "--delete"]);
-        await seen(box, { "disk-1": 8 });
-        expect(await nodesOf(box)).toEqual(["0 true", "1 true"]);
-        await box.ok(["backup"]);
-        await box.ok(["verify", "--all"]);
-      });
+    test("are removed", async () => {
+      await box.ok(["disk", "remove", "2", "--delete"]);
+      await seen(box, { "disk-1": 8 });
+      expect(await nodesOf(box)).toEqual(["0 true", "1 true"]);
+      await box.ok(["backup"]);
+      await box.ok(["verify", "--all"]);
+    });
 
-      test("are at the same places after the next start, and in restored snapshots", async () => {
-        await box.ok(["stop"]);
+    test("the CD is changed", async () => {
+      for (const [name, path] of [
+        ["LINUX", iso.linuxIso],
+        ["HALT", iso.haltIso],
+      ] as const) {
+        await box.ok(["cd", path]);
+        await until(`the guest sees the CD ${name}`, () => look(box)?.cd.startsWith(name));
+      }
+      await box.ok(["cd", "--eject"]);
+      await until("the guest sees no CD", () => look(box)?.cd === "");
+      await box.ok(["cd", iso.linuxIso]);
+      await until("the guest sees the CD again", () => look(box)?.cd.startsWith("LINUX"));
+    });
+
+    test("are at the same places after the next start, and in restored snapshots", async () => {
+      await box.ok(["stop"]);
+      await box.ok(["run", "--detach"]);
+      const [first] = await seen(box, { "disk-1": 8 });
+      expect(first!.path).toBe(places[0]!);
+      await until("the guest sees the CD as before", () => look(box)?.cd.startsWith("LINUX"));
+      await box.ok(["stop"]);
+      for (const [name, size] of [
+        ["S1", 9],
+        ["S2", bus === "NVME" ? 9 : 12],
+      ] as const) {
+        await box.ok(["restore", name]);
         await box.ok(["run", "--detach"]);
-        const [first] = await seen(box, { "disk-1": 8 });
-        expect(first!.path).toBe(places[0]!);
+        const disks = await seen(box, { "disk-1": 8, "disk-2": size });
+        expect(disks.map(({ path }) => path)).toEqual(places);
         await box.ok(["stop"]);
-        for (const [name, size] of [
-          ["S1", 9],
-          ["S2", 12],
-        ] as const) {
-          await box.ok(["restore", name]);
-          await box.ok(["run", "--detach"]);
-          const disks = await seen(box, { "disk-1": 8, "disk-2": size });
-          expect(disks.map(({ path }) => path)).toEqual(places);
-          await box.ok(["stop"]);
-        }
-      });
+      }
+    });
 
-      test("a guest that does not release the disk keeps it (124)", async () => {
-        await box.ok(["restore", "S3"]);
-        await box.ok(["run", "--detach"]);
-        await seen(box, { "disk-1": 8 });
-        await box.ok(["pause"]);
-        expectError(await box.vm(["disk", "remove", "1", "--delete"]), 75, /paused/);
-        await box.ok(["resume"]);
-        await box.ok(["stop"]);
-      });
+    test("a paused guest keeps its disks (75)", async () => {
+      await box.ok(["restore", "S3"]);
+      await box.ok(["run", "--detach"]);
+      await seen(box, { "disk-1": 8 });
+      await box.ok(["pause"]);
+      expectError(await box.vm(["disk", "remove", "1", "--delete"]), 75, /paused/);
+      await box.ok(["resume"]);
+      await box.ok(["stop"]);
     });
   });
 });

@@ -135,6 +135,7 @@ test("listJobs: the first of a name; ignores old copies of the bundled ones", ()
     "add-ssh-keys: bundled",
     "run-ssh: bundled",
     "post-install: bundled",
+    "grow-fs: bundled",
   ]);
 });
 

@@ -5,13 +5,19 @@ import { VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { formatSize } from "../../lib/size.ts";
-import { findAttached, isSameFile, listAttached, type AttachedDisk } from "../../live/attached.ts";
+import {
+  findAttached,
+  isSameFile,
+  listAttached,
+  listDevices,
+  type AttachedDisk,
+} from "../../live/attached.ts";
 import { expandMacro, macroOf } from "../../machine/macros.ts";
 import type { Disk, DiskBus, ImageRequest } from "../../machine/types.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
-import { buildPluggedDisk } from "../../qemu/devices/disk.ts";
+import { buildPluggedDisk, hasPlaceFor, type NumberedDisk } from "../../qemu/devices/disk.ts";
 import { isImageInUse } from "../../qemu/image-lock.ts";
-import { PLACES } from "../../qemu/layout.ts";
+import { PLACES, type Placed } from "../../qemu/layout.ts";
 import { createImage } from "../../qemu/new-image.ts";
 import { QmpError } from "../../qmp/errors.ts";
 import { beginDiskChange, endDiskChange } from "../../store/disk-change.ts";
@@ -41,8 +47,9 @@ export async function addDisk(context: Context, asked: AddRequest): Promise<void
     const { vm, work, qmp } = changing;
     const stored = await listStoredDisks(context, vm, work);
     const attached = qmp ? await listAttached(qmp) : [];
+    const devices = qmp && (await listDevices(qmp));
     const bus = "image" in asked ? asked.image.bus : (asked.bus ?? defaultBus(vm, stored));
-    const number = chooseNumber(changing, bus, stored, attached);
+    const number = chooseNumber(changing, bus, stored, attached, devices);
     const disk =
       "image" in asked
         ? await addExistingImage(changing, asked.image, number, stored)
@@ -59,14 +66,15 @@ const defaultBus = ({ settings }: Vm, stored: readonly StoredDisk[]): DiskBus =>
   stored[0]?.request.bus ?? settings.DISKS[0]?.bus ?? "VIRT";
 
 /**
- * One above the highest number in use, so that a disk that was removed is not mistaken for the new one; with none left,
- * the lowest free one.
+ * One above the highest number in use, so that a disk that was removed is not mistaken for the new one; if the machine
+ * has no place for it, the lowest free one.
  */
 function chooseNumber(
   { vm, work }: Changing,
   bus: DiskBus,
   stored: readonly StoredDisk[],
   attached: readonly AttachedDisk[],
+  devices: ReadonlySet<string> | undefined,
 ): number {
   const used = new Set([
     ...stored.map(({ number }) => number),
@@ -74,10 +82,11 @@ function chooseNumber(
     ...attached.map(({ node }) => Number(node.slice("disk".length))),
   ]);
   const highest = Math.max(-1, ...used) + 1;
-  let lowest = 0;
-  while (used.has(lowest)) lowest++;
   const disks = stored.map(({ request, number }) => ({ bus: request.bus, number }));
-  const number = highest < PLACES.disks ? highest : lowest;
+  const free = Array.from({ length: PLACES.disks }, (_, number) => number).filter((one) => !used.has(one));
+  const hasPlace = (number: number): boolean =>
+    devices === undefined || hasPlaceFor(machineOf(vm, disks), { bus, number }, devices);
+  const number = [highest, ...free].find((one) => one < PLACES.disks && hasPlace(one)) ?? free[0] ?? highest;
   refuseTooManyDisks(COMMAND, vm, [...disks, { bus, number }]);
   return number;
 }
@@ -150,6 +159,20 @@ async function addExistingImage(
   return disk;
 }
 
+/** What decides the places of disks. */
+const machineOf = (
+  { settings }: Vm,
+  disks: readonly NumberedDisk[],
+): Placed & { disks: readonly NumberedDisk[] } => ({
+  arch: settings.QEMUARCH,
+  layout: settings.LAYOUT,
+  // Only whether there is any matters here.
+  firmware: settings.UEFI ? { code: { path: "", format: "" }, vars: { path: "", format: "" } } : undefined,
+  kernel: undefined,
+  resumed: false,
+  disks,
+});
+
 /** Plugs a stored disk into the running machine; says so if that is not possible. */
 async function attachNow(
   { vm, qmp }: Changing,
@@ -157,15 +180,10 @@ async function attachNow(
   disks: readonly { request: { bus: DiskBus }; number: number }[],
 ): Promise<void> {
   const { settings } = vm;
-  const machine = {
-    arch: settings.QEMUARCH,
-    layout: settings.LAYOUT,
-    // Only whether there is any matters here.
-    firmware: settings.UEFI ? { code: { path: "", format: "" }, vars: { path: "", format: "" } } : undefined,
-    kernel: undefined,
-    resumed: false,
-    disks: disks.map(({ request, number }) => ({ bus: request.bus, number })),
-  };
+  const machine = machineOf(
+    vm,
+    disks.map(({ request, number }) => ({ bus: request.bus, number })),
+  );
   const plugged = buildPluggedDisk(machine, disk);
   if (plugged === undefined)
     return noteNextRun(

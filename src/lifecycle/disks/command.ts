@@ -1,15 +1,20 @@
 import type { Context } from "../../vm/context.ts";
 import type { DiskCommand } from "./request.ts";
+import type { Grown } from "./resize.ts";
 
-export async function runDiskCommand(context: Context, asked: DiskCommand): Promise<void> {
+/** @returns the disk whose partition and filesystem must grow */
+export async function runDiskCommand(context: Context, asked: DiskCommand): Promise<Grown | undefined> {
   switch (asked.action) {
     case "list":
-      return (await import("./list.ts")).listDisks(context, asked.json);
+      await (await import("./list.ts")).listDisks(context, asked.json);
+      return undefined;
     case "add":
-      return (await import("./add.ts")).addDisk(context, asked.disk);
+      await (await import("./add.ts")).addDisk(context, asked.disk);
+      return undefined;
     case "remove":
-      return (await import("./remove.ts")).removeDisk(context, asked.name, asked.delete);
+      await (await import("./remove.ts")).removeDisk(context, asked.name, asked.delete);
+      return undefined;
     case "resize":
-      return (await import("./resize.ts")).resizeDisk(context, asked.name, asked.size);
+      return (await import("./resize.ts")).resizeDisk(context, asked);
   }
 }

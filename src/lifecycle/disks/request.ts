@@ -12,13 +12,15 @@ export type AddRequest = { bus: DiskBus | undefined; sizeBytes: number } | { ima
 export interface SizeRequest {
   bytes: number;
   more: boolean;
+  /** As typed. */
+  text: string;
 }
 
 export type DiskCommand =
   | { action: "list"; json: boolean }
   | { action: "add"; disk: AddRequest }
   | { action: "remove"; name: string; delete: boolean }
-  | { action: "resize"; name: string; size: SizeRequest };
+  | { action: "resize"; name: string; size: SizeRequest; filesystem: boolean };
 
 /** Arguments of `disk`. */
 export interface DiskArgs {
@@ -27,6 +29,7 @@ export interface DiskArgs {
   size?: string | undefined;
   json?: boolean | undefined;
   delete?: boolean | undefined;
+  fs?: boolean | undefined;
 }
 
 const diskUsageError = (message: string, hint = commandLine("disk", "-h")): VmError =>
@@ -54,6 +57,7 @@ export function parseDiskCommand(args: DiskArgs): DiskCommand {
   }
   if (args.json && action !== "list") throw diskUsageError(`disk ${action} takes no --json`);
   if (args.delete && action !== "remove") throw diskUsageError(`disk ${action} takes no --delete`);
+  if (args.fs && action !== "resize") throw diskUsageError(`disk ${action} takes no --fs`);
   switch (action) {
     case "list":
       return { action, json: args.json === true };
@@ -62,7 +66,7 @@ export function parseDiskCommand(args: DiskArgs): DiskCommand {
     case "remove":
       return { action, name, delete: args.delete === true };
     case "resize":
-      return { action, name, size: parseNewSize(size) };
+      return { action, name, size: parseNewSize(size), filesystem: args.fs === true };
   }
 }
 
@@ -90,5 +94,5 @@ function parseNewSize(text: string): SizeRequest {
       `disk resize: '${text}' is not allowed`,
       `allowed: a size like 30G or 512M, or +10G to add that; a multiple of ${SECTOR} bytes`,
     );
-  return { bytes, more };
+  return { bytes, more, text };
 }

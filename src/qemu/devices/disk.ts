@@ -164,6 +164,22 @@ export function buildPluggedDisk(machine: Placed & NumberedDisks, disk: Disk): P
   };
 }
 
+/**
+ * Has a running machine a place for another disk? Numbers behind those of its start have no port or bridge.
+ * @param devices ids of its devices
+ */
+export function hasPlaceFor(
+  machine: Placed & NumberedDisks,
+  disk: NumberedDisk,
+  devices: ReadonlySet<string>,
+): boolean {
+  if (!HOT_PLUG[disk.bus] || machine.layout === 0) return true;
+  const controller = controllerOf(disk);
+  if (controller !== undefined && devices.has(controller)) return true;
+  const place = placeOfDisk(machine, disk.number)!;
+  return place.bus === boardOf(machine).bus ? disk.number > 0 : devices.has(place.bus);
+}
+
 /** The controllers that disks on this bus share, by the start of their ids. */
 export const controllerOf = ({ bus, number }: NumberedDisk): string | undefined =>
   ATTACH[bus](number, false, "").controller?.id;

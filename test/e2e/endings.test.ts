@@ -103,7 +103,74 @@ const unfinished = (lab: EndingsLab): Promise<unknown> =>
     () => Bun.spawnSync(["sh", "-c", `ls -d '${lab.box.path("backups")}'/.vm-partial-*/*`]).exitCode === 0,
   );
 
+const setTo = (lab: EndingsLab, text: string): boolean => lab.box.read(".work/guest.env").includes(text);
+
 const TABLE: readonly Row[] = [
+  {
+    command: "set",
+    args: ["set", "MEMORY=77M"],
+    from: "off",
+    said: /^MEMORY: .* -> 77M$/,
+    done: (lab) => setTo(lab, 'MEMORY="77M"'),
+    ends: [
+      { how: "done", status: 0 },
+      { how: "refused: no such value", status: 64, args: ["set", "MEMORY=much"] },
+    ],
+  },
+  {
+    command: "disk add",
+    args: ["disk", "add", "VIRT=1M"],
+    from: "off",
+    said: /^added disk-1\.img /,
+    done: (lab) => has(lab, ".work/disk-1.img") && setTo(lab, "VIRT=disk-1.img"),
+    ends: [{ how: "done", status: 0 }, killed("qemu-img", "create", true), hung("qemu-img", "create")],
+  },
+  {
+    command: "cd",
+    args: ["cd", "HALT"],
+    from: "off",
+    said: /^inserted /,
+    done: (lab) => setTo(lab, lab.haltIso),
+    ends: [
+      { how: "done", status: 0 },
+      { how: "refused: no such CD", status: 66, args: ["cd", "none.iso"] },
+    ],
+  },
+  {
+    command: "nic",
+    args: ["nic", "add"],
+    from: "off",
+    said: /^added network card 2/,
+    done: (lab) => setTo(lab, "NETWORKS="),
+    ends: [
+      { how: "done", status: 0 },
+      { how: "refused: no such card", status: 66, args: ["nic", "remove", "3"] },
+    ],
+  },
+  {
+    command: "forward",
+    args: ["forward", "add", "tcp:127.0.0.1:4444-:22"],
+    from: "off",
+    said: /^forwards /,
+    done: (lab) => setTo(lab, "4444"),
+    ends: [
+      { how: "done", status: 0 },
+      { how: "refused: no such forward", status: 66, args: ["forward", "remove", "1"] },
+    ],
+  },
+  {
+    command: "sendkey",
+    args: ["sendkey", "ret"],
+    from: "off",
+    running: true,
+    said: /^sent /,
+    silent: true,
+    done: () => true,
+    ends: [
+      { how: "done", status: 0, leaves: true },
+      { how: "refused: no such key", status: 64, args: ["sendkey", "nokey"], leaves: true },
+    ],
+  },
   {
     command: "create",
     args: ["create", "H"],

@@ -44,3 +44,6 @@ export const manifest = (box: Sandbox, name: string): any =>
   JSON.parse(box.read("backups", name, "manifest.json"));
 export const backing = async (image: string): Promise<string | undefined> =>
   JSON.parse((await run(["qemu-img", "info", "-U", "--output=json", image])).stdout)["backing-filename"];
+
+/** A job that copies: not the one before it that looks for allocated clusters (src/live/allocated.ts). */
+export const isCopy = ({ id }: { id: string }): boolean => !id.includes("scan");

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { GuestAgent } from "../../src/qmp/agent.ts";
 import { QmpClient } from "../../src/qmp/client.ts";
 import { guests, until, type Running } from "./harness.ts";
+import { isCopy } from "./images.ts";
 import {
   allVariations,
   configure,
@@ -85,7 +86,7 @@ suite(
       void running.done.then(() => (over = true));
       await until("the copy", async () => {
         if (over) throw new Error(`ended too early: ${running.stderr()}`);
-        return qmp(async (client) => (await client.execute("query-jobs")).length > 0);
+        return qmp(async (client) => (await client.execute("query-jobs")).some(isCopy));
       });
     }
     /** The guest's qemu has no nodes of the backup, and there are no hidden snapshots. */

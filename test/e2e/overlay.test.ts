@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { QmpClient } from "../../src/qmp/client.ts";
 import { until } from "./harness.ts";
-import { content, filled, manifest, write } from "./images.ts";
+import { content, filled, isCopy, manifest, write } from "./images.ts";
 import { names, sampled, suite } from "./tools.ts";
 
 suite(
@@ -35,7 +35,7 @@ suite(
         const running = box.start(["backup", "--full", `--format=${format}`, "--rate-limit=1M", "live"]);
         const qmp = await QmpClient.connect(join(box.work, "qmp.sock"));
         try {
-          await until("the copy has begun", async () => (await qmp.execute("query-jobs")).length > 0);
+          await until("the copy has begun", async () => (await qmp.execute("query-jobs")).some(isCopy));
           // In the overlay, in its backing file, where zeroes hide that, and in holes of both.
           for (const place of ["9M 512k", "8256k 64k", "15M 64k", "2M 64k", "30M 64k", "50M 4k"])
             expect(

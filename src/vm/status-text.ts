@@ -52,9 +52,9 @@ export function formatStatus(vm: Status): string {
     ["cores", vm.cores?.toString()],
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
     ["firmware", vm.uefi === undefined ? undefined : vm.uefi ? "UEFI" : ARCH[vm.arch ?? ARCHES[0]].biosName],
-    ...(vm.disks ?? []).map(({ file, virtualBytes, actualBytes }): [string, string] => [
+    ...(vm.disks ?? []).map(({ file, virtualBytes, actualBytes, attached }): [string, string] => [
       "disk",
-      `${file}: ${virtualBytes === null ? "not readable" : formatSize(virtualBytes)}, ${formatSize(actualBytes)} in use`,
+      `${file}: ${virtualBytes === null ? "not readable" : formatSize(virtualBytes)}, ${formatSize(actualBytes)} in use${attached === false ? "; attached from the next run on" : ""}`,
     ]),
     ...(vm.nics ?? []).map(({ number, mac, link }): [string, string] => [
       "card",

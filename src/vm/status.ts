@@ -4,6 +4,7 @@ import type { RawSettings } from "../config/schema.ts";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { Arch, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
+import { isImageInUse } from "../qemu/image-lock.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
 import type { RunEnd } from "../store/mark-types.ts";
@@ -39,8 +40,8 @@ export interface Status {
   cores?: number;
   memoryMiB?: number;
   uefi?: boolean;
-  /** The VM's own disks: virtual size, and allocated bytes on the host. */
-  disks?: { file: string; virtualBytes: number | null; actualBytes: number }[];
+  /** The VM's own disks: virtual size, and allocated bytes on the host. `attached`: of a running VM, if its qemu has it open. */
+  disks?: { file: string; virtualBytes: number | null; actualBytes: number; attached?: boolean }[];
   snapshots?: { count: number; last: string | null };
   /** Access outside its directory. */
   reaches?: Reach[];
@@ -113,7 +114,13 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
   const run = work.mark.run;
   const disks = ownDisks(work.dir).map((file) => {
     const path = join(work.dir, file);
-    return { file, virtualBytes: readVirtualBytes(path) ?? null, actualBytes: actualBytes(path) };
+    const attached = alive && { attached: isImageInUse(path) };
+    return {
+      file,
+      virtualBytes: readVirtualBytes(path) ?? null,
+      actualBytes: actualBytes(path),
+      ...attached,
+    };
   });
   const further = [WORK.efivars, WORK.consoleLog, WORK.qemuLog].map((name) => join(work.dir, name));
   const bytes = disks.reduce((sum, disk) => sum + disk.actualBytes, 0);

@@ -132,6 +132,20 @@ suite("while the guest runs", () => {
       expect(await nodesOf(box)).toEqual(["0 true", "1 true", "2 true"]);
     });
 
+    test("on a bus without hot plug, from the next run on: status tells", async () => {
+      await box.ok(["disk", "add", "AHCI=1M"]);
+      const { disks } = JSON.parse((await box.ok(["status", "--json"])).stdout) as {
+        disks: { file: string; attached: boolean }[];
+      };
+      expect(disks.map(({ file, attached }) => `${file} ${attached}`)).toEqual([
+        "disk-0.img true",
+        "disk-1.img true",
+        "disk-2.img true",
+        "disk-3.img false",
+      ]);
+      await box.ok(["disk", "remove", "3", "--delete"]);
+    });
+
     test("are in a live backup", async () => {
       await box.ok(["backup"]);
       expect((await box.ok(["backup"])).stderr).toContain("incremental on S0");

@@ -38,7 +38,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ],
   restart: ["A VM that is not running is started."],
   status: [
-    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`), `nics` (`number`, `mac`, `link`), `nextRun` (settings that the next run changes, by name), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `panicked` (the kernel of the running guest), `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
+    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`; of a running VM `attached`), `nics` (`number`, `mac`, `link`), `nextRun` (settings that the next run changes, by name), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `panicked` (the kernel of the running guest), `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
   ],
   set: [
     "Stores settings in the VM's `guest.env`: `PROG set -m 4G -c 4 CPU=host`. A list is given as one word for each element, as in `SHARES=a:/x SHARES=b:/y`; `--share` and `--forward` add to the list. `SETTING=` stores an empty value, `--unset=SETTING` removes the line.",

@@ -177,7 +177,7 @@ function testGuest(): void {
     expect((await box.ok(["job", "show"])).stdout).toEndWith(" me@here\n");
   });
 
-  testInTurn(2, 4)(
+  testInTurn(0, 4)(
     "the network interface has the same name at each start: alone, with a CD, with further hardware, taken over",
     async () => {
       const port = await freePort();

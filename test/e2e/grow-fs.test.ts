@@ -52,7 +52,7 @@ suite("disk resize --fs", () => {
   });
   afterAll(() => base?.[Symbol.dispose]());
 
-  describe.each(sampled(Object.keys(FILLED).toReversed(), 1))("%s", (what) => {
+  describe.each(sampled(Object.keys(FILLED), 0))("%s", (what) => {
     test("grows, and keeps its data", async () => {
       using box = smallSandbox();
       box.environment.XDG_CACHE_HOME = join(profiles, "../cache");

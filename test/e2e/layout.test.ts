@@ -91,11 +91,14 @@ suite("a guest sees", () => {
         );
       });
 
-      test.each(Object.keys(ADDITIONS))("all devices at the same places with %s", async (what) => {
-        const more = await look(box, ADDITIONS[what]!(box, iso.haltIso));
-        expect(plain.filter((line) => !more.includes(line))).toEqual([]);
-        if (what !== "a CD") expect(more.length).toBeGreaterThan(plain.length);
-      });
+      test.each(sampled(Object.keys(ADDITIONS), 1))(
+        "all devices at the same places with %s",
+        async (what) => {
+          const more = await look(box, ADDITIONS[what]!(box, iso.haltIso));
+          expect(plain.filter((line) => !more.includes(line))).toEqual([]);
+          if (what !== "a CD") expect(more.length).toBeGreaterThan(plain.length);
+        },
+      );
     });
   });
 });

@@ -25,6 +25,7 @@ import {
   rootTest,
   runNumber,
   sampled,
+  testInTurn,
   sha256,
   shell,
   smallSandbox,
@@ -109,7 +110,7 @@ suite(
     describe("a panic of the guest's kernel", () => {
       const PANICS = "until [ -e /in/go ]; do sleep 0.1; done; echo c >/proc/sysrq-trigger";
 
-      test("is reported and shown; the first SIGTERM kills the guest", async () => {
+      testInTurn(0, 3)("is reported and shown; the first SIGTERM kills the guest", async () => {
         using box = smallSandbox();
         await box.ok(["create", "L", iso.linuxIso]);
         box.write("guest.sh", `echo 0 >/proc/sys/kernel/panic; echo READY; ${PANICS}`);
@@ -122,7 +123,7 @@ suite(
         expect(JSON.parse((await box.ok(["status", "--json"])).stdout)).toMatchObject({ state: "crashed" });
       });
 
-      test("in an installation fails it, as the installer has not finished", async () => {
+      testInTurn(1, 3)("in an installation fails it, as the installer has not finished", async () => {
         using box = smallSandbox();
         await box.ok(["create", "L", iso.linuxIso]);
         box.write("guest.sh", `echo READY; ${PANICS}`);
@@ -131,7 +132,7 @@ suite(
         expect(names(box.work)).toContain("FIRSTTIME");
       });
 
-      test("leaves the reboot to the guest", async () => {
+      testInTurn(2, 3)("leaves the reboot to the guest", async () => {
         using box = smallSandbox();
         configure(box, "KEEPCD=yes\nMEMORY=512M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\n");
         await box.ok(["create", "L", iso.linuxIso]);

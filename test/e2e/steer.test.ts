@@ -346,7 +346,7 @@ suite(
       using deaf = smallSandbox();
       await deaf.ok(["create", "Deaf", (await guests()).hangIso]);
       const run = await startUntil(deaf, ["run"], "HANGING");
-      expectError(await deaf.vm(["ssh"]), 69, /no port of this host is forwarded.*\n.*vm run --detach --ssh/);
+      expectError(await deaf.vm(["ssh"]), 69, /no port of this host is forwarded.*\n.*vm forward add/);
       expectError(await deaf.vm(["exec", "true"]), 69, /no guest agent/);
       const line = "HOME=$1 TMPDIR=$2; export HOME TMPDIR; yes | head -c 100 | $3 console; echo $?";
       const child = Bun.spawnSync(["sh", "-c", line, "-", deaf.home, deaf.tmp, binary], { cwd: deaf.host });

@@ -8,7 +8,7 @@ import { formatTable } from "../lib/table.ts";
 import { parseHostForward } from "../machine/parse.ts";
 import { updateRun } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
-import type { Vm } from "../vm/find.ts";
+import { requireWork, type Vm } from "../vm/find.ts";
 import { effectiveForwards } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
 import { readMachines } from "../vm/machines.ts";
@@ -50,7 +50,14 @@ export function parseForwardRequest({
       hint: "such as tcp:127.0.0.1:5555-:22",
     });
   const words = action === "add" ? rule.flatMap((word) => parseForwardRules(word, rule)) : rule;
-  if (action === "add") requireValid(words);
+  if (action === "add") {
+    const other = words.find((option) => !/^(hostfwd|guestfwd)=/.test(option));
+    if (other !== undefined)
+      throw new VmError("usage", `forward add: '${other}' is not a port forward`, {
+        hint: `other options of qemu's -netdev user: ${commandLine("set", "FORWARDS=…")}`,
+      });
+    requireValid(words);
+  }
   return { action, words, temporary: temporary === true, json: json === true };
 }
 
@@ -58,7 +65,8 @@ function parseForwardRules(word: string, words: readonly string[]): string[] {
   const parsed = parseSetting("FORWARDS", word);
   if (!("value" in parsed) || word === "") {
     const { allowed = "a rule", meant = undefined } = "value" in parsed ? {} : parsed;
-    const line = meant && commandLine("forward", "add", ...words.with(words.indexOf(word), meant));
+    const better = meant === word ? undefined : meant;
+    const line = better && commandLine("forward", "add", ...words.with(words.indexOf(word), better));
     throw badOption("forward add", word, allowed, line);
   }
   return parsed.value as string[];
@@ -74,6 +82,7 @@ export async function runForward(context: Context, request: ForwardRequest): Pro
   const own = withoutTyped(context);
   if (request.action === "list") return listForwards(own, request.json);
   await withVm(own, `${request.action} a forward`, async (vm) => {
+    requireWork(vm, `${request.action} a forward`);
     const run = await findRun(own, vm);
     if (request.temporary && run === undefined)
       throw new VmError("noInput", `forward ${request.action} --temporary: the VM is not running`, {

@@ -14,7 +14,8 @@ export const isHostRule = (option: string): boolean => option.startsWith(HOSTFWD
 export const ruleOf = (option: string): string => option.slice(isHostRule(option) ? HOSTFWD.length : 0);
 
 /**
- * Changes the forwards of the running machine and their record; other options than `hostfwd=` stay.
+ * Changes the forwards of the running machine and their record: all, or none after an error. Other options than `hostfwd=`
+ * stay.
  * @param after all forwards, as options of `-netdev user`
  * @throws 69 without a card for them, 75 if a port is taken
  */
@@ -43,6 +44,12 @@ export async function changeForwards(run: Run, after: readonly string[]): Promis
           throw new VmError("io", `qemu refused the forward ${ruleOf(option)}: ${refusal.trim()}`);
         now.add(option);
       }
+    } catch (error) {
+      for (const option of added) if (now.delete(option)) await change("remove", option).catch(() => {});
+      for (const option of removed)
+        if (!now.has(option) && (await change("add", option).catch(() => "lost")).trim() === "")
+          now.add(option);
+      throw error;
     } finally {
       updateRun(run.work.dir, { forwards: [...now] });
     }

@@ -10,7 +10,7 @@ import { deriveMac, parseMac } from "../machine/mac.ts";
 import { formatNetwork, MAX_NICS, NETWORK_KINDS, type NetworkRequest } from "../machine/network.ts";
 import type { Nic } from "../machine/types.ts";
 import type { Context } from "../vm/context.ts";
-import type { Vm } from "../vm/find.ts";
+import { requireWork, type Vm } from "../vm/find.ts";
 import { readMachines } from "../vm/machines.ts";
 import { networksOf, nicsOf } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
@@ -64,6 +64,7 @@ export async function runNic(context: Context, request: NicRequest): Promise<voi
   const own = withoutTyped(context);
   if (request.action === "list") return listNics(own, request.json);
   await withVm(own, `change the network cards`, async (vm) => {
+    requireWork(vm, "change the network cards");
     const found = await findRun(own, vm);
     const run = found && (await reconcile(found));
     if (request.action === "add") return addNic(vm, run, request.mac);

@@ -10,7 +10,7 @@ import { macroOf } from "../machine/macros.ts";
 import { parseShare } from "../machine/parse.ts";
 import { readMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
-import { readVm, type Vm } from "../vm/find.ts";
+import { readVm, requireWork, type Vm } from "../vm/find.ts";
 import { findRunning } from "../vm/in-use.ts";
 import { refuseOtherFamily } from "../vm/machine.ts";
 import { networksOf } from "../vm/nics.ts";
@@ -28,6 +28,7 @@ import { storedForm, type SetRequest, type StoredList } from "./set-request.ts";
 export async function changeSettings(context: Context, request: SetRequest): Promise<void> {
   const own = withoutTyped(context);
   const change = async (vm: Vm): Promise<void> => {
+    requireWork(vm, "change settings");
     const changes = resolveChanges(context, vm, request);
     refuseUnfit(vm, changes);
     const before = vm.raw;

@@ -282,7 +282,7 @@ describe("running", () => {
     using box = await created();
     await box.ok("disk", "add", "VIRT=1M");
     await box.running();
-    await box.ends(75, "disk remove 0 --delete", "runs from it");
+    await box.ends(75, "disk remove 0 --delete", "it is the first one");
     await box.ok("pause");
     await box.ends(75, "disk remove 1 --delete", "paused");
   });

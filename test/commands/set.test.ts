@@ -276,6 +276,7 @@ describe("forward", () => {
     [64, "forward add tcp:[::1]:5-:5", "IPv4"],
     [64, "forward add tcp::7-:1 tcp::7-:2", "each port"],
     [64, "forward add tcp::7-:1 --json", "--json"],
+    [64, "forward add smb=/etc", "not a port forward"],
     [64, "forward list x", "no rules"],
     [66, "forward remove 99", "no such forward"],
     [66, "forward add tcp::7-:1 --temporary", "not running"],
@@ -323,6 +324,26 @@ describe("forward", () => {
     expect((await box.json("status")).nextRun).toBeUndefined();
     expect(net.forwards).toEqual([]);
     expect((await box.json("status")).forwards).toEqual([]);
+  });
+
+  test("a taken port among several: none is changed", async () => {
+    using box = await created();
+    const net = new Net();
+    await box.running(net.behaviour);
+    const [one, two] = [await freePort(), await freePort()];
+    await box.ok("forward", "add", `tcp:127.0.0.1:${one}-:22`);
+    const server = createServer();
+    await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+    const { port } = server.address() as AddressInfo;
+    const before = [`net0 tcp:127.0.0.1:${one}-:22`];
+    await box.ends(75, `forward add tcp:127.0.0.1:${two}-:22 tcp:127.0.0.1:${port}-:22`, "taken");
+    expect(net.forwards).toEqual(before);
+    await box.ends(75, `set FORWARDS=tcp:127.0.0.1:${two}-:22 FORWARDS=tcp:127.0.0.1:${port}-:22`, "taken");
+    server.close();
+    expect(net.forwards).toEqual(before);
+    expect(await box.json("forward", "list")).toMatchObject([
+      { hostPort: one, running: true, nextRun: true },
+    ]);
   });
 
   test("a refusal of qemu (74) is reported in its words, and nothing is stored", async () => {

@@ -153,7 +153,7 @@ suite(
       expect(allocated(diskOf(box))).toBeLessThan(1 << 20);
       await box.ok(["run"]);
       expect(box.console()).toBe(BOOTED);
-      expect(box.read(".work/run-vm.sh")).not.toMatch(/-no-reboot|ide-cd/);
+      expect(box.read(".work/run-vm.sh")).not.toMatch(/-no-reboot|drive=cd0/);
       expect(sha256(image(name))).toBe(before);
     });
 

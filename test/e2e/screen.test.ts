@@ -177,7 +177,7 @@ suite(
             .nothrow()
             .quiet()
             .text();
-        expect(await inTerminal({ TERM: "xterm-kitty" })).toContain("\x1b_Ga=T,f=100,q=2,m=0;iVBORw0KGgo");
+        expect(await inTerminal({ TERM: "xterm-kitty" })).toMatch(/\x1b_Ga=T,f=100,q=2,m=[01];iVBORw0KGgo/);
         expect(await inTerminal({ TERM_PROGRAM: "iTerm.app" })).toMatch(
           /\x1b\]1337;File=inline=1;size=\d+:iVBORw0KGgo/,
         );

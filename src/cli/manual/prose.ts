@@ -89,15 +89,15 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ],
   disk: [
     "A new disk, `disk-N.img`, belongs to the VM and to its snapshots; N is one above the highest number in use, or the lowest free one if the running machine has no other place. Without TYPE its bus is that of the first disk. An existing image given by PATH stays where it is, and is in no snapshot; a name like `10G` is a size, `./10G` a file.",
-    "While the VM runs, disks on VIRT, SCSI and NVME are attached at once, at the place they have after the next start; a disk on AHCI counts from the next run, as in a VM with LAYOUT=0. `remove` waits 30 seconds for the guest to release the disk: unmount it first. The file of one of the VM's own disks is the only copy of its data unless a snapshot has it: `remove` deletes it with `--delete` only, and refuses without.",
+    "While the VM runs, disks on VIRT, SCSI and NVME are attached at once, at the place they have after the next start; a disk on AHCI or USB counts from the next run, as in a VM with LAYOUT=0. A machine on PCI Express (UEFI, `virt`) is started with four free places for disks. `remove` waits 30 seconds for the guest to release the disk; most guests do so also while they use it, as for a filesystem or swap: unmount it first. The file of one of the VM's own disks is the only copy of its data unless a snapshot has it: `remove` deletes it with `--delete` only, and refuses without.",
     "`resize` grows a disk, never shrinks it; one on NVMe only while the VM is off (qemu 7.2). The next snapshot is a full one. Partitions and filesystems in it stay as they are without `--fs`, which then runs the script of the bundled job grow-fs, in the rescue system or by the agent of the running guest: the last partition, LUKS, an LVM volume group with its one logical volume that has a filesystem (of several that of the root), ext2/3/4, XFS or btrfs. Back the VM up before.",
   ],
   identity: [
     "The UUID is assigned by create, or by the first command that changes an older VM. It is stored in `guest.env`, in the manifest of each snapshot, and as a tag in a repository. Moving or renaming HOSTDIR keeps it.",
-    "A copy of HOSTDIR has the same UUID. If a copy is used beside the original, commands warn, and refuse to push to the repository or prune it: assign a new UUID with `identity --new` in the copy.",
+    "A copy of HOSTDIR has the same UUID. If a copy is used beside the original, commands warn, and refuse to push to the repository or prune it: assign a new UUID with `identity --new` in the copy. MAC addresses that are derived from it change, too; those given explicitly stay, as do images outside HOSTDIR, which both VMs then refer to.",
   ],
   restore: [
-    "Checksums are verified, and the new working files are created beside the old ones, which are replaced at the end. Refused while the VM is running.",
+    "Checksums are verified, and the new working files are created beside the old ones, which are replaced at the end. Refused while the VM is running. The settings in `guest.env` are those of the snapshot, too: memory, cards, forwards, disks and CD.",
   ],
   adopt: [
     "For working files that an earlier program made, behind `.work` or as disks in HOSTDIR. They must be yours, intact (qemu-img check), and not in use. The files stay as they are.",

@@ -190,11 +190,11 @@ async function attachNow(
       "the guest has it",
       settings.LAYOUT === 0
         ? "this VM has LAYOUT=0, in which new devices have no fixed places"
-        : `${disk.bus} has no hot plug; VIRT, SCSI and NVME have`,
+        : `disks on ${disk.bus} are attached at the start; VIRT, SCSI and NVME also while the guest runs`,
     );
   try {
-    await plugDisk(qmp!, plugged);
-    log.info(`attached to the running guest`);
+    if (await plugDisk(qmp!, plugged)) log.info("attached to the running guest");
+    else noteNextRun("the guest has it", "all places for disks that were free at the start are taken");
   } catch (error) {
     if (!(error instanceof QmpError)) throw error;
     noteNextRun("the guest has it", error.message);

@@ -61,7 +61,8 @@ async function detach(
   const attached = disk.path === undefined ? undefined : findAttached(await listAttached(qmp), disk.path);
   if (!attached) return;
   if (attached.plugged) {
-    if (disk === stored[0]) throw new VmError("busy", `cannot ${COMMAND}: the guest runs from it`, { hint });
+    if (disk === stored[0])
+      throw new VmError("busy", `cannot ${COMMAND}: it is the first one, and the VM is running`, { hint });
     await requireResumed(qmp, COMMAND);
     const kept = await unplug(qmp, deviceOf(attached.node));
     if (kept) throw refusal(attached, kept, hint);

@@ -72,6 +72,8 @@ describe("disk add, VM off", () => {
     await box.ok("disk", "remove", path);
     expect(await images(box)).toEqual(["AHCI=disk-0.img"]);
     expect(existsSync(path)).toBe(true);
+    // Another file at this path is not taken for a raw one.
+    expect((await box.json("config", "IMAGE_FORMATS")).IMAGE_FORMATS.raw).toEqual([]);
   });
 
   test.each<[words: string, status: number, printed: string]>([

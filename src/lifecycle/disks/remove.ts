@@ -8,6 +8,8 @@ import type { QmpClient } from "../../qmp/client.ts";
 import { beginDiskChange, endDiskChange } from "../../store/disk-change.ts";
 import { remove } from "../../store/remove.ts";
 import type { Context } from "../../vm/context.ts";
+import type { Vm } from "../../vm/find.ts";
+import type { SettingChanges } from "../../vm/store-settings.ts";
 import { findStored, listStoredDisks, withMachine, type Changing, type StoredDisk } from "./open.ts";
 import { requireResumed, unplug, type Kept } from "./plug.ts";
 import { recordDisks, storeDisks } from "./store.ts";
@@ -40,7 +42,12 @@ export async function removeDisk(context: Context, name: string, deletes: boolea
     const hint = `remove it while the VM is off: ${commandLine("stop")} && ${commandLine(...words)}`;
     if (qmp) await detach(changing, qmp, disk, stored, hint);
     if (disk.own) beginDiskChange(work.dir, image);
-    storeDisks(vm, COMMAND, rest);
+    try {
+      storeDisks(vm, COMMAND, rest, withoutFormat(vm, disk));
+    } catch (error) {
+      if (disk.own) endDiskChange(work.dir, image);
+      throw error;
+    }
     if (disk.own) {
       remove(disk.path!);
       endDiskChange(work.dir, image);
@@ -48,6 +55,14 @@ export async function removeDisk(context: Context, name: string, deletes: boolea
     }
     log.success(`removed disk ${disk.number}${disk.own ? `, and deleted ${image}` : `; kept ${image}`}`);
   });
+}
+
+/** The format detected at first use is that of this file: another file may come to its path. */
+function withoutFormat({ settings }: Vm, { path }: StoredDisk): SettingChanges {
+  const kept = settings.IMAGE_FORMATS.filter((item) => item.path !== path);
+  if (kept.length === settings.IMAGE_FORMATS.length) return {};
+  const IMAGE_FORMATS = kept.map((item) => `${item.format}=${item.path}`);
+  return { IMAGE_FORMATS: kept.length > 0 ? IMAGE_FORMATS : undefined };
 }
 
 /** Takes a disk out of the running machine, if it has it. */

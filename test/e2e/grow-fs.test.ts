@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Sandbox } from "./harness.ts";
-import { configure, sampled, smallSandbox, suite } from "./tools.ts";
+import { configure, sampled, smallSandbox, suiteInTurn } from "./tools.ts";
 
 /** How a disk is filled: commands of a job, which leave the filesystem in `fs`. */
 const FILLED: Record<string, string> = {
@@ -40,7 +40,7 @@ sha256sum </mnt/new/data | cmp - /mnt/new/sum
 df -m /mnt/new | awk 'END { print $2 }' >"$OUTDIR/size"
 `;
 
-suite("disk resize --fs", () => {
+suiteInTurn(1)("disk resize --fs", () => {
   let base: Sandbox;
   let profiles: string;
 

@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { Sandbox } from "./harness.ts";
-import { configure, expectError, installed, shell, smallSandbox, suite } from "./tools.ts";
+import { configure, expectError, installed, shell, smallSandbox, suiteInTurn } from "./tools.ts";
 
 const GUESTS = resolve(import.meta.dir, "../guests");
 
@@ -37,7 +37,7 @@ async function withPrograms(box: Sandbox): Promise<string> {
   return directory;
 }
 
-suite(
+suiteInTurn(1)(
   "network boot",
   () => {
     test.each([

@@ -12,7 +12,7 @@ import {
   sampled,
   seed,
   smallSandbox,
-  suite,
+  suiteInTurn,
   testInTurn,
 } from "./tools.ts";
 
@@ -77,7 +77,7 @@ async function infoNetwork(box: Sandbox): Promise<string> {
   }
 }
 
-suite("a running guest", () => {
+suiteInTurn(1)("a running guest", () => {
   describe.each(sampled(["pc", "q35"], 0))("on %s", (board) => {
     let box: Sandbox;
 

@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import type { Guests } from "../guests/build.ts";
 import { guests, until, type Sandbox } from "./harness.ts";
-import { configure, sampled, smallSandbox, suite } from "./tools.ts";
+import { configure, sampled, smallSandbox, suiteInTurn } from "./tools.ts";
 
 const SCRIPT = `
 stty -echo </dev/tty1
@@ -25,7 +25,7 @@ async function typingGuest(built: Guests, firmware: string): Promise<Sandbox> {
   return box;
 }
 
-suite("a guest receives", () => {
+suiteInTurn(1)("a guest receives", () => {
   let built: Guests;
   beforeAll(async () => {
     built = await guests();

@@ -180,6 +180,7 @@ function testGuest(): void {
   testInTurn(0, 4)(
     "the network interface has the same name at each start: alone, with a CD, with further hardware, taken over",
     async () => {
+      await box.ok(["job", "add-ssh-keys"]);
       const port = await freePort();
       const names = async (args: readonly string[]): Promise<string> => {
         const running = start([`--forward=tcp:127.0.0.1:${port}-:22`, ...args, "run"]);

@@ -128,9 +128,6 @@ export function placeOfShare(machine: Placed, index: number, count: number): Pla
 const diskPort = (number: number): string => `disk-port${number}`;
 const nicPort = (number: number): string => `nic-port${number}`;
 
-/** Is this a bus that a running machine may lack: behind a root port or the bridge? */
-export const isBehindPort = (bus: string): boolean => bus === BRIDGE || bus.startsWith("disk-port");
-
 /** Properties for `-device`, after the driver's name. */
 export const placed = (place: Place | undefined): string =>
   place === undefined

@@ -192,9 +192,11 @@ async function attachNow(
         ? "this VM has LAYOUT=0, in which new devices have no fixed places"
         : `disks on ${disk.bus} are attached at the start; VIRT, SCSI and NVME also while the guest runs`,
     );
+  if (!hasPlaceFor(machine, disk, await listDevices(qmp!)))
+    return noteNextRun("the guest has it", "all places for disks that were free at the start are taken");
   try {
-    if (await plugDisk(qmp!, plugged)) log.info("attached to the running guest");
-    else noteNextRun("the guest has it", "all places for disks that were free at the start are taken");
+    await plugDisk(qmp!, plugged);
+    log.info("attached to the running guest");
   } catch (error) {
     if (!(error instanceof QmpError)) throw error;
     noteNextRun("the guest has it", error.message);

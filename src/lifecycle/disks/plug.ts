@@ -4,7 +4,6 @@ import { VmError } from "../../lib/errors.ts";
 import { listDevices } from "../../live/attached.ts";
 import { interruption, throwIfInterrupted } from "../../process/signals.ts";
 import { deviceOf, type PluggedDisk } from "../../qemu/devices/disk.ts";
-import { isBehindPort } from "../../qemu/layout.ts";
 import { listBlockNodes, removeNode } from "../../qmp/block.ts";
 import type { QmpClient } from "../../qmp/client.ts";
 import type { ArgsOf } from "../../qmp/commands.ts";
@@ -12,20 +11,16 @@ import { QmpError } from "../../qmp/errors.ts";
 
 /**
  * Plugs a disk into the running machine, with its controller if the machine does not have it yet.
- * @returns false if the machine was started without a place for it
  * @throws QmpError, with nothing left in qemu, if qemu cannot
  */
-export async function plugDisk(qmp: QmpClient, { node, controller, device }: PluggedDisk): Promise<boolean> {
+export async function plugDisk(qmp: QmpClient, { node, controller, device }: PluggedDisk): Promise<void> {
   const devices = await listDevices(qmp);
   await removeUnplugged(qmp, devices);
-  const added = controller && !devices.has(controller.id) ? controller : undefined;
-  const bus = String((added ?? device).bus);
-  if (isBehindPort(bus) && !devices.has(bus)) return false;
   await qmp.execute("blockdev-add", node as ArgsOf<"blockdev-add">);
+  const added = controller && !devices.has(controller.id) ? controller : undefined;
   try {
     if (added) await qmp.execute("device_add", added);
     await qmp.execute("device_add", device);
-    return true;
   } catch (error) {
     if (!(error instanceof QmpError)) throw error;
     // The guest may take its time to release the controller, which does no harm.

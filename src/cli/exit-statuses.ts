@@ -157,7 +157,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   },
   disk: {
     noInput: "there is no VM in HOSTDIR, no such disk, or no such image",
-    unavailable: "a program is missing",
+    unavailable: "a program is missing, or resize --fs: a guest agent",
     cannotCreate: "the image is a disk of this VM already; no space or no permission",
     io: "an image cannot be used, or qemu failed",
     busy: "the running guest cannot release the disk, a job is running, or the VM is locked by another process",

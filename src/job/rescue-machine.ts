@@ -166,6 +166,7 @@ export async function resolveRescueMachine(
     memoryMiB: settings.RESCUE_MEMORY,
     firmware,
     disks,
+    controllerPlaces: [],
     cdrom: system.kind === "cd" ? { path: system.iso, first: true } : undefined,
     seed: undefined,
     nics:

@@ -1,6 +1,7 @@
 import { mkdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseSetting } from "../config/schema.ts";
+import { parseAction } from "../lib/action.ts";
 import { beginStep } from "../lib/activity.ts";
 import { programName } from "../lib/command-line.ts";
 import { usageError, VmError } from "../lib/errors.ts";
@@ -49,8 +50,7 @@ export function parseRescueRequest(
   );
   const empty = given.find((name) => text(name) === "");
   if (empty) throw usageError(`rescue: --${empty} has no value`, `${programName()} rescue -h`);
-  const action = RESCUE_ACTIONS.find((one) => one === word);
-  if (!action) throw usageError(`rescue: '${word}' is neither build nor list`, `${programName()} rescue -h`);
+  const action = parseAction("rescue", word, RESCUE_ACTIONS);
   if (action === "list") {
     if (given.length > 0)
       throw usageError(`rescue list takes no --${given[0]}`, `use it with: ${programName()} rescue build`);

@@ -15,10 +15,10 @@ import { readMachines } from "../vm/machines.ts";
 import { networksOf, nicsOf } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
 import { findRun, withoutTyped, type Run } from "../vm/running-settings.ts";
+import { formatWhen } from "../vm/status-text.ts";
 import { storeSettings } from "../vm/store-settings.ts";
-import { parseAction } from "./action.ts";
+import { parseAction } from "../lib/action.ts";
 import { NIC_ACTIONS } from "./choices.ts";
-import { formatWhen } from "./forward.ts";
 import { changeLink, canPlug, plugNic, recordNetworks, reconcile, unplugNic } from "./live-nics.ts";
 
 export type NicRequest =

@@ -5,6 +5,7 @@ import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { plain } from "../lib/text.ts";
+import { isDiskName } from "../store/layout.ts";
 import { formatReach } from "./reach.ts";
 import type { Status } from "./status.ts";
 
@@ -39,6 +40,28 @@ const disksOf = ({ disks = [] }: Status): string => {
   return disks.length === 0 ? "none" : `${disks.length}, ${formatSize(total)}`;
 };
 
+/**
+ * When a device counts, if not both now and later.
+ * @param running null if the VM is off
+ */
+export const formatWhen = (running: boolean | null, nextRun: boolean): string =>
+  running === null || running === nextRun ? "" : running ? "this run only" : "from the next run on";
+
+/** The disks, by number: `1 on VIRT: /srv/data.img, 20 GiB, 1.2 GiB on the host; from the next run on`. */
+function describeDisks({ disks = [], images = [] }: Status): [string, string][] {
+  const own = disks.map(({ file, ...disk }) => ({ ...disk, image: file, stored: disk.number !== null }));
+  return [...own, ...images]
+    .toSorted((a, b) => (a.number ?? Infinity) - (b.number ?? Infinity))
+    .map(({ number, bus, image, virtualBytes, actualBytes, attached = null, stored }) => {
+      const place = number === null ? "" : `${number}${bus === null ? "" : ` on ${bus}`}: `;
+      const unreadable = number !== null && isDiskName(image) ? ", not readable" : "";
+      const size = virtualBytes === null ? unreadable : `, ${formatSize(virtualBytes)}`;
+      const held = actualBytes === null ? "" : `, ${formatSize(actualBytes)} on the host`;
+      const when = number === null ? "not in IMAGES" : formatWhen(attached, stored);
+      return ["disk", `${place}${image}${size}${held}${when && `; ${when}`}`];
+    });
+}
+
 /** Formats one VM, one fact per line. */
 export function formatStatus(vm: Status): string {
   const facts: [string, string | undefined][] = [
@@ -52,10 +75,8 @@ export function formatStatus(vm: Status): string {
     ["cores", vm.cores?.toString()],
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
     ["firmware", vm.uefi === undefined ? undefined : vm.uefi ? "UEFI" : ARCH[vm.arch ?? ARCHES[0]].biosName],
-    ...(vm.disks ?? []).map(({ file, virtualBytes, actualBytes, attached }): [string, string] => [
-      "disk",
-      `${file}: ${virtualBytes === null ? "not readable" : formatSize(virtualBytes)}, ${formatSize(actualBytes)} in use${attached === false ? "; attached from the next run on" : ""}`,
-    ]),
+    ...describeDisks(vm),
+    ["cd", vm.cd === undefined ? undefined : (vm.cd ?? "none")],
     ...(vm.nics ?? []).map(({ number, mac, link }): [string, string] => [
       "card",
       `${number}: ${mac ?? "qemu's MAC address"}${link === "down" ? ", link down" : ""}`,

@@ -1,24 +1,26 @@
 import { readlinkSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, join, sep } from "node:path";
 import type { RawSettings } from "../config/schema.ts";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
-import type { Arch, DisplayAddress } from "../machine/types.ts";
+import type { AttachedDisk } from "../live/attached.ts";
+import type { Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { isImageInUse } from "../qemu/image-lock.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
 import type { RunEnd } from "../store/mark-types.ts";
-import { lstatOf } from "../lib/read-file.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
 import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
 import { describeGone, type Workdir } from "../store/workdir.ts";
 import type { Alive } from "./alive.ts";
 import type { Context } from "./context.ts";
 import { findQemus, isAnyDiskInUse } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
+import { describeDisks, findStoredDisks, type MachineDisk } from "./disks.ts";
 import { openVm, type Vm } from "./find.ts";
 import { nicsOf } from "./nics.ts";
 import { findChanges, optionsOfRun } from "./running-settings.ts";
-import { findReaches, type Reach } from "./reach.ts";
+import { findReaches, knownMacros, type Reach } from "./reach.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
 /** `broken`: cannot be read, see `error`. */
@@ -40,8 +42,22 @@ export interface Status {
   cores?: number;
   memoryMiB?: number;
   uefi?: boolean;
-  /** The VM's own disks: virtual size, and allocated bytes on the host. `attached`: of a running VM, if its qemu has it open. */
-  disks?: { file: string; virtualBytes: number | null; actualBytes: number; attached?: boolean }[];
+  /**
+   * The VM's own disks: virtual size, and allocated bytes on the host. `attached`: of a running VM, if its machine has it.
+   * Number and bus are null for one that the settings do not name.
+   */
+  disks?: {
+    file: string;
+    number: number | null;
+    bus: DiskBus | null;
+    virtualBytes: number | null;
+    actualBytes: number;
+    attached?: boolean;
+  }[];
+  /** Its other disks: images of the settings, and those of this run only. */
+  images?: MachineDisk[];
+  /** The CD in the drive; of a VM that is off, as named in the settings, that of the next run. Null: none. */
+  cd?: string | null;
   snapshots?: { count: number; last: string | null };
   /** Access outside its directory. */
   reaches?: Reach[];
@@ -112,14 +128,18 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
       ...(work.state === "gone" && { gone: `${describeGone(work)}; ${describeRestore(general.snapshots)}` }),
     };
   const run = work.mark.run;
+  const all = listMachineDisks(stored, work, alive?.media?.disks);
   const disks = ownDisks(work.dir).map((file) => {
     const path = join(work.dir, file);
-    const attached = alive && { attached: isImageInUse(path) };
+    const known = all.find(({ image }) => image === file);
+    const attached = alive?.media ? known?.attached === true : isImageInUse(path);
     return {
       file,
-      virtualBytes: readVirtualBytes(path) ?? null,
+      number: known?.number ?? null,
+      bus: known?.bus ?? null,
+      virtualBytes: known?.virtualBytes ?? readVirtualBytes(path) ?? null,
       actualBytes: actualBytes(path),
-      ...attached,
+      ...(alive && { attached }),
     };
   });
   const further = [WORK.efivars, WORK.consoleLog, WORK.qemuLog].map((name) => join(work.dir, name));
@@ -127,6 +147,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
   const common = {
     ...general,
     disks,
+    images: all.filter(({ image }) => !disks.some(({ file }) => file === image)),
+    cd: alive?.media ? (alive.media.cd ?? null) : findNextCd(stored, work),
     workingFiles: {
       directory: work.dir,
       inplace: work.inplace,
@@ -156,6 +178,21 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     ...(alive.panicked && { panicked: true }),
     ...(errors.length > 0 && { guestErrors: errors }),
   };
+}
+
+/** The machine's disks. Of a machine that is off, no file outside the VM's directories is opened. */
+function listMachineDisks(vm: Vm, work: Workdir, attached: AttachedDisk[] | undefined): MachineDisk[] {
+  const places = [vm.hostdir, work.dir].map((place) => place + sep);
+  const macros = knownMacros(vm, work.dir);
+  return describeDisks(vm, findStoredDisks(vm, work, macros), attached, (path) =>
+    places.some((place) => realPath(path)?.startsWith(place)),
+  );
+}
+
+/** The CD of the next run, as named in the settings. */
+function findNextCd({ settings: { ISO, KEEPCD } }: Vm, { dir }: Workdir): string | null {
+  const inserted = KEEPCD || lstatOf(join(dir, WORK.firstTime)) !== undefined;
+  return inserted && ISO !== "" ? ISO : null;
 }
 
 /** Why `run` would refuse a disk, by the headers; undefined if it would not. */

@@ -174,6 +174,7 @@ describe("set", () => {
     ["set IMAGES=VIRT=x", "disk"],
     ["-i VIRT=x set", "disk"],
     ["set IMAGE_NUMBERS=1", "disk"],
+    ["set CONTROLLER_PLACES=scsi0=1", "disk"],
     ["set SPICE_PASSWORD=x", "by hand"],
     ["set SNAPSHOT_NOTIFY=/bin/x", "guest.env"],
     ["set QEMUARCH=aarch64", "created for"],

@@ -102,6 +102,7 @@ const PLAIN: Machine = {
   memoryMiB: 2048,
   firmware: undefined,
   disks: disks("AHCI"),
+  controllerPlaces: [],
   cdrom: undefined,
   seed: undefined,
   nics: [nic()],

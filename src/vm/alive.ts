@@ -38,7 +38,7 @@ export interface RunningMedia {
  */
 export async function askAlive(work: Workdir, answers: boolean): Promise<Alive | undefined> {
   const job = await isListening(join(work.dir, WORK.control));
-  const machine = answers ? await readMachine(work, !job) : { runState: "running" };
+  const machine = answers ? await queryMachine(work, !job) : { runState: "running" };
   if (machine === undefined) return undefined;
   const { runState, media } = machine;
   const state = runState === "running" || runState === "silent" ? "running" : "paused";
@@ -51,7 +51,7 @@ interface MachineState {
   media?: RunningMedia | undefined;
 }
 
-async function readMachine(work: Workdir, withMedia: boolean): Promise<MachineState | undefined> {
+async function queryMachine(work: Workdir, withMedia: boolean): Promise<MachineState | undefined> {
   const socket = join(work.dir, WORK.qmp);
   try {
     const qmp = await QmpClient.connect(socket, CONNECT_MS, CONNECT_MS);

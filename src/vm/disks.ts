@@ -84,7 +84,7 @@ export interface MachineDisk {
  * @param attached to the running machine; undefined if the VM is off
  * @param mayRead images whose files are opened
  */
-export function describeDisks(
+export function listMachineDisks(
   { settings }: Vm,
   stored: readonly StoredDisk[],
   attached: readonly AttachedDisk[] | undefined,

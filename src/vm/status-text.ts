@@ -48,7 +48,7 @@ export const formatWhen = (running: boolean | null, nextRun: boolean): string =>
   running === null || running === nextRun ? "" : running ? "this run only" : "from the next run on";
 
 /** The disks, by number: `1 on VIRT: /srv/data.img, 20 GiB, 1.2 GiB on the host; from the next run on`. */
-function describeDisks({ disks = [], images = [] }: Status): [string, string][] {
+function diskFacts({ disks = [], images = [] }: Status): [string, string][] {
   const own = disks.map(({ file, ...disk }) => ({ ...disk, image: file, stored: disk.number !== null }));
   return [...own, ...images]
     .toSorted((a, b) => (a.number ?? Infinity) - (b.number ?? Infinity))
@@ -75,7 +75,7 @@ export function formatStatus(vm: Status): string {
     ["cores", vm.cores?.toString()],
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
     ["firmware", vm.uefi === undefined ? undefined : vm.uefi ? "UEFI" : ARCH[vm.arch ?? ARCHES[0]].biosName],
-    ...describeDisks(vm),
+    ...diskFacts(vm),
     ["cd", vm.cd === undefined ? undefined : (vm.cd ?? "none")],
     ...(vm.nics ?? []).map(({ number, mac, link }): [string, string] => [
       "card",

@@ -16,7 +16,7 @@ import type { Alive } from "./alive.ts";
 import type { Context } from "./context.ts";
 import { findQemus, isAnyDiskInUse } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
-import { describeDisks, findStoredDisks, type MachineDisk } from "./disks.ts";
+import { listMachineDisks, findStoredDisks, type MachineDisk } from "./disks.ts";
 import { openVm, type Vm } from "./find.ts";
 import { nicsOf } from "./nics.ts";
 import { findChanges, optionsOfRun } from "./running-settings.ts";
@@ -128,7 +128,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
       ...(work.state === "gone" && { gone: `${describeGone(work)}; ${describeRestore(general.snapshots)}` }),
     };
   const run = work.mark.run;
-  const all = listMachineDisks(stored, work, alive?.media?.disks);
+  const all = readMachineDisks(stored, work, alive?.media?.disks);
   const disks = ownDisks(work.dir).map((file) => {
     const path = join(work.dir, file);
     const known = all.find(({ image }) => image === file);
@@ -181,10 +181,10 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
 }
 
 /** The machine's disks. Of a machine that is off, no file outside the VM's directories is opened. */
-function listMachineDisks(vm: Vm, work: Workdir, attached: AttachedDisk[] | undefined): MachineDisk[] {
+function readMachineDisks(vm: Vm, work: Workdir, attached: AttachedDisk[] | undefined): MachineDisk[] {
   const places = [vm.hostdir, work.dir].map((place) => place + sep);
   const macros = knownMacros(vm, work.dir);
-  return describeDisks(vm, findStoredDisks(vm, work, macros), attached, (path) =>
+  return listMachineDisks(vm, findStoredDisks(vm, work, macros), attached, (path) =>
     places.some((place) => realPath(path)?.startsWith(place)),
   );
 }

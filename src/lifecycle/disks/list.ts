@@ -8,7 +8,7 @@ import { QmpClient } from "../../qmp/client.ts";
 import { WORK } from "../../store/layout.ts";
 import type { Workdir } from "../../store/workdir.ts";
 import type { Context } from "../../vm/context.ts";
-import { describeDisks, type MachineDisk } from "../../vm/disks.ts";
+import { listMachineDisks, type MachineDisk } from "../../vm/disks.ts";
 import { openVm, requireWork } from "../../vm/find.ts";
 import { formatWhen } from "../../vm/status-text.ts";
 import { listStoredDisks, refuseTypedImages } from "./open.ts";
@@ -21,7 +21,7 @@ export async function listDisks(context: Context, json: boolean): Promise<void> 
   const vm = await openVm(context);
   const work = requireWork(vm, "list the disks");
   const attached = await findRunningDisks(work);
-  const disks = describeDisks(vm, await listStoredDisks(context, vm, work), attached);
+  const disks = listMachineDisks(vm, await listStoredDisks(context, vm, work), attached);
   if (json) return context.print(toJson(disks));
   const rows = disks.toSorted((a, b) => a.number - b.number).map(formatRow);
   context.print(rows.length === 0 ? "" : formatTable([HEAD, ...rows]));

@@ -1,4 +1,4 @@
-import { StatusError } from "../lib/errors.ts";
+import { StatusError, VmError } from "../lib/errors.ts";
 import { JOB_FILES } from "../rescue/assets.ts";
 import type { Context } from "../vm/context.ts";
 import { execInGuest } from "./exec.ts";
@@ -13,7 +13,7 @@ INDIR=/nonexistent
 /**
  * Grows partition, LVM and filesystem of a disk in the running guest, by the script of the job grow-fs.
  * @param serial of the disk
- * @throws its status, after it has printed the reason
+ * @throws 1 if the script fails, which has printed the reason
  */
 export async function growInGuest(context: Context, serial: string): Promise<void> {
   const script = Buffer.from(`${PRELUDE}${JOB_FILES["grow-fs.job"]!}`);
@@ -21,7 +21,8 @@ export async function growInGuest(context: Context, serial: string): Promise<voi
     await execInGuest(context, ["bash", "-s", "--", serial], script);
   } catch (error) {
     if (!(error instanceof StatusError)) throw error;
-    const what = `cannot grow the filesystem of ${serial} in the guest: status ${error.exitCode}, see above`;
-    throw new StatusError(what, error.exitCode);
+    throw new VmError("other", `cannot grow the filesystem of ${serial} in the guest, for the reason above`, {
+      cause: error,
+    });
   }
 }

@@ -153,14 +153,14 @@ tar -C root --owner=0 --group=0 -cf root.tar .
 rm -r root
 `;
 
-/** ext4 on the last of two GPT partitions, mounted, with a file. */
+/** ext4 on the last of two GPT partitions, mounted, with a file. busybox has a mke2fs of its own. */
 const GUEST = `
 tar -C / -xf /in/root.tar
 export PATH=/usr/sbin:$PATH
 ln -s /proc/self/fd /dev/fd
 mkdir -p /fs /run
-printf 'label: gpt\n, 4M\n, +\n' | sfdisk -q /dev/vdb
-mke2fs -q -t ext4 /dev/vdb2
+printf 'label: gpt\n, 4M\n, +\n' | /usr/sbin/sfdisk -q /dev/vdb
+/usr/sbin/mke2fs -q -t ext4 /dev/vdb2
 mount -t ext4 /dev/vdb2 /fs
 head -c 3000000 /dev/urandom >/fs/data; sha256sum </fs/data >/fs/sum; sync
 qemu-ga -d -m virtio-serial -p /dev/$(ls /sys/class/virtio-ports) -t /run -f /run/ga.pid

@@ -1,0 +1,63 @@
+import { totalmem } from "node:os";
+import type { SettingName } from "../config/schema.ts";
+import { VmError } from "../lib/errors.ts";
+import { warnOnce } from "../lib/log.ts";
+import { formatSize } from "../lib/size.ts";
+import { ARCH } from "../machine/arch.ts";
+import { resolveAccel } from "../qemu/accel.ts";
+import type { Context } from "./context.ts";
+import type { Vm } from "./find.ts";
+import { processorsOf } from "./machine.ts";
+
+/** Settings that decide whether qemu can make the processors. */
+export const PROCESSOR_SETTINGS: readonly SettingName[] = [
+  "CPU",
+  "SOCKETS",
+  "CORES",
+  "ACCEL",
+  "QEMUARCH",
+  "UEFI",
+];
+
+/**
+ * Refuses processors with which qemu would not start. A lack of KVM is a warning: it may be there at the next run.
+ * @throws 64 with qemu's reason
+ */
+export async function refuseProcessors(
+  command: string,
+  { hostArch }: Context,
+  vm: Pick<Vm, "settings" | "raw">,
+): Promise<void> {
+  const { ACCEL, QEMUARCH: arch, UEFI, LAYOUT: layout } = vm.settings;
+  const { accel, problem } = resolveAccel(ACCEL === "kvm" ? "auto" : ACCEL, arch, hostArch);
+  const processors = processorsOf(vm, accel);
+  if (problem !== undefined && ACCEL === "kvm")
+    warnOnce(`the VM does not start on this host: no KVM: ${problem}`);
+  if (problem !== undefined && /^host(,|$)/.test(processors.cpu)) {
+    warnOnce(`the VM does not start on this host: CPU=host needs KVM: ${problem}`);
+    return;
+  }
+  const { tryProcessors } = await import("../qemu/try-processors.ts");
+  const firmware = UEFI ? {} : undefined;
+  const refusal = await tryProcessors({
+    ...processors,
+    arch,
+    layout,
+    firmware,
+    kernel: undefined,
+    resumed: false,
+  });
+  if (refusal !== undefined)
+    throw new VmError("usage", `cannot ${command}: the VM would not start: ${refusal}`, {
+      hint: `list CPU models: ${ARCH[arch].binary} -cpu help`,
+    });
+}
+
+/** Warns of more memory than the host has: qemu may not start, or the host may run out of it. */
+export function warnOfMemory({ settings: { MEMORY } }: Pick<Vm, "settings">): void {
+  const own = totalmem();
+  if (MEMORY * 2 ** 20 > own)
+    warnOnce(
+      `the VM's memory, ${formatSize(MEMORY * 2 ** 20)}, exceeds that of this host, ${formatSize(own)}`,
+    );
+}

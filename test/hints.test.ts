@@ -6,7 +6,10 @@ import { LOADERS } from "../src/cli/loaders.ts";
 
 const SRC = join(import.meta.dir, "../src");
 const WORDS = String.raw`(?: (?:list|add|remove|rm|show|[A-Z]+\b|--?[\w-]+))*`;
-const BARE = new RegExp(`(?<=\\w)(?<!default): (?:${Object.keys(LOADERS).join("|")})${WORDS}(?=["\`)]|; |=\\$)`, "g");
+const BARE = new RegExp(
+  `(?<=\\w)(?<!default): (?:${Object.keys(LOADERS).join("|")})${WORDS}(?=["\`)]|; |=\\$)`,
+  "g",
+);
 
 test.each([
   ['"add one: nic add"', true],

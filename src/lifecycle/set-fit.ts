@@ -1,10 +1,11 @@
 import { parseSetting, type SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/shell-expand.ts";
+import { optionsBehind } from "../config/values.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
-import { PROCESSOR_SETTINGS, refuseProcessors, warnOfMemory } from "../vm/fit.ts";
+import { refuseProcessors, warnOfMemory } from "../vm/fit.ts";
 import { refuseTooManyDisks } from "../vm/limits.ts";
 import { numberImages, refuseOtherFamily } from "../vm/machine.ts";
 import { findSameMac, nicsOf } from "../vm/nics.ts";
@@ -27,7 +28,9 @@ export async function refuseUnfit(context: Context, vm: Vm, changes: SettingChan
   if (changed("MAC", "NETWORKS")) refuseDuplicateMac(next);
   if (changed("MEMORY")) warnOfMemory(next);
   if (changed("SOCKETS", "CORES", "QEMUARCH", "SHARES")) refuseBeyondLimits(next);
-  if (changed(...PROCESSOR_SETTINGS)) await refuseProcessors("change settings", context, next);
+  const options = changed("SOCKETS", "CORES") && optionsBehind(next.raw.CORES) !== "";
+  if (options || changed("CPU", "ACCEL", "QEMUARCH"))
+    await refuseProcessors("change settings", context, next);
 }
 
 /** The VM with changed values; of removed ones it is not known here what will apply. */

@@ -1,23 +1,12 @@
 import { totalmem } from "node:os";
-import type { SettingName } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
-import { warnOnce } from "../lib/log.ts";
+import { log, warnOnce } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { ARCH } from "../machine/arch.ts";
 import { resolveAccel } from "../qemu/accel.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./find.ts";
 import { processorsOf } from "./machine.ts";
-
-/** Settings that decide whether qemu can make the processors. */
-export const PROCESSOR_SETTINGS: readonly SettingName[] = [
-  "CPU",
-  "SOCKETS",
-  "CORES",
-  "ACCEL",
-  "QEMUARCH",
-  "UEFI",
-];
 
 /**
  * Refuses processors with which qemu would not start. A lack of KVM is a warning: it may be there at the next run.
@@ -32,15 +21,18 @@ export async function refuseProcessors(
   const { accel, problem } = resolveAccel(ACCEL === "kvm" ? "auto" : ACCEL, arch, hostArch);
   const processors = processorsOf(vm, accel);
   if (problem !== undefined && ACCEL === "kvm")
-    warnOnce(`the VM does not start on this host: no KVM: ${problem}`);
+    log.warn(`the VM does not start on this host: no KVM: ${problem}`);
   if (problem !== undefined && /^host(,|$)/.test(processors.cpu)) {
-    warnOnce(`the VM does not start on this host: CPU=host needs KVM: ${problem}`);
+    log.warn(`the VM does not start on this host: CPU=host needs KVM: ${problem}`);
     return;
   }
   const { tryProcessors } = await import("../qemu/try-processors.ts");
   const firmware = UEFI ? {} : undefined;
+  // 255 processors take a minute to make under emulation. Without options of the user, limits.ts has checked their number.
+  const number = processors.cpuOptions ? {} : { sockets: 1, cores: 1 };
   const refusal = await tryProcessors({
     ...processors,
+    ...number,
     arch,
     layout,
     firmware,

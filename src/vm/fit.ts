@@ -3,7 +3,7 @@ import { VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { ARCH } from "../machine/arch.ts";
-import { resolveAccel } from "../qemu/accel.ts";
+import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./find.ts";
 import { processorsOf } from "./machine.ts";
@@ -19,13 +19,12 @@ export async function refuseProcessors(
 ): Promise<void> {
   const { ACCEL, QEMUARCH: arch, UEFI, LAYOUT: layout } = vm.settings;
   const { accel, problem } = resolveAccel(ACCEL === "kvm" ? "auto" : ACCEL, arch, hostArch);
-  const processors = processorsOf(vm, accel);
   if (problem !== undefined && ACCEL === "kvm")
     log.warn(`the VM does not start on this host: no KVM: ${problem}`);
-  if (problem !== undefined && /^host(,|$)/.test(processors.cpu)) {
-    log.warn(`the VM does not start on this host: CPU=host needs KVM: ${problem}`);
-    return;
-  }
+  const wanted = processorsOf(vm, accel);
+  const needsKvm = problem !== undefined && /^host(,|$)/.test(wanted.cpu);
+  if (needsKvm) log.warn(`the VM does not start on this host: CPU=host needs KVM: ${problem}`);
+  const processors = needsKvm ? { ...wanted, cpu: defaultCpu(arch, accel) } : wanted;
   const { tryProcessors } = await import("../qemu/try-processors.ts");
   const firmware = UEFI ? {} : undefined;
   // 255 processors take a minute to make under emulation. Without options of the user, limits.ts has checked their number.
@@ -41,7 +40,7 @@ export async function refuseProcessors(
   });
   if (refusal !== undefined)
     throw new VmError("usage", `cannot ${command}: the VM would not start: ${refusal}`, {
-      hint: `list CPU models: ${ARCH[arch].binary} -cpu help`,
+      hint: vm.settings.CPU === "" ? undefined : `list CPU models: ${ARCH[arch].binary} -cpu help`,
     });
 }
 

@@ -19,6 +19,7 @@ import { formatWhen } from "../vm/status-text.ts";
 import { storeSettings } from "../vm/store-settings.ts";
 import { parseAction } from "../lib/action.ts";
 import { NIC_ACTIONS } from "./choices.ts";
+import { noteIdleForwards } from "./live-forwards.ts";
 import { changeLink, canPlug, plugNic, recordNetworks, reconcile, unplugNic } from "./live-nics.ts";
 
 export type NicRequest =
@@ -112,6 +113,7 @@ async function removeNic(vm: Vm, run: Run | undefined, number: number): Promise<
   storeNetworks(vm, withNetwork(next, number, { kind: "none" }));
   const later = run !== undefined && isCard(now, number) && !unplugged;
   log.success(`removed network card ${number}${later ? ", from the next run on" : ""}`);
+  noteIdleForwards(vm.settings, { ...vm.settings, NETWORKS: withNetwork(next, number, { kind: "none" }) });
 }
 
 async function setLink(vm: Vm, run: Run | undefined, number: number, link: "up" | "down"): Promise<void> {

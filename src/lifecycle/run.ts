@@ -24,6 +24,7 @@ import { describeGone, type Workdir } from "../store/workdir.ts";
 import { RUN_NAMES } from "../store/working-names.ts";
 import type { Context } from "../vm/context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "../vm/display.ts";
+import { warnOfMemory } from "../vm/fit.ts";
 import { GuestErrorMonitor } from "../vm/guest-errors.ts";
 import { keepFormats } from "../vm/image-formats.ts";
 import { resolveMachine, type Cd } from "../vm/machine.ts";
@@ -32,9 +33,11 @@ import type { StopCause } from "../vm/record-exit.ts";
 import { Media } from "../vm/media.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { effectiveForwards } from "../vm/nics.ts";
+import { warnOfUnreadSettings } from "../vm/settings-file.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
+import { PANICKED } from "./kill-machine.ts";
 import { recordStart, withdrawStart } from "./run-start.ts";
 import { REQUEST_INTERVAL_MS, requestPowerOff } from "./power-off.ts";
 
@@ -80,6 +83,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
     // A mistyped name fails before a snapshot is restored.
     const isoPath = iso ? await new Media(context, found).findIso(iso) : iso;
     const vm = await ensureWork(context, found);
+    warnOfUnreadSettings(vm);
     return startVm(context, vm, vm.work as Workdir, isoPath, request);
   });
   if (detach) {
@@ -138,6 +142,7 @@ async function startVm(
   const forwards = effectiveForwards(vm.settings);
   if (needsSsh && !findForward(forwards, SSH_PORT)) throw noSshForward();
   await requireFreeForwards(forwards);
+  warnOfMemory(vm);
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
   for (let attempt = 1; ; attempt++) {
     const resolved = await resolveMachine(context, vm, work, media, cd, capabilities);
@@ -236,14 +241,17 @@ async function waitUntilOff(
   const request = (again: boolean): void =>
     void requestPowerOff(machine.qmp, work.dir, again).catch(() => {});
   const failed = Promise.withResolvers<never>();
-  const kill = (): void => void machine.end().catch(failed.reject);
+  const kill = (killed: string): void => {
+    cause = { ...cause!, killed };
+    void machine.end().catch(failed.reject);
+  };
   const stop = (why: StopCause): void => {
     clearTimeout(timer);
     const again = cause !== undefined;
     cause ??= why;
     if (again || machine.panicked) {
-      log.info("killing the guest");
-      kill();
+      log.info(machine.panicked ? PANICKED : "killing the guest");
+      kill(again ? "a second signal" : "its kernel panicked");
       return;
     }
     const reached = "limitSeconds" in why ? `time limit of ${why.limitSeconds} seconds reached: ` : "";
@@ -253,14 +261,17 @@ async function waitUntilOff(
     );
     request(false);
     repeated = setInterval(() => request(true), REQUEST_INTERVAL_MS);
-    timer = setTimeout(kill, stopTimeoutSeconds * 1000);
+    timer = setTimeout(
+      () => kill(`it did not power off within ${stopTimeoutSeconds} s (STOP_TIMEOUT)`),
+      stopTimeoutSeconds * 1000,
+    );
   };
   using _taken = takeSignals((signal) => stop({ signal }));
   // Received while qemu was being started: the guest has no unsaved data.
   const early = firstSignal();
   if (early) {
     cause = { signal: early };
-    kill();
+    kill("it had only been started");
   } else if (limitSeconds !== undefined)
     timer = setTimeout(() => stop({ limitSeconds }), limitSeconds * 1000);
   try {

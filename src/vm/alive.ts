@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
 import { findInsertedCd, listAttached, type AttachedDisk } from "../live/attached.ts";
@@ -92,6 +93,8 @@ export function describeErrors({ prog }: Context, { dir }: Workdir, { runState }
       `guest paused: I/O error on one of its disks; ${formatSize(freeBytes(dir))} are free in ${dir}`,
     );
   if (runState === "silent")
-    texts.push("qemu does not answer: its monitor is in use, or it hangs (kill it: stop --force)");
+    texts.push(
+      `qemu does not answer: its monitor is in use, or it hangs (kill it: ${commandLine("stop", "--force")})`,
+    );
   return texts;
 }

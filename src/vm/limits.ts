@@ -26,8 +26,12 @@ function excessError(command: string, { what, wanted, most }: Excess): VmError {
   );
 }
 
-/** Refuses disks beyond the places of a VM's machine. @throws 64 */
-export function refuseTooManyDisks(command: string, { settings }: Vm, disks: readonly NumberedDisk[]): void {
+/** Refuses processors, shares, and disks beyond the limits of a VM's machine. @throws 64 */
+export function refuseTooManyDisks(
+  command: string,
+  { settings }: Pick<Vm, "settings">,
+  disks: readonly NumberedDisk[],
+): void {
   const excess = findExcess(
     {
       arch: settings.QEMUARCH,

@@ -10,6 +10,7 @@ import { expandMacro, type MacroValues } from "../machine/macros.ts";
 import type { SmbiosTable } from "../machine/smbios.ts";
 import type { Arch, Disk, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
+import type { Processors } from "../qemu/argv.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { formatSince, isSince, uefiFeature } from "../qemu/features.ts";
 import { findBootLoader } from "../qemu/firmware.ts";
@@ -64,12 +65,8 @@ export async function resolveMachine(
     arch,
     layout: settings.LAYOUT,
     uuid: settings.MAC === "" ? undefined : settings.UUID || undefined,
-    accel,
-    cpu: settings.CPU || defaultCpu(arch, accel),
-    sockets: settings.SOCKETS,
-    cores: settings.CORES,
+    ...processorsOf(vm, accel),
     memoryMiB: settings.MEMORY,
-    cpuOptions: optionsBehind(vm.raw.CORES),
     memoryOptions: optionsBehind(vm.raw.MEMORY),
     firmware: settings.UEFI ? resolveFirmware(vm, work) : undefined,
     disks: resolveDisks(context, vm, work, macros),
@@ -99,6 +96,18 @@ export async function resolveMachine(
     extraArgs: readExtraArgs(context, vm),
   };
 }
+
+/** Pure: what decides on the processors. */
+export const processorsOf = (
+  { settings, raw }: Pick<Vm, "settings" | "raw">,
+  accel: Machine["accel"],
+): Processors => ({
+  accel,
+  cpu: settings.CPU || defaultCpu(settings.QEMUARCH, accel),
+  sockets: settings.SOCKETS,
+  cores: settings.CORES,
+  cpuOptions: optionsBehind(raw.CORES),
+});
 
 const machineFamilyOf = (arch: Arch): string => (ARCH[arch] as ArchFacts).family ?? arch;
 

@@ -1,4 +1,4 @@
-import { settingWords } from "../config/assignment.ts";
+import { commandLine, programName } from "../lib/command-line.ts";
 import { ARCH } from "../machine/arch.ts";
 import { ARCHES } from "../machine/types.ts";
 import { formatSize } from "../lib/size.ts";
@@ -7,6 +7,7 @@ import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { plain } from "../lib/text.ts";
 import { isDiskName } from "../store/layout.ts";
 import { formatReach } from "./reach.ts";
+import { describeChange } from "./running-settings.ts";
 import type { Status } from "./status.ts";
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
@@ -92,18 +93,21 @@ export function formatStatus(vm: Status): string {
         ? `${vm.display.protocol} on ${"socket" in vm.display ? vm.display.socket : `${vm.display.host}:${vm.display.port}`}`
         : undefined,
     ],
-    ...Object.entries(vm.nextRun ?? {}).map(([name, value]): [string, string] => [
-      "next run",
-      settingWords(name, value),
-    ]),
+    ...(vm.nextRunChanges ?? []).map((change): [string, string] => ["next run", describeChange(change)]),
     ["pid", vm.pid?.toString()],
     ["started", vm.started ? formatTimestamp(new Date(vm.started)) : undefined],
     ["up", typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : undefined],
+    ["ended", vm.lastEnd ? formatEnd(vm.lastEnd) : undefined],
     [
-      "ended",
-      vm.lastEnd
-        ? `${vm.lastEnd.end}${vm.lastEnd.at ? `, ${formatTimestamp(new Date(vm.lastEnd.at))}` : ""}`
-        : undefined,
+      "copy",
+      vm.sameAs &&
+        `of ${vm.sameAs}, or that is one of this: both have the same UUID and MAC address; in the copy, run: ${programName()} identity --new`,
+    ],
+    ["settings", vm.settingsFile],
+    [
+      "not read",
+      vm.unreadSettings &&
+        `${vm.unreadSettings}, changed later; change settings by: ${commandLine("set", "SETTING=VALUE")}`,
     ],
     ...(vm.reaches ?? []).map((reach): [string, string] => ["reaches for", formatReach(reach)]),
     [
@@ -121,3 +125,7 @@ export function formatStatus(vm: Status): string {
     )
     .join("");
 }
+
+/** `powered-off, 2026-01-02 03:04:05`; `stopped, 2026-01-02 03:04:05: guest killed: --force` */
+const formatEnd = ({ end, at, how }: NonNullable<Status["lastEnd"]>): string =>
+  `${end}${at === null ? "" : `, ${formatTimestamp(new Date(at))}`}${how === undefined ? "" : `: ${how}`}`;

@@ -11,16 +11,18 @@ import { isExitUnrecorded } from "../store/mark.ts";
 import type { RunEnd } from "../store/mark-types.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
 import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
-import { describeGone, type Workdir } from "../store/workdir.ts";
+import { describeGone, findGuestEnv, type Workdir } from "../store/workdir.ts";
 import type { Alive } from "./alive.ts";
 import type { Context } from "./context.ts";
 import { findQemus, isAnyDiskInUse } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { listMachineDisks, findStoredDisks, type MachineDisk } from "./disks.ts";
 import { openVm, type Vm } from "./find.ts";
+import { findOther } from "./identity.ts";
 import { nicsOf } from "./nics.ts";
-import { findChanges, optionsOfRun } from "./running-settings.ts";
+import { findChanges, listChanges, optionsOfRun, type NextRunChange } from "./running-settings.ts";
 import { findReaches, knownMacros, type Reach } from "./reach.ts";
+import { findUnreadSettings } from "./settings-file.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
 /** `broken`: cannot be read, see `error`. */
@@ -59,12 +61,20 @@ export interface Status {
   /** The CD in the drive; of a VM that is off, as named in the settings, that of the next run. Null: none. */
   cd?: string | null;
   snapshots?: { count: number; last: string | null };
+  /** Another directory with a VM of the same UUID: one of them is a copy. */
+  sameAs?: string;
+  /** The guest.env that is read. */
+  settingsFile?: string;
+  /** HOSTDIR's guest.env, changed after the one that is read. */
+  unreadSettings?: string;
   /** Access outside its directory. */
   reaches?: Reach[];
   /** Network cards; MAC null: qemu's default. */
   nics?: { number: number; mac: string | null; link: "up" | "down" }[];
   /** Of a running VM: settings that differ from those of the running machine, as the next `run` will use them. */
   nextRun?: RawSettings;
+  /** The same, element by element. */
+  nextRunChanges?: NextRunChange[];
   forwards?: string[];
   display?: ({ protocol: string } & DisplayAddress) | null;
   /** A job's rescue is running, not the guest. */
@@ -73,8 +83,8 @@ export interface Status {
   /** ISO time stamp of the last run's start. */
   started?: string | null;
   uptimeSeconds?: number | null;
-  /** End of the last run; null if there was none. */
-  lastEnd?: { end: RunEnd; at: string | null } | null;
+  /** End of the last run; null if there was none. `how`: in words, unless the guest ended it. */
+  lastEnd?: { end: RunEnd; at: string | null; how?: string } | null;
   workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
   /** The working files are missing: since when, and what `run` does. */
   gone?: string;
@@ -96,7 +106,9 @@ export async function readVmStatus(context: Context, hostdir: string): Promise<S
     const now = await openVm({ ...own, options: { ...optionsOfRun(run), hostdir } }, false);
     const status = await buildStatus(own, now, alive, vm);
     const nextRun = findChanges(run, now, vm);
-    return Object.keys(nextRun).length > 0 ? { ...status, nextRun } : status;
+    return Object.keys(nextRun).length > 0
+      ? { ...status, nextRun, nextRunChanges: listChanges(run, now, vm) }
+      : status;
   } catch (error) {
     const text = error instanceof VmError ? error.message : `cannot open ${hostdir}: ${reasonOf(error)}`;
     const hint = error instanceof VmError && error.hint !== undefined ? { hint: error.hint } : {};
@@ -116,6 +128,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     uefi: settings.UEFI,
     ...describeSnapshots(hostdir),
     nics: nicsOf(settings).map(({ number, mac, link }) => ({ number, mac: mac ?? null, link })),
+    ...describeFiles(context, stored),
     reaches: findReaches(context, stored),
   };
   if (work.state !== "present")
@@ -195,6 +208,21 @@ function findNextCd({ settings: { ISO, KEEPCD } }: Vm, { dir }: Workdir): string
   return inserted && ISO !== "" ? ISO : null;
 }
 
+/** The settings file in force, and another VM with the same UUID. */
+function describeFiles(
+  context: Context,
+  { hostdir, work, settings: { UUID } }: Vm,
+): Pick<Status, "sameAs" | "settingsFile" | "unreadSettings"> {
+  const other = UUID === "" ? undefined : findOther(context, hostdir, UUID);
+  const settingsFile = findGuestEnv(hostdir, work);
+  const unread = findUnreadSettings(hostdir, work);
+  return {
+    ...(other !== undefined && { sameAs: other }),
+    ...(settingsFile !== undefined && { settingsFile }),
+    ...(unread !== undefined && { unreadSettings: unread }),
+  };
+}
+
 /** Why `run` would refuse a disk, by the headers; undefined if it would not. */
 function findWorkingDiskDamage({ dir }: Workdir, named: readonly string[]): string | undefined {
   for (const name of new Set([...named, ...ownDisks(dir)])) {
@@ -232,11 +260,13 @@ function lastOf(hostdir: string): string | null {
 async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]> | null> {
   const { mark } = work;
   if (isExitUnrecorded(mark)) {
-    const { inferEnd } = await import("./exit-reason.ts");
-    const { end, at } = inferEnd(work.dir, mark.run!);
-    return { end, at: at.toISOString() };
+    const { endedByGuest, inferEnd } = await import("./exit-reason.ts");
+    const { end, at, how } = inferEnd(work.dir, mark.run!);
+    return { end, at: at.toISOString(), ...(!endedByGuest(end) && { how }) };
   }
-  return mark.lastRun ? { end: mark.lastRun, at: mark.run?.ended ?? null } : null;
+  if (mark.lastRun === undefined) return null;
+  const { ended = null, how } = mark.run ?? {};
+  return { end: mark.lastRun, at: ended, ...(how !== undefined && { how }) };
 }
 
 function stateAfter(end: RunEnd | undefined): VmState {

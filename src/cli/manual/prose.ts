@@ -28,26 +28,29 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   run: [
     "Without working files the last snapshot is restored first. The first run after create boots the CD once, and ends when the guest reboots; later ones boot the disk. An image named here is attached and booted once.",
     "Ctrl-C, SIGTERM or SIGHUP shuts the guest down, asking again every few seconds. A second one, or STOP_TIMEOUT, kills it: `quit`, then SIGTERM, then SIGKILL to qemu. A run whose guest did not power off by itself fails. `WORKDIR/run-vm.sh` is the qemu command, `WORKDIR/console.log` the output of the serial console.",
-    "`-t` limits the time of a run in the foreground: the guest is then shut down as by Ctrl-C, and the status is 124. TIMEOUT of a settings file does not limit it. In front of a batch, `--timeout` is for its jobs and `exec` if it has any, else for `run`; `@run -t SECONDS` is for the run alone.",
+    "`-t SECONDS` limits the time of a run in the foreground. It counts from the start of qemu, when a snapshot has been restored. The guest is then shut down as by Ctrl-C: requested to power off, and killed STOP_TIMEOUT seconds (60) later if it has not. So the command takes up to SECONDS + STOP_TIMEOUT, and its status is 124 either way; `status` shows whether the guest was killed. TIMEOUT of a settings file does not limit it. In front of a batch, `--timeout` is for its jobs and `exec` if it has any, else for `run`; `@run -t SECONDS` is for the run alone.",
     "With `--detach` the command returns as soon as qemu runs, and no other process stays; qemu survives the logout (where systemd kills user processes, run `loginctl enable-linger` once). `--wait` waits until `ssh` or the guest `agent` answers. The exit reason is recorded in `WORKDIR/events.out`, and shown by status and by the next command.",
     "Guests other than ppc64le have a panic device (`pvpanic`, `pvpanic-pci`; Linux and, with drivers, Windows use it). A panic of the guest's kernel is reported at once, and shown by status and list; the guest then does what it is set up to do, such as reboot (`kernel.panic` of Linux). A run that ends after a panic fails, also if the guest's reboot ended it; `stop` and Ctrl-C then kill the guest without asking it to power off. Another panic device or `-action panic=…` can be set in `PROG.defaults`.",
     "If the space for the disks runs out, qemu pauses the guest. When 64 MiB are free the next command that uses the guest, or `resume`, resumes it.",
   ],
   stop: [
-    "Asks the guest agent, or else presses the ACPI power button, and repeats this every few seconds: a booting guest loses the first request.",
+    "Asks the guest agent, or else presses the ACPI power button, and repeats this every few seconds: a booting guest loses the first request. A guest whose kernel has panicked cannot power off: it is killed at once (74).",
   ],
-  restart: ["A VM that is not running is started."],
+  restart: [
+    "A VM that is not running is started. A guest whose kernel has panicked is killed at once, and started again.",
+  ],
   status: [
-    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`; of a running VM `attached`), `nics` (`number`, `mac`, `link`), `nextRun` (settings that the next run changes, by name), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `panicked` (the kernel of the running guest), `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
+    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`; of a running VM `attached`), `nics` (`number`, `mac`, `link`), `nextRun` (settings that the next run changes, by name), `nextRunChanges` (the same by element: `setting`, of NETWORKS `card`, `running`, `nextRun`; null: absent), `settingsFile` (the guest.env that is read), `unreadSettings` (that of HOSTDIR, if it was changed later), `sameAs` (another directory with a VM of the same UUID), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `panicked` (the kernel of the running guest), `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`, and unless the guest ended the run `how`, in words), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
   ],
   set: [
-    "Stores settings in the VM's `guest.env`: `PROG set -m 4G -c 4 CPU=host`. A list is given as one word for each element, as in `SHARES=a:/x SHARES=b:/y`; `--share` and `--forward` add to the list. `SETTING=` stores an empty value, `--unset=SETTING` removes the line.",
+    "Stores settings in the VM's `guest.env`: `PROG set -m 4G -c 4 CPU=host`. A list is given as one word for each element, as in `SHARES=a:/x SHARES=b:/y`; `--share` and `--forward` add to the list. `SETTING=` stores an empty value, `--unset=SETTING` removes the line. The file is named: while there are working files it is that of WORKDIR, and changes in HOSTDIR's have no effect.",
+    "Processors that qemu refuses are refused (it is started with them for the check, without devices); more memory than the host has, and a CPU that needs KVM where there is none, are warned of.",
     "A running VM keeps its settings until the next run, but for FORWARDS and `link=` in NETWORKS, which are changed at once. `status` shows both: what the running machine has, and as `next run` what will change. `restart` uses the options of the last start again, but for settings changed since.",
     "`LAYOUT=1 MAC=auto` gives a VM of an earlier version fixed places for its devices and a MAC address of its own. Names of network interfaces and paths of disks may change in the guest, once.",
   ],
   nic: [
     "Cards have numbers from 1 to 4, which decide their places on the PCI bus. `add` takes the lowest free number, and of a running VM the lowest that can be plugged in (from 2). `remove` of a running VM waits until the guest has released the card, at most 30 s; card 1 is removed from the next run on. The MAC address is derived from the VM's UUID, unless `--mac` is given.",
-    "`down` unplugs the cable, `up` plugs it in again: at once, and at later starts. Everything is stored in NETWORKS in `guest.env`.",
+    "`down` unplugs the cable, `up` plugs it in again: at once, and at later starts. Everything is stored in NETWORKS in `guest.env`. FORWARDS are kept when the last card is removed, and take effect with the next one.",
   ],
   forward: [
     "A rule is PROTOCOL:[ADDRESS]:PORT-[ADDRESS]:PORT, as of `--forward`. A running VM is changed at once. Rules are stored in FORWARDS in `guest.env`; with `--temporary` they hold until the VM is off, as those of `run --forward`. Forwards belong to the first card on the user-mode network.",
@@ -94,7 +97,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ],
   identity: [
     "The UUID is assigned by create, or by the first command that changes an older VM. It is stored in `guest.env`, in the manifest of each snapshot, and as a tag in a repository. Moving or renaming HOSTDIR keeps it.",
-    "A copy of HOSTDIR has the same UUID. If a copy is used beside the original, commands warn, and refuse to push to the repository or prune it: assign a new UUID with `identity --new` in the copy. MAC addresses that are derived from it change, too; those given explicitly stay, as do images outside HOSTDIR, which both VMs then refer to.",
+    "A copy of HOSTDIR has the same UUID. If a copy is used beside the original, `status` and `identity` name the other directory, commands that change the VM warn, and refuse to push to the repository or prune it: assign a new UUID with `identity --new` in the copy. MAC addresses that are derived from it change, too; those given explicitly stay, as do images outside HOSTDIR, which both VMs then refer to.",
   ],
   restore: [
     "Checksums are verified, and the new working files are created beside the old ones, which are replaced at the end. Refused while the VM is running. The settings in `guest.env` are those of the snapshot, too: memory, cards, forwards, disks and CD.",

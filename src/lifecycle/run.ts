@@ -16,7 +16,7 @@ import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf } from "../lib/read-file.ts";
-import { replaceFile } from "../store/files.ts";
+import { replaceVolatile } from "../store/files.ts";
 import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { startEvents } from "../store/events.ts";
@@ -172,7 +172,7 @@ async function startMachine(
   detached: boolean,
 ): Promise<QemuSession> {
   const script = join(work.dir, WORK.runScript);
-  replaceFile(
+  replaceVolatile(
     script,
     buildRunScript(
       argv,

@@ -1,4 +1,3 @@
-import { closeSync } from "node:fs";
 import type { Pointer } from "bun:ffi";
 import { O_CLOEXEC } from "./open-flags.ts";
 
@@ -16,6 +15,7 @@ const SYMBOLS = {
   socket: { args: ["i32", "i32", "i32"], returns: "i32" },
   fcntl: { args: ["i32", "i32", "ptr"], returns: "i32" },
   connect: { args: ["i32", "ptr", "u32"], returns: "i32" },
+  close: { args: ["i32"], returns: "i32" },
   syscall: {
     args: ["i64", "i32", "ptr", "i32", "ptr", "u32"],
     returns: "i64",
@@ -86,7 +86,7 @@ const SUN_PATH_BYTES = 108;
  * @param path at most 107 bytes
  */
 export function isUnixSocketAlive(path: string): boolean {
-  const { socket, connect, __errno_location } = libc();
+  const { socket, connect, close, __errno_location } = libc();
   const address = Buffer.alloc(2 + SUN_PATH_BYTES);
   address.writeUInt16LE(AF_UNIX);
   address.write(path, 2);
@@ -96,9 +96,15 @@ export function isUnixSocketAlive(path: string): boolean {
     if (connect(fd, ffi().ptr(address), address.length) === 0) return true;
     return ffi().read.i32(__errno_location() as Pointer) === EAGAIN;
   } finally {
-    closeSync(fd);
+    close(fd);
   }
 }
+
+const F_GETFD = 1;
+const FD_CLOEXEC = 1;
+
+/** Is an open descriptor close-on-exec (fcntl(2))? */
+export const closesOnExec = (fd: number): boolean => (libc().fcntl(fd, F_GETFD, null) & FD_CLOEXEC) !== 0;
 
 const F_OFD_GETLK = 36;
 const F_WRLCK = 1;

@@ -15,7 +15,7 @@ import {
   type PortProblem,
 } from "../qemu/ports.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../process/unix-socket.ts";
-import { replaceFile } from "../store/files.ts";
+import { replaceVolatile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./find.ts";
@@ -77,7 +77,7 @@ export async function resolveDisplay(
     tls: chooseTls(vm, kind),
   };
   // A newline would be part of the password.
-  if (display.passwordFile) replaceFile(display.passwordFile, choosePassword(context, vm, kind));
+  if (display.passwordFile) replaceVolatile(display.passwordFile, choosePassword(context, vm, kind));
   writeViewerFile(work, display, vm.settings.GUESTNAME);
   return display;
 }

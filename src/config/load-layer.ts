@@ -17,6 +17,7 @@ import {
   type RawSettings,
   type SettingName,
 } from "./schema.ts";
+import { REPLACEMENT } from "../lib/text.ts";
 import { distrust } from "../lib/trust.ts";
 
 export interface Sources extends Surroundings {
@@ -41,8 +42,17 @@ export interface Sources extends Surroundings {
 
 type RawComplete = Record<SettingName, SettingValue>;
 
-/** Strict: otherwise invalid bytes would silently change, and a path become another one. */
-const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+/**
+ * Strict: otherwise invalid bytes would silently change, and a path become another one. The decoder takes longer to make
+ * than all else here: it is asked only whether a replacement character is part of the text.
+ * @throws TypeError
+ */
+function decodeStrictly(bytes: Buffer): string {
+  const text = bytes.toString();
+  return text.includes(REPLACEMENT)
+    ? new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)
+    : text;
+}
 
 /** The content of one file. */
 interface Layer {
@@ -71,7 +81,7 @@ export async function readLayer(
     // The user's own settings may be symlinks (dotfiles).
     const bytes = readSmallBytes(vm ? file : (realPath(file) ?? file));
     if (bytes === undefined) return undefined;
-    content = UTF8.decode(bytes);
+    content = decodeStrictly(bytes);
   } catch (error) {
     const reason = error instanceof TypeError ? "it is not UTF-8 text" : briefOf(error);
     throw new VmError("config", `cannot read ${file}: ${reason}`, { cause: error });

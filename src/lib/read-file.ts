@@ -3,6 +3,7 @@ import {
   accessSync,
   closeSync,
   constants,
+  existsSync,
   fstatSync,
   lstatSync,
   openSync,
@@ -19,7 +20,7 @@ const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants;
 /** The resolved path; undefined if it does not exist or is not accessible. */
 export function realPath(path: string): string | undefined {
   try {
-    return realpathSync.native(path);
+    return existsSync(path) ? realpathSync.native(path) : undefined;
   } catch {
     return undefined;
   }
@@ -125,7 +126,8 @@ export function readSmallBytes(path: string, limit = MAX_SMALL_BYTES): Buffer | 
 /** `openForReading`, or undefined where nothing is there. */
 function openIfThere(path: string): number | undefined {
   try {
-    return openForReading(path);
+    // Most settings files are not there, and an error takes longer to make than a system call.
+    return lstatOf(path) && openForReading(path);
   } catch (error) {
     if (hasErrno(error, "ENOENT", "ENOTDIR")) return undefined;
     throw error;

@@ -269,6 +269,11 @@ describe("errors (78)", () => {
     expect(error.message).toContain(`${file}: it is not UTF-8 text`);
   });
 
+  test("keeps a replacement character that is part of the text", async () => {
+    guestEnv('GUESTNAME="a\ufffdb"\n');
+    expect((await load()).settings.GUESTNAME).toBe("a\ufffdb");
+  });
+
   test("does not wait for a named pipe", async () => {
     const pipe = temp.path("pipe");
     Bun.spawnSync(["mkfifo", pipe]);

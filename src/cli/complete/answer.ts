@@ -49,7 +49,11 @@ function helpSuffix(separator: string, help: Candidate["help"] = ""): string {
 }
 
 const QUOTE: Readonly<Record<Token["quote"], (text: string) => string>> = {
-  "": (text) => text.replaceAll(/[^\p{L}\p{N}\p{M}_.,:=@%+/~^-]|^~/gu, String.raw`\$&`),
+  // The second pattern has tables of all scripts, which most words do without.
+  "": (text) =>
+    /^[\w.,:=@%+/^-]*$/.test(text)
+      ? text
+      : text.replaceAll(/[^\p{L}\p{N}\p{M}_.,:=@%+/~^-]|^~/gu, String.raw`\$&`),
   '"': (text) => text.replaceAll(/["\\$`]/g, String.raw`\$&`),
   "'": (text) => text.replaceAll("'", String.raw`'\''`),
 };

@@ -93,7 +93,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     unavailable: "the VM has the most cards that it can have",
     cannotCreate: FOREIGN,
     io: "qemu refused the change",
-    busy: "locked by another process, qemu does not answer, or the guest is paused",
+    busy: "locked by another process, qemu does not answer, or the guest is paused or refuses to release the card",
     timeout: "remove: the guest did not release the card in time",
   },
   forward: {

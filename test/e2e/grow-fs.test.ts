@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { binary, guests, until, type Sandbox } from "./harness.ts";
-import { configure, expectError, sampled, shell, smallSandbox, suite, suiteInTurn } from "./tools.ts";
+import { configure, expectError, sampled, shell, smallSandbox, suiteInTurn } from "./tools.ts";
 
 /** How a disk is filled: commands of a job, which leave the filesystem in `fs`. */
 const FILLED: Record<string, string> = {
@@ -168,7 +168,7 @@ echo READY
 while :; do sleep 1; done
 `;
 
-suite(
+suiteInTurn(0)(
   "disk resize --fs in a running guest",
   () => {
     const box = smallSandbox();

@@ -165,6 +165,8 @@ export async function resolveRescueMachine(
     cores: settings.RESCUE_CORES,
     memoryMiB: settings.RESCUE_MEMORY,
     firmware,
+    // The secrets in it are for the guest's own system.
+    tpm: undefined,
     disks,
     cdrom: system.kind === "cd" ? { path: system.iso, first: true } : undefined,
     seed: undefined,

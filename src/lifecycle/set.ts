@@ -12,7 +12,9 @@ import { readMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
 import { readVm, requireWork, type Vm } from "../vm/find.ts";
 import { findRunning } from "../vm/in-use.ts";
+import { refuseSecureBoot, warnWithoutKeys } from "../vm/firmware.ts";
 import { refuseOtherFamily } from "../vm/machine.ts";
+import { tpmDeviceOf } from "../vm/tpm.ts";
 import { networksOf } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
 import { findRun, forgetTyped, withoutTyped, type Run } from "../vm/running-settings.ts";
@@ -40,6 +42,7 @@ export async function changeSettings(context: Context, request: SetRequest): Pro
     forgetTyped(vm, Object.keys(changes));
     const after = await readVm(own, vm.hostdir, true, { lenient: true, work: vm.work });
     warnOfLayout(vm, after);
+    if (vm.work.state === "present" && after.settings.UEFI) warnWithoutKeys(after.settings, vm.work);
     if (run) await applyNow(run, after, Object.keys(changes) as SettingName[]);
     report(context, before, after, Object.keys(changes) as SettingName[], running);
   };
@@ -75,11 +78,27 @@ function refuseUnfit(vm: Vm, changes: SettingChanges): void {
     const parsed = parseSetting("QEMUARCH", changes.QEMUARCH) as { value: Vm["settings"]["QEMUARCH"] };
     refuseOtherFamily({ ...vm, settings: { ...vm.settings, QEMUARCH: parsed.value } });
   }
+  refuseUnfitMachine({ ...vm.settings, ...parsedChanges(changes) });
   if (changes.USENETDEV !== undefined && changes.NETWORKS === undefined && vm.settings.NETWORKS.length > 0)
     throw new VmError("usage", "set: USENETDEV has no effect: NETWORKS decides on the cards", {
       hint: `add or remove a card: ${commandLine("nic", "add")}, ${commandLine("nic", "remove", "1")}`,
     });
 }
+
+/** @throws 69 for what the architecture does not have, 64 for Secure Boot with a BIOS */
+function refuseUnfitMachine(settings: Vm["settings"]): void {
+  refuseSecureBoot(settings);
+  tpmDeviceOf(settings);
+}
+
+/** The values to store, parsed; they were checked before. */
+const parsedChanges = (changes: SettingChanges): Partial<Vm["settings"]> =>
+  Object.fromEntries(
+    Object.entries(changes).flatMap(([name, value]) => {
+      const parsed = value === undefined ? {} : parseSetting(name as SettingName, value);
+      return "value" in parsed ? [[name, parsed.value]] : [];
+    }),
+  );
 
 /** Changes that the guest's system may not cope with. */
 function warnOfLayout({ settings: before }: Vm, { settings: after }: Vm): void {

@@ -50,7 +50,9 @@ export interface QemuOptions {
   logPath: string;
   /** The command as a script, for the hint if qemu does not start. */
   script?: string;
-  /** Inherited as descriptors from 3 on. */
+  /** Starts a process that serves qemu. @param log for its messages */
+  companion?: (log: number) => Companion;
+  /** Inherited as descriptors from 3 on, after that of the companion. */
   furtherFds?: number[];
   /** Architecture of the guest; absent without a guest. */
   arch?: Arch;
@@ -59,6 +61,13 @@ export interface QemuOptions {
   /** Time limit for the greeting; qemu may allocate the memory of a large guest before. */
   startLimitMs?: number;
   onEvent?: (event: QmpEvent) => void;
+}
+
+/** A process that serves qemu by a connection that qemu inherits as its first descriptor, and that exits with qemu. */
+export interface Companion {
+  child: Child;
+  /** qemu's end of the connection. */
+  fd: number;
 }
 
 /** qemu exited before its QMP greeting: bad arguments, or a missing feature. */
@@ -71,6 +80,8 @@ const GREETING_MS = 30_000;
 const START_MS = 600_000;
 /** Time limit for the end of the event stream after qemu's exit. */
 const LAST_EVENTS_MS = 2000;
+/** Time limit for a companion to exit after qemu. */
+const COMPANION_MS = 2000;
 /** Time limit for the kernel to kill a process, unless it waits for a device. */
 const KILL_MS = 10_000;
 
@@ -83,7 +94,9 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
   const log = openSync(logPath, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   let child: Child;
+  let companion: Companion | undefined;
   try {
+    companion = options.companion?.(log);
     // If this program is killed, SIGTERM lets qemu flush its images.
     child = start(argv, {
       cwd: directory,
@@ -91,13 +104,21 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
       stderr: log,
       whenOrphaned: options.detached ? "none" : "TERM",
       keepOnInterrupt: true,
-      furtherFds: options.furtherFds ?? [],
+      furtherFds: [...(companion ? [companion.fd] : []), ...(options.furtherFds ?? [])],
     });
+  } catch (error) {
+    companion?.child.kill("SIGKILL");
+    throw error;
   } finally {
     closeSync(log);
+    if (companion) closeSync(companion.fd);
   }
   const qmp = await connectWhenUp(child, monitor, startLimitMs);
-  if (!(qmp instanceof QmpClient)) throw await startError(child, options, qmp);
+  if (!(qmp instanceof QmpClient)) {
+    const failure = await startError(child, options, qmp);
+    companion?.child.kill("SIGKILL");
+    throw failure;
+  }
   // With umask 077, qemu creates them with mode 0700.
   for (const name of readdirSync(directory)) {
     const path = join(directory, name);
@@ -114,6 +135,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   const ended = child.done.then(async ({ status, signal }): Promise<QemuEnd> => {
     // The last events may not have been read yet.
     await within(qmp.closed, LAST_EVENTS_MS, () => new Error("qemu's socket is not closed")).catch(() => {});
+    if (companion) await waitForCompanion(companion);
     const facts: ArchFacts | undefined = options.arch && ARCH[options.arch];
     if (status === 0 && facts?.endsWithoutEvent) shutdown ??= { reason: "guest-shutdown", guest: true };
     return { shutdown, panicked, status, signal };
@@ -136,8 +158,14 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     release: () => {
       qmp.close();
       child.release();
+      companion?.child.release();
     },
   };
+}
+
+/** Its state is complete when it has exited. */
+async function waitForCompanion({ child }: Companion): Promise<void> {
+  await within(child.done, COMPANION_MS, () => new Error("it still runs")).catch(() => child.kill("SIGKILL"));
 }
 
 /** Error for a qemu without a greeting. It is killed if it still runs. */

@@ -39,6 +39,9 @@ const disksOf = ({ disks = [] }: Status): string => {
   return disks.length === 0 ? "none" : `${disks.length}, ${formatSize(total)}`;
 };
 
+const describeFirmware = ({ uefi, secureBoot, arch }: Status): string =>
+  uefi ? `UEFI${secureBoot ? ", Secure Boot" : ""}` : ARCH[arch ?? ARCHES[0]].biosName;
+
 /** Formats one VM, one fact per line. */
 export function formatStatus(vm: Status): string {
   const facts: [string, string | undefined][] = [
@@ -51,7 +54,8 @@ export function formatStatus(vm: Status): string {
     ["arch", vm.arch],
     ["cores", vm.cores?.toString()],
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
-    ["firmware", vm.uefi === undefined ? undefined : vm.uefi ? "UEFI" : ARCH[vm.arch ?? ARCHES[0]].biosName],
+    ["firmware", vm.uefi === undefined ? undefined : describeFirmware(vm)],
+    ["TPM", vm.tpm ?? undefined],
     ...(vm.disks ?? []).map(({ file, virtualBytes, actualBytes, attached }): [string, string] => [
       "disk",
       `${file}: ${virtualBytes === null ? "not readable" : formatSize(virtualBytes)}, ${formatSize(actualBytes)} in use${attached === false ? "; attached from the next run on" : ""}`,

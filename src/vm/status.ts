@@ -9,7 +9,7 @@ import { isListening } from "../process/unix-socket.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
 import type { RunEnd } from "../store/mark-types.ts";
 import { lstatOf } from "../lib/read-file.ts";
-import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
+import { HOST, isDiskName, LAST, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { describeGone, type Workdir } from "../store/workdir.ts";
 import type { Alive } from "./alive.ts";
 import type { Context } from "./context.ts";
@@ -40,6 +40,9 @@ export interface Status {
   cores?: number;
   memoryMiB?: number;
   uefi?: boolean;
+  /** Settings SECURE_BOOT and TPM; null without a TPM. */
+  secureBoot?: boolean;
+  tpm?: string | null;
   /** The VM's own disks: virtual size, and allocated bytes on the host. `attached`: of a running VM, if its qemu has it open. */
   disks?: { file: string; virtualBytes: number | null; actualBytes: number; attached?: boolean }[];
   snapshots?: { count: number; last: string | null };
@@ -98,6 +101,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     cores: settings.SOCKETS * settings.CORES,
     memoryMiB: settings.MEMORY,
     uefi: settings.UEFI,
+    secureBoot: settings.SECURE_BOOT,
+    tpm: settings.TPM || null,
     ...describeSnapshots(hostdir),
     nics: nicsOf(settings).map(({ number, mac, link }) => ({ number, mac: mac ?? null, link })),
     reaches: findReaches(context, stored),
@@ -122,7 +127,9 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
       ...attached,
     };
   });
-  const further = [WORK.efivars, WORK.consoleLog, WORK.qemuLog].map((name) => join(work.dir, name));
+  const further = [WORK.efivars, TPM_STATE, WORK.consoleLog, WORK.qemuLog].map((name) =>
+    workingPath(work.dir, name),
+  );
   const bytes = disks.reduce((sum, disk) => sum + disk.actualBytes, 0);
   const common = {
     ...general,

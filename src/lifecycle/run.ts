@@ -195,7 +195,7 @@ async function startMachine(
     logPath,
     script,
     arch: resolved.arch,
-    ...companionOf(resolved, work.dir),
+    ...companionOf(resolved, work.dir, logPath),
     detached,
     onEvent: (event) => errors.onEvent(event),
   });

@@ -12,7 +12,6 @@ const NAMES = ["libc.so.6", `libc.musl-${process.arch === "arm64" ? "aarch64" : 
 const SYMBOLS = {
   flock: { args: ["i32", "i32"], returns: "i32" },
   isatty: { args: ["i32"], returns: "i32" },
-  socketpair: { args: ["i32", "i32", "i32", "ptr"], returns: "i32" },
   pipe2: { args: ["ptr", "i32"], returns: "i32" },
   socket: { args: ["i32", "i32", "i32"], returns: "i32" },
   fcntl: { args: ["i32", "i32", "ptr"], returns: "i32" },
@@ -85,14 +84,6 @@ export function pipe(): [number, number] {
 export const AF_UNIX = 1;
 export const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
-
-/** Two connected Unix sockets with O_CLOEXEC (socketpair(2)), for children; the caller closes them. */
-export function socketPair(): [number, number] {
-  const fds = new Int32Array(2);
-  if (libc().socketpair(AF_UNIX, SOCK_STREAM | O_CLOEXEC, 0, ffi().ptr(fds)) !== 0)
-    throw new Error("socketpair failed: too many open files?");
-  return [fds[0]!, fds[1]!];
-}
 
 /** sun_path (unix(7)). */
 const SUN_PATH_BYTES = 108;

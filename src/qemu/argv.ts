@@ -54,7 +54,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...buildChannelArgs(machine),
     ...(machine.generationId ? ["-device", "vmgenid,guid=auto,id=generation0"] : []),
     ...machine.smbios.flatMap(buildSmbiosArgs),
-    ...(machine.tpm ? buildTpmArgs(machine.tpm) : []),
+    ...(machine.tpm ? buildTpmArgs(machine.tpm, INHERITED_FD) : []),
     ...buildPanicArgs(machine),
     ...buildUsbArgs(machine),
     ...buildDiskArgs(machine),
@@ -64,6 +64,9 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...machine.extraArgs,
   ];
 }
+
+/** The first descriptor that qemu inherits besides the standard streams. */
+const INHERITED_FD = 3;
 
 const buildSmbiosArgs = ({ type, fields }: SmbiosTable): string[] => [
   "-smbios",

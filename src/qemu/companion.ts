@@ -31,6 +31,8 @@ export interface Companion {
   readonly pid: number;
   /** The other end, for qemu: the caller passes it on, and closes it once qemu has it. */
   readonly fd: number;
+  /** Settles when it has exited. */
+  readonly done: Promise<unknown>;
   /** Lets this program exit while it runs. */
   release(): void;
   /** Ends it, for a qemu that does not start. */
@@ -88,7 +90,7 @@ export async function startCompanion(options: CompanionOptions): Promise<Compani
     await end();
     throw error;
   }
-  return { pid: child.pid, fd: own, release: () => child.release(), end };
+  return { pid: child.pid, fd: own, done: child.done, release: () => child.release(), end };
 }
 
 /** Waits for its exit, and kills it if it does not. */

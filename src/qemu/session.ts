@@ -11,6 +11,7 @@ import { interruption, limitWait } from "../process/signals.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { followPanic, readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
+import type { Companion } from "./companion.ts";
 import { terminateQemu, waitForExit, TERMINATE_STEPS, stillRunningError, type TerminateStep } from "./end.ts";
 import { readLastLines } from "./last-lines.ts";
 
@@ -50,10 +51,10 @@ export interface QemuOptions {
   logPath: string;
   /** The command as a script, for the hint if qemu does not start. */
   script?: string;
-  /** Starts a process that serves qemu. @param log for its messages */
-  companion?: (log: number) => Companion;
-  /** Inherited as descriptors from 3 on, after that of the companion. */
+  /** Inherited as descriptors from 3 on. */
   furtherFds?: number[];
+  /** Starts a program whose connection qemu inherits as the last descriptor, and that exits with qemu. */
+  companion?: () => Promise<Companion>;
   /** Architecture of the guest; absent without a guest. */
   arch?: Arch;
   /** qemu keeps running after this program has exited. */
@@ -61,13 +62,6 @@ export interface QemuOptions {
   /** Time limit for the greeting; qemu may allocate the memory of a large guest before. */
   startLimitMs?: number;
   onEvent?: (event: QmpEvent) => void;
-}
-
-/** A process that serves qemu by a connection that qemu inherits as its first descriptor, and that exits with qemu. */
-export interface Companion {
-  child: Child;
-  /** qemu's end of the connection. */
-  fd: number;
 }
 
 /** qemu exited before its QMP greeting: bad arguments, or a missing feature. */
@@ -91,12 +85,12 @@ const KILL_MS = 10_000;
  */
 export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   const { argv, directory, monitor, logPath, onEvent, startLimitMs = START_MS } = options;
-  const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
-  const log = openSync(logPath, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
+  const log = openSync(logPath, O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   let child: Child;
   let companion: Companion | undefined;
   try {
-    companion = options.companion?.(log);
+    companion = await options.companion?.();
     // If this program is killed, SIGTERM lets qemu flush its images.
     child = start(argv, {
       cwd: directory,
@@ -104,21 +98,21 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
       stderr: log,
       whenOrphaned: options.detached ? "none" : "TERM",
       keepOnInterrupt: true,
-      furtherFds: [...(companion ? [companion.fd] : []), ...(options.furtherFds ?? [])],
+      furtherFds: [...(options.furtherFds ?? []), ...(companion ? [companion.fd] : [])],
     });
   } catch (error) {
-    companion?.child.kill("SIGKILL");
+    await companion?.end();
     throw error;
   } finally {
     closeSync(log);
-    if (companion) closeSync(companion.fd);
   }
   const qmp = await connectWhenUp(child, monitor, startLimitMs);
   if (!(qmp instanceof QmpClient)) {
     const failure = await startError(child, options, qmp);
-    companion?.child.kill("SIGKILL");
+    await companion?.end();
     throw failure;
   }
+  if (companion) closeSync(companion.fd);
   // With umask 077, qemu creates them with mode 0700.
   for (const name of readdirSync(directory)) {
     const path = join(directory, name);
@@ -135,7 +129,9 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   const ended = child.done.then(async ({ status, signal }): Promise<QemuEnd> => {
     // The last events may not have been read yet.
     await within(qmp.closed, LAST_EVENTS_MS, () => new Error("qemu's socket is not closed")).catch(() => {});
-    if (companion) await waitForCompanion(companion);
+    // Its state is complete when it has exited.
+    if (companion)
+      await within(companion.done, COMPANION_MS, () => new Error("it still runs")).catch(() => {});
     const facts: ArchFacts | undefined = options.arch && ARCH[options.arch];
     if (status === 0 && facts?.endsWithoutEvent) shutdown ??= { reason: "guest-shutdown", guest: true };
     return { shutdown, panicked, status, signal };
@@ -158,14 +154,9 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     release: () => {
       qmp.close();
       child.release();
-      companion?.child.release();
+      companion?.release();
     },
   };
-}
-
-/** Its state is complete when it has exited. */
-async function waitForCompanion({ child }: Companion): Promise<void> {
-  await within(child.done, COMPANION_MS, () => new Error("it still runs")).catch(() => child.kill("SIGKILL"));
 }
 
 /** Error for a qemu without a greeting. It is killed if it still runs. */

@@ -1,17 +1,17 @@
-import { closeSync, mkdirSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Settings } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { realPath } from "../lib/read-file.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Machine, Tpm } from "../machine/types.ts";
-import { requireProgram, start } from "../process/exec.ts";
+import { requireProgram } from "../process/exec.ts";
 import { findUsers, type Holder } from "../process/holders.ts";
-import { socketPair } from "../process/libc.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
+import { COMPANION_FD, startCompanion } from "../qemu/companion.ts";
 import { buildSwtpmArgv } from "../qemu/devices/tpm.ts";
 import { stillRunningError } from "../qemu/end.ts";
-import type { Companion, QemuOptions } from "../qemu/session.ts";
+import type { QemuOptions } from "../qemu/session.ts";
 import { WORK } from "../store/layout.ts";
 import type { Workdir } from "../store/workdir.ts";
 
@@ -41,33 +41,18 @@ export function resolveTpm(
   });
 }
 
-/**
- * Starts swtpm for a machine with a TPM. It gets one end of a socket pair and qemu the other: no other process can
- * connect.
- */
-export function companionOf({ tpm }: Machine, workdir: string): Pick<QemuOptions, "companion"> {
+/** Starts swtpm for a machine with a TPM, as a companion of its qemu. */
+export function companionOf(
+  { tpm }: Machine,
+  workdir: string,
+  logPath: string,
+): Pick<QemuOptions, "companion"> {
   if (!tpm) return {};
-  const directory = join(workdir, WORK.tpm);
+  const cwd = join(workdir, WORK.tpm);
   return {
-    companion: (log): Companion => {
-      mkdirSync(directory, { recursive: true, mode: 0o700 });
-      const [fd, other] = socketPair();
-      try {
-        const child = start(buildSwtpmArgv(), {
-          cwd: directory,
-          stdout: log,
-          stderr: log,
-          furtherFds: [other],
-          whenOrphaned: "none",
-          keepOnInterrupt: true,
-        });
-        return { child, fd };
-      } catch (error) {
-        closeSync(fd);
-        throw error;
-      } finally {
-        closeSync(other);
-      }
+    companion: () => {
+      mkdirSync(cwd, { recursive: true, mode: 0o700 });
+      return startCompanion({ argv: buildSwtpmArgv(`clientfd=${COMPANION_FD}`), cwd, logPath });
     },
   };
 }

@@ -8,10 +8,11 @@ import { configure, mode, shell, smallSandbox, suiteInTurn } from "./tools.ts";
 
 /** Seals a secret by the TPM and keeps the sealed object on the disk, or unseals it. */
 const SCRIPT = `cd /tmp
-export TPM2TOOLS_TCTI=device:/dev/tpm0
+export TPM2TOOLS_TCTI=device:/dev/tpmrm0
 t() { /usr/bin/tpm2 "$@"; }
-t createprimary -Q -C o -c primary || echo NO TPM
-if tar xf /dev/sda 2>/dev/null; then
+t createprimary -Q -G ecc -C o -c primary || echo NO TPM
+tar xf /dev/sda 2>/dev/null
+if [ -e pub ]; then
   t load -Q -C primary -u pub -r priv -c sealed && echo "UNSEALED $(t unseal -c sealed)" || echo LOST
 else
   printf 'secret %s' 42 | t create -Q -C primary -i - -u pub -r priv && tar cf /dev/sda pub priv && sync
@@ -25,7 +26,7 @@ async function addTools(box: Sandbox): Promise<void> {
   mkdirSync(join(box.top, "root"));
   await shell(
     `set -- "$(command -v tpm2)" "$(ldconfig -p | awk '/libtss2-tcti-device.so.0 /{print $NF; exit}')"
-     { printf '%s\\n' "$@"; ldd "$@" | grep -o '/[^ ]*\\.so[^ ]*'; } | sort -u | xargs cp -L --parents -t root`,
+     { printf '%s\\n' "$@"; ldd "$@" | grep -o '/[^ :]*[.]so[^ :]*'; } | sort -u | xargs cp -L --parents -t root`,
     box.top,
   );
 }

@@ -1,13 +1,13 @@
 import type { Tpm } from "../../machine/types.ts";
 import { escapeCommas } from "../text.ts";
 
-/** The descriptor by which qemu inherits its connection to swtpm: the first one after stderr. */
-const INHERITED_FD = 3;
-
-/** A TPM device without a PCI place, and its connection to swtpm's control channel (qemu's docs/specs/tpm.rst). */
-export const buildTpmArgs = ({ device, socket }: Tpm): string[] => [
+/**
+ * A TPM device without a PCI place, and its connection to swtpm's control channel (qemu's docs/specs/tpm.rst).
+ * @param fd the descriptor that qemu inherits, unless swtpm listens on a socket
+ */
+export const buildTpmArgs = ({ device, socket }: Tpm, fd: number): string[] => [
   "-chardev",
-  `socket,id=tpm0-control,${socket === undefined ? `fd=${INHERITED_FD}` : `path=${escapeCommas(socket)}`}`,
+  `socket,id=tpm0-control,${socket === undefined ? `fd=${fd}` : `path=${escapeCommas(socket)}`}`,
   "-tpmdev",
   "emulator,id=tpm0,chardev=tpm0-control",
   "-device",
@@ -17,9 +17,9 @@ export const buildTpmArgs = ({ device, socket }: Tpm): string[] => [
 /**
  * Command line of swtpm(8), to be started in the directory of its state: it cannot escape a comma in a path. It exits with its
  * data connection, that is, with qemu.
- * @param control its control channel
+ * @param control its control channel: `clientfd=N`, or `path=…`
  */
-export const buildSwtpmArgv = (control = `clientfd=${INHERITED_FD}`): string[] => [
+export const buildSwtpmArgv = (control: string): string[] => [
   "swtpm",
   "socket",
   "--tpm2",

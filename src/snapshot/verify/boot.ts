@@ -87,7 +87,7 @@ async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): 
       directory: dir,
       monitor,
       logPath,
-      ...companionOf(resolved, dir),
+      ...companionOf(resolved, dir, logPath),
       onEvent,
     });
   } catch (error) {

@@ -15,7 +15,7 @@ export async function buildSignedDisk(cache: string, efiDisk: string): Promise<s
   const scratch = mkdtempSync(join(cache, "building-"));
   try {
     await Bun.$`apt-get download -o APT::Sandbox::User=root ${PACKAGES}`.cwd(scratch).quiet();
-    await Bun.$`for deb in *.deb; do dpkg-deb -x "$deb" tree; done`.cwd(scratch).quiet();
+    await Bun.$`bash -ec ${'for deb in *.deb; do dpkg-deb -x "$deb" tree; done'}`.cwd(scratch).quiet();
     copyFileSync(efiDisk, join(scratch, "disk.img"));
     writeFileSync(join(scratch, "grub.cfg"), "echo BOOTED SIGNED\nhalt\n");
     const partition = `disk.img@@${2048 * 512}`;

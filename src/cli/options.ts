@@ -123,7 +123,7 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   {
     long: "no-secure-boot",
     effect: set("SECURE_BOOT", ""),
-    help: "boot unsigned programs, too",
+    help: "use firmware that does not require signed programs",
     whole: true,
   },
   { long: "tpm", effect: set("TPM", "2.0"), help: "add a TPM 2.0 (swtpm)", whole: true },

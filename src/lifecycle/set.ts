@@ -12,7 +12,7 @@ import { readMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
 import { readVm, requireWork, type Vm } from "../vm/find.ts";
 import { findRunning } from "../vm/in-use.ts";
-import { refuseSecureBoot, warnWithoutKeys } from "../vm/firmware.ts";
+import { refuseSecureBoot, warnOfKeys } from "../vm/firmware.ts";
 import { refuseOtherFamily } from "../vm/machine.ts";
 import { tpmDeviceOf } from "../vm/tpm.ts";
 import { networksOf } from "../vm/nics.ts";
@@ -42,7 +42,8 @@ export async function changeSettings(context: Context, request: SetRequest): Pro
     forgetTyped(vm, Object.keys(changes));
     const after = await readVm(own, vm.hostdir, true, { lenient: true, work: vm.work });
     warnOfLayout(vm, after);
-    if (vm.work.state === "present" && after.settings.UEFI) warnWithoutKeys(after.settings, vm.work);
+    if (vm.work.state === "present" && vm.settings.SECURE_BOOT !== after.settings.SECURE_BOOT)
+      warnOfKeys(after.settings, vm.work);
     if (run) await applyNow(run, after, Object.keys(changes) as SettingName[]);
     report(context, before, after, Object.keys(changes) as SettingName[], running);
   };

@@ -1,6 +1,6 @@
 import { closeSync, fstatSync, readSync } from "node:fs";
 import { VmError } from "../lib/errors.ts";
-import { openForReading, readNamed } from "../lib/read-file.ts";
+import { openForReading } from "../lib/read-file.ts";
 import { readOwnHeader } from "./image-header.ts";
 
 /** Limit for a file of UEFI variables: that of aarch64 has 64 MiB. */
@@ -78,6 +78,16 @@ export function listVariables(flash: Buffer): string[] {
   return names;
 }
 
-/** Is a platform key (PK) enrolled in raw variables? Without it Secure Boot enforces nothing. */
-export const hasPlatformKey = (path: string): boolean =>
-  listVariables(readNamed(path, MAX_VARS_BYTES)).includes("PK");
+/** More than any firmware's store, which is at the start of the flash. */
+const MAX_STORE_BYTES = 1 << 20;
+
+/** Is a platform key (PK) enrolled in raw variables? Without it a firmware does not enforce Secure Boot. */
+export function hasPlatformKey(path: string): boolean {
+  const fd = openForReading(path);
+  try {
+    const flash = Buffer.alloc(Math.min(MAX_STORE_BYTES, fstatSync(fd).size));
+    return listVariables(flash.subarray(0, readSync(fd, flash, 0, flash.length, 0))).includes("PK");
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -67,16 +67,20 @@ export function resolveFirmware(vm: Vm, work: Workdir): Firmware {
     warnOnce(
       `ignoring OVMF_CODE=${OVMF_CODE}: it does not fit this VM's variables of ${bytes} bytes; using ${files.code.path}`,
     );
-  warnWithoutKeys(vm.settings, work);
+  if (vm.settings.SECURE_BOOT) warnOfKeys(vm.settings, work);
   return { code, vars: { path, format }, smm };
 }
 
-/** Variables without keys are those of a VM that was created without Secure Boot, or the user is about to enrol others. */
-export function warnWithoutKeys({ SECURE_BOOT }: Pick<Settings, "SECURE_BOOT">, { dir }: Workdir): void {
+/**
+ * The keys of a VM's variables decide, too: those of a VM that was created without Secure Boot have none, unless its user
+ * is about to enrol some; and with keys many firmwares enforce it in any case.
+ */
+export function warnOfKeys({ SECURE_BOOT }: Pick<Settings, "SECURE_BOOT">, { dir }: Workdir): void {
   const path = join(dir, WORK.efivars);
-  if (!SECURE_BOOT || !lstatOf(path) || readVariables(path).format !== "raw" || hasPlatformKey(path)) return;
+  if (!lstatOf(path) || readVariables(path).format !== "raw" || hasPlatformKey(path) === SECURE_BOOT) return;
+  const [state, keys] = SECURE_BOOT ? ["is not", "no platform key is"] : ["may still be", "keys are"];
   warnOnce(
-    `Secure Boot is not enforced: no platform key is enrolled in the UEFI variables; to ${hintNewVariables(path)}`,
+    `Secure Boot ${state} enforced: ${keys} enrolled in the UEFI variables; to ${hintNewVariables(path)}`,
   );
 }
 

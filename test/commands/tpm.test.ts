@@ -4,6 +4,9 @@ import { dirname, join } from "node:path";
 import { processesIn } from "../e2e/harness.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 
+/** Debian's variables with enrolled keys. */
+const ENROLLED = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
+
 const CONF = "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\n";
 
 /** Writes its arguments and a state, and serves its connection until qemu closes it. */
@@ -232,7 +235,20 @@ describe("Secure Boot", () => {
     const { stderr } = await box.ends(0, "set --secure-boot", "Secure Boot is not enforced");
     const paste = /mv (\S+efivars\.bin) /.exec(stderr)![1]!;
     expect(dirname(paste)).toBe(box.work);
+    using other = await secure("--uefi");
+    await other.ends(0, "--secure-boot run --detach", "Secure Boot is not enforced");
+    await other.ok("stop");
     await box.ends(64, "--no-uefi run", "needs UEFI");
     await box.ends(64, "set --no-uefi", "needs UEFI");
+  });
+
+  test.skipIf(!existsSync(ENROLLED))("with enrolled keys, only set --no-secure-boot warns", async () => {
+    using box = new Sandbox(CONF);
+    const code = box.write(join(box.top, "code"), "");
+    box.configure(`OVMF_CODE=${code}\nOVMF_VARS=${ENROLLED}\n`);
+    await box.ok("--uefi", "--secure-boot", "create", "G");
+    expect((await box.ends(0, "run --detach")).stderr).not.toContain("enforced");
+    await box.ok("stop");
+    await box.ends(0, "set --no-secure-boot", "Secure Boot may still be enforced", "mv ");
   });
 });

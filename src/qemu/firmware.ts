@@ -123,7 +123,9 @@ export function chooseFirmware(
     );
   }
   const thing = `uefi-${arch}`;
-  const install = isThing(thing) ? `${installHint(PACKAGES[thing])}; or ` : "";
+  // Some packages have no enrolled keys.
+  const lacksKeys = secure && listFirmware(arch, { code: "", vars: "", secure: false }).length > 0;
+  const install = isThing(thing) && !lacksKeys ? `${installHint(PACKAGES[thing])}; or ` : "";
   throw new VmError("unavailable", `no ${what} for ${arch} guests is installed`, {
     hint: `${install}set OVMF_CODE and OVMF_VARS${secure ? " to files of such firmware" : ""}`,
   });

@@ -204,7 +204,8 @@ export const checkFirmwares = (settings: Settings): Check[] =>
       checks.push(
         checkFile(
           `secure-boot-${arch}`,
-          `uefi-${arch}`,
+          // A package without enrolled keys is of no use.
+          checks.at(-1)?.state === "ok" ? "" : `uefi-${arch}`,
           set && settings.SECURE_BOOT,
           `${arch} guests with Secure Boot`,
           find(true),

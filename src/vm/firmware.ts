@@ -84,6 +84,12 @@ export function warnOfKeys({ SECURE_BOOT }: Pick<Settings, "SECURE_BOOT">, { dir
   );
 }
 
+/** Does the VM's firmware enforce Secure Boot? With enrolled keys many do in any case. */
+export function enforcesSecureBoot({ settings }: Pick<Vm, "settings">, { dir }: Workdir): boolean {
+  const path = join(dir, WORK.efivars);
+  return settings.SECURE_BOOT || (lstatOf(path)?.isFile() === true && hasPlatformKey(path));
+}
+
 /**
  * Finds the firmware for a VM, by the size of its variables if it has some.
  * @throws 69 if none fits, 74 for damaged variables

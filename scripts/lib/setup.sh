@@ -40,6 +40,8 @@ check   aavmf_firmware         qemu-efi-aarch64            edk2-aarch64      edk
 check   aavmf32_firmware       qemu-efi-arm                -                 edk2-arm                qemu-uefi-aarch32  edk2-arm
 check   ovmf32_firmware        ovmf-ia32                   edk2-ovmf-ia32    edk2-ovmf-ia32          qemu-ovmf-ia32     edk2-ovmf
 check   u_boot_riscv64         u-boot-qemu                 -                 uboot-images-riscv64    -                  -
+check   swtpm                  swtpm                       swtpm             swtpm                   swtpm              swtpm
+check   tpm2                   tpm2-tools                  tpm2-tools        tpm2-tools              tpm2.0-tools       tpm2-tools
 check   strace                 strace                      strace            strace                  strace             strace
 check   nasm                   nasm                        nasm              nasm                    nasm               nasm
 check   xorriso                xorriso                     xorriso           xorriso                 xorriso            libisoburn

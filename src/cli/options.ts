@@ -114,6 +114,20 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "tmeout", value: "SECONDS", effect: set("TIMEOUT"), help: "", hidden: true },
   { long: "uefi", short: "u", effect: set("UEFI", "1"), help: "boot by UEFI" },
   { long: "no-uefi", effect: set("UEFI", ""), help: "boot by BIOS" },
+  {
+    long: "secure-boot",
+    effect: set("SECURE_BOOT", "on"),
+    help: "boot only signed programs, by UEFI",
+    whole: true,
+  },
+  {
+    long: "no-secure-boot",
+    effect: set("SECURE_BOOT", ""),
+    help: "use firmware that does not require signed programs",
+    whole: true,
+  },
+  { long: "tpm", effect: set("TPM", "2.0"), help: "add a TPM 2.0 (swtpm)", whole: true },
+  { long: "no-tpm", effect: set("TPM", ""), help: "leave the TPM out, and keep its state", whole: true },
   { long: "netdev", effect: set("USENETDEV", "1"), help: "enable the first network card" },
   { long: "no-netdev", effect: set("USENETDEV", ""), help: "disable the first network card" },
   {

@@ -30,6 +30,8 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     CORES: "2",
     MEMORY: "2G",
     UEFI: "",
+    SECURE_BOOT: "",
+    TPM: "",
     ISO: "",
     KEEPCD: "",
     FORWARDS: "",

@@ -159,6 +159,11 @@ const bootFile = textOfForm(
   `at most ${MAX_BOOT_FILE_BYTES} bytes of printable text`,
   (value) => !/\p{Cc}/u.test(value) && byteLength(value) <= MAX_BOOT_FILE_BYTES,
 );
+const TPM_SYNTAX = "2.0, or empty";
+const tpm: Parser<"" | "2.0"> = parser({ allowed: TPM_SYNTAX, choices: ["2.0"] }, (raw) => {
+  const value = (["", "2.0"] as const).find((one) => one === scalarOf(raw));
+  return value === undefined ? { allowed: TPM_SYNTAX } : { value };
+});
 const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);
 /** In milliseconds a timer of the runtime takes at most 2³¹ - 1: a greater one fires at once. */
 const MAX_TIMER_SECONDS = 2_000_000;
@@ -173,6 +178,8 @@ export const SCHEMA = {
   CORES: kept(cores, "CPU cores per socket; further options of qemu's -smp after a comma"),
   MEMORY: kept(guestMemory, "memory; further options of qemu's -m after a comma"),
   UEFI: kept(flag, "boot by UEFI instead of BIOS; always on for aarch64 and armhf"),
+  SECURE_BOOT: keptIfChanged(flag, "UEFI boots only signed programs, by the distribution's enrolled keys"),
+  TPM: keptIfChanged(tpm, "TPM that swtpm emulates: 2.0; empty: none"),
   ISO: kept(text, "CD image, searched for at each run: as given, in HOSTDIR, in MEDIA_STORAGE"),
   KEEPCD: kept(flag, "leave the CD in after the first boot"),
   FORWARDS: kept(forwards, "port forwards of the first network card: hostfwd=tcp::5555-:22"),

@@ -15,7 +15,7 @@ import type { Capabilities } from "../qemu/capabilities.ts";
 import { findBootLoader } from "../qemu/firmware.ts";
 import { RESCUE, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
-import { resolveFirmware } from "../vm/firmware.ts";
+import { enforcesSecureBoot, resolveFirmware } from "../vm/firmware.ts";
 import { refuseOtherFamily, resolveDisks, resolveFiles, resolveShare, resolveSmbios } from "../vm/machine.ts";
 import { requireCd, type Media } from "../vm/media.ts";
 import { requireReadableFile } from "../lib/read-file.ts";
@@ -155,7 +155,11 @@ export async function resolveRescueMachine(
     throw new VmError("unavailable", "cannot run jobs: this qemu has no virtio-9p", {
       hint: "install a qemu with 9p",
     });
-  const firmware = settings.UEFI ? resolveFirmware(vm, work) : undefined;
+  // Under Secure Boot a kernel loads no unsigned modules, as those of the rescue are.
+  const direct =
+    system.kind === "own" || (ARCH[settings.QEMUARCH].boots as readonly string[]).includes("bios");
+  const firmware =
+    settings.UEFI && !(direct && enforcesSecureBoot(vm, work)) ? resolveFirmware(vm, work) : undefined;
   const disks = resolveDisks(context, vm, work, macros);
   return {
     name: `${settings.GUESTNAME || "vm"}: ${rescue.name}`,
@@ -168,6 +172,8 @@ export async function resolveRescueMachine(
     cores: settings.RESCUE_CORES,
     memoryMiB: settings.RESCUE_MEMORY,
     firmware,
+    // The secrets in it are for the guest's own system.
+    tpm: undefined,
     disks,
     controllerPlaces: [],
     cdrom: system.kind === "cd" ? { path: system.iso, first: true } : undefined,

@@ -83,6 +83,7 @@ export const PACKAGES = {
   "kernel-armhf": named("linux-image-armmp", undefined, "kernel", undefined),
   "kernel-riscv64": named("linux-image-riscv64", "kernel-image-un-def", "kernel", undefined),
   "kernel-ppc64le": named("linux-image-powerpc64le", undefined, "kernel", undefined),
+  swtpm: everywhere("swtpm"),
   restic: everywhere("restic"),
   "remote-viewer": everywhere("virt-viewer"),
 } as const satisfies Record<string, Packages>;

@@ -10,7 +10,8 @@ import { log } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
 import { formatImage, parseImage, parseImageFormat } from "../machine/parse.ts";
 import { macroOf } from "../machine/macros.ts";
-import { findFirmware, MAX_VARS_BYTES } from "../qemu/firmware.ts";
+import { findFirmware } from "../qemu/firmware.ts";
+import { MAX_VARS_BYTES } from "../qemu/uefi-variables.ts";
 import { LAYOUTS, type DiskRequest } from "../machine/types.ts";
 import { createImage } from "../qemu/new-image.ts";
 import { lstatOf, readNamed, readSmall } from "../lib/read-file.ts";
@@ -32,7 +33,9 @@ import { Media } from "../vm/media.ts";
 import { findHostdir, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
 import { refuseImpossible } from "../vm/limits.ts";
+import { firmwareChoice, refuseSecureBoot } from "../vm/firmware.ts";
 import { resolveSmbios } from "../vm/machine.ts";
+import { tpmDeviceOf } from "../vm/tpm.ts";
 import { planSeed, writeSeed } from "./seed.ts";
 import { listSnapshots } from "../store/snapshots.ts";
 import { reportVolatile } from "../vm/volatile.ts";
@@ -58,9 +61,9 @@ export async function createVm(
     if (cd !== "") await new Media(context, vm).findIso(cd);
     requireProgram("qemu-img");
     const { settings } = vm;
-    const firmware = settings.UEFI
-      ? findFirmware(settings.QEMUARCH, { code: settings.OVMF_CODE, vars: settings.OVMF_VARS })
-      : undefined;
+    refuseSecureBoot(settings);
+    tpmDeviceOf(settings);
+    const firmware = settings.UEFI ? findFirmware(settings.QEMUARCH, firmwareChoice(settings)) : undefined;
     const source = options.from && (await inspectSource(context, options.from));
     const disks = planDisks(vm, options, source);
     resolveSmbios(settings);

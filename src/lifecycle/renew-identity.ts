@@ -1,12 +1,15 @@
+import { join } from "node:path";
 import { checkGuestEnv } from "../config/check-guest-env.ts";
 import { settingsError } from "../config/complaint.ts";
 import { toJson } from "../lib/json.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { shellQuote } from "../lib/shell.ts";
 import { newUuid } from "../lib/uuid.ts";
 import type { Identity } from "../store/identity.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { fileError } from "../store/files.ts";
+import { TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { notePlace } from "../store/places.ts";
 import { findGuestEnv, resolveWork } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
@@ -47,9 +50,18 @@ export async function renewIdentity(context: Context, json: boolean): Promise<vo
       throw fileError("cannot renew the UUID", error);
     }
     notePlace(context.cacheDirectory, renewed.uuid, vm.hostdir);
+    describeTpm(vm);
     print(context, vm.hostdir, renewed, json);
   };
   await withVm(context, "renew the UUID", renew, { renews: true });
+}
+
+/** A TPM is not renewed: what the guest has sealed in it, as keys of its disks, would be lost. */
+function describeTpm({ work }: Vm): void {
+  if (work.state !== "present" || !lstatOf(workingPath(work.dir, TPM_STATE))) return;
+  log.info(
+    `the TPM is kept, with the original's keys and secrets; for a new one at the next run: rm -r ${shellQuote(join(work.dir, WORK.tpm))}`,
+  );
 }
 
 function print(context: Context, directory: string, { uuid, former }: Identity, json: boolean): void {

@@ -9,7 +9,9 @@ import type { Machine, Nic } from "../machine/types.ts";
 import { firstSignal, takeSignals } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
+import type { Capabilities } from "../qemu/capabilities.ts";
 import { linkCommand } from "../qemu/devices/nic.ts";
+import { tpmByHand } from "../qemu/devices/tpm.ts";
 import { QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { buildRunScript } from "../qemu/script.ts";
@@ -31,6 +33,7 @@ import { resolveMachine, type Cd } from "../vm/machine.ts";
 import { refuseExcess } from "../vm/limits.ts";
 import type { StopCause } from "../vm/record-exit.ts";
 import { Media } from "../vm/media.ts";
+import { companionOf } from "../vm/tpm.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { effectiveForwards } from "../vm/nics.ts";
 import { warnOfUnreadSettings } from "../vm/settings-file.ts";
@@ -136,7 +139,7 @@ async function startVm(
   const media = new Media(context, vm);
   const cd = await chooseCd(vm, media, firstTime, iso);
   await refuseRunning(work, "run");
-  claimFiles(work, RUN_NAMES);
+  claimFiles(work, vm.settings.TPM === "" ? RUN_NAMES : [...RUN_NAMES, WORK.tpm]);
   const capabilities = await probeQemu(ARCH[vm.settings.QEMUARCH].binary, context.cacheDirectory);
   if (ssh) vm.settings.FORWARDS.push(freeSshForward(vm));
   const forwards = effectiveForwards(vm.settings);
@@ -151,7 +154,7 @@ async function startVm(
     refuseExcess("run", resolved, argv);
     try {
       recordStart(context, vm, work, resolved, { ssh, detach });
-      const machine = await startMachine(context, work, resolved, argv, detach);
+      const machine = await startMachine(context, work, resolved, argv, capabilities, detach);
       return { vm, work, machine, resolved };
     } catch (error) {
       const logPath = join(work.dir, WORK.qemuLog);
@@ -169,15 +172,18 @@ async function startMachine(
   work: Workdir,
   resolved: Machine,
   argv: string[],
+  capabilities: Capabilities,
   detached: boolean,
 ): Promise<QemuSession> {
   const script = join(work.dir, WORK.runScript);
+  const byHand = resolved.tpm && tpmByHand(resolved.tpm, WORK.tpm);
   replaceVolatile(
     script,
     buildRunScript(
-      argv,
+      buildQemuArgv({ ...resolved, tpm: byHand?.tpm }, capabilities),
       work.dir,
       `Runs the VM ${resolved.name}; written by ${context.prog} ${context.version}`,
+      byHand?.lines,
     ),
   );
   chmodSync(script, 0o700);
@@ -194,6 +200,7 @@ async function startMachine(
     logPath,
     script,
     arch: resolved.arch,
+    ...companionOf(resolved, work.dir, logPath),
     detached,
     onEvent: (event) => errors.onEvent(event),
   });

@@ -5,17 +5,19 @@ import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
+import { refuseSecureBoot } from "../vm/firmware.ts";
 import { refuseProcessors, warnOfMemory } from "../vm/fit.ts";
 import { refuseTooManyDisks } from "../vm/limits.ts";
 import { numberImages } from "../vm/disks.ts";
 import { refuseOtherFamily } from "../vm/machine.ts";
 import { findSameMac, nicsOf } from "../vm/nics.ts";
 import type { SettingChanges } from "../vm/store-settings.ts";
+import { tpmDeviceOf } from "../vm/tpm.ts";
 
 /**
  * Refuses changes with which the VM would not start or the installed system not run, and those without effect. What
  * depends on this host is a warning.
- * @throws 64
+ * @throws 64, 69 for what the architecture does not have
  */
 export async function refuseUnfit(context: Context, vm: Vm, changes: SettingChanges): Promise<void> {
   if (changes.USENETDEV !== undefined && changes.NETWORKS === undefined && vm.settings.NETWORKS.length > 0)
@@ -26,6 +28,8 @@ export async function refuseUnfit(context: Context, vm: Vm, changes: SettingChan
   const changed = (...names: readonly SettingName[]): boolean =>
     names.some((name) => changes[name] !== undefined);
   if (changed("QEMUARCH")) refuseOtherFamily(next);
+  refuseSecureBoot(next.settings);
+  tpmDeviceOf(next.settings);
   if (changed("MAC", "NETWORKS")) refuseDuplicateMac(next);
   if (changed("MEMORY")) warnOfMemory(next);
   if (changed("SOCKETS", "CORES", "QEMUARCH", "SHARES")) refuseBeyondLimits(next);

@@ -9,6 +9,7 @@ import { parseShare } from "../machine/parse.ts";
 import { readMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
 import { readVm, requireWork, type Vm } from "../vm/find.ts";
+import { warnOfKeys } from "../vm/firmware.ts";
 import { networksOf } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
 import {
@@ -46,6 +47,8 @@ export async function changeSettings(context: Context, request: SetRequest): Pro
     forgetTyped(vm, names);
     const after = await readVm(own, vm.hostdir, true, { lenient: true, work: vm.work });
     warnOfLayout(vm, after);
+    if (vm.work.state === "present" && vm.settings.SECURE_BOOT !== after.settings.SECURE_BOOT)
+      warnOfKeys(after.settings, vm.work);
     if (run) await applyNow(run, after, names);
     const then = run && (await rereadRun(own, run));
     const later = then ? listChanges(then.record, then.now, after) : [];

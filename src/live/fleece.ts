@@ -1,5 +1,5 @@
 import { closeSync, copyFileSync, fdatasync, openSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { createImage } from "../qemu/new-image.ts";
@@ -23,7 +23,7 @@ export interface FleecingRequest {
   directory: string;
   /** Transaction to execute at the point in time. */
   actions: readonly TransactionAction[];
-  /** Small files of WORKDIR to copy to `directory`. */
+  /** Paths of small files to copy to `directory` at the point in time. */
   files: readonly string[];
   /** Record the allocated clusters first. */
   full: boolean;
@@ -46,7 +46,7 @@ const fleeceFile = (directory: string, { name }: OpenDisk): string => join(direc
  * (qapi/block-core.json, BlockdevOptionsCbw).
  */
 export async function beginFleecing(request: FleecingRequest): Promise<Fleecing> {
-  const { qmp, directory, workdir, files, full } = request;
+  const { qmp, directory, workdir, full } = request;
   const disks = request.disks.filter(({ idle }) => !idle);
   const close = async (): Promise<void> => {
     // The nodes do not outlive qemu.
@@ -65,7 +65,6 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
     // Flushed before, so that less is written while the guest is paused.
     for (const { name } of request.disks) await flush(join(workdir, name));
     const frozen = running ? await whileFrozen(qmp, workdir, freezeDisks) : (await freezeDisks(), false);
-    for (const name of files) copyFileSync(join(workdir, name), join(directory, name));
     for (const { node } of disks)
       await qmp.execute("blockdev-add", {
         driver: "snapshot-access",
@@ -102,24 +101,41 @@ async function addFilter(qmp: QmpClient, disk: OpenDisk, directory: string, filt
 }
 
 /**
- * The point in time: the guest is paused while each of its disks gets the filter. All commands are sent at once, so that
- * qemu resumes the guest even if this process is killed meanwhile; if qemu has not received them all, the next command
- * resumes it (clean-up.ts).
+ * The point in time: the guest is paused while each of its disks gets the filter, and small files are copied. Without such
+ * files all commands are sent at once, so that qemu resumes the guest even if this process is killed meanwhile; else, or if
+ * qemu has not received them all, the next command resumes it (clean-up.ts).
  */
 async function freezePointInTime(
-  { qmp, disks, actions }: FleecingRequest,
+  request: FleecingRequest,
   running: boolean,
   filter: string,
 ): Promise<QmpError | undefined> {
+  const { qmp, directory, files } = request;
+  if (files.length === 0) return addFilters(request, running, running, filter);
+  try {
+    const refused = await addFilters(request, running, false, filter);
+    for (const path of files) copyFileSync(path, join(directory, basename(path)));
+    return refused;
+  } finally {
+    if (running) await qmp.execute("cont");
+  }
+}
+
+async function addFilters(
+  { qmp, disks, actions }: FleecingRequest,
+  stop: boolean,
+  cont: boolean,
+  filter: string,
+): Promise<QmpError | undefined> {
   const replies = qmp.executeBatch([
-    ...(running ? [["stop"] as const] : []),
+    ...(stop ? [["stop"] as const] : []),
     ...(actions.length > 0 ? [["transaction", { actions }] as const] : []),
     ...disks
       .filter(({ idle }) => !idle)
       .map(({ node }) => ["qom-set", settingDrive(`${node}-dev`, filter + node)] as const),
-    ...(running ? [["cont"] as const] : []),
+    ...(cont ? [["cont"] as const] : []),
   ]);
-  const transaction = actions.length > 0 ? replies[running ? 1 : 0] : undefined;
+  const transaction = actions.length > 0 ? replies[stop ? 1 : 0] : undefined;
   const [refused, ...others] = await Promise.all([
     transaction?.then(
       () => undefined,

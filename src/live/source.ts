@@ -69,7 +69,7 @@ export async function openLive(
     // This process holds the VM's lock: an existing live snapshot was left by a killed command.
     await cleanUpLive(qmp, work.dir);
     const disks = await openSources(qmp, sources);
-    const files = sources.filter(({ disk }) => !disk).map(({ name }) => name);
+    const files = sources.filter(({ disk }) => !disk).map(({ path }) => path);
     let fleecing: Pick<Fleecing, "close"> | undefined = { close: () => closeIdle(qmp, disks) };
     const close = async (): Promise<void> => {
       const begun = fleecing;

@@ -40,6 +40,10 @@ export interface ArchFacts {
   smbios?: true;
   /** Device by which the guest's kernel reports a panic. */
   panicDevice?: "pvpanic" | "pvpanic-pci";
+  /** qemu's TPM 2.0 device of this machine, in no PCI slot; absent: it has none. */
+  tpmDevice?: string;
+  /** Its firmware can enforce Secure Boot. `smm`: in system management mode, which the machine must have then. */
+  secureBoot?: { smm: boolean };
   /** Its rescue can resume a saved state: it starts without boot code (PVH), and is notified that it is a copy. */
   warm?: true;
   /** ELF machine of its programs (elf(5), e_machine). */
@@ -75,6 +79,8 @@ const X86 = {
   usbKeyboard: false,
   smbios: true,
   panicDevice: "pvpanic",
+  tpmDevice: "tpm-crb",
+  secureBoot: { smm: true },
   warm: true,
   kernelMagic: [[0x202, "HdrS"]],
   // On a loaded host the check of the emulated timer may fail, and stop the boot.
@@ -130,6 +136,8 @@ export const ARCH = {
   aarch64: {
     ...VIRT,
     smbios: true,
+    tpmDevice: "tpm-tis-device",
+    secureBoot: { smm: false },
     binary: "qemu-system-aarch64",
     elfMachine: 183,
     kernelMagic: [[56, "ARM\x64"], GZIP, ZBOOT],
@@ -155,6 +163,7 @@ export const ARCH = {
   armhf: {
     ...VIRT,
     smbios: true,
+    tpmDevice: "tpm-tis-device",
     // Its interrupt controller is of version 2.
     maxCpus: 8,
     binary: "qemu-system-arm",
@@ -220,6 +229,7 @@ export const ARCH = {
     firmwarePaths: [],
     diskBus: "VIRT",
     cdBus: "SCSI",
+    tpmDevice: "tpm-spapr",
     card: "VGA",
     usbKeyboard: true,
     kernelAppend: "console=hvc0",

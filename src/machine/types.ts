@@ -111,6 +111,16 @@ export interface Netboot {
 export interface Firmware {
   code: { path: string; format: string };
   vars: { path: string; format: string };
+  /** Its code runs in system management mode, in which alone the variables can be written. */
+  smm: boolean;
+}
+
+/** A TPM 2.0, which swtpm emulates. */
+export interface Tpm {
+  /** qemu's device. */
+  device: string;
+  /** Where swtpm listens, relative to WORKDIR; absent: qemu inherits the connection. */
+  socket?: string;
 }
 
 export type Display =
@@ -161,6 +171,7 @@ export interface Machine {
   memoryOptions?: string;
   /** Absent for BIOS. */
   firmware: Firmware | undefined;
+  tpm: Tpm | undefined;
   /** In boot order. */
   disks: Disk[];
   controllerPlaces: readonly ControllerPlace[];

@@ -8,6 +8,7 @@ import { buildDisplayArgs } from "./devices/display.ts";
 import { buildFirmwareArgs } from "./devices/firmware.ts";
 import { buildNicArgs } from "./devices/nic.ts";
 import { buildShareArgs } from "./devices/share.ts";
+import { buildTpmArgs } from "./devices/tpm.ts";
 import { buildPortArgs, machineTypeOf, placed, placeOf } from "./layout.ts";
 import { escapeCommas, socketChardev } from "./text.ts";
 
@@ -48,6 +49,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...buildChannelArgs(machine),
     ...(machine.generationId ? ["-device", "vmgenid,guid=auto,id=generation0"] : []),
     ...machine.smbios.flatMap(buildSmbiosArgs),
+    ...(machine.tpm ? buildTpmArgs(machine.tpm, INHERITED_FD) : []),
     ...buildPanicArgs(machine),
     ...buildUsbArgs(machine),
     ...buildDiskArgs(machine),
@@ -69,6 +71,8 @@ export const buildProcessorArgs = (machine: Processors): string[] => [
   "-smp",
   smpOf(machine),
 ];
+/** The first descriptor that qemu inherits besides the standard streams. */
+const INHERITED_FD = 3;
 
 const buildSmbiosArgs = ({ type, fields }: SmbiosTable): string[] => [
   "-smbios",

@@ -7,13 +7,12 @@ import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
 import { readImageHeader } from "./image-header.ts";
 
-/** Limit for a file of UEFI variables: that of aarch64 has 64 MiB. */
-export const MAX_VARS_BYTES = 256 << 20;
-
 /** A UEFI firmware on this host: code, and template of the variables. */
 export interface FirmwareFiles {
   code: { path: string; format: string };
   varsTemplate: { path: string; format: string };
+  /** Its code runs in system management mode. */
+  smm: boolean;
 }
 
 /** Members of a firmware descriptor that are used here (qemu's docs/interop/firmware.json). */
@@ -33,10 +32,17 @@ interface Descriptor {
 const DESCRIPTOR_DIRECTORIES = ["/usr/share/qemu/firmware", "/etc/qemu/firmware"];
 
 /** Firmwares that require SMM or have Secure Boot keys enrolled do not boot every disk. */
-const UNWANTED = ["requires-smm", "enrolled-keys"];
+const SMM = "requires-smm";
+const ENROLLED = "enrolled-keys";
 
-/** Pure: the firmware of a descriptor; undefined if it is not a usable UEFI firmware for this architecture. */
-export function parseDescriptor(text: string, arch: Arch): FirmwareFiles | undefined {
+/** Features of a firmware that enforces Secure Boot by the distribution's keys (firmware.json, FirmwareFeature). */
+const SECURE = ["secure-boot", ENROLLED];
+
+/**
+ * Pure: the firmware of a descriptor; undefined if it is not a usable UEFI firmware for this architecture.
+ * @param secure with Secure Boot enforced; otherwise without
+ */
+export function parseDescriptor(text: string, arch: Arch, secure = false): FirmwareFiles | undefined {
   const descriptor = JSON.parse(text) as Descriptor;
   const { architecture, machine } = ARCH[arch].firmwareTarget;
   const { mapping } = descriptor;
@@ -45,7 +51,9 @@ export function parseDescriptor(text: string, arch: Arch): FirmwareFiles | undef
     descriptor["interface-types"].includes("uefi") &&
     mapping.device === "flash" &&
     (mapping.mode ?? "split") === "split" &&
-    !descriptor.features.some((feature) => UNWANTED.includes(feature)) &&
+    (secure
+      ? SECURE.every((feature) => descriptor.features.includes(feature))
+      : ![SMM, ENROLLED].some((feature) => descriptor.features.includes(feature))) &&
     descriptor.targets.some(
       (target) =>
         target.architecture === architecture && target.machines.some((name) => name.startsWith(machine)),
@@ -54,10 +62,11 @@ export function parseDescriptor(text: string, arch: Arch): FirmwareFiles | undef
   return {
     code: { path: mapping.executable.filename, format: mapping.executable.format },
     varsTemplate: { path: template.filename, format: template.format },
+    smm: descriptor.features.includes(SMM),
   };
 }
 
-function readDescriptors(arch: Arch): FirmwareFiles[] {
+function readDescriptors(arch: Arch, secure: boolean): FirmwareFiles[] {
   const files = new Map<string, string>();
   for (const directory of DESCRIPTOR_DIRECTORIES) {
     if (!existsSync(directory)) continue;
@@ -68,7 +77,7 @@ function readDescriptors(arch: Arch): FirmwareFiles[] {
     .toSorted((a, b) => (basename(a) < basename(b) ? -1 : 1))
     .flatMap((path) => {
       try {
-        return parseDescriptor(readNamed(path).toString(), arch) ?? [];
+        return parseDescriptor(readNamed(path).toString(), arch, secure) ?? [];
       } catch {
         // Other descriptors may be usable.
         return [];
@@ -76,10 +85,11 @@ function readDescriptors(arch: Arch): FirmwareFiles[] {
     });
 }
 
-/** The user's own firmware (OVMF_CODE, OVMF_VARS); empty: none. */
-export interface OwnFirmware {
+/** A choice among firmwares: the user's own (OVMF_CODE, OVMF_VARS; empty: none), and whether Secure Boot is enforced. */
+export interface FirmwareChoice {
   code: string;
   vars: string;
+  secure: boolean;
 }
 
 /**
@@ -88,8 +98,8 @@ export interface OwnFirmware {
  *   size does not find the boot entries, and loses what it writes. Absent: any firmware
  * @throws 69 if there is none, or none that fits, 66 if the user's own does not exist
  */
-export const findFirmware = (arch: Arch, own: OwnFirmware, varsBytes?: number): FirmwareFiles =>
-  chooseFirmware(arch, listFirmware(arch, own), varsBytes);
+export const findFirmware = (arch: Arch, choice: FirmwareChoice, varsBytes?: number): FirmwareFiles =>
+  chooseFirmware(arch, listFirmware(arch, choice), varsBytes, choice.secure);
 
 /** Firmware is installed, but none for variables of this size. */
 export class NoFittingFirmware extends VmError {}
@@ -99,42 +109,48 @@ export function chooseFirmware(
   arch: Arch,
   all: readonly FirmwareFiles[],
   varsBytes: number | undefined,
+  secure = false,
 ): FirmwareFiles {
   const found = varsBytes === undefined ? all[0] : all.find((files) => templateBytes(files) === varsBytes);
   if (found) return found;
+  const what = secure ? "UEFI firmware with enrolled Secure Boot keys" : "UEFI firmware";
   if (all.length > 0) {
     const sizes = [...new Set(all.flatMap((files) => templateBytes(files) ?? []))].join(", ");
     throw new NoFittingFirmware(
       "unavailable",
-      `no installed UEFI firmware for ${arch} guests fits variables of ${varsBytes} bytes (found: ${sizes})`,
+      `no installed ${what} for ${arch} guests fits variables of ${varsBytes} bytes (found: ${sizes})`,
       { hint: "set OVMF_CODE and OVMF_VARS to the firmware that the VM was created with" },
     );
   }
   const thing = `uefi-${arch}`;
-  const install = isThing(thing) ? `${installHint(PACKAGES[thing])}; or ` : "";
-  throw new VmError("unavailable", `no UEFI firmware for ${arch} guests is installed`, {
-    hint: `${install}set OVMF_CODE and OVMF_VARS`,
+  // Some packages have no enrolled keys.
+  const lacksKeys = secure && listFirmware(arch, { code: "", vars: "", secure: false }).length > 0;
+  const install = isThing(thing) && !lacksKeys ? `${installHint(PACKAGES[thing])}; or ` : "";
+  throw new VmError("unavailable", `no ${what} for ${arch} guests is installed`, {
+    hint: `${install}set OVMF_CODE and OVMF_VARS${secure ? " to files of such firmware" : ""}`,
   });
 }
 
 /** Firmwares whose files exist, best first. @throws 66, 78 for the user's own */
-function listFirmware(arch: Arch, own: OwnFirmware): FirmwareFiles[] {
-  const usual = ARCH[arch].firmwarePaths.map(([code, vars]) => ({
+function listFirmware(arch: Arch, { code: ownCode, vars: ownVars, secure }: FirmwareChoice): FirmwareFiles[] {
+  const raw = (code: string, vars: string): FirmwareFiles => ({
     code: { path: code, format: "raw" },
     varsTemplate: { path: vars, format: "raw" },
-  }));
-  const found = [...readDescriptors(arch), ...usual].filter(
+    smm: secure && (ARCH[arch] as ArchFacts).secureBoot?.smm === true,
+  });
+  // Only a descriptor says that keys are enrolled.
+  const usual = secure ? [] : ARCH[arch].firmwarePaths.map(([code, vars]) => raw(code, vars));
+  const found = [...readDescriptors(arch, secure), ...usual].filter(
     ({ code, varsTemplate }) => existsSync(code.path) && existsSync(varsTemplate.path),
   );
-  if (!own.code && !own.vars) return found;
-  if (!own.code || !own.vars)
+  if (!ownCode && !ownVars) return found;
+  if (!ownCode || !ownVars)
     throw new VmError("config", "OVMF_CODE and OVMF_VARS must be set together", {
       hint: "set both to files of the same build of the firmware",
     });
-  for (const path of [own.code, own.vars])
+  for (const path of [ownCode, ownVars])
     if (!existsSync(path)) throw new VmError("noInput", `no such firmware file: ${path}`);
-  const users = { code: { path: own.code, format: "raw" }, varsTemplate: { path: own.vars, format: "raw" } };
-  return [users, ...found];
+  return [raw(ownCode, ownVars), ...found];
 }
 
 /** Size of a firmware's variables; undefined if its template cannot be read. */

@@ -11,6 +11,7 @@ import { interruption, limitWait } from "../process/signals.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { followPanic, readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
+import type { Companion } from "./companion.ts";
 import { terminateQemu, waitForExit, TERMINATE_STEPS, stillRunningError, type TerminateStep } from "./end.ts";
 import { readLastLines } from "./last-lines.ts";
 
@@ -52,6 +53,8 @@ export interface QemuOptions {
   script?: string;
   /** Inherited as descriptors from 3 on. */
   furtherFds?: number[];
+  /** Starts a program whose connection qemu inherits as the last descriptor, and that exits with qemu. */
+  companion?: () => Promise<Companion>;
   /** Architecture of the guest; absent without a guest. */
   arch?: Arch;
   /** qemu keeps running after this program has exited. */
@@ -71,6 +74,8 @@ const GREETING_MS = 30_000;
 const START_MS = 600_000;
 /** Time limit for the end of the event stream after qemu's exit. */
 const LAST_EVENTS_MS = 2000;
+/** Time limit for a companion to exit after qemu. */
+const COMPANION_MS = 2000;
 /** Time limit for the kernel to kill a process, unless it waits for a device. */
 const KILL_MS = 10_000;
 
@@ -80,10 +85,12 @@ const KILL_MS = 10_000;
  */
 export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   const { argv, directory, monitor, logPath, onEvent, startLimitMs = START_MS } = options;
-  const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
-  const log = openSync(logPath, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
+  const log = openSync(logPath, O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   let child: Child;
+  let companion: Companion | undefined;
   try {
+    companion = await options.companion?.();
     // If this program is killed, SIGTERM lets qemu flush its images.
     child = start(argv, {
       cwd: directory,
@@ -91,13 +98,21 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
       stderr: log,
       whenOrphaned: options.detached ? "none" : "TERM",
       keepOnInterrupt: true,
-      furtherFds: options.furtherFds ?? [],
+      furtherFds: [...(options.furtherFds ?? []), ...(companion ? [companion.fd] : [])],
     });
+  } catch (error) {
+    await companion?.end();
+    throw error;
   } finally {
     closeSync(log);
   }
   const qmp = await connectWhenUp(child, monitor, startLimitMs);
-  if (!(qmp instanceof QmpClient)) throw await startError(child, options, qmp);
+  if (!(qmp instanceof QmpClient)) {
+    const failure = await startError(child, options, qmp);
+    await companion?.end();
+    throw failure;
+  }
+  if (companion) closeSync(companion.fd);
   // With umask 077, qemu creates them with mode 0700.
   for (const name of readdirSync(directory)) {
     const path = join(directory, name);
@@ -114,6 +129,9 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   const ended = child.done.then(async ({ status, signal }): Promise<QemuEnd> => {
     // The last events may not have been read yet.
     await within(qmp.closed, LAST_EVENTS_MS, () => new Error("qemu's socket is not closed")).catch(() => {});
+    // Its state is complete when it has exited.
+    if (companion)
+      await within(companion.done, COMPANION_MS, () => new Error("it still runs")).catch(() => {});
     const facts: ArchFacts | undefined = options.arch && ARCH[options.arch];
     if (status === 0 && facts?.endsWithoutEvent) shutdown ??= { reason: "guest-shutdown", guest: true };
     return { shutdown, panicked, status, signal };
@@ -136,6 +154,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     release: () => {
       qmp.close();
       child.release();
+      companion?.release();
     },
   };
 }

@@ -11,7 +11,7 @@ import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
 import { fileError, listDirectory, requireSpace, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { refuseStrayDisks } from "../store/claim.ts";
-import { defaultsName, isDiskName, LAST, SNAPSHOT, WORK } from "../store/layout.ts";
+import { defaultsName, isDiskName, LAST, SNAPSHOT, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import type { Identity } from "../store/identity.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "../vm/context.ts";
@@ -91,7 +91,7 @@ export async function restoreSnapshot(
     carryFormats(vm, stage.dir);
     throwIfInterrupted();
     const total = [...jobs, ...images].reduce(
-      (sum, job) => sum + statSync(join(stage.dir, job.name)).size,
+      (sum, job) => sum + statSync(workingPath(stage.dir, job.name)).size,
       0,
     );
     const onSnapshot = copy || images.length === 0 ? undefined : recordSnapshot(snapshot);
@@ -165,6 +165,8 @@ function refuseUnknownDisks({ name, dir, manifest }: Snapshot): void {
     throw new VmError("io", `the snapshot ${name} is damaged: ${unknown} is not one of its disks`);
 }
 
+const SMALL_FILES: ReadonlySet<string> = new Set([WORK.efivars, WORK.seed, TPM_STATE]);
+
 /** The gzip files of a snapshot, of this program or of the earlier one. */
 export function listStored(snapshot: Snapshot): RestoreJob[] {
   refuseUnknownDisks(snapshot);
@@ -174,7 +176,7 @@ export function listStored(snapshot: Snapshot): RestoreJob[] {
   return names.flatMap((file) => {
     if (!file.endsWith(SNAPSHOT.gz)) return [];
     const name = file.slice(0, -SNAPSHOT.gz.length);
-    if (!isDiskName(name) && name !== WORK.efivars && name !== WORK.seed) return [];
+    if (!isDiskName(name) && !SMALL_FILES.has(name)) return [];
     const from = join(snapshot.dir, file);
     const stats = lstatOf(from);
     if (!stats?.isFile())
@@ -206,8 +208,9 @@ export async function fillStage(
   const verified = verifyStored(snapshot, stop.signal);
   verified.catch(() => {});
   try {
+    if (jobs.some(({ name }) => name === TPM_STATE)) mkdirSync(join(stage.dir, WORK.tpm), { mode: 0o700 });
     await unpackFiles(
-      jobs.map((job) => ({ ...job, to: join(stage.dir, job.name) })),
+      jobs.map((job) => ({ ...job, to: workingPath(stage.dir, job.name) })),
       (done) => meter.update(done),
     );
     await verified;
@@ -231,7 +234,7 @@ export async function fillStage(
 
 function checkLengths(snapshot: Snapshot, stage: Stage): void {
   for (const { name, file, bytes } of snapshot.manifest?.files ?? [])
-    if (file.endsWith(SNAPSHOT.gz) && statSync(join(stage.dir, name)).size !== bytes)
+    if (file.endsWith(SNAPSHOT.gz) && statSync(workingPath(stage.dir, name)).size !== bytes)
       throw damagedSnapshot(snapshot, `${name} does not decompress to ${bytes} bytes`);
 }
 

@@ -1,3 +1,5 @@
+import { join } from "node:path";
+
 /**
  * Every file name that the program uses, once. Those marked [compat] are also read and written by the earlier
  * program.
@@ -30,6 +32,8 @@ export const WORK = {
    * be a file of the user's, and files of this name are removed with the working files.
    */
   seed: "vm-seed.img",
+  /** Directory of swtpm, mode 0700. Not `tpm`: as above. */
+  tpm: ".vm-tpm",
   /** [compat] Present until the first run has succeeded. */
   firstTime: "FIRSTTIME",
   /** [compat] The qemu command of the VM. */
@@ -116,6 +120,13 @@ export const diskNumber = (name: string): number | undefined => {
   const digits = /^disk-(\d{1,9})\.img$/.exec(name)?.[1];
   return digits === undefined ? undefined : Number(digits);
 };
+
+/** State of the TPM in its directory, as swtpm names it; it replaces it by a rename (swtpm_nvstore_dir.c). */
+export const TPM_STATE = "tpm2-00.permall";
+
+/** Path of a working file in WORKDIR, by its name in a snapshot. */
+export const workingPath = (dir: string, name: string): string =>
+  name === TPM_STATE ? join(dir, WORK.tpm, name) : join(dir, name);
 
 /** In a snapshot's directory. */
 export const SNAPSHOT = {

@@ -19,7 +19,8 @@ export interface StoredFile {
 
 /** `manifest.json` of a snapshot. */
 export interface Manifest {
-  version: 1;
+  /** 2: with the state of a TPM, which version 1 of the program would drop from a restored VM. */
+  version: 1 | 2;
   format: SnapshotFormat;
   /**
    * Identifies this state of the disks, 16 hexadecimal digits: dirty bitmaps in the working disks (qcow2) and copies in
@@ -46,8 +47,8 @@ export interface Manifest {
   files: StoredFile[];
 }
 
-/** The newest known format of manifest.json; older ones must stay readable. */
-const MANIFEST_VERSION = 1;
+/** The known formats of manifest.json. */
+const MANIFEST_VERSIONS: readonly number[] = [1, 2];
 
 const isCount = (value: unknown): boolean =>
   typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
@@ -91,7 +92,10 @@ export function parseManifest(text: string, dir: string): Manifest {
   const manifest = value as Partial<Manifest>;
   if (typeof manifest.version !== "number") throw damaged;
   const { format = "" } = manifest;
-  if (manifest.version !== MANIFEST_VERSION || !(SNAPSHOT_FORMATS as readonly string[]).includes(format))
+  if (
+    !MANIFEST_VERSIONS.includes(manifest.version) ||
+    !(SNAPSHOT_FORMATS as readonly string[]).includes(format)
+  )
     throw new VmError(
       "config",
       `the snapshot ${dir} was made by a newer version of this program (${describeFormat(manifest)})`,

@@ -27,7 +27,7 @@ export const JOB_NAMES: readonly string[] = [
   WORK.qemuLog,
 ];
 
-const NAMES: ReadonlySet<string> = new Set([...RUN_NAMES, ...JOB_NAMES, WORK.seed, WORK.firstTime]);
+const NAMES: ReadonlySet<string> = new Set([...RUN_NAMES, ...JOB_NAMES, WORK.seed, WORK.tpm, WORK.firstTime]);
 
 /** Names that `destroy` may remove from an in-place HOSTDIR, and that a restore replaces there. */
 export const isWorkingFile = (name: string): boolean => isDiskName(name) || NAMES.has(name);
@@ -40,7 +40,8 @@ export const isStagedName = (name: string): boolean =>
   (isPlainName(name) && name.endsWith(".defaults"));
 
 /** Names that are directories. */
-export const isDirectoryName = (name: string): boolean => name === WORK.in || name === WORK.out;
+export const isDirectoryName = (name: string): boolean =>
+  name === WORK.in || name === WORK.out || name === WORK.tpm;
 
 /** Working directories of one VM: `vm-`, eight digits of HOSTDIR, `-`, eight of their own. */
 export const isWorkDirectoryName = (name: string): boolean => /^vm-[0-9a-f]{8}-[0-9a-f]{8}$/.test(name);

@@ -1,15 +1,53 @@
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
+import type { Settings } from "../config/schema.ts";
+import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Firmware } from "../machine/types.ts";
-import { findFirmware, MAX_VARS_BYTES, NoFittingFirmware, type FirmwareFiles } from "../qemu/firmware.ts";
-import { findVariablesDamage, readVariables } from "../qemu/uefi-variables.ts";
+import {
+  findFirmware,
+  NoFittingFirmware,
+  type FirmwareChoice,
+  type FirmwareFiles,
+} from "../qemu/firmware.ts";
+import {
+  findVariablesDamage,
+  hasPlatformKey,
+  MAX_VARS_BYTES,
+  readVariables,
+} from "../qemu/uefi-variables.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { lstatOf, readNamed } from "../lib/read-file.ts";
 import { replaceFile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
+
+type FirmwareSettings = Pick<Settings, "OVMF_CODE" | "OVMF_VARS" | "SECURE_BOOT">;
+
+export const firmwareChoice = ({ OVMF_CODE, OVMF_VARS, SECURE_BOOT }: FirmwareSettings): FirmwareChoice => ({
+  code: OVMF_CODE,
+  vars: OVMF_VARS,
+  secure: SECURE_BOOT,
+});
+
+/** @throws 69 for an architecture without Secure Boot, 64 for a BIOS */
+export function refuseSecureBoot({
+  SECURE_BOOT,
+  QEMUARCH,
+  UEFI,
+}: Pick<Settings, "SECURE_BOOT" | "QEMUARCH" | "UEFI">): void {
+  if (!SECURE_BOOT) return;
+  const { secureBoot, biosName }: ArchFacts = ARCH[QEMUARCH];
+  if (!secureBoot)
+    throw new VmError("unavailable", `${QEMUARCH} guests have no Secure Boot`, {
+      hint: "leave out --secure-boot; SECURE_BOOT of a settings file is overridden by SECURE_BOOT= in guest.env",
+    });
+  if (!UEFI)
+    throw new VmError("usage", `Secure Boot needs UEFI, and this VM boots by ${biosName}`, {
+      hint: "boot by UEFI: --uefi; or leave Secure Boot out: --no-secure-boot",
+    });
+}
 
 /**
  * The firmware of a VM's UEFI boot, with its variables. Creates the variables for a VM that booted by BIOS before.
@@ -18,17 +56,38 @@ import type { Workdir } from "../store/workdir.ts";
 export function resolveFirmware(vm: Vm, work: Workdir): Firmware {
   const path = join(work.dir, WORK.efivars);
   const files = findFirmwareFor(vm, work);
+  const { code, smm } = files;
   const { OVMF_CODE } = vm.settings;
   if (!lstatOf(path)) {
     replaceFile(path, readNamed(files.varsTemplate.path, MAX_VARS_BYTES));
-    return { code: files.code, vars: { path, format: files.varsTemplate.format } };
+    return { code, vars: { path, format: files.varsTemplate.format }, smm };
   }
   const { format, bytes } = readVariables(path);
   if (OVMF_CODE !== "" && files.code.path !== OVMF_CODE)
     warnOnce(
       `ignoring OVMF_CODE=${OVMF_CODE}: it does not fit this VM's variables of ${bytes} bytes; using ${files.code.path}`,
     );
-  return { code: files.code, vars: { path, format } };
+  if (vm.settings.SECURE_BOOT) warnOfKeys(vm.settings, work);
+  return { code, vars: { path, format }, smm };
+}
+
+/**
+ * The keys of a VM's variables decide, too: those of a VM that was created without Secure Boot have none, unless its user
+ * is about to enrol some; and with keys many firmwares enforce it in any case.
+ */
+export function warnOfKeys({ SECURE_BOOT }: Pick<Settings, "SECURE_BOOT">, { dir }: Workdir): void {
+  const path = join(dir, WORK.efivars);
+  if (!lstatOf(path) || readVariables(path).format !== "raw" || hasPlatformKey(path) === SECURE_BOOT) return;
+  const [state, keys] = SECURE_BOOT ? ["is not", "no platform key is"] : ["may still be", "keys are"];
+  warnOnce(
+    `Secure Boot ${state} enforced: ${keys} enrolled in the UEFI variables; to ${hintNewVariables(path)}`,
+  );
+}
+
+/** Does the VM's firmware enforce Secure Boot? With enrolled keys many do in any case. */
+export function enforcesSecureBoot({ settings }: Pick<Vm, "settings">, { dir }: Workdir): boolean {
+  const path = join(dir, WORK.efivars);
+  return settings.SECURE_BOOT || (lstatOf(path)?.isFile() === true && hasPlatformKey(path));
 }
 
 /**
@@ -36,17 +95,17 @@ export function resolveFirmware(vm: Vm, work: Workdir): Firmware {
  * @throws 69 if none fits, 74 for damaged variables
  */
 export function findFirmwareFor({ settings }: Vm, work: Workdir): FirmwareFiles {
-  const { OVMF_CODE, OVMF_VARS, QEMUARCH } = settings;
-  const own = { code: OVMF_CODE, vars: OVMF_VARS };
+  const { QEMUARCH } = settings;
+  const choice = firmwareChoice(settings);
   const path = join(work.dir, WORK.efivars);
-  if (!lstatOf(path)) return findFirmware(QEMUARCH, own);
+  if (!lstatOf(path)) return findFirmware(QEMUARCH, choice);
   const damage = findVariablesDamage(path);
   if (damage !== undefined)
     throw new VmError("io", `cannot use the UEFI variables ${path}: ${damage}`, {
       hint: `restore a snapshot; or ${hintNewVariables(path)}`,
     });
   try {
-    return findFirmware(QEMUARCH, own, readVariables(path).bytes);
+    return findFirmware(QEMUARCH, choice, readVariables(path).bytes);
   } catch (error) {
     if (!(error instanceof NoFittingFirmware)) throw error;
     throw new VmError("unavailable", `cannot boot with the UEFI variables ${path}: ${error.message}`, {

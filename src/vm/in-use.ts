@@ -9,6 +9,7 @@ import { realPath } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import type { Workdir } from "../store/workdir.ts";
+import { endTpm } from "./tpm.ts";
 
 /** How long a terminated qemu may take to flush its images and exit. */
 const END_WAIT_MS = 10_000;
@@ -66,10 +67,10 @@ function describeImageHolder(path: string): string {
   return holder ? describeHolder(holder) : "qemu";
 }
 
-/** Refuses while a qemu uses the working files. */
+/** Refuses while a qemu uses the working files. Otherwise no process changes the state of the TPM afterwards. */
 export async function refuseRunning(work: Workdir, command: string, hint = ""): Promise<void> {
   const how = await findRunning(work);
-  if (how === undefined) return;
+  if (how === undefined) return endTpm(work);
   throw new VmError("busy", `cannot ${command}: the VM is running (${how})`, {
     hint: `shut the guest down first: ${commandLine("stop")}${hint}`,
   });

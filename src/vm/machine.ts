@@ -24,12 +24,13 @@ import type { Context } from "./context.ts";
 import { numberImages } from "./disks.ts";
 import { resolveDisplay } from "./display.ts";
 import { readExtraArgs } from "./extra-args.ts";
-import { resolveFirmware } from "./firmware.ts";
+import { refuseSecureBoot, resolveFirmware } from "./firmware.ts";
 import { chooseFormat } from "./image-formats.ts";
 import { resolveBackingFile, repairDiskBitmaps } from "./backing-file.ts";
 import { type Media } from "./media.ts";
 import { resolveNetboot } from "./netboot.ts";
 import { nicsOf } from "./nics.ts";
+import { resolveTpm } from "./tpm.ts";
 import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
@@ -56,6 +57,8 @@ export async function resolveMachine(
   const arch = settings.QEMUARCH;
   refuseOtherFamily(vm);
   if (settings.UEFI) requireUefi(arch, capabilities);
+  refuseSecureBoot(settings);
+  const tpm = resolveTpm(settings, capabilities);
   const { accel, problem } = resolveAccel(settings.ACCEL, arch, context.hostArch);
   if (problem) warnOnce(`no KVM: ${problem}; the guest is emulated, which is slow`);
   const paths = [...settings.IMAGES, ...settings.SHARES].map((item) => item.path);
@@ -69,6 +72,7 @@ export async function resolveMachine(
     memoryMiB: settings.MEMORY,
     memoryOptions: optionsBehind(vm.raw.MEMORY),
     firmware: settings.UEFI ? resolveFirmware(vm, work) : undefined,
+    tpm,
     disks: resolveDisks(context, vm, work, macros),
     controllerPlaces: settings.CONTROLLER_PLACES,
     cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },

@@ -62,6 +62,8 @@ function diskFacts({ disks = [], images = [] }: Status): [string, string][] {
       return ["disk", `${place}${image}${size}${held}${when && `; ${when}`}`];
     });
 }
+const describeFirmware = ({ uefi, secureBoot, arch }: Status): string =>
+  uefi ? `UEFI${secureBoot ? ", Secure Boot" : ""}` : ARCH[arch ?? ARCHES[0]].biosName;
 
 /** Formats one VM, one fact per line. */
 export function formatStatus(vm: Status): string {
@@ -75,7 +77,8 @@ export function formatStatus(vm: Status): string {
     ["arch", vm.arch],
     ["cores", vm.cores?.toString()],
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
-    ["firmware", vm.uefi === undefined ? undefined : vm.uefi ? "UEFI" : ARCH[vm.arch ?? ARCHES[0]].biosName],
+    ["firmware", vm.uefi === undefined ? undefined : describeFirmware(vm)],
+    ["TPM", vm.tpm ?? undefined],
     ...diskFacts(vm),
     ["cd", vm.cd === undefined ? undefined : (vm.cd ?? "none")],
     ...(vm.nics ?? []).map(({ number, mac, link }): [string, string] => [

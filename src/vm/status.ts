@@ -10,7 +10,7 @@ import { isListening } from "../process/unix-socket.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
 import type { RunEnd } from "../store/mark-types.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
-import { HOST, isDiskName, LAST, WORK } from "../store/layout.ts";
+import { HOST, isDiskName, LAST, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { describeGone, findGuestEnv, type Workdir } from "../store/workdir.ts";
 import type { Alive } from "./alive.ts";
 import type { Context } from "./context.ts";
@@ -44,6 +44,9 @@ export interface Status {
   cores?: number;
   memoryMiB?: number;
   uefi?: boolean;
+  /** Settings SECURE_BOOT and TPM; null without a TPM. */
+  secureBoot?: boolean;
+  tpm?: string | null;
   /**
    * The VM's own disks: virtual size, and allocated bytes on the host. `attached`: of a running VM, if its machine has it.
    * Number and bus are null for one that the settings do not name.
@@ -126,6 +129,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     cores: settings.SOCKETS * settings.CORES,
     memoryMiB: settings.MEMORY,
     uefi: settings.UEFI,
+    secureBoot: settings.SECURE_BOOT,
+    tpm: settings.TPM || null,
     ...describeSnapshots(hostdir),
     nics: nicsOf(settings).map(({ number, mac, link }) => ({ number, mac: mac ?? null, link })),
     ...describeFiles(context, stored),
@@ -155,7 +160,9 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
       ...(alive && { attached }),
     };
   });
-  const further = [WORK.efivars, WORK.consoleLog, WORK.qemuLog].map((name) => join(work.dir, name));
+  const further = [WORK.efivars, TPM_STATE, WORK.consoleLog, WORK.qemuLog].map((name) =>
+    workingPath(work.dir, name),
+  );
   const bytes = disks.reduce((sum, disk) => sum + disk.actualBytes, 0);
   const common = {
     ...general,

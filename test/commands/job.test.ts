@@ -90,6 +90,23 @@ describe("job", () => {
     expect((await box.json("status")).lastEnd.end).toBe("powered-off");
   });
 
+  test("of a guest with Secure Boot: without its firmware, under which a kernel loads no unsigned modules", async () => {
+    using box = await withJob();
+    const volume = Buffer.alloc(4096);
+    volume.writeBigUInt64LE(4096n, 32);
+    volume.write("_FVH", 40);
+    const [code, vars] = ["code", "vars"].map((name) => box.write(join(box.top, name), volume));
+    box.configure(`OVMF_CODE=${code}\nOVMF_VARS=${vars}\n`);
+    for (const secure of ["", "on"]) {
+      await box.ok("set", "UEFI=1", `SECURE_BOOT=${secure}`, "TPM=2.0");
+      box.qemu = { started: rescue() };
+      await box.ok("job", "check");
+      const words = box.qemus.at(-1)!.argv.join(" ");
+      expect(words.includes("pflash0")).toBe(secure === "");
+      expect(words).not.toContain("tpm");
+    }
+  });
+
   test("a job keeps the exit reason of the guest's last run", async () => {
     using box = await withJob();
     await box.running();

@@ -125,6 +125,14 @@ const EXAMPLES: Record<SettingName, Examples> = {
     bad: [...memoryExamples.bad, "2G,", "2G,slots=many", "2G,share=on", ",slots=2"],
   },
   UEFI: flagExamples,
+  SECURE_BOOT: flagExamples,
+  TPM: {
+    good: [
+      ["", ""],
+      ["2.0", "2.0"],
+    ],
+    bad: ["2", "1.2", "yes", "on"],
+  },
   ISO: textExamples,
   KEEPCD: flagExamples,
   FORWARDS: forwardExamples,

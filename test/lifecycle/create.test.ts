@@ -53,9 +53,13 @@ async function create(
 
 /** Values other than the default of each setting that guest.env holds only then; `create` itself finds the others. */
 const CHANGED: Record<
-  Exclude<KeptName<"if changed">, "UUID" | "IMAGE_FORMATS" | "IMAGE_NUMBERS" | "CONTROLLER_PLACES">,
+  Exclude<
+    KeptName<"if changed">,
+    "UUID" | "IMAGE_FORMATS" | "IMAGE_NUMBERS" | "CONTROLLER_PLACES" | "SECURE_BOOT"
+  >,
   string | string[]
 > = {
+  TPM: "2.0",
   ACCEL: "tcg",
   CPU: "qemu64",
   SMBIOS: ["type=1,serial=7"],

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { cleanUpLive, removeFleecing } from "../../src/live/clean-up.ts";
 import type { OpenDisk } from "../../src/live/disk-source.ts";
 import { beginFleecing, explainLoss, type FleecingRequest } from "../../src/live/fleece.ts";
@@ -38,7 +38,7 @@ const begin = (more: Partial<FleecingRequest> = {}) =>
     workdir: temp.top,
     directory: temp.path("staged"),
     actions: [addingBitmap("disk0", "b")],
-    files: ["efivars"],
+    files: [temp.path("efivars")],
     full: false,
     ...more,
   });
@@ -62,6 +62,21 @@ describe("the point in time of a running guest", () => {
     expect(drive()).toBe("vm-cbw-disk0");
     expect(qemu.status).toBe("running");
     expect(await Bun.file(temp.path("staged", "efivars")).text()).toBe("variables");
+  });
+
+  test("has the small files as they are then: a later change is not in the copies", async () => {
+    const path = temp.path("efivars");
+    // As the guest writes when it runs again.
+    Object.defineProperty(qemu.refused, "cont", { get: () => void writeFileSync(path, "later") });
+    await begin();
+    expect(await Bun.file(path).text()).toBe("later");
+    expect(await Bun.file(temp.path("staged", "efivars")).text()).toBe("variables");
+  });
+
+  test("fails if a small file cannot be copied, and the guest runs", async () => {
+    await expect(begin({ files: [temp.path("gone")] })).rejects.toMatchObject({ code: "ENOENT" });
+    expect(qemu.status).toBe("running");
+    expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
   });
 
   test("comes after the search for allocated clusters, if these are to be copied", async () => {

@@ -83,9 +83,9 @@ function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files, n
 const KEYS = {
   "-name": ["guest"],
   "-sandbox": ["on", "obsolete", "elevateprivileges", "spawn", "resourcecontrol"],
-  "-machine": ["pc", "q35", "virt", "pseries", "sata", "gic-version", "highmem", "pflash0", "pflash1"],
+  "-machine": ["pc", "q35", "virt", "pseries", "sata", "gic-version", "highmem", "smm", "pflash0", "pflash1"],
   "-boot": ["strict"],
-  "-chardev": ["socket", "spicevmc", "id", "path", "server", "wait", "logfile", "logappend", "name"],
+  "-chardev": ["socket", "spicevmc", "id", "path", "fd", "server", "wait", "logfile", "logappend", "name"],
   "-mon": ["chardev", "mode"],
   "-object": ["rng-random", "secret", "id", "filename", "file"],
   "-netdev": ["user", "id", "hostfwd", "restrict", "tftp", "bootfile"],

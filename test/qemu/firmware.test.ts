@@ -77,6 +77,28 @@ describe("of Debian's descriptors", () => {
   });
 });
 
+const smm = (features: string[]) =>
+  parseDescriptor(descriptor("CODE.fd", "VARS.fd", { features }), "x86_64", true)?.smm;
+
+describe("with Secure Boot, of Debian's descriptors", () => {
+  test.each([
+    ["40-edk2-x86_64-secure-enrolled.json", "OVMF_CODE_4M.ms.fd"],
+    ["50-edk2-x86_64-secure.json", undefined],
+    ["60-edk2-x86_64.json", undefined],
+  ] as const)("%s offers %p", (name, code) => {
+    expect(parseDescriptor(DEBIAN[name], "x86_64", true)?.code.path.replace("/usr/share/OVMF/", "")).toBe(
+      code!,
+    );
+  });
+
+  test("those that require SMM get it", () => {
+    expect(smm(["secure-boot", "enrolled-keys", "requires-smm"])).toBe(true);
+    expect(smm(["secure-boot", "enrolled-keys"])).toBe(false);
+    expect(smm(["secure-boot"])).toBeUndefined();
+    expect(smm(["enrolled-keys"])).toBeUndefined();
+  });
+});
+
 const mapping = (changes: object): Partial<Shape> => ({
   mapping: { ...JSON.parse(descriptor("CODE.fd", "VARS.fd")).mapping, ...changes },
 });
@@ -89,6 +111,7 @@ describe("a descriptor", () => {
     expect(parseDescriptor(descriptor("CODE.fd", "VARS.fd"), "x86_64")).toEqual({
       code: { path: "/usr/share/OVMF/CODE.fd", format: "raw" },
       varsTemplate: { path: "/usr/share/OVMF/VARS.fd", format: "raw" },
+      smm: false,
     });
     expect(codeOf(i386Plain, "i386")).toBe("OVMF32_CODE.fd");
     expect(codeOf(i386Plain, "x86_64")).toBeUndefined();
@@ -133,6 +156,7 @@ describe("a descriptor", () => {
     expect(parseDescriptor(text, "x86_64")).toEqual({
       code: { path: "/f/CODE.qcow2", format: "qcow2" },
       varsTemplate: { path: "/f/VARS.qcow2", format: "qcow2" },
+      smm: false,
     });
   });
 });
@@ -140,11 +164,19 @@ describe("a descriptor", () => {
 describe("the user's own firmware", () => {
   test("is used", () => {
     using temp = new Temp();
-    const own = { code: temp.write("CODE,1.fd", "c"), vars: temp.write("VARS 1.fd", "v") };
+    const own = { code: temp.write("CODE,1.fd", "c"), vars: temp.write("VARS 1.fd", "v"), secure: false };
     expect(findFirmware("x86_64", own)).toEqual({
       code: { path: own.code, format: "raw" },
       varsTemplate: { path: own.vars, format: "raw" },
+      smm: false,
     });
+  });
+
+  test("with Secure Boot requires SMM on a PC, and not on aarch64", () => {
+    using temp = new Temp();
+    const own = { code: temp.write("CODE.fd", "c"), vars: temp.write("VARS.fd", "v"), secure: true };
+    expect(findFirmware("x86_64", own).smm).toBe(true);
+    expect(findFirmware("aarch64", own).smm).toBe(false);
   });
 
   test.each([
@@ -153,7 +185,9 @@ describe("the user's own firmware", () => {
     ["that does not exist", "/nowhere/CODE.fd", "/etc/passwd", 66],
     ["whose variables do not exist", "/etc/passwd", "/nowhere/VARS.fd", 66],
   ])("%s is rejected", async (_title, code, vars, status) => {
-    expect((await failureOf(() => findFirmware("x86_64", { code, vars }))).exitCode).toBe(status);
+    expect((await failureOf(() => findFirmware("x86_64", { code, vars, secure: false }))).exitCode).toBe(
+      status,
+    );
   });
 });
 
@@ -162,6 +196,7 @@ function installed(temp: Temp): FirmwareFiles[] {
   const raw = (name: string, bytes: number): FirmwareFiles => ({
     code: { path: temp.write(`${name}_CODE.fd`, "c"), format: "raw" },
     varsTemplate: { path: temp.write(`${name}_VARS.fd`, "v".repeat(bytes)), format: "raw" },
+    smm: false,
   });
   const qcow2 = raw("Q", 0);
   const head = Buffer.alloc(104);
@@ -195,7 +230,11 @@ describe("of several firmwares", () => {
 
   test("ignores the user's own of another size", () => {
     using temp = new Temp();
-    const own = { code: temp.write("CODE.fd", "c"), vars: temp.write("VARS.fd", "v".repeat(77)) };
+    const own = {
+      code: temp.write("CODE.fd", "c"),
+      vars: temp.write("VARS.fd", "v".repeat(77)),
+      secure: false,
+    };
     expect(findFirmware("x86_64", own, 77).code.path).toBe(own.code);
     expect(() => findFirmware("x86_64", own, 78)).toThrow("78 bytes (found: 77");
   });

@@ -56,11 +56,13 @@ const TLS = { directory: "/etc/vm,tls", ca: "", subject: "" };
 const UEFI: Machine["firmware"] = {
   code: { path: "/usr/share/OVMF/OVMF_CODE_4M.fd", format: "raw" },
   vars: { path: join(WORK, "efivars.bin"), format: "raw" },
+  smm: false,
 };
 
 const aavmf = (name: string): Machine["firmware"] => ({
   code: { path: `/usr/share/AAVMF/${name}_CODE.fd`, format: "raw" },
   vars: { path: join(WORK, "efivars.bin"), format: "raw" },
+  smm: false,
 });
 
 /** Machines that are not PCs. */
@@ -101,6 +103,7 @@ const PLAIN: Machine = {
   cores: 2,
   memoryMiB: 2048,
   firmware: undefined,
+  tpm: undefined,
   disks: disks("AHCI"),
   controllerPlaces: [],
   cdrom: undefined,
@@ -137,6 +140,7 @@ function awkward(name: string): Partial<Machine> {
     firmware: {
       code: { path: `${at}/CODE.fd`, format: "raw" },
       vars: { path: `${at}/efivars.bin`, format: "raw" },
+      smm: false,
     },
     shares: [share("in", { path: at }), share("out", { path: `${at}/.out`, writable: true })],
     display: { ...SPICE, passwordFile: `${at}/spice.password` },
@@ -235,6 +239,7 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
     firmware: {
       code: { path: "/usr/share/edk2/CODE.qcow2", format: "qcow2" },
       vars: { path: `${WORK}/efivars.bin`, format: "qcow2" },
+      smm: false,
     },
   },
   "disks-mixed": { disks: disks("SCSI", "VIRT", "AHCI", "NVME", "SCSI", "AHCI", "VIRT", "NVME") },
@@ -398,6 +403,25 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   },
   "panic-device-own": { panicDevice: "pvpanic", extraArgs: ["-device", "pvpanic,ioport=1285"] },
   ...LAYOUT_1,
+  "tpm-bios": { ...ONE, tpm: { device: "tpm-crb" } },
+  "tpm-secure-boot": {
+    ...ONE,
+    firmware: {
+      code: { path: "/usr/share/OVMF/OVMF_CODE_4M.ms.fd", format: "raw" },
+      vars: { path: join(WORK, "efivars.bin"), format: "raw" },
+      smm: true,
+    },
+    tpm: { device: "tpm-crb" },
+  },
+  "tpm-aarch64": {
+    ...ONE,
+    ...FOREIGN,
+    arch: "aarch64",
+    firmware: aavmf("AAVMF"),
+    tpm: { device: "tpm-tis-device" },
+  },
+  "tpm-ppc64le": { ...ONE, ...FOREIGN, arch: "ppc64le", cpu: "power9", tpm: { device: "tpm-spapr" } },
+  "tpm-script": { tpm: { device: "tpm-crb", socket: ".vm-tpm/a,b.sock" } },
   "end-on-reset": { cdrom: { path: "/iso/a.iso", first: true }, endOnReset: true },
 };
 

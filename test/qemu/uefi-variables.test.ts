@@ -1,6 +1,11 @@
 import { expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
-import { findTruncation, readVariables } from "../../src/qemu/uefi-variables.ts";
+import { existsSync, writeFileSync } from "node:fs";
+import {
+  findTruncation,
+  hasPlatformKey,
+  listVariables,
+  readVariables,
+} from "../../src/qemu/uefi-variables.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -51,4 +56,51 @@ test("refuses variables that refer to an external backing file (74)", async () =
   const path = temp.write("efivars.bin", "");
   writeFileSync(path, qcow2(540672n, 200n));
   expect((await failureOf(() => readVariables(path))).exitCode).toBe(74);
+});
+
+const STORE_BYTES = 1024;
+
+/** A flash image with a store of authenticated variables. */
+function flash(
+  ...variables: { name: string; state?: number; dataBytes?: number; nameBytes?: number }[]
+): Buffer {
+  const image = Buffer.alloc(72 + STORE_BYTES, 0xff);
+  volume(image.length).copy(image);
+  image.writeUInt16LE(72, 48);
+  Buffer.from("782cf3aa7b949a43a1802e144ec37792", "hex").copy(image, 72);
+  image.writeUInt32LE(STORE_BYTES, 72 + 16);
+  let at = 72 + 28;
+  for (const { name, state = 0x3f, dataBytes = 5, nameBytes = (name.length + 1) * 2 } of variables) {
+    image.writeUInt16LE(0x55aa, at);
+    image[at + 2] = state;
+    image.writeUInt32LE(nameBytes, at + 36);
+    image.writeUInt32LE(dataBytes, at + 40);
+    image.write(`${name}\0`, at + 60, "utf16le");
+    at = Math.ceil((at + 60 + (name.length + 1) * 2 + dataBytes) / 4) * 4;
+  }
+  return image;
+}
+
+test.each<[string, Buffer, string[]]>([
+  ["none", flash(), []],
+  ["two, aligned", flash({ name: "Boot0000" }, { name: "PK", dataBytes: 9 }), ["Boot0000", "PK"]],
+  ["a deleted one", flash({ name: "PK", state: 0x3c }, { name: "db" }), ["db"]],
+  ["one in deletion", flash({ name: "PK", state: 0x3e }), ["PK"]],
+  ["data beyond the store", flash({ name: "a", dataBytes: 0xfffffffe }), ["a"]],
+  [
+    "a name beyond the file",
+    flash({ name: "PK", nameBytes: 0xffffffff }),
+    [expect.stringMatching(/^PK./) as never],
+  ],
+  ["another kind of store", Buffer.alloc(4096), []],
+  ["a truncated header", Buffer.alloc(10), []],
+  ["a store beyond the file", Buffer.concat([flash({ name: "PK" })]).fill(0xff, 48, 50), []],
+])("lists the variables: %s", (_title, image, names) => {
+  expect(listVariables(image)).toEqual(names);
+});
+
+const ENROLLED = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
+test.skipIf(!existsSync(ENROLLED))("finds the platform key of Debian's enrolled template", () => {
+  expect(hasPlatformKey(ENROLLED)).toBe(true);
+  expect(hasPlatformKey("/usr/share/OVMF/OVMF_VARS_4M.fd")).toBe(false);
 });

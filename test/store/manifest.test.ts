@@ -25,6 +25,18 @@ test("is read as written", () => {
   expect(parseManifest(JSON.stringify(MANIFEST, null, 2), "S0")).toEqual(MANIFEST);
 });
 
+test("may be of version 2: with the state of a TPM", () => {
+  const state = {
+    name: "tpm2-00.permall",
+    file: "tpm2-00.permall.gz",
+    bytes: 9,
+    allocatedBytes: 0,
+    storedBytes: 2,
+  };
+  const manifest = { ...MANIFEST, version: 2 as const, files: [FILE, state] };
+  expect(parseManifest(JSON.stringify(manifest), "S0")).toEqual(manifest);
+});
+
 test("may contain the VM's UUID and the consistency", () => {
   const named = { ...MANIFEST, vm: "123e4567-e89b-42d3-a456-426614174000", id: "0123456789abcdef" };
   expect(parseManifest(JSON.stringify(named), "S0")).toEqual(named);
@@ -71,7 +83,7 @@ describe("is damaged (74):", () => {
 
 describe("is of a newer version (78):", () => {
   test.each([
-    ["version 2", { version: 2 }],
+    ["version 3", { version: 3 }],
     ["another format", { format: "zst" }],
   ])("%s", async (_title, changes) => {
     const error = await failureOf(() => parseManifest(JSON.stringify({ ...MANIFEST, ...changes }), "S0"));

@@ -2,11 +2,12 @@
  * The reference that belongs to no single command, option or setting. PROG stands for the program's name, `…` in
  * backquotes for input and file names.
  */
-import { ARCH } from "../../machine/arch.ts";
+import { ARCH, type ArchFacts } from "../../machine/arch.ts";
 import { ARCHES, type Arch } from "../../machine/types.ts";
 import { formatSince, QEMU_FEATURES } from "../../qemu/features.ts";
 
 import { describeSlot, PLACES, type Role } from "../../qemu/layout.ts";
+import { WORK } from "../../store/layout.ts";
 
 /** A paragraph, an item (its name, and what it means), or lines to type. */
 export type Block = string | readonly [name: string, text: string] | { typed: readonly string[] };
@@ -32,11 +33,14 @@ function describeArch(name: Arch): readonly [string, string] {
   return [name, `boots by ${ways.join(" or ")}; default disk: ${diskBus}`];
 }
 
+const archesWith = (fact: "tpmDevice" | "secureBoot"): string =>
+  ARCHES.filter((name) => (ARCH[name] as ArchFacts)[fact] !== undefined).join(", ");
+
 export const TOPICS: readonly Topic[] = [
   {
     title: "SNAPSHOTS",
     blocks: [
-      "A snapshot is the directory `HOSTDIR/backups/NAME`: disk images, UEFI variables, settings, `SHA256SUMS` and `manifest.json`. It appears under its name when it is complete, or not at all. `LAST` is a symlink to the newest.",
+      "A snapshot is the directory `HOSTDIR/backups/NAME`: disk images, UEFI variables, the state of a TPM, settings, `SHA256SUMS` and `manifest.json`. It appears under its name when it is complete, or not at all. `LAST` is a symlink to the newest.",
       [
         "gz",
         "whole disks compressed by pigz; the default. `restore` verifies the checksums and decompresses. By hand: `unpigz < backups/S0/disk-0.img.gz > disk-0.img`",
@@ -46,7 +50,7 @@ export const TOPICS: readonly Topic[] = [
         "compressed images (`--format=qcow2`, SNAPSHOT_FORMAT): the first is full, the next ones are incremental on their parent. `restore` makes overlays whose backing files are in the snapshot: at once, without using space. `restore --copy` makes standalone disks",
       ],
       "Incremental snapshots rely on dirty bitmaps in the working disks. After qemu was killed the bitmaps are invalid, and the next snapshot is full, or incremental on the restored one. `--full`, or a chain of SNAPSHOT_CHAIN snapshots, also makes a full one.",
-      "A running VM is copied as of one point in time. The guest is paused for some hundredths of a second; with the guest agent its filesystems are frozen for that moment. Blocks that the guest overwrites meanwhile are first copied beside the snapshot (copy-before-write). A full or slow disk there fails the snapshot, never the guest.",
+      "A running VM is copied as of one point in time. The guest is paused for some hundredths of a second, in which the UEFI variables and the state of a TPM are copied as well; with the guest agent its filesystems are frozen for that moment. Blocks that the guest overwrites meanwhile are first copied beside the snapshot (copy-before-write). A full or slow disk there fails the snapshot, never the guest.",
       "The manifest records the consistency: `offline` (the VM was off), `agent` (filesystems frozen), or `crash-consistent` (as after a power cut: no agent, or a guest that did not power off by itself).",
       "Each working disk is checked first. One that is missing, not a regular file, truncated, marked corrupt or rejected by `qemu-img check` is not backed up (74), and `--prune` then removes nothing.",
       "Internal snapshots (`qemu-img snapshot`) are kept only by gz snapshots of a VM that is off; `backup` warns. Images of `--image` are not included.",
@@ -110,7 +114,7 @@ export const TOPICS: readonly Topic[] = [
         "grows the last partition, LUKS, LVM and the filesystem of each disk to the disk's size; `disk resize --fs` runs it for one",
       ],
       "The rescue system has bash, busybox and what this host has of e2fsprogs, xfsprogs, btrfs-progs, dosfstools, lvm2, mdadm, cryptsetup and OpenSSH. Build it again after an update of PROG; a profile's settings and your own files in it are kept.",
-      "The first job of a BIOS guest boots the rescue and saves its state (about 250 MiB in `~/.cache/PROG/warm`); later ones resume it. The state is made again when qemu, the kernel, the processor or an argument changes. `RESCUE_WARM=off` boots each time. Jobs of UEFI guests run under UEFI and start more slowly; `--no-uefi` avoids that.",
+      "The first job of a BIOS guest boots the rescue and saves its state (about 250 MiB in `~/.cache/PROG/warm`); later ones resume it. The state is made again when qemu, the kernel, the processor or an argument changes. `RESCUE_WARM=off` boots each time. Jobs of UEFI guests run under UEFI and start more slowly; `--no-uefi` avoids that. Under Secure Boot the rescue's kernel would load none of its modules: jobs of such guests boot it without their firmware, and do not see the UEFI variables.",
     ],
   },
   {
@@ -142,6 +146,9 @@ export const TOPICS: readonly Topic[] = [
       `At most ${PLACES.disks} disks have a place of their own (VIRT, NVME), or controllers of several disks (AHCI: 6, SCSI: 64). The number in the disk's name (\`disk-N.img\`) decides its place and serial number.`,
       "VMs of the earlier program have this layout, too. VMs of versions of PROG before layouts have none recorded: qemu places their devices (LAYOUT=0).",
       "The first network card of a new VM has a MAC address of its own, derived from the VM's UUID (MAC=auto), and the guest sees the UUID. `status --json` shows the address. `identity --new` in a copy of a VM changes both. VMs without MAC in `guest.env` have qemu's default address, the same in all VMs.",
+      `\`--tpm\` (TPM=2.0) adds a TPM 2.0, emulated by \`swtpm\`, to guests of ${archesWith("tpmDevice")}. Its state is in \`WORKDIR/${WORK.tpm}\` (mode 0700) and in every snapshot; restoring a snapshot without it removes it, \`--no-tpm\` keeps it. swtpm starts before qemu and exits with it; the connection between them is inherited, so that no other process can use it. The state is not encrypted, and the TPM has no certificate of a manufacturer. Jobs, which run another system, do not have the TPM.`,
+      `\`--secure-boot\` (SECURE_BOOT=on) boots UEFI guests of ${archesWith("secureBoot")} with a firmware and keys that qemu's firmware descriptors name (\`secure-boot\`, \`enrolled-keys\`): it refuses programs that no enrolled key has signed. A new VM gets a copy of the distribution's enrolled variables. A VM that was created without Secure Boot keeps its variables, in which no key is enrolled: \`run\` warns, and names the command that starts with new ones. With enrolled keys most firmwares enforce Secure Boot after \`--no-secure-boot\`, too, until new variables are made. With OVMF_CODE and OVMF_VARS both files are yours; on a PC the code must then be a build that requires SMM.`,
+      { typed: ["PROG create --uefi --secure-boot --tpm win11 win11.iso"] },
     ],
   },
   {

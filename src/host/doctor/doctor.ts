@@ -26,8 +26,9 @@ export interface Diagnosis {
 export async function diagnose(context: Context, found: SettingsInForce): Promise<Diagnosis> {
   const vm = usableVm(context, found);
   const { settings } = vm;
-  const [qemus, build, rescues, aging] = await Promise.all([
+  const [qemus, programs, build, rescues, aging] = await Promise.all([
     checkQemus(settings),
+    checkPrograms(context, settings),
     checkRescueBuild(context.hostArch),
     checkRescues(context, vm),
     checkAging(context.tmpdir),
@@ -40,7 +41,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     ...checkFirmwares(settings),
     checkNetboot(),
     ...checkVariables(vm),
-    ...checkPrograms(context),
+    ...programs,
     ...build,
     ...rescues,
     ...checkPlaces(context, settings),

@@ -4,14 +4,14 @@ import type { Settings } from "../../config/schema.ts";
 import { reasonOf } from "../../lib/errors.ts";
 import { PACKAGES } from "../../lib/packages.ts";
 import { formatSize } from "../../lib/size.ts";
-import { findProgram, isBusybox } from "../../process/exec.ts";
+import { exec, findProgram, isBusybox } from "../../process/exec.ts";
 import { freeBytes } from "../../store/files.ts";
 import type { Context } from "../../vm/context.ts";
 import { findCheckMedia } from "../../vm/media.ts";
 import { checkProgram, type Check } from "./check.ts";
 
 /** Programs of the host, except qemu and those for building a rescue. */
-export function checkPrograms(context: Context): Check[] {
+export async function checkPrograms(context: Context, { TPM }: Settings): Promise<Check[]> {
   const media = findCheckMedia(context);
   return [
     checkProgram({ name: "qemu-img", use: "disks", needed: true, thing: "qemu-img" }),
@@ -22,11 +22,21 @@ export function checkPrograms(context: Context): Check[] {
     checkProgram({ name: "ssh", use: "logging in to guests", thing: "ssh" }),
     checkProgram({ name: "scp", use: "copying to and from guests", thing: "ssh" }),
     checkProgram({ name: "remote-viewer", use: "viewing guests on this host", thing: "remote-viewer" }),
+    await checkSwtpm(TPM !== ""),
     checkProgram({ name: "restic", use: "snapshots off the machine", thing: "restic" }),
     ...(media === undefined
       ? []
       : [{ name: "check-media", state: "ok", needed: false, use: "external media", detail: media } as const]),
   ];
+}
+
+/** @param needed by the configured VM */
+async function checkSwtpm(needed: boolean): Promise<Check> {
+  const found = checkProgram({ name: "swtpm", use: "guests with a TPM", needed, thing: "swtpm" });
+  if (found.state !== "ok") return found;
+  const { stdout } = await exec(["swtpm", "--version"], { anyStatus: true });
+  const version = /version (\d[\w.]*)/.exec(stdout)?.[1];
+  return version === undefined ? found : { ...found, detail: `${found.detail}, ${version}` };
 }
 
 const COREUTILS = ["cat", "cp", "dd", "sha256sum"];

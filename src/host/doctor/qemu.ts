@@ -19,7 +19,7 @@ import { probeQemu } from "../../qemu/probe.ts";
 import { findProgram } from "../../process/exec.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { WORK } from "../../store/layout.ts";
-import { findFirmwareFor } from "../../vm/firmware.ts";
+import { findFirmwareFor, firmwareChoice } from "../../vm/firmware.ts";
 import type { Vm } from "../../vm/find.ts";
 import { oneLine, type Check } from "./check.ts";
 
@@ -96,6 +96,13 @@ const FEATURES: readonly Feature[] = [
     applies: (arch) => uefiFeature(arch) !== undefined,
     lacking: (capabilities, arch) => tooOld(uefiFeature(arch), capabilities),
   },
+  {
+    name: "tpm",
+    use: "guests with a TPM",
+    needed: false,
+    applies: (arch) => tpmDevice(arch) !== undefined,
+    lacking: (capabilities, arch) => without(tpmDevice(arch)!)(capabilities, arch),
+  },
   { name: "9p", use: "shared folders, jobs", needed: false, lacking: without("virtio-9p-pci") },
   {
     name: "pvpanic",
@@ -114,6 +121,8 @@ const FEATURES: readonly Feature[] = [
 ];
 
 const panicDeviceOf = (arch: Arch): string | undefined => (ARCH[arch] as ArchFacts).panicDevice;
+
+const tpmDevice = (arch: Arch): string | undefined => (ARCH[arch] as ArchFacts).tpmDevice;
 
 const featuresOf = (arch: Arch): Feature[] => FEATURES.filter(({ applies }) => applies?.(arch) !== false);
 
@@ -175,19 +184,31 @@ export function checkKvm({ ACCEL, QEMUARCH }: Settings, hostArch: string): Check
 /** Firmware for each architecture that is configured or that an installed qemu can run. */
 export const checkFirmwares = (settings: Settings): Check[] =>
   ARCHES.filter((arch) => arch === settings.QEMUARCH || findProgram(ARCH[arch].binary)).flatMap((arch) => {
-    const { boots, bootLoaders }: ArchFacts = ARCH[arch];
+    const { boots, bootLoaders, secureBoot }: ArchFacts = ARCH[arch];
     const set = arch === settings.QEMUARCH;
     // OVMF_CODE and OVMF_VARS are for the configured architecture.
-    const own = set ? { code: settings.OVMF_CODE, vars: settings.OVMF_VARS } : { code: "", vars: "" };
+    const own = set ? firmwareChoice(settings) : { code: "", vars: "" };
+    const find = (secure: boolean) => (): string => findFirmware(arch, { ...own, secure }).code.path;
     const checks: Check[] = [];
     if (boots.includes("uefi"))
       checks.push(
         checkFile(
           `uefi-${arch}`,
           `uefi-${arch}`,
-          set && settings.UEFI,
+          set && settings.UEFI && !settings.SECURE_BOOT,
           `${arch} guests with UEFI`,
-          () => findFirmware(arch, own).code.path,
+          find(false),
+        ),
+      );
+    if (secureBoot)
+      checks.push(
+        checkFile(
+          `secure-boot-${arch}`,
+          // A package without enrolled keys is of no use.
+          checks.at(-1)?.state === "ok" ? "" : `uefi-${arch}`,
+          set && settings.SECURE_BOOT,
+          `${arch} guests with Secure Boot`,
+          find(true),
         ),
       );
     if (bootLoaders)

@@ -169,7 +169,9 @@ const machineOf = ({ settings }: Vm, disks: readonly NumberedDisk[]): Placed & N
   arch: settings.QEMUARCH,
   layout: settings.LAYOUT,
   // Only whether there is any matters here.
-  firmware: settings.UEFI ? { code: { path: "", format: "" }, vars: { path: "", format: "" } } : undefined,
+  firmware: settings.UEFI
+    ? { code: { path: "", format: "" }, vars: { path: "", format: "" }, smm: false }
+    : undefined,
   kernel: undefined,
   resumed: false,
   disks,

@@ -10,9 +10,16 @@ function buildChip(node: string, { path, format }: Firmware["code"], readOnly: b
 }
 
 /** UEFI as two flash chips: read-only code, and the VM's variables. */
-export function buildFirmwareArgs({ code, vars }: Firmware): { args: string[]; machineOptions: string } {
+export function buildFirmwareArgs({ code, vars, smm }: Firmware): { args: string[]; machineOptions: string } {
   return {
-    args: ["-blockdev", buildChip("pflash0", code, true), "-blockdev", buildChip("pflash1", vars, false)],
-    machineOptions: ",pflash0=pflash0,pflash1=pflash1",
+    args: [
+      "-blockdev",
+      buildChip("pflash0", code, true),
+      "-blockdev",
+      buildChip("pflash1", vars, false),
+      // As qemu's docs/interop/firmware.json asks for `requires-smm`: the guest's kernel cannot write the variables itself.
+      ...(smm ? ["-global", "driver=cfi.pflash01,property=secure,value=on"] : []),
+    ],
+    machineOptions: `${smm ? ",smm=on" : ""},pflash0=pflash0,pflash1=pflash1`,
   };
 }

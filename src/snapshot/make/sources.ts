@@ -2,13 +2,13 @@ import { statSync } from "node:fs";
 import { join } from "node:path";
 import { lstatOf } from "../../lib/read-file.ts";
 import { allocatedBytes } from "../../store/files.ts";
-import { WORK } from "../../store/layout.ts";
+import { TPM_STATE, WORK, workingPath } from "../../store/layout.ts";
 import { requireRegularDisk, ownDisks } from "../../store/own-disks.ts";
 import { requireOwnDisk } from "../../vm/backing-file.ts";
 import type { Workdir } from "../../store/workdir.ts";
 import type { Source } from "../../live/disk-source.ts";
 
-/** Disks, NVRAM, the cloud-init volume. @throws 74 for a disk that refers to a file other than its recorded backing file */
+/** Disks, NVRAM, the cloud-init volume, the state of the TPM. @throws 74 for a disk that refers to a file other than its recorded backing file */
 export function listSources(work: Workdir): Source[] {
   const { dir } = work;
   const disks = ownDisks(dir).map((name) => {
@@ -16,8 +16,10 @@ export function listSources(work: Workdir): Source[] {
     requireRegularDisk(path);
     return { name, path, disk: true, base: requireOwnDisk(work, path) };
   });
-  const others = [WORK.efivars, WORK.seed].filter((name) => lstatOf(join(dir, name)));
-  return [...disks, ...others.map((name) => ({ name, path: join(dir, name), disk: false, base: undefined }))];
+  const others = [WORK.efivars, WORK.seed, TPM_STATE]
+    .map((name) => ({ name, path: workingPath(dir, name), disk: false, base: undefined }))
+    .filter(({ path }) => lstatOf(path));
+  return [...disks, ...others];
 }
 
 /** Bytes that a disk and its backing files occupy. */

@@ -17,6 +17,7 @@ import type { Context } from "../../vm/context.ts";
 import type { Vm } from "../../vm/find.ts";
 import { parseSeconds } from "../../lib/seconds.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
+import { companionOf } from "../../vm/tpm.ts";
 import { fillCopy, resolveCopy } from "./copy.ts";
 import type { Report } from "./report.ts";
 
@@ -69,7 +70,8 @@ export async function bootSnapshot(
 async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): Promise<BootOutcome> {
   const { QEMUARCH } = vm.settings;
   const capabilities = await probeQemu(ARCH[QEMUARCH].binary, context.cacheDirectory);
-  const argv = buildQemuArgv(await resolveCopy(context, vm, dir, capabilities), capabilities);
+  const resolved = await resolveCopy(context, vm, dir, capabilities);
+  const argv = buildQemuArgv(resolved, capabilities);
   const logPath = join(dir, WORK.qemuLog);
   const next = Promise.withResolvers<BootOutcome>();
   const onEvent = ({ event, data }: QmpEvent): void => {
@@ -85,6 +87,7 @@ async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): 
       directory: dir,
       monitor,
       logPath,
+      ...companionOf(resolved, dir, logPath),
       onEvent,
     });
   } catch (error) {

@@ -16,6 +16,11 @@ const SYMBOLS = {
   socket: { args: ["i32", "i32", "i32"], returns: "i32" },
   fcntl: { args: ["i32", "i32", "ptr"], returns: "i32" },
   connect: { args: ["i32", "ptr", "u32"], returns: "i32" },
+  ioctl: { args: ["i32", "u64", "ptr"], returns: "i32" },
+  mkfifo: { args: ["ptr", "u32"], returns: "i32" },
+  socketpair: { args: ["i32", "i32", "i32", "ptr"], returns: "i32" },
+  sendmsg: { args: ["i32", "ptr", "i32"], returns: "i64" },
+  recvmsg: { args: ["i32", "ptr", "i32"], returns: "i64" },
   syscall: {
     args: ["i64", "i32", "ptr", "i32", "ptr", "u32"],
     returns: "i64",
@@ -36,16 +41,17 @@ function load() {
 }
 
 /** bun:ffi is loaded on first use: most commands do not need it. */
-const ffi = (): typeof import("bun:ffi") => require("bun:ffi");
+export const ffi = (): typeof import("bun:ffi") => require("bun:ffi");
 
 let symbols: ReturnType<typeof load> | undefined;
-const libc = () => (symbols ??= load());
+/** For the modules of this folder. */
+export const libc = () => (symbols ??= load());
 
 const EINTR = 4;
 const EAGAIN = 11;
 
 /** The error of the C library's last call, in the form of Node's system errors. */
-function systemError(call: string): NodeJS.ErrnoException {
+export function systemError(call: string): NodeJS.ErrnoException {
   const errno = ffi().read.i32(libc().__errno_location() as Pointer);
   // Loaded on first use: loading is slow, and errors are rare.
   const { getSystemErrorMap } = process.getBuiltinModule("node:util");
@@ -75,11 +81,19 @@ export function pipe(): [number, number] {
   return [fds[0]!, fds[1]!];
 }
 
-const AF_UNIX = 1;
-const SOCK_STREAM = 1;
+export const AF_UNIX = 1;
+export const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
 /** sun_path (unix(7)). */
 const SUN_PATH_BYTES = 108;
+
+/** sockaddr_un of a path of at most 107 bytes (unix(7)). */
+export function unixAddress(path: string): Buffer {
+  const address = Buffer.alloc(2 + SUN_PATH_BYTES);
+  address.writeUInt16LE(AF_UNIX);
+  address.write(path, 2);
+  return address;
+}
 
 /**
  * Does a process listen on this Unix socket? A full queue (EAGAIN) means yes; Bun's connect reports it as ECONNREFUSED.
@@ -87,9 +101,7 @@ const SUN_PATH_BYTES = 108;
  */
 export function isUnixSocketAlive(path: string): boolean {
   const { socket, connect, __errno_location } = libc();
-  const address = Buffer.alloc(2 + SUN_PATH_BYTES);
-  address.writeUInt16LE(AF_UNIX);
-  address.write(path, 2);
+  const address = unixAddress(path);
   const fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | O_CLOEXEC, 0);
   if (fd < 0) throw new Error("socket failed: too many open files?");
   try {
@@ -113,6 +125,28 @@ export function isRangeLocked(fd: number, start: number, length: number): boolea
   lock.writeBigInt64LE(BigInt(start), 8);
   lock.writeBigInt64LE(BigInt(length), 16);
   return libc().fcntl(fd, F_OFD_GETLK, ffi().ptr(lock)) === 0 && lock.readInt16LE(0) !== F_UNLCK;
+}
+
+const TUNSETIFF = 0x400454ca;
+/** struct ifreq: a name of 16 bytes, and the flags. */
+const IFREQ_BYTES = 40;
+const IFNAMSIZ = 16;
+const IFF_TAP = 0x0002;
+const IFF_NO_PI = 0x1000;
+const IFF_VNET_HDR = 0x4000;
+
+/** Makes an open /dev/net/tun a tap device. @param pattern of its name: `vm%d` @returns its name */
+export function setInterface(fd: number, pattern: string): string {
+  const request = Buffer.alloc(IFREQ_BYTES);
+  request.write(pattern, "latin1");
+  request.writeUInt16LE(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, IFNAMSIZ);
+  if (libc().ioctl(fd, TUNSETIFF, ffi().ptr(request)) !== 0) throw systemError("ioctl TUNSETIFF");
+  return request.toString("latin1", 0, request.indexOf(0));
+}
+
+/** Creates a named pipe (0600). @throws a system error */
+export function makePipe(path: string): void {
+  if (libc().mkfifo(ffi().ptr(Buffer.from(`${path}\0`)), 0o600) !== 0) throw systemError("mkfifo");
 }
 
 /** renameat2(2): older C libraries have no function for it. */

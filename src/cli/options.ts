@@ -114,6 +114,13 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "tmeout", value: "SECONDS", effect: set("TIMEOUT"), help: "", hidden: true },
   { long: "uefi", short: "u", effect: set("UEFI", "1"), help: "boot by UEFI" },
   { long: "no-uefi", effect: set("UEFI", ""), help: "boot by BIOS" },
+  {
+    long: "net",
+    value: "NETWORK",
+    effect: { kind: "add", setting: "NETWORKS" },
+    help: "add a network card: user, passt, bridge=, tap= or net=NAME; empty: clear the list",
+    whole: true,
+  },
   { long: "netdev", effect: set("USENETDEV", "1"), help: "enable the first network card" },
   { long: "no-netdev", effect: set("USENETDEV", ""), help: "disable the first network card" },
   {

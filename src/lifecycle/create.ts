@@ -143,7 +143,13 @@ function refuseExisting(context: Context, { hostdir, work }: Vm, guestName: stri
  * [compat] Images of the command line are not in guest.env, and apply to the whole batch.
  */
 function withoutLists(options: Options): Options {
-  const { FORWARDS: _forwards, SHARES: _shares, SMBIOS: _smbios, ...settings } = options.settings;
+  const {
+    FORWARDS: _forwards,
+    NETWORKS: _networks,
+    SHARES: _shares,
+    SMBIOS: _smbios,
+    ...settings
+  } = options.settings;
   const { IMAGES = [] } = options.additions;
   return { ...options, settings, additions: { IMAGES } };
 }

@@ -56,9 +56,9 @@ export function formatStatus(vm: Status): string {
       "disk",
       `${file}: ${virtualBytes === null ? "not readable" : formatSize(virtualBytes)}, ${formatSize(actualBytes)} in use${attached === false ? "; attached from the next run on" : ""}`,
     ]),
-    ...(vm.nics ?? []).map(({ number, mac, link }): [string, string] => [
+    ...(vm.nics ?? []).map(({ number, network, mac, link }): [string, string] => [
       "card",
-      `${number}: ${mac ?? "qemu's MAC address"}${link === "down" ? ", link down" : ""}`,
+      `${number}: ${network === "user" ? "" : `${network}, `}${mac ?? "qemu's MAC address"}${link === "down" ? ", link down" : ""}`,
     ]),
     [
       "snapshots",

@@ -2,6 +2,7 @@ import { readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { RawSettings } from "../config/schema.ts";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
+import { networkWord } from "../machine/network.ts";
 import type { Arch, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { isImageInUse } from "../qemu/image-lock.ts";
@@ -46,7 +47,7 @@ export interface Status {
   /** Access outside its directory. */
   reaches?: Reach[];
   /** Network cards; MAC null: qemu's default. */
-  nics?: { number: number; mac: string | null; link: "up" | "down" }[];
+  nics?: { number: number; network: string; mac: string | null; link: "up" | "down" }[];
   /** Of a running VM: settings that differ from those of the running machine, as the next `run` will use them. */
   nextRun?: RawSettings;
   forwards?: string[];
@@ -99,7 +100,12 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     memoryMiB: settings.MEMORY,
     uefi: settings.UEFI,
     ...describeSnapshots(hostdir),
-    nics: nicsOf(settings).map(({ number, mac, link }) => ({ number, mac: mac ?? null, link })),
+    nics: nicsOf(settings).map(({ number, network, mac, link }) => ({
+      number,
+      network: networkWord(network),
+      mac: mac ?? null,
+      link,
+    })),
     reaches: findReaches(context, stored),
   };
   if (work.state !== "present")

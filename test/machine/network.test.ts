@@ -22,7 +22,7 @@ test("each card has a place", () => {
 describe("the cards", () => {
   test("without NETWORKS: the first one, by USENETDEV", () => {
     expect(nicsOf(SETTINGS)).toEqual([
-      { number: 1, mac: undefined, link: "up", forwards: SETTINGS.FORWARDS },
+      { number: 1, mac: undefined, link: "up", network: { kind: "user" }, forwards: SETTINGS.FORWARDS },
     ]);
     expect(nicsOf({ ...SETTINGS, USENETDEV: false })).toEqual([]);
   });
@@ -32,8 +32,14 @@ describe("the cards", () => {
       parseNetwork(text)!,
     );
     expect(nicsOf({ ...SETTINGS, NETWORKS, UUID })).toEqual([
-      { number: 2, mac: deriveMac(UUID, 2), link: "up", forwards: SETTINGS.FORWARDS },
-      { number: 3, mac: "02:00:00:00:00:01", link: "down", forwards: [] },
+      {
+        number: 2,
+        mac: deriveMac(UUID, 2),
+        link: "up",
+        network: { kind: "user" },
+        forwards: SETTINGS.FORWARDS,
+      },
+      { number: 3, mac: "02:00:00:00:00:01", link: "down", network: { kind: "user" }, forwards: [] },
     ]);
   });
 

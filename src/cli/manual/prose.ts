@@ -38,7 +38,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ],
   restart: ["A VM that is not running is started."],
   status: [
-    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`; of a running VM `attached`), `nics` (`number`, `mac`, `link`), `nextRun` (settings that the next run changes, by name), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `panicked` (the kernel of the running guest), `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
+    "The object of `--json` has: `name`, `directory`, `state` (running, paused, stopped, created, crashed or broken), `error` and `hint`, `arch`, `cores`, `memoryMiB`, `uefi`, `disks` (`file`, `virtualBytes`, `actualBytes`; of a running VM `attached`), `nics` (`number`, `network`, `mac`, `link`), `nextRun` (settings that the next run changes, by name), `snapshots` (`count`, `last`), `forwards`, `display`, `job`, `panicked` (the kernel of the running guest), `pid`, `started`, `uptimeSeconds`, `lastEnd` (`end`, `at`), `workingFiles` (`directory`, `inplace`, `actualBytes`), `gone` (missing working files: since when, and what run does), `guestErrors`. Names may be added, not changed.",
   ],
   set: [
     "Stores settings in the VM's `guest.env`: `PROG set -m 4G -c 4 CPU=host`. A list is given as one word for each element, as in `SHARES=a:/x SHARES=b:/y`; `--share` and `--forward` add to the list. `SETTING=` stores an empty value, `--unset=SETTING` removes the line.",
@@ -46,11 +46,11 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
     "`LAYOUT=1 MAC=auto` gives a VM of an earlier version fixed places for its devices and a MAC address of its own. Names of network interfaces and paths of disks may change in the guest, once.",
   ],
   nic: [
-    "Cards have numbers from 1 to 4, which decide their places on the PCI bus. `add` takes the lowest free number, and of a running VM the lowest that can be plugged in (from 2). `remove` of a running VM waits until the guest has released the card, at most 30 s; card 1 is removed from the next run on. The MAC address is derived from the VM's UUID, unless `--mac` is given.",
+    "Cards have numbers from 1 to 4, which decide their places on the PCI bus. `add` takes the lowest free number, and of a running VM the lowest that can be plugged in (from 2). `remove` of a running VM waits until the guest has released the card, at most 30 s; card 1 is removed from the next run on. The MAC address is derived from the VM's UUID, unless `--mac` is given. Networks are those of NETWORKS: `nic add net=lab`.",
     "`down` unplugs the cable, `up` plugs it in again: at once, and at later starts. Everything is stored in NETWORKS in `guest.env`.",
   ],
   forward: [
-    "A rule is PROTOCOL:[ADDRESS]:PORT-[ADDRESS]:PORT, as of `--forward`. A running VM is changed at once. Rules are stored in FORWARDS in `guest.env`; with `--temporary` they hold until the VM is off, as those of `run --forward`. Forwards belong to the first card on the user-mode network.",
+    "A rule is PROTOCOL:[ADDRESS]:PORT-[ADDRESS]:PORT, as of `--forward`. A running VM is changed at once. Rules are stored in FORWARDS in `guest.env`; with `--temporary` they hold until the VM is off, as those of `run --forward`. Forwards belong to the first card on `user` or `passt`; those of passt are changed from the next run on, and go to the guest's own address.",
   ],
   list: ["Settings files that need bash are not evaluated here."],
   console: [

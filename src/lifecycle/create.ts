@@ -28,6 +28,7 @@ import type { CreateOptions } from "./create-options.ts";
 import { createFirstDisk, inspectSource, planDisks } from "./from-image.ts";
 import { recordBackingFile } from "../vm/backing-file.ts";
 import { findFormats } from "../vm/image-formats.ts";
+import { nicsOf } from "../vm/nics.ts";
 import { Media } from "../vm/media.ts";
 import { findHostdir, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
@@ -67,7 +68,8 @@ export async function createVm(
     refuseImpossible(vm, disks);
     const guestEnv = guestEnvOf(context, vm, guestName, cd, disks, options);
     refuseUnwritable(guestEnv);
-    const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit);
+    const identified = { ...settings, MAC: "auto", UUID: guestEnv.UUID as string };
+    const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit, nicsOf(identified));
     if (source && !source.linked)
       requireSpace(
         settings.INPLACE ? vm.hostdir : context.tmpdir,

@@ -19,6 +19,7 @@ const FILES = {
   /** Locked (flock(2)) by the network while it lives. */
   alive: "alive",
   log: "log",
+  script: "lan.sh",
   ready: "ready",
   answer: "answer",
   config: "dnsmasq.conf",
@@ -134,11 +135,12 @@ async function startLan(request: LanRequest, held: number): Promise<void> {
   const { makeDirectories, formatDnsmasqConfig } = await import("./dnsmasq.ts");
   makeDirectories(directory, FILES);
   replaceFile(join(directory, FILES.config), formatDnsmasqConfig(request, FILES));
+  replaceFile(join(directory, FILES.script), script);
   const alive = lockAlive(directory)!;
   const log = openSync(join(directory, FILES.log), "ax", 0o600);
   const stdin = openSync(join(directory, FILES.lifeline), constants.O_RDONLY);
   const options = ["--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"];
-  const child = start(["unshare", ...options, "sh", "-c", script, "lan", prefix, outside], {
+  const child = start(["unshare", ...options, "sh", FILES.script, prefix, outside], {
     cwd: directory,
     stdin,
     stdout: log,

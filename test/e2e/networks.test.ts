@@ -3,11 +3,11 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { guests, until, type Sandbox } from "./harness.ts";
-import { configure, qemuPid, shell, smallSandbox, suite } from "./tools.ts";
+import { binary, guests, until, type Sandbox } from "./harness.ts";
+import { configure, qemuPid, rootTest, shell, smallSandbox, suite } from "./tools.ts";
 
 /** Gets an address by DHCP, and looks for each peer by its name until it answers. */
-const script = (peers: readonly string[]): string => `
+const script = (peers: readonly string[], end: string): string => `
 cat >/lease.sh <<'END'
 #!/bin/sh
 [ "$1" = bound ] || exit 0
@@ -17,8 +17,11 @@ echo "nameserver $dns" >/etc/resolv.conf
 echo "LEASE ip=$ip router=\${router:-none} domain=$domain hostname=$hostname."
 END
 chmod +x /lease.sh
-ip link set lo up; ip link set eth0 up
-udhcpc -i eth0 -n -q -t 20 -T 1 -s /lease.sh || echo NO LEASE
+ip link set lo up
+for i in /sys/class/net/eth*; do
+  ip link set \${i##*/} up
+  udhcpc -i \${i##*/} -n -q -t 20 -T 1 -s /lease.sh || echo "NO LEASE \${i##*/}"
+done
 for peer in ${peers.join(" ")}; do
   for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
     ip=$(nslookup $peer.lab | sed -n '/^Name/,$s/^Address[^:]*: *//p' | head -n 1)
@@ -27,14 +30,19 @@ for peer in ${peers.join(" ")}; do
   done
 done
 echo DONE
-while :; do sleep 60; done
+${end}
 `;
 
 let runtime: string;
 const boxes: Sandbox[] = [];
 
 /** A VM with a Linux guest, on the networks of this test. */
-async function makeVm(name: string, peers: readonly string[], options: readonly string[]): Promise<Sandbox> {
+async function makeVm(
+  name: string,
+  peers: readonly string[],
+  options: readonly string[],
+  end = "while :; do sleep 60; done",
+): Promise<Sandbox> {
   const built = await guests();
   const box = smallSandbox(name);
   boxes.push(box);
@@ -42,13 +50,36 @@ async function makeVm(name: string, peers: readonly string[], options: readonly 
   box.environment.XDG_CACHE_HOME = join(runtime, "cache");
   configure(box, "MEMORY=160M\nCORES=1\nPORT=\nDISKS=(VIRT=16M)\n");
   await box.ok([...options, "create", name]);
-  box.write("guest.sh", script(peers));
+  box.write("guest.sh", script(peers, end));
   box.write("vm.defaults", `-kernel ${built.kernel} -initrd ${built.initrd} -append "${built.append}"\n`);
   return box;
 }
 
 const done = (box: Sandbox): Promise<unknown> =>
   until("the guest's report", () => box.console().includes("DONE"));
+
+/** Another user can neither hold the network's pipe, nor enter its directory or its namespaces. */
+async function refuseOtherUser(): Promise<void> {
+  const directory = join(runtime, "vm/networks/lab");
+  const pid = readFileSync(join(directory, "ready"), "utf8").trim();
+  const tries = [
+    `exec 3<>${directory}/members`,
+    `ls ${directory}`,
+    `nsenter --target ${pid} --user --net true`,
+    `nsenter --target ${pid} --net true`,
+  ];
+  for (const words of tries) {
+    const other = Bun.spawnSync([
+      ...["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"],
+      ...["sh", "-c", words],
+    ]);
+    expect([words, other.exitCode === 0, other.stderr.toString()]).toEqual([
+      words,
+      false,
+      expect.stringMatching(/denied|not permitted/i),
+    ]);
+  }
+}
 
 /** Processes of networks in the runtime directory. */
 async function networkProcesses(): Promise<string> {
@@ -76,6 +107,43 @@ suite("networks", () => {
     rmSync(runtime, { recursive: true, force: true });
   });
 
+  rootTest(
+    "a bridge, a tap device and passt: the guest gets an address by each, and passt ends with it",
+    async () => {
+      const box = await makeVm(
+        "cards",
+        [],
+        ["--net=bridge=vmbr0", "--net=tap=vmtap0", "--net=passt"],
+        "poweroff -f",
+      );
+      // A network of its own, with a bridge, a tap device on it, and a DHCP server; qemu-bridge-helper's list.
+      const lab = [
+        "ip link set lo up",
+        "ip link add vmbr0 type bridge && ip addr add 10.9.9.1/24 dev vmbr0 && ip link set vmbr0 up",
+        "ip tuntap add vmtap0 mode tap && ip link set vmtap0 master vmbr0 up",
+        "ip link add vmout0 type dummy && ip addr add 10.9.8.7/24 dev vmout0 && ip link set vmout0 up",
+        "ip route add default via 10.9.8.1",
+        "mkdir -p /etc/qemu && mount -t tmpfs tmpfs /etc/qemu && echo 'allow vmbr0' >/etc/qemu/bridge.conf",
+        "dnsmasq --conf-file=/dev/null --user=root --pid-file= --port=0 --leasefile-ro --interface=vmbr0 --bind-interfaces --dhcp-range=10.9.9.20,10.9.9.90",
+      ].join(" && ");
+      await shell(
+        `env -i ${Object.entries(box.env())
+          .map(([name, value]) => `${name}='${value}'`)
+          .join(" ")} unshare --net --mount --pid --fork --kill-child sh -c '${lab} && ${binary} run'`,
+        box.host,
+      ).catch((error: unknown) => {
+        if (!box.console().includes("DONE")) throw error;
+      });
+      const leases = [...box.console().matchAll(/LEASE ip=(\S+)/g)].map(([, ip]) => ip);
+      expect(leases).toEqual([
+        expect.stringMatching(/^10\.9\.9\./),
+        expect.stringMatching(/^10\.9\.9\./),
+        "10.9.8.7",
+      ]);
+      await until("no passt", async () => (await networkProcesses()) === "");
+    },
+  );
+
   describe("net=lab", () => {
     test("three VMs reach each other by name; nothing is left after the last", async () => {
       const names = ["one", "two", "three"];
@@ -100,6 +168,7 @@ suite("networks", () => {
           if (other !== index) expect(box.console()).toContain(`REACHED ${peer} ${leases[other]![1]}.`);
       const status = JSON.parse((await all[0]!.ok(["status", "--json"])).stdout);
       expect(status.nics).toMatchObject([{ network: "net=lab" }]);
+      await refuseOtherUser();
       // The last ones end by kill -9, of qemu as of anything.
       await all[0]!.ok(["stop", "--force"]);
       expect(await networkProcesses()).toContain("dnsmasq");

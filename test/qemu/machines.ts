@@ -350,7 +350,7 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
       nic({ number: 3, network: { kind: "passt" }, forwards: ["hostfwd=tcp::5555-:22"] }),
       nic({ number: 4, network: { kind: "net", name: "lab" }, lifeline: "/run/user/1/a, b/members" }),
     ],
-    netboot: { order: "first", directory: "/srv/tftp", file: "x.efi" },
+    netboot: { order: "first", directory: undefined, file: undefined },
   },
   "netboot-first": {
     nics: [nic({ number: 2 }), nic({ number: 3 })],

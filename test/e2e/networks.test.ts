@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { binary, guests, until, type Sandbox } from "./harness.ts";
-import { configure, qemuPid, rootTest, shell, smallSandbox, suite } from "./tools.ts";
+import { configure, qemuPid, rootTest, shell, smallSandbox, suiteInTurn } from "./tools.ts";
 
 /** Gets an address by DHCP, and looks for each peer by its name until it answers. */
 const script = (peers: readonly string[], end: string): string => `
@@ -70,8 +70,13 @@ async function refuseOtherUser(): Promise<void> {
   ];
   for (const words of tries) {
     const other = Bun.spawnSync([
-      ...["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"],
-      ...["sh", "-c", words],
+      "setpriv",
+      "--reuid=65534",
+      "--regid=65534",
+      "--clear-groups",
+      "sh",
+      "-c",
+      words,
     ]);
     expect([words, other.exitCode === 0, other.stderr.toString()]).toEqual([
       words,
@@ -98,7 +103,7 @@ async function networkProcesses(): Promise<string> {
     .join("\n");
 }
 
-suite("networks", () => {
+suiteInTurn(0, 3)("networks", () => {
   beforeAll(() => {
     runtime = realpathSync(mkdtempSync(join(tmpdir(), "vm-run-")));
   });
@@ -121,8 +126,9 @@ suite("networks", () => {
         "ip link set lo up",
         "ip link add vmbr0 type bridge && ip addr add 10.9.9.1/24 dev vmbr0 && ip link set vmbr0 up",
         "ip tuntap add vmtap0 mode tap && ip link set vmtap0 master vmbr0 up",
-        "ip link add vmout0 type dummy && ip addr add 10.9.8.7/24 dev vmout0 && ip link set vmout0 up",
+        "ip link add vmout0 type bridge && ip addr add 10.9.8.7/24 dev vmout0 && ip link set vmout0 up",
         "ip route add default via 10.9.8.1",
+        "mount -t sysfs sysfs /sys",
         "mkdir -p /etc/qemu && mount -t tmpfs tmpfs /etc/qemu && echo 'allow vmbr0' >/etc/qemu/bridge.conf",
         "dnsmasq --conf-file=/dev/null --user=root --pid-file= --port=0 --leasefile-ro --interface=vmbr0 --bind-interfaces --dhcp-range=10.9.9.20,10.9.9.90",
       ].join(" && ");

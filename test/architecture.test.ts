@@ -58,6 +58,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["vm"],
   ["live"],
   ["rescue"],
+  ["network"],
   ["store"],
   ["qemu"],
   ["qmp"],
@@ -162,6 +163,7 @@ describe("imports go down:", () => {
       "cli/licenses.ts": /^\.\.\/(LICENSE|package\.json|node_modules\/[^.]+|scripts\/licenses\/.+)$/,
       "main.ts": /^\.\.\/package\.json$/,
       "cli/manual/page.ts": /^\.\.\/package\.json$/,
+      "network/lan.ts": /^\.\.\/scripts\/network\/lan\.sh$/,
       "rescue/assets.ts": /^\.\.\/(jobs|scripts\/rescue)\//,
     };
     expect(outside.filter((target) => !allowed[name]?.test(target))).toEqual([]);
@@ -288,7 +290,11 @@ test("only agreed names are in the top directory", () => {
 test.each([
   ["directories are watched", /\bwatch\(/, ["process/watch-directory.ts"]],
   ["Bun connects to sockets", /\bBun\.connect\b/, ["process/unix-socket.ts"]],
-  ["Unix sockets are addressed", /\bwithSocketAddress\(/, ["guest/console.ts", "process/unix-socket.ts"]],
+  [
+    "Unix sockets are addressed",
+    /\bwithSocketAddress\(/,
+    ["guest/console.ts", "process/unix-socket.ts", "qmp/send-descriptor.ts"],
+  ],
   ["qemu is terminated by QMP", /\bexecute\("quit"\)/, ["lifecycle/kill-machine.ts", "qemu/session.ts"]],
 ])("%s in one place", (_what, pattern, places) => {
   const found = MODULES.filter(({ text }) => pattern.test(text)).map(({ name }) => name);

@@ -56,6 +56,10 @@ check   cpio                   cpio                        cpio              cpi
 check   pgrep                  procps                      procps            procps-ng               procps             procps-ng
 check   zstd                   zstd                        zstd              zstd                    zstd               zstd
 check   jq                     jq                          jq                jq                      jq                 jq
+check   dnsmasq                dnsmasq-base                dnsmasq           dnsmasq                 dnsmasq            dnsmasq
+check   passt                  passt                       passt             passt                   passt              passt
+check   nft                    nftables                    nftables          nftables                nftables           nftables
+check   ip                     iproute2                    iproute2          iproute                 iproute2           iproute2
 check   restic                 restic                      restic            restic                  restic             restic
 check   rclone                 rclone                      rclone            rclone                  rclone             rclone
 check   qemu-io                qemu-utils                  qemu-img          qemu-img                qemu-img           qemu-img

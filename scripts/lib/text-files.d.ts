@@ -55,3 +55,7 @@ declare module "*/scripts/licenses/LGPL-2.1.txt" {
   const text: string;
   export default text;
 }
+declare module "*/scripts/network/lan.sh" {
+  const text: string;
+  export default text;
+}

@@ -30,6 +30,7 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   const additions: Required<Options["additions"]> = {
     FORWARDS: [],
     IMAGES: [],
+    NETWORKS: [],
     SHARES: [],
     SMBIOS: [],
   };

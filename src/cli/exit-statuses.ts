@@ -46,7 +46,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   run: {
     ok: "the guest powered off; with --detach: it is running",
     noInput: "there is no such VM, snapshot, CD image or address of this host",
-    unavailable: "qemu, firmware or a feature of qemu is missing",
+    unavailable: "qemu, firmware, a feature of qemu, or what a network needs is missing",
     cannotCreate: FOREIGN,
     io: "the guest did not power off by itself, qemu failed, or a disk is damaged",
     busy: "the VM is already running, it is locked by another process, or a port is taken",
@@ -90,7 +90,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   },
   nic: {
     noInput: "there is no VM in HOSTDIR, or no card of that number",
-    unavailable: "the VM has the most cards that it can have",
+    unavailable: "the VM has the most cards that it can have, or what the network needs is missing",
     cannotCreate: FOREIGN,
     io: "qemu refused the change",
     busy: "locked by another process, qemu does not answer, or the guest is paused or refuses to release the card",

@@ -128,6 +128,13 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   },
   { long: "tpm", effect: set("TPM", "2.0"), help: "add a TPM 2.0 (swtpm)", whole: true },
   { long: "no-tpm", effect: set("TPM", ""), help: "leave the TPM out, and keep its state", whole: true },
+  {
+    long: "net",
+    value: "NETWORK",
+    effect: { kind: "add", setting: "NETWORKS" },
+    help: "add a network card: user, passt, bridge=, tap= or net=NAME; empty: clear the list",
+    whole: true,
+  },
   { long: "netdev", effect: set("USENETDEV", "1"), help: "enable the first network card" },
   { long: "no-netdev", effect: set("USENETDEV", ""), help: "disable the first network card" },
   {

@@ -10,6 +10,10 @@ import { buildContext, NO_OPTIONS, progName } from "./surroundings.ts";
 export async function startProgram(version: string, words: readonly string[]): Promise<number> {
   takeUmask();
   const prog = progName(process.argv0);
+  if (words[0] === "__tap") {
+    await (await import("../network/tap.ts")).sendTap(words[1] ?? "");
+    return 0;
+  }
   if (words[0] !== "__complete") {
     const { runCli } = await import("./cli.ts");
     return runCli(prog, version, words);

@@ -9,8 +9,9 @@ export default define({
     card: {
       type: "positional",
       required: false,
-      description: "add: the network, user; remove, up, down: number of the card",
+      description: "add: the network, user if omitted; remove, up, down: number of the card",
     },
+    net: { type: "string", valueHint: "NETWORK", description: "add: connect the card to this network" },
     mac: {
       type: "string",
       valueHint: "ADDRESS",

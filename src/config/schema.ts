@@ -182,7 +182,7 @@ export const SCHEMA = {
   TPM: keptIfChanged(tpm, "TPM that swtpm emulates: 2.0; empty: none"),
   ISO: kept(text, "CD image, searched for at each run: as given, in HOSTDIR, in MEDIA_STORAGE"),
   KEEPCD: kept(flag, "leave the CD in after the first boot"),
-  FORWARDS: kept(forwards, "port forwards of the first network card: hostfwd=tcp::5555-:22"),
+  FORWARDS: kept(forwards, "port forwards of the first network card on user or passt: hostfwd=tcp::5555-:22"),
   HOST: kept(host, "address the display listens on; empty: no display"),
   PORT: kept(optionalNumber(1, 65535), "port of the display; empty: no display"),
   DISPLAY_PROTOCOL: setting(oneOf(["spice", "vnc", "none"]), "protocol of the display"),
@@ -211,7 +211,7 @@ export const SCHEMA = {
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
   NETWORKS: keptIfChanged(
     networks,
-    "network cards, one element a card: user, or none for no card of this number; options: ,mac=ADDRESS ,link=down",
+    "network cards, one element a card: user, passt, bridge=NAME, tap=NAME, net=NAME, or none for no card of this number; options: ,mac=ADDRESS ,link=down, of net ,outside=off",
   ),
   NETBOOT: keptIfChanged(
     oneOf(NETBOOT_ORDERS),
@@ -314,6 +314,7 @@ export const namesKept = <How extends NonNullable<Spec<unknown>["kept"]>>(
 export const ADDED_LISTS = [
   "FORWARDS",
   "IMAGES",
+  "NETWORKS",
   "SHARES",
   "SMBIOS",
 ] as const satisfies readonly SettingName[];

@@ -181,7 +181,15 @@ export async function resolveRescueMachine(
     nics:
       rescue.origins.USENETDEV.kind === "option" && !settings.USENETDEV
         ? []
-        : [{ number: 1, mac: undefined, link: "up", forwards: forwardsOf(context, rescue) }],
+        : [
+            {
+              number: 1,
+              mac: undefined,
+              link: "up",
+              network: { kind: "user" },
+              forwards: forwardsOf(context, rescue),
+            },
+          ],
     netboot: { order: "off", directory: undefined, file: undefined },
     shares: shares.flatMap((share) => {
       const path = expandMacro(share.path, macros);

@@ -29,6 +29,7 @@ import type { CreateOptions } from "./create-options.ts";
 import { createFirstDisk, inspectSource, planDisks } from "./from-image.ts";
 import { recordBackingFile } from "../vm/backing-file.ts";
 import { findFormats, storableImage } from "../vm/image-formats.ts";
+import { nicsOf } from "../vm/nics.ts";
 import { Media } from "../vm/media.ts";
 import { findHostdir, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
@@ -70,7 +71,8 @@ export async function createVm(
     refuseImpossible(vm, disks);
     const guestEnv = guestEnvOf(context, vm, guestName, cd, disks, options);
     refuseUnwritable(guestEnv);
-    const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit);
+    const identified = { ...settings, MAC: "auto", UUID: guestEnv.UUID as string };
+    const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit, nicsOf(identified));
     if (source && !source.linked)
       requireSpace(
         settings.INPLACE ? vm.hostdir : context.tmpdir,
@@ -146,7 +148,13 @@ function refuseExisting(context: Context, { hostdir, work }: Vm, guestName: stri
  * [compat] Images of the command line are not in guest.env, and apply to the whole batch.
  */
 function withoutLists(options: Options): Options {
-  const { FORWARDS: _forwards, SHARES: _shares, SMBIOS: _smbios, ...settings } = options.settings;
+  const {
+    FORWARDS: _forwards,
+    NETWORKS: _networks,
+    SHARES: _shares,
+    SMBIOS: _smbios,
+    ...settings
+  } = options.settings;
   const { IMAGES = [] } = options.additions;
   return { ...options, settings, additions: { IMAGES } };
 }

@@ -1,7 +1,11 @@
+import { join } from "node:path";
 import { listDevices } from "../live/attached.ts";
 import { commandLine } from "../lib/command-line.ts";
-import { formatNetwork, type NetworkRequest } from "../machine/network.ts";
+import { formatNetwork, takesForwards, type NetworkRequest } from "../machine/network.ts";
+import type { Nic } from "../machine/types.ts";
 import {
+  fdName,
+  letGoCommand,
   linkCommand,
   nicDevice,
   nicOfDevice,
@@ -12,8 +16,12 @@ import type { Placed } from "../qemu/layout.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { QmpCommand } from "../qmp/commands.ts";
 import { QmpError } from "../qmp/errors.ts";
+import { sendNamedDescriptor } from "../qmp/send-descriptor.ts";
+import { WORK } from "../store/layout.ts";
 import { updateRun } from "../store/mark.ts";
-import { networksOf, nicsOf } from "../vm/nics.ts";
+import { connectCards } from "../vm/cards.ts";
+import type { Context } from "../vm/context.ts";
+import { networksOf, resolveNics } from "../vm/nics.ts";
 import { withMonitor } from "../vm/running.ts";
 import { recordChanges, type Run } from "../vm/running-settings.ts";
 import { unplugDevice } from "./unplug.ts";
@@ -67,18 +75,39 @@ const executeAll = async (qmp: QmpClient, commands: readonly QmpCommand[]): Prom
   if (failed) throw failed.reason;
 };
 
-/** Removes a netdev without a card, which a killed command or a late release left. */
-const dropNetdev = (qmp: QmpClient, number: number): Promise<void> =>
-  executeAll(qmp, [removeNetdevCommand(number)]).catch((error: unknown) => {
-    if (!(error instanceof QmpError)) throw error;
-  });
+/** Removes what belongs to a card that is not there, which a killed command or a late release left. */
+async function dropNetdev(qmp: QmpClient, number: number): Promise<void> {
+  for (const command of [removeNetdevCommand(number), letGoCommand(number)])
+    await executeAll(qmp, [command]).catch((error: unknown) => {
+      if (!(error instanceof QmpError)) throw error;
+    });
+}
 
 /** Adds a card to the running machine, and records it. @param networks with that card */
-export async function plugNic(run: Run, networks: NetworkRequest[], number: number): Promise<void> {
+export async function plugNic(
+  context: Context,
+  run: Run,
+  networks: NetworkRequest[],
+  number: number,
+): Promise<void> {
   const FORWARDS = run.record.forwards;
-  const nic = nicsOf({ ...run.now.settings, NETWORKS: networks, FORWARDS }).find(
+  const nic = resolveNics(context, { ...run.now.settings, NETWORKS: networks, FORWARDS }).find(
     (one) => one.number === number,
   )!;
+  const cards = await connectCards(context, run.work.dir, run.now.settings.GUESTNAME, [nic]);
+  try {
+    for (const fd of cards.fds) await sendNamedDescriptor(join(run.work.dir, WORK.qmp), fdName(number), fd);
+    await plug(run, nic);
+  } catch (error) {
+    await cards.withdraw();
+    throw error;
+  }
+  cards.handOver();
+  recordNetworks(run, networks);
+}
+
+async function plug(run: Run, nic: Nic): Promise<void> {
+  const { number } = nic;
   await withMonitor(run.work, async (qmp) => {
     // A killed command has added it already.
     if ((await readCards(qmp)).has(number)) return;
@@ -90,7 +119,6 @@ export async function plugNic(run: Run, networks: NetworkRequest[], number: numb
       throw error;
     }
   });
-  recordNetworks(run, networks);
 }
 
 /**
@@ -107,7 +135,7 @@ export async function unplugNic(run: Run, networks: NetworkRequest[], number: nu
     await dropNetdev(qmp, number);
   });
   recordNetworks(run, networks);
-  const owner = networksOf(run.now.settings).findIndex(({ kind }) => kind === "user") + 1;
+  const owner = networksOf(run.now.settings).findIndex(takesForwards) + 1;
   if (owner === number) updateRun(run.work.dir, { forwards: [] });
 }
 

@@ -7,7 +7,14 @@ import { log } from "../lib/log.ts";
 import { formatTable } from "../lib/table.ts";
 import { newUuid } from "../lib/uuid.ts";
 import { deriveMac, parseMac } from "../machine/mac.ts";
-import { formatNetwork, MAX_NICS, NETWORK_KINDS, type NetworkRequest } from "../machine/network.ts";
+import {
+  formatNetwork,
+  MAX_NICS,
+  NETWORK_SYNTAX,
+  networkWord,
+  parseNetwork,
+  type NetworkRequest,
+} from "../machine/network.ts";
 import type { Nic } from "../machine/types.ts";
 import type { Context } from "../vm/context.ts";
 import { requireWork, type Vm } from "../vm/find.ts";
@@ -24,32 +31,37 @@ import { changeLink, canPlug, plugNic, recordNetworks, reconcile, unplugNic } fr
 
 export type NicRequest =
   | { action: "list"; json: boolean }
-  | { action: "add"; mac: string | undefined }
+  | { action: "add"; network: NetworkRequest }
   | { action: "remove" | "up" | "down"; number: number };
 
 interface NicWords {
   action: string;
   card?: string | undefined;
   mac?: string | undefined;
+  net?: string | undefined;
   json?: boolean | undefined;
 }
 
 /** @throws 64 */
-export function parseNicRequest({ action: word, card, mac, json }: NicWords): NicRequest {
+export function parseNicRequest({ action: word, card, mac, net, json }: NicWords): NicRequest {
   const action = parseAction("nic", word, NIC_ACTIONS);
   if (action !== "list" && json) throw new VmError("usage", `nic ${action}: --json is for list`);
   if (action !== "add" && mac !== undefined) throw new VmError("usage", `nic ${action}: --mac is for add`);
+  if (action !== "add" && net !== undefined) throw new VmError("usage", `nic ${action}: --net is for add`);
   if (action === "list") {
     if (card !== undefined) throw new VmError("usage", `nic list: '${card}' is one argument too many`);
     return { action, json: json === true };
   }
   if (action === "add") {
-    if (card !== undefined && card !== "user")
-      throw badOption("nic add", card, NETWORK_KINDS.filter((kind) => kind !== "none").join(" "));
+    if (card !== undefined && net !== undefined)
+      throw new VmError("usage", `nic add: '${card}' and --net=${net} name two networks`);
+    const text = card ?? net ?? "user";
+    const network = parseNetwork(text);
+    if (network === undefined || network.kind === "none") throw badOption("nic add", text, NETWORK_SYNTAX);
     const parsed = mac === undefined ? undefined : parseMac(mac);
     if (mac !== undefined && parsed === undefined)
       throw badOption("--mac", mac, "a MAC address such as 02:1a:2b:3c:4d:5e, not of a group");
-    return { action, mac: parsed };
+    return { action, network: { ...network, ...(parsed !== undefined && { mac: parsed }) } };
   }
   const number = /^[1-9]$/.test(card ?? "") ? Number(card) : 0;
   if (number === 0 || number > MAX_NICS)
@@ -68,13 +80,13 @@ export async function runNic(context: Context, request: NicRequest): Promise<voi
     requireWork(vm, "change the network cards");
     const found = await findRun(own, vm);
     const run = found && (await reconcile(found));
-    if (request.action === "add") return addNic(vm, run, request.mac);
+    if (request.action === "add") return addNic(own, vm, run, request.network);
     if (request.action === "remove") return removeNic(vm, run, request.number);
     return setLink(vm, run, request.number, request.action);
   });
 }
 
-async function addNic(vm: Vm, run: Run | undefined, mac: string | undefined): Promise<void> {
+async function addNic(context: Context, vm: Vm, run: Run | undefined, wanted: NetworkRequest): Promise<void> {
   const next = networksOf(vm.settings);
   const now = run ? networksOf(run.now.settings) : [];
   const free = Array.from({ length: MAX_NICS }, (_, index) => index + 1).filter(
@@ -85,15 +97,15 @@ async function addNic(vm: Vm, run: Run | undefined, mac: string | undefined): Pr
   if (number === undefined)
     throw new VmError("unavailable", `cannot add a network card: a VM has at most ${MAX_NICS}`);
   const network: NetworkRequest = {
-    kind: "user",
-    mac: mac ?? (vm.settings.UUID === "" ? deriveMac(newUuid(), number) : undefined),
+    ...wanted,
+    mac: wanted.mac ?? (vm.settings.UUID === "" ? deriveMac(newUuid(), number) : undefined),
   };
   const networks = withNetwork(next, number, network);
   const added = nicsOf({ ...vm.settings, NETWORKS: networks });
   const nic = added.find((one) => one.number === number)!;
   refuseSameMac([...added, ...(run ? nicsOf(run.now.settings) : [])], nic);
   const plugged = run !== undefined && canPlug(run, number);
-  if (plugged) await plugNic(run, withNetwork(now, number, network), number);
+  if (plugged) await plugNic(context, run, withNetwork(now, number, network), number);
   storeNetworks(vm, networks);
   const when = run !== undefined && !plugged ? ", from the next run on" : "";
   log.success(`added network card ${number}, ${nic.mac ?? "with qemu's MAC address"}${when}`);
@@ -175,7 +187,7 @@ async function listNics(context: Context, json: boolean): Promise<void> {
     return [
       {
         number,
-        network: "user",
+        network: networkWord(card.network),
         mac: card.mac ?? null,
         link: card.link,
         running: running ? now !== undefined : null,

@@ -24,6 +24,7 @@ import { RUN_FILES, WORK } from "../store/layout.ts";
 import { startEvents } from "../store/events.ts";
 import { describeGone, type Workdir } from "../store/workdir.ts";
 import { RUN_NAMES } from "../store/working-names.ts";
+import { connectCards } from "../vm/cards.ts";
 import type { Context } from "../vm/context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "../vm/display.ts";
 import { warnOfMemory } from "../vm/fit.ts";
@@ -189,9 +190,16 @@ async function startMachine(
   chmodSync(script, 0o700);
   const logPath = join(work.dir, WORK.qemuLog);
   rmSync(logPath, { force: true });
+  rmSync(join(work.dir, WORK.companionLog), { force: true });
+  const cards = await connectCards(context, work.dir, resolved.name, resolved.nics).catch(
+    (error: unknown) => {
+      withdrawStart(work);
+      throw error;
+    },
+  );
+  const downLinks = resolved.nics.filter(({ link }) => link === "down");
   startEvents(work.dir);
   const errors = new GuestErrorMonitor(work.dir);
-  const downLinks = resolved.nics.filter(({ link }) => link === "down");
   const starting = startQemu({
     // A card's link is set by a command only, before the guest runs.
     argv: downLinks.length > 0 ? [...argv, "-S"] : argv,
@@ -202,13 +210,16 @@ async function startMachine(
     arch: resolved.arch,
     ...companionOf(resolved, work.dir, logPath),
     detached,
+    furtherFds: cards.fds,
     onEvent: (event) => errors.onEvent(event),
   });
-  const machine = await starting.catch((error: unknown) => {
+  const machine = await starting.catch(async (error: unknown) => {
     errors[Symbol.dispose]();
+    await cards.withdraw();
     if (error instanceof QemuRefusal) withdrawStart(work);
     throw error;
   });
+  cards.handOver();
   errors.qmp = machine.qmp;
   if (downLinks.length > 0) await startWithLinksDown(machine, downLinks);
   void machine.ended.then(() => errors[Symbol.dispose]());

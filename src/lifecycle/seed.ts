@@ -5,11 +5,13 @@ import { installHint, PACKAGES } from "../lib/packages.ts";
 import { log } from "../lib/log.ts";
 import {
   buildMetaData,
+  buildNetworkConfig,
   buildUserData,
   findUserDataProblem,
   hostNameOf,
   SEED_LABEL,
 } from "../machine/cloud-config.ts";
+import type { Nic } from "../machine/types.ts";
 import { exec, findProgram } from "../process/exec.ts";
 import { remove } from "../store/remove.ts";
 import { syncFile, writeNew } from "../store/files.ts";
@@ -20,21 +22,29 @@ import { lstatOf, readNamed, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "../vm/find.ts";
 
 /** Files of cloud-init's NoCloud volume, by name. */
-export type Seed = Record<"user-data" | "meta-data", string | Buffer>;
+export type Seed = Record<"user-data" | "meta-data", string | Buffer> & { "network-config"?: string };
 
 /**
- * Prepares the data for cloud-init, and checks that everything it needs exists.
+ * Prepares the data for cloud-init, of the network only where NETWORKS names the cards, and checks that everything it needs exists.
  * @throws 66 without the user-data or any key, 69 if no program to create an ISO 9660 volume is installed
  */
-export function planSeed(context: Context, vm: Vm, guestName: string, request: CloudInitRequest): Seed {
+export function planSeed(
+  context: Context,
+  vm: Vm,
+  guestName: string,
+  request: CloudInitRequest,
+  nics: readonly Nic[],
+): Seed {
   findIsoProgram();
+  const network =
+    vm.settings.NETWORKS.length > 0 && nics.length > 0 ? { "network-config": buildNetworkConfig(nics) } : {};
   const metaData = buildMetaData(`vm-${crypto.randomUUID()}`, hostNameOf(guestName));
   if (request.userData !== undefined) {
     const file = requireReadableFile(resolve(context.cwd, request.userData), "the user-data");
     const userData = readNamed(file);
     const problem = findUserDataProblem(userData);
     if (problem !== undefined) log.warn(`cloud-init will ignore the user-data ${file}: ${problem}`);
-    return { "user-data": userData, "meta-data": metaData };
+    return { "user-data": userData, "meta-data": metaData, ...network };
   }
   const keys = readKeys(vm);
   const user = request.user ?? "the image's default user";
@@ -42,7 +52,7 @@ export function planSeed(context: Context, vm: Vm, guestName: string, request: C
   log.info(
     `cloud-init authorises ${keys.length === 1 ? "one SSH key" : `${keys.length} SSH keys`} for ${user}${login}`,
   );
-  return { "user-data": buildUserData(request.user, keys), "meta-data": metaData };
+  return { "user-data": buildUserData(request.user, keys), "meta-data": metaData, ...network };
 }
 
 /** Reads the existing files of SSHKEYS. @throws 66 if they contain no key */
@@ -87,7 +97,7 @@ export async function writeSeed(directory: string, seed: Seed): Promise<void> {
   const scratch = join(directory, `${PARTIAL}seed`);
   mkdirSync(scratch, { mode: 0o700 });
   const names = Object.keys(seed) as (keyof Seed)[];
-  for (const name of names) writeNew(join(scratch, name), seed[name]);
+  for (const name of names) writeNew(join(scratch, name), seed[name]!);
   // Names without a directory: some characters in paths are special to mkisofs.
   const options = ["-quiet", "-V", SEED_LABEL, "-J", "-r", "-o", WORK.seed];
   const what = "cannot create cloud-init's volume";

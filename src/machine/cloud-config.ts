@@ -1,5 +1,7 @@
 /** The NoCloud data source of cloud-init: docs.cloud-init.io, "Datasources: NoCloud". */
 
+import type { Nic } from "./types.ts";
+
 /** Volume label that cloud-init looks for. */
 export const SEED_LABEL = "cidata";
 
@@ -39,6 +41,29 @@ const toYaml = (value: unknown): string =>
 /** @param instanceId a new one makes cloud-init repeat its work of a first boot */
 export const buildMetaData = (instanceId: string, hostName: string): string =>
   `${toYaml({ "instance-id": instanceId, "local-hostname": hostName })}\n`;
+
+/** Configures each network card by DHCP, also the further ones (docs.cloud-init.io, "Networking config version 2"). */
+export const buildNetworkConfig = (nics: readonly Pick<Nic, "number" | "mac">[]): string =>
+  `${toYaml({
+    version: 2,
+    ethernets: Object.fromEntries(
+      nics.flatMap(({ number, mac }) =>
+        // Of several default routes, the first card's is used.
+        mac === undefined
+          ? []
+          : [
+              [
+                `card${number}`,
+                {
+                  match: { macaddress: mac },
+                  dhcp4: true,
+                  "dhcp4-overrides": { "route-metric": 100 * number },
+                },
+              ],
+            ],
+      ),
+    ),
+  })}\n`;
 
 /**
  * Authorises SSH keys, without a password.

@@ -1,3 +1,4 @@
+import type { NetworkRequest } from "./network.ts";
 import type { SmbiosTable } from "./smbios.ts";
 
 /** `gz`: whole disks by pigz. `qcow2`: compressed images, which may be changes to another snapshot's. */
@@ -84,18 +85,23 @@ export interface Share {
   security: "none" | "mapped-file";
 }
 
-/** A network card on qemu's user-mode network. */
+/** What a network card is connected to. */
+export type NicNetwork = Pick<NetworkRequest, "kind" | "name" | "outside">;
+
 export interface Nic {
   /** From 1; decides its place. */
   number: number;
   /** Absent: qemu's own address, the same in all machines. */
   mac: string | undefined;
   link: "up" | "down";
-  /** `hostfwd=` and `guestfwd=` rules. */
+  network: NicNetwork;
+  /** Options of FORWARDS; of passt `hostfwd=` rules only. */
   forwards: string[];
+  /** Of a network among VMs: a pipe that qemu holds open, as a member. Absolute. */
+  lifeline?: string;
 }
 
-/** When a machine boots from the network, by its first card on the user-mode network. */
+/** When a machine boots from the network, by its first card. */
 export const NETBOOT_ORDERS = ["last", "first", "off"] as const;
 
 export interface Netboot {

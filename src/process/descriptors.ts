@@ -1,5 +1,6 @@
 /** Pairs of connected sockets, and descriptors that are sent over them (unix(7), SCM_RIGHTS). */
-import { AF_UNIX, ffi, libc, SOCK_STREAM, systemError } from "./libc.ts";
+import { closeSync } from "node:fs";
+import { AF_UNIX, ffi, libc, SOCK_STREAM, systemError, unixAddress } from "./libc.ts";
 import { O_CLOEXEC } from "./open-flags.ts";
 
 const SOL_SOCKET = 1;
@@ -34,6 +35,30 @@ function messageHeader(data: Uint8Array, control: Uint8Array): { header: Buffer;
   header.writeBigUInt64LE(address(control), 32);
   header.writeBigUInt64LE(BigInt(control.length), 40);
   return { header, vector };
+}
+
+const SO_RCVTIMEO = 20;
+const SO_SNDTIMEO = 21;
+
+/**
+ * Connects to a Unix socket whose reads and writes block, at most for `limitMs` (socket(7)).
+ * @param path at most 107 bytes
+ */
+export function connectBlocking(path: string, limitMs: number): number {
+  const { socket, connect, setsockopt } = libc();
+  const fd = socket(AF_UNIX, SOCK_STREAM | O_CLOEXEC, 0);
+  if (fd < 0) throw systemError("socket");
+  const limit = Buffer.alloc(16);
+  limit.writeBigInt64LE(BigInt(Math.ceil(limitMs / 1000)), 0);
+  const at = unixAddress(path);
+  const failed =
+    [SO_RCVTIMEO, SO_SNDTIMEO].some(
+      (option) => setsockopt(fd, SOL_SOCKET, option, ffi().ptr(limit), limit.length) !== 0,
+    ) || connect(fd, ffi().ptr(at), at.length) !== 0;
+  if (!failed) return fd;
+  const error = systemError("connect");
+  closeSync(fd);
+  throw error;
 }
 
 /** Sends bytes with a descriptor; the receiver gets a copy of it. @throws a system error */

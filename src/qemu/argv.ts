@@ -6,7 +6,7 @@ import { buildDiskArgs, buildUsbArgs, countPlaces } from "./devices/disk.ts";
 import { buildChannelArgs } from "./devices/channel.ts";
 import { buildDisplayArgs } from "./devices/display.ts";
 import { buildFirmwareArgs } from "./devices/firmware.ts";
-import { buildNicArgs } from "./devices/nic.ts";
+import { buildNicArgs, firstFdBehind } from "./devices/nic.ts";
 import { buildShareArgs } from "./devices/share.ts";
 import { buildTpmArgs } from "./devices/tpm.ts";
 import { buildPortArgs, machineTypeOf, placed, placeOf } from "./layout.ts";
@@ -49,7 +49,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...buildChannelArgs(machine),
     ...(machine.generationId ? ["-device", "vmgenid,guid=auto,id=generation0"] : []),
     ...machine.smbios.flatMap(buildSmbiosArgs),
-    ...(machine.tpm ? buildTpmArgs(machine.tpm, INHERITED_FD) : []),
+    ...(machine.tpm ? buildTpmArgs(machine.tpm, firstFdBehind(machine.nics)) : []),
     ...buildPanicArgs(machine),
     ...buildUsbArgs(machine),
     ...buildDiskArgs(machine),
@@ -71,9 +71,6 @@ export const buildProcessorArgs = (machine: Processors): string[] => [
   "-smp",
   smpOf(machine),
 ];
-/** The first descriptor that qemu inherits besides the standard streams. */
-const INHERITED_FD = 3;
-
 const buildSmbiosArgs = ({ type, fields }: SmbiosTable): string[] => [
   "-smbios",
   [`type=${type}`, ...fields.map(([name, value]) => `${name}=${escapeCommas(value)}`)].join(","),

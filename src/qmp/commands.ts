@@ -212,9 +212,27 @@ export const QMP_COMMANDS = {
 
   // qapi/net.json, qapi/misc.json
   netdev_add: {
-    args: { type: { oneOf: ["user"] }, id: "string", "hostfwd?": [{ str: "string" }] },
+    args: {
+      either: [
+        { type: { oneOf: ["user"] }, id: "string", "hostfwd?": [{ str: "string" }] },
+        {
+          type: { oneOf: ["tap"] },
+          id: "string",
+          "fd?": "string",
+          "ifname?": "string",
+          "script?": "string",
+          "downscript?": "string",
+        },
+        { type: { oneOf: ["socket"] }, id: "string", fd: "string" },
+      ],
+    },
     limitMs: QUERY_MS,
   },
+  "chardev-add": {
+    args: { id: "string", backend: { type: { oneOf: ["pipe"] }, data: { device: "string" } } },
+    limitMs: QUERY_MS,
+  },
+  "chardev-remove": { args: { id: "string" }, limitMs: QUERY_MS },
   netdev_del: { args: { id: "string" }, limitMs: QUERY_MS },
   set_link: { args: { name: "string", up: "boolean" }, limitMs: QUERY_MS },
   "human-monitor-command": { args: { "command-line": "string" }, reply: "string", limitMs: QUERY_MS },

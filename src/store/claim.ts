@@ -21,6 +21,7 @@ const RENEWED: ReadonlySet<string> = new Set([
   WORK.consoleLog,
   WORK.rescueConsoleLog,
   WORK.qemuLog,
+  WORK.companionLog,
   WORK.eventsIn,
   WORK.eventsOut,
   WORK.spicePassword,

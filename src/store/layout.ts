@@ -68,6 +68,8 @@ export const WORK = {
   control: "control.sock",
   ask: "ask.sock",
   qemuLog: "qemu.log",
+  /** Messages of programs beside qemu (qemu/companion.ts). */
+  companionLog: "companions.log",
   spicePassword: "spice.password",
   /** Connection files for a viewer, one for each protocol. */
   spiceViewer: "spice.vv",

@@ -11,6 +11,7 @@ export const RUN_NAMES: readonly string[] = [
   WORK.consoleLog,
   WORK.knownHosts,
   WORK.qemuLog,
+  WORK.companionLog,
   WORK.spicePassword,
   WORK.eventsIn,
   WORK.eventsOut,

@@ -29,7 +29,7 @@ import { chooseFormat } from "./image-formats.ts";
 import { resolveBackingFile, repairDiskBitmaps } from "./backing-file.ts";
 import { type Media } from "./media.ts";
 import { resolveNetboot } from "./netboot.ts";
-import { nicsOf } from "./nics.ts";
+import { resolveNics } from "./nics.ts";
 import { resolveTpm } from "./tpm.ts";
 import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "./find.ts";
@@ -77,7 +77,7 @@ export async function resolveMachine(
     controllerPlaces: settings.CONTROLLER_PLACES,
     cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },
     seed: lstatOf(join(work.dir, WORK.seed))?.isFile() ? join(work.dir, WORK.seed) : undefined,
-    nics: nicsOf(settings),
+    nics: resolveNics(context, settings),
     netboot: resolveNetboot(settings),
     shares: settings.SHARES.flatMap((share) => {
       const path = expandMacro(share.path, macros);

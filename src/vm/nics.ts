@@ -1,6 +1,7 @@
 import type { Settings } from "../config/schema.ts";
 import { deriveMac } from "../machine/mac.ts";
-import type { NetworkRequest } from "../machine/network.ts";
+import { takesForwards, type NetworkRequest } from "../machine/network.ts";
+import { lifelinePath, type RuntimePlace } from "../network/place.ts";
 import type { Nic } from "../machine/types.ts";
 
 export type NicSettings = Pick<Settings, "NETWORKS" | "USENETDEV" | "FORWARDS" | "MAC" | "UUID">;
@@ -12,30 +13,40 @@ export const networksOf = ({
 }: Pick<Settings, "NETWORKS" | "USENETDEV">): NetworkRequest[] =>
   NETWORKS.length > 0 ? NETWORKS : [{ kind: USENETDEV ? "user" : "none" }];
 
-/** Pure: the network cards of a machine with these settings. The first one on a user-mode network has the forwards. */
+/** Pure: the network cards of a machine with these settings. The first one on a network that takes forwards has them. */
 export function nicsOf(settings: NicSettings): Nic[] {
   const networks = networksOf(settings);
-  const first = networks.findIndex(({ kind }) => kind === "user");
-  return networks.flatMap(({ kind, mac, link }, index) => {
-    if (kind === "none") return [];
+  const first = networks.findIndex(takesForwards);
+  return networks.flatMap(({ mac, link, ...network }, index) => {
+    if (network.kind === "none") return [];
     return [
       {
         number: index + 1,
-        mac: mac ?? macOf(settings, index + 1),
+        mac: mac ?? macOf(settings, index + 1, network.kind !== "user"),
         link: link ?? ("up" as const),
+        network,
         forwards: index === first ? settings.FORWARDS : [],
       },
     ];
   });
 }
 
+/** The cards, with the pipes of the networks among VMs. */
+export const resolveNics = (place: RuntimePlace, settings: NicSettings): Nic[] =>
+  nicsOf(settings).map((nic) =>
+    nic.network.kind === "net" ? { ...nic, lifeline: lifelinePath(place, nic.network.name!) } : nic,
+  );
+
 /** Pure: options of FORWARDS that take effect; none without a card. */
 export const effectiveForwards = (settings: NicSettings): string[] =>
   nicsOf(settings).flatMap(({ forwards }) => forwards);
 
-/** The MAC address of a card that names none; undefined: qemu's default. [compat] MAC is of the first card. */
-function macOf({ MAC, UUID }: NicSettings, number: number): string | undefined {
-  if (number === 1 && MAC !== "auto") return MAC || undefined;
+/**
+ * The MAC address of a card that names none; undefined: qemu's default. [compat] MAC is of the first card.
+ * @param shared with other machines: qemu's default is the same in all
+ */
+function macOf({ MAC, UUID }: NicSettings, number: number, shared: boolean): string | undefined {
+  if (number === 1 && MAC !== "auto" && !(shared && MAC === "")) return MAC || undefined;
   return UUID === "" ? undefined : deriveMac(UUID, number);
 }
 

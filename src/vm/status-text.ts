@@ -81,9 +81,9 @@ export function formatStatus(vm: Status): string {
     ["TPM", vm.tpm ?? undefined],
     ...diskFacts(vm),
     ["cd", vm.cd === undefined ? undefined : (vm.cd ?? "none")],
-    ...(vm.nics ?? []).map(({ number, mac, link }): [string, string] => [
+    ...(vm.nics ?? []).map(({ number, network, mac, link }): [string, string] => [
       "card",
-      `${number}: ${mac ?? "qemu's MAC address"}${link === "down" ? ", link down" : ""}`,
+      `${number}: ${network === "user" ? "" : `${network}, `}${mac ?? "qemu's MAC address"}${link === "down" ? ", link down" : ""}`,
     ]),
     [
       "snapshots",

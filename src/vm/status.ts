@@ -3,6 +3,7 @@ import { basename, join, sep } from "node:path";
 import type { RawSettings } from "../config/schema.ts";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { AttachedDisk } from "../live/attached.ts";
+import { networkWord } from "../machine/network.ts";
 import type { Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { isImageInUse } from "../qemu/image-lock.ts";
@@ -73,7 +74,7 @@ export interface Status {
   /** Access outside its directory. */
   reaches?: Reach[];
   /** Network cards; MAC null: qemu's default. */
-  nics?: { number: number; mac: string | null; link: "up" | "down" }[];
+  nics?: { number: number; network: string; mac: string | null; link: "up" | "down" }[];
   /** Of a running VM: settings that differ from those of the running machine, as the next `run` will use them. */
   nextRun?: RawSettings;
   /** The same, element by element. */
@@ -132,7 +133,12 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     secureBoot: settings.SECURE_BOOT,
     tpm: settings.TPM || null,
     ...describeSnapshots(hostdir),
-    nics: nicsOf(settings).map(({ number, mac, link }) => ({ number, mac: mac ?? null, link })),
+    nics: nicsOf(settings).map(({ number, network, mac, link }) => ({
+      number,
+      network: networkWord(network),
+      mac: mac ?? null,
+      link,
+    })),
     ...describeFiles(context, stored),
     reaches: findReaches(context, stored),
   };

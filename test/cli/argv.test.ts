@@ -38,6 +38,7 @@ const SPELLINGS: [spellings: string, meaning: string][] = [
   ["--netboot", "NETBOOT=first"],
   ["--no-netboot", "NETBOOT=last"],
   ["--netdev | --ne", "USENETDEV=1"],
+  ["--net net=lab | --net=net=lab", "NETWORKS+=net=lab"],
   ["--inplace | --inp | --no-tmpdir | --no-t", "INPLACE=1"],
   ["--use-tmpdir | --us", "INPLACE="],
   ["--debug", "debug"],

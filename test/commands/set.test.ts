@@ -590,6 +590,9 @@ describe("nic", () => {
     [64, "nic", "ACTION"],
     [64, "nic lst", "list"],
     [64, "nic add tap", "user"],
+    [64, "nic add net=../x", "net=NAME"],
+    [64, "nic add passt --net=user", "two networks"],
+    [64, "nic up 1 --net=user", "--net is for add"],
     [64, "nic add --mac=03:00:00:00:00:01", "MAC address"],
     [64, "nic up", "number"],
     [64, "nic remove 0", "1 to 4"],
@@ -601,6 +604,23 @@ describe("nic", () => {
   ])("%i for %j", async (status, line, printed) => {
     using box = await created();
     await box.ends(status, line, printed);
+  });
+
+  test("words of networks are stored and shown; without what they need, run says what (69)", async () => {
+    using box = await created();
+    await box.ok("nic", "add", "net=lab,outside=off");
+    await box.ok("--net=tap=nowhere0", "set");
+    expect((await box.json("status")).nics).toMatchObject([
+      { number: 1, network: "user" },
+      { number: 2, network: "net=lab,outside=off" },
+      { number: 3, network: "tap=nowhere0" },
+    ]);
+    await box.ok("nic", "remove", "2");
+    await box.ends(69, "run", "no tap device nowhere0");
+    // The run is not recorded: the disks are as they were.
+    expect((await box.json("status")).state).toBe("created");
+    await box.ok("set", "NETWORKS=bridge=nowhere1");
+    await box.ends(69, "run", "nowhere1");
   });
 
   test("the MAC address of another card (64)", async () => {

@@ -15,6 +15,55 @@ test.each([
   "user,link=down",
 ])("%s is formatted as it was parsed", (text) => expect(formatNetwork(parseNetwork(text)!)).toBe(text));
 
+test.each([
+  "passt",
+  "bridge=br0",
+  "tap=tap_0.1,mac=02:00:00:00:00:01",
+  "net=lab,outside=off,link=down",
+  "net=l-2",
+])("%s is formatted as it was parsed", (text) => expect(formatNetwork(parseNetwork(text)!)).toBe(text));
+
+test.each([
+  "",
+  "usr",
+  "user=x",
+  "passt=x",
+  "none,link=down",
+  "bridge",
+  "bridge=",
+  "bridge=..",
+  "bridge=a/b",
+  "bridge=-b",
+  "tap=more-than-15-bytes",
+  "tap=a b",
+  "net",
+  "net=Lab",
+  "net=-lab",
+  "net=../x",
+  `net=${"l".repeat(64)}`,
+  "user,outside=off",
+  "net=lab,outside=on",
+  "net=lab,outside=off,outside=off",
+  "user,mac=03:00:00:00:00:01",
+])("%j is no network", (text) => expect(parseNetwork(text)).toBeUndefined());
+
+test("a card on a network with other machines never has qemu's MAC address, the same in all", () => {
+  const settings = { ...SETTINGS, NETWORKS: [parseNetwork("net=lab")!] };
+  expect(nicsOf({ ...settings, UUID })[0]!.mac).toBe(deriveMac(UUID, 1));
+  expect(nicsOf(settings)[0]!.mac).toBeUndefined();
+  const MAC = "02:00:00:00:00:09";
+  expect(nicsOf({ ...settings, UUID, MAC })[0]!.mac).toBe(MAC);
+});
+
+test("passt has the forwards, if it is the first card that takes them", () => {
+  const NETWORKS = ["net=lab", "passt", "user"].map((text) => parseNetwork(text)!);
+  expect(nicsOf({ ...SETTINGS, NETWORKS, UUID }).map(({ forwards }) => forwards)).toEqual([
+    [],
+    SETTINGS.FORWARDS,
+    [],
+  ]);
+});
+
 test("each card has a place", () => {
   expect(PLACES.nics).toBe(MAX_NICS);
 });
@@ -22,7 +71,7 @@ test("each card has a place", () => {
 describe("the cards", () => {
   test("without NETWORKS: the first one, by USENETDEV", () => {
     expect(nicsOf(SETTINGS)).toEqual([
-      { number: 1, mac: undefined, link: "up", forwards: SETTINGS.FORWARDS },
+      { number: 1, mac: undefined, link: "up", network: { kind: "user" }, forwards: SETTINGS.FORWARDS },
     ]);
     expect(nicsOf({ ...SETTINGS, USENETDEV: false })).toEqual([]);
   });
@@ -32,8 +81,14 @@ describe("the cards", () => {
       parseNetwork(text)!,
     );
     expect(nicsOf({ ...SETTINGS, NETWORKS, UUID })).toEqual([
-      { number: 2, mac: deriveMac(UUID, 2), link: "up", forwards: SETTINGS.FORWARDS },
-      { number: 3, mac: "02:00:00:00:00:01", link: "down", forwards: [] },
+      {
+        number: 2,
+        mac: deriveMac(UUID, 2),
+        link: "up",
+        network: { kind: "user" },
+        forwards: SETTINGS.FORWARDS,
+      },
+      { number: 3, mac: "02:00:00:00:00:01", link: "down", network: { kind: "user" }, forwards: [] },
     ]);
   });
 

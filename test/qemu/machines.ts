@@ -40,6 +40,7 @@ const nic = (changes: Partial<Nic> = {}): Nic => ({
   number: 1,
   mac: undefined,
   link: "up",
+  network: { kind: "user" },
   forwards: [],
   ...changes,
 });
@@ -348,6 +349,15 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
     ],
   },
   "network-none": { nics: [] },
+  networks: {
+    nics: [
+      nic({ network: { kind: "tap", name: "tap0" } }),
+      nic({ number: 2, network: { kind: "bridge", name: "br0" } }),
+      nic({ number: 3, network: { kind: "passt" }, forwards: ["hostfwd=tcp::5555-:22"] }),
+      nic({ number: 4, network: { kind: "net", name: "lab" }, lifeline: "/run/user/1/a, b/members" }),
+    ],
+    netboot: { order: "first", directory: undefined, file: undefined },
+  },
   "netboot-first": {
     nics: [nic({ number: 2 }), nic({ number: 3 })],
     netboot: { order: "first", directory: "/srv/a, b", file: "x,y.efi" },

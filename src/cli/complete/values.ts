@@ -1,7 +1,7 @@
 import { isSettingName, SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts";
 import type { ParserFacts, ParserKind } from "../../config/values.ts";
 import { KEYS } from "../../machine/keys.ts";
-import { NETWORK_KINDS } from "../../machine/network.ts";
+import { NETWORK_WORDS } from "../../machine/network.ts";
 import { MACROS } from "../../machine/macros.ts";
 import { DISK_BUSES, IMAGE_FORMATS } from "../../machine/types.ts";
 import type { ValueKind } from "../../commands/define.ts";
@@ -108,10 +108,12 @@ const STRUCTURED: Readonly<Record<Exclude<ParserKind, "text" | "flag">, (value: 
       wordsSource(["tcp:127.0.0.1:", "udp:127.0.0.1:"], "PORT-:PORT, on this host only"),
     ],
   }),
-  networks: () => ({
-    skip: 0,
-    sources: [wordsSource(NETWORK_KINDS)],
-  }),
+  networks(value) {
+    const comma = value.lastIndexOf(",");
+    if (comma < 0) return { skip: 0, sources: [wordsSource(NETWORK_WORDS)] };
+    const options = ["mac=", "link=down", ...(value.startsWith("net=") ? ["outside=off"] : [])];
+    return { skip: comma + 1, sources: [wordsSource(options)] };
+  },
   profile: () => ({
     skip: 0,
     sources: [{ kind: "profiles" }, wordsSource(["auto"], "build one if none exists")],

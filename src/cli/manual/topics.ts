@@ -128,6 +128,22 @@ export const TOPICS: readonly Topic[] = [
     title: "NETWORK",
     blocks: [
       "A VM has one card on qemu's user-mode network; `nic` and NETWORKS give it up to four. Each element of NETWORKS is a card: `NETWORKS=( user none user,link=down )` are the cards 1 and 3, the latter with its cable unplugged. While NETWORKS is empty, `--netdev` and `--no-netdev` (USENETDEV) decide on card 1; else they override its first element for one command line.",
+      ["user", "qemu's user-mode network: no rights needed, slow, IPv4 by NAT"],
+      [
+        "passt",
+        "passt(1): the guest has this host's addresses, also of IPv6; needs the package `passt`. FORWARDS work, without an address of the guest",
+      ],
+      [
+        "bridge=br0",
+        "a bridge of this host, by qemu-bridge-helper, which must be setuid root; root allows bridges in `/etc/qemu/bridge.conf`: `allow br0`. `PROG doctor` names what is missing",
+      ],
+      ["tap=NAME", "a tap device of this user: `sudo ip tuntap add dev NAME mode tap user USER`"],
+      [
+        "net=NAME",
+        "a network among your VMs, without root. It starts with its first VM and ends with the last one. No other user can join it, and this host is not on it",
+      ],
+      "On `net=lab` each VM gets by DHCP a fixed address and its name: `ping web` or `ping web.lab` reaches the VM `web`. The addresses are 10.X.Y.16 to 254, by the network's name; 10.X.Y.1 is DHCP server, name server and router. The outside is reachable unless all members say `net=lab,outside=off`. This needs user namespaces and the packages `dnsmasq-base`, `iproute2`, `passt` and `nftables` (`outside=off`: without the last two). Addresses are recorded in `~/.cache/PROG/networks`.",
+      { typed: ["PROG --net=net=lab create web", "PROG --net=net=lab --net=user run"] },
       "With user networking the guest reaches this host's `127.0.0.1` as `10.0.2.2`. A forward such as `tcp::5555-:22` listens on all addresses; `tcp:127.0.0.1:5555-:22` on this host only.",
       "A card's place on the PCI bus follows from its number, its MAC address from the VM's UUID (`mac=` sets another one): so the guest's names of its interfaces stay the same.",
       "The first card boots from the network after the CD and all disks, or before them with `--netboot` (NETBOOT=first), or never (NETBOOT=off). In the user-mode network qemu answers by DHCP and TFTP: NETBOOT_DIR is the directory of its files, NETBOOT_FILE the one that is booted: a PXE program for BIOS, an EFI program for UEFI, or an iPXE script.",

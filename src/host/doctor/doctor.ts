@@ -8,6 +8,7 @@ import type { Context } from "../../vm/context.ts";
 import { oneLine, type Check } from "./check.ts";
 import { checkPlaces, checkPrograms } from "./host.ts";
 import { checkAging } from "./tmpfiles.ts";
+import { checkNetworks } from "./networks.ts";
 import { checkFirmwares, checkKvm, checkNetboot, checkQemus, checkVariables } from "./qemu.ts";
 import { checkRescueBuild, checkRescues } from "./rescue.ts";
 import { readSystem, type System } from "./system.ts";
@@ -26,12 +27,13 @@ export interface Diagnosis {
 export async function diagnose(context: Context, found: SettingsInForce): Promise<Diagnosis> {
   const vm = usableVm(context, found);
   const { settings } = vm;
-  const [qemus, programs, build, rescues, aging] = await Promise.all([
+  const [qemus, programs, build, rescues, aging, networks] = await Promise.all([
     checkQemus(settings),
     checkPrograms(context, settings),
     checkRescueBuild(context.hostArch),
     checkRescues(context, vm),
     checkAging(context.tmpdir),
+    checkNetworks(settings),
   ]);
   // An interrupted check would report what it could not find as missing.
   throwIfInterrupted();
@@ -40,6 +42,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     checkKvm(settings, context.hostArch),
     ...checkFirmwares(settings),
     checkNetboot(),
+    ...networks,
     ...checkVariables(vm),
     ...programs,
     ...build,

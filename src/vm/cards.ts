@@ -1,0 +1,124 @@
+import { closeSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { VmError } from "../lib/errors.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { callerUid, findUserName } from "../lib/trust.ts";
+import { commandLine } from "../lib/command-line.ts";
+import { hostNameOf } from "../machine/cloud-config.ts";
+import type { Nic } from "../machine/types.ts";
+import { usesDescriptor } from "../qemu/devices/nic.ts";
+import { WORK } from "../store/layout.ts";
+import type { Context } from "./context.ts";
+
+/** Connections of network cards, opened for a qemu that gets them. */
+export interface CardConnections {
+  /** One for each card that uses one, in their order. */
+  fds: number[];
+  /** qemu has them: closes those of this process. */
+  handOver(): void;
+  /** There is no qemu: ends what was started for them. */
+  withdraw(): Promise<void>;
+}
+
+/**
+ * Opens what cards are connected to, as far as qemu does not do it itself.
+ * @param directory WORKDIR
+ * @throws 64, 69, 74 or 75 with what to do
+ */
+export async function connectCards(
+  context: Context,
+  directory: string,
+  guestName: string,
+  nics: readonly Nic[],
+): Promise<CardConnections> {
+  const opened: OpenCard[] = [];
+  const withdraw = async (): Promise<void> => {
+    for (const one of opened) await one.withdraw();
+  };
+  try {
+    for (const nic of nics) {
+      if (nic.network.kind === "tap") requireTap(nic.network.name!);
+      if (usesDescriptor(nic)) opened.push(await connectCard(context, directory, guestName, nic));
+    }
+  } catch (error) {
+    await withdraw();
+    throw error;
+  }
+  const handOver = (): void => opened.forEach((one) => one.handOver());
+  return { fds: opened.map(({ fd }) => fd), handOver, withdraw };
+}
+
+/** The connection of one card. */
+interface OpenCard {
+  fd: number;
+  handOver(): void;
+  withdraw(): Promise<void> | void;
+}
+
+async function connectCard(
+  context: Context,
+  directory: string,
+  guestName: string,
+  nic: Nic,
+): Promise<OpenCard> {
+  const { kind, name = "", outside = "on" } = nic.network;
+  if (kind === "passt") {
+    const { startPasst } = await import("../qemu/passt.ts");
+    const logPath = join(directory, WORK.companionLog);
+    const { fd, release, end } = await startPasst(directory, nic.number, nic.forwards, logPath);
+    return { fd, handOver: () => (closeSync(fd), release()), withdraw: end };
+  }
+  if (kind === "bridge") {
+    const fd = await (await import("../qemu/bridge.ts")).openBridge(name);
+    const close = (): void => closeSync(fd);
+    return { fd, handOver: close, withdraw: close };
+  }
+  const { joinNetwork } = await import("../network/join.ts");
+  const hostName = hostNameOf(guestName).split(".")[0]!;
+  const joined = await joinNetwork(context, { network: name, outside, mac: macFor(nic), hostName });
+  const leave = (): void => (closeSync(joined.fd), joined[Symbol.dispose]());
+  return { fd: joined.fd, handOver: leave, withdraw: leave };
+}
+
+/** On a network with other machines, qemu's default address would be that of several. */
+function macFor({ number, mac }: Nic): string {
+  if (mac !== undefined) return mac;
+  throw new VmError(
+    "config",
+    `network card ${number} has no MAC address of its own, which its network needs`,
+    {
+      hint: `give the VM a UUID: ${commandLine("identity", "--new")}`,
+    },
+  );
+}
+
+/** Attributes of network devices (Documentation/ABI/testing/sysfs-class-net, drivers/net/tun.c). */
+function attribute(device: string, name: string): string | undefined {
+  try {
+    return readFileSync(`/sys/class/net/${device}/${name}`, "utf8").trim();
+  } catch {
+    return undefined;
+  }
+}
+
+/** @throws 69 unless a tap device exists that this user may open */
+export function requireTap(device: string): void {
+  const problem = findTapProblem(device);
+  if (problem) throw new VmError("unavailable", problem.text, { hint: problem.fix });
+}
+
+/** Why a tap device cannot be used; undefined if it can. */
+export function findTapProblem(device: string): { text: string; fix: string } | undefined {
+  const user = findUserName(callerUid()).replace(/^uid /, "");
+  const create = `sudo ip tuntap add dev ${device} mode tap user ${user}`;
+  if (lstatOf(`/sys/class/net/${device}`) === undefined)
+    return { text: `there is no tap device ${device}`, fix: `create it: ${create}` };
+  if (attribute(device, "tun_flags") === undefined)
+    return { text: `${device} is not a tap device`, fix: `use another name: ${create}` };
+  const owner = attribute(device, "owner");
+  if (callerUid() === 0 || owner === String(callerUid())) return undefined;
+  return {
+    text: `the tap device ${device} does not belong to ${user}`,
+    fix: `create it for this user: sudo ip tuntap del dev ${device} mode tap && ${create}`,
+  };
+}

@@ -1,6 +1,7 @@
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { takesForwards } from "../machine/network.ts";
 import { forwardLine } from "../qemu/devices/nic.ts";
 import { updateRun } from "../store/mark.ts";
 import { findForwardProblem, requireFreeForwards } from "../vm/display.ts";
@@ -26,8 +27,13 @@ export async function changeForwards(run: Run, after: readonly string[]): Promis
   const removed = before.filter((option) => isHostRule(option) && !after.includes(option));
   const added = after.filter((option) => isHostRule(option) && !before.includes(option));
   if (removed.length === 0 && added.length === 0) return;
-  const card = networksOf(run.now.settings).findIndex(({ kind }) => kind === "user") + 1;
+  const networks = networksOf(run.now.settings);
+  const card = networks.findIndex(takesForwards) + 1;
   if (card === 0) throw noCard();
+  if (networks[card - 1]!.kind === "passt")
+    throw new VmError("unavailable", "passt cannot change its forwards while the guest runs", {
+      hint: `change them from the next run on: ${commandLine("set", "FORWARDS=…")}`,
+    });
   const now = new Set(before);
   await withMonitor(run.work, async (qmp) => {
     const change = async (action: "add" | "remove", option: string): Promise<string> =>
@@ -59,7 +65,7 @@ export async function changeForwards(run: Run, after: readonly string[]): Promis
 }
 
 export const noCard = (): VmError =>
-  new VmError("unavailable", "no network card is on the user-mode network, which port forwards need", {
+  new VmError("unavailable", "no network card is on user or passt, which port forwards need", {
     hint: `add one: ${commandLine("nic", "add")}`,
   });
 
@@ -68,6 +74,6 @@ export function noteIdleForwards(before: NicSettings, after: NicSettings): void 
   const idle = effectiveForwards(after).length === 0 ? after.FORWARDS : [];
   if (idle.length === 0 || effectiveForwards(before).length === 0) return;
   log.info(
-    `kept without effect, as no card is on the user-mode network: ${idle.map((option) => `forward ${ruleOf(option)}`).join(", ")}`,
+    `kept without effect, as no card is on user or passt: ${idle.map((option) => `forward ${ruleOf(option)}`).join(", ")}`,
   );
 }

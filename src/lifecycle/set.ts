@@ -5,6 +5,7 @@ import { parseSetting, type SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/shell-expand.ts";
 import { log } from "../lib/log.ts";
 import { macroOf } from "../machine/macros.ts";
+import { takesForwards } from "../machine/network.ts";
 import { parseShare } from "../machine/parse.ts";
 import { readMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
@@ -100,7 +101,7 @@ function warnOfLayout({ settings: before }: Vm, { settings: after }: Vm): void {
 /** Changes the forwards of the running machine, if it has a card for them. */
 async function applyForwards(run: Run, value: SettingValue): Promise<void> {
   const parsed = parseSetting("FORWARDS", value) as { value: string[] };
-  if (networksOf(run.now.settings).some(({ kind }) => kind === "user"))
+  if (networksOf(run.now.settings).find(takesForwards)?.kind === "user")
     await changeForwards(run, parsed.value);
 }
 

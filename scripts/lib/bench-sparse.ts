@@ -1,9 +1,9 @@
 /** A disk of 1 TiB beside one of 1 GiB with the same data; live full snapshots of an overlay beside a standalone disk. */
-import { copyFileSync, existsSync, readdirSync, rmSync, statSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { formatSize } from "../../src/lib/size.ts";
 import { Guest, makeDisk, seconds, type Options } from "./bench-snapshots.ts";
-import { median, printTable, within } from "./bench-table.ts";
+import { environment, median, printTable, within } from "./bench-table.ts";
 
 const SIZES = { "1 GiB": 2 ** 30, "1 TiB": 2 ** 40 };
 type Size = keyof typeof SIZES;
@@ -77,6 +77,7 @@ async function measureSize(guest: Guest, size: Size, times: Times, room: Times):
   weigh("restore --copy", statSync(guest.disk(0)).blocks * 512);
   await time("restore, gz", "restore", "G");
   weigh("restore, gz", statSync(guest.disk(0)).blocks * 512);
+  await time("snapshots push", "snapshots", "push", "G", "F2");
   await time("snapshots rm --merge", "snapshots", "rm", "--merge", "I");
   await time("prune, which merges", "prune", "--keep-last=1");
   weigh("prune, which merges", roomOf(guest, "F2"));
@@ -89,10 +90,25 @@ async function measureSize(guest: Guest, size: Size, times: Times, room: Times):
   await guest.vm("stop", "--force");
 }
 
+/** A restic repository as the settings of all VMs here have it. */
+async function makeRepository(scratch: string): Promise<void> {
+  const password = join(scratch, "password");
+  writeFileSync(password, "bench", { mode: 0o600 });
+  const repository = join(scratch, "repository");
+  await Bun.$`restic init -q --repo ${repository} --password-file ${password}`.env(environment(scratch));
+  const settings = join(scratch, "home/.config");
+  mkdirSync(settings, { recursive: true, mode: 0o700 });
+  writeFileSync(
+    join(settings, "vm.conf"),
+    `SNAPSHOT_REPO='${repository}'\nSNAPSHOT_PASSWORD_FILE='${password}'\n`,
+  );
+}
+
 async function benchSizes({ scratch, rounds }: Options): Promise<void> {
   const times = new Times();
   const room = new Times();
   const sizes = Object.keys(SIZES) as Size[];
+  await makeRepository(scratch);
   for (let round = 1; round <= rounds; round++) {
     console.error(`1 TiB beside 1 GiB, round ${round} of ${rounds} …`);
     for (const size of sizes) {

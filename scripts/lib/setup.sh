@@ -330,8 +330,8 @@ bun_setup() {
       is_bun "$BUN" "$version" || fetch_bun "$version" "${BUN%/bun}" || return
     fi
   fi
-  # package.json, too: a change there that is not in bun.lock has to fail.
-  state=$(echo "$here" && cat "$top/bun.lock" "$top/package.json")
+  # package.json, too: a change there that is not in bun.lock has to fail. bun.lock does not change with a patch.
+  state=$(echo "$here" && cat "$top/bun.lock" "$top/package.json" "$top"/scripts/packaging/*.patch)
   if [ "$state" != "$(cat "$stamp" 2>/dev/null)" ]; then
     if ! logged "$BUN" install --cwd "$top" --frozen-lockfile; then
       echo "setup: bun install failed" >&2

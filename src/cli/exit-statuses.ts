@@ -45,7 +45,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   },
   run: {
     ok: "the guest powered off; with --detach: it is running",
-    noInput: "there is no VM, snapshot or CD image of that name",
+    noInput: "there is no such VM, snapshot, CD image or address of this host",
     unavailable: "qemu, firmware or a feature of qemu is missing",
     cannotCreate: FOREIGN,
     io: "the guest did not power off by itself, qemu failed, or a disk is damaged",
@@ -97,7 +97,8 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     timeout: "remove: the guest did not release the card in time",
   },
   forward: {
-    noInput: "there is no VM in HOSTDIR, or no such forward; --temporary: it is not running",
+    noInput:
+      "there is no VM in HOSTDIR, no such forward, or no such address of this host; --temporary: it is not running",
     unavailable: "no card is on the user-mode network",
     cannotCreate: FOREIGN,
     io: "qemu refused the change",
@@ -157,7 +158,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   },
   disk: {
     noInput: "there is no VM in HOSTDIR, no such disk, or no such image",
-    unavailable: "a program is missing",
+    unavailable: "a program is missing, or resize --fs: a guest agent",
     cannotCreate: "the image is a disk of this VM already; no space or no permission",
     io: "an image cannot be used, or qemu failed",
     busy: "the running guest cannot release the disk, a job is running, or the VM is locked by another process",

@@ -28,7 +28,19 @@ const SCREEN: Meant[] = [
 const NEW: Meant[] = [["create NAME", "make a VM here"]];
 const SAVE: Meant[] = [["backup", "make a snapshot"]];
 const RESTORE: Meant[] = [["restore", "restore the last snapshot"]];
-const SETTINGS: Meant[] = [["config", "show the settings"]];
+const SETTINGS: Meant[] = [
+  ["config", "show the settings"],
+  ["set SETTING=VALUE", "change settings of this VM"],
+];
+const CARDS: Meant[] = [
+  ["nic list", "list the network cards"],
+  ["nic add", "add one"],
+];
+const FORWARDS: Meant[] = [
+  ["forward list", "list the port forwards"],
+  ["forward add tcp:127.0.0.1:5555-:22", "add one"],
+];
+const KEYS: Meant[] = [["sendkey ctrl-alt-f2", "press keys of the guest's keyboard"]];
 
 /** What other programs of this kind (virsh, lxc, multipass, vagrant, docker) call these. */
 const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
@@ -52,7 +64,13 @@ const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
         ["new init make define install import clone", NEW],
         ["save snap snapshot checkpoint dump", SAVE],
         ["revert rollback undo load recover", RESTORE],
-        ["set get settings edit configure options env", SETTINGS],
+        ["net nics network networks netdev card cards ethernet", CARDS],
+        ["forwards port ports portforward port-forward hostfwd", FORWARDS],
+        ["key keys send-key sendkeys keyboard", KEYS],
+        ["type", [["sendkey --text TEXT", "type a text on the guest's keyboard"]]],
+        ["memory mem ram", [["set -m 4G", "change the memory"]]],
+        ["cpu cpus cores vcpus", [["set -c 4", "change the number of CPU cores"]]],
+        ["get settings edit configure options env", SETTINGS],
         ["log logs", [["console --log", "show what the serial console has said"]]],
         ["copy scp push pull", [["cp FILE :/root/", "copy a file into the guest"]]],
         ["forget gc cleanup clean", [["prune --keep-last=7", "keep the newest seven snapshots"]]],

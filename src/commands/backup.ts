@@ -40,9 +40,9 @@ export default define({
   },
   async parse(args) {
     const { parseBackupRequest } = await import("../snapshot/make/request.ts");
-    const { parseRetention } = await import("../snapshot/prune.ts");
-    const rules = parseRetention(args);
-    return { ...parseBackupRequest(args), push: args.push === true, rules: args.prune ? rules : undefined };
+    const prunes = args.prune === true || Object.keys(keepArgs).some((name) => name in args);
+    const rules = prunes ? (await import("../snapshot/prune.ts")).parseRetention(args) : undefined;
+    return { ...parseBackupRequest(args), push: args.push === true, rules };
   },
   async run(context, { push, rules, ...request }) {
     const { backupVm, summarize } = await import("../snapshot/make/make.ts");

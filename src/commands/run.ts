@@ -20,7 +20,8 @@ export default define({
       type: "string",
       alias: "t",
       valueHint: "SECONDS",
-      description: "shut the guest down after this time (124); with --wait: how long to wait",
+      description:
+        "shut the guest down this long after its start, kill it STOP_TIMEOUT later (124); with --wait: how long to wait",
     },
     isoimage: {
       type: "positional",

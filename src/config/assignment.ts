@@ -19,9 +19,9 @@ export function bashWord(text: string): string {
   return `$'${inside}'`;
 }
 
-/** Words of `set` on its command line: `NAME=value`, for a list one word an element. */
-export const settingWords = (name: string, value: SettingValue): string =>
-  (value.length === 0 ? [""] : [value].flat()).map((item) => `${name}=${item && shellQuote(item)}`).join(" ");
+/** A value in a message: words of bash, `empty` for none. */
+export const valueText = (value: SettingValue): string =>
+  [value].flat().filter(Boolean).map(shellQuote).join(" ") || "empty";
 
 /** `NAME=value` or `NAME=( … )`, as in a settings file. */
 export function bashAssignment(name: string, value: SettingValue): string {

@@ -44,6 +44,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     IMAGES: [],
     IMAGE_FORMATS: [],
     IMAGE_NUMBERS: [],
+    CONTROLLER_PLACES: [],
     ACCEL: "auto",
     CPU: "",
     SMBIOS: [],

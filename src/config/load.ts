@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { programName } from "../lib/command-line.ts";
+import { commandLine, programName } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { badOption, settingsError, type Complaint } from "./complaint.ts";
@@ -175,7 +175,7 @@ function lostSettings(
       ? `it is missing, and there is ${workingDisks.join(", ")}`
       : `it has no IMAGES=, and there is ${workingDisks.join(", ")}`;
   const hint = lstatOf(lastGuestEnv)
-    ? `use the settings of the last snapshot: cp ${shellQuote(lastGuestEnv)} ${shellQuote(file)}; for its disks as well: restore`
+    ? `use the settings of the last snapshot: cp ${shellQuote(lastGuestEnv)} ${shellQuote(file)}; for its disks as well: ${commandLine("restore")}`
     : `add at least the disks, as there is no snapshot to copy from: echo 'IMAGES=("VIRT=disk-0.img")' >> ${shellQuote(file)}`;
   return new VmError("config", `cannot use the settings in ${file}: ${reason}`, { hint });
 }

@@ -7,6 +7,7 @@ import {
   DISK_SYNTAX,
   FORWARD_SYNTAX,
   IMAGE_FORMAT_SYNTAX,
+  CONTROLLER_PLACE_SYNTAX,
   IMAGE_NUMBER_SYNTAX,
   IMAGE_SYNTAX,
   meantDisk,
@@ -17,6 +18,7 @@ import {
   parseForwards,
   parseImage,
   parseImageFormat,
+  parseControllerPlace,
   parseImageNumber,
   parseShare,
   SHARE_SYNTAX,
@@ -72,6 +74,7 @@ const disks = listOfForm({
 const images = listOfForm({ kind: "images", allowed: IMAGE_SYNTAX, parse: parseImage, meant: meantImage });
 const imageFormats = listOfForm({ allowed: IMAGE_FORMAT_SYNTAX, parse: parseImageFormat });
 const imageNumbers = listOfForm({ allowed: IMAGE_NUMBER_SYNTAX, parse: parseImageNumber });
+const controllerPlaces = listOfForm({ allowed: CONTROLLER_PLACE_SYNTAX, parse: parseControllerPlace });
 const forwards: Parser<string[]> = parser({ kind: "forwards", allowed: FORWARD_SYNTAX }, (raw) => {
   const parsed = parseForwards(listOf(raw).join(","));
   return "options" in parsed
@@ -194,6 +197,10 @@ export const SCHEMA = {
   IMAGE_NUMBERS: keptIfChanged(
     imageNumbers,
     "numbers of images that are not disk-N.img, where they are not those of their order; read from the VM's guest.env only",
+  ),
+  CONTROLLER_PLACES: keptIfChanged(
+    controllerPlaces,
+    "places of disk controllers whose first disk was removed; read from the VM's guest.env only",
   ),
   ACCEL: keptIfChanged(oneOf(["auto", "kvm", "tcg"]), "accelerator"),
   CPU: keptIfChanged(
@@ -330,6 +337,7 @@ const NOT_OF_MACHINE: ReadonlySet<SettingName> = new Set<SettingName>([
   "IMAGES",
   "IMAGE_FORMATS",
   "IMAGE_NUMBERS",
+  "CONTROLLER_PLACES",
   "SSH_USER",
 ]);
 
@@ -350,6 +358,7 @@ export const IDENTITY: ReadonlySet<string> = new Set<SettingName>([
   "LAYOUT",
   "MAC",
   "IMAGE_NUMBERS",
+  "CONTROLLER_PLACES",
 ]);
 export const isSettingName = (word: string): word is SettingName => Object.hasOwn(SCHEMA, word);
 

@@ -4,7 +4,7 @@ import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { nearest } from "../lib/nearest.ts";
 import { ARCH } from "../machine/arch.ts";
-import { KEYS, parseChord, parseTyping, type Chord } from "../machine/keys.ts";
+import { KEY_NAMES, KEYS, MAX_CHORD, parseChord, parseTyping, type Chord } from "../machine/keys.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { isListening } from "../process/unix-socket.ts";
 import type { QmpClient } from "../qmp/client.ts";
@@ -45,11 +45,18 @@ export function parseSendKey({ keys, texts, delay = "0" }: SendKeyWords): SendKe
 }
 
 function refuseKey(word: string): never {
-  const wrong = word.split("-").find((name) => parseChord(name) === undefined);
-  const similar = wrong && nearest(wrong, KEYS);
-  const meant = similar === undefined ? "" : `did you mean: ${word.replace(wrong!, similar!)}\n`;
-  throw new VmError("usage", `sendkey: there is no key '${wrong ?? word}'`, {
-    hint: `${meant}keys are joined by -, at most 5; names: ${KEYS.join(" ")}`,
+  const names = word.split("-");
+  if (names.includes(""))
+    throw new VmError("usage", `sendkey: '${word}': a key is missing beside -`, {
+      hint: "keys are joined by -, as in ctrl-alt-f2; the key - itself is called minus",
+    });
+  const wrong = names.find((name) => parseChord(name) === undefined);
+  if (wrong === undefined)
+    throw new VmError("usage", `sendkey: '${word}' is ${names.length} keys at once, at most ${MAX_CHORD}`);
+  const meant = names.map((name) => (parseChord(name) ? name : nearest(name, KEY_NAMES)));
+  const similar = meant.includes(undefined) ? "" : `did you mean: ${meant.join("-")}\n`;
+  throw new VmError("usage", `sendkey: there is no key '${wrong}'`, {
+    hint: `${similar}keys are joined by -; names: ${KEYS.join(" ")}`,
   });
 }
 

@@ -27,8 +27,7 @@ import { refuseRunning } from "../vm/in-use.ts";
 import { requireWork, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
 import { type Workdir } from "../store/workdir.ts";
-import { ensureRescue } from "./rescue.ts";
-import { findRescue, resolveRescueMachine } from "./rescue-machine.ts";
+import { AUTO_RESCUE, findRescue, resolveRescueMachine } from "./rescue-machine.ts";
 import { JobLogWriter } from "./output.ts";
 import { runRescue } from "./run.ts";
 
@@ -59,7 +58,10 @@ export async function jobVm(
   await withVm(context, `run the job ${name}`, async (found) => {
     const work = requireWork(found, `run the job ${name}`);
     await refuseRunning(work, `run the job ${name}`);
-    const vm = await ensureRescue(context, found);
+    const vm =
+      found.settings.RESCUE === AUTO_RESCUE
+        ? await (await import("./rescue.ts")).ensureRescue(context, found)
+        : found;
     const builtIn = vm.origins.LIBEXEC.kind === "default" && context.libexecInstalled !== true;
     using libexec = builtIn ? unpackLibexec(vm.settings.LIBEXEC, context.tmpdir) : undefined;
     const places = {

@@ -22,6 +22,9 @@ import { requireReadableFile } from "../lib/read-file.ts";
 import { sourcesOf, type Vm } from "../vm/find.ts";
 import { type Workdir } from "../store/workdir.ts";
 
+/** RESCUE: the default rescue, built if it is missing. */
+export const AUTO_RESCUE = "auto";
+
 /** Boot medium of the rescue: a CD, or a kernel with an initramfs built by this program. */
 export type RescueSystem =
   | { kind: "cd"; iso: string }
@@ -172,6 +175,7 @@ export async function resolveRescueMachine(
     // The secrets in it are for the guest's own system.
     tpm: undefined,
     disks,
+    controllerPlaces: [],
     cdrom: system.kind === "cd" ? { path: system.iso, first: true } : undefined,
     seed: undefined,
     nics:

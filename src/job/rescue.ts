@@ -1,6 +1,7 @@
 import { mkdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseSetting } from "../config/schema.ts";
+import { parseAction } from "../lib/action.ts";
 import { beginStep } from "../lib/activity.ts";
 import { programName } from "../lib/command-line.ts";
 import { usageError, VmError } from "../lib/errors.ts";
@@ -20,6 +21,7 @@ import type { Context } from "../vm/context.ts";
 import { Media } from "../vm/media.ts";
 import { openOwnVm, type Vm } from "../vm/find.ts";
 import { measureRescue } from "./rescue-list.ts";
+import { AUTO_RESCUE } from "./rescue-machine.ts";
 import { keptSettings, lockProfiles, recoverProfile, replaceProfile } from "./rescue-profile.ts";
 
 export interface BuildRequest {
@@ -49,8 +51,7 @@ export function parseRescueRequest(
   );
   const empty = given.find((name) => text(name) === "");
   if (empty) throw usageError(`rescue: --${empty} has no value`, `${programName()} rescue -h`);
-  const action = RESCUE_ACTIONS.find((one) => one === word);
-  if (!action) throw usageError(`rescue: '${word}' is neither build nor list`, `${programName()} rescue -h`);
+  const action = parseAction("rescue", word, RESCUE_ACTIONS);
   if (action === "list") {
     if (given.length > 0)
       throw usageError(`rescue list takes no --${given[0]}`, `use it with: ${programName()} rescue build`);
@@ -91,14 +92,11 @@ export function parseRescueRequest(
   };
 }
 
-/** `--rescue=auto`: the default one, built if it is missing. */
-const AUTO = "auto";
 const chooseProfileName = ({ settings }: Vm): string =>
-  settings.RESCUE === AUTO ? `rescue-${settings.QEMUARCH}` : settings.RESCUE;
+  settings.RESCUE === AUTO_RESCUE ? `rescue-${settings.QEMUARCH}` : settings.RESCUE;
 
-/** Resolves `--rescue=auto`, and builds that rescue if it is missing. @returns the VM with RESCUE set */
+/** Builds the default rescue if it is missing, for `--rescue=auto`. @returns the VM with RESCUE set */
 export async function ensureRescue(context: Context, vm: Vm): Promise<Vm> {
-  if (vm.settings.RESCUE !== AUTO) return vm;
   const name = chooseProfileName(vm);
   if (!lstatOf(join(vm.settings.PROFILES, name)))
     await buildRescue(context, {

@@ -14,7 +14,7 @@ import { OutputWatch, readJobStatus } from "../rescue/output.ts";
 import { type Mark, type RunEnd, consistencyOf } from "../store/mark-types.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf, readTail } from "../lib/read-file.ts";
-import { replaceFile } from "../store/files.ts";
+import { replaceVolatile } from "../store/files.ts";
 import { JOB, RUN_FILES, WORK } from "../store/layout.ts";
 import { updateMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
@@ -81,7 +81,7 @@ async function startRescue(context: Context, work: Workdir, run: RescueRun): Pro
   const argv = buildQemuArgv(machine, capabilities);
   refuseExcess(`run the job ${job}`, machine, argv);
   const script = join(work.dir, WORK.rescueScript);
-  replaceFile(
+  replaceVolatile(
     script,
     buildRunScript(argv, work.dir, `Runs the rescue of the job ${job}; written by ${prog} ${version}`),
   );

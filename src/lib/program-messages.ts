@@ -22,6 +22,10 @@ export const saysNoZstd = (text: string): boolean => /compression|zstd/i.test(te
 /** QMP's screendump: the machine has no graphics card (ui/ui-qmp-cmds.c). */
 export const saysNoConsole = (text: string): boolean => /no console/i.test(text);
 
+/** QMP's device_del: the guest has been asked before (system/qdev-monitor.c; hw/pci/pcie.c). */
+export const saysUnplugPending = (text: string): boolean =>
+  /already in the process of unplug|power indicator blinking/.test(text);
+
 /** qemu's log: another process has the display's port; spice-server does not say why. */
 export const saysPortTaken = (text: string): boolean => /address already in use|spice server/i.test(text);
 

@@ -94,6 +94,22 @@ export function openNamed(path: string): number {
   }
 }
 
+/** Reads some bytes of a file; fewer than asked for at its end. */
+export type ReadAt = (offset: number, length: number) => Buffer;
+
+/** Calls a function with a reader of the file. @throws a system error if it cannot be read */
+export function withFile<T>(path: string, use: (read: ReadAt) => T): T {
+  const fd = openNamed(path);
+  try {
+    return use((offset, length) => {
+      const bytes = Buffer.alloc(length);
+      return bytes.subarray(0, readSync(fd, bytes, 0, length, offset));
+    });
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** No settings, list or record of the program comes near this: a larger one is a mistake, or an attack. */
 export const MAX_SMALL_BYTES = 1 << 20;
 

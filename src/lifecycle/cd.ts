@@ -1,16 +1,18 @@
 import { statSync } from "node:fs";
 import { resolve } from "node:path";
+import { similarAction } from "../lib/action.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { usageError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { findCdDrive, findInsertedCd, type CdDrive } from "../live/attached.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { buildCdNode, CD_DEVICE, CD_NODES } from "../qemu/devices/disk.ts";
 import { listBlockNodes, removeNode } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
-import type { ArgsOf, ReplyOf } from "../qmp/commands.ts";
+import type { ArgsOf } from "../qmp/commands.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
-import { Media } from "../vm/media.ts";
+import { Media, NoSuchIso } from "../vm/media.ts";
 import { storeSettings } from "../vm/store-settings.ts";
 import { withMachine } from "./disks/open.ts";
 import { noteNextRun } from "./disks/plug.ts";
@@ -44,35 +46,47 @@ export function parseCdRequest(args: {
 export async function changeCd(context: Context, { iso, force }: CdRequest): Promise<void> {
   const command = iso === undefined ? "eject the CD" : "change the CD";
   await withMachine(context, command, async ({ vm, qmp }) => {
-    const path = iso === undefined ? undefined : await new Media(context, vm).findIso(iso);
+    const path = iso === undefined ? undefined : await findCd(context, vm, iso);
     const what = path === undefined ? "the CD drive is empty" : `the guest has ${path}`;
-    const drive = qmp && (await findDrive(qmp));
+    const drive = qmp && (await findCdDrive(qmp));
+    const isEmpty = !qmp || (await findInsertedCd(qmp)) === undefined;
+    if (path === undefined && isEmpty && vm.settings.ISO === "")
+      return log.info("the CD drive is empty already");
     if (drive) await changeMedium(qmp, drive, path, { command, force });
     storeSettings(vm, command, {
       ISO: path === undefined ? "" : nameToStore(context, vm, iso!, path),
       KEEPCD: path === undefined ? "" : "1",
     });
     if (qmp && !drive) noteNextRun(what, "the running machine has no CD drive that can be changed");
-    else log.success(path === undefined ? "ejected the CD" : `inserted ${path}`);
+    else if (path !== undefined) log.success(`inserted ${path}`);
+    else log.success(qmp && isEmpty ? "the CD drive is empty, and stays so in later runs" : "ejected the CD");
   });
+}
+
+/** @throws 66 for a missing image, with a hint for a word that means something else */
+async function findCd(context: Context, vm: Vm, iso: string): Promise<string> {
+  try {
+    return await new Media(context, vm).findIso(iso);
+  } catch (error) {
+    if (!(error instanceof NoSuchIso)) throw error;
+    const meant = similarAction(iso, ["eject", "remove", "list"]);
+    if (meant === undefined) throw error;
+    const hint =
+      meant === "list"
+        ? `show the CD: ${commandLine("status")}`
+        : `take the CD out: ${commandLine("cd", "--eject")}`;
+    throw new VmError(error.code, error.message, { hint: `${hint}\n${error.hint}`, cause: error });
+  }
 }
 
 /** [compat] As typed: each run searches for it again. Relative to the current directory it would not be found there. */
 const nameToStore = ({ cwd }: Context, { hostdir }: Vm, typed: string, path: string): string =>
   resolve(hostdir, typed) === path || resolve(cwd, typed) !== path ? typed : path;
 
-type Drive = ReplyOf<"query-block">[number];
-
-/** The drive of the running machine whose CD can be changed. */
-async function findDrive(qmp: QmpClient): Promise<Drive | undefined> {
-  const drives = await qmp.execute("query-block");
-  return drives.find(({ qdev = "", removable }) => removable && qdev.split("/").at(-1) === CD_DEVICE);
-}
-
 /** Changes the CD. The new one is opened first: if that fails, the old one stays. */
 async function changeMedium(
   qmp: QmpClient,
-  drive: Drive,
+  drive: CdDrive,
   path: string | undefined,
   opening: { command: string; force: boolean },
 ): Promise<void> {
@@ -103,7 +117,7 @@ const TRAY_MS = 10_000;
 /** @throws 75 if the guest has locked the drive */
 async function openTray(
   qmp: QmpClient,
-  { tray_open }: Drive,
+  { tray_open }: CdDrive,
   { command, force }: { command: string; force: boolean },
 ): Promise<void> {
   if (tray_open === true) return;
@@ -117,7 +131,7 @@ async function openTray(
   try {
     // If it is locked, qemu asks the guest to open it.
     await qmp.execute("blockdev-open-tray", { id: CD_DEVICE, force });
-    if ((await findDrive(qmp))?.tray_open !== true && !(await promise)) {
+    if ((await findCdDrive(qmp))?.tray_open !== true && !(await promise)) {
       throwIfInterrupted();
       throw new VmError("busy", `cannot ${command}: the guest has locked the drive`, {
         hint: `unmount the CD in the guest, or open the drive regardless: --force`,

@@ -2,7 +2,7 @@ import { badOption } from "../config/complaint.ts";
 import { parseSetting } from "../config/schema.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { usageError } from "../lib/errors.ts";
-import { parseSize } from "../lib/size.ts";
+import { DISK_SIZES, parseDiskSize } from "../machine/parse.ts";
 
 /** Options of `create`, checked. */
 export interface CreateOptions {
@@ -53,9 +53,12 @@ export function parseCreateOptions(args: Record<string, unknown>): CreateOptions
       "create: --disk-size needs --from",
       `set the size of an empty disk: ${commandLine("create", "NAME", `--disks=AHCI=${size}`)}`,
     );
-  const sizeBytes = size === undefined ? undefined : parseSize(size);
+  const sizeBytes = size === undefined ? undefined : parseDiskSize(size);
   if (size !== undefined && sizeBytes === undefined)
-    throw usageError(`--disk-size: '${size}' is not allowed`, "allowed: a size like 30G or 512M");
+    throw usageError(
+      `--disk-size: '${size}' is not allowed`,
+      `allowed: a size like 30G or 512M, ${DISK_SIZES}`,
+    );
   const user = text("user");
   const userData = text("user-data");
   if (user !== undefined && userData !== undefined)

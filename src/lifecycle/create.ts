@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync } from "node:fs";
-import { dirname, isAbsolute, join, relative, resolve } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { shellQuote } from "../lib/shell.ts";
@@ -8,7 +8,7 @@ import { buildDefaults } from "../config/defaults.ts";
 import { namesKept, parseSetting, type SettingName } from "../config/schema.ts";
 import { log } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
-import { parseImage } from "../machine/parse.ts";
+import { formatImage, parseImage, parseImageFormat } from "../machine/parse.ts";
 import { macroOf } from "../machine/macros.ts";
 import { findFirmware } from "../qemu/firmware.ts";
 import { MAX_VARS_BYTES } from "../qemu/uefi-variables.ts";
@@ -28,7 +28,7 @@ import type { Context, Options } from "../vm/context.ts";
 import type { CreateOptions } from "./create-options.ts";
 import { createFirstDisk, inspectSource, planDisks } from "./from-image.ts";
 import { recordBackingFile } from "../vm/backing-file.ts";
-import { findFormats } from "../vm/image-formats.ts";
+import { findFormats, storableImage } from "../vm/image-formats.ts";
 import { Media } from "../vm/media.ts";
 import { findHostdir, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
@@ -160,8 +160,7 @@ function guestEnvOf(
   options: CreateOptions,
 ): GuestEnv {
   const { raw, settings } = vm;
-  const images = imagesOf(context, vm, options);
-  const formats = findFormats(images.flatMap((image) => parseImage(image) ?? []));
+  const { images, formats } = imagesOf(context, vm, options);
   const scalar = (name: "MEMORY" | "CORES"): string => [raw[name]].flat()[0] ?? "";
   const changed = changedSettings(context, vm);
   const user = options.cloudInit?.user;
@@ -207,17 +206,25 @@ function changedSettings(context: Context, { raw }: Vm): Partial<GuestEnv> {
 }
 
 /**
- * Images to write to guest.env: those of settings files, and `--image` after `create`. Relative paths of the command
- * line are made absolute: in guest.env they are relative to WORKDIR.
+ * Images to write to guest.env, and their formats: those of settings files, and `--image` after `create`. Relative paths
+ * of the command line are completed: in guest.env they are relative to WORKDIR.
  */
-function imagesOf({ cwd, options: { additions } }: Context, { raw }: Vm, options: CreateOptions): string[] {
+function imagesOf(
+  { cwd, options: { additions } }: Context,
+  { raw, hostdir }: Vm,
+  options: CreateOptions,
+): { images: string[]; formats: string[] } {
   const given = [raw.IMAGES].flat().filter((image) => image !== "");
   const fromFiles = given.slice(0, given.length - (additions.IMAGES?.length ?? 0));
+  const formats = findFormats(fromFiles.flatMap((image) => parseImage(image) ?? []));
   const typed = options.images.map((text) => {
-    const { bus, format, path } = parseImage(text)!;
-    const here = resolve(cwd, path);
-    if (macroOf(path) || isAbsolute(path) || !existsSync(here)) return text;
-    return `${bus}=${format ? `${format}=` : ""}${here}`;
+    const image = parseImage(text)!;
+    const path = resolve(cwd, image.path);
+    if (macroOf(image.path) || !existsSync(path)) return text;
+    const [found] = findFormats([{ ...image, path }]);
+    const stored = storableImage(hostdir, image, path, parseImageFormat(found ?? "")?.format);
+    if (found && stored.format === undefined) formats.push(found);
+    return formatImage(stored);
   });
-  return [...fromFiles, ...typed];
+  return { images: [...fromFiles, ...typed], formats };
 }

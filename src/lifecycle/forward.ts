@@ -13,8 +13,9 @@ import { effectiveForwards } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
 import { readMachines } from "../vm/machines.ts";
 import { findRun, withoutTyped, type Run } from "../vm/running-settings.ts";
+import { formatWhen } from "../vm/status-text.ts";
 import { storeSettings } from "../vm/store-settings.ts";
-import { parseAction } from "./action.ts";
+import { parseAction } from "../lib/action.ts";
 import { FORWARD_ACTIONS, type ForwardAction } from "./choices.ts";
 import { changeForwards, isHostRule, noCard, ruleOf } from "./live-forwards.ts";
 
@@ -198,7 +199,3 @@ async function listForwards(context: Context, json: boolean): Promise<void> {
         ]),
   );
 }
-
-/** @param running null if the VM is off */
-export const formatWhen = (running: boolean | null, nextRun: boolean): string =>
-  running === null || running === nextRun ? "" : running ? "this run only" : "from the next run on";

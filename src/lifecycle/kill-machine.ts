@@ -13,13 +13,17 @@ import { findQemus, findRunning } from "../vm/in-use.ts";
 const GREETING_MS = 3000;
 const POLL_MS = 50;
 
+/** A panicked kernel does not answer a request to power off. */
+export const PANICKED = "killing the guest: its kernel panicked, and cannot power off";
+
 /**
  * Kills the VM's qemu, which another process has started.
+ * @param message what is logged before
  * @throws 74 if qemu still runs after all attempts
  */
-export async function killMachine(work: Workdir): Promise<void> {
+export async function killMachine(work: Workdir, message = "killing the running guest"): Promise<void> {
   if ((await findRunning(work)) === undefined) return;
-  log.info("killing the running guest");
+  log.info(message);
   const gone = await terminateQemu({
     quit: () => quitByQmp(work),
     signal: (name) => {

@@ -1,8 +1,10 @@
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
 import { forwardLine } from "../qemu/devices/nic.ts";
 import { updateRun } from "../store/mark.ts";
-import { isForwardFree, requireFreeForwards } from "../vm/display.ts";
-import { networksOf } from "../vm/nics.ts";
+import { findForwardProblem, requireFreeForwards } from "../vm/display.ts";
+import { effectiveForwards, networksOf, type NicSettings } from "../vm/nics.ts";
 import { withMonitor } from "../vm/running.ts";
 import type { Run } from "../vm/running-settings.ts";
 
@@ -17,7 +19,7 @@ export const ruleOf = (option: string): string => option.slice(isHostRule(option
  * Changes the forwards of the running machine and their record: all, or none after an error. Other options than `hostfwd=`
  * stay.
  * @param after all forwards, as options of `-netdev user`
- * @throws 69 without a card for them, 75 if a port is taken
+ * @throws 69 without a card for them, 75 if a port is taken, 66 or 73 if it cannot be listened on
  */
 export async function changeForwards(run: Run, after: readonly string[]): Promise<void> {
   const before = run.record.forwards;
@@ -37,7 +39,7 @@ export async function changeForwards(run: Run, after: readonly string[]): Promis
       }
       for (const option of added) {
         // A command that was killed before it recorded the forward may have added it.
-        if (!(await isForwardFree(option))) await change("remove", option);
+        if ((await findForwardProblem(option)) === "taken") await change("remove", option);
         await requireFreeForwards([option]);
         const refusal = await change("add", option);
         if (refusal.trim() !== "")
@@ -58,5 +60,14 @@ export async function changeForwards(run: Run, after: readonly string[]): Promis
 
 export const noCard = (): VmError =>
   new VmError("unavailable", "no network card is on the user-mode network, which port forwards need", {
-    hint: "add one: nic add",
+    hint: `add one: ${commandLine("nic", "add")}`,
   });
+
+/** Reports forwards that a change leaves without a card. */
+export function noteIdleForwards(before: NicSettings, after: NicSettings): void {
+  const idle = effectiveForwards(after).length === 0 ? after.FORWARDS : [];
+  if (idle.length === 0 || effectiveForwards(before).length === 0) return;
+  log.info(
+    `kept without effect, as no card is on the user-mode network: ${idle.map((option) => `forward ${ruleOf(option)}`).join(", ")}`,
+  );
+}

@@ -1,14 +1,12 @@
 import { listDevices } from "../live/attached.ts";
 import { commandLine } from "../lib/command-line.ts";
-import { VmError } from "../lib/errors.ts";
-import { within } from "../lib/within.ts";
 import { formatNetwork, type NetworkRequest } from "../machine/network.ts";
 import {
   linkCommand,
+  nicDevice,
   nicOfDevice,
   plugCommands,
   removeNetdevCommand,
-  unplugCommand,
 } from "../qemu/devices/nic.ts";
 import type { Placed } from "../qemu/layout.ts";
 import type { QmpClient } from "../qmp/client.ts";
@@ -18,9 +16,7 @@ import { updateRun } from "../store/mark.ts";
 import { networksOf, nicsOf } from "../vm/nics.ts";
 import { withMonitor } from "../vm/running.ts";
 import { recordChanges, type Run } from "../vm/running-settings.ts";
-
-/** How long a guest may take to release a card. */
-const RELEASE_MS = 30_000;
+import { unplugDevice } from "./unplug.ts";
 
 /** Can a running machine get and lose this card? The first one's place is on the root bus, without hot plug on PCI Express. */
 export const canPlug = ({ now }: Run, number: number): boolean => number > 1 && now.settings.LAYOUT > 0;
@@ -99,40 +95,21 @@ export async function plugNic(run: Run, networks: NetworkRequest[], number: numb
 
 /**
  * Removes a card from the running machine, which the guest must release, and records that.
- * @throws 124 if it does not in time, 75 if it is paused
+ * @throws 124 if it does not in time, 75 if it refuses or is paused
  */
 export async function unplugNic(run: Run, networks: NetworkRequest[], number: number): Promise<void> {
   await withMonitor(run.work, async (qmp) => {
-    const released = Promise.withResolvers<void>();
-    qmp.onEvent(({ event, data }) => {
-      if (event === "DEVICE_DELETED" && nicOfDevice(data.device ?? "") === number) released.resolve();
-    });
-    if ((await readCards(qmp)).has(number)) {
-      if (!(await qmp.execute("query-status")).running)
-        throw new VmError("busy", `cannot remove card ${number}: the guest is paused, and must release it`, {
-          hint: `resume it first: ${commandLine("resume")}`,
-        });
-      await executeAll(qmp, [unplugCommand(number)]).catch((error: unknown) => {
-        // It has been requested before.
-        if (!(error instanceof QmpError)) throw error;
+    if ((await readCards(qmp)).has(number))
+      await unplugDevice(qmp, nicDevice(number), {
+        change: `remove card ${number}`,
+        hint: `remove it while the VM is off: ${commandLine("stop")} && ${commandLine("nic", "remove", String(number))}`,
       });
-      await within(released.promise, RELEASE_MS, () => unreleased(number));
-    }
     await dropNetdev(qmp, number);
   });
   recordNetworks(run, networks);
   const owner = networksOf(run.now.settings).findIndex(({ kind }) => kind === "user") + 1;
   if (owner === number) updateRun(run.work.dir, { forwards: [] });
 }
-
-const unreleased = (number: number): VmError =>
-  new VmError(
-    "timeout",
-    `the guest did not release card ${number} within ${RELEASE_MS / 1000} s; it still has it`,
-    {
-      hint: `its system must be up to release a card: run the command again then, or after ${commandLine("stop")}`,
-    },
-  );
 
 export const changeLink = (run: Run, number: number, link: "up" | "down"): Promise<void> =>
   withMonitor(run.work, (qmp) => executeAll(qmp, [linkCommand(number, link)]));

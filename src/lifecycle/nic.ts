@@ -15,10 +15,11 @@ import { readMachines } from "../vm/machines.ts";
 import { networksOf, nicsOf } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
 import { findRun, withoutTyped, type Run } from "../vm/running-settings.ts";
+import { formatWhen } from "../vm/status-text.ts";
 import { storeSettings } from "../vm/store-settings.ts";
-import { parseAction } from "./action.ts";
+import { parseAction } from "../lib/action.ts";
 import { NIC_ACTIONS } from "./choices.ts";
-import { formatWhen } from "./forward.ts";
+import { noteIdleForwards } from "./live-forwards.ts";
 import { changeLink, canPlug, plugNic, recordNetworks, reconcile, unplugNic } from "./live-nics.ts";
 
 export type NicRequest =
@@ -112,6 +113,7 @@ async function removeNic(vm: Vm, run: Run | undefined, number: number): Promise<
   storeNetworks(vm, withNetwork(next, number, { kind: "none" }));
   const later = run !== undefined && isCard(now, number) && !unplugged;
   log.success(`removed network card ${number}${later ? ", from the next run on" : ""}`);
+  noteIdleForwards(vm.settings, { ...vm.settings, NETWORKS: withNetwork(next, number, { kind: "none" }) });
 }
 
 async function setLink(vm: Vm, run: Run | undefined, number: number, link: "up" | "down"): Promise<void> {

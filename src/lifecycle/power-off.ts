@@ -13,13 +13,21 @@ const REFUSAL_MS = 500;
  * Requests the guest to power off: by its agent if one is connected, else by the ACPI power button. Repeated requests use
  * both: an agent may accept a request and do nothing. A paused guest is resumed first.
  * @param again not the first request
+ * @returns whether the guest's kernel has panicked: nothing was requested
  */
-export async function requestPowerOff(qmp: QmpClient, workdir: string, again: boolean): Promise<void> {
-  const { running } = await qmp.execute("query-status");
+export async function requestPowerOff(
+  qmp: QmpClient,
+  workdir: string,
+  again: boolean,
+): Promise<"panicked" | undefined> {
+  const { running, status } = await qmp.execute("query-status");
+  // With the user's own `-action panic=pause`, or a qemu that was started by hand.
+  if (status === "guest-panicked") return "panicked";
   if (!running) await qmp.execute("cont");
   if (again) await qmp.execute("system_powerdown");
   if (!(await shutDownByAgent(qmp, join(workdir, WORK.agent))) && !again)
     await qmp.execute("system_powerdown");
+  return undefined;
 }
 
 async function shutDownByAgent(qmp: QmpClient, socket: string): Promise<boolean> {

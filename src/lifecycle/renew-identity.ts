@@ -13,7 +13,7 @@ import { TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { notePlace } from "../store/places.ts";
 import { findGuestEnv, resolveWork } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
-import { identityOf, readIdentity, writeIdentity } from "../vm/identity.ts";
+import { describeCopy, findOther, identityOf, readIdentity, writeIdentity } from "../vm/identity.ts";
 import { noVmIn } from "../store/no-vm.ts";
 import { findHostdir, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
@@ -30,6 +30,8 @@ export function showIdentity(context: Context, json: boolean): void {
     log.info("this VM has no UUID yet: the next command that changes the VM creates one");
   }
   print(context, hostdir, identity, json);
+  const other = identity.uuid === undefined ? undefined : findOther(context, hostdir, identity.uuid);
+  if (other !== undefined) log.warn(describeCopy(context, hostdir, other, identity.uuid!));
 }
 
 /**

@@ -18,7 +18,7 @@ import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf } from "../lib/read-file.ts";
-import { replaceFile } from "../store/files.ts";
+import { replaceVolatile } from "../store/files.ts";
 import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { startEvents } from "../store/events.ts";
@@ -26,6 +26,7 @@ import { describeGone, type Workdir } from "../store/workdir.ts";
 import { RUN_NAMES } from "../store/working-names.ts";
 import type { Context } from "../vm/context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "../vm/display.ts";
+import { warnOfMemory } from "../vm/fit.ts";
 import { GuestErrorMonitor } from "../vm/guest-errors.ts";
 import { keepFormats } from "../vm/image-formats.ts";
 import { resolveMachine, type Cd } from "../vm/machine.ts";
@@ -35,9 +36,11 @@ import { Media } from "../vm/media.ts";
 import { companionOf } from "../vm/tpm.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { effectiveForwards } from "../vm/nics.ts";
+import { warnOfUnreadSettings } from "../vm/settings-file.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
+import { PANICKED } from "./kill-machine.ts";
 import { recordStart, withdrawStart } from "./run-start.ts";
 import { REQUEST_INTERVAL_MS, requestPowerOff } from "./power-off.ts";
 
@@ -83,6 +86,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
     // A mistyped name fails before a snapshot is restored.
     const isoPath = iso ? await new Media(context, found).findIso(iso) : iso;
     const vm = await ensureWork(context, found);
+    warnOfUnreadSettings(vm);
     return startVm(context, vm, vm.work as Workdir, isoPath, request);
   });
   if (detach) {
@@ -141,6 +145,7 @@ async function startVm(
   const forwards = effectiveForwards(vm.settings);
   if (needsSsh && !findForward(forwards, SSH_PORT)) throw noSshForward();
   await requireFreeForwards(forwards);
+  warnOfMemory(vm);
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
   for (let attempt = 1; ; attempt++) {
     const resolved = await resolveMachine(context, vm, work, media, cd, capabilities);
@@ -172,7 +177,7 @@ async function startMachine(
 ): Promise<QemuSession> {
   const script = join(work.dir, WORK.runScript);
   const byHand = resolved.tpm && tpmByHand(resolved.tpm, WORK.tpm);
-  replaceFile(
+  replaceVolatile(
     script,
     buildRunScript(
       buildQemuArgv({ ...resolved, tpm: byHand?.tpm }, capabilities),
@@ -243,14 +248,17 @@ async function waitUntilOff(
   const request = (again: boolean): void =>
     void requestPowerOff(machine.qmp, work.dir, again).catch(() => {});
   const failed = Promise.withResolvers<never>();
-  const kill = (): void => void machine.end().catch(failed.reject);
+  const kill = (killed: string): void => {
+    cause = { ...cause!, killed };
+    void machine.end().catch(failed.reject);
+  };
   const stop = (why: StopCause): void => {
     clearTimeout(timer);
     const again = cause !== undefined;
     cause ??= why;
     if (again || machine.panicked) {
-      log.info("killing the guest");
-      kill();
+      log.info(machine.panicked ? PANICKED : "killing the guest");
+      kill(again ? "a second signal" : "its kernel panicked");
       return;
     }
     const reached = "limitSeconds" in why ? `time limit of ${why.limitSeconds} seconds reached: ` : "";
@@ -260,14 +268,17 @@ async function waitUntilOff(
     );
     request(false);
     repeated = setInterval(() => request(true), REQUEST_INTERVAL_MS);
-    timer = setTimeout(kill, stopTimeoutSeconds * 1000);
+    timer = setTimeout(
+      () => kill(`it did not power off within ${stopTimeoutSeconds} s (STOP_TIMEOUT)`),
+      stopTimeoutSeconds * 1000,
+    );
   };
   using _taken = takeSignals((signal) => stop({ signal }));
   // Received while qemu was being started: the guest has no unsaved data.
   const early = firstSignal();
   if (early) {
     cause = { signal: early };
-    kill();
+    kill("it had only been started");
   } else if (limitSeconds !== undefined)
     timer = setTimeout(() => stop({ limitSeconds }), limitSeconds * 1000);
   try {

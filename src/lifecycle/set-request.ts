@@ -40,6 +40,7 @@ const ELSEWHERE: Partial<Record<SettingName, string>> = {
   IMAGES: `change disks: ${commandLine("disk", "add")}`,
   IMAGE_FORMATS: `change disks: ${commandLine("disk", "add")}`,
   IMAGE_NUMBERS: `change disks: ${commandLine("disk", "add")}`,
+  CONTROLLER_PLACES: `change disks: ${commandLine("disk", "add")}`,
   SPICE_PASSWORD: "every user of this host sees a command line: write it into the file by hand",
   SNAPSHOT_REPO: "it is not read from guest.env: use the general settings file",
   SNAPSHOT_PASSWORD_FILE: "it is not read from guest.env: use the general settings file",

@@ -1,26 +1,31 @@
 import { isAbsolute, resolve } from "node:path";
-import { settingWords } from "../config/assignment.ts";
+import { valueText } from "../config/assignment.ts";
 import { badOption } from "../config/complaint.ts";
-import { machineSettings, parseSetting, type SettingName } from "../config/schema.ts";
+import { parseSetting, type SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/shell-expand.ts";
-import { commandLine } from "../lib/command-line.ts";
-import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { macroOf } from "../machine/macros.ts";
 import { parseShare } from "../machine/parse.ts";
 import { readMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
 import { readVm, requireWork, type Vm } from "../vm/find.ts";
-import { findRunning } from "../vm/in-use.ts";
-import { refuseSecureBoot, warnOfKeys } from "../vm/firmware.ts";
-import { refuseOtherFamily } from "../vm/machine.ts";
-import { tpmDeviceOf } from "../vm/tpm.ts";
+import { warnOfKeys } from "../vm/firmware.ts";
 import { networksOf } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
-import { findRun, forgetTyped, withoutTyped, type Run } from "../vm/running-settings.ts";
+import {
+  describeChange,
+  findRun,
+  forgetTyped,
+  listChanges,
+  rereadRun,
+  withoutTyped,
+  type NextRunChange,
+  type Run,
+} from "../vm/running-settings.ts";
 import { storeSettings, type SettingChanges } from "../vm/store-settings.ts";
-import { changeForwards } from "./live-forwards.ts";
+import { changeForwards, noteIdleForwards } from "./live-forwards.ts";
 import { changeLink, recordNetworks } from "./live-nics.ts";
+import { refuseUnfit } from "./set-fit.ts";
 import { storedForm, type SetRequest, type StoredList } from "./set-request.ts";
 
 /**
@@ -32,20 +37,23 @@ export async function changeSettings(context: Context, request: SetRequest): Pro
   const change = async (vm: Vm): Promise<void> => {
     requireWork(vm, "change settings");
     const changes = resolveChanges(context, vm, request);
-    refuseUnfit(vm, changes);
+    await refuseUnfit(own, vm, changes);
     const before = vm.raw;
-    const running = vm.work.state === "present" && (await findRunning(vm.work)) !== undefined;
-    const run = running ? await findRun(own, vm) : undefined;
+    const names = Object.keys(changes) as SettingName[];
+    const run = await findRun(own, vm);
     // It may be refused, as for a taken port: nothing is stored then.
     if (run && changes.FORWARDS !== undefined) await applyForwards(run, changes.FORWARDS);
     storeSettings(vm, "change settings", changes);
-    forgetTyped(vm, Object.keys(changes));
+    forgetTyped(vm, names);
     const after = await readVm(own, vm.hostdir, true, { lenient: true, work: vm.work });
     warnOfLayout(vm, after);
     if (vm.work.state === "present" && vm.settings.SECURE_BOOT !== after.settings.SECURE_BOOT)
       warnOfKeys(after.settings, vm.work);
-    if (run) await applyNow(run, after, Object.keys(changes) as SettingName[]);
-    report(context, before, after, Object.keys(changes) as SettingName[], running);
+    if (run) await applyNow(run, after, names);
+    const then = run && (await rereadRun(own, run));
+    const later = then ? listChanges(then.record, then.now, after) : [];
+    report(context, before, after, names, changesOf(names, later));
+    noteIdleForwards(vm.settings, after.settings);
   };
   await withVm(own, "change settings", change, { lenient: true });
 }
@@ -72,34 +80,6 @@ function absoluteShare({ cwd }: Context, text: string): string {
   if (!share || macroOf(share.path) || isAbsolute(share.path)) return text;
   return `${share.tag}:${share.writable ? "rw:" : ""}${resolve(cwd, share.path)}`;
 }
-
-/** @throws 64 for what the installed system would not run with, or what has no effect */
-function refuseUnfit(vm: Vm, changes: SettingChanges): void {
-  if (changes.QEMUARCH !== undefined) {
-    const parsed = parseSetting("QEMUARCH", changes.QEMUARCH) as { value: Vm["settings"]["QEMUARCH"] };
-    refuseOtherFamily({ ...vm, settings: { ...vm.settings, QEMUARCH: parsed.value } });
-  }
-  refuseUnfitMachine({ ...vm.settings, ...parsedChanges(changes) });
-  if (changes.USENETDEV !== undefined && changes.NETWORKS === undefined && vm.settings.NETWORKS.length > 0)
-    throw new VmError("usage", "set: USENETDEV has no effect: NETWORKS decides on the cards", {
-      hint: `add or remove a card: ${commandLine("nic", "add")}, ${commandLine("nic", "remove", "1")}`,
-    });
-}
-
-/** @throws 69 for what the architecture does not have, 64 for Secure Boot with a BIOS */
-function refuseUnfitMachine(settings: Vm["settings"]): void {
-  refuseSecureBoot(settings);
-  tpmDeviceOf(settings);
-}
-
-/** The values to store, parsed; they were checked before. */
-const parsedChanges = (changes: SettingChanges): Partial<Vm["settings"]> =>
-  Object.fromEntries(
-    Object.entries(changes).flatMap(([name, value]) => {
-      const parsed = value === undefined ? {} : parseSetting(name as SettingName, value);
-      return "value" in parsed ? [[name, parsed.value]] : [];
-    }),
-  );
 
 /** Changes that the guest's system may not cope with. */
 function warnOfLayout({ settings: before }: Vm, { settings: after }: Vm): void {
@@ -144,23 +124,26 @@ async function applyNow(run: Run, after: Vm, names: readonly SettingName[]): Pro
   recordNetworks(run, linked);
 }
 
-const valueText = (name: SettingName, value: SettingValue): string =>
-  settingWords(name, value).replaceAll(`${name}=`, "") || "empty";
-
+/** @param later what a running machine does not have yet */
 function report(
   context: Context,
   before: Vm["raw"],
   after: Vm,
   names: readonly SettingName[],
-  running: boolean,
+  later: readonly NextRunChange[],
 ): void {
-  const changed = names.filter((name) => valueText(name, before[name]) !== valueText(name, after.raw[name]));
+  const changed = names.filter((name) => valueText(before[name]) !== valueText(after.raw[name]));
   context.print(
-    changed
-      .map((name) => `${name}: ${valueText(name, before[name])} -> ${valueText(name, after.raw[name])}\n`)
-      .join(""),
+    changed.map((name) => `${name}: ${valueText(before[name])} -> ${valueText(after.raw[name])}\n`).join(""),
   );
-  if (changed.length === 0) return log.info("no changes: the settings have these values already");
-  const later = changed.filter((name) => machineSettings().includes(name));
-  if (running && later.length > 0) log.info(`the VM is running: ${later.join(", ")} from the next run on`);
+  if (changed.length === 0) log.info("no changes: the settings have these values already");
+  if (later.length > 0)
+    log.info(`the VM is running; from the next run on: ${later.map(describeChange).join("; ")}`);
 }
+
+/** Those of these settings. USENETDEV is the first card of NETWORKS. */
+const changesOf = (names: readonly SettingName[], changes: readonly NextRunChange[]): NextRunChange[] =>
+  changes.filter(
+    ({ setting }) =>
+      names.includes(setting) || (setting === "NETWORKS" && names.some((name) => name === "USENETDEV")),
+  );

@@ -10,7 +10,7 @@ import { WORK } from "../store/layout.ts";
 import type { RunEnd } from "../store/mark-types.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
-import { killMachine } from "./kill-machine.ts";
+import { killMachine, PANICKED } from "./kill-machine.ts";
 import { findGuestErrors, hasPanicked } from "../vm/guest-errors.ts";
 import { findRunning } from "../vm/in-use.ts";
 import { withLive } from "../vm/running.ts";
@@ -19,7 +19,7 @@ import { findHostdir, openVm } from "../vm/find.ts";
 import { withLockedVm } from "../vm/open.ts";
 import { requireOwn } from "../vm/ownership.ts";
 import { REQUEST_INTERVAL_MS, requestPowerOff } from "./power-off.ts";
-import { describeEnd, inferEnd, endedByGuest, type Ended } from "../vm/exit-reason.ts";
+import { describeEnd, describeReason, inferEnd, endedByGuest, type Ended } from "../vm/exit-reason.ts";
 import { recordMissedExit, notPoweredOff } from "../vm/record-exit.ts";
 import { runVm } from "./run.ts";
 import { waitForEnd } from "../vm/watch.ts";
@@ -41,11 +41,23 @@ export function parseStop(timeout: string | undefined, force: boolean | undefine
 
 const STOP_SECONDS = 60;
 
+/** Why a guest was killed, for the record. */
+const WHY = {
+  forced: () => "--force",
+  late: (seconds: number) => `it did not power off within ${seconds} s`,
+} as const;
+
 /**
- * Shuts the guest down, and kills qemu if the guest does not power off in time, or at once with `force`.
+ * Shuts the guest down, and kills qemu if the guest does not power off in time, or at once with `force` or if its kernel
+ * has panicked.
+ * @param restarts a panicked guest is no error: it is started again
  * @throws 124 if qemu was killed, 74 if the run ended without the guest powering off
  */
-export async function stopVm(context: Context, { timeoutSeconds, force }: StopRequest): Promise<void> {
+export async function stopVm(
+  context: Context,
+  { timeoutSeconds, force }: StopRequest,
+  restarts = false,
+): Promise<void> {
   requireOwn(context, findHostdir(context), "stop");
   requireVm(findHostdir(context));
   const { hostdir, settings, work } = await openVm(context);
@@ -57,34 +69,40 @@ export async function stopVm(context: Context, { timeoutSeconds, force }: StopRe
     return log.info(`the VM in ${hostdir} is not running${fresh ? `: ${how}` : ""}`);
   }
   for (const { text } of findGuestErrors(work.dir)) log.warn(text);
-  const off = !force && (await shutDown(work, timeoutSeconds * 1000));
-  if (!off) await killMachine(work);
-  const panicked = hasPanicked(work);
+  const state = force ? "forced" : await shutDown(work, timeoutSeconds * 1000);
+  if (state !== "off") await killMachine(work, state === "panicked" ? PANICKED : undefined);
+  const panicked = state === "panicked" || hasPanicked(work);
   const { endsWithoutEvent }: ArchFacts = ARCH[settings.QEMUARCH];
   const { end, how } = await recordEnd(context, work, (inferred) => {
-    if (endedByGuest(inferred.end) || panicked) return inferred;
-    if (!off) return { ...inferred, end: "stopped", how: describeEnd("stopped") };
+    if (endedByGuest(inferred.end)) return inferred;
+    if (panicked) {
+      const [reason, words] = describeReason("", true);
+      return { ...inferred, end: reason, how: words };
+    }
+    if (state !== "off")
+      return { ...inferred, end: "stopped", how: `guest killed: ${WHY[state](timeoutSeconds)}` };
     return inferred.guessed && endsWithoutEvent
       ? { ...inferred, end: "powered-off", how: describeEnd("powered-off") }
       : inferred;
   });
   if (endedByGuest(end)) return log.success(how);
-  if (force) return log.success("guest killed; its disks are crash-consistent");
-  if (off || panicked) throw notPoweredOff(how);
+  if (force || (panicked && restarts)) return log.success("guest killed; its disks are crash-consistent");
+  if (state === "off" || panicked) throw notPoweredOff(how);
   throw new VmError("timeout", `the guest did not power off within ${timeoutSeconds} seconds`, {
     hint: "raise --timeout; the guest was killed, and its disks are crash-consistent",
   });
 }
 
-/** Requests the guest to power off until it is off. @returns false after `limitMs`, or if its kernel panics */
-async function shutDown(work: Workdir, limitMs: number): Promise<boolean> {
+/** Requests the guest to power off until it is off, its kernel panics, or the limit is reached. */
+async function shutDown(work: Workdir, limitMs: number): Promise<"off" | "panicked" | "late"> {
   const deadline = Date.now() + limitMs;
   for (let again = false; ; again = true) {
-    if (hasPanicked(work)) return false;
+    if (hasPanicked(work)) return "panicked";
     const next = Math.min(deadline, Date.now() + REQUEST_INTERVAL_MS);
-    await tryPowerOff(work, again, Math.max(next - Date.now(), MIN_REQUEST_MS));
-    if (await waitForEnd(work, Math.max(0, next - Date.now()))) return true;
-    if (Date.now() >= deadline) return false;
+    const state = await tryPowerOff(work, again, Math.max(next - Date.now(), MIN_REQUEST_MS));
+    if (state === "panicked") return state;
+    if (await waitForEnd(work, Math.max(0, next - Date.now()))) return "off";
+    if (Date.now() >= deadline) return "late";
   }
 }
 
@@ -92,15 +110,16 @@ async function shutDown(work: Workdir, limitMs: number): Promise<boolean> {
 const MIN_REQUEST_MS = 500;
 
 /** One request. Errors are warnings: after the time limit qemu is killed. */
-async function tryPowerOff(work: Workdir, again: boolean, limitMs: number): Promise<void> {
+async function tryPowerOff(work: Workdir, again: boolean, limitMs: number): Promise<"panicked" | undefined> {
   let qmp: QmpClient | undefined;
   try {
     qmp = await QmpClient.connect(join(work.dir, WORK.qmp), limitMs, limitMs);
-    await requestPowerOff(qmp, work.dir, again);
+    return await requestPowerOff(qmp, work.dir, again);
   } catch (error) {
     throwIfInterrupted();
     if (!again && (await findRunning(work)) !== undefined)
       log.warn(`cannot request the guest to power off: ${reasonOf(error)}`);
+    return undefined;
   } finally {
     qmp?.close();
   }
@@ -133,7 +152,8 @@ async function recordEnd(
         const fresh = await recordMissedExit(context, hostdir, work, note);
         if (fresh) return { ...fresh, fresh: true };
         const end = work.state === "present" ? work.mark.lastRun : undefined;
-        return { end, how: describeEnd(end ?? "unknown"), fresh: false };
+        const words = work.state === "present" ? work.mark.run?.how : undefined;
+        return { end, how: words ?? describeEnd(end ?? "unknown"), fresh: false };
       },
       { lenient: true },
     );
@@ -152,7 +172,7 @@ export async function restartVm(context: Context, request: StopRequest): Promise
   const typed = work.state === "present" ? work.mark.run?.typed : undefined;
   // A VM that is off is started whatever its exit reason.
   if (work.state === "present" && (await findRunning(work)) !== undefined)
-    await stopVm(context, request).catch((error: unknown) => {
+    await stopVm(context, request, true).catch((error: unknown) => {
       throw notStartedAgain(error);
     });
   if (typed) {
@@ -183,7 +203,7 @@ export async function setPaused(context: Context, paused: boolean): Promise<void
     const noSpace = findGuestErrors(work.dir).find(({ kind }) => kind === "no-space");
     if (!paused && noSpace)
       throw new VmError("cannotCreate", `cannot resume: ${noSpace.text}`, {
-        hint: `free some space, then run: ${context.prog} resume`,
+        hint: `free some space, then run: ${commandLine("resume")}`,
       });
     throw new VmError("io", `cannot ${paused ? "pause" : "resume"} the guest: its state is ${status}`);
   });

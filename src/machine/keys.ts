@@ -31,11 +31,14 @@ const ALIASES: ReadonlyMap<string, string> = new Map([
   ["win", "meta_l"],
 ]);
 
+/** All names. */
+export const KEY_NAMES: readonly string[] = [...KEYS, ...ALIASES.keys()];
+
 /** Keys that are pressed together. */
 export type Chord = string[];
 
 /** More keys at once may not fit the queue of a keyboard: 16 bytes of PS/2, at most 5 a key. */
-const MAX_CHORD = 5;
+export const MAX_CHORD = 5;
 
 /** `ctrl-alt-f2` → keys; undefined if there is no such key. */
 export function parseChord(text: string): Chord | undefined {

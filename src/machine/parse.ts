@@ -2,6 +2,7 @@ import { parseSize } from "../lib/size.ts";
 import {
   DISK_BUSES,
   IMAGE_FORMATS,
+  type ControllerPlace,
   type DiskBus,
   type DiskRequest,
   type ImageFormat,
@@ -14,6 +15,7 @@ export const DISK_SYNTAX = `TYPE=SIZE, TYPE one of ${DISK_BUSES.join(" ")}, SIZE
 export const IMAGE_SYNTAX = `TYPE=[FMT=]PATH, TYPE one of ${DISK_BUSES.join(" ")}, FMT one of ${IMAGE_FORMATS.join(" ")}`;
 export const IMAGE_FORMAT_SYNTAX = `FMT=PATH, FMT one of ${IMAGE_FORMATS.join(" ")}, PATH from /`;
 export const IMAGE_NUMBER_SYNTAX = "N=PATH, N a number, PATH as in IMAGES";
+export const CONTROLLER_PLACE_SYNTAX = "CONTROLLER=N, CONTROLLER like scsi0, N the number of a disk";
 export const SHARE_SYNTAX =
   "ID:[rw:]DIR, ID of at most 31 letters, digits and . _ -, starting with a letter or digit";
 export const FORWARD_SYNTAX =
@@ -22,14 +24,29 @@ export const FORWARD_SYNTAX =
 const isBus = (text: string): text is DiskBus => (DISK_BUSES as readonly string[]).includes(text);
 const isFormat = (text: string): text is ImageFormat => (IMAGE_FORMATS as readonly string[]).includes(text);
 
-/** The smallest disk: one sector. */
-const MIN_DISK_BYTES = 512;
+/**
+ * Sizes of a disk: one sector, and what the largest L1 table of a qcow2 image with clusters of 64 KiB covers
+ * (block/qcow2.h, QCOW_MAX_L1_SIZE).
+ */
+const DISK_BYTES = { least: 512, most: 2 ** 51 } as const;
+export const DISK_SIZES = "512 bytes to 2048T";
+
+const isDiskSize = (bytes: number): boolean => bytes >= DISK_BYTES.least && bytes <= DISK_BYTES.most;
+
+/** `30G` → the size of a disk in bytes. */
+export function parseDiskSize(text: string): number | undefined {
+  const bytes = parseSize(text);
+  return bytes !== undefined && isDiskSize(bytes) ? bytes : undefined;
+}
+
+/** Is this written as a size, also as one that no disk can have? `8E`, `0`, `-5G`, `1.5T` */
+export const looksLikeSize = (text: string): boolean => /^[-+]?\d[\d.,]* ?([KMGTPEZY](i?B)?|B)?$/i.test(text);
 
 /** `AHCI=30G` → a disk to create. */
 export function parseDisk(text: string): DiskRequest | undefined {
   const [bus = "", size = ""] = splitOnce(text, "=");
-  const sizeBytes = parseSize(size);
-  return isBus(bus) && sizeBytes && sizeBytes >= MIN_DISK_BYTES ? { bus, sizeBytes } : undefined;
+  const sizeBytes = parseDiskSize(size);
+  return isBus(bus) && sizeBytes !== undefined ? { bus, sizeBytes } : undefined;
 }
 
 /** `VIRT=raw=/data/x.img` → an image to attach. The path may contain `=`. */
@@ -39,6 +56,10 @@ export function parseImage(text: string): ImageRequest | undefined {
   const [format, path] = tail !== undefined && isFormat(head) ? [head, tail] : [undefined, rest];
   return isBus(bus) && path ? { bus, format, path } : undefined;
 }
+
+/** An image as a setting has it. */
+export const formatImage = ({ bus, format, path }: ImageRequest): string =>
+  `${bus}=${format === undefined ? "" : `${format}=`}${path}`;
 
 /** `raw=/data/x.img` → the format of an image. */
 export function parseImageFormat(text: string): { format: ImageFormat; path: string } | undefined {
@@ -50,6 +71,12 @@ export function parseImageFormat(text: string): { format: ImageFormat; path: str
 export function parseImageNumber(text: string): { number: number; path: string } | undefined {
   const match = /^([0-9]{1,4})=([^]+)$/.exec(text);
   return match ? { number: Number(match[1]), path: match[2]! } : undefined;
+}
+
+/** `scsi0=1` → the place of a controller. */
+export function parseControllerPlace(text: string): ControllerPlace | undefined {
+  const match = /^((?:ahci|scsi)\d{1,3})=(\d{1,2})$/.exec(text);
+  return match ? { controller: match[1]!, place: Number(match[2]) } : undefined;
 }
 
 /** `out:rw:/srv/x` → a shared folder. */

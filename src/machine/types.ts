@@ -67,6 +67,14 @@ export interface Disk {
   blockDevice?: boolean;
 }
 
+/** The recorded place of a controller that disks share: another than that of the lowest of its disks. */
+export interface ControllerPlace {
+  /** As in qemu: `scsi0` */
+  controller: string;
+  /** A number of disks. */
+  place: number;
+}
+
 export interface Share {
   tag: string;
   /** Absolute. */
@@ -166,6 +174,7 @@ export interface Machine {
   tpm: Tpm | undefined;
   /** In boot order. */
   disks: Disk[];
+  controllerPlaces: readonly ControllerPlace[];
   /** The CD; `first`: booted before the disks. */
   cdrom: { path: string; first: boolean; blockDevice?: boolean } | undefined;
   /** Data for cloud-init: a read-only disk after the others, never booted. */

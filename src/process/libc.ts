@@ -1,4 +1,3 @@
-import { closeSync } from "node:fs";
 import type { Pointer } from "bun:ffi";
 import { O_CLOEXEC } from "./open-flags.ts";
 
@@ -21,6 +20,7 @@ const SYMBOLS = {
   socketpair: { args: ["i32", "i32", "i32", "ptr"], returns: "i32" },
   sendmsg: { args: ["i32", "ptr", "i32"], returns: "i64" },
   recvmsg: { args: ["i32", "ptr", "i32"], returns: "i64" },
+  close: { args: ["i32"], returns: "i32" },
   syscall: {
     args: ["i64", "i32", "ptr", "i32", "ptr", "u32"],
     returns: "i64",
@@ -101,7 +101,7 @@ export function unixAddress(path: string): Buffer {
  * @param path at most 107 bytes
  */
 export function isUnixSocketAlive(path: string): boolean {
-  const { socket, connect, __errno_location } = libc();
+  const { socket, connect, close, __errno_location } = libc();
   const address = unixAddress(path);
   const fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | O_CLOEXEC, 0);
   if (fd < 0) throw new Error("socket failed: too many open files?");
@@ -109,9 +109,15 @@ export function isUnixSocketAlive(path: string): boolean {
     if (connect(fd, ffi().ptr(address), address.length) === 0) return true;
     return ffi().read.i32(__errno_location() as Pointer) === EAGAIN;
   } finally {
-    closeSync(fd);
+    close(fd);
   }
 }
+
+const F_GETFD = 1;
+const FD_CLOEXEC = 1;
+
+/** Is an open descriptor close-on-exec (fcntl(2))? */
+export const closesOnExec = (fd: number): boolean => (libc().fcntl(fd, F_GETFD, null) & FD_CLOEXEC) !== 0;
 
 const F_OFD_GETLK = 36;
 const F_WRLCK = 1;

@@ -9,8 +9,14 @@ export function rawTerminal(): Disposable {
   return { [Symbol.dispose]: () => void process.stdin.setRawMode(false) };
 }
 
-/** Is this descriptor a terminal? */
-export const isTerminal = (fd: number): boolean => fstatSync(fd).isCharacterDevice() && isatty(fd);
+/** Major number of /dev/null and /dev/zero (null(4)), where services and scripts send what they do not need. */
+const MEMORY_DEVICES = 1;
+
+/** Is this descriptor a terminal? The C library, which takes long to load, is asked for other devices only. */
+export function isTerminal(fd: number): boolean {
+  const stats = fstatSync(fd);
+  return stats.isCharacterDevice() && stats.rdev >> 8 !== MEMORY_DEVICES && isatty(fd);
+}
 
 /** Writes bytes to stderr, as fast as the reader accepts them. */
 export async function writeErrorOutput(bytes: Uint8Array): Promise<void> {

@@ -29,12 +29,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...(firmware?.args ?? []),
     "-machine",
     `${machineTypeOf(machine)}${firmware?.machineOptions ?? ""}`,
-    "-accel",
-    machine.accel === "tcg" ? "tcg,thread=multi" : machine.accel,
-    "-cpu",
-    machine.cpu,
-    "-smp",
-    smpOf(machine),
+    ...buildProcessorArgs(machine),
     "-m",
     [`${machine.memoryMiB}M`, machine.memoryOptions].filter(Boolean).join(","),
     // Boot only devices with a bootindex: no floppy.
@@ -67,6 +62,18 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
 
 /** The first descriptor that qemu inherits besides the standard streams. */
 const INHERITED_FD = 3;
+
+/** What decides on a machine's processors. */
+export type Processors = Pick<Machine, "accel" | "cpu" | "sockets" | "cores" | "cpuOptions">;
+
+export const buildProcessorArgs = (machine: Processors): string[] => [
+  "-accel",
+  machine.accel === "tcg" ? "tcg,thread=multi" : machine.accel,
+  "-cpu",
+  machine.cpu,
+  "-smp",
+  smpOf(machine),
+];
 
 const buildSmbiosArgs = ({ type, fields }: SmbiosTable): string[] => [
   "-smbios",
@@ -138,7 +145,7 @@ function buildSandboxArgs(extraArgs: readonly string[]): string[] {
 }
 
 /** With the user's own options, qemu computes the number of CPUs. */
-function smpOf({ sockets, cores, cpuOptions }: Machine): string {
+function smpOf({ sockets, cores, cpuOptions }: Processors): string {
   const topology = `sockets=${sockets},cores=${cores}`;
   if (!cpuOptions) return `${sockets * cores},${topology},threads=1`;
   return [topology, ...(/(^|,)threads=/.test(cpuOptions) ? [] : ["threads=1"]), cpuOptions].join(",");

@@ -2,6 +2,7 @@ import { closeSync, fstatSync, readSync } from "node:fs";
 import { VmError } from "../lib/errors.ts";
 import { openForReading, openNamed } from "../lib/read-file.ts";
 import type { ImageFormat } from "../machine/types.ts";
+import { identifyBlockDevice } from "./block-device.ts";
 
 /**
  * Format and references of an image, from its first bytes. VDI, VHDX and VPC may name a parent further on, which qemu
@@ -194,6 +195,26 @@ function readHeader(path: string, open: (path: string) => number): ReadHeader {
 export function readVirtualBytes(path: string): number | undefined {
   try {
     return readOwnHeader(path).qcow2?.virtualBytes;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Format and virtual size of an image that the user named; the size is undefined for other formats than qcow2 and raw.
+ * @param known its format: a raw image may start with another one's header
+ * @returns undefined if it cannot be read
+ */
+export function inspectImage(
+  path: string,
+  known?: ImageFormat,
+): { format: ImageFormat; virtualBytes: number | undefined } | undefined {
+  try {
+    const header = readImageHeader(path);
+    const format = known ?? header.format;
+    if (format === "qcow2") return { format, virtualBytes: header.qcow2?.virtualBytes };
+    if (format !== "raw") return { format, virtualBytes: undefined };
+    return { format, virtualBytes: header.fileBytes || identifyBlockDevice(path).bytes };
   } catch {
     return undefined;
   }

@@ -22,6 +22,7 @@ export const countPciDevices = (argv: readonly string[]): number =>
 /** What limits apply to. */
 export type Limited = Pick<Machine, "arch" | "sockets" | "cores" | "layout"> & {
   disks: readonly NumberedDisk[];
+  controllerPlaces: Machine["controllerPlaces"];
   shares: readonly unknown[];
 };
 

@@ -1,28 +1,35 @@
 import { readFileSync } from "node:fs";
+import { hasErrno } from "../lib/errors.ts";
 import { describeHolder, findFileHolder } from "../process/holders.ts";
 
-export function isPortFree(host: string, port: number): boolean {
+/** Why no program can listen on a port. */
+export type PortProblem = "taken" | "denied" | "not local";
+
+export function findPortProblem(host: string, port: number): PortProblem | undefined {
   try {
     Bun.listen({ hostname: host, port, exclusive: true, socket: { data: () => {} } }).stop(true);
-    return true;
-  } catch {
-    return false;
+    return undefined;
+  } catch (error) {
+    return portProblemOf(error);
   }
 }
 
-export async function isUdpPortFree(host: string, port: number): Promise<boolean> {
+export async function findUdpPortProblem(host: string, port: number): Promise<PortProblem | undefined> {
   try {
     (await Bun.udpSocket({ hostname: host, port })).close();
-    return true;
-  } catch {
-    return false;
+    return undefined;
+  } catch (error) {
+    return portProblemOf(error);
   }
 }
+
+const portProblemOf = (error: unknown): PortProblem =>
+  hasErrno(error, "EADDRINUSE") ? "taken" : hasErrno(error, "EACCES", "EPERM") ? "denied" : "not local";
 
 /** First free TCP port from `port` on that is not among `others`; undefined if a hundred are in use. */
 export function nextFreePort(host: string, port: number, others: readonly number[]): number | undefined {
   for (let next = port; next < Math.min(port + 100, 65536); next++)
-    if (!others.includes(next) && isPortFree(host, next)) return next;
+    if (!others.includes(next) && findPortProblem(host, next) === undefined) return next;
   return undefined;
 }
 

@@ -48,7 +48,7 @@ export const QMP_COMMANDS = {
 
   // qapi/run-state.json, qapi/misc.json, qapi/machine.json
   "query-status": {
-    reply: { running: "boolean", status: { known: ["running", "paused", "io-error"] } },
+    reply: { running: "boolean", status: { known: ["running", "paused", "io-error", "guest-panicked"] } },
     limitMs: QUERY_MS,
   },
   stop: { limitMs: DISK_MS },

@@ -1,6 +1,6 @@
 import { ARCH } from "../machine/arch.ts";
 import { ARCHES, type Arch } from "../machine/types.ts";
-import { withFile } from "./build/elf.ts";
+import { withFile } from "../lib/read-file.ts";
 
 /** All magic numbers are below this offset. */
 const HEAD_BYTES = 1024;

@@ -1,5 +1,6 @@
 import { chmodSync, copyFileSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { saysNoZstd } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
@@ -96,7 +97,7 @@ function refuseNeededByDisks(context: Context, vm: Vm, name: string): void {
   const disks = disksOnSnapshots(vm.work).get(name);
   if (disks)
     throw new VmError("busy", `cannot remove snapshots: ${disks.join(", ")} builds on ${name}`, {
-      hint: "nothing was removed; make the disk standalone: back up, then restore --copy",
+      hint: `nothing was removed; make the disk standalone: ${commandLine("backup")} && ${commandLine("restore", "--copy")}`,
     });
 }
 
@@ -114,15 +115,15 @@ async function requireMergeable(
     const damage = facts.problem ?? findDamage(snapshot, (wanted) => find(all, wanted));
     if (damage !== undefined) throw cannotMerge(facts.name, damage);
     const both = [find(all, name)!, snapshot].filter((item) => !intact.has(item));
-    await requireIntact(both, { cannot: `cannot merge into ${facts.name}`, hint: HINT_VERIFY });
+    await requireIntact(both, { cannot: `cannot merge into ${facts.name}`, hint: hintVerify() });
     for (const item of both) intact.add(item);
   }
 }
 
-const HINT_VERIFY = "list its problems: verify";
+const hintVerify = (): string => `list damaged snapshots: ${commandLine("verify", "--all")}`;
 
 const cannotMerge = (name: string, reason: string): VmError =>
-  new VmError("io", `cannot merge into ${name}: ${reason}`, { hint: HINT_VERIFY });
+  new VmError("io", `cannot merge into ${name}: ${reason}`, { hint: hintVerify() });
 
 const cannotExchange = (name: string): VmError =>
   new VmError(

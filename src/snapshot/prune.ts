@@ -181,7 +181,7 @@ async function removeAndMerge(
       if (error.code !== "cannotCreate")
         throw new VmError(error.code, `pruned in part: ${error.message}; not merged: ${stay}`, {
           cause: error,
-          hint: "list damaged snapshots: verify --all; keep those that others need: --no-merge",
+          hint: `list damaged snapshots: ${commandLine("verify", "--all")}\nkeep those that others need: --no-merge`,
         });
       log.warn(`kept, as not merged: ${stay}: ${error.message}`);
       break;

@@ -1,3 +1,4 @@
+import { parseAction } from "../lib/action.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { usageError, type VmError } from "../lib/errors.ts";
 import type { Context } from "../vm/context.ts";
@@ -36,12 +37,9 @@ const wrongUsage = (message: string, hint = commandLine("snapshots", "-h")): VmE
 
 /** @throws 64 for an invalid combination */
 export function parseSnapshotRequest(args: SnapshotArgs): SnapshotRequest {
-  const action = SNAPSHOT_ACTIONS.find((one) => one === (args.action ?? "list"));
-  if (!action)
-    throw wrongUsage(
-      `snapshots: '${args.action}' is none of ${SNAPSHOT_ACTIONS.join(" ")}`,
-      `show that snapshot: ${commandLine("snapshots", "show", String(args.action))}`,
-    );
+  const word = args.action ?? "list";
+  const show = `show that snapshot: ${commandLine("snapshots", "show", word)}`;
+  const action = parseAction("snapshots", word, SNAPSHOT_ACTIONS, show);
   const words = [args.name ?? []].flat();
   if (args.json && !["list", "show", "diff"].includes(action))
     throw wrongUsage(`snapshots ${action} takes no --json`);

@@ -9,6 +9,9 @@ import { isDiskName } from "./layout.ts";
 export type GuestEnv = Record<KeptName<"always">, SettingValue> &
   Partial<Record<KeptName<"if changed">, SettingValue>>;
 
+/** First line of HOSTDIR's copy of WORKDIR's guest.env. */
+export const COPY_NOTE = `# Not read while the VM has working files: .work/guest.env is, which \`set\` changes`;
+
 /** Quotes a value so that bash and the literal reader return exactly this text. */
 const quote = (text: string): string => `"${text.replaceAll(/[\\"$`]/g, String.raw`\$&`)}"`;
 
@@ -53,13 +56,13 @@ export function withChanges(
   text: string,
   changes: Readonly<Record<string, SettingValue | undefined>>,
 ): string | undefined {
-  const before = effective(text);
+  const before = readValues(text);
   if (!before) return undefined;
   let changed = text;
   for (const [name, value] of Object.entries(changes))
     if (!isDeepEqual(before[name], value)) changed = withAssignment(changed, name, value);
   // A last line that ends in `\` would be joined with what is appended; an assignment of another form stays.
-  const after = effective(changed);
+  const after = readValues(changed);
   const intended = { ...before, ...changes };
   const names = new Set([...Object.keys(intended), ...Object.keys(after ?? {})]);
   return after && [...names].every((name) => isDeepEqual(after[name], intended[name])) ? changed : undefined;
@@ -67,8 +70,8 @@ export function withChanges(
 
 const isDeepEqual = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
-/** The last value of each name. */
-function effective(text: string): Record<string, SettingValue | undefined> | undefined {
+/** Pure: the last value of each name; undefined if the text cannot be read literally, or has no assignment. */
+export function readValues(text: string): Record<string, SettingValue | undefined> | undefined {
   const read = readAssignments(text, () => "");
   if (read.kind !== "values" || read.assignments.length === 0) return undefined;
   return Object.fromEntries(read.assignments.map(({ name, value }) => [name, value]));

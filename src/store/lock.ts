@@ -69,14 +69,17 @@ export async function lockDirectory(
     }
   };
   const deadline = Date.now() + waitMs;
-  const holder = (): string => describeLockHolder(fstatSync(fd).ino);
-  using _step = beginStep(() => `waiting for the lock of ${hostdir}: ${holder()}`);
+  const holder = (): string | undefined => describeLockHolder(fstatSync(fd).ino);
+  using _step = beginStep(
+    () =>
+      `waiting at most ${Math.round(waitMs / 1000)} s for the lock of ${hostdir}, held by ${holder() ?? "an unknown process"}`,
+  );
   try {
     // flock(2) offers no event; a blocking call would defer signals.
     while (!tryLock()) {
       throwIfInterrupted();
       if (Date.now() >= deadline)
-        throw new VmError("busy", `cannot ${command}: ${busy}: ${holder()}`, {
+        throw new VmError("busy", `cannot ${command}: ${busy}: ${holder() ?? "holder unknown"}`, {
           hint: "run the command again when that has finished",
         });
       await Bun.sleep(RETRY_MS);
@@ -88,8 +91,8 @@ export async function lockDirectory(
   return { hostdir, [Symbol.dispose]: () => closeSync(fd) };
 }
 
-/** The holder of the lock on this inode, from /proc/locks (proc(5)): `vm backup (pid 123)`. */
-function describeLockHolder(inode: number): string {
+/** The holder of the lock on this inode, from /proc/locks (proc(5)): `vm backup (pid 123)`; undefined for one that is not visible. */
+function describeLockHolder(inode: number): string | undefined {
   try {
     const line = readFileSync("/proc/locks", "utf8")
       .split("\n")
@@ -98,6 +101,6 @@ function describeLockHolder(inode: number): string {
     const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").join(" ");
     return `${plain(words.trim())} (pid ${pid})`;
   } catch {
-    return "holder unknown";
+    return undefined;
   }
 }

@@ -145,9 +145,11 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
   if (started === undefined || (value.pid !== undefined && pid === undefined)) return undefined;
   const display = value.display === undefined ? undefined : readDisplay(value.display);
   const ended = value.ended === undefined ? undefined : date(value.ended);
+  const how = asText(value.how);
   if (rules === undefined) dropped.push("run.forwards");
   if (value.display !== undefined && display === undefined) dropped.push("run.display");
   if (value.ended !== undefined && ended === undefined) dropped.push("run.ended");
+  if (value.how !== undefined && how === undefined) dropped.push("run.how");
   return {
     started,
     detached: value.detached === true,
@@ -158,6 +160,7 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
     typed: readTyped(value.typed, dropped),
     // It has ended; the time is unreadable.
     ...(value.ended !== undefined && { ended: ended ?? started }),
+    ...(how !== undefined && { how }),
   };
 }
 

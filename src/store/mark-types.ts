@@ -64,6 +64,8 @@ export interface RunRecord {
   };
   /** ISO time stamp, once its end is recorded. */
   ended?: string | undefined;
+  /** How it ended, in words; absent if the guest ended it, and in records of earlier versions. */
+  how?: string | undefined;
 }
 
 /** The backing file of a disk, as it was when the disk was created. */

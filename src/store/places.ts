@@ -7,7 +7,7 @@ const placesDirectory = (cache: string): string => join(cache, "vms");
 
 /** Best effort: without it a copy is not detected. */
 export function notePlace(cache: string | undefined, uuid: string, hostdir: string): void {
-  if (cache === undefined) return;
+  if (cache === undefined || findRecordedPlace(cache, uuid) === hostdir) return;
   try {
     mkdirSync(placesDirectory(cache), { recursive: true, mode: 0o700 });
     replaceSymlink(join(placesDirectory(cache), uuid), hostdir);

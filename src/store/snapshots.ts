@@ -38,7 +38,7 @@ export function validateSnapshotName(name: string): void {
   const bytes = Buffer.byteLength(name);
   if (bytes > MAX_OWN_NAME_BYTES)
     throw new VmError("usage", `a snapshot's name of ${bytes} bytes is too long: '${name.slice(0, 40)}…'`, {
-      hint: `use at most ${MAX_OWN_NAME_BYTES} bytes, and a description: backup NAME DESCRIPTION`,
+      hint: `use at most ${MAX_OWN_NAME_BYTES} bytes, and a description: ${commandLine("backup", "NAME", "DESCRIPTION")}`,
     });
   throw new VmError("usage", `'${name}' cannot be a snapshot's name`, { hint: NAME_HINT });
 }

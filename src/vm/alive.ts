@@ -1,6 +1,8 @@
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { formatSize } from "../lib/size.ts";
+import { findInsertedCd, listAttached, type AttachedDisk } from "../live/attached.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { freeBytes } from "../store/files.ts";
@@ -20,6 +22,15 @@ export interface Alive {
   job: boolean;
   /** The guest's kernel has panicked. */
   panicked: boolean;
+  /** What the running guest's machine has; absent for a job, and if its monitor does not answer. */
+  media?: RunningMedia | undefined;
+}
+
+/** Disks and CD of a running machine. */
+export interface RunningMedia {
+  disks: AttachedDisk[];
+  /** Its image; undefined: none. */
+  cd: string | undefined;
 }
 
 /**
@@ -27,27 +38,46 @@ export interface Alive {
  * @param answers its monitor listens; otherwise it only has the disks open
  */
 export async function askAlive(work: Workdir, answers: boolean): Promise<Alive | undefined> {
-  const runState = answers ? await readRunState(work) : "running";
-  if (runState === undefined) return undefined;
   const job = await isListening(join(work.dir, WORK.control));
+  const machine = answers ? await queryMachine(work, !job) : { runState: "running" };
+  if (machine === undefined) return undefined;
+  const { runState, media } = machine;
   const state = runState === "running" || runState === "silent" ? "running" : "paused";
-  return { state, runState, job, panicked: hasPanicked(work) };
+  return { state, runState, job, panicked: hasPanicked(work), media };
 }
 
-/** qemu's state (qapi/run-state.json, RunState); `silent` if it does not answer. */
-async function readRunState(work: Workdir): Promise<string | undefined> {
+interface MachineState {
+  /** qemu's state (qapi/run-state.json, RunState); `silent` if it does not answer. */
+  runState: string;
+  media?: RunningMedia | undefined;
+}
+
+async function queryMachine(work: Workdir, withMedia: boolean): Promise<MachineState | undefined> {
   const socket = join(work.dir, WORK.qmp);
   try {
     const qmp = await QmpClient.connect(socket, CONNECT_MS, CONNECT_MS);
     try {
-      const { running, status } = await qmp.execute("query-status");
-      return running ? "running" : status;
+      const [{ running, status }, media] = await Promise.all([
+        qmp.execute("query-status"),
+        withMedia ? readMedia(qmp) : undefined,
+      ]);
+      return { runState: running ? "running" : status, media };
     } finally {
       qmp.close();
     }
   } catch (error) {
     // Another command uses the monitor, or qemu has just exited.
-    return error instanceof VmError || (await isListening(socket)) ? "silent" : undefined;
+    return error instanceof VmError || (await isListening(socket)) ? { runState: "silent" } : undefined;
+  }
+}
+
+/** @returns undefined if qemu does not tell */
+async function readMedia(qmp: QmpClient): Promise<RunningMedia | undefined> {
+  try {
+    const [disks, cd] = await Promise.all([listAttached(qmp), findInsertedCd(qmp)]);
+    return { disks, cd };
+  } catch {
+    return undefined;
   }
 }
 
@@ -63,6 +93,8 @@ export function describeErrors({ prog }: Context, { dir }: Workdir, { runState }
       `guest paused: I/O error on one of its disks; ${formatSize(freeBytes(dir))} are free in ${dir}`,
     );
   if (runState === "silent")
-    texts.push("qemu does not answer: its monitor is in use, or it hangs (kill it: stop --force)");
+    texts.push(
+      `qemu does not answer: its monitor is in use, or it hangs (kill it: ${commandLine("stop", "--force")})`,
+    );
   return texts;
 }

@@ -7,9 +7,15 @@ import { parseHostForward, type ForwardRule } from "../machine/parse.ts";
 import type { Display, DisplayAddress, SharedDisplay } from "../machine/types.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { VNC_FIRST_PORT } from "../qemu/devices/display.ts";
-import { findPortHolder, isPortFree, isUdpPortFree, nextFreePort } from "../qemu/ports.ts";
+import {
+  findPortHolder,
+  findPortProblem,
+  findUdpPortProblem,
+  nextFreePort,
+  type PortProblem,
+} from "../qemu/ports.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../process/unix-socket.ts";
-import { replaceFile } from "../store/files.ts";
+import { replaceVolatile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Vm } from "./find.ts";
@@ -27,6 +33,23 @@ const PROTOCOL = { spice: "SPICE", vnc: "VNC" } as const;
 function portTaken(what: string, port: number, hint: string): VmError {
   const holder = findPortHolder(port);
   return new VmError("busy", `${what} ${port} is taken${holder ? ` by ${holder}` : ""}`, { hint });
+}
+
+/** Why a port cannot be listened on, naming the process that has it, which qemu's own message does not. */
+function portError(
+  problem: PortProblem,
+  what: string,
+  { host, port }: { host: string; port: number },
+  hint: string,
+): VmError {
+  if (problem === "taken") return portTaken(what, port, hint);
+  if (problem === "denied")
+    return new VmError("cannotCreate", `cannot listen on ${what} ${port}: permission denied`, {
+      hint: `${hint}, from 1024 on`,
+    });
+  return new VmError("noInput", `cannot listen on ${what} ${port}: ${host} is not an address of this host`, {
+    hint: "list its addresses: ip address; all of them: leave the address empty",
+  });
 }
 
 /** Did the user choose the display's port? 5900 in a file counts as the default. */
@@ -54,7 +77,7 @@ export async function resolveDisplay(
     tls: chooseTls(vm, kind),
   };
   // A newline would be part of the password.
-  if (display.passwordFile) replaceFile(display.passwordFile, choosePassword(context, vm, kind));
+  if (display.passwordFile) replaceVolatile(display.passwordFile, choosePassword(context, vm, kind));
   writeViewerFile(work, display, vm.settings.GUESTNAME);
   return display;
 }
@@ -95,9 +118,11 @@ function choosePort(vm: Vm, kind: SharedDisplay["kind"], port: number): DisplayA
     );
   refusePortTwice(vm);
   const forwarded = forwardedPorts(effectiveForwards(vm.settings));
-  if (!forwarded.includes(port) && isPortFree(host, port)) return { host, port };
+  const problem = forwarded.includes(port) ? "taken" : findPortProblem(host, port);
+  if (problem === undefined) return { host, port };
+  if (problem === "not local") throw portError(problem, `the ${name} port`, { host, port }, ANOTHER.hint);
   const next = portChosen(vm) ? undefined : nextFreePort(host, port, forwarded);
-  if (next === undefined) throw portTaken(`the ${name} port`, port, ANOTHER.hint);
+  if (next === undefined) throw portError(problem, `the ${name} port`, { host, port }, ANOTHER.hint);
   return { host, port: next };
 }
 
@@ -147,20 +172,26 @@ const forwardedPorts = (forwards: readonly string[]): number[] =>
 const hostRuleOf = (option: string): ForwardRule | undefined =>
   option.startsWith("hostfwd=") ? parseHostForward(option.slice("hostfwd=".length)) : undefined;
 
-/** Is the host's port of a forward free? */
-export async function isForwardFree(option: string): Promise<boolean> {
+/** Why the host's port of a forward cannot be listened on. */
+export async function findForwardProblem(option: string): Promise<PortProblem | undefined> {
   const rule = hostRuleOf(option);
-  if (!rule) return true;
-  const host = rule.hostAddress || "0.0.0.0";
-  return rule.protocol === "tcp" ? isPortFree(host, rule.hostPort) : isUdpPortFree(host, rule.hostPort);
+  if (!rule) return undefined;
+  const find = rule.protocol === "tcp" ? findPortProblem : findUdpPortProblem;
+  return find(rule.hostAddress || "0.0.0.0", rule.hostPort);
 }
 
-/** Refuses a forwarded port that is taken, naming the process, which qemu's own message does not. */
+/** Refuses forwards whose port of the host is taken (75), whose address is not the host's (66), or is denied (73). */
 export async function requireFreeForwards(forwards: readonly string[]): Promise<void> {
   for (const option of forwards) {
-    const rule = hostRuleOf(option);
-    if (rule && !(await isForwardFree(option)))
-      throw portTaken(`the forwarded ${rule.protocol} port`, rule.hostPort, `change the forward ${option}`);
+    const problem = await findForwardProblem(option);
+    if (problem === undefined) continue;
+    const { protocol, hostAddress: host, hostPort: port } = hostRuleOf(option)!;
+    throw portError(
+      problem,
+      `the forwarded ${protocol} port`,
+      { host, port },
+      `change the forward ${option}`,
+    );
   }
 }
 

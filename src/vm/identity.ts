@@ -1,3 +1,4 @@
+import { utimesSync } from "node:fs";
 import { join } from "node:path";
 import { refuseNewer } from "../config/guest-format.ts";
 import type { Loaded } from "../config/load.ts";
@@ -84,12 +85,13 @@ export function ensureIdentity<T extends Opened>(context: Context, vm: T, warns 
   if (!identity) return vm;
   if (before.uuid !== undefined && work.state === "present" && !work.inplace) copyToHost(hostdir, identity);
   const other = findOther(context, hostdir, identity.uuid);
-  if (other !== undefined && warns)
-    warnOnce(
-      `${hostdir} and ${other} contain the same VM (UUID ${identity.uuid}): one is a copy, with the same MAC address; in the copy, run: ${context.prog} identity --new`,
-    );
+  if (other !== undefined && warns) warnOnce(describeCopy(context, hostdir, other, identity.uuid));
+  else if (other === undefined) notePlace(context.cacheDirectory, identity.uuid, hostdir);
   return before.uuid === undefined ? withSettings(vm, identity) : vm;
 }
+
+export const describeCopy = ({ prog }: Context, hostdir: string, other: string, uuid: string): string =>
+  `${hostdir} and ${other} contain the same VM (UUID ${uuid}): one is a copy, with the same MAC address; in the copy, run: ${prog} identity --new`;
 
 /** @returns undefined if guest.env cannot be read or written */
 function makeIdentity(vm: Opened): KnownIdentity | undefined {
@@ -106,7 +108,12 @@ function copyToHost(hostdir: string, identity: KnownIdentity): void {
   const path = join(hostdir, HOST.guestEnv);
   const text = readIfPossible(() => readSmall(path));
   if (text?.includes(`UUID="${identity.uuid}"`) !== false) return;
-  readIfPossible(() => putIdentity(path, identity));
+  readIfPossible(() => {
+    const { atime, mtime } = lstatOf(path)!;
+    putIdentity(path, identity);
+    // The time of the user's last change (settings-file.ts).
+    utimesSync(path, atime, mtime);
+  });
 }
 
 /** @returns whether the file contains it now @throws a system error */
@@ -139,17 +146,11 @@ function withSettings<T extends Opened>(vm: T, { uuid, former }: KnownIdentity):
   };
 }
 
-/**
- * Finds another directory with a VM of this UUID, if one is recorded. Records this one otherwise, as after a move.
- * @returns its HOSTDIR, or undefined
- */
-function findOther({ cacheDirectory }: Context, hostdir: string, uuid: string): string | undefined {
+/** Finds another directory with a VM of this UUID, if one is recorded. Changes nothing. @returns its HOSTDIR, or undefined */
+export function findOther({ cacheDirectory }: Context, hostdir: string, uuid: string): string | undefined {
   const recorded = findRecordedPlace(cacheDirectory, uuid);
-  if (recorded === hostdir) return undefined;
-  if (recorded !== undefined && !isSameDirectory(recorded, hostdir) && readIdentity(recorded).uuid === uuid)
-    return recorded;
-  notePlace(cacheDirectory, uuid, hostdir);
-  return undefined;
+  if (recorded === undefined || recorded === hostdir || isSameDirectory(recorded, hostdir)) return undefined;
+  return readIdentity(recorded).uuid === uuid ? recorded : undefined;
 }
 
 /** The same directory by another name, as with a bind mount. */

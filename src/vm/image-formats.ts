@@ -3,7 +3,7 @@
  * image, and the next run must not trust that header.
  */
 import { existsSync, statSync } from "node:fs";
-import { isAbsolute, join } from "node:path";
+import { isAbsolute, join, relative } from "node:path";
 import { readSmall } from "../lib/read-file.ts";
 import type { SettingValue } from "../config/shell-expand.ts";
 import { VmError } from "../lib/errors.ts";
@@ -85,6 +85,24 @@ function saveFormats(directory: string, value: SettingValue): void {
   const file = join(directory, HOST.guestEnv);
   const text = readSmall(file);
   if (text !== undefined) replaceFile(file, withAssignment(text, NAME, value));
+}
+
+/**
+ * An image as guest.env names it: one in HOSTDIR by its path there, so that a copy of the VM has its own. A raw one gets
+ * its format: a recorded one is found by the absolute path.
+ * @param path absolute
+ * @param detected its format
+ */
+export function storableImage(
+  hostdir: string,
+  image: ImageRequest,
+  path: string,
+  detected: ImageFormat | undefined,
+): ImageRequest {
+  const inside = relative(hostdir, path);
+  if (inside === "" || inside === ".." || inside.startsWith("../")) return { ...image, path };
+  const isRaw = image.format === undefined && detected === "raw";
+  return { ...image, path: `@HOSTDIR@/${inside}`, ...(isRaw && { format: "raw" }) };
 }
 
 /**

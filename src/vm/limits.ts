@@ -26,11 +26,22 @@ function excessError(command: string, { what, wanted, most }: Excess): VmError {
   );
 }
 
-/** Refuses disks beyond the places of a VM's machine. @throws 64 */
-export function refuseTooManyDisks(command: string, { settings }: Vm, disks: readonly NumberedDisk[]): void {
-  const { QEMUARCH, SOCKETS, CORES, LAYOUT, SHARES } = settings;
+/** Refuses processors, shares, and disks beyond the limits of a VM's machine. @throws 64 */
+export function refuseTooManyDisks(
+  command: string,
+  { settings }: Pick<Vm, "settings">,
+  disks: readonly NumberedDisk[],
+): void {
   const excess = findExcess(
-    { arch: QEMUARCH, sockets: SOCKETS, cores: CORES, layout: LAYOUT, disks, shares: SHARES },
+    {
+      arch: settings.QEMUARCH,
+      sockets: settings.SOCKETS,
+      cores: settings.CORES,
+      layout: settings.LAYOUT,
+      disks,
+      controllerPlaces: settings.CONTROLLER_PLACES,
+      shares: settings.SHARES,
+    },
     [],
   );
   if (excess) throw excessError(command, excess);
@@ -56,6 +67,7 @@ export function refuseImpossible(vm: Vm, disks: readonly { bus: DiskBus }[]): vo
       cores: settings.CORES,
       layout: LAYOUTS.at(-1)!,
       disks: [...disks, ...settings.IMAGES].map(({ bus }, number) => ({ bus, number })),
+      controllerPlaces: [],
       // Without external media there is no mirror share.
       shares: settings.SHARES.filter(({ path }) => !path.startsWith("@MIRROR@")),
     },

@@ -10,16 +10,18 @@ import { expandMacro, type MacroValues } from "../machine/macros.ts";
 import type { SmbiosTable } from "../machine/smbios.ts";
 import type { Arch, Disk, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
+import type { Processors } from "../qemu/argv.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { formatSince, isSince, uefiFeature } from "../qemu/features.ts";
 import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { socketIn } from "../process/unix-socket.ts";
 import { mapLinks } from "../rescue/mapped-files.ts";
-import { diskNumber, isDiskName, WORK } from "../store/layout.ts";
+import { isDiskName, WORK } from "../store/layout.ts";
 import { requireRegularDisk } from "../store/own-disks.ts";
 import { optionsBehind } from "../config/values.ts";
 import type { Context } from "./context.ts";
+import { numberImages } from "./disks.ts";
 import { resolveDisplay } from "./display.ts";
 import { readExtraArgs } from "./extra-args.ts";
 import { refuseSecureBoot, resolveFirmware } from "./firmware.ts";
@@ -66,16 +68,13 @@ export async function resolveMachine(
     arch,
     layout: settings.LAYOUT,
     uuid: settings.MAC === "" ? undefined : settings.UUID || undefined,
-    accel,
-    cpu: settings.CPU || defaultCpu(arch, accel),
-    sockets: settings.SOCKETS,
-    cores: settings.CORES,
+    ...processorsOf(vm, accel),
     memoryMiB: settings.MEMORY,
-    cpuOptions: optionsBehind(vm.raw.CORES),
     memoryOptions: optionsBehind(vm.raw.MEMORY),
     firmware: settings.UEFI ? resolveFirmware(vm, work) : undefined,
     tpm,
     disks: resolveDisks(context, vm, work, macros),
+    controllerPlaces: settings.CONTROLLER_PLACES,
     cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },
     seed: lstatOf(join(work.dir, WORK.seed))?.isFile() ? join(work.dir, WORK.seed) : undefined,
     nics: nicsOf(settings),
@@ -101,6 +100,18 @@ export async function resolveMachine(
     extraArgs: readExtraArgs(context, vm),
   };
 }
+
+/** Pure: what decides on the processors. */
+export const processorsOf = (
+  { settings, raw }: Pick<Vm, "settings" | "raw">,
+  accel: Machine["accel"],
+): Processors => ({
+  accel,
+  cpu: settings.CPU || defaultCpu(settings.QEMUARCH, accel),
+  sockets: settings.SOCKETS,
+  cores: settings.CORES,
+  cpuOptions: optionsBehind(raw.CORES),
+});
 
 const machineFamilyOf = (arch: Arch): string => (ARCH[arch] as ArchFacts).family ?? arch;
 
@@ -171,34 +182,8 @@ export function resolveDisks(context: Context, vm: Vm, work: Workdir, macros: Ma
   });
 }
 
-/** Settings that decide the numbers of disks. */
-export type NumberSettings = Pick<Settings, "IMAGES" | "LAYOUT" | "IMAGE_NUMBERS">;
-
-/**
- * Pure: numbers of disks, by which the guest finds them. In layout 1 an own disk has that of its name, so that the
- * others keep their numbers when it is removed; any other image has the recorded one, else that of its position, or the next free one.
- */
-export function numberImages({ IMAGES, LAYOUT, IMAGE_NUMBERS }: NumberSettings): number[] {
-  if (LAYOUT === 0) return IMAGES.map((_, index) => index);
-  const numbers = IMAGES.map(({ path }) => diskNumber(path));
-  const taken = new Set(numbers);
-  IMAGES.forEach(({ path }, index) => {
-    const recorded = IMAGE_NUMBERS.find((item) => item.path === path)?.number;
-    if (numbers[index] !== undefined || recorded === undefined || taken.has(recorded)) return;
-    numbers[index] = recorded;
-    taken.add(recorded);
-  });
-  return numbers.map((number, index) => {
-    if (number !== undefined) return number;
-    let free = index;
-    while (taken.has(free)) free++;
-    taken.add(free);
-    return free;
-  });
-}
-
 /** [compat] Relative paths are relative to WORKDIR; typed ones to the current directory, then to WORKDIR. */
-export function resolveImagePath(path: string, typed: boolean, context: Context, work: Workdir): string {
+function resolveImagePath(path: string, typed: boolean, context: Context, work: Workdir): string {
   if (isAbsolute(path)) return path;
   const here = resolve(context.cwd, path);
   return typed && existsSync(here) ? here : resolve(work.dir, path);

@@ -1,6 +1,7 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { bashEnvironment, buildBashArgv, FATAL, parseBashVariables } from "../config/bash.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { requireReadableFile } from "../lib/read-file.ts";
@@ -164,6 +165,6 @@ export function requireCd(path: string): string {
   const { format } = readImageHeader(path);
   if (format === "raw") return path;
   throw new VmError("io", `cannot use the CD image ${path}: it is a disk image (${format})`, {
-    hint: `create a VM from it: create NAME --from=${shellQuote(path)}; or attach it: --image=VIRT=${format}=${shellQuote(path)}`,
+    hint: `create a VM from it: ${commandLine("create", "NAME", `--from=${path}`)}; or attach it: --image=VIRT=${format}=${shellQuote(path)}`,
   });
 }

@@ -3,7 +3,7 @@ import { deriveMac } from "../machine/mac.ts";
 import type { NetworkRequest } from "../machine/network.ts";
 import type { Nic } from "../machine/types.ts";
 
-type NicSettings = Pick<Settings, "NETWORKS" | "USENETDEV" | "FORWARDS" | "MAC" | "UUID">;
+export type NicSettings = Pick<Settings, "NETWORKS" | "USENETDEV" | "FORWARDS" | "MAC" | "UUID">;
 
 /** Pure: what each card is connected to. [compat] Without NETWORKS, USENETDEV decides on the first card. */
 export const networksOf = ({
@@ -37,4 +37,13 @@ export const effectiveForwards = (settings: NicSettings): string[] =>
 function macOf({ MAC, UUID }: NicSettings, number: number): string | undefined {
   if (number === 1 && MAC !== "auto") return MAC || undefined;
   return UUID === "" ? undefined : deriveMac(UUID, number);
+}
+
+/** Pure: a MAC address that two cards have, and their numbers. */
+export function findSameMac(nics: readonly Nic[]): { mac: string; numbers: number[] } | undefined {
+  for (const { mac } of nics) {
+    const numbers = nics.flatMap((nic) => (nic.mac === mac ? [nic.number] : []));
+    if (mac !== undefined && numbers.length > 1) return { mac, numbers };
+  }
+  return undefined;
 }

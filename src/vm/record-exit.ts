@@ -18,6 +18,9 @@ import type { Context } from "./context.ts";
 import { describeReason, inferEnd, endedByGuest, type Ended } from "./exit-reason.ts";
 import { findRunning } from "./in-use.ts";
 
+/** Of the recorded exit reason: qemu's last lines may be part of it. */
+const MAX_WORDS = 1000;
+
 /**
  * Records how a run ended, and removes its temporary files. The caller holds the VM's lock.
  * @throws 73 or 74 if it cannot be recorded; the message says how the run ended. The next command records it
@@ -25,7 +28,8 @@ import { findRunning } from "./in-use.ts";
 function writeEnd(context: Context, hostdir: string, workdir: string, { end, how, at }: Ended): void {
   const run = readMark(workdir)?.run;
   try {
-    updateMark(workdir, { lastRun: end, run: run && { ...run, ended: at.toISOString() } });
+    const words = endedByGuest(end) ? {} : { how: how.slice(0, MAX_WORDS) };
+    updateMark(workdir, { lastRun: end, run: run && { ...run, ended: at.toISOString(), ...words } });
   } catch (error) {
     throw fileError(
       `${how}, but the exit reason cannot be recorded in ${workdir}`,
@@ -90,7 +94,17 @@ const isSameVm = (now: Mark, then: Mark): boolean =>
 const CRASH_CONSISTENT = "its disks are crash-consistent, as after a power cut";
 
 /** Why this program ended a run: a signal that it received, or the time limit of the run. */
-export type StopCause = { signal: StopSignal } | { limitSeconds: number };
+export type StopCause = ({ signal: StopSignal } | { limitSeconds: number }) & {
+  /** Why qemu was killed; absent if it was not. */
+  killed?: string;
+};
+
+/** How a run ended, by qemu's end and by what this program did. */
+function describeRunEnd(machineEnd: QemuEnd, stop: StopCause | undefined): Omit<Ended, "at"> {
+  const { end, how } = classifyEnd(machineEnd);
+  const isKill = end === "stopped" || end === "killed";
+  return { end, how: isKill && stop?.killed !== undefined ? `guest killed: ${stop.killed}` : how };
+}
 
 /** @param how how the run ended then */
 function endedRunError(cause: StopCause, how: string, hint?: string): VmError {
@@ -111,9 +125,10 @@ export function finishRun(
 ): void {
   const same = now.work.state === "present" && isSameVm(now.work.mark, work.mark);
   if (!same) throw new VmError("io", "the run has ended, but its working files were destroyed meanwhile");
-  const { end, how } = classifyEnd(machineEnd);
+  const { end, how } = describeRunEnd(machineEnd, stop);
+  const recorded = stop && "limitSeconds" in stop ? `time limit of ${stop.limitSeconds} s: ${how}` : how;
   try {
-    writeEnd(context, now.hostdir, work.dir, { end, how, at: new Date() });
+    writeEnd(context, now.hostdir, work.dir, { end, how: recorded, at: new Date() });
   } catch (error) {
     // The exit status must report the signal.
     if (!stop) throw error;
@@ -131,7 +146,7 @@ export function finishRun(
 /** If another command holds the VM's lock for too long, the error at least says how the run ended. */
 export function unrecordedEnd(error: unknown, machineEnd: QemuEnd, stop: StopCause | undefined): unknown {
   if (!(error instanceof VmError && error.code === "busy")) return error;
-  const message = `${classifyEnd(machineEnd).how}, but the exit reason is not recorded: ${error.message}`;
+  const message = `${describeRunEnd(machineEnd, stop).how}, but the exit reason is not recorded: ${error.message}`;
   return stop && "signal" in stop
     ? signalError(stop.signal, message)
     : new VmError("busy", message, { hint: "the next command records it" });

@@ -1,13 +1,16 @@
+import { valueText } from "../config/assignment.ts";
 import { machineSettings, parseSetting, type RawSettings, type SettingName } from "../config/schema.ts";
+import type { SettingValue } from "../config/shell-expand.ts";
 import { optionsBehind } from "../config/values.ts";
 import { log } from "../lib/log.ts";
-import { isExitUnrecorded, updateRun } from "../store/mark.ts";
+import { formatNetwork } from "../machine/network.ts";
+import { isExitUnrecorded, readMark, updateRun } from "../store/mark.ts";
 import type { RunRecord } from "../store/mark-types.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Context, Options } from "./context.ts";
 import { readVm, type Vm } from "./find.ts";
 import { findRunning } from "./in-use.ts";
-import { effectiveForwards } from "./nics.ts";
+import { effectiveForwards, networksOf } from "./nics.ts";
 
 /** The machine that runs now. */
 export interface Run {
@@ -40,11 +43,19 @@ export async function findRun(context: Context, { hostdir, work }: Vm): Promise<
     log.warn("the running machine is not changed: it was started by hand, or by an earlier version");
     return undefined;
   }
+  return openRun(context, hostdir, work, record);
+}
+
+async function openRun(context: Context, hostdir: string, work: Workdir, record: RunRecord): Promise<Run> {
   const own = { ...context, options: { ...optionsOfRun(record), hostdir } };
   // Of an invalid guest.env, which `set` may be correcting, the recorded settings are valid.
   const now = await readVm(own, hostdir, true, { lenient: true, work });
   return { work, record, now };
 }
+
+/** The machine that runs now, after changes of its record. */
+export const rereadRun = (context: Context, { work, record, now: { hostdir } }: Run): Promise<Run> =>
+  openRun(context, hostdir, work, readMark(work.dir)?.run ?? record);
 
 /** Records changed settings of the running machine. */
 export const recordChanges = ({ work, record }: Run, changes: RawSettings): void =>
@@ -72,4 +83,77 @@ export function findChanges(run: RunRecord, now: Vm, next: Vm): RawSettings {
     ...Object.fromEntries(changes.map((name) => [name, next.raw[name]])),
     ...(run.forwards.toSorted().join() !== forwards.toSorted().join() && { FORWARDS: forwards.join(",") }),
   };
+}
+
+/** A difference between the running machine and the next run: a setting, or an element of a list. */
+export interface NextRunChange {
+  setting: SettingName;
+  /** Of NETWORKS: the card's number. */
+  card?: number;
+  /** As written in a settings file; null: absent. */
+  running: string | null;
+  nextRun: string | null;
+}
+
+/** Pure: the same, element by element. */
+export function listChanges(run: RunRecord, now: Vm, next: Vm): NextRunChange[] {
+  const { NETWORKS, USENETDEV, FORWARDS, ...others } = findChanges(run, now, next);
+  return [
+    ...(Object.keys(others) as SettingName[]).flatMap((setting) =>
+      compareValues(setting, now.raw[setting], next.raw[setting]),
+    ),
+    ...((NETWORKS ?? USENETDEV) === undefined ? [] : compareCards(now, next)),
+    ...(FORWARDS === undefined
+      ? []
+      : compareLists("FORWARDS", run.forwards, effectiveForwards(next.settings))),
+  ];
+}
+
+function compareValues(setting: SettingName, running: SettingValue, nextRun: SettingValue): NextRunChange[] {
+  const elements =
+    typeof running === "string" && typeof nextRun === "string"
+      ? []
+      : compareLists(setting, [running].flat(), [nextRun].flat());
+  // In another order, too.
+  return elements.length > 0
+    ? elements
+    : [{ setting, running: valueText(running), nextRun: valueText(nextRun) }];
+}
+
+const compareLists = (
+  setting: SettingName,
+  running: readonly string[],
+  nextRun: readonly string[],
+): NextRunChange[] => [
+  ...running
+    .filter((item) => !nextRun.includes(item))
+    .map((item) => ({ setting, running: item, nextRun: null })),
+  ...nextRun
+    .filter((item) => !running.includes(item))
+    .map((item) => ({ setting, running: null, nextRun: item })),
+];
+
+function compareCards(now: Vm, next: Vm): NextRunChange[] {
+  const [running, later] = [now, next].map(({ settings }) =>
+    networksOf(settings).map((network) => (network.kind === "none" ? null : formatNetwork(network))),
+  ) as [(string | null)[], (string | null)[]];
+  return Array.from({ length: Math.max(running.length, later.length) }, (_, index): NextRunChange => {
+    return {
+      setting: "NETWORKS",
+      card: index + 1,
+      running: running[index] ?? null,
+      nextRun: later[index] ?? null,
+    };
+  }).filter((change) => change.running !== change.nextRun);
+}
+
+const NOUN: Partial<Record<SettingName, string>> = { FORWARDS: "forward", SHARES: "share" };
+
+/** `MEMORY: 64M -> 1G`, `card 2 added: user`, `forward removed: tcp::5555-:22` */
+export function describeChange({ setting, card, running, nextRun }: NextRunChange): string {
+  const what = card === undefined ? (NOUN[setting] ?? setting) : `card ${card}`;
+  const [before, after] = [running, nextRun].map((text) => text?.replace(/^hostfwd=/, ""));
+  if (before === undefined) return `${what} added: ${after}`;
+  if (after === undefined) return `${what} removed: ${before}`;
+  return `${what}: ${before} -> ${after}`;
 }

@@ -1,11 +1,13 @@
-import { settingWords } from "../config/assignment.ts";
+import { commandLine, programName } from "../lib/command-line.ts";
 import { ARCH } from "../machine/arch.ts";
 import { ARCHES } from "../machine/types.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { plain } from "../lib/text.ts";
+import { isDiskName } from "../store/layout.ts";
 import { formatReach } from "./reach.ts";
+import { describeChange } from "./running-settings.ts";
 import type { Status } from "./status.ts";
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
@@ -42,6 +44,28 @@ const disksOf = ({ disks = [] }: Status): string => {
 const describeFirmware = ({ uefi, secureBoot, arch }: Status): string =>
   uefi ? `UEFI${secureBoot ? ", Secure Boot" : ""}` : ARCH[arch ?? ARCHES[0]].biosName;
 
+/**
+ * When a device counts, if not both now and later.
+ * @param running null if the VM is off
+ */
+export const formatWhen = (running: boolean | null, nextRun: boolean): string =>
+  running === null || running === nextRun ? "" : running ? "this run only" : "from the next run on";
+
+/** The disks, by number: `1 on VIRT: /srv/data.img, 20 GiB, 1.2 GiB on the host; from the next run on`. */
+function diskFacts({ disks = [], images = [] }: Status): [string, string][] {
+  const own = disks.map(({ file, ...disk }) => ({ ...disk, image: file, stored: disk.number !== null }));
+  return [...own, ...images]
+    .toSorted((a, b) => (a.number ?? Infinity) - (b.number ?? Infinity))
+    .map(({ number, bus, image, virtualBytes, actualBytes, attached = null, stored }) => {
+      const place = number === null ? "" : `${number}${bus === null ? "" : ` on ${bus}`}: `;
+      const unreadable = number !== null && isDiskName(image) ? ", not readable" : "";
+      const size = virtualBytes === null ? unreadable : `, ${formatSize(virtualBytes)}`;
+      const held = actualBytes === null ? "" : `, ${formatSize(actualBytes)} on the host`;
+      const when = number === null ? "not in IMAGES" : formatWhen(attached, stored);
+      return ["disk", `${place}${image}${size}${held}${when && `; ${when}`}`];
+    });
+}
+
 /** Formats one VM, one fact per line. */
 export function formatStatus(vm: Status): string {
   const facts: [string, string | undefined][] = [
@@ -56,10 +80,8 @@ export function formatStatus(vm: Status): string {
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
     ["firmware", vm.uefi === undefined ? undefined : describeFirmware(vm)],
     ["TPM", vm.tpm ?? undefined],
-    ...(vm.disks ?? []).map(({ file, virtualBytes, actualBytes, attached }): [string, string] => [
-      "disk",
-      `${file}: ${virtualBytes === null ? "not readable" : formatSize(virtualBytes)}, ${formatSize(actualBytes)} in use${attached === false ? "; attached from the next run on" : ""}`,
-    ]),
+    ...diskFacts(vm),
+    ["cd", vm.cd === undefined ? undefined : (vm.cd ?? "none")],
     ...(vm.nics ?? []).map(({ number, mac, link }): [string, string] => [
       "card",
       `${number}: ${mac ?? "qemu's MAC address"}${link === "down" ? ", link down" : ""}`,
@@ -75,18 +97,21 @@ export function formatStatus(vm: Status): string {
         ? `${vm.display.protocol} on ${"socket" in vm.display ? vm.display.socket : `${vm.display.host}:${vm.display.port}`}`
         : undefined,
     ],
-    ...Object.entries(vm.nextRun ?? {}).map(([name, value]): [string, string] => [
-      "next run",
-      settingWords(name, value),
-    ]),
+    ...(vm.nextRunChanges ?? []).map((change): [string, string] => ["next run", describeChange(change)]),
     ["pid", vm.pid?.toString()],
     ["started", vm.started ? formatTimestamp(new Date(vm.started)) : undefined],
     ["up", typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : undefined],
+    ["ended", vm.lastEnd ? formatEnd(vm.lastEnd) : undefined],
     [
-      "ended",
-      vm.lastEnd
-        ? `${vm.lastEnd.end}${vm.lastEnd.at ? `, ${formatTimestamp(new Date(vm.lastEnd.at))}` : ""}`
-        : undefined,
+      "copy",
+      vm.sameAs &&
+        `of ${vm.sameAs}, or that is one of this: both have the same UUID and MAC address; in the copy, run: ${programName()} identity --new`,
+    ],
+    ["settings", vm.settingsFile],
+    [
+      "not read",
+      vm.unreadSettings &&
+        `${vm.unreadSettings}, changed later; change settings by: ${commandLine("set", "SETTING=VALUE")}`,
     ],
     ...(vm.reaches ?? []).map((reach): [string, string] => ["reaches for", formatReach(reach)]),
     [
@@ -104,3 +129,7 @@ export function formatStatus(vm: Status): string {
     )
     .join("");
 }
+
+/** `powered-off, 2026-01-02 03:04:05`; `stopped, 2026-01-02 03:04:05: guest killed: --force` */
+const formatEnd = ({ end, at, how }: NonNullable<Status["lastEnd"]>): string =>
+  `${end}${at === null ? "" : `, ${formatTimestamp(new Date(at))}`}${how === undefined ? "" : `: ${how}`}`;

@@ -1,24 +1,28 @@
 import { readlinkSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, join, sep } from "node:path";
 import type { RawSettings } from "../config/schema.ts";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
-import type { Arch, DisplayAddress } from "../machine/types.ts";
+import type { AttachedDisk } from "../live/attached.ts";
+import type { Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { isImageInUse } from "../qemu/image-lock.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
 import type { RunEnd } from "../store/mark-types.ts";
-import { lstatOf } from "../lib/read-file.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
 import { HOST, isDiskName, LAST, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
-import { describeGone, type Workdir } from "../store/workdir.ts";
+import { describeGone, findGuestEnv, type Workdir } from "../store/workdir.ts";
 import type { Alive } from "./alive.ts";
 import type { Context } from "./context.ts";
 import { findQemus, isAnyDiskInUse } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
+import { listMachineDisks, findStoredDisks, type MachineDisk } from "./disks.ts";
 import { openVm, type Vm } from "./find.ts";
+import { findOther } from "./identity.ts";
 import { nicsOf } from "./nics.ts";
-import { findChanges, optionsOfRun } from "./running-settings.ts";
-import { findReaches, type Reach } from "./reach.ts";
+import { findChanges, listChanges, optionsOfRun, type NextRunChange } from "./running-settings.ts";
+import { findReaches, knownMacros, type Reach } from "./reach.ts";
+import { findUnreadSettings } from "./settings-file.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
 /** `broken`: cannot be read, see `error`. */
@@ -43,15 +47,37 @@ export interface Status {
   /** Settings SECURE_BOOT and TPM; null without a TPM. */
   secureBoot?: boolean;
   tpm?: string | null;
-  /** The VM's own disks: virtual size, and allocated bytes on the host. `attached`: of a running VM, if its qemu has it open. */
-  disks?: { file: string; virtualBytes: number | null; actualBytes: number; attached?: boolean }[];
+  /**
+   * The VM's own disks: virtual size, and allocated bytes on the host. `attached`: of a running VM, if its machine has it.
+   * Number and bus are null for one that the settings do not name.
+   */
+  disks?: {
+    file: string;
+    number: number | null;
+    bus: DiskBus | null;
+    virtualBytes: number | null;
+    actualBytes: number;
+    attached?: boolean;
+  }[];
+  /** Its other disks: images of the settings, and those of this run only. */
+  images?: MachineDisk[];
+  /** The CD in the drive; of a VM that is off, as named in the settings, that of the next run. Null: none. */
+  cd?: string | null;
   snapshots?: { count: number; last: string | null };
+  /** Another directory with a VM of the same UUID: one of them is a copy. */
+  sameAs?: string;
+  /** The guest.env that is read. */
+  settingsFile?: string;
+  /** HOSTDIR's guest.env, changed after the one that is read. */
+  unreadSettings?: string;
   /** Access outside its directory. */
   reaches?: Reach[];
   /** Network cards; MAC null: qemu's default. */
   nics?: { number: number; mac: string | null; link: "up" | "down" }[];
   /** Of a running VM: settings that differ from those of the running machine, as the next `run` will use them. */
   nextRun?: RawSettings;
+  /** The same, element by element. */
+  nextRunChanges?: NextRunChange[];
   forwards?: string[];
   display?: ({ protocol: string } & DisplayAddress) | null;
   /** A job's rescue is running, not the guest. */
@@ -60,8 +86,8 @@ export interface Status {
   /** ISO time stamp of the last run's start. */
   started?: string | null;
   uptimeSeconds?: number | null;
-  /** End of the last run; null if there was none. */
-  lastEnd?: { end: RunEnd; at: string | null } | null;
+  /** End of the last run; null if there was none. `how`: in words, unless the guest ended it. */
+  lastEnd?: { end: RunEnd; at: string | null; how?: string } | null;
   workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
   /** The working files are missing: since when, and what `run` does. */
   gone?: string;
@@ -83,7 +109,9 @@ export async function readVmStatus(context: Context, hostdir: string): Promise<S
     const now = await openVm({ ...own, options: { ...optionsOfRun(run), hostdir } }, false);
     const status = await buildStatus(own, now, alive, vm);
     const nextRun = findChanges(run, now, vm);
-    return Object.keys(nextRun).length > 0 ? { ...status, nextRun } : status;
+    return Object.keys(nextRun).length > 0
+      ? { ...status, nextRun, nextRunChanges: listChanges(run, now, vm) }
+      : status;
   } catch (error) {
     const text = error instanceof VmError ? error.message : `cannot open ${hostdir}: ${reasonOf(error)}`;
     const hint = error instanceof VmError && error.hint !== undefined ? { hint: error.hint } : {};
@@ -105,6 +133,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     tpm: settings.TPM || null,
     ...describeSnapshots(hostdir),
     nics: nicsOf(settings).map(({ number, mac, link }) => ({ number, mac: mac ?? null, link })),
+    ...describeFiles(context, stored),
     reaches: findReaches(context, stored),
   };
   if (work.state !== "present")
@@ -117,14 +146,18 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
       ...(work.state === "gone" && { gone: `${describeGone(work)}; ${describeRestore(general.snapshots)}` }),
     };
   const run = work.mark.run;
+  const all = readMachineDisks(stored, work, alive?.media?.disks);
   const disks = ownDisks(work.dir).map((file) => {
     const path = join(work.dir, file);
-    const attached = alive && { attached: isImageInUse(path) };
+    const known = all.find(({ image }) => image === file);
+    const attached = alive?.media ? known?.attached === true : isImageInUse(path);
     return {
       file,
-      virtualBytes: readVirtualBytes(path) ?? null,
+      number: known?.number ?? null,
+      bus: known?.bus ?? null,
+      virtualBytes: known?.virtualBytes ?? readVirtualBytes(path) ?? null,
       actualBytes: actualBytes(path),
-      ...attached,
+      ...(alive && { attached }),
     };
   });
   const further = [WORK.efivars, TPM_STATE, WORK.consoleLog, WORK.qemuLog].map((name) =>
@@ -134,6 +167,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
   const common = {
     ...general,
     disks,
+    images: all.filter(({ image }) => !disks.some(({ file }) => file === image)),
+    cd: alive?.media ? (alive.media.cd ?? null) : findNextCd(stored, work),
     workingFiles: {
       directory: work.dir,
       inplace: work.inplace,
@@ -162,6 +197,36 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
     ...(alive.panicked && { panicked: true }),
     ...(errors.length > 0 && { guestErrors: errors }),
+  };
+}
+
+/** The machine's disks. Of a machine that is off, no file outside the VM's directories is opened. */
+function readMachineDisks(vm: Vm, work: Workdir, attached: AttachedDisk[] | undefined): MachineDisk[] {
+  const places = [vm.hostdir, work.dir].map((place) => place + sep);
+  const macros = knownMacros(vm, work.dir);
+  return listMachineDisks(vm, findStoredDisks(vm, work, macros), attached, (path) =>
+    places.some((place) => realPath(path)?.startsWith(place)),
+  );
+}
+
+/** The CD of the next run, as named in the settings. */
+function findNextCd({ settings: { ISO, KEEPCD } }: Vm, { dir }: Workdir): string | null {
+  const inserted = KEEPCD || lstatOf(join(dir, WORK.firstTime)) !== undefined;
+  return inserted && ISO !== "" ? ISO : null;
+}
+
+/** The settings file in force, and another VM with the same UUID. */
+function describeFiles(
+  context: Context,
+  { hostdir, work, settings: { UUID } }: Vm,
+): Pick<Status, "sameAs" | "settingsFile" | "unreadSettings"> {
+  const other = UUID === "" ? undefined : findOther(context, hostdir, UUID);
+  const settingsFile = findGuestEnv(hostdir, work);
+  const unread = findUnreadSettings(hostdir, work);
+  return {
+    ...(other !== undefined && { sameAs: other }),
+    ...(settingsFile !== undefined && { settingsFile }),
+    ...(unread !== undefined && { unreadSettings: unread }),
   };
 }
 
@@ -202,11 +267,13 @@ function lastOf(hostdir: string): string | null {
 async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]> | null> {
   const { mark } = work;
   if (isExitUnrecorded(mark)) {
-    const { inferEnd } = await import("./exit-reason.ts");
-    const { end, at } = inferEnd(work.dir, mark.run!);
-    return { end, at: at.toISOString() };
+    const { endedByGuest, inferEnd } = await import("./exit-reason.ts");
+    const { end, at, how } = inferEnd(work.dir, mark.run!);
+    return { end, at: at.toISOString(), ...(!endedByGuest(end) && { how }) };
   }
-  return mark.lastRun ? { end: mark.lastRun, at: mark.run?.ended ?? null } : null;
+  if (mark.lastRun === undefined) return null;
+  const { ended = null, how } = mark.run ?? {};
+  return { end: mark.lastRun, at: ended, ...(how !== undefined && { how }) };
 }
 
 function stateAfter(end: RunEnd | undefined): VmState {

@@ -2,12 +2,14 @@ import { refuseNewer } from "../config/guest-format.ts";
 import type { SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/shell-expand.ts";
 import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
 import { readSmall } from "../lib/read-file.ts";
 import { fileError, replaceFile } from "../store/files.ts";
 import { isUnwritable, withChanges } from "../store/guest-env.ts";
 import { noVmIn } from "../store/no-vm.ts";
 import { findGuestEnv } from "../store/workdir.ts";
 import type { Vm } from "./find.ts";
+import { warnOfUnreadSettings } from "./settings-file.ts";
 
 /** Settings to store; undefined removes one. */
 export type SettingChanges = Partial<Record<SettingName, SettingValue | undefined>>;
@@ -42,9 +44,12 @@ export function storeSettings(
     throw new VmError("config", `cannot ${command}: ${path} has lines other than plain NAME=value`, {
       hint: `change ${Object.keys(changes).join(", ")} there by hand`,
     });
+  if (changed === text) return;
+  warnOfUnreadSettings({ hostdir, work });
   try {
-    if (changed !== text) replaceFile(path, changed);
+    replaceFile(path, changed);
   } catch (error) {
     throw fileError(`cannot ${command}`, error);
   }
+  log.info(`stored in ${path}`);
 }

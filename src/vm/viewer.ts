@@ -8,7 +8,7 @@ import { bracket } from "../qemu/devices/display.ts";
 import type { QemuSession } from "../qemu/session.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { readSmall } from "../lib/read-file.ts";
-import { replaceFile } from "../store/files.ts";
+import { replaceVolatile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Workdir } from "../store/workdir.ts";
@@ -23,7 +23,7 @@ export const viewerFile = (work: Workdir, kind: SharedDisplay["kind"]): string =
 /** Writes it, with the display's password. */
 export function writeViewerFile(work: Workdir, display: SharedDisplay, title: string): void {
   const password = display.passwordFile && readSmall(display.passwordFile);
-  replaceFile(viewerFile(work, display.kind), buildViewerFile(display, password, title));
+  replaceVolatile(viewerFile(work, display.kind), buildViewerFile(display, password, title));
 }
 
 /** `SPICE on localhost:5900` */

@@ -230,6 +230,10 @@ describe("an invalid batch", () => {
   test.each([
     ["@bakcup", "did you mean: vm @backup"],
     ["rnu x", "did you mean: vm run x"],
+    ["net list", "list the network cards: vm nic list"],
+    ["@ports", "list the port forwards: vm forward list"],
+    ["@send-key x", "vm sendkey ctrl-alt-f2"],
+    ["get MEMORY", "vm set SETTING=VALUE"],
     ["run a b", "usage: vm run [--detach] [--wait=WHAT] [--ssh] [--timeout=SECONDS] [ISOIMAGE]"],
     ["run -x 8", "options of run: vm run -h"],
   ])("%s: the hint says %s", (line, hint) => {

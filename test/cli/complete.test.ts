@@ -181,7 +181,7 @@ describe("candidates at the end of", () => {
     ["vm set --unset=ACC", ["--unset=ACCEL"]],
     ["vm nic a", ["add"]],
     ["vm sendkey scr", ["scroll_lock"]],
-    ["vm config CO", ["CORES"]],
+    ["vm config CO", ["CORES", "CONTROLLER_PLACES"]],
     ["vm config CORES ME", ["MEMORY", "MEDIA_MIRROR", "MEDIA_STORAGE"]],
     ["vm config CORES --", ["--example", "--json", "--help"]],
     ["vm run -b --wait=a", ["--wait=agent"]],

@@ -50,9 +50,16 @@ test("while the guest runs: inserted, changed, taken out", async () => {
   await box.ok("cd", elsewhere);
   expect(inside(qemu)).toEqual({ cd1: elsewhere });
   expect(qemu.blocks.drives.get("cd0-dev")).toBe("cd1");
-  await box.ok("cd", "--eject");
+  await box.ends(0, "cd --eject", "ejected the CD");
   expect(inside(qemu)).toEqual({});
-  await box.ok("cd", "--eject");
+});
+
+test("--eject of an empty drive: says so (0)", async () => {
+  using box = await created();
+  await box.ends(0, "cd --eject", "the CD drive is empty already");
+  const qemu = await box.running();
+  await box.ends(0, "cd --eject", "the CD drive is empty already");
+  expect(qemu.requests.some(({ execute }) => execute === "blockdev-open-tray")).toBe(false);
 });
 
 test("a guest that has locked the drive keeps the CD (75), unless forced", async () => {
@@ -88,6 +95,9 @@ test.each<[words: string, status: number, printed: string]>([
   ["", 64, "IMAGE is missing"],
   ["a.iso --eject", 64, "takes no IMAGE"],
   ["nothing.iso", 66, "nothing.iso"],
+  ["eject", 66, "vm cd --eject"],
+  ["rm", 66, "vm cd --eject"],
+  ["list", 66, "vm status"],
 ])("cd %s: %d", async (words, status, printed) => {
   using box = await created();
   await box.ends(status, `cd ${words}`, printed);

@@ -1,6 +1,16 @@
-import { describe, expect, test } from "bun:test";
-import { existsSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { describe, expect, spyOn, test } from "bun:test";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
+import * as storeFiles from "../../src/store/files.ts";
 import { Refusal, type FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { qemuImg } from "./snapshots.ts";
@@ -59,14 +69,14 @@ describe("disk add, VM off", () => {
     expect(argv.join(" ")).toContain("serial=disk-2");
   });
 
-  test("an image: stored with its absolute path and its format", async () => {
+  test("an image outside HOSTDIR: stored with its absolute path and its format", async () => {
     using box = await created();
     const path = rawImage(box);
-    symlinkSync(path, box.path("here"));
-    await box.ok("disk", "add", "SCSI=here");
-    expect(await images(box)).toEqual(["AHCI=disk-0.img", `SCSI=${box.path("here")}`]);
+    symlinkSync(path, join(box.top, "here"));
+    await box.ok("disk", "add", "SCSI=../here");
+    expect(await images(box)).toEqual(["AHCI=disk-0.img", `SCSI=${join(box.top, "here")}`]);
     expect((await box.json("config", "IMAGE_FORMATS")).IMAGE_FORMATS.raw).toEqual([
-      `raw=${box.path("here")}`,
+      `raw=${join(box.top, "here")}`,
     ]);
     await box.ends(73, ["disk", "add", `VIRT=${path}`], "disk 1");
     await box.ok("disk", "remove", path);
@@ -76,13 +86,57 @@ describe("disk add, VM off", () => {
     expect((await box.json("config", "IMAGE_FORMATS")).IMAGE_FORMATS.raw).toEqual([]);
   });
 
+  test("an image in HOSTDIR: stored by its path there; a copy of the VM has its own", async () => {
+    using box = await created("--inplace");
+    mkdirSync(box.path("data"));
+    rawImage(box, "vm1/data/raw");
+    qemuImg("create", "-q", "-f", "qcow2", box.path("qcow2"), "2M");
+    await box.ok("disk", "add", "SCSI=data/raw");
+    await box.ok("disk", "add", `VIRT=${box.path("qcow2")}`);
+    expect(await images(box)).toEqual([
+      "AHCI=disk-0.img",
+      "SCSI=raw=@HOSTDIR@/data/raw",
+      "VIRT=@HOSTDIR@/qcow2",
+    ]);
+    await box.ends(73, "disk add VIRT=data/raw", "disk 1");
+    expect((await box.json("status")).reaches).toEqual([]);
+    const copy = join(box.top, "copy");
+    cpSync(box.host, copy, { recursive: true, verbatimSymlinks: true });
+    const { argv } = await box.running({}, "-d", copy);
+    const files = argv.flatMap((word, at) =>
+      argv[at - 1] === "-blockdev" ? [JSON.parse(word).file.filename as string] : [],
+    );
+    expect(files).toEqual([join(copy, "disk-0.img"), join(copy, "data/raw"), join(copy, "qcow2")]);
+    await box.ok("-d", copy, "stop");
+    await box.ok("disk", "remove", "data/raw");
+    expect(await images(box)).toEqual(["AHCI=disk-0.img", "VIRT=@HOSTDIR@/qcow2"]);
+  });
+
+  test("a file whose name is a size: by its path", async () => {
+    using box = await created();
+    rawImage(box, "vm1/8E");
+    await box.ok("disk", "add", "VIRT=./8E");
+    expect(await images(box)).toEqual(["AHCI=disk-0.img", "VIRT=raw=@HOSTDIR@/8E"]);
+  });
+
   test.each<[words: string, status: number, printed: string]>([
-    ["add 0", 64, "allowed"],
+    ["add 0", 64, "512 bytes to 2048T"],
+    ["add VIRT=8E", 64, "./8E"],
+    ["add VIRT=0", 64, "512 bytes to 2048T"],
+    ["add VIRT=-5G", 64, "cannot have the size '-5G'"],
+    ["add VIRT=1.5T", 64, "512 bytes to 2048T"],
+    ["add SCSI=2049T", 64, "512 bytes to 2048T"],
+    ["add 100", 64, "512 bytes to 2048T"],
+    ["resize 0 8E", 64, "512 bytes to 2048T"],
     ["add IDE=1G", 64, "allowed"],
     ["add VIRT=/nothing", 66, "/nothing"],
     ["add", 64, "missing"],
     ["list 1", 64, "too many"],
-    ["grow 1", 64, "none of"],
+    ["grow 1", 64, "did you mean 'resize'"],
+    ["rm 1", 64, "did you mean 'remove'"],
+    ["ls", 64, "did you mean 'list'"],
+    ["lst", 64, "did you mean 'list'"],
+    ["frobnicate", 64, "is not list, add, remove or resize"],
     ["remove 7 --delete", 66, "no disk 7"],
     ["remove disk-0.img", 64, "--delete"],
     ["resize 0 1K", 64, "shrinking"],
@@ -122,6 +176,128 @@ describe("disk add, VM off", () => {
   });
 });
 
+test("disk list: a table by number, with format and size of each image", async () => {
+  using box = await created();
+  const path = rawImage(box);
+  await box.ok("disk", "add", `SCSI=${path}`);
+  await box.ok("disk", "add", "VIRT=2M");
+  expect(await list(box)).toMatchObject([{ format: "qcow2" }, { format: "raw", virtualBytes: MIB }, {}]);
+  const temporary = rawImage(box, "temporary");
+  await box.running({}, "-i", `NVME=raw=${temporary}`);
+  await box.ok("disk", "add", "AHCI=1M");
+  const lines = (await box.ok("disk", "list")).stdout.trimEnd().split("\n");
+  expect(lines.map((line) => line.replaceAll(/[\d.]+ [KM]iB/g, "SIZE").split(/ {2,}/))).toEqual([
+    ["DISK", "BUS", "FORMAT", "SIZE", "ON HOST", "WHEN", "IMAGE"],
+    ["0", "AHCI", "qcow2", "SIZE", "SIZE", "disk-0.img"],
+    ["1", "SCSI", "raw", expect.any(String), "SIZE", path],
+    ["2", "VIRT", "qcow2", "SIZE", "SIZE", "disk-2.img"],
+    ["3", "NVME", "raw", expect.any(String), "SIZE", "this run only", temporary],
+    ["4", "AHCI", "qcow2", "SIZE", "SIZE", "from the next run on", "disk-4.img"],
+  ]);
+});
+
+describe("status", () => {
+  test("shows all disks and the CD, of a VM that is off and of a running one", async () => {
+    using box = await created();
+    const [own, outside, temporary] = [rawImage(box, "vm1/in"), rawImage(box), rawImage(box, "temporary")];
+    await box.ok("disk", "add", "SCSI=in");
+    await box.ok("disk", "add", `NVME=${outside}`);
+    const off = await box.json("status");
+    expect(off.disks).toMatchObject([{ file: "disk-0.img", number: 0, bus: "AHCI", virtualBytes: MIB }]);
+    expect(off.images).toMatchObject([
+      { number: 1, bus: "SCSI", format: "raw", virtualBytes: MIB, attached: null },
+      // No file outside of the VM is opened.
+      { number: 2, bus: "NVME", image: outside, virtualBytes: null, actualBytes: null },
+    ]);
+    expect(off.cd).toBeNull();
+    await box.ends(0, "status", /^disk: +1 on SCSI: @HOSTDIR@\/in, 1\.0 MiB/m, /^cd: +none$/m);
+    box.write("a.iso", iso());
+    await box.ok("cd", "a.iso");
+    expect((await box.json("status")).cd).toBe("a.iso");
+    await box.running({}, "-i", `VIRT=raw=${temporary}`);
+    await box.ok("disk", "add", "AHCI=1M");
+    const on = await box.json("status");
+    expect(on.disks.map(({ file, attached }: any) => [file, attached])).toEqual([
+      ["disk-0.img", true],
+      ["disk-4.img", false],
+    ]);
+    expect(
+      on.images.map(({ number, bus, image, attached, stored }: any) => [
+        number,
+        bus,
+        image,
+        attached,
+        stored,
+      ]),
+    ).toEqual([
+      [1, "SCSI", "@HOSTDIR@/in", true, true],
+      [2, "NVME", outside, true, true],
+      [3, "VIRT", temporary, true, false],
+    ]);
+    expect(on.cd).toBe(box.path("a.iso"));
+    await box.ends(
+      0,
+      "status",
+      /3 on VIRT: .*; this run only$/m,
+      /4 on AHCI: disk-4\.img.*; from the next run on$/m,
+    );
+    await box.ok("cd", "--eject");
+    expect((await box.json("status")).cd).toBeNull();
+    expect(existsSync(own)).toBe(true);
+  });
+
+  test("a disk that guest.env does not name", async () => {
+    using box = await created();
+    qemuImg("create", "-q", "-f", "qcow2", join(box.work, "disk-3.img"), "1M");
+    expect((await box.json("status")).disks[1]).toMatchObject({
+      file: "disk-3.img",
+      number: null,
+      bus: null,
+    });
+    await box.ends(0, "status", /^disk: +disk-3\.img, 1\.0 MiB.*; not in IMAGES$/m);
+  });
+
+  test("shows backing files of images, and what forwards give access to", async () => {
+    using box = await created();
+    const base = join(box.top, "base");
+    qemuImg("create", "-q", "-f", "qcow2", base, "1M");
+    for (const [name, below] of [
+      ["middle", base],
+      ["over", "middle"],
+    ] as const)
+      qemuImg("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", below, box.path(name));
+    symlinkSync(rawImage(box), box.path("link"));
+    const path = join(box.work, "guest.env");
+    const text = readFileSync(path, "utf8").replace(/^FORWARDS=.*$/m, "");
+    const listed = [
+      "AHCI=disk-0.img",
+      "VIRT=qcow2=@HOSTDIR@/over",
+      "VIRT=raw=@HOSTDIR@/link",
+      "VIRT=qcow2=/x",
+    ];
+    writeFileSync(
+      path,
+      `${text.replace(/IMAGES=\([^)]*\)/, "")}IMAGES=(${listed.join(" ")})\nFORWARDS="smb=/srv,,a,tftp=../../srv,guestfwd=tcp:10.0.2.100:7-cmd:/bin/cat"\n`,
+    );
+    expect((await box.json("status")).reaches).toEqual([
+      { kind: "share", what: "/srv,a", writable: true },
+      { kind: "netboot", what: join(box.work, "../../srv") },
+      { kind: "command", what: "/bin/cat" },
+      { kind: "base", what: base },
+      { kind: "image", what: join(box.top, "data"), writable: true },
+      { kind: "image", what: "/x", writable: true, backing: true },
+    ]);
+    await box.ends(0, "status", "image /x, writable, with its backing files");
+  });
+});
+
+/** The least that passes as a CD (test/commands/cd.test.ts). */
+function iso(): Buffer {
+  const bytes = Buffer.alloc(40 * 2048);
+  bytes.write("\u0001CD001\u0001", 16 * 2048, "latin1");
+  return bytes;
+}
+
 describe("after a kill", () => {
   test("a disk that guest.env does not name yet is removed, one that it names stays", async () => {
     using box = await created();
@@ -143,7 +319,71 @@ describe("after a kill", () => {
   });
 });
 
+/** Place of the SCSI controller. */
+const place = ({ argv }: FakeQemu): string | undefined =>
+  argv.find((word) => word.includes("id=scsi0"))?.replace(/.*id=scsi0/, "");
+
+describe("a controller stays at its place", () => {
+  test.each(["off", "running"])("when its first disk is removed (%s)", async (state) => {
+    using box = await created();
+    for (let number = 1; number <= 2; number++) await box.ok("disk", "add", "SCSI=1M");
+    const before = await box.running();
+    expect(place(before)).toContain(",addr=");
+    if (state === "off") await box.ok("stop");
+    await box.ok("disk", "remove", "1", "--delete");
+    if (state === "running") await box.ok("stop");
+    const after = await box.running();
+    expect(place(after)).toBe(place(before)!);
+    expect(after.argv.join(" ")).toContain("serial=disk-2");
+    await box.ok("disk", "remove", "2", "--delete");
+    expect(after.blocks.devices.has("scsi0")).toBe(false);
+    expect((await box.json("config", "CONTROLLER_PLACES")).CONTROLLER_PLACES.raw).toEqual([]);
+  });
+
+  test("and that place is no other disk's, also of one that is typed", async () => {
+    using box = await created();
+    for (let number = 1; number <= 8; number++)
+      await box.ok("disk", "add", `${number < 3 ? "SCSI" : "VIRT"}=1M`);
+    await box.running();
+    for (const number of [1, 4]) await box.ok("disk", "remove", String(number), "--delete");
+    // Behind the last one the running machine has no place.
+    await box.ends(0, "disk add VIRT=1M", "as disk 4", "attached to the running guest");
+    await box.ok("stop");
+    for (const number of [3, 4, 5, 6, 7, 8]) await box.ok("disk", "remove", String(number), "--delete");
+    const { argv } = await box.running({}, "-i", `VIRT=raw=${rawImage(box)}`);
+    const slots = argv.flatMap((word) => /,bus=pci\.0,addr=([^,]+)/.exec(word)?.[1] ?? []);
+    expect(new Set(slots).size).toBe(slots.length);
+  });
+
+  test("when a disk with a lower number is added", async () => {
+    using box = await created();
+    for (let number = 1; number <= 8; number++)
+      await box.ok("disk", "add", `${number < 8 ? "VIRT" : "SCSI"}=1M`);
+    const before = await box.running();
+    await box.ok("disk", "remove", "2", "--delete");
+    await box.ends(0, "disk add SCSI=1M", /as disk \d on/);
+    await box.ok("stop");
+    expect(place(await box.running())).toBe(place(before)!);
+  });
+});
+
 describe("disk remove, VM off", () => {
+  test("without space for guest.env: nothing is changed, no marker is left (73)", async () => {
+    using box = await created();
+    await box.ok("disk", "add", "1M");
+    const full = spyOn(storeFiles, "replaceFile").mockImplementation(() => {
+      throw Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC", errno: -28 });
+    });
+    try {
+      await box.ends(73, "disk remove 1 --delete", "no space");
+    } finally {
+      full.mockRestore();
+    }
+    expect(disksIn(box)).toEqual(["disk-0.img", "disk-1.img"]);
+    await box.ok("disk", "remove", "1", "--delete");
+    expect(disksIn(box)).toEqual(["disk-0.img"]);
+  });
+
   test("other disks keep their numbers", async () => {
     using box = await created();
     const [a, b] = [rawImage(box, "a"), rawImage(box, "b")];
@@ -183,6 +423,16 @@ describe("disk remove, VM off", () => {
     }
   });
 });
+
+/** The guest was asked before, and releases it a moment later. */
+const pending = (_args: unknown, qemu: FakeQemu): never => {
+  setTimeout(() => {
+    qemu.blocks.devices.delete("disk1-dev");
+    qemu.blocks.drives.delete("disk1-dev");
+    qemu.emit("DEVICE_DELETED", { device: "disk1-dev" });
+  }, 50);
+  throw new Refusal("Device disk1-dev is already in the process of unplug");
+};
 
 describe("running", () => {
   test.each(["VIRT", "NVME", "SCSI"])("a disk on %s is attached, and removed again", async (bus) => {
@@ -278,6 +528,14 @@ describe("running", () => {
     expect(inside(qemu).nodes).toEqual(["disk0", "disk1"]);
     expect(disksIn(box)).toEqual(["disk-0.img", "disk-1.img"]);
     expect((await list(box))[1]).toMatchObject({ attached: true, stored: true });
+  });
+
+  test("remove, requested before: waits for the guest", async () => {
+    using box = await created();
+    await box.ok("disk", "add", "VIRT=1M");
+    await box.running({ answers: { device_del: pending } });
+    await box.ok("disk", "remove", "1", "--delete");
+    expect(disksIn(box)).toEqual(["disk-0.img"]);
   });
 
   test("the first disk, and any disk of a paused guest, stay: 75", async () => {

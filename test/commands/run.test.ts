@@ -108,6 +108,9 @@ describe("the time limit of a run", () => {
     box.qemu = behaviour;
     await box.ends(124, line, "after 1 seconds");
     expect(await lastEnd(box)).toBe(end);
+    const killed = "time limit of 1 s: guest killed: it did not power off within 1 s (STOP_TIMEOUT)";
+    if (end === "stopped")
+      await box.ends(0, "status", new RegExp(`^ended: .*: ${RegExp.escape(killed)}$`, "m"));
     expect(existsSync(box.path("backups"))).toBe(false);
   });
 
@@ -351,8 +354,33 @@ describe("stop", () => {
     await box.ends(status, line);
     expect(qemu.requests.map(({ execute }) => execute)).toEqual(expect.arrayContaining(asked));
     expect(await lastEnd(box)).toBe(end);
+    const how = {
+      "stop --force": "guest killed: --force",
+      "stop --timeout=0": "guest killed: it did not power off within 0 s",
+    };
+    if (end === "stopped") expect((await box.json("status")).lastEnd.how).toBe(how[line as keyof typeof how]);
+    else if (end === "powered-off") expect((await box.json("status")).lastEnd.how).toBeUndefined();
     expect((await box.json("status")).state).not.toBe("running");
   });
+
+  test.each<[title: string, behaviour: Behaviour, status: string]>([
+    ["by its events", {}, "running"],
+    ["by qemu's state", { started: (qemu) => void (qemu.status = "guest-panicked") }, "guest-panicked"],
+  ])(
+    "a guest whose kernel has panicked, %s: restart kills it and starts it",
+    async (_title, behaviour, status) => {
+      using box = await created();
+      const qemu = await box.running(behaviour);
+      if (status === "running") qemu.emit("GUEST_PANICKED", { action: "run" });
+      box.qemu = {};
+      await box.ends(0, "restart", "killing the guest: its kernel panicked");
+      const asked = qemu.requests.map(({ execute }) => execute);
+      expect(asked).not.toContain("system_powerdown");
+      expect(asked).not.toContain("cont");
+      expect(box.qemus).toHaveLength(2);
+      expect((await box.json("status")).panicked).toBeUndefined();
+    },
+  );
 
   test("kills a guest whose kernel has panicked without asking it to power off (74)", async () => {
     using box = await created();

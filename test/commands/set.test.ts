@@ -1,5 +1,16 @@
 import { describe, expect, test } from "bun:test";
-import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  unlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { Refusal, type Behaviour, type FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
@@ -174,6 +185,7 @@ describe("set", () => {
     ["set IMAGES=VIRT=x", "disk"],
     ["-i VIRT=x set", "disk"],
     ["set IMAGE_NUMBERS=1", "disk"],
+    ["set CONTROLLER_PLACES=scsi0=1", "disk"],
     ["set SPICE_PASSWORD=x", "by hand"],
     ["set SNAPSHOT_NOTIFY=/bin/x", "guest.env"],
     ["set QEMUARCH=aarch64", "created for"],
@@ -231,14 +243,46 @@ describe("set", () => {
   test("of a running VM: status shows what it has, and what the next run has", async () => {
     using box = await created();
     await box.running();
-    await box.ends(0, "set -m 1G -c 3", "MEMORY, CORES from the next run on");
+    await box.ends(0, "set -m 1G -c 3", "from the next run on: CORES: 1 -> 3; MEMORY: 64M -> 1G");
     const status = await box.json("status");
     expect(status).toMatchObject({ memoryMiB: 64, cores: 1, nextRun: { MEMORY: "1G", CORES: "3" } });
-    await box.ends(0, "status", /^memory: +64 MiB$/m, /^next run: +MEMORY=1G$/m);
+    await box.ends(0, "status", /^memory: +64 MiB$/m, /^next run: +MEMORY: 64M -> 1G$/m);
     expect((await box.json("list"))[0]).toMatchObject({ memoryMiB: 64 });
     await box.ok("restart");
     expect(await box.json("status")).toMatchObject({ memoryMiB: 1024, cores: 3 });
     expect((await box.json("status")).nextRun).toBeUndefined();
+  });
+
+  test("of a running VM: status shows the elements that differ, not whole lists", async () => {
+    using box = await created();
+    await box.ok("set", "SHARES=a:/", "SHARES=b:/", "SMBIOS=type=1,serial=7");
+    await box.running(new Net().behaviour);
+    await box.ok("set", "SHARES=a:/", "SHARES=c:/usr", "SMBIOS=", "NETWORKS=none", "NETWORKS=user,link=down");
+    const { stdout } = await box.ok("status");
+    expect(stdout.split("\n").filter((line) => line.startsWith("next run:"))).toEqual(
+      [
+        "share removed: b:/",
+        "share added: c:/usr",
+        "SMBIOS removed: type=1,serial=7",
+        "card 1 removed: user",
+        "card 2 added: user,link=down",
+      ].map((text) => `next run:      ${text}`),
+    );
+    const { nextRun, nextRunChanges } = await box.json("status");
+    expect(nextRun.SHARES).toEqual(["a:/", "c:/usr"]);
+    expect(nextRunChanges).toContainEqual({ setting: "NETWORKS", card: 1, running: "user", nextRun: null });
+    await box.ok("restart");
+    expect((await box.json("status")).nextRunChanges).toBeUndefined();
+  });
+
+  test("a value that is stored already, and that the running machine does not have: from the next run on", async () => {
+    using box = await created();
+    await box.running({}, "-m", "128M");
+    await box.ends(0, "set MEMORY=64M", "no changes", "from the next run on: MEMORY: 128M -> 64M");
+    await box.ok("set", "MEMORY=1G");
+    // What the running machine has is not of the next run.
+    const { stderr } = await box.ends(0, "set MEMORY=128M");
+    expect(stderr).not.toContain("next run");
   });
 
   test("overrides the options of the last start for restart", async () => {
@@ -252,6 +296,136 @@ describe("set", () => {
     await box.ok("restart");
     expect(await box.json("status")).toMatchObject({ memoryMiB: 512 });
   });
+});
+
+/** A qemu that refuses a machine with these words in its command line. */
+function refusing(box: Sandbox, words: string, message: string): void {
+  const path = join(box.bin, "qemu-system-x86_64");
+  const [shebang = "", ...script] = readFileSync(path, "utf8").split("\n");
+  const refusal = `case " $* " in *'${words}'*) echo "qemu-system-x86_64: ${message}" >&2; exit 1;; esac`;
+  writeFileSync(path, [shebang, refusal, ...script].join("\n"));
+}
+
+describe("set refuses what the VM would not start with", () => {
+  test("a CPU that qemu does not know (64); nothing is stored", async () => {
+    using box = await created();
+    refusing(box, "-cpu nonsense", "unable to find CPU model 'nonsense'");
+    const before = guestEnv(box);
+    const refusal = "the VM would not start: qemu-system-x86_64: unable to find CPU model 'nonsense'";
+    await box.ends(64, "set CPU=nonsense", refusal, "qemu-system-x86_64 -cpu help");
+    await box.ends(64, "set --cpu nonsense", refusal);
+    expect(guestEnv(box)).toBe(before);
+    await box.ok("set", "CPU=qemu64");
+    expect(box.qemus).toEqual([]);
+  });
+
+  test("processors that qemu refuses, or beyond the machine's limit (64)", async () => {
+    using box = await created();
+    refusing(
+      box,
+      "-smp sockets=1,cores=2,threads=1,maxcpus=1",
+      "maxcpus must be equal to or greater than smp",
+    );
+    await box.ends(64, ["set", "-c", "2,maxcpus=1"], "maxcpus must be");
+    await box.ends(64, "set -c 300", "300 processors, the limit is 255");
+    await box.ends(64, "set SOCKETS=64 CORES=4", "256 processors");
+  });
+
+  test("what depends on this host is a warning", async () => {
+    using box = await created();
+    await box.ends(0, "set -m 900T", "warning:", "exceeds that of this host");
+    await box.ends(0, "-m 800T run -b", "exceeds that of this host");
+    if (existsSync("/dev/kvm")) return;
+    await box.ends(0, "set CPU=host", "warning:", "CPU=host needs KVM");
+    await box.ends(0, "set ACCEL=kvm CPU=qemu64", "warning:", "does not start on this host: no KVM");
+  });
+
+  test("without qemu nothing is checked", async () => {
+    using box = await created();
+    rmSync(join(box.bin, "qemu-system-x86_64"));
+    box.without("qemu-system-x86_64");
+    await box.ok("set", "CPU=nonsense");
+  });
+
+  test("the same MAC address of two cards (64)", async () => {
+    using box = await created();
+    await box.ok("set", "NETWORKS=user", "NETWORKS=user,mac=02:00:00:00:00:07");
+    const before = guestEnv(box);
+    await box.ends(64, "set MAC=02:00:00:00:00:07", "cards 1 and 2", "02:00:00:00:00:07");
+    const [{ mac }] = await box.json("nic", "list");
+    await box.ends(64, ["set", "NETWORKS=user", `NETWORKS=user,mac=${mac}`], "cards 1 and 2");
+    await box.ends(64, "set NETWORKS=user,mac=02:00:00:00:00:07 NETWORKS=user,mac=02:00:00:00:00:07", "once");
+    expect(guestEnv(box)).toBe(before);
+  });
+});
+
+describe("the file of the settings", () => {
+  test("is named by each change, and by status", async () => {
+    using box = await created();
+    const path = join(box.work, "guest.env");
+    for (const line of ["set MEMORY=1G", "nic add", "forward add tcp::7-:1", "disk add 1M", "cd --eject"])
+      await box.ends(0, line, ...(line.startsWith("cd") ? [] : [`stored in ${path}\n`]));
+    await box.ends(0, "status", new RegExp(`^settings: +${path}$`, "m"));
+    expect((await box.json("status")).settingsFile).toBe(path);
+    await box.ok("@backup", "@destroy");
+    expect((await box.json("status")).settingsFile).toBe(box.path("guest.env"));
+  });
+
+  test("HOSTDIR's copy says that it is not read; a change in it has no effect, which is reported", async () => {
+    using box = await created();
+    await box.ok("backup");
+    const copy = box.path("guest.env");
+    expect(readFileSync(copy, "utf8")).toStartWith("# Not read while the VM has working files");
+    expect((await box.json("status")).unreadSettings).toBeUndefined();
+    await box.ok("set", "MEMORY=1G");
+    expect((await box.json("status")).unreadSettings).toBeUndefined();
+    writeFileSync(copy, readFileSync(copy, "utf8").replace(/^CORES=.*$/m, 'CORES="7"'));
+    const later = new Date(Date.now() + 5000);
+    utimesSync(copy, later, later);
+    expect(await box.json("status")).toMatchObject({ unreadSettings: copy, cores: 1 });
+    await box.ends(0, "status", new RegExp(`^not read: +${copy},`, "m"));
+    await box.ends(0, "set MEMORY=2G", "warning:", `changes in ${copy} have no effect`);
+    await box.ends(0, "run -b", `changes in ${copy} have no effect`);
+  });
+
+  test("its values are those of the snapshot after a restore, also where HOSTDIR has others", async () => {
+    using box = await created();
+    await box.ok("backup");
+    await box.ok("@set", "MEMORY=1G", "@backup", "@set", "MEMORY=2G", "@restore", "S0");
+    expect((await box.json("status")).memoryMiB).toBe(64);
+    await box.ok("restore", "S1");
+    expect((await box.json("status")).memoryMiB).toBe(1024);
+    expect((await box.json("status")).unreadSettings).toBeUndefined();
+  });
+});
+
+test("a copy of a VM: status and identity name the other directory, and how to give it a UUID", async () => {
+  using box = await created();
+  await box.ok("backup");
+  const copy = join(box.top, "copy");
+  cpSync(box.host, copy, { recursive: true, verbatimSymlinks: true });
+  unlinkSync(join(copy, ".work"));
+  const { uuid } = await box.json("identity");
+  const recorded = join(box.home, ".cache/vm/vms", uuid);
+  expect(readlinkSync(recorded)).toBe(box.host);
+  await box.ends(0, ["-d", copy, "status"], new RegExp(`^copy: .*${box.host}.*: vm identity --new$`, "m"));
+  await box.ends(0, ["-d", copy, "identity"], "warning:", box.host, "vm identity --new");
+  expect((await box.json("-d", copy, "status")).sameAs).toBe(box.host);
+  expect((await box.json("status")).sameAs).toBeUndefined();
+  expect(readlinkSync(recorded)).toBe(box.host);
+  await box.ok("-d", copy, "identity", "--new");
+  expect((await box.json("-d", copy, "status")).sameAs).toBeUndefined();
+});
+
+test("forwards stay when the last card goes, which is reported", async () => {
+  using box = await created();
+  await box.ok("forward", "add", "tcp:127.0.0.1:4444-:22");
+  await box.ends(0, "nic remove 1", "kept without effect", "forward tcp:127.0.0.1:4444-:22");
+  await box.ok("nic", "add");
+  expect(await box.json("forward", "list")).toHaveLength(1);
+  await box.ends(0, "set NETWORKS=none", "kept without effect");
+  const { stderr } = await box.ends(0, "set MEMORY=1G");
+  expect(stderr).not.toContain("kept");
 });
 
 describe("forward", () => {
@@ -280,7 +454,7 @@ describe("forward", () => {
     [64, "forward list x", "no rules"],
     [66, "forward remove 99", "no such forward"],
     [66, "forward add tcp::7-:1 --temporary", "not running"],
-    [69, "--no-netdev create G @forward add tcp::7-:1", "no network card"],
+    [69, "--no-netdev create G @forward add tcp::7-:1", "add one: vm nic add"],
   ])("%i for %j", async (status, line, printed) => {
     using box = line.includes("create") ? new Sandbox() : await created();
     await box.ends(status, line, printed);
@@ -325,6 +499,22 @@ describe("forward", () => {
     expect(net.forwards).toEqual([]);
     expect((await box.json("status")).forwards).toEqual([]);
   });
+
+  test.each(["tcp", "udp"])(
+    "%s: an address that is not this host's is not called taken (66)",
+    async (protocol) => {
+      using box = await created();
+      const rule = `${protocol}:203.0.113.5:8080-:80`;
+      const said = "203.0.113.5 is not an address of this host";
+      await box.ends(66, ["--forward", rule, "run", "-b"], said);
+      const net = new Net();
+      await box.running(net.behaviour);
+      await box.ends(66, `forward add ${rule}`, said);
+      await box.ends(66, `set FORWARDS=${rule}`, said);
+      expect(net.forwards).toEqual([]);
+      expect((await box.json("status")).nextRun).toBeUndefined();
+    },
+  );
 
   test("a taken port among several: none is changed", async () => {
     using box = await created();

@@ -202,6 +202,13 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["1", "=/x", "x=/x", "-1=/x", "12345=/x"],
   },
+  CONTROLLER_PLACES: {
+    good: [
+      [[], []],
+      [["scsi0=1"], [{ controller: "scsi0", place: 1 }]],
+    ],
+    bad: ["scsi0", "scsi0=", "scsi=1", "net0=1", "scsi0=100", "scsi0=-1"],
+  },
   ACCEL: {
     good: [
       ["auto", "auto"],

@@ -121,6 +121,7 @@ function testGuest(): void {
        PORT=
        DISKS=( VIRT=2G )
        RESCUE_MEMORY=1G
+       RESCUE_START_TIMEOUT=600
        RESCUE_FORWARDS="hostfwd=tcp:127.0.0.1:${rescuePort}-:22"\n`,
     );
     mkdirSync(join(box.home, ".ssh"), { mode: 0o700 });

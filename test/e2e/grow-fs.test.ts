@@ -1,9 +1,9 @@
-/** `disk resize --fs` in a rescue built from the host's kernel, with real filesystems. */
+/** `disk resize --fs` with real filesystems: in a rescue built from the host's kernel, and in a running guest by its agent. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Sandbox } from "./harness.ts";
-import { configure, sampled, smallSandbox, suiteInTurn } from "./tools.ts";
+import { binary, guests, until, type Sandbox } from "./harness.ts";
+import { configure, expectError, sampled, shell, smallSandbox, suite, suiteInTurn } from "./tools.ts";
 
 /** How a disk is filled: commands of a job, which leave the filesystem in `fs`. */
 const FILLED: Record<string, string> = {
@@ -86,4 +86,124 @@ suiteInTurn(1)("disk resize --fs", () => {
       expect(Number(box.read(".work/.out/size"))).toBeGreaterThan(850);
     });
   });
+
+  test("LUKS: without a passphrase nothing is changed; on a terminal it grows", async () => {
+    using box = smallSandbox();
+    box.environment.XDG_CACHE_HOME = join(profiles, "../cache");
+    configure(
+      box,
+      `MEMORY=64M\nPORT=\nDISKS=(VIRT=16M VIRT=200M)\nPROFILES="${profiles}"\nRESCUE_MEMORY=512M\nRESCUE_CORES=1\n`,
+    );
+    await box.ok(["create", "G"]);
+    box.write("look.job", `sfdisk --dump /dev/vdb 2>/dev/null >"$OUTDIR/table"\n`);
+    box.write(
+      "fill.job",
+      `printf 'label: gpt\\n, +\\n' | sfdisk -q /dev/vdb; modprobe dm_crypt; export DM_DISABLE_UDEV=1
+printf 'a secret' >/tmp/key
+cryptsetup -q luksFormat --type luks2 --pbkdf argon2id --pbkdf-memory 16384 --pbkdf-force-iterations 4 /dev/vdb1 /tmp/key
+cryptsetup open --key-file /tmp/key /dev/vdb1 new; mkfs.ext4 -q /dev/mapper/new
+`,
+    );
+    await box.ok(["job", "fill"]);
+    await box.ok(["job", "look"]);
+    const before = box.read(".work/.out/table");
+    const refused = await box.vm(["disk", "resize", "1", "+200M", "--fs"]);
+    expect(refused.status).toBe(1);
+    expect(refused.stdout + refused.stderr).toMatch(
+      /vdb1 \(LUKS\) is not open: .* nothing on the disk is changed/,
+    );
+    await box.ok(["job", "look"]);
+    expect(box.read(".work/.out/table").replaceAll(/^last-lba:.*\n/gm, "")).toBe(
+      before.replaceAll(/^last-lba:.*\n/gm, ""),
+    );
+    const child = Bun.spawn(["script", "-qec", `${binary} disk resize 1 400M --fs`, "/dev/null"], {
+      cwd: box.host,
+      env: { ...box.env(), TERM: "xterm" },
+      stdin: "pipe",
+      stdout: "pipe",
+      stderr: "ignore",
+    });
+    let shown = "";
+    const decoder = new TextDecoder();
+    for await (const piece of child.stdout) {
+      const text = decoder.decode(piece, { stream: true });
+      if (!/assphrase/.test(shown) && /assphrase/.test(shown + text)) {
+        child.stdin.write("a secret\r");
+        child.stdin.flush();
+      }
+      shown += text;
+    }
+    expect(await child.exited, shown).toBe(0);
+    expect(shown).toMatch(/exec: resize2fs \/dev\/mapper\/luks-/);
+    await box.ok(["job", "look"]);
+    expect(box.read(".work/.out/table")).not.toBe(before);
+  });
 });
+
+/** Packs what the script needs in a guest: programs of this host with their libraries. */
+const PACK = `
+PATH=$PATH:/usr/sbin:/sbin
+mkdir -p root/usr/sbin
+for program in qemu-ga bash sfdisk partx blkid blockdev findmnt lsblk mke2fs e2fsck resize2fs; do
+  path=$(command -v $program)
+  cp -L "$path" root/usr/sbin/
+  ldd "$path" | grep -o '/[^ ]*' | xargs -I{} cp -L --parents {} root/
+done
+tar -C root --owner=0 --group=0 -cf root.tar .
+rm -r root
+`;
+
+/** ext4 on the last of two GPT partitions, mounted, with a file. busybox has a mke2fs of its own. */
+const GUEST = `
+tar -C / -xf /in/root.tar
+export PATH=/usr/sbin:$PATH
+ln -s /proc/self/fd /dev/fd
+mkdir -p /fs /run
+printf 'label: gpt\n, 4M\n, +\n' | /usr/sbin/sfdisk -q /dev/vdb
+/usr/sbin/mke2fs -q -t ext4 /dev/vdb2
+mount -t ext4 /dev/vdb2 /fs
+head -c 3000000 /dev/urandom >/fs/data; sha256sum </fs/data >/fs/sum; sync
+qemu-ga -d -m virtio-serial -p /dev/$(ls /sys/class/virtio-ports) -t /run -f /run/ga.pid
+echo READY
+while :; do sleep 1; done
+`;
+
+suite(
+  "disk resize --fs in a running guest",
+  () => {
+    const box = smallSandbox();
+
+    beforeAll(async () => {
+      const { linuxIso } = await guests();
+      configure(box, "MEMORY=384M\nCORES=1\nPORT=\nDISKS=(VIRT=16M VIRT=64M)\n");
+      await shell(PACK, box.host);
+      box.write("guest.sh", GUEST);
+      await box.ok(["create", "G", linuxIso]);
+      await box.ok(["run", "--detach"]);
+      await until("the guest", () => box.console().includes("READY"));
+      await until("the agent", async () => (await box.vm(["exec", "true"])).status === 0);
+    });
+    afterAll(() => box[Symbol.dispose]());
+
+    const sizeMiB = async (): Promise<number> =>
+      Number((await box.ok(["exec", "sh", "-c", "df -m /fs | awk 'END { print $2 }'"])).stdout);
+
+    test("a mounted filesystem grows with its partition, and keeps its data", async () => {
+      expect(await sizeMiB()).toBeLessThan(64);
+      await box.ok(["disk", "resize", "1", "+64M", "--fs"]);
+      expect(await sizeMiB()).toBeGreaterThan(100);
+      await box.ok(["exec", "sh", "-c", "sha256sum </fs/data | cmp - /fs/sum"]);
+      // Once more: there is nothing to do.
+      await box.ok(["disk", "resize", "1", "128M", "--fs"]);
+    });
+
+    test("a disk without a filesystem is refused", async () => {
+      expectError(
+        await box.vm(["disk", "resize", "0", "+16M", "--fs"]),
+        1,
+        /neither partitions nor a filesystem/,
+      );
+    });
+  },
+  ["qemu-ga", "sfdisk", "mke2fs", "resize2fs"],
+);

@@ -57,7 +57,14 @@ suite("headless", () => {
     const status = await statusOf(box);
     expect(status).toMatchObject({ name: "G", directory: box.host, state: "running", pid, job: false });
     expect(status.disks).toEqual([
-      { file: "disk-0.img", virtualBytes: 16 << 20, actualBytes: expect.any(Number), attached: true },
+      {
+        file: "disk-0.img",
+        number: 0,
+        bus: "AHCI",
+        virtualBytes: 16 << 20,
+        actualBytes: expect.any(Number),
+        attached: true,
+      },
     ]);
     expect((await box.ok(["status"])).stdout).toMatch(/^state: +running$/m);
     for (const command of ["run", "destroy"]) expectError(await box.vm([command]), 75, /the VM is running/);

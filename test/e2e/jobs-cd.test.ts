@@ -38,7 +38,7 @@ suiteInTurn(1)(
 
     function jobSandbox(): Sandbox {
       const box = smallSandbox();
-      configure(box, `${SETTINGS}PROFILES="${profiles}"\nRESCUE_MEMORY=1G\nRESCUE_START_TIMEOUT=300\n`);
+      configure(box, `${SETTINGS}PROFILES="${profiles}"\nRESCUE_MEMORY=1G\nRESCUE_START_TIMEOUT=600\n`);
       return box;
     }
 

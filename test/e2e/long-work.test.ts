@@ -39,7 +39,10 @@ suite(
       try {
         for (const words of [["backup"], ["prune", "--keep-last=1"]]) {
           const child = box.start([...words, "--lock-timeout=600"]);
-          const line = new RegExp(`^waiting for the lock of ${box.host}: .*sleep 600 \\(pid \\d+\\)$`, "m");
+          const line = new RegExp(
+            `^waiting at most 600 s for the lock of ${box.host}, held by .*sleep 600 \\(pid \\d+\\)$`,
+            "m",
+          );
           await untilSaid(child, line);
           child.kill("SIGTERM");
           await child.done;

@@ -40,7 +40,7 @@ const normalize = (line: string): string =>
     .replaceAll(/''+/g, "'")
     .replaceAll(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, "TIME")
     .replaceAll(/\d+(\.\d+)? ([KMG]i)?B/g, "SIZE")
-    .replaceAll(/\d+(\.\d+)? s$/g, "SECONDS");
+    .replaceAll(/(\d+ min )?\d+(\.\d+)? s$/g, "TIME");
 
 const isWarning = (line: string): boolean => line.includes(": warning: ");
 

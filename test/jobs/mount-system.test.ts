@@ -48,7 +48,7 @@ async function open(answers?: string) {
 describe.skipIf(existsSync("/tmp/.in/luks.key"))("mount-system --open", () => {
   const md = "mdadm --assemble --scan --run --homehost=any";
   const ask = "ask Passphrase for /dev/md0 (c1): ";
-  const luks = "cryptsetup open --type luks --key-file - /dev/md0 luks-c1";
+  const luks = "cryptsetup open --type luks --disable-keyring --key-file - /dev/md0 luks-c1";
 
   test("opens LVM on LUKS on md, and asks again after a wrong passphrase", async () => {
     const { calls } = await open("wrong\nsecret\n");

@@ -53,7 +53,10 @@ async function create(
 
 /** Values other than the default of each setting that guest.env holds only then; `create` itself finds the others. */
 const CHANGED: Record<
-  Exclude<KeptName<"if changed">, "UUID" | "IMAGE_FORMATS" | "IMAGE_NUMBERS" | "SECURE_BOOT">,
+  Exclude<
+    KeptName<"if changed">,
+    "UUID" | "IMAGE_FORMATS" | "IMAGE_NUMBERS" | "CONTROLLER_PLACES" | "SECURE_BOOT"
+  >,
   string | string[]
 > = {
   TPM: "2.0",
@@ -102,16 +105,16 @@ test("[compat] an image typed before create is not recorded, and applies to the 
   expect(context.options.additions.IMAGES).toEqual(["SCSI=data.img"]);
 });
 
-test("an image typed after create is recorded, with its absolute path and its format", async () => {
-  const path = blank("data.img");
+test("an image typed after create is recorded, with its path in HOSTDIR and its format", async () => {
+  blank("data.img");
   const { settings, context } = await create({ image: ["SCSI=data.img", "NVME=@MEDIA@/x.img"] });
   expect(settings.IMAGES).toEqual([
     "AHCI=disk-0.img",
     "VIRT=disk-1.img",
-    `SCSI=${path}`,
+    "SCSI=raw=@HOSTDIR@/data.img",
     "NVME=@MEDIA@/x.img",
   ]);
-  expect(settings.IMAGE_FORMATS).toEqual([`raw=${path}`]);
+  expect(settings.IMAGE_FORMATS).toBeUndefined();
   expect(context.options.additions.IMAGES).toEqual([]);
 });
 
@@ -133,7 +136,7 @@ test.each([
 test("accepts a web page that is declared as raw", async () => {
   place.write("host/page.img", "<html>404</html>\n");
   const { settings } = await create({ image: ["VIRT=raw=page.img"] });
-  expect(settings.IMAGES).toContain(`VIRT=raw=${join(place.host, "page.img")}`);
+  expect(settings.IMAGES).toContain("VIRT=raw=@HOSTDIR@/page.img");
 });
 
 test("a disk image as a CD: 74, and the hint creates a VM from it", async () => {

@@ -5,7 +5,15 @@ import type { Arch, DiskBus } from "../../src/machine/types.ts";
 const disks = (bus: DiskBus, count: number, first = 0): Limited["disks"] =>
   Array.from({ length: count }, (_, index) => ({ bus, number: first + index }));
 
-const PLAIN: Limited = { arch: "x86_64", layout: 1, sockets: 1, cores: 2, disks: [], shares: [] };
+const PLAIN: Limited = {
+  arch: "x86_64",
+  layout: 1,
+  sockets: 1,
+  cores: 2,
+  disks: [],
+  controllerPlaces: [],
+  shares: [],
+};
 const devices = (count: number): string[] =>
   Array.from({ length: count }, () => ["-device", "virtio-blk-pci"]).flat();
 

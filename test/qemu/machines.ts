@@ -105,6 +105,7 @@ const PLAIN: Machine = {
   firmware: undefined,
   tpm: undefined,
   disks: disks("AHCI"),
+  controllerPlaces: [],
   cdrom: undefined,
   seed: undefined,
   nics: [nic()],

@@ -1,11 +1,6 @@
 import { expect, test } from "bun:test";
-import {
-  hasPvhEntry,
-  parseElfBits,
-  parseNoteTypes,
-  readInterpreter,
-  type ReadAt,
-} from "../../src/rescue/build/elf.ts";
+import { hasPvhEntry, parseElfBits, parseNoteTypes, readInterpreter } from "../../src/rescue/build/elf.ts";
+import type { ReadAt } from "../../src/lib/read-file.ts";
 
 const reader =
   (bytes: Buffer): ReadAt =>

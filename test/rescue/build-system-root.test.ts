@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { chmodSync, symlinkSync } from "node:fs";
-import { readNeeds, withFile } from "../../src/rescue/build/elf.ts";
+import { withFile } from "../../src/lib/read-file.ts";
+import { readNeeds } from "../../src/rescue/build/elf.ts";
 import { expandOrigin, SystemRoot } from "../../src/rescue/build/system-root.ts";
 import { parseApplets } from "../../src/rescue/build/userland.ts";
 import { Temp } from "../fixtures/temp.ts";

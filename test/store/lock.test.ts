@@ -1,7 +1,8 @@
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, spyOn, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
+import * as activity from "../../src/lib/activity.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../../src/process/libc.ts";
 import { lockVm } from "../../src/store/lock.ts";
 import { failureOf } from "../fixtures/failure.ts";
@@ -38,6 +39,19 @@ describe("the lock of a VM", () => {
     expect(error.exitCode).toBe(75);
     expect(error.message).toStartWith("cannot restore: the VM is locked by another process: ");
     expect(error.message).toEndWith(`back up (pid ${holder.pid})`);
+  });
+
+  test("is awaited with a line that says for how long, and who holds it", async () => {
+    const holder = await holdElsewhere("back up");
+    using begun = spyOn(activity, "beginStep");
+    let tries = 0;
+    using _lock = await lockVm(temp.top, "restore", 600_000, () => ++tries > 1);
+    const line = begun.mock.calls[0]![0]();
+    expect(line).toStartWith(`waiting at most 600 s for the lock of ${temp.top}, held by `);
+    expect(line).toEndWith(`back up (pid ${holder.pid})`);
+    holder.kill("SIGKILL");
+    await holder.exited;
+    expect(begun.mock.calls[0]![0]()).toEndWith(", held by an unknown process");
   });
 
   test("is released with a killed process", async () => {

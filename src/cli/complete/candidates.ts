@@ -71,7 +71,7 @@ async function profilesOf(context: Context): Promise<string> {
 async function disks(context: Context): Promise<Candidate[]> {
   const [{ openVm }, { numberImages }] = await Promise.all([
     import("../../vm/find.ts"),
-    import("../../vm/machine.ts"),
+    import("../../vm/disks.ts"),
   ]);
   const { settings } = await openVm(context, false);
   const numbers = numberImages(settings);

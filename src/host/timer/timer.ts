@@ -185,7 +185,7 @@ async function removeUnits(directory: string, system: boolean, service: Unit, ti
   const ours = [timer, service].filter(({ name }) => present.includes(name));
   if (ours.length === 0)
     throw new VmError("noInput", `cannot remove the timer: ${join(directory, timer.name)} does not exist`, {
-      hint: "give the command that it runs: timer --remove COMMAND; or act as the user that installed it",
+      hint: `give the command that it runs: ${commandLine("timer", "--remove", "COMMAND")}; or act as the user that installed it`,
     });
   if (present.includes(timer.name)) await systemctl(system, "disable", "--now", timer.name);
   for (const { name } of ours) remove(join(directory, name));

@@ -15,7 +15,12 @@ import {
 import { expandMacro, macroOf } from "../../machine/macros.ts";
 import type { Disk, DiskBus, ImageRequest } from "../../machine/types.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
-import { buildPluggedDisk, hasPlaceFor, type NumberedDisk } from "../../qemu/devices/disk.ts";
+import {
+  buildPluggedDisk,
+  hasPlaceFor,
+  type NumberedDisk,
+  type NumberedDisks,
+} from "../../qemu/devices/disk.ts";
 import { isImageInUse } from "../../qemu/image-lock.ts";
 import { PLACES, type Placed } from "../../qemu/layout.ts";
 import { createImage } from "../../qemu/new-image.ts";
@@ -25,12 +30,13 @@ import { fileError, syncFile } from "../../store/files.ts";
 import { diskName, diskNumber } from "../../store/layout.ts";
 import { ownDisks } from "../../store/own-disks.ts";
 import type { Context } from "../../vm/context.ts";
+import type { StoredDisk } from "../../vm/disks.ts";
 import type { Vm } from "../../vm/find.ts";
 import { refuseTooManyDisks } from "../../vm/limits.ts";
 import { resolveDisk } from "../../vm/machine.ts";
 import { Media } from "../../vm/media.ts";
-import { findFormats } from "../../vm/image-formats.ts";
-import { listStoredDisks, withMachine, type Changing, type StoredDisk } from "./open.ts";
+import { findFormats, storableImage } from "../../vm/image-formats.ts";
+import { listStoredDisks, withMachine, type Changing } from "./open.ts";
 import { noteNextRun, plugDisk } from "./plug.ts";
 import type { AddRequest } from "./request.ts";
 import { recordDisks, storeDisks } from "./store.ts";
@@ -80,6 +86,7 @@ function chooseNumber(
     ...stored.map(({ number }) => number),
     ...ownDisks(work.dir).map((name) => diskNumber(name) ?? 0),
     ...attached.map(({ node }) => Number(node.slice("disk".length))),
+    ...vm.settings.CONTROLLER_PLACES.map(({ place }) => place),
   ]);
   const highest = Math.max(-1, ...used) + 1;
   const disks = stored.map(({ request, number }) => ({ bus: request.bus, number }));
@@ -130,17 +137,15 @@ async function addExistingImage(
   // As on the command line of `run`: relative to the current directory, else to WORKDIR.
   const found = existsSync(path) || isAbsolute(given.path) ? path : resolve(work.dir, given.path);
   const own = dirname(found) === work.dir && diskNumber(basename(found)) !== undefined;
-  const request = {
-    ...given,
-    path: macroOf(given.path) ? given.path : own ? basename(found) : found,
-  };
   const taken = stored.find((disk) => disk.path !== undefined && isSameFile(disk.path, found));
   if (taken)
     throw new VmError("cannotCreate", `cannot ${COMMAND}: ${found} is disk ${taken.number} of this VM`, {
       hint: `show its disks: ${commandLine("disk", "list")}`,
     });
+  const image = own ? { ...given, path: basename(found) } : given;
   const numbered = own ? diskNumber(basename(found))! : number;
-  const disk = resolveDisk(vm, request, numbered, found, work);
+  const disk = resolveDisk(vm, image, numbered, found, work);
+  const request = own || macroOf(given.path) ? image : storableImage(vm.hostdir, given, found, disk.format);
   if (
     lstatOf(found)?.isFile() &&
     isImageInUse(found) &&
@@ -160,10 +165,7 @@ async function addExistingImage(
 }
 
 /** What decides the places of disks. */
-const machineOf = (
-  { settings }: Vm,
-  disks: readonly NumberedDisk[],
-): Placed & { disks: readonly NumberedDisk[] } => ({
+const machineOf = ({ settings }: Vm, disks: readonly NumberedDisk[]): Placed & NumberedDisks => ({
   arch: settings.QEMUARCH,
   layout: settings.LAYOUT,
   // Only whether there is any matters here.
@@ -173,6 +175,7 @@ const machineOf = (
   kernel: undefined,
   resumed: false,
   disks,
+  controllerPlaces: settings.CONTROLLER_PLACES,
 });
 
 /** Plugs a stored disk into the running machine; says so if that is not possible. */

@@ -3,18 +3,16 @@ import { commandLine } from "../../lib/command-line.ts";
 import { VmError } from "../../lib/errors.ts";
 import { isSameFile } from "../../live/attached.ts";
 import { quoteLine } from "../../lib/text.ts";
-import { diskNumber, WORK } from "../../store/layout.ts";
+import { WORK } from "../../store/layout.ts";
 import type { Workdir } from "../../store/workdir.ts";
 import { isListening } from "../../process/unix-socket.ts";
 import { QmpClient } from "../../qmp/client.ts";
 import type { Context } from "../../vm/context.ts";
+import { findStoredDisks, type StoredDisk } from "../../vm/disks.ts";
 import { requireWork, type Vm } from "../../vm/find.ts";
 import { findRunning } from "../../vm/in-use.ts";
-import { numberImages, resolveImagePath } from "../../vm/machine.ts";
 import { Media } from "../../vm/media.ts";
 import { withVm } from "../../vm/open.ts";
-import { expandMacro } from "../../machine/macros.ts";
-import type { ImageRequest } from "../../machine/types.ts";
 
 /** qemu's monitor accepts one connection at a time; those of other commands are short. */
 const CONNECT_MS = 10_000;
@@ -71,38 +69,11 @@ async function connectRunning(work: Workdir, command: string): Promise<QmpClient
   return QmpClient.connect(socket, CONNECT_MS);
 }
 
-/** An image of the settings. */
-export interface StoredDisk {
-  request: ImageRequest;
-  number: number;
-  /** Absolute; undefined if its macro has no value. */
-  path: string | undefined;
-  /** One of the VM's own disks, `disk-N.img` in WORKDIR. */
-  own: boolean;
-}
-
 /** The images in guest.env, in boot order. */
 export async function listStoredDisks(context: Context, vm: Vm, work: Workdir): Promise<StoredDisk[]> {
-  const { IMAGES } = vm.settings;
-  const numbers = numberImages(vm.settings);
-  const macros = await new Media(context, vm).macros(
-    IMAGES.map(({ path }) => path),
-    work.dir,
-  );
-  return IMAGES.map((request, index) => {
-    const expanded = expandMacro(request.path, macros);
-    return {
-      request,
-      number: numbers[index]!,
-      path: expanded === undefined ? undefined : resolveImagePath(expanded, false, context, work),
-      own: diskNumber(request.path) !== undefined,
-    };
-  });
+  const paths = vm.settings.IMAGES.map(({ path }) => path);
+  return findStoredDisks(vm, work, await new Media(context, vm).macros(paths, work.dir));
 }
-
-/** An image as a setting has it. */
-export const formatImage = ({ bus, format, path }: ImageRequest): string =>
-  `${bus}=${format === undefined ? "" : `${format}=`}${path}`;
 
 /**
  * Finds a disk by its number, its serial number, or its image.

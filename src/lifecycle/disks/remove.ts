@@ -1,17 +1,18 @@
 import { commandLine } from "../../lib/command-line.ts";
 import { usageError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
-import { findAttached, listAttached, listDevices, type AttachedDisk } from "../../live/attached.ts";
+import { findAttached, listAttached, listDevices } from "../../live/attached.ts";
 import { controllerOf, deviceOf } from "../../qemu/devices/disk.ts";
 import { removeNode } from "../../qmp/block.ts";
 import type { QmpClient } from "../../qmp/client.ts";
 import { beginDiskChange, endDiskChange } from "../../store/disk-change.ts";
 import { remove } from "../../store/remove.ts";
 import type { Context } from "../../vm/context.ts";
+import type { StoredDisk } from "../../vm/disks.ts";
 import type { Vm } from "../../vm/find.ts";
 import type { SettingChanges } from "../../vm/store-settings.ts";
-import { findStored, listStoredDisks, withMachine, type Changing, type StoredDisk } from "./open.ts";
-import { requireResumed, unplug, type Kept } from "./plug.ts";
+import { unplugDevice, waitForRelease } from "../unplug.ts";
+import { findStored, listStoredDisks, withMachine, type Changing } from "./open.ts";
 import { recordDisks, storeDisks } from "./store.ts";
 
 const COMMAND = "remove the disk";
@@ -78,9 +79,8 @@ async function detach(
   if (attached.plugged) {
     if (disk === stored[0])
       throw new VmError("busy", `cannot ${COMMAND}: it is the first one, and the VM is running`, { hint });
-    await requireResumed(qmp, COMMAND);
-    const kept = await unplug(qmp, deviceOf(attached.node));
-    if (kept) throw refusal(attached, kept, hint);
+    const change = `${COMMAND} ${attached.node.slice("disk".length)}`;
+    await unplugDevice(qmp, deviceOf(attached.node), { change, hint });
   }
   await removeNode(qmp, attached.node);
   const others = stored.filter((item) => item !== disk);
@@ -97,23 +97,5 @@ async function detachController(
   const isShared = others.some(
     (other) => controllerOf({ bus: other.request.bus, number: other.number }) === id,
   );
-  if (id !== undefined && !isShared && (await listDevices(qmp)).has(id)) await unplug(qmp, id);
-}
-
-function refusal({ node }: AttachedDisk, kept: Kept, hint: string): VmError {
-  const failed = `cannot ${COMMAND} ${node.slice("disk".length)}`;
-  switch (kept.by) {
-    case "qemu":
-      return new VmError("busy", `${failed}: ${kept.reason}`, { hint });
-    case "guest":
-      return new VmError("busy", `${failed}: the guest refused to release it`, { hint });
-    case "time":
-      return new VmError(
-        "timeout",
-        `${failed}: the guest did not release it within ${kept.seconds} seconds`,
-        {
-          hint: `unmount it in the guest, whose kernel must support hot plug, and run the command again\n${hint}`,
-        },
-      );
-  }
+  if (id !== undefined && !isShared && (await listDevices(qmp)).has(id)) await waitForRelease(qmp, id);
 }

@@ -1,7 +1,15 @@
+import { parseAction } from "../../lib/action.ts";
 import { commandLine } from "../../lib/command-line.ts";
 import { usageError, type VmError } from "../../lib/errors.ts";
-import { parseSize } from "../../lib/size.ts";
-import { DISK_SYNTAX, IMAGE_SYNTAX, parseDisk, parseImage } from "../../machine/parse.ts";
+import {
+  DISK_SIZES,
+  DISK_SYNTAX,
+  IMAGE_SYNTAX,
+  looksLikeSize,
+  parseDisk,
+  parseDiskSize,
+  parseImage,
+} from "../../machine/parse.ts";
 import type { DiskBus, ImageRequest } from "../../machine/types.ts";
 import { DISK_ACTIONS, type DiskAction } from "../choices.ts";
 
@@ -45,8 +53,7 @@ const WORDS: Record<DiskAction, { name?: string; size?: string }> = {
 
 /** @throws 64 for an invalid combination */
 export function parseDiskCommand(args: DiskArgs): DiskCommand {
-  const action = DISK_ACTIONS.find((one) => one === (args.action ?? "list"));
-  if (!action) throw diskUsageError(`disk: '${args.action}' is none of ${DISK_ACTIONS.join(" ")}`);
+  const action = parseAction("disk", args.action ?? "list", DISK_ACTIONS);
   const { name = "", size = "" } = args;
   for (const word of ["name", "size"] as const) {
     const wanted = WORDS[action][word];
@@ -71,11 +78,17 @@ export function parseDiskCommand(args: DiskArgs): DiskCommand {
 }
 
 function parseAdded(text: string): AddRequest {
-  const sizeBytes = parseSize(text);
-  if (sizeBytes !== undefined && sizeBytes >= SECTOR) return { bus: undefined, sizeBytes };
+  const sizeBytes = parseDiskSize(text);
+  if (sizeBytes !== undefined) return { bus: undefined, sizeBytes };
   const disk = parseDisk(text);
   if (disk) return disk;
   const image = parseImage(text);
+  const path = image?.format === undefined ? (image?.path ?? text) : undefined;
+  if (path !== undefined && looksLikeSize(path))
+    throw diskUsageError(
+      `disk add: a disk cannot have the size '${path}'`,
+      `allowed: a whole number of bytes, or of K M G T: ${DISK_SIZES}\na file of this name: ${commandLine("disk", "add", `${image?.bus ?? "TYPE"}=./${path}`)}`,
+    );
   if (image) return { image };
   throw diskUsageError(
     `disk add: '${text}' is not allowed`,
@@ -88,11 +101,11 @@ const SECTOR = 512;
 
 function parseNewSize(text: string): SizeRequest {
   const more = text.startsWith("+");
-  const bytes = parseSize(more ? text.slice(1) : text);
+  const bytes = parseDiskSize(more ? text.slice(1) : text);
   if (bytes === undefined || bytes % SECTOR !== 0)
     throw diskUsageError(
       `disk resize: '${text}' is not allowed`,
-      `allowed: a size like 30G or 512M, or +10G to add that; a multiple of ${SECTOR} bytes`,
+      `allowed: a size like 30G or 512M, or +10G to add that; ${DISK_SIZES}, a multiple of ${SECTOR} bytes`,
     );
   return { bytes, more, text };
 }

@@ -1,5 +1,11 @@
 import { ARCH, type ArchFacts } from "../../machine/arch.ts";
-import type { Disk, DiskBus, Machine } from "../../machine/types.ts";
+import {
+  DISK_BUSES,
+  type ControllerPlace,
+  type Disk,
+  type DiskBus,
+  type Machine,
+} from "../../machine/types.ts";
 import { boardOf, placed, placeOf, placeOfDisk, PLACES, type Place, type Placed } from "../layout.ts";
 import { deviceText, type Device } from "../text.ts";
 import { buildImageNode, fileDriver } from "./image.ts";
@@ -118,24 +124,66 @@ export const buildHotpluggedDevices = (machine: Pick<Machine, "resumed" | "disks
       bus: `port${port}`,
     }));
 
-type DiskMachine = Placed & Pick<Machine, "disks" | "cdrom" | "seed" | "bootLoader">;
-
-export type NumberedDisk = Pick<Disk, "bus" | "number">;
-interface NumberedDisks {
-  disks: readonly NumberedDisk[];
+/**
+ * The bus of a disk of a running machine, by its device's driver; USB sticks have one more device.
+ * @param devices drivers of all devices, by their ids
+ */
+export function busOfDevice(node: string, devices: ReadonlyMap<string, string>): DiskBus | undefined {
+  const driver = devices.get(deviceOf(node));
+  const number = Number(/^disk(\d+)$/.exec(node)?.[1]);
+  const fitting = DISK_BUSES.filter((bus) => {
+    const { controller, device } = ATTACH[bus](number, false, "");
+    return device.driver === driver && (controller === undefined || devices.has(controller.id));
+  });
+  return fitting.find((bus) => bus === "USB") ?? fitting[0];
 }
 
-/** Place of a controller's or a disk's PCI device: by the lowest number of the disks on it. None for a USB disk. */
-function placeNumber({ disks }: NumberedDisks, { bus, number }: NumberedDisk): number | undefined {
+type DiskMachine = Placed & Pick<Machine, "disks" | "controllerPlaces" | "cdrom" | "seed" | "bootLoader">;
+
+export type NumberedDisk = Pick<Disk, "bus" | "number">;
+export interface NumberedDisks {
+  disks: readonly NumberedDisk[];
+  controllerPlaces: readonly ControllerPlace[];
+}
+
+/**
+ * Place of a controller's or a disk's PCI device; a controller's is the recorded one, else the lowest number of the disks
+ * on it. None for a USB disk.
+ */
+function placeNumber(
+  { disks, controllerPlaces }: NumberedDisks,
+  { bus, number }: NumberedDisk,
+): number | undefined {
   if (bus === "USB") return undefined;
   const on = (index: number): string | undefined => ATTACH[bus](index, false, "").controller?.id;
   const id = on(number);
   if (id === undefined) return number;
+  const recorded = controllerPlaces.find(({ controller }) => controller === id);
+  if (recorded) return recorded.place;
   const first = Math.min(
     ...disks.filter((disk) => disk.bus === bus && on(disk.number) === id).map((disk) => disk.number),
   );
   // Only with more than 64 SCSI disks.
   return first < PLACES.disks ? first : PLACES.disks - Math.floor(number / SCSI_TARGETS);
+}
+
+/**
+ * Which places to record so that each controller stays where it is when the disks change.
+ * @returns those that differ from the lowest number of the controller's disks
+ */
+export function keepControllerPlaces(
+  before: NumberedDisks,
+  disks: readonly NumberedDisk[],
+): ControllerPlace[] {
+  const kept = new Map<string, number>();
+  for (const disk of disks) {
+    const id = controllerOf(disk);
+    const former = before.disks.find((one) => id !== undefined && controllerOf(one) === id);
+    const place = former && placeNumber(before, former);
+    if (id === undefined || place === undefined) continue;
+    if (place !== placeNumber({ disks, controllerPlaces: [] }, disk)) kept.set(id, place);
+  }
+  return [...kept].map(([controller, place]) => ({ controller, place }));
 }
 
 /** A disk that is plugged into a running machine, as `blockdev-add` and `device_add` take it. */
@@ -176,7 +224,7 @@ export function hasPlaceFor(
   if (!HOT_PLUG[disk.bus] || machine.layout === 0) return true;
   const controller = controllerOf(disk);
   if (controller !== undefined && devices.has(controller)) return true;
-  const place = placeOfDisk(machine, disk.number)!;
+  const place = placeOfDisk(machine, placeNumber(machine, disk)!)!;
   return place.bus === boardOf(machine).bus ? disk.number > 0 : devices.has(place.bus);
 }
 

@@ -4,7 +4,7 @@ import { placeOfNic, type Placed } from "../layout.ts";
 import { escapeCommas } from "../text.ts";
 
 const netdevOf = (number: number): string => `net${number - 1}`;
-const nicDevice = (number: number): string => `${netdevOf(number)}-dev`;
+export const nicDevice = (number: number): string => `${netdevOf(number)}-dev`;
 
 /** Properties of `-netdev`, without port forwards, and of `-device`; of `netdev_add` and `device_add` as well. */
 const buildNic = (machine: Placed, { number, mac }: Nic) => ({
@@ -62,9 +62,6 @@ export function plugCommands(machine: Placed, nic: Nic): QmpCommand[] {
     ...(nic.link === "down" ? [linkCommand(nic.number, nic.link)] : []),
   ];
 }
-
-/** Requests the guest to release a card; `DEVICE_DELETED` follows. */
-export const unplugCommand = (number: number): QmpCommand => ["device_del", { id: nicDevice(number) }];
 
 export const removeNetdevCommand = (number: number): QmpCommand => ["netdev_del", { id: netdevOf(number) }];
 

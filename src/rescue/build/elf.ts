@@ -1,8 +1,4 @@
-import { closeSync, readSync } from "node:fs";
-import { openNamed } from "../../lib/read-file.ts";
-
-/** Reads some bytes of a file; fewer than asked for at its end. */
-export type ReadAt = (offset: number, length: number) => Buffer;
+import type { ReadAt } from "../../lib/read-file.ts";
 
 const PT_LOAD = 1;
 const PT_DYNAMIC = 2;
@@ -130,16 +126,3 @@ export const hasPvhEntry = (read: ReadAt): boolean =>
   readSegments(read)
     .filter(({ type, length }) => type === PT_NOTE && length <= LARGEST_PART)
     .some(({ offset, length }) => parseNoteTypes(read(offset, length), "Xen").includes(PVH_ENTRY));
-
-/** Calls a function with a reader of the file. @throws a system error if it cannot be read */
-export function withFile<T>(path: string, use: (read: ReadAt) => T): T {
-  const fd = openNamed(path);
-  try {
-    return use((offset, length) => {
-      const bytes = Buffer.alloc(length);
-      return bytes.subarray(0, readSync(fd, bytes, 0, length, offset));
-    });
-  } finally {
-    closeSync(fd);
-  }
-}

@@ -6,12 +6,12 @@ import { installHint, kernelPackages } from "../../lib/packages.ts";
 import type { Arch } from "../../machine/types.ts";
 import { BZIMAGE_HEADER_BYTES, parseBzImage, type BzImage } from "./bzimage.ts";
 import { isKernelOf } from "../kernel-arch.ts";
-import { withFile } from "./elf.ts";
 import { isBelow } from "./below.ts";
 import { exists } from "./host.ts";
 import { missingModules, type ModuleGraph } from "./module-graph.ts";
 import { ESSENTIAL_MODULES } from "./module-list.ts";
 import { loadModuleGraph } from "./modules.ts";
+import { withFile } from "../../lib/read-file.ts";
 
 export interface Kernel {
   /** The boot image. */

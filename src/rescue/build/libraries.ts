@@ -1,6 +1,7 @@
 import { dirname, join, resolve } from "node:path";
 import { exec } from "../../process/exec.ts";
-import { readInterpreter, readNeeds, withFile } from "./elf.ts";
+import { readInterpreter, readNeeds } from "./elf.ts";
+import { withFile } from "../../lib/read-file.ts";
 import { forEachTogether } from "./host.ts";
 import { expandOrigin, type SystemRoot } from "./system-root.ts";
 import { LATE_LIBRARIES } from "./tools.ts";

@@ -2,7 +2,8 @@ import { chmodSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { exec } from "../../process/exec.ts";
 import { interruption } from "../../process/signals.ts";
-import { hasPvhEntry, withFile } from "./elf.ts";
+import { hasPvhEntry } from "./elf.ts";
+import { withFile } from "../../lib/read-file.ts";
 import { execPipeline, findHostProgram } from "./host.ts";
 import type { Kernel } from "./kernel.ts";
 

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { commandLine } from "../../lib/command-line.ts";
 import { briefOf, hasErrno, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { counted } from "../../lib/text.ts";
@@ -83,7 +84,7 @@ export function warnAboutInternalSnapshots(
         `${name} has ${counted(count, "internal snapshot")} (qemu-img snapshot -l), which this backup does not include; ${
           base
             ? "they are only in the working disk"
-            : "to include them: backup --format=gz while the VM is off"
+            : `to include them, while the VM is off: ${commandLine("backup", "--format=gz")}`
         }`,
       );
   }

@@ -3,6 +3,7 @@ import { formatTimestamp } from "../../lib/time.ts";
 import { newSnapshotId } from "../../lib/uuid.ts";
 import { lstatOf, readSmallBytes } from "../../lib/read-file.ts";
 import { listDirectory, replaceFile, writeNew } from "../../store/files.ts";
+import { COPY_NOTE } from "../../store/guest-env.ts";
 import { defaultsName, HOST, SNAPSHOT, TPM_STATE, WORK } from "../../store/layout.ts";
 import type { Manifest } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
@@ -60,6 +61,8 @@ export function keepHostFiles(context: Context, { hostdir }: Vm, work: Workdir):
   for (const name of [HOST.guestEnv, defaultsName(context.prog)]) {
     const target = join(hostdir, name);
     const content = lstatOf(target) ? undefined : readSmallBytes(join(work.dir, name));
-    if (content !== undefined) replaceFile(target, content);
+    if (content === undefined) continue;
+    const note = name === HOST.guestEnv ? `${COPY_NOTE}\n` : "";
+    replaceFile(target, Buffer.concat([Buffer.from(note), content]));
   }
 }

@@ -1,0 +1,54 @@
+import { totalmem } from "node:os";
+import { VmError } from "../lib/errors.ts";
+import { log, warnOnce } from "../lib/log.ts";
+import { formatSize } from "../lib/size.ts";
+import { ARCH } from "../machine/arch.ts";
+import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
+import type { Context } from "./context.ts";
+import type { Vm } from "./find.ts";
+import { processorsOf } from "./machine.ts";
+
+/**
+ * Refuses processors with which qemu would not start. A lack of KVM is a warning: it may be there at the next run.
+ * @throws 64 with qemu's reason
+ */
+export async function refuseProcessors(
+  command: string,
+  { hostArch }: Context,
+  vm: Pick<Vm, "settings" | "raw">,
+): Promise<void> {
+  const { ACCEL, QEMUARCH: arch, UEFI, LAYOUT: layout } = vm.settings;
+  const { accel, problem } = resolveAccel(ACCEL === "kvm" ? "auto" : ACCEL, arch, hostArch);
+  if (problem !== undefined && ACCEL === "kvm")
+    log.warn(`the VM does not start on this host: no KVM: ${problem}`);
+  const wanted = processorsOf(vm, accel);
+  const needsKvm = problem !== undefined && /^host(,|$)/.test(wanted.cpu);
+  if (needsKvm) log.warn(`the VM does not start on this host: CPU=host needs KVM: ${problem}`);
+  const processors = needsKvm ? { ...wanted, cpu: defaultCpu(arch, accel) } : wanted;
+  const { tryProcessors } = await import("../qemu/try-processors.ts");
+  const firmware = UEFI ? {} : undefined;
+  // 255 processors take a minute to make under emulation. Without options of the user, limits.ts has checked their number.
+  const number = processors.cpuOptions ? {} : { sockets: 1, cores: 1 };
+  const refusal = await tryProcessors({
+    ...processors,
+    ...number,
+    arch,
+    layout,
+    firmware,
+    kernel: undefined,
+    resumed: false,
+  });
+  if (refusal !== undefined)
+    throw new VmError("usage", `cannot ${command}: the VM would not start: ${refusal}`, {
+      hint: vm.settings.CPU === "" ? undefined : `list CPU models: ${ARCH[arch].binary} -cpu help`,
+    });
+}
+
+/** Warns of more memory than the host has: qemu may not start, or the host may run out of it. */
+export function warnOfMemory({ settings: { MEMORY } }: Pick<Vm, "settings">): void {
+  const own = totalmem();
+  if (MEMORY * 2 ** 20 > own)
+    warnOnce(
+      `the VM's memory, ${formatSize(MEMORY * 2 ** 20)}, exceeds that of this host, ${formatSize(own)}`,
+    );
+}

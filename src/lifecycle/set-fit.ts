@@ -28,8 +28,10 @@ export async function refuseUnfit(context: Context, vm: Vm, changes: SettingChan
   const changed = (...names: readonly SettingName[]): boolean =>
     names.some((name) => changes[name] !== undefined);
   if (changed("QEMUARCH")) refuseOtherFamily(next);
-  refuseSecureBoot(next.settings);
-  tpmDeviceOf(next.settings);
+  if (changed("QEMUARCH", "UEFI", "SECURE_BOOT", "TPM")) {
+    refuseSecureBoot(next.settings);
+    tpmDeviceOf(next.settings);
+  }
   if (changed("MAC", "NETWORKS")) refuseDuplicateMac(next);
   if (changed("MEMORY")) warnOfMemory(next);
   if (changed("SOCKETS", "CORES", "QEMUARCH", "SHARES")) refuseBeyondLimits(next);

@@ -71,6 +71,7 @@ export const buildProcessorArgs = (machine: Processors): string[] => [
   "-smp",
   smpOf(machine),
 ];
+
 const buildSmbiosArgs = ({ type, fields }: SmbiosTable): string[] => [
   "-smbios",
   [`type=${type}`, ...fields.map(([name, value]) => `${name}=${escapeCommas(value)}`)].join(","),

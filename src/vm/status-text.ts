@@ -41,6 +41,9 @@ const disksOf = ({ disks = [] }: Status): string => {
   return disks.length === 0 ? "none" : `${disks.length}, ${formatSize(total)}`;
 };
 
+const describeFirmware = ({ uefi, secureBoot, arch }: Status): string =>
+  uefi ? `UEFI${secureBoot ? ", Secure Boot" : ""}` : ARCH[arch ?? ARCHES[0]].biosName;
+
 /**
  * When a device counts, if not both now and later.
  * @param running null if the VM is off
@@ -62,8 +65,6 @@ function diskFacts({ disks = [], images = [] }: Status): [string, string][] {
       return ["disk", `${place}${image}${size}${held}${when && `; ${when}`}`];
     });
 }
-const describeFirmware = ({ uefi, secureBoot, arch }: Status): string =>
-  uefi ? `UEFI${secureBoot ? ", Secure Boot" : ""}` : ARCH[arch ?? ARCHES[0]].biosName;
 
 /** Formats one VM, one fact per line. */
 export function formatStatus(vm: Status): string {

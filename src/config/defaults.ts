@@ -44,6 +44,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     IMAGE_NUMBERS: [],
     ACCEL: "auto",
     CPU: "",
+    DISK_AIO: "auto",
     SMBIOS: [],
     SSH_USER: "root",
     NETWORKS: [],

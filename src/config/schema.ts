@@ -24,6 +24,7 @@ import {
 import { parseSmbios, SMBIOS_SYNTAX, type SmbiosTable } from "../machine/smbios.ts";
 import {
   ARCHES,
+  DISK_AIOS,
   LAYOUTS,
   NETBOOT_ORDERS,
   SNAPSHOT_FORMATS,
@@ -192,6 +193,10 @@ export const SCHEMA = {
   CPU: keptIfChanged(
     pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),
     "CPU model; empty: host with KVM, max with TCG",
+  ),
+  DISK_AIO: keptIfChanged(
+    oneOf(DISK_AIOS),
+    "how disk images are read and written: io_uring; threads; auto: io_uring where qemu, the kernel and the filesystem can",
   ),
   SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),

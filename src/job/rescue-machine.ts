@@ -153,7 +153,7 @@ export async function resolveRescueMachine(
       hint: "install a qemu with 9p",
     });
   const firmware = settings.UEFI ? resolveFirmware(vm, work) : undefined;
-  const disks = resolveDisks(context, vm, work, macros);
+  const disks = resolveDisks(context, vm, work, macros, capabilities);
   return {
     name: `${settings.GUESTNAME || "vm"}: ${rescue.name}`,
     arch: settings.QEMUARCH,

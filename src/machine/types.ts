@@ -8,6 +8,10 @@ export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
 export const DISK_BUSES = ["AHCI", "NVME", "SCSI", "USB", "VIRT"] as const;
 export type DiskBus = (typeof DISK_BUSES)[number];
 
+/** How qemu reads and writes a disk's image: the setting DISK_AIO. */
+export const DISK_AIOS = ["auto", "io_uring", "threads"] as const;
+export type DiskAio = (typeof DISK_AIOS)[number];
+
 export const IMAGE_FORMATS = ["qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc", "qed"] as const;
 export type ImageFormat = (typeof IMAGE_FORMATS)[number];
 
@@ -65,6 +69,10 @@ export interface Disk {
   base?: ReadImage | undefined;
   /** A block device of the host, not a file. */
   blockDevice?: boolean;
+  /** Absent: by a pool of threads, qemu's default. */
+  aio?: "io_uring" | undefined;
+  /** Its virtio device runs in a thread of its own (`IO_THREAD`). */
+  ioThread?: boolean;
 }
 
 export interface Share {

@@ -9,4 +9,6 @@ export interface Capabilities {
   /** Built with seccomp: `-sandbox` works. */
   sandbox: boolean;
   vnc: boolean;
+  /** Built with io_uring, and can open a file with it. */
+  ioUring: boolean;
 }

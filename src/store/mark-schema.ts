@@ -144,8 +144,10 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
   const rules = asForwards(value.forwards);
   if (started === undefined || (value.pid !== undefined && pid === undefined)) return undefined;
   const display = value.display === undefined ? undefined : readDisplay(value.display);
+  const diskAio = (["io_uring", "threads"] as const).find((word) => word === value.diskAio);
   const ended = value.ended === undefined ? undefined : date(value.ended);
   if (rules === undefined) dropped.push("run.forwards");
+  if (value.diskAio !== undefined && diskAio === undefined) dropped.push("run.diskAio");
   if (value.display !== undefined && display === undefined) dropped.push("run.display");
   if (value.ended !== undefined && ended === undefined) dropped.push("run.ended");
   return {
@@ -154,6 +156,7 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
     ...(pid !== undefined && { pid }),
     ...(value.settings !== undefined && { settings: readMachine(value.settings, dropped) }),
     forwards: rules ?? [],
+    ...(diskAio && { diskAio }),
     ...(display && { display }),
     typed: readTyped(value.typed, dropped),
     // It has ended; the time is unreadable.

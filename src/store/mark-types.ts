@@ -54,6 +54,8 @@ export interface RunRecord {
   settings?: RawSettings | undefined;
   /** Its `hostfwd=` and `guestfwd=` rules. */
   forwards: string[];
+  /** How images in WORKDIR are read and written; absent without any, and in records of earlier versions. */
+  diskAio?: "io_uring" | "threads" | undefined;
   /** SPICE or VNC; absent without either. */
   display?: ({ protocol: string } & DisplayAddress) | undefined;
   /** Options of this run; `restart` uses them again. */

@@ -56,6 +56,7 @@ export function formatStatus(vm: Status): string {
       "disk",
       `${file}: ${virtualBytes === null ? "not readable" : formatSize(virtualBytes)}, ${formatSize(actualBytes)} in use${attached === false ? "; attached from the next run on" : ""}`,
     ]),
+    ["disk I/O", vm.diskAio],
     ...(vm.nics ?? []).map(({ number, mac, link }): [string, string] => [
       "card",
       `${number}: ${mac ?? "qemu's MAC address"}${link === "down" ? ", link down" : ""}`,

@@ -42,6 +42,8 @@ export interface Status {
   uefi?: boolean;
   /** The VM's own disks: virtual size, and allocated bytes on the host. `attached`: of a running VM, if its qemu has it open. */
   disks?: { file: string; virtualBytes: number | null; actualBytes: number; attached?: boolean }[];
+  /** Of a running VM: how images in its working directory are read and written. */
+  diskAio?: "io_uring" | "threads";
   snapshots?: { count: number; last: string | null };
   /** Access outside its directory. */
   reaches?: Reach[];
@@ -150,6 +152,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     state: alive.state,
     job: alive.job,
     forwards: recorded ? recorded.forwards : settings.FORWARDS,
+    ...(recorded?.diskAio && { diskAio: recorded.diskAio }),
     display: recorded?.display ?? null,
     pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,

@@ -11,6 +11,7 @@ export const QEMU: Capabilities = {
   spice: true,
   sandbox: true,
   vnc: true,
+  ioUring: true,
 };
 
 function disk(bus: DiskBus, index: number, changes: Partial<Disk> = {}): Disk {
@@ -173,6 +174,7 @@ const LAYOUT_1: Record<string, Partial<Machine>> = {
     nics: [nic(), nic({ number: 2 }), nic({ number: 4 })],
   },
   "layout-pc-many": { ...ONE, disks: twelve },
+  "layout-pc-io-uring": { ...ONE, disks: [disk("VIRT", 0, { aio: "io_uring", ioThread: true })] },
   "layout-pc-gap": { ...ONE, disks: [disk("VIRT", 2), disk("SCSI", 5), disk("SCSI", 1)], display: VNC },
   "layout-pc-usb": { ...ONE, disks: disks("VIRT", "USB", "USB"), display: { kind: "serial" } },
   "layout-pc-serial": { ...ONE, display: { kind: "serial" }, nics: [] },
@@ -245,6 +247,14 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   "disks-scsi-66": { disks: disks(...Array.from({ length: 66 }, () => "SCSI" as const)) },
   "disks-usb": { disks: disks("USB", "VIRT", "USB") },
   "disks-none": { disks: [] },
+  "disks-io-uring": {
+    disks: disks("SCSI", "VIRT", "AHCI", "NVME", "USB").map((one) => ({
+      ...one,
+      aio: "io_uring",
+      ioThread: one.bus === "VIRT",
+    })),
+  },
+  "disks-io-uring-no-thread": { disks: [disk("VIRT", 0, { aio: "io_uring" })] },
   "disks-formats": {
     disks: [
       disk("VIRT", 0),

@@ -27,7 +27,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
   const vm = usableVm(context, found);
   const { settings } = vm;
   const [qemus, build, rescues, aging] = await Promise.all([
-    checkQemus(settings),
+    checkQemus(settings, placeOfDisks(context, vm)),
     checkRescueBuild(context.hostArch),
     checkRescues(context, vm),
     checkAging(context.tmpdir),
@@ -50,6 +50,10 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
   ];
   return { ok: missingOf(checks).length === 0, host: readSystem(), checks };
 }
+
+/** Where the current VM's disks are, or a new one's will be. */
+const placeOfDisks = ({ tmpdir }: Context, { work, settings, hostdir }: Vm): string =>
+  work.state === "present" ? work.dir : settings.INPLACE ? hostdir : tmpdir;
 
 /** Files and commands outside its directory that the current VM refers to, for information. */
 const checkReaches = (context: Context, vm: Vm): Check[] =>

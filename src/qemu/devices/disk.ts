@@ -24,6 +24,7 @@ function buildDiskNode(disk: Disk): Record<string, unknown> {
     "node-name": `${node}-file`,
     filename: disk.path,
     discard: "unmap",
+    ...(disk.aio && { aio: disk.aio }),
   };
   const backing = disk.format === "raw" ? {} : buildBacking(disk);
   return { driver: disk.format, "node-name": node, ...common, file, ...backing };
@@ -97,6 +98,10 @@ const isHotplugged = ({ resumed }: Pick<Machine, "resumed">, { bus }: Disk): boo
 
 export type HotpluggedDevice = Record<"driver" | "id" | "drive" | "serial" | "bus", string>;
 
+/** The thread of virtio disks, apart from that of other devices and of the monitor. */
+export const IO_THREAD = "iothread0";
+const threadOf = ({ ioThread }: Disk): { iothread?: string } => (ioThread ? { iothread: IO_THREAD } : {});
+
 /** Block node of a disk. */
 const nodeOf = ({ number }: Pick<Disk, "number">): string => `disk${number}`;
 /** A disk's device, by its block node. */
@@ -160,7 +165,7 @@ export function buildPluggedDisk(machine: Placed & NumberedDisks, disk: Disk): P
   return {
     node: { ...buildDiskNode(disk), "node-name": nodeOf(disk) },
     controller: controller && { ...controller, ...place },
-    device: { ...device, ...(controller ? {} : place), ...identify(disk) },
+    device: { ...device, ...(controller ? {} : place), ...threadOf(disk), ...identify(disk) },
   };
 }
 
@@ -206,7 +211,7 @@ export function buildUsbArgs(machine: Placed & Pick<Machine, "disks" | "display"
 /** Disks in boot order, then the CD, with `bootindex` for BIOS and UEFI; devices that are not booted last. */
 export function buildDiskArgs(machine: DiskMachine): string[] {
   const { disks, cdrom, seed, layout } = machine;
-  const args: string[] = [];
+  const args = disks.some(({ ioThread }) => ioThread) ? ["-object", `iothread,id=${IO_THREAD}`] : [];
   const counts = new Map<DiskBus, number>();
   const controllers = new Set<string>();
   /** [compat] In layout 0 the index on a bus is the position in boot order, in layout 1 the disk's number. */
@@ -256,6 +261,7 @@ export function buildDiskArgs(machine: DiskMachine): string[] {
     const number = placeNumber(machine, disk);
     const place = number === undefined ? undefined : placeOfDisk(machine, number);
     attach(ATTACH[disk.bus](onBus, false, disk.serial), place, node, {
+      ...threadOf(disk),
       ...identify(disk),
       bootindex: firstDisk + index,
     });

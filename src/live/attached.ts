@@ -12,13 +12,8 @@ export interface AttachedDisk extends BlockNode {
 }
 
 /** Devices of the running machine that have an id. */
-export const listDevices = (qmp: QmpClient): Promise<Set<string>> => listChildren(qmp, "/machine/peripheral");
-
-/** Objects of the running qemu, as of `-object`. */
-export const listObjects = (qmp: QmpClient): Promise<Set<string>> => listChildren(qmp, "/objects");
-
-async function listChildren(qmp: QmpClient, path: string): Promise<Set<string>> {
-  const found = await qmp.execute("qom-list", { path });
+export async function listDevices(qmp: QmpClient): Promise<Set<string>> {
+  const found = await qmp.execute("qom-list", { path: "/machine/peripheral" });
   return new Set(found.filter(({ type }) => type.startsWith("child<")).map(({ name }) => name));
 }
 

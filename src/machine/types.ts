@@ -8,7 +8,11 @@ export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
 export const DISK_BUSES = ["AHCI", "NVME", "SCSI", "USB", "VIRT"] as const;
 export type DiskBus = (typeof DISK_BUSES)[number];
 
-/** How qemu reads and writes a disk's image: the setting DISK_AIO. */
+/** How qemu reads and writes a disk's image (qapi/block-core.json, BlockdevAioOptions). */
+export const AIOS = ["io_uring", "native", "threads"] as const;
+export type Aio = (typeof AIOS)[number];
+
+/** The setting for it. */
 export const DISK_AIOS = ["auto", "io_uring", "threads"] as const;
 export type DiskAio = (typeof DISK_AIOS)[number];
 
@@ -70,9 +74,7 @@ export interface Disk {
   /** A block device of the host, not a file. */
   blockDevice?: boolean;
   /** Absent: by a pool of threads, qemu's default. */
-  aio?: "io_uring" | undefined;
-  /** Its virtio device runs in a thread of its own (`IO_THREAD`). */
-  ioThread?: boolean;
+  aio?: Exclude<Aio, "threads"> | undefined;
 }
 
 export interface Share {

@@ -11,4 +11,6 @@ export interface Capabilities {
   vnc: boolean;
   /** Built with io_uring, and can open a file with it. */
   ioUring: boolean;
+  /** Built with Linux's native asynchronous I/O (io_submit(2)). */
+  nativeAio: boolean;
 }

@@ -23,6 +23,7 @@ interface Probed {
   sandbox: boolean;
   vnc: boolean;
   ioUring: boolean;
+  nativeAio: boolean;
 }
 
 /** Replies of one qemu have some 100 KiB. */
@@ -69,7 +70,7 @@ function readCache(path: string): Probed | undefined {
       probed.version &&
       "sandbox" in probed &&
       "vnc" in probed &&
-      "ioUring" in probed
+      "nativeAio" in probed
       ? probed
       : undefined;
   } catch {
@@ -100,6 +101,7 @@ async function queryFeatures(path: string): Promise<Probed> {
       "blockdev-add",
       { driver: "file", "node-name": "tried", filename: path, "read-only": true, aio: "io_uring" },
     ],
+    ["query-qmp-schema"],
     ["quit"],
   ];
   const [readEnd, writeEnd] = pipe();
@@ -145,5 +147,9 @@ async function queryFeatures(path: string): Promise<Probed> {
     vnc: has(4, "password-secret"),
     // An unknown value without the feature; an error of the kernel if that forbids it.
     ioUring: messages.some((message) => message?.kind === "reply" && message.id === 5),
+    // The schema has no names of types, and no values that this build lacks.
+    nativeAio: (replyTo("query-qmp-schema", 6) ?? []).some(({ members = [] }) =>
+      ["threads", "native"].every((value) => members.some(({ name }) => name === value)),
+    ),
   };
 }

@@ -204,6 +204,7 @@ export const QMP_COMMANDS = {
     reply: [{ name: "string" }],
     limitMs: QUERY_MS,
   },
+  "query-qmp-schema": { reply: [{ "members?": [{ "name?": "string" }] }], limitMs: QUERY_MS },
   "qom-list": { args: { path: "string" }, reply: [{ name: "string", type: "string" }], limitMs: QUERY_MS },
   device_del: { args: { id: "string" }, limitMs: QUERY_MS },
   device_add: { args: { driver: "string", "id?": "string", "bus?": "string" }, limitMs: DISK_MS },

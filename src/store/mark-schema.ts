@@ -10,7 +10,7 @@ import {
 import { VmError } from "../lib/errors.ts";
 import { isPlainName, plain } from "../lib/text.ts";
 import { parseForwards, parseHostForward } from "../machine/parse.ts";
-import { IMAGE_FORMATS, type DisplayAddress } from "../machine/types.ts";
+import { AIOS, IMAGE_FORMATS, type DisplayAddress } from "../machine/types.ts";
 import { parseConsistency, RUN_ENDS, type BaseRecord, type Mark, type RunRecord } from "./mark-types.ts";
 import { sha256 } from "../lib/crypto.ts";
 
@@ -144,7 +144,7 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
   const rules = asForwards(value.forwards);
   if (started === undefined || (value.pid !== undefined && pid === undefined)) return undefined;
   const display = value.display === undefined ? undefined : readDisplay(value.display);
-  const diskAio = (["io_uring", "threads"] as const).find((word) => word === value.diskAio);
+  const diskAio = AIOS.find((word) => word === value.diskAio);
   const ended = value.ended === undefined ? undefined : date(value.ended);
   if (rules === undefined) dropped.push("run.forwards");
   if (value.diskAio !== undefined && diskAio === undefined) dropped.push("run.diskAio");

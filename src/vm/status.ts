@@ -2,7 +2,7 @@ import { readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { RawSettings } from "../config/schema.ts";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
-import type { Arch, DisplayAddress } from "../machine/types.ts";
+import type { Aio, Arch, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { isImageInUse } from "../qemu/image-lock.ts";
 import { isListening } from "../process/unix-socket.ts";
@@ -43,7 +43,7 @@ export interface Status {
   /** The VM's own disks: virtual size, and allocated bytes on the host. `attached`: of a running VM, if its qemu has it open. */
   disks?: { file: string; virtualBytes: number | null; actualBytes: number; attached?: boolean }[];
   /** Of a running VM: how images in its working directory are read and written. */
-  diskAio?: "io_uring" | "threads";
+  diskAio?: Aio;
   snapshots?: { count: number; last: string | null };
   /** Access outside its directory. */
   reaches?: Reach[];

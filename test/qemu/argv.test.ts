@@ -87,7 +87,7 @@ const KEYS = {
   "-boot": ["strict"],
   "-chardev": ["socket", "spicevmc", "id", "path", "server", "wait", "logfile", "logappend", "name"],
   "-mon": ["chardev", "mode"],
-  "-object": ["rng-random", "iothread", "secret", "id", "filename", "file"],
+  "-object": ["rng-random", "secret", "id", "filename", "file"],
   "-netdev": ["user", "id", "hostfwd", "restrict", "tftp", "bootfile"],
   "-fsdev": ["local", "id", "path", "security_model", "readonly", "multidevs"],
   "-spice": ["unix", "addr", "port", "tls-port", "x509-dir", "password-secret", "disable-ticketing"],

@@ -12,6 +12,7 @@ export const QEMU: Capabilities = {
   sandbox: true,
   vnc: true,
   ioUring: true,
+  nativeAio: true,
 };
 
 function disk(bus: DiskBus, index: number, changes: Partial<Disk> = {}): Disk {
@@ -174,7 +175,6 @@ const LAYOUT_1: Record<string, Partial<Machine>> = {
     nics: [nic(), nic({ number: 2 }), nic({ number: 4 })],
   },
   "layout-pc-many": { ...ONE, disks: twelve },
-  "layout-pc-io-uring": { ...ONE, disks: [disk("VIRT", 0, { aio: "io_uring", ioThread: true })] },
   "layout-pc-gap": { ...ONE, disks: [disk("VIRT", 2), disk("SCSI", 5), disk("SCSI", 1)], display: VNC },
   "layout-pc-usb": { ...ONE, disks: disks("VIRT", "USB", "USB"), display: { kind: "serial" } },
   "layout-pc-serial": { ...ONE, display: { kind: "serial" }, nics: [] },
@@ -248,13 +248,11 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   "disks-usb": { disks: disks("USB", "VIRT", "USB") },
   "disks-none": { disks: [] },
   "disks-io-uring": {
-    disks: disks("SCSI", "VIRT", "AHCI", "NVME", "USB").map((one) => ({
-      ...one,
-      aio: "io_uring",
-      ioThread: one.bus === "VIRT",
-    })),
+    disks: disks("SCSI", "VIRT", "AHCI", "NVME", "USB").map((one) => ({ ...one, aio: "io_uring" })),
   },
-  "disks-io-uring-no-thread": { disks: [disk("VIRT", 0, { aio: "io_uring" })] },
+  "disks-native": {
+    disks: [disk("VIRT", 0, { aio: "native", base: { format: "qcow2", path: "/srv/base.qcow2" } })],
+  },
   "disks-formats": {
     disks: [
       disk("VIRT", 0),

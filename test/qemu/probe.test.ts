@@ -20,7 +20,9 @@ const NO_SPICE = '{"return": [{"parameters": [], "option": "spice"}], "id": 2}';
 const SANDBOX =
   '{"return": [{"parameters": [{"name": "spawn"}, {"name": "elevateprivileges"}], "option": "sandbox"}], "id": 3}';
 const IO_URING = '{"return": {}, "id": 5}';
-const WHOLE = [GREETING, '{"return": {}, "id": 0}', DEVICES, SPICE, SANDBOX, VNC, IO_URING];
+const SCHEMA =
+  '{"return": [{"meta-type": "enum", "members": [{"name": "threads"}, {"name": "native"}]}, {}], "id": 6}';
+const WHOLE = [GREETING, '{"return": {}, "id": 0}', DEVICES, SPICE, SANDBOX, VNC, IO_URING, SCHEMA];
 
 /** A qemu that prints these lines and records each start. */
 function install(lines: string[], rest = ""): void {
@@ -43,6 +45,7 @@ describe("probeQemu", () => {
       sandbox: true,
       vnc: true,
       ioUring: true,
+      nativeAio: true,
     });
   });
 

@@ -10,14 +10,13 @@ import {
   isSameFile,
   listAttached,
   listDevices,
-  listObjects,
   type AttachedDisk,
 } from "../../live/attached.ts";
 import { expandMacro, macroOf } from "../../machine/macros.ts";
 import { ARCH } from "../../machine/arch.ts";
 import type { Disk, DiskBus, ImageRequest } from "../../machine/types.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
-import { buildPluggedDisk, hasPlaceFor, IO_THREAD, type NumberedDisk } from "../../qemu/devices/disk.ts";
+import { buildPluggedDisk, hasPlaceFor, type NumberedDisk } from "../../qemu/devices/disk.ts";
 import { withDiskIo } from "../../qemu/disk-io.ts";
 import { isImageInUse } from "../../qemu/image-lock.ts";
 import { PLACES, type Placed } from "../../qemu/layout.ts";
@@ -185,13 +184,11 @@ async function attachNow(
 ): Promise<void> {
   const { settings } = vm;
   const capabilities = await probeQemu(ARCH[settings.QEMUARCH].binary, context.cacheDirectory);
-  const hasThread = (await listObjects(qmp!)).has(IO_THREAD);
-  const withIo = withDiskIo(disk, settings.DISK_AIO, capabilities);
   const machine = machineOf(
     vm,
     disks.map(({ request, number }) => ({ bus: request.bus, number })),
   );
-  const plugged = buildPluggedDisk(machine, hasThread ? withIo : { ...withIo, ioThread: false });
+  const plugged = buildPluggedDisk(machine, withDiskIo(disk, settings.DISK_AIO, capabilities));
   if (plugged === undefined)
     return noteNextRun(
       "the guest has it",

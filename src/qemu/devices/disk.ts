@@ -25,6 +25,8 @@ function buildDiskNode(disk: Disk): Record<string, unknown> {
     filename: disk.path,
     discard: "unmap",
     ...(disk.aio && { aio: disk.aio }),
+    // qemu's condition for native requests. Not of the format node: backing files would inherit it.
+    ...(disk.aio === "native" && { cache: { direct: true } }),
   };
   const backing = disk.format === "raw" ? {} : buildBacking(disk);
   return { driver: disk.format, "node-name": node, ...common, file, ...backing };
@@ -98,10 +100,6 @@ const isHotplugged = ({ resumed }: Pick<Machine, "resumed">, { bus }: Disk): boo
 
 export type HotpluggedDevice = Record<"driver" | "id" | "drive" | "serial" | "bus", string>;
 
-/** The thread of virtio disks, apart from that of other devices and of the monitor. */
-export const IO_THREAD = "iothread0";
-const threadOf = ({ ioThread }: Disk): { iothread?: string } => (ioThread ? { iothread: IO_THREAD } : {});
-
 /** Block node of a disk. */
 const nodeOf = ({ number }: Pick<Disk, "number">): string => `disk${number}`;
 /** A disk's device, by its block node. */
@@ -165,7 +163,7 @@ export function buildPluggedDisk(machine: Placed & NumberedDisks, disk: Disk): P
   return {
     node: { ...buildDiskNode(disk), "node-name": nodeOf(disk) },
     controller: controller && { ...controller, ...place },
-    device: { ...device, ...(controller ? {} : place), ...threadOf(disk), ...identify(disk) },
+    device: { ...device, ...(controller ? {} : place), ...identify(disk) },
   };
 }
 
@@ -211,7 +209,7 @@ export function buildUsbArgs(machine: Placed & Pick<Machine, "disks" | "display"
 /** Disks in boot order, then the CD, with `bootindex` for BIOS and UEFI; devices that are not booted last. */
 export function buildDiskArgs(machine: DiskMachine): string[] {
   const { disks, cdrom, seed, layout } = machine;
-  const args = disks.some(({ ioThread }) => ioThread) ? ["-object", `iothread,id=${IO_THREAD}`] : [];
+  const args: string[] = [];
   const counts = new Map<DiskBus, number>();
   const controllers = new Set<string>();
   /** [compat] In layout 0 the index on a bus is the position in boot order, in layout 1 the disk's number. */
@@ -261,7 +259,6 @@ export function buildDiskArgs(machine: DiskMachine): string[] {
     const number = placeNumber(machine, disk);
     const place = number === undefined ? undefined : placeOfDisk(machine, number);
     attach(ATTACH[disk.bus](onBus, false, disk.serial), place, node, {
-      ...threadOf(disk),
       ...identify(disk),
       bootindex: firstDisk + index,
     });

@@ -66,21 +66,21 @@ export class LoadGuest {
   /** @param disks arguments of qemu */
   static async start(guests: Guests, share: string, disks: readonly string[]): Promise<LoadGuest> {
     const { accel } = resolveAccel("auto", "x86_64", HOST_ARCH);
+    const { kernel, initrd, append } = guests;
+    const words =
+      `-nodefaults -no-user-config -display none -no-reboot -smp 2 -m 384M -serial stdio -cpu ${defaultCpu("x86_64", accel)} ` +
+      `-accel ${accel === "tcg" ? "tcg,thread=multi" : accel} -device virtio-9p-pci,fsdev=in,mount_tag=in`;
     const guest = new LoadGuest([
-      ...["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"],
-      ...["-accel", accel === "tcg" ? "tcg,thread=multi" : accel, "-cpu", defaultCpu("x86_64", accel)],
-      ...["-smp", "2", "-m", "384M", "-serial", "stdio"],
-      ...[
-        "-kernel",
-        guests.kernel,
-        "-initrd",
-        guests.initrd,
-        "-append",
-        `${guests.append} no_timer_check`,
-        "-no-reboot",
-      ],
-      ...["-fsdev", `local,id=in,path=${share},readonly=on,security_model=none`],
-      ...["-device", "virtio-9p-pci,fsdev=in,mount_tag=in"],
+      "qemu-system-x86_64",
+      "-fsdev",
+      `local,id=in,path=${share},readonly=on,security_model=none`,
+      ...words.split(" "),
+      "-kernel",
+      kernel,
+      "-initrd",
+      initrd,
+      "-append",
+      `${append} no_timer_check`,
       ...disks,
     ]);
     await guest.#until((line) => line === "READY");

@@ -47,27 +47,28 @@ const targetOf = (disks: readonly BenchDisk[], disk: BenchDisk): number =>
 
 const has = (disks: readonly BenchDisk[], bus: DiskBus): boolean => disks.some((disk) => disk.bus === bus);
 
+const libvirtStorage = (path: string, of: string, more: object = {}): object => ({
+  driver: "file",
+  filename: path,
+  "node-name": `${of}-storage`,
+  "auto-read-only": true,
+  discard: "unmap",
+  ...more,
+});
+
 /** As libvirt 9 writes them for `<driver name='qemu' type='qcow2'/>`, without PCI addresses. */
 const libvirt: ArgumentSet = (disks) => [
   ...(has(disks, "SCSI") ? ["-device", "virtio-scsi-pci,id=scsi0"] : []),
   ...(has(disks, "AHCI") ? ["-device", "ahci,id=sata0"] : []),
   ...disks.flatMap((disk) => {
     const name = `libvirt-${disk.number + 1}`;
-    const storage = (path: string, of: string, readOnly: object): object => ({
-      driver: "file",
-      filename: path,
-      "node-name": `${of}-storage`,
-      "auto-read-only": true,
-      discard: "unmap",
-      ...readOnly,
-    });
     const backing =
       disk.base === undefined
         ? null
         : {
             driver: "qcow2",
             "read-only": true,
-            file: storage(disk.base, `${name}-base`, { "read-only": true }),
+            file: libvirtStorage(disk.base, `${name}-base`, { "read-only": true }),
           };
     const format = {
       "node-name": `${name}-format`,
@@ -86,7 +87,7 @@ const libvirt: ArgumentSet = (disks) => [
     const common = { drive: `${name}-format`, id: `device-${disk.number}`, serial: serialOf(disk) };
     return [
       "-blockdev",
-      JSON.stringify(storage(disk.path, name, {})),
+      JSON.stringify(libvirtStorage(disk.path, name)),
       "-blockdev",
       JSON.stringify(format),
       "-device",

@@ -142,7 +142,7 @@ export const SETS = {
   today: (disks) => build(disks.map(asDisk)),
   libvirt,
   proxmox,
-  ours: (disks) => build(disks.map((disk) => withDiskIo(asDisk(disk), "auto", capabilities))),
+  vm: (disks) => build(disks.map((disk) => withDiskIo(asDisk(disk), "auto", capabilities))),
 } satisfies Record<string, ArgumentSet>;
 
 export type SetName = keyof typeof SETS;

@@ -90,19 +90,19 @@ class Results {
 
   value = (row: string, set: SetName): number => median(this.#rows.get(row)!.get(set)!);
 
-  /** How many times another set's result ours is: median of the rounds, in each of which they were measured in turn. */
+  /** How many times the result of another set that of vm is: median of the rounds, in each of which they were measured in turn. */
   beside(row: string, other: SetName): number {
     const others = this.#rows.get(row)!.get(other)!;
     return median(
       this.#rows
         .get(row)!
-        .get("ours")!
+        .get("vm")!
         .map((value, round) => value / others[round]!),
     );
   }
 
   besideBest = (row: string): number =>
-    Math.min(...SET_NAMES.filter((set) => set !== "ours").map((set) => this.beside(row, set)));
+    Math.min(...SET_NAMES.filter((set) => set !== "vm").map((set) => this.beside(row, set)));
 }
 
 /** Another order in each round. */
@@ -223,7 +223,7 @@ async function benchOverlays(
       ),
     );
     for (const { path } of all)
-      if (set === "ours") copyFileSync(vm.disk(0), path);
+      if (set === "vm") copyFileSync(vm.disk(0), path);
       else await Bun.$`qemu-img create -q -f qcow2 -F qcow2 -b ${base} ${path}`;
     disks.set(
       set,
@@ -278,7 +278,7 @@ async function benchOverlays(
     ...rows.map((row) => [
       row,
       ...SET_NAMES.map((set) => times(growths.value(row, set))),
-      within(`<= ${MOST_GROWTH}`, growths.value(row, "ours") <= MOST_GROWTH),
+      within(`<= ${MOST_GROWTH}`, growths.value(row, "vm") <= MOST_GROWTH),
     ]),
   ]);
 }

@@ -196,7 +196,7 @@ export const SCHEMA = {
   ),
   DISK_AIO: keptIfChanged(
     oneOf(DISK_AIOS),
-    "how disk images are read and written: io_uring; threads; auto: io_uring where qemu, the kernel and the filesystem can",
+    "how disk images are read and written: io_uring; threads; auto: the fastest that qemu, the kernel and the filesystem can",
   ),
   SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),

@@ -140,7 +140,7 @@ export const TOPICS: readonly Topic[] = [
         return [what, `slot ${bios}, ${uefi}`] as const;
       }),
       `At most ${PLACES.disks} disks have a place of their own (VIRT, NVME), or controllers of several disks (AHCI: 6, SCSI: 64). The number in the disk's name (\`disk-N.img\`) decides its place and serial number.`,
-      "qemu reads and writes disk images by io_uring where it, the kernel and the filesystem can (ext4, XFS, Btrfs, F2FS, tmpfs, overlayfs), and VIRT disks in a thread apart from other devices; elsewhere by a pool of threads. `DISK_AIO=threads` always uses the latter, `DISK_AIO=io_uring` also on other filesystems and block devices. `doctor` shows what is used and why, `status` what the running VM has. Either way a flush of the guest returns only when its data is on the host's disk.",
+      "qemu reads and writes disk images by io_uring where it, the kernel and the filesystem can (ext4, XFS, Btrfs, F2FS, overlayfs), on tmpfs by native requests since Linux 6.6, elsewhere by a pool of threads. `DISK_AIO=threads` always uses threads, `DISK_AIO=io_uring` also applies to other filesystems and block devices. `doctor` shows what is used and why, `status` what the running VM has. In each case a flush of the guest returns when its data is on the host's disk.",
       "VMs of the earlier program have this layout, too. VMs of versions of PROG before layouts have none recorded: qemu places their devices (LAYOUT=0).",
       "The first network card of a new VM has a MAC address of its own, derived from the VM's UUID (MAC=auto), and the guest sees the UUID. `status --json` shows the address. `identity --new` in a copy of a VM changes both. VMs without MAC in `guest.env` have qemu's default address, the same in all VMs.",
     ],

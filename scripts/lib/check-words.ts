@@ -54,7 +54,7 @@ if (import.meta.main) {
     .filter(
       (file) =>
         file !== "" &&
-        !/\.(svg|args|json|txt|png)$|^scripts\/licenses\/|^test\/(fixtures|golden)\/|^test\/words\.test\.ts$/.test(
+        !/\.(svg|args|json|txt|png|patch)$|^scripts\/licenses\/|^test\/(fixtures|golden)\/|^test\/words\.test\.ts$/.test(
           file,
         ),
     );

@@ -29,6 +29,7 @@ debian  mmdebstrap             mmdebstrap                  -                 -  
 debian  ssh-keygen             openssh-client              openssh-clients   openssh-clients         openssh-clients    openssh
 lint    shellcheck             shellcheck                  shellcheck        ShellCheck              ShellCheck         shellcheck
 bench   gnu_time               time                        time              time                    time               time
+bench   cc                     gcc,libc6-dev              gcc,glibc-devel-static  gcc,glibc-static  gcc,glibc-devel-static  gcc
 bench   borg                   borgbackup                  borg              borgbackup              borgbackup         borg
 picture script                 bsdutils                    util-linux        util-linux-script       util-linux         util-linux
 check   gnu_time               time                        time              time                    time               time

@@ -47,6 +47,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     CONTROLLER_PLACES: [],
     ACCEL: "auto",
     CPU: "",
+    DISK_AIO: "auto",
     SMBIOS: [],
     SSH_USER: "root",
     NETWORKS: [],

@@ -26,6 +26,7 @@ import {
 import { parseSmbios, SMBIOS_SYNTAX, type SmbiosTable } from "../machine/smbios.ts";
 import {
   ARCHES,
+  DISK_AIOS,
   LAYOUTS,
   NETBOOT_ORDERS,
   SNAPSHOT_FORMATS,
@@ -207,6 +208,10 @@ export const SCHEMA = {
     pattern("a CPU model of qemu", /^[A-Za-z0-9][A-Za-z0-9_.,=+-]*$|^$/),
     "CPU model; empty: host with KVM, max with TCG",
   ),
+  DISK_AIO: keptIfChanged(
+    oneOf(DISK_AIOS),
+    "how disk images are read and written: io_uring; threads; auto: the fastest that qemu, the kernel and the filesystem can",
+  ),
   SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
   NETWORKS: keptIfChanged(
@@ -242,10 +247,7 @@ export const SCHEMA = {
     wholeNumber(1, 9),
     "compression of gz snapshots: 1 is fastest, 9 smallest (5.5 times slower for 1.5 %)",
   ),
-  SNAPSHOT_FORMAT: setting(
-    oneOf(SNAPSHOT_FORMATS),
-    "format of new snapshots: gz (whole disks) or qcow2 (incremental)",
-  ),
+  SNAPSHOT_FORMAT: setting(oneOf(SNAPSHOT_FORMATS), "new snapshots: gz (whole disks) or qcow2 (incremental)"),
   SNAPSHOT_CHAIN: setting(
     wholeNumber(1, 500),
     "longest chain of incremental qcow2 snapshots before a full one",

@@ -160,7 +160,7 @@ export async function resolveRescueMachine(
     system.kind === "own" || (ARCH[settings.QEMUARCH].boots as readonly string[]).includes("bios");
   const firmware =
     settings.UEFI && !(direct && enforcesSecureBoot(vm, work)) ? resolveFirmware(vm, work) : undefined;
-  const disks = resolveDisks(context, vm, work, macros);
+  const disks = resolveDisks(context, vm, work, macros, capabilities);
   return {
     name: `${settings.GUESTNAME || "vm"}: ${rescue.name}`,
     arch: settings.QEMUARCH,

@@ -1,3 +1,4 @@
+import { dirname } from "node:path";
 import { pickMachineSettings } from "../config/schema.ts";
 import type { Machine } from "../machine/types.ts";
 import { updateMark } from "../store/mark.ts";
@@ -14,10 +15,11 @@ export function recordStart(
   context: Context,
   vm: Vm,
   work: Workdir,
-  { nics, display }: Machine,
+  { nics, disks, display }: Machine,
   { ssh = false, detach = false }: { ssh?: boolean | undefined; detach?: boolean | undefined },
 ): void {
   const { settings, additions } = context.options;
+  const own = disks.find(({ path }) => dirname(path) === work.dir);
   updateMark(work.dir, {
     lastRun: "unknown",
     run: {
@@ -25,6 +27,7 @@ export function recordStart(
       detached: detach,
       settings: pickMachineSettings(vm.raw),
       forwards: nics.flatMap((nic) => nic.forwards),
+      diskAio: own && (own.aio ?? "threads"),
       display: "at" in display ? { protocol: display.kind, ...display.at } : undefined,
       typed: { settings, additions, ssh },
     },

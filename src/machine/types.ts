@@ -9,6 +9,14 @@ export type SnapshotFormat = (typeof SNAPSHOT_FORMATS)[number];
 export const DISK_BUSES = ["AHCI", "NVME", "SCSI", "USB", "VIRT"] as const;
 export type DiskBus = (typeof DISK_BUSES)[number];
 
+/** How qemu reads and writes a disk's image (qapi/block-core.json, BlockdevAioOptions). */
+export const AIOS = ["io_uring", "native", "threads"] as const;
+export type Aio = (typeof AIOS)[number];
+
+/** The setting for it. */
+export const DISK_AIOS = ["auto", "io_uring", "threads"] as const;
+export type DiskAio = (typeof DISK_AIOS)[number];
+
 export const IMAGE_FORMATS = ["qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc", "qed"] as const;
 export type ImageFormat = (typeof IMAGE_FORMATS)[number];
 
@@ -66,6 +74,8 @@ export interface Disk {
   base?: ReadImage | undefined;
   /** A block device of the host, not a file. */
   blockDevice?: boolean;
+  /** Absent: by a pool of threads, qemu's default. */
+  aio?: Exclude<Aio, "threads"> | undefined;
 }
 
 /** The recorded place of a controller that disks share: another than that of the lowest of its disks. */

@@ -157,6 +157,30 @@ export function makePipe(path: string): void {
   if (libc().mkfifo(ffi().ptr(Buffer.from(`${path}\0`)), 0o600) !== 0) throw systemError("mkfifo");
 }
 
+/** io_uring_setup(2): the same number on all architectures. */
+const SYS_IO_URING_SETUP = 425;
+/** struct io_uring_params. */
+const IO_URING_PARAMS_BYTES = 120;
+/** As many entries as qemu uses (block/io_uring.c). */
+const IO_URING_ENTRIES = 128;
+
+/** Why this process cannot use io_uring; undefined if it can. */
+export function findIoUringProblem(): string | undefined {
+  const params = Buffer.alloc(IO_URING_PARAMS_BYTES);
+  const fd = Number(
+    libc().syscall(SYS_IO_URING_SETUP, IO_URING_ENTRIES, ffi().ptr(params), 0, ffi().ptr(params), 0),
+  );
+  if (fd >= 0) {
+    libc().close(fd);
+    return undefined;
+  }
+  const { code } = systemError("io_uring_setup");
+  if (code === "ENOSYS") return "the kernel has no io_uring";
+  if (code === "EPERM" || code === "EACCES")
+    return "the kernel forbids io_uring (kernel.io_uring_disabled, or a seccomp filter)";
+  return `io_uring_setup failed: ${code}`;
+}
+
 /** renameat2(2): older C libraries have no function for it. */
 const SYS_RENAMEAT2 = process.arch === "arm64" ? 276 : 316;
 const AT_FDCWD = -100;

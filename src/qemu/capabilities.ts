@@ -9,4 +9,8 @@ export interface Capabilities {
   /** Built with seccomp: `-sandbox` works. */
   sandbox: boolean;
   vnc: boolean;
+  /** Built with io_uring, and can open a file with it. */
+  ioUring: boolean;
+  /** Built with Linux's native asynchronous I/O (io_submit(2)). */
+  nativeAio: boolean;
 }

@@ -1,6 +1,6 @@
 /**
- * Programs beside one qemu: passt, swtpm. Each serves a connected socket, of which qemu inherits the other end and nobody
- * else has a descriptor: no file, no path, nothing to connect to. The kernel binds their lives: when qemu dies, however it
+ * Programs beside one qemu: passt, swtpm. Each serves a connected socket, of which qemu inherits the other end and no
+ * other process has a descriptor: no file, no path, nothing to connect to. The kernel binds their lives: when qemu dies, however it
  * does, or this program before it has started qemu, the last descriptor of the other end is closed, and a companion exits
  * at the end of file.
  */

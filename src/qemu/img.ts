@@ -7,11 +7,12 @@ import { saysImageLocked, saysNoZstd } from "../lib/program-messages.ts";
 import { counted } from "../lib/text.ts";
 import type { ImageFormat, ReadImage } from "../machine/types.ts";
 import { buildImageNode } from "./devices/image.ts";
+import { SUBCLUSTERS } from "./new-image.ts";
 
 /** Creates a qcow2 overlay on a base image. */
 export async function createOverlay(path: string, base: ReadImage, sizeBytes: number): Promise<void> {
-  const backing = ["-b", base.path, "-F", base.format];
-  await exec(["qemu-img", "create", "-q", "-f", "qcow2", ...backing, path, String(sizeBytes)], {
+  const options = ["-o", SUBCLUSTERS, "-b", base.path, "-F", base.format];
+  await exec(["qemu-img", "create", "-q", "-f", "qcow2", ...options, path, String(sizeBytes)], {
     what: `cannot create ${path}`,
   });
 }

@@ -26,7 +26,7 @@ export function passtForwards(forwards: readonly string[]): string[] {
   });
 }
 
-/** passt's own name for the user that it runs as; as root it would become nobody, who cannot enter the directory. */
+/** passt's own name for the user that it runs as; started by root it would change to a user that cannot enter the directory. */
 const runAs = (): string[] => (process.getuid!() === 0 ? ["--runas", "0"] : []);
 
 /**

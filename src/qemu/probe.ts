@@ -22,6 +22,8 @@ interface Probed {
   spice: boolean;
   sandbox: boolean;
   vnc: boolean;
+  ioUring: boolean;
+  nativeAio: boolean;
 }
 
 /** Replies of one qemu have some 100 KiB. */
@@ -64,7 +66,11 @@ function readCache(path: string): Probed | undefined {
   try {
     const probed = JSON.parse(readNamed(path, MAX_CACHE_BYTES).toString()) as Probed;
     // Caches of earlier versions lack some.
-    return Array.isArray(probed.devices) && probed.version && "sandbox" in probed && "vnc" in probed
+    return Array.isArray(probed.devices) &&
+      probed.version &&
+      "sandbox" in probed &&
+      "vnc" in probed &&
+      "nativeAio" in probed
       ? probed
       : undefined;
   } catch {
@@ -91,6 +97,11 @@ async function queryFeatures(path: string): Promise<Probed> {
     ["query-command-line-options", { option: "spice" }],
     ["query-command-line-options", { option: "sandbox" }],
     ["query-command-line-options", { option: "vnc" }],
+    [
+      "blockdev-add",
+      { driver: "file", "node-name": "tried", filename: path, "read-only": true, aio: "io_uring" },
+    ],
+    ["query-qmp-schema"],
     ["quit"],
   ];
   const [readEnd, writeEnd] = pipe();
@@ -134,5 +145,11 @@ async function queryFeatures(path: string): Promise<Probed> {
     spice: has(2, "password-secret"),
     sandbox: has(3, "elevateprivileges"),
     vnc: has(4, "password-secret"),
+    // An unknown value without the feature; an error of the kernel if that forbids it.
+    ioUring: messages.some((message) => message?.kind === "reply" && message.id === 5),
+    // The schema has no names of types, and no values that this build lacks.
+    nativeAio: (replyTo("query-qmp-schema", 6) ?? []).some(({ members = [] }) =>
+      ["threads", "native"].every((value) => members.some(({ name }) => name === value)),
+    ),
   };
 }

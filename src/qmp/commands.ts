@@ -21,6 +21,7 @@ const DISK_MS = 300_000;
 
 const NODE_NAME = { "node-name": "string" } as const;
 const BITMAP = { node: "string", name: "string" } as const;
+const AIO = { "aio?": { oneOf: ["io_uring"] } } as const;
 const FILE_NODE = { driver: { oneOf: ["file"] }, filename: "string" } as const;
 /** A file or a block device of the host, of a disk or a CD. */
 const MEDIUM_NODE = {
@@ -29,6 +30,7 @@ const MEDIUM_NODE = {
   "node-name?": "string",
   "discard?": { oneOf: ["unmap"] },
   "read-only?": "boolean",
+  ...AIO,
 } as const;
 /** A property of a QOM object, by its path (qapi/qom.json). */
 const PROPERTY = { path: "string", property: "string" } as const;
@@ -131,6 +133,7 @@ export const QMP_COMMANDS = {
           "read-only?": "boolean",
           file: MEDIUM_NODE,
         },
+        { driver: { oneOf: ["file"] }, ...NODE_NAME, filename: "string", "read-only": "boolean", ...AIO },
         { driver: { oneOf: ["null-co"] }, ...NODE_NAME, size: "number", "read-zeroes": "boolean" },
       ],
     },
@@ -201,6 +204,7 @@ export const QMP_COMMANDS = {
     reply: [{ name: "string" }],
     limitMs: QUERY_MS,
   },
+  "query-qmp-schema": { reply: [{ "members?": [{ "name?": "string" }] }], limitMs: QUERY_MS },
   "qom-list": { args: { path: "string" }, reply: [{ name: "string", type: "string" }], limitMs: QUERY_MS },
   device_del: { args: { id: "string" }, limitMs: QUERY_MS },
   device_add: { args: { driver: "string", "id?": "string", "bus?": "string" }, limitMs: DISK_MS },

@@ -87,7 +87,8 @@ export async function fillImages(
       const follow = (part: number): void => meter.update(part * virtualBytes);
       await convertImage(image, path, follow, image.base).finally(() => meter.finish());
     } else {
-      await createImage(path, { sizeBytes: virtualBytes, backing: backingNameOf(snapshot.name, name) });
+      const backing = backingNameOf(snapshot.name, name);
+      await createImage(path, { sizeBytes: virtualBytes, backing, subclusters: true });
     }
     const { id } = snapshot.manifest!;
     if (id !== undefined) await addBitmap(path, bitmapOf(id));

@@ -10,7 +10,7 @@ import {
 import { VmError } from "../lib/errors.ts";
 import { isPlainName, plain } from "../lib/text.ts";
 import { parseForwards, parseHostForward } from "../machine/parse.ts";
-import { IMAGE_FORMATS, type DisplayAddress } from "../machine/types.ts";
+import { AIOS, IMAGE_FORMATS, type DisplayAddress } from "../machine/types.ts";
 import { parseConsistency, RUN_ENDS, type BaseRecord, type Mark, type RunRecord } from "./mark-types.ts";
 import { sha256 } from "../lib/crypto.ts";
 
@@ -144,9 +144,11 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
   const rules = asForwards(value.forwards);
   if (started === undefined || (value.pid !== undefined && pid === undefined)) return undefined;
   const display = value.display === undefined ? undefined : readDisplay(value.display);
+  const diskAio = AIOS.find((word) => word === value.diskAio);
   const ended = value.ended === undefined ? undefined : date(value.ended);
   const how = asText(value.how);
   if (rules === undefined) dropped.push("run.forwards");
+  if (value.diskAio !== undefined && diskAio === undefined) dropped.push("run.diskAio");
   if (value.display !== undefined && display === undefined) dropped.push("run.display");
   if (value.ended !== undefined && ended === undefined) dropped.push("run.ended");
   if (value.how !== undefined && how === undefined) dropped.push("run.how");
@@ -156,6 +158,7 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
     ...(pid !== undefined && { pid }),
     ...(value.settings !== undefined && { settings: readMachine(value.settings, dropped) }),
     forwards: rules ?? [],
+    ...(diskAio && { diskAio }),
     ...(display && { display }),
     typed: readTyped(value.typed, dropped),
     // It has ended; the time is unreadable.

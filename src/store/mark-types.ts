@@ -1,5 +1,5 @@
 import type { AddedList, RawSettings } from "../config/schema.ts";
-import type { DisplayAddress, ImageFormat } from "../machine/types.ts";
+import type { Aio, DisplayAddress, ImageFormat } from "../machine/types.ts";
 
 /**
  * Exit reason of the last run: the guest shut down (`powered-off`) or rebooted (`reset`), this program killed it
@@ -54,6 +54,8 @@ export interface RunRecord {
   settings?: RawSettings | undefined;
   /** Its `hostfwd=` and `guestfwd=` rules. */
   forwards: string[];
+  /** How images in WORKDIR are read and written; absent without any, and in records of earlier versions. */
+  diskAio?: Aio | undefined;
   /** SPICE or VNC; absent without either. */
   display?: ({ protocol: string } & DisplayAddress) | undefined;
   /** Options of this run; `restart` uses them again. */

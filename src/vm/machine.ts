@@ -13,6 +13,7 @@ import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
 import type { Processors } from "../qemu/argv.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { formatSince, isSince, uefiFeature } from "../qemu/features.ts";
+import { withDiskIo } from "../qemu/disk-io.ts";
 import { findBootLoader } from "../qemu/firmware.ts";
 import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { socketIn } from "../process/unix-socket.ts";
@@ -73,7 +74,7 @@ export async function resolveMachine(
     memoryOptions: optionsBehind(vm.raw.MEMORY),
     firmware: settings.UEFI ? resolveFirmware(vm, work) : undefined,
     tpm,
-    disks: resolveDisks(context, vm, work, macros),
+    disks: resolveDisks(context, vm, work, macros, capabilities),
     controllerPlaces: settings.CONTROLLER_PLACES,
     cdrom: cd && { ...cd, blockDevice: statSync(cd.path).isBlockDevice() },
     seed: lstatOf(join(work.dir, WORK.seed))?.isFile() ? join(work.dir, WORK.seed) : undefined,
@@ -166,19 +167,21 @@ export const resolveFiles = (work: Workdir, consoleLog: string): Machine["files"
 });
 
 /** The VM's own disks and other images, in boot order. */
-export function resolveDisks(context: Context, vm: Vm, work: Workdir, macros: MacroValues): Disk[] {
+export function resolveDisks(
+  context: Context,
+  vm: Vm,
+  work: Workdir,
+  macros: MacroValues,
+  capabilities: Capabilities,
+): Disk[] {
   const { IMAGES } = vm.settings;
   const numbers = numberImages(vm.settings);
   const fromFiles = IMAGES.length - (context.options.additions.IMAGES?.length ?? 0);
   return IMAGES.map((image, index) => {
     const path = expandMacro(image.path, macros)!;
-    return resolveDisk(
-      vm,
-      image,
-      numbers[index]!,
-      resolveImagePath(path, index >= fromFiles, context, work),
-      work,
-    );
+    const place = resolveImagePath(path, index >= fromFiles, context, work);
+    const disk = resolveDisk(vm, image, numbers[index]!, place, work);
+    return withDiskIo(disk, vm.settings.DISK_AIO, capabilities);
   });
 }
 

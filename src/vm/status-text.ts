@@ -81,6 +81,7 @@ export function formatStatus(vm: Status): string {
     ["firmware", vm.uefi === undefined ? undefined : describeFirmware(vm)],
     ["TPM", vm.tpm ?? undefined],
     ...diskFacts(vm),
+    ["disk I/O", vm.diskAio],
     ["cd", vm.cd === undefined ? undefined : (vm.cd ?? "none")],
     ...(vm.nics ?? []).map(({ number, network, mac, link }): [string, string] => [
       "card",

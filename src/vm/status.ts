@@ -4,7 +4,7 @@ import type { RawSettings } from "../config/schema.ts";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { AttachedDisk } from "../live/attached.ts";
 import { networkWord } from "../machine/network.ts";
-import type { Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
+import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { isImageInUse } from "../qemu/image-lock.ts";
 import { isListening } from "../process/unix-socket.ts";
@@ -64,6 +64,8 @@ export interface Status {
   images?: MachineDisk[];
   /** The CD in the drive; of a VM that is off, as named in the settings, that of the next run. Null: none. */
   cd?: string | null;
+  /** Of a running VM: how images in its working directory are read and written. */
+  diskAio?: Aio;
   snapshots?: { count: number; last: string | null };
   /** Another directory with a VM of the same UUID: one of them is a copy. */
   sameAs?: string;
@@ -198,6 +200,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     state: alive.state,
     job: alive.job,
     forwards: recorded ? recorded.forwards : settings.FORWARDS,
+    ...(recorded?.diskAio && { diskAio: recorded.diskAio }),
     display: recorded?.display ?? null,
     pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,

@@ -10,11 +10,14 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { readOwnHeader } from "../../src/qemu/image-header.ts";
 import { HANG, Refusal, type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { until, type Sandbox } from "../fixtures/sandbox.ts";
 import { seen, writeDisk, written } from "./snapshots.ts";
 
 const manifest = (box: Sandbox, name: string): any => JSON.parse(box.read("backups", name, "manifest.json"));
+
+const allocated = (path: string): number => statSync(path).blocks * 512;
 
 /** Disk contents of a restored VM. */
 async function restored(box: Sandbox, ...words: string[]): Promise<number[]> {
@@ -160,6 +163,27 @@ describe("backup", () => {
     writeFileSync(join(box.top, "go"), "");
     expect((await first.done).status).toBe(74);
   });
+});
+
+test("a restored disk has subclusters: the first write of 4 KiB allocates no more; gz and copies have none", async () => {
+  using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+  await box.ok("@backup", "S0", "@restore");
+  const disk = (): string => join(box.work, "disk-0.img");
+  const clusterBytes = (): number => readOwnHeader(disk()).qcow2!.clusterBytes;
+  expect(clusterBytes()).toBe(128 << 10);
+  const write = (at: string): unknown =>
+    Bun.spawnSync(["qemu-io", "-f", "qcow2", "-c", `write -q -P 7 ${at} 4k`, "-c", "flush", disk()]);
+  // The first one allocates tables, too.
+  write("64k");
+  const before = allocated(disk());
+  write("512k");
+  expect(allocated(disk()) - before).toBeLessThan(32 << 10);
+  const content = seen(box);
+  await box.ok("@backup", "S1", "@backup", "--format=gz", "G");
+  for (const name of ["S1", "G"]) {
+    await box.ok("restore", "--copy", name);
+    expect([seen(box), clusterBytes()]).toEqual([content, 64 << 10]);
+  }
 });
 
 test("backup of a VM that is off fails if its qemu exits (74): status and last lines of qemu are reported", async () => {

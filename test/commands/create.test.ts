@@ -5,6 +5,8 @@ import { readOwnHeader, readVirtualBytes } from "../../src/qemu/image-header.ts"
 import { Sandbox } from "../fixtures/sandbox.ts";
 
 const MiB = 1 << 20;
+/** Cluster size of overlays with subclusters. */
+const SUBCLUSTERED = 128 << 10;
 const qemuImg = (...words: string[]): void => void Bun.spawnSync(["qemu-img", ...words]);
 
 /** Creates an image of 1 MiB beside HOSTDIR. */
@@ -64,14 +66,17 @@ describe("create", () => {
     using box = new Sandbox();
     const from = image(box, "base.qcow2");
     await box.ok("create", "G", "--from", from, "--linked");
-    expect(readOwnHeader(join(box.work, "disk-0.img")).backingName).toBe(from);
+    const header = readOwnHeader(join(box.work, "disk-0.img"));
+    expect(header.backingName).toBe(from);
+    expect(header.qcow2?.clusterBytes).toBe(SUBCLUSTERED);
     expect((await box.json("status")).reaches).toContainEqual({ kind: "base", what: from });
     const qemu = await box.running();
     expect(qemu.argv.join(" ")).toContain(from);
     await box.ok("stop");
     await box.ok("backup", "--format=qcow2");
     // The backing file was merged into the snapshot.
-    expect(readOwnHeader(box.path("backups/S0/disk-0.qcow2")).backingName).toBeUndefined();
+    const stored = readOwnHeader(box.path("backups/S0/disk-0.qcow2"));
+    expect([stored.backingName, stored.qcow2?.clusterBytes]).toEqual([undefined, 64 << 10]);
     Bun.spawnSync(["touch", "-d", "yesterday", from]);
     await box.ends(74, "run", from);
   });

@@ -11,7 +11,9 @@ import {
 } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
+import { findIoUringProblem } from "../../src/process/libc.ts";
 import { testWith } from "../fixtures/needs.ts";
+import type { FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { qemuImg } from "./snapshots.ts";
 
@@ -49,6 +51,58 @@ async function withFirmware(): Promise<Sandbox> {
 
 /** The fields in an argument list. */
 const smbios = (argv: readonly string[]): string[] => argv.filter((_word, at) => argv[at - 1] === "-smbios");
+
+/** A qemu that can use io_uring. */
+function withIoUring(box: Sandbox): void {
+  const probe = join(box.bin, "probe.json");
+  writeFileSync(probe, `${readFileSync(probe, "utf8")}{"return": {}, "id": 5}\n`);
+}
+
+const aioOf = (qemu: FakeQemu, node = "disk0"): unknown =>
+  JSON.parse(qemu.option("-blockdev", node)!).file.aio;
+
+describe.if(findIoUringProblem() === undefined)("DISK_AIO", () => {
+  test("auto is io_uring; threads, once set, from the next run", async () => {
+    using box = await created();
+    withIoUring(box);
+    const qemu = await box.running();
+    expect(aioOf(qemu)).toBe("io_uring");
+    await box.ends(0, "disk add VIRT=1M", "attached to the running guest");
+    expect((qemu.requests.find(({ execute }) => execute === "blockdev-add") as any).arguments.file.aio).toBe(
+      "io_uring",
+    );
+    await box.ok("set", "DISK_AIO=threads");
+    expect(await box.json("status")).toMatchObject({
+      diskAio: "io_uring",
+      nextRun: { DISK_AIO: "threads" },
+    });
+    await box.ends(0, "status", /^disk I\/O: +io_uring$/m);
+    await box.ok("restart");
+    const next = box.qemus.at(-1)!;
+    expect([aioOf(next), aioOf(next, "disk1")]).toEqual([undefined, undefined]);
+    expect((await box.json("status")).diskAio).toBe("threads");
+    await box.ok("stop");
+    expect((await box.json("status")).diskAio).toBeUndefined();
+  });
+
+  test("io_uring with a qemu that lacks it is refused (69), and doctor reports it", async () => {
+    using box = await created();
+    await box.ok("set", "DISK_AIO=io_uring");
+    await box.ends(69, "run --detach", "DISK_AIO=io_uring", "DISK_AIO=auto");
+    await box.ends(69, "doctor", /^disk-aio +missing +needed +speed of disks +this qemu/m);
+  });
+
+  test.each([
+    ["", "limited", "threads instead of io_uring: this qemu"],
+    ["DISK_AIO=threads\n", "ok", "threads"],
+  ])("doctor with %j: %s", async (conf, state, detail) => {
+    using box = new Sandbox(`${CONF}PORT=\n${conf}`);
+    const { stdout, stderr } = await box.vm("doctor");
+    expect(stdout + stderr).toMatch(
+      new RegExp(`^disk-aio +${state} +optional +speed of disks +${detail}`, "m"),
+    );
+  });
+});
 
 describe("SMBIOS", () => {
   test("is kept by create; an option adds to it, an empty one clears it", async () => {

@@ -217,6 +217,14 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["", "KVM", "xen"],
   },
+  DISK_AIO: {
+    good: [
+      ["auto", "auto"],
+      ["io_uring", "io_uring"],
+      ["threads", "threads"],
+    ],
+    bad: ["", "native", "IO_URING"],
+  },
   SMBIOS: {
     good: [
       [[], []],

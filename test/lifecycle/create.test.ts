@@ -62,6 +62,7 @@ const CHANGED: Record<
   TPM: "2.0",
   ACCEL: "tcg",
   CPU: "qemu64",
+  DISK_AIO: "threads",
   SMBIOS: ["type=1,serial=7"],
   SSH_USER: "anna",
   NETWORKS: ["none"],

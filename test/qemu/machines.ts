@@ -11,6 +11,8 @@ export const QEMU: Capabilities = {
   spice: true,
   sandbox: true,
   vnc: true,
+  ioUring: true,
+  nativeAio: true,
 };
 
 function disk(bus: DiskBus, index: number, changes: Partial<Disk> = {}): Disk {
@@ -252,6 +254,12 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   "disks-scsi-66": { disks: disks(...Array.from({ length: 66 }, () => "SCSI" as const)) },
   "disks-usb": { disks: disks("USB", "VIRT", "USB") },
   "disks-none": { disks: [] },
+  "disks-io-uring": {
+    disks: disks("SCSI", "VIRT", "AHCI", "NVME", "USB").map((one) => ({ ...one, aio: "io_uring" })),
+  },
+  "disks-native": {
+    disks: [disk("VIRT", 0, { aio: "native", base: { format: "qcow2", path: "/srv/base.qcow2" } })],
+  },
   "disks-formats": {
     disks: [
       disk("VIRT", 0),

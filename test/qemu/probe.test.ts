@@ -19,7 +19,10 @@ const VNC = SPICE.replace("spice", "vnc").replace('"id": 2', '"id": 4');
 const NO_SPICE = '{"return": [{"parameters": [], "option": "spice"}], "id": 2}';
 const SANDBOX =
   '{"return": [{"parameters": [{"name": "spawn"}, {"name": "elevateprivileges"}], "option": "sandbox"}], "id": 3}';
-const WHOLE = [GREETING, '{"return": {}, "id": 0}', DEVICES, SPICE, SANDBOX, VNC, '{"return": {}, "id": 5}'];
+const IO_URING = '{"return": {}, "id": 5}';
+const SCHEMA =
+  '{"return": [{"meta-type": "enum", "members": [{"name": "threads"}, {"name": "native"}]}, {}], "id": 6}';
+const WHOLE = [GREETING, '{"return": {}, "id": 0}', DEVICES, SPICE, SANDBOX, VNC, IO_URING, SCHEMA];
 
 /** A qemu that prints these lines and records each start. */
 function install(lines: string[], rest = ""): void {
@@ -41,6 +44,8 @@ describe("probeQemu", () => {
       spice: true,
       sandbox: true,
       vnc: true,
+      ioUring: true,
+      nativeAio: true,
     });
   });
 
@@ -59,6 +64,21 @@ describe("probeQemu", () => {
   ])("%s: no sandbox", async (_title, line) => {
     install([GREETING, DEVICES, SPICE, line]);
     expect((await probeQemu(qemu, undefined)).sandbox).toBe(false);
+  });
+
+  test.each([
+    [
+      "built without it",
+      `{"error": {"class": "GenericError", "desc": "Invalid parameter 'io_uring'"}, "id": 5}`,
+    ],
+    [
+      "forbidden by the kernel",
+      '{"error": {"class": "GenericError", "desc": "Unable to use io_uring"}, "id": 5}',
+    ],
+    ["not answered", ""],
+  ])("io_uring %s: none", async (_title, line) => {
+    install([GREETING, DEVICES, line]);
+    expect((await probeQemu(qemu, undefined)).ioUring).toBe(false);
   });
 
   test.each([

@@ -28,7 +28,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
   const vm = usableVm(context, found);
   const { settings } = vm;
   const [qemus, programs, build, rescues, aging, networks] = await Promise.all([
-    checkQemus(settings),
+    checkQemus(settings, placeOfDisks(context, vm)),
     checkPrograms(context, settings),
     checkRescueBuild(context.hostArch),
     checkRescues(context, vm),
@@ -54,6 +54,10 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
   ];
   return { ok: missingOf(checks).length === 0, host: readSystem(), checks };
 }
+
+/** Where the current VM's disks are, or a new one's will be. */
+const placeOfDisks = ({ tmpdir }: Context, { work, settings, hostdir }: Vm): string =>
+  work.state === "present" ? work.dir : settings.INPLACE ? hostdir : tmpdir;
 
 /** Files and commands outside its directory that the current VM refers to, for information. */
 const checkReaches = (context: Context, vm: Vm): Check[] =>

@@ -14,6 +14,7 @@ import {
   uefiFeature,
   type QemuFeature,
 } from "../../qemu/features.ts";
+import { chooseDiskIo, ioUringProblem } from "../../qemu/disk-io.ts";
 import { findBootLoader, findFirmware, findNetworkRom } from "../../qemu/firmware.ts";
 import { probeQemu } from "../../qemu/probe.ts";
 import { findProgram } from "../../process/exec.ts";
@@ -127,11 +128,17 @@ const tpmDevice = (arch: Arch): string | undefined => (ARCH[arch] as ArchFacts).
 const featuresOf = (arch: Arch): Feature[] => FEATURES.filter(({ applies }) => applies?.(arch) !== false);
 
 /** qemu for each guest architecture; all features of the configured one, only missing features of others. */
-export async function checkQemus(settings: Settings): Promise<Check[]> {
-  return (await Promise.all(ARCHES.map((arch) => checkQemu(arch, arch === settings.QEMUARCH)))).flat();
+export async function checkQemus(settings: Settings, diskPlace: string): Promise<Check[]> {
+  const { QEMUARCH } = settings;
+  const checks = ARCHES.map((arch) =>
+    checkQemu(arch, arch === QEMUARCH ? (found) => [checkDiskIo(settings, found, diskPlace)] : undefined),
+  );
+  return (await Promise.all(checks)).flat();
 }
 
-async function checkQemu(arch: Arch, needed: boolean): Promise<Check[]> {
+/** @param more checks of the configured one */
+async function checkQemu(arch: Arch, more?: (capabilities: Capabilities) => Check[]): Promise<Check[]> {
+  const needed = more !== undefined;
   const { binary } = ARCH[arch];
   const common = { name: binary, needed, use: `${arch} guests` };
   let capabilities: Capabilities;
@@ -147,10 +154,11 @@ async function checkQemu(arch: Arch, needed: boolean): Promise<Check[]> {
     const detail = `${version}, but ${formatSince(MINIMUM.since)} is needed`;
     return [{ ...common, state: "missing", detail, packages: PACKAGES[binary] }];
   }
-  if (needed)
+  if (more)
     return [
       { ...common, state: "ok", detail: version },
       ...featuresOf(arch).map(checkFeature(capabilities, arch)),
+      ...more(capabilities),
     ];
   const lacking = featuresOf(arch).flatMap((feature) => feature.lacking(capabilities, arch));
   return [
@@ -168,6 +176,17 @@ const checkFeature =
     const detail = `this qemu has no ${absent.join(", ")}`;
     return { name, state: "missing", needed, use, detail, ...(thing && { packages: PACKAGES[thing] }) };
   };
+
+/** How disks in a directory are read and written. */
+export function checkDiskIo({ DISK_AIO }: Settings, capabilities: Capabilities, directory: string): Check {
+  const needed = DISK_AIO === "io_uring";
+  const common = { name: "disk-aio", needed, use: "speed of disks" };
+  const problem = needed ? ioUringProblem(capabilities) : undefined;
+  if (problem !== undefined) return { ...common, state: "missing", detail: problem };
+  const io = chooseDiskIo(DISK_AIO, capabilities, { path: join(directory, "disk-0.img") });
+  if (io.problem === undefined) return { ...common, state: "ok", detail: io.aio };
+  return { ...common, state: "limited", detail: `threads instead of io_uring: ${io.problem}` };
+}
 
 /** KVM for the configured architecture; required if ACCEL=kvm. */
 export function checkKvm({ ACCEL, QEMUARCH }: Settings, hostArch: string): Check {

@@ -13,6 +13,7 @@ import {
   type AttachedDisk,
 } from "../../live/attached.ts";
 import { expandMacro, macroOf } from "../../machine/macros.ts";
+import { ARCH } from "../../machine/arch.ts";
 import type { Disk, DiskBus, ImageRequest } from "../../machine/types.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import {
@@ -21,8 +22,10 @@ import {
   type NumberedDisk,
   type NumberedDisks,
 } from "../../qemu/devices/disk.ts";
+import { withDiskIo } from "../../qemu/disk-io.ts";
 import { isImageInUse } from "../../qemu/image-lock.ts";
 import { PLACES, type Placed } from "../../qemu/layout.ts";
+import { probeQemu } from "../../qemu/probe.ts";
 import { createImage } from "../../qemu/new-image.ts";
 import { QmpError } from "../../qmp/errors.ts";
 import { beginDiskChange, endDiskChange } from "../../store/disk-change.ts";
@@ -180,16 +183,17 @@ const machineOf = ({ settings }: Vm, disks: readonly NumberedDisk[]): Placed & N
 
 /** Plugs a stored disk into the running machine; says so if that is not possible. */
 async function attachNow(
-  { vm, qmp }: Changing,
+  { context, vm, qmp }: Changing,
   disk: Disk,
   disks: readonly { request: { bus: DiskBus }; number: number }[],
 ): Promise<void> {
   const { settings } = vm;
+  const capabilities = await probeQemu(ARCH[settings.QEMUARCH].binary, context.cacheDirectory);
   const machine = machineOf(
     vm,
     disks.map(({ request, number }) => ({ bus: request.bus, number })),
   );
-  const plugged = buildPluggedDisk(machine, disk);
+  const plugged = buildPluggedDisk(machine, withDiskIo(disk, settings.DISK_AIO, capabilities));
   if (plugged === undefined)
     return noteNextRun(
       "the guest has it",

@@ -30,6 +30,9 @@ function buildDiskNode(disk: Disk): Record<string, unknown> {
     "node-name": `${node}-file`,
     filename: disk.path,
     discard: "unmap",
+    ...(disk.aio && { aio: disk.aio }),
+    // qemu's condition for native requests. Not of the format node: backing files would inherit it.
+    ...(disk.aio === "native" && { cache: { direct: true } }),
   };
   const backing = disk.format === "raw" ? {} : buildBacking(disk);
   return { driver: disk.format, "node-name": node, ...common, file, ...backing };

@@ -173,7 +173,7 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     "live/fleece.ts",
-    '...(running ? [["cont"] as const] : []),',
+    '...(cont ? [["cont"] as const] : []),',
     "",
     "commands/backup.test.ts:running VM",
   ),

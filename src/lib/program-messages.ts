@@ -32,6 +32,9 @@ export const saysPortTaken = (text: string): boolean => /address already in use|
 /** qemu's log: a line that is no reason to end (util/error-report.c). */
 export const isQemuWarning = (line: string): boolean => line.includes(": warning: ");
 
+/** qemu's log: a signal ended it (os-posix.c), which its event log lacks if it had not greeted there. */
+export const isQemuSignal = (line: string): boolean => / terminating on signal \d+/.test(line);
+
 /** Linux's console: the line that names the reason of a panic (kernel/panic.c). */
 export const isKernelPanic = (line: string): boolean => line.includes("Kernel panic");
 

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { isQemuWarning } from "../lib/program-messages.ts";
+import { isQemuSignal, isQemuWarning } from "../lib/program-messages.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
 import { followPanic, readShutdown } from "../qmp/events.ts";
@@ -81,6 +81,10 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
     .trim();
   if (panicked) {
     const [end, how] = describeReason("", true);
+    return { end, how, at: lastSign };
+  }
+  if (isQemuSignal(words)) {
+    const [end, how] = describeReason("host-signal", false);
     return { end, how, at: lastSign };
   }
   return words

@@ -1,6 +1,9 @@
 import { version } from "../package.json";
 import { closesOnExec } from "./process/libc.ts";
 
+/** An internal error (sysexits.h; lib/errors.ts is not needed for all else here). */
+const EX_SOFTWARE = 70;
+
 const words = process.argv.slice(2);
 
 try {
@@ -13,6 +16,8 @@ try {
   const { reportError } = await import("./cli/report.ts");
   process.exitCode = reportError(error, false);
 }
+// A mistake in the program may leave children or timers, which would keep this process for ever.
+if (process.exitCode === EX_SOFTWARE) process.exit();
 
 /**
  * Prints the version without node:fs and Bun.file, which take a sixth of Bun's own start.

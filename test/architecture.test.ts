@@ -232,6 +232,22 @@ test.each(MODULES)("$name has at most 400 lines, and a kebab-case name", ({ name
   expect(name).toMatch(/^([a-z0-9]+(-[a-z0-9]+)*\/)*[a-z0-9]+(-[a-z0-9]+)*\.ts$/);
 });
 
+test("what is held by `using` is held until a returned promise settles", () => {
+  const early = MODULES.flatMap(({ name, code }) => {
+    const lines = code.split("\n");
+    return lines.flatMap((line, index) => {
+      const indent = /^( *)(await )?using /.exec(line)?.[1];
+      if (indent === undefined) return [];
+      const end = lines.findIndex((next, at) => at > index && next.trim() && !next.startsWith(indent));
+      const block = lines.slice(index, end < 0 ? undefined : end);
+      return block
+        .filter((next) => /\breturn (?!await\b|log\.)[\w.]+\(/.test(next))
+        .map((next) => `${name}: ${next.trim()}`);
+    });
+  });
+  expect(early).toEqual([]);
+});
+
 test("commands have a default export, everything else named ones", () => {
   const defaults = MODULES.filter(({ code }) => /^export default\b/m.test(code)).map(({ name }) => name);
   const commands = inFolder("commands").map(({ name }) => name);

@@ -74,5 +74,5 @@ async function enter(
     });
   const members = [...known.filter((one) => one.mac !== mac), member];
   if (!Bun.deepEquals(known, members)) writeMembers(record, members);
-  return openLan({ name: network, directory, prefix: prefixOf(network), outside, members });
+  return await openLan({ name: network, directory, prefix: prefixOf(network), outside, members });
 }

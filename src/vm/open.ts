@@ -54,7 +54,7 @@ export async function withVmToRead<T>(
   const hostdir = findHostdir(context);
   if (foreignDirectory(hostdir) === undefined) return withVm(context, command, use, { lenient: true });
   using _lock = await lockVm(hostdir, command);
-  return use(await readVm(context, hostdir, false, { lenient: true }));
+  return await use(await readVm(context, hostdir, false, { lenient: true }));
 }
 
 /** As `withVm`, without recording the end of a run: for the command that waited for it. */

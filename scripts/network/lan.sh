@@ -30,6 +30,7 @@ exec nsenter --net=namespace -- sh -c '
   echo "$pid" >ready.new
   mv ready.new ready
   while read -r word; do
+    kill -0 "$(cat dnsmasq.pid)" 2>/dev/null || dnsmasq --conf-file=dnsmasq.conf
     echo "$word" >answer.new
     mv answer.new answer
   done'

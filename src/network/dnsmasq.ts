@@ -14,7 +14,7 @@ export function formatDnsmasqConfig(
   const lines = [
     "user=root",
     "group=",
-    "pid-file=",
+    `pid-file=${join(directory, "dnsmasq.pid")}`,
     "interface=br0",
     "except-interface=lo",
     "bind-interfaces",

@@ -86,7 +86,7 @@ async function refuseOtherUser(): Promise<void> {
   }
 }
 
-/** Processes of networks in the runtime directory. */
+/** Processes of networks in the runtime directory, a line each: the pid and the command. */
 async function networkProcesses(): Promise<string> {
   const all = await shell(`grep -sl "XDG_RUNTIME_DIR=${runtime}" /proc/[0-9]*/environ || true`, "/");
   return all
@@ -94,7 +94,8 @@ async function networkProcesses(): Promise<string> {
     .filter(Boolean)
     .map((path) => {
       try {
-        return readFileSync(path.replace("environ", "cmdline"), "utf8").split("\0").slice(0, 3).join(" ");
+        const words = readFileSync(path.replace("environ", "cmdline"), "utf8").split("\0").slice(0, 3);
+        return [path.split("/")[2]!, ...words].join(" ");
       } catch {
         return "";
       }
@@ -175,7 +176,11 @@ suiteInTurn(0, 3)("networks", () => {
       await refuseOtherUser();
       // The last ones end by kill -9, of qemu as of anything.
       await all[0]!.ok(["stop", "--force"]);
-      expect(await networkProcesses()).toContain("dnsmasq");
+      const dnsmasq = /^(\d+) dnsmasq/m.exec(await networkProcesses())![1]!;
+      process.kill(Number(dnsmasq), "SIGKILL");
+      await all[0]!.ok(["run", "--detach"]);
+      await until("a lease of the next dnsmasq", () => all[0]!.console().includes("LEASE"));
+      await all[0]!.ok(["stop", "--force"]);
       for (const box of all.slice(1)) process.kill(await qemuPid(box), "SIGKILL");
       await until("no process of the network", async () => (await networkProcesses()) === "");
       // Its address stays.

@@ -9,6 +9,8 @@ import type { Nic } from "../machine/types.ts";
 import { usesDescriptor } from "../qemu/devices/nic.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
+import { findHostdir } from "./find.ts";
+import { readIdentity } from "./identity.ts";
 
 /** Connections of network cards, opened for a qemu that gets them. */
 export interface CardConnections {
@@ -75,7 +77,16 @@ async function connectCard(
   }
   const { joinNetwork } = await import("../network/join.ts");
   const hostName = hostNameOf(guestName).split(".")[0]!;
-  const joined = await joinNetwork(context, { network: name, outside, mac: macFor(nic), hostName });
+  const directoryOfVm = findHostdir(context);
+  const { uuid } = readIdentity(directoryOfVm);
+  const joined = await joinNetwork(context, {
+    network: name,
+    outside,
+    mac: macFor(nic),
+    hostName,
+    vm: uuid === undefined ? undefined : { directory: directoryOfVm, uuid },
+    readUuid: (hostdir) => readIdentity(hostdir).uuid,
+  });
   const leave = (): void => (closeSync(joined.fd), joined[Symbol.dispose]());
   return { fd: joined.fd, handOver: leave, withdraw: leave };
 }

@@ -45,7 +45,7 @@ export async function joinNetwork(
 ): Promise<Joined> {
   const { network } = request;
   const directory = makeNetworkDirectory(place, network);
-  const lan = await enter(directory, recordPath(place.cacheDirectory ?? directory, network), request);
+  const lan = await enterNetwork(directory, recordPath(place.cacheDirectory ?? directory, network), request);
   try {
     const namespace = ["nsenter", "--target", String(lan.pid), "--user", "--net", "--"];
     const received = await receiveFrom([...namespace, ...selfCommand(), TAP_WORD, BRIDGE]);
@@ -59,7 +59,7 @@ export async function joinNetwork(
 }
 
 /** Starts the network if it does not run, and records the card as a member. A card that is refused leaves no record. */
-async function enter(
+export async function enterNetwork(
   directory: string,
   record: string,
   { network, outside, readUuid, ...joining }: JoinRequest,

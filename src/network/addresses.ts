@@ -4,6 +4,7 @@ import { sha256 } from "../lib/crypto.ts";
 import { readSmall } from "../lib/read-file.ts";
 import { toJson } from "../lib/json.ts";
 import { replaceFile } from "../store/files.ts";
+import { networksDirectory, type RuntimePlace } from "./place.ts";
 
 /** A card on a network among VMs, with its fixed address. */
 export interface Member {
@@ -100,6 +101,20 @@ function freeHost(members: readonly Member[], mac: string): number | undefined {
 /** Where the members of a network are recorded, so that their addresses stay. */
 export const recordPath = (cacheDirectory: string, network: string): string =>
   join(cacheDirectory, "networks", `${network}.json`);
+
+/** @param cacheDirectory keeps the record; absent: it is kept while the network runs */
+export type RecordPlace = RuntimePlace & { cacheDirectory: string | undefined };
+
+/** Name and address of a card, where they are recorded: the card has joined its network before. */
+export function findAddress(
+  place: RecordPlace,
+  network: string,
+  mac: string | undefined,
+): { name: string; address: string } | undefined {
+  const directory = place.cacheDirectory ?? join(networksDirectory(place), network);
+  const member = readMembers(recordPath(directory, network)).find((one) => one.mac === mac);
+  return member && { name: member.name, address: `${prefixOf(network)}.${member.host}` };
+}
 
 const isMember = (item: unknown): item is Member => {
   const { mac, name, host, vm } = (item ?? {}) as Record<string, unknown>;

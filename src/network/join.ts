@@ -12,9 +12,10 @@ import {
   writeMembers,
   type Joining,
   type Member,
+  type RecordPlace,
 } from "./addresses.ts";
 import { isAlive, openLan, reloadLan, type Lan } from "./lan.ts";
-import { makeNetworkDirectory, type RuntimePlace } from "./place.ts";
+import { makeNetworkDirectory } from "./place.ts";
 import { BRIDGE, TAP_WORD } from "./tap.ts";
 
 const LOCK_MS = 60_000;
@@ -36,11 +37,10 @@ export interface Joined extends Disposable {
 
 /**
  * Connects a card to a network among this user's VMs, which the first member starts.
- * @param cacheDirectory keeps the addresses; absent: they are kept while the network runs
  * @throws 69 if a program is missing, 74 if it does not start, 75 if it runs with another access to the outside
  */
 export async function joinNetwork(
-  place: RuntimePlace & { cacheDirectory: string | undefined },
+  place: RecordPlace,
   request: JoinRequest,
 ): Promise<Joined> {
   const { network } = request;

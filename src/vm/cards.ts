@@ -1,12 +1,13 @@
-import { closeSync, readFileSync } from "node:fs";
+import { closeSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { lstatOf } from "../lib/read-file.ts";
-import { callerUid, findUserName } from "../lib/trust.ts";
+import { log } from "../lib/log.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { hostNameOf } from "../machine/cloud-config.ts";
 import type { Nic } from "../machine/types.ts";
 import { usesDescriptor } from "../qemu/devices/nic.ts";
+import { findDown } from "../qemu/link.ts";
+import { requireTap } from "../qemu/tap.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { findHostdir } from "./find.ts";
@@ -40,6 +41,7 @@ export async function connectCards(
   try {
     for (const nic of nics) {
       if (nic.network.kind === "tap") requireTap(nic.network.name!);
+      warnOfDown(nic);
       if (usesDescriptor(nic)) opened.push(await connectCard(context, directory, guestName, nic));
     }
   } catch (error) {
@@ -91,6 +93,13 @@ async function connectCard(
   return { fd: joined.fd, handOver: leave, withdraw: leave };
 }
 
+/** A bridge or tap device that is down passes nothing on. */
+function warnOfDown({ network: { kind, name = "" } }: Nic): void {
+  if (kind !== "bridge" && kind !== "tap") return;
+  const problem = findDown(kind === "tap" ? "tap device" : "bridge", name);
+  if (problem) log.warn(`${problem.text}; set it up: ${problem.fix}`);
+}
+
 /** On a network with other machines, qemu's default address would be that of several. */
 function macFor({ number, mac }: Nic): string {
   if (mac !== undefined) return mac;
@@ -101,35 +110,4 @@ function macFor({ number, mac }: Nic): string {
       hint: `give the VM a UUID: ${commandLine("identity", "--new")}`,
     },
   );
-}
-
-/** Attributes of network devices (Documentation/ABI/testing/sysfs-class-net, drivers/net/tun.c). */
-function attribute(device: string, name: string): string | undefined {
-  try {
-    return readFileSync(`/sys/class/net/${device}/${name}`, "utf8").trim();
-  } catch {
-    return undefined;
-  }
-}
-
-/** @throws 69 unless a tap device exists that this user may open */
-export function requireTap(device: string): void {
-  const problem = findTapProblem(device);
-  if (problem) throw new VmError("unavailable", problem.text, { hint: problem.fix });
-}
-
-/** Why a tap device cannot be used; undefined if it can. */
-export function findTapProblem(device: string): { text: string; fix: string } | undefined {
-  const user = findUserName(callerUid()).replace(/^uid /, "");
-  const create = `sudo ip tuntap add dev ${device} mode tap user ${user}`;
-  if (lstatOf(`/sys/class/net/${device}`) === undefined)
-    return { text: `there is no tap device ${device}`, fix: `create it: ${create}` };
-  if (attribute(device, "tun_flags") === undefined)
-    return { text: `${device} is not a tap device`, fix: `use another name: ${create}` };
-  const owner = attribute(device, "owner");
-  if (callerUid() === 0 || owner === String(callerUid())) return undefined;
-  return {
-    text: `the tap device ${device} does not belong to ${user}`,
-    fix: `create it for this user: sudo ip tuntap del dev ${device} mode tap && ${create}`,
-  };
 }

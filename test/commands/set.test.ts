@@ -15,6 +15,7 @@ import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { Refusal, type Behaviour, type FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
+import { prefixOf } from "../../src/network/addresses.ts";
 import { lockVm } from "../../src/store/lock.ts";
 
 async function created(conf?: string, ...words: string[]): Promise<Sandbox> {
@@ -426,6 +427,27 @@ test("forwards stay when the last card goes, which is reported", async () => {
   await box.ends(0, "set NETWORKS=none", "kept without effect");
   const { stderr } = await box.ends(0, "set MEMORY=1G");
   expect(stderr).not.toContain("kept");
+});
+
+test("a forward that is set without a card for it is stored, with a warning", async () => {
+  using box = await created("", "--net=net=lab");
+  const { stderr } = await box.ends(0, "set -f tcp:127.0.0.1:4444-:22", "warning: without effect", "vm nic add");
+  expect(stderr).toContain("forward tcp:127.0.0.1:4444-:22");
+  expect((await box.ends(0, "set MEMORY=1G")).stderr).not.toContain("effect");
+});
+
+test("status and nic list show name and address of a card that has joined a network among VMs", async () => {
+  using box = await created("", "--net=net=lab");
+  const [{ mac, ...before }] = await box.json("nic", "list");
+  expect(before).not.toHaveProperty("address");
+  const members = [{ mac, name: "web", host: 77 }];
+  mkdirSync(join(box.home, ".cache/vm/networks"), { recursive: true });
+  box.write(join(box.home, ".cache/vm/networks/lab.json"), JSON.stringify({ network: 1, members }));
+  const address = `${prefixOf("lab")}.77`;
+  expect(await box.json("nic", "list")).toMatchObject([{ number: 1, name: "web", address }]);
+  expect((await box.json("status")).nics).toMatchObject([{ number: 1, mac, name: "web", address }]);
+  await box.ends(0, "status", `net=lab, ${mac}, web ${address}`);
+  await box.ends(0, "nic list", "NAME", address);
 });
 
 describe("forward", () => {

@@ -4,7 +4,8 @@ import type { NetworkRequest } from "../../machine/network.ts";
 import { LAN_PROGRAMS, OUTSIDE_PROGRAMS } from "../../network/lan.ts";
 import { exec, findProgram } from "../../process/exec.ts";
 import { findBridgeHelper, findBridgeProblems } from "../../qemu/bridge.ts";
-import { findTapProblem } from "../../vm/cards.ts";
+import { findDown } from "../../qemu/link.ts";
+import { findTapProblem } from "../../qemu/tap.ts";
 import { networksOf } from "../../vm/nics.ts";
 import { PACKAGES, type Packages } from "../../lib/packages.ts";
 import { checkProgram, oneLine, type Check } from "./check.ts";
@@ -56,7 +57,7 @@ const describeProblems = (problems: readonly { text: string; fix: string }[]): s
   problems.map(({ text, fix }) => `${text} (${fix})`).join("; ");
 
 function checkBridge(name: string): Check {
-  const problems = findBridgeProblems(name);
+  const problems = [...findBridgeProblems(name), findDown("bridge", name) ?? []].flat();
   const common = { name: `bridge=${name}`, needed: true, use: BRIDGE_USE };
   return problems.length === 0
     ? { ...common, state: "ok", detail: `/sys/class/net/${name}` }
@@ -64,7 +65,7 @@ function checkBridge(name: string): Check {
 }
 
 function checkTap(name: string): Check {
-  const problem = findTapProblem(name);
+  const problem = findTapProblem(name) ?? findDown("tap device", name);
   const common = { name: `tap=${name}`, needed: true, use: "network cards on tap devices" };
   return problem === undefined
     ? { ...common, state: "ok", detail: `/sys/class/net/${name}` }

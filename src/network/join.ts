@@ -39,10 +39,7 @@ export interface Joined extends Disposable {
  * Connects a card to a network among this user's VMs, which the first member starts.
  * @throws 69 if a program is missing, 74 if it does not start, 75 if it runs with another access to the outside
  */
-export async function joinNetwork(
-  place: RecordPlace,
-  request: JoinRequest,
-): Promise<Joined> {
+export async function joinNetwork(place: RecordPlace, request: JoinRequest): Promise<Joined> {
   const { network } = request;
   const directory = makeNetworkDirectory(place, network);
   const lan = await enterNetwork(directory, recordPath(place.cacheDirectory ?? directory, network), request);

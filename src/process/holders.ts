@@ -64,6 +64,15 @@ export function findUsers(targets: ReadonlySet<string>, directory: string, name:
   });
 }
 
+/** Working directory of a process; undefined if it has exited or is not accessible. */
+export function readCwd(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/cwd`);
+  } catch {
+    return undefined;
+  }
+}
+
 /** Command line of a process; empty if it has exited or is not accessible. */
 export function readArgv(pid: number): string[] {
   try {

@@ -41,6 +41,5 @@ export function findDown(
 
 /** The first name with a number that no device has: `br0`. */
 export function freeName(prefix: "br" | "tap", devices = NET_DEVICES): string {
-  for (let number = 0; ; number++)
-    if (!hasDevice(`${prefix}${number}`, devices)) return `${prefix}${number}`;
+  for (let number = 0; ; number++) if (!hasDevice(`${prefix}${number}`, devices)) return `${prefix}${number}`;
 }

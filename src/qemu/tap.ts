@@ -1,21 +1,27 @@
 import { closeSync, openSync } from "node:fs";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import { callerUid, findUserName } from "../lib/trust.ts";
-import { describeHolder, findTapHolder } from "../process/holders.ts";
+import { describeHolder, findTapHolder, readCwd } from "../process/holders.ts";
 import { setInterface } from "../process/libc.ts";
 import { attributeOf, freeName, hasDevice, NET_DEVICES, upCommand, type DeviceProblem } from "./link.ts";
 
-/** @throws 69 unless a tap device exists that this user may open, 75 if another process has it */
-export function requireTap(device: string): void {
+/**
+ * @param own working directory of this VM's qemu, which may have the device still: of a card that is not there any more
+ * @throws 69 unless a tap device exists that this user may open, 75 if another process has it
+ */
+export function requireTap(device: string, own: string): void {
   const problem = findTapProblem(device);
   if (problem) throw new VmError("unavailable", problem.text, { hint: problem.fix });
   if (!isTapBusy(device)) return;
   const holder = findTapHolder(device);
-  const { create } = wordsFor(freeName("tap"));
-  throw new VmError("busy", `the tap device ${device} is in use${holder ? ` by ${describeHolder(holder)}` : ""}`, {
-    hint: `use another one for this card: ${create}`,
-  });
+  if (holder && readCwd(holder.pid) === own) return;
+  throw busyTap(device, holder && describeHolder(holder));
 }
+
+export const busyTap = (device: string, holder: string | undefined): VmError =>
+  new VmError("busy", `the tap device ${device} is in use${holder ? ` by ${holder}` : ""}`, {
+    hint: `each card needs one of its own: ${wordsFor(freeName("tap")).create}`,
+  });
 
 /** Does another process have it open? Only that is looked for here: what else is wrong with it, qemu reports. */
 function isTapBusy(device: string): boolean {

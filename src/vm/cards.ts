@@ -7,7 +7,7 @@ import { hostNameOf } from "../machine/cloud-config.ts";
 import type { Nic } from "../machine/types.ts";
 import { usesDescriptor } from "../qemu/devices/nic.ts";
 import { findDown } from "../qemu/link.ts";
-import { requireTap } from "../qemu/tap.ts";
+import { busyTap, requireTap } from "../qemu/tap.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import { findHostdir } from "./find.ts";
@@ -38,11 +38,12 @@ export async function connectCards(
   const withdraw = async (): Promise<void> => {
     for (const one of opened) await one.withdraw();
   };
+  refuseSameTap(nics);
   try {
     for (const nic of nics) {
-      if (nic.network.kind === "tap") requireTap(nic.network.name!);
-      warnOfDown(nic);
+      if (nic.network.kind === "tap") requireTap(nic.network.name!, directory);
       if (usesDescriptor(nic)) opened.push(await connectCard(context, directory, guestName, nic));
+      warnOfDown(nic);
     }
   } catch (error) {
     await withdraw();
@@ -91,6 +92,15 @@ async function connectCard(
   });
   const leave = (): void => (closeSync(joined.fd), joined[Symbol.dispose]());
   return { fd: joined.fd, handOver: leave, withdraw: leave };
+}
+
+/** @throws 75 if two cards are on the same tap device */
+export function refuseSameTap(nics: readonly Nic[]): void {
+  const taps = nics.filter(({ network }) => network.kind === "tap");
+  for (const [index, { network }] of taps.entries()) {
+    const other = taps.slice(0, index).find((one) => one.network.name === network.name);
+    if (other) throw busyTap(network.name!, `network card ${other.number}`);
+  }
 }
 
 /** A bridge or tap device that is down passes nothing on. */

@@ -431,7 +431,12 @@ test("forwards stay when the last card goes, which is reported", async () => {
 
 test("a forward that is set without a card for it is stored, with a warning", async () => {
   using box = await created("", "--net=net=lab");
-  const { stderr } = await box.ends(0, "set -f tcp:127.0.0.1:4444-:22", "warning: without effect", "vm nic add");
+  const { stderr } = await box.ends(
+    0,
+    "set -f tcp:127.0.0.1:4444-:22",
+    "warning: without effect",
+    "vm nic add",
+  );
   expect(stderr).toContain("forward tcp:127.0.0.1:4444-:22");
   expect((await box.ends(0, "set MEMORY=1G")).stderr).not.toContain("effect");
 });

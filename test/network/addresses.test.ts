@@ -15,8 +15,12 @@ const MAC = "02:00:00:00:00:01";
 
 const OTHER = "02:00:00:00:00:02";
 const RUNS = { running: true, exists: () => true };
-const join = (members: readonly Member[], mac: string, hostName: string, keeping = RUNS): Member | undefined =>
-  withMember(members, { mac, hostName }, keeping)?.at(-1);
+const join = (
+  members: readonly Member[],
+  mac: string,
+  hostName: string,
+  keeping = RUNS,
+): Member | undefined => withMember(members, { mac, hostName }, keeping)?.at(-1);
 
 describe("a member of a network", () => {
   test("gets the address that its MAC address yields, always the same", () => {

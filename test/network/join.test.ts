@@ -52,21 +52,24 @@ test.skipIf(!canNet)("a card that a running network refuses leaves no record (75
   expect(existsSync(temp.path("lab/hosts/02-00-00-00-00-02"))).toBe(false);
 });
 
-test.skipIf(!canNet)("a VM that was created again gets its name, also from a running name server", async () => {
-  using temp = new Temp();
-  using first = await enter(temp, A, "/vm/a");
-  expect(lookUp(first, "web")).toEqual([addressOf(temp, A)]);
-  (await enter(temp, B, "/vm/b"))[Symbol.dispose]();
-  expect(names(temp)).toContainEqual([B, "web-2"]);
-  delete uuids["/vm/a"];
-  using second = await enter(temp, B, "/vm/b");
-  expect(names(temp)).toEqual([
-    [A, "web-2"],
-    [B, "web"],
-  ]);
-  for (let count = 0; count < 50 && lookUp(second, "web").join() !== addressOf(temp, B); count++)
-    await Bun.sleep(50);
-  expect(lookUp(second, "web")).toEqual([addressOf(temp, B)]);
-  expect(lookUp(second, "web-2")).toEqual([addressOf(temp, A)]);
-  expect(readFileSync(temp.path("lab/leases/02-00-00-00-00-02"), "utf8")).toContain(",web,");
-});
+test.skipIf(!canNet)(
+  "a VM that was created again gets its name, also from a running name server",
+  async () => {
+    using temp = new Temp();
+    using first = await enter(temp, A, "/vm/a");
+    expect(lookUp(first, "web")).toEqual([addressOf(temp, A)]);
+    (await enter(temp, B, "/vm/b"))[Symbol.dispose]();
+    expect(names(temp)).toContainEqual([B, "web-2"]);
+    delete uuids["/vm/a"];
+    using second = await enter(temp, B, "/vm/b");
+    expect(names(temp)).toEqual([
+      [A, "web-2"],
+      [B, "web"],
+    ]);
+    for (let count = 0; count < 50 && lookUp(second, "web").join() !== addressOf(temp, B); count++)
+      await Bun.sleep(50);
+    expect(lookUp(second, "web")).toEqual([addressOf(temp, B)]);
+    expect(lookUp(second, "web-2")).toEqual([addressOf(temp, A)]);
+    expect(readFileSync(temp.path("lab/leases/02-00-00-00-00-02"), "utf8")).toContain(",web,");
+  },
+);

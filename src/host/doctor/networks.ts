@@ -56,19 +56,26 @@ function checkBridgeHelper(): Check {
 const describeProblems = (problems: readonly { text: string; fix: string }[]): string =>
   problems.map(({ text, fix }) => `${text} (${fix})`).join("; ");
 
+function checkUp(kind: "bridge" | "tap device", name: string): Pick<Check, "state" | "detail"> {
+  const problem = findDown(kind, name);
+  return problem
+    ? { state: "limited", detail: describeProblems([problem]) }
+    : { state: "ok", detail: `/sys/class/net/${name}` };
+}
+
 function checkBridge(name: string): Check {
-  const problems = [...findBridgeProblems(name), findDown("bridge", name) ?? []].flat();
+  const problems = findBridgeProblems(name);
   const common = { name: `bridge=${name}`, needed: true, use: BRIDGE_USE };
   return problems.length === 0
-    ? { ...common, state: "ok", detail: `/sys/class/net/${name}` }
+    ? { ...common, ...checkUp("bridge", name) }
     : { ...common, state: "missing", detail: describeProblems(problems) };
 }
 
 function checkTap(name: string): Check {
-  const problem = findTapProblem(name) ?? findDown("tap device", name);
+  const problem = findTapProblem(name);
   const common = { name: `tap=${name}`, needed: true, use: "network cards on tap devices" };
   return problem === undefined
-    ? { ...common, state: "ok", detail: `/sys/class/net/${name}` }
+    ? { ...common, ...checkUp("tap device", name) }
     : { ...common, state: "missing", detail: describeProblems([problem]) };
 }
 

@@ -57,6 +57,8 @@ export function findNoBridge(bridge: string, devices = NET_DEVICES): DeviceProbl
 /** What prevents cards on a bridge, as far as this user can see. */
 export function findBridgeProblems(bridge: string): DeviceProblem[] {
   const none = findNoBridge(bridge);
+  // Another bridge is to be named: what this name lacks does not matter.
+  if (none && hasDevice(bridge)) return [none];
   const problems = none ? [none] : [];
   const helper = findBridgeHelper();
   if (helper === undefined)

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { closeSync, openSync } from "node:fs";
 import { setInterface } from "../../src/process/libc.ts";
-import { findNoBridge, isBridgeAllowed } from "../../src/qemu/bridge.ts";
+import { findBridgeProblems, findNoBridge, isBridgeAllowed } from "../../src/qemu/bridge.ts";
 import { findDown } from "../../src/qemu/link.ts";
 import { passtForwards } from "../../src/qemu/passt.ts";
 import { findTapProblem, requireTap } from "../../src/qemu/tap.ts";
@@ -54,6 +54,9 @@ describe("devices of this host", () => {
       fix: "create one, and use its name: sudo ip link add br2 type bridge && sudo ip link set br2 up",
     });
   });
+
+  test("of another device it is not said what a bridge of that name lacks", () =>
+    expect(findBridgeProblems("lo").map(({ text }) => text)).toEqual(["lo is not a bridge"]));
 
   test("a tap device likewise", () => {
     using temp = devices();

@@ -74,6 +74,9 @@ async function freePort(): Promise<number> {
   return port;
 }
 
+/** Runs ip(8). */
+const ip = (...words: string[]): boolean => Bun.spawnSync(["ip", ...words]).exitCode === 0;
+
 /** Firmware variables (test/commands/machine.test.ts). */
 function uefiVariables(): Buffer<ArrayBuffer> {
   const content = Buffer.alloc(4096);
@@ -632,6 +635,29 @@ describe("nic", () => {
     using box = await created();
     await box.ends(status, line, printed);
   });
+
+  const tap = `vmt${process.pid}`;
+  const tapWords = ["dev", tap, "mode", "tap"];
+  const hasTap = process.getuid!() === 0 && Bun.which("ip") !== null && ip("tuntap", "add", ...tapWords);
+  if (hasTap) ip("tuntap", "del", ...tapWords);
+
+  test.skipIf(!hasTap)(
+    "a tap device that is down is reported by run and doctor; no two cards are on one",
+    async () => {
+      using box = await created("", `--net=tap=${tap}`);
+      ip("tuntap", "add", ...tapWords);
+      try {
+        await box.ends(0, "run -b", `the tap device ${tap} is down`, `sudo ip link set ${tap} up`);
+        await box.ends(75, `nic add tap=${tap}`, `${tap} is in use by network card 1`);
+        expect((await box.vm("doctor")).stdout).toContain(`the tap device ${tap} is down`);
+        await box.ok("stop");
+        ip("link", "set", tap, "up");
+        expect((await box.ends(0, "run -b")).stderr).not.toContain("is down");
+      } finally {
+        ip("tuntap", "del", ...tapWords);
+      }
+    },
+  );
 
   test("words of networks are stored and shown; without what they need, run says what (69)", async () => {
     using box = await created();

@@ -19,7 +19,7 @@ export default define({
     },
     json: {
       type: "boolean",
-      description: "list: print [{number, network, mac, link, running, nextRun}]",
+      description: "list: print [{number, network, mac, link, name, address, running, nextRun}]",
     },
   },
   async parse(args) {

@@ -69,11 +69,18 @@ export const noCard = (): VmError =>
     hint: `add one: ${commandLine("nic", "add")}`,
   });
 
-/** Reports forwards that a change leaves without a card. */
+const rulesOf = (options: readonly string[]): string =>
+  options.map((option) => `forward ${ruleOf(option)}`).join(", ");
+
+/** Reports forwards that a change leaves without a card, or that it stores without one. */
 export function noteIdleForwards(before: NicSettings, after: NicSettings): void {
   const idle = effectiveForwards(after).length === 0 ? after.FORWARDS : [];
-  if (idle.length === 0 || effectiveForwards(before).length === 0) return;
-  log.info(
-    `kept without effect, as no card is on user or passt: ${idle.map((option) => `forward ${ruleOf(option)}`).join(", ")}`,
-  );
+  if (idle.length === 0) return;
+  if (effectiveForwards(before).length > 0)
+    return log.info(`kept without effect, as no card is on user or passt: ${rulesOf(idle)}`);
+  const stored = idle.filter((option) => !before.FORWARDS.includes(option));
+  if (stored.length > 0)
+    log.warn(
+      `without effect, as no card is on user or passt: ${rulesOf(stored)}; add one: ${commandLine("nic", "add")}`,
+    );
 }

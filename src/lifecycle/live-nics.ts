@@ -19,7 +19,7 @@ import { QmpError } from "../qmp/errors.ts";
 import { sendNamedDescriptor } from "../qmp/send-descriptor.ts";
 import { WORK } from "../store/layout.ts";
 import { updateRun } from "../store/mark.ts";
-import { connectCards } from "../vm/cards.ts";
+import { connectCards, refuseSameTap } from "../vm/cards.ts";
 import type { Context } from "../vm/context.ts";
 import { networksOf, resolveNics } from "../vm/nics.ts";
 import { withMonitor } from "../vm/running.ts";
@@ -91,9 +91,9 @@ export async function plugNic(
   number: number,
 ): Promise<void> {
   const FORWARDS = run.record.forwards;
-  const nic = resolveNics(context, { ...run.now.settings, NETWORKS: networks, FORWARDS }).find(
-    (one) => one.number === number,
-  )!;
+  const nics = resolveNics(context, { ...run.now.settings, NETWORKS: networks, FORWARDS });
+  refuseSameTap(nics);
+  const nic = nics.find((one) => one.number === number)!;
   const cards = await connectCards(context, run.work.dir, run.now.settings.GUESTNAME, [nic]);
   try {
     for (const fd of cards.fds) await sendNamedDescriptor(join(run.work.dir, WORK.qmp), fdName(number), fd);

@@ -11,7 +11,6 @@ import {
   formatNetwork,
   MAX_NICS,
   NETWORK_SYNTAX,
-  networkWord,
   parseNetwork,
   type NetworkRequest,
 } from "../machine/network.ts";
@@ -19,7 +18,7 @@ import type { Nic } from "../machine/types.ts";
 import type { Context } from "../vm/context.ts";
 import { requireWork, type Vm } from "../vm/find.ts";
 import { readMachines } from "../vm/machines.ts";
-import { networksOf, nicsOf } from "../vm/nics.ts";
+import { describeNic, networksOf, nicsOf } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
 import { findRun, withoutTyped, type Run } from "../vm/running-settings.ts";
 import { formatWhen } from "../vm/status-text.ts";
@@ -186,24 +185,22 @@ async function listNics(context: Context, json: boolean): Promise<void> {
     if (!card) return [];
     return [
       {
-        number,
-        network: networkWord(card.network),
-        mac: card.mac ?? null,
-        link: card.link,
+        ...describeNic(context, card),
         running: running ? now !== undefined : null,
         nextRun: later !== undefined,
       },
     ];
   });
   if (json) return context.print(toJson(rows));
-  const table = rows.map(({ number, network, mac, link, ...when }) => [
+  const named = rows.some(({ name }) => name !== undefined);
+  const table = rows.map(({ number, network, mac, link, name = "", address = "", ...when }) => [
     String(number),
     network,
     mac ?? "qemu's",
+    ...(named ? [name, address] : []),
     link,
     formatWhen(when.running, when.nextRun),
   ]);
-  context.print(
-    rows.length === 0 ? "" : formatTable([["CARD", "NETWORK", "MAC ADDRESS", "LINK", "WHEN"], ...table]),
-  );
+  const head = ["CARD", "NETWORK", "MAC ADDRESS", ...(named ? ["NAME", "ADDRESS"] : []), "LINK", "WHEN"];
+  context.print(rows.length === 0 ? "" : formatTable([head, ...table]));
 }

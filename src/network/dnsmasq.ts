@@ -9,12 +9,12 @@ export function formatDnsmasqConfig(
     prefix,
     outside,
   }: { name: string; directory: string; prefix: string; outside: "on" | "off" },
-  { leases, hosts }: { leases: string; hosts: string },
+  { leases, hosts, pid }: { leases: string; hosts: string; pid: string },
 ): string {
   const lines = [
     "user=root",
     "group=",
-    `pid-file=${join(directory, "dnsmasq.pid")}`,
+    `pid-file="${join(directory, pid)}"`,
     "interface=br0",
     "except-interface=lo",
     "bind-interfaces",

@@ -4,19 +4,27 @@ import { ProcessError } from "../process/exec.ts";
 import { receiveFrom } from "../process/receive.ts";
 import { selfCommand } from "../process/self.ts";
 import { lockDirectory } from "../store/lock.ts";
-import { findMember, prefixOf, readMembers, recordPath, writeMembers } from "./addresses.ts";
-import { openLan, type Lan } from "./lan.ts";
-import { makeNetworkDirectory, type RuntimePlace } from "./place.ts";
+import {
+  prefixOf,
+  readMembers,
+  recordPath,
+  withMember,
+  writeMembers,
+  type Joining,
+  type Member,
+  type RecordPlace,
+} from "./addresses.ts";
+import { isAlive, openLan, reloadLan, type Lan } from "./lan.ts";
+import { makeNetworkDirectory } from "./place.ts";
 import { BRIDGE, TAP_WORD } from "./tap.ts";
 
 const LOCK_MS = 60_000;
 
-export interface JoinRequest {
+export interface JoinRequest extends Joining {
   network: string;
   outside: "on" | "off";
-  mac: string;
-  /** A DNS label. */
-  hostName: string;
+  /** UUID of the VM in a directory, if there is one. */
+  readUuid: (directory: string) => string | undefined;
 }
 
 /** A card's connection to a network. */
@@ -29,20 +37,12 @@ export interface Joined extends Disposable {
 
 /**
  * Connects a card to a network among this user's VMs, which the first member starts.
- * @param cacheDirectory keeps the addresses; absent: they are kept while the network runs
  * @throws 69 if a program is missing, 74 if it does not start, 75 if it runs with another access to the outside
  */
-export async function joinNetwork(
-  place: RuntimePlace & { cacheDirectory: string | undefined },
-  { network, outside, mac, hostName }: JoinRequest,
-): Promise<Joined> {
+export async function joinNetwork(place: RecordPlace, request: JoinRequest): Promise<Joined> {
+  const { network } = request;
   const directory = makeNetworkDirectory(place, network);
-  const lan = await enter(directory, recordPath(place.cacheDirectory ?? directory, network), {
-    network,
-    outside,
-    mac,
-    hostName,
-  });
+  const lan = await enterNetwork(directory, recordPath(place.cacheDirectory ?? directory, network), request);
   try {
     const namespace = [
       "nsenter",
@@ -63,11 +63,11 @@ export async function joinNetwork(
   }
 }
 
-/** Records the card as a member, and starts the network if it does not run. */
-async function enter(
+/** Starts the network if it does not run, and records the card as a member. A card that is refused leaves no record. */
+export async function enterNetwork(
   directory: string,
   record: string,
-  { network, outside, mac, hostName }: JoinRequest,
+  { network, outside, readUuid, ...joining }: JoinRequest,
 ): Promise<Lan> {
   using _lock = await lockDirectory(directory, {
     command: `join the network ${network}`,
@@ -75,12 +75,21 @@ async function enter(
     busy: "another VM is joining it",
   });
   const known = readMembers(record);
-  const member = findMember(known, mac, hostName);
-  if (member === undefined)
+  const running = isAlive(directory);
+  const exists = ({ vm }: Member): boolean =>
+    vm === undefined ? running : readUuid(vm.directory) === vm.uuid;
+  const members = withMember(known, joining, { running, exists });
+  if (members === undefined)
     throw new VmError("unavailable", `the network ${network} has no free address`, {
       hint: `forget its former members: rm ${shellQuote(record)}`,
     });
-  const members = [...known.filter((one) => one.mac !== mac), member];
-  if (!Bun.deepEquals(known, members)) writeMembers(record, members);
-  return await openLan({ name: network, directory, prefix: prefixOf(network), outside, members });
+  const lan = await openLan({ name: network, directory, prefix: prefixOf(network), outside, members });
+  try {
+    if (!Bun.deepEquals(known, members)) writeMembers(record, members);
+    if (running) await reloadLan(directory, lan.pid, { before: known, after: members });
+    return lan;
+  } catch (error) {
+    lan[Symbol.dispose]();
+    throw error;
+  }
 }

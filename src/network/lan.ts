@@ -6,7 +6,7 @@ import { VmError } from "../lib/errors.ts";
 import { installHint, PACKAGES } from "../lib/packages.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { flock, LOCK_EX, LOCK_NB, makePipe } from "../process/libc.ts";
-import { findProgram, start } from "../process/exec.ts";
+import { exec, findProgram, start } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
 import { replaceFile } from "../store/files.ts";
@@ -23,6 +23,8 @@ const FILES = {
   ready: "ready",
   answer: "answer",
   config: "dnsmasq.conf",
+  /** Its number in the network's PID namespace. */
+  pid: "dnsmasq.pid",
   /** Watched by dnsmasq: a file for each member. */
   leases: "leases",
   hosts: "hosts",
@@ -101,6 +103,13 @@ function lockAlive(directory: string): number | undefined {
   if (flock(fd, LOCK_EX | LOCK_NB)) return fd;
   closeSync(fd);
   return undefined;
+}
+
+/** Does a network live, as far as its lock says? */
+export function isAlive(directory: string): boolean {
+  const fd = lockAlive(directory);
+  if (fd !== undefined) closeSync(fd);
+  return fd === undefined;
 }
 
 /** Does a network live, and answer now that this process holds its lifeline? Else its last member may just have left. */
@@ -194,13 +203,36 @@ function requirePrograms(name: string, outside: "on" | "off"): void {
       });
 }
 
+const memberFile = ({ mac }: Member): string => mac.replaceAll(":", "-");
+
 /** Its lease and its name: dnsmasq reads new and changed files. */
-function announce({ directory, prefix }: LanRequest, { mac, name, host }: Member): void {
-  const address = `${prefix}.${host}`;
+function announce({ directory, prefix }: LanRequest, member: Member): void {
+  const address = `${prefix}.${member.host}`;
   const write = (place: string, text: string): void => {
-    const path = join(directory, place, mac.replaceAll(":", "-"));
+    const path = join(directory, place, memberFile(member));
     if (readSmall(path) !== text) replaceFile(path, text);
   };
-  write(FILES.leases, `${mac},${address},${name},infinite\n`);
-  write(FILES.hosts, `${address} ${name}\n`);
+  write(FILES.leases, `${member.mac},${address},${member.name},infinite\n`);
+  write(FILES.hosts, `${address} ${member.name}\n`);
+}
+
+/**
+ * Has a running network forget names that members had, and members that were removed: dnsmasq drops what it read in a file
+ * only when it reads all again (dnsmasq(8), --hostsdir).
+ * @param pid of a process of the network
+ */
+export async function reloadLan(
+  directory: string,
+  pid: number,
+  { before, after }: { before: readonly Member[]; after: readonly Member[] },
+): Promise<void> {
+  const stale = before.filter(({ mac, name }) => !after.some((one) => one.mac === mac && one.name === name));
+  if (stale.length === 0) return;
+  for (const member of stale.filter(({ mac }) => !after.some((one) => one.mac === mac)))
+    for (const place of [FILES.leases, FILES.hosts])
+      rmSync(join(directory, place, memberFile(member)), { force: true });
+  const namespaces = ["nsenter", "--target", String(pid), "--user", "--pid", "--"];
+  // A network that an earlier version started has no such file, and keeps the names until it ends.
+  const number = readSmall(join(directory, FILES.pid))?.trim();
+  if (number) await exec([...namespaces, "kill", "-HUP", number], { anyStatus: true });
 }

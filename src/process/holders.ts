@@ -25,6 +25,24 @@ export function findFileHolder(targets: ReadonlySet<string>): Holder | undefined
   return undefined;
 }
 
+/** Finds a process that has a tap device open (drivers/net/tun.c, tun_chr_show_fdinfo). Only root can inspect other users'. */
+export function findTapHolder(device: string): Holder | undefined {
+  for (const pid of readdirSync("/proc")) {
+    if (!/^\d+$/.test(pid)) continue;
+    try {
+      for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+        if (readlinkSync(`/proc/${pid}/fd/${fd}`) !== "/dev/net/tun") continue;
+        const info = readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8");
+        if (info.split("\n").includes(`iff:\t${device}`))
+          return { pid: Number(pid), name: readFileSync(`/proc/${pid}/comm`, "utf8").trim() };
+      }
+    } catch {
+      // It has exited, or belongs to another user.
+    }
+  }
+  return undefined;
+}
+
 /**
  * Finds all processes that have one of these files open, or `directory` as working directory (proc(5), fd and cwd).
  * @param name prefix of the short name
@@ -44,6 +62,15 @@ export function findUsers(targets: ReadonlySet<string>, directory: string, name:
       return [];
     }
   });
+}
+
+/** Working directory of a process; undefined if it has exited or is not accessible. */
+export function readCwd(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/cwd`);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Command line of a process; empty if it has exited or is not accessible. */

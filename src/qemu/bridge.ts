@@ -6,6 +6,7 @@ import { shellQuote } from "../lib/shell.ts";
 import { installHint, PACKAGES } from "../lib/packages.ts";
 import { ProcessError } from "../process/exec.ts";
 import { receiveFrom, SENDER_FD } from "../process/receive.ts";
+import { freeName, hasDevice, NET_DEVICES, upCommand, type DeviceProblem } from "./link.ts";
 
 /** Where distributions install qemu-bridge-helper. */
 const HELPERS = [
@@ -18,12 +19,6 @@ const HELPERS = [
 /** Its list of allowed bridges (qemu-bridge-helper.c). */
 const ACL = "/etc/qemu/bridge.conf";
 const SETUID = 0o4000;
-
-/** A reason why a bridge cannot be used, and what to do about it. */
-export interface BridgeProblem {
-  text: string;
-  fix: string;
-}
 
 export const findBridgeHelper = (): string | undefined =>
   HELPERS.map((directory) => join(directory, "qemu-bridge-helper")).find((path) =>
@@ -45,18 +40,26 @@ export function isBridgeAllowed(list: string, bridge: string): boolean | undefin
   return allowed;
 }
 
-const isBridge = (name: string): boolean =>
-  statSync(`/sys/class/net/${name}/bridge`, { throwIfNoEntry: false })?.isDirectory() === true;
+const createCommand = (bridge: string): string =>
+  `sudo ip link add ${bridge} type bridge && ${upCommand(bridge)}`;
+
+/** Why a device is not a bridge; undefined if it is one. */
+export function findNoBridge(bridge: string, devices = NET_DEVICES): DeviceProblem | undefined {
+  if (hasDevice(join(bridge, "bridge"), devices)) return undefined;
+  return hasDevice(bridge, devices)
+    ? {
+        text: `${bridge} is not a bridge`,
+        fix: `create one, and use its name: ${createCommand(freeName("br", devices))}`,
+      }
+    : { text: `there is no bridge ${bridge}`, fix: `create it: ${createCommand(bridge)}` };
+}
 
 /** What prevents cards on a bridge, as far as this user can see. */
-export function findBridgeProblems(bridge: string): BridgeProblem[] {
-  const problems: BridgeProblem[] = [];
-  const exists = statSync(`/sys/class/net/${bridge}`, { throwIfNoEntry: false }) !== undefined;
-  if (!isBridge(bridge))
-    problems.push({
-      text: exists ? `${bridge} is not a bridge` : `there is no bridge ${bridge}`,
-      fix: exists ? "use a bridge" : `create it: sudo ip link add ${bridge} type bridge`,
-    });
+export function findBridgeProblems(bridge: string): DeviceProblem[] {
+  const none = findNoBridge(bridge);
+  // Another bridge is to be named: what this name lacks does not matter.
+  if (none && hasDevice(bridge)) return [none];
+  const problems = none ? [none] : [];
   const helper = findBridgeHelper();
   if (helper === undefined)
     return [

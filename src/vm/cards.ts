@@ -1,14 +1,17 @@
-import { closeSync, readFileSync } from "node:fs";
+import { closeSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { lstatOf } from "../lib/read-file.ts";
-import { callerUid, findUserName } from "../lib/trust.ts";
+import { log } from "../lib/log.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { hostNameOf } from "../machine/cloud-config.ts";
 import type { Nic } from "../machine/types.ts";
 import { usesDescriptor } from "../qemu/devices/nic.ts";
+import { findDown } from "../qemu/link.ts";
+import { busyTap, requireTap } from "../qemu/tap.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
+import { findHostdir } from "./find.ts";
+import { readIdentity } from "./identity.ts";
 
 /** Connections of network cards, opened for a qemu that gets them. */
 export interface CardConnections {
@@ -35,10 +38,12 @@ export async function connectCards(
   const withdraw = async (): Promise<void> => {
     for (const one of opened) await one.withdraw();
   };
+  refuseSameTap(nics);
   try {
     for (const nic of nics) {
-      if (nic.network.kind === "tap") requireTap(nic.network.name!);
+      if (nic.network.kind === "tap") requireTap(nic.network.name!, directory);
       if (usesDescriptor(nic)) opened.push(await connectCard(context, directory, guestName, nic));
+      warnOfDown(nic);
     }
   } catch (error) {
     await withdraw();
@@ -75,9 +80,34 @@ async function connectCard(
   }
   const { joinNetwork } = await import("../network/join.ts");
   const hostName = hostNameOf(guestName).split(".")[0]!;
-  const joined = await joinNetwork(context, { network: name, outside, mac: macFor(nic), hostName });
+  const directoryOfVm = findHostdir(context);
+  const { uuid } = readIdentity(directoryOfVm);
+  const joined = await joinNetwork(context, {
+    network: name,
+    outside,
+    mac: macFor(nic),
+    hostName,
+    vm: uuid === undefined ? undefined : { directory: directoryOfVm, uuid },
+    readUuid: (hostdir) => readIdentity(hostdir).uuid,
+  });
   const leave = (): void => (closeSync(joined.fd), joined[Symbol.dispose]());
   return { fd: joined.fd, handOver: leave, withdraw: leave };
+}
+
+/** @throws 75 if two cards are on the same tap device */
+export function refuseSameTap(nics: readonly Nic[]): void {
+  const taps = nics.filter(({ network }) => network.kind === "tap");
+  for (const [index, { network }] of taps.entries()) {
+    const other = taps.slice(0, index).find((one) => one.network.name === network.name);
+    if (other) throw busyTap(network.name!, `network card ${other.number}`);
+  }
+}
+
+/** A bridge or tap device that is down passes nothing on. */
+function warnOfDown({ network: { kind, name = "" } }: Nic): void {
+  if (kind !== "bridge" && kind !== "tap") return;
+  const problem = findDown(kind === "tap" ? "tap device" : "bridge", name);
+  if (problem) log.warn(`${problem.text}; set it up: ${problem.fix}`);
 }
 
 /** On a network with other machines, qemu's default address would be that of several. */
@@ -90,35 +120,4 @@ function macFor({ number, mac }: Nic): string {
       hint: `give the VM a UUID: ${commandLine("identity", "--new")}`,
     },
   );
-}
-
-/** Attributes of network devices (Documentation/ABI/testing/sysfs-class-net, drivers/net/tun.c). */
-function attribute(device: string, name: string): string | undefined {
-  try {
-    return readFileSync(`/sys/class/net/${device}/${name}`, "utf8").trim();
-  } catch {
-    return undefined;
-  }
-}
-
-/** @throws 69 unless a tap device exists that this user may open */
-export function requireTap(device: string): void {
-  const problem = findTapProblem(device);
-  if (problem) throw new VmError("unavailable", problem.text, { hint: problem.fix });
-}
-
-/** Why a tap device cannot be used; undefined if it can. */
-export function findTapProblem(device: string): { text: string; fix: string } | undefined {
-  const user = findUserName(callerUid()).replace(/^uid /, "");
-  const create = `sudo ip tuntap add dev ${device} mode tap user ${user}`;
-  if (lstatOf(`/sys/class/net/${device}`) === undefined)
-    return { text: `there is no tap device ${device}`, fix: `create it: ${create}` };
-  if (attribute(device, "tun_flags") === undefined)
-    return { text: `${device} is not a tap device`, fix: `use another name: ${create}` };
-  const owner = attribute(device, "owner");
-  if (callerUid() === 0 || owner === String(callerUid())) return undefined;
-  return {
-    text: `the tap device ${device} does not belong to ${user}`,
-    fix: `create it for this user: sudo ip tuntap del dev ${device} mode tap && ${create}`,
-  };
 }

@@ -1,6 +1,7 @@
 import type { Settings } from "../config/schema.ts";
 import { deriveMac } from "../machine/mac.ts";
-import { takesForwards, type NetworkRequest } from "../machine/network.ts";
+import { networkWord, takesForwards, type NetworkRequest } from "../machine/network.ts";
+import { findAddress, type RecordPlace } from "../network/addresses.ts";
 import { lifelinePath, type RuntimePlace } from "../network/place.ts";
 import type { Nic } from "../machine/types.ts";
 
@@ -36,6 +37,26 @@ export const resolveNics = (place: RuntimePlace, settings: NicSettings): Nic[] =
   nicsOf(settings).map((nic) =>
     nic.network.kind === "net" ? { ...nic, lifeline: lifelinePath(place, nic.network.name!) } : nic,
   );
+
+/** A card as `status` and `nic list` print it. */
+export interface ListedNic {
+  number: number;
+  network: string;
+  /** Null: qemu's default. */
+  mac: string | null;
+  link: "up" | "down";
+  /** On a network among VMs, once it has joined: its name and address there. */
+  name?: string;
+  address?: string;
+}
+
+export const describeNic = (place: RecordPlace, { number, network, mac, link }: Nic): ListedNic => ({
+  number,
+  network: networkWord(network),
+  mac: mac ?? null,
+  link,
+  ...(network.kind === "net" && findAddress(place, network.name!, mac)),
+});
 
 /** Pure: options of FORWARDS that take effect; none without a card. */
 export const effectiveForwards = (settings: NicSettings): string[] =>

@@ -6,6 +6,7 @@ import { formatTable } from "../lib/table.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { plain } from "../lib/text.ts";
 import { isDiskName } from "../store/layout.ts";
+import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
 import { describeChange } from "./running-settings.ts";
 import type { Status } from "./status.ts";
@@ -66,6 +67,12 @@ function diskFacts({ disks = [], images = [] }: Status): [string, string][] {
     });
 }
 
+/** `2: net=lab, 02:1a:2b:3c:4d:5e, web 10.1.2.16, link down` */
+const formatNic = ({ number, network, mac, link, name, address }: ListedNic): string => {
+  const facts = [network !== "user" && network, mac ?? "qemu's MAC address"];
+  return `${number}: ${[...facts, name && `${name} ${address}`, link === "down" && "link down"].filter(Boolean).join(", ")}`;
+};
+
 /** Formats one VM, one fact per line. */
 export function formatStatus(vm: Status): string {
   const facts: [string, string | undefined][] = [
@@ -83,10 +90,7 @@ export function formatStatus(vm: Status): string {
     ...diskFacts(vm),
     ["disk I/O", vm.diskAio],
     ["cd", vm.cd === undefined ? undefined : (vm.cd ?? "none")],
-    ...(vm.nics ?? []).map(({ number, network, mac, link }): [string, string] => [
-      "card",
-      `${number}: ${network === "user" ? "" : `${network}, `}${mac ?? "qemu's MAC address"}${link === "down" ? ", link down" : ""}`,
-    ]),
+    ...(vm.nics ?? []).map((nic): [string, string] => ["card", formatNic(nic)]),
     [
       "snapshots",
       vm.snapshots && `${vm.snapshots.count}${vm.snapshots.last ? `, last ${vm.snapshots.last}` : ""}`,

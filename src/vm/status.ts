@@ -3,7 +3,6 @@ import { basename, join, sep } from "node:path";
 import type { RawSettings } from "../config/schema.ts";
 import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { AttachedDisk } from "../live/attached.ts";
-import { networkWord } from "../machine/network.ts";
 import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { isImageInUse } from "../qemu/image-lock.ts";
@@ -20,7 +19,7 @@ import { ownDisks } from "../store/own-disks.ts";
 import { listMachineDisks, findStoredDisks, type MachineDisk } from "./disks.ts";
 import { openVm, type Vm } from "./find.ts";
 import { findOther } from "./identity.ts";
-import { nicsOf } from "./nics.ts";
+import { describeNic, nicsOf, type ListedNic } from "./nics.ts";
 import { findChanges, listChanges, optionsOfRun, type NextRunChange } from "./running-settings.ts";
 import { findReaches, knownMacros, type Reach } from "./reach.ts";
 import { findUnreadSettings } from "./settings-file.ts";
@@ -75,8 +74,8 @@ export interface Status {
   unreadSettings?: string;
   /** Access outside its directory. */
   reaches?: Reach[];
-  /** Network cards; MAC null: qemu's default. */
-  nics?: { number: number; network: string; mac: string | null; link: "up" | "down" }[];
+  /** Network cards. */
+  nics?: ListedNic[];
   /** Of a running VM: settings that differ from those of the running machine, as the next `run` will use them. */
   nextRun?: RawSettings;
   /** The same, element by element. */
@@ -135,12 +134,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     secureBoot: settings.SECURE_BOOT,
     tpm: settings.TPM || null,
     ...describeSnapshots(hostdir),
-    nics: nicsOf(settings).map(({ number, network, mac, link }) => ({
-      number,
-      network: networkWord(network),
-      mac: mac ?? null,
-      link,
-    })),
+    nics: nicsOf(settings).map((nic) => describeNic(context, nic)),
     ...describeFiles(context, stored),
     reaches: findReaches(context, stored),
   };

@@ -15,6 +15,7 @@ import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { Refusal, type Behaviour, type FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
+import { prefixOf } from "../../src/network/addresses.ts";
 import { lockVm } from "../../src/store/lock.ts";
 
 async function created(conf?: string, ...words: string[]): Promise<Sandbox> {
@@ -72,6 +73,9 @@ async function freePort(): Promise<number> {
   await new Promise((done) => server.close(done));
   return port;
 }
+
+/** Runs ip(8). */
+const ip = (...words: string[]): boolean => Bun.spawnSync(["ip", ...words]).exitCode === 0;
 
 /** Firmware variables (test/commands/machine.test.ts). */
 function uefiVariables(): Buffer<ArrayBuffer> {
@@ -428,6 +432,32 @@ test("forwards stay when the last card goes, which is reported", async () => {
   expect(stderr).not.toContain("kept");
 });
 
+test("a forward that is set without a card for it is stored, with a warning", async () => {
+  using box = await created("", "--net=net=lab");
+  const { stderr } = await box.ends(
+    0,
+    "set -f tcp:127.0.0.1:4444-:22",
+    "warning: without effect",
+    "vm nic add",
+  );
+  expect(stderr).toContain("forward tcp:127.0.0.1:4444-:22");
+  expect((await box.ends(0, "set MEMORY=1G")).stderr).not.toContain("effect");
+});
+
+test("status and nic list show name and address of a card that has joined a network among VMs", async () => {
+  using box = await created("", "--net=net=lab");
+  const [{ mac, ...before }] = await box.json("nic", "list");
+  expect(before).not.toHaveProperty("address");
+  const members = [{ mac, name: "web", host: 77 }];
+  mkdirSync(join(box.home, ".cache/vm/networks"), { recursive: true });
+  box.write(join(box.home, ".cache/vm/networks/lab.json"), JSON.stringify({ network: 1, members }));
+  const address = `${prefixOf("lab")}.77`;
+  expect(await box.json("nic", "list")).toMatchObject([{ number: 1, name: "web", address }]);
+  expect((await box.json("status")).nics).toMatchObject([{ number: 1, mac, name: "web", address }]);
+  await box.ends(0, "status", `net=lab, ${mac}, web ${address}`);
+  await box.ends(0, "nic list", "NAME", address);
+});
+
 describe("forward", () => {
   test("of a VM that is off: stored, listed, removed by rule or port", async () => {
     using box = await created();
@@ -605,6 +635,29 @@ describe("nic", () => {
     using box = await created();
     await box.ends(status, line, printed);
   });
+
+  const tap = `vmt${process.pid}`;
+  const tapWords = ["dev", tap, "mode", "tap"];
+  const hasTap = process.getuid!() === 0 && Bun.which("ip") !== null && ip("tuntap", "add", ...tapWords);
+  if (hasTap) ip("tuntap", "del", ...tapWords);
+
+  test.skipIf(!hasTap)(
+    "a tap device that is down is reported by run and doctor; no two cards are on one",
+    async () => {
+      using box = await created("", `--net=tap=${tap}`);
+      ip("tuntap", "add", ...tapWords);
+      try {
+        await box.ends(0, "run -b", `the tap device ${tap} is down`, `sudo ip link set ${tap} up`);
+        await box.ends(75, `nic add tap=${tap}`, `${tap} is in use by network card 1`);
+        expect((await box.vm("doctor")).stdout).toContain(`the tap device ${tap} is down`);
+        await box.ok("stop");
+        ip("link", "set", tap, "up");
+        expect((await box.ends(0, "run -b")).stderr).not.toContain("is down");
+      } finally {
+        ip("tuntap", "del", ...tapWords);
+      }
+    },
+  );
 
   test("words of networks are stored and shown; without what they need, run says what (69)", async () => {
     using box = await created();

@@ -137,12 +137,15 @@ export const TOPICS: readonly Topic[] = [
         "bridge=br0",
         "a bridge of this host, by qemu-bridge-helper, which must be setuid root; root allows bridges in `/etc/qemu/bridge.conf`: `allow br0`. `PROG doctor` names what is missing",
       ],
-      ["tap=NAME", "a tap device of this user: `sudo ip tuntap add dev NAME mode tap user USER`"],
+      [
+        "tap=NAME",
+        "a tap device of this user: `sudo ip tuntap add dev NAME mode tap user USER && sudo ip link set NAME up`",
+      ],
       [
         "net=NAME",
         "a network among your VMs, without root. It starts with its first VM and ends with the last one. No other user can join it, and this host is not on it",
       ],
-      "On `net=lab` each VM gets by DHCP a fixed address and its name: `ping web` or `ping web.lab` reaches the VM `web`. The addresses are 10.X.Y.16 to 254, by the network's name; 10.X.Y.1 is DHCP server, name server and router. The outside is reachable unless the members say `net=lab,outside=off`: all of them, as a running network has one or the other. This needs user namespaces and the packages `dnsmasq-base`, `iproute2`, `passt` and `nftables` (`outside=off`: without the last two). Addresses are recorded in `~/.cache/PROG/networks`.",
+      "On `net=lab` each VM gets by DHCP a fixed address and its name: `ping web` or `ping web.lab` reaches the VM `web`. The addresses are 10.X.Y.16 to 254, by the network's name; 10.X.Y.1 is DHCP server, name server and router. The outside is reachable unless the members say `net=lab,outside=off`: all of them, as a running network has one or the other. This needs user namespaces and the packages `dnsmasq-base`, `iproute2`, `passt` and `nftables` (`outside=off`: without the last two). Addresses are recorded in `~/.cache/PROG/networks`; `PROG status` and `PROG nic list` show them. Of several VMs with the same name, the first on the network has it, and the others get a number: `web-2`.",
       { typed: ["PROG --net=net=lab create web", "PROG --net=net=lab --net=user run"] },
       "With user networking the guest reaches this host's `127.0.0.1` as `10.0.2.2`. A forward such as `tcp::5555-:22` listens on all addresses; `tcp:127.0.0.1:5555-:22` on this host only.",
       "A card's place on the PCI bus follows from its number, its MAC address from the VM's UUID (`mac=` sets another one): so the guest's names of its interfaces stay the same.",

@@ -4,7 +4,8 @@ import type { NetworkRequest } from "../../machine/network.ts";
 import { LAN_PROGRAMS, OUTSIDE_PROGRAMS } from "../../network/lan.ts";
 import { exec, findProgram } from "../../process/exec.ts";
 import { findBridgeHelper, findBridgeProblems } from "../../qemu/bridge.ts";
-import { findTapProblem } from "../../vm/cards.ts";
+import { findDown } from "../../qemu/link.ts";
+import { findTapProblem } from "../../qemu/tap.ts";
 import { networksOf } from "../../vm/nics.ts";
 import { PACKAGES, type Packages } from "../../lib/packages.ts";
 import { checkProgram, oneLine, type Check } from "./check.ts";
@@ -55,11 +56,18 @@ function checkBridgeHelper(): Check {
 const describeProblems = (problems: readonly { text: string; fix: string }[]): string =>
   problems.map(({ text, fix }) => `${text} (${fix})`).join("; ");
 
+function checkUp(kind: "bridge" | "tap device", name: string): Pick<Check, "state" | "detail"> {
+  const problem = findDown(kind, name);
+  return problem
+    ? { state: "limited", detail: describeProblems([problem]) }
+    : { state: "ok", detail: `/sys/class/net/${name}` };
+}
+
 function checkBridge(name: string): Check {
   const problems = findBridgeProblems(name);
   const common = { name: `bridge=${name}`, needed: true, use: BRIDGE_USE };
   return problems.length === 0
-    ? { ...common, state: "ok", detail: `/sys/class/net/${name}` }
+    ? { ...common, ...checkUp("bridge", name) }
     : { ...common, state: "missing", detail: describeProblems(problems) };
 }
 
@@ -67,7 +75,7 @@ function checkTap(name: string): Check {
   const problem = findTapProblem(name);
   const common = { name: `tap=${name}`, needed: true, use: "network cards on tap devices" };
   return problem === undefined
-    ? { ...common, state: "ok", detail: `/sys/class/net/${name}` }
+    ? { ...common, ...checkUp("tap device", name) }
     : { ...common, state: "missing", detail: describeProblems([problem]) };
 }
 

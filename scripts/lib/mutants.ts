@@ -171,12 +171,7 @@ export const MUTANTS: readonly Mutant[] = [
     "SPICE_TICKETING && SPICE_SOCKET",
     "commands/machine.test.ts:SPICE_TICKETING",
   ),
-  mutant(
-    "live/fleece.ts",
-    '...(cont ? [["cont"] as const] : []),',
-    "",
-    "commands/backup.test.ts:running VM",
-  ),
+  mutant("live/fleece.ts", '...(cont ? [["cont"] as const] : []),', "", "commands/backup.test.ts:running VM"),
   mutant(
     "live/clean-up.ts",
     'if (status === "paused") await qmp.execute("cont");',

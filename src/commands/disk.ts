@@ -40,7 +40,9 @@ export default define({
   },
   async run(context, request) {
     const { runDiskCommand } = await import("../lifecycle/disks/command.ts");
-    const grown = await runDiskCommand(context, request);
+    const grown = await runDiskCommand(context, request, async (vm) =>
+      (await import("../job/job.ts")).requireRescue(context, vm),
+    );
     if (grown === undefined) return;
     if (grown.live) return (await import("../guest/grow-fs.ts")).growInGuest(context, grown.serial);
     const { jobVm } = await import("../job/job.ts");

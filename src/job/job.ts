@@ -45,6 +45,20 @@ class JobError extends VmError {
   }
 }
 
+/** The VM with the name of its rescue; a missing default one is built. */
+const nameRescue = async (context: Context, vm: Vm): Promise<Vm> =>
+  vm.settings.RESCUE === AUTO_RESCUE ? (await import("./rescue.ts")).ensureRescue(context, vm) : vm;
+
+/**
+ * Checks that a VM has a rescue and its qemu, before anything is changed that needs a job afterwards.
+ * @throws 66 without a rescue, 69 without qemu
+ */
+export async function requireRescue(context: Context, found: Vm): Promise<void> {
+  const vm = await nameRescue(context, found);
+  const { settings } = await findRescue(context, vm, new Media(context, vm));
+  await probeQemu(ARCH[settings.QEMUARCH].binary, context.cacheDirectory);
+}
+
 /**
  * Runs a job: `.pre` on the host, `.job` in the rescue with the guest's disks, `.post` on the host.
  * @param input files for the job, by name, besides those that `.pre` makes
@@ -58,10 +72,7 @@ export async function jobVm(
   await withVm(context, `run the job ${name}`, async (found) => {
     const work = requireWork(found, `run the job ${name}`);
     await refuseRunning(work, `run the job ${name}`);
-    const vm =
-      found.settings.RESCUE === AUTO_RESCUE
-        ? await (await import("./rescue.ts")).ensureRescue(context, found)
-        : found;
+    const vm = await nameRescue(context, found);
     const builtIn = vm.origins.LIBEXEC.kind === "default" && context.libexecInstalled !== true;
     using libexec = builtIn ? unpackLibexec(vm.settings.LIBEXEC, context.tmpdir) : undefined;
     const places = {

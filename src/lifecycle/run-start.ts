@@ -1,4 +1,3 @@
-import { dirname } from "node:path";
 import { pickMachineSettings } from "../config/schema.ts";
 import type { Machine } from "../machine/types.ts";
 import { updateMark } from "../store/mark.ts";
@@ -19,7 +18,6 @@ export function recordStart(
   { ssh = false, detach = false }: { ssh?: boolean | undefined; detach?: boolean | undefined },
 ): void {
   const { settings, additions } = context.options;
-  const own = disks.find(({ path }) => dirname(path) === work.dir);
   updateMark(work.dir, {
     lastRun: "unknown",
     run: {
@@ -27,7 +25,7 @@ export function recordStart(
       detached: detach,
       settings: pickMachineSettings(vm.raw),
       forwards: nics.flatMap((nic) => nic.forwards),
-      diskAio: own && (own.aio ?? "threads"),
+      diskAios: Object.fromEntries(disks.map(({ number, aio }) => [number, aio ?? ("threads" as const)])),
       display: "at" in display ? { protocol: display.kind, ...display.at } : undefined,
       typed: { settings, additions, ssh },
     },

@@ -11,6 +11,7 @@ import { readMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
 import { readVm, requireWork, type Vm } from "../vm/find.ts";
 import { warnOfKeys } from "../vm/firmware.ts";
+import { findRunning } from "../vm/in-use.ts";
 import { networksOf } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
 import {
@@ -49,11 +50,14 @@ export async function changeSettings(context: Context, request: SetRequest): Pro
     const after = await readVm(own, vm.hostdir, true, { lenient: true, work: vm.work });
     warnOfLayout(vm, after);
     if (vm.work.state === "present" && vm.settings.SECURE_BOOT !== after.settings.SECURE_BOOT)
-      warnOfKeys(after.settings, vm.work);
+      warnOfKeys(after.settings, vm.work, (await findRunning(vm.work)) !== undefined);
     if (run) await applyNow(run, after, names);
     const then = run && (await rereadRun(own, run));
-    const later = then ? listChanges(then.record, then.now, after) : [];
-    report(context, before, after, names, changesOf(names, later));
+    const later = then && {
+      running: then.now.raw,
+      changes: changesOf(names, listChanges(then.record, then.now, after)),
+    };
+    report(context, before, after, names, later);
     noteIdleForwards(vm.settings, after.settings);
   };
   await withVm(own, "change settings", change, { lenient: true });
@@ -125,21 +129,28 @@ async function applyNow(run: Run, after: Vm, names: readonly SettingName[]): Pro
   recordNetworks(run, linked);
 }
 
-/** @param later what a running machine does not have yet */
+/** @param later settings of a running machine, and what it does not have yet */
 function report(
   context: Context,
   before: Vm["raw"],
   after: Vm,
   names: readonly SettingName[],
-  later: readonly NextRunChange[],
+  later: { running: Vm["raw"]; changes: readonly NextRunChange[] } | undefined,
 ): void {
   const changed = names.filter((name) => valueText(before[name]) !== valueText(after.raw[name]));
   context.print(
     changed.map((name) => `${name}: ${valueText(before[name])} -> ${valueText(after.raw[name])}\n`).join(""),
   );
   if (changed.length === 0) log.info("no changes: the settings have these values already");
-  if (later.length > 0)
-    log.info(`the VM is running; from the next run on: ${later.map(describeChange).join("; ")}`);
+  if (!later || later.changes.length === 0) return;
+  // By name only if it has just been printed.
+  const texts = later.changes.map((change) => {
+    const { setting } = change;
+    const printed =
+      changed.includes(setting) && valueText(before[setting]) === valueText(later.running[setting]);
+    return printed ? setting : describeChange(change);
+  });
+  log.info(`the VM is running; from the next run on: ${[...new Set(texts)].join("; ")}`);
 }
 
 /** Those of these settings. USENETDEV is the first card of NETWORKS. */

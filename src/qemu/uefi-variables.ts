@@ -1,6 +1,6 @@
 import { closeSync, fstatSync, readSync } from "node:fs";
 import { VmError } from "../lib/errors.ts";
-import { openForReading } from "../lib/read-file.ts";
+import { lstatOf, openForReading } from "../lib/read-file.ts";
 import { readOwnHeader } from "./image-header.ts";
 
 /** Limit for a file of UEFI variables: that of aarch64 has 64 MiB. */
@@ -81,7 +81,15 @@ export function listVariables(flash: Buffer): string[] {
 /** More than any firmware's store, which is at the start of the flash. */
 const MAX_STORE_BYTES = 1 << 20;
 
-/** Is a platform key (PK) enrolled in raw variables? Without it a firmware does not enforce Secure Boot. */
+/**
+ * Is a platform key (PK) enrolled in a VM's variables? Without it a firmware does not enforce Secure Boot.
+ * @returns undefined if there are none, or if they are not raw
+ * @throws as `readVariables`
+ */
+export const findPlatformKey = (path: string): boolean | undefined =>
+  lstatOf(path)?.isFile() && readVariables(path).format === "raw" ? hasPlatformKey(path) : undefined;
+
+/** The same of raw variables. */
 export function hasPlatformKey(path: string): boolean {
   const fd = openForReading(path);
   try {

@@ -10,7 +10,7 @@ import {
 import { VmError } from "../lib/errors.ts";
 import { isPlainName, plain } from "../lib/text.ts";
 import { parseForwards, parseHostForward } from "../machine/parse.ts";
-import { AIOS, IMAGE_FORMATS, type DisplayAddress } from "../machine/types.ts";
+import { AIOS, IMAGE_FORMATS, type Aio, type DisplayAddress } from "../machine/types.ts";
 import { parseConsistency, RUN_ENDS, type BaseRecord, type Mark, type RunRecord } from "./mark-types.ts";
 import { sha256 } from "../lib/crypto.ts";
 
@@ -145,10 +145,12 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
   if (started === undefined || (value.pid !== undefined && pid === undefined)) return undefined;
   const display = value.display === undefined ? undefined : readDisplay(value.display);
   const diskAio = AIOS.find((word) => word === value.diskAio);
+  const diskAios = value.diskAios === undefined ? undefined : readAios(value.diskAios);
   const ended = value.ended === undefined ? undefined : date(value.ended);
   const how = asText(value.how);
   if (rules === undefined) dropped.push("run.forwards");
   if (value.diskAio !== undefined && diskAio === undefined) dropped.push("run.diskAio");
+  if (value.diskAios !== undefined && diskAios === undefined) dropped.push("run.diskAios");
   if (value.display !== undefined && display === undefined) dropped.push("run.display");
   if (value.ended !== undefined && ended === undefined) dropped.push("run.ended");
   if (value.how !== undefined && how === undefined) dropped.push("run.how");
@@ -159,12 +161,22 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
     ...(value.settings !== undefined && { settings: readMachine(value.settings, dropped) }),
     forwards: rules ?? [],
     ...(diskAio && { diskAio }),
+    ...(diskAios && { diskAios }),
     ...(display && { display }),
     typed: readTyped(value.typed, dropped),
     // It has ended; the time is unreadable.
     ...(value.ended !== undefined && { ended: ended ?? started }),
     ...(how !== undefined && { how }),
   };
+}
+
+/** By numbers of disks. */
+function readAios(value: unknown): Record<number, Aio> | undefined {
+  if (!isFields(value)) return undefined;
+  const right = Object.entries(value).every(
+    ([number, aio]) => /^\d{1,4}$/.test(number) && AIOS.some((word) => word === aio),
+  );
+  return right ? (value as Record<number, Aio>) : undefined;
 }
 
 function readDisplay(value: unknown): RunRecord["display"] {

@@ -54,7 +54,9 @@ export interface RunRecord {
   settings?: RawSettings | undefined;
   /** Its `hostfwd=` and `guestfwd=` rules. */
   forwards: string[];
-  /** How images in WORKDIR are read and written; absent without any, and in records of earlier versions. */
+  /** How the images are read and written, by the disks' numbers; absent in records of earlier versions. */
+  diskAios?: Record<number, Aio> | undefined;
+  /** The same of all images in WORKDIR, in records of earlier versions. */
   diskAio?: Aio | undefined;
   /** SPICE or VNC; absent without either. */
   display?: ({ protocol: string } & DisplayAddress) | undefined;

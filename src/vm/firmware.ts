@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import type { Settings } from "../config/schema.ts";
@@ -11,8 +12,8 @@ import {
   type FirmwareFiles,
 } from "../qemu/firmware.ts";
 import {
+  findPlatformKey,
   findVariablesDamage,
-  hasPlatformKey,
   MAX_VARS_BYTES,
   readVariables,
 } from "../qemu/uefi-variables.ts";
@@ -67,28 +68,32 @@ export function resolveFirmware(vm: Vm, work: Workdir): Firmware {
     warnOnce(
       `ignoring OVMF_CODE=${OVMF_CODE}: it does not fit this VM's variables of ${bytes} bytes; using ${files.code.path}`,
     );
-  if (vm.settings.SECURE_BOOT) warnOfKeys(vm.settings, work);
+  warnOfKeys(vm.settings, work);
   return { code, vars: { path, format }, smm };
 }
 
 /**
  * The keys of a VM's variables decide, too: those of a VM that was created without Secure Boot have none, unless its user
  * is about to enrol some; and with keys many firmwares enforce it in any case.
+ * @param running qemu has the variables open
  */
-export function warnOfKeys({ SECURE_BOOT }: Pick<Settings, "SECURE_BOOT">, { dir }: Workdir): void {
+export function warnOfKeys(
+  { SECURE_BOOT }: Pick<Settings, "SECURE_BOOT">,
+  { dir }: Workdir,
+  running = false,
+): void {
   const path = join(dir, WORK.efivars);
-  if (!lstatOf(path) || readVariables(path).format !== "raw" || hasPlatformKey(path) === SECURE_BOOT) return;
+  const enrolled = findPlatformKey(path);
+  if (enrolled === undefined || enrolled === SECURE_BOOT) return;
   const [state, keys] = SECURE_BOOT ? ["is not", "no platform key is"] : ["may still be", "keys are"];
   warnOnce(
-    `Secure Boot ${state} enforced: ${keys} enrolled in the UEFI variables; to ${hintNewVariables(path)}`,
+    `Secure Boot ${state} enforced: ${keys} enrolled in the UEFI variables; to ${hintNewVariables(path, running)}`,
   );
 }
 
 /** Does the VM's firmware enforce Secure Boot? With enrolled keys many do in any case. */
-export function enforcesSecureBoot({ settings }: Pick<Vm, "settings">, { dir }: Workdir): boolean {
-  const path = join(dir, WORK.efivars);
-  return settings.SECURE_BOOT || (lstatOf(path)?.isFile() === true && hasPlatformKey(path));
-}
+export const enforcesSecureBoot = ({ settings }: Pick<Vm, "settings">, { dir }: Workdir): boolean =>
+  settings.SECURE_BOOT || findPlatformKey(join(dir, WORK.efivars)) === true;
 
 /**
  * Finds the firmware for a VM, by the size of its variables if it has some.
@@ -115,5 +120,6 @@ export function findFirmwareFor({ settings }: Vm, work: Workdir): FirmwareFiles 
   }
 }
 
-const hintNewVariables = (path: string): string =>
-  `start with new variables, without boot entries: mv ${shellQuote(path)} ${shellQuote(`${path}.old`)}`;
+/** A running qemu would keep the renamed file. */
+const hintNewVariables = (path: string, running = false): string =>
+  `start with new variables, without boot entries: ${running ? `${commandLine("stop")} && ` : ""}mv ${shellQuote(path)} ${shellQuote(`${path}.old`)}`;

@@ -44,8 +44,18 @@ export async function refuseProcessors(
     });
 }
 
-/** Warns of more memory than the host has: qemu may not start, or the host may run out of it. */
+/** Hardly any system boots with less. */
+const LITTLE_MEMORY_MIB = 16;
+
+/**
+ * Warns of more memory than the host has: qemu may not start, or the host may run out of it; and of so little that MiB may
+ * not have been meant.
+ */
 export function warnOfMemory({ settings: { MEMORY } }: Pick<Vm, "settings">): void {
+  if (MEMORY < LITTLE_MEMORY_MIB)
+    warnOnce(
+      `the VM's memory is only ${formatSize(MEMORY * 2 ** 20)}, with which hardly any system boots; for GiB: MEMORY=${MEMORY}G`,
+    );
   const own = totalmem();
   if (MEMORY * 2 ** 20 > own)
     warnOnce(

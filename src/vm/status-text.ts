@@ -42,8 +42,11 @@ const disksOf = ({ disks = [] }: Status): string => {
   return disks.length === 0 ? "none" : `${disks.length}, ${formatSize(total)}`;
 };
 
-const describeFirmware = ({ uefi, secureBoot, arch }: Status): string =>
-  uefi ? `UEFI${secureBoot ? ", Secure Boot" : ""}` : ARCH[arch ?? ARCHES[0]].biosName;
+function describeFirmware({ uefi, secureBoot, platformKey, arch }: Status): string {
+  if (!uefi) return ARCH[arch ?? ARCHES[0]].biosName;
+  if (secureBoot) return `UEFI, Secure Boot${platformKey === false ? " (not enforced: no keys)" : ""}`;
+  return platformKey ? "UEFI (keys are enrolled: Secure Boot may be enforced)" : "UEFI";
+}
 
 /**
  * When a device counts, if not both now and later.
@@ -53,17 +56,18 @@ export const formatWhen = (running: boolean | null, nextRun: boolean): string =>
   running === null || running === nextRun ? "" : running ? "this run only" : "from the next run on";
 
 /** The disks, by number: `1 on VIRT: /srv/data.img, 20 GiB, 1.2 GiB on the host; from the next run on`. */
-function diskFacts({ disks = [], images = [] }: Status): [string, string][] {
+function diskFacts({ disks = [], images = [], diskAio }: Status): [string, string][] {
   const own = disks.map(({ file, ...disk }) => ({ ...disk, image: file, stored: disk.number !== null }));
   return [...own, ...images]
     .toSorted((a, b) => (a.number ?? Infinity) - (b.number ?? Infinity))
-    .map(({ number, bus, image, virtualBytes, actualBytes, attached = null, stored }) => {
+    .map(({ number, bus, image, virtualBytes, actualBytes, attached = null, stored, aio }) => {
       const place = number === null ? "" : `${number}${bus === null ? "" : ` on ${bus}`}: `;
       const unreadable = number !== null && isDiskName(image) ? ", not readable" : "";
       const size = virtualBytes === null ? unreadable : `, ${formatSize(virtualBytes)}`;
       const held = actualBytes === null ? "" : `, ${formatSize(actualBytes)} on the host`;
       const when = number === null ? "not in IMAGES" : formatWhen(attached, stored);
-      return ["disk", `${place}${image}${size}${held}${when && `; ${when}`}`];
+      const io = aio === undefined || diskAio !== undefined ? "" : `, I/O: ${aio}`;
+      return ["disk", `${place}${image}${size}${held}${io}${when && `; ${when}`}`];
     });
 }
 

@@ -6,9 +6,10 @@ import type { AttachedDisk } from "../live/attached.ts";
 import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { isImageInUse } from "../qemu/image-lock.ts";
+import { findPlatformKey } from "../qemu/uefi-variables.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
-import type { RunEnd } from "../store/mark-types.ts";
+import type { RunEnd, RunRecord } from "../store/mark-types.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
 import { HOST, isDiskName, LAST, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { describeGone, findGuestEnv, type Workdir } from "../store/workdir.ts";
@@ -47,6 +48,10 @@ export interface Status {
   /** Settings SECURE_BOOT and TPM; null without a TPM. */
   secureBoot?: boolean;
   tpm?: string | null;
+  /** Of UEFI: is a platform key enrolled in its variables? Null: not known. */
+  platformKey?: boolean | null;
+  /** Of UEFI. Null: not known, as with a platform key but without SECURE_BOOT, where it depends on the firmware. */
+  secureBootEnforced?: boolean | null;
   /**
    * The VM's own disks: virtual size, and allocated bytes on the host. `attached`: of a running VM, if its machine has it.
    * Number and bus are null for one that the settings do not name.
@@ -58,12 +63,13 @@ export interface Status {
     virtualBytes: number | null;
     actualBytes: number;
     attached?: boolean;
+    aio?: Aio;
   }[];
   /** Its other disks: images of the settings, and those of this run only. */
-  images?: MachineDisk[];
+  images?: (MachineDisk & { aio?: Aio })[];
   /** The CD in the drive; of a VM that is off, as named in the settings, that of the next run. Null: none. */
   cd?: string | null;
-  /** Of a running VM: how images in its working directory are read and written. */
+  /** Of a running VM: how its images are read and written, if all are in the same way; `aio`: how each is. */
   diskAio?: Aio;
   snapshots?: { count: number; last: string | null };
   /** Another directory with a VM of the same UUID: one of them is a copy. */
@@ -133,6 +139,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     uefi: settings.UEFI,
     secureBoot: settings.SECURE_BOOT,
     tpm: settings.TPM || null,
+    ...(settings.UEFI && work.state === "present" && describeKeys(settings, work)),
     ...describeSnapshots(hostdir),
     nics: nicsOf(settings).map((nic) => describeNic(context, nic)),
     ...describeFiles(context, stored),
@@ -148,6 +155,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
       ...(work.state === "gone" && { gone: `${describeGone(work)}; ${describeRestore(general.snapshots)}` }),
     };
   const run = work.mark.run;
+  const recorded = alive && !alive.job && isExitUnrecorded(work.mark) ? run : undefined;
   const all = readMachineDisks(stored, work, alive?.media?.disks);
   const disks = ownDisks(work.dir).map((file) => {
     const path = join(work.dir, file);
@@ -160,8 +168,13 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
       virtualBytes: known?.virtualBytes ?? readVirtualBytes(path) ?? null,
       actualBytes: actualBytes(path),
       ...(alive && { attached }),
+      ...(attached && describeAio(recorded, known?.number, recorded?.diskAio)),
     };
   });
+  const images = all
+    .filter(({ image }) => !disks.some(({ file }) => file === image))
+    .map((disk) => ({ ...disk, ...(disk.attached && describeAio(recorded, disk.number)) }));
+  const aios = [...new Set([...disks, ...images].flatMap(({ aio }) => aio ?? []))];
   const further = [WORK.efivars, TPM_STATE, WORK.consoleLog, WORK.qemuLog].map((name) =>
     workingPath(work.dir, name),
   );
@@ -169,7 +182,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
   const common = {
     ...general,
     disks,
-    images: all.filter(({ image }) => !disks.some(({ file }) => file === image)),
+    images,
     cd: alive?.media ? (alive.media.cd ?? null) : findNextCd(stored, work),
     workingFiles: {
       directory: work.dir,
@@ -186,7 +199,6 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     if (damage !== undefined) return { ...rest, state: "broken", error: damage };
     return { ...rest, state: stateAfter(ended?.end) };
   }
-  const recorded = !alive.job && isExitUnrecorded(work.mark) ? run : undefined;
   const { describeErrors } = await import("./alive.ts");
   const errors = describeErrors(context, work, alive);
   return {
@@ -194,13 +206,37 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     state: alive.state,
     job: alive.job,
     forwards: recorded ? recorded.forwards : settings.FORWARDS,
-    ...(recorded?.diskAio && { diskAio: recorded.diskAio }),
+    ...(aios.length === 1 && { diskAio: aios[0]! }),
     display: recorded?.display ?? null,
     pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
     ...(alive.panicked && { panicked: true }),
     ...(errors.length > 0 && { guestErrors: errors }),
   };
+}
+
+/** How a disk of the running machine is read and written. @param own recorded for all own disks, by earlier versions */
+function describeAio(run: RunRecord | undefined, number: number | undefined, own?: Aio): { aio?: Aio } {
+  const aio = (number === undefined ? undefined : run?.diskAios?.[number]) ?? own;
+  return aio === undefined ? {} : { aio };
+}
+
+/** Does the firmware enforce Secure Boot? */
+function describeKeys(
+  { SECURE_BOOT }: Vm["settings"],
+  { dir }: Workdir,
+): Pick<Status, "platformKey" | "secureBootEnforced"> {
+  const platformKey = readPlatformKey(join(dir, WORK.efivars));
+  return { platformKey, secureBootEnforced: platformKey && !SECURE_BOOT ? null : platformKey };
+}
+
+/** Null if it cannot be read. */
+function readPlatformKey(path: string): boolean | null {
+  try {
+    return findPlatformKey(path) ?? null;
+  } catch {
+    return null;
+  }
 }
 
 /** The machine's disks. Of a machine that is off, no file outside the VM's directories is opened. */

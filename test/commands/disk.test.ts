@@ -112,6 +112,13 @@ describe("disk add, VM off", () => {
     expect(await images(box)).toEqual(["AHCI=disk-0.img", "VIRT=@HOSTDIR@/qcow2"]);
   });
 
+  test("a missing image: named from the current directory, with the syntax of disk add (66)", async () => {
+    using box = await created();
+    const { stderr } = await box.ends(66, "disk add VIRT=../nope.img", "disk add VIRT=PATH");
+    expect(stderr).toContain(`no such disk image: ${join(box.top, "nope.img")}\n`);
+    expect(stderr).not.toContain("IMAGES");
+  });
+
   test("a file whose name is a size: by its path", async () => {
     using box = await created();
     rawImage(box, "vm1/8E");
@@ -618,10 +625,10 @@ test("disk resize --fs of a running VM without an agent: refused before anything
   expect(qemu.requests.some(({ execute }) => execute === "block_resize")).toBe(false);
 });
 
-test("disk resize --fs without a rescue system: the disk has grown, the job says what is missing (66)", async () => {
+test("disk resize --fs of a VM that is off, without a rescue system: refused before the disk grows (66)", async () => {
   using box = await created();
-  await box.ends(66, "disk resize 0 2M --fs", "resized disk 0", "rescue");
-  expect((await list(box))[0]!.virtualBytes).toBe(2 * MIB);
+  await box.ends(66, "disk resize 0 2M --fs", "no rescue system", "rescue build");
+  expect((await list(box))[0]!.virtualBytes).toBe(MIB);
 });
 
 test("disk resize --fs of a running VM: the job's script runs in the guest by its agent", async () => {

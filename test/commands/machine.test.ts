@@ -12,6 +12,7 @@ import {
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { findIoUringProblem } from "../../src/process/libc.ts";
+import { updateRun } from "../../src/store/mark.ts";
 import { testWith } from "../fixtures/needs.ts";
 import type { FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
@@ -86,6 +87,34 @@ describe.if(findIoUringProblem() === undefined)("DISK_AIO", () => {
     expect((await box.json("status")).diskAio).toBeUndefined();
   });
 
+  test("disks that differ: status shows how each is read and written", async () => {
+    using box = await created();
+    withIoUring(box);
+    await box.running();
+    await box.ok("disk", "add", "VIRT=1M");
+    expect((await box.json("status")).disks.map((disk: any) => disk.aio)).toEqual(["io_uring", "io_uring"]);
+    expect((await box.ok("status")).stdout).not.toContain("I/O: io_uring,");
+    updateRun(box.work, { diskAios: { 0: "io_uring", 1: "native" } });
+    const status = await box.json("status");
+    expect(status.disks.map((disk: any) => disk.aio)).toEqual(["io_uring", "native"]);
+    expect(status.diskAio).toBeUndefined();
+    await box.ends(0, "status", /^disk: +0 .*, I\/O: io_uring$/m, /^disk: +1 .*, I\/O: native$/m);
+    expect((await box.ok("status")).stdout).not.toContain("disk I/O");
+    // As recorded by earlier versions.
+    updateRun(box.work, { diskAios: undefined, diskAio: "threads" });
+    expect((await box.json("status")).diskAio).toBe("threads");
+  });
+
+  test("an image outside WORKDIR, too", async () => {
+    using box = await created();
+    withIoUring(box);
+    const image = box.write(join(box.top, "raw"), Buffer.alloc(1 << 20));
+    await box.running({}, "-i", `SCSI=raw=${image}`);
+    const { images, diskAio } = await box.json("status");
+    expect(images).toMatchObject([{ image, aio: "io_uring" }]);
+    expect(diskAio).toBe("io_uring");
+  });
+
   test("io_uring with a qemu that lacks it is refused (69), and doctor reports it", async () => {
     using box = await created();
     await box.ok("set", "DISK_AIO=io_uring");
@@ -103,6 +132,19 @@ describe.if(findIoUringProblem() === undefined)("DISK_AIO", () => {
       new RegExp(`^disk-aio +${state} +optional +speed of disks +${detail}`, "m"),
     );
   });
+});
+
+test.each([
+  ["", "optional", "optional"],
+  ["TPM=2.0\n", "needed", "optional"],
+  ["UEFI=1\n", "optional", "needed"],
+])("doctor with %j: tpm %s, uefi boot %s, as the VM needs them", async (conf, tpm, uefi) => {
+  using box = new Sandbox(`${CONF}PORT=\n${conf}`);
+  const { checks } = JSON.parse((await box.vm("doctor", "--json")).stdout) as { checks: any[] };
+  const needOf = (name: string): string =>
+    checks.find((check) => check.name === name)?.needed ? "needed" : "optional";
+  expect([needOf("tpm"), needOf("swtpm")]).toEqual([tpm, tpm]);
+  expect(checks.some(({ name }) => name === "uefi boot") ? needOf("uefi boot") : uefi).toBe(uefi);
 });
 
 describe("SMBIOS", () => {
@@ -156,6 +198,19 @@ describe("UEFI", () => {
     await box.ok("restore");
     expect(readFileSync(join(box.work, "efivars.bin"))).toEqual(variables(4096));
     expect((await box.json("status")).uefi).toBe(true);
+  });
+
+  test("backup warns of missing variables, of a VM that is running or off", async () => {
+    using box = await withFirmware();
+    expect((await box.ends(0, "backup")).stderr).not.toContain("UEFI variables");
+    await box.running();
+    const path = join(box.work, "efivars.bin");
+    rmSync(path);
+    expect((await box.json("status")).platformKey).toBeNull();
+    const warning = `the snapshot has no UEFI variables: ${path} is missing`;
+    await box.ends(0, "backup", "warning:", warning);
+    await box.ok("stop");
+    await box.ends(0, "backup", "warning:", warning);
   });
 
   test.each<[what: string, spoil: (box: Sandbox) => unknown, status: number, printed: string]>([

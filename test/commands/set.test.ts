@@ -247,7 +247,8 @@ describe("set", () => {
   test("of a running VM: status shows what it has, and what the next run has", async () => {
     using box = await created();
     await box.running();
-    await box.ends(0, "set -m 1G -c 3", "from the next run on: CORES: 1 -> 3; MEMORY: 64M -> 1G");
+    const { stdout, stderr } = await box.ends(0, "set -m 1G -c 3", "MEMORY: 64M -> 1G\nCORES: 1 -> 3\n");
+    expect(stdout + stderr).toMatch(/^the VM is running; from the next run on: CORES; MEMORY$/m);
     const status = await box.json("status");
     expect(status).toMatchObject({ memoryMiB: 64, cores: 1, nextRun: { MEMORY: "1G", CORES: "3" } });
     await box.ends(0, "status", /^memory: +64 MiB$/m, /^next run: +MEMORY: 64M -> 1G$/m);
@@ -283,7 +284,7 @@ describe("set", () => {
     using box = await created();
     await box.running({}, "-m", "128M");
     await box.ends(0, "set MEMORY=64M", "no changes", "from the next run on: MEMORY: 128M -> 64M");
-    await box.ok("set", "MEMORY=1G");
+    await box.ends(0, "set MEMORY=1G", "from the next run on: MEMORY: 128M -> 1G");
     // What the running machine has is not of the next run.
     const { stderr } = await box.ends(0, "set MEMORY=128M");
     expect(stderr).not.toContain("next run");
@@ -339,6 +340,8 @@ describe("set refuses what the VM would not start with", () => {
     using box = await created();
     await box.ends(0, "set -m 900T", "warning:", "exceeds that of this host");
     await box.ends(0, "-m 800T run -b", "exceeds that of this host");
+    await box.ends(0, "set MEMORY=12", "warning:", "only 12 MiB", "MEMORY=12G");
+    expect((await box.ends(0, "set MEMORY=16")).stderr).not.toContain("warning");
     if (existsSync("/dev/kvm")) return;
     await box.ends(0, "set CPU=host", "warning:", "CPU=host needs KVM");
     await box.ends(0, "set ACCEL=kvm CPU=qemu64", "warning:", "does not start on this host: no KVM");

@@ -226,7 +226,8 @@ describe("Secure Boot", () => {
     expect(argv.join(" ")).toContain("-machine q35,smm=on,pflash0=");
     expect(argv.join(" ")).toContain("-global driver=cfi.pflash01,property=secure,value=on");
     expect(await box.json("status")).toMatchObject({ uefi: true, secureBoot: true, tpm: null });
-    await box.ends(0, "status", "UEFI, Secure Boot");
+    expect(await box.json("status")).toMatchObject({ platformKey: false, secureBootEnforced: false });
+    await box.ends(0, "status", /UEFI, Secure Boot \(not enforced: no keys\)$/m);
     await box.ok("stop");
   });
 
@@ -235,6 +236,11 @@ describe("Secure Boot", () => {
     const { stderr } = await box.ends(0, "set --secure-boot", "Secure Boot is not enforced");
     const paste = /mv (\S+efivars\.bin) /.exec(stderr)![1]!;
     expect(dirname(paste)).toBe(box.work);
+    expect(stderr).not.toContain("vm stop");
+    await box.ok("set", "--no-secure-boot");
+    await box.running();
+    await box.ends(0, "set --secure-boot", "without boot entries: vm stop && mv ");
+    await box.ok("stop");
     using other = await secure("--uefi");
     await other.ends(0, "--secure-boot run --detach", "Secure Boot is not enforced");
     await other.ok("stop");
@@ -242,13 +248,23 @@ describe("Secure Boot", () => {
     await box.ends(64, "set --no-uefi", "needs UEFI");
   });
 
-  test.skipIf(!existsSync(ENROLLED))("with enrolled keys, only set --no-secure-boot warns", async () => {
+  test.skipIf(!existsSync(ENROLLED))("with enrolled keys, set --no-secure-boot and run warn", async () => {
     using box = new Sandbox(CONF);
     const code = box.write(join(box.top, "code"), "");
     box.configure(`OVMF_CODE=${code}\nOVMF_VARS=${ENROLLED}\n`);
     await box.ok("--uefi", "--secure-boot", "create", "G");
     expect((await box.ends(0, "run --detach")).stderr).not.toContain("enforced");
+    expect(await box.json("status")).toMatchObject({ platformKey: true, secureBootEnforced: true });
+    await box.ends(0, "status", /UEFI, Secure Boot$/m);
     await box.ok("stop");
     await box.ends(0, "set --no-secure-boot", "Secure Boot may still be enforced", "mv ");
+    // Another VM: a warning is printed once.
+    using other = new Sandbox(CONF);
+    other.configure(`OVMF_CODE=${code}\nOVMF_VARS=${ENROLLED}\n`);
+    await other.ok("--uefi", "--secure-boot", "create", "G");
+    await other.ends(0, "--no-secure-boot run --detach", "Secure Boot may still be enforced");
+    await other.ok("stop");
+    expect(await box.json("status")).toMatchObject({ platformKey: true, secureBootEnforced: null });
+    await box.ends(0, "status", "UEFI (keys are enrolled: Secure Boot may be enforced)");
   });
 });

@@ -265,7 +265,7 @@ suite("a raw image without a format", () => {
     expect(again.stderr).toContain("is used as raw");
     // A restore brings older settings, but keeps recorded formats.
     await box.ok(["restore", "S0"]);
-    expect(readFileSync(join(box.work, "guest.env"), "utf8")).toContain('"VIRT=raw=@HOSTDIR@/data.img"');
+    expect(readFileSync(join(box.work, "guest.env"), "utf8")).toContain(`"raw=${image}"`);
     const unknown = await box.vm([`--image=VIRT=${evil}`, "run"]);
     expectError(unknown, 78, /has a qcow2 header, which may refer to other files/);
     expect(unknown.stderr).toMatch(/hint|raw=/);

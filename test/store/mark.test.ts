@@ -81,6 +81,7 @@ const RUN: RunRecord = {
     "guestfwd=tcp:10.0.2.100:80-cmd:cat",
     "hostfwd=tcp:127.0.0.2:1-:1",
   ],
+  diskAios: { 0: "io_uring", 12: "native" },
   display: { protocol: "spice", host: "127.0.0.1", port: 5900 },
   typed: {
     settings: { MEMORY: "1G", PORT: "", HOST: "::1" },
@@ -197,6 +198,8 @@ describe("a mark's text", () => {
     ],
     ["machine settings of another form", { settings: 5 }, { settings: {} }],
     ["nothing typed", { typed: 5 }, { typed: { settings: {}, additions: {}, ssh: false } }],
+    ["an unknown way to read a disk", { diskAios: { 0: "aio" } }, { diskAios: undefined }],
+    ["a disk without a number", { diskAios: { x: "native" } }, { diskAios: undefined }],
     ["an invalid port", { display: { protocol: "spice", host: "::1", port: 70000 } }, {}],
     ["a display's host that is an option", { display: { protocol: "vnc", host: "-x", port: 5900 } }, {}],
   ])("of a run drops %s", (_what, change, expected) => {

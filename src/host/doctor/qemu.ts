@@ -48,7 +48,8 @@ const DEVICES = [
 interface Feature {
   name: string;
   use: string;
-  needed: boolean;
+  /** By any VM, or by the configured one. */
+  needed: boolean | ((settings: Settings) => boolean);
   /** Absent: of every architecture. */
   applies?(arch: Arch): boolean;
   lacking(capabilities: Capabilities, arch: Arch): readonly string[];
@@ -93,14 +94,14 @@ const FEATURES: readonly Feature[] = [
   {
     name: "uefi boot",
     use: "guests with UEFI",
-    needed: false,
+    needed: ({ UEFI }) => UEFI,
     applies: (arch) => uefiFeature(arch) !== undefined,
     lacking: (capabilities, arch) => tooOld(uefiFeature(arch), capabilities),
   },
   {
     name: "tpm",
     use: "guests with a TPM",
-    needed: false,
+    needed: ({ TPM }) => TPM !== "",
     applies: (arch) => tpmDevice(arch) !== undefined,
     lacking: (capabilities, arch) => without(tpmDevice(arch)!)(capabilities, arch),
   },
@@ -131,7 +132,15 @@ const featuresOf = (arch: Arch): Feature[] => FEATURES.filter(({ applies }) => a
 export async function checkQemus(settings: Settings, diskPlace: string): Promise<Check[]> {
   const { QEMUARCH } = settings;
   const checks = ARCHES.map((arch) =>
-    checkQemu(arch, arch === QEMUARCH ? (found) => [checkDiskIo(settings, found, diskPlace)] : undefined),
+    checkQemu(
+      arch,
+      arch === QEMUARCH
+        ? (found) => [
+            ...featuresOf(arch).map(checkFeature(settings, found)),
+            checkDiskIo(settings, found, diskPlace),
+          ]
+        : undefined,
+    ),
   );
   return (await Promise.all(checks)).flat();
 }
@@ -154,12 +163,7 @@ async function checkQemu(arch: Arch, more?: (capabilities: Capabilities) => Chec
     const detail = `${version}, but ${formatSince(MINIMUM.since)} is needed`;
     return [{ ...common, state: "missing", detail, packages: PACKAGES[binary] }];
   }
-  if (more)
-    return [
-      { ...common, state: "ok", detail: version },
-      ...featuresOf(arch).map(checkFeature(capabilities, arch)),
-      ...more(capabilities),
-    ];
+  if (more) return [{ ...common, state: "ok", detail: version }, ...more(capabilities)];
   const lacking = featuresOf(arch).flatMap((feature) => feature.lacking(capabilities, arch));
   return [
     lacking.length === 0
@@ -169,9 +173,10 @@ async function checkQemu(arch: Arch, more?: (capabilities: Capabilities) => Chec
 }
 
 const checkFeature =
-  (capabilities: Capabilities, arch: Arch) =>
-  ({ name, use, needed, lacking, thing }: Feature): Check => {
-    const absent = lacking(capabilities, arch);
+  (settings: Settings, capabilities: Capabilities) =>
+  ({ name, use, lacking, thing, ...feature }: Feature): Check => {
+    const needed = typeof feature.needed === "boolean" ? feature.needed : feature.needed(settings);
+    const absent = lacking(capabilities, settings.QEMUARCH);
     if (absent.length === 0) return { name, state: "ok", needed, use, detail: "" };
     const detail = `this qemu has no ${absent.join(", ")}`;
     return { name, state: "missing", needed, use, detail, ...(thing && { packages: PACKAGES[thing] }) };

@@ -1,5 +1,5 @@
 import { existsSync, rmSync } from "node:fs";
-import { basename, dirname, isAbsolute, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { commandLine } from "../../lib/command-line.ts";
 import { VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
@@ -31,7 +31,9 @@ import { QmpError } from "../../qmp/errors.ts";
 import { beginDiskChange, endDiskChange } from "../../store/disk-change.ts";
 import { fileError, syncFile } from "../../store/files.ts";
 import { diskName, diskNumber } from "../../store/layout.ts";
+import { readMark, updateRun } from "../../store/mark.ts";
 import { ownDisks } from "../../store/own-disks.ts";
+import type { Workdir } from "../../store/workdir.ts";
 import type { Context } from "../../vm/context.ts";
 import type { StoredDisk } from "../../vm/disks.ts";
 import type { Vm } from "../../vm/find.ts";
@@ -136,9 +138,14 @@ async function addExistingImage(
   stored: readonly StoredDisk[],
 ): Promise<Disk> {
   const macros = await new Media(context, vm).macros([given.path], work.dir);
-  const path = resolve(context.cwd, expandMacro(given.path, macros)!);
-  // As on the command line of `run`: relative to the current directory, else to WORKDIR.
-  const found = existsSync(path) || isAbsolute(given.path) ? path : resolve(work.dir, given.path);
+  const named = expandMacro(given.path, macros)!;
+  // As on the command line of `run`: relative to the current directory, else to WORKDIR if it is there.
+  const here = resolve(context.cwd, named);
+  const found = [here, resolve(work.dir, named)].find((path) => existsSync(path)) ?? here;
+  if (!lstatOf(found))
+    throw new VmError("noInput", `cannot ${COMMAND}: no such disk image: ${found}`, {
+      hint: `give its path, absolute or from the current directory: ${commandLine("disk", "add", `${given.bus}=PATH`)}`,
+    });
   const own = dirname(found) === work.dir && diskNumber(basename(found)) !== undefined;
   const taken = stored.find((disk) => disk.path !== undefined && isSameFile(disk.path, found));
   if (taken)
@@ -181,9 +188,15 @@ const machineOf = ({ settings }: Vm, disks: readonly NumberedDisk[]): Placed & N
   controllerPlaces: settings.CONTROLLER_PLACES,
 });
 
+/** Records how it is read and written, for `status`. */
+function recordAio({ dir }: Workdir, { number, aio }: Disk): void {
+  const run = readMark(dir)?.run;
+  if (run) updateRun(dir, { diskAios: { ...run.diskAios, [number]: aio ?? "threads" } });
+}
+
 /** Plugs a stored disk into the running machine; says so if that is not possible. */
 async function attachNow(
-  { context, vm, qmp }: Changing,
+  { context, vm, work, qmp }: Changing,
   disk: Disk,
   disks: readonly { request: { bus: DiskBus }; number: number }[],
 ): Promise<void> {
@@ -193,7 +206,8 @@ async function attachNow(
     vm,
     disks.map(({ request, number }) => ({ bus: request.bus, number })),
   );
-  const plugged = buildPluggedDisk(machine, withDiskIo(disk, settings.DISK_AIO, capabilities));
+  const withIo = withDiskIo(disk, settings.DISK_AIO, capabilities);
+  const plugged = buildPluggedDisk(machine, withIo);
   if (plugged === undefined)
     return noteNextRun(
       "the guest has it",
@@ -205,6 +219,7 @@ async function attachNow(
     return noteNextRun("the guest has it", "all places for disks that were free at the start are taken");
   try {
     await plugDisk(qmp!, plugged);
+    recordAio(work, withIo);
     log.info("attached to the running guest");
   } catch (error) {
     if (!(error instanceof QmpError)) throw error;

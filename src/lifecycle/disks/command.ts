@@ -1,9 +1,16 @@
 import type { Context } from "../../vm/context.ts";
 import type { DiskCommand } from "./request.ts";
-import type { Grown } from "./resize.ts";
+import type { Grown, RequireJob } from "./resize.ts";
 
-/** @returns the disk whose partition and filesystem must grow */
-export async function runDiskCommand(context: Context, asked: DiskCommand): Promise<Grown | undefined> {
+/**
+ * @param requireJob refuses if no job can grow the filesystem of a VM that is off
+ * @returns the disk whose partition and filesystem must grow
+ */
+export async function runDiskCommand(
+  context: Context,
+  asked: DiskCommand,
+  requireJob: RequireJob,
+): Promise<Grown | undefined> {
   switch (asked.action) {
     case "list":
       await (await import("./list.ts")).listDisks(context, asked.json);
@@ -15,6 +22,6 @@ export async function runDiskCommand(context: Context, asked: DiskCommand): Prom
       await (await import("./remove.ts")).removeDisk(context, asked.name, asked.delete);
       return undefined;
     case "resize":
-      return (await import("./resize.ts")).resizeDisk(context, asked);
+      return (await import("./resize.ts")).resizeDisk(context, asked, requireJob);
   }
 }

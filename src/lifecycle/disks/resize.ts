@@ -13,6 +13,7 @@ import { findChardev } from "../../qmp/chardev.ts";
 import { fileError, syncFile } from "../../store/files.ts";
 import { WORK } from "../../store/layout.ts";
 import type { Context } from "../../vm/context.ts";
+import type { Vm } from "../../vm/find.ts";
 import { resolveDisk } from "../../vm/machine.ts";
 import { findStored, listStoredDisks, withMachine } from "./open.ts";
 import type { SizeRequest } from "./request.ts";
@@ -26,17 +27,22 @@ export interface Grown {
   live: boolean;
 }
 
+/** Refuses if no job can run in the VM, which is off. */
+export type RequireJob = (vm: Vm) => Promise<void>;
+
 /** Disks whose new size a guest learns at once. */
 const NOTICED = new Set(["VIRT", "SCSI"]);
 
 /**
  * Grows a disk, in the running machine or in its image.
+ * @param requireJob called before anything is changed, if a job must grow the filesystem
  * @returns what is left to do for `filesystem`
  * @throws 64 for a smaller size and for a block device, 66 for an unknown disk, 75 if another qemu uses the image
  */
 export async function resizeDisk(
   context: Context,
   { name, size, filesystem }: { name: string; size: SizeRequest; filesystem: boolean },
+  requireJob: RequireJob,
 ): Promise<Grown | undefined> {
   return withMachine(context, COMMAND, async (changing) => {
     const { vm, work, qmp } = changing;
@@ -59,6 +65,7 @@ export async function resizeDisk(
         `cannot ${COMMAND} to ${formatSize(bytes)}: it has ${formatSize(oldBytes)}, and shrinking would cut off data`,
         { hint: "give a larger size, or one to add: +10G" },
       );
+    if (filesystem && !qmp) await requireJob(vm);
     const serial = attached ? attached.node.replace("disk", "disk-") : `disk-${number}`;
     const grown = filesystem ? { serial, live: qmp !== undefined } : undefined;
     if (bytes === oldBytes) {

@@ -77,7 +77,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   const sources = listSources(work);
   if (!live) repairBitmaps(sources);
   await requireIntactDisks(sources, { live, low: isUnattended() });
-  warnAboutOthers(vm, sources);
+  warnAboutOthers(vm, work, sources);
   warnAboutInternalSnapshots(sources, format, live);
   const staged = join(backups, `${PARTIAL}${name}`);
   let stored: Stored;
@@ -217,7 +217,7 @@ function repairBitmaps(sources: readonly Source[]): void {
   for (const { path, disk } of sources) if (disk) repairDiskBitmaps(path);
 }
 
-function warnAboutOthers({ settings }: Vm, sources: readonly Source[]): void {
+function warnAboutOthers({ settings }: Vm, { dir }: Workdir, sources: readonly Source[]): void {
   const others = settings.IMAGES.filter((image) => !/^disk-\d+\.img$/.test(image.path));
   if (others.length > 0)
     log.warn(
@@ -225,6 +225,10 @@ function warnAboutOthers({ settings }: Vm, sources: readonly Source[]): void {
     );
   if (!sources.some(({ disk }) => disk))
     log.warn("this VM has no disks of its own: the snapshot contains only its settings");
+  if (settings.UEFI && !sources.some(({ name }) => name === WORK.efivars))
+    log.warn(
+      `the snapshot has no UEFI variables: ${join(dir, WORK.efivars)} is missing; the next run starts with new ones, without boot entries`,
+    );
 }
 
 /** `S1: 4.0 GiB in 604 MiB, 7.1 s`; `S2: incremental on S1, 17 MiB, 0.1 s` */

@@ -9,6 +9,7 @@ import { isDiskName } from "../store/layout.ts";
 import { formatReach } from "./reach.ts";
 import { describeChange } from "./running-settings.ts";
 import type { Status } from "./status.ts";
+import { SWTPM_EXITED } from "./tpm-state.ts";
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
 
@@ -43,6 +44,11 @@ const disksOf = ({ disks = [] }: Status): string => {
 
 const describeFirmware = ({ uefi, secureBoot, arch }: Status): string =>
   uefi ? `UEFI${secureBoot ? ", Secure Boot" : ""}` : ARCH[arch ?? ARCHES[0]].biosName;
+
+const describeTpm = ({ tpm, tpmExited }: Status): string | undefined =>
+  [tpm, tpmExited && `${SWTPM_EXITED}; restart the VM: ${commandLine("restart")}`]
+    .filter(Boolean)
+    .join("; ") || undefined;
 
 /**
  * When a device counts, if not both now and later.
@@ -79,7 +85,7 @@ export function formatStatus(vm: Status): string {
     ["cores", vm.cores?.toString()],
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
     ["firmware", vm.uefi === undefined ? undefined : describeFirmware(vm)],
-    ["TPM", vm.tpm ?? undefined],
+    ["TPM", describeTpm(vm)],
     ...diskFacts(vm),
     ["disk I/O", vm.diskAio],
     ["cd", vm.cd === undefined ? undefined : (vm.cd ?? "none")],

@@ -45,7 +45,7 @@ const disksOf = ({ disks = [] }: Status): string => {
 const describeFirmware = ({ uefi, secureBoot, arch }: Status): string =>
   uefi ? `UEFI${secureBoot ? ", Secure Boot" : ""}` : ARCH[arch ?? ARCHES[0]].biosName;
 
-const describeTpm = ({ tpm, tpmExited }: Status): string | undefined =>
+const formatTpm = ({ tpm, tpmExited }: Status): string | undefined =>
   [tpm, tpmExited && `${SWTPM_EXITED}; restart the VM: ${commandLine("restart")}`]
     .filter(Boolean)
     .join("; ") || undefined;
@@ -85,7 +85,7 @@ export function formatStatus(vm: Status): string {
     ["cores", vm.cores?.toString()],
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
     ["firmware", vm.uefi === undefined ? undefined : describeFirmware(vm)],
-    ["TPM", describeTpm(vm)],
+    ["TPM", formatTpm(vm)],
     ...diskFacts(vm),
     ["disk I/O", vm.diskAio],
     ["cd", vm.cd === undefined ? undefined : (vm.cd ?? "none")],

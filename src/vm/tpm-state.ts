@@ -52,13 +52,14 @@ export function requireTpmState({ dir }: Workdir, uses: boolean): boolean {
   if (!stats.isDirectory())
     refuse(directory, `it is not a directory but ${stats.isFile() ? "a regular file" : fileKindOf(stats)}`);
   refuse(directory, ownedByUs(stats) ? undefined : "it belongs to another user");
-  for (const name of listDirectory(directory)) refuse(join(directory, name), findWrong(directory, name));
+  for (const name of listDirectory(directory))
+    refuse(join(directory, name), findFileProblem(directory, name));
   if (!lstatOf(state)) return false;
   refuse(state, readDamage(state));
   return true;
 }
 
-function findWrong(directory: string, name: string): string | undefined {
+function findFileProblem(directory: string, name: string): string | undefined {
   const path = join(directory, name);
   const stats = lstatOf(path);
   // swtpm renames its files while it runs, and listens on a socket when `run-vm.sh` has started it.
@@ -92,7 +93,7 @@ const usesTpm = (setting: unknown): boolean => typeof setting === "string" && se
 export function checkTpmForRun(vm: Vm, work: Workdir): void {
   if (vm.settings.TPM !== "" && !requireTpmState(work, true) && hadState(work.mark))
     log.warn(
-      `the state of the TPM is missing: ${join(work.dir, WORK.tpm)}; this run makes a new TPM, and secrets that the guest sealed in the former one are lost; ${describeCopy(vm)}`,
+      `the state of the TPM is missing: ${join(work.dir, WORK.tpm)}; this run makes a new TPM, and secrets that the guest sealed in the former one are lost; ${describeStoredState(vm)}`,
     );
 }
 
@@ -101,7 +102,7 @@ export function checkTpmForBackup(vm: Vm, work: Workdir, live: boolean): void {
   const uses = vm.settings.TPM !== "" || (live && usesTpm(work.mark.run?.settings?.TPM));
   if (!requireTpmState(work, uses) && uses && hadState(work.mark))
     log.warn(
-      `the state of the TPM is missing: ${join(work.dir, WORK.tpm)}; this snapshot does not include it, and restoring it removes the TPM's secrets; ${describeCopy(vm)}`,
+      `the state of the TPM is missing: ${join(work.dir, WORK.tpm)}; this snapshot does not include it, and secrets that the guest sealed are lost; ${describeStoredState(vm)}`,
     );
   if (live && hasSwtpmExited(work))
     log.warn(
@@ -110,7 +111,7 @@ export function checkTpmForBackup(vm: Vm, work: Workdir, live: boolean): void {
 }
 
 /** The newest snapshot with a state. */
-function describeCopy({ hostdir }: Vm): string {
+function describeStoredState({ hostdir }: Vm): string {
   const copy = listSnapshots(hostdir).findLast(({ manifest }) =>
     manifest?.files.some(({ name }) => name === TPM_STATE),
   );

@@ -14,12 +14,13 @@ export function recordStart(
   context: Context,
   vm: Vm,
   work: Workdir,
-  { nics, disks, display }: Machine,
+  { nics, disks, display, tpm }: Machine,
   { ssh = false, detach = false }: { ssh?: boolean | undefined; detach?: boolean | undefined },
 ): void {
   const { settings, additions } = context.options;
   updateMark(work.dir, {
     lastRun: "unknown",
+    ...(tpm && { tpm: true }),
     run: {
       started: new Date().toISOString(),
       detached: detach,
@@ -35,4 +36,4 @@ export function recordStart(
 
 /** Restores the previous record: no guest has run. */
 export const withdrawStart = ({ dir, mark }: Workdir): void =>
-  updateMark(dir, { lastRun: mark.lastRun, run: mark.run });
+  updateMark(dir, { lastRun: mark.lastRun, run: mark.run, tpm: mark.tpm });

@@ -35,6 +35,7 @@ import { refuseExcess } from "../vm/limits.ts";
 import type { StopCause } from "../vm/record-exit.ts";
 import { Media } from "../vm/media.ts";
 import { companionOf } from "../vm/tpm.ts";
+import { checkTpmForRun } from "../vm/tpm-state.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { effectiveForwards } from "../vm/nics.ts";
 import { warnOfUnreadSettings } from "../vm/settings-file.ts";
@@ -141,6 +142,7 @@ async function startVm(
   const cd = await chooseCd(vm, media, firstTime, iso);
   await refuseRunning(work, "run");
   claimFiles(work, vm.settings.TPM === "" ? RUN_NAMES : [...RUN_NAMES, WORK.tpm]);
+  checkTpmForRun(vm, work);
   const capabilities = await probeQemu(ARCH[vm.settings.QEMUARCH].binary, context.cacheDirectory);
   if (ssh) vm.settings.FORWARDS.push(freeSshForward(vm));
   const forwards = effectiveForwards(vm.settings);

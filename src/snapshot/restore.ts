@@ -98,6 +98,7 @@ export async function restoreSnapshot(
     const dir = stage.commit({
       restored: snapshot.manifest?.consistency ?? "crash-consistent",
       ...(snapshot.manifest ? {} : { unrecorded: true as const }),
+      ...(jobs.some(({ name: stored }) => stored === TPM_STATE) && { tpm: true as const }),
       ...(onSnapshot && { onSnapshot }),
     });
     const seconds = (performance.now() - started) / 1000;

@@ -79,6 +79,7 @@ function readFields(fields: Fields, dropped: string[]): Mark {
     lastRun: take("lastRun", (value) => RUN_ENDS.find((end) => end === value)),
     run: take("run", (value) => readRun(value, dropped)),
     restored: take("restored", parseConsistency),
+    tpm: take("tpm", (value) => (value === true ? value : undefined)),
     unrecorded: take("unrecorded", (value) => (value === true ? value : undefined)),
     base: take("base", readBase),
     onSnapshot: take("onSnapshot", readOnSnapshot),

@@ -103,6 +103,8 @@ export interface Mark {
   lastRun?: RunEnd | undefined;
   /** The last run. */
   run?: RunRecord | undefined;
+  /** The working files have had the state of a TPM. */
+  tpm?: true | undefined;
   /** For restored disks that have not been run since: consistency of the snapshot. */
   restored?: Consistency | undefined;
   /** The restored snapshot does not record that (earlier program). */

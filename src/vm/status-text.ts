@@ -10,6 +10,7 @@ import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
 import { describeChange } from "./running-settings.ts";
 import type { Status } from "./status.ts";
+import { SWTPM_EXITED } from "./tpm-state.ts";
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
 
@@ -47,6 +48,11 @@ function describeFirmware({ uefi, secureBoot, platformKey, arch }: Status): stri
   if (secureBoot) return `UEFI, Secure Boot${platformKey === false ? " (not enforced: no keys)" : ""}`;
   return platformKey ? "UEFI (keys are enrolled: Secure Boot may be enforced)" : "UEFI";
 }
+
+const formatTpm = ({ tpm, tpmExited }: Status): string | undefined =>
+  [tpm, tpmExited && `${SWTPM_EXITED}; restart the VM: ${commandLine("restart")}`]
+    .filter(Boolean)
+    .join("; ") || undefined;
 
 /**
  * When a device counts, if not both now and later.
@@ -90,7 +96,7 @@ export function formatStatus(vm: Status): string {
     ["cores", vm.cores?.toString()],
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
     ["firmware", vm.uefi === undefined ? undefined : describeFirmware(vm)],
-    ["TPM", vm.tpm ?? undefined],
+    ["TPM", formatTpm(vm)],
     ...diskFacts(vm),
     ["disk I/O", vm.diskAio],
     ["cd", vm.cd === undefined ? undefined : (vm.cd ?? "none")],

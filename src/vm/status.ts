@@ -24,6 +24,7 @@ import { describeNic, nicsOf, type ListedNic } from "./nics.ts";
 import { findChanges, listChanges, optionsOfRun, type NextRunChange } from "./running-settings.ts";
 import { findReaches, knownMacros, type Reach } from "./reach.ts";
 import { findUnreadSettings } from "./settings-file.ts";
+import { hasSwtpmExited } from "./tpm-state.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
 /** `broken`: cannot be read, see `error`. */
@@ -52,6 +53,8 @@ export interface Status {
   platformKey?: boolean | null;
   /** Of UEFI. Null: not known, as with a platform key but without SECURE_BOOT, where it depends on the firmware. */
   secureBootEnforced?: boolean | null;
+  /** Of a running VM: its swtpm has exited, and the guest's TPM does not answer. */
+  tpmExited?: true;
   /**
    * The VM's own disks: virtual size, and allocated bytes on the host. `attached`: of a running VM, if its machine has it.
    * Number and bus are null for one that the settings do not name.
@@ -211,6 +214,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
     ...(alive.panicked && { panicked: true }),
+    ...(hasSwtpmExited(work) && { tpmExited: true }),
     ...(errors.length > 0 && { guestErrors: errors }),
   };
 }

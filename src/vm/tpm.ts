@@ -62,15 +62,19 @@ const EXIT_MS = 2000;
 const KILL_MS = 2000;
 const RETRY_MS = 10;
 
+/** The swtpm of a VM, by its working directory; empty if this user cannot see it. */
+export function findSwtpm(workdir: string): Holder[] {
+  const directory = realPath(join(workdir, WORK.tpm));
+  return directory === undefined ? [] : findUsers(new Set(), directory, "swtpm");
+}
+
 /**
  * Waits for the swtpm of a qemu that has exited. One that a killed command has left, without a qemu, is killed. The caller
  * holds the VM's lock, and no qemu runs.
  * @throws 74 if it cannot be killed
  */
 export async function endTpm({ dir }: Workdir): Promise<void> {
-  const directory = realPath(join(dir, WORK.tpm));
-  if (directory === undefined) return;
-  const find = (): Holder[] => findUsers(new Set(), directory, "swtpm");
+  const find = (): Holder[] => findSwtpm(dir);
   const waitUntilGone = async (limitMs: number): Promise<boolean> => {
     const deadline = Date.now() + limitMs;
     while (find().length > 0) {

@@ -1,6 +1,18 @@
 import { describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
+import { findSwtpm } from "../../src/vm/tpm.ts";
 import { processesIn } from "../e2e/harness.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 
@@ -11,8 +23,15 @@ const CONF = "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\n";
 
 /** Writes its arguments and a state, and serves its connection until qemu closes it. */
 const SWTPM = `echo "$@" >swtpm.args
-[ -e tpm2-00.permall ] || (umask 077; echo new >tpm2-00.permall)
-exec cat <&3`;
+[ -e tpm2-00.permall ] || (umask 077; printf '\\2\\1\\0\\12\\0\\0\\0\\0\\0\\16new\\n' >tpm2-00.permall)
+cat <&3`;
+
+/** A state with swtpm's header. */
+function stateOf(text: string): Buffer {
+  const content = Buffer.concat([Buffer.from([2, 1, 0, 10, 0, 0, 0, 0, 0, 0]), Buffer.from(text)]);
+  content.writeUInt32BE(content.length, 6);
+  return content;
+}
 
 async function withTpm(conf = CONF, ...words: string[]): Promise<Sandbox> {
   const box = new Sandbox(conf);
@@ -23,14 +42,14 @@ async function withTpm(conf = CONF, ...words: string[]): Promise<Sandbox> {
 
 const directory = (box: Sandbox): string => join(box.work, ".vm-tpm");
 const state = (box: Sandbox): string => join(directory(box), "tpm2-00.permall");
-const readState = (box: Sandbox): string => readFileSync(state(box), "utf8").trim();
+const readState = (box: Sandbox): string => readFileSync(state(box), "utf8").slice(10);
 const manifest = (box: Sandbox, name: string): any => JSON.parse(box.read("backups", name, "manifest.json"));
 
 /** Has the state of the TPM exist, and change like that of a guest. */
 async function boot(box: Sandbox, text: string): Promise<void> {
   await box.running();
   await until("swtpm has started", () => existsSync(state(box)));
-  writeFileSync(state(box), `${text}\n`);
+  writeFileSync(state(box), stateOf(text));
 }
 
 describe("a TPM", () => {
@@ -153,7 +172,7 @@ describe("the state of a TPM", () => {
       if (live) await box.ok("stop");
       expect(manifest(box, "S0").version).toBe(2);
       expect(box.read("backups/S0/SHA256SUMS")).toContain("  tpm2-00.permall.gz");
-      writeFileSync(state(box), "b\n");
+      writeFileSync(state(box), stateOf("b"));
       await box.ok("backup");
       await box.ok("@verify", "--all", "@restore", "S0");
       expect(readState(box)).toBe("a");
@@ -205,6 +224,132 @@ describe("the state of a TPM", () => {
     await box.ends(74, "restore", "tpm2-00.permall.gz");
     expect(readState(box)).toBe("a");
   });
+});
+
+/** Replaces the directory or the state by what is not one; each is refused with a word. */
+const UNUSABLE: readonly [string, (box: Sandbox) => void, string][] = [
+  [
+    "a symlink in the directory's place",
+    (box) => {
+      renameSync(directory(box), join(box.top, "elsewhere"));
+      symlinkSync(join(box.top, "elsewhere"), directory(box));
+    },
+    "directory",
+  ],
+  [
+    "a symlink to nothing in the directory's place",
+    (box) => {
+      rmSync(directory(box), { recursive: true });
+      symlinkSync("/nonexistent/x", directory(box));
+    },
+    "directory",
+  ],
+  [
+    "a file in the directory's place",
+    (box) => {
+      rmSync(directory(box), { recursive: true });
+      writeFileSync(directory(box), "x");
+    },
+    "directory",
+  ],
+  ["a named pipe", (box) => makePipe(box, "tpm2-00.permall"), "not a regular file but a named pipe"],
+  ["a named pipe that swtpm opens", (box) => makePipe(box, ".lock"), "not a regular file but a named pipe"],
+  [
+    "a directory",
+    (box) => {
+      rmSync(state(box));
+      mkdirSync(state(box));
+    },
+    "not a regular file but a directory",
+  ],
+  [
+    "a symlink",
+    (box) => {
+      renameSync(state(box), join(box.top, "state"));
+      symlinkSync(join(box.top, "state"), state(box));
+    },
+    "not a regular file but a symbolic link",
+  ],
+  ["a huge file", (box) => truncateSync(state(box), 20 * 2 ** 30), "larger than 1.0 MiB"],
+  ["an empty file", (box) => truncateSync(state(box)), "empty"],
+  ["a truncated file", (box) => truncateSync(state(box), 9), "truncated"],
+  ["garbage", (box) => writeFileSync(state(box), "x".repeat(100)), "has 100 bytes, and "],
+];
+
+function makePipe(box: Sandbox, name: string): void {
+  rmSync(join(directory(box), name), { force: true });
+  expect(Bun.spawnSync(["mkfifo", join(directory(box), name)]).exitCode).toBe(0);
+}
+
+describe("a state of the TPM that is not one", () => {
+  test.each(UNUSABLE)(
+    "%s: run and backup refuse it (74), and nothing is started",
+    async (_title, spoil, printed) => {
+      using box = await withTpm();
+      await boot(box, "a");
+      await box.ok("stop");
+      const started = box.qemus.length;
+      spoil(box);
+      await box.ends(74, "backup", ".vm-tpm", printed);
+      expect(existsSync(box.path("backups", "S0"))).toBe(false);
+      await box.ends(74, "run --detach", ".vm-tpm", printed);
+      expect(box.qemus.length).toBe(started);
+    },
+  );
+
+  test.each(UNUSABLE)("%s: backup of a running VM refuses it (74)", async (_title, spoil, printed) => {
+    using box = await withTpm();
+    await boot(box, "a");
+    spoil(box);
+    await box.ends(74, "backup", ".vm-tpm", printed);
+    expect(existsSync(box.path("backups", "S0"))).toBe(false);
+  });
+});
+
+describe("a missing state of the TPM", () => {
+  test("of a VM that has not run is no reason for a warning", async () => {
+    using box = await withTpm();
+    expect((await box.ends(0, "backup")).stderr).not.toContain("TPM");
+    expect((await box.ends(0, "run --detach")).stderr).not.toContain("TPM");
+  });
+
+  test("of a VM that has run: backup and run warn of it, and name the snapshot that has it", async () => {
+    using box = await withTpm();
+    await boot(box, "a");
+    await box.ok("stop");
+    rmSync(directory(box), { recursive: true });
+    await box.ends(0, "backup", "the state of the TPM is missing", "no snapshot has a copy");
+    await box.ends(0, "run --detach", "this run makes a new TPM", "no snapshot has a copy");
+    await until("swtpm has started", () => existsSync(state(box)));
+    expect((await box.ends(0, "backup")).stderr).not.toContain("missing");
+    await box.ok("stop");
+    rmSync(directory(box), { recursive: true });
+    await box.ends(0, "backup", "the state of the TPM is missing", "restore S1");
+  });
+
+  test("after a restore: run warns of it, and also if the last run was one without a TPM", async () => {
+    using box = await withTpm();
+    await boot(box, "a");
+    await box.ok("stop");
+    await box.ok("backup");
+    await box.ok("@restore", "--copy", "@set", "TPM=", "@run", "--detach", "@stop", "@set", "TPM=2.0");
+    rmSync(directory(box), { recursive: true });
+    await box.ends(0, "run --detach", "this run makes a new TPM", "restore S0");
+  });
+});
+
+test("an swtpm that has exited is reported by status and by a backup of the running VM", async () => {
+  using box = await withTpm();
+  await boot(box, "a");
+  expect(await box.json("status")).not.toHaveProperty("tpmExited");
+  const [swtpm] = findSwtpm(box.work);
+  process.kill(swtpm!.pid, "SIGKILL");
+  await until("swtpm has exited", () => findSwtpm(box.work).length === 0);
+  expect(await box.json("status")).toMatchObject({ tpm: "2.0", tpmExited: true });
+  await box.ends(0, "status", "TPM:           2.0; swtpm has exited", "restart");
+  await box.ends(0, "backup", "swtpm has exited", "restart");
+  await box.ok("stop");
+  expect(await box.json("status")).not.toHaveProperty("tpmExited");
 });
 
 /** A firmware of the user's own: a volume without variables. */

@@ -95,6 +95,7 @@ const FULL: Mark = {
   created: "2026-01-02T03:04:05.678Z",
   lastRun: "powered-off",
   run: RUN,
+  tpm: true,
   restored: "agent",
   unrecorded: true,
   base: { path: "/images/a.qcow2", format: "qcow2", bytes: 5, modified: "2026-01-02T03:04:05.678Z" },

@@ -8,15 +8,14 @@ import { findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
 import { findVariablesDamage } from "../../qemu/uefi-variables.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { requireRegularDisk, ownDisks } from "../../store/own-disks.ts";
-import { TPM_STATE, WORK, workingPath } from "../../store/layout.ts";
+import { WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../machine/types.ts";
 import type { Workdir } from "../../store/workdir.ts";
 import { damagedDisk, MISSING } from "../../store/damaged-disk.ts";
 import type { Source } from "../../live/disk-source.ts";
 
 /**
- * Checks that the working disks exist and are qcow2 files with an intact header, that the UEFI variables are complete, and that
- * the state of a TPM is a file.
+ * Checks that the working disks exist and are qcow2 files with an intact header, and that the UEFI variables are complete.
  * @param named disks in IMAGES: `disk-0.img`
  * @throws 74 naming the first damaged file
  */
@@ -38,18 +37,6 @@ export function requireDisks({ dir }: Workdir, named: readonly string[]): void {
     throw new VmError("io", `cannot back up ${variables}: ${cut}`, {
       hint: "no snapshot was created; restore an intact one",
     });
-  requireTpmState(dir);
-}
-
-/** A symlink would put another file into the snapshot. @throws 74 */
-function requireTpmState(dir: string): void {
-  const path = workingPath(dir, TPM_STATE);
-  const stats = lstatOf(path);
-  if (!stats || (stats.isFile() && stats.size > 0 && lstatOf(join(dir, WORK.tpm))!.isDirectory())) return;
-  const reason = stats.size === 0 ? "it is empty" : "it is not a regular file";
-  throw new VmError("io", `cannot back up the state of the TPM ${path}: ${reason}`, {
-    hint: "no snapshot was created; restore an intact one",
-  });
 }
 
 /**

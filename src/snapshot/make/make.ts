@@ -18,6 +18,7 @@ import { repairDiskBitmaps } from "../../vm/backing-file.ts";
 import { requireIntactBackingFiles } from "../../vm/backing-snapshot.ts";
 import { requireWork, type Vm } from "../../vm/find.ts";
 import { withVm } from "../../vm/open.ts";
+import { checkTpmForBackup } from "../../vm/tpm-state.ts";
 import { type Workdir } from "../../store/workdir.ts";
 import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../../store/snapshots.ts";
 import { requireIntactDisks, requireDisks, warnAboutInternalSnapshots } from "./check-disks.ts";
@@ -74,6 +75,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   }
   const named = vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName);
   requireDisks(work, named);
+  checkTpmForBackup(vm, work, live);
   const sources = listSources(work);
   if (!live) repairBitmaps(sources);
   await requireIntactDisks(sources, { live, low: isUnattended() });

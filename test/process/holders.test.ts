@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { copyFileSync } from "node:fs";
-import { findUsers } from "../../src/process/holders.ts";
+import { closeSync, copyFileSync, openSync } from "node:fs";
+import { describeHolder, findFileHolder, findUsers, readArgv } from "../../src/process/holders.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 test("finds every process of a name that has a file open, or was started in a directory; no others", async () => {
@@ -22,4 +22,17 @@ test("finds every process of a name that has a file open, or was started in a di
     for (const child of [inDirectory, withFile, ...others]) child.kill("SIGKILL");
     await Promise.all([inDirectory, withFile, ...others].map(({ exited }) => exited));
   }
+});
+
+test("finds who has a file open, and its command line", () => {
+  using temp = new Temp();
+  const disk = temp.write("disk", "");
+  expect(findFileHolder(new Set([disk]))).toBeUndefined();
+  const fd = openSync(disk, "r");
+  const holder = findFileHolder(new Set([temp.path("other"), disk]))!;
+  closeSync(fd);
+  expect(holder.pid).toBe(process.pid);
+  expect(describeHolder(holder)).toBe(`${holder.name} (pid ${process.pid})`);
+  expect(readArgv(process.pid)).toContain("test");
+  expect(readArgv(2 ** 30)).toEqual([]);
 });

@@ -22,10 +22,11 @@ console.log(process.umask().toString(8), callerUmask().toString(8));
 test("work under the caller's umask leaves this program's, even if it fails", () => {
   const own = process.umask();
   expect(underCallerUmask(() => process.umask())).toBe(callerUmask());
-  const fail = (): never => {
-    process.umask(0);
-    throw new Error("halfway");
-  };
-  expect(() => underCallerUmask(fail)).toThrow("halfway");
+  expect(() =>
+    underCallerUmask(() => {
+      process.umask(0);
+      throw new Error("halfway");
+    }),
+  ).toThrow("halfway");
   expect(process.umask()).toBe(own);
 });

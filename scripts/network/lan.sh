@@ -24,6 +24,7 @@ fi
 in_lan dnsmasq --conf-file=dnsmasq.conf
 
 # /proc is the host's, and so is this number. A member that joins asks whether the network is still there: then it answers.
+# shellcheck disable=SC2016 # its own variables
 exec nsenter --net=namespace -- sh -c '
   read -r pid rest </proc/self/stat
   echo "$pid" >ready.new

@@ -210,7 +210,7 @@ export const SCHEMA = {
   ),
   DISK_AIO: keptIfChanged(
     oneOf(DISK_AIOS),
-    "how disk images are read and written: io_uring; threads; auto: the fastest that qemu, the kernel and the filesystem can",
+    "how disk images are read and written: threads; io_uring; auto: native requests on tmpfs, else threads",
   ),
   SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),

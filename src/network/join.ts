@@ -44,7 +44,15 @@ export async function joinNetwork(
     hostName,
   });
   try {
-    const namespace = ["nsenter", "--target", String(lan.pid), "--user", "--net", "--"];
+    const namespace = [
+      "nsenter",
+      "--target",
+      String(lan.pid),
+      "--user",
+      "--preserve-credentials",
+      "--net",
+      "--",
+    ];
     const received = await receiveFrom([...namespace, ...selfCommand(), TAP_WORD, BRIDGE]);
     if (received.fd === undefined)
       throw new ProcessError(`cannot join the network ${network}`, received.result);

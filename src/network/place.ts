@@ -1,8 +1,9 @@
 import { lstatSync, mkdirSync } from "node:fs";
-import { isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { callerUid, foreignReason } from "../lib/trust.ts";
-import { lstatOf } from "../lib/read-file.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
+import { shellQuote } from "../lib/shell.ts";
+import { callerUid, foreignReason, isOurDirectory } from "../lib/trust.ts";
 
 /** What decides on the directory of files that end with the last process. */
 export interface RuntimePlace {
@@ -18,7 +19,8 @@ export function networksDirectory({ env, tmpdir }: RuntimePlace): string {
   const uid = callerUid();
   const places = [env.XDG_RUNTIME_DIR ?? "", `/run/user/${uid}`];
   const runtime = places.find((path) => isAbsolute(path) && isOwnPlace(path));
-  return join(runtime ?? join(tmpdir, `vm-run-${uid}`), runtime ? "vm/networks" : "networks");
+  if (runtime !== undefined) return join(realPath(runtime) ?? runtime, "vm/networks");
+  return join(realPath(tmpdir) ?? tmpdir, `vm-run-${uid}`, "networks");
 }
 
 /** A pipe that the qemus of a network's members hold open: its end is the end of the network. */
@@ -31,17 +33,25 @@ function isOwnPlace(path: string): boolean {
   return stats?.isDirectory() === true && stats.uid === callerUid();
 }
 
-/** Creates a network's directory, which only this user can enter. @throws 74 if another user could */
+/**
+ * Creates a network's directory, which only this user can enter, as the two above it: another user who owns one of these
+ * could put his own in place of what is below.
+ * @throws 74 if another user could enter or replace one
+ */
 export function makeNetworkDirectory(place: RuntimePlace, name: string): string {
   const networks = networksDirectory(place);
   const directory = join(networks, name);
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
-  for (const path of [networks, directory]) {
+  for (const path of [dirname(networks), networks, directory]) {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
     const stats = lstatSync(path);
     const foreign = stats.isDirectory() ? foreignReason(stats) : "is not a directory";
-    if (foreign !== undefined || (stats.mode & 0o077) !== 0)
-      throw new VmError("io", `refusing ${path}: it ${foreign ?? "can be entered by other users"}`, {
-        hint: `move it out of the way: mv ${path} ${path}.old`,
+    const reason =
+      foreign ??
+      ((stats.mode & 0o077) !== 0 ? "can be entered by other users" : undefined) ??
+      (isOurDirectory(path) ? undefined : "can be replaced by other users");
+    if (reason !== undefined)
+      throw new VmError("io", `refusing ${path}: it ${reason}`, {
+        hint: `move it out of the way: mv ${shellQuote(path)} ${shellQuote(`${path}.old`)}; or set XDG_RUNTIME_DIR to a directory that only you can write`,
       });
   }
   return directory;

@@ -227,7 +227,7 @@ const TABLE: readonly Row[] = [
           await guestOf(lab);
           command.kill("SIGINT");
         },
-        error: /terminated by SIGINT: qemu was terminated by a command/,
+        error: /terminated by SIGINT: guest killed: it did not power off within 1 s/,
       },
       full("tmp", "0"),
     ],

@@ -237,7 +237,7 @@ suite("unrequested messages", () => {
     );
     await box.ok(["@destroy"]);
     await box.ok(["create", "foo", "--from=small.qcow2", "--disk-size=8388608"]);
-    expect((await box.ok(["status"])).stdout).toContain("disk-0.img: 8.0 MiB");
+    expect((await box.ok(["status"])).stdout).toContain("disk-0.img, 8.0 MiB");
   });
 
   test("read-only commands are not announced, a batch and the six old ones are", async () => {

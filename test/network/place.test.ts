@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { chmodSync, mkdirSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync } from "node:fs";
+import { userInfo } from "node:os";
 import { join } from "node:path";
 import { makeNetworkDirectory, networksDirectory } from "../../src/network/place.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -16,4 +17,21 @@ test("a network's directory is one that only this user can enter; another is ref
 test("a runtime directory that is relative or missing is not used", () => {
   for (const XDG_RUNTIME_DIR of ["relative/place", "/nowhere/at/all"])
     expect(networksDirectory({ env: { XDG_RUNTIME_DIR }, tmpdir: "/tmp" })).not.toContain(XDG_RUNTIME_DIR);
+});
+
+test("what is above a network's directory belongs to this user, too, or it is refused (74)", () => {
+  using temp = new Temp();
+  const place = { env: {}, tmpdir: temp.path("tmp") };
+  const { uid } = userInfo();
+  mkdirSync(temp.path("tmp"));
+  if (existsSync(`/run/user/${uid}`)) return;
+  mkdirSync(temp.path(`tmp/vm-run-${uid}`));
+  chmodSync(temp.path(`tmp/vm-run-${uid}`), 0o777);
+  expect(() => makeNetworkDirectory(place, "lab")).toThrow("is writable by other users");
+  expect(existsSync(temp.path(`tmp/vm-run-${uid}/networks`))).toBe(false);
+  chmodSync(temp.path(`tmp/vm-run-${uid}`), 0o700);
+  expect(makeNetworkDirectory(place, "lab")).toEndWith(`/tmp/vm-run-${uid}/networks/lab`);
+  // Anybody could rename what is in a directory without the sticky bit.
+  chmodSync(temp.path("tmp"), 0o777);
+  expect(() => makeNetworkDirectory(place, "lab")).toThrow("can be replaced by other users");
 });

@@ -27,7 +27,7 @@ export const hasDevice = (device: string, devices = NET_DEVICES): boolean =>
 
 export const upCommand = (device: string): string => `sudo ip link set ${shellQuote(device)} up`;
 
-/** Is a bridge or a tap device down? Then it passes nothing on. `operstate` also says so of one that nobody uses. */
+/** Is a bridge or a tap device down? Then it passes nothing on. `operstate` also says so of one without users. */
 export function findDown(
   kind: "bridge" | "tap device",
   device: string,

@@ -31,7 +31,7 @@ test("what is above a network's directory belongs to this user, too, or it is re
   expect(existsSync(temp.path(`tmp/vm-run-${uid}/networks`))).toBe(false);
   chmodSync(temp.path(`tmp/vm-run-${uid}`), 0o700);
   expect(makeNetworkDirectory(place, "lab")).toEndWith(`/tmp/vm-run-${uid}/networks/lab`);
-  // Anybody could rename what is in a directory without the sticky bit.
+  // Any user could rename what is in a directory without the sticky bit.
   chmodSync(temp.path("tmp"), 0o777);
   expect(() => makeNetworkDirectory(place, "lab")).toThrow("can be replaced by other users");
 });

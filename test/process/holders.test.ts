@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { copyFileSync } from "node:fs";
-import { findUsers } from "../../src/process/holders.ts";
+import { closeSync, copyFileSync, openSync } from "node:fs";
+import { describeHolder, findFileHolder, findUsers, readArgv } from "../../src/process/holders.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 test("finds every process of a name that has a file open, or was started in a directory; no others", async () => {
@@ -22,4 +22,20 @@ test("finds every process of a name that has a file open, or was started in a di
     for (const child of [inDirectory, withFile, ...others]) child.kill("SIGKILL");
     await Promise.all([inDirectory, withFile, ...others].map(({ exited }) => exited));
   }
+});
+
+test("finds who has a file open, and a process's command line", async () => {
+  using temp = new Temp();
+  const disk = temp.write("disk", "");
+  expect(findFileHolder(new Set([disk]))).toBeUndefined();
+  const fd = openSync(disk, "r");
+  const holder = findFileHolder(new Set([temp.path("other"), disk]))!;
+  closeSync(fd);
+  expect(holder.pid).toBe(process.pid);
+  expect(describeHolder(holder)).toBe(`${holder.name} (pid ${process.pid})`);
+  const child = Bun.spawn(["sleep", "60"]);
+  expect(readArgv(child.pid)).toEqual(["sleep", "60"]);
+  child.kill();
+  await child.exited;
+  expect(readArgv(2 ** 30)).toEqual([]);
 });

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
+import { callerUmask, underCallerUmask } from "../../src/process/umask.ts";
 
 const SRC = join(import.meta.dir, "../../src/process");
 
@@ -16,4 +17,16 @@ console.log(process.umask().toString(8), callerUmask().toString(8));
   const env = { ...process.env, LC_ALL: "ru_RU.UTF-8" };
   const { stdout } = Bun.spawnSync(argv, { env, stderr: "inherit" });
   expect(stdout.toString()).toBe("0077 C\n0027 ru_RU.UTF-8\n77 27\n");
+});
+
+test("work under the caller's umask leaves this program's, even if it fails", () => {
+  const own = process.umask();
+  expect(underCallerUmask(() => process.umask())).toBe(callerUmask());
+  expect(() =>
+    underCallerUmask(() => {
+      process.umask(0);
+      throw new Error("halfway");
+    }),
+  ).toThrow("halfway");
+  expect(process.umask()).toBe(own);
 });

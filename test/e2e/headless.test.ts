@@ -64,6 +64,7 @@ suite("headless", () => {
         virtualBytes: 16 << 20,
         actualBytes: expect.any(Number),
         attached: true,
+        aio: expect.any(String),
       },
     ]);
     expect((await box.ok(["status"])).stdout).toMatch(/^state: +running$/m);

@@ -90,6 +90,7 @@ describe.if(findIoUringProblem() === undefined)("DISK_AIO", () => {
   test("disks that differ: status shows how each is read and written", async () => {
     using box = await created();
     withIoUring(box);
+    await box.ok("set", "DISK_AIO=io_uring");
     await box.running();
     await box.ok("disk", "add", "VIRT=1M");
     expect((await box.json("status")).disks.map((disk: any) => disk.aio)).toEqual(["io_uring", "io_uring"]);
@@ -108,6 +109,7 @@ describe.if(findIoUringProblem() === undefined)("DISK_AIO", () => {
   test("an image outside WORKDIR, too", async () => {
     using box = await created();
     withIoUring(box);
+    await box.ok("set", "DISK_AIO=io_uring");
     const image = box.write(join(box.top, "raw"), Buffer.alloc(1 << 20));
     await box.running({}, "-i", `SCSI=raw=${image}`);
     const { images, diskAio } = await box.json("status");

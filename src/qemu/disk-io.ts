@@ -8,13 +8,6 @@ import { findIoUringProblem } from "../process/libc.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { isSince, type Since } from "./features.ts";
 
-/** How a disk's image is read and written. */
-export interface DiskIo {
-  aio: Aio;
-  /** Why qemu's default, threads, is used although the user wants io_uring. */
-  problem?: string;
-}
-
 type Image = Pick<Disk, "path" | "blockDevice"> & { bus?: DiskBus; format?: Disk["format"] };
 
 const TMPFS = 0x01021994;
@@ -28,21 +21,17 @@ export const ioUringProblem = ({ ioUring }: Capabilities): string | undefined =>
  * of a file by it, as of the last cluster of an image whose size is not a multiple of its clusters, and such a guest hangs.
  * @throws 69 if io_uring is required and does not work
  */
-export function chooseDiskIo(wanted: DiskAio, capabilities: Capabilities, image: Image): DiskIo {
+export function chooseDiskIo(wanted: DiskAio, capabilities: Capabilities, image: Image): Aio {
   if (wanted === "io_uring") {
     const problem = ioUringProblem(capabilities);
     if (problem !== undefined)
       throw new VmError("unavailable", `cannot use DISK_AIO=io_uring: ${problem}`, {
         hint: "use threads where io_uring does not work: DISK_AIO=auto",
       });
-    if (isAligned(image)) return { aio: "io_uring" };
-    return {
-      aio: "threads",
-      problem: `the size of ${image.path} is not a multiple of ${SECTOR_BYTES} bytes`,
-    };
+    return isAligned(image) ? "io_uring" : "threads";
   }
   const isNative = wanted === "auto" && !image.blockDevice && filesystemOf(dirname(image.path)) === TMPFS;
-  return { aio: isNative && canBeNative(capabilities, image) ? "native" : "threads" };
+  return isNative && canBeNative(capabilities, image) ? "native" : "threads";
 }
 
 /** The largest logical block that O_DIRECT may need. */
@@ -101,6 +90,6 @@ function freeRequests(): number {
 
 /** The disk with what its node needs for that. */
 export function withDiskIo(disk: Disk, wanted: DiskAio, capabilities: Capabilities): Disk {
-  const { aio } = chooseDiskIo(wanted, capabilities, disk);
+  const aio = chooseDiskIo(wanted, capabilities, disk);
   return aio === "threads" ? disk : { ...disk, aio };
 }

@@ -188,8 +188,8 @@ export function checkDiskIo({ DISK_AIO }: Settings, capabilities: Capabilities, 
   const common = { name: "disk-aio", needed, use: "speed of disks" };
   const problem = needed ? ioUringProblem(capabilities) : undefined;
   if (problem !== undefined) return { ...common, state: "missing", detail: problem };
-  const io = chooseDiskIo(DISK_AIO, capabilities, { path: join(directory, "disk-0.img") });
-  return { ...common, state: "ok", detail: io.aio };
+  const aio = chooseDiskIo(DISK_AIO, capabilities, { path: join(directory, "disk-0.img") });
+  return { ...common, state: "ok", detail: aio };
 }
 
 /** KVM for the configured architecture; required if ACCEL=kvm. */

@@ -2,8 +2,16 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { binary, guests, until, type Sandbox } from "./harness.ts";
-import { configure, expectError, sampled, shell, smallSandbox, suiteInTurn } from "./tools.ts";
+import { guests, until, type Sandbox } from "./harness.ts";
+import {
+  configure,
+  expectError,
+  sampled,
+  shell,
+  smallSandbox,
+  suiteInTurn,
+  typePassphrase,
+} from "./tools.ts";
 
 /** How a disk is filled: commands of a job, which leave the filesystem in `fs`. */
 const FILLED: Record<string, string> = {
@@ -116,24 +124,7 @@ cryptsetup open --key-file /tmp/key /dev/vdb1 new; mkfs.ext4 -q /dev/mapper/new
     expect(box.read(".work/.out/table").replaceAll(/^last-lba:.*\n/gm, "")).toBe(
       before.replaceAll(/^last-lba:.*\n/gm, ""),
     );
-    const child = Bun.spawn(["script", "-qec", `${binary} disk resize 1 400M --fs`, "/dev/null"], {
-      cwd: box.host,
-      env: { ...box.env(), TERM: "xterm" },
-      stdin: "pipe",
-      stdout: "pipe",
-      stderr: "ignore",
-    });
-    let shown = "";
-    const decoder = new TextDecoder();
-    for await (const piece of child.stdout) {
-      const text = decoder.decode(piece, { stream: true });
-      if (!/assphrase/.test(shown) && /assphrase/.test(shown + text)) {
-        child.stdin.write("a secret\r");
-        child.stdin.flush();
-      }
-      shown += text;
-    }
-    expect(await child.exited, shown).toBe(0);
+    const shown = await typePassphrase(box, "disk resize 1 400M --fs", "a secret");
     expect(shown).toMatch(/exec: resize2fs \/dev\/mapper\/luks-/);
     await box.ok(["job", "look"]);
     expect(box.read(".work/.out/table")).not.toBe(before);

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { binary, Sandbox, until, type Result } from "./harness.ts";
+import { Sandbox, until, type Result } from "./harness.ts";
 import {
   configure,
   expectError,
@@ -14,6 +14,7 @@ import {
   smallSandbox,
   suite,
   testInTurn,
+  typePassphrase,
   untilQuiet,
 } from "./tools.ts";
 
@@ -476,25 +477,7 @@ again
       expect((await box.ok(["job", "look"])).stdout).toContain('NAME="Test"');
       box.write("blind.job", look);
       expect((await box.vm(["job", "blind"])).status).not.toBe(0);
-      // script(1) gives it a terminal; the answer is typed after the question.
-      const child = Bun.spawn(["script", "-qec", `${binary} job blind`, "/dev/null"], {
-        cwd: box.host,
-        env: { ...box.env(), TERM: "xterm" },
-        stdin: "pipe",
-        stdout: "pipe",
-        stderr: "ignore",
-      });
-      let shown = "";
-      const decoder = new TextDecoder();
-      for await (const piece of child.stdout) {
-        const text = decoder.decode(piece, { stream: true });
-        if (!/assphrase/.test(shown) && /assphrase/.test(shown + text)) {
-          child.stdin.write("a secret key\r");
-          child.stdin.flush();
-        }
-        shown += text;
-      }
-      expect(await child.exited, shown).toBe(0);
+      const shown = await typePassphrase(box, "job blind", "a secret key");
       expect(shown).toContain('NAME="Test"');
       expect(shown).not.toContain("a secret key");
     },

@@ -248,6 +248,32 @@ export async function shell(script: string, cwd: string): Promise<string> {
   return await Bun.$`bash -euc ${script}`.cwd(cwd).quiet().text();
 }
 
+/**
+ * Runs a command of the program on a terminal (script(1)), and types a passphrase once it is asked for.
+ * @returns what the terminal shows; the command must succeed
+ */
+export async function typePassphrase(box: Sandbox, words: string, passphrase: string): Promise<string> {
+  const child = Bun.spawn(["script", "-qec", `${binary} ${words}`, "/dev/null"], {
+    cwd: box.host,
+    env: { ...box.env(), TERM: "xterm" },
+    stdin: "pipe",
+    stdout: "pipe",
+    stderr: "ignore",
+  });
+  let shown = "";
+  const decoder = new TextDecoder();
+  for await (const piece of child.stdout) {
+    const text = decoder.decode(piece, { stream: true });
+    if (!/assphrase/.test(shown) && /assphrase/.test(shown + text)) {
+      child.stdin.write(`${passphrase}\r`);
+      child.stdin.flush();
+    }
+    shown += text;
+  }
+  expect(await child.exited, shown).toBe(0);
+  return shown;
+}
+
 /** The root filesystem: another recipe has another path, and the old one is removed. */
 export const debianCache = (): string => cacheOf("debian", "install-debian.pre");
 

@@ -62,7 +62,7 @@ describe("a fault leaves everything intact", () => {
     expect(readdirSync(box.host)).not.toContain(".vm-ready");
   });
 
-  testInTurn(1)("KILL, ENOSPC and EIO in system calls of 24 kinds", async () => {
+  testInTurn(1, 4)("KILL, ENOSPC and EIO in system calls of 24 kinds", async () => {
     const { wrong, points } = await collect((options, line) =>
       sweepCalls(
         { ...options, limit: 1, groups: 24, variants: [ALL_VARIANTS[(seed >> 1) % 2]!], workers: 2 },

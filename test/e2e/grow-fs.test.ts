@@ -48,7 +48,7 @@ sha256sum </mnt/new/data | cmp - /mnt/new/sum
 df -m /mnt/new | awk 'END { print $2 }' >"$OUTDIR/size"
 `;
 
-suiteInTurn(1)("disk resize --fs", () => {
+suiteInTurn(2, 4)("disk resize --fs", () => {
   let base: Sandbox;
   let profiles: string;
 

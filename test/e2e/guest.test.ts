@@ -181,7 +181,7 @@ suite("inside a guest", () => {
     for (const size of sizes()) expect(size).toBeLessThan(8 << 20);
   });
 
-  testInTurn(1)("UEFI: the same guest, booted by OVMF, with more cores, sockets and memory", async () => {
+  testInTurn(2, 4)("UEFI: the same guest, booted by OVMF, with more cores, sockets and memory", async () => {
     using box = linuxSandbox("NVME=64M");
     box.write(
       "guest.sh",

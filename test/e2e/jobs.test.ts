@@ -268,7 +268,7 @@ suite("jobs", () => {
       expect(statSync(out("big")).size).toBe(200 << 20);
     });
 
-    testInTurn(1)("a FAT filesystem", async () => {
+    testInTurn(0)("a FAT filesystem", async () => {
       box.write(
         "fat.job",
         `mkfs.vfat /dev/vda >/dev/null 2>&1; mkdir /mnt/fat; mount /dev/vda /mnt/fat; echo kept >"/mnt/fat/a long name.txt"
@@ -334,7 +334,7 @@ suite("jobs", () => {
     );
   });
 
-  testInTurn(1)("a UEFI guest has its variables; --no-uefi omits them", async () => {
+  testInTurn(0, 4)("a UEFI guest has its variables; --no-uefi omits them", async () => {
     using box = jobSandbox(profiles);
     await box.ok(["--uefi", "create", "G"]);
     box.write("efi.job", "set +f; ls /sys/firmware/efi/efivars/BootOrder-* || echo none\n");
@@ -375,7 +375,7 @@ suite("jobs", () => {
   });
 
   // On the other days of a Debian: debian.test.ts.
-  testInTurn(1)(
+  testInTurn(1, 4)(
     "post-install with files and a chroot; run-ssh: a login, which ends with RELEASE",
     async () => {
       using box = jobSandbox(profiles);
@@ -413,7 +413,7 @@ suite("jobs", () => {
     },
   );
 
-  testInTurn(1)(
+  testInTurn(2, 4)(
     "mount-system follows the fstab if disks and subvolumes have other names, and fails if it cannot",
     async () => {
       using box = jobSandbox(profiles, "VIRT=400M");
@@ -458,7 +458,7 @@ again
     },
   );
 
-  testInTurn(1)(
+  testInTurn(3, 4)(
     "a LUKS guest: the key from a file that .pre puts into .in; from a terminal; or none",
     async () => {
       using box = jobSandbox(profiles, "VIRT=200M");

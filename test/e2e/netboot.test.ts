@@ -37,7 +37,7 @@ async function withPrograms(box: Sandbox): Promise<string> {
   return directory;
 }
 
-suiteInTurn(1)(
+suiteInTurn(3, 4)(
   "network boot",
   () => {
     test.each([

@@ -77,7 +77,7 @@ async function infoNetwork(box: Sandbox): Promise<string> {
   }
 }
 
-suiteInTurn(1)("a running guest", () => {
+suiteInTurn(3, 4)("a running guest", () => {
   describe.each(sampled(["pc", "q35"], 0))("on %s", (board) => {
     let box: Sandbox;
 
@@ -138,7 +138,7 @@ suiteInTurn(1)("a running guest", () => {
       await box.ok(["forward", "remove", "--temporary", String(other)]);
     });
 
-    testInTurn(1)(
+    testInTurn(3, 8)(
       "changes at random: status agrees with qemu and the guest, and no netdev is left",
       async () => {
         const ports = await Promise.all(Array.from({ length: 4 }, freePort));

@@ -104,7 +104,7 @@ async function networkProcesses(): Promise<string> {
     .join("\n");
 }
 
-suiteInTurn(0, 3)("networks", () => {
+suiteInTurn(3, 4)("networks", () => {
   beforeAll(() => {
     runtime = realpathSync(mkdtempSync(join(tmpdir(), "vm-run-")));
   });

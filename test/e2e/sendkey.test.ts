@@ -25,7 +25,7 @@ async function typingGuest(built: Guests, firmware: string): Promise<Sandbox> {
   return box;
 }
 
-suiteInTurn(1)("a guest receives", () => {
+suiteInTurn(0, 4)("a guest receives", () => {
   let built: Guests;
   beforeAll(async () => {
     built = await guests();

@@ -1,5 +1,5 @@
 import { mkdirSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
@@ -11,15 +11,26 @@ import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
 import { fileError, listDirectory, requireSpace, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { refuseStrayDisks } from "../store/claim.ts";
-import { defaultsName, isDiskName, LAST, SNAPSHOT, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
+import {
+  defaultsName,
+  isDiskName,
+  isStateName,
+  LAST,
+  SNAPSHOT,
+  TPM_STATE,
+  WORK,
+  workingPath,
+} from "../store/layout.ts";
 import type { Identity } from "../store/identity.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
+import type { StoredFile } from "../store/manifest.ts";
 import type { Context } from "../vm/context.ts";
 import { carryIdentity, foreignUuid, readIdentity } from "../vm/identity.ts";
 import { carryFormats } from "../vm/image-formats.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import type { Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
+import { copyRam, findRamFile } from "./restore-ram.ts";
 import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
 import { findDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
 import { chainOf, requireIntact } from "../store/snapshot-intact.ts";
@@ -33,6 +44,8 @@ export interface RestoreRequest {
   name?: string | undefined;
   /** Make standalone disks rather than overlays on the snapshot. */
   copy?: boolean | undefined;
+  /** False: the disks without the RAM of the snapshot. */
+  ram?: boolean | undefined;
   /** UUID of the VM in the repository; a directory without a UUID adopts it. */
   uuid?: string | undefined;
 }
@@ -168,8 +181,11 @@ function refuseUnknownDisks({ name, dir, manifest }: Snapshot): void {
 
 const SMALL_FILES: ReadonlySet<string> = new Set([WORK.efivars, WORK.seed, TPM_STATE]);
 
-/** The gzip files of a snapshot, of this program or of the earlier one. */
-export function listStored(snapshot: Snapshot): RestoreJob[] {
+/**
+ * The gzip files of a snapshot, of this program or of the earlier one.
+ * @param ram includes the state of a running guest
+ */
+export function listStored(snapshot: Snapshot, ram = false): RestoreJob[] {
   refuseUnknownDisks(snapshot);
   const names = snapshot.manifest
     ? snapshot.manifest.files.map((item) => item.file)
@@ -177,7 +193,7 @@ export function listStored(snapshot: Snapshot): RestoreJob[] {
   return names.flatMap((file) => {
     if (!file.endsWith(SNAPSHOT.gz)) return [];
     const name = file.slice(0, -SNAPSHOT.gz.length);
-    if (!isDiskName(name) && !SMALL_FILES.has(name)) return [];
+    if (!isDiskName(name) && !SMALL_FILES.has(name) && !(ram && isStateName(name))) return [];
     const from = join(snapshot.dir, file);
     const stats = lstatOf(from);
     if (!stats?.isFile())
@@ -206,14 +222,17 @@ export async function fillStage(
   const meter = context.meter(`restore ${snapshot.name}`, total);
   const stop = new AbortController();
   // Both read the same files: the second one reads the page cache.
-  const verified = verifyStored(snapshot, stop.signal);
+  const ram = jobs.some(({ name }) => isStateName(name));
+  const verified = verifyStored(snapshot, ram, stop.signal);
   verified.catch(() => {});
   try {
-    if (jobs.some(({ name }) => name === TPM_STATE)) mkdirSync(join(stage.dir, WORK.tpm), { mode: 0o700 });
+    for (const dir of new Set(jobs.map(({ name }) => dirname(workingPath(stage.dir, name)))))
+      if (dir !== stage.dir) mkdirSync(dir, { mode: 0o700 });
     await unpackFiles(
       jobs.map((job) => ({ ...job, to: workingPath(stage.dir, job.name) })),
       (done) => meter.update(done),
     );
+    if (ram && findRamFile(snapshot)) await copyRam(snapshot, stage.dir);
     await verified;
   } catch (error) {
     stop.abort();
@@ -224,7 +243,7 @@ export async function fillStage(
   }
   for (const { name, from } of jobs)
     if (isDiskName(name)) refuseExternalReference(join(stage.dir, name), from);
-  checkLengths(snapshot, stage);
+  checkLengths(snapshot, jobs, stage);
   for (const name of [WORK.guestEnv, defaultsName(context.prog)]) {
     const content = readSmallBytes(join(snapshot.dir, name));
     if (content !== undefined) writeNew(join(stage.dir, name), content);
@@ -233,17 +252,20 @@ export async function fillStage(
   if (snapshot.manifest?.firstTime) writeNew(join(stage.dir, WORK.firstTime), "");
 }
 
-function checkLengths(snapshot: Snapshot, stage: Stage): void {
-  for (const { name, file, bytes } of snapshot.manifest?.files ?? [])
-    if (file.endsWith(SNAPSHOT.gz) && statSync(workingPath(stage.dir, name)).size !== bytes)
+function checkLengths(snapshot: Snapshot, jobs: readonly RestoreJob[], stage: Stage): void {
+  for (const { name } of jobs) {
+    const bytes = snapshot.manifest?.files.find((item) => item.name === name)?.bytes;
+    if (bytes !== undefined && statSync(workingPath(stage.dir, name)).size !== bytes)
       throw damagedSnapshot(snapshot, `${name} does not decompress to ${bytes} bytes`);
+  }
 }
 
 /**
  * Verifies the checksums of all files except qcow2 images.
+ * @param ram includes the state of a running guest
  * @throws 74 naming the wrong ones
  */
-async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
+async function verifyStored(snapshot: Snapshot, ram: boolean, signal: AbortSignal): Promise<void> {
   const { dir, manifest } = snapshot;
   if (!lstatOf(join(dir, SNAPSHOT.sums))) {
     if (manifest) throw damagedSnapshot(snapshot, `it has no ${SNAPSHOT.sums}`);
@@ -251,11 +273,13 @@ async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<vo
     return;
   }
   const sizes = new Map(manifest?.files.map(({ file, storedBytes }) => [file, storedBytes]));
-  const images = new Set(manifest?.files.flatMap(({ file }) => (file.endsWith(SNAPSHOT.gz) ? [] : [file])));
+  const isRead = ({ name, file }: StoredFile): boolean =>
+    isStateName(name) ? ram : file.endsWith(SNAPSHOT.gz);
+  const unread = new Set(manifest?.files.flatMap((item) => (isRead(item) ? [] : [item.file])));
   const wrong = await compareSums(dir, {
     sizes,
     signal,
-    only: (name) => !images.has(name),
+    only: (name) => !unread.has(name),
   });
   if (wrong.length > 0) throw damagedSnapshot(snapshot, ...wrong);
 }

@@ -34,6 +34,7 @@ export const WORK = {
   seed: "vm-seed.img",
   /** Directory of swtpm, mode 0700. Not `tpm`: as above. */
   tpm: ".vm-tpm",
+  suspended: ".vm-suspended",
   /** [compat] Present until the first run has succeeded. */
   firstTime: "FIRSTTIME",
   /** [compat] The qemu command of the VM. */
@@ -126,9 +127,17 @@ export const diskNumber = (name: string): number | undefined => {
 /** State of the TPM in its directory, as swtpm names it; it replaces it by a rename (swtpm_nvstore_dir.c). */
 export const TPM_STATE = "tpm2-00.permall";
 
+/** Names in a snapshot with RAM of what is in WORK.suspended: a sparse file, and small ones. */
+export const STATE = { ram: "state.ram", devices: "state.devices", record: "state.json" } as const;
+export const isStateName = (name: string): boolean => Object.values<string>(STATE).includes(name);
+
 /** Path of a working file in WORKDIR, by its name in a snapshot. */
 export const workingPath = (dir: string, name: string): string =>
-  name === TPM_STATE ? join(dir, WORK.tpm, name) : join(dir, name);
+  name === TPM_STATE
+    ? join(dir, WORK.tpm, name)
+    : isStateName(name)
+      ? join(dir, WORK.suspended, name.slice("state.".length))
+      : join(dir, name);
 
 /** In a snapshot's directory. */
 export const SNAPSHOT = {

@@ -1,6 +1,7 @@
 import { VmError } from "../lib/errors.ts";
 import { isUuid } from "../lib/uuid.ts";
 import { SNAPSHOT_FORMATS, type SnapshotFormat } from "../machine/types.ts";
+import { STATE } from "./layout.ts";
 import { type Consistency, parseConsistency } from "./mark-types.ts";
 
 /** One of the VM's files in a snapshot. */
@@ -19,8 +20,11 @@ export interface StoredFile {
 
 /** `manifest.json` of a snapshot. */
 export interface Manifest {
-  /** 2: with the state of a TPM, which version 1 of the program would drop from a restored VM. */
-  version: 1 | 2;
+  /**
+   * 2: with the state of a TPM, which earlier versions would drop from a restored VM. 3: with RAM, which they would take for
+   * a damaged disk.
+   */
+  version: 1 | 2 | 3;
   format: SnapshotFormat;
   /**
    * Identifies this state of the disks, 16 hexadecimal digits: dirty bitmaps in the working disks (qcow2) and copies in
@@ -47,8 +51,12 @@ export interface Manifest {
   files: StoredFile[];
 }
 
+/** Does a snapshot include the RAM of the guest, which was running? */
+export const hasRam = (manifest: Pick<Manifest, "files"> | undefined): boolean =>
+  manifest?.files.some(({ name }) => name === STATE.ram) ?? false;
+
 /** The known formats of manifest.json. */
-const MANIFEST_VERSIONS: readonly number[] = [1, 2];
+const MANIFEST_VERSIONS: readonly number[] = [1, 2, 3];
 
 const isCount = (value: unknown): boolean =>
   typeof value === "number" && Number.isSafeInteger(value) && value >= 0;

@@ -7,7 +7,7 @@ import { lstatOf, openForReading, readSmallBytes } from "../lib/read-file.ts";
 import { parseImage } from "../machine/parse.ts";
 import { findHeaderDamage, readOwnHeader } from "../qemu/image-header.ts";
 import { listDirectory } from "./files.ts";
-import { isDiskName, SNAPSHOT, WORK } from "./layout.ts";
+import { isDiskName, SNAPSHOT, STATE, WORK } from "./layout.ts";
 import type { StoredFile } from "./manifest.ts";
 import { isNewer } from "./snapshot-info.ts";
 import type { Snapshot } from "./snapshots.ts";
@@ -175,6 +175,8 @@ function damageOfFile(
   if (storedBytes !== undefined && stats.size !== storedBytes)
     return `${file} has ${stats.size} bytes instead of ${storedBytes}`;
   if (file.endsWith(SNAPSHOT.gz)) return damageOfGz(path, file, bytes);
+  // What the guest has in its RAM may look like an image.
+  if (file === STATE.ram) return undefined;
   const header = readOwnHeader(path);
   const damage = findHeaderDamage(header);
   if (damage !== undefined) return `${file}: ${damage}`;

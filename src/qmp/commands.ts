@@ -247,12 +247,16 @@ export const QMP_COMMANDS = {
 
   // qapi/migration.json
   "migrate-set-capabilities": {
-    args: { capabilities: [{ capability: { oneOf: ["events"] }, state: "boolean" }] },
+    args: { capabilities: [{ capability: { oneOf: ["events", "x-ignore-shared"] }, state: "boolean" }] },
     limitMs: QUERY_MS,
   },
   "migrate-set-parameters": { args: { "max-bandwidth": "number" }, limitMs: QUERY_MS },
   migrate: { args: { uri: "string" }, limitMs: QUERY_MS },
   migrate_cancel: { limitMs: QUERY_MS },
+  "query-migrate": {
+    reply: { "error-desc?": "string", "blocked-reasons?": ["string"] },
+    limitMs: QUERY_MS,
+  },
   "migrate-incoming": { args: { uri: "string" }, limitMs: QUERY_MS },
 } as const satisfies Record<string, CommandShape>;
 

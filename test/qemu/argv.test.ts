@@ -83,7 +83,19 @@ function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files, n
 const KEYS = {
   "-name": ["guest"],
   "-sandbox": ["on", "obsolete", "elevateprivileges", "spawn", "resourcecontrol"],
-  "-machine": ["pc", "q35", "virt", "pseries", "sata", "gic-version", "highmem", "smm", "pflash0", "pflash1"],
+  "-machine": [
+    "pc",
+    "q35",
+    "virt",
+    "pseries",
+    "sata",
+    "gic-version",
+    "highmem",
+    "smm",
+    "pflash0",
+    "pflash1",
+    "memory-backend",
+  ],
   "-boot": ["strict"],
   "-chardev": [
     "socket",

@@ -110,7 +110,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     unavailable: "a program is missing, or qemu is too old for a snapshot of a running VM",
     cannotCreate: "the name is taken; no space or no permission",
     io: "a disk is damaged, or reading or writing failed; no snapshot was left",
-    busy: "locked by another process, or qemu does not answer",
+    busy: "locked by another process, or qemu does not answer; --ram: the VM is off, or its RAM cannot be saved",
   },
   restore: {
     ok: "working disks replaced",

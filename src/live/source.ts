@@ -75,7 +75,7 @@ export async function openLive(
     requireLive(qmp.version);
     // This process holds the VM's lock: an existing live snapshot was left by a killed command.
     await cleanUpLive(qmp, work.dir);
-    const saveMachine = ramOf === undefined ? undefined : await openMachine(qmp, ramOf, staged);
+    const machine = ramOf === undefined ? undefined : await openMachine(qmp, ramOf, work.dir, staged);
     const disks = await openSources(qmp, sources);
     const files = sources.filter(({ disk }) => !disk).map(({ path }) => path);
     let fleecing: Pick<Fleecing, "close"> | undefined = { close: () => closeIdle(qmp, disks) };
@@ -91,9 +91,10 @@ export async function openLive(
     return {
       qmp,
       disks,
+      machine,
       freeze: async (actions, full) => {
         const request = { qmp, disks, workdir: work.dir, directory: staged, actions, files, full };
-        const begun = await beginFleecing({ ...request, saveMachine });
+        const begun = await beginFleecing({ ...request, saveMachine: machine?.save });
         fleecing = begun;
         return {
           consistency: begun.frozen ? "agent" : "crash-consistent",

@@ -1,5 +1,6 @@
 import { mkdirSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
@@ -23,16 +24,16 @@ import {
 } from "../store/layout.ts";
 import type { Identity } from "../store/identity.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
-import type { StoredFile } from "../store/manifest.ts";
+import { hasRam, type StoredFile } from "../store/manifest.ts";
 import type { Context } from "../vm/context.ts";
 import { carryIdentity, foreignUuid, readIdentity } from "../vm/identity.ts";
 import { carryFormats } from "../vm/image-formats.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import type { Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
-import { copyRam, findRamFile } from "./restore-ram.ts";
+import { copyRam, damagedRam, findRamFile, writeState } from "./restore-ram.ts";
 import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
-import { findDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
+import { findDamage, findOwnDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
 import { chainOf, requireIntact } from "../store/snapshot-intact.ts";
 import { recordSnapshot } from "../store/snapshot-parent.ts";
 import { findSnapshot, listSnapshots, type Snapshot } from "../store/snapshots.ts";
@@ -63,25 +64,27 @@ export async function restoreVm(context: Context, request: RestoreRequest = {}):
 export async function restoreSnapshot(
   context: Context,
   vm: Vm,
-  { name, copy = false, uuid }: RestoreRequest = {},
+  { name, copy = false, ram: wantsRam = true, uuid }: RestoreRequest = {},
 ): Promise<void> {
   const snapshot = findSnapshot(vm.hostdir, name);
   if (snapshot.problem) throw snapshot.problem;
+  const ram = wantsRam && hasRam(snapshot.manifest);
   const own = readIdentity(vm.hostdir);
   refuseForeignSnapshot(context, snapshot, own, name !== undefined && name !== LAST, uuid);
   if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
-  const jobs = listStored(snapshot);
   // Before `listImages`, which reports a wrong name in a damaged header as a missing snapshot.
-  requireUndamaged(vm.hostdir, snapshot);
+  requireUndamaged(vm.hostdir, snapshot, ram);
+  const jobs = listStored(snapshot, ram);
   const images = listImages(vm.hostdir, snapshot);
   const inplace =
     context.options.settings.INPLACE === undefined && vm.work.state === "present"
       ? vm.work.inplace
       : vm.settings.INPLACE;
   const unpacked = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
-  const needed = unpacked + (copy ? await measureCopies(images) : 0);
+  const raw = ram ? (findRamFile(snapshot)?.allocatedBytes ?? 0) : 0;
+  const needed = unpacked + raw + (copy ? await measureCopies(images) : 0);
   requireSpace(
     inplace ? vm.hostdir : context.tmpdir,
     needed,
@@ -102,6 +105,7 @@ export async function restoreSnapshot(
     await fillImages(context, snapshot, images, stage.dir, copy);
     carryIdentity(stage.dir, own, uuid ?? snapshot.manifest?.vm);
     carryFormats(vm, stage.dir);
+    const machine = ram ? writeState(snapshot, stage.dir) : undefined;
     throwIfInterrupted();
     const total = [...jobs, ...images].reduce(
       (sum, job) => sum + statSync(workingPath(stage.dir, job.name)).size,
@@ -113,11 +117,16 @@ export async function restoreSnapshot(
       ...(snapshot.manifest ? {} : { unrecorded: true as const }),
       ...(jobs.some(({ name: stored }) => stored === TPM_STATE) && { tpm: true as const }),
       ...(onSnapshot && { onSnapshot }),
+      ...machine,
     });
     const seconds = (performance.now() - started) / 1000;
     log.success(
       `restored ${snapshotName(snapshot.name)} to ${dir}: ${formatSize(total)}, ${formatDuration(seconds)}`,
     );
+    if (ram)
+      log.info(
+        `  with RAM: the next run resumes the guest as of then: ${commandLine("run")}; to boot it: ${commandLine("run", "--boot")}`,
+      );
   } catch (error) {
     stage.abort();
     throw fileError(`cannot restore ${snapshot.name}`, error, FREE_SPACE);
@@ -151,10 +160,14 @@ function refuseForeignSnapshot(
  * warning.
  * @throws 74 if it is damaged
  */
-function requireUndamaged(hostdir: string, snapshot: Snapshot): void {
+function requireUndamaged(hostdir: string, snapshot: Snapshot, ram: boolean): void {
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
-  const damage = findDamage(snapshot, (name) => known.get(name));
+  const find = (name: string): Snapshot | undefined => known.get(name);
+  // Its disks need only those of its parents.
+  const damage = findDamage(snapshot, find, { ram: false });
   if (damage !== undefined) throw damagedSnapshot(snapshot, damage);
+  const own = ram ? findOwnDamage(snapshot) : undefined;
+  if (own !== undefined) throw damagedRam(snapshot, own);
   for (const { file, line, message } of readSnapshotSettings(snapshot)?.complaints ?? [])
     log.warn(`${file}:${line}: ${message}; the VM cannot run until this is corrected`);
 }
@@ -212,11 +225,13 @@ export function listStored(snapshot: Snapshot, ram = false): RestoreJob[] {
   });
 }
 
+/** @param mapsRam RAM that is stored as it is will be mapped from the snapshot, and is not copied */
 export async function fillStage(
   context: Context,
   snapshot: Snapshot,
   jobs: readonly RestoreJob[],
   stage: Stage,
+  mapsRam = false,
 ): Promise<void> {
   const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
   const meter = context.meter(`restore ${snapshot.name}`, total);
@@ -232,7 +247,7 @@ export async function fillStage(
       jobs.map((job) => ({ ...job, to: workingPath(stage.dir, job.name) })),
       (done) => meter.update(done),
     );
-    if (ram && findRamFile(snapshot)) await copyRam(snapshot, stage.dir);
+    if (ram && !mapsRam && findRamFile(snapshot)) await copyRam(snapshot, stage.dir);
     await verified;
   } catch (error) {
     stop.abort();
@@ -281,5 +296,8 @@ async function verifyStored(snapshot: Snapshot, ram: boolean, signal: AbortSigna
     signal,
     only: (name) => !unread.has(name),
   });
-  if (wrong.length > 0) throw damagedSnapshot(snapshot, ...wrong);
+  if (wrong.length > 0) {
+    const isRam = (line: string): boolean => line.startsWith("state.");
+    throw (wrong.every(isRam) ? damagedRam : damagedSnapshot)(snapshot, ...wrong);
+  }
 }

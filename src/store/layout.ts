@@ -127,8 +127,8 @@ export const diskNumber = (name: string): number | undefined => {
 /** State of the TPM in its directory, as swtpm names it; it replaces it by a rename (swtpm_nvstore_dir.c). */
 export const TPM_STATE = "tpm2-00.permall";
 
-/** Names in a snapshot with RAM of what is in WORK.suspended: a sparse file, and small ones. */
-export const STATE = { ram: "state.ram", devices: "state.devices", record: "state.json" } as const;
+/** Names in a snapshot with RAM of files in WORK.suspended: a sparse file, and a small one. */
+export const STATE = { ram: "state.ram", devices: "state.devices" } as const;
 export const isStateName = (name: string): boolean => Object.values<string>(STATE).includes(name);
 
 /** Path of a working file in WORKDIR, by its name in a snapshot. */

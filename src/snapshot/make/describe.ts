@@ -26,7 +26,7 @@ export async function describeSnapshotFiles(
   work: Workdir,
   staged: string,
   { made, text }: Description,
-  stored: Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files">,
+  stored: Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files" | "machine">,
 ): Promise<void> {
   const manifest: Manifest = {
     version: hasRam(stored) ? 3 : stored.files.some(({ name }) => name === TPM_STATE) ? 2 : 1,
@@ -40,6 +40,7 @@ export async function describeSnapshotFiles(
     consistency: stored.consistency,
     firstTime: lstatOf(join(work.dir, WORK.firstTime)) !== undefined,
     files: stored.files,
+    ...(stored.machine && { machine: stored.machine }),
   };
   for (const name of [WORK.guestEnv, defaultsName(context.prog)]) {
     const content = readSmallBytes(join(work.dir, name)) ?? readSmallBytes(join(vm.hostdir, name));

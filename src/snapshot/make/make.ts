@@ -24,9 +24,9 @@ import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../../store/s
 import { requireIntactDisks, requireDisks, warnAboutInternalSnapshots } from "./check-disks.ts";
 import { describeSnapshotFiles, keepHostFiles } from "./describe.ts";
 import { requireSpaceForGz, storeGz } from "./gz.ts";
-import { requirePid, stateSources, storeRam } from "./ram.ts";
+import { describeMachine, requirePid, stateSources, storeRam } from "./ram.ts";
 import { listSources } from "./sources.ts";
-import { type Source } from "../../live/disk-source.ts";
+import type { DiskSource, Source } from "../../live/disk-source.ts";
 import { stateDirectory } from "../../live/ram.ts";
 import { isUnattended } from "../../process/unattended.ts";
 
@@ -160,7 +160,7 @@ interface Making {
   ramOf: number | undefined;
 }
 
-type Stored = Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files">;
+type Stored = Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files" | "machine">;
 
 async function storeAllGz(making: Making): Promise<Stored> {
   const { context, vm, work, sources, staged, name, request, live } = making;
@@ -206,7 +206,7 @@ async function storeLiveGz({
   const files = await storeGz(context, vm, all, staged, name, request.rateLimit);
   for (const { path } of copies) remove(path);
   remove(stateDirectory(staged));
-  return { format: "gz", consistency, files };
+  return { format: "gz", consistency, files, ...machineOf(work, source) };
 }
 
 async function storeQcow2({
@@ -242,8 +242,12 @@ async function storeQcow2({
   if (live) for (const { path } of small) remove(path);
   if (ramOf !== undefined) files.push(await storeRam(staged));
   remove(stateDirectory(staged));
-  return { format: "qcow2", id, ...(parent === undefined ? {} : { parent }), consistency, files };
+  const which = { id, ...(parent === undefined ? {} : { parent }) };
+  return { format: "qcow2", ...which, consistency, files, ...machineOf(work, source) };
 }
+
+const machineOf = (work: Workdir, { machine }: DiskSource): Pick<Manifest, "machine"> =>
+  machine ? { machine: describeMachine(work, machine) } : {};
 
 /** qemu exits without an error if it cannot write its bitmaps. */
 function repairBitmaps(sources: readonly Source[]): void {

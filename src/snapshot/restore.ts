@@ -17,7 +17,7 @@ import { stageWork, type Stage } from "../store/stage.ts";
 import type { Context } from "../vm/context.ts";
 import { carryIdentity, foreignUuid, readIdentity } from "../vm/identity.ts";
 import { carryFormats } from "../vm/image-formats.ts";
-import { refuseRunning } from "../vm/in-use.ts";
+import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import type { Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
 import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
@@ -56,7 +56,10 @@ export async function restoreSnapshot(
   if (snapshot.problem) throw snapshot.problem;
   const own = readIdentity(vm.hostdir);
   refuseForeignSnapshot(context, snapshot, own, name !== undefined && name !== LAST, uuid);
-  if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
+  if (vm.work.state === "present") {
+    await refuseRunning(vm.work, "restore");
+    refuseSuspended(vm.work, "restore");
+  }
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
   const jobs = listStored(snapshot);

@@ -19,6 +19,7 @@ import { requireIntactBackingFiles } from "../../vm/backing-snapshot.ts";
 import { requireWork, type Vm } from "../../vm/find.ts";
 import { withVm } from "../../vm/open.ts";
 import { checkTpmForBackup } from "../../vm/tpm-state.ts";
+import { allowBackup, isSuspended } from "../../store/suspended.ts";
 import { type Workdir } from "../../store/workdir.ts";
 import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../../store/snapshots.ts";
 import { requireIntactDisks, requireDisks, warnAboutInternalSnapshots } from "./check-disks.ts";
@@ -182,7 +183,14 @@ async function storeLiveGz({ context, vm, work, sources, staged, name, request }
   return { format: "gz", consistency, files };
 }
 
-async function storeQcow2({
+/** A backup of a suspended VM changes bitmaps in its disks, and nothing else. */
+async function storeQcow2(making: Making): Promise<Stored> {
+  if (making.live || !isSuspended(making.work.dir)) return storeImagesOf(making);
+  using _allowed = allowBackup(making.work.dir);
+  return await storeImagesOf(making);
+}
+
+async function storeImagesOf({
   context,
   vm,
   work,

@@ -19,7 +19,7 @@ export default define({
     },
     "no-ram": {
       type: "boolean",
-      description: "of a snapshot with RAM, restore only the disks: the guest boots",
+      description: "leave the RAM of the snapshot out: the next run boots the guest",
     },
   },
   async parse(args) {

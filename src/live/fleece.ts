@@ -60,7 +60,8 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
     if (full) await recordAllocated(qmp, disks);
     const { running } = await qmp.execute("query-status");
     const filter = running ? NODE.filter : NODE.heldFilter;
-    for (const disk of disks) await createImage(fleeceFile(directory, disk), { sizeBytes: disk.virtualBytes });
+    for (const disk of disks)
+      await createImage(fleeceFile(directory, disk), { sizeBytes: disk.virtualBytes });
     const { saveMachine } = request;
     if (!saveMachine) for (const disk of disks) await addFilter(qmp, disk, directory, filter);
     let refused: QmpError | undefined;

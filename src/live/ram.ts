@@ -11,7 +11,7 @@ import { PARTIAL } from "../store/layout.ts";
 import { findInsertedCd, listAttached } from "./attached.ts";
 
 /** Directory in an unfinished snapshot for the state of the machine (qemu/ram-state.ts). */
-export const stateDirectory = (staged: string): string => join(staged, `${PARTIAL}state`);
+export const machineDirectory = (staged: string): string => join(staged, `${PARTIAL}state`);
 
 /** A running machine whose state can be saved. */
 export interface RunningMachine {
@@ -26,7 +26,7 @@ export interface RunningMachine {
 
 /** Creates the directory, and sends qemu the file in it. To be called before the connection to its monitor. */
 export async function prepareState(monitor: string, staged: string): Promise<void> {
-  const directory = stateDirectory(staged);
+  const directory = machineDirectory(staged);
   mkdirSync(directory, { mode: 0o700 });
   await sendDevicesFile(monitor, directory);
 }
@@ -58,9 +58,7 @@ export async function openMachine(
   if (blocked[0] !== undefined)
     throw cannotSave(
       blocked[0],
-      /VirtFS|9p/i.test(blocked[0])
-        ? "unmount the shared folders in the guest: umount -a -t 9p"
-        : undefined,
+      /VirtFS|9p/i.test(blocked[0]) ? "unmount the shared folders in the guest: umount -a -t 9p" : undefined,
     );
   const other = attached.find(({ path }) => dirname(path) !== workdir);
   if (other)
@@ -72,7 +70,7 @@ export async function openMachine(
   const save = async (): Promise<void> => {
     try {
       await saveDevices(qmp);
-      await saveRam(ram, stateDirectory(staged));
+      await saveRam(ram, machineDirectory(staged));
     } catch (error) {
       if (error instanceof VmError || (error instanceof Error && "errno" in error))
         throw fileError("cannot save the RAM", error);

@@ -60,7 +60,7 @@ function requireLive(version: string): void {
 /**
  * Opens the disks of the running VM.
  * @param staged directory for copy-before-write data, and copies of small files
- * @param ramOf pid of its qemu, to save the state of the machine at the point in time, too (`stateDirectory`)
+ * @param ramOf pid of its qemu, to save the state of the machine at the point in time, too (`machineDirectory`)
  * @throws 69 if its qemu cannot make live snapshots, 75 if it cannot save the state
  */
 export async function openLive(

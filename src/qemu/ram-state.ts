@@ -11,9 +11,7 @@ import { copySparse } from "../process/memory-file.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { sendNamedDescriptor } from "../qmp/send-descriptor.ts";
-
-/** Files of a state. */
-export const STATE_FILES = { ram: "ram", devices: "devices" } as const;
+import { STATE_FILES } from "./state-files.ts";
 
 /** For a machine that waits for its state (`loadDevices`). */
 export const INCOMING_ARGS = ["-S", "-incoming", "defer"] as const;

@@ -52,7 +52,10 @@ export const QMP_COMMANDS = {
 
   // qapi/run-state.json, qapi/misc.json, qapi/machine.json
   "query-status": {
-    reply: { running: "boolean", status: { known: ["running", "paused", "io-error", "guest-panicked", "finish-migrate"] } },
+    reply: {
+      running: "boolean",
+      status: { known: ["running", "paused", "io-error", "guest-panicked", "finish-migrate"] },
+    },
     limitMs: QUERY_MS,
   },
   stop: { limitMs: DISK_MS },

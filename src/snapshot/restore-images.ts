@@ -7,7 +7,7 @@ import { convertImage, measureImage } from "../qemu/img.ts";
 import { addBitmap, createImage } from "../qemu/new-image.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { syncFile } from "../store/files.ts";
-import { HOST, imageName, isDiskName, SNAPSHOT, STATE } from "../store/layout.ts";
+import { HOST, imageName, isDiskName, isStateName, SNAPSHOT, STATE } from "../store/layout.ts";
 import { bitmapOf } from "./make/plan.ts";
 import type { Context } from "../vm/context.ts";
 import { backingNameOf, findSnapshotImage } from "../store/snapshot-images.ts";
@@ -48,7 +48,8 @@ export function listImages(hostdir: string, snapshot: Snapshot): ImageJob[] {
 
 function checkSizes(snapshot: Snapshot): void {
   if (snapshot.problem) throw snapshot.problem;
-  for (const { file, storedBytes } of snapshot.manifest?.files ?? []) {
+  for (const { name, file, storedBytes } of snapshot.manifest?.files ?? []) {
+    if (isStateName(name)) continue;
     const stats = lstatOf(join(snapshot.dir, file));
     if (!stats?.isFile()) throw damagedSnapshot(snapshot, `${file} is missing or no regular file`);
     if (stats.size !== storedBytes)

@@ -13,6 +13,7 @@ import type { Mark, RunRecord } from "../store/mark-types.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import type { Snapshot } from "../store/snapshots.ts";
 import { identifyDisk, writeDescription } from "../store/suspended.ts";
+import type { Workdir } from "../store/workdir.ts";
 import { damagedSnapshot } from "./restore-images.ts";
 
 /** @param reasons one line each */
@@ -60,6 +61,10 @@ export function writeState(snapshot: Snapshot, dir: string): Pick<Mark, "lastRun
   const run = readSavedRun(snapshot);
   return { lastRun: "suspended", ...(run && { run: { ...run, ended: made } }) };
 }
+
+/** Has the VM not been run since it was restored? Its state, if it is suspended, is that of a snapshot. */
+export const isUntouched = ({ mark: { created, run } }: Workdir): boolean =>
+  run !== undefined && run.started < created;
 
 /** The start of the machine whose RAM is in a snapshot, with what the schema of the mark takes of it. */
 export function readSavedRun({ dir, manifest }: Snapshot): RunRecord | undefined {

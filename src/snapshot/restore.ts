@@ -28,10 +28,10 @@ import { hasRam, type StoredFile } from "../store/manifest.ts";
 import type { Context } from "../vm/context.ts";
 import { carryIdentity, foreignUuid, readIdentity } from "../vm/identity.ts";
 import { carryFormats } from "../vm/image-formats.ts";
-import { refuseRunning } from "../vm/in-use.ts";
+import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import type { Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
-import { copyRam, damagedRam, findRamFile, writeState } from "./restore-ram.ts";
+import { copyRam, damagedRam, findRamFile, isUntouched, writeState } from "./restore-ram.ts";
 import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
 import { findDamage, findOwnDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
 import { chainOf, requireIntact } from "../store/snapshot-intact.ts";
@@ -71,7 +71,10 @@ export async function restoreSnapshot(
   const ram = wantsRam && hasRam(snapshot.manifest);
   const own = readIdentity(vm.hostdir);
   refuseForeignSnapshot(context, snapshot, own, name !== undefined && name !== LAST, uuid);
-  if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
+  if (vm.work.state === "present") {
+    await refuseRunning(vm.work, "restore");
+    if (!isUntouched(vm.work)) refuseSuspended(vm.work, "restore");
+  }
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
   // Before `listImages`, which reports a wrong name in a damaged header as a missing snapshot.
@@ -296,8 +299,8 @@ async function verifyStored(snapshot: Snapshot, ram: boolean, signal: AbortSigna
     signal,
     only: (name) => !unread.has(name),
   });
-  if (wrong.length > 0) {
-    const isRam = (line: string): boolean => line.startsWith("state.");
-    throw (wrong.every(isRam) ? damagedRam : damagedSnapshot)(snapshot, ...wrong);
-  }
+  if (wrong.length > 0) throw (wrong.every(namesState) ? damagedRam : damagedSnapshot)(snapshot, ...wrong);
 }
+
+/** Is an error of `compareSums` one of the state of a running guest? */
+const namesState = (line: string): boolean => line.startsWith("state.");

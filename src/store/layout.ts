@@ -34,7 +34,10 @@ export const WORK = {
   seed: "vm-seed.img",
   /** Directory of swtpm, mode 0700. Not `tpm`: as above. */
   tpm: ".vm-tpm",
+  /** Directory of the saved state of a suspended VM (store/suspended.ts). */
   suspended: ".vm-suspended",
+  /** The same of one that was resumed: qemu writes to its RAM file. */
+  resumed: ".vm-resumed",
   /** [compat] Present until the first run has succeeded. */
   firstTime: "FIRSTTIME",
   /** [compat] The qemu command of the VM. */
@@ -164,6 +167,9 @@ export const defaultsName = (prog: string): string => `${prog}.defaults`;
 
 /** Prefix of directories under construction. The next command removes what a crash leaves of them. */
 export const PARTIAL = ".vm-partial-";
+
+/** In WORKDIR: a state that is being saved. */
+export const SUSPENDING = `${PARTIAL}suspend`;
 
 /** In HOSTDIR with `--inplace`: complete new working files, to be moved into place (a redo log). */
 export const READY = ".vm-ready";

@@ -18,7 +18,7 @@ export interface StoredFile {
   virtualBytes?: number;
 }
 
-/** The running machine whose RAM a snapshot includes: what another one needs to go on with it. */
+/** The running machine whose RAM a snapshot includes: what another one needs to resume it. */
 export interface SavedMachine {
   /** Version of its qemu. */
   qemu: string;

@@ -1,6 +1,15 @@
 /** Snapshots with the RAM of a running guest, as far as no qemu needs to resume one: test/e2e/ram.test.ts does. */
 import { describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, readFileSync, rmSync, statSync, truncateSync, unlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { writeSums } from "../../src/snapshot/make/describe.ts";
@@ -31,7 +40,13 @@ async function addRam(box: Sandbox, name: string): Promise<void> {
   const storedBytes = statSync(ram).size;
   manifest.version = 3;
   manifest.files.push(
-    { name: "state.ram", file: raw ? "state.ram" : "state.ram.gz", bytes: RAM_BYTES, allocatedBytes: 4096, storedBytes },
+    {
+      name: "state.ram",
+      file: raw ? "state.ram" : "state.ram.gz",
+      bytes: RAM_BYTES,
+      allocatedBytes: 4096,
+      storedBytes,
+    },
     {
       name: "state.devices",
       file: "state.devices.gz",
@@ -42,6 +57,8 @@ async function addRam(box: Sandbox, name: string): Promise<void> {
   );
   manifest.machine = {
     qemu: "7.2.22",
+    accel: "tcg",
+    processor: "0".repeat(32),
     cd: { path: null, first: false },
     run: { started: "2026-11-30T00:00:00.000Z", detached: true, forwards: [], typed: {} },
   };

@@ -121,9 +121,9 @@ describe("the point in time of a running guest", () => {
   });
 });
 
-describe("with the state of the machine", () => {
-  const saving = (save: () => unknown) => begin({ saveMachine: async () => void (await save()) });
+const saving = (save: () => unknown) => begin({ saveMachine: async () => void (await save()) });
 
+describe("with the state of the machine", () => {
   test("it is saved while the guest is paused, and the filters come after it", async () => {
     let before: string[] = [];
     await saving(() => void (before = [...qemu.commands]));

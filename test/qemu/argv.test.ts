@@ -111,7 +111,17 @@ const KEYS = {
     "name",
   ],
   "-mon": ["chardev", "mode"],
-  "-object": ["rng-random", "secret", "id", "filename", "file"],
+  "-object": [
+    "memory-backend-file",
+    "size",
+    "mem-path",
+    "share",
+    "rng-random",
+    "secret",
+    "id",
+    "filename",
+    "file",
+  ],
   "-netdev": [
     "user",
     "id",

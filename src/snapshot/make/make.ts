@@ -19,6 +19,7 @@ import { requireIntactBackingFiles } from "../../vm/backing-snapshot.ts";
 import { requireWork, type Vm } from "../../vm/find.ts";
 import { withVm } from "../../vm/open.ts";
 import { checkTpmForBackup } from "../../vm/tpm-state.ts";
+import { allowBackup, isSuspended } from "../../store/suspended.ts";
 import { type Workdir } from "../../store/workdir.ts";
 import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../../store/snapshots.ts";
 import { requireIntactDisks, requireDisks, warnAboutInternalSnapshots } from "./check-disks.ts";
@@ -27,7 +28,7 @@ import { requireSpaceForGz, storeGz } from "./gz.ts";
 import { describeMachine, requirePid, stateSources, storeRam } from "./ram.ts";
 import { listSources } from "./sources.ts";
 import type { DiskSource, Source } from "../../live/disk-source.ts";
-import { stateDirectory } from "../../live/ram.ts";
+import { machineDirectory } from "../../live/ram.ts";
 import { isUnattended } from "../../process/unattended.ts";
 
 export interface BackupRequest {
@@ -125,8 +126,8 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
     name,
     parent,
     ram,
-    heldBytes: files.reduce((sum, file) => sum + heldOf(file), 0),
-    storedBytes: files.reduce((sum, file) => sum + storedOf(file), 0),
+    heldBytes: files.reduce((sum, file) => sum + occupiedOf(file), 0),
+    storedBytes: files.reduce((sum, file) => sum + addedOf(file), 0),
     seconds: (performance.now() - started) / 1000,
   };
   log.success(`snapshot ${summarize({ ...made, name: snapshotName(made.name) })}`);
@@ -134,9 +135,9 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
 }
 
 /** Without the holes of RAM. */
-const heldOf = ({ name, bytes, allocatedBytes }: StoredFile): number =>
+const occupiedOf = ({ name, bytes, allocatedBytes }: StoredFile): number =>
   name === STATE.ram ? allocatedBytes : bytes;
-const storedOf = (item: StoredFile): number => (item.file === STATE.ram ? heldOf(item) : item.storedBytes);
+const addedOf = (item: StoredFile): number => (item.file === STATE.ram ? occupiedOf(item) : item.storedBytes);
 
 /** Does the VM run, with its monitor? @throws 75 if another process has its disks open */
 async function isLive(work: Workdir): Promise<boolean> {
@@ -205,11 +206,18 @@ async function storeLiveGz({
   const all = [...copies, ...(ramOf === undefined ? [] : stateSources(staged))];
   const files = await storeGz(context, vm, all, staged, name, request.rateLimit);
   for (const { path } of copies) remove(path);
-  remove(stateDirectory(staged));
-  return { format: "gz", consistency, files, ...machineOf(work, source) };
+  remove(machineDirectory(staged));
+  return { format: "gz", consistency, files, ...savedMachine(work, source) };
 }
 
-async function storeQcow2({
+/** A backup of a suspended VM changes bitmaps in its disks, and nothing else. */
+async function storeQcow2(making: Making): Promise<Stored> {
+  if (making.live || !isSuspended(making.work.dir)) return storeImagesOf(making);
+  using _allowed = allowBackup(making.work.dir);
+  return await storeImagesOf(making);
+}
+
+async function storeImagesOf({
   context,
   vm,
   work,
@@ -241,12 +249,12 @@ async function storeQcow2({
   const files = [...stored.files, ...(await storeGz(context, vm, [...small, ...state], staged, name))];
   if (live) for (const { path } of small) remove(path);
   if (ramOf !== undefined) files.push(await storeRam(staged));
-  remove(stateDirectory(staged));
+  remove(machineDirectory(staged));
   const which = { id, ...(parent === undefined ? {} : { parent }) };
-  return { format: "qcow2", ...which, consistency, files, ...machineOf(work, source) };
+  return { format: "qcow2", ...which, consistency, files, ...savedMachine(work, source) };
 }
 
-const machineOf = (work: Workdir, { machine }: DiskSource): Pick<Manifest, "machine"> =>
+const savedMachine = (work: Workdir, { machine }: DiskSource): Pick<Manifest, "machine"> =>
   machine ? { machine: describeMachine(work, machine) } : {};
 
 /** qemu exits without an error if it cannot write its bitmaps. */

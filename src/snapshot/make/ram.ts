@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { commandLine } from "../../lib/command-line.ts";
 import { VmError } from "../../lib/errors.ts";
 import type { Source } from "../../live/disk-source.ts";
-import { stateDirectory, type RunningMachine } from "../../live/ram.ts";
-import { STATE_FILES } from "../../qemu/ram-state.ts";
+import { machineDirectory, type RunningMachine } from "../../live/ram.ts";
+import { STATE_FILES } from "../../qemu/state-files.ts";
 import { allocatedBytes, syncFile } from "../../store/files.ts";
 
 import { sumProcessor } from "../../rescue/warm-state.ts";
@@ -37,7 +37,13 @@ export function requirePid(work: Workdir, live: boolean): number {
 /** The record of the machine for the manifest. */
 export function describeMachine({ mark }: Workdir, { qemu, accel, cd }: RunningMachine): SavedMachine {
   const run = mark.run!;
-  return { qemu, accel, processor: sumProcessor(), cd: { path: cd ?? null, first: run.cd?.first === true }, run };
+  return {
+    qemu,
+    accel,
+    processor: sumProcessor(),
+    cd: { path: cd ?? null, first: run.cd?.first === true },
+    run,
+  };
 }
 
 /** The saved state of the machine, as sources for `storeGz`. */
@@ -47,7 +53,7 @@ export const stateSources = (staged: string): Source[] =>
     [STATE.devices, STATE_FILES.devices],
   ].map(([name, file]) => ({
     name: name!,
-    path: join(stateDirectory(staged), file!),
+    path: join(machineDirectory(staged), file!),
     disk: false,
     base: undefined,
   }));
@@ -55,7 +61,7 @@ export const stateSources = (staged: string): Source[] =>
 /** Moves the RAM into the snapshot as it is, so that a machine can map it; durable and read-only. */
 export async function storeRam(staged: string): Promise<StoredFile> {
   const path = join(staged, STATE.ram);
-  renameSync(join(stateDirectory(staged), STATE_FILES.ram), path);
+  renameSync(join(machineDirectory(staged), STATE_FILES.ram), path);
   await syncFile(path);
   chmodSync(path, 0o400);
   const stats = statSync(path);

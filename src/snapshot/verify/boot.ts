@@ -20,14 +20,7 @@ import { parseSeconds } from "../../lib/seconds.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
 import { companionOf } from "../../vm/tpm.ts";
 import { fillCopy, resolveCopy } from "./copy.ts";
-import type { Report } from "./report.ts";
-
-/** Condition for a booted guest. */
-export interface BootWait {
-  /** Output of the serial console; absent: a login prompt, or the guest agent. */
-  pattern: RegExp | undefined;
-  seconds: number;
-}
+import type { BootOutcome, BootWait } from "./report.ts";
 
 const LIMIT_SECONDS = 300;
 const LOGIN = /\blogin: *$/m;
@@ -43,8 +36,6 @@ export function parseBootWait(pattern: string | undefined, timeout: string | und
     throw new VmError("usage", `--boot-wait: '${pattern}' is no regular expression`, { cause: error });
   }
 }
-
-export type BootOutcome = Partial<Pick<Report, "booted" | "resumed" | "late" | "ok" | "problems" | "notes">>;
 
 /**
  * Boots a temporary copy of an intact snapshot in TMPDIR: no display, no shares, an isolated network, no PROG.defaults.

@@ -58,7 +58,7 @@ export async function resolveCopy(
   const settings = {
     ...own.settings,
     IMAGES: [],
-    // The guest of a saved machine knows their devices; an empty directory is behind each.
+    // A saved machine has their devices: of an empty directory.
     SHARES: saved ? own.settings.SHARES.map((share) => ({ ...share, path: join(dir, WORK.in) })) : [],
     PORT: saved && own.settings.PORT,
     SPICE_SOCKET: true,

@@ -26,6 +26,16 @@ export interface Report {
   late?: true | undefined;
 }
 
+/** What booting or resuming a copy adds to it. */
+export type BootOutcome = Partial<Pick<Report, "booted" | "resumed" | "late" | "ok" | "problems" | "notes">>;
+
+/** Condition for a booted guest. */
+export interface BootWait {
+  /** Output of the serial console; absent: a login prompt, or the guest agent. */
+  pattern: RegExp | undefined;
+  seconds: number;
+}
+
 /** Formats a line for the snapshot, then its problems and notes. */
 export function formatReport(report: Report): string {
   const { name, format, ok, newer, problems, notes, bytes, seconds, booted, resumed } = report;

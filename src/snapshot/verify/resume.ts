@@ -24,14 +24,14 @@ import type { Vm } from "../../vm/find.ts";
 import { ramDescriptor } from "../../vm/ram.ts";
 import { companionOf } from "../../vm/tpm.ts";
 import { findRamFile, readSavedRun } from "../restore-ram.ts";
-import type { BootOutcome, BootWait } from "./boot.ts";
 import { resolveCopy } from "./copy.ts";
+import type { BootOutcome, BootWait } from "./report.ts";
 
 /** How long a guest without an agent must run, without a reset or a panic. */
 const RUNS_MS = 5000;
 
 /**
- * Resumes a copy of a snapshot with RAM: a machine with the same devices, which lead nowhere, and a private mapping of the RAM.
+ * Resumes a copy of a snapshot with RAM: a machine with the same devices, isolated, and with a private mapping of the RAM.
  * @param dir the copy
  * @param watchConsole waits for `--boot-wait`
  * @returns why it cannot be resumed on this host

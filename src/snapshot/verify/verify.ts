@@ -17,9 +17,9 @@ import {
   type Snapshot,
 } from "../../store/snapshots.ts";
 import { isUnattended } from "../../process/unattended.ts";
-import { bootSnapshot, parseBootWait, type BootWait } from "./boot.ts";
+import { bootSnapshot, parseBootWait } from "./boot.ts";
 import { followChain } from "../../store/snapshot-chain.ts";
-import { formatReport, type Report } from "./report.ts";
+import { formatReport, type BootWait, type Report } from "./report.ts";
 import { checkSnapshot } from "./snapshot.ts";
 
 export interface VerifyRequest {

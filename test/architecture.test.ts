@@ -311,7 +311,7 @@ test.each([
     /\bwithSocketAddress\(/,
     ["guest/console.ts", "process/unix-socket.ts", "qmp/send-descriptor.ts"],
   ],
-  ["qemu is terminated by QMP", /\bexecute\("quit"\)/, ["lifecycle/kill-machine.ts", "qemu/session.ts"]],
+  ["qemu is terminated by QMP", /\bexecute\("quit"\)/, ["qemu/session.ts", "vm/kill-machine.ts"]],
 ])("%s in one place", (_what, pattern, places) => {
   const found = MODULES.filter(({ text }) => pattern.test(text)).map(({ name }) => name);
   expect(found).toEqual(places);

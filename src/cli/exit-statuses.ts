@@ -44,11 +44,11 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     busy: "locked by another process",
   },
   run: {
-    ok: "the guest powered off; with --detach: it is running",
+    ok: "the guest powered off, or the VM was suspended; with --detach: it is running",
     noInput: "there is no such VM, snapshot, CD image or address of this host",
     unavailable: "qemu, firmware, a feature of qemu, or what a network needs is missing",
     cannotCreate: FOREIGN,
-    io: "the guest did not power off by itself, qemu failed, or a disk is damaged",
+    io: "the guest did not power off by itself, qemu failed, a disk is damaged, or a suspended VM cannot be resumed",
     busy: "the VM is already running, it is locked by another process, or a port is taken",
     timeout:
       "--timeout: the guest was shut down or killed; with --wait: it did not answer in time, and is still running",
@@ -69,6 +69,14 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     io: "qemu failed, or a disk is damaged",
     busy: "locked by another process, or a port is taken",
     timeout: "the guest did not power off in time; it was killed, and not started again",
+  },
+  suspend: {
+    ok: "the VM is suspended",
+    noInput: OFF,
+    unavailable: "qemu cannot save this machine's state, or its RAM is not shared memory (SHARED_RAM)",
+    cannotCreate: "no space for the guest's RAM, which runs on; or the VM belongs to another user",
+    io: "saving failed, and the guest runs on; or its kernel has panicked",
+    busy: NO_ANSWER,
   },
   pause: { ok: "the guest is paused", noInput: OFF, cannotCreate: FOREIGN, io: "", busy: NO_ANSWER },
   resume: {
@@ -110,7 +118,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     unavailable: "a program is missing, or qemu is too old for a snapshot of a running VM",
     cannotCreate: "the name is taken; no space or no permission",
     io: "a disk is damaged, or reading or writing failed; no snapshot was left",
-    busy: "locked by another process, or qemu does not answer",
+    busy: "locked by another process, or qemu does not answer; --ram: the VM is off, or its RAM cannot be saved",
   },
   restore: {
     ok: "working disks replaced",

@@ -8,6 +8,7 @@ export const LOADERS = {
   restart: () => import("../commands/restart.ts"),
   pause: () => import("../commands/pause.ts"),
   resume: () => import("../commands/resume.ts"),
+  suspend: () => import("../commands/suspend.ts"),
   status: () => import("../commands/status.ts"),
   list: () => import("../commands/list.ts"),
   set: () => import("../commands/set.ts"),

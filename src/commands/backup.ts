@@ -20,6 +20,10 @@ export default define({
       description: `${either(SNAPSHOT_FORMATS)}; default: SNAPSHOT_FORMAT`,
     },
     full: { type: "boolean", description: "make a full qcow2 snapshot, not an incremental one" },
+    ram: {
+      type: "boolean",
+      description: "include the RAM of the running guest, which is paused until that is saved",
+    },
     push: { type: "boolean", description: "push the snapshot to the repository SNAPSHOT_REPO as well" },
     prune: {
       type: "boolean",

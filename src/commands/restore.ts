@@ -17,12 +17,16 @@ export default define({
       type: "boolean",
       description: "make standalone disks rather than overlays on a qcow2 snapshot",
     },
+    "no-ram": {
+      type: "boolean",
+      description: "leave the RAM of the snapshot out: the next run boots the guest",
+    },
   },
   async parse(args) {
     const { validateSnapshotReference } = await import("../store/snapshots.ts");
     const name = args.snapshot || undefined;
     if (name !== undefined) validateSnapshotReference(name);
-    return { name, copy: args.copy, remote: args["from-remote"] === true };
+    return { name, copy: args.copy, ram: args["no-ram"] !== true, remote: args["from-remote"] === true };
   },
   async run(context, { remote, ...request }) {
     if (remote) return (await import("../snapshot/remote/fetch.ts")).restoreRemote(context, request);

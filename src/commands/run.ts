@@ -16,6 +16,10 @@ export default define({
       description: "with --detach: wait for `ssh` or the guest `agent` (300 s, or -t), or for SECONDS",
     },
     ssh: { type: "boolean", description: "forward a free port of 127.0.0.1 to the guest's port 22" },
+    boot: {
+      type: "boolean",
+      description: "boot a suspended VM, and discard its saved RAM",
+    },
     timeout: {
       type: "string",
       alias: "t",
@@ -30,7 +34,7 @@ export default define({
       description: "CD image to attach and boot once",
     },
   },
-  async parse({ isoimage: iso, detach, ssh, wait: what, timeout }, context) {
+  async parse({ isoimage: iso, detach, ssh, boot, wait: what, timeout }, context) {
     const wait =
       what === undefined
         ? undefined
@@ -43,7 +47,7 @@ export default define({
             detach,
             waits: wait !== undefined,
           });
-    return { iso, detach, ssh, wait, limitSeconds };
+    return { iso, detach, ssh, boot, wait, limitSeconds };
   },
   async run(context, { wait, ...request }) {
     const { runVm } = await import("../lifecycle/run.ts");

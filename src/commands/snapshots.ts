@@ -25,7 +25,7 @@ export default define({
     json: {
       type: "boolean",
       description:
-        "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, addedBytes, description, problem}]; show adds {files, vm, id, summed, dependents}; diff: {from, to, disks: [{name, fromBytes, toBytes, changedBytes, ranges: [[start, length]]}]}",
+        "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, ramBytes, addedBytes, description, problem}]; show adds {files, vm, id, summed, dependents}; diff: {from, to, disks: [{name, fromBytes, toBytes, changedBytes, ranges: [[start, length]]}]}",
     },
     remote: {
       type: "boolean",

@@ -17,7 +17,8 @@ export default define({
     },
     boot: {
       type: "boolean",
-      description: "boot a copy of each without a network until a login prompt or the guest agent",
+      description:
+        "boot a copy of each without a network until a login prompt or the guest agent; one with RAM is resumed",
     },
     "boot-wait": {
       type: "string",
@@ -35,7 +36,7 @@ export default define({
     },
     json: {
       type: "boolean",
-      description: "print [{name, format, ok, problems, notes, bytes, seconds, booted?}]",
+      description: "print [{name, format, ok, problems, notes, bytes, seconds, booted?, resumed?}]",
     },
     quiet: { type: "boolean", description: "print only warnings and errors" },
   },

@@ -48,6 +48,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     ACCEL: "auto",
     CPU: "",
     DISK_AIO: "auto",
+    SHARED_RAM: "1",
     SMBIOS: [],
     SSH_USER: "root",
     NETWORKS: [],

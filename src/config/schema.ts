@@ -212,6 +212,7 @@ export const SCHEMA = {
     oneOf(DISK_AIOS),
     "how disk images are read and written: threads; io_uring; auto: native requests on tmpfs, else threads",
   ),
+  SHARED_RAM: keptIfChanged(flag, "the guest's RAM is shared memory, as suspend needs it"),
   SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
   NETWORKS: keptIfChanged(

@@ -23,7 +23,7 @@ import { requireFreeForwards } from "../vm/display.ts";
 import { findFirmwareFor } from "../vm/firmware.ts";
 import { keepFormats } from "../vm/image-formats.ts";
 import { Media } from "../vm/media.ts";
-import { refuseRunning } from "../vm/in-use.ts";
+import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import { requireWork, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
 import { type Workdir } from "../store/workdir.ts";
@@ -72,6 +72,7 @@ export async function jobVm(
   await withVm(context, `run the job ${name}`, async (found) => {
     const work = requireWork(found, `run the job ${name}`);
     await refuseRunning(work, `run the job ${name}`);
+    refuseSuspended(work, `run the job ${name}`);
     const vm = await nameRescue(context, found);
     const builtIn = vm.origins.LIBEXEC.kind === "default" && context.libexecInstalled !== true;
     using libexec = builtIn ? unpackLibexec(vm.settings.LIBEXEC, context.tmpdir) : undefined;

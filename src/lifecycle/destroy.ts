@@ -7,8 +7,9 @@ import { lstatOf } from "../lib/read-file.ts";
 import { fileError } from "../store/files.ts";
 import { removeWork } from "../store/working-files.ts";
 import type { Context } from "../vm/context.ts";
-import { killMachine } from "./kill-machine.ts";
+import { killMachine } from "../vm/kill-machine.ts";
 import { refuseRunning } from "../vm/in-use.ts";
+import { isSuspended } from "../store/suspended.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { findHostdir, openVm, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
@@ -33,6 +34,7 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
     if (work.state === "present") {
       if (force) await killMachine(work);
       await refuseRunning(work, "destroy", `\nor kill it: ${commandLine("destroy", "--force")}`);
+      if (isSuspended(work.dir)) log.warn("the VM is suspended: its RAM is lost");
       warnIfNewer(hostdir, work);
     }
     try {

@@ -14,7 +14,7 @@ export function recordStart(
   context: Context,
   vm: Vm,
   work: Workdir,
-  { nics, disks, display, tpm }: Machine,
+  { nics, disks, display, tpm, cdrom }: Machine,
   { ssh = false, detach = false }: { ssh?: boolean | undefined; detach?: boolean | undefined },
 ): void {
   const { settings, additions } = context.options;
@@ -25,6 +25,7 @@ export function recordStart(
       started: new Date().toISOString(),
       detached: detach,
       settings: pickMachineSettings(vm.raw),
+      cd: cdrom && { first: cdrom.first },
       forwards: nics.flatMap((nic) => nic.forwards),
       diskAios: Object.fromEntries(disks.map(({ number, aio }) => [number, aio ?? ("threads" as const)])),
       display: "at" in display ? { protocol: display.kind, ...display.at } : undefined,

@@ -14,6 +14,7 @@ import { linkCommand } from "../qemu/devices/nic.ts";
 import { tpmByHand } from "../qemu/devices/tpm.ts";
 import { QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
 import { probeQemu } from "../qemu/probe.ts";
+import { INCOMING_ARGS, openState } from "../qemu/ram-state.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
 import { remove } from "../store/remove.ts";
@@ -21,6 +22,8 @@ import { lstatOf } from "../lib/read-file.ts";
 import { replaceVolatile } from "../store/files.ts";
 import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
+import { readMark } from "../store/mark.ts";
+import { isSuspended } from "../store/suspended.ts";
 import { startEvents } from "../store/events.ts";
 import { describeGone, type Workdir } from "../store/workdir.ts";
 import { RUN_NAMES } from "../store/working-names.ts";
@@ -42,7 +45,9 @@ import { warnOfUnreadSettings } from "../vm/settings-file.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
-import { PANICKED } from "./kill-machine.ts";
+import { openRam, openResumedRam, ramDescriptor } from "../vm/ram.ts";
+import { PANICKED } from "../vm/kill-machine.ts";
+import type { Resuming } from "./resume-suspended.ts";
 import { recordStart, withdrawStart } from "./run-start.ts";
 import { REQUEST_INTERVAL_MS, requestPowerOff } from "./power-off.ts";
 
@@ -74,6 +79,8 @@ export interface RunRequest {
   ssh?: boolean | undefined;
   /** The caller waits for the guest's SSH server: a port must be forwarded to it. */
   needsSsh?: boolean | undefined;
+  /** Discard the saved state of a suspended VM, and boot. */
+  boot?: boolean | undefined;
   /** Shut the guest down after this time; only in the foreground. */
   limitSeconds?: number | undefined;
 }
@@ -89,7 +96,14 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
     const isoPath = iso ? await new Media(context, found).findIso(iso) : iso;
     const vm = await ensureWork(context, found);
     warnOfUnreadSettings(vm);
-    return startVm(context, vm, vm.work as Workdir, isoPath, request);
+    const work = vm.work as Workdir;
+    const resuming = isSuspended(work.dir)
+      ? await (
+          await import("./resume-suspended.ts")
+        ).openSuspended(context, vm, work, { boot: request.boot === true, iso: iso !== undefined })
+      : undefined;
+    if (resuming) return startVm(resuming.context, resuming.vm, work, isoPath, request, resuming);
+    return startVm(context, vm, work, isoPath, request);
   });
   if (detach) {
     run.machine.release();
@@ -135,11 +149,13 @@ async function startVm(
   vm: Vm,
   work: Workdir,
   iso: string | undefined,
-  { ssh = false, detach = false, needsSsh = false }: RunRequest,
+  { ssh: typedSsh = false, detach = false, needsSsh = false }: RunRequest,
+  resuming?: Resuming,
 ): Promise<Started> {
+  const ssh = typedSsh || resuming?.ssh === true;
   const firstTime = lstatOf(join(work.dir, WORK.firstTime)) !== undefined;
   const media = new Media(context, vm);
-  const cd = await chooseCd(vm, media, firstTime, iso);
+  const cd = resuming ? cdOf(resuming) : await chooseCd(vm, media, firstTime, iso);
   await refuseRunning(work, "run");
   claimFiles(work, vm.settings.TPM === "" ? RUN_NAMES : [...RUN_NAMES, WORK.tpm]);
   checkTpmForRun(vm, work);
@@ -151,14 +167,20 @@ async function startVm(
   warnOfMemory(vm);
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
   for (let attempt = 1; ; attempt++) {
-    const resolved = await resolveMachine(context, vm, work, media, cd, capabilities);
-    keepFormats(vm, work, resolved.disks);
+    const machineOf = await resolveMachine(context, vm, work, media, cd, capabilities);
+    keepFormats(vm, work, machineOf.disks);
+    if (resuming)
+      (await import("./resume-suspended.ts")).requireSameMachine(resuming, machineOf, capabilities);
+    using state = resuming ? openState(join(work.dir, WORK.suspended), true) : undefined;
+    using ram = state ? openResumedRam(machineOf, state) : openRam(machineOf, vm.settings.SHARED_RAM);
+    const resolved = { ...machineOf, ram: ram.ram };
     const argv = buildQemuArgv(resolved, capabilities);
     refuseExcess("run", resolved, argv);
     try {
       recordStart(context, vm, work, resolved, { ssh, detach });
-      const machine = await startMachine(context, work, resolved, argv, capabilities, detach);
-      return { vm, work, machine, resolved };
+      const starting = { argv, capabilities, detached: detach, ramFds: ram.fds, resuming };
+      const machine = await startMachine(context, work, resolved, starting);
+      return { vm, work: { ...work, mark: readMark(work.dir) ?? work.mark }, machine, resolved };
     } catch (error) {
       const logPath = join(work.dir, WORK.qemuLog);
       const { display } = resolved;
@@ -170,20 +192,32 @@ async function startVm(
   }
 }
 
+/** The CD that the suspended machine had. */
+const cdOf = ({ state: { cd } }: Resuming): Cd | undefined =>
+  cd.path === null ? undefined : { path: cd.path, first: cd.first };
+
+/** How a machine is started. */
+interface Starting {
+  argv: string[];
+  capabilities: Capabilities;
+  detached: boolean;
+  /** Files of its RAM, and of its state. */
+  ramFds: number[];
+  resuming: Resuming | undefined;
+}
+
 async function startMachine(
   context: Context,
   work: Workdir,
   resolved: Machine,
-  argv: string[],
-  capabilities: Capabilities,
-  detached: boolean,
+  { argv, capabilities, detached, ramFds, resuming }: Starting,
 ): Promise<QemuSession> {
   const script = join(work.dir, WORK.runScript);
   const byHand = resolved.tpm && tpmByHand(resolved.tpm, WORK.tpm);
   replaceVolatile(
     script,
     buildRunScript(
-      buildQemuArgv({ ...resolved, tpm: byHand?.tpm }, capabilities),
+      buildQemuArgv({ ...resolved, ram: undefined, tpm: byHand?.tpm }, capabilities),
       work.dir,
       `Runs the VM ${resolved.name}; written by ${context.prog} ${context.version}`,
       byHand?.lines,
@@ -204,7 +238,7 @@ async function startMachine(
   const errors = new GuestErrorMonitor(work.dir);
   const starting = startQemu({
     // A card's link is set by a command only, before the guest runs.
-    argv: downLinks.length > 0 ? [...argv, "-S"] : argv,
+    argv: resuming ? [...argv, ...INCOMING_ARGS] : downLinks.length > 0 ? [...argv, "-S"] : argv,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
     logPath,
@@ -213,6 +247,7 @@ async function startMachine(
     ...companionOf(resolved, work.dir, logPath),
     detached,
     furtherFds: cards.fds,
+    lastFds: ramFds,
     onEvent: (event) => errors.onEvent(event),
   });
   const machine = await starting.catch(async (error: unknown) => {
@@ -223,7 +258,12 @@ async function startMachine(
   });
   cards.handOver();
   errors.qmp = machine.qmp;
-  if (downLinks.length > 0) await startWithLinksDown(machine, downLinks);
+  if (resuming) {
+    const { resumeGuest, reportResumed } = await import("./resume-suspended.ts");
+    await resumeGuest(work, machine, ramDescriptor(resolved) + 1, downLinks);
+    const reported = reportResumed(work, machine.qmp, resuming.state);
+    if (detached) await reported;
+  } else if (downLinks.length > 0) await startWithLinksDown(machine, downLinks);
   void machine.ended.then(() => errors[Symbol.dispose]());
   const { endWithGuest, showScreen } = await import("../vm/viewer.ts");
   const viewer = showScreen(context, work, resolved, !detached);

@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import { ADDED_LISTS } from "../config/schema.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { reasonOf, SignalError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
@@ -8,12 +7,15 @@ import { throwIfInterrupted } from "../process/signals.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
 import type { RunEnd } from "../store/mark-types.ts";
+import { updateMark } from "../store/mark.ts";
+import { discardSuspended, isSuspended } from "../store/suspended.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
-import { killMachine, PANICKED } from "./kill-machine.ts";
+import { killMachine, PANICKED } from "../vm/kill-machine.ts";
 import { findGuestErrors, hasPanicked } from "../vm/guest-errors.ts";
 import { findRunning } from "../vm/in-use.ts";
 import { withLive } from "../vm/running.ts";
+import { optionsAgain } from "../vm/running-settings.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { findHostdir, openVm } from "../vm/find.ts";
 import { withLockedVm } from "../vm/open.ts";
@@ -65,6 +67,7 @@ export async function stopVm(
     // Fails if this command is the first to record that the guest did not power off: the caller may copy the disks
     // next. `force` does not require it to.
     const { fresh, end, how } = await recordEnd(context);
+    if (work.state === "present" && isSuspended(work.dir)) return stopSuspended(context, force);
     if (fresh && !endedByGuest(end) && !force) throw notPoweredOff(how);
     return log.info(`the VM in ${hostdir} is not running${fresh ? `: ${how}` : ""}`);
   }
@@ -90,6 +93,21 @@ export async function stopVm(
   if (state === "off" || panicked) throw notPoweredOff(how);
   throw new VmError("timeout", `the guest did not power off within ${timeoutSeconds} seconds`, {
     hint: "raise --timeout; the guest was killed, and its disks are crash-consistent",
+  });
+}
+
+/** Only `force`, which cuts the power, discards the guest's RAM. */
+async function stopSuspended(context: Context, force: boolean): Promise<void> {
+  if (!force)
+    return log.info(
+      `the VM is suspended, not running; discard its RAM, as a power cut would: ${commandLine("stop", "--force")}`,
+    );
+  await withLockedVm(context, "stop", async ({ work }) => {
+    if (work.state !== "present" || !isSuspended(work.dir)) return;
+    discardSuspended(work.dir);
+    const how = "the saved state was discarded: --force";
+    updateMark(work.dir, { lastRun: "stopped", run: work.mark.run && { ...work.mark.run, how } });
+    log.success("discarded the RAM of the suspended VM; its disks are crash-consistent");
   });
 }
 
@@ -175,12 +193,7 @@ export async function restartVm(context: Context, request: StopRequest): Promise
     await stopVm(context, request, true).catch((error: unknown) => {
       throw notStartedAgain(error);
     });
-  if (typed) {
-    const { options } = context;
-    options.settings = { ...typed.settings, ...options.settings };
-    for (const name of ADDED_LISTS.filter((list) => list !== "IMAGES" || !options.imagesCleared))
-      options.additions[name] = [...(typed.additions[name] ?? []), ...(options.additions[name] ?? [])];
-  }
+  if (typed) Object.assign(context.options, optionsAgain(typed, context.options));
   await runVm(context, { detach: true, ssh: typed?.ssh });
 }
 

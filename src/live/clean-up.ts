@@ -4,6 +4,7 @@ import { AGENT_MS, GuestAgent } from "../qmp/agent.ts";
 import { getDrive, listBlockNodes, removeNode, settingDrive } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { findChardev } from "../qmp/chardev.ts";
+import { QmpTimeout } from "../qmp/errors.ts";
 import { WORK } from "../store/layout.ts";
 import { cancelAllJobs } from "./block-jobs.ts";
 import { ALLOCATED, NODE } from "./names.ts";
@@ -13,6 +14,7 @@ import { ALLOCATED, NODE } from "./names.ts";
  * Idempotent.
  */
 export async function removeFleecing(qmp: QmpClient): Promise<void> {
+  await resumeMarked(qmp);
   await cancelAllJobs(qmp);
   const nodes = await listBlockNodes(qmp);
   const nodesOf = (prefix: string): string[] =>
@@ -36,6 +38,27 @@ export async function removeFleecing(qmp: QmpClient): Promise<void> {
     const { status } = await qmp.execute("query-status");
     if (status === "paused") await qmp.execute("cont");
   }
+}
+
+const LOOK_MS = 20;
+/** Time limit for qemu to give up saving its state. */
+const CANCEL_MS = 30_000;
+
+/** Resumes a guest that was paused for a snapshot with RAM, and removes the marker. @throws if it stays paused */
+export async function resumeMarked(qmp: QmpClient): Promise<void> {
+  if (!(await listBlockNodes(qmp)).some(({ node }) => node === NODE.paused)) return;
+  const deadline = Date.now() + CANCEL_MS;
+  for (;;) {
+    const { running, status } = await qmp.execute("query-status");
+    if (running) break;
+    if (status !== "finish-migrate") await qmp.execute("cont");
+    else if (Date.now() > deadline) throw new QmpTimeout("cannot resume the guest: qemu is saving its state");
+    else {
+      await qmp.execute("migrate_cancel");
+      await Bun.sleep(LOOK_MS);
+    }
+  }
+  await removeNode(qmp, NODE.paused);
 }
 
 /** Cleans up after a killed command in a running VM: jobs and nodes as above, and frozen filesystems. */

@@ -5,6 +5,7 @@ import type { TransactionAction } from "../qmp/commands.ts";
 import type { QmpError } from "../qmp/errors.ts";
 import type { Consistency } from "../store/mark-types.ts";
 import type { CopyRequest } from "./block-jobs.ts";
+import type { RunningMachine } from "./ram.ts";
 
 /** A working file to copy into a snapshot. */
 export interface Source {
@@ -46,6 +47,8 @@ export interface PointInTime {
 export interface DiskSource {
   qmp: QmpClient;
   disks: OpenDisk[];
+  /** The machine whose state is saved at the point in time; absent: disks only. */
+  machine?: RunningMachine | undefined;
   /**
    * Establishes the point in time.
    * @param actions transaction that qemu executes at that time, while the guest is paused

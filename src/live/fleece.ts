@@ -2,6 +2,7 @@ import { closeSync, copyFileSync, fdatasync, openSync } from "node:fs";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { SignalError, VmError } from "../lib/errors.ts";
+import { ACTIVATION, isSince } from "../qemu/features.ts";
 import { createImage } from "../qemu/new-image.ts";
 import { settingDrive } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
@@ -10,7 +11,7 @@ import { QmpDisconnect, QmpError } from "../qmp/errors.ts";
 import { remove } from "../store/remove.ts";
 import { recordAllocated } from "./allocated.ts";
 import type { OpenDisk } from "./disk-source.ts";
-import { removeFleecing } from "./clean-up.ts";
+import { removeFleecing, resumeMarked } from "./clean-up.ts";
 import { whileFrozen } from "./freeze.ts";
 import { NODE } from "./names.ts";
 
@@ -27,6 +28,8 @@ export interface FleecingRequest {
   files: readonly string[];
   /** Record the allocated clusters first. */
   full: boolean;
+  /** Saves the state of the machine at the point in time; qemu may release its disks for that. Absent: disks only. */
+  saveMachine?: (() => Promise<void>) | undefined;
 }
 
 /** A point in time of a running VM's disks, readable by access nodes until it is closed. */
@@ -57,14 +60,21 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
     if (full) await recordAllocated(qmp, disks);
     const { running } = await qmp.execute("query-status");
     const filter = running ? NODE.filter : NODE.heldFilter;
-    for (const disk of disks) await addFilter(qmp, disk, directory, filter);
+    for (const disk of disks)
+      await createImage(fleeceFile(directory, disk), { sizeBytes: disk.virtualBytes });
+    const { saveMachine } = request;
+    if (!saveMachine) for (const disk of disks) await addFilter(qmp, disk, directory, filter);
     let refused: QmpError | undefined;
     const freezeDisks = async (): Promise<void> => {
-      refused = await freezePointInTime(request, running, filter);
+      refused = await (saveMachine
+        ? freezeMachine(request, filter, saveMachine)
+        : freezePointInTime(request, running, filter));
     };
     // Flushed before, so that less is written while the guest is paused.
     for (const { name } of request.disks) await flush(join(workdir, name));
-    const frozen = running ? await whileFrozen(qmp, workdir, freezeDisks) : (await freezeDisks(), false);
+    // Filesystems that are frozen in the saved RAM would stay so.
+    const freezes = running && !saveMachine;
+    const frozen = freezes ? await whileFrozen(qmp, workdir, freezeDisks) : (await freezeDisks(), false);
     for (const { node } of disks)
       await qmp.execute("blockdev-add", {
         driver: "snapshot-access",
@@ -82,12 +92,11 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
 }
 
 async function addFilter(qmp: QmpClient, disk: OpenDisk, directory: string, filter: string): Promise<void> {
-  const path = fleeceFile(directory, disk);
-  await createImage(path, { sizeBytes: disk.virtualBytes });
+  const filename = fleeceFile(directory, disk);
   await qmp.execute("blockdev-add", {
     driver: "qcow2",
     "node-name": NODE.fleece + disk.node,
-    file: { driver: "file", filename: path },
+    file: { driver: "file", filename },
     backing: null,
   });
   await qmp.execute("blockdev-add", {
@@ -118,6 +127,36 @@ async function freezePointInTime(
     return refused;
   } finally {
     if (running) await qmp.execute("cont");
+  }
+}
+
+/**
+ * The same with the state of a machine that is running. Its disks are released in between (migration), and a filter would
+ * not let them: it comes last. A marker tells the next command that the guest must be resumed.
+ */
+async function freezeMachine(
+  request: FleecingRequest,
+  filter: string,
+  saveMachine: () => Promise<void>,
+): Promise<QmpError | undefined> {
+  const { qmp, disks, directory, files } = request;
+  await qmp.execute("blockdev-add", {
+    driver: "null-co",
+    "node-name": NODE.paused,
+    size: 0,
+    "read-zeroes": true,
+  });
+  try {
+    await qmp.execute("stop");
+    const refused = await addFilters({ ...request, disks: [] }, false, false, filter);
+    for (const path of files) copyFileSync(path, join(directory, basename(path)));
+    await saveMachine();
+    if (isSince(qmp.version, ACTIVATION)) await qmp.execute("blockdev-set-active", { active: true });
+    for (const disk of disks) if (!disk.idle) await addFilter(qmp, disk, directory, filter);
+    await addFilters({ ...request, actions: [] }, false, false, filter);
+    return refused;
+  } finally {
+    await resumeMarked(qmp);
   }
 }
 

@@ -15,6 +15,8 @@ export const NODE = {
   idle: "vm-idle-",
   /** Image of the snapshot. */
   target: "vm-target-",
+  /** No image: the guest, which was running, is paused for a snapshot with RAM. */
+  paused: "vm-paused",
   /** Target of the job that finds allocated clusters. */
   scan: "vm-scan-",
 } as const;

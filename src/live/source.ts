@@ -12,6 +12,7 @@ import { findAttached, listAttached } from "./attached.ts";
 import { cleanUpLive, removeFleecing } from "./clean-up.ts";
 import { beginFleecing, explainLoss, type Fleecing } from "./fleece.ts";
 import { ALLOCATED, NODE } from "./names.ts";
+import { openMachine, prepareState } from "./ram.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { damagedDisk } from "../store/damaged-disk.ts";
 import type { DiskSource, OpenDisk, Source } from "./disk-source.ts";
@@ -23,14 +24,17 @@ const CONNECT_MS = 10_000;
 const EXPOSED_BITMAP = "vm-exposed";
 
 /** Connects to the QMP monitor for snapshots. @throws 75 if another process is connected to it */
-export async function connectBackupMonitor(work: Workdir): Promise<QmpClient> {
+export const connectBackupMonitor = (work: Workdir): Promise<QmpClient> =>
+  withBackupMonitor(work, (socket) => QmpClient.connect(socket, CONNECT_MS));
+
+async function withBackupMonitor<T>(work: Workdir, use: (socket: string) => Promise<T>): Promise<T> {
   // WORK.backup is absent in a VM that an earlier version of this program has started.
   const socket = [WORK.backup, WORK.monitor]
     .map((name) => join(work.dir, name))
     .find((path) => lstatOf(path));
   if (socket === undefined) throw unreachable();
   try {
-    return await QmpClient.connect(socket, CONNECT_MS);
+    return await use(socket);
   } catch (error) {
     if (hasErrno(error, "ENOENT", "ECONNREFUSED")) throw unreachable();
     throw error;
@@ -56,18 +60,22 @@ function requireLive(version: string): void {
 /**
  * Opens the disks of the running VM.
  * @param staged directory for copy-before-write data, and copies of small files
- * @throws 69 if its qemu cannot make live snapshots
+ * @param ramOf pid of its qemu, to save the state of the machine at the point in time, too (`machineDirectory`)
+ * @throws 69 if its qemu cannot make live snapshots, 75 if it cannot save the state
  */
 export async function openLive(
   work: Workdir,
   sources: readonly Source[],
   staged: string,
+  ramOf?: number,
 ): Promise<DiskSource> {
+  if (ramOf !== undefined) await withBackupMonitor(work, (socket) => prepareState(socket, staged));
   const qmp = await connectBackupMonitor(work);
   try {
     requireLive(qmp.version);
     // This process holds the VM's lock: an existing live snapshot was left by a killed command.
     await cleanUpLive(qmp, work.dir);
+    const machine = ramOf === undefined ? undefined : await openMachine(qmp, ramOf, work.dir, staged);
     const disks = await openSources(qmp, sources);
     const files = sources.filter(({ disk }) => !disk).map(({ path }) => path);
     let fleecing: Pick<Fleecing, "close"> | undefined = { close: () => closeIdle(qmp, disks) };
@@ -83,9 +91,10 @@ export async function openLive(
     return {
       qmp,
       disks,
+      machine,
       freeze: async (actions, full) => {
         const request = { qmp, disks, workdir: work.dir, directory: staged, actions, files, full };
-        const begun = await beginFleecing(request);
+        const begun = await beginFleecing({ ...request, saveMachine: machine?.save });
         fleecing = begun;
         return {
           consistency: begun.frozen ? "agent" : "crash-consistent",

@@ -139,6 +139,14 @@ export interface Tpm {
   socket?: string;
 }
 
+/** The file that is a guest's RAM. */
+export interface RamFile {
+  /** Absolute; `/proc/self/fd/N`: a descriptor that qemu inherits. */
+  path: string;
+  /** The guest writes to the file. False: it gets a private copy of each page that it writes, and the file stays as it is. */
+  shared: boolean;
+}
+
 export type Display =
   /** A graphics card without a viewer. */
   | { kind: "none" }
@@ -185,6 +193,8 @@ export interface Machine {
   /** [compat] Further options of qemu's -smp and -m, as written after CORES and MEMORY. */
   cpuOptions?: string;
   memoryOptions?: string;
+  /** Absent: memory of qemu's own, which cannot be saved apart from its device state. */
+  ram: RamFile | undefined;
   /** Absent for BIOS. */
   firmware: Firmware | undefined;
   tpm: Tpm | undefined;

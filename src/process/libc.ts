@@ -1,4 +1,4 @@
-import type { Pointer } from "bun:ffi";
+import type { FFIFunction, Library, Pointer } from "bun:ffi";
 import { O_CLOEXEC } from "./open-flags.ts";
 
 /** flock(2) operations. */
@@ -29,11 +29,14 @@ const SYMBOLS = {
   __errno_location: { args: [], returns: "ptr" },
 } as const;
 
-function load() {
+/** @throws if no C library has all of these functions */
+export function loadFunctions<Functions extends Record<string, FFIFunction>>(
+  functions: Functions,
+): Library<Functions>["symbols"] {
   let last: unknown;
   for (const name of NAMES) {
     try {
-      return ffi().dlopen(name, SYMBOLS).symbols;
+      return ffi().dlopen(name, functions).symbols;
     } catch (error) {
       last = error;
     }
@@ -44,6 +47,7 @@ function load() {
 /** bun:ffi is loaded on first use: most commands do not need it. */
 export const ffi = (): typeof import("bun:ffi") => require("bun:ffi");
 
+const load = () => loadFunctions(SYMBOLS);
 let symbols: ReturnType<typeof load> | undefined;
 /** For the modules of this folder. */
 export const libc = () => (symbols ??= load());

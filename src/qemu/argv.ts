@@ -7,6 +7,7 @@ import { buildChannelArgs } from "./devices/channel.ts";
 import { buildDisplayArgs } from "./devices/display.ts";
 import { buildFirmwareArgs } from "./devices/firmware.ts";
 import { buildNicArgs, firstFdBehind } from "./devices/nic.ts";
+import { buildRamArgs, ramOption } from "./devices/ram.ts";
 import { buildShareArgs } from "./devices/share.ts";
 import { buildTpmArgs } from "./devices/tpm.ts";
 import { buildPortArgs, machineTypeOf, placed, placeOf } from "./layout.ts";
@@ -28,10 +29,11 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...buildSandboxArgs(machine.extraArgs),
     ...(firmware?.args ?? []),
     "-machine",
-    `${machineTypeOf(machine)}${firmware?.machineOptions ?? ""}`,
+    `${machineTypeOf(machine)}${firmware?.machineOptions ?? ""}${ramOption(machine)}`,
     ...buildProcessorArgs(machine),
     "-m",
     [`${machine.memoryMiB}M`, machine.memoryOptions].filter(Boolean).join(","),
+    ...buildRamArgs(machine),
     // Boot only devices with a bootindex: no floppy.
     "-boot",
     "strict=on",

@@ -18,6 +18,9 @@ export const MINIMUM: QemuFeature = { name: "everything else", since: [7, 0] };
 /** `on-cbw-error` and `cbw-timeout` of copy-before-write (qapi/block-core.json). */
 export const LIVE_SNAPSHOTS: QemuFeature = { name: "snapshots of a running VM", since: [7, 1] };
 
+/** `blockdev-set-active`; without it a node takes a child whose image qemu has released (block.c). */
+export const ACTIVATION: Since = [10, 0];
+
 /** Boot by UEFI; undefined where every version can. */
 export function uefiFeature(arch: Arch): QemuFeature | undefined {
   const { uefiSince }: ArchFacts = ARCH[arch];

@@ -53,8 +53,10 @@ export interface QemuOptions {
   script?: string;
   /** Inherited as descriptors from 3 on. */
   furtherFds?: number[];
-  /** Starts a program whose connection qemu inherits as the last descriptor, and that exits with qemu. */
+  /** Starts a program whose connection qemu inherits as the next descriptor, and that exits with qemu. */
   companion?: () => Promise<Companion>;
+  /** Inherited behind that: files of guest RAM and of a saved state. */
+  lastFds?: number[];
   /** Architecture of the guest; absent without a guest. */
   arch?: Arch;
   /** qemu keeps running after this program has exited. */
@@ -98,7 +100,11 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
       stderr: log,
       whenOrphaned: options.detached ? "none" : "TERM",
       keepOnInterrupt: true,
-      furtherFds: [...(options.furtherFds ?? []), ...(companion ? [companion.fd] : [])],
+      furtherFds: [
+        ...(options.furtherFds ?? []),
+        ...(companion ? [companion.fd] : []),
+        ...(options.lastFds ?? []),
+      ],
     });
   } catch (error) {
     await companion?.end();

@@ -12,6 +12,8 @@ export interface CommandShape {
   readonly reply?: Shape;
   /** Time limit for the reply. */
   readonly limitMs: number;
+  /** Not in all versions that this program works with. */
+  readonly recent?: true;
 }
 
 /** Queries, which a loaded host, or a slow disk that qemu's main loop waits for, may delay. */
@@ -50,7 +52,10 @@ export const QMP_COMMANDS = {
 
   // qapi/run-state.json, qapi/misc.json, qapi/machine.json
   "query-status": {
-    reply: { running: "boolean", status: { known: ["running", "paused", "io-error", "guest-panicked"] } },
+    reply: {
+      running: "boolean",
+      status: { known: ["running", "paused", "io-error", "guest-panicked", "finish-migrate"] },
+    },
     limitMs: QUERY_MS,
   },
   stop: { limitMs: DISK_MS },
@@ -163,6 +168,8 @@ export const QMP_COMMANDS = {
     args: { node: "string", target: "string", bitmaps: [BITMAP] },
     limitMs: DISK_MS,
   },
+  // In every state of qemu whose disks were released (migration).
+  "blockdev-set-active": { args: { active: "boolean" }, limitMs: DISK_MS, recent: true },
   "blockdev-backup": {
     args: {
       "job-id": "string",
@@ -243,11 +250,16 @@ export const QMP_COMMANDS = {
 
   // qapi/migration.json
   "migrate-set-capabilities": {
-    args: { capabilities: [{ capability: { oneOf: ["events"] }, state: "boolean" }] },
+    args: { capabilities: [{ capability: { oneOf: ["events", "x-ignore-shared"] }, state: "boolean" }] },
     limitMs: QUERY_MS,
   },
   "migrate-set-parameters": { args: { "max-bandwidth": "number" }, limitMs: QUERY_MS },
   migrate: { args: { uri: "string" }, limitMs: QUERY_MS },
+  migrate_cancel: { limitMs: QUERY_MS },
+  "query-migrate": {
+    reply: { "error-desc?": "string", "blocked-reasons?": ["string"] },
+    limitMs: QUERY_MS,
+  },
   "migrate-incoming": { args: { uri: "string" }, limitMs: QUERY_MS },
 } as const satisfies Record<string, CommandShape>;
 

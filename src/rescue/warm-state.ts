@@ -29,6 +29,9 @@ const processor = (): string =>
     .filter((line) => /^(vendor_id|cpu family|model|stepping|microcode|flags)/.test(line))
     .join("\n");
 
+/** Checksum of them. */
+export const sumProcessor = (): string => sha256(processor()).slice(0, 32);
+
 /** File name with a checksum of all dependencies: if one changes, another state is made. */
 export function stateName({ profile, argv, qemuVersion, files }: WarmKey): string {
   const program = findProgram(argv[0]!) ?? argv[0]!;

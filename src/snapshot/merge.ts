@@ -1,4 +1,4 @@
-import { chmodSync, copyFileSync, mkdirSync, statSync } from "node:fs";
+import { chmodSync, copyFileSync, linkSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
@@ -21,14 +21,14 @@ import {
   syncFile,
   writeNew,
 } from "../store/files.ts";
-import { HOST, PARTIAL, SNAPSHOT } from "../store/layout.ts";
+import { HOST, PARTIAL, SNAPSHOT, STATE } from "../store/layout.ts";
 import type { Manifest, StoredFile } from "../store/manifest.ts";
 import { writeSums } from "./make/describe.ts";
 import type { Context } from "../vm/context.ts";
 import { disksOnSnapshots } from "../store/snapshot-dependents.ts";
 import type { Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
-import { inspectSnapshots, type SnapshotInfo } from "../store/snapshot-info.ts";
+import { inspectSnapshots, type SnapshotFacts, type SnapshotInfo } from "../store/snapshot-info.ts";
 import { discardSnapshots } from "./remove.ts";
 import { findDamage } from "../store/snapshot-damage.ts";
 import { requireIntact } from "../store/snapshot-intact.ts";
@@ -154,7 +154,7 @@ async function mergeIntoChild(
   const backups = join(vm.hostdir, HOST.backups);
   const staged = join(backups, `${PARTIAL}${name}`);
   // Besides the result there is the uncompressed image for a while.
-  const held = parent.facts.addedBytes + facts.addedBytes;
+  const held = parent.facts.addedBytes + facts.addedBytes - ramBytesOf(parent.facts) - ramBytesOf(facts);
   requireSpace(backups, below === undefined ? held : held * 3, `merge into ${name}`, "snapshots");
   try {
     mkdirSync(staged, { mode: 0o700 });
@@ -196,6 +196,10 @@ async function mergeIntoChild(
   }
 }
 
+/** Bytes that are not copied. */
+const ramBytesOf = ({ files }: SnapshotFacts): number =>
+  files.find(({ name }) => name === STATE.ram)?.allocatedBytes ?? 0;
+
 /** One file of the merged child. */
 async function mergeFile(
   context: Context,
@@ -207,6 +211,11 @@ async function mergeFile(
   const { name, file, virtualBytes = 0 } = stored;
   const from = join(dir, file);
   const to = join(staged, file);
+  if (file === STATE.ram) {
+    // Neither is ever written to.
+    linkSync(from, to);
+    return stored;
+  }
   if (readOwnHeader(from).backingName === undefined) {
     copyFileSync(from, to);
     return stored;

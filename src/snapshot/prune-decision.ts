@@ -25,7 +25,7 @@ export function decide(vm: Vm, rules: Rules, merge: boolean): Decision {
   const damage = new Map(
     all.map(({ snapshot, facts }) => [
       facts.name,
-      facts.problem ?? findDamage(snapshot, (name) => byName.get(name), looked),
+      facts.problem ?? findDamage(snapshot, (name) => byName.get(name), { known: looked }),
     ]),
   );
   const own = identityOf(vm);

@@ -7,7 +7,7 @@ import { convertImage, measureImage } from "../qemu/img.ts";
 import { addBitmap, createImage } from "../qemu/new-image.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { syncFile } from "../store/files.ts";
-import { HOST, imageName, isDiskName, SNAPSHOT } from "../store/layout.ts";
+import { HOST, imageName, isDiskName, isStateName, SNAPSHOT, STATE } from "../store/layout.ts";
 import { bitmapOf } from "./make/plan.ts";
 import type { Context } from "../vm/context.ts";
 import { backingNameOf, findSnapshotImage } from "../store/snapshot-images.ts";
@@ -29,7 +29,8 @@ export interface ImageJob {
  * @throws 74 if one differs from the manifest
  */
 export function listImages(hostdir: string, snapshot: Snapshot): ImageJob[] {
-  const images = snapshot.manifest?.files.filter(({ file }) => !file.endsWith(SNAPSHOT.gz)) ?? [];
+  const images =
+    snapshot.manifest?.files.filter(({ file }) => !file.endsWith(SNAPSHOT.gz) && file !== STATE.ram) ?? [];
   if (images.length === 0) return [];
   const { parents, problem } = followChain(snapshot, findBeside(hostdir));
   if (problem !== undefined) throw damagedSnapshot(snapshot, problem);
@@ -47,7 +48,8 @@ export function listImages(hostdir: string, snapshot: Snapshot): ImageJob[] {
 
 function checkSizes(snapshot: Snapshot): void {
   if (snapshot.problem) throw snapshot.problem;
-  for (const { file, storedBytes } of snapshot.manifest?.files ?? []) {
+  for (const { name, file, storedBytes } of snapshot.manifest?.files ?? []) {
+    if (isStateName(name)) continue;
     const stats = lstatOf(join(snapshot.dir, file));
     if (!stats?.isFile()) throw damagedSnapshot(snapshot, `${file} is missing or no regular file`);
     if (stats.size !== storedBytes)

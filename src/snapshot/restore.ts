@@ -1,5 +1,6 @@
 import { mkdirSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
@@ -11,17 +12,28 @@ import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
 import { fileError, listDirectory, requireSpace, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
 import { refuseStrayDisks } from "../store/claim.ts";
-import { defaultsName, isDiskName, LAST, SNAPSHOT, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
+import {
+  defaultsName,
+  isDiskName,
+  isStateName,
+  LAST,
+  SNAPSHOT,
+  TPM_STATE,
+  WORK,
+  workingPath,
+} from "../store/layout.ts";
 import type { Identity } from "../store/identity.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
+import { hasRam, type StoredFile } from "../store/manifest.ts";
 import type { Context } from "../vm/context.ts";
 import { carryIdentity, foreignUuid, readIdentity } from "../vm/identity.ts";
 import { carryFormats } from "../vm/image-formats.ts";
-import { refuseRunning } from "../vm/in-use.ts";
+import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import type { Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
+import { copyRam, damagedRam, findRamFile, isUntouched, writeState } from "./restore-ram.ts";
 import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
-import { findDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
+import { findDamage, findOwnDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
 import { chainOf, requireIntact } from "../store/snapshot-intact.ts";
 import { recordSnapshot } from "../store/snapshot-parent.ts";
 import { findSnapshot, listSnapshots, type Snapshot } from "../store/snapshots.ts";
@@ -33,6 +45,8 @@ export interface RestoreRequest {
   name?: string | undefined;
   /** Make standalone disks rather than overlays on the snapshot. */
   copy?: boolean | undefined;
+  /** False: the disks without the RAM of the snapshot. */
+  ram?: boolean | undefined;
   /** UUID of the VM in the repository; a directory without a UUID adopts it. */
   uuid?: string | undefined;
 }
@@ -50,25 +64,30 @@ export async function restoreVm(context: Context, request: RestoreRequest = {}):
 export async function restoreSnapshot(
   context: Context,
   vm: Vm,
-  { name, copy = false, uuid }: RestoreRequest = {},
+  { name, copy = false, ram: wantsRam = true, uuid }: RestoreRequest = {},
 ): Promise<void> {
   const snapshot = findSnapshot(vm.hostdir, name);
   if (snapshot.problem) throw snapshot.problem;
+  const ram = wantsRam && hasRam(snapshot.manifest);
   const own = readIdentity(vm.hostdir);
   refuseForeignSnapshot(context, snapshot, own, name !== undefined && name !== LAST, uuid);
-  if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
+  if (vm.work.state === "present") {
+    await refuseRunning(vm.work, "restore");
+    if (!isUntouched(vm.work)) refuseSuspended(vm.work, "restore");
+  }
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
-  const jobs = listStored(snapshot);
   // Before `listImages`, which reports a wrong name in a damaged header as a missing snapshot.
-  requireUndamaged(vm.hostdir, snapshot);
+  requireUndamaged(vm.hostdir, snapshot, ram);
+  const jobs = listStored(snapshot, ram);
   const images = listImages(vm.hostdir, snapshot);
   const inplace =
     context.options.settings.INPLACE === undefined && vm.work.state === "present"
       ? vm.work.inplace
       : vm.settings.INPLACE;
   const unpacked = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
-  const needed = unpacked + (copy ? await measureCopies(images) : 0);
+  const raw = ram ? (findRamFile(snapshot)?.allocatedBytes ?? 0) : 0;
+  const needed = unpacked + raw + (copy ? await measureCopies(images) : 0);
   requireSpace(
     inplace ? vm.hostdir : context.tmpdir,
     needed,
@@ -89,6 +108,7 @@ export async function restoreSnapshot(
     await fillImages(context, snapshot, images, stage.dir, copy);
     carryIdentity(stage.dir, own, uuid ?? snapshot.manifest?.vm);
     carryFormats(vm, stage.dir);
+    const machine = ram ? writeState(snapshot, stage.dir) : undefined;
     throwIfInterrupted();
     const total = [...jobs, ...images].reduce(
       (sum, job) => sum + statSync(workingPath(stage.dir, job.name)).size,
@@ -100,11 +120,16 @@ export async function restoreSnapshot(
       ...(snapshot.manifest ? {} : { unrecorded: true as const }),
       ...(jobs.some(({ name: stored }) => stored === TPM_STATE) && { tpm: true as const }),
       ...(onSnapshot && { onSnapshot }),
+      ...machine,
     });
     const seconds = (performance.now() - started) / 1000;
     log.success(
       `restored ${snapshotName(snapshot.name)} to ${dir}: ${formatSize(total)}, ${formatDuration(seconds)}`,
     );
+    if (ram)
+      log.info(
+        `  with RAM: the next run resumes the guest as of then: ${commandLine("run")}; to boot it: ${commandLine("run", "--boot")}`,
+      );
   } catch (error) {
     stage.abort();
     throw fileError(`cannot restore ${snapshot.name}`, error, FREE_SPACE);
@@ -138,10 +163,14 @@ function refuseForeignSnapshot(
  * warning.
  * @throws 74 if it is damaged
  */
-function requireUndamaged(hostdir: string, snapshot: Snapshot): void {
+function requireUndamaged(hostdir: string, snapshot: Snapshot, ram: boolean): void {
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
-  const damage = findDamage(snapshot, (name) => known.get(name));
+  const find = (name: string): Snapshot | undefined => known.get(name);
+  // Its disks need only those of its parents.
+  const damage = findDamage(snapshot, find, { ram: false });
   if (damage !== undefined) throw damagedSnapshot(snapshot, damage);
+  const own = ram ? findOwnDamage(snapshot) : undefined;
+  if (own !== undefined) throw damagedRam(snapshot, own);
   for (const { file, line, message } of readSnapshotSettings(snapshot)?.complaints ?? [])
     log.warn(`${file}:${line}: ${message}; the VM cannot run until this is corrected`);
 }
@@ -168,8 +197,11 @@ function refuseUnknownDisks({ name, dir, manifest }: Snapshot): void {
 
 const SMALL_FILES: ReadonlySet<string> = new Set([WORK.efivars, WORK.seed, TPM_STATE]);
 
-/** The gzip files of a snapshot, of this program or of the earlier one. */
-export function listStored(snapshot: Snapshot): RestoreJob[] {
+/**
+ * The gzip files of a snapshot, of this program or of the earlier one.
+ * @param ram includes the state of a running guest
+ */
+export function listStored(snapshot: Snapshot, ram = false): RestoreJob[] {
   refuseUnknownDisks(snapshot);
   const names = snapshot.manifest
     ? snapshot.manifest.files.map((item) => item.file)
@@ -177,7 +209,7 @@ export function listStored(snapshot: Snapshot): RestoreJob[] {
   return names.flatMap((file) => {
     if (!file.endsWith(SNAPSHOT.gz)) return [];
     const name = file.slice(0, -SNAPSHOT.gz.length);
-    if (!isDiskName(name) && !SMALL_FILES.has(name)) return [];
+    if (!isDiskName(name) && !SMALL_FILES.has(name) && !(ram && isStateName(name))) return [];
     const from = join(snapshot.dir, file);
     const stats = lstatOf(from);
     if (!stats?.isFile())
@@ -196,24 +228,29 @@ export function listStored(snapshot: Snapshot): RestoreJob[] {
   });
 }
 
+/** @param mapsRam RAM that is stored as it is will be mapped from the snapshot, and is not copied */
 export async function fillStage(
   context: Context,
   snapshot: Snapshot,
   jobs: readonly RestoreJob[],
   stage: Stage,
+  mapsRam = false,
 ): Promise<void> {
   const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
   const meter = context.meter(`restore ${snapshot.name}`, total);
   const stop = new AbortController();
   // Both read the same files: the second one reads the page cache.
-  const verified = verifyStored(snapshot, stop.signal);
+  const ram = jobs.some(({ name }) => isStateName(name));
+  const verified = verifyStored(snapshot, ram, stop.signal);
   verified.catch(() => {});
   try {
-    if (jobs.some(({ name }) => name === TPM_STATE)) mkdirSync(join(stage.dir, WORK.tpm), { mode: 0o700 });
+    for (const dir of new Set(jobs.map(({ name }) => dirname(workingPath(stage.dir, name)))))
+      if (dir !== stage.dir) mkdirSync(dir, { mode: 0o700 });
     await unpackFiles(
       jobs.map((job) => ({ ...job, to: workingPath(stage.dir, job.name) })),
       (done) => meter.update(done),
     );
+    if (ram && !mapsRam && findRamFile(snapshot)) await copyRam(snapshot, stage.dir);
     await verified;
   } catch (error) {
     stop.abort();
@@ -224,7 +261,7 @@ export async function fillStage(
   }
   for (const { name, from } of jobs)
     if (isDiskName(name)) refuseExternalReference(join(stage.dir, name), from);
-  checkLengths(snapshot, stage);
+  checkLengths(snapshot, jobs, stage);
   for (const name of [WORK.guestEnv, defaultsName(context.prog)]) {
     const content = readSmallBytes(join(snapshot.dir, name));
     if (content !== undefined) writeNew(join(stage.dir, name), content);
@@ -233,17 +270,20 @@ export async function fillStage(
   if (snapshot.manifest?.firstTime) writeNew(join(stage.dir, WORK.firstTime), "");
 }
 
-function checkLengths(snapshot: Snapshot, stage: Stage): void {
-  for (const { name, file, bytes } of snapshot.manifest?.files ?? [])
-    if (file.endsWith(SNAPSHOT.gz) && statSync(workingPath(stage.dir, name)).size !== bytes)
+function checkLengths(snapshot: Snapshot, jobs: readonly RestoreJob[], stage: Stage): void {
+  for (const { name } of jobs) {
+    const bytes = snapshot.manifest?.files.find((item) => item.name === name)?.bytes;
+    if (bytes !== undefined && statSync(workingPath(stage.dir, name)).size !== bytes)
       throw damagedSnapshot(snapshot, `${name} does not decompress to ${bytes} bytes`);
+  }
 }
 
 /**
  * Verifies the checksums of all files except qcow2 images.
+ * @param ram includes the state of a running guest
  * @throws 74 naming the wrong ones
  */
-async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
+async function verifyStored(snapshot: Snapshot, ram: boolean, signal: AbortSignal): Promise<void> {
   const { dir, manifest } = snapshot;
   if (!lstatOf(join(dir, SNAPSHOT.sums))) {
     if (manifest) throw damagedSnapshot(snapshot, `it has no ${SNAPSHOT.sums}`);
@@ -251,11 +291,16 @@ async function verifyStored(snapshot: Snapshot, signal: AbortSignal): Promise<vo
     return;
   }
   const sizes = new Map(manifest?.files.map(({ file, storedBytes }) => [file, storedBytes]));
-  const images = new Set(manifest?.files.flatMap(({ file }) => (file.endsWith(SNAPSHOT.gz) ? [] : [file])));
+  const isRead = ({ name, file }: StoredFile): boolean =>
+    isStateName(name) ? ram : file.endsWith(SNAPSHOT.gz);
+  const unread = new Set(manifest?.files.flatMap((item) => (isRead(item) ? [] : [item.file])));
   const wrong = await compareSums(dir, {
     sizes,
     signal,
-    only: (name) => !images.has(name),
+    only: (name) => !unread.has(name),
   });
-  if (wrong.length > 0) throw damagedSnapshot(snapshot, ...wrong);
+  if (wrong.length > 0) throw (wrong.every(namesState) ? damagedRam : damagedSnapshot)(snapshot, ...wrong);
 }
+
+/** Is an error of `compareSums` one of the state of a running guest? */
+const namesState = (line: string): boolean => line.startsWith("state.");

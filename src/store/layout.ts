@@ -34,6 +34,10 @@ export const WORK = {
   seed: "vm-seed.img",
   /** Directory of swtpm, mode 0700. Not `tpm`: as above. */
   tpm: ".vm-tpm",
+  /** Directory of the saved state of a suspended VM (store/suspended.ts). */
+  suspended: ".vm-suspended",
+  /** The same of one that was resumed: qemu writes to its RAM file. */
+  resumed: ".vm-resumed",
   /** [compat] Present until the first run has succeeded. */
   firstTime: "FIRSTTIME",
   /** [compat] The qemu command of the VM. */
@@ -126,9 +130,17 @@ export const diskNumber = (name: string): number | undefined => {
 /** State of the TPM in its directory, as swtpm names it; it replaces it by a rename (swtpm_nvstore_dir.c). */
 export const TPM_STATE = "tpm2-00.permall";
 
+/** Names in a snapshot with RAM of files in WORK.suspended: a sparse file, and a small one. */
+export const STATE = { ram: "state.ram", devices: "state.devices" } as const;
+export const isStateName = (name: string): boolean => Object.values<string>(STATE).includes(name);
+
 /** Path of a working file in WORKDIR, by its name in a snapshot. */
 export const workingPath = (dir: string, name: string): string =>
-  name === TPM_STATE ? join(dir, WORK.tpm, name) : join(dir, name);
+  name === TPM_STATE
+    ? join(dir, WORK.tpm, name)
+    : isStateName(name)
+      ? join(dir, WORK.suspended, name.slice("state.".length))
+      : join(dir, name);
 
 /** In a snapshot's directory. */
 export const SNAPSHOT = {
@@ -155,6 +167,9 @@ export const defaultsName = (prog: string): string => `${prog}.defaults`;
 
 /** Prefix of directories under construction. The next command removes what a crash leaves of them. */
 export const PARTIAL = ".vm-partial-";
+
+/** In WORKDIR: a state that is being saved. */
+export const SUSPENDING = `${PARTIAL}suspend`;
 
 /** In HOSTDIR with `--inplace`: complete new working files, to be moved into place (a redo log). */
 export const READY = ".vm-ready";

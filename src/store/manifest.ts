@@ -1,7 +1,8 @@
 import { VmError } from "../lib/errors.ts";
 import { isUuid } from "../lib/uuid.ts";
-import { SNAPSHOT_FORMATS, type SnapshotFormat } from "../machine/types.ts";
-import { type Consistency, parseConsistency } from "./mark-types.ts";
+import { type Machine, SNAPSHOT_FORMATS, type SnapshotFormat } from "../machine/types.ts";
+import { STATE } from "./layout.ts";
+import { type Consistency, parseConsistency, type RunRecord } from "./mark-types.ts";
 
 /** One of the VM's files in a snapshot. */
 export interface StoredFile {
@@ -17,10 +18,26 @@ export interface StoredFile {
   virtualBytes?: number;
 }
 
+/** The running machine whose RAM a snapshot includes: what another one needs to resume it. */
+export interface SavedMachine {
+  /** Version of its qemu. */
+  qemu: string;
+  accel: Machine["accel"];
+  /** Checksum of the host's processor. */
+  processor: string;
+  /** The CD in its drive, absolute; is it the first in boot order? */
+  cd: { path: string | null; first: boolean };
+  /** Its start, as in the mark: with its settings and options. */
+  run: RunRecord;
+}
+
 /** `manifest.json` of a snapshot. */
 export interface Manifest {
-  /** 2: with the state of a TPM, which version 1 of the program would drop from a restored VM. */
-  version: 1 | 2;
+  /**
+   * 2: with the state of a TPM, which earlier versions would drop from a restored VM. 3: with RAM, which they would take for
+   * a damaged disk.
+   */
+  version: 1 | 2 | 3;
   format: SnapshotFormat;
   /**
    * Identifies this state of the disks, 16 hexadecimal digits: dirty bitmaps in the working disks (qcow2) and copies in
@@ -45,10 +62,16 @@ export interface Manifest {
   /** The VM had not been run yet. */
   firstTime: boolean;
   files: StoredFile[];
+  /** With RAM. */
+  machine?: SavedMachine;
 }
 
+/** Does a snapshot include the RAM of the guest, which was running? */
+export const hasRam = (manifest: Pick<Manifest, "files"> | undefined): boolean =>
+  manifest?.files.some(({ name }) => name === STATE.ram) ?? false;
+
 /** The known formats of manifest.json. */
-const MANIFEST_VERSIONS: readonly number[] = [1, 2];
+const MANIFEST_VERSIONS: readonly number[] = [1, 2, 3];
 
 const isCount = (value: unknown): boolean =>
   typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
@@ -63,6 +86,22 @@ function isStoredFile(value: unknown): value is StoredFile {
   if (typeof value !== "object" || value === null) return false;
   const { name, file, bytes, allocatedBytes, storedBytes } = value as Partial<StoredFile>;
   return isName(name) && isName(file) && [bytes, allocatedBytes, storedBytes].every(isCount);
+}
+
+/** Of the rest, the mark's schema takes what it knows (mark-schema.ts). */
+function isSavedMachine(value: unknown): value is SavedMachine {
+  const { qemu, accel, processor, cd, run } = (value ?? {}) as Record<string, any>;
+  return (
+    typeof qemu === "string" &&
+    /^\d[\d.]{0,20}$/.test(qemu) &&
+    (accel === "kvm" || accel === "tcg") &&
+    typeof processor === "string" &&
+    /^[0-9a-f]{1,64}$/.test(processor) &&
+    (cd?.path === null || typeof cd?.path === "string") &&
+    typeof cd.first === "boolean" &&
+    typeof run === "object" &&
+    run !== null
+  );
 }
 
 const describeFormat = ({
@@ -109,5 +148,6 @@ export function parseManifest(text: string, dir: string): Manifest {
   if (parentSum !== undefined && !isSum(parentSum)) throw damaged;
   if (!Array.isArray(formerSums) || !formerSums.every(isSum)) throw damaged;
   if (vm !== undefined && !isUuid(vm)) throw damaged;
+  if (hasRam({ files }) && !isSavedMachine(manifest.machine)) throw damaged;
   return { ...(manifest as Manifest), consistency };
 }

@@ -160,6 +160,7 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
     detached: value.detached === true,
     ...(pid !== undefined && { pid }),
     ...(value.settings !== undefined && { settings: readMachine(value.settings, dropped) }),
+    ...(isFields(value.cd) && { cd: { first: value.cd.first === true } }),
     forwards: rules ?? [],
     ...(diskAio && { diskAio }),
     ...(diskAios && { diskAios }),

@@ -3,10 +3,18 @@ import type { Aio, DisplayAddress, ImageFormat } from "../machine/types.ts";
 
 /**
  * Exit reason of the last run: the guest shut down (`powered-off`) or rebooted (`reset`), this program killed it
- * (`stopped`), another process or a host crash did (`killed`), the guest panicked or qemu failed (`crashed`); `unknown`
- * while it runs.
+ * (`stopped`), it was suspended, another process or a host crash killed it (`killed`), the guest panicked or qemu failed
+ * (`crashed`); `unknown` while it runs.
  */
-export const RUN_ENDS = ["powered-off", "reset", "stopped", "killed", "crashed", "unknown"] as const;
+export const RUN_ENDS = [
+  "powered-off",
+  "reset",
+  "stopped",
+  "suspended",
+  "killed",
+  "crashed",
+  "unknown",
+] as const;
 export type RunEnd = (typeof RUN_ENDS)[number];
 
 /**
@@ -36,6 +44,8 @@ export function consistencyOf({ lastRun, restored }: Mark): Consistency {
 /** Why the disks of a VM that is off are crash-consistent. */
 export function explainCrash({ lastRun, unrecorded }: Mark): string {
   if (lastRun === "unknown") return "the exit reason of the last run is unknown";
+  if (lastRun === "suspended")
+    return "the VM is suspended: the snapshot has its disks as of then, not its RAM";
   if (lastRun !== undefined) return "the guest did not shut down in the last run";
   return unrecorded
     ? "the restored snapshot does not record whether the guest was off, and the VM has not been run since"
@@ -52,6 +62,8 @@ export interface RunRecord {
   pid?: number;
   /** Settings of the running machine (`machineSettings`); absent in records of earlier versions. */
   settings?: RawSettings | undefined;
+  /** The CD that it was started with; absent without one, and in records of earlier versions. */
+  cd?: { first: boolean } | undefined;
   /** Its `hostfwd=` and `guestfwd=` rules. */
   forwards: string[];
   /** How the images are read and written, by the disks' numbers; absent in records of earlier versions. */

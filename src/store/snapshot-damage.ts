@@ -7,7 +7,7 @@ import { lstatOf, openForReading, readSmallBytes } from "../lib/read-file.ts";
 import { parseImage } from "../machine/parse.ts";
 import { findHeaderDamage, readOwnHeader } from "../qemu/image-header.ts";
 import { listDirectory } from "./files.ts";
-import { isDiskName, SNAPSHOT, WORK } from "./layout.ts";
+import { isDiskName, isStateName, SNAPSHOT, STATE, WORK } from "./layout.ts";
 import type { StoredFile } from "./manifest.ts";
 import { isNewer } from "./snapshot-info.ts";
 import type { Snapshot } from "./snapshots.ts";
@@ -17,6 +17,13 @@ import { followChain } from "./snapshot-chain.ts";
 /** Finds a snapshot of the same VM by its name. */
 export type FindSnapshot = (name: string) => Snapshot | undefined;
 
+interface DamageOptions {
+  /** Results for other snapshots; this one's is added. */
+  known?: Map<string, string | undefined>;
+  /** False: the state of a running guest is not needed. */
+  ram?: boolean;
+}
+
 /** gzip's magic, and a header and trailer of the smallest size (RFC 1952). */
 const GZIP_MAGIC = 0x1f8b;
 const GZIP_LEAST = 18;
@@ -24,23 +31,25 @@ const GZIP_LEAST = 18;
 /**
  * Quick check of a snapshot and its parents: small files by checksum, disk images by presence, length and header. The
  * contents of images are not read, which is what `verify` does.
- * @param known results for other snapshots; this one's is added
  * @returns why it cannot be restored, or undefined
  */
 export function findDamage(
   snapshot: Snapshot,
   find: FindSnapshot,
-  known = new Map<string, string | undefined>(),
+  { known = new Map(), ram = true }: DamageOptions = {},
 ): string | undefined {
   const { parents, problem } = followChain(snapshot, find);
-  const own = ownDamage(snapshot, known);
+  const own = ownDamage(snapshot, known, ram);
   if (own !== undefined || problem !== undefined) return own ?? problem;
   for (const parent of parents) {
-    const damage = ownDamage(parent, known);
+    const damage = ownDamage(parent, known, ram);
     if (damage !== undefined) return `its parent ${parent.name} is damaged: ${damage}`;
   }
   return undefined;
 }
+
+/** The same for a snapshot without its parents. */
+export const findOwnDamage = (snapshot: Snapshot): string | undefined => ownDamage(snapshot, new Map(), true);
 
 /**
  * The same for the backing files of a working disk: disk images only. A snapshot of a newer version passes.
@@ -77,12 +86,16 @@ function damageOfDisks(snapshot: Snapshot): string | undefined {
 const hasSum = (dir: string, name: string, sum: string): boolean =>
   sha256(readSmallBytes(join(dir, name)) ?? "") === sum;
 
-function ownDamage(snapshot: Snapshot, known: Map<string, string | undefined>): string | undefined {
+function ownDamage(
+  snapshot: Snapshot,
+  known: Map<string, string | undefined>,
+  ram: boolean,
+): string | undefined {
   const { name, problem } = snapshot;
   if (known.has(name)) return known.get(name);
   let damage: string | undefined;
   try {
-    damage = problem ? problem.message : findContentDamage(snapshot);
+    damage = problem ? problem.message : findContentDamage(snapshot, ram);
   } catch (error) {
     damage = reasonOf(error);
   }
@@ -90,12 +103,13 @@ function ownDamage(snapshot: Snapshot, known: Map<string, string | undefined>): 
   return damage;
 }
 
-function findContentDamage(snapshot: Snapshot): string | undefined {
+function findContentDamage(snapshot: Snapshot, ram: boolean): string | undefined {
   const { dir, manifest } = snapshot;
   const files: (Pick<StoredFile, "file"> & Partial<StoredFile>)[] =
-    manifest?.files ?? listStoredGz(dir).map((file) => ({ file }));
+    manifest?.files.filter(({ name }) => ram || !isStateName(name)) ??
+    listStoredGz(dir).map((file) => ({ file }));
   return (
-    damageOfSums(snapshot) ??
+    damageOfSums(snapshot, ram) ??
     damageOfSettings(
       snapshot,
       files.map(({ file, name }) => name ?? file.slice(0, -SNAPSHOT.gz.length)),
@@ -115,7 +129,7 @@ const listStoredGz = (dir: string): string[] =>
 const isRestored = (name: string): boolean => name === WORK.guestEnv || name.endsWith(".defaults");
 
 /** SHA256SUMS lists all required files, all listed files exist, and small ones match. */
-function damageOfSums({ dir, manifest }: Snapshot): string | undefined {
+function damageOfSums({ dir, manifest }: Snapshot, ram: boolean): string | undefined {
   const parsed = loadSums(dir);
   if (!parsed) return manifest && `${SNAPSHOT.sums} is missing`;
   const { sums, problems } = parsed;
@@ -127,7 +141,11 @@ function damageOfSums({ dir, manifest }: Snapshot): string | undefined {
   ];
   const unnamed = needed.find((name) => !sums.has(name));
   if (unnamed !== undefined) return `${SNAPSHOT.sums} does not name ${unnamed}`;
+  const unused = new Set(
+    manifest?.files.flatMap(({ name, file }) => (isStateName(name) && !ram ? [file] : [])),
+  );
   for (const [name, sum] of sums) {
+    if (unused.has(name)) continue;
     const stats = lstatOf(join(dir, name));
     if (!stats) return `${name} is missing`;
     // Disk images are checked by length and header.
@@ -175,6 +193,8 @@ function damageOfFile(
   if (storedBytes !== undefined && stats.size !== storedBytes)
     return `${file} has ${stats.size} bytes instead of ${storedBytes}`;
   if (file.endsWith(SNAPSHOT.gz)) return damageOfGz(path, file, bytes);
+  // What the guest has in its RAM may look like an image.
+  if (file === STATE.ram) return undefined;
   const header = readOwnHeader(path);
   const damage = findHeaderDamage(header);
   if (damage !== undefined) return `${file}: ${damage}`;

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import type { Consistency } from "./mark-types.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { allocatedBytes, listDirectory } from "./files.ts";
-import { isDiskName, SNAPSHOT } from "./layout.ts";
+import { isDiskName, SNAPSHOT, STATE } from "./layout.ts";
 import type { SnapshotFormat } from "../machine/types.ts";
 import { parentsOf } from "./snapshot-dependents.ts";
 import { lastName, listSnapshots, readDescription, type Snapshot } from "./snapshots.ts";
@@ -20,6 +20,8 @@ export interface SnapshotFacts {
   consistency: Consistency | null;
   /** Virtual size of all disks. */
   guestBytes: number | null;
+  /** Size of the guest's RAM in it; null without. */
+  ramBytes: number | null;
   /** Allocated bytes of the snapshot itself. */
   addedBytes: number;
   description: string;
@@ -100,6 +102,7 @@ function readFacts(snapshot: Snapshot, last: boolean): SnapshotFacts {
     parent: parentsOf(snapshot)[0] ?? null,
     consistency: manifest?.consistency ?? null,
     guestBytes: known ? disks.reduce((sum, { virtualBytes = 0 }) => sum + virtualBytes, 0) : null,
+    ramBytes: manifest?.files.find((file) => file.name === STATE.ram)?.bytes ?? null,
     addedBytes: files.reduce((sum, file) => sum + file.allocatedBytes, 0),
     description: byName.get(SNAPSHOT.description)?.bytes ? readDescription(dir) : "",
     problem: problemOf(snapshot, byName) ?? null,

@@ -39,7 +39,7 @@ export async function requireIntact(
   for (const { name, dir, manifest } of snapshots) {
     const sizes = new Map(manifest?.files.map(({ file, storedBytes }) => [file, storedBytes]));
     using _step = beginStep(() => `compare ${name} with its checksums`);
-    const only = (file: string): boolean => !images || (sizes.has(file) && !file.endsWith(SNAPSHOT.gz));
+    const only = (file: string): boolean => !images || (sizes.has(file) && file.endsWith(SNAPSHOT.qcow2));
     const wrong = await compareSums(dir, { sizes, only, low });
     if (wrong.length > 0)
       throw new VmError("io", `${cannot}: ${name} is damaged: ${wrong.join("; ")}`, { hint });

@@ -28,7 +28,15 @@ export const JOB_NAMES: readonly string[] = [
   WORK.qemuLog,
 ];
 
-const NAMES: ReadonlySet<string> = new Set([...RUN_NAMES, ...JOB_NAMES, WORK.seed, WORK.tpm, WORK.firstTime]);
+const NAMES: ReadonlySet<string> = new Set([
+  ...RUN_NAMES,
+  ...JOB_NAMES,
+  WORK.seed,
+  WORK.tpm,
+  WORK.suspended,
+  WORK.resumed,
+  WORK.firstTime,
+]);
 
 /** Names that `destroy` may remove from an in-place HOSTDIR, and that a restore replaces there. */
 export const isWorkingFile = (name: string): boolean => isDiskName(name) || NAMES.has(name);
@@ -40,9 +48,10 @@ export const isStagedName = (name: string): boolean =>
   name === WORK.mark ||
   (isPlainName(name) && name.endsWith(".defaults"));
 
+const DIRECTORIES: ReadonlySet<string> = new Set([WORK.in, WORK.out, WORK.tpm, WORK.suspended, WORK.resumed]);
+
 /** Names that are directories. */
-export const isDirectoryName = (name: string): boolean =>
-  name === WORK.in || name === WORK.out || name === WORK.tpm;
+export const isDirectoryName = (name: string): boolean => DIRECTORIES.has(name);
 
 /** Working directories of one VM: `vm-`, eight digits of HOSTDIR, `-`, eight of their own. */
 export const isWorkDirectoryName = (name: string): boolean => /^vm-[0-9a-f]{8}-[0-9a-f]{8}$/.test(name);

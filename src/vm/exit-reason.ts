@@ -42,12 +42,16 @@ const HOW: Readonly<Record<RunEnd, string>> = {
   "powered-off": ENDS["guest-shutdown"]![1],
   reset: ENDS["guest-reset"]![1],
   stopped: ENDS["host-qmp-quit"]![1],
+  suspended: "the VM was suspended",
   killed: "qemu was killed",
   crashed: "qemu or the guest's kernel crashed",
   unknown: "the exit reason is unknown",
 };
 
 export const describeEnd = (end: RunEnd): string => HOW[end];
+
+/** A run whose state was saved. */
+export const SUSPENDED = { end: "suspended", how: HOW.suspended } as const;
 
 /** Did the guest end the run itself, so that its disks are consistent? */
 export const endedByGuest = (end: RunEnd | undefined): boolean => end === "powered-off" || end === "reset";
@@ -63,6 +67,8 @@ function readOr<T>(read: () => T, otherwise: T): T {
 
 /** Infers how a run without a waiting process ended, from its log of events and qemu's log. */
 export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ended {
+  const saved = lstatOf(join(workdir, WORK.suspended));
+  if (saved) return { end: "suspended", how: HOW.suspended, at: saved.ctime };
   const events = readOr(() => readEvents(workdir), []);
   const panicked = events.reduce(followPanic, false);
   const shutdown = events.findLast((event) => readShutdown(event));

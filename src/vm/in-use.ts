@@ -8,6 +8,7 @@ import { isListening } from "../process/unix-socket.ts";
 import { realPath } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import { ownDisks } from "../store/own-disks.ts";
+import { isSuspended } from "../store/suspended.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { endTpm } from "./tpm.ts";
 
@@ -65,6 +66,14 @@ export const findQemus = (work: Workdir): Holder[] =>
 function describeImageHolder(path: string): string {
   const holder = findImageHolder(path);
   return holder ? describeHolder(holder) : "qemu";
+}
+
+/** Refuses what changes the disks of a suspended VM: its guest would go on with others. @throws 75 */
+export function refuseSuspended({ dir }: Workdir, command: string): void {
+  if (!isSuspended(dir)) return;
+  throw new VmError("busy", `cannot ${command}: the VM is suspended`, {
+    hint: `resume it, and shut the guest down: ${commandLine("run", "--detach")} && ${commandLine("stop")}\nor discard its RAM, as a power cut would: ${commandLine("stop", "--force")}`,
+  });
 }
 
 /** Refuses while a qemu uses the working files. Otherwise no process changes the state of the TPM afterwards. */

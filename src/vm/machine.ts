@@ -72,6 +72,7 @@ export async function resolveMachine(
     ...processorsOf(vm, accel),
     memoryMiB: settings.MEMORY,
     memoryOptions: optionsBehind(vm.raw.MEMORY),
+    ram: undefined,
     firmware: settings.UEFI ? resolveFirmware(vm, work) : undefined,
     tpm,
     disks: resolveDisks(context, vm, work, macros, capabilities),

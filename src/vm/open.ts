@@ -8,6 +8,7 @@ import { fileError, listDirectory } from "../store/files.ts";
 import { HOST, PARTIAL, WORK } from "../store/layout.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
 import { recoverWork } from "../store/recover.ts";
+import { hasSuspendedTraces } from "../store/suspended.ts";
 import { parentOf, repointHost, resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { findHostdir, readVm, type Vm } from "./find.ts";
@@ -70,6 +71,8 @@ export async function withLockedVm<T>(
   let work: Work | undefined;
   try {
     work = repoint(hostdir);
+    if (work?.state === "present" && hasSuspendedTraces(work))
+      await (await import("./recover-suspended.ts")).recoverSuspended(work);
     await recoverLive(hostdir, work);
     if (recover(context, hostdir, work)) work = undefined;
   } catch (error) {

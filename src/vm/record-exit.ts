@@ -12,10 +12,11 @@ import { isExitUnrecorded, readMark, updateMark } from "../store/mark.ts";
 import type { Mark } from "../store/mark-types.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { remove } from "../store/remove.ts";
+import { isSuspended } from "../store/suspended.ts";
 import { forgetRunning } from "../store/running.ts";
 import type { Workdir, Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { describeReason, inferEnd, endedByGuest, type Ended } from "./exit-reason.ts";
+import { describeReason, inferEnd, endedByGuest, SUSPENDED, type Ended } from "./exit-reason.ts";
 import { findRunning } from "./in-use.ts";
 
 /** Of the recorded exit reason: qemu's last lines may be part of it. */
@@ -37,7 +38,7 @@ function writeEnd(context: Context, hostdir: string, workdir: string, { end, how
       "free some space: the next command records it",
     );
   }
-  for (const name of RUN_FILES) remove(join(workdir, name));
+  for (const name of [...RUN_FILES, WORK.resumed]) remove(join(workdir, name));
   // The installation is complete.
   if (endedByGuest(end)) remove(join(workdir, WORK.firstTime));
   forgetRunning(context.cacheDirectory, hostdir);
@@ -125,6 +126,13 @@ export function finishRun(
 ): void {
   const same = now.work.state === "present" && isSameVm(now.work.mark, work.mark);
   if (!same) throw new VmError("io", "the run has ended, but its working files were destroyed meanwhile");
+  const { mark } = now.work as Workdir;
+  // It has been suspended, and resumed by another command before this one had the lock.
+  if (mark.run?.started !== work.mark.run?.started) return log.success("the VM has been started again");
+  if (isSuspended(work.dir) || mark.lastRun === "suspended") {
+    if (isExitUnrecorded(mark)) writeEnd(context, now.hostdir, work.dir, { ...SUSPENDED, at: new Date() });
+    return log.success(SUSPENDED.how);
+  }
   const { end, how } = describeRunEnd(machineEnd, stop);
   const recorded = stop && "limitSeconds" in stop ? `time limit of ${stop.limitSeconds} s: ${how}` : how;
   try {

@@ -1,5 +1,11 @@
 import { valueText } from "../config/assignment.ts";
-import { machineSettings, parseSetting, type RawSettings, type SettingName } from "../config/schema.ts";
+import {
+  ADDED_LISTS,
+  machineSettings,
+  parseSetting,
+  type RawSettings,
+  type SettingName,
+} from "../config/schema.ts";
 import type { SettingValue } from "../config/shell-expand.ts";
 import { optionsBehind } from "../config/values.ts";
 import { log } from "../lib/log.ts";
@@ -31,6 +37,20 @@ export const optionsOfRun = ({ settings, typed }: RunRecord): Pick<Options, "set
   settings === undefined
     ? typed
     : { settings: { ...typed.settings, ...settings }, additions: { IMAGES: typed.additions.IMAGES ?? [] } };
+
+/** The options of an earlier run again, and those of this command line. */
+export function optionsAgain({ settings, additions }: RunRecord["typed"], options: Options): Options {
+  const lists = ADDED_LISTS.flatMap((name) => {
+    const before = name === "IMAGES" && options.imagesCleared ? [] : (additions[name] ?? []);
+    const all = [...new Set([...before, ...(options.additions[name] ?? [])])];
+    return all.length === 0 ? [] : [[name, all] as const];
+  });
+  return {
+    ...options,
+    settings: { ...settings, ...options.settings },
+    additions: Object.fromEntries(lists),
+  };
+}
 
 /**
  * The machine that runs now; undefined if none does, or if it was not started by this program. Called under the VM's lock,

@@ -2,7 +2,9 @@ import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { QmpClient } from "../qmp/client.ts";
-import { WORK } from "../store/layout.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { SUSPENDING, WORK } from "../store/layout.ts";
+import { isSuspended } from "../store/suspended.ts";
 import type { Context } from "./context.ts";
 import { findRunning } from "./in-use.ts";
 import { findHostdir, openVm, type Vm } from "./find.ts";
@@ -58,9 +60,18 @@ export async function requireRunning(
   requireOwn(context, findHostdir(context), command);
   requireVm(findHostdir(context));
   const vm = await openVm(context);
-  if (vm.work.state !== "present" || (await findRunning(vm.work)) === undefined)
-    throw new VmError("noInput", `cannot ${command}: the VM in ${vm.hostdir} is not running`, {
-      hint: `start it: ${commandLine(...start)}`,
+  if (vm.work.state !== "present" || (await findRunning(vm.work)) === undefined) {
+    const suspended = vm.work.state === "present" && isSuspended(vm.work.dir);
+    throw new VmError(
+      "noInput",
+      `cannot ${command}: the VM in ${vm.hostdir} is ${suspended ? "suspended" : "not running"}`,
+      { hint: `${suspended ? "resume" : "start"} it: ${commandLine(...start)}` },
+    );
+  }
+  // Its guest must not be resumed now, and does not answer.
+  if (isSuspended(vm.work.dir) || lstatOf(join(vm.work.dir, SUSPENDING)))
+    throw new VmError("busy", `cannot ${command}: the VM is being suspended or resumed`, {
+      hint: `run the command again; after an interrupted command, resume the VM: ${commandLine("run", "--detach")}`,
     });
   await resumeIfSpace(vm.work);
   return { vm, work: vm.work };

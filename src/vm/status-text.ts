@@ -89,6 +89,11 @@ export function formatStatus(vm: Status): string {
     ["name", vm.name],
     ["directory", vm.directory],
     ["state", vm.job ? `${vm.state} (a job)` : vm.panicked ? `${vm.state} (panicked)` : vm.state],
+    [
+      "suspended",
+      vm.suspended &&
+        `since ${formatTimestamp(new Date(vm.suspended.since))}, ${formatSize(vm.suspended.ramBytes)} of RAM`,
+    ],
     ["error", vm.error],
     ...(vm.guestErrors ?? []).map((text): [string, string] => ["guest error", text]),
     ["hint", vm.hint],

@@ -6,10 +6,12 @@ import type { AttachedDisk } from "../live/attached.ts";
 import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { isImageInUse } from "../qemu/image-lock.ts";
+import { STATE_FILES } from "../qemu/state-files.ts";
 import { findPlatformKey } from "../qemu/uefi-variables.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
 import type { RunEnd, RunRecord } from "../store/mark-types.ts";
+import { readSuspended } from "../store/suspended.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
 import { HOST, isDiskName, LAST, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { describeGone, findGuestEnv, type Workdir } from "../store/workdir.ts";
@@ -28,7 +30,7 @@ import { hasSwtpmExited } from "./tpm-state.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
 /** `broken`: cannot be read, see `error`. */
-export type VmState = "running" | "paused" | "stopped" | "created" | "crashed" | "broken";
+export type VmState = "running" | "paused" | "suspended" | "stopped" | "created" | "crashed" | "broken";
 
 /** Status of one VM, as printed by `status --json`, and for each item by `list --json`. */
 export interface Status {
@@ -106,6 +108,8 @@ export interface Status {
   panicked?: true;
   /** Errors inside the running machine. */
   guestErrors?: string[];
+  /** Of a suspended VM: ISO time stamp, and what its RAM occupies on the host. */
+  suspended?: { since: string; ramBytes: number };
 }
 
 /** Reads the status of one VM without changing it, and without running bash. Never throws. */
@@ -178,7 +182,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     .filter(({ image }) => !disks.some(({ file }) => file === image))
     .map((disk) => ({ ...disk, ...(disk.attached && describeAio(recorded, disk.number)) }));
   const aios = [...new Set([...disks, ...images].flatMap(({ aio }) => aio ?? []))];
-  const further = [WORK.efivars, TPM_STATE, WORK.consoleLog, WORK.qemuLog].map((name) =>
+  const further = [WORK.suspended, WORK.resumed].map((name) => join(work.dir, name, STATE_FILES.ram));
+  const small = [WORK.efivars, TPM_STATE, WORK.consoleLog, WORK.qemuLog].map((name) =>
     workingPath(work.dir, name),
   );
   const bytes = disks.reduce((sum, disk) => sum + disk.actualBytes, 0);
@@ -190,7 +195,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     workingFiles: {
       directory: work.dir,
       inplace: work.inplace,
-      actualBytes: further.reduce((sum, path) => sum + actualBytes(path), bytes),
+      actualBytes: [...further, ...small].reduce((sum, path) => sum + actualBytes(path), bytes),
     },
     started: run?.started ?? null,
   };
@@ -200,6 +205,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     const named = settings.IMAGES.map(({ path }) => path).filter(isDiskName);
     const damage = findWorkingDiskDamage(work, named);
     if (damage !== undefined) return { ...rest, state: "broken", error: damage };
+    const suspended = describeSuspended(work);
+    if (suspended) return { ...rest, state: "suspended", suspended };
     return { ...rest, state: stateAfter(ended?.end) };
   }
   const { describeErrors } = await import("./alive.ts");
@@ -317,6 +324,19 @@ async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]
   if (mark.lastRun === undefined) return null;
   const { ended = null, how } = mark.run ?? {};
   return { end: mark.lastRun, at: ended, ...(how !== undefined && { how }) };
+}
+
+/** A saved state that cannot be read counts, too: `run` reports why. */
+function describeSuspended({ dir }: Workdir): Status["suspended"] {
+  const saved = lstatOf(join(dir, WORK.suspended));
+  if (!saved) return undefined;
+  let since = saved.ctime.toISOString();
+  try {
+    since = readSuspended(dir)?.since ?? since;
+  } catch {
+    // See above.
+  }
+  return { since, ramBytes: actualBytes(join(dir, WORK.suspended, STATE_FILES.ram)) };
 }
 
 function stateAfter(end: RunEnd | undefined): VmState {

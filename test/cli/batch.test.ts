@@ -234,7 +234,7 @@ describe("an invalid batch", () => {
     ["@ports", "list the port forwards: vm forward list"],
     ["@send-key x", "vm sendkey ctrl-alt-f2"],
     ["get MEMORY", "vm set SETTING=VALUE"],
-    ["run a b", "usage: vm run [--detach] [--wait=WHAT] [--ssh] [--timeout=SECONDS] [ISOIMAGE]"],
+    ["run a b", "usage: vm run [--detach] [--wait=WHAT] [--ssh] [--boot] [--timeout=SECONDS] [ISOIMAGE]"],
     ["run -x 8", "options of run: vm run -h"],
   ])("%s: the hint says %s", (line, hint) => {
     expect(() => parseBatch(wordsOf(line), "vm")).toThrow(
@@ -257,10 +257,10 @@ test("announces words as typed", () => {
 });
 
 test.each([
-  ["run", "run [--detach] [--wait=WHAT] [--ssh] [--timeout=SECONDS] [ISOIMAGE]"],
+  ["run", "run [--detach] [--wait=WHAT] [--ssh] [--boot] [--timeout=SECONDS] [ISOIMAGE]"],
   ["create", "create [OPTIONS] GUESTNAME [ISOIMAGE]"],
   ["backup", "backup [OPTIONS] [SNAPSHOT [DESCRIPTION]]"],
-  ["restore", "restore [--from-remote] [--copy] [SNAPSHOT]"],
+  ["restore", "restore [--from-remote] [--copy] [--no-ram] [SNAPSHOT]"],
   ["destroy", "destroy [--force]"],
   ["job", "job [--list] JOBNAME"],
   ["console", "console [--log] [--follow]"],

@@ -225,6 +225,7 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["", "native", "IO_URING"],
   },
+  SHARED_RAM: flagExamples,
   SMBIOS: {
     good: [
       [[], []],

@@ -63,6 +63,7 @@ const CHANGED: Record<
   ACCEL: "tcg",
   CPU: "qemu64",
   DISK_AIO: "threads",
+  SHARED_RAM: "",
   SMBIOS: ["type=1,serial=7"],
   SSH_USER: "anna",
   NETWORKS: ["none"],

@@ -67,6 +67,7 @@ export class FakeDisks implements Disposable {
     if (execute === "query-status") return { running: this.status === "running", status: this.status };
     if (execute === "stop") this.status = "paused";
     if (execute === "cont") this.status = "running";
+    if (execute === "migrate_cancel") this.status = "postmigrate";
     if (execute === "query-chardev")
       return [
         { filename: `disconnected:unix:/w/${this.agentSocket},server=on`, "frontend-open": this.agent },

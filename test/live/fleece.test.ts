@@ -121,6 +121,42 @@ describe("the point in time of a running guest", () => {
   });
 });
 
+const saving = (save: () => unknown) => begin({ saveMachine: async () => void (await save()) });
+
+describe("with the state of the machine", () => {
+  test("it is saved while the guest is paused, and the filters come after it", async () => {
+    let before: string[] = [];
+    await saving(() => void (before = [...qemu.commands]));
+    expect(before).toEqual(["blockdev-add", "stop", "transaction"]);
+    expect(qemu.commands.slice(before.length)).toEqual([
+      "blockdev-add",
+      "blockdev-add",
+      "qom-set",
+      "cont",
+      "blockdev-del",
+      "blockdev-add",
+    ]);
+    expect([...qemu.nodes.keys()]).toEqual(["disk0", "vm-fleece-disk0", "vm-cbw-disk0", "vm-access-disk0"]);
+    expect(await Bun.file(temp.path("staged", "efivars")).text()).toBe("variables");
+    expect(qemu.status).toBe("running");
+  });
+
+  test("the filesystems are not frozen: they would be in the saved RAM", async () => {
+    qemu.agent = true;
+    using agent = new FakeAgent(temp.path("agent.sock"), () => 1);
+    await saving(() => {});
+    expect(agent.requests).toEqual([]);
+  });
+
+  test("the guest runs again after a failure", async () => {
+    const failed = new Error("no space");
+    await expect(saving(() => Promise.reject(failed))).rejects.toBe(failed);
+    expect(qemu.status).toBe("running");
+    expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
+    expect(drive()).toBe("disk0");
+  });
+});
+
 test("a paused guest stays paused", async () => {
   qemu.status = "paused";
   const { close } = await begin({ actions: [] });
@@ -204,6 +240,20 @@ describe("after a killed command", () => {
     expect(qemu.commands).toEqual(commands);
     expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
     expect(qemu.status).toBe(after);
+  });
+
+  test.each<[status: string, commands: string[]]>([
+    ["running", ["blockdev-del"]],
+    ["paused", ["cont", "blockdev-del"]],
+    ["postmigrate", ["cont", "blockdev-del"]],
+    ["finish-migrate", ["migrate_cancel", "cont", "blockdev-del"]],
+  ])("a guest that was paused for its RAM, %s: runs", async (status, commands) => {
+    qemu.nodes.set("vm-paused", {});
+    qemu.status = status;
+    await removeFleecing(qmp);
+    expect(qemu.commands).toEqual(commands);
+    expect(qemu.status).toBe("running");
+    expect([...qemu.nodes.keys()]).toEqual(["disk0"]);
   });
 
   test("a job that finds allocated clusters, and its bitmap", async () => {

@@ -27,8 +27,9 @@ const schemas = [...(running ? [["the qemu of this host", running] as const] : [
 );
 
 describe.each(schemas)("%s", (_name, schema) => {
-  test.each(Object.entries<CommandShape>(QMP_COMMANDS))("%s", (name, { args = {}, reply }) => {
+  test.each(Object.entries<CommandShape>(QMP_COMMANDS))("%s", (name, { args = {}, reply, recent }) => {
     const command = schema.find(name);
+    if (recent && !command) return;
     expect(command?.["meta-type"], "new in the table? UPDATE_GOLDEN=1 bun test test/qmp/schema.test.ts").toBe(
       "command",
     );

@@ -83,7 +83,7 @@ describe("is damaged (74):", () => {
 
 describe("is of a newer version (78):", () => {
   test.each([
-    ["version 3", { version: 3 }],
+    ["version 4", { version: 4 }],
     ["another format", { format: "zst" }],
   ])("%s", async (_title, changes) => {
     const error = await failureOf(() => parseManifest(JSON.stringify({ ...MANIFEST, ...changes }), "S0"));

@@ -10,7 +10,7 @@ import { QmpClient } from "../../qmp/client.ts";
 import type { Context } from "../../vm/context.ts";
 import { findStoredDisks, type StoredDisk } from "../../vm/disks.ts";
 import { requireWork, type Vm } from "../../vm/find.ts";
-import { findRunning } from "../../vm/in-use.ts";
+import { findRunning, refuseSuspended } from "../../vm/in-use.ts";
 import { Media } from "../../vm/media.ts";
 import { withVm } from "../../vm/open.ts";
 
@@ -40,6 +40,7 @@ export const withMachine = <T>(
     refuseTypedImages(context, command);
     const work = requireWork(vm, command);
     const qmp = await connectRunning(work, command);
+    if (!qmp) refuseSuspended(work, command);
     try {
       return await use({ context, vm, work, qmp });
     } finally {

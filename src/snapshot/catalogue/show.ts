@@ -31,6 +31,7 @@ const LIST_KEYS = [
   "parent",
   "consistency",
   "guestBytes",
+  "ramBytes",
   "addedBytes",
   "description",
   "problem",

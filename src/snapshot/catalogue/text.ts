@@ -21,7 +21,9 @@ const stateOf = ({ problem, newer, consistency }: SnapshotFacts): string =>
   problem === null ? (consistency ?? "not known") : newer ? "newer" : "damaged";
 
 const marksOf = (item: SnapshotFacts): string =>
-  [item.last ? "LAST" : "", item.protected ? "protected" : ""].filter(Boolean).join(", ");
+  [item.last ? "LAST" : "", item.ramBytes === null ? "" : "RAM", item.protected ? "protected" : ""]
+    .filter(Boolean)
+    .join(", ");
 
 const guestSize = ({ guestBytes }: SnapshotFacts): string =>
   guestBytes === null ? "not known" : formatSize(guestBytes);
@@ -59,6 +61,7 @@ export function formatSnapshot(item: ShownSnapshot): string {
     ["format", item.format],
     ["parent", item.parent ?? undefined],
     ["size", guestSize(item)],
+    ["RAM", item.ramBytes === null ? undefined : formatSize(item.ramBytes)],
     ["added", formatSize(item.addedBytes)],
     ["marks", marksOf(item) || undefined],
     ["description", item.description || undefined],

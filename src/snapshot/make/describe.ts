@@ -5,7 +5,7 @@ import { lstatOf, readSmallBytes } from "../../lib/read-file.ts";
 import { listDirectory, replaceFile, writeNew } from "../../store/files.ts";
 import { COPY_NOTE } from "../../store/guest-env.ts";
 import { defaultsName, HOST, SNAPSHOT, TPM_STATE, WORK } from "../../store/layout.ts";
-import type { Manifest } from "../../store/manifest.ts";
+import { hasRam, type Manifest } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
 import type { Vm } from "../../vm/find.ts";
 import type { Workdir } from "../../store/workdir.ts";
@@ -26,10 +26,10 @@ export async function describeSnapshotFiles(
   work: Workdir,
   staged: string,
   { made, text }: Description,
-  stored: Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files">,
+  stored: Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files" | "machine">,
 ): Promise<void> {
   const manifest: Manifest = {
-    version: stored.files.some(({ name }) => name === TPM_STATE) ? 2 : 1,
+    version: hasRam(stored) ? 3 : stored.files.some(({ name }) => name === TPM_STATE) ? 2 : 1,
     format: stored.format,
     id: stored.id ?? newSnapshotId(),
     ...(stored.parent === undefined ? {} : parentKeys(findSnapshot(vm.hostdir, stored.parent))),
@@ -40,6 +40,7 @@ export async function describeSnapshotFiles(
     consistency: stored.consistency,
     firstTime: lstatOf(join(work.dir, WORK.firstTime)) !== undefined,
     files: stored.files,
+    ...(stored.machine && { machine: stored.machine }),
   };
   for (const name of [WORK.guestEnv, defaultsName(context.prog)]) {
     const content = readSmallBytes(join(work.dir, name)) ?? readSmallBytes(join(vm.hostdir, name));

@@ -7,9 +7,9 @@ import { throwIfInterrupted } from "../../process/signals.ts";
 import { type Consistency, consistencyOf, explainCrash } from "../../store/mark-types.ts";
 import { remove } from "../../store/remove.ts";
 import { afterCommit, fileError, removeQuietly, replaceSymlink, syncDirectory } from "../../store/files.ts";
-import { HOST, isDiskName, LAST, PARTIAL, WORK } from "../../store/layout.ts";
+import { HOST, isDiskName, LAST, PARTIAL, STATE, WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../machine/types.ts";
-import type { Manifest } from "../../store/manifest.ts";
+import { hasRam, type Manifest, type StoredFile } from "../../store/manifest.ts";
 import { updateMark } from "../../store/mark.ts";
 import { isListening } from "../../process/unix-socket.ts";
 import type { Context } from "../../vm/context.ts";
@@ -19,13 +19,16 @@ import { requireIntactBackingFiles } from "../../vm/backing-snapshot.ts";
 import { requireWork, type Vm } from "../../vm/find.ts";
 import { withVm } from "../../vm/open.ts";
 import { checkTpmForBackup } from "../../vm/tpm-state.ts";
+import { allowBackup, isSuspended } from "../../store/suspended.ts";
 import { type Workdir } from "../../store/workdir.ts";
 import { isApart, makeBackups, nameTaken, nextSnapshotName } from "../../store/snapshots.ts";
 import { requireIntactDisks, requireDisks, warnAboutInternalSnapshots } from "./check-disks.ts";
 import { describeSnapshotFiles, keepHostFiles } from "./describe.ts";
 import { requireSpaceForGz, storeGz } from "./gz.ts";
+import { describeMachine, requirePid, stateSources, storeRam } from "./ram.ts";
 import { listSources } from "./sources.ts";
-import { type Source } from "../../live/disk-source.ts";
+import type { DiskSource, Source } from "../../live/disk-source.ts";
+import { machineDirectory } from "../../live/ram.ts";
 import { isUnattended } from "../../process/unattended.ts";
 
 export interface BackupRequest {
@@ -35,6 +38,8 @@ export interface BackupRequest {
   format?: SnapshotFormat | undefined;
   /** Not incremental. */
   full?: boolean | undefined;
+  /** With the RAM of the running guest. */
+  ram?: boolean | undefined;
   /** Limit for reading disks, in bytes per second; absent: no limit. */
   rateLimit?: number | undefined;
   /** How long to wait for the VM's lock. */
@@ -47,6 +52,8 @@ export interface Made {
   vm: Vm;
   name: string;
   parent: string | undefined;
+  /** Includes the guest's RAM. */
+  ram: boolean;
   /** Size of the VM's files, and of the snapshot's. */
   heldBytes: number;
   storedBytes: number;
@@ -69,6 +76,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   if (taken) throw taken;
   const format = request.format ?? vm.settings.SNAPSHOT_FORMAT;
   const live = await isLive(work);
+  const ramOf = request.ram ? requirePid(work, live) : undefined;
   if (live) {
     const { resumeIfSpace } = await import("../../vm/resume.ts");
     await resumeIfSpace(work);
@@ -86,7 +94,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   try {
     makeBackups(vm.hostdir);
     mkdirSync(staged, { mode: 0o700 });
-    const making: Making = { context, vm, work, sources, staged, name, request, live };
+    const making: Making = { context, vm, work, sources, staged, name, request, live, ramOf };
     const now = new Date();
     stored = await (format === "qcow2" ? storeQcow2(making) : storeAllGz(making));
     if (!live && stored.consistency === "crash-consistent")
@@ -112,17 +120,24 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   };
   afterCommit(`the snapshot ${name} is complete`, finish, `check that ${LAST} in ${backups} points to it`);
   const { files, parent } = stored;
+  const ram = hasRam(stored);
   const made: Made = {
     vm,
     name,
     parent,
-    heldBytes: files.reduce((sum, file) => sum + file.bytes, 0),
-    storedBytes: files.reduce((sum, file) => sum + file.storedBytes, 0),
+    ram,
+    heldBytes: files.reduce((sum, file) => sum + occupiedOf(file), 0),
+    storedBytes: files.reduce((sum, file) => sum + addedOf(file), 0),
     seconds: (performance.now() - started) / 1000,
   };
   log.success(`snapshot ${summarize({ ...made, name: snapshotName(made.name) })}`);
   return made;
 }
+
+/** Without the holes of RAM. */
+const occupiedOf = ({ name, bytes, allocatedBytes }: StoredFile): number =>
+  name === STATE.ram ? allocatedBytes : bytes;
+const addedOf = (item: StoredFile): number => (item.file === STATE.ram ? occupiedOf(item) : item.storedBytes);
 
 /** Does the VM run, with its monitor? @throws 75 if another process has its disks open */
 async function isLive(work: Workdir): Promise<boolean> {
@@ -142,9 +157,11 @@ interface Making {
   request: BackupRequest;
   /** The VM is running. */
   live: boolean;
+  /** Pid of the qemu whose RAM is saved, too. */
+  ramOf: number | undefined;
 }
 
-type Stored = Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files">;
+type Stored = Pick<Manifest, "format" | "id" | "parent" | "consistency" | "files" | "machine">;
 
 async function storeAllGz(making: Making): Promise<Stored> {
   const { context, vm, work, sources, staged, name, request, live } = making;
@@ -157,10 +174,19 @@ async function storeAllGz(making: Making): Promise<Stored> {
 }
 
 /** Copies the point in time to files for pigz, so that copy-before-write ends before the compression. */
-async function storeLiveGz({ context, vm, work, sources, staged, name, request }: Making): Promise<Stored> {
+async function storeLiveGz({
+  context,
+  vm,
+  work,
+  sources,
+  staged,
+  name,
+  request,
+  ramOf,
+}: Making): Promise<Stored> {
   const { openLive } = await import("../../live/source.ts");
   const { copyPointInTime } = await import("./images.ts");
-  const source = await openLive(work, sources, staged);
+  const source = await openLive(work, sources, staged, ramOf);
   let consistency: Consistency;
   let copies: Source[];
   try {
@@ -177,12 +203,21 @@ async function storeLiveGz({ context, vm, work, sources, staged, name, request }
   } finally {
     await source.close();
   }
-  const files = await storeGz(context, vm, copies, staged, name, request.rateLimit);
+  const all = [...copies, ...(ramOf === undefined ? [] : stateSources(staged))];
+  const files = await storeGz(context, vm, all, staged, name, request.rateLimit);
   for (const { path } of copies) remove(path);
-  return { format: "gz", consistency, files };
+  remove(machineDirectory(staged));
+  return { format: "gz", consistency, files, ...savedMachine(work, source) };
 }
 
-async function storeQcow2({
+/** A backup of a suspended VM changes bitmaps in its disks, and nothing else. */
+async function storeQcow2(making: Making): Promise<Stored> {
+  if (making.live || !isSuspended(making.work.dir)) return storeImagesOf(making);
+  using _allowed = allowBackup(making.work.dir);
+  return await storeImagesOf(making);
+}
+
+async function storeImagesOf({
   context,
   vm,
   work,
@@ -191,10 +226,11 @@ async function storeQcow2({
   name,
   request,
   live,
+  ramOf,
 }: Making): Promise<Stored> {
   const { storeImages } = await import("./images.ts");
   const source = live
-    ? await (await import("../../live/source.ts")).openLive(work, sources, staged)
+    ? await (await import("../../live/source.ts")).openLive(work, sources, staged, ramOf)
     : await (await import("./offline-source.ts")).openOffline(vm, work, sources, staged, isUnattended());
   let stored;
   try {
@@ -209,10 +245,17 @@ async function storeQcow2({
   const { id, parent, consistency } = stored;
   const copies = live ? (await import("../../live/source.ts")).copiedSources(sources, staged) : sources;
   const small = copies.filter(({ disk }) => !disk);
-  const files = [...stored.files, ...(await storeGz(context, vm, small, staged, name))];
+  const state = ramOf === undefined ? [] : stateSources(staged).filter((item) => item.name !== STATE.ram);
+  const files = [...stored.files, ...(await storeGz(context, vm, [...small, ...state], staged, name))];
   if (live) for (const { path } of small) remove(path);
-  return { format: "qcow2", id, ...(parent === undefined ? {} : { parent }), consistency, files };
+  if (ramOf !== undefined) files.push(await storeRam(staged));
+  remove(machineDirectory(staged));
+  const which = { id, ...(parent === undefined ? {} : { parent }) };
+  return { format: "qcow2", ...which, consistency, files, ...savedMachine(work, source) };
 }
+
+const savedMachine = (work: Workdir, { machine }: DiskSource): Pick<Manifest, "machine"> =>
+  machine ? { machine: describeMachine(work, machine) } : {};
 
 /** qemu exits without an error if it cannot write its bitmaps. */
 function repairBitmaps(sources: readonly Source[]): void {
@@ -234,9 +277,9 @@ function warnAboutOthers({ settings }: Vm, { dir }: Workdir, sources: readonly S
 }
 
 /** `S1: 4.0 GiB in 604 MiB, 7.1 s`; `S2: incremental on S1, 17 MiB, 0.1 s` */
-export function summarize({ name, parent, heldBytes, storedBytes, seconds }: Made): string {
+export function summarize({ name, parent, ram, heldBytes, storedBytes, seconds }: Made): string {
   const size = formatSize(storedBytes);
   const what =
     parent === undefined ? `${formatSize(heldBytes)} in ${size}` : `incremental on ${parent}, ${size}`;
-  return `${name}: ${what}, ${formatDuration(seconds)}`;
+  return `${name}: ${what}${ram ? ", with RAM" : ""}, ${formatDuration(seconds)}`;
 }

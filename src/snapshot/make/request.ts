@@ -29,6 +29,7 @@ export function parseBackupRequest(args: Record<string, unknown>): BackupRequest
     format,
     rateLimit,
     full: args.full === true,
+    ram: args.ram === true,
     lockWaitMs: wait === undefined ? undefined : wait * 1000,
   };
 }

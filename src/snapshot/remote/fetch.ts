@@ -1,5 +1,5 @@
 import { chmodSync, lchownSync, lstatSync, mkdirSync, renameSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { beginStep } from "../../lib/activity.ts";
 import { commandLine, programName } from "../../lib/command-line.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
@@ -8,6 +8,7 @@ import { MAX_SMALL_BYTES, lstatOf, readSmall } from "../../lib/read-file.ts";
 import { formatSize } from "../../lib/size.ts";
 import { isPlainName, plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
+import { exec, findProgram } from "../../process/exec.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import {
   fileError,
@@ -18,7 +19,7 @@ import {
   syncDirectory,
   syncFile,
 } from "../../store/files.ts";
-import { HOST, LAST, PARTIAL, SNAPSHOT } from "../../store/layout.ts";
+import { HOST, LAST, PARTIAL, SNAPSHOT, STATE } from "../../store/layout.ts";
 import { parseManifest, type Manifest } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
 import type { Vm } from "../../vm/find.ts";
@@ -160,8 +161,11 @@ function manifestIn(dir: string): Manifest | undefined {
   return text === undefined ? undefined : parseManifest(text, dir);
 }
 
-/** Is it a disk, or UEFI variables? All other files of a snapshot are small. */
-const isLarge = (file: string): boolean => file.endsWith(SNAPSHOT.gz) || file.endsWith(SNAPSHOT.qcow2);
+/** Is it a disk, UEFI variables or RAM? All other files of a snapshot are small. */
+const isLarge = (file: string): boolean => file.endsWith(SNAPSHOT.gz) || isReadOnly(file);
+
+/** Other files, which are being written or mapped, depend on these as they are. */
+const isReadOnly = (file: string): boolean => file.endsWith(SNAPSHOT.qcow2) || basename(file) === STATE.ram;
 
 /**
  * Checks a fetched, untrusted snapshot, and makes the caller its owner.
@@ -177,7 +181,8 @@ async function acceptFetched(dir: string, name: string, backups: string): Promis
     if (!isLarge(file) && stats.size > MAX_SMALL_BYTES)
       throw invalidSnapshot(name, `${file} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
     lchownSync(path, uid, gid);
-    chmodSync(path, file.endsWith(SNAPSHOT.qcow2) ? 0o400 : 0o600);
+    if (file === STATE.ram) await digHoles(path);
+    chmodSync(path, isReadOnly(file) ? 0o400 : 0o600);
   }
   lchownSync(dir, uid, gid);
   chmodSync(dir, 0o700);
@@ -192,6 +197,11 @@ async function acceptFetched(dir: string, name: string, backups: string): Promis
   for (const file of listDirectory(dir)) await syncFile(join(dir, file));
   syncDirectory(dir);
   return true;
+}
+
+/** restic before 0.15 writes zeroes for the holes of RAM. Without fallocate (util-linux) they take space. */
+async function digHoles(path: string): Promise<void> {
+  if (findProgram("fallocate")) await exec(["fallocate", "--dig-holes", "--", path], { anyStatus: true });
 }
 
 /** Compares checksums, then ids. A damaged local snapshot counts as different. */

@@ -12,6 +12,7 @@ import { ARCH } from "../../machine/arch.ts";
 import { readTail } from "../../lib/read-file.ts";
 import { fileError } from "../../store/files.ts";
 import { WORK } from "../../store/layout.ts";
+import { hasRam } from "../../store/manifest.ts";
 import { stageWork } from "../../store/stage.ts";
 import type { Context } from "../../vm/context.ts";
 import type { Vm } from "../../vm/find.ts";
@@ -19,14 +20,7 @@ import { parseSeconds } from "../../lib/seconds.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
 import { companionOf } from "../../vm/tpm.ts";
 import { fillCopy, resolveCopy } from "./copy.ts";
-import type { Report } from "./report.ts";
-
-/** Condition for a booted guest. */
-export interface BootWait {
-  /** Output of the serial console; absent: a login prompt, or the guest agent. */
-  pattern: RegExp | undefined;
-  seconds: number;
-}
+import type { BootOutcome, BootWait } from "./report.ts";
 
 const LIMIT_SECONDS = 300;
 const LOGIN = /\blogin: *$/m;
@@ -43,23 +37,31 @@ export function parseBootWait(pattern: string | undefined, timeout: string | und
   }
 }
 
-type BootOutcome = Partial<Pick<Report, "booted" | "late" | "ok" | "problems">>;
-
 /**
  * Boots a temporary copy of an intact snapshot in TMPDIR: no display, no shares, an isolated network, no PROG.defaults.
- * The VM itself is not changed.
+ * One with RAM is resumed, if this host can. The VM itself is not changed.
  */
 export async function bootSnapshot(
   context: Context,
   vm: Vm,
   snapshot: Snapshot,
   wait: BootWait,
+  notes: readonly string[] = [],
 ): Promise<BootOutcome> {
   const stage = stageWork(vm.hostdir, context, { state: "none" });
+  const { dir } = stage;
+  const ram = hasRam(snapshot.manifest);
   try {
-    await fillCopy(context, vm, snapshot, stage);
+    await fillCopy(context, vm, snapshot, stage, ram);
     throwIfInterrupted();
-    return await bootCopy(context, vm, stage.dir, wait);
+    if (!ram) return await bootCopy(context, vm, dir, wait);
+    const { resumeCopy } = await import("./resume.ts");
+    const watch = (machine: QemuSession): Promise<BootOutcome> =>
+      watchConsole(dir, machine, wait, Promise.withResolvers());
+    const outcome = await resumeCopy(context, vm, snapshot, dir, wait, watch);
+    if (typeof outcome !== "string") return outcome;
+    const booted = await bootCopy(context, vm, dir, wait);
+    return { ...booted, notes: [...notes, `its RAM was not resumed: ${outcome}`] };
   } catch (error) {
     throw fileError(`cannot boot ${snapshot.name}`, error);
   } finally {

@@ -15,38 +15,57 @@ import { sourcesOf, type Vm } from "../../vm/find.ts";
 import { type Workdir } from "../../store/workdir.ts";
 import { fillStage, listStored } from "../restore.ts";
 import { fillImages, listImages } from "../restore-images.ts";
+import type { SavedMachine } from "../../store/manifest.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
+import { optionsOfRun } from "../../vm/running-settings.ts";
 
-/** Copies a snapshot to a stage: gzip files decompressed, images as overlays on the snapshot's. */
-export async function fillCopy(context: Context, vm: Vm, snapshot: Snapshot, stage: Stage): Promise<void> {
-  const jobs = listStored(snapshot);
+/**
+ * Copies a snapshot to a stage: gzip files decompressed, images as overlays on the snapshot's.
+ * @param ram includes the state of the running guest; RAM that is stored as it is stays in the snapshot
+ */
+export async function fillCopy(
+  context: Context,
+  vm: Vm,
+  snapshot: Snapshot,
+  stage: Stage,
+  ram = false,
+): Promise<void> {
+  const jobs = listStored(snapshot, ram);
   const needed = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
   requireSpace(context.tmpdir, needed, `boot ${snapshot.name}`, "tmpdir");
-  await fillStage(context, snapshot, jobs, stage);
+  await fillStage(context, snapshot, jobs, stage, true);
   await fillImages(context, snapshot, listImages(vm.hostdir, snapshot), stage.dir, false);
 }
 
-/** Builds the isolated machine that boots the copy, from the snapshot's settings. */
+/** A machine that was running, and is to be resumed: it has the same devices. */
+export type SavedRun = Pick<SavedMachine, "run" | "cd">;
+
+/** Builds the isolated machine that boots the copy, or resumes it, from the snapshot's settings. */
 export async function resolveCopy(
   context: Context,
   vm: Vm,
   dir: string,
   capabilities: Capabilities,
+  saved?: SavedRun,
 ): Promise<Machine> {
   const work: Workdir = { state: "present", dir, inplace: false, mark: newMark() };
+  const options = saved
+    ? { ...optionsOfRun(saved.run), hostdir: context.options.hostdir }
+    : { ...context.options, additions: {} };
   const own = lstatOf(join(dir, WORK.guestEnv))
-    ? await loadSettings({ ...sourcesOf(context, vm.hostdir, work), additions: {} })
+    ? await loadSettings(sourcesOf({ ...context, options }, vm.hostdir, work))
     : vm;
   const settings = {
     ...own.settings,
     IMAGES: [],
-    SHARES: [],
-    PORT: undefined,
-    NETWORKS: [],
-    NETBOOT: "off" as const,
+    // A saved machine has their devices: of an empty directory.
+    SHARES: saved ? own.settings.SHARES.map((share) => ({ ...share, path: join(dir, WORK.in) })) : [],
+    PORT: saved && own.settings.PORT,
+    SPICE_SOCKET: true,
+    NETBOOT: saved ? own.settings.NETBOOT : ("off" as const),
     NETBOOT_DIR: "",
-    // The copy must not act as the original on a network.
-    FORWARDS: ["restrict=on"],
+    NETWORKS: saved ? own.settings.NETWORKS : [],
+    FORWARDS: [],
   };
   const copy: Vm = { ...own, settings, hostdir: vm.hostdir, work };
   const machine = await resolveMachine(
@@ -54,9 +73,15 @@ export async function resolveCopy(
     copy,
     work,
     new Media(context, copy),
-    undefined,
+    saved && saved.cd.path !== null ? { path: saved.cd.path, first: saved.cd.first } : undefined,
     capabilities,
   );
+  // The copy must not act as the original on a network.
+  const nics = machine.nics.map(({ lifeline: _lifeline, ...nic }) => ({
+    ...nic,
+    network: { kind: "user" as const },
+    forwards: ["restrict=on"],
+  }));
   const numbers = numberImages(own.settings);
   const disks = own.settings.IMAGES.flatMap(({ bus, path }, index): Disk[] => {
     if (!isDiskName(path)) return [];
@@ -73,5 +98,5 @@ export async function resolveCopy(
     ];
   });
   const files = resolveFiles(work, WORK.consoleLog);
-  return { ...machine, disks, files, extraArgs: [] };
+  return { ...machine, disks, nics, files, extraArgs: [] };
 }

@@ -13,7 +13,7 @@ const WITHOUT_SUM: readonly string[] = [SNAPSHOT.sums, SNAPSHOT.protected];
 
 /** Does a restore, or the restored VM, use the file? */
 const isUsed = (name: string): boolean =>
-  /^(disk-\d+\.|efivars\.)/.test(name) || name === WORK.guestEnv || name.endsWith(".defaults");
+  /^(disk-\d+\.|efivars\.|state\.)/.test(name) || name === WORK.guestEnv || name.endsWith(".defaults");
 
 /** Compares a snapshot's files with its manifest, SHA256SUMS and guest.env, without reading disk contents. */
 export function checkNames(snapshot: Snapshot, notes: string[]): string[] {
@@ -29,7 +29,7 @@ export function checkNames(snapshot: Snapshot, notes: string[]): string[] {
   }
   const files = manifest?.files.map(({ file }) => file);
   for (const name of present)
-    if (/^(disk-\d+|efivars)\./.test(name) && files?.includes(name) === false)
+    if (/^(disk-\d+|efivars|state)\./.test(name) && files?.includes(name) === false)
       problems.push(`${name} is not one of its files`);
   return [...problems, ...checkSumNames(snapshot, present, notes), ...findMissingDisks(snapshot, present)];
 }

@@ -20,19 +20,32 @@ export interface Report {
   seconds: number;
   /** Sign of the successful boot. */
   booted?: string | undefined;
+  /** The same for a snapshot with RAM. */
+  resumed?: string | undefined;
   /** Intact, but did not boot in time. */
   late?: true | undefined;
 }
 
+/** What booting or resuming a copy adds to it. */
+export type BootOutcome = Partial<Pick<Report, "booted" | "resumed" | "late" | "ok" | "problems" | "notes">>;
+
+/** Condition for a booted guest. */
+export interface BootWait {
+  /** Output of the serial console; absent: a login prompt, or the guest agent. */
+  pattern: RegExp | undefined;
+  seconds: number;
+}
+
 /** Formats a line for the snapshot, then its problems and notes. */
 export function formatReport(report: Report): string {
-  const { name, format, ok, newer, problems, notes, bytes, seconds, booted } = report;
+  const { name, format, ok, newer, problems, notes, bytes, seconds, booted, resumed } = report;
   const facts = [
     ok ? "good" : newer ? "NOT READABLE HERE" : "BAD",
     ...(format === undefined ? [] : [format === "earlier" ? "gz of the earlier program" : format]),
     formatSize(bytes),
     formatDuration(seconds),
     ...(booted === undefined ? [] : [`boots (${booted})`]),
+    ...(resumed === undefined ? [] : [`resumes (${resumed})`]),
   ];
   const below = [...problems, ...notes.map((note) => `note: ${note}`)];
   // Any of it may come from a file of the snapshot.

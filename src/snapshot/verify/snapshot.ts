@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { listDirectory } from "../../store/files.ts";
-import { isDiskName, SNAPSHOT, WORK } from "../../store/layout.ts";
+import { isDiskName, SNAPSHOT, STATE, WORK } from "../../store/layout.ts";
 import { isNewer } from "../../store/snapshot-info.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
 import { checkNames, findSumProblems } from "./files.ts";
@@ -76,6 +76,8 @@ async function checkImages(
   const problems: string[] = [];
   const notes: string[] = [];
   for (const file of storedNames(snapshot)) {
+    // Any content may be in the guest's RAM: it has its checksum only.
+    if (file === STATE.ram) continue;
     const known = manifest?.files.find((item) => item.file === file);
     const compressed = file.endsWith(SNAPSHOT.gz);
     const found = compressed

@@ -17,9 +17,9 @@ import {
   type Snapshot,
 } from "../../store/snapshots.ts";
 import { isUnattended } from "../../process/unattended.ts";
-import { bootSnapshot, parseBootWait, type BootWait } from "./boot.ts";
+import { bootSnapshot, parseBootWait } from "./boot.ts";
 import { followChain } from "../../store/snapshot-chain.ts";
-import { formatReport, type Report } from "./report.ts";
+import { formatReport, type BootWait, type Report } from "./report.ts";
 import { checkSnapshot } from "./snapshot.ts";
 
 export interface VerifyRequest {
@@ -79,7 +79,7 @@ export async function verifySnapshots(context: Context, request: VerifyRequest):
       else if (problem !== undefined) report.problems.unshift(problem);
       report.ok = report.problems.length === 0;
       if (boot && report.ok && chosen.includes(snapshot))
-        Object.assign(report, await bootSnapshot(context, vm, snapshot, boot));
+        Object.assign(report, await bootSnapshot(context, vm, snapshot, boot, report.notes));
       reports.set(snapshot.name, report);
       if (!request.json && !(isQuiet() && report.ok)) context.print(formatReport(report));
     }

@@ -7,7 +7,7 @@ import { terminateQemu, stillRunningError } from "../qemu/end.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { WORK } from "../store/layout.ts";
 import type { Workdir } from "../store/workdir.ts";
-import { findQemus, findRunning } from "../vm/in-use.ts";
+import { findQemus, findRunning } from "./in-use.ts";
 
 /** Time limit for the QMP greeting. */
 const GREETING_MS = 3000;
@@ -18,12 +18,12 @@ export const PANICKED = "killing the guest: its kernel panicked, and cannot powe
 
 /**
  * Kills the VM's qemu, which another process has started.
- * @param message what is logged before
+ * @param message what is logged before; empty: nothing
  * @throws 74 if qemu still runs after all attempts
  */
 export async function killMachine(work: Workdir, message = "killing the running guest"): Promise<void> {
   if ((await findRunning(work)) === undefined) return;
-  log.info(message);
+  if (message !== "") log.info(message);
   const gone = await terminateQemu({
     quit: () => quitByQmp(work),
     signal: (name) => {

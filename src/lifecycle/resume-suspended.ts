@@ -1,0 +1,160 @@
+import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
+import { reasonOf, SignalError, VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import { formatDuration, formatTimestamp } from "../lib/time.ts";
+import type { Machine, Nic } from "../machine/types.ts";
+import { sumProcessor } from "../rescue/warm-state.ts";
+import { interruption } from "../process/signals.ts";
+import type { Capabilities } from "../qemu/capabilities.ts";
+import { linkCommand } from "../qemu/devices/nic.ts";
+import { readLastLines } from "../qemu/last-lines.ts";
+import { loadDevices } from "../qemu/ram-state.ts";
+import type { QemuSession } from "../qemu/session.ts";
+import { AGENT_MS, GuestAgent } from "../qmp/agent.ts";
+import { findChardev } from "../qmp/chardev.ts";
+import type { QmpClient } from "../qmp/client.ts";
+import type { QmpCommand } from "../qmp/commands.ts";
+import { WORK } from "../store/layout.ts";
+import {
+  beginResumed,
+  discardSuspended,
+  endResuming,
+  findDiskChanges,
+  readSuspended,
+  type SuspendedState,
+} from "../store/suspended.ts";
+import type { Workdir } from "../store/workdir.ts";
+import type { Context } from "../vm/context.ts";
+import { readVm, type Vm } from "../vm/find.ts";
+import { settleResumed } from "../vm/recover-suspended.ts";
+import { findChanges, optionsAgain, optionsOfRun } from "../vm/running-settings.ts";
+import { withdrawStart } from "./run-start.ts";
+
+/** A suspended VM, with the options of its run. */
+export interface Resuming {
+  context: Context;
+  vm: Vm;
+  state: SuspendedState;
+  /** It was started with --ssh. */
+  ssh: boolean;
+}
+
+/** Settings that the devices of a machine do not depend on. */
+const FREE = new Set(["FORWARDS", "DISK_AIO", "SSH_USER"]);
+
+const BOOT = (): string => `boot it, and lose its RAM, as after a power cut: ${commandLine("run", "--boot")}`;
+
+const cannotResume = (reason: string, hint = BOOT()): VmError =>
+  new VmError("io", `cannot resume the suspended VM: ${reason}`, { hint });
+
+/**
+ * Opens a suspended VM with the options of the run that was suspended.
+ * @param boot discard the saved state
+ * @param iso a CD was typed
+ * @returns undefined if it is to be booted
+ * @throws 74 if its settings or disks have changed since
+ */
+export async function openSuspended(
+  context: Context,
+  vm: Vm,
+  work: Workdir,
+  { boot, iso }: { boot: boolean; iso: boolean },
+): Promise<Resuming | undefined> {
+  if (boot) {
+    discardSuspended(work.dir);
+    log.info("the saved state was discarded");
+    return undefined;
+  }
+  let state: SuspendedState;
+  try {
+    state = readSuspended(work.dir)!;
+  } catch (error) {
+    throw cannotResume(reasonOf(error));
+  }
+  if (iso)
+    throw cannotResume(
+      "another CD was named",
+      `change the CD once it runs: ${commandLine("cd", "IMAGE")}\n${BOOT()}`,
+    );
+  const record = work.mark.run;
+  const options = record ? optionsAgain(record.typed, context.options) : context.options;
+  const own = { ...context, options };
+  const next = await readVm(own, vm.hostdir, true, { work });
+  const changes = findDiskChanges(work.dir, state);
+  if (record?.settings) {
+    const then = { ...context, options: { ...optionsOfRun(record), hostdir: context.options.hostdir } };
+    const now = await readVm(then, vm.hostdir, true, { lenient: true, work });
+    const names = Object.keys(findChanges(record, now, next)).filter((name) => !FREE.has(name));
+    changes.push(...names.map((name) => `${name} was changed`));
+  }
+  if (changes.length > 0) throw cannotResume(`since it was suspended, ${changes.join(", ")}`);
+  return { context: own, vm: next, state, ssh: record?.typed.ssh === true };
+}
+
+/** @throws 74 if qemu or the processor is another one, or the machine has other disks */
+export function requireSameMachine(
+  { state, vm }: Resuming,
+  { accel, disks }: Machine,
+  { version }: Capabilities,
+): void {
+  const own = vm.work.state === "present" ? `${vm.work.dir}/` : "";
+  const known = new Set(state.disks.map(({ path }) => path));
+  const other = disks.find(({ path }) => !known.has(path.startsWith(own) ? path.slice(own.length) : path));
+  if (other) throw cannotResume(`it was suspended without the disk ${other.path}`);
+  if (version.split(" ")[0] !== state.qemu)
+    throw cannotResume(`it was suspended by qemu ${state.qemu}, and this is ${version}`);
+  if (accel !== state.accel)
+    throw cannotResume(`it was suspended with ${state.accel}, and would run with ${accel}`);
+  if (accel === "kvm" && sumProcessor() !== state.processor)
+    throw cannotResume("it was suspended on another processor");
+}
+
+/**
+ * Loads the state into a machine that waits for it, and resumes the guest. If that fails before, the machine is ended, and the
+ * state is as it was.
+ * @param devices qemu's descriptor of the devices' state
+ */
+export async function resumeGuest(
+  work: Workdir,
+  machine: QemuSession,
+  devices: number,
+  downLinks: readonly Nic[],
+): Promise<void> {
+  try {
+    await loadDevices(machine.qmp, devices, machine.ended);
+    beginResumed(work.dir);
+    const commands: QmpCommand[] = [...downLinks.map(({ number }) => linkCommand(number, "down")), ["cont"]];
+    const replies = await Promise.allSettled(machine.qmp.executeBatch(commands));
+    const failed = replies.find((reply) => reply.status === "rejected");
+    if (failed) throw failed.reason;
+    endResuming(work.dir);
+  } catch (error) {
+    await machine.end();
+    if (settleResumed(work)) throw error;
+    withdrawStart(work);
+    if (interruption.aborted || error instanceof SignalError) throw error;
+    const output = readLastLines(join(work.dir, WORK.qemuLog));
+    throw cannotResume(`qemu cannot load its state (${reasonOf(error)})${output ? `:\n  ${output}` : ""}`);
+  }
+}
+
+/** Sets the guest's clock, which was stopped, by its agent, and reports the resumption. */
+export async function reportResumed(work: Workdir, qmp: QmpClient, { since }: SuspendedState): Promise<void> {
+  const seconds = (Date.now() - Date.parse(since)) / 1000;
+  const when = `suspended ${formatTimestamp(new Date(since))}, ${formatDuration(seconds)} ago`;
+  const problem = await setClock(work, qmp).catch((error: unknown) => reasonOf(error));
+  log.info(
+    problem === undefined
+      ? `guest resumed (${when}); its clock is set`
+      : `guest resumed (${when}); its clock is not set, as ${problem}: it reads the time from its hardware clock or by NTP`,
+  );
+}
+
+/** @returns why it cannot be set */
+async function setClock(work: Workdir, qmp: QmpClient): Promise<string | undefined> {
+  if (!(await findChardev(qmp, WORK.agent))?.guestOpen) return "it has no guest agent";
+  using agent = await GuestAgent.connect(join(work.dir, WORK.agent), AGENT_MS);
+  await agent.execute("guest-set-time", { time: Date.now() * 1e6 }, AGENT_MS);
+  return undefined;
+}

@@ -1,0 +1,162 @@
+/**
+ * The state of a paused machine in a directory: its RAM as a sparse file, and the state of its devices as qemu's migration
+ * stream without that RAM (capability `x-ignore-shared`, qapi/migration.json). A machine that maps the file is where the
+ * other one was, without reading it first.
+ */
+import { closeSync, constants, openSync } from "node:fs";
+import { join } from "node:path";
+import { RAM_ID } from "./devices/ram.ts";
+import { interruption, limitWait, throwIfInterrupted } from "../process/signals.ts";
+import { copySparse } from "../process/memory-file.ts";
+import type { QmpClient } from "../qmp/client.ts";
+import type { QmpEvent } from "../qmp/events.ts";
+import { sendNamedDescriptor } from "../qmp/send-descriptor.ts";
+import { STATE_FILES } from "./state-files.ts";
+
+/** For a machine that waits for its state (`loadDevices`). */
+export const INCOMING_ARGS = ["-S", "-incoming", "defer"] as const;
+
+const DEVICES_FD = "vm-devices";
+const CAPABILITIES = {
+  capabilities: [
+    { capability: "events", state: true },
+    { capability: "x-ignore-shared", state: true },
+  ],
+} as const;
+/** Time limit for the state of the devices, which includes the pages of the graphics card's memory. */
+const DEVICES_MS = 60_000;
+
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_WRONLY } = constants;
+
+/**
+ * The file that is a running machine's RAM, to be opened while it runs; undefined if its RAM is not a file that it shares.
+ * @param pid of its qemu
+ */
+export async function findRam(qmp: QmpClient, pid: number): Promise<string | undefined> {
+  const path = `/objects/${RAM_ID}`;
+  const [file, shared] = await Promise.allSettled([
+    qmp.execute("qom-get", { path, property: "mem-path" }),
+    qmp.execute("qom-get", { path, property: "share" }),
+  ]);
+  if (file.status === "rejected" || shared.status === "rejected" || shared.value !== true) return undefined;
+  return String(file.value).replace(/^\/proc\/self\//, `/proc/${pid}/`);
+}
+
+/**
+ * Creates the file for the state of the devices, and sends it to qemu. Before a QMP connection to the same monitor: it has
+ * one client at a time.
+ * @param monitor path of the socket that `saveDevices` is connected to next
+ */
+export async function sendDevicesFile(monitor: string, directory: string): Promise<void> {
+  const fd = openSync(join(directory, STATE_FILES.devices), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  try {
+    await sendNamedDescriptor(monitor, DEVICES_FD, fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Saves the state of a paused machine's devices to the file that was sent before. qemu releases its disks: the guest may be
+ * resumed (`cont`), which takes them again, or the machine ended.
+ * @throws Error with qemu's reason, after a stop signal
+ */
+export async function saveDevices(qmp: QmpClient): Promise<void> {
+  const migration = new Migration();
+  qmp.onEvent(migration.onEvent);
+  await qmp.execute("migrate-set-capabilities", CAPABILITIES);
+  await qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
+  await qmp.execute("migrate", { uri: `fd:${DEVICES_FD}` });
+  try {
+    await migration.wait(qmp.closed);
+  } catch (error) {
+    throwIfInterrupted();
+    const { "error-desc": reason } = await qmp.execute("query-migrate");
+    throw reason === undefined ? error : new Error(reason, { cause: error });
+  }
+}
+
+/**
+ * Copies the RAM of a paused machine into the directory, without its holes.
+ * @param ram of `findRam`
+ * @returns the bytes written
+ * @throws a system error, or after a stop signal
+ */
+export async function saveRam(ram: string, directory: string): Promise<number> {
+  const from = openSync(ram, O_RDONLY);
+  try {
+    const to = openSync(join(directory, STATE_FILES.ram), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+    try {
+      return await copySparse(from, to);
+    } finally {
+      closeSync(to);
+    }
+  } finally {
+    closeSync(from);
+  }
+}
+
+/** The open files of a state, which qemu inherits. */
+export interface OpenState extends Disposable {
+  ram: number;
+  devices: number;
+}
+
+/**
+ * Opens a state for a machine.
+ * @param shared the machine writes to its RAM file. Otherwise (a private mapping) the file is only read: it must not change
+ *   while any machine maps it
+ */
+export function openState(directory: string, shared: boolean): OpenState {
+  const ram = openSync(join(directory, STATE_FILES.ram), (shared ? O_RDWR : O_RDONLY) | O_NOFOLLOW);
+  try {
+    const devices = openSync(join(directory, STATE_FILES.devices), O_RDONLY | O_NOFOLLOW);
+    return { ram, devices, [Symbol.dispose]: () => (closeSync(ram), closeSync(devices)) };
+  } catch (error) {
+    closeSync(ram);
+    throw error;
+  }
+}
+
+/**
+ * Loads the state of the devices into a machine that was started with `INCOMING_ARGS` and the state's RAM. Its guest is paused
+ * then; qemu announces its addresses to the network.
+ * @param fd the inherited descriptor
+ * @param exited settles when qemu has exited: qemu before 9.1 exits if it cannot load the state
+ * @throws if it cannot be loaded, or after a stop signal
+ */
+export async function loadDevices(qmp: QmpClient, fd: number, exited: Promise<unknown>): Promise<void> {
+  const migration = new Migration();
+  qmp.onEvent(migration.onEvent);
+  await qmp.execute("migrate-set-capabilities", CAPABILITIES);
+  await qmp.execute("migrate-incoming", { uri: `fd:${fd}` });
+  await migration.wait(exited);
+}
+
+/** Follows qemu's migration, by its events. */
+class Migration {
+  readonly #done = Promise.withResolvers<void>();
+
+  constructor() {
+    this.#done.promise.catch(() => {});
+  }
+
+  readonly onEvent = ({ event, data }: QmpEvent): void => {
+    if (event !== "MIGRATION") return;
+    if (data.status === "completed") this.#done.resolve();
+    if (data.status === "failed") this.#done.reject(new Error("qemu reports that it failed"));
+  };
+
+  async wait(exited: Promise<unknown>): Promise<void> {
+    const late = new Error(`not completed within ${DEVICES_MS / 1000} s`);
+    using _limit = limitWait(DEVICES_MS, () => this.#done.reject(late));
+    const stop = (): void => this.#done.reject(interruption.reason as Error);
+    interruption.addEventListener("abort", stop, { once: true });
+    try {
+      throwIfInterrupted();
+      await Promise.race([this.#done.promise, exited.then(() => Promise.reject(new Error("qemu exited")))]);
+    } finally {
+      interruption.removeEventListener("abort", stop);
+    }
+  }
+}

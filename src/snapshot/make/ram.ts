@@ -1,0 +1,75 @@
+import { chmodSync, renameSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { commandLine } from "../../lib/command-line.ts";
+import { VmError } from "../../lib/errors.ts";
+import type { Source } from "../../live/disk-source.ts";
+import { machineDirectory, type RunningMachine } from "../../live/ram.ts";
+import { STATE_FILES } from "../../qemu/state-files.ts";
+import { allocatedBytes, syncFile } from "../../store/files.ts";
+
+import { sumProcessor } from "../../rescue/warm-state.ts";
+import { STATE } from "../../store/layout.ts";
+import { isExitUnrecorded } from "../../store/mark.ts";
+import type { SavedMachine, StoredFile } from "../../store/manifest.ts";
+import type { Workdir } from "../../store/workdir.ts";
+import { findQemus } from "../../vm/in-use.ts";
+
+/**
+ * The pid of the VM's qemu, whose RAM is to be saved.
+ * @throws 75 if the VM is off or was started by hand, or the process cannot be found
+ */
+export function requirePid(work: Workdir, live: boolean): number {
+  if (!live)
+    throw new VmError("busy", "cannot save the RAM: the VM is off", {
+      hint: `back up its disks: ${commandLine("backup")}`,
+    });
+  if (!isExitUnrecorded(work.mark))
+    throw new VmError("busy", "cannot save the RAM: the VM was started by hand, with its run script", {
+      hint: `start it with this program: ${commandLine("run", "--detach")}`,
+    });
+  const [qemu] = findQemus(work);
+  if (qemu) return qemu.pid;
+  throw new VmError("busy", "cannot save the RAM: the process of qemu is not visible to this user", {
+    hint: "run the command as the user that has started the VM",
+  });
+}
+
+/** The record of the machine for the manifest. */
+export function describeMachine({ mark }: Workdir, { qemu, accel, cd }: RunningMachine): SavedMachine {
+  const run = mark.run!;
+  return {
+    qemu,
+    accel,
+    processor: sumProcessor(),
+    cd: { path: cd ?? null, first: run.cd?.first === true },
+    run,
+  };
+}
+
+/** The saved state of the machine, as sources for `storeGz`. */
+export const stateSources = (staged: string): Source[] =>
+  [
+    [STATE.ram, STATE_FILES.ram],
+    [STATE.devices, STATE_FILES.devices],
+  ].map(([name, file]) => ({
+    name: name!,
+    path: join(machineDirectory(staged), file!),
+    disk: false,
+    base: undefined,
+  }));
+
+/** Moves the RAM into the snapshot as it is, so that a machine can map it; durable and read-only. */
+export async function storeRam(staged: string): Promise<StoredFile> {
+  const path = join(staged, STATE.ram);
+  renameSync(join(machineDirectory(staged), STATE_FILES.ram), path);
+  await syncFile(path);
+  chmodSync(path, 0o400);
+  const stats = statSync(path);
+  return {
+    name: STATE.ram,
+    file: STATE.ram,
+    bytes: stats.size,
+    allocatedBytes: allocatedBytes(stats),
+    storedBytes: stats.size,
+  };
+}

@@ -1,0 +1,73 @@
+import { chmodSync } from "node:fs";
+import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { exec } from "../process/exec.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { syncDirectory, syncFile } from "../store/files.ts";
+import { STATE, WORK, workingPath } from "../store/layout.ts";
+import type { StoredFile } from "../store/manifest.ts";
+import { parseMark } from "../store/mark-schema.ts";
+import type { Mark, RunRecord } from "../store/mark-types.ts";
+import { ownDisks } from "../store/own-disks.ts";
+import type { Snapshot } from "../store/snapshots.ts";
+import { identifyDisk, writeDescription } from "../store/suspended.ts";
+import type { Workdir } from "../store/workdir.ts";
+import { damagedSnapshot } from "./restore-images.ts";
+
+/** @param reasons one line each */
+export const damagedRam = (snapshot: Snapshot, ...reasons: string[]): VmError => {
+  const { message } = damagedSnapshot(snapshot, ...reasons);
+  return new VmError("io", message, {
+    hint: `working files unchanged; restore its disks only: ${commandLine("restore", "--no-ram", snapshot.name)}`,
+  });
+};
+
+/** The RAM in a snapshot that is stored as it is, so that a machine can map it; undefined if compressed, or without RAM. */
+export const findRamFile = ({ manifest }: Snapshot): StoredFile | undefined =>
+  manifest?.files.find(({ file }) => file === STATE.ram);
+
+/**
+ * Copies the RAM of a snapshot into new working files: the machine writes to the copy. Of the same blocks where the
+ * filesystem can share them (ioctl_ficlonerange(2)), else without holes.
+ * @throws 73 without space
+ */
+export async function copyRam(snapshot: Snapshot, dir: string): Promise<void> {
+  const from = join(snapshot.dir, STATE.ram);
+  const to = workingPath(dir, STATE.ram);
+  await exec(["cp", "--reflink=auto", "--sparse=always", "--no-dereference", "--", from, to], {
+    what: `cannot copy ${from}`,
+  });
+  throwIfInterrupted();
+  chmodSync(to, 0o600);
+  await syncFile(to);
+}
+
+/**
+ * Describes the state in new working files, which are complete otherwise: the VM is as one that was suspended when the
+ * snapshot was made.
+ * @returns for the mark
+ */
+export function writeState(snapshot: Snapshot, dir: string): Pick<Mark, "lastRun" | "run"> {
+  const { manifest } = snapshot;
+  const { made } = manifest!;
+  const { run: _run, ...facts } = manifest!.machine!;
+  const directory = join(dir, WORK.suspended);
+  const paths = [...ownDisks(dir), ...[WORK.efivars].filter((name) => lstatOf(join(dir, name)))];
+  const disks = paths.map((path) => identifyDisk(dir, path));
+  writeDescription(directory, { format: 1, since: made, ...facts, disks });
+  syncDirectory(directory);
+  const run = readSavedRun(snapshot);
+  return { lastRun: "suspended", ...(run && { run: { ...run, ended: made } }) };
+}
+
+/** Has the VM not been run since it was restored? Its state, if it is suspended, is that of a snapshot. */
+export const isUntouched = ({ mark: { created, run } }: Workdir): boolean =>
+  run !== undefined && run.started < created;
+
+/** The start of the machine whose RAM is in a snapshot, with what the schema of the mark takes of it. */
+export function readSavedRun({ dir, manifest }: Snapshot): RunRecord | undefined {
+  const { made: created, machine } = manifest!;
+  return parseMark(JSON.stringify({ vm: 1, created, run: machine?.run }), dir).run;
+}

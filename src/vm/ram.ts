@@ -1,0 +1,68 @@
+import { closeSync } from "node:fs";
+import { reasonOf } from "../lib/errors.ts";
+import { warnOnce } from "../lib/log.ts";
+import type { Machine, RamFile } from "../machine/types.ts";
+import { createMemoryFile } from "../process/memory-file.ts";
+import { firstFdBehind } from "../qemu/devices/nic.ts";
+import type { OpenState } from "../qemu/ram-state.ts";
+
+/** The RAM of a machine, and the files that its qemu inherits (`QemuOptions.lastFds`). */
+export interface OpenRam extends Disposable {
+  ram: RamFile | undefined;
+  fds: number[];
+}
+
+const MIB = 2 ** 20;
+
+/** Options of the user's own that decide on the RAM: qemu takes no other then. */
+const DECIDES = /^--?(numa|mem-path|mem-prealloc)$/;
+const decidesOnRam = (words: readonly string[]): boolean =>
+  words.some(
+    (word, index) =>
+      DECIDES.test(word) ||
+      (/^--?(machine|M)$/.test(words[index - 1] ?? "") && word.includes("memory-backend")),
+  );
+
+/** The first descriptor behind those of the cards and of swtpm. */
+export const ramDescriptor = ({ nics, tpm }: Pick<Machine, "nics" | "tpm">): number =>
+  firstFdBehind(nics) + (tpm ? 1 : 0);
+
+/**
+ * The RAM of a new machine: shared memory, which another process can copy at once. It is in memory only (memfd_create(2)), as
+ * dirty pages of a file on a disk would be written to it all the time.
+ * @param shared SHARED_RAM
+ */
+export function openRam(
+  machine: Pick<Machine, "nics" | "tpm" | "memoryMiB" | "extraArgs">,
+  shared: boolean,
+): OpenRam {
+  if (!shared || decidesOnRam(machine.extraArgs))
+    return { ram: undefined, fds: [], [Symbol.dispose]: () => {} };
+  try {
+    const fd = createMemoryFile("guest-ram", machine.memoryMiB * MIB);
+    return { ram: fileOf(machine), fds: [fd], [Symbol.dispose]: () => closeSync(fd) };
+  } catch (error) {
+    warnOnce(
+      `the guest's RAM cannot be shared memory, so that the VM cannot be suspended: ${reasonOf(error)}`,
+    );
+    return { ram: undefined, fds: [], [Symbol.dispose]: () => {} };
+  }
+}
+
+/**
+ * The RAM of a resumed machine: the saved file itself, mapped, so that nothing is read before the guest runs. What the guest
+ * changes is written back to it in the course of time (vm.dirty_writeback_centisecs), as it is to a disk.
+ */
+export const openResumedRam = (
+  machine: Pick<Machine, "nics" | "tpm">,
+  { ram, devices }: OpenState,
+): OpenRam => ({
+  ram: fileOf(machine),
+  fds: [ram, devices],
+  [Symbol.dispose]: () => {},
+});
+
+const fileOf = (machine: Pick<Machine, "nics" | "tpm">): RamFile => ({
+  path: `/proc/self/fd/${ramDescriptor(machine)}`,
+  shared: true,
+});

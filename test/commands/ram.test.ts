@@ -1,0 +1,185 @@
+/** Snapshots with the RAM of a running guest, as far as no qemu needs to resume one: test/e2e/ram.test.ts does. */
+import { describe, expect, test } from "bun:test";
+import {
+  chmodSync,
+  existsSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { writeSums } from "../../src/snapshot/make/describe.ts";
+import type { Sandbox } from "../fixtures/sandbox.ts";
+import { buildOnce, edit, seen, writeDisk, written } from "./snapshots.ts";
+
+const RAM_BYTES = 4 << 20;
+/** Looks like an image with a backing file: whatever a guest has in its RAM is only data. */
+const RAM = Buffer.concat([
+  Buffer.from("QFI\xfb\0\0\0\x03\0\0\0\0\0\0\x02\0\0\0\0\x0b", "latin1"),
+  Buffer.alloc(492),
+  Buffer.from("/etc/passwd"),
+]);
+const DEVICES = Buffer.from("the state of the devices");
+
+/** Adds RAM to a snapshot, as `backup --ram` does. */
+async function addRam(box: Sandbox, name: string): Promise<void> {
+  const dir = box.path("backups", name);
+  const manifest = JSON.parse(box.read("backups", name, "manifest.json"));
+  const raw = manifest.format === "qcow2";
+  const ram = join(dir, raw ? "state.ram" : "state.ram.gz");
+  const devices = gzipSync(DEVICES);
+  writeFileSync(ram, RAM);
+  if (raw) truncateSync(ram, RAM_BYTES);
+  else writeFileSync(ram, gzipSync(Buffer.concat([RAM, Buffer.alloc(RAM_BYTES - RAM.length)])));
+  chmodSync(ram, 0o400);
+  writeFileSync(join(dir, "state.devices.gz"), devices);
+  const storedBytes = statSync(ram).size;
+  manifest.version = 3;
+  manifest.files.push(
+    {
+      name: "state.ram",
+      file: raw ? "state.ram" : "state.ram.gz",
+      bytes: RAM_BYTES,
+      allocatedBytes: 4096,
+      storedBytes,
+    },
+    {
+      name: "state.devices",
+      file: "state.devices.gz",
+      bytes: DEVICES.length,
+      allocatedBytes: 4096,
+      storedBytes: devices.length,
+    },
+  );
+  manifest.machine = {
+    qemu: "7.2.22",
+    accel: "tcg",
+    processor: "0".repeat(32),
+    cd: { path: null, first: false },
+    run: { started: "2026-11-30T00:00:00.000Z", detached: true, forwards: [], typed: {} },
+  };
+  edit(join(dir, "manifest.json"), () => JSON.stringify(manifest));
+  rmSync(join(dir, "SHA256SUMS"));
+  await writeSums(dir);
+}
+
+/** S0 with RAM, of the format of `conf`; the guest's first byte is 1. */
+const withRam = (conf = "SNAPSHOT_FORMAT=qcow2\n"): Promise<Sandbox> =>
+  buildOnce("ram", conf, async (box) => {
+    await box.ok("create", "G");
+    writeDisk(box, 0, 1);
+    await box.ok("backup");
+    await addRam(box, "S0");
+  });
+
+const suspended = (box: Sandbox, name: string): string => join(box.work, ".vm-suspended", name);
+
+describe("backup --ram", () => {
+  test("of a VM that is off: 75, no snapshot", async () => {
+    using box = await written();
+    await box.ends(75, "backup --ram", "the VM is off");
+    expect(existsSync(box.path("backups/S0"))).toBe(false);
+  });
+});
+
+describe("a snapshot with RAM", () => {
+  test("snapshots, show: says so", async () => {
+    using box = await withRam();
+    await box.ends(0, "snapshots", "LAST, RAM");
+    await box.ends(0, "snapshots show S0", "RAM:           4.0 MiB");
+    expect(await box.json("snapshots")).toMatchObject([{ name: "S0", ramBytes: RAM_BYTES, problem: null }]);
+    await box.ok("backup");
+    expect((await box.json("snapshots"))[1]).toMatchObject({ parent: "S0", ramBytes: null });
+  });
+
+  test("verify: its content is only compared with its checksum", async () => {
+    using box = await withRam();
+    await box.ends(0, "verify --deep", "good");
+    edit(box.path("backups/S0/state.ram"), (bytes) => bytes.fill(7, 1 << 20, (1 << 20) + 1));
+    await box.ends(74, "verify", "state.ram: its checksum is wrong");
+  });
+
+  test.each([
+    ["qcow2", "SNAPSHOT_FORMAT=qcow2\n"],
+    ["gz", "SNAPSHOT_FORMAT=gz\n"],
+  ])("restore, %s: has the state ready, and leaves the snapshot as it is", async (_format, conf) => {
+    using box = await withRam(conf);
+    await box.ok("restore");
+    const ram = suspended(box, "ram");
+    expect(statSync(ram)).toMatchObject({ size: RAM_BYTES, mode: 0o100600 });
+    expect(statSync(ram).blocks * 512).toBeLessThan(1 << 20);
+    expect(readFileSync(ram).subarray(0, RAM.length)).toEqual(RAM);
+    expect(readFileSync(suspended(box, "devices"))).toEqual(DEVICES);
+    expect(seen(box)).toEqual([1]);
+    writeFileSync(ram, "the guest writes");
+    await box.ends(0, "verify", "good");
+  });
+
+  test("restore --no-ram: only the disks, even if the RAM is damaged", async () => {
+    using box = await withRam();
+    await box.ok("restore", "--no-ram");
+    expect(existsSync(suspended(box, "ram"))).toBe(false);
+    chmodSync(box.path("backups/S0/state.ram"), 0o600);
+    truncateSync(box.path("backups/S0/state.ram"), 1 << 20);
+    await box.ends(74, "restore", "--no-ram");
+    await box.ok("restore", "--no-ram");
+    expect(seen(box)).toEqual([1]);
+  });
+
+  test("damaged RAM: 74, and the working files are as before", async () => {
+    using box = await withRam();
+    edit(box.path("backups/S0/state.ram"), (bytes) => bytes.fill(7, 1 << 20, (1 << 20) + 1));
+    const before = box.work;
+    await box.ends(74, "restore", "state.ram: its checksum is wrong");
+    expect(box.work).toBe(before);
+  });
+
+  test("snapshots rm --merge: its child keeps its own RAM, and needs none of its parent", async () => {
+    using box = await withRam();
+    writeDisk(box, 1, 2);
+    await box.ok("backup");
+    await addRam(box, "S1");
+    writeDisk(box, 2, 3);
+    await box.ok("backup");
+    const { ino } = statSync(box.path("backups/S1/state.ram"));
+    await box.ok("snapshots", "rm", "S0", "--merge");
+    expect(statSync(box.path("backups/S1/state.ram")).ino).toBe(ino);
+    await box.ends(0, "verify --all", "good");
+    await box.ok("snapshots", "rm", "S1", "--merge");
+    expect(existsSync(box.path("backups/S2/state.ram"))).toBe(false);
+    await box.ok("restore", "S2");
+    expect(seen(box)).toEqual([1, 2, 3]);
+    expect(existsSync(suspended(box, "ram"))).toBe(false);
+  });
+
+  test("snapshots diff compares its disks", async () => {
+    using box = await withRam();
+    writeDisk(box, 1, 2);
+    await box.ok("backup");
+    expect(await box.json("snapshots", "diff", "S0", "S1")).toMatchObject({
+      disks: [{ name: "disk-0.img", changedBytes: 65536 }],
+    });
+  });
+
+  test.each<[what: string, spoil: (box: Sandbox) => unknown, printed: string]>([
+    ["without its RAM", (box) => unlinkSync(box.path("backups/S0/state.ram")), "state.ram is missing"],
+    [
+      "without the record of its machine",
+      (box) =>
+        edit(box.path("backups/S0/manifest.json"), (bytes) => {
+          const { machine: _machine, ...rest } = JSON.parse(bytes.toString());
+          return JSON.stringify(rest);
+        }),
+      "manifest",
+    ],
+  ])("%s is damaged", async (_what, spoil, printed) => {
+    using box = await withRam();
+    spoil(box);
+    await box.ends(74, "restore", printed);
+    await box.ends(74, "verify", printed);
+  });
+});

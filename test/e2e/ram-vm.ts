@@ -1,0 +1,98 @@
+/** A VM whose guest says whether its RAM, its devices and its disk are of one point in time (test/guests/ram.ts). */
+import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { buildRamGuest, readAnswers, type RamRecord } from "../guests/ram.ts";
+import { Sandbox, until } from "./harness.ts";
+import { configure } from "./tools.ts";
+
+export class RamVm implements Disposable {
+  readonly box = new Sandbox();
+  /** The number in the guest's RAM; it changes only with a boot. */
+  number = 0;
+  /** Its counter, when it was last asked. */
+  count = 0;
+
+  /** @param settings further lines of vm.conf, and words of `create` */
+  static async make(settings = "", create: readonly string[] = []): Promise<RamVm> {
+    const vm = new RamVm();
+    configure(vm.box, `MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\nSHARES=()\n${settings}\n`);
+    await vm.box.ok(["create", "R", ...create]);
+    rmSync(join(vm.box.work, "FIRSTTIME"), { force: true });
+    const sector = join(vm.box.top, "sector");
+    writeFileSync(sector, await buildRamGuest());
+    await vm.diskIo(`write -q -s ${sector} 0 512`);
+    return vm;
+  }
+
+  get disk(): string {
+    return join(this.box.work, "disk-0.img");
+  }
+
+  async diskIo(...commands: string[]): Promise<string> {
+    const words = commands.flatMap((one) => ["-c", one]);
+    return Bun.$`qemu-io -f qcow2 ${words} ${this.disk}`.quiet().text();
+  }
+
+  /** Starts or resumes the VM in the background. */
+  async run(...words: string[]): Promise<void> {
+    await this.box.ok(["run", "--detach", ...words]);
+  }
+
+  /** Asks the guest on its serial console. */
+  async ask(): Promise<RamRecord> {
+    const before = readAnswers(this.#log()).length;
+    const socket = await Bun.connect({
+      unix: join(this.box.work, "console.sock"),
+      socket: { data: () => {} },
+    });
+    try {
+      socket.write("?");
+      await until("the guest's answer", () => readAnswers(this.#log()).length > before);
+    } finally {
+      socket.end();
+    }
+    return readAnswers(this.#log()).at(-1)!;
+  }
+
+  /** Notes the number of a guest that has booted. */
+  async booted(): Promise<void> {
+    ({ number: this.number, count: this.count } = await this.ask());
+  }
+
+  /**
+   * The oracle: the guest that answers is the one that was asked before, later, and the record on its disk is that of its
+   * counter. @returns what is wrong
+   */
+  async judge(): Promise<string[]> {
+    const answer = await this.ask();
+    const wrong: string[] = [];
+    if (answer.number !== this.number)
+      wrong.push(`another guest: ${answer.number} instead of ${this.number}`);
+    if (answer.count < this.count) wrong.push(`its counter went back from ${this.count} to ${answer.count}`);
+    this.count = answer.count;
+    return wrong;
+  }
+
+  /** The record on the disk of a VM that is off, or suspended. */
+  async record(): Promise<RamRecord> {
+    const text = await this.diskIo("read -v 512 8");
+    const bytes = [...text.matchAll(/^[0-9a-f]{8}: +((?:[0-9a-f]{2} +)+)/gm)][0]![1]!.trim().split(/ +/);
+    const word = (at: number): number =>
+      Number.parseInt(
+        bytes
+          .slice(at, at + 4)
+          .toReversed()
+          .join(""),
+        16,
+      );
+    return { number: word(0), count: word(4) };
+  }
+
+  #log(): string {
+    return this.box.console();
+  }
+
+  [Symbol.dispose](): void {
+    this.box[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,107 @@
+/**
+ * A guest of 512 bytes that says whether its RAM, its devices and its disk are of one point in time. It draws a number when it
+ * boots, keeps it only in RAM, and counts, 18 times a second: first in RAM, then in sector 1 of its first disk (`number count`,
+ * little-endian, 32 bits each). For each byte that it receives on COM1 it prints `=NUMBER COUNT` in hexadecimal.
+ */
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const SOURCE = `
+bits 16
+org 0x7c00
+%include "bios.asm"
+
+record	equ 0x8000
+
+main:	print "RAM", LF
+	rdtsc
+	xor eax, edx
+	mov [record], eax
+	mov dword [record + 4], 0
+	mov dword [record + 8], "RAMG"
+.next:	hlt
+	mov dx, 0x3fd
+	in al, dx
+	test al, 1
+	jz .count
+	mov dx, 0x3f8
+	in al, dx
+	mov al, '='
+	call putc
+	mov eax, [record]
+	call hex
+	mov al, ' '
+	call putc
+	mov eax, [record + 4]
+	call hex
+	mov al, LF
+	call putc
+	jmp .next
+.count:	inc dword [record + 4]
+	mov ax, 0x4300
+	mov si, packet
+	mov dl, 0x80
+	int 0x13
+	jnc .next
+	print "DISK ERROR", LF
+	jmp hang
+
+hex:	mov cx, 8
+.digit:	rol eax, 4
+	push eax
+	and al, 15
+	add al, '0'
+	cmp al, '9'
+	jbe .put
+	add al, 'a' - '0' - 10
+.put:	call putc
+	pop eax
+	loop .digit
+	ret
+
+packet:	db 16, 0
+	dw 1, record, 0
+	dq 1
+
+	times 510 - ($ - $$) db 0
+	dw 0xaa55
+`;
+
+/** Builds the boot sector with nasm. */
+export async function buildRamGuest(): Promise<Buffer> {
+  const directory = mkdtempSync(join(tmpdir(), "ram-guest-"));
+  try {
+    writeFileSync(join(directory, "ram.asm"), SOURCE);
+    await Bun.$`nasm -f bin -I${import.meta.dir}/ -o ${directory}/ram.bin ${directory}/ram.asm`.quiet();
+    return Buffer.from(await Bun.file(join(directory, "ram.bin")).arrayBuffer());
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
+/** What the guest says of itself, or what its disk says. */
+export interface RamRecord {
+  number: number;
+  count: number;
+}
+
+/** The answers in a console log. */
+export const readAnswers = (console: string): RamRecord[] =>
+  [...console.matchAll(/=([0-9a-f]{8}) ([0-9a-f]{8})/g)].map(([, number, count]) => ({
+    number: Number.parseInt(number!, 16),
+    count: Number.parseInt(count!, 16),
+  }));
+
+/** The guest's record in a raw image; undefined before its first one. */
+export function readRecord(image: string): RamRecord | undefined {
+  const fd = openSync(image, "r");
+  try {
+    const bytes = Buffer.alloc(12);
+    readSync(fd, bytes, 0, bytes.length, 512);
+    if (bytes.toString("latin1", 8) !== "RAMG") return undefined;
+    return { number: bytes.readUInt32LE(0), count: bytes.readUInt32LE(4) };
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -3,6 +3,7 @@ import type { CommandDef } from "citty";
 /** How each command is loaded; in the order of the help. */
 export const LOADERS = {
   create: () => import("../commands/create.ts"),
+  clone: () => import("../commands/clone.ts"),
   run: () => import("../commands/run.ts"),
   stop: () => import("../commands/stop.ts"),
   restart: () => import("../commands/restart.ts"),

@@ -19,6 +19,7 @@ import { carryIdentity, foreignUuid, readIdentity } from "../vm/identity.ts";
 import { carryFormats } from "../vm/image-formats.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import type { Vm } from "../vm/find.ts";
+import { refuseTemplate } from "../vm/template.ts";
 import { withVm } from "../vm/open.ts";
 import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
 import { findDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
@@ -56,6 +57,7 @@ export async function restoreSnapshot(
   if (snapshot.problem) throw snapshot.problem;
   const own = readIdentity(vm.hostdir);
   refuseForeignSnapshot(context, snapshot, own, name !== undefined && name !== LAST, uuid);
+  refuseTemplate(vm, "restore");
   if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
@@ -138,7 +140,7 @@ function refuseForeignSnapshot(
  * warning.
  * @throws 74 if it is damaged
  */
-function requireUndamaged(hostdir: string, snapshot: Snapshot): void {
+export function requireUndamaged(hostdir: string, snapshot: Snapshot): void {
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
   const damage = findDamage(snapshot, (name) => known.get(name));
   if (damage !== undefined) throw damagedSnapshot(snapshot, damage);

@@ -79,6 +79,8 @@ export async function withLockedVm<T>(
     const read = await readVm(context, hostdir, true, { lenient, work });
     const vm = ensureIdentity(context, read, !renews);
     if (vm.work.state === "present") await waitForKilledBackup(vm.work);
+    if (vm.work.state === "present" && vm.work.mark.clone?.base && !renews)
+      await (await import("./clones.ts")).keepRecorded(vm);
     return await use(vm);
   } catch (error) {
     // A system error is not an internal error.

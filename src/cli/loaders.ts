@@ -23,6 +23,7 @@ export const LOADERS = {
   cd: () => import("../commands/cd.ts"),
   disk: () => import("../commands/disk.ts"),
   identity: () => import("../commands/identity.ts"),
+  rename: () => import("../commands/rename.ts"),
   adopt: () => import("../commands/adopt.ts"),
   destroy: () => import("../commands/destroy.ts"),
   job: () => import("../commands/job.ts"),

@@ -5,6 +5,7 @@ export default define({
   args: {
     target: {
       type: "positional",
+      required: true,
       many: true,
       kind: "clone",
       valueHint: "[SNAPSHOT] DIR",

@@ -1,4 +1,5 @@
 import { basename, join } from "node:path";
+import { commandLineFor } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import type { ReadImage } from "../machine/types.ts";
@@ -14,7 +15,7 @@ export function findMissingBase({ mark: { clone } }: Workdir): VmError | undefin
   const place = join(clone.directory, HOST.backups, clone.base.name);
   if (lstatOf(place)) return undefined;
   return new VmError("noInput", describeMissing(clone, place), {
-    hint: "put it back (a symlink to its new place is enough), or restore a snapshot of this VM, which does not need it",
+    hint: `put it back; if that VM was moved: ${commandLineFor("NEWDIR", "rename", basename(clone.directory))}; or restore a snapshot of this VM, which does not need it`,
   });
 }
 

@@ -1,7 +1,7 @@
 import { commandLine, commandLineFor } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { lstatOf, realPath } from "../lib/read-file.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { forgetClones, readClones, recordClones, type CloneEntry } from "../store/clones.ts";
 import { lockVm } from "../store/lock.ts";
 import { disksOnSnapshots } from "../store/snapshot-dependents.ts";
@@ -17,14 +17,16 @@ export interface InspectedClone extends CloneEntry {
 /** The recorded clones of a VM, without those that do not need its snapshots any more. @throws as `readClones` */
 export const inspectClones = (hostdir: string): InspectedClone[] =>
   readClones(hostdir).flatMap((entry) => {
-    const state = inspectEntry(hostdir, entry);
+    const state = inspectEntry(entry);
     return state === undefined ? [] : [{ ...entry, state }];
   });
 
-function inspectEntry(
-  hostdir: string,
-  { uuid, directory, pending }: CloneEntry,
-): InspectedClone["state"] | undefined {
+function inspectEntry({
+  uuid,
+  directory,
+  snapshot,
+  pending,
+}: CloneEntry): InspectedClone["state"] | undefined {
   // A clone that was killed while it was made.
   const missing = pending ? undefined : ("missing" as const);
   if (!lstatOf(directory)?.isDirectory()) return missing;
@@ -39,9 +41,9 @@ function inspectEntry(
   if (found !== undefined && found !== uuid) return missing;
   // Destroyed, or its working files are gone.
   if (work.state !== "present") return undefined;
-  if (found === undefined) return "linked";
-  const { clone } = work.mark;
-  return clone?.base && (realPath(clone.directory) ?? clone.directory) === hostdir ? "linked" : undefined;
+  // Without a readable UUID or mark it cannot be told.
+  if (found === undefined || work.mark.damaged) return "linked";
+  return work.mark.clone?.base?.name === snapshot ? "linked" : undefined;
 }
 
 /** What needs each snapshot: `the working disk disk-0.img`, `the clone /srv/web1`. @throws as `readClones` */

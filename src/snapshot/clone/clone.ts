@@ -28,7 +28,7 @@ import { nicsOf } from "../../vm/nics.ts";
 import { withVm } from "../../vm/open.ts";
 import { readSeed, requireIsoProgram, writeSeed } from "../../vm/seed-volume.ts";
 import { reportVolatile } from "../../vm/volatile.ts";
-import { makeDestination, resolveDestination } from "./destinations.ts";
+import { makeDestination, resolveDestination } from "../../vm/destination.ts";
 import { openSnapshot, openWorkingDisks, type CloneSource } from "./disks.ts";
 import type { CloneRequest } from "./request.ts";
 import { buildCloneSettings, findChosenPorts, type ChosenPorts } from "./settings.ts";

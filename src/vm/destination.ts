@@ -1,13 +1,13 @@
 import { mkdirSync, rmdirSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve, sep } from "node:path";
-import { commandLineFor } from "../../lib/command-line.ts";
-import { VmError } from "../../lib/errors.ts";
-import { lstatOf, realPath } from "../../lib/read-file.ts";
-import { shellQuote } from "../../lib/shell.ts";
-import { isOwnName, MAX_OWN_NAME_BYTES, plain } from "../../lib/text.ts";
-import { callerUid, foreignReason } from "../../lib/trust.ts";
-import { fileError, listDirectory } from "../../store/files.ts";
-import { PARTIAL } from "../../store/layout.ts";
+import { commandLineFor } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
+import { shellQuote } from "../lib/shell.ts";
+import { isOwnName, MAX_OWN_NAME_BYTES, plain } from "../lib/text.ts";
+import { callerUid, foreignReason } from "../lib/trust.ts";
+import { fileError, listDirectory } from "../store/files.ts";
+import { PARTIAL } from "../store/layout.ts";
 
 /**
  * The absolute path of a new VM's directory, symlinks resolved.

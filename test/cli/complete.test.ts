@@ -159,7 +159,10 @@ describe("candidates at the end of", () => {
     ["vm -d ../there --hostdir=. restore S", ["S1", "S0"]],
     ["vm --hostdir=../there @restore E", ["Elsewhere"]],
     ["vm -d /nowhere restore ", AT],
-    ["vm job ", ["mine", "run-ssh", "yours", "post-install", "add-ssh-keys", "grow-fs"].toSorted()],
+    [
+      "vm job ",
+      ["mine", "run-ssh", "yours", "post-install", "add-ssh-keys", "grow-fs", "new-identity"].toSorted(),
+    ],
     ["vm job mine ", AT],
     ["vm destroy --", ["--force", "--help"]],
     ["vm destroy --force @cr", ["@create"]],

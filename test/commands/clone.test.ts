@@ -5,12 +5,14 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { readSeed } from "../../src/vm/seed-volume.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
 import { buildOnce, seen, writeDisk, written } from "./snapshots.ts";
 
@@ -241,7 +243,7 @@ describe("refuses before any work:", () => {
     [["../-x"], 64, "cannot be a VM's name"],
     [["../.x"], 64, "cannot be a VM's name"],
     [[`../${"x".repeat(201)}`], 64, "cannot be a VM's name"],
-    [["S9", "../x"], 66, "has no snapshots"],
+    [["S9", "../x"], 66, "no such snapshot: S9"],
     [["../S9", "../x"], 64, "cannot be a snapshot's name"],
     [["S0", "../x", "../y"], 64, "at most a snapshot and a directory"],
     [["--count=0", "../x"], 64, "--count"],
@@ -259,7 +261,7 @@ describe("refuses before any work:", () => {
     const path = join(box.work, "guest.env");
     const text = readFileSync(path, "utf8");
     writeFileSync(path, `${text}if true; then CORES=1; fi\n`);
-    await box.ends(78, "clone --keep-guest ../x", "lines other than plain");
+    await box.ends(78, "clone --keep-guest ../x", "something other than NAME=value");
     writeFileSync(path, text);
     expect([existsSync(place(box, "x")), left(box).length]).toEqual([false, 1]);
   });
@@ -311,5 +313,171 @@ describe("a template", () => {
     await box.running();
     await box.ends(75, "set TEMPLATE=yes", "the VM is running");
     await box.ok("stop", "--force");
+  });
+});
+
+const seedOf = (work: string) => readSeed(join(work, "vm-seed.img"));
+const meta = (work: string) => JSON.parse(seedOf(work)["meta-data"].toString());
+
+describe("cloud-init's volume", () => {
+  test("gets a new instance and host name, and keeps the user-data", async () => {
+    using box = await buildOnce("seeded", "", async (fresh) => {
+      fresh.write(join(fresh.top, "key.pub"), "ssh-ed25519 AAAA me\n");
+      fresh.configure(`SSHKEYS=(${join(fresh.top, "key.pub")})\n`);
+      await fresh.ok("--net=user", "create", "--cloud-init", "G");
+    });
+    await box.ok("clone", "../web");
+    const clone = join(place(box, "web"), ".work");
+    expect(meta(box.work)["local-hostname"]).toBe("g");
+    expect(meta(clone)["local-hostname"]).toBe("web");
+    expect(meta(clone)["instance-id"]).not.toBe(meta(box.work)["instance-id"]);
+    expect(seedOf(clone)["user-data"]).toEqual(seedOf(box.work)["user-data"]);
+    const { mac } = (await at(box, "web", "status")).nics[0];
+    expect(seedOf(clone)["network-config"]!.toString()).toContain(mac);
+    await box.ok("clone", "--keep-guest", "../same");
+    expect(meta(join(place(box, "same"), ".work"))).toEqual(meta(box.work));
+  });
+
+  test("that another program made is refused, and copied with --keep-guest", async () => {
+    using box = await written();
+    writeFileSync(join(box.work, "vm-seed.img"), "x".repeat(100_000), { mode: 0o600 });
+    await box.ends(74, "clone ../web", "it was not made by this program", "--keep-guest");
+    expect([existsSync(place(box, "web")), left(box).length]).toEqual([false, 0]);
+    await box.ok("clone", "--keep-guest", "../web");
+  });
+});
+
+describe("rename", () => {
+  test("a VM, by name and by path, and back", async () => {
+    using box = await written();
+    await box.ok("clone", "--keep-guest", "../one");
+    const one = place(box, "one");
+    await box.ok("-d", one, "backup");
+    await box.ok("-d", one, "rename", "two");
+    const two = place(box, "two");
+    expect([existsSync(one), existsSync(join(two, ".vm-renaming.json"))]).toEqual([false, false]);
+    expect(await at(box, "two", "status")).toMatchObject({
+      name: "two",
+      directory: two,
+      snapshots: { count: 1 },
+    });
+    expect(readlinkSync(join(two, ".work/.host"))).toBe(two);
+    expect(bytes(box, "two")).toEqual([1]);
+    mkdirSync(place(box, "sub"));
+    await box.ok("-d", two, "rename", "../sub/three");
+    expect((await at(box, "sub/three", "status")).name).toBe("three");
+    expect((await box.json("list")).map(({ directory }: any) => directory)).toContain(
+      place(box, "sub/three"),
+    );
+    await box.ok("-d", place(box, "sub/three"), "rename", "three");
+  });
+
+  test("has linked clones follow, and one is recorded in its new place", async () => {
+    using box = await written();
+    await box.ok("clone", "--keep-guest", "../base");
+    await box.ok("-d", place(box, "base"), "backup", "S1", "--format=qcow2");
+    await box.ok("-d", place(box, "base"), "clone", "--keep-guest", "--linked", "S1", "../web");
+    await box.ok("-d", place(box, "base"), "rename", "base2");
+    expect(bytes(box, "web")).toEqual([1]);
+    expect((await at(box, "web", "status")).clonedFrom.directory).toBe(place(box, "base2"));
+    await box.running({}, "-d", place(box, "web"));
+    // A running clone follows, too; it cannot be renamed itself.
+    await box.ok("-d", place(box, "base2"), "rename", "base3");
+    await box.ends(75, ["-d", place(box, "web"), "rename", "web2"], "the VM is running");
+    await box.ok("-d", place(box, "web"), "stop", "--force");
+    await box.ok("-d", place(box, "web"), "rename", "web2");
+    expect((await at(box, "base3", "status")).clones).toMatchObject([{ directory: place(box, "web2") }]);
+    // Moved by hand: they find it by the same command.
+    renameSync(place(box, "base3"), place(box, "base4"));
+    expect((await at(box, "web2", "status")).state).toBe("broken");
+    await box.ok("-d", place(box, "base4"), "rename", "base4");
+    expect((await at(box, "web2", "status")).state).not.toBe("broken");
+    await box.ends(75, ["-d", place(box, "base4"), "snapshots", "rm", "S1"], "builds on S1");
+  });
+
+  test.each([
+    ["before the directory is renamed", false],
+    ["after it", true],
+  ])("that was killed %s is completed by the next command", async (_when, renamed) => {
+    using box = await written();
+    await box.ok("clone", "--keep-guest", "../base");
+    await box.ok("-d", place(box, "base"), "backup", "S1", "--format=qcow2");
+    await box.ok("-d", place(box, "base"), "clone", "--keep-guest", "--linked", "S1", "../web");
+    const [from, to] = [place(box, "base"), place(box, "other")];
+    writeFileSync(join(from, ".vm-renaming.json"), JSON.stringify({ version: 1, from, guest: "base" }));
+    if (renamed) renameSync(from, to);
+    const { stderr } = await box.ok("-d", renamed ? to : from, "backup");
+    const name = renamed ? "other" : "base";
+    expect((await at(box, name, "status")).name).toBe(name);
+    expect((await at(box, "web", "status")).state).toBe("created");
+    expect(stderr.includes(`vm -d ${to} rename other`)).toBe(renamed);
+    await box.ok("-d", place(box, name), "rename", name);
+    expect((await box.ok("-d", place(box, name), "backup")).stderr).not.toContain("was interrupted");
+  });
+
+  test("timers of its directory, and no others", async () => {
+    using box = await written();
+    await box.ok("clone", "--keep-guest", "../one");
+    box.program("systemctl", `echo "$*" >>${join(box.top, "told")}`);
+    box.program("systemd-analyze", "true");
+    const units = join(box.home, ".config/systemd/user");
+    const enable = (name: string): string =>
+      box.write(join(units, "timers.target.wants", name.replace(".service", ".timer")), "");
+    await box.ok("-d", place(box, "one"), "timer", "--user", "--install", "backup", "--quiet");
+    await box.ok("-d", place(box, "one"), "timer", "--user", "--install", "@verify");
+    await box.ok("timer", "--user", "--install");
+    const before = readdirSync(units).filter((name) => name.endsWith(".service"));
+    for (const name of before) enable(name);
+    const text = (name: string) => readFileSync(join(units, name), "utf8");
+    const old = before.find((name) => /^vm-backup-.*-one\.service$/.test(name))!;
+    const [wanted, other] = [text(old), before.find((name) => !/-one\./.test(name))!];
+    await box.ok("-d", place(box, "one"), "rename", "two words");
+    const after = readdirSync(units);
+    expect(after.filter((name) => name.includes("-one."))).toEqual([]);
+    const next = old.replace("-one.", String.raw`-two\x20words.`);
+    expect(after).toContain(next.replace(".service", ".timer"));
+    expect(text(next)).toBe(
+      wanted.replaceAll(place(box, "one"), place(box, "two words")).replace("of one in", "of two words in"),
+    );
+    expect(after).toContain(other);
+    const told = readFileSync(join(box.top, "told"), "utf8");
+    expect(told).toContain(`--user enable --now ${next.replace(".service", ".timer")}`);
+    expect(told).toContain(`--user disable --now ${old.replace(".service", ".timer")}`);
+  });
+
+  test("the tags of its snapshots in the repository; what fails can be repeated", async () => {
+    using box = await written();
+    box.program("restic", readFileSync(join(import.meta.dir, "../fixtures/restic.sh"), "utf8"));
+    const repo = join(box.top, "repo");
+    for (const path of ["password", "repo/password"]) box.write(join(box.top, path), "secret");
+    box.configure(`SNAPSHOT_REPO=${repo}\nSNAPSHOT_PASSWORD_FILE=${join(box.top, "password")}\n`);
+    await box.ok("clone", "--keep-guest", "../one");
+    await box.ok("-d", place(box, "one"), "backup", "--push");
+    box.write(join(repo, "fail-tag"), "1\nno\n");
+    await box.ends(74, ["-d", place(box, "one"), "rename", "two"], "but not its snapshots", "rename two");
+    rmSync(join(repo, "fail-tag"));
+    expect((await box.ok("-d", place(box, "two"), "backup")).stderr).toContain("was interrupted");
+    await box.ok("-d", place(box, "two"), "rename", "two");
+    const calls = readFileSync(join(repo, "calls"), "utf8");
+    expect(calls).toMatch(/^tag --remove vm-name=one --add vm-name=two [0-9a-f]{64}$/m);
+    expect((await box.ok("-d", place(box, "two"), "backup")).stderr).not.toContain("was interrupted");
+  });
+
+  test("refuses a running VM, existing directories, other names, and later commands of a batch", async () => {
+    using box = await written();
+    mkdirSync(place(box, "full/x"), { recursive: true });
+    for (const [name, status] of [
+      ["full", 73],
+      ["a\nb", 64],
+      [".x", 64],
+      ["../none/x", 66],
+      ["./inside", 64],
+    ] as const)
+      await box.ends(status, ["rename", name]);
+    await box.ends(64, "rename x @backup", "last command of a batch");
+    await box.running();
+    await box.ends(75, "rename x", "the VM is running");
+    await box.ok("stop", "--force");
+    expect(existsSync(box.path(".vm-renaming.json"))).toBe(false);
   });
 });

@@ -19,7 +19,7 @@ import { notePlace } from "../../store/places.ts";
 import { recoverWork } from "../../store/recover.ts";
 import { remove } from "../../store/remove.ts";
 import { recordSnapshot } from "../../store/snapshot-parent.ts";
-import { findSnapshot, listSnapshots, type Snapshot } from "../../store/snapshots.ts";
+import { findSnapshot, type Snapshot } from "../../store/snapshots.ts";
 import { stageWork } from "../../store/stage.ts";
 import type { Context } from "../../vm/context.ts";
 import { requireWork, type Vm } from "../../vm/find.ts";
@@ -148,7 +148,7 @@ async function makeClone(plan: ClonePlan, directory: string): Promise<void> {
       replaceFile(join(stage.dir, HOST.guestEnv), settings);
       if (source.seeded && !request.keepGuest) await renewSeed(vm, stage.dir, name, settings);
       throwIfInterrupted();
-      dir = stage.commit({ ...stateOf(vm, snapshot), clone });
+      dir = stage.commit({ ...describeConsistency(vm, snapshot), clone });
     } catch (error) {
       stage.abort();
       throw error;
@@ -200,7 +200,7 @@ function recordSource(
 }
 
 /** Consistency of the disks, as after a restore. */
-const stateOf = ({ work }: Vm, snapshot: Snapshot | undefined): Partial<Mark> =>
+const describeConsistency = ({ work }: Vm, snapshot: Snapshot | undefined): Partial<Mark> =>
   snapshot
     ? {
         restored: snapshot.manifest?.consistency ?? "crash-consistent",
@@ -256,7 +256,3 @@ export const forgetClone = (context: Context, directory: string): Promise<void> 
     forgetClones(hostdir, new Set(found.map(({ uuid }) => uuid)));
     log.success(`forgot the clone ${place}`);
   });
-
-/** The newest snapshot of a template that linked clones can build on. */
-export const hasLinkable = (hostdir: string): boolean =>
-  listSnapshots(hostdir).some(({ manifest }) => manifest?.format === "qcow2");

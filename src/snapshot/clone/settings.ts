@@ -21,23 +21,23 @@ export interface CloneIdentity {
   uuid: string;
 }
 
-type Values = Record<string, SettingValue | undefined>;
+type EnvValues = Record<string, SettingValue | undefined>;
 
 const hostRule = (option: string): ReturnType<typeof parseHostForward> =>
   parseHostForward(option.replace(/^hostfwd=/, ""));
 
 /** Options of FORWARDS; none if it cannot be read. */
-function forwardsOf({ FORWARDS = "" }: Values): string[] {
+function readForwards({ FORWARDS = "" }: EnvValues): string[] {
   const parsed = parseSetting("FORWARDS", FORWARDS);
   return "value" in parsed ? (parsed.value as string[]) : [];
 }
 
 /** The display's port, if it is not the default, in place of which a free one is used. */
-const displayPort = ({ PORT = "" }: Values): number | undefined =>
+const displayPort = ({ PORT = "" }: EnvValues): number | undefined =>
   /^\d{1,5}$/.test(String(PORT)) && Number(PORT) !== DEFAULT_PORT ? Number(PORT) : undefined;
 
-function addPorts(ports: ChosenPorts, values: Values): void {
-  for (const option of forwardsOf(values)) {
+function addPorts(ports: ChosenPorts, values: EnvValues): void {
+  for (const option of readForwards(values)) {
     const rule = hostRule(option);
     if (rule) ports.add(`${rule.protocol} ${rule.hostPort}`);
   }
@@ -85,13 +85,13 @@ const stripNote = (text: string): string =>
   text.startsWith(`${COPY_NOTE}\n`) ? text.slice(COPY_NOTE.length + 1) : text;
 
 async function changesFor(
-  values: Values,
+  values: EnvValues,
   { name, uuid }: CloneIdentity,
   work: string | undefined,
   ports: ChosenPorts,
 ): Promise<Partial<Record<SettingName, SettingValue | undefined>>> {
   const { NETWORKS, IMAGES } = values;
-  const forwards = forwardsOf(values);
+  const forwards = readForwards(values);
   const moved: string[] = [];
   for (const option of forwards) moved.push(await moveForward(option, ports));
   const display = displayPort(values);

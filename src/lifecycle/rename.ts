@@ -4,7 +4,7 @@ import { hasErrno, VmError } from "../lib/errors.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { log } from "../lib/log.ts";
 import { fileError, replaceSymlink, syncDirectory } from "../store/files.ts";
-import { WORK } from "../store/layout.ts";
+import { HOST, WORK } from "../store/layout.ts";
 import { lockVm } from "../store/lock.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { endRenaming, readRenaming, writeRenaming } from "../store/renaming.ts";
@@ -45,6 +45,8 @@ export const renameVm = (context: Context, name: string): Promise<RenamedVm> =>
     const within = [hostdir, ...(work.state === "present" ? [work.dir] : [])];
     const to = resolveDestination("rename", typed, context.cwd, within);
     if (work.state === "present") await refuseRunning(work, "rename");
+    // [compat] It may be absolute.
+    if (work.state === "present" && work.inplace) replaceSymlink(join(hostdir, HOST.workLink), ".");
     writeRenaming(hostdir, before);
     try {
       renameSync(hostdir, to);

@@ -57,8 +57,10 @@ export async function restoreSnapshot(
   if (snapshot.problem) throw snapshot.problem;
   const own = readIdentity(vm.hostdir);
   refuseForeignSnapshot(context, snapshot, own, name !== undefined && name !== LAST, uuid);
-  refuseTemplate(vm, "restore");
-  if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
+  if (vm.work.state === "present") {
+    refuseTemplate(vm, "restore");
+    await refuseRunning(vm.work, "restore");
+  }
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
   const jobs = listStored(snapshot);

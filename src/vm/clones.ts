@@ -4,10 +4,12 @@ import { log } from "../lib/log.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { forgetClones, readClones, recordClones, type CloneEntry } from "../store/clones.ts";
 import { lockVm } from "../store/lock.ts";
+import type { CloneRecord } from "../store/mark-types.ts";
 import { disksOnSnapshots } from "../store/snapshot-dependents.ts";
 import { resolveWork, type Work } from "../store/workdir.ts";
 import type { Vm } from "./find.ts";
 import { readIdentity } from "./identity.ts";
+import { foreignDirectory } from "./ownership.ts";
 
 /** A linked clone that may need its snapshot. `missing`: its directory is gone, or holds another VM; it may have been moved. */
 export interface InspectedClone extends CloneEntry {
@@ -74,6 +76,13 @@ export function hintForClones(hostdir: string, snapshots: readonly string[]): st
   ];
 }
 
+/** Is the VM that a clone names there, and this user's? A mark may come from elsewhere, and nothing is written in other directories. */
+function isSource({ directory, uuid: wanted }: CloneRecord): boolean {
+  if (!lstatOf(directory)?.isDirectory() || foreignDirectory(directory) !== undefined) return false;
+  const { uuid, former } = readIdentity(directory);
+  return uuid !== undefined && (uuid === wanted || (wanted !== undefined && former.includes(wanted)));
+}
+
 /** For the record of another VM. */
 const LOCK_MS = 1000;
 
@@ -83,7 +92,7 @@ export async function forgetAtSource({
   settings: { UUID: uuid },
 }: Pick<Vm, "work" | "settings">): Promise<void> {
   const clone = work.state === "present" ? work.mark.clone : undefined;
-  if (!clone?.base || uuid === "" || !lstatOf(clone.directory)?.isDirectory()) return;
+  if (!clone?.base || uuid === "" || !isSource(clone)) return;
   try {
     using _lock = await lockVm(clone.directory, "forget a clone", LOCK_MS);
     forgetClones(clone.directory, new Set([uuid]));
@@ -103,8 +112,9 @@ export async function keepRecorded({ hostdir, work, settings: { UUID: uuid } }: 
   const isRecorded = (entry: CloneEntry): boolean =>
     entry.uuid === uuid && entry.directory === hostdir && entry.snapshot === base.name && !entry.pending;
   try {
-    const entries = lstatOf(directory)?.isDirectory() ? readClones(directory) : undefined;
-    if (!entries || entries.some(isRecorded)) return;
+    if (!isSource(clone)) return;
+    const entries = readClones(directory);
+    if (entries.some(isRecorded)) return;
     // A copy with the UUID of the original, which is still there: it gets one of its own, and is recorded then.
     const other = entries.find((entry) => entry.uuid === uuid && entry.directory !== hostdir);
     if (other && readIdentity(other.directory).uuid === uuid) return;

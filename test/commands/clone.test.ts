@@ -306,6 +306,11 @@ describe("a template", () => {
     await box.ok("-d", place(box, "web"), "stop", "--force");
     await box.ok("set", "TEMPLATE=no");
     await box.ok("restore", "S1");
+    // Its working files are lost, as after a reboot: restored, it can be changed again.
+    await box.ok("set", "TEMPLATE=yes");
+    box.write("guest.env", readFileSync(join(box.work, "guest.env")));
+    await box.ok("destroy");
+    await box.ok("restore", "S1");
   });
 
   test("is not made of a running VM", async () => {

@@ -1,14 +1,45 @@
 /** Clones with real images: contents, speed, kills. */
 import { expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { binary, type Sandbox } from "./harness.ts";
 import { content, filled, io } from "./images.ts";
-import { allVariations, expectError, rootTest, sampled, seed, suite } from "./tools.ts";
+import {
+  allVariations,
+  configure,
+  expectError,
+  rootTest,
+  sampled,
+  seed,
+  smallSandbox,
+  suite,
+  testInTurn,
+} from "./tools.ts";
 import { seededRandom } from "./faults-lab.ts";
 
 const place = (box: Sandbox, name: string): string => join(box.top, name);
 const diskOf = (box: Sandbox, name: string): string => join(place(box, name), ".work/disk-0.img");
+
+const MACHINE_ID = "0123456789abcdef0123456789abcdef";
+
+/** Jobs that make an installed system, and print its identity. */
+const FILL = `
+mkfs.ext4 -q /dev/vda; mkdir /mnt/new; mount /dev/vda /mnt/new
+mkdir -p /mnt/new/etc/ssh /mnt/new/bin /mnt/new/sbin /mnt/new/usr /mnt/new/root
+echo golden >/mnt/new/etc/hostname; echo "127.0.1.1 golden" >/mnt/new/etc/hosts
+echo "/dev/vda / ext4 defaults 0 1" >/mnt/new/etc/fstab
+echo ${MACHINE_ID} >/mnt/new/etc/machine-id
+ssh-keygen -q -t ed25519 -N '' -f /mnt/new/etc/ssh/ssh_host_ed25519_key
+umount /mnt/new
+`;
+const LOOK = `
+mount-system || fatal 'cannot mount'
+cd /mnt/system1/etc; cat hostname hosts machine-id ssh/ssh_host_ed25519_key.pub >"$OUTDIR/identity"
+`;
+
+/** What the job `look` has found. */
+const identityIn = (directory: string): string[] =>
+  readFileSync(join(directory, ".work/.out/identity"), "utf8").split("\n");
 
 /** A template with 16 MiB of data in a snapshot, and the checksum of its disk. */
 async function template(): Promise<{ box: Sandbox; sum: string }> {
@@ -37,6 +68,26 @@ suite(
       for (const name of ["web1", "web3"]) await box.ok(["-d", place(box, name), "stop", "--force"]);
       await box.ok(["-d", place(box, "web3"), "restore", "--copy", "live"]);
       expect(await content(box, diskOf(box, "web3"))).toBe(sums[2]!);
+    });
+
+    testInTurn(1, 3)("the guest of a clone gets an identity of its own, by the job", async () => {
+      using box = smallSandbox();
+      configure(box, `PROFILES="${join(box.top, "profiles")}"\nPORT=\nDISKS=(VIRT=64M)\n`);
+      await box.ok(["rescue", "build"]);
+      await box.ok(["create", "G"]);
+      box.write("fill.job", FILL);
+      await box.ok(["job", "fill"]);
+      await box.ok(["clone", "../mail1"]);
+      for (const directory of [box.host, place(box, "mail1")]) {
+        writeFileSync(join(directory, "look.job"), LOOK);
+        await box.ok(["-d", directory, "job", "look"]);
+      }
+      const [original, clone] = [identityIn(box.host), identityIn(place(box, "mail1"))];
+      expect(original.slice(0, 3)).toEqual(["golden", "127.0.1.1 golden", MACHINE_ID]);
+      expect(clone.slice(0, 2)).toEqual(["mail1", "127.0.1.1\tmail1"]);
+      expect(clone[2]).toMatch(/^[0-9a-f]{32}$/);
+      expect(clone[3]).toStartWith("ssh-ed25519 ");
+      for (const line of [2, 3]) expect(clone[line]).not.toBe(original[line]!);
     });
 
     // Killed, then done again, with nothing cleaned up by hand.

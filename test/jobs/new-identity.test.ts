@@ -60,6 +60,13 @@ describe.skipIf(process.getuid!() !== 0)("new-identity.job (needs root)", () => 
     expect(guest.read("system/etc/hostname")).toBe("web1.example\n");
   });
 
+  test("a system with little in it", async () => {
+    const { "in/job.sh": job, "bin/ssh-keygen": keygen } = SYSTEM;
+    using guest = new Guest({ "in/job.sh": job, "in/HOSTNAME": "web2\n", "bin/ssh-keygen": keygen });
+    await guest.run();
+    expect([guest.read("out/STATUS"), guest.read("system/etc/hostname")]).toEqual(["0\n", "web2\n"]);
+  });
+
   test("does not follow a symlink that points outside the system", async () => {
     using guest = guestOf();
     guest.temp.write("outside", "x");

@@ -173,7 +173,7 @@ function reportClone(
 ): void {
   const of = snapshot ? `${snapshotName(snapshot.name)} of ${vm.hostdir}` : vm.hostdir;
   log.success(`cloned ${of} to ${directory}${request.linked ? ", linked" : ""}: ${formatDuration(seconds)}`);
-  reportVolatile(directory, { dir, inplace });
+  reportVolatile(directory, { dir, inplace }, (...words) => commandLineFor(directory, ...words));
 }
 
 /** Where the clone comes from, for its mark. */

@@ -43,6 +43,15 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     io: "the image cannot be used, or qemu-img failed; nothing is left behind",
     busy: "locked by another process",
   },
+  clone: {
+    ok: "clones made",
+    other: "the job new-identity failed in a clone, which was made nevertheless",
+    noInput: "there is no VM in HOSTDIR, no such snapshot or no directory to create DIR in",
+    unavailable: "a program is missing, or no rescue system can be built",
+    cannotCreate: "DIR exists and is not empty; no space or no permission",
+    io: "a disk or the snapshot is damaged, or reading or writing failed",
+    busy: "the VM is running, or locked by another process",
+  },
   run: {
     ok: "the guest powered off, or the VM was suspended; with --detach: it is running",
     noInput: "there is no such VM, snapshot, CD image or address of this host",
@@ -173,6 +182,14 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     timeout: "remove: the guest did not release the disk in time, and keeps it",
   },
   identity: { noInput: NO_VM, cannotCreate: FOREIGN, busy: "locked by another process" },
+  rename: {
+    ok: "the VM has the new name, or had it already",
+    noInput: "there is no VM in HOSTDIR, or no directory to move it to",
+    unavailable: "",
+    cannotCreate: "the directory exists, or is on another filesystem; no permission",
+    io: "the VM was renamed, but not its timers or its snapshots in the repository",
+    busy: LOCKED,
+  },
   adopt: {
     ok: "working files adopted, or they were already",
     noInput: "there are no working files to adopt",

@@ -3,6 +3,7 @@ import type { CommandDef } from "citty";
 /** How each command is loaded; in the order of the help. */
 export const LOADERS = {
   create: () => import("../commands/create.ts"),
+  clone: () => import("../commands/clone.ts"),
   run: () => import("../commands/run.ts"),
   stop: () => import("../commands/stop.ts"),
   restart: () => import("../commands/restart.ts"),
@@ -23,6 +24,7 @@ export const LOADERS = {
   cd: () => import("../commands/cd.ts"),
   disk: () => import("../commands/disk.ts"),
   identity: () => import("../commands/identity.ts"),
+  rename: () => import("../commands/rename.ts"),
   adopt: () => import("../commands/adopt.ts"),
   destroy: () => import("../commands/destroy.ts"),
   job: () => import("../commands/job.ts"),

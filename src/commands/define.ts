@@ -14,6 +14,7 @@ export type ContextChange = Partial<Pick<Context, "options">>;
 /** What completion offers for a value. */
 export type ValueKind =
   | "assignment"
+  | "clone"
   | "command"
   | "directory"
   | "disk"

@@ -59,6 +59,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     LAYOUT: "1",
     MAC: "",
     UUID_FORMER: [],
+    TEMPLATE: "",
     DISKS: defaultDisks("AHCI"),
     INPLACE: "",
     MEDIA_MIRROR: "",

@@ -235,6 +235,7 @@ export const SCHEMA = {
     "MAC address of the first card; auto: the VM's own, by its UUID; empty: qemu's default, the same in all VMs",
   ),
   UUID_FORMER: setting(uuids, "earlier identities of the VM; read from its guest.env only"),
+  TEMPLATE: setting(flag, "the VM cannot be run, only cloned; read from its guest.env only"),
   DISKS: setting(disks, "disks that create makes; default for guests other than PCs: VIRT=30G"),
   INPLACE: setting(flag, "keep working files in HOSTDIR"),
   MEDIA_MIRROR: setting(text, "package mirror below MEDIA"),
@@ -359,6 +360,7 @@ export const SECRETS: ReadonlySet<string> = new Set<SettingName>([
 export const IDENTITY: ReadonlySet<string> = new Set<SettingName>([
   "UUID",
   "UUID_FORMER",
+  "TEMPLATE",
   "LAYOUT",
   "MAC",
   "IMAGE_NUMBERS",

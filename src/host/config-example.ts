@@ -7,7 +7,15 @@ import { SYSTEM_LIBEXEC } from "../rescue/libexec.ts";
 import type { Context } from "../vm/context.ts";
 
 /** Settings of one VM, which must be unique: not in a file for all VMs. */
-const ONE_VM: readonly SettingName[] = ["GUESTNAME", "ISO", "UUID", "UUID_FORMER", "LAYOUT", "MAC"];
+const ONE_VM: readonly SettingName[] = [
+  "GUESTNAME",
+  "ISO",
+  "UUID",
+  "UUID_FORMER",
+  "TEMPLATE",
+  "LAYOUT",
+  "MAC",
+];
 
 /** In the order of the file. Settings of no group follow at the end, so that none is left out. */
 const GROUPS: readonly (readonly [title: string, names: RegExp])[] = [

@@ -26,6 +26,7 @@ import { Media } from "../vm/media.ts";
 import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import { requireWork, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
+import { refuseTemplate } from "../vm/template.ts";
 import { type Workdir } from "../store/workdir.ts";
 import { AUTO_RESCUE, findRescue, resolveRescueMachine } from "./rescue-machine.ts";
 import { JobLogWriter } from "./output.ts";
@@ -70,6 +71,7 @@ export async function jobVm(
   input: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   await withVm(context, `run the job ${name}`, async (found) => {
+    refuseTemplate(found, `run the job ${name}`);
     const work = requireWork(found, `run the job ${name}`);
     await refuseRunning(work, `run the job ${name}`);
     refuseSuspended(work, `run the job ${name}`);

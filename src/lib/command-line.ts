@@ -11,5 +11,9 @@ export function setCommandLine(prog: string, hostdir?: string): void {
 /** A command of this program for a hint, to be pasted: `vm -d DIR restore S3`. */
 export const commandLine = (...words: string[]): string => shellLine([...start, ...words]);
 
+/** The same for the VM in another directory. */
+export const commandLineFor = (directory: string, ...words: string[]): string =>
+  shellLine([start[0]!, "-d", directory, ...words]);
+
 /** The program's name: that of its settings files, and the first word of its commands. */
 export const programName = (): string => start[0]!;

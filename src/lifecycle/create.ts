@@ -36,8 +36,9 @@ import { withVm } from "../vm/open.ts";
 import { refuseImpossible } from "../vm/limits.ts";
 import { firmwareChoice, refuseSecureBoot } from "../vm/firmware.ts";
 import { resolveSmbios } from "../vm/machine.ts";
+import { writeSeed } from "../vm/seed-volume.ts";
 import { tpmDeviceOf } from "../vm/tpm.ts";
-import { planSeed, writeSeed } from "./seed.ts";
+import { planSeed } from "./seed.ts";
 import { listSnapshots } from "../store/snapshots.ts";
 import { reportVolatile } from "../vm/volatile.ts";
 

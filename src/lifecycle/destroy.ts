@@ -23,7 +23,8 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
   requireOwn(context, findHostdir(context), "destroy");
   // A job holds the VM's lock while its rescue runs.
   if (force) await killJob(context);
-  const destroy = async ({ hostdir, work }: Vm): Promise<void> => {
+  const destroy = async (vm: Vm): Promise<void> => {
+    const { hostdir, work } = vm;
     if (work.state === "none") {
       const what = hasVm(hostdir)
         ? `the VM in ${hostdir} has no working files`
@@ -42,6 +43,8 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
     } catch (error) {
       throw fileError("cannot destroy the working files", error);
     }
+    if (work.state === "present" && work.mark.clone?.base)
+      await (await import("../vm/clones.ts")).forgetAtSource(vm);
     log.success(
       work.state === "gone"
         ? `removed the symlink to ${work.target}${work.remains ? ", and the remaining files there" : ""}`

@@ -37,6 +37,7 @@ import { resolveMachine, type Cd } from "../vm/machine.ts";
 import { refuseExcess } from "../vm/limits.ts";
 import type { StopCause } from "../vm/record-exit.ts";
 import { Media } from "../vm/media.ts";
+import { refuseTemplate } from "../vm/template.ts";
 import { companionOf } from "../vm/tpm.ts";
 import { checkTpmForRun } from "../vm/tpm-state.ts";
 import { refuseRunning } from "../vm/in-use.ts";
@@ -92,6 +93,7 @@ export interface RunRequest {
 export async function runVm(context: Context, request: RunRequest = {}): Promise<void> {
   const { iso, detach = false } = request;
   const run = await withVm(context, "run", async (found) => {
+    refuseTemplate(found, "run");
     // A mistyped name fails before a snapshot is restored.
     const isoPath = iso ? await new Media(context, found).findIso(iso) : iso;
     const vm = await ensureWork(context, found);

@@ -1,7 +1,5 @@
-import { mkdirSync, renameSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { installHint, PACKAGES } from "../lib/packages.ts";
 import { log } from "../lib/log.ts";
 import {
   buildMetaData,
@@ -9,20 +7,13 @@ import {
   buildUserData,
   findUserDataProblem,
   hostNameOf,
-  SEED_LABEL,
 } from "../machine/cloud-config.ts";
 import type { Nic } from "../machine/types.ts";
-import { exec, findProgram } from "../process/exec.ts";
-import { remove } from "../store/remove.ts";
-import { syncFile, writeNew } from "../store/files.ts";
-import { PARTIAL, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import type { CloudInitRequest } from "./create-options.ts";
 import { lstatOf, readNamed, requireReadableFile } from "../lib/read-file.ts";
 import type { Vm } from "../vm/find.ts";
-
-/** Files of cloud-init's NoCloud volume, by name. */
-export type Seed = Record<"user-data" | "meta-data", string | Buffer> & { "network-config"?: string };
+import { requireIsoProgram, type Seed } from "../vm/seed-volume.ts";
 
 /**
  * Prepares the data for cloud-init, of the network only where NETWORKS names the cards, and checks that everything it needs exists.
@@ -35,7 +26,7 @@ export function planSeed(
   request: CloudInitRequest,
   nics: readonly Nic[],
 ): Seed {
-  findIsoProgram();
+  requireIsoProgram();
   const network =
     vm.settings.NETWORKS.length > 0 && nics.length > 0 ? { "network-config": buildNetworkConfig(nics) } : {};
   const metaData = buildMetaData(`vm-${crypto.randomUUID()}`, hostNameOf(guestName));
@@ -78,31 +69,4 @@ function readKeys({ settings, hostdir }: Vm): string[] {
       hint: "create a key: ssh-keygen -t ed25519; or set SSHKEYS to your public keys; or use --user-data=FILE",
     },
   );
-}
-
-/** Any program with the options of mkisofs. */
-function findIsoProgram(): string[] {
-  if (findProgram("xorriso")) return ["xorriso", "-no_rc", "-as", "mkisofs"];
-  const other = ["genisoimage", "mkisofs"].find((name) => findProgram(name));
-  if (other) return [other];
-  throw new VmError(
-    "unavailable",
-    "cannot create cloud-init's volume: xorriso, genisoimage and mkisofs are not installed",
-    { hint: installHint(PACKAGES.xorriso) },
-  );
-}
-
-/** Creates the volume in `directory`, atomically. */
-export async function writeSeed(directory: string, seed: Seed): Promise<void> {
-  const scratch = join(directory, `${PARTIAL}seed`);
-  mkdirSync(scratch, { mode: 0o700 });
-  const names = Object.keys(seed) as (keyof Seed)[];
-  for (const name of names) writeNew(join(scratch, name), seed[name]!);
-  // Names without a directory: some characters in paths are special to mkisofs.
-  const options = ["-quiet", "-V", SEED_LABEL, "-J", "-r", "-o", WORK.seed];
-  const what = "cannot create cloud-init's volume";
-  await exec([...findIsoProgram(), ...options, ...names], { cwd: scratch, what });
-  renameSync(join(scratch, WORK.seed), join(directory, WORK.seed));
-  remove(scratch);
-  await syncFile(join(directory, WORK.seed));
 }

@@ -3,6 +3,7 @@ import { valueText } from "../config/assignment.ts";
 import { badOption } from "../config/complaint.ts";
 import { parseSetting, type SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/shell-expand.ts";
+import { isOn } from "../config/values.ts";
 import { log } from "../lib/log.ts";
 import { macroOf } from "../machine/macros.ts";
 import { takesForwards } from "../machine/network.ts";
@@ -11,7 +12,7 @@ import { readMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
 import { readVm, requireWork, type Vm } from "../vm/find.ts";
 import { warnOfKeys } from "../vm/firmware.ts";
-import { findRunning } from "../vm/in-use.ts";
+import { findRunning, refuseRunning } from "../vm/in-use.ts";
 import { networksOf } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
 import {
@@ -37,9 +38,11 @@ import { storedForm, type SetRequest, type StoredList } from "./set-request.ts";
 export async function changeSettings(context: Context, request: SetRequest): Promise<void> {
   const own = withoutTyped(context);
   const change = async (vm: Vm): Promise<void> => {
-    requireWork(vm, "change settings");
+    const work = requireWork(vm, "change settings");
     const changes = resolveChanges(context, vm, request);
     await refuseUnfit(own, vm, changes);
+    if (changes.TEMPLATE !== undefined && isOn(changes.TEMPLATE))
+      await refuseRunning(work, "make the VM a template");
     const before = vm.raw;
     const names = Object.keys(changes) as SettingName[];
     const run = await findRun(own, vm);

@@ -2,6 +2,8 @@
 import addSshKeysJob from "../../jobs/add-ssh-keys.job" with { type: "text" };
 import addSshKeysPre from "../../jobs/add-ssh-keys.pre" with { type: "text" };
 import growFsJob from "../../jobs/grow-fs.job" with { type: "text" };
+import newIdentityJob from "../../jobs/new-identity.job" with { type: "text" };
+import newIdentityPre from "../../jobs/new-identity.pre" with { type: "text" };
 import postInstallJob from "../../jobs/post-install.job" with { type: "text" };
 import postInstallPost from "../../jobs/post-install.post" with { type: "text" };
 import postInstallPre from "../../jobs/post-install.pre" with { type: "text" };
@@ -19,6 +21,8 @@ export const JOB_FILES: Readonly<Record<string, string>> = {
   "add-ssh-keys.job": addSshKeysJob,
   "add-ssh-keys.pre": addSshKeysPre,
   "grow-fs.job": growFsJob,
+  "new-identity.job": newIdentityJob,
+  "new-identity.pre": newIdentityPre,
   "post-install.job": postInstallJob,
   "post-install.post": postInstallPost,
   "post-install.pre": postInstallPre,

@@ -24,6 +24,7 @@ import {
 import { HOST, PARTIAL, SNAPSHOT, STATE } from "../store/layout.ts";
 import type { Manifest, StoredFile } from "../store/manifest.ts";
 import { writeSums } from "./make/describe.ts";
+import { hintForClones, usersOfSnapshots } from "../vm/clones.ts";
 import type { Context } from "../vm/context.ts";
 import { disksOnSnapshots } from "../store/snapshot-dependents.ts";
 import type { Vm } from "../vm/find.ts";
@@ -94,11 +95,15 @@ function refuseNeededByDisks(context: Context, vm: Vm, name: string): void {
     throw new VmError("busy", `cannot remove snapshots: ${name} is protected`, {
       hint: `nothing was removed; ${context.prog} snapshots unprotect ${name}`,
     });
-  const disks = disksOnSnapshots(vm.work).get(name);
-  if (disks)
-    throw new VmError("busy", `cannot remove snapshots: ${disks.join(", ")} builds on ${name}`, {
-      hint: `nothing was removed; make the disk standalone: ${commandLine("backup")} && ${commandLine("restore", "--copy")}`,
-    });
+  const users = usersOfSnapshots(vm).get(name);
+  if (!users) return;
+  const clones = hintForClones(vm.hostdir, [name]);
+  const alone = `make the disk standalone: ${commandLine("backup")} && ${commandLine("restore", "--copy")}`;
+  throw new VmError("busy", `cannot remove snapshots: ${users.join(", ")} builds on ${name}`, {
+    hint: ["nothing was removed", ...(disksOnSnapshots(vm.work).has(name) ? [alone] : []), ...clones].join(
+      "; ",
+    ),
+  });
 }
 
 const find = (all: readonly SnapshotInfo[], name: string): Snapshot | undefined =>

@@ -2,7 +2,8 @@ import { log } from "../lib/log.ts";
 import { plain } from "../lib/text.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { decideRetention, type Rules, type Verdict } from "../store/retention.ts";
-import { disksOnSnapshots, parentsOf } from "../store/snapshot-dependents.ts";
+import { parentsOf } from "../store/snapshot-dependents.ts";
+import { usersOfSnapshots } from "../vm/clones.ts";
 import { foreignUuid, identityOf } from "../vm/identity.ts";
 import type { Vm } from "../vm/find.ts";
 import { findDamage } from "../store/snapshot-damage.ts";
@@ -19,7 +20,7 @@ export interface Decision {
 /** @param merge whether to merge snapshots into those that depend on them */
 export function decide(vm: Vm, rules: Rules, merge: boolean): Decision {
   const all = inspectSnapshots(vm.hostdir);
-  const disks = disksOnSnapshots(vm.work);
+  const users = usersOfSnapshots(vm);
   const byName = new Map(all.map(({ snapshot }) => [snapshot.name, snapshot]));
   const looked = new Map<string, string | undefined>();
   const damage = new Map(
@@ -40,7 +41,7 @@ export function decide(vm: Vm, rules: Rules, merge: boolean): Decision {
       damaged,
       foreign,
       parents: parentsOf(snapshot),
-      disks: disks.get(facts.name) ?? [],
+      disks: users.get(facts.name) ?? [],
       mergeable: merge && !damaged && !foreign && snapshot.manifest !== undefined,
     };
   });

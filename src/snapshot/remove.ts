@@ -8,6 +8,7 @@ import { remove } from "../store/remove.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { fileError, removeQuietly, replaceSymlink, syncDirectory } from "../store/files.ts";
 import { HOST, LAST, PARTIAL } from "../store/layout.ts";
+import { hintForClones, usersOfSnapshots } from "../vm/clones.ts";
 import type { Context } from "../vm/context.ts";
 import { dependentsOf, disksOnSnapshots, parentsOf } from "../store/snapshot-dependents.ts";
 import type { Vm } from "../vm/find.ts";
@@ -38,12 +39,13 @@ export async function removeSnapshots(context: Context, names: readonly string[]
 function refuseNeeded(vm: Vm, all: readonly SnapshotInfo[], chosen: ReadonlySet<string>): void {
   const snapshots = all.map(({ snapshot }) => snapshot);
   const disks = disksOnSnapshots(vm.work);
+  const users = usersOfSnapshots(vm);
   const needed = all
     .filter(({ facts }) => chosen.has(facts.name))
     .map(({ facts: { name, protected: isProtected } }) => ({
       name,
       isProtected,
-      dependents: dependentsOf(name, snapshots, vm.work).filter((item) => !chosen.has(item)),
+      dependents: dependentsOf(name, snapshots, users).filter((item) => !chosen.has(item)),
     }));
   const reasons = needed.flatMap(({ name, isProtected, dependents }) => [
     ...(isProtected ? [`${name} is protected`] : []),
@@ -68,6 +70,7 @@ function refuseNeeded(vm: Vm, all: readonly SnapshotInfo[], chosen: ReadonlySet<
       ...(names(({ name }) => disks.has(name)).length > 0
         ? [`make the working disks independent and keep their changes: ${independent}`]
         : []),
+      ...hintForClones(vm.hostdir, [...chosen]),
     ].join("\n"),
   });
 }

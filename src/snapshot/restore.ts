@@ -30,6 +30,7 @@ import { carryIdentity, foreignUuid, readIdentity } from "../vm/identity.ts";
 import { carryFormats } from "../vm/image-formats.ts";
 import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import type { Vm } from "../vm/find.ts";
+import { refuseTemplate } from "../vm/template.ts";
 import { withVm } from "../vm/open.ts";
 import { copyRam, damagedRam, findRamFile, isUntouched, writeState } from "./restore-ram.ts";
 import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
@@ -72,6 +73,7 @@ export async function restoreSnapshot(
   const own = readIdentity(vm.hostdir);
   refuseForeignSnapshot(context, snapshot, own, name !== undefined && name !== LAST, uuid);
   if (vm.work.state === "present") {
+    refuseTemplate(vm, "restore");
     await refuseRunning(vm.work, "restore");
     if (!isUntouched(vm.work)) refuseSuspended(vm.work, "restore");
   }
@@ -163,7 +165,7 @@ function refuseForeignSnapshot(
  * warning.
  * @throws 74 if it is damaged
  */
-function requireUndamaged(hostdir: string, snapshot: Snapshot, ram: boolean): void {
+export function requireUndamaged(hostdir: string, snapshot: Snapshot, ram: boolean): void {
   const known = new Map(listSnapshots(hostdir).map((item) => [item.name, item]));
   const find = (name: string): Snapshot | undefined => known.get(name);
   // Its disks need only those of its parents.

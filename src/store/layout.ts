@@ -13,6 +13,10 @@ export const HOST = {
   workLink: ".work",
   /** [compat] Snapshots. */
   backups: "backups",
+  /** Linked clones of the VM's snapshots. */
+  clones: ".vm-clones.json",
+  /** A rename in progress: what is left to do (a redo log). */
+  renaming: ".vm-renaming.json",
   /** Locked with flock(2) where HOSTDIR itself cannot be: on a network filesystem. */
   lock: ".vm-lock",
 } as const;
@@ -44,6 +48,8 @@ export const WORK = {
   runScript: "run-vm.sh",
   /** Mark: this directory contains working files made by this program. */
   mark: ".vm.json",
+  /** Of a linked clone: symlink to HOSTDIR of the cloned VM, whose snapshot's images are the disks' backing files. */
+  baseLink: ".vm-base",
   /** QMP for short requests. */
   qmp: "qmp.sock",
   /** QMP for the process that runs the VM. */

@@ -11,7 +11,15 @@ import { VmError } from "../lib/errors.ts";
 import { isPlainName, plain } from "../lib/text.ts";
 import { parseForwards, parseHostForward } from "../machine/parse.ts";
 import { AIOS, IMAGE_FORMATS, type Aio, type DisplayAddress } from "../machine/types.ts";
-import { parseConsistency, RUN_ENDS, type BaseRecord, type Mark, type RunRecord } from "./mark-types.ts";
+import {
+  parseConsistency,
+  RUN_ENDS,
+  type BaseRecord,
+  type CloneRecord,
+  type Mark,
+  type RunRecord,
+} from "./mark-types.ts";
+import { isUuid } from "../lib/uuid.ts";
 import { sha256 } from "../lib/crypto.ts";
 
 /** The format that this version writes. */
@@ -83,6 +91,7 @@ function readFields(fields: Fields, dropped: string[]): Mark {
     unrecorded: take("unrecorded", (value) => (value === true ? value : undefined)),
     base: take("base", readBase),
     onSnapshot: take("onSnapshot", readOnSnapshot),
+    clone: take("clone", readClone),
     backupsApart: take("backupsApart", (value) => (typeof value === "boolean" ? value : undefined)),
     files: take("files", names),
     owns: take("owns", names),
@@ -250,6 +259,19 @@ function readBase(value: unknown): BaseRecord | undefined {
     ...(bytes !== undefined && { bytes }),
     ...(modified !== undefined && { modified }),
     ...(device !== undefined && { device }),
+  };
+}
+
+function readClone(value: unknown): CloneRecord | undefined {
+  if (!isFields(value)) return undefined;
+  const directory = path(value.directory);
+  const base = value.base === undefined ? undefined : readOnSnapshot(value.base);
+  if (directory === undefined || (value.base !== undefined && base === undefined)) return undefined;
+  return {
+    directory,
+    ...(isUuid(value.uuid) && { uuid: value.uuid }),
+    ...(isPlainName(value.snapshot) && { snapshot: value.snapshot }),
+    ...(base && { base }),
   };
 }
 

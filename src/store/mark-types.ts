@@ -105,6 +105,17 @@ export interface SnapshotRecord {
   sum: string;
 }
 
+/** The VM that this one was cloned from. */
+export interface CloneRecord {
+  /** Its HOSTDIR, symlinks resolved. */
+  directory: string;
+  uuid?: string | undefined;
+  /** Name of the cloned snapshot; absent: its working disks. */
+  snapshot?: string | undefined;
+  /** Of a linked clone: the snapshot whose images are backing files of the disks. */
+  base?: SnapshotRecord | undefined;
+}
+
 /** `.vm.json` in WORKDIR. Its presence marks the directory as this program's. */
 export interface Mark {
   /** Format of this file. */
@@ -125,6 +136,8 @@ export interface Mark {
   base?: BaseRecord | undefined;
   /** The snapshot whose images are backing files of the disks, as it was when they were created. */
   onSnapshot?: SnapshotRecord | undefined;
+  /** The VM was cloned, and its working files have not been replaced since. */
+  clone?: CloneRecord | undefined;
   /** At the last backup, `backups` was on another filesystem than HOSTDIR. */
   backupsApart?: boolean | undefined;
   /** Working files moved into place together (in-place restore). */

@@ -8,10 +8,17 @@ import type { Work } from "./workdir.ts";
 import { ownDisks } from "./own-disks.ts";
 import type { Snapshot } from "./snapshots.ts";
 
-/** What depends on a snapshot: `S1`, `the working disk disk-0.img`. */
-export function dependentsOf(name: string, all: readonly Snapshot[], work: Work): string[] {
+/**
+ * What depends on a snapshot: `S1`, `the working disk disk-0.img`.
+ * @param users disks of this VM and clones, by snapshot
+ */
+export function dependentsOf(
+  name: string,
+  all: readonly Snapshot[],
+  users: ReadonlyMap<string, readonly string[]>,
+): string[] {
   const children = all.filter((item) => parentsOf(item).includes(name)).map((item) => item.name);
-  return [...children, ...(disksOnSnapshots(work).get(name) ?? [])];
+  return [...children, ...(users.get(name) ?? [])];
 }
 
 /** The parents of a snapshot, from the manifest, or else from the headers of its disks. */

@@ -8,14 +8,27 @@ import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 /** More than SNAPSHOT_CHAIN allows: a chain of this length is a cycle. */
 const LONGEST = 2000;
 
-/** The backing file name of a working disk on a snapshot's image. */
-export const backingNameOf = (snapshot: string, disk: string): string =>
-  join(WORK.hostLink, HOST.backups, snapshot, imageName(disk));
+/** Symlink in WORKDIR through which a disk's backing file is named: to this VM's directory, or to that of the cloned VM. */
+export type BackingLink = typeof WORK.hostLink | typeof WORK.baseLink;
 
-/** The snapshot that a working disk's backing file is in; undefined if none, or if it is another disk's. */
-export function parseBackingName(backing: string | undefined, disk: string): string | undefined {
-  const match = /^\.host\/backups\/([^/.-][^/]*)\/[^/]+$/.exec(backing ?? "");
-  return match && backing === backingNameOf(match[1]!, disk) ? match[1] : undefined;
+/** The backing file name of a working disk on a snapshot's image. */
+export const backingNameOf = (snapshot: string, disk: string, link: BackingLink = WORK.hostLink): string =>
+  join(link, HOST.backups, snapshot, imageName(disk));
+
+/**
+ * The snapshot that a working disk's backing file is in; undefined if none, or if it is another disk's.
+ * @param link of a linked clone, the snapshot is the cloned VM's
+ */
+export function parseBackingName(
+  backing: string | undefined,
+  disk: string,
+  link: BackingLink = WORK.hostLink,
+): string | undefined {
+  const [first, backups, name = "", image, further] = (backing ?? "").split("/");
+  const snapshot = /^[^.-]/.test(name) ? name : undefined;
+  if (first !== link || backups !== HOST.backups || image === undefined || further !== undefined)
+    return undefined;
+  return snapshot !== undefined && backing === backingNameOf(snapshot, disk, link) ? snapshot : undefined;
 }
 
 /**

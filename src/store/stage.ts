@@ -17,7 +17,14 @@ import {
 import { HOST, isDiskName, PARTIAL, READY, WORK } from "./layout.ts";
 import { writeMark } from "./mark.ts";
 import type { Work } from "./workdir.ts";
-import { directoryOf, workPrefix, UNFINISHED, finishReplacing, rollForward } from "./working-files.ts";
+import {
+  directoryOf,
+  finishReplacing,
+  linkBase,
+  rollForward,
+  UNFINISHED,
+  workPrefix,
+} from "./working-files.ts";
 import { isWorkingFile } from "./working-names.ts";
 import { randomBytes } from "../lib/crypto.ts";
 
@@ -71,6 +78,7 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
       try {
         const disks = listDirectory(dir).filter(isDiskName);
         writeMark(dir, { ...newMark(), ...mark, ...replaced, disks });
+        linkBase(dir, mark);
         syncDirectory(dir);
         renameSync(dir, final);
         syncDirectory(tmpdir);

@@ -98,12 +98,20 @@ export function rollForward(hostdir: string): void {
       renameSync(join(ready, name), join(hostdir, name));
     }
     replaceSymlink(join(hostdir, WORK.hostLink), ".");
+    linkBase(hostdir, mark);
     replaceSymlink(join(hostdir, HOST.workLink), ".");
     syncDirectory(hostdir);
     renameSync(join(ready, WORK.mark), join(hostdir, WORK.mark));
   }
   remove(ready);
   finishReplacing(hostdir, hostdir);
+}
+
+/** Has the disks of a linked clone find their backing files. */
+export function linkBase(dir: string, { clone }: Pick<Mark, "clone">): void {
+  const link = join(dir, WORK.baseLink);
+  if (clone?.base) replaceSymlink(link, clone.directory);
+  else if (lstatOf(link)?.isSymbolicLink()) unlinkSync(link);
 }
 
 /** Working files in HOSTDIR that its mark lists. @param mark that of HOSTDIR, or its redo log */
@@ -161,6 +169,7 @@ export function removeInplace(hostdir: string, keepLink: boolean): void {
   const link = join(hostdir, HOST.workLink);
   if (!keepLink && lstatOf(link)?.isSymbolicLink() && readlinkSync(link) === ".") unlinkSync(link);
   for (const name of listOwned(hostdir, readMarkFile(redo, false))) remove(join(hostdir, name));
+  linkBase(hostdir, {});
   remove(join(hostdir, WORK.hostLink));
   remove(join(hostdir, WORK.mark));
   remove(redo);

@@ -39,6 +39,11 @@ export function resolveBackingFile(work: Workdir, disk: string): ReadImage | und
     requireRecorded(work, snapshot, disk);
     return image;
   }
+  const cloned = parseBackingName(backingName, basename(disk), WORK.baseLink);
+  if (cloned !== undefined) {
+    const { resolveCloneBase } = require("./clone-base.ts") as typeof import("./clone-base.ts");
+    return resolveCloneBase(work, cloned, disk);
+  }
   const { base } = work.mark;
   if (!base || disk !== join(work.dir, diskName(0)) || backingName !== base.path) return undefined;
   if (!lstatOf(base.path))

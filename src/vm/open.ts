@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isListening } from "../process/unix-socket.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { lockVm } from "../store/lock.ts";
 import { remove } from "../store/remove.ts";
 import { fileError, listDirectory } from "../store/files.ts";
@@ -82,6 +83,10 @@ export async function withLockedVm<T>(
     const read = await readVm(context, hostdir, true, { lenient, work });
     const vm = ensureIdentity(context, read, !renews);
     if (vm.work.state === "present") await waitForKilledBackup(vm.work);
+    if (vm.work.state === "present" && vm.work.mark.clone?.base && !renews)
+      await (await import("./clones.ts")).keepRecorded(vm);
+    if (lstatOf(join(hostdir, HOST.renaming)))
+      await (await import("./renaming.ts")).recoverRenaming(context, vm);
     return await use(vm);
   } catch (error) {
     // A system error is not an internal error.

@@ -1,4 +1,4 @@
-import { dirname, join, resolve, sep } from "node:path";
+import { basename, dirname, join, resolve, sep } from "node:path";
 import type { SettingName } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { realPath } from "../lib/read-file.ts";
@@ -132,12 +132,15 @@ function baseOf(directory: string, disk: string): string | undefined {
     const backing = readOwnHeader(join(directory, disk)).backingName;
     return backing === undefined || parseBackingName(backing, disk) !== undefined
       ? undefined
-      : resolve(directory, backing);
+      : followLink(resolve(directory, backing));
   } catch {
     // `status` reports an unreadable disk elsewhere.
     return undefined;
   }
 }
+
+/** As the user knows it: that of a linked clone is named through a symlink. */
+const followLink = (path: string): string => join(realPath(dirname(path)) ?? dirname(path), basename(path));
 
 function countOf(read: () => string[]): string {
   try {

@@ -22,7 +22,7 @@ export function formatList(all: readonly Status[], nameOf: (directory: string) =
       ? [plain(vm.name), vm.state, "", "", "", "", "", "", plain(nameOf(vm.directory))]
       : [
           plain(vm.name),
-          vm.job ? "job" : vm.panicked ? "panicked" : vm.state,
+          vm.job ? "job" : vm.panicked ? "panicked" : vm.template ? "template" : vm.state,
           vm.arch ?? "",
           String(vm.cores),
           formatSize(vm.memoryMiB! * 2 ** 20),
@@ -97,6 +97,7 @@ export function formatStatus(vm: Status): string {
     ["error", vm.error],
     ...(vm.guestErrors ?? []).map((text): [string, string] => ["guest error", text]),
     ["hint", vm.hint],
+    ["template", vm.template ? "yes: it can only be cloned" : undefined],
     ["arch", vm.arch],
     ["cores", vm.cores?.toString()],
     ["memory", vm.memoryMiB === undefined ? undefined : formatSize(vm.memoryMiB * 2 ** 20)],
@@ -127,6 +128,11 @@ export function formatStatus(vm: Status): string {
       vm.sameAs &&
         `of ${vm.sameAs}, or that is one of this: both have the same UUID and MAC address; in the copy, run: ${programName()} identity --new`,
     ],
+    ["cloned from", vm.clonedFrom && formatOrigin(vm.clonedFrom)],
+    ...(vm.clones ?? []).map(({ directory, snapshot, missing }): [string, string] => [
+      "linked clone",
+      `${directory}, of ${snapshot}${missing ? "; missing" : ""}`,
+    ]),
     ["settings", vm.settingsFile],
     [
       "not read",
@@ -149,6 +155,10 @@ export function formatStatus(vm: Status): string {
     )
     .join("");
 }
+
+/** `/srv/base, snapshot S1, linked` */
+const formatOrigin = ({ directory, snapshot, linked }: NonNullable<Status["clonedFrom"]>): string =>
+  [directory, snapshot !== null && `snapshot ${snapshot}`, linked && "linked"].filter(Boolean).join(", ");
 
 /** `powered-off, 2026-01-02 03:04:05`; `stopped, 2026-01-02 03:04:05: guest killed: --force` */
 const formatEnd = ({ end, at, how }: NonNullable<Status["lastEnd"]>): string =>

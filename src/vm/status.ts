@@ -79,6 +79,12 @@ export interface Status {
   snapshots?: { count: number; last: string | null };
   /** Another directory with a VM of the same UUID: one of them is a copy. */
   sameAs?: string;
+  /** Setting TEMPLATE: the VM can only be cloned. */
+  template?: boolean;
+  /** The VM that it was cloned from, unless the working files have been replaced since. */
+  clonedFrom?: { directory: string; uuid: string | null; snapshot: string | null; linked: boolean };
+  /** Linked clones of its snapshots; `missing`: not found in its directory. */
+  clones?: { directory: string; uuid: string; snapshot: string; missing: boolean }[];
   /** The guest.env that is read. */
   settingsFile?: string;
   /** HOSTDIR's guest.env, changed after the one that is read. */
@@ -146,6 +152,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     uefi: settings.UEFI,
     secureBoot: settings.SECURE_BOOT,
     tpm: settings.TPM || null,
+    template: settings.TEMPLATE,
+    ...(await describeClones(hostdir, work)),
     ...(settings.UEFI && work.state === "present" && describeKeys(settings, work)),
     ...describeSnapshots(hostdir),
     nics: nicsOf(settings).map((nic) => describeNic(context, nic)),
@@ -203,7 +211,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     const ended = await findLastEnd(work);
     const rest = { ...common, forwards: settings.FORWARDS, lastEnd: ended };
     const named = settings.IMAGES.map(({ path }) => path).filter(isDiskName);
-    const damage = findWorkingDiskDamage(work, named);
+    const damage = (await findBaseProblem(work)) ?? findWorkingDiskDamage(work, named);
     if (damage !== undefined) return { ...rest, state: "broken", error: damage };
     const suspended = describeSuspended(work);
     if (suspended) return { ...rest, state: "suspended", suspended };
@@ -279,6 +287,32 @@ function describeFiles(
     ...(unread !== undefined && { unreadSettings: unread }),
   };
 }
+
+/** Where the VM comes from, and what comes from it. */
+async function describeClones(
+  hostdir: string,
+  work: Vm["work"],
+): Promise<Pick<Status, "clonedFrom" | "clones">> {
+  const clone = work.state === "present" ? work.mark.clone : undefined;
+  const { directory = "", uuid = null, snapshot = null, base } = clone ?? {};
+  const recorded = lstatOf(join(hostdir, HOST.clones))
+    ? (await import("./clones.ts")).inspectClones(hostdir)
+    : [];
+  const clones = recorded.map((one) => ({
+    directory: one.directory,
+    uuid: one.uuid,
+    snapshot: one.snapshot,
+    missing: one.state === "missing",
+  }));
+  return {
+    ...(clone && { clonedFrom: { directory, uuid, snapshot, linked: base !== undefined } }),
+    ...(clones.length > 0 && { clones }),
+  };
+}
+
+/** Why `run` would refuse a linked clone. */
+const findBaseProblem = async (work: Workdir): Promise<string | undefined> =>
+  work.mark.clone?.base && (await import("./clone-base.ts")).findMissingBase(work)?.message;
 
 /** Why `run` would refuse a disk, by the headers; undefined if it would not. */
 function findWorkingDiskDamage({ dir }: Workdir, named: readonly string[]): string | undefined {

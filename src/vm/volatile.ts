@@ -22,11 +22,18 @@ export function isVolatile(directory: string): boolean {
 
 let reported = false;
 
-/** Reports once that a reboot removes a VM without a snapshot. */
-export function reportVolatile(hostdir: string, work: Pick<Workdir, "dir" | "inplace">): void {
+/**
+ * Reports once that a reboot removes a VM without a snapshot.
+ * @param line a command for this VM, if it is not that of the command line
+ */
+export function reportVolatile(
+  hostdir: string,
+  work: Pick<Workdir, "dir" | "inplace">,
+  line: typeof commandLine = commandLine,
+): void {
   if (reported || work.inplace || hasSnapshots(hostdir) || !isVolatile(dirname(work.dir))) return;
   reported = true;
   log.info(
-    `  a reboot empties ${dirname(work.dir)}; to keep the VM: ${commandLine("backup")}; to keep a new one in its own directory: --inplace`,
+    `  a reboot empties ${dirname(work.dir)}; to keep the VM: ${line("backup")}; to keep a new one in its own directory: --inplace`,
   );
 }

@@ -126,6 +126,7 @@ const EXAMPLES: Record<SettingName, Examples> = {
   },
   UEFI: flagExamples,
   SECURE_BOOT: flagExamples,
+  TEMPLATE: flagExamples,
   TPM: {
     good: [
       ["", ""],

@@ -23,7 +23,7 @@ test("uncommented, it sets each setting once to its default, except those of one
     libexec: "/usr/libexec/vm",
   });
   const names = result.assignments.map(({ name }) => name);
-  const oneVm: SettingName[] = ["GUESTNAME", "ISO", "UUID", "UUID_FORMER", "LAYOUT", "MAC"];
+  const oneVm: SettingName[] = ["GUESTNAME", "ISO", "UUID", "UUID_FORMER", "TEMPLATE", "LAYOUT", "MAC"];
   const forAll = SETTING_NAMES.filter((name) => !oneVm.includes(name));
   expect(names.toSorted()).toEqual(forAll.toSorted());
   for (const { name, value } of result.assignments)

@@ -136,6 +136,7 @@ test("listJobs: the first of a name; ignores old copies of the bundled ones", ()
     "run-ssh: bundled",
     "post-install: bundled",
     "grow-fs: bundled",
+    "new-identity: bundled",
   ]);
 });
 

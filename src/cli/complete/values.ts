@@ -40,7 +40,7 @@ const DIRECTORIES: CandidateSource = { kind: "directories" };
 const ISO: CandidateSource = { kind: "files", suffix: ".iso" };
 
 const KINDS: Readonly<
-  Record<Exclude<ValueKind, "assignment" | "disk" | "disk image">, () => CandidateSource>
+  Record<Exclude<ValueKind, "assignment" | "clone" | "disk" | "disk image">, () => CandidateSource>
 > = {
   command: () => wordsSource([...COMMANDS.keys()]),
   directory: () => DIRECTORIES,
@@ -56,6 +56,7 @@ const KINDS: Readonly<
 export function argumentValues({ choices = [], kind }: Positional | CommandOption, value: string): Values {
   // The same syntax as the global option.
   if (kind === "disk image") return settingValues("IMAGES", value);
+  if (kind === "clone") return { skip: 0, sources: [{ kind: "snapshots" }, DIRECTORIES] };
   if (kind === "assignment") return assignmentValues(value);
   if (kind === "disk") {
     const { skip, sources } = settingValues("IMAGES", value);

@@ -111,6 +111,10 @@ export const TOPICS: readonly Topic[] = [
         "runs your `post-install.sh` with the installed system mounted, ready for chroot, in DESTDIR: `/mnt/system1`, or `/mnt/target` with SETUP_ROOTDEV",
       ],
       [
+        "new-identity",
+        "gives the installed Linux system a host name (that of the VM), a machine-id and SSH host keys of its own; `clone` runs it",
+      ],
+      [
         "grow-fs",
         "grows the last partition, LUKS, LVM and the filesystem of each disk to the disk's size; `disk resize --fs` runs it for one",
       ],

@@ -116,13 +116,13 @@ function cronLine({ hostdir, when, argv, env }: TimerPlan): string {
 }
 
 /** Directory for units of the administrator or the user (systemd.unit(5)). */
-function unitDirectory({ env, home }: Context, system: boolean): string {
+export function unitDirectory({ env, home }: Context, system: boolean): string {
   if (system) return "/etc/systemd/system";
   const config = env.XDG_CONFIG_HOME;
   return join(config && isAbsolute(config) ? config : join(home, ".config"), "systemd/user");
 }
 
-const systemctl = (system: boolean, ...words: string[]): Promise<unknown> =>
+export const runSystemctl = (system: boolean, ...words: string[]): Promise<unknown> =>
   exec(["systemctl", ...(system ? [] : ["--user"]), ...words], {
     what: "cannot change the timer in systemd",
   });
@@ -146,8 +146,8 @@ async function installUnits(
     throw fileError("cannot write the timer", error);
   }
   try {
-    await systemctl(system, "daemon-reload");
-    await systemctl(system, "enable", "--now", timer.name);
+    await runSystemctl(system, "daemon-reload");
+    await runSystemctl(system, "enable", "--now", timer.name);
   } catch (error) {
     if (isNew) for (const { name } of [service, timer]) remove(join(directory, name));
     // sd_booted(3)
@@ -187,8 +187,8 @@ async function removeUnits(directory: string, system: boolean, service: Unit, ti
     throw new VmError("noInput", `cannot remove the timer: ${join(directory, timer.name)} does not exist`, {
       hint: `give the command that it runs: ${commandLine("timer", "--remove", "COMMAND")}; or act as the user that installed it`,
     });
-  if (present.includes(timer.name)) await systemctl(system, "disable", "--now", timer.name);
+  if (present.includes(timer.name)) await runSystemctl(system, "disable", "--now", timer.name);
   for (const { name } of ours) remove(join(directory, name));
-  await systemctl(system, "daemon-reload");
+  await runSystemctl(system, "daemon-reload");
   log.success(`${timer.name} removed`);
 }

@@ -27,7 +27,7 @@ export interface Unit {
 const MAX_NAME = 255;
 
 /** `vm-backup-srv-my\x20vm`; a hash if the path is too long for a name. */
-export function unitName({ prog, kind, hostdir }: TimerPlan): string {
+export function unitName({ prog, kind, hostdir }: Pick<TimerPlan, "prog" | "kind" | "hostdir">): string {
   const name = `${prog}-${kind}-${escapePath(hostdir)}`;
   if (name.length + ".service".length <= MAX_NAME) return name;
   return `${prog}-${kind}-${sha256(hostdir).slice(0, 32)}`;

@@ -12,6 +12,7 @@ import { findStoredDisks, type StoredDisk } from "../../vm/disks.ts";
 import { requireWork, type Vm } from "../../vm/find.ts";
 import { findRunning, refuseSuspended } from "../../vm/in-use.ts";
 import { Media } from "../../vm/media.ts";
+import { refuseTemplate } from "../../vm/template.ts";
 import { withVm } from "../../vm/open.ts";
 
 /** qemu's monitor accepts one connection at a time; those of other commands are short. */
@@ -38,6 +39,7 @@ export const withMachine = <T>(
 ): Promise<T> =>
   withVm(context, command, async (vm) => {
     refuseTypedImages(context, command);
+    refuseTemplate(vm, command);
     const work = requireWork(vm, command);
     const qmp = await connectRunning(work, command);
     if (!qmp) refuseSuspended(work, command);

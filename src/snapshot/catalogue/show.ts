@@ -2,6 +2,7 @@ import { commandLine } from "../../lib/command-line.ts";
 import { toJson } from "../../lib/json.ts";
 import { log } from "../../lib/log.ts";
 import { resolveWork } from "../../store/workdir.ts";
+import { usersOfSnapshots } from "../../vm/clones.ts";
 import type { Context } from "../../vm/context.ts";
 import { dependentsOf } from "../../store/snapshot-dependents.ts";
 import { requireVm } from "../../store/no-vm.ts";
@@ -43,7 +44,7 @@ export function showSnapshots(context: Context, names: readonly string[], json: 
   const wanted = names.map((name) => findSnapshot(hostdir, name).name);
   const known = inspectSnapshots(hostdir);
   const all = known.map(({ snapshot }) => snapshot);
-  const work = resolveWork(hostdir);
+  const users = usersOfSnapshots({ hostdir, work: resolveWork(hostdir) });
   const shown = wanted.flatMap((name) =>
     known
       .filter(({ facts }) => facts.name === name)
@@ -52,7 +53,7 @@ export function showSnapshots(context: Context, names: readonly string[], json: 
         vm: snapshot.manifest?.vm ?? null,
         id: snapshot.manifest?.id ?? null,
         summed: [...readSums(snapshot.dir).keys()],
-        dependents: dependentsOf(name, all, work),
+        dependents: dependentsOf(name, all, users),
       })),
   );
   context.print(json ? toJson(shown) : shown.map((item) => formatSnapshot(item)).join("\n"));

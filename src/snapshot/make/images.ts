@@ -66,9 +66,9 @@ export async function storeImages(request: StoreRequest, source: DiskSource): Pr
   const layered = plan.parent === undefined ? sources.filter(({ base }) => base) : [];
   // Reads them while the disks are copied.
   const intact = requireIntactBackingFiles(
-    vm.hostdir,
+    vm,
     layered.map(({ path }) => path),
-    isUnattended(),
+    { low: isUnattended() },
   );
   intact.catch(() => {});
   const id = newSnapshotId();

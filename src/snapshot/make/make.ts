@@ -167,7 +167,7 @@ async function storeAllGz(making: Making): Promise<Stored> {
   const { context, vm, work, sources, staged, name, request, live } = making;
   await requireSpaceForGz(vm, sources, staged, live);
   const layered = sources.filter(({ base }) => base).map(({ path }) => path);
-  await requireIntactBackingFiles(vm.hostdir, layered, isUnattended());
+  await requireIntactBackingFiles(vm, layered, { low: isUnattended() });
   if (live) return storeLiveGz(making);
   const files = await storeGz(context, vm, sources, staged, name, request.rateLimit);
   return { format: "gz", consistency: consistencyOf(work.mark), files };

@@ -1,0 +1,258 @@
+import { basename, join } from "node:path";
+import { commandLine, commandLineFor } from "../../lib/command-line.ts";
+import { VmError } from "../../lib/errors.ts";
+import { log, snapshotName } from "../../lib/log.ts";
+import { lstatOf } from "../../lib/read-file.ts";
+import { counted } from "../../lib/text.ts";
+import { formatDuration } from "../../lib/time.ts";
+import { newUuid } from "../../lib/uuid.ts";
+import { buildMetaData, buildNetworkConfig, hostNameOf } from "../../machine/cloud-config.ts";
+import { parseSettings } from "../../config/schema.ts";
+import { throwIfInterrupted } from "../../process/signals.ts";
+import { forgetClones, recordClones, type CloneEntry } from "../../store/clones.ts";
+import { fileError, replaceFile } from "../../store/files.ts";
+import { readValues } from "../../store/guest-env.ts";
+import { HOST, SNAPSHOT, WORK } from "../../store/layout.ts";
+import { lockVm } from "../../store/lock.ts";
+import { consistencyOf, type CloneRecord, type Mark } from "../../store/mark-types.ts";
+import { notePlace } from "../../store/places.ts";
+import { recoverWork } from "../../store/recover.ts";
+import { remove } from "../../store/remove.ts";
+import { recordSnapshot } from "../../store/snapshot-parent.ts";
+import { findSnapshot, type Snapshot } from "../../store/snapshots.ts";
+import { stageWork } from "../../store/stage.ts";
+import type { Context } from "../../vm/context.ts";
+import { requireWork, type Vm } from "../../vm/find.ts";
+import { findRunning } from "../../vm/in-use.ts";
+import { nicsOf } from "../../vm/nics.ts";
+import { withVm } from "../../vm/open.ts";
+import { readSeed, requireIsoProgram, writeSeed } from "../../vm/seed-volume.ts";
+import { reportVolatile } from "../../vm/volatile.ts";
+import { makeDestination, resolveDestination } from "../../vm/destination.ts";
+import { openSnapshot, openWorkingDisks, type CloneSource } from "./disks.ts";
+import type { CloneRequest } from "./request.ts";
+import { buildCloneSettings, findChosenPorts, type ChosenPorts } from "./settings.ts";
+
+/** A clone whose guest gets a host name, a machine-id and SSH host keys by a job. */
+export interface UnrenewedClone {
+  directory: string;
+  hostName: string;
+}
+
+/** Clones to make. */
+interface ClonePlan {
+  context: Context;
+  vm: Vm;
+  source: CloneSource;
+  /** Absent: from the working disks. */
+  snapshot: Snapshot | undefined;
+  request: CloneRequest;
+  ports: ChosenPorts;
+  inplace: boolean;
+}
+
+/**
+ * Creates VMs from this one or its snapshot. Each is complete or not there; those that were made stay if a later one fails.
+ * @param requireJob checks that the job of those that need it can run, before anything is made
+ * @returns those that need it
+ * @throws 66 without such a snapshot, 73 if a directory exists or without space, 74 if a disk is damaged, 75 while the VM runs
+ */
+export const cloneVm = (
+  context: Context,
+  request: CloneRequest,
+  requireJob: (vm: Vm) => Promise<void>,
+): Promise<UnrenewedClone[]> =>
+  withVm(context, "clone", async (vm) => {
+    const { hostdir, work } = vm;
+    const snapshot = chooseSnapshot(vm, request);
+    const within = [hostdir, ...(work.state === "present" ? [work.dir] : [])];
+    const directories = request.directories.map((typed) =>
+      resolveDestination("clone", typed, context.cwd, within),
+    );
+    const source = snapshot
+      ? await openSnapshot(context, vm, snapshot, request)
+      : await openOff(context, vm, request);
+    const byCloudInit = source.seeded && !request.keepGuest;
+    if (byCloudInit) requireIsoProgram();
+    const byJob = !request.keepGuest && source.hasData && !(source.firstTime && source.seeded);
+    if (byJob) await requireJob(vm);
+    const plan: ClonePlan = {
+      context,
+      vm,
+      source,
+      snapshot,
+      request,
+      ports: findChosenPorts(context.cacheDirectory),
+      inplace:
+        context.options.settings.INPLACE === undefined && work.state === "present"
+          ? work.inplace
+          : vm.settings.INPLACE,
+    };
+    for (const directory of directories) await makeClone(plan, directory);
+    if (directories.length > 1) log.success(`made ${counted(directories.length, "clone")}`);
+    return byJob
+      ? directories.map((directory) => ({ directory, hostName: hostNameOf(basename(directory)) }))
+      : [];
+  });
+
+/** The snapshot to clone; undefined for the working disks. @throws 64 for a linked clone without one, 66 if it does not exist */
+function chooseSnapshot(
+  { hostdir, settings }: Vm,
+  { snapshot: name, linked }: CloneRequest,
+): Snapshot | undefined {
+  if (name === undefined && !linked) return undefined;
+  if (name === undefined && !settings.TEMPLATE)
+    throw new VmError("usage", "clone: --linked needs a snapshot, as the working disks change", {
+      hint: `make one and name it: ${commandLine("backup", "--format=qcow2")} && ${commandLine("clone", "--linked", "LAST", "DIR")}`,
+    });
+  const snapshot = findSnapshot(hostdir, name);
+  if (snapshot.problem) throw snapshot.problem;
+  if (linked && snapshot.manifest?.format !== "qcow2")
+    throw new VmError("usage", `cannot make a linked clone of ${snapshot.name}: it is not a qcow2 snapshot`, {
+      hint: `make one: ${commandLine("backup", "--format=qcow2")}; or a full clone: leave --linked out`,
+    });
+  return snapshot;
+}
+
+async function openOff(context: Context, vm: Vm, request: CloneRequest): Promise<CloneSource> {
+  const work = requireWork(vm, "clone");
+  const running = await findRunning(work);
+  if (running !== undefined)
+    throw new VmError("busy", `cannot clone the working disks: the VM is running (${running})`, {
+      hint: `clone a snapshot: ${commandLine("backup")} && ${commandLine("clone", "LAST", "DIR")}`,
+    });
+  return openWorkingDisks(context, vm, work, request);
+}
+
+async function makeClone(plan: ClonePlan, directory: string): Promise<void> {
+  const { context, vm, source, snapshot, request, inplace } = plan;
+  const started = performance.now();
+  const name = basename(directory);
+  const what = `cannot clone to ${directory}`;
+  const uuid = newUuid();
+  const clone = recordSource(vm, snapshot, request.linked);
+  const entry = clone.base && { uuid, directory, snapshot: clone.base.name };
+  const withdraw = makeDestination("clone", directory);
+  try {
+    using _lock = await lockVm(directory, "clone");
+    recoverWork(directory, [context.tmpdir]);
+    if (source.settings === undefined)
+      throw new VmError("config", `${what}: the VM has no guest.env`, { hint: "clone a VM that can run" });
+    const home = vm.work.state === "present" ? vm.work.dir : undefined;
+    const settings = await buildCloneSettings(source.settings, { name, uuid }, home, plan.ports);
+    if (entry) recordClones(vm.hostdir, [{ ...entry, pending: true }]);
+    const stage = stageWork(directory, inplace ? "inplace" : context, { state: "none" });
+    let dir: string;
+    try {
+      await source.fill(stage, inplace);
+      replaceFile(join(stage.dir, HOST.guestEnv), settings);
+      if (source.seeded && !request.keepGuest) await renewSeed(vm, stage.dir, name, settings);
+      throwIfInterrupted();
+      dir = stage.commit({ ...describeConsistency(vm, snapshot), clone });
+    } catch (error) {
+      stage.abort();
+      throw error;
+    }
+    if (entry) recordClones(vm.hostdir, [entry]);
+    notePlace(context.cacheDirectory, uuid, directory);
+    reportClone(plan, directory, dir, (performance.now() - started) / 1000);
+  } catch (error) {
+    if (!lstatOf(join(directory, HOST.workLink))) {
+      forgetQuietly(vm.hostdir, entry);
+      withdraw();
+    }
+    throw fileError(what, error, "free some space and run the command again; no clone was made there");
+  }
+}
+
+function reportClone(
+  { vm, snapshot, request, inplace }: ClonePlan,
+  directory: string,
+  dir: string,
+  seconds: number,
+): void {
+  const of = snapshot ? `${snapshotName(snapshot.name)} of ${vm.hostdir}` : vm.hostdir;
+  log.success(`cloned ${of} to ${directory}${request.linked ? ", linked" : ""}: ${formatDuration(seconds)}`);
+  reportVolatile(directory, { dir, inplace }, (...words) => commandLineFor(directory, ...words));
+}
+
+/** Where the clone comes from, for its mark. */
+function recordSource(
+  { hostdir, settings: { UUID: uuid } }: Vm,
+  snapshot: Snapshot | undefined,
+  linked: boolean,
+): CloneRecord {
+  const base = linked ? recordSnapshot(snapshot!) : undefined;
+  if (linked && !base)
+    throw new VmError(
+      "config",
+      `cannot make a linked clone of ${snapshot!.name}: an older version made it, without an id or ${SNAPSHOT.sums}`,
+      {
+        hint: `make a new snapshot: ${commandLine("backup", "--format=qcow2", "--full")}`,
+      },
+    );
+  return {
+    directory: hostdir,
+    ...(uuid !== "" && { uuid }),
+    ...(snapshot && { snapshot: snapshot.name }),
+    ...(base && { base }),
+  };
+}
+
+/** Consistency of the disks, as after a restore. */
+const describeConsistency = ({ work }: Vm, snapshot: Snapshot | undefined): Partial<Mark> =>
+  snapshot
+    ? {
+        restored: snapshot.manifest?.consistency ?? "crash-consistent",
+        ...(snapshot.manifest ? {} : { unrecorded: true as const }),
+      }
+    : { restored: work.state === "present" ? consistencyOf(work.mark) : "crash-consistent" };
+
+function forgetQuietly(hostdir: string, entry: CloneEntry | undefined): void {
+  try {
+    if (entry) forgetClones(hostdir, new Set([entry.uuid]));
+  } catch {
+    // The next command recognises it as unfinished.
+  }
+}
+
+/** A new instance for cloud-init, which sets the host name and makes new SSH host keys then. */
+async function renewSeed(vm: Vm, dir: string, name: string, settings: string): Promise<void> {
+  const path = join(dir, WORK.seed);
+  const seed = readSeed(path);
+  const values = Object.entries(readValues(settings) ?? {}).filter(([key]) => key in vm.raw);
+  const nics = nicsOf(parseSettings({ ...vm.raw, ...Object.fromEntries(values) }));
+  remove(path);
+  await writeSeed(dir, {
+    ...seed,
+    "meta-data": buildMetaData(`vm-${newUuid()}`, hostNameOf(name)),
+    ...(seed["network-config"] !== undefined && { "network-config": buildNetworkConfig(nics) }),
+  });
+}
+
+/**
+ * Forgets a linked clone that does not exist any more, so that the snapshot that it needed can be removed.
+ * @throws 66 if none is recorded there, 75 if it exists
+ */
+export const forgetClone = (context: Context, directory: string): Promise<void> =>
+  withVm(context, "forget a clone", async ({ hostdir }) => {
+    const { inspectClones } = await import("../../vm/clones.ts");
+    const { resolve } = await import("node:path");
+    const place = resolve(context.cwd, directory);
+    const found = inspectClones(hostdir).filter((clone) => clone.directory === place);
+    const needed = found.find(({ state }) => state === "linked");
+    if (needed)
+      throw new VmError(
+        "busy",
+        `cannot forget ${place}: it is a linked clone that needs ${needed.snapshot}`,
+        {
+          hint: `destroy it first: ${commandLineFor(place, "destroy")}`,
+        },
+      );
+    if (found.length === 0)
+      throw new VmError("noInput", `no linked clone of this VM is recorded in ${place}`, {
+        hint: `list them: ${commandLine("status")}`,
+      });
+    forgetClones(hostdir, new Set(found.map(({ uuid }) => uuid)));
+    log.success(`forgot the clone ${place}`);
+  });

@@ -1,0 +1,75 @@
+import { mkdirSync, rmdirSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve, sep } from "node:path";
+import { commandLineFor } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
+import { shellQuote } from "../lib/shell.ts";
+import { isOwnName, MAX_OWN_NAME_BYTES, plain } from "../lib/text.ts";
+import { callerUid, foreignReason } from "../lib/trust.ts";
+import { fileError, listDirectory } from "../store/files.ts";
+import { PARTIAL } from "../store/layout.ts";
+
+/**
+ * The absolute path of a new VM's directory, symlinks resolved.
+ * @param what is to be done, for the error message
+ * @param within directories that it must not be in, as they belong to another VM
+ * @throws 64 for a name that no VM can have, 66 without its parent directory, 73 if it exists and is not empty
+ */
+export function resolveDestination(
+  what: string,
+  typed: string,
+  cwd: string,
+  within: readonly string[],
+): string {
+  const path = resolve(cwd, typed);
+  const name = basename(path);
+  if (!isOwnName(name))
+    throw new VmError("usage", `cannot ${what}: '${plain(name)}' cannot be a VM's name`, {
+      hint: `use a name of at most ${MAX_OWN_NAME_BYTES} bytes without control characters that does not start with . or -`,
+    });
+  const parent = realPath(dirname(path));
+  if (parent === undefined || !statSync(parent).isDirectory())
+    throw new VmError("noInput", `cannot ${what}: no such directory: ${dirname(path)}`, {
+      hint: `create it: mkdir -p ${shellQuote(dirname(path))}`,
+    });
+  const hostdir = join(parent, name);
+  const outer = within.find((directory) => `${hostdir}${sep}`.startsWith(directory + sep));
+  if (outer !== undefined)
+    throw new VmError("usage", `cannot ${what}: ${hostdir} is in the directory of this VM`, {
+      hint: `choose a directory beside it: ${join(dirname(outer), name)}`,
+    });
+  refuseTakenDirectory(what, hostdir);
+  return hostdir;
+}
+
+/** @throws 73 unless it does not exist, or has nothing but what a killed command left */
+function refuseTakenDirectory(what: string, hostdir: string): void {
+  const stats = lstatOf(hostdir);
+  if (!stats) return;
+  const refuse = (reason: string): VmError =>
+    new VmError("cannotCreate", `cannot ${what}: ${hostdir} ${reason}`, {
+      hint: `choose another directory; show the VM there, if it is one: ${commandLineFor(hostdir, "status")}`,
+    });
+  if (!stats.isDirectory()) throw refuse("exists already");
+  const foreign = stats.uid === callerUid() ? foreignReason(stats) : "belongs to another user";
+  if (foreign !== undefined) throw refuse(foreign);
+  if (listDirectory(hostdir).some((name) => !name.startsWith(PARTIAL)))
+    throw refuse("exists already, and is not empty");
+}
+
+/** Creates the directory. @returns removes it again, if it was created and is empty @throws 73 */
+export function makeDestination(what: string, hostdir: string): () => void {
+  if (lstatOf(hostdir)) return () => {};
+  try {
+    mkdirSync(hostdir, { mode: 0o700 });
+  } catch (error) {
+    throw fileError(`cannot ${what}`, error);
+  }
+  return () => {
+    try {
+      rmdirSync(hostdir);
+    } catch {
+      // Another process put something into it.
+    }
+  };
+}

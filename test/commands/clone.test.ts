@@ -1,0 +1,488 @@
+/** Clones, templates, and what needs a snapshot. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { readSeed } from "../../src/vm/seed-volume.ts";
+import { type Sandbox } from "../fixtures/sandbox.ts";
+import { buildOnce, seen, writeDisk, written } from "./snapshots.ts";
+
+/** S0 is gz, S1 qcow2, S2 its child; the guest's first bytes are 1, 12, 123, those of the working disk 1234. */
+const source = (conf = ""): Promise<Sandbox> =>
+  buildOnce("clone", conf, async (box) => {
+    await box.ok("create", "G");
+    writeDisk(box, 0, 1);
+    await box.ok("backup", "S0");
+    for (const at of [1, 2]) {
+      writeDisk(box, at, at + 1);
+      await box.ok("backup", `S${at}`, "--format=qcow2");
+    }
+    writeDisk(box, 3, 4);
+  });
+
+const place = (box: Sandbox, name: string): string => join(box.top, name);
+const at = async <T = any>(box: Sandbox, name: string, ...words: string[]): Promise<T> =>
+  box.json("-d", place(box, name), ...words);
+/** What a guest of the clone reads. */
+const bytes = (box: Sandbox, name: string): number[] => seen(box, join(place(box, name), ".work/disk-0.img"));
+const guestEnv = (box: Sandbox, name: string): string =>
+  readFileSync(join(place(box, name), ".work/guest.env"), "utf8");
+/** Working directories, without that of the VM itself. */
+const left = (box: Sandbox): string[] => readdirSync(box.tmp).filter((name) => !box.work.endsWith(name));
+
+describe("a full clone", () => {
+  let box: Sandbox;
+  beforeAll(async () => {
+    box = await source();
+  });
+  afterAll(() => box[Symbol.dispose]());
+
+  test.each([
+    [[], "off", [1, 2, 3, 4]],
+    [["S0"], "gz", [1]],
+    [["S2"], "qcow2", [1, 2, 3]],
+    [["LAST"], "last", [1, 2, 3]],
+  ])(
+    "clone %j has the disks of that state, and its own name, UUID and MAC address",
+    async (words, name, content) => {
+      await box.ok("clone", "--keep-guest", ...words, `../${name}`);
+      expect(bytes(box, name)).toEqual(content);
+      const [original, clone] = [await box.json("status"), await at(box, name, "status")];
+      expect(clone).toMatchObject({ name, directory: place(box, name), state: "created", template: false });
+      expect(clone.clonedFrom).toMatchObject({
+        directory: box.host,
+        linked: false,
+        uuid: expect.any(String),
+      });
+      expect(clone.nics[0].mac).not.toBe(original.nics[0].mac);
+      expect(clone.snapshots.count).toBe(0);
+      expect((await at(box, name, "identity")).former).toEqual([]);
+      expect((await at(box, name, "identity")).uuid).not.toBe((await box.json("identity")).uuid);
+      // It needs nothing of the original.
+      expect((await box.json("status")).clones).toBeUndefined();
+    },
+  );
+
+  test("is independent: its backups are its own", async () => {
+    await box.ok("clone", "--keep-guest", "../own");
+    await box.ok("-d", place(box, "own"), "backup", "--format=qcow2");
+    expect(await at(box, "own", "snapshots")).toMatchObject([{ name: "S0", parent: null, problem: null }]);
+  });
+
+  test("of a running VM is refused, with the way by a snapshot", async () => {
+    await box.running();
+    await box.ends(75, "clone --keep-guest ../live", "the VM is running", "vm backup && vm clone LAST DIR");
+    await box.ok("clone", "--keep-guest", "S1", "../live");
+    expect(bytes(box, "live")).toEqual([1, 2]);
+    await box.ok("stop", "--force");
+  });
+});
+
+test("settings are taken over; names, cards' addresses and ports of the host are the clone's own", async () => {
+  using box = await written();
+  box.write("vm.defaults", "-device virtio-rng-pci\n");
+  await box.ok(
+    "set",
+    "MEMORY=96M",
+    "PORT=5999",
+    "FORWARDS=tcp:127.0.0.1:5555-:22,udp::5555-:53",
+    "NETWORKS=user,mac=02:00:00:00:00:01",
+    "NETWORKS=user,link=down",
+  );
+  await box.ok("clone", "--keep-guest", "--count=2", "../web");
+  for (const [index, name] of ["web1", "web2"].entries()) {
+    const text = guestEnv(box, name);
+    expect(text).toContain('MEMORY="96M"');
+    expect(text).toContain(`GUESTNAME="${name}"`);
+    expect(text).toContain(`PORT="${6000 + index}"`);
+    expect(text).toContain(`hostfwd=tcp:127.0.0.1:${5556 + index}-:22,hostfwd=udp::${5556 + index}-:53`);
+    expect(text).not.toContain("mac=02:00:00:00:00:01");
+    expect(text).toContain("user,link=down");
+    expect(readFileSync(join(place(box, name), ".work/vm.defaults"), "utf8")).toContain("virtio-rng-pci");
+  }
+  // The ports of earlier clones are not used again, though nothing listens there.
+  await box.ok("clone", "--keep-guest", "../db1");
+  expect(guestEnv(box, "db1")).toContain("tcp:127.0.0.1:5558-:22");
+  await box.ok("clone", "--keep-guest", "--count=1", "../db1");
+  expect(existsSync(place(box, "db1-1/.work"))).toBe(true);
+});
+
+describe("a linked clone", () => {
+  test("is an overlay on the snapshot, which cannot be removed, merged or pruned while it exists", async () => {
+    using box = await source();
+    await box.ok("clone", "--keep-guest", "--linked", "S1", "../web");
+    expect(bytes(box, "web")).toEqual([1, 2]);
+    expect((await at(box, "web", "status")).clonedFrom).toMatchObject({ snapshot: "S1", linked: true });
+    const web = place(box, "web");
+    expect((await box.json("status")).clones).toMatchObject([
+      { directory: web, snapshot: "S1", missing: false },
+    ]);
+    expect((await box.ok("status")).stdout).toContain(`linked clone:  ${web}, of S1`);
+    await box.ends(75, "snapshots rm S2 S1", `the clone ${web} builds on S1`, "restore --copy");
+    await box.ends(75, "snapshots rm --merge S1", `the clone ${web} builds on S1`);
+    const kept = await box.json("prune", "--dry-run", "--keep-last=1");
+    expect(kept.find((item: any) => item.name === "S1").action).toBe("keep");
+    expect((await box.json("snapshots", "show", "S1"))[0].dependents).toContain(`the clone ${web}`);
+    // A child is merged into by another image with the same content.
+    await box.ok("clone", "--keep-guest", "--linked", "S2", "../web2");
+    await box.ok("-d", web, "destroy");
+    await box.ok("snapshots", "rm", "--merge", "S1");
+    expect(bytes(box, "web2")).toEqual([1, 2, 3]);
+    await box.running({}, "-d", place(box, "web2"));
+    await box.ok("-d", place(box, "web2"), "stop", "--force");
+  });
+
+  test("backs up everything, and restored with --copy needs its base no more", async () => {
+    using box = await source();
+    await box.ok("clone", "--keep-guest", "--linked", "S1", "../web");
+    const web = place(box, "web");
+    for (const format of ["gz", "qcow2"]) {
+      await box.ok("-d", web, "backup", format, `--format=${format}`);
+      await box.ok("-d", web, "verify", format);
+    }
+    await box.ok("-d", web, "restore", "--copy", "qcow2");
+    expect(bytes(box, "web")).toEqual([1, 2]);
+    expect((await box.json("status")).clones).toBeUndefined();
+    await box.ok("snapshots", "rm", "S2", "S1");
+    expect(bytes(box, "web")).toEqual([1, 2]);
+  });
+
+  test("without its base says so in status and run, and works again when that is back", async () => {
+    using box = await written();
+    const base = place(box, "base");
+    await box.ok("clone", "--keep-guest", "../base");
+    await box.ok("-d", base, "backup", "S1", "--format=qcow2");
+    await box.ok("-d", base, "clone", "--keep-guest", "--linked", "S1", "../web");
+    renameSync(base, `${base}.away`);
+    const status = await at(box, "web", "status");
+    expect(status).toMatchObject({ state: "broken", error: expect.stringContaining("a VM that is missing") });
+    await box.ends(66, ["-d", place(box, "web"), "run"], "needs the snapshot S1", "put it back");
+    mkdirSync(base);
+    expect((await at(box, "web", "status")).error).toContain("the VM in");
+    rmSync(base, { recursive: true });
+    symlinkSync(`${base}.away`, base);
+    expect((await at(box, "web", "status")).state).toBe("created");
+    rmSync(base);
+    renameSync(`${base}.away`, base);
+    // Another snapshot of that name is not its base.
+    rmSync(join(base, "backups/S1"), { recursive: true });
+    await box.ok("-d", base, "backup", "S1", "--format=qcow2");
+    await box.ends(74, ["-d", place(box, "web"), "run"], "is another snapshot than the one it was made on");
+  });
+
+  test("that is missing is named, and can be forgotten; one that was moved is recorded again", async () => {
+    using box = await source();
+    await box.ok("clone", "--keep-guest", "--linked", "--count=2", "S1", "../web");
+    const [one, two] = [place(box, "web1"), place(box, "web2")];
+    rmSync(one, { recursive: true });
+    renameSync(two, place(box, "moved"));
+    await box.ends(75, "snapshots rm S2 S1", `the missing clone ${one}`, `vm clone --forget ${one}`);
+    await box.ok("-d", place(box, "moved"), "backup");
+    const clones = (await box.json("status")).clones.map((item: any) => [item.directory, item.missing]);
+    expect(clones.toSorted()).toEqual(
+      [
+        [one, true],
+        [place(box, "moved"), false],
+      ].toSorted(),
+    );
+    await box.ends(75, ["clone", "--forget", place(box, "moved")], "is a linked clone that needs S1");
+    await box.ok("clone", "--forget", one);
+    await box.ends(66, ["clone", "--forget", one], "no linked clone");
+    await box.ok("-d", place(box, "moved"), "destroy");
+    await box.ok("snapshots", "rm", "S2", "S1");
+  });
+
+  test("of a VM with its files in its directory", async () => {
+    using box = await source("INPLACE=1\n");
+    await box.ok("clone", "--keep-guest", "--linked", "S1", "../web");
+    expect(bytes(box, "web")).toEqual([1, 2]);
+    const web = place(box, "web");
+    expect(existsSync(join(web, ".vm-base"))).toBe(true);
+    await box.ok("-d", web, "destroy");
+    expect(readdirSync(web)).toEqual(["guest.env"]);
+  });
+
+  test.each([
+    ["--linked ../web", 64, "--linked needs a snapshot"],
+    ["--linked S0 ../web", 64, "it is not a qcow2 snapshot"],
+  ])("refuses clone %s", async (words, status, reason) => {
+    using box = await source();
+    await box.ends(status, `clone --keep-guest ${words}`, reason);
+    expect(existsSync(place(box, "web"))).toBe(false);
+  });
+});
+
+describe("refuses before any work:", () => {
+  let box: Sandbox;
+  beforeAll(async () => {
+    box = await written();
+    await box.ok("clone", "--keep-guest", "../web2");
+    mkdirSync(place(box, "full/x"), { recursive: true });
+    symlinkSync(place(box, "web2"), place(box, "link"));
+    writeFileSync(place(box, "file"), "");
+  });
+  afterAll(() => box[Symbol.dispose]());
+
+  test.each<[string[], number, string]>([
+    [["../full"], 73, "is not empty"],
+    [["../link"], 73, "exists already"],
+    [["../file"], 73, "exists already"],
+    [["--count=2", "../web"], 73, "is not empty"],
+    [["../none/web"], 66, "no such directory"],
+    [["inside"], 64, "is in the directory of this VM"],
+    [["../a\nb"], 64, "'a?b' cannot be a VM's name"],
+    [["../-x"], 64, "cannot be a VM's name"],
+    [["../.x"], 64, "cannot be a VM's name"],
+    [[`../${"x".repeat(201)}`], 64, "cannot be a VM's name"],
+    [["S9", "../x"], 66, "no such snapshot: S9"],
+    [["../S9", "../x"], 64, "cannot be a snapshot's name"],
+    [["S0", "../x", "../y"], 64, "at most a snapshot and a directory"],
+    [["--count=0", "../x"], 64, "--count"],
+    [["--count=257", "../x"], 64, "--count"],
+    [["--run", "../x"], 64, "--run"],
+    [["-m", "4G", "../x"], 64, "has no effect"],
+    [[], 64, "is missing"],
+  ])("clone %j", async (words, status, reason) => {
+    const before = readdirSync(box.top).toSorted();
+    await box.ends(status, ["clone", "--keep-guest", ...words], reason);
+    expect(readdirSync(box.top).toSorted()).toEqual(before);
+  });
+
+  test("a guest.env that cannot be changed", async () => {
+    const path = join(box.work, "guest.env");
+    const text = readFileSync(path, "utf8");
+    writeFileSync(path, `${text}if true; then CORES=1; fi\n`);
+    await box.ends(78, "clone --keep-guest ../x", "something other than NAME=value");
+    writeFileSync(path, text);
+    expect([existsSync(place(box, "x")), left(box).length]).toEqual([false, 1]);
+  });
+});
+
+test("what a killed clone left in its directory is no VM, and the next one cleans it up", async () => {
+  using box = await source();
+  const web = place(box, "web");
+  mkdirSync(join(web, ".vm-partial-work"), { recursive: true, mode: 0o700 });
+  writeFileSync(join(web, ".vm-partial-work/disk-0.img"), "half");
+  // As recorded before it was made.
+  const uuid = crypto.randomUUID();
+  const entry = { uuid, directory: web, snapshot: "S1", pending: true };
+  box.write(".vm-clones.json", JSON.stringify({ version: 1, clones: [entry] }));
+  await box.ends(66, ["-d", web, "status"], "there is no VM");
+  await box.ok("clone", "--keep-guest", "--linked", "S1", "../web");
+  expect(bytes(box, "web")).toEqual([1, 2]);
+  await box.ok("-d", web, "destroy");
+  await box.ok("snapshots", "rm", "S2", "S1");
+});
+
+test("a damaged record of clones keeps the snapshots", async () => {
+  using box = await source();
+  box.write(".vm-clones.json", "{");
+  await box.ends(74, "snapshots rm S2", "the record of linked clones");
+  expect((await box.vm("status")).status).toBe(0);
+});
+
+describe("a template", () => {
+  test("can be cloned, backed up and verified, but not run, restored or changed by a job", async () => {
+    using box = await source();
+    await box.ok("set", "TEMPLATE=yes");
+    expect(await box.json("status")).toMatchObject({ template: true });
+    for (const words of ["run", "restore S1", "job grow-fs", "disk resize 0 2M", "disk add 1M"])
+      await box.ends(78, words, "is a template", "vm clone DIR");
+    await box.ok("backup", "S3", "--format=qcow2");
+    await box.ok("verify", "S3");
+    await box.ok("clone", "--keep-guest", "--linked", "../web");
+    expect(bytes(box, "web")).toEqual([1, 2, 3, 4]);
+    expect(guestEnv(box, "web")).not.toContain("TEMPLATE");
+    await box.running({}, "-d", place(box, "web"));
+    await box.ok("-d", place(box, "web"), "stop", "--force");
+    await box.ok("set", "TEMPLATE=no");
+    await box.ok("restore", "S1");
+    // Its working files are lost, as after a reboot: restored, it can be changed again.
+    await box.ok("set", "TEMPLATE=yes");
+    box.write("guest.env", readFileSync(join(box.work, "guest.env")));
+    await box.ok("destroy");
+    await box.ok("restore", "S1");
+  });
+
+  test("is not made of a running VM", async () => {
+    using box = await written();
+    await box.running();
+    await box.ends(75, "set TEMPLATE=yes", "the VM is running");
+    await box.ok("stop", "--force");
+  });
+});
+
+const seedOf = (work: string) => readSeed(join(work, "vm-seed.img"));
+const meta = (work: string) => JSON.parse(seedOf(work)["meta-data"].toString());
+
+describe("cloud-init's volume", () => {
+  test("gets a new instance and host name, and keeps the user-data", async () => {
+    using box = await buildOnce("seeded", "", async (fresh) => {
+      fresh.write(join(fresh.top, "key.pub"), "ssh-ed25519 AAAA me\n");
+      fresh.configure(`SSHKEYS=(${join(fresh.top, "key.pub")})\n`);
+      await fresh.ok("--net=user", "create", "--cloud-init", "G");
+    });
+    await box.ok("clone", "../web");
+    const clone = join(place(box, "web"), ".work");
+    expect(meta(box.work)["local-hostname"]).toBe("g");
+    expect(meta(clone)["local-hostname"]).toBe("web");
+    expect(meta(clone)["instance-id"]).not.toBe(meta(box.work)["instance-id"]);
+    expect(seedOf(clone)["user-data"]).toEqual(seedOf(box.work)["user-data"]);
+    const { mac } = (await at(box, "web", "status")).nics[0];
+    expect(seedOf(clone)["network-config"]!.toString()).toContain(mac);
+    await box.ok("clone", "--keep-guest", "../same");
+    expect(meta(join(place(box, "same"), ".work"))).toEqual(meta(box.work));
+  });
+
+  test("that another program made is refused, and copied with --keep-guest", async () => {
+    using box = await written();
+    writeFileSync(join(box.work, "vm-seed.img"), "x".repeat(100_000), { mode: 0o600 });
+    await box.ends(74, "clone ../web", "it was not made by this program", "--keep-guest");
+    expect([existsSync(place(box, "web")), left(box).length]).toEqual([false, 0]);
+    await box.ok("clone", "--keep-guest", "../web");
+  });
+});
+
+describe("rename", () => {
+  test("a VM, by name and by path, and back", async () => {
+    using box = await written();
+    await box.ok("clone", "--keep-guest", "../one");
+    const one = place(box, "one");
+    await box.ok("-d", one, "backup");
+    await box.ok("-d", one, "rename", "two");
+    const two = place(box, "two");
+    expect([existsSync(one), existsSync(join(two, ".vm-renaming.json"))]).toEqual([false, false]);
+    expect(await at(box, "two", "status")).toMatchObject({
+      name: "two",
+      directory: two,
+      snapshots: { count: 1 },
+    });
+    expect(readlinkSync(join(two, ".work/.host"))).toBe(two);
+    expect(bytes(box, "two")).toEqual([1]);
+    mkdirSync(place(box, "sub"));
+    await box.ok("-d", two, "rename", "../sub/three");
+    expect((await at(box, "sub/three", "status")).name).toBe("three");
+    expect((await box.json("list")).map(({ directory }: any) => directory)).toContain(
+      place(box, "sub/three"),
+    );
+    await box.ok("-d", place(box, "sub/three"), "rename", "three");
+  });
+
+  test("has linked clones follow, and one is recorded in its new place", async () => {
+    using box = await written();
+    await box.ok("clone", "--keep-guest", "../base");
+    await box.ok("-d", place(box, "base"), "backup", "S1", "--format=qcow2");
+    await box.ok("-d", place(box, "base"), "clone", "--keep-guest", "--linked", "S1", "../web");
+    await box.ok("-d", place(box, "base"), "rename", "base2");
+    expect(bytes(box, "web")).toEqual([1]);
+    expect((await at(box, "web", "status")).clonedFrom.directory).toBe(place(box, "base2"));
+    await box.running({}, "-d", place(box, "web"));
+    // A running clone follows, too; it cannot be renamed itself.
+    await box.ok("-d", place(box, "base2"), "rename", "base3");
+    await box.ends(75, ["-d", place(box, "web"), "rename", "web2"], "the VM is running");
+    await box.ok("-d", place(box, "web"), "stop", "--force");
+    await box.ok("-d", place(box, "web"), "rename", "web2");
+    expect((await at(box, "base3", "status")).clones).toMatchObject([{ directory: place(box, "web2") }]);
+    // Moved by hand: they find it by the same command.
+    renameSync(place(box, "base3"), place(box, "base4"));
+    expect((await at(box, "web2", "status")).state).toBe("broken");
+    await box.ok("-d", place(box, "base4"), "rename", "base4");
+    expect((await at(box, "web2", "status")).state).not.toBe("broken");
+    await box.ends(75, ["-d", place(box, "base4"), "snapshots", "rm", "S1"], "builds on S1");
+  });
+
+  test.each([
+    ["before the directory is renamed", false],
+    ["after it", true],
+  ])("that was killed %s is completed by the next command", async (_when, renamed) => {
+    using box = await written();
+    await box.ok("clone", "--keep-guest", "../base");
+    await box.ok("-d", place(box, "base"), "backup", "S1", "--format=qcow2");
+    await box.ok("-d", place(box, "base"), "clone", "--keep-guest", "--linked", "S1", "../web");
+    const [from, to] = [place(box, "base"), place(box, "other")];
+    writeFileSync(join(from, ".vm-renaming.json"), JSON.stringify({ version: 1, from, guest: "base" }));
+    if (renamed) renameSync(from, to);
+    const { stderr } = await box.ok("-d", renamed ? to : from, "backup");
+    const name = renamed ? "other" : "base";
+    expect((await at(box, name, "status")).name).toBe(name);
+    expect((await at(box, "web", "status")).state).toBe("created");
+    expect(stderr.includes(`vm -d ${to} rename other`)).toBe(renamed);
+    await box.ok("-d", place(box, name), "rename", name);
+    expect((await box.ok("-d", place(box, name), "backup")).stderr).not.toContain("was interrupted");
+  });
+
+  test("timers of its directory, and no others", async () => {
+    using box = await written();
+    await box.ok("clone", "--keep-guest", "../one");
+    box.program("systemctl", `echo "$*" >>${join(box.top, "told")}`);
+    box.program("systemd-analyze", "true");
+    const units = join(box.home, ".config/systemd/user");
+    const enable = (name: string): string =>
+      box.write(join(units, "timers.target.wants", name.replace(".service", ".timer")), "");
+    await box.ok("-d", place(box, "one"), "timer", "--user", "--install", "backup", "--quiet");
+    await box.ok("-d", place(box, "one"), "timer", "--user", "--install", "@verify");
+    await box.ok("timer", "--user", "--install");
+    const before = readdirSync(units).filter((name) => name.endsWith(".service"));
+    for (const name of before) enable(name);
+    const text = (name: string) => readFileSync(join(units, name), "utf8");
+    const old = before.find((name) => /^vm-backup-.*-one\.service$/.test(name))!;
+    const [wanted, other] = [text(old), before.find((name) => !/-one\./.test(name))!];
+    await box.ok("-d", place(box, "one"), "rename", "two words");
+    const after = readdirSync(units);
+    expect(after.filter((name) => name.includes("-one."))).toEqual([]);
+    const next = old.replace("-one.", String.raw`-two\x20words.`);
+    expect(after).toContain(next.replace(".service", ".timer"));
+    expect(text(next)).toBe(
+      wanted.replaceAll(place(box, "one"), place(box, "two words")).replace("of one in", "of two words in"),
+    );
+    expect(after).toContain(other);
+    const told = readFileSync(join(box.top, "told"), "utf8");
+    expect(told).toContain(`--user enable --now ${next.replace(".service", ".timer")}`);
+    expect(told).toContain(`--user disable --now ${old.replace(".service", ".timer")}`);
+  });
+
+  test("the tags of its snapshots in the repository; what fails can be repeated", async () => {
+    using box = await written();
+    box.program("restic", readFileSync(join(import.meta.dir, "../fixtures/restic.sh"), "utf8"));
+    const repo = join(box.top, "repo");
+    for (const path of ["password", "repo/password"]) box.write(join(box.top, path), "secret");
+    box.configure(`SNAPSHOT_REPO=${repo}\nSNAPSHOT_PASSWORD_FILE=${join(box.top, "password")}\n`);
+    await box.ok("clone", "--keep-guest", "../one");
+    await box.ok("-d", place(box, "one"), "backup", "--push");
+    box.write(join(repo, "fail-tag"), "1\nno\n");
+    await box.ends(74, ["-d", place(box, "one"), "rename", "two"], "but not its snapshots", "rename two");
+    rmSync(join(repo, "fail-tag"));
+    expect((await box.ok("-d", place(box, "two"), "backup")).stderr).toContain("was interrupted");
+    await box.ok("-d", place(box, "two"), "rename", "two");
+    const calls = readFileSync(join(repo, "calls"), "utf8");
+    expect(calls).toMatch(/^tag --remove vm-name=one --add vm-name=two [0-9a-f]{64}$/m);
+    expect((await box.ok("-d", place(box, "two"), "backup")).stderr).not.toContain("was interrupted");
+  });
+
+  test("refuses a running VM, existing directories, other names, and later commands of a batch", async () => {
+    using box = await written();
+    mkdirSync(place(box, "full/x"), { recursive: true });
+    for (const [name, status] of [
+      ["full", 73],
+      ["a\nb", 64],
+      [".x", 64],
+      ["../none/x", 66],
+      ["./inside", 64],
+    ] as const)
+      await box.ends(status, ["rename", name]);
+    await box.ends(64, "rename x @backup", "last command of a batch");
+    await box.running();
+    await box.ends(75, "rename x", "the VM is running");
+    await box.ok("stop", "--force");
+    expect(existsSync(box.path(".vm-renaming.json"))).toBe(false);
+  });
+});

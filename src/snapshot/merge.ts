@@ -1,6 +1,7 @@
 import { chmodSync, copyFileSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
+import { moveAside } from "../lib/shell.ts";
 import { VmError } from "../lib/errors.ts";
 import { saysNoZstd } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
@@ -166,7 +167,7 @@ async function mergeIntoChild(
         continue;
       if (!lstatOf(join(dir, file))?.isFile())
         throw new VmError("io", `cannot merge into ${name}: ${file} is no regular file`, {
-          hint: "move it out of the way",
+          hint: moveAside(join(dir, file)),
         });
       copyFileSync(join(dir, file), join(staged, file));
     }

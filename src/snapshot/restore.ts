@@ -23,6 +23,7 @@ import { withVm } from "../vm/open.ts";
 import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
 import { findDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
 import { chainOf, requireIntact } from "../store/snapshot-intact.ts";
+import { findOversize, SMALL_FILES } from "../store/small-files.ts";
 import { recordSnapshot } from "../store/snapshot-parent.ts";
 import { findSnapshot, listSnapshots, type Snapshot } from "../store/snapshots.ts";
 import { compareSums } from "../store/checksums.ts";
@@ -166,8 +167,6 @@ function refuseUnknownDisks({ name, dir, manifest }: Snapshot): void {
     throw new VmError("io", `the snapshot ${name} is damaged: ${unknown} is not one of its disks`);
 }
 
-const SMALL_FILES: ReadonlySet<string> = new Set([WORK.efivars, WORK.seed, TPM_STATE]);
-
 /** The gzip files of a snapshot, of this program or of the earlier one. */
 export function listStored(snapshot: Snapshot): RestoreJob[] {
   refuseUnknownDisks(snapshot);
@@ -191,6 +190,9 @@ export function listStored(snapshot: Snapshot): RestoreJob[] {
         "io",
         `the snapshot ${snapshot.name} is damaged: ${file} has ${stats.size} bytes instead of ${known.storedBytes}`,
       );
+    const excess = known && findOversize(name, known.bytes);
+    if (excess !== undefined)
+      throw new VmError("io", `the snapshot ${snapshot.name} is damaged: ${file}: ${excess}`);
     const neededBytes = known?.allocatedBytes ?? Math.max(stats.size, gzipLengthHint(from));
     return [{ name, from, bytes: stats.size, neededBytes }];
   });

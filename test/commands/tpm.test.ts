@@ -224,6 +224,23 @@ describe("the state of a TPM", () => {
     await box.ends(74, "restore", "tpm2-00.permall.gz");
     expect(readState(box)).toBe("a");
   });
+
+  test.each([
+    ["garbage", Buffer.from("x".repeat(100)), "it is damaged: it has 100 bytes, and "],
+    ["empty", Buffer.alloc(0), "it is empty"],
+    ["huge", Buffer.alloc(2 << 20), "it is larger than 1.0 MiB"],
+  ])("that is %s in a snapshot of intact files: verify finds it (74)", async (_title, content, said) => {
+    using box = await withTpm();
+    await boot(box, "a");
+    await box.ok("stop");
+    await box.ok("backup");
+    // As of the earlier program: without sums.
+    for (const name of ["SHA256SUMS", "manifest.json"]) rmSync(box.path("backups/S0", name));
+    await box.ok("verify");
+    writeFileSync(box.path("backups/S0/tpm2-00.permall.gz"), Bun.gzipSync(content));
+    await box.ends(74, "verify", `tpm2-00.permall.gz: ${said}`);
+    await box.ends(74, "verify --deep", `tpm2-00.permall.gz: ${said}`);
+  });
 });
 
 /** Replaces the directory or the state by what is not one; each is refused with a word. */

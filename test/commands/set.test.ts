@@ -197,6 +197,8 @@ describe("set", () => {
     ["set SHARES=a:/x SHARES=a:/y", "each ID once"],
     ["set FORWARDS=tcp::1-:1 FORWARDS=tcp::1-:2", "each port"],
     [["set", "GUESTNAME=a\u0001b"], "control character"],
+    [["set", "GUESTNAME=a\nb"], "printable text"],
+    [["set", "GUESTNAME=a\u202eb"], "printable text"],
   ])("refuses %j (64)", async (line, printed) => {
     using box = await created();
     const before = guestEnv(box);
@@ -623,7 +625,9 @@ describe("nic", () => {
     [64, "nic", "ACTION"],
     [64, "nic lst", "list"],
     [64, "nic add tap", "user"],
-    [64, "nic add net=../x", "net=NAME"],
+    [64, "nic add net=../x", "1 to 63 lower-case letters"],
+    [64, "set NETWORKS=net=Lab", "1 to 63 lower-case letters"],
+    [64, "--net=bridge=a/b create G", "1 to 15 letters"],
     [64, "nic add passt --net=user", "two networks"],
     [64, "nic up 1 --net=user", "--net is for add"],
     [64, "nic add --mac=03:00:00:00:00:01", "MAC address"],

@@ -338,6 +338,31 @@ describe("set refuses what the VM would not start with", () => {
     await box.ends(64, "set SOCKETS=64 CORES=4", "256 processors");
   });
 
+  test.each<[words: string[], printed: string]>([
+    [["SHARES=a:/nowhere"], "SHARES: cannot use /nowhere: no such file or directory"],
+    [["SHARES=a:/etc/passwd"], "SHARES: cannot use /etc/passwd: it is not a directory"],
+    [["NETBOOT_DIR=/nowhere"], "NETBOOT_DIR: cannot use /nowhere"],
+    [["OVMF_CODE=/nowhere", "OVMF_VARS=/etc"], "OVMF_VARS: cannot use /etc: it is a directory"],
+    [["OVMF_CODE=/etc/passwd"], "OVMF_CODE and OVMF_VARS must be set together"],
+    [["SPICE_TLS_DIR=/nowhere"], "SPICE_TLS_DIR: cannot use /nowhere"],
+    [["RESCUE_KERNEL=/nowhere"], "RESCUE_KERNEL: cannot use /nowhere"],
+    [["ISO=/nowhere.iso"], "ISO: cannot use /nowhere.iso"],
+    [["SSHKEYS=/nowhere.pub"], "SSHKEYS: cannot use /nowhere.pub"],
+    [["--share=a:relative"], "/relative: no such file or directory"],
+  ])("%j: a path that does not exist is stored, with a warning", async (words, printed) => {
+    using box = await created();
+    const { stderr } = await box.ends(0, ["set", ...words], "warning:", printed);
+    expect(stderr.match(/warning: (?!running as root)/g)!.length).toBe(words.length);
+  });
+
+  test("paths that exist, macros and CD images to be searched for: no warning", async () => {
+    using box = await created();
+    const words = ["SHARES=a:/etc", "SHARES=b:@HOSTDIR@/x", "ISO=x.iso", "NETBOOT_DIR=/etc", "SSHKEYS="];
+    expect((await box.ends(0, ["set", ...words])).stderr).not.toContain("cannot use");
+    using other = new Sandbox();
+    await other.ends(0, "--share=a:/nowhere create G", "SHARES: cannot use /nowhere");
+  });
+
   test("what depends on this host is a warning", async () => {
     using box = await created();
     await box.ends(0, "set -m 900T", "warning:", "exceeds that of this host");

@@ -11,5 +11,8 @@ export function setCommandLine(prog: string, hostdir?: string): void {
 /** A command of this program for a hint, to be pasted: `vm -d DIR restore S3`. */
 export const commandLine = (...words: string[]): string => shellLine([...start, ...words]);
 
+/** A command that is about no VM, or about another one: `vm list`, without `-d DIR`. */
+export const programLine = (...words: string[]): string => shellLine([programName(), ...words]);
+
 /** The program's name: that of its settings files, and the first word of its commands. */
 export const programName = (): string => start[0]!;

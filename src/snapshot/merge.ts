@@ -44,7 +44,7 @@ import { findSnapshot, type Snapshot } from "../store/snapshots.ts";
 export async function mergeSnapshots(context: Context, names: readonly string[]): Promise<void> {
   await withVm(context, "merge snapshots", async (vm) => {
     const chosen = [...new Set(names.map((name) => findSnapshot(vm.hostdir, name).name))];
-    for (const name of chosen) refuseNeededByDisks(context, vm, name);
+    for (const name of chosen) refuseNeededByDisks(vm, name);
     for (const name of chosen) {
       const { bytes, heirs } = await mergeSnapshot(context, vm, name);
       log.success(
@@ -89,11 +89,11 @@ export function canExchange(hostdir: string): boolean {
   }
 }
 
-function refuseNeededByDisks(context: Context, vm: Vm, name: string): void {
+function refuseNeededByDisks(vm: Vm, name: string): void {
   const { facts } = inspectSnapshots(vm.hostdir).find((item) => item.facts.name === name)!;
   if (facts.protected)
     throw new VmError("busy", `cannot remove snapshots: ${name} is protected`, {
-      hint: `nothing was removed; ${context.prog} snapshots unprotect ${name}`,
+      hint: `nothing was removed; remove the protection: ${commandLine("snapshots", "unprotect", name)}`,
     });
   const disks = disksOnSnapshots(vm.work).get(name);
   if (disks)

@@ -1,12 +1,12 @@
 import { mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { refuseExternalReference } from "../qemu/image-header.ts";
-import { shellQuote } from "../lib/shell.ts";
 import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
 import { fileError, listDirectory, requireSpace, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
@@ -56,7 +56,7 @@ export async function restoreSnapshot(
   const snapshot = findSnapshot(vm.hostdir, name);
   if (snapshot.problem) throw snapshot.problem;
   const own = readIdentity(vm.hostdir);
-  refuseForeignSnapshot(context, snapshot, own, name !== undefined && name !== LAST, uuid);
+  refuseForeignSnapshot(snapshot, own, name !== undefined && name !== LAST, uuid);
   if (vm.work.state === "present") await refuseRunning(vm.work, "restore");
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
@@ -118,7 +118,6 @@ export async function restoreSnapshot(
  * @throws 74 naming both UUIDs
  */
 function refuseForeignSnapshot(
-  { prog }: Context,
   { name, manifest }: Snapshot,
   own: Identity,
   named: boolean,
@@ -129,7 +128,7 @@ function refuseForeignSnapshot(
   const what = `${name} is a snapshot of another VM (UUID ${other}, not ${own.uuid})`;
   if (!named)
     throw new VmError("io", `cannot restore ${what}`, {
-      hint: `restore it nevertheless: ${prog} restore ${shellQuote(name)}\nlist the others: ${prog} snapshots`,
+      hint: `restore it nevertheless: ${commandLine("restore", name)}\nlist the others: ${commandLine("snapshots")}`,
     });
   if (fetched === undefined) log.warn(`${what}: this one keeps its own UUID`);
 }

@@ -1,4 +1,4 @@
-import { commandLine, programName } from "../lib/command-line.ts";
+import { commandLine, programLine } from "../lib/command-line.ts";
 import { ARCH } from "../machine/arch.ts";
 import { ARCHES } from "../machine/types.ts";
 import { formatSize } from "../lib/size.ts";
@@ -120,7 +120,7 @@ export function formatStatus(vm: Status): string {
     [
       "copy",
       vm.sameAs &&
-        `of ${vm.sameAs}, or that is one of this: both have the same UUID and MAC address; in the copy, run: ${programName()} identity --new`,
+        `of ${vm.sameAs}, or that is one of this: both have the same UUID and MAC address; in the copy, run: ${programLine("identity", "--new")}`,
     ],
     ["settings", vm.settingsFile],
     [

@@ -203,7 +203,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     return { ...rest, state: stateAfter(ended?.end) };
   }
   const { describeErrors } = await import("./alive.ts");
-  const errors = describeErrors(context, work, alive);
+  const errors = describeErrors(work, alive);
   return {
     ...common,
     state: alive.state,

@@ -1,3 +1,4 @@
+import { commandLine } from "../../lib/command-line.ts";
 import { VmError } from "../../lib/errors.ts";
 import { toJson } from "../../lib/json.ts";
 import { installHint } from "../../lib/packages.ts";
@@ -50,7 +51,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     ...checkPlaces(context, settings),
     ...checkReaches(context, vm),
     aging,
-    ...checkSettings(context, found.error),
+    ...checkSettings(found.error),
   ];
   return { ok: missingOf(checks).length === 0, host: readSystem(), checks };
 }
@@ -70,7 +71,7 @@ const checkReaches = (context: Context, vm: Vm): Check[] =>
   }));
 
 /** Invalid settings, for which the checks use built-in values. */
-const checkSettings = ({ prog }: Context, error: VmError | undefined): Check[] =>
+const checkSettings = (error: VmError | undefined): Check[] =>
   error === undefined
     ? []
     : [
@@ -79,7 +80,7 @@ const checkSettings = ({ prog }: Context, error: VmError | undefined): Check[] =
           state: "limited",
           needed: false,
           use: "everything",
-          detail: `${oneLine(error.reason === "settings" ? error.brief : error.message)}; see: ${prog} config`,
+          detail: `${oneLine(error.reason === "settings" ? error.brief : error.message)}; see: ${commandLine("config")}`,
         },
       ];
 

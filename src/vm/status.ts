@@ -1,7 +1,7 @@
 import { readlinkSync } from "node:fs";
 import { basename, join, sep } from "node:path";
 import type { RawSettings } from "../config/schema.ts";
-import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
+import { EXIT, hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { AttachedDisk } from "../live/attached.ts";
 import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
@@ -11,6 +11,7 @@ import { isListening } from "../process/unix-socket.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
 import type { RunEnd, RunRecord } from "../store/mark-types.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
+import { fileError } from "../store/files.ts";
 import { HOST, isDiskName, LAST, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { describeGone, findGuestEnv, type Workdir } from "../store/workdir.ts";
 import type { Alive } from "./alive.ts";
@@ -109,25 +110,44 @@ export interface Status {
 }
 
 /** Reads the status of one VM without changing it, and without running bash. Never throws. */
-export async function readVmStatus(context: Context, hostdir: string): Promise<Status> {
+export const readVmStatus = async (context: Context, hostdir: string): Promise<Status> =>
+  (await examineVm(context, hostdir)).status;
+
+/** The same, with the exit status that its error stands for. */
+export async function examineVm(
+  context: Context,
+  hostdir: string,
+): Promise<{ status: Status; exitCode: number }> {
   try {
-    const own: Context = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
-    const vm = await openVm(own, false);
-    const alive = vm.work.state === "present" ? await findAlive(vm.work) : undefined;
-    // A run started by hand, with run-vm.sh, is not recorded.
-    const { run } = vm.work.state === "present" ? vm.work.mark : {};
-    if (!run || !alive || alive.job || run.ended !== undefined) return await buildStatus(own, vm, alive);
-    const now = await openVm({ ...own, options: { ...optionsOfRun(run), hostdir } }, false);
-    const status = await buildStatus(own, now, alive, vm);
-    const nextRun = findChanges(run, now, vm);
-    return Object.keys(nextRun).length > 0
-      ? { ...status, nextRun, nextRunChanges: listChanges(run, now, vm) }
-      : status;
+    const status = await readStatus(context, hostdir);
+    return { status, exitCode: status.error === undefined ? EXIT.ok : EXIT.io };
   } catch (error) {
-    const text = error instanceof VmError ? error.message : `cannot open ${hostdir}: ${reasonOf(error)}`;
-    const hint = error instanceof VmError && error.hint !== undefined ? { hint: error.hint } : {};
-    return { name: basename(hostdir), directory: hostdir, state: "broken", error: text, ...hint };
+    const known = error instanceof VmError ? error : fileError(`cannot open ${hostdir}`, error);
+    const { message, hint, exitCode } = known;
+    const status: Status = {
+      name: basename(hostdir),
+      directory: hostdir,
+      state: "broken",
+      error: message,
+      ...(hint !== undefined && { hint }),
+    };
+    return { status, exitCode };
   }
+}
+
+async function readStatus(context: Context, hostdir: string): Promise<Status> {
+  const own: Context = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
+  const vm = await openVm(own, false);
+  const alive = vm.work.state === "present" ? await findAlive(vm.work) : undefined;
+  // A run started by hand, with run-vm.sh, is not recorded.
+  const { run } = vm.work.state === "present" ? vm.work.mark : {};
+  if (!run || !alive || alive.job || run.ended !== undefined) return await buildStatus(own, vm, alive);
+  const now = await openVm({ ...own, options: { ...optionsOfRun(run), hostdir } }, false);
+  const status = await buildStatus(own, now, alive, vm);
+  const nextRun = findChanges(run, now, vm);
+  return Object.keys(nextRun).length > 0
+    ? { ...status, nextRun, nextRunChanges: listChanges(run, now, vm) }
+    : status;
 }
 
 /** @param stored with the settings of files, whose origins decide on `reaches` */

@@ -17,6 +17,7 @@ import { Refusal, type Behaviour, type FakeQemu } from "../fixtures/qemu/fake-qe
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { prefixOf } from "../../src/network/addresses.ts";
 import { lockVm } from "../../src/store/lock.ts";
+import { testIf } from "../fixtures/needs.ts";
 
 async function created(conf?: string, ...words: string[]): Promise<Sandbox> {
   const box = new Sandbox(conf);
@@ -673,7 +674,7 @@ describe("nic", () => {
   const hasTap = process.getuid!() === 0 && Bun.which("ip") !== null && ip("tuntap", "add", ...tapWords);
   if (hasTap) ip("tuntap", "del", ...tapWords);
 
-  test.skipIf(!hasTap)(
+  testIf(hasTap, "tap devices, and root")(
     "a tap device that is down is reported by run and doctor; no two cards are on one",
     async () => {
       using box = await created("", `--net=tap=${tap}`);

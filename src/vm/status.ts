@@ -234,9 +234,26 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
     ...(alive.panicked && { panicked: true }),
+    nics: recorded ? await withExited(context, vm, work, general.nics) : general.nics,
     ...(hasSwtpmExited(work) && { tpmExited: true }),
     ...(errors.length > 0 && { guestErrors: errors }),
   };
+}
+
+/** Cards of the running machine, with the programs that served them and have exited. */
+async function withExited(
+  context: Context,
+  { settings }: Vm,
+  work: Workdir,
+  listed: readonly ListedNic[],
+): Promise<ListedNic[]> {
+  const nics = nicsOf(settings).filter(({ network: { kind } }) => kind === "passt" || kind === "net");
+  if (nics.length === 0) return [...listed];
+  const exited = (await import("./exited.ts")).findExited(context, work, nics);
+  return listed.map((nic) => {
+    const programs = exited.get(nic.number);
+    return programs ? { ...nic, exited: programs } : nic;
+  });
 }
 
 /** How a disk of the running machine is read and written. @param own recorded for all own disks, by earlier versions */

@@ -102,7 +102,7 @@ function describeStoredState({ hostdir }: Vm): string {
     : "no snapshot has a copy of it";
 }
 
-export const SWTPM_EXITED = "swtpm has exited, and the guest's TPM does not answer";
+const SWTPM_EXITED = "swtpm has exited, and the guest's TPM does not answer";
 
 /** Has the swtpm of a running VM exited before its qemu? Known only of a recorded run, and of processes that this user can see. */
 export function hasSwtpmExited(work: Workdir): boolean {

@@ -12,6 +12,7 @@ import { checkAging } from "./tmpfiles.ts";
 import { checkNetworks } from "./networks.ts";
 import { checkFirmwares, checkKvm, checkNetboot, checkQemus, checkVariables } from "./qemu.ts";
 import { checkRescueBuild, checkRescues } from "./rescue.ts";
+import { checkExited } from "./running.ts";
 import { readSystem, type System } from "./system.ts";
 import type { Vm } from "../../vm/find.ts";
 import { findReaches, formatReach } from "../../vm/reach.ts";
@@ -28,13 +29,14 @@ export interface Diagnosis {
 export async function diagnose(context: Context, found: SettingsInForce): Promise<Diagnosis> {
   const vm = usableVm(context, found);
   const { settings } = vm;
-  const [qemus, programs, build, rescues, aging, networks] = await Promise.all([
+  const [qemus, programs, build, rescues, aging, networks, exited] = await Promise.all([
     checkQemus(settings, placeOfDisks(context, vm)),
     checkPrograms(context, settings),
     checkRescueBuild(context.hostArch),
     checkRescues(context, vm),
     checkAging(context.tmpdir),
     checkNetworks(settings),
+    checkExited(context, vm.hostdir),
   ]);
   // An interrupted check would report what it could not find as missing.
   throwIfInterrupted();
@@ -44,6 +46,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     ...checkFirmwares(settings),
     checkNetboot(),
     ...networks,
+    ...exited,
     ...checkVariables(vm),
     ...programs,
     ...build,

@@ -31,7 +31,7 @@ test("no message has a command without it", () => {
   expect(found).toEqual([]);
 });
 
-/** The program's name with words behind it; its version is none. */
+/** The program's name followed by words; its version is none. */
 const GLUED = /\$\{(?:\w+\.)?prog(?:ramName\(\))?\} (?!\$\{(?:\w+\.)?version\})/g;
 
 /**

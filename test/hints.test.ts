@@ -1,4 +1,4 @@
-/** A command in a message can be pasted: it starts with the program's name (`commandLine`). */
+/** A command in a message can be pasted: it is made by `commandLine` or `programLine`, which quote its words. */
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join, relative } from "node:path";
@@ -29,4 +29,44 @@ test("no message has a command without it", () => {
     for (const [text] of code.matchAll(BARE)) found.push(`${relative(SRC, file)}${text}`);
   }
   expect(found).toEqual([]);
+});
+
+/** The program's name followed by words; its version is none. */
+const GLUED = /\$\{(?:\w+\.)?prog(?:ramName\(\))?\} (?!\$\{(?:\w+\.)?version\})/g;
+
+/**
+ * - cli: usage lines such as `vm run [ISO]`, and commands by their names, before the command line is understood.
+ * - host: scripts, and descriptions.
+ */
+const GLUING: Readonly<Record<string, number>> = {
+  "cli/argv.ts": 1,
+  "cli/batch.ts": 1,
+  "cli/invocation.ts": 5,
+  "cli/suggest.ts": 1,
+  "cli/usage.ts": 7,
+  "host/completion.ts": 6,
+  "host/config-example.ts": 2,
+  "host/timer/timer.ts": 1,
+  "host/timer/units.ts": 1,
+};
+
+test.each([
+  ["`start it: ${prog} run`", true],
+  ["`start it: ${context.prog} run ${name}`", true],
+  ["`start it: ${programName()} run`", true],
+  ["`start it: ${commandLine(x)}`", false],
+  ["`written by ${context.prog} ${context.version}`", false],
+  ["`in ~/.config/${programName()}.conf`", false],
+])("%s: glued: %p", (code, isGlued) => {
+  expect(code.search(GLUED) >= 0).toBe(isGlued);
+});
+
+test("only these places put words behind the program's name", () => {
+  const found: Record<string, number> = {};
+  for (const file of new Bun.Glob("**/*.ts").scanSync({ cwd: SRC, absolute: true })) {
+    const code = readFileSync(file, "utf8").replaceAll(/^\s*(?:\/\/|\/?\*).*$/gm, "");
+    const count = code.match(GLUED)?.length ?? 0;
+    if (count > 0) found[relative(SRC, file)] = count;
+  }
+  expect(found).toEqual(GLUING);
 });

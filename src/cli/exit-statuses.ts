@@ -95,7 +95,12 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     io: "",
     busy: NO_ANSWER,
   },
-  status: { noInput: NO_VM },
+  status: {
+    ok: "state shown; also of a VM that is off or has crashed",
+    noInput: NO_VM,
+    cannotCreate: "the VM cannot be read: no permission",
+    io: "a working disk is damaged, or files of the VM cannot be read",
+  },
   list: {},
   set: {
     ok: "settings stored, or they were already",

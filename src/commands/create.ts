@@ -51,6 +51,8 @@ export default define({
   },
   async parse(args) {
     const { parseCreateOptions } = await import("../lifecycle/create-options.ts");
+    const { requireGuestName } = await import("../lifecycle/guest-name.ts");
+    requireGuestName(args.guestname);
     return { name: args.guestname, iso: args.isoimage, options: parseCreateOptions(args) };
   },
   async run(context, { name, iso, options }) {

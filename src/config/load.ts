@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { commandLine, programName } from "../lib/command-line.ts";
+import { commandLine, programLine } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { badOption, settingsError, type Complaint } from "./complaint.ts";
@@ -142,7 +142,7 @@ export async function readSettings(
       "unavailable",
       `cannot use this host's architecture (${sources.hostArch}) for guests: not supported`,
       {
-        hint: `choose another one: ${programName()} --arch=x86_64 …`,
+        hint: `choose another one: ${programLine("--arch=x86_64")} …`,
       },
     );
   return {

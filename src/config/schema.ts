@@ -2,7 +2,6 @@ import { isOwnName, MAX_OWN_NAME_BYTES } from "../lib/text.ts";
 import { isUuid } from "../lib/uuid.ts";
 import { parseArch } from "../machine/arch.ts";
 import { parseMac } from "../machine/mac.ts";
-import { MAX_NICS, NETWORK_SYNTAX, parseNetwork, type NetworkRequest } from "../machine/network.ts";
 import {
   DISK_SYNTAX,
   FORWARD_SYNTAX,
@@ -33,6 +32,7 @@ import {
   type Layout,
   type ShareRequest,
 } from "../machine/types.ts";
+import { networks } from "./networks.ts";
 import type { SettingValue } from "./shell-expand.ts";
 import {
   flag,
@@ -98,16 +98,6 @@ const smbios: Parser<SmbiosTable[]> = parser({ allowed: SMBIOS_SYNTAX }, (raw) =
     value.push(parsed);
   }
   return { value };
-});
-const networkList = listOfForm({ kind: "networks", allowed: NETWORK_SYNTAX, parse: parseNetwork });
-const networks: Parser<NetworkRequest[]> = parser({ kind: "networks", allowed: NETWORK_SYNTAX }, (raw) => {
-  const parsed = networkList(raw);
-  if (!("value" in parsed)) return parsed;
-  if (parsed.value.length > MAX_NICS)
-    return { allowed: `at most ${MAX_NICS} cards`, given: listOf(raw)[MAX_NICS]! };
-  const macs = parsed.value.flatMap(({ mac }) => mac ?? []);
-  const twice = macs.find((mac, index) => macs.indexOf(mac) !== index);
-  return twice ? { allowed: "each MAC address once", given: twice } : parsed;
 });
 const HOST_SYNTAX = "a host name or address, or empty";
 /** [compat] An IPv6 address may be in brackets; empty: do not listen on the network. */

@@ -133,16 +133,18 @@ interface ListForm<T> {
   /** Stands between items, too: a plain value over a default array is an array. */
   separator?: RegExp;
   meant?: (item: string) => string | undefined;
+  /** Replaces `allowed` in the error about an item. */
+  explain?: (item: string) => string;
 }
 
 /** A list whose every element has a form of its own. */
-export function listOfForm<T>({ allowed, parse, kind, separator, meant }: ListForm<T>): Parser<T[]> {
+export function listOfForm<T>({ allowed, parse, kind, separator, meant, explain }: ListForm<T>): Parser<T[]> {
   return parser({ allowed, ...(kind && { kind }) }, (raw) => {
     const items = listOf(separator ? [raw].flat().flatMap((item) => item.split(separator)) : raw);
     const value: T[] = [];
     for (const given of items) {
       const parsed = parse(given);
-      if (parsed === undefined) return { allowed, given, meant: meant?.(given) };
+      if (parsed === undefined) return { allowed: explain?.(given) ?? allowed, given, meant: meant?.(given) };
       value.push(parsed);
     }
     return { value };

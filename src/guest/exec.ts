@@ -50,7 +50,7 @@ export async function execInGuest(context: Context, argv: readonly string[], giv
   using _taken = takeSignals((signal) => stop.abort(signalError(signal)));
   const { work, taken, timeout } = await withLive(context, "run a program in the guest", async (live) => {
     const line = await findChardev(live.qmp, WORK.agent);
-    if (!line?.guestOpen) throw noAgent(context, line !== undefined);
+    if (!line?.guestOpen) throw noAgent(line !== undefined);
     return { work: live.work, taken: line.connected, timeout: live.vm.settings.TIMEOUT };
   });
   const input = given ?? (await readInput(stop.signal));
@@ -69,7 +69,7 @@ export async function execInGuest(context: Context, argv: readonly string[], giv
     await printOutcome(argv[0]!, result);
   } catch (error) {
     if (!(error instanceof AgentTimeout)) throw error;
-    throw taken ? lineTaken() : noAgent(context, true);
+    throw taken ? lineTaken() : noAgent(true);
   } finally {
     clearTimeout(timer);
   }
@@ -209,11 +209,11 @@ function explainRefusal(error: AgentError, path: string): VmError {
   return new VmError("noInput", `cannot run ${path}: no such program in the guest`);
 }
 
-const noAgent = (context: Context, hasLine: boolean): VmError =>
+const noAgent = (hasLine: boolean): VmError =>
   new VmError("unavailable", "cannot run a program in the guest: no guest agent answers", {
     hint: hasLine
       ? "install qemu-guest-agent there and start it: systemctl enable --now qemu-guest-agent (a guest that boots needs a moment)"
-      : `restart the VM, which was started without a channel for it: ${context.prog} restart`,
+      : `restart the VM, which was started without a channel for it: ${commandLine("restart")}`,
   });
 
 const lineTaken = (): VmError =>

@@ -1,5 +1,6 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
+import { programLine } from "../lib/command-line.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
@@ -59,7 +60,7 @@ export async function listRescues(context: Context): Promise<void> {
   const vm = await openOwnVm(context);
   const found = await findRescues(context, vm);
   if (found.length === 0)
-    return log.info(`no rescue in ${vm.settings.PROFILES}; build one: ${context.prog} rescue build`);
+    return log.info(`no rescue in ${vm.settings.PROFILES}; build one: ${programLine("rescue", "build")}`);
   const rows = found.map(({ name, kind, arches, problem, bytes }) => [
     name,
     kind,

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { loadProfile, type Loaded } from "../config/load.ts";
 import type { SettingName } from "../config/schema.ts";
-import { commandLine } from "../lib/command-line.ts";
+import { commandLine, programLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro } from "../machine/macros.ts";
@@ -96,7 +96,7 @@ export async function findRescue(context: Context, vm: Vm, media: Media): Promis
     });
   }
   throw new VmError("noInput", `there is no rescue system '${name}' in ${vm.settings.PROFILES}`, {
-    hint: `build one: ${context.prog} rescue build${name === `rescue-${context.hostArch}` ? "" : ` --name=${name}`}, or let the job build it: --rescue=auto`,
+    hint: `build one: ${programLine("rescue", "build", ...(name === `rescue-${context.hostArch}` ? [] : [`--name=${name}`]))}; or let the job build it: --rescue=auto`,
   });
 }
 

@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { parseSetting } from "../config/schema.ts";
 import { parseAction } from "../lib/action.ts";
 import { beginStep } from "../lib/activity.ts";
-import { programName } from "../lib/command-line.ts";
+import { programLine, programName } from "../lib/command-line.ts";
 import { usageError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isOurDirectory } from "../lib/trust.ts";
@@ -50,11 +50,14 @@ export function parseRescueRequest(
     (name) => text(name) !== undefined,
   );
   const empty = given.find((name) => text(name) === "");
-  if (empty) throw usageError(`rescue: --${empty} has no value`, `${programName()} rescue -h`);
+  if (empty) throw usageError(`rescue: --${empty} has no value`, programLine("rescue", "-h"));
   const action = parseAction("rescue", word, RESCUE_ACTIONS);
   if (action === "list") {
     if (given.length > 0)
-      throw usageError(`rescue list takes no --${given[0]}`, `use it with: ${programName()} rescue build`);
+      throw usageError(
+        `rescue list takes no --${given[0]}`,
+        `use it with: ${programLine("rescue", "build")}`,
+      );
     return { action };
   }
   const compress = COMPRESSIONS.find((one) => one === (text("compress") ?? "none"));

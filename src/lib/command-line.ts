@@ -14,6 +14,8 @@ export const commandLine = (...words: string[]): string => shellLine([...start, 
 /** The same for the VM in another directory. */
 export const commandLineFor = (directory: string, ...words: string[]): string =>
   shellLine([start[0]!, "-d", directory, ...words]);
+/** A command that is about no VM, or about another one: `vm list`, without `-d DIR`. */
+export const programLine = (...words: string[]): string => shellLine([programName(), ...words]);
 
 /** The program's name: that of its settings files, and the first word of its commands. */
 export const programName = (): string => start[0]!;

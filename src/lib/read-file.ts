@@ -13,6 +13,7 @@ import {
   type Stats,
 } from "node:fs";
 import { hasErrno, reasonOf, VmError } from "./errors.ts";
+import { moveAside } from "./shell.ts";
 import { formatSize } from "./size.ts";
 
 const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants;
@@ -36,8 +37,9 @@ export function lstatOf(path: string): Stats | undefined {
   }
 }
 
-/** What a file is instead of a regular one. */
+/** What kind of file it is: `a named pipe`. */
 export function fileKindOf(stats: Stats): string {
+  if (stats.isFile()) return "a regular file";
   if (stats.isSymbolicLink()) return "a symbolic link";
   if (stats.isDirectory()) return "a directory";
   if (stats.isFIFO()) return "a named pipe";
@@ -49,7 +51,7 @@ const unreadable = (path: string, brief: string): VmError =>
   new VmError("io", `cannot read ${path}: ${brief}`, {
     reason: "unreadable",
     brief,
-    hint: "move it out of the way",
+    hint: moveAside(path),
   });
 
 const notRegular = (path: string, what: string, wanted = "a regular file"): VmError =>

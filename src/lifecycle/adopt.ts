@@ -10,7 +10,7 @@ import { formatTimestamp } from "../lib/time.ts";
 import { foreignReason, ownedByUs } from "../lib/trust.ts";
 import { readImageHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { checkImage } from "../qemu/img.ts";
-import { shellQuote } from "../lib/shell.ts";
+import { moveAside, shellQuote } from "../lib/shell.ts";
 import { newMark } from "../store/mark-types.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
 import { allocatedBytes, fileError, listDirectory, replaceSymlink, syncDirectory } from "../store/files.ts";
@@ -85,7 +85,7 @@ function findUnmarked(hostdir: string): Workdir | undefined {
   const link = join(hostdir, HOST.workLink);
   const stats = lstatOf(link);
   if (stats && (!stats.isSymbolicLink() || !ownedByUs(stats)))
-    throw refuseAdoption(link, "it is not a symlink of this user", "move it out of the way");
+    throw refuseAdoption(link, "it is not a symlink of this user", moveAside(link));
   const target = stats && resolve(hostdir, readlinkSync(link));
   const inplace = target === undefined || !lstatOf(target) || realPath(target) === realPath(hostdir);
   const dir = inplace ? hostdir : target;
@@ -114,7 +114,7 @@ function requireOwnWork(hostdir: string, dir: string): void {
   const backStats = lstatOf(back);
   if (!backStats) return;
   if (!backStats.isSymbolicLink() || !ownedByUs(backStats))
-    throw refuseAdoption(back, "it is not a symlink of this user", "move it out of the way");
+    throw refuseAdoption(back, "it is not a symlink of this user", moveAside(back));
   const named = readlinkSync(back);
   // A dangling link: this VM's directory was moved.
   if (realPath(back) !== realPath(hostdir) && lstatOf(resolve(dir, named)))

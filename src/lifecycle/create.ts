@@ -38,6 +38,7 @@ import { firmwareChoice, refuseSecureBoot } from "../vm/firmware.ts";
 import { resolveSmbios } from "../vm/machine.ts";
 import { writeSeed } from "../vm/seed-volume.ts";
 import { tpmDeviceOf } from "../vm/tpm.ts";
+import { warnOfMissingPaths } from "./missing-paths.ts";
 import { planSeed } from "./seed.ts";
 import { listSnapshots } from "../store/snapshots.ts";
 import { reportVolatile } from "../vm/volatile.ts";
@@ -72,6 +73,8 @@ export async function createVm(
     refuseImpossible(vm, disks);
     const guestEnv = guestEnvOf(context, vm, guestName, cd, disks, options);
     refuseUnwritable(guestEnv);
+    // The CD was found.
+    warnOfMissingPaths({ ...guestEnv, ISO: "" });
     const identified = { ...settings, MAC: "auto", UUID: guestEnv.UUID as string };
     const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit, nicsOf(identified));
     if (source && !source.linked)

@@ -10,7 +10,7 @@ import { deriveMac, parseMac } from "../machine/mac.ts";
 import {
   formatNetwork,
   MAX_NICS,
-  NETWORK_SYNTAX,
+  explainNetwork,
   parseNetwork,
   type NetworkRequest,
 } from "../machine/network.ts";
@@ -56,7 +56,8 @@ export function parseNicRequest({ action: word, card, mac, net, json }: NicWords
       throw new VmError("usage", `nic add: '${card}' and --net=${net} name two networks`);
     const text = card ?? net ?? "user";
     const network = parseNetwork(text);
-    if (network === undefined || network.kind === "none") throw badOption("nic add", text, NETWORK_SYNTAX);
+    if (network === undefined || network.kind === "none")
+      throw badOption("nic add", text, explainNetwork(text));
     const parsed = mac === undefined ? undefined : parseMac(mac);
     if (mac !== undefined && parsed === undefined)
       throw badOption("--mac", mac, "a MAC address such as 02:1a:2b:3c:4d:5e, not of a group");

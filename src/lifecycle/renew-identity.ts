@@ -31,7 +31,7 @@ export function showIdentity(context: Context, json: boolean): void {
   }
   print(context, hostdir, identity, json);
   const other = identity.uuid === undefined ? undefined : findOther(context, hostdir, identity.uuid);
-  if (other !== undefined) log.warn(describeCopy(context, hostdir, other, identity.uuid!));
+  if (other !== undefined) log.warn(describeCopy(hostdir, other, identity.uuid!));
 }
 
 /**

@@ -1,4 +1,5 @@
 import { resolve } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import {
@@ -39,7 +40,7 @@ export function planSeed(
   }
   const keys = readKeys(vm);
   const user = request.user ?? "the image's default user";
-  const login = request.user === undefined ? `; log in: ${context.prog} ssh --user=NAME` : "";
+  const login = request.user === undefined ? `; log in: ${commandLine("ssh", "--user=NAME")}` : "";
   log.info(
     `cloud-init authorises ${keys.length === 1 ? "one SSH key" : `${keys.length} SSH keys`} for ${user}${login}`,
   );

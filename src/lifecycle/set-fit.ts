@@ -1,8 +1,9 @@
-import { parseSetting, type SettingName } from "../config/schema.ts";
+import { parseSetting, type RawSettings, type SettingName } from "../config/schema.ts";
 import type { SettingValue } from "../config/shell-expand.ts";
 import { optionsBehind } from "../config/values.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
 import { refuseSecureBoot } from "../vm/firmware.ts";
@@ -11,6 +12,7 @@ import { refuseTooManyDisks } from "../vm/limits.ts";
 import { numberImages } from "../vm/disks.ts";
 import { refuseOtherFamily } from "../vm/machine.ts";
 import { findSameMac, nicsOf } from "../vm/nics.ts";
+import { warnOfMissingPaths } from "./missing-paths.ts";
 import type { SettingChanges } from "../vm/store-settings.ts";
 import { tpmDeviceOf } from "../vm/tpm.ts";
 
@@ -34,6 +36,12 @@ export async function refuseUnfit(context: Context, vm: Vm, changes: SettingChan
   }
   if (changed("MAC", "NETWORKS")) refuseDuplicateMac(next);
   if (changed("MEMORY")) warnOfMemory(next);
+  if (
+    changed("OVMF_CODE", "OVMF_VARS") &&
+    (next.settings.OVMF_CODE === "") !== (next.settings.OVMF_VARS === "")
+  )
+    log.warn("OVMF_CODE and OVMF_VARS must be set together: the VM does not start with one of them");
+  warnOfMissingPaths(changes as RawSettings);
   if (changed("SOCKETS", "CORES", "QEMUARCH", "SHARES")) refuseBeyondLimits(next);
   const options = changed("SOCKETS", "CORES") && optionsBehind(next.raw.CORES) !== "";
   if (options || changed("CPU", "ACCEL", "QEMUARCH"))

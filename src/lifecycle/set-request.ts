@@ -12,6 +12,7 @@ import {
 import type { SettingValue } from "../config/shell-expand.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
+import { requireGuestName } from "./guest-name.ts";
 import { nearest } from "../lib/nearest.ts";
 import type { Options } from "../vm/context.ts";
 
@@ -133,6 +134,7 @@ function settingNamed(name: string, value?: string): SettingName {
 
 function checked(name: SettingName, value: SettingValue): SettingValue {
   const parsed = parseSetting(name, value);
+  if (name === "GUESTNAME") requireGuestName(storedForm(name, [value].flat()) as string);
   if ("value" in parsed) return value;
   throw badOption(name, parsed.given ?? [value].flat().join(" "), parsed.allowed);
 }

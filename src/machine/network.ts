@@ -41,6 +41,22 @@ const NAME_FORM: Record<NetworkKind, RegExp | null> = {
   net: LABEL,
 };
 
+/** Rules of names, by the word before `=`. */
+const NAME_RULE: Partial<Record<string, string>> = {
+  net: "a network's name: 1 to 63 lower-case letters, digits and -, with a letter or digit first and last",
+  bridge: "a bridge's name: 1 to 15 letters, digits and . _ -, not starting with -",
+  tap: "a tap device's name: 1 to 15 letters, digits and . _ -, not starting with -",
+};
+
+/** What is allowed, for the error about a card that `parseNetwork` does not take: of a bad name only its rule. */
+export function explainNetwork(text: string): string {
+  const [, word = "", name] = /^([a-z]+)=([^,]*)/.exec(text) ?? [];
+  const kind = NETWORK_KINDS.find((one) => one === word);
+  return kind && name && NAME_FORM[kind]?.test(name) === false
+    ? `${word}=NAME with ${NAME_RULE[word]}`
+    : NETWORK_SYNTAX;
+}
+
 /** `net=lab,outside=off,mac=02:1a:2b:3c:4d:5e,link=down` → a card. */
 export function parseNetwork(text: string): NetworkRequest | undefined {
   const [head = "", ...options] = text.split(",");

@@ -14,7 +14,7 @@ import type { Member } from "./addresses.ts";
 import { LIFELINE } from "./place.ts";
 
 /** Files in a network's directory. */
-const FILES = {
+export const FILES = {
   lifeline: LIFELINE,
   /** Locked (flock(2)) by the network while it lives. */
   alive: "alive",
@@ -23,6 +23,8 @@ const FILES = {
   ready: "ready",
   answer: "answer",
   config: "dnsmasq.conf",
+  /** Its network namespace, mounted. */
+  namespace: "namespace",
   /** Its number in the network's PID namespace. */
   pid: "dnsmasq.pid",
   /** Watched by dnsmasq: a file for each member. */
@@ -31,6 +33,9 @@ const FILES = {
   /** Whether the outside is reachable. */
   outside: "outside",
 } as const;
+
+/** dnsmasq's option before the path of its configuration. */
+export const CONFIG_OPTION = "--conf-file=";
 
 /** Programs of a network, and what installs them. */
 export const LAN_PROGRAMS = {

@@ -2,7 +2,7 @@ import { lstatSync, mkdirSync } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
-import { shellQuote } from "../lib/shell.ts";
+import { moveAside } from "../lib/shell.ts";
 import { callerUid, foreignReason, isOurDirectory } from "../lib/trust.ts";
 
 /** What decides on the directory of files that end with the last process. */
@@ -51,7 +51,7 @@ export function makeNetworkDirectory(place: RuntimePlace, name: string): string 
       (isOurDirectory(path) ? undefined : "can be replaced by other users");
     if (reason !== undefined)
       throw new VmError("io", `refusing ${path}: it ${reason}`, {
-        hint: `move it out of the way: mv ${shellQuote(path)} ${shellQuote(`${path}.old`)}; or set XDG_RUNTIME_DIR to a directory that only you can write`,
+        hint: `${moveAside(path)}; or set XDG_RUNTIME_DIR to a directory that only you can write`,
       });
   }
   return directory;

@@ -64,6 +64,28 @@ export function findUsers(targets: ReadonlySet<string>, directory: string, name:
   });
 }
 
+/**
+ * Finds processes that were given this argument (proc(5), cmdline), also those of other users and namespaces.
+ * @param name prefix of the short name
+ */
+export function findByArgument(name: string, argument: string): Holder[] {
+  return readdirSync("/proc").flatMap((entry) => {
+    if (!/^\d+$/.test(entry)) return [];
+    const pid = Number(entry);
+    const comm = readName(pid);
+    return comm?.startsWith(name) === true && readArgv(pid).includes(argument) ? [{ pid, name: comm }] : [];
+  });
+}
+
+/** Short name of a process; undefined if it has exited. */
+function readName(pid: number): string | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+  } catch {
+    return undefined;
+  }
+}
+
 /** Working directory of a process; undefined if it has exited or is not accessible. */
 export function readCwd(pid: number): string | undefined {
   try {

@@ -29,6 +29,10 @@ export function passtForwards(forwards: readonly string[]): string[] {
 /** passt's own name for the user that it runs as; started by root it would change to a user that cannot enter the directory. */
 const runAs = (): string[] => (process.getuid!() === 0 ? ["--runas", "0"] : []);
 
+/** Removed once passt runs; in its arguments, it stays the mark of this card's passt. */
+export const passtPidPath = (directory: string, number: number): string =>
+  join(directory, `passt-${number}.pid`);
+
 /**
  * Starts passt(1) for one card.
  * @throws 69 if it is not installed, 74 with its messages if it does not start
@@ -40,7 +44,7 @@ export async function startPasst(
   logPath: string,
 ): Promise<Companion> {
   requireProgram("passt", installHint(PACKAGES.passt));
-  const pidPath = join(directory, `passt-${number}.pid`);
+  const pidPath = passtPidPath(directory, number);
   rmSync(pidPath, { force: true });
   const options = ["--foreground", "--quiet", "--fd", String(COMPANION_FD), "--pid", pidPath];
   try {

@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, readSync } from "node:fs";
 import { VmError } from "../lib/errors.ts";
 import { lstatOf, openForReading } from "../lib/read-file.ts";
+import { formatSize } from "../lib/size.ts";
 import { readOwnHeader } from "./image-header.ts";
 
 /** Limit for a file of UEFI variables: that of aarch64 has 64 MiB. */
@@ -26,12 +27,14 @@ export function findTruncation(head: Buffer, bytes: number): string | undefined 
   return length > BigInt(bytes) ? `it is truncated: ${bytes} of at least ${length} bytes` : undefined;
 }
 
-/** @returns as `findTruncation` @throws VmError 74 if it is not a regular file, a system error */
+/** @returns as `findTruncation`, or that it is too large @throws VmError 74 if it is not a regular file, a system error */
 export function findVariablesDamage(path: string): string | undefined {
   const fd = openForReading(path);
   try {
     const head = Buffer.alloc(HEADER_BYTES);
-    return findTruncation(head.subarray(0, readSync(fd, head, 0, head.length, 0)), fstatSync(fd).size);
+    const { size } = fstatSync(fd);
+    if (size > MAX_VARS_BYTES) return `it is larger than ${formatSize(MAX_VARS_BYTES)}`;
+    return findTruncation(head.subarray(0, readSync(fd, head, 0, head.length, 0)), size);
   } finally {
     closeSync(fd);
   }

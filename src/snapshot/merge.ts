@@ -1,6 +1,7 @@
 import { chmodSync, copyFileSync, linkSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
+import { moveAside } from "../lib/shell.ts";
 import { VmError } from "../lib/errors.ts";
 import { saysNoZstd } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
@@ -44,7 +45,7 @@ import { findSnapshot, type Snapshot } from "../store/snapshots.ts";
 export async function mergeSnapshots(context: Context, names: readonly string[]): Promise<void> {
   await withVm(context, "merge snapshots", async (vm) => {
     const chosen = [...new Set(names.map((name) => findSnapshot(vm.hostdir, name).name))];
-    for (const name of chosen) refuseNeededByDisks(context, vm, name);
+    for (const name of chosen) refuseNeededByDisks(vm, name);
     for (const name of chosen) {
       const { bytes, heirs } = await mergeSnapshot(context, vm, name);
       log.success(
@@ -89,11 +90,11 @@ export function canExchange(hostdir: string): boolean {
   }
 }
 
-function refuseNeededByDisks(context: Context, vm: Vm, name: string): void {
+function refuseNeededByDisks(vm: Vm, name: string): void {
   const { facts } = inspectSnapshots(vm.hostdir).find((item) => item.facts.name === name)!;
   if (facts.protected)
     throw new VmError("busy", `cannot remove snapshots: ${name} is protected`, {
-      hint: `nothing was removed; ${context.prog} snapshots unprotect ${name}`,
+      hint: `nothing was removed; remove the protection: ${commandLine("snapshots", "unprotect", name)}`,
     });
   const users = usersOfSnapshots(vm).get(name);
   if (!users) return;
@@ -171,7 +172,7 @@ async function mergeIntoChild(
         continue;
       if (!lstatOf(join(dir, file))?.isFile())
         throw new VmError("io", `cannot merge into ${name}: ${file} is no regular file`, {
-          hint: "move it out of the way",
+          hint: moveAside(join(dir, file)),
         });
       copyFileSync(join(dir, file), join(staged, file));
     }

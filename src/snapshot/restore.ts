@@ -7,7 +7,6 @@ import { formatSize } from "../lib/size.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { refuseExternalReference } from "../qemu/image-header.ts";
-import { shellQuote } from "../lib/shell.ts";
 import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
 import { fileError, listDirectory, requireSpace, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
@@ -36,6 +35,7 @@ import { copyRam, damagedRam, findRamFile, isUntouched, writeState } from "./res
 import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
 import { findDamage, findOwnDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
 import { chainOf, requireIntact } from "../store/snapshot-intact.ts";
+import { findOversize, SMALL_FILES } from "../store/small-files.ts";
 import { recordSnapshot } from "../store/snapshot-parent.ts";
 import { findSnapshot, listSnapshots, type Snapshot } from "../store/snapshots.ts";
 import { compareSums } from "../store/checksums.ts";
@@ -71,7 +71,7 @@ export async function restoreSnapshot(
   if (snapshot.problem) throw snapshot.problem;
   const ram = wantsRam && hasRam(snapshot.manifest);
   const own = readIdentity(vm.hostdir);
-  refuseForeignSnapshot(context, snapshot, own, name !== undefined && name !== LAST, uuid);
+  refuseForeignSnapshot(snapshot, own, name !== undefined && name !== LAST, uuid);
   if (vm.work.state === "present") {
     refuseTemplate(vm, "restore");
     await refuseRunning(vm.work, "restore");
@@ -144,7 +144,6 @@ export async function restoreSnapshot(
  * @throws 74 naming both UUIDs
  */
 function refuseForeignSnapshot(
-  { prog }: Context,
   { name, manifest }: Snapshot,
   own: Identity,
   named: boolean,
@@ -155,7 +154,7 @@ function refuseForeignSnapshot(
   const what = `${name} is a snapshot of another VM (UUID ${other}, not ${own.uuid})`;
   if (!named)
     throw new VmError("io", `cannot restore ${what}`, {
-      hint: `restore it nevertheless: ${prog} restore ${shellQuote(name)}\nlist the others: ${prog} snapshots`,
+      hint: `restore it nevertheless: ${commandLine("restore", name)}\nlist the others: ${commandLine("snapshots")}`,
     });
   if (fetched === undefined) log.warn(`${what}: this one keeps its own UUID`);
 }
@@ -197,8 +196,6 @@ function refuseUnknownDisks({ name, dir, manifest }: Snapshot): void {
     throw new VmError("io", `the snapshot ${name} is damaged: ${unknown} is not one of its disks`);
 }
 
-const SMALL_FILES: ReadonlySet<string> = new Set([WORK.efivars, WORK.seed, TPM_STATE]);
-
 /**
  * The gzip files of a snapshot, of this program or of the earlier one.
  * @param ram includes the state of a running guest
@@ -225,6 +222,9 @@ export function listStored(snapshot: Snapshot, ram = false): RestoreJob[] {
         "io",
         `the snapshot ${snapshot.name} is damaged: ${file} has ${stats.size} bytes instead of ${known.storedBytes}`,
       );
+    const excess = known && findOversize(name, known.bytes);
+    if (excess !== undefined)
+      throw new VmError("io", `the snapshot ${snapshot.name} is damaged: ${file}: ${excess}`);
     const neededBytes = known?.allocatedBytes ?? Math.max(stats.size, gzipLengthHint(from));
     return [{ name, from, bytes: stats.size, neededBytes }];
   });

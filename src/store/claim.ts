@@ -1,11 +1,11 @@
-import { readdirSync } from "node:fs";
+import { readdirSync, type Stats } from "node:fs";
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
-import { ownedByUs } from "../lib/trust.ts";
-import { shellQuote } from "../lib/shell.ts";
+import { findUserName, ownedByUs } from "../lib/trust.ts";
+import { moveAside } from "../lib/shell.ts";
 import { remove } from "./remove.ts";
-import { lstatOf } from "../lib/read-file.ts";
+import { fileKindOf, lstatOf } from "../lib/read-file.ts";
 import { listDirectory } from "./files.ts";
 import { HOST, isDiskName, RUN_FILES, WORK } from "./layout.ts";
 import { updateMark } from "./mark.ts";
@@ -46,17 +46,19 @@ export function claimFiles(work: Workdir, names: readonly string[], emptied = fa
     if (!stats || ((directory ? stats.isDirectory() : stats.isFile()) && ownedByUs(stats))) continue;
     const renewed = directory ? emptied : RENEWED.has(name);
     if (renewed && !stats.isDirectory()) remove(path);
-    else throw kindError(path, directory ? "a directory" : "a regular file");
+    else throw kindError(path, stats, directory);
   }
   const { owns } = work.mark;
   if (work.inplace && owns && names.some((name) => !owns.includes(name)))
     updateMark(work.dir, { owns: [...new Set([...owns, ...names])] });
 }
 
-const kindError = (path: string, wanted: string): VmError =>
-  new VmError("io", `cannot use ${path}: it is not ${wanted} of this user`, {
-    hint: `inspect it, then remove it: rm ${shellQuote(path)}`,
-  });
+function kindError(path: string, stats: Stats, directory: boolean): VmError {
+  const reason = (directory ? stats.isDirectory() : stats.isFile())
+    ? `it belongs to another user (${findUserName(stats.uid)})`
+    : `it is ${fileKindOf(stats)}, not ${directory ? "a directory" : "a regular file"}`;
+  return new VmError("io", `cannot use ${path}: ${reason}`, { hint: moveAside(path) });
+}
 
 const takenError = (hostdir: string, names: readonly string[]): VmError =>
   new VmError(

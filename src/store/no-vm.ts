@@ -1,5 +1,5 @@
 import { basename, join } from "node:path";
-import { commandLine, programName } from "../lib/command-line.ts";
+import { commandLine, programLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { plain } from "../lib/text.ts";
@@ -11,7 +11,7 @@ import { HOST, isDiskName, READY, REMOVING, SNAPSHOT } from "./layout.ts";
 export class NoVm extends VmError {
   constructor(hostdir: string) {
     super("noInput", `there is no VM in ${hostdir}`, {
-      hint: `create one here: ${createLine(hostdir)}\nlist all VMs: ${programName()} list`,
+      hint: `create one here: ${createLine(hostdir)}\nlist all VMs: ${programLine("list")}`,
     });
   }
 }

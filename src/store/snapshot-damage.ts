@@ -9,6 +9,7 @@ import { findHeaderDamage, readOwnHeader } from "../qemu/image-header.ts";
 import { listDirectory } from "./files.ts";
 import { isDiskName, isStateName, SNAPSHOT, STATE, WORK } from "./layout.ts";
 import type { StoredFile } from "./manifest.ts";
+import { SMALL_FILES } from "./small-files.ts";
 import { isNewer } from "./snapshot-info.ts";
 import type { Snapshot } from "./snapshots.ts";
 import { loadSums } from "./checksums.ts";
@@ -122,7 +123,7 @@ function findContentDamage(snapshot: Snapshot, ram: boolean): string | undefined
 const listStoredGz = (dir: string): string[] =>
   listDirectory(dir).filter((file) => {
     const name = file.slice(0, -SNAPSHOT.gz.length);
-    return file.endsWith(SNAPSHOT.gz) && (isDiskName(name) || name === WORK.efivars || name === WORK.seed);
+    return file.endsWith(SNAPSHOT.gz) && (isDiskName(name) || SMALL_FILES.has(name));
   });
 
 /** Small files that a restore reads. */

@@ -7,7 +7,7 @@ import { didYouMean } from "../lib/nearest.ts";
 import { isOwnName, MAX_OWN_NAME_BYTES } from "../lib/text.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { foreignReason, ownedByUs } from "../lib/trust.ts";
-import { shellQuote } from "../lib/shell.ts";
+import { moveAside, shellQuote } from "../lib/shell.ts";
 import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
 import { fileError, listDirectories, listDirectory } from "./files.ts";
 import { HOST, isDiskName, LAST, SNAPSHOT } from "./layout.ts";
@@ -63,7 +63,7 @@ export function findBackups(hostdir: string): string | undefined {
   const wrong = (reason: string, hint: string): VmError =>
     new VmError("io", `cannot use the snapshots in ${hostdir}: ${HOST.backups} ${reason}`, { hint });
   if (stats.isDirectory()) return backups;
-  if (!stats.isSymbolicLink()) throw wrong("is no directory", "move it out of the way");
+  if (!stats.isSymbolicLink()) throw wrong("is no directory", moveAside(backups));
   const target = readlinkSync(backups);
   const own = lstatOf(hostdir);
   if (!ownedByUs(stats) || (own && foreignReason(own) !== undefined))

@@ -4,7 +4,7 @@ import { commandLine, programName } from "../lib/command-line.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { asUser, callerUid, ownedByUs, findUserName, writableByOthers } from "../lib/trust.ts";
-import { shellQuote } from "../lib/shell.ts";
+import { moveAside, shellQuote } from "../lib/shell.ts";
 import type { Mark } from "./mark-types.ts";
 import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
 import { listDirectory, replaceSymlink } from "./files.ts";
@@ -100,7 +100,7 @@ export function resolveWork(hostdir: string): Work {
   const link = join(hostdir, HOST.workLink);
   const stats = lstatOf(link);
   if (!stats) return { state: "none" };
-  if (!stats.isSymbolicLink()) throw refuseLink(link, "it is not a symlink", "move it out of the way");
+  if (!stats.isSymbolicLink()) throw refuseLink(link, "it is not a symlink", moveAside(link));
   // Of a foreign VM, which is only read, all must be its owner's.
   const { uid: owner } = lstatSync(hostdir);
   const isOwners = (item: Stats): boolean => ownedByUs(item) || item.uid === owner;
@@ -125,9 +125,7 @@ export function resolveWork(hostdir: string): Work {
     throw refuseLink(
       link,
       `${target} has no ${WORK.hostLink} symlink of its owner`,
-      hostStats && inplace
-        ? `move it out of the way: mv ${shellQuote(hostLink)} ${shellQuote(hostLink)}.old`
-        : adopt(),
+      hostStats && inplace ? moveAside(hostLink) : adopt(),
     );
   // The directory that `.host` refers to does not exist: this VM's directory was renamed.
   const named = readlinkSync(hostLink);

@@ -8,7 +8,6 @@ import { QmpClient } from "../qmp/client.ts";
 import { freeBytes } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Workdir } from "../store/workdir.ts";
-import type { Context } from "./context.ts";
 import { describeResumeCondition, findGuestErrors, hasPanicked } from "./guest-errors.ts";
 
 /** How long to wait for a monitor that another command uses. */
@@ -82,10 +81,10 @@ async function readMedia(qmp: QmpClient): Promise<RunningMedia | undefined> {
 }
 
 /** Describes errors inside the running machine. */
-export function describeErrors({ prog }: Context, { dir }: Workdir, { runState }: Alive): string[] {
+export function describeErrors({ dir }: Workdir, { runState }: Alive): string[] {
   const errors = findGuestErrors(dir);
   const texts = errors.map(({ kind, text }) =>
-    kind === "no-space" ? `${text}; when ${describeResumeCondition(dir)}: ${prog} resume` : text,
+    kind === "no-space" ? `${text}; when ${describeResumeCondition(dir)}: ${commandLine("resume")}` : text,
   );
   // The log of events lacks the error if there was no space for it, either.
   if (runState === "io-error" && !errors.some(({ kind }) => kind === "no-space" || kind === "paused"))

@@ -2,6 +2,7 @@ import { utimesSync } from "node:fs";
 import { join } from "node:path";
 import { refuseNewer } from "../config/guest-format.ts";
 import type { Loaded } from "../config/load.ts";
+import { programLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { newUuid } from "../lib/uuid.ts";
@@ -85,13 +86,13 @@ export function ensureIdentity<T extends Opened>(context: Context, vm: T, warns 
   if (!identity) return vm;
   if (before.uuid !== undefined && work.state === "present" && !work.inplace) copyToHost(hostdir, identity);
   const other = findOther(context, hostdir, identity.uuid);
-  if (other !== undefined && warns) warnOnce(describeCopy(context, hostdir, other, identity.uuid));
+  if (other !== undefined && warns) warnOnce(describeCopy(hostdir, other, identity.uuid));
   else if (other === undefined) notePlace(context.cacheDirectory, identity.uuid, hostdir);
   return before.uuid === undefined ? withSettings(vm, identity) : vm;
 }
 
-export const describeCopy = ({ prog }: Context, hostdir: string, other: string, uuid: string): string =>
-  `${hostdir} and ${other} contain the same VM (UUID ${uuid}): one is a copy, with the same MAC address; in the copy, run: ${prog} identity --new`;
+export const describeCopy = (hostdir: string, other: string, uuid: string): string =>
+  `${hostdir} and ${other} contain the same VM (UUID ${uuid}): one is a copy, with the same MAC address; in the copy, run: ${programLine("identity", "--new")}`;
 
 /** @returns undefined if guest.env cannot be read or written */
 function makeIdentity(vm: Opened): KnownIdentity | undefined {
@@ -176,7 +177,7 @@ export function requireUniqueUuid(
     "config",
     `cannot ${command}: ${hostdir} and ${other} contain the same VM (UUID ${uuid})`,
     {
-      hint: `one is a copy; give it a new UUID, in its directory: ${context.prog} identity --new`,
+      hint: `one is a copy; give it a new UUID, in its directory: ${programLine("identity", "--new")}`,
     },
   );
 }

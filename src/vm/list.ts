@@ -1,7 +1,7 @@
 import { basename, dirname, isAbsolute, join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { toJson } from "../lib/json.ts";
-import { VmError } from "../lib/errors.ts";
+import { EXIT, StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { plain } from "../lib/text.ts";
@@ -14,17 +14,17 @@ import type { Context } from "./context.ts";
 import { findHostdir, openUser } from "./find.ts";
 import { noVmIn } from "../store/no-vm.ts";
 import { formatList, formatStatus } from "./status-text.ts";
-import { readVmStatus, type Status } from "./status.ts";
+import { examineVm, readVmStatus } from "./status.ts";
 
-/** Shows one VM. @returns its state */
-export async function showStatus(context: Context, json: boolean): Promise<Status["state"]> {
+/** Shows one VM. @throws the exit status of an error, which is shown */
+export async function showStatus(context: Context, json: boolean): Promise<void> {
   const hostdir = findHostdir(context);
-  const status = await readVmStatus(context, hostdir);
+  const { status, exitCode } = await examineVm(context, hostdir);
   const nothing = status.workingFiles === null && status.snapshots?.count === 0;
   if (nothing && !lstatOf(join(hostdir, HOST.guestEnv)))
     throw lstatOf(join(hostdir, READY)) ? unfinished(hostdir) : noVmIn(hostdir);
   context.print(json ? toJson(status) : formatStatus(status));
-  return status.state;
+  if (exitCode !== EXIT.ok) throw new StatusError(status.error!, exitCode);
 }
 
 /** After a `create --inplace` that was killed before moving the complete working files. */

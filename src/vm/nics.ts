@@ -48,6 +48,8 @@ export interface ListedNic {
   /** On a network among VMs, once it has joined: its name and address there. */
   name?: string;
   address?: string;
+  /** Of a running VM: programs that served it and have exited; `network`: all of a network among VMs. */
+  exited?: string[];
 }
 
 export const describeNic = (place: RecordPlace, { number, network, mac, link }: Nic): ListedNic => ({

@@ -50,14 +50,14 @@ function requireWritable({ prog }: Context, hostdir: string, command: string): v
     accessSync(hostdir, constants.W_OK);
   } catch {
     throw new VmError("cannotCreate", `cannot ${command}: ${hostdir} belongs to ${findUserName(stats.uid)}`, {
-      hint: `act as that user: sudo ${prog} …; to read only: ${commandLine("status")}`,
+      hint: `act as that user: ${asUser(0, prog)} …; to read only: ${commandLine("status")}`,
     });
   }
 }
 
 function adviceFor({ prog }: Context, { path, uid, sticky }: Foreign): string {
   if (uid !== 0 && uid !== callerUid())
-    return `act as that user: ${asUser(uid, prog)} …; to read only: ${prog} status, snapshots, verify`;
+    return `act as that user: ${asUser(uid, prog)} …; to read only: ${commandLine("status")}`;
   // Such as /tmp, whose mode must not change.
   if (sticky || uid !== callerUid()) return `use a directory of your own: mkdir -m 700 DIR && cd DIR`;
   return `chmod go-w ${shellQuote(path)}`;

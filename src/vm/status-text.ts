@@ -1,4 +1,4 @@
-import { commandLine, programName } from "../lib/command-line.ts";
+import { commandLine, programLine } from "../lib/command-line.ts";
 import { ARCH } from "../machine/arch.ts";
 import { ARCHES } from "../machine/types.ts";
 import { formatSize } from "../lib/size.ts";
@@ -6,11 +6,11 @@ import { formatTable } from "../lib/table.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { plain } from "../lib/text.ts";
 import { isDiskName } from "../store/layout.ts";
+import { explainExited } from "./explain-exited.ts";
 import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
 import { describeChange } from "./running-settings.ts";
 import type { Status } from "./status.ts";
-import { SWTPM_EXITED } from "./tpm-state.ts";
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
 
@@ -50,9 +50,7 @@ function describeFirmware({ uefi, secureBoot, platformKey, arch }: Status): stri
 }
 
 const formatTpm = ({ tpm, tpmExited }: Status): string | undefined =>
-  [tpm, tpmExited && `${SWTPM_EXITED}; restart the VM: ${commandLine("restart")}`]
-    .filter(Boolean)
-    .join("; ") || undefined;
+  [tpm, tpmExited && explainExited(["swtpm"])].filter(Boolean).join("; ") || undefined;
 
 /**
  * When a device counts, if not both now and later.
@@ -78,9 +76,9 @@ function diskFacts({ disks = [], images = [], diskAio }: Status): [string, strin
 }
 
 /** `2: net=lab, 02:1a:2b:3c:4d:5e, web 10.1.2.16, link down` */
-const formatNic = ({ number, network, mac, link, name, address }: ListedNic): string => {
+const formatNic = ({ number, network, mac, link, name, address, exited }: ListedNic): string => {
   const facts = [network !== "user" && network, mac ?? "qemu's MAC address"];
-  return `${number}: ${[...facts, name && `${name} ${address}`, link === "down" && "link down"].filter(Boolean).join(", ")}`;
+  return `${number}: ${[...facts, name && `${name} ${address}`, link === "down" && "link down"].filter(Boolean).join(", ")}${exited ? `; ${explainExited(exited)}` : ""}`;
 };
 
 /** Formats one VM, one fact per line. */
@@ -126,7 +124,7 @@ export function formatStatus(vm: Status): string {
     [
       "copy",
       vm.sameAs &&
-        `of ${vm.sameAs}, or that is one of this: both have the same UUID and MAC address; in the copy, run: ${programName()} identity --new`,
+        `of ${vm.sameAs}, or that is one of this: both have the same UUID and MAC address; in the copy, run: ${programLine("identity", "--new")}`,
     ],
     ["cloned from", vm.clonedFrom && formatOrigin(vm.clonedFrom)],
     ...(vm.clones ?? []).map(({ directory, snapshot, missing }): [string, string] => [

@@ -1,7 +1,7 @@
 import { readlinkSync } from "node:fs";
 import { basename, join, sep } from "node:path";
 import type { RawSettings } from "../config/schema.ts";
-import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
+import { EXIT, hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { AttachedDisk } from "../live/attached.ts";
 import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
@@ -13,6 +13,7 @@ import { isExitUnrecorded } from "../store/mark.ts";
 import type { RunEnd, RunRecord } from "../store/mark-types.ts";
 import { readSuspended } from "../store/suspended.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
+import { fileError } from "../store/files.ts";
 import { HOST, isDiskName, LAST, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { describeGone, findGuestEnv, type Workdir } from "../store/workdir.ts";
 import type { Alive } from "./alive.ts";
@@ -119,25 +120,44 @@ export interface Status {
 }
 
 /** Reads the status of one VM without changing it, and without running bash. Never throws. */
-export async function readVmStatus(context: Context, hostdir: string): Promise<Status> {
+export const readVmStatus = async (context: Context, hostdir: string): Promise<Status> =>
+  (await examineVm(context, hostdir)).status;
+
+/** The same, with the exit status that its error stands for. */
+export async function examineVm(
+  context: Context,
+  hostdir: string,
+): Promise<{ status: Status; exitCode: number }> {
   try {
-    const own: Context = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
-    const vm = await openVm(own, false);
-    const alive = vm.work.state === "present" ? await findAlive(vm.work) : undefined;
-    // A run started by hand, with run-vm.sh, is not recorded.
-    const { run } = vm.work.state === "present" ? vm.work.mark : {};
-    if (!run || !alive || alive.job || run.ended !== undefined) return await buildStatus(own, vm, alive);
-    const now = await openVm({ ...own, options: { ...optionsOfRun(run), hostdir } }, false);
-    const status = await buildStatus(own, now, alive, vm);
-    const nextRun = findChanges(run, now, vm);
-    return Object.keys(nextRun).length > 0
-      ? { ...status, nextRun, nextRunChanges: listChanges(run, now, vm) }
-      : status;
+    const status = await readStatus(context, hostdir);
+    return { status, exitCode: status.error === undefined ? EXIT.ok : EXIT.io };
   } catch (error) {
-    const text = error instanceof VmError ? error.message : `cannot open ${hostdir}: ${reasonOf(error)}`;
-    const hint = error instanceof VmError && error.hint !== undefined ? { hint: error.hint } : {};
-    return { name: basename(hostdir), directory: hostdir, state: "broken", error: text, ...hint };
+    const known = error instanceof VmError ? error : fileError(`cannot open ${hostdir}`, error);
+    const { message, hint, exitCode } = known;
+    const status: Status = {
+      name: basename(hostdir),
+      directory: hostdir,
+      state: "broken",
+      error: message,
+      ...(hint !== undefined && { hint }),
+    };
+    return { status, exitCode };
   }
+}
+
+async function readStatus(context: Context, hostdir: string): Promise<Status> {
+  const own: Context = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
+  const vm = await openVm(own, false);
+  const alive = vm.work.state === "present" ? await findAlive(vm.work) : undefined;
+  // A run started by hand, with run-vm.sh, is not recorded.
+  const { run } = vm.work.state === "present" ? vm.work.mark : {};
+  if (!run || !alive || alive.job || run.ended !== undefined) return await buildStatus(own, vm, alive);
+  const now = await openVm({ ...own, options: { ...optionsOfRun(run), hostdir } }, false);
+  const status = await buildStatus(own, now, alive, vm);
+  const nextRun = findChanges(run, now, vm);
+  return Object.keys(nextRun).length > 0
+    ? { ...status, nextRun, nextRunChanges: listChanges(run, now, vm) }
+    : status;
 }
 
 /** @param stored with the settings of files, whose origins decide on `reaches` */
@@ -218,7 +238,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     return { ...rest, state: stateAfter(ended?.end) };
   }
   const { describeErrors } = await import("./alive.ts");
-  const errors = describeErrors(context, work, alive);
+  const errors = describeErrors(work, alive);
   return {
     ...common,
     state: alive.state,
@@ -229,9 +249,26 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
     ...(alive.panicked && { panicked: true }),
+    nics: recorded ? await withExited(context, vm, work, general.nics) : general.nics,
     ...(hasSwtpmExited(work) && { tpmExited: true }),
     ...(errors.length > 0 && { guestErrors: errors }),
   };
+}
+
+/** Cards of the running machine, with the programs that served them and have exited. */
+async function withExited(
+  context: Context,
+  { settings }: Vm,
+  work: Workdir,
+  listed: readonly ListedNic[],
+): Promise<ListedNic[]> {
+  const nics = nicsOf(settings).filter(({ network: { kind } }) => kind === "passt" || kind === "net");
+  if (nics.length === 0) return [...listed];
+  const exited = (await import("./exited.ts")).findExited(context, work, nics);
+  return listed.map((nic) => {
+    const programs = exited.get(nic.number);
+    return programs ? { ...nic, exited: programs } : nic;
+  });
 }
 
 /** How a disk of the running machine is read and written. @param own recorded for all own disks, by earlier versions */

@@ -5,35 +5,17 @@ import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { fileKindOf, lstatOf, openForReading } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { formatSize } from "../lib/size.ts";
 import { ownedByUs } from "../lib/trust.ts";
 import { listDirectory } from "../store/files.ts";
 import { TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
 import type { Mark } from "../store/mark-types.ts";
+import { findOversize, findTpmDamage, SMALL_HEAD_BYTES } from "../store/small-files.ts";
 import { listSnapshots } from "../store/snapshots.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Vm } from "./find.ts";
 import { findQemus } from "./in-use.ts";
 import { findSwtpm } from "./tpm.ts";
-
-/** A state of swtpm has some KiB; it reads the whole of it. */
-export const MAX_TPM_BYTES = 1 << 20;
-
-/** swtpm's header, big-endian: version, minimum version, its own length, flags; the file's length (blobheader, swtpm_nvstore.c). */
-const HEADER = { lengthAt: 6, bytes: 10 };
-
-/**
- * Pure: is a state of swtpm truncated, or not one?
- * @param head its first bytes, or all of a shorter file
- * @param bytes its length
- */
-export function findTpmDamage(head: Buffer, bytes: number): string | undefined {
-  if (bytes === 0) return "it is empty";
-  if (head.length < HEADER.bytes) return "it is truncated";
-  const length = head.readUInt32BE(HEADER.lengthAt);
-  return length === bytes ? undefined : `it is damaged: it has ${bytes} bytes, and ${length} by its header`;
-}
 
 /**
  * Checks the state of the TPM, and the other files that swtpm opens in its directory: it would wait for a named pipe.
@@ -49,8 +31,7 @@ export function requireTpmState({ dir }: Workdir, uses: boolean): boolean {
   const refuse = (path: string, reason: string | undefined): void => {
     if (reason !== undefined) throw unusable(directory, path, reason);
   };
-  if (!stats.isDirectory())
-    refuse(directory, `it is not a directory but ${stats.isFile() ? "a regular file" : fileKindOf(stats)}`);
+  if (!stats.isDirectory()) refuse(directory, `it is not a directory but ${fileKindOf(stats)}`);
   refuse(directory, ownedByUs(stats) ? undefined : "it belongs to another user");
   for (const name of listDirectory(directory))
     refuse(join(directory, name), findFileProblem(directory, name));
@@ -66,13 +47,14 @@ function findFileProblem(directory: string, name: string): string | undefined {
   if (!stats || (name !== TPM_STATE && (stats.isSocket() || stats.isDirectory()))) return undefined;
   if (!stats.isFile()) return `it is not a regular file but ${fileKindOf(stats)}`;
   if (!ownedByUs(stats)) return "it belongs to another user";
-  return stats.size > MAX_TPM_BYTES ? `it is larger than ${formatSize(MAX_TPM_BYTES)}` : undefined;
+  // The limit of the state: all that swtpm has in its directory is small.
+  return findOversize(TPM_STATE, stats.size);
 }
 
 function readDamage(path: string): string | undefined {
   const fd = openForReading(path);
   try {
-    const head = Buffer.alloc(HEADER.bytes);
+    const head = Buffer.alloc(SMALL_HEAD_BYTES);
     return findTpmDamage(head.subarray(0, readSync(fd, head, 0, head.length, 0)), fstatSync(fd).size);
   } finally {
     closeSync(fd);
@@ -120,7 +102,7 @@ function describeStoredState({ hostdir }: Vm): string {
     : "no snapshot has a copy of it";
 }
 
-export const SWTPM_EXITED = "swtpm has exited, and the guest's TPM does not answer";
+const SWTPM_EXITED = "swtpm has exited, and the guest's TPM does not answer";
 
 /** Has the swtpm of a running VM exited before its qemu? Known only of a recorded run, and of processes that this user can see. */
 export function hasSwtpmExited(work: Workdir): boolean {

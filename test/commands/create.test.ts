@@ -134,8 +134,11 @@ describe("create fails without leaving anything", () => {
   });
   afterAll(() => box[Symbol.dispose]());
 
-  test.each<[line: string, status: number, printed: string]>([
+  test.each<[line: string | string[], status: number, printed: string]>([
     ["create", 64, "GUESTNAME"],
+    [["create", "a\nb"], 64, "printable text"],
+    [["create", "a\u001b[1mb"], 64, "printable text"],
+    [["create", "x".repeat(201)], 64, "at most 200 bytes"],
     ["create G nothing.iso", 66, "nothing.iso"],
     ["create G page.iso", 74, "page.iso"],
     ["create G directory", 66, "directory"],
@@ -159,7 +162,7 @@ describe("create fails without leaving anything", () => {
     ["--port=5900 --forward=tcp::5900-:22 create G", 75, "5900"],
     ["-d /nowhere/at/all create G", 66, "/nowhere/at/all"],
     ["--memory=64M create G", 0, "created"],
-  ])("%s → %i", async (line, status, printed) => {
+  ])("%j → %i", async (line, status, printed) => {
     // This one succeeds: the others fail only for the reason given.
     await box.ends(status, line, printed);
     expect(existsSync(box.path(".work"))).toBe(status === 0);

@@ -10,6 +10,7 @@ import {
   statfsSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -67,6 +68,30 @@ describe("list and status", () => {
       [box.host, "broken", "second"].toSorted(),
     );
   });
+
+  test.each<[what: string, spoil: (box: Sandbox) => unknown, status: number, printed: string]>([
+    [
+      "settings",
+      (box) => writeFileSync(join(box.work, "guest.env"), "IMAGES=(AHCI=disk-0.img)\nMEMORY=lots\n"),
+      78,
+      "MEMORY",
+    ],
+    ["a disk", (box) => truncateSync(join(box.work, "disk-0.img"), 100), 74, "disk-0.img is damaged"],
+    ["snapshots", (box) => symlinkSync("/nowhere", box.path("backups")), 74, "/nowhere"],
+  ])(
+    "status of a VM, %s unreadable, shows why, and is not 0; list is",
+    async (_what, spoil, status, printed) => {
+      using box = new Sandbox();
+      await box.ok("create", "G");
+      await box.ok("status");
+      spoil(box);
+      const { stdout, stderr } = await box.ends(status, "status", /^error: /m, printed);
+      expect(stdout).toContain(printed);
+      expect(stderr).not.toContain(printed);
+      expect(JSON.parse((await box.ends(status, "status --json")).stdout).error).toContain(printed);
+      await box.ok("list");
+    },
+  );
 
   test.each<[line: string, status: number, printed: string]>([
     ["status", 66, "create"],

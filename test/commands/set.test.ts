@@ -17,6 +17,7 @@ import { Refusal, type Behaviour, type FakeQemu } from "../fixtures/qemu/fake-qe
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { prefixOf } from "../../src/network/addresses.ts";
 import { lockVm } from "../../src/store/lock.ts";
+import { testIf } from "../fixtures/needs.ts";
 
 async function created(conf?: string, ...words: string[]): Promise<Sandbox> {
   const box = new Sandbox(conf);
@@ -197,6 +198,8 @@ describe("set", () => {
     ["set SHARES=a:/x SHARES=a:/y", "each ID once"],
     ["set FORWARDS=tcp::1-:1 FORWARDS=tcp::1-:2", "each port"],
     [["set", "GUESTNAME=a\u0001b"], "control character"],
+    [["set", "GUESTNAME=a\nb"], "printable text"],
+    [["set", "GUESTNAME=a\u202eb"], "printable text"],
   ])("refuses %j (64)", async (line, printed) => {
     using box = await created();
     const before = guestEnv(box);
@@ -334,6 +337,31 @@ describe("set refuses what the VM would not start with", () => {
     await box.ends(64, ["set", "-c", "2,maxcpus=1"], "maxcpus must be");
     await box.ends(64, "set -c 300", "300 processors, the limit is 255");
     await box.ends(64, "set SOCKETS=64 CORES=4", "256 processors");
+  });
+
+  test.each<[words: string[], printed: string]>([
+    [["SHARES=a:/nowhere"], "SHARES: cannot use /nowhere: no such file or directory"],
+    [["SHARES=a:/etc/passwd"], "SHARES: cannot use /etc/passwd: it is not a directory"],
+    [["NETBOOT_DIR=/nowhere"], "NETBOOT_DIR: cannot use /nowhere"],
+    [["OVMF_CODE=/nowhere", "OVMF_VARS=/etc"], "OVMF_VARS: cannot use /etc: it is a directory"],
+    [["OVMF_CODE=/etc/passwd"], "OVMF_CODE and OVMF_VARS must be set together"],
+    [["SPICE_TLS_DIR=/nowhere"], "SPICE_TLS_DIR: cannot use /nowhere"],
+    [["RESCUE_KERNEL=/nowhere"], "RESCUE_KERNEL: cannot use /nowhere"],
+    [["ISO=/nowhere.iso"], "ISO: cannot use /nowhere.iso"],
+    [["SSHKEYS=/nowhere.pub"], "SSHKEYS: cannot use /nowhere.pub"],
+    [["--share=a:relative"], "/relative: no such file or directory"],
+  ])("%j: a path that does not exist is stored, with a warning", async (words, printed) => {
+    using box = await created();
+    const { stderr } = await box.ends(0, ["set", ...words], "warning:", printed);
+    expect(stderr.match(/warning: (?!running as root)/g)!.length).toBe(words.length);
+  });
+
+  test("paths that exist, macros and CD images to be searched for: no warning", async () => {
+    using box = await created();
+    const words = ["SHARES=a:/etc", "SHARES=b:@HOSTDIR@/x", "ISO=x.iso", "NETBOOT_DIR=/etc", "SSHKEYS="];
+    expect((await box.ends(0, ["set", ...words])).stderr).not.toContain("cannot use");
+    using other = new Sandbox();
+    await other.ends(0, "--share=a:/nowhere create G", "SHARES: cannot use /nowhere");
   });
 
   test("what depends on this host is a warning", async () => {
@@ -623,7 +651,9 @@ describe("nic", () => {
     [64, "nic", "ACTION"],
     [64, "nic lst", "list"],
     [64, "nic add tap", "user"],
-    [64, "nic add net=../x", "net=NAME"],
+    [64, "nic add net=../x", "1 to 63 lower-case letters"],
+    [64, "set NETWORKS=net=Lab", "1 to 63 lower-case letters"],
+    [64, "--net=bridge=a/b create G", "1 to 15 letters"],
     [64, "nic add passt --net=user", "two networks"],
     [64, "nic up 1 --net=user", "--net is for add"],
     [64, "nic add --mac=03:00:00:00:00:01", "MAC address"],
@@ -644,7 +674,7 @@ describe("nic", () => {
   const hasTap = process.getuid!() === 0 && Bun.which("ip") !== null && ip("tuntap", "add", ...tapWords);
   if (hasTap) ip("tuntap", "del", ...tapWords);
 
-  test.skipIf(!hasTap)(
+  testIf(hasTap, "tap devices, and root")(
     "a tap device that is down is reported by run and doctor; no two cards are on one",
     async () => {
       using box = await created("", `--net=tap=${tap}`);

@@ -15,6 +15,7 @@ import { dirname, join } from "node:path";
 import { findSwtpm } from "../../src/vm/tpm.ts";
 import { processesIn } from "../e2e/harness.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
+import { testIf } from "../fixtures/needs.ts";
 
 /** Debian's variables with enrolled keys. */
 const ENROLLED = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
@@ -224,6 +225,23 @@ describe("the state of a TPM", () => {
     await box.ends(74, "restore", "tpm2-00.permall.gz");
     expect(readState(box)).toBe("a");
   });
+
+  test.each([
+    ["garbage", Buffer.from("x".repeat(100)), "it is damaged: it has 100 bytes, and "],
+    ["empty", Buffer.alloc(0), "it is empty"],
+    ["huge", Buffer.alloc(2 << 20), "it is larger than 1.0 MiB"],
+  ])("that is %s in a snapshot of intact files: verify finds it (74)", async (_title, content, said) => {
+    using box = await withTpm();
+    await boot(box, "a");
+    await box.ok("stop");
+    await box.ok("backup");
+    // As of the earlier program: without sums.
+    for (const name of ["SHA256SUMS", "manifest.json"]) rmSync(box.path("backups/S0", name));
+    await box.ok("verify");
+    writeFileSync(box.path("backups/S0/tpm2-00.permall.gz"), Bun.gzipSync(content));
+    await box.ends(74, "verify", `tpm2-00.permall.gz: ${said}`);
+    await box.ends(74, "verify --deep", `tpm2-00.permall.gz: ${said}`);
+  });
 });
 
 /** Replaces the directory or the state by what is not one; each is refused with a word. */
@@ -393,23 +411,26 @@ describe("Secure Boot", () => {
     await box.ends(64, "set --no-uefi", "needs UEFI");
   });
 
-  test.skipIf(!existsSync(ENROLLED))("with enrolled keys, set --no-secure-boot and run warn", async () => {
-    using box = new Sandbox(CONF);
-    const code = box.write(join(box.top, "code"), "");
-    box.configure(`OVMF_CODE=${code}\nOVMF_VARS=${ENROLLED}\n`);
-    await box.ok("--uefi", "--secure-boot", "create", "G");
-    expect((await box.ends(0, "run --detach")).stderr).not.toContain("enforced");
-    expect(await box.json("status")).toMatchObject({ platformKey: true, secureBootEnforced: true });
-    await box.ends(0, "status", /UEFI, Secure Boot$/m);
-    await box.ok("stop");
-    await box.ends(0, "set --no-secure-boot", "Secure Boot may still be enforced", "mv ");
-    // Another VM: a warning is printed once.
-    using other = new Sandbox(CONF);
-    other.configure(`OVMF_CODE=${code}\nOVMF_VARS=${ENROLLED}\n`);
-    await other.ok("--uefi", "--secure-boot", "create", "G");
-    await other.ends(0, "--no-secure-boot run --detach", "Secure Boot may still be enforced");
-    await other.ok("stop");
-    expect(await box.json("status")).toMatchObject({ platformKey: true, secureBootEnforced: null });
-    await box.ends(0, "status", "UEFI (keys are enrolled: Secure Boot may be enforced)");
-  });
+  testIf(existsSync(ENROLLED), ENROLLED)(
+    "with enrolled keys, set --no-secure-boot and run warn",
+    async () => {
+      using box = new Sandbox(CONF);
+      const code = box.write(join(box.top, "code"), "");
+      box.configure(`OVMF_CODE=${code}\nOVMF_VARS=${ENROLLED}\n`);
+      await box.ok("--uefi", "--secure-boot", "create", "G");
+      expect((await box.ends(0, "run --detach")).stderr).not.toContain("enforced");
+      expect(await box.json("status")).toMatchObject({ platformKey: true, secureBootEnforced: true });
+      await box.ends(0, "status", /UEFI, Secure Boot$/m);
+      await box.ok("stop");
+      await box.ends(0, "set --no-secure-boot", "Secure Boot may still be enforced", "mv ");
+      // Another VM: a warning is printed once.
+      using other = new Sandbox(CONF);
+      other.configure(`OVMF_CODE=${code}\nOVMF_VARS=${ENROLLED}\n`);
+      await other.ok("--uefi", "--secure-boot", "create", "G");
+      await other.ends(0, "--no-secure-boot run --detach", "Secure Boot may still be enforced");
+      await other.ok("stop");
+      expect(await box.json("status")).toMatchObject({ platformKey: true, secureBootEnforced: null });
+      await box.ends(0, "status", "UEFI (keys are enrolled: Secure Boot may be enforced)");
+    },
+  );
 });

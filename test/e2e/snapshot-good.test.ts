@@ -132,7 +132,9 @@ suite(
       writeFileSync(join(box.work, "guest.env"), text);
       for (const command of ["backup", "run"])
         expectError(await box.vm([command]), 78, /cannot use the settings in/);
-      expect(JSON.parse((await box.ok(["status", "--json"])).stdout)).toMatchObject({ state: "broken" });
+      const shown = await box.vm(["status", "--json"]);
+      expect(shown.status).toBe(78);
+      expect(JSON.parse(shown.stdout)).toMatchObject({ state: "broken" });
       const { stderr } = await box.vm(["backup"]);
       await shell(/: (cp [^;]+);/.exec(stderr)![1]!, box.host);
       await box.ok(["backup"]);

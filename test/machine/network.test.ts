@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { formatNetwork, MAX_NICS, parseNetwork } from "../../src/machine/network.ts";
+import { explainNetwork, formatNetwork, MAX_NICS, parseNetwork } from "../../src/machine/network.ts";
 import { deriveMac } from "../../src/machine/mac.ts";
 import { PLACES } from "../../src/qemu/layout.ts";
 import { nicsOf } from "../../src/vm/nics.ts";
@@ -46,6 +46,19 @@ test.each([
   "net=lab,outside=off,outside=off",
   "user,mac=03:00:00:00:00:01",
 ])("%j is no network", (text) => expect(parseNetwork(text)).toBeUndefined());
+
+test.each([
+  ["net=Lab", "net=NAME with a network's name: 1 to 63 lower-case letters"],
+  ["net=../x,outside=off", "net=NAME with a network's name"],
+  ["bridge=a/b", "bridge=NAME with a bridge's name: 1 to 15 letters"],
+  ["tap=more-than-15-bytes", "tap=NAME with a tap device's name: 1 to 15 letters"],
+  ["net=", "user, passt, bridge=NAME"],
+  ["net=lab,outside=on", "user, passt, bridge=NAME"],
+  ["user=x", "user, passt, bridge=NAME"],
+  ["constructor=x", "user, passt, bridge=NAME"],
+])("the error about %j states the rule that it breaks", (text, said) =>
+  expect(explainNetwork(text)).toStartWith(said),
+);
 
 test("a card on a network with other machines never has qemu's MAC address, the same in all", () => {
   const settings = { ...SETTINGS, NETWORKS: [parseNetwork("net=lab")!] };

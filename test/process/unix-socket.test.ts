@@ -3,6 +3,7 @@ import { readdirSync } from "node:fs";
 import { isUnixSocketAlive } from "../../src/process/libc.ts";
 import { connectUnix, isListening, socketIn } from "../../src/process/unix-socket.ts";
 import { Temp } from "../fixtures/temp.ts";
+import { testWith } from "../fixtures/needs.ts";
 
 let temp: Temp;
 let socket: string;
@@ -69,11 +70,8 @@ async function whileFull<T>(use: (child: Bun.Subprocess) => Promise<T>): Promise
   }
 }
 
-/** Bun cannot set the backlog. */
-const hasPython = Bun.which("python3") !== null;
-
 describe("connectUnix", () => {
-  test.skipIf(!hasPython)("waits for a place in a full backlog", async () => {
+  testWith("python3")("waits for a place in a full backlog", async () => {
     await whileFull(async (child) => {
       // Refused at first, as the backlog is full: without a retry it would fail.
       const connecting = connectUnix(socket, { data: () => {} }, 20_000, late);
@@ -83,7 +81,7 @@ describe("connectUnix", () => {
     });
   });
 
-  test.skipIf(!hasPython)("fails after its limit if the backlog stays full", async () => {
+  testWith("python3")("fails after its limit if the backlog stays full", async () => {
     await whileFull(async () => {
       await expect(connectUnix(socket, { data: () => {} }, 100, late)).rejects.toThrow("late");
     });

@@ -6,6 +6,7 @@ import { findDown } from "../../src/qemu/link.ts";
 import { passtForwards } from "../../src/qemu/passt.ts";
 import { findTapProblem, requireTap } from "../../src/qemu/tap.ts";
 import { Temp } from "../fixtures/temp.ts";
+import { testIf } from "../fixtures/needs.ts";
 
 describe("forwards of passt", () => {
   test.each([
@@ -80,7 +81,7 @@ describe("devices of this host", () => {
     expect(findDown("bridge", "none", temp.top)).toBeUndefined();
   });
 
-  test.skipIf(!canMakeTaps())("a tap device in use is refused with its user (75)", () => {
+  testIf(canMakeTaps(), "/dev/net/tun")("a tap device in use is refused with its user (75)", () => {
     const fd = openSync("/dev/net/tun", "r+");
     try {
       const name = setInterface(fd, "vmt%d");

@@ -78,8 +78,7 @@ function item(name: string, day: number, more: Partial<RemoteSnapshot> = {}): Re
 const empty: LocalVm = { name: "web", uuid: undefined, former: [] };
 const vmA: LocalVm = { ...empty, uuid: A };
 
-const choose = (all: RemoteSnapshot[], here: LocalVm, wanted?: string) =>
-  chooseRemote(all, here, wanted, "vm");
+const choose = (all: RemoteSnapshot[], here: LocalVm, wanted?: string) => chooseRemote(all, here, wanted);
 const [a1, a2, b3] = [
   item("S1", 1, { uuid: A }),
   item("S2", 2, { uuid: A }),

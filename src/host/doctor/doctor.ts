@@ -1,3 +1,4 @@
+import { commandLine } from "../../lib/command-line.ts";
 import { VmError } from "../../lib/errors.ts";
 import { toJson } from "../../lib/json.ts";
 import { installHint } from "../../lib/packages.ts";
@@ -11,6 +12,7 @@ import { checkAging } from "./tmpfiles.ts";
 import { checkNetworks } from "./networks.ts";
 import { checkFirmwares, checkKvm, checkNetboot, checkQemus, checkVariables } from "./qemu.ts";
 import { checkRescueBuild, checkRescues } from "./rescue.ts";
+import { checkExited } from "./running.ts";
 import { readSystem, type System } from "./system.ts";
 import type { Vm } from "../../vm/find.ts";
 import { findReaches, formatReach } from "../../vm/reach.ts";
@@ -27,13 +29,14 @@ export interface Diagnosis {
 export async function diagnose(context: Context, found: SettingsInForce): Promise<Diagnosis> {
   const vm = usableVm(context, found);
   const { settings } = vm;
-  const [qemus, programs, build, rescues, aging, networks] = await Promise.all([
+  const [qemus, programs, build, rescues, aging, networks, exited] = await Promise.all([
     checkQemus(settings, placeOfDisks(context, vm)),
     checkPrograms(context, settings),
     checkRescueBuild(context.hostArch),
     checkRescues(context, vm),
     checkAging(context.tmpdir),
     checkNetworks(settings),
+    checkExited(context, vm.hostdir),
   ]);
   // An interrupted check would report what it could not find as missing.
   throwIfInterrupted();
@@ -43,6 +46,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     ...checkFirmwares(settings),
     checkNetboot(),
     ...networks,
+    ...exited,
     ...checkVariables(vm),
     ...programs,
     ...build,
@@ -50,7 +54,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     ...checkPlaces(context, settings),
     ...checkReaches(context, vm),
     aging,
-    ...checkSettings(context, found.error),
+    ...checkSettings(found.error),
   ];
   return { ok: missingOf(checks).length === 0, host: readSystem(), checks };
 }
@@ -70,7 +74,7 @@ const checkReaches = (context: Context, vm: Vm): Check[] =>
   }));
 
 /** Invalid settings, for which the checks use built-in values. */
-const checkSettings = ({ prog }: Context, error: VmError | undefined): Check[] =>
+const checkSettings = (error: VmError | undefined): Check[] =>
   error === undefined
     ? []
     : [
@@ -79,7 +83,7 @@ const checkSettings = ({ prog }: Context, error: VmError | undefined): Check[] =
           state: "limited",
           needed: false,
           use: "everything",
-          detail: `${oneLine(error.reason === "settings" ? error.brief : error.message)}; see: ${prog} config`,
+          detail: `${oneLine(error.reason === "settings" ? error.brief : error.message)}; see: ${commandLine("config")}`,
         },
       ];
 

@@ -1,3 +1,4 @@
+import { programLine } from "../../lib/command-line.ts";
 import { kernelPackages, PACKAGES } from "../../lib/packages.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import { parseArch } from "../../machine/arch.ts";
@@ -66,7 +67,7 @@ export async function checkRescues(context: Context, vm: Vm): Promise<Check[]> {
           ...common,
           name: "rescue",
           state: "missing",
-          detail: `none in ${PROFILES}; build one: ${context.prog} rescue build`,
+          detail: `none in ${PROFILES}; build one: ${programLine("rescue", "build")}`,
         },
       ];
     return rescues.map(({ name, kind, problem }) => ({

@@ -107,7 +107,7 @@ export async function openSnapshot(
   { linked, keepTpm }: { linked: boolean; keepTpm: boolean },
 ): Promise<CloneSource> {
   const jobs = listStored(snapshot).filter(({ name }) => keepTpm || name !== TPM_STATE);
-  requireUndamaged(vm.hostdir, snapshot);
+  requireUndamaged(vm.hostdir, snapshot, false);
   const images = listImages(vm.hostdir, snapshot);
   // Copying would hide the damage, as nothing checks the copy.
   if (!linked && images.length > 0)

@@ -1,4 +1,5 @@
 /** Selects the snapshots of a VM in a repository, and one of them by name or id. Pure. */
+import { commandLine } from "../../lib/command-line.ts";
 import { VmError } from "../../lib/errors.ts";
 import { plain } from "../../lib/text.ts";
 import { formatTimestamp } from "../../lib/time.ts";
@@ -47,11 +48,10 @@ export function chooseRemote(
   all: readonly RemoteSnapshot[],
   here: LocalVm,
   wanted: string | undefined,
-  prog: string,
 ): RemoteSnapshot {
   const name = wanted === "LAST" ? undefined : wanted;
   const isNamed = (item: RemoteSnapshot): boolean => name === undefined || item.name === name;
-  const candidates = here.uuid === undefined ? byName(all, here, isNamed, prog) : byUuid(all, here, name);
+  const candidates = here.uuid === undefined ? byName(all, here, isNamed) : byUuid(all, here, name);
   if (name === undefined && candidates.length > 0) return candidates.at(-1)!;
   const found =
     candidates.length > 0
@@ -62,9 +62,9 @@ export function chooseRemote(
     throw new VmError(
       "usage",
       `the repository has ${found.length} snapshots called ${name}:${listed(found)}`,
-      { hint: `choose one by id: ${prog} restore --from-remote ${shorten(found.at(-1)!.id)}` },
+      { hint: `choose one by id: ${commandLine("restore", "--from-remote", shorten(found.at(-1)!.id))}` },
     );
-  throw noSuchSnapshot(all, here, name, prog);
+  throw noSuchSnapshot(all, here, name);
 }
 
 /** Those with the current UUID; by name also those with a former one. */
@@ -84,7 +84,6 @@ function byName(
   all: readonly RemoteSnapshot[],
   { name: vm }: LocalVm,
   isNamed: (item: RemoteSnapshot) => boolean,
-  prog: string,
 ): readonly RemoteSnapshot[] {
   const candidates = all.filter((item) => item.vm === vm);
   const named = candidates.filter(isNamed);
@@ -94,7 +93,7 @@ function byName(
   throw new VmError(
     "usage",
     `the repository has snapshots of ${groups.length} VMs whose directory is called ${vm}:${listed(newest)}`,
-    { hint: `choose one by id: ${prog} restore --from-remote ${shorten(newest.at(-1)!.id)}` },
+    { hint: `choose one by id: ${commandLine("restore", "--from-remote", shorten(newest.at(-1)!.id))}` },
   );
 }
 
@@ -112,7 +111,6 @@ function noSuchSnapshot(
   all: readonly RemoteSnapshot[],
   { name: vm, uuid }: LocalVm,
   wanted: string | undefined,
-  prog: string,
 ): VmError {
   const of = uuid === undefined ? `of a VM called ${vm}` : `with this VM's UUID (${uuid})`;
   const message =
@@ -123,12 +121,12 @@ function noSuchSnapshot(
   const newest = like.at(-1);
   if (uuid !== undefined && newest)
     return new VmError("noInput", `${message}; snapshots of VMs called ${vm}:${listed(like.slice(-10))}`, {
-      hint: `choose one by id: ${prog} restore --from-remote ${shorten(newest.id)}`,
+      hint: `choose one by id: ${commandLine("restore", "--from-remote", shorten(newest.id))}`,
     });
   const vms = [...new Set(all.map((item) => plain(item.vm)))].join(", ");
   return new VmError("noInput", message, {
     hint: vms
       ? `it has snapshots of: ${vms}; for a directory without a VM its name must match`
-      : `push one: ${prog} snapshots push NAME`,
+      : `push one: ${commandLine("snapshots", "push", "NAME")}`,
   });
 }

@@ -1,7 +1,7 @@
 import { chmodSync, lchownSync, lstatSync, mkdirSync, renameSync } from "node:fs";
 import { basename, join } from "node:path";
 import { beginStep } from "../../lib/activity.ts";
-import { commandLine, programName } from "../../lib/command-line.ts";
+import { commandLine, programLine } from "../../lib/command-line.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { MAX_SMALL_BYTES, lstatOf, readSmall } from "../../lib/read-file.ts";
@@ -42,7 +42,7 @@ export async function restoreRemote(context: Context, request: RestoreRequest): 
   const fetchAndRestore = async (vm: Vm): Promise<void> => {
     const repository = await openRepository(context);
     const here = readLocalVm(context);
-    const wanted = chooseRemote(await listRemote(repository), here, request.name, context.prog);
+    const wanted = chooseRemote(await listRemote(repository), here, request.name);
     if (here.uuid !== undefined && wanted.uuid !== null && !isOwn(here, wanted))
       log.warn(`${wanted.name} is of another VM (UUID ${wanted.uuid}): this VM keeps its own UUID`);
     await fetchSnapshot(repository, vm.hostdir, wanted);
@@ -190,7 +190,7 @@ async function acceptFetched(dir: string, name: string, backups: string): Promis
   if (lstatOf(here)) {
     if (hasSameContent(here, dir)) return false;
     throw new VmError("cannotCreate", `another snapshot called ${name} exists here`, {
-      hint: `restore into an empty directory: mkdir -m 700 DIR && ${programName()} -d DIR restore --from-remote ID`,
+      hint: `restore into an empty directory: mkdir -m 700 DIR && ${programLine("-d", "DIR", "restore", "--from-remote", "ID")}`,
     });
   }
   await requireMatchingSums(dir, name);

@@ -1,3 +1,4 @@
+import { commandLine } from "../../lib/command-line.ts";
 import { toJson } from "../../lib/json.ts";
 import { basename } from "node:path";
 import { log } from "../../lib/log.ts";
@@ -45,7 +46,7 @@ export async function showRemote(
   else if (shown.length > 0) context.print(formatRemoteList(shown));
   if (ignored.length > 0)
     log.info(
-      `not listed, as they have no UUID: ${counted(ignored.length, "older snapshot")} of a VM called ${here.name}; to list them: ${context.prog} snapshots --remote --by-name`,
+      `not listed, as they have no UUID: ${counted(ignored.length, "older snapshot")} of a VM called ${here.name}; to list them: ${commandLine("snapshots", "--remote", "--by-name")}`,
     );
 }
 

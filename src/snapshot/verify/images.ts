@@ -1,14 +1,16 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
+import { constants, gunzipSync } from "node:zlib";
 import { VmError } from "../../lib/errors.ts";
 import { lastLineOf, ProcessError, start, type Finished } from "../../process/exec.ts";
 import { gentle } from "../../process/gentle.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { findExternalReference, findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
-import { lstatOf } from "../../lib/read-file.ts";
+import { lstatOf, withFile } from "../../lib/read-file.ts";
 import { removeQuietly, requireSpace } from "../../store/files.ts";
 import { gzipLengthHint, unpackFiles } from "../../store/gz.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
+import { findSmallFileDamage, SMALL_FILES, SMALL_HEAD_BYTES } from "../../store/small-files.ts";
 import type { StoredFile } from "../../store/manifest.ts";
 
 /** Depth, priority and scratch directory of a check. */
@@ -63,6 +65,8 @@ export async function checkGz(
   // gzip stores it modulo 4 GiB.
   if (known && hint !== known.bytes % 2 ** 32)
     found.problems.push(`${file} does not decompress to ${known.bytes} bytes`);
+  const damage = findSmallDamage(path, file, known?.bytes ?? hint);
+  if (damage !== undefined) found.problems.push(`${file}: ${damage}`);
   if (options.deep) await checkUnpacked(path, file, known, hint, options, found);
   else {
     const result = await run(["pigz", "-t", path], options.low);
@@ -72,6 +76,24 @@ export async function checkGz(
       );
   }
   return found;
+}
+
+/** So much of a gzip file has the first bytes of its content. */
+const GZIP_HEAD_BYTES = 4096;
+
+/** Checks size and header of UEFI variables and of a TPM's state, as `run` does. @param bytes the length of the content */
+function findSmallDamage(path: string, file: string, bytes: number): string | undefined {
+  const name = file.slice(0, -SNAPSHOT.gz.length);
+  if (!SMALL_FILES.has(name)) return undefined;
+  try {
+    const packed = withFile(path, (read) => read(0, GZIP_HEAD_BYTES));
+    // Where the input ends, what there is so far is the result.
+    const head = gunzipSync(packed, { finishFlush: constants.Z_SYNC_FLUSH });
+    return findSmallFileDamage(name, head.subarray(0, SMALL_HEAD_BYTES), bytes);
+  } catch {
+    // No gzip file: pigz says so.
+    return undefined;
+  }
 }
 
 async function checkUnpacked(

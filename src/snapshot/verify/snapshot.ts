@@ -2,7 +2,8 @@ import { join } from "node:path";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { listDirectory } from "../../store/files.ts";
-import { isDiskName, SNAPSHOT, STATE, WORK } from "../../store/layout.ts";
+import { isDiskName, SNAPSHOT, STATE } from "../../store/layout.ts";
+import { SMALL_FILES } from "../../store/small-files.ts";
 import { isNewer } from "../../store/snapshot-info.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
 import { checkNames, findSumProblems } from "./files.ts";
@@ -63,7 +64,7 @@ function storedNames({ dir, manifest }: Snapshot): string[] {
   if (manifest) return manifest.files.map(({ file }) => file);
   return listDirectory(dir).filter((file) => {
     const name = file.slice(0, -SNAPSHOT.gz.length);
-    return file.endsWith(SNAPSHOT.gz) && (isDiskName(name) || name === WORK.efivars);
+    return file.endsWith(SNAPSHOT.gz) && (isDiskName(name) || SMALL_FILES.has(name));
   });
 }
 

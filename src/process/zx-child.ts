@@ -2,7 +2,7 @@
 import { EventEmitter } from "node:events";
 
 /** Where zx reads a program's output, which is short: bulk data goes through files and descriptors. */
-class Output extends EventEmitter {
+class ChildOutput extends EventEmitter {
   pipe<T extends { write(bytes: Uint8Array): unknown; end(): unknown }>(to: T): T {
     this.on("data", (bytes: Uint8Array) => to.write(bytes)).once("end", () => to.end());
     return to;
@@ -20,8 +20,8 @@ class Output extends EventEmitter {
 export class ZxChild extends EventEmitter {
   readonly pid: number;
   readonly stdin = null;
-  readonly stdout: Output | null = null;
-  readonly stderr: Output | null = null;
+  readonly stdout: ChildOutput | null = null;
+  readonly stderr: ChildOutput | null = null;
   readonly #process: Bun.Subprocess;
 
   /** @throws a system error if the program cannot be started */
@@ -33,9 +33,9 @@ export class ZxChild extends EventEmitter {
     const ends: Promise<unknown>[] = [
       child.exited.then(() => this.emit("exit", child.exitCode, child.signalCode)),
     ];
-    const follow = (stream: unknown): Output | null => {
+    const follow = (stream: unknown): ChildOutput | null => {
       if (!(stream instanceof ReadableStream)) return null;
-      const output = new Output();
+      const output = new ChildOutput();
       ends.push(output.read(stream));
       return output;
     };

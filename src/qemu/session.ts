@@ -57,6 +57,8 @@ export interface QemuOptions {
   companion?: () => Promise<Companion>;
   /** Architecture of the guest; absent without a guest. */
   arch?: Arch;
+  /** Low priority (process/exec.ts). */
+  low?: boolean;
   /** qemu keeps running after this program has exited. */
   detached?: boolean;
   /** Time limit for the greeting; qemu may allocate the memory of a large guest before. */
@@ -96,6 +98,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
       cwd: directory,
       stdout: log,
       stderr: log,
+      low: options.low === true,
       whenOrphaned: options.detached ? "none" : "TERM",
       keepOnInterrupt: true,
       furtherFds: [...(options.furtherFds ?? []), ...(companion ? [companion.fd] : [])],

@@ -13,8 +13,8 @@ try {
     process.exitCode = await startProgram(version, words);
   }
 } catch (error) {
-  const { reportError } = await import("./cli/report.ts");
-  process.exitCode = reportError(error, false);
+  const { reportFailure } = await import("./cli/start.ts");
+  process.exitCode = await reportFailure(error);
 }
 // A mistake in the program may leave children or timers, which would keep this process for ever.
 if (process.exitCode === EX_SOFTWARE) process.exit();

@@ -354,8 +354,8 @@ test("only a few modules write to the standard streams", () => {
     ({ name }) => name,
   );
   expect(raw).toEqual([
+    "cli/context.ts",
     "cli/start.ts",
-    "cli/surroundings.ts",
     "guest/console-log.ts",
     "guest/console.ts",
     "guest/exec.ts",

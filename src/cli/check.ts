@@ -3,7 +3,7 @@ import type { CommandData } from "../commands/define.ts";
 import type { Context } from "../vm/context.ts";
 import { parseArgv } from "./argv.ts";
 import type { Invocation } from "./invocation.ts";
-import { loadCommand } from "./registry.ts";
+import { LOADERS } from "./loaders.ts";
 import { unknownCommand } from "./suggest.ts";
 
 /** A command of a batch, with the request that its `setup` returned. */
@@ -24,6 +24,10 @@ export const cittyContext = (
   cmd,
   data,
 });
+
+/** Loads the definition of a command. */
+const loadCommand = async (name: string): Promise<CommandDef<any>> =>
+  (await LOADERS[name as keyof typeof LOADERS]()).default;
 
 /** Parses the words of all commands, before the first one runs. @throws 64 */
 export async function parseRequests(batch: readonly Invocation[], outer: Context): Promise<Request[]> {

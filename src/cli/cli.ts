@@ -11,7 +11,8 @@ import { isOldName } from "./invocation.ts";
 import { cittyContext, parseRequests, type Request } from "./check.ts";
 import { themeOf, wantsColours } from "./colours.ts";
 import { reportError } from "./report.ts";
-import { buildContext, NO_OPTIONS } from "./surroundings.ts";
+import { buildContext } from "./context.ts";
+import { NO_OPTIONS } from "./surroundings.ts";
 import { STDERR } from "../lib/standard-streams.ts";
 import { isTerminal } from "../process/terminal.ts";
 
@@ -32,6 +33,19 @@ export async function runCli(prog: string, version: string, words: readonly stri
   } catch (error) {
     return reportError(error, debug);
   }
+}
+
+/**
+ * Reports an error that no command line caught.
+ * @returns the exit status
+ */
+export const reportUncaught = (error: unknown): number => reportError(error, false);
+
+/** Runs `__tap BRIDGE`, by which this program is started in a network's namespace. */
+export async function runTap(bridge = ""): Promise<number> {
+  const { sendTap } = await import("../network/tap.ts");
+  await sendTap(bridge);
+  return 0;
 }
 
 /** Parses the line; if it is refused, the error uses facts of the filesystem. */

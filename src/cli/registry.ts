@@ -1,4 +1,3 @@
-import type { CommandDef } from "citty";
 import type { Command } from "./command.ts";
 // A macro: the build reads the definitions, so that a start loads only the command that is called.
 import { commandTable } from "./command-table.ts" with { type: "macro" };
@@ -13,9 +12,3 @@ const TABLE = commandTable() as unknown as string;
 export const COMMANDS: ReadonlyMap<string, Command> = new Map(
   (JSON.parse(TABLE) as Command[]).map((command) => [command.name, command]),
 );
-
-/** Loads the definition of a command. */
-export async function loadCommand(name: string): Promise<CommandDef<any>> {
-  const { LOADERS } = await import("./loaders.ts");
-  return (await LOADERS[name as keyof typeof LOADERS]()).default;
-}

@@ -1,6 +1,6 @@
 import { writeResult } from "../process/stdout.ts";
 import { takeUmask } from "../process/umask.ts";
-import { buildContext, NO_OPTIONS, progName } from "./surroundings.ts";
+import { collectFacts, NO_OPTIONS, progName } from "./surroundings.ts";
 
 /**
  * Does what the command line says.
@@ -10,16 +10,18 @@ import { buildContext, NO_OPTIONS, progName } from "./surroundings.ts";
 export async function startProgram(version: string, words: readonly string[]): Promise<number> {
   takeUmask();
   const prog = progName(process.argv0);
-  if (words[0] === "__tap") {
-    await (await import("../network/tap.ts")).sendTap(words[1] ?? "");
-    return 0;
-  }
   if (words[0] !== "__complete") {
-    const { runCli } = await import("./cli.ts");
-    return runCli(prog, version, words);
+    const { runCli, runTap } = await import("./cli.ts");
+    return words[0] === "__tap" ? runTap(words[1]) : runCli(prog, version, words);
   }
   // A shell asks, by the script of `completion`.
   const { answerShell } = await import("./complete/answer.ts");
-  writeResult(await answerShell(buildContext(prog, version, NO_OPTIONS), words.slice(1)));
+  writeResult(await answerShell(collectFacts(prog, version, NO_OPTIONS), words.slice(1)));
   return 0;
+}
+
+/** Reports an error that no command line caught, by what most command lines load. */
+export async function reportFailure(error: unknown): Promise<number> {
+  const { reportUncaught } = await import("./cli.ts");
+  return reportUncaught(error);
 }

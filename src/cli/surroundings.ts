@@ -1,13 +1,8 @@
 import { statSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { basename } from "pathe";
-import type { Context, Options } from "../vm/context.ts";
+import type { Options, ProcessFacts } from "../vm/context.ts";
 import { DATA_NAME, findInstalledLibexec } from "../rescue/libexec.ts";
-import { printable } from "../lib/text.ts";
-import { writeResult } from "../process/stdout.ts";
-import { createMeter } from "./progress.ts";
-import { STDIN } from "../lib/standard-streams.ts";
-import { isTerminal } from "../process/terminal.ts";
 
 const UNAME: Record<string, string> = { x64: "x86_64", arm64: "aarch64", ia32: "i386" };
 
@@ -47,15 +42,15 @@ function isFile(path: string): boolean {
 /** A command line without any. */
 export const NO_OPTIONS: Options = { settings: {}, additions: {}, hostdir: undefined };
 
-/** Gathers what commands need to know of the process, once. */
-export function buildContext(prog: string, version: string, options: Options): Context {
+/** Collects the facts about this process, once. */
+export function collectFacts(prog: string, version: string, options: Options): ProcessFacts {
   const { env } = process;
   const home = homeOf(env);
   const caches =
     env.XDG_CACHE_HOME && isAbsolute(env.XDG_CACHE_HOME) ? env.XDG_CACHE_HOME : join(home, ".cache");
   const cacheDirectory = join(caches, "vm");
   const installed = findInstalledLibexec(process.execPath);
-  const context: Context = {
+  return {
     prog,
     version,
     cwd: process.cwd(),
@@ -68,12 +63,5 @@ export function buildContext(prog: string, version: string, options: Options): C
     libexec: installed ?? join(cacheDirectory, DATA_NAME),
     libexecInstalled: installed !== undefined,
     options,
-    meter: createMeter,
-    ask: async (prompt, over) =>
-      isTerminal(STDIN) ? (await import("./ask.ts")).askOnTerminal(prompt, over) : undefined,
-    checkLine: async (words) => (await import("./check.ts")).checkLine(words, context),
-    manual: async () => (await import("./manual/page.ts")).buildManual(prog),
-    print: (result) => writeResult(typeof result === "string" ? printable(result) : result),
   };
-  return context;
 }

@@ -4,6 +4,7 @@ import { beginChild } from "../lib/activity.ts";
 import { noSpaceError, VmError } from "../lib/errors.ts";
 import { installHint, isThing, PACKAGES } from "../lib/packages.ts";
 import { saysNoSpace } from "../lib/program-messages.ts";
+import { lowerPriority } from "./libc.ts";
 import { interruption } from "./signals.ts";
 
 type Stream = "ignore" | "pipe" | number;
@@ -25,6 +26,11 @@ export interface StartOptions {
   runAs?: "tool" | "user";
   /** Signal that the kernel sends it when this program dies, whatever the cause. */
   whenOrphaned?: "KILL" | "TERM" | "none";
+  /**
+   * Low CPU and idle I/O priority, as of `nice` and `ionice -c 3`, each of which would be a program more to start. This
+   * program keeps its own: only root could raise it again. For a session of its own only.
+   */
+  low?: boolean;
   /** Do not kill it when this program is interrupted: the caller does. */
   keepOnInterrupt?: boolean;
   /** False: it shares this program's terminal and receives its Ctrl-C, and can prompt there. */
@@ -108,12 +114,7 @@ function orphanGuard(signal: "KILL" | "TERM"): string[] {
   return setpriv ? [setpriv, "--pdeathsig", signal, "--"] : [];
 }
 
-/** Name of the program without `nice -n 10 ionice -c 3` (gentle.ts), which exec it. */
-function programOf(argv: readonly string[]): string {
-  let at = 0;
-  while (/^(nice|ionice)$/.test(argv[at] ?? "") && argv.length > at + 3) at += 3;
-  return basename(argv[at] ?? "");
-}
+const programOf = ([name = ""]: readonly string[]): string => basename(name);
 
 /** Synchronous: callers start a program without yielding to other tasks. */
 const loadZx = (): typeof import("./zx.ts") => require("./zx.ts") as typeof import("./zx.ts");
@@ -136,6 +137,8 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
     user: runAs === "user",
   });
   const { pid } = child;
+  // Before it has threads, or starts other programs.
+  if (options.low && pid > 0) lowerPriority(pid);
   const kill = (signal: NodeJS.Signals): void => {
     try {
       if (pid > 0) process.kill(ownSession ? -pid : pid, signal);

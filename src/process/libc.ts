@@ -17,6 +17,8 @@ const SYMBOLS = {
   connect: { args: ["i32", "ptr", "u32"], returns: "i32" },
   close: { args: ["i32"], returns: "i32" },
   ioctl: { args: ["i32", "u64", "ptr"], returns: "i32" },
+  getpriority: { args: ["i32", "u32"], returns: "i32" },
+  setpriority: { args: ["i32", "u32", "i32"], returns: "i32" },
   mkfifo: { args: ["ptr", "u32"], returns: "i32" },
   socketpair: { args: ["i32", "i32", "i32", "ptr"], returns: "i32" },
   setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
@@ -183,6 +185,23 @@ export function findIoUringProblem(): string | undefined {
   if (code === "EPERM" || code === "EACCES")
     return "the kernel forbids io_uring (kernel.io_uring_disabled, or a seccomp filter)";
   return `io_uring_setup failed: ${code}`;
+}
+
+const PRIO_PROCESS = 0;
+const PRIO_PGRP = 1;
+const MAX_NICENESS = 19;
+/** As nice(1). */
+const LOWER_BY = 10;
+/** ioprio_set(2): the C library has no function for it. */
+const SYS_IOPRIO_SET = process.arch === "arm64" ? 30 : 251;
+const IOPRIO_WHO_PGRP = 2;
+const IOPRIO_IDLE = 3 << 13;
+
+/** Gives a process group a lower CPU priority than this process has, and idle I/O priority. Best effort. */
+export function lowerPriority(group: number): void {
+  const { getpriority, setpriority, syscall } = libc();
+  setpriority(PRIO_PGRP, group, Math.min(getpriority(PRIO_PROCESS, 0) + LOWER_BY, MAX_NICENESS));
+  syscall(SYS_IOPRIO_SET, IOPRIO_WHO_PGRP, group as Pointer, IOPRIO_IDLE, null, 0);
 }
 
 /** renameat2(2): older C libraries have no function for it. */

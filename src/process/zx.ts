@@ -2,9 +2,9 @@
  * zx, which starts all other programs: qemu, qemu-img, pigz, alt2deploy and the rest. Loading it takes longer than most
  * commands run, so exec.ts loads this module with the first program.
  */
-import { spawn, type ChildProcess } from "node:child_process";
 import { $, quote } from "zx/core";
 import { underCallerUmask } from "./umask.ts";
+import { ZxChild } from "./zx-child.ts";
 
 // The user's ZX_* variables would configure zx; they are passed to the user's programs only.
 const zxVariables = Object.fromEntries(
@@ -16,8 +16,10 @@ $.verbose = false;
 $.shell = "sh";
 $.quote = quote;
 
+type Stdio = "ignore" | "pipe" | number;
+
 export interface ZxOptions {
-  stdio: ("ignore" | "pipe" | number)[];
+  stdio: Stdio[];
   cwd: string;
   env: Record<string, string | undefined>;
   ownSession: boolean;
@@ -35,19 +37,22 @@ export interface ZxProcess {
 
 /** Starts a program with zx, without a shell. @param file full path of the program */
 export function spawnWithZx([file, ...args]: readonly [string, ...string[]], options: ZxOptions): ZxProcess {
-  let child: ChildProcess | undefined;
+  const { stdio, cwd, env, ownSession: detached, user } = options;
+  let child: ZxChild | undefined;
   const running = $({
     nothrow: true,
     quiet: true,
-    detached: options.ownSession,
-    stdio: options.stdio,
-    cwd: options.cwd,
-    env: { ...(options.user && zxVariables), ...options.env } as NodeJS.ProcessEnv,
     // zx would pass a string to a shell; the argument list goes to the kernel as it is.
-    spawn: ((_command: string, _args: string[], spawnOptions: object) => {
-      const launch = (): ChildProcess => spawn(file, args, { ...spawnOptions, shell: false });
-      return (child = options.user ? underCallerUmask(launch) : launch());
-    }) as unknown as typeof spawn,
+    spawn: (() => {
+      const launch = (): ZxChild =>
+        new ZxChild([file, ...args], {
+          stdio: stdio as [Stdio, Stdio, Stdio],
+          cwd,
+          env: { ...(user && zxVariables), ...env },
+          detached,
+        });
+      return (child = user ? underCallerUmask(launch) : launch());
+    }) as unknown as typeof $.spawn,
   })`${file}`;
   const done = Promise.resolve(running).then(({ stdout, stderr, exitCode, signal }) => ({
     stdout,

@@ -25,7 +25,7 @@ export const buildBlocksArgv = (binary: string, socket: string): string[] => [
 /** Identifies such a process. */
 const BLOCKS_NAME = "vm-blocks";
 
-/** Is this the command line of such a process? It may start with `nice`. */
+/** Is this the command line of such a process? It may start with `setpriv`. */
 export function isBlocksArgv(argv: readonly string[]): boolean {
   const at = argv.indexOf("-name");
   return at > 0 && argv[at + 1] === BLOCKS_NAME && argv[argv.indexOf("-machine") + 1] === "none";

@@ -1,6 +1,5 @@
 import { closeSync, createReadStream, statSync } from "node:fs";
 import { exec, processFailure, ProcessError, type Finished } from "../process/exec.ts";
-import { gentle } from "../process/gentle.ts";
 import { pipe } from "../process/libc.ts";
 import { VmError } from "../lib/errors.ts";
 import { saysImageLocked, saysNoZstd } from "../lib/program-messages.ts";
@@ -70,7 +69,7 @@ const INTACT: readonly (number | null)[] = [0, 3, 63];
  */
 export async function findImageDamage(image: ReadImage, low = false): Promise<string | undefined> {
   const argv = ["qemu-img", "check", "--output=json", jsonName(buildImageNode(image))];
-  const { status, stdout, stderr } = await exec(low ? gentle(argv) : argv, { anyStatus: true });
+  const { status, stdout, stderr } = await exec(argv, { low, anyStatus: true });
   if (INTACT.includes(status)) return undefined;
   if (status === 2) {
     const { corruptions = 0 } = JSON.parse(stdout) as { corruptions?: number };
@@ -168,7 +167,7 @@ async function runConvert(
   const [readEnd, writeEnd] = pipe();
   const argv = ["qemu-img", "convert", "-p", "-O", "qcow2", ...words];
   argv.push(jsonName(buildImageNode(image, base)), target);
-  const converted = exec(low ? gentle(argv) : argv, { stdout: writeEnd, anyStatus: true });
+  const converted = exec(argv, { low, stdout: writeEnd, anyStatus: true });
   closeSync(writeEnd);
   const followed = (async () => {
     // `    (12.34/100%)`, repeatedly.

@@ -59,6 +59,8 @@ export interface QemuOptions {
   lastFds?: number[];
   /** Architecture of the guest; absent without a guest. */
   arch?: Arch;
+  /** Low priority (process/exec.ts). */
+  low?: boolean;
   /** qemu keeps running after this program has exited. */
   detached?: boolean;
   /** Time limit for the greeting; qemu may allocate the memory of a large guest before. */
@@ -98,6 +100,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
       cwd: directory,
       stdout: log,
       stderr: log,
+      low: options.low === true,
       whenOrphaned: options.detached ? "none" : "TERM",
       keepOnInterrupt: true,
       furtherFds: [

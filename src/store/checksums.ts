@@ -7,7 +7,6 @@ import { formatSize } from "../lib/size.ts";
 import { lstatOf, MAX_SMALL_BYTES, openForReading, readSmall, readSmallBytes } from "../lib/read-file.ts";
 import { isPlainName } from "../lib/text.ts";
 import { findProgram, start } from "../process/exec.ts";
-import { gentle } from "../process/gentle.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { SNAPSHOT } from "./layout.ts";
 import { sha256 } from "../lib/crypto.ts";
@@ -75,7 +74,7 @@ export async function computeSum(
       if (bytes !== undefined && size !== bytes) return undefined;
       if (size <= MAX_SMALL_BYTES) return sumOfSmall(path);
       if (argv[0] === "openssl" && !findProgram("openssl")) continue;
-      const child = start(low ? gentle(argv) : argv, { stdin: fd });
+      const child = start(argv, { stdin: fd, low });
       const stop = (): void => child.kill("SIGKILL");
       signal?.addEventListener("abort", stop, { once: true });
       if (signal?.aborted) stop();

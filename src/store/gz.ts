@@ -104,8 +104,8 @@ export interface CompressOptions {
   level: number;
   /** Bytes read per second in total; 0: unlimited. */
   rate?: number;
-  /** Wraps the command lines, to set a priority. */
-  wrap?: (argv: string[]) => string[];
+  /** Low priority (process/exec.ts). */
+  low?: boolean;
 }
 
 /**
@@ -115,7 +115,7 @@ export interface CompressOptions {
  */
 export async function compressFiles(
   jobs: readonly CopyJob[],
-  { level, rate = 0, wrap = (argv) => argv }: CompressOptions,
+  { level, rate = 0, low = false }: CompressOptions,
   onProgress: OnProgress,
 ): Promise<void> {
   requireProgram("pigz");
@@ -128,10 +128,11 @@ export async function compressFiles(
     const to = createFile(job.to);
     const [readEnd, writeEnd] = pipe();
     // pigz does not read the file itself: its threads deadlock on a read error (seen with 2.6).
-    const reader = start(wrap(["cat"]), { stdin: from, stdout: writeEnd });
-    const packer = start(wrap(["pigz", `-${level}`, "-p", String(cores), "-n", "-T", "-c"]), {
+    const reader = start(["cat"], { stdin: from, stdout: writeEnd, low });
+    const packer = start(["pigz", `-${level}`, "-p", String(cores), "-n", "-T", "-c"], {
       stdin: readEnd,
       stdout: to,
+      low,
     });
     closeSync(readEnd);
     closeSync(writeEnd);
@@ -158,13 +159,13 @@ export async function compressFiles(
 
 /**
  * Decompresses gz files into new sparse files and syncs them.
- * @param wrap wraps the command lines, to set a priority
+ * @param low with low priority
  * @throws 73 if there is no space, 74 if a file is damaged
  */
 export async function unpackFiles(
   jobs: readonly CopyJob[],
   onProgress: OnProgress,
-  wrap = (argv: string[]): string[] => argv,
+  low = false,
 ): Promise<void> {
   requireProgram("pigz");
   requireProgram("dd", installHint(PACKAGES.coreutils));
@@ -172,11 +173,12 @@ export async function unpackFiles(
     const from = openForReading(job.from);
     const to = createFile(job.to);
     const [readEnd, writeEnd] = pipe();
-    const reader = start(wrap(["pigz", "-d", "-c"]), { stdin: from, stdout: writeEnd });
+    const reader = start(["pigz", "-d", "-c"], { stdin: from, stdout: writeEnd, low });
     // dd makes zeroes holes, and syncs at the end (GNU coreutils: conv=sparse,fsync).
-    const writer = start(wrap(["dd", "bs=64K", "iflag=fullblock", "conv=sparse,fsync", "status=none"]), {
+    const writer = start(["dd", "bs=64K", "iflag=fullblock", "conv=sparse,fsync", "status=none"], {
       stdin: readEnd,
       stdout: to,
+      low,
     });
     for (const fd of [readEnd, writeEnd, from, to]) closeSync(fd);
     const done = (async () => {

@@ -21,8 +21,8 @@ export interface Options {
   spelled?: Partial<Record<SettingName, string>>;
 }
 
-/** Immutable facts about the process, collected once by `cli` for the commands. */
-export interface Context {
+/** Immutable facts about the process, collected once by `cli`. */
+export interface ProcessFacts {
   readonly prog: string;
   readonly version: string;
   readonly cwd: string;
@@ -45,6 +45,10 @@ export interface Context {
   readonly batch?: readonly string[];
   /** HOSTDIR, resolved once, as a restore may remove the current directory (WORKDIR). Absent: cannot be resolved. */
   readonly hostdir?: string;
+}
+
+/** What commands work with. */
+export interface Context extends ProcessFacts {
   /** Shows the progress of a copy of `totalBytes`. */
   meter(label: string, totalBytes: number): Meter;
   /** Asks for a secret on the terminal, until `over` aborts. Undefined: no answer, or no terminal. */

@@ -15,7 +15,7 @@ import {
   type Workdir,
   type Work,
 } from "../store/workdir.ts";
-import type { Context } from "./context.ts";
+import type { Context, ProcessFacts } from "./context.ts";
 import { foreignDirectory } from "./ownership.ts";
 
 /** A VM, opened for one command. */
@@ -25,12 +25,12 @@ export interface Vm extends Loaded {
 }
 
 /** Opens the VM of the command line, and reads its settings. */
-export async function openVm(context: Context, mayUseBash = true): Promise<Vm> {
+export async function openVm(context: ProcessFacts, mayUseBash = true): Promise<Vm> {
   return readVm(context, findHostdir(context), mayUseBash);
 }
 
 /** HOSTDIR, from the command line or the current directory. */
-export const findHostdir = ({ hostdir, cwd, options }: Context): string =>
+export const findHostdir = ({ hostdir, cwd, options }: ProcessFacts): string =>
   hostdir ?? resolveHostdir(resolve(cwd, options.hostdir ?? "."));
 
 /** The context with HOSTDIR; unchanged if it cannot be resolved, which commands that need it report. */
@@ -48,7 +48,7 @@ export function withHostdir(context: Context): Context {
  * @param work the working files, if already resolved
  */
 export async function readVm(
-  context: Context,
+  context: ProcessFacts,
   hostdir: string,
   mayUseBash: boolean,
   { lenient = false, work = resolveWork(hostdir) }: { lenient?: boolean; work?: Work | undefined } = {},
@@ -85,7 +85,12 @@ export async function openOwnVm(context: Context): Promise<Vm> {
 }
 
 /** The sources of a VM's settings. */
-export const sourcesOf = (context: Context, hostdir: string, work: Work, mayUseBash = true): Sources => ({
+export const sourcesOf = (
+  context: ProcessFacts,
+  hostdir: string,
+  work: Work,
+  mayUseBash = true,
+): Sources => ({
   prog: context.prog,
   home: context.home,
   hostArch: context.hostArch,

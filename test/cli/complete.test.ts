@@ -5,16 +5,16 @@ import { splitLine } from "../../src/cli/complete/line.ts";
 import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
 import { ARCHES, DISK_BUSES } from "../../src/machine/types.ts";
 import { COMMANDS } from "../../src/cli/registry.ts";
-import { buildContext } from "../../src/cli/surroundings.ts";
-import type { Context } from "../../src/vm/context.ts";
+import { collectFacts } from "../../src/cli/surroundings.ts";
+import type { ProcessFacts } from "../../src/vm/context.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 const BUSES = DISK_BUSES.map((bus) => `${bus}=`);
 
 const temp = new Temp();
 afterAll(() => temp[Symbol.dispose]());
-const context: Context = {
-  ...buildContext("vm", "0", { settings: {}, additions: {}, hostdir: undefined }),
+const context: ProcessFacts = {
+  ...collectFacts("vm", "0", { settings: {}, additions: {}, hostdir: undefined }),
   home: temp.directory("home"),
   cwd: temp.directory("here"),
   env: {},

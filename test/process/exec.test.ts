@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { closeSync, existsSync, openSync, readFileSync, writeSync } from "node:fs";
+import { getPriority } from "node:os";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
 import {
@@ -155,6 +156,19 @@ describe("the environment of a program", () => {
   });
 });
 
+testWith("ionice")("a program of low priority: of the CPU below this one, and idle for I/O", async () => {
+  const [readEnd, writeEnd] = pipe();
+  const child = start(["sh", "-c", "read -r go; cut -d ' ' -f 19 /proc/self/stat; ionice -p $$"], {
+    stdin: readEnd,
+    low: true,
+  });
+  writeSync(writeEnd, "go\n");
+  closeSync(writeEnd);
+  closeSync(readEnd);
+  const { stdout } = await child.done;
+  expect(stdout).toBe(`${Math.min(getPriority() + 10, 19)}\nidle\n`);
+});
+
 const finished = (changes: Partial<Finished>): Finished => ({
   argv: ["/usr/bin/pigz", "-d"],
   stdout: "",
@@ -167,11 +181,6 @@ const finished = (changes: Partial<Finished>): Finished => ({
 describe("an error", () => {
   test.each<[string, Partial<Finished>, string]>([
     ["a status", {}, "cannot unpack: pigz exited with status 1"],
-    [
-      "a signal, with nice and ionice",
-      { status: null, signal: "SIGKILL", argv: ["nice", "-n", "10", "ionice", "-c", "3", "pigz"] },
-      "cannot unpack: pigz was killed by SIGKILL",
-    ],
     ["a signal", { status: null, signal: "SIGKILL" }, "cannot unpack: pigz was killed by SIGKILL"],
     ["its words", { stderr: "pigz: bad\n\n" }, "cannot unpack: pigz exited with status 1:\n  pigz: bad"],
     [

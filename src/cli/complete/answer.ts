@@ -1,6 +1,6 @@
 import { COMPLETION_SHELLS, type CompletionShell } from "../../lib/shell.ts";
 import { plain } from "../../lib/text.ts";
-import type { Context } from "../../vm/context.ts";
+import type { ProcessFacts } from "../../vm/context.ts";
 import { expandHome, listCandidates } from "./candidates.ts";
 import { splitLine, type Token } from "./line.ts";
 import { findPlace } from "./place.ts";
@@ -60,10 +60,10 @@ const QUOTE: Readonly<Record<Token["quote"], (text: string) => string>> = {
 
 /**
  * Completes a command line for a shell. Never throws: after an error there are no candidates.
- * @param started context of the process
+ * @param started facts of this process
  * @param words `SHELL LINE WORD`: the line up to the cursor, and the part of it that the shell replaces
  */
-export async function answerShell(started: Context, words: readonly string[]): Promise<string> {
+export async function answerShell(started: ProcessFacts, words: readonly string[]): Promise<string> {
   try {
     const [asking, line = "", word = ""] = words;
     const shell = COMPLETION_SHELLS.find((name) => name === asking);

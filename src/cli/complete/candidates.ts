@@ -1,8 +1,7 @@
 import { readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { plain } from "../../lib/text.ts";
-import { formatTimestamp } from "../../lib/time.ts";
-import type { Context } from "../../vm/context.ts";
+import type { ProcessFacts } from "../../vm/context.ts";
 import type { Candidate, CandidateSource } from "./values.ts";
 
 /** Expands a leading tilde like the shell. */
@@ -16,33 +15,25 @@ export const expandHome = (path: string, home: string): string => path.replace(/
 export async function listCandidates(
   source: CandidateSource,
   stem: string,
-  context: Context,
+  context: ProcessFacts,
 ): Promise<Candidate[]> {
   const all = await listAll(source, stem, context);
   // Shells and terminals would interpret control characters.
   return all.filter(({ text }) => text.startsWith(stem) && plain(text) === text);
 }
 
-async function listAll(source: CandidateSource, stem: string, context: Context): Promise<Candidate[]> {
+async function listAll(source: CandidateSource, stem: string, context: ProcessFacts): Promise<Candidate[]> {
   switch (source.kind) {
     case "words":
       return source.words;
     case "disks":
-      return disks(context);
+      return (await import("./settings.ts")).diskCandidates(context);
     case "snapshots":
-      return snapshots(await hostdirOf(context));
-    case "jobs": {
-      const { listJobs } = await import("../../rescue/find-job.ts");
-      return listJobs({
-        hostdir: await hostdirOf(context),
-        profiles: await profilesOf(context),
-        libexec: context.libexec,
-      }).map(({ name, place }) => ({ text: name, help: place }));
-    }
-    case "profiles": {
-      const { listProfiles } = await import("../../rescue/profiles.ts");
-      return listProfiles(await profilesOf(context)).map((text) => ({ text }));
-    }
+      return (await import("./snapshots.ts")).snapshotCandidates(context);
+    case "jobs":
+      return (await import("./settings.ts")).jobCandidates(context);
+    case "profiles":
+      return (await import("./settings.ts")).profileCandidates(context);
     case "directories":
       return files(stem, context, () => false);
     case "files": {
@@ -52,45 +43,8 @@ async function listAll(source: CandidateSource, stem: string, context: Context):
   }
 }
 
-async function hostdirOf({ cwd, options }: Context): Promise<string> {
-  const { resolveHostdir } = await import("../../store/workdir.ts");
-  return resolveHostdir(resolve(cwd, options.hostdir ?? "."));
-}
-
-/** PROFILES from the settings, if these can be read without bash. */
-async function profilesOf(context: Context): Promise<string> {
-  try {
-    const { openVm } = await import("../../vm/find.ts");
-    return (await openVm(context, false)).settings.PROFILES;
-  } catch {
-    return join(context.home, context.prog);
-  }
-}
-
-/** Numbers of the VM's disks. */
-async function disks(context: Context): Promise<Candidate[]> {
-  const [{ openVm }, { numberImages }] = await Promise.all([
-    import("../../vm/find.ts"),
-    import("../../vm/disks.ts"),
-  ]);
-  const { settings } = await openVm(context, false);
-  const numbers = numberImages(settings);
-  return settings.IMAGES.map(({ path }, index) => ({ text: String(numbers[index]), help: path }));
-}
-
-/** Newest first. */
-async function snapshots(hostdir: string): Promise<Candidate[]> {
-  const { listSnapshots, readDescription } = await import("../../store/snapshots.ts");
-  return listSnapshots(hostdir)
-    .toReversed()
-    .map(({ name, dir, made }) => ({
-      text: name,
-      help: () => `${formatTimestamp(made)} ${readDescription(dir)}`.trim(),
-    }));
-}
-
 /** Directories and wanted files that start with `stem`. Hidden ones only if `stem` has the dot. */
-function files(stem: string, { cwd, home }: Context, isWanted: (name: string) => boolean): Candidate[] {
+function files(stem: string, { cwd, home }: ProcessFacts, isWanted: (name: string) => boolean): Candidate[] {
   const typed = stem.slice(0, stem.lastIndexOf("/") + 1);
   const directory = resolve(cwd, expandHome(typed, home));
   const isDirectory = (name: string): boolean =>

@@ -1,7 +1,6 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import type { ReadImage } from "../../machine/types.ts";
-import { gentle } from "../../process/gentle.ts";
 import { readVirtualBytes } from "../../qemu/image-header.ts";
 import { convertImage, measureImage } from "../../qemu/img.ts";
 import { remove } from "../../store/remove.ts";
@@ -65,7 +64,7 @@ export async function storeGz(
   const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
   const meter = context.meter(`backup ${snapshot}`, total);
   try {
-    const options = { level: vm.settings.PIGZ_LEVEL, rate, ...(isUnattended() ? { wrap: gentle } : {}) };
+    const options = { level: vm.settings.PIGZ_LEVEL, rate, low: isUnattended() };
     await compressFiles(jobs, options, (done) => meter.update(done));
   } finally {
     meter.finish();

@@ -1,6 +1,5 @@
 import { join } from "node:path";
 import { ARCH } from "../../machine/arch.ts";
-import { gentle } from "../../process/gentle.ts";
 import { buildWritableNode } from "../../qemu/devices/image.ts";
 import { buildBlocksArgv } from "../../qemu/blocks.ts";
 import { FLUSH_STEPS } from "../../qemu/end.ts";
@@ -29,7 +28,8 @@ export async function openOffline(
   const argv = buildBlocksArgv(ARCH[vm.settings.QEMUARCH].binary, SOCKET);
   const logPath = join(staged, LOG);
   const machine = await startQemu({
-    argv: low ? gentle(argv) : argv,
+    argv,
+    low,
     directory: staged,
     monitor: join(staged, SOCKET),
     logPath,

@@ -3,7 +3,6 @@ import { programName } from "../../lib/command-line.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import { saysNoRepository, saysRepositoryLocked, saysWrongPassword } from "../../lib/program-messages.ts";
 import { exec, processFailure, requireProgram, type Finished } from "../../process/exec.ts";
-import { gentle } from "../../process/gentle.ts";
 import type { Context } from "../../vm/context.ts";
 import { openUser } from "../../vm/find.ts";
 import { isUnattended } from "../../process/unattended.ts";
@@ -51,10 +50,8 @@ export async function openRepository(context: Context): Promise<Repository> {
     // Progress is not shown: one line in 10 s.
     RESTIC_PROGRESS_FPS: "0.1",
   };
-  const call = async (words: readonly string[], cwd = "/"): Promise<Finished> => {
-    const argv = ["restic", ...words];
-    return exec(isUnattended() ? gentle(argv) : argv, { env, cwd, anyStatus: true });
-  };
+  const call = (words: readonly string[], cwd = "/"): Promise<Finished> =>
+    exec(["restic", ...words], { env, cwd, low: isUnattended(), anyStatus: true });
   return {
     run: async (words, { what, cwd, good = [] }) => {
       let result = await call(words, cwd);

@@ -3,7 +3,6 @@ import { join } from "node:path";
 import { constants, gunzipSync } from "node:zlib";
 import { VmError } from "../../lib/errors.ts";
 import { lastLineOf, ProcessError, start, type Finished } from "../../process/exec.ts";
-import { gentle } from "../../process/gentle.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { findExternalReference, findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
 import { lstatOf, withFile } from "../../lib/read-file.ts";
@@ -40,7 +39,7 @@ const imageOf = (path: string): string =>
   `json:${JSON.stringify({ driver: "qcow2", backing: null, file: { driver: "file", filename: path } })}`;
 
 async function run(argv: readonly string[], low: boolean): Promise<Finished> {
-  const result = await start(low ? gentle(argv) : argv).done;
+  const result = await start(argv, { low }).done;
   throwIfInterrupted();
   return result;
 }
@@ -113,7 +112,7 @@ async function checkUnpacked(
   using _unpacked = { [Symbol.dispose]: () => removeQuietly(to) };
   try {
     const jobs = [{ name, from, to, bytes: size }];
-    await unpackFiles(jobs, () => {}, options.low ? gentle : undefined);
+    await unpackFiles(jobs, () => {}, options.low);
   } catch (error) {
     // A full disk or an interruption is not a damaged file.
     if (!(error instanceof VmError) || error.code !== "io") throw error;

@@ -171,6 +171,7 @@ export async function resolveRescueMachine(
     sockets: settings.RESCUE_SOCKETS,
     cores: settings.RESCUE_CORES,
     memoryMiB: settings.RESCUE_MEMORY,
+    ram: undefined,
     firmware,
     // The secrets in it are for the guest's own system.
     tpm: undefined,

@@ -169,6 +169,14 @@ export interface SharedDisplay {
   tls: DisplayTls | undefined;
 }
 
+/** The file that holds a machine's RAM (qapi/qom.json, MemoryBackendFileProperties). */
+export interface RamFile {
+  /** May be `/proc/self/fd/N`. */
+  path: string;
+  /** False: the guest's writes are not in the file. */
+  shared: boolean;
+}
+
 /** A machine with ports, paths and firmware resolved: the input of the argument list. */
 export interface Machine {
   name: string;
@@ -185,6 +193,8 @@ export interface Machine {
   /** [compat] Further options of qemu's -smp and -m, as written after CORES and MEMORY. */
   cpuOptions?: string;
   memoryOptions?: string;
+  /** Absent: anonymous memory. */
+  ram: RamFile | undefined;
   /** Absent for BIOS. */
   firmware: Firmware | undefined;
   tpm: Tpm | undefined;

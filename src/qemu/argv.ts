@@ -27,8 +27,9 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     "-no-user-config",
     ...buildSandboxArgs(machine.extraArgs),
     ...(firmware?.args ?? []),
+    ...buildRamArgs(machine),
     "-machine",
-    `${machineTypeOf(machine)}${firmware?.machineOptions ?? ""}`,
+    `${machineTypeOf(machine)}${firmware?.machineOptions ?? ""}${machine.ram ? ",memory-backend=ram" : ""}`,
     ...buildProcessorArgs(machine),
     "-m",
     [`${machine.memoryMiB}M`, machine.memoryOptions].filter(Boolean).join(","),
@@ -39,7 +40,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...(machine.endOnReset ? ["-no-reboot"] : []),
     ...(machine.bootLoader === undefined ? [] : ["-kernel", machine.bootLoader]),
     ...buildKernelArgs(machine.kernel),
-    ...(machine.resumed ? RESUMED : []),
+    ...(machine.resumed ? buildResumedArgs(machine) : []),
     ...buildControlArgs(machine.files),
     ...buildPortArgs(machine, countPlaces(machine)),
     "-object",
@@ -59,6 +60,15 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...machine.extraArgs,
   ];
 }
+
+/** RAM in a file: by its path, which may have commas. */
+const buildRamArgs = ({ ram, memoryMiB }: Machine): string[] =>
+  ram
+    ? [
+        "-object",
+        `memory-backend-file,id=ram,size=${memoryMiB}M,mem-path=${escapeCommas(ram.path)},share=${ram.shared ? "on" : "off"}`,
+      ]
+    : [];
 
 /** What decides on a machine's processors. */
 export type Processors = Pick<Machine, "accel" | "cpu" | "sockets" | "cores" | "cpuOptions">;
@@ -89,9 +99,16 @@ function buildPanicArgs(machine: Machine): string[] {
 }
 
 /**
- * The saved state of a kernel booted by PVH includes its option ROM: the machine must have it, too.
+ * The saved state of a kernel that qemu booted includes the option ROM by which it did (hw/i386/x86.c: PVH for an ELF
+ * image, else the Linux loader): the machine must have it, too.
  */
-const RESUMED = ["-option-rom", "pvh.bin", "-S", "-incoming", "defer"];
+const buildResumedArgs = ({ firmware }: Machine): string[] => [
+  "-option-rom",
+  firmware ? "linuxboot_dma.bin" : "pvh.bin",
+  "-S",
+  "-incoming",
+  "defer",
+];
 
 const buildKernelArgs = (kernel: Machine["kernel"]): string[] =>
   kernel ? ["-kernel", kernel.image, "-initrd", kernel.initrd, "-append", kernel.append] : [];

@@ -243,7 +243,7 @@ export const QMP_COMMANDS = {
 
   // qapi/migration.json
   "migrate-set-capabilities": {
-    args: { capabilities: [{ capability: { oneOf: ["events"] }, state: "boolean" }] },
+    args: { capabilities: [{ capability: { oneOf: ["events", "x-ignore-shared"] }, state: "boolean" }] },
     limitMs: QUERY_MS,
   },
   "migrate-set-parameters": { args: { "max-bandwidth": "number" }, limitMs: QUERY_MS },

@@ -105,6 +105,7 @@ const PLAIN: Machine = {
   sockets: 1,
   cores: 2,
   memoryMiB: 2048,
+  ram: undefined,
   firmware: undefined,
   tpm: undefined,
   disks: disks("AHCI"),

@@ -41,7 +41,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...(machine.endOnReset ? ["-no-reboot"] : []),
     ...(machine.bootLoader === undefined ? [] : ["-kernel", machine.bootLoader]),
     ...buildKernelArgs(machine.kernel),
-    ...(machine.resumed ? RESUMED : []),
+    ...(machine.resumed ? buildResumedArgs(machine) : []),
     ...buildControlArgs(machine.files),
     ...buildPortArgs(machine, countPlaces(machine)),
     "-object",
@@ -91,9 +91,16 @@ function buildPanicArgs(machine: Machine): string[] {
 }
 
 /**
- * The saved state of a kernel booted by PVH includes its option ROM: the machine must have it, too.
+ * The saved state of a kernel that qemu booted includes the option ROM by which it did (hw/i386/x86.c: PVH for an ELF
+ * image, else the Linux loader): the machine must have it, too.
  */
-const RESUMED = ["-option-rom", "pvh.bin", "-S", "-incoming", "defer"];
+const buildResumedArgs = ({ firmware }: Machine): string[] => [
+  "-option-rom",
+  firmware ? "linuxboot_dma.bin" : "pvh.bin",
+  "-S",
+  "-incoming",
+  "defer",
+];
 
 const buildKernelArgs = (kernel: Machine["kernel"]): string[] =>
   kernel ? ["-kernel", kernel.image, "-initrd", kernel.initrd, "-append", kernel.append] : [];

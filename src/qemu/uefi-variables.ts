@@ -62,24 +62,55 @@ const STORE = { guid: "782cf3aa7b949a43a1802e144ec37792", sizeAt: 16, bytes: 28 
 const VARIABLE = { startId: 0x55aa, stateAt: 2, nameSizeAt: 36, dataSizeAt: 40, bytes: 60 };
 const ADDED = new Set([0x3f, 0x3e]);
 
-/** Pure: names of the variables in a raw flash image; none without a store of authenticated variables. */
-export function listVariables(flash: Buffer): string[] {
-  if (flash.length < HEADER_LENGTH_AT + 2) return [];
+/** A valid variable in a flash image. */
+interface StoredVariable {
+  name: string;
+  /** Header without its state, name and data. */
+  content: Buffer;
+}
+
+/** Pure: the valid variables in a raw flash image; undefined without a store of authenticated variables. */
+function readStore(flash: Buffer): StoredVariable[] | undefined {
+  if (flash.length < HEADER_LENGTH_AT + 2) return undefined;
   const store = flash.readUInt16LE(HEADER_LENGTH_AT);
-  if (flash.toString("hex", store, store + STORE.sizeAt) !== STORE.guid) return [];
+  if (flash.toString("hex", store, store + STORE.sizeAt) !== STORE.guid) return undefined;
   const end = Math.min(store + flash.readUInt32LE(store + STORE.sizeAt), flash.length);
-  const names: string[] = [];
+  const variables: StoredVariable[] = [];
   for (let at = store + STORE.bytes; at + VARIABLE.bytes <= end;) {
     if (flash.readUInt16LE(at) !== VARIABLE.startId) break;
     const nameBytes = flash.readUInt32LE(at + VARIABLE.nameSizeAt);
     const name = at + VARIABLE.bytes;
+    const after = name + nameBytes + flash.readUInt32LE(at + VARIABLE.dataSizeAt);
     if (ADDED.has(flash[at + VARIABLE.stateAt]!))
-      names.push(flash.toString("utf16le", name, Math.max(name, name + nameBytes - 2)));
+      variables.push({
+        name: flash.toString("utf16le", name, Math.max(name, name + nameBytes - 2)),
+        content: flash.subarray(at + VARIABLE.stateAt + 1, after),
+      });
     // Each is aligned to four bytes.
-    at = Math.ceil((name + nameBytes + flash.readUInt32LE(at + VARIABLE.dataSizeAt)) / 4) * 4;
+    at = Math.ceil(after / 4) * 4;
   }
-  return names;
+  return variables;
 }
+
+/** Pure: names of the variables in a raw flash image; none without a store of authenticated variables. */
+export const listVariables = (flash: Buffer): string[] => (readStore(flash) ?? []).map(({ name }) => name);
+
+/**
+ * Variables that firmware writes at each boot, for itself: a counter of boots (UEFI specification, GetNextMonotonicCount),
+ * and how much memory of each kind to reserve (edk2, MemoryTypeInformation.h).
+ */
+const OF_EACH_BOOT = new Set(["MTC", "MemoryTypeInformation"]);
+
+/**
+ * Pure: a text that is equal for flash images with the same variables, wherever they are in the image, besides those of
+ * each boot. @returns undefined without a store of authenticated variables
+ */
+export const identifyVariables = (flash: Buffer): string | undefined =>
+  readStore(flash)
+    ?.filter(({ name }) => !OF_EACH_BOOT.has(name))
+    .map(({ content }) => content.toString("base64"))
+    .toSorted()
+    .join("\n");
 
 /** More than any firmware's store, which is at the start of the flash. */
 const MAX_STORE_BYTES = 1 << 20;

@@ -71,6 +71,7 @@ export async function resolveMachine(
     uuid: settings.MAC === "" ? undefined : settings.UUID || undefined,
     ...processorsOf(vm, accel),
     memoryMiB: settings.MEMORY,
+    ram: undefined,
     memoryOptions: optionsBehind(vm.raw.MEMORY),
     ram: undefined,
     firmware: settings.UEFI ? resolveFirmware(vm, work) : undefined,

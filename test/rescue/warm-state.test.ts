@@ -1,15 +1,29 @@
-import { chmodSync, symlinkSync, utimesSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
 import { describe, expect, test } from "bun:test";
 import {
   giveUp,
   hasFailed,
-  isTrusted,
+  keepState,
+  markVolatile,
+  openState,
   removeOthers,
   stateName,
   type WarmKey,
 } from "../../src/rescue/warm-state.ts";
+import { makePipe } from "../../src/process/libc.ts";
 import { Temp } from "../fixtures/temp.ts";
-import { readdirSync } from "node:fs";
 
 function keyOf(temp: Temp): WarmKey {
   temp.write("kernel", "kernel");
@@ -29,6 +43,7 @@ describe("the key of a state depends on", () => {
     ["qemu itself", () => ({ argv: ["false", "-m", "1G"] })],
     ["the kernel", (_key, temp) => (utimesSync(temp.path("kernel"), 1, 1), {})],
     ["the initramfs", (_key, temp) => (temp.write("initrd", "another"), {})],
+    ["the UEFI variables", () => ({ variables: "Boot0001" })],
   ])("%s", (_title, change) => {
     using temp = new Temp();
     const key = keyOf(temp);
@@ -39,15 +54,81 @@ describe("the key of a state depends on", () => {
   });
 });
 
-test("only a private file of this user is used", () => {
+/** A state as it is saved, with RAM of 4 KiB. */
+function withState(temp: Temp, name = "state"): string {
+  const path = temp.path(name);
+  mkdirSync(path, { mode: 0o700 });
+  for (const [file, text] of [
+    ["ram", "x".repeat(RAM_BYTES)],
+    ["devices", "x"],
+    ["variables", "v"],
+  ] as const)
+    writeFileSync(join(path, file), text, { mode: 0o600 });
+  return path;
+}
+const RAM_BYTES = 4096;
+const isUsable = (path: string): boolean => {
+  using state = openState(path, RAM_BYTES);
+  return state !== undefined;
+};
+
+describe("a state is used only if it is complete, private, and known to be durable", () => {
+  test.each<[title: string, change: (path: string) => void, usable: boolean]>([
+    ["as it was saved", () => {}, true],
+    [
+      "a symlink to it",
+      (path) => (renameSync(path, `${path}.real`), symlinkSync(`${path}.real`, path)),
+      false,
+    ],
+    ["absent", (path) => rmSync(path, { recursive: true }), false],
+    ["of format 1: a file", (path) => (rmSync(path, { recursive: true }), writeFileSync(path, "x")), false],
+    ["a directory that others can list", (path) => chmodSync(path, 0o750), false],
+    ["RAM that others can read", (path) => chmodSync(join(path, "ram"), 0o640), false],
+    ["devices that others can read", (path) => chmodSync(join(path, "devices"), 0o604), false],
+    ["RAM of another size", (path) => writeFileSync(join(path, "ram"), "x"), false],
+    ["no RAM", (path) => rmSync(join(path, "ram")), false],
+    ["no devices", (path) => rmSync(join(path, "devices")), false],
+    ["empty devices", (path) => writeFileSync(join(path, "devices"), ""), false],
+    ["huge devices", (path) => truncateSync(join(path, "devices"), 65 << 20), false],
+    ["RAM that is a link", (path) => relink(join(path, "ram")), false],
+    ["devices that are a link", (path) => relink(join(path, "devices")), false],
+    ["a named pipe", (path) => (rmSync(join(path, "ram")), makePipe(join(path, "ram"))), false],
+    ["saved since this host was booted", (path) => markVolatile(path), true],
+    ["saved before a reboot", (path) => writeFileSync(join(path, "boot"), "another"), false],
+  ])("%s", (_title, change, usable) => {
+    using temp = new Temp();
+    const path = withState(temp);
+    change(path);
+    expect(isUsable(path)).toBe(usable);
+  });
+});
+
+const relink = (path: string): void => {
+  renameSync(path, `${path}.real`);
+  symlinkSync(`${path}.real`, path);
+};
+
+test("a state that is removed or replaced after it was opened is used whole", () => {
   using temp = new Temp();
-  const path = temp.write("state", "x");
-  expect(isTrusted(path)).toBe(true);
-  symlinkSync(path, temp.path("link"));
-  expect(isTrusted(temp.path("link"))).toBe(false);
-  expect(isTrusted(temp.path("absent"))).toBe(false);
-  chmodSync(path, 0o640);
-  expect(isTrusted(path)).toBe(false);
+  const path = withState(temp);
+  using state = openState(path, RAM_BYTES)!;
+  rmSync(path, { recursive: true });
+  withState(temp);
+  writeFileSync(join(path, "ram"), "y".repeat(RAM_BYTES));
+  expect(readFileSync(`/proc/self/fd/${state.ram}`, "utf8")).toBe("x".repeat(RAM_BYTES));
+  expect(state.variables!.toString()).toBe("v");
+});
+
+test("is synced, and valid after a reboot, once the kernel has had time to write it", async () => {
+  using temp = new Temp();
+  const path = withState(temp);
+  markVolatile(path);
+  using state = openState(path, RAM_BYTES)!;
+  await keepState(path, state);
+  expect(readdirSync(path)).toContain("boot");
+  utimesSync(join(path, "boot"), Date.now() / 1000 - 61, Date.now() / 1000 - 61);
+  await keepState(path, state);
+  expect(readdirSync(path).toSorted()).toEqual(["devices", "ram", "variables"]);
 });
 
 test("a failed one is removed, and not used again for a day", () => {
@@ -62,10 +143,35 @@ test("a failed one is removed, and not used again for a day", () => {
   expect(hasFailed(path)).toBe(false);
 });
 
-test("a profile has one state; those of others are kept", () => {
+const [A, B, C, D, E] = [..."abcde"].map((letter) => letter.repeat(32));
+
+test.each<[title: string, keep: string, names: string[], kept: string[]]>([
+  ["a profile has one state", `r.${B}`, [`r.${A}`, `r.${A}.failed`, `r.${B}`], [`r.${B}`]],
+  ["those of other profiles remain", `r.${B}`, [`r.x.${A}`, "other"], ["other", `r.x.${A}`]],
+  ["those of UEFI guests remain", `r.${B}`, [`r.${A}.${C}`], [`r.${A}.${C}`]],
+  ["a UEFI guest's leaves that of others", `r.${A}.${C}`, [`r.${B}`], [`r.${B}`]],
+  [
+    "of UEFI guests the three used last remain",
+    `r.${A}.${B}`,
+    [`r.${A}.${B}`, `r.${A}.${C}`, `r.${A}.${D}`, `r.${A}.${E}`],
+    [`r.${A}.${B}`, `r.${A}.${D}`, `r.${A}.${E}`],
+  ],
+  ["another firmware's are removed", `r.${A}.${C}`, [`r.${B}.${C}`, `r.${B}.${C}.failed`], []],
+])("%s", (_title, keep, all, kept) => {
   using temp = new Temp();
-  const [old, now] = ["a".repeat(32), "b".repeat(32)];
-  for (const name of [`r.${old}`, `r.${old}.failed`, `r.${now}`, `r.x.${old}`, "other"]) temp.write(name, "");
-  removeOthers(temp.top, "r", `r.${now}`);
-  expect(readdirSync(temp.top).toSorted()).toEqual(["other", `r.${now}`, `r.x.${old}`].toSorted());
+  all.forEach((name, index) => {
+    if (name.endsWith(".failed")) temp.write(name, "");
+    else mkdirSync(temp.path(name));
+    utimesSync(temp.path(name), 1000 + index, 1000 + index);
+  });
+  removeOthers(temp.top, "r", keep);
+  expect(readdirSync(temp.top).toSorted()).toEqual(kept);
+});
+
+test("a state of format 1 is removed with the first of this one", () => {
+  using temp = new Temp();
+  temp.write(`r.${A}`, "");
+  mkdirSync(temp.path(`r.${B}.${C}`));
+  removeOthers(temp.top, "r", `r.${B}.${C}`);
+  expect(readdirSync(temp.top)).toEqual([`r.${B}.${C}`]);
 });

@@ -73,7 +73,6 @@ export async function resolveMachine(
     memoryMiB: settings.MEMORY,
     ram: undefined,
     memoryOptions: optionsBehind(vm.raw.MEMORY),
-    ram: undefined,
     firmware: settings.UEFI ? resolveFirmware(vm, work) : undefined,
     tpm,
     disks: resolveDisks(context, vm, work, macros, capabilities),

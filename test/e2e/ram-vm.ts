@@ -6,17 +6,21 @@ import { Sandbox, until } from "./harness.ts";
 import { configure } from "./tools.ts";
 
 export class RamVm implements Disposable {
-  readonly box = new Sandbox();
+  readonly box: Sandbox;
   /** The number in the guest's RAM; it changes only with a boot. */
   number = 0;
   /** Its counter, when it was last asked. */
   count = 0;
 
-  /** @param settings further lines of vm.conf, and words of `create` */
-  static async make(settings = "", create: readonly string[] = []): Promise<RamVm> {
-    const vm = new RamVm();
+  private constructor(parent: string | undefined) {
+    this.box = new Sandbox("vm1", parent);
+  }
+
+  /** @param settings further lines of vm.conf */
+  static async make(settings = "", parent?: string): Promise<RamVm> {
+    const vm = new RamVm(parent);
     configure(vm.box, `MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\nSHARES=()\n${settings}\n`);
-    await vm.box.ok(["create", "R", ...create]);
+    await vm.box.ok(["create", "R"]);
     rmSync(join(vm.box.work, "FIRSTTIME"), { force: true });
     const sector = join(vm.box.top, "sector");
     writeFileSync(sector, await buildRamGuest());

@@ -6,6 +6,7 @@ import { formatSize } from "../../src/lib/size.ts";
 import { benchDisks } from "./bench-disks.ts";
 import { benchImages, benchMany } from "./bench-images.ts";
 import { benchJobs } from "./bench-jobs.ts";
+import { benchRam } from "./bench-ram.ts";
 import { benchList } from "./bench-list.ts";
 import { benchSnapshots } from "./bench-snapshots.ts";
 import { benchSnapshotsList } from "./bench-snapshots-list.ts";
@@ -13,7 +14,7 @@ import { benchSparse } from "./bench-sparse.ts";
 import { benchStart } from "./bench-start.ts";
 import { exitOnSignals } from "./signals.ts";
 
-const USAGE = `usage: scripts/bench [options] [start|list|snapshots-list|snapshots|images|sparse|many|jobs|disks]
+const USAGE = `usage: scripts/bench [options] [start|list|snapshots-list|snapshots|images|sparse|many|jobs|ram|disks]
   disks         the speed of guests' disks, beside other programs' arguments: 25 minutes, on a quiet machine
   --quick       less data, fewer rounds: to see that it works
   --rounds=N    rounds of backup and restore (1; sparse: at least 3); the start-up times take 40 in any case, with
@@ -46,6 +47,7 @@ const PARTS = [
   "sparse",
   "many",
   "jobs",
+  "ram",
   "disks",
 ];
 if (!PARTS.includes(part) || positionals.length > 1) {
@@ -76,6 +78,7 @@ if (["all", "snapshots"].includes(part)) await benchSnapshots({ cache, scratch, 
 if (["all", "images"].includes(part)) await benchImages({ cache, scratch, mebibytes, rounds });
 if (["all", "sparse"].includes(part))
   await benchSparse({ cache, scratch, mebibytes, rounds: part === "sparse" ? Math.max(rounds, 3) : 3 });
+if (["all", "ram"].includes(part)) await benchRam(values.quick ? 2 : 5);
 if (["all", "many"].includes(part)) await benchMany(scratch);
 // Both parts set up one home, each as it needs it.
 if (["all", "jobs"].includes(part))

@@ -20,6 +20,7 @@ import { canLoop, sweepErrors, sweepSmallDisks, sweepSmallLive } from "../../tes
 import { ImageLab, sweepBits, sweepFull, sweepKills } from "../../test/e2e/image-faults.ts";
 import { sweepRandomKills } from "../../test/e2e/kill-faults.ts";
 import { sweepLiveKills } from "../../test/e2e/live-kill-faults.ts";
+import { sweepSuspends } from "../../test/e2e/suspend-faults.ts";
 import { sweepMix } from "../../test/e2e/mixed-faults.ts";
 import { SoakLabs, soakVariantName, type SoakSweep } from "../../test/e2e/soak-lab.ts";
 
@@ -29,12 +30,14 @@ const USAGE = `usage: scripts/soak [options]
                    restore:bios:vm:fsync   restore:*:dd   kill:backup   signal   full:restore   race
                    images (snapshots of the format qcow2, merge and prune)   day
                    tests (the end-to-end tests with every variation; scripts/check takes another sample each day)
+                   ram (suspends and resumes, and kills of both)
                    changes (of the hardware of a running VM, by BIOS and by UEFI)
                    kills   kills:restore gz:inplace   mix   full (also full:merge:tmpdir:calls)   flips   flips:inplace:17
   --kills=N      kills of backup and of restore each, and half as many of each of SIGTERM, SIGINT, SIGHUP (20)
   --random-kills=N  kills at random moments of all commands that change a VM, a fifth of a running one's backups (300)
   --minutes=N    four commands at once for so long, half of it in place (10)
   --changes=N    changes at random of a running VM's disks, CD, cards and forwards, with live backups between (200)
+  --rounds=N     suspends and resumes of one guest (200)
   --steps=N      sizes of each small disk, and twice as many failing system calls of each command (6)
   --flips=N      flipped bits and bytes, and a fifth as many files cut short (1000)
   --hours=N      live snapshots of a busy Debian, one after the other, each restored and booted afterwards (24)
@@ -51,6 +54,7 @@ const { values } = parseArgs({
     "random-kills": { type: "string", default: "300" },
     minutes: { type: "string", default: "10" },
     changes: { type: "string", default: "200" },
+    rounds: { type: "string", default: "200" },
     steps: { type: "string", default: "6" },
     flips: { type: "string", default: "1000" },
     limit: { type: "string" },
@@ -147,6 +151,7 @@ await raceBackups({ ...options, rounds: quick ? 4 : 20 }, line);
 /** What takes minutes is no part of a quick sample, unless it is named. */
 const wanted = (what: string): boolean => options.only?.includes(what) ?? !quick;
 if (wanted("images")) await disturbImages();
+if (wanted("ram")) await suspendMachines();
 if (wanted("changes")) await changeMachines();
 await disturbAll();
 if (wanted("tests")) await allTests();
@@ -171,6 +176,17 @@ async function disturbImages(): Promise<void> {
   if (mountable) await sweepFull(sweep, quick ? 1 : 8);
   await sweepBits(sweep, quick ? 2 : 40);
   for (const [title, tally] of tallies) line(`images        ${title}`, tally);
+}
+
+/** A guest whose number is in its RAM only. */
+async function suspendMachines(): Promise<void> {
+  const tallies = new Map<string, Tally>();
+  const point = (name: string, violations: readonly string[]): void => {
+    count(tallies, `ram           ${name.split(":")[1]}`, violations);
+    for (const violation of violations) reportPoint(name, violation);
+  };
+  await sweepSuspends({ seed, point, parent }, { rounds: Number(values.rounds), kills });
+  for (const [title, tally] of tallies) line(title, tally);
 }
 
 /** The hardware of a running VM, half of the changes with each firmware. */

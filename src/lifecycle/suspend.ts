@@ -8,6 +8,7 @@ import { formatSize } from "../lib/size.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import { findInsertedCd, listAttached } from "../live/attached.ts";
 import { sumProcessor } from "../rescue/warm-state.ts";
+import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { readArgv } from "../process/holders.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { findRam, saveDevices, saveRam, sendDevicesFile } from "../qemu/ram-state.ts";
@@ -75,6 +76,8 @@ export const suspendVm = (context: Context): Promise<void> =>
       return log.info(`the VM is suspended already, since ${formatTimestamp(new Date(state.since))}`);
     }
     if (!isExitUnrecorded(work.mark)) throw cannot("busy", "it was started by hand, with its run script");
+    const { writesRam }: ArchFacts = ARCH[vm.settings.QEMUARCH];
+    if (writesRam) throw cannot("unavailable", `qemu cannot resume guests of ${vm.settings.QEMUARCH}`);
     const running = await withMonitor(work, (qmp) => inspect(work, qmp));
     const started = performance.now();
     const written = await saveMachine(work, running);

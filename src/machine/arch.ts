@@ -46,6 +46,8 @@ export interface ArchFacts {
   secureBoot?: { smm: boolean };
   /** Its rescue can resume a saved state: it starts without boot code (PVH), and is notified that it is a copy. */
   warm?: true;
+  /** qemu writes to the guest's RAM at each start, even for a machine that is resumed: a saved RAM file would be damaged. */
+  writesRam?: true;
   /** ELF machine of its programs (elf(5), e_machine). */
   elfMachine: number;
   /** Magic numbers of kernel images: [offset, bytes], one of which matches. */
@@ -230,6 +232,8 @@ export const ARCH = {
     diskBus: "VIRT",
     cdBus: "SCSI",
     tpmDevice: "tpm-spapr",
+    // The device tree (hw/ppc/spapr.c, spapr_machine_reset).
+    writesRam: true,
     card: "VGA",
     usbKeyboard: true,
     kernelAppend: "console=hvc0",

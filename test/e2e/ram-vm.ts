@@ -6,17 +6,21 @@ import { Sandbox, until } from "./harness.ts";
 import { configure } from "./tools.ts";
 
 export class RamVm implements Disposable {
-  readonly box = new Sandbox();
+  readonly box: Sandbox;
   /** The number in the guest's RAM; it changes only with a boot. */
   number = 0;
   /** Its counter, when it was last asked. */
   count = 0;
 
-  /** @param settings further lines of vm.conf, and words of `create` */
-  static async make(settings = "", create: readonly string[] = []): Promise<RamVm> {
-    const vm = new RamVm();
+  private constructor(parent: string | undefined) {
+    this.box = new Sandbox("vm1", parent);
+  }
+
+  /** @param settings further lines of vm.conf */
+  static async make(settings = "", parent?: string): Promise<RamVm> {
+    const vm = new RamVm(parent);
     configure(vm.box, `MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\nSHARES=()\n${settings}\n`);
-    await vm.box.ok(["create", "R", ...create]);
+    await vm.box.ok(["create", "R"]);
     rmSync(join(vm.box.work, "FIRSTTIME"), { force: true });
     const sector = join(vm.box.top, "sector");
     writeFileSync(sector, await buildRamGuest());
@@ -75,7 +79,8 @@ export class RamVm implements Disposable {
 
   /** The record on the disk of a VM that is off, or suspended. */
   async record(): Promise<RamRecord> {
-    const text = await this.diskIo("read -v 512 8");
+    // Opened for writing, a restored disk with its bitmap would be changed.
+    const text = await Bun.$`qemu-io -r -f qcow2 -c ${"read -v 512 8"} ${this.disk}`.quiet().text();
     const bytes = [...text.matchAll(/^[0-9a-f]{8}: +((?:[0-9a-f]{2} +)+)/gm)][0]![1]!.trim().split(/ +/);
     const word = (at: number): number =>
       Number.parseInt(

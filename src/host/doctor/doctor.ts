@@ -10,7 +10,14 @@ import { oneLine, type Check } from "./check.ts";
 import { checkPlaces, checkPrograms } from "./host.ts";
 import { checkAging } from "./tmpfiles.ts";
 import { checkNetworks } from "./networks.ts";
-import { checkFirmwares, checkKvm, checkNetboot, checkQemus, checkVariables } from "./qemu.ts";
+import {
+  checkFirmwares,
+  checkHugePages,
+  checkKvm,
+  checkNetboot,
+  checkQemus,
+  checkVariables,
+} from "./qemu.ts";
 import { checkRescueBuild, checkRescues } from "./rescue.ts";
 import { checkExited } from "./running.ts";
 import { readSystem, type System } from "./system.ts";
@@ -40,9 +47,11 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
   ]);
   // An interrupted check would report what it could not find as missing.
   throwIfInterrupted();
+  const kvm = checkKvm(settings, context.hostArch);
   const checks = [
     ...qemus,
-    checkKvm(settings, context.hostArch),
+    kvm,
+    ...(kvm.state === "ok" ? [checkHugePages(settings)] : []),
     ...checkFirmwares(settings),
     checkNetboot(),
     ...networks,

@@ -18,7 +18,7 @@ import { chooseDiskIo, ioUringProblem } from "../../qemu/disk-io.ts";
 import { findBootLoader, findFirmware, findNetworkRom } from "../../qemu/firmware.ts";
 import { probeQemu } from "../../qemu/probe.ts";
 import { findProgram } from "../../process/exec.ts";
-import { lstatOf } from "../../lib/read-file.ts";
+import { lstatOf, readSmall } from "../../lib/read-file.ts";
 import { WORK } from "../../store/layout.ts";
 import { findFirmwareFor, firmwareChoice } from "../../vm/firmware.ts";
 import type { Vm } from "../../vm/find.ts";
@@ -202,6 +202,21 @@ export function checkKvm({ ACCEL, QEMUARCH }: Settings, hostArch: string): Check
   const advice = facts.denied && problem === facts.deviceProblem ? "; join the group kvm" : "";
   if (needed) return { ...common, state: "missing", detail: `${problem}${advice}` };
   return { ...common, state: "limited", detail: `${problem}: guests are emulated, which is slow${advice}` };
+}
+
+const SHARED_HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
+/** The guest's RAM is shared memory, which the kernel gives huge pages by a setting of its own. */
+export function checkHugePages(
+  { SHARED_RAM }: Pick<Settings, "SHARED_RAM">,
+  path = SHARED_HUGE_PAGES,
+): Check {
+  const common = { name: "huge-pages", needed: false, use: "guests' RAM with KVM, somewhat faster" };
+  const chosen = /\[(\w+)\]/.exec(readSmall(path) ?? "")?.[1];
+  if (!SHARED_RAM) return { ...common, state: "ok", detail: "SHARED_RAM=off: as of other programs' memory" };
+  if (chosen !== undefined && /^(always|advise|within_size|force)$/.test(chosen))
+    return { ...common, state: "ok", detail: `shared memory: ${chosen}` };
+  return { ...common, state: "limited", detail: `not for shared memory; as root: echo advise > ${path}` };
 }
 
 /** Firmware for each architecture that is configured or that an installed qemu can run. */

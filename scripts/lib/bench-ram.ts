@@ -1,0 +1,95 @@
+/** How long a VM takes to be suspended, and to be resumed until its guest answers, by the size of its RAM. */
+import { connect } from "node:net";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { formatSize } from "../../src/lib/size.ts";
+import { RamVm } from "../../test/e2e/ram-vm.ts";
+import { readAnswers } from "../../test/guests/ram.ts";
+import { median, printTable, within } from "./bench-table.ts";
+
+const SIZES_MIB = [256, 1024, 4096];
+const LIMITS = { suspendSeconds: 0.4, resumeSeconds: 0.7, spread: 1.2 };
+const RETRY_MS = 2;
+
+const seconds = (from: number): number => (performance.now() - from) / 1000;
+
+/** From now on until the guest has answered on its console, in seconds. */
+async function untilAnswer(vm: RamVm): Promise<number> {
+  const begin = performance.now();
+  const directory = vm.box.work;
+  const count = (): number => {
+    try {
+      return readAnswers(readFileSync(join(directory, "console.log"), "latin1")).length;
+    } catch {
+      return 0;
+    }
+  };
+  for (let connected = false; !connected; await Bun.sleep(RETRY_MS))
+    connected = await new Promise<boolean>((resolve) => {
+      const socket = connect(join(directory, "console.sock"), () => {
+        socket.write("?");
+        resolve(true);
+      });
+      socket.on("error", () => resolve(false));
+    });
+  while (count() === 0) await Bun.sleep(RETRY_MS);
+  return seconds(begin);
+}
+
+interface Round {
+  suspend: number;
+  /** Of a machine that was resumed before: its RAM is in the file already. */
+  again: number;
+  resume: number;
+}
+
+async function measure(vm: RamVm): Promise<Round> {
+  const suspend = async (): Promise<number> => {
+    const begin = performance.now();
+    await vm.box.ok(["suspend"]);
+    return seconds(begin);
+  };
+  await vm.run();
+  await vm.booted();
+  const first = await suspend();
+  const [, resume] = await Promise.all([vm.run(), untilAnswer(vm)]);
+  const wrong = await vm.judge();
+  if (wrong.length > 0) throw new Error(wrong.join("; "));
+  const again = await suspend();
+  await vm.box.ok(["stop", "--force"]);
+  return { suspend: first, again, resume };
+}
+
+const s = (value: number, limit: number): string =>
+  within(`${value.toFixed(3)} s (≤ ${limit} s)`, value <= limit);
+
+/** Prints medians. @param rounds of each size */
+export async function benchRam(rounds: number): Promise<void> {
+  const rows: { size: number; saved: string; suspend: number; again: number; resume: number }[] = [];
+  for (const size of SIZES_MIB) {
+    using vm = await RamVm.make(`MEMORY=${size}M`);
+    const all: Round[] = [];
+    for (let round = 0; round < rounds; round++) all.push(await measure(vm));
+    await vm.run();
+    await vm.booted();
+    const { stderr } = await vm.box.ok(["suspend"]);
+    const saved = /suspended: (.*) of RAM/.exec(stderr)?.[1] ?? "?";
+    const of = (name: keyof Round): number => median(all.map((one) => one[name]));
+    rows.push({ size, saved, suspend: of("suspend"), again: of("again"), resume: of("resume") });
+  }
+  const resumes = rows.map(({ resume }) => resume);
+  printTable(`Suspend and resume, medians of ${rounds}`, [
+    ["RAM", "saved", "suspend", "suspend again", "resume until the guest answers"],
+    ...rows.map(({ size, saved, suspend, again, resume }) => [
+      formatSize(size * 2 ** 20),
+      saved,
+      s(suspend, LIMITS.suspendSeconds),
+      s(again, LIMITS.suspendSeconds),
+      s(resume, LIMITS.resumeSeconds),
+    ]),
+  ]);
+  const spread = Math.max(...resumes) / Math.min(...resumes);
+  console.log(
+    `\n  slowest resume: ${within(`${spread.toFixed(2)} times the fastest (≤ ${LIMITS.spread})`, spread <= LIMITS.spread)}`,
+  );
+}

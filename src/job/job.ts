@@ -14,7 +14,7 @@ import { unpackLibexec } from "../rescue/unpack-libexec.ts";
 import { restoreMappedFiles } from "../rescue/mapped-files.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
-import { fileError, writeNew } from "../store/files.ts";
+import { fileError, replaceVolatile } from "../store/files.ts";
 import { claimFiles } from "../store/claim.ts";
 import { JOB, WORK } from "../store/layout.ts";
 import { JOB_NAMES } from "../store/working-names.ts";
@@ -92,7 +92,7 @@ export async function jobVm(
     claimFiles(work, JOB_NAMES, true);
     try {
       emptyShares(work);
-      for (const [file, text] of Object.entries(input)) writeNew(join(work.dir, WORK.in, file), text);
+      for (const [file, text] of Object.entries(input)) replaceVolatile(join(work.dir, WORK.in, file), text);
       const hooked = job.pre !== undefined || job.post !== undefined;
       const variables = hooked
         ? await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec)
@@ -158,7 +158,7 @@ function stageScript(job: Job, work: Workdir): void {
   }
   try {
     const script = readSmallBytes(job.script);
-    if (script) return writeNew(target, script);
+    if (script) return replaceVolatile(target, script);
   } catch (error) {
     throw fileError(`cannot read the job ${job.script}`, error);
   }

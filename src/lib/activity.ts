@@ -18,6 +18,8 @@ const steps = new Set<() => string>();
 const children = new Set<{ name: string; pid: number; startedAt: number }>();
 let shownAt = 0;
 let shown = false;
+/** Starts the checks of a watched command, with its first work: many have none. */
+let beginChecks = (): void => {};
 
 /**
  * Begins work that may take long; the disposal ends it.
@@ -27,6 +29,7 @@ export function beginStep(describe: () => string): Disposable {
   // One key for each, also where two have the same function.
   const step = (): string => describe();
   steps.add(step);
+  beginChecks();
   return { [Symbol.dispose]: () => void steps.delete(step) };
 }
 
@@ -34,6 +37,7 @@ export function beginStep(describe: () => string): Disposable {
 export function beginChild(name: string, pid: number): Disposable {
   const child = { name, pid, startedAt: performance.now() };
   children.add(child);
+  beginChecks();
   return { [Symbol.dispose]: () => void children.delete(child) };
 }
 
@@ -67,7 +71,18 @@ export function watchActivity({ firstMs, nextMs }: ActivityLimits = LIMITS): Dis
     noteShown();
     log.info(describeWork(nextMs));
   };
-  const timer = setInterval(tick, Math.min(TICK_MS, firstMs));
-  timer.unref();
-  return { [Symbol.dispose]: () => clearInterval(timer) };
+  let timer: ReturnType<typeof setInterval> | undefined;
+  const outer = beginChecks;
+  beginChecks = () => {
+    if (timer !== undefined) return;
+    timer = setInterval(tick, Math.min(TICK_MS, firstMs));
+    timer.unref();
+  };
+  if (steps.size + children.size > 0) beginChecks();
+  return {
+    [Symbol.dispose]: () => {
+      beginChecks = outer;
+      clearInterval(timer);
+    },
+  };
 }

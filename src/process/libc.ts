@@ -1,4 +1,5 @@
 import type { FFIFunction, Library, Pointer } from "bun:ffi";
+import type { LocalTime } from "../lib/time.ts";
 import { O_CLOEXEC } from "./open-flags.ts";
 
 /** flock(2) operations. */
@@ -19,6 +20,7 @@ const SYMBOLS = {
   ioctl: { args: ["i32", "u64", "ptr"], returns: "i32" },
   getpriority: { args: ["i32", "u32"], returns: "i32" },
   setpriority: { args: ["i32", "u32", "i32"], returns: "i32" },
+  localtime_r: { args: ["ptr", "ptr"], returns: "ptr" },
   mkfifo: { args: ["ptr", "u32"], returns: "i32" },
   socketpair: { args: ["i32", "i32", "i32", "ptr"], returns: "i32" },
   setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
@@ -227,4 +229,16 @@ export function exchange(one: string, other: string): boolean {
   const error = systemError("renameat2");
   if (UNSUPPORTED.has(error.code!)) return false;
   throw error;
+}
+
+/** struct tm begins with nine int fields; after them C libraries differ. */
+const TM_BYTES = 64;
+
+/** localtime_r(3): a time in this host's zone. A Date loads the zones of all the world for that, which takes 13 ms. */
+export function localTime(date: Date): LocalTime {
+  const seconds = new BigInt64Array([BigInt(Math.floor(date.getTime() / 1000))]);
+  const fields = new Int32Array(TM_BYTES / 4);
+  libc().localtime_r(ffi().ptr(seconds), ffi().ptr(fields));
+  const [second = 0, minute = 0, hour = 0, day = 0, month = 0, year = 0] = fields;
+  return [year + 1900, month + 1, day, hour, minute, second];
 }

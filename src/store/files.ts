@@ -101,7 +101,7 @@ export function writeNew(path: string, content: string | Buffer): void {
 }
 
 /** Replaces a file that is of no use after a power cut: nothing is synced. */
-export function replaceVolatile(path: string, content: string): void {
+export function replaceVolatile(path: string, content: string | Buffer): void {
   rmSync(path, { force: true });
   const fd = createFile(path);
   try {

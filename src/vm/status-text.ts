@@ -1,9 +1,10 @@
 import { commandLine, programLine } from "../lib/command-line.ts";
 import { ARCH } from "../machine/arch.ts";
 import { ARCHES } from "../machine/types.ts";
+import { localTime } from "../process/libc.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
-import { formatDuration, formatTimestamp } from "../lib/time.ts";
+import { formatDuration, formatLocalTime } from "../lib/time.ts";
 import { plain } from "../lib/text.ts";
 import { isDiskName } from "../store/layout.ts";
 import { explainExited } from "./explain-exited.ts";
@@ -90,7 +91,7 @@ export function formatStatus(vm: Status): string {
     [
       "suspended",
       vm.suspended &&
-        `since ${formatTimestamp(new Date(vm.suspended.since))}, ${formatSize(vm.suspended.ramBytes)} of RAM`,
+        `since ${formatTime(vm.suspended.since)}, ${formatSize(vm.suspended.ramBytes)} of RAM`,
     ],
     ["error", vm.error],
     ...(vm.guestErrors ?? []).map((text): [string, string] => ["guest error", text]),
@@ -118,7 +119,7 @@ export function formatStatus(vm: Status): string {
     ],
     ...(vm.nextRunChanges ?? []).map((change): [string, string] => ["next run", describeChange(change)]),
     ["pid", vm.pid?.toString()],
-    ["started", vm.started ? formatTimestamp(new Date(vm.started)) : undefined],
+    ["started", vm.started ? formatTime(vm.started) : undefined],
     ["up", typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : undefined],
     ["ended", vm.lastEnd ? formatEnd(vm.lastEnd) : undefined],
     [
@@ -158,6 +159,8 @@ export function formatStatus(vm: Status): string {
 const formatOrigin = ({ directory, snapshot, linked }: NonNullable<Status["clonedFrom"]>): string =>
   [directory, snapshot !== null && `snapshot ${snapshot}`, linked && "linked"].filter(Boolean).join(", ");
 
+const formatTime = (iso: string): string => formatLocalTime(localTime(new Date(iso)));
+
 /** `powered-off, 2026-01-02 03:04:05`; `stopped, 2026-01-02 03:04:05: guest killed: --force` */
 const formatEnd = ({ end, at, how }: NonNullable<Status["lastEnd"]>): string =>
-  `${end}${at === null ? "" : `, ${formatTimestamp(new Date(at))}`}${how === undefined ? "" : `: ${how}`}`;
+  `${end}${at === null ? "" : `, ${formatTime(at)}`}${how === undefined ? "" : `: ${how}`}`;

@@ -25,6 +25,16 @@ test("a named pipe is for its owner; what is there already is not replaced", () 
   expect(() => makePipe(temp.path("канал"))).toThrow("EEXIST: file already exists, mkfifo");
 });
 
+test.each([
+  ["Asia/Tokyo", "1970,1,1,9,0,1"],
+  ["America/New_York", "1969,12,31,19,0,1"],
+  ["<+0330>-3:30", "1970,1,1,3,30,1"],
+])("the time in the zone %s", (TZ, parts) => {
+  const code = `console.log(String((await import("${import.meta.dir}/../../src/process/libc.ts")).localTime(new Date(1999))))`;
+  const { stdout } = Bun.spawnSync([process.execPath, "-e", code], { env: { ...process.env, TZ } });
+  expect(stdout.toString()).toBe(`${parts}\n`);
+});
+
 test("what is no tun device becomes no interface", () => {
   const fd = openSync("/dev/null", "r+");
   expect(() => setInterface(fd, "vm%d")).toThrow("ENOTTY");

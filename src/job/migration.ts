@@ -30,10 +30,14 @@ export class Migration {
   };
 }
 
-/** Waits for a step, at most `ms`. @throws on timeout, on a stop signal, or if qemu exits first */
-export async function waitForStep(ms: number, machine: QemuSession, step: Promise<void>): Promise<void> {
+/** Waits for a step, at most `ms` if given. @throws on timeout, on a stop signal, or if qemu exits first */
+export async function waitForStep(
+  ms: number | undefined,
+  machine: QemuSession,
+  step: Promise<void>,
+): Promise<void> {
   const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Error("timed out")), ms);
+  const timer = ms && setTimeout(() => late.reject(new Error("timed out")), ms);
   const stop = (): void => late.reject(interruption.reason);
   interruption.addEventListener("abort", stop, { once: true });
   const exited = machine.ended.then(() => {

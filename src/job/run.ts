@@ -51,7 +51,7 @@ export async function runRescue(
   write: WriteLog,
 ): Promise<number> {
   const before = consistencyOf(work.mark);
-  const { machine, control } = await startRescue(context, work, run);
+  const { machine, control, settled } = await startRescue(context, work, run);
   let lastRun: RunEnd = "killed";
   try {
     const { end, stopped } = await followJob(context, work, run, machine, control, write);
@@ -63,6 +63,7 @@ export async function runRescue(
     if (status === undefined || (!clean && status === 0)) throw rescueExitError(work, run.job, end, status);
     return status;
   } finally {
+    await settled;
     updateMark(work.dir, { lastRun });
     for (const name of RUN_FILES) remove(join(work.dir, name));
   }

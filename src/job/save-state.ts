@@ -1,11 +1,20 @@
 import { closeSync, constants, ftruncateSync, linkSync, mkdirSync, openSync, renameSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { Machine } from "../machine/types.ts";
+import { exec } from "../process/exec.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
+import { O_TMPFILE } from "../process/open-flags.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { startQemu } from "../qemu/session.ts";
+import { startQemu, type QemuSession } from "../qemu/session.ts";
 import { Channel } from "../rescue/channel.ts";
-import { markVolatile, openState, removeOthers, STATE, type OpenState } from "../rescue/warm-state.ts";
+import {
+  markVolatile,
+  openState,
+  readStateVariables,
+  removeOthers,
+  STATE,
+  type OpenState,
+} from "../rescue/warm-state.ts";
 import { hasErrno } from "../lib/errors.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import {
@@ -21,17 +30,23 @@ import { CHANNELS, type RescueRun } from "./rescue-machine.ts";
 import { MIGRATION, Migration, waitForStep } from "./migration.ts";
 
 /** Time limit for the boot whose state is saved. */
-const READY_MS = 300_000;
+const READY_MS = 120_000;
 /** Room for a state: what the rescue touches of its RAM, and reserve. Without it, a write to the RAM would kill qemu. */
 const ROOM_BYTES = 768 << 20;
 /** Age of a partial state from which it may be another process's leftover. */
 const NEW_MS = 10_000;
+/** A file system in memory: writing to a mapped file on a disk takes longer than booting should. */
+const MEMORY = "/dev/shm";
+/** The RAM's descriptor in the machine that is saved. */
+const RAM_FD = 3;
+
+const { O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 
 /** The machine without any part of a guest: common to all jobs, and first on the bus. Its paths are relative. */
 export const bareMachine = (machine: Machine): Machine => ({
   ...machine,
   name: "rescue",
-  ram: { path: STATE.ram, shared: true },
+  ram: { path: `/proc/self/fd/${RAM_FD}`, shared: true },
   firmware: machine.firmware && {
     ...machine.firmware,
     vars: { ...machine.firmware.vars, path: STATE.variables },
@@ -48,81 +63,136 @@ export const bareMachine = (machine: Machine): Machine => ({
 });
 
 /**
- * Boots the rescue without any part of a guest, and saves its state atomically.
- * @param variables content of the flash chip with UEFI variables
- * @param nameFor the state's name, by the content of the chip, which the boot changes
- * @returns the state, open; undefined if there is no room for it
- * @throws if the boot or the saving fails; there is no state then
+ * Boots the rescue without any part of a guest, and saves its state. The job that needs it resumes it at once, from open
+ * files; meanwhile it is stored.
  */
-export async function saveState(
-  path: string,
-  run: RescueRun,
-  variables: Buffer | undefined,
-  nameFor: (variables: Buffer) => string | undefined,
-): Promise<OpenState | undefined> {
-  const directory = dirname(path);
-  removeAbandoned(directory);
-  if (freeBytes(directory) < ROOM_BYTES) return undefined;
-  const beside = join(directory, `${PARTIAL}${process.pid}`);
-  removeQuietly(beside);
-  mkdirSync(beside, { mode: 0o700 });
-  const lock = lockPartial(beside);
-  let state: OpenState | undefined;
-  try {
-    const ram = createFile(join(beside, STATE.ram));
-    ftruncateSync(ram, run.machine.memoryMiB * 2 ** 20);
-    closeSync(ram);
-    if (variables) writeNew(join(beside, STATE.variables), variables);
-    await bootAndSave(beside, buildQemuArgv(bareMachine(run.machine), run.capabilities));
-    markVolatile(beside);
-    state = openState(beside, run.machine.memoryMiB * 2 ** 20);
-    if (!state) throw new Error("cannot open the saved state");
-    publish(beside, path);
-    const alias = state.variables && nameFor(state.variables);
+export class NewState {
+  /** @throws if the boot or the saving fails: then there is no state */
+  readonly saved: Promise<void>;
+  readonly files: OpenState;
+  readonly #beside: string;
+  readonly #ramInMemory: boolean;
+  readonly #lock: number | undefined;
+  /** The machine that is saved; it ends by itself. */
+  #machine: QemuSession | undefined;
+  #ended: Promise<unknown> = Promise.resolve();
+
+  /**
+   * @param path of the complete state
+   * @param variables content of the flash chip with UEFI variables
+   */
+  constructor(
+    private readonly path: string,
+    private readonly run: RescueRun,
+    variables: Buffer | undefined,
+  ) {
+    const ramBytes = run.machine.memoryMiB * 2 ** 20;
+    const directory = dirname(path);
+    removeAbandoned(directory);
+    this.#beside = join(directory, `${PARTIAL}${process.pid}`);
+    removeQuietly(this.#beside);
+    mkdirSync(this.#beside, { mode: 0o700 });
+    this.#lock = lockPartial(this.#beside);
+    const memory = openInMemory();
+    this.#ramInMemory = memory !== undefined;
+    const ram = memory ?? createFile(join(this.#beside, STATE.ram));
+    ftruncateSync(ram, ramBytes);
+    // qemu starts cat to write it.
+    const devices = join(this.#beside, STATE.devices);
+    closeSync(createFile(devices));
+    if (variables) writeNew(join(this.#beside, STATE.variables), variables);
+    const fds = [ram, openSync(devices, O_RDONLY | O_NOFOLLOW)] as const;
+    this.files = {
+      ram: fds[0],
+      devices: fds[1],
+      variables: undefined,
+      [Symbol.dispose]: () => fds.forEach(closeSync),
+    };
+    this.saved = this.#save();
+    this.saved.catch(() => {});
+  }
+
+  /** Boots the bare machine, and saves its state as soon as the runner is ready. */
+  async #save(): Promise<void> {
+    const migration = new Migration();
+    const argv = buildQemuArgv(bareMachine(this.run.machine), this.run.capabilities);
+    const machine = await startQemu({
+      // The sandbox would forbid to start cat. This machine runs no guest's code.
+      argv: argv.map((word, at) =>
+        argv[at - 1] === "-sandbox" ? "on,obsolete=deny,elevateprivileges=deny" : word,
+      ),
+      directory: this.#beside,
+      monitor: join(this.#beside, WORK.monitor),
+      logPath: join(this.#beside, WORK.qemuLog),
+      furtherFds: [this.files.ram],
+      onEvent: migration.onEvent,
+    });
+    this.#machine = machine;
+    try {
+      const ready = Promise.withResolvers<void>();
+      using _control = await Channel.connect(join(this.#beside, WORK.control), (line) => {
+        if (line === "ready") ready.resolve();
+      });
+      await waitForStep(READY_MS, machine, ready.promise);
+      await machine.qmp.execute("stop");
+      await machine.qmp.execute("migrate-set-capabilities", MIGRATION.capabilities);
+      await machine.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
+      await machine.qmp.execute("migrate", { uri: `exec:cat >${STATE.devices}` });
+      await waitForStep(MIGRATION.limitMs, machine, migration.completed);
+      this.files.variables = readStateVariables(this.#beside);
+    } finally {
+      this.#ended = machine.end().catch(() => {});
+    }
+  }
+
+  /**
+   * Gives the saved state its name; another process may have been first.
+   * @param alias second name, by the UEFI variables that the boot has left
+   * @throws if there is no room for it; there is no state then
+   */
+  async store(alias: string | undefined): Promise<void> {
+    await this.saved;
+    await this.#ended;
+    const { path } = this;
+    const directory = dirname(path);
+    for (const name of listDirectory(this.#beside))
+      if (!(Object.values(STATE) as string[]).includes(name)) removeQuietly(join(this.#beside, name));
+    if (this.#ramInMemory)
+      await exec(
+        ["qemu-img", "convert", "-f", "raw", "-O", "raw", "-S", "4k", `/proc/self/fd/${RAM_FD}`, STATE.ram],
+        { cwd: this.#beside, furtherFds: [this.files.ram], what: "cannot store the saved state" },
+      );
+    markVolatile(this.#beside);
+    using complete = openState(this.#beside, this.run.machine.memoryMiB * 2 ** 20);
+    if (!complete) throw new Error("cannot open the saved state");
+    publish(this.#beside, path);
     if (alias !== undefined && alias !== basename(path)) linkState(path, join(directory, alias));
     syncDirectory(directory);
-    removeOthers(directory, run.rescue.name, basename(path));
-    return state;
-  } catch (error) {
-    state?.[Symbol.dispose]();
-    throw error;
-  } finally {
-    removeQuietly(beside);
-    if (lock !== undefined) closeSync(lock);
+    removeOthers(directory, this.run.rescue.name, basename(path));
+  }
+
+  /** Ends what still runs, and removes what is not stored. Of no use afterwards. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#machine) this.#ended = this.#machine.end().catch(() => {});
+    await this.saved.catch(() => {});
+    await this.#ended;
+    this.files[Symbol.dispose]();
+    removeQuietly(this.#beside);
+    if (this.#lock !== undefined) closeSync(this.#lock);
   }
 }
 
-/** Boots the bare machine, and saves its state as soon as the runner is ready. */
-async function bootAndSave(directory: string, argv: string[]): Promise<void> {
-  const logPath = join(directory, WORK.qemuLog);
-  const migration = new Migration();
-  // qemu starts cat to write the file, which the sandbox would forbid. This machine runs no guest's code.
-  closeSync(createFile(join(directory, STATE.devices)));
-  const machine = await startQemu({
-    argv: argv.map((word, at) =>
-      argv[at - 1] === "-sandbox" ? "on,obsolete=deny,elevateprivileges=deny" : word,
-    ),
-    directory,
-    monitor: join(directory, WORK.monitor),
-    logPath,
-    onEvent: migration.onEvent,
-  });
+/** Is there room for a state? */
+export const hasRoomForState = (directory: string): boolean => freeBytes(directory) >= ROOM_BYTES;
+
+/** A file without a name. @returns undefined if there is no such file system, or no room in it */
+function openInMemory(): number | undefined {
   try {
-    const ready = Promise.withResolvers<void>();
-    using _control = await Channel.connect(join(directory, WORK.control), (line) => {
-      if (line === "ready") ready.resolve();
-    });
-    await waitForStep(READY_MS, machine, ready.promise);
-    await machine.qmp.execute("stop");
-    await machine.qmp.execute("migrate-set-capabilities", MIGRATION.capabilities);
-    await machine.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
-    await machine.qmp.execute("migrate", { uri: `exec:cat >${STATE.devices}` });
-    await waitForStep(MIGRATION.limitMs, machine, migration.completed);
-  } finally {
-    await machine.end();
+    if (!hasRoomForState(MEMORY)) return undefined;
+    return openSync(MEMORY, O_TMPFILE | O_DIRECTORY | O_RDWR | O_EXCL, 0o600);
+  } catch {
+    return undefined;
   }
-  for (const name of listDirectory(directory))
-    if (!(Object.values(STATE) as string[]).includes(name)) removeQuietly(join(directory, name));
 }
 
 /** Gives a complete state its name, unless another process was first. */
@@ -149,7 +219,6 @@ function linkState(from: string, to: string): void {
 
 /** Held while the directory is written to. @returns undefined if the file system cannot lock directories */
 function lockPartial(directory: string): number | undefined {
-  const { O_DIRECTORY, O_NOFOLLOW, O_RDONLY } = constants;
   let fd: number | undefined;
   try {
     fd = openSync(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { SignalError } from "../lib/errors.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Firmware } from "../machine/types.ts";
-import { throwIfInterrupted } from "../process/signals.ts";
+import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { buildHotpluggedDevices } from "../qemu/devices/disk.ts";
 import { startQemu, type QemuSession } from "../qemu/session.ts";
@@ -27,16 +27,18 @@ import type { Context } from "../vm/context.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { MIGRATION, Migration, waitForStep } from "./migration.ts";
 import type { RescueRun } from "./rescue-machine.ts";
-import { bareMachine, saveState } from "./save-state.ts";
+import { bareMachine, hasRoomForState, NewState } from "./save-state.ts";
 import { randomBytes } from "../lib/crypto.ts";
 
 /** Time limit for a restored rescue to find its disks; after that it is booted. */
-const UP_MS = 120_000;
+const UP_MS = 60_000;
 
 /** A running rescue, and the open channel to its runner. */
 export interface RunningRescue {
   machine: QemuSession;
   control: Channel;
+  /** Its state is stored, or found useless; never rejects. */
+  settled?: Promise<void>;
 }
 
 /**
@@ -66,20 +68,14 @@ export async function resumeRescue(
   try {
     const directory = stateDirectory(context.cacheDirectory!);
     const variables = machine.firmware && readVariables(machine.firmware);
-    const nameFor = (content: Buffer | undefined): string | undefined => nameState(run, content);
-    const name = nameFor(variables);
+    const name = nameState(run, variables);
     if (name === undefined) return undefined;
     path = join(directory, name);
     if (hasFailed(path)) return undefined;
-    using state =
-      openState(path, machine.memoryMiB * 2 ** 20) ?? (await saveState(path, run, variables, nameFor));
-    if (!state) return undefined;
-    if (machine.firmware && state.variables && variables && !state.variables.equals(variables))
-      // What a boot would have made of them. qemu writes all of them when the state is loaded: not in place, but for that.
-      replaceFile(machine.firmware.vars.path, state.variables);
-    const resumed = await resume(work, run, state, onEvent);
-    await keepState(path, state);
-    return resumed;
+    const found = openState(path, machine.memoryMiB * 2 ** 20);
+    if (found) return await useState(path, found, work, run, onEvent);
+    if (!hasRoomForState(directory)) return undefined;
+    return await makeState(path, variables, work, run, onEvent);
   } catch (error) {
     if (error instanceof SignalError) throw error;
     throwIfInterrupted();
@@ -87,6 +83,63 @@ export async function resumeRescue(
     for (const name of RUN_FILES) remove(join(work.dir, name));
     return undefined;
   }
+}
+
+type OnEvent = (event: QmpEvent) => void;
+
+async function useState(
+  path: string,
+  state: OpenState,
+  work: Workdir,
+  run: RescueRun,
+  onEvent: OnEvent,
+): Promise<RunningRescue> {
+  try {
+    adoptVariables(run.machine.firmware, state);
+    const resumed = await resume(work, run, state, onEvent);
+    return { ...resumed, settled: keepState(path, state).finally(() => state[Symbol.dispose]()) };
+  } catch (error) {
+    state[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** The job does not wait until the state is stored. */
+async function makeState(
+  path: string,
+  variables: Buffer | undefined,
+  work: Workdir,
+  run: RescueRun,
+  onEvent: OnEvent,
+): Promise<RunningRescue> {
+  const state = new NewState(path, run, variables);
+  try {
+    if (run.machine.firmware) {
+      await state.saved;
+      adoptVariables(run.machine.firmware, state.files);
+    }
+    const resumed = await resume(work, run, state.files, onEvent, state.saved);
+    const alias = state.files.variables && nameState(run, state.files.variables);
+    const settled = state
+      .store(alias)
+      .catch(() => {
+        if (!interruption.aborted) giveUp(path);
+      })
+      .finally(() => state[Symbol.asyncDispose]());
+    return { ...resumed, settled };
+  } catch (error) {
+    await state[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/**
+ * Has a guest's UEFI variables be those of the state: what a boot would have made of them. qemu writes all of them when it
+ * loads the state, in place: to a file that has them already.
+ */
+function adoptVariables(firmware: Firmware | undefined, { variables }: OpenState): void {
+  if (firmware && variables && readVariables(firmware)?.equals(variables) === false)
+    replaceFile(firmware.vars.path, variables);
 }
 
 const readVariables = ({ vars }: Firmware): Buffer | undefined =>
@@ -113,11 +166,13 @@ function nameState(
 const DEVICES_FD = 3;
 const RAM_FD = 4;
 
+/** @param saved resolves when the state is complete; qemu is started before */
 async function resume(
   work: Workdir,
   { machine: booted, capabilities }: RescueRun,
   state: OpenState,
-  onEvent: (event: QmpEvent) => void,
+  onEvent: OnEvent,
+  saved?: Promise<void>,
 ): Promise<RunningRescue> {
   const ram = { path: `/proc/self/fd/${RAM_FD}`, shared: false };
   const resumed = { ...booted, kernel: undefined, ram, resumed: true };
@@ -143,6 +198,7 @@ async function resume(
     control = await Channel.connect(join(work.dir, WORK.control), (line) => {
       if (line === "up") up.resolve();
     });
+    if (saved) await waitForStep(undefined, running, saved);
     await running.qmp.execute("migrate-set-capabilities", MIGRATION.capabilities);
     await running.qmp.execute("migrate-incoming", { uri: `fd:${DEVICES_FD}` });
     await waitForStep(MIGRATION.limitMs, running, migration.completed);

@@ -132,13 +132,16 @@ export function openState(path: string, ramBytes: number): OpenState | undefined
     if (boot !== undefined && boot !== bootId()) throw new Error("not known to be durable");
     const ram = open(STATE.ram, (bytes) => bytes === ramBytes);
     const devices = open(STATE.devices, (bytes) => bytes > 0 && bytes <= MAX_DEVICES_BYTES);
-    const variables = readSmallBytes(inside(STATE.variables), MAX_STATE_VARIABLES_BYTES);
+    const variables = readStateVariables(inside("."));
     return { ram, devices, variables, [Symbol.dispose]: close };
   } catch {
     close();
     return undefined;
   }
 }
+
+export const readStateVariables = (directory: string): Buffer | undefined =>
+  readSmallBytes(join(directory, STATE.variables), MAX_STATE_VARIABLES_BYTES);
 
 /** Records that a state is used; its files become durable without being waited for. Best effort. */
 export async function keepState(path: string, { ram, devices }: OpenState): Promise<void> {

@@ -6,7 +6,9 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  statSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -299,14 +301,36 @@ describe("a saved state", () => {
     using box = await withWarm();
     box.qemu = warm();
     await box.ok("job", "check");
-    const [saved, resumed] = box.qemus;
     expect(box.qemus.length).toBe(2);
-    expect(saved!.argv.join(" ")).not.toContain("disk-0.img");
-    expect(resumed!.requests.map(({ execute }) => execute)).toEqual(
+    const startedWith = (word: string): FakeQemu =>
+      box.qemus.find(({ argv }) => argv.join(" ").includes(word))!;
+    const [saved, resumed] = [startedWith("rescue.warm"), startedWith("-incoming")];
+    expect(saved.argv.join(" ")).not.toContain("disk-0.img");
+    expect(resumed.requests.map(({ execute }) => execute)).toEqual(
       expect.arrayContaining(["migrate-incoming", "cont"]),
     );
+    expect(saved.argv.join(" ")).toContain("share=on");
+    expect(resumed.argv.join(" ")).toContain("share=off");
+    const warmDirectory = join(box.home, ".cache/vm/warm");
+    const [name, ...others] = readdirSync(warmDirectory);
+    expect(others).toEqual([]);
+    expect(readdirSync(join(warmDirectory, name!)).toSorted()).toEqual(["boot", "devices", "ram"]);
+    expect(statSync(join(warmDirectory, name!, "ram")).mode & 0o777).toBe(0o600);
     await box.ok("job", "check");
     expect(box.qemus.length).toBe(3);
+  });
+
+  test("of a job that was killed is not there, and its leftovers are removed", async () => {
+    using box = await withWarm();
+    box.qemu = warm();
+    const partial = join(box.home, ".cache/vm/warm/.vm-partial-1");
+    mkdirSync(partial, { recursive: true, mode: 0o700 });
+    writeFileSync(join(partial, "ram"), "half");
+    utimesSync(partial, 1, 1);
+    await box.ok("job", "check");
+    expect(readdirSync(join(box.home, ".cache/vm/warm"))).toEqual([
+      expect.stringMatching(/^rescue-x86_64\.[0-9a-f]{32}$/),
+    ]);
   });
 
   test.each<[title: string, behaviour: Behaviour]>([

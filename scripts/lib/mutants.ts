@@ -54,7 +54,7 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     "job/saved-state.ts",
-    "if (hasFailed(state)) return undefined;",
+    "if (hasFailed(path)) return undefined;",
     "",
     "commands/job.test.ts:a saved state",
   ),
@@ -142,7 +142,7 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     "host/timer/timer.ts",
-    'await systemctl(system, "enable", "--now", timer.name);',
+    'await runSystemctl(system, "enable", "--now", timer.name);',
     "",
     "commands/host.test.ts:install and remove",
   ),

@@ -9,11 +9,11 @@ import { startQemu, type QemuSession } from "../qemu/session.ts";
 import { Channel } from "../rescue/channel.ts";
 import {
   markVolatile,
-  openState,
+  openWarmState,
   readStateVariables,
   removeOthers,
-  STATE,
-  type OpenState,
+  WARM_FILES,
+  type WarmState,
 } from "../rescue/warm-state.ts";
 import { hasErrno } from "../lib/errors.ts";
 import { lstatOf } from "../lib/read-file.ts";
@@ -49,7 +49,7 @@ export const bareMachine = (machine: Machine): Machine => ({
   ram: { path: `/proc/self/fd/${RAM_FD}`, shared: true },
   firmware: machine.firmware && {
     ...machine.firmware,
-    vars: { ...machine.firmware.vars, path: STATE.variables },
+    vars: { ...machine.firmware.vars, path: WARM_FILES.variables },
   },
   disks: [],
   nics: [],
@@ -69,7 +69,7 @@ export const bareMachine = (machine: Machine): Machine => ({
 export class NewState {
   /** @throws if the boot or the saving fails: then there is no state */
   readonly saved: Promise<void>;
-  readonly files: OpenState;
+  readonly files: WarmState;
   readonly #beside: string;
   readonly #ramInMemory: boolean;
   readonly #lock: number | undefined;
@@ -95,12 +95,12 @@ export class NewState {
     this.#lock = lockPartial(this.#beside);
     const memory = openInMemory();
     this.#ramInMemory = memory !== undefined;
-    const ram = memory ?? createFile(join(this.#beside, STATE.ram));
+    const ram = memory ?? createFile(join(this.#beside, WARM_FILES.ram));
     ftruncateSync(ram, ramBytes);
     // qemu starts cat to write it.
-    const devices = join(this.#beside, STATE.devices);
+    const devices = join(this.#beside, WARM_FILES.devices);
     closeSync(createFile(devices));
-    if (variables) writeNew(join(this.#beside, STATE.variables), variables);
+    if (variables) writeNew(join(this.#beside, WARM_FILES.variables), variables);
     const fds = [ram, openSync(devices, O_RDONLY | O_NOFOLLOW)] as const;
     this.files = {
       ram: fds[0],
@@ -137,7 +137,7 @@ export class NewState {
       await machine.qmp.execute("stop");
       await machine.qmp.execute("migrate-set-capabilities", MIGRATION.capabilities);
       await machine.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
-      await machine.qmp.execute("migrate", { uri: `exec:cat >${STATE.devices}` });
+      await machine.qmp.execute("migrate", { uri: `exec:cat >${WARM_FILES.devices}` });
       await waitForStep(MIGRATION.limitMs, machine, migration.completed);
       this.files.variables = readStateVariables(this.#beside);
     } finally {
@@ -156,14 +156,14 @@ export class NewState {
     const { path } = this;
     const directory = dirname(path);
     for (const name of listDirectory(this.#beside))
-      if (!(Object.values(STATE) as string[]).includes(name)) removeQuietly(join(this.#beside, name));
+      if (!(Object.values(WARM_FILES) as string[]).includes(name)) removeQuietly(join(this.#beside, name));
     if (this.#ramInMemory)
       await exec(
-        ["qemu-img", "convert", "-f", "raw", "-O", "raw", "-S", "4k", `/proc/self/fd/${RAM_FD}`, STATE.ram],
+        ["qemu-img", "convert", "-f", "raw", "-O", "raw", "-S", "4k", `/proc/self/fd/${RAM_FD}`, WARM_FILES.ram],
         { cwd: this.#beside, furtherFds: [this.files.ram], what: "cannot store the saved state" },
       );
     markVolatile(this.#beside);
-    using complete = openState(this.#beside, this.run.machine.memoryMiB * 2 ** 20);
+    using complete = openWarmState(this.#beside, this.run.machine.memoryMiB * 2 ** 20);
     if (!complete) throw new Error("cannot open the saved state");
     publish(this.#beside, path);
     if (alias !== undefined && alias !== basename(path)) linkState(path, join(directory, alias));
@@ -210,7 +210,7 @@ function linkState(from: string, to: string): void {
   const beside = `${join(dirname(to), PARTIAL)}${process.pid}`;
   try {
     mkdirSync(beside, { mode: 0o700 });
-    for (const name of Object.values(STATE)) linkSync(join(from, name), join(beside, name));
+    for (const name of Object.values(WARM_FILES)) linkSync(join(from, name), join(beside, name));
     renameSync(beside, to);
   } catch {
     removeQuietly(beside);

@@ -14,10 +14,10 @@ import {
   hasFailed,
   keepState,
   MAX_STATE_VARIABLES_BYTES,
-  openState,
+  openWarmState,
   stateDirectory,
   stateName,
-  type OpenState,
+  type WarmState,
 } from "../rescue/warm-state.ts";
 import { readSmallBytes } from "../lib/read-file.ts";
 import { replaceFile } from "../store/files.ts";
@@ -67,12 +67,12 @@ export async function resumeRescue(
   let path: string | undefined;
   try {
     const directory = stateDirectory(context.cacheDirectory!);
-    const variables = machine.firmware && readVariables(machine.firmware);
+    const variables = machine.firmware && readFlash(machine.firmware);
     const name = nameState(run, variables);
     if (name === undefined) return undefined;
     path = join(directory, name);
     if (hasFailed(path)) return undefined;
-    const found = openState(path, machine.memoryMiB * 2 ** 20);
+    const found = openWarmState(path, machine.memoryMiB * 2 ** 20);
     if (found) return await useState(path, found, work, run, onEvent);
     if (!hasRoomForState(directory)) return undefined;
     return await makeState(path, variables, work, run, onEvent);
@@ -89,7 +89,7 @@ type OnEvent = (event: QmpEvent) => void;
 
 async function useState(
   path: string,
-  state: OpenState,
+  state: WarmState,
   work: Workdir,
   run: RescueRun,
   onEvent: OnEvent,
@@ -137,12 +137,12 @@ async function makeState(
  * Has a guest's UEFI variables be those of the state: what a boot would have made of them. qemu writes all of them when it
  * loads the state, in place: to a file that has them already.
  */
-function adoptVariables(firmware: Firmware | undefined, { variables }: OpenState): void {
-  if (firmware && variables && readVariables(firmware)?.equals(variables) === false)
+function adoptVariables(firmware: Firmware | undefined, { variables }: WarmState): void {
+  if (firmware && variables && readFlash(firmware)?.equals(variables) === false)
     replaceFile(firmware.vars.path, variables);
 }
 
-const readVariables = ({ vars }: Firmware): Buffer | undefined =>
+const readFlash = ({ vars }: Firmware): Buffer | undefined =>
   readSmallBytes(vars.path, MAX_STATE_VARIABLES_BYTES);
 
 /** @returns undefined for UEFI variables that cannot be compared */
@@ -170,7 +170,7 @@ const RAM_FD = 4;
 async function resume(
   work: Workdir,
   { machine: booted, capabilities }: RescueRun,
-  state: OpenState,
+  state: WarmState,
   onEvent: OnEvent,
   saved?: Promise<void>,
 ): Promise<RunningRescue> {

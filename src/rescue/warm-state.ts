@@ -22,7 +22,7 @@ import { sha256 } from "../lib/crypto.ts";
  * Saved states of rescues: a directory each, `PROFILE.HASH` or, with UEFI variables, `PROFILE.HASH.HASH`. It is complete
  * when it has that name, and its files are never changed: machines map the RAM.
  */
-export const STATE = {
+export const WARM_FILES = {
   /** RAM of the guest, sparse. */
   ram: "ram",
   /** Everything else, as qemu's migration stream. */
@@ -91,7 +91,7 @@ export function stateName({ profile, argv, qemuVersion, files, variables }: Warm
 }
 
 /** A complete state, open: it can be used even if another process removes it. */
-export interface OpenState extends Disposable {
+export interface WarmState extends Disposable {
   ram: number;
   devices: number;
   variables: Buffer | undefined;
@@ -103,14 +103,14 @@ const isPrivate = (stats: Stats): boolean => ownedByUs(stats) && (stats.mode & 0
 const bootId = (): string => readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
 
 /** Marks files of a state as durable only until this host is shut down: syncing them would take time. */
-export const markVolatile = (directory: string): void => writeNew(join(directory, STATE.boot), bootId());
+export const markVolatile = (directory: string): void => writeNew(join(directory, WARM_FILES.boot), bootId());
 
 /**
  * Opens a saved state.
  * @param ramBytes size of the RAM
  * @returns undefined if there is none, or none that can be trusted
  */
-export function openState(path: string, ramBytes: number): OpenState | undefined {
+export function openWarmState(path: string, ramBytes: number): WarmState | undefined {
   if (!lstatOf(path)) return undefined;
   const fds: number[] = [];
   const close = (): void => fds.splice(0).forEach(closeSync);
@@ -128,10 +128,10 @@ export function openState(path: string, ramBytes: number): OpenState | undefined
       throw new Error(`cannot trust ${name}`);
     };
     if (!isPrivate(fstatSync(directory))) throw new Error(`cannot trust ${path}`);
-    const boot = readSmall(inside(STATE.boot));
+    const boot = readSmall(inside(WARM_FILES.boot));
     if (boot !== undefined && boot !== bootId()) throw new Error("not known to be durable");
-    const ram = open(STATE.ram, (bytes) => bytes === ramBytes);
-    const devices = open(STATE.devices, (bytes) => bytes > 0 && bytes <= MAX_DEVICES_BYTES);
+    const ram = open(WARM_FILES.ram, (bytes) => bytes === ramBytes);
+    const devices = open(WARM_FILES.devices, (bytes) => bytes > 0 && bytes <= MAX_DEVICES_BYTES);
     const variables = readStateVariables(inside("."));
     return { ram, devices, variables, [Symbol.dispose]: close };
   } catch {
@@ -141,12 +141,12 @@ export function openState(path: string, ramBytes: number): OpenState | undefined
 }
 
 export const readStateVariables = (directory: string): Buffer | undefined =>
-  readSmallBytes(join(directory, STATE.variables), MAX_STATE_VARIABLES_BYTES);
+  readSmallBytes(join(directory, WARM_FILES.variables), MAX_STATE_VARIABLES_BYTES);
 
 /** Records that a state is used; its files become durable without being waited for. Best effort. */
-export async function keepState(path: string, { ram, devices }: OpenState): Promise<void> {
+export async function keepState(path: string, { ram, devices }: WarmState): Promise<void> {
   try {
-    const boot = join(path, STATE.boot);
+    const boot = join(path, WARM_FILES.boot);
     const saved = lstatOf(boot)?.mtimeMs;
     const now = Date.now();
     utimesSync(path, now / 1000, now / 1000);

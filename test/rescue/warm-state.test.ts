@@ -17,7 +17,7 @@ import {
   hasFailed,
   keepState,
   markVolatile,
-  openState,
+  openWarmState,
   removeOthers,
   stateName,
   type WarmKey,
@@ -68,7 +68,7 @@ function withState(temp: Temp, name = "state"): string {
 }
 const RAM_BYTES = 4096;
 const isUsable = (path: string): boolean => {
-  using state = openState(path, RAM_BYTES);
+  using state = openWarmState(path, RAM_BYTES);
   return state !== undefined;
 };
 
@@ -111,7 +111,7 @@ const relink = (path: string): void => {
 test("a state that is removed or replaced after it was opened is used whole", () => {
   using temp = new Temp();
   const path = withState(temp);
-  using state = openState(path, RAM_BYTES)!;
+  using state = openWarmState(path, RAM_BYTES)!;
   rmSync(path, { recursive: true });
   withState(temp);
   writeFileSync(join(path, "ram"), "y".repeat(RAM_BYTES));
@@ -123,7 +123,7 @@ test("is synced, and valid after a reboot, once the kernel has had time to write
   using temp = new Temp();
   const path = withState(temp);
   markVolatile(path);
-  using state = openState(path, RAM_BYTES)!;
+  using state = openWarmState(path, RAM_BYTES)!;
   await keepState(path, state);
   expect(readdirSync(path)).toContain("boot");
   utimesSync(join(path, "boot"), Date.now() / 1000 - 61, Date.now() / 1000 - 61);

@@ -16,6 +16,7 @@ const PROMISE = /nothing was (?:changed|removed|touched)|(?:was|were) not touche
 const KNOWN: Readonly<Record<string, number>> = {
   "cli/exit-statuses.ts": 1,
   "snapshot/restore-images.ts": 1,
+  "snapshot/restore-ram.ts": 1,
   "snapshot/restore.ts": 2,
   "snapshot/merge.ts": 2,
   "snapshot/remove.ts": 1,

@@ -159,7 +159,18 @@ export class NewState {
       if (!(Object.values(WARM_FILES) as string[]).includes(name)) removeQuietly(join(this.#beside, name));
     if (this.#ramInMemory)
       await exec(
-        ["qemu-img", "convert", "-f", "raw", "-O", "raw", "-S", "4k", `/proc/self/fd/${RAM_FD}`, WARM_FILES.ram],
+        [
+          "qemu-img",
+          "convert",
+          "-f",
+          "raw",
+          "-O",
+          "raw",
+          "-S",
+          "4k",
+          `/proc/self/fd/${RAM_FD}`,
+          WARM_FILES.ram,
+        ],
         { cwd: this.#beside, furtherFds: [this.files.ram], what: "cannot store the saved state" },
       );
     markVolatile(this.#beside);

@@ -11,7 +11,7 @@ import { explainExited } from "./explain-exited.ts";
 import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
 import { describeChange } from "./running-settings.ts";
-import type { Status } from "./status.ts";
+import type { Status } from "./status-types.ts";
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
 
@@ -90,8 +90,7 @@ export function formatStatus(vm: Status): string {
     ["state", vm.job ? `${vm.state} (a job)` : vm.panicked ? `${vm.state} (panicked)` : vm.state],
     [
       "suspended",
-      vm.suspended &&
-        `since ${formatTime(vm.suspended.since)}, ${formatSize(vm.suspended.ramBytes)} of RAM`,
+      vm.suspended && `since ${formatTime(vm.suspended.since)}, ${formatSize(vm.suspended.ramBytes)} of RAM`,
     ],
     ["error", vm.error],
     ...(vm.guestErrors ?? []).map((text): [string, string] => ["guest error", text]),

@@ -1,9 +1,8 @@
 import { readlinkSync } from "node:fs";
 import { basename, join, sep } from "node:path";
-import type { RawSettings } from "../config/schema.ts";
 import { EXIT, hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { AttachedDisk } from "../live/attached.ts";
-import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
+import type { Aio } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { isImageInUse } from "../qemu/image-lock.ts";
 import { STATE_FILES } from "../qemu/state-files.ts";
@@ -24,100 +23,12 @@ import { listMachineDisks, findStoredDisks, type MachineDisk } from "./disks.ts"
 import { openVm, type Vm } from "./find.ts";
 import { findOther } from "./identity.ts";
 import { describeNic, nicsOf, type ListedNic } from "./nics.ts";
-import { findChanges, listChanges, optionsOfRun, type NextRunChange } from "./running-settings.ts";
-import { findReaches, knownMacros, type Reach } from "./reach.ts";
+import { findChanges, listChanges, optionsOfRun } from "./running-settings.ts";
+import { findReaches, knownMacros } from "./reach.ts";
 import { findUnreadSettings } from "./settings-file.ts";
+import type { Status, VmState } from "./status-types.ts";
 import { hasSwtpmExited } from "./tpm-state.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
-
-/** `broken`: cannot be read, see `error`. */
-export type VmState = "running" | "paused" | "suspended" | "stopped" | "created" | "crashed" | "broken";
-
-/** Status of one VM, as printed by `status --json`, and for each item by `list --json`. */
-export interface Status {
-  /** GUESTNAME, else the directory's name. */
-  name: string;
-  /** HOSTDIR. */
-  directory: string;
-  state: VmState;
-  /** Reason for `broken`, or another error (if snapshots cannot be listed, `snapshots` is absent). */
-  error?: string;
-  /** Hint for the error. */
-  hint?: string;
-  arch?: Arch;
-  /** Of all sockets. */
-  cores?: number;
-  memoryMiB?: number;
-  uefi?: boolean;
-  /** Settings SECURE_BOOT and TPM; null without a TPM. */
-  secureBoot?: boolean;
-  tpm?: string | null;
-  /** Of UEFI: is a platform key enrolled in its variables? Null: not known. */
-  platformKey?: boolean | null;
-  /** Of UEFI. Null: not known, as with a platform key but without SECURE_BOOT, where it depends on the firmware. */
-  secureBootEnforced?: boolean | null;
-  /** Of a running VM: its swtpm has exited, and the guest's TPM does not answer. */
-  tpmExited?: true;
-  /**
-   * The VM's own disks: virtual size, and allocated bytes on the host. `attached`: of a running VM, if its machine has it.
-   * Number and bus are null for one that the settings do not name.
-   */
-  disks?: {
-    file: string;
-    number: number | null;
-    bus: DiskBus | null;
-    virtualBytes: number | null;
-    actualBytes: number;
-    attached?: boolean;
-    aio?: Aio;
-  }[];
-  /** Its other disks: images of the settings, and those of this run only. */
-  images?: (MachineDisk & { aio?: Aio })[];
-  /** The CD in the drive; of a VM that is off, as named in the settings, that of the next run. Null: none. */
-  cd?: string | null;
-  /** Of a running VM: how its images are read and written, if all are in the same way; `aio`: how each is. */
-  diskAio?: Aio;
-  snapshots?: { count: number; last: string | null };
-  /** Another directory with a VM of the same UUID: one of them is a copy. */
-  sameAs?: string;
-  /** Setting TEMPLATE: the VM can only be cloned. */
-  template?: boolean;
-  /** The VM that it was cloned from, unless the working files have been replaced since. */
-  clonedFrom?: { directory: string; uuid: string | null; snapshot: string | null; linked: boolean };
-  /** Linked clones of its snapshots; `missing`: not found in its directory. */
-  clones?: { directory: string; uuid: string; snapshot: string; missing: boolean }[];
-  /** The guest.env that is read. */
-  settingsFile?: string;
-  /** HOSTDIR's guest.env, changed after the one that is read. */
-  unreadSettings?: string;
-  /** Access outside its directory. */
-  reaches?: Reach[];
-  /** Network cards. */
-  nics?: ListedNic[];
-  /** Of a running VM: settings that differ from those of the running machine, as the next `run` will use them. */
-  nextRun?: RawSettings;
-  /** The same, element by element. */
-  nextRunChanges?: NextRunChange[];
-  forwards?: string[];
-  display?: ({ protocol: string } & DisplayAddress) | null;
-  /** A job's rescue is running, not the guest. */
-  job?: boolean;
-  pid?: number | null;
-  /** ISO time stamp of the last run's start. */
-  started?: string | null;
-  uptimeSeconds?: number | null;
-  /** End of the last run; null if there was none. `how`: in words, unless the guest ended it. */
-  lastEnd?: { end: RunEnd; at: string | null; how?: string } | null;
-  workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
-  /** The working files are missing: since when, and what `run` does. */
-  gone?: string;
-  /** The running guest's kernel has panicked. */
-  panicked?: true;
-  /** Errors inside the running machine. */
-  guestErrors?: string[];
-  /** Of a suspended VM: ISO time stamp, and what its RAM occupies on the host. */
-  suspended?: { since: string; ramBytes: number };
-}
 
 /** Reads the status of one VM without changing it, and without running bash. Never throws. */
 export const readVmStatus = async (context: Context, hostdir: string): Promise<Status> =>

@@ -32,6 +32,8 @@ const source = (conf = ""): Promise<Sandbox> =>
 const place = (box: Sandbox, name: string): string => join(box.top, name);
 const at = async <T = any>(box: Sandbox, name: string, ...words: string[]): Promise<T> =>
   box.json("-d", place(box, name), ...words);
+const brokenAt = async (box: Sandbox, name: string): Promise<any> =>
+  box.jsonEnds(74, "-d", place(box, name), "status");
 /** What a guest of the clone reads. */
 const bytes = (box: Sandbox, name: string): number[] => seen(box, join(place(box, name), ".work/disk-0.img"));
 const guestEnv = (box: Sandbox, name: string): string =>
@@ -163,11 +165,11 @@ describe("a linked clone", () => {
     await box.ok("-d", base, "backup", "S1", "--format=qcow2");
     await box.ok("-d", base, "clone", "--keep-guest", "--linked", "S1", "../web");
     renameSync(base, `${base}.away`);
-    const status = await at(box, "web", "status");
+    const status = await brokenAt(box, "web");
     expect(status).toMatchObject({ state: "broken", error: expect.stringContaining("a VM that is missing") });
     await box.ends(66, ["-d", place(box, "web"), "run"], "needs the snapshot S1", "put it back");
     mkdirSync(base);
-    expect((await at(box, "web", "status")).error).toContain("the VM in");
+    expect((await brokenAt(box, "web")).error).toContain("the VM in");
     rmSync(base, { recursive: true });
     symlinkSync(`${base}.away`, base);
     expect((await at(box, "web", "status")).state).toBe("created");
@@ -287,7 +289,7 @@ test("a damaged record of clones keeps the snapshots", async () => {
   using box = await source();
   box.write(".vm-clones.json", "{");
   await box.ends(74, "snapshots rm S2", "the record of linked clones");
-  expect((await box.vm("status")).status).toBe(0);
+  await box.ends(74, "status", "record of linked clones");
 });
 
 describe("a template", () => {
@@ -394,7 +396,7 @@ describe("rename", () => {
     expect((await at(box, "base3", "status")).clones).toMatchObject([{ directory: place(box, "web2") }]);
     // Moved by hand: they find it by the same command.
     renameSync(place(box, "base3"), place(box, "base4"));
-    expect((await at(box, "web2", "status")).state).toBe("broken");
+    expect((await brokenAt(box, "web2")).state).toBe("broken");
     await box.ok("-d", place(box, "base4"), "rename", "base4");
     expect((await at(box, "web2", "status")).state).not.toBe("broken");
     await box.ends(75, ["-d", place(box, "base4"), "snapshots", "rm", "S1"], "builds on S1");

@@ -2,7 +2,7 @@
 import { beforeAll, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import type { Status } from "../../src/vm/status.ts";
+import type { Status } from "../../src/vm/status-types.ts";
 import type { Guests } from "../guests/build.ts";
 import { binary, guests, Sandbox, until } from "./harness.ts";
 import {

@@ -67,7 +67,7 @@ export async function resumeRescue(
   let path: string | undefined;
   try {
     const directory = stateDirectory(context.cacheDirectory!);
-    const variables = machine.firmware && readVariables(machine.firmware);
+    const variables = machine.firmware && readFlash(machine.firmware);
     const name = nameState(run, variables);
     if (name === undefined) return undefined;
     path = join(directory, name);
@@ -138,11 +138,11 @@ async function makeState(
  * loads the state, in place: to a file that has them already.
  */
 function adoptVariables(firmware: Firmware | undefined, { variables }: OpenState): void {
-  if (firmware && variables && readVariables(firmware)?.equals(variables) === false)
+  if (firmware && variables && readFlash(firmware)?.equals(variables) === false)
     replaceFile(firmware.vars.path, variables);
 }
 
-const readVariables = ({ vars }: Firmware): Buffer | undefined =>
+const readFlash = ({ vars }: Firmware): Buffer | undefined =>
   readSmallBytes(vars.path, MAX_STATE_VARIABLES_BYTES);
 
 /** @returns undefined for UEFI variables that cannot be compared */

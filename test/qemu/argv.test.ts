@@ -65,10 +65,22 @@ const valuesOf = (options: Option[], key: string): string[] =>
   options.flatMap(({ pairs }) => pairs.filter(([name]) => name === key).map(([, value]) => value));
 
 /** Paths and names of a machine that the argv contains. */
-function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files, netboot }: Machine): string[] {
+function textsOf({
+  name,
+  ram,
+  disks,
+  cdrom,
+  seed,
+  firmware,
+  shares,
+  display,
+  files,
+  netboot,
+}: Machine): string[] {
   return [
     name,
     ...disks.flatMap(({ path, base }) => (base ? [path, base.path] : [path])),
+    ...(ram ? [ram.path] : []),
     ...(seed === undefined ? [] : [seed]),
     ...(cdrom ? [cdrom.path] : []),
     ...(firmware ? [firmware.code.path, firmware.vars.path] : []),
@@ -83,7 +95,19 @@ function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files, n
 const KEYS = {
   "-name": ["guest"],
   "-sandbox": ["on", "obsolete", "elevateprivileges", "spawn", "resourcecontrol"],
-  "-machine": ["pc", "q35", "virt", "pseries", "sata", "gic-version", "highmem", "smm", "pflash0", "pflash1"],
+  "-machine": [
+    "pc",
+    "q35",
+    "virt",
+    "pseries",
+    "sata",
+    "gic-version",
+    "highmem",
+    "smm",
+    "pflash0",
+    "pflash1",
+    "memory-backend",
+  ],
   "-boot": ["strict"],
   "-chardev": [
     "socket",
@@ -99,7 +123,17 @@ const KEYS = {
     "name",
   ],
   "-mon": ["chardev", "mode"],
-  "-object": ["rng-random", "secret", "id", "filename", "file"],
+  "-object": [
+    "rng-random",
+    "secret",
+    "id",
+    "filename",
+    "file",
+    "memory-backend-file",
+    "size",
+    "mem-path",
+    "share",
+  ],
   "-netdev": [
     "user",
     "id",

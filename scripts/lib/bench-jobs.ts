@@ -1,4 +1,7 @@
-/** How long jobs take: our own rescue warm and cold, a rescue CD, and virt-customize, beside each other. */
+/**
+ * How long jobs take: our own rescue warm and cold, the job that saves its state, jobs of UEFI guests, a rescue CD, and
+ * virt-customize, beside each other; and many in a row, of which none may take long.
+ */
 import { mkdirSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { environment, median, printTable, vm, within } from "./bench-table.ts";
@@ -6,6 +9,8 @@ import { environment, median, printTable, vm, within } from "./bench-table.ts";
 interface Options {
   scratch: string;
   rounds: number;
+  /** Jobs in a row. */
+  inRow: number;
   /** An ALT Rescue CD, or one like it; without it that row is left out. */
   iso: string | undefined;
 }
@@ -32,7 +37,7 @@ function run(argv: string[], cwd: string, env: Record<string, string>): number {
   return seconds;
 }
 
-export function benchJobs({ scratch, rounds, iso }: Options): void {
+export function benchJobs({ scratch, rounds, inRow, iso }: Options): void {
   const host = join(scratch, "jobs");
   mkdirSync(host, { mode: 0o700 });
   const env = environment(scratch);
@@ -44,6 +49,10 @@ export function benchJobs({ scratch, rounds, iso }: Options): void {
   const building = run([vm, "rescue", "build"], host, env);
   if (iso) run([vm, "rescue", "build", `--iso=${iso}`, "--name=cd"], host, env);
   run([vm, "@create", "bench", "@job", "install"], host, env);
+  const uefi = join(scratch, "uefi");
+  mkdirSync(uefi, { mode: 0o700 });
+  writeFileSync(join(uefi, "trivial.job"), TRIVIAL);
+  run([vm, "--uefi", "create", "bench"], uefi, env);
   const disk = join(realpathSync(join(host, ".work")), "disk-0.img");
   const guestfs = Bun.which("virt-customize");
   const settings = (text: string): void =>
@@ -58,8 +67,12 @@ export function benchJobs({ scratch, rounds, iso }: Options): void {
     note("trivial, own rescue, cold", job("trivial"));
     note("chroot, own rescue, cold", job("chroot"));
     settings("");
+    rmSync(join(scratch, "home/.cache/vm/warm"), { recursive: true, force: true });
+    note("trivial, own rescue, the first", job("trivial"));
     note("trivial, own rescue, warm", job("trivial"));
     note("chroot, own rescue, warm", job("chroot"));
+    note("trivial, UEFI guest, the first", run([vm, "job", "trivial"], uefi, env));
+    note("trivial, UEFI guest, warm", run([vm, "job", "trivial"], uefi, env));
     if (iso) note("trivial, rescue CD, BIOS", job("trivial", "--rescue=cd"));
     if (guestfs) {
       const argv = [guestfs, "-q", "-a", disk, "--run-command", "true"];
@@ -67,12 +80,13 @@ export function benchJobs({ scratch, rounds, iso }: Options): void {
       note("chroot, virt-customize", run(argv, host, { ...env, ...direct }));
     }
   }
+  const all = Array.from({ length: inRow }, () => job("trivial"));
   const time = (row: string): number => median(times.get(row)!);
   const limits: [row: string, of: string, part: number][] = [
     ["trivial, own rescue, cold", "trivial, rescue CD, BIOS", 4],
-    ["trivial, own rescue, warm", "trivial, rescue CD, BIOS", 12],
+    ["trivial, own rescue, warm", "trivial, rescue CD, BIOS", 30],
     ["chroot, own rescue, cold", "chroot, virt-customize", 4],
-    ["chroot, own rescue, warm", "chroot, virt-customize", 8],
+    ["chroot, own rescue, warm", "chroot, virt-customize", 25],
   ];
   const rows = [...times.keys()].map((row) => {
     const limit = limits.find(([name, of]) => name === row && times.has(of));
@@ -80,9 +94,22 @@ export function benchJobs({ scratch, rounds, iso }: Options): void {
     const beside = limit ? within(`${part.toFixed(1)}× as fast (>= ${limit[2]})`, part >= limit[2]) : "";
     return [row, `${time(row).toFixed(2)} s`, beside];
   });
+  const add = (row: string, to: string): number => time(row) - time(to);
+  const more = add("trivial, own rescue, the first", "trivial, own rescue, cold");
+  const ratio = time("trivial, UEFI guest, warm") / time("trivial, own rescue, warm");
+  const longest = Math.max(...all) / median(all);
+  rows.push(
+    ["the first job, beside a cold one", `${more.toFixed(2)} s`, within("<= 0.5 s more", more <= 0.5)],
+    ["a UEFI guest's, beside a BIOS guest's", `${ratio.toFixed(2)}×`, within("<= 1.5×", ratio <= 1.5)],
+    [
+      `${inRow} warm ones in a row`,
+      `${median(all).toFixed(2)} s`,
+      within(`the longest ${longest.toFixed(1)}× (<= 2)`, longest <= 2),
+    ],
+  );
   printTable(
     `Jobs, from start to end: median of ${rounds}; the rescue was built in ${building.toFixed(1)} s`,
     [["job", "time", "beside the other way"], ...rows],
   );
-  rmSync(realpathSync(join(host, ".work")), { recursive: true });
+  for (const one of [host, uefi]) rmSync(realpathSync(join(one, ".work")), { recursive: true });
 }

@@ -82,5 +82,10 @@ if (["all", "ram"].includes(part)) await benchRam(values.quick ? 2 : 5);
 if (["all", "many"].includes(part)) await benchMany(scratch);
 // Both parts set up one home, each as it needs it.
 if (["all", "jobs"].includes(part))
-  benchJobs({ scratch, rounds: part === "jobs" ? rounds : 5, iso: values.iso && resolve(values.iso) });
+  benchJobs({
+    scratch,
+    rounds: part === "jobs" ? rounds : 5,
+    inRow: values.quick ? 10 : 50,
+    iso: values.iso && resolve(values.iso),
+  });
 if (["all", "disks"].includes(part)) await benchDisks({ cache, scratch, mebibytes, quick: values.quick });

@@ -199,13 +199,18 @@ async function resume(
       if (line === "up") up.resolve();
     });
     if (saved) await waitForStep(undefined, running, saved);
-    await running.qmp.execute("migrate-set-capabilities", MIGRATION.capabilities);
-    await running.qmp.execute("migrate-incoming", { uri: `fd:${DEVICES_FD}` });
+    const { qmp } = running;
+    await Promise.all(
+      qmp.executeBatch([
+        ["migrate-set-capabilities", MIGRATION.capabilities],
+        ["migrate-incoming", { uri: `fd:${DEVICES_FD}` }],
+      ]),
+    );
     await waitForStep(MIGRATION.limitMs, running, migration.completed);
-    for (const device of buildHotpluggedDevices(resumed)) await running.qmp.execute("device_add", device);
-    await running.qmp.execute("cont");
     const time = (Date.now() / 1000).toFixed(3);
     control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
+    const plugs = buildHotpluggedDevices(resumed).map((device) => ["device_add", device] as const);
+    await Promise.all(qmp.executeBatch([...plugs, ["cont"]]));
     await waitForStep(UP_MS, running, up.promise);
     return { machine: running, control };
   } catch (error) {

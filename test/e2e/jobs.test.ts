@@ -1,6 +1,7 @@
 /** Jobs in a rescue built from the host's kernel, with real qemu. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { holdsText } from "../guests/efi-variables.ts";
 import { join } from "node:path";
 import { Sandbox, until, type Result } from "./harness.ts";
 import {
@@ -10,6 +11,7 @@ import {
   names,
   qemuPid,
   sampled,
+  sha256,
   shell,
   smallSandbox,
   suite,
@@ -334,12 +336,50 @@ suite("jobs", () => {
     );
   });
 
-  testInTurn(0, 4)("a UEFI guest has its variables; --no-uefi omits them", async () => {
+  testInTurn(0, 4)(
+    "a UEFI guest has its variables, also in a resumed rescue; --no-uefi omits them",
+    async () => {
+      using box = jobSandbox(profiles);
+      await box.ok(["--uefi", "create", "G"]);
+      const name = "Kept-12345678-1234-1234-1234-123456789abc";
+      box.write("efi.job", "set +f; ls /sys/firmware/efi/efivars/BootOrder-* || echo none\n");
+      box.write("keep.job", `printf '\\007\\0\\0\\0kept' >/sys/firmware/efi/efivars/${name}\n`);
+      box.write("read.job", `tail -c 4 /sys/firmware/efi/efivars/${name} || echo none\n`);
+      expect((await box.ok(["job", "efi"])).stdout).toMatch(/BootOrder-/);
+      expect((await box.ok(["--no-uefi", "job", "efi"])).stdout).toMatch(/none/);
+      // By now resumed.
+      await box.ok(["job", "keep"]);
+      const variables = readFileSync(box.path(".work/efivars.bin"));
+      expect(holdsText(variables, "Kept")).toBe(true);
+      // Another set of variables: another state.
+      for (const _ of [1, 2]) expect((await box.ok(["job", "read"])).stdout).toBe("kept");
+      expect(readFileSync(box.path(".work/efivars.bin")).equals(variables)).toBe(false);
+    },
+  );
+
+  testInTurn(1, 4)("two first jobs at once, and one that is killed while it saves the state", async () => {
     using box = jobSandbox(profiles);
-    await box.ok(["--uefi", "create", "G"]);
-    box.write("efi.job", "set +f; ls /sys/firmware/efi/efivars/BootOrder-* || echo none\n");
-    expect((await box.ok(["job", "efi"])).stdout).toMatch(/BootOrder-/);
-    expect((await box.ok(["--no-uefi", "job", "efi"])).stdout).toMatch(/none/);
+    using other = jobSandbox(profiles);
+    const cache = join(box.top, "cache");
+    const warm = join(cache, "vm/warm");
+    for (const one of [box, other]) {
+      one.environment.XDG_CACHE_HOME = cache;
+      await create(one);
+      one.write("hello.job", "echo hello\n");
+    }
+    const killed = box.start(["job", "hello"]);
+    await until("the state is being made", () => existsSync(warm) && names(warm).length > 0);
+    killed.kill("SIGKILL");
+    await killed.done;
+    await untilQuiet(box);
+    for (const name of names(warm)) utimesSync(join(warm, name), 1, 1);
+    const both = await Promise.all([box.ok(["job", "hello"]), other.ok(["job", "hello"])]);
+    expect(both.map(({ stdout }) => stdout)).toEqual(["hello\n", "hello\n"]);
+    expect(names(warm)).toEqual([expect.stringMatching(/^rescue-x86_64\.[0-9a-f]{32}$/) as never]);
+    const ram = join(warm, names(warm)[0]!, "ram");
+    const before = sha256(ram);
+    await Promise.all([box.ok(["job", "hello"]), other.ok(["job", "hello"])]);
+    expect(sha256(ram)).toBe(before);
   });
 
   test.each<[name: string, disks: string, how: string]>(

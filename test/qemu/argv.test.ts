@@ -65,10 +65,22 @@ const valuesOf = (options: Option[], key: string): string[] =>
   options.flatMap(({ pairs }) => pairs.filter(([name]) => name === key).map(([, value]) => value));
 
 /** Paths and names of a machine that the argv contains. */
-function textsOf({ name, disks, cdrom, seed, firmware, shares, display, files, netboot }: Machine): string[] {
+function textsOf({
+  name,
+  ram,
+  disks,
+  cdrom,
+  seed,
+  firmware,
+  shares,
+  display,
+  files,
+  netboot,
+}: Machine): string[] {
   return [
     name,
     ...disks.flatMap(({ path, base }) => (base ? [path, base.path] : [path])),
+    ...(ram ? [ram.path] : []),
     ...(seed === undefined ? [] : [seed]),
     ...(cdrom ? [cdrom.path] : []),
     ...(firmware ? [firmware.code.path, firmware.vars.path] : []),
@@ -112,15 +124,15 @@ const KEYS = {
   ],
   "-mon": ["chardev", "mode"],
   "-object": [
-    "memory-backend-file",
-    "size",
-    "mem-path",
-    "share",
     "rng-random",
     "secret",
     "id",
     "filename",
     "file",
+    "memory-backend-file",
+    "size",
+    "mem-path",
+    "share",
   ],
   "-netdev": [
     "user",

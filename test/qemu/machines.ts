@@ -72,6 +72,13 @@ const aavmf = (name: string): Machine["firmware"] => ({
 const FOREIGN: Partial<Machine> = { disks: disks("VIRT"), shares: [share("in", { path: "/home/me/vm1" })] };
 
 /** Common to all rescues. */
+const RESUMED: Partial<Machine> = {
+  display: { kind: "serial" },
+  resumed: true,
+  generationId: true,
+  ram: { path: "/proc/self/fd/4", shared: false },
+};
+
 const RESCUE: Partial<Machine> = {
   shares: [
     share("in", { path: join(WORK, ".in") }),
@@ -393,7 +400,10 @@ const VARIANTS: Record<string, Partial<Machine> & { capabilities?: Partial<Capab
   "extra-bridge": { extraArgs: ["-netdev", "bridge,id=n1,br=br0", "-device", "virtio-net-pci,netdev=n1"] },
   "extra-nic-tap": { extraArgs: ["--nic", "tap,ifname=tap0"] },
   "rescue-own": { ...RESCUE, ...OWN },
-  "rescue-resumed": { ...RESCUE, display: { kind: "serial" }, resumed: true, generationId: true },
+  "rescue-saved": { ...RESCUE, ...OWN, ram: { path: "/proc/self/fd/3", shared: true }, disks: [] },
+  "rescue-resumed": { ...RESCUE, ...RESUMED },
+  "rescue-resumed-uefi": { ...RESCUE, ...RESUMED, firmware: UEFI },
+  "ram-comma": { ram: { path: "/a,b/ram", shared: false } },
   "rescue-own-uefi": { ...RESCUE, ...OWN, firmware: UEFI, disks: disks("NVME") },
   "rescue-cd": { ...RESCUE, display: { kind: "none" }, cdrom: { path: "/iso/rescue.iso", first: true } },
   smbios: {

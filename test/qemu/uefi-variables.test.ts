@@ -3,6 +3,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import {
   findTruncation,
   hasPlatformKey,
+  identifyVariables,
   listVariables,
   readVariables,
 } from "../../src/qemu/uefi-variables.ts";
@@ -98,6 +99,23 @@ test.each<[string, Buffer, string[]]>([
   ["a store beyond the file", Buffer.concat([flash({ name: "PK" })]).fill(0xff, 48, 50), []],
 ])("lists the variables: %s", (_title, image, names) => {
   expect(listVariables(image)).toEqual(names);
+});
+
+test.each<[title: string, other: Buffer, same: boolean]>([
+  ["the same", flash({ name: "Boot0000" }, { name: "PK" }), true],
+  ["in another order", flash({ name: "PK" }, { name: "Boot0000" }), true],
+  ["beside a deleted one", flash({ name: "old", state: 0x3c }, { name: "Boot0000" }, { name: "PK" }), true],
+  ["and the counter of boots", flash({ name: "Boot0000" }, { name: "MTC" }, { name: "PK" }), true],
+  ["without one", flash({ name: "Boot0000" }), false],
+  ["with another one", flash({ name: "Boot0000" }, { name: "PK" }, { name: "db" }), false],
+  ["with other data", flash({ name: "Boot0000" }, { name: "PK", dataBytes: 9 }), false],
+])("identifies variables: %s", (_title, other, same) => {
+  const text = identifyVariables(flash({ name: "Boot0000" }, { name: "PK" }));
+  expect(identifyVariables(other) === text).toBe(same);
+});
+
+test("another kind of store is not identified", () => {
+  expect(identifyVariables(Buffer.alloc(4096))).toBeUndefined();
 });
 
 const ENROLLED = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";

@@ -119,7 +119,7 @@ export const TOPICS: readonly Topic[] = [
         "grows the last partition, LUKS, LVM and the filesystem of each disk to the disk's size; `disk resize --fs` runs it for one",
       ],
       "The rescue system has bash, busybox and what this host has of e2fsprogs, xfsprogs, btrfs-progs, dosfstools, lvm2, mdadm, cryptsetup and OpenSSH. Build it again after an update of PROG; a profile's settings and your own files in it are kept.",
-      "The first job of a BIOS guest boots the rescue and saves its state (about 250 MiB in `~/.cache/PROG/warm`); later ones resume it. The state is made again when qemu, the kernel, the processor or an argument changes. `RESCUE_WARM=off` boots each time. Jobs of UEFI guests run under UEFI and start more slowly; `--no-uefi` avoids that. Under Secure Boot the rescue's kernel would load none of its modules: jobs of such guests boot it without their firmware, and do not see the UEFI variables.",
+      "The first job boots the rescue and saves its state in `~/.cache/PROG/warm` (about 250 MiB, and the same in /dev/shm meanwhile); later ones resume it: they map the file of its RAM, and share what is in the host's memory. The state is made again when qemu, the kernel, the processor or an argument changes. `RESCUE_WARM=off` boots each time, as is done without room for a state. Jobs of UEFI guests run under UEFI, and have a state for each set of UEFI variables; the three used last are kept. When the guest or a job changes a variable, such as a boot entry, the next job boots. Under Secure Boot the rescue's kernel would load none of its modules: jobs of such guests boot it without their firmware, and do not see the UEFI variables.",
     ],
   },
   {

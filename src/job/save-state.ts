@@ -5,6 +5,7 @@ import { exec } from "../process/exec.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { O_TMPFILE } from "../process/open-flags.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
+import { saveDevices } from "../qemu/ram-state.ts";
 import { startQemu, type QemuSession } from "../qemu/session.ts";
 import { Channel } from "../rescue/channel.ts";
 import {
@@ -27,7 +28,7 @@ import {
 } from "../store/files.ts";
 import { PARTIAL, WORK } from "../store/layout.ts";
 import { CHANNELS, type RescueRun } from "./rescue-machine.ts";
-import { MIGRATION, Migration, waitForStep } from "./migration.ts";
+import { waitForStep } from "./wait-for-step.ts";
 
 /** Time limit for the boot whose state is saved. */
 const READY_MS = 120_000;
@@ -114,7 +115,6 @@ export class NewState {
 
   /** Boots the bare machine, and saves its state as soon as the runner is ready. */
   async #save(): Promise<void> {
-    const migration = new Migration();
     const argv = buildQemuArgv(bareMachine(this.run.machine), this.run.capabilities);
     const machine = await startQemu({
       // The sandbox would forbid to start cat. This machine runs no guest's code.
@@ -125,7 +125,6 @@ export class NewState {
       monitor: join(this.#beside, WORK.monitor),
       logPath: join(this.#beside, WORK.qemuLog),
       furtherFds: [this.files.ram],
-      onEvent: migration.onEvent,
     });
     this.#machine = machine;
     try {
@@ -135,10 +134,7 @@ export class NewState {
       });
       await waitForStep(READY_MS, machine, ready.promise);
       await machine.qmp.execute("stop");
-      await machine.qmp.execute("migrate-set-capabilities", MIGRATION.capabilities);
-      await machine.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
-      await machine.qmp.execute("migrate", { uri: `exec:cat >${WARM_FILES.devices}` });
-      await waitForStep(MIGRATION.limitMs, machine, migration.completed);
+      await saveDevices(machine.qmp, `exec:cat >${WARM_FILES.devices}`);
       this.files.variables = readStateVariables(this.#beside);
     } finally {
       this.#ended = machine.end().catch(() => {});

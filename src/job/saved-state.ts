@@ -5,6 +5,7 @@ import type { Firmware } from "../machine/types.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { buildHotpluggedDevices } from "../qemu/devices/disk.ts";
+import { loadDevices } from "../qemu/ram-state.ts";
 import { startQemu, type QemuSession } from "../qemu/session.ts";
 import { identifyVariables } from "../qemu/uefi-variables.ts";
 import type { QmpEvent } from "../qmp/events.ts";
@@ -25,7 +26,7 @@ import { remove } from "../store/remove.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import type { Workdir } from "../store/workdir.ts";
-import { MIGRATION, Migration, waitForStep } from "./migration.ts";
+import { waitForStep } from "./wait-for-step.ts";
 import type { RescueRun } from "./rescue-machine.ts";
 import { bareMachine, hasRoomForState, NewState } from "./save-state.ts";
 import { randomBytes } from "../lib/crypto.ts";
@@ -179,17 +180,13 @@ async function resume(
   const argv = buildQemuArgv(resumed, capabilities);
   const logPath = join(work.dir, WORK.qemuLog);
   remove(logPath);
-  const migration = new Migration();
   const running = await startQemu({
     argv,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
     logPath,
     furtherFds: [state.devices, state.ram],
-    onEvent: (event) => {
-      migration.onEvent(event);
-      onEvent(event);
-    },
+    onEvent,
   });
   const up = Promise.withResolvers<void>();
   let control: Channel | undefined;
@@ -200,13 +197,7 @@ async function resume(
     });
     if (saved) await waitForStep(undefined, running, saved);
     const { qmp } = running;
-    await Promise.all(
-      qmp.executeBatch([
-        ["migrate-set-capabilities", MIGRATION.capabilities],
-        ["migrate-incoming", { uri: `fd:${DEVICES_FD}` }],
-      ]),
-    );
-    await waitForStep(MIGRATION.limitMs, running, migration.completed);
+    await loadDevices(qmp, DEVICES_FD, running.ended);
     const time = (Date.now() / 1000).toFixed(3);
     control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
     const plugs = buildHotpluggedDevices(resumed).map((device) => ["device_add", device] as const);

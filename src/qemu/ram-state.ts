@@ -59,14 +59,15 @@ export async function sendDevicesFile(monitor: string, directory: string): Promi
 /**
  * Saves the state of a paused machine's devices to the file that was sent before. qemu releases its disks: the guest may be
  * resumed (`cont`), which takes them again, or the machine ended.
+ * @param uri where to (qapi/migration.json, migrate): the file of `sendDevicesFile`
  * @throws Error with qemu's reason, after a stop signal
  */
-export async function saveDevices(qmp: QmpClient): Promise<void> {
+export async function saveDevices(qmp: QmpClient, uri = `fd:${DEVICES_FD}`): Promise<void> {
   const migration = new Migration();
   qmp.onEvent(migration.onEvent);
   await qmp.execute("migrate-set-capabilities", CAPABILITIES);
   await qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
-  await qmp.execute("migrate", { uri: `fd:${DEVICES_FD}` });
+  await qmp.execute("migrate", { uri });
   try {
     await migration.wait(qmp.closed);
   } catch (error) {
@@ -128,8 +129,12 @@ export function openState(directory: string, shared: boolean): OpenState {
 export async function loadDevices(qmp: QmpClient, fd: number, exited: Promise<unknown>): Promise<void> {
   const migration = new Migration();
   qmp.onEvent(migration.onEvent);
-  await qmp.execute("migrate-set-capabilities", CAPABILITIES);
-  await qmp.execute("migrate-incoming", { uri: `fd:${fd}` });
+  await Promise.all(
+    qmp.executeBatch([
+      ["migrate-set-capabilities", CAPABILITIES],
+      ["migrate-incoming", { uri: `fd:${fd}` }],
+    ]),
+  );
   await migration.wait(exited);
 }
 

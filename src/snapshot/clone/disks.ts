@@ -49,10 +49,10 @@ export async function openWorkingDisks(
   work: Workdir,
   { keepTpm }: { keepTpm: boolean },
 ): Promise<CloneSource> {
-  requireDisks(work, vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName));
+  requireDisks(work, vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName), "clone");
   const sources = listSources(work).filter(({ name }) => keepTpm || name !== TPM_STATE);
   const layered = sources.filter(({ base }) => base).map(({ path }) => path);
-  await requireIntactDisks(sources, { live: false, low: isUnattended() });
+  await requireIntactDisks(sources, { live: false, low: isUnattended(), purpose: "clone" });
   await requireIntactBackingFiles(vm, layered, { low: isUnattended(), cannot: CANNOT });
   warnAboutInternalSnapshots(sources, "qcow2", false);
   const firstTime = lstatOf(join(work.dir, WORK.firstTime)) !== undefined;
@@ -106,7 +106,7 @@ export async function openSnapshot(
   snapshot: Snapshot,
   { linked, keepTpm }: { linked: boolean; keepTpm: boolean },
 ): Promise<CloneSource> {
-  const jobs = listStored(snapshot).filter(({ name }) => keepTpm || name !== TPM_STATE);
+  const jobs = listStored(snapshot);
   requireUndamaged(vm.hostdir, snapshot);
   const images = listImages(vm.hostdir, snapshot);
   // Copying would hide the damage, as nothing checks the copy.
@@ -123,6 +123,8 @@ export async function openSnapshot(
     fill: async (stage, inplace) => {
       requireSpace(stage.dir, needed, "clone", inplace ? "snapshots" : "tmpdir");
       await fillFromSnapshot(context, snapshot, jobs, images, stage, linked);
+      // The lengths of all files have been compared with the manifest.
+      if (!keepTpm) remove(join(stage.dir, WORK.tpm));
     },
   };
 }

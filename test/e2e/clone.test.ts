@@ -118,11 +118,14 @@ suite(
           await Bun.sleep(random() * whole * 1.1);
           running.kill("SIGKILL");
           const { status } = await running.done;
+          // Complete, but not moved into place: any command that changes the VM does that.
+          if (existsSync(join(place(box, "web"), ".vm-ready")))
+            await box.ok(["-d", place(box, "web"), "set", "CORES=1"]);
           const made = existsSync(join(place(box, "web"), ".work"));
           if (status === 0) expect(made).toBe(true);
           const shown = await box.vm(["-d", place(box, "web"), "status"]);
           if (made) expect(await content(box, diskOf(box, "web"))).toBe(sum);
-          else expect(shown.stdout + shown.stderr).toMatch(/no VM in|no such directory|was interrupted/);
+          else expect(shown.stdout + shown.stderr).toMatch(/no VM in|no such directory/);
           // The original is as before, whatever happened.
           await box.ok(["@verify", "S1", "@status"]);
           expect(await content(box)).toBe(sum);

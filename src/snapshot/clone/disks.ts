@@ -113,13 +113,14 @@ export async function openSnapshot(
   if (!linked && images.length > 0)
     await requireIntact(chainOf(vm.hostdir, snapshot), { cannot: CANNOT, hint: UNCHANGED, images: true });
   const needed = linked ? 0 : jobs.reduce((sum, job) => sum + job.neededBytes, await measureCopies(images));
-  const files = snapshot.manifest?.files;
-  const held = files?.filter(({ name }) => isDiskName(name)).map((file) => file.allocatedBytes);
+  const { files, parent } = snapshot.manifest ?? {};
+  const disks = files?.filter(({ name }) => isDiskName(name));
   return {
     settings: readSmallBytes(join(snapshot.dir, HOST.guestEnv))?.toString(),
     firstTime: snapshot.manifest?.firstTime === true,
     seeded: jobs.some(({ name }) => name === WORK.seed),
-    hasData: held === undefined || held.some((bytes) => bytes >= BLANK_BYTES),
+    // An incremental one may have little itself.
+    hasData: parent !== undefined || disks?.some(({ storedBytes }) => storedBytes >= BLANK_BYTES) !== false,
     fill: async (stage, inplace) => {
       requireSpace(stage.dir, needed, "clone", inplace ? "snapshots" : "tmpdir");
       await fillFromSnapshot(context, snapshot, jobs, images, stage, linked);

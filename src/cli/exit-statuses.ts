@@ -51,6 +51,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     cannotCreate: "DIR exists and is not empty; no space or no permission",
     io: "a disk or the snapshot is damaged, or reading or writing failed",
     busy: "the VM is running, or locked by another process",
+    timeout: "the job new-identity did not start in time in a clone, which was made nevertheless",
   },
   run: {
     ok: "the guest powered off, or the VM was suspended; with --detach: it is running",

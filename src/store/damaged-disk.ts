@@ -4,10 +4,18 @@ import { shellQuote } from "../lib/shell.ts";
 /** Reason for a missing disk. */
 export const MISSING = "it is missing";
 
+/** What disks are copied for. */
+export type CopyPurpose = "back up" | "clone";
+
+const NOT_MADE: Readonly<Record<CopyPurpose, string>> = {
+  "back up": "no snapshot was made",
+  clone: "no clone was made",
+};
+
 /** A damaged working disk is not backed up: rotation would replace intact snapshots with it. */
-export const damagedDisk = (path: string, reason: string): VmError =>
-  new VmError("io", `cannot back up ${path}: ${reason}`, {
-    hint: `no snapshot was made; restore a good one${
+export const damagedDisk = (path: string, reason: string, purpose: CopyPurpose = "back up"): VmError =>
+  new VmError("io", `cannot ${purpose} ${path}: ${reason}`, {
+    hint: `${NOT_MADE[purpose]}; restore a good one${
       reason === MISSING
         ? ""
         : `, or check the disk: qemu-img check ${shellQuote(path)} (-r all repairs: try it on a copy)`

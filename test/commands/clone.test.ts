@@ -122,6 +122,29 @@ test("settings are taken over; names, cards' addresses and ports of the host are
   expect(existsSync(place(box, "db1-1/.work"))).toBe(true);
 });
 
+test("UEFI variables and the first boot of the CD are the VM's; its TPM only with --keep-tpm", async () => {
+  using box = await written();
+  // A firmware volume of this length (test/commands/machine.test.ts).
+  const variables = Buffer.alloc(4096);
+  variables.writeBigUInt64LE(4096n, 32);
+  variables.write("_FVH", 40);
+  writeFileSync(join(box.work, "efivars.bin"), variables, { mode: 0o600 });
+  mkdirSync(join(box.work, ".vm-tpm"), { mode: 0o700 });
+  const state = Buffer.from([2, 1, 0, 0, 0, 0, 0, 0, 0, 10]);
+  writeFileSync(join(box.work, ".vm-tpm/tpm2-00.permall"), state, { mode: 0o600 });
+  const files = (name: string): string[] => readdirSync(place(box, `${name}/.work/`)).toSorted();
+  const own = [".host", ".in", ".out", ".vm.json", "FIRSTTIME", "disk-0.img", "efivars.bin", "guest.env"];
+  await box.ok("clone", "--keep-guest", "../web");
+  expect(files("web")).toEqual(own);
+  expect(readFileSync(place(box, "web/.work/efivars.bin")).equals(variables)).toBe(true);
+  await box.ok("clone", "--keep-guest", "--keep-tpm", "../kept");
+  expect(files("kept")).toEqual([...own, ".vm-tpm"].toSorted());
+  expect(readFileSync(place(box, "kept/.work/.vm-tpm/tpm2-00.permall"))).toEqual(state);
+  await box.ok("backup", "S0", "--format=qcow2");
+  await box.ok("clone", "--keep-guest", "--linked", "S0", "../linked");
+  expect(files("linked")).toEqual([...own, ".vm-base"].toSorted());
+});
+
 describe("a linked clone", () => {
   test("is an overlay on the snapshot, which cannot be removed, merged or pruned while it exists", async () => {
     using box = await source();
@@ -261,6 +284,15 @@ describe("refuses before any work:", () => {
     const before = readdirSync(box.top).toSorted();
     await box.ends(status, ["clone", "--keep-guest", ...words], reason);
     expect(readdirSync(box.top).toSorted()).toEqual(before);
+  });
+
+  test("a damaged disk", async () => {
+    const path = join(box.work, "disk-0.img");
+    const whole = readFileSync(path);
+    writeFileSync(path, whole.subarray(0, 100));
+    await box.ends(74, "clone --keep-guest ../x", `cannot clone ${path}`, "no clone was made");
+    writeFileSync(path, whole);
+    expect(existsSync(place(box, "x"))).toBe(false);
   });
 
   test("a guest.env that cannot be changed", async () => {

@@ -88,12 +88,24 @@ export const cloneVm = (
           ? work.inplace
           : vm.settings.INPLACE,
     };
-    for (const directory of directories) await makeClone(plan, directory);
+    for (const [index, directory] of directories.entries())
+      await makeClone(plan, directory).catch((error: unknown) => {
+        if (byJob) reportUnrenewed(directories.slice(0, index));
+        throw error;
+      });
     if (directories.length > 1) log.success(`made ${counted(directories.length, "clone")}`);
     return byJob
       ? directories.map((directory) => ({ directory, hostName: hostNameOf(basename(directory)) }))
       : [];
   });
+
+/** Those that were made before another one failed. */
+function reportUnrenewed(made: readonly string[]): void {
+  for (const directory of made)
+    log.warn(
+      `the guest of ${directory} still has the identity of the original; renew it: ${commandLineFor(directory, "job", "new-identity")}`,
+    );
+}
 
 /** The snapshot to clone; undefined for the working disks. @throws 64 for a linked clone without one, 66 if it does not exist */
 function chooseSnapshot(

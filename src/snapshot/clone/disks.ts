@@ -49,10 +49,10 @@ export async function openWorkingDisks(
   work: Workdir,
   { keepTpm }: { keepTpm: boolean },
 ): Promise<CloneSource> {
-  requireDisks(work, vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName));
+  requireDisks(work, vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName), "clone");
   const sources = listSources(work).filter(({ name }) => keepTpm || name !== TPM_STATE);
   const layered = sources.filter(({ base }) => base).map(({ path }) => path);
-  await requireIntactDisks(sources, { live: false, low: isUnattended() });
+  await requireIntactDisks(sources, { live: false, low: isUnattended(), purpose: "clone" });
   await requireIntactBackingFiles(vm, layered, { low: isUnattended(), cannot: CANNOT });
   warnAboutInternalSnapshots(sources, "qcow2", false);
   const firstTime = lstatOf(join(work.dir, WORK.firstTime)) !== undefined;
@@ -106,23 +106,26 @@ export async function openSnapshot(
   snapshot: Snapshot,
   { linked, keepTpm }: { linked: boolean; keepTpm: boolean },
 ): Promise<CloneSource> {
-  const jobs = listStored(snapshot).filter(({ name }) => keepTpm || name !== TPM_STATE);
+  const jobs = listStored(snapshot);
   requireUndamaged(vm.hostdir, snapshot, false);
   const images = listImages(vm.hostdir, snapshot);
   // Copying would hide the damage, as nothing checks the copy.
   if (!linked && images.length > 0)
     await requireIntact(chainOf(vm.hostdir, snapshot), { cannot: CANNOT, hint: UNCHANGED, images: true });
   const needed = linked ? 0 : jobs.reduce((sum, job) => sum + job.neededBytes, await measureCopies(images));
-  const files = snapshot.manifest?.files;
-  const held = files?.filter(({ name }) => isDiskName(name)).map((file) => file.allocatedBytes);
+  const { files, parent } = snapshot.manifest ?? {};
+  const disks = files?.filter(({ name }) => isDiskName(name));
   return {
     settings: readSmallBytes(join(snapshot.dir, HOST.guestEnv))?.toString(),
     firstTime: snapshot.manifest?.firstTime === true,
     seeded: jobs.some(({ name }) => name === WORK.seed),
-    hasData: held === undefined || held.some((bytes) => bytes >= BLANK_BYTES),
+    // An incremental one may have little itself.
+    hasData: parent !== undefined || disks?.some(({ storedBytes }) => storedBytes >= BLANK_BYTES) !== false,
     fill: async (stage, inplace) => {
       requireSpace(stage.dir, needed, "clone", inplace ? "snapshots" : "tmpdir");
       await fillFromSnapshot(context, snapshot, jobs, images, stage, linked);
+      // The lengths of all files have been compared with the manifest.
+      if (!keepTpm) remove(join(stage.dir, WORK.tpm));
     },
   };
 }

@@ -11,7 +11,7 @@ import { requireRegularDisk, ownDisks } from "../../store/own-disks.ts";
 import { WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../machine/types.ts";
 import type { Workdir } from "../../store/workdir.ts";
-import { damagedDisk, MISSING } from "../../store/damaged-disk.ts";
+import { damagedDisk, MISSING, type CopyPurpose } from "../../store/damaged-disk.ts";
 import type { Source } from "../../live/disk-source.ts";
 
 /**
@@ -19,7 +19,11 @@ import type { Source } from "../../live/disk-source.ts";
  * @param named disks in IMAGES: `disk-0.img`
  * @throws 74 naming the first damaged file
  */
-export function requireDisks({ dir }: Workdir, named: readonly string[]): void {
+export function requireDisks(
+  { dir }: Workdir,
+  named: readonly string[],
+  purpose: CopyPurpose = "back up",
+): void {
   for (const name of new Set([...named, ...ownDisks(dir)])) {
     const path = join(dir, name);
     requireRegularDisk(path);
@@ -29,13 +33,13 @@ export function requireDisks({ dir }: Workdir, named: readonly string[]): void {
     } catch (error) {
       damage = hasErrno(error, "ENOENT") ? MISSING : briefOf(error);
     }
-    if (damage !== undefined) throw damagedDisk(path, damage);
+    if (damage !== undefined) throw damagedDisk(path, damage, purpose);
   }
   const variables = join(dir, WORK.efivars);
   const cut = lstatOf(variables) && findVariablesDamage(variables);
   if (cut !== undefined)
-    throw new VmError("io", `cannot back up ${variables}: ${cut}`, {
-      hint: "no snapshot was created; restore an intact one",
+    throw new VmError("io", `cannot ${purpose} ${variables}: ${cut}`, {
+      hint: `no ${purpose === "clone" ? "clone" : "snapshot"} was created; restore an intact one`,
     });
 }
 
@@ -46,7 +50,7 @@ export function requireDisks({ dir }: Workdir, named: readonly string[]): void {
  */
 export async function requireIntactDisks(
   sources: readonly Source[],
-  { live, low }: { live: boolean; low: boolean },
+  { live, low, purpose = "back up" }: { live: boolean; low: boolean; purpose?: CopyPurpose },
 ): Promise<void> {
   if (live) return;
   const disks = sources.filter(({ disk }) => disk);
@@ -54,7 +58,7 @@ export async function requireIntactDisks(
     disks.map(({ path, base }) => findImageDamage({ format: "qcow2", path, base }, low)),
   );
   for (const [index, damage] of found.entries())
-    if (damage !== undefined) throw damagedDisk(disks[index]!.path, damage);
+    if (damage !== undefined) throw damagedDisk(disks[index]!.path, damage, purpose);
 }
 
 /** Only a copy of the whole file contains internal snapshots. */

@@ -82,12 +82,16 @@ const LAB = [
   "dnsmasq --conf-file=/dev/null --user=root --pid-file= --port=0 --leasefile-ro --interface=vmbr0 --bind-interfaces --dhcp-range=10.9.9.20,10.9.9.90",
 ].join(" && ");
 
+/** Waits for a word on the console. */
+const said = (word: string): string =>
+  `for i in $(seq 600); do grep -q ${word} .work/console.log && break; sleep 0.2; done`;
+
 /** Runs a script of sh in namespaces of its own, with the environment of a VM. */
-const inLab = (box: Sandbox, script: string): Promise<string> =>
+const inLab = (box: Sandbox, commands: string): Promise<string> =>
   shell(
     `env -i ${Object.entries(box.env())
       .map(([name, value]) => `${name}='${value}'`)
-      .join(" ")} unshare --net --mount --pid --fork --kill-child sh -euc '${LAB} && ${script}'`,
+      .join(" ")} unshare --net --mount --pid --fork --kill-child sh -euc '${LAB} && ${commands}'`,
     box.host,
   );
 
@@ -178,7 +182,7 @@ lease eth0
 echo "OUTSIDE $(wget -q -O - http://10.9.8.1/hello)."
 mkdir -p /seed; for disk in /dev/vd?; do mount -t iso9660 -o ro $disk /seed 2>/dev/null && break; done
 mac=$(cat /sys/class/net/eth0/address)
-grep -q "\"macaddress\": \"$mac\"" /seed/network-config && grep -q "\"dhcp4\": true" /seed/network-config && echo "SEED names $mac."
+grep -q '"macaddress": "'$mac'"' /seed/network-config && grep -q '"dhcp4": true' /seed/network-config && echo "SEED names $mac."
 echo READY
 for i in eth1 eth2; do
   while [ ! -e /sys/class/net/$i ]; do sleep 1; done
@@ -189,8 +193,6 @@ ${WAIT}
 `;
       const box = await makeGuest("out", guest, ["--net=net=lab", "create", "--cloud-init", "out"]);
       writeFileSync(join(box.top, "hello"), "from the outside");
-      const said = (text: string): string =>
-        `for i in $(seq 600); do grep -q ${text} .work/console.log && break; sleep 0.2; done`;
       // What is outside has a namespace of its own, with a web server.
       await inLab(
         box,

@@ -84,7 +84,7 @@ const LAB = [
 
 /** Waits for a word on the console. */
 const said = (word: string): string =>
-  `for i in $(seq 600); do grep -q ${word} .work/console.log && break; sleep 0.2; done`;
+  `for i in $(seq 1500); do grep -q ${word} .work/console.log && break; sleep 0.2; done`;
 
 /** Runs a script of sh in namespaces of its own, with the environment of a VM. */
 const inLab = (box: Sandbox, commands: string): Promise<string> =>

@@ -183,7 +183,7 @@ async function startMachine(
   replaceVolatile(
     script,
     buildRunScript(
-      buildQemuArgv({ ...resolved, tpm: byHand?.tpm }, capabilities),
+      byHand ? buildQemuArgv({ ...resolved, tpm: byHand.tpm }, capabilities) : argv,
       work.dir,
       `Runs the VM ${resolved.name}; written by ${context.prog} ${context.version}`,
       byHand?.lines,

@@ -34,6 +34,8 @@ test("finds who has a file open, and a process's command line", async () => {
   expect(holder.pid).toBe(process.pid);
   expect(describeHolder(holder)).toBe(`${holder.name} (pid ${process.pid})`);
   const child = Bun.spawn(["sleep", "60"]);
+  // Until it has executed the program, it has none.
+  while (readArgv(child.pid).length === 0) await Bun.sleep(1);
   expect(readArgv(child.pid)).toEqual(["sleep", "60"]);
   child.kill();
   await child.exited;

@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { ownedByUs } from "../lib/trust.ts";
-import { removeQuietly, writeNew } from "../store/files.ts";
+import { removeQuietly, replaceVolatile } from "../store/files.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { LIBEXEC_FILES } from "./libexec-files.ts";
 
@@ -34,9 +34,10 @@ export function unpackLibexec(wanted: string, tmpdir: string): Libexec {
   }
 }
 
+/** Nothing is synced: each run compares them, see below. */
 function writeFiles(directory: string): void {
   mkdirSync(join(directory, "jobs"), { recursive: true, mode: 0o700 });
-  for (const [name, text] of Object.entries(LIBEXEC_FILES)) writeNew(join(directory, name), text);
+  for (const [name, text] of Object.entries(LIBEXEC_FILES)) replaceVolatile(join(directory, name), text);
 }
 
 /** Are they as written, and writable by this user only? */

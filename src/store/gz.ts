@@ -127,13 +127,13 @@ export async function compressFiles(
     const before = fstatSync(from, { bigint: true });
     const to = createFile(job.to);
     const [readEnd, writeEnd] = pipe();
-    // pigz does not read the file itself: its threads deadlock on a read error (seen with 2.6).
-    const reader = start(["cat"], { stdin: from, stdout: writeEnd, low });
     const packer = start(["pigz", `-${level}`, "-p", String(cores), "-n", "-T", "-c"], {
       stdin: readEnd,
       stdout: to,
       low,
     });
+    // pigz does not read the file itself: its threads deadlock on a read error (seen with 2.6).
+    const reader = start(["cat"], { stdin: from, stdout: writeEnd, low });
     closeSync(readEnd);
     closeSync(writeEnd);
     const done = (async () => {

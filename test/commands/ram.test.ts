@@ -130,6 +130,22 @@ describe("a snapshot with RAM", () => {
     expect(seen(box)).toEqual([1]);
   });
 
+  test("without space for the RAM: 73, and the working files are as before", async () => {
+    using box = await withRam();
+    const before = box.work;
+    box.program("cp", "echo 'cp: error writing: No space left on device' >&2; exit 1");
+    await box.ends(73, "restore", "space");
+    expect(box.work).toBe(before);
+  });
+
+  test("a restored state that was not resumed is replaced by another restore", async () => {
+    using box = await withRam();
+    await box.ok("restore");
+    await box.ends(0, "status", "suspended");
+    await box.ok("restore", "--no-ram");
+    expect(existsSync(suspended(box, "ram"))).toBe(false);
+  });
+
   test("damaged RAM: 74, and the working files are as before", async () => {
     using box = await withRam();
     edit(box.path("backups/S0/state.ram"), (bytes) => bytes.fill(7, 1 << 20, (1 << 20) + 1));

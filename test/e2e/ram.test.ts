@@ -13,7 +13,7 @@ suite(
       const { box } = vm;
       await vm.run();
       await vm.booted();
-      for (const format of ["qcow2", "qcow2", "gz"])
+      for (const format of ["qcow2", "gz"])
         expect((await box.ok(["backup", "--ram", `--format=${format}`])).stderr).toContain("with RAM");
       expect(await judgeRunning(vm)).toEqual([]);
       const { number, count } = vm;
@@ -21,10 +21,10 @@ suite(
       const sum = sha256(box.path("backups/S0/state.ram"));
 
       const counts: number[] = [];
-      for (const name of ["S0", "S1", "S2", "S0"]) {
+      for (const name of ["S0", "S1", "S0"]) {
         await box.ok(["restore", name]);
         const record = await vm.record();
-        if (name !== "S2") expect(readRecordInRam(box.path(`backups/${name}/state.ram`))).toEqual(record);
+        if (name === "S0") expect(readRecordInRam(box.path(`backups/${name}/state.ram`))).toEqual(record);
         vm.count = record.count;
         counts.push(record.count);
         await vm.run();
@@ -32,9 +32,8 @@ suite(
         await until("further records", async () => (await vm.ask()).count > record.count + 2);
         await box.ok(["stop", "--force"]);
       }
-      expect(counts.slice(0, 3)).toEqual(counts.slice(0, 3).toSorted((a, b) => a - b));
-      expect(counts[3]).toBe(counts[0]!);
-      expect(counts[2]).toBeLessThanOrEqual(count);
+      expect(counts[1]).toBeWithin(counts[0]!, count + 1);
+      expect(counts[2]).toBe(counts[0]!);
       expect(vm.number).toBe(number);
 
       // Only once: what the guest wrote since is on the disk.
@@ -42,13 +41,8 @@ suite(
       expect((await vm.ask()).number).not.toBe(number);
       await box.ok(["stop", "--force"]);
       expect(sha256(box.path("backups/S0/state.ram"))).toBe(sum);
-      await box.ok(["restore", "S1", "--no-ram"]);
-      await vm.run();
-      expect((await vm.ask()).number).not.toBe(number);
-      await box.ok(["stop", "--force"]);
-
-      const { stdout } = await box.ok(["verify", "--boot", "S1"]);
-      expect(stdout).toContain("S1: good, qcow2");
+      const { stdout } = await box.ok(["verify", "--boot", "S0"]);
+      expect(stdout).toContain("S0: good, qcow2");
       expect(stdout).toContain("resumes (runs)");
     });
 

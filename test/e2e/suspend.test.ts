@@ -23,7 +23,7 @@ async function suspendAndResume(vm: RamVm): Promise<void> {
 suite(
   "suspend",
   () => {
-    test("a guest goes on where it was, twice, with its RAM and its disk of one point in time", async () => {
+    test("a guest is resumed where it was, twice, with its RAM and its disk of one point in time", async () => {
       using vm = await RamVm.make();
       const { box } = vm;
       await vm.run();

@@ -1,5 +1,5 @@
 /** How long a VM takes to be suspended, and to be resumed until its guest answers, by the size of its RAM. */
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { formatSize } from "../../src/lib/size.ts";
@@ -24,16 +24,17 @@ async function untilAnswer(vm: RamVm): Promise<number> {
       return 0;
     }
   };
-  for (let connected = false; !connected; await Bun.sleep(RETRY_MS))
-    connected = await new Promise<boolean>((resolve) => {
-      const socket = connect(join(directory, "console.sock"), () => {
-        socket.write("?");
-        resolve(true);
-      });
-      socket.on("error", () => resolve(false));
+  let socket: Socket | undefined;
+  for (; socket === undefined; await Bun.sleep(RETRY_MS))
+    socket = await new Promise<Socket | undefined>((resolve) => {
+      const tried: Socket = connect(join(directory, "console.sock"), () => resolve(tried));
+      tried.on("error", () => resolve(undefined));
     });
-  while (count() === 0) await Bun.sleep(RETRY_MS);
-  return seconds(begin);
+  // What qemu receives before it has loaded the state of the serial port is lost.
+  for (; count() === 0; await Bun.sleep(RETRY_MS)) socket.write("?");
+  const took = seconds(begin);
+  socket.destroy();
+  return took;
 }
 
 interface Round {

@@ -20,6 +20,7 @@ import { canLoop, sweepErrors, sweepSmallDisks, sweepSmallLive } from "../../tes
 import { ImageLab, sweepBits, sweepFull, sweepKills } from "../../test/e2e/image-faults.ts";
 import { sweepRandomKills } from "../../test/e2e/kill-faults.ts";
 import { sweepLiveKills } from "../../test/e2e/live-kill-faults.ts";
+import { sweepRamSnapshots } from "../../test/e2e/ram-faults.ts";
 import { sweepSuspends } from "../../test/e2e/suspend-faults.ts";
 import { sweepMix } from "../../test/e2e/mixed-faults.ts";
 import { SoakLabs, soakVariantName, type SoakSweep } from "../../test/e2e/soak-lab.ts";
@@ -30,14 +31,14 @@ const USAGE = `usage: scripts/soak [options]
                    restore:bios:vm:fsync   restore:*:dd   kill:backup   signal   full:restore   race
                    images (snapshots of the format qcow2, merge and prune)   day
                    tests (the end-to-end tests with every variation; scripts/check takes another sample each day)
-                   ram (suspends and resumes, and kills of both)
+                   ram (suspends and resumes, snapshots with RAM, and kills of these)
                    changes (of the hardware of a running VM, by BIOS and by UEFI)
                    kills   kills:restore gz:inplace   mix   full (also full:merge:tmpdir:calls)   flips   flips:inplace:17
   --kills=N      kills of backup and of restore each, and half as many of each of SIGTERM, SIGINT, SIGHUP (20)
   --random-kills=N  kills at random moments of all commands that change a VM, a fifth of a running one's backups (300)
   --minutes=N    four commands at once for so long, half of it in place (10)
   --changes=N    changes at random of a running VM's disks, CD, cards and forwards, with live backups between (200)
-  --rounds=N     suspends and resumes of one guest (200)
+  --rounds=N     suspends and resumes of one guest, and half as many snapshots with RAM (200)
   --steps=N      sizes of each small disk, and twice as many failing system calls of each command (6)
   --flips=N      flipped bits and bytes, and a fifth as many files cut short (1000)
   --hours=N      live snapshots of a busy Debian, one after the other, each restored and booted afterwards (24)
@@ -186,6 +187,7 @@ async function suspendMachines(): Promise<void> {
     for (const violation of violations) reportPoint(name, violation);
   };
   await sweepSuspends({ seed, point, parent }, { rounds: Number(values.rounds), kills });
+  await sweepRamSnapshots({ seed, point, parent }, { rounds: Math.ceil(Number(values.rounds) / 2), kills });
   for (const [title, tally] of tallies) line(title, tally);
 }
 

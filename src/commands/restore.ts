@@ -21,16 +21,23 @@ export default define({
       type: "boolean",
       description: "leave the RAM of the snapshot out: the next run boots the guest",
     },
+    run: { type: "boolean", description: "run the VM in the background afterwards" },
   },
   async parse(args) {
     const { validateSnapshotReference } = await import("../store/snapshots.ts");
     const name = args.snapshot || undefined;
     if (name !== undefined) validateSnapshotReference(name);
-    return { name, copy: args.copy, ram: args["no-ram"] !== true, remote: args["from-remote"] === true };
+    return {
+      name,
+      copy: args.copy,
+      ram: args["no-ram"] !== true,
+      remote: args["from-remote"] === true,
+      runs: args.run === true,
+    };
   },
-  async run(context, { remote, ...request }) {
-    if (remote) return (await import("../snapshot/remote/fetch.ts")).restoreRemote(context, request);
-    const { restoreVm } = await import("../snapshot/restore.ts");
-    await restoreVm(context, request);
+  async run(context, { remote, runs, ...request }) {
+    if (remote) await (await import("../snapshot/remote/fetch.ts")).restoreRemote(context, request);
+    else await (await import("../snapshot/restore.ts")).restoreVm(context, request);
+    if (runs) await (await import("../lifecycle/run.ts")).runVm(context, { detach: true });
   },
 });

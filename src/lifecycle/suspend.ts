@@ -101,6 +101,13 @@ async function inspect(work: Workdir, qmp: QmpClient): Promise<Running> {
     throw cannot("io", "the guest's kernel has panicked", `restart it: ${commandLine("restart")}`);
   if (status !== "running" && status !== "paused" && status !== "io-error")
     throw cannot("io", `its state is ${status}`);
+  const [attached, cd] = await Promise.all([listAttached(qmp), findInsertedCd(qmp)]);
+  if (attached.some(({ bus }) => bus === "NVME"))
+    throw cannot(
+      "unavailable",
+      "qemu cannot save its NVMe disks",
+      "use disks of another bus: VIRT, SCSI, AHCI, USB",
+    );
   const { "blocked-reasons": blocked = [] } = await qmp.execute("query-migrate");
   if (blocked.length > 0) throw explainBlocked(blocked[0]!);
   const pid = findQemus(work)[0]?.pid ?? 0;
@@ -111,7 +118,6 @@ async function inspect(work: Workdir, qmp: QmpClient): Promise<Running> {
       "the guest's RAM is not shared memory",
       `have it so from the next start on: ${commandLine("set", "SHARED_RAM=on")} && ${commandLine("restart")}`,
     );
-  const [attached, cd] = await Promise.all([listAttached(qmp), findInsertedCd(qmp)]);
   const images = attached.map(({ path }) => path).filter((path) => dirname(path) !== work.dir);
   const accel = readArgv(pid).includes("kvm") ? "kvm" : "tcg";
   return { paused: status === "paused", ram, cd, images, qemu: qmp.version, accel };

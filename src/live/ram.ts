@@ -43,10 +43,10 @@ export async function openMachine(
   staged: string,
 ): Promise<RunningMachine> {
   const { status, running } = await qmp.execute("query-status");
-  if (!running) throw cannotSave(`the guest is not running (${status})`);
+  if (!running) throw cannotSaveRam(`the guest is not running (${status})`);
   const ram = await findRam(qmp, pid);
   if (ram === undefined)
-    throw cannotSave(
+    throw cannotSaveRam(
       "it is not shared memory",
       `have it so from the next start on: ${commandLine("set", "SHARED_RAM=on")} && ${commandLine("restart")}`,
     );
@@ -56,13 +56,13 @@ export async function openMachine(
     findInsertedCd(qmp),
   ]);
   if (blocked[0] !== undefined)
-    throw cannotSave(
+    throw cannotSaveRam(
       blocked[0],
       /VirtFS|9p/i.test(blocked[0]) ? "unmount the shared folders in the guest: umount -a -t 9p" : undefined,
     );
   const other = attached.find(({ path }) => dirname(path) !== workdir);
   if (other)
-    throw cannotSave(
+    throw cannotSaveRam(
       `the guest has a disk that is not in the snapshot: ${other.path}`,
       `run the VM without it, or detach it: ${commandLine("disk", "-h")}`,
     );
@@ -75,14 +75,15 @@ export async function openMachine(
       if (error instanceof VmError || (error instanceof Error && "errno" in error))
         throw fileError("cannot save the RAM", error);
       // In qemu's words, such as a device whose state it cannot save.
-      throw cannotSave(reasonOf(error));
+      throw cannotSaveRam(reasonOf(error));
     }
   };
   const accel = readArgv(pid).includes("kvm") ? "kvm" : "tcg";
   return { qemu: qmp.version, accel, cd, save };
 }
 
-const cannotSave = (reason: string, hint?: string): VmError =>
+/** The guest keeps running, and no snapshot is created. */
+export const cannotSaveRam = (reason: string, hint?: string): VmError =>
   new VmError("busy", `cannot save the RAM: ${reason}`, {
     hint: [hint, `or back up the disks only: ${commandLine("backup")}`].filter(Boolean).join("\n"),
   });

@@ -44,7 +44,7 @@ const ENXIO = -6;
 const PIECE_BYTES = 64 << 20;
 
 /**
- * Copies an open file into an open empty one, in the kernel and without the holes. Nobody may write to the file meanwhile.
+ * Copies an open file into an open empty one, in the kernel and without the holes. No process may write to the file meanwhile.
  * @param from a descriptor of its own open file description: its offset moves
  * @returns the bytes copied
  * @throws a system error, or after a stop signal

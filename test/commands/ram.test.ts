@@ -26,7 +26,7 @@ const RAM = Buffer.concat([
 const DEVICES = Buffer.from("the state of the devices");
 
 /** Adds RAM to a snapshot, as `backup --ram` does. */
-async function addRam(box: Sandbox, name: string): Promise<void> {
+async function addRam(box: Sandbox, name: string, qemu = "7.2.22"): Promise<void> {
   const dir = box.path("backups", name);
   const manifest = JSON.parse(box.read("backups", name, "manifest.json"));
   const raw = manifest.format === "qcow2";
@@ -56,7 +56,7 @@ async function addRam(box: Sandbox, name: string): Promise<void> {
     },
   );
   manifest.machine = {
-    qemu: "7.2.22",
+    qemu,
     accel: "tcg",
     processor: "0".repeat(32),
     cd: { path: null, first: false },
@@ -128,6 +128,48 @@ describe("a snapshot with RAM", () => {
     await box.ends(74, "restore", "--no-ram");
     await box.ok("restore", "--no-ram");
     expect(seen(box)).toEqual([1]);
+  });
+
+  test("without space for the RAM: 73, and the working files are as before", async () => {
+    using box = await withRam();
+    const before = box.work;
+    box.program("cp", "echo 'cp: error writing: No space left on device' >&2; exit 1");
+    await box.ends(73, "restore", "space");
+    expect(box.work).toBe(before);
+  });
+
+  test.each([
+    ["resumes it", "7.2.22", "resumes (--boot-wait matched)"],
+    [
+      "of another qemu boots it, and says why",
+      "7.0.0",
+      "its RAM was not resumed: it was saved by qemu 7.0.0",
+    ],
+  ])("verify --boot %s", async (_what, qemu, printed) => {
+    using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+    await box.ok("backup");
+    await addRam(box, "S0", qemu);
+    box.qemu = { console: "ready\n" };
+    await box.ends(0, "verify --boot --boot-wait=ready", printed);
+    expect(box.qemus.at(-1)!.argv.includes("-incoming")).toBe(qemu === "7.2.22");
+  });
+
+  test("restore --run: resumes the guest in the background", async () => {
+    using box = await withRam();
+    await box.ok("restore", "--run");
+    const qemu = box.qemus.at(-1)!;
+    expect(qemu.argv).toContain("-incoming");
+    expect(qemu.status).toBe("running");
+    expect(existsSync(suspended(box, "ram"))).toBe(false);
+    await box.ends(75, "restore", "running");
+  });
+
+  test("a restored state that was not resumed is replaced by another restore", async () => {
+    using box = await withRam();
+    await box.ok("restore");
+    await box.ends(0, "status", "suspended");
+    await box.ok("restore", "--no-ram");
+    expect(existsSync(suspended(box, "ram"))).toBe(false);
   });
 
   test("damaged RAM: 74, and the working files are as before", async () => {

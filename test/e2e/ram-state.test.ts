@@ -97,7 +97,7 @@ class Lab implements AsyncDisposable {
 }
 
 suite("the state of a machine", () => {
-  test("a guest goes on with its RAM, its devices and its disk, and clones leave the file alone", async () => {
+  test("a guest is resumed with its RAM, its devices and its disk, and clones leave the file alone", async () => {
     await using lab = new Lab();
     writeFileSync(lab.disk, await buildRamGuest());
     truncateSync(lab.disk, 1 << 20);
@@ -116,7 +116,7 @@ suite("the state of a machine", () => {
     const ram = statSync(join(state, "ram"));
     expect(ram.size).toBe(MEMORY_MIB << 20);
     expect(allocatedBytes(ram)).toBeLessThan(16 << 20);
-    // As after a failure: the guest goes on, and may be saved again.
+    // As after a failure: the guest is resumed, and may be saved again.
     await qmp.execute("cont");
     qmp.close();
     await until("further records", () => readRecord(lab.disk)!.count > first.count + 2);

@@ -1,4 +1,4 @@
-/** Suspends and resumes of one guest, undisturbed and killed at random moments; after each the guest must be the same. */
+/** Suspends and resumes of one guest, undisturbed and killed at any time; after each the guest must be the same. */
 import { seededRandom } from "./faults-lab.ts";
 import { RamVm } from "./ram-vm.ts";
 import type { PointSink } from "./soak-lab.ts";

@@ -76,7 +76,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   if (taken) throw taken;
   const format = request.format ?? vm.settings.SNAPSHOT_FORMAT;
   const live = await isLive(work);
-  const ramOf = request.ram ? requirePid(work, live) : undefined;
+  const ramOf = request.ram ? requirePid(vm, work, live) : undefined;
   if (live) {
     const { resumeIfSpace } = await import("../../vm/resume.ts");
     await resumeIfSpace(work);

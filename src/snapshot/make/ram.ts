@@ -1,9 +1,8 @@
 import { chmodSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { commandLine } from "../../lib/command-line.ts";
-import { VmError } from "../../lib/errors.ts";
 import type { Source } from "../../live/disk-source.ts";
-import { machineDirectory, type RunningMachine } from "../../live/ram.ts";
+import { cannotSaveRam, machineDirectory, type RunningMachine } from "../../live/ram.ts";
+import { ARCH, type ArchFacts } from "../../machine/arch.ts";
 import { STATE_FILES } from "../../qemu/state-files.ts";
 import { allocatedBytes, syncFile } from "../../store/files.ts";
 
@@ -12,26 +11,21 @@ import { STATE } from "../../store/layout.ts";
 import { isExitUnrecorded } from "../../store/mark.ts";
 import type { SavedMachine, StoredFile } from "../../store/manifest.ts";
 import type { Workdir } from "../../store/workdir.ts";
+import type { Vm } from "../../vm/find.ts";
 import { findQemus } from "../../vm/in-use.ts";
 
 /**
  * The pid of the VM's qemu, whose RAM is to be saved.
- * @throws 75 if the VM is off or was started by hand, or the process cannot be found
+ * @throws 75 if the VM is off or was started by hand, or its machine cannot be resumed
  */
-export function requirePid(work: Workdir, live: boolean): number {
-  if (!live)
-    throw new VmError("busy", "cannot save the RAM: the VM is off", {
-      hint: `back up its disks: ${commandLine("backup")}`,
-    });
-  if (!isExitUnrecorded(work.mark))
-    throw new VmError("busy", "cannot save the RAM: the VM was started by hand, with its run script", {
-      hint: `start it with this program: ${commandLine("run", "--detach")}`,
-    });
+export function requirePid({ settings: { QEMUARCH } }: Vm, work: Workdir, live: boolean): number {
+  if (!live) throw cannotSaveRam("the VM is off");
+  const { writesRam }: ArchFacts = ARCH[QEMUARCH];
+  if (writesRam) throw cannotSaveRam(`qemu cannot resume guests of ${QEMUARCH}`);
+  if (!isExitUnrecorded(work.mark)) throw cannotSaveRam("the VM was started by hand, with its run script");
   const [qemu] = findQemus(work);
   if (qemu) return qemu.pid;
-  throw new VmError("busy", "cannot save the RAM: the process of qemu is not visible to this user", {
-    hint: "run the command as the user that has started the VM",
-  });
+  throw cannotSaveRam("the process of its qemu is not visible to this user");
 }
 
 /** The record of the machine for the manifest. */

@@ -248,8 +248,13 @@ export const QMP_COMMANDS = {
   },
   "migrate-set-parameters": { args: { "max-bandwidth": "number" }, limitMs: QUERY_MS },
   migrate: { args: { uri: "string" }, limitMs: QUERY_MS },
+  migrate_cancel: { limitMs: QUERY_MS },
   "query-migrate": {
-    reply: { "error-desc?": "string", "blocked-reasons?": ["string"] },
+    reply: {
+      "status?": { known: ["setup", "active", "cancelling", "device"] },
+      "error-desc?": "string",
+      "blocked-reasons?": ["string"],
+    },
     limitMs: QUERY_MS,
   },
   "migrate-incoming": { args: { uri: "string" }, limitMs: QUERY_MS },

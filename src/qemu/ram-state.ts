@@ -71,9 +71,24 @@ export async function saveDevices(qmp: QmpClient, uri = `fd:${DEVICES_FD}`): Pro
   try {
     await migration.wait(qmp.closed);
   } catch (error) {
+    await cancelSaving(qmp).catch(() => {});
     throwIfInterrupted();
     const { "error-desc": reason } = await qmp.execute("query-migrate");
     throw reason === undefined ? error : new Error(reason, { cause: error });
+  }
+}
+
+/** How long qemu may take to end a migration. */
+const CANCEL_MS = 5000;
+const CANCEL_POLL_MS = 10;
+const UNDER_WAY: ReadonlySet<string> = new Set(["setup", "active", "device", "cancelling"]);
+
+/** Ends a migration that is under way: at its end, qemu would pause a guest that was resumed meanwhile. */
+export async function cancelSaving(qmp: QmpClient): Promise<void> {
+  await qmp.execute("migrate_cancel");
+  for (const deadline = Date.now() + CANCEL_MS; Date.now() < deadline; await Bun.sleep(CANCEL_POLL_MS)) {
+    const { status } = await qmp.execute("query-migrate");
+    if (status === undefined || !UNDER_WAY.has(status)) return;
   }
 }
 

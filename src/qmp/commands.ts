@@ -257,7 +257,11 @@ export const QMP_COMMANDS = {
   migrate: { args: { uri: "string" }, limitMs: QUERY_MS },
   migrate_cancel: { limitMs: QUERY_MS },
   "query-migrate": {
-    reply: { "error-desc?": "string", "blocked-reasons?": ["string"] },
+    reply: {
+      "status?": { known: ["setup", "active", "cancelling", "device"] },
+      "error-desc?": "string",
+      "blocked-reasons?": ["string"],
+    },
     limitMs: QUERY_MS,
   },
   "migrate-incoming": { args: { uri: "string" }, limitMs: QUERY_MS },

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { lstatOf } from "../lib/read-file.ts";
 import { log } from "../lib/log.ts";
+import { cancelSaving } from "../qemu/ram-state.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { readEvents } from "../store/events.ts";
 import { SUSPENDING, WORK } from "../store/layout.ts";
@@ -27,7 +28,10 @@ export async function recoverSuspended(work: Workdir): Promise<void> {
   const running = (await findRunning(work)) !== undefined;
   if (lstatOf(begun)) {
     if (running && lstatOf(join(begun, WAS_RUNNING))) {
-      const resumed = await askMonitor(work, (qmp) => qmp.execute("cont"));
+      const resumed = await askMonitor(work, async (qmp) => {
+        await cancelSaving(qmp);
+        return qmp.execute("cont");
+      });
       if (resumed) log.info("an interrupted 'suspend' was undone: guest resumed");
     }
     remove(begun);

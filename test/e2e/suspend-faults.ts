@@ -39,20 +39,24 @@ export async function sweepSuspends(
     await vm.run();
     point(`ram:rounds:${round}`, [...wrong, ...(await vm.judge())]);
   }
-  const kill = async (words: string[]): Promise<void> => {
+  const kill = async (words: string[], signal: "SIGKILL" | "SIGINT"): Promise<void> => {
     const running = vm.box.start(words);
     await Bun.sleep(random() * SPAN_MS);
-    running.kill("SIGKILL");
+    running.kill(signal);
     await running.done;
   };
   for (let number = 0; number < kills; number++) {
-    await kill(["suspend"]);
+    await kill(["suspend"], "SIGINT");
+    const { state } = JSON.parse((await vm.box.ok(["status", "--json"])).stdout) as { state: string };
+    if (state === "suspended") await vm.run();
+    point(`ram:interrupt suspend:${number}`, state === "paused" ? ["the guest is paused"] : await vm.judge());
+    await kill(["suspend"], "SIGKILL");
     await vm.box.ok(["suspend"]);
     const wrong = await judgeSuspended(vm);
     await vm.run();
     point(`ram:kill suspend:${number}`, [...wrong, ...(await vm.judge())]);
     await vm.box.ok(["suspend"]);
-    await kill(["run", "--detach"]);
+    await kill(["run", "--detach"], "SIGKILL");
     // It runs, or it is still suspended.
     const { status, stderr } = await vm.box.vm(["run", "--detach"]);
     const refused = status === 0 || status === 75 ? [] : [`run ended with ${status}: ${stderr}`];

@@ -171,6 +171,23 @@ suite(
       expect(await vm.judge()).toEqual([]);
       await suspendAndResume(vm);
     });
+
+    test("Ctrl-C at any time: the guest runs on, or the VM is suspended", async () => {
+      using vm = await RamVm.make();
+      const { box } = vm;
+      await vm.run();
+      await vm.booted();
+      for (const ms of sampled([100, 140, 180, 220, 260], 0, 2)) {
+        const interrupted = box.start(["suspend"]);
+        await Bun.sleep(ms);
+        interrupted.kill("SIGINT");
+        await interrupted.done;
+        const { state } = await status(vm);
+        if (state === "suspended") await vm.run();
+        else expect(state).toBe("running");
+        expect(await vm.judge()).toEqual([]);
+      }
+    });
   },
   ["strace"],
 );

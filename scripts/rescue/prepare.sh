@@ -3,6 +3,7 @@
 # after the host has said `go`, has them named in the order of the bus, and mounts the shares. It uses the shell
 # alone wherever it can: starting programs is what takes the time here.
 
+BUSYBOX=(/usr/bin/busybox)
 # Something to read from that never says anything.
 exec {NEVER}<> <(:)
 nap() { read -rt "$1" -u "$NEVER" _; }
@@ -79,6 +80,6 @@ if [ -n "$RESCUE_WARM" ]; then
   exec {CONTROL}>&-
 fi
 # Both by one program; what fails is tried again, and told, by the runner.
-/usr/bin/busybox mount -a -T /etc/rescue/shares 2>/dev/null
+"${BUSYBOX[@]}" mount -a -T /etc/rescue/shares 2>/dev/null
 exec {NEVER}>&-
 wait

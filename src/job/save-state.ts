@@ -32,11 +32,11 @@ import { waitForStep } from "./wait-for-step.ts";
 
 /** Time limit for the boot whose state is saved. */
 const READY_MS = 120_000;
-/** Room for a state: what the rescue touches of its RAM, and reserve. Without it, a write to the RAM would kill qemu. */
-const ROOM_BYTES = 768 << 20;
+/** Space for a state: what the rescue touches of its RAM, and reserve. Without it, a write to the RAM would kill qemu. */
+const NEEDED_BYTES = 768 << 20;
 /** Age of a partial state from which it may be another process's leftover. */
 const NEW_MS = 10_000;
-/** A file system in memory: writing to a mapped file on a disk takes longer than booting should. */
+/** A filesystem in memory: the boot takes longer if its RAM is a file on a disk. */
 const MEMORY = "/dev/shm";
 /** The RAM's descriptor in the machine that is saved. */
 const RAM_FD = 3;
@@ -74,7 +74,7 @@ export class NewState {
   readonly #beside: string;
   readonly #ramInMemory: boolean;
   readonly #lock: number | undefined;
-  /** The machine that is saved; it ends by itself. */
+  /** The machine that is saved; `end` is called when it is saved. */
   #machine: QemuSession | undefined;
   #ended: Promise<unknown> = Promise.resolve();
 
@@ -144,7 +144,7 @@ export class NewState {
   /**
    * Gives the saved state its name; another process may have been first.
    * @param alias second name, by the UEFI variables that the boot has left
-   * @throws if there is no room for it; there is no state then
+   * @throws if there is no space for it; there is no state then
    */
   async store(alias: string | undefined): Promise<void> {
     await this.saved;
@@ -189,13 +189,13 @@ export class NewState {
   }
 }
 
-/** Is there room for a state? */
-export const hasRoomForState = (directory: string): boolean => freeBytes(directory) >= ROOM_BYTES;
+/** Is there space for a state? */
+export const hasSpaceForState = (directory: string): boolean => freeBytes(directory) >= NEEDED_BYTES;
 
-/** A file without a name. @returns undefined if there is no such file system, or no room in it */
+/** A file without a name. @returns undefined if there is no such filesystem, or no space */
 function openInMemory(): number | undefined {
   try {
-    if (!hasRoomForState(MEMORY)) return undefined;
+    if (!hasSpaceForState(MEMORY)) return undefined;
     return openSync(MEMORY, O_TMPFILE | O_DIRECTORY | O_RDWR | O_EXCL, 0o600);
   } catch {
     return undefined;
@@ -224,7 +224,7 @@ function linkState(from: string, to: string): void {
   }
 }
 
-/** Held while the directory is written to. @returns undefined if the file system cannot lock directories */
+/** Held while the directory is written to. @returns undefined if the filesystem cannot lock directories */
 function lockPartial(directory: string): number | undefined {
   let fd: number | undefined;
   try {

@@ -28,7 +28,7 @@ import type { Context } from "../vm/context.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { waitForStep } from "./wait-for-step.ts";
 import type { RescueRun } from "./rescue-machine.ts";
-import { bareMachine, hasRoomForState, NewState } from "./save-state.ts";
+import { bareMachine, hasSpaceForState, NewState } from "./save-state.ts";
 import { randomBytes } from "../lib/crypto.ts";
 
 /** Time limit for a restored rescue to find its disks; after that it is booted. */
@@ -75,7 +75,7 @@ export async function resumeRescue(
     if (hasFailed(path)) return undefined;
     const found = openWarmState(path, machine.memoryMiB * 2 ** 20);
     if (found) return await useState(path, found, work, run, onEvent);
-    if (!hasRoomForState(directory)) return undefined;
+    if (!hasSpaceForState(directory)) return undefined;
     return await makeState(path, variables, work, run, onEvent);
   } catch (error) {
     if (error instanceof SignalError) throw error;

@@ -219,7 +219,9 @@ async function startMachine(
   replaceVolatile(
     script,
     buildRunScript(
-      byHand || resolved.ram ? buildQemuArgv({ ...resolved, ram: undefined, tpm: byHand?.tpm }, capabilities) : argv,
+      byHand || resolved.ram
+        ? buildQemuArgv({ ...resolved, ram: undefined, tpm: byHand?.tpm }, capabilities)
+        : argv,
       work.dir,
       `Runs the VM ${resolved.name}; written by ${context.prog} ${context.version}`,
       byHand?.lines,

@@ -9,7 +9,7 @@ import { remove } from "../store/remove.ts";
 import { endBackup, endResuming, isSuspended, isUndecided, putBack } from "../store/suspended.ts";
 import { bootTime, type Workdir } from "../store/workdir.ts";
 import { findQemus, findRunning } from "./in-use.ts";
-import { killMachine } from "./kill-machine.ts";
+import { killMachine, sendSignal } from "./kill-machine.ts";
 
 /** In SUSPENDING: the guest ran before it was paused to be suspended. */
 export const WAS_RUNNING = "running";
@@ -64,7 +64,7 @@ async function endWaiting(work: Workdir): Promise<void> {
   for (const deadline = Date.now() + END_MS; Date.now() < deadline; await Bun.sleep(POLL_MS)) {
     const found = findQemus(work);
     if (found.length === 0) return;
-    for (const { pid } of found) process.kill(pid, "SIGKILL");
+    for (const qemu of found) sendSignal(qemu, "SIGKILL");
   }
 }
 

@@ -55,7 +55,7 @@ async function quitByQmp(work: Workdir): Promise<void> {
   }
 }
 
-function sendSignal({ pid }: Holder, signal: NodeJS.Signals): void {
+export function sendSignal({ pid }: Holder, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch (error) {

@@ -8,8 +8,8 @@ import { SUSPENDING, WORK } from "../store/layout.ts";
 import { remove } from "../store/remove.ts";
 import { endBackup, endResuming, isSuspended, isUndecided, putBack } from "../store/suspended.ts";
 import { bootTime, type Workdir } from "../store/workdir.ts";
-import { findRunning } from "./in-use.ts";
-import { killMachine } from "./kill-machine.ts";
+import { findQemus, findRunning } from "./in-use.ts";
+import { killMachine, sendSignal } from "./kill-machine.ts";
 
 /** In SUSPENDING: the guest ran before it was paused to be suspended. */
 export const WAS_RUNNING = "running";
@@ -43,11 +43,29 @@ export async function recoverSuspended(work: Workdir): Promise<void> {
   }
   if (!running) remove(join(dir, WORK.resumed));
   if (!isSuspended(dir)) return;
-  if (!running) return endBackup(dir);
+  if (!running) {
+    await endWaiting(work);
+    return endBackup(dir);
+  }
   // A guest that was started by hand is left alone.
   const status = await askMonitor(work, (qmp) => qmp.execute("query-status"));
   if (status?.status === "postmigrate" || !hasResumed(work))
     await killMachine(work, "ending the machine of a suspended VM, which an interrupted command has left");
+}
+
+const END_MS = 5000;
+const POLL_MS = 10;
+
+/**
+ * Ends a qemu that a killed `run` has just started: it has no sockets yet, and until its guest runs no locks on the images. It
+ * would take the sockets of the next one.
+ */
+async function endWaiting(work: Workdir): Promise<void> {
+  for (const deadline = Date.now() + END_MS; Date.now() < deadline; await Bun.sleep(POLL_MS)) {
+    const found = findQemus(work);
+    if (found.length === 0) return;
+    for (const qemu of found) sendSignal(qemu, "SIGKILL");
+  }
 }
 
 /** Puts a state back whose guest has not been resumed. @returns whether it has */

@@ -10,7 +10,7 @@ import { findInsertedCd, listAttached } from "../live/attached.ts";
 import { sumProcessor } from "../rescue/warm-state.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { readArgv } from "../process/holders.ts";
-import { throwIfInterrupted } from "../process/signals.ts";
+import { takeSignals, throwIfInterrupted } from "../process/signals.ts";
 import { findRam, saveDevices, saveRam, sendDevicesFile } from "../qemu/ram-state.ts";
 import { STATE_FILES } from "../qemu/state-files.ts";
 import { QmpClient } from "../qmp/client.ts";
@@ -81,6 +81,8 @@ export const suspendVm = (context: Context): Promise<void> =>
     const running = await withMonitor(work, (qmp) => inspect(work, qmp));
     const started = performance.now();
     const written = await saveMachine(work, running);
+    // The VM is suspended: a stop signal comes too late, and would leave a qemu that waits to be ended.
+    using _taken = takeSignals(() => {});
     await end(context, vm, work);
     const seconds = formatDuration((performance.now() - started) / 1000);
     log.success(`suspended: ${formatSize(written)} of RAM saved, ${seconds}; resume: ${commandLine("run")}`);

@@ -5,8 +5,9 @@ import { exec } from "../process/exec.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { O_TMPFILE } from "../process/open-flags.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { saveDevices } from "../qemu/ram-state.ts";
+import { saveDevices, sendDevicesDescriptor } from "../qemu/ram-state.ts";
 import { startQemu, type QemuSession } from "../qemu/session.ts";
+import { QmpClient } from "../qmp/client.ts";
 import { Channel } from "../rescue/channel.ts";
 import {
   markVolatile,
@@ -41,7 +42,7 @@ const MEMORY = "/dev/shm";
 /** The RAM's descriptor in the machine that is saved. */
 const RAM_FD = 3;
 
-const { O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
+const { O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_WRONLY } = constants;
 
 /** The machine without any part of a guest: common to all jobs, and first on the bus. Its paths are relative. */
 export const bareMachine = (machine: Machine): Machine => ({
@@ -98,7 +99,6 @@ export class NewState {
     this.#ramInMemory = memory !== undefined;
     const ram = memory ?? createFile(join(this.#beside, WARM_FILES.ram));
     ftruncateSync(ram, ramBytes);
-    // qemu starts cat to write it.
     const devices = join(this.#beside, WARM_FILES.devices);
     closeSync(createFile(devices));
     if (variables) writeNew(join(this.#beside, WARM_FILES.variables), variables);
@@ -117,10 +117,7 @@ export class NewState {
   async #save(): Promise<void> {
     const argv = buildQemuArgv(bareMachine(this.run.machine), this.run.capabilities);
     const machine = await startQemu({
-      // The sandbox would forbid to start cat. This machine runs no guest's code.
-      argv: argv.map((word, at) =>
-        argv[at - 1] === "-sandbox" ? "on,obsolete=deny,elevateprivileges=deny" : word,
-      ),
+      argv,
       directory: this.#beside,
       monitor: join(this.#beside, WORK.monitor),
       logPath: join(this.#beside, WORK.qemuLog),
@@ -133,11 +130,27 @@ export class NewState {
         if (line === "ready") ready.resolve();
       });
       await waitForStep(READY_MS, machine, ready.promise);
-      await machine.qmp.execute("stop");
-      await saveDevices(machine.qmp, `exec:cat >${WARM_FILES.devices}`);
+      await this.#saveDevices();
       this.files.variables = readStateVariables(this.#beside);
     } finally {
       this.#ended = machine.end().catch(() => {});
+    }
+  }
+
+  async #saveDevices(): Promise<void> {
+    const monitor = join(this.#beside, WORK.qmp);
+    const fd = openSync(join(this.#beside, WARM_FILES.devices), O_WRONLY | O_NOFOLLOW);
+    try {
+      await sendDevicesDescriptor(monitor, fd);
+    } finally {
+      closeSync(fd);
+    }
+    const qmp = await QmpClient.connect(monitor);
+    try {
+      await qmp.execute("stop");
+      await saveDevices(qmp);
+    } finally {
+      qmp.close();
     }
   }
 

@@ -50,24 +50,27 @@ export async function findRam(qmp: QmpClient, pid: number): Promise<string | und
 export async function sendDevicesFile(monitor: string, directory: string): Promise<void> {
   const fd = openSync(join(directory, STATE_FILES.devices), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   try {
-    await sendNamedDescriptor(monitor, DEVICES_FD, fd);
+    await sendDevicesDescriptor(monitor, fd);
   } finally {
     closeSync(fd);
   }
 }
 
+/** The same with an open file. */
+export const sendDevicesDescriptor = (monitor: string, fd: number): Promise<void> =>
+  sendNamedDescriptor(monitor, DEVICES_FD, fd);
+
 /**
  * Saves the state of a paused machine's devices to the file that was sent before. qemu releases its disks: the guest may be
  * resumed (`cont`), which takes them again, or the machine ended.
- * @param uri where to (qapi/migration.json, migrate): the file of `sendDevicesFile`
  * @throws Error with qemu's reason, after a stop signal
  */
-export async function saveDevices(qmp: QmpClient, uri = `fd:${DEVICES_FD}`): Promise<void> {
+export async function saveDevices(qmp: QmpClient): Promise<void> {
   const migration = new Migration();
   qmp.onEvent(migration.onEvent);
   await qmp.execute("migrate-set-capabilities", CAPABILITIES);
   await qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
-  await qmp.execute("migrate", { uri });
+  await qmp.execute("migrate", { uri: `fd:${DEVICES_FD}` });
   try {
     await migration.wait(qmp.closed);
   } catch (error) {

@@ -59,6 +59,9 @@ interface End {
 }
 
 /** Commands that change nothing: what they say cannot be wrong about it. */
+const removeClone = (lab: EndingsLab): void =>
+  rmSync(join(lab.box.top, "web"), { recursive: true, force: true });
+
 const PRINTERS = ["completion", "config", "doctor", "list", "man", "self-check", "status"];
 
 const has = (lab: EndingsLab, ...names: string[]): boolean =>
@@ -761,6 +764,43 @@ const TABLE: readonly Row[] = [
         },
       }),
     ],
+  },
+  {
+    command: "suspend",
+    args: ["suspend"],
+    from: "off",
+    running: true,
+    said: /^suspended: .* of RAM saved, .* s; resume: .*vm run$/,
+    done: async (lab) => (await stateOf(lab)) === "suspended",
+    ends: [
+      { how: "done", status: 0 },
+      { how: "refused: it does not run", status: 66, before: (lab) => lab.load("off") },
+    ],
+  },
+  {
+    command: "clone",
+    args: ["clone", "--keep-guest", "../web"],
+    from: "off",
+    said: /^cloned /,
+    done: (lab) => existsSync(join(lab.box.top, "web/.work/guest.env")),
+    ends: [
+      { how: "done", status: 0, before: removeClone },
+      { how: "refused: no such snapshot", status: 66, args: ["clone", "S9", "../web"], before: removeClone },
+      {
+        how: "refused: the directory is not empty",
+        status: 73,
+        args: ["clone", "../tmp/.."],
+        before: removeClone,
+      },
+    ],
+  },
+  {
+    command: "rename",
+    args: ["rename", "other"],
+    from: "off",
+    said: /^renamed /,
+    done: (lab) => existsSync(join(lab.box.top, "other")),
+    ends: [{ how: "refused: the name is taken", status: 73, args: ["rename", "../tmp"] }],
   },
   {
     command: "identity --new",

@@ -234,7 +234,9 @@ suite(
         ["restore"],
       ])
         expectError(await box.vm(words), 74, why);
-      const status = JSON.parse((await box.ok(["status", "--json"])).stdout) as Record<string, unknown>;
+      const shown = await box.vm(["status", "--json"]);
+      expect(shown.status).toBe(74);
+      const status = JSON.parse(shown.stdout) as Record<string, unknown>;
       expect(status).toMatchObject({ state: "created", error: expect.stringMatching(why) });
       expect(status).not.toHaveProperty("snapshots");
       expect((await box.ok(["destroy"])).stderr).not.toContain("no snapshot:");

@@ -46,7 +46,7 @@ import { warnOfUnreadSettings } from "../vm/settings-file.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
-import { openRam, openResumedRam, ramDescriptor } from "../vm/ram.ts";
+import { allocateRam, openRam, openResumedRam, ramDescriptor } from "../vm/ram.ts";
 import { PANICKED } from "../vm/kill-machine.ts";
 import type { Resuming } from "./resume-suspended.ts";
 import { recordStart, withdrawStart } from "./run-start.ts";
@@ -174,6 +174,7 @@ async function startVm(
     if (resuming)
       (await import("./resume-suspended.ts")).requireSameMachine(resuming, machineOf, capabilities);
     using state = resuming ? openState(join(work.dir, WORK.suspended), true) : undefined;
+    if (state) allocateRam(work.dir, state);
     using ram = state ? openResumedRam(machineOf, state) : openRam(machineOf, vm.settings.SHARED_RAM);
     const resolved = { ...machineOf, ram: ram.ram };
     const argv = buildQemuArgv(resolved, capabilities);

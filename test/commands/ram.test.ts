@@ -164,6 +164,19 @@ describe("a snapshot with RAM", () => {
     await box.ends(75, "restore", "running");
   });
 
+  test("run: the RAM of a resumed guest has all its space; without it 73, and the state is as before", async () => {
+    using box = await withRam();
+    await box.ok("restore");
+    truncateSync(suspended(box, "ram"), 2 ** 50);
+    const refused = await box.ends(73, "run --detach", "no space for its RAM", "1024 TiB needed", "--boot");
+    expect(refused.stderr).toMatch(/ \d.* free/);
+    truncateSync(suspended(box, "ram"), RAM_BYTES);
+    await box.ends(0, "status", "suspended");
+    await box.ok("run", "--detach");
+    const { size, blocks } = statSync(join(box.work, ".vm-resumed/ram"));
+    expect([size, blocks * 512 >= size]).toEqual([RAM_BYTES, true]);
+  });
+
   test("a restored state that was not resumed is replaced by another restore", async () => {
     using box = await withRam();
     await box.ok("restore");

@@ -145,7 +145,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     const damage = (await findBaseProblem(work)) ?? findWorkingDiskDamage(work, named);
     if (damage !== undefined) return { ...rest, state: "broken", error: damage };
     const suspended = describeSuspended(work);
-    if (suspended) return { ...rest, state: "suspended", suspended };
+    if (suspended) return { ...rest, ...suspended, state: "suspended" };
     return { ...rest, state: stateAfter(ended?.end) };
   }
   const { describeErrors } = await import("./alive.ts");
@@ -308,17 +308,18 @@ async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]
   return { end: mark.lastRun, at: ended, ...(how !== undefined && { how }) };
 }
 
-/** A saved state that cannot be read counts, too: `run` reports why. */
-function describeSuspended({ dir }: Workdir): Status["suspended"] {
+/** A saved state that cannot be read counts, too: only `run` needs it. */
+function describeSuspended({ dir }: Workdir): Pick<Status, "suspended" | "error" | "hint"> | undefined {
   const saved = lstatOf(join(dir, WORK.suspended));
   if (!saved) return undefined;
-  let since = saved.ctime.toISOString();
+  const ramBytes = actualBytes(join(dir, WORK.suspended, STATE_FILES.ram));
+  const suspended = { since: saved.ctime.toISOString(), ramBytes };
   try {
-    since = readSuspended(dir)?.since ?? since;
-  } catch {
-    // See above.
+    return { suspended: { ...suspended, since: readSuspended(dir)!.since } };
+  } catch (error) {
+    const { message, hint } = fileError("cannot use the saved state", error);
+    return { suspended, error: message, ...(hint !== undefined && { hint }) };
   }
-  return { since, ramBytes: actualBytes(join(dir, WORK.suspended, STATE_FILES.ram)) };
 }
 
 function stateAfter(end: RunEnd | undefined): VmState {

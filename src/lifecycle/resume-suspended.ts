@@ -120,11 +120,15 @@ export async function resumeGuest(
   machine: QemuSession,
   devices: number,
   downLinks: readonly Nic[],
+  { paused }: SuspendedState,
 ): Promise<void> {
   try {
     await loadDevices(machine.qmp, devices, machine.ended);
     beginResumed(work.dir);
-    const commands: QmpCommand[] = [...downLinks.map(({ number }) => linkCommand(number, "down")), ["cont"]];
+    const commands: QmpCommand[] = [
+      ...downLinks.map(({ number }) => linkCommand(number, "down")),
+      ...(paused ? [] : [["cont"] as const]),
+    ];
     const replies = await Promise.allSettled(machine.qmp.executeBatch(commands));
     const failed = replies.find((reply) => reply.status === "rejected");
     if (failed) throw failed.reason;
@@ -140,9 +144,15 @@ export async function resumeGuest(
 }
 
 /** Sets the guest's clock, which was stopped, by its agent, and reports the resumption. */
-export async function reportResumed(work: Workdir, qmp: QmpClient, { since }: SuspendedState): Promise<void> {
+export async function reportResumed(
+  work: Workdir,
+  qmp: QmpClient,
+  { since, paused }: SuspendedState,
+): Promise<void> {
   const seconds = (Date.now() - Date.parse(since)) / 1000;
   const when = `suspended ${formatTimestamp(new Date(since))}, ${formatDuration(seconds)} ago`;
+  if (paused)
+    return log.info(`guest loaded (${when}); it is paused, as it was then; go on: ${commandLine("resume")}`);
   const problem = await setClock(work, qmp).catch((error: unknown) => reasonOf(error));
   log.info(
     problem === undefined

@@ -1,5 +1,5 @@
 import { chmodSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
@@ -92,8 +92,9 @@ export interface RunRequest {
  */
 export async function runVm(context: Context, request: RunRequest = {}): Promise<void> {
   const { iso, detach = false } = request;
-  const run = await withVm(context, "run", async (found) => {
+  const run = await withVm(context, "run", async (found, undone) => {
     refuseTemplate(found, "run");
+    if (undone && request.boot !== true) return found.settings.GUESTNAME || basename(found.hostdir);
     // A mistyped name fails before a snapshot is restored.
     const isoPath = iso ? await new Media(context, found).findIso(iso) : iso;
     const vm = await ensureWork(context, found);
@@ -107,6 +108,8 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
     if (resuming) return startVm(resuming.context, resuming.vm, work, isoPath, request, resuming);
     return startVm(context, vm, work, isoPath, request);
   });
+  // The guest of an interrupted `suspend` runs on.
+  if (typeof run === "string") return log.success(`${run} runs in the background`);
   if (detach) {
     run.machine.release();
     return log.success(`${run.resolved.name} runs in the background (pid ${run.machine.pid})`);
@@ -265,7 +268,7 @@ async function startMachine(
   errors.qmp = machine.qmp;
   if (resuming) {
     const { resumeGuest, reportResumed } = await import("./resume-suspended.ts");
-    await resumeGuest(work, machine, ramDescriptor(resolved) + 1, downLinks);
+    await resumeGuest(work, machine, ramDescriptor(resolved) + 1, downLinks, resuming.state);
     const reported = reportResumed(work, machine.qmp, resuming.state);
     if (detached) await reported;
   } else if (downLinks.length > 0) await startWithLinksDown(machine, downLinks);

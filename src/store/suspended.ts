@@ -45,6 +45,8 @@ export interface SuspendedState {
   /** The CD in the drive, absolute, and whether the machine was started with it as the first in boot order. */
   cd: { path: string | null; first: boolean };
   disks: DiskIdentity[];
+  /** The guest was paused by a command, and stays paused. */
+  paused?: true;
   /** An unfinished backup has begun to change the bitmaps in the disks. */
   inBackup?: true;
 }
@@ -94,7 +96,7 @@ const isText = (value: unknown): value is string =>
 const isPath = (value: unknown): boolean => isText(value) && isAbsolute(value) && normalize(value) === value;
 
 function isState(value: unknown): value is SuspendedState {
-  const { format, since, qemu, accel, processor, cd, disks } = (value ?? {}) as Record<string, any>;
+  const { format, since, qemu, accel, processor, cd, disks, paused } = (value ?? {}) as Record<string, any>;
   return (
     format === FORMAT &&
     isText(since) &&
@@ -107,7 +109,8 @@ function isState(value: unknown): value is SuspendedState {
     Array.isArray(disks) &&
     disks.every(
       (disk) => isText(disk?.path) && Number.isSafeInteger(disk.bytes) && /^\d{1,30}$/.test(disk.modified),
-    )
+    ) &&
+    (paused === undefined || paused === true)
   );
 }
 

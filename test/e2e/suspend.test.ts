@@ -61,7 +61,11 @@ suite(
       const { stderr } = await box.ok(["backup"]);
       expect(stderr).toContain("the VM is suspended: the snapshot has its disks as of then, not its RAM");
       await box.ok(["backup"]);
+      expect((await box.ok(["run", "--detach"])).stderr).toContain("it is paused, as it was then");
+      expect(await status(vm)).toMatchObject({ state: "paused" });
+      await box.ok(["suspend"]);
       await vm.run();
+      await box.ok(["resume"]);
       expect(await vm.judge()).toEqual([]);
       expect((await status(vm)).forwards).toHaveLength(1);
     });
@@ -90,7 +94,7 @@ suite(
       ])
         expect((await box.vm(words)).stderr).toMatch(/the VM is suspended|no such snapshot/);
       expectError(await box.vm(["exec", "true"]), 66, /is suspended/);
-      expect((await box.ok(["stop"])).stderr).toContain("suspended, not running");
+      expect((await box.ok(["stop"])).stderr).toContain("suspended: its guest is stopped");
       await vm.diskIo("write -q -P 7 1M 512");
       expectError(await box.vm(["run", "--detach"]), 74, /disk-0\.img was changed/);
       const { number } = vm;

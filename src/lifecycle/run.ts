@@ -1,7 +1,7 @@
 import { chmodSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
-import { VmError } from "../lib/errors.ts";
+import { SignalError, VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import { saysPortTaken } from "../lib/program-messages.ts";
 import { findForward, SSH_PORT } from "../machine/parse.ts";
@@ -261,16 +261,20 @@ async function startMachine(
   const machine = await starting.catch(async (error: unknown) => {
     errors[Symbol.dispose]();
     await cards.withdraw();
-    if (error instanceof QemuRefusal) withdrawStart(work);
-    throw error;
+    if (error instanceof QemuRefusal || resuming) withdrawStart(work);
+    if (!resuming || !(error instanceof VmError) || error instanceof SignalError) throw error;
+    throw (await import("./resume-suspended.ts")).cannotResume(error.message);
   });
   cards.handOver();
   errors.qmp = machine.qmp;
   if (resuming) {
-    const { resumeGuest, reportResumed } = await import("./resume-suspended.ts");
+    const { resumeGuest, reportResumed, requireAlive } = await import("./resume-suspended.ts");
     await resumeGuest(work, machine, ramDescriptor(resolved) + 1, downLinks, resuming.state);
     const reported = reportResumed(work, machine.qmp, resuming.state);
-    if (detached) await reported;
+    if (detached) {
+      await reported;
+      await requireAlive(work, machine);
+    }
   } else if (downLinks.length > 0) await startWithLinksDown(machine, downLinks);
   void machine.ended.then(() => errors[Symbol.dispose]());
   const { endWithGuest, showScreen } = await import("../vm/viewer.ts");

@@ -91,7 +91,8 @@ export async function copySparse(from: number, to: number): Promise<number> {
 export function allocateHoles(fd: number): boolean {
   const { fallocate } = loadFunctions(ALLOCATE);
   const { size } = fstatSync(fd);
-  while (size > 0 && fallocate(fd, 0, 0n, BigInt(size)) !== 0) {
+  if (size === 0) return true;
+  while (fallocate(fd, 0, 0n, BigInt(size)) !== 0) {
     const error = systemError("fallocate");
     if (error.code === "EOPNOTSUPP" || error.code === "ENOSYS") return false;
     if (error.code !== "EINTR") throw error;

@@ -119,7 +119,7 @@ export const writeDescription = (directory: string, state: SuspendedState): void
   replaceFile(join(directory, DESCRIPTION), `${JSON.stringify(state, null, 2)}\n`);
 
 /** Has the VM a saved state that this version can read? */
-export function isReadable(workdir: string): boolean {
+export function hasUsableState(workdir: string): boolean {
   try {
     return readSuspended(workdir) !== undefined;
   } catch {
@@ -155,7 +155,7 @@ export const findDiskChanges = (workdir: string, { disks, inBackup }: SuspendedS
  * do not count, and not if this program is killed.
  */
 export function allowBackup(workdir: string): Disposable {
-  const state = isReadable(workdir) ? readSuspended(workdir) : undefined;
+  const state = hasUsableState(workdir) ? readSuspended(workdir) : undefined;
   if (state === undefined || findDiskChanges(workdir, state).length > 0)
     return { [Symbol.dispose]: () => {} };
   writeDescription(suspendedIn(workdir), { ...state, inBackup: true });
@@ -164,7 +164,7 @@ export function allowBackup(workdir: string): Disposable {
 
 /** Has the disks count as unchanged after a backup. */
 export function endBackup(workdir: string): void {
-  const state = isReadable(workdir) ? readSuspended(workdir) : undefined;
+  const state = hasUsableState(workdir) ? readSuspended(workdir) : undefined;
   if (!state?.inBackup) return;
   const { inBackup: _ended, ...rest } = state;
   const disks = state.disks.map(({ path }) => identifyDisk(workdir, path));

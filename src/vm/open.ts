@@ -31,7 +31,7 @@ export interface OpenOptions {
  * Opens the VM for a change: locks it, completes or cleans up after a killed command, and records the end of a detached
  * run.
  * @param command for the error messages
- * @param use is told whether the guest of an interrupted `suspend` was resumed
+ * @param use the second argument: the guest of an interrupted `suspend` was resumed
  * @throws 73 for a foreign directory, 75 while another command changes the VM
  */
 export const withVm = <T>(

@@ -1,5 +1,6 @@
 import { readlinkSync } from "node:fs";
 import { basename, join, sep } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { EXIT, hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { AttachedDisk } from "../live/attached.ts";
 import type { Aio } from "../machine/types.ts";
@@ -13,7 +14,7 @@ import type { RunEnd, RunRecord } from "../store/mark-types.ts";
 import { readSuspended } from "../store/suspended.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
 import { fileError } from "../store/files.ts";
-import { HOST, isDiskName, LAST, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
+import { HOST, isDiskName, LAST, SUSPENDING, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { describeGone, findGuestEnv, type Workdir } from "../store/workdir.ts";
 import type { Alive } from "./alive.ts";
 import type { Context } from "./context.ts";
@@ -150,6 +151,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
   }
   const { describeErrors } = await import("./alive.ts");
   const errors = describeErrors(work, alive);
+  if (lstatOf(join(work.dir, SUSPENDING)))
+    errors.push(`being suspended; after a 'suspend' that was interrupted: ${commandLine("resume")}`);
   return {
     ...common,
     state: alive.state,

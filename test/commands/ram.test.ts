@@ -79,9 +79,10 @@ const withRam = (conf = "SNAPSHOT_FORMAT=qcow2\n"): Promise<Sandbox> =>
 
 const suspended = (box: Sandbox, name: string): string => join(box.work, ".vm-suspended", name);
 
+const description = (content: string) => (box: Sandbox) =>
+  writeFileSync(suspended(box, "state.json"), content);
+
 describe("a saved state that cannot be used", () => {
-  const description = (content: string) => (box: Sandbox) =>
-    writeFileSync(suspended(box, "state.json"), content);
   const DAMAGES: [what: string, damage: (box: Sandbox) => unknown, printed: string][] = [
     ["with a damaged description", description("{"), "state.json is damaged"],
     ["of a newer version", description('{"format": 2}'), "newer version"],

@@ -14,6 +14,7 @@ import type { QemuSession } from "../qemu/session.ts";
 import { AGENT_MS, GuestAgent } from "../qmp/agent.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import type { QmpClient } from "../qmp/client.ts";
+import { QmpDisconnect } from "../qmp/errors.ts";
 import type { QmpCommand } from "../qmp/commands.ts";
 import { WORK } from "../store/layout.ts";
 import {
@@ -24,11 +25,12 @@ import {
   readSuspended,
   type SuspendedState,
 } from "../store/suspended.ts";
+import type { RunRecord } from "../store/mark-types.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import { readVm, type Vm } from "../vm/find.ts";
 import { settleResumed } from "../vm/recover-suspended.ts";
-import { findChanges, optionsAgain, optionsOfRun } from "../vm/running-settings.ts";
+import { findChanges, optionsAgain } from "../vm/running-settings.ts";
 import { withdrawStart } from "./run-start.ts";
 
 /** A suspended VM, with the options of its run. */
@@ -45,7 +47,7 @@ const FREE = new Set(["FORWARDS", "DISK_AIO", "SSH_USER"]);
 
 const BOOT = (): string => `boot it, and lose its RAM, as after a power cut: ${commandLine("run", "--boot")}`;
 
-const cannotResume = (reason: string, hint = BOOT()): VmError =>
+export const cannotResume = (reason: string, hint = BOOT()): VmError =>
   new VmError("io", `cannot resume the suspended VM: ${reason}`, { hint });
 
 /**
@@ -53,7 +55,7 @@ const cannotResume = (reason: string, hint = BOOT()): VmError =>
  * @param boot discard the saved state
  * @param iso a CD was typed
  * @returns undefined if it is to be booted
- * @throws 74 if its settings or disks have changed since
+ * @throws 74 if its disks have changed since, or other settings are typed
  */
 export async function openSuspended(
   context: Context,
@@ -77,20 +79,42 @@ export async function openSuspended(
       "another CD was named",
       `change the CD once it runs: ${commandLine("cd", "IMAGE")}\n${BOOT()}`,
     );
+  const changes = findDiskChanges(work.dir, state);
+  if (changes.length > 0) throw cannotResume(`since it was suspended, ${changes.join(", ")}`);
   const record = work.mark.run;
   const options = record ? optionsAgain(record.typed, context.options) : context.options;
   const own = { ...context, options };
-  const next = await readVm(own, vm.hostdir, true, { work });
-  const changes = findDiskChanges(work.dir, state);
-  if (record?.settings) {
-    const then = { ...context, options: { ...optionsOfRun(record), hostdir: context.options.hostdir } };
-    const now = await readVm(then, vm.hostdir, true, { lenient: true, work });
-    const names = Object.keys(findChanges(record, now, next)).filter((name) => !FREE.has(name));
-    changes.push(...names.map((name) => `${name} was changed`));
-  }
-  if (changes.length > 0) throw cannotResume(`since it was suspended, ${changes.join(", ")}`);
-  return { context: own, vm: next, state, ssh: record?.typed.ssh === true };
+  const next = await readVm(own, vm.hostdir, true, { work, lenient: record?.settings !== undefined });
+  if (record?.settings === undefined)
+    return { context: own, vm: next, state, ssh: record?.typed.ssh === true };
+  return { context: own, vm: await readAsSuspended(own, next, work, record), state, ssh: record.typed.ssh };
 }
+
+/** The VM with the settings of its suspended machine. Changed ones count from the next boot on. */
+async function readAsSuspended(context: Context, next: Vm, work: Workdir, record: RunRecord): Promise<Vm> {
+  const { settings } = record;
+  const kept = Object.fromEntries(Object.entries(settings ?? {}).filter(([name]) => !FREE.has(name)));
+  const { settings: typedSettings, additions, hostdir } = context.options;
+  const { IMAGES = [], FORWARDS = [] } = additions;
+  const options = { settings: { ...typedSettings, ...kept }, additions: { IMAGES, FORWARDS }, hostdir };
+  const now = await readVm({ ...context, options }, next.hostdir, true, { lenient: true, work });
+  const changed = Object.keys(findChanges(record, now, next)).filter((name) => !FREE.has(name));
+  const typed = [
+    ...findOthers(record.typed.settings, typedSettings).filter((name) => changed.includes(name)),
+    ...findOthers(record.typed.additions, additions).filter((name) => !FREE.has(name)),
+  ];
+  if (typed.length > 0)
+    throw cannotResume(`${typed.join(", ")}: the options of this command line are those of another machine`);
+  if (changed.length > 0)
+    log.info(`changed since it was suspended, and in force from the next boot on: ${changed.join(", ")}`);
+  return now;
+}
+
+/** Pure: the names of those that are not as they were. */
+const findOthers = (before: Readonly<Record<string, unknown>>, now: object): string[] =>
+  Object.entries(now).flatMap(([name, value]) =>
+    JSON.stringify(before[name]) === JSON.stringify(value) ? [] : [name],
+  );
 
 /** @throws 74 if qemu or the processor is another one, or the machine has other disks */
 export function requireSameMachine(
@@ -120,18 +144,23 @@ export async function resumeGuest(
   machine: QemuSession,
   devices: number,
   downLinks: readonly Nic[],
+  { paused }: SuspendedState,
 ): Promise<void> {
   try {
     await loadDevices(machine.qmp, devices, machine.ended);
     beginResumed(work.dir);
-    const commands: QmpCommand[] = [...downLinks.map(({ number }) => linkCommand(number, "down")), ["cont"]];
+    const commands: QmpCommand[] = [
+      ...downLinks.map(({ number }) => linkCommand(number, "down")),
+      ...(paused ? [] : [["cont"] as const]),
+    ];
     const replies = await Promise.allSettled(machine.qmp.executeBatch(commands));
     const failed = replies.find((reply) => reply.status === "rejected");
     if (failed) throw failed.reason;
     endResuming(work.dir);
   } catch (error) {
     await machine.end();
-    if (settleResumed(work)) throw error;
+    if (settleResumed(work))
+      throw error instanceof QmpDisconnect ? await exitedError(work, machine.ended) : error;
     withdrawStart(work);
     if (interruption.aborted || error instanceof SignalError) throw error;
     const output = readLastLines(join(work.dir, WORK.qemuLog));
@@ -139,10 +168,35 @@ export async function resumeGuest(
   }
 }
 
+/** @throws 74 if the qemu of a guest that was just resumed has exited */
+export async function requireAlive(work: Workdir, { qmp, ended }: QemuSession): Promise<void> {
+  const answers = await qmp.execute("query-status").then(
+    () => true,
+    (error: unknown) => !(error instanceof QmpDisconnect),
+  );
+  if (!answers) throw await exitedError(work, ended);
+}
+
+async function exitedError(work: Workdir, ended: QemuSession["ended"]): Promise<VmError> {
+  const { status, signal } = await ended;
+  const output = readLastLines(join(work.dir, WORK.qemuLog));
+  return new VmError(
+    "io",
+    `the guest was resumed, but qemu exited (${signal ?? `status ${status}`})${output ? `:\n  ${output}` : ""}`,
+    { hint: `its RAM is lost, as after a power cut; boot it: ${commandLine("run", "--detach")}` },
+  );
+}
+
 /** Sets the guest's clock, which was stopped, by its agent, and reports the resumption. */
-export async function reportResumed(work: Workdir, qmp: QmpClient, { since }: SuspendedState): Promise<void> {
+export async function reportResumed(
+  work: Workdir,
+  qmp: QmpClient,
+  { since, paused }: SuspendedState,
+): Promise<void> {
   const seconds = (Date.now() - Date.parse(since)) / 1000;
   const when = `suspended ${formatTimestamp(new Date(since))}, ${formatDuration(seconds)} ago`;
+  if (paused)
+    return log.info(`guest loaded (${when}); it is paused, as it was then; go on: ${commandLine("resume")}`);
   const problem = await setClock(work, qmp).catch((error: unknown) => reasonOf(error));
   log.info(
     problem === undefined

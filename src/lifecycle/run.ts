@@ -1,7 +1,7 @@
 import { chmodSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
-import { VmError } from "../lib/errors.ts";
+import { SignalError, VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import { saysPortTaken } from "../lib/program-messages.ts";
 import { findForward, SSH_PORT } from "../machine/parse.ts";
@@ -46,7 +46,7 @@ import { warnOfUnreadSettings } from "../vm/settings-file.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
-import { openRam, openResumedRam, ramDescriptor } from "../vm/ram.ts";
+import { allocateRam, openRam, openResumedRam, ramDescriptor } from "../vm/ram.ts";
 import { PANICKED } from "../vm/kill-machine.ts";
 import type { Resuming } from "./resume-suspended.ts";
 import { recordStart, withdrawStart } from "./run-start.ts";
@@ -92,8 +92,9 @@ export interface RunRequest {
  */
 export async function runVm(context: Context, request: RunRequest = {}): Promise<void> {
   const { iso, detach = false } = request;
-  const run = await withVm(context, "run", async (found) => {
+  const run = await withVm(context, "run", async (found, undone) => {
     refuseTemplate(found, "run");
+    if (undone && request.boot !== true) return found.settings.GUESTNAME || basename(found.hostdir);
     // A mistyped name fails before a snapshot is restored.
     const isoPath = iso ? await new Media(context, found).findIso(iso) : iso;
     const vm = await ensureWork(context, found);
@@ -107,6 +108,8 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
     if (resuming) return startVm(resuming.context, resuming.vm, work, isoPath, request, resuming);
     return startVm(context, vm, work, isoPath, request);
   });
+  // The guest of an interrupted `suspend` runs on.
+  if (typeof run === "string") return log.success(`${run} runs in the background`);
   if (detach) {
     run.machine.release();
     return log.success(`${run.resolved.name} runs in the background (pid ${run.machine.pid})`);
@@ -174,6 +177,7 @@ async function startVm(
     if (resuming)
       (await import("./resume-suspended.ts")).requireSameMachine(resuming, machineOf, capabilities);
     using state = resuming ? openState(join(work.dir, WORK.suspended), true) : undefined;
+    if (state) allocateRam(work.dir, state);
     using ram = state ? openResumedRam(machineOf, state) : openRam(machineOf, vm.settings.SHARED_RAM);
     const resolved = { ...machineOf, ram: ram.ram };
     const argv = buildQemuArgv(resolved, capabilities);
@@ -257,16 +261,20 @@ async function startMachine(
   const machine = await starting.catch(async (error: unknown) => {
     errors[Symbol.dispose]();
     await cards.withdraw();
-    if (error instanceof QemuRefusal) withdrawStart(work);
-    throw error;
+    if (error instanceof QemuRefusal || resuming) withdrawStart(work);
+    if (!resuming || !(error instanceof VmError) || error instanceof SignalError) throw error;
+    throw (await import("./resume-suspended.ts")).cannotResume(error.message);
   });
   cards.handOver();
   errors.qmp = machine.qmp;
   if (resuming) {
-    const { resumeGuest, reportResumed } = await import("./resume-suspended.ts");
-    await resumeGuest(work, machine, ramDescriptor(resolved) + 1, downLinks);
+    const { resumeGuest, reportResumed, requireAlive } = await import("./resume-suspended.ts");
+    await resumeGuest(work, machine, ramDescriptor(resolved) + 1, downLinks, resuming.state);
     const reported = reportResumed(work, machine.qmp, resuming.state);
-    if (detached) await reported;
+    if (detached) {
+      await reported;
+      await requireAlive(work, machine);
+    }
   } else if (downLinks.length > 0) await startWithLinksDown(machine, downLinks);
   void machine.ended.then(() => errors[Symbol.dispose]());
   const { endWithGuest, showScreen } = await import("../vm/viewer.ts");

@@ -100,7 +100,7 @@ export async function stopVm(
 async function stopSuspended(context: Context, force: boolean): Promise<void> {
   if (!force)
     return log.info(
-      `the VM is suspended, not running; discard its RAM, as a power cut would: ${commandLine("stop", "--force")}`,
+      `the VM is suspended: its guest is stopped, and its RAM kept; resume: ${commandLine("run")}; discard the RAM, as a power cut would: ${commandLine("stop", "--force")}`,
     );
   await withLockedVm(context, "stop", async ({ work }) => {
     if (work.state !== "present" || !isSuspended(work.dir)) return;
@@ -165,7 +165,7 @@ async function recordEnd(
   try {
     return await withLockedVm(
       context,
-      "record the exit reason",
+      stopped ? "record the exit reason" : "stop",
       async ({ hostdir, work }) => {
         const fresh = await recordMissedExit(context, hostdir, work, note);
         if (fresh) return { ...fresh, fresh: true };

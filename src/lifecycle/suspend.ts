@@ -52,7 +52,8 @@ const CONNECT_MS = 10_000;
 
 /** What a running machine tells before it is paused. */
 interface Running {
-  paused: boolean;
+  /** By a command. */
+  paused: true | undefined;
   /** Of its RAM. */
   ram: string;
   cd: string | undefined;
@@ -80,12 +81,14 @@ export const suspendVm = (context: Context): Promise<void> =>
     if (writesRam) throw cannot("unavailable", `qemu cannot resume guests of ${vm.settings.QEMUARCH}`);
     const running = await withMonitor(work, (qmp) => inspect(work, qmp));
     const started = performance.now();
-    const written = await saveMachine(work, running);
+    await saveMachine(work, running);
     // The VM is suspended: a stop signal comes too late, and would leave a qemu that waits to be ended.
     using _taken = takeSignals(() => {});
     await end(context, vm, work);
     const seconds = formatDuration((performance.now() - started) / 1000);
-    log.success(`suspended: ${formatSize(written)} of RAM saved, ${seconds}; resume: ${commandLine("run")}`);
+    // Of a resumed machine's own file, only a part was written now.
+    const saved = allocatedBytes(statSync(join(work.dir, WORK.suspended, STATE_FILES.ram)));
+    log.success(`suspended: ${formatSize(saved)} of RAM saved, ${seconds}; resume: ${commandLine("run")}`);
   });
 
 const cannot = (reason: "busy" | "io" | "unavailable", why: string, hint?: string): VmError =>
@@ -122,7 +125,7 @@ async function inspect(work: Workdir, qmp: QmpClient): Promise<Running> {
     );
   const images = attached.map(({ path }) => path).filter((path) => dirname(path) !== work.dir);
   const accel = readArgv(pid).includes("kvm") ? "kvm" : "tcg";
-  return { paused: status === "paused", ram, cd, images, qemu: qmp.version, accel };
+  return { paused: status === "paused" || undefined, ram, cd, images, qemu: qmp.version, accel };
 }
 
 /** Why qemu cannot save its state (`migrate_add_blocker`). */
@@ -135,11 +138,8 @@ const explainBlocked = (reason: string): VmError =>
       : undefined,
   );
 
-/**
- * Saves the state, paused. From the rename on the VM is suspended, and this qemu must not run its guest again.
- * @returns the bytes of RAM that were written
- */
-async function saveMachine(work: Workdir, running: Running): Promise<number> {
+/** Saves the state, paused. From the rename on the VM is suspended, and this qemu must not run its guest again. */
+async function saveMachine(work: Workdir, running: Running): Promise<void> {
   const { dir } = work;
   claimFiles(work, [WORK.suspended, WORK.resumed]);
   const directory = join(dir, SUSPENDING);
@@ -159,7 +159,7 @@ async function saveMachine(work: Workdir, running: Running): Promise<number> {
       await qmp.execute("stop");
     }
     await saveDevices(qmp);
-    const written = await keepRam(running.ram, ownRam, directory);
+    await keepRam(running.ram, ownRam, directory);
     for (const name of Object.values(STATE_FILES)) await syncFile(join(directory, name));
     writeDescription(directory, describe(work, running));
     // Only a command that does not take the VM's lock could have resumed the guest meanwhile.
@@ -167,11 +167,10 @@ async function saveMachine(work: Workdir, running: Running): Promise<number> {
       throw new Error("the guest was resumed meanwhile");
     throwIfInterrupted();
     commitSuspended(dir, directory);
-    return written;
   } catch (error) {
     removeQuietly(directory);
     const resumed =
-      running.paused ||
+      running.paused ??
       (await qmp?.execute("cont").then(
         () => true,
         () => false,
@@ -190,20 +189,17 @@ function saveError(error: unknown, state: string | undefined): unknown {
 }
 
 /** A resumed machine has written to its own file all the time: that is kept. */
-async function keepRam(ram: string, ownRam: string | undefined, directory: string): Promise<number> {
+async function keepRam(ram: string, ownRam: string | undefined, directory: string): Promise<void> {
   try {
-    if (ownRam) {
-      linkSync(ownRam, join(directory, STATE_FILES.ram));
-      return 0;
-    }
+    if (ownRam) return linkSync(ownRam, join(directory, STATE_FILES.ram));
   } catch (error) {
     // A filesystem without hard links.
     if (!hasErrno(error, "EPERM", "ENOTSUP", "EOPNOTSUPP", "EMLINK")) throw error;
   }
-  return saveRam(ram, directory);
+  await saveRam(ram, directory);
 }
 
-function describe({ dir, mark }: Workdir, { cd, images, qemu, accel }: Running): SuspendedState {
+function describe({ dir, mark }: Workdir, { cd, images, qemu, accel, paused }: Running): SuspendedState {
   const variables = join(dir, WORK.efivars);
   const own = ownDisks(dir);
   const paths = [
@@ -219,6 +215,7 @@ function describe({ dir, mark }: Workdir, { cd, images, qemu, accel }: Running):
     processor: sumProcessor(),
     cd: { path: cd ?? null, first: mark.run?.cd?.first === true },
     disks: paths.map((path) => identifyDisk(dir, path)),
+    ...(paused && { paused }),
   };
 }
 

@@ -1,4 +1,4 @@
-/** Files that are a guest's RAM: in memory only (memfd_create(2)), and copied to a disk without their holes. */
+/** Files that are a guest's RAM: in memory only (memfd_create(2)), copied to a disk without their holes, and filled up there. */
 import { fstatSync, ftruncateSync } from "node:fs";
 import { ffi, libc, loadFunctions, systemError } from "./libc.ts";
 import { throwIfInterrupted } from "./signals.ts";
@@ -9,6 +9,8 @@ const COPY = {
   lseek: { args: ["i32", "i64", "i32"], returns: "i64" },
   sendfile: { args: ["i32", "i32", "ptr", "u64"], returns: "i64" },
 } as const;
+
+const ALLOCATE = { fallocate: { args: ["i32", "i32", "i64", "i64"], returns: "i32" } } as const;
 
 const MFD_CLOEXEC = 1;
 /** Since Linux 6.3, where `vm.memfd_noexec` may require it. */
@@ -79,4 +81,22 @@ export async function copySparse(from: number, to: number): Promise<number> {
     start = seek(from, end, SEEK_DATA);
   }
   return copied;
+}
+
+/**
+ * Allocates the holes of an open file, which reads as before (fallocate(2)). Interrupted by signals on tmpfs, it is repeated.
+ * @returns false if the filesystem cannot
+ * @throws any other system error, such as ENOSPC
+ */
+export function allocateHoles(fd: number): boolean {
+  const { fallocate } = loadFunctions(ALLOCATE);
+  const { size } = fstatSync(fd);
+  if (size === 0) return true;
+  while (fallocate(fd, 0, 0n, BigInt(size)) !== 0) {
+    const error = systemError("fallocate");
+    if (error.code === "EOPNOTSUPP" || error.code === "ENOSYS") return false;
+    if (error.code !== "EINTR") throw error;
+    throwIfInterrupted();
+  }
+  return true;
 }

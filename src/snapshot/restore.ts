@@ -22,6 +22,7 @@ import {
   workingPath,
 } from "../store/layout.ts";
 import type { Identity } from "../store/identity.ts";
+import { hasUsableState } from "../store/suspended.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import { hasRam, type StoredFile } from "../store/manifest.ts";
 import type { Context } from "../vm/context.ts";
@@ -75,7 +76,8 @@ export async function restoreSnapshot(
   if (vm.work.state === "present") {
     refuseTemplate(vm, "restore");
     await refuseRunning(vm.work, "restore");
-    if (!isUntouched(vm.work)) refuseSuspended(vm.work, "restore");
+    // A state that cannot be resumed is no loss.
+    if (!isUntouched(vm.work) && hasUsableState(vm.work.dir)) refuseSuspended(vm.work, "restore");
   }
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);

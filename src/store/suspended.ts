@@ -10,6 +10,7 @@
  */
 import { lstatSync, renameSync, statSync, type BigIntStats } from "node:fs";
 import { isAbsolute, join, normalize } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { ownedByUs } from "../lib/trust.ts";
@@ -44,6 +45,8 @@ export interface SuspendedState {
   /** The CD in the drive, absolute, and whether the machine was started with it as the first in boot order. */
   cd: { path: string | null; first: boolean };
   disks: DiskIdentity[];
+  /** The guest was paused by a command, and stays paused. */
+  paused?: true;
   /** An unfinished backup has begun to change the bitmaps in the disks. */
   inBackup?: true;
 }
@@ -57,14 +60,19 @@ export const isSuspended = (workdir: string): boolean => lstatOf(suspendedIn(wor
 export const hasSuspendedTraces = ({ dir }: { dir: string }): boolean =>
   [SUSPENDING, WORK.suspended, WORK.resumed].some((name) => lstatOf(join(dir, name)));
 
-/** Its description; undefined if the VM is not suspended. @throws 74 if it cannot be used */
+/**
+ * Its description; undefined if the VM is not suspended. Nothing else than to resume the guest needs it.
+ * @throws 74 if it cannot be used
+ */
 export function readSuspended(workdir: string): SuspendedState | undefined {
   const directory = suspendedIn(workdir);
   const stats = lstatOf(directory);
   if (!stats) return undefined;
   const path = join(directory, DESCRIPTION);
   const refuse = (reason: string): VmError =>
-    new VmError("io", `cannot use the saved state in ${directory}: ${reason}`);
+    new VmError("io", `cannot use the saved state in ${directory}: ${reason}`, {
+      hint: `boot the VM, and lose its RAM, as after a power cut: ${commandLine("run", "--boot")}`,
+    });
   if (!stats.isDirectory() || !ownedByUs(stats)) throw refuse("it is not a directory of this user");
   let parsed: unknown;
   try {
@@ -88,7 +96,7 @@ const isText = (value: unknown): value is string =>
 const isPath = (value: unknown): boolean => isText(value) && isAbsolute(value) && normalize(value) === value;
 
 function isState(value: unknown): value is SuspendedState {
-  const { format, since, qemu, accel, processor, cd, disks } = (value ?? {}) as Record<string, any>;
+  const { format, since, qemu, accel, processor, cd, disks, paused } = (value ?? {}) as Record<string, any>;
   return (
     format === FORMAT &&
     isText(since) &&
@@ -101,13 +109,23 @@ function isState(value: unknown): value is SuspendedState {
     Array.isArray(disks) &&
     disks.every(
       (disk) => isText(disk?.path) && Number.isSafeInteger(disk.bytes) && /^\d{1,30}$/.test(disk.modified),
-    )
+    ) &&
+    (paused === undefined || paused === true)
   );
 }
 
 /** Writes the description of a state that is being saved, or another one of a saved state. */
 export const writeDescription = (directory: string, state: SuspendedState): void =>
   replaceFile(join(directory, DESCRIPTION), `${JSON.stringify(state, null, 2)}\n`);
+
+/** Has the VM a saved state that this version can read? */
+export function hasUsableState(workdir: string): boolean {
+  try {
+    return readSuspended(workdir) !== undefined;
+  } catch {
+    return false;
+  }
+}
 
 /** What tells whether a file has been changed. @param path relative to WORKDIR, or absolute */
 export function identifyDisk(workdir: string, path: string): DiskIdentity {
@@ -137,7 +155,7 @@ export const findDiskChanges = (workdir: string, { disks, inBackup }: SuspendedS
  * do not count, and not if this program is killed.
  */
 export function allowBackup(workdir: string): Disposable {
-  const state = isSuspended(workdir) ? readSuspended(workdir) : undefined;
+  const state = hasUsableState(workdir) ? readSuspended(workdir) : undefined;
   if (state === undefined || findDiskChanges(workdir, state).length > 0)
     return { [Symbol.dispose]: () => {} };
   writeDescription(suspendedIn(workdir), { ...state, inBackup: true });
@@ -146,7 +164,7 @@ export function allowBackup(workdir: string): Disposable {
 
 /** Has the disks count as unchanged after a backup. */
 export function endBackup(workdir: string): void {
-  const state = readSuspended(workdir);
+  const state = hasUsableState(workdir) ? readSuspended(workdir) : undefined;
   if (!state?.inBackup) return;
   const { inBackup: _ended, ...rest } = state;
   const disks = state.disks.map(({ path }) => identifyDisk(workdir, path));

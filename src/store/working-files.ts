@@ -119,8 +119,12 @@ export function listOwned(hostdir: string, mark: Mark | undefined = readMark(hos
   return mark ? listDirectory(hostdir).filter((name) => isWorkingFile(name) && isOwned(mark, name)) : [];
 }
 
+/** Renamed to each other while no command may rewrite the mark; no file of a user's has such a name. */
+const ALWAYS_OWNED: readonly string[] = [WORK.suspended, WORK.resumed];
+
 /** Does a working file in HOSTDIR belong to the program? With marks of earlier versions, all do. */
-export const isOwned = ({ owns }: Mark, name: string): boolean => owns?.includes(name) ?? true;
+export const isOwned = ({ owns }: Mark, name: string): boolean =>
+  ALWAYS_OWNED.includes(name) || (owns?.includes(name) ?? true);
 
 /** Requires the redo log to contain only names that the program uses, and no symlinks. @throws 74 */
 function requireRedoLog(ready: string): void {

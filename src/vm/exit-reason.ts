@@ -6,6 +6,7 @@ import { followPanic, readShutdown } from "../qmp/events.ts";
 import { readEvents } from "../store/events.ts";
 import { WORK } from "../store/layout.ts";
 import type { RunEnd, RunRecord } from "../store/mark-types.ts";
+import { readSuspended } from "../store/suspended.ts";
 import { bootTime } from "../store/workdir.ts";
 
 /** How a run ended. */
@@ -68,7 +69,9 @@ function readOr<T>(read: () => T, otherwise: T): T {
 /** Infers how a run without a waiting process ended, from its log of events and qemu's log. */
 export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ended {
   const saved = lstatOf(join(workdir, WORK.suspended));
-  if (saved) return { end: "suspended", how: HOW.suspended, at: saved.ctime };
+  // A failed resume moves the directory.
+  const since = saved && readOr(() => readSuspended(workdir)?.since, undefined);
+  if (saved) return { ...SUSPENDED, at: since === undefined ? saved.ctime : new Date(since) };
   const events = readOr(() => readEvents(workdir), []);
   const panicked = events.reduce(followPanic, false);
   const shutdown = events.findLast((event) => readShutdown(event));

@@ -31,15 +31,21 @@ export interface OpenOptions {
  * Opens the VM for a change: locks it, completes or cleans up after a killed command, and records the end of a detached
  * run.
  * @param command for the error messages
+ * @param use the second argument: the guest of an interrupted `suspend` was resumed
  * @throws 73 for a foreign directory, 75 while another command changes the VM
  */
 export const withVm = <T>(
   context: Context,
   command: string,
-  use: (vm: Vm) => Promise<T>,
+  use: (vm: Vm, undone: boolean) => Promise<T>,
   options: OpenOptions = {},
 ): Promise<T> =>
-  withLockedVm(context, command, async (vm) => use(await withExitRecorded(context, vm)), options);
+  withLockedVm(
+    context,
+    command,
+    async (vm, undone) => use(await withExitRecorded(context, vm), undone),
+    options,
+  );
 
 async function withExitRecorded(context: Context, vm: Vm): Promise<Vm> {
   if (vm.work.state !== "present" || !isExitUnrecorded(vm.work.mark)) return vm;
@@ -63,17 +69,18 @@ export async function withVmToRead<T>(
 export async function withLockedVm<T>(
   context: Context,
   command: string,
-  use: (vm: Vm) => Promise<T>,
+  use: (vm: Vm, undone: boolean) => Promise<T>,
   { waitMs, lenient = false, renews = false }: OpenOptions = {},
 ): Promise<T> {
   const hostdir = findHostdir(context);
   requireOwn(context, hostdir, command);
   using _lock = await lockVm(hostdir, command, waitMs);
   let work: Work | undefined;
+  let undone = false;
   try {
     work = repoint(hostdir);
     if (work?.state === "present" && hasSuspendedTraces(work))
-      await (await import("./recover-suspended.ts")).recoverSuspended(work);
+      undone = await (await import("./recover-suspended.ts")).recoverSuspended(work);
     await recoverLive(hostdir, work);
     if (recover(context, hostdir, work)) work = undefined;
   } catch (error) {
@@ -87,7 +94,7 @@ export async function withLockedVm<T>(
       await (await import("./clones.ts")).keepRecorded(vm);
     if (lstatOf(join(hostdir, HOST.renaming)))
       await (await import("./renaming.ts")).recoverRenaming(context, vm);
-    return await use(vm);
+    return await use(vm, undone);
   } catch (error) {
     // A system error is not an internal error.
     throw error instanceof Error && "errno" in error ? fileError(`cannot ${command}`, error) : error;

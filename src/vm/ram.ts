@@ -1,10 +1,13 @@
-import { closeSync } from "node:fs";
-import { reasonOf } from "../lib/errors.ts";
+import { closeSync, fstatSync } from "node:fs";
+import { commandLine } from "../lib/command-line.ts";
+import { isNoSpace, reasonOf, VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
+import { formatSize } from "../lib/size.ts";
 import type { Machine, RamFile } from "../machine/types.ts";
-import { createMemoryFile } from "../process/memory-file.ts";
+import { allocateHoles, createMemoryFile } from "../process/memory-file.ts";
 import { firstFdBehind } from "../qemu/devices/nic.ts";
 import type { OpenState } from "../qemu/ram-state.ts";
+import { allocatedBytes, freeBytes } from "../store/files.ts";
 
 /** The RAM of a machine, and the files that its qemu inherits (`QemuOptions.lastFds`). */
 export interface OpenRam extends Disposable {
@@ -61,6 +64,33 @@ export const openResumedRam = (
   fds: [ram, devices],
   [Symbol.dispose]: () => {},
 });
+
+/**
+ * Has every page of a saved RAM file its place on the disk: a guest that writes to a page without one, on a full filesystem,
+ * dies of SIGBUS.
+ * @throws 73 without space; the state can be resumed later
+ */
+export function allocateRam(workdir: string, { ram }: OpenState): void {
+  const stats = fstatSync(ram);
+  const needed = stats.size - allocatedBytes(stats);
+  if (needed <= 0) return;
+  const free = freeBytes(workdir);
+  const noSpace = (cause?: unknown): VmError =>
+    new VmError(
+      "cannotCreate",
+      `cannot resume the suspended VM: no space for its RAM in ${workdir}: ${formatSize(needed)} needed, ${formatSize(free)} free`,
+      {
+        cause,
+        hint: `free some space there\nor boot it, and lose its RAM, as after a power cut: ${commandLine("run", "--boot")}`,
+      },
+    );
+  if (free < needed) throw noSpace();
+  try {
+    allocateHoles(ram);
+  } catch (error) {
+    throw isNoSpace(error) ? noSpace(error) : error;
+  }
+}
 
 const fileOf = (machine: Pick<Machine, "nics" | "tpm">): RamFile => ({
   path: `/proc/self/fd/${ramDescriptor(machine)}`,

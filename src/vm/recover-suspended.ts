@@ -21,21 +21,33 @@ const MAX_EVENTS_BYTES = 1 << 20;
 /**
  * Completes or undoes what a killed command left. The caller holds the VM's lock. The guest runs on, or the VM is suspended as
  * before: a state whose guest has been resumed is never used again.
+ * @returns whether a guest that was paused to be suspended was resumed
  */
-export async function recoverSuspended(work: Workdir): Promise<void> {
+export async function recoverSuspended(work: Workdir): Promise<boolean> {
+  const undone = await undoSuspend(work);
+  await settleState(work);
+  return undone;
+}
+
+async function undoSuspend(work: Workdir): Promise<boolean> {
+  const begun = join(work.dir, SUSPENDING);
+  if (!lstatOf(begun)) return false;
+  const wasRunning = lstatOf(join(begun, WAS_RUNNING)) !== undefined;
+  const undone =
+    (await findRunning(work)) !== undefined &&
+    (await askMonitor(work, async (qmp) => {
+      await cancelSaving(qmp);
+      if (wasRunning) await qmp.execute("cont");
+      return wasRunning;
+    })) === true;
+  if (undone) log.info("an interrupted 'suspend' was undone: guest resumed");
+  remove(begun);
+  return undone;
+}
+
+async function settleState(work: Workdir): Promise<void> {
   const { dir } = work;
-  const begun = join(dir, SUSPENDING);
   const running = (await findRunning(work)) !== undefined;
-  if (lstatOf(begun)) {
-    if (running && lstatOf(join(begun, WAS_RUNNING))) {
-      const resumed = await askMonitor(work, async (qmp) => {
-        await cancelSaving(qmp);
-        return qmp.execute("cont");
-      });
-      if (resumed) log.info("an interrupted 'suspend' was undone: guest resumed");
-    }
-    remove(begun);
-  }
   if (isUndecided(dir)) {
     // `run` was killed after it had loaded the state, and before it resumed the guest.
     if (running && !hasResumed(work)) await killMachine(work, "ending a machine whose start was interrupted");

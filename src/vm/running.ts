@@ -47,6 +47,11 @@ export async function withMonitor<T>({ dir }: Workdir, use: (qmp: QmpClient) => 
   }
 }
 
+/** Is the VM being suspended or resumed, or was that interrupted? */
+const isUnsettled = async (work: Workdir): Promise<boolean> =>
+  lstatOf(join(work.dir, SUSPENDING)) !== undefined ||
+  (isSuspended(work.dir) && (await findRunning(work)) !== undefined);
+
 /**
  * Opens the running VM, without connecting to its monitor.
  * @param start the command that starts it, for the hint
@@ -59,7 +64,12 @@ export async function requireRunning(
 ): Promise<{ vm: Vm; work: Workdir }> {
   requireOwn(context, findHostdir(context), command);
   requireVm(findHostdir(context));
-  const vm = await openVm(context);
+  let vm = await openVm(context);
+  // Its guest must not be resumed now, and does not answer. With the lock free, a command was interrupted.
+  if (vm.work.state === "present" && (await isUnsettled(vm.work))) {
+    await (await import("./open.ts")).withLockedVm(context, command, async () => {});
+    vm = await openVm(context);
+  }
   if (vm.work.state !== "present" || (await findRunning(vm.work)) === undefined) {
     const suspended = vm.work.state === "present" && isSuspended(vm.work.dir);
     throw new VmError(
@@ -68,11 +78,6 @@ export async function requireRunning(
       { hint: `${suspended ? "resume" : "start"} it: ${commandLine(...start)}` },
     );
   }
-  // Its guest must not be resumed now, and does not answer.
-  if (isSuspended(vm.work.dir) || lstatOf(join(vm.work.dir, SUSPENDING)))
-    throw new VmError("busy", `cannot ${command}: the VM is being suspended or resumed`, {
-      hint: `run the command again; after an interrupted command, resume the VM: ${commandLine("run", "--detach")}`,
-    });
   await resumeIfSpace(vm.work);
   return { vm, work: vm.work };
 }

@@ -1,5 +1,6 @@
 import { readlinkSync } from "node:fs";
 import { basename, join, sep } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
 import { EXIT, hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { AttachedDisk } from "../live/attached.ts";
 import type { Aio } from "../machine/types.ts";
@@ -13,7 +14,7 @@ import type { RunEnd, RunRecord } from "../store/mark-types.ts";
 import { readSuspended } from "../store/suspended.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
 import { fileError } from "../store/files.ts";
-import { HOST, isDiskName, LAST, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
+import { HOST, isDiskName, LAST, SUSPENDING, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { describeGone, findGuestEnv, type Workdir } from "../store/workdir.ts";
 import type { Alive } from "./alive.ts";
 import type { Context } from "./context.ts";
@@ -145,11 +146,13 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     const damage = (await findBaseProblem(work)) ?? findWorkingDiskDamage(work, named);
     if (damage !== undefined) return { ...rest, state: "broken", error: damage };
     const suspended = describeSuspended(work);
-    if (suspended) return { ...rest, state: "suspended", suspended };
+    if (suspended) return { ...rest, ...suspended, state: "suspended" };
     return { ...rest, state: stateAfter(ended?.end) };
   }
   const { describeErrors } = await import("./alive.ts");
   const errors = describeErrors(work, alive);
+  if (lstatOf(join(work.dir, SUSPENDING)))
+    errors.push(`being suspended; after a 'suspend' that was interrupted: ${commandLine("resume")}`);
   return {
     ...common,
     state: alive.state,
@@ -308,17 +311,18 @@ async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]
   return { end: mark.lastRun, at: ended, ...(how !== undefined && { how }) };
 }
 
-/** A saved state that cannot be read counts, too: `run` reports why. */
-function describeSuspended({ dir }: Workdir): Status["suspended"] {
+/** A saved state that cannot be read counts, too: only `run` needs it. */
+function describeSuspended({ dir }: Workdir): Pick<Status, "suspended" | "error" | "hint"> | undefined {
   const saved = lstatOf(join(dir, WORK.suspended));
   if (!saved) return undefined;
-  let since = saved.ctime.toISOString();
+  const ramBytes = actualBytes(join(dir, WORK.suspended, STATE_FILES.ram));
+  const suspended = { since: saved.ctime.toISOString(), ramBytes };
   try {
-    since = readSuspended(dir)?.since ?? since;
-  } catch {
-    // See above.
+    return { suspended: { ...suspended, since: readSuspended(dir)!.since } };
+  } catch (error) {
+    const { message, hint } = fileError("cannot use the saved state", error);
+    return { suspended, error: message, ...(hint !== undefined && { hint }) };
   }
-  return { since, ramBytes: actualBytes(join(dir, WORK.suspended, STATE_FILES.ram)) };
 }
 
 function stateAfter(end: RunEnd | undefined): VmState {

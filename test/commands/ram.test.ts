@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { makePipe } from "../../src/process/libc.ts";
 import { writeSums } from "../../src/snapshot/make/describe.ts";
 import type { Sandbox } from "../fixtures/sandbox.ts";
 import { buildOnce, edit, seen, writeDisk, written } from "./snapshots.ts";
@@ -77,6 +78,65 @@ const withRam = (conf = "SNAPSHOT_FORMAT=qcow2\n"): Promise<Sandbox> =>
   });
 
 const suspended = (box: Sandbox, name: string): string => join(box.work, ".vm-suspended", name);
+
+const description = (content: string) => (box: Sandbox) =>
+  writeFileSync(suspended(box, "state.json"), content);
+
+describe("a saved state that cannot be used", () => {
+  const DAMAGES: [what: string, damage: (box: Sandbox) => unknown, printed: string][] = [
+    ["with a damaged description", description("{"), "state.json is damaged"],
+    ["of a newer version", description('{"format": 2}'), "newer version"],
+    [
+      "with a named pipe as its description",
+      (box) => {
+        unlinkSync(suspended(box, "state.json"));
+        makePipe(suspended(box, "state.json"));
+      },
+      "state.json is damaged",
+    ],
+    ["without RAM", (box) => unlinkSync(suspended(box, "ram")), "ram is not a regular file"],
+    [
+      "that is a file",
+      (box) => {
+        rmSync(suspended(box, ""), { recursive: true });
+        writeFileSync(suspended(box, ""), "");
+      },
+      "not a directory of this user",
+    ],
+  ];
+  test.each(DAMAGES)("%s: is reported, and nothing but 'run' needs it", async (_what, damage, printed) => {
+    using box = await withRam();
+    await box.ok("restore");
+    damage(box);
+    await box.ends(74, "run --detach", printed, "vm run --boot");
+    await box.ends(74, "suspend", printed, "vm run --boot");
+    const status = await box.jsonEnds(74, "status");
+    expect(status).toMatchObject({ state: "suspended", error: expect.stringContaining(printed) });
+    expect(status.hint).toContain("run --boot");
+    await box.ok("verify");
+    await box.ok("snapshots");
+    await box.ok("backup");
+    await box.ends(0, "run --detach --boot", "discarded");
+    expect(box.qemus.at(-1)!.argv).not.toContain("-incoming");
+  });
+
+  test.each<string[][]>([[["stop", "--force"]], [["restore", "--no-ram"]], [["destroy"]]])(
+    "is discarded by %j",
+    async (words) => {
+      using box = await withRam();
+      await box.ok("restore");
+      edit(box.path(".work/.vm.json"), (bytes) => {
+        const mark = JSON.parse(bytes.toString());
+        return JSON.stringify({ ...mark, created: "2020-01-01T00:00:00.000Z" });
+      });
+      await box.ends(75, "restore", "suspended");
+      const path = suspended(box, "");
+      description("{")(box);
+      await box.ok(...words);
+      expect(existsSync(path)).toBe(false);
+    },
+  );
+});
 
 describe("backup --ram", () => {
   test("of a VM that is off: 75, no snapshot", async () => {
@@ -162,6 +222,19 @@ describe("a snapshot with RAM", () => {
     expect(qemu.status).toBe("running");
     expect(existsSync(suspended(box, "ram"))).toBe(false);
     await box.ends(75, "restore", "running");
+  });
+
+  test("run: the RAM of a resumed guest has all its space; without it 73, and the state is as before", async () => {
+    using box = await withRam();
+    await box.ok("restore");
+    truncateSync(suspended(box, "ram"), 2 ** 50);
+    const refused = await box.ends(73, "run --detach", "no space for its RAM", "1024 TiB needed", "--boot");
+    expect(refused.stderr).toMatch(/ \d.* free/);
+    truncateSync(suspended(box, "ram"), RAM_BYTES);
+    await box.ends(0, "status", "suspended");
+    await box.ok("run", "--detach");
+    const { size, blocks } = statSync(join(box.work, ".vm-resumed/ram"));
+    expect([size, blocks * 512 >= size]).toEqual([RAM_BYTES, true]);
   });
 
   test("a restored state that was not resumed is replaced by another restore", async () => {

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { closeSync, openSync, readFileSync, statSync, truncateSync, writeFileSync, writeSync } from "node:fs";
-import { copySparse, createMemoryFile } from "../../src/process/memory-file.ts";
+import { allocateHoles, copySparse, createMemoryFile } from "../../src/process/memory-file.ts";
 import { closesOnExec } from "../../src/process/libc.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -61,4 +61,16 @@ describe("copySparse", () => {
       syscall: expect.stringMatching(/ftruncate|sendfile|lseek/),
     });
   });
+});
+
+test("allocateHoles: every page has its place, and reads as before; the size stays", () => {
+  using temp = new Temp();
+  const path = temp.path("ram");
+  writeFileSync(path, "data");
+  truncateSync(path, 4 * MIB);
+  expect(allocateHoles(keep(openSync(path, "r+")))).toBe(true);
+  const { size, blocks } = statSync(path);
+  expect([size, blocks * 512 >= 4 * MIB]).toEqual([4 * MIB, true]);
+  expect(readFileSync(path).subarray(0, 5)).toEqual(Buffer.from("data\0"));
+  allocateHoles(keep(openSync(temp.write("empty", ""), "r+")));
 });

@@ -4,8 +4,9 @@ import type { Source } from "../../live/disk-source.ts";
 import { cannotSaveRam, machineDirectory, type RunningMachine } from "../../live/ram.ts";
 import { ARCH, type ArchFacts } from "../../machine/arch.ts";
 import { STATE_FILES } from "../../qemu/state-files.ts";
+import { commandLine } from "../../lib/command-line.ts";
 import { allocatedBytes, syncFile } from "../../store/files.ts";
-
+import { isSuspended } from "../../store/suspended.ts";
 import { sumProcessor } from "../../rescue/warm-state.ts";
 import { STATE } from "../../store/layout.ts";
 import { isExitUnrecorded } from "../../store/mark.ts";
@@ -19,6 +20,11 @@ import { findQemus } from "../../vm/in-use.ts";
  * @throws 75 if the VM is off or was started by hand, or its machine cannot be resumed
  */
 export function requirePid({ settings: { QEMUARCH } }: Vm, work: Workdir, live: boolean): number {
+  if (!live && isSuspended(work.dir))
+    throw cannotSaveRam(
+      "the VM is suspended",
+      `resume it before: ${commandLine("run", "--detach")} && ${commandLine("backup", "--ram")}`,
+    );
   if (!live) throw cannotSaveRam("the VM is off");
   const { writesRam }: ArchFacts = ARCH[QEMUARCH];
   if (writesRam) throw cannotSaveRam(`qemu cannot resume guests of ${QEMUARCH}`);

@@ -60,11 +60,11 @@ const formatRemoteList = (shown: readonly RemoteSnapshot[]): string =>
       plain(item.vm),
       plain(item.host),
       plain(item.directory),
-      marksOf(item).join(", "),
+      remoteMarksOf(item).join(", "),
     ]),
   ]);
 
-const marksOf = (item: RemoteSnapshot): string[] => [
+const remoteMarksOf = (item: RemoteSnapshot): string[] => [
   ...(item.ramBytes === null ? [] : ["RAM"]),
   ...(item.protected ? ["protected"] : []),
   ...(item.uuid === null ? ["no UUID"] : []),

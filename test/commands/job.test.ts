@@ -341,6 +341,11 @@ describe("a saved state", () => {
     expect(statSync(join(warmDirectory, name!, "ram")).mode & 0o777).toBe(0o600);
     await box.ok("job", "check");
     expect(box.qemus.length).toBe(3);
+    const detail = JSON.parse((await box.vm("doctor", "--json")).stdout).checks.find(
+      (item: any) => item.name === "rescue-states",
+    ).detail;
+    expect(detail).toContain(`${warmDirectory}: 1 saved state, `);
+    expect(detail).toContain(`rm -r ${warmDirectory}`);
   });
 
   test("of a job that was killed is not there, and its leftovers are removed", async () => {

@@ -64,7 +64,7 @@ export async function runRescue(
     return status;
   } finally {
     await settled;
-    updateMark(work.dir, { lastRun });
+    updateMark(work.dir, { lastRun, job: undefined });
     for (const name of RUN_FILES) remove(join(work.dir, name));
   }
 }
@@ -89,7 +89,7 @@ async function startRescue(context: Context, work: Workdir, run: RescueRun): Pro
   chmodSync(script, 0o700);
   const logPath = join(work.dir, WORK.qemuLog);
   for (const name of [WORK.qemuLog, WORK.rescueConsoleLog]) rmSync(join(work.dir, name), { force: true });
-  updateMark(work.dir, { lastRun: "unknown" });
+  updateMark(work.dir, { lastRun: "unknown", job: process.pid });
   const errors = new GuestErrorMonitor(work.dir);
   try {
     const onEvent = (event: QmpEvent): void => errors.onEvent(event);
@@ -112,7 +112,7 @@ async function startRescue(context: Context, work: Workdir, run: RescueRun): Pro
     void ended.then(() => errors[Symbol.dispose]());
     return launched;
   } catch (error) {
-    updateMark(work.dir, { lastRun: work.mark.lastRun });
+    updateMark(work.dir, { lastRun: work.mark.lastRun, job: undefined });
     for (const name of RUN_FILES) remove(join(work.dir, name));
     throw error;
   }

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { SignalError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Firmware } from "../machine/types.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
@@ -116,6 +117,7 @@ async function makeState(
   const state = new NewState(path, run, variables);
   try {
     if (run.machine.firmware) {
+      log.info("saving the state of the rescue: later jobs start faster");
       await state.saved;
       adoptVariables(run.machine.firmware, state.files);
     }

@@ -178,9 +178,23 @@ export function giveUp(state: string): void {
   }
 }
 
+const statesIn = (cache: string): string => join(cache, "warm");
+
+/** The directory of states, with how many there are and what they take of the disk; undefined without any. */
+export function sumStates(cache: string): { directory: string; count: number; bytes: number } | undefined {
+  const directory = statesIn(cache);
+  if (!lstatOf(directory)?.isDirectory()) return undefined;
+  const states = listDirectory(directory)
+    .map((name) => join(directory, name))
+    .filter((path) => lstatOf(path)?.isDirectory());
+  const files = states.flatMap((path) => listDirectory(path).map((name) => join(path, name)));
+  const bytes = files.reduce((sum, path) => sum + (lstatOf(path)?.blocks ?? 0) * 512, 0);
+  return states.length === 0 ? undefined : { directory, count: states.length, bytes };
+}
+
 /** Private directory of states. */
 export function stateDirectory(cache: string): string {
-  const directory = join(cache, "warm");
+  const directory = statesIn(cache);
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   return directory;
 }

@@ -2,6 +2,7 @@ import { closeSync, constants, openSync, readFileSync, statfsSync, fstatSync } f
 import { join } from "node:path";
 import { beginStep } from "../lib/activity.ts";
 import { reasonOf, VmError } from "../lib/errors.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { plain } from "../lib/text.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
@@ -91,13 +92,25 @@ export async function lockDirectory(
   return { hostdir, [Symbol.dispose]: () => closeSync(fd) };
 }
 
-/** The holder of the lock on this inode, from /proc/locks (proc(5)): `vm backup (pid 123)`; undefined for one that is not visible. */
+/** Does a process have the VM's lock? */
+export function hasLock(hostdir: string, pid: number): boolean {
+  const path = REMOTE.includes(statfsSync(hostdir).type) ? join(hostdir, HOST.lock) : hostdir;
+  const inode = lstatOf(path)?.ino;
+  return inode !== undefined && findLockHolder(inode) === String(pid);
+}
+
+/** Pid of the holder of the lock on this inode, from /proc/locks (proc(5)). @throws a system error */
+function findLockHolder(inode: number): string | undefined {
+  const line = readFileSync("/proc/locks", "utf8")
+    .split("\n")
+    .find((item) => item.includes(" FLOCK ") && !item.includes("->") && item.includes(`:${inode} `));
+  return line?.trim().split(/\s+/)[4];
+}
+
+/** The holder of the lock on this inode: `vm backup (pid 123)`; undefined for one that is not visible. */
 function describeLockHolder(inode: number): string | undefined {
   try {
-    const line = readFileSync("/proc/locks", "utf8")
-      .split("\n")
-      .find((item) => item.includes(" FLOCK ") && !item.includes("->") && item.includes(`:${inode} `));
-    const pid = line?.trim().split(/\s+/)[4];
+    const pid = findLockHolder(inode);
     const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").join(" ");
     return `${plain(words.trim())} (pid ${pid})`;
   } catch {

@@ -86,6 +86,7 @@ function readFields(fields: Fields, dropped: string[]): Mark {
     // An unknown word is an unknown exit reason.
     lastRun: take("lastRun", (value) => RUN_ENDS.find((end) => end === value)),
     run: take("run", (value) => readRun(value, dropped)),
+    job: take("job", (value) => count(value, 1)),
     restored: take("restored", parseConsistency),
     tpm: take("tpm", (value) => (value === true ? value : undefined)),
     unrecorded: take("unrecorded", (value) => (value === true ? value : undefined)),

@@ -126,6 +126,8 @@ export interface Mark {
   lastRun?: RunEnd | undefined;
   /** The last run. */
   run?: RunRecord | undefined;
+  /** Pid of the program that runs a job, which has the VM's lock: no qemu may use the disks yet. */
+  job?: number | undefined;
   /** The working files have had the state of a TPM. */
   tpm?: true | undefined;
   /** For restored disks that have not been run since: consistency of the snapshot. */

@@ -60,7 +60,10 @@ export async function examineVm(
 async function readStatus(context: Context, hostdir: string): Promise<Status> {
   const own: Context = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
   const vm = await openVm(own, false);
-  const alive = vm.work.state === "present" ? await findAlive(vm.work) : undefined;
+  const alive =
+    vm.work.state === "present"
+      ? ((await findAlive(vm.work)) ?? (await findJobAtStart(hostdir, vm.work)))
+      : undefined;
   // A run started by hand, with run-vm.sh, is not recorded.
   const { run } = vm.work.state === "present" ? vm.work.mark : {};
   if (!run || !alive || alive.job || run.ended !== undefined) return await buildStatus(own, vm, alive);
@@ -328,6 +331,18 @@ function describeSuspended({ dir }: Workdir): Pick<Status, "suspended" | "error"
 function stateAfter(end: RunEnd | undefined): VmState {
   if (end === undefined) return "created";
   return end === "killed" || end === "crashed" || end === "unknown" ? "crashed" : "stopped";
+}
+
+/** A job whose rescue is being prepared, which takes minutes at times. */
+async function findJobAtStart(hostdir: string, { mark: { job } }: Workdir): Promise<Alive | undefined> {
+  if (job === undefined) return undefined;
+  try {
+    const { hasLock } = await import("../store/lock.ts");
+    if (!hasLock(hostdir, job)) return undefined;
+    return { state: "running", runState: "running", job: true, panicked: false };
+  } catch {
+    return undefined;
+  }
 }
 
 /** @returns undefined when no qemu uses the working files */

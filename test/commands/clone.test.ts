@@ -14,7 +14,7 @@ import {
 import { join } from "node:path";
 import { readSeed } from "../../src/vm/seed-volume.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
-import { buildOnce, seen, writeDisk, written } from "./snapshots.ts";
+import { addRepository, buildOnce, seen, writeDisk, written } from "./snapshots.ts";
 
 /** S0 is gz, S1 qcow2, S2 its child; the guest's first bytes are 1, 12, 123, those of the working disk 1234. */
 const source = (conf = ""): Promise<Sandbox> =>
@@ -490,10 +490,8 @@ describe("rename", () => {
 
   test("the tags of its snapshots in the repository; what fails can be repeated", async () => {
     using box = await written();
-    box.program("restic", readFileSync(join(import.meta.dir, "../fixtures/restic.sh"), "utf8"));
+    addRepository(box);
     const repo = join(box.top, "repo");
-    for (const path of ["password", "repo/password"]) box.write(join(box.top, path), "secret");
-    box.configure(`SNAPSHOT_REPO=${repo}\nSNAPSHOT_PASSWORD_FILE=${join(box.top, "password")}\n`);
     await box.ok("clone", "--keep-guest", "../one");
     await box.ok("-d", place(box, "one"), "backup", "--push");
     box.write(join(repo, "fail-tag"), "1\nno\n");
@@ -502,6 +500,8 @@ describe("rename", () => {
     expect((await box.ok("-d", place(box, "two"), "backup")).stderr).toContain("was interrupted");
     await box.ok("-d", place(box, "two"), "rename", "two");
     const calls = readFileSync(join(repo, "calls"), "utf8");
+    const { stdout } = await box.ok("-d", place(box, "two"), "snapshots", "--remote");
+    expect(stdout).toMatch(/^SNAPSHOT .* VM .*\nS0 .* two /);
     expect(calls).toMatch(/^tag --remove vm-name=one --add vm-name=two [0-9a-f]{64}$/m);
     expect((await box.ok("-d", place(box, "two"), "backup")).stderr).not.toContain("was interrupted");
   });

@@ -15,6 +15,8 @@ import {
 import { join } from "node:path";
 import * as descriptors from "../../src/qmp/send-descriptor.ts";
 import type { Behaviour, FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
+import { lockVm } from "../../src/store/lock.ts";
+import { readMark, updateMark } from "../../src/store/mark.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 
 const CONF = "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\n";
@@ -109,6 +111,27 @@ describe("job", () => {
       expect(words.includes("pflash0")).toBe(secure === "");
       expect(words).not.toContain("tpm");
     }
+  });
+
+  test("status: a job whose rescue is being prepared is running; one that was killed is not", async () => {
+    using box = await withJob();
+    let noted: number | undefined;
+    box.qemu = {
+      started: (qemu) => {
+        noted = readMark(box.work)?.job;
+        rescue()(qemu);
+      },
+    };
+    await box.ok("job", "check");
+    expect(noted).toBe(process.pid);
+    expect(readMark(box.work)?.job).toBeUndefined();
+    updateMark(box.work, { lastRun: "unknown", job: process.pid });
+    {
+      using _lock = await lockVm(box.host, "test");
+      expect(await box.json("status")).toMatchObject({ state: "running", job: true });
+      await box.ends(0, "list", /^G +job /m);
+    }
+    expect(await box.json("status")).toMatchObject({ state: "crashed" });
   });
 
   test("a job keeps the exit reason of the guest's last run", async () => {
@@ -329,6 +352,11 @@ describe("a saved state", () => {
     expect(statSync(join(warmDirectory, name!, "ram")).mode & 0o777).toBe(0o600);
     await box.ok("job", "check");
     expect(box.qemus.length).toBe(3);
+    const detail = JSON.parse((await box.vm("doctor", "--json")).stdout).checks.find(
+      (item: any) => item.name === "rescue-states",
+    ).detail;
+    expect(detail).toContain(`${warmDirectory}: 1 saved state, `);
+    expect(detail).toContain(`rm -r ${warmDirectory}`);
   });
 
   test("of a job that was killed is not there, and its leftovers are removed", async () => {

@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import {
   chmodSync,
   existsSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -15,7 +16,7 @@ import { gzipSync } from "node:zlib";
 import { makePipe } from "../../src/process/libc.ts";
 import { writeSums } from "../../src/snapshot/make/describe.ts";
 import type { Sandbox } from "../fixtures/sandbox.ts";
-import { buildOnce, edit, seen, writeDisk, written } from "./snapshots.ts";
+import { addRepository, buildOnce, edit, seen, writeDisk, written } from "./snapshots.ts";
 
 const RAM_BYTES = 4 << 20;
 /** Looks like an image with a backing file: whatever a guest has in its RAM is only data. */
@@ -154,6 +155,39 @@ describe("a snapshot with RAM", () => {
     expect(await box.json("snapshots")).toMatchObject([{ name: "S0", ramBytes: RAM_BYTES, problem: null }]);
     await box.ok("backup");
     expect((await box.json("snapshots"))[1]).toMatchObject({ parent: "S0", ramBytes: null });
+  });
+
+  test.each([
+    ["qcow2", "SNAPSHOT_FORMAT=qcow2\n"],
+    ["gz", "SNAPSHOT_FORMAT=gz\n"],
+  ])("%s: is pushed, listed with its mark, and fetched", async (_format, conf) => {
+    using box = await withRam(conf);
+    addRepository(box);
+    await box.ok("snapshots", "push", "S0");
+    await box.ends(0, "snapshots --remote", "RAM");
+    expect(await box.json("snapshots", "--remote")).toMatchObject([{ name: "S0", ramBytes: RAM_BYTES }]);
+    await box.ok("destroy");
+    rmSync(box.path("backups"), { recursive: true });
+    await box.ok("restore", "--from-remote");
+    expect(readFileSync(suspended(box, "ram")).subarray(0, RAM.length)).toEqual(RAM);
+  });
+
+  test("fetched RAM that is not as long as its manifest says: 74, nothing is left", async () => {
+    using box = await withRam();
+    addRepository(box);
+    await box.ok("snapshots", "push", "S0");
+    const repo = join(box.top, "repo");
+    const tar = join(
+      repo,
+      readdirSync(repo).find((name) => name.endsWith(".tar"))!,
+    );
+    Bun.spawnSync(["sh", "-c", `tar -xf ${tar} && truncate -s 8M S0/state.ram && tar -cf ${tar} S0`], {
+      cwd: box.bin,
+    });
+    await box.ok("destroy");
+    rmSync(box.path("backups"), { recursive: true });
+    await box.ends(74, "restore --from-remote", "state.ram");
+    expect(existsSync(box.path("backups"))).toBe(false);
   });
 
   test("verify: its content is only compared with its checksum", async () => {

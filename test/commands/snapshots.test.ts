@@ -16,7 +16,16 @@ import {
 import { join } from "node:path";
 import { type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
-import { buildOnce, DISK_BYTES, edit, qemuImg, seen, writeDisk, written } from "./snapshots.ts";
+import {
+  addRepository,
+  buildOnce,
+  DISK_BYTES,
+  edit,
+  qemuImg,
+  seen,
+  writeDisk,
+  written,
+} from "./snapshots.ts";
 
 const names = (box: Sandbox): string[] =>
   readdirSync(box.path("backups"))
@@ -84,13 +93,7 @@ const plan = async (box: Sandbox, ...words: string[]): Promise<string[]> =>
 /** A VM with a snapshot, and an empty repository. */
 async function withRepository(): Promise<Sandbox> {
   const box = await written();
-  box.program("restic", readFileSync(join(import.meta.dir, "../fixtures/restic.sh"), "utf8"));
-  const repo = join(box.top, "repo");
-  mkdirSync(repo);
-  for (const path of ["password", "repo/password"]) box.write(join(box.top, path), "secret");
-  // An older version pushed without it.
-  chmodSync(join(box.top, "password"), 0o640);
-  box.configure(`SNAPSHOT_REPO=${repo}\nSNAPSHOT_PASSWORD_FILE=${join(box.top, "password")}\n`);
+  addRepository(box);
   await box.ok("backup", "S0", "first");
   return box;
 }
@@ -649,7 +652,7 @@ describe("a repository", () => {
       await shared.ok("destroy");
       rmSync(shared.path("backups"), { recursive: true });
       await shared.ends(74, "restore --from-remote", printed);
-      expect(readdirSync(shared.path("backups"))).toEqual([]);
+      expect(existsSync(shared.path("backups"))).toBe(false);
       expect(existsSync(shared.path(".work"))).toBe(false);
     });
   });

@@ -1,6 +1,15 @@
 /** Shared fixtures of the snapshot tests. */
 import { afterAll } from "bun:test";
-import { chmodSync, cpSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { Sandbox } from "../fixtures/sandbox.ts";
 
@@ -77,4 +86,15 @@ export function edit(path: string, change: (bytes: Buffer) => string | Uint8Arra
   chmodSync(path, 0o600);
   writeFileSync(path, change(readFileSync(path)));
   chmodSync(path, mode & 0o777);
+}
+
+/** An empty repository, of a program that stands in for restic. */
+export function addRepository(box: Sandbox): void {
+  box.program("restic", readFileSync(join(import.meta.dir, "../fixtures/restic.sh"), "utf8"));
+  const repo = join(box.top, "repo");
+  mkdirSync(repo);
+  for (const path of ["password", "repo/password"]) box.write(join(box.top, path), "secret");
+  // An older version pushed without it.
+  chmodSync(join(box.top, "password"), 0o640);
+  box.configure(`SNAPSHOT_REPO=${repo}\nSNAPSHOT_PASSWORD_FILE=${join(box.top, "password")}\n`);
 }

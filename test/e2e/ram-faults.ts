@@ -1,4 +1,4 @@
-/** Snapshots with RAM of one guest, restored and resumed, and killed at random times; each must be one point in time. */
+/** Snapshots with RAM of one guest, restored and resumed, and killed at any time; each must be one point in time. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { QmpClient } from "../../src/qmp/client.ts";

@@ -1,5 +1,6 @@
 /** Snapshots with the RAM of a running guest, with real qemu. Their files: test/commands/ram.test.ts. */
 import { expect, test } from "bun:test";
+import { rmSync, writeFileSync } from "node:fs";
 import { binary, until } from "./harness.ts";
 import { judgeRunning, readRecordInRam, sweepRamSnapshots } from "./ram-faults.ts";
 import { RamVm } from "./ram-vm.ts";
@@ -57,6 +58,23 @@ suite(
       },
     );
 
+    test("a pushed one is fetched from a restic repository, and resumes", async () => {
+      using vm = await RamVm.make();
+      const { box } = vm;
+      const password = box.path("../password");
+      writeFileSync(password, "secret", { mode: 0o600 });
+      const env = { RESTIC_REPOSITORY: box.path("../repo"), RESTIC_PASSWORD_FILE: password };
+      await Bun.$`restic init`.env({ ...process.env, ...env, HOME: box.home }).quiet();
+      await vm.run();
+      await vm.booted();
+      await box.ok(["backup", "--ram", "--format=qcow2", "--push"], { env });
+      await box.ok(["stop", "--force"]);
+      await box.ok(["destroy"]);
+      rmSync(box.path("backups"), { recursive: true });
+      await box.ok(["restore", "--from-remote", "--run"], { env });
+      expect(await judgeRunning(vm)).toEqual([]);
+    });
+
     test("without space: 73, the guest keeps running, and no snapshot is left", async () => {
       using vm = await RamVm.make();
       const { box } = vm;
@@ -69,5 +87,5 @@ suite(
       expect(names(box.path("backups"))).toEqual(["LAST", "S0"]);
     });
   },
-  ["strace"],
+  ["strace", "restic"],
 );

@@ -23,7 +23,7 @@ describe("tags", () => {
   test("are read as written", () => {
     const tags = identityTags(A, { made: new Date(MADE), id: "0123456789abcdef" });
     expect(tags).toEqual([`vm-uuid=${A}`, "vm-id=0123456789abcdef", `vm-made=${MADE}`]);
-    expect(parseListed(listed(...tags, "vm-protected"))).toEqual({
+    expect(parseListed(listed(...tags, "vm-protected", "vm-ram=65536"))).toEqual({
       id: "1".repeat(64),
       name: "S0",
       made: new Date(MADE),
@@ -33,6 +33,7 @@ describe("tags", () => {
       host: "h",
       directory: "/srv/my web",
       protected: true,
+      ramBytes: 65536,
     });
   });
 
@@ -42,15 +43,19 @@ describe("tags", () => {
       uuid: null,
       snapshotId: null,
       protected: false,
+      ramBytes: null,
     });
   });
 
-  test.each(["vm-uuid=../x", "vm-id=xyz", "vm-made=yesterday", "vm-made=2026-99-99T00:00:00.000Z"])(
-    "ignores %s",
-    (tag) => {
-      expect(parseListed(listed(tag))).toEqual(parseListed(listed()));
-    },
-  );
+  test.each([
+    "vm-uuid=../x",
+    "vm-id=xyz",
+    "vm-made=yesterday",
+    "vm-made=2026-99-99T00:00:00.000Z",
+    "vm-ram=-1",
+  ])("ignores %s", (tag) => {
+    expect(parseListed(listed(tag))).toEqual(parseListed(listed()));
+  });
 
   test("empty fields, which restic omits", () => {
     const { hostname: _hostname, ...rest } = { ...listed(), paths: null };
@@ -72,7 +77,17 @@ const at = (day: number): Date => new Date(Date.UTC(2026, 0, day));
 function item(name: string, day: number, more: Partial<RemoteSnapshot> = {}): RemoteSnapshot {
   const id = (++count).toString(16).padStart(8, "0") + "f".repeat(56);
   const place = { vm: "web", host: "h", directory: "/a/web" };
-  return { id, name, made: at(day), uuid: null, snapshotId: null, protected: false, ...place, ...more };
+  return {
+    id,
+    name,
+    made: at(day),
+    uuid: null,
+    snapshotId: null,
+    protected: false,
+    ramBytes: null,
+    ...place,
+    ...more,
+  };
 }
 
 const empty: LocalVm = { name: "web", uuid: undefined, former: [] };

@@ -103,7 +103,7 @@ export const TOPICS: readonly Topic[] = [
         "mounts the installed system at `/mnt/system1`, by its fstab; opens LUKS with `.in/luks.key`, or asks on the terminal. Status 1: a filesystem could not be mounted",
       ],
       "Hooks are run in HOSTDIR with your locale, umask and environment. They see each setting as a variable, also HOSTDIR, WORKDIR, LIBEXEC and PROFILES, and the variables, arrays and functions of your `PROG.conf`.",
-      "The exit status of the job is that of the program. A rescue that dies or does not shut down cleanly is status 74. `--timeout` counts from the start of the job; ending it and unmounting the disks takes up to 15 s more. Ctrl-C ends the job, unmounts the disks and shuts the rescue down; a second one kills it.",
+      "The exit status of the job is that of the program. A rescue that dies or does not shut down cleanly is status 74. `--timeout` counts from the start of the job. Before, the rescue has RESCUE_START_TIMEOUT seconds (120) to start it; saving its state first has at most 120 s of its own, after which the rescue is booted. Ending it and unmounting the disks takes up to 15 s more. Ctrl-C ends the job, unmounts the disks and shuts the rescue down; a second one kills it.",
       ["add-ssh-keys", "adds the keys of SSHKEYS to `authorized_keys` of root in the installed system"],
       ["run-ssh", "lets these keys into the rescue, and waits until `WORKDIR/.out/RELEASE` is removed"],
       [
@@ -119,7 +119,7 @@ export const TOPICS: readonly Topic[] = [
         "grows the last partition, LUKS, LVM and the filesystem of each disk to the disk's size; `disk resize --fs` runs it for one",
       ],
       "The rescue system has bash, busybox and what this host has of e2fsprogs, xfsprogs, btrfs-progs, dosfstools, lvm2, mdadm, cryptsetup and OpenSSH. Build it again after an update of PROG; a profile's settings and your own files in it are kept.",
-      "The first job boots the rescue and saves its state in `~/.cache/PROG/warm` (about 250 MiB, and the same in /dev/shm meanwhile); later ones resume it: they map the file of its RAM, and share what is in the host's memory. The state is made again when qemu, the kernel, the processor or an argument changes. `RESCUE_WARM=off` boots each time, and so does a host without space for a state. Jobs of UEFI guests run under UEFI, and have a state for each set of UEFI variables; the three used last are kept. When the guest or a job changes a variable, such as a boot entry, the next job boots. Under Secure Boot the rescue's kernel would load none of its modules: jobs of such guests boot it without their firmware, and do not see the UEFI variables.",
+      "The first job boots the rescue and saves its state in `~/.cache/PROG/warm` (about 250 MiB each, and the same in /dev/shm meanwhile); later ones resume it: they map the file of its RAM, and share what is in the host's memory. The state is made again when qemu, the kernel, the processor or an argument changes. `RESCUE_WARM=off` boots each time, and so does a host without space for a state. Jobs of UEFI guests run under UEFI, and have a state for each set of UEFI variables; the three used last are kept; `doctor` shows the size of all, and the command that removes them (a job boots then). When the guest or a job changes a variable, such as a boot entry, the next job boots. Under Secure Boot the rescue's kernel would load none of its modules: jobs of such guests boot it without their firmware, and do not see the UEFI variables.",
     ],
   },
   {

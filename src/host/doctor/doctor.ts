@@ -18,7 +18,7 @@ import {
   checkQemus,
   checkVariables,
 } from "./qemu.ts";
-import { checkRescueBuild, checkRescues } from "./rescue.ts";
+import { checkRescueBuild, checkRescues, checkSavedStates } from "./rescue.ts";
 import { checkExited } from "./running.ts";
 import { readSystem, type System } from "./system.ts";
 import type { Vm } from "../../vm/find.ts";
@@ -60,6 +60,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     ...programs,
     ...build,
     ...rescues,
+    ...checkSavedStates(context.cacheDirectory),
     ...checkPlaces(context, settings),
     ...checkReaches(context, vm),
     aging,

@@ -1,11 +1,15 @@
 import { programLine } from "../../lib/command-line.ts";
 import { kernelPackages, PACKAGES } from "../../lib/packages.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
+import { shellQuote } from "../../lib/shell.ts";
+import { formatSize } from "../../lib/size.ts";
+import { counted } from "../../lib/text.ts";
 import { parseArch } from "../../machine/arch.ts";
 import { ARCHES } from "../../machine/types.ts";
 import { findHostProgram } from "../../rescue/build/host.ts";
 import { findKernel } from "../../rescue/build/kernel.ts";
 import { missingUnpacker } from "../../rescue/build/modules.ts";
+import { sumStates } from "../../rescue/warm-state.ts";
 import type { Context } from "../../vm/context.ts";
 import type { Vm } from "../../vm/find.ts";
 import { findRescues } from "../../job/rescue-list.ts";
@@ -52,6 +56,20 @@ async function checkKernel(hostArch: string): Promise<Check> {
     if (error instanceof VmError && error.reason === "denied")
       return { ...found, detail: `${found.detail}; copy one with sudo` };
     return { ...found, packages: kernelPackages(hostArch) };
+  }
+}
+
+/** The saved states of the rescue, and how to remove them. */
+export function checkSavedStates(cache: string | undefined): Check[] {
+  const common = { name: "rescue-states", needed: false, use: "jobs that start fast" };
+  try {
+    const found = cache === undefined ? undefined : sumStates(cache);
+    if (!found) return [];
+    const { directory, count, bytes } = found;
+    const detail = `${directory}: ${counted(count, "saved state")}, ${formatSize(bytes)}; to remove: rm -r ${shellQuote(directory)}`;
+    return [{ ...common, state: "ok", detail }];
+  } catch (error) {
+    return [{ ...common, state: "limited", detail: oneLine(reasonOf(error)) }];
   }
 }
 

@@ -1,4 +1,4 @@
-import { chmodSync, lchownSync, lstatSync, mkdirSync, renameSync } from "node:fs";
+import { chmodSync, lchownSync, lstatSync, mkdirSync, renameSync, rmdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { beginStep } from "../../lib/activity.ts";
 import { commandLine, programLine } from "../../lib/command-line.ts";
@@ -26,7 +26,7 @@ import type { Vm } from "../../vm/find.ts";
 import { withVm } from "../../vm/open.ts";
 import { findDamage } from "../../store/snapshot-damage.ts";
 import { restoreSnapshot, type RestoreRequest } from "../restore.ts";
-import { makeBackups, validateSnapshotName } from "../../store/snapshots.ts";
+import { findBackups, makeBackups, validateSnapshotName } from "../../store/snapshots.ts";
 import { compareSums, loadSums } from "../../store/checksums.ts";
 import { chooseRemote, isOwn } from "./choose.ts";
 import { readLocalVm, listRemote } from "./list.ts";
@@ -56,6 +56,7 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
   const backups = join(hostdir, HOST.backups);
   const what = `cannot fetch ${wanted.name} from the repository`;
   const staged = join(backups, `${PARTIAL}remote`);
+  const isFirst = findBackups(hostdir) === undefined;
   try {
     makeBackups(hostdir);
     const bytes = await readRestoreSize(repository, wanted.id, what);
@@ -81,6 +82,16 @@ async function fetchSnapshot(repository: Repository, hostdir: string, wanted: Re
     throw fileError(what, error);
   } finally {
     removeQuietly(staged);
+    if (isFirst) removeEmpty(backups);
+  }
+}
+
+/** Otherwise the directory would look like a VM's, after an error. */
+function removeEmpty(backups: string): void {
+  try {
+    rmdirSync(backups);
+  } catch {
+    // It has snapshots.
   }
 }
 
@@ -227,6 +238,9 @@ async function requireMatchingSums(dir: string, name: string): Promise<void> {
   const beside: string[] = [SNAPSHOT.sums, SNAPSHOT.protected, SNAPSHOT.description];
   const unlisted = listDirectory(dir).find((file) => !listed.has(file) && !beside.includes(file));
   if (unlisted !== undefined) throw invalidSnapshot(name, `${SNAPSHOT.sums} does not name ${unlisted}`);
-  const [wrong] = [...problems, ...(await compareSums(dir))];
+  // The small files of a snapshot of the earlier program are known by their names.
+  const manifest = manifestIn(dir);
+  const sizes = manifest && new Map(manifest.files.map(({ file, storedBytes }) => [file, storedBytes]));
+  const [wrong] = [...problems, ...(await compareSums(dir, sizes && { sizes }))];
   if (wrong !== undefined) throw invalidSnapshot(name, wrong);
 }

@@ -52,13 +52,20 @@ export async function showRemote(
 
 const formatRemoteList = (shown: readonly RemoteSnapshot[]): string =>
   formatTable([
-    ["SNAPSHOT", "TIME", "ID", "HOST", "DIRECTORY", "MARKS"],
+    ["SNAPSHOT", "TIME", "ID", "VM", "HOST", "DIRECTORY", "MARKS"],
     ...shown.map((item) => [
       plain(item.name),
       formatTimestamp(item.made),
       shorten(item.id),
+      plain(item.vm),
       plain(item.host),
       plain(item.directory),
-      [item.protected ? "protected" : "", item.uuid === null ? "no UUID" : ""].filter(Boolean).join(", "),
+      remoteMarksOf(item).join(", "),
     ]),
   ]);
+
+const remoteMarksOf = (item: RemoteSnapshot): string[] => [
+  ...(item.ramBytes === null ? [] : ["RAM"]),
+  ...(item.protected ? ["protected"] : []),
+  ...(item.uuid === null ? ["no UUID"] : []),
+];

@@ -7,7 +7,7 @@ import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { formatSize } from "../../lib/size.ts";
 import { formatDuration } from "../../lib/time.ts";
-import { HOST, SNAPSHOT } from "../../store/layout.ts";
+import { HOST, SNAPSHOT, STATE } from "../../store/layout.ts";
 import { backupVm, type BackupRequest, type Made } from "../make/make.ts";
 import type { Context } from "../../vm/context.ts";
 import { foreignUuid, readIdentity, requireUniqueUuid } from "../../vm/identity.ts";
@@ -142,6 +142,7 @@ async function push(repository: Repository, request: Push): Promise<void> {
   if (problem !== undefined) throw new VmError("io", `${cannot}: ${problem}`, { hint: hintForIntact() });
   using _step = beginStep(() => `push ${name} to the repository`);
   await requireIntact([snapshot, ...parents], { cannot, hint: hintForIntact() });
+  const ram = manifest?.files.find((file) => file.name === STATE.ram);
   const isProtected = existsSync(join(snapshot.dir, SNAPSHOT.protected));
   const tags = [
     TAG.program,
@@ -149,6 +150,7 @@ async function push(repository: Repository, request: Push): Promise<void> {
     TAG.snapshot(name),
     ...identityTags(uuid ?? manifest?.vm, { made, id: manifest?.id }),
     ...(isProtected ? [TAG.protected] : []),
+    ...(ram ? [TAG.ram(ram.bytes)] : []),
   ];
   const words = [
     "backup",

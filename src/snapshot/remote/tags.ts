@@ -19,6 +19,8 @@ export interface RemoteSnapshot {
   host: string;
   directory: string;
   protected: boolean;
+  /** Size of the guest's RAM; null without it. */
+  ramBytes: number | null;
 }
 
 /** restic splits tags at commas, so free text is percent-encoded. */
@@ -31,6 +33,7 @@ export const TAG = {
   /** ISO 8601, UTC, with milliseconds: restic's own time has whole seconds. */
   made: (time: string): string => `vm-made=${time}`,
   protected: "vm-protected",
+  ram: (bytes: number | ""): string => `vm-ram=${bytes}`,
 } as const;
 
 /** Entry of `restic snapshots --json`; empty fields are absent or null. */
@@ -74,8 +77,12 @@ export function parseListed({ id, time, hostname = "", tags, paths }: Listed): R
     // HOSTDIR/backups/NAME
     directory: dirname(dirname(paths?.[0] ?? "")),
     protected: tags?.includes(TAG.protected) === true,
+    ramBytes: parseCount(valueOf(TAG.ram(""))),
   };
 }
+
+const parseCount = (text: string | undefined): number | null =>
+  text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : null;
 
 function parseTime(text: string | undefined): Date | undefined {
   if (text === undefined || !/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/.test(text)) return undefined;

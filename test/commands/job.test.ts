@@ -12,6 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { updateMark } from "../../src/store/mark.ts";
 import type { Behaviour, FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 
@@ -118,6 +119,15 @@ describe("job", () => {
     await box.ok("job", "check");
     expect(await box.json("status")).toMatchObject({ state: "stopped", lastEnd: { end: "stopped" } });
     await box.ends(0, "backup", "power cut");
+  });
+
+  test("a clone that never ran has no last run after its job, however the original ended", async () => {
+    using box = await withJob();
+    updateMark(box.work, { restored: "crash-consistent", clone: { directory: "/srv/original" } });
+    box.qemu = { started: rescue() };
+    await box.ok("job", "check");
+    expect(await box.json("status")).toMatchObject({ state: "created", lastEnd: null });
+    await box.ends(0, "backup", "crash-consistent");
   });
 
   test.each<[title: string, behaviour: Behaviour, status: number, printed: string, state: string]>([

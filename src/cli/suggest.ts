@@ -78,7 +78,7 @@ const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
         ["get settings edit configure options env", SETTINGS],
         ["log logs", [["console --log", "show what the serial console has said"]]],
         ["copy scp pull", COPY],
-        ["push", [["snapshots push", "copy the last snapshot to the repository"], ...COPY]],
+        ["push", [["snapshots push NAME", "copy a snapshot to the repository"], ...COPY]],
         ["forget gc cleanup clean", [["prune --keep-last=7", "keep the newest seven snapshots"]]],
         ["check fsck", [["verify", "check that the last snapshot is intact"]]],
         ["jobs script", [["job", "run a job"]]],

@@ -14,7 +14,7 @@ export const EXIT_STATUS: Readonly<Record<ExitName, string>> = {
   internal: "internal error: a bug in the program",
   cannotCreate: "cannot create: no space, no permission, or it exists already",
   io: "read, write or verification failed; the guest did not power off by itself; the rescue system died",
-  busy: "the VM is running or locked by another process, or a port is taken",
+  busy: "the VM is running, a template, or locked by another process, or a port is taken",
   config: "a setting in a file is wrong",
   timeout: "a time limit was reached",
 };
@@ -30,8 +30,10 @@ type Words = Readonly<Partial<Record<ExitName | "other statuses", string>>>;
 const NO_VM = "there is no VM in HOSTDIR";
 const OFF = "there is no VM in HOSTDIR, or it is not running";
 const NO_ANSWER = "qemu does not answer, or another process holds the VM's lock";
+const REFUSED = "qemu refused, or the connection to it failed";
 const FOREIGN = "no space, no permission, or the VM belongs to another user";
 const LOCKED = "the VM is running, or locked by another process";
+const UNCHANGEABLE = "the VM is running, a template, or locked by another process";
 
 /** What a status means to one command; an empty string: what it means in general. */
 const OF_COMMAND: Readonly<Record<string, Words>> = {
@@ -59,7 +61,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     unavailable: "qemu, firmware, a feature of qemu, or what a network needs is missing",
     cannotCreate: FOREIGN,
     io: "the guest did not power off by itself, qemu failed, a disk is damaged, or a suspended VM cannot be resumed",
-    busy: "the VM is already running, it is locked by another process, or a port is taken",
+    busy: "the VM is already running, a template, or locked by another process, or a port is taken",
     timeout:
       "--timeout: the guest was shut down or killed; with --wait: it did not answer in time, and is still running",
   },
@@ -77,7 +79,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     unavailable: "",
     cannotCreate: FOREIGN,
     io: "qemu failed, or a disk is damaged",
-    busy: "locked by another process, or a port is taken",
+    busy: "the VM is a template or locked by another process, or a port is taken",
     timeout: "the guest did not power off in time; it was killed, and not started again",
   },
   suspend: {
@@ -88,12 +90,12 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     io: "saving failed, and the guest runs on; or its kernel has panicked",
     busy: NO_ANSWER,
   },
-  pause: { ok: "the guest is paused", noInput: OFF, cannotCreate: FOREIGN, io: "", busy: NO_ANSWER },
+  pause: { ok: "the guest is paused", noInput: OFF, cannotCreate: FOREIGN, io: REFUSED, busy: NO_ANSWER },
   resume: {
     ok: "the guest is running",
     noInput: OFF,
     cannotCreate: "there is still no space for the guest's disks, or the VM belongs to another user",
-    io: "",
+    io: REFUSED,
     busy: NO_ANSWER,
   },
   status: {
@@ -141,7 +143,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     unavailable: "",
     cannotCreate: FOREIGN,
     io: "the snapshot is damaged, or reading or writing failed",
-    busy: LOCKED,
+    busy: UNCHANGEABLE,
   },
   snapshots: {
     noInput: "no such snapshot",
@@ -184,7 +186,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     unavailable: "a program is missing, or resize --fs: a guest agent",
     cannotCreate: "the image is a disk of this VM already; no space or no permission",
     io: "an image cannot be used, or qemu failed",
-    busy: "the running guest cannot release the disk, a job is running, or the VM is locked by another process",
+    busy: "the running guest cannot release the disk, a job is running, or the VM is a template or locked by another process",
     timeout: "remove: the guest did not release the disk in time, and keeps it",
   },
   identity: { noInput: NO_VM, cannotCreate: FOREIGN, busy: "locked by another process" },
@@ -207,7 +209,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     ok: "working files removed, or there were none",
     noInput: "HOSTDIR does not exist",
     cannotCreate: FOREIGN,
-    io: "",
+    io: "the guest cannot be killed, or the working files cannot be removed",
     busy: LOCKED,
   },
   job: {
@@ -217,7 +219,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     unavailable: "qemu, bash or a feature of qemu is missing",
     cannotCreate: FOREIGN,
     io: "the rescue system died, or its output could not be stored",
-    busy: LOCKED,
+    busy: UNCHANGEABLE,
     timeout: "the job did not start or end in time",
     "other statuses": "the job failed with this status",
   },
@@ -272,7 +274,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     noInput: "the VM is not running, or there is no such directory",
     unavailable: "the VM has no graphics card, or the terminal shows no images",
     cannotCreate: "no space or no permission for FILE",
-    io: "",
+    io: "qemu failed, or FILE cannot be written",
     busy: NO_ANSWER,
   },
   view: {

@@ -13,10 +13,8 @@ const START: Meant[] = [
 const STOP: Meant[] = [["stop", "shut the guest down"]];
 const STATUS: Meant[] = [["status", "show this VM"]];
 const LIST: Meant[] = [["list", "show all VMs"]];
-const REMOVE: Meant[] = [
-  ["snapshots rm NAME", "remove a snapshot"],
-  ["destroy", "remove the working files; snapshots stay"],
-];
+const DESTROY: Meant = ["destroy", "remove the working files; snapshots stay"];
+const REMOVE: Meant[] = [["snapshots rm NAME", "remove a snapshot"], DESTROY];
 const LOG_IN: Meant[] = [
   ["ssh", "log in by ssh"],
   ["console", "open the serial console"],
@@ -27,6 +25,8 @@ const SCREEN: Meant[] = [
 ];
 const NEW: Meant[] = [["create NAME", "make a VM here"]];
 const SAVE: Meant[] = [["backup", "make a snapshot"]];
+const SUSPEND: Meant[] = [["suspend", "save the guest's RAM to disk, and end qemu"]];
+const COPY: Meant[] = [["cp FILE :/root/", "copy a file into the guest"]];
 const RESTORE: Meant[] = [["restore", "restore the last snapshot"]];
 const SETTINGS: Meant[] = [
   ["config", "show the settings"],
@@ -51,18 +51,23 @@ const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
         ["shutdown shut down off halt poweroff power-off end quit", STOP],
         ["kill", [["stop --force", "kill the guest, as a power cut would"]]],
         ["reboot reset", [["restart", "stop it, and start it again"]]],
-        ["suspend freeze", [["pause", "pause the guest"]]],
+        ["hibernate managedsave managed-save", SUSPEND],
+        ["freeze", [["pause", "pause the guest"]]],
         ["unpause continue thaw", [["resume", "resume the guest"]]],
         ["info state inspect dominfo", STATUS],
         ["show", [...STATUS, ["snapshots show NAME", "show a snapshot"]]],
         ["diff compare", [["snapshots diff S0 S1", "compare two snapshots"]]],
         ["describe", [["snapshots describe NAME TEXT", "describe a snapshot"]]],
         ["ls ps vms all", LIST],
-        ["delete del remove rm undefine purge", REMOVE],
+        ["undefine terminate", [DESTROY]],
+        ["delete del remove rm purge", REMOVE],
         ["shell login connect enter attach sh bash", LOG_IN],
         ["gui display vnc spice screen viewer open", SCREEN],
-        ["new init make define install import clone", NEW],
-        ["save snap snapshot checkpoint dump", SAVE],
+        ["new init make define install import", NEW],
+        ["template", [["set TEMPLATE=on", "make the VM a template, which can only be cloned"]]],
+        ["move mv", [["rename NAME", "rename the VM and its directory"]]],
+        ["save", [...SUSPEND, ...SAVE]],
+        ["snap snapshot checkpoint dump", SAVE],
         ["revert rollback undo load recover", RESTORE],
         ["net nics network networks netdev card cards ethernet", CARDS],
         ["forwards port ports portforward port-forward hostfwd", FORWARDS],
@@ -72,7 +77,8 @@ const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
         ["cpu cpus cores vcpus", [["set -c 4", "change the number of CPU cores"]]],
         ["get settings edit configure options env", SETTINGS],
         ["log logs", [["console --log", "show what the serial console has said"]]],
-        ["copy scp push pull", [["cp FILE :/root/", "copy a file into the guest"]]],
+        ["copy scp pull", COPY],
+        ["push", [["snapshots push NAME", "copy a snapshot to the repository"], ...COPY]],
         ["forget gc cleanup clean", [["prune --keep-last=7", "keep the newest seven snapshots"]]],
         ["check fsck", [["verify", "check that the last snapshot is intact"]]],
         ["jobs script", [["job", "run a job"]]],

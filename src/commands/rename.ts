@@ -20,6 +20,8 @@ export default define({
   async run(context, { name }) {
     const { contextOfRenamed, finishRename, renameVm } = await import("../lifecycle/rename.ts");
     const renamed = await renameVm(context, name);
+    const { aboutVm } = await import("../lib/command-line.ts");
+    using _hints = aboutVm(renamed.to);
     const there = contextOfRenamed(context, renamed);
     await (await import("../host/timer/rename-timers.ts")).renameTimers(there, renamed);
     await (await import("../snapshot/remote/rename-remote.ts")).renameRemote(there, renamed);

@@ -1,4 +1,4 @@
-import { commandLine, commandLineFor } from "../lib/command-line.ts";
+import { aboutVm, commandLine, commandLineFor } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import type { Context } from "../vm/context.ts";
@@ -22,6 +22,7 @@ export async function renewGuests(
       options: { ...context.options, hostdir: directory },
     };
     try {
+      using _hints = aboutVm(directory);
       await jobVm(own, RENEWING_JOB, { HOSTNAME: `${hostName}\n` });
     } catch (error) {
       if (!(error instanceof VmError) || error instanceof SignalError) throw error;

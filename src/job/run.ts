@@ -52,7 +52,7 @@ export async function runRescue(
 ): Promise<number> {
   const before = consistencyOf(work.mark);
   const { machine, control, settled } = await startRescue(context, work, run);
-  let lastRun: RunEnd = "killed";
+  let lastRun: RunEnd | undefined = "killed";
   try {
     const { end, stopped } = await followJob(context, work, run, machine, control, write);
     const clean = end.shutdown?.reason === "guest-shutdown";
@@ -69,9 +69,10 @@ export async function runRescue(
   }
 }
 
-/** Exit reason to record for crash-consistent disks: that of the guest's own last run, if known. */
-function crashedEnd({ lastRun = "killed" }: Mark): RunEnd {
-  return lastRun === "unknown" ? "killed" : lastRun;
+/** Exit reason to record for crash-consistent disks: that of the guest's own last run, if known; none of a clone that never ran. */
+function crashedEnd({ lastRun, clone }: Mark): RunEnd | undefined {
+  if (lastRun === undefined && clone) return undefined;
+  return lastRun === undefined || lastRun === "unknown" ? "killed" : lastRun;
 }
 
 /** Restores the rescue's saved state if possible, or else boots it. */

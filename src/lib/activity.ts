@@ -12,6 +12,9 @@ const LIMITS: ActivityLimits = { firstMs: 1500, nextMs: 28_000 };
 /** Interval of checks. */
 const TICK_MS = 250;
 
+/** A program that is the only work is named after this time. */
+const CHILD_MS = 1000;
+
 /** Work in progress, outermost first: functions that return its description. */
 const steps = new Set<() => string>();
 /** Programs that were started and have not ended, oldest first. */
@@ -47,12 +50,17 @@ export function noteShown(): void {
   shownAt = performance.now();
 }
 
+function oldestChild(): { name: string; pid: number; ranMs: number } | undefined {
+  const [oldest] = children;
+  return oldest && { ...oldest, ranMs: performance.now() - oldest.startedAt };
+}
+
 /** Steps; and the oldest program, where there is no step, or where that program has run for longer than `longMs`. */
 function describeWork(longMs: number): string {
   const parts = [...steps].map((describe) => describe());
-  const [oldest] = children;
+  const oldest = oldestChild();
   if (!oldest) return parts.join("; ");
-  const ranMs = performance.now() - oldest.startedAt;
+  const { ranMs } = oldest;
   if (parts.length === 0 || ranMs > longMs)
     parts.push(`waiting for ${oldest.name} (pid ${oldest.pid}), ${formatDuration(ranMs / 1000)}`);
   return parts.join("; ");
@@ -68,6 +76,8 @@ export function watchActivity({ firstMs, nextMs }: ActivityLimits = LIMITS): Dis
   const tick = (): void => {
     if (steps.size + children.size === 0 || isQuiet()) return;
     if (performance.now() - shownAt < (shown ? nextMs : firstMs)) return;
+    // A program that has only just been started is nothing that is waited for.
+    if (steps.size === 0 && oldestChild()!.ranMs < Math.min(CHILD_MS, firstMs)) return;
     noteShown();
     log.info(describeWork(nextMs));
   };

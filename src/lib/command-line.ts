@@ -8,6 +8,13 @@ export function setCommandLine(prog: string, hostdir?: string): void {
   start = hostdir === undefined ? [prog] : [prog, "-d", hostdir];
 }
 
+/** Until disposed of, hints are about the VM in another directory. */
+export function aboutVm(hostdir: string): Disposable {
+  const before = start;
+  start = [before[0]!, "-d", hostdir];
+  return { [Symbol.dispose]: () => void (start = before) };
+}
+
 /** A command of this program for a hint, to be pasted: `vm -d DIR restore S3`. */
 export const commandLine = (...words: string[]): string => shellLine([...start, ...words]);
 

@@ -98,6 +98,8 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
     // A mistyped name fails before a snapshot is restored.
     const isoPath = iso ? await new Media(context, found).findIso(iso) : iso;
     const vm = await ensureWork(context, found);
+    // The restored settings may say so, if HOSTDIR had none.
+    if (vm !== found) refuseTemplate(vm, "run");
     warnOfUnreadSettings(vm);
     const work = vm.work as Workdir;
     const resuming = isSuspended(work.dir)

@@ -30,6 +30,7 @@ import { carryIdentity, foreignUuid, readIdentity } from "../vm/identity.ts";
 import { carryFormats } from "../vm/image-formats.ts";
 import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import type { Vm } from "../vm/find.ts";
+import { carryLasting, readLasting } from "../vm/store-settings.ts";
 import { refuseTemplate } from "../vm/template.ts";
 import { withVm } from "../vm/open.ts";
 import { copyRam, damagedRam, findRamFile, isUntouched, writeState } from "./restore-ram.ts";
@@ -72,6 +73,7 @@ export async function restoreSnapshot(
   if (snapshot.problem) throw snapshot.problem;
   const ram = wantsRam && hasRam(snapshot.manifest);
   const own = readIdentity(vm.hostdir);
+  const lasting = readLasting(vm);
   refuseForeignSnapshot(snapshot, own, name !== undefined && name !== LAST, uuid);
   if (vm.work.state === "present") {
     refuseTemplate(vm, "restore");
@@ -111,6 +113,7 @@ export async function restoreSnapshot(
     await fillStage(context, snapshot, jobs, stage);
     await fillImages(context, snapshot, images, stage.dir, copy);
     carryIdentity(stage.dir, own, uuid ?? snapshot.manifest?.vm);
+    carryLasting(stage.dir, lasting);
     carryFormats(vm, stage.dir);
     const machine = ram ? writeState(snapshot, stage.dir) : undefined;
     throwIfInterrupted();

@@ -58,16 +58,21 @@ export function usersOfSnapshots({ hostdir, work }: Pick<Vm, "hostdir" | "work">
   return users;
 }
 
-/** Hint for snapshots that clones need. */
+/** A hint has lines for so many clones; all are named in the error. */
+const HINTED_CLONES = 3;
+
+/** Hint for snapshots that clones need. Its commands are for the clones: of this VM, `restore` would lose data. */
 export function hintForClones(hostdir: string, snapshots: readonly string[]): string[] {
   const clones = inspectClones(hostdir).filter(({ snapshot }) => snapshots.includes(snapshot));
   const missing = clones.filter(({ state }) => state === "missing");
   return [
-    ...(clones.length > missing.length
-      ? [
-          `make a clone independent, in its directory: ${commandLine("backup")} && ${commandLine("restore", "--copy")}`,
-        ]
-      : []),
+    ...clones
+      .filter(({ state }) => state === "linked")
+      .slice(0, HINTED_CLONES)
+      .map(
+        ({ directory }) =>
+          `make a clone independent: ${commandLineFor(directory, "backup")} && ${commandLineFor(directory, "restore", "--copy")}`,
+      ),
     ...(missing.length > 0
       ? [
           `record the new place of a clone that was moved: ${commandLineFor("NEWDIR", "backup")}; forget one that does not exist any more: ${commandLine("clone", "--forget", missing[0]!.directory)}`,

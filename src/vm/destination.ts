@@ -12,7 +12,7 @@ import { PARTIAL } from "../store/layout.ts";
 /**
  * The absolute path of a new VM's directory, symlinks resolved.
  * @param what is to be done, for the error message
- * @param within directories that it must not be in, as they belong to another VM
+ * @param within directories that it must not be in: those of the VM itself, HOSTDIR first
  * @throws 64 for a name that no VM can have, 66 without its parent directory, 73 if it exists and is not empty
  */
 export function resolveDestination(
@@ -27,19 +27,28 @@ export function resolveDestination(
     throw new VmError("usage", `cannot ${what}: '${plain(name)}' cannot be a VM's name`, {
       hint: `use a name of at most ${MAX_OWN_NAME_BYTES} bytes without control characters that does not start with . or -`,
     });
+  const outer = within.find((directory) => `${resolveExisting(path)}${sep}`.startsWith(directory + sep));
+  if (outer !== undefined) {
+    const own = within[0]!;
+    const beside = join(dirname(own), name);
+    throw new VmError("usage", `cannot ${what}: ${path} is in the directory of this VM`, {
+      hint: `choose a directory beside it: ${shellQuote(lstatOf(beside) ? join(dirname(own), `${basename(own)}-2`) : beside)}`,
+    });
+  }
   const parent = realPath(dirname(path));
   if (parent === undefined || !statSync(parent).isDirectory())
     throw new VmError("noInput", `cannot ${what}: no such directory: ${dirname(path)}`, {
       hint: `create it: mkdir -p ${shellQuote(dirname(path))}`,
     });
   const hostdir = join(parent, name);
-  const outer = within.find((directory) => `${hostdir}${sep}`.startsWith(directory + sep));
-  if (outer !== undefined)
-    throw new VmError("usage", `cannot ${what}: ${hostdir} is in the directory of this VM`, {
-      hint: `choose a directory beside it: ${join(dirname(outer), name)}`,
-    });
   refuseTakenDirectory(what, hostdir);
   return hostdir;
+}
+
+/** A path with the symlinks of those of its directories that exist resolved. */
+function resolveExisting(path: string): string {
+  const parent = dirname(path);
+  return join(realPath(parent) ?? (parent === path ? path : resolveExisting(parent)), basename(path));
 }
 
 /** @throws 73 unless it does not exist, or has nothing but what a killed command left */

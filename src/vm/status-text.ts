@@ -82,12 +82,18 @@ const formatNic = ({ number, network, mac, link, name, address, exited }: Listed
   return `${number}: ${[...facts, name && `${name} ${address}`, link === "down" && "link down"].filter(Boolean).join(", ")}${exited ? `; ${explainExited(exited)}` : ""}`;
 };
 
+/** `running (a job)`; `list` shows the word in parentheses alone. */
+function formatState({ state, job, panicked, template }: Status): string {
+  const kind = job ? "a job" : panicked ? "panicked" : template ? "template" : undefined;
+  return kind === undefined || state === "broken" ? state : `${state} (${kind})`;
+}
+
 /** Formats one VM, one fact per line. */
 export function formatStatus(vm: Status): string {
   const facts: [string, string | undefined][] = [
     ["name", vm.name],
     ["directory", vm.directory],
-    ["state", vm.job ? `${vm.state} (a job)` : vm.panicked ? `${vm.state} (panicked)` : vm.state],
+    ["state", formatState(vm)],
     [
       "suspended",
       vm.suspended && `since ${formatTime(vm.suspended.since)}, ${formatSize(vm.suspended.ramBytes)} of RAM`,

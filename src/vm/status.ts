@@ -88,9 +88,9 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     secureBoot: settings.SECURE_BOOT,
     tpm: settings.TPM || null,
     template: settings.TEMPLATE,
-    ...(await describeClones(hostdir, work)),
     ...(settings.UEFI && work.state === "present" && describeKeys(settings, work)),
     ...describeSnapshots(hostdir),
+    ...(await describeClones(hostdir, work)),
     nics: nicsOf(settings).map((nic) => describeNic(context, nic)),
     ...describeFiles(context, stored),
     reaches: findReaches(context, stored),
@@ -242,26 +242,28 @@ function describeFiles(
   };
 }
 
-/** Where the VM comes from, and what comes from it. */
+/** Where the VM comes from, and what comes from it. A damaged record is an error of its own: the VM can run. */
 async function describeClones(
   hostdir: string,
   work: Vm["work"],
-): Promise<Pick<Status, "clonedFrom" | "clones">> {
+): Promise<Pick<Status, "clonedFrom" | "clones" | "error" | "hint">> {
   const clone = work.state === "present" ? work.mark.clone : undefined;
   const { directory = "", uuid = null, snapshot = null, base } = clone ?? {};
-  const recorded = lstatOf(join(hostdir, HOST.clones))
-    ? (await import("./clones.ts")).inspectClones(hostdir)
-    : [];
-  const clones = recorded.map((one) => ({
-    directory: one.directory,
-    uuid: one.uuid,
-    snapshot: one.snapshot,
-    missing: one.state === "missing",
-  }));
-  return {
-    ...(clone && { clonedFrom: { directory, uuid, snapshot, linked: base !== undefined } }),
-    ...(clones.length > 0 && { clones }),
-  };
+  const from = clone && { clonedFrom: { directory, uuid, snapshot, linked: base !== undefined } };
+  if (!lstatOf(join(hostdir, HOST.clones))) return { ...from };
+  const { inspectClones } = await import("./clones.ts");
+  try {
+    const clones = inspectClones(hostdir).map((one) => ({
+      directory: one.directory,
+      uuid: one.uuid,
+      snapshot: one.snapshot,
+      missing: one.state === "missing",
+    }));
+    return { ...from, ...(clones.length > 0 && { clones }) };
+  } catch (error) {
+    const hint = error instanceof VmError ? error.hint : undefined;
+    return { ...from, error: reasonOf(error), ...(hint !== undefined && { hint }) };
+  }
 }
 
 /** Why `run` would refuse a linked clone. */

@@ -5,14 +5,16 @@ import type { Vm } from "./find.ts";
 /**
  * Refuses commands that would change the disks of a template.
  * @param command what is refused, for the error message
- * @throws 78 if the VM is one
+ * @throws 75 if the VM is one
  */
 export function refuseTemplate(
-  { settings, hostdir }: Pick<Vm, "settings" | "hostdir">,
+  { settings, hostdir, work }: Pick<Vm, "settings" | "hostdir" | "work">,
   command: string,
 ): void {
   if (!settings.TEMPLATE) return;
-  throw new VmError("config", `cannot ${command}: the VM in ${hostdir} is a template (TEMPLATE)`, {
-    hint: `clone it: ${commandLine("clone", "DIR")}; or make it a VM again: ${commandLine("set", "TEMPLATE=no")}`,
-  });
+  const hint =
+    work.state === "present"
+      ? `clone it: ${commandLine("clone", "DIR")}; or make it a VM again: ${commandLine("set", "TEMPLATE=no")}`
+      : `clone its last snapshot: ${commandLine("clone", "LAST", "DIR")}; or restore its working files: ${commandLine("restore")}`;
+  throw new VmError("busy", `cannot ${command}: the VM in ${hostdir} is a template (TEMPLATE)`, { hint });
 }

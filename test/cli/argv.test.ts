@@ -224,6 +224,16 @@ describe("an invalid command line", () => {
     ["-s /srv/data", `did you mean: vm -s data:/srv/data\nallowed: ${SHARE_SYNTAX}`],
     ["-n bakcup S0", "did you mean: vm -n backup S0\nall commands: vm help"],
     ["@run @bakcup a·b", "did you mean: vm @run @backup 'a b'\nall commands: vm help"],
+    ["hibernate now", "save the guest's RAM to disk, and end qemu: vm suspend\nall commands: vm help"],
+    [
+      "template it",
+      "make the VM a template, which can only be cloned: vm set TEMPLATE=on\nall commands: vm help",
+    ],
+    ["undefine it", "remove the working files; snapshots stay: vm destroy\nall commands: vm help"],
+    [
+      "save it",
+      "save the guest's RAM to disk, and end qemu: vm suspend\nmake a snapshot: vm backup\nall commands: vm help",
+    ],
     ["shutdown now", "shut the guest down: vm stop\nall commands: vm help"],
     ["help rnu", "did you mean: vm help run\nall commands: vm help"],
     [

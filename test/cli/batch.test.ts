@@ -233,6 +233,7 @@ describe("an invalid batch", () => {
     ["net list", "list the network cards: vm nic list"],
     ["@ports", "list the port forwards: vm forward list"],
     ["@send-key x", "vm sendkey ctrl-alt-f2"],
+    ["push S0", "copy a snapshot to the repository: vm snapshots push S0"],
     ["get MEMORY", "vm set SETTING=VALUE"],
     ["run a b", "usage: vm run [--detach] [--wait=WHAT] [--ssh] [--boot] [--timeout=SECONDS] [ISOIMAGE]"],
     ["run -x 8", "options of run: vm run -h"],

@@ -164,6 +164,7 @@ describe("candidates at the end of", () => {
       ["mine", "run-ssh", "yours", "post-install", "add-ssh-keys", "grow-fs", "new-identity"].toSorted(),
     ],
     ["vm clone S", ["S1", "S0"]],
+    ["vm clone L", ["LAST"]],
     ["vm clone ../th", ["../there/"]],
     ["vm clone S1 ../th", ["../there/"]],
     ["vm clone --l", ["--linked"]],

@@ -156,8 +156,12 @@ describe("a linked clone", () => {
       { directory: web, snapshot: "S1", missing: false },
     ]);
     expect((await box.ok("status")).stdout).toContain(`linked clone:  ${web}, of S1`);
-    await box.ends(75, "snapshots rm S2 S1", `the clone ${web} builds on S1`, "restore --copy");
-    await box.ends(75, "snapshots rm --merge S1", `the clone ${web} builds on S1`);
+    // Not `vm restore`, which would replace the disks of this VM.
+    const independent = `make a clone independent: vm -d ${web} backup && vm -d ${web} restore --copy`;
+    for (const words of ["snapshots rm S2 S1", "snapshots rm --merge S1"]) {
+      const { stderr } = await box.ends(75, words, `the clone ${web} builds on S1`, independent);
+      expect(stderr).not.toMatch(/vm (-d \S*vm1 )?restore/);
+    }
     const kept = await box.json("prune", "--dry-run", "--keep-last=1");
     expect(kept.find((item: any) => item.name === "S1").action).toBe("keep");
     expect((await box.json("snapshots", "show", "S1"))[0].dependents).toContain(`the clone ${web}`);
@@ -268,6 +272,8 @@ describe("refuses before any work:", () => {
     [["--count=2", "../web"], 73, "is not empty"],
     [["../none/web"], 66, "no such directory"],
     [["inside"], 64, "is in the directory of this VM"],
+    [["."], 64, "vm1-2"],
+    [["none/inside"], 64, "is in the directory of this VM"],
     [["../a\nb"], 64, "'a?b' cannot be a VM's name"],
     [["../-x"], 64, "cannot be a VM's name"],
     [["../.x"], 64, "cannot be a VM's name"],
@@ -325,7 +331,13 @@ test("a damaged record of clones keeps the snapshots", async () => {
   using box = await source();
   box.write(".vm-clones.json", "{");
   await box.ends(74, "snapshots rm S2", "the record of linked clones");
-  await box.ends(74, "status", "record of linked clones");
+  // The VM itself is shown as it is.
+  expect(await box.jsonEnds(74, "status")).toMatchObject({
+    state: "created",
+    error: expect.stringContaining("the record of linked clones"),
+    hint: expect.stringContaining("mv "),
+    snapshots: { count: 3 },
+  });
 });
 
 describe("a template", () => {
@@ -334,7 +346,7 @@ describe("a template", () => {
     await box.ok("set", "TEMPLATE=yes");
     expect(await box.json("status")).toMatchObject({ template: true });
     for (const words of ["run", "restore S1", "job grow-fs", "disk resize 0 2M", "disk add 1M"])
-      await box.ends(78, words, "is a template", "vm clone DIR");
+      await box.ends(75, words, "is a template", "vm clone DIR");
     await box.ok("backup", "S3", "--format=qcow2");
     await box.ok("verify", "S3");
     await box.ok("clone", "--keep-guest", "--linked", "../web");
@@ -344,11 +356,39 @@ describe("a template", () => {
     await box.ok("-d", place(box, "web"), "stop", "--force");
     await box.ok("set", "TEMPLATE=no");
     await box.ok("restore", "S1");
-    // Its working files are lost, as after a reboot: restored, it can be changed again.
+  });
+
+  test("stays one without its working files, as after a reboot, and restored from a snapshot", async () => {
+    using box = await source();
     await box.ok("set", "TEMPLATE=yes");
-    box.write("guest.env", readFileSync(join(box.work, "guest.env")));
+    expect((await box.ok("status")).stdout).toMatch(/^state: +created \(template\)$/m);
+    // The copy in HOSTDIR has not been changed by hand.
+    expect((await box.json("status")).unreadSettings).toBeUndefined();
     await box.ok("destroy");
+    await box.ends(75, "run", "is a template", "vm clone LAST DIR", "vm restore");
+    await box.ends(66, "clone --keep-guest ../web", "has none", "vm clone LAST DIR");
     await box.ok("restore", "S1");
+    expect(await box.json("status")).toMatchObject({ template: true });
+    // TMPDIR is emptied.
+    rmSync(box.work, { recursive: true });
+    await box.ends(75, "run", "is a template");
+    // Of a snapshot of then, in a directory without settings.
+    await box.ok("restore");
+    await box.ok("backup", "T");
+    await box.ok("destroy");
+    rmSync(box.path("guest.env"));
+    await box.ends(75, "run", "is a template");
+    await box.ok("set", "TEMPLATE=no");
+    await box.ok("restore", "T");
+    expect(await box.json("status")).toMatchObject({ template: false });
+  });
+
+  test("without snapshots names the command for one that linked clones can use", async () => {
+    using box = await buildOnce("bare", "", async (fresh) => {
+      await fresh.ok("create", "G");
+    });
+    await box.ok("set", "TEMPLATE=on");
+    await box.ends(66, "clone --linked ../web", "has no snapshots", "vm backup --format=qcow2");
   });
 
   test("is not made of a running VM", async () => {
@@ -391,6 +431,18 @@ describe("cloud-init's volume", () => {
 });
 
 describe("rename", () => {
+  test("lasts: without the working files, and restored from a snapshot with the old name", async () => {
+    using box = await written();
+    await box.ok("clone", "--keep-guest", "../one");
+    await box.ok("-d", place(box, "one"), "backup", "S0");
+    await box.ok("-d", place(box, "one"), "rename", "two");
+    const name = async (): Promise<string> => (await at(box, "two", "status")).name;
+    await box.ok("-d", place(box, "two"), "destroy");
+    expect(await name()).toBe("two");
+    await box.ok("-d", place(box, "two"), "restore", "S0");
+    expect(await name()).toBe("two");
+  });
+
   test("a VM, by name and by path, and back", async () => {
     using box = await written();
     await box.ok("clone", "--keep-guest", "../one");
@@ -515,6 +567,7 @@ describe("rename", () => {
       [".x", 64],
       ["../none/x", 66],
       ["./inside", 64],
+      ["vm1/inside", 64],
     ] as const)
       await box.ends(status, ["rename", name]);
     await box.ends(64, "rename x @backup", "last command of a batch");

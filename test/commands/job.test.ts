@@ -145,6 +145,15 @@ describe("job", () => {
     await box.ends(0, "backup", "power cut");
   });
 
+  test("a clone that never ran has no last run after its job, however the original ended", async () => {
+    using box = await withJob();
+    updateMark(box.work, { restored: "crash-consistent", clone: { directory: "/srv/original" } });
+    box.qemu = { started: rescue() };
+    await box.ok("job", "check");
+    expect(await box.json("status")).toMatchObject({ state: "created", lastEnd: null });
+    await box.ends(0, "backup", "crash-consistent");
+  });
+
   test.each<[title: string, behaviour: Behaviour, status: number, printed: string, state: string]>([
     ["a job that fails", { started: rescue({ status: "7" }) }, 7, "job.log", "stopped"],
     ["a job without a status", { started: rescue({ status: "" }) }, 74, "status", "stopped"],

@@ -279,6 +279,17 @@ describe("a snapshot with RAM", () => {
     expect(existsSync(suspended(box, "ram"))).toBe(false);
   });
 
+  test("a clone of a suspended VM has its disks only, and says so", async () => {
+    using box = await withRam();
+    await box.ok("restore");
+    const { stderr } = await box.ok("clone", "--keep-guest", "../web");
+    expect(stderr).toContain("the VM is suspended: the clone is crash-consistent");
+    expect(await box.json("-d", join(box.top, "web"), "status")).toMatchObject({
+      state: "created",
+      lastEnd: null,
+    });
+  });
+
   test("damaged RAM: 74, and the working files are as before", async () => {
     using box = await withRam();
     edit(box.path("backups/S0/state.ram"), (bytes) => bytes.fill(7, 1 << 20, (1 << 20) + 1));

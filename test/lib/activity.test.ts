@@ -58,6 +58,17 @@ describe("long work", () => {
     expect(lines[0]).toMatch(/^waiting for qemu-img \(pid 12\), \d\.\d s\n$/);
   });
 
+  test("names no program that has only just been started, also late in a command", () => {
+    const lines = linesOf(() => {
+      pass(500);
+      for (let count = 0; count < 30; count++) {
+        using _child = beginChild("qemu-img", 12);
+        pass(10);
+      }
+    });
+    expect(lines).toEqual([]);
+  });
+
   test("names a long-running program within a step: it may hang", () => {
     const lines = linesOf(() => {
       using _step = beginStep(() => "backup S0");

@@ -6,6 +6,7 @@ import { MACROS } from "../../machine/macros.ts";
 import { DISK_BUSES, IMAGE_FORMATS } from "../../machine/types.ts";
 import type { ValueKind } from "../../commands/define.ts";
 import type { CommandOption, Positional } from "../command.ts";
+import { LAST } from "../../store/layout.ts";
 import { COMMANDS } from "../registry.ts";
 
 /** A possible completion of the word. */
@@ -56,7 +57,11 @@ const KINDS: Readonly<
 export function argumentValues({ choices = [], kind }: Positional | CommandOption, value: string): Values {
   // The same syntax as the global option.
   if (kind === "disk image") return settingValues("IMAGES", value);
-  if (kind === "clone") return { skip: 0, sources: [{ kind: "snapshots" }, DIRECTORIES] };
+  if (kind === "clone")
+    return {
+      skip: 0,
+      sources: [wordsSource([LAST], "the last snapshot"), { kind: "snapshots" }, DIRECTORIES],
+    };
   if (kind === "assignment") return assignmentValues(value);
   if (kind === "disk") {
     const { skip, sources } = settingValues("IMAGES", value);

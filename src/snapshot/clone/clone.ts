@@ -19,8 +19,9 @@ import { notePlace } from "../../store/places.ts";
 import { recoverWork } from "../../store/recover.ts";
 import { remove } from "../../store/remove.ts";
 import { recordSnapshot } from "../../store/snapshot-parent.ts";
-import { findSnapshot, type Snapshot } from "../../store/snapshots.ts";
+import { findSnapshot, listSnapshotNames, type Snapshot } from "../../store/snapshots.ts";
 import { stageWork } from "../../store/stage.ts";
+import { isSuspended } from "../../store/suspended.ts";
 import type { Context } from "../../vm/context.ts";
 import { requireWork, type Vm } from "../../vm/find.ts";
 import { findRunning } from "../../vm/in-use.ts";
@@ -117,6 +118,10 @@ function chooseSnapshot(
     throw new VmError("usage", "clone: --linked needs a snapshot, as the working disks change", {
       hint: `make one and name it: ${commandLine("backup", "--format=qcow2")} && ${commandLine("clone", "--linked", "LAST", "DIR")}`,
     });
+  if (linked && listSnapshotNames(hostdir).length === 0)
+    throw new VmError("noInput", `cannot make a linked clone: the VM in ${hostdir} has no snapshots`, {
+      hint: `make one: ${commandLine("backup", "--format=qcow2")}`,
+    });
   const snapshot = findSnapshot(hostdir, name);
   if (snapshot.problem) throw snapshot.problem;
   if (linked && snapshot.manifest?.format !== "qcow2")
@@ -127,12 +132,20 @@ function chooseSnapshot(
 }
 
 async function openOff(context: Context, vm: Vm, request: CloneRequest): Promise<CloneSource> {
+  if (vm.work.state !== "present" && listSnapshotNames(vm.hostdir).length > 0)
+    throw new VmError("noInput", `cannot clone the working disks: the VM in ${vm.hostdir} has none`, {
+      hint: `clone its last snapshot: ${commandLine("clone", "LAST", "DIR")}`,
+    });
   const work = requireWork(vm, "clone");
   const running = await findRunning(work);
   if (running !== undefined)
     throw new VmError("busy", `cannot clone the working disks: the VM is running (${running})`, {
       hint: `clone a snapshot: ${commandLine("backup")} && ${commandLine("clone", "LAST", "DIR")}`,
     });
+  if (isSuspended(work.dir))
+    log.warn(
+      "the VM is suspended: the clone is crash-consistent, as after a power cut; its RAM is not cloned",
+    );
   return openWorkingDisks(context, vm, work, request);
 }
 

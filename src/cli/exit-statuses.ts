@@ -59,14 +59,14 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     ok: "the guest powered off, or the VM was suspended; with --detach: it is running",
     noInput: "there is no such VM, snapshot, CD image or address of this host",
     unavailable: "qemu, firmware, a feature of qemu, or what a network needs is missing",
-    cannotCreate: FOREIGN,
+    cannotCreate: "no space for the RAM of a suspended VM, or the VM belongs to another user",
     io: "the guest did not power off by itself, qemu failed, a disk is damaged, or a suspended VM cannot be resumed",
     busy: "the VM is already running, a template, or locked by another process, or a port is taken",
     timeout:
       "--timeout: the guest was shut down or killed; with --wait: it did not answer in time, and is still running",
   },
   stop: {
-    ok: "the guest is off, or was already",
+    ok: "the guest is off, or was already; or the VM is suspended",
     noInput: NO_VM,
     cannotCreate: FOREIGN,
     io: "the guest's kernel had panicked, qemu had crashed or been killed, or cannot be killed",

@@ -86,6 +86,8 @@ export function readSuspended(workdir: string): SuspendedState | undefined {
   for (const name of Object.values(STATE_FILES)) {
     const file = lstatOf(join(directory, name));
     if (!file?.isFile() || !ownedByUs(file)) throw refuse(`${name} is not a regular file of this user`);
+    // qemu would enlarge it.
+    if (file.size === 0) throw refuse(`${name} is empty`);
   }
   return parsed;
 }

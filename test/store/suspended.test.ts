@@ -61,6 +61,7 @@ test.each<[string, (temp: Temp) => void, RegExp]>([
     /newer version/,
   ],
   ["no RAM", (temp) => rmSync(temp.path(".vm-suspended/ram")), /ram is not a regular file/],
+  ["empty RAM", (temp) => writeFileSync(temp.path(".vm-suspended/ram"), ""), /ram is empty/],
   [
     "a symlink as the devices' state",
     (temp) => (

@@ -56,10 +56,9 @@ suite(
       using _box = box;
       await box.ok(["clone", "--keep-guest", "--linked", "--count=8", "../web"]);
       await io(diskOf(box, "web3"), "write -P 7 1M 1M");
-      const sums = [];
-      for (let index = 1; index <= 8; index++) sums.push(await content(box, diskOf(box, `web${index}`)));
-      expect(sums.filter((one) => one !== sum)).toHaveLength(1);
-      expect(sums[2]).not.toBe(sum);
+      const changed = await content(box, diskOf(box, "web3"));
+      expect(changed).not.toBe(sum);
+      for (const name of ["web1", "web8"]) expect(await content(box, diskOf(box, name))).toBe(sum);
       expect(await content(box)).toBe(sum);
       await box.ok(["verify", "S1"]);
       // Two at once, on the same backing file.
@@ -67,10 +66,10 @@ suite(
       await box.ok(["-d", place(box, "web3"), "backup", "live"]);
       for (const name of ["web1", "web3"]) await box.ok(["-d", place(box, name), "stop", "--force"]);
       await box.ok(["-d", place(box, "web3"), "restore", "--copy", "live"]);
-      expect(await content(box, diskOf(box, "web3"))).toBe(sums[2]!);
+      expect(await content(box, diskOf(box, "web3"))).toBe(changed);
     });
 
-    testInTurn(1, 3)("the guest of a clone gets an identity of its own, by the job", async () => {
+    testInTurn(1, 4)("the guest of a clone gets an identity of its own, by the job", async () => {
       using box = smallSandbox();
       configure(
         box,
@@ -93,8 +92,8 @@ suite(
       for (const line of [2, 3]) expect(clone[line]).not.toBe(original[line]!);
     });
 
-    // Killed, then done again, with nothing cleaned up by hand.
-    test.each(sampled(["full", "linked", "inplace", "snapshot"], 0, 2))(
+    // Killed, then done again, with nothing cleaned up by hand. One of them a day: each takes 15 s.
+    test.each(sampled(["full", "linked", "inplace", "snapshot"], 0, 1))(
       "kill -9 at any time: %s",
       async (kind) => {
         const { box, sum } = await template();
@@ -113,7 +112,7 @@ suite(
         await box.ok(["-d", place(box, "web"), "destroy"]);
         await Bun.$`rm -rf ${place(box, "web")}`.quiet();
         const random = seededRandom(seed);
-        for (let turn = 0; turn < (allVariations ? 20 : 5); turn++) {
+        for (let turn = 0; turn < (allVariations ? 20 : 4); turn++) {
           const running = box.start(words);
           await Bun.sleep(random() * whole * 1.1);
           running.kill("SIGKILL");

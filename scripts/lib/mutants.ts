@@ -42,7 +42,7 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     "job/run.ts",
-    "updateMark(work.dir, { lastRun: work.mark.lastRun });",
+    "updateMark(work.dir, { lastRun: work.mark.lastRun, job: undefined });",
     "",
     "commands/job.test.ts:does not start",
   ),

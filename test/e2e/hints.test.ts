@@ -83,7 +83,7 @@ const NOWHERE = rows(`
   vm create -m 96M foo @backup | 64 | vm -m 96M @create foo @backup | ${CREATED} && grep -q 'MEMORY="96M"' .work/guest.env
   vm @create foo --cores 2 @backup | 64 | vm --cores=2 @create foo @backup | ${CREATED} && [ -f backups/S0/TS ]
   vm craete foo | 64 | vm create foo | ${CREATED}
-  vm new foo | 64 | vm create NAME | [ -L .work ]
+  vm new foo | 64 | vm create foo | ${CREATED}
   vm help craete | 64 | vm help create | [[ $said == *GUESTNAME* ]]
   vm help nonsuch | 64 | vm help | ${HELP}
   vm nonsuch x | 64 | vm help | ${HELP}

@@ -36,14 +36,14 @@ function inspectEntry({
   try {
     work = resolveWork(directory);
   } catch {
-    // It cannot be told: it may need it.
+    // Unknown: it may need it.
     return "linked";
   }
   const found = readIdentity(directory).uuid;
   if (found !== undefined && found !== uuid) return missing;
   // Destroyed, or its working files are gone.
   if (work.state !== "present") return undefined;
-  // Without a readable UUID or mark it cannot be told.
+  // Unknown without a readable UUID or mark.
   if (found === undefined || work.mark.damaged) return "linked";
   return work.mark.clone?.base?.name === snapshot ? "linked" : undefined;
 }

@@ -4,11 +4,8 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
-import { exec } from "../process/exec.ts";
-import { throwIfInterrupted } from "../process/signals.ts";
 import { readVirtualBytes, refuseExternalReference } from "../qemu/image-header.ts";
-import { createImage } from "../qemu/new-image.ts";
-import { writeZeroImage, type ByteRange } from "../qemu/zero-image.ts";
+import type { ByteRange } from "../qemu/zero-image.ts";
 import { requireSpace } from "../store/files.ts";
 import { unpackFiles } from "../store/gz.ts";
 import { HOST, isDiskName } from "../store/layout.ts";
@@ -18,6 +15,7 @@ import { withVmToRead } from "../vm/open.ts";
 import { listStored } from "./restore.ts";
 import { listImages } from "./restore-images.ts";
 import { findSnapshotImage } from "../store/snapshot-images.ts";
+import { compareDisks, type DiskImage } from "./compare-disks.ts";
 import { findSnapshot, type Snapshot } from "../store/snapshots.ts";
 
 /** Differences of one disk, as `--json` prints them. */
@@ -62,22 +60,15 @@ export async function diffSnapshots(
   });
 }
 
-interface OpenImage {
-  path: string;
-  virtualBytes: number;
-  /** Its backing files, the nearest first. */
-  backing: string[];
-}
-
 /** Finds the images of a snapshot's disks; decompresses those of a gz snapshot into `scratch`. */
 async function openDisks(
   hostdir: string,
   snapshot: Snapshot,
   scratch: string,
   letter: string,
-): Promise<Map<string, OpenImage>> {
+): Promise<Map<string, DiskImage>> {
   if (snapshot.problem) throw snapshot.problem;
-  const found = new Map<string, OpenImage>();
+  const found = new Map<string, DiskImage>();
   const backups = join(hostdir, HOST.backups);
   for (const { name, virtualBytes } of listImages(hostdir, snapshot)) {
     const backing: string[] = [];
@@ -100,66 +91,20 @@ async function openDisks(
   return found;
 }
 
-/** @param scratch path for a temporary image, as large as the differences; another one is beside it */
 async function compare(
   name: string,
-  before: OpenImage | undefined,
-  after: OpenImage | undefined,
+  before: DiskImage | undefined,
+  after: DiskImage | undefined,
   scratch: string,
 ): Promise<DiskChanges> {
-  const known = {
+  const ranges = before && after ? await compareDisks(before, after, scratch) : [];
+  return {
     name,
     fromBytes: before?.virtualBytes ?? null,
     toBytes: after?.virtualBytes ?? null,
+    changedBytes: ranges.reduce((sum, [, length]) => sum + length, 0),
+    ranges,
   };
-  if (!before || !after || before.path === after.path) return { ...known, changedBytes: 0, ranges: [] };
-  const [top, base] = before.backing.includes(after.path) ? [before, after] : [after, before];
-  const sizeBytes = Math.min(top.virtualBytes, base.virtualBytes);
-  const shared = top.backing.indexOf(base.path);
-  const layers = [scratch, top.path, ...top.backing.slice(0, shared < 0 ? undefined : shared)];
-  if (shared < 0) {
-    const zeroes = `${scratch}.zeroes`;
-    writeZeroImage(zeroes, sizeBytes, await mapImage(base.path, ({ data }) => data));
-    layers.push(zeroes);
-  }
-  await createImage(scratch, { sizeBytes });
-  // `qemu-img rebase` to a backing file reads only what is allocated in the images above it. So both disks are in one
-  // chain: the first, zeroes where only the second has data, and the second.
-  const node = layers.reduceRight((backing, path) => ({ ...diffNode(path), backing }), diffNode(base.path));
-  await exec(["qemu-img", "rebase", "-F", "qcow2", "-b", base.path, `json:${JSON.stringify(node)}`], {
-    what: `cannot compare ${before.path} with ${after.path}`,
-  });
-  throwIfInterrupted();
-  const ranges = await mapImage(scratch, ({ depth, present }) => depth === 0 && present !== false);
-  return { ...known, changedBytes: ranges.reduce((sum, [, length]) => sum + length, 0), ranges };
-}
-
-const diffNode = (path: string): object => ({ driver: "qcow2", file: { driver: "file", filename: path } });
-
-/** An entry of `qemu-img map` (qapi/block-core.json, MapEntry). */
-interface MapEntry {
-  start: number;
-  length: number;
-  data: boolean;
-  depth: number;
-  /** Absent before qemu 6.1. */
-  present?: boolean;
-}
-
-/** The areas of a disk that are as wanted, joined where they touch. */
-async function mapImage(path: string, isWanted: (entry: MapEntry) => boolean): Promise<ByteRange[]> {
-  const { stdout } = await exec(["qemu-img", "map", "-f", "qcow2", "--output=json", path], {
-    what: `cannot map ${path}`,
-  });
-  const ranges: ByteRange[] = [];
-  for (const entry of JSON.parse(stdout) as MapEntry[]) {
-    if (!isWanted(entry)) continue;
-    const { start, length } = entry;
-    const last = ranges.at(-1);
-    if (last && last[0] + last[1] === start) last[1] += length;
-    else ranges.push([start, length]);
-  }
-  return ranges;
 }
 
 function formatChanges(disks: readonly DiskChanges[]): string {

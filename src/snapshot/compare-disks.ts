@@ -1,0 +1,168 @@
+import { exec } from "../process/exec.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { createImage } from "../qemu/new-image.ts";
+import { writeZeroImage, type ByteRange } from "../qemu/zero-image.ts";
+
+/** A qcow2 image of a disk in a snapshot. */
+export interface DiskImage {
+  path: string;
+  virtualBytes: number;
+  /** Its backing files, the nearest first. */
+  backing: string[];
+}
+
+/** A node of a disk's chain, as qemu's json: names have it. */
+type ImageNode = Record<string, unknown>;
+
+/**
+ * The areas in which two disks differ, up to the smaller size.
+ * @param scratch path for temporary images, as large as the differences; further ones are beside it
+ * @returns in clusters of 64 KiB
+ */
+export async function compareDisks(
+  before: DiskImage,
+  after: DiskImage,
+  scratch: string,
+): Promise<ByteRange[]> {
+  if (before.path === after.path) return [];
+  const [top, base] = before.backing.includes(after.path) ? [before, after] : [after, before];
+  const sizeBytes = Math.min(top.virtualBytes, base.virtualBytes);
+  const at = top.backing.indexOf(base.path);
+  const above = [top.path, ...top.backing.slice(0, at < 0 ? undefined : at)];
+  // Without a common image, both disks count, and the base is read where only it has data.
+  const inBase = at < 0 ? await mapImage(base.path, ({ data }) => data) : [];
+  const what = `cannot compare ${before.path} with ${after.path}`;
+  const compare = { what, above, base: base.path, inBase, sizeBytes };
+  const windows = await findWindows(compare);
+  if (!windows) return compareWhole(compare, scratch);
+  const found = windows.map((window, index) => compareWindow(compare, window, `${scratch}.${index}`));
+  // After an error too, none goes on writing where the caller cleans up.
+  await Promise.allSettled(found);
+  return (await Promise.all(found)).flat();
+}
+
+interface Comparison {
+  /** Error message. */
+  what: string;
+  /** Images of the first disk above the common one, or all. */
+  above: readonly string[];
+  /** Image of the second disk. */
+  base: string;
+  /** Where the second disk has data, if the disks have no common image. */
+  inBase: readonly ByteRange[];
+  sizeBytes: number;
+}
+
+/** A backing file's name in a qcow2 image has at most 1023 bytes (docs/interop/qcow2.txt): here a path and 200 more. */
+const LONGEST_PATH = 800;
+
+/** The windows, if it is worth looking for them. */
+async function findWindows({ above, base, inBase, sizeBytes }: Comparison): Promise<ByteRange[] | undefined> {
+  if (sizeBytes < WALKED || Buffer.byteLength(base) > LONGEST_PATH) return undefined;
+  const isAbove = ({ depth, present }: MapEntry): boolean => depth < above.length && present !== false;
+  return chooseWindows([...(await mapImage(above[0]!, isAbove)), ...inBase], sizeBytes);
+}
+
+/** Between two places that are compared by one process. */
+const NEAR = 16 * 2 ** 20;
+/** `qemu-img rebase` looks at a disk in steps of 2 MiB: at this much in the time that another process takes. */
+const WALKED = 64 * 2 ** 30;
+const MOST_WINDOWS = 16;
+/** Multiple of the clusters of all images. */
+const ALIGNMENT = 2 * 2 ** 20;
+
+/**
+ * Pure: the parts of a disk to compare one by one, ascending.
+ * @param places where the disks may differ, in any order
+ * @returns undefined if the whole disk is compared sooner
+ */
+export function chooseWindows(places: readonly ByteRange[], sizeBytes: number): ByteRange[] | undefined {
+  const windows: ByteRange[] = [];
+  for (const [start, length] of places.toSorted(([a], [b]) => a - b)) {
+    if (start >= sizeBytes) break;
+    const from = start - (start % ALIGNMENT);
+    const to = Math.min(sizeBytes, Math.ceil((start + length) / ALIGNMENT) * ALIGNMENT);
+    const last = windows.at(-1);
+    if (last && from <= last[0] + last[1] + NEAR) last[1] = Math.max(last[1], to - last[0]);
+    else windows.push([from, to - from]);
+  }
+  const worthwhile = Math.min(MOST_WINDOWS, sizeBytes / WALKED);
+  return windows.length === 0 || windows.length <= worthwhile ? windows : undefined;
+}
+
+/**
+ * `qemu-img rebase` to a backing file reads only what is allocated in the images above it. So both disks are in one
+ * chain: the first, zeroes where only the second has data, and the second.
+ */
+async function compareWhole(compare: Comparison, scratch: string): Promise<ByteRange[]> {
+  const { above, base, inBase, sizeBytes } = compare;
+  const layers = [...above];
+  if (inBase.length > 0) {
+    const zeroes = `${scratch}.zeroes`;
+    writeZeroImage(zeroes, sizeBytes, inBase);
+    layers.push(zeroes);
+  }
+  const chain = layers.reduceRight<ImageNode>(
+    (backing, path) => ({ ...imageNode(path), backing }),
+    imageNode(base),
+  );
+  return rebase(compare, scratch, sizeBytes, chain, ["-F", "qcow2", "-b", base]);
+}
+
+/** Reads all of a part of both disks. */
+async function compareWindow(
+  compare: Comparison,
+  [offset, size]: ByteRange,
+  scratch: string,
+): Promise<ByteRange[]> {
+  const part = (path: string): ImageNode => ({ driver: "raw", offset, size, file: imageNode(path) });
+  const backing = ["-F", "raw", "-b", `json:${JSON.stringify(part(compare.base))}`];
+  const ranges = await rebase(compare, scratch, size, part(compare.above[0]!), backing);
+  return ranges.map(([start, length]) => [offset + start, length]);
+}
+
+/** @returns what a new overlay at `scratch` got when its backing file was exchanged: where they differ */
+async function rebase(
+  { what }: Comparison,
+  scratch: string,
+  sizeBytes: number,
+  backing: ImageNode,
+  to: readonly string[],
+): Promise<ByteRange[]> {
+  await createImage(scratch, { sizeBytes });
+  const overlay = { ...imageNode(scratch), backing };
+  await exec(["qemu-img", "rebase", ...to, `json:${JSON.stringify(overlay)}`], { what });
+  throwIfInterrupted();
+  return mapImage(scratch, ({ depth, present }) => depth === 0 && present !== false);
+}
+
+const imageNode = (path: string): ImageNode => ({
+  driver: "qcow2",
+  file: { driver: "file", filename: path },
+});
+
+/** An entry of `qemu-img map` (qapi/block-core.json, MapEntry). */
+interface MapEntry {
+  start: number;
+  length: number;
+  data: boolean;
+  depth: number;
+  /** Absent before qemu 6.1. */
+  present?: boolean;
+}
+
+/** The areas of a disk that are as wanted, joined where they touch. */
+async function mapImage(path: string, isWanted: (entry: MapEntry) => boolean): Promise<ByteRange[]> {
+  const { stdout } = await exec(["qemu-img", "map", "-f", "qcow2", "--output=json", path], {
+    what: `cannot map ${path}`,
+  });
+  const ranges: ByteRange[] = [];
+  for (const entry of JSON.parse(stdout) as MapEntry[]) {
+    if (!isWanted(entry)) continue;
+    const { start, length } = entry;
+    const last = ranges.at(-1);
+    if (last && last[0] + last[1] === start) last[1] += length;
+    else ranges.push([start, length]);
+  }
+  return ranges;
+}

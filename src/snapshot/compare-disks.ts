@@ -1,3 +1,4 @@
+import { copyFileSync } from "node:fs";
 import { exec } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { createImage } from "../qemu/new-image.ts";
@@ -29,13 +30,23 @@ export async function compareDisks(
   const sizeBytes = Math.min(top.virtualBytes, base.virtualBytes);
   const at = top.backing.indexOf(base.path);
   const above = [top.path, ...top.backing.slice(0, at < 0 ? undefined : at)];
-  // Without a common image, both disks count, and the base is read where only it has data.
-  const inBase = at < 0 ? await mapImage(base.path, ({ data }) => data) : [];
+  const isAbove = ({ depth, present }: MapEntry): boolean => depth < above.length && present !== false;
+  const isLarge = sizeBytes >= WALKED && Buffer.byteLength(base.path) <= LONGEST_PATH;
+  const [inTop, inBase] = await Promise.all([
+    isLarge ? mapImage(top.path, isAbove) : undefined,
+    // Without a common image, both disks count, and the base is read where only it has data.
+    at < 0 ? mapImage(base.path, ({ data }) => data) : [],
+  ]);
   const what = `cannot compare ${before.path} with ${after.path}`;
   const compare = { what, above, base: base.path, inBase, sizeBytes };
-  const windows = await findWindows(compare);
+  const windows = inTop && chooseWindows([...inTop, ...inBase], sizeBytes);
   if (!windows) return compareWhole(compare, scratch);
-  const found = windows.map((window, index) => compareWindow(compare, window, `${scratch}.${index}`));
+  await createImage(scratch, { sizeBytes: Math.max(ALIGNMENT, ...windows.map(([, size]) => size)) });
+  const found = windows.map((window, index) => {
+    const overlay = `${scratch}.${index}`;
+    copyFileSync(scratch, overlay);
+    return compareWindow(compare, window, overlay);
+  });
   // After an error too, none goes on writing where the caller cleans up.
   await Promise.allSettled(found);
   return (await Promise.all(found)).flat();
@@ -55,13 +66,6 @@ interface Comparison {
 
 /** A backing file's name in a qcow2 image has at most 1023 bytes (docs/interop/qcow2.txt): here a path and 200 more. */
 const LONGEST_PATH = 800;
-
-/** The windows, if it is worth looking for them. */
-async function findWindows({ above, base, inBase, sizeBytes }: Comparison): Promise<ByteRange[] | undefined> {
-  if (sizeBytes < WALKED || Buffer.byteLength(base) > LONGEST_PATH) return undefined;
-  const isAbove = ({ depth, present }: MapEntry): boolean => depth < above.length && present !== false;
-  return chooseWindows([...(await mapImage(above[0]!, isAbove)), ...inBase], sizeBytes);
-}
 
 /** Between two places that are compared by one process. */
 const NEAR = 16 * 2 ** 20;
@@ -96,6 +100,7 @@ export function chooseWindows(places: readonly ByteRange[], sizeBytes: number): 
  */
 async function compareWhole(compare: Comparison, scratch: string): Promise<ByteRange[]> {
   const { above, base, inBase, sizeBytes } = compare;
+  await createImage(scratch, { sizeBytes });
   const layers = [...above];
   if (inBase.length > 0) {
     const zeroes = `${scratch}.zeroes`;
@@ -106,34 +111,32 @@ async function compareWhole(compare: Comparison, scratch: string): Promise<ByteR
     (backing, path) => ({ ...imageNode(path), backing }),
     imageNode(base),
   );
-  return rebase(compare, scratch, sizeBytes, chain, ["-F", "qcow2", "-b", base]);
+  return rebase(compare, scratch, chain, ["-F", "qcow2", "-b", base]);
 }
 
 /** Reads all of a part of both disks. */
 async function compareWindow(
   compare: Comparison,
   [offset, size]: ByteRange,
-  scratch: string,
+  overlay: string,
 ): Promise<ByteRange[]> {
   const part = (path: string): ImageNode => ({ driver: "raw", offset, size, file: imageNode(path) });
   const backing = ["-F", "raw", "-b", `json:${JSON.stringify(part(compare.base))}`];
-  const ranges = await rebase(compare, scratch, size, part(compare.above[0]!), backing);
+  const ranges = await rebase(compare, overlay, part(compare.above[0]!), backing);
   return ranges.map(([start, length]) => [offset + start, length]);
 }
 
-/** @returns what a new overlay at `scratch` got when its backing file was exchanged: where they differ */
+/** @returns what an empty overlay got when its backing file was exchanged: where they differ */
 async function rebase(
   { what }: Comparison,
-  scratch: string,
-  sizeBytes: number,
+  overlay: string,
   backing: ImageNode,
   to: readonly string[],
 ): Promise<ByteRange[]> {
-  await createImage(scratch, { sizeBytes });
-  const overlay = { ...imageNode(scratch), backing };
-  await exec(["qemu-img", "rebase", ...to, `json:${JSON.stringify(overlay)}`], { what });
+  const node = { ...imageNode(overlay), backing };
+  await exec(["qemu-img", "rebase", ...to, `json:${JSON.stringify(node)}`], { what });
   throwIfInterrupted();
-  return mapImage(scratch, ({ depth, present }) => depth === 0 && present !== false);
+  return mapImage(overlay, ({ depth, present }) => depth === 0 && present !== false);
 }
 
 const imageNode = (path: string): ImageNode => ({
